@@ -1,0 +1,4792 @@
+/* nn.h - v0.1.0 - neural networks in one C99 file - public domain or MIT-0 (see the end of this file)
+
+   Do this:
+       #define NN_IMPLEMENTATION
+   before you include this file in *one* C or C++ file to create the implementation, and link with -lm -lpthread:
+
+       cc -O2 xor.c -o xor -lm -lpthread
+
+   A complete program (this compiles; the tests run it):
+
+       #define NN_IMPLEMENTATION
+       #include "nn.h"
+
+       int main(void)
+       {
+           float in[] = { 0,0, 0,1, 1,0, 1,1 }, out[] = { 0, 1, 1, 0 };
+           nn_context *nn = nn_new(NULL);
+           nn_layer *net = nn_model_new(nn, NULL);
+           nn_linear_new(net, "fc1", 2, 8, NULL);
+           nn_fn_new(net, nn_tanh);
+           nn_linear_new(net, "fc2", 8, 1, NULL);
+           nn_optimizer *opt = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.05f });
+           nn_tensor *x = nn_tensor_new(nn, NN_SHAPE(4, 2), in), *y = nn_tensor_new(nn, NN_SHAPE(4, 1), out);
+           for (int i = 0; i < 500; i++) {
+               nn_begin(nn, NN_TRAIN);                                                  // a step starts: old results die
+               nn_backward(nn_binary_cross_entropy(nn_forward(net, x), y, NULL));      // from logits
+               nn_step(opt);                                                            // parameters move, gradients clear
+           }
+           nn_begin(nn, NN_EVAL);
+           nn_print(nn_sigmoid(nn_forward(net, x)));
+           nn_free(nn);
+           return 0;
+       }
+
+   The ideas, once:
+   - A CONTEXT owns everything: memory, threads, random state, the tape, the first error. There are no globals.
+   - A TENSOR is n-dimensional, outermost dimension first, with strides. What `_new` and `_load` return lives until nn_free(nn);
+     everything else (results of ops, nn_from) lives until the next nn_begin. There is no other free.
+   - An OP runs at once and, in an NN_TRAIN step, is recorded on the tape if a gradient may be wanted. nn_backward walks the tape.
+   - Nothing fails visibly in the middle of a formula: after an error, ops return an inert tensor, and nn_ok(nn) / nn_error(nn) tell.
+     By default the first error is printed to stderr once. Calls that meet the world (files) return 1 for ok and 0 for not.
+   - Options go into a zeroed struct by pointer; NULL means all defaults. Where zero itself is a choice but not the default, write NN_ZERO.
+
+   nn.h DOES NOT: parse Python, download models, differentiate twice, promote dtypes silently, abort, exit, or trust a file.
+   It does not promise equal bits under -ffast-math, on x87, or on a GPU.
+
+   Map (search for the tag):
+       >>config     every NN_* macro that you may define          >>graph      recording ops, backward
+       >>api        the reference: types and prototypes           >>backend    who runs the numbers
+       >>platform   compilers, threads, atomics                   >>layers     layers, parameters, initialisers
+       >>cpu        which instruction set to use                  >>optim      optimizers, schedules
+       >>errors     the first error sticks                        >>data       datasets, transforms, loaders
+       >>memory     two stacks: long-lived and step               >>metrics    accuracy, F1, AUC, confusion matrix
+       >>random     counter-based numbers                         >>train      fit, evaluate, predict
+       >>threads    a pool behind a parallel-for                  >>monitor    TensorBoard, SVG, PNG, CSV
+       >>tensor     shapes, strides, views, printing              >>files      safetensors, checkpoints
+       >>passes     how one kernel text becomes many              >>ops        every op: formula, shape, forward, backward
+       >>words      the vocabulary that kernels are written in
+
+   Reading route for students: >>tensor, >>graph, then any op in >>ops, then >>optim.
+   Dimension letters: B batch, C channels, H W image, K kernel, T time, M N K of a matrix product. d + name is a gradient: dx, dw.
+*/
+
+/* The file is visited several times: this part once, the kernel text at the end once per instruction set (>>passes). */
+#ifndef NN__VISIT
+#ifndef NN_H
+#define NN_H
+
+// =============================================================================================
+// >>config   Macros that you may define before including this file. None of them changes a public struct or signature.
+// =============================================================================================
+//   NN_IMPLEMENTATION      create the implementation here (in one file)
+//   NN_STATIC              make every function static (the implementation must be in the same file)
+//   NN_HEADER_FILENAME     the name of this file, if you renamed it: "my_nn.h"; quotes included
+//   NN_MALLOC NN_FREE      replace malloc and free for contexts that have no allocator in their desc; both or none
+//   NN_NO_STDIO            no FILE, no printf: files only from and to memory, nn_print prints through the log callback
+//   NN_NO_THREADS          everything runs in the calling thread
+//   NN_NO_SIMD             only the plain C kernels
+//   NN_NO_AVX512 NN_NO_AVX2   leave these kernels out (a smaller program)
+//   NN_DETERMINISTIC       no fused multiply-add anywhere: same bits on every target with FLT_EVAL_METHOD == 0
+//   NN_DOUBLE              also stamp the kernels in double precision: nn_desc.dtype = NN_F64 (gradient checks)
+#ifndef NN_HEADER_FILENAME
+#define NN_HEADER_FILENAME "nn.h"
+#endif
+#if defined(NN_MALLOC) != defined(NN_FREE)
+#error "nn.h: define both of NN_MALLOC and NN_FREE, or none"
+#endif
+
+#ifdef NN_STATIC
+#  if defined(__GNUC__)
+#    define NN_API static __attribute__((unused))
+#  else
+#    define NN_API static
+#  endif
+#else
+#  define NN_API extern
+#endif
+
+// =============================================================================================
+// >>api   The reference, in the order in which a program calls things.
+// =============================================================================================
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NN_VERSION_MAJOR 0
+#define NN_VERSION_MINOR 1
+#define NN_VERSION_PATCH 0
+#define NN_VERSION       "0.1.0"
+NN_API const char *nn_version(void);                     // the version of the implementation that was linked
+
+// ---- types and limits ---------------------------------------------------------------------------
+enum { NN_MAX_DIMS = 8, NN_MAX_INPUTS = 8, NN_MAX_OUTPUTS = 4, NN_MAX_AUX = 3, NN_MAX_PHASES = 4, NN_MAX_PARAMS = 128 };
+
+// "zero, and I mean it", for an option whose zero means the default: .ignore_index = NN_ZERO, .padding_w = NN_ZERO
+#define NN_ZERO (-2147483647 - 1)
+
+typedef enum nn_dtype { NN_F32, NN_F16, NN_BF16, NN_I8, NN_U8, NN_I32, NN_I64, NN_BOOL, NN_F64, NN_DTYPE_COUNT } nn_dtype;
+typedef enum nn_mode  { NN_EVAL, NN_TRAIN } nn_mode;     // NN_TRAIN: record a tape, dropout drops, batch norm learns its statistics
+
+typedef struct nn_context   nn_context;
+typedef struct nn_tensor    nn_tensor;
+typedef struct nn_layer     nn_layer;
+typedef struct nn_optimizer nn_optimizer;
+typedef struct nn_schedule  nn_schedule;
+typedef struct nn_dataset   nn_dataset;
+typedef struct nn_loader    nn_loader;
+typedef struct nn_backend   nn_backend;
+typedef struct nn_op        nn_op;
+typedef struct nn_node      nn_node;
+typedef struct nn_call      nn_call;
+
+// A shape, or a list of dimensions. NN_SHAPE(32, 3, 28, 28); NN_DIMS(0, -1); NN_SCALAR is the 0-d shape; NN_ALL all dimensions.
+typedef struct nn_shape { int ndim; int64_t d[NN_MAX_DIMS]; } nn_shape;
+#define NN__COUNT(...)  NN__COUNT_(__VA_ARGS__, 8, 7, 6, 5, 4, 3, 2, 1, 0)
+#define NN__COUNT_(a, b, c, d, e, f, g, h, n, ...) n
+#ifdef __cplusplus
+#  define NN_SHAPE(...) (nn_shape{ NN__COUNT(__VA_ARGS__), { __VA_ARGS__ } })
+#  define NN_SCALAR     (nn_shape{ 0, { 0 } })
+#else
+#  define NN_SHAPE(...) ((nn_shape){ NN__COUNT(__VA_ARGS__), { __VA_ARGS__ } })
+#  define NN_SCALAR     ((nn_shape){ 0, { 0 } })
+#endif
+#define NN_DIMS NN_SHAPE
+#define NN_ALL  NN_SCALAR
+
+// Read the fields; write them only through functions.
+struct nn_tensor {
+    nn_context *nn;                  // owner
+    void       *data;                // element 0; device memory under a device backend; NULL after an error
+    int64_t     shape[NN_MAX_DIMS];  // outermost first
+    int64_t     stride[NN_MAX_DIMS]; // in elements
+    nn_tensor  *grad;                // gradient, or NULL while there is none
+    nn_tensor  *base;                // the tensor that owns the storage (itself if not a view)
+    nn_node    *node;                // the op that made it, or NULL
+    const char *name;                // local name of a parameter, else NULL
+    nn_layer   *layer;               // layer of a parameter or buffer, else NULL
+    int         ndim;
+    int         dtype;               // nn_dtype
+    unsigned    flags;               // NN__T_* of the implementation
+    unsigned    step;                // step in which it was made; 0 = lives until nn_free
+    unsigned    version;             // counts writes to the storage (kept in base)
+    int         output;              // which output of node it is
+};
+
+// ---- errors -------------------------------------------------------------------------------------
+NN_API int         nn_ok(const nn_context *nn);          // 1 while nothing has failed (0 for NULL)
+NN_API const char *nn_error(nn_context *nn);             // the first error: op, shapes and the rule that broke; "" if none
+NN_API void        nn_clear(nn_context *nn);             // forget the error and go on
+NN_API void        nn_fail(nn_context *nn, const char *format, ...);   // report an error of your own (printf format)
+
+// ---- context and memory -------------------------------------------------------------------------
+typedef struct nn_desc {
+    void    *memory;                 // use only this buffer, never the heap ...
+    size_t   bytes;                  // ... of that many bytes
+    int      measure;                // 1: compute shapes and bytes only, no values; then nn_bytes_needed tells
+    void  *(*malloc)(void *user, size_t bytes);          // allocator hooks: both or none
+    void   (*free)(void *user, void *memory);
+    int      threads;                // default 0: as many as there are cores. 1: none besides the caller
+    void   (*parallel_for)(void *user, int64_t tasks, void (*task)(void *arg, int64_t index), void *arg); // your job system; must
+                                     // run task(arg, 0..tasks-1) in any order on any threads and return when all are done
+    void   (*on_error)(void *user, const char *message); // called inside the guilty call; default prints the first error to stderr
+    void   (*log)(void *user, const char *text);         // where nn_print, nn_summary, nn_fit write; default stdout
+    void    *user;                   // handed to the five hooks above
+    uint64_t seed;                   // default 0
+    const nn_backend *backend;       // default NULL: the CPU. nn_cuda(0) with nn_cuda.h
+    const char *isa;                 // CPU kernels: "scalar", "fma", "avx2", "avx512", "neon"; default: environment NN_ISA, else the best
+    nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
+} nn_desc;
+NN_API nn_context *nn_new(const nn_desc *desc);          // NULL only if not even the context could be allocated (nn_ok(NULL) is 0)
+NN_API void        nn_free(nn_context *nn);              // frees everything that the context owns
+NN_API size_t      nn_bytes_needed(const nn_context *nn);// bytes that nn_desc.memory must have for all that was done so far
+NN_API int         nn_reserve(nn_context *nn, size_t step_bytes);  // get the memory of a step ahead of it
+NN_API const char *nn_isa(const nn_context *nn);         // name of the kernels in use
+NN_API int         nn_threads(const nn_context *nn);     // threads in use, the caller included
+NN_API void        nn_seed(nn_context *nn, uint64_t seed);
+
+// ---- steps --------------------------------------------------------------------------------------
+NN_API void nn_begin(nn_context *nn, nn_mode mode);      // starts a step: results of the last one die; sets the mode
+NN_API void nn_push(nn_context *nn, nn_mode mode);       // a nested part in another mode (gradient-free: NN_EVAL) ...
+NN_API void nn_pop(nn_context *nn);                      // ... ends; results stay alive until the next nn_begin
+NN_API nn_mode nn_get_mode(const nn_context *nn);
+NN_API nn_tensor *nn_keep(nn_tensor *x);                 // copy without history that survives the next nn_begin, and only that one
+
+// ---- tensors: make, view, read, print -----------------------------------------------------------
+NN_API nn_tensor *nn_tensor_new(nn_context *nn, nn_shape shape, const float *data);                 // data NULL: zeros
+NN_API nn_tensor *nn_tensor_new_as(nn_context *nn, nn_dtype dtype, nn_shape shape, const void *data); // data of that dtype
+NN_API nn_tensor *nn_from(nn_context *nn, nn_shape shape, const float *data);                       // a copy that lives for this step
+NN_API nn_tensor *nn_from_as(nn_context *nn, nn_dtype dtype, nn_shape shape, const void *data);
+NN_API nn_tensor *nn_full(nn_context *nn, nn_shape shape, float value);                             // this and the next: for this step
+NN_API nn_tensor *nn_zeros(nn_context *nn, nn_shape shape);
+NN_API nn_tensor *nn_ones(nn_context *nn, nn_shape shape);
+NN_API nn_tensor *nn_scalar(nn_context *nn, float value);                                           // 0-d
+NN_API nn_tensor *nn_arange(nn_context *nn, float start, float end, float step);                    // end excluded
+NN_API nn_tensor *nn_linspace(nn_context *nn, float start, float end, int64_t n);                   // end included
+NN_API nn_tensor *nn_eye(nn_context *nn, int64_t n);
+NN_API nn_tensor *nn_rand(nn_context *nn, nn_shape shape, float low, float high);                   // uniform
+NN_API nn_tensor *nn_randn(nn_context *nn, nn_shape shape, float mean, float std);                  // normal
+NN_API nn_shape   nn_shape_of(const nn_tensor *x);
+NN_API int64_t    nn_count(const nn_tensor *x);          // number of elements
+NN_API int64_t    nn_dim(const nn_tensor *x, int dim);   // size of a dimension; negative counts from the end
+NN_API float     *nn_data(nn_tensor *x);                 // contiguous f32 in host memory, else an error and NULL
+NN_API double     nn_item(const nn_tensor *x);           // the value of a 1-element tensor (NaN after an error)
+NN_API int        nn_read(const nn_tensor *x, float *to);                       // all elements, logical order, any dtype, any device
+NN_API int        nn_read_as(const nn_tensor *x, nn_dtype dtype, void *to);
+NN_API int        nn_write(nn_tensor *x, const float *from);
+NN_API int        nn_write_as(nn_tensor *x, nn_dtype dtype, const void *from);
+NN_API int        nn_copy(nn_tensor *to, const nn_tensor *from);                // values into existing storage; no gradient
+NN_API void       nn_print(const nn_tensor *x);          // like NumPy; long tensors are abbreviated
+NN_API size_t     nn_dtype_bytes(nn_dtype dtype);
+NN_API const char *nn_dtype_name(nn_dtype dtype);        // "f32", "i64", ...
+
+// ---- gradients ----------------------------------------------------------------------------------
+typedef struct nn_backward_desc {
+    nn_tensor *grad;                 // gradient of y; default 1 (y must then have one element)
+    int        retain;               // 1: this tape may be walked again
+} nn_backward_desc;
+NN_API void       nn_backward(nn_tensor *y);             // adds dy/dp into the gradient of every parameter p that y depends on
+NN_API void       nn_backward_with(nn_tensor *y, const nn_backward_desc *desc);
+NN_API nn_tensor *nn_grad(nn_tensor *x);                 // gradient of a parameter, or of a tensor given to nn_want_grad; NULL if none
+NN_API nn_tensor *nn_want_grad(nn_tensor *x);            // keep the gradient of x (call it before x is used); returns x
+NN_API nn_tensor *nn_detach(nn_tensor *x);               // the same values, without history
+NN_API void       nn_zero_grad(nn_layer *layer);         // nn_step does it; for those who need it alone
+
+typedef nn_tensor *(*nn_fn)(nn_tensor *x);                                      // any op of one tensor: nn_relu, nn_tanh, yours
+typedef nn_tensor *(*nn_loss_of)(void *user);                                   // computes a scalar, in the current step
+typedef struct nn_gradcheck_desc {
+    double eps;                      // default 1e-3 (f32), 1e-6 (NN_F64)
+    double tolerance;                // relative to the largest gradient; default 2e-2 (f32), 1e-6 (NN_F64)
+    int    samples;                  // elements tried per tensor; default 32; all if the tensor has fewer
+} nn_gradcheck_desc;
+// Compares the gradient of loss(user) w.r.t. each of the n long-lived tensors (parameters, or nn_want_grad) with finite differences.
+// 1 if all agree; else 0, and nn_error names the worst element. Starts steps of its own.
+NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *const *x, int n, const nn_gradcheck_desc *desc);
+
+// ---- elementwise ops: one row is the whole op ------------------------------------------------------
+// From these rows come the prototypes below, the op ids, names, kernels for every instruction set and for double, and the gradient checks.
+// The words (C, SEL, EXP ...) are explained in >>words. keep: what backward needs, X the input, Y the output.
+//        name         keep   y = f(x)                                     dx = df(x, y, dy)
+#define NN_UNARY_OPS(NN__X) \
+    NN__X( neg,        0,     -x,                                          -dy                                                     ) \
+    NN__X( abs,        X,     ABS(x),                                      SEL(x > C(0), dy, SEL(x < C(0), -dy, C(0) * dy))        ) \
+    NN__X( sign,       0,     SEL(x > C(0), C(1), SEL(x < C(0), C(-1), x)), C(0) * dy                                              ) \
+    NN__X( square,     X,     x * x,                                       C(2) * x * dy                                           ) \
+    NN__X( sqrt,       Y,     SQRT(x),                                     C(0.5) * dy / y                                         ) \
+    NN__X( rsqrt,      Y,     C(1) / SQRT(x),                              C(-0.5) * dy * y * y * y                                ) \
+    NN__X( reciprocal, Y,     C(1) / x,                                    -dy * y * y                                             ) \
+    NN__X( exp,        Y,     EXP(x),                                      dy * y                                                  ) \
+    NN__X( log,        X,     LOG(x),                                      dy / x                                                  ) \
+    NN__X( log1p,      X,     LOG1P(x),                                    dy / (C(1) + x)                                         ) \
+    NN__X( sin,        X,     SIN(x),                                      dy * COS(x)                                             ) \
+    NN__X( cos,        X,     COS(x),                                      -dy * SIN(x)                                            ) \
+    NN__X( tanh,       Y,     TANH(x),                                     dy * (C(1) - y * y)                                     ) \
+    NN__X( sigmoid,    Y,     SIGMOID(x),                                  dy * y * (C(1) - y)                                     ) \
+    NN__X( relu,       Y,     SEL(x < C(0), C(0), x),                      SEL(y > C(0), dy, C(0))                                 ) \
+    NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y > C(0), SEL(y < C(6), dy, C(0)), C(0))            ) \
+    NN__X( selu,       X,     SEL(x > C(0), C(1.0507009873554804934) * x, C(1.7580993408473768599) * EXPM1(x)),                      \
+                              SEL(x > C(0), C(1.0507009873554804934) * dy, C(1.7580993408473768599) * EXP(x) * dy)                 ) \
+    NN__X( gelu,       X,     C(0.5) * x * (C(1) + ERF(x * C(0.70710678118654752440))),                                              \
+                              dy * (C(0.5) * (C(1) + ERF(x * C(0.70710678118654752440))) + x * C(0.39894228040143267794) * EXP(C(-0.5) * x * x)) ) \
+    NN__X( gelu_tanh,  X,     C(0.5) * x * (C(1) + TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x))),                 \
+                              dy * GELU_TANH_GRAD(x)                                                                               ) \
+    NN__X( silu,       X,     x * SIGMOID(x),                              dy * SIGMOID(x) * (C(1) + x * (C(1) - SIGMOID(x)))      ) \
+    NN__X( mish,       X,     x * TANH(SOFTPLUS(x)),                       dy * MISH_GRAD(x)                                       ) \
+    NN__X( logsigmoid, X,     -SOFTPLUS(-x),                               dy * SIGMOID(-x)                                        ) \
+    NN__X( softsign,   X,     x / (C(1) + ABS(x)),                         dy / ((C(1) + ABS(x)) * (C(1) + ABS(x)))                ) \
+    NN__X( hardsigmoid, X,    SEL(x < C(-3), C(0), SEL(x > C(3), C(1), x * C(0.16666666666666666667) + C(0.5))),                     \
+                              SEL(x > C(-3), SEL(x < C(3), dy * C(0.16666666666666666667), C(0)), C(0))                            ) \
+    NN__X( hardswish,  X,     SEL(x < C(-3), C(0), SEL(x > C(3), x, x * (x + C(3)) * C(0.16666666666666666667))),                    \
+                              SEL(x < C(-3), C(0), SEL(x > C(3), dy, dy * (x * C(0.33333333333333333333) + C(0.5))))               ) \
+    NN__X( floor,      0,     FLOOR(x),                                    C(0) * dy                                               ) \
+    NN__X( ceil,       0,     -FLOOR(-x),                                  C(0) * dy                                               ) \
+    NN__X( round,      0,     ROUND(x),                                    C(0) * dy                                               ) \
+    NN__X( erf,        X,     ERF(x),                                      dy * C(1.1283791670955125739) * EXP(-x * x)             )
+// with one scalar p:
+#define NN_UNARY1_OPS(NN__X) \
+    NN__X( add_scalar, 0,     x + p,                                       dy                                                      ) \
+    NN__X( mul_scalar, 0,     x * p,                                       dy * p                                                  ) \
+    NN__X( pow_scalar, X,     POW(x, p),                                   dy * p * POW(x, p - C(1))                               ) \
+    NN__X( leaky_relu, X,     SEL(x > C(0), x, p * x),                     SEL(x > C(0), dy, p * dy)                               ) \
+    NN__X( elu,        X,     SEL(x > C(0), x, p * EXPM1(x)),              SEL(x > C(0), dy, p * EXP(x) * dy)                      ) \
+    NN__X( celu,       X,     SEL(x > C(0), x, p * EXPM1(x / p)),          SEL(x > C(0), dy, EXP(x / p) * dy)                      ) \
+    NN__X( softplus,   X,     SOFTPLUS(x * p) / p,                         dy * SIGMOID(x * p)                                     )
+// with two scalars p and q; clamp passes the gradient at the bounds themselves, hardtanh does not (as in PyTorch):
+#define NN_UNARY2_OPS(NN__X) \
+    NN__X( clamp,      X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x < p, C(0), SEL(x > q, C(0), dy))                  ) \
+    NN__X( hardtanh,   X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x > p, SEL(x < q, dy, C(0)), C(0))                  )
+// of two tensors, with NumPy broadcasting:
+//        name         keep   y = f(a, b)                                  da, db = df(a, b, y, dy)
+#define NN_BINARY_OPS(NN__X) \
+    NN__X( add,        0,     a + b,                                       dy,                              dy                     ) \
+    NN__X( sub,        0,     a - b,                                       dy,                              -dy                    ) \
+    NN__X( mul,        A | B, a * b,                                       dy * b,                          dy * a                 ) \
+    NN__X( div,        B | Y, a / b,                                       dy / b,                          -dy * y / b            ) \
+    NN__X( pow,        A | B | Y, POW(a, b),                               SEL(b == C(0), C(0), dy * b * POW(a, b - C(1))),          \
+                              SEL(a > C(0), dy * y * LOG(a), SEL(a < C(0), dy * y * LOG(a), SEL(b < C(0), dy * y * LOG(a), C(0)))) ) \
+    NN__X( maximum,    A | B, SEL(a > b, a, SEL(a == a, b, a)),            SEL(a > b, dy, SEL(a == b, C(0.5) * dy, C(0))),           \
+                                                                           SEL(b > a, dy, SEL(a == b, C(0.5) * dy, C(0)))          ) \
+    NN__X( minimum,    A | B, SEL(a < b, a, SEL(a == a, b, a)),            SEL(a < b, dy, SEL(a == b, C(0.5) * dy, C(0))),           \
+                                                                           SEL(b < a, dy, SEL(a == b, C(0.5) * dy, C(0)))          ) \
+    NN__X( eq,         0,     SEL(a == b, C(1), C(0)),                     C(0) * dy,                       C(0) * dy              ) \
+    NN__X( ne,         0,     SEL(a == b, C(0), C(1)),                     C(0) * dy,                       C(0) * dy              ) \
+    NN__X( lt,         0,     SEL(a < b, C(1), C(0)),                      C(0) * dy,                       C(0) * dy              ) \
+    NN__X( le,         0,     SEL(a <= b, C(1), C(0)),                     C(0) * dy,                       C(0) * dy              ) \
+    NN__X( gt,         0,     SEL(a > b, C(1), C(0)),                      C(0) * dy,                       C(0) * dy              ) \
+    NN__X( ge,         0,     SEL(a >= b, C(1), C(0)),                     C(0) * dy,                       C(0) * dy              )
+
+#define NN__X(name, keep, f, df) NN_API nn_tensor *nn_##name(nn_tensor *x);
+NN_UNARY_OPS(NN__X)                                      // nn_tensor *nn_relu(nn_tensor *x); ...
+#undef NN__X
+#define NN__X(name, keep, f, df) NN_API nn_tensor *nn_##name(nn_tensor *x, float p);
+NN_UNARY1_OPS(NN__X)                                     // nn_tensor *nn_leaky_relu(nn_tensor *x, float p); ...
+#undef NN__X
+#define NN__X(name, keep, f, df) NN_API nn_tensor *nn_##name(nn_tensor *x, float p, float q);
+NN_UNARY2_OPS(NN__X)                                     // nn_tensor *nn_clamp(nn_tensor *x, float p, float q); ...
+#undef NN__X
+#define NN__X(name, keep, f, da, db) NN_API nn_tensor *nn_##name(nn_tensor *a, nn_tensor *b);
+NN_BINARY_OPS(NN__X)                                     // nn_tensor *nn_add(nn_tensor *a, nn_tensor *b); comparisons give 1.0 or 0.0
+#undef NN__X
+NN_API nn_tensor *nn_where(nn_tensor *condition, nn_tensor *a, nn_tensor *b);   // condition != 0 ? a : b, broadcast; no gradient to condition
+
+// ---- reductions -----------------------------------------------------------------------------------
+typedef struct nn_reduce_desc {
+    int   keepdim;                   // 1: reduced dimensions stay, with size 1
+    int   population;                // var, std: 1 divides by n; default n - 1, as PyTorch
+    float p;                         // norm: the order; default 2
+} nn_reduce_desc;
+typedef nn_reduce_desc nn_sum_desc, nn_mean_desc, nn_max_desc, nn_min_desc, nn_prod_desc, nn_var_desc, nn_std_desc, nn_logsumexp_desc,
+        nn_norm_desc, nn_argmax_desc, nn_argmin_desc;
+NN_API nn_tensor *nn_sum      (nn_tensor *x, nn_shape dims, const nn_sum_desc *desc);        // nn_sum(x, NN_ALL, NULL); nn_sum(x, NN_DIMS(0, 2), NULL)
+NN_API nn_tensor *nn_mean     (nn_tensor *x, nn_shape dims, const nn_mean_desc *desc);
+NN_API nn_tensor *nn_max      (nn_tensor *x, nn_shape dims, const nn_max_desc *desc);        // gradient shared by equal maxima (torch.amax)
+NN_API nn_tensor *nn_min      (nn_tensor *x, nn_shape dims, const nn_min_desc *desc);
+NN_API nn_tensor *nn_prod     (nn_tensor *x, nn_shape dims, const nn_prod_desc *desc);
+NN_API nn_tensor *nn_var      (nn_tensor *x, nn_shape dims, const nn_var_desc *desc);
+NN_API nn_tensor *nn_std      (nn_tensor *x, nn_shape dims, const nn_std_desc *desc);
+NN_API nn_tensor *nn_logsumexp(nn_tensor *x, nn_shape dims, const nn_logsumexp_desc *desc);
+NN_API nn_tensor *nn_norm     (nn_tensor *x, nn_shape dims, const nn_norm_desc *desc);       // (sum |x|^p)^(1/p)
+NN_API nn_tensor *nn_argmax   (nn_tensor *x, nn_shape dims, const nn_argmax_desc *desc);     // i64; index into the reduced dims, flattened; first of equals
+NN_API nn_tensor *nn_argmin   (nn_tensor *x, nn_shape dims, const nn_argmin_desc *desc);
+NN_API nn_tensor *nn_cumsum   (nn_tensor *x, int dim);                                       // y_i = x_0 + ... + x_i
+
+// ---- linear algebra -------------------------------------------------------------------------------
+typedef struct nn_linear_desc {
+    int   no_bias;                   // nn_linear_new: 1 leaves the bias out
+    nn_fn activation;                // e.g. nn_relu; default none
+} nn_linear_desc;
+NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                         // (..., M, K) x (..., K, N) -> (..., M, N); 1-d as in NumPy
+NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
+
+// ---- shape ----------------------------------------------------------------------------------------
+NN_API nn_tensor *nn_reshape   (nn_tensor *x, nn_shape shape);                   // one size may be -1; a view if x is contiguous
+NN_API nn_tensor *nn_flatten   (nn_tensor *x, int start_dim);                    // dims start_dim.. become one
+NN_API nn_tensor *nn_squeeze   (nn_tensor *x, int dim);                          // removes a dimension of size 1
+NN_API nn_tensor *nn_unsqueeze (nn_tensor *x, int dim);                          // inserts one
+NN_API nn_tensor *nn_permute   (nn_tensor *x, nn_shape dims);                    // a view; output dim i is input dim dims[i]
+NN_API nn_tensor *nn_transpose (nn_tensor *x, int dim0, int dim1);               // a view
+NN_API nn_tensor *nn_expand    (nn_tensor *x, nn_shape shape);                   // a view; sizes 1 grow by stride 0; -1 keeps a size
+NN_API nn_tensor *nn_slice     (nn_tensor *x, int dim, int64_t start, int64_t end, int64_t step); // x[start:end:step], a view; step >= 1
+NN_API nn_tensor *nn_select    (nn_tensor *x, int dim, int64_t index);           // x[index], a view; the dimension goes
+NN_API nn_tensor *nn_contiguous(nn_tensor *x);                                   // itself if it already is
+NN_API nn_tensor *nn_cast      (nn_tensor *x, nn_dtype dtype);                   // gradient passes between floating types
+NN_API nn_tensor *nn_concat    (nn_tensor *const *xs, int n, int dim);
+NN_API nn_tensor *nn_stack     (nn_tensor *const *xs, int n, int dim);           // joins along a new dimension
+NN_API void       nn_split     (nn_tensor *x, nn_shape sizes, int dim, nn_tensor **ys);   // views of the given sizes
+NN_API void       nn_chunk     (nn_tensor *x, int parts, int dim, nn_tensor **ys);        // equal views
+NN_API nn_tensor *nn_repeat    (nn_tensor *x, nn_shape times);                   // tiles, as torch.Tensor.repeat
+NN_API nn_tensor *nn_flip      (nn_tensor *x, nn_shape dims);
+NN_API nn_tensor *nn_gather    (nn_tensor *x, int dim, nn_tensor *index);        // y[i][j] = x[index[i][j]][j] for dim 0; index i32 or i64
+NN_API nn_tensor *nn_index_select(nn_tensor *x, int dim, nn_tensor *index);      // rows by a 1-d index
+NN_API nn_tensor *nn_scatter_add(nn_tensor *x, int dim, nn_tensor *index, nn_tensor *source);   // copy of x with source added at index
+NN_API nn_tensor *nn_one_hot   (nn_tensor *index, int64_t classes);              // (..., classes), f32
+NN_API nn_tensor *nn_tril      (nn_tensor *x, int64_t diagonal);                 // zero above the diagonal
+NN_API nn_tensor *nn_triu      (nn_tensor *x, int64_t diagonal);
+typedef struct nn_sort_desc { int descending; int smallest; } nn_sort_desc;      // sort: descending; topk: smallest
+typedef nn_sort_desc nn_topk_desc;
+NN_API nn_tensor *nn_sort      (nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc *desc);            // stable; indices i64, may be NULL
+NN_API nn_tensor *nn_topk      (nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc *desc); // in order
+typedef enum nn_pad_mode { NN_PAD_CONSTANT, NN_PAD_REFLECT, NN_PAD_REPLICATE } nn_pad_mode;
+typedef struct nn_pad_desc { nn_pad_mode mode; float value; } nn_pad_desc;
+NN_API nn_tensor *nn_pad       (nn_tensor *x, nn_shape amounts, const nn_pad_desc *desc); // last dim first: NN_SHAPE(left, right, top, bottom)
+
+// ---- convolution, pooling, upsampling ---------------------------------------------------------------
+// Images are (B, C, H, W), signals (B, C, L). The _w fields set the width apart from the height; 0 means "as the height" (NN_ZERO: zero).
+typedef struct nn_conv_desc {
+    int stride, stride_w;            // default 1
+    int padding, padding_w;          // default 0
+    int dilation, dilation_w;        // default 1
+    int same;                        // 1: pads so that the output has the size of the input (stride 1); the extra one goes to the end
+    int groups;                      // default 1; groups = channels: depthwise
+    int kernel_w;                    // _new only; default: square
+    int no_bias;                     // _new only
+    int output_padding, output_padding_w;   // transposed only; default 0
+    nn_fn activation;                // default none
+} nn_conv_desc;
+typedef nn_conv_desc nn_conv1d_desc, nn_conv2d_desc, nn_conv_transpose1d_desc, nn_conv_transpose2d_desc;
+NN_API nn_tensor *nn_conv1d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv1d_desc *desc);   // w (O, C/groups, K), b (O) or NULL
+NN_API nn_tensor *nn_conv2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv2d_desc *desc);   // w (O, C/groups, KH, KW)
+NN_API nn_tensor *nn_conv_transpose1d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose1d_desc *desc); // w (C, O/groups, K)
+NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose2d_desc *desc);
+typedef struct nn_pool_desc {
+    int stride, stride_w;            // default: the kernel size
+    int padding, padding_w;          // default 0; at most half of the kernel
+    int dilation, dilation_w;        // max only; default 1
+    int kernel_w;                    // default: square
+    int ceil_mode;                   // 1: windows may start in the padding's last part, as in PyTorch
+    int exclude_pad;                 // average only: 1 divides by the number of real pixels (PyTorch's count_include_pad=False)
+} nn_pool_desc;
+typedef nn_pool_desc nn_maxpool1d_desc, nn_maxpool2d_desc, nn_avgpool1d_desc, nn_avgpool2d_desc;
+NN_API nn_tensor *nn_maxpool1d(nn_tensor *x, int kernel, const nn_maxpool1d_desc *desc);
+NN_API nn_tensor *nn_maxpool2d(nn_tensor *x, int kernel, const nn_maxpool2d_desc *desc);
+NN_API nn_tensor *nn_avgpool1d(nn_tensor *x, int kernel, const nn_avgpool1d_desc *desc);
+NN_API nn_tensor *nn_avgpool2d(nn_tensor *x, int kernel, const nn_avgpool2d_desc *desc);
+NN_API nn_tensor *nn_adaptive_maxpool1d(nn_tensor *x, int64_t length);
+NN_API nn_tensor *nn_adaptive_maxpool2d(nn_tensor *x, int64_t height, int64_t width);
+NN_API nn_tensor *nn_adaptive_avgpool1d(nn_tensor *x, int64_t length);
+NN_API nn_tensor *nn_adaptive_avgpool2d(nn_tensor *x, int64_t height, int64_t width);
+NN_API nn_tensor *nn_global_maxpool(nn_tensor *x);                               // (B, C, ...) -> (B, C)
+NN_API nn_tensor *nn_global_avgpool(nn_tensor *x);
+typedef struct nn_upsample_desc { int bilinear; int align_corners; } nn_upsample_desc;   // default: nearest
+NN_API nn_tensor *nn_upsample(nn_tensor *x, int64_t height, int64_t width, const nn_upsample_desc *desc); // to that size; (B, C, L): height is 1
+
+// ---- normalisation, dropout, embedding, softmax -------------------------------------------------------
+typedef struct nn_norm_layer_desc {
+    float eps;                       // default 1e-5
+    float momentum;                  // batch norm: share of the new statistics; default 0.1
+    int   no_affine;                 // _new only: no weight and bias
+    int   no_stats;                  // batch norm, _new only: always normalise by the batch
+} nn_norm_layer_desc;
+typedef nn_norm_layer_desc nn_batchnorm_desc, nn_layernorm_desc, nn_groupnorm_desc, nn_instancenorm_desc, nn_rmsnorm_desc;
+NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc);
+                                     // (B, C, ...); w b mean var are (C), each pair may be NULL. NN_TRAIN uses and updates batch statistics
+NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc);   // over the last dims dimensions
+NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc); // (B, C, ...), w b (C)
+NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc);
+NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc);        // over the last dimension: x / sqrt(mean(x^2) + eps) * w
+NN_API nn_tensor *nn_dropout(nn_tensor *x, float p);                             // NN_TRAIN: zero with probability p, else x / (1 - p)
+NN_API nn_tensor *nn_dropout2d(nn_tensor *x, float p);                           // whole channels of (B, C, ...)
+NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w);                  // i32/i64 (...), w (V, C) -> (..., C)
+NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim);
+NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
+
+// ---- losses: (prediction, target, options) -------------------------------------------------------------
+typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
+typedef struct nn_loss_desc {
+    nn_reduction reduction;
+    nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction
+    nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives
+    float label_smoothing;           // cross_entropy
+    int   ignore_index;              // cross_entropy, nll: default -100; NN_ZERO to ignore class 0
+    float temperature;               // kl_div: default 1; info_nce: default 0.07
+    float margin;                    // hinge, triplet_margin: default 1; cosine_embedding: default 0
+    float delta;                     // huber, smooth_l1 (there called beta): default 1
+    float p;                         // triplet_margin: norm; default 2
+} nn_loss_desc;
+typedef nn_tensor *(*nn_loss)(nn_tensor *prediction, nn_tensor *target, const nn_loss_desc *desc);
+NN_API nn_tensor *nn_cross_entropy       (nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc); // (B, C, ...); i32/i64 (B, ...) or probabilities (B, C, ...)
+NN_API nn_tensor *nn_nll                 (nn_tensor *log_p,  nn_tensor *target, const nn_loss_desc *desc); // (B, C, ...), i32/i64 (B, ...)
+NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc); // from logits
+NN_API nn_tensor *nn_mse                 (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
+NN_API nn_tensor *nn_l1                  (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
+NN_API nn_tensor *nn_huber               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
+NN_API nn_tensor *nn_smooth_l1           (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
+NN_API nn_tensor *nn_kl_div              (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc); // T^2 KL(softmax(t/T) || softmax(x/T)), mean over rows
+NN_API nn_tensor *nn_hinge               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc); // targets -1/1: max(0, m - t x); integer (B): multi-class margin
+NN_API nn_tensor *nn_cosine_embedding    (nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc *desc);      // (B, C), (B, C), -1/1 (B)
+NN_API nn_tensor *nn_triplet_margin      (nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc); // (B, C) each
+NN_API nn_tensor *nn_info_nce            (nn_tensor *a, nn_tensor *b, const nn_loss_desc *desc);           // (B, C) each: row i of a belongs to row i of b
+
+// ---- layers ---------------------------------------------------------------------------------------
+// The first argument is the parent; the name becomes part of the parameter names ("conv1.weight"), NULL gives the child's index.
+typedef struct nn_batch nn_batch;
+typedef struct nn_model_desc {
+    nn_tensor *(*forward)(void *self, nn_tensor *x);         // default: the children in order
+    nn_tensor *(*step)(void *self, const nn_batch *batch);   // nn_fit: your own loss from a batch, when one-in-one-out is not enough
+    void *self;                                              // handed to both
+} nn_model_desc;
+typedef nn_model_desc nn_layer_desc;
+NN_API nn_layer *nn_model_new     (nn_context *nn, const nn_model_desc *desc);                        // a root
+NN_API nn_layer *nn_group_new     (nn_layer *parent, const char *name);                               // names a subtree; runs its children in order
+NN_API nn_layer *nn_residual_new  (nn_layer *parent, const char *name);                               // x + children(x)
+NN_API nn_layer *nn_layer_new     (nn_layer *parent, const char *name, const nn_layer_desc *desc);    // your own: .forward, .self
+NN_API nn_layer *nn_fn_new        (nn_layer *parent, nn_fn fn);                                       // nn_fn_new(net, nn_relu)
+NN_API nn_layer *nn_linear_new    (nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc *desc);
+NN_API nn_layer *nn_conv1d_new    (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv1d_desc *desc);
+NN_API nn_layer *nn_conv2d_new    (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv2d_desc *desc);
+NN_API nn_layer *nn_conv_transpose1d_new(nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv_transpose1d_desc *desc);
+NN_API nn_layer *nn_conv_transpose2d_new(nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv_transpose2d_desc *desc);
+NN_API nn_layer *nn_batchnorm_new (nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc);
+NN_API nn_layer *nn_layernorm_new (nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc *desc);
+NN_API nn_layer *nn_groupnorm_new (nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc *desc);
+NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc); // affine only if you say so: see there
+NN_API nn_layer *nn_rmsnorm_new   (nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc *desc);
+NN_API nn_layer *nn_embedding_new (nn_layer *parent, const char *name, int64_t count, int64_t channels);
+NN_API nn_layer *nn_maxpool1d_new (nn_layer *parent, int kernel, const nn_maxpool1d_desc *desc);
+NN_API nn_layer *nn_maxpool2d_new (nn_layer *parent, int kernel, const nn_maxpool2d_desc *desc);
+NN_API nn_layer *nn_avgpool1d_new (nn_layer *parent, int kernel, const nn_avgpool1d_desc *desc);
+NN_API nn_layer *nn_avgpool2d_new (nn_layer *parent, int kernel, const nn_avgpool2d_desc *desc);
+NN_API nn_layer *nn_adaptive_avgpool2d_new(nn_layer *parent, int64_t height, int64_t width);
+NN_API nn_layer *nn_upsample_new  (nn_layer *parent, int scale, const nn_upsample_desc *desc);
+NN_API nn_layer *nn_dropout_new   (nn_layer *parent, float p);
+NN_API nn_layer *nn_dropout2d_new (nn_layer *parent, float p);
+NN_API nn_layer *nn_flatten_new   (nn_layer *parent);                                                 // (B, ...) -> (B, N)
+NN_API nn_layer *nn_softmax_new   (nn_layer *parent, int dim);
+NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope);
+
+NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x);
+NN_API nn_tensor *nn_param_new (nn_layer *layer, const char *name, nn_shape shape);                   // a parameter of your own layer; zeros
+NN_API nn_tensor *nn_buffer_new(nn_layer *layer, const char *name, nn_shape shape);                   // saved with the model, no gradient; zeros
+NN_API nn_tensor *nn_param(nn_layer *layer, const char *path);                                        // parameter or buffer "fc1.weight"; NULL if none
+NN_API int64_t    nn_param_count(nn_layer *layer);                                                    // numbers in all parameters of the subtree
+NN_API int        nn_params(nn_layer *layer, nn_tensor **list, int max);                              // the parameters of the subtree; returns how many there are
+NN_API int        nn_buffers(nn_layer *layer, nn_tensor **list, int max);
+NN_API size_t     nn_name(const nn_tensor *param, const nn_layer *below, char *to, size_t bytes);     // full name; below NULL: from the root; returns its length
+NN_API nn_layer  *nn_child(nn_layer *layer, const char *path);                                        // "h.0.attn"; NULL if none
+NN_API void       nn_freeze(nn_layer *layer, int on);                                                 // no gradients, no updates, norm statistics kept
+NN_API void       nn_freeze_param(nn_tensor *param, int on);
+NN_API void       nn_summary(nn_layer *layer, nn_shape input);                                        // a table: layer, output shape, parameters
+NN_API nn_context *nn_context_of(const nn_layer *layer);
+
+// Initialisers, in place. Layers start with PyTorch's defaults.
+NN_API void nn_init_constant       (nn_tensor *w, float value);
+NN_API void nn_init_uniform        (nn_tensor *w, float low, float high);
+NN_API void nn_init_normal         (nn_tensor *w, float mean, float std);
+NN_API void nn_init_trunc_normal   (nn_tensor *w, float mean, float std, float low, float high);
+NN_API void nn_init_xavier_uniform (nn_tensor *w, float gain);                                        // Glorot & Bengio 2010
+NN_API void nn_init_xavier_normal  (nn_tensor *w, float gain);
+NN_API void nn_init_kaiming_uniform(nn_tensor *w, float slope);                                       // He et al. 2015; slope 0: ReLU; fan-in
+NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope);
+NN_API void nn_init_orthogonal     (nn_tensor *w, float gain);                                        // Saxe et al. 2013
+
+// ---- optimizers -----------------------------------------------------------------------------------
+// One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error.
+typedef struct nn_optimizer_desc {
+    float lr;                        // default: sgd 0.01, rmsprop 0.01, adagrad 0.01, adam/adamw 0.001, nadam 0.002, lion 0.0001
+    float momentum;                  // sgd, rmsprop; default 0
+    float dampening;                 // sgd; default 0
+    int   nesterov;                  // sgd
+    float beta1, beta2;              // adam, adamw, nadam: default 0.9, 0.999; lion: 0.9, 0.99
+    float alpha;                     // rmsprop; default 0.99
+    float eps;                       // default 1e-8 (adagrad 1e-10)
+    float weight_decay;              // default 0 (adamw 0.01); L2 in the gradient, decoupled in adamw and lion
+    float momentum_decay;            // nadam; default 0.004
+    float lr_decay;                  // adagrad; default 0
+    int   centered;                  // rmsprop
+    int   amsgrad;                   // adam, adamw
+    float clip_norm;                 // > 0: scale all gradients so that their joint 2-norm is at most this
+    float clip_value;                // > 0: clamp every gradient element to +- this
+    const char *match;               // nn_optimizer_add: only parameters whose full name ends in this (".bias")
+} nn_optimizer_desc;
+typedef nn_optimizer_desc nn_sgd_desc, nn_rmsprop_desc, nn_adagrad_desc, nn_adam_desc, nn_adamw_desc, nn_nadam_desc, nn_lion_desc;
+NN_API nn_optimizer *nn_sgd_new    (nn_layer *layer, const nn_sgd_desc *desc);       // lr momentum dampening nesterov weight_decay
+NN_API nn_optimizer *nn_rmsprop_new(nn_layer *layer, const nn_rmsprop_desc *desc);   // lr alpha eps momentum centered weight_decay
+NN_API nn_optimizer *nn_adagrad_new(nn_layer *layer, const nn_adagrad_desc *desc);   // lr lr_decay eps weight_decay
+NN_API nn_optimizer *nn_adam_new   (nn_layer *layer, const nn_adam_desc *desc);      // lr beta1 beta2 eps weight_decay amsgrad
+NN_API nn_optimizer *nn_adamw_new  (nn_layer *layer, const nn_adamw_desc *desc);     // Loshchilov & Hutter 2019
+NN_API nn_optimizer *nn_nadam_new  (nn_layer *layer, const nn_nadam_desc *desc);     // Dozat 2016
+NN_API nn_optimizer *nn_lion_new   (nn_layer *layer, const nn_lion_desc *desc);      // Chen et al. 2023
+NN_API void  nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc *desc);  // a parameter group: non-zero fields override
+NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear the gradients; does nothing after an error
+NN_API float nn_lr(const nn_optimizer *opt);
+NN_API void  nn_set_lr(nn_optimizer *opt, float lr);     // of the first group; others keep their ratio
+NN_API float nn_grad_norm(nn_optimizer *opt);            // joint 2-norm of the gradients as they are now
+NN_API int64_t nn_steps(const nn_optimizer *opt);        // updates so far
+
+typedef struct nn_ema nn_ema;                            // weight average: shadow = decay * shadow + (1 - decay) * parameter
+NN_API nn_ema *nn_ema_new(nn_layer *layer, float decay);
+NN_API void    nn_ema_update(nn_ema *ema);               // after nn_step
+NN_API void    nn_ema_swap(nn_ema *ema);                 // exchange parameters and averages; call again to go back
+
+// Schedules change the learning rate of an optimizer; names and formulas are those of torch.optim.lr_scheduler.
+typedef struct nn_schedule_desc {
+    int   per_step;                  // nn_fit: advance after every step instead of every epoch
+    int   step_size;                 // step_lr: epochs between drops
+    float gamma;                     // step_lr, multi_step_lr, exponential_lr: factor; default 0.1 (exponential: 0.95)
+    const int *milestones; int milestone_count;   // multi_step_lr
+    int   total;                     // polynomial_lr, linear_lr, one_cycle_lr, cosine_lr: number of advances
+    float power;                     // polynomial_lr; default 1
+    float min_lr;                    // cosine_lr, warm_restarts_lr, plateau_lr; default 0
+    int   period, period_mult;       // warm_restarts_lr: T_0, T_mult; default 10, 1
+    float start_factor, end_factor;  // linear_lr; default 1/3, 1
+    float max_lr;                    // one_cycle_lr
+    float rise;                      // one_cycle_lr: share of the steps that rise; default 0.3
+    float div, final_div;            // one_cycle_lr: default 25, 1e4
+    float factor; int patience, cooldown; float threshold; int maximize;   // plateau_lr: default 0.1, 10, 0, 1e-4, minimize
+    int   warmup;                    // any: the first advances rise linearly from 0 before the schedule begins; default 0
+} nn_schedule_desc;
+NN_API nn_schedule *nn_step_lr_new         (nn_optimizer *opt, const nn_schedule_desc *desc);
+NN_API nn_schedule *nn_multi_step_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc);
+NN_API nn_schedule *nn_exponential_lr_new  (nn_optimizer *opt, const nn_schedule_desc *desc);
+NN_API nn_schedule *nn_polynomial_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc);
+NN_API nn_schedule *nn_linear_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
+NN_API nn_schedule *nn_cosine_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
+NN_API nn_schedule *nn_warm_restarts_lr_new(nn_optimizer *opt, const nn_schedule_desc *desc);         // Loshchilov & Hutter 2017
+NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc);         // Smith & Topin 2019; cosine annealing
+NN_API nn_schedule *nn_plateau_lr_new      (nn_optimizer *opt, const nn_schedule_desc *desc);
+NN_API void         nn_schedule_advance    (nn_schedule *schedule);                                   // PyTorch's scheduler.step()
+NN_API void         nn_schedule_metric     (nn_schedule *schedule, double value);                     // for plateau_lr
+
+// ---- data -----------------------------------------------------------------------------------------
+// A dataset gives samples by index: x of one shape, and y: a class (i64), or numbers (f32), or nothing.
+typedef struct nn_dataset_desc {
+    int64_t  count;                  // samples
+    nn_shape x_shape;                // of one sample, e.g. NN_SHAPE(1, 28, 28)
+    nn_shape y_shape;                // of one target; NN_SCALAR for one number or class
+    int64_t  classes;                // > 0: targets are classes 0..classes-1
+    const float   *x;                // arrays: count * x_shape numbers; not copied, must stay valid
+    const float   *y;                // numbers
+    const int64_t *labels;           // or classes
+    int (*get)(void *self, int64_t index, float *x, float *y, int64_t *label);   // or a callback: fills x and one of y, label; 1 = ok
+    void *self;                      // must be safe to call from the loader's thread
+} nn_dataset_desc;
+NN_API nn_dataset *nn_dataset_new(nn_context *nn, const nn_dataset_desc *desc);
+NN_API nn_dataset *nn_idx_load(nn_context *nn, const char *images, const char *labels);               // MNIST's format, plain or .gz; x (1, H, W) in 0..1
+NN_API nn_dataset *nn_cifar_load(nn_context *nn, const char *const *files, int count);                // CIFAR-10 binary, plain or .gz; x (3, 32, 32) in 0..1
+typedef struct nn_csv_desc {
+    int         no_header;           // 1: the first line is data already
+    const char *target;              // name of the target column; default: the last column
+    int         target_column;       // or its number from 1
+    int         regression;          // 1: the target is a number; default: a class (numbers or words, numbered in order of appearance, sorted if numbers)
+    char        separator;           // default ','
+    int         skip_lines;          // lines to ignore at the top
+    const char *const *ignore; int ignore_count;   // columns to leave out
+    int         missing_as_mean;     // 1: missing values become the column's mean; default: an error with the line number
+} nn_csv_desc;
+NN_API nn_dataset *nn_csv_load(nn_context *nn, const char *path, const nn_csv_desc *desc);            // words in feature columns become numbers by order
+NN_API nn_dataset *nn_csv_parse(nn_context *nn, const char *text, size_t bytes, const nn_csv_desc *desc);
+NN_API nn_dataset *nn_idx_parse(nn_context *nn, const void *images, size_t image_bytes, const void *labels, size_t label_bytes);
+NN_API nn_dataset *nn_cifar_parse(nn_context *nn, const void *bytes, size_t count);
+typedef struct nn_folder_desc {      // class_name/picture.png ...; decoding is stb_image's, which you include
+    unsigned char *(*load)(const char *path, int *width, int *height, int *channels, int want);       // stbi_load
+    void (*free)(void *pixels);                                                                       // stbi_image_free
+    int channels;                    // 1 or 3; default 3
+    int height, width;               // all pictures are resized to this; default: the size of the first
+} nn_folder_desc;
+NN_API nn_dataset *nn_folder_load(nn_context *nn, const char *path, const nn_folder_desc *desc);      // classes in alphabetical order
+NN_API int64_t     nn_dataset_count(const nn_dataset *data);
+NN_API int64_t     nn_dataset_classes(const nn_dataset *data);
+NN_API const char *nn_dataset_class(const nn_dataset *data, int64_t label);                           // name of a class, or NULL
+NN_API nn_shape    nn_dataset_shape(const nn_dataset *data);                                          // of one x
+NN_API int         nn_dataset_get(nn_dataset *data, int64_t index, float *x, float *y, int64_t *label); // any may be NULL
+NN_API nn_dataset *nn_subset_new(nn_dataset *data, const int64_t *indices, int64_t count);
+NN_API void        nn_split_data(nn_dataset *data, double share, nn_dataset **first, nn_dataset **second); // shuffled by the context's seed, stratified by class
+
+typedef struct nn_scaler nn_scaler;                      // x -> (x - mean) / std per feature (channel for images); buffers of the model
+NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train);   // fitted on train; saved and loaded with the model as "scaler.mean", "scaler.std"
+NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x);           // an op of the model: call it first in forward, or add nn_scaler_layer
+
+// Augmentation: applied by the loader to each training sample, in this order, the same for the same seed whatever the threads.
+typedef struct nn_augment_desc {
+    int   crop_padding;              // random crop of the same size after padding by this many zeros on each side
+    float flip;                      // probability of a horizontal flip
+    float rotate;                    // +- degrees
+    float scale, shear, translate;   // affine: +- share, +- degrees, +- share of the size
+    int   cutout;                    // side of a square set to zero (DeVries & Taylor 2017)
+    float noise;                     // standard deviation of added normal noise
+    float mixup;                     // alpha of mixup (Zhang et al. 2018): batch.y becomes probabilities
+    const float *mean, *std;         // normalise channels first: (x - mean) / std; one number per channel
+} nn_augment_desc;
+typedef struct nn_loader_desc {
+    int64_t batch;                   // default 32
+    int     shuffle;
+    int     drop_last;               // 1: leave out an incomplete last batch
+    const float *weights;            // count sampling weights: draws with replacement, for imbalance
+    int     balance;                 // 1: weights that make classes equally frequent
+    int     no_prefetch;             // 1: load in the calling thread
+    const nn_augment_desc *augment;
+} nn_loader_desc;
+struct nn_batch { nn_tensor *x, *y; int64_t count, index; };   // x (B, ...); y i64 (B) or f32 (B, ...); live until the next delivery
+NN_API nn_loader *nn_loader_new(nn_dataset *data, const nn_loader_desc *desc);
+NN_API int        nn_loader_next(nn_loader *loader, nn_batch *batch);  // 0 at the end of an epoch (the next call starts another) or after an error
+NN_API int64_t    nn_loader_batches(const nn_loader *loader);          // per epoch
+NN_API void       nn_loader_rewind(nn_loader *loader);                 // give up this epoch
+
+// ---- metrics and training ---------------------------------------------------------------------------
+enum { NN_MAX_CLASSES = 64 };
+typedef struct nn_report {           // what nn_evaluate found; fields that do not apply are NaN
+    int64_t count, classes;
+    double  loss, accuracy, top5;
+    double  precision[NN_MAX_CLASSES], recall[NN_MAX_CLASSES], f1[NN_MAX_CLASSES]; int64_t support[NN_MAX_CLASSES];   // per class
+    double  macro_precision, macro_recall, macro_f1, micro_f1, weighted_f1;
+    double  auc;                     // area under the ROC curve; two classes: of class 1; more: macro, one against the rest
+    double  mse, mae, r2;            // regression
+    int64_t confusion[NN_MAX_CLASSES][NN_MAX_CLASSES];   // [true][predicted]
+    char    names[NN_MAX_CLASSES][16];
+} nn_report;
+NN_API void nn_report_classes(nn_report *report, int64_t count, int64_t classes, const float *scores, const int64_t *labels); // scores (count, classes)
+NN_API void nn_report_values(nn_report *report, int64_t count, int64_t width, const float *predicted, const float *target);
+NN_API void nn_report_print(nn_context *nn, const nn_report *report);
+NN_API double nn_accuracy(nn_tensor *scores, nn_tensor *labels);                                      // of one batch: (B, C), (B)
+NN_API double nn_auc(int64_t count, const float *score, const int64_t *label);                        // labels 0 or 1
+
+typedef struct nn_progress {         // what callbacks see
+    nn_layer *model; nn_optimizer *optimizer;
+    int epoch, epochs; int64_t step, steps;      // epoch from 1; step within the epoch, from 1; step 0: the epoch has ended
+    double loss, accuracy, validation_loss, validation_accuracy, lr, seconds;   // NaN where there is none
+    int stop;                        // set it to 1 to end training
+} nn_progress;
+typedef struct nn_fit_desc {
+    nn_loader    *train;
+    nn_loader    *validation;        // may be NULL
+    nn_loss       loss;
+    const nn_loss_desc *loss_desc;
+    nn_optimizer *optimizer;
+    nn_schedule  *schedule;          // may be NULL
+    nn_ema       *ema;               // may be NULL: updated every step, used for validation
+    int           epochs;            // default 1
+    int           accumulate;        // batches per update; default 1
+    int           patience;          // > 0: stop after so many epochs without a better validation loss, and restore the best weights
+    int           quiet;             // 1: no progress lines
+    const char   *log_dir;           // TensorBoard event files and history.csv go here
+    const char   *checkpoint;        // a file written after every epoch; if it exists, training resumes from it, bit for bit
+    void        (*on_step)(void *user, nn_progress *progress);
+    void        (*on_epoch)(void *user, nn_progress *progress);
+    void         *user;
+} nn_fit_desc;
+NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc);                        // 1 = ok. Stops at NaN or infinity and names the layer and op
+NN_API int nn_evaluate(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *loss_desc, nn_report *report);   // loss may be NULL
+NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs);            // all outputs in order; (count, ...)
+
+// ---- monitoring -------------------------------------------------------------------------------------
+typedef struct nn_events nn_events;  // a TensorBoard event file
+NN_API nn_events *nn_events_new(nn_context *nn, const char *dir);
+NN_API int nn_events_scalar(nn_events *events, const char *tag, int64_t step, double value);
+NN_API int nn_events_histogram(nn_events *events, const char *tag, int64_t step, const float *values, int64_t count);
+NN_API int nn_events_image(nn_events *events, const char *tag, int64_t step, const nn_tensor *image);  // (C, H, W), C 1 or 3, 0..1
+NN_API int nn_events_text(nn_events *events, const char *tag, int64_t step, const char *text);
+NN_API int nn_png_save(const nn_tensor *image, const char *path);                   // (C, H, W) or (H, W), 0..1
+NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path);    // (B, C, H, W): a contact sheet; each picture scaled to its own range
+                                                                                    // if it leaves 0..1 (filters)
+typedef struct nn_series { const char *name; const double *y; int64_t count; } nn_series;
+NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, const nn_series *series, int count);   // lines over 0..count-1
+NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *report);
+NN_API size_t nn_sparkline(const double *y, int64_t count, int width, char *to, size_t bytes);         // UTF-8 bars
+
+// ---- save and load ------------------------------------------------------------------------------------
+typedef struct nn_rename { const char *from, *to; } nn_rename;   // prefix in the file -> prefix in the model
+typedef struct nn_load_desc {
+    const char *skip;                // names in the model with this prefix are left as they are
+    const nn_rename *rename; int rename_count;
+    int   not_strict;                // 1: missing and unexpected tensors are allowed; mis-shaped ones never are
+    char *report; size_t report_bytes;   // gets the lists of missing, unexpected and mis-shaped names
+} nn_load_desc;
+typedef struct nn_save_desc {
+    nn_optimizer *optimizer;         // also its state, step and learning rate ...
+    nn_schedule  *schedule;
+    nn_loader    *loader;            // ... and where the loader stands: a checkpoint
+    nn_dtype      dtype;             // NN_F16, NN_BF16: store parameters smaller; default as they are
+} nn_save_desc;
+NN_API int nn_save(nn_layer *layer, const char *path, const nn_save_desc *desc);    // safetensors; written beside, flushed, renamed
+NN_API int nn_load(nn_layer *layer, const char *path, const nn_load_desc *desc);    // parameters and buffers; all or nothing
+NN_API int nn_save_memory(nn_layer *layer, void *to, size_t bytes, size_t *written, const nn_save_desc *desc);   // to NULL: only counts
+NN_API int nn_load_memory(nn_layer *layer, const void *from, size_t bytes, const nn_load_desc *desc);
+NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc);  // a checkpoint, exactly
+
+// ---- ops of your own, and backends ----------------------------------------------------------------------
+// Numbers are reached only through a call: which op, on which memory. Kernels see calls, never tensors.
+typedef struct nn_view {             // memory with a shape
+    void   *data;                    // NULL: not there (an input that backward does not keep, a gradient nobody wants)
+    int64_t shape[NN_MAX_DIMS], stride[NN_MAX_DIMS];
+    int     ndim, dtype;
+} nn_view;
+typedef enum nn_pass { NN_FORWARD, NN_BACKWARD } nn_pass;
+struct nn_call {
+    const nn_op *op;
+    const void  *params;             // what nn_apply was given
+    nn_context  *nn;                 // for nn_fail only
+    nn_pass      pass;
+    int          nin, nout, naux;
+    int          mode;               // nn_mode when it was recorded
+    unsigned     add;                // backward: bit i set: add to din[i]; clear: assign it
+    nn_view      in[NN_MAX_INPUTS], out[NN_MAX_OUTPUTS], aux[NN_MAX_AUX];     // aux: results that only backward reads
+    nn_view      din[NN_MAX_INPUTS], dout[NN_MAX_OUTPUTS];                    // backward: gradients of inputs and outputs
+    uint64_t     seed, step, ordinal;    // random ops: the stream of this op in this step (>>random)
+    int          phases;             // filled by op->plan: how the work is cut. Numbers of tasks follow from shapes only
+    int64_t      tasks[NN_MAX_PHASES];
+    size_t       shared_bytes, task_bytes;   // scratch wanted: for all tasks together, for each running task
+    void        *shared;             // the scratch, 64-byte aligned
+};
+typedef struct nn_task { int phase; int64_t index, count; void *scratch; } nn_task;
+typedef void (*nn_exec)(const nn_call *c, const nn_task *t);
+enum {                               // nn_op.flags
+    NN_OP_STRIDED   = 1,             // takes inputs of any strides (else they are made contiguous)
+    NN_OP_ASSIGNS   = 2,             // backward looks at c->add (else din is zeroed first and backward always adds)
+    NN_OP_NO_GRAD   = 4,             // has no gradient
+    NN_OP_RANDOM    = 8,             // reads seed and ordinal
+    NN_OP_ANY_DTYPE = 16,            // checks the dtypes of its inputs itself (else all must be the context's dtype)
+    NN_OP_MUTATES   = 32,            // writes into inputs (optimizers, running statistics)
+    NN_OP_VIEW      = 64             // its result is a view of input 0: shape() sets data and strides; forward is never called
+};
+#define NN_KEEP_IN(i)  (1u << (i))
+#define NN_KEEP_OUT(i) (1u << (8 + (i)))
+#define NN_KEEP_NONE   (1u << 31)
+struct nn_op {                       // static const nn_op softsign = { .name = "softsign", .inputs = 1, .forward = f, .backward = g };
+    const char *name;
+    int         inputs;              // number of tensors; -1: any
+    int         outputs;             // default 1
+    unsigned    flags;
+    unsigned    keep;                // NN_KEEP_*: what backward reads; default all
+    int       (*shape)(nn_call *c);  // fills shape and dtype of out[] and aux[]; 0 after nn_fail; default: out[0] like in[0]
+    void      (*plan)(nn_call *c);   // fills phases, tasks, scratch; default: one task
+    nn_exec     forward, backward;   // backward NULL: no gradient
+    int         id;                  // built-in ops: NN_OP_*; yours: 0
+    size_t      params_bytes;        // copied from nn_apply's params onto the tape
+};
+NN_API nn_tensor *nn_apply(const nn_op *op, nn_tensor *const *inputs, const void *params);            // first output
+NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *inputs, int count, const void *params, nn_tensor **outputs);
+NN_API int64_t    nn_view_count(const nn_view *v);
+
+// ---- every structured op: one row here, one block in >>ops -----------------------------------------------
+// The elementwise rows above are ops too. From all rows come the ids (NN_OP_relu, NN_OP_matmul ...), the table of ops and the tables of kernels.
+// kind: where its kernels are stamped (>>passes): SIMD once per instruction set, PLAIN once; _FORWARD: no gradient; VIEW: only a gradient.
+//        name          kind           in out  flags                                 keep             shape rule           plan                  parameters
+#define NN_OPS_CORE(NN__X) \
+    NN__X( copy,        PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
+    NN__X( cast,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__cast_shape, nn__one_task,       nn__int       ) \
+    NN__X( fill,        PLAIN_FORWARD,  0, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         double        ) \
+    NN__X( accumulate,  SIMD_FORWARD,   1, 1, NN_OP_STRIDED,                         NN_KEEP_NONE,    nn__same_shape,      nn__each_plan,        nn__no_params ) \
+    NN__X( contiguous,  SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__same_shape,      nn__each_plan,        nn__no_params )
+#define NN_OPS_VIEW(NN__X) \
+    NN__X( reshape,     VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__reshape_shape, nn__each_plan, nn_shape ) \
+    NN__X( permute,     VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__permute_shape, nn__each_plan, nn_shape ) \
+    NN__X( slice,       VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE, NN_KEEP_NONE, nn__slice_shape, nn__each_plan,        nn__slice_params ) \
+    NN__X( expand,      VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__expand_shape, nn__sum_plan, nn_shape )
+#define NN_OPS_REDUCE(NN__X) \
+    NN__X( sum,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params )
+#define NN_OPS_LINEAR(NN__X) \
+    NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
+    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
+#define NN_OPS_SHAPE(NN__X)
+#define NN_OPS_CONV(NN__X)
+#define NN_OPS_NORM(NN__X)
+#define NN_OPS_LOSS(NN__X)
+#define NN_OPS_OPTIM(NN__X) \
+    NN__X( sgd_update,  SIMD_FORWARD,   4, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adam_update, SIMD_FORWARD,   6, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params )
+#define NN_OPS_RANDOM(NN__X) \
+    NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
+#define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
+                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_OPTIM(NN__X) NN_OPS_RANDOM(NN__X)
+#define NN__ROW_ID(name, keep, f, df)                NN_OP_##name,
+#define NN__ROW_ID2(name, keep, f, da, db)           NN_OP_##name,
+#define NN__ROW_IDS(name, kind, in, out, flags, keep, shape, plan, params) NN_OP_##name,
+enum { NN_OP_none, NN_UNARY_OPS(NN__ROW_ID) NN_UNARY1_OPS(NN__ROW_ID) NN_UNARY2_OPS(NN__ROW_ID) NN_BINARY_OPS(NN__ROW_ID2) NN_OP_where,
+       NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT };
+
+enum { NN_BACKEND_VERSION = 1 };
+// A device. Life cycle: nn_new keeps the pointer; memory is taken in large blocks; run is called for every op; nn_free releases the blocks.
+// All work is in order; only download and sync wait for it. Functions return 1 for ok.
+struct nn_backend {
+    int         version;             // NN_BACKEND_VERSION
+    const char *name;                // "cpu", "cuda:0"
+    void       *self;
+    void     *(*alloc)   (void *self, size_t bytes);
+    void      (*free)    (void *self, void *memory, size_t bytes);
+    int       (*upload)  (void *self, void *to, const void *from, size_t bytes);      // host to device; `from` may be reused on return
+    int       (*download)(void *self, void *to, const void *from, size_t bytes);      // device to host; waits
+    int       (*copy)    (void *self, void *to, const void *from, size_t bytes);      // device to device
+    int       (*run)     (void *self, const nn_call *c);                              // 0: unsupported -> downloaded, run on the CPU, uploaded, counted
+    int       (*sync)    (void *self);
+};
+NN_API int64_t nn_fallbacks(const nn_context *nn);       // calls that the backend could not run itself
+NN_API int     nn_run_on_cpu(const nn_call *c);          // runs a call whose pointers are host memory, with the context's CPU kernels
+
+#ifdef __cplusplus
+}
+#endif
+#endif // NN_H
+// =============================================================================================
+// Stop here if you only use the library. Below is the implementation.
+// =============================================================================================
+#if defined(NN_IMPLEMENTATION) && !defined(NN__IMPLEMENTED)
+#define NN__IMPLEMENTED
+
+// =============================================================================================
+// >>platform   Compilers, operating systems, atomics: this, >>cpu, >>passes and >>words are the sections that contain #if.
+// =============================================================================================
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <stdio.h>
+#if defined(_WIN32)
+#  ifndef WIN32_LEAN_AND_MEAN
+#  define WIN32_LEAN_AND_MEAN
+#  endif
+#  ifndef NOMINMAX
+#  define NOMINMAX
+#  endif
+#  include <windows.h>
+#  include <io.h>
+#  include <direct.h>
+#else
+#  include <sys/stat.h>
+#  include <sys/time.h>
+#  include <dirent.h>
+#  include <unistd.h>
+#  include <time.h>
+#endif
+#if !defined(NN_NO_THREADS) && !defined(_WIN32)
+#  include <pthread.h>
+#endif
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && !defined(__TINYC__)
+#  include <cpuid.h>
+#  include <immintrin.h>
+#elif defined(__aarch64__) && defined(__GNUC__)
+#  include <arm_neon.h>
+#endif
+
+#if defined(__GNUC__) && !defined(__TINYC__)             // GCC and Clang
+#  define NN__INLINE    static inline __attribute__((always_inline, unused))
+#  define NN__UNUSED    __attribute__((unused))
+#  define NN__PRINTF(f, a) __attribute__((format(printf, f, a)))
+#  define NN__LIKELY(x) __builtin_expect(!!(x), 1)
+#else
+#  define NN__INLINE    static inline
+#  define NN__UNUSED
+#  define NN__PRINTF(f, a)
+#  define NN__LIKELY(x) (x)
+#endif
+#define NN__PRAGMA(x)   _Pragma(#x)
+#if defined(__clang__)
+#  define NN__UNROLL    NN__PRAGMA(clang loop unroll(full))
+#elif defined(__GNUC__) && !defined(__CUDACC__)
+#  define NN__UNROLL    NN__PRAGMA(GCC unroll 32)
+#else
+#  define NN__UNROLL
+#endif
+#define NN__CAT2(a, b)  a##_##b
+#define NN__CAT(a, b)   NN__CAT2(a, b)
+#define NN__STR2(x)     #x
+#define NN__STR(x)      NN__STR2(x)
+
+#if defined(__clang__)
+#  define NN__TARGET_BEGIN(t) NN__PRAGMA(clang attribute push(__attribute__((target(t))), apply_to = function))
+#  define NN__TARGET_END      NN__PRAGMA(clang attribute pop)
+#elif defined(__GNUC__)
+#  define NN__TARGET_BEGIN(t) NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC target(t))
+#  define NN__TARGET_END      NN__PRAGMA(GCC pop_options)
+#endif
+
+// The compiler must not fuse a * b + c on its own: which products it fuses differs from compiler to compiler (design 5.6 d).
+#if defined(__clang__)
+#  define NN__FLOAT_BEGIN     NN__PRAGMA(STDC FP_CONTRACT OFF)
+#  define NN__FLOAT_END       NN__PRAGMA(STDC FP_CONTRACT DEFAULT)
+#elif defined(__GNUC__) && !defined(__TINYC__)
+#  define NN__FLOAT_BEGIN     NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("fp-contract=off"))
+#  define NN__FLOAT_END       NN__PRAGMA(GCC pop_options)
+#elif defined(_MSC_VER)
+#  define NN__FLOAT_BEGIN     __pragma(fp_contract(off))
+#  define NN__FLOAT_END       __pragma(fp_contract(on))
+#else
+#  define NN__FLOAT_BEGIN
+#  define NN__FLOAT_END
+#endif
+
+#if defined(NN_NO_THREADS) || (!defined(__GNUC__) && !defined(_MSC_VER)) || defined(__TINYC__)
+#  define NN__HAVE_THREADS 0
+#else
+#  define NN__HAVE_THREADS 1
+#endif
+#if !NN__HAVE_THREADS
+typedef int nn__atomic;
+NN__UNUSED static int  nn__atomic_add(nn__atomic *a, int v)      { int old = *a; *a += v; return old; }
+static int  nn__atomic_exchange(nn__atomic *a, int v) { int old = *a; *a = v; return old; }
+NN__UNUSED static int  nn__atomic_load(nn__atomic *a)            { return *a; }
+static void nn__atomic_store(nn__atomic *a, int v)    { *a = v; }
+#elif defined(_MSC_VER) && !defined(__clang__)
+typedef volatile long nn__atomic;
+NN__UNUSED static int  nn__atomic_add(nn__atomic *a, int v)      { return (int)_InterlockedExchangeAdd(a, v); }
+static int  nn__atomic_exchange(nn__atomic *a, int v) { return (int)_InterlockedExchange(a, v); }
+NN__UNUSED static int  nn__atomic_load(nn__atomic *a)            { return (int)_InterlockedExchangeAdd(a, 0); }
+static void nn__atomic_store(nn__atomic *a, int v)    { _InterlockedExchange(a, v); }
+#else
+typedef int nn__atomic;
+NN__UNUSED static int  nn__atomic_add(nn__atomic *a, int v)      { return __atomic_fetch_add(a, v, __ATOMIC_ACQ_REL); }
+static int  nn__atomic_exchange(nn__atomic *a, int v) { return __atomic_exchange_n(a, v, __ATOMIC_ACQ_REL); }
+NN__UNUSED static int  nn__atomic_load(nn__atomic *a)            { return __atomic_load_n(a, __ATOMIC_ACQUIRE); }
+static void nn__atomic_store(nn__atomic *a, int v)    { __atomic_store_n(a, v, __ATOMIC_RELEASE); }
+#endif
+
+#if !NN__HAVE_THREADS
+typedef int nn__thread; typedef int nn__mutex; typedef int nn__cond;
+static void nn__mutex_init(nn__mutex *m) { *m = 0; }
+static void nn__mutex_free(nn__mutex *m) { (void)m; }
+static void nn__lock(nn__mutex *m)       { (void)m; }
+static void nn__unlock(nn__mutex *m)     { (void)m; }
+static void nn__cond_init(nn__cond *c)   { *c = 0; }
+static void nn__cond_free(nn__cond *c)   { (void)c; }
+static void nn__wait(nn__cond *c, nn__mutex *m) { (void)c; (void)m; }
+static void nn__wake(nn__cond *c)        { (void)c; }
+static int  nn__cores(void)              { return 1; }
+static void nn__yield(void)              { }
+static int  nn__thread_start(nn__thread *t, void (*run)(void *), void *arg) { (void)t; (void)run; (void)arg; return 0; }
+static void nn__thread_join(nn__thread *t) { (void)t; }
+#elif defined(_WIN32)
+typedef struct nn__thread { HANDLE handle; void (*run)(void *); void *arg; } nn__thread;
+typedef CRITICAL_SECTION nn__mutex;
+typedef CONDITION_VARIABLE nn__cond;
+static void nn__mutex_init(nn__mutex *m) { InitializeCriticalSection(m); }
+static void nn__mutex_free(nn__mutex *m) { DeleteCriticalSection(m); }
+static void nn__lock(nn__mutex *m)       { EnterCriticalSection(m); }
+static void nn__unlock(nn__mutex *m)     { LeaveCriticalSection(m); }
+static void nn__cond_init(nn__cond *c)   { InitializeConditionVariable(c); }
+static void nn__cond_free(nn__cond *c)   { (void)c; }
+static void nn__wait(nn__cond *c, nn__mutex *m) { SleepConditionVariableCS(c, m, INFINITE); }
+static void nn__wake(nn__cond *c)        { WakeAllConditionVariable(c); }
+static int  nn__cores(void)              { SYSTEM_INFO i; GetSystemInfo(&i); return (int)i.dwNumberOfProcessors; }
+static void nn__yield(void)              { SwitchToThread(); }
+static DWORD WINAPI nn__thread_main(LPVOID p) { nn__thread *t = (nn__thread *)p; t->run(t->arg); return 0; }
+static int  nn__thread_start(nn__thread *t, void (*run)(void *), void *arg)
+{
+    t->run = run;
+    t->arg = arg;
+    t->handle = CreateThread(NULL, 1 << 20, nn__thread_main, t, 0, NULL);
+    return t->handle != NULL;
+}
+static void nn__thread_join(nn__thread *t) { WaitForSingleObject(t->handle, INFINITE); CloseHandle(t->handle); }
+#else
+#include <sched.h>
+typedef struct nn__thread { pthread_t handle; void (*run)(void *); void *arg; } nn__thread;
+typedef pthread_mutex_t nn__mutex;
+typedef pthread_cond_t nn__cond;
+static void nn__mutex_init(nn__mutex *m) { pthread_mutex_init(m, NULL); }
+static void nn__mutex_free(nn__mutex *m) { pthread_mutex_destroy(m); }
+static void nn__lock(nn__mutex *m)       { pthread_mutex_lock(m); }
+static void nn__unlock(nn__mutex *m)     { pthread_mutex_unlock(m); }
+static void nn__cond_init(nn__cond *c)   { pthread_cond_init(c, NULL); }
+static void nn__cond_free(nn__cond *c)   { pthread_cond_destroy(c); }
+static void nn__wait(nn__cond *c, nn__mutex *m) { pthread_cond_wait(c, m); }
+static void nn__wake(nn__cond *c)        { pthread_cond_broadcast(c); }
+static int  nn__cores(void)
+{
+#ifdef _SC_NPROCESSORS_ONLN
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 && n < 1024 ? (int)n : 1;
+#else
+    return 1;
+#endif
+}
+static void nn__yield(void)              { sched_yield(); }
+static void *nn__thread_main(void *p)    { nn__thread *t = (nn__thread *)p; t->run(t->arg); return NULL; }
+static int  nn__thread_start(nn__thread *t, void (*run)(void *), void *arg)
+{
+    pthread_attr_t attr;
+    int ok;
+    t->run = run;
+    t->arg = arg;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, (size_t)1 << 20);  // musl's default of 128 KiB is too small for packing buffers
+    ok = pthread_create(&t->handle, &attr, nn__thread_main, t) == 0;
+    pthread_attr_destroy(&attr);
+    return ok;
+}
+static void nn__thread_join(nn__thread *t) { pthread_join(t->handle, NULL); }
+#endif
+
+NN__UNUSED static double nn__seconds(void)                          // a clock for progress lines; never for decisions
+{
+#if defined(_WIN32)
+    LARGE_INTEGER f, c;
+    QueryPerformanceFrequency(&f);
+    QueryPerformanceCounter(&c);
+    return (double)c.QuadPart / (double)f.QuadPart;
+#else
+    struct timeval t;
+    gettimeofday(&t, NULL);
+    return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
+#endif
+}
+
+// Tasks compute with round-to-nearest and without flush-to-zero, whatever the host program has set (audio hosts do set it).
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && defined(__SSE__) && !defined(__TINYC__)
+typedef unsigned nn__fpenv;
+static nn__fpenv nn__fp_enter(void)       { unsigned old = _mm_getcsr(); if (old & 0xE040u) _mm_setcsr(old & ~0xE040u); return old; }
+static void      nn__fp_leave(nn__fpenv e) { if (e & 0xE040u) _mm_setcsr(e); }
+#elif defined(__aarch64__) && defined(__GNUC__)
+typedef uint64_t nn__fpenv;
+static nn__fpenv nn__fp_enter(void)
+{
+    uint64_t old, none = 0;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+    if (old) __asm__ volatile("msr fpcr, %0" : : "r"(none));
+    return old;
+}
+static void nn__fp_leave(nn__fpenv e) { if (e) __asm__ volatile("msr fpcr, %0" : : "r"(e)); }
+#else
+typedef int nn__fpenv;
+static nn__fpenv nn__fp_enter(void)        { return 0; }
+static void      nn__fp_leave(nn__fpenv e) { (void)e; }
+#endif
+
+// =============================================================================================
+// The context, and what the sections below share.
+// =============================================================================================
+enum { NN__T_PARAM = 1, NN__T_BUFFER = 2, NN__T_FROZEN = 4, NN__T_WANT_GRAD = 8, NN__T_NEEDS_GRAD = 16, NN__T_GRAD_SET = 32,
+       NN__T_INERT = 64, NN__T_GRAD_OWNED = 128, NN__T_GRAD = 256 };
+enum { NN__MAX_SLOTS = 64, NN__ALIGN = 64, NN__SLAB = 16, NN__MAX_BLOCKS = 40, NN__MODES = 32,
+       NN__LAYER_PARAMS = 32 };
+
+struct nn_node {                     // one op on the tape
+    const nn_op *op;
+    nn_node    *prev;                // the tape is a list from the newest to the oldest
+    void       *params;
+    nn_tensor **in, **out, **aux;    // arrays of the sizes below
+    unsigned   *versions;            // of the storage of each input and output when it was recorded
+    int         nin, nout, naux;
+    unsigned    need;                // bit i: input i wants a gradient
+    int         consumed, mode;
+    uint64_t    ordinal, step;
+    nn_layer   *layer;               // where it was made, for messages
+};
+
+typedef struct nn__block { char *at; size_t bytes, used; } nn__block;
+typedef struct nn__arena {           // a bump allocator over blocks that never move
+    nn_context *nn;
+    int         device;              // blocks come from the backend
+    int         top;                 // grows down from the end of the caller's buffer
+    nn__block   block[NN__MAX_BLOCKS];
+    int         blocks, current;
+    size_t      used, peak;
+} nn__arena;
+typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi; nn_node *tape; int free_count; } nn__mark;
+typedef struct nn__free_entry { char *at; size_t bytes; } nn__free_entry;
+typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
+typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; size_t bytes; unsigned step; } nn__kept;
+typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
+typedef struct nn__pool nn__pool;
+typedef struct nn__table {           // the kernels of one instruction set
+    const char *isa;
+    int         lanes;
+    nn_dtype    dtype;
+    const nn_exec *forward, *backward;   // by op id
+} nn__table;
+
+struct nn_context {
+    nn_desc     desc;
+    nn_backend  cpu;
+    const nn_backend *backend;
+    const nn__table  *table;
+    nn__pool   *pool;
+    int         threads;
+    nn__atomic  slot[NN__MAX_SLOTS];
+    // memory
+    nn__arena   life, step_arena;    // host: long-lived things; this step's nodes and (on the CPU) numbers
+    nn__arena   device_life, device_step;
+    nn__arena  *data_life, *data_step;   // where numbers live: the two above, or their device twins
+    char       *buffer;              // the caller's memory: life grows from lo, steps from hi down
+    size_t      buffer_bytes, lo, hi, peak;
+    int         out_of_memory, measuring;
+    int64_t     allocations;         // calls to the allocator so far
+    nn__slab   *slabs, *slab;        // tensors of a step, reused every step
+    int         tensors;
+    nn__kept   *kept, *kept_free;
+    nn__free_entry *free_list;       // numbers that backward has finished with
+    int         free_count, free_room;
+    nn__cleanup *cleanups;
+    // errors
+    int         failed, reported;
+    char        error[512];
+    nn_tensor   inert;
+    // steps
+    nn_node    *tape;
+    unsigned    step;
+    nn_mode     mode, modes[NN__MODES];
+    int         depth;
+    uint64_t    seed, random_step, ordinal, inits;
+    int64_t     fallbacks;
+    nn_layer   *scope;               // the layer that is running, for messages
+    nn_layer   *roots;
+};
+
+static int64_t nn__min(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t nn__max(int64_t a, int64_t b) { return a > b ? a : b; }
+static size_t  nn__round_up(size_t n)        { return (n + (NN__ALIGN - 1)) & ~(size_t)(NN__ALIGN - 1); }
+static const nn_op *nn__op(int id);
+static const nn__table *nn__find_table(const char *isa, nn_dtype dtype);
+static const char *nn__layer_name(const nn_layer *layer, char *to, size_t bytes);
+static void nn__log(nn_context *nn, const char *format, ...) NN__PRINTF(2, 3);
+
+// =============================================================================================
+// >>errors   The first error sticks; everything after it is inert until nn_clear.
+// =============================================================================================
+NN_API const char *nn_version(void)      { return NN_VERSION; }
+NN_API int  nn_ok(const nn_context *nn)  { return nn && !nn->failed; }
+NN_API void nn_clear(nn_context *nn)
+{
+    if (!nn) return;
+    nn->failed = nn->reported = nn->out_of_memory = 0;
+    nn->measuring = nn->desc.measure;
+    nn->error[0] = 0;
+}
+
+static void nn__oom_message(nn_context *nn)
+{
+    if (nn->buffer) snprintf(nn->error, sizeof nn->error, "out of memory: the buffer has %llu bytes, %llu are needed",
+                             (unsigned long long)nn->desc.bytes, (unsigned long long)nn->peak);
+}
+
+NN_API const char *nn_error(nn_context *nn)
+{
+    if (!nn) return "out of memory: no context";
+    if (nn->out_of_memory) nn__oom_message(nn);
+    return nn->error;
+}
+
+static void nn__raise(nn_context *nn)
+{
+    nn->failed = 1;
+    if (nn->desc.on_error) nn->desc.on_error(nn->desc.user, nn->error);
+#ifndef NN_NO_STDIO
+    else if (!nn->reported) fprintf(stderr, "nn.h: %s\n", nn->error);
+#endif
+    nn->reported = 1;
+}
+
+NN_API void nn_fail(nn_context *nn, const char *format, ...)
+{
+    va_list list;
+    size_t n = 0;
+    char name[128];
+    if (!nn || nn->failed) return;
+    if (nn->scope && nn__layer_name(nn->scope, name, sizeof name)[0]) n = (size_t)snprintf(nn->error, sizeof nn->error, "%s: ", name);
+    va_start(list, format);
+    vsnprintf(nn->error + n, sizeof nn->error - n, format, list);
+    va_end(list);
+    nn__raise(nn);
+}
+
+// =============================================================================================
+// >>memory   Two stacks. The life stack only grows (parameters, gradients, optimizer state, tensor heads). The step stack
+// is rewound by every nn_begin (nodes, activations, scratch). With a caller's buffer both grow towards each other in it:
+//
+//     buffer  [ context | life -->                        <-- step ]
+//
+// Without one, each stack is a chain of heap blocks; blocks never move within a step, and a chain of several is replaced by one
+// block of the same total size at the next rewind, so that the allocator is not called any more once the largest step was seen.
+// Everything is rounded up to 64 bytes, so that sizes add up in any order: nn_bytes_needed is exact.
+// =============================================================================================
+static void *nn__raw_alloc(nn_context *nn, size_t bytes)
+{
+    nn->allocations++;
+    if (nn->desc.malloc) return nn->desc.malloc(nn->desc.user, bytes);
+#ifdef NN_MALLOC
+    return NN_MALLOC(bytes);
+#else
+    return malloc(bytes);
+#endif
+}
+
+static void nn__raw_free(nn_context *nn, void *memory)
+{
+    if (!memory) return;
+    if (nn->desc.free) { nn->desc.free(nn->desc.user, memory); return; }
+#ifdef NN_FREE
+    NN_FREE(memory);
+#else
+    free(memory);
+#endif
+}
+
+// a * b, or SIZE_MAX when it does not fit: such a request always fails
+static size_t nn__mul_size(size_t a, size_t b) { return b && a > SIZE_MAX / 2 / b ? SIZE_MAX : a * b; }
+
+static void nn__oom(nn_context *nn, size_t bytes)
+{
+    if (nn->out_of_memory || nn->failed) { nn->measuring = 1; return; }
+    nn->out_of_memory = nn->buffer != NULL;
+    nn->measuring = 1;
+    snprintf(nn->error, sizeof nn->error, "out of memory: an allocation of %llu bytes failed", (unsigned long long)bytes);
+    if (nn->buffer) nn__oom_message(nn);
+    nn__raise(nn);
+}
+
+static int nn__arena_grow(nn__arena *a, size_t bytes)    // a new block of at least that size
+{
+    nn_context *nn = a->nn;
+    nn__block *b;
+    size_t want = a->blocks ? a->block[a->blocks - 1].bytes : 16384;
+    if (a->blocks == NN__MAX_BLOCKS || bytes > SIZE_MAX / 4) return 0;
+    want = want < ((size_t)1 << 27) ? want * 2 : want;
+    if (want < bytes) want = bytes;
+    b = &a->block[a->blocks];
+    for (;;) {
+        if (a->device) b->at = (char *)nn->backend->alloc(nn->backend->self, want);
+        else {                       // the allocator's pointer is kept in front of the aligned block
+            char *raw = (char *)nn__raw_alloc(nn, want + 2 * NN__ALIGN);
+            b->at = raw ? (char *)(((uintptr_t)raw + 2 * NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)) : NULL;
+            if (raw) memcpy(b->at - sizeof raw, &raw, sizeof raw);
+        }
+        if (b->at || want == bytes) break;
+        want = bytes;                // doubling was a luxury
+    }
+    if (!b->at) return 0;
+    b->bytes = want;
+    b->used = 0;
+    a->blocks++;
+    return 1;
+}
+
+static void nn__arena_free(nn__arena *a)
+{
+    while (a->blocks) {
+        nn__block *b = &a->block[--a->blocks];
+        if (a->device) a->nn->backend->free(a->nn->backend->self, b->at, b->bytes);
+        else {
+            char *raw;
+            memcpy(&raw, b->at - sizeof raw, sizeof raw);
+            nn__raw_free(a->nn, raw);
+        }
+    }
+    a->current = 0;
+}
+
+static void nn__count_peak(nn_context *nn)
+{
+    size_t all = nn__round_up(sizeof *nn) + nn->life.used + nn->step_arena.used;
+    if (nn->data_life != &nn->life) all += nn->device_life.used + nn->device_step.used;
+    if (all > nn->peak) nn->peak = all;
+}
+
+// Memory from an arena, or NULL after reporting. Uninitialised. `numbers`: may be left out while measuring.
+static void *nn__arena_alloc(nn__arena *a, size_t bytes, int numbers)
+{
+    nn_context *nn = a->nn;
+    char *at = NULL;
+    if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
+    bytes = nn__round_up(bytes ? bytes : 1);
+    a->used += bytes;
+    if (a->used > a->peak) a->peak = a->used;
+    nn__count_peak(nn);
+    if (nn->measuring && numbers) return NULL;
+    if (nn->buffer && !a->device) {
+        if (nn->hi - nn->lo >= bytes) {
+            at = a->top ? nn->buffer + (nn->hi -= bytes) : nn->buffer + nn->lo;
+            if (!a->top) nn->lo += bytes;
+        }
+    } else {
+        while (a->current < a->blocks && a->block[a->current].bytes - a->block[a->current].used < bytes) a->current++;
+        if (a->current == a->blocks && !nn__arena_grow(a, bytes)) a->current = a->blocks ? a->blocks - 1 : 0;
+        else {
+            at = a->block[a->current].at + a->block[a->current].used;
+            a->block[a->current].used += bytes;
+        }
+    }
+    if (!at) nn__oom(nn, bytes);
+    return at;
+}
+
+static void *nn__life(nn_context *nn, size_t bytes)      // zeroed host memory that lives until nn_free
+{
+    void *p = nn__arena_alloc(&nn->life, bytes, 0);
+    if (p) memset(p, 0, bytes);
+    return p;
+}
+
+static void *nn__host_step(nn_context *nn, size_t bytes) { return nn__arena_alloc(&nn->step_arena, bytes, 0); }
+
+static char *nn__copy_string(nn_context *nn, const char *s)
+{
+    size_t n = s ? strlen(s) + 1 : 0;
+    char *p = s ? (char *)nn__life(nn, n) : NULL;
+    if (p) memcpy(p, s, n);
+    return p;
+}
+
+// Numbers of this step: from the free list if a piece of similar size is there, else from the stack.
+static void *nn__step_data(nn_context *nn, size_t bytes)
+{
+    int i, best = -1;
+    if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
+    bytes = nn__round_up(bytes ? bytes : 1);
+    for (i = 0; i < nn->free_count; i++)
+        if (nn->free_list[i].bytes >= bytes && (best < 0 || nn->free_list[i].bytes < nn->free_list[best].bytes)) best = i;
+    if (best >= 0) {                 // take its front; the rest stays free
+        char *at = nn->free_list[best].at;
+        nn->free_list[best].bytes -= bytes;
+        if (at) nn->free_list[best].at += bytes;
+        if (!nn->free_list[best].bytes) nn->free_list[best] = nn->free_list[--nn->free_count];
+        return nn->measuring ? NULL : at;
+    }
+    return nn__arena_alloc(nn->data_step, bytes, 1);
+}
+
+static void nn__step_free(nn_context *nn, void *at, size_t bytes)   // numbers that nobody reads again in this step
+{
+    int i;
+    bytes = nn__round_up(bytes ? bytes : 1);
+    if (!at && !nn->measuring) return;
+    for (i = 0; i < nn->free_count; i++) {               // join neighbours
+        nn__free_entry *f = &nn->free_list[i];
+        if (at && f->at + f->bytes == (char *)at) { f->bytes += bytes; return; }
+        if (at && (char *)at + bytes == f->at)    { f->at = (char *)at; f->bytes += bytes; return; }
+    }
+    if (nn->free_count == nn->free_room) return;         // then it stays unused until the step ends
+    nn->free_list[nn->free_count].at = (char *)at;
+    nn->free_list[nn->free_count++].bytes = bytes;
+}
+
+static nn__mark nn__get_mark(nn_context *nn)
+{
+    nn__mark m;
+    nn__arena *a[2];
+    int i;
+    a[0] = &nn->step_arena; a[1] = &nn->device_step;
+    for (i = 0; i < 2; i++) {
+        m.current[i] = a[i]->current;
+        m.block_used[i] = a[i]->current < a[i]->blocks ? a[i]->block[a[i]->current].used : 0;
+        m.used[i] = a[i]->used;
+    }
+    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.free_count = nn->free_count;
+    return m;
+}
+
+static void nn__rewind_memory(nn_context *nn, const nn__mark *m)    // memory only; tensor heads stay
+{
+    nn__arena *a[2];
+    int i, j;
+    a[0] = &nn->step_arena; a[1] = &nn->device_step;
+    for (i = 0; i < 2; i++) {
+        for (j = m->current[i] + 1; j < a[i]->blocks; j++) a[i]->block[j].used = 0;
+        if (m->current[i] < a[i]->blocks) a[i]->block[m->current[i]].used = m->block_used[i];
+        a[i]->current = m->current[i];
+        a[i]->used = m->used[i];
+    }
+    nn->hi = m->hi;
+}
+
+static void nn__rewind_heads(nn_context *nn, int tensors)
+{
+    int i;
+    nn->tensors = tensors;
+    nn->slab = tensors ? nn->slabs : NULL;
+    for (i = NN__SLAB; i < tensors; i += NN__SLAB) nn->slab = nn->slab->next;
+}
+
+static void nn__rewind(nn_context *nn, const nn__mark *m)           // to a mark taken in this step
+{
+    nn__rewind_memory(nn, m);
+    nn->tape = m->tape;
+    nn__rewind_heads(nn, m->tensors);
+}
+
+static void nn__arena_rewind(nn__arena *a)               // empty it; several blocks become one
+{
+    int i;
+    size_t total = 0;
+    a->used = 0;
+    a->current = 0;
+    for (i = 0; i < a->blocks; i++) { total += a->block[i].bytes; a->block[i].used = 0; }
+    if (a->blocks > 1) {
+        nn__arena_free(a);
+        if (a->peak > total / 2) total = a->peak + a->peak / 16;
+        if (!nn__arena_grow(a, nn__round_up(total < a->peak ? a->peak : total))) a->blocks = 0;   // it will be tried again in pieces
+    }
+}
+
+NN_API int nn_reserve(nn_context *nn, size_t step_bytes)
+{
+    if (!nn_ok(nn)) return 0;
+    if (nn->buffer && nn->data_step == &nn->step_arena) return nn->hi - nn->lo >= step_bytes;
+    if (nn->data_step->used) return 0;
+    nn__arena_free(nn->data_step);
+    if (nn__arena_grow(nn->data_step, nn__round_up(step_bytes))) return 1;
+    nn__oom(nn, step_bytes);
+    return 0;
+}
+
+NN_API size_t nn_bytes_needed(const nn_context *nn) { return nn ? nn->peak : 0; }
+
+static void nn__on_free(nn_context *nn, void (*run)(void *), void *arg)   // called by nn_free, newest first
+{
+    nn__cleanup *c = (nn__cleanup *)nn__life(nn, sizeof *c);
+    if (!c) return;
+    c->run = run; c->arg = arg; c->next = nn->cleanups;
+    nn->cleanups = c;
+}
+
+// =============================================================================================
+// >>random   Philox4x32-10 (Salmon et al. 2011): random numbers are a function of (seed, step, ordinal, index), not of what was
+// drawn before. So masks and shuffles do not depend on threads, and resuming needs only seed and step.
+// =============================================================================================
+enum { NN__DOMAIN_OP = 0, NN__DOMAIN_INIT = 1, NN__DOMAIN_SHUFFLE = 2, NN__DOMAIN_AUGMENT = 3, NN__DOMAIN_SPLIT = 4 };
+
+static void nn__philox(uint64_t seed, uint64_t step, uint64_t ordinal, uint64_t index, uint32_t out[4])
+{
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(ordinal >> 32), c2 = (uint32_t)ordinal, c3 = (uint32_t)step;
+    int i;
+    for (i = 0; i < 10; i++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
+}
+
+static uint64_t nn__ordinal(int domain, uint64_t n) { return ((uint64_t)(unsigned)domain << 48) | (n & 0xFFFFFFFFFFFFu); }
+
+NN__UNUSED static double nn__uniform_at(uint64_t seed, uint64_t step, uint64_t ordinal, uint64_t i)   // number i of a stream, in [0, 1)
+{
+    uint32_t r[4];
+    nn__philox(seed, step, ordinal, i / 4, r);
+    return (double)(r[i % 4] >> 8) * (1.0 / 16777216.0);
+}
+
+NN__UNUSED static void nn__shuffle(int64_t *list, int64_t n, uint64_t seed, uint64_t step, uint64_t ordinal)   // Fisher-Yates
+{
+    int64_t i;
+    for (i = n - 1; i > 0; i--) {
+        uint32_t r[4];
+        uint64_t wide;
+        int64_t j, t;
+        nn__philox(seed, step, ordinal, (uint64_t)i, r);
+        wide = ((uint64_t)r[0] << 32) | r[1];
+        j = (int64_t)(wide % (uint64_t)(i + 1));
+        t = list[i]; list[i] = list[j]; list[j] = t;
+    }
+}
+
+NN_API void nn_seed(nn_context *nn, uint64_t seed)
+{
+    if (!nn) return;
+    nn->seed = seed;
+    nn->random_step = nn->ordinal = 0;
+}
+
+// =============================================================================================
+// >>threads   A parallel-for. Which thread runs which task is free: tasks depend on shapes only, never on the thread count.
+// =============================================================================================
+struct nn__pool {
+    nn__thread thread[NN__MAX_SLOTS];
+    int        threads, started;     // besides the caller
+    nn__mutex  mutex;
+    nn__cond   work, done;
+    void     (*task)(void *arg, int64_t index);
+    void      *arg;
+    int64_t    tasks, next;          // under the mutex: simple first; a spinning pool comes with the speed work
+    int        busy, stop;
+};
+
+static void nn__pool_work(nn__pool *p)                   // called and left with the mutex held
+{
+    while (p->next < p->tasks) {
+        int64_t i = p->next++;
+        nn__unlock(&p->mutex);
+        p->task(p->arg, i);
+        nn__lock(&p->mutex);
+    }
+}
+
+static void nn__pool_main(void *arg)
+{
+    nn__pool *p = (nn__pool *)arg;
+    nn__lock(&p->mutex);
+    for (;;) {
+        while (!p->stop && p->next >= p->tasks) nn__wait(&p->work, &p->mutex);
+        if (p->stop) break;
+        p->busy++;
+        nn__pool_work(p);
+        if (--p->busy == 0) nn__wake(&p->done);
+    }
+    nn__unlock(&p->mutex);
+}
+
+static void nn__pool_free(void *arg)
+{
+    nn__pool *p = (nn__pool *)arg;
+    int i;
+    nn__lock(&p->mutex);
+    p->stop = 1;
+    nn__wake(&p->work);
+    nn__unlock(&p->mutex);
+    for (i = 0; i < p->started; i++) nn__thread_join(&p->thread[i]);
+    nn__cond_free(&p->work);
+    nn__cond_free(&p->done);
+    nn__mutex_free(&p->mutex);
+}
+
+static nn__pool *nn__pool_new(nn_context *nn, int threads)
+{
+    nn__pool *p = (nn__pool *)nn__life(nn, sizeof *p);
+    if (!p) return NULL;
+    p->threads = threads - 1;
+    nn__mutex_init(&p->mutex);
+    nn__cond_init(&p->work);
+    nn__cond_init(&p->done);
+    nn__on_free(nn, nn__pool_free, p);
+    return p;
+}
+
+static void nn__parallel(nn_context *nn, int64_t tasks, void (*task)(void *, int64_t), void *arg)
+{
+    nn__pool *p = nn->pool;
+    int64_t i;
+    if (tasks > 1 && nn->desc.parallel_for) { nn->desc.parallel_for(nn->desc.user, tasks, task, arg); return; }
+    if (tasks < 2 || !p || !p->threads) { for (i = 0; i < tasks; i++) task(arg, i); return; }
+    while (p->started < p->threads) {                    // no thread is started before it is needed
+        if (!nn__thread_start(&p->thread[p->started], nn__pool_main, p)) { p->threads = p->started; break; }
+        p->started++;
+    }
+    nn__lock(&p->mutex);
+    p->task = task; p->arg = arg; p->tasks = tasks; p->next = 0;
+    nn__wake(&p->work);
+    nn__pool_work(p);
+    while (p->busy) nn__wait(&p->done, &p->mutex);
+    p->tasks = p->next = 0;
+    nn__unlock(&p->mutex);
+}
+
+NN_API int nn_threads(const nn_context *nn) { return nn ? nn->threads : 0; }
+
+// =============================================================================================
+// >>cpu   What this processor can do: cpuid and xgetbv, not __builtin_cpu_supports, which does not link in every shared object.
+// =============================================================================================
+enum { NN__HAS_FMA = 1, NN__HAS_AVX2 = 2, NN__HAS_AVX512 = 4, NN__HAS_NEON = 8 };
+static int nn__cpu_features(void)
+{
+    int has = 0;
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
+    unsigned a, b, c, d, lo, hi;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return 0;              // OSXSAVE
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    if ((lo & 6) != 6) return 0;                                                     // the system saves ymm registers
+    if (c & (1u << 12)) has |= NN__HAS_FMA;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return has;
+    if ((b & (1u << 5)) && (has & NN__HAS_FMA)) has |= NN__HAS_AVX2;
+    if ((lo & 0xE6) == 0xE6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31))) has |= NN__HAS_AVX512; // F DQ BW VL
+#elif defined(__aarch64__) && defined(__GNUC__)
+    has = NN__HAS_NEON | NN__HAS_FMA;
+#endif
+    return has;
+}
+
+NN_API const char *nn_isa(const nn_context *nn) { return nn && nn->table ? nn->table->isa : ""; }
+
+// =============================================================================================
+// >>tensor   Shapes, strides, views; making, reading, printing.
+// A tensor head is small and lives in a slab that is reused every step; its numbers live in the data arena.
+// =============================================================================================
+static const struct { const char *name; size_t bytes; } nn__dtypes[NN_DTYPE_COUNT] = {
+    { "f32", 4 }, { "f16", 2 }, { "bf16", 2 }, { "i8", 1 }, { "u8", 1 }, { "i32", 4 }, { "i64", 8 }, { "bool", 1 }, { "f64", 8 } };
+NN_API size_t      nn_dtype_bytes(nn_dtype d) { return (unsigned)d < NN_DTYPE_COUNT ? nn__dtypes[d].bytes : 0; }
+NN_API const char *nn_dtype_name(nn_dtype d)  { return (unsigned)d < NN_DTYPE_COUNT ? nn__dtypes[d].name : "?"; }
+
+// "(32, 10)"
+typedef struct nn__text { char s[112]; } nn__text;
+static nn__text nn__dims_text(int ndim, const int64_t *d)
+{
+    nn__text t;
+    size_t n = 1;
+    int i;
+    t.s[0] = '(';
+    for (i = 0; i < ndim && n < sizeof t.s - 24; i++)
+        n += (size_t)snprintf(t.s + n, sizeof t.s - n, i ? ", %lld" : "%lld", (long long)d[i]);
+    snprintf(t.s + n, sizeof t.s - n, ")");
+    return t;
+}
+static nn__text nn__shape_text(const nn_view *v)    { return nn__dims_text(v->ndim, v->shape); }
+#define NN__SHAPE_OF(v) (nn__shape_text(v).s)            // for messages: lives to the end of the full expression
+
+NN_API int64_t nn_view_count(const nn_view *v)
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < v->ndim; i++) n *= v->shape[i];
+    return n;
+}
+
+// Number of elements, or -1 if a size is negative or the bytes would not fit.
+static int64_t nn__checked_count(int ndim, const int64_t *d, size_t element)
+{
+    int64_t n = 1;
+    int i, zero = 0;
+    if (ndim < 0 || ndim > NN_MAX_DIMS) return -1;
+    for (i = 0; i < ndim; i++) {
+        if (d[i] < 0) return -1;
+        if (d[i] == 0) zero = 1;
+        else if (n > INT64_MAX / 16 / d[i]) return -1;
+        else n *= d[i];
+    }
+    if (zero) return 0;
+    return (uint64_t)n > SIZE_MAX / 8 / element ? -1 : n;
+}
+
+static void nn__row_major(int ndim, const int64_t *shape, int64_t *stride)
+{
+    int64_t s = 1;
+    int i;
+    for (i = ndim - 1; i >= 0; i--) { stride[i] = s; s *= shape[i] > 1 ? shape[i] : 1; }
+}
+
+static int nn__is_contiguous(int ndim, const int64_t *shape, const int64_t *stride)
+{
+    int64_t s = 1;
+    int i;
+    for (i = 0; i < ndim; i++) if (shape[i] == 0) return 1;
+    for (i = ndim - 1; i >= 0; i--) {
+        if (shape[i] != 1 && stride[i] != s) return 0;
+        s *= shape[i];
+    }
+    return 1;
+}
+static int nn__contiguous_view(const nn_view *v)    { return nn__is_contiguous(v->ndim, v->shape, v->stride); }
+static int nn__contiguous_tensor(const nn_tensor *t) { return nn__is_contiguous(t->ndim, t->shape, t->stride); }
+
+static void nn__set_shape(nn_view *v, int dtype, int ndim, const int64_t *shape)    // a contiguous result, for shape rules
+{
+    v->ndim = ndim;
+    v->dtype = dtype;
+    if (ndim > 0) memcpy(v->shape, shape, (size_t)ndim * sizeof *shape);
+    nn__row_major(ndim, v->shape, v->stride);
+}
+static void nn__like(nn_view *v, const nn_view *x)  { nn__set_shape(v, x->dtype, x->ndim, x->shape); }
+
+static nn_view nn__view_of(const nn_tensor *t)
+{
+    nn_view v;
+    if (!t) { memset(&v, 0, sizeof v); return v; }
+    v.data = t->data;
+    v.ndim = t->ndim;
+    v.dtype = t->dtype;
+    memcpy(v.shape, t->shape, sizeof v.shape);
+    memcpy(v.stride, t->stride, sizeof v.stride);
+    return v;
+}
+
+// 0 <= result < ndim, or -1 after an error. Negative dims count from the end.
+static int nn__dim_index(nn_context *nn, const char *op, int dim, int ndim)
+{
+    int d = dim < 0 ? dim + ndim : dim;
+    if (d >= 0 && d < ndim) return d;
+    nn_fail(nn, "%s: dimension %d of a tensor with %d dimensions", op, dim, ndim);
+    return -1;
+}
+
+static nn_tensor *nn__inert(nn_context *nn)              // what ops return after an error: shape (0), no data
+{
+    static nn_tensor none;                               // only ever read
+    return nn ? &nn->inert : &none;
+}
+static int nn__dead(const nn_tensor *t) { return !t || (t->flags & NN__T_INERT) || !t->nn; }
+
+// Is t a live tensor of nn? Reports why not.
+static int nn__check(nn_context *nn, const nn_tensor *t, const char *op)
+{
+    if (!nn || nn->failed) return 0;
+    if (!t) { nn_fail(nn, "%s: the tensor is NULL", op); return 0; }
+    if (nn__dead(t)) return 0;
+    if (t->nn != nn) { nn_fail(nn, "%s: the tensor belongs to another context", op); return 0; }
+    if (t->step && t->step != nn->step) { nn_fail(nn, "%s: the tensor died at the last nn_begin (see nn_keep)", op); return 0; }
+    return 1;
+}
+
+static nn_tensor *nn__new_head(nn_context *nn, int life)
+{
+    nn_tensor *t;
+    if (life) t = (nn_tensor *)nn__life(nn, sizeof *t);
+    else {
+        int i = nn->tensors % NN__SLAB;
+        if (i == 0) {
+            nn__slab *next = nn->slab ? nn->slab->next : nn->slabs;
+            if (!next) {
+                next = (nn__slab *)nn__life(nn, sizeof *next);
+                if (!next) return NULL;
+                if (nn->slab) nn->slab->next = next; else nn->slabs = next;
+            }
+            nn->slab = next;
+        }
+        t = &nn->slab->t[i];
+        nn->tensors++;
+        memset(t, 0, sizeof *t);
+    }
+    if (!t) return NULL;
+    t->nn = nn;
+    t->base = t;
+    t->step = life ? 0 : nn->step;
+    return t;
+}
+
+// A tensor with uninitialised numbers, for this step or for life; the inert tensor after an error.
+static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int ndim, const int64_t *shape)
+{
+    int64_t n = nn__checked_count(ndim, shape, 8);
+    size_t bytes;
+    nn_tensor *t;
+    if (!nn || nn->failed) { if (!nn || !nn->out_of_memory) return nn__inert(nn); }
+    if (n < 0) { nn_fail(nn, "tensor: impossible shape %s", nn__dims_text(ndim, shape).s); return nn__inert(nn); }
+    t = nn__new_head(nn, life);
+    if (!t) return nn__inert(nn);
+    t->dtype = (int)dtype;
+    t->ndim = ndim;
+    if (ndim > 0) memcpy(t->shape, shape, (size_t)ndim * sizeof *shape);
+    nn__row_major(ndim, t->shape, t->stride);
+    bytes = (size_t)n * nn_dtype_bytes(dtype);
+    t->data = life ? nn__arena_alloc(nn->data_life, bytes, 1) : nn__step_data(nn, bytes);
+    return t->data || nn->measuring ? t : nn__inert(nn);
+}
+
+static nn_shape nn__shape2(int64_t a, int64_t b)
+{
+    nn_shape s;
+    memset(&s, 0, sizeof s);
+    s.ndim = 2; s.d[0] = a; s.d[1] = b;
+    return s;
+}
+static nn_shape nn__shape1(int64_t a) { nn_shape s = nn__shape2(a, 1); s.ndim = 1; return s; }
+
+NN_API nn_shape nn_shape_of(const nn_tensor *x)
+{
+    nn_shape s;
+    memset(&s, 0, sizeof s);
+    if (!x) return s;
+    s.ndim = x->ndim;
+    memcpy(s.d, x->shape, sizeof s.d);
+    return s;
+}
+
+NN_API int64_t nn_count(const nn_tensor *x)
+{
+    int64_t n = 1;
+    int i;
+    if (!x) return 0;
+    for (i = 0; i < x->ndim; i++) n *= x->shape[i];
+    return n;
+}
+
+NN_API int64_t nn_dim(const nn_tensor *x, int dim)
+{
+    int d = x ? nn__dim_index(x->nn, "nn_dim", dim, x->ndim) : -1;
+    return d < 0 ? 0 : x->shape[d];
+}
+
+// ---- running single ops on existing memory, without history ------------------------------------------
+static void nn__run(nn_context *nn, nn_call *c);         // >>backend
+static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *params);
+
+static void nn__copy_view(nn_context *nn, nn_view to, nn_view from)                 // same shape; same dtype: strided copy; else cast
+{
+    nn_call c;
+    nn__begin_call(&c, nn, to.dtype == from.dtype ? NN_OP_copy : NN_OP_cast, NULL);
+    c.nin = c.nout = 1;
+    c.in[0] = from;
+    c.out[0] = to;
+    nn__run(nn, &c);
+}
+
+static void nn__fill_view(nn_context *nn, nn_view to, double value)
+{
+    nn_call c;
+    nn__begin_call(&c, nn, NN_OP_fill, &value);
+    c.nout = 1;
+    c.out[0] = to;
+    nn__run(nn, &c);
+}
+
+static nn_tensor *nn__upload(nn_context *nn, nn_tensor *t, const void *data)        // contiguous, its own dtype; NULL: zeros
+{
+    size_t bytes = (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype);
+    if (nn__dead(t) || !t->data || !bytes) return t;
+    if (!data) nn__fill_view(nn, nn__view_of(t), 0.0);
+    else if (!nn->backend->upload(nn->backend->self, t->data, data, bytes)) nn_fail(nn, "%s: upload failed", nn->backend->name);
+    return t;
+}
+
+// data of type `dtype`, into a tensor of the context's own real type where dtype is NN_F32
+static nn_tensor *nn__make(nn_context *nn, int life, nn_dtype dtype, nn_shape shape, const void *data)
+{
+    nn_dtype real = nn && dtype == NN_F32 ? nn->desc.dtype : dtype;
+    nn_tensor *t, *f;
+    nn__mark m;
+    if (!nn_ok(nn)) return nn__inert(nn);
+    t = nn__alloc_tensor(nn, life, real, shape.ndim, shape.d);
+    if (real == dtype || !data) return nn__upload(nn, t, data);
+    m = nn__get_mark(nn);                                // an f64 context made from f32 numbers
+    f = nn__upload(nn, nn__alloc_tensor(nn, 0, dtype, shape.ndim, shape.d), data);
+    if (!nn__dead(f) && !nn__dead(t)) nn__copy_view(nn, nn__view_of(t), nn__view_of(f));
+    nn__rewind(nn, &m);
+    return t;
+}
+
+NN_API nn_tensor *nn_tensor_new(nn_context *nn, nn_shape shape, const float *data)                  { return nn__make(nn, 1, NN_F32, shape, data); }
+NN_API nn_tensor *nn_tensor_new_as(nn_context *nn, nn_dtype dtype, nn_shape shape, const void *data) { return nn__make(nn, 1, dtype, shape, data); }
+NN_API nn_tensor *nn_from(nn_context *nn, nn_shape shape, const float *data)                        { return nn__make(nn, 0, NN_F32, shape, data); }
+NN_API nn_tensor *nn_from_as(nn_context *nn, nn_dtype dtype, nn_shape shape, const void *data)      { return nn__make(nn, 0, dtype, shape, data); }
+NN_API nn_tensor *nn_full(nn_context *nn, nn_shape shape, float value)
+{
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 0, nn->desc.dtype, shape.ndim, shape.d) : nn__inert(nn);
+    if (!nn__dead(t)) nn__fill_view(nn, nn__view_of(t), value);
+    return t;
+}
+NN_API nn_tensor *nn_zeros(nn_context *nn, nn_shape shape)    { return nn_full(nn, shape, 0.0f); }
+NN_API nn_tensor *nn_ones(nn_context *nn, nn_shape shape)     { return nn_full(nn, shape, 1.0f); }
+NN_API nn_tensor *nn_scalar(nn_context *nn, float value)
+{
+    nn_shape s;
+    memset(&s, 0, sizeof s);
+    return nn_full(nn, s, value);
+}
+
+NN_API float *nn_data(nn_tensor *x)
+{
+    if (!x || !nn__check(x->nn, x, "nn_data")) return NULL;
+    if (x->nn->backend != &x->nn->cpu)  { nn_fail(x->nn, "nn_data: the tensor is on %s; use nn_read", x->nn->backend->name); return NULL; }
+    if (x->dtype != NN_F32)             { nn_fail(x->nn, "nn_data: the tensor is %s, not f32; use nn_read", nn_dtype_name((nn_dtype)x->dtype)); return NULL; }
+    if (!nn__contiguous_tensor(x))      { nn_fail(x->nn, "nn_data: the tensor is not contiguous; use nn_contiguous or nn_read"); return NULL; }
+    x->base->version++;              // the caller may write
+    return (float *)x->data;
+}
+
+NN_API int nn_read_as(const nn_tensor *x, nn_dtype dtype, void *to)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_view v;
+    nn__mark m;
+    int ok;
+    if (!nn__check(nn, x, "nn_read") || !x->data || nn->measuring) return 0;
+    m = nn__get_mark(nn);
+    v = nn__view_of(x);
+    if (x->dtype != (int)dtype || !nn__contiguous_view(&v)) {
+        nn_tensor *t = nn__alloc_tensor(nn, 0, dtype, x->ndim, x->shape);
+        if (nn__dead(t)) return 0;
+        nn__copy_view(nn, nn__view_of(t), v);
+        v = nn__view_of(t);
+    }
+    ok = nn_ok(nn) && nn->backend->download(nn->backend->self, to, v.data, (size_t)nn_count(x) * nn_dtype_bytes(dtype));
+    if (!ok) nn_fail(nn, "%s: download failed", nn->backend->name);
+    nn__rewind(nn, &m);
+    return ok;
+}
+NN_API int nn_read(const nn_tensor *x, float *to) { return nn_read_as(x, NN_F32, to); }
+
+NN_API int nn_write_as(nn_tensor *x, nn_dtype dtype, const void *from)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *t;
+    nn__mark m;
+    if (!nn__check(nn, x, "nn_write")) return 0;
+    x->base->version++;
+    if (x->dtype == (int)dtype && nn__contiguous_tensor(x)) { nn__upload(nn, x, from); return nn_ok(nn); }
+    m = nn__get_mark(nn);
+    t = nn__upload(nn, nn__alloc_tensor(nn, 0, dtype, x->ndim, x->shape), from);
+    if (!nn__dead(t)) nn__copy_view(nn, nn__view_of(x), nn__view_of(t));
+    nn__rewind(nn, &m);
+    return nn_ok(nn);
+}
+NN_API int nn_write(nn_tensor *x, const float *from) { return nn_write_as(x, NN_F32, from); }
+
+NN_API int nn_copy(nn_tensor *to, const nn_tensor *from)
+{
+    nn_context *nn = to ? to->nn : NULL;
+    if (!nn__check(nn, to, "nn_copy") || !nn__check(nn, from, "nn_copy")) return 0;
+    if (to->ndim != from->ndim || memcmp(to->shape, from->shape, (size_t)to->ndim * sizeof *to->shape)) {
+        nn_fail(nn, "nn_copy: shapes differ: %s and %s", nn__dims_text(to->ndim, to->shape).s, nn__dims_text(from->ndim, from->shape).s);
+        return 0;
+    }
+    to->base->version++;
+    nn__copy_view(nn, nn__view_of(to), nn__view_of(from));
+    return nn_ok(nn);
+}
+
+NN_API double nn_item(const nn_tensor *x)
+{
+    double v = NAN;
+    if (!x || !x->nn) return v;
+    if (nn__check(x->nn, x, "nn_item") && nn_count(x) != 1)
+        nn_fail(x->nn, "nn_item: the tensor has %lld elements: %s", (long long)nn_count(x), nn__dims_text(x->ndim, x->shape).s);
+    if (!nn_read_as(x, NN_F64, &v)) return NAN;
+    return v;
+}
+
+static void nn__log_text(nn_context *nn, const char *text)
+{
+    if (nn && nn->desc.log) nn->desc.log(nn->desc.user, text);
+#ifndef NN_NO_STDIO
+    else fputs(text, stdout);
+#endif
+}
+
+static void nn__log(nn_context *nn, const char *format, ...)
+{
+    char text[1024];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    nn__log_text(nn, text);
+}
+
+static size_t nn__print_part(const nn_tensor *x, const double *v, int dim, int64_t *at, char *to, size_t room, int integer)
+{
+    size_t n = 0;
+    int64_t i, count = dim < x->ndim ? x->shape[dim] : 0;
+    if (room < 64) return 0;
+    if (dim == x->ndim) return (size_t)snprintf(to, room, integer ? "%.0f" : "%.4g", v[(*at)++]);
+    n += (size_t)snprintf(to, room, "[");
+    for (i = 0; i < count; i++) {
+        if (count > 12 && i == 4) {  // the middle of a long row is left out
+            int64_t skip = count - 8;
+            int d;
+            for (d = dim + 1; d < x->ndim; d++) skip *= x->shape[d];
+            *at += skip;
+            i = count - 4;
+            n += (size_t)snprintf(to + n, room - n, "... ");
+        }
+        n += nn__print_part(x, v, dim + 1, at, to + n, room - n, integer);
+        if (i + 1 < count && n + 32 < room) {
+            if (dim + 1 < x->ndim) n += (size_t)snprintf(to + n, room - n, ",\n%*s", dim + 1, "");
+            else n += (size_t)snprintf(to + n, room - n, " ");
+        }
+        if (n + 64 > room) break;
+    }
+    n += (size_t)snprintf(to + n, room - n, "]");
+    return n;
+}
+
+NN_API void nn_print(const nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    double *v;
+    char *text;
+    size_t room = 65536;
+    int64_t at = 0;
+    nn__mark m;
+    if (!nn__check(nn, x, "nn_print")) { nn__log(nn, "(no tensor)\n"); return; }
+    m = nn__get_mark(nn);
+    v = (double *)nn__host_step(nn, nn__mul_size((size_t)nn_count(x), sizeof *v));
+    text = (char *)nn__host_step(nn, room);
+    if (v && text && nn_read_as(x, NN_F64, v)) {
+        size_t n = nn__print_part(x, v, 0, &at, text, room - 64, x->dtype != NN_F32 && x->dtype != NN_F64 && x->dtype != NN_F16 && x->dtype != NN_BF16);
+        snprintf(text + n, room - n, "  %s %s\n", nn_dtype_name((nn_dtype)x->dtype), nn__dims_text(x->ndim, x->shape).s);
+        nn__log_text(nn, text);
+    }
+    nn__rewind_memory(nn, &m);
+}
+
+// =============================================================================================
+// >>backend   Who runs the numbers. nn__run is the only door: eager ops, backward, optimizers, fills and copies pass through it.
+// =============================================================================================
+static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *params)  // views are not cleared: set what you count
+{
+    c->op = nn__op(op);
+    c->params = params;
+    c->nn = nn;
+    c->pass = NN_FORWARD;
+    c->nin = c->nout = c->naux = 0;
+    c->mode = (int)nn->mode;
+    c->add = 0;
+    c->seed = nn->seed;
+    c->step = nn->random_step;
+    c->ordinal = 0;
+    c->phases = 1;
+    c->tasks[0] = 1;
+    c->shared_bytes = c->task_bytes = 0;
+    c->shared = NULL;
+}
+
+// Plans: how many tasks for n independent items of `cost` multiply-adds each. Depends on shapes only.
+static int64_t nn__task_count(int64_t n, int64_t cost)
+{
+    int64_t per = nn__max(1, 32768 / nn__max(1, cost)), tasks = (n + per - 1) / per;
+    return nn__max(1, nn__min(tasks, NN__MAX_SLOTS));
+}
+static int64_t nn__task_begin(int64_t n, const nn_task *t) { return n / t->count * t->index + nn__min(t->index, n % t->count); }
+static int64_t nn__task_end(int64_t n, const nn_task *t)   { return n / t->count * (t->index + 1) + nn__min(t->index + 1, n % t->count); }
+
+typedef struct nn__job { const nn_call *c; nn_exec exec; int phase, slots; char *scratch; } nn__job;
+static void nn__run_task(void *arg, int64_t index)
+{
+    nn__job *j = (nn__job *)arg;
+    nn_context *nn = j->c->nn;
+    nn_task t;
+    nn__fpenv env;
+    int slot = 0;
+    t.phase = j->phase;
+    t.index = index;
+    t.count = j->c->tasks[j->phase];
+    t.scratch = NULL;
+    if (j->c->task_bytes)            // any free scratch slot will do; there are as many as threads
+        while (nn__atomic_exchange(&nn->slot[slot], 1)) if (++slot == j->slots) { slot = 0; nn__yield(); }
+    if (j->c->task_bytes) t.scratch = j->scratch + (size_t)slot * nn__round_up(j->c->task_bytes);
+    env = nn__fp_enter();
+    j->exec(j->c, &t);
+    nn__fp_leave(env);
+    if (j->c->task_bytes) nn__atomic_store(&nn->slot[slot], 0);
+}
+
+static int nn__cpu_run(void *self, const nn_call *call)
+{
+    nn_context *nn = (nn_context *)self;
+    nn_call *c = (nn_call *)(uintptr_t)call;             // the plan is ours to fill
+    nn__mark m = nn__get_mark(nn);
+    nn__job j;
+    int64_t most = 1;
+    size_t bytes;
+    int i;
+    if (c->op->plan) c->op->plan(c);
+    if (c->op->id) j.exec = c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
+    else           j.exec = c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
+    if (!j.exec) return 0;
+    j.c = c;
+    for (i = 0; i < c->phases; i++) most = nn__max(most, c->tasks[i]);
+    j.slots = (int)nn__min(nn->threads, most);
+    bytes = nn__round_up(c->shared_bytes) + (size_t)j.slots * nn__round_up(c->task_bytes);
+    j.scratch = NULL;
+    if (bytes) j.scratch = (char *)nn__arena_alloc(&nn->step_arena, bytes, 1);
+    if (!nn->measuring && (j.scratch || !bytes)) {
+        c->shared = j.scratch;
+        j.scratch += nn__round_up(c->shared_bytes);
+        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__parallel(nn, c->tasks[j.phase], nn__run_task, &j);
+    }
+    if (bytes) nn__rewind_memory(nn, &m);
+    return 1;
+}
+
+NN_API int nn_run_on_cpu(const nn_call *c) { return nn__cpu_run(c->nn, c); }
+
+// A call that the device cannot run: its memory is brought here, the CPU runs it, what it wrote goes back.
+typedef struct nn__staged { nn_view *v; void *device; char *host; size_t bytes; int64_t low; int write; } nn__staged;
+static void nn__stage(nn_context *nn, nn__staged *s, nn_view *v, int write)
+{
+    int64_t low = 0, high = 0;
+    size_t e = nn_dtype_bytes((nn_dtype)v->dtype);
+    int i;
+    s->v = v; s->device = v->data; s->host = NULL; s->write = write; s->bytes = 0; s->low = 0;
+    if (!v->data || nn_view_count(v) == 0) return;
+    for (i = 0; i < v->ndim; i++) {
+        if (v->stride[i] < 0) low += (v->shape[i] - 1) * v->stride[i];
+        else high += (v->shape[i] - 1) * v->stride[i];
+    }
+    s->low = low;
+    s->bytes = (size_t)(high - low + 1) * e;
+    s->host = (char *)nn__host_step(nn, s->bytes);
+    if (!s->host) return;
+    if (!nn->backend->download(nn->backend->self, s->host, (char *)v->data + low * (int64_t)e, s->bytes)) nn_fail(nn, "%s: download failed", nn->backend->name);
+    v->data = s->host - low * (int64_t)e;
+}
+
+static void nn__run_staged(nn_context *nn, nn_call *c)
+{
+    nn__staged s[2 * NN_MAX_INPUTS + 2 * NN_MAX_OUTPUTS + NN_MAX_AUX];
+    nn__mark m = nn__get_mark(nn);
+    int i, n = 0, back = c->pass == NN_BACKWARD, mutates = (c->op->flags & NN_OP_MUTATES) != 0;
+    nn->fallbacks++;
+    for (i = 0; i < c->nin; i++)          nn__stage(nn, &s[n++], &c->in[i], mutates);
+    for (i = 0; i < c->nout; i++)         nn__stage(nn, &s[n++], &c->out[i], !back);
+    for (i = 0; i < c->naux; i++)         nn__stage(nn, &s[n++], &c->aux[i], !back);
+    for (i = 0; back && i < c->nin; i++)  nn__stage(nn, &s[n++], &c->din[i], 1);
+    for (i = 0; back && i < c->nout; i++) nn__stage(nn, &s[n++], &c->dout[i], 0);
+    if (nn_ok(nn) && !nn__cpu_run(nn, c)) nn_fail(nn, "%s: this op has no %s", c->op->name, back ? "backward" : "forward");
+    for (i = 0; i < n; i++) {
+        if (s[i].host && s[i].write && nn_ok(nn) &&
+            !nn->backend->upload(nn->backend->self, (char *)s[i].device + s[i].low * (int64_t)nn_dtype_bytes((nn_dtype)s[i].v->dtype), s[i].host, s[i].bytes))
+            nn_fail(nn, "%s: upload failed", nn->backend->name);
+        s[i].v->data = s[i].device;
+    }
+    nn__rewind_memory(nn, &m);
+}
+
+static void nn__run(nn_context *nn, nn_call *c)
+{
+    if (nn->failed && !nn->out_of_memory) return;
+    if (nn->measuring && nn->backend != &nn->cpu) return;
+    if (nn->backend->run(nn->backend->self, c)) return;
+    if (nn->backend != &nn->cpu) nn__run_staged(nn, c);
+    else nn_fail(nn, "%s: this op has no %s", c->op->name, c->pass == NN_FORWARD ? "forward" : "backward");
+}
+
+NN_API int64_t nn_fallbacks(const nn_context *nn) { return nn ? nn->fallbacks : 0; }
+
+static void *nn__cpu_alloc(void *self, size_t bytes)                 { return nn__raw_alloc((nn_context *)self, bytes); }
+static void  nn__cpu_free(void *self, void *memory, size_t bytes)    { (void)bytes; nn__raw_free((nn_context *)self, memory); }
+static int   nn__cpu_copy(void *self, void *to, const void *from, size_t bytes) { (void)self; memmove(to, from, bytes); return 1; }
+static int   nn__cpu_sync(void *self)                                { (void)self; return 1; }
+
+static void nn__arena_init(nn__arena *a, nn_context *nn, int device, int top) { a->nn = nn; a->device = device; a->top = top; }
+
+NN_API nn_context *nn_new(const nn_desc *desc)
+{
+    nn_desc d;
+    nn_context *nn;
+    char *at;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (d.memory) {
+        at = (char *)(((uintptr_t)d.memory + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
+        if (d.bytes < (size_t)(at - (char *)d.memory) + nn__round_up(sizeof *nn)) return NULL;
+    } else if (d.malloc) at = (char *)d.malloc(d.user, sizeof *nn);
+#ifdef NN_MALLOC
+    else at = (char *)NN_MALLOC(sizeof *nn);
+#else
+    else at = (char *)malloc(sizeof *nn);
+#endif
+    if (!at) return NULL;
+    nn = (nn_context *)(void *)at;
+    memset(nn, 0, sizeof *nn);
+    nn->desc = d;
+    nn->allocations = d.memory ? 0 : 1;
+    nn->seed = d.seed;
+    nn->step = 1;
+    nn->measuring = d.measure;
+    nn->inert.nn = nn;
+    nn->inert.base = &nn->inert;
+    nn->inert.flags = NN__T_INERT;
+    nn->inert.ndim = 1;
+    nn->inert.stride[0] = 1;
+    nn->cpu.version = NN_BACKEND_VERSION;
+    nn->cpu.name = "cpu";
+    nn->cpu.self = nn;
+    nn->cpu.alloc = nn__cpu_alloc;
+    nn->cpu.free = nn__cpu_free;
+    nn->cpu.upload = nn->cpu.download = nn->cpu.copy = nn__cpu_copy;
+    nn->cpu.run = nn__cpu_run;
+    nn->cpu.sync = nn__cpu_sync;
+    nn->backend = d.backend ? d.backend : &nn->cpu;
+    if (d.memory) {
+        nn->buffer = at;
+        nn->buffer_bytes = (d.bytes - (size_t)(at - (char *)d.memory)) & ~(size_t)(NN__ALIGN - 1);
+        nn->lo = nn__round_up(sizeof *nn);
+        nn->hi = nn->buffer_bytes;
+    }
+    nn__arena_init(&nn->life, nn, 0, 0);
+    nn__arena_init(&nn->step_arena, nn, 0, 1);
+    nn__arena_init(&nn->device_life, nn, 1, 0);
+    nn__arena_init(&nn->device_step, nn, 1, 1);
+    nn->data_life = d.backend ? &nn->device_life : &nn->life;
+    nn->data_step = d.backend ? &nn->device_step : &nn->step_arena;
+    nn__count_peak(nn);
+    if (nn->backend->version != NN_BACKEND_VERSION) {
+        nn_fail(nn, "%s: backend version %d, this nn.h wants %d", nn->backend->name, nn->backend->version, NN_BACKEND_VERSION);
+        nn->backend = &nn->cpu;
+    }
+    nn->free_room = 32;
+    nn->free_list = (nn__free_entry *)nn__life(nn, (size_t)nn->free_room * sizeof *nn->free_list);
+    if (!nn->free_list) nn->free_room = 0;
+    nn->threads = d.threads > 0 ? d.threads : nn__cores();
+    if (nn->threads > NN__MAX_SLOTS) nn->threads = NN__MAX_SLOTS;
+    if (!NN__HAVE_THREADS && !d.parallel_for) nn->threads = 1;
+    if (nn->threads > 1 && !d.parallel_for) nn->pool = nn__pool_new(nn, nn->threads);
+    nn->table = nn__find_table(d.isa, d.dtype);
+    if (!nn->table) {
+        nn_fail(nn, "nn_new: no kernels \"%s\" for %s on this machine", d.isa ? d.isa : "", nn_dtype_name(d.dtype));
+        nn->table = nn__find_table("scalar", NN_F32);
+        nn->desc.dtype = NN_F32;
+    }
+    return nn;
+}
+
+NN_API void nn_free(nn_context *nn)
+{
+    nn_desc d;
+    if (!nn) return;
+    while (nn->cleanups) {
+        nn__cleanup *c = nn->cleanups;
+        nn->cleanups = c->next;
+        c->run(c->arg);
+    }
+    nn__arena_free(&nn->device_step);
+    nn__arena_free(&nn->device_life);
+    nn__arena_free(&nn->step_arena);
+    nn__arena_free(&nn->life);
+    if (nn->buffer) return;
+    d = nn->desc;
+    if (d.free) d.free(d.user, nn);
+#ifdef NN_FREE
+    else NN_FREE(nn);
+#else
+    else free(nn);
+#endif
+}
+
+// ---- steps --------------------------------------------------------------------------------------
+NN_API void nn_begin(nn_context *nn, nn_mode mode)
+{
+    nn__kept **k;
+    if (!nn) return;
+    nn->step += nn->step == UINT_MAX ? 2 : 1;            // 0 means "for life"
+    nn->mode = mode;
+    nn->depth = 0;
+    nn->tape = NULL;
+    nn->ordinal = 0;
+    if (mode == NN_TRAIN) nn->random_step++;
+    nn->free_count = 0;
+    if (!nn->failed) nn->measuring = nn->desc.measure;
+    nn->hi = nn->buffer ? nn->buffer_bytes : 0;
+    nn__arena_rewind(&nn->step_arena);
+    if (nn->data_step != &nn->step_arena) nn__arena_rewind(nn->data_step);
+    nn__rewind_heads(nn, 0);
+    for (k = &nn->kept; *k;) {                           // what nn_keep carried over twice is free now
+        nn__kept *e = *k;
+        if (nn->step - e->step > 1) { *k = e->next; e->next = nn->kept_free; nn->kept_free = e; }
+        else { e->t->step = nn->step; k = &e->next; }
+    }
+}
+
+NN_API void nn_push(nn_context *nn, nn_mode mode)
+{
+    if (!nn) return;
+    if (nn->depth == NN__MODES) { nn_fail(nn, "nn_push: nested more than %d deep", NN__MODES); return; }
+    nn->modes[nn->depth++] = nn->mode;
+    nn->mode = mode;
+}
+
+NN_API void nn_pop(nn_context *nn)
+{
+    if (!nn) return;
+    if (nn->depth == 0) { nn_fail(nn, "nn_pop: there was no nn_push in this step"); return; }
+    nn->mode = nn->modes[--nn->depth];
+}
+
+NN_API nn_mode nn_get_mode(const nn_context *nn) { return nn ? nn->mode : NN_EVAL; }
+
+NN_API nn_tensor *nn_keep(nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__kept *e, **k;
+    size_t bytes;
+    nn_tensor *t;
+    void *memory;
+    if (!nn__check(nn, x, "nn_keep")) return nn__inert(nn);
+    bytes = nn__round_up((size_t)nn_count(x) * nn_dtype_bytes((nn_dtype)x->dtype));
+    for (k = &nn->kept_free; *k && (*k)->bytes < bytes; k = &(*k)->next) { }
+    if (*k) { e = *k; *k = e->next; }
+    else {
+        e = (nn__kept *)nn__life(nn, sizeof *e);
+        if (e) e->t = nn__new_head(nn, 1);
+        if (!e || !e->t) return nn__inert(nn);
+        e->bytes = bytes;
+        e->memory = nn__arena_alloc(nn->data_life, bytes, 1);
+        if (!e->memory && !nn->measuring) return nn__inert(nn);
+    }
+    t = e->t; memory = e->memory;
+    memset(t, 0, sizeof *t);
+    t->nn = nn; t->base = t; t->dtype = x->dtype; t->ndim = x->ndim; t->data = memory;
+    t->step = e->step = nn->step;
+    memcpy(t->shape, x->shape, sizeof t->shape);
+    nn__row_major(t->ndim, t->shape, t->stride);
+    e->next = nn->kept;
+    nn->kept = e;
+    nn__copy_view(nn, nn__view_of(t), nn__view_of(x));
+    return t;
+}
+
+// =============================================================================================
+// >>graph   Recording ops and walking the tape backwards.
+//
+// nn_apply runs an op at once. If a gradient may be wanted it also leaves a node: op, parameters, inputs, outputs. The nodes form a
+// list from the newest to the oldest, which is a topological order, so nn_backward is one walk over it: for every node whose output
+// has a gradient dy, call the op's backward, which assigns or adds dx to the gradient of each input that wants one (chain rule).
+// The first writer of a gradient assigns, later ones add (c->add): no pass is spent on zeroing. A gradient of an intermediate result
+// is freed as soon as the node that made the result has used it.
+// =============================================================================================
+static int nn__wants(const nn_tensor *t)                 // may a gradient flow into t?
+{
+    if (!t) return 0;
+    if (t->flags & NN__T_PARAM) return !(t->flags & NN__T_FROZEN);
+    return (t->flags & (NN__T_WANT_GRAD | NN__T_NEEDS_GRAD)) != 0;
+}
+
+static int nn__has_backward(nn_context *nn, const nn_op *op)
+{
+    if (op->flags & NN_OP_NO_GRAD) return 0;
+    return op->id ? nn->table->backward[op->id] != NULL : op->backward != NULL;
+}
+
+static void nn__inert_outputs(nn_context *nn, int n, nn_tensor **out)
+{
+    int i;
+    for (i = 0; i < n; i++) out[i] = nn__inert(nn);
+}
+
+// Checks inputs, makes them contiguous where the op needs that, fills the call's inputs.
+static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, int n, nn_call *c)
+{
+    int i;
+    for (i = 0; i < n; i++) {
+        if (!in[i]) { memset(&c->in[i], 0, sizeof c->in[i]); continue; }
+        if (!nn__check(nn, in[i], op->name)) return 0;
+        if (!(op->flags & NN_OP_ANY_DTYPE) && in[i]->dtype != (int)nn->desc.dtype) {
+            nn_fail(nn, "%s: input %d is %s, not %s (see nn_cast)", op->name, i, nn_dtype_name((nn_dtype)in[i]->dtype), nn_dtype_name(nn->desc.dtype));
+            return 0;
+        }
+        if (!(op->flags & NN_OP_STRIDED) && !nn__contiguous_tensor(in[i])) {
+            in[i] = nn_contiguous(in[i]);
+            if (nn__dead(in[i])) return 0;
+        }
+        c->in[i] = nn__view_of(in[i]);
+    }
+    return 1;
+}
+
+// Heads and memory for results. A view op has already put its data pointer and strides into the call.
+static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
+{
+    nn_tensor *t;
+    if (!view_of) {
+        t = nn__alloc_tensor(nn, 0, (nn_dtype)v->dtype, v->ndim, v->shape);
+        if (!nn__dead(t)) *v = nn__view_of(t);
+        return t;
+    }
+    t = nn__new_head(nn, 0);
+    if (!t) return nn__inert(nn);
+    t->data = v->data; t->ndim = v->ndim; t->dtype = v->dtype;
+    memcpy(t->shape, v->shape, sizeof t->shape);
+    memcpy(t->stride, v->stride, sizeof t->stride);
+    t->base = view_of->base;
+    return t;
+}
+
+static void nn__record(nn_context *nn, const nn_call *c, nn_tensor **in, nn_tensor **out, nn_tensor **aux, unsigned need)
+{
+    int i, n = c->nin + c->nout + c->naux;
+    size_t bytes = c->params ? c->op->params_bytes : 0;
+    char *m = (char *)nn__host_step(nn, sizeof(nn_node) + (size_t)n * sizeof(nn_tensor *) + nn__round_up(bytes) + (size_t)(c->nin + c->nout) * sizeof(unsigned));
+    nn_node *node = (nn_node *)(void *)m;
+    if (!m) return;
+    memset(node, 0, sizeof *node);
+    m += sizeof *node;
+    node->in = (nn_tensor **)(void *)m;   node->out = node->in + c->nin;   node->aux = node->out + c->nout;
+    m += (size_t)n * sizeof(nn_tensor *);
+    node->params = bytes ? m : NULL;
+    if (bytes) memcpy(m, c->params, bytes);
+    node->versions = (unsigned *)(void *)(m + nn__round_up(bytes));
+    for (i = 0; i < c->nin; i++)  { node->in[i] = in[i];   node->versions[i] = in[i] ? in[i]->base->version : 0; }
+    for (i = 0; i < c->nout; i++) { node->out[i] = out[i]; node->versions[c->nin + i] = out[i]->base->version; }
+    for (i = 0; i < c->naux; i++) node->aux[i] = aux[i];
+    node->op = c->op;
+    node->nin = c->nin; node->nout = c->nout; node->naux = c->naux;
+    node->need = need;
+    node->mode = c->mode;
+    node->ordinal = c->ordinal;
+    node->step = nn->random_step;
+    node->layer = nn->scope;
+    node->prev = nn->tape;
+    nn->tape = node;
+    for (i = 0; i < c->nout; i++) {
+        out[i]->node = node;
+        out[i]->output = i;
+        out[i]->flags |= NN__T_NEEDS_GRAD;
+    }
+}
+
+static const nn_view nn__no_view = { NULL, { 0 }, { 0 }, 0, 0 };
+
+NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *inputs, int count, const void *params, nn_tensor **outputs)
+{
+    nn_call c;
+    nn_tensor *in[NN_MAX_INPUTS], *own[NN_MAX_OUTPUTS], *aux[NN_MAX_AUX], **out = outputs ? outputs : own;
+    unsigned need = 0;
+    int i, record, nout = op->outputs > 0 ? op->outputs : 1;
+    for (i = 0; !nn && i < count; i++) if (inputs[i]) nn = inputs[i]->nn;
+    nn__inert_outputs(nn, nout, out);
+    if (!nn || (nn->failed && !nn->out_of_memory)) return out[0];
+    if (count > NN_MAX_INPUTS) { nn_fail(nn, "%s: more than %d inputs", op->name, NN_MAX_INPUTS); return out[0]; }
+    for (i = 0; i < count; i++) in[i] = inputs[i];
+    nn__begin_call(&c, nn, op->id, params);
+    c.op = op;
+    c.nin = count;
+    c.nout = nout;
+    if (!nn__prepare_inputs(nn, op, in, count, &c)) return out[0];
+    for (i = 0; i < nout; i++) c.out[i] = nn__no_view;
+    if (op->shape) { if (!op->shape(&c)) return out[0]; }
+    else nn__like(&c.out[0], &c.in[0]);
+    for (i = 0; i < count; i++) if (nn__wants(in[i])) need |= 1u << i;
+    record = nn->mode == NN_TRAIN && need && nn__has_backward(nn, op);
+    if (op->flags & NN_OP_RANDOM) c.ordinal = nn__ordinal(NN__DOMAIN_OP, nn->ordinal++);
+    for (i = 0; i < nout; i++) {
+        out[i] = nn__result(nn, &c.out[i], (op->flags & NN_OP_VIEW) ? in[0] : NULL);
+        if (nn__dead(out[i])) { nn__inert_outputs(nn, nout, out); return out[0]; }
+    }
+    for (i = 0; i < c.naux; i++) {   // only backward reads them
+        c.aux[i].data = NULL;
+        aux[i] = record ? nn__result(nn, &c.aux[i], NULL) : NULL;
+        if (record && nn__dead(aux[i])) { nn__inert_outputs(nn, nout, out); return out[0]; }
+    }
+    if (!(op->flags & NN_OP_VIEW)) nn__run(nn, &c);
+    if (record) nn__record(nn, &c, in, out, aux, need);
+    return out[0];
+}
+
+NN_API nn_tensor *nn_apply(const nn_op *op, nn_tensor *const *inputs, const void *params)
+{
+    return nn_apply_n(NULL, op, inputs, op->inputs, params, NULL);
+}
+
+static nn_tensor *nn__apply1(int op, nn_tensor *x, const void *params)                  { return nn_apply_n(NULL, nn__op(op), &x, 1, params, NULL); }
+static nn_tensor *nn__apply2(int op, nn_tensor *a, nn_tensor *b, const void *params)
+{
+    nn_tensor *in[2];
+    in[0] = a; in[1] = b;
+    return nn_apply_n(NULL, nn__op(op), in, 2, params, NULL);
+}
+static nn_tensor *nn__apply3(int op, nn_tensor *a, nn_tensor *b, nn_tensor *c, const void *params)
+{
+    nn_tensor *in[3];
+    in[0] = a; in[1] = b; in[2] = c;
+    return nn_apply_n(NULL, nn__op(op), in, 3, params, NULL);
+}
+
+NN_API nn_tensor *nn_detach(nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *t;
+    if (!nn__check(nn, x, "nn_detach")) return nn__inert(nn);
+    t = nn__new_head(nn, 0);
+    if (!t) return nn__inert(nn);
+    t->data = x->data; t->ndim = x->ndim; t->dtype = x->dtype; t->base = x->base;
+    memcpy(t->shape, x->shape, sizeof t->shape);
+    memcpy(t->stride, x->stride, sizeof t->stride);
+    return t;
+}
+
+NN_API nn_tensor *nn_want_grad(nn_tensor *x) { if (x && !nn__dead(x)) x->flags |= NN__T_WANT_GRAD; return x; }
+NN_API nn_tensor *nn_grad(nn_tensor *x)      { return x && !nn__dead(x) && x->grad && (x->flags & NN__T_GRAD_SET) ? x->grad : NULL; }
+
+// Memory for the gradient of t. Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
+static int nn__make_grad(nn_context *nn, nn_tensor *t)
+{
+    int life = t->step == 0;
+    if (t->grad) return 1;
+    t->grad = nn__alloc_tensor(nn, life, (nn_dtype)t->dtype, t->ndim, t->shape);
+    if (nn__dead(t->grad)) { t->grad = NULL; return 0; }
+    if (life) memcpy(t->grad->stride, t->stride, sizeof t->stride);
+    t->flags &= ~(unsigned)NN__T_GRAD_SET;
+    return 1;
+}
+
+static void nn__drop_grad(nn_context *nn, nn_tensor *t)  // an intermediate gradient that has been used
+{
+    if (!t->grad || (t->flags & NN__T_WANT_GRAD) || !t->step) return;
+    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype));
+    t->grad = NULL;
+    t->flags &= ~(unsigned)NN__T_GRAD_SET;
+}
+
+static nn_view nn__kept_view(const nn_tensor *t, int kept)
+{
+    nn_view v = nn__view_of(t);
+    if (!kept) v.data = NULL;
+    return v;
+}
+
+static void nn__backward_node(nn_context *nn, nn_node *d)
+{
+    nn_call c;
+    nn_tensor *twice[NN_MAX_INPUTS];                     // a tensor that is input twice gets its second gradient by way of a temporary
+    unsigned keep = d->op->keep ? d->op->keep : ~0u;
+    int i, j;
+    nn__begin_call(&c, nn, d->op->id, d->params);
+    c.op = d->op;
+    c.pass = NN_BACKWARD;
+    c.mode = d->mode;
+    c.ordinal = d->ordinal;
+    c.step = d->step;
+    c.nin = d->nin; c.nout = d->nout; c.naux = d->naux;
+    for (i = 0; i < d->nin; i++) {
+        nn_tensor *x = d->in[i];
+        int kept = (keep & NN_KEEP_IN(i)) != 0;
+        twice[i] = NULL;
+        c.in[i] = nn__kept_view(x, kept);
+        c.din[i] = c.in[i];
+        c.din[i].data = NULL;
+        if (x && kept && x->base->version != d->versions[i])
+            nn_fail(nn, "%s: input %d was overwritten before backward could use it", d->op->name, i);
+        if (!(d->need & (1u << i))) continue;
+        if (!nn__make_grad(nn, x)) return;
+        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, (nn_dtype)x->dtype, x->ndim, x->shape);
+        if (twice[i] && nn__dead(twice[i])) return;
+        c.din[i] = nn__view_of(twice[i] ? twice[i] : x->grad);
+        if (!twice[i] && (x->flags & NN__T_GRAD_SET)) c.add |= 1u << i;
+        else if (!(d->op->flags & NN_OP_ASSIGNS)) { nn__fill_view(nn, c.din[i], 0.0); c.add |= 1u << i; }
+        x->flags |= NN__T_GRAD_SET;
+    }
+    for (i = 0; i < d->nout; i++) {
+        nn_tensor *y = d->out[i];
+        c.out[i] = nn__kept_view(y, (keep & NN_KEEP_OUT(i)) != 0);
+        if ((keep & NN_KEEP_OUT(i)) && y->base->version != d->versions[d->nin + i])
+            nn_fail(nn, "%s: its result was overwritten before backward could use it", d->op->name);
+        if (!(y->flags & NN__T_GRAD_SET)) {              // this output was not used: its gradient is zero
+            if (!nn__make_grad(nn, y)) return;
+            nn__fill_view(nn, nn__view_of(y->grad), 0.0);
+            y->flags |= NN__T_GRAD_SET;
+        }
+        c.dout[i] = nn__view_of(y->grad);
+    }
+    for (i = 0; i < d->naux; i++) c.aux[i] = nn__view_of(d->aux[i]);
+    nn__run(nn, &c);
+    for (i = 0; i < d->nin; i++) if (twice[i]) {
+        nn_call a;
+        nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
+        a.nin = 1; a.nout = 1;
+        a.in[0] = nn__view_of(twice[i]);
+        a.out[0] = nn__view_of(d->in[i]->grad);
+        nn__run(nn, &a);
+        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes((nn_dtype)twice[i]->dtype));
+    }
+    for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
+}
+
+NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
+{
+    nn_context *nn = y ? y->nn : NULL;
+    nn_node *d;
+    int i, retain = desc && desc->retain;
+    if (!nn || (!nn__check(nn, y, "nn_backward") && !nn->out_of_memory) || nn__dead(y)) return;
+    if (!y->node) { nn_fail(nn, "nn_backward: the tensor has no history: was the step begun with NN_TRAIN, and does it depend on a parameter?"); return; }
+    if (desc && desc->grad) {
+        if (!nn__check(nn, desc->grad, "nn_backward")) return;
+    } else if (nn_count(y) != 1) {
+        nn_fail(nn, "nn_backward: the tensor has %lld elements; give .grad, or reduce it to one", (long long)nn_count(y));
+        return;
+    }
+    for (d = y->node; d; d = d->prev)                    // gradients kept for reading since an earlier walk do not flow again
+        for (i = 0; i < d->nout; i++) d->out[i]->flags &= ~(unsigned)NN__T_GRAD_SET;
+    if (!nn__make_grad(nn, y)) return;
+    if (desc && desc->grad) nn__copy_view(nn, nn__view_of(y->grad), nn__view_of(desc->grad));
+    else nn__fill_view(nn, nn__view_of(y->grad), 1.0);
+    y->flags |= NN__T_GRAD_SET;
+    for (d = y->node; d; d = d->prev) {
+        int reached = 0;
+        for (i = 0; i < d->nout; i++) reached |= (d->out[i]->flags & NN__T_GRAD_SET) != 0;
+        if (!reached) continue;
+        if (d->consumed) { nn_fail(nn, "nn_backward: %s was walked before in this step (see .retain)", d->op->name); return; }
+        nn__backward_node(nn, d);
+        if (nn->failed && !nn->out_of_memory) return;
+        d->consumed = !retain;
+    }
+}
+NN_API void nn_backward(nn_tensor *y) { nn_backward_with(y, NULL); }
+
+// =============================================================================================
+// >>layers   A layer is parameters with local names, children, and a forward function. Full names come from walking up the parents.
+// =============================================================================================
+struct nn_layer {
+    nn_context *nn;
+    nn_layer   *parent, *child, *last_child, *next;      // children in order of creation
+    const char *name;
+    const char *kind;                // "Linear": for nn_summary
+    nn_tensor  *param[NN__LAYER_PARAMS];
+    int         params;              // parameters and buffers, in order
+    int         children, frozen;
+    nn_tensor *(*forward)(void *self, nn_tensor *x);
+    nn_tensor *(*step)(void *self, const nn_batch *batch);
+    void       *self;
+    nn_fn       fn;
+    union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; } desc;
+    int64_t     size[4];
+    float       value;
+    void       *extra;
+};
+
+static nn_layer nn__inert_layer;                         // only ever read: what constructors return after an error
+static int       nn__no_layer(const nn_layer *l) { return !l || l == &nn__inert_layer; }
+static nn_layer *nn__or_inert(nn_layer *l)       { return l ? l : &nn__inert_layer; }
+
+static const char *nn__layer_name(const nn_layer *layer, char *to, size_t bytes)    // "h.0.attn"; "" for a root
+{
+    size_t n = 0;
+    to[0] = 0;
+    if (!layer || !layer->parent) return to;
+    nn__layer_name(layer->parent, to, bytes);
+    n = strlen(to);
+    snprintf(to + n, bytes - n, n ? ".%s" : "%s", layer->name);
+    return to;
+}
+
+static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *))
+{
+    nn_layer *l, *c;
+    char index[16];
+    if (!nn_ok(nn) || parent == &nn__inert_layer) return NULL;
+    l = (nn_layer *)nn__life(nn, sizeof *l);
+    if (!l) return NULL;
+    snprintf(index, sizeof index, "%d", parent ? parent->children : 0);
+    l->nn = nn;
+    l->parent = parent;
+    l->kind = kind;
+    l->name = nn__copy_string(nn, name ? name : index);
+    l->forward = forward;
+    l->self = l;
+    if (!parent) { l->next = nn->roots; nn->roots = l; return l; }
+    for (c = parent->child; c; c = c->next)
+        if (!strcmp(c->name, l->name)) { nn_fail(nn, "layer name \"%s\" is used twice below the same parent", l->name); return NULL; }
+    if (strchr(l->name, '.')) { nn_fail(nn, "layer name \"%s\" contains a dot; nest layers with nn_group_new", l->name); return NULL; }
+    if (parent->last_child) parent->last_child->next = l; else parent->child = l;
+    parent->last_child = l;
+    parent->children++;
+    return l;
+}
+
+static nn_tensor *nn__run_children(nn_layer *l, nn_tensor *x)
+{
+    nn_layer *c;
+    for (c = l->child; c; c = c->next) x = nn_forward(c, x);
+    return x;
+}
+static nn_tensor *nn__children_forward(void *self, nn_tensor *x) { return nn__run_children((nn_layer *)self, x); }
+static nn_tensor *nn__residual_forward(void *self, nn_tensor *x) { return nn_add(x, nn__run_children((nn_layer *)self, x)); }
+static nn_tensor *nn__fn_forward(void *self, nn_tensor *x)       { return ((nn_layer *)self)->fn(x); }
+
+NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
+{
+    nn_layer *outer;
+    nn_context *nn = x ? x->nn : NULL;
+    if (nn__no_layer(layer) || !nn__check(layer->nn, x, "nn_forward")) {
+        if (nn && !nn->out_of_memory) return nn__inert(nn);
+        if (nn__no_layer(layer) || nn__dead(x)) return nn__inert(nn);
+    }
+    outer = nn->scope;
+    nn->scope = layer;
+    x = layer->forward(layer->self, x);
+    nn->scope = outer;
+    return x ? x : nn__inert(nn);
+}
+
+static nn_layer *nn__own_layer(nn_context *nn, nn_layer *parent, const char *name, const char *kind, const nn_layer_desc *desc)
+{
+    nn_layer *l = nn__new_layer(nn, parent, name, kind, desc && desc->forward ? desc->forward : nn__children_forward);
+    if (l && desc) {
+        l->step = desc->step;
+        if (desc->forward || desc->step) l->self = desc->forward ? desc->self : l;
+        l->extra = desc->self;
+    }
+    return nn__or_inert(l);
+}
+static nn_context *nn__context_below(nn_layer *parent) { return nn__no_layer(parent) ? NULL : parent->nn; }
+
+NN_API nn_context *nn_context_of(const nn_layer *layer)                         { return nn__no_layer(layer) ? NULL : layer->nn; }
+NN_API nn_layer *nn_model_new(nn_context *nn, const nn_model_desc *desc)        { return nn__own_layer(nn, NULL, "", "Model", desc); }
+NN_API nn_layer *nn_layer_new(nn_layer *parent, const char *name, const nn_layer_desc *desc) { return nn__own_layer(nn__context_below(parent), parent, name, "Layer", desc); }
+NN_API nn_layer *nn_group_new(nn_layer *parent, const char *name)               { return nn_layer_new(parent, name, NULL); }
+NN_API nn_layer *nn_residual_new(nn_layer *parent, const char *name)
+{
+    return nn__or_inert(nn__new_layer(nn__context_below(parent), parent, name, "Residual", nn__residual_forward));
+}
+NN_API nn_layer *nn_fn_new(nn_layer *parent, nn_fn fn)
+{
+    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, NULL, "Function", nn__fn_forward);
+    if (l) l->fn = fn;
+    return nn__or_inert(l);
+}
+
+// Strides that put the input dimension outermost: how a (out, in) weight lies in memory, so that x W^T reads it row by row.
+static void nn__input_major(nn_tensor *w) { w->stride[0] = 1; w->stride[1] = w->shape[0]; }
+
+static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, unsigned flags, int input_major)
+{
+    nn_context *nn = nn__context_below(l);
+    nn_tensor *t;
+    int i;
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (l->params == NN__LAYER_PARAMS) { nn_fail(nn, "a layer has more than %d parameters", NN__LAYER_PARAMS); return nn__inert(nn); }
+    for (i = 0; i < l->params; i++)
+        if (!strcmp(l->param[i]->name, name)) { nn_fail(nn, "parameter name \"%s\" is used twice in one layer", name); return nn__inert(nn); }
+    t = nn__alloc_tensor(nn, 1, nn->desc.dtype, shape.ndim, shape.d);
+    if (nn__dead(t)) return t;
+    if (input_major) nn__input_major(t);
+    nn__fill_view(nn, nn__view_of(t), 0.0);
+    t->flags |= flags;
+    t->layer = l;
+    t->name = nn__copy_string(nn, name);
+    if (!t->name) return nn__inert(nn);
+    l->param[l->params++] = t;
+    return t;
+}
+NN_API nn_tensor *nn_param_new(nn_layer *layer, const char *name, nn_shape shape)  { return nn__add_param(layer, name, shape, NN__T_PARAM, 0); }
+NN_API nn_tensor *nn_buffer_new(nn_layer *layer, const char *name, nn_shape shape) { return nn__add_param(layer, name, shape, NN__T_BUFFER, 0); }
+
+// ---- walking the tree: depth first, parameters of a layer before its children, as PyTorch's state_dict -----
+typedef int (*nn__visit)(nn_tensor *t, void *arg);       // 0 stops the walk
+static int nn__walk(nn_layer *l, unsigned flags, nn__visit visit, void *arg)
+{
+    nn_layer *c;
+    int i;
+    if (nn__no_layer(l)) return 1;
+    for (i = 0; i < l->params; i++) if ((l->param[i]->flags & flags) && !visit(l->param[i], arg)) return 0;
+    for (c = l->child; c; c = c->next) if (!nn__walk(c, flags, visit, arg)) return 0;
+    return 1;
+}
+
+typedef struct nn__listing { nn_tensor **list; int max, n; int64_t count; } nn__listing;
+static int nn__list_one(nn_tensor *t, void *arg)
+{
+    nn__listing *l = (nn__listing *)arg;
+    if (l->list && l->n < l->max) l->list[l->n] = t;
+    l->n++;
+    l->count += nn_count(t);
+    return 1;
+}
+static nn__listing nn__list(nn_layer *layer, unsigned flags, nn_tensor **list, int max)
+{
+    nn__listing l;
+    l.list = list; l.max = max; l.n = 0; l.count = 0;
+    nn__walk(layer, flags, nn__list_one, &l);
+    return l;
+}
+NN_API int     nn_params(nn_layer *layer, nn_tensor **list, int max)  { return nn__list(layer, NN__T_PARAM, list, max).n; }
+NN_API int     nn_buffers(nn_layer *layer, nn_tensor **list, int max) { return nn__list(layer, NN__T_BUFFER, list, max).n; }
+NN_API int64_t nn_param_count(nn_layer *layer)                        { return nn__list(layer, NN__T_PARAM, NULL, 0).count; }
+
+NN_API size_t nn_name(const nn_tensor *param, const nn_layer *below, char *to, size_t bytes)
+{
+    char layer[256], base[256];
+    const char *from = layer;
+    if (bytes) to[0] = 0;
+    if (!param || !param->name) return 0;
+    nn__layer_name(param->layer, layer, sizeof layer);
+    if (below) {                     // both names start at the root: cut the common front off
+        size_t n = strlen(nn__layer_name(below, base, sizeof base));
+        if (n && !strncmp(layer, base, n)) from = layer + n + (layer[n] == '.');
+    }
+    return (size_t)snprintf(to, bytes, from[0] ? "%s.%s" : "%s%s", from, param->name);
+}
+
+typedef struct nn__search { const nn_layer *below; const char *path; nn_tensor *found; } nn__search;
+static int nn__match_name(nn_tensor *t, void *arg)
+{
+    nn__search *s = (nn__search *)arg;
+    char name[256];
+    nn_name(t, s->below, name, sizeof name);
+    if (!strcmp(name, s->path)) s->found = t;
+    return !s->found;
+}
+NN_API nn_tensor *nn_param(nn_layer *layer, const char *path)
+{
+    nn__search s;
+    s.below = layer; s.path = path; s.found = NULL;
+    nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__match_name, &s);
+    return s.found;
+}
+
+NN_API nn_layer *nn_child(nn_layer *layer, const char *path)
+{
+    nn_layer *c;
+    size_t n = strcspn(path, ".");
+    if (nn__no_layer(layer)) return NULL;
+    if (!path[0]) return layer;
+    for (c = layer->child; c; c = c->next)
+        if (strlen(c->name) == n && !strncmp(c->name, path, n)) return path[n] ? nn_child(c, path + n + 1) : c;
+    return NULL;
+}
+
+NN_API void nn_freeze_param(nn_tensor *param, int on)
+{
+    if (!param || nn__dead(param)) return;
+    if (on) param->flags |= NN__T_FROZEN; else param->flags &= ~(unsigned)NN__T_FROZEN;
+}
+NN_API void nn_freeze(nn_layer *layer, int on)
+{
+    nn_layer *c;
+    int i;
+    if (nn__no_layer(layer)) return;
+    layer->frozen = on;
+    for (i = 0; i < layer->params; i++) nn_freeze_param(layer->param[i], on);
+    for (c = layer->child; c; c = c->next) nn_freeze(c, on);
+}
+
+static int nn__clear_grad(nn_tensor *t, void *arg) { (void)arg; t->flags &= ~(unsigned)NN__T_GRAD_SET; return 1; }   // the next writer assigns
+NN_API void nn_zero_grad(nn_layer *layer)          { nn__walk(layer, NN__T_PARAM, nn__clear_grad, NULL); }
+
+// ---- initialisers -------------------------------------------------------------------------------------
+typedef struct nn__random_params { int kind; double a, b, low, high; } nn__random_params;
+enum { NN__UNIFORM, NN__NORMAL, NN__TRUNC_NORMAL };
+static void nn__randomize(nn_context *nn, nn_view to, uint64_t step, uint64_t ordinal, int kind, double a, double b, double low, double high)
+{
+    nn__random_params p;
+    nn_call c;
+    p.kind = kind; p.a = a; p.b = b; p.low = low; p.high = high;
+    nn__begin_call(&c, nn, NN_OP_random, &p);
+    c.nout = 1;
+    c.out[0] = to;
+    c.step = step;
+    c.ordinal = ordinal;
+    nn__run(nn, &c);
+}
+static void nn__init(nn_tensor *w, int kind, double a, double b, double low, double high)
+{
+    if (!w || !nn__check(w->nn, w, "nn_init")) return;
+    w->base->version++;
+    nn__randomize(w->nn, nn__view_of(w), 0, nn__ordinal(NN__DOMAIN_INIT, w->nn->inits++), kind, a, b, low, high);
+}
+NN_API void nn_init_uniform(nn_tensor *w, float low, float high) { nn__init(w, NN__UNIFORM, low, high, 0, 0); }
+NN_API void nn_init_normal(nn_tensor *w, float mean, float std)  { nn__init(w, NN__NORMAL, mean, std, 0, 0); }
+
+static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn_linear(x, l->param[0], l->params > 1 ? l->param[1] : NULL, &l->desc.linear);
+}
+
+NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc *desc)
+{
+    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, name, "Linear", nn__linear_forward);
+    float bound = in > 0 ? (float)(1.0 / sqrt((double)in)) : 0.0f;      // PyTorch's default: kaiming_uniform(a = sqrt(5))
+    if (!l) return nn__or_inert(l);
+    if (desc) l->desc.linear = *desc;
+    l->size[0] = in; l->size[1] = out;
+    nn_init_uniform(nn__add_param(l, "weight", nn__shape2(out, in), NN__T_PARAM, 1), -bound, bound);
+    if (!desc || !desc->no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
+    return nn_ok(l->nn) ? l : nn__or_inert(NULL);
+}
+
+// =============================================================================================
+// >>optim   An optimizer is one update op per parameter: (p, g, states) -> (p, states), run by the backend like every op.
+// =============================================================================================
+typedef struct nn__update_params { float lr, momentum, dampening, beta1, beta2, alpha, eps, weight_decay, correct1, correct2, clip_value; int nesterov, first, decoupled; } nn__update_params;
+typedef struct nn__slot { nn_tensor *p, *state[3]; int group; } nn__slot;
+struct nn_optimizer {
+    nn_context *nn;
+    nn_layer   *layer;
+    int         op, states;
+    nn_optimizer_desc desc;
+    nn__slot   *slot;
+    int         slots;
+    int64_t     steps;
+};
+
+static nn_optimizer *nn__optimizer_new(nn_layer *layer, int op, int states, const nn_optimizer_desc *desc, float lr)
+{
+    nn_context *nn = nn__context_below(layer);
+    nn_optimizer *o;
+    int i, j, n;
+    nn_tensor **list;
+    if (!nn_ok(nn)) return NULL;
+    o = (nn_optimizer *)nn__life(nn, sizeof *o);
+    n = nn_params(layer, NULL, 0);
+    list = (nn_tensor **)nn__life(nn, (size_t)n * sizeof *list);
+    if (!o || !list) return NULL;
+    o->nn = nn; o->layer = layer; o->op = op; o->states = states;
+    if (desc) o->desc = *desc;
+    if (o->desc.lr == 0) o->desc.lr = lr;
+    if (o->desc.beta1 == 0) o->desc.beta1 = 0.9f;
+    if (o->desc.beta2 == 0) o->desc.beta2 = 0.999f;
+    if (o->desc.eps == 0) o->desc.eps = 1e-8f;
+    o->slot = (nn__slot *)nn__life(nn, (size_t)n * sizeof *o->slot);
+    if (!o->slot) return NULL;
+    nn_params(layer, list, n);
+    for (i = 0; i < n; i++) {
+        o->slot[i].p = list[i];
+        for (j = 0; j < states; j++) {
+            nn_tensor *s = nn__alloc_tensor(nn, 1, (nn_dtype)list[i]->dtype, list[i]->ndim, list[i]->shape);
+            if (nn__dead(s)) return NULL;
+            memcpy(s->stride, list[i]->stride, sizeof s->stride);
+            nn__fill_view(nn, nn__view_of(s), 0.0);
+            o->slot[i].state[j] = s;
+        }
+    }
+    o->slots = n;
+    return o;
+}
+NN_API nn_optimizer *nn_sgd_new(nn_layer *layer, const nn_sgd_desc *desc)   { return nn__optimizer_new(layer, NN_OP_sgd_update, 1, desc, 0.01f); }
+NN_API nn_optimizer *nn_adam_new(nn_layer *layer, const nn_adam_desc *desc) { return nn__optimizer_new(layer, NN_OP_adam_update, 2, desc, 0.001f); }
+
+NN_API void nn_step(nn_optimizer *opt)
+{
+    nn_context *nn = opt ? opt->nn : NULL;
+    nn__update_params p;
+    int i, j;
+    if (!nn_ok(nn)) return;
+    opt->steps++;
+    memset(&p, 0, sizeof p);
+    p.lr = opt->desc.lr; p.momentum = opt->desc.momentum; p.dampening = opt->desc.dampening; p.nesterov = opt->desc.nesterov;
+    p.beta1 = opt->desc.beta1; p.beta2 = opt->desc.beta2; p.eps = opt->desc.eps; p.weight_decay = opt->desc.weight_decay;
+    p.correct1 = (float)(1.0 - pow((double)p.beta1, (double)opt->steps));
+    p.correct2 = (float)(1.0 - pow((double)p.beta2, (double)opt->steps));
+    p.first = opt->steps == 1;
+    for (i = 0; i < opt->slots; i++) {
+        nn__slot *s = &opt->slot[i];
+        nn_call c;
+        if (!nn_grad(s->p) || (s->p->flags & NN__T_FROZEN)) continue;
+        nn__begin_call(&c, nn, opt->op, &p);
+        c.in[c.nin++] = nn__view_of(s->p);
+        c.in[c.nin++] = nn__view_of(s->p->grad);
+        for (j = 0; j < opt->states; j++) c.in[c.nin++] = nn__view_of(s->state[j]);
+        nn__run(nn, &c);
+        s->p->version++;
+        s->p->flags &= ~(unsigned)NN__T_GRAD_SET;
+    }
+}
+
+// =============================================================================================
+// >>passes   How one text becomes many kernels: this file includes itself, once per visit, with a few words set differently.
+// The visits end at the #else of `#ifndef NN__VISIT` at the top, so they see only >>words and >>ops:
+//
+//   HOST    shape rules, plans, builders, once              PLAIN   kernels that move data, once, plain C
+//   SIMD    kernels that compute, once per instruction set  f64     all kernels in double precision (NN_DOUBLE)
+//
+// Two classes of results (bit for bit the same within a class): F = fma, avx2, avx512, neon; N = scalar, and all PLAIN kernels.
+// Under NN_DETERMINISTIC nothing fuses, and the classes are one.
+// =============================================================================================
+typedef char nn__no_params;
+typedef int  nn__int;
+typedef struct nn__scalars       { float p, q; } nn__scalars;
+typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale; } nn__reduce_params;
+typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+
+// -- the host visit --
+#define NN__VISIT    0
+#define NN__IN_HOST  1
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  0
+#define NN__REAL     float
+#define NN__LANES    1
+#define NN__PASS     host
+#include NN_HEADER_FILENAME
+
+// -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
+NN__FLOAT_BEGIN
+#define NN__VISIT    1
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 1
+#define NN__IN_SIMD  0
+#define NN__REAL     float
+#define NN__LANES    1
+#define NN__PASS     f32
+#include NN_HEADER_FILENAME
+
+#define NN__VISIT    2
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    1
+#define NN__PASS     scalar
+#include NN_HEADER_FILENAME
+
+#ifdef NN_DOUBLE
+#define NN__VISIT    3
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 1
+#define NN__IN_SIMD  1
+#define NN__REAL     double
+#define NN__IS_F64   1
+#define NN__LANES    1
+#define NN__PASS     f64
+#include NN_HEADER_FILENAME
+#endif
+
+#if defined(NN_NO_SIMD) || !defined(NN__TARGET_BEGIN)
+#  define NN__HAVE_X86  0
+#  define NN__HAVE_NEON 0
+#elif defined(__x86_64__)
+#  define NN__HAVE_X86  1
+#  define NN__HAVE_NEON 0
+#elif defined(__aarch64__) && defined(__AARCH64EL__)
+#  define NN__HAVE_X86  0
+#  define NN__HAVE_NEON 1
+#else
+#  define NN__HAVE_X86  0
+#  define NN__HAVE_NEON 0
+#endif
+
+#if NN__HAVE_X86 && defined(NN_DOUBLE)                   // one lane, but fused: the plain-C twin of class F, for the tests
+NN__TARGET_BEGIN("fma")
+#define NN__VISIT    4
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    1
+#define NN__PASS     fma
+#define NN__FMA(a, b, c) __builtin_fmaf(a, b, c)
+#include NN_HEADER_FILENAME
+NN__TARGET_END
+#endif
+
+#if NN__HAVE_X86 && !defined(NN_NO_AVX2)
+NN__TARGET_BEGIN("avx2,fma")
+#define NN__VISIT    5
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    8
+#define NN__MR       6
+#define NN__PASS     avx2
+#define NN__FMA(a, b, c) ((V)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#define NN__SQRT(a)      ((V)_mm256_sqrt_ps((__m256)(a)))
+#include NN_HEADER_FILENAME
+NN__TARGET_END
+#endif
+
+#if NN__HAVE_X86 && !defined(NN_NO_AVX512)
+NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#define NN__VISIT    6
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    16
+#define NN__MR       12
+#define NN__PASS     avx512
+#define NN__FMA(a, b, c) ((V)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#define NN__SQRT(a)      ((V)_mm512_sqrt_ps((__m512)(a)))
+#include NN_HEADER_FILENAME
+NN__TARGET_END
+#endif
+
+#if NN__HAVE_NEON
+#define NN__VISIT    7
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    4
+#define NN__MR       8
+#define NN__PASS     neon
+#define NN__FMA(a, b, c) ((V)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+#define NN__SQRT(a)      ((V)vsqrtq_f32((float32x4_t)(a)))
+#include NN_HEADER_FILENAME
+#endif
+NN__FLOAT_END
+
+// -- the tables --
+#define NN__ROW_OP(name, keep, f, df)     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
+#define NN__ROW_OP2(name, keep, f, da, db) { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
+#define NN__NO_GRAD_SIMD         0
+#define NN__NO_GRAD_PLAIN        0
+#define NN__NO_GRAD_VIEW         0
+#define NN__NO_GRAD_SIMD_FORWARD  NN_OP_NO_GRAD
+#define NN__NO_GRAD_PLAIN_FORWARD NN_OP_NO_GRAD
+#define NN__ROW_OPS(name, kind, in, out, flags, keep, shape, plan, params) \
+    { #name, in, out, (flags) | NN__NO_GRAD_##kind, keep, shape, plan, NULL, NULL, NN_OP_##name, sizeof(params) },
+#define X NN_KEEP_IN(0)
+#define Y NN_KEEP_OUT(0)
+#define A NN_KEEP_IN(0)
+#define B NN_KEEP_IN(1)
+static const nn_op nn__ops[NN_OP_COUNT] = {
+    { "", 0, 0, NN_OP_NO_GRAD, 0, NULL, NULL, NULL, NULL, 0, 0 },
+    NN_UNARY_OPS(NN__ROW_OP) NN_UNARY1_OPS(NN__ROW_OP) NN_UNARY2_OPS(NN__ROW_OP) NN_BINARY_OPS(NN__ROW_OP2)
+    { "where", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(0), nn__where_shape, nn__binary_plan, NULL, NULL, NN_OP_where, sizeof(nn__no_params) },
+    NN_STRUCTURED_OPS(NN__ROW_OPS) };
+#undef X
+#undef Y
+#undef A
+#undef B
+static const nn_op *nn__op(int id) { return &nn__ops[id]; }
+
+#define NN__FWD(name, keep, f, df)       NN__CAT3(nn__, name##_fwd_, NN__T),
+#define NN__BWD(name, keep, f, df)       NN__CAT3(nn__, name##_bwd_, NN__T),
+#define NN__FWD2(name, keep, f, da, db)  NN__CAT3(nn__, name##_fwd_, NN__T),
+#define NN__BWD2(name, keep, f, da, db)  NN__CAT3(nn__, name##_bwd_, NN__T),
+#define NN__CAT3(a, b, c)  NN__CAT3_(a, b, c)
+#define NN__CAT3_(a, b, c) a##b##c
+#define NN__FWD_SIMD(name)          NN__CAT3(nn__, name##_fwd_, NN__T)
+#define NN__BWD_SIMD(name)          NN__CAT3(nn__, name##_bwd_, NN__T)
+#define NN__FWD_SIMD_FORWARD(name)  NN__CAT3(nn__, name##_fwd_, NN__T)
+#define NN__BWD_SIMD_FORWARD(name)  NULL
+#define NN__FWD_PLAIN(name)         NN__CAT3(nn__, name##_fwd_, NN__P)
+#define NN__BWD_PLAIN(name)         NN__CAT3(nn__, name##_bwd_, NN__P)
+#define NN__FWD_PLAIN_FORWARD(name) NN__CAT3(nn__, name##_fwd_, NN__P)
+#define NN__BWD_PLAIN_FORWARD(name) NULL
+#define NN__FWD_VIEW(name)          NULL
+#define NN__BWD_VIEW(name)          NN__CAT3(nn__, name##_bwd_, NN__T)
+#define NN__FWDS(name, kind, in, out, flags, keep, shape, plan, params) NN__FWD_##kind(name),
+#define NN__BWDS(name, kind, in, out, flags, keep, shape, plan, params) NN__BWD_##kind(name),
+#define NN__FORWARD_TABLE  { NULL, NN_UNARY_OPS(NN__FWD) NN_UNARY1_OPS(NN__FWD) NN_UNARY2_OPS(NN__FWD) NN_BINARY_OPS(NN__FWD2) NN__FWD_SIMD(where), NN_STRUCTURED_OPS(NN__FWDS) }
+#define NN__BACKWARD_TABLE { NULL, NN_UNARY_OPS(NN__BWD) NN_UNARY1_OPS(NN__BWD) NN_UNARY2_OPS(NN__BWD) NN_BINARY_OPS(NN__BWD2) NN__BWD_SIMD(where), NN_STRUCTURED_OPS(NN__BWDS) }
+
+#define NN__P f32
+#define NN__T scalar
+static const nn_exec nn__forward_scalar[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_scalar[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#if NN__HAVE_X86 && defined(NN_DOUBLE)
+#define NN__T fma
+static const nn_exec nn__forward_fma[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_fma[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#endif
+#if NN__HAVE_X86 && !defined(NN_NO_AVX2)
+#define NN__T avx2
+static const nn_exec nn__forward_avx2[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_avx2[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#endif
+#if NN__HAVE_X86 && !defined(NN_NO_AVX512)
+#define NN__T avx512
+static const nn_exec nn__forward_avx512[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_avx512[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#endif
+#if NN__HAVE_NEON
+#define NN__T neon
+static const nn_exec nn__forward_neon[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_neon[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#endif
+#undef NN__P
+#ifdef NN_DOUBLE
+#define NN__P f64
+#define NN__T f64
+static const nn_exec nn__forward_f64[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_f64[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#undef NN__P
+#endif
+
+// Best first. `needs` are the features that the processor must have.
+static const struct { nn__table table; int needs; } nn__tables[] = {
+#if NN__HAVE_X86 && !defined(NN_NO_AVX512)
+    { { "avx512", 16, NN_F32, nn__forward_avx512, nn__backward_avx512 }, NN__HAS_AVX512 },
+#endif
+#if NN__HAVE_X86 && !defined(NN_NO_AVX2)
+    { { "avx2",    8, NN_F32, nn__forward_avx2,   nn__backward_avx2 },   NN__HAS_AVX2 },
+#endif
+#if NN__HAVE_NEON
+    { { "neon",    4, NN_F32, nn__forward_neon,   nn__backward_neon },   NN__HAS_NEON },
+#endif
+    { { "scalar",  1, NN_F32, nn__forward_scalar, nn__backward_scalar }, 0 },
+#if NN__HAVE_X86 && defined(NN_DOUBLE)
+    { { "fma",     1, NN_F32, nn__forward_fma,    nn__backward_fma },    NN__HAS_FMA },
+#endif
+#ifdef NN_DOUBLE
+    { { "f64",     1, NN_F64, nn__forward_f64,    nn__backward_f64 },    0 },
+#endif
+};
+
+static const nn__table *nn__find_table(const char *isa, nn_dtype dtype)
+{
+    int has = nn__cpu_features();
+    size_t i;
+    const char *wish = isa ? isa : getenv("NN_ISA");
+    for (i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
+        if (nn__tables[i].table.dtype != dtype || (nn__tables[i].needs & has) != nn__tables[i].needs) continue;
+        if (wish && wish[0] && dtype == NN_F32 && strcmp(wish, nn__tables[i].table.isa)) continue;
+        return &nn__tables[i].table;
+    }
+    return NULL;
+}
+#endif // NN_IMPLEMENTATION
+
+#else // NN__VISIT: from here on the text is visited several times
+// =============================================================================================
+// >>words   The vocabulary of kernels. V is a vector of NN__LANES numbers (a plain number where that is 1), R one number.
+//
+//   C(1.5)  a constant   SEL(m, a, b)  m ? a : b per lane, m a comparison   FMA(a, b, c)  a * b + c, fused where the class allows
+//   LOAD STORE  SET1  ABS SQRT FLOOR ROUND EXP EXPM1 LOG LOG1P SIN COS TANH SIGMOID SOFTPLUS ERF POW
+//
+// + - * / and comparisons are written in infix. No word uses libm (sqrt apart), so their bits are the same everywhere; in the
+// f64 visit they are libm's, which makes the double kernels an independent check of the float ones.
+// =============================================================================================
+#if NN__IN_PLAIN || NN__IN_SIMD
+#define NN__K(name) NN__CAT(nn__##name, NN__PASS)
+#define R           NN__REAL
+#if NN__LANES > 1
+typedef float   NN__K(vector)  __attribute__((vector_size(4 * NN__LANES)));
+typedef int32_t NN__K(ivector) __attribute__((vector_size(4 * NN__LANES)));
+#define V            NN__K(vector)
+#define VI           NN__K(ivector)
+#define SEL(m, a, b) ((V)(((VI)(m) & (VI)(a)) | (~(VI)(m) & (VI)(b))))
+#define BITS(x)      ((VI)(x))
+#define FLOATS(i)    ((V)(i))
+#define SQRT(x)      NN__SQRT(x)
+NN__INLINE V NN__K(set1)(float s)          { V zero = { 0 }; return s - zero; }     // s - 0 folds to s; 0 + s would not (-0.0)
+NN__INLINE VI NN__K(iset1)(int32_t s)      { VI zero = { 0 }; return s - zero; }
+#define SET1(s)      NN__K(set1)(s)
+#define ISET1(s)     NN__K(iset1)(s)
+#define C(x)         SET1((float)(x))
+#else
+typedef R       NN__K(vector);
+typedef int32_t NN__K(ivector);
+#define V            NN__K(vector)
+#define VI           NN__K(ivector)
+#define SEL(m, a, b) ((m) ? (a) : (b))
+#define SET1(s)      (s)
+#define ISET1(s)     (s)
+#define C(x)         ((R)(x))
+#ifdef NN__IS_F64
+#define SQRT(x)      sqrt(x)
+#else
+#define SQRT(x)      sqrtf(x)
+NN__INLINE VI NN__K(bits)(V x)             { VI i; memcpy(&i, &x, sizeof i); return i; }
+NN__INLINE V  NN__K(floats)(VI i)          { V x; memcpy(&x, &i, sizeof x); return x; }
+#define BITS(x)      NN__K(bits)(x)
+#define FLOATS(i)    NN__K(floats)(i)
+#endif
+#endif
+#if !defined(NN__FMA) || defined(NN_DETERMINISTIC)
+#define FMA(a, b, c) ((a) * (b) + (c))
+#else
+#define FMA(a, b, c) NN__FMA(a, b, c)
+#endif
+#define LOAD(p)      NN__K(load)(p)
+#define STORE(p, v)  NN__K(store)(p, v)
+NN__INLINE V    NN__K(load)(const R *p)    { V v; memcpy(&v, p, sizeof v); return v; }
+NN__INLINE void NN__K(store)(R *p, V v)    { memcpy(p, &v, sizeof v); }
+
+#ifdef NN__IS_F64
+#define ABS(x)     fabs(x)
+#define FLOOR(x)   floor(x)
+#define ROUND(x)   rint(x)
+#define EXP(x)     exp(x)
+#define EXPM1(x)   expm1(x)
+#define LOG(x)     log(x)
+#define LOG1P(x)   log1p(x)
+#define SIN(x)     sin(x)
+#define COS(x)     cos(x)
+#define TANH(x)    tanh(x)
+#define ERF(x)     erf(x)
+#define POW(x, y)  pow(x, y)
+#else
+#define ABS(x)     NN__K(abs)(x)
+#define FLOOR(x)   NN__K(floor)(x)
+#define ROUND(x)   NN__K(round)(x)
+#define EXP(x)     NN__K(exp)(x)
+#define EXPM1(x)   NN__K(expm1)(x)
+#define LOG(x)     NN__K(log)(x)
+#define LOG1P(x)   NN__K(log1p)(x)
+#define SIN(x)     NN__K(sin)(x)
+#define COS(x)     NN__K(cos)(x)
+#define TANH(x)    NN__K(tanh)(x)
+#define ERF(x)     NN__K(erf)(x)
+#define POW(x, y)  NN__K(pow)(x, y)
+NN__INLINE V NN__K(abs)(V x)               { return FLOATS(BITS(x) & 0x7FFFFFFF); }
+NN__INLINE V NN__K(copysign)(V x, V s)     { return FLOATS((BITS(x) & 0x7FFFFFFF) | (BITS(s) & (int32_t)0x80000000)); }
+// Adding 1.5 * 2^23 rounds to an integer (to even at .5), which is then in the low bits.
+NN__INLINE V NN__K(round)(V x)
+{
+    V r = NN__K(copysign)((ABS(x) + C(8388608)) - C(8388608), x);
+    return SEL(ABS(x) < C(8388608), r, x);
+}
+NN__INLINE V NN__K(floor)(V x)
+{
+    V r = NN__K(round)(x);
+    return SEL(r > x, r - C(1), r);
+}
+// e^x = 2^n e^r, n = round(x / ln 2); ln 2 in two parts keeps r exact; 2^n in two factors reaches the denormals.
+NN__INLINE V NN__K(exp)(V x)
+{
+    V t = SEL(x > C(89), C(89), SEL(x < C(-104), C(-104), x)), m = FMA(t, C(1.44269504), C(12582912)), f = m - C(12582912), r, p;
+    VI n = BITS(m) - 0x4B400000, h = n >> 1;
+    r = FMA(f, C(-0.693145751953125), t);
+    r = FMA(f, C(-1.42860677e-6), r);
+    p = C(1.9875691500e-4);
+    p = FMA(p, r, C(1.3981999507e-3));
+    p = FMA(p, r, C(8.3334519073e-3));
+    p = FMA(p, r, C(4.1665795894e-2));
+    p = FMA(p, r, C(1.6666665459e-1));
+    p = FMA(p, r, C(5.0000001201e-1));
+    p = FMA(p, r * r, r) + C(1);
+    return p * FLOATS((h + 127) << 23) * FLOATS((n - h + 127) << 23);
+}
+NN__INLINE V NN__K(expm1)(V x)
+{
+    V r = x, p = C(1.0 / 5040);
+    p = FMA(p, r, C(1.0 / 720));
+    p = FMA(p, r, C(1.0 / 120));
+    p = FMA(p, r, C(1.0 / 24));
+    p = FMA(p, r, C(1.0 / 6));
+    p = FMA(p, r, C(0.5));
+    p = FMA(p, r * r, r);
+    return SEL(ABS(x) < C(0.4), p, EXP(x) - C(1));
+}
+// log x = n ln 2 + log m, m in [sqrt(1/2), sqrt(2))   (Cephes' polynomial)
+NN__INLINE V NN__K(log)(V x)
+{
+    V denormal = x * C(8388608), y = SEL(x < C(1.17549435e-38), denormal, x), bias = SEL(x < C(1.17549435e-38), C(23), C(0)), m, z, p, n;
+    VI i = BITS(y) - 0x3F3504F3;
+    n = C(0);
+    {
+        VI e = i >> 23;
+        n = FLOATS((e + 0x4B400000)) - C(12582912) - bias;
+        m = FLOATS((i & 0x7FFFFF) + 0x3F3504F3) - C(1);
+    }
+    z = m * m;
+    p = C(7.0376836292e-2);
+    p = FMA(p, m, C(-1.1514610310e-1));
+    p = FMA(p, m, C(1.1676998740e-1));
+    p = FMA(p, m, C(-1.2420140846e-1));
+    p = FMA(p, m, C(1.4249322787e-1));
+    p = FMA(p, m, C(-1.6668057665e-1));
+    p = FMA(p, m, C(2.0000714765e-1));
+    p = FMA(p, m, C(-2.4999993993e-1));
+    p = FMA(p, m, C(3.3333331174e-1));
+    p = p * m * z;
+    p = FMA(n, C(-2.12194440e-4), p);
+    p = FMA(C(-0.5), z, p);
+    p = FMA(n, C(0.693359375), m + p);
+    p = SEL(x == C(INFINITY), x, p);
+    p = SEL(x == C(0), C(-INFINITY), p);
+    return SEL(x >= C(0), p, C(NAN));
+}
+NN__INLINE V NN__K(log1p)(V x)
+{
+    V u = C(1) + x, d = u - C(1);
+    return SEL(d == C(0), x, SEL(u == C(INFINITY), u, LOG(u) * (x / d)));
+}
+NN__INLINE V NN__K(tanh)(V x)
+{
+    V a = ABS(x), e = EXPM1(C(2) * SEL(a > C(10), C(10), a));
+    return NN__K(copysign)(SEL(x == x, e / (e + C(2)), x), x);
+}
+NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
+{
+    V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c;
+    VI q = (BITS(m) + quarter) & 3;
+    r = FMA(f, C(-1.5703125), x);
+    r = FMA(f, C(-4.837512969970703125e-4), r);
+    r = FMA(f, C(-7.549789948768648e-8), r);
+    z = r * r;
+    s = FMA(FMA(FMA(C(-1.9515295891e-4), z, C(8.3321608736e-3)), z, C(-1.6666654611e-1)), z * r, r);
+    c = FMA(FMA(FMA(C(2.443315711809948e-5), z, C(-1.388731625493765e-3)), z, C(4.166664568298827e-2)), z * z, FMA(C(-0.5), z, C(1)));
+    s = SEL((q & 1) == 1, c, s);
+    return SEL((q & 2) == 2, -s, s);
+}
+NN__INLINE V NN__K(sin)(V x)               { return NN__K(sincos)(x, 0); }
+NN__INLINE V NN__K(cos)(V x)               { return NN__K(sincos)(x, 1); }
+NN__INLINE V NN__K(erf)(V x)
+{
+    V z = ABS(x), t = C(1) / (C(1) + C(0.5) * z), p = C(0.17087277);
+    p = FMA(p, t, C(-0.82215223));
+    p = FMA(p, t, C(1.48851587));
+    p = FMA(p, t, C(-1.13520398));
+    p = FMA(p, t, C(0.27886807));
+    p = FMA(p, t, C(-0.18628806));
+    p = FMA(p, t, C(0.09678418));
+    p = FMA(p, t, C(0.37409196));
+    p = FMA(p, t, C(1.00002368));
+    p = FMA(p, t, C(-1.26551223));
+    return NN__K(copysign)(C(1) - t * EXP(p - z * z), x);
+}
+NN__INLINE V NN__K(pow)(V x, V y)
+{
+    V a = ABS(x), p = EXP(y * LOG(a)), odd = C(1), half = y * C(0.5);
+    odd = SEL(FLOOR(half) == half, C(1), C(-1));
+    p = SEL(x < C(0), SEL(FLOOR(y) == y, p * odd, C(NAN)), p);
+    p = SEL(x == C(0), SEL(y > C(0), C(0), C(INFINITY)), p);
+    return SEL(y == C(0), C(1), SEL(y == C(1), x, SEL(y == C(2), x * x, p)));
+}
+#endif
+#define SIGMOID(x)  NN__K(sigmoid_word)(x)
+#define SOFTPLUS(x) NN__K(softplus_word)(x)
+#define GELU_TANH_GRAD(x) NN__K(gelu_tanh_grad)(x)
+#define MISH_GRAD(x)      NN__K(mish_grad)(x)
+NN__INLINE V NN__K(sigmoid_word)(V x)      { return C(1) / (C(1) + EXP(-x)); }
+NN__INLINE V NN__K(softplus_word)(V x)     { return SEL(x > C(0), x, C(0)) + LOG1P(EXP(-ABS(x))); }
+NN__INLINE V NN__K(gelu_tanh_grad)(V x)    // u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh u:  (1 + t) / 2 + x (1 - t^2) u' / 2
+{
+    V t = TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x));
+    return C(0.5) * (C(1) + t) + C(0.5) * x * (C(1) - t * t) * C(0.79788456080286535588) * (C(1) + C(0.134145) * x * x);
+}
+NN__INLINE V NN__K(mish_grad)(V x)         // t = tanh(softplus(x)):  t + x (1 - t^2) sigmoid(x)
+{
+    V t = TANH(SOFTPLUS(x));
+    return t + x * (C(1) - t * t) * SIGMOID(x);
+}
+#endif
+
+// =============================================================================================
+// >>ops   Every op is one block: formula; shape rule, plan and builder (HOST); forward and backward (SIMD or PLAIN).
+// A kernel is NN__FORWARD(name) or NN__BACKWARD(name): it gets the call c and its task t, and writes only what its task owns.
+// =============================================================================================
+#define NN__FORWARD(name)  static void NN__K(name##_fwd)(const nn_call *c, const nn_task *t)
+#define NN__BACKWARD(name) static void NN__K(name##_bwd)(const nn_call *c, const nn_task *t)
+
+// ---- plans and shape rules that many ops share -------------------------------------------------------
+#if NN__IN_HOST
+static size_t nn__real_bytes(const nn_call *c)      { return nn_dtype_bytes(c->nn->desc.dtype); }
+static void nn__one_task(nn_call *c)                { (void)c; }
+static int  nn__same_shape(nn_call *c)              { nn__like(&c->out[0], &c->in[0]); return 1; }
+static void nn__each_plan(nn_call *c)               { c->tasks[0] = nn__task_count(nn_view_count(&c->out[0]), 8); }
+
+static int nn__same_dims(const nn_view *a, const nn_view *b)
+{
+    return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape);
+}
+
+// NumPy: align at the last dimension; sizes must be equal or 1.
+static int nn__broadcast_into(nn_call *c, int64_t *shape, int *ndim, const nn_view *b)
+{
+    int i, n = *ndim > b->ndim ? *ndim : b->ndim;
+    int64_t r[NN_MAX_DIMS];
+    for (i = 1; i <= n; i++) {
+        int64_t p = i <= *ndim ? shape[*ndim - i] : 1, q = i <= b->ndim ? b->shape[b->ndim - i] : 1;
+        if (p != q && p != 1 && q != 1) {
+            nn_fail(c->nn, "%s: shapes do not broadcast: %s and %s", c->op->name, nn__dims_text(*ndim, shape).s, NN__SHAPE_OF(b));
+            return 0;
+        }
+        r[n - i] = p == 1 ? q : p;
+    }
+    memcpy(shape, r, sizeof r);
+    *ndim = n;
+    return 1;
+}
+
+static int nn__broadcast_shape(nn_call *c)
+{
+    int64_t shape[NN_MAX_DIMS] = { 0 };
+    int i, ndim = c->in[0].ndim;
+    memcpy(shape, c->in[0].shape, sizeof shape);
+    for (i = 1; i < c->nin; i++) if (!nn__broadcast_into(c, shape, &ndim, &c->in[i])) return 0;
+    nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, ndim, shape);
+    return 1;
+}
+
+// Elementwise with broadcasting. Backward of a broadcast operand: phase 0 computes its gradient at full size, phase 1 sums it.
+static void nn__binary_plan(nn_call *c)
+{
+    int64_t n = nn_view_count(&c->out[0]), most = 1;
+    int i;
+    c->tasks[0] = nn__task_count(n, 8);
+    if (c->pass == NN_FORWARD) return;
+    for (i = 0; i < c->nin; i++) {
+        if (!c->din[i].data || nn__same_dims(&c->in[i], &c->out[0])) continue;
+        c->phases = 2;
+        c->shared_bytes += nn__round_up((size_t)n * nn__real_bytes(c));
+        most = nn__max(most, nn_view_count(&c->din[i]));
+    }
+    c->tasks[1] = nn__max(1, nn__min(nn__task_count(n, 4), most / 16));
+}
+#endif
+
+#if NN__IN_SIMD
+// The strides of v as seen from a result of shape `like`: 0 where v is broadcast.
+NN__INLINE nn_view NN__K(broadcast)(const nn_view *v, const nn_view *like)
+{
+    nn_view r = *like;
+    int i, lead = like->ndim - v->ndim;
+    r.data = v->data;
+    r.dtype = v->dtype;
+    for (i = 0; i < like->ndim; i++) r.stride[i] = i < lead || (v->shape[i - lead] == 1 && like->shape[i] != 1) ? 0 : v->stride[i - lead];
+    return r;
+}
+
+typedef void (*NN__K(row))(int64_t n, R *y, const R *const *in, const R *p);   // y[i] = f(in[0][i], ...), all contiguous
+enum { NN__K(block) = 256 };
+
+// out[i] (+)= f(in[0][i], in[1][i], ...) for the elements begin..end of out in logical order. Operands of any strides, all of out's
+// shape (see broadcast). What is not contiguous goes through small blocks on the stack, so that f always sees contiguous rows.
+static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, int nin, int64_t begin, int64_t end, NN__K(row) f, const R *p)
+{
+    int64_t shape[NN_MAX_DIMS], stride[6][NN_MAX_DIMS], inner, at, i, j;
+    R buffer[6][NN__K(block)];
+    const R *data[5], *row[5];
+    int n = 0, d, k, direct = !add;
+    for (d = 0; d < out->ndim; d++) {                    // drop sizes 1, join dimensions that are one run for every operand
+        int join = n > 0;
+        if (out->shape[d] == 1) continue;
+        for (k = 0; k <= nin; k++) stride[k][n] = k < nin ? in[k]->stride[d] : out->stride[d];
+        for (k = 0; join && k <= nin; k++) join = stride[k][n - 1] == stride[k][n] * out->shape[d];
+        if (join) for (k = 0; k <= nin; k++) stride[k][n - 1] = stride[k][n];
+        if (join) shape[n - 1] *= out->shape[d]; else shape[n++] = out->shape[d];
+    }
+    if (n == 0) { shape[0] = 1; for (k = 0; k <= nin; k++) stride[k][0] = 1; n = 1; }
+    for (k = 0; k < nin; k++) data[k] = (const R *)in[k]->data;
+    for (k = 0; k <= nin; k++) if (stride[k][n - 1] != 1) direct = 0;
+    inner = shape[n - 1];
+    for (at = begin; at < end;) {
+        int64_t off[6], rest = at / inner, first = at % inner, run = nn__min(inner - first, end - at);
+        R *y;
+        for (k = 0; k <= nin; k++) off[k] = first * stride[k][n - 1];
+        for (d = n - 2; d >= 0; d--) {
+            for (k = 0; k <= nin; k++) off[k] += rest % shape[d] * stride[k][d];
+            rest /= shape[d];
+        }
+        y = (R *)out->data + off[nin];
+        at += run;
+        if (direct) {
+            for (k = 0; k < nin; k++) row[k] = data[k] + off[k];
+            f(run, y, row, p);
+            continue;
+        }
+        for (i = 0; i < run; i += NN__K(block)) {
+            int64_t m = nn__min(run - i, NN__K(block)), s = stride[nin][n - 1];
+            for (k = 0; k < nin; k++) {
+                int64_t q = stride[k][n - 1];
+                const R *x = data[k] + off[k] + i * q;
+                row[k] = q == 1 ? x : buffer[k];
+                if (q == 0)      for (j = 0; j < m; j++) buffer[k][j] = *x;
+                else if (q != 1) for (j = 0; j < m; j++) buffer[k][j] = x[j * q];
+            }
+            if (!add && s == 1) { f(m, y + i, row, p); continue; }
+            f(m, buffer[5], row, p);
+            if (add) for (j = 0; j < m; j++) y[(i + j) * s] += buffer[5][j];
+            else     for (j = 0; j < m; j++) y[(i + j) * s]  = buffer[5][j];
+        }
+    }
+}
+
+// Loops over contiguous rows; the op's formula is inlined into them. A last incomplete vector goes through the stack.
+NN__INLINE V NN__K(load_part)(const R *p, int64_t n)
+{
+    R part[NN__LANES] = { 0 };
+    memcpy(part, p, (size_t)n * sizeof *p);
+    return LOAD(part);
+}
+NN__INLINE void NN__K(store_part)(R *p, V v, int64_t n)
+{
+    R part[NN__LANES];
+    STORE(part, v);
+    memcpy(p, part, (size_t)n * sizeof *p);
+}
+NN__INLINE void NN__K(map1)(int64_t n, R *y, const R *a, const R *p, V (*f)(V, V, V))
+{
+    V v = SET1(p[0]), w = SET1(p[1]);
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), v, w));
+    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), v, w), n - i);
+}
+NN__INLINE void NN__K(map2)(int64_t n, R *y, const R *a, const R *b, V (*f)(V, V))
+{
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), LOAD(b + i)));
+    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i)), n - i);
+}
+NN__INLINE void NN__K(map3)(int64_t n, R *y, const R *a, const R *b, const R *c, const R *p, V (*f)(V, V, V, V, V))
+{
+    V v = SET1(p[0]), w = SET1(p[1]);
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), LOAD(b + i), LOAD(c + i), v, w));
+    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i), NN__K(load_part)(c + i, n - i), v, w), n - i);
+}
+NN__INLINE void NN__K(map4)(int64_t n, R *y, const R *a, const R *b, const R *c, const R *e, V (*f)(V, V, V, V))
+{
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), LOAD(b + i), LOAD(c + i), LOAD(e + i)));
+    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i),
+                                          NN__K(load_part)(c + i, n - i), NN__K(load_part)(e + i, n - i)), n - i);
+}
+
+static void NN__K(identity_row)(int64_t n, R *y, const R *const *in, const R *p) { (void)p; memcpy(y, in[0], (size_t)n * sizeof *y); }
+
+// y (+)= sum of x over the dimensions where y has stride 0; y has x's shape, and only positions begin..end of its kept dimensions are
+// written. The order of summation depends on the shape of x alone: chunks of 128, then the chunks.
+static void NN__K(sum_to)(const nn_view *x, const nn_view *y, int add, R scale, int64_t begin, int64_t end)
+{
+    int64_t ks[NN_MAX_DIMS], kx[NN_MAX_DIMS], ky[NN_MAX_DIMS], rs[NN_MAX_DIMS], rx[NN_MAX_DIMS], terms = 1, inner, at, i, j, r;
+    int nk = 0, nr = 0, d;
+    enum { columns = 64, lanes = 16 };
+    for (d = 0; d < x->ndim; d++) {
+        if (x->shape[d] == 1) continue;
+        if (y->stride[d] == 0) { rs[nr] = x->shape[d]; rx[nr++] = x->stride[d]; terms *= x->shape[d]; }
+        else { ks[nk] = x->shape[d]; kx[nk] = x->stride[d]; ky[nk++] = y->stride[d]; }
+    }
+    if (nr == 0) { rs[0] = 1; rx[0] = 0; nr = 1; }
+    inner = nk ? ks[nk - 1] : 1;
+    for (at = begin; at < end;) {                        // `columns` neighbouring results at a time
+        R total[columns], part[columns];
+        int64_t first = at % inner, n = nn__min(nn__min(inner - first, end - at), columns), rest = at / inner, offset = 0, to = 0;
+        int64_t stride = nk ? kx[nk - 1] : 0;
+        const R *p;
+        offset = first * stride;
+        to = nk ? first * ky[nk - 1] : 0;
+        for (d = nk - 2; d >= 0; d--) { offset += rest % ks[d] * kx[d]; to += rest % ks[d] * ky[d]; rest /= ks[d]; }
+        p = (const R *)x->data + offset;
+        for (j = 0; j < n; j++) total[j] = part[j] = 0;
+        if (rx[nr - 1] == 1 && rs[nr - 1] >= lanes) {    // the summed numbers lie side by side: 16 partial sums, whatever the vector width
+            int64_t run = rs[nr - 1], runs = terms / run;
+            for (j = 0; j < n; j++) for (r = 0; r < runs; r++) {
+                const R *q = p + j * stride;
+                int64_t k = r, s;
+                R acc[lanes] = { 0 }, tail = 0;
+                for (d = nr - 2; d >= 0; d--) { q += k % rs[d] * rx[d]; k /= rs[d]; }
+                for (s = 0; s + lanes <= run; s += lanes * 128) {
+                    R chunk[lanes] = { 0 };
+                    int64_t stop = nn__min(run - run % lanes, s + lanes * 128);
+#if NN__LANES > 1
+                    V v[lanes / NN__LANES];
+                    for (k = 0; k < lanes / NN__LANES; k++) v[k] = SET1(0.0f);
+                    for (i = s; i < stop; i += lanes) NN__UNROLL for (k = 0; k < lanes / NN__LANES; k++) v[k] += LOAD(q + i + k * NN__LANES);
+                    for (k = 0; k < lanes / NN__LANES; k++) STORE(chunk + k * NN__LANES, v[k]);
+#else
+                    for (i = s; i < stop; i += lanes) for (k = 0; k < lanes; k++) chunk[k] += q[i + k];
+#endif
+                    for (k = 0; k < lanes; k++) acc[k] += chunk[k];
+                }
+                for (s = run - run % lanes; s < run; s++) tail += q[s];
+                for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) acc[i] += acc[i + k];
+                part[j] += acc[0] + tail;
+                if (r % 128 == 127) { total[j] += part[j]; part[j] = 0; }
+            }
+        } else for (r = 0; r < terms; r++) {
+            const R *q = p;
+            int64_t k = r;
+            for (d = nr - 1; d >= 0; d--) { q += k % rs[d] * rx[d]; k /= rs[d]; }
+            for (j = 0; j < n; j++) part[j] += q[j * stride];
+            if (r % 128 == 127) for (j = 0; j < n; j++) { total[j] += part[j]; part[j] = 0; }
+        }
+        for (j = 0; j < n; j++) {
+            R *z = (R *)y->data + to + (nk ? j * ky[nk - 1] : 0), s = (total[j] + part[j]) * scale;
+            *z = add ? *z + s : s;
+        }
+        at += n;
+    }
+}
+#endif
+
+// ---- elementwise: the rows of NN_UNARY_OPS, NN_UNARY1_OPS, NN_UNARY2_OPS -----------------------------
+#if NN__IN_HOST
+#define NN__X(name, keep, f, df) NN_API nn_tensor *nn_##name(nn_tensor *x) \
+    { nn__scalars s = { 0, 0 }; return nn__apply1(NN_OP_##name, x, &s); }
+NN_UNARY_OPS(NN__X)
+#undef NN__X
+#define NN__X(name, keep, f, df) NN_API nn_tensor *nn_##name(nn_tensor *x, float p) \
+    { nn__scalars s = { 0, 0 }; s.p = p; return nn__apply1(NN_OP_##name, x, &s); }
+NN_UNARY1_OPS(NN__X)
+#undef NN__X
+#define NN__X(name, keep, f, df) NN_API nn_tensor *nn_##name(nn_tensor *x, float p, float q) \
+    { nn__scalars s = { 0, 0 }; s.p = p; s.q = q; return nn__apply1(NN_OP_##name, x, &s); }
+NN_UNARY2_OPS(NN__X)
+#undef NN__X
+#endif
+#if NN__IN_SIMD
+static void NN__K(unary_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
+{
+    const nn__scalars *s = (const nn__scalars *)c->params;
+    const nn_view *in[1];
+    int64_t n = nn_view_count(&c->out[0]);
+    R p[2];
+    p[0] = s->p; p[1] = s->q;
+    in[0] = &c->in[0];
+    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), f, p);
+}
+static void NN__K(unary_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df)
+{
+    const nn__scalars *s = (const nn__scalars *)c->params;
+    const nn_view *in[3];
+    int64_t n = nn_view_count(&c->out[0]);
+    R p[2];
+    p[0] = s->p; p[1] = s->q;
+    in[0] = c->in[0].data  ? &c->in[0]  : &c->dout[0];   // what was not kept is not read by df
+    in[1] = c->out[0].data ? &c->out[0] : &c->dout[0];
+    in[2] = &c->dout[0];
+    NN__K(each)(&c->din[0], c->add & 1, in, 3, nn__task_begin(n, t), nn__task_end(n, t), df, p);
+}
+#define NN__X(name, keep, f, df) \
+    NN__INLINE V NN__K(name##_f)(V x, V p, V q)              { (void)x; (void)p; (void)q; return f; } \
+    NN__INLINE V NN__K(name##_d)(V x, V y, V dy, V p, V q)   { (void)x; (void)y; (void)dy; (void)p; (void)q; return df; } \
+    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map1)(n, y, in[0], p, NN__K(name##_f)); } \
+    static void NN__K(name##_drow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_d)); } \
+    NN__FORWARD(name)  { NN__K(unary_fwd)(c, t, NN__K(name##_row)); } \
+    NN__BACKWARD(name) { NN__K(unary_bwd)(c, t, NN__K(name##_drow)); }
+NN_UNARY_OPS(NN__X)
+NN_UNARY1_OPS(NN__X)
+NN_UNARY2_OPS(NN__X)
+#undef NN__X
+#endif
+
+// ---- elementwise with broadcasting: the rows of NN_BINARY_OPS, and where ------------------------------
+#if NN__IN_HOST
+#define NN__X(name, keep, f, da, db) NN_API nn_tensor *nn_##name(nn_tensor *a, nn_tensor *b) { return nn__apply2(NN_OP_##name, a, b, NULL); }
+NN_BINARY_OPS(NN__X)
+#undef NN__X
+static int nn__where_shape(nn_call *c) { return nn__broadcast_shape(c); }
+NN_API nn_tensor *nn_where(nn_tensor *condition, nn_tensor *a, nn_tensor *b)
+{
+    nn_context *nn = condition ? condition->nn : NULL;
+    if (condition && nn__check(nn, condition, "where") && condition->dtype != (int)nn->desc.dtype) condition = nn_cast(condition, nn->desc.dtype);
+    return nn__apply3(NN_OP_where, condition, a, b, NULL);
+}
+#endif
+#if NN__IN_SIMD
+static void NN__K(broadcast_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
+{
+    nn_view v[3];
+    const nn_view *in[3];
+    int64_t n = nn_view_count(&c->out[0]);
+    int i;
+    for (i = 0; i < c->nin; i++) { v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]); in[i] = &v[i]; }
+    NN__K(each)(&c->out[0], 0, in, c->nin, nn__task_begin(n, t), nn__task_end(n, t), f, NULL);
+}
+// Gradients of all operands; df[i] may be NULL. An operand that was broadcast gets its gradient by way of c->shared.
+static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K(row) *df)
+{
+    nn_view v[3], full;
+    const nn_view *in[5];
+    int64_t n = nn_view_count(&c->out[0]), begin, end;
+    R *temp = (R *)c->shared;
+    int i, m = c->nin;
+    for (i = 0; i < m; i++) {
+        v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]);
+        in[i] = c->in[i].data ? &v[i] : &c->dout[0];
+    }
+    in[m] = c->out[0].data ? &c->out[0] : &c->dout[0];
+    in[m + 1] = &c->dout[0];
+    for (i = 0; i < m; i++) {
+        int reduce = c->din[i].ndim != c->out[0].ndim || memcmp(c->din[i].shape, c->out[0].shape, (size_t)c->out[0].ndim * sizeof(int64_t));
+        if (!c->din[i].data || !df[i]) continue;
+        full = reduce ? c->dout[0] : c->din[i];          // dout is contiguous: so is the temporary
+        if (reduce) full.data = temp;
+        if (t->phase == 0) {
+            begin = nn__task_begin(n, t);
+            end = nn__task_end(n, t);
+            NN__K(each)(&full, reduce ? 0 : (int)(c->add >> i & 1), in, m + 2, begin, end, df[i], NULL);
+        } else if (reduce) {
+            nn_view to = NN__K(broadcast)(&c->din[i], &full);
+            int64_t kept = nn_view_count(&c->din[i]);
+            NN__K(sum_to)(&full, &to, (int)(c->add >> i & 1), 1, nn__task_begin(kept, t), nn__task_end(kept, t));
+        }
+        if (reduce) temp = (R *)(void *)((char *)temp + nn__round_up((size_t)n * sizeof(R)));
+    }
+}
+#define NN__X(name, keep, f, da, db) \
+    NN__INLINE V NN__K(name##_f)(V a, V b)                   { (void)a; (void)b; return f; } \
+    NN__INLINE V NN__K(name##_da)(V a, V b, V y, V dy)       { (void)a; (void)b; (void)y; (void)dy; return da; } \
+    NN__INLINE V NN__K(name##_db)(V a, V b, V y, V dy)       { (void)a; (void)b; (void)y; (void)dy; return db; } \
+    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)    { (void)p; NN__K(map2)(n, y, in[0], in[1], NN__K(name##_f)); } \
+    static void NN__K(name##_darow)(int64_t n, R *da_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, da_, in[0], in[1], in[2], in[3], NN__K(name##_da)); } \
+    static void NN__K(name##_dbrow)(int64_t n, R *db_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, db_, in[0], in[1], in[2], in[3], NN__K(name##_db)); } \
+    NN__FORWARD(name)  { NN__K(broadcast_fwd)(c, t, NN__K(name##_row)); } \
+    NN__BACKWARD(name) { NN__K(row) df[2]; df[0] = NN__K(name##_darow); df[1] = NN__K(name##_dbrow); NN__K(broadcast_bwd)(c, t, df); }
+NN_BINARY_OPS(NN__X)
+#undef NN__X
+
+static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)
+{
+    int64_t i;
+    (void)p;
+    for (i = 0; i < n; i++) y[i] = in[0][i] != 0 ? in[1][i] : in[2][i];
+}
+static void NN__K(where_darow)(int64_t n, R *da, const R *const *in, const R *p)     // in: condition, a, b, y, dy
+{
+    int64_t i;
+    (void)p;
+    for (i = 0; i < n; i++) da[i] = in[0][i] != 0 ? in[4][i] : 0;
+}
+static void NN__K(where_dbrow)(int64_t n, R *db, const R *const *in, const R *p)
+{
+    int64_t i;
+    (void)p;
+    for (i = 0; i < n; i++) db[i] = in[0][i] != 0 ? 0 : in[4][i];
+}
+static void NN__K(where_dcrow)(int64_t n, R *dc, const R *const *in, const R *p)     // a condition has no slope
+{
+    int64_t i;
+    (void)in; (void)p;
+    for (i = 0; i < n; i++) dc[i] = 0;
+}
+NN__FORWARD(where)  { NN__K(broadcast_fwd)(c, t, NN__K(where_row)); }
+NN__BACKWARD(where)
+{
+    NN__K(row) df[3];
+    df[0] = NN__K(where_dcrow); df[1] = NN__K(where_darow); df[2] = NN__K(where_dbrow);
+    NN__K(broadcast_bwd)(c, t, df);
+}
+#endif
+
+// ---- copy, cast, fill, random: memory to memory, any strides -------------------------------------------
+#if NN__IN_HOST
+static int nn__cast_shape(nn_call *c)
+{
+    nn__set_shape(&c->out[0], *(const int *)c->params, c->in[0].ndim, c->in[0].shape);
+    return 1;
+}
+NN_API nn_tensor *nn_cast(nn_tensor *x, nn_dtype dtype)
+{
+    int to = (int)dtype;
+    if (x && !nn__dead(x) && x->dtype == to) return x;
+    return nn__apply1(NN_OP_cast, x, &to);
+}
+NN_API nn_tensor *nn_contiguous(nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *t;
+    if (!nn__check(nn, x, "nn_contiguous")) return nn__inert(nn);
+    if (nn__contiguous_tensor(x)) return x;
+    if (x->dtype == (int)nn->desc.dtype) return nn__apply1(NN_OP_contiguous, x, NULL);
+    t = nn__alloc_tensor(nn, 0, (nn_dtype)x->dtype, x->ndim, x->shape);   // other dtypes have no gradient
+    if (!nn__dead(t)) nn__copy_view(nn, nn__view_of(t), nn__view_of(x));
+    return t;
+}
+// A stream of numbers in the current step: the same wherever and however it is computed.
+static nn_tensor *nn__random_tensor(nn_context *nn, nn_shape shape, int kind, double a, double b)
+{
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 0, nn->desc.dtype, shape.ndim, shape.d) : nn__inert(nn);
+    if (!nn__dead(t)) nn__randomize(nn, nn__view_of(t), nn->random_step, nn__ordinal(NN__DOMAIN_OP, nn->ordinal++), kind, a, b, 0, 0);
+    return t;
+}
+NN_API nn_tensor *nn_rand(nn_context *nn, nn_shape shape, float low, float high)  { return nn__random_tensor(nn, shape, NN__UNIFORM, low, high); }
+NN_API nn_tensor *nn_randn(nn_context *nn, nn_shape shape, float mean, float std) { return nn__random_tensor(nn, shape, NN__NORMAL, mean, std); }
+#endif
+#if NN__IN_PLAIN
+// Offset in elements of logical element i of v.
+NN__INLINE int64_t NN__K(offset)(const nn_view *v, int64_t i)
+{
+    int64_t o = 0;
+    int d;
+    for (d = v->ndim - 1; d >= 0; d--) { o += i % v->shape[d] * v->stride[d]; i /= v->shape[d]; }
+    return o;
+}
+
+static void NN__K(half_bits)(const void *p, int bf16, double *to)      // IEEE binary16 or bfloat16 -> double
+{
+    uint16_t h;
+    uint32_t w;
+    float f;
+    memcpy(&h, p, 2);
+    if (bf16) { w = (uint32_t)h << 16; memcpy(&f, &w, 4); *to = f; return; }
+    {
+        int e = h >> 10 & 31, m = h & 1023, s = h >> 15;
+        double v = e == 31 ? (m ? (double)NAN : (double)INFINITY) : e ? ldexp(1.0 + m / 1024.0, e - 15) : ldexp(m / 1024.0, -14);
+        *to = s ? -v : v;
+    }
+}
+static uint16_t NN__K(to_bf16)(float f)                  // round to nearest, ties to even
+{
+    uint32_t w;
+    memcpy(&w, &f, 4);
+    if ((w & 0x7FFFFFFF) > 0x7F800000) return (uint16_t)(w >> 16 | 64);
+    return (uint16_t)((w + 0x7FFF + (w >> 16 & 1)) >> 16);
+}
+static uint16_t NN__K(to_f16)(float f)
+{
+    uint32_t w, sign, m;
+    int e;
+    memcpy(&w, &f, 4);
+    sign = w >> 16 & 0x8000;
+    w &= 0x7FFFFFFF;
+    if (w > 0x7F800000) return (uint16_t)(sign | 0x7E00);
+    if (w >= 0x477FF000) return (uint16_t)(sign | 0x7C00);   // rounds to infinity
+    if (w < 0x33000000) return (uint16_t)sign;               // rounds to zero
+    e = (int)(w >> 23) - 112;
+    m = (w & 0x7FFFFF) | 0x800000;
+    if (e > 0) {
+        w = ((uint32_t)e << 10) + ((m & 0x7FFFFF) >> 13);
+        m = m & 0x1FFF;
+        return (uint16_t)(sign | (w + (m > 0x1000 || (m == 0x1000 && (w & 1)))));
+    } else {
+        int shift = 14 - e;
+        uint32_t rest = m & ((1u << shift) - 1), half = 1u << (shift - 1);
+        w = m >> shift;
+        return (uint16_t)(sign | (w + (rest > half || (rest == half && (w & 1)))));
+    }
+}
+
+static double NN__K(get)(const nn_view *v, int64_t at)
+{
+    const char *p = (const char *)v->data + at * (int64_t)nn_dtype_bytes((nn_dtype)v->dtype);
+    double d = 0;
+    switch (v->dtype) {
+    case NN_F32:  { float f;   memcpy(&f, p, 4); return f; }
+    case NN_F64:  memcpy(&d, p, 8); return d;
+    case NN_F16:  NN__K(half_bits)(p, 0, &d); return d;
+    case NN_BF16: NN__K(half_bits)(p, 1, &d); return d;
+    case NN_I8:   return *(const int8_t *)p;
+    case NN_U8:   return *(const uint8_t *)p;
+    case NN_BOOL: return *p != 0;
+    case NN_I32:  { int32_t i; memcpy(&i, p, 4); return i; }
+    case NN_I64:  { int64_t i; memcpy(&i, p, 8); return (double)i; }
+    }
+    return d;
+}
+
+// Integers saturate, and NaN becomes 0: no conversion is undefined.
+static int64_t NN__K(to_int)(double d, double low, double high, int64_t least, int64_t most)
+{
+    if (!(d == d)) return 0;
+    if (d <= low) return least;
+    if (d >= high) return most;
+    return (int64_t)d;
+}
+static void NN__K(put)(const nn_view *v, int64_t at, double d)
+{
+    char *p = (char *)v->data + at * (int64_t)nn_dtype_bytes((nn_dtype)v->dtype);
+    switch (v->dtype) {
+    case NN_F32:  { float f = (float)d; memcpy(p, &f, 4); break; }
+    case NN_F64:  memcpy(p, &d, 8); break;
+    case NN_F16:  { uint16_t h = NN__K(to_f16)((float)d);  memcpy(p, &h, 2); break; }
+    case NN_BF16: { uint16_t h = NN__K(to_bf16)((float)d); memcpy(p, &h, 2); break; }
+    case NN_I8:   *(int8_t *)p  = (int8_t)NN__K(to_int)(d, -128, 127, -128, 127); break;
+    case NN_U8:   *(uint8_t *)p = (uint8_t)NN__K(to_int)(d, 0, 255, 0, 255); break;
+    case NN_BOOL: *p = (char)(d != 0); break;
+    case NN_I32:  { int32_t i = (int32_t)NN__K(to_int)(d, -2147483648.0, 2147483647.0, INT32_MIN, INT32_MAX); memcpy(p, &i, 4); break; }
+    case NN_I64:  { int64_t i = NN__K(to_int)(d, -9223372036854775808.0, 9223372036854775807.0, INT64_MIN, INT64_MAX); memcpy(p, &i, 8); break; }
+    }
+}
+NN__UNUSED static int64_t NN__K(get_int)(const nn_view *v, int64_t at)   // an index: i32 or i64 exactly, others truncated
+{
+    int64_t i;
+    if (v->dtype != NN_I64) return NN__K(to_int)(NN__K(get)(v, at), -9.2e18, 9.2e18, INT64_MIN, INT64_MAX);
+    memcpy(&i, (const int64_t *)v->data + at, 8);
+    return i;
+}
+
+NN__FORWARD(copy)                    // same dtype, any strides
+{
+    const nn_view *x = &c->in[0], *y = &c->out[0];
+    size_t e = nn_dtype_bytes((nn_dtype)x->dtype);
+    int64_t n = nn_view_count(x), run = x->ndim ? x->shape[x->ndim - 1] : 1, i, j;
+    (void)t;
+    if (nn__contiguous_view(x) && nn__contiguous_view(y)) { if (n) memmove(y->data, x->data, (size_t)n * e); return; }
+    for (i = 0; i < n; i += run) {
+        const char *p = (const char *)x->data + NN__K(offset)(x, i) * (int64_t)e;
+        char *q = (char *)y->data + NN__K(offset)(y, i) * (int64_t)e;
+        int64_t sp = x->ndim ? x->stride[x->ndim - 1] * (int64_t)e : 0, sq = y->ndim ? y->stride[y->ndim - 1] * (int64_t)e : 0;
+        if (sp == (int64_t)e && sq == (int64_t)e) memcpy(q, p, (size_t)run * e);
+        else for (j = 0; j < run; j++) memcpy(q + j * sq, p + j * sp, e);
+    }
+}
+
+NN__FORWARD(cast)
+{
+    int64_t n = nn_view_count(&c->in[0]), i;
+    int ints = c->in[0].dtype == NN_I64 && c->out[0].dtype == NN_I64;
+    (void)t;
+    if (ints) { NN__K(copy_fwd)(c, t); return; }
+    for (i = 0; i < n; i++) NN__K(put)(&c->out[0], NN__K(offset)(&c->out[0], i), NN__K(get)(&c->in[0], NN__K(offset)(&c->in[0], i)));
+}
+NN__BACKWARD(cast)
+{
+    const nn_view *x = &c->din[0], *y = &c->dout[0];
+    int64_t n = nn_view_count(x), i;
+    (void)t;
+    for (i = 0; i < n; i++) {
+        int64_t at = NN__K(offset)(x, i);
+        NN__K(put)(x, at, NN__K(get)(y, NN__K(offset)(y, i)) + (c->add & 1 ? NN__K(get)(x, at) : 0));
+    }
+}
+
+NN__FORWARD(fill)
+{
+    double v = *(const double *)c->params;
+    const nn_view *y = &c->out[0];
+    int64_t n = nn_view_count(y), i;
+    size_t e = nn_dtype_bytes((nn_dtype)y->dtype);
+    (void)t;
+    if (!n) return;
+    if (nn__contiguous_view(y) && v == 0 && !signbit(v)) { memset(y->data, 0, (size_t)n * e); return; }
+    for (i = 0; i < n; i++) NN__K(put)(y, NN__K(offset)(y, i), v);
+}
+
+// Numbers 4 j .. 4 j + 3 come from one Philox block. Uniform: 24 bits. Normal: Box & Muller 1958, in our own log, cos and sin.
+NN__FORWARD(random)
+{
+    const nn__random_params *p = (const nn__random_params *)c->params;
+    const nn_view *y = &c->out[0];
+    int64_t n = nn_view_count(y), i;
+    int k;
+    (void)t;
+    for (i = 0; i < n; i += 4) {
+        uint32_t r[4];
+        float z[4];
+        nn__philox(c->seed, c->step, c->ordinal, (uint64_t)(i / 4), r);
+        for (k = 0; k < 4; k++) z[k] = (float)(r[k] >> 8) * (1.0f / 16777216.0f);
+        if (p->kind != NN__UNIFORM) for (k = 0; k < 4; k += 2) {
+            R u = (R)(1.0f - z[k]), radius = SQRT(C(-2) * LOG(u)), angle = (R)(6.28318530717958647692 * (double)z[k + 1]);
+            z[k] = (float)(radius * COS(angle));
+            z[k + 1] = (float)(radius * SIN(angle));
+        }
+        for (k = 0; k < 4 && i + k < n; k++) {
+            double v = p->kind == NN__UNIFORM ? p->a + (p->b - p->a) * (double)z[k] : p->a + p->b * (double)z[k];
+            uint64_t again = 1;
+            while (p->kind == NN__TRUNC_NORMAL && !(v >= p->low && v <= p->high) && again < 1000) {     // rejection
+                nn__philox(c->seed, c->step, c->ordinal, (uint64_t)(i + k) | again++ << 40, r);
+                v = (double)SQRT(C(-2) * LOG((R)(1.0f - (float)(r[0] >> 8) * (1.0f / 16777216.0f))));
+                v = p->a + p->b * v * (double)COS((R)(6.28318530717958647692 * (double)(r[1] >> 8) * (1.0 / 16777216.0)));
+            }
+            NN__K(put)(y, NN__K(offset)(y, i + k), v);
+        }
+    }
+}
+#endif
+#if NN__IN_SIMD
+NN__FORWARD(accumulate)              // out += in
+{
+    const nn_view *in[1];
+    int64_t n = nn_view_count(&c->out[0]);
+    in[0] = &c->in[0];
+    NN__K(each)(&c->out[0], 1, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(identity_row), NULL);
+}
+NN__FORWARD(contiguous)
+{
+    const nn_view *in[1];
+    int64_t n = nn_view_count(&c->out[0]);
+    in[0] = &c->in[0];
+    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(identity_row), NULL);
+}
+// din (+)= dout, where `to` is din seen in the shape of dout
+static void NN__K(give_back)(const nn_call *c, const nn_task *t, const nn_view *to, const nn_view *from)
+{
+    const nn_view *in[1];
+    int64_t n = nn_view_count(to);
+    in[0] = from;
+    NN__K(each)(to, (int)(c->add & 1), in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(identity_row), NULL);
+}
+NN__BACKWARD(contiguous) { NN__K(give_back)(c, t, &c->din[0], &c->dout[0]); }
+#endif
+
+// ---- views: the result shares the storage of x; backward writes into the same part of dx ----------------
+#if NN__IN_HOST
+static int nn__reshape_shape(nn_call *c)
+{
+    const nn_shape *p = (const nn_shape *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t d[NN_MAX_DIMS], n = 1, count = nn_view_count(x);
+    int i, open = -1;
+    for (i = 0; i < p->ndim; i++) {
+        d[i] = p->d[i];
+        if (d[i] == -1 && open < 0) { open = i; continue; }
+        if (d[i] < 0 || (d[i] && n > INT64_MAX / d[i])) n = -1;
+        if (n >= 0) n *= d[i];
+    }
+    if (open >= 0 && n > 0 && count % n == 0) { d[open] = count / n; n = count; }
+    if (n != count) { nn_fail(c->nn, "reshape: %s does not fit %s", NN__SHAPE_OF(x), nn__dims_text(p->ndim, p->d).s); return 0; }
+    nn__set_shape(&c->out[0], x->dtype, p->ndim, d);
+    c->out[0].data = x->data;
+    if (nn__contiguous_view(x)) return 1;
+    for (i = 0, open = 0; i < p->ndim; i++) {            // squeeze, unsqueeze: only sizes 1 come and go
+        if (d[i] == 1) continue;
+        while (x->shape[open] == 1) open++;
+        c->out[0].stride[i] = x->stride[open++];
+    }
+    return 1;
+}
+NN_API nn_tensor *nn_squeeze(nn_tensor *x, int dim)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_shape s = nn_shape_of(x);
+    int d, i;
+    if (!nn__check(nn, x, "nn_squeeze")) return nn__inert(nn);
+    d = nn__dim_index(nn, "nn_squeeze", dim, s.ndim);
+    if (d < 0) return nn__inert(nn);
+    if (s.d[d] != 1) return x;       // as PyTorch
+    for (i = d; i + 1 < s.ndim; i++) s.d[i] = s.d[i + 1];
+    s.ndim--;
+    return nn__apply1(NN_OP_reshape, x, &s);
+}
+NN_API nn_tensor *nn_unsqueeze(nn_tensor *x, int dim)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_shape s = nn_shape_of(x);
+    int d, i;
+    if (!nn__check(nn, x, "nn_unsqueeze")) return nn__inert(nn);
+    if (s.ndim == NN_MAX_DIMS) { nn_fail(nn, "nn_unsqueeze: more than %d dimensions", NN_MAX_DIMS); return nn__inert(nn); }
+    d = nn__dim_index(nn, "nn_unsqueeze", dim, s.ndim + 1);
+    if (d < 0) return nn__inert(nn);
+    for (i = s.ndim++; i > d; i--) s.d[i] = s.d[i - 1];
+    s.d[d] = 1;
+    return nn__apply1(NN_OP_reshape, x, &s);
+}
+NN_API nn_tensor *nn_reshape(nn_tensor *x, nn_shape shape)
+{
+    x = nn_contiguous(x);
+    return nn__apply1(NN_OP_reshape, x, &shape);
+}
+NN_API nn_tensor *nn_flatten(nn_tensor *x, int start_dim)
+{
+    nn_shape s = nn_shape_of(x);
+    int d;
+    if (!x || !nn__check(x->nn, x, "nn_flatten")) return nn__inert(x ? x->nn : NULL);
+    d = s.ndim ? nn__dim_index(x->nn, "nn_flatten", start_dim, s.ndim) : 0;
+    if (d < 0) return nn__inert(x->nn);
+    for (; s.ndim > d + 1; s.ndim--) s.d[d] *= s.d[s.ndim - 1] ? s.d[s.ndim - 1] : 0;
+    if (s.ndim == 0) s = nn__shape1(1);
+    return nn_reshape(x, s);
+}
+
+static int nn__permute_shape(nn_call *c)
+{
+    const nn_shape *p = (const nn_shape *)c->params;
+    const nn_view *x = &c->in[0];
+    nn_view *y = &c->out[0];
+    unsigned seen = 0;
+    int i;
+    for (i = 0; i < p->ndim && p->ndim == x->ndim; i++) {
+        int64_t d = p->d[i] < 0 ? p->d[i] + x->ndim : p->d[i];
+        if (d < 0 || d >= x->ndim) break;
+        seen |= 1u << d;
+        y->shape[i] = x->shape[d];
+        y->stride[i] = x->stride[d];
+    }
+    if (p->ndim != x->ndim || seen != (1u << x->ndim) - 1) {
+        nn_fail(c->nn, "permute: %s is not an order of the dimensions of %s", nn__dims_text(p->ndim, p->d).s, NN__SHAPE_OF(x));
+        return 0;
+    }
+    y->ndim = x->ndim;
+    y->dtype = x->dtype;
+    y->data = x->data;
+    return 1;
+}
+NN_API nn_tensor *nn_permute(nn_tensor *x, nn_shape dims) { return nn__apply1(NN_OP_permute, x, &dims); }
+NN_API nn_tensor *nn_transpose(nn_tensor *x, int dim0, int dim1)
+{
+    nn_shape s = nn_shape_of(x);
+    nn_context *nn = x ? x->nn : NULL;
+    int a, b, i;
+    if (!nn__check(nn, x, "nn_transpose")) return nn__inert(nn);
+    a = nn__dim_index(nn, "nn_transpose", dim0, s.ndim);
+    b = nn__dim_index(nn, "nn_transpose", dim1, s.ndim);
+    if (a < 0 || b < 0) return nn__inert(nn);
+    for (i = 0; i < s.ndim; i++) s.d[i] = i == a ? b : i == b ? a : i;
+    return nn_permute(x, s);
+}
+
+static int nn__slice_shape(nn_call *c)
+{
+    const nn__slice_params *p = (const nn__slice_params *)c->params;
+    nn_view *y = &c->out[0];
+    *y = c->in[0];
+    y->shape[p->dim] = p->count;
+    y->stride[p->dim] *= p->step;
+    if (y->data && p->count) y->data = (char *)y->data + p->start * c->in[0].stride[p->dim] * (int64_t)nn_dtype_bytes((nn_dtype)y->dtype);
+    return 1;
+}
+NN_API nn_tensor *nn_slice(nn_tensor *x, int dim, int64_t start, int64_t end, int64_t step)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__slice_params p;
+    int64_t n;
+    if (!nn__check(nn, x, "nn_slice")) return nn__inert(nn);
+    memset(&p, 0, sizeof p);
+    p.dim = nn__dim_index(nn, "nn_slice", dim, x->ndim);
+    if (p.dim < 0) return nn__inert(nn);
+    if (step < 1) { nn_fail(nn, "nn_slice: step %lld is not positive", (long long)step); return nn__inert(nn); }
+    n = x->shape[p.dim];             // as Python: negative counts from the end, beyond the end means the end
+    start = nn__max(0, nn__min(n, start < 0 ? start + n : start));
+    end = nn__max(start, nn__min(n, end < 0 ? end + n : end));
+    p.start = start; p.step = step;
+    p.count = (end - start + step - 1) / step;
+    return nn__apply1(NN_OP_slice, x, &p);
+}
+
+static int nn__expand_shape(nn_call *c)
+{
+    const nn_shape *p = (const nn_shape *)c->params;
+    const nn_view *x = &c->in[0];
+    nn_view *y = &c->out[0];
+    int i, lead = p->ndim - x->ndim;
+    for (i = 0; i < p->ndim; i++) {
+        int64_t n = i < lead || lead < 0 ? 1 : x->shape[i - lead], want = p->d[i] == -1 && i >= lead ? n : p->d[i];
+        if (lead < 0 || want < 0 || (n != 1 && n != want)) { nn_fail(c->nn, "expand: %s does not expand to %s", NN__SHAPE_OF(x), nn__dims_text(p->ndim, p->d).s); return 0; }
+        y->shape[i] = want;
+        y->stride[i] = i < lead || n != want ? 0 : x->stride[i - lead];
+    }
+    if (lead < 0) { nn_fail(c->nn, "expand: %s does not expand to %s", NN__SHAPE_OF(x), nn__dims_text(p->ndim, p->d).s); return 0; }
+    y->ndim = p->ndim;
+    y->dtype = x->dtype;
+    y->data = x->data;
+    return 1;
+}
+NN_API nn_tensor *nn_expand(nn_tensor *x, nn_shape shape) { return nn__apply1(NN_OP_expand, x, &shape); }
+#endif
+#if NN__IN_SIMD
+NN__BACKWARD(reshape)
+{
+    nn_view to = c->din[0], from = c->dout[0];
+    if (nn__contiguous_view(&to)) nn__set_shape(&to, to.dtype, from.ndim, from.shape);
+    else nn__set_shape(&from, from.dtype, to.ndim, to.shape);        // dout always is contiguous
+    NN__K(give_back)(c, t, &to, &from);
+}
+NN__BACKWARD(permute)
+{
+    const nn_shape *p = (const nn_shape *)c->params;
+    nn_view to = c->din[0];
+    int i;
+    for (i = 0; i < to.ndim; i++) {
+        int64_t d = p->d[i] < 0 ? p->d[i] + to.ndim : p->d[i];
+        to.shape[i] = c->din[0].shape[d];
+        to.stride[i] = c->din[0].stride[d];
+    }
+    NN__K(give_back)(c, t, &to, &c->dout[0]);
+}
+NN__BACKWARD(slice)
+{
+    const nn__slice_params *p = (const nn__slice_params *)c->params;
+    nn_view to = c->din[0];
+    to.shape[p->dim] = p->count;
+    to.data = (R *)to.data + p->start * to.stride[p->dim];
+    to.stride[p->dim] *= p->step;
+    NN__K(give_back)(c, t, &to, &c->dout[0]);
+}
+NN__BACKWARD(expand)                 // a number that was used many times gets the sum of its gradients
+{
+    nn_view to = NN__K(broadcast)(&c->din[0], &c->dout[0]);
+    int64_t n = nn_view_count(&c->din[0]);
+    NN__K(sum_to)(&c->dout[0], &to, (int)(c->add & 1), 1, nn__task_begin(n, t), nn__task_end(n, t));
+}
+#endif
+
+// ---- sum and mean:   y = scale * sum of x over dims      dx = scale * dy, repeated -----------------------
+#if NN__IN_HOST
+// A bit per dimension of x; no dims: all of them. 0 after an error.
+static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_shape dims, unsigned *mask)
+{
+    int i;
+    *mask = 0;
+    if (!nn__check(nn, x, op)) return 0;
+    for (i = 0; i < dims.ndim; i++) {
+        int d = nn__dim_index(nn, op, (int)dims.d[i], x->ndim);
+        if (d < 0) return 0;
+        if (*mask & 1u << d) { nn_fail(nn, "%s: dimension %d is given twice", op, d); return 0; }
+        *mask |= 1u << d;
+    }
+    if (dims.ndim == 0) *mask = (1u << x->ndim) - 1;
+    return 1;
+}
+static int nn__reduce_shape(nn_call *c)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    int64_t shape[NN_MAX_DIMS];
+    int i, n = 0;
+    for (i = 0; i < c->in[0].ndim; i++) {
+        if (!(p->mask & 1u << i)) shape[n++] = c->in[0].shape[i];
+        else if (p->keepdim) shape[n++] = 1;
+    }
+    nn__set_shape(&c->out[0], c->in[0].dtype, n, shape);
+    return 1;
+}
+static void nn__sum_plan(nn_call *c)
+{
+    int64_t small = nn_view_count(c->pass == NN_FORWARD ? &c->out[0] : &c->in[0]), big = nn_view_count(c->pass == NN_FORWARD ? &c->in[0] : &c->out[0]);
+    c->tasks[0] = nn__task_count(nn__max(1, small), nn__max(1, big / nn__max(1, small)));
+}
+static nn_tensor *nn__sum_scaled(nn_tensor *x, nn_shape dims, const nn_reduce_desc *desc, int mean)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__reduce_params p;
+    int i;
+    memset(&p, 0, sizeof p);
+    if (!nn__dims_mask(nn, mean ? "mean" : "sum", x, dims, &p.mask)) return nn__inert(nn);
+    p.keepdim = desc && desc->keepdim;
+    p.scale = 1;
+    for (i = 0; mean && i < x->ndim; i++) if (p.mask & 1u << i) p.scale /= (double)x->shape[i];   // mean of nothing: 0 * inf = NaN, as PyTorch
+    return nn__apply1(NN_OP_sum, x, &p);
+}
+NN_API nn_tensor *nn_sum (nn_tensor *x, nn_shape dims, const nn_sum_desc *desc)  { return nn__sum_scaled(x, dims, desc, 0); }
+NN_API nn_tensor *nn_mean(nn_tensor *x, nn_shape dims, const nn_mean_desc *desc) { return nn__sum_scaled(x, dims, desc, 1); }
+#endif
+#if NN__IN_SIMD
+// y, shaped like x, with stride 0 in the reduced dimensions
+NN__INLINE nn_view NN__K(reduced)(const nn_view *y, const nn_view *x, const nn__reduce_params *p)
+{
+    nn_view r = *x;
+    int i, k = 0;
+    r.data = y->data;
+    for (i = 0; i < x->ndim; i++) {
+        if (p->mask & 1u << i) { r.stride[i] = 0; k += p->keepdim; }
+        else r.stride[i] = y->stride[k++];
+    }
+    return r;
+}
+NN__FORWARD(sum)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    nn_view y = NN__K(reduced)(&c->out[0], &c->in[0], p);
+    int64_t n = nn_view_count(&c->out[0]);
+    NN__K(sum_to)(&c->in[0], &y, 0, (R)p->scale, nn__task_begin(n, t), nn__task_end(n, t));
+}
+static void NN__K(scale_row)(int64_t n, R *y, const R *const *in, const R *p)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) y[i] = in[0][i] * p[0];
+}
+NN__BACKWARD(sum)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    nn_view dy = NN__K(reduced)(&c->dout[0], &c->in[0], p);
+    const nn_view *in[1];
+    int64_t n = nn_view_count(&c->din[0]);
+    R scale = (R)p->scale;
+    in[0] = &dy;
+    NN__K(each)(&c->din[0], (int)(c->add & 1), in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(scale_row), &scale);
+}
+#endif
+
+// ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
+// Every element of C is one chain  c = fma(a_0, b_0, c0), c = fma(a_1, b_1, c) ...  in the order of k: tiles load C before they
+// add to it, so neither block sizes nor m and n nor threads change a bit. A task owns a block of C; it packs its rows of A into
+// panels of NN__MR and its columns of B into panels of two vectors, so that the tile reads both in order.
+#if NN__IN_HOST
+enum { NN__GEMM_M = 96, NN__GEMM_N = 256, NN__GEMM_K = 256 };
+static int64_t nn__gemm_blocks(int64_t m, int64_t n) { return ((m + NN__GEMM_M - 1) / NN__GEMM_M) * ((n + NN__GEMM_N - 1) / NN__GEMM_N); }
+static size_t  nn__gemm_scratch(const nn_call *c, int64_t m, int64_t n, int64_t k)   // panels of one task; rounded up to whole tiles
+{
+    size_t kk = (size_t)nn__min(k, NN__GEMM_K), mm = (size_t)nn__min(m + 16, NN__GEMM_M + 16), nn_ = (size_t)nn__min(n + 32, NN__GEMM_N + 32);
+    return (mm * kk + kk * nn_ + 64) * nn__real_bytes(c);
+}
+#endif
+#if NN__IN_SIMD
+#ifndef NN__MR
+#define NN__MR 4
+#endif
+#define NN__NV 2                     // vectors per row of a tile
+#define NN__NR (NN__NV * NN__LANES)
+
+static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
+{
+    V acc[NN__MR][NN__NV], bv[NN__NV];
+    int64_t p;
+    int i, j;
+    NN__UNROLL for (i = 0; i < NN__MR; i++)
+        NN__UNROLL for (j = 0; j < NN__NV; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
+    for (p = 0; p < k; p++, a += NN__MR, b += NN__NR) {
+        NN__UNROLL for (j = 0; j < NN__NV; j++) bv[j] = LOAD(b + j * NN__LANES);
+        NN__UNROLL for (i = 0; i < NN__MR; i++)
+            NN__UNROLL for (j = 0; j < NN__NV; j++) acc[i][j] = FMA(SET1(a[i]), bv[j], acc[i][j]);
+    }
+    NN__UNROLL for (i = 0; i < NN__MR; i++)
+        NN__UNROLL for (j = 0; j < NN__NV; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
+}
+
+// m x k numbers at a, into panels of `width` rows: panel[p][i] = a[i][p]; missing rows are zero. Also packs B, by swapped strides.
+static void NN__K(gemm_pack)(int64_t m, int64_t k, const R *a, int64_t rs, int64_t cs, int width, R *to)
+{
+    int64_t i, p;
+    int j;
+    for (i = 0; i < m; i += width) {
+        int w = (int)nn__min(width, m - i);
+        const R *x = a + i * rs;
+        for (p = 0; p < k; p++, to += width) {
+            if (rs == 1) memcpy(to, x + p * cs, (size_t)w * sizeof *to);
+            else for (j = 0; j < w; j++) to[j] = x[j * rs + p * cs];
+            for (j = w; j < width; j++) to[j] = 0;
+        }
+    }
+}
+
+// y (m, n) += packed A * packed B; tiles at the edge, and those of a y whose rows are not dense, go through the stack.
+static void NN__K(gemm_macro)(int64_t m, int64_t n, int64_t k, const R *a, const R *b, R *y, int64_t rs, int64_t cs)
+{
+    R edge[NN__MR * NN__NR];
+    int64_t i, j, p, q;
+    for (j = 0; j < n; j += NN__NR)
+        for (i = 0; i < m; i += NN__MR) {
+            int64_t h = nn__min(NN__MR, m - i), w = nn__min(NN__NR, n - j);
+            R *z = y + i * rs + j * cs;
+            const R *pa = a + i * k, *pb = b + j * k;
+            if (h == NN__MR && w == NN__NR && cs == 1) { NN__K(gemm_tile)(k, pa, pb, z, rs); continue; }
+            memset(edge, 0, sizeof edge);
+            for (p = 0; p < h; p++) for (q = 0; q < w; q++) edge[p * NN__NR + q] = z[p * rs + q * cs];
+            NN__K(gemm_tile)(k, pa, pb, edge, NN__NR);
+            for (p = 0; p < h; p++) for (q = 0; q < w; q++) z[p * rs + q * cs] = edge[p * NN__NR + q];
+        }
+}
+
+typedef struct NN__K(matrix) { const R *at; int64_t rs, cs; } NN__K(matrix);         // element (i, j) at[i rs + j cs]
+NN__INLINE NN__K(matrix) NN__K(mat)(const void *at, int64_t rs, int64_t cs) { NN__K(matrix) m; m.at = (const R *)at; m.rs = rs; m.cs = cs; return m; }
+
+// One block of C: number `block` of nn__gemm_blocks(m, n). bias: added along n first, or NULL. add: C is kept, not overwritten.
+static void NN__K(gemm_block)(int64_t m, int64_t n, int64_t k, NN__K(matrix) a, NN__K(matrix) b, NN__K(matrix) y, int add, const R *bias, int64_t block, R *scratch)
+{
+    int64_t across = (n + NN__GEMM_N - 1) / NN__GEMM_N, i0 = block / across * NN__GEMM_M, j0 = block % across * NN__GEMM_N, p, i, j;
+    int64_t h = nn__min(NN__GEMM_M, m - i0), w = nn__min(NN__GEMM_N, n - j0), hh = (h + NN__MR - 1) / NN__MR * NN__MR;
+    R *c = (R *)(uintptr_t)y.at + i0 * y.rs + j0 * y.cs;
+    if (!add) for (i = 0; i < h; i++) for (j = 0; j < w; j++) c[i * y.rs + j * y.cs] = bias ? bias[j0 + j] : 0;
+    for (p = 0; p < k; p += NN__GEMM_K) {
+        int64_t depth = nn__min(NN__GEMM_K, k - p);
+        R *pb = scratch + hh * depth;
+        NN__K(gemm_pack)(h, depth, a.at + i0 * a.rs + p * a.cs, a.rs, a.cs, NN__MR, scratch);
+        NN__K(gemm_pack)(w, depth, b.at + p * b.rs + j0 * b.cs, b.cs, b.rs, NN__NR, pb);
+        NN__K(gemm_macro)(h, w, depth, scratch, pb, c, y.rs, y.cs);
+    }
+}
+#endif
+
+// ---- matmul:   Y = A B      dA = dY B^T      dB = A^T dY      leading dimensions broadcast -----------------
+#if NN__IN_HOST
+typedef struct nn__matmul_size { int64_t batch, m, n, k; } nn__matmul_size;
+static nn__matmul_size nn__matmul_sizes(const nn_call *c)
+{
+    nn__matmul_size s;
+    const nn_view *y = &c->out[0];
+    s.m = y->shape[y->ndim - 2];
+    s.n = y->shape[y->ndim - 1];
+    s.k = c->in[0].shape[c->in[0].ndim - 1];
+    s.batch = s.m && s.n ? nn_view_count(y) / s.m / s.n : 0;
+    return s;
+}
+static int nn__matmul_shape(nn_call *c)
+{
+    const nn_view *a = &c->in[0], *b = &c->in[1];
+    nn_view rest = *b;
+    int64_t shape[NN_MAX_DIMS] = { 0 };
+    int ndim = a->ndim - 2;
+    if (a->shape[a->ndim - 1] != b->shape[b->ndim - 2]) {
+        nn_fail(c->nn, "matmul: inner sizes differ: %s x %s", NN__SHAPE_OF(a), NN__SHAPE_OF(b));
+        return 0;
+    }
+    memcpy(shape, a->shape, sizeof shape);
+    rest.ndim = b->ndim - 2;
+    if (!nn__broadcast_into(c, shape, &ndim, &rest)) return 0;
+    shape[ndim] = a->shape[a->ndim - 2];
+    shape[ndim + 1] = b->shape[b->ndim - 1];
+    nn__set_shape(&c->out[0], a->dtype, ndim + 2, shape);
+    return 1;
+}
+// Backward: tasks are blocks of dA, then blocks of dB, of every batch entry. A broadcast operand sums over the batch inside its task.
+static int64_t nn__leading(const nn_view *v)
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < v->ndim - 2; i++) n *= v->shape[i];
+    return n;
+}
+static void nn__matmul_plan(nn_call *c)
+{
+    nn__matmul_size s = nn__matmul_sizes(c);
+    if (c->pass == NN_FORWARD) {
+        c->tasks[0] = s.batch * nn__gemm_blocks(s.m, s.n);
+        c->task_bytes = nn__gemm_scratch(c, s.m, s.n, s.k);
+    } else {
+        size_t a = nn__gemm_scratch(c, s.m, s.k, s.n), b = nn__gemm_scratch(c, s.k, s.n, s.m);
+        c->tasks[0] = (c->din[0].data ? nn__leading(&c->in[0]) * nn__gemm_blocks(s.m, s.k) : 0)
+                    + (c->din[1].data ? nn__leading(&c->in[1]) * nn__gemm_blocks(s.k, s.n) : 0);
+        c->task_bytes = a > b ? a : b;
+    }
+}
+NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b)
+{
+    nn_context *nn = a ? a->nn : NULL;
+    nn_tensor *y;
+    int a1, b1;
+    if (!nn__check(nn, a, "matmul") || !nn__check(nn, b, "matmul")) return nn__inert(nn);
+    if (!a->ndim || !b->ndim) { nn_fail(nn, "matmul: a 0-d tensor; use nn_mul"); return nn__inert(nn); }
+    a1 = a->ndim == 1; b1 = b->ndim == 1;
+    if (a1) a = nn_unsqueeze(a, 0);
+    if (b1) b = nn_unsqueeze(b, 1);
+    y = nn__apply2(NN_OP_matmul, a, b, NULL);
+    if (b1) y = nn_squeeze(y, -1);
+    return a1 ? nn_squeeze(y, b1 ? -1 : -2) : y;
+}
+#endif
+#if NN__IN_SIMD
+// The matrix of v that belongs to batch entry i of a result shaped like `like`.
+static NN__K(matrix) NN__K(batch_matrix)(const nn_view *v, const nn_view *like, int64_t i, int transposed)
+{
+    int64_t o = 0, rs = v->stride[v->ndim - 2], cs = v->stride[v->ndim - 1];
+    int d;
+    for (d = like->ndim - 3; d >= 0; d--) {
+        int e = d - (like->ndim - v->ndim);
+        if (e >= 0 && v->shape[e] != 1) o += i % like->shape[d] * v->stride[e];
+        i /= like->shape[d];
+    }
+    return transposed ? NN__K(mat)((const R *)v->data + o, cs, rs) : NN__K(mat)((const R *)v->data + o, rs, cs);
+}
+NN__FORWARD(matmul)
+{
+    nn__matmul_size s = nn__matmul_sizes(c);
+    int64_t blocks = nn__gemm_blocks(s.m, s.n), i = t->index / blocks;
+    NN__K(gemm_block)(s.m, s.n, s.k, NN__K(batch_matrix)(&c->in[0], &c->out[0], i, 0), NN__K(batch_matrix)(&c->in[1], &c->out[0], i, 0),
+                      NN__K(batch_matrix)(&c->out[0], &c->out[0], i, 0), 0, NULL, t->index % blocks, (R *)t->scratch);
+}
+NN__BACKWARD(matmul)
+{
+    nn__matmul_size s = nn__matmul_sizes(c);
+    int64_t index = t->index, m[2], n[2], blocks, mine, i;
+    int side = 0, add;
+    m[0] = s.m; n[0] = s.k; m[1] = s.k; n[1] = s.n;
+    for (side = 0; side < 2; side++) {                   // whose block is this?
+        if (!c->din[side].data) continue;
+        blocks = nn__gemm_blocks(m[side], n[side]);
+        if (index < nn__leading(&c->in[side]) * blocks) break;
+        index -= nn__leading(&c->in[side]) * blocks;
+    }
+    if (side == 2) return;
+    blocks = nn__gemm_blocks(m[side], n[side]);
+    mine = index / blocks;
+    add = (int)(c->add >> side & 1);
+    for (i = 0; i < s.batch; i++) {                      // the batch entries of the result that used matrix `mine`
+        NN__K(matrix) y = NN__K(batch_matrix)(&c->din[side], &c->out[0], i, 0);
+        NN__K(matrix) dy = NN__K(batch_matrix)(&c->dout[0], &c->out[0], i, 0);
+        NN__K(matrix) own;
+        int64_t k = mine, o = 0;
+        int d;
+        const nn_view *v = &c->din[side];
+        for (d = v->ndim - 3; d >= 0; d--) { o += k % v->shape[d] * v->stride[d]; k /= v->shape[d]; }
+        own = NN__K(mat)((const R *)v->data + o, y.rs, y.cs);
+        if (own.at != y.at) continue;
+        if (side == 0) NN__K(gemm_block)(s.m, s.k, s.n, dy, NN__K(batch_matrix)(&c->in[1], &c->out[0], i, 1), y, add, NULL, index % blocks, (R *)t->scratch);
+        else           NN__K(gemm_block)(s.k, s.n, s.m, NN__K(batch_matrix)(&c->in[0], &c->out[0], i, 1), dy, y, add, NULL, index % blocks, (R *)t->scratch);
+        add = 1;
+    }
+    if (s.batch == 0 && !add) NN__K(gemm_block)(m[side], n[side], 0, NN__K(mat)(NULL, 0, 0), NN__K(mat)(NULL, 0, 0),
+                                                NN__K(mat)(c->din[side].data, c->din[side].stride[c->din[side].ndim - 2], c->din[side].stride[c->din[side].ndim - 1]), 0, NULL, index % blocks, NULL);
+}
+#endif
+
+// ---- linear:   Y = X W^T + b      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
+#if NN__IN_HOST
+static int nn__linear_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0], *w = &c->in[1], *b = &c->in[2];
+    int64_t shape[NN_MAX_DIMS];
+    if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1]) {
+        nn_fail(c->nn, "linear: x %s does not fit w %s: its last size must be %lld", NN__SHAPE_OF(x), NN__SHAPE_OF(w), w->ndim == 2 ? (long long)w->shape[1] : -1);
+        return 0;
+    }
+    if (b->ndim && (b->ndim != 1 || b->shape[0] != w->shape[0])) { nn_fail(c->nn, "linear: bias %s does not fit w %s", NN__SHAPE_OF(b), NN__SHAPE_OF(w)); return 0; }
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->ndim - 1] = w->shape[0];
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+static nn__matmul_size nn__linear_sizes(const nn_call *c)            // m rows, n outputs, k inputs
+{
+    nn__matmul_size s;
+    s.batch = 1;
+    s.n = c->in[1].shape[0];
+    s.k = c->in[1].shape[1];
+    s.m = s.n ? nn_view_count(&c->out[0]) / s.n : 0;
+    return s;
+}
+enum { NN__BIAS_COLUMNS = 64 };
+static void nn__linear_plan(nn_call *c)
+{
+    nn__matmul_size s = nn__linear_sizes(c);
+    c->tasks[0] = nn__gemm_blocks(s.m, s.n);
+    c->task_bytes = nn__gemm_scratch(c, s.m, s.n, s.k);
+    if (c->pass == NN_FORWARD) return;
+    c->tasks[0] = (c->din[0].data ? nn__gemm_blocks(s.m, s.k) : 0) + (c->din[1].data ? nn__gemm_blocks(s.k, s.n) : 0)
+                + (c->din[2].data ? (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS : 0);
+    c->task_bytes = nn__gemm_scratch(c, NN__GEMM_M, NN__GEMM_N, nn__max(s.m, s.n));
+}
+NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc)
+{
+    nn_tensor *in[3];
+    in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
+    x = nn_apply_n(x ? x->nn : NULL, nn__op(NN_OP_linear), in, 3, NULL, NULL);
+    return desc && desc->activation ? desc->activation(x) : x;
+}
+#endif
+#if NN__IN_SIMD
+NN__FORWARD(linear)
+{
+    nn__matmul_size s = nn__linear_sizes(c);
+    NN__K(gemm_block)(s.m, s.n, s.k, NN__K(mat)(c->in[0].data, s.k, 1), NN__K(mat)(c->in[1].data, c->in[1].stride[1], c->in[1].stride[0]),
+                      NN__K(mat)(c->out[0].data, s.n, 1), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+}
+NN__BACKWARD(linear)
+{
+    nn__matmul_size s = nn__linear_sizes(c);
+    NN__K(matrix) x = NN__K(mat)(c->in[0].data, s.k, 1), w = NN__K(mat)(c->in[1].data, c->in[1].stride[0], c->in[1].stride[1]), dy = NN__K(mat)(c->dout[0].data, s.n, 1);
+    int64_t i = t->index, nx = c->din[0].data ? nn__gemm_blocks(s.m, s.k) : 0, nw = c->din[1].data ? nn__gemm_blocks(s.k, s.n) : 0;
+    if (i < nx) {
+        NN__K(gemm_block)(s.m, s.k, s.n, dy, w, NN__K(mat)(c->din[0].data, s.k, 1), (int)(c->add & 1), NULL, i, (R *)t->scratch);
+    } else if (i < nx + nw) {        // dW^T (k, n) = X^T dY: rows of dW^T are dense in an input-major weight
+        NN__K(gemm_block)(s.k, s.n, s.m, NN__K(mat)(x.at, 1, s.k), dy, NN__K(mat)(c->din[1].data, c->din[1].stride[1], c->din[1].stride[0]),
+                          (int)(c->add >> 1 & 1), NULL, i - nx, (R *)t->scratch);
+    } else {
+        nn_view rows, to;
+        int64_t shape[2], first = (i - nx - nw) * NN__BIAS_COLUMNS;
+        shape[0] = s.m; shape[1] = s.n;
+        rows = c->dout[0];
+        nn__set_shape(&rows, rows.dtype, 2, shape);
+        to = rows;
+        to.data = c->din[2].data;
+        to.stride[0] = 0; to.stride[1] = 1;
+        NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
+    }
+}
+#endif
+
+// ---- parameter updates ------------------------------------------------------------------------------------
+#if NN__IN_HOST
+static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+#endif
+#if NN__IN_SIMD
+// p and its gradient and states share one dense layout, so an update sees flat memory. Vectors, then the rest through the stack.
+NN__FORWARD(sgd_update)              // torch.optim.SGD
+{
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
+    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data;
+    const R *g = (const R *)c->in[1].data;
+    for (; i < end; i++) {
+        R d = g[i] + (R)u->weight_decay * p[i];
+        if (u->momentum != 0) {
+            m[i] = u->first ? d : (R)u->momentum * m[i] + (1 - (R)u->dampening) * d;
+            d = u->nesterov ? d + (R)u->momentum * m[i] : m[i];
+        }
+        p[i] -= (R)u->lr * d;
+    }
+}
+NN__FORWARD(adam_update)             // Kingma & Ba 2015, as torch.optim.Adam
+{
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
+    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data, *v = (R *)c->in[3].data;
+    const R *g = (const R *)c->in[1].data;
+    for (; i < end; i++) {
+        R d = g[i] + (R)u->weight_decay * p[i];
+        m[i] += (1 - (R)u->beta1) * (d - m[i]);
+        v[i] = (R)u->beta2 * v[i] + (1 - (R)u->beta2) * d * d;
+        p[i] -= (R)u->lr / (R)u->correct1 * m[i] / ((R)sqrt((double)(v[i] / (R)u->correct2)) + (R)u->eps);
+    }
+}
+#endif
+
+// ---- losses ---------------------------------------------------------------------------------------------
+#if NN__IN_HOST
+NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    nn_shape all;
+    (void)desc;
+    memset(&all, 0, sizeof all);
+    return nn_mean(nn_sub(nn_softplus(logits, 1.0f), nn_mul(logits, target)), all, NULL);
+}
+#endif
+
+// ---- the end of a visit: every word goes ----------------------------------------------------------------
+#undef NN__FORWARD
+#undef NN__BACKWARD
+#if NN__IN_PLAIN || NN__IN_SIMD
+#undef NN__K
+#undef R
+#undef V
+#undef VI
+#undef SEL
+#undef BITS
+#undef FLOATS
+#undef SQRT
+#undef SET1
+#undef ISET1
+#undef C
+#undef FMA
+#undef LOAD
+#undef STORE
+#undef ABS
+#undef FLOOR
+#undef ROUND
+#undef EXP
+#undef EXPM1
+#undef LOG
+#undef LOG1P
+#undef SIN
+#undef COS
+#undef TANH
+#undef ERF
+#undef POW
+#undef SIGMOID
+#undef SOFTPLUS
+#undef GELU_TANH_GRAD
+#undef MISH_GRAD
+#endif
+#undef NN__MR
+#undef NN__NV
+#undef NN__NR
+#undef NN__FMA
+#undef NN__SQRT
+#undef NN__IS_F64
+#undef NN__PASS
+#undef NN__LANES
+#undef NN__REAL
+#undef NN__IN_HOST
+#undef NN__IN_PLAIN
+#undef NN__IN_SIMD
+#undef NN__VISIT
+#endif // NN__VISIT
+
+/*
+   Revisions
+       0.1.0  first version
+
+   ------------------------------------------------------------------------------
+   This software is available under 2 licenses; choose whichever you prefer.
+   ------------------------------------------------------------------------------
+   ALTERNATIVE A - MIT No Attribution License (MIT-0)
+   Copyright (c) 2026 the authors of nn.h
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation files
+   (the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy, modify, merge,
+   publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is furnished to do so.
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+   MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE
+   FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION
+   WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+   ------------------------------------------------------------------------------
+   ALTERNATIVE B - Public Domain (www.unlicense.org)
+   This is free and unencumbered software released into the public domain. Anyone is free to copy, modify, publish, use, compile, sell,
+   or distribute this software, either in source code form or as a compiled binary, for any purpose, commercial or non-commercial, and
+   by any means. In jurisdictions that recognize copyright laws, the author or authors of this software dedicate any and all copyright
+   interest in the software to the public domain. We make this dedication for the benefit of the public at large and to the detriment of
+   our heirs and successors. We intend this dedication to be an overt act of relinquishment in perpetuity of all present and future rights
+   to this software under copyright law.
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+   MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS BE LIABLE FOR ANY CLAIM, DAMAGES
+   OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR
+   THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+*/
