@@ -3120,7 +3120,7 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__MR       12
 #define NN__PASS     avx512
 #define NN__FMA(a, b, c) ((V)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
-#define NN__SQRT(a)      ((V)_mm512_sqrt_ps((__m512)(a)))
+#define NN__SQRT(a)      ((V)_mm512_maskz_sqrt_ps((__mmask16)0xFFFF, (__m512)(a)))  // the unmasked one warns inside GCC 12's own header
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
