@@ -2787,6 +2787,7 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     l->parent = parent;
     l->kind = kind;
     l->name = nn__copy_string(nn, name ? name : index);
+    if (!l->name) return NULL;
     l->forward = forward;
     l->self = l;
     if (!parent) { l->next = nn->roots; nn->roots = l; return l; }
