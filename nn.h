@@ -809,7 +809,8 @@ enum {                               // nn_op.flags
     NN_OP_RANDOM    = 8,             // reads seed and ordinal
     NN_OP_ANY_DTYPE = 16,            // checks the dtypes of its inputs itself (else all must be the context's dtype)
     NN_OP_MUTATES   = 32,            // writes into inputs (optimizers, running statistics)
-    NN_OP_VIEW      = 64             // its result is a view of input 0: shape() sets data and strides; forward is never called
+    NN_OP_VIEW      = 64,            // its result is a view of input 0: shape() sets data and strides; forward is never called
+    NN_OP_ALL_INPUTS = 128           // no input may be NULL (else those after the first may)
 };
 #define NN_KEEP_IN(i)  (1u << (i))
 #define NN_KEEP_OUT(i) (1u << (8 + (i)))
@@ -2403,6 +2404,7 @@ static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, i
 {
     int i;
     for (i = 0; i < n; i++) {
+        if (!in[i] && (i == 0 || (op->flags & NN_OP_ALL_INPUTS))) { nn_fail(nn, "%s: input %d is NULL", op->name, i); return 0; }
         if (!in[i]) { memset(&c->in[i], 0, sizeof c->in[i]); continue; }
         if (!nn__check(nn, in[i], op->name)) return 0;
         if (!(op->flags & NN_OP_ANY_DTYPE) && in[i]->dtype != (int)nn->desc.dtype) {
@@ -3225,7 +3227,7 @@ NN__FLOAT_END
 
 // -- the tables --
 #define NN__ROW_OP(name, keep, f, df)     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
-#define NN__ROW_OP2(name, keep, f, da, db) { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
+#define NN__ROW_OP2(name, keep, f, da, db) { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
 #define NN__NO_GRAD_SIMD         0
 #define NN__NO_GRAD_PLAIN        0
 #define NN__NO_GRAD_VIEW         0
@@ -3240,7 +3242,7 @@ NN__FLOAT_END
 static const nn_op nn__ops[NN_OP_COUNT] = {
     { "", 0, 0, NN_OP_NO_GRAD, 0, NULL, NULL, NULL, NULL, 0, 0 },
     NN_UNARY_OPS(NN__ROW_OP) NN_UNARY1_OPS(NN__ROW_OP) NN_UNARY2_OPS(NN__ROW_OP) NN_BINARY_OPS(NN__ROW_OP2)
-    { "where", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(0), nn__where_shape, nn__binary_plan, NULL, NULL, NN_OP_where, sizeof(nn__no_params) },
+    { "where", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0), nn__where_shape, nn__binary_plan, NULL, NULL, NN_OP_where, sizeof(nn__no_params) },
     NN_STRUCTURED_OPS(NN__ROW_OPS) };
 #undef X
 #undef Y
