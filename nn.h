@@ -3120,6 +3120,67 @@ typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__sl
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
+// -- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere --
+// x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
+NN__UNUSED static float nn__reduce_angle(float x, int32_t *quarter)
+{
+    static const uint32_t two_over_pi[8] = { 0, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu };
+    uint32_t b, w[3];
+    uint64_t m, p;
+    int e, i, q;
+    double f;
+    memcpy(&b, &x, 4);
+    if ((b & 0x7F800000u) == 0x7F800000u) { *quarter = 0; return (float)NAN; }
+    m = (b & 0x7FFFFFu) | 0x800000u;
+    e = (int)(b >> 23 & 255) - 150 + 30;                 // bit position of the first needed word, from 32 bits before the point
+    q = e / 32;
+    for (i = 0; i < 3; i++) {
+        uint64_t two = ((uint64_t)two_over_pi[q + i] << 32) | two_over_pi[q + i + 1];
+        w[i] = (uint32_t)(two >> (32 - e % 32));
+    }
+    p = (m * w[0] << 32) + m * w[1] + (m * w[2] >> 32);  // x 2/pi mod 4, with 62 bits after the point
+    *quarter = (int32_t)((p + (1ull << 61)) >> 62);
+    p -= (uint64_t)(unsigned)*quarter << 62;
+    f = (double)(int64_t)p * (1.57079632679489661923 / 4611686018427387904.0);
+    if (b >> 31) { f = -f; *quarter = -*quarter; }
+    return (float)f;
+}
+
+// x^y = 2^n e^r from log x = e ln 2 + 2 atanh((m - 1) / (m + 1)); special cases as C's pow.
+NN__UNUSED static float nn__pow_one(float x, float y)
+{
+    double a = fabs((double)x), s, z, l, r, p;
+    uint64_t bits;
+    int64_t e, n;
+    int i, integer = floor((double)y) == (double)y, odd = integer && fabs((double)y) < 16777216.0 && ((int64_t)y & 1);
+    if (y == 0 || x == 1) return 1;
+    if (x != x || y != y) return x + y;
+    if (x < 0 && !integer && a < (double)INFINITY) return (float)NAN;
+    if (a == 0 || a == (double)INFINITY) {
+        r = (a == 0) == (y > 0) ? 0 : (double)INFINITY;
+        return (float)(odd && signbit(x) ? -r : r);
+    }
+    if (a == 1) return x < 0 && odd ? -1.0f : 1.0f;
+    if (fabs((double)y) == (double)INFINITY) return (a > 1) == (y > 0) ? (float)INFINITY : 0.0f;
+    memcpy(&bits, &a, 8);
+    e = (int64_t)(bits >> 52) - 1023;
+    bits = (bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull;
+    memcpy(&a, &bits, 8);
+    if (a > 1.41421356237309504880) { a *= 0.5; e++; }
+    s = (a - 1) / (a + 1);
+    z = s * s;
+    for (i = 21, p = 0; i >= 3; i -= 2) p = (p + 1.0 / i) * z;
+    l = ((double)e * 0.69314718055994530942 + 2 * s * (1 + p)) * (double)y;
+    if (l > 89) return x < 0 && odd ? -(float)INFINITY : (float)INFINITY;
+    if (l < -105) return x < 0 && odd ? -0.0f : 0.0f;
+    n = (int64_t)floor(l * 1.44269504088896340736 + 0.5);
+    r = l - (double)n * 0.69314718055994530942;
+    for (i = 13, p = 1; i >= 1; i--) p = 1 + p * r / i;
+    bits = (uint64_t)(n + 1023) << 52;
+    memcpy(&s, &bits, 8);
+    return (float)(x < 0 && odd ? -p * s : p * s);
+}
+
 #define NN__VISIT    1
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 1
@@ -3440,12 +3501,12 @@ NN__INLINE V NN__K(exp)(V x)
     VI n = BITS(m) - 0x4B400000, h = n >> 1;
     r = FMA(f, C(-0.693145751953125), t);
     r = FMA(f, C(-1.42860677e-6), r);
-    p = C(1.9875691500e-4);
-    p = FMA(p, r, C(1.3981999507e-3));
-    p = FMA(p, r, C(8.3334519073e-3));
-    p = FMA(p, r, C(4.1665795894e-2));
-    p = FMA(p, r, C(1.6666665459e-1));
-    p = FMA(p, r, C(5.0000001201e-1));
+    p = C(0.0001989928569);
+    p = FMA(p, r, C(0.001393364885));
+    p = FMA(p, r, C(0.008333298469));
+    p = FMA(p, r, C(0.04166646494));
+    p = FMA(p, r, C(0.1666666672));
+    p = FMA(p, r, C(0.5));
     p = FMA(p, r * r, r) + C(1);
     return p * FLOATS((h + 127) << 23) * FLOATS((n - h + 127) << 23);
 }
@@ -3489,59 +3550,95 @@ NN__INLINE V NN__K(log)(V x)
     p = SEL(x == C(0), C(-INFINITY), p);
     return SEL(x >= C(0), p, C(NAN));
 }
+// log(1 + x) = log u + c / u, where u is 1 + x rounded and c what the rounding lost
 NN__INLINE V NN__K(log1p)(V x)
 {
-    V u = C(1) + x, d = u - C(1);
-    return SEL(d == C(0), x, SEL(u == C(INFINITY), u, LOG(u) * (x / d)));
+    V u = C(1) + x, c = SEL(x > C(1), C(1) - (u - x), x - (u - C(1)));
+    return SEL(ABS(x) < C(1e-4), FMA(C(-0.5) * x, x, x), SEL(u == C(INFINITY), u, LOG(u) + SEL(u > C(0), c / u, C(0))));
 }
 NN__INLINE V NN__K(tanh)(V x)
 {
-    V a = ABS(x), e = EXPM1(C(2) * SEL(a > C(10), C(10), a));
-    return NN__K(copysign)(SEL(x == x, e / (e + C(2)), x), x);
+    V a = ABS(x), z = x * x, p = C(0.0022959729), big;
+    p = FMA(p, z, C(-0.00834710977));
+    p = FMA(p, z, C(0.0217700067));
+    p = FMA(p, z, C(-0.0539594129));
+    p = FMA(p, z, C(0.133333043));
+    p = FMA(p, z, C(-0.333333332));
+    big = NN__K(copysign)(C(1) - C(2) / (EXP(a + a) + C(1)), x);
+    return SEL(x == x, SEL(a < C(0.625), FMA(p * z, x, x), big), x);
 }
 NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
 {
-    V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c;
-    VI q = (BITS(m) + quarter) & 3;
-    r = FMA(f, C(-1.5703125), x);
-    r = FMA(f, C(-4.837512969970703125e-4), r);
-    r = FMA(f, C(-7.549789948768648e-8), r);
+    V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c, low, e;
+    VI q = BITS(m), far = (VI)(ABS(x) > C(32768));
+    int32_t any = 0;
+    int i;
+    r = FMA(f, C(-1.5703125), x);    // pi/2 in parts of 9 bits: their products with f, at most 2^15, are exact, fused or not
+    r = FMA(f, C(-0.00048351287841796875), r);
+    r = FMA(f, C(-3.13855707645416259765625E-7), r);
+    low = f * C(-6.0708771343342959880828857421875E-11);
+    e = r;                           // what r + low loses is kept in e
+    r = r + low;
+    e = (e - r) + low + f * C(-6.223372172e-14);
+    r = SEL(x == C(0), x, r);
+#if NN__LANES > 1
+    for (i = 0; i < NN__LANES; i++) any |= far[i];
+    if (any) for (i = 0; i < NN__LANES; i++) if (!(ABS(x)[i] <= 32768.0f)) { int32_t k; r[i] = nn__reduce_angle(x[i], &k); q[i] = k; e[i] = 0; }
+#else
+    (void)any; (void)i; (void)far;
+    if (!(ABS(x) <= C(32768))) { r = nn__reduce_angle(x, &q); e = 0; }
+#endif
+    q = (q + quarter) & 3;
     z = r * r;
-    s = FMA(FMA(FMA(C(-1.9515295891e-4), z, C(8.3321608736e-3)), z, C(-1.6666654611e-1)), z * r, r);
-    c = FMA(FMA(FMA(C(2.443315711809948e-5), z, C(-1.388731625493765e-3)), z, C(4.166664568298827e-2)), z * z, FMA(C(-0.5), z, C(1)));
+    s = FMA(FMA(FMA(C(-1.9515295891e-4), z, C(8.3321608736e-3)), z, C(-1.6666654611e-1)), z * r, e) + r;
+    c = FMA(-e, r, FMA(FMA(FMA(C(2.443315711809948e-5), z, C(-1.388731625493765e-3)), z, C(4.166664568298827e-2)), z * z, FMA(C(-0.5), z, C(1))));
     s = SEL((q & 1) == 1, c, s);
     return SEL((q & 2) == 2, -s, s);
 }
 NN__INLINE V NN__K(sin)(V x)               { return NN__K(sincos)(x, 0); }
 NN__INLINE V NN__K(cos)(V x)               { return NN__K(sincos)(x, 1); }
+// Near 0 an odd polynomial; further out 1 - e^-p, p a polynomial fitted to -log(erfc x) on [1, 4].
 NN__INLINE V NN__K(erf)(V x)
 {
-    V z = ABS(x), t = C(1) / (C(1) + C(0.5) * z), p = C(0.17087277);
-    p = FMA(p, t, C(-0.82215223));
-    p = FMA(p, t, C(1.48851587));
-    p = FMA(p, t, C(-1.13520398));
-    p = FMA(p, t, C(0.27886807));
-    p = FMA(p, t, C(-0.18628806));
-    p = FMA(p, t, C(0.09678418));
-    p = FMA(p, t, C(0.37409196));
-    p = FMA(p, t, C(1.00002368));
-    p = FMA(p, t, C(-1.26551223));
-    return NN__K(copysign)(C(1) - t * EXP(p - z * z), x);
+    V a = ABS(x), z = x * x, p = C(-9.67359117e-06), t = SEL(a > C(4), C(4), a), q = C(-1.6140616e-06);
+    p = FMA(p, z, C(0.00011268254));
+    p = FMA(p, z, C(-0.000848439657));
+    p = FMA(p, z, C(0.00522105341));
+    p = FMA(p, z, C(-0.0268654383));
+    p = FMA(p, z, C(0.112837826));
+    p = FMA(p, z, C(-0.376126385));
+    p = FMA(p, z, C(0.12837917));    // 2 / sqrt(pi) - 1: the 1 is added exactly, as x
+    q = FMA(q, t, C(4.55906224e-05));
+    q = FMA(q, t, C(-0.000592769537));
+    q = FMA(q, t, C(0.00474022234));
+    q = FMA(q, t, C(-0.0263647174));
+    q = FMA(q, t, C(0.109978245));
+    q = FMA(q, t, C(0.631937094));
+    q = FMA(q, t, C(1.13016668));
+    q = FMA(q, t, C(-0.000303212967));
+    return SEL(x == x, SEL(a < C(1), FMA(p, x, x), NN__K(copysign)(C(1) - EXP(-q), x)), x);
 }
 NN__INLINE V NN__K(pow)(V x, V y)
 {
-    V a = ABS(x), p = EXP(y * LOG(a)), odd = C(1), half = y * C(0.5);
-    odd = SEL(FLOOR(half) == half, C(1), C(-1));
-    p = SEL(x < C(0), SEL(FLOOR(y) == y, p * odd, C(NAN)), p);
-    p = SEL(x == C(0), SEL(y > C(0), C(0), C(INFINITY)), p);
-    return SEL(y == C(0), C(1), SEL(y == C(1), x, SEL(y == C(2), x * x, p)));
+#if NN__LANES > 1
+    V r = x;
+    int i;
+    for (i = 0; i < NN__LANES; i++) r[i] = nn__pow_one(x[i], y[i]);
+    return r;
+#else
+    return nn__pow_one(x, y);
+#endif
 }
 #endif
 #define SIGMOID(x)  NN__K(sigmoid_word)(x)
 #define SOFTPLUS(x) NN__K(softplus_word)(x)
 #define GELU_TANH_GRAD(x) NN__K(gelu_tanh_grad)(x)
 #define MISH_GRAD(x)      NN__K(mish_grad)(x)
-NN__INLINE V NN__K(sigmoid_word)(V x)      { return C(1) / (C(1) + EXP(-x)); }
+NN__INLINE V NN__K(sigmoid_word)(V x)      // e^-|x| never overflows: 1 / (1 + e^-x), or e^x / (1 + e^x) for x < 0
+{
+    V e = EXP(-ABS(x)), d = C(1) + e, lost = e - (d - C(1)), y = SEL(x < C(0), e, C(1)) / d;
+    return FMA(-y * lost, SEL(x < C(0), C(1) - y, y), y);            // what rounding 1 + e lost, to first order; 1/d is 1 - y or y
+}
 NN__INLINE V NN__K(softplus_word)(V x)     { return SEL(x > C(0), x, C(0)) + LOG1P(EXP(-ABS(x))); }
 NN__INLINE V NN__K(gelu_tanh_grad)(V x)    // u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh u:  (1 + t) / 2 + x (1 - t^2) u' / 2
 {
