@@ -448,11 +448,14 @@ typedef struct nn_norm_layer_desc {
     float eps;                       // default 1e-5
     float momentum;                  // batch norm: share of the new statistics; default 0.1
     int   no_affine;                 // _new only: no weight and bias
+    int   no_bias;                   // _new only: weight, but no bias
+    int   affine;                    // instance norm, _new only: 1 adds weight and bias, which it does not have by default, as in PyTorch
     int   no_stats;                  // batch norm, _new only: always normalise by the batch
 } nn_norm_layer_desc;
 typedef nn_norm_layer_desc nn_batchnorm_desc, nn_layernorm_desc, nn_groupnorm_desc, nn_instancenorm_desc, nn_rmsnorm_desc;
 NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc);
-                                     // (B, C, ...); w b mean var are (C), each pair may be NULL. NN_TRAIN uses and updates batch statistics
+                                     // (B, C, ...); w b mean var are (C), each pair may be NULL. NN_TRAIN normalises by the batch and moves mean and var,
+                                     // running averages, towards it; NN_EVAL and frozen statistics normalise by mean and var
 NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc);   // over the last dims dimensions
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc); // (B, C, ...), w b (C)
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc);
@@ -512,7 +515,7 @@ NN_API nn_layer *nn_conv_transpose2d_new(nn_layer *parent, const char *name, int
 NN_API nn_layer *nn_batchnorm_new (nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc);
 NN_API nn_layer *nn_layernorm_new (nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc *desc);
 NN_API nn_layer *nn_groupnorm_new (nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc *desc);
-NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc); // affine only if you say so: see there
+NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc);
 NN_API nn_layer *nn_rmsnorm_new   (nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc *desc);
 NN_API nn_layer *nn_embedding_new (nn_layer *parent, const char *name, int64_t count, int64_t channels);
 NN_API nn_layer *nn_maxpool1d_new (nn_layer *parent, int kernel, const nn_maxpool1d_desc *desc);
@@ -853,7 +856,12 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
 #define NN_OPS_SHAPE(NN__X)
 #define NN_OPS_CONV(NN__X)
-#define NN_OPS_NORM(NN__X)
+#define NN_OPS_NORM(NN__X) \
+    NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
+    NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( dropout,     PLAIN,          1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
 #define NN_OPS_LOSS(NN__X)
 #define NN_OPS_OPTIM(NN__X) \
     NN__X( sgd_update,  SIMD_FORWARD,   4, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
@@ -3107,6 +3115,8 @@ typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
 typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale; } nn__reduce_params;
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
+typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 
 // -- the host visit --
 #define NN__VISIT    0
@@ -4844,6 +4854,578 @@ NN__BACKWARD(linear)
         NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
     }
 }
+#endif
+
+// ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm ------------------------------------------------
+// All are one formula. Numbers that belong together (N of them) get mean 0 and variance 1, then every channel its own scale and shift:
+//
+//     mean = sum x / N      var = sum (x - mean)^2 / N      rstd = 1 / sqrt(var + eps)      h = (x - mean) rstd      y = w h + b
+//
+//     together are:   batchnorm  a channel in the whole batch       layernorm  the last dimensions of one sample
+//                     groupnorm  C/G channels of one sample         instancenorm  one channel of one sample (G = C)
+//     rmsnorm (Zhang & Sennrich 2019) leaves the mean out:   rstd = 1 / sqrt(sum x^2 / N + eps)      y = w x rstd
+//
+// Backward. mean and var depend on every x, so each dx gets two more terms (Ioffe & Szegedy 2015, in one line), with g = w dy:
+//
+//     dw = sum dy h      db = sum dy      dx = rstd (g - sum g / N - h sum(g h) / N)
+//        = rstd g + p (x - mean) + q,     p = -rstd^3 sum(g (x - mean)) / N,     q = -rstd sum g / N
+//
+// Under running statistics mean and var are constants: p = q = 0. rmsnorm has mean = 0 and q = 0.
+// Kernels see x as (B, C, S): batch, channels, and the S numbers of a channel side by side. layernorm is groupnorm with one group
+// whose channels are single numbers: C = N, S = 1. The variance takes a second pass: sum x^2 - mean^2 would cancel.
+#if NN__IN_HOST
+typedef struct nn__norm_size { int64_t b, c, s, groups, n; } nn__norm_size;      // n numbers share their statistics
+static nn__norm_size nn__norm_sizes(const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__norm_size z;
+    int d;
+    z.b = z.c = z.s = 1;
+    if (p->dims) {
+        for (d = 0; d < x->ndim; d++) if (d < x->ndim - p->dims) z.b *= x->shape[d]; else z.c *= x->shape[d];
+    } else {
+        z.b = x->shape[0];
+        z.c = x->shape[1];
+        for (d = 2; d < x->ndim; d++) z.s *= x->shape[d];
+    }
+    z.groups = p->groups ? p->groups : 1;
+    z.n = p->groups ? z.c / z.groups * z.s : z.b * z.s;
+    return z;
+}
+
+// Tasks of forward, or of dx, come first; then those of dw and db. A task of channels owns some channels: single ones, or 64
+// neighbours where S = 1, so that it reads whole cache lines.
+enum { NN__NORM_COLUMNS = 64 };
+static int64_t nn__norm_units(const nn__norm_size *z) { return z->s == 1 ? (z->c + NN__NORM_COLUMNS - 1) / NN__NORM_COLUMNS : z->c; }
+static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
+{
+    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(1, z->s == 1 ? NN__NORM_COLUMNS : z->s));
+}
+static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
+static void nn__norm_plan(nn_call *c)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int rows = c->pass == NN_FORWARD || c->din[0].data, affine = c->pass == NN_BACKWARD && (c->din[1].data || (c->nin > 2 && c->din[2].data));
+    c->tasks[0] = (rows ? nn__norm_row_tasks(&z) : 0) + (affine ? nn__norm_channel_tasks(&z) : 0);
+}
+static void nn__batchnorm_plan(nn_call *c)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    c->tasks[0] = nn__norm_channel_tasks(&z);
+}
+
+// Result like x; mean and rstd, one per `rows`, for backward.
+static int nn__norm_results(nn_call *c, int64_t rows)
+{
+    int i;
+    nn__like(&c->out[0], &c->in[0]);
+    c->naux = 2;
+    for (i = 0; i < 2; i++) nn__set_shape(&c->aux[i], c->in[0].dtype, 1, &rows);
+    return 1;
+}
+static int nn__layernorm_shape(nn_call *c)               // and rmsnorm
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int i;
+    if (p->dims < 1 || p->dims > x->ndim) { nn_fail(c->nn, "%s: the last %d dimensions of %s", c->op->name, p->dims, NN__SHAPE_OF(x)); return 0; }
+    for (i = 1; i < c->nin; i++) {
+        const nn_view *w = &c->in[i];
+        if (w->ndim && (w->ndim != p->dims || memcmp(w->shape, x->shape + x->ndim - p->dims, (size_t)p->dims * sizeof *w->shape))) {
+            nn_fail(c->nn, "%s: %s %s does not fit the last %d dimensions of x %s", c->op->name, i == 1 ? "weight" : "bias", NN__SHAPE_OF(w), p->dims, NN__SHAPE_OF(x));
+            return 0;
+        }
+    }
+    return nn__norm_results(c, nn__norm_sizes(c).b);
+}
+static int nn__channels_fit(nn_call *c, int inputs)      // x (B, C, ...), everything else (C)
+{
+    static const char *const names[5] = { "x", "weight", "bias", "mean", "var" };
+    const nn_view *x = &c->in[0];
+    int i;
+    if (x->ndim < 2) { nn_fail(c->nn, "%s: x must be (B, C, ...), not %s", c->op->name, NN__SHAPE_OF(x)); return 0; }
+    for (i = 1; i < inputs; i++) {
+        const nn_view *w = &c->in[i];
+        if (w->ndim && (w->ndim != 1 || w->shape[0] != x->shape[1])) {
+            nn_fail(c->nn, "%s: %s %s does not fit the %lld channels of x %s", c->op->name, names[i], NN__SHAPE_OF(w), (long long)x->shape[1], NN__SHAPE_OF(x));
+            return 0;
+        }
+    }
+    return 1;
+}
+static int nn__groupnorm_shape(nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_size z;
+    if (!nn__channels_fit(c, 3)) return 0;
+    z = nn__norm_sizes(c);
+    if (p->groups < 1 || z.c % z.groups) { nn_fail(c->nn, "groupnorm: %d groups do not divide the channels of x %s", p->groups, NN__SHAPE_OF(&c->in[0])); return 0; }
+    return nn__norm_results(c, z.b * z.groups);
+}
+static int nn__batchnorm_shape(nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    int i;
+    for (i = 0; i < 5; i++)
+        if (c->in[i].dtype != (int)c->nn->desc.dtype && (i == 0 || c->in[i].ndim)) {
+            nn_fail(c->nn, "batchnorm: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
+            return 0;
+        }
+    if (!nn__channels_fit(c, 5)) return 0;
+    if (p->batch && nn__norm_sizes(c).n == 1) {          // the variance of one number says nothing: every result would be b
+        nn_fail(c->nn, "batchnorm: more than one value per channel is needed in training, x is %s", NN__SHAPE_OF(&c->in[0]));
+        return 0;
+    }
+    return nn__norm_results(c, c->in[0].shape[1]);
+}
+
+static int nn__norm_options(nn_context *nn, const char *op, const nn_norm_layer_desc *desc, nn__norm_params *p)
+{
+    memset(p, 0, sizeof *p);
+    p->eps = !desc || desc->eps == 0 ? 1e-5f : desc->eps == (float)NN_ZERO ? 0.0f : desc->eps;
+    p->momentum = !desc || desc->momentum == 0 ? 0.1f : desc->momentum == (float)NN_ZERO ? 0.0f : desc->momentum;
+    if (p->eps >= 0 && p->momentum >= 0 && p->momentum <= 1) return 1;
+    nn_fail(nn, "%s: eps %g or momentum %g is out of range", op, (double)p->eps, (double)p->momentum);
+    return 0;
+}
+
+// What is moved must be the user's memory, not a contiguous copy of it.
+static int nn__running_ok(nn_context *nn, const nn_tensor *mean, const nn_tensor *var)
+{
+    if (!mean && !var) return 1;
+    if (!mean || !var) { nn_fail(nn, "batchnorm: mean and var: give both or none"); return 0; }
+    if (!nn__check(nn, mean, "batchnorm") || !nn__check(nn, var, "batchnorm")) return 0;
+    if (nn__contiguous_tensor(mean) && nn__contiguous_tensor(var)) return 1;
+    nn_fail(nn, "batchnorm: mean and var must be contiguous");
+    return 0;
+}
+static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, nn_tensor *tracked, const nn_batchnorm_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *in[6];
+    nn__norm_params p;
+    if (!nn__check(nn, x, "batchnorm") || !nn__norm_options(nn, "batchnorm", desc, &p) || !nn__running_ok(nn, mean, var)) return nn__inert(nn);
+    p.batch = !mean || (nn->mode == NN_TRAIN && !((mean->flags | var->flags) & NN__T_FROZEN));
+    in[0] = x; in[1] = w; in[2] = b;
+    in[3] = nn__wants(mean) ? nn_detach(mean) : mean;    // running averages have no gradient
+    in[4] = nn__wants(var) ? nn_detach(var) : var;
+    in[5] = mean && p.batch ? tracked : NULL;
+    if (mean && p.batch) { mean->base->version++; var->base->version++; }
+    if (in[5]) tracked->base->version++;
+    return nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL);
+}
+NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc)
+{
+    return nn__batchnorm(x, w, b, mean, var, NULL, desc);
+}
+NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "layernorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.dims = dims;
+    p.groups = 1;
+    return nn__apply3(NN_OP_layernorm, x, w, b, &p);
+}
+NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "rmsnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.dims = p.groups = 1;
+    return nn__apply2(NN_OP_rmsnorm, x, w, &p);
+}
+NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "groupnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.groups = groups;
+    return nn__apply3(NN_OP_groupnorm, x, w, b, &p);
+}
+NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t s = 1;
+    int d;
+    if (!nn__check(nn, x, "instancenorm")) return nn__inert(nn);
+    if (x->ndim < 3) { nn_fail(nn, "instancenorm: x must be (B, C, L) or (B, C, H, W), not %s", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (x->shape[1] > INT_MAX) { nn_fail(nn, "instancenorm: too many channels"); return nn__inert(nn); }
+    for (d = 2; d < x->ndim; d++) s *= x->shape[d];
+    if (s == 1) { nn_fail(nn, "instancenorm: more than one value per channel is needed, x is %s", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (x->shape[1] == 0) return x;
+    return nn_groupnorm(x, (int)x->shape[1], w, b, desc);
+}
+#endif
+#if NN__IN_SIMD
+// The sum of f over rows, in an order that depends on n alone: 16 sums side by side, whatever the vector width, in chunks of 128
+// terms each; then the chunks; then the 16. f(sum, x, dy, w, m) returns sum + term.
+NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
+{
+    enum { lanes = 16, parts = lanes / NN__LANES };
+    R total[lanes] = { 0 };
+    int64_t i = 0, whole = n - n % lanes;
+    int j, k;
+    while (i < whole) {
+        V sum[parts];
+        int64_t stop = nn__min(whole, i + 128 * lanes);
+        NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+        for (; i < stop; i += lanes)
+            NN__UNROLL for (j = 0; j < parts; j++) {
+                int64_t at = i + j * NN__LANES;
+                sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), SET1(m));
+            }
+        NN__UNROLL for (j = 0; j < parts; j++) STORE(total + j * NN__LANES, LOAD(total + j * NN__LANES) + sum[j]);
+    }
+    if (i < n) {                     // the rest, padded; what the padding gives is not added
+        R rest[3][lanes] = { { 0 } }, sum[lanes];
+        int left = (int)(n - i);
+        memcpy(rest[0], x + i, (size_t)left * sizeof(R));
+        memcpy(rest[1], dy + i, (size_t)left * sizeof(R));
+        memcpy(rest[2], w + i, (size_t)left * sizeof(R));
+        for (j = 0; j < lanes; j += NN__LANES) STORE(sum + j, f(C(0), LOAD(rest[0] + j), LOAD(rest[1] + j), LOAD(rest[2] + j), SET1(m)));
+        for (j = 0; j < left; j++) total[j] += sum[j];
+    }
+    for (k = lanes / 2; k; k /= 2) for (j = 0; j < k; j++) total[j] += total[j + k];
+    return total[0];
+}
+NN__INLINE V NN__K(add_term)(V s, V x, V dy, V w, V m)    { (void)dy; (void)w; (void)m; return s + x; }
+NN__INLINE V NN__K(square_term)(V s, V x, V dy, V w, V m) { V d = x - m; (void)dy; (void)w; return FMA(d, d, s); }
+NN__INLINE V NN__K(dot_term)(V s, V x, V dy, V w, V m)    { (void)w; return FMA(dy, x - m, s); }
+NN__INLINE V NN__K(dot3_term)(V s, V x, V dy, V w, V m)   { return FMA(dy * w, x - m, s); }
+static R NN__K(row_add)(int64_t n, const R *x)                    { return NN__K(row_sum)(n, x, x, x, 0, NN__K(add_term)); }       // sum x
+static R NN__K(row_square)(int64_t n, const R *x, R m)            { return NN__K(row_sum)(n, x, x, x, m, NN__K(square_term)); }    // sum (x - m)^2
+static R NN__K(row_dot)(int64_t n, const R *x, R m, const R *dy)  { return NN__K(row_sum)(n, x, dy, x, m, NN__K(dot_term)); }      // sum dy (x - m)
+static R NN__K(row_dot3)(int64_t n, const R *x, R m, const R *dy, const R *w) { return NN__K(row_sum)(n, x, dy, w, m, NN__K(dot3_term)); }  // sum dy w (x - m)
+
+// Vectors, and a last incomplete one; k numbers of it count.
+NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
+NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
+NN__INLINE R    NN__K(rstd)(R var, R eps)                  { return 1 / (R)sqrt((double)(var + eps)); }  // float by way of double rounds right
+
+static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b)          // y = (x - m) a + b
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) NN__K(put_lanes)(y + i, FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(a), SET1(b)), n - i);
+}
+static void NN__K(affine_row)(int64_t n, R *y, const R *x, R m, R rstd, const R *w, const R *b)      // y = (x - m) rstd w + b; w, b may be NULL
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V h = (NN__K(get_lanes)(x + i, n - i) - SET1(m)) * SET1(rstd);
+        if (w) h = h * NN__K(get_lanes)(w + i, n - i);
+        if (b) h = h + NN__K(get_lanes)(b + i, n - i);
+        NN__K(put_lanes)(y + i, h, n - i);
+    }
+}
+// dx (+)= dy a w + (x - m) p + q; w may be NULL
+static void NN__K(norm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, const R *w, R m, R a, R p, R q, int add)
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V g = NN__K(get_lanes)(dy + i, n - i) * SET1(a), d;
+        if (w) g = g * NN__K(get_lanes)(w + i, n - i);
+        d = FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(p), g + SET1(q));
+        if (add) d = d + NN__K(get_lanes)(dx + i, n - i);
+        NN__K(put_lanes)(dx + i, d, n - i);
+    }
+}
+
+// ---- rows: layernorm, groupnorm, rmsnorm. A row is one group of one sample; its n numbers lie side by side.
+static void NN__K(norm_fwd)(const nn_call *c, const nn_task *t, int center)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_size z = nn__norm_sizes(c);
+    const R *w = (const R *)c->in[1].data, *b = c->nin > 2 ? (const R *)c->in[2].data : NULL;
+    int64_t rows = z.b * z.groups, per = z.c / z.groups, r, i, end = nn__task_end(rows, t);
+    R count = (R)nn__max(1, z.n);
+    for (r = nn__task_begin(rows, t); r < end; r++) {
+        const R *x = (const R *)c->in[0].data + r * z.n;
+        R *y = (R *)c->out[0].data + r * z.n;
+        int64_t first = r % z.groups * per;              // channel
+        R mean = center ? NN__K(row_add)(z.n, x) / count : 0;
+        R rstd = NN__K(rstd)(NN__K(row_square)(z.n, x, mean) / count, (R)p->eps);
+        if (z.s == 1) NN__K(affine_row)(per, y, x, mean, rstd, w ? w + first : NULL, b ? b + first : NULL);
+        else for (i = 0; i < per; i++)
+            NN__K(scale_shift_row)(z.s, y + i * z.s, x + i * z.s, mean, w ? rstd * w[first + i] : rstd, b ? b[first + i] : 0);
+        if (c->aux[0].data) { ((R *)c->aux[0].data)[r] = mean; ((R *)c->aux[1].data)[r] = rstd; }
+    }
+}
+static void NN__K(norm_dx)(const nn_call *c, const nn__norm_size *z, int64_t r, int center)
+{
+    const R *x = (const R *)c->in[0].data + r * z->n, *dy = (const R *)c->dout[0].data + r * z->n, *w = (const R *)c->in[1].data;
+    R *dx = (R *)c->din[0].data + r * z->n;
+    R mean = ((const R *)c->aux[0].data)[r], rstd = ((const R *)c->aux[1].data)[r], sum = 0, dot = 0, count = (R)nn__max(1, z->n), p, q;
+    int64_t per = z->c / z->groups, i;
+    int add = (int)(c->add & 1);
+    if (w) w += r % z->groups * per;
+    if (!w) {
+        if (center) sum = NN__K(row_add)(z->n, dy);
+        dot = NN__K(row_dot)(z->n, x, mean, dy);
+    } else if (z->s == 1) {
+        if (center) sum = NN__K(row_dot)(z->n, w, 0, dy);
+        dot = NN__K(row_dot3)(z->n, x, mean, dy, w);
+    } else for (i = 0; i < per; i++) {
+        if (center) sum += w[i] * NN__K(row_add)(z->s, dy + i * z->s);
+        dot += w[i] * NN__K(row_dot)(z->s, x + i * z->s, mean, dy + i * z->s);
+    }
+    p = -(rstd * dot / count * rstd * rstd);
+    q = center ? -(rstd * sum / count) : 0;
+    if (!w || z->s == 1) NN__K(norm_dx_row)(z->n, dx, x, dy, w, mean, rstd, p, q, add);
+    else for (i = 0; i < per; i++) NN__K(norm_dx_row)(z->s, dx + i * z->s, x + i * z->s, dy + i * z->s, NULL, mean, rstd * w[i], p, q, add);
+}
+// dw, db of channels first..last - 1, at most NN__NORM_COLUMNS; the samples in order, in chunks of 128.
+static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t first, int64_t last)
+{
+    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
+    R total[2][NN__NORM_COLUMNS] = { { 0 } }, part[2][NN__NORM_COLUMNS] = { { 0 } };
+    int64_t per = z->c / z->groups, b, i, j, k;
+    for (b = 0; b < z->b; b++) {
+        for (i = first; i < last; i = j) {               // channels i..j - 1 share their statistics
+            int64_t row = b * z->groups + i / per, at = (b * z->c + i) * z->s;
+            j = nn__min(last, (i / per + 1) * per);
+            if (z->s == 1) for (k = i; k < j; k += NN__LANES, at += NN__LANES) {
+                R *w = part[0] + (k - first), *s = part[1] + (k - first);
+                V g = NN__K(get_lanes)(dy + at, j - k), h = (NN__K(get_lanes)(x + at, j - k) - SET1(mean[row])) * SET1(rstd[row]);
+                NN__K(put_lanes)(w, FMA(g, h, NN__K(get_lanes)(w, j - k)), j - k);
+                NN__K(put_lanes)(s, NN__K(get_lanes)(s, j - k) + g, j - k);
+            } else for (k = i; k < j; k++, at += z->s) {
+                part[0][k - first] += rstd[row] * NN__K(row_dot)(z->s, x + at, mean[row], dy + at);
+                part[1][k - first] += NN__K(row_add)(z->s, dy + at);
+            }
+        }
+        if (b % 128 == 127 || b == z->b - 1)
+            for (k = 0; k < last - first; k++) for (i = 0; i < 2; i++) { total[i][k] += part[i][k]; part[i][k] = 0; }
+    }
+    for (i = 0; i < 2; i++) if (i + 1 < c->nin && c->din[i + 1].data) {
+        R *d = (R *)c->din[i + 1].data + first;
+        for (k = 0; k < last - first; k++) d[k] = c->add >> (i + 1) & 1 ? d[k] + total[i][k] : total[i][k];
+    }
+}
+static void NN__K(norm_bwd)(const nn_call *c, const nn_task *t, int center)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    nn_task mine = *t;
+    int64_t i, end, width = z.s == 1 ? NN__NORM_COLUMNS : 1;
+    mine.count = c->din[0].data ? nn__norm_row_tasks(&z) : 0;
+    if (t->index < mine.count) {
+        end = nn__task_end(z.b * z.groups, &mine);
+        for (i = nn__task_begin(z.b * z.groups, &mine); i < end; i++) NN__K(norm_dx)(c, &z, i, center);
+        return;
+    }
+    mine.index -= mine.count;
+    mine.count = nn__norm_channel_tasks(&z);
+    end = nn__task_end(nn__norm_units(&z), &mine);
+    for (i = nn__task_begin(nn__norm_units(&z), &mine); i < end; i++) NN__K(norm_dw)(c, &z, i * width, nn__min(z.c, (i + 1) * width));
+}
+NN__FORWARD(layernorm)  { NN__K(norm_fwd)(c, t, 1); }
+NN__BACKWARD(layernorm) { NN__K(norm_bwd)(c, t, 1); }
+NN__FORWARD(groupnorm)  { NN__K(norm_fwd)(c, t, 1); }
+NN__BACKWARD(groupnorm) { NN__K(norm_bwd)(c, t, 1); }
+NN__FORWARD(rmsnorm)    { NN__K(norm_fwd)(c, t, 0); }
+NN__BACKWARD(rmsnorm)   { NN__K(norm_bwd)(c, t, 0); }
+
+// ---- batchnorm: statistics of a channel over all samples. Its S numbers per sample lie side by side; where S = 1, neighbouring
+// channels do, and a vector holds as many channels as it has lanes.
+NN__INLINE R NN__K(moved)(R running, R now, R momentum) { return (1 - momentum) * running + momentum * now; }
+static void NN__K(batchnorm_move)(const nn_call *c, int64_t channel, R mean, R var, int64_t n)       // running averages; unbiased variance, as PyTorch
+{
+    R m = (R)((const nn__norm_params *)c->params)->momentum, *means = (R *)c->in[3].data, *vars = (R *)c->in[4].data;
+    if (!means || n == 0) return;
+    means[channel] = NN__K(moved)(means[channel], mean, m);
+    vars[channel] = NN__K(moved)(vars[channel], var * ((R)n / (R)(n - 1)), m);
+}
+// What a channel is summed over: rows of S numbers, `jump` apart; chunks of 128 samples.
+enum { NN__K(of_x), NN__K(of_squares), NN__K(of_products) };
+static R NN__K(channel_sum)(const nn__norm_size *z, int what, const R *x, R m, const R *dy)
+{
+    R total = 0, part = 0;
+    int64_t b, jump = z->c * z->s;
+    for (b = 0; b < z->b; b++) {
+        const R *row = x + b * jump;
+        if (what == NN__K(of_x)) part += NN__K(row_add)(z->s, row);
+        else part += what == NN__K(of_squares) ? NN__K(row_square)(z->s, row, m) : NN__K(row_dot)(z->s, row, m, dy + b * jump);
+        if (b % 128 == 127) { total += part; part = 0; }
+    }
+    return total + part;
+}
+static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, int64_t i)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i * z->s, *w = (const R *)c->in[1].data, *bias = (const R *)c->in[2].data;
+    R *y = (R *)c->out[0].data + i * z->s, mean, var, rstd, count = (R)nn__max(1, z->n);
+    int64_t b, jump = z->c * z->s;
+    if (p->batch) {
+        mean = NN__K(channel_sum)(z, NN__K(of_x), x, 0, NULL) / count;
+        var = NN__K(channel_sum)(z, NN__K(of_squares), x, mean, NULL) / count;
+        NN__K(batchnorm_move)(c, i, mean, var, z->n);
+    } else {
+        mean = ((const R *)c->in[3].data)[i];
+        var = ((const R *)c->in[4].data)[i];
+    }
+    rstd = NN__K(rstd)(var, (R)p->eps);
+    for (b = 0; b < z->b; b++) NN__K(scale_shift_row)(z->s, y + b * jump, x + b * jump, mean, w ? rstd * w[i] : rstd, bias ? bias[i] : 0);
+    if (c->aux[0].data) { ((R *)c->aux[0].data)[i] = mean; ((R *)c->aux[1].data)[i] = rstd; }
+}
+static void NN__K(batchnorm_columns)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)    // channels i..i + k - 1, k <= NN__LANES
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i;
+    R *y = (R *)c->out[0].data + i, means[NN__LANES], vars[NN__LANES], scale[NN__LANES], shift[NN__LANES];
+    int64_t b, j;
+    V mean, var, part = C(0), n = SET1((R)nn__max(1, z->n));
+    if (p->batch) {
+        mean = var = C(0);
+        for (b = 0; b < z->b; b++) {
+            part = part + NN__K(get_lanes)(x + b * z->c, k);
+            if (b % 128 == 127 || b == z->b - 1) { mean = mean + part; part = C(0); }
+        }
+        mean = mean / n;
+        for (b = 0; b < z->b; b++) {
+            V d = NN__K(get_lanes)(x + b * z->c, k) - mean;
+            part = FMA(d, d, part);
+            if (b % 128 == 127 || b == z->b - 1) { var = var + part; part = C(0); }
+        }
+        var = var / n;
+        STORE(means, mean);
+        STORE(vars, var);
+        for (j = 0; j < k; j++) NN__K(batchnorm_move)(c, i + j, means[j], vars[j], z->n);
+    } else {
+        mean = NN__K(get_lanes)((const R *)c->in[3].data + i, k);
+        STORE(means, mean);
+        STORE(vars, NN__K(get_lanes)((const R *)c->in[4].data + i, k));
+    }
+    for (j = 0; j < NN__LANES; j++) {
+        R rstd = j < k ? NN__K(rstd)(vars[j], (R)p->eps) : 0;
+        scale[j] = c->in[1].data && j < k ? rstd * ((const R *)c->in[1].data)[i + j] : rstd;
+        shift[j] = c->in[2].data && j < k ? ((const R *)c->in[2].data)[i + j] : 0;
+        if (c->aux[0].data && j < k) { ((R *)c->aux[0].data)[i + j] = means[j]; ((R *)c->aux[1].data)[i + j] = rstd; }
+    }
+    for (b = 0; b < z->b; b++) NN__K(put_lanes)(y + b * z->c, FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, LOAD(scale), LOAD(shift)), k);
+}
+NN__FORWARD(batchnorm)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    if (t->index == 0 && c->in[5].data) ++*(int64_t *)c->in[5].data;     // num_batches_tracked
+    for (i = nn__task_begin(units, t); i < end; i++) {
+        if (z.s != 1) { NN__K(batchnorm_channel)(c, &z, i); continue; }
+        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
+            NN__K(batchnorm_columns)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    }
+}
+static void NN__K(give_channel)(const nn_call *c, int input, int64_t i, R d)         // dw or db of one channel
+{
+    R *to = (R *)c->din[input].data;
+    if (to) to[i] = c->add >> input & 1 ? to[i] + d : d;
+}
+static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s;
+    R mean = ((const R *)c->aux[0].data)[i], rstd = ((const R *)c->aux[1].data)[i], w = c->in[1].data ? ((const R *)c->in[1].data)[i] : 1;
+    R sum = NN__K(channel_sum)(z, NN__K(of_x), dy, 0, NULL), dot = NN__K(channel_sum)(z, NN__K(of_products), x, mean, dy), u = 0, v = 0;
+    R count = (R)nn__max(1, z->n);
+    R *dx = (R *)c->din[0].data;
+    int64_t b, jump = z->c * z->s;
+    NN__K(give_channel)(c, 1, i, rstd * dot);
+    NN__K(give_channel)(c, 2, i, sum);
+    if (!dx) return;
+    if (p->batch) {
+        u = -(rstd * (w * dot) / count * rstd * rstd);
+        v = -(rstd * (w * sum) / count);
+    }
+    for (b = 0; b < z->b; b++)
+        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, (int)(c->add & 1));
+}
+static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i, *dy = (const R *)c->dout[0].data + i;
+    V mean = NN__K(get_lanes)((const R *)c->aux[0].data + i, k), rstd = NN__K(get_lanes)((const R *)c->aux[1].data + i, k);
+    V w = c->in[1].data ? NN__K(get_lanes)((const R *)c->in[1].data + i, k) : C(1), n = SET1((R)nn__max(1, z->n));
+    V sum = C(0), dot = C(0), part = C(0), more = C(0), u, v;
+    R *dx = c->din[0].data ? (R *)c->din[0].data + i : NULL, sums[NN__LANES], dots[NN__LANES];
+    int64_t b, j;
+    for (b = 0; b < z->b; b++) {
+        V g = NN__K(get_lanes)(dy + b * z->c, k);
+        part = part + g;
+        more = FMA(g, NN__K(get_lanes)(x + b * z->c, k) - mean, more);
+        if (b % 128 == 127 || b == z->b - 1) { sum = sum + part; dot = dot + more; part = more = C(0); }
+    }
+    STORE(sums, sum);
+    STORE(dots, rstd * dot);
+    for (j = 0; j < k; j++) { NN__K(give_channel)(c, 1, i + j, dots[j]); NN__K(give_channel)(c, 2, i + j, sums[j]); }
+    if (!dx) return;
+    u = p->batch ? -(rstd * (w * dot) / n * rstd * rstd) : C(0);
+    v = p->batch ? -(rstd * (w * sum) / n) : C(0);
+    for (b = 0; b < z->b; b++) {
+        R *to = dx + b * z->c;
+        V d = FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, u, NN__K(get_lanes)(dy + b * z->c, k) * (rstd * w) + v);
+        NN__K(put_lanes)(to, c->add & 1 ? d + NN__K(get_lanes)(to, k) : d, k);
+    }
+}
+NN__BACKWARD(batchnorm)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    for (i = nn__task_begin(units, t); i < end; i++) {
+        if (z.s != 1) { NN__K(batchnorm_channel_bwd)(c, &z, i); continue; }
+        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
+            NN__K(batchnorm_columns_bwd)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    }
+}
+#endif
+
+// ---- dropout:   y = x m / (1 - p), m = 0 with probability p, else 1      dx = dy m / (1 - p) -----------------
+// (Srivastava et al. 2014.) Mask number i is number i of this op's random stream (>>random): backward draws it again instead of
+// keeping it. One mask covers `run` neighbours: 1 for dropout, a channel for dropout2d.
+#if NN__IN_HOST
+static void nn__dropout_plan(nn_call *c)
+{
+    const nn__dropout_params *p = (const nn__dropout_params *)c->params;
+    c->tasks[0] = nn__task_count((nn_view_count(&c->in[0]) / p->run + 3) / 4, 64 + 4 * p->run);
+}
+static nn_tensor *nn__dropout(nn_tensor *x, float p, const char *name, int channels)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__dropout_params q;
+    int d;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    if (!(p >= 0 && p <= 1)) { nn_fail(nn, "%s: the probability is %g, not in 0..1", name, (double)p); return nn__inert(nn); }
+    if (channels && x->ndim < 2) { nn_fail(nn, "%s: x must be (B, C, ...), not %s", name, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (nn->mode == NN_EVAL || p == 0) return x;
+    memset(&q, 0, sizeof q);
+    q.p = p;
+    q.run = 1;
+    for (d = 2; channels && d < x->ndim; d++) q.run *= nn__max(1, x->shape[d]);
+    return nn__apply1(NN_OP_dropout, x, &q);
+}
+NN_API nn_tensor *nn_dropout(nn_tensor *x, float p)   { return nn__dropout(x, p, "dropout", 0); }
+NN_API nn_tensor *nn_dropout2d(nn_tensor *x, float p) { return nn__dropout(x, p, "dropout2d", 1); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(masked)(const nn_call *c, const nn_task *t, const nn_view *x, const nn_view *y, int add)
+{
+    const nn__dropout_params *p = (const nn__dropout_params *)c->params;
+    uint64_t dropped = (uint64_t)((double)p->p * 4294967296.0);          // of 2^32 numbers
+    R scale = p->p < 1 ? (R)(1.0 / (1.0 - (double)p->p)) : 0;
+    int64_t masks = nn_view_count(x) / p->run, blocks = (masks + 3) / 4, i, j, end = nn__task_end(blocks, t);
+    int k;
+    for (i = nn__task_begin(blocks, t); i < end; i++) {
+        uint32_t r[4];
+        nn__philox(c->seed, c->step, c->ordinal, (uint64_t)i, r);
+        for (k = 0; k < 4 && 4 * i + k < masks; k++) {
+            const R *from = (const R *)x->data + (4 * i + k) * p->run;
+            R *to = (R *)y->data + (4 * i + k) * p->run;
+            int kept = r[k] >= dropped;
+            for (j = 0; j < p->run; j++) {
+                R v = kept ? from[j] * scale : 0;
+                to[j] = add ? to[j] + v : v;
+            }
+        }
+    }
+}
+NN__FORWARD(dropout)  { NN__K(masked)(c, t, &c->in[0], &c->out[0], 0); }
+NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
 #endif
 
 // ---- parameter updates ------------------------------------------------------------------------------------
