@@ -248,7 +248,7 @@ NN_API void       nn_zero_grad(nn_layer *layer);         // nn_step does it; for
 typedef nn_tensor *(*nn_fn)(nn_tensor *x);                                      // any op of one tensor: nn_relu, nn_tanh, yours
 typedef nn_tensor *(*nn_loss_of)(void *user);                                   // computes a scalar, in the current step
 typedef struct nn_gradcheck_desc {
-    double eps;                      // default 1e-3 (f32), 1e-6 (NN_F64)
+    double eps;                      // step of the difference; default 1e-2 (f32), 1e-6 (NN_F64)
     double tolerance;                // relative to the largest gradient; default 2e-2 (f32), 1e-6 (NN_F64)
     int    samples;                  // elements tried per tensor; default 32; all if the tensor has fewer
 } nn_gradcheck_desc;
@@ -809,7 +809,8 @@ enum {                               // nn_op.flags
     NN_OP_RANDOM    = 8,             // reads seed and ordinal
     NN_OP_ANY_DTYPE = 16,            // checks the dtypes of its inputs itself (else all must be the context's dtype)
     NN_OP_MUTATES   = 32,            // writes into inputs (optimizers, running statistics)
-    NN_OP_VIEW      = 64             // its result is a view of input 0: shape() sets data and strides; forward is never called
+    NN_OP_VIEW      = 64,            // its result is a view of input 0: shape() sets data and strides; forward is never called
+    NN_OP_ALL_INPUTS = 128           // no input may be NULL (else those after the first may)
 };
 #define NN_KEEP_IN(i)  (1u << (i))
 #define NN_KEEP_OUT(i) (1u << (8 + (i)))
@@ -2458,6 +2459,7 @@ static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, i
 {
     int i;
     for (i = 0; i < n; i++) {
+        if (!in[i] && (i == 0 || (op->flags & NN_OP_ALL_INPUTS))) { nn_fail(nn, "%s: input %d is NULL", op->name, i); return 0; }
         if (!in[i]) { memset(&c->in[i], 0, sizeof c->in[i]); continue; }
         if (!nn__check(nn, in[i], op->name)) return 0;
         if (!(op->flags & NN_OP_ANY_DTYPE) && in[i]->dtype != (int)nn->desc.dtype) {
@@ -2712,6 +2714,88 @@ NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
 }
 NN_API void nn_backward(nn_tensor *y) { nn_backward_with(y, NULL); }
 
+// ---- checking gradients against finite differences ---------------------------------------------------------
+static double nn__loss_value(nn_context *nn, nn_loss_of loss, void *user, uint64_t random_step)
+{
+    nn->random_step = random_step;   // dropout draws the same mask every time
+    nn_begin(nn, NN_TRAIN);
+    return nn_item(loss(user));
+}
+
+// d loss / d x[i] by (f(x + h) - f(x - h)) / 2h, and by half the step. Their difference tells whether the slope can be trusted there.
+static double nn__slope(nn_context *nn, nn_loss_of loss, void *user, uint64_t random_step, nn_tensor *x, double *v, int64_t i, double h, double *doubt)
+{
+    double keep = v[i], f[4], d[2];
+    int j;
+    for (j = 0; j < 4; j++) {
+        v[i] = keep + (j % 2 ? -h : h) * (j < 2 ? 1.0 : 0.5);
+        nn_write_as(x, NN_F64, v);
+        f[j] = nn__loss_value(nn, loss, user, random_step);
+    }
+    v[i] = keep;
+    nn_write_as(x, NN_F64, v);
+    d[0] = (f[0] - f[1]) / (2 * h);
+    d[1] = (f[2] - f[3]) / h;
+    *doubt = fabs(d[0] - d[1]);
+    return d[1];
+}
+
+static int nn__gradcheck_one(nn_context *nn, nn_loss_of loss, void *user, uint64_t random_step, nn_tensor *x, int which, const double *grad, double *v, const nn_gradcheck_desc *d)
+{
+    int64_t n = nn_count(x), step = nn__max(1, n / (d->samples > 0 ? d->samples : 32)), i;
+    double largest = 0, doubt;
+    if (!nn_read_as(x, NN_F64, v)) return 0;
+    for (i = 0; i < n; i++) if (fabs(grad[i]) > largest) largest = fabs(grad[i]);
+    for (i = 0; i < n; i += step) {
+        double slope = nn__slope(nn, loss, user, random_step, x, v, i, d->eps, &doubt);
+        if (!nn_ok(nn)) return 0;
+        if (doubt > d->tolerance * (largest + 1e-3)) continue;       // a kink, as of relu at 0, lies within the step
+        if (fabs(slope - grad[i]) <= d->tolerance * (largest + 1e-3)) continue;
+        nn_fail(nn, "nn_gradcheck: tensor %d (%s), element %lld: gradient %g, finite difference %g", which, x->name ? x->name : "unnamed", (long long)i, grad[i], slope);
+        return 0;
+    }
+    return 1;
+}
+
+NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *const *x, int n, const nn_gradcheck_desc *desc)
+{
+    nn_gradcheck_desc d;
+    uint64_t random_step = nn ? nn->random_step : 0;
+    int64_t most = 0, total = 0, at = 0;
+    double *memory;
+    int i, ok = 1;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!nn_ok(nn)) return 0;
+    if (d.eps == 0) d.eps = nn->desc.dtype == NN_F64 ? 1e-6 : 1e-2;
+    if (d.tolerance == 0) d.tolerance = nn->desc.dtype == NN_F64 ? 1e-6 : 2e-2;
+    for (i = 0; i < n; i++) {
+        if (!nn__check(nn, x[i], "nn_gradcheck")) return 0;
+        if (x[i]->step) { nn_fail(nn, "nn_gradcheck: tensor %d does not live long enough; make it with nn_tensor_new", i); return 0; }
+        x[i]->flags &= ~(unsigned)NN__T_GRAD_SET;
+        total += nn_count(x[i]);
+        most = nn__max(most, nn_count(x[i]));
+    }
+    memory = (double *)nn__raw_alloc(nn, nn__mul_size((size_t)(total + most + 1), sizeof *memory));
+    if (!memory) { nn__oom(nn, (size_t)(total + most + 1) * sizeof *memory); return 0; }
+    nn->random_step = random_step;
+    nn_begin(nn, NN_TRAIN);
+    nn_backward(loss(user));
+    for (i = 0; i < n && nn_ok(nn); i++) {
+        memset(memory + most + at, 0, (size_t)nn_count(x[i]) * sizeof *memory);
+        if (nn_grad(x[i])) nn_read_as(nn_grad(x[i]), NN_F64, memory + most + at);
+        at += nn_count(x[i]);
+    }
+    for (i = 0, at = 0; i < n && ok && nn_ok(nn); i++) {
+        ok = nn__gradcheck_one(nn, loss, user, random_step, x[i], i, memory + most + at, memory, &d);
+        at += nn_count(x[i]);
+    }
+    for (i = 0; i < n; i++) x[i]->flags &= ~(unsigned)NN__T_GRAD_SET;
+    nn__raw_free(nn, memory);
+    nn->random_step = random_step;
+    return ok && nn_ok(nn);
+}
+
 // =============================================================================================
 // >>layers   A layer is parameters with local names, children, and a forward function. Full names come from walking up the parents.
 // =============================================================================================
@@ -2760,6 +2844,7 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     l->parent = parent;
     l->kind = kind;
     l->name = nn__copy_string(nn, name ? name : index);
+    if (!l->name) return NULL;
     l->forward = forward;
     l->self = l;
     if (!parent) { l->next = nn->roots; nn->roots = l; return l; }
@@ -4576,7 +4661,7 @@ NN__FLOAT_END
 
 // -- the tables --
 #define NN__ROW_OP(name, keep, f, df)     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
-#define NN__ROW_OP2(name, keep, f, da, db) { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
+#define NN__ROW_OP2(name, keep, f, da, db) { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
 #define NN__NO_GRAD_SIMD         0
 #define NN__NO_GRAD_PLAIN        0
 #define NN__NO_GRAD_VIEW         0
@@ -4591,7 +4676,7 @@ NN__FLOAT_END
 static const nn_op nn__ops[NN_OP_COUNT] = {
     { "", 0, 0, NN_OP_NO_GRAD, 0, NULL, NULL, NULL, NULL, 0, 0 },
     NN_UNARY_OPS(NN__ROW_OP) NN_UNARY1_OPS(NN__ROW_OP) NN_UNARY2_OPS(NN__ROW_OP) NN_BINARY_OPS(NN__ROW_OP2)
-    { "where", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(0), nn__where_shape, nn__binary_plan, NULL, NULL, NN_OP_where, sizeof(nn__no_params) },
+    { "where", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0), nn__where_shape, nn__binary_plan, NULL, NULL, NN_OP_where, sizeof(nn__no_params) },
     NN_STRUCTURED_OPS(NN__ROW_OPS) };
 #undef X
 #undef Y

@@ -1,0 +1,63 @@
+/* test.h - the harness: TEST(name) { CHECK(...); } registers itself; main runs all, or those whose name contains argv[1].
+
+   A test that cannot run here calls SKIP("reason"). The last line of a program is  N passed, N failed, N skipped. */
+#ifndef TEST_H
+#define TEST_H
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct test_case { const char *name; void (*run)(void); struct test_case *next; } test_case;
+static test_case *test_first, **test_last = &test_first;
+static int test_failures, test_skipped, test_checks;     /* of the running test */
+
+static void test_add(test_case *t) { *test_last = t; test_last = &t->next; }
+#define TEST(id)                                                                             \
+    static void test_##id(void);                                                             \
+    static test_case test_case_##id = { #id, test_##id, NULL };                              \
+    __attribute__((constructor)) static void test_register_##id(void) { test_add(&test_case_##id); } \
+    static void test_##id(void)
+
+#define CHECK(condition)                                                                     \
+    do { test_checks++;                                                                      \
+         if (!(condition) && test_failures++ < 10) printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); } while (0)
+#define CHECK_NEAR(a, b, tolerance)                                                          \
+    do { double test_a = (double)(a), test_b = (double)(b); test_checks++;                   \
+         if (!(fabs(test_a - test_b) <= (tolerance)) && !(isnan(test_a) && isnan(test_b)) && test_a != test_b && test_failures++ < 10) \
+             printf("%s:%d: failed: %s = %.9g, %s = %.9g\n", __FILE__, __LINE__, #a, test_a, #b, test_b); } while (0)
+#define CHECK_TEXT(text, part)                                                               \
+    do { const char *volatile test_v = (text), *test_t = test_v; test_checks++;                                         \
+         if (!strstr(test_t, part) && test_failures++ < 10) printf("%s:%d: failed: \"%s\" does not contain \"%s\"\n", __FILE__, __LINE__, test_t, part); } while (0)
+#define SKIP(reason) do { printf("skipped: %s\n", reason); test_skipped = 1; return; } while (0)
+
+/* For on_error: errors that a test expects are not printed. */
+__attribute__((unused)) static void test_quiet(void *user, const char *message) { (void)user; (void)message; }
+
+/* The folder with data sets that are not in the repository, or NULL. */
+__attribute__((unused)) static const char *test_shared(void)
+{
+    const char *path = getenv("NN_SHARED");
+    FILE *f;
+    if (path && path[0]) return path;
+    f = fopen("../shared/data/README.md", "r");
+    if (!f) return NULL;
+    fclose(f);
+    return "../shared/data";
+}
+
+int main(int argc, char **argv)
+{
+    int passed = 0, failed = 0, skipped = 0;
+    for (test_case *t = test_first; t; t = t->next) {
+        if (argc > 1 && !strstr(t->name, argv[1])) continue;
+        test_failures = test_skipped = test_checks = 0;
+        t->run();
+        fflush(stdout);
+        if (test_failures) printf("FAILED %s (%d of %d checks)\n", t->name, test_failures, test_checks);
+        if (test_failures) failed++; else if (test_skipped) skipped++; else passed++;
+    }
+    printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
+    return failed != 0;
+}
+#endif
