@@ -2191,7 +2191,7 @@ static int nn__cpu_run(void *self, const nn_call *call)
     if (bytes) j.scratch = (char *)nn__arena_alloc(&nn->step_arena, bytes, 1);
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
-        j.scratch += nn__round_up(c->shared_bytes);
+        if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
         for (j.phase = 0; j.phase < c->phases; j.phase++) nn__parallel(nn, c->tasks[j.phase], nn__run_task, &j);
     }
     if (bytes) nn__rewind_memory(nn, &m);
