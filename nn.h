@@ -4767,7 +4767,7 @@ NN__BACKWARD(linear)
 // never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
 // Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384 };
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__STRIP = 32768, NN__STRIP_TAPS = 64 };
 
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
@@ -4876,6 +4876,27 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
     return p->channels > 0;
 }
 
+// Depthwise convolutions have one row per matrix: nothing to share a packed panel with. They run directly on a strip: some rows of one
+// plane, padded with zeros, and for a step > 1 sorted by x mod step, so that every tap reads neighbouring numbers for neighbouring results.
+typedef struct nn__strip { int64_t low_y, low_x, span, sub, row, rows; } nn__strip;  // span: lines of one result row; sub: numbers per x mod step
+static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x)
+{
+    nn__strip z;
+    int64_t reach_y = (nn__max(1, y->taps) - 1) * y->hop, reach_x = (nn__max(1, x->taps) - 1) * x->hop;      // negative when it spreads
+    z.low_y = y->offset + nn__min(0, reach_y);
+    z.low_x = x->offset + nn__min(0, reach_x);
+    z.span = (reach_y < 0 ? -reach_y : reach_y) + 1;
+    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 34;        // vectors may read beyond the last result
+    z.row = z.sub * x->step;
+    z.rows = nn__max(1, nn__min(y->count, (NN__STRIP / 4 / z.row - z.span) / y->step + 1));
+    return z;
+}
+static int nn__conv_direct(const nn__conv *v)
+{
+    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (nn__max(v->map[1], v->image[1]) + 36);
+    return v->c == 1 && v->o >= 1 && v->o <= 2 && v->taps <= NN__STRIP_TAPS && lines <= NN__STRIP / row;
+}
+
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
@@ -4888,7 +4909,11 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     memset(&s, 0, sizeof s);
     s.phases = spread ? v->phases[0] * v->phases[1] : 1;
     s.rows = spread ? v->c : v->o;
-    if (s.phases == 0 || s.rows == 0) return s;
+    if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
+    if (nn__conv_direct(v)) {
+        s.tasks = nn__task_count(v->batch * v->groups, v->o * v->taps * v->map[0] * v->map[1]);
+        return s;
+    }
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
     s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
     s.lead = (s.rows + 23) / 24 * 24;                    // NN__MR is 4, 6, 8 or 12
@@ -4906,7 +4931,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     nn__dw_cut s;
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
-    s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
+    s.blocks = nn__conv_direct(v) ? 1 : (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
     want = nn__max(NN__CONV_TASKS / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
@@ -4968,12 +4993,12 @@ static void nn__conv_plan(nn_call *c)
         c->tasks[0] = v.groups * s.pack_blocks;
         c->tasks[1] = s.tasks;
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)(NN__CONV_K * (NN__CONV_N + 32)) * real;
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
     }
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[1] += v.groups * w.blocks * w.chunks;
-        c->task_bytes = (size_t)(NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? 2 * NN__STRIP + 32 * NN__STRIP_TAPS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
         if (w.chunks > 1) {
             c->shared_bytes += (size_t)(w.chunks * w.count) * real;
             c->phases = 3;
@@ -5184,19 +5209,19 @@ static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R
     }
 }
 
-// Panels for dw, a row per pixel of the map: `depth` pixels from pixel `first` of the chunk that starts at image b0.
-static void NN__K(conv_map_panels)(const nn__conv *v, const R *map, int64_t first, int64_t depth, int64_t rows, R *to)
+// Panels for dw, a row per pixel: `depth` pixels, from number `first` on, of `rows` planes; images are image_stride apart.
+static void NN__K(conv_planes)(const R *x, int64_t pixels, int64_t image_stride, int64_t first, int64_t depth, int64_t rows, int width, R *to)
 {
-    int64_t pixels = v->map[0] * v->map[1], i, j, p, q, n;
-    for (i = 0; i < rows; i += NN__MR, to += depth * NN__MR) {
-        int64_t h = nn__min(NN__MR, rows - i);
-        for (p = 0; p < depth; p += n) {                 // short runs of each row in turn: rows may be a power of 2 apart
+    int64_t i, j, p, q, n;
+    for (i = 0; i < rows; i += width, to += depth * width) {
+        int64_t h = nn__min(width, rows - i);
+        for (p = 0; p < depth; p += n) {                 // short runs of each plane in turn: planes may be a power of 2 apart
             int64_t pixel = (first + p) % pixels, image = (first + p) / pixels;
-            const R *x = map + (image * v->groups * v->o + i) * pixels + pixel;
-            R *z = to + p * NN__MR;
+            const R *from = x + image * image_stride + i * pixels + pixel;
+            R *z = to + p * width;
             n = nn__min(nn__min(16, pixels - pixel), depth - p);
-            for (j = 0; j < h; j++) for (q = 0; q < n; q++) z[q * NN__MR + j] = x[j * pixels + q];
-            for (; j < NN__MR; j++) for (q = 0; q < n; q++) z[q * NN__MR + j] = 0;
+            for (j = 0; j < h; j++) for (q = 0; q < n; q++) z[q * width + j] = from[j * pixels + q];
+            for (; j < width; j++) for (q = 0; q < n; q++) z[q * width + j] = 0;
         }
     }
 }
@@ -5252,16 +5277,125 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
     for (p = 0; p < total; p += NN__CONV_K) {
         int64_t depth = nn__min(NN__CONV_K, total - p);
         R *pb = scratch + NN__CONV_K * (NN__CONV_M + 16);
-        NN__K(conv_map_panels)(v, map, p, depth, h, scratch);
-        NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
+        NN__K(conv_planes)(map, pixels, v->groups * v->o * pixels, p, depth, h, NN__MR, scratch);
+        if (v->taps == 1 && v->image[0] == 1 && pixels == v->image[1])               // 1x1: the image as it is
+            NN__K(conv_planes)(image + j0 * pixels, pixels, v->groups * v->c * pixels, p, depth, w, NN__NR, pb);
+        else NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
         NN__K(gemm_macro)(h, w, depth, scratch, pb, dw, columns, 1);
     }
+}
+
+// Lines first..first+rows (of results) of a strip.
+static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, R *to)
+{
+    int64_t lines = (rows - 1) * y->step + z->span, l, e;
+    memset(to, 0, (size_t)(lines * z->row) * sizeof *to);
+    for (l = 0; l < lines; l++, to += z->row) {
+        int64_t line = first * y->step + z->low_y + l;
+        if (line < 0 || line >= y->size) continue;
+        for (e = 0; e < x->step; e++) {
+            int64_t at = z->low_x + e, lo = at < 0 ? (-at + x->step - 1) / x->step : 0, hi = at < x->size ? nn__min(z->sub, (x->size - 1 - at) / x->step + 1) : 0;
+            if (lo < hi) NN__K(copy_run)(to + e * z->sub + lo, plane + line * x->size + at + lo * x->step, hi - lo, x->step);
+        }
+    }
+}
+static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t *at)       // where the taps of result (0, 0) lie in a strip
+{
+    int64_t k;
+    for (k = 0; k < q->taps; k++) {
+        int64_t ky = q->y.offset + k / q->x.taps * q->y.hop - z->low_y, kx = q->x.offset + k % q->x.taps * q->x.hop - z->low_x;
+        at[k] = ky * z->row + kx % q->x.step * z->sub + kx / q->x.step;
+    }
+}
+// y[i pitch] (+)= bias + sum over k of w[k] x[at[k] + i]
+static void NN__K(strip_row)(int64_t n, R *y, int64_t pitch, int add, R bias, int64_t taps, const R *w, const R *x, const int64_t *at)
+{
+    int64_t i, j, k;
+    for (i = 0; i < n; i += NN__LANES) {
+        int64_t m = nn__min(NN__LANES, n - i);
+        int whole = pitch == 1 && m == NN__LANES;
+        R part[NN__LANES] = { 0 };
+        V sum = SET1(bias);
+        if (add && whole) sum = LOAD(y + i);
+        else if (add) { for (j = 0; j < m; j++) part[j] = y[(i + j) * pitch]; sum = LOAD(part); }
+        for (k = 0; k < taps; k++) sum = FMA(SET1(w[k]), LOAD(x + at[k] + i), sum);
+        if (whole) { STORE(y + i, sum); continue; }
+        STORE(part, sum);
+        for (j = 0; j < m; j++) y[(i + j) * pitch] = part[j];
+    }
+}
+static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, int64_t tasks, R *scratch)
+{
+    int64_t planes = v->batch * v->groups, phases = spread ? v->phases[0] * v->phases[1] : 1, i, phase, r0, r, n, ch, m, k;
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), at[NN__STRIP_TAPS];
+    R taps[NN__STRIP_TAPS];
+    for (i = planes * index / tasks; i < planes * (index + 1) / tasks; i++) for (phase = 0; phase < phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        nn__strip z = nn__conv_strip(&q.y, &q.x);
+        int64_t group = i % v->groups, source = q.y.size * q.x.size;
+        NN__K(strip_taps)(&q, &z, at);
+        for (r0 = 0; r0 < q.y.count; r0 += n) for (n = nn__min(z.rows, q.y.count - r0), ch = 0; ch < q.channels; ch++) {
+            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, scratch);
+            for (m = 0; m < q.rows; m++) {
+                const R *x = w + group * v->o * v->taps + m * q.w_row + ch * q.w_channel;
+                R *to = y + (i * q.rows + m) * plane + q.x.first;
+                for (k = 0; k < q.taps; k++) taps[k] = x[(q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step];
+                for (r = 0; r < n; r++)
+                    NN__K(strip_row)(q.x.count, to + (q.y.first + (r0 + r) * q.y.pitch) * width, q.x.pitch, add || ch, bias ? bias[group * q.rows + m] : 0,
+                                     q.taps, taps, scratch + r * q.y.step * z.row, at);
+            }
+        }
+    }
+}
+// dw (o, k) of one group over one chunk of the batch: 16 partial sums per number, whatever the vector width.
+static void NN__K(conv_strips_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    nn__gather q = nn__conv_gather(v, 0, 0);
+    nn__strip z = nn__conv_strip(&q.y, &q.x);
+    enum { lanes = 16 };
+    int64_t chunk = index % s.chunks, group = index / s.chunks, wide = (q.x.count + lanes - 1) / lanes * lanes, pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS];
+    int64_t b, r0, r, n, m, k, i, e;
+    R *dy = scratch + NN__STRIP, *total = dy + NN__STRIP;
+    memset(total, 0, (size_t)(v->o * v->taps * lanes) * sizeof *total);
+    NN__K(strip_taps)(&q, &z, at);
+    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++) for (r0 = 0; r0 < q.y.count; r0 += n) {
+        n = nn__min(z.rows, q.y.count - r0);
+        NN__K(strip_fill)(&q.y, &q.x, &z, image + (b * v->groups + group) * v->image[0] * v->image[1], r0, n, scratch);
+        for (m = 0; m < v->o; m++) {
+            memset(dy, 0, (size_t)(n * wide) * sizeof *dy);
+            for (r = 0; r < n; r++) NN__K(copy_run)(dy + r * wide, map + ((b * v->groups + group) * v->o + m) * pixels + (r0 + r) * q.x.count, q.x.count, 1);
+            for (k = 0; k < v->taps; k++) {
+                R *to = total + (m * v->taps + k) * lanes;
+                V sum[lanes / NN__LANES];
+                for (e = 0; e < lanes / NN__LANES; e++) sum[e] = LOAD(to + e * NN__LANES);
+                for (r = 0; r < n; r++) for (i = 0; i < wide; i += lanes) {
+                    const R *g = dy + r * wide + i, *x = scratch + r * q.y.step * z.row + at[k] + i;
+                    NN__UNROLL for (e = 0; e < lanes / NN__LANES; e++) sum[e] = FMA(LOAD(g + e * NN__LANES), LOAD(x + e * NN__LANES), sum[e]);
+                }
+                for (e = 0; e < lanes / NN__LANES; e++) STORE(to + e * NN__LANES, sum[e]);
+            }
+        }
+    }
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    for (m = 0; m < v->o * v->taps; m++) {
+        R *sum = total + m * lanes, *to = dw + group * v->o * v->taps + m;
+        for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
+        *to = add ? *to + sum[0] : sum[0];
+    }
+}
+
+// The three products, each by tiles or by strips.
+static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
+{
+    if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
+    else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
     if (t->phase == 0) NN__K(conv_weights)(&v, v.transposed, (const R *)c->in[1].data, t->index, (R *)c->shared);
-    else NN__K(conv_block)(&v, v.transposed, (const R *)c->shared, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0, t->index, (R *)t->scratch);
+    else NN__K(conv_product)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
 }
 static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
 {
@@ -5280,8 +5414,12 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
             dw[i] = c->add & 2 ? dw[i] + sum : sum;
         }
     }
-    else if (i < nx) NN__K(conv_block)(&v, !v.transposed, (const R *)c->shared, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1), i, (R *)t->scratch);
-    else if (i < nx + nw) NN__K(conv_dw)(&v, v.transposed ? x : dy, v.transposed ? dy : x, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+    else if (i < nx) NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
+    else if (i < nx + nw) {
+        const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
+        if (nn__conv_direct(&v)) NN__K(conv_strips_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+        else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+    }
     else {
         nn_view rows = c->dout[0], to;
         int64_t first = (i - nx - nw) * NN__BIAS_COLUMNS, shape[3];
