@@ -855,7 +855,12 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
 #define NN_OPS_SHAPE(NN__X)
-#define NN_OPS_CONV(NN__X)
+#define NN_OPS_CONV(NN__X) \
+    NN__X( conv2d,      SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
+    NN__X( conv_transpose2d, SIMD,      3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
+    NN__X( maxpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( avgpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( upsample,    PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__upsample_shape,  nn__upsample_plan,    nn__upsample_params )
 #define NN_OPS_NORM(NN__X) \
     NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
     NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
@@ -4646,6 +4651,10 @@ typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale; } n
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
 typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
+// Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
+typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
+typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
+typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
 
 // -- the host visit --
 #define NN__VISIT    0
@@ -6955,6 +6964,995 @@ static void NN__K(masked)(const nn_call *c, const nn_task *t, const nn_view *x, 
 }
 NN__FORWARD(dropout)  { NN__K(masked)(c, t, &c->in[0], &c->out[0], 0); }
 NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
+#endif
+
+// ---- convolution:   y(o, i) = b(o) + sum over c, k of w(o, c, k) x(c, i stride - pad + k dilation)         (i, k: pairs) ----------
+//
+// A convolution ties a small grid, the map, to a large one, the image; w is (map channels, image channels of one group, KH, KW).
+//   conv2d            map   = gather(image)        its dx: image = spread(map)       dw = correlate(map, image)
+//   conv_transpose2d  image = spread(map)          its dx: map   = gather(image)     dw = correlate(map, image)
+// so one op is the other's backward. spread is a gather too: an image pixel p takes every map pixel i with i stride - pad + k dilation = p.
+// Which k have one depends on (p + pad) mod stride, the phase of p; the pixels of a phase share their taps, and for them the sum is a
+// convolution of stride 1. All three products are matrix products in which one factor (a row per channel and tap, a column per pixel) is
+// never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
+// Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
+#if NN__IN_HOST
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__STRIP = 32768, NN__STRIP_TAPS = 64 };
+
+typedef struct nn__conv {
+    int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
+    int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
+    int     transposed;
+} nn__conv;
+
+static nn__conv nn__conv_sizes(const nn_call *c)
+{
+    const nn__conv_params *p = (const nn__conv_params *)c->params;
+    nn__conv v;
+    const nn_view *image, *map, *w = &c->in[1];
+    int d;
+    v.transposed = c->op->id == NN_OP_conv_transpose2d;
+    image = v.transposed ? &c->out[0] : &c->in[0];
+    map   = v.transposed ? &c->in[0] : &c->out[0];
+    v.batch = image->shape[0];
+    v.groups = p->groups;
+    v.o = w->shape[0] / v.groups;
+    v.c = w->shape[1];
+    for (d = 0; d < 2; d++) {
+        v.kernel[d] = w->shape[2 + d];
+        v.map[d] = map->shape[2 + d];
+        v.image[d] = image->shape[2 + d];
+        v.stride[d] = p->stride[d];
+        v.dilation[d] = p->dilation[d];
+        v.pad[d] = p->same ? p->dilation[d] * (v.kernel[d] - 1) / 2 : p->pad[d];
+    }
+    v.taps = v.kernel[0] * v.kernel[1];
+    if (v.taps == 1 && v.stride[0] == 1 && v.stride[1] == 1 && !v.pad[0] && !v.pad[1] && v.map[0] == v.image[0] && v.map[1] == v.image[1]) {
+        v.map[1] = v.image[1] = v.map[0] * v.map[1];     // 1x1: rows do not matter, an image is one long row and this a plain matrix product
+        v.map[0] = v.image[0] = 1;
+    }
+    for (d = 0; d < 2; d++) v.phases[d] = nn__min(v.stride[d], v.image[d]);
+    return v;
+}
+
+// One dimension of a gather: result i lies at first + i pitch; its tap a (a step of tap_step in the kernel, from tap0) reads i step + offset + a hop.
+typedef struct nn__axis { int64_t size, count, first, pitch, step, offset, hop, taps, tap0, tap_step; } nn__axis;
+static nn__axis nn__conv_axis(const nn__conv *v, int d, int spread, int64_t phase)
+{
+    nn__axis a;
+    int64_t k;
+    a.size = v->image[d]; a.count = v->map[d];
+    a.first = 0; a.pitch = 1;
+    a.step = v->stride[d]; a.offset = -v->pad[d]; a.hop = v->dilation[d];
+    a.taps = v->kernel[d]; a.tap0 = 0; a.tap_step = 1;
+    if (!spread) return a;
+    a.size = v->map[d]; a.count = (v->image[d] - phase + v->stride[d] - 1) / v->stride[d];
+    a.first = phase; a.pitch = v->stride[d];
+    a.step = 1; a.offset = a.hop = a.taps = 0;
+    for (k = 0; k < v->kernel[d]; k++) {
+        int64_t at = phase + v->pad[d] - k * v->dilation[d];
+        if (at % v->stride[d]) continue;
+        if (a.taps == 0) { a.tap0 = k; a.offset = at / v->stride[d]; }
+        if (a.taps == 1) { a.tap_step = k - a.tap0; a.hop = at / v->stride[d] - a.offset; }
+        a.taps++;
+    }
+    return a;
+}
+static int64_t nn__conv_taps_before(const nn__conv *v, int d, int64_t phase)    // taps of all smaller phases
+{
+    int64_t k, n = 0;
+    for (k = 0; k < v->kernel[d]; k++) {
+        int64_t at = (k * v->dilation[d] - v->pad[d]) % v->stride[d];
+        n += (at < 0 ? at + v->stride[d] : at) < phase;
+    }
+    return n;
+}
+
+typedef struct nn__gather {
+    nn__axis y, x;
+    int64_t  rows, channels, taps, columns;              // results (rows, columns) = weights (rows, channels taps) * pixels (channels taps, columns)
+    int64_t  w_row, w_channel, before;                   // where weights lie; packed terms of all smaller phases
+} nn__gather;
+static nn__gather nn__conv_gather(const nn__conv *v, int spread, int64_t phase)
+{
+    nn__gather q;
+    int64_t py = phase / v->phases[1], px = phase % v->phases[1], all = spread ? nn__conv_taps_before(v, 1, v->phases[1]) : 0;
+    q.y = nn__conv_axis(v, 0, spread, py);
+    q.x = nn__conv_axis(v, 1, spread, px);
+    q.rows = spread ? v->c : v->o;
+    q.channels = spread ? v->o : v->c;
+    q.taps = q.y.taps * q.x.taps;
+    q.columns = v->batch * q.y.count * q.x.count;
+    q.w_row = spread ? v->taps : v->c * v->taps;
+    q.w_channel = spread ? v->c * v->taps : v->taps;
+    q.before = spread ? q.channels * (nn__conv_taps_before(v, 0, py) * all + q.y.taps * nn__conv_taps_before(v, 1, px)) : 0;
+    return q;
+}
+
+// The terms of a sum in parts of at most NN__CONV_K: some channels with all taps, or some taps of one channel.
+typedef struct nn__part { int64_t channel, channels, tap, taps; } nn__part;
+static int nn__next_part(const nn__gather *q, nn__part *p)
+{
+    if (q->taps <= NN__CONV_K) {
+        p->channel += p->channels;
+        p->taps = q->taps;
+        p->channels = q->taps ? nn__min(NN__CONV_K / q->taps, q->channels - p->channel) : 0;
+    } else {
+        p->tap += p->taps;
+        if (p->tap == q->taps) { p->tap = 0; p->channel++; }
+        p->taps = nn__min(NN__CONV_K, q->taps - p->tap);
+        p->channels = p->channel < q->channels;
+    }
+    return p->channels > 0;
+}
+
+// Depthwise convolutions have one row per matrix: nothing to share a packed panel with. They run directly on a strip: some rows of one
+// plane, padded with zeros, and for a step > 1 sorted by x mod step, so that every tap reads neighbouring numbers for neighbouring results.
+typedef struct nn__strip { int64_t low_y, low_x, span, sub, row, rows; } nn__strip;  // span: lines of one result row; sub: numbers per x mod step
+static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x)
+{
+    nn__strip z;
+    int64_t reach_y = (nn__max(1, y->taps) - 1) * y->hop, reach_x = (nn__max(1, x->taps) - 1) * x->hop;      // negative when it spreads
+    z.low_y = y->offset + nn__min(0, reach_y);
+    z.low_x = x->offset + nn__min(0, reach_x);
+    z.span = (reach_y < 0 ? -reach_y : reach_y) + 1;
+    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 34;        // vectors may read beyond the last result
+    z.row = z.sub * x->step;
+    z.rows = nn__max(1, nn__min(y->count, (NN__STRIP / 4 / z.row - z.span) / y->step + 1));
+    return z;
+}
+static int nn__conv_direct(const nn__conv *v)
+{
+    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (nn__max(v->map[1], v->image[1]) + 36);
+    return v->c == 1 && v->o >= 1 && v->o <= 2 && v->taps <= NN__STRIP_TAPS && lines <= NN__STRIP / row;
+}
+
+// How the three products are cut into tasks; from sizes only.
+typedef struct nn__conv_cut {
+    int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
+    int64_t lead, pack_blocks;                           // rows rounded up to whole tiles of any height; packing tasks of a group
+} nn__conv_cut;
+static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
+{
+    nn__conv_cut s;
+    nn__gather q;
+    memset(&s, 0, sizeof s);
+    s.phases = spread ? v->phases[0] * v->phases[1] : 1;
+    s.rows = spread ? v->c : v->o;
+    if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
+    if (nn__conv_direct(v)) {
+        s.tasks = nn__task_count(v->batch * v->groups, v->o * v->taps * v->map[0] * v->map[1]);
+        return s;
+    }
+    q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
+    s.lead = (s.rows + 23) / 24 * 24;                    // NN__MR is 4, 6, 8 or 12
+    s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
+    s.panels = s.lead * q.channels * v->taps;
+    s.tasks = v->groups * s.phases * s.blocks;
+    s.splits = nn__max(1, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
+    s.rows = (s.pack_blocks + s.splits - 1) / s.splits * NN__GEMM_M;
+    s.tasks *= s.splits;
+    return s;
+}
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
+{
+    nn__dw_cut s;
+    int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
+    s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
+    s.blocks = nn__conv_direct(v) ? 1 : (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
+    s.count = v->groups * v->o * columns;
+    work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
+    want = nn__max(NN__CONV_TASKS / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
+    want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
+    want = nn__max(1, want);
+    s.images = (v->batch + want - 1) / want;
+    s.chunks = s.images ? (v->batch + s.images - 1) / s.images : 1;
+    return s;
+}
+
+static int nn__conv_shape(nn_call *c)
+{
+    const nn__conv_params *p = (const nn__conv_params *)c->params;
+    const nn_view *x = &c->in[0], *w = &c->in[1], *b = &c->in[2];
+    int64_t shape[4], out;
+    int d, transposed = c->op->id == NN_OP_conv_transpose2d;
+    if (x->ndim != 4 || w->ndim != 4 || !w->shape[2] || !w->shape[3]) {
+        nn_fail(c->nn, "%s: x is (B, C, H, W) and w has 4 dimensions, not %s and %s", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w));
+        return 0;
+    }
+    if (w->shape[0] % p->groups || x->shape[1] != (transposed ? w->shape[0] : w->shape[1] * p->groups)) {
+        nn_fail(c->nn, "%s: x %s does not fit w %s with %lld groups", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w), (long long)p->groups);
+        return 0;
+    }
+    shape[0] = x->shape[0];
+    shape[1] = transposed ? w->shape[1] * p->groups : w->shape[0];
+    if (b->ndim && (b->ndim != 1 || b->shape[0] != shape[1])) {
+        nn_fail(c->nn, "%s: bias %s does not fit w %s: it must have %lld numbers", p->name, NN__SHAPE_OF(b), NN__SHAPE_OF(w), (long long)shape[1]);
+        return 0;
+    }
+    for (d = 0; d < 2; d++) {
+        int64_t reach = p->dilation[d] * (w->shape[2 + d] - 1) + 1, n = x->shape[2 + d];
+        if (w->shape[2 + d] > INT32_MAX || n > INT64_MAX / 8 / nn__max(1, p->stride[d])) {
+            nn_fail(c->nn, "%s: impossible sizes: x %s, w %s", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w));
+            return 0;
+        }
+        if (transposed) out = (n - 1) * p->stride[d] - 2 * p->pad[d] + reach + p->extra[d];
+        else out = p->same ? n : n + 2 * p->pad[d] < reach ? 0 : (n + 2 * p->pad[d] - reach) / p->stride[d] + 1;
+        if (out < 1 && !(p->same && n == 0)) {
+            nn_fail(c->nn, "%s: nothing is left of x %s with a kernel of %s, padding %lld, dilation %lld", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w),
+                    (long long)p->pad[d], (long long)p->dilation[d]);
+            return 0;
+        }
+        shape[2 + d] = out;
+    }
+    nn__set_shape(&c->out[0], x->dtype, 4, shape);
+    return 1;
+}
+// Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
+static void nn__conv_plan(nn_call *c)
+{
+    nn__conv v = nn__conv_sizes(c);
+    int back = c->pass == NN_BACKWARD, spread = v.transposed != back;
+    nn__conv_cut s = nn__conv_cuts(&v, spread);
+    size_t real = nn__real_bytes(c);
+    c->phases = 2;
+    c->tasks[0] = c->tasks[1] = 0;
+    if (!back || c->din[0].data) {
+        c->tasks[0] = v.groups * s.pack_blocks;
+        c->tasks[1] = s.tasks;
+        c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
+    }
+    if (back && c->din[1].data) {
+        nn__dw_cut w = nn__conv_dw_cuts(&v);
+        c->tasks[1] += v.groups * w.blocks * w.chunks;
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? 2 * NN__STRIP + 32 * NN__STRIP_TAPS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
+        if (w.chunks > 1) {
+            c->shared_bytes += (size_t)(w.chunks * w.count) * real;
+            c->phases = 3;
+            c->tasks[2] = nn__task_count(w.count, w.chunks);
+        }
+    }
+    if (back && c->din[2].data) c->tasks[1] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
+}
+
+static int64_t nn__option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
+static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_desc *desc)
+{
+    nn_context *nn = x ? x->nn : w ? w->nn : NULL;
+    nn_conv_desc d;
+    nn__conv_params p;
+    nn_tensor *in[3], *y;
+    int i, transposed = op == NN_OP_conv_transpose2d;
+    memset(&d, 0, sizeof d);
+    memset(&p, 0, sizeof p);
+    if (desc) d = *desc;
+    if (!nn__check(nn, x, name) || !nn__check(nn, w, name)) return nn__inert(nn);
+    p.name = name;
+    p.groups = nn__option(d.groups, 1);
+    p.same = d.same;
+    p.stride[0] = nn__option(d.stride, 1);     p.stride[1] = nn__option(d.stride_w, (int)p.stride[0]);
+    p.pad[0] = nn__option(d.padding, 0);       p.pad[1] = nn__option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__option(d.dilation, 1); p.dilation[1] = nn__option(d.dilation_w, (int)p.dilation[0]);
+    p.extra[0] = nn__option(d.output_padding, 0); p.extra[1] = nn__option(d.output_padding_w, (int)p.extra[0]);
+    if (dims == 1) {                                     // a signal is an image of height 1
+        if (x->ndim != 3 || w->ndim != 3) {
+            nn_fail(nn, "%s: x is (B, C, L) and w has 3 dimensions, not %s and %s", name, nn__dims_text(x->ndim, x->shape).s, nn__dims_text(w->ndim, w->shape).s);
+            return nn__inert(nn);
+        }
+        if (d.stride_w || d.padding_w || d.dilation_w || d.output_padding_w) { nn_fail(nn, "%s: a signal has no width: _w options are for images", name); return nn__inert(nn); }
+        p.stride[0] = p.dilation[0] = 1;
+        p.pad[0] = p.extra[0] = 0;
+        x = nn_unsqueeze(x, 2);
+        w = nn_unsqueeze(w, 2);
+    }
+    for (i = 0; i < 2; i++) {
+        if (p.groups < 1 || p.stride[i] < 1 || p.dilation[i] < 1 || p.pad[i] < 0 || p.extra[i] < 0) {
+            nn_fail(nn, "%s: groups, stride and dilation are at least 1, padding at least 0", name);
+            return nn__inert(nn);
+        }
+        if (p.same && (transposed || p.stride[i] != 1 || p.pad[i])) {
+            nn_fail(nn, "%s: .same is for stride 1, without .padding, and not for transposed convolutions", name);
+            return nn__inert(nn);
+        }
+        if (p.extra[i] && (!transposed || (p.extra[i] >= p.stride[i] && p.extra[i] >= p.dilation[i]))) {
+            nn_fail(nn, "%s: .output_padding is for transposed convolutions, and smaller than stride or dilation", name);
+            return nn__inert(nn);
+        }
+    }
+    in[0] = x; in[1] = w; in[2] = b;
+    y = nn_apply_n(nn, nn__op(op), in, 3, &p, NULL);
+    if (dims == 1) y = nn_squeeze(y, 2);
+    return d.activation ? d.activation(y) : y;
+}
+NN_API nn_tensor *nn_conv1d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv1d_desc *desc) { return nn__conv_apply(NN_OP_conv2d, "conv1d", 1, x, w, b, desc); }
+NN_API nn_tensor *nn_conv2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv2d_desc *desc) { return nn__conv_apply(NN_OP_conv2d, "conv2d", 2, x, w, b, desc); }
+NN_API nn_tensor *nn_conv_transpose1d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose1d_desc *desc)
+{
+    return nn__conv_apply(NN_OP_conv_transpose2d, "conv_transpose1d", 1, x, w, b, desc);
+}
+NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose2d_desc *desc)
+{
+    return nn__conv_apply(NN_OP_conv_transpose2d, "conv_transpose2d", 2, x, w, b, desc);
+}
+#endif
+#if NN__IN_SIMD
+// Packs the weights of one group and of NN__GEMM_M rows, in the order in which conv_block reads them: phase, part, panel, term, row.
+static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__GEMM_M, phase, i, ch, k;
+    int j;
+    w += group * v->o * v->c * v->taps;
+    to += group * s.panels;
+    for (phase = 0; phase < s.phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        nn__part p = { 0, 0, 0, 0 };
+        while (nn__next_part(&q, &p)) {
+            for (i = first; i < nn__min(first + NN__GEMM_M, q.rows); i += NN__MR) {
+                R *z = to + i * p.channels * p.taps;
+                int h = (int)nn__min(NN__MR, q.rows - i);
+                for (ch = p.channel; ch < p.channel + p.channels; ch++) for (k = p.tap; k < p.tap + p.taps; k++, z += NN__MR) {
+                    int64_t ky = q.y.tap0 + k / q.x.taps * q.y.tap_step, kx = q.x.tap0 + k % q.x.taps * q.x.tap_step;
+                    const R *x = w + i * q.w_row + ch * q.w_channel + ky * v->kernel[1] + kx;
+                    for (j = 0; j < h; j++) z[j] = x[j * q.w_row];
+                    for (j = h; j < NN__MR; j++) z[j] = 0;
+                }
+            }
+            to += s.lead * p.channels * p.taps;
+        }
+    }
+}
+
+// n numbers, mostly few: whole vectors, the last of which may overlap its neighbour; then 8 or 4 at a time likewise.
+NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)
+{
+    int64_t i;
+    if (step != 1) for (i = 0; i < n; i++) to[i] = from[i * step];
+    else if (n >= NN__LANES) {
+        for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(to + i, LOAD(from + i));
+        if (i < n) STORE(to + n - NN__LANES, LOAD(from + n - NN__LANES));
+    }
+    else if (n >= 8) { memcpy(to, from, 8 * sizeof *to); memcpy(to + n - 8, from + n - 8, 8 * sizeof *to); }
+    else if (n >= 4) { memcpy(to, from, 4 * sizeof *to); memcpy(to + n - 4, from + n - 4, 4 * sizeof *to); }
+    else for (i = 0; i < n; i++) to[i] = from[i];
+}
+
+// Columns first..first+n of the pixel matrix, the terms of part p, into panels of NN__NR columns. A column is (image, y, x) of the result;
+// columns of one row read neighbouring pixels, so a panel is a few runs. What lies outside of the source is zero.
+typedef struct NN__K(run) { int64_t image, y, x, at, n; } NN__K(run);
+static void NN__K(conv_pixels)(const nn__gather *q, const nn__part *p, const R *from, int64_t image_stride, int64_t first, int64_t n, R *to)
+{
+    NN__K(run) run[NN__NR];
+    int64_t plane = q->y.size * q->x.size, j, k, ch, depth = p->channels * p->taps;
+    for (j = 0; j < n; j += NN__NR, to += depth * NN__NR) {
+        int64_t w = nn__min(NN__NR, n - j), at = 0, col = first + j, runs = 0, r;
+        while (at < w) {
+            NN__K(run) *u = &run[runs++];
+            u->x = col % q->x.count;
+            u->y = col / q->x.count % q->y.count;
+            u->image = col / q->x.count / q->y.count;
+            u->at = at;
+            u->n = nn__min(q->x.count - u->x, w - at);
+            u->x = u->x * q->x.step + q->x.offset;
+            u->y = u->y * q->y.step + q->y.offset;
+            at += u->n;
+            col += u->n;
+        }
+        for (k = 0; k < p->taps; k++) {
+            int64_t ky = (p->tap + k) / q->x.taps * q->y.hop, kx = (p->tap + k) % q->x.taps * q->x.hop, full = 0, m = 0;
+            struct { const R *from; int64_t at, n; } part[NN__NR];
+            for (r = 0; r < runs; r++) {
+                NN__K(run) *u = &run[r];
+                int64_t y = u->y + ky, x = u->x + kx, lo = 0, hi = u->n;
+                if (y < 0 || y >= q->y.size) continue;
+                if (x < 0) lo = q->x.step == 1 ? -x : (-x + q->x.step - 1) / q->x.step;
+                if (x + (hi - 1) * q->x.step >= q->x.size) hi = x >= q->x.size ? 0 : (q->x.size - 1 - x) / q->x.step + 1;
+                if (lo >= hi) continue;
+                part[m].from = from + u->image * image_stride + y * q->x.size + x + lo * q->x.step;
+                part[m].at = u->at + lo;
+                full += part[m++].n = hi - lo;
+            }
+            for (ch = 0; ch < p->channels; ch++) {
+                R *z = to + (ch * p->taps + k) * NN__NR;
+                int64_t c = (p->channel + ch) * plane;
+                if (full < NN__NR) memset(z, 0, NN__NR * sizeof *z);
+                for (r = 0; r < m; r++) NN__K(copy_run)(z + part[r].at, part[r].from + c, part[r].n, q->x.step);
+            }
+        }
+    }
+}
+
+NN__INLINE void NN__K(fill_run)(R *y, int64_t n, R value)
+{
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, SET1(value));
+    for (; i < n; i++) y[i] = value;
+}
+
+// One block of results: some rows (channels) and NN__CONV_N columns (pixels). y (+)= bias + packed weights * pixels.
+static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.splits / s.blocks / s.phases, phase = index / s.splits / s.blocks % s.phases;
+    int64_t first = index / s.splits % s.blocks * NN__CONV_N, row = index % s.splits * s.rows;
+    nn__gather q = nn__conv_gather(v, spread, phase);
+    nn__part p = { 0, 0, 0, 0 };
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k;
+    int64_t n = nn__min(NN__CONV_N, q.columns - first), m = nn__min(s.rows, q.rows - row), source = q.y.size * q.x.size;
+    R edge[NN__MR * NN__NR];
+    if (n <= 0 || m <= 0) return;
+    for (j = 0; j < n; j++) {                            // where the columns lie in row 0 of y
+        int64_t col = first + j, x = col % q.x.count, b = col / q.x.count / q.y.count;
+        if (j && x) { column[j] = column[j - 1] + q.x.pitch; continue; }
+        column[j] = b * v->groups * q.rows * plane + (q.y.first + col / q.x.count % q.y.count * q.y.pitch) * width + q.x.first + x * q.x.pitch;
+    }
+    y += (group * q.rows + row) * plane;
+    if (!add) for (j = 0; j < n; j = k) {
+        for (k = j + 1; k < n && column[k] == column[k - 1] + 1; k++) { }
+        for (i = 0; i < m; i++) NN__K(fill_run)(y + i * plane + column[j], k - j, bias ? bias[group * q.rows + row + i] : 0);
+    }
+    a += group * s.panels + s.lead * q.before;
+    from += group * q.channels * source;
+    memset(edge, 0, sizeof edge);
+    while (nn__next_part(&q, &p)) {
+        int64_t depth = p.channels * p.taps;
+        NN__K(conv_pixels)(&q, &p, from, v->groups * q.channels * source, first, n, scratch);
+        for (j = 0; j < n; j += NN__NR) {
+            int64_t w = nn__min(NN__NR, n - j);
+            int dense = w == NN__NR && column[j + w - 1] - column[j] == w - 1;
+            for (i = 0; i < m; i += NN__MR) {
+                int64_t h = nn__min(NN__MR, m - i), b, e;
+                R *z = y + i * plane + column[j];
+                const R *pa = a + (row + i) * depth, *pb = scratch + j * depth;
+                if (dense && h == NN__MR) { NN__K(gemm_tile)(depth, pa, pb, z, plane); continue; }
+                if (dense) for (b = 0; b < h; b++) memcpy(edge + b * NN__NR, z + b * plane, NN__NR * sizeof *z);
+                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) edge[b * NN__NR + e] = y[(i + b) * plane + column[j + e]];
+                NN__K(gemm_tile)(depth, pa, pb, edge, NN__NR);
+                if (dense) for (b = 0; b < h; b++) memcpy(z + b * plane, edge + b * NN__NR, NN__NR * sizeof *z);
+                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) y[(i + b) * plane + column[j + e]] = edge[b * NN__NR + e];
+            }
+        }
+        a += s.lead * depth;
+    }
+}
+
+// Panels for dw, a row per pixel: `depth` pixels, from number `first` on, of `rows` planes; images are image_stride apart.
+static void NN__K(conv_planes)(const R *x, int64_t pixels, int64_t image_stride, int64_t first, int64_t depth, int64_t rows, int width, R *to)
+{
+    int64_t i, j, p, q, n;
+    for (i = 0; i < rows; i += width, to += depth * width) {
+        int64_t h = nn__min(width, rows - i);
+        for (p = 0; p < depth; p += n) {                 // short runs of each plane in turn: planes may be a power of 2 apart
+            int64_t pixel = (first + p) % pixels, image = (first + p) / pixels;
+            const R *from = x + image * image_stride + i * pixels + pixel;
+            R *z = to + p * width;
+            n = nn__min(nn__min(16, pixels - pixel), depth - p);
+            for (j = 0; j < h; j++) for (q = 0; q < n; q++) z[q * width + j] = from[j * pixels + q];
+            for (; j < width; j++) for (q = 0; q < n; q++) z[q * width + j] = 0;
+        }
+    }
+}
+// A column of dw is a channel and a tap. Columns of one kernel row read neighbouring pixels: a few numbers at a time.
+typedef struct NN__K(taps) { int64_t offset, y, x, at, n; } NN__K(taps);
+static void NN__K(conv_image_panels)(const nn__conv *v, const R *image, int64_t first, int64_t depth, int64_t column, int64_t columns, R *to)
+{
+    NN__K(taps) run[NN__NR];
+    int64_t width = v->image[1], plane = v->image[0] * width, kw = v->kernel[1], dx = v->dilation[1], j, p, r, e;
+    for (j = 0; j < columns; j += NN__NR) {
+        int64_t w = nn__min(NN__NR, columns - j), at = 0, runs = 0, ox = first % v->map[1], oy = first / v->map[1] % v->map[0], b = first / v->map[1] / v->map[0];
+        while (at < w) {
+            NN__K(taps) *u = &run[runs++];
+            int64_t k = column + j + at;
+            u->at = at;
+            u->n = nn__min(kw - k % kw, w - at);
+            u->y = k / kw % v->kernel[0] * v->dilation[0];
+            u->x = k % kw * dx;
+            u->offset = k / v->taps * plane + u->y * width + u->x;
+            at += u->n;
+        }
+        for (p = 0; p < depth; p++, to += NN__NR) {
+            int64_t y = oy * v->stride[0] - v->pad[0], x = ox * v->stride[1] - v->pad[1];
+            int64_t z = b * v->groups * v->c * plane + y * width + x;
+            int inside = y >= 0 && x >= 0 && y + (v->kernel[0] - 1) * v->dilation[0] < v->image[0] && x + (kw - 1) * dx < width;
+            for (e = w; e < NN__NR; e++) to[e] = 0;
+            if (inside && dx == 1) for (r = 0; r < runs; r++) {
+                const R *s = image + z + run[r].offset;
+                R *d = to + run[r].at;
+                if (run[r].n == 3)      memcpy(d, s, 3 * sizeof *d);
+                else if (run[r].n == 5) memcpy(d, s, 5 * sizeof *d);
+                else for (e = 0; e < run[r].n; e++) d[e] = s[e];
+            } else for (r = 0; r < runs; r++) for (e = 0; e < run[r].n; e++) {
+                int64_t iy = y + run[r].y, ix = x + run[r].x + e * dx;
+                to[run[r].at + e] = iy < 0 || ix < 0 || iy >= v->image[0] || ix >= width ? 0 : image[z + run[r].offset + e * dx];
+            }
+            if (++ox == v->map[1]) { ox = 0; if (++oy == v->map[0]) { oy = 0; b++; } }
+        }
+    }
+}
+// One block of dw over one chunk of the batch.  dw (o, c k) (+)= map (o, pixels) * image (pixels, c k)
+static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, columns = v->c * v->taps;
+    int64_t i0 = block / s.across * NN__CONV_M, j0 = block % s.across * NN__CONV_N, h = nn__min(NN__CONV_M, v->o - i0), w = nn__min(NN__CONV_N, columns - j0);
+    int64_t first = chunk * s.images, pixels = v->map[0] * v->map[1], total = (nn__min(v->batch, first + s.images) - first) * pixels, p, i;
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    dw += (group * v->o + i0) * columns + j0;
+    if (!add) for (i = 0; i < h; i++) memset(dw + i * columns, 0, (size_t)w * sizeof *dw);
+    map += ((first * v->groups + group) * v->o + i0) * pixels;
+    image += (first * v->groups + group) * v->c * v->image[0] * v->image[1];
+    for (p = 0; p < total; p += NN__CONV_K) {
+        int64_t depth = nn__min(NN__CONV_K, total - p);
+        R *pb = scratch + NN__CONV_K * (NN__CONV_M + 16);
+        NN__K(conv_planes)(map, pixels, v->groups * v->o * pixels, p, depth, h, NN__MR, scratch);
+        if (v->taps == 1 && v->image[0] == 1 && pixels == v->image[1])               // 1x1: the image as it is
+            NN__K(conv_planes)(image + j0 * pixels, pixels, v->groups * v->c * pixels, p, depth, w, NN__NR, pb);
+        else NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
+        NN__K(gemm_macro)(h, w, depth, scratch, pb, dw, columns, 1);
+    }
+}
+
+// Lines first..first+rows (of results) of a strip.
+static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, R *to)
+{
+    int64_t lines = (rows - 1) * y->step + z->span, l, e;
+    memset(to, 0, (size_t)(lines * z->row) * sizeof *to);
+    for (l = 0; l < lines; l++, to += z->row) {
+        int64_t line = first * y->step + z->low_y + l;
+        if (line < 0 || line >= y->size) continue;
+        for (e = 0; e < x->step; e++) {
+            int64_t at = z->low_x + e, lo = at < 0 ? (-at + x->step - 1) / x->step : 0, hi = at < x->size ? nn__min(z->sub, (x->size - 1 - at) / x->step + 1) : 0;
+            if (lo < hi) NN__K(copy_run)(to + e * z->sub + lo, plane + line * x->size + at + lo * x->step, hi - lo, x->step);
+        }
+    }
+}
+static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t *at)       // where the taps of result (0, 0) lie in a strip
+{
+    int64_t k;
+    for (k = 0; k < q->taps; k++) {
+        int64_t ky = q->y.offset + k / q->x.taps * q->y.hop - z->low_y, kx = q->x.offset + k % q->x.taps * q->x.hop - z->low_x;
+        at[k] = ky * z->row + kx % q->x.step * z->sub + kx / q->x.step;
+    }
+}
+// y[i pitch] (+)= bias + sum over k of w[k] x[at[k] + i]
+static void NN__K(strip_row)(int64_t n, R *y, int64_t pitch, int add, R bias, int64_t taps, const R *w, const R *x, const int64_t *at)
+{
+    int64_t i, j, k;
+    for (i = 0; i < n; i += NN__LANES) {
+        int64_t m = nn__min(NN__LANES, n - i);
+        int whole = pitch == 1 && m == NN__LANES;
+        R part[NN__LANES] = { 0 };
+        V sum = SET1(bias);
+        if (add && whole) sum = LOAD(y + i);
+        else if (add) { for (j = 0; j < m; j++) part[j] = y[(i + j) * pitch]; sum = LOAD(part); }
+        for (k = 0; k < taps; k++) sum = FMA(SET1(w[k]), LOAD(x + at[k] + i), sum);
+        if (whole) { STORE(y + i, sum); continue; }
+        STORE(part, sum);
+        for (j = 0; j < m; j++) y[(i + j) * pitch] = part[j];
+    }
+}
+static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, int64_t tasks, R *scratch)
+{
+    int64_t planes = v->batch * v->groups, phases = spread ? v->phases[0] * v->phases[1] : 1, i, phase, r0, r, n, ch, m, k;
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), at[NN__STRIP_TAPS];
+    R taps[NN__STRIP_TAPS];
+    for (i = planes * index / tasks; i < planes * (index + 1) / tasks; i++) for (phase = 0; phase < phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        nn__strip z = nn__conv_strip(&q.y, &q.x);
+        int64_t group = i % v->groups, source = q.y.size * q.x.size;
+        NN__K(strip_taps)(&q, &z, at);
+        for (r0 = 0; r0 < q.y.count; r0 += n) for (n = nn__min(z.rows, q.y.count - r0), ch = 0; ch < q.channels; ch++) {
+            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, scratch);
+            for (m = 0; m < q.rows; m++) {
+                const R *x = w + group * v->o * v->taps + m * q.w_row + ch * q.w_channel;
+                R *to = y + (i * q.rows + m) * plane + q.x.first;
+                for (k = 0; k < q.taps; k++) taps[k] = x[(q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step];
+                for (r = 0; r < n; r++)
+                    NN__K(strip_row)(q.x.count, to + (q.y.first + (r0 + r) * q.y.pitch) * width, q.x.pitch, add || ch, bias ? bias[group * q.rows + m] : 0,
+                                     q.taps, taps, scratch + r * q.y.step * z.row, at);
+            }
+        }
+    }
+}
+// dw (o, k) of one group over one chunk of the batch: 16 partial sums per number, whatever the vector width.
+static void NN__K(conv_strips_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    nn__gather q = nn__conv_gather(v, 0, 0);
+    nn__strip z = nn__conv_strip(&q.y, &q.x);
+    enum { lanes = 16 };
+    int64_t chunk = index % s.chunks, group = index / s.chunks, wide = (q.x.count + lanes - 1) / lanes * lanes, pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS];
+    int64_t b, r0, r, n, m, k, i, e;
+    R *dy = scratch + NN__STRIP, *total = dy + NN__STRIP;
+    memset(total, 0, (size_t)(v->o * v->taps * lanes) * sizeof *total);
+    NN__K(strip_taps)(&q, &z, at);
+    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++) for (r0 = 0; r0 < q.y.count; r0 += n) {
+        n = nn__min(z.rows, q.y.count - r0);
+        NN__K(strip_fill)(&q.y, &q.x, &z, image + (b * v->groups + group) * v->image[0] * v->image[1], r0, n, scratch);
+        for (m = 0; m < v->o; m++) {
+            memset(dy, 0, (size_t)(n * wide) * sizeof *dy);
+            for (r = 0; r < n; r++) NN__K(copy_run)(dy + r * wide, map + ((b * v->groups + group) * v->o + m) * pixels + (r0 + r) * q.x.count, q.x.count, 1);
+            for (k = 0; k < v->taps; k++) {
+                R *to = total + (m * v->taps + k) * lanes;
+                V sum[lanes / NN__LANES];
+                for (e = 0; e < lanes / NN__LANES; e++) sum[e] = LOAD(to + e * NN__LANES);
+                for (r = 0; r < n; r++) for (i = 0; i < wide; i += lanes) {
+                    const R *g = dy + r * wide + i, *x = scratch + r * q.y.step * z.row + at[k] + i;
+                    NN__UNROLL for (e = 0; e < lanes / NN__LANES; e++) sum[e] = FMA(LOAD(g + e * NN__LANES), LOAD(x + e * NN__LANES), sum[e]);
+                }
+                for (e = 0; e < lanes / NN__LANES; e++) STORE(to + e * NN__LANES, sum[e]);
+            }
+        }
+    }
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    for (m = 0; m < v->o * v->taps; m++) {
+        R *sum = total + m * lanes, *to = dw + group * v->o * v->taps + m;
+        for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
+        *to = add ? *to + sum[0] : sum[0];
+    }
+}
+
+// The three products, each by tiles or by strips.
+static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
+{
+    if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
+    else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->index, (R *)t->scratch);
+}
+static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
+{
+    nn__conv v = nn__conv_sizes(c);
+    if (t->phase == 0) NN__K(conv_weights)(&v, v.transposed, (const R *)c->in[1].data, t->index, (R *)c->shared);
+    else NN__K(conv_product)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
+}
+static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
+{
+    nn__conv v = nn__conv_sizes(c);
+    nn__conv_cut s = nn__conv_cuts(&v, !v.transposed);
+    nn__dw_cut w = nn__conv_dw_cuts(&v);
+    int64_t i = t->index, nx = c->din[0].data ? s.tasks : 0, nw = c->din[1].data ? v.groups * w.blocks * w.chunks : 0;
+    R *dw = (R *)c->din[1].data, *part = (R *)(void *)((char *)c->shared + (c->din[0].data ? nn__round_up((size_t)(v.groups * s.panels) * sizeof(R)) : 0));
+    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
+    if (t->phase == 0) NN__K(conv_weights)(&v, !v.transposed, (const R *)c->in[1].data, i, (R *)c->shared);
+    else if (t->phase == 2) {
+        int64_t begin = nn__task_begin(w.count, t), end = nn__task_end(w.count, t), k;
+        for (i = begin; i < end; i++) {
+            R sum = 0;
+            for (k = 0; k < w.chunks; k++) sum += part[k * w.count + i];
+            dw[i] = c->add & 2 ? dw[i] + sum : sum;
+        }
+    }
+    else if (i < nx) NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
+    else if (i < nx + nw) {
+        const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
+        if (nn__conv_direct(&v)) NN__K(conv_strips_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+        else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+    }
+    else {
+        nn_view rows = c->dout[0], to;
+        int64_t first = (i - nx - nw) * NN__BIAS_COLUMNS, shape[3];
+        shape[0] = rows.shape[0]; shape[1] = rows.shape[1]; shape[2] = rows.shape[2] * rows.shape[3];
+        nn__set_shape(&rows, rows.dtype, 3, shape);
+        to = rows;
+        to.data = c->din[2].data;
+        to.stride[0] = to.stride[2] = 0;
+        to.stride[1] = 1;
+        NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(rows.shape[1], first + NN__BIAS_COLUMNS));
+    }
+}
+NN__FORWARD(conv2d)            { NN__K(conv_forward)(c, t); }
+NN__BACKWARD(conv2d)           { NN__K(conv_backward)(c, t); }
+NN__FORWARD(conv_transpose2d)  { NN__K(conv_forward)(c, t); }
+NN__BACKWARD(conv_transpose2d) { NN__K(conv_backward)(c, t); }
+#endif
+
+// ---- pooling:   y = maximum or mean of x over windows      dx: dy at the maximum, or dy / divisor in the whole window ------------
+// Windows are begin, begin + dilation ... < end in each direction; adaptive pooling cuts n pixels into m windows [floor(i n/m), ceil((i+1) n/m)).
+#if NN__IN_HOST
+typedef struct nn__window { int64_t begin, end, full; } nn__window;             // full: its size with padding, the divisor of a mean
+static nn__window nn__pool_window(const nn__pool_params *p, int d, int64_t n, int64_t m, int64_t i)
+{
+    nn__window w;
+    if (p->adaptive) {
+        w.begin = i * n / m;
+        w.end = ((i + 1) * n + m - 1) / m;
+        w.full = w.end - w.begin;
+        return w;
+    }
+    w.begin = i * p->stride[d] - p->pad[d];
+    w.end = w.begin + (p->kernel[d] - 1) * p->dilation[d] + 1;
+    w.full = nn__min(w.end, n + p->pad[d]) - w.begin;
+    w.end = nn__min(w.end, n);
+    if (w.begin < 0) w.begin += (-w.begin + p->dilation[d] - 1) / p->dilation[d] * p->dilation[d];
+    return w;
+}
+static int nn__pool_shape(nn_call *c)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t shape[4];
+    int d;
+    if (x->ndim != 4) { nn_fail(c->nn, "%s: x is (B, C, H, W), not %s", p->name, NN__SHAPE_OF(x)); return 0; }
+    shape[0] = x->shape[0];
+    shape[1] = x->shape[1];
+    for (d = 0; d < 2; d++) {
+        int64_t n = x->shape[2 + d], reach = p->dilation[d] * (p->kernel[d] - 1) + 1, room = n + 2 * p->pad[d] - reach;
+        shape[2 + d] = p->size[d];
+        if (p->adaptive && n > 0) continue;
+        if (p->adaptive || room + (p->ceil_mode ? p->stride[d] - 1 : 0) < 0) {
+            nn_fail(c->nn, "%s: x %s is smaller than its window", p->name, NN__SHAPE_OF(x));
+            return 0;
+        }
+        shape[2 + d] = room < 0 ? 1 : room / p->stride[d] + 1;
+        if (room > 0 && p->ceil_mode && room % p->stride[d] && shape[2 + d] * p->stride[d] < n + p->pad[d]) shape[2 + d]++;  // the last window starts inside
+    }
+    if (c->op->id == NN_OP_maxpool2d) {
+        if (x->shape[2] > INT32_MAX / nn__max(1, x->shape[3])) { nn_fail(c->nn, "%s: x %s has too large planes", p->name, NN__SHAPE_OF(x)); return 0; }
+        c->naux = 1;                 // the place of each maximum in its plane
+        nn__set_shape(&c->aux[0], NN_I32, 4, shape);
+    }
+    nn__set_shape(&c->out[0], x->dtype, 4, shape);
+    return 1;
+}
+static void nn__pool_plan(nn_call *c)                    // tasks are some planes
+{
+    const nn_view *x = &c->in[0], *y = &c->out[0];
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int64_t window = p->adaptive ? 4 : p->kernel[0] * p->kernel[1];
+    c->tasks[0] = nn__task_count(y->shape[0] * y->shape[1], 2 * (x->shape[2] * x->shape[3] + y->shape[2] * y->shape[3] * nn__min(window, 1 << 20)));
+}
+
+static nn_tensor *nn__pool_apply(int op, const char *name, int dims, nn_tensor *x, int kernel, const nn_pool_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_pool_desc d;
+    nn__pool_params p;
+    int i;
+    memset(&d, 0, sizeof d);
+    memset(&p, 0, sizeof p);
+    if (desc) d = *desc;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    p.name = name;
+    p.kernel[0] = kernel;                           p.kernel[1] = nn__option(d.kernel_w, kernel);
+    p.stride[0] = nn__option(d.stride, kernel);     p.stride[1] = nn__option(d.stride_w, d.stride ? (int)p.stride[0] : (int)p.kernel[1]);
+    p.pad[0] = nn__option(d.padding, 0);            p.pad[1] = nn__option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__option(d.dilation, 1);      p.dilation[1] = nn__option(d.dilation_w, (int)p.dilation[0]);
+    p.ceil_mode = d.ceil_mode;
+    p.exclude_pad = d.exclude_pad;
+    if (dims == 1) {
+        if (x->ndim != 3) { nn_fail(nn, "%s: x is (B, C, L), not %s", name, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+        if (d.kernel_w || d.stride_w || d.padding_w || d.dilation_w) { nn_fail(nn, "%s: a signal has no width: _w options are for images", name); return nn__inert(nn); }
+        p.kernel[0] = p.stride[0] = p.dilation[0] = 1;
+        p.pad[0] = 0;
+        x = nn_unsqueeze(x, 2);
+    }
+    for (i = 0; i < 2; i++) {
+        if (p.kernel[i] < 1 || p.stride[i] < 1 || p.dilation[i] < 1 || p.pad[i] < 0 || p.pad[i] > ((p.kernel[i] - 1) * p.dilation[i] + 1) / 2) {
+            nn_fail(nn, "%s: kernel, stride and dilation are at least 1, padding at most half of the kernel", name);
+            return nn__inert(nn);
+        }
+    }
+    if (op == NN_OP_avgpool2d ? p.dilation[0] != 1 || p.dilation[1] != 1 : p.exclude_pad) {
+        nn_fail(nn, "%s: %s", name, op == NN_OP_avgpool2d ? "means have no .dilation" : ".exclude_pad is for means");
+        return nn__inert(nn);
+    }
+    x = nn__apply1(op, x, &p);
+    return dims == 1 ? nn_squeeze(x, 2) : x;
+}
+static nn_tensor *nn__adaptive_pool(int op, const char *name, int dims, nn_tensor *x, int64_t height, int64_t width)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__pool_params p;
+    memset(&p, 0, sizeof p);
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    if (x->ndim != dims + 2) { nn_fail(nn, "%s: x is %s, not %s", name, dims == 1 ? "(B, C, L)" : "(B, C, H, W)", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (height < 1 || width < 1 || height > INT32_MAX || width > INT32_MAX) { nn_fail(nn, "%s: impossible size %lld x %lld", name, (long long)height, (long long)width); return nn__inert(nn); }
+    p.name = name;
+    p.adaptive = 1;
+    p.kernel[0] = p.kernel[1] = p.stride[0] = p.stride[1] = p.dilation[0] = p.dilation[1] = 1;
+    p.size[0] = height; p.size[1] = width;
+    x = nn__apply1(op, dims == 1 ? nn_unsqueeze(x, 2) : x, &p);
+    return dims == 1 ? nn_squeeze(x, 2) : x;
+}
+NN_API nn_tensor *nn_maxpool1d(nn_tensor *x, int kernel, const nn_maxpool1d_desc *desc) { return nn__pool_apply(NN_OP_maxpool2d, "maxpool1d", 1, x, kernel, desc); }
+NN_API nn_tensor *nn_maxpool2d(nn_tensor *x, int kernel, const nn_maxpool2d_desc *desc) { return nn__pool_apply(NN_OP_maxpool2d, "maxpool2d", 2, x, kernel, desc); }
+NN_API nn_tensor *nn_avgpool1d(nn_tensor *x, int kernel, const nn_avgpool1d_desc *desc) { return nn__pool_apply(NN_OP_avgpool2d, "avgpool1d", 1, x, kernel, desc); }
+NN_API nn_tensor *nn_avgpool2d(nn_tensor *x, int kernel, const nn_avgpool2d_desc *desc) { return nn__pool_apply(NN_OP_avgpool2d, "avgpool2d", 2, x, kernel, desc); }
+NN_API nn_tensor *nn_adaptive_maxpool1d(nn_tensor *x, int64_t length) { return nn__adaptive_pool(NN_OP_maxpool2d, "adaptive_maxpool1d", 1, x, 1, length); }
+NN_API nn_tensor *nn_adaptive_avgpool1d(nn_tensor *x, int64_t length) { return nn__adaptive_pool(NN_OP_avgpool2d, "adaptive_avgpool1d", 1, x, 1, length); }
+NN_API nn_tensor *nn_adaptive_maxpool2d(nn_tensor *x, int64_t height, int64_t width)
+{
+    return nn__adaptive_pool(NN_OP_maxpool2d, "adaptive_maxpool2d", 2, x, height, width);
+}
+NN_API nn_tensor *nn_adaptive_avgpool2d(nn_tensor *x, int64_t height, int64_t width)
+{
+    return nn__adaptive_pool(NN_OP_avgpool2d, "adaptive_avgpool2d", 2, x, height, width);
+}
+// (B, C, ...) -> (B, C, N); NULL after an error
+static nn_tensor *nn__channel_rows(nn_tensor *x, const char *name)
+{
+    nn_shape s = nn_shape_of(x);
+    if (!nn__check(x ? x->nn : NULL, x, name)) return NULL;
+    if (s.ndim < 3) { nn_fail(x->nn, "%s: x is (B, C, ...), not %s", name, nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    return nn_flatten(x, 2);
+}
+NN_API nn_tensor *nn_global_maxpool(nn_tensor *x)
+{
+    nn_tensor *rows = nn__channel_rows(x, "global_maxpool");
+    return rows ? nn_squeeze(nn__adaptive_pool(NN_OP_maxpool2d, "global_maxpool", 1, rows, 1, 1), 2) : nn__inert(x ? x->nn : NULL);
+}
+NN_API nn_tensor *nn_global_avgpool(nn_tensor *x)
+{
+    nn_tensor *rows = nn__channel_rows(x, "global_avgpool");
+    nn_shape last = nn__shape1(2);
+    return rows ? nn_mean(rows, last, NULL) : nn__inert(x ? x->nn : NULL);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(maxpool2d)               // NaN wins; of equals the first
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
+    int64_t i, oy, ox, y, k;
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *x = (const R *)c->in[0].data + i * h * w;
+        R *to = (R *)c->out[0].data + i * oh * ow;
+        int32_t *where = c->aux[0].data ? (int32_t *)c->aux[0].data + i * oh * ow : NULL;
+        for (oy = 0; oy < oh; oy++) {
+            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
+            for (ox = 0; ox < ow; ox++) {
+                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
+                R best = (R)-INFINITY;
+                int64_t at = wy.begin < wy.end && wx.begin < wx.end ? wy.begin * w + wx.begin : -1;
+                for (y = wy.begin; y < wy.end; y += p->dilation[0]) for (k = wx.begin; k < wx.end; k += p->dilation[1]) {
+                    R v = x[y * w + k];
+                    int take = (v > best) | (v != v);
+                    best = take ? v : best;
+                    at = take ? y * w + k : at;
+                }
+                to[oy * ow + ox] = best;
+                if (where) where[oy * ow + ox] = (int32_t)at;
+            }
+        }
+    }
+}
+NN__BACKWARD(maxpool2d)
+{
+    int64_t in = c->in[0].shape[2] * c->in[0].shape[3], out = c->out[0].shape[2] * c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1], i, j;
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *dy = (const R *)c->dout[0].data + i * out;
+        const int32_t *where = (const int32_t *)c->aux[0].data + i * out;
+        R *dx = (R *)c->din[0].data + i * in;
+        if (!(c->add & 1)) memset(dx, 0, (size_t)in * sizeof *dx);
+        for (j = 0; j < out; j++) if (where[j] >= 0) dx[where[j]] += dy[j];
+    }
+}
+// The mean of every window; backward: each window gets its share of dy.
+static void NN__K(avgpool)(const nn_call *c, const nn_task *t, int back)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
+    int64_t i, oy, ox, y, k;
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *x = back ? NULL : (const R *)c->in[0].data + i * h * w;
+        R *to = back ? (R *)c->dout[0].data + i * oh * ow : (R *)c->out[0].data + i * oh * ow, *dx = back ? (R *)c->din[0].data + i * h * w : NULL;
+        if (back && !(c->add & 1)) memset(dx, 0, (size_t)(h * w) * sizeof *dx);
+        for (oy = 0; oy < oh; oy++) {
+            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
+            for (ox = 0; ox < ow; ox++) {
+                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
+                int64_t real = nn__max(0, wy.end - wy.begin) * nn__max(0, wx.end - wx.begin);
+                R divisor = (R)(p->exclude_pad ? real : wy.full * wx.full), sum = 0, share;
+                if (!back) {
+                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) sum += x[y * w + k];
+                    to[oy * ow + ox] = real ? sum / divisor : 0;
+                } else if (real) {
+                    share = to[oy * ow + ox] / divisor;
+                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) dx[y * w + k] += share;
+                }
+            }
+        }
+    }
+}
+NN__FORWARD(avgpool2d)  { NN__K(avgpool)(c, t, 0); }
+NN__BACKWARD(avgpool2d) { NN__K(avgpool)(c, t, 1); }
+#endif
+
+// ---- upsample:   y(i) = x(floor(i n/m)), or between two neighbours of x at  (i + 1/2) n/m - 1/2  or, corners aligned,  i (n-1)/(m-1) --
+#if NN__IN_HOST
+typedef struct nn__between { int64_t a, b; double share; } nn__between;         // (1 - share) x(a) + share x(b)
+static nn__between nn__upsample_at(const nn__upsample_params *p, int64_t n, int64_t m, int64_t i)
+{
+    nn__between r;
+    double at;
+    r.a = r.b = i * n / m;
+    r.share = 0;
+    if (!p->bilinear) return r;
+    at = p->align_corners ? (m > 1 ? (double)i * (double)(n - 1) / (double)(m - 1) : 0) : ((double)i + 0.5) * (double)n / (double)m - 0.5;
+    if (at < 0) at = 0;
+    r.a = nn__min((int64_t)at, n - 1);
+    r.b = nn__min(r.a + 1, n - 1);
+    r.share = at - (double)r.a;
+    return r;
+}
+static int nn__upsample_shape(nn_call *c)
+{
+    const nn__upsample_params *p = (const nn__upsample_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t shape[4];
+    if (x->ndim != 4 || !x->shape[2] || !x->shape[3]) { nn_fail(c->nn, "upsample: x is (B, C, H, W) or (B, C, L) with pixels, not %s", NN__SHAPE_OF(x)); return 0; }
+    shape[0] = x->shape[0]; shape[1] = x->shape[1];
+    shape[2] = p->size[0];  shape[3] = p->size[1];
+    nn__set_shape(&c->out[0], x->dtype, 4, shape);
+    return 1;
+}
+static void nn__upsample_plan(nn_call *c)                // phase 0: where each row and column of y comes from
+{
+    const nn_view *y = &c->out[0];
+    c->phases = 2;
+    c->tasks[0] = 1;
+    c->tasks[1] = nn__task_count(y->shape[0] * y->shape[1], 4 * (y->shape[2] * y->shape[3] + c->in[0].shape[2] * c->in[0].shape[3]));
+    c->shared_bytes = (size_t)(y->shape[2] + y->shape[3]) * sizeof(nn__between);
+}
+NN_API nn_tensor *nn_upsample(nn_tensor *x, int64_t height, int64_t width, const nn_upsample_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__upsample_params p;
+    int signal;
+    memset(&p, 0, sizeof p);
+    if (!nn__check(nn, x, "upsample")) return nn__inert(nn);
+    signal = x->ndim == 3;
+    p.size[0] = height; p.size[1] = width;
+    p.bilinear = desc && desc->bilinear;
+    p.align_corners = desc && desc->align_corners;
+    if (height < 1 || width < 1 || height > INT32_MAX || width > INT32_MAX || (signal && height != 1)) {
+        nn_fail(nn, "upsample: impossible size %lld x %lld for %s", (long long)height, (long long)width, nn__dims_text(x->ndim, x->shape).s);
+        return nn__inert(nn);
+    }
+    if (p.align_corners && !p.bilinear) { nn_fail(nn, "upsample: .align_corners is for .bilinear"); return nn__inert(nn); }
+    x = nn__apply1(NN_OP_upsample, signal ? nn_unsqueeze(x, 2) : x, &p);
+    return signal ? nn_squeeze(x, 2) : x;
+}
+#endif
+#if NN__IN_PLAIN
+static void NN__K(resample)(const nn_call *c, const nn_task *t, int back)
+{
+    const nn__upsample_params *p = (const nn__upsample_params *)c->params;
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
+    nn__between *rows = (nn__between *)c->shared, *columns = rows + oh;
+    int64_t i, oy, ox;
+    if (t->phase == 0) {
+        for (i = 0; i < oh; i++) rows[i] = nn__upsample_at(p, h, oh, i);
+        for (i = 0; i < ow; i++) columns[i] = nn__upsample_at(p, w, ow, i);
+        return;
+    }
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *x = back ? NULL : (const R *)c->in[0].data + i * h * w;
+        R *y = (R *)(back ? c->dout[0].data : c->out[0].data) + i * oh * ow, *dx = back ? (R *)c->din[0].data + i * h * w : NULL;
+        if (back && !(c->add & 1)) memset(dx, 0, (size_t)(h * w) * sizeof *dx);
+        for (oy = 0; oy < oh; oy++, y += ow) {
+            int64_t a = rows[oy].a * w, b = rows[oy].b * w;
+            R sy = (R)rows[oy].share, ry = 1 - sy;
+            for (ox = 0; ox < ow; ox++) {
+                int64_t l = columns[ox].a, r = columns[ox].b;
+                R sx = (R)columns[ox].share, rx = 1 - sx;
+                if (!p->bilinear) {
+                    if (back) dx[a + l] += y[ox];
+                    else y[ox] = x[a + l];
+                } else if (back) {
+                    dx[a + l] += ry * rx * y[ox];
+                    dx[a + r] += ry * sx * y[ox];
+                    dx[b + l] += sy * rx * y[ox];
+                    dx[b + r] += sy * sx * y[ox];
+                } else y[ox] = ry * (rx * x[a + l] + sx * x[a + r]) + sy * (rx * x[b + l] + sx * x[b + r]);
+            }
+        }
+    }
+}
+NN__FORWARD(upsample)  { NN__K(resample)(c, t, 0); }
+NN__BACKWARD(upsample) { NN__K(resample)(c, t, 1); }
 #endif
 
 // ---- parameter updates ------------------------------------------------------------------------------------
