@@ -2542,12 +2542,13 @@ NN_API nn_tensor *nn_detach(nn_tensor *x)
 NN_API nn_tensor *nn_want_grad(nn_tensor *x) { if (x && !nn__dead(x)) x->flags |= NN__T_WANT_GRAD; return x; }
 NN_API nn_tensor *nn_grad(nn_tensor *x)      { return x && !nn__dead(x) && x->grad && (x->flags & NN__T_GRAD_SET) ? x->grad : NULL; }
 
-// Memory for the gradient of t. Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
+// Memory for the gradient of t, in the context's real type whatever t holds: so backward kernels only know that type.
+// Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
 static int nn__make_grad(nn_context *nn, nn_tensor *t)
 {
     int life = t->step == 0;
     if (t->grad) return 1;
-    t->grad = nn__alloc_tensor(nn, life, (nn_dtype)t->dtype, t->ndim, t->shape);
+    t->grad = nn__alloc_tensor(nn, life, nn->desc.dtype, t->ndim, t->shape);
     if (nn__dead(t->grad)) { t->grad = NULL; return 0; }
     if (life) memcpy(t->grad->stride, t->stride, sizeof t->stride);
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
@@ -2557,7 +2558,7 @@ static int nn__make_grad(nn_context *nn, nn_tensor *t)
 static void nn__drop_grad(nn_context *nn, nn_tensor *t)  // an intermediate gradient that has been used
 {
     if (!t->grad || (t->flags & NN__T_WANT_GRAD) || !t->step) return;
-    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype));
+    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes(nn->desc.dtype));
     t->grad = NULL;
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
 }
@@ -2593,7 +2594,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
             nn_fail(nn, "%s: input %d was overwritten before backward could use it", d->op->name, i);
         if (!(d->need & (1u << i))) continue;
         if (!nn__make_grad(nn, x)) return;
-        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, (nn_dtype)x->dtype, x->ndim, x->shape);
+        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, nn->desc.dtype, x->ndim, x->shape);
         if (twice[i] && nn__dead(twice[i])) return;
         c.din[i] = nn__view_of(twice[i] ? twice[i] : x->grad);
         if (!twice[i] && (x->flags & NN__T_GRAD_SET)) c.add |= 1u << i;
@@ -2621,7 +2622,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
         a.in[0] = nn__view_of(twice[i]);
         a.out[0] = nn__view_of(d->in[i]->grad);
         nn__run(nn, &a);
-        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes((nn_dtype)twice[i]->dtype));
+        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes(nn->desc.dtype));
     }
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
 }
