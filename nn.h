@@ -850,7 +850,19 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( slice,       VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE, NN_KEEP_NONE, nn__slice_shape, nn__each_plan,        nn__slice_params ) \
     NN__X( expand,      VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__expand_shape, nn__sum_plan, nn_shape )
 #define NN_OPS_REDUCE(NN__X) \
-    NN__X( sum,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params )
+    NN__X( sum,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( max,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( min,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( prod,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( var,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( std,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( logsumexp,  SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( norm,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( argmax,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( argmin,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( cumsum,     PLAIN,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_NONE,    nn__same_shape,      nn__lines_plan,       nn__int ) \
+    NN__X( softmax,    SIMD,          1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int ) \
+    NN__X( log_softmax, SIMD,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
@@ -2707,12 +2719,13 @@ NN_API nn_tensor *nn_detach(nn_tensor *x)
 NN_API nn_tensor *nn_want_grad(nn_tensor *x) { if (x && !nn__dead(x)) x->flags |= NN__T_WANT_GRAD; return x; }
 NN_API nn_tensor *nn_grad(nn_tensor *x)      { return x && !nn__dead(x) && x->grad && (x->flags & NN__T_GRAD_SET) ? x->grad : NULL; }
 
-// Memory for the gradient of t. Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
+// Memory for the gradient of t, in the context's real type whatever t holds: so backward kernels only know that type.
+// Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
 static int nn__make_grad(nn_context *nn, nn_tensor *t)
 {
     int life = t->step == 0;
     if (t->grad) return 1;
-    t->grad = nn__alloc_tensor(nn, life, (nn_dtype)t->dtype, t->ndim, t->shape);
+    t->grad = nn__alloc_tensor(nn, life, nn->desc.dtype, t->ndim, t->shape);
     if (nn__dead(t->grad)) { t->grad = NULL; return 0; }
     if (life) memcpy(t->grad->stride, t->stride, sizeof t->stride);
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
@@ -2722,7 +2735,7 @@ static int nn__make_grad(nn_context *nn, nn_tensor *t)
 static void nn__drop_grad(nn_context *nn, nn_tensor *t)  // an intermediate gradient that has been used
 {
     if (!t->grad || (t->flags & NN__T_WANT_GRAD) || !t->step) return;
-    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype));
+    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes(nn->desc.dtype));
     t->grad = NULL;
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
 }
@@ -2758,7 +2771,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
             nn_fail(nn, "%s: input %d was overwritten before backward could use it", d->op->name, i);
         if (!(d->need & (1u << i))) continue;
         if (!nn__make_grad(nn, x)) return;
-        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, (nn_dtype)x->dtype, x->ndim, x->shape);
+        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, nn->desc.dtype, x->ndim, x->shape);
         if (twice[i] && nn__dead(twice[i])) return;
         c.din[i] = nn__view_of(twice[i] ? twice[i] : x->grad);
         if (!twice[i] && (x->flags & NN__T_GRAD_SET)) c.add |= 1u << i;
@@ -2786,7 +2799,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
         a.in[0] = nn__view_of(twice[i]);
         a.out[0] = nn__view_of(d->in[i]->grad);
         nn__run(nn, &a);
-        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes((nn_dtype)twice[i]->dtype));
+        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes(nn->desc.dtype));
     }
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
 }
@@ -4647,7 +4660,7 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
 typedef char nn__no_params;
 typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
-typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale; } nn__reduce_params;
+typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
 typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
@@ -5209,6 +5222,7 @@ NN__INLINE V NN__K(mish_grad)(V x)         // t = tanh(softplus(x)):  t + x (1 -
 
 // ---- plans and shape rules that many ops share -------------------------------------------------------
 #if NN__IN_HOST
+enum { NN__JOIN_ADD, NN__JOIN_MUL, NN__JOIN_MAX, NN__JOIN_MIN };   // how partial results become one
 static size_t nn__real_bytes(const nn_call *c)      { return nn_dtype_bytes(c->nn->desc.dtype); }
 static void nn__one_task(nn_call *c)                { (void)c; }
 static int  nn__same_shape(nn_call *c)              { nn__like(&c->out[0], &c->in[0]); return 1; }
@@ -5374,67 +5388,166 @@ NN__INLINE void NN__K(map4)(int64_t n, R *y, const R *a, const R *b, const R *c,
 
 static void NN__K(identity_row)(int64_t n, R *y, const R *const *in, const R *p) { (void)p; memcpy(y, in[0], (size_t)n * sizeof *y); }
 
-// y (+)= sum of x over the dimensions where y has stride 0; y has x's shape, and only positions begin..end of its kept dimensions are
-// written. The order of summation depends on the shape of x alone: chunks of 128, then the chunks.
+// ---- folds: what all sums, maxima, products, norms are made of -----------------------------------------
+// acc = f(acc, x) over the numbers x that belong to one result. The order depends on the shape and strides of the reduced dimensions
+// alone: 16 partial results whatever the vector width, chunks of 128 rows, then the chunks. m: a number per result that f may read.
+enum { NN__K(columns) = 64, NN__K(fold_lanes) = 16, NN__K(fold_chunk) = 128 };
+typedef void (*NN__K(fold))(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc);  // rows of n numbers, n % 16 == 0
+typedef struct NN__K(stage) { NN__K(fold) fold; int join; R start; } NN__K(stage);
+
+#if NN__LANES > 1
+#define NN__PARTS NN__UNROLL
+#else
+#define NN__PARTS
+#endif
+NN__INLINE void NN__K(fold_rows)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc, V (*f)(V, V, V, V))
+{
+    enum { parts = NN__K(fold_lanes) / NN__LANES };
+    V a[parts], b[parts], q = SET1(p);
+    int64_t i, s;
+    int k;
+    for (i = 0; i < n; i += NN__K(fold_lanes)) {
+        NN__PARTS for (k = 0; k < parts; k++) { a[k] = LOAD(acc + i + k * NN__LANES); b[k] = LOAD(m + i + k * NN__LANES); }
+        for (s = 0; s < steps; s++) {
+            const R *r = x + s * step + i;
+            NN__PARTS for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(r + k * NN__LANES), b[k], q);
+        }
+        NN__PARTS for (k = 0; k < parts; k++) STORE(acc + i + k * NN__LANES, a[k]);
+    }
+}
+#undef NN__PARTS
+#define NN__FOLD(name, formula) \
+    NN__INLINE V NN__K(name##_fold_f)(V acc, V x, V m, V p) { (void)acc; (void)x; (void)m; (void)p; return formula; } \
+    static void NN__K(name##_fold)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc) \
+    { NN__K(fold_rows)(n, steps, x, step, m, p, acc, NN__K(name##_fold_f)); }
+NN__FOLD(sum, acc + x)
+
+static void NN__K(join)(int how, int64_t n, R *a, const R *b)          // a[i] = a[i] joined with b[i]; a NaN stays
+{
+    int64_t i;
+    switch (how) {
+    case NN__JOIN_ADD: for (i = 0; i < n; i++) a[i] += b[i]; break;
+    case NN__JOIN_MUL: for (i = 0; i < n; i++) a[i] *= b[i]; break;
+    case NN__JOIN_MAX: for (i = 0; i < n; i++) a[i] = b[i] > a[i] || b[i] != b[i] ? b[i] : a[i]; break;
+    default:           for (i = 0; i < n; i++) a[i] = b[i] < a[i] || b[i] != b[i] ? b[i] : a[i]; break;
+    }
+}
+static NN__K(stage) NN__K(stage_of)(NN__K(fold) fold, int join, R start)
+{
+    NN__K(stage) s;
+    s.fold = fold; s.join = join; s.start = start;
+    return s;
+}
+
+// Which numbers of x belong to which result: kept dimensions (k), reduced ones (r), neighbours joined where they are one run.
+typedef struct NN__K(walk) {
+    const R *x;
+    int64_t  ks[NN_MAX_DIMS], kx[NN_MAX_DIMS], ky[NN_MAX_DIMS], rs[NN_MAX_DIMS], rx[NN_MAX_DIMS], terms;
+    int      nk, nr;
+} NN__K(walk);
+static NN__K(walk) NN__K(walk_over)(const nn_view *x, const nn_view *y)    // y: shaped like x, with stride 0 in the reduced dimensions
+{
+    NN__K(walk) w;
+    int d;
+    w.x = (const R *)x->data;
+    w.nk = w.nr = 0;
+    w.terms = 1;
+    for (d = 0; d < x->ndim; d++) {
+        int64_t n = x->shape[d], sx = x->stride[d], sy = y->stride[d];
+        if (n == 1) continue;
+        if (sy == 0) {
+            w.terms *= n;
+            if (w.nr && w.rx[w.nr - 1] == sx * n) { w.rs[w.nr - 1] *= n; w.rx[w.nr - 1] = sx; }
+            else { w.rs[w.nr] = n; w.rx[w.nr++] = sx; }
+        } else if (w.nk && w.kx[w.nk - 1] == sx * n && w.ky[w.nk - 1] == sy * n) {
+            w.ks[w.nk - 1] *= n; w.kx[w.nk - 1] = sx; w.ky[w.nk - 1] = sy;
+        } else { w.ks[w.nk] = n; w.kx[w.nk] = sx; w.ky[w.nk++] = sy; }
+    }
+    if (!w.nk) { w.ks[0] = 1; w.kx[0] = w.ky[0] = 0; w.nk = 1; }
+    if (!w.nr) { w.rs[0] = 1; w.rx[0] = 0; w.nr = 1; }
+    return w;
+}
+static int64_t NN__K(walk_offset)(int n, const int64_t *shape, const int64_t *stride, int64_t i)
+{
+    int64_t o = 0;
+    int d;
+    for (d = n - 1; d > 0; d--) { o += i % shape[d] * stride[d]; i /= shape[d]; }
+    return n > 0 ? o + i * stride[0] : 0;
+}
+NN__INLINE int64_t NN__K(walk_width)(const NN__K(walk) *w, int64_t at, int64_t end)   // results from `at` on that lie in one row
+{
+    int64_t inner = w->ks[w->nk - 1];
+    return nn__min(nn__min(inner - at % inner, end - at), NN__K(columns));
+}
+
+// acc[j] = start f x f x ...: results at .. at + n - 1 of one row, n <= columns. acc and m have room for n rounded up to 16.
+static void NN__K(fold_block)(const NN__K(walk) *w, int64_t at, int64_t n, const NN__K(stage) *f, R p, const R *m, R *acc)
+{
+    enum { lanes = NN__K(fold_lanes), chunk = NN__K(fold_chunk) };
+    int64_t pad = (n + lanes - 1) & ~(int64_t)(lanes - 1), stride = w->kx[w->nk - 1], step = w->rx[w->nr - 1], run = w->rs[w->nr - 1];
+    int64_t runs = run ? w->terms / run : 0, r, i, j, k, since = 0;
+    const R *x = w->x + (w->terms ? NN__K(walk_offset)(w->nk, w->ks, w->kx, at) : 0);
+    R part[NN__K(columns)], row[NN__K(columns)];
+    for (j = 0; j < pad; j++) acc[j] = f->start;
+    if (step == 1 && run >= lanes) {                     // the numbers of a result lie side by side
+        R lane[lanes], mine[lanes], rest[lanes];
+        for (j = 0; j < n; j++) {
+            for (k = 0; k < lanes; k++) { lane[k] = f->start; mine[k] = m[j]; row[k] = 0; }
+            for (r = 0; r < runs; r++) for (i = 0; i < run; i += lanes * chunk) {
+                const R *q = x + j * stride + NN__K(walk_offset)(w->nr - 1, w->rs, w->rx, r) + i;
+                int64_t count = nn__min(run - i, lanes * chunk), tail = count % lanes;
+                for (k = 0; k < lanes; k++) part[k] = f->start;
+                f->fold(lanes, count / lanes, q, lanes, mine, p, part);
+                if (tail) {
+                    memcpy(row, q + count - tail, (size_t)tail * sizeof(R));
+                    memcpy(rest, part, sizeof rest);
+                    f->fold(lanes, 1, row, lanes, mine, p, rest);
+                    memcpy(part, rest, (size_t)tail * sizeof(R));
+                }
+                NN__K(join)(f->join, lanes, lane, part);
+            }
+            for (k = lanes / 2; k; k /= 2) NN__K(join)(f->join, k, lane, lane + k);
+            acc[j] = lane[0];
+        }
+        return;
+    }
+    for (j = 0; j < pad; j++) { part[j] = f->start; row[j] = 0; }
+    for (r = 0; r < runs; r++) {
+        const R *q = x + NN__K(walk_offset)(w->nr - 1, w->rs, w->rx, r);
+        for (i = 0; i < run;) {
+            int64_t count = nn__min(run - i, chunk - since);
+            if (stride == 1 && n == pad) f->fold(pad, count, q + i * step, step, m, p, part);
+            else for (k = 0; k < count; k++) {
+                const R *from = q + (i + k) * step;
+                if (stride == 1) memcpy(row, from, (size_t)n * sizeof(R));
+                else for (j = 0; j < n; j++) row[j] = from[j * stride];
+                f->fold(pad, 1, row, pad, m, p, part);
+            }
+            i += count;
+            since += count;
+            if (since < chunk) continue;
+            NN__K(join)(f->join, pad, acc, part);
+            for (j = 0; j < pad; j++) part[j] = f->start;
+            since = 0;
+        }
+    }
+    if (since) NN__K(join)(f->join, pad, acc, part);
+}
+
+// y (+)= scale * sum of x over the dimensions where y has stride 0; y has x's shape, and only positions begin..end of its kept
+// dimensions are written.
 static void NN__K(sum_to)(const nn_view *x, const nn_view *y, int add, R scale, int64_t begin, int64_t end)
 {
-    int64_t ks[NN_MAX_DIMS], kx[NN_MAX_DIMS], ky[NN_MAX_DIMS], rs[NN_MAX_DIMS], rx[NN_MAX_DIMS], terms = 1, inner, at, i, j, r;
-    int nk = 0, nr = 0, d;
-    enum { columns = 64, lanes = 16 };
-    for (d = 0; d < x->ndim; d++) {
-        if (x->shape[d] == 1) continue;
-        if (y->stride[d] == 0) { rs[nr] = x->shape[d]; rx[nr++] = x->stride[d]; terms *= x->shape[d]; }
-        else { ks[nk] = x->shape[d]; kx[nk] = x->stride[d]; ky[nk++] = y->stride[d]; }
-    }
-    if (nr == 0) { rs[0] = 1; rx[0] = 0; nr = 1; }
-    inner = nk ? ks[nk - 1] : 1;
-    for (at = begin; at < end;) {                        // `columns` neighbouring results at a time
-        R total[columns], part[columns];
-        int64_t first = at % inner, n = nn__min(nn__min(inner - first, end - at), columns), rest = at / inner, offset = 0, to = 0;
-        int64_t stride = nk ? kx[nk - 1] : 0;
-        const R *p;
-        offset = first * stride;
-        to = nk ? first * ky[nk - 1] : 0;
-        for (d = nk - 2; d >= 0; d--) { offset += rest % ks[d] * kx[d]; to += rest % ks[d] * ky[d]; rest /= ks[d]; }
-        p = (const R *)x->data + offset;
-        for (j = 0; j < n; j++) total[j] = part[j] = 0;
-        if (rx[nr - 1] == 1 && rs[nr - 1] >= lanes) {    // the summed numbers lie side by side: 16 partial sums, whatever the vector width
-            int64_t run = rs[nr - 1], runs = terms / run;
-            for (j = 0; j < n; j++) for (r = 0; r < runs; r++) {
-                const R *q = p + j * stride;
-                int64_t k = r, s;
-                R acc[lanes] = { 0 }, tail = 0;
-                for (d = nr - 2; d >= 0; d--) { q += k % rs[d] * rx[d]; k /= rs[d]; }
-                for (s = 0; s + lanes <= run; s += lanes * 128) {
-                    R chunk[lanes] = { 0 };
-                    int64_t stop = nn__min(run - run % lanes, s + lanes * 128);
-#if NN__LANES > 1
-                    V v[lanes / NN__LANES];
-                    for (k = 0; k < lanes / NN__LANES; k++) v[k] = SET1(0.0f);
-                    for (i = s; i < stop; i += lanes) NN__UNROLL for (k = 0; k < lanes / NN__LANES; k++) v[k] += LOAD(q + i + k * NN__LANES);
-                    for (k = 0; k < lanes / NN__LANES; k++) STORE(chunk + k * NN__LANES, v[k]);
-#else
-                    for (i = s; i < stop; i += lanes) for (k = 0; k < lanes; k++) chunk[k] += q[i + k];
-#endif
-                    for (k = 0; k < lanes; k++) acc[k] += chunk[k];
-                }
-                for (s = run - run % lanes; s < run; s++) tail += q[s];
-                for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) acc[i] += acc[i + k];
-                part[j] += acc[0] + tail;
-                if (r % 128 == 127) { total[j] += part[j]; part[j] = 0; }
-            }
-        } else for (r = 0; r < terms; r++) {
-            const R *q = p;
-            int64_t k = r;
-            for (d = nr - 1; d >= 0; d--) { q += k % rs[d] * rx[d]; k /= rs[d]; }
-            for (j = 0; j < n; j++) part[j] += q[j * stride];
-            if (r % 128 == 127) for (j = 0; j < n; j++) { total[j] += part[j]; part[j] = 0; }
-        }
-        for (j = 0; j < n; j++) {
-            R *z = (R *)y->data + to + (nk ? j * ky[nk - 1] : 0), s = (total[j] + part[j]) * scale;
-            *z = add ? *z + s : s;
-        }
-        at += n;
+    NN__K(walk) w = NN__K(walk_over)(x, y);
+    NN__K(stage) f = NN__K(stage_of)(NN__K(sum_fold), NN__JOIN_ADD, 0);
+    R acc[NN__K(columns)], none[NN__K(columns)] = { 0 };
+    int64_t at, n, j;
+    for (at = begin; at < end; at += n) {
+        R *to = (R *)y->data + NN__K(walk_offset)(w.nk, w.ks, w.ky, at);
+        int64_t stride = w.ky[w.nk - 1];
+        n = NN__K(walk_width)(&w, at, end);
+        NN__K(fold_block)(&w, at, n, &f, 0, none, acc);
+        for (j = 0; j < n; j++) to[j * stride] = add ? to[j * stride] + acc[j] * scale : acc[j] * scale;
     }
 }
 #endif
@@ -6021,7 +6134,9 @@ NN__BACKWARD(expand)                 // a number that was used many times gets t
 }
 #endif
 
-// ---- sum and mean:   y = scale * sum of x over dims      dx = scale * dy, repeated -----------------------
+// ---- reductions over any dimensions:   y = after(x_0 f x_1 f ...)     (sum and mean: y = scale * sum of x      dx = scale * dy) -------
+// var and logsumexp take two stages: m = mean, then the sum of (x - m)^2;  m = maximum, then the sum of e^(x - m). A reduction of very
+// many numbers is cut into pieces, whose number depends on the reduced sizes alone: a phase per stage folds them, the last joins them.
 #if NN__IN_HOST
 // A bit per dimension of x; no dims: all of them. 0 after an error.
 static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_shape dims, unsigned *mask)
@@ -6030,7 +6145,7 @@ static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_
     *mask = 0;
     if (!nn__check(nn, x, op)) return 0;
     for (i = 0; i < dims.ndim; i++) {
-        int d = nn__dim_index(nn, op, (int)dims.d[i], x->ndim);
+        int d = nn__dim_index(nn, op, (int)nn__max(-99, nn__min(99, dims.d[i])), x->ndim);
         if (d < 0) return 0;
         if (*mask & 1u << d) { nn_fail(nn, "%s: dimension %d is given twice", op, d); return 0; }
         *mask |= 1u << d;
@@ -6038,37 +6153,92 @@ static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_
     if (dims.ndim == 0) *mask = (1u << x->ndim) - 1;
     return 1;
 }
+static int64_t nn__reduced_count(const nn_view *x, unsigned mask)    // how many numbers become one
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < x->ndim; i++) if (mask & 1u << i) n *= x->shape[i];
+    return n;
+}
 static int nn__reduce_shape(nn_call *c)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
     int64_t shape[NN_MAX_DIMS];
-    int i, n = 0;
+    int i, n = 0, id = c->op->id;
     for (i = 0; i < c->in[0].ndim; i++) {
         if (!(p->mask & 1u << i)) shape[n++] = c->in[0].shape[i];
         else if (p->keepdim) shape[n++] = 1;
     }
-    nn__set_shape(&c->out[0], c->in[0].dtype, n, shape);
+    if ((id == NN_OP_max || id == NN_OP_min || id == NN_OP_argmax || id == NN_OP_argmin || isinf(p->p)) && nn__reduced_count(&c->in[0], p->mask) == 0) {
+        nn_fail(c->nn, "%s: no numbers to choose from: %s", c->op->name, NN__SHAPE_OF(&c->in[0]));
+        return 0;
+    }
+    nn__set_shape(&c->out[0], id == NN_OP_argmax || id == NN_OP_argmin ? (int)NN_I64 : c->in[0].dtype, n, shape);
+    if (id == NN_OP_var || id == NN_OP_std) { c->naux = 1; nn__like(&c->aux[0], &c->out[0]); }         // the mean
     return 1;
 }
-static void nn__sum_plan(nn_call *c)
+static void nn__sum_plan(nn_call *c)                     // one task writes whole results
 {
     int64_t small = nn_view_count(c->pass == NN_FORWARD ? &c->out[0] : &c->in[0]), big = nn_view_count(c->pass == NN_FORWARD ? &c->in[0] : &c->out[0]);
     c->tasks[0] = nn__task_count(nn__max(1, small), nn__max(1, big / nn__max(1, small)));
 }
-static nn_tensor *nn__sum_scaled(nn_tensor *x, nn_shape dims, const nn_reduce_desc *desc, int mean)
+// The longest reduced dimension is cut into so many pieces.
+static int64_t nn__reduce_pieces(const nn_view *x, unsigned mask, int *dim)
+{
+    int i;
+    *dim = 0;
+    for (i = 0; i < x->ndim; i++) if ((mask & 1u << i) && (!(mask & 1u << *dim) || x->shape[i] > x->shape[*dim])) *dim = i;
+    return mask ? nn__max(1, nn__min(nn__min(x->shape[*dim], nn__reduced_count(x, mask) / 65536), 64)) : 1;
+}
+static int nn__reduce_stages(const nn_call *c) { return c->op->id == NN_OP_var || c->op->id == NN_OP_std || c->op->id == NN_OP_logsumexp ? 2 : 1; }
+static void nn__reduce_plan(nn_call *c)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask), outs = nn_view_count(&c->out[0]), pieces;
+    int i, dim, id = c->op->id;
+    if (c->pass == NN_BACKWARD) {    // some ops first compute a number or two per result: what equal maxima share ...
+        c->tasks[0] = c->tasks[1] = nn__task_count(nn_view_count(&c->in[0]), 16);
+        if (id != NN_OP_max && id != NN_OP_min && id != NN_OP_prod && id != NN_OP_std && !isinf(p->p)) return;
+        c->phases = 2;
+        c->tasks[0] = nn__task_count(outs, nn__max(1, terms));
+        c->shared_bytes = nn__mul_size(2 * (size_t)outs, nn__real_bytes(c));
+        return;
+    }
+    pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim);
+    c->tasks[0] = nn__task_count(outs, nn__max(1, terms / pieces)) * pieces;
+    if (pieces == 1) return;
+    c->phases = nn__reduce_stages(c) + 1;
+    for (i = 1; i + 1 < c->phases; i++) c->tasks[i] = c->tasks[0];
+    c->tasks[c->phases - 1] = nn__task_count(outs, pieces * 4);
+    c->shared_bytes = nn__mul_size((size_t)((c->phases - 1) * pieces), nn__mul_size((size_t)outs, nn__real_bytes(c)));
+}
+static nn_tensor *nn__reduce(int op, const char *name, nn_tensor *x, nn_shape dims, const nn_reduce_desc *desc)
 {
     nn_context *nn = x ? x->nn : NULL;
     nn__reduce_params p;
+    double n = 1;
     int i;
     memset(&p, 0, sizeof p);
-    if (!nn__dims_mask(nn, mean ? "mean" : "sum", x, dims, &p.mask)) return nn__inert(nn);
+    if (!nn__dims_mask(nn, name, x, dims, &p.mask)) return nn__inert(nn);
     p.keepdim = desc && desc->keepdim;
     p.scale = 1;
-    for (i = 0; mean && i < x->ndim; i++) if (p.mask & 1u << i) p.scale /= (double)x->shape[i];   // mean of nothing: 0 * inf = NaN, as PyTorch
-    return nn__apply1(NN_OP_sum, x, &p);
+    for (i = 0; i < x->ndim; i++) if (p.mask & 1u << i) n *= (double)x->shape[i];
+    if (!strcmp(name, "mean")) p.scale = 1 / n;          // of nothing: 0 * inf = NaN, as PyTorch
+    if (op == NN_OP_var || op == NN_OP_std) p.scale = 1 / (desc && desc->population ? n : n > 1 ? n - 1 : 0.0);
+    if (op == NN_OP_norm) p.p = desc && desc->p != 0 ? (desc->p == (float)NN_ZERO ? 0 : (double)desc->p) : 2;
+    return nn__apply1(op, x, &p);
 }
-NN_API nn_tensor *nn_sum (nn_tensor *x, nn_shape dims, const nn_sum_desc *desc)  { return nn__sum_scaled(x, dims, desc, 0); }
-NN_API nn_tensor *nn_mean(nn_tensor *x, nn_shape dims, const nn_mean_desc *desc) { return nn__sum_scaled(x, dims, desc, 1); }
+NN_API nn_tensor *nn_sum (nn_tensor *x, nn_shape dims, const nn_sum_desc *desc)            { return nn__reduce(NN_OP_sum, "sum", x, dims, desc); }
+NN_API nn_tensor *nn_mean(nn_tensor *x, nn_shape dims, const nn_mean_desc *desc)           { return nn__reduce(NN_OP_sum, "mean", x, dims, desc); }
+NN_API nn_tensor *nn_max (nn_tensor *x, nn_shape dims, const nn_max_desc *desc)            { return nn__reduce(NN_OP_max, "max", x, dims, desc); }
+NN_API nn_tensor *nn_min (nn_tensor *x, nn_shape dims, const nn_min_desc *desc)            { return nn__reduce(NN_OP_min, "min", x, dims, desc); }
+NN_API nn_tensor *nn_prod(nn_tensor *x, nn_shape dims, const nn_prod_desc *desc)           { return nn__reduce(NN_OP_prod, "prod", x, dims, desc); }
+NN_API nn_tensor *nn_var (nn_tensor *x, nn_shape dims, const nn_var_desc *desc)            { return nn__reduce(NN_OP_var, "var", x, dims, desc); }
+NN_API nn_tensor *nn_std (nn_tensor *x, nn_shape dims, const nn_std_desc *desc)            { return nn__reduce(NN_OP_std, "std", x, dims, desc); }
+NN_API nn_tensor *nn_norm(nn_tensor *x, nn_shape dims, const nn_norm_desc *desc)           { return nn__reduce(NN_OP_norm, "norm", x, dims, desc); }
+NN_API nn_tensor *nn_logsumexp(nn_tensor *x, nn_shape dims, const nn_logsumexp_desc *desc) { return nn__reduce(NN_OP_logsumexp, "logsumexp", x, dims, desc); }
+NN_API nn_tensor *nn_argmax(nn_tensor *x, nn_shape dims, const nn_argmax_desc *desc)       { return nn__reduce(NN_OP_argmax, "argmax", x, dims, desc); }
+NN_API nn_tensor *nn_argmin(nn_tensor *x, nn_shape dims, const nn_argmin_desc *desc)       { return nn__reduce(NN_OP_argmin, "argmin", x, dims, desc); }
 #endif
 #if NN__IN_SIMD
 // y, shaped like x, with stride 0 in the reduced dimensions
@@ -6083,28 +6253,471 @@ NN__INLINE nn_view NN__K(reduced)(const nn_view *y, const nn_view *x, const nn__
     }
     return r;
 }
-NN__FORWARD(sum)
+// Between the stages and at the end. After the first of two stages: m from acc; after the last: acc becomes the result. n % 16 == 0.
+typedef void (*NN__K(after))(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m);
+
+static void NN__K(reduce_piece)(const nn_call *c, int dim, int64_t pieces, int64_t i, nn_view *x)
+{
+    int64_t n = x->shape[dim], first = n / pieces * i + nn__min(i, n % pieces);
+    x->shape[dim] = n / pieces + (i < n % pieces);
+    x->data = (R *)c->in[0].data + first * x->stride[dim];
+}
+static void NN__K(reduce)(const nn_call *c, const nn_task *t, const NN__K(stage) *f, NN__K(after) after)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    nn_view y = NN__K(reduced)(&c->out[0], &c->in[0], p);
-    int64_t n = nn_view_count(&c->out[0]);
-    NN__K(sum_to)(&c->in[0], &y, 0, (R)p->scale, nn__task_begin(n, t), nn__task_end(n, t));
+    int stages = nn__reduce_stages(c), dim, s;
+    int64_t pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim), outs = nn_view_count(&c->out[0]), at, end, n, i, j;
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask);
+    int joins = pieces > 1 && t->phase == stages;        // the last phase of a reduction in pieces
+    int until = pieces == 1 || joins ? stages : t->phase;
+    nn_view x = c->in[0], y = NN__K(reduced)(&c->out[0], &x, p);
+    R acc[NN__K(columns)], m[NN__K(columns)] = { 0 }, *part = (R *)c->shared;   // part[stage][piece][result]
+    NN__K(walk) w;
+    nn_task mine = *t;
+    if (pieces > 1 && !joins) {
+        mine.index = t->index / pieces;
+        mine.count = t->count / pieces;
+        NN__K(reduce_piece)(c, dim, pieces, t->index % pieces, &x);
+    }
+    w = NN__K(walk_over)(&x, &y);
+    end = nn__task_end(outs, &mine);
+    for (at = nn__task_begin(outs, &mine); at < end; at += n) {
+        int64_t pad;
+        n = NN__K(walk_width)(&w, at, end);
+        pad = (n + 15) & ~(int64_t)15;
+        for (j = 0; j < pad; j++) m[j] = 0;
+        for (s = 0; s < until; s++) {                    // whole stages: folded here, or joined from the pieces of an earlier phase
+            if (pieces == 1) NN__K(fold_block)(&w, at, n, &f[s], (R)p->p, m, acc);
+            else {
+                for (j = 0; j < pad; j++) acc[j] = f[s].start;
+                for (i = 0; i < pieces; i++) NN__K(join)(f[s].join, n, acc, part + (s * pieces + i) * outs + at);
+            }
+            after(s == stages - 1, p, (R)terms, pad, acc, m);
+        }
+        if (until < stages) {                            // this phase's piece
+            NN__K(fold_block)(&w, at, n, &f[until], (R)p->p, m, acc);
+            memcpy(part + (until * pieces + t->index % pieces) * outs + at, acc, (size_t)n * sizeof(R));
+            continue;
+        }
+        memcpy((R *)c->out[0].data + at, acc, (size_t)n * sizeof(R));
+        if (c->naux && c->aux[0].data) memcpy((R *)c->aux[0].data + at, m, (size_t)n * sizeof(R));
+    }
 }
-static void NN__K(scale_row)(int64_t n, R *y, const R *const *in, const R *p)
+static void NN__K(no_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
 {
-    int64_t i;
-    for (i = 0; i < n; i++) y[i] = in[0][i] * p[0];
+    (void)last; (void)p; (void)terms; (void)n; (void)acc; (void)m;
 }
-NN__BACKWARD(sum)
+static void NN__K(reduce_once)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, NN__K(after) after)
+{
+    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
+    NN__K(reduce)(c, t, &f, after);
+}
+// dx (+)= df(x, a, b), a and b being numbers per result
+static void NN__K(reduce_back)(const nn_call *c, const nn_task *t, NN__K(row) df, const nn_view *a, const nn_view *b, R scalar)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    nn_view dy = NN__K(reduced)(&c->dout[0], &c->in[0], p);
-    const nn_view *in[1];
+    nn_view x = c->in[0], va = NN__K(reduced)(a, &x, p), vb = NN__K(reduced)(b, &x, p);
+    const nn_view *in[3];
     int64_t n = nn_view_count(&c->din[0]);
-    R scale = (R)p->scale;
-    in[0] = &dy;
-    NN__K(each)(&c->din[0], (int)(c->add & 1), in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(scale_row), &scale);
+    R s[2];
+    s[0] = s[1] = scalar;
+    in[0] = x.data ? &x : &vb; in[1] = &va; in[2] = &vb;
+    if (c->din[0].data) NN__K(each)(&c->din[0], (int)(c->add & 1), in, 3, nn__task_begin(n, t), nn__task_end(n, t), df, s);
 }
+// to[i] = fold of the numbers that belong to result i; m: a number per result, or NULL
+static void NN__K(fold_results)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, const R *m, R *to)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
+    nn_view y = NN__K(reduced)(&c->dout[0], &c->in[0], p);
+    NN__K(walk) w = NN__K(walk_over)(&c->in[0], &y);
+    int64_t outs = nn_view_count(&c->dout[0]), at, end = nn__task_end(outs, t), n;
+    R acc[NN__K(columns)], mine[NN__K(columns)] = { 0 };
+    for (at = nn__task_begin(outs, t); at < end; at += n) {
+        n = NN__K(walk_width)(&w, at, end);
+        if (m) memcpy(mine, m + at, (size_t)n * sizeof(R));
+        NN__K(fold_block)(&w, at, n, &f, 0, mine, acc);
+        memcpy(to + at, acc, (size_t)n * sizeof(R));
+    }
+}
+#define NN__REDUCE_GRAD(name, formula) \
+    NN__INLINE V NN__K(name##_grad)(V x, V a, V b, V p, V q) { (void)x; (void)a; (void)b; (void)p; (void)q; return formula; } \
+    static void NN__K(name##_grow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_grad)); }
+
+static void NN__K(scale_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    (void)last; (void)terms; (void)m;
+    for (j = 0; j < n; j++) acc[j] *= (R)p->scale;
+}
+NN__REDUCE_GRAD(sum, b * p)
+NN__FORWARD(sum)  { NN__K(reduce_once)(c, t, NN__K(sum_fold), NN__JOIN_ADD, 0, NN__K(scale_after)); }
+NN__BACKWARD(sum) { NN__K(reduce_back)(c, t, NN__K(sum_grow), &c->dout[0], &c->dout[0], (R)((const nn__reduce_params *)c->params)->scale); }
+#endif
+
+// ---- max, min:   dx = dy / k where x = y, k of them being equal;   NaN wins ---------------------------------
+#if NN__IN_SIMD
+NN__FOLD(max,   SEL(x > acc, x, SEL(x == x, acc, x)))
+NN__FOLD(min,   SEL(x < acc, x, SEL(x == x, acc, x)))
+NN__FOLD(equal, acc + SEL(x == m, C(1), C(0)))
+NN__REDUCE_GRAD(equal, SEL(x == a, b, C(0)))
+static void NN__K(extreme_back)(const nn_call *c, const nn_task *t, NN__K(fold) equal, NN__K(row) df)
+{
+    R *share = (R *)c->shared;
+    const R *dy = (const R *)c->dout[0].data;
+    nn_view b = c->dout[0];
+    int64_t n = nn_view_count(&b), i;
+    b.data = share;
+    if (t->phase == 1) { NN__K(reduce_back)(c, t, df, &c->out[0], &b, 0); return; }
+    NN__K(fold_results)(c, t, equal, NN__JOIN_ADD, 0, (const R *)c->out[0].data, share);
+    for (i = nn__task_begin(n, t); i < nn__task_end(n, t); i++) share[i] = dy[i] / share[i];
+}
+NN__FORWARD(max)  { NN__K(reduce_once)(c, t, NN__K(max_fold), NN__JOIN_MAX, (R)-INFINITY, NN__K(no_after)); }
+NN__BACKWARD(max) { NN__K(extreme_back)(c, t, NN__K(equal_fold), NN__K(equal_grow)); }
+NN__FORWARD(min)  { NN__K(reduce_once)(c, t, NN__K(min_fold), NN__JOIN_MIN, (R)INFINITY, NN__K(no_after)); }
+NN__BACKWARD(min) { NN__K(extreme_back)(c, t, NN__K(equal_fold), NN__K(equal_grow)); }
+#endif
+
+// ---- prod:   dx_i = dy * product of the others: dy y / x_i;  with one zero only that zero has a gradient, with two nothing has -------
+#if NN__IN_SIMD
+NN__FOLD(prod,    acc * x)
+NN__FOLD(nonzero, acc * SEL(x == C(0), C(1), x))
+NN__FOLD(zeros,   acc + SEL(x == C(0), C(1), C(0)))
+NN__REDUCE_GRAD(prod, SEL(x == C(0), b, a / x))
+NN__FORWARD(prod)  { NN__K(reduce_once)(c, t, NN__K(prod_fold), NN__JOIN_MUL, 1, NN__K(no_after)); }
+NN__BACKWARD(prod)
+{
+    int64_t n = nn_view_count(&c->dout[0]), i;
+    const R *dy = (const R *)c->dout[0].data;
+    R *whole = (R *)c->shared, *hole = whole + n;
+    nn_view a = c->dout[0], b = c->dout[0];
+    a.data = whole; b.data = hole;
+    if (t->phase == 1) { NN__K(reduce_back)(c, t, NN__K(prod_grow), &a, &b, 0); return; }
+    NN__K(fold_results)(c, t, NN__K(nonzero_fold), NN__JOIN_MUL, 1, NULL, whole);
+    NN__K(fold_results)(c, t, NN__K(zeros_fold), NN__JOIN_ADD, 0, NULL, hole);
+    for (i = nn__task_begin(n, t); i < nn__task_end(n, t); i++) {
+        R zeros = hole[i], product = dy[i] * whole[i];
+        whole[i] = zeros == 0 ? product : 0;
+        hole[i] = zeros == 1 ? product : 0;
+    }
+}
+#endif
+
+// ---- var:   y = sum of (x - mean)^2 / (n - 1)   dx = 2 dy (x - mean) / (n - 1)      std:   y = sqrt(var)   dx = dy (x - mean) / ((n - 1) y)
+#if NN__IN_SIMD
+NN__FOLD(square, FMA(x - m, x - m, acc))
+NN__REDUCE_GRAD(var, C(2) * b * (x - a) * p)
+NN__REDUCE_GRAD(std, b * (x - a) * p)
+static void NN__K(var_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    if (last) for (j = 0; j < n; j++) acc[j] *= (R)p->scale;
+    else      for (j = 0; j < n; j++) m[j] = acc[j] / terms;
+}
+static void NN__K(std_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    NN__K(var_after)(last, p, terms, n, acc, m);
+    if (last) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, SQRT(LOAD(acc + j)));
+}
+static void NN__K(reduce_deviation)(const nn_call *c, const nn_task *t, NN__K(after) after)
+{
+    NN__K(stage) f[2];
+    f[0] = NN__K(stage_of)(NN__K(sum_fold), NN__JOIN_ADD, 0);
+    f[1] = NN__K(stage_of)(NN__K(square_fold), NN__JOIN_ADD, 0);
+    NN__K(reduce)(c, t, f, after);
+}
+NN__FORWARD(var)  { NN__K(reduce_deviation)(c, t, NN__K(var_after)); }
+NN__BACKWARD(var) { NN__K(reduce_back)(c, t, NN__K(var_grow), &c->aux[0], &c->dout[0], (R)((const nn__reduce_params *)c->params)->scale); }
+NN__FORWARD(std)  { NN__K(reduce_deviation)(c, t, NN__K(std_after)); }
+NN__BACKWARD(std)
+{
+    int64_t n = nn_view_count(&c->dout[0]), i;
+    const R *dy = (const R *)c->dout[0].data, *y = (const R *)c->out[0].data;
+    R *share = (R *)c->shared;
+    nn_view b = c->dout[0];
+    b.data = share;
+    if (t->phase == 1) NN__K(reduce_back)(c, t, NN__K(std_grow), &c->aux[0], &b, (R)((const nn__reduce_params *)c->params)->scale);
+    else for (i = nn__task_begin(n, t); i < nn__task_end(n, t); i++) share[i] = y[i] == 0 ? 0 : dy[i] / y[i];    // equal numbers: no slope, as PyTorch
+}
+#endif
+
+// ---- logsumexp:   y = m + log sum of e^(x - m), m the maximum      dx = dy e^(x - y) -----------------------------
+#if NN__IN_SIMD
+NN__FOLD(exp, acc + EXP(x - m))
+NN__REDUCE_GRAD(logsumexp, b * SEL(x == a, C(1), EXP(x - a)))
+static void NN__K(logsumexp_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    (void)p; (void)terms;
+    if (last) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, LOAD(m + j) + LOG(LOAD(acc + j)));
+    else      for (j = 0; j < n; j++) m[j] = acc[j] - acc[j] == 0 ? acc[j] : 0;      // inf - inf would be NaN
+}
+NN__FORWARD(logsumexp)
+{
+    NN__K(stage) f[2];
+    f[0] = NN__K(stage_of)(NN__K(max_fold), NN__JOIN_MAX, (R)-INFINITY);
+    f[1] = NN__K(stage_of)(NN__K(exp_fold), NN__JOIN_ADD, 0);
+    NN__K(reduce)(c, t, f, NN__K(logsumexp_after));
+}
+NN__BACKWARD(logsumexp) { NN__K(reduce_back)(c, t, NN__K(logsumexp_grow), &c->out[0], &c->dout[0], 0); }
+#endif
+
+// ---- norm:   y = (sum of |x|^p)^(1/p)      dx = dy sign(x) (|x| / y)^(p - 1);   p 0 counts what is not 0;  p = inf: max |x|, -inf: min |x|
+#if NN__IN_SIMD
+NN__FOLD(norm0,      acc + SEL(x == C(0), C(0), C(1)))
+NN__FOLD(norm1,      acc + ABS(x))
+NN__FOLD(norm2,      FMA(x, x, acc))
+NN__FOLD(normp,      acc + POW(ABS(x), p))
+NN__FOLD(max_abs,    SEL(ABS(x) > acc, ABS(x), SEL(x == x, acc, x)))
+NN__FOLD(min_abs,    SEL(ABS(x) < acc, ABS(x), SEL(x == x, acc, x)))
+NN__FOLD(equal_abs,  acc + SEL(ABS(x) == m, C(1), C(0)))
+NN__REDUCE_GRAD(equal_abs, SEL(ABS(x) == a, SEL(x > C(0), b, SEL(x < C(0), -b, C(0))), C(0)))
+NN__REDUCE_GRAD(norm1, SEL(x > C(0), b, SEL(x < C(0), -b, C(0) * b)))
+NN__REDUCE_GRAD(norm2, SEL(a == C(0), C(0), b * (x / a)))
+NN__REDUCE_GRAD(normp, SEL(a == C(0), C(0), SEL(x > C(0), b, SEL(x < C(0), -b, C(0))) * SEL(x == C(0), C(1), POW(ABS(x) / a, p - C(1)))))
+static void NN__K(norm_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    R order = (R)p->p;
+    int64_t j;
+    (void)last; (void)terms; (void)m;
+    if (order == 2) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, SQRT(LOAD(acc + j)));
+    else if (order != 0 && order != 1 && order - order == 0) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, POW(LOAD(acc + j), SET1(1 / order)));
+}
+NN__FORWARD(norm)
+{
+    double p = ((const nn__reduce_params *)c->params)->p;
+    if (isinf(p)) NN__K(reduce_once)(c, t, p > 0 ? NN__K(max_abs_fold) : NN__K(min_abs_fold), p > 0 ? NN__JOIN_MAX : NN__JOIN_MIN, p > 0 ? 0 : (R)INFINITY, NN__K(norm_after));
+    else NN__K(reduce_once)(c, t, p == 0 ? NN__K(norm0_fold) : p == 1 ? NN__K(norm1_fold) : p == 2 ? NN__K(norm2_fold) : NN__K(normp_fold), NN__JOIN_ADD, 0, NN__K(norm_after));
+}
+NN__BACKWARD(norm)
+{
+    double p = ((const nn__reduce_params *)c->params)->p;
+    if (isinf(p)) { NN__K(extreme_back)(c, t, NN__K(equal_abs_fold), NN__K(equal_abs_grow)); return; }
+    if (p == 0) { NN__K(reduce_back)(c, t, NN__K(sum_grow), &c->out[0], &c->dout[0], 0); return; }       // a count has no slope: dx = 0 * dy
+    NN__K(reduce_back)(c, t, p == 1 ? NN__K(norm1_grow) : p == 2 ? NN__K(norm2_grow) : NN__K(normp_grow), &c->out[0], &c->dout[0], (R)p);
+}
+#endif
+
+// ---- argmax, argmin: where the extreme is, counted over the reduced dimensions in order; the first of equals, a NaN before all ------
+#if NN__IN_PLAIN
+// Numbers of any type as integers in the same order: NaN above all, -0 = 0.
+static int64_t NN__K(order_key)(const nn_view *v, int64_t at, int *nan)
+{
+    double d;
+    int64_t k;
+    *nan = 0;
+    if (v->dtype == NN_I64) { memcpy(&k, (const char *)v->data + at * 8, 8); return k; }
+    d = NN__K(get)(v, at);
+    if (d != d) { *nan = 1; return INT64_MAX; }
+    d += 0.0;
+    memcpy(&k, &d, 8);
+    return k < 0 ? k ^ INT64_MAX : k;                    // negative doubles: larger bits are smaller numbers
+}
+static void NN__K(arg_extreme)(const nn_call *c, const nn_task *t, int least)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn_view kept = *x, reduced = *x;
+    int64_t outs = nn_view_count(&c->out[0]), terms, at, i;
+    int d, nan, nk = 0, nr = 0;
+    for (d = 0; d < x->ndim; d++) {
+        nn_view *v = p->mask & 1u << d ? &reduced : &kept;
+        int k = p->mask & 1u << d ? nr++ : nk++;
+        v->shape[k] = x->shape[d];
+        v->stride[k] = x->stride[d];
+    }
+    kept.ndim = nk; reduced.ndim = nr;
+    terms = nn_view_count(&reduced);
+    for (at = nn__task_begin(outs, t); at < nn__task_end(outs, t); at++) {
+        int64_t base = NN__K(offset)(&kept, at), best = 0, key = 0;
+        for (i = 0; i < terms; i++) {
+            int64_t k = NN__K(order_key)(x, base + NN__K(offset)(&reduced, i), &nan);
+            if (least && !nan) k = ~k;                   // turns the order round
+            if (i == 0 || k > key) { key = k; best = i; }
+        }
+        memcpy((int64_t *)c->out[0].data + at, &best, sizeof best);
+    }
+}
+NN__FORWARD(argmax) { NN__K(arg_extreme)(c, t, 0); }
+NN__FORWARD(argmin) { NN__K(arg_extreme)(c, t, 1); }
+#endif
+
+// ---- cumsum:   y_i = x_0 + ... + x_i      dx_i = dy_i + ... + dy_(n-1);   sums in double ------------------------------
+#if NN__IN_HOST
+// A contiguous x seen as (outer, n, inner), n being one dimension.
+typedef struct nn__three { int64_t outer, n, inner; } nn__three;
+static nn__three nn__around(const nn_view *x, int dim)
+{
+    nn__three s;
+    int i;
+    s.outer = s.inner = 1;
+    s.n = x->ndim ? x->shape[dim] : 1;
+    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
+    return s;
+}
+static void nn__lines_plan(nn_call *c)                   // a task takes whole lines along the dimension
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 4);
+}
+static nn_tensor *nn__along(int op, const char *name, nn_tensor *x, int dim)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    dim = x->ndim || dim < -1 || dim > 0 ? nn__dim_index(nn, name, dim, x->ndim) : 0;      // a 0-d tensor is one line
+    return dim < 0 ? nn__inert(nn) : nn__apply1(op, x, &dim);
+}
+NN_API nn_tensor *nn_cumsum(nn_tensor *x, int dim)      { return nn__along(NN_OP_cumsum, "cumsum", x, dim); }
+NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim)     { return nn__along(NN_OP_softmax, "softmax", x, dim); }
+NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim) { return nn__along(NN_OP_log_softmax, "log_softmax", x, dim); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(running_sum)(const nn_call *c, const nn_task *t, const R *x, R *y, int back, int add)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), w, i, j;
+    for (at = nn__task_begin(lines, t); at < end; at += w) {         // up to 64 neighbouring lines together
+        double sum[64] = { 0 };
+        int64_t first = at % s.inner, base = at / s.inner * s.n * s.inner + first;
+        w = nn__min(nn__min(s.inner - first, end - at), 64);
+        for (i = 0; i < s.n; i++) {
+            int64_t o = base + (back ? s.n - 1 - i : i) * s.inner;
+            for (j = 0; j < w; j++) {
+                sum[j] += x[o + j];
+                y[o + j] = (R)(add ? y[o + j] + sum[j] : sum[j]);
+            }
+        }
+    }
+}
+NN__FORWARD(cumsum)  { NN__K(running_sum)(c, t, (const R *)c->in[0].data, (R *)c->out[0].data, 0, 0); }
+NN__BACKWARD(cumsum) { NN__K(running_sum)(c, t, (const R *)c->dout[0].data, (R *)c->din[0].data, 1, (int)(c->add & 1)); }
+#endif
+
+// ---- softmax:       y = e^(x - m) / s, s = sum of e^(x - m), m the maximum along dim      dx = y (dy - sum of y dy)
+// ---- log_softmax:   y = x - m - log s                                                     dx = dy - e^y sum of dy
+#if NN__IN_SIMD
+// y[i] (+)= f(a[i], b[i], m, s) for the n numbers of one row of lines: m and s belong to the line, which is i, or 0 if the lines lie along the row.
+NN__INLINE void NN__K(line_row)(int64_t n, R *y, int add, const R *a, const R *b, const R *m, const R *s, int across, V (*f)(V, V, V, V))
+{
+    V vm = SET1(m[0]), vs = SET1(s[0]);
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        int64_t k = nn__min(n - i, NN__LANES);
+        V r;
+        if (across) { vm = LOAD(m + i); vs = LOAD(s + i); }          // m and s have room for whole vectors
+        if (k == NN__LANES) {
+            r = f(LOAD(a + i), LOAD(b + i), vm, vs);
+            STORE(y + i, add ? LOAD(y + i) + r : r);
+        } else {
+            r = f(NN__K(load_part)(a + i, k), NN__K(load_part)(b + i, k), vm, vs);
+            NN__K(store_part)(y + i, add ? NN__K(load_part)(y + i, k) + r : r, k);
+        }
+    }
+}
+typedef void (*NN__K(line))(int64_t n, R *y, int add, const R *a, const R *b, const R *m, const R *s, int across);
+#define NN__LINE(name, formula) \
+    NN__INLINE V NN__K(name##_line_f)(V a, V b, V m, V s) { (void)a; (void)b; (void)m; (void)s; return formula; } \
+    static void NN__K(name##_line)(int64_t n, R *y, int add, const R *a, const R *b, const R *m, const R *s, int across) \
+    { NN__K(line_row)(n, y, add, a, b, m, s, across, NN__K(name##_line_f)); }
+NN__LINE(exp_less,          EXP(a - m))
+NN__LINE(divide,            a / s)
+NN__LINE(less_less,         a - m - s)
+NN__LINE(product,           a * b)
+NN__LINE(first,             a)
+NN__LINE(softmax_grad,      b * (a - s))
+NN__LINE(log_softmax_grad,  a - EXP(b) * s)
+
+// Lines are taken one by one if they are contiguous, else up to 64 neighbours at a time, row by row.
+typedef struct NN__K(lines) { int64_t count, rows, width, step; } NN__K(lines);      // of `count` lines: rows, numbers in a row, distance of rows
+static NN__K(lines) NN__K(lines_at)(nn__three s, int64_t at, int64_t end, int64_t *base)
+{
+    NN__K(lines) l;
+    int64_t first = at % s.inner;
+    l.count = s.inner == 1 ? 1 : nn__min(nn__min(s.inner - first, end - at), NN__K(columns));
+    l.rows = s.inner == 1 ? 1 : s.n;
+    l.width = s.inner == 1 ? s.n : l.count;
+    l.step = s.inner;
+    *base = at / s.inner * s.n * s.inner + first;
+    return l;
+}
+static void NN__K(each_line)(const NN__K(lines) *l, R *y, int add, const R *a, const R *b, const R *m, const R *s, NN__K(line) f)
+{
+    int64_t r;
+    for (r = 0; r < l->rows; r++) f(l->width, y + r * l->step, add, a + r * l->step, b + r * l->step, m, s, l->rows > 1 || l->count > 1);
+}
+// acc[line] = sum of f(a, b) along it
+static void NN__K(line_sum)(const NN__K(lines) *l, const R *a, const R *b, NN__K(line) f, R *acc)
+{
+    enum { lanes = NN__K(fold_lanes), piece = 256 };
+    static const R none[NN__K(columns)] = { 0 };
+    R row[piece], part[lanes];
+    int64_t pad = (l->count + lanes - 1) & ~(int64_t)(lanes - 1), r, i, j;
+    for (j = 0; j < pad; j++) acc[j] = 0;
+    if (l->rows > 1 || l->count > 1) {
+        for (j = 0; j < pad; j++) row[j] = 0;
+        for (r = 0; r < l->rows; r++) {
+            f(l->width, row, 0, a + r * l->step, b + r * l->step, none, none, 0);
+            NN__K(join)(NN__JOIN_ADD, pad, acc, row);
+        }
+        return;
+    }
+    for (i = 0; i < l->width; i += piece) {
+        int64_t n = nn__min(l->width - i, piece);
+        f(n, row, 0, a + i, b + i, none, none, 0);
+        for (; n % lanes; n++) row[n] = 0;
+        for (j = 0; j < lanes; j++) part[j] = 0;
+        NN__K(sum_fold)(lanes, n / lanes, row, lanes, none, 0, part);
+        NN__K(join)(NN__JOIN_ADD, lanes, acc, part);
+    }
+    for (j = lanes / 2; j; j /= 2) NN__K(join)(NN__JOIN_ADD, j, acc, acc + j);
+}
+static void NN__K(softmax_lines)(const nn_call *c, const nn_task *t, int logs)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    NN__K(stage) most = NN__K(stage_of)(NN__K(max_fold), NN__JOIN_MAX, (R)-INFINITY), exps = NN__K(stage_of)(NN__K(exp_fold), NN__JOIN_ADD, 0);
+    nn_view kept = c->in[0];
+    NN__K(walk) w;
+    R m[NN__K(columns)] = { 0 }, sum[NN__K(columns)];
+    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base, j;
+    if (kept.ndim) kept.stride[*(const int *)c->params] = 0;
+    w = NN__K(walk_over)(&c->in[0], &kept);
+    for (at = nn__task_begin(lines, t); at < end;) {
+        NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
+        const R *x = (const R *)c->in[0].data + base;
+        R *y = (R *)c->out[0].data + base;
+        for (j = 0; j < NN__K(columns); j++) sum[j] = 0;
+        NN__K(fold_block)(&w, at, l.count, &most, 0, sum, m);
+        if (logs) {
+            NN__K(fold_block)(&w, at, l.count, &exps, 0, m, sum);
+            for (j = 0; j < l.count; j += NN__LANES) STORE(sum + j, LOG(LOAD(sum + j)));
+            NN__K(each_line)(&l, y, 0, x, x, m, sum, NN__K(less_less_line));
+        } else {
+            NN__K(each_line)(&l, y, 0, x, x, m, m, NN__K(exp_less_line));
+            NN__K(line_sum)(&l, y, y, NN__K(first_line), sum);
+            NN__K(each_line)(&l, y, 0, y, y, sum, sum, NN__K(divide_line));
+        }
+        at += l.count;
+    }
+}
+static void NN__K(softmax_back)(const nn_call *c, const nn_task *t, NN__K(line) summed, NN__K(line) grad)
+{
+    nn__three s = nn__around(&c->out[0], *(const int *)c->params);
+    R sum[NN__K(columns)];
+    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base;
+    for (at = nn__task_begin(lines, t); at < end;) {
+        NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
+        const R *y = (const R *)c->out[0].data + base, *dy = (const R *)c->dout[0].data + base;
+        NN__K(line_sum)(&l, dy, y, summed, sum);
+        NN__K(each_line)(&l, (R *)c->din[0].data + base, (int)(c->add & 1), dy, y, sum, sum, grad);
+        at += l.count;
+    }
+}
+NN__FORWARD(softmax)      { NN__K(softmax_lines)(c, t, 0); }
+NN__BACKWARD(softmax)     { NN__K(softmax_back)(c, t, NN__K(product_line), NN__K(softmax_grad_line)); }
+NN__FORWARD(log_softmax)  { NN__K(softmax_lines)(c, t, 1); }
+NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, NN__K(first_line), NN__K(log_softmax_grad_line)); }
 #endif
 
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
