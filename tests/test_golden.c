@@ -279,12 +279,12 @@ OP(concat)      { return nn_concat(r->x, r->ins, I(r, "dim")); }
 OP(stack)       { return nn_stack(r->x, r->ins, I(r, "dim")); }
 static nn_tensor *reversed(nn_tensor **parts, int n, int dim)
 {
-    nn_tensor *y[8];
+    nn_tensor *y[8] = { NULL };
     for (int k = 0; k < n; k++) y[k] = parts[n - 1 - k];
     return nn_concat(y, n, dim);
 }
-OP(split)       { nn_tensor *y[8]; nn_shape s = D(r, "d"); nn_split(X(0), s, I(r, "dim"), y); return reversed(y, s.ndim, I(r, "dim")); }
-OP(chunk)       { nn_tensor *y[8]; nn_chunk(X(0), I(r, "parts"), I(r, "dim"), y); return reversed(y, I(r, "parts"), I(r, "dim")); }
+OP(split)       { nn_tensor *y[8] = { NULL }; nn_shape s = D(r, "d"); nn_split(X(0), s, I(r, "dim"), y); return reversed(y, s.ndim, I(r, "dim")); }
+OP(chunk)       { nn_tensor *y[8] = { NULL }; nn_chunk(X(0), I(r, "parts"), I(r, "dim"), y); return reversed(y, I(r, "parts"), I(r, "dim")); }
 OP(repeat)      { return nn_repeat(X(0), D(r, "d")); }
 OP(flip)        { return nn_flip(X(0), D(r, "d")); }
 OP(gather)      { return nn_gather(X(0), I(r, "dim"), X(1)); }
