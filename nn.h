@@ -7281,7 +7281,7 @@ static void NN__K(norm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, const 
 }
 
 // ---- rows: layernorm, groupnorm, rmsnorm. A row is one group of one sample; its n numbers lie side by side.
-static void NN__K(norm_fwd)(const nn_call *c, const nn_task *t, int center)
+static void NN__K(normalise_fwd)(const nn_call *c, const nn_task *t, int center)
 {
     const nn__norm_params *p = (const nn__norm_params *)c->params;
     nn__norm_size z = nn__norm_sizes(c);
@@ -7351,7 +7351,7 @@ static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t fir
         for (k = 0; k < last - first; k++) d[k] = c->add >> (i + 1) & 1 ? d[k] + total[i][k] : total[i][k];
     }
 }
-static void NN__K(norm_bwd)(const nn_call *c, const nn_task *t, int center)
+static void NN__K(normalise_bwd)(const nn_call *c, const nn_task *t, int center)
 {
     nn__norm_size z = nn__norm_sizes(c);
     nn_task mine = *t;
@@ -7367,12 +7367,12 @@ static void NN__K(norm_bwd)(const nn_call *c, const nn_task *t, int center)
     end = nn__task_end(nn__norm_units(&z), &mine);
     for (i = nn__task_begin(nn__norm_units(&z), &mine); i < end; i++) NN__K(norm_dw)(c, &z, i * width, nn__min(z.c, (i + 1) * width));
 }
-NN__FORWARD(layernorm)  { NN__K(norm_fwd)(c, t, 1); }
-NN__BACKWARD(layernorm) { NN__K(norm_bwd)(c, t, 1); }
-NN__FORWARD(groupnorm)  { NN__K(norm_fwd)(c, t, 1); }
-NN__BACKWARD(groupnorm) { NN__K(norm_bwd)(c, t, 1); }
-NN__FORWARD(rmsnorm)    { NN__K(norm_fwd)(c, t, 0); }
-NN__BACKWARD(rmsnorm)   { NN__K(norm_bwd)(c, t, 0); }
+NN__FORWARD(layernorm)  { NN__K(normalise_fwd)(c, t, 1); }
+NN__BACKWARD(layernorm) { NN__K(normalise_bwd)(c, t, 1); }
+NN__FORWARD(groupnorm)  { NN__K(normalise_fwd)(c, t, 1); }
+NN__BACKWARD(groupnorm) { NN__K(normalise_bwd)(c, t, 1); }
+NN__FORWARD(rmsnorm)    { NN__K(normalise_fwd)(c, t, 0); }
+NN__BACKWARD(rmsnorm)   { NN__K(normalise_bwd)(c, t, 0); }
 
 // ---- batchnorm: statistics of a channel over all samples. Its S numbers per sample lie side by side; where S = 1, neighbouring
 // channels do, and a vector holds as many channels as it has lanes.
