@@ -448,11 +448,14 @@ typedef struct nn_norm_layer_desc {
     float eps;                       // default 1e-5
     float momentum;                  // batch norm: share of the new statistics; default 0.1
     int   no_affine;                 // _new only: no weight and bias
+    int   no_bias;                   // _new only: weight, but no bias
+    int   affine;                    // instance norm, _new only: 1 adds weight and bias, which it does not have by default, as in PyTorch
     int   no_stats;                  // batch norm, _new only: always normalise by the batch
 } nn_norm_layer_desc;
 typedef nn_norm_layer_desc nn_batchnorm_desc, nn_layernorm_desc, nn_groupnorm_desc, nn_instancenorm_desc, nn_rmsnorm_desc;
 NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc);
-                                     // (B, C, ...); w b mean var are (C), each pair may be NULL. NN_TRAIN uses and updates batch statistics
+                                     // (B, C, ...); w b mean var are (C), each pair may be NULL. NN_TRAIN normalises by the batch and moves mean and var,
+                                     // running averages, towards it; NN_EVAL and frozen statistics normalise by mean and var
 NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc);   // over the last dims dimensions
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc); // (B, C, ...), w b (C)
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc);
@@ -512,7 +515,7 @@ NN_API nn_layer *nn_conv_transpose2d_new(nn_layer *parent, const char *name, int
 NN_API nn_layer *nn_batchnorm_new (nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc);
 NN_API nn_layer *nn_layernorm_new (nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc *desc);
 NN_API nn_layer *nn_groupnorm_new (nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc *desc);
-NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc); // affine only if you say so: see there
+NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc);
 NN_API nn_layer *nn_rmsnorm_new   (nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc *desc);
 NN_API nn_layer *nn_embedding_new (nn_layer *parent, const char *name, int64_t count, int64_t channels);
 NN_API nn_layer *nn_maxpool1d_new (nn_layer *parent, int kernel, const nn_maxpool1d_desc *desc);
@@ -853,7 +856,12 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
 #define NN_OPS_SHAPE(NN__X)
 #define NN_OPS_CONV(NN__X)
-#define NN_OPS_NORM(NN__X)
+#define NN_OPS_NORM(NN__X) \
+    NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
+    NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( dropout,     PLAIN,          1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
 #define NN_OPS_LOSS(NN__X)
 #define NN_OPS_OPTIM(NN__X) \
     NN__X( sgd_update,  SIMD_FORWARD,   4, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
@@ -888,6 +896,101 @@ NN_API int     nn_run_on_cpu(const nn_call *c);          // runs a call whose po
 
 #ifdef __cplusplus
 }
+#endif
+
+// C++: every function whose last argument is a desc also takes it by reference: nn_conv2d(x, w, b, { .stride = 2 }) in C++20.
+#ifdef __cplusplus
+#define NN__REF(type, name, arguments, passed) static inline type name arguments { return name passed; }
+NN__REF(nn_context *, nn_new, (const nn_desc &desc), (&desc))
+NN__REF(void, nn_backward_with, (nn_tensor *y, const nn_backward_desc &desc), (y, &desc))
+NN__REF(int, nn_gradcheck, (nn_context *nn, nn_loss_of loss, void *user, nn_tensor *const *x, int n, const nn_gradcheck_desc &desc), (nn, loss, user, x, n, &desc))
+NN__REF(nn_tensor *, nn_sum, (nn_tensor *x, nn_shape dims, const nn_sum_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_mean, (nn_tensor *x, nn_shape dims, const nn_mean_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_max, (nn_tensor *x, nn_shape dims, const nn_max_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_min, (nn_tensor *x, nn_shape dims, const nn_min_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_prod, (nn_tensor *x, nn_shape dims, const nn_prod_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_var, (nn_tensor *x, nn_shape dims, const nn_var_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_std, (nn_tensor *x, nn_shape dims, const nn_std_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_logsumexp, (nn_tensor *x, nn_shape dims, const nn_logsumexp_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_norm, (nn_tensor *x, nn_shape dims, const nn_norm_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_argmax, (nn_tensor *x, nn_shape dims, const nn_argmax_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_argmin, (nn_tensor *x, nn_shape dims, const nn_argmin_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_linear, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_sort, (nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc &desc), (x, dim, indices, &desc))
+NN__REF(nn_tensor *, nn_topk, (nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc &desc), (x, k, dim, indices, &desc))
+NN__REF(nn_tensor *, nn_pad, (nn_tensor *x, nn_shape amounts, const nn_pad_desc &desc), (x, amounts, &desc))
+NN__REF(nn_tensor *, nn_conv1d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv1d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_conv2d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv2d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_conv_transpose1d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose1d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_conv_transpose2d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose2d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_maxpool1d, (nn_tensor *x, int kernel, const nn_maxpool1d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_maxpool2d, (nn_tensor *x, int kernel, const nn_maxpool2d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_avgpool1d, (nn_tensor *x, int kernel, const nn_avgpool1d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_avgpool2d, (nn_tensor *x, int kernel, const nn_avgpool2d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_upsample, (nn_tensor *x, int64_t height, int64_t width, const nn_upsample_desc &desc), (x, height, width, &desc))
+NN__REF(nn_tensor *, nn_batchnorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc &desc), (x, w, b, mean, var, &desc))
+NN__REF(nn_tensor *, nn_layernorm, (nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc &desc), (x, dims, w, b, &desc))
+NN__REF(nn_tensor *, nn_groupnorm, (nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc &desc), (x, groups, w, b, &desc))
+NN__REF(nn_tensor *, nn_instancenorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_rmsnorm, (nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc &desc), (x, w, &desc))
+NN__REF(nn_tensor *, nn_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
+NN__REF(nn_tensor *, nn_nll, (nn_tensor *log_p, nn_tensor *target, const nn_loss_desc &desc), (log_p, target, &desc))
+NN__REF(nn_tensor *, nn_binary_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
+NN__REF(nn_tensor *, nn_mse, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_l1, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_huber, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_smooth_l1, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_kl_div, (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc &desc), (logits, target_logits, &desc))
+NN__REF(nn_tensor *, nn_hinge, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_cosine_embedding, (nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc &desc), (a, b, target, &desc))
+NN__REF(nn_tensor *, nn_triplet_margin, (nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc &desc), (anchor, positive, negative, &desc))
+NN__REF(nn_tensor *, nn_info_nce, (nn_tensor *a, nn_tensor *b, const nn_loss_desc &desc), (a, b, &desc))
+NN__REF(nn_layer *, nn_model_new, (nn_context *nn, const nn_model_desc &desc), (nn, &desc))
+NN__REF(nn_layer *, nn_layer_new, (nn_layer *parent, const char *name, const nn_layer_desc &desc), (parent, name, &desc))
+NN__REF(nn_layer *, nn_linear_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc &desc), (parent, name, in, out, &desc))
+NN__REF(nn_layer *, nn_conv1d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv1d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_conv2d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv2d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_conv_transpose1d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv_transpose1d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_conv_transpose2d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv_transpose2d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_batchnorm_new, (nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc &desc), (parent, name, channels, &desc))
+NN__REF(nn_layer *, nn_layernorm_new, (nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc &desc), (parent, name, shape, &desc))
+NN__REF(nn_layer *, nn_groupnorm_new, (nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc &desc), (parent, name, groups, channels, &desc))
+NN__REF(nn_layer *, nn_instancenorm_new, (nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc &desc), (parent, name, channels, &desc))
+NN__REF(nn_layer *, nn_rmsnorm_new, (nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc &desc), (parent, name, channels, &desc))
+NN__REF(nn_layer *, nn_maxpool1d_new, (nn_layer *parent, int kernel, const nn_maxpool1d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_maxpool2d_new, (nn_layer *parent, int kernel, const nn_maxpool2d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_avgpool1d_new, (nn_layer *parent, int kernel, const nn_avgpool1d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_avgpool2d_new, (nn_layer *parent, int kernel, const nn_avgpool2d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_upsample_new, (nn_layer *parent, int scale, const nn_upsample_desc &desc), (parent, scale, &desc))
+NN__REF(nn_optimizer *, nn_sgd_new, (nn_layer *layer, const nn_sgd_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_rmsprop_new, (nn_layer *layer, const nn_rmsprop_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_adagrad_new, (nn_layer *layer, const nn_adagrad_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_adam_new, (nn_layer *layer, const nn_adam_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_adamw_new, (nn_layer *layer, const nn_adamw_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_nadam_new, (nn_layer *layer, const nn_nadam_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_lion_new, (nn_layer *layer, const nn_lion_desc &desc), (layer, &desc))
+NN__REF(void, nn_optimizer_add, (nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc &desc), (opt, layer, &desc))
+NN__REF(nn_schedule *, nn_step_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_multi_step_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_exponential_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_polynomial_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_linear_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_cosine_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_warm_restarts_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_one_cycle_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_plateau_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_dataset *, nn_dataset_new, (nn_context *nn, const nn_dataset_desc &desc), (nn, &desc))
+NN__REF(nn_dataset *, nn_csv_load, (nn_context *nn, const char *path, const nn_csv_desc &desc), (nn, path, &desc))
+NN__REF(nn_dataset *, nn_csv_parse, (nn_context *nn, const char *text, size_t bytes, const nn_csv_desc &desc), (nn, text, bytes, &desc))
+NN__REF(nn_dataset *, nn_folder_load, (nn_context *nn, const char *path, const nn_folder_desc &desc), (nn, path, &desc))
+NN__REF(nn_loader *, nn_loader_new, (nn_dataset *data, const nn_loader_desc &desc), (data, &desc))
+NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
+NN__REF(int, nn_save, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
+NN__REF(int, nn_load, (nn_layer *layer, const char *path, const nn_load_desc &desc), (layer, path, &desc))
+NN__REF(int, nn_save_memory, (nn_layer *layer, void *to, size_t bytes, size_t *written, const nn_save_desc &desc), (layer, to, bytes, written, &desc))
+NN__REF(int, nn_load_memory, (nn_layer *layer, const void *from, size_t bytes, const nn_load_desc &desc), (layer, from, bytes, &desc))
+NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
+#undef NN__REF
 #endif
 #endif // NN_H
 // =============================================================================================
@@ -4541,6 +4644,8 @@ typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
 typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale; } nn__reduce_params;
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
+typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 
 // -- the host visit --
 #define NN__VISIT    0
@@ -4554,6 +4659,67 @@ typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__sl
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
+// -- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere --
+// x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
+NN__UNUSED static float nn__reduce_angle(float x, int32_t *quarter)
+{
+    static const uint32_t two_over_pi[8] = { 0, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu };
+    uint32_t b, w[3];
+    uint64_t m, p;
+    int e, i, q;
+    double f;
+    memcpy(&b, &x, 4);
+    if ((b & 0x7F800000u) == 0x7F800000u) { *quarter = 0; return (float)NAN; }
+    m = (b & 0x7FFFFFu) | 0x800000u;
+    e = (int)(b >> 23 & 255) - 150 + 30;                 // bit position of the first needed word, from 32 bits before the point
+    q = e / 32;
+    for (i = 0; i < 3; i++) {
+        uint64_t two = ((uint64_t)two_over_pi[q + i] << 32) | two_over_pi[q + i + 1];
+        w[i] = (uint32_t)(two >> (32 - e % 32));
+    }
+    p = (m * w[0] << 32) + m * w[1] + (m * w[2] >> 32);  // x 2/pi mod 4, with 62 bits after the point
+    *quarter = (int32_t)((p + (1ull << 61)) >> 62);
+    p -= (uint64_t)(unsigned)*quarter << 62;
+    f = (double)(int64_t)p * (1.57079632679489661923 / 4611686018427387904.0);
+    if (b >> 31) { f = -f; *quarter = -*quarter; }
+    return (float)f;
+}
+
+// x^y = 2^n e^r from log x = e ln 2 + 2 atanh((m - 1) / (m + 1)); special cases as C's pow.
+NN__UNUSED static float nn__pow_one(float x, float y)
+{
+    double a = fabs((double)x), s, z, l, r, p;
+    uint64_t bits;
+    int64_t e, n;
+    int i, integer = floor((double)y) == (double)y, odd = integer && fabs((double)y) < 16777216.0 && ((int64_t)y & 1);
+    if (y == 0 || x == 1) return 1;
+    if (x != x || y != y) return x + y;
+    if (x < 0 && !integer && a < (double)INFINITY) return (float)NAN;
+    if (a == 0 || a == (double)INFINITY) {
+        r = (a == 0) == (y > 0) ? 0 : (double)INFINITY;
+        return (float)(odd && signbit(x) ? -r : r);
+    }
+    if (a == 1) return x < 0 && odd ? -1.0f : 1.0f;
+    if (fabs((double)y) == (double)INFINITY) return (a > 1) == (y > 0) ? (float)INFINITY : 0.0f;
+    memcpy(&bits, &a, 8);
+    e = (int64_t)(bits >> 52) - 1023;
+    bits = (bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull;
+    memcpy(&a, &bits, 8);
+    if (a > 1.41421356237309504880) { a *= 0.5; e++; }
+    s = (a - 1) / (a + 1);
+    z = s * s;
+    for (i = 21, p = 0; i >= 3; i -= 2) p = (p + 1.0 / i) * z;
+    l = ((double)e * 0.69314718055994530942 + 2 * s * (1 + p)) * (double)y;
+    if (l > 89) return x < 0 && odd ? -(float)INFINITY : (float)INFINITY;
+    if (l < -105) return x < 0 && odd ? -0.0f : 0.0f;
+    n = (int64_t)floor(l * 1.44269504088896340736 + 0.5);
+    r = l - (double)n * 0.69314718055994530942;
+    for (i = 13, p = 1; i >= 1; i--) p = 1 + p * r / i;
+    bits = (uint64_t)(n + 1023) << 52;
+    memcpy(&s, &bits, 8);
+    return (float)(x < 0 && odd ? -p * s : p * s);
+}
+
 #define NN__VISIT    1
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 1
@@ -4874,12 +5040,12 @@ NN__INLINE V NN__K(exp)(V x)
     VI n = BITS(m) - 0x4B400000, h = n >> 1;
     r = FMA(f, C(-0.693145751953125), t);
     r = FMA(f, C(-1.42860677e-6), r);
-    p = C(1.9875691500e-4);
-    p = FMA(p, r, C(1.3981999507e-3));
-    p = FMA(p, r, C(8.3334519073e-3));
-    p = FMA(p, r, C(4.1665795894e-2));
-    p = FMA(p, r, C(1.6666665459e-1));
-    p = FMA(p, r, C(5.0000001201e-1));
+    p = C(0.0001989928569);
+    p = FMA(p, r, C(0.001393364885));
+    p = FMA(p, r, C(0.008333298469));
+    p = FMA(p, r, C(0.04166646494));
+    p = FMA(p, r, C(0.1666666672));
+    p = FMA(p, r, C(0.5));
     p = FMA(p, r * r, r) + C(1);
     return p * FLOATS((h + 127) << 23) * FLOATS((n - h + 127) << 23);
 }
@@ -4923,59 +5089,95 @@ NN__INLINE V NN__K(log)(V x)
     p = SEL(x == C(0), C(-INFINITY), p);
     return SEL(x >= C(0), p, C(NAN));
 }
+// log(1 + x) = log u + c / u, where u is 1 + x rounded and c what the rounding lost
 NN__INLINE V NN__K(log1p)(V x)
 {
-    V u = C(1) + x, d = u - C(1);
-    return SEL(d == C(0), x, SEL(u == C(INFINITY), u, LOG(u) * (x / d)));
+    V u = C(1) + x, c = SEL(x > C(1), C(1) - (u - x), x - (u - C(1)));
+    return SEL(ABS(x) < C(1e-4), FMA(C(-0.5) * x, x, x), SEL(u == C(INFINITY), u, LOG(u) + SEL(u > C(0), c / u, C(0))));
 }
 NN__INLINE V NN__K(tanh)(V x)
 {
-    V a = ABS(x), e = EXPM1(C(2) * SEL(a > C(10), C(10), a));
-    return NN__K(copysign)(SEL(x == x, e / (e + C(2)), x), x);
+    V a = ABS(x), z = x * x, p = C(0.0022959729), big;
+    p = FMA(p, z, C(-0.00834710977));
+    p = FMA(p, z, C(0.0217700067));
+    p = FMA(p, z, C(-0.0539594129));
+    p = FMA(p, z, C(0.133333043));
+    p = FMA(p, z, C(-0.333333332));
+    big = NN__K(copysign)(C(1) - C(2) / (EXP(a + a) + C(1)), x);
+    return SEL(x == x, SEL(a < C(0.625), FMA(p * z, x, x), big), x);
 }
 NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
 {
-    V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c;
-    VI q = (BITS(m) + quarter) & 3;
-    r = FMA(f, C(-1.5703125), x);
-    r = FMA(f, C(-4.837512969970703125e-4), r);
-    r = FMA(f, C(-7.549789948768648e-8), r);
+    V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c, low, e;
+    VI q = BITS(m), far = (VI)(ABS(x) > C(32768));
+    int32_t any = 0;
+    int i;
+    r = FMA(f, C(-1.5703125), x);    // pi/2 in parts of 9 bits: their products with f, at most 2^15, are exact, fused or not
+    r = FMA(f, C(-0.00048351287841796875), r);
+    r = FMA(f, C(-3.13855707645416259765625E-7), r);
+    low = f * C(-6.0708771343342959880828857421875E-11);
+    e = r;                           // what r + low loses is kept in e
+    r = r + low;
+    e = (e - r) + low + f * C(-6.223372172e-14);
+    r = SEL(x == C(0), x, r);
+#if NN__LANES > 1
+    for (i = 0; i < NN__LANES; i++) any |= far[i];
+    if (any) for (i = 0; i < NN__LANES; i++) if (!(ABS(x)[i] <= 32768.0f)) { int32_t k; r[i] = nn__reduce_angle(x[i], &k); q[i] = k; e[i] = 0; }
+#else
+    (void)any; (void)i; (void)far;
+    if (!(ABS(x) <= C(32768))) { r = nn__reduce_angle(x, &q); e = 0; }
+#endif
+    q = (q + quarter) & 3;
     z = r * r;
-    s = FMA(FMA(FMA(C(-1.9515295891e-4), z, C(8.3321608736e-3)), z, C(-1.6666654611e-1)), z * r, r);
-    c = FMA(FMA(FMA(C(2.443315711809948e-5), z, C(-1.388731625493765e-3)), z, C(4.166664568298827e-2)), z * z, FMA(C(-0.5), z, C(1)));
+    s = FMA(FMA(FMA(C(-1.9515295891e-4), z, C(8.3321608736e-3)), z, C(-1.6666654611e-1)), z * r, e) + r;
+    c = FMA(-e, r, FMA(FMA(FMA(C(2.443315711809948e-5), z, C(-1.388731625493765e-3)), z, C(4.166664568298827e-2)), z * z, FMA(C(-0.5), z, C(1))));
     s = SEL((q & 1) == 1, c, s);
     return SEL((q & 2) == 2, -s, s);
 }
 NN__INLINE V NN__K(sin)(V x)               { return NN__K(sincos)(x, 0); }
 NN__INLINE V NN__K(cos)(V x)               { return NN__K(sincos)(x, 1); }
+// Near 0 an odd polynomial; further out 1 - e^-p, p a polynomial fitted to -log(erfc x) on [1, 4].
 NN__INLINE V NN__K(erf)(V x)
 {
-    V z = ABS(x), t = C(1) / (C(1) + C(0.5) * z), p = C(0.17087277);
-    p = FMA(p, t, C(-0.82215223));
-    p = FMA(p, t, C(1.48851587));
-    p = FMA(p, t, C(-1.13520398));
-    p = FMA(p, t, C(0.27886807));
-    p = FMA(p, t, C(-0.18628806));
-    p = FMA(p, t, C(0.09678418));
-    p = FMA(p, t, C(0.37409196));
-    p = FMA(p, t, C(1.00002368));
-    p = FMA(p, t, C(-1.26551223));
-    return NN__K(copysign)(C(1) - t * EXP(p - z * z), x);
+    V a = ABS(x), z = x * x, p = C(-9.67359117e-06), t = SEL(a > C(4), C(4), a), q = C(-1.6140616e-06);
+    p = FMA(p, z, C(0.00011268254));
+    p = FMA(p, z, C(-0.000848439657));
+    p = FMA(p, z, C(0.00522105341));
+    p = FMA(p, z, C(-0.0268654383));
+    p = FMA(p, z, C(0.112837826));
+    p = FMA(p, z, C(-0.376126385));
+    p = FMA(p, z, C(0.12837917));    // 2 / sqrt(pi) - 1: the 1 is added exactly, as x
+    q = FMA(q, t, C(4.55906224e-05));
+    q = FMA(q, t, C(-0.000592769537));
+    q = FMA(q, t, C(0.00474022234));
+    q = FMA(q, t, C(-0.0263647174));
+    q = FMA(q, t, C(0.109978245));
+    q = FMA(q, t, C(0.631937094));
+    q = FMA(q, t, C(1.13016668));
+    q = FMA(q, t, C(-0.000303212967));
+    return SEL(x == x, SEL(a < C(1), FMA(p, x, x), NN__K(copysign)(C(1) - EXP(-q), x)), x);
 }
 NN__INLINE V NN__K(pow)(V x, V y)
 {
-    V a = ABS(x), p = EXP(y * LOG(a)), odd = C(1), half = y * C(0.5);
-    odd = SEL(FLOOR(half) == half, C(1), C(-1));
-    p = SEL(x < C(0), SEL(FLOOR(y) == y, p * odd, C(NAN)), p);
-    p = SEL(x == C(0), SEL(y > C(0), C(0), C(INFINITY)), p);
-    return SEL(y == C(0), C(1), SEL(y == C(1), x, SEL(y == C(2), x * x, p)));
+#if NN__LANES > 1
+    V r = x;
+    int i;
+    for (i = 0; i < NN__LANES; i++) r[i] = nn__pow_one(x[i], y[i]);
+    return r;
+#else
+    return nn__pow_one(x, y);
+#endif
 }
 #endif
 #define SIGMOID(x)  NN__K(sigmoid_word)(x)
 #define SOFTPLUS(x) NN__K(softplus_word)(x)
 #define GELU_TANH_GRAD(x) NN__K(gelu_tanh_grad)(x)
 #define MISH_GRAD(x)      NN__K(mish_grad)(x)
-NN__INLINE V NN__K(sigmoid_word)(V x)      { return C(1) / (C(1) + EXP(-x)); }
+NN__INLINE V NN__K(sigmoid_word)(V x)      // e^-|x| never overflows: 1 / (1 + e^-x), or e^x / (1 + e^x) for x < 0
+{
+    V e = EXP(-ABS(x)), d = C(1) + e, lost = e - (d - C(1)), y = SEL(x < C(0), e, C(1)) / d;
+    return FMA(-y * lost, SEL(x < C(0), C(1) - y, y), y);            // what rounding 1 + e lost, to first order; 1/d is 1 - y or y
+}
 NN__INLINE V NN__K(softplus_word)(V x)     { return SEL(x > C(0), x, C(0)) + LOG1P(EXP(-ABS(x))); }
 NN__INLINE V NN__K(gelu_tanh_grad)(V x)    // u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh u:  (1 + t) / 2 + x (1 - t^2) u' / 2
 {
@@ -6181,6 +6383,578 @@ NN__BACKWARD(linear)
         NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
     }
 }
+#endif
+
+// ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm ------------------------------------------------
+// All are one formula. Numbers that belong together (N of them) get mean 0 and variance 1, then every channel its own scale and shift:
+//
+//     mean = sum x / N      var = sum (x - mean)^2 / N      rstd = 1 / sqrt(var + eps)      h = (x - mean) rstd      y = w h + b
+//
+//     together are:   batchnorm  a channel in the whole batch       layernorm  the last dimensions of one sample
+//                     groupnorm  C/G channels of one sample         instancenorm  one channel of one sample (G = C)
+//     rmsnorm (Zhang & Sennrich 2019) leaves the mean out:   rstd = 1 / sqrt(sum x^2 / N + eps)      y = w x rstd
+//
+// Backward. mean and var depend on every x, so each dx gets two more terms (Ioffe & Szegedy 2015, in one line), with g = w dy:
+//
+//     dw = sum dy h      db = sum dy      dx = rstd (g - sum g / N - h sum(g h) / N)
+//        = rstd g + p (x - mean) + q,     p = -rstd^3 sum(g (x - mean)) / N,     q = -rstd sum g / N
+//
+// Under running statistics mean and var are constants: p = q = 0. rmsnorm has mean = 0 and q = 0.
+// Kernels see x as (B, C, S): batch, channels, and the S numbers of a channel side by side. layernorm is groupnorm with one group
+// whose channels are single numbers: C = N, S = 1. The variance takes a second pass: sum x^2 - mean^2 would cancel.
+#if NN__IN_HOST
+typedef struct nn__norm_size { int64_t b, c, s, groups, n; } nn__norm_size;      // n numbers share their statistics
+static nn__norm_size nn__norm_sizes(const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__norm_size z;
+    int d;
+    z.b = z.c = z.s = 1;
+    if (p->dims) {
+        for (d = 0; d < x->ndim; d++) if (d < x->ndim - p->dims) z.b *= x->shape[d]; else z.c *= x->shape[d];
+    } else {
+        z.b = x->shape[0];
+        z.c = x->shape[1];
+        for (d = 2; d < x->ndim; d++) z.s *= x->shape[d];
+    }
+    z.groups = p->groups ? p->groups : 1;
+    z.n = p->groups ? z.c / z.groups * z.s : z.b * z.s;
+    return z;
+}
+
+// Tasks of forward, or of dx, come first; then those of dw and db. A task of channels owns some channels: single ones, or 64
+// neighbours where S = 1, so that it reads whole cache lines.
+enum { NN__NORM_COLUMNS = 64 };
+static int64_t nn__norm_units(const nn__norm_size *z) { return z->s == 1 ? (z->c + NN__NORM_COLUMNS - 1) / NN__NORM_COLUMNS : z->c; }
+static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
+{
+    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(1, z->s == 1 ? NN__NORM_COLUMNS : z->s));
+}
+static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
+static void nn__norm_plan(nn_call *c)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int rows = c->pass == NN_FORWARD || c->din[0].data, affine = c->pass == NN_BACKWARD && (c->din[1].data || (c->nin > 2 && c->din[2].data));
+    c->tasks[0] = (rows ? nn__norm_row_tasks(&z) : 0) + (affine ? nn__norm_channel_tasks(&z) : 0);
+}
+static void nn__batchnorm_plan(nn_call *c)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    c->tasks[0] = nn__norm_channel_tasks(&z);
+}
+
+// Result like x; mean and rstd, one per `rows`, for backward.
+static int nn__norm_results(nn_call *c, int64_t rows)
+{
+    int i;
+    nn__like(&c->out[0], &c->in[0]);
+    c->naux = 2;
+    for (i = 0; i < 2; i++) nn__set_shape(&c->aux[i], c->in[0].dtype, 1, &rows);
+    return 1;
+}
+static int nn__layernorm_shape(nn_call *c)               // and rmsnorm
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int i;
+    if (p->dims < 1 || p->dims > x->ndim) { nn_fail(c->nn, "%s: the last %d dimensions of %s", c->op->name, p->dims, NN__SHAPE_OF(x)); return 0; }
+    for (i = 1; i < c->nin; i++) {
+        const nn_view *w = &c->in[i];
+        if (w->ndim && (w->ndim != p->dims || memcmp(w->shape, x->shape + x->ndim - p->dims, (size_t)p->dims * sizeof *w->shape))) {
+            nn_fail(c->nn, "%s: %s %s does not fit the last %d dimensions of x %s", c->op->name, i == 1 ? "weight" : "bias", NN__SHAPE_OF(w), p->dims, NN__SHAPE_OF(x));
+            return 0;
+        }
+    }
+    return nn__norm_results(c, nn__norm_sizes(c).b);
+}
+static int nn__channels_fit(nn_call *c, int inputs)      // x (B, C, ...), everything else (C)
+{
+    static const char *const names[5] = { "x", "weight", "bias", "mean", "var" };
+    const nn_view *x = &c->in[0];
+    int i;
+    if (x->ndim < 2) { nn_fail(c->nn, "%s: x must be (B, C, ...), not %s", c->op->name, NN__SHAPE_OF(x)); return 0; }
+    for (i = 1; i < inputs; i++) {
+        const nn_view *w = &c->in[i];
+        if (w->ndim && (w->ndim != 1 || w->shape[0] != x->shape[1])) {
+            nn_fail(c->nn, "%s: %s %s does not fit the %lld channels of x %s", c->op->name, names[i], NN__SHAPE_OF(w), (long long)x->shape[1], NN__SHAPE_OF(x));
+            return 0;
+        }
+    }
+    return 1;
+}
+static int nn__groupnorm_shape(nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_size z;
+    if (!nn__channels_fit(c, 3)) return 0;
+    z = nn__norm_sizes(c);
+    if (p->groups < 1 || z.c % z.groups) { nn_fail(c->nn, "groupnorm: %d groups do not divide the channels of x %s", p->groups, NN__SHAPE_OF(&c->in[0])); return 0; }
+    return nn__norm_results(c, z.b * z.groups);
+}
+static int nn__batchnorm_shape(nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    int i;
+    for (i = 0; i < 5; i++)
+        if (c->in[i].dtype != (int)c->nn->desc.dtype && (i == 0 || c->in[i].ndim)) {
+            nn_fail(c->nn, "batchnorm: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
+            return 0;
+        }
+    if (!nn__channels_fit(c, 5)) return 0;
+    if (p->batch && nn__norm_sizes(c).n == 1) {          // the variance of one number says nothing: every result would be b
+        nn_fail(c->nn, "batchnorm: more than one value per channel is needed in training, x is %s", NN__SHAPE_OF(&c->in[0]));
+        return 0;
+    }
+    return nn__norm_results(c, c->in[0].shape[1]);
+}
+
+static int nn__norm_options(nn_context *nn, const char *op, const nn_norm_layer_desc *desc, nn__norm_params *p)
+{
+    memset(p, 0, sizeof *p);
+    p->eps = !desc || desc->eps == 0 ? 1e-5f : desc->eps == (float)NN_ZERO ? 0.0f : desc->eps;
+    p->momentum = !desc || desc->momentum == 0 ? 0.1f : desc->momentum == (float)NN_ZERO ? 0.0f : desc->momentum;
+    if (p->eps >= 0 && p->momentum >= 0 && p->momentum <= 1) return 1;
+    nn_fail(nn, "%s: eps %g or momentum %g is out of range", op, (double)p->eps, (double)p->momentum);
+    return 0;
+}
+
+// What is moved must be the user's memory, not a contiguous copy of it.
+static int nn__running_ok(nn_context *nn, const nn_tensor *mean, const nn_tensor *var)
+{
+    if (!mean && !var) return 1;
+    if (!mean || !var) { nn_fail(nn, "batchnorm: mean and var: give both or none"); return 0; }
+    if (!nn__check(nn, mean, "batchnorm") || !nn__check(nn, var, "batchnorm")) return 0;
+    if (nn__contiguous_tensor(mean) && nn__contiguous_tensor(var)) return 1;
+    nn_fail(nn, "batchnorm: mean and var must be contiguous");
+    return 0;
+}
+static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, nn_tensor *tracked, const nn_batchnorm_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *in[6];
+    nn__norm_params p;
+    if (!nn__check(nn, x, "batchnorm") || !nn__norm_options(nn, "batchnorm", desc, &p) || !nn__running_ok(nn, mean, var)) return nn__inert(nn);
+    p.batch = !mean || (nn->mode == NN_TRAIN && !((mean->flags | var->flags) & NN__T_FROZEN));
+    in[0] = x; in[1] = w; in[2] = b;
+    in[3] = nn__wants(mean) ? nn_detach(mean) : mean;    // running averages have no gradient
+    in[4] = nn__wants(var) ? nn_detach(var) : var;
+    in[5] = mean && p.batch ? tracked : NULL;
+    if (mean && p.batch) { mean->base->version++; var->base->version++; }
+    if (in[5]) tracked->base->version++;
+    return nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL);
+}
+NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc)
+{
+    return nn__batchnorm(x, w, b, mean, var, NULL, desc);
+}
+NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "layernorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.dims = dims;
+    p.groups = 1;
+    return nn__apply3(NN_OP_layernorm, x, w, b, &p);
+}
+NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "rmsnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.dims = p.groups = 1;
+    return nn__apply2(NN_OP_rmsnorm, x, w, &p);
+}
+NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "groupnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.groups = groups;
+    return nn__apply3(NN_OP_groupnorm, x, w, b, &p);
+}
+NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t s = 1;
+    int d;
+    if (!nn__check(nn, x, "instancenorm")) return nn__inert(nn);
+    if (x->ndim < 3) { nn_fail(nn, "instancenorm: x must be (B, C, L) or (B, C, H, W), not %s", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (x->shape[1] > INT_MAX) { nn_fail(nn, "instancenorm: too many channels"); return nn__inert(nn); }
+    for (d = 2; d < x->ndim; d++) s *= x->shape[d];
+    if (s == 1) { nn_fail(nn, "instancenorm: more than one value per channel is needed, x is %s", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (x->shape[1] == 0) return x;
+    return nn_groupnorm(x, (int)x->shape[1], w, b, desc);
+}
+#endif
+#if NN__IN_SIMD
+// The sum of f over rows, in an order that depends on n alone: 16 sums side by side, whatever the vector width, in chunks of 128
+// terms each; then the chunks; then the 16. f(sum, x, dy, w, m) returns sum + term.
+NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
+{
+    enum { lanes = 16, parts = lanes / NN__LANES };
+    R total[lanes] = { 0 };
+    int64_t i = 0, whole = n - n % lanes;
+    int j, k;
+    while (i < whole) {
+        V sum[parts];
+        int64_t stop = nn__min(whole, i + 128 * lanes);
+        NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+        for (; i < stop; i += lanes)
+            NN__UNROLL for (j = 0; j < parts; j++) {
+                int64_t at = i + j * NN__LANES;
+                sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), SET1(m));
+            }
+        NN__UNROLL for (j = 0; j < parts; j++) STORE(total + j * NN__LANES, LOAD(total + j * NN__LANES) + sum[j]);
+    }
+    if (i < n) {                     // the rest, padded; what the padding gives is not added
+        R rest[3][lanes] = { { 0 } }, sum[lanes];
+        int left = (int)(n - i);
+        memcpy(rest[0], x + i, (size_t)left * sizeof(R));
+        memcpy(rest[1], dy + i, (size_t)left * sizeof(R));
+        memcpy(rest[2], w + i, (size_t)left * sizeof(R));
+        for (j = 0; j < lanes; j += NN__LANES) STORE(sum + j, f(C(0), LOAD(rest[0] + j), LOAD(rest[1] + j), LOAD(rest[2] + j), SET1(m)));
+        for (j = 0; j < left; j++) total[j] += sum[j];
+    }
+    for (k = lanes / 2; k; k /= 2) for (j = 0; j < k; j++) total[j] += total[j + k];
+    return total[0];
+}
+NN__INLINE V NN__K(add_term)(V s, V x, V dy, V w, V m)    { (void)dy; (void)w; (void)m; return s + x; }
+NN__INLINE V NN__K(square_term)(V s, V x, V dy, V w, V m) { V d = x - m; (void)dy; (void)w; return FMA(d, d, s); }
+NN__INLINE V NN__K(dot_term)(V s, V x, V dy, V w, V m)    { (void)w; return FMA(dy, x - m, s); }
+NN__INLINE V NN__K(dot3_term)(V s, V x, V dy, V w, V m)   { return FMA(dy * w, x - m, s); }
+static R NN__K(row_add)(int64_t n, const R *x)                    { return NN__K(row_sum)(n, x, x, x, 0, NN__K(add_term)); }       // sum x
+static R NN__K(row_square)(int64_t n, const R *x, R m)            { return NN__K(row_sum)(n, x, x, x, m, NN__K(square_term)); }    // sum (x - m)^2
+static R NN__K(row_dot)(int64_t n, const R *x, R m, const R *dy)  { return NN__K(row_sum)(n, x, dy, x, m, NN__K(dot_term)); }      // sum dy (x - m)
+static R NN__K(row_dot3)(int64_t n, const R *x, R m, const R *dy, const R *w) { return NN__K(row_sum)(n, x, dy, w, m, NN__K(dot3_term)); }  // sum dy w (x - m)
+
+// Vectors, and a last incomplete one; k numbers of it count.
+NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
+NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
+NN__INLINE R    NN__K(rstd)(R var, R eps)                  { return 1 / (R)sqrt((double)(var + eps)); }  // float by way of double rounds right
+
+static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b)          // y = (x - m) a + b
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) NN__K(put_lanes)(y + i, FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(a), SET1(b)), n - i);
+}
+static void NN__K(affine_row)(int64_t n, R *y, const R *x, R m, R rstd, const R *w, const R *b)      // y = (x - m) rstd w + b; w, b may be NULL
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V h = (NN__K(get_lanes)(x + i, n - i) - SET1(m)) * SET1(rstd);
+        if (w) h = h * NN__K(get_lanes)(w + i, n - i);
+        if (b) h = h + NN__K(get_lanes)(b + i, n - i);
+        NN__K(put_lanes)(y + i, h, n - i);
+    }
+}
+// dx (+)= dy a w + (x - m) p + q; w may be NULL
+static void NN__K(norm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, const R *w, R m, R a, R p, R q, int add)
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V g = NN__K(get_lanes)(dy + i, n - i) * SET1(a), d;
+        if (w) g = g * NN__K(get_lanes)(w + i, n - i);
+        d = FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(p), g + SET1(q));
+        if (add) d = d + NN__K(get_lanes)(dx + i, n - i);
+        NN__K(put_lanes)(dx + i, d, n - i);
+    }
+}
+
+// ---- rows: layernorm, groupnorm, rmsnorm. A row is one group of one sample; its n numbers lie side by side.
+static void NN__K(norm_fwd)(const nn_call *c, const nn_task *t, int center)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_size z = nn__norm_sizes(c);
+    const R *w = (const R *)c->in[1].data, *b = c->nin > 2 ? (const R *)c->in[2].data : NULL;
+    int64_t rows = z.b * z.groups, per = z.c / z.groups, r, i, end = nn__task_end(rows, t);
+    R count = (R)nn__max(1, z.n);
+    for (r = nn__task_begin(rows, t); r < end; r++) {
+        const R *x = (const R *)c->in[0].data + r * z.n;
+        R *y = (R *)c->out[0].data + r * z.n;
+        int64_t first = r % z.groups * per;              // channel
+        R mean = center ? NN__K(row_add)(z.n, x) / count : 0;
+        R rstd = NN__K(rstd)(NN__K(row_square)(z.n, x, mean) / count, (R)p->eps);
+        if (z.s == 1) NN__K(affine_row)(per, y, x, mean, rstd, w ? w + first : NULL, b ? b + first : NULL);
+        else for (i = 0; i < per; i++)
+            NN__K(scale_shift_row)(z.s, y + i * z.s, x + i * z.s, mean, w ? rstd * w[first + i] : rstd, b ? b[first + i] : 0);
+        if (c->aux[0].data) { ((R *)c->aux[0].data)[r] = mean; ((R *)c->aux[1].data)[r] = rstd; }
+    }
+}
+static void NN__K(norm_dx)(const nn_call *c, const nn__norm_size *z, int64_t r, int center)
+{
+    const R *x = (const R *)c->in[0].data + r * z->n, *dy = (const R *)c->dout[0].data + r * z->n, *w = (const R *)c->in[1].data;
+    R *dx = (R *)c->din[0].data + r * z->n;
+    R mean = ((const R *)c->aux[0].data)[r], rstd = ((const R *)c->aux[1].data)[r], sum = 0, dot = 0, count = (R)nn__max(1, z->n), p, q;
+    int64_t per = z->c / z->groups, i;
+    int add = (int)(c->add & 1);
+    if (w) w += r % z->groups * per;
+    if (!w) {
+        if (center) sum = NN__K(row_add)(z->n, dy);
+        dot = NN__K(row_dot)(z->n, x, mean, dy);
+    } else if (z->s == 1) {
+        if (center) sum = NN__K(row_dot)(z->n, w, 0, dy);
+        dot = NN__K(row_dot3)(z->n, x, mean, dy, w);
+    } else for (i = 0; i < per; i++) {
+        if (center) sum += w[i] * NN__K(row_add)(z->s, dy + i * z->s);
+        dot += w[i] * NN__K(row_dot)(z->s, x + i * z->s, mean, dy + i * z->s);
+    }
+    p = -(rstd * dot / count * rstd * rstd);
+    q = center ? -(rstd * sum / count) : 0;
+    if (!w || z->s == 1) NN__K(norm_dx_row)(z->n, dx, x, dy, w, mean, rstd, p, q, add);
+    else for (i = 0; i < per; i++) NN__K(norm_dx_row)(z->s, dx + i * z->s, x + i * z->s, dy + i * z->s, NULL, mean, rstd * w[i], p, q, add);
+}
+// dw, db of channels first..last - 1, at most NN__NORM_COLUMNS; the samples in order, in chunks of 128.
+static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t first, int64_t last)
+{
+    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
+    R total[2][NN__NORM_COLUMNS] = { { 0 } }, part[2][NN__NORM_COLUMNS] = { { 0 } };
+    int64_t per = z->c / z->groups, b, i, j, k;
+    for (b = 0; b < z->b; b++) {
+        for (i = first; i < last; i = j) {               // channels i..j - 1 share their statistics
+            int64_t row = b * z->groups + i / per, at = (b * z->c + i) * z->s;
+            j = nn__min(last, (i / per + 1) * per);
+            if (z->s == 1) for (k = i; k < j; k += NN__LANES, at += NN__LANES) {
+                R *w = part[0] + (k - first), *s = part[1] + (k - first);
+                V g = NN__K(get_lanes)(dy + at, j - k), h = (NN__K(get_lanes)(x + at, j - k) - SET1(mean[row])) * SET1(rstd[row]);
+                NN__K(put_lanes)(w, FMA(g, h, NN__K(get_lanes)(w, j - k)), j - k);
+                NN__K(put_lanes)(s, NN__K(get_lanes)(s, j - k) + g, j - k);
+            } else for (k = i; k < j; k++, at += z->s) {
+                part[0][k - first] += rstd[row] * NN__K(row_dot)(z->s, x + at, mean[row], dy + at);
+                part[1][k - first] += NN__K(row_add)(z->s, dy + at);
+            }
+        }
+        if (b % 128 == 127 || b == z->b - 1)
+            for (k = 0; k < last - first; k++) for (i = 0; i < 2; i++) { total[i][k] += part[i][k]; part[i][k] = 0; }
+    }
+    for (i = 0; i < 2; i++) if (i + 1 < c->nin && c->din[i + 1].data) {
+        R *d = (R *)c->din[i + 1].data + first;
+        for (k = 0; k < last - first; k++) d[k] = c->add >> (i + 1) & 1 ? d[k] + total[i][k] : total[i][k];
+    }
+}
+static void NN__K(norm_bwd)(const nn_call *c, const nn_task *t, int center)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    nn_task mine = *t;
+    int64_t i, end, width = z.s == 1 ? NN__NORM_COLUMNS : 1;
+    mine.count = c->din[0].data ? nn__norm_row_tasks(&z) : 0;
+    if (t->index < mine.count) {
+        end = nn__task_end(z.b * z.groups, &mine);
+        for (i = nn__task_begin(z.b * z.groups, &mine); i < end; i++) NN__K(norm_dx)(c, &z, i, center);
+        return;
+    }
+    mine.index -= mine.count;
+    mine.count = nn__norm_channel_tasks(&z);
+    end = nn__task_end(nn__norm_units(&z), &mine);
+    for (i = nn__task_begin(nn__norm_units(&z), &mine); i < end; i++) NN__K(norm_dw)(c, &z, i * width, nn__min(z.c, (i + 1) * width));
+}
+NN__FORWARD(layernorm)  { NN__K(norm_fwd)(c, t, 1); }
+NN__BACKWARD(layernorm) { NN__K(norm_bwd)(c, t, 1); }
+NN__FORWARD(groupnorm)  { NN__K(norm_fwd)(c, t, 1); }
+NN__BACKWARD(groupnorm) { NN__K(norm_bwd)(c, t, 1); }
+NN__FORWARD(rmsnorm)    { NN__K(norm_fwd)(c, t, 0); }
+NN__BACKWARD(rmsnorm)   { NN__K(norm_bwd)(c, t, 0); }
+
+// ---- batchnorm: statistics of a channel over all samples. Its S numbers per sample lie side by side; where S = 1, neighbouring
+// channels do, and a vector holds as many channels as it has lanes.
+NN__INLINE R NN__K(moved)(R running, R now, R momentum) { return (1 - momentum) * running + momentum * now; }
+static void NN__K(batchnorm_move)(const nn_call *c, int64_t channel, R mean, R var, int64_t n)       // running averages; unbiased variance, as PyTorch
+{
+    R m = (R)((const nn__norm_params *)c->params)->momentum, *means = (R *)c->in[3].data, *vars = (R *)c->in[4].data;
+    if (!means || n == 0) return;
+    means[channel] = NN__K(moved)(means[channel], mean, m);
+    vars[channel] = NN__K(moved)(vars[channel], var * ((R)n / (R)(n - 1)), m);
+}
+// What a channel is summed over: rows of S numbers, `jump` apart; chunks of 128 samples.
+enum { NN__K(of_x), NN__K(of_squares), NN__K(of_products) };
+static R NN__K(channel_sum)(const nn__norm_size *z, int what, const R *x, R m, const R *dy)
+{
+    R total = 0, part = 0;
+    int64_t b, jump = z->c * z->s;
+    for (b = 0; b < z->b; b++) {
+        const R *row = x + b * jump;
+        if (what == NN__K(of_x)) part += NN__K(row_add)(z->s, row);
+        else part += what == NN__K(of_squares) ? NN__K(row_square)(z->s, row, m) : NN__K(row_dot)(z->s, row, m, dy + b * jump);
+        if (b % 128 == 127) { total += part; part = 0; }
+    }
+    return total + part;
+}
+static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, int64_t i)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i * z->s, *w = (const R *)c->in[1].data, *bias = (const R *)c->in[2].data;
+    R *y = (R *)c->out[0].data + i * z->s, mean, var, rstd, count = (R)nn__max(1, z->n);
+    int64_t b, jump = z->c * z->s;
+    if (p->batch) {
+        mean = NN__K(channel_sum)(z, NN__K(of_x), x, 0, NULL) / count;
+        var = NN__K(channel_sum)(z, NN__K(of_squares), x, mean, NULL) / count;
+        NN__K(batchnorm_move)(c, i, mean, var, z->n);
+    } else {
+        mean = ((const R *)c->in[3].data)[i];
+        var = ((const R *)c->in[4].data)[i];
+    }
+    rstd = NN__K(rstd)(var, (R)p->eps);
+    for (b = 0; b < z->b; b++) NN__K(scale_shift_row)(z->s, y + b * jump, x + b * jump, mean, w ? rstd * w[i] : rstd, bias ? bias[i] : 0);
+    if (c->aux[0].data) { ((R *)c->aux[0].data)[i] = mean; ((R *)c->aux[1].data)[i] = rstd; }
+}
+static void NN__K(batchnorm_columns)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)    // channels i..i + k - 1, k <= NN__LANES
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i;
+    R *y = (R *)c->out[0].data + i, means[NN__LANES], vars[NN__LANES], scale[NN__LANES], shift[NN__LANES];
+    int64_t b, j;
+    V mean, var, part = C(0), n = SET1((R)nn__max(1, z->n));
+    if (p->batch) {
+        mean = var = C(0);
+        for (b = 0; b < z->b; b++) {
+            part = part + NN__K(get_lanes)(x + b * z->c, k);
+            if (b % 128 == 127 || b == z->b - 1) { mean = mean + part; part = C(0); }
+        }
+        mean = mean / n;
+        for (b = 0; b < z->b; b++) {
+            V d = NN__K(get_lanes)(x + b * z->c, k) - mean;
+            part = FMA(d, d, part);
+            if (b % 128 == 127 || b == z->b - 1) { var = var + part; part = C(0); }
+        }
+        var = var / n;
+        STORE(means, mean);
+        STORE(vars, var);
+        for (j = 0; j < k; j++) NN__K(batchnorm_move)(c, i + j, means[j], vars[j], z->n);
+    } else {
+        mean = NN__K(get_lanes)((const R *)c->in[3].data + i, k);
+        STORE(means, mean);
+        STORE(vars, NN__K(get_lanes)((const R *)c->in[4].data + i, k));
+    }
+    for (j = 0; j < NN__LANES; j++) {
+        R rstd = j < k ? NN__K(rstd)(vars[j], (R)p->eps) : 0;
+        scale[j] = c->in[1].data && j < k ? rstd * ((const R *)c->in[1].data)[i + j] : rstd;
+        shift[j] = c->in[2].data && j < k ? ((const R *)c->in[2].data)[i + j] : 0;
+        if (c->aux[0].data && j < k) { ((R *)c->aux[0].data)[i + j] = means[j]; ((R *)c->aux[1].data)[i + j] = rstd; }
+    }
+    for (b = 0; b < z->b; b++) NN__K(put_lanes)(y + b * z->c, FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, LOAD(scale), LOAD(shift)), k);
+}
+NN__FORWARD(batchnorm)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    if (t->index == 0 && c->in[5].data) ++*(int64_t *)c->in[5].data;     // num_batches_tracked
+    for (i = nn__task_begin(units, t); i < end; i++) {
+        if (z.s != 1) { NN__K(batchnorm_channel)(c, &z, i); continue; }
+        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
+            NN__K(batchnorm_columns)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    }
+}
+static void NN__K(give_channel)(const nn_call *c, int input, int64_t i, R d)         // dw or db of one channel
+{
+    R *to = (R *)c->din[input].data;
+    if (to) to[i] = c->add >> input & 1 ? to[i] + d : d;
+}
+static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s;
+    R mean = ((const R *)c->aux[0].data)[i], rstd = ((const R *)c->aux[1].data)[i], w = c->in[1].data ? ((const R *)c->in[1].data)[i] : 1;
+    R sum = NN__K(channel_sum)(z, NN__K(of_x), dy, 0, NULL), dot = NN__K(channel_sum)(z, NN__K(of_products), x, mean, dy), u = 0, v = 0;
+    R count = (R)nn__max(1, z->n);
+    R *dx = (R *)c->din[0].data;
+    int64_t b, jump = z->c * z->s;
+    NN__K(give_channel)(c, 1, i, rstd * dot);
+    NN__K(give_channel)(c, 2, i, sum);
+    if (!dx) return;
+    if (p->batch) {
+        u = -(rstd * (w * dot) / count * rstd * rstd);
+        v = -(rstd * (w * sum) / count);
+    }
+    for (b = 0; b < z->b; b++)
+        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, (int)(c->add & 1));
+}
+static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i, *dy = (const R *)c->dout[0].data + i;
+    V mean = NN__K(get_lanes)((const R *)c->aux[0].data + i, k), rstd = NN__K(get_lanes)((const R *)c->aux[1].data + i, k);
+    V w = c->in[1].data ? NN__K(get_lanes)((const R *)c->in[1].data + i, k) : C(1), n = SET1((R)nn__max(1, z->n));
+    V sum = C(0), dot = C(0), part = C(0), more = C(0), u, v;
+    R *dx = c->din[0].data ? (R *)c->din[0].data + i : NULL, sums[NN__LANES], dots[NN__LANES];
+    int64_t b, j;
+    for (b = 0; b < z->b; b++) {
+        V g = NN__K(get_lanes)(dy + b * z->c, k);
+        part = part + g;
+        more = FMA(g, NN__K(get_lanes)(x + b * z->c, k) - mean, more);
+        if (b % 128 == 127 || b == z->b - 1) { sum = sum + part; dot = dot + more; part = more = C(0); }
+    }
+    STORE(sums, sum);
+    STORE(dots, rstd * dot);
+    for (j = 0; j < k; j++) { NN__K(give_channel)(c, 1, i + j, dots[j]); NN__K(give_channel)(c, 2, i + j, sums[j]); }
+    if (!dx) return;
+    u = p->batch ? -(rstd * (w * dot) / n * rstd * rstd) : C(0);
+    v = p->batch ? -(rstd * (w * sum) / n) : C(0);
+    for (b = 0; b < z->b; b++) {
+        R *to = dx + b * z->c;
+        V d = FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, u, NN__K(get_lanes)(dy + b * z->c, k) * (rstd * w) + v);
+        NN__K(put_lanes)(to, c->add & 1 ? d + NN__K(get_lanes)(to, k) : d, k);
+    }
+}
+NN__BACKWARD(batchnorm)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    for (i = nn__task_begin(units, t); i < end; i++) {
+        if (z.s != 1) { NN__K(batchnorm_channel_bwd)(c, &z, i); continue; }
+        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
+            NN__K(batchnorm_columns_bwd)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    }
+}
+#endif
+
+// ---- dropout:   y = x m / (1 - p), m = 0 with probability p, else 1      dx = dy m / (1 - p) -----------------
+// (Srivastava et al. 2014.) Mask number i is number i of this op's random stream (>>random): backward draws it again instead of
+// keeping it. One mask covers `run` neighbours: 1 for dropout, a channel for dropout2d.
+#if NN__IN_HOST
+static void nn__dropout_plan(nn_call *c)
+{
+    const nn__dropout_params *p = (const nn__dropout_params *)c->params;
+    c->tasks[0] = nn__task_count((nn_view_count(&c->in[0]) / p->run + 3) / 4, 64 + 4 * p->run);
+}
+static nn_tensor *nn__dropout(nn_tensor *x, float p, const char *name, int channels)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__dropout_params q;
+    int d;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    if (!(p >= 0 && p <= 1)) { nn_fail(nn, "%s: the probability is %g, not in 0..1", name, (double)p); return nn__inert(nn); }
+    if (channels && x->ndim < 2) { nn_fail(nn, "%s: x must be (B, C, ...), not %s", name, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (nn->mode == NN_EVAL || p == 0) return x;
+    memset(&q, 0, sizeof q);
+    q.p = p;
+    q.run = 1;
+    for (d = 2; channels && d < x->ndim; d++) q.run *= nn__max(1, x->shape[d]);
+    return nn__apply1(NN_OP_dropout, x, &q);
+}
+NN_API nn_tensor *nn_dropout(nn_tensor *x, float p)   { return nn__dropout(x, p, "dropout", 0); }
+NN_API nn_tensor *nn_dropout2d(nn_tensor *x, float p) { return nn__dropout(x, p, "dropout2d", 1); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(masked)(const nn_call *c, const nn_task *t, const nn_view *x, const nn_view *y, int add)
+{
+    const nn__dropout_params *p = (const nn__dropout_params *)c->params;
+    uint64_t dropped = (uint64_t)((double)p->p * 4294967296.0);          // of 2^32 numbers
+    R scale = p->p < 1 ? (R)(1.0 / (1.0 - (double)p->p)) : 0;
+    int64_t masks = nn_view_count(x) / p->run, blocks = (masks + 3) / 4, i, j, end = nn__task_end(blocks, t);
+    int k;
+    for (i = nn__task_begin(blocks, t); i < end; i++) {
+        uint32_t r[4];
+        nn__philox(c->seed, c->step, c->ordinal, (uint64_t)i, r);
+        for (k = 0; k < 4 && 4 * i + k < masks; k++) {
+            const R *from = (const R *)x->data + (4 * i + k) * p->run;
+            R *to = (R *)y->data + (4 * i + k) * p->run;
+            int kept = r[k] >= dropped;
+            for (j = 0; j < p->run; j++) {
+                R v = kept ? from[j] * scale : 0;
+                to[j] = add ? to[j] + v : v;
+            }
+        }
+    }
+}
+NN__FORWARD(dropout)  { NN__K(masked)(c, t, &c->in[0], &c->out[0], 0); }
+NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
 #endif
 
 // ---- parameter updates ------------------------------------------------------------------------------------
