@@ -634,20 +634,20 @@ typedef struct nn_dataset_desc {
     const float   *y;                // numbers
     const int64_t *labels;           // or classes
     int (*get)(void *self, int64_t index, float *x, float *y, int64_t *label);   // or a callback: fills x and one of y, label; 1 = ok
-    void *self;                      // must be safe to call from the loader's thread
+    void *self;                      // handed to it. Called from a loader's thread, never from two at once
 } nn_dataset_desc;
 NN_API nn_dataset *nn_dataset_new(nn_context *nn, const nn_dataset_desc *desc);
-NN_API nn_dataset *nn_idx_load(nn_context *nn, const char *images, const char *labels);               // MNIST's format, plain or .gz; x (1, H, W) in 0..1
+NN_API nn_dataset *nn_idx_load(nn_context *nn, const char *images, const char *labels);               // MNIST's format, plain or .gz; bytes become 0..1; (N, H, W): x (1, H, W)
 NN_API nn_dataset *nn_cifar_load(nn_context *nn, const char *const *files, int count);                // CIFAR-10 binary, plain or .gz; x (3, 32, 32) in 0..1
 typedef struct nn_csv_desc {
     int         no_header;           // 1: the first line is data already
     const char *target;              // name of the target column; default: the last column
-    int         target_column;       // or its number from 1
-    int         regression;          // 1: the target is a number; default: a class (numbers or words, numbered in order of appearance, sorted if numbers)
+    int         target_column;       // or its number from 1; -1: there is none
+    int         regression;          // 1: the target is a number, y (B, 1); default: a class (words in order of appearance, or whole numbers, sorted)
     char        separator;           // default ','
     int         skip_lines;          // lines to ignore at the top
-    const char *const *ignore; int ignore_count;   // columns to leave out
-    int         missing_as_mean;     // 1: missing values become the column's mean; default: an error with the line number
+    const char *const *ignore; int ignore_count;   // columns to leave out, by name; without a header they are called "1", "2", ...
+    int         missing_as_mean;     // 1: missing values (empty, ?, NA, NaN, null) become the column's mean; default: an error with the line number
 } nn_csv_desc;
 NN_API nn_dataset *nn_csv_load(nn_context *nn, const char *path, const nn_csv_desc *desc);            // words in feature columns become numbers by order
 NN_API nn_dataset *nn_csv_parse(nn_context *nn, const char *text, size_t bytes, const nn_csv_desc *desc);
@@ -668,9 +668,10 @@ NN_API int         nn_dataset_get(nn_dataset *data, int64_t index, float *x, flo
 NN_API nn_dataset *nn_subset_new(nn_dataset *data, const int64_t *indices, int64_t count);
 NN_API void        nn_split_data(nn_dataset *data, double share, nn_dataset **first, nn_dataset **second); // shuffled by the context's seed, stratified by class
 
-typedef struct nn_scaler nn_scaler;                      // x -> (x - mean) / std per feature (channel for images); buffers of the model
-NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train);   // fitted on train; saved and loaded with the model as "scaler.mean", "scaler.std"
-NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x);           // an op of the model: call it first in forward, or add nn_scaler_layer
+typedef struct nn_scaler nn_scaler;                      // x -> (x - mean) / std per feature (of pictures per channel); "scaler.mean", "scaler.std"
+NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train);   // fitted on train; a child of the model: saved with it, and run first
+NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape);   // to load into: changes nothing until nn_load brings the numbers
+NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x);           // for models with a .forward of their own: call it first there
 
 // Augmentation: applied by the loader to each training sample, in this order, the same for the same seed whatever the threads.
 typedef struct nn_augment_desc {
@@ -1291,6 +1292,68 @@ static int nn__file_close(nn__file *f, int flush)                       // flush
 }
 #endif
 
+// Reading files and folders whole: all that data sets need of the system.
+enum { NN__PATH_NONE, NN__PATH_FILE, NN__PATH_FOLDER };
+#if defined(NN_NO_STDIO)
+#define NN__HAVE_FILES 0
+typedef int nn__dir;
+static int    nn__path_kind(const char *path, uint64_t *size)            { (void)path; *size = 0; return NN__PATH_NONE; }
+static size_t nn__read_front(const char *path, void *to, size_t bytes)   { (void)path; (void)to; (void)bytes; return 0; }
+static int    nn__dir_open(nn__dir *d, const char *path)                 { (void)path; *d = 0; return 0; }
+static const char *nn__dir_next(nn__dir *d)                              { (void)d; return NULL; }
+static void   nn__dir_close(nn__dir *d)                                  { (void)d; }
+#else
+#define NN__HAVE_FILES 1
+static size_t nn__read_front(const char *path, void *to, size_t bytes)   // the first bytes of a file; returns how many there were
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(to, 1, bytes, f) : 0;
+    if (f) fclose(f);
+    return n;
+}
+#if defined(_WIN32)
+typedef struct nn__dir { HANDLE handle; WIN32_FIND_DATAA entry; int first; } nn__dir;
+static int nn__path_kind(const char *path, uint64_t *size)
+{
+    WIN32_FILE_ATTRIBUTE_DATA a;
+    *size = 0;
+    if (!GetFileAttributesExA(path, GetFileExInfoStandard, &a)) return NN__PATH_NONE;
+    *size = ((uint64_t)a.nFileSizeHigh << 32) | a.nFileSizeLow;
+    return a.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY ? NN__PATH_FOLDER : NN__PATH_FILE;
+}
+static int nn__dir_open(nn__dir *d, const char *path)
+{
+    char pattern[1024];
+    if (snprintf(pattern, sizeof pattern, "%s\\*", path) >= (int)sizeof pattern) return 0;
+    d->handle = FindFirstFileA(pattern, &d->entry);
+    d->first = 1;
+    return d->handle != INVALID_HANDLE_VALUE;
+}
+static const char *nn__dir_next(nn__dir *d)
+{
+    int ok = d->first || FindNextFileA(d->handle, &d->entry);
+    d->first = 0;
+    return ok ? d->entry.cFileName : NULL;
+}
+static void nn__dir_close(nn__dir *d) { FindClose(d->handle); }
+#else
+typedef struct nn__dir { DIR *handle; } nn__dir;
+static int nn__path_kind(const char *path, uint64_t *size)
+{
+    struct stat s;
+    *size = 0;
+    if (stat(path, &s)) return NN__PATH_NONE;
+    if (S_ISDIR(s.st_mode)) return NN__PATH_FOLDER;
+    if (!S_ISREG(s.st_mode)) return NN__PATH_NONE;
+    *size = (uint64_t)s.st_size;
+    return NN__PATH_FILE;
+}
+static int nn__dir_open(nn__dir *d, const char *path) { d->handle = opendir(path); return d->handle != NULL; }
+static const char *nn__dir_next(nn__dir *d)           { struct dirent *e = readdir(d->handle); return e ? e->d_name : NULL; }
+static void nn__dir_close(nn__dir *d)                 { closedir(d->handle); }
+#endif
+#endif
+
 // =============================================================================================
 // The context, and what the sections below share.
 // =============================================================================================
@@ -1369,6 +1432,7 @@ struct nn_context {
     int64_t     fallbacks;
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
+    int64_t     loaders;             // made so far
 };
 
 static int64_t nn__min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -3266,6 +3330,2053 @@ NN_API void nn_step(nn_optimizer *opt)
         s->p->version++;
         s->p->flags &= ~(unsigned)NN__T_GRAD_SET;
     }
+}
+
+// =============================================================================================
+// >>data   Datasets, scaling, augmentation, loaders.
+//
+// A dataset is a count and a function that reads sample i; where the numbers come from (arrays, the bytes of an idx file, pictures
+// in folders, your callback, another dataset) is behind that function. A loader asks for the samples of a batch, in shuffled order,
+// changes them (augmentation), and uploads them. What a batch contains is a function of (seed, epoch, position) alone: it does not
+// matter which thread makes it or when, and to resume, a loader needs nothing but these three numbers.
+// =============================================================================================
+typedef struct nn__records { const unsigned char *at; int64_t count; } nn__records;
+enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS };
+
+struct nn_dataset {
+    nn_context *nn;
+    int64_t     count, classes, width, y_width;          // width: numbers in one x
+    nn_shape    x_shape, y_shape;
+    int         target;              // NN__TARGET_*
+    char      **names;               // of the classes, or NULL
+    // Reads sample i; x may be NULL. May run in a loader's thread, so it does not touch the context: errors go to `why`.
+    int       (*read)(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room);
+    const float   *x, *y;            // arrays
+    const int64_t *labels;
+    nn__records   *part;                // records of bytes in memory, as they were in the file
+    int         parts, type;         // type: idx code of one number
+    size_t      pitch, offset;       // bytes of a record; where in it x begins
+    nn_dataset *of;                  // a subset: sample i is sample indices[i] of that
+    const int64_t *indices;
+    int       (*get)(void *self, int64_t index, float *x, float *y, int64_t *label);
+    void       *self;
+    float      *scratch;             // a callback fills x even when only the target is wanted
+    char      **paths;               // pictures
+    nn_folder_desc folder;
+    nn__mutex   mutex;               // one call of a callback at a time, however many loaders there are
+};
+
+// ---- memory that goes before nn_free does ----------------------------------------------------------------
+static void *nn__temp(nn_context *nn, size_t bytes)      // a caller's buffer is never exceeded: there it is step memory
+{
+    void *p;
+    if (nn->buffer) return nn__host_step(nn, bytes);
+    p = bytes > SIZE_MAX / 4 ? NULL : nn__raw_alloc(nn, bytes ? bytes : 1);
+    if (!p) nn__oom(nn, bytes);
+    return p;
+}
+static void nn__temp_free(nn_context *nn, void *p) { if (!nn->buffer) nn__raw_free(nn, p); }
+static void *nn__life_raw(nn_context *nn, size_t bytes)  { return nn__arena_alloc(&nn->life, bytes, 0); }   // not zeroed
+
+// ---- inflate: RFC 1951 (DEFLATE) in RFC 1952 (gzip) ----------------------------------------------------------
+// A stream of Huffman codes: 0..255 a byte, 256 the end of the block, 257.. "repeat n bytes from d bytes back".
+// Codes are canonical: all codes of one length are consecutive numbers, and shorter ones come first, so lengths define them.
+// Decoding runs twice, first without output, to learn the size: the size in the file is not to be trusted.
+typedef struct nn__huffman {
+    uint16_t fast[512];              // by the next 9 bits: length << 9 | symbol; 0: the code is longer
+    uint16_t symbol[288];            // sorted by code
+    uint32_t limit[16];              // codes of at most this length, left-aligned in 15 bits, are below it
+    int32_t  base[16];               // code + base = index into symbol
+} nn__huffman;
+
+typedef struct nn__inflate {
+    const unsigned char *in, *end;
+    uint64_t bits;                   // read but not used yet, the next one lowest
+    int      have;                   // how many
+    unsigned char *out;              // NULL: only count
+    size_t   start, n, room;         // where this gzip member's output began, output so far, at most
+    const char *error;
+    nn__huffman literal, distance;
+} nn__inflate;
+
+static int nn__inflate_fail(nn__inflate *s, const char *why) { if (!s->error) s->error = why; return 0; }
+
+static uint32_t nn__reverse_bits(uint32_t v, int n)
+{
+    uint32_t r = 0;
+    while (n-- > 0) { r = r << 1 | (v & 1); v >>= 1; }
+    return r;
+}
+
+static int nn__huffman_build(nn__huffman *h, const unsigned char *length, int n)
+{
+    int count[16], next[16], at[16], i, used = 0;
+    uint32_t code = 0, j;
+    memset(count, 0, sizeof count);
+    memset(h->fast, 0, sizeof h->fast);
+    for (i = 0; i < n; i++) count[length[i]]++;
+    for (i = 1; i < 16; i++) {
+        code <<= 1;
+        next[i] = (int)code;
+        at[i] = used;
+        h->base[i] = used - (int)code;
+        code += (uint32_t)count[i];
+        used += count[i];
+        if (code > (1u << i)) return 0;                  // more codes than there are bit patterns
+        h->limit[i] = code << (15 - i);
+    }
+    for (i = 0; i < n; i++) {
+        int len = length[i];
+        if (!len) continue;
+        h->symbol[at[len]++] = (uint16_t)i;
+        if (len <= 9) for (j = nn__reverse_bits((uint32_t)next[len], len); j < 512; j += 1u << len) h->fast[j] = (uint16_t)(len << 9 | i);
+        next[len]++;
+    }
+    return 1;
+}
+
+static void nn__refill(nn__inflate *s)
+{
+    while (s->have <= 56 && s->in < s->end) { s->bits |= (uint64_t)*s->in++ << s->have; s->have += 8; }
+}
+
+static int nn__take_bits(nn__inflate *s, int n)          // -1: the data ends
+{
+    int v;
+    if (s->have < n) nn__refill(s);
+    if (s->have < n) { nn__inflate_fail(s, "is truncated"); return -1; }
+    v = (int)(s->bits & ((1u << n) - 1));
+    s->bits >>= n;
+    s->have -= n;
+    return v;
+}
+
+static int nn__take_symbol(nn__inflate *s, const nn__huffman *h)
+{
+    int e, len, symbol;
+    if (s->have < 15) nn__refill(s);
+    e = h->fast[s->bits & 511];
+    if (NN__LIKELY(e)) { len = e >> 9; symbol = e & 511; }
+    else {
+        uint32_t v = nn__reverse_bits((uint32_t)s->bits & 0x7FFF, 15);
+        for (len = 10; len < 16 && v >= h->limit[len]; len++) { }
+        if (len == 16) { nn__inflate_fail(s, s->have < 15 ? "is truncated" : "is damaged: an impossible code"); return -1; }
+        symbol = h->symbol[(int32_t)(v >> (15 - len)) + h->base[len]];
+    }
+    if (len > s->have) { nn__inflate_fail(s, "is truncated"); return -1; }
+    s->bits >>= len;
+    s->have -= len;
+    return symbol;
+}
+
+static int nn__inflate_codes(nn__inflate *s)             // one block of codes
+{
+    for (;;) {
+        int v = nn__take_symbol(s, &s->literal), extra, length, distance;
+        size_t i;
+        if (v < 0) return 0;
+        if (v == 256) return 1;
+        if (s->n >= s->room) return nn__inflate_fail(s, "is damaged: more data than it should have");
+        if (v < 256) {
+            if (s->out) s->out[s->n] = (unsigned char)v;
+            s->n++;
+            continue;
+        }
+        v -= 257;                    // lengths: 3..10 directly, then 4 codes for each number of extra bits, then 258
+        if (v > 28) return nn__inflate_fail(s, "is damaged: an impossible length");
+        extra = v < 8 || v == 28 ? 0 : (v >> 2) - 1;
+        length = v < 8 ? 3 + v : v == 28 ? 258 : ((4 + (v & 3)) << extra) + 3;
+        if (extra) { int more = nn__take_bits(s, extra); if (more < 0) return 0; length += more; }
+        v = nn__take_symbol(s, &s->distance);            // distances: 1..4 directly, then 2 codes for each number of extra bits
+        if (v < 0) return 0;
+        if (v > 29) return nn__inflate_fail(s, "is damaged: an impossible distance");
+        extra = v < 4 ? 0 : (v >> 1) - 1;
+        distance = v < 4 ? 1 + v : ((2 + (v & 1)) << extra) + 1;
+        if (extra) { int more = nn__take_bits(s, extra); if (more < 0) return 0; distance += more; }
+        if ((size_t)distance > s->n - s->start) return nn__inflate_fail(s, "is damaged: a distance reaches before the start");
+        if ((size_t)length > s->room - s->n) return nn__inflate_fail(s, "is damaged: more data than it should have");
+        if (s->out) {
+            unsigned char *to = s->out + s->n;
+            for (i = 0; i < (size_t)length; i++) to[i] = to[(ptrdiff_t)i - distance];
+        }
+        s->n += (size_t)length;
+    }
+}
+
+static int nn__inflate_stored(nn__inflate *s)            // bytes as they are, from the next whole byte on
+{
+    size_t length, check, left;
+    s->bits >>= s->have & 7;
+    s->have &= ~7;
+    length = (size_t)nn__take_bits(s, 16);
+    check = (size_t)nn__take_bits(s, 16);
+    if (s->error) return 0;
+    if (length != (check ^ 0xFFFF)) return nn__inflate_fail(s, "is damaged: the length of a stored block");
+    s->in -= s->have / 8;            // give back what was read ahead
+    s->bits = 0;
+    s->have = 0;
+    left = (size_t)(s->end - s->in);
+    if (length > left) return nn__inflate_fail(s, "is truncated");
+    if (length > s->room - s->n) return nn__inflate_fail(s, "is damaged: more data than it should have");
+    if (s->out && length) memcpy(s->out + s->n, s->in, length);
+    s->in += length;
+    s->n += length;
+    return 1;
+}
+
+static int nn__inflate_tables(nn__inflate *s)            // the code lengths of a block: themselves coded, with run lengths
+{
+    static const unsigned char order[19] = { 16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15 };
+    unsigned char length[320];
+    int literals = nn__take_bits(s, 5) + 257, distances = nn__take_bits(s, 5) + 1, codes = nn__take_bits(s, 4) + 4, i, n = 0;
+    if (s->error) return 0;
+    if (literals > 286 || distances > 30) return nn__inflate_fail(s, "is damaged: too many codes");
+    memset(length, 0, sizeof length);
+    for (i = 0; i < codes; i++) {
+        int v = nn__take_bits(s, 3);
+        if (v < 0) return 0;
+        length[order[i]] = (unsigned char)v;
+    }
+    if (!nn__huffman_build(&s->literal, length, 19)) return nn__inflate_fail(s, "is damaged: impossible code lengths");
+    memset(length, 0, sizeof length);
+    while (n < literals + distances) {
+        int v = nn__take_symbol(s, &s->literal), times = 1, value = v;
+        if (v < 0) return 0;
+        if (v == 16) {               // the last length again
+            if (n == 0) return nn__inflate_fail(s, "is damaged: nothing to repeat");
+            value = length[n - 1];
+            times = 3 + nn__take_bits(s, 2);
+        } else if (v == 17) { value = 0; times = 3 + nn__take_bits(s, 3); }
+        else if (v == 18)   { value = 0; times = 11 + nn__take_bits(s, 7); }
+        if (s->error) return 0;
+        if (times > literals + distances - n) return nn__inflate_fail(s, "is damaged: too many code lengths");
+        while (times-- > 0) length[n++] = (unsigned char)value;
+    }
+    if (!nn__huffman_build(&s->literal, length, literals) || !nn__huffman_build(&s->distance, length + literals, distances))
+        return nn__inflate_fail(s, "is damaged: impossible code lengths");
+    return 1;
+}
+
+static int nn__inflate_blocks(nn__inflate *s)
+{
+    int last = 0;
+    while (!last) {
+        int kind;
+        last = nn__take_bits(s, 1);
+        kind = nn__take_bits(s, 2);
+        if (s->error) return 0;
+        if (kind == 3) return nn__inflate_fail(s, "is damaged: an impossible block");
+        if (kind == 0) { if (!nn__inflate_stored(s)) return 0; continue; }
+        if (kind == 1) {             // the fixed code
+            unsigned char length[288];
+            int i;
+            for (i = 0; i < 288; i++) length[i] = (unsigned char)(i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8);
+            nn__huffman_build(&s->literal, length, 288);
+            memset(length, 5, 30);
+            nn__huffman_build(&s->distance, length, 30);
+        } else if (!nn__inflate_tables(s)) return 0;
+        if (!nn__inflate_codes(s)) return 0;
+    }
+    s->in -= s->have / 8;
+    s->bits = 0;
+    s->have = 0;
+    return 1;
+}
+
+static uint32_t nn__gzip_crc(const unsigned char *p, size_t n)      // CRC-32: remainder modulo the polynomial 0x04C11DB7, bits reversed
+{
+    uint32_t table[256], crc = 0xFFFFFFFFu, c;
+    size_t i;
+    int k;
+    for (i = 0; i < 256; i++) {
+        c = (uint32_t)i;
+        for (k = 0; k < 8; k++) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
+        table[i] = c;
+    }
+    for (i = 0; i < n; i++) crc = table[(crc ^ p[i]) & 255] ^ (crc >> 8);
+    return ~crc;
+}
+
+static uint32_t nn__little32(const unsigned char *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+static uint32_t nn__big32(const unsigned char *p)    { return (uint32_t)p[3] | (uint32_t)p[2] << 8 | (uint32_t)p[1] << 16 | (uint32_t)p[0] << 24; }
+static int nn__is_gzip(const unsigned char *p, size_t n) { return n >= 2 && p[0] == 0x1F && p[1] == 0x8B; }
+
+static int nn__gzip_header(nn__inflate *s)
+{
+    const unsigned char *p = s->in;
+    size_t left = (size_t)(s->end - p), n = 10, k;
+    int flags;
+    if (left < 18) return nn__inflate_fail(s, "is truncated");
+    if (!nn__is_gzip(p, left) || p[2] != 8 || (p[3] & 0xE0)) return nn__inflate_fail(s, "is not a gzip file that can be read");
+    flags = p[3];
+    if (flags & 4) {                 // an extra field of a given size
+        n += 2 + (size_t)(p[10] | p[11] << 8);
+        if (n >= left) return nn__inflate_fail(s, "is truncated");
+    }
+    for (k = 8; k <= 16; k *= 2) {   // a name and a comment, both ending in 0
+        if (!((unsigned)flags & k)) continue;
+        while (n < left && p[n]) n++;
+        if (++n >= left) return nn__inflate_fail(s, "is truncated");
+    }
+    if (flags & 2) n += 2;
+    if (n > left) return nn__inflate_fail(s, "is truncated");
+    s->in += n;
+    return 1;
+}
+
+static int nn__gunzip_pass(nn__inflate *s)               // all members of a gzip file: they are simply joined
+{
+    do {
+        s->start = s->n;
+        if (!nn__gzip_header(s) || !nn__inflate_blocks(s)) return 0;
+        if (s->end - s->in < 8) return nn__inflate_fail(s, "is truncated");
+        if (nn__little32(s->in + 4) != (uint32_t)(s->n - s->start)) return nn__inflate_fail(s, "is damaged: its size is wrong");
+        if (s->out && nn__little32(s->in) != nn__gzip_crc(s->out + s->start, s->n - s->start)) return nn__inflate_fail(s, "is damaged: its checksum is wrong");
+        s->in += 8;
+        while (s->in < s->end && !*s->in) s->in++;       // padding
+    } while (s->in < s->end);
+    return 1;
+}
+
+// Unpacks into life or temporary memory. NULL after an error.
+static unsigned char *nn__gunzip(nn_context *nn, const char *op, const char *name, const unsigned char *in, size_t size, int life, size_t *unpacked)
+{
+    nn__inflate *s = (nn__inflate *)nn__temp(nn, sizeof *s);
+    unsigned char *out = NULL;
+    int pass, ok = s != NULL;
+    size_t n = SIZE_MAX / 4;
+    for (pass = 0; ok && pass < 2; pass++) {
+        memset(s, 0, sizeof *s);
+        s->in = in; s->end = in + size; s->room = n; s->out = out;
+        ok = nn__gunzip_pass(s);
+        if (!ok) nn_fail(nn, "%s: %s %s", op, name, s->error);
+        n = s->n;
+        if (ok && !out) {
+            out = (unsigned char *)(life ? nn__life_raw(nn, n ? n : 1) : nn__temp(nn, n ? n : 1));
+            ok = out != NULL;
+        }
+    }
+    nn__temp_free(nn, s);
+    if (!ok && !life) nn__temp_free(nn, out);
+    *unpacked = n;
+    return ok ? out : NULL;
+}
+
+// The bytes of a file, or (path NULL) of the caller's memory, unpacked if they are gzip; into life or temporary memory.
+static unsigned char *nn__load_bytes(nn_context *nn, const char *op, const char *path, const void *from, size_t size, int life, size_t *loaded)
+{
+    unsigned char *at, magic[2];
+    const unsigned char *packed = (const unsigned char *)from;
+    const char *name = path ? path : "the data";
+    uint64_t file = size;
+    int gzip;
+    *loaded = 0;
+    if (!nn_ok(nn)) return NULL;
+    if (path && !NN__HAVE_FILES) { nn_fail(nn, "%s: there are no files: this program was compiled with NN_NO_STDIO", op); return NULL; }
+    if (path && nn__path_kind(path, &file) != NN__PATH_FILE) { nn_fail(nn, "%s: there is no file %s", op, path); return NULL; }
+    if (!path && !from) { nn_fail(nn, "%s: the data is NULL", op); return NULL; }
+    if (!file) { nn_fail(nn, "%s: %s is empty", op, name); return NULL; }
+    if (file > SIZE_MAX / 4) { nn_fail(nn, "%s: %s is too large for this machine", op, name); return NULL; }
+    gzip = path ? nn__is_gzip(magic, nn__read_front(path, magic, 2)) : nn__is_gzip(packed, size);
+    *loaded = (size_t)file;
+    if (!path && gzip) return nn__gunzip(nn, op, name, packed, size, life, loaded);
+    at = (unsigned char *)(life && !gzip ? nn__life_raw(nn, (size_t)file) : nn__temp(nn, (size_t)file));
+    if (!at) return NULL;
+    if (!path) memcpy(at, from, size);
+    else if (nn__read_front(path, at, (size_t)file) != (size_t)file) {
+        nn_fail(nn, "%s: %s cannot be read", op, path);
+        if (!life || gzip) nn__temp_free(nn, at);
+        return NULL;
+    }
+    if (gzip) {
+        unsigned char *out = nn__gunzip(nn, op, name, at, (size_t)file, life, loaded);
+        nn__temp_free(nn, at);
+        return out;
+    }
+    return at;
+}
+
+// ---- datasets of arrays and callbacks ----------------------------------------------------------------------
+static void nn__dataset_free(void *arg) { nn__mutex_free(&((nn_dataset *)arg)->mutex); }
+
+static nn_dataset *nn__dataset_make(nn_context *nn, const char *op, int64_t count, nn_shape x_shape, nn_shape y_shape)
+{
+    nn_dataset *d;
+    int64_t width = nn__checked_count(x_shape.ndim, x_shape.d, sizeof(float)), y_width = nn__checked_count(y_shape.ndim, y_shape.d, sizeof(float));
+    if (!nn_ok(nn)) return NULL;
+    if (width < 0 || x_shape.ndim >= NN_MAX_DIMS) { nn_fail(nn, "%s: impossible shape %s of one sample", op, nn__dims_text(x_shape.ndim, x_shape.d).s); return NULL; }
+    if (y_width < 0 || y_shape.ndim >= NN_MAX_DIMS) { nn_fail(nn, "%s: impossible shape %s of one target", op, nn__dims_text(y_shape.ndim, y_shape.d).s); return NULL; }
+    if (count < 0 || (uint64_t)count > SIZE_MAX / 16) { nn_fail(nn, "%s: impossible number of samples: %lld", op, (long long)count); return NULL; }
+    d = (nn_dataset *)nn__life(nn, sizeof *d);
+    if (!d) return NULL;
+    d->nn = nn; d->count = count; d->x_shape = x_shape; d->y_shape = y_shape; d->width = width; d->y_width = y_width;
+    nn__mutex_init(&d->mutex);
+    nn__on_free(nn, nn__dataset_free, d);
+    return nn->failed ? NULL : d;
+}
+
+static void nn__read_target(const nn_dataset *d, int64_t i, float *y, int64_t *label)
+{
+    if (label && d->labels) *label = d->labels[i];
+    if (y && d->y) memcpy(y, d->y + i * d->y_width, (size_t)d->y_width * sizeof *y);
+}
+
+static int nn__read_arrays(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    (void)why; (void)room;
+    if (x) memcpy(x, d->x + i * d->width, (size_t)d->width * sizeof *x);
+    nn__read_target(d, i, y, label);
+    return 1;
+}
+
+static int nn__read_callback(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    int64_t n = 0;
+    int ok;
+    nn__lock(&d->mutex);
+    ok = d->get(d->self, i, x ? x : d->scratch, y ? y : d->scratch + d->width, &n);
+    nn__unlock(&d->mutex);
+    if (label) *label = n;
+    if (!ok) snprintf(why, room, "sample %lld: the dataset's get failed", (long long)i);
+    else if (d->target == NN__TARGET_CLASS && (n < 0 || n >= d->classes)) {
+        snprintf(why, room, "sample %lld: class %lld is not in 0..%lld", (long long)i, (long long)n, (long long)d->classes - 1);
+        ok = 0;
+    }
+    return ok;
+}
+
+static int nn__read_subset(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    return d->of->read(d->of, d->indices[i], x, y, label, why, room);
+}
+
+// Finds the number of classes if it is not given, and checks every label.
+static int nn__check_labels(nn_context *nn, const char *op, nn_dataset *d)
+{
+    int64_t i, most = -1;
+    for (i = 0; i < d->count; i++) {
+        if (d->labels[i] < 0 || (d->classes > 0 && d->labels[i] >= d->classes)) {
+            nn_fail(nn, "%s: sample %lld has the class %lld; classes are 0..%lld", op, (long long)i, (long long)d->labels[i],
+                    d->classes ? (long long)d->classes - 1 : (long long)INT32_MAX);
+            return 0;
+        }
+        most = nn__max(most, d->labels[i]);
+    }
+    if (most >= INT32_MAX) { nn_fail(nn, "%s: class %lld is too large", op, (long long)most); return 0; }
+    if (!d->classes) d->classes = most + 1;
+    d->target = NN__TARGET_CLASS;
+    return 1;
+}
+
+NN_API nn_dataset *nn_dataset_new(nn_context *nn, const nn_dataset_desc *desc)
+{
+    const char *op = "nn_dataset_new";
+    nn_dataset *d;
+    if (!nn_ok(nn)) return NULL;
+    if (!desc || (!desc->x == !desc->get)) { nn_fail(nn, "%s: give one of x and get", op); return NULL; }
+    if ((desc->y && desc->labels) || (desc->get && (desc->y || desc->labels))) { nn_fail(nn, "%s: give one of y, labels and get", op); return NULL; }
+    if (desc->classes < 0 || desc->classes > INT32_MAX || (desc->classes && desc->y)) { nn_fail(nn, "%s: %lld classes", op, (long long)desc->classes); return NULL; }
+    d = nn__dataset_make(nn, op, desc->count, desc->x_shape, desc->y_shape);
+    if (!d) return NULL;
+    d->classes = desc->classes;
+    if (desc->get) {
+        d->read = nn__read_callback;
+        d->get = desc->get;
+        d->self = desc->self;
+        d->target = d->classes ? NN__TARGET_CLASS : NN__TARGET_NUMBERS;
+        d->scratch = (float *)nn__life(nn, nn__mul_size((size_t)d->width + (size_t)d->y_width, sizeof *d->scratch));
+        return d->scratch ? d : NULL;
+    }
+    d->read = nn__read_arrays;
+    d->x = desc->x; d->y = desc->y; d->labels = desc->labels;
+    if (d->y) d->target = NN__TARGET_NUMBERS;
+    if (d->labels && !nn__check_labels(nn, op, d)) return NULL;
+    if (!d->labels) d->classes = 0;
+    return d;
+}
+
+NN_API int64_t     nn_dataset_count(const nn_dataset *data)   { return data ? data->count : 0; }
+NN_API int64_t     nn_dataset_classes(const nn_dataset *data) { return data ? data->classes : 0; }
+NN_API nn_shape    nn_dataset_shape(const nn_dataset *data)
+{
+    nn_shape none;
+    memset(&none, 0, sizeof none);
+    return data ? data->x_shape : none;
+}
+NN_API const char *nn_dataset_class(const nn_dataset *data, int64_t label)
+{
+    return data && data->names && label >= 0 && label < data->classes ? data->names[label] : NULL;
+}
+
+NN_API int nn_dataset_get(nn_dataset *data, int64_t index, float *x, float *y, int64_t *label)
+{
+    char why[256];
+    if (!data || !nn_ok(data->nn)) return 0;
+    if (index < 0 || index >= data->count) {
+        nn_fail(data->nn, "nn_dataset_get: sample %lld of %lld", (long long)index, (long long)data->count);
+        return 0;
+    }
+    if (data->read(data, index, x, y, label, why, sizeof why)) return 1;
+    nn_fail(data->nn, "nn_dataset_get: %s", why);
+    return 0;
+}
+
+static nn_dataset *nn__subset_make(nn_dataset *data, const char *op, int64_t *indices, int64_t count)   // indices: of data, in life memory
+{
+    nn_dataset *d = nn__dataset_make(data->nn, op, count, data->x_shape, data->y_shape);
+    int64_t i;
+    if (!d) return NULL;
+    if (data->of) for (i = 0; i < count; i++) indices[i] = data->indices[indices[i]];      // a subset of a subset is a subset of the whole
+    d->of = data->of ? data->of : data;
+    d->indices = indices;
+    d->read = nn__read_subset;
+    d->target = data->target;
+    d->classes = data->classes;
+    d->names = data->names;
+    return d;
+}
+
+NN_API nn_dataset *nn_subset_new(nn_dataset *data, const int64_t *indices, int64_t count)
+{
+    nn_context *nn = data ? data->nn : NULL;
+    int64_t *list, i;
+    if (!nn_ok(nn)) return NULL;
+    if (count < 0 || (count && !indices)) { nn_fail(nn, "nn_subset_new: %lld indices", (long long)count); return NULL; }
+    for (i = 0; i < count; i++)
+        if (indices[i] < 0 || indices[i] >= data->count) {
+            nn_fail(nn, "nn_subset_new: index %lld of a dataset with %lld samples", (long long)indices[i], (long long)data->count);
+            return NULL;
+        }
+    list = (int64_t *)nn__life(nn, nn__mul_size((size_t)count, sizeof *list));
+    if (!list) return NULL;
+    if (count) memcpy(list, indices, (size_t)count * sizeof *list);
+    return nn__subset_make(data, "nn_subset_new", list, count);
+}
+
+// The class of every sample (0 where there are none), in temporary memory.
+static int32_t *nn__all_labels(nn_dataset *d, const char *op)
+{
+    int32_t *list = (int32_t *)nn__temp(d->nn, nn__mul_size((size_t)d->count, sizeof *list));
+    char why[256];
+    int64_t i;
+    for (i = 0; list && i < d->count; i++) {
+        int64_t label = 0;
+        if (d->target == NN__TARGET_CLASS && !d->read(d, i, NULL, NULL, &label, why, sizeof why)) {
+            nn_fail(d->nn, "%s: %s", op, why);
+            nn__temp_free(d->nn, list);
+            return NULL;
+        }
+        list[i] = (int32_t)label;
+    }
+    return list;
+}
+
+// Of n samples of a class the first part gets floor(share n); the samples still missing to round(share count) go to the classes with the
+// largest remainders (Hamilton's method), so that both the whole and every class are as exact as whole numbers allow.
+typedef struct nn__quota { int64_t count, left; double rest; } nn__quota;
+static void nn__set_quotas(nn__quota *q, int64_t classes, double share, int64_t total)
+{
+    int64_t c;
+    for (c = 0; c < classes; c++) {
+        double want = share * (double)q[c].count;
+        q[c].left = (int64_t)floor(want);
+        q[c].rest = want - (double)q[c].left;
+        total -= q[c].left;
+    }
+    while (total > 0) {              // ties: the larger class, then the first
+        int64_t best = -1;
+        for (c = 0; c < classes; c++)
+            if (q[c].left < q[c].count && (best < 0 || q[c].rest > q[best].rest || (!(q[c].rest < q[best].rest) && q[c].count > q[best].count))) best = c;
+        if (best < 0) return;
+        q[best].left++;
+        q[best].rest -= 2.0;
+        total--;
+    }
+}
+
+NN_API void nn_split_data(nn_dataset *data, double share, nn_dataset **first, nn_dataset **second)
+{
+    nn_context *nn = data ? data->nn : NULL;
+    const char *op = "nn_split_data";
+    int64_t *order, *list[2], taken[2], i, n = data ? data->count : 0, total, classes;
+    int32_t *labels;
+    nn__quota *q;
+    nn__mark m;
+    int ok = 0;
+    if (first)  *first = NULL;
+    if (second) *second = NULL;
+    if (!nn_ok(nn)) return;
+    if (!(share >= 0.0 && share <= 1.0)) { nn_fail(nn, "%s: the share %g is not in 0..1", op, share); return; }
+    total = (int64_t)floor(share * (double)n + 0.5);
+    taken[0] = taken[1] = 0;
+    m = nn__get_mark(nn);
+    list[0] = (int64_t *)nn__life(nn, nn__mul_size((size_t)total, sizeof *order));
+    list[1] = (int64_t *)nn__life(nn, nn__mul_size((size_t)(n - total), sizeof *order));
+    order = (int64_t *)nn__temp(nn, nn__mul_size((size_t)n, sizeof *order));
+    labels = nn__all_labels(data, op);
+    classes = data->target == NN__TARGET_CLASS ? nn__max(data->classes, 1) : 1;
+    q = (nn__quota *)nn__temp(nn, nn__mul_size((size_t)classes, sizeof *q));
+    if (list[0] && list[1] && order && labels && q) {
+        memset(q, 0, (size_t)classes * sizeof *q);
+        for (i = 0; i < n; i++) { order[i] = i; q[labels[i]].count++; }
+        nn__set_quotas(q, classes, share, total);
+        nn__shuffle(order, n, nn->seed, 0, nn__ordinal(NN__DOMAIN_SPLIT, 0));
+        for (i = 0; i < n; i++) {
+            int part = q[labels[order[i]]].left-- > 0 ? 0 : 1;
+            list[part][taken[part]++] = order[i];
+        }
+        ok = 1;
+    }
+    nn__temp_free(nn, q);
+    nn__temp_free(nn, labels);
+    nn__temp_free(nn, order);
+    nn__rewind_memory(nn, &m);
+    if (!ok) return;
+    if (first)  *first = nn__subset_make(data, op, list[0], taken[0]);
+    if (second) *second = nn__subset_make(data, op, list[1], taken[1]);
+}
+
+// ---- idx (MNIST's format) and CIFAR-10 --------------------------------------------------------------------------
+// idx: two zero bytes, a type code, the number of dimensions, the dimensions (32 bits, big-endian), then the numbers, big-endian.
+typedef struct nn__idx { const unsigned char *at; int type, ndim; size_t element; int64_t d[NN_MAX_DIMS], width; } nn__idx;
+
+static int nn__idx_header(nn_context *nn, const char *op, const char *name, const unsigned char *p, size_t size, nn__idx *x)
+{
+    uint64_t left;
+    int64_t all = 1;
+    int i;
+    if (size < 4 || p[0] || p[1]) { nn_fail(nn, "%s: %s is not an idx file (it must begin with two zero bytes)", op, name); return 0; }
+    x->type = p[2];
+    x->ndim = p[3];
+    x->element = x->type == 8 || x->type == 9 ? 1 : x->type == 11 ? 2 : x->type == 12 || x->type == 13 ? 4 : x->type == 14 ? 8 : 0;
+    if (!x->element) { nn_fail(nn, "%s: %s has the unknown type code %d", op, name, x->type); return 0; }
+    if (x->ndim < 1 || x->ndim >= NN_MAX_DIMS) { nn_fail(nn, "%s: %s has %d dimensions; 1..%d are possible", op, name, x->ndim, NN_MAX_DIMS - 1); return 0; }
+    if (size < 4 + 4 * (size_t)x->ndim) { nn_fail(nn, "%s: %s ends within its header", op, name); return 0; }
+    left = (size - 4 - 4 * (size_t)x->ndim) / x->element;
+    for (i = 0; i < x->ndim; i++) {
+        x->d[i] = (int64_t)nn__big32(p + 4 + 4 * i);
+        if (x->d[i] == 0) { nn_fail(nn, "%s: %s holds nothing: its shape is %s", op, name, nn__dims_text(i + 1, x->d).s); return 0; }
+        all = (uint64_t)x->d[i] > left / (uint64_t)all ? -1 : all * x->d[i];
+        if (all < 0) break;
+    }
+    if (all < 0 || (size_t)all * x->element != size - 4 - 4 * (size_t)x->ndim) {
+        for (i = 0; i < x->ndim; i++) x->d[i] = (int64_t)nn__big32(p + 4 + 4 * i);
+        nn_fail(nn, "%s: the header of %s says %s numbers of %d bytes, which does not fit its size of %llu bytes", op, name, nn__dims_text(x->ndim, x->d).s,
+                (int)x->element, (unsigned long long)size);
+        return 0;
+    }
+    x->at = p + 4 + 4 * x->ndim;
+    x->width = all / x->d[0];
+    return 1;
+}
+
+static double nn__idx_number(int type, const unsigned char *p)
+{
+    uint32_t v;
+    uint64_t w;
+    float f;
+    double d;
+    if (type == 8) return p[0];
+    if (type == 9) return p[0] < 128 ? p[0] : p[0] - 256;
+    if (type == 11) return p[0] < 128 ? p[0] * 256 + p[1] : p[0] * 256 + p[1] - 65536;
+    v = nn__big32(p);
+    if (type == 12) return v < 0x80000000u ? (double)v : (double)v - 4294967296.0;
+    if (type == 13) { memcpy(&f, &v, sizeof f); return f; }
+    w = (uint64_t)v << 32 | nn__big32(p + 4);
+    memcpy(&d, &w, sizeof d);
+    return d;
+}
+
+static int nn__read_bytes(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    const unsigned char *p;
+    int64_t k, record = i;
+    int part = 0;
+    (void)why; (void)room;
+    while (record >= d->part[part].count) record -= d->part[part++].count;
+    p = d->part[part].at + (size_t)record * d->pitch + d->offset;
+    if (x && d->type == 8) for (k = 0; k < d->width; k++) x[k] = (float)p[k] / 255.0f;      // bytes are pixels: 0..1
+    else if (x) for (k = 0; k < d->width; k++) x[k] = (float)nn__idx_number(d->type, p + (size_t)k * (d->pitch / (size_t)d->width));
+    nn__read_target(d, i, y, label);
+    return 1;
+}
+
+static int nn__idx_targets(nn_context *nn, const char *op, nn_dataset *d, const nn__idx *l)
+{
+    int64_t i, n = l->d[0] * l->width, *labels;
+    float *y;
+    if (l->ndim == 1 && l->type < 13) {
+        labels = (int64_t *)nn__life_raw(nn, nn__mul_size((size_t)n, sizeof *labels));
+        if (!labels) return 0;
+        for (i = 0; i < n; i++) labels[i] = (int64_t)nn__idx_number(l->type, l->at + (size_t)i * l->element);
+        d->labels = labels;
+        return nn__check_labels(nn, op, d);
+    }
+    y = (float *)nn__life_raw(nn, nn__mul_size((size_t)n, sizeof *y));
+    if (!y) return 0;
+    for (i = 0; i < n; i++) y[i] = (float)nn__idx_number(l->type, l->at + (size_t)i * l->element);
+    d->y = y;
+    d->target = NN__TARGET_NUMBERS;
+    return 1;
+}
+
+static nn_dataset *nn__idx_open(nn_context *nn, const char *op, const char *image_path, const void *images, size_t image_bytes,
+                                const char *label_path, const void *labels, size_t label_bytes)
+{
+    nn__idx x, l;
+    nn_shape x_shape, y_shape;
+    nn_dataset *d;
+    unsigned char *at;
+    size_t size;
+    int with_labels = label_path || labels, i, wide;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    m = nn__get_mark(nn);
+    memset(&x_shape, 0, sizeof x_shape);
+    memset(&y_shape, 0, sizeof y_shape);
+    at = nn__load_bytes(nn, op, image_path, images, image_bytes, 1, &size);
+    if (!at || !nn__idx_header(nn, op, image_path ? image_path : "the images", at, size, &x)) { nn__rewind_memory(nn, &m); return NULL; }
+    if (x.ndim == 3) { x_shape.ndim = 3; x_shape.d[0] = 1; x_shape.d[1] = x.d[1]; x_shape.d[2] = x.d[2]; }   // (N, H, W): one channel
+    else for (i = 1; i < x.ndim; i++) x_shape.d[x_shape.ndim++] = x.d[i];
+    if (x.ndim == 1) { x_shape.ndim = 1; x_shape.d[0] = 1; }
+    at = with_labels ? nn__load_bytes(nn, op, label_path, labels, label_bytes, 0, &size) : NULL;
+    if (with_labels && (!at || !nn__idx_header(nn, op, label_path ? label_path : "the labels", at, size, &l))) {
+        nn__temp_free(nn, at);
+        nn__rewind_memory(nn, &m);
+        return NULL;
+    }
+    wide = with_labels && (l.ndim > 1 || l.type >= 13);
+    if (wide) for (i = 1; i < l.ndim; i++) y_shape.d[y_shape.ndim++] = l.d[i];
+    if (with_labels && l.d[0] != x.d[0]) nn_fail(nn, "%s: there are %lld images but %lld labels", op, (long long)x.d[0], (long long)l.d[0]);
+    d = nn__dataset_make(nn, op, x.d[0], x_shape, y_shape);
+    if (d) {
+        d->part = (nn__records *)nn__life(nn, sizeof *d->part);
+        d->read = nn__read_bytes;
+        d->parts = 1;
+        d->type = x.type;
+        d->pitch = (size_t)x.width * x.element;
+        if (!d->part || (with_labels && !nn__idx_targets(nn, op, d, &l))) d = NULL;
+        else { d->part->at = x.at; d->part->count = x.d[0]; }
+    }
+    nn__temp_free(nn, at);
+    nn__rewind_memory(nn, &m);
+    return d;
+}
+
+NN_API nn_dataset *nn_idx_load(nn_context *nn, const char *images, const char *labels)
+{
+    if (nn_ok(nn) && !images) nn_fail(nn, "nn_idx_load: the path is NULL");
+    return nn__idx_open(nn, "nn_idx_load", images, NULL, 0, labels, NULL, 0);
+}
+NN_API nn_dataset *nn_idx_parse(nn_context *nn, const void *images, size_t image_bytes, const void *labels, size_t label_bytes)
+{
+    return nn__idx_open(nn, "nn_idx_parse", NULL, images, image_bytes, NULL, labels, label_bytes);
+}
+
+// CIFAR-10, binary version: records of one label byte and 3 x 32 x 32 bytes of red, green, blue.
+enum { NN__CIFAR_RECORD = 1 + 3 * 32 * 32 };
+static nn_dataset *nn__cifar_open(nn_context *nn, const char *op, const char *const *files, int parts, const void *bytes, size_t size)
+{
+    static const char *const classes[10] = { "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" };
+    nn_shape x_shape, y_shape;
+    nn_dataset *d = NULL;
+    nn__records *part;
+    int64_t *labels, count = 0, i, k = 0;
+    int p;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (parts < 1) { nn_fail(nn, "%s: no files", op); return NULL; }
+    m = nn__get_mark(nn);
+    memset(&x_shape, 0, sizeof x_shape);
+    memset(&y_shape, 0, sizeof y_shape);
+    x_shape.ndim = 3; x_shape.d[0] = 3; x_shape.d[1] = x_shape.d[2] = 32;
+    part = (nn__records *)nn__life(nn, nn__mul_size((size_t)parts, sizeof *part));
+    for (p = 0; part && p < parts; p++) {
+        const char *path = files ? files[p] : NULL, *name = path ? path : "the data";
+        size_t loaded;
+        if (files && !path) nn_fail(nn, "%s: file %d: the path is NULL", op, p);
+        part[p].at = nn__load_bytes(nn, op, path, bytes, size, 1, &loaded);
+        if (!part[p].at) break;
+        if (loaded == 0 || loaded % NN__CIFAR_RECORD) {
+            nn_fail(nn, "%s: %s has %llu bytes, which is not a multiple of %d", op, name, (unsigned long long)loaded, (int)NN__CIFAR_RECORD);
+            break;
+        }
+        part[p].count = (int64_t)(loaded / NN__CIFAR_RECORD);
+        count += part[p].count;
+        for (i = 0; i < part[p].count; i++)
+            if (part[p].at[i * NN__CIFAR_RECORD] > 9)
+                nn_fail(nn, "%s: record %lld of %s has the class %d; classes are 0..9", op, (long long)i, name, part[p].at[i * NN__CIFAR_RECORD]);
+    }
+    nn__rewind_memory(nn, &m);
+    labels = part && nn_ok(nn) ? (int64_t *)nn__life_raw(nn, nn__mul_size((size_t)count, sizeof *labels)) : NULL;
+    if (labels) d = nn__dataset_make(nn, op, count, x_shape, y_shape);
+    if (!d) return NULL;
+    for (p = 0; p < parts; p++) for (i = 0; i < part[p].count; i++) labels[k++] = part[p].at[i * NN__CIFAR_RECORD];
+    d->part = part; d->parts = parts; d->type = 8; d->pitch = NN__CIFAR_RECORD; d->offset = 1;
+    d->read = nn__read_bytes;
+    d->labels = labels;
+    d->target = NN__TARGET_CLASS;
+    d->classes = 10;
+    d->names = (char **)nn__life(nn, sizeof classes);
+    for (p = 0; d->names && p < 10; p++) d->names[p] = nn__copy_string(nn, classes[p]);
+    return nn_ok(nn) ? d : NULL;
+}
+
+NN_API nn_dataset *nn_cifar_load(nn_context *nn, const char *const *files, int count)
+{
+    if (nn_ok(nn) && !files) nn_fail(nn, "nn_cifar_load: the list of files is NULL");
+    return nn__cifar_open(nn, "nn_cifar_load", files, count, NULL, 0);
+}
+NN_API nn_dataset *nn_cifar_parse(nn_context *nn, const void *bytes, size_t count) { return nn__cifar_open(nn, "nn_cifar_parse", NULL, 1, bytes, count); }
+
+// ---- CSV (RFC 4180) ------------------------------------------------------------------------------------------------
+// Two passes over the text: the first checks every line and learns which columns hold numbers and which words; the second converts.
+NN__FLOAT_BEGIN
+// A decimal number that fills the field: not strtod, which follows the locale. Exact up to 15 digits and 22 powers of ten.
+static int nn__parse_number(const char *s, size_t n, double *value)
+{
+    size_t i = 0;
+    uint64_t m = 0;
+    int exponent = 0, digits = 0, negative = n && s[0] == '-', point = 0, e = 0, e_negative;
+    double v, p = 1.0, power = 10.0;
+    if (n && (s[0] == '-' || s[0] == '+')) i++;
+    for (; i < n && ((s[i] >= '0' && s[i] <= '9') || (s[i] == '.' && !point)); i++) {
+        if (s[i] == '.') { point = 1; continue; }
+        digits++;
+        if (m < UINT64_MAX / 10 - 10) { m = m * 10 + (uint64_t)(s[i] - '0'); exponent -= exponent > -9999 ? point : 0; }
+        else if (exponent < 9999) exponent += !point;
+    }
+    if (!digits) return 0;
+    if (i < n && (s[i] == 'e' || s[i] == 'E')) {
+        i++;
+        e_negative = i < n && s[i] == '-';
+        if (i < n && (s[i] == '-' || s[i] == '+')) i++;
+        if (i == n) return 0;
+        for (; i < n && s[i] >= '0' && s[i] <= '9'; i++) if (e < 9999) e = e * 10 + (s[i] - '0');
+        exponent += e_negative ? -e : e;
+    }
+    if (i < n) return 0;
+    for (e = exponent < 0 ? -exponent : exponent; e > 0 && p <= DBL_MAX; e >>= 1, power *= power) if (e & 1) p *= power;
+    v = exponent < 0 ? (double)m / p : m ? (double)m * p : 0.0;
+    *value = negative ? -v : v;
+    return 1;
+}
+NN__FLOAT_END
+
+static int nn__is_missing(const char *s, size_t n)
+{
+    static const char *const words[] = { "?", "NA", "N/A", "NaN", "null" };
+    size_t i, k;
+    if (n == 0) return 1;
+    for (i = 0; i < sizeof words / sizeof *words; i++) {
+        for (k = 0; k < n && words[i][k] && (s[k] | 32) == (words[i][k] | 32); k++) { }
+        if (k == n && !words[i][k]) return 1;
+    }
+    return 0;
+}
+
+typedef struct nn__csv {
+    nn_context *nn;
+    const char *op, *name;
+    char    *at, *end;
+    char     separator;
+    int64_t  line;                   // where `at` is, from 1
+    char    *field;                  // the last field, without quotes and surrounding blanks
+    size_t   length;
+    int      last;                   // it was the last one of its row
+} nn__csv;
+
+enum { NN__COLUMN_FEATURE, NN__COLUMN_IGNORED, NN__COLUMN_TARGET };
+typedef struct nn__column {
+    const char *name;
+    size_t   length;
+    int      role, text;             // text: it holds words
+    int64_t  words, number_line, word_line, missing_line, count;    // different words; first lines with each kind, 0 = none; numbers
+    double   sum;
+} nn__column;
+
+static int nn__csv_newline(nn__csv *c)                   // \n, \r\n or \r
+{
+    if (c->at == c->end || (*c->at != '\n' && *c->at != '\r')) return 0;
+    if (*c->at == '\r' && c->at + 1 < c->end && c->at[1] == '\n') c->at++;
+    c->at++;
+    c->line++;
+    return 1;
+}
+
+static void nn__csv_blanks(nn__csv *c)
+{
+    while (c->at < c->end && (*c->at == ' ' || *c->at == '\t') && *c->at != c->separator) c->at++;
+}
+
+static int nn__csv_row(nn__csv *c)                       // moves to the next row; 0 at the end
+{
+    while (nn__csv_newline(c)) { }
+    return c->at < c->end;
+}
+
+static int nn__csv_field(nn__csv *c, int unescape)       // unescape: "" becomes ", in place, so only once
+{
+    char *to;
+    int64_t line = c->line;
+    nn__csv_blanks(c);
+    c->field = to = c->at;
+    if (c->at < c->end && *c->at == '"') {
+        c->field = to = ++c->at;
+        for (;; c->at++) {
+            if (c->at == c->end) { nn_fail(c->nn, "%s: %s, line %lld: the quote is never closed", c->op, c->name, (long long)line); return 0; }
+            if (*c->at == '"') {
+                if (c->at + 1 == c->end || c->at[1] != '"') break;
+                if (!unescape) to++;
+                c->at++;
+            } else if (*c->at == '\n' || (*c->at == '\r' && (c->at + 1 == c->end || c->at[1] != '\n'))) c->line++;
+            if (unescape) *to = *c->at;
+            to++;
+        }
+        c->at++;
+        nn__csv_blanks(c);
+    } else {
+        while (c->at < c->end && *c->at != c->separator && *c->at != '\n' && *c->at != '\r') c->at++;
+        to = c->at;
+        while (to > c->field && (to[-1] == ' ' || to[-1] == '\t')) to--;
+    }
+    c->length = (size_t)(to - c->field);
+    c->last = 1;
+    if (c->at == c->end || nn__csv_newline(c)) return 1;
+    if (*c->at != c->separator) {
+        nn_fail(c->nn, "%s: %s, line %lld: text after a closing quote", c->op, c->name, (long long)c->line);
+        return 0;
+    }
+    c->at++;
+    c->last = 0;
+    return 1;
+}
+
+// Words by (column, text), numbered per column in order of appearance: a hash table with open addressing.
+typedef struct nn__word { const char *text; size_t length; int64_t column, number; } nn__word;
+typedef struct nn__words { nn_context *nn; nn__word *slot; size_t room, count; } nn__words;
+
+static nn__word *nn__word_slot(nn__words *w, int64_t column, const char *s, size_t n)      // where it is or belongs
+{
+    uint64_t h = 14695981039346656037u ^ (uint64_t)column;           // FNV-1a
+    size_t i;
+    for (i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 1099511628211u;
+    for (i = (size_t)(h ^ h >> 29) & (w->room - 1);; i = (i + 1) & (w->room - 1)) {
+        nn__word *e = &w->slot[i];
+        if (!e->text || (e->column == column && e->length == n && !memcmp(e->text, s, n))) return e;
+    }
+}
+
+static int nn__words_grow(nn__words *w)
+{
+    nn__words old = *w;
+    size_t i;
+    w->room = old.room ? old.room * 2 : 64;
+    w->slot = (nn__word *)nn__temp(w->nn, nn__mul_size(w->room, sizeof *w->slot));
+    if (!w->slot) { *w = old; return 0; }
+    memset(w->slot, 0, w->room * sizeof *w->slot);
+    for (i = 0; i < old.room; i++)
+        if (old.slot[i].text) *nn__word_slot(w, old.slot[i].column, old.slot[i].text, old.slot[i].length) = old.slot[i];
+    nn__temp_free(w->nn, old.slot);
+    return 1;
+}
+
+static int64_t nn__word_number(nn__words *w, nn__column *column, int64_t index, const char *s, size_t n)     // -1: out of memory
+{
+    nn__word *e;
+    if (w->count * 2 >= w->room && !nn__words_grow(w)) return -1;
+    e = nn__word_slot(w, index, s, n);
+    if (!e->text) {
+        e->text = s; e->length = n; e->column = index; e->number = column->words++;
+        w->count++;
+    }
+    return e->number;
+}
+
+static void nn__sort_numbers(double *a, int64_t n)       // heapsort
+{
+    int64_t i, k, child;
+    for (i = n / 2 - 1 + n; i > 0; i--) {                // first n/2 times: make a heap; then: move the largest behind it
+        int64_t size = i >= n ? n : i;
+        double v;
+        if (i >= n) { k = i - n; v = a[k]; }
+        else { k = 0; v = a[i]; a[i] = a[0]; }
+        for (; (child = 2 * k + 1) < size; k = child) {
+            if (child + 1 < size && a[child + 1] > a[child]) child++;
+            if (!(a[child] > v)) break;
+            a[k] = a[child];
+        }
+        a[k] = v;
+    }
+}
+
+// What the sections of the work share.
+typedef struct nn__sheet {
+    nn__csv     csv;
+    nn_csv_desc desc;
+    nn__column *column;
+    int64_t     columns, features, rows, target;         // target: its column, or -1
+    nn__words   words;
+    float      *x, *y;
+    int64_t    *labels;
+    double     *values;              // of the target, where classes are numbers
+    char      **names;
+    int64_t     classes;
+} nn__sheet;
+
+static int nn__csv_error(nn__sheet *t, int64_t line, int64_t column, const char *what)
+{
+    nn__column *c = &t->column[column];
+    nn_fail(t->csv.nn, "%s: %s, line %lld, column %lld (%.*s): %s", t->csv.op, t->csv.name, (long long)line, (long long)column + 1,
+            (int)nn__min((int64_t)c->length, 40), c->name ? c->name : "", what);
+    return 0;
+}
+
+static int64_t nn__csv_find(nn__sheet *t, const char *name)      // without a header, columns are called "1", "2", ...
+{
+    char number[24];
+    int64_t i;
+    for (i = 0; i < t->columns; i++) {
+        const char *s = t->column[i].name;
+        size_t n = t->column[i].length;
+        if (t->desc.no_header) { n = (size_t)snprintf(number, sizeof number, "%lld", (long long)i + 1); s = number; }
+        if (strlen(name) == n && !memcmp(name, s, n)) return i;
+    }
+    nn_fail(t->csv.nn, "%s: %s has no column \"%s\"", t->csv.op, t->csv.name, name);
+    return -1;
+}
+
+static int nn__csv_columns(nn__sheet *t)            // counts and names the columns, finds the target
+{
+    nn__csv *c = &t->csv, start;
+    nn_context *nn = c->nn;
+    int64_t i;
+    int k;
+    if (c->end - c->at >= 3 && !memcmp(c->at, "\xEF\xBB\xBF", 3)) c->at += 3;        // UTF-8's byte order mark
+    if (memchr(c->at, 0, (size_t)(c->end - c->at))) { nn_fail(nn, "%s: %s is not text (it contains zero bytes)", c->op, c->name); return 0; }
+    for (k = 0; k < t->desc.skip_lines; k++) {
+        while (c->at < c->end && *c->at != '\n' && *c->at != '\r') c->at++;
+        nn__csv_newline(c);
+    }
+    if (!nn__csv_row(c)) { nn_fail(nn, "%s: %s has no rows", c->op, c->name); return 0; }
+    start = *c;
+    do { if (!nn__csv_field(c, 0)) return 0; t->columns++; } while (!c->last);
+    *c = start;
+    t->column = (nn__column *)nn__temp(nn, nn__mul_size((size_t)t->columns, sizeof *t->column));
+    if (!t->column) return 0;
+    memset(t->column, 0, (size_t)t->columns * sizeof *t->column);
+    for (i = 0; !t->desc.no_header && i < t->columns; i++) {
+        if (!nn__csv_field(c, 1)) return 0;
+        t->column[i].name = c->field;
+        t->column[i].length = c->length;
+    }
+    for (k = 0; k < t->desc.ignore_count; k++) {
+        if ((i = nn__csv_find(t, t->desc.ignore[k])) < 0) return 0;
+        t->column[i].role = NN__COLUMN_IGNORED;
+    }
+    if (t->desc.target) t->target = nn__csv_find(t, t->desc.target);
+    else if (t->desc.target_column > 0) t->target = t->desc.target_column - 1;
+    else if (t->desc.target_column == 0) for (t->target = t->columns - 1; t->target > 0 && t->column[t->target].role; t->target--) { }
+    else t->target = -1;
+    if (!nn_ok(nn)) return 0;
+    if (t->target >= t->columns) { nn_fail(nn, "%s: %s has %lld columns; the target is number %lld", c->op, c->name, (long long)t->columns, (long long)t->target + 1); return 0; }
+    if (t->target >= 0 && t->column[t->target].role == NN__COLUMN_IGNORED) { nn_fail(nn, "%s: the target column is among the ignored ones", c->op); return 0; }
+    if (t->target >= 0) t->column[t->target].role = NN__COLUMN_TARGET;
+    for (i = 0; i < t->columns; i++) t->features += t->column[i].role == NN__COLUMN_FEATURE;
+    if (!t->features) { nn_fail(nn, "%s: %s has no column besides the target (is the separator right?)", c->op, c->name); return 0; }
+    return 1;
+}
+
+static int nn__csv_scan(nn__sheet *t)               // the first pass
+{
+    nn__csv *c = &t->csv;
+    int64_t i;
+    while (nn__csv_row(c)) {
+        int64_t line = c->line, n = 0;
+        do {
+            int64_t at = c->line;
+            double v;
+            if (!nn__csv_field(c, 0)) return 0;
+            if (n < t->columns && t->column[n].role != NN__COLUMN_IGNORED) {
+                nn__column *k = &t->column[n];
+                if (nn__is_missing(c->field, c->length)) { if (!k->missing_line) k->missing_line = at; }
+                else if (nn__parse_number(c->field, c->length, &v)) {
+                    if (!(fabs(v) <= FLT_MAX)) return nn__csv_error(t, at, n, "the number is too large");
+                    if (!k->number_line) k->number_line = at;
+                    k->sum += v;
+                    k->count++;
+                } else if (!k->word_line) k->word_line = at;
+            }
+            n++;
+        } while (!c->last);
+        if (n != t->columns) {
+            nn_fail(c->nn, "%s: %s, line %lld: %lld fields, but the first row has %lld", c->op, c->name, (long long)line, (long long)n, (long long)t->columns);
+            return 0;
+        }
+        t->rows++;
+    }
+    if (!t->rows) { nn_fail(c->nn, "%s: %s has a header but no data", c->op, c->name); return 0; }
+    for (i = 0; i < t->columns; i++) {
+        nn__column *k = &t->column[i];
+        if (k->role == NN__COLUMN_IGNORED) continue;
+        if (k->missing_line && (k->role == NN__COLUMN_TARGET || !t->desc.missing_as_mean)) return nn__csv_error(t, k->missing_line, i, "the value is missing");
+        if (k->missing_line && !k->number_line && !k->word_line) return nn__csv_error(t, k->missing_line, i, "all values are missing");
+        k->text = k->word_line != 0;
+        if (k->role == NN__COLUMN_TARGET && t->desc.regression && k->text) return nn__csv_error(t, k->word_line, i, "the target is not a number");
+        if (k->role == NN__COLUMN_FEATURE && k->text && k->number_line)
+            return nn__csv_error(t, nn__max(k->word_line, k->number_line), i, "numbers and words in one column");
+    }
+    return 1;
+}
+
+static int nn__csv_convert(nn__sheet *t)            // the second pass
+{
+    nn__csv *c = &t->csv;
+    int64_t row, i, f;
+    for (row = 0; row < t->rows && nn__csv_row(c); row++)
+        for (i = f = 0; i < t->columns; i++) {
+            nn__column *k = &t->column[i];
+            double v = 0.0;
+            int64_t line = c->line;
+            if (!nn__csv_field(c, 1)) return 0;
+            if (k->role == NN__COLUMN_IGNORED) continue;
+            if (k->text) {           // a missing word is a word of its own
+                if ((v = (double)nn__word_number(&t->words, k, i, c->field, c->length)) < 0) return 0;
+            } else if (!nn__parse_number(c->field, c->length, &v)) v = k->sum / (double)k->count;
+            if (k->role == NN__COLUMN_FEATURE) t->x[row * t->features + f++] = (float)v;
+            else if (t->desc.regression) t->y[row] = (float)v;
+            else if (k->text) t->labels[row] = (int64_t)v;
+            else {
+                t->values[row] = v;
+                if (!(fabs(v) < 9007199254740992.0) || floor(v) < v)
+                    return nn__csv_error(t, line, i, "a class must be a whole number or a word; set .regression = 1 to predict numbers");
+            }
+        }
+    return 1;
+}
+
+static int nn__csv_classes(nn__sheet *t)            // numbers the classes and names them
+{
+    nn_context *nn = t->csv.nn;
+    size_t i;
+    int64_t n = 0, row;
+    double *sorted;
+    if (t->column[t->target].text) {
+        t->classes = t->column[t->target].words;
+        t->names = (char **)nn__life(nn, nn__mul_size((size_t)t->classes, sizeof *t->names));
+        for (i = 0; t->names && i < t->words.room; i++) {
+            nn__word *w = &t->words.slot[i];
+            char *name;
+            if (!w->text || w->column != t->target) continue;
+            name = (char *)nn__life(nn, w->length + 1);
+            if (!name) return 0;
+            memcpy(name, w->text, w->length);
+            t->names[w->number] = name;
+        }
+        return t->names != NULL;
+    }
+    sorted = (double *)nn__temp(nn, nn__mul_size((size_t)t->rows, sizeof *sorted));
+    if (!sorted) return 0;
+    memcpy(sorted, t->values, (size_t)t->rows * sizeof *sorted);
+    nn__sort_numbers(sorted, t->rows);
+    for (row = 0; row < t->rows; row++) if (!n || sorted[row] > sorted[n - 1]) sorted[n++] = sorted[row];
+    t->classes = n;
+    t->names = (char **)nn__life(nn, nn__mul_size((size_t)n, sizeof *t->names));
+    for (row = 0; t->names && row < n; row++) {
+        char text[32];
+        snprintf(text, sizeof text, "%.0f", sorted[row] + 0.0);
+        t->names[row] = nn__copy_string(nn, text);
+    }
+    for (row = 0; row < t->rows; row++) {                // the last value that is not greater
+        int64_t low = 0, high = n - 1;
+        while (low < high) { int64_t mid = (low + high + 1) / 2; if (sorted[mid] > t->values[row]) high = mid - 1; else low = mid; }
+        t->labels[row] = low;
+    }
+    nn__temp_free(nn, sorted);
+    return nn_ok(nn);
+}
+
+static nn_dataset *nn__csv_dataset(nn__sheet *t)
+{
+    nn_context *nn = t->csv.nn;
+    nn__csv start;
+    nn_shape x_shape, y_shape;
+    nn_dataset *d;
+    size_t rows;
+    int numbers = t->desc.regression, classes;
+    if (!nn__csv_columns(t)) return NULL;
+    start = t->csv;
+    if (!nn__csv_scan(t)) return NULL;
+    t->csv = start;
+    rows = (size_t)t->rows;
+    classes = t->target >= 0 && !numbers;
+    memset(&y_shape, 0, sizeof y_shape);
+    x_shape = nn__shape1(t->features);
+    if (t->target >= 0 && numbers) y_shape = nn__shape1(1);          // so that y is (B, 1), as the output of a linear layer
+    t->x = (float *)nn__life_raw(nn, nn__mul_size(nn__mul_size(rows, (size_t)t->features), sizeof *t->x));
+    if (t->target >= 0 && numbers) t->y = (float *)nn__life_raw(nn, nn__mul_size(rows, sizeof *t->y));
+    if (classes) t->labels = (int64_t *)nn__life_raw(nn, nn__mul_size(rows, sizeof *t->labels));
+    if (classes && !t->column[t->target].text) t->values = (double *)nn__temp(nn, nn__mul_size(rows, sizeof *t->values));
+    if (!nn_ok(nn) || !nn__csv_convert(t) || (classes && !nn__csv_classes(t))) return NULL;
+    d = nn__dataset_make(nn, t->csv.op, t->rows, x_shape, y_shape);
+    if (!d) return NULL;
+    d->read = nn__read_arrays;
+    d->x = t->x; d->y = t->y; d->labels = t->labels; d->names = t->names; d->classes = t->classes;
+    d->target = classes ? NN__TARGET_CLASS : t->y ? NN__TARGET_NUMBERS : NN__TARGET_NONE;
+    return d;
+}
+
+static nn_dataset *nn__csv_open(nn_context *nn, const char *op, const char *path, const char *text, size_t bytes, const nn_csv_desc *desc)
+{
+    nn__sheet t;
+    nn_dataset *d = NULL;
+    size_t size;
+    nn__mark m;
+    char *at;
+    if (!nn_ok(nn)) return NULL;
+    m = nn__get_mark(nn);
+    memset(&t, 0, sizeof t);
+    if (desc) t.desc = *desc;
+    t.words.nn = t.csv.nn = nn;
+    t.csv.op = op;
+    t.csv.name = path ? path : "the text";
+    t.csv.separator = t.desc.separator ? t.desc.separator : ',';
+    t.csv.line = 1;
+    at = (char *)nn__load_bytes(nn, op, path, text, bytes, 0, &size);
+    if (strchr("\"\r\n", t.csv.separator)) nn_fail(nn, "%s: the separator cannot be a quote or a line end", op);
+    if (at && nn_ok(nn)) {
+        t.csv.at = at;
+        t.csv.end = at + size;
+        d = nn__csv_dataset(&t);
+    }
+    nn__temp_free(nn, t.words.slot);
+    nn__temp_free(nn, t.values);
+    nn__temp_free(nn, t.column);
+    nn__temp_free(nn, at);
+    nn__rewind_memory(nn, &m);
+    return d;
+}
+
+NN_API nn_dataset *nn_csv_load(nn_context *nn, const char *path, const nn_csv_desc *desc)
+{
+    if (nn_ok(nn) && !path) nn_fail(nn, "nn_csv_load: the path is NULL");
+    return nn__csv_open(nn, "nn_csv_load", path, NULL, 0, desc);
+}
+NN_API nn_dataset *nn_csv_parse(nn_context *nn, const char *text, size_t bytes, const nn_csv_desc *desc)
+{
+    return nn__csv_open(nn, "nn_csv_parse", NULL, text, bytes, desc);
+}
+
+// ---- pictures in folders --------------------------------------------------------------------------------------------
+// root/class/picture. Only the paths are kept; a picture is decoded when its sample is read.
+typedef struct nn__folder_entry { struct nn__folder_entry *next; char *name; } nn__folder_entry;
+
+static nn__folder_entry *nn__sort_folder(nn__folder_entry *list)      // merge sort: halves, sorted, joined
+{
+    nn__folder_entry *slow = list, *fast, *other, *head = NULL, **to = &head;
+    if (!list || !list->next) return list;
+    for (fast = list->next; fast && fast->next; fast = fast->next->next) slow = slow->next;
+    other = slow->next;
+    slow->next = NULL;
+    list = nn__sort_folder(list);
+    other = nn__sort_folder(other);
+    while (list && other) {
+        nn__folder_entry **from = strcmp(list->name, other->name) <= 0 ? &list : &other;
+        *to = *from;
+        to = &(*from)->next;
+        *from = (*from)->next;
+    }
+    *to = list ? list : other;
+    return head;
+}
+
+static char *nn__join_path(nn_context *nn, const char *folder, const char *name)
+{
+    size_t n = strlen(folder), k = strlen(name);
+    char *p = (char *)nn__life(nn, n + k + 2);
+    if (!p) return NULL;
+    memcpy(p, folder, n);
+    p[n] = '/';
+    memcpy(p + n + 1, name, k);
+    return p;
+}
+
+// Entries of one kind, sorted, their names being full paths; names that begin with a dot are left out.
+static nn__folder_entry *nn__list_folder(nn_context *nn, const char *path, int kind, int64_t *count)
+{
+    nn__dir dir;
+    const char *name;
+    nn__folder_entry *list = NULL;
+    if (!nn__dir_open(&dir, path)) { nn_fail(nn, "nn_folder_load: the folder %s cannot be read", path); return NULL; }
+    while (nn_ok(nn) && (name = nn__dir_next(&dir)) != NULL) {
+        uint64_t size;
+        nn__folder_entry *e;
+        if (name[0] == '.') continue;
+        e = (nn__folder_entry *)nn__host_step(nn, sizeof *e);
+        if (!e || (e->name = nn__join_path(nn, path, name)) == NULL) break;
+        if (nn__path_kind(e->name, &size) != kind) continue;
+        e->next = list;
+        list = e;
+        ++*count;
+    }
+    nn__dir_close(&dir);
+    return nn_ok(nn) ? nn__sort_folder(list) : NULL;
+}
+
+// Bilinear: output pixel centre i + 0.5 lies at (i + 0.5) * in / out in the input; between four pixels, each weighs by its nearness.
+static void nn__resize_picture(const unsigned char *from, int h, int w, int channels, float *to, int64_t out_h, int64_t out_w)
+{
+    int64_t i, j;
+    int c;
+    for (i = 0; i < out_h; i++)
+        for (j = 0; j < out_w; j++) {
+            double y = ((double)i + 0.5) * h / (double)out_h - 0.5, x = ((double)j + 0.5) * w / (double)out_w - 0.5, fy, fx;
+            int64_t y0, x0, y1, x1;
+            y = y < 0 ? 0 : y > h - 1 ? h - 1 : y;
+            x = x < 0 ? 0 : x > w - 1 ? w - 1 : x;
+            y0 = (int64_t)y; x0 = (int64_t)x;
+            y1 = nn__min(y0 + 1, h - 1); x1 = nn__min(x0 + 1, w - 1);
+            fy = y - (double)y0; fx = x - (double)x0;
+            for (c = 0; c < channels; c++) {
+                double a = from[(y0 * w + x0) * channels + c], b = from[(y0 * w + x1) * channels + c];
+                double p = from[(y1 * w + x0) * channels + c], q = from[(y1 * w + x1) * channels + c];
+                double top = a + (b - a) * fx, bottom = p + (q - p) * fx;
+                to[(c * out_h + i) * out_w + j] = (float)((top + (bottom - top) * fy) / 255.0);
+            }
+        }
+}
+
+static int nn__read_picture(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    int w = 0, h = 0, n = 0, ok;
+    unsigned char *pixels;
+    nn__read_target(d, i, y, label);
+    if (!x) return 1;
+    nn__lock(&d->mutex);
+    pixels = d->folder.load(d->paths[i], &w, &h, &n, d->folder.channels);
+    ok = pixels && w > 0 && h > 0;
+    if (ok) nn__resize_picture(pixels, h, w, d->folder.channels, x, d->x_shape.d[1], d->x_shape.d[2]);
+    if (pixels) d->folder.free(pixels);
+    nn__unlock(&d->mutex);
+    if (!ok) snprintf(why, room, "the picture %s cannot be read", d->paths[i]);
+    return ok;
+}
+
+static int nn__folder_size(nn_context *nn, const char *path, nn_folder_desc *desc)       // the size of the first picture
+{
+    int w = 0, h = 0, n = 0;
+    unsigned char *pixels = desc->load(path, &w, &h, &n, desc->channels);
+    if (pixels) desc->free(pixels);
+    if (!pixels || w < 1 || h < 1) { nn_fail(nn, "nn_folder_load: the picture %s cannot be read", path); return 0; }
+    if (!desc->height) desc->height = h;
+    if (!desc->width) desc->width = w;
+    return 1;
+}
+
+static nn_dataset *nn__folder_open(nn_context *nn, const char *path, nn_folder_desc desc)
+{
+    nn__folder_entry *folder, *folders, *e;
+    int64_t classes = 0, count = 0, label = 0, i = 0, *labels;
+    nn_shape x_shape, y_shape;
+    nn_dataset *d;
+    char **paths, **names;
+    nn__folder_entry **lists;
+    folders = nn__list_folder(nn, path, NN__PATH_FOLDER, &classes);
+    if (nn_ok(nn) && !classes) nn_fail(nn, "nn_folder_load: %s has no folders, one for each class", path);
+    if (!nn_ok(nn)) return NULL;
+    lists = (nn__folder_entry **)nn__host_step(nn, nn__mul_size((size_t)classes, sizeof *lists));
+    names = (char **)nn__life(nn, nn__mul_size((size_t)classes, sizeof *names));
+    if (!lists || !names) return NULL;
+    for (folder = folders; folder && nn_ok(nn); folder = folder->next) {
+        names[i] = folder->name + strlen(path) + 1;
+        lists[i++] = nn__list_folder(nn, folder->name, NN__PATH_FILE, &count);
+    }
+    if (nn_ok(nn) && !count) nn_fail(nn, "nn_folder_load: the folders in %s are empty", path);
+    if (!nn_ok(nn)) return NULL;
+    paths = (char **)nn__life(nn, nn__mul_size((size_t)count, sizeof *paths));
+    labels = (int64_t *)nn__life(nn, nn__mul_size((size_t)count, sizeof *labels));
+    if (!paths || !labels) return NULL;
+    for (i = 0; label < classes; label++)
+        for (e = lists[label]; e; e = e->next) { paths[i] = e->name; labels[i++] = label; }
+    if ((!desc.height || !desc.width) && !nn__folder_size(nn, paths[0], &desc)) return NULL;
+    memset(&x_shape, 0, sizeof x_shape);
+    memset(&y_shape, 0, sizeof y_shape);
+    x_shape.ndim = 3; x_shape.d[0] = desc.channels; x_shape.d[1] = desc.height; x_shape.d[2] = desc.width;
+    d = nn__dataset_make(nn, "nn_folder_load", count, x_shape, y_shape);
+    if (!d) return NULL;
+    d->read = nn__read_picture;
+    d->folder = desc; d->paths = paths; d->labels = labels; d->names = names; d->classes = classes;
+    d->target = NN__TARGET_CLASS;
+    return d;
+}
+
+NN_API nn_dataset *nn_folder_load(nn_context *nn, const char *path, const nn_folder_desc *desc)
+{
+    nn_folder_desc f;
+    nn_dataset *d;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (!path || !desc || !desc->load || !desc->free) { nn_fail(nn, "nn_folder_load: give a path, and load and free (stbi_load, stbi_image_free)"); return NULL; }
+    f = *desc;
+    if (!f.channels) f.channels = 3;
+    if ((f.channels != 1 && f.channels != 3) || f.height < 0 || f.width < 0) {
+        nn_fail(nn, "nn_folder_load: %d channels, %d x %d pixels; channels must be 1 or 3", f.channels, f.height, f.width);
+        return NULL;
+    }
+    if (!NN__HAVE_FILES) { nn_fail(nn, "nn_folder_load: there are no files: this program was compiled with NN_NO_STDIO"); return NULL; }
+    m = nn__get_mark(nn);
+    d = nn__folder_open(nn, path, f);
+    nn__rewind_memory(nn, &m);
+    return d;
+}
+
+// ---- scaling -----------------------------------------------------------------------------------------------------------
+// x' = (x - mean) / std, per feature of (F), per channel (dimension 0 of a sample) of anything larger.
+struct nn_scaler { nn_context *nn; nn_layer *layer; nn_tensor *mean, *std; nn_shape x_shape; };
+
+static int64_t nn__channels(nn_shape s) { return s.ndim ? s.d[0] : 1; }
+
+NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x)
+{
+    nn_context *nn = scaler ? scaler->nn : NULL;
+    nn_shape s;
+    int i, n;
+    if (!nn__check(nn, x, "nn_scale")) return nn__inert(nn ? nn : x ? x->nn : NULL);
+    n = (int)nn__max(scaler->x_shape.ndim, 1);           // broadcast over the batch in front and the pixels behind: (C, 1, 1)
+    if (x->ndim < n || x->shape[x->ndim - n] != nn__channels(scaler->x_shape)) {
+        nn_fail(nn, "nn_scale: %s does not hold samples of the shape %s that the scaler was made for", nn__dims_text(x->ndim, x->shape).s,
+                nn__dims_text(scaler->x_shape.ndim, scaler->x_shape.d).s);
+        return nn__inert(nn);
+    }
+    memset(&s, 0, sizeof s);
+    s.ndim = n;
+    for (i = 1; i < n; i++) s.d[i] = 1;
+    s.d[0] = x->shape[x->ndim - n];
+    return nn_div(nn_sub(x, nn_reshape(scaler->mean, s)), nn_reshape(scaler->std, s));
+}
+
+static nn_tensor *nn__scaler_forward(void *self, nn_tensor *x) { return nn_scale((nn_scaler *)self, x); }
+
+NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape)
+{
+    nn_context *nn = nn__context_below(model);
+    nn_scaler *s;
+    nn_layer *l, *before;
+    if (!nn_ok(nn)) return NULL;
+    s = (nn_scaler *)nn__life(nn, sizeof *s);
+    l = s ? nn__new_layer(nn, model, "scaler", "Scaler", nn__scaler_forward) : NULL;
+    if (!l) return NULL;
+    l->self = s;
+    s->nn = nn;
+    s->layer = l;
+    s->x_shape = x_shape;
+    s->mean = nn_buffer_new(l, "mean", nn__shape1(nn__channels(x_shape)));
+    s->std  = nn_buffer_new(l, "std",  nn__shape1(nn__channels(x_shape)));
+    if (nn__dead(s->mean) || nn__dead(s->std)) return NULL;
+    nn__fill_view(nn, nn__view_of(s->std), 1.0);
+    model->children--;               // it comes first whenever it was made, and does not shift the numbers that name other children
+    if (model->child != l) {
+        for (before = model->child; before->next != l; before = before->next) { }
+        before->next = NULL;
+        model->last_child = before;
+        l->next = model->child;
+        model->child = l;
+    }
+    return s;
+}
+
+// Mean and squared deviations of each sample's channel, joined with those of the samples before (Chan et al. 1979):
+// d = mean_b - mean_a,  mean = mean_a + d n_b / n,  m2 = m2_a + m2_b + d^2 n_a n_b / n
+static int nn__fit_scaler(nn_dataset *train, float *x, double *mean, double *m2)
+{
+    int64_t channels = nn__channels(train->x_shape), pixels = channels ? train->width / channels : 0, i, c, k;
+    char why[256];
+    for (i = 0; i < train->count; i++) {
+        double n_a = (double)i * (double)pixels, n_b = (double)pixels, n = n_a + n_b;
+        if (!train->read(train, i, x, NULL, NULL, why, sizeof why)) { nn_fail(train->nn, "nn_scaler_new: %s", why); return 0; }
+        for (c = 0; pixels && c < channels; c++) {
+            const float *p = x + c * pixels;
+            double b = 0.0, m2_b = 0.0, d;
+            for (k = 0; k < pixels; k++) b += p[k];
+            b /= n_b;
+            for (k = 0; k < pixels; k++) m2_b += (p[k] - b) * (p[k] - b);
+            d = b - mean[c];
+            mean[c] += d * n_b / n;
+            m2[c] += m2_b + d * d * n_a * n_b / n;
+        }
+    }
+    for (c = 0; c < channels; c++) {
+        double n = (double)train->count * (double)pixels;
+        m2[c] = n > 0.0 && m2[c] > 0.0 ? sqrt(m2[c] / n) : 1.0;
+        if (!(fabs(mean[c]) <= FLT_MAX) || !(m2[c] <= FLT_MAX)) {
+            nn_fail(train->nn, "nn_scaler_new: feature %lld has a value that is not finite", (long long)c);
+            return 0;
+        }
+        if ((float)m2[c] < FLT_MIN) m2[c] = 1.0;         // constant
+    }
+    return 1;
+}
+
+NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train)
+{
+    nn_context *nn = nn__context_below(model);
+    nn_scaler *s;
+    double *mean, *std;
+    float *x;
+    size_t n;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (!train) { nn_fail(nn, "nn_scaler_new: the dataset is NULL (nn_scaler_unfitted_new needs none)"); return NULL; }
+    if (!train->count) { nn_fail(nn, "nn_scaler_new: the dataset has no samples"); return NULL; }
+    s = nn_scaler_unfitted_new(model, train->x_shape);
+    if (!s) return NULL;
+    m = nn__get_mark(nn);
+    n = (size_t)nn__channels(train->x_shape);
+    mean = (double *)nn__host_step(nn, nn__mul_size(n, sizeof *mean));
+    std = (double *)nn__host_step(nn, nn__mul_size(n, sizeof *std));
+    x = (float *)nn__host_step(nn, nn__mul_size((size_t)train->width, sizeof *x));
+    if (mean && std && x) {
+        memset(mean, 0, n * sizeof *mean);
+        memset(std, 0, n * sizeof *std);
+        if (nn__fit_scaler(train, x, mean, std)) { nn_write_as(s->mean, NN_F64, mean); nn_write_as(s->std, NN_F64, std); }
+    }
+    nn__rewind_memory(nn, &m);
+    return nn_ok(nn) ? s : NULL;
+}
+
+// ---- augmentation ------------------------------------------------------------------------------------------------------
+// Every random number is a function of (seed, epoch, position of the sample in the epoch, which use). The elementary functions below
+// are our own because those of C libraries differ in the last bit from one processor to the next, and then so would the pictures.
+NN__FLOAT_BEGIN
+static double nn__host_log(double x)                     // x = m 2^e;  log m = 2 artanh((m - 1) / (m + 1)) = 2 (t + t^3/3 + t^5/5 + ...)
+{
+    int e, k;
+    double m = frexp(x, &e), t, t2, sum = 0.0;
+    if (m < 0.70710678118654752440) { m *= 2.0; e--; }
+    t = (m - 1.0) / (m + 1.0);
+    t2 = t * t;
+    for (k = 21; k > 0; k -= 2) sum = sum * t2 + 1.0 / k;
+    return 2.0 * t * sum + e * 0.69314718055994530942;
+}
+
+static double nn__host_exp(double x)                     // 2^k e^r, |r| <= log(2) / 2, Taylor
+{
+    double k, r, sum = 1.0;
+    int i;
+    if (x < -700.0) return 0.0;
+    if (x > 700.0) x = 700.0;
+    k = floor(x * 1.44269504088896340736 + 0.5);
+    r = x - k * 0.69314718055994530942;
+    for (i = 14; i > 0; i--) sum = 1.0 + sum * r / i;
+    return ldexp(sum, (int)k);
+}
+
+static void nn__host_sincos(double turns, double *s, double *c)      // of 2 pi turns: quarter turns by symmetry, the rest by Taylor
+{
+    double t = turns - floor(turns), q = floor(4.0 * t + 0.5), r = (t - q / 4.0) * 6.28318530717958647693, r2 = r * r, a = 1.0, b = 1.0;
+    int i;
+    for (i = 16; i > 0; i -= 2) { a = 1.0 - a * r2 / (i * (i + 1)); b = 1.0 - b * r2 / (i * (i - 1)); }
+    a *= r;
+    switch ((int)q & 3) {
+        case 0:  *s =  a; *c =  b; break;
+        case 1:  *s =  b; *c = -a; break;
+        case 2:  *s = -a; *c = -b; break;
+        default: *s = -b; *c =  a; break;
+    }
+}
+
+typedef struct nn__stream { uint64_t seed, step, ordinal; } nn__stream;
+static double nn__draw(const nn__stream *r, uint64_t i)  // number i of the stream, in [0, 1), 53 bits
+{
+    uint32_t v[4];
+    nn__philox(r->seed, r->step, r->ordinal, i / 2, v);
+    return (double)(((uint64_t)v[i % 2 * 2] << 32 | v[i % 2 * 2 + 1]) >> 11) * (1.0 / 9007199254740992.0);
+}
+
+static double nn__draw_normal(const nn__stream *r, uint64_t i)       // Box & Muller 1958
+{
+    uint64_t pair = i & ~(uint64_t)1;
+    double s, c, radius = sqrt(-2.0 * nn__host_log(1.0 - nn__draw(r, pair)));
+    nn__host_sincos(nn__draw(r, pair + 1), &s, &c);
+    return radius * (i & 1 ? s : c);
+}
+
+// The logarithm of a gamma(a) variable: Marsaglia & Tsang 2000; below 1, gamma(a) = gamma(a + 1) U^(1/a).
+static double nn__draw_log_gamma(const nn__stream *r, uint64_t *at, double a)
+{
+    double d = (a < 1.0 ? a + 1.0 : a) - 1.0 / 3.0, k = 1.0 / sqrt(9.0 * d), boost = 0.0;
+    int tries;
+    if (a < 1.0) boost = nn__host_log(1.0 - nn__draw(r, (*at)++)) / a;
+    for (tries = 0; tries < 100; tries++) {
+        double x, v, u;
+        *at += *at & 1;
+        x = nn__draw_normal(r, *at);
+        u = 1.0 - nn__draw(r, *at + 2);
+        *at += 4;
+        v = 1.0 + k * x;
+        if (v <= 0.0) continue;
+        v = v * v * v;
+        if (nn__host_log(u) < 0.5 * x * x + d - d * v + d * nn__host_log(v)) return nn__host_log(d * v) + boost;
+    }
+    return nn__host_log(d) + boost;
+}
+
+static double nn__draw_beta(const nn__stream *r, double a)           // beta(a, a) = g / (g + h), g and h gamma(a)
+{
+    uint64_t at = 0;
+    double g = nn__draw_log_gamma(r, &at, a), h = nn__draw_log_gamma(r, &at, a);
+    return 1.0 / (1.0 + nn__host_exp(h - g));
+}
+
+static void nn__shift_picture(const float *from, float *to, int64_t channels, int64_t h, int64_t w, int64_t dy, int64_t dx, int flip)
+{
+    int64_t c, i, j;                 // to[i][j] = from[i + dy][j + dx], zero outside
+    for (c = 0; c < channels; c++)
+        for (i = 0; i < h; i++)
+            for (j = 0; j < w; j++) {
+                int64_t y = i + dy, x = (flip ? w - 1 - j : j) + dx;
+                to[(c * h + i) * w + j] = y >= 0 && y < h && x >= 0 && x < w ? from[(c * h + y) * w + x] : 0.0f;
+            }
+}
+
+// to(p) = from(inverse (p - centre - shift) + centre), bilinear, zero outside
+static void nn__warp_picture(const float *from, float *to, int64_t channels, int64_t h, int64_t w, const double inverse[4], double shift_y, double shift_x)
+{
+    int64_t c, i, j;
+    int k;
+    double cy = 0.5 * (double)(h - 1), cx = 0.5 * (double)(w - 1);
+    for (i = 0; i < h; i++)
+        for (j = 0; j < w; j++) {
+            double v = (double)i - cy - shift_y, u = (double)j - cx - shift_x;
+            double x = inverse[0] * u + inverse[1] * v + cx, y = inverse[2] * u + inverse[3] * v + cy;
+            double left = floor(x), top = floor(y), fx = x - left, fy = y - top;
+            double weight[4];
+            int64_t at[4];
+            weight[0] = (1.0 - fy) * (1.0 - fx); weight[1] = (1.0 - fy) * fx; weight[2] = fy * (1.0 - fx); weight[3] = fy * fx;
+            for (k = 0; k < 4; k++) {
+                double py = top + (k >> 1), px = left + (k & 1);
+                at[k] = py >= 0.0 && py <= (double)(h - 1) && px >= 0.0 && px <= (double)(w - 1) ? (int64_t)py * w + (int64_t)px : -1;
+            }
+            for (c = 0; c < channels; c++) {
+                double sum = 0.0;
+                for (k = 0; k < 4; k++) if (at[k] >= 0) sum += weight[k] * (double)from[c * h * w + at[k]];
+                to[(c * h + i) * w + j] = (float)sum;
+            }
+        }
+}
+
+// What the numbers of a sample's stream are for.
+enum { NN__USE_CROP_Y, NN__USE_CROP_X, NN__USE_FLIP, NN__USE_ROTATE, NN__USE_SCALE, NN__USE_SHEAR, NN__USE_SHIFT_Y, NN__USE_SHIFT_X,
+       NN__USE_CUT_Y, NN__USE_CUT_X, NN__USE_NOISE = 16 };
+
+static double nn__draw_around(const nn__stream *r, uint64_t use, double range) { return (2.0 * nn__draw(r, use) - 1.0) * range; }
+static int64_t nn__draw_below(const nn__stream *r, uint64_t use, int64_t n)    { return nn__min(n - 1, (int64_t)(nn__draw(r, use) * (double)n)); }
+
+static void nn__augment(const nn_augment_desc *a, nn_shape shape, int64_t width, const nn__stream *r, float *x, float *other)
+{
+    int64_t channels = nn__channels(shape), h = shape.ndim == 3 ? shape.d[1] : 1, w = shape.ndim == 3 ? shape.d[2] : 1, pixels, c, i, j;
+    size_t bytes = (size_t)width * sizeof *x;
+    if (!width) return;
+    pixels = width / channels;
+    if (a->mean || a->std)
+        for (c = 0; c < channels; c++)
+            for (i = c * pixels; i < (c + 1) * pixels; i++) x[i] = (x[i] - (a->mean ? a->mean[c] : 0.0f)) / (a->std ? a->std[c] : 1.0f);
+    if (a->crop_padding || a->flip > 0) {
+        int64_t dy = nn__draw_below(r, NN__USE_CROP_Y, 2 * (int64_t)a->crop_padding + 1) - a->crop_padding;
+        int64_t dx = nn__draw_below(r, NN__USE_CROP_X, 2 * (int64_t)a->crop_padding + 1) - a->crop_padding;
+        int flip = nn__draw(r, NN__USE_FLIP) < (double)a->flip;
+        if (dy || dx || flip) { nn__shift_picture(x, other, channels, h, w, dy, dx, flip); memcpy(x, other, bytes); }
+    }
+    if (a->rotate > 0 || a->scale > 0 || a->shear > 0 || a->translate > 0) {   // forward: size R(angle) (1 tan(shear); 0 1)
+        double s, c1, ss, cs, tangent, size = 1.0 + nn__draw_around(r, NN__USE_SCALE, (double)a->scale), inverse[4];
+        nn__host_sincos(nn__draw_around(r, NN__USE_ROTATE, (double)a->rotate) / 360.0, &s, &c1);
+        nn__host_sincos(nn__draw_around(r, NN__USE_SHEAR, (double)a->shear) / 360.0, &ss, &cs);
+        tangent = ss / cs;
+        inverse[0] = (c1 + tangent * s) / size; inverse[1] = (s - tangent * c1) / size;
+        inverse[2] = -s / size;                 inverse[3] = c1 / size;
+        nn__warp_picture(x, other, channels, h, w, inverse, nn__draw_around(r, NN__USE_SHIFT_Y, (double)a->translate) * (double)h,
+                         nn__draw_around(r, NN__USE_SHIFT_X, (double)a->translate) * (double)w);
+        memcpy(x, other, bytes);
+    }
+    if (a->cutout) {
+        int64_t top = nn__draw_below(r, NN__USE_CUT_Y, h) - a->cutout / 2, left = nn__draw_below(r, NN__USE_CUT_X, w) - a->cutout / 2;
+        for (c = 0; c < channels; c++)
+            for (i = nn__max(top, 0); i < nn__min(top + a->cutout, h); i++)
+                for (j = nn__max(left, 0); j < nn__min(left + a->cutout, w); j++) x[(c * h + i) * w + j] = 0.0f;
+    }
+    if (a->noise > 0) for (i = 0; i < width; i++) x[i] += (float)((double)a->noise * nn__draw_normal(r, NN__USE_NOISE + (uint64_t)i));
+}
+
+static void nn__mix(float *a, float *b, int64_t n, float share)      // a = share a + (1 - share) b, and the other way round
+{
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        float p = a[i], q = b[i];
+        a[i] = share * p + (1.0f - share) * q;
+        b[i] = share * q + (1.0f - share) * p;
+    }
+}
+NN__FLOAT_END
+
+// ---- loaders --------------------------------------------------------------------------------------------------------------
+// Two deliveries are in the works: while the caller computes with batch k, the loader's thread fills host memory with k + 1 and k + 2.
+// The owner thread uploads: only it touches the context. Nothing is prepared beyond the end of an epoch, so that no callback is called
+// after the program has seen the end and may have put its data away.
+typedef struct nn__delivery {
+    float    *x, *y;                 // y: numbers, or with mixup probabilities
+    int64_t  *labels;
+    int64_t   epoch, index, count;   // what it is
+    uint64_t  seed;
+    int       wanted, ready;         // under the mutex
+    char      error[256];
+} nn__delivery;
+
+struct nn_loader {
+    nn_context *nn;
+    nn_dataset *data;
+    // The whole state: the next delivery is batch `position` of epoch `epoch`. Files save and restore these three and nothing else.
+    int64_t     epoch, position;
+    uint64_t    seed;
+    int64_t     batch, batches;      // samples per batch, batches per epoch
+    int64_t     y_width;             // numbers of y per sample in the batch; 0: classes, or nothing
+    int         shuffle, mixed;
+    nn_augment_desc augment;
+    int         augmented;
+    int64_t    *order;               // of order_epoch
+    int64_t     order_epoch;
+    uint64_t    order_seed;
+    double     *cumulative;          // sums of the sampling weights
+    float      *other;               // room for one sample
+    nn_tensor  *x[2], *y[2];         // the batch; the last, smaller one, a view of it
+    nn__delivery slot[2];
+    nn__thread  thread;
+    nn__mutex   mutex;
+    nn__cond    changed;
+    nn__delivery *busy;              // being filled by the thread
+    int         prefetch, started, stop;
+};
+
+static nn__stream nn__loader_stream(const nn_loader *l, const nn__delivery *s, int domain, int64_t n)
+{
+    nn__stream r;
+    (void)l;
+    r.seed = s->seed; r.step = (uint64_t)s->epoch; r.ordinal = nn__ordinal(domain, (uint64_t)n);
+    return r;
+}
+
+static int64_t nn__pick(nn_loader *l, const nn__delivery *s, int64_t position)       // which sample is at this position of the epoch
+{
+    int64_t low = 0, high = l->data->count - 1, i;
+    if (l->cumulative) {             // the first whose sum of weights exceeds a random share of the total
+        nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_SHUFFLE, 1);
+        double u = nn__draw(&r, (uint64_t)position) * l->cumulative[high];
+        while (high > 0 && !(l->cumulative[high - 1] < l->cumulative[high])) high--;  // weights of 0 at the end
+        while (low < high) { i = low + (high - low) / 2; if (l->cumulative[i] > u) high = i; else low = i + 1; }
+        return low;
+    }
+    if (!l->shuffle) return position;
+    if (l->order_epoch != s->epoch || l->order_seed != s->seed) {    // from 0, 1, 2 ... every time: no epoch depends on the one before
+        for (i = 0; i < l->data->count; i++) l->order[i] = i;
+        nn__shuffle(l->order, l->data->count, s->seed, (uint64_t)s->epoch, nn__ordinal(NN__DOMAIN_SHUFFLE, 0));
+        l->order_epoch = s->epoch;
+        l->order_seed = s->seed;
+    }
+    return l->order[position];
+}
+
+// Mixup (Zhang et al. 2018) within the batch: sample i with sample count - 1 - i, which, in shuffled order, is any other.
+static void nn__mixup(nn_loader *l, nn__delivery *s)
+{
+    nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_AUGMENT, ((int64_t)1 << 40) + s->index);
+    float share = (float)nn__draw_beta(&r, (double)l->augment.mixup);
+    int64_t i, n = s->count, width = l->data->width;
+    if (l->data->target == NN__TARGET_CLASS) {
+        memset(s->y, 0, (size_t)(n * l->y_width) * sizeof *s->y);
+        for (i = 0; i < n; i++) s->y[i * l->y_width + s->labels[i]] = 1.0f;
+    }
+    for (i = 0; i < n / 2; i++) {
+        nn__mix(s->x + i * width, s->x + (n - 1 - i) * width, width, share);
+        if (l->y_width) nn__mix(s->y + i * l->y_width, s->y + (n - 1 - i) * l->y_width, l->y_width, share);
+    }
+}
+
+static void nn__fill_delivery(nn_loader *l, nn__delivery *s)         // in any thread
+{
+    nn_dataset *d = l->data;
+    nn__fpenv env = nn__fp_enter();
+    int64_t i;
+    s->error[0] = 0;
+    for (i = 0; i < s->count; i++) {
+        int64_t position = s->index * l->batch + i;
+        float *x = s->x + i * d->width, *y = d->target == NN__TARGET_NUMBERS ? s->y + i * d->y_width : NULL;
+        nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_AUGMENT, position);
+        if (y) memset(y, 0, (size_t)d->y_width * sizeof *y);
+        if (!d->read(d, nn__pick(l, s, position), x, y, s->labels ? s->labels + i : NULL, s->error, sizeof s->error)) break;
+        if (l->augmented) nn__augment(&l->augment, d->x_shape, d->width, &r, x, l->other);
+    }
+    if (i == s->count && l->mixed) nn__mixup(l, s);
+    nn__fp_leave(env);
+}
+
+static void nn__loader_main(void *arg)
+{
+    nn_loader *l = (nn_loader *)arg;
+    nn__lock(&l->mutex);
+    while (!l->stop) {
+        nn__delivery *s = NULL;
+        int k;
+        for (k = 0; k < 2; k++)      // the earlier one first
+            if (l->slot[k].wanted && !l->slot[k].ready && (!s || l->slot[k].index < s->index)) s = &l->slot[k];
+        if (!s) { nn__wait(&l->changed, &l->mutex); continue; }
+        l->busy = s;
+        nn__unlock(&l->mutex);
+        nn__fill_delivery(l, s);
+        nn__lock(&l->mutex);
+        l->busy = NULL;
+        s->ready = 1;
+        nn__wake(&l->changed);
+    }
+    nn__unlock(&l->mutex);
+}
+
+static void nn__loader_free(void *arg)
+{
+    nn_loader *l = (nn_loader *)arg;
+    if (l->started) {
+        nn__lock(&l->mutex);
+        l->stop = 1;
+        nn__wake(&l->changed);
+        nn__unlock(&l->mutex);
+        nn__thread_join(&l->thread);
+    }
+    nn__cond_free(&l->changed);
+    nn__mutex_free(&l->mutex);
+}
+
+static void nn__loader_cancel(nn_loader *l)              // what is prepared is not wanted any more
+{
+    nn__lock(&l->mutex);
+    l->slot[0].wanted = l->slot[1].wanted = 0;
+    while (l->busy) nn__wait(&l->changed, &l->mutex);
+    l->slot[0].ready = l->slot[1].ready = 0;
+    nn__unlock(&l->mutex);
+}
+
+static void nn__loader_order(nn_loader *l, nn__delivery *s, int64_t index)           // asks for a batch; with the mutex held
+{
+    if (index >= l->batches) return;
+    s->epoch = l->epoch;
+    s->seed = l->seed;
+    s->index = index;
+    s->count = nn__min(l->batch, l->data->count - index * l->batch);
+    s->ready = 0;
+    s->wanted = 1;
+}
+
+static int nn__is_ordered(const nn_loader *l, const nn__delivery *s, int64_t index)
+{
+    return s->wanted && s->epoch == l->epoch && s->seed == l->seed && s->index == index;
+}
+
+// The delivery of the next batch, filled; and the one after it is ordered.
+static nn__delivery *nn__loader_await(nn_loader *l)
+{
+    nn__delivery *s = NULL;
+    int k;
+    if (l->prefetch && !l->started) {
+        l->started = nn__thread_start(&l->thread, nn__loader_main, l);
+        if (!l->started) l->prefetch = 0;                // then without
+    }
+    if (!l->prefetch) {
+        nn__loader_order(l, &l->slot[0], l->position);
+        nn__fill_delivery(l, &l->slot[0]);
+        return &l->slot[0];
+    }
+    for (k = 0; k < 2; k++) if (nn__is_ordered(l, &l->slot[k], l->position)) s = &l->slot[k];
+    if (!s) { nn__loader_cancel(l); s = &l->slot[0]; }   // the first of an epoch, or the state was set
+    nn__lock(&l->mutex);
+    if (!s->wanted) nn__loader_order(l, s, l->position);
+    for (k = 0; k < 2; k++) if (!l->slot[k].wanted) nn__loader_order(l, &l->slot[k], l->position + 1);
+    nn__wake(&l->changed);
+    while (!s->ready) nn__wait(&l->changed, &l->mutex);
+    nn__unlock(&l->mutex);
+    return s;
+}
+
+static nn_tensor *nn__loader_tensor(nn_loader *l, nn_dtype dtype, nn_shape sample, int64_t count)
+{
+    nn_shape s;
+    int i;
+    memset(&s, 0, sizeof s);
+    s.ndim = sample.ndim + 1;
+    s.d[0] = count;
+    for (i = 0; i < sample.ndim; i++) s.d[i + 1] = sample.d[i];
+    return nn__alloc_tensor(l->nn, 1, dtype, s.ndim, s.d);
+}
+
+static nn_tensor *nn__front_rows(nn_tensor *t, int64_t count)        // a long-lived view of the first rows
+{
+    nn_tensor *v = nn__dead(t) ? NULL : nn__new_head(t->nn, 1);
+    if (!v) return t;
+    *v = *t;
+    v->base = t;
+    v->shape[0] = count;
+    return v;
+}
+
+static int nn__loader_weights(nn_loader *l, const float *weights)    // NULL: as many of each class, however rare it is
+{
+    nn_context *nn = l->nn;
+    nn_dataset *d = l->data;
+    int32_t *labels = NULL;
+    int64_t *counts = NULL, i;
+    double sum = 0.0;
+    if (!weights && d->target != NN__TARGET_CLASS) { nn_fail(nn, "nn_loader_new: balance: the dataset has no classes"); return 0; }
+    l->cumulative = (double *)nn__life(nn, nn__mul_size((size_t)d->count, sizeof *l->cumulative));
+    if (!l->cumulative) return 0;
+    if (!weights) {
+        labels = nn__all_labels(d, "nn_loader_new");
+        counts = (int64_t *)nn__temp(nn, nn__mul_size((size_t)d->classes, sizeof *counts));
+        if (counts) memset(counts, 0, (size_t)d->classes * sizeof *counts);
+        for (i = 0; labels && counts && i < d->count; i++) counts[labels[i]]++;
+    }
+    for (i = 0; (weights || (labels && counts)) && i < d->count; i++) {
+        double w = weights ? (double)weights[i] : 1.0 / (double)counts[labels[i]];
+        if (!(w >= 0.0 && w <= FLT_MAX)) { nn_fail(nn, "nn_loader_new: weight %lld is %g", (long long)i, w); break; }
+        l->cumulative[i] = sum += w;
+    }
+    if (nn_ok(nn) && d->count && !(sum > 0.0)) nn_fail(nn, "nn_loader_new: all weights are zero");
+    nn__temp_free(nn, counts);
+    nn__temp_free(nn, labels);
+    return nn_ok(nn);
+}
+
+static const float *nn__copy_numbers(nn_context *nn, const float *from, int64_t n)
+{
+    float *p = (float *)nn__life(nn, nn__mul_size((size_t)n, sizeof *p));
+    if (p) memcpy(p, from, (size_t)n * sizeof *p);
+    return p;
+}
+
+static int nn__loader_augment(nn_loader *l, const nn_augment_desc *a)
+{
+    nn_context *nn = l->nn;
+    nn_shape shape = l->data->x_shape;
+    int64_t c, channels = nn__channels(shape);
+    const char *rule = NULL;
+    int affine = a->rotate > 0 || a->scale > 0 || a->shear > 0 || a->translate > 0;
+    if ((a->crop_padding || a->flip > 0 || affine || a->cutout) && shape.ndim != 3) rule = "only pictures (C, H, W) can be cropped, flipped, warped and cut";
+    if (a->crop_padding < 0 || a->cutout < 0) rule = "crop_padding and cutout cannot be negative";
+    if (!(a->flip >= 0 && a->flip <= 1)) rule = "flip is a probability";
+    if (!(a->rotate >= 0 && a->rotate <= 360) || !(a->shear >= 0 && a->shear < 90)) rule = "rotate is 0..360 degrees, shear below 90";
+    if (!(a->scale >= 0 && a->scale < 1) || !(a->translate >= 0 && a->translate <= 1)) rule = "scale and translate are shares below 1";
+    if (!(a->noise >= 0 && a->noise <= FLT_MAX) || !(a->mixup >= 0 && a->mixup <= 1e6f)) rule = "noise and mixup cannot be negative";
+    for (c = 0; a->std && c < channels; c++) if (!(a->std[c] > 0 && a->std[c] <= FLT_MAX)) rule = "std must be above zero";
+    if (rule) { nn_fail(nn, "nn_loader_new: augment: %s; samples are %s", rule, nn__dims_text(shape.ndim, shape.d).s); return 0; }
+    l->augment = *a;
+    l->augmented = 1;
+    l->mixed = a->mixup > 0 && l->data->count > 0;
+    if (a->mean) l->augment.mean = nn__copy_numbers(nn, a->mean, channels);
+    if (a->std) l->augment.std = nn__copy_numbers(nn, a->std, channels);
+    l->other = (float *)nn__life(nn, nn__mul_size((size_t)l->data->width, sizeof *l->other));
+    return nn_ok(nn) && l->other;
+}
+
+static int nn__loader_room(nn_loader *l)                 // the tensors, and the host memory that is filled ahead of them
+{
+    nn_context *nn = l->nn;
+    nn_dataset *d = l->data;
+    int64_t last = d->count - (l->batches - 1) * l->batch;
+    nn_shape y_shape = d->y_shape;
+    int k, classes = d->target == NN__TARGET_CLASS;
+    size_t n = (size_t)l->batch;
+    if (classes && l->mixed) { y_shape = nn__shape1(d->classes); l->y_width = d->classes; }
+    if (d->target == NN__TARGET_NUMBERS) l->y_width = d->y_width;
+    l->x[0] = nn__loader_tensor(l, nn->desc.dtype, d->x_shape, l->batch);
+    if (d->target) l->y[0] = nn__loader_tensor(l, classes && !l->mixed ? NN_I64 : nn->desc.dtype, y_shape, l->batch);
+    for (k = 0; k < (l->prefetch ? 2 : 1); k++) {
+        l->slot[k].x = (float *)nn__life(nn, nn__mul_size(nn__mul_size(n, (size_t)d->width), sizeof(float)));
+        if (classes) l->slot[k].labels = (int64_t *)nn__life(nn, nn__mul_size(n, sizeof(int64_t)));
+        if (l->y_width) l->slot[k].y = (float *)nn__life(nn, nn__mul_size(nn__mul_size(n, (size_t)l->y_width), sizeof(float)));
+    }
+    if (last > 0 && last < l->batch) {
+        l->x[1] = nn__front_rows(l->x[0], last);
+        if (d->target) l->y[1] = nn__front_rows(l->y[0], last);
+    }
+    return nn_ok(nn);
+}
+
+NN_API nn_loader *nn_loader_new(nn_dataset *data, const nn_loader_desc *desc)
+{
+    nn_context *nn = data ? data->nn : NULL;
+    nn_loader_desc d;
+    nn_loader *l;
+    if (!nn_ok(nn)) return NULL;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (d.batch < 0) { nn_fail(nn, "nn_loader_new: a batch of %lld", (long long)d.batch); return NULL; }
+    if (d.weights && d.balance) { nn_fail(nn, "nn_loader_new: give one of weights and balance"); return NULL; }
+    l = (nn_loader *)nn__life(nn, sizeof *l);
+    if (!l) return NULL;
+    l->nn = nn;
+    l->data = data;
+    l->seed = nn->seed + (uint64_t)nn->loaders++ * 0x9E3779B97F4A7C15u;              // no two loaders shuffle alike
+    l->batch = nn__max(1, nn__min(d.batch ? d.batch : 32, data->count));
+    l->batches = d.drop_last ? data->count / (d.batch ? d.batch : 32) : (data->count + l->batch - 1) / l->batch;
+    l->shuffle = d.shuffle;
+    l->order_epoch = -1;
+    l->prefetch = NN__HAVE_THREADS && !d.no_prefetch && nn->desc.threads != 1;
+    nn__mutex_init(&l->mutex);
+    nn__cond_init(&l->changed);
+    nn__on_free(nn, nn__loader_free, l);
+    if (d.augment && !nn__loader_augment(l, d.augment)) return NULL;
+    if ((d.weights || d.balance) && !nn__loader_weights(l, d.weights)) return NULL;
+    if (l->shuffle && !l->cumulative) l->order = (int64_t *)nn__life(nn, nn__mul_size((size_t)data->count, sizeof *l->order));
+    return nn_ok(nn) && nn__loader_room(l) ? l : NULL;
+}
+
+NN_API int64_t nn_loader_batches(const nn_loader *loader) { return loader ? loader->batches : 0; }
+
+NN_API void nn_loader_rewind(nn_loader *loader)
+{
+    if (!loader) return;
+    if (loader->position > 0) { loader->position = 0; loader->epoch++; }
+    if (loader->started) nn__loader_cancel(loader);
+}
+
+NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
+{
+    nn_loader *l = loader;
+    nn_context *nn = l ? l->nn : NULL;
+    nn__delivery *s;
+    int small;
+    if (batch) memset(batch, 0, sizeof *batch);
+    if (!nn_ok(nn) || !batch) return 0;
+    if (l->position >= l->batches) {
+        if (l->batches) l->epoch++;
+        l->position = 0;
+        return 0;
+    }
+    s = nn__loader_await(l);
+    if (s->error[0]) nn_fail(nn, "nn_loader_next: %s", s->error);
+    else {
+        small = s->count < l->batch;
+        batch->x = l->x[small];
+        batch->y = l->y[small];
+        batch->count = s->count;
+        batch->index = s->index;
+        if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
+        if (batch->y && batch->y->dtype == NN_I64) nn_write_as(batch->y, NN_I64, s->labels);
+        else if (batch->y && l->y_width) nn_write_as(batch->y, NN_F32, s->y);
+    }
+    l->position++;                   // also past a batch that failed: after nn_clear, the next one is tried
+    if (!l->prefetch) return nn_ok(nn);
+    nn__lock(&l->mutex);             // the delivery is in the tensors: its memory is free for the one after the next
+    s->wanted = s->ready = 0;
+    nn__loader_order(l, s, l->position + 1);
+    nn__wake(&l->changed);
+    nn__unlock(&l->mutex);
+    return nn_ok(nn);
 }
 
 // =============================================================================================
@@ -7281,7 +9392,7 @@ static void NN__K(norm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, const 
 }
 
 // ---- rows: layernorm, groupnorm, rmsnorm. A row is one group of one sample; its n numbers lie side by side.
-static void NN__K(norm_fwd)(const nn_call *c, const nn_task *t, int center)
+static void NN__K(normalise_fwd)(const nn_call *c, const nn_task *t, int center)
 {
     const nn__norm_params *p = (const nn__norm_params *)c->params;
     nn__norm_size z = nn__norm_sizes(c);
@@ -7351,7 +9462,7 @@ static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t fir
         for (k = 0; k < last - first; k++) d[k] = c->add >> (i + 1) & 1 ? d[k] + total[i][k] : total[i][k];
     }
 }
-static void NN__K(norm_bwd)(const nn_call *c, const nn_task *t, int center)
+static void NN__K(normalise_bwd)(const nn_call *c, const nn_task *t, int center)
 {
     nn__norm_size z = nn__norm_sizes(c);
     nn_task mine = *t;
@@ -7367,12 +9478,12 @@ static void NN__K(norm_bwd)(const nn_call *c, const nn_task *t, int center)
     end = nn__task_end(nn__norm_units(&z), &mine);
     for (i = nn__task_begin(nn__norm_units(&z), &mine); i < end; i++) NN__K(norm_dw)(c, &z, i * width, nn__min(z.c, (i + 1) * width));
 }
-NN__FORWARD(layernorm)  { NN__K(norm_fwd)(c, t, 1); }
-NN__BACKWARD(layernorm) { NN__K(norm_bwd)(c, t, 1); }
-NN__FORWARD(groupnorm)  { NN__K(norm_fwd)(c, t, 1); }
-NN__BACKWARD(groupnorm) { NN__K(norm_bwd)(c, t, 1); }
-NN__FORWARD(rmsnorm)    { NN__K(norm_fwd)(c, t, 0); }
-NN__BACKWARD(rmsnorm)   { NN__K(norm_bwd)(c, t, 0); }
+NN__FORWARD(layernorm)  { NN__K(normalise_fwd)(c, t, 1); }
+NN__BACKWARD(layernorm) { NN__K(normalise_bwd)(c, t, 1); }
+NN__FORWARD(groupnorm)  { NN__K(normalise_fwd)(c, t, 1); }
+NN__BACKWARD(groupnorm) { NN__K(normalise_bwd)(c, t, 1); }
+NN__FORWARD(rmsnorm)    { NN__K(normalise_fwd)(c, t, 0); }
+NN__BACKWARD(rmsnorm)   { NN__K(normalise_bwd)(c, t, 0); }
 
 // ---- batchnorm: statistics of a channel over all samples. Its S numbers per sample lie side by side; where S = 1, neighbouring
 // channels do, and a vector holds as many channels as it has lanes.
