@@ -146,6 +146,8 @@ def record(op, label, opts, inputs, outputs, dy=None, grads=(), dy_stored=None):
 def case(op, label, fn, inputs, grad=True, f32_ref=False, ones=False, transposed=0, more=None, **opts):
     """Runs fn on the inputs, and its gradient for an upstream gradient dy.
     transposed: bit k: input k reaches fn, and our op, as a view with its last two dimensions exchanged.
+    loose: an option that multiplies the tolerance, for the few cases whose float32 inputs leave no more digits: the mean of 100..101 is only known
+    to 4e-6, a log-sum-exp of 1000 to 6e-5.
     more: a function that gives further outputs, without gradient, after fn."""
     real = torch.float32 if f32_ref else torch.float64
     for k in opts:
@@ -192,7 +194,7 @@ def shape_opts(prefix, values):
 
 
 def name_of(*parts):
-    return " ".join(str(p).replace(" ", "") for p in parts)
+    return " ".join(p if isinstance(p, str) else str(p).replace(" ", "") for p in parts if p != "")
 
 
 # ---- elementwise ----------------------------------------------------------------------------------------
@@ -215,7 +217,7 @@ UNARY1 = {
     "pow_scalar": (lambda x, p: torch.pow(x, p), 0.1, 3, [2.0, 3.0, 0.5, -1.0, -1.7, 1.0]),
     "leaky_relu": (lambda x, p: F.leaky_relu(x, p), -3, 3, [0.01, 0.2, 1.5]), "elu": (lambda x, p: F.elu(x, p), -4, 4, [1.0, 0.4, 2.0]),
     "celu": (lambda x, p: F.celu(x, p), -4, 4, [1.0, 0.4, 2.0]),
-    "softplus": (lambda x, p: F.softplus(x, p, threshold=1000), -6, 6, [1.0, 0.5, 3.0]),
+    "softplus": (lambda x, p: F.softplus(x, p, threshold=500), -6, 6, [1.0, 0.5, 3.0]),
 }
 UNARY2 = {"clamp": (lambda x, p, q: torch.clamp(x, p, q), -3, 3, [(-1.0, 1.0), (0.0, 2.0), (-0.5, 9.0)]),
           "hardtanh": (lambda x, p, q: F.hardtanh(x, p, q), -3, 3, [(-1.0, 1.0), (0.0, 2.0), (-0.5, 9.0)])}
@@ -226,9 +228,17 @@ BINARY = {
 COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
-def edges_for(op):
-    # Large arguments of sin and cos need Payne-Hanek reduction, which nn.h does not promise.
-    return [e for e in EDGES if not (op in ("sin", "cos") and 1e4 < abs(e) < INF)]
+# Where nn.h means to differ from PyTorch, these arguments are left out:
+#   sign(nan) is nan, as in NumPy; PyTorch: 0.                      softsign(inf) has gradient 0; PyTorch: inf / inf.
+#   gelu(inf) is inf; PyTorch's vector code: nan.                   hardswish(-inf) is 0, its limit; PyTorch: -inf * 0. Gradient at nan: nan; 1.
+#   (-inf)^0.5 is inf as in IEEE 754's pow; PyTorch calls sqrt;     clamp passes the gradient at the bounds, as PyTorch does with one bound;
+#   its gradient at -0 is inf, PyTorch's -inf.                      with two, 2.15 passes nothing (numbers) or half of it (tensors).
+LEFT_OUT = {"sign": [NAN], "gelu": [INF, -INF], "softsign": [INF, -INF], "hardswish": [-INF, NAN]}
+
+
+def edges_for(op, *bounds):
+    out = LEFT_OUT.get(op, []) + (list(bounds) if op == "clamp" else [0.0, -INF] if op == "pow_scalar" and bounds[0] == 0.5 else [])
+    return [e for e in EDGES if not any(e == o or (e != e and o != o) for o in out)]
 
 
 def elementwise():
@@ -242,12 +252,12 @@ def elementwise():
         for p in ps:
             case(op, "37 p=%g" % p, lambda x: fn(x, f32(p)), [rnd(37, low=lo, high=hi)], p=p)
             case(op, "transposed p=%g" % p, lambda x: fn(x, f32(p)), [rnd(3, 2, 7, low=lo, high=hi)], transposed=1, p=p)
-            case(op, "edges p=%g" % p, lambda x: fn(x, f32(p)), [raw(EDGES)], f32_ref=True, ones=True, p=p)
+            case(op, "edges p=%g" % p, lambda x: fn(x, f32(p)), [raw(edges_for(op, p))], f32_ref=op != "softplus", ones=True, p=p)
     for op, (fn, lo, hi, ps) in UNARY2.items():
         for p, q in ps:
             case(op, "37 p=%g q=%g" % (p, q), lambda x: fn(x, p, q), [rnd(37, low=lo, high=hi)], p=p, q=q)
             case(op, "transposed p=%g q=%g" % (p, q), lambda x: fn(x, p, q), [rnd(3, 2, 7, low=lo, high=hi)], transposed=1, p=p, q=q)
-            case(op, "edges p=%g q=%g" % (p, q), lambda x: fn(x, p, q), [raw(EDGES)], f32_ref=True, ones=True, p=p, q=q)
+            case(op, "edges p=%g q=%g" % (p, q), lambda x: fn(x, p, q), [raw(edges_for(op, p, q))], f32_ref=True, ones=True, p=p, q=q)
     shapes = [((37,), (37,)), ((3, 4), (3, 4)), ((3, 4), (4,)), ((3, 1), (1, 5)), ((2, 3, 4), (3, 1)), ((), (2, 3)), ((6,), ()), ((2, 1, 4, 1), (3, 1, 5)),
               ((1, 7), (5, 7)), ((2, 3, 5), (2, 1, 1))]
     for op, fn in BINARY.items():
@@ -312,7 +322,7 @@ def reductions():
         for dims in [(), (0,), (1, 2)]:
             case(op, name_of("population", dims), call(op, dims, 0, 1), [rnd(3, 4, 5)], keepdim=0, population=1, **shape_opts("dim", dims))
         # large mean, small spread: a one-pass formula loses everything here
-        case(op, "far from zero", call(op, (1,), 0), [rnd(3, 40, low=100, high=101)], keepdim=0, **shape_opts("dim", (1,)))
+        case(op, "far from zero", call(op, (1,), 0), [rnd(3, 40, low=100, high=101)], keepdim=0, loose=10.0, **shape_opts("dim", (1,)))
     for p in (1.0, 3.0, 0.5, 2.5):
         for dims in [(), (1,), (0, 2)]:
             case("norm", name_of("p=%g" % p, dims), call("norm", dims, 0, 0, p), [rnd(3, 4, 5, low=0.1, high=1.5)], keepdim=0, p=p, **shape_opts("dim", dims))
@@ -324,7 +334,7 @@ def reductions():
     case("prod", "one zero", call("prod", (1,), 0), [raw([[1.0, 0.0, 3.0], [2.0, 4.0, 0.5]])], keepdim=0, **shape_opts("dim", (1,)))
     case("prod", "two zeros", call("prod", (), 0), [raw([[1.0, 0.0, 3.0], [0.0, 4.0, 0.5]])], keepdim=0, **shape_opts("dim", ()))
     case("norm", "zeros", call("norm", (1,), 0), [raw([[0.0, 0.0], [3.0, 4.0]])], keepdim=0, **shape_opts("dim", (1,)))
-    case("logsumexp", "large", call("logsumexp", (1,), 0), [raw([[1000.0, 1001.0], [-1000.0, -1001.0], [0.0, -INF]])], keepdim=0, **shape_opts("dim", (1,)))
+    case("logsumexp", "large", call("logsumexp", (1,), 0), [raw([[1000.0, 1001.0], [-1000.0, -1001.0], [0.0, -INF]])], keepdim=0, loose=10.0, **shape_opts("dim", (1,)))
     case("logsumexp", "infinite", call("logsumexp", (1,), 0), [raw([[-INF, -INF], [INF, 1.0]])], grad=False, keepdim=0, **shape_opts("dim", (1,)))
     for shape, d in [((9,), 0), ((3, 4), 0), ((3, 4), 1), ((2, 3, 4), 1), ((2, 3, 4), -1), ((2, 70), 1), ((70, 2), 0), ((1, 1), 0)]:
         case("cumsum", name_of(shape, d), lambda x: torch.cumsum(x, d), [rnd(*shape)], dim=d)
@@ -1142,7 +1152,7 @@ def curves():
         for n, s in shapes:
             fan = int(np.prod(s[1:])) if len(s) > 1 else dict(shapes)[n.replace("bias", "weight")]
             fan = fan if isinstance(fan, int) else int(np.prod(fan[1:]))
-            b = round(fan ** -0.5 * 256) / 256
+            b = round((fan ** -0.5 if net == "mlp" else (6 / fan) ** 0.5) * 256) / 256     # LeNet: He et al. 2015, or it idles at first and rounding grows
             start.append(rnd(*s, low=-b, high=b, name=n, key=net + n))
         for real in (torch.float64, torch.float32):
             p = {i.name: torch.tensor(i.values, dtype=real, requires_grad=True) for i in start}
