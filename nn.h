@@ -3282,6 +3282,10 @@ static int nn__positive(nn_layer *parent, const char *kind, const char *name, co
     nn_fail(nn__context_below(parent), "%s%s%s: %s must be positive, not %lld", kind, name ? " " : "", name ? name : "", what, (long long)value);
     return 0;
 }
+static int nn__not_negative(nn_layer *parent, const char *kind, const char *name, const char *what, int64_t value)   // NN_ZERO is fine
+{
+    return value == 0 || value == NN_ZERO || nn__positive(parent, kind, name, what, value);
+}
 static int nn__divides(nn_layer *parent, const char *kind, const char *name, int64_t groups, int64_t channels)
 {
     if (channels % groups == 0) return 1;
@@ -3323,6 +3327,55 @@ NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, i
     nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
     return nn__finished(l);
 }
+
+// ---- convolution layers --------------------------------------------------------------------------------
+// Weights are (out, in / groups, kernel), transposed ones (in, out / groups, kernel). PyTorch takes the second size times the kernel
+// for the fan-in of both, though a transposed convolution sums over in / groups.
+static nn_layer *nn__conv_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int dims, int transposed,
+                                int64_t in, int64_t out, int kernel, const nn_conv_desc *desc)
+{
+    nn_conv_desc d;
+    nn_layer *l;
+    nn_shape w;
+    double fan_in;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!d.groups) d.groups = 1;
+    if (!nn__positive(parent, kind, name, "in", in) || !nn__positive(parent, kind, name, "out", out) || !nn__positive(parent, kind, name, "kernel", kernel) ||
+        !nn__positive(parent, kind, name, "kernel_w", d.kernel_w ? d.kernel_w : kernel) || !nn__positive(parent, kind, name, "groups", d.groups) ||
+        !nn__positive(parent, kind, name, "stride", d.stride ? d.stride : 1) || !nn__positive(parent, kind, name, "stride_w", d.stride_w ? d.stride_w : 1) ||
+        !nn__positive(parent, kind, name, "dilation", d.dilation ? d.dilation : 1) || !nn__positive(parent, kind, name, "dilation_w", d.dilation_w ? d.dilation_w : 1) ||
+        !nn__not_negative(parent, kind, name, "padding", d.padding) || !nn__not_negative(parent, kind, name, "padding_w", d.padding_w) ||
+        !nn__not_negative(parent, kind, name, "output_padding", d.output_padding) || !nn__not_negative(parent, kind, name, "output_padding_w", d.output_padding_w) ||
+        !nn__divides(parent, kind, name, d.groups, in) || !nn__divides(parent, kind, name, d.groups, out)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    memset(&w, 0, sizeof w);
+    w.ndim = 2 + dims;
+    w.d[0] = transposed ? in : out;
+    w.d[1] = (transposed ? out : in) / d.groups;
+    w.d[2] = kernel;
+    w.d[3] = d.kernel_w ? d.kernel_w : kernel;
+    fan_in = (double)w.d[1] * (double)w.d[2] * (dims == 2 ? (double)w.d[3] : 1.0);
+    l->desc.conv = d;
+    nn__weight_and_bias(l, w, out, fan_in, d.no_bias, 0);
+    return nn__finished(l);
+}
+#define NN__CONV_LAYER(name, kind, dims, transposed)                                                                              \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, l->param[0], nn__param_at(l, 1, l->desc.conv.no_bias ? 1 : 2), &l->desc.conv);                        \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, const char *layer, int64_t in, int64_t out, int kernel, const nn_conv_desc *desc) \
+    {                                                                                                                             \
+        return nn__conv_layer(parent, layer, kind, nn__##name##_forward, dims, transposed, in, out, kernel, desc);                \
+    }
+NN__CONV_LAYER(conv1d,           "Conv1d",          1, 0)
+NN__CONV_LAYER(conv2d,           "Conv2d",          2, 0)
+NN__CONV_LAYER(conv_transpose1d, "ConvTranspose1d", 1, 1)
+NN__CONV_LAYER(conv_transpose2d, "ConvTranspose2d", 2, 1)
+#undef NN__CONV_LAYER
 
 // ---- normalisation layers --------------------------------------------------------------------------------
 // size[0] channels (0: any), size[1] how many of weight and bias there are, size[2] groups; batch statistics follow weight and bias
@@ -3432,7 +3485,93 @@ NN_API nn_layer *nn_rmsnorm_new(nn_layer *parent, const char *name, int64_t chan
     return nn__finished(nn__no_layer(l) ? NULL : l);
 }
 
+// ---- embedding -------------------------------------------------------------------------------------------
+static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x) { return nn_embedding(x, ((nn_layer *)self)->param[0]); }
+NN_API nn_layer *nn_embedding_new(nn_layer *parent, const char *name, int64_t count, int64_t channels)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Embedding", name, "count", count) || !nn__positive(parent, "Embedding", name, "channels", channels)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, "Embedding", nn__embedding_forward);
+    if (!l) return nn__or_inert(NULL);
+    nn_init_normal(nn__add_param(l, "weight", nn__shape2(count, channels), NN__T_PARAM, 0), 0, 1);
+    return nn__finished(l);
+}
+
 // ---- layers without parameters ---------------------------------------------------------------------------
+#define NN__POOL_LAYER(name, kind)                                                                                                \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, (int)l->size[0], &l->desc.pool);                                                                      \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, int kernel, const nn_pool_desc *desc)                                      \
+    {                                                                                                                             \
+        return nn__pool_layer(parent, kind, nn__##name##_forward, kernel, desc);                                                  \
+    }
+static nn_layer *nn__pool_layer(nn_layer *parent, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int kernel, const nn_pool_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, kind, NULL, "kernel", kernel)) return nn__or_inert(NULL);
+    if (desc && (!nn__positive(parent, kind, NULL, "kernel_w", desc->kernel_w ? desc->kernel_w : kernel) ||
+                 !nn__positive(parent, kind, NULL, "stride", desc->stride ? desc->stride : 1) || !nn__positive(parent, kind, NULL, "stride_w", desc->stride_w ? desc->stride_w : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation", desc->dilation ? desc->dilation : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation_w", desc->dilation_w ? desc->dilation_w : 1) ||
+                 !nn__not_negative(parent, kind, NULL, "padding", desc->padding) || !nn__not_negative(parent, kind, NULL, "padding_w", desc->padding_w)))
+        return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.pool = *desc;
+    l->size[0] = kernel;
+    return l;
+}
+NN__POOL_LAYER(maxpool1d, "MaxPool1d")
+NN__POOL_LAYER(maxpool2d, "MaxPool2d")
+NN__POOL_LAYER(avgpool1d, "AvgPool1d")
+NN__POOL_LAYER(avgpool2d, "AvgPool2d")
+#undef NN__POOL_LAYER
+
+static nn_tensor *nn__adaptive_avgpool2d_forward(void *self, nn_tensor *x)
+{
+    const nn_layer *l = (const nn_layer *)self;
+    return nn_adaptive_avgpool2d(x, l->size[0], l->size[1]);
+}
+NN_API nn_layer *nn_adaptive_avgpool2d_new(nn_layer *parent, int64_t height, int64_t width)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "AdaptiveAvgPool2d", NULL, "height", height) || !nn__positive(parent, "AdaptiveAvgPool2d", NULL, "width", width)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "AdaptiveAvgPool2d", nn__adaptive_avgpool2d_forward);
+    if (l) { l->size[0] = height; l->size[1] = width; }
+    return nn__or_inert(l);
+}
+
+static nn_tensor *nn__upsample_forward(void *self, nn_tensor *x)     // (B, C, H, W), or (B, C, L), whose height is 1
+{
+    const nn_layer *l = (const nn_layer *)self;
+    int64_t h, w, scale = l->size[0];
+    if (x->ndim != 3 && x->ndim != 4) { nn_fail(l->nn, "Upsample: x must be (B, C, H, W) or (B, C, L), not %s", nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    h = x->ndim == 4 ? x->shape[2] : 1;
+    w = x->shape[x->ndim - 1];
+    if (h > INT64_MAX / scale || w > INT64_MAX / scale) { nn_fail(l->nn, "Upsample: %lld times %s is too large", (long long)scale, nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    return nn_upsample(x, x->ndim == 4 ? h * scale : 1, w * scale, &l->desc.upsample);
+}
+NN_API nn_layer *nn_upsample_new(nn_layer *parent, int scale, const nn_upsample_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Upsample", NULL, "scale", scale)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "Upsample", nn__upsample_forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.upsample = *desc;
+    l->size[0] = scale;
+    return l;
+}
+
+static nn_tensor *nn__softmax_forward(void *self, nn_tensor *x)    { return nn_softmax(x, (int)((nn_layer *)self)->size[0]); }
+NN_API nn_layer *nn_softmax_new(nn_layer *parent, int dim)
+{
+    nn_layer *l = nn__leaf(parent, NULL, "Softmax", nn__softmax_forward);
+    if (l) l->size[0] = dim;
+    return nn__or_inert(l);
+}
 static nn_tensor *nn__dropout_forward(void *self, nn_tensor *x)    { return nn_dropout(x, ((nn_layer *)self)->value); }
 static nn_tensor *nn__dropout2d_forward(void *self, nn_tensor *x)  { return nn_dropout2d(x, ((nn_layer *)self)->value); }
 static nn_tensor *nn__flatten_forward(void *self, nn_tensor *x)    { (void)self; return nn_flatten(x, 1); }
