@@ -3019,8 +3019,10 @@ struct nn_layer {
     void       *self;
     nn_fn       fn;
     union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; } desc;
-    int64_t     size[4];
+    int64_t     size[4];             // channels, kernel and the like
     float       value;
+    nn_shape    shape;               // what a layernorm or rmsnorm is for
+    nn_shape    out;                 // of the last result, for nn_summary; ndim -1: none yet
     void       *extra;
 };
 
@@ -3057,6 +3059,7 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     if (!parent) { l->next = nn->roots; nn->roots = l; return l; }
     for (c = parent->child; c; c = c->next)
         if (!strcmp(c->name, l->name)) { nn_fail(nn, "layer name \"%s\" is used twice below the same parent", l->name); return NULL; }
+    if (!l->name[0]) { nn_fail(nn, "%s: a layer's name must not be empty; NULL gives it a number", kind); return NULL; }
     if (strchr(l->name, '.')) { nn_fail(nn, "layer name \"%s\" contains a dot; nest layers with nn_group_new", l->name); return NULL; }
     if (parent->last_child) parent->last_child->next = l; else parent->child = l;
     parent->last_child = l;
@@ -3086,7 +3089,10 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
     nn->scope = layer;
     x = layer->forward(layer->self, x);
     nn->scope = outer;
-    return x ? x : nn__inert(nn);
+    if (!x) return nn__inert(nn);
+    layer->out.ndim = x->ndim;
+    memcpy(layer->out.d, x->shape, sizeof x->shape);
+    return x;
 }
 
 static nn_layer *nn__own_layer(nn_context *nn, nn_layer *parent, const char *name, const char *kind, const nn_layer_desc *desc)
@@ -3111,7 +3117,9 @@ NN_API nn_layer *nn_residual_new(nn_layer *parent, const char *name)
 }
 NN_API nn_layer *nn_fn_new(nn_layer *parent, nn_fn fn)
 {
-    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, NULL, "Function", nn__fn_forward);
+    nn_layer *l;
+    if (!fn) nn_fail(nn__context_below(parent), "nn_fn_new: the function is NULL");
+    l = nn__new_layer(nn__context_below(parent), parent, NULL, "Function", nn__fn_forward);
     if (l) l->fn = fn;
     return nn__or_inert(l);
 }
@@ -3119,16 +3127,17 @@ NN_API nn_layer *nn_fn_new(nn_layer *parent, nn_fn fn)
 // Strides that put the input dimension outermost: how a (out, in) weight lies in memory, so that x W^T reads it row by row.
 static void nn__input_major(nn_tensor *w) { w->stride[0] = 1; w->stride[1] = w->shape[0]; }
 
-static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, unsigned flags, int input_major)
+static nn_tensor *nn__add_param_as(nn_layer *l, const char *name, nn_dtype dtype, nn_shape shape, unsigned flags, int input_major)
 {
     nn_context *nn = nn__context_below(l);
     nn_tensor *t;
     int i;
     if (!nn_ok(nn)) return nn__inert(nn);
+    if (!name || !name[0]) { nn_fail(nn, "a parameter needs a name"); return nn__inert(nn); }
     if (l->params == NN__LAYER_PARAMS) { nn_fail(nn, "a layer has more than %d parameters", NN__LAYER_PARAMS); return nn__inert(nn); }
     for (i = 0; i < l->params; i++)
         if (!strcmp(l->param[i]->name, name)) { nn_fail(nn, "parameter name \"%s\" is used twice in one layer", name); return nn__inert(nn); }
-    t = nn__alloc_tensor(nn, 1, nn->desc.dtype, shape.ndim, shape.d);
+    t = nn__alloc_tensor(nn, 1, dtype, shape.ndim, shape.d);
     if (nn__dead(t)) return t;
     if (input_major) nn__input_major(t);
     nn__fill_view(nn, nn__view_of(t), 0.0);
@@ -3138,6 +3147,10 @@ static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, u
     if (!t->name) return nn__inert(nn);
     l->param[l->params++] = t;
     return t;
+}
+static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, unsigned flags, int input_major)
+{
+    return nn__no_layer(l) ? nn__inert(NULL) : nn__add_param_as(l, name, l->nn->desc.dtype, shape, flags, input_major);
 }
 NN_API nn_tensor *nn_param_new(nn_layer *layer, const char *name, nn_shape shape)  { return nn__add_param(layer, name, shape, NN__T_PARAM, 0); }
 NN_API nn_tensor *nn_buffer_new(nn_layer *layer, const char *name, nn_shape shape) { return nn__add_param(layer, name, shape, NN__T_BUFFER, 0); }
@@ -3200,6 +3213,7 @@ static int nn__match_name(nn_tensor *t, void *arg)
 NN_API nn_tensor *nn_param(nn_layer *layer, const char *path)
 {
     nn__search s;
+    if (!path) return NULL;
     s.below = layer; s.path = path; s.found = NULL;
     nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__match_name, &s);
     return s.found;
@@ -3208,8 +3222,8 @@ NN_API nn_tensor *nn_param(nn_layer *layer, const char *path)
 NN_API nn_layer *nn_child(nn_layer *layer, const char *path)
 {
     nn_layer *c;
-    size_t n = strcspn(path, ".");
-    if (nn__no_layer(layer)) return NULL;
+    size_t n = path ? strcspn(path, ".") : 0;
+    if (nn__no_layer(layer) || !path) return NULL;
     if (!path[0]) return layer;
     for (c = layer->child; c; c = c->next)
         if (strlen(c->name) == n && !strncmp(c->name, path, n)) return path[n] ? nn_child(c, path + n + 1) : c;
@@ -3255,25 +3269,523 @@ static void nn__init(nn_tensor *w, int kind, double a, double b, double low, dou
     w->base->version++;
     nn__randomize(w->nn, nn__view_of(w), 0, nn__ordinal(NN__DOMAIN_INIT, w->nn->inits++), kind, a, b, low, high);
 }
-NN_API void nn_init_uniform(nn_tensor *w, float low, float high) { nn__init(w, NN__UNIFORM, low, high, 0, 0); }
-NN_API void nn_init_normal(nn_tensor *w, float mean, float std)  { nn__init(w, NN__NORMAL, mean, std, 0, 0); }
+NN_API void nn_init_constant(nn_tensor *w, float value)
+{
+    if (!w || !nn__check(w->nn, w, "nn_init_constant")) return;
+    w->base->version++;
+    nn__fill_view(w->nn, nn__view_of(w), (double)value);
+}
+NN_API void nn_init_uniform(nn_tensor *w, float low, float high)
+{
+    if (w && !(low <= high)) nn_fail(w->nn, "nn_init_uniform: %g..%g is not a range", (double)low, (double)high);
+    nn__init(w, NN__UNIFORM, (double)low, (double)high, 0, 0);
+}
+NN_API void nn_init_normal(nn_tensor *w, float mean, float std)
+{
+    if (w && !(std >= 0)) nn_fail(w->nn, "nn_init_normal: the standard deviation is %g", (double)std);
+    nn__init(w, NN__NORMAL, (double)mean, (double)std, 0, 0);
+}
+NN_API void nn_init_trunc_normal(nn_tensor *w, float mean, float std, float low, float high)
+{
+    if (w && !(std >= 0)) nn_fail(w->nn, "nn_init_trunc_normal: the standard deviation is %g", (double)std);
+    if (w && !(low <= high)) nn_fail(w->nn, "nn_init_trunc_normal: %g..%g is not a range", (double)low, (double)high);
+    nn__init(w, NN__TRUNC_NORMAL, (double)mean, (double)std, (double)low, (double)high);
+}
+
+NN__FLOAT_BEGIN
+// How many numbers a result of w is summed from, and how many results an input goes to: w is (O, I, K ...) with K ... the kernel.
+static int nn__fans(nn_tensor *w, const char *op, double *in, double *out)
+{
+    double kernel;
+    if (!w || !nn__check(w->nn, w, op)) return 0;
+    if (w->ndim < 2) { nn_fail(w->nn, "%s: a tensor needs two dimensions to have a fan-in, not %s", op, nn__dims_text(w->ndim, w->shape).s); return 0; }
+    if (nn_count(w) == 0) return 0;
+    kernel = (double)nn_count(w) / (double)w->shape[0] / (double)w->shape[1];
+    *in = (double)w->shape[1] * kernel;
+    *out = (double)w->shape[0] * kernel;
+    return 1;
+}
+// Of that standard deviation: a uniform distribution on -s..s has the variance s^2 / 3.
+static void nn__init_std(nn_tensor *w, double std, int uniform)
+{
+    double s = uniform ? sqrt(3.0) * std : std;
+    nn__init(w, uniform ? NN__UNIFORM : NN__NORMAL, uniform ? -s : 0, s, 0, 0);
+}
+static void nn__init_xavier(nn_tensor *w, float gain, int uniform, const char *op)      // std^2 = gain^2 2 / (fan_in + fan_out)
+{
+    double in, out;
+    if (nn__fans(w, op, &in, &out)) nn__init_std(w, fabs((double)gain) * sqrt(2.0 / (in + out)), uniform);
+}
+static void nn__init_kaiming(nn_tensor *w, float slope, int uniform, const char *op)    // std^2 = 2 / (1 + slope^2) / fan_in
+{
+    double in, out;
+    if (nn__fans(w, op, &in, &out)) nn__init_std(w, sqrt(2.0 / (1.0 + (double)slope * (double)slope) / in), uniform);
+}
+NN_API void nn_init_xavier_uniform (nn_tensor *w, float gain)   { nn__init_xavier(w, gain, 1, "nn_init_xavier_uniform"); }
+NN_API void nn_init_xavier_normal  (nn_tensor *w, float gain)   { nn__init_xavier(w, gain, 0, "nn_init_xavier_normal"); }
+NN_API void nn_init_kaiming_uniform(nn_tensor *w, float slope)  { nn__init_kaiming(w, slope, 1, "nn_init_kaiming_uniform"); }
+NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope)  { nn__init_kaiming(w, slope, 0, "nn_init_kaiming_normal"); }
+
+static double nn__dot(int64_t n, const double *a, const double *b)     // four sums: one would wait for every addition
+{
+    double s[4] = { 0, 0, 0, 0 };
+    int64_t i, j;
+    for (i = 0; i + 4 <= n; i += 4) for (j = 0; j < 4; j++) s[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) s[0] += a[i] * b[i];
+    return (s[0] + s[1]) + (s[2] + s[3]);
+}
+// Gram-Schmidt on n vectors of `length` numbers. A second round removes what rounding left of the first ("twice is enough").
+static void nn__orthonormalize(int64_t n, int64_t length, double *v)
+{
+    int64_t i, j, k;
+    int round;
+    for (i = 0; i < n; i++) {
+        double *a = v + i * length, norm;
+        for (round = 0; round < 2; round++)
+            for (j = 0; j < i; j++) {
+                const double *b = v + j * length;
+                double d = nn__dot(length, a, b);
+                for (k = 0; k < length; k++) a[k] -= d * b[k];
+            }
+        norm = sqrt(nn__dot(length, a, a));
+        for (k = 0; norm > 0 && k < length; k++) a[k] /= norm;
+    }
+}
+// w as a matrix of shape[0] rows gets orthonormal rows, or columns if there are fewer of them, times gain.
+NN_API void nn_init_orthogonal(nn_tensor *w, float gain)
+{
+    nn_context *nn = w ? w->nn : NULL;
+    int64_t rows, columns, n, i, j;
+    double *a, *v;
+    nn__mark m;
+    if (!w || !nn__check(nn, w, "nn_init_orthogonal")) return;
+    if (w->ndim < 2) { nn_fail(nn, "nn_init_orthogonal: the tensor needs two dimensions, not %s", nn__dims_text(w->ndim, w->shape).s); return; }
+    n = nn_count(w);
+    if (n == 0) return;
+    rows = w->shape[0];
+    columns = n / rows;
+    nn_init_normal(w, 0, 1);
+    m = nn__get_mark(nn);
+    a = (double *)nn__host_step(nn, nn__mul_size((size_t)n, 2 * sizeof *a));
+    if (a && nn_read_as(w, NN_F64, a)) {
+        v = rows > columns ? a + n : a;
+        if (v != a) for (i = 0; i < rows; i++) for (j = 0; j < columns; j++) v[j * rows + i] = a[i * columns + j];
+        nn__orthonormalize(nn__min(rows, columns), nn__max(rows, columns), v);
+        if (v != a) for (i = 0; i < rows; i++) for (j = 0; j < columns; j++) a[i * columns + j] = v[j * rows + i];
+        for (i = 0; i < n; i++) a[i] *= (double)gain;
+        nn_write_as(w, NN_F64, a);
+    }
+    nn__rewind(nn, &m);
+}
+NN__FLOAT_END
+
+// ---- the layers: options are checked, parameters made as PyTorch makes them; forward calls the op of the same name --------------
+static int nn__positive(nn_layer *parent, const char *kind, const char *name, const char *what, int64_t value)
+{
+    if (value > 0) return 1;
+    nn_fail(nn__context_below(parent), "%s%s%s: %s must be positive, not %lld", kind, name ? " " : "", name ? name : "", what, (long long)value);
+    return 0;
+}
+static int nn__not_negative(nn_layer *parent, const char *kind, const char *name, const char *what, int64_t value)   // NN_ZERO is fine
+{
+    return value == 0 || value == NN_ZERO || nn__positive(parent, kind, name, what, value);
+}
+static int nn__divides(nn_layer *parent, const char *kind, const char *name, int64_t groups, int64_t channels)
+{
+    if (channels % groups == 0) return 1;
+    nn_fail(nn__context_below(parent), "%s%s%s: %lld groups do not divide %lld channels", kind, name ? " " : "", name ? name : "", (long long)groups, (long long)channels);
+    return 0;
+}
+static nn_layer *nn__leaf(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *))
+{
+    return nn__new_layer(nn__context_below(parent), parent, name, kind, forward);
+}
+static nn_layer *nn__finished(nn_layer *l)               // a layer without all of its parameters is none
+{
+    return l && (nn_ok(l->nn) || l->nn->out_of_memory) ? l : nn__or_inert(NULL);
+}
+static nn_tensor *nn__param_at(const nn_layer *l, int i, int64_t params) { return i < params ? l->param[i] : NULL; }
 
 static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)
 {
     nn_layer *l = (nn_layer *)self;
-    return nn_linear(x, l->param[0], l->params > 1 ? l->param[1] : NULL, &l->desc.linear);
+    return nn_linear(x, l->param[0], nn__param_at(l, 1, l->desc.linear.no_bias ? 1 : 2), &l->desc.linear);
+}
+
+// PyTorch's default for weight and bias: kaiming_uniform with slope sqrt(5), which is uniform in +- 1 / sqrt(fan_in).
+static void nn__weight_and_bias(nn_layer *l, nn_shape weight, int64_t out, double fan_in, int no_bias, int input_major)
+{
+    float bound = (float)(1.0 / sqrt(fan_in));
+    nn_init_uniform(nn__add_param(l, "weight", weight, NN__T_PARAM, input_major), -bound, bound);
+    if (!no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
 }
 
 NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc *desc)
 {
-    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, name, "Linear", nn__linear_forward);
-    float bound = in > 0 ? (float)(1.0 / sqrt((double)in)) : 0.0f;      // PyTorch's default: kaiming_uniform(a = sqrt(5))
-    if (!l) return nn__or_inert(l);
+    nn_layer *l;
+    if (!nn__positive(parent, "Linear", name, "in", in) || !nn__positive(parent, "Linear", name, "out", out)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, "Linear", nn__linear_forward);
+    if (!l) return nn__or_inert(NULL);
     if (desc) l->desc.linear = *desc;
     l->size[0] = in; l->size[1] = out;
-    nn_init_uniform(nn__add_param(l, "weight", nn__shape2(out, in), NN__T_PARAM, 1), -bound, bound);
-    if (!desc || !desc->no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
-    return nn_ok(l->nn) ? l : nn__or_inert(NULL);
+    nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
+    return nn__finished(l);
+}
+
+// ---- convolution layers --------------------------------------------------------------------------------
+// Weights are (out, in / groups, kernel), transposed ones (in, out / groups, kernel). PyTorch takes the second size times the kernel
+// for the fan-in of both, though a transposed convolution sums over in / groups.
+static nn_layer *nn__conv_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int dims, int transposed,
+                                int64_t in, int64_t out, int kernel, const nn_conv_desc *desc)
+{
+    nn_conv_desc d;
+    nn_layer *l;
+    nn_shape w;
+    double fan_in;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!d.groups) d.groups = 1;
+    if (!nn__positive(parent, kind, name, "in", in) || !nn__positive(parent, kind, name, "out", out) || !nn__positive(parent, kind, name, "kernel", kernel) ||
+        !nn__positive(parent, kind, name, "kernel_w", d.kernel_w ? d.kernel_w : kernel) || !nn__positive(parent, kind, name, "groups", d.groups) ||
+        !nn__positive(parent, kind, name, "stride", d.stride ? d.stride : 1) || !nn__positive(parent, kind, name, "stride_w", d.stride_w ? d.stride_w : 1) ||
+        !nn__positive(parent, kind, name, "dilation", d.dilation ? d.dilation : 1) || !nn__positive(parent, kind, name, "dilation_w", d.dilation_w ? d.dilation_w : 1) ||
+        !nn__not_negative(parent, kind, name, "padding", d.padding) || !nn__not_negative(parent, kind, name, "padding_w", d.padding_w) ||
+        !nn__not_negative(parent, kind, name, "output_padding", d.output_padding) || !nn__not_negative(parent, kind, name, "output_padding_w", d.output_padding_w) ||
+        !nn__divides(parent, kind, name, d.groups, in) || !nn__divides(parent, kind, name, d.groups, out)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    memset(&w, 0, sizeof w);
+    w.ndim = 2 + dims;
+    w.d[0] = transposed ? in : out;
+    w.d[1] = (transposed ? out : in) / d.groups;
+    w.d[2] = kernel;
+    w.d[3] = d.kernel_w ? d.kernel_w : kernel;
+    fan_in = (double)w.d[1] * (double)w.d[2] * (dims == 2 ? (double)w.d[3] : 1.0);
+    l->desc.conv = d;
+    nn__weight_and_bias(l, w, out, fan_in, d.no_bias, 0);
+    return nn__finished(l);
+}
+#define NN__CONV_LAYER(name, kind, dims, transposed)                                                                              \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, l->param[0], nn__param_at(l, 1, l->desc.conv.no_bias ? 1 : 2), &l->desc.conv);                        \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, const char *layer, int64_t in, int64_t out, int kernel, const nn_conv_desc *desc) \
+    {                                                                                                                             \
+        return nn__conv_layer(parent, layer, kind, nn__##name##_forward, dims, transposed, in, out, kernel, desc);                \
+    }
+NN__CONV_LAYER(conv1d,           "Conv1d",          1, 0)
+NN__CONV_LAYER(conv2d,           "Conv2d",          2, 0)
+NN__CONV_LAYER(conv_transpose1d, "ConvTranspose1d", 1, 1)
+NN__CONV_LAYER(conv_transpose2d, "ConvTranspose2d", 2, 1)
+#undef NN__CONV_LAYER
+
+// ---- normalisation layers --------------------------------------------------------------------------------
+// size[0] channels (0: any), size[1] how many of weight and bias there are, size[2] groups; batch statistics follow weight and bias
+static nn_layer *nn__norm_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int64_t channels,
+                                nn_shape shape, const nn_norm_layer_desc *desc, int affine, int bias)
+{
+    nn_layer *l;
+    int i;
+    if (shape.ndim < 1 || shape.ndim > NN_MAX_DIMS) {
+        nn_fail(nn__context_below(parent), "%s%s%s: the shape to normalise has %d dimensions", kind, name ? " " : "", name ? name : "", shape.ndim);
+        return NULL;
+    }
+    for (i = 0; i < shape.ndim; i++) if (!nn__positive(parent, kind, name, channels ? "channels" : "a size", shape.d[i])) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    if (!l) return NULL;
+    if (desc) l->desc.norm = *desc;
+    l->size[0] = channels;
+    l->shape = shape;
+    if (affine) {
+        nn_init_constant(nn__add_param(l, "weight", shape, NN__T_PARAM, 0), 1.0f);
+        if (bias) nn__add_param(l, "bias", shape, NN__T_PARAM, 0);
+        l->size[1] = 1 + bias;
+    }
+    return l;
+}
+static int nn__affine(const nn_norm_layer_desc *desc) { return !desc || !desc->no_affine; }
+static int nn__biased(const nn_norm_layer_desc *desc) { return !desc || !desc->no_bias; }
+
+static int nn__input_fits(const nn_layer *l, const nn_tensor *x)     // weights would tell, but there may be none
+{
+    const nn_shape *s = &l->shape;
+    if (!nn__check(l->nn, x, l->kind)) return 0;
+    if (l->size[0] && (x->ndim < 2 || x->shape[1] != l->size[0])) {
+        nn_fail(l->nn, "%s: x must be (B, %lld, ...), not %s", l->kind, (long long)l->size[0], nn__dims_text(x->ndim, x->shape).s);
+        return 0;
+    }
+    if (!l->size[0] && (x->ndim < s->ndim || memcmp(x->shape + x->ndim - s->ndim, s->d, (size_t)s->ndim * sizeof *s->d))) {
+        nn_fail(l->nn, "%s: x %s does not end in %s", l->kind, nn__dims_text(x->ndim, x->shape).s, nn__dims_text(s->ndim, s->d).s);
+        return 0;
+    }
+    return 1;
+}
+static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, nn_tensor *tracked, const nn_batchnorm_desc *desc);
+static nn_tensor *nn__batchnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    int n = (int)l->size[1], stats = !l->desc.norm.no_stats;
+    if (!nn__input_fits(l, x)) return NULL;
+    return nn__batchnorm(x, nn__param_at(l, 0, n), nn__param_at(l, 1, n), stats ? l->param[n] : NULL, stats ? l->param[n + 1] : NULL,
+                         stats ? l->param[n + 2] : NULL, &l->desc.norm);
+}
+static nn_tensor *nn__layernorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_layernorm(x, l->shape.ndim, nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__groupnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_groupnorm(x, (int)l->size[2], nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__instancenorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_instancenorm(x, nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__rmsnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_rmsnorm(x, nn__param_at(l, 0, l->size[1]), &l->desc.norm) : NULL;
+}
+
+NN_API nn_layer *nn_batchnorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "BatchNorm", nn__batchnorm_forward, channels, nn__shape1(channels), desc, nn__affine(desc), nn__biased(desc));
+    nn_shape scalar;
+    if (nn__no_layer(l) || l->desc.norm.no_stats) return nn__finished(nn__no_layer(l) ? NULL : l);
+    memset(&scalar, 0, sizeof scalar);
+    nn__add_param(l, "running_mean", nn__shape1(channels), NN__T_BUFFER, 0);
+    nn_init_constant(nn__add_param(l, "running_var", nn__shape1(channels), NN__T_BUFFER, 0), 1.0f);
+    nn__add_param_as(l, "num_batches_tracked", NN_I64, scalar, NN__T_BUFFER, 0);
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_layernorm_new(nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "LayerNorm", nn__layernorm_forward, 0, shape, desc, nn__affine(desc), nn__biased(desc));
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+NN_API nn_layer *nn_groupnorm_new(nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "GroupNorm", name, "groups", groups) || !nn__divides(parent, "GroupNorm", name, groups, channels)) return nn__or_inert(NULL);
+    l = nn__norm_layer(parent, name, "GroupNorm", nn__groupnorm_forward, channels, nn__shape1(channels), desc, nn__affine(desc), nn__biased(desc));
+    if (nn__no_layer(l)) return nn__or_inert(NULL);
+    l->size[2] = groups;
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "InstanceNorm", nn__instancenorm_forward, channels, nn__shape1(channels), desc,
+                                 desc && desc->affine && !desc->no_affine, nn__biased(desc));
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+NN_API nn_layer *nn_rmsnorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "RMSNorm", nn__rmsnorm_forward, 0, nn__shape1(channels), desc, nn__affine(desc), 0);
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+
+// ---- embedding -------------------------------------------------------------------------------------------
+static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x) { return nn_embedding(x, ((nn_layer *)self)->param[0]); }
+NN_API nn_layer *nn_embedding_new(nn_layer *parent, const char *name, int64_t count, int64_t channels)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Embedding", name, "count", count) || !nn__positive(parent, "Embedding", name, "channels", channels)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, "Embedding", nn__embedding_forward);
+    if (!l) return nn__or_inert(NULL);
+    nn_init_normal(nn__add_param(l, "weight", nn__shape2(count, channels), NN__T_PARAM, 0), 0, 1);
+    return nn__finished(l);
+}
+
+// ---- layers without parameters ---------------------------------------------------------------------------
+#define NN__POOL_LAYER(name, kind)                                                                                                \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, (int)l->size[0], &l->desc.pool);                                                                      \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, int kernel, const nn_pool_desc *desc)                                      \
+    {                                                                                                                             \
+        return nn__pool_layer(parent, kind, nn__##name##_forward, kernel, desc);                                                  \
+    }
+static nn_layer *nn__pool_layer(nn_layer *parent, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int kernel, const nn_pool_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, kind, NULL, "kernel", kernel)) return nn__or_inert(NULL);
+    if (desc && (!nn__positive(parent, kind, NULL, "kernel_w", desc->kernel_w ? desc->kernel_w : kernel) ||
+                 !nn__positive(parent, kind, NULL, "stride", desc->stride ? desc->stride : 1) || !nn__positive(parent, kind, NULL, "stride_w", desc->stride_w ? desc->stride_w : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation", desc->dilation ? desc->dilation : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation_w", desc->dilation_w ? desc->dilation_w : 1) ||
+                 !nn__not_negative(parent, kind, NULL, "padding", desc->padding) || !nn__not_negative(parent, kind, NULL, "padding_w", desc->padding_w)))
+        return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.pool = *desc;
+    l->size[0] = kernel;
+    return l;
+}
+NN__POOL_LAYER(maxpool1d, "MaxPool1d")
+NN__POOL_LAYER(maxpool2d, "MaxPool2d")
+NN__POOL_LAYER(avgpool1d, "AvgPool1d")
+NN__POOL_LAYER(avgpool2d, "AvgPool2d")
+#undef NN__POOL_LAYER
+
+static nn_tensor *nn__adaptive_avgpool2d_forward(void *self, nn_tensor *x)
+{
+    const nn_layer *l = (const nn_layer *)self;
+    return nn_adaptive_avgpool2d(x, l->size[0], l->size[1]);
+}
+NN_API nn_layer *nn_adaptive_avgpool2d_new(nn_layer *parent, int64_t height, int64_t width)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "AdaptiveAvgPool2d", NULL, "height", height) || !nn__positive(parent, "AdaptiveAvgPool2d", NULL, "width", width)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "AdaptiveAvgPool2d", nn__adaptive_avgpool2d_forward);
+    if (l) { l->size[0] = height; l->size[1] = width; }
+    return nn__or_inert(l);
+}
+
+static nn_tensor *nn__upsample_forward(void *self, nn_tensor *x)     // (B, C, H, W), or (B, C, L), whose height is 1
+{
+    const nn_layer *l = (const nn_layer *)self;
+    int64_t h, w, scale = l->size[0];
+    if (x->ndim != 3 && x->ndim != 4) { nn_fail(l->nn, "Upsample: x must be (B, C, H, W) or (B, C, L), not %s", nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    h = x->ndim == 4 ? x->shape[2] : 1;
+    w = x->shape[x->ndim - 1];
+    if (h > INT64_MAX / scale || w > INT64_MAX / scale) { nn_fail(l->nn, "Upsample: %lld times %s is too large", (long long)scale, nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    return nn_upsample(x, x->ndim == 4 ? h * scale : 1, w * scale, &l->desc.upsample);
+}
+NN_API nn_layer *nn_upsample_new(nn_layer *parent, int scale, const nn_upsample_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Upsample", NULL, "scale", scale)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "Upsample", nn__upsample_forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.upsample = *desc;
+    l->size[0] = scale;
+    return l;
+}
+
+static nn_tensor *nn__softmax_forward(void *self, nn_tensor *x)    { return nn_softmax(x, (int)((nn_layer *)self)->size[0]); }
+NN_API nn_layer *nn_softmax_new(nn_layer *parent, int dim)
+{
+    nn_layer *l = nn__leaf(parent, NULL, "Softmax", nn__softmax_forward);
+    if (l) l->size[0] = dim;
+    return nn__or_inert(l);
+}
+static nn_tensor *nn__dropout_forward(void *self, nn_tensor *x)    { return nn_dropout(x, ((nn_layer *)self)->value); }
+static nn_tensor *nn__dropout2d_forward(void *self, nn_tensor *x)  { return nn_dropout2d(x, ((nn_layer *)self)->value); }
+static nn_tensor *nn__flatten_forward(void *self, nn_tensor *x)    { (void)self; return nn_flatten(x, 1); }
+static nn_tensor *nn__leaky_relu_forward(void *self, nn_tensor *x) { return nn_leaky_relu(x, ((nn_layer *)self)->value); }
+static nn_layer *nn__value_layer(nn_layer *parent, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), float value)
+{
+    nn_layer *l = nn__leaf(parent, NULL, kind, forward);
+    if (l) l->value = value;
+    return nn__or_inert(l);
+}
+static int nn__probability(nn_layer *parent, const char *kind, float p)
+{
+    if (p >= 0 && p <= 1) return 1;
+    nn_fail(nn__context_below(parent), "%s: the probability is %g, not in 0..1", kind, (double)p);
+    return 0;
+}
+NN_API nn_layer *nn_dropout_new(nn_layer *parent, float p)
+{
+    return nn__probability(parent, "Dropout", p) ? nn__value_layer(parent, "Dropout", nn__dropout_forward, p) : nn__or_inert(NULL);
+}
+NN_API nn_layer *nn_dropout2d_new(nn_layer *parent, float p)
+{
+    return nn__probability(parent, "Dropout2d", p) ? nn__value_layer(parent, "Dropout2d", nn__dropout2d_forward, p) : nn__or_inert(NULL);
+}
+NN_API nn_layer *nn_flatten_new(nn_layer *parent)                 { return nn__value_layer(parent, "Flatten", nn__flatten_forward, 0); }
+NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__value_layer(parent, "LeakyReLU", nn__leaky_relu_forward, slope); }
+
+// ---- nn_summary: the net runs once without computing (only shapes, as under nn_desc.measure), then the tree is printed ------------
+static void nn__forget_outputs(nn_layer *l)
+{
+    nn_layer *c;
+    l->out.ndim = -1;
+    for (c = l->child; c; c = c->next) nn__forget_outputs(c);
+}
+static nn_layer *nn__first_with_params(nn_layer *l)
+{
+    nn_layer *c, *found = l->params ? l : NULL;
+    for (c = l->child; c && !found; c = c->next) found = nn__first_with_params(c);
+    return found;
+}
+static void nn__measure_forward(nn_layer *l, nn_shape input)         // leaves l->out; memory, random state and peaks as they were
+{
+    nn_context *nn = l->nn;
+    nn_layer *first = nn__first_with_params(l);
+    nn_dtype dtype = first && !strcmp(first->kind, "Embedding") ? NN_I64 : nn->desc.dtype;
+    nn__mark m = nn__get_mark(nn);
+    uint64_t ordinal = nn->ordinal;
+    size_t peak = nn->peak, step = nn->step_arena.peak, device = nn->device_step.peak;
+    int measuring = nn->measuring, free_count = nn->free_count;
+    nn->measuring = 1;
+    nn->free_count = 0;
+    nn_push(nn, NN_EVAL);
+    nn_forward(l, nn__alloc_tensor(nn, 0, dtype, input.ndim, input.d));
+    nn_pop(nn);
+    nn->measuring = measuring || nn->out_of_memory;
+    nn->free_count = free_count;
+    nn->ordinal = ordinal;
+    nn__rewind(nn, &m);
+    nn->peak = peak; nn->step_arena.peak = step; nn->device_step.peak = device;
+    nn__count_peak(nn);              // tensor heads stay
+}
+static void nn__with_commas(int64_t n, char *to)         // 421642 -> "421,642"; to has 32 bytes
+{
+    char digits[24];
+    int i, count = snprintf(digits, sizeof digits, "%lld", (long long)n);
+    for (i = 0; i < count; i++) {
+        if (i && (count - i) % 3 == 0) *to++ = ',';
+        *to++ = digits[i];
+    }
+    *to = 0;
+}
+static void nn__summary_row(nn_layer *l, int depth)
+{
+    nn_layer *c;
+    char count[32] = "", name[96];
+    int64_t n = 0;
+    int i;
+    for (i = 0; i < l->params; i++) if (l->param[i]->flags & NN__T_PARAM) n += nn_count(l->param[i]);
+    if (n) nn__with_commas(n, count);
+    snprintf(name, sizeof name, "%*s%s", depth < 20 ? 2 * depth : 40, "", l->name);
+    nn__log(l->nn, "%-28s %-18s %-22s %14s\n", name, l->kind, l->out.ndim < 0 ? "not run" : nn__dims_text(l->out.ndim, l->out.d).s, count);
+    for (c = l->child; c; c = c->next) nn__summary_row(c, depth + 1);
+}
+typedef struct nn__sizes { int64_t params, frozen, buffers; double param_bytes, buffer_bytes; } nn__sizes;
+static int nn__add_sizes(nn_tensor *t, void *arg)
+{
+    nn__sizes *s = (nn__sizes *)arg;
+    double bytes = (double)nn_count(t) * (double)nn_dtype_bytes((nn_dtype)t->dtype);
+    if (t->flags & NN__T_BUFFER) { s->buffers += nn_count(t); s->buffer_bytes += bytes; return 1; }
+    s->params += nn_count(t);
+    s->param_bytes += bytes;
+    if (t->flags & NN__T_FROZEN) s->frozen += nn_count(t);
+    return 1;
+}
+NN_API void nn_summary(nn_layer *layer, nn_shape input)
+{
+    nn_context *nn = nn__context_below(layer);
+    nn__sizes s;
+    char params[32], frozen[32], buffers[32];
+    if (!nn_ok(nn)) return;
+    nn__forget_outputs(layer);
+    nn__measure_forward(layer, input);
+    nn__log(nn, "%-28s %-18s %-22s %14s\n", "layer", "kind", "output", "parameters");
+    nn__summary_row(layer, 0);
+    memset(&s, 0, sizeof s);
+    nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__add_sizes, &s);
+    nn__with_commas(s.params, params);
+    nn__with_commas(s.frozen, frozen);
+    nn__with_commas(s.buffers, buffers);
+    nn__log(nn, "%s parameters (%.1f KB), %s frozen; %s numbers in buffers (%.1f KB)\n", params, s.param_bytes / 1024, frozen, buffers, s.buffer_bytes / 1024);
 }
 
 // =============================================================================================
@@ -8594,6 +9106,7 @@ NN__FORWARD(random)
                 v = (double)SQRT(C(-2) * LOG((R)(1.0f - (float)(r[0] >> 8) * (1.0f / 16777216.0f))));
                 v = p->a + p->b * v * (double)COS((R)(6.28318530717958647692 * (double)(r[1] >> 8) * (1.0 / 16777216.0)));
             }
+            if (p->kind == NN__TRUNC_NORMAL) v = v < p->low ? p->low : v > p->high ? p->high : v;   // bounds far out in a tail
             NN__K(put)(y, NN__K(offset)(y, i + k), v);
         }
     }
@@ -9733,7 +10246,7 @@ enum { NN__NORM_COLUMNS = 64 };
 static int64_t nn__norm_units(const nn__norm_size *z) { return z->s == 1 ? (z->c + NN__NORM_COLUMNS - 1) / NN__NORM_COLUMNS : z->c; }
 static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
 {
-    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(1, z->s == 1 ? NN__NORM_COLUMNS : z->s));
+    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(z->s == 1 ? (int64_t)NN__NORM_COLUMNS : 1, z->s));
 }
 static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
 static void nn__norm_plan(nn_call *c)
