@@ -1976,9 +1976,9 @@ static int64_t nn__checked_count(int ndim, const int64_t *d, size_t element)
 
 static void nn__row_major(int ndim, const int64_t *shape, int64_t *stride)
 {
-    int64_t s = 1;
+    uint64_t s = 1;                  // unsigned: impossible shapes get here before they are refused, and may wrap
     int i;
-    for (i = ndim - 1; i >= 0; i--) { stride[i] = s; s *= shape[i] > 1 ? shape[i] : 1; }
+    for (i = ndim - 1; i >= 0; i--) { stride[i] = (int64_t)s; s *= shape[i] > 1 ? (uint64_t)shape[i] : 1; }
 }
 
 static int nn__is_contiguous(int ndim, const int64_t *shape, const int64_t *stride)
