@@ -467,12 +467,13 @@ NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim);
 NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
 
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
+// As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
 typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
 typedef struct nn_loss_desc {
     nn_reduction reduction;
-    nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction
-    nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives
-    float label_smoothing;           // cross_entropy
+    nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction. Constants: no gradient
+    nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives, broadcast likewise
+    float label_smoothing;           // cross_entropy: 0..1
     int   ignore_index;              // cross_entropy, nll: default -100; NN_ZERO to ignore class 0
     float temperature;               // kl_div: default 1; info_nce: default 0.07
     float margin;                    // hinge, triplet_margin: default 1; cosine_embedding: default 0
@@ -487,7 +488,7 @@ NN_API nn_tensor *nn_mse                 (nn_tensor *x,      nn_tensor *target, 
 NN_API nn_tensor *nn_l1                  (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
 NN_API nn_tensor *nn_huber               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
 NN_API nn_tensor *nn_smooth_l1           (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
-NN_API nn_tensor *nn_kl_div              (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc); // T^2 KL(softmax(t/T) || softmax(x/T)), mean over rows
+NN_API nn_tensor *nn_kl_div              (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc); // T^2 KL(softmax(t/T) || softmax(x/T)) over the last dim; mean over rows
 NN_API nn_tensor *nn_hinge               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc); // targets -1/1: max(0, m - t x); integer (B): multi-class margin
 NN_API nn_tensor *nn_cosine_embedding    (nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc *desc);      // (B, C), (B, C), -1/1 (B)
 NN_API nn_tensor *nn_triplet_margin      (nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc); // (B, C) each
@@ -556,7 +557,8 @@ NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope);
 NN_API void nn_init_orthogonal     (nn_tensor *w, float gain);                                        // Saxe et al. 2013
 
 // ---- optimizers -----------------------------------------------------------------------------------
-// One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error.
+// One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error. NN_ZERO means 0.
+// All read lr, weight_decay, clip_norm and clip_value. Formulas and their order are PyTorch's (foreach=False); options count as written: 0.9f is 0.9.
 typedef struct nn_optimizer_desc {
     float lr;                        // default: sgd 0.01, rmsprop 0.01, adagrad 0.01, adam/adamw 0.001, nadam 0.002, lion 0.0001
     float momentum;                  // sgd, rmsprop; default 0
@@ -570,8 +572,8 @@ typedef struct nn_optimizer_desc {
     float lr_decay;                  // adagrad; default 0
     int   centered;                  // rmsprop
     int   amsgrad;                   // adam, adamw
-    float clip_norm;                 // > 0: scale all gradients so that their joint 2-norm is at most this
-    float clip_value;                // > 0: clamp every gradient element to +- this
+    float clip_norm;                 // > 0: scale all gradients so that their joint 2-norm is at most this (torch.nn.utils.clip_grad_norm_)
+    float clip_value;                // > 0: clamp every gradient element to +- this, after clip_norm
     const char *match;               // nn_optimizer_add: only parameters whose full name ends in this (".bias")
 } nn_optimizer_desc;
 typedef nn_optimizer_desc nn_sgd_desc, nn_rmsprop_desc, nn_adagrad_desc, nn_adam_desc, nn_adamw_desc, nn_nadam_desc, nn_lion_desc;
@@ -583,7 +585,9 @@ NN_API nn_optimizer *nn_adamw_new  (nn_layer *layer, const nn_adamw_desc *desc);
 NN_API nn_optimizer *nn_nadam_new  (nn_layer *layer, const nn_nadam_desc *desc);     // Dozat 2016
 NN_API nn_optimizer *nn_lion_new   (nn_layer *layer, const nn_lion_desc *desc);      // Chen et al. 2023
 NN_API void  nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc *desc);  // a parameter group: non-zero fields override
-NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear the gradients; does nothing after an error
+                                     // those of the constructor; parameters that the optimizer already has move to the group
+NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear the gradients; does nothing after an error.
+                                     // Frozen parameters and those without gradient stay as they are
 NN_API float nn_lr(const nn_optimizer *opt);
 NN_API void  nn_set_lr(nn_optimizer *opt, float lr);     // of the first group; others keep their ratio
 NN_API float nn_grad_norm(nn_optimizer *opt);            // joint 2-norm of the gradients as they are now
@@ -600,7 +604,7 @@ typedef struct nn_schedule_desc {
     int   step_size;                 // step_lr: epochs between drops
     float gamma;                     // step_lr, multi_step_lr, exponential_lr: factor; default 0.1 (exponential: 0.95)
     const int *milestones; int milestone_count;   // multi_step_lr
-    int   total;                     // polynomial_lr, linear_lr, one_cycle_lr, cosine_lr: number of advances
+    int   total;                     // polynomial_lr, linear_lr (default 5), one_cycle_lr, cosine_lr: number of advances
     float power;                     // polynomial_lr; default 1
     float min_lr;                    // cosine_lr, warm_restarts_lr, plateau_lr; default 0
     int   period, period_mult;       // warm_restarts_lr: T_0, T_mult; default 10, 1
@@ -609,7 +613,7 @@ typedef struct nn_schedule_desc {
     float rise;                      // one_cycle_lr: share of the steps that rise; default 0.3
     float div, final_div;            // one_cycle_lr: default 25, 1e4
     float factor; int patience, cooldown; float threshold; int maximize;   // plateau_lr: default 0.1, 10, 0, 1e-4, minimize
-    int   warmup;                    // any: the first advances rise linearly from 0 before the schedule begins; default 0
+    int   warmup;                    // any: before the schedule begins, advance i of these gives (i + 1) / (warmup + 1) of its first rate; default 0
 } nn_schedule_desc;
 NN_API nn_schedule *nn_step_lr_new         (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_multi_step_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc);
@@ -618,10 +622,10 @@ NN_API nn_schedule *nn_polynomial_lr_new   (nn_optimizer *opt, const nn_schedule
 NN_API nn_schedule *nn_linear_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_cosine_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_warm_restarts_lr_new(nn_optimizer *opt, const nn_schedule_desc *desc);         // Loshchilov & Hutter 2017
-NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc);         // Smith & Topin 2019; cosine annealing
+NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc);         // Smith & Topin 2019; cosine annealing; the momentum stays
 NN_API nn_schedule *nn_plateau_lr_new      (nn_optimizer *opt, const nn_schedule_desc *desc);
-NN_API void         nn_schedule_advance    (nn_schedule *schedule);                                   // PyTorch's scheduler.step()
-NN_API void         nn_schedule_metric     (nn_schedule *schedule, double value);                     // for plateau_lr
+NN_API void         nn_schedule_advance    (nn_schedule *schedule);                                   // PyTorch's scheduler.step(); nothing for plateau_lr
+NN_API void         nn_schedule_metric     (nn_schedule *schedule, double value);                     // scheduler.step(value) of plateau_lr; nothing for others
 
 // ---- data -----------------------------------------------------------------------------------------
 // A dataset gives samples by index: x of one shape, and y: a class (i64), or numbers (f32), or nothing.
@@ -880,10 +884,28 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( dropout,     PLAIN,          1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
-#define NN_OPS_LOSS(NN__X)
+#define NN_OPS_LOSS(NN__X) \
+    NN__X( mse,         SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( l1,          SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( huber,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( smooth_l1,   SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( hinge,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( binary_cross_entropy, SIMD,  4, 1, NN_OP_ASSIGNS,  NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( cross_entropy, SIMD,         3, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__cross_entropy_shape, nn__cross_entropy_plan, nn__loss_params ) \
+    NN__X( nll,         PLAIN,          3, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__nll_shape,       nn__one_task,       nn__loss_params ) \
+    NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
+    NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
 #define NN_OPS_OPTIM(NN__X) \
-    NN__X( sgd_update,  SIMD_FORWARD,   4, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
-    NN__X( adam_update, SIMD_FORWARD,   6, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params )
+    NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adagrad_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adam_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( nadam_update,   SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( lion_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( ema_update,     SIMD_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      double        ) \
+    NN__X( swap,           PLAIN_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
+    NN__X( square_sum,     SIMD_FORWARD, 1, 1, NN_OP_STRIDED,                        NN_KEEP_NONE,    nn__same_shape,      nn__square_sum_plan,  nn__no_params ) \
+    NN__X( clip_scale,     PLAIN_FORWARD, 1, 1, 0,                                   NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         double        )
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
@@ -3255,80 +3277,613 @@ NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, i
 }
 
 // =============================================================================================
-// >>optim   An optimizer is one update op per parameter: (p, g, states) -> (p, states), run by the backend like every op.
+// >>optim   An optimizer is one update op per parameter: (p, g, states) -> (p, states), run by the backend like every op. A table
+// says which options an optimizer reads, its defaults and its states; the formulas are in >>ops, "parameter updates".
 // =============================================================================================
-typedef struct nn__update_params { float lr, momentum, dampening, beta1, beta2, alpha, eps, weight_decay, correct1, correct2, clip_value; int nesterov, first, decoupled; } nn__update_params;
-typedef struct nn__slot { nn_tensor *p, *state[3]; int group; } nn__slot;
+enum { NN__LR, NN__MOMENTUM, NN__DAMPENING, NN__NESTEROV, NN__BETA1, NN__BETA2, NN__ALPHA, NN__EPS, NN__WEIGHT_DECAY, NN__MOMENTUM_DECAY,
+       NN__LR_DECAY, NN__CENTERED, NN__AMSGRAD, NN__CLIP_NORM, NN__CLIP_VALUE, NN__OPTIONS, NN__ALWAYS };
+static const struct { const char *name; size_t at; int whole; } nn__optimizer_fields[NN__OPTIONS] = {      // in the order of the enum
+    { "lr",           offsetof(nn_optimizer_desc, lr), 0 },           { "momentum",       offsetof(nn_optimizer_desc, momentum), 0 },
+    { "dampening",    offsetof(nn_optimizer_desc, dampening), 0 },    { "nesterov",       offsetof(nn_optimizer_desc, nesterov), 1 },
+    { "beta1",        offsetof(nn_optimizer_desc, beta1), 0 },        { "beta2",          offsetof(nn_optimizer_desc, beta2), 0 },
+    { "alpha",        offsetof(nn_optimizer_desc, alpha), 0 },        { "eps",            offsetof(nn_optimizer_desc, eps), 0 },
+    { "weight_decay", offsetof(nn_optimizer_desc, weight_decay), 0 }, { "momentum_decay", offsetof(nn_optimizer_desc, momentum_decay), 0 },
+    { "lr_decay",     offsetof(nn_optimizer_desc, lr_decay), 0 },     { "centered",       offsetof(nn_optimizer_desc, centered), 1 },
+    { "amsgrad",      offsetof(nn_optimizer_desc, amsgrad), 1 },      { "clip_norm",      offsetof(nn_optimizer_desc, clip_norm), 0 },
+    { "clip_value",   offsetof(nn_optimizer_desc, clip_value), 0 } };
+
+enum { NN__SGD, NN__RMSPROP, NN__ADAGRAD, NN__ADAM, NN__ADAMW, NN__NADAM, NN__LION, NN__OPTIMIZERS };
+enum { NN__MAX_STATES = 3 };
+typedef struct nn__optimizer_kind {
+    const char *name;
+    int         op;
+    unsigned    reads;               // bits of options, besides lr, weight_decay and clipping
+    double      lr, beta1, beta2, eps, weight_decay;     // defaults
+    struct { const char *name; int if_set; } state[NN__MAX_STATES];  // kept if that option is not zero
+} nn__optimizer_kind;
+#define NN__O(name) (1u << NN__##name)
+static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
+    { "sgd",     NN_OP_sgd_update,     NN__O(MOMENTUM) | NN__O(DAMPENING) | NN__O(NESTEROV),               0.01,  0,   0,     0,     0,
+                 { { "momentum_buffer", NN__MOMENTUM }, { NULL, 0 }, { NULL, 0 } } },
+    { "rmsprop", NN_OP_rmsprop_update, NN__O(ALPHA) | NN__O(EPS) | NN__O(MOMENTUM) | NN__O(CENTERED),      0.01,  0,   0,     1e-8,  0,
+                 { { "square_avg", NN__ALWAYS }, { "momentum_buffer", NN__MOMENTUM }, { "grad_avg", NN__CENTERED } } },
+    { "adagrad", NN_OP_adagrad_update, NN__O(LR_DECAY) | NN__O(EPS),                                       0.01,  0,   0,     1e-10, 0,
+                 { { "sum", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } },
+    { "adam",    NN_OP_adam_update,    NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(AMSGRAD),          0.001, 0.9, 0.999, 1e-8,  0,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { "max_exp_avg_sq", NN__AMSGRAD } } },
+    { "adamw",   NN_OP_adam_update,    NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(AMSGRAD),          0.001, 0.9, 0.999, 1e-8,  0.01,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { "max_exp_avg_sq", NN__AMSGRAD } } },
+    { "nadam",   NN_OP_nadam_update,   NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(MOMENTUM_DECAY),   0.002, 0.9, 0.999, 1e-8,  0,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { NULL, 0 } } },
+    { "lion",    NN_OP_lion_update,    NN__O(BETA1) | NN__O(BETA2),                                        1e-4,  0.9, 0.99,  0,     0,
+                 { { "exp_avg", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } } };
+
+// What an update needs besides tensors. Several optimizers share a name: decay1 is momentum or beta1, decay2 is alpha or beta2.
+typedef struct nn__update_params {
+    double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+    int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
+} nn__update_params;
+
+// A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
+typedef struct nn__slot {
+    nn_tensor *p, *state[NN__MAX_STATES];                // the states' names are their tensor's name
+    int        group;
+    int64_t    steps;                // updates of this parameter: PyTorch's state["step"]
+    double     product;              // nadam: product of its momentum factors up to product_step; follows from steps
+    int64_t    product_step;
+} nn__slot;
+typedef struct nn__group { double lr, initial_lr, option[NN__OPTIONS]; } nn__group;
 struct nn_optimizer {
     nn_context *nn;
     nn_layer   *layer;
-    int         op, states;
-    nn_optimizer_desc desc;
+    const nn__optimizer_kind *kind;
     nn__slot   *slot;
-    int         slots;
+    int         slots, slot_room, states;                // states: at most so many per slot
+    nn__group  *group;
+    int         groups, group_room, scheduled;
     int64_t     steps;
+    nn_tensor  *squares, *clip;      // one sum of squares per slot; joint norm and scale
 };
 
-static nn_optimizer *nn__optimizer_new(nn_layer *layer, int op, int states, const nn_optimizer_desc *desc, float lr)
+// A float option was written in decimal: 0.9f is 0.89999998, but 0.9 was meant, and that is what Python would compute with.
+static double nn__as_written(float f)
 {
-    nn_context *nn = nn__context_below(layer);
-    nn_optimizer *o;
-    int i, j, n;
-    nn_tensor **list;
-    if (!nn_ok(nn)) return NULL;
-    o = (nn_optimizer *)nn__life(nn, sizeof *o);
-    n = nn_params(layer, NULL, 0);
-    list = (nn_tensor **)nn__life(nn, (size_t)n * sizeof *list);
-    if (!o || !list) return NULL;
-    o->nn = nn; o->layer = layer; o->op = op; o->states = states;
-    if (desc) o->desc = *desc;
-    if (o->desc.lr == 0) o->desc.lr = lr;
-    if (o->desc.beta1 == 0) o->desc.beta1 = 0.9f;
-    if (o->desc.beta2 == 0) o->desc.beta2 = 0.999f;
-    if (o->desc.eps == 0) o->desc.eps = 1e-8f;
-    o->slot = (nn__slot *)nn__life(nn, (size_t)n * sizeof *o->slot);
-    if (!o->slot) return NULL;
-    nn_params(layer, list, n);
-    for (i = 0; i < n; i++) {
-        o->slot[i].p = list[i];
-        for (j = 0; j < states; j++) {
-            nn_tensor *s = nn__alloc_tensor(nn, 1, (nn_dtype)list[i]->dtype, list[i]->ndim, list[i]->shape);
-            if (nn__dead(s)) return NULL;
-            memcpy(s->stride, list[i]->stride, sizeof s->stride);
-            nn__fill_view(nn, nn__view_of(s), 0.0);
-            o->slot[i].state[j] = s;
+    char text[48];
+    int digits;
+    for (digits = 1; digits < 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)f);
+        if ((float)strtod(text, NULL) == f) return strtod(text, NULL);
+    }
+    return (double)f;
+}
+// 0 means the default, NN_ZERO means 0.
+static double nn__option(float value, double normal)
+{
+    return value == 0 ? normal : value == (float)NN_ZERO ? 0 : nn__as_written(value);
+}
+
+static int nn__read_options(nn_context *nn, const nn__optimizer_kind *kind, const nn_optimizer_desc *desc, nn__group *g, int added)
+{
+    unsigned reads = kind->reads | NN__O(LR) | NN__O(WEIGHT_DECAY) | NN__O(CLIP_VALUE) | (added ? 0 : NN__O(CLIP_NORM));
+    double *o = g->option;
+    int i, whole;
+    float value;
+    for (i = 0; desc && i < NN__OPTIONS; i++) {
+        const char *at = (const char *)desc + nn__optimizer_fields[i].at;
+        if (nn__optimizer_fields[i].whole) { memcpy(&whole, at, sizeof whole); value = (float)whole; }
+        else memcpy(&value, at, sizeof value);
+        if (value == 0) continue;
+        if (!(reads >> i & 1)) {
+            if (i == NN__CLIP_NORM) nn_fail(nn, "nn_optimizer_add: clip_norm is joint over all groups: give it to the constructor");
+            else nn_fail(nn, "%s: the optimizer has no option .%s", kind->name, nn__optimizer_fields[i].name);
+            return 0;
+        }
+        o[i] = nn__option(value, 0);
+        if (!(o[i] >= 0) || ((i == NN__BETA1 || i == NN__BETA2 || i == NN__ALPHA) && o[i] >= 1)) {
+            nn_fail(nn, "%s: .%s is %g: it must be %s", kind->name, nn__optimizer_fields[i].name, o[i], i == NN__BETA1 || i == NN__BETA2 || i == NN__ALPHA ? "in 0..1, 1 excluded" : "at least 0");
+            return 0;
         }
     }
-    o->slots = n;
+    if (o[NN__NESTEROV] != 0 && (o[NN__MOMENTUM] == 0 || o[NN__DAMPENING] != 0)) { nn_fail(nn, "%s: .nesterov needs momentum and no dampening", kind->name); return 0; }
+    g->lr = g->initial_lr = o[NN__LR];
+    return 1;
+}
+
+// A tensor for life with the layout of t, filled with zeros or with t.
+static nn_tensor *nn__twin(nn_tensor *t, const char *name, int copy)
+{
+    nn_tensor *s = nn__alloc_tensor(t->nn, 1, (nn_dtype)t->dtype, t->ndim, t->shape);
+    if (nn__dead(s)) return NULL;
+    memcpy(s->stride, t->stride, sizeof s->stride);
+    s->name = name;
+    if (copy) nn__copy_view(t->nn, nn__view_of(s), nn__view_of(t));
+    else nn__fill_view(t->nn, nn__view_of(s), 0.0);
+    return s;
+}
+// The states that a slot needs and does not have yet. 0 after an error. Frozen parameters get theirs when they first move.
+static int nn__slot_states(nn_optimizer *opt, nn__slot *s)
+{
+    int i;
+    for (i = 0; i < NN__MAX_STATES; i++) {
+        int if_set = opt->kind->state[i].if_set;
+        if (s->state[i] || !opt->kind->state[i].name || (if_set != NN__ALWAYS && opt->group[s->group].option[if_set] == 0)) continue;
+        s->state[i] = nn__twin(s->p, opt->kind->state[i].name, 0);
+        if (!s->state[i]) return 0;
+    }
+    return 1;
+}
+
+static nn__slot *nn__find_slot(nn_optimizer *opt, const nn_tensor *p)
+{
+    int i;
+    for (i = 0; i < opt->slots; i++) if (opt->slot[i].p == p) return &opt->slot[i];
+    return NULL;
+}
+static int nn__ends_in(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && !strcmp(name + n - m, end);
+}
+// Puts the parameters below `layer` whose full names end in `match` into the last group; those that have a slot change their group.
+static int nn__add_slots(nn_optimizer *opt, nn_layer *layer, const char *match)
+{
+    nn_context *nn = opt->nn;
+    int i, n = nn_params(layer, NULL, 0), found = 0;
+    nn_tensor **list = (nn_tensor **)nn__life(nn, (size_t)n * sizeof *list);
+    char name[256];
+    if (!list) return 0;
+    nn_params(layer, list, n);
+    if (opt->slots + n > opt->slot_room) {
+        nn__slot *more = (nn__slot *)nn__life(nn, (size_t)(opt->slots + n) * sizeof *more);
+        if (!more) return 0;
+        if (opt->slots) memcpy(more, opt->slot, (size_t)opt->slots * sizeof *more);
+        opt->slot = more;
+        opt->slot_room = opt->slots + n;
+    }
+    for (i = 0; i < n; i++) {
+        nn__slot *s = nn__find_slot(opt, list[i]);
+        nn_name(list[i], NULL, name, sizeof name);
+        if (match && !nn__ends_in(name, match)) continue;
+        if (!s) { s = &opt->slot[opt->slots++]; s->p = list[i]; }    // the same parameter is never updated twice
+        s->group = opt->groups - 1;
+        found++;
+        if (!(s->p->flags & NN__T_FROZEN) && !nn__slot_states(opt, s)) return 0;
+    }
+    if (match && !found) { nn_fail(nn, "nn_optimizer_add: no parameter's name ends in \"%s\"", match); return 0; }
+    return 1;
+}
+
+static nn__group *nn__new_group(nn_optimizer *opt)
+{
+    if (opt->groups == opt->group_room) {
+        nn__group *more = (nn__group *)nn__life(opt->nn, (size_t)(2 * opt->group_room + 2) * sizeof *more);
+        if (!more) return NULL;
+        if (opt->groups) memcpy(more, opt->group, (size_t)opt->groups * sizeof *more);
+        opt->group = more;
+        opt->group_room = 2 * opt->group_room + 2;
+    }
+    return &opt->group[opt->groups++];
+}
+
+static nn_optimizer *nn__optimizer_new(nn_layer *layer, int which, const nn_optimizer_desc *desc)
+{
+    nn_context *nn = nn__context_below(layer);
+    const nn__optimizer_kind *kind = &nn__optimizers[which];
+    nn_optimizer *o;
+    nn__group *g;
+    if (!nn_ok(nn)) return NULL;
+    if (desc && desc->match) { nn_fail(nn, "%s: .match belongs to nn_optimizer_add", kind->name); return NULL; }
+    o = (nn_optimizer *)nn__life(nn, sizeof *o);
+    if (!o) return NULL;
+    o->nn = nn; o->layer = layer; o->kind = kind;
+    while (o->states < NN__MAX_STATES && kind->state[o->states].name) o->states++;
+    g = nn__new_group(o);
+    if (!g) return NULL;
+    g->option[NN__LR] = kind->lr;
+    g->option[NN__BETA1] = kind->beta1;
+    g->option[NN__BETA2] = kind->beta2;
+    g->option[NN__EPS] = kind->eps;
+    g->option[NN__WEIGHT_DECAY] = kind->weight_decay;
+    g->option[NN__ALPHA] = 0.99;
+    g->option[NN__MOMENTUM_DECAY] = 0.004;
+    if (!nn__read_options(nn, kind, desc, g, 0) || !nn__add_slots(o, layer, NULL)) return NULL;
     return o;
 }
-NN_API nn_optimizer *nn_sgd_new(nn_layer *layer, const nn_sgd_desc *desc)   { return nn__optimizer_new(layer, NN_OP_sgd_update, 1, desc, 0.01f); }
-NN_API nn_optimizer *nn_adam_new(nn_layer *layer, const nn_adam_desc *desc) { return nn__optimizer_new(layer, NN_OP_adam_update, 2, desc, 0.001f); }
+NN_API nn_optimizer *nn_sgd_new    (nn_layer *layer, const nn_sgd_desc *desc)     { return nn__optimizer_new(layer, NN__SGD, desc); }
+NN_API nn_optimizer *nn_rmsprop_new(nn_layer *layer, const nn_rmsprop_desc *desc) { return nn__optimizer_new(layer, NN__RMSPROP, desc); }
+NN_API nn_optimizer *nn_adagrad_new(nn_layer *layer, const nn_adagrad_desc *desc) { return nn__optimizer_new(layer, NN__ADAGRAD, desc); }
+NN_API nn_optimizer *nn_adam_new   (nn_layer *layer, const nn_adam_desc *desc)    { return nn__optimizer_new(layer, NN__ADAM, desc); }
+NN_API nn_optimizer *nn_adamw_new  (nn_layer *layer, const nn_adamw_desc *desc)   { return nn__optimizer_new(layer, NN__ADAMW, desc); }
+NN_API nn_optimizer *nn_nadam_new  (nn_layer *layer, const nn_nadam_desc *desc)   { return nn__optimizer_new(layer, NN__NADAM, desc); }
+NN_API nn_optimizer *nn_lion_new   (nn_layer *layer, const nn_lion_desc *desc)    { return nn__optimizer_new(layer, NN__LION, desc); }
+
+NN_API void nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc *desc)
+{
+    nn_context *nn = opt ? opt->nn : NULL;
+    nn__group g, *to;
+    if (!nn_ok(nn)) return;
+    if (nn__no_layer(layer) || layer->nn != nn) { nn_fail(nn, "nn_optimizer_add: the layer is not of the optimizer's context"); return; }
+    g = opt->group[0];
+    g.option[NN__LR] = g.initial_lr;
+    if (!nn__read_options(nn, opt->kind, desc, &g, 1)) return;
+    to = nn__new_group(opt);
+    if (!to) return;
+    *to = g;
+    nn__add_slots(opt, layer, desc ? desc->match : NULL);
+}
+
+// ---- a step ---------------------------------------------------------------------------------------------
+static int nn__movable(const nn__slot *s) { return nn_grad(s->p) && !(s->p->flags & NN__T_FROZEN); }
+
+// Joint norm of the gradients and the scale that brings it to `most`, computed on the device: opt->clip is { norm, scale }.
+static int nn__joint_norm(nn_optimizer *opt, double most)
+{
+    nn_context *nn = opt->nn;
+    nn_call c;
+    int64_t n = nn__max(1, opt->slot_room), two = 2;
+    int i;
+    if (!opt->clip) {
+        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &two);
+        opt->clip = nn__dead(t) ? NULL : t;
+    }
+    if (!opt->squares || opt->squares->shape[0] < n) {
+        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &n);
+        opt->squares = nn__dead(t) ? NULL : t;
+    }
+    if (!opt->clip || !opt->squares) return 0;
+    nn__fill_view(nn, nn__view_of(opt->squares), 0.0);
+    for (i = 0; i < opt->slots; i++) {
+        if (!nn__movable(&opt->slot[i])) continue;
+        nn__begin_call(&c, nn, NN_OP_square_sum, NULL);
+        c.nin = c.nout = 1;
+        c.in[0] = nn__view_of(opt->slot[i].p->grad);
+        c.out[0] = nn__view_of(opt->squares);
+        c.out[0].ndim = 0;
+        if (c.out[0].data) c.out[0].data = (char *)c.out[0].data + (size_t)i * nn_dtype_bytes(nn->desc.dtype);
+        nn__run(nn, &c);
+    }
+    nn__begin_call(&c, nn, NN_OP_clip_scale, &most);
+    c.nin = c.nout = 1;
+    c.in[0] = nn__view_of(opt->squares);
+    c.out[0] = nn__view_of(opt->clip);
+    nn__run(nn, &c);
+    return nn_ok(nn);
+}
+
+NN_API float nn_grad_norm(nn_optimizer *opt)
+{
+    float v[2] = { NAN, NAN };
+    if (!opt || !nn_ok(opt->nn) || !nn__joint_norm(opt, 0) || !nn_read(opt->clip, v)) return NAN;
+    return v[0];
+}
+
+// nadam: factor of step t, and the product of the factors of steps 1..t
+static double nn__nadam_factor(const nn__group *g, double t) { return g->option[NN__BETA1] * (1 - 0.5 * pow(0.96, t * g->option[NN__MOMENTUM_DECAY])); }
+static double nn__nadam_product(const nn__group *g, nn__slot *s)
+{
+    if (s->product_step > s->steps || s->product_step == 0) { s->product_step = 0; s->product = 1; }
+    while (s->product_step < s->steps) s->product *= nn__nadam_factor(g, (double)++s->product_step);
+    return s->product;
+}
+
+static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)        // in double, as Python computes
+{
+    const nn__group *g = &opt->group[s->group];
+    const double *o = g->option;
+    double steps = (double)s->steps, factor, next;
+    nn__update_params u;
+    memset(&u, 0, sizeof u);
+    u.lr = g->lr;
+    u.weight_decay = o[NN__WEIGHT_DECAY];
+    u.shrink = 1;
+    u.decay1 = o[NN__BETA1]; u.decay2 = o[NN__BETA2];
+    u.eps = o[NN__EPS];
+    u.clip_value = o[NN__CLIP_VALUE];
+    u.momentum = o[NN__MOMENTUM] != 0; u.nesterov = o[NN__NESTEROV] != 0; u.centered = o[NN__CENTERED] != 0; u.amsgrad = o[NN__AMSGRAD] != 0;
+    u.first = s->steps == 1;
+    switch (opt->kind - nn__optimizers) {
+    case NN__SGD:
+        u.decay1 = o[NN__MOMENTUM];
+        u.rest1 = 1 - o[NN__DAMPENING];
+        return u;
+    case NN__RMSPROP:
+        u.decay1 = o[NN__MOMENTUM];
+        u.decay2 = o[NN__ALPHA];
+        u.rest2 = 1 - u.decay2;
+        u.far1 = u.rest2 >= 0.5;
+        return u;
+    case NN__ADAGRAD:
+        u.lr = g->lr / (1 + (steps - 1) * o[NN__LR_DECAY]);
+        return u;
+    case NN__NADAM:
+        factor = nn__nadam_factor(g, steps);
+        next = nn__nadam_factor(g, steps + 1);
+        u.lr_grad = g->lr * (1 - factor) / (1 - nn__nadam_product(g, s));
+        u.lr = g->lr * next / (1 - nn__nadam_product(g, s) * next);
+        u.correct = 1 - pow(u.decay2, steps);
+        break;
+    case NN__ADAMW:
+    case NN__LION:
+        u.shrink = 1 - g->lr * u.weight_decay;
+        u.weight_decay = 0;
+        break;
+    }
+    u.rest1 = 1 - u.decay1;
+    u.rest2 = 1 - u.decay2;
+    u.far1 = u.rest1 >= 0.5;
+    if (opt->kind->op == NN_OP_adam_update) {
+        u.lr = g->lr / (1 - pow(u.decay1, steps));
+        u.correct = sqrt(1 - pow(u.decay2, steps));
+    }
+    return u;
+}
 
 NN_API void nn_step(nn_optimizer *opt)
 {
     nn_context *nn = opt ? opt->nn : NULL;
-    nn__update_params p;
+    double most;
     int i, j;
     if (!nn_ok(nn)) return;
+    most = opt->group[0].option[NN__CLIP_NORM];
+    if (most > 0 && !nn__joint_norm(opt, most)) return;
     opt->steps++;
-    memset(&p, 0, sizeof p);
-    p.lr = opt->desc.lr; p.momentum = opt->desc.momentum; p.dampening = opt->desc.dampening; p.nesterov = opt->desc.nesterov;
-    p.beta1 = opt->desc.beta1; p.beta2 = opt->desc.beta2; p.eps = opt->desc.eps; p.weight_decay = opt->desc.weight_decay;
-    p.correct1 = (float)(1.0 - pow((double)p.beta1, (double)opt->steps));
-    p.correct2 = (float)(1.0 - pow((double)p.beta2, (double)opt->steps));
-    p.first = opt->steps == 1;
     for (i = 0; i < opt->slots; i++) {
         nn__slot *s = &opt->slot[i];
+        nn__update_params u;
         nn_call c;
-        if (!nn_grad(s->p) || (s->p->flags & NN__T_FROZEN)) continue;
-        nn__begin_call(&c, nn, opt->op, &p);
-        c.in[c.nin++] = nn__view_of(s->p);
-        c.in[c.nin++] = nn__view_of(s->p->grad);
-        for (j = 0; j < opt->states; j++) c.in[c.nin++] = nn__view_of(s->state[j]);
-        nn__run(nn, &c);
-        s->p->version++;
+        if (nn__movable(s)) {
+            if (!nn__slot_states(opt, s)) return;
+            s->steps++;
+            u = nn__update_of(opt, s);
+            nn__begin_call(&c, nn, opt->kind->op, &u);
+            c.nin = 3 + NN__MAX_STATES;
+            c.in[0] = nn__view_of(s->p);
+            c.in[1] = nn__view_of(s->p->grad);
+            c.in[2] = nn__view_of(NULL);
+            if (most > 0) {          // the scale stays on the device
+                c.in[2] = nn__view_of(opt->clip);
+                c.in[2].ndim = 0;
+                if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
+            }
+            for (j = 0; j < NN__MAX_STATES; j++) c.in[3 + j] = nn__view_of(s->state[j]);
+            nn__run(nn, &c);
+            s->p->base->version++;
+        }
         s->p->flags &= ~(unsigned)NN__T_GRAD_SET;
+    }
+}
+
+NN_API int64_t nn_steps(const nn_optimizer *opt) { return opt ? opt->steps : 0; }
+NN_API float   nn_lr(const nn_optimizer *opt)    { return opt ? (float)opt->group[0].lr : 0.0f; }
+NN_API void    nn_set_lr(nn_optimizer *opt, float lr)
+{
+    double old, first, to = lr == (float)NN_ZERO ? 0 : nn__as_written(lr);
+    int i;
+    if (!opt || !nn_ok(opt->nn)) return;
+    if (!(to >= 0)) { nn_fail(opt->nn, "nn_set_lr: %g is not a learning rate", to); return; }
+    old = opt->group[0].lr;
+    first = opt->group[0].initial_lr;
+    for (i = opt->groups - 1; i >= 0; i--) {
+        nn__group *g = &opt->group[i];
+        g->lr = i == 0 ? to : old > 0 ? to * (g->lr / old) : first > 0 ? to * (g->initial_lr / first) : to;
+    }
+}
+
+// ---- an average of the weights ------------------------------------------------------------------------------
+struct nn_ema {
+    nn_context *nn;
+    nn_layer   *layer;
+    double      decay;
+    nn_tensor **p, **shadow;
+    int         n, swapped;
+};
+NN_API nn_ema *nn_ema_new(nn_layer *layer, float decay)
+{
+    nn_context *nn = nn__context_below(layer);
+    nn_ema *e;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    if (!(decay == (float)NN_ZERO || (decay >= 0 && decay <= 1))) { nn_fail(nn, "nn_ema_new: decay %g is not in 0..1", (double)decay); return NULL; }
+    e = (nn_ema *)nn__life(nn, sizeof *e);
+    if (!e) return NULL;
+    e->nn = nn; e->layer = layer; e->decay = nn__option(decay, 0);
+    e->n = nn_params(layer, NULL, 0);
+    e->p = (nn_tensor **)nn__life(nn, (size_t)e->n * sizeof *e->p);
+    e->shadow = (nn_tensor **)nn__life(nn, (size_t)e->n * sizeof *e->shadow);
+    if (!e->p || !e->shadow) return NULL;
+    nn_params(layer, e->p, e->n);
+    for (i = 0; i < e->n; i++) if (!(e->shadow[i] = nn__twin(e->p[i], "ema", 1))) return NULL;
+    return e;
+}
+static void nn__ema_run(nn_ema *e, int op)
+{
+    nn_call c;
+    int i;
+    for (i = 0; i < e->n; i++) {
+        nn__begin_call(&c, e->nn, op, &e->decay);
+        c.nin = 2;
+        c.in[0] = nn__view_of(e->shadow[i]);
+        c.in[1] = nn__view_of(e->p[i]);
+        nn__run(e->nn, &c);
+        if (op == NN_OP_swap) e->p[i]->base->version++;
+    }
+}
+NN_API void nn_ema_update(nn_ema *ema)
+{
+    if (!ema || !nn_ok(ema->nn)) return;
+    if (ema->swapped) { nn_fail(ema->nn, "nn_ema_update: parameters and averages are exchanged; call nn_ema_swap first"); return; }
+    nn__ema_run(ema, NN_OP_ema_update);
+}
+NN_API void nn_ema_swap(nn_ema *ema)
+{
+    if (!ema || !nn_ok(ema->nn)) return;
+    nn__ema_run(ema, NN_OP_swap);
+    ema->swapped = !ema->swapped;
+}
+
+// ---- schedules: torch.optim.lr_scheduler, most of them as the same recursions, so that the values agree to the last digits -------
+// `count` advances so far (PyTorch's last_epoch). nn__schedule_lr gives the rate after advance number `count`; at 0 the rate to start with.
+enum { NN__STEP_LR, NN__MULTI_STEP_LR, NN__EXPONENTIAL_LR, NN__POLYNOMIAL_LR, NN__LINEAR_LR, NN__COSINE_LR, NN__WARM_RESTARTS_LR, NN__ONE_CYCLE_LR, NN__PLATEAU_LR };
+static const char *const nn__schedule_names[] = { "step_lr", "multi_step_lr", "exponential_lr", "polynomial_lr", "linear_lr", "cosine_lr", "warm_restarts_lr", "one_cycle_lr", "plateau_lr" };
+struct nn_schedule {
+    nn_context   *nn;
+    nn_optimizer *opt;
+    int     kind, per_step;
+    int     step_size, total, period_mult, patience, cooldown, maximize, warmup;
+    int    *milestone, milestones;
+    double  gamma, power, min_lr, start_factor, end_factor, max_lr, rise, div, final_div, factor, threshold;
+    // state, for checkpoints (besides the groups' lr)
+    int64_t count, warmed;           // advances of the schedule, and before it of the warmup
+    int64_t since, period;           // warm_restarts_lr: T_cur, T_i
+    double  best;                    // plateau_lr
+    int     bad, cooling;
+};
+
+static double nn__schedule_lr(const nn_schedule *s, const nn__group *g)
+{
+    const double pi = 3.14159265358979323846;
+    double lr = g->lr, base = g->initial_lr, t = (double)s->count, n = (double)s->total, from, to, start, share;
+    int i, hits = 0;
+    if (s->count == 0) lr = base;
+    switch (s->kind) {
+    case NN__STEP_LR:
+        return s->count == 0 || s->count % s->step_size ? lr : lr * s->gamma;
+    case NN__MULTI_STEP_LR:
+        for (i = 0; i < s->milestones; i++) hits += s->milestone[i] == s->count;
+        return hits ? lr * pow(s->gamma, hits) : lr;
+    case NN__EXPONENTIAL_LR:
+        return s->count == 0 ? lr : lr * s->gamma;
+    case NN__POLYNOMIAL_LR:          // base (1 - t / n)^power
+        return s->count == 0 || t > n ? lr : lr * pow((1 - t / n) / (1 - (t - 1) / n), s->power);
+    case NN__LINEAR_LR:              // base (start + (end - start) t / n)
+        if (s->count == 0) return lr * s->start_factor;
+        return t > n ? lr : lr * (1 + (s->end_factor - s->start_factor) / (n * s->start_factor + (t - 1) * (s->end_factor - s->start_factor)));
+    case NN__COSINE_LR:              // min + (base - min) (1 + cos(pi t / n)) / 2; after n it rises again
+        if (s->count == 0) return lr;
+        if ((s->count - 1 - s->total) % (2 * (int64_t)s->total) == 0) return lr + (base - s->min_lr) * (1 - cos(pi / n)) / 2;
+        return (1 + cos(pi * t / n)) / (1 + cos(pi * (t - 1) / n)) * (lr - s->min_lr) + s->min_lr;
+    case NN__WARM_RESTARTS_LR:       // the same with a period that starts anew
+        return s->min_lr + (base - s->min_lr) * (1 + cos(pi * (double)s->since / (double)s->period)) / 2;
+    case NN__ONE_CYCLE_LR:           // cosines from max / div up to max and down to max / div / final_div
+        start = 0;
+        share = s->rise * n - 1;
+        from = s->max_lr / s->div;
+        to = s->max_lr;
+        if (t > share) { start = share; share = n - 1; from = s->max_lr; to = s->max_lr / s->div / s->final_div; }
+        share = share > start ? (t - start) / (share - start) : 1;
+        return to + (from - to) / 2 * (cos(pi * (share > 1 ? 1 : share)) + 1);
+    }
+    return lr;                       // plateau_lr moves on metrics
+}
+static void nn__schedule_apply(nn_schedule *s)
+{
+    double warm = s->warmed < s->warmup ? (double)(s->warmed + 1) / (double)(s->warmup + 1) : 1;
+    int i;
+    for (i = 0; i < s->opt->groups; i++) s->opt->group[i].lr = warm * nn__schedule_lr(s, &s->opt->group[i]);
+}
+static int nn__warming(nn_schedule *s)                   // one advance of the warmup: (t + 1) / (warmup + 1) of the rate to start with
+{
+    if (s->warmed >= s->warmup) return 0;
+    s->warmed++;
+    nn__schedule_apply(s);
+    return 1;
+}
+
+static nn_schedule *nn__schedule_new(nn_optimizer *opt, int kind, const nn_schedule_desc *desc)
+{
+    nn_context *nn = opt ? opt->nn : NULL;
+    const char *name = nn__schedule_names[kind];
+    nn_schedule_desc d;
+    nn_schedule *s;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    s = (nn_schedule *)nn__life(nn, sizeof *s);
+    if (!s) return NULL;
+    s->nn = nn; s->opt = opt; s->kind = kind;
+    s->per_step = d.per_step;
+    s->step_size = d.step_size;
+    s->total = d.total ? d.total : kind == NN__POLYNOMIAL_LR || kind == NN__LINEAR_LR ? 5 : 0;
+    s->period = d.period ? d.period : 10;
+    s->period_mult = d.period_mult ? d.period_mult : 1;
+    s->patience = d.patience == NN_ZERO ? 0 : d.patience ? d.patience : 10;
+    s->cooldown = d.cooldown == NN_ZERO ? 0 : d.cooldown;
+    s->maximize = d.maximize;
+    s->warmup = d.warmup == NN_ZERO ? 0 : d.warmup;
+    s->gamma = nn__option(d.gamma, kind == NN__EXPONENTIAL_LR ? 0.95 : 0.1);
+    s->power = nn__option(d.power, 1);
+    s->min_lr = nn__option(d.min_lr, 0);
+    s->start_factor = nn__option(d.start_factor, 1.0 / 3);
+    s->end_factor = nn__option(d.end_factor, 1);
+    s->max_lr = nn__option(d.max_lr, 0);
+    s->rise = nn__option(d.rise, 0.3);
+    s->div = nn__option(d.div, 25);
+    s->final_div = nn__option(d.final_div, 1e4);
+    s->factor = nn__option(d.factor, 0.1);
+    s->threshold = nn__option(d.threshold, 1e-4);
+    s->best = s->maximize ? -INFINITY : INFINITY;
+    if (s->warmup < 0)                                                          nn_fail(nn, "%s: warmup %d is negative", name, s->warmup);
+    if (kind == NN__STEP_LR && s->step_size < 1)                                nn_fail(nn, "step_lr: step_size must be at least 1");
+    if (kind >= NN__POLYNOMIAL_LR && kind <= NN__COSINE_LR && s->total < 1)     nn_fail(nn, "%s: total must be at least 1", name);
+    if (kind == NN__ONE_CYCLE_LR && (s->total < 1 || !(s->max_lr > 0)))         nn_fail(nn, "one_cycle_lr: total and max_lr must be given");
+    if (kind == NN__ONE_CYCLE_LR && (!(s->rise >= 0 && s->rise <= 1) || !(s->div > 0) || !(s->final_div > 0)))
+                                                                                nn_fail(nn, "one_cycle_lr: rise must be in 0..1, div and final_div positive");
+    if (kind == NN__WARM_RESTARTS_LR && (s->period < 1 || s->period_mult < 1))  nn_fail(nn, "warm_restarts_lr: period and period_mult must be at least 1");
+    if (kind == NN__LINEAR_LR && (!(s->start_factor > 0 && s->start_factor <= 1) || !(s->end_factor >= 0 && s->end_factor <= 1)))
+                                                                                nn_fail(nn, "linear_lr: start_factor must be in 0..1 and not 0, end_factor in 0..1");
+    if (kind == NN__PLATEAU_LR && !(s->factor >= 0 && s->factor < 1))           nn_fail(nn, "plateau_lr: factor must be below 1");
+    if (kind == NN__MULTI_STEP_LR && (d.milestone_count < 1 || !d.milestones))  nn_fail(nn, "multi_step_lr: milestones must be given");
+    if (!nn_ok(nn)) return NULL;
+    if (kind == NN__MULTI_STEP_LR) {
+        s->milestone = (int *)nn__life(nn, (size_t)d.milestone_count * sizeof *s->milestone);
+        if (!s->milestone) return NULL;
+        memcpy(s->milestone, d.milestones, (size_t)d.milestone_count * sizeof *s->milestone);
+        s->milestones = d.milestone_count;
+    }
+    for (i = 0; i < opt->groups && !opt->scheduled; i++) opt->group[i].initial_lr = opt->group[i].lr;   // an nn_set_lr before counts
+    opt->scheduled = 1;
+    nn__schedule_apply(s);
+    return s;
+}
+NN_API nn_schedule *nn_step_lr_new         (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__STEP_LR, desc); }
+NN_API nn_schedule *nn_multi_step_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__MULTI_STEP_LR, desc); }
+NN_API nn_schedule *nn_exponential_lr_new  (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__EXPONENTIAL_LR, desc); }
+NN_API nn_schedule *nn_polynomial_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__POLYNOMIAL_LR, desc); }
+NN_API nn_schedule *nn_linear_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__LINEAR_LR, desc); }
+NN_API nn_schedule *nn_cosine_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__COSINE_LR, desc); }
+NN_API nn_schedule *nn_warm_restarts_lr_new(nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__WARM_RESTARTS_LR, desc); }
+NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__ONE_CYCLE_LR, desc); }
+NN_API nn_schedule *nn_plateau_lr_new      (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__PLATEAU_LR, desc); }
+
+NN_API void nn_schedule_advance(nn_schedule *schedule)
+{
+    nn_schedule *s = schedule;
+    if (!s || !nn_ok(s->nn) || s->kind == NN__PLATEAU_LR || nn__warming(s)) return;
+    s->count++;
+    if (s->kind == NN__WARM_RESTARTS_LR && ++s->since >= s->period) {
+        s->since -= s->period;
+        s->period *= s->period_mult;
+    }
+    nn__schedule_apply(s);
+}
+NN_API void nn_schedule_metric(nn_schedule *schedule, double value)
+{
+    nn_schedule *s = schedule;
+    int i, better;
+    if (!s || !nn_ok(s->nn) || s->kind != NN__PLATEAU_LR || nn__warming(s)) return;
+    s->count++;
+    better = s->maximize ? value > s->best * (1 + s->threshold) : value < s->best * (1 - s->threshold);
+    if (better) { s->best = value; s->bad = 0; }
+    else s->bad++;
+    if (s->cooling > 0) { s->cooling--; s->bad = 0; }
+    if (s->bad <= s->patience) return;
+    s->cooling = s->cooldown;
+    s->bad = 0;
+    for (i = 0; i < s->opt->groups; i++) {
+        nn__group *g = &s->opt->group[i];
+        double lr = g->lr * s->factor > s->min_lr ? g->lr * s->factor : s->min_lr;
+        if (g->lr - lr > 1e-8) g->lr = lr;               // PyTorch's eps: smaller changes are not made
     }
 }
 
@@ -6356,14 +6911,6 @@ static int nn__set_field(const nn__field *f, const char *text, int write)       
 
 static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader); }
 
-// The names of an optimizer's states are PyTorch's.
-static const char *nn__state_name(const nn_optimizer *o, int i)
-{
-    static const char *const adam[] = { "optimizer.exp_avg.", "optimizer.exp_avg_sq.", "optimizer.max_exp_avg_sq." };
-    static const char *const sgd[]  = { "optimizer.momentum_buffer.", "optimizer.state1.", "optimizer.state2." };
-    return (o->op == NN_OP_sgd_update ? sgd : adam)[i];
-}
-
 static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *d)
 {
     int i, j;
@@ -6372,7 +6919,10 @@ static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *
     for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
         for (j = 0; j < d->optimizer->states; j++) {
             nn__slot *slot = &d->optimizer->slot[i];
-            if (slot->state[j]) nn__add_item(s, slot->state[j], slot->p, nn__state_name(d->optimizer, j));
+            char prefix[64];             // "optimizer.exp_avg.": the names of states are PyTorch's
+            if (!slot->state[j]) continue;
+            snprintf(prefix, sizeof prefix, "optimizer.%s.", slot->state[j]->name);
+            nn__add_item(s, slot->state[j], slot->p, prefix);
         }
 }
 
@@ -6387,9 +6937,29 @@ static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d
     nn__add_field(f, NN__FIELD_U64, &nn->inits, "context.inits", -1);
     if (d->optimizer) {
         nn_optimizer *o = d->optimizer;
-        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)nn__op(o->op)->name, "optimizer.kind", -1);
+        int i;
+        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)o->kind->name, "optimizer.kind", -1);
         nn__add_field(f, NN__FIELD_I64, &o->steps, "optimizer.steps", -1);
-        nn__add_field(f, NN__FIELD_F32, &o->desc.lr, "optimizer.lr", -1);
+        for (i = 0; i < o->groups; i++) {
+            nn__add_field(f, NN__FIELD_F64, &o->group[i].lr, "optimizer.lr", i);
+            nn__add_field(f, NN__FIELD_F64, &o->group[i].initial_lr, "optimizer.initial_lr", i);
+        }
+        for (i = 0; i < o->slots; i++) nn__add_field(f, NN__FIELD_I64, &o->slot[i].steps, "optimizer.step", i);
+    }
+    if (d->schedule) {
+        nn_schedule *c = d->schedule;
+        nn__add_field(f, NN__FIELD_I64, &c->count, "schedule.count", -1);
+        nn__add_field(f, NN__FIELD_I64, &c->warmed, "schedule.warmed", -1);
+        nn__add_field(f, NN__FIELD_I64, &c->since, "schedule.since", -1);
+        nn__add_field(f, NN__FIELD_I64, &c->period, "schedule.period", -1);
+        nn__add_field(f, NN__FIELD_F64, &c->best, "schedule.best", -1);
+        nn__add_field(f, NN__FIELD_INT, &c->bad, "schedule.bad", -1);
+        nn__add_field(f, NN__FIELD_INT, &c->cooling, "schedule.cooling", -1);
+    }
+    if (d->loader) {
+        nn__add_field(f, NN__FIELD_I64, &d->loader->epoch, "loader.epoch", -1);
+        nn__add_field(f, NN__FIELD_I64, &d->loader->position, "loader.position", -1);
+        nn__add_field(f, NN__FIELD_U64, &d->loader->seed, "loader.seed", -1);
     }
 }
 
@@ -6779,6 +7349,7 @@ typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
 #define NN__VISIT    0
@@ -9942,7 +10513,7 @@ static void nn__conv_plan(nn_call *c)
     if (back && c->din[2].data) c->tasks[1] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
 
-static int64_t nn__option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
+static int64_t nn__int_option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
 static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_desc *desc)
 {
     nn_context *nn = x ? x->nn : w ? w->nn : NULL;
@@ -9955,12 +10526,12 @@ static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *
     if (desc) d = *desc;
     if (!nn__check(nn, x, name) || !nn__check(nn, w, name)) return nn__inert(nn);
     p.name = name;
-    p.groups = nn__option(d.groups, 1);
+    p.groups = nn__int_option(d.groups, 1);
     p.same = d.same;
-    p.stride[0] = nn__option(d.stride, 1);     p.stride[1] = nn__option(d.stride_w, (int)p.stride[0]);
-    p.pad[0] = nn__option(d.padding, 0);       p.pad[1] = nn__option(d.padding_w, (int)p.pad[0]);
-    p.dilation[0] = nn__option(d.dilation, 1); p.dilation[1] = nn__option(d.dilation_w, (int)p.dilation[0]);
-    p.extra[0] = nn__option(d.output_padding, 0); p.extra[1] = nn__option(d.output_padding_w, (int)p.extra[0]);
+    p.stride[0] = nn__int_option(d.stride, 1);     p.stride[1] = nn__int_option(d.stride_w, (int)p.stride[0]);
+    p.pad[0] = nn__int_option(d.padding, 0);       p.pad[1] = nn__int_option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__int_option(d.dilation, 1); p.dilation[1] = nn__int_option(d.dilation_w, (int)p.dilation[0]);
+    p.extra[0] = nn__int_option(d.output_padding, 0); p.extra[1] = nn__int_option(d.output_padding_w, (int)p.extra[0]);
     if (dims == 1) {                                     // a signal is an image of height 1
         if (x->ndim != 3 || w->ndim != 3) {
             nn_fail(nn, "%s: x is (B, C, L) and w has 3 dimensions, not %s and %s", name, nn__dims_text(x->ndim, x->shape).s, nn__dims_text(w->ndim, w->shape).s);
@@ -10439,10 +11010,10 @@ static nn_tensor *nn__pool_apply(int op, const char *name, int dims, nn_tensor *
     if (desc) d = *desc;
     if (!nn__check(nn, x, name)) return nn__inert(nn);
     p.name = name;
-    p.kernel[0] = kernel;                           p.kernel[1] = nn__option(d.kernel_w, kernel);
-    p.stride[0] = nn__option(d.stride, kernel);     p.stride[1] = nn__option(d.stride_w, d.stride ? (int)p.stride[0] : (int)p.kernel[1]);
-    p.pad[0] = nn__option(d.padding, 0);            p.pad[1] = nn__option(d.padding_w, (int)p.pad[0]);
-    p.dilation[0] = nn__option(d.dilation, 1);      p.dilation[1] = nn__option(d.dilation_w, (int)p.dilation[0]);
+    p.kernel[0] = kernel;                           p.kernel[1] = nn__int_option(d.kernel_w, kernel);
+    p.stride[0] = nn__int_option(d.stride, kernel);     p.stride[1] = nn__int_option(d.stride_w, d.stride ? (int)p.stride[0] : (int)p.kernel[1]);
+    p.pad[0] = nn__int_option(d.padding, 0);            p.pad[1] = nn__int_option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__int_option(d.dilation, 1);      p.dilation[1] = nn__int_option(d.dilation_w, (int)p.dilation[0]);
     p.ceil_mode = d.ceil_mode;
     p.exclude_pad = d.exclude_pad;
     if (dims == 1) {
@@ -10679,50 +11250,1109 @@ NN__FORWARD(upsample)  { NN__K(resample)(c, t, 0); }
 NN__BACKWARD(upsample) { NN__K(resample)(c, t, 1); }
 #endif
 
-// ---- parameter updates ------------------------------------------------------------------------------------
+// ---- losses ---------------------------------------------------------------------------------------------
+// l is the loss of one element or one row. NN_MEAN divides their sum by their number, NN_SUM does not, NN_NONE keeps them apart.
 #if NN__IN_HOST
-static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+enum { NN__L_WEIGHT = 1, NN__L_POS_WEIGHT = 2, NN__L_SMOOTHING = 4, NN__L_IGNORE = 8, NN__L_TEMPERATURE = 16, NN__L_MARGIN = 32, NN__L_DELTA = 64, NN__L_P = 128 };
+enum { NN__LOSS_CHUNK = 4096, NN__CLASS_COLUMNS = 64 };
+
+static int nn__loss_misses(nn_context *nn, const char *op, unsigned reads, unsigned bit, int set, const char *option)
+{
+    if (!set || (reads & bit)) return 0;
+    nn_fail(nn, "%s: the option .%s does not apply", op, option);
+    return 1;
+}
+// Reduction and options; an option that this loss does not have is an error rather than ignored.
+static int nn__loss_options(nn_context *nn, const char *op, const nn_loss_desc *d, unsigned reads, nn__loss_params *p)
+{
+    memset(p, 0, sizeof *p);
+    p->ignore = -100;
+    if (!d) return nn_ok(nn);
+    p->reduction = (int)d->reduction;
+    p->smoothing = nn__option(d->label_smoothing, 0);
+    if (d->ignore_index) p->ignore = d->ignore_index == NN_ZERO ? 0 : d->ignore_index;
+    if ((unsigned)p->reduction > NN_NONE) { nn_fail(nn, "%s: reduction %d is none of NN_MEAN, NN_SUM, NN_NONE", op, p->reduction); return 0; }
+    if (!(p->smoothing >= 0 && p->smoothing <= 1)) { nn_fail(nn, "%s: label_smoothing %g is not in 0..1", op, p->smoothing); return 0; }
+    return !nn__loss_misses(nn, op, reads, NN__L_WEIGHT,      d->weight != NULL,         "weight")
+        && !nn__loss_misses(nn, op, reads, NN__L_POS_WEIGHT,  d->pos_weight != NULL,     "pos_weight")
+        && !nn__loss_misses(nn, op, reads, NN__L_SMOOTHING,   d->label_smoothing != 0,   "label_smoothing")
+        && !nn__loss_misses(nn, op, reads, NN__L_IGNORE,      d->ignore_index != 0,      "ignore_index")
+        && !nn__loss_misses(nn, op, reads, NN__L_TEMPERATURE, d->temperature != 0,       "temperature")
+        && !nn__loss_misses(nn, op, reads, NN__L_MARGIN,      d->margin != 0,            "margin")
+        && !nn__loss_misses(nn, op, reads, NN__L_DELTA,       d->delta != 0,             "delta")
+        && !nn__loss_misses(nn, op, reads, NN__L_P,           d->p != 0,                 "p") && nn_ok(nn);
+}
+static nn_tensor *nn__reduce_loss(nn_tensor *l, const nn__loss_params *p)          // for losses composed of other ops
+{
+    nn_shape all;
+    memset(&all, 0, sizeof all);
+    return p->reduction == NN_NONE ? l : p->reduction == NN_SUM ? nn_sum(l, all, NULL) : nn_mean(l, all, NULL);
+}
+// Broadcasting is refused: (B, 1) against (B) would silently give a (B, B) loss.
+static int nn__same_shapes(nn_context *nn, const char *op, const nn_view *a, const nn_view *b)
+{
+    if (nn__same_dims(a, b)) return 1;
+    nn_fail(nn, "%s: shapes must be equal: %s and %s", op, NN__SHAPE_OF(a), NN__SHAPE_OF(b));
+    return 0;
+}
+static void nn__reduced_loss_plan(nn_call *c, int64_t items, int64_t cost, int64_t partials)   // phase 0: items, phase 1: their sum
+{
+    c->tasks[0] = nn__task_count(items, cost);
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = 1;
+    c->shared_bytes = (size_t)partials * nn__real_bytes(c);
+}
 #endif
 #if NN__IN_SIMD
-// p and its gradient and states share one dense layout, so an update sees flat memory. Vectors, then the rest through the stack.
-NN__FORWARD(sgd_update)              // torch.optim.SGD
+// y[i] = f(v, k): v[j] is in[j][i], k[j] the scalar p[j].
+NN__INLINE void NN__K(map)(int64_t n, R *y, const R *const *in, int nin, const R *p, int np, V (*f)(const V *v, const V *k))
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
-    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data;
-    const R *g = (const R *)c->in[1].data;
-    for (; i < end; i++) {
-        R d = g[i] + (R)u->weight_decay * p[i];
-        if (u->momentum != 0) {
-            m[i] = u->first ? d : (R)u->momentum * m[i] + (1 - (R)u->dampening) * d;
-            d = u->nesterov ? d + (R)u->momentum * m[i] : m[i];
+    V v[6], k[6];
+    int64_t i;
+    int j;
+    NN__UNROLL for (j = 0; j < np; j++) k[j] = SET1(p[j]);
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) {
+        NN__UNROLL for (j = 0; j < nin; j++) v[j] = LOAD(in[j] + i);
+        STORE(y + i, f(v, k));
+    }
+    if (i == n) return;
+    NN__UNROLL for (j = 0; j < nin; j++) v[j] = NN__K(load_part)(in[j] + i, n - i);
+    NN__K(store_part)(y + i, f(v, k), n - i);
+}
+// Long sums: element i goes to lane i % 16, whatever the vector width; lane_sum adds the lanes as a tree.
+static void NN__K(add_lanes)(R *lane, int64_t n, const R *x)
+{
+    int64_t i = 0;
+    int k;
+#if NN__LANES > 1
+    V v[16 / NN__LANES];
+    NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) v[k] = LOAD(lane + k * NN__LANES);
+    for (; i + 16 <= n; i += 16) NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) v[k] += LOAD(x + i + k * NN__LANES);
+    NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) STORE(lane + k * NN__LANES, v[k]);
+#else
+    for (; i + 16 <= n; i += 16) for (k = 0; k < 16; k++) lane[k] += x[i + k];
+#endif
+    for (k = 0; i + k < n; k++) lane[k] += x[i + k];
+}
+static R NN__K(lane_sum)(R *lane)
+{
+    int i, k;
+    for (k = 8; k; k /= 2) for (i = 0; i < k; i++) lane[i] += lane[i + k];
+    return lane[0];
+}
+static R NN__K(long_sum)(int64_t n, const R *x)          // chunks, then the sums of chunks
+{
+    R total[16] = { 0 };
+    int64_t i;
+    for (i = 0; i < n; i += NN__LOSS_CHUNK) {
+        R lane[16] = { 0 };
+        int k;
+        NN__K(add_lanes)(lane, nn__min(NN__LOSS_CHUNK, n - i), x + i);
+        for (k = 0; k < 16; k++) total[k] += lane[k];
+    }
+    return NN__K(lane_sum)(total);
+}
+#endif
+
+// ---- losses of single elements: one row is the whole loss.   x prediction, t target, w weight, q pos_weight, p delta or margin ----
+// binary_cross_entropy is  -w (q t log s(x) + (1 - t) log(1 - s(x)))  with s the sigmoid, written so that nothing overflows or cancels.
+#if NN__IN_HOST
+static int nn__pair_loss_shape(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int i;
+    for (i = 1; i < c->nin; i++) if ((i == 1 || c->in[i].ndim) && !nn__same_shapes(c->nn, c->op->name, &c->in[0], &c->in[i])) return 0;
+    nn__set_shape(&c->out[0], c->in[0].dtype, p->reduction == NN_NONE ? c->in[0].ndim : 0, c->in[0].shape);
+    return 1;
+}
+static void nn__pair_loss_plan(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
+    if (c->pass == NN_FORWARD && p->reduction != NN_NONE) nn__reduced_loss_plan(c, chunks, 8 * NN__LOSS_CHUNK, chunks);
+    else c->tasks[0] = nn__task_count(n, 16);
+}
+static nn_tensor *nn__pair_loss(int op, nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc, unsigned reads, double option)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    const char *name = nn__op(op)->name;
+    nn_tensor *in[4];
+    nn__loss_params p;
+    if (!nn__check(nn, x, name) || !nn__check(nn, target, name) || !nn__loss_options(nn, name, desc, reads, &p)) return nn__inert(nn);
+    p.p = option;
+    in[0] = x; in[1] = target; in[2] = in[3] = NULL;
+    if (desc && desc->weight)     in[2] = nn_expand(nn_detach(desc->weight), nn_shape_of(x));      // constants: no gradient
+    if (desc && desc->pos_weight) in[3] = nn_expand(nn_detach(desc->pos_weight), nn_shape_of(x));
+    if ((in[2] && nn__dead(in[2])) || (in[3] && nn__dead(in[3]))) return nn__inert(nn);
+    return nn_apply_n(nn, nn__op(op), in, nn__op(op)->inputs, &p, NULL);
+}
+NN_API nn_tensor *nn_mse(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc) { return nn__pair_loss(NN_OP_mse, x, target, desc, 0, 0); }
+NN_API nn_tensor *nn_l1 (nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc) { return nn__pair_loss(NN_OP_l1, x, target, desc, 0, 0); }
+NN_API nn_tensor *nn_huber(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_huber, x, target, desc, NN__L_DELTA, nn__option(desc ? desc->delta : 0, 1));
+}
+NN_API nn_tensor *nn_smooth_l1(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_smooth_l1, x, target, desc, NN__L_DELTA, nn__option(desc ? desc->delta : 0, 1));
+}
+NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_binary_cross_entropy, logits, target, desc, NN__L_WEIGHT | NN__L_POS_WEIGHT, 0);
+}
+#endif
+#if NN__IN_SIMD
+//         name                  l                                                              dl/dx                       dl/dt
+#define NN__PAIR_LOSSES(NN__X) \
+    NN__X( mse,                  (x - t) * (x - t),                                             C(2) * (x - t),             C(-2) * (x - t)           ) \
+    NN__X( l1,                   ABS(x - t),                                                    NN__K(sign_of)(x - t),      NN__K(sign_of)(t - x)     ) \
+    NN__X( huber,                SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t), p * (ABS(x - t) - C(0.5) * p)),                                        \
+                                 NN__K(within)(x - t, p),                                       NN__K(within)(t - x, p)                               ) \
+    NN__X( smooth_l1,            SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t) / p, ABS(x - t) - C(0.5) * p),                                          \
+                                 SEL(ABS(x - t) < p, (x - t) / p, NN__K(sign_of)(x - t)),       SEL(ABS(x - t) < p, (t - x) / p, NN__K(sign_of)(t - x)) ) \
+    NN__X( hinge,                SEL(p - t * x < C(0), C(0), p - t * x),                        SEL(p - t * x > C(0), -t, C(0)), SEL(p - t * x > C(0), -x, C(0)) ) \
+    NN__X( binary_cross_entropy, w * ((C(1) - t) * x + (C(1) + (q - C(1)) * t) * SOFTPLUS(-x)),                                                         \
+                                 w * ((C(1) - t) * SIGMOID(x) - q * t * SIGMOID(-x)),           w * ((q - C(1)) * SOFTPLUS(-x) - x)                   )
+NN__INLINE V NN__K(sign_of)(V d)       { return SEL(d > C(0), C(1), SEL(d < C(0), C(-1), d)); }
+NN__INLINE V NN__K(within)(V d, V p)   { return SEL(d < -p, -p, SEL(d > p, p, d)); }
+
+// Blocks of all operands, so that a formula sees contiguous rows: in[] is x, t, w, q, dy.
+typedef struct NN__K(pair) { const R *x, *t, *w, *q; R p; R ones[NN__K(block)]; } NN__K(pair);
+static void NN__K(pair_open)(NN__K(pair) *o, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+    o->x = (const R *)c->in[0].data;
+    o->t = (const R *)c->in[1].data;
+    o->w = c->nin > 2 ? (const R *)c->in[2].data : NULL;
+    o->q = c->nin > 3 ? (const R *)c->in[3].data : NULL;
+    o->p = (R)((const nn__loss_params *)c->params)->p;
+}
+static void NN__K(pair_block)(const NN__K(pair) *o, int64_t i, int64_t n, R *y, const R *dy, NN__K(row) f)
+{
+    const R *in[5];
+    in[0] = o->x + i; in[1] = o->t + i;
+    in[2] = o->w ? o->w + i : o->ones;
+    in[3] = o->q ? o->q + i : o->ones;
+    in[4] = dy ? dy : o->ones;
+    f(n, y, in, &o->p);
+}
+static void NN__K(pair_loss_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
+{
+    int reduction = ((const nn__loss_params *)c->params)->reduction;
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK, i, end, k;
+    R *y = (R *)c->out[0].data, *part = (R *)c->shared, value[NN__K(block)];
+    NN__K(pair) o;
+    NN__K(pair_open)(&o, c);
+    if (reduction == NN_NONE) {
+        end = nn__task_end(n, t);
+        for (i = nn__task_begin(n, t); i < end; i += NN__K(block)) NN__K(pair_block)(&o, i, nn__min(end - i, NN__K(block)), y + i, NULL, f);
+    } else if (t->phase == 0) for (k = nn__task_begin(chunks, t); k < nn__task_end(chunks, t); k++) {
+        R lane[16] = { 0 };
+        end = nn__min(n, (k + 1) * NN__LOSS_CHUNK);
+        for (i = k * NN__LOSS_CHUNK; i < end; i += NN__K(block)) {
+            NN__K(pair_block)(&o, i, nn__min(end - i, NN__K(block)), value, NULL, f);
+            NN__K(add_lanes)(lane, nn__min(end - i, NN__K(block)), value);
         }
-        p[i] -= (R)u->lr * d;
+        part[k] = NN__K(lane_sum)(lane);
+    } else y[0] = NN__K(long_sum)(chunks, part) / (reduction == NN_MEAN ? (R)n : 1);
+}
+static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df, NN__K(row) dg)
+{
+    int reduction = ((const nn__loss_params *)c->params)->reduction, side;
+    int64_t n = nn_view_count(&c->in[0]), i, j, end = nn__task_end(n, t);
+    const R *dy = (const R *)c->dout[0].data;
+    R g[NN__K(block)], value[NN__K(block)];
+    NN__K(pair) o;
+    NN__K(pair_open)(&o, c);
+    if (reduction != NN_NONE) for (i = 0; i < NN__K(block); i++) g[i] = reduction == NN_MEAN ? dy[0] / (R)n : dy[0];
+    for (side = 0; side < 2; side++) {
+        R *dx = (R *)c->din[side].data;
+        int add = (int)(c->add >> side & 1);
+        for (i = nn__task_begin(n, t); dx && i < end; i += NN__K(block)) {
+            int64_t m = nn__min(end - i, NN__K(block));
+            NN__K(pair_block)(&o, i, m, add ? value : dx + i, reduction == NN_NONE ? dy + i : g, side ? dg : df);
+            for (j = 0; add && j < m; j++) dx[i + j] += value[j];
+        }
     }
 }
-NN__FORWARD(adam_update)             // Kingma & Ba 2015, as torch.optim.Adam
+#define NN__PAIR_NAMES const V x = v[0], t = v[1], w = v[2], q = v[3], p = k[0]; (void)x; (void)t; (void)w; (void)q; (void)p
+#define NN__X(name, f, dx, dt) \
+    NN__INLINE V NN__K(name##_f)(const V *v, const V *k)  { NN__PAIR_NAMES; return f; } \
+    NN__INLINE V NN__K(name##_dx)(const V *v, const V *k) { NN__PAIR_NAMES; return v[4] * (dx); } \
+    NN__INLINE V NN__K(name##_dt)(const V *v, const V *k) { NN__PAIR_NAMES; return v[4] * (dt); } \
+    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map)(n, y, in, 4, p, 1, NN__K(name##_f)); } \
+    static void NN__K(name##_dxrow)(int64_t n, R *y, const R *const *in, const R *p) { NN__K(map)(n, y, in, 5, p, 1, NN__K(name##_dx)); } \
+    static void NN__K(name##_dtrow)(int64_t n, R *y, const R *const *in, const R *p) { NN__K(map)(n, y, in, 5, p, 1, NN__K(name##_dt)); } \
+    NN__FORWARD(name)  { NN__K(pair_loss_fwd)(c, t, NN__K(name##_row)); } \
+    NN__BACKWARD(name) { NN__K(pair_loss_bwd)(c, t, NN__K(name##_dxrow), NN__K(name##_dtrow)); }
+NN__PAIR_LOSSES(NN__X)
+#undef NN__X
+#undef NN__PAIR_NAMES
+#undef NN__PAIR_LOSSES
+#endif
+
+// ---- cross_entropy:   l = sum over classes c of  w_c t_c (-log p_c),   log p_c = x_c - m - log sum exp(x - m),  m = max x --------
+// t are probabilities, or 1 at the target class. Label smoothing e replaces t_c by (1 - e) t_c + e / C.
+// dx_c = W p_c - w_c t_c with W = sum of w_c t_c.   Mean: over the sum of w_target (classes) or the number of rows (probabilities).
+// x is (B, C, inner): with inner = 1 the vectors run along the classes of a row, otherwise along up to 64 neighbouring columns.
+#if NN__IN_HOST
+typedef struct nn__class_dims { int64_t batch, classes, inner; } nn__class_dims;
+static nn__class_dims nn__class_dims_of(const nn_view *x)
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
-    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data, *v = (R *)c->in[3].data;
-    const R *g = (const R *)c->in[1].data;
-    for (; i < end; i++) {
-        R d = g[i] + (R)u->weight_decay * p[i];
-        m[i] += (1 - (R)u->beta1) * (d - m[i]);
-        v[i] = (R)u->beta2 * v[i] + (1 - (R)u->beta2) * d * d;
-        p[i] -= (R)u->lr / (R)u->correct1 * m[i] / ((R)sqrt((double)(v[i] / (R)u->correct2)) + (R)u->eps);
+    nn__class_dims d;
+    int i;
+    d.batch = x->ndim > 1 ? x->shape[0] : 1;
+    d.classes = x->shape[x->ndim > 1];
+    d.inner = 1;
+    for (i = 2; i < x->ndim; i++) d.inner *= x->shape[i];
+    return d;
+}
+static int     nn__is_index(const nn_view *t)               { return t->dtype == NN_I32 || t->dtype == NN_I64; }
+static int64_t nn__class_at(const nn_view *t, int64_t i)    { return t->dtype == NN_I64 ? ((const int64_t *)t->data)[i] : ((const int32_t *)t->data)[i]; }
+static int64_t nn__class_tiles(nn__class_dims d)
+{
+    return d.inner == 1 ? d.batch : d.batch * ((d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS);
+}
+// x (B, C, ...) with classes (B, ...) or, where allowed, probabilities (B, C, ...); weight (C). Sets out.
+static int nn__class_shape(nn_call *c, int probabilities, int reduction)
+{
+    const nn_view *x = &c->in[0], *t = &c->in[1], *w = &c->in[2];
+    nn_view rows;
+    int dtype = (int)c->nn->desc.dtype, d = x->ndim > 1, i;
+    if (x->ndim < 1 || x->dtype != dtype) {
+        nn_fail(c->nn, "%s: the prediction %s must be %s, (B, C, ...)", c->op->name, NN__SHAPE_OF(x), nn_dtype_name((nn_dtype)dtype));
+        return 0;
+    }
+    rows = *x;                       // without the dimension of the classes
+    for (i = d; i + 1 < x->ndim; i++) rows.shape[i] = x->shape[i + 1];
+    rows.ndim--;
+    if (!nn__is_index(t) && (!probabilities || t->dtype != dtype)) {
+        nn_fail(c->nn, "%s: the target is %s: classes are i32 or i64%s", c->op->name, nn_dtype_name((nn_dtype)t->dtype), probabilities ? ", probabilities of the type of the prediction" : "");
+        return 0;
+    }
+    if (!nn__same_dims(nn__is_index(t) ? &rows : x, t)) {
+        nn_fail(c->nn, "%s: target %s does not fit prediction %s; classes must be %s", c->op->name, NN__SHAPE_OF(t), NN__SHAPE_OF(x), NN__SHAPE_OF(&rows));
+        return 0;
+    }
+    if (c->nin > 2 && w->ndim && (w->ndim != 1 || w->shape[0] != x->shape[d] || w->dtype != dtype)) {
+        nn_fail(c->nn, "%s: weight %s: it needs one number for each of %lld classes", c->op->name, NN__SHAPE_OF(w), (long long)x->shape[d]);
+        return 0;
+    }
+    nn__set_shape(&c->out[0], dtype, reduction == NN_NONE ? rows.ndim : 0, rows.shape);
+    return 1;
+}
+// Reports the first class that is out of range: 1 if there is one. Called by the last phase, which runs in the caller's thread.
+static int nn__bad_class(const nn_call *c, int64_t rows, int64_t classes, int64_t ignore)
+{
+    int64_t i;
+    for (i = 0; i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        if (k == ignore || (k >= 0 && k < classes)) continue;
+        nn_fail(c->nn, "%s: target %lld of row %lld is not a class 0..%lld", c->op->name, (long long)k, (long long)i, (long long)classes - 1);
+        return 1;
+    }
+    return 0;
+}
+static int nn__cross_entropy_shape(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d;
+    int64_t shape[2];
+    if (!nn__class_shape(c, 1, p->reduction)) return 0;
+    d = nn__class_dims_of(&c->in[0]);
+    shape[0] = 2; shape[1] = d.batch * d.inner;
+    c->naux = 2;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 2, shape);             // m and log sum exp(x - m) of every row
+    shape[0] = 1;
+    nn__set_shape(&c->aux[1], c->in[0].dtype, 1, shape);             // what the sum was divided by
+    return 1;
+}
+static void nn__cross_entropy_plan(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    nn__reduced_loss_plan(c, nn__class_tiles(d), 16 * d.classes * (d.inner == 1 ? 1 : nn__min(d.inner, NN__CLASS_COLUMNS)), p->reduction == NN_NONE ? 0 : d.batch * d.inner);
+}
+static nn_tensor *nn__class_loss(int op, nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc, unsigned reads)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    const char *name = nn__op(op)->name;
+    nn_tensor *in[3];
+    nn__loss_params p;
+    if (!nn__check(nn, x, name) || !nn__check(nn, target, name) || !nn__loss_options(nn, name, desc, reads, &p)) return nn__inert(nn);
+    if (p.ignore >= 0 && target->dtype == (int)nn->desc.dtype) { nn_fail(nn, "%s: ignore_index does not apply to probabilities", name); return nn__inert(nn); }
+    in[0] = x; in[1] = target;
+    in[2] = desc && desc->weight ? nn_detach(desc->weight) : NULL;   // a constant
+    if (in[2] && nn__dead(in[2])) return nn__inert(nn);
+    return nn_apply_n(nn, nn__op(op), in, 3, &p, NULL);
+}
+NN_API nn_tensor *nn_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__class_loss(NN_OP_cross_entropy, logits, target, desc, NN__L_WEIGHT | NN__L_SMOOTHING | NN__L_IGNORE);
+}
+#endif
+#if NN__IN_SIMD
+NN__INLINE V NN__K(exp_scaled)(const V *v, const V *k)   { return EXP(v[0] * k[0] - k[1]); }
+NN__INLINE V NN__K(larger)(V a, V b)                     { return SEL(b > a, b, a); }
+NN__INLINE V NN__K(log_word)(V x, V p, V q)              { (void)p; (void)q; return LOG(x); }
+static R NN__K(log_one)(R x)                             { R p[2] = { 0, 0 }, y; NN__K(map1)(1, &y, &x, p, NN__K(log_word)); return y; }
+static R NN__K(row_max)(int64_t n, const R *x)
+{
+    R m = (R)-INFINITY;
+    int64_t i = 0;
+#if NN__LANES > 1
+    R part[NN__LANES];
+    V v = SET1(m);
+    int k;
+    for (; i + NN__LANES <= n; i += NN__LANES) v = NN__K(larger)(v, LOAD(x + i));
+    STORE(part, v);
+    for (k = 0; k < NN__LANES; k++) m = part[k] > m ? part[k] : m;
+#endif
+    for (; i < n; i++) m = x[i] > m ? x[i] : m;
+    return m;
+}
+static R NN__K(row_log_sum)(int64_t n, const R *x, R scale, R m)      // log sum exp(scale x - m)
+{
+    R lane[16] = { 0 }, e[NN__K(block)], p[2];
+    int64_t i;
+    p[0] = scale; p[1] = m;
+    for (i = 0; i < n; i += NN__K(block)) {
+        const R *in = x + i;
+        int64_t w = nn__min(NN__K(block), n - i);
+        NN__K(map)(w, e, &in, 1, p, 2, NN__K(exp_scaled));
+        NN__K(add_lanes)(lane, w, e);
+    }
+    return NN__K(log_one)(NN__K(lane_sum)(lane));
+}
+
+typedef struct NN__K(classes) {      // a cross_entropy call, opened
+    nn__class_dims d;
+    const R *x, *t, *w;              // t: probabilities, or NULL; w: weights, or NULL
+    const nn_view *target;
+    int64_t ignore;
+    R keep, spread, all;             // 1 - e, e / C, sum of weights
+    R *m, *ls;                       // aux, or NULL
+    R ones[NN__K(block)];
+} NN__K(classes);
+static void NN__K(classes_open)(NN__K(classes) *o, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int64_t i;
+    o->d = nn__class_dims_of(&c->in[0]);
+    o->x = (const R *)c->in[0].data;
+    o->target = &c->in[1];
+    o->t = nn__is_index(&c->in[1]) ? NULL : (const R *)c->in[1].data;
+    o->w = (const R *)c->in[2].data;
+    o->ignore = p->ignore;
+    o->keep = (R)(1 - p->smoothing);
+    o->spread = (R)(p->smoothing / (double)o->d.classes);
+    o->all = (R)o->d.classes;
+    if (o->w && o->spread != 0) for (i = 0, o->all = 0; i < o->d.classes; i++) o->all += o->w[i];
+    o->m = (R *)c->aux[0].data;
+    o->ls = o->m ? o->m + o->d.batch * o->d.inner : NULL;
+    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+}
+// The class of a row; -1: it counts for nothing (ignored, or out of range, which the last phase reports).
+static int64_t NN__K(class_of)(const NN__K(classes) *o, int64_t row)
+{
+    int64_t k = nn__class_at(o->target, row);
+    return k == o->ignore || k < 0 || k >= o->d.classes ? -1 : k;
+}
+static R NN__K(class_weight)(const NN__K(classes) *o, int64_t k) { return o->w ? o->w[k] : 1; }
+
+// Rows: v is x, t, w of neighbouring classes; k is m, log sum, and what t becomes: k[2] t + k[3].
+NN__INLINE V NN__K(ce_row_term)(const V *v, const V *k) { return v[2] * (k[2] * v[1] + k[3]) * (k[1] - (v[0] - k[0])); }
+NN__INLINE V NN__K(ce_row_mass)(const V *v, const V *k) { return v[2] * (k[2] * v[1] + k[3]); }
+NN__INLINE V NN__K(ce_row_dx)(const V *v, const V *k)   { return k[4] * EXP((v[0] - k[0]) - k[1]) - v[2] * (k[2] * v[1] + k[3]); }
+NN__INLINE V NN__K(ce_row_dt)(const V *v, const V *k)   { return v[2] * k[2] * (k[1] - (v[0] - k[0])); }
+static int64_t NN__K(ce_row_in)(const NN__K(classes) *o, int64_t row, int64_t i, const R **in)   // operands from class i on; returns their number
+{
+    int64_t at = row * o->d.classes + i;
+    in[0] = o->x + at;
+    in[1] = o->t ? o->t + at : o->ones;
+    in[2] = o->w ? o->w + i : o->ones;
+    return nn__min(NN__K(block), o->d.classes - i);
+}
+static R NN__K(ce_row_sum)(const NN__K(classes) *o, int64_t row, const R *p, int mass)
+{
+    R lane[16] = { 0 }, value[NN__K(block)];
+    const R *in[3];
+    int64_t i, n;
+    for (i = 0; i < o->d.classes; i += n) {
+        n = NN__K(ce_row_in)(o, row, i, in);
+        if (mass) NN__K(map)(n, value, in, 3, p, 4, NN__K(ce_row_mass));
+        else      NN__K(map)(n, value, in, 3, p, 4, NN__K(ce_row_term));
+        NN__K(add_lanes)(lane, n, value);
+    }
+    return NN__K(lane_sum)(lane);
+}
+static void NN__K(ce_row)(const NN__K(classes) *o, int64_t row, R *loss)
+{
+    const R *x = o->x + row * o->d.classes;
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row);
+    R p[4];
+    loss[row] = 0;
+    if (k < 0) return;
+    p[0] = NN__K(row_max)(o->d.classes, x);
+    p[1] = NN__K(row_log_sum)(o->d.classes, x, 1, p[0]);
+    p[2] = o->t ? o->keep : 0;
+    p[3] = o->spread;
+    if (o->m) { o->m[row] = p[0]; o->ls[row] = p[1]; }
+    if (!o->t) loss[row] = o->keep * NN__K(class_weight)(o, k) * (p[1] - (x[k] - p[0]));
+    if (o->t || o->spread != 0) loss[row] += NN__K(ce_row_sum)(o, row, p, 0);
+}
+static void NN__K(ce_row_back)(const NN__K(classes) *o, int64_t row, R g, const nn_call *c)
+{
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row), classes = o->d.classes, i, j, n;
+    R *dx = (R *)c->din[0].data, *dt = (R *)c->din[1].data, value[NN__K(block)], p[5];
+    const R *in[3];
+    int add = (int)(c->add & 1), add_t = (int)(c->add >> 1 & 1);
+    if (dx) dx += row * classes;
+    if (k < 0) { for (i = 0; dx && !add && i < classes; i++) dx[i] = 0; return; }
+    p[0] = o->m[row]; p[1] = o->ls[row];
+    p[2] = o->t ? o->keep : 0;
+    p[3] = o->spread;
+    p[4] = g * (o->t ? NN__K(ce_row_sum)(o, row, p, 1) : o->keep * NN__K(class_weight)(o, k) + o->spread * o->all);
+    p[2] *= g; p[3] *= g;
+    for (i = 0; dx && i < classes; i += n) {
+        n = NN__K(ce_row_in)(o, row, i, in);
+        NN__K(map)(n, add ? value : dx + i, in, 3, p, 5, NN__K(ce_row_dx));
+        for (j = 0; add && j < n; j++) dx[i + j] += value[j];
+    }
+    if (dx && !o->t) dx[k] -= g * o->keep * NN__K(class_weight)(o, k);
+    for (i = 0; o->t && dt && i < classes; i += n) {
+        R *z = dt + row * classes + i;
+        n = NN__K(ce_row_in)(o, row, i, in);
+        NN__K(map)(n, add_t ? value : z, in, 3, p, 3, NN__K(ce_row_dt));
+        for (j = 0; add_t && j < n; j++) z[j] += value[j];
+    }
+}
+// Columns: v is x, t, and m, log sum, ... of neighbouring columns; k what t becomes for this class: k[0] t + k[1], weight included.
+NN__INLINE V NN__K(ce_col_max)(const V *v, const V *k)  { (void)k; return NN__K(larger)(v[1], v[0]); }
+NN__INLINE V NN__K(ce_col_sum)(const V *v, const V *k)  { (void)k; return v[1] + EXP(v[0] - v[2]); }
+NN__INLINE V NN__K(ce_col_term)(const V *v, const V *k) { return v[4] + (k[0] * v[1] + k[1]) * (v[3] - (v[0] - v[2])); }
+NN__INLINE V NN__K(ce_col_mass)(const V *v, const V *k) { return v[4] + (k[0] * v[1] + k[1]); }
+NN__INLINE V NN__K(ce_col_dx)(const V *v, const V *k)   { return v[4] * EXP((v[0] - v[2]) - v[3]) - v[5] * (k[0] * v[1] + k[1]); }
+NN__INLINE V NN__K(ce_col_dt)(const V *v, const V *k)   { return v[5] * k[0] * (v[3] - (v[0] - v[2])); }
+static void NN__K(ce_col_class)(const NN__K(classes) *o, int64_t at, int64_t k, const R **in, R *p)   // operands of class k in columns from `at`
+{
+    R w = NN__K(class_weight)(o, k);
+    in[0] = o->x + at + k * o->d.inner;
+    in[1] = o->t ? o->t + at + k * o->d.inner : o->ones;
+    p[0] = o->t ? w * o->keep : 0;
+    p[1] = w * o->spread;
+}
+static void NN__K(ce_columns)(const NN__K(classes) *o, int64_t tile, R *loss)
+{
+    int64_t tiles = (o->d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS, first = tile % tiles * NN__CLASS_COLUMNS, b = tile / tiles;
+    int64_t n = nn__min(NN__CLASS_COLUMNS, o->d.inner - first), at = b * o->d.classes * o->d.inner + first, row = b * o->d.inner + first, j, k;
+    R m[NN__CLASS_COLUMNS], s[NN__CLASS_COLUMNS], ls[NN__CLASS_COLUMNS], sum[NN__CLASS_COLUMNS], p[2] = { 0, 0 };
+    const R *in[5];
+    for (j = 0; j < n; j++) { m[j] = (R)-INFINITY; s[j] = sum[j] = 0; }
+    for (k = 0; k < o->d.classes; k++) { in[0] = o->x + at + k * o->d.inner; in[1] = m; NN__K(map)(n, m, in, 2, p, 0, NN__K(ce_col_max)); }
+    for (k = 0; k < o->d.classes; k++) { in[0] = o->x + at + k * o->d.inner; in[1] = s; in[2] = m; NN__K(map)(n, s, in, 3, p, 0, NN__K(ce_col_sum)); }
+    NN__K(map1)(n, ls, s, p, NN__K(log_word));
+    in[2] = m; in[3] = ls; in[4] = sum;
+    if (o->t || o->spread != 0) for (k = 0; k < o->d.classes; k++) {
+        NN__K(ce_col_class)(o, at, k, in, p);
+        NN__K(map)(n, sum, in, 5, p, 2, NN__K(ce_col_term));
+    }
+    for (j = 0; j < n; j++) {
+        k = o->t ? 0 : NN__K(class_of)(o, row + j);
+        loss[row + j] = k < 0 ? 0 : sum[j];
+        if (k >= 0 && !o->t) loss[row + j] += o->keep * NN__K(class_weight)(o, k) * (ls[j] - (o->x[at + k * o->d.inner + j] - m[j]));
+        if (o->m) { o->m[row + j] = m[j]; o->ls[row + j] = ls[j]; }
+    }
+}
+static void NN__K(ce_columns_back)(const NN__K(classes) *o, int64_t tile, const R *dy, R by, const nn_call *c)   // dy NULL: every row has gradient `by`
+{
+    int64_t tiles = (o->d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS, first = tile % tiles * NN__CLASS_COLUMNS, b = tile / tiles;
+    int64_t n = nn__min(NN__CLASS_COLUMNS, o->d.inner - first), at = b * o->d.classes * o->d.inner + first, row = b * o->d.inner + first, j, k;
+    R g[NN__CLASS_COLUMNS], mass[NN__CLASS_COLUMNS], value[NN__CLASS_COLUMNS], p[2];
+    const R *in[6];
+    int side;
+    in[2] = o->m + row; in[3] = o->ls + row; in[4] = mass; in[5] = g;
+    for (j = 0; j < n; j++) mass[j] = 0;
+    if (o->t) for (k = 0; k < o->d.classes; k++) { NN__K(ce_col_class)(o, at, k, in, p); NN__K(map)(n, mass, in, 5, p, 2, NN__K(ce_col_mass)); }
+    for (j = 0; j < n; j++) {
+        k = o->t ? 0 : NN__K(class_of)(o, row + j);
+        g[j] = k < 0 ? 0 : dy ? dy[row + j] : by;
+        mass[j] = k < 0 ? 0 : g[j] * (o->t ? mass[j] : o->keep * NN__K(class_weight)(o, k) + o->spread * o->all);
+    }
+    for (side = 0; side < (o->t ? 2 : 1); side++) {
+        int add = (int)(c->add >> side & 1);
+        for (k = 0; c->din[side].data && k < o->d.classes; k++) {
+            R *to = (R *)c->din[side].data + at + k * o->d.inner;
+            NN__K(ce_col_class)(o, at, k, in, p);
+            if (side) NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dt));
+            else      NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dx));
+            for (j = 0; add && j < n; j++) to[j] += value[j];
+        }
+    }
+    for (j = 0; c->din[0].data && !o->t && j < n; j++) {
+        k = NN__K(class_of)(o, row + j);
+        if (k >= 0) ((R *)c->din[0].data)[at + k * o->d.inner + j] -= g[j] * o->keep * NN__K(class_weight)(o, k);
+    }
+}
+NN__FORWARD(cross_entropy)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    NN__K(classes) o;
+    int64_t i, tiles, rows;
+    R *loss = p->reduction == NN_NONE ? (R *)c->out[0].data : (R *)c->shared;
+    double total = 0;
+    NN__K(classes_open)(&o, c);
+    tiles = nn__class_tiles(o.d);
+    rows = o.d.batch * o.d.inner;
+    if (t->phase == 0) {
+        for (i = nn__task_begin(tiles, t); i < nn__task_end(tiles, t); i++) {
+            if (o.d.inner == 1) NN__K(ce_row)(&o, i, loss);
+            else NN__K(ce_columns)(&o, i, loss);
+        }
+        return;
+    }
+    if (!o.t && nn__bad_class(c, rows, o.d.classes, p->ignore)) return;
+    if (o.t) total = (double)rows;
+    else for (i = 0; i < rows; i++) {
+        int64_t k = NN__K(class_of)(&o, i);
+        if (k >= 0) total += (double)NN__K(class_weight)(&o, k);
+    }
+    if (p->reduction != NN_MEAN) total = 1;
+    if (p->reduction != NN_NONE) *(R *)c->out[0].data = NN__K(long_sum)(rows, loss) / (R)total;
+    if (c->aux[1].data) *(R *)c->aux[1].data = (R)total;
+}
+NN__BACKWARD(cross_entropy)
+{
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    const R *dy = (const R *)c->dout[0].data;
+    R g = none ? 0 : dy[0] / *(const R *)c->aux[1].data;
+    NN__K(classes) o;
+    int64_t i, tiles;
+    NN__K(classes_open)(&o, c);
+    tiles = nn__class_tiles(o.d);
+    for (i = nn__task_begin(tiles, t); i < nn__task_end(tiles, t); i++) {
+        if (o.d.inner == 1) NN__K(ce_row_back)(&o, i, none ? dy[i] : g, c);
+        else NN__K(ce_columns_back)(&o, i, none ? dy : NULL, g, c);
     }
 }
 #endif
 
-// ---- losses ---------------------------------------------------------------------------------------------
+// ---- nll:   l = -w_k x_k, k the target class      dx_k = -w_k      mean: over the sum of w_k ----------------------------------------
 #if NN__IN_HOST
-NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+static int nn__nll_shape(nn_call *c)
 {
-    nn_shape all;
-    (void)desc;
-    memset(&all, 0, sizeof all);
-    return nn_mean(nn_sub(nn_softplus(logits, 1.0f), nn_mul(logits, target)), all, NULL);
+    int64_t one = 1;
+    if (!nn__class_shape(c, 0, ((const nn__loss_params *)c->params)->reduction)) return 0;
+    c->naux = 1;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 1, &one);              // what the sum was divided by
+    return 1;
+}
+NN_API nn_tensor *nn_nll(nn_tensor *log_p, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__class_loss(NN_OP_nll, log_p, target, desc, NN__L_WEIGHT | NN__L_IGNORE);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(nll)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    const R *x = (const R *)c->in[0].data, *w = (const R *)c->in[2].data;
+    R *y = (R *)c->out[0].data;
+    double sum = 0, total = 0;
+    int64_t i, rows = d.batch * d.inner;
+    (void)t;
+    if (nn__bad_class(c, rows, d.classes, p->ignore)) return;
+    for (i = 0; i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        R l = k == p->ignore ? 0 : -(w ? w[k] : 1) * x[(i / d.inner * d.classes + k) * d.inner + i % d.inner];
+        if (p->reduction == NN_NONE) y[i] = l;
+        sum += (double)l;
+        if (k != p->ignore) total += w ? (double)w[k] : 1;
+    }
+    if (p->reduction != NN_MEAN) total = 1;
+    if (p->reduction != NN_NONE) y[0] = (R)(sum / total);
+    if (c->aux[0].data) *(R *)c->aux[0].data = (R)total;
+}
+NN__BACKWARD(nll)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->din[0]);
+    const R *w = (const R *)c->in[2].data, *dy = (const R *)c->dout[0].data;
+    R *dx = (R *)c->din[0].data, by = *(const R *)c->aux[0].data;
+    int64_t i, rows = d.batch * d.inner;
+    (void)t;
+    for (i = 0; dx && i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        if (k == p->ignore || k < 0 || k >= d.classes) continue;
+        dx[(i / d.inner * d.classes + k) * d.inner + i % d.inner] -= (w ? w[k] : 1) * (p->reduction == NN_NONE ? dy[i] : dy[0] / by);
+    }
+}
+#endif
+
+// ---- hinge:   elements, targets -1 or 1:  l = max(0, margin - t x)      classes k:  l = sum over c != k of max(0, margin - x_k + x_c) / C ----
+#if NN__IN_HOST
+static int nn__multi_margin_shape(nn_call *c) { return nn__class_shape(c, 0, ((const nn__loss_params *)c->params)->reduction); }
+NN_API nn_tensor *nn_hinge(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__loss_params p;
+    nn_tensor *in[2];
+    double margin = nn__option(desc ? desc->margin : 0, 1);
+    if (!nn__check(nn, x, "hinge") || !nn__check(nn, target, "hinge")) return nn__inert(nn);
+    if (target->dtype != NN_I32 && target->dtype != NN_I64) return nn__pair_loss(NN_OP_hinge, x, target, desc, NN__L_MARGIN, margin);
+    if (!nn__loss_options(nn, "hinge", desc, NN__L_MARGIN, &p)) return nn__inert(nn);
+    p.p = margin;
+    in[0] = x; in[1] = target;
+    return nn_apply(nn__op(NN_OP_multi_margin), in, &p);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(multi_margin)            // torch.nn.MultiMarginLoss
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    R *y = (R *)c->out[0].data;
+    double sum = 0;
+    int64_t i, j, rows = d.batch * d.inner;
+    (void)t;
+    if (nn__bad_class(c, rows, d.classes, INT64_MIN)) return;
+    for (i = 0; i < rows; i++) {
+        const R *x = (const R *)c->in[0].data + i / d.inner * d.classes * d.inner + i % d.inner;
+        int64_t k = nn__class_at(&c->in[1], i);
+        double l = 0;
+        for (j = 0; j < d.classes; j++) {
+            double z = p->p - (double)x[k * d.inner] + (double)x[j * d.inner];
+            if (j != k && !(z <= 0)) l += z;
+        }
+        l /= (double)d.classes;
+        if (p->reduction == NN_NONE) y[i] = (R)l;
+        sum += l;
+    }
+    if (p->reduction != NN_NONE) y[0] = (R)(p->reduction == NN_MEAN ? sum / (double)rows : sum);
+}
+NN__BACKWARD(multi_margin)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    const R *dy = (const R *)c->dout[0].data;
+    int64_t i, j, rows = d.batch * d.inner;
+    (void)t;
+    for (i = 0; c->din[0].data && i < rows; i++) {
+        int64_t at = i / d.inner * d.classes * d.inner + i % d.inner, k = nn__class_at(&c->in[1], i);
+        const R *x = (const R *)c->in[0].data + at;
+        R *dx = (R *)c->din[0].data + at, g = p->reduction == NN_NONE ? dy[i] : p->reduction == NN_MEAN ? dy[0] / (R)rows : dy[0];
+        g /= (R)d.classes;
+        if (k < 0 || k >= d.classes) continue;
+        for (j = 0; j < d.classes; j++) {
+            if (j == k || p->p - (double)x[k * d.inner] + (double)x[j * d.inner] <= 0) continue;
+            dx[j * d.inner] += g;
+            dx[k * d.inner] -= g;
+        }
+    }
+}
+#endif
+
+// ---- kl_div:   l = T^2 sum over c of q_c (log q_c - log p_c),   p = softmax(x / T), q = softmax(t / T) over the last dimension ------------
+// Distillation (Hinton et al. 2015): T^2 keeps the gradient's size at any T. Mean: over rows (PyTorch's "batchmean"); NN_NONE: the terms.
+// With dy per term:  dx_c = T (p_c sum(q dy) - q_c dy_c),   dt_c = T q_c (dy_c r_c - sum(q dy r)),   r = log q - log p + 1.
+#if NN__IN_HOST
+static int64_t nn__row_length(const nn_view *x) { return x->ndim ? x->shape[x->ndim - 1] : 1; }
+static int64_t nn__row_count(const nn_view *x)
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i + 1 < x->ndim; i++) n *= x->shape[i];
+    return n;
+}
+static int nn__kl_div_shape(nn_call *c)
+{
+    int64_t shape[2];
+    if (!nn__pair_loss_shape(c)) return 0;
+    shape[0] = nn__row_count(&c->in[0]); shape[1] = 4;
+    c->naux = 1;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 2, shape);             // of x and of t: maximum of v / T, log sum exp
+    return 1;
+}
+static void nn__kl_div_plan(nn_call *c)
+{
+    int64_t rows = nn__row_count(&c->in[0]);
+    nn__reduced_loss_plan(c, rows, 32 * nn__row_length(&c->in[0]), rows);
+}
+NN_API nn_tensor *nn_kl_div(nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc)
+{
+    nn_context *nn = logits ? logits->nn : NULL;
+    nn__loss_params p;
+    double temperature = nn__option(desc ? desc->temperature : 0, 1);
+    if (!nn__check(nn, logits, "kl_div") || !nn__check(nn, target_logits, "kl_div") || !nn__loss_options(nn, "kl_div", desc, NN__L_TEMPERATURE, &p)) return nn__inert(nn);
+    if (!(temperature > 0)) { nn_fail(nn, "kl_div: temperature %g is not positive", temperature); return nn__inert(nn); }
+    p.p = temperature;
+    return nn__apply2(NN_OP_kl_div, logits, target_logits, &p);
+}
+#endif
+#if NN__IN_SIMD
+// k: 1 / T, then maximum and log sum of x, of t, then a factor. log p and log q of vectors x = v[0], t = v[1]; v[2] is dy.
+#define NN__LOG_P ((v[0] * k[0] - k[1]) - k[2])
+#define NN__LOG_Q ((v[1] * k[0] - k[3]) - k[4])
+NN__INLINE V NN__K(kl_term)(const V *v, const V *k)  { V q = NN__LOG_Q; return k[5] * (EXP(q) * (q - NN__LOG_P)); }
+NN__INLINE V NN__K(kl_mass)(const V *v, const V *k)  { return EXP(NN__LOG_Q) * v[2]; }
+NN__INLINE V NN__K(kl_slope)(const V *v, const V *k) { V q = NN__LOG_Q; return EXP(q) * v[2] * (q - NN__LOG_P + C(1)); }
+NN__INLINE V NN__K(kl_dx)(const V *v, const V *k)    { return (EXP(NN__LOG_P) * k[5] - EXP(NN__LOG_Q) * v[2]) / k[0]; }
+NN__INLINE V NN__K(kl_dt)(const V *v, const V *k)    { V q = NN__LOG_Q; return EXP(q) * (v[2] * (q - NN__LOG_P + C(1)) - k[5]) / k[0]; }
+#undef NN__LOG_P
+#undef NN__LOG_Q
+NN__FORWARD(kl_div)
+{
+    const nn__loss_params *o = (const nn__loss_params *)c->params;
+    int64_t rows = nn__row_count(&c->in[0]), n = nn__row_length(&c->in[0]), i, j, w;
+    R *y = (R *)c->out[0].data, *loss = (R *)c->shared, *aux = (R *)c->aux[0].data, value[NN__K(block)], k[6];
+    int none = o->reduction == NN_NONE, side;
+    if (t->phase) {
+        if (!none) y[0] = NN__K(long_sum)(rows, loss) / (o->reduction == NN_MEAN ? (R)rows : 1);
+        return;
+    }
+    k[0] = (R)(1 / o->p);
+    k[5] = (R)(o->p * o->p);
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) {
+        R lane[16] = { 0 };
+        for (side = 0; side < 2; side++) {
+            const R *v = (const R *)c->in[side].data + i * n;
+            k[1 + 2 * side] = NN__K(row_max)(n, v) * k[0];
+            k[2 + 2 * side] = NN__K(row_log_sum)(n, v, k[0], k[1 + 2 * side]);
+        }
+        if (aux) memcpy(aux + 4 * i, k + 1, 4 * sizeof *k);
+        for (j = 0; j < n; j += w) {
+            const R *in[2];
+            in[0] = (const R *)c->in[0].data + i * n + j;
+            in[1] = (const R *)c->in[1].data + i * n + j;
+            w = nn__min(NN__K(block), n - j);
+            NN__K(map)(w, none ? y + i * n + j : value, in, 2, k, 6, NN__K(kl_term));
+            if (!none) NN__K(add_lanes)(lane, w, value);
+        }
+        if (!none) loss[i] = NN__K(lane_sum)(lane);
+    }
+}
+NN__BACKWARD(kl_div)
+{
+    const nn__loss_params *o = (const nn__loss_params *)c->params;
+    int64_t rows = nn__row_count(&c->in[0]), n = nn__row_length(&c->in[0]), i, j, m, w;
+    const R *dy = (const R *)c->dout[0].data, *aux = (const R *)c->aux[0].data;
+    R g[NN__K(block)], value[NN__K(block)], k[6];
+    int none = o->reduction == NN_NONE, side;
+    for (j = 0; !none && j < NN__K(block); j++) g[j] = o->reduction == NN_MEAN ? dy[0] / (R)rows : dy[0];
+    k[0] = (R)(1 / o->p);
+    k[5] = 0;
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) for (side = 0; side < 2; side++) {
+        int add = (int)(c->add >> side & 1), pass;
+        R lane[16] = { 0 };
+        if (!c->din[side].data) continue;
+        memcpy(k + 1, aux + 4 * i, 4 * sizeof *k);
+        for (pass = 0; pass < 2; pass++) {               // first the sum over the row, then the gradient
+            for (j = 0; j < n; j += w) {
+                const R *in[3];
+                R *to = (R *)c->din[side].data + i * n + j;
+                in[0] = (const R *)c->in[0].data + i * n + j;
+                in[1] = (const R *)c->in[1].data + i * n + j;
+                in[2] = none ? dy + i * n + j : g;
+                w = nn__min(NN__K(block), n - j);
+                if (pass == 0) {
+                    if (side) NN__K(map)(w, value, in, 3, k, 6, NN__K(kl_slope));
+                    else      NN__K(map)(w, value, in, 3, k, 6, NN__K(kl_mass));
+                    NN__K(add_lanes)(lane, w, value);
+                    continue;
+                }
+                if (side) NN__K(map)(w, add ? value : to, in, 3, k, 6, NN__K(kl_dt));
+                else      NN__K(map)(w, add ? value : to, in, 3, k, 6, NN__K(kl_dx));
+                for (m = 0; add && m < w; m++) to[m] += value[m];
+            }
+            if (pass == 0) k[5] = NN__K(lane_sum)(lane);
+        }
+    }
+}
+#endif
+
+// ---- losses composed of other ops ------------------------------------------------------------------------------------------------
+#if NN__IN_HOST
+static nn_tensor *nn__row_sum(nn_tensor *x, int keepdim)             // over the last dimension
+{
+    nn_reduce_desc d;
+    memset(&d, 0, sizeof d);
+    d.keepdim = keepdim;
+    return nn_sum(x, nn__shape1(-1), &d);
+}
+static int nn__check_rows(nn_context *nn, const char *op, const nn_tensor *a, const nn_tensor *b)
+{
+    nn_view va, vb;
+    if (!nn__check(nn, a, op) || !nn__check(nn, b, op)) return 0;
+    va = nn__view_of(a); vb = nn__view_of(b);
+    if (!nn__same_shapes(nn, op, &va, &vb)) return 0;
+    if (a->ndim < 1) { nn_fail(nn, "%s: vectors are needed, not 0-d tensors", op); return 0; }
+    return 1;
+}
+// l = 1 - cos(a, b) for target 1, max(0, cos(a, b) - margin) for target -1; 1e-12 under the root as in PyTorch
+NN_API nn_tensor *nn_cosine_embedding(nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc *desc)
+{
+    nn_context *nn = a ? a->nn : NULL;
+    nn_tensor *cosine, *same, *other, *none;
+    nn__loss_params p;
+    nn_view va, vt;
+    if (!nn__check_rows(nn, "cosine_embedding", a, b) || !nn__check(nn, target, "cosine_embedding")) return nn__inert(nn);
+    if (!nn__loss_options(nn, "cosine_embedding", desc, NN__L_MARGIN, &p)) return nn__inert(nn);
+    va = nn__view_of(a); vt = nn__view_of(target);
+    va.ndim--;
+    if (!nn__same_dims(&va, &vt)) {
+        nn_fail(nn, "cosine_embedding: target %s does not fit vectors %s", NN__SHAPE_OF(&vt), nn__dims_text(a->ndim, a->shape).s);
+        return nn__inert(nn);
+    }
+    target = nn_detach(nn_cast(target, nn->desc.dtype));
+    none = nn_scalar(nn, 0.0f);
+    cosine = nn_mul(nn_add_scalar(nn__row_sum(nn_square(a), 0), 1e-12f), nn_add_scalar(nn__row_sum(nn_square(b), 0), 1e-12f));
+    cosine = nn_div(nn__row_sum(nn_mul(a, b), 0), nn_sqrt(cosine));
+    same = nn_add_scalar(nn_neg(cosine), 1.0f);
+    other = nn_clamp(nn_add_scalar(cosine, (float)-nn__option(desc ? desc->margin : 0, 0)), 0.0f, INFINITY);
+    same = nn_where(nn_eq(target, nn_scalar(nn, 1.0f)), same, none);
+    other = nn_where(nn_eq(target, nn_scalar(nn, -1.0f)), other, none);
+    return nn__reduce_loss(nn_add(same, other), &p);
+}
+
+// |a - b + 1e-6|_p of rows: torch.nn.functional.pairwise_distance
+static nn_tensor *nn__row_distance(nn_tensor *a, nn_tensor *b, float p)
+{
+    nn_tensor *d = nn_add_scalar(nn_sub(a, b), 1e-6f);
+    if (p == 2.0f) return nn_sqrt(nn__row_sum(nn_square(d), 0));
+    if (p == 1.0f) return nn__row_sum(nn_abs(d), 0);
+    return nn_pow_scalar(nn__row_sum(nn_pow_scalar(nn_abs(d), p), 0), 1.0f / p);
+}
+// l = max(0, |a - p| - |a - n| + margin)
+NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc)
+{
+    nn_context *nn = anchor ? anchor->nn : NULL;
+    nn_tensor *d;
+    nn__loss_params p;
+    float norm = (float)nn__option(desc ? desc->p : 0, 2), margin = (float)nn__option(desc ? desc->margin : 0, 1);
+    if (!nn__check_rows(nn, "triplet_margin", anchor, positive) || !nn__check_rows(nn, "triplet_margin", anchor, negative)) return nn__inert(nn);
+    if (!nn__loss_options(nn, "triplet_margin", desc, NN__L_MARGIN | NN__L_P, &p)) return nn__inert(nn);
+    if (!(norm > 0 && norm <= 1e6f)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
+    d = nn_sub(nn__row_distance(anchor, positive, norm), nn__row_distance(anchor, negative, norm));
+    return nn__reduce_loss(nn_clamp(nn_add_scalar(d, margin), 0.0f, INFINITY), &p);
+}
+
+static nn_tensor *nn__unit_rows(nn_tensor *x)            // x / |x|; 1e-24 keeps a zero row finite
+{
+    return nn_mul(x, nn_rsqrt(nn_add_scalar(nn__row_sum(nn_square(x), 1), 1e-24f)));
+}
+// l_i = -log softmax_j(cos(a_i, b_j) / T) at j = i: row i of a must find row i of b among all rows (van den Oord et al. 2018)
+NN_API nn_tensor *nn_info_nce(nn_tensor *a, nn_tensor *b, const nn_loss_desc *desc)
+{
+    nn_context *nn = a ? a->nn : NULL;
+    nn_tensor *logits;
+    nn_loss_desc own;
+    nn__loss_params p;
+    nn__mark m;
+    int64_t *index, i, n;
+    double temperature = nn__option(desc ? desc->temperature : 0, 0.07);
+    if (!nn__check_rows(nn, "info_nce", a, b) || !nn__loss_options(nn, "info_nce", desc, NN__L_TEMPERATURE, &p)) return nn__inert(nn);
+    if (a->ndim != 2) { nn_fail(nn, "info_nce: rows (B, C) are needed, not %s", nn__dims_text(a->ndim, a->shape).s); return nn__inert(nn); }
+    if (!(temperature > 0)) { nn_fail(nn, "info_nce: temperature %g is not positive", temperature); return nn__inert(nn); }
+    logits = nn_mul_scalar(nn_matmul(nn__unit_rows(a), nn_transpose(nn__unit_rows(b), 0, 1)), (float)(1 / temperature));
+    memset(&own, 0, sizeof own);
+    own.reduction = (nn_reduction)p.reduction;
+    n = a->shape[0];
+    a = nn__alloc_tensor(nn, 0, NN_I64, 1, &n);
+    m = nn__get_mark(nn);
+    index = (int64_t *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *index));
+    if (nn__dead(a) || !index) return nn__inert(nn);
+    for (i = 0; i < n; i++) index[i] = i;
+    nn__upload(nn, a, index);
+    nn__rewind_memory(nn, &m);
+    return nn_cross_entropy(logits, a, &own);
+}
+#endif
+
+// ---- parameter updates ------------------------------------------------------------------------------------
+// One step of each optimizer for a vector of parameters p with gradients g and states s: the new p is returned. The order of
+// operations is PyTorch's (torch.optim, foreach=False). What does not depend on the element is computed once, in double, by >>optim.
+#if NN__IN_HOST
+static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+static void nn__square_sum_plan(nn_call *c)
+{
+    int64_t chunks = (nn_view_count(&c->in[0]) + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
+    nn__reduced_loss_plan(c, chunks, 2 * NN__LOSS_CHUNK, chunks);
+}
+#endif
+#if NN__IN_SIMD
+typedef struct NN__K(rates) {        // nn__update_params as vectors
+    V lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value, scale;
+    int decays, clips, momentum, nesterov, first, centered, amsgrad, far1;
+} NN__K(rates);
+
+NN__INLINE V NN__K(decayed)(V p, V g, const NN__K(rates) *u)         // L2: the gradient of |p|^2 wd / 2 joins g
+{
+    return u->decays ? FMA(u->weight_decay, p, g) : g;
+}
+NN__INLINE V NN__K(lerp)(V a, V b, V w, int far) { return far ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
+
+// b = momentum b + (1 - dampening) g,   p -= lr b;   nesterov: p -= lr (g + momentum b)
+NN__INLINE V NN__K(sgd)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    g = NN__K(decayed)(p, g, u);
+    if (u->momentum) {
+        s[0] = u->first ? g : FMA(u->rest1, g, s[0] * u->decay1);
+        g = u->nesterov ? FMA(u->decay1, s[0], g) : s[0];
+    }
+    return FMA(-u->lr, g, p);
+}
+// v = alpha v + (1 - alpha) g^2,   p -= lr g / (sqrt(v) + eps);   centered: v - mean(g)^2;   momentum: of the steps   (Hinton 2012)
+NN__INLINE V NN__K(rmsprop)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V v;
+    g = NN__K(decayed)(p, g, u);
+    v = s[0] = s[0] * u->decay2 + u->rest2 * g * g;
+    if (u->centered) {
+        s[2] = NN__K(lerp)(s[2], g, u->rest2, u->far1);
+        v = v - s[2] * s[2];
+    }
+    v = SQRT(v) + u->eps;
+    if (!u->momentum) return p - u->lr * g / v;
+    s[1] = s[1] * u->decay1 + g / v;
+    return FMA(-u->lr, s[1], p);
+}
+// v += g^2,   p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps)   (Duchi et al. 2011)
+NN__INLINE V NN__K(adagrad)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    g = NN__K(decayed)(p, g, u);
+    s[0] = s[0] + g * g;
+    return p - u->lr * g / (SQRT(s[0]) + u->eps);
+}
+// m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  p -= lr m' / (sqrt(v') + eps),  m' = m / (1 - b1^t), v' = v / (1 - b2^t)
+// (Kingma & Ba 2015). adamw shrinks p by lr wd first and has no L2. amsgrad takes the largest v so far.
+NN__INLINE V NN__K(adam)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V v;
+    p = p * u->shrink;
+    g = NN__K(decayed)(p, g, u);
+    s[0] = NN__K(lerp)(s[0], g, u->rest1, u->far1);
+    v = s[1] = s[1] * u->decay2 + u->rest2 * g * g;
+    if (u->amsgrad) v = s[2] = SEL(s[2] > v, s[2], v);
+    return p - u->lr * s[0] / (SQRT(v) / u->correct + u->eps);
+}
+// adam with Nesterov momentum whose factor b1 (1 - 0.96^(t momentum_decay) / 2) rises   (Dozat 2016)
+NN__INLINE V NN__K(nadam)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V d;
+    g = NN__K(decayed)(p, g, u);
+    s[0] = NN__K(lerp)(s[0], g, u->rest1, u->far1);
+    s[1] = s[1] * u->decay2 + u->rest2 * g * g;
+    d = SQRT(s[1] / u->correct) + u->eps;
+    p = p - u->lr_grad * g / d;
+    return p - u->lr * s[0] / d;
+}
+// p = (1 - lr wd) p - lr sign(b1 m + (1 - b1) g),   m = b2 m + (1 - b2) g   (Chen et al. 2023)
+NN__INLINE V NN__K(lion)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V d = s[0] * u->decay1 + g * u->rest1;
+    p = p * u->shrink;
+    s[0] = FMA(u->rest2, g, s[0] * u->decay2);
+    return FMA(-u->lr, NN__K(sign_of)(d), p);
+}
+
+// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
+NN__INLINE void NN__K(update_all)(const nn_call *c, const nn_task *t, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+{
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t), m;
+    R *p = (R *)c->in[0].data, *state[3];
+    const R *g = (const R *)c->in[1].data;
+    NN__K(rates) r;
+    int k;
+    r.lr = SET1((R)u->lr); r.weight_decay = SET1((R)u->weight_decay); r.shrink = SET1((R)u->shrink);
+    r.decay1 = SET1((R)u->decay1); r.rest1 = SET1((R)u->rest1); r.decay2 = SET1((R)u->decay2); r.rest2 = SET1((R)u->rest2);
+    r.eps = SET1((R)u->eps); r.correct = SET1((R)u->correct); r.lr_grad = SET1((R)u->lr_grad); r.clip_value = SET1((R)u->clip_value);
+    r.scale = SET1(c->in[2].data ? *(const R *)c->in[2].data : 1);
+    r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
+    r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
+    for (k = 0; k < 3; k++) state[k] = (R *)c->in[3 + k].data;
+    for (; i < end; i += m) {
+        V x, d, s[3];
+        m = nn__min(NN__LANES, end - i);
+        for (k = 0; k < 3; k++) s[k] = !state[k] ? C(0) : m == NN__LANES ? LOAD(state[k] + i) : NN__K(load_part)(state[k] + i, m);
+        x = m == NN__LANES ? LOAD(p + i) : NN__K(load_part)(p + i, m);
+        d = (m == NN__LANES ? LOAD(g + i) : NN__K(load_part)(g + i, m)) * r.scale;
+        if (r.clips) d = SEL(d < -r.clip_value, -r.clip_value, SEL(d > r.clip_value, r.clip_value, d));
+        x = f(x, d, s, &r);
+        if (m == NN__LANES) {
+            STORE(p + i, x);
+            for (k = 0; k < 3; k++) if (state[k]) STORE(state[k] + i, s[k]);
+        } else {
+            NN__K(store_part)(p + i, x, m);
+            for (k = 0; k < 3; k++) if (state[k]) NN__K(store_part)(state[k] + i, s[k], m);
+        }
+    }
+}
+NN__FORWARD(sgd_update)     { NN__K(update_all)(c, t, NN__K(sgd)); }
+NN__FORWARD(rmsprop_update) { NN__K(update_all)(c, t, NN__K(rmsprop)); }
+NN__FORWARD(adagrad_update) { NN__K(update_all)(c, t, NN__K(adagrad)); }
+NN__FORWARD(adam_update)    { NN__K(update_all)(c, t, NN__K(adam)); }
+NN__FORWARD(nadam_update)   { NN__K(update_all)(c, t, NN__K(nadam)); }
+NN__FORWARD(lion_update)    { NN__K(update_all)(c, t, NN__K(lion)); }
+
+NN__INLINE V NN__K(square_of)(const V *v, const V *k)    { (void)k; return v[0] * v[0]; }
+NN__FORWARD(square_sum)              // out = sum of in^2, dense memory of any strides; chunks, then the sums of chunks
+{
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK, i, j, w;
+    R *part = (R *)c->shared, value[NN__K(block)], none = 0;
+    if (t->phase) { *(R *)c->out[0].data = NN__K(long_sum)(chunks, part); return; }
+    for (i = nn__task_begin(chunks, t); i < nn__task_end(chunks, t); i++) {
+        R lane[16] = { 0 };
+        int64_t end = nn__min(n, (i + 1) * NN__LOSS_CHUNK);
+        for (j = i * NN__LOSS_CHUNK; j < end; j += w) {
+            const R *in = (const R *)c->in[0].data + j;
+            w = nn__min(NN__K(block), end - j);
+            NN__K(map)(w, value, &in, 1, &none, 0, NN__K(square_of));
+            NN__K(add_lanes)(lane, w, value);
+        }
+        part[i] = NN__K(lane_sum)(lane);
+    }
+}
+NN__INLINE V NN__K(ema)(const V *v, const V *k)          { return FMA(v[1], k[1], v[0] * k[0]); }
+NN__FORWARD(ema_update)              // in[0] = decay in[0] + (1 - decay) in[1]
+{
+    double decay = *(const double *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t);
+    const R *in[2];
+    R k[2];
+    k[0] = (R)decay; k[1] = (R)(1 - decay);
+    in[0] = (const R *)c->in[0].data + i;
+    in[1] = (const R *)c->in[1].data + i;
+    NN__K(map)(nn__task_end(n, t) - i, (R *)c->in[0].data + i, in, 2, k, 2, NN__K(ema));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(clip_scale)              // in: sums of squares;  out[0]: their joint norm, out[1]: min(1, max / (norm + 1e-6)), or 1 without a maximum
+{
+    double most = *(const double *)c->params, sum = 0, scale;
+    const R *x = (const R *)c->in[0].data;
+    R *y = (R *)c->out[0].data;
+    int64_t i;
+    (void)t;
+    for (i = 0; i < c->in[0].shape[0]; i++) sum += (double)x[i];
+    y[0] = (R)sqrt(sum);
+    scale = most > 0 ? most / ((double)y[0] + 1e-6) : 1;
+    y[1] = (R)(scale > 1 ? 1 : scale);
+}
+NN__FORWARD(swap)                    // exchanges the numbers of two tensors of one layout
+{
+    char block[256], *a = (char *)c->in[0].data, *b = (char *)c->in[1].data;
+    size_t n = (size_t)nn_view_count(&c->in[0]) * sizeof(R), i, m;
+    (void)t;
+    for (i = 0; i < n; i += m) {
+        m = n - i < sizeof block ? n - i : sizeof block;
+        memcpy(block, a + i, m);
+        memcpy(a + i, b + i, m);
+        memcpy(b + i, block, m);
+    }
 }
 #endif
 
