@@ -8325,7 +8325,7 @@ NN__INLINE V NN__K(tanh)(V x)
 NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
 {
     V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c, low, e;
-    VI q = BITS(m), far = (VI)(ABS(x) > C(32768));
+    VI q = BITS(m), huge = (VI)(ABS(x) > C(32768));
     int32_t any = 0;
     int i;
     r = FMA(f, C(-1.5703125), x);    // pi/2 in parts of 9 bits: their products with f, at most 2^15, are exact, fused or not
@@ -8337,10 +8337,10 @@ NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
     e = (e - r) + low + f * C(-6.223372172e-14);
     r = SEL(x == C(0), x, r);
 #if NN__LANES > 1
-    for (i = 0; i < NN__LANES; i++) any |= far[i];
+    for (i = 0; i < NN__LANES; i++) any |= huge[i];
     if (any) for (i = 0; i < NN__LANES; i++) if (!(ABS(x)[i] <= 32768.0f)) { int32_t k; r[i] = nn__reduce_angle(x[i], &k); q[i] = k; e[i] = 0; }
 #else
-    (void)any; (void)i; (void)far;
+    (void)any; (void)i; (void)huge;
     if (!(ABS(x) <= C(32768))) { r = nn__reduce_angle(x, &q); e = 0; }
 #endif
     q = (q + quarter) & 3;
