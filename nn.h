@@ -448,11 +448,14 @@ typedef struct nn_norm_layer_desc {
     float eps;                       // default 1e-5
     float momentum;                  // batch norm: share of the new statistics; default 0.1
     int   no_affine;                 // _new only: no weight and bias
+    int   no_bias;                   // _new only: weight, but no bias
+    int   affine;                    // instance norm, _new only: 1 adds weight and bias, which it does not have by default, as in PyTorch
     int   no_stats;                  // batch norm, _new only: always normalise by the batch
 } nn_norm_layer_desc;
 typedef nn_norm_layer_desc nn_batchnorm_desc, nn_layernorm_desc, nn_groupnorm_desc, nn_instancenorm_desc, nn_rmsnorm_desc;
 NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc);
-                                     // (B, C, ...); w b mean var are (C), each pair may be NULL. NN_TRAIN uses and updates batch statistics
+                                     // (B, C, ...); w b mean var are (C), each pair may be NULL. NN_TRAIN normalises by the batch and moves mean and var,
+                                     // running averages, towards it; NN_EVAL and frozen statistics normalise by mean and var
 NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc);   // over the last dims dimensions
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc); // (B, C, ...), w b (C)
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc);
@@ -512,7 +515,7 @@ NN_API nn_layer *nn_conv_transpose2d_new(nn_layer *parent, const char *name, int
 NN_API nn_layer *nn_batchnorm_new (nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc);
 NN_API nn_layer *nn_layernorm_new (nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc *desc);
 NN_API nn_layer *nn_groupnorm_new (nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc *desc);
-NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc); // affine only if you say so: see there
+NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc);
 NN_API nn_layer *nn_rmsnorm_new   (nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc *desc);
 NN_API nn_layer *nn_embedding_new (nn_layer *parent, const char *name, int64_t count, int64_t channels);
 NN_API nn_layer *nn_maxpool1d_new (nn_layer *parent, int kernel, const nn_maxpool1d_desc *desc);
@@ -853,7 +856,12 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
 #define NN_OPS_SHAPE(NN__X)
 #define NN_OPS_CONV(NN__X)
-#define NN_OPS_NORM(NN__X)
+#define NN_OPS_NORM(NN__X) \
+    NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
+    NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( dropout,     PLAIN,          1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
 #define NN_OPS_LOSS(NN__X)
 #define NN_OPS_OPTIM(NN__X) \
     NN__X( sgd_update,  SIMD_FORWARD,   4, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
@@ -889,6 +897,101 @@ NN_API int     nn_run_on_cpu(const nn_call *c);          // runs a call whose po
 #ifdef __cplusplus
 }
 #endif
+
+// C++: every function whose last argument is a desc also takes it by reference: nn_conv2d(x, w, b, { .stride = 2 }) in C++20.
+#ifdef __cplusplus
+#define NN__REF(type, name, arguments, passed) static inline type name arguments { return name passed; }
+NN__REF(nn_context *, nn_new, (const nn_desc &desc), (&desc))
+NN__REF(void, nn_backward_with, (nn_tensor *y, const nn_backward_desc &desc), (y, &desc))
+NN__REF(int, nn_gradcheck, (nn_context *nn, nn_loss_of loss, void *user, nn_tensor *const *x, int n, const nn_gradcheck_desc &desc), (nn, loss, user, x, n, &desc))
+NN__REF(nn_tensor *, nn_sum, (nn_tensor *x, nn_shape dims, const nn_sum_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_mean, (nn_tensor *x, nn_shape dims, const nn_mean_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_max, (nn_tensor *x, nn_shape dims, const nn_max_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_min, (nn_tensor *x, nn_shape dims, const nn_min_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_prod, (nn_tensor *x, nn_shape dims, const nn_prod_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_var, (nn_tensor *x, nn_shape dims, const nn_var_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_std, (nn_tensor *x, nn_shape dims, const nn_std_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_logsumexp, (nn_tensor *x, nn_shape dims, const nn_logsumexp_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_norm, (nn_tensor *x, nn_shape dims, const nn_norm_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_argmax, (nn_tensor *x, nn_shape dims, const nn_argmax_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_argmin, (nn_tensor *x, nn_shape dims, const nn_argmin_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_linear, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_sort, (nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc &desc), (x, dim, indices, &desc))
+NN__REF(nn_tensor *, nn_topk, (nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc &desc), (x, k, dim, indices, &desc))
+NN__REF(nn_tensor *, nn_pad, (nn_tensor *x, nn_shape amounts, const nn_pad_desc &desc), (x, amounts, &desc))
+NN__REF(nn_tensor *, nn_conv1d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv1d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_conv2d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv2d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_conv_transpose1d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose1d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_conv_transpose2d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose2d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_maxpool1d, (nn_tensor *x, int kernel, const nn_maxpool1d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_maxpool2d, (nn_tensor *x, int kernel, const nn_maxpool2d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_avgpool1d, (nn_tensor *x, int kernel, const nn_avgpool1d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_avgpool2d, (nn_tensor *x, int kernel, const nn_avgpool2d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_upsample, (nn_tensor *x, int64_t height, int64_t width, const nn_upsample_desc &desc), (x, height, width, &desc))
+NN__REF(nn_tensor *, nn_batchnorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc &desc), (x, w, b, mean, var, &desc))
+NN__REF(nn_tensor *, nn_layernorm, (nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc &desc), (x, dims, w, b, &desc))
+NN__REF(nn_tensor *, nn_groupnorm, (nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc &desc), (x, groups, w, b, &desc))
+NN__REF(nn_tensor *, nn_instancenorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_rmsnorm, (nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc &desc), (x, w, &desc))
+NN__REF(nn_tensor *, nn_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
+NN__REF(nn_tensor *, nn_nll, (nn_tensor *log_p, nn_tensor *target, const nn_loss_desc &desc), (log_p, target, &desc))
+NN__REF(nn_tensor *, nn_binary_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
+NN__REF(nn_tensor *, nn_mse, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_l1, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_huber, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_smooth_l1, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_kl_div, (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc &desc), (logits, target_logits, &desc))
+NN__REF(nn_tensor *, nn_hinge, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_cosine_embedding, (nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc &desc), (a, b, target, &desc))
+NN__REF(nn_tensor *, nn_triplet_margin, (nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc &desc), (anchor, positive, negative, &desc))
+NN__REF(nn_tensor *, nn_info_nce, (nn_tensor *a, nn_tensor *b, const nn_loss_desc &desc), (a, b, &desc))
+NN__REF(nn_layer *, nn_model_new, (nn_context *nn, const nn_model_desc &desc), (nn, &desc))
+NN__REF(nn_layer *, nn_layer_new, (nn_layer *parent, const char *name, const nn_layer_desc &desc), (parent, name, &desc))
+NN__REF(nn_layer *, nn_linear_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc &desc), (parent, name, in, out, &desc))
+NN__REF(nn_layer *, nn_conv1d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv1d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_conv2d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv2d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_conv_transpose1d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv_transpose1d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_conv_transpose2d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv_transpose2d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_batchnorm_new, (nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc &desc), (parent, name, channels, &desc))
+NN__REF(nn_layer *, nn_layernorm_new, (nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc &desc), (parent, name, shape, &desc))
+NN__REF(nn_layer *, nn_groupnorm_new, (nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc &desc), (parent, name, groups, channels, &desc))
+NN__REF(nn_layer *, nn_instancenorm_new, (nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc &desc), (parent, name, channels, &desc))
+NN__REF(nn_layer *, nn_rmsnorm_new, (nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc &desc), (parent, name, channels, &desc))
+NN__REF(nn_layer *, nn_maxpool1d_new, (nn_layer *parent, int kernel, const nn_maxpool1d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_maxpool2d_new, (nn_layer *parent, int kernel, const nn_maxpool2d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_avgpool1d_new, (nn_layer *parent, int kernel, const nn_avgpool1d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_avgpool2d_new, (nn_layer *parent, int kernel, const nn_avgpool2d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_upsample_new, (nn_layer *parent, int scale, const nn_upsample_desc &desc), (parent, scale, &desc))
+NN__REF(nn_optimizer *, nn_sgd_new, (nn_layer *layer, const nn_sgd_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_rmsprop_new, (nn_layer *layer, const nn_rmsprop_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_adagrad_new, (nn_layer *layer, const nn_adagrad_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_adam_new, (nn_layer *layer, const nn_adam_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_adamw_new, (nn_layer *layer, const nn_adamw_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_nadam_new, (nn_layer *layer, const nn_nadam_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_lion_new, (nn_layer *layer, const nn_lion_desc &desc), (layer, &desc))
+NN__REF(void, nn_optimizer_add, (nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc &desc), (opt, layer, &desc))
+NN__REF(nn_schedule *, nn_step_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_multi_step_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_exponential_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_polynomial_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_linear_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_cosine_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_warm_restarts_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_one_cycle_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_plateau_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_dataset *, nn_dataset_new, (nn_context *nn, const nn_dataset_desc &desc), (nn, &desc))
+NN__REF(nn_dataset *, nn_csv_load, (nn_context *nn, const char *path, const nn_csv_desc &desc), (nn, path, &desc))
+NN__REF(nn_dataset *, nn_csv_parse, (nn_context *nn, const char *text, size_t bytes, const nn_csv_desc &desc), (nn, text, bytes, &desc))
+NN__REF(nn_dataset *, nn_folder_load, (nn_context *nn, const char *path, const nn_folder_desc &desc), (nn, path, &desc))
+NN__REF(nn_loader *, nn_loader_new, (nn_dataset *data, const nn_loader_desc &desc), (data, &desc))
+NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
+NN__REF(int, nn_save, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
+NN__REF(int, nn_load, (nn_layer *layer, const char *path, const nn_load_desc &desc), (layer, path, &desc))
+NN__REF(int, nn_save_memory, (nn_layer *layer, void *to, size_t bytes, size_t *written, const nn_save_desc &desc), (layer, to, bytes, written, &desc))
+NN__REF(int, nn_load_memory, (nn_layer *layer, const void *from, size_t bytes, const nn_load_desc &desc), (layer, from, bytes, &desc))
+NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
+#undef NN__REF
+#endif
 #endif // NN_H
 // =============================================================================================
 // Stop here if you only use the library. Below is the implementation.
@@ -899,6 +1002,7 @@ NN_API int     nn_run_on_cpu(const nn_call *c);          // runs a call whose po
 // =============================================================================================
 // >>platform   Compilers, operating systems, atomics: this, >>cpu, >>passes and >>words are the sections that contain #if.
 // =============================================================================================
+#include <errno.h>
 #include <float.h>
 #include <limits.h>
 #include <math.h>
@@ -1095,8 +1199,7 @@ NN__UNUSED static double nn__seconds(void)                          // a clock f
 #endif
 }
 
-// ---- what >>monitor and >>train need of the system. 0 or NULL: failed ----
-static double nn__wall_seconds(void)                                // since 1970
+NN__UNUSED static double nn__wall_seconds(void)                     // since 1970: for file names and event files
 {
 #if defined(_WIN32)
     FILETIME t;
@@ -1108,44 +1211,6 @@ static double nn__wall_seconds(void)                                // since 197
     return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
 #endif
 }
-
-#ifdef NN_NO_STDIO
-typedef struct nn__stream { int none; } nn__stream;
-static nn__stream *nn__stream_open(const char *path, int how)               { (void)path; (void)how; return NULL; }
-static int  nn__stream_write(nn__stream *f, const void *from, size_t n)     { (void)f; (void)from; (void)n; return 0; }
-static int  nn__stream_flush(nn__stream *f)                                 { (void)f; return 0; }
-static int  nn__stream_close(nn__stream *f)                                 { (void)f; return 0; }
-NN__UNUSED static int  nn__is_terminal(void)                                           { return 0; }
-NN__UNUSED static void nn__flush_terminal(void)                                        { }
-static void nn__make_folders(const char *path)                              { (void)path; }
-#else
-typedef FILE nn__stream;
-static nn__stream *nn__stream_open(const char *path, int how)       // 0 write, 1 append, 2 read
-{
-    return path ? fopen(path, how == 0 ? "wb" : how == 1 ? "ab" : "rb") : NULL;
-}
-static int  nn__stream_write(nn__stream *f, const void *from, size_t n)     { return fwrite(from, 1, n, f) == n; }
-static int  nn__stream_flush(nn__stream *f)                                 { return fflush(f) == 0; }
-static int  nn__stream_close(nn__stream *f)                                 { return fclose(f) == 0; }
-NN__UNUSED static void nn__flush_terminal(void)                                        { fflush(stdout); }
-#if defined(_WIN32)
-NN__UNUSED static int  nn__is_terminal(void)                                           { return _isatty(1); }
-static void nn__make_folder(const char *path)                               { (void)_mkdir(path); }
-#else
-NN__UNUSED static int  nn__is_terminal(void)                                           { return isatty(1); }
-static void nn__make_folder(const char *path)                               { (void)mkdir(path, 0777); }
-#endif
-static void nn__make_folders(const char *path)                      // and those above; failure shows when a file is opened there
-{
-    char part[1024];
-    size_t i;
-    for (i = 0; path && path[i] && i + 1 < sizeof part; i++) {
-        part[i] = path[i];
-        part[i + 1] = 0;
-        if (path[i + 1] == '/' || path[i + 1] == '\\' || !path[i + 1]) nn__make_folder(part);
-    }
-}
-#endif
 
 // Tasks compute with round-to-nearest and without flush-to-zero, whatever the host program has set (audio hosts do set it).
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && defined(__SSE__) && !defined(__TINYC__)
@@ -1166,6 +1231,83 @@ static void nn__fp_leave(nn__fpenv e) { if (e) __asm__ volatile("msr fpcr, %0" :
 typedef int nn__fpenv;
 static nn__fpenv nn__fp_enter(void)        { return 0; }
 static void      nn__fp_leave(nn__fpenv e) { (void)e; }
+#endif
+
+// ---- files: what >>files needs of the system. They return 0 (or NULL, -1) for failure and nn__file_reason() says why. ----
+#ifdef NN_NO_STDIO
+typedef struct nn__file { int none; } nn__file;
+static nn__file *nn__file_open(const char *path, int how)               { (void)path; (void)how; return NULL; }
+static int64_t   nn__file_size(nn__file *f)                             { (void)f; return -1; }
+static int       nn__file_seek(nn__file *f, uint64_t at)                { (void)f; (void)at; return 0; }
+static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { (void)f; (void)to; (void)n; return 0; }
+static int       nn__file_write(nn__file *f, const void *from, size_t n) { (void)f; (void)from; (void)n; return 0; }
+static int       nn__file_flush(nn__file *f)                            { (void)f; return 0; }
+static int       nn__file_close(nn__file *f, int flush)                 { (void)f; (void)flush; return 0; }
+static void      nn__make_folders(const char *path)                     { (void)path; }
+NN__UNUSED static int nn__is_terminal(void)                                  { return 0; }
+NN__UNUSED static void nn__flush_terminal(void)                               { }
+static int       nn__file_replace(const char *from, const char *to)     { (void)from; (void)to; return 0; }
+static void      nn__file_remove(const char *path)                      { (void)path; }
+static int       nn__file_special(const char *path)                     { (void)path; return 0; }
+static const char *nn__file_reason(void)                                { return "built with NN_NO_STDIO"; }
+#else
+typedef FILE nn__file;
+static nn__file *nn__file_open(const char *path, int how)               // 0 read, 1 write, 2 append
+{
+    return path ? fopen(path, how == 0 ? "rb" : how == 1 ? "wb" : "ab") : NULL;
+}
+static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { return fread(to, 1, n, f); }
+static int       nn__file_write(nn__file *f, const void *from, size_t n) { return fwrite(from, 1, n, f) == n; }
+static int       nn__file_flush(nn__file *f)                            { return fflush(f) == 0; }
+static void      nn__file_remove(const char *path)                      { remove(path); }
+NN__UNUSED static void nn__flush_terminal(void)                               { fflush(stdout); }
+static const char *nn__file_reason(void)                                { return errno ? strerror(errno) : "unknown reason"; }
+#if defined(_WIN32)
+static int nn__file_seek(nn__file *f, uint64_t at)                      { return _fseeki64(f, (int64_t)at, SEEK_SET) == 0; }
+static int64_t nn__file_size(nn__file *f)                               { return _fseeki64(f, 0, SEEK_END) ? -1 : _ftelli64(f); }
+static int nn__file_replace(const char *from, const char *to)           { return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING) != 0; }
+static int nn__file_special(const char *path)                           // a folder or a device: neither read nor replaced
+{
+    DWORD a = GetFileAttributesA(path);
+    return a != INVALID_FILE_ATTRIBUTES && (a & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0;
+}
+static int nn__file_sync(nn__file *f)                                   { return _commit(_fileno(f)) == 0; }
+NN__UNUSED static int nn__is_terminal(void)                                        { return _isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)_mkdir(path); }
+#else
+#  if defined(__STRICT_ANSI__) && !defined(__cplusplus)
+extern int (fileno)(FILE *);         // -std=c99 hides these two
+extern int (fsync)(int);
+#  endif
+static int nn__file_seek(nn__file *f, uint64_t at)                      { return at <= LONG_MAX && fseek(f, (long)at, SEEK_SET) == 0; }
+static int64_t nn__file_size(nn__file *f)                               { return fseek(f, 0, SEEK_END) ? -1 : (int64_t)ftell(f); }
+static int nn__file_replace(const char *from, const char *to)           { return rename(from, to) == 0; }
+static int nn__file_special(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
+}
+static int nn__file_sync(nn__file *f)                                   { return fsync(fileno(f)) == 0 || errno == EINVAL; }   // EINVAL: cannot be synced
+NN__UNUSED static int nn__is_terminal(void)                                        { return isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)mkdir(path, 0777); }
+#endif
+static void nn__make_folders(const char *path)                          // and those above; failure shows when a file is opened there
+{
+    char part[1024];
+    size_t i;
+    for (i = 0; path && path[i] && i + 1 < sizeof part; i++) {
+        part[i] = path[i];
+        part[i + 1] = 0;
+        if (path[i + 1] == '/' || path[i + 1] == '\\' || !path[i + 1]) nn__make_folder(part);
+    }
+}
+static int nn__file_close(nn__file *f, int flush)                       // flush: not before the bytes are on the disk
+{
+    int ok = !flush || (fflush(f) == 0 && nn__file_sync(f)), reason = errno;
+    if (fclose(f)) return 0;
+    if (!ok) errno = reason;
+    return ok;
+}
 #endif
 
 // =============================================================================================
@@ -1202,7 +1344,7 @@ typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]
 typedef struct nn__free_entry { char *at; size_t bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
 typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; size_t bytes; unsigned step; } nn__kept;
-typedef struct nn__extra { const char *name; nn_tensor *t; } nn__extra;   // one more tensor for a checkpoint
+typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
 typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
@@ -2193,7 +2335,7 @@ static int nn__cpu_run(void *self, const nn_call *call)
     if (bytes) j.scratch = (char *)nn__arena_alloc(&nn->step_arena, bytes, 1);
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
-        j.scratch += nn__round_up(c->shared_bytes);
+        if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
         for (j.phase = 0; j.phase < c->phases; j.phase++) nn__parallel(nn, c->tasks[j.phase], nn__run_task, &j);
     }
     if (bytes) nn__rewind_memory(nn, &m);
@@ -3150,6 +3292,371 @@ NN_API void nn_step(nn_optimizer *opt)
 }
 
 // =============================================================================================
+// >>metrics   How good is it? Counts over (label, predicted) pairs; every other number is a ratio of counts.
+//
+//   tp: label c and predicted c    fp: predicted c only    fn: label c only
+//   precision = tp / (tp + fp)     recall = tp / (tp + fn)     F1 = 2 tp / (2 tp + fp + fn)
+//   macro: the mean over the classes    weighted: the mean weighted by support    micro: from the summed counts (= accuracy here)
+//
+// As scikit-learn with zero_division=0: a ratio 0 / 0 of a class that occurs (in labels or predictions) is 0; classes that do not occur
+// are NaN and in no mean. Labels outside 0..classes-1 (an ignore_index) are left out of everything. Everything is summed in double, in order.
+// =============================================================================================
+static void nn__report_clear(nn_report *r)
+{
+    int i;
+    memset(r, 0, sizeof *r);
+    r->loss = r->accuracy = r->top5 = r->auc = r->mse = r->mae = r->r2 = NAN;
+    r->macro_precision = r->macro_recall = r->macro_f1 = r->micro_f1 = r->weighted_f1 = NAN;
+    for (i = 0; i < NN_MAX_CLASSES; i++) r->precision[i] = r->recall[i] = r->f1[i] = NAN;
+}
+
+static int64_t nn__argmax(const float *s, int64_t n)     // the first of equals; NaN never wins
+{
+    int64_t i, best = 0;
+    for (i = 1; i < n; i++) if (s[i] > s[best] || (s[best] != s[best] && s[i] == s[i])) best = i;
+    return best;
+}
+
+static int nn__in_top(const float *s, int64_t n, int64_t label, int k)      // is label among the k highest? Of equals the first
+{
+    int64_t i, before = 0;
+    for (i = 0; i < n; i++) before += s[i] > s[label] || (s[i] == s[label] && i < label);
+    return s[label] == s[label] && before < k;
+}
+
+// Heapsort (Williams 1964): in place, n log n whatever the data. Element i is known to the callbacks only.
+typedef struct nn__order { void *data; int (*less)(void *data, int64_t i, int64_t j); void (*swap)(void *data, int64_t i, int64_t j); } nn__order;
+static void nn__sift(const nn__order *o, int64_t i, int64_t n)
+{
+    int64_t k;
+    for (; (k = 2 * i + 1) < n; i = k) {
+        if (k + 1 < n && o->less(o->data, k, k + 1)) k++;
+        if (!o->less(o->data, i, k)) return;
+        o->swap(o->data, i, k);
+    }
+}
+static void nn__sort(const nn__order *o, int64_t n)
+{
+    int64_t i;
+    for (i = n / 2 - 1; i >= 0; i--) nn__sift(o, i, n);
+    for (i = n - 1; i > 0; i--) { o->swap(o->data, 0, i); nn__sift(o, 0, i); }
+}
+static int  nn__key_less(void *data, int64_t i, int64_t j) { const uint64_t *k = (const uint64_t *)data; return k[i] < k[j]; }
+static void nn__key_swap(void *data, int64_t i, int64_t j) { uint64_t *k = (uint64_t *)data, t = k[i]; k[i] = k[j]; k[j] = t; }
+
+// A score and its label in one sortable number: the bits of a double in the order of its values, the last of them given to the label.
+static uint64_t nn__auc_key(double score, int positive)
+{
+    uint64_t b;
+    score += 0.0;                    // -0 and 0 are equal
+    memcpy(&b, &score, 8);
+    b = b >> 63 ? ~b : b | (uint64_t)1 << 63;
+    return (b & ~(uint64_t)1) | (uint64_t)(positive != 0);
+}
+
+// The area under the ROC curve is the probability that a positive scores higher than a negative, a tie counting half
+// (Mann & Whitney 1947). With R the sum of the ranks (from 1, ties sharing their mean rank) of the P positives among all N + P:
+//     auc = (R - P (P + 1) / 2) / (P N)
+static double nn__auc_of(uint64_t *key, int64_t n)
+{
+    nn__order o;
+    double ranks = 0, p = 0;
+    int64_t i, j;
+    o.data = key; o.less = nn__key_less; o.swap = nn__key_swap;
+    nn__sort(&o, n);
+    for (i = 0; i < n; i = j) {
+        double positives = 0;
+        for (j = i; j < n && key[j] >> 1 == key[i] >> 1; j++) positives += (double)(key[j] & 1);
+        ranks += positives * 0.5 * (double)(i + 1 + j);
+        p += positives;
+    }
+    if (p == 0 || p == (double)n) return NAN;            // one class only: there is nothing to tell apart
+    return (ranks - p * (p + 1) / 2) / (p * ((double)n - p));
+}
+
+static void *nn__bare_alloc(size_t bytes)                // for functions that know no context; may fail
+{
+#ifdef NN_MALLOC
+    return NN_MALLOC(bytes);
+#else
+    return malloc(bytes);
+#endif
+}
+static void nn__bare_free(void *memory)
+{
+#ifdef NN_FREE
+    if (memory) NN_FREE(memory);
+#else
+    free(memory);
+#endif
+}
+
+NN_API double nn_auc(int64_t count, const float *score, const int64_t *label)
+{
+    uint64_t *key;
+    int64_t i, n = 0;
+    double auc = NAN;
+    if (count < 2 || !score || !label) return NAN;
+    key = (uint64_t *)nn__bare_alloc(nn__mul_size((size_t)count, sizeof *key));
+    if (!key) return NAN;
+    for (i = 0; i < count; i++) {
+        if (label[i] != 0 && label[i] != 1) continue;
+        if (score[i] != score[i]) break;
+        key[n++] = nn__auc_key(score[i], label[i] == 1);
+    }
+    if (i == count) auc = nn__auc_of(key, n);
+    nn__bare_free(key);
+    return auc;
+}
+
+static int nn__are_probabilities(int64_t count, int64_t classes, const float *scores)
+{
+    int64_t i, j;
+    for (i = 0; i < count; i++) {
+        double sum = 0;
+        for (j = 0; j < classes; j++) {
+            if (!(scores[i * classes + j] >= 0)) return 0;
+            sum += (double)scores[i * classes + j];
+        }
+        if (!(fabs(sum - 1) < 1e-3)) return 0;
+    }
+    return 1;
+}
+
+static double nn__log_sum_exp(const float *s, int64_t n)
+{
+    double most = s[nn__argmax(s, n)], sum = 0;
+    int64_t i;
+    if (!(fabs(most) <= DBL_MAX)) return most;
+    for (i = 0; i < n; i++) sum += exp((double)s[i] - most);
+    return most + log(sum);
+}
+
+// Two classes: class 1 against class 0. More: the mean over the classes of each against the rest, ranked by probability. Logits become
+// (log-)probabilities by softmax. scratch: 2 * count numbers of 8 bytes.
+static double nn__auc_classes(int64_t count, int64_t classes, const float *scores, const int64_t *labels, uint64_t *scratch)
+{
+    double *norm = (double *)(void *)(scratch + count), sum = 0;
+    int logits = classes > 2 && !nn__are_probabilities(count, classes, scores);
+    int64_t i, c, n, defined = 0;
+    for (i = 0; i < count * classes; i++) if (scores[i] != scores[i]) return NAN;
+    for (i = 0; i < count; i++) norm[i] = logits ? nn__log_sum_exp(scores + i * classes, classes) : 0;
+    for (c = classes > 2 ? 0 : 1; c < classes; c++) {
+        double auc;
+        for (i = n = 0; i < count; i++) {
+            const float *s = scores + i * classes;
+            double score = classes > 2 ? (double)s[c] - norm[i] : (double)s[1] - (double)s[0];
+            if (labels[i] < 0 || labels[i] >= classes) continue;
+            if (score != score) return NAN;              // inf - inf
+            scratch[n++] = nn__auc_key(score, labels[i] == c);
+        }
+        auc = nn__auc_of(scratch, n);
+        if (auc == auc) { sum += auc; defined++; }
+    }
+    return defined ? sum / (double)defined : NAN;
+}
+
+static double nn__ratio(double a, double b) { return b > 0 ? a / b : 0; }   // zero_division=0
+
+typedef struct nn__class_counts { int64_t tp, labels, predicted; } nn__class_counts;
+enum { NN__CLASS_BLOCK = 512 };      // classes whose counts fit on the stack: more classes take more passes over the scores
+
+static void nn__count_classes(nn__class_counts *counts, int64_t first, nn_report *r, int64_t count, int64_t classes, const float *scores, const int64_t *labels)
+{
+    int64_t i;
+    memset(counts, 0, NN__CLASS_BLOCK * sizeof *counts);
+    for (i = 0; i < count; i++) {
+        int64_t y = labels[i], p;
+        if (y < 0 || y >= classes) continue;
+        p = nn__argmax(scores + i * classes, classes);
+        if (y >= first && y < first + NN__CLASS_BLOCK) { counts[y - first].labels++; counts[y - first].tp += y == p; }
+        if (p >= first && p < first + NN__CLASS_BLOCK) counts[p - first].predicted++;
+        if (first) continue;
+        r->count++;
+        if (y < NN_MAX_CLASSES && p < NN_MAX_CLASSES) r->confusion[y][p]++;
+    }
+}
+
+// scratch: 2 * count numbers of 8 bytes for the AUC, or NULL: then that is NaN
+static void nn__report_classes_with(nn_report *r, int64_t count, int64_t classes, const float *scores, const int64_t *labels, uint64_t *scratch)
+{
+    nn__class_counts counts[NN__CLASS_BLOCK];
+    double precision = 0, recall = 0, f1 = 0, weighted = 0, tp = 0, top = 0, occur = 0, n;
+    int64_t first, i;
+    nn__report_clear(r);
+    r->classes = classes;
+    if (count <= 0 || classes <= 0 || !scores || !labels) return;
+    for (first = 0; first < classes; first += NN__CLASS_BLOCK) {
+        nn__count_classes(counts, first, r, count, classes, scores, labels);
+        for (i = 0; i < NN__CLASS_BLOCK && first + i < classes; i++) {
+            const nn__class_counts *c = &counts[i];
+            double p = nn__ratio((double)c->tp, (double)c->predicted), q = nn__ratio((double)c->tp, (double)c->labels);
+            double f = nn__ratio(2.0 * (double)c->tp, (double)(c->predicted + c->labels));
+            if (!c->labels && !c->predicted) continue;
+            precision += p; recall += q; f1 += f; weighted += f * (double)c->labels;
+            tp += (double)c->tp;
+            occur++;
+            if (first + i >= NN_MAX_CLASSES) continue;
+            r->precision[first + i] = p; r->recall[first + i] = q; r->f1[first + i] = f; r->support[first + i] = c->labels;
+        }
+    }
+    if (!r->count) return;
+    n = (double)r->count;
+    r->accuracy = r->micro_f1 = tp / n;
+    r->macro_precision = precision / occur; r->macro_recall = recall / occur; r->macro_f1 = f1 / occur;
+    r->weighted_f1 = weighted / n;
+    for (i = 0; i < count; i++)
+        if (classes > 5 && labels[i] >= 0 && labels[i] < classes) top += nn__in_top(scores + i * classes, classes, labels[i], 5);
+    if (classes > 5) r->top5 = top / n;
+    if (scratch && classes > 1) r->auc = nn__auc_classes(count, classes, scores, labels, scratch);
+}
+
+NN_API void nn_report_classes(nn_report *report, int64_t count, int64_t classes, const float *scores, const int64_t *labels)
+{
+    uint64_t *scratch;
+    if (!report) return;
+    scratch = count > 0 ? (uint64_t *)nn__bare_alloc(nn__mul_size((size_t)count, 2 * sizeof *scratch)) : NULL;
+    nn__report_classes_with(report, count, classes, scores, labels, scratch);
+    nn__bare_free(scratch);
+}
+
+// R^2 = 1 - sum (y - p)^2 / sum (y - mean y)^2 per column, then the mean over columns. A constant column counts as scikit-learn's: 1 if
+// predicted exactly, else 0. NaN for fewer than two rows.
+NN_API void nn_report_values(nn_report *report, int64_t count, int64_t width, const float *predicted, const float *target)
+{
+    double squares = 0, absolute = 0, r2 = 0, n = (double)count * (double)width;
+    int64_t i, j;
+    if (!report) return;
+    nn__report_clear(report);
+    if (count <= 0 || width <= 0 || !predicted || !target) return;
+    report->count = count;
+    for (j = 0; j < width; j++) {
+        double mean = 0, residual = 0, total = 0;
+        for (i = 0; i < count; i++) mean += (double)target[i * width + j];
+        mean /= (double)count;
+        for (i = 0; i < count; i++) {
+            double y = (double)target[i * width + j], e = (double)predicted[i * width + j] - y;
+            residual += e * e;
+            absolute += fabs(e);
+            total += (y - mean) * (y - mean);
+        }
+        squares += residual;
+        r2 += total != 0 ? 1 - residual / total : residual == 0;
+    }
+    report->mse = squares / n;
+    report->mae = absolute / n;
+    if (count > 1) report->r2 = r2 / (double)width;
+}
+
+NN_API double nn_accuracy(nn_tensor *scores, nn_tensor *labels)
+{
+    nn_context *nn = scores ? scores->nn : NULL;
+    nn__mark m;
+    float *s;
+    int64_t *y, i, n, right = 0, counted = 0;
+    if (!nn__check(nn, scores, "nn_accuracy") || !nn__check(nn, labels, "nn_accuracy")) return NAN;
+    if (scores->ndim != 2 || scores->shape[1] < 1 || nn_count(labels) != scores->shape[0]) {
+        nn_fail(nn, "nn_accuracy: scores (B, C) and labels (B) are wanted, not %s and %s",
+                nn__dims_text(scores->ndim, scores->shape).s, nn__dims_text(labels->ndim, labels->shape).s);
+        return NAN;
+    }
+    n = scores->shape[0];
+    m = nn__get_mark(nn);
+    s = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(scores), sizeof *s));
+    y = (int64_t *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *y));
+    if (s && y && nn_read(scores, s) && nn_read_as(labels, NN_I64, y))
+        for (i = 0; i < n; i++) {
+            if (y[i] < 0 || y[i] >= scores->shape[1]) continue;
+            right += nn__argmax(s + i * scores->shape[1], scores->shape[1]) == y[i];
+            counted++;
+        }
+    nn__rewind_memory(nn, &m);
+    return counted ? (double)right / (double)counted : NAN;
+}
+
+static const char *nn__class_name(const nn_report *r, int64_t c, char *to, size_t bytes)
+{
+    if (c < NN_MAX_CLASSES && r->names[c][0]) snprintf(to, bytes, "%.15s", r->names[c]);
+    else snprintf(to, bytes, "%lld", (long long)c);
+    return to;
+}
+
+static void nn__print_number(nn_context *nn, const char *label, double v)    // nothing where it does not apply
+{
+    if (v == v) nn__log(nn, "%-18s%.6g\n", label, v);
+}
+
+// The largest cells off the diagonal: what is readable where the whole matrix is not.
+static void nn__print_confused(nn_context *nn, const nn_report *r, int shown)
+{
+    char a[24], b[24];
+    int64_t limit = INT64_MAX;
+    int i, j, lines = 0;
+    nn__log(nn, "most confused (true -> predicted):\n");
+    while (lines < 10) {             // pass by pass: the next smaller count
+        int64_t most = 0;
+        for (i = 0; i < shown; i++) for (j = 0; j < shown; j++)
+            if (i != j && r->confusion[i][j] < limit && r->confusion[i][j] > most) most = r->confusion[i][j];
+        if (!most) break;
+        for (i = 0; i < shown; i++) for (j = 0; j < shown; j++)
+            if (i != j && r->confusion[i][j] == most && lines < 10) {
+                nn__log(nn, "  %s -> %s: %lld\n", nn__class_name(r, i, a, sizeof a), nn__class_name(r, j, b, sizeof b), (long long)most);
+                lines++;
+            }
+        limit = most;
+    }
+}
+
+static void nn__print_matrix(nn_context *nn, const nn_report *r, int shown)
+{
+    char name[24];
+    int64_t most = 0;
+    int i, j, w = 3;
+    for (i = 0; i < shown; i++) for (j = 0; j < shown; j++) most = nn__max(most, r->confusion[i][j]);
+    for (; most > 99; most /= 10) w++;
+    for (i = 0; i < shown; i++) w = (int)nn__max(w, nn__min(6, (int64_t)strlen(nn__class_name(r, i, name, sizeof name)) + 1));
+    nn__log(nn, "confusion: a row is the true class, a column the predicted one\n%16s", "");
+    for (j = 0; j < shown; j++) nn__log(nn, " %*.*s", w, w, nn__class_name(r, j, name, sizeof name));
+    nn__log(nn, "\n");
+    for (i = 0; i < shown; i++) {
+        nn__log(nn, "%16s", nn__class_name(r, i, name, sizeof name));
+        for (j = 0; j < shown; j++)
+            if (r->confusion[i][j]) nn__log(nn, " %*lld", w, (long long)r->confusion[i][j]);
+            else nn__log(nn, " %*s", w, ".");            // so that what is not zero stands out
+        nn__log(nn, "\n");
+    }
+}
+
+NN_API void nn_report_print(nn_context *nn, const nn_report *report)
+{
+    char name[24];
+    int i, shown;
+    if (!report) return;
+    nn__log(nn, "%-18s%lld\n", "samples", (long long)report->count);
+    nn__print_number(nn, "loss", report->loss);
+    nn__print_number(nn, "mse", report->mse);
+    nn__print_number(nn, "mae", report->mae);
+    nn__print_number(nn, "r2", report->r2);
+    nn__print_number(nn, "accuracy", report->accuracy);
+    nn__print_number(nn, "top-5 accuracy", report->top5);
+    nn__print_number(nn, "macro precision", report->macro_precision);
+    nn__print_number(nn, "macro recall", report->macro_recall);
+    nn__print_number(nn, "macro F1", report->macro_f1);
+    nn__print_number(nn, "weighted F1", report->weighted_f1);
+    nn__print_number(nn, "ROC AUC", report->auc);
+    if (report->classes <= 0 || report->count <= 0 || report->accuracy != report->accuracy) return;
+    shown = (int)nn__min(report->classes, NN_MAX_CLASSES);
+    nn__log(nn, "%16s %9s %9s %9s %9s\n", "class", "precision", "recall", "F1", "support");
+    for (i = 0; i < shown; i++)
+        if (report->f1[i] == report->f1[i])
+            nn__log(nn, "%16s %9.4f %9.4f %9.4f %9lld\n", nn__class_name(report, i, name, sizeof name),
+                    report->precision[i], report->recall[i], report->f1[i], (long long)report->support[i]);
+    if (report->classes > NN_MAX_CLASSES) nn__log(nn, "(the first %d of %lld classes)\n", shown, (long long)report->classes);
+    if (shown <= 20) nn__print_matrix(nn, report, shown);
+    else nn__print_confused(nn, report, shown);
+}
+
+// =============================================================================================
 // >>monitor   What a training run leaves to look at: TensorBoard event files, pictures (PNG), plots (SVG), tables (CSV).
 // Every format is first built as bytes in step memory, then written at once: a failed write is an error and never half a number.
 // Nothing here reads tensor memory; numbers come through nn_read.
@@ -3184,7 +3691,7 @@ static void nn__put_byte(nn__bytes *b, unsigned v)
     unsigned char c = (unsigned char)v;
     nn__put(b, &c, 1);
 }
-static void nn__put_string(nn__bytes *b, const char *s) { nn__put(b, s, strlen(s)); }
+static void nn__put_chars(nn__bytes *b, const char *s) { nn__put(b, s, strlen(s)); }
 
 static void nn__put_little(nn__bytes *b, uint64_t v, int bytes)
 {
@@ -3205,7 +3712,7 @@ static void nn__put_number(nn__bytes *b, double v, int digits)
     if (v != v) snprintf(s, sizeof s, "nan");
     else snprintf(s, sizeof s, "%.*g", digits, v);
     for (i = 0; s[i]; i++) if (s[i] == ',') s[i] = '.';
-    nn__put_string(b, s);
+    nn__put_chars(b, s);
 }
 
 static void nn__put_format(nn__bytes *b, const char *format, ...) NN__PRINTF(2, 3);
@@ -3216,36 +3723,34 @@ static void nn__put_format(nn__bytes *b, const char *format, ...)   // no floati
     va_start(list, format);
     vsnprintf(s, sizeof s, format, list);
     va_end(list);
-    nn__put_string(b, s);
+    nn__put_chars(b, s);
 }
 
 // Text from the user: valid UTF-8 in any case (readers of XML and protobuf reject the rest), with the marks of XML escaped if wanted.
-static void nn__put_text(nn__bytes *b, const char *s, int xml)
+static size_t nn__utf8_length(const unsigned char *s, size_t n);          // >>files
+static void nn__put_utf8(nn__bytes *b, const char *s, int xml)
 {
     const unsigned char *u = (const unsigned char *)(s ? s : "");
-    while (*u) {
-        int i, n = *u < 0x80 ? 1 : *u >= 0xC2 && *u < 0xE0 ? 2 : (*u & 0xF0) == 0xE0 ? 3 : *u >= 0xF0 && *u < 0xF5 ? 4 : 0;
-        for (i = 1; i < n; i++) if ((u[i] & 0xC0) != 0x80) n = 0;
-        if (n == 3 && ((u[0] == 0xE0 && u[1] < 0xA0) || (u[0] == 0xED && u[1] >= 0xA0))) n = 0;      // too long a form, surrogates
-        if (n == 4 && ((u[0] == 0xF0 && u[1] < 0x90) || (u[0] == 0xF4 && u[1] >= 0x90))) n = 0;
-        if (!n) { nn__put_byte(b, '?'); u++; continue; }
-        if (xml && n == 1 && *u == '&')      nn__put_string(b, "&amp;");
-        else if (xml && n == 1 && *u == '<') nn__put_string(b, "&lt;");
+    size_t n, left = strlen((const char *)u);
+    for (; left; u += n, left -= n) {
+        n = nn__utf8_length(u, left);
+        if (!n) { nn__put_byte(b, '?'); n = 1; continue; }
+        if (xml && n == 1 && *u == '&')      nn__put_chars(b, "&amp;");
+        else if (xml && n == 1 && *u == '<') nn__put_chars(b, "&lt;");
         else if (xml && n == 1 && *u < ' ')  nn__put_byte(b, ' ');
-        else nn__put(b, u, (size_t)n);
-        u += n;
+        else nn__put(b, u, n);
     }
 }
 
 // 1 if all is well; else reports.
 static int nn__bytes_save(nn__bytes *b, const char *what, const char *path)
 {
-    nn__stream *f;
+    nn__file *f;
     int ok;
     if (!b->at || !nn_ok(b->nn)) return 0;
-    f = nn__stream_open(path, 0);
-    ok = f && nn__stream_write(f, b->at, b->used);
-    if (f && !nn__stream_close(f)) ok = 0;
+    f = nn__file_open(path, 1);
+    ok = f && nn__file_write(f, b->at, b->used);
+    if (f && !nn__file_close(f, 0)) ok = 0;
     if (!ok) nn_fail(b->nn, "%s: cannot write \"%s\"", what, path ? path : "");
     return ok;
 }
@@ -3473,32 +3978,32 @@ NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path)
 //   HistogramProto   1 min, 2 max, 3 num, 4 sum, 5 sum_squares, 6 bucket_limit (packed doubles), 7 bucket (packed doubles)
 //   TensorProto      1 dtype (7: string), 2 tensor_shape { 2 dim { 1 size } }, 8 string_val;  metadata { 1 plugin_data { 1 plugin_name } }
 // A field is its number * 8 + kind (0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes), then the value.
-struct nn_events { nn_context *nn; nn__stream *file; };
+struct nn_events { nn_context *nn; nn__file *file; };
 
 static void nn__put_varint(nn__bytes *b, uint64_t v)
 {
     for (; v >= 128; v >>= 7) nn__put_byte(b, (unsigned)(v & 127) | 128);
     nn__put_byte(b, (unsigned)v);
 }
-static void nn__field_int(nn__bytes *b, unsigned field, int64_t v) { nn__put_varint(b, field << 3); nn__put_varint(b, (uint64_t)v); }
-static void nn__field_double(nn__bytes *b, unsigned field, double v)
+static void nn__proto_int(nn__bytes *b, unsigned field, int64_t v) { nn__put_varint(b, field << 3); nn__put_varint(b, (uint64_t)v); }
+static void nn__proto_double(nn__bytes *b, unsigned field, double v)
 {
     uint64_t u;
     memcpy(&u, &v, sizeof u);
     nn__put_varint(b, field << 3 | 1);
     nn__put_little(b, u, 8);
 }
-static void nn__field_bytes(nn__bytes *b, unsigned field, const nn__bytes *v)
+static void nn__proto_bytes(nn__bytes *b, unsigned field, const nn__bytes *v)
 {
     nn__put_varint(b, field << 3 | 2);
     nn__put_varint(b, v->used);
     if (v->at) nn__put(b, v->at, v->used); else b->at = NULL;
 }
-static void nn__field_text(nn__bytes *b, unsigned field, const char *s)
+static void nn__proto_text(nn__bytes *b, unsigned field, const char *s)
 {
     nn__bytes t = nn__bytes_new(b->nn, 128);
-    nn__put_text(&t, s, 0);
-    nn__field_bytes(b, field, &t);
+    nn__put_utf8(&t, s, 0);
+    nn__proto_bytes(b, field, &t);
 }
 
 static uint32_t nn__masked_crc(const unsigned char *p, size_t n)
@@ -3513,15 +4018,15 @@ static int nn__events_write(nn_events *e, int64_t step, const char *version, con
     nn__bytes event = nn__bytes_new(e->nn, 64 + (summary ? summary->used : 0)), record = nn__bytes_new(e->nn, event.room + 16);
     int ok;
     if (!e->file) { nn_fail(e->nn, "nn_events: the file is closed"); return 0; }
-    nn__field_double(&event, 1, nn__wall_seconds());
-    if (step) nn__field_int(&event, 2, step);
-    if (version) nn__field_text(&event, 3, version);
-    if (summary) nn__field_bytes(&event, 5, summary);
+    nn__proto_double(&event, 1, nn__wall_seconds());
+    if (step) nn__proto_int(&event, 2, step);
+    if (version) nn__proto_text(&event, 3, version);
+    if (summary) nn__proto_bytes(&event, 5, summary);
     nn__put_little(&record, event.used, 8);
     if (record.at) nn__put_little(&record, nn__masked_crc(record.at, 8), 4);
     if (event.at) { nn__put(&record, event.at, event.used); nn__put_little(&record, nn__masked_crc(event.at, event.used), 4); }
     if (!event.at || !record.at) return 0;
-    ok = nn__stream_write(e->file, record.at, record.used) && nn__stream_flush(e->file);
+    ok = nn__file_write(e->file, record.at, record.used) && nn__file_flush(e->file);
     if (!ok) nn_fail(e->nn, "nn_events: writing failed (disk full?)");
     return ok;
 }
@@ -3529,7 +4034,7 @@ static int nn__events_write(nn_events *e, int64_t step, const char *version, con
 static void nn__events_close(void *arg)
 {
     nn_events *e = (nn_events *)arg;
-    if (e->file) nn__stream_close(e->file);
+    if (e->file) nn__file_close(e->file, 0);
     e->file = NULL;
 }
 
@@ -3545,12 +4050,12 @@ NN_API nn_events *nn_events_new(nn_context *nn, const char *dir)
     e->nn = nn;
     nn__make_folders(dir);
     for (i = 0; i < 1000; i++) {     // TensorBoard reads every file with "tfevents" in its name; never write into one that is there
-        nn__stream *old;
+        nn__file *old;
         n = snprintf(path, sizeof path, "%s/events.out.tfevents.%010.0f.nn_h.%d", dir ? dir : ".", floor(nn__wall_seconds()), i);
         if (n < 0 || (size_t)n >= sizeof path) break;
-        old = nn__stream_open(path, 2);
-        if (!old) { e->file = nn__stream_open(path, 0); break; }
-        nn__stream_close(old);
+        old = nn__file_open(path, 0);
+        if (!old) { e->file = nn__file_open(path, 1); break; }
+        nn__file_close(old, 0);
     }
     if (!e->file) { nn_fail(nn, "nn_events_new: cannot create a file in \"%s\"", dir ? dir : "."); return NULL; }
     nn__on_free(nn, nn__events_close, e);
@@ -3566,14 +4071,14 @@ static int nn__value_begin(nn_events *e, const char *tag, size_t room, nn__bytes
     if (!e || !nn_ok(e->nn)) return 0;
     *m = nn__get_mark(e->nn);
     *value = nn__bytes_new(e->nn, room);
-    nn__field_text(value, 1, tag);
+    nn__proto_text(value, 1, tag);
     return 1;
 }
 static int nn__value_end(nn_events *e, int64_t step, const nn__bytes *value, const nn__mark *m)
 {
     nn__bytes summary = nn__bytes_new(e->nn, value->used + 16);
     int ok;
-    nn__field_bytes(&summary, 1, value);
+    nn__proto_bytes(&summary, 1, value);
     ok = summary.at && nn__events_write(e, step, NULL, &summary);
     nn__rewind_memory(e->nn, m);
     return ok;
@@ -3626,14 +4131,14 @@ NN_API int nn_events_histogram(nn_events *events, const char *tag, int64_t step,
         memcpy(&u, &bucket[i], sizeof u);
         nn__put_little(&counts, u, 8);
     }
-    nn__field_double(&h, 1, low);
-    nn__field_double(&h, 2, high);
-    nn__field_double(&h, 3, n);
-    nn__field_double(&h, 4, sum);
-    nn__field_double(&h, 5, squares);
-    nn__field_bytes(&h, 6, &limits);
-    nn__field_bytes(&h, 7, &counts);
-    nn__field_bytes(&v, 5, &h);
+    nn__proto_double(&h, 1, low);
+    nn__proto_double(&h, 2, high);
+    nn__proto_double(&h, 3, n);
+    nn__proto_double(&h, 4, sum);
+    nn__proto_double(&h, 5, squares);
+    nn__proto_bytes(&h, 6, &limits);
+    nn__proto_bytes(&h, 7, &counts);
+    nn__proto_bytes(&v, 5, &h);
     return nn__value_end(events, step, &v, &m);
 }
 
@@ -3647,11 +4152,11 @@ NN_API int nn_events_image(nn_events *events, const char *tag, int64_t step, con
     if (!nn__value_begin(events, tag, 256, &v, &m)) return 0;
     i = nn__bytes_new(events->nn, 64);
     png = nn__sheet_png(events->nn, image, &s, &w, &h);
-    nn__field_int(&i, 1, h);
-    nn__field_int(&i, 2, w);
-    nn__field_int(&i, 3, s.channels);
-    nn__field_bytes(&i, 4, &png);
-    nn__field_bytes(&v, 4, &i);
+    nn__proto_int(&i, 1, h);
+    nn__proto_int(&i, 2, w);
+    nn__proto_int(&i, 3, s.channels);
+    nn__proto_bytes(&i, 4, &png);
+    nn__proto_bytes(&v, 4, &i);
     return nn__value_end(events, step, &v, &m);
 }
 
@@ -3663,13 +4168,13 @@ NN_API int nn_events_text(nn_events *events, const char *tag, int64_t step, cons
     t = nn__bytes_new(events->nn, 256);
     meta = nn__bytes_new(events->nn, 32);
     plugin = nn__bytes_new(events->nn, 32);
-    nn__field_text(&plugin, 1, "text");
-    nn__field_bytes(&meta, 1, &plugin);
-    nn__field_int(&t, 1, 7);
+    nn__proto_text(&plugin, 1, "text");
+    nn__proto_bytes(&meta, 1, &plugin);
+    nn__proto_int(&t, 1, 7);
     nn__put(&t, "\x12\x04\x12\x02\x08\x01", 6);          // field 2, a shape of one dimension of size 1
-    nn__field_text(&t, 8, text);
-    nn__field_bytes(&v, 8, &t);
-    nn__field_bytes(&v, 9, &meta);
+    nn__proto_text(&t, 8, text);
+    nn__proto_bytes(&v, 8, &t);
+    nn__proto_bytes(&v, 9, &meta);
     return nn__value_end(events, step, &v, &m);
 }
 
@@ -3683,17 +4188,17 @@ static void nn__svg_begin(nn__bytes *b, int width, int height)
 }
 static void nn__svg_text(nn__bytes *b, double x, double y, const char *attributes, const char *text)
 {
-    nn__put_string(b, "<text x=\"");
+    nn__put_chars(b, "<text x=\"");
     nn__put_number(b, x, 6);
-    nn__put_string(b, "\" y=\"");
+    nn__put_chars(b, "\" y=\"");
     nn__put_number(b, y, 6);
     nn__put_format(b, "\" %s>", attributes);
-    nn__put_text(b, text, 1);
-    nn__put_string(b, "</text>\n");
+    nn__put_utf8(b, text, 1);
+    nn__put_chars(b, "</text>\n");
 }
 static void nn__svg_line(nn__bytes *b, double x1, double y1, double x2, double y2, const char *color)
 {
-    nn__put_string(b, "<path d=\"M");
+    nn__put_chars(b, "<path d=\"M");
     nn__put_number(b, x1, 6); nn__put_byte(b, ' ');
     nn__put_number(b, y1, 6); nn__put_byte(b, 'L');
     nn__put_number(b, x2, 6); nn__put_byte(b, ' ');
@@ -3749,7 +4254,7 @@ static void nn__svg_series(nn__bytes *b, const nn__axes *a, const nn_series *s, 
 {
     int64_t i;
     int down = 0;                    // is the pen on the paper? NaN lifts it
-    nn__put_string(b, "<path d=\"");
+    nn__put_chars(b, "<path d=\"");
     for (i = 0; s->y && i < s->count; i++) {
         int alone = !down && (i + 1 == s->count || !(s->y[i + 1] - s->y[i + 1] == 0));
         if (!(s->y[i] - s->y[i] == 0)) { down = 0; continue; }
@@ -3757,7 +4262,7 @@ static void nn__svg_series(nn__bytes *b, const nn__axes *a, const nn_series *s, 
         nn__put_number(b, nn__place((double)i, 0, (double)nn__max(a->last, 1), a->x0, a->x1), 6);
         nn__put_byte(b, ' ');
         nn__put_number(b, nn__place(s->y[i], a->low, a->high, a->y0, a->y1), 6);
-        if (alone) nn__put_string(b, "h0");              // a dot, thanks to the round ends
+        if (alone) nn__put_chars(b, "h0");              // a dot, thanks to the round ends
         down = 1;
     }
     nn__put_format(b, "\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\" stroke-linecap=\"round\" stroke-linejoin=\"round\"/>\n", color);
@@ -3797,18 +4302,10 @@ NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, cons
         nn__svg_line(&b, a.x1 + 14, y, a.x1 + 34, y, nn__colors[i & 7]);
         nn__svg_text(&b, a.x1 + 40, y + 4, "", series[i].name);
     }
-    nn__put_string(&b, "</svg>\n");
+    nn__put_chars(&b, "</svg>\n");
     ok = nn__bytes_save(&b, "nn_svg_plot", path);
     nn__rewind_memory(nn, &m);
     return ok;
-}
-
-// The name of a class, or its number; at most 15 bytes.
-static const char *nn__class_label(const nn_report *r, int64_t c, char to[24])
-{
-    if (r->names[c][0]) snprintf(to, 24, "%.15s", r->names[c]);
-    else snprintf(to, 24, "%d", (int)c);
-    return to;
 }
 
 NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *report)
@@ -3827,23 +4324,23 @@ NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *r
     for (i = 0; i < n; i++) {
         double row = 0, at = y0 + side * ((double)i + 0.5) + 4;
         for (j = 0; j < n; j++) row += (double)report->confusion[i][j];
-        nn__svg_text(&b, x0 - 8, at, "text-anchor=\"end\"", nn__class_label(report, i, label));
+        nn__svg_text(&b, x0 - 8, at, "text-anchor=\"end\"", nn__class_name(report, i, label, sizeof label));
         snprintf(attributes, sizeof attributes, "text-anchor=\"end\" transform=\"rotate(-45 %d %d)\"", x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16);
-        nn__svg_text(&b, x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16, attributes, nn__class_label(report, i, label));
+        nn__svg_text(&b, x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16, attributes, nn__class_name(report, i, label, sizeof label));
         for (j = 0; j < n; j++) {
             int64_t count = report->confusion[i][j];
             double share = row > 0 ? (double)count / row : 0;        // shaded by the share of its row
             nn__put_format(&b, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" stroke=\"#ccc\" fill=\"#0072b2\" fill-opacity=\"",
                            x0 + side * (int)j, y0 + side * (int)i, side, side);
             nn__put_number(&b, share, 3);
-            nn__put_string(&b, "\"/>\n");
+            nn__put_chars(&b, "\"/>\n");
             if (!count) continue;
             snprintf(label, sizeof label, "%lld", (long long)count);
             snprintf(attributes, sizeof attributes, "text-anchor=\"middle\" font-size=\"%d\" fill=\"%s\"", side > 30 ? 12 : 8, share > 0.55 ? "#fff" : "#000");
             nn__svg_text(&b, x0 + side * ((double)j + 0.5), at, attributes, label);
         }
     }
-    nn__put_string(&b, "</svg>\n");
+    nn__put_chars(&b, "</svg>\n");
     ok = nn__bytes_save(&b, "nn_svg_confusion", path);
     nn__rewind_memory(nn, &m);
     return ok;
@@ -3875,6 +4372,1022 @@ NN_API size_t nn_sparkline(const double *y, int64_t count, int width, char *to, 
 }
 
 // =============================================================================================
+// >>files   Weights and checkpoints in the safetensors format (https://github.com/huggingface/safetensors):
+//
+//     8 bytes    N, little-endian
+//     N bytes    JSON: {"__metadata__":{"key":"text", ...},"fc1.weight":{"dtype":"F32","shape":[8,2],"data_offsets":[0,64]}, ...}
+//                and spaces, so that the data begin at a multiple of 8
+//     the data   row-major, little-endian; offsets count from here; no holes, no overlaps, nothing after the last tensor
+//
+// A file is not trusted: the whole header is checked against the size of the file and against the model before one number is written
+// into the model. Numbers pass through a small buffer, so neither saving nor loading needs memory for the whole file.
+//
+// A checkpoint is the same file with more in it: the states of the optimizer are tensors "optimizer.<state>.<parameter>", and single
+// numbers (steps, learning rates, where the loader stands, random state) are metadata: integers in decimal, reals as the hexadecimal digits
+// of their bits, so that nothing is rounded. nn_load leaves them out; nn_resume wants all of them.
+// =============================================================================================
+enum { NN__PIECE = 16384,            // numbers that are converted at a time
+       NN__JSON_DEPTH = 32 };
+#define NN__HEADER_LIMIT 100000000u  // bytes; the reference implementation's limit
+
+// ---- bytes from and to a file or memory; with neither, writing only counts --------------------------------
+typedef struct nn__io {
+    nn_context *nn;
+    const char *what, *path;         // for messages: "nn_save", "model.safetensors"
+    nn__file   *file;
+    char       *to;
+    const char *from;
+    uint64_t    bytes, at;           // size of the file or memory; bytes written so far
+} nn__io;
+
+static int nn__io_failed(nn__io *io, const char *verb)
+{
+    nn_fail(io->nn, "%s: %s: cannot %s: %s", io->what, io->path, verb, nn__file_reason());
+    return 0;
+}
+
+static int nn__io_write(nn__io *io, const void *from, size_t n)
+{
+    if (io->file) { if (!nn__file_write(io->file, from, n)) return nn__io_failed(io, "write"); }
+    else if (io->to && io->at + n <= io->bytes) memcpy(io->to + io->at, from, n);
+    io->at += n;                     // memory that is too small: the caller compares at with bytes
+    return 1;
+}
+
+static int nn__io_read(nn__io *io, uint64_t at, void *to, size_t n)     // at + n <= bytes was checked
+{
+    if (!n) return 1;
+    if (io->from) { memcpy(to, io->from + at, n); return 1; }
+    errno = 0;
+    if (!nn__file_seek(io->file, at) || nn__file_read(io->file, to, n) != n) return nn__io_failed(io, "read");
+    return 1;
+}
+
+static int nn__io_open(nn__io *io)   // for reading
+{
+    int64_t size;
+    errno = 0;
+    if (!io->path || !io->path[0]) { nn_fail(io->nn, "%s: the path is empty", io->what); return 0; }
+    if (nn__file_special(io->path)) { nn_fail(io->nn, "%s: %s: not a regular file", io->what, io->path); return 0; }
+    io->file = nn__file_open(io->path, 0);
+    if (!io->file) return nn__io_failed(io, "open");
+    size = nn__file_size(io->file);
+    if (size < 0) { nn__io_failed(io, "read"); nn__file_close(io->file, 0); return 0; }
+    io->bytes = (uint64_t)size;
+    return 1;
+}
+
+// ---- numbers between tensors and files ----------------------------------------------------------------------
+static const struct { const char *name; int bits, dtype; } nn__file_dtypes[] = {   // dtype -1: known to the format, not to us
+    { "F32", 32, NN_F32 }, { "F16", 16, NN_F16 }, { "BF16", 16, NN_BF16 }, { "F64", 64, NN_F64 }, { "I8", 8, NN_I8 }, { "U8", 8, NN_U8 },
+    { "I32", 32, NN_I32 }, { "I64", 64, NN_I64 }, { "BOOL", 8, NN_BOOL }, { "I16", 16, -1 }, { "U16", 16, -1 }, { "U32", 32, -1 }, { "U64", 64, -1 },
+    { "F8_E4M3", 8, -1 }, { "F8_E5M2", 8, -1 }, { "F8_E8M0", 8, -1 }, { "F8_E4M3FNUZ", 8, -1 }, { "F8_E5M2FNUZ", 8, -1 }, { "F4", 4, -1 },
+    { "F6_E2M3", 6, -1 }, { "F6_E3M2", 6, -1 }, { "C64", 64, -1 } };
+enum { NN__FILE_DTYPES = (int)(sizeof nn__file_dtypes / sizeof *nn__file_dtypes) };
+
+static const char *nn__file_dtype_name(int dtype)
+{
+    int i = 0;
+    while (nn__file_dtypes[i].dtype != dtype) i++;       // every nn_dtype is there
+    return nn__file_dtypes[i].name;
+}
+
+static void nn__little_endian(void *data, size_t n, size_t element)     // the host's byte order <-> the file's, in place
+{
+    const uint16_t one = 1;
+    char *p = (char *)data;
+    size_t i, j;
+    if (*(const char *)&one == 1) return;
+    for (i = 0; i < n; i++, p += element)
+        for (j = 0; j < element / 2; j++) { char t = p[j]; p[j] = p[element - 1 - j]; p[element - 1 - j] = t; }
+}
+
+// A tensor is moved in pieces of at most NN__PIECE numbers: whole inner blocks, cut along the first dimension that does not fit.
+typedef struct nn__transfer {
+    nn__io *io;
+    int     write, dtype;            // of the file
+    uint64_t at;                     // reading: position in the file
+    char   *host;                    // one piece in host memory ...
+    nn_view device;                  // ... and one where the numbers are, in the dtype of the file
+} nn__transfer;
+
+static int nn__transfer_piece(nn__transfer *x, nn_view v)
+{
+    nn_context *nn = x->io->nn;
+    const nn_backend *b = nn->backend;
+    size_t n = (size_t)nn_view_count(&v), e = nn_dtype_bytes((nn_dtype)x->dtype);
+    int direct = v.dtype == x->dtype && nn__contiguous_view(&v);
+    nn_view f = v;
+    nn__row_major(f.ndim, f.shape, f.stride);
+    f.dtype = x->dtype;
+    f.data = direct ? v.data : x->device.data;
+    if (x->write) {
+        if (!nn->measuring) {
+            if (!direct) nn__copy_view(nn, f, v);
+            if (!nn_ok(nn)) return 0;
+            if (!b->download(b->self, x->host, f.data, n * e)) { nn_fail(nn, "%s: download failed", b->name); return 0; }
+        } else memset(x->host, 0, n * e);
+        nn__little_endian(x->host, n, e);
+        return nn__io_write(x->io, x->host, n * e);
+    }
+    if (!nn__io_read(x->io, x->at, x->host, n * e)) return 0;
+    x->at += n * e;
+    if (nn->measuring) return 1;
+    nn__little_endian(x->host, n, e);
+    if (!b->upload(b->self, f.data, x->host, n * e)) { nn_fail(nn, "%s: upload failed", b->name); return 0; }
+    if (!direct) nn__copy_view(nn, v, f);
+    return nn_ok(nn);
+}
+
+static int nn__transfer_tensor(nn__transfer *x, nn_tensor *t)
+{
+    nn_context *nn = x->io->nn;
+    nn_view v = nn__view_of(t), piece;
+    int64_t inner = 1, outer = 1, rows, o, r;
+    size_t e = nn_dtype_bytes((nn_dtype)t->dtype), bytes;
+    int d = v.ndim, i, ok = 1;
+    nn__mark m;
+    if (nn_count(t) == 0) return 1;
+    if (!x->write) t->base->version++;
+    while (d > 0 && v.shape[d - 1] <= NN__PIECE / inner) inner *= v.shape[--d];
+    rows = d ? v.shape[d - 1] : 1;
+    for (i = 0; i + 1 < d; i++) outer *= v.shape[i];
+    piece = v;
+    piece.ndim = v.ndim - d + (d > 0);
+    if (d) for (i = 0; i < piece.ndim; i++) { piece.shape[i] = v.shape[d - 1 + i]; piece.stride[i] = v.stride[d - 1 + i]; }
+    m = nn__get_mark(nn);
+    bytes = (size_t)nn__min(nn_count(t), NN__PIECE) * nn_dtype_bytes((nn_dtype)x->dtype);
+    x->host = (char *)nn__host_step(nn, bytes);
+    x->device = v;
+    x->device.data = nn__arena_alloc(nn->data_step, bytes, 1);
+    if (!x->host || (!x->device.data && !nn->measuring)) ok = 0;
+    for (o = 0; ok && o < outer; o++) {
+        int64_t at = 0, rest = o, step = d ? nn__max(1, NN__PIECE / inner) : 1;
+        for (i = d - 2; i >= 0; i--) { at += rest % v.shape[i] * v.stride[i]; rest /= v.shape[i]; }
+        for (r = 0; ok && r < rows; r += step) {
+            if (d) {
+                piece.shape[0] = nn__min(step, rows - r);
+                if (v.data) piece.data = (char *)v.data + (at + r * v.stride[d - 1]) * (int64_t)e;
+            }
+            ok = nn__transfer_piece(x, piece);
+        }
+    }
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- the JSON of the header: a strict parser that decodes strings in place -----------------------------------
+typedef struct nn__json { nn__io *io; char *s; size_t n, at; } nn__json;
+
+static int nn__json_fail(nn__json *j, const char *why)
+{
+    nn_fail(j->io->nn, "%s: %s: header, byte %llu: %s", j->io->what, j->io->path, (unsigned long long)j->at, why);
+    return 0;
+}
+
+static int nn__json_peek(nn__json *j)                    // the next character that is no space; 0 at the end
+{
+    while (j->at < j->n && (j->s[j->at] == ' ' || j->s[j->at] == '\t' || j->s[j->at] == '\n' || j->s[j->at] == '\r')) j->at++;
+    return j->at < j->n ? (unsigned char)j->s[j->at] : 0;
+}
+
+static int nn__json_take(nn__json *j, char c)
+{
+    char why[] = "'?' is missing";
+    if (nn__json_peek(j) == c) { j->at++; return 1; }
+    why[1] = c;
+    return nn__json_fail(j, why);
+}
+
+// After an element: 1 if there is another one, 0 at the closing bracket, -1 after an error.
+static int nn__json_more(nn__json *j, char close)
+{
+    if (nn__json_peek(j) == close) { j->at++; return 0; }
+    return nn__json_take(j, ',') ? 1 : -1;
+}
+static int nn__json_open(nn__json *j, char open, char close)             // same, at the beginning
+{
+    if (!nn__json_take(j, open)) return -1;
+    if (nn__json_peek(j) != close) return 1;
+    j->at++;
+    return 0;
+}
+
+static size_t nn__utf8_length(const unsigned char *s, size_t n)          // bytes of the well-formed character at s; 0: malformed (Unicode, table 3-7)
+{
+    size_t i, len = s[0] < 0x80 ? 1 : s[0] < 0xC2 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : s[0] < 0xF5 ? 4 : 0;
+    if (len == 0 || len > n) return 0;
+    for (i = 1; i < len; i++) if ((s[i] & 0xC0) != 0x80) return 0;
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F)) return 0;
+    return len;
+}
+
+static int nn__json_hex(nn__json *j, unsigned *to)       // four digits
+{
+    int i;
+    *to = 0;
+    for (i = 0; i < 4; i++, j->at++) {
+        int c = j->at < j->n ? (unsigned char)j->s[j->at] : 0;
+        int v = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        if (v < 0) return nn__json_fail(j, "\\u needs four hexadecimal digits");
+        *to = *to << 4 | (unsigned)v;
+    }
+    return 1;
+}
+
+static int nn__json_escape(nn__json *j, char **to)       // after the backslash; what it stands for is never longer than itself
+{
+    static const char from[] = "\"\\/bfnrt", as[] = "\"\\/\b\f\n\r\t";
+    int c = j->at < j->n ? j->s[j->at++] : 0;
+    const char *simple = c ? strchr(from, c) : NULL;
+    unsigned u, low;
+    char *q = *to;
+    if (simple) { *q = as[simple - from]; *to = q + 1; return 1; }
+    if (c != 'u') return nn__json_fail(j, "unknown escape");
+    if (!nn__json_hex(j, &u)) return 0;
+    if (u >= 0xDC00 && u < 0xE000) return nn__json_fail(j, "half a surrogate pair");
+    if (u >= 0xD800 && u < 0xDC00) {
+        if (j->n - j->at < 2 || j->s[j->at] != '\\' || j->s[j->at + 1] != 'u') return nn__json_fail(j, "half a surrogate pair");
+        j->at += 2;
+        if (!nn__json_hex(j, &low)) return 0;
+        if (low < 0xDC00 || low >= 0xE000) return nn__json_fail(j, "half a surrogate pair");
+        u = 0x10000 + ((u - 0xD800) << 10) + (low - 0xDC00);
+    }
+    if (u == 0) return nn__json_fail(j, "a NUL character in a string");
+    if (u < 0x80) *q++ = (char)u;
+    else {
+        if (u < 0x800) *q++ = (char)(0xC0 | u >> 6);
+        else {
+            if (u < 0x10000) *q++ = (char)(0xE0 | u >> 12);
+            else { *q++ = (char)(0xF0 | u >> 18); *q++ = (char)(0x80 | (u >> 12 & 63)); }
+            *q++ = (char)(0x80 | (u >> 6 & 63));
+        }
+        *q++ = (char)(0x80 | (u & 63));
+    }
+    *to = q;
+    return 1;
+}
+
+static int nn__json_string(nn__json *j, char **text)     // decoded in place, with a 0 at its end
+{
+    char *q;
+    if (!nn__json_take(j, '"')) return 0;
+    *text = q = j->s + j->at;
+    while (j->at < j->n) {
+        unsigned char c = (unsigned char)j->s[j->at];
+        size_t len;
+        if (c == '"') { j->at++; *q = 0; return 1; }
+        if (c < 0x20) return nn__json_fail(j, "a control character in a string");
+        if (c == '\\') { j->at++; if (!nn__json_escape(j, &q)) return 0; continue; }
+        len = nn__utf8_length((const unsigned char *)j->s + j->at, j->n - j->at);
+        if (!len) return nn__json_fail(j, "not UTF-8");
+        memmove(q, j->s + j->at, len);
+        q += len;
+        j->at += len;
+    }
+    return nn__json_fail(j, "a string does not end");
+}
+
+static int nn__json_key(nn__json *j, char **text) { return nn__json_string(j, text) && nn__json_take(j, ':'); }
+
+static int nn__digit(const nn__json *j) { return j->at < j->n && j->s[j->at] >= '0' && j->s[j->at] <= '9'; }
+
+static int nn__json_count(nn__json *j, int64_t *to)      // a whole number >= 0
+{
+    int64_t v = 0;
+    size_t start;
+    nn__json_peek(j);
+    start = j->at;
+    if (!nn__digit(j)) return nn__json_fail(j, "a whole number is missing");
+    for (; nn__digit(j); j->at++) {
+        int digit = j->s[j->at] - '0';
+        if (v > (INT64_MAX - digit) / 10) return nn__json_fail(j, "the number is too large");
+        v = v * 10 + digit;
+    }
+    if (j->s[start] == '0' && j->at > start + 1) return nn__json_fail(j, "a number begins with 0");
+    if (j->at < j->n && (j->s[j->at] == '.' || j->s[j->at] == 'e' || j->s[j->at] == 'E')) return nn__json_fail(j, "not a whole number");
+    *to = v;
+    return 1;
+}
+
+static int nn__json_real(nn__json *j)                    // any number, skipped
+{
+    if (j->s[j->at] == '-') j->at++;
+    if (j->at < j->n && j->s[j->at] == '0') j->at++;
+    else { if (!nn__digit(j)) return nn__json_fail(j, "a value is missing"); while (nn__digit(j)) j->at++; }
+    if (j->at < j->n && j->s[j->at] == '.') {
+        j->at++;
+        if (!nn__digit(j)) return nn__json_fail(j, "a digit is missing");
+        while (nn__digit(j)) j->at++;
+    }
+    if (j->at < j->n && (j->s[j->at] == 'e' || j->s[j->at] == 'E')) {
+        j->at++;
+        if (j->at < j->n && (j->s[j->at] == '+' || j->s[j->at] == '-')) j->at++;
+        if (!nn__digit(j)) return nn__json_fail(j, "a digit is missing");
+        while (nn__digit(j)) j->at++;
+    }
+    return 1;
+}
+
+static int nn__json_skip(nn__json *j, int depth)         // a value that nobody asked for
+{
+    static const char *const words[] = { "true", "false", "null" };
+    char *ignore;
+    int c = nn__json_peek(j), more, i;
+    if (c == '"') return nn__json_string(j, &ignore);
+    if (c == '{' || c == '[') {
+        char close = c == '{' ? '}' : ']';
+        if (depth == NN__JSON_DEPTH) return nn__json_fail(j, "nested too deeply");
+        for (more = nn__json_open(j, (char)c, close); more == 1; more = nn__json_more(j, close))
+            if ((c == '{' && !nn__json_key(j, &ignore)) || !nn__json_skip(j, depth + 1)) return 0;
+        return more == 0;
+    }
+    for (i = 0; i < 3; i++) {
+        size_t n = strlen(words[i]);
+        if (j->n - j->at >= n && !memcmp(j->s + j->at, words[i], n)) { j->at += n; return 1; }
+    }
+    return c ? nn__json_real(j) : nn__json_fail(j, "a value is missing");
+}
+
+// ---- the header -------------------------------------------------------------------------------------------------
+typedef struct nn__entry {           // a tensor in the file
+    const char *name;                // as the model calls it: after renaming
+    int64_t begin, end;              // bytes of data
+    int64_t shape[NN_MAX_DIMS], ndim; // ndim may be larger than NN_MAX_DIMS: then it fits no tensor
+    int     type, used;              // index in nn__file_dtypes
+} nn__entry;
+typedef struct nn__pair { char *key, *value; } nn__pair;
+typedef struct nn__header {
+    nn__entry *entry; int64_t entries, room;
+    nn__pair  *meta;  int64_t metas, meta_room;
+    uint64_t   data, bytes;          // where the data begin; how many
+} nn__header;
+
+static int  nn__by_name(void *d, int64_t i, int64_t j)   { const nn__entry *e = (const nn__entry *)d; return strcmp(e[i].name, e[j].name) < 0; }
+static int  nn__by_offset(void *d, int64_t i, int64_t j)
+{
+    const nn__entry *e = (const nn__entry *)d;
+    return e[i].begin != e[j].begin ? e[i].begin < e[j].begin : e[i].end < e[j].end;
+}
+static void nn__swap_entries(void *d, int64_t i, int64_t j) { nn__entry *e = (nn__entry *)d, t = e[i]; e[i] = e[j]; e[j] = t; }
+static int  nn__by_key(void *d, int64_t i, int64_t j)    { const nn__pair *p = (const nn__pair *)d; return strcmp(p[i].key, p[j].key) < 0; }
+static void nn__swap_pairs(void *d, int64_t i, int64_t j) { nn__pair *p = (nn__pair *)d, t = p[i]; p[i] = p[j]; p[j] = t; }
+static void nn__sort_entries(nn__entry *e, int64_t n, int (*less)(void *, int64_t, int64_t))
+{
+    nn__order o;
+    o.data = e; o.less = less; o.swap = nn__swap_entries;
+    nn__sort(&o, n);
+}
+
+static int nn__parse_meta(nn__json *j, nn__header *h)
+{
+    int more = nn__json_open(j, '{', '}');
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        nn__pair *p = &h->meta[h->metas];
+        if (h->metas == h->meta_room) return nn__json_fail(j, "too many pairs");
+        if (!nn__json_key(j, &p->key)) return 0;
+        if (nn__json_peek(j) != '"') return nn__json_fail(j, "metadata must be text");
+        if (!nn__json_string(j, &p->value)) return 0;
+        h->metas++;
+    }
+    return more == 0;
+}
+
+static int nn__parse_shape(nn__json *j, nn__entry *e, int64_t *count)
+{
+    int more = nn__json_open(j, '[', ']');
+    *count = 1;
+    for (e->ndim = 0; more == 1; more = nn__json_more(j, ']')) {
+        int64_t d;
+        if (!nn__json_count(j, &d)) return 0;
+        if (d && *count > INT64_MAX / 64 / d) return nn__json_fail(j, "the shape is too large");
+        *count *= d;
+        if (e->ndim < NN_MAX_DIMS) e->shape[e->ndim] = d;
+        e->ndim++;
+    }
+    return more == 0;
+}
+
+static int nn__parse_entry(nn__json *j, nn__entry *e)    // {"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}
+{
+    char *key, *text;
+    int64_t count = 0;
+    unsigned seen = 0, bit;
+    int more = nn__json_open(j, '{', '}');
+    e->type = 0; e->used = 0;
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        bit = !strcmp(key, "dtype") ? 1 : !strcmp(key, "shape") ? 2 : !strcmp(key, "data_offsets") ? 4 : 0;
+        if (seen & bit) return nn__json_fail(j, "a key occurs twice");
+        seen |= bit;
+        if (bit == 0 && !nn__json_skip(j, 0)) return 0;
+        if (bit == 1) {
+            if (!nn__json_string(j, &text)) return 0;
+            while (e->type < NN__FILE_DTYPES && strcmp(text, nn__file_dtypes[e->type].name)) e->type++;
+            if (e->type == NN__FILE_DTYPES) return nn__json_fail(j, "unknown dtype");
+        }
+        if (bit == 2 && !nn__parse_shape(j, e, &count)) return 0;
+        if (bit == 4 && (!nn__json_take(j, '[') || !nn__json_count(j, &e->begin) || !nn__json_take(j, ',') || !nn__json_count(j, &e->end) || !nn__json_take(j, ']'))) return 0;
+    }
+    if (more < 0) return 0;
+    if (seen != 7) return nn__json_fail(j, "a tensor needs dtype, shape and data_offsets");
+    if (e->begin > e->end) return nn__json_fail(j, "data_offsets run backwards");
+    if (count * nn__file_dtypes[e->type].bits % 8) return nn__json_fail(j, "the tensor does not end at a byte");
+    if (count * nn__file_dtypes[e->type].bits / 8 != e->end - e->begin) return nn__json_fail(j, "shape, dtype and data_offsets do not agree");
+    return 1;
+}
+
+static int nn__parse_header(nn__json *j, nn__header *h)
+{
+    char *key;
+    int more, metas = 0;
+    if (!j->n || j->s[0] != '{') return nn__json_fail(j, "'{' is missing");
+    for (more = nn__json_open(j, '{', '}'); more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        if (!strcmp(key, "__metadata__")) {
+            if (metas++) return nn__json_fail(j, "__metadata__ occurs twice");
+            if (!nn__parse_meta(j, h)) return 0;
+            continue;
+        }
+        if (h->entries == h->room) return nn__json_fail(j, "too many tensors");
+        if (!nn__parse_entry(j, &h->entry[h->entries])) return 0;
+        h->entry[h->entries++].name = key;
+    }
+    if (more < 0) return 0;
+    return nn__json_peek(j) == 0 && j->at == j->n ? 1 : nn__json_fail(j, "something follows the last '}'");
+}
+
+static int nn__check_layout(nn__io *io, nn__header *h)   // every byte of data belongs to exactly one tensor
+{
+    int64_t i, at = 0;
+    nn__order o;
+    o.data = h->meta; o.less = nn__by_key; o.swap = nn__swap_pairs;
+    nn__sort(&o, h->metas);
+    for (i = 1; i < h->metas; i++)
+        if (!strcmp(h->meta[i].key, h->meta[i - 1].key)) { nn_fail(io->nn, "%s: %s: metadata \"%.100s\" occurs twice", io->what, io->path, h->meta[i].key); return 0; }
+    nn__sort_entries(h->entry, h->entries, nn__by_name);
+    for (i = 1; i < h->entries; i++)
+        if (!strcmp(h->entry[i].name, h->entry[i - 1].name)) { nn_fail(io->nn, "%s: %s: tensor \"%.100s\" occurs twice", io->what, io->path, h->entry[i].name); return 0; }
+    nn__sort_entries(h->entry, h->entries, nn__by_offset);
+    for (i = 0; i < h->entries; at = h->entry[i++].end) {
+        const nn__entry *e = &h->entry[i];
+        if ((uint64_t)e->end > h->bytes) {
+            nn_fail(io->nn, "%s: %s: the file is cut off: tensor \"%.100s\" ends at byte %llu of the data, which have %llu",
+                    io->what, io->path, e->name, (unsigned long long)e->end, (unsigned long long)h->bytes);
+            return 0;
+        }
+        if (e->begin != at) {
+            nn_fail(io->nn, "%s: %s: tensor \"%.100s\" %s the one before", io->what, io->path, e->name, e->begin < at ? "overlaps" : "leaves a hole after");
+            return 0;
+        }
+    }
+    if ((uint64_t)at == h->bytes) return 1;
+    nn_fail(io->nn, "%s: %s: %llu bytes follow the last tensor", io->what, io->path, (unsigned long long)(h->bytes - (uint64_t)at));
+    return 0;
+}
+
+// Reads and checks the header. Memory: the header itself, and tables in proportion to its length (a tensor needs 49 bytes of it, a pair 5).
+static int nn__read_header(nn__io *io, nn__header *h)
+{
+    nn__json j;
+    unsigned char length[8];
+    uint64_t n = 0, tensors = 0, pairs = 0, k;
+    memset(h, 0, sizeof *h);
+    if (io->bytes < 8) { nn_fail(io->nn, "%s: %s: %llu bytes are no safetensors file", io->what, io->path, (unsigned long long)io->bytes); return 0; }
+    if (!nn__io_read(io, 0, length, 8)) return 0;
+    for (k = 8; k--;) n = n << 8 | length[k];
+    if (n > NN__HEADER_LIMIT) { nn_fail(io->nn, "%s: %s: not a safetensors file (a header of %llu bytes)", io->what, io->path, (unsigned long long)n); return 0; }
+    if (n > io->bytes - 8) { nn_fail(io->nn, "%s: %s: the file is cut off: %llu of %llu bytes of header", io->what, io->path, (unsigned long long)(io->bytes - 8), (unsigned long long)n); return 0; }
+    h->data = 8 + n;
+    h->bytes = io->bytes - h->data;
+    j.io = io; j.n = (size_t)n; j.at = 0;
+    j.s = (char *)nn__host_step(io->nn, (size_t)n);
+    if (!j.s || !nn__io_read(io, 8, j.s, j.n)) return 0;
+    for (k = 0; k < n; k++) { tensors += j.s[k] == '{'; pairs += j.s[k] == ':'; }
+    h->room = nn__min((int64_t)tensors, (int64_t)(n / 49 + 1));
+    h->meta_room = nn__min((int64_t)pairs, (int64_t)(n / 5 + 1));
+    h->entry = (nn__entry *)nn__host_step(io->nn, (size_t)h->room * sizeof *h->entry);
+    h->meta = (nn__pair *)nn__host_step(io->nn, (size_t)h->meta_room * sizeof *h->meta);
+    if (!h->entry || !h->meta) return 0;
+    return nn__parse_header(&j, h) && nn__check_layout(io, h);
+}
+
+static nn__entry *nn__find_entry(const nn__header *h, const char *name)  // entries are sorted by name
+{
+    int64_t low = 0, high = h->entries;
+    while (low < high) {
+        int64_t mid = low + (high - low) / 2;
+        int c = strcmp(name, h->entry[mid].name);
+        if (c == 0) return &h->entry[mid];
+        if (c < 0) high = mid; else low = mid + 1;
+    }
+    return NULL;
+}
+
+static const char *nn__find_meta(const nn__header *h, const char *key)   // sorted too
+{
+    int64_t low = 0, high = h->metas;
+    while (low < high) {
+        int64_t mid = low + (high - low) / 2;
+        int c = strcmp(key, h->meta[mid].key);
+        if (c == 0) return h->meta[mid].value;
+        if (c < 0) high = mid; else low = mid + 1;
+    }
+    return NULL;
+}
+
+// ---- what is saved: a list of tensors and, for a checkpoint, a list of single numbers ---------------------------
+typedef struct nn__item { const char *name; nn_tensor *t; int dtype; uint64_t begin; } nn__item;
+typedef struct nn__items { nn_context *nn; nn_layer *below; nn__item *list; int64_t count, room; const char *prefix; } nn__items;
+
+static void nn__add_item(nn__items *s, nn_tensor *t, const nn_tensor *named, const char *prefix)     // prefix + the name of `named`
+{
+    size_t p = strlen(prefix), n = nn_name(named, s->below, NULL, 0);
+    char *name;
+    if (s->list && s->count < s->room && (name = (char *)nn__host_step(s->nn, p + n + 1)) != NULL) {
+        memcpy(name, prefix, p);
+        nn_name(named, s->below, name + p, n + 1);
+        s->list[s->count].name = name;
+        s->list[s->count].t = t;
+        s->list[s->count].dtype = t->dtype;
+        s->list[s->count].begin = 0;
+    }
+    s->count++;
+}
+static int nn__add_walked(nn_tensor *t, void *arg) { nn__add_item((nn__items *)arg, t, t, ""); return 1; }
+
+// One list for writing and reading, so that the two cannot disagree.
+enum { NN__FIELD_U64, NN__FIELD_I64, NN__FIELD_INT, NN__FIELD_F32, NN__FIELD_F64, NN__FIELD_TEXT };     // TEXT: must be the same, is not restored
+typedef struct nn__field { char key[48]; void *at; int kind; } nn__field;
+typedef struct nn__fields { nn__field *list; int count, room; } nn__fields;
+
+static void nn__add_field(nn__fields *f, int kind, void *at, const char *key, int index)    // index < 0: none
+{
+    if (f->list && f->count < f->room) {
+        nn__field *e = &f->list[f->count];
+        snprintf(e->key, sizeof e->key, index < 0 ? "%s" : "%s.%d", key, index);
+        e->at = at; e->kind = kind;
+    }
+    f->count++;
+}
+
+static void nn__field_text(const nn__field *f, char *to, size_t bytes)
+{
+    uint32_t w = 0;
+    uint64_t d = 0;
+    switch (f->kind) {
+    case NN__FIELD_U64: snprintf(to, bytes, "%llu", (unsigned long long)*(const uint64_t *)f->at); break;
+    case NN__FIELD_I64: snprintf(to, bytes, "%lld", (long long)*(const int64_t *)f->at); break;
+    case NN__FIELD_INT: snprintf(to, bytes, "%d", *(const int *)f->at); break;
+    case NN__FIELD_F32: memcpy(&w, f->at, 4); snprintf(to, bytes, "%08lx", (unsigned long)w); break;
+    case NN__FIELD_F64: memcpy(&d, f->at, 8); snprintf(to, bytes, "%016llx", (unsigned long long)d); break;
+    default:            snprintf(to, bytes, "%s", (const char *)f->at); break;
+    }
+}
+
+static int nn__digits(const char *s, int base, uint64_t most, uint64_t *to)     // the whole string, no sign, at most `most`
+{
+    uint64_t v = 0;
+    if (!*s) return 0;
+    for (; *s; s++) {
+        int d = *s >= '0' && *s <= '9' ? *s - '0' : *s >= 'a' && *s <= 'f' ? *s - 'a' + 10 : 99;
+        if (d >= base || v > (most - (uint64_t)d) / (uint64_t)base) return 0;
+        v = v * (uint64_t)base + (uint64_t)d;
+    }
+    *to = v;
+    return 1;
+}
+
+static int nn__set_field(const nn__field *f, const char *text, int write)       // 1: the text is good; written only if wanted
+{
+    uint64_t u = 0, most = f->kind == NN__FIELD_U64 ? UINT64_MAX : f->kind == NN__FIELD_I64 ? INT64_MAX : INT_MAX;
+    uint32_t w;
+    int minus;
+    if (f->kind == NN__FIELD_TEXT) return !strcmp(text, (const char *)f->at);
+    if (f->kind == NN__FIELD_F32 || f->kind == NN__FIELD_F64) {
+        size_t digits = f->kind == NN__FIELD_F32 ? 8 : 16;
+        if (strlen(text) != digits || !nn__digits(text, 16, UINT64_MAX, &u)) return 0;
+        w = (uint32_t)u;
+        if (write && digits == 8) memcpy(f->at, &w, 4);
+        if (write && digits == 16) memcpy(f->at, &u, 8);
+        return 1;
+    }
+    minus = text[0] == '-' && f->kind != NN__FIELD_U64;
+    if (!nn__digits(text + minus, 10, most, &u)) return 0;
+    if (!write) return 1;
+    if (f->kind == NN__FIELD_U64) memcpy(f->at, &u, 8);
+    if (f->kind == NN__FIELD_I64) *(int64_t *)f->at = minus ? -(int64_t)u : (int64_t)u;
+    if (f->kind == NN__FIELD_INT) *(int *)f->at = minus ? -(int)u : (int)u;
+    return 1;
+}
+
+static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader); }
+
+// The names of an optimizer's states are PyTorch's.
+static const char *nn__state_name(const nn_optimizer *o, int i)
+{
+    static const char *const adam[] = { "optimizer.exp_avg.", "optimizer.exp_avg_sq.", "optimizer.max_exp_avg_sq." };
+    static const char *const sgd[]  = { "optimizer.momentum_buffer.", "optimizer.state1.", "optimizer.state2." };
+    return (o->op == NN_OP_sgd_update ? sgd : adam)[i];
+}
+
+static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *d)
+{
+    int i, j;
+    s->count = 0;
+    nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__add_walked, s);
+    for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
+        for (j = 0; j < d->optimizer->states; j++) {
+            nn__slot *slot = &d->optimizer->slot[i];
+            if (slot->state[j]) nn__add_item(s, slot->state[j], slot->p, nn__state_name(d->optimizer, j));
+        }
+    for (i = 0; nn__is_checkpoint(d) && i < layer->nn->extras; i++)      // what nn_fit keeps; the file may lack it
+        nn__add_item(s, layer->nn->extra[i].t, layer->nn->extra[i].named, layer->nn->extra[i].prefix);
+}
+
+static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d)
+{
+    static char version[] = "1";
+    f->count = 0;
+    if (!nn__is_checkpoint(d)) return;
+    nn__add_field(f, NN__FIELD_TEXT, version, "nn.checkpoint", -1);
+    nn__add_field(f, NN__FIELD_U64, &nn->seed, "context.seed", -1);
+    nn__add_field(f, NN__FIELD_U64, &nn->random_step, "context.random_step", -1);
+    nn__add_field(f, NN__FIELD_U64, &nn->inits, "context.inits", -1);
+    if (d->optimizer) {
+        nn_optimizer *o = d->optimizer;
+        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)nn__op(o->op)->name, "optimizer.kind", -1);
+        nn__add_field(f, NN__FIELD_I64, &o->steps, "optimizer.steps", -1);
+        nn__add_field(f, NN__FIELD_F32, &o->desc.lr, "optimizer.lr", -1);
+    }
+}
+
+typedef struct nn__state { nn__items items; nn__fields fields; } nn__state;
+
+static int  nn__by_item_name(void *d, int64_t i, int64_t j)  { const nn__item *e = (const nn__item *)d; return strcmp(e[i].name, e[j].name) < 0; }
+static void nn__swap_items(void *d, int64_t i, int64_t j)    { nn__item *e = (nn__item *)d, t = e[i]; e[i] = e[j]; e[j] = t; }
+
+static int nn__unique_names(nn__io *io, const nn__items *s)
+{
+    nn__order o;
+    int64_t i;
+    nn__item *copy = (nn__item *)nn__host_step(io->nn, (size_t)s->count * sizeof *copy);
+    if (!copy) return 0;
+    memcpy(copy, s->list, (size_t)s->count * sizeof *copy);
+    o.data = copy; o.less = nn__by_item_name; o.swap = nn__swap_items;
+    nn__sort(&o, s->count);
+    for (i = 1; i < s->count; i++)
+        if (!strcmp(copy[i].name, copy[i - 1].name)) { nn_fail(io->nn, "%s: two tensors are called \"%.100s\"", io->what, copy[i].name); return 0; }
+    return 1;
+}
+
+// Lists all of it in memory of this step.
+static int nn__collect(nn__io *io, nn_layer *layer, const nn_save_desc *desc, nn__state *s)
+{
+    nn_context *nn = io->nn;
+    memset(s, 0, sizeof *s);
+    s->items.nn = nn;
+    s->items.below = layer;
+    nn__list_tensors(&s->items, layer, desc);
+    nn__list_fields(&s->fields, nn, desc);
+    s->items.room = s->items.count;
+    s->fields.room = s->fields.count;
+    s->items.list = (nn__item *)nn__host_step(nn, (size_t)s->items.room * sizeof *s->items.list);
+    s->fields.list = (nn__field *)nn__host_step(nn, (size_t)s->fields.room * sizeof *s->fields.list);
+    if (!s->items.list || !s->fields.list) return 0;
+    nn__list_tensors(&s->items, layer, desc);
+    nn__list_fields(&s->fields, nn, desc);
+    return nn_ok(nn) && nn__unique_names(io, &s->items);
+}
+
+// ---- saving --------------------------------------------------------------------------------------------------------
+static int nn__put_text(nn__io *io, const char *s)       { return nn__io_write(io, s, strlen(s)); }
+
+static int nn__put_string(nn__io *io, const char *s)     // quoted and escaped
+{
+    size_t n = strlen(s), len;
+    char escape[8];
+    if (!nn__put_text(io, "\"")) return 0;
+    for (; n; s += len, n -= len) {
+        unsigned char c = (unsigned char)*s;
+        len = nn__utf8_length((const unsigned char *)s, n);
+        if (!len) { nn_fail(io->nn, "%s: the name of a tensor is not UTF-8", io->what); return 0; }
+        if (c >= 0x20 && c != '"' && c != '\\') { if (!nn__io_write(io, s, len)) return 0; continue; }
+        snprintf(escape, sizeof escape, c < 0x20 ? "\\u%04x" : "\\%c", c);
+        if (!nn__put_text(io, escape)) return 0;
+    }
+    return nn__put_text(io, "\"");
+}
+
+static int nn__put_header(nn__io *io, const nn__state *s)
+{
+    char text[256];
+    int64_t i;
+    int k;
+    if (!nn__put_text(io, "{\"__metadata__\":{\"format\":\"pt\"")) return 0;    // "pt": transformers asks for it
+    for (k = 0; k < s->fields.count; k++) {
+        nn__field_text(&s->fields.list[k], text, sizeof text);
+        if (!nn__put_text(io, ",") || !nn__put_string(io, s->fields.list[k].key) || !nn__put_text(io, ":") || !nn__put_string(io, text)) return 0;
+    }
+    if (!nn__put_text(io, "}")) return 0;
+    for (i = 0; i < s->items.count; i++) {
+        const nn__item *e = &s->items.list[i];
+        size_t n = 0;
+        if (!nn__put_text(io, ",") || !nn__put_string(io, e->name)) return 0;
+        n += (size_t)snprintf(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[", nn__file_dtype_name(e->dtype));
+        for (k = 0; k < e->t->ndim; k++) n += (size_t)snprintf(text + n, sizeof text - n, k ? ",%lld" : "%lld", (long long)e->t->shape[k]);
+        if (!nn__io_write(io, text, n)) return 0;
+        snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)e->begin,
+                 (unsigned long long)(e->begin + (uint64_t)nn_count(e->t) * nn_dtype_bytes((nn_dtype)e->dtype)));
+        if (!nn__put_text(io, text)) return 0;
+    }
+    return nn__put_text(io, "}");
+}
+
+static int nn__save_to(nn__io *io, nn__state *s, const nn_save_desc *desc)
+{
+    nn__io count;
+    nn__transfer x;
+    unsigned char length[8];
+    uint64_t n, at = 0;
+    size_t bytes;
+    int64_t i;
+    int k;
+    for (bytes = 8; bytes; bytes /= 2)                   // the widest first: then every tensor is aligned to its own numbers
+        for (i = 0; i < s->items.count; i++) {
+            nn__item *e = &s->items.list[i];
+            int real = e->t->dtype == NN_F32 || e->t->dtype == NN_F64 || e->t->dtype == NN_F16 || e->t->dtype == NN_BF16;
+            if (desc && desc->dtype != NN_F32 && real && e->t->name) e->dtype = (int)desc->dtype;   // parameters and buffers, not optimizer states
+            if (nn_dtype_bytes((nn_dtype)e->dtype) != bytes) continue;
+            e->begin = at;
+            at += (uint64_t)nn_count(e->t) * bytes;
+        }
+    count = *io;
+    count.file = NULL; count.to = NULL; count.at = 0;
+    if (!nn__put_header(&count, s)) return 0;
+    n = (count.at + 7) & ~(uint64_t)7;
+    for (k = 0; k < 8; k++) length[k] = (unsigned char)(n >> 8 * k);
+    if (!nn__io_write(io, length, 8) || !nn__put_header(io, s)) return 0;
+    for (; count.at < n; count.at++) if (!nn__put_text(io, " ")) return 0;
+    if (!io->file && !io->to) { io->at += at; return 1; }
+    x.io = io; x.write = 1;
+    for (bytes = 8; bytes; bytes /= 2)
+        for (i = 0; i < s->items.count; i++) {
+            x.dtype = s->items.list[i].dtype;
+            if (nn_dtype_bytes((nn_dtype)x.dtype) == bytes && !nn__transfer_tensor(&x, s->items.list[i].t)) return 0;
+        }
+    return 1;
+}
+
+static int nn__io_begin(nn__io *io, nn_layer *layer, const char *what, const char *path)     // 0: there is nothing to work on
+{
+    memset(io, 0, sizeof *io);
+    io->nn = nn_context_of(layer);
+    io->what = what;
+    io->path = path ? path : "(memory)";
+    return nn_ok(io->nn);
+}
+
+static int nn__check_save(nn_context *nn, const nn_save_desc *d)
+{
+    if (!d) return 1;
+    if (d->dtype != NN_F32 && d->dtype != NN_F16 && d->dtype != NN_BF16 && d->dtype != NN_F64) { nn_fail(nn, "nn_save: .dtype %s", nn_dtype_name(d->dtype)); return 0; }
+    if (d->optimizer && d->optimizer->nn != nn) { nn_fail(nn, "nn_save: the optimizer belongs to another context"); return 0; }
+    return 1;
+}
+
+static int nn__save_file(nn__io *io, nn__state *s, const nn_save_desc *desc)
+{
+    size_t n = strlen(io->path);
+    char *temporary = (char *)nn__host_step(io->nn, n + 5);
+    int ok;
+    if (!temporary) return 0;
+    if (io->nn->measuring) { io->to = temporary; return nn__save_to(io, s, desc); }        // io->bytes is 0: nothing is written, memory is counted
+    memcpy(temporary, io->path, n);
+    memcpy(temporary + n, ".tmp", 5);
+    errno = 0;
+    if (nn__file_special(io->path)) { nn_fail(io->nn, "nn_save: %s: not a regular file", io->path); return 0; }
+    io->file = nn__file_open(temporary, 1);
+    if (!io->file) return nn__io_failed(io, "create the file beside it (.tmp)");
+    ok = nn__save_to(io, s, desc);
+    if (!nn__file_close(io->file, ok) && ok) ok = nn__io_failed(io, "write");
+    if (ok && !nn__file_replace(temporary, io->path)) ok = nn__io_failed(io, "rename the new file");
+    if (!ok) nn__file_remove(temporary);
+    return ok;
+}
+
+NN_API int nn_save(nn_layer *layer, const char *path, const nn_save_desc *desc)
+{
+    nn__io io;
+    nn__state s;
+    nn__mark m;
+    int ok;
+    if (!nn__io_begin(&io, layer, "nn_save", path) || !nn__check_save(io.nn, desc)) return 0;
+    if (!path || !path[0]) { nn_fail(io.nn, "nn_save: the path is empty"); return 0; }
+    m = nn__get_mark(io.nn);
+    ok = nn__collect(&io, layer, desc, &s) && nn__save_file(&io, &s, desc);
+    nn__rewind_memory(io.nn, &m);
+    return ok;
+}
+
+NN_API int nn_save_memory(nn_layer *layer, void *to, size_t bytes, size_t *written, const nn_save_desc *desc)
+{
+    nn__io io;
+    nn__state s;
+    nn__mark m;
+    int ok;
+    if (written) *written = 0;
+    if (!nn__io_begin(&io, layer, "nn_save_memory", NULL) || !nn__check_save(io.nn, desc)) return 0;
+    m = nn__get_mark(io.nn);
+    ok = nn__collect(&io, layer, desc, &s);
+    if (ok && to) {                  // nothing is written where not all of it fits
+        nn__io count = io;
+        ok = nn__save_to(&count, &s, desc);
+        if (written) *written = (size_t)count.at;
+        if (ok && count.at > bytes) {
+            nn_fail(io.nn, "nn_save_memory: %llu bytes are needed, there are %llu", (unsigned long long)count.at, (unsigned long long)bytes);
+            ok = 0;
+        }
+    }
+    io.to = (char *)to;
+    io.bytes = bytes;
+    ok = ok && nn__save_to(&io, &s, desc);
+    if (ok && written) *written = (size_t)io.at;
+    nn__rewind_memory(io.nn, &m);
+    return ok;
+}
+
+// ---- loading -------------------------------------------------------------------------------------------------------
+typedef struct nn__findings {        // the report of a load: one line per name; the first few names go into the error, too
+    char  *to; size_t room, n;
+    int    count[3];
+    char   names[3][112];
+} nn__findings;
+enum { NN__MISSING, NN__UNEXPECTED, NN__MISSHAPED };
+
+static void nn__find(nn__findings *f, int kind, const char *name, const char *detail)
+{
+    static const char *const words[] = { "missing", "unexpected", "mis-shaped" };
+    size_t at = strlen(f->names[kind]), left = f->n < f->room ? f->room - f->n : 0;
+    if (f->count[kind]++ < 3) snprintf(f->names[kind] + at, sizeof f->names[kind] - at, "%s%s%s", at ? ", " : "", name, kind == NN__MISSHAPED ? detail : "");
+    else if (f->count[kind] == 4) snprintf(f->names[kind] + at, sizeof f->names[kind] - at, ", ...");
+    if (f->to && left > 1) f->n += (size_t)snprintf(f->to + f->n, left, "%s %s%s\n", words[kind], name, detail);
+}
+
+static int nn__has_prefix(const char *s, const char *prefix) { return prefix && prefix[0] && !strncmp(s, prefix, strlen(prefix)); }
+static int nn__has_suffix(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), k = strlen(suffix);
+    return n >= k && !strcmp(s + n - k, suffix);
+}
+
+static int nn__rename_entries(nn__io *io, nn__header *h, const nn_load_desc *d)
+{
+    int64_t i;
+    int k;
+    for (i = 0; d && i < h->entries; i++)
+        for (k = 0; k < d->rename_count; k++) {
+            const char *from = d->rename[k].from ? d->rename[k].from : "", *to = d->rename[k].to ? d->rename[k].to : "";
+            size_t f = strlen(from), t = strlen(to), rest;
+            char *name;
+            if (strncmp(h->entry[i].name, from, f)) continue;
+            rest = strlen(h->entry[i].name + f) + 1;
+            name = (char *)nn__host_step(io->nn, t + rest);
+            if (!name) return 0;
+            memcpy(name, to, t);
+            memcpy(name + t, h->entry[i].name + f, rest);
+            h->entry[i].name = name;
+            break;                   // the first that fits
+        }
+    nn__sort_entries(h->entry, h->entries, nn__by_name);
+    for (i = 1; i < h->entries; i++)
+        if (!strcmp(h->entry[i].name, h->entry[i - 1].name)) { nn_fail(io->nn, "%s: after renaming, two tensors are called \"%.100s\"", io->what, h->entry[i].name); return 0; }
+    return 1;
+}
+
+static int nn__fits(const nn__entry *e, const nn_tensor *t)
+{
+    return e->ndim == t->ndim && !memcmp(e->shape, t->shape, (size_t)t->ndim * sizeof *t->shape) && nn__file_dtypes[e->type].dtype >= 0;
+}
+
+static void nn__describe_misfit(const nn__entry *e, const nn_tensor *t, char *to, size_t bytes)
+{
+    if (nn__file_dtypes[e->type].dtype < 0) snprintf(to, bytes, ": dtype %s cannot be read", nn__file_dtypes[e->type].name);
+    else if (e->ndim > NN_MAX_DIMS) snprintf(to, bytes, ": %lld dimensions in the file, %d in the model", (long long)e->ndim, t->ndim);
+    else snprintf(to, bytes, ": %s in the file, %s in the model", nn__dims_text((int)e->ndim, e->shape).s, nn__dims_text(t->ndim, t->shape).s);
+}
+
+// Compares names and shapes. Items get their entry by marking it used; those without one are left as they are.
+static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_desc *d, int checkpoint)
+{
+    nn__findings f;
+    const char *skip = d ? d->skip : NULL;
+    char detail[288];
+    int64_t i;
+    memset(&f, 0, sizeof f);
+    if (d && d->report && d->report_bytes) { f.to = d->report; f.room = d->report_bytes; f.to[0] = 0; }
+    for (i = 0; i < items->count; i++) {
+        nn__item *item = &items->list[i];
+        nn__entry *e = nn__find_entry(h, item->name);
+        if (nn__has_prefix(item->name, skip)) continue;
+        if (!e) { if (!nn__has_prefix(item->name, "trainer.")) nn__find(&f, NN__MISSING, item->name, ""); continue; }
+        e->used = 1;
+        if (nn__fits(e, item->t)) continue;
+        nn__describe_misfit(e, item->t, detail, sizeof detail);
+        nn__find(&f, NN__MISSHAPED, item->name, detail);
+    }
+    for (i = 0; i < h->entries; i++) {
+        const nn__entry *e = &h->entry[i];
+        if (e->used || nn__has_prefix(e->name, skip)) continue;
+        if (checkpoint && (nn__has_prefix(e->name, "optimizer.") || nn__has_prefix(e->name, "trainer."))) continue;
+        if (nn__has_suffix(e->name, ".num_batches_tracked")) continue;      // PyTorch's batch norm counts; ours does not need it
+        nn__find(&f, NN__UNEXPECTED, e->name, "");
+    }
+    if (!f.count[NN__MISSHAPED] && ((d && d->not_strict) || (!f.count[NN__MISSING] && !f.count[NN__UNEXPECTED]))) return 1;
+    nn_fail(io->nn, "%s: %s: %d missing%s%s, %d unexpected%s%s, %d mis-shaped%s%s", io->what, io->path,
+            f.count[0], f.count[0] ? ": " : "", f.names[0], f.count[1], f.count[1] ? ": " : "", f.names[1], f.count[2], f.count[2] ? ": " : "", f.names[2]);
+    return 0;
+}
+
+static int nn__check_fields(nn__io *io, const nn__header *h, const nn__fields *f, int write)
+{
+    char want[256];
+    int i;
+    for (i = 0; i < f->count; i++) {
+        const nn__field *e = &f->list[i];
+        const char *text = nn__find_meta(h, e->key);
+        if (text && nn__set_field(e, text, write)) continue;
+        nn__field_text(e, want, sizeof want);
+        if (!text) nn_fail(io->nn, "%s: %s: not a checkpoint of this run: %s is missing", io->what, io->path, e->key);
+        else if (e->kind == NN__FIELD_TEXT) nn_fail(io->nn, "%s: %s: %s is \"%.60s\" in the file, here it is \"%.60s\"", io->what, io->path, e->key, text, want);
+        else nn_fail(io->nn, "%s: %s: %s has an impossible value", io->what, io->path, e->key);
+        return 0;
+    }
+    return 1;
+}
+
+// saved NULL: a plain load. Everything is checked first; then the numbers are read, in the order of the file's names.
+static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, const nn_save_desc *saved)
+{
+    nn__header h;
+    nn__state s;
+    nn__transfer x;
+    int64_t i;
+    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__collect(io, layer, saved, &s)) return 0;
+    if (!nn__match(io, &h, &s.items, desc, nn__find_meta(&h, "nn.checkpoint") != NULL)) return 0;
+    if (!nn__check_fields(io, &h, &s.fields, 0)) return 0;
+    x.io = io; x.write = 0;
+    for (i = 0; i < s.items.count; i++) {
+        const nn__entry *e = nn__find_entry(&h, s.items.list[i].name);
+        if (!e || nn__has_prefix(s.items.list[i].name, desc ? desc->skip : NULL)) continue;
+        x.dtype = nn__file_dtypes[e->type].dtype;
+        x.at = h.data + (uint64_t)e->begin;
+        if (!nn__transfer_tensor(&x, s.items.list[i].t)) return 0;
+    }
+    return nn__check_fields(io, &h, &s.fields, 1);
+}
+
+static int nn__load_path(nn_layer *layer, const char *what, const char *path, const nn_load_desc *desc, const nn_save_desc *saved)
+{
+    nn__io io;
+    nn__mark m;
+    int ok;
+    if (desc && desc->report && desc->report_bytes) desc->report[0] = 0;
+    if (!nn__io_begin(&io, layer, what, path ? path : "") || !nn__io_open(&io)) return 0;
+    m = nn__get_mark(io.nn);
+    ok = nn__load_from(&io, layer, desc, saved);
+    nn__rewind_memory(io.nn, &m);
+    nn__file_close(io.file, 0);
+    return ok;
+}
+
+NN_API int nn_load(nn_layer *layer, const char *path, const nn_load_desc *desc) { return nn__load_path(layer, "nn_load", path, desc, NULL); }
+
+NN_API int nn_load_memory(nn_layer *layer, const void *from, size_t bytes, const nn_load_desc *desc)
+{
+    nn__io io;
+    nn__mark m;
+    int ok;
+    if (desc && desc->report && desc->report_bytes) desc->report[0] = 0;
+    if (!nn__io_begin(&io, layer, "nn_load_memory", NULL)) return 0;
+    if (!from) { nn_fail(io.nn, "nn_load_memory: the pointer is NULL"); return 0; }
+    io.from = (const char *)from;
+    io.bytes = bytes;
+    m = nn__get_mark(io.nn);
+    ok = nn__load_from(&io, layer, desc, NULL);
+    nn__rewind_memory(io.nn, &m);
+    return ok;
+}
+
+NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc)
+{
+    nn_context *nn = nn_context_of(layer);
+    if (!nn_ok(nn) || !nn__check_save(nn, desc)) return 0;
+    if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader"); return 0; }
+    return nn__load_path(layer, "nn_resume", path, NULL, desc);
+}
+
+// =============================================================================================
 // >>passes   How one text becomes many kernels: this file includes itself, once per visit, with a few words set differently.
 // The visits end at the #else of `#ifndef NN__VISIT` at the top, so they see only >>words and >>ops:
 //
@@ -3889,6 +5402,8 @@ typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
 typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale; } nn__reduce_params;
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
+typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 
 // -- the host visit --
 #define NN__VISIT    0
@@ -3902,6 +5417,67 @@ typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__sl
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
+// -- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere --
+// x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
+NN__UNUSED static float nn__reduce_angle(float x, int32_t *quarter)
+{
+    static const uint32_t two_over_pi[8] = { 0, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu };
+    uint32_t b, w[3];
+    uint64_t m, p;
+    int e, i, q;
+    double f;
+    memcpy(&b, &x, 4);
+    if ((b & 0x7F800000u) == 0x7F800000u) { *quarter = 0; return (float)NAN; }
+    m = (b & 0x7FFFFFu) | 0x800000u;
+    e = (int)(b >> 23 & 255) - 150 + 30;                 // bit position of the first needed word, from 32 bits before the point
+    q = e / 32;
+    for (i = 0; i < 3; i++) {
+        uint64_t two = ((uint64_t)two_over_pi[q + i] << 32) | two_over_pi[q + i + 1];
+        w[i] = (uint32_t)(two >> (32 - e % 32));
+    }
+    p = (m * w[0] << 32) + m * w[1] + (m * w[2] >> 32);  // x 2/pi mod 4, with 62 bits after the point
+    *quarter = (int32_t)((p + (1ull << 61)) >> 62);
+    p -= (uint64_t)(unsigned)*quarter << 62;
+    f = (double)(int64_t)p * (1.57079632679489661923 / 4611686018427387904.0);
+    if (b >> 31) { f = -f; *quarter = -*quarter; }
+    return (float)f;
+}
+
+// x^y = 2^n e^r from log x = e ln 2 + 2 atanh((m - 1) / (m + 1)); special cases as C's pow.
+NN__UNUSED static float nn__pow_one(float x, float y)
+{
+    double a = fabs((double)x), s, z, l, r, p;
+    uint64_t bits;
+    int64_t e, n;
+    int i, integer = floor((double)y) == (double)y, odd = integer && fabs((double)y) < 16777216.0 && ((int64_t)y & 1);
+    if (y == 0 || x == 1) return 1;
+    if (x != x || y != y) return x + y;
+    if (x < 0 && !integer && a < (double)INFINITY) return (float)NAN;
+    if (a == 0 || a == (double)INFINITY) {
+        r = (a == 0) == (y > 0) ? 0 : (double)INFINITY;
+        return (float)(odd && signbit(x) ? -r : r);
+    }
+    if (a == 1) return x < 0 && odd ? -1.0f : 1.0f;
+    if (fabs((double)y) == (double)INFINITY) return (a > 1) == (y > 0) ? (float)INFINITY : 0.0f;
+    memcpy(&bits, &a, 8);
+    e = (int64_t)(bits >> 52) - 1023;
+    bits = (bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull;
+    memcpy(&a, &bits, 8);
+    if (a > 1.41421356237309504880) { a *= 0.5; e++; }
+    s = (a - 1) / (a + 1);
+    z = s * s;
+    for (i = 21, p = 0; i >= 3; i -= 2) p = (p + 1.0 / i) * z;
+    l = ((double)e * 0.69314718055994530942 + 2 * s * (1 + p)) * (double)y;
+    if (l > 89) return x < 0 && odd ? -(float)INFINITY : (float)INFINITY;
+    if (l < -105) return x < 0 && odd ? -0.0f : 0.0f;
+    n = (int64_t)floor(l * 1.44269504088896340736 + 0.5);
+    r = l - (double)n * 0.69314718055994530942;
+    for (i = 13, p = 1; i >= 1; i--) p = 1 + p * r / i;
+    bits = (uint64_t)(n + 1023) << 52;
+    memcpy(&s, &bits, 8);
+    return (float)(x < 0 && odd ? -p * s : p * s);
+}
+
 #define NN__VISIT    1
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 1
@@ -4222,12 +5798,12 @@ NN__INLINE V NN__K(exp)(V x)
     VI n = BITS(m) - 0x4B400000, h = n >> 1;
     r = FMA(f, C(-0.693145751953125), t);
     r = FMA(f, C(-1.42860677e-6), r);
-    p = C(1.9875691500e-4);
-    p = FMA(p, r, C(1.3981999507e-3));
-    p = FMA(p, r, C(8.3334519073e-3));
-    p = FMA(p, r, C(4.1665795894e-2));
-    p = FMA(p, r, C(1.6666665459e-1));
-    p = FMA(p, r, C(5.0000001201e-1));
+    p = C(0.0001989928569);
+    p = FMA(p, r, C(0.001393364885));
+    p = FMA(p, r, C(0.008333298469));
+    p = FMA(p, r, C(0.04166646494));
+    p = FMA(p, r, C(0.1666666672));
+    p = FMA(p, r, C(0.5));
     p = FMA(p, r * r, r) + C(1);
     return p * FLOATS((h + 127) << 23) * FLOATS((n - h + 127) << 23);
 }
@@ -4271,59 +5847,95 @@ NN__INLINE V NN__K(log)(V x)
     p = SEL(x == C(0), C(-INFINITY), p);
     return SEL(x >= C(0), p, C(NAN));
 }
+// log(1 + x) = log u + c / u, where u is 1 + x rounded and c what the rounding lost
 NN__INLINE V NN__K(log1p)(V x)
 {
-    V u = C(1) + x, d = u - C(1);
-    return SEL(d == C(0), x, SEL(u == C(INFINITY), u, LOG(u) * (x / d)));
+    V u = C(1) + x, c = SEL(x > C(1), C(1) - (u - x), x - (u - C(1)));
+    return SEL(ABS(x) < C(1e-4), FMA(C(-0.5) * x, x, x), SEL(u == C(INFINITY), u, LOG(u) + SEL(u > C(0), c / u, C(0))));
 }
 NN__INLINE V NN__K(tanh)(V x)
 {
-    V a = ABS(x), e = EXPM1(C(2) * SEL(a > C(10), C(10), a));
-    return NN__K(copysign)(SEL(x == x, e / (e + C(2)), x), x);
+    V a = ABS(x), z = x * x, p = C(0.0022959729), big;
+    p = FMA(p, z, C(-0.00834710977));
+    p = FMA(p, z, C(0.0217700067));
+    p = FMA(p, z, C(-0.0539594129));
+    p = FMA(p, z, C(0.133333043));
+    p = FMA(p, z, C(-0.333333332));
+    big = NN__K(copysign)(C(1) - C(2) / (EXP(a + a) + C(1)), x);
+    return SEL(x == x, SEL(a < C(0.625), FMA(p * z, x, x), big), x);
 }
 NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
 {
-    V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c;
-    VI q = (BITS(m) + quarter) & 3;
-    r = FMA(f, C(-1.5703125), x);
-    r = FMA(f, C(-4.837512969970703125e-4), r);
-    r = FMA(f, C(-7.549789948768648e-8), r);
+    V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c, low, e;
+    VI q = BITS(m), far = (VI)(ABS(x) > C(32768));
+    int32_t any = 0;
+    int i;
+    r = FMA(f, C(-1.5703125), x);    // pi/2 in parts of 9 bits: their products with f, at most 2^15, are exact, fused or not
+    r = FMA(f, C(-0.00048351287841796875), r);
+    r = FMA(f, C(-3.13855707645416259765625E-7), r);
+    low = f * C(-6.0708771343342959880828857421875E-11);
+    e = r;                           // what r + low loses is kept in e
+    r = r + low;
+    e = (e - r) + low + f * C(-6.223372172e-14);
+    r = SEL(x == C(0), x, r);
+#if NN__LANES > 1
+    for (i = 0; i < NN__LANES; i++) any |= far[i];
+    if (any) for (i = 0; i < NN__LANES; i++) if (!(ABS(x)[i] <= 32768.0f)) { int32_t k; r[i] = nn__reduce_angle(x[i], &k); q[i] = k; e[i] = 0; }
+#else
+    (void)any; (void)i; (void)far;
+    if (!(ABS(x) <= C(32768))) { r = nn__reduce_angle(x, &q); e = 0; }
+#endif
+    q = (q + quarter) & 3;
     z = r * r;
-    s = FMA(FMA(FMA(C(-1.9515295891e-4), z, C(8.3321608736e-3)), z, C(-1.6666654611e-1)), z * r, r);
-    c = FMA(FMA(FMA(C(2.443315711809948e-5), z, C(-1.388731625493765e-3)), z, C(4.166664568298827e-2)), z * z, FMA(C(-0.5), z, C(1)));
+    s = FMA(FMA(FMA(C(-1.9515295891e-4), z, C(8.3321608736e-3)), z, C(-1.6666654611e-1)), z * r, e) + r;
+    c = FMA(-e, r, FMA(FMA(FMA(C(2.443315711809948e-5), z, C(-1.388731625493765e-3)), z, C(4.166664568298827e-2)), z * z, FMA(C(-0.5), z, C(1))));
     s = SEL((q & 1) == 1, c, s);
     return SEL((q & 2) == 2, -s, s);
 }
 NN__INLINE V NN__K(sin)(V x)               { return NN__K(sincos)(x, 0); }
 NN__INLINE V NN__K(cos)(V x)               { return NN__K(sincos)(x, 1); }
+// Near 0 an odd polynomial; further out 1 - e^-p, p a polynomial fitted to -log(erfc x) on [1, 4].
 NN__INLINE V NN__K(erf)(V x)
 {
-    V z = ABS(x), t = C(1) / (C(1) + C(0.5) * z), p = C(0.17087277);
-    p = FMA(p, t, C(-0.82215223));
-    p = FMA(p, t, C(1.48851587));
-    p = FMA(p, t, C(-1.13520398));
-    p = FMA(p, t, C(0.27886807));
-    p = FMA(p, t, C(-0.18628806));
-    p = FMA(p, t, C(0.09678418));
-    p = FMA(p, t, C(0.37409196));
-    p = FMA(p, t, C(1.00002368));
-    p = FMA(p, t, C(-1.26551223));
-    return NN__K(copysign)(C(1) - t * EXP(p - z * z), x);
+    V a = ABS(x), z = x * x, p = C(-9.67359117e-06), t = SEL(a > C(4), C(4), a), q = C(-1.6140616e-06);
+    p = FMA(p, z, C(0.00011268254));
+    p = FMA(p, z, C(-0.000848439657));
+    p = FMA(p, z, C(0.00522105341));
+    p = FMA(p, z, C(-0.0268654383));
+    p = FMA(p, z, C(0.112837826));
+    p = FMA(p, z, C(-0.376126385));
+    p = FMA(p, z, C(0.12837917));    // 2 / sqrt(pi) - 1: the 1 is added exactly, as x
+    q = FMA(q, t, C(4.55906224e-05));
+    q = FMA(q, t, C(-0.000592769537));
+    q = FMA(q, t, C(0.00474022234));
+    q = FMA(q, t, C(-0.0263647174));
+    q = FMA(q, t, C(0.109978245));
+    q = FMA(q, t, C(0.631937094));
+    q = FMA(q, t, C(1.13016668));
+    q = FMA(q, t, C(-0.000303212967));
+    return SEL(x == x, SEL(a < C(1), FMA(p, x, x), NN__K(copysign)(C(1) - EXP(-q), x)), x);
 }
 NN__INLINE V NN__K(pow)(V x, V y)
 {
-    V a = ABS(x), p = EXP(y * LOG(a)), odd = C(1), half = y * C(0.5);
-    odd = SEL(FLOOR(half) == half, C(1), C(-1));
-    p = SEL(x < C(0), SEL(FLOOR(y) == y, p * odd, C(NAN)), p);
-    p = SEL(x == C(0), SEL(y > C(0), C(0), C(INFINITY)), p);
-    return SEL(y == C(0), C(1), SEL(y == C(1), x, SEL(y == C(2), x * x, p)));
+#if NN__LANES > 1
+    V r = x;
+    int i;
+    for (i = 0; i < NN__LANES; i++) r[i] = nn__pow_one(x[i], y[i]);
+    return r;
+#else
+    return nn__pow_one(x, y);
+#endif
 }
 #endif
 #define SIGMOID(x)  NN__K(sigmoid_word)(x)
 #define SOFTPLUS(x) NN__K(softplus_word)(x)
 #define GELU_TANH_GRAD(x) NN__K(gelu_tanh_grad)(x)
 #define MISH_GRAD(x)      NN__K(mish_grad)(x)
-NN__INLINE V NN__K(sigmoid_word)(V x)      { return C(1) / (C(1) + EXP(-x)); }
+NN__INLINE V NN__K(sigmoid_word)(V x)      // e^-|x| never overflows: 1 / (1 + e^-x), or e^x / (1 + e^x) for x < 0
+{
+    V e = EXP(-ABS(x)), d = C(1) + e, lost = e - (d - C(1)), y = SEL(x < C(0), e, C(1)) / d;
+    return FMA(-y * lost, SEL(x < C(0), C(1) - y, y), y);            // what rounding 1 + e lost, to first order; 1/d is 1 - y or y
+}
 NN__INLINE V NN__K(softplus_word)(V x)     { return SEL(x > C(0), x, C(0)) + LOG1P(EXP(-ABS(x))); }
 NN__INLINE V NN__K(gelu_tanh_grad)(V x)    // u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh u:  (1 + t) / 2 + x (1 - t^2) u' / 2
 {
@@ -5529,6 +7141,578 @@ NN__BACKWARD(linear)
         NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
     }
 }
+#endif
+
+// ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm ------------------------------------------------
+// All are one formula. Numbers that belong together (N of them) get mean 0 and variance 1, then every channel its own scale and shift:
+//
+//     mean = sum x / N      var = sum (x - mean)^2 / N      rstd = 1 / sqrt(var + eps)      h = (x - mean) rstd      y = w h + b
+//
+//     together are:   batchnorm  a channel in the whole batch       layernorm  the last dimensions of one sample
+//                     groupnorm  C/G channels of one sample         instancenorm  one channel of one sample (G = C)
+//     rmsnorm (Zhang & Sennrich 2019) leaves the mean out:   rstd = 1 / sqrt(sum x^2 / N + eps)      y = w x rstd
+//
+// Backward. mean and var depend on every x, so each dx gets two more terms (Ioffe & Szegedy 2015, in one line), with g = w dy:
+//
+//     dw = sum dy h      db = sum dy      dx = rstd (g - sum g / N - h sum(g h) / N)
+//        = rstd g + p (x - mean) + q,     p = -rstd^3 sum(g (x - mean)) / N,     q = -rstd sum g / N
+//
+// Under running statistics mean and var are constants: p = q = 0. rmsnorm has mean = 0 and q = 0.
+// Kernels see x as (B, C, S): batch, channels, and the S numbers of a channel side by side. layernorm is groupnorm with one group
+// whose channels are single numbers: C = N, S = 1. The variance takes a second pass: sum x^2 - mean^2 would cancel.
+#if NN__IN_HOST
+typedef struct nn__norm_size { int64_t b, c, s, groups, n; } nn__norm_size;      // n numbers share their statistics
+static nn__norm_size nn__norm_sizes(const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__norm_size z;
+    int d;
+    z.b = z.c = z.s = 1;
+    if (p->dims) {
+        for (d = 0; d < x->ndim; d++) if (d < x->ndim - p->dims) z.b *= x->shape[d]; else z.c *= x->shape[d];
+    } else {
+        z.b = x->shape[0];
+        z.c = x->shape[1];
+        for (d = 2; d < x->ndim; d++) z.s *= x->shape[d];
+    }
+    z.groups = p->groups ? p->groups : 1;
+    z.n = p->groups ? z.c / z.groups * z.s : z.b * z.s;
+    return z;
+}
+
+// Tasks of forward, or of dx, come first; then those of dw and db. A task of channels owns some channels: single ones, or 64
+// neighbours where S = 1, so that it reads whole cache lines.
+enum { NN__NORM_COLUMNS = 64 };
+static int64_t nn__norm_units(const nn__norm_size *z) { return z->s == 1 ? (z->c + NN__NORM_COLUMNS - 1) / NN__NORM_COLUMNS : z->c; }
+static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
+{
+    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(1, z->s == 1 ? NN__NORM_COLUMNS : z->s));
+}
+static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
+static void nn__norm_plan(nn_call *c)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int rows = c->pass == NN_FORWARD || c->din[0].data, affine = c->pass == NN_BACKWARD && (c->din[1].data || (c->nin > 2 && c->din[2].data));
+    c->tasks[0] = (rows ? nn__norm_row_tasks(&z) : 0) + (affine ? nn__norm_channel_tasks(&z) : 0);
+}
+static void nn__batchnorm_plan(nn_call *c)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    c->tasks[0] = nn__norm_channel_tasks(&z);
+}
+
+// Result like x; mean and rstd, one per `rows`, for backward.
+static int nn__norm_results(nn_call *c, int64_t rows)
+{
+    int i;
+    nn__like(&c->out[0], &c->in[0]);
+    c->naux = 2;
+    for (i = 0; i < 2; i++) nn__set_shape(&c->aux[i], c->in[0].dtype, 1, &rows);
+    return 1;
+}
+static int nn__layernorm_shape(nn_call *c)               // and rmsnorm
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int i;
+    if (p->dims < 1 || p->dims > x->ndim) { nn_fail(c->nn, "%s: the last %d dimensions of %s", c->op->name, p->dims, NN__SHAPE_OF(x)); return 0; }
+    for (i = 1; i < c->nin; i++) {
+        const nn_view *w = &c->in[i];
+        if (w->ndim && (w->ndim != p->dims || memcmp(w->shape, x->shape + x->ndim - p->dims, (size_t)p->dims * sizeof *w->shape))) {
+            nn_fail(c->nn, "%s: %s %s does not fit the last %d dimensions of x %s", c->op->name, i == 1 ? "weight" : "bias", NN__SHAPE_OF(w), p->dims, NN__SHAPE_OF(x));
+            return 0;
+        }
+    }
+    return nn__norm_results(c, nn__norm_sizes(c).b);
+}
+static int nn__channels_fit(nn_call *c, int inputs)      // x (B, C, ...), everything else (C)
+{
+    static const char *const names[5] = { "x", "weight", "bias", "mean", "var" };
+    const nn_view *x = &c->in[0];
+    int i;
+    if (x->ndim < 2) { nn_fail(c->nn, "%s: x must be (B, C, ...), not %s", c->op->name, NN__SHAPE_OF(x)); return 0; }
+    for (i = 1; i < inputs; i++) {
+        const nn_view *w = &c->in[i];
+        if (w->ndim && (w->ndim != 1 || w->shape[0] != x->shape[1])) {
+            nn_fail(c->nn, "%s: %s %s does not fit the %lld channels of x %s", c->op->name, names[i], NN__SHAPE_OF(w), (long long)x->shape[1], NN__SHAPE_OF(x));
+            return 0;
+        }
+    }
+    return 1;
+}
+static int nn__groupnorm_shape(nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_size z;
+    if (!nn__channels_fit(c, 3)) return 0;
+    z = nn__norm_sizes(c);
+    if (p->groups < 1 || z.c % z.groups) { nn_fail(c->nn, "groupnorm: %d groups do not divide the channels of x %s", p->groups, NN__SHAPE_OF(&c->in[0])); return 0; }
+    return nn__norm_results(c, z.b * z.groups);
+}
+static int nn__batchnorm_shape(nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    int i;
+    for (i = 0; i < 5; i++)
+        if (c->in[i].dtype != (int)c->nn->desc.dtype && (i == 0 || c->in[i].ndim)) {
+            nn_fail(c->nn, "batchnorm: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
+            return 0;
+        }
+    if (!nn__channels_fit(c, 5)) return 0;
+    if (p->batch && nn__norm_sizes(c).n == 1) {          // the variance of one number says nothing: every result would be b
+        nn_fail(c->nn, "batchnorm: more than one value per channel is needed in training, x is %s", NN__SHAPE_OF(&c->in[0]));
+        return 0;
+    }
+    return nn__norm_results(c, c->in[0].shape[1]);
+}
+
+static int nn__norm_options(nn_context *nn, const char *op, const nn_norm_layer_desc *desc, nn__norm_params *p)
+{
+    memset(p, 0, sizeof *p);
+    p->eps = !desc || desc->eps == 0 ? 1e-5f : desc->eps == (float)NN_ZERO ? 0.0f : desc->eps;
+    p->momentum = !desc || desc->momentum == 0 ? 0.1f : desc->momentum == (float)NN_ZERO ? 0.0f : desc->momentum;
+    if (p->eps >= 0 && p->momentum >= 0 && p->momentum <= 1) return 1;
+    nn_fail(nn, "%s: eps %g or momentum %g is out of range", op, (double)p->eps, (double)p->momentum);
+    return 0;
+}
+
+// What is moved must be the user's memory, not a contiguous copy of it.
+static int nn__running_ok(nn_context *nn, const nn_tensor *mean, const nn_tensor *var)
+{
+    if (!mean && !var) return 1;
+    if (!mean || !var) { nn_fail(nn, "batchnorm: mean and var: give both or none"); return 0; }
+    if (!nn__check(nn, mean, "batchnorm") || !nn__check(nn, var, "batchnorm")) return 0;
+    if (nn__contiguous_tensor(mean) && nn__contiguous_tensor(var)) return 1;
+    nn_fail(nn, "batchnorm: mean and var must be contiguous");
+    return 0;
+}
+static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, nn_tensor *tracked, const nn_batchnorm_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *in[6];
+    nn__norm_params p;
+    if (!nn__check(nn, x, "batchnorm") || !nn__norm_options(nn, "batchnorm", desc, &p) || !nn__running_ok(nn, mean, var)) return nn__inert(nn);
+    p.batch = !mean || (nn->mode == NN_TRAIN && !((mean->flags | var->flags) & NN__T_FROZEN));
+    in[0] = x; in[1] = w; in[2] = b;
+    in[3] = nn__wants(mean) ? nn_detach(mean) : mean;    // running averages have no gradient
+    in[4] = nn__wants(var) ? nn_detach(var) : var;
+    in[5] = mean && p.batch ? tracked : NULL;
+    if (mean && p.batch) { mean->base->version++; var->base->version++; }
+    if (in[5]) tracked->base->version++;
+    return nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL);
+}
+NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc)
+{
+    return nn__batchnorm(x, w, b, mean, var, NULL, desc);
+}
+NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "layernorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.dims = dims;
+    p.groups = 1;
+    return nn__apply3(NN_OP_layernorm, x, w, b, &p);
+}
+NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "rmsnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.dims = p.groups = 1;
+    return nn__apply2(NN_OP_rmsnorm, x, w, &p);
+}
+NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "groupnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.groups = groups;
+    return nn__apply3(NN_OP_groupnorm, x, w, b, &p);
+}
+NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t s = 1;
+    int d;
+    if (!nn__check(nn, x, "instancenorm")) return nn__inert(nn);
+    if (x->ndim < 3) { nn_fail(nn, "instancenorm: x must be (B, C, L) or (B, C, H, W), not %s", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (x->shape[1] > INT_MAX) { nn_fail(nn, "instancenorm: too many channels"); return nn__inert(nn); }
+    for (d = 2; d < x->ndim; d++) s *= x->shape[d];
+    if (s == 1) { nn_fail(nn, "instancenorm: more than one value per channel is needed, x is %s", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (x->shape[1] == 0) return x;
+    return nn_groupnorm(x, (int)x->shape[1], w, b, desc);
+}
+#endif
+#if NN__IN_SIMD
+// The sum of f over rows, in an order that depends on n alone: 16 sums side by side, whatever the vector width, in chunks of 128
+// terms each; then the chunks; then the 16. f(sum, x, dy, w, m) returns sum + term.
+NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
+{
+    enum { lanes = 16, parts = lanes / NN__LANES };
+    R total[lanes] = { 0 };
+    int64_t i = 0, whole = n - n % lanes;
+    int j, k;
+    while (i < whole) {
+        V sum[parts];
+        int64_t stop = nn__min(whole, i + 128 * lanes);
+        NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+        for (; i < stop; i += lanes)
+            NN__UNROLL for (j = 0; j < parts; j++) {
+                int64_t at = i + j * NN__LANES;
+                sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), SET1(m));
+            }
+        NN__UNROLL for (j = 0; j < parts; j++) STORE(total + j * NN__LANES, LOAD(total + j * NN__LANES) + sum[j]);
+    }
+    if (i < n) {                     // the rest, padded; what the padding gives is not added
+        R rest[3][lanes] = { { 0 } }, sum[lanes];
+        int left = (int)(n - i);
+        memcpy(rest[0], x + i, (size_t)left * sizeof(R));
+        memcpy(rest[1], dy + i, (size_t)left * sizeof(R));
+        memcpy(rest[2], w + i, (size_t)left * sizeof(R));
+        for (j = 0; j < lanes; j += NN__LANES) STORE(sum + j, f(C(0), LOAD(rest[0] + j), LOAD(rest[1] + j), LOAD(rest[2] + j), SET1(m)));
+        for (j = 0; j < left; j++) total[j] += sum[j];
+    }
+    for (k = lanes / 2; k; k /= 2) for (j = 0; j < k; j++) total[j] += total[j + k];
+    return total[0];
+}
+NN__INLINE V NN__K(add_term)(V s, V x, V dy, V w, V m)    { (void)dy; (void)w; (void)m; return s + x; }
+NN__INLINE V NN__K(square_term)(V s, V x, V dy, V w, V m) { V d = x - m; (void)dy; (void)w; return FMA(d, d, s); }
+NN__INLINE V NN__K(dot_term)(V s, V x, V dy, V w, V m)    { (void)w; return FMA(dy, x - m, s); }
+NN__INLINE V NN__K(dot3_term)(V s, V x, V dy, V w, V m)   { return FMA(dy * w, x - m, s); }
+static R NN__K(row_add)(int64_t n, const R *x)                    { return NN__K(row_sum)(n, x, x, x, 0, NN__K(add_term)); }       // sum x
+static R NN__K(row_square)(int64_t n, const R *x, R m)            { return NN__K(row_sum)(n, x, x, x, m, NN__K(square_term)); }    // sum (x - m)^2
+static R NN__K(row_dot)(int64_t n, const R *x, R m, const R *dy)  { return NN__K(row_sum)(n, x, dy, x, m, NN__K(dot_term)); }      // sum dy (x - m)
+static R NN__K(row_dot3)(int64_t n, const R *x, R m, const R *dy, const R *w) { return NN__K(row_sum)(n, x, dy, w, m, NN__K(dot3_term)); }  // sum dy w (x - m)
+
+// Vectors, and a last incomplete one; k numbers of it count.
+NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
+NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
+NN__INLINE R    NN__K(rstd)(R var, R eps)                  { return 1 / (R)sqrt((double)(var + eps)); }  // float by way of double rounds right
+
+static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b)          // y = (x - m) a + b
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) NN__K(put_lanes)(y + i, FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(a), SET1(b)), n - i);
+}
+static void NN__K(affine_row)(int64_t n, R *y, const R *x, R m, R rstd, const R *w, const R *b)      // y = (x - m) rstd w + b; w, b may be NULL
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V h = (NN__K(get_lanes)(x + i, n - i) - SET1(m)) * SET1(rstd);
+        if (w) h = h * NN__K(get_lanes)(w + i, n - i);
+        if (b) h = h + NN__K(get_lanes)(b + i, n - i);
+        NN__K(put_lanes)(y + i, h, n - i);
+    }
+}
+// dx (+)= dy a w + (x - m) p + q; w may be NULL
+static void NN__K(norm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, const R *w, R m, R a, R p, R q, int add)
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V g = NN__K(get_lanes)(dy + i, n - i) * SET1(a), d;
+        if (w) g = g * NN__K(get_lanes)(w + i, n - i);
+        d = FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(p), g + SET1(q));
+        if (add) d = d + NN__K(get_lanes)(dx + i, n - i);
+        NN__K(put_lanes)(dx + i, d, n - i);
+    }
+}
+
+// ---- rows: layernorm, groupnorm, rmsnorm. A row is one group of one sample; its n numbers lie side by side.
+static void NN__K(norm_fwd)(const nn_call *c, const nn_task *t, int center)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_size z = nn__norm_sizes(c);
+    const R *w = (const R *)c->in[1].data, *b = c->nin > 2 ? (const R *)c->in[2].data : NULL;
+    int64_t rows = z.b * z.groups, per = z.c / z.groups, r, i, end = nn__task_end(rows, t);
+    R count = (R)nn__max(1, z.n);
+    for (r = nn__task_begin(rows, t); r < end; r++) {
+        const R *x = (const R *)c->in[0].data + r * z.n;
+        R *y = (R *)c->out[0].data + r * z.n;
+        int64_t first = r % z.groups * per;              // channel
+        R mean = center ? NN__K(row_add)(z.n, x) / count : 0;
+        R rstd = NN__K(rstd)(NN__K(row_square)(z.n, x, mean) / count, (R)p->eps);
+        if (z.s == 1) NN__K(affine_row)(per, y, x, mean, rstd, w ? w + first : NULL, b ? b + first : NULL);
+        else for (i = 0; i < per; i++)
+            NN__K(scale_shift_row)(z.s, y + i * z.s, x + i * z.s, mean, w ? rstd * w[first + i] : rstd, b ? b[first + i] : 0);
+        if (c->aux[0].data) { ((R *)c->aux[0].data)[r] = mean; ((R *)c->aux[1].data)[r] = rstd; }
+    }
+}
+static void NN__K(norm_dx)(const nn_call *c, const nn__norm_size *z, int64_t r, int center)
+{
+    const R *x = (const R *)c->in[0].data + r * z->n, *dy = (const R *)c->dout[0].data + r * z->n, *w = (const R *)c->in[1].data;
+    R *dx = (R *)c->din[0].data + r * z->n;
+    R mean = ((const R *)c->aux[0].data)[r], rstd = ((const R *)c->aux[1].data)[r], sum = 0, dot = 0, count = (R)nn__max(1, z->n), p, q;
+    int64_t per = z->c / z->groups, i;
+    int add = (int)(c->add & 1);
+    if (w) w += r % z->groups * per;
+    if (!w) {
+        if (center) sum = NN__K(row_add)(z->n, dy);
+        dot = NN__K(row_dot)(z->n, x, mean, dy);
+    } else if (z->s == 1) {
+        if (center) sum = NN__K(row_dot)(z->n, w, 0, dy);
+        dot = NN__K(row_dot3)(z->n, x, mean, dy, w);
+    } else for (i = 0; i < per; i++) {
+        if (center) sum += w[i] * NN__K(row_add)(z->s, dy + i * z->s);
+        dot += w[i] * NN__K(row_dot)(z->s, x + i * z->s, mean, dy + i * z->s);
+    }
+    p = -(rstd * dot / count * rstd * rstd);
+    q = center ? -(rstd * sum / count) : 0;
+    if (!w || z->s == 1) NN__K(norm_dx_row)(z->n, dx, x, dy, w, mean, rstd, p, q, add);
+    else for (i = 0; i < per; i++) NN__K(norm_dx_row)(z->s, dx + i * z->s, x + i * z->s, dy + i * z->s, NULL, mean, rstd * w[i], p, q, add);
+}
+// dw, db of channels first..last - 1, at most NN__NORM_COLUMNS; the samples in order, in chunks of 128.
+static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t first, int64_t last)
+{
+    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
+    R total[2][NN__NORM_COLUMNS] = { { 0 } }, part[2][NN__NORM_COLUMNS] = { { 0 } };
+    int64_t per = z->c / z->groups, b, i, j, k;
+    for (b = 0; b < z->b; b++) {
+        for (i = first; i < last; i = j) {               // channels i..j - 1 share their statistics
+            int64_t row = b * z->groups + i / per, at = (b * z->c + i) * z->s;
+            j = nn__min(last, (i / per + 1) * per);
+            if (z->s == 1) for (k = i; k < j; k += NN__LANES, at += NN__LANES) {
+                R *w = part[0] + (k - first), *s = part[1] + (k - first);
+                V g = NN__K(get_lanes)(dy + at, j - k), h = (NN__K(get_lanes)(x + at, j - k) - SET1(mean[row])) * SET1(rstd[row]);
+                NN__K(put_lanes)(w, FMA(g, h, NN__K(get_lanes)(w, j - k)), j - k);
+                NN__K(put_lanes)(s, NN__K(get_lanes)(s, j - k) + g, j - k);
+            } else for (k = i; k < j; k++, at += z->s) {
+                part[0][k - first] += rstd[row] * NN__K(row_dot)(z->s, x + at, mean[row], dy + at);
+                part[1][k - first] += NN__K(row_add)(z->s, dy + at);
+            }
+        }
+        if (b % 128 == 127 || b == z->b - 1)
+            for (k = 0; k < last - first; k++) for (i = 0; i < 2; i++) { total[i][k] += part[i][k]; part[i][k] = 0; }
+    }
+    for (i = 0; i < 2; i++) if (i + 1 < c->nin && c->din[i + 1].data) {
+        R *d = (R *)c->din[i + 1].data + first;
+        for (k = 0; k < last - first; k++) d[k] = c->add >> (i + 1) & 1 ? d[k] + total[i][k] : total[i][k];
+    }
+}
+static void NN__K(norm_bwd)(const nn_call *c, const nn_task *t, int center)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    nn_task mine = *t;
+    int64_t i, end, width = z.s == 1 ? NN__NORM_COLUMNS : 1;
+    mine.count = c->din[0].data ? nn__norm_row_tasks(&z) : 0;
+    if (t->index < mine.count) {
+        end = nn__task_end(z.b * z.groups, &mine);
+        for (i = nn__task_begin(z.b * z.groups, &mine); i < end; i++) NN__K(norm_dx)(c, &z, i, center);
+        return;
+    }
+    mine.index -= mine.count;
+    mine.count = nn__norm_channel_tasks(&z);
+    end = nn__task_end(nn__norm_units(&z), &mine);
+    for (i = nn__task_begin(nn__norm_units(&z), &mine); i < end; i++) NN__K(norm_dw)(c, &z, i * width, nn__min(z.c, (i + 1) * width));
+}
+NN__FORWARD(layernorm)  { NN__K(norm_fwd)(c, t, 1); }
+NN__BACKWARD(layernorm) { NN__K(norm_bwd)(c, t, 1); }
+NN__FORWARD(groupnorm)  { NN__K(norm_fwd)(c, t, 1); }
+NN__BACKWARD(groupnorm) { NN__K(norm_bwd)(c, t, 1); }
+NN__FORWARD(rmsnorm)    { NN__K(norm_fwd)(c, t, 0); }
+NN__BACKWARD(rmsnorm)   { NN__K(norm_bwd)(c, t, 0); }
+
+// ---- batchnorm: statistics of a channel over all samples. Its S numbers per sample lie side by side; where S = 1, neighbouring
+// channels do, and a vector holds as many channels as it has lanes.
+NN__INLINE R NN__K(moved)(R running, R now, R momentum) { return (1 - momentum) * running + momentum * now; }
+static void NN__K(batchnorm_move)(const nn_call *c, int64_t channel, R mean, R var, int64_t n)       // running averages; unbiased variance, as PyTorch
+{
+    R m = (R)((const nn__norm_params *)c->params)->momentum, *means = (R *)c->in[3].data, *vars = (R *)c->in[4].data;
+    if (!means || n == 0) return;
+    means[channel] = NN__K(moved)(means[channel], mean, m);
+    vars[channel] = NN__K(moved)(vars[channel], var * ((R)n / (R)(n - 1)), m);
+}
+// What a channel is summed over: rows of S numbers, `jump` apart; chunks of 128 samples.
+enum { NN__K(of_x), NN__K(of_squares), NN__K(of_products) };
+static R NN__K(channel_sum)(const nn__norm_size *z, int what, const R *x, R m, const R *dy)
+{
+    R total = 0, part = 0;
+    int64_t b, jump = z->c * z->s;
+    for (b = 0; b < z->b; b++) {
+        const R *row = x + b * jump;
+        if (what == NN__K(of_x)) part += NN__K(row_add)(z->s, row);
+        else part += what == NN__K(of_squares) ? NN__K(row_square)(z->s, row, m) : NN__K(row_dot)(z->s, row, m, dy + b * jump);
+        if (b % 128 == 127) { total += part; part = 0; }
+    }
+    return total + part;
+}
+static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, int64_t i)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i * z->s, *w = (const R *)c->in[1].data, *bias = (const R *)c->in[2].data;
+    R *y = (R *)c->out[0].data + i * z->s, mean, var, rstd, count = (R)nn__max(1, z->n);
+    int64_t b, jump = z->c * z->s;
+    if (p->batch) {
+        mean = NN__K(channel_sum)(z, NN__K(of_x), x, 0, NULL) / count;
+        var = NN__K(channel_sum)(z, NN__K(of_squares), x, mean, NULL) / count;
+        NN__K(batchnorm_move)(c, i, mean, var, z->n);
+    } else {
+        mean = ((const R *)c->in[3].data)[i];
+        var = ((const R *)c->in[4].data)[i];
+    }
+    rstd = NN__K(rstd)(var, (R)p->eps);
+    for (b = 0; b < z->b; b++) NN__K(scale_shift_row)(z->s, y + b * jump, x + b * jump, mean, w ? rstd * w[i] : rstd, bias ? bias[i] : 0);
+    if (c->aux[0].data) { ((R *)c->aux[0].data)[i] = mean; ((R *)c->aux[1].data)[i] = rstd; }
+}
+static void NN__K(batchnorm_columns)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)    // channels i..i + k - 1, k <= NN__LANES
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i;
+    R *y = (R *)c->out[0].data + i, means[NN__LANES], vars[NN__LANES], scale[NN__LANES], shift[NN__LANES];
+    int64_t b, j;
+    V mean, var, part = C(0), n = SET1((R)nn__max(1, z->n));
+    if (p->batch) {
+        mean = var = C(0);
+        for (b = 0; b < z->b; b++) {
+            part = part + NN__K(get_lanes)(x + b * z->c, k);
+            if (b % 128 == 127 || b == z->b - 1) { mean = mean + part; part = C(0); }
+        }
+        mean = mean / n;
+        for (b = 0; b < z->b; b++) {
+            V d = NN__K(get_lanes)(x + b * z->c, k) - mean;
+            part = FMA(d, d, part);
+            if (b % 128 == 127 || b == z->b - 1) { var = var + part; part = C(0); }
+        }
+        var = var / n;
+        STORE(means, mean);
+        STORE(vars, var);
+        for (j = 0; j < k; j++) NN__K(batchnorm_move)(c, i + j, means[j], vars[j], z->n);
+    } else {
+        mean = NN__K(get_lanes)((const R *)c->in[3].data + i, k);
+        STORE(means, mean);
+        STORE(vars, NN__K(get_lanes)((const R *)c->in[4].data + i, k));
+    }
+    for (j = 0; j < NN__LANES; j++) {
+        R rstd = j < k ? NN__K(rstd)(vars[j], (R)p->eps) : 0;
+        scale[j] = c->in[1].data && j < k ? rstd * ((const R *)c->in[1].data)[i + j] : rstd;
+        shift[j] = c->in[2].data && j < k ? ((const R *)c->in[2].data)[i + j] : 0;
+        if (c->aux[0].data && j < k) { ((R *)c->aux[0].data)[i + j] = means[j]; ((R *)c->aux[1].data)[i + j] = rstd; }
+    }
+    for (b = 0; b < z->b; b++) NN__K(put_lanes)(y + b * z->c, FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, LOAD(scale), LOAD(shift)), k);
+}
+NN__FORWARD(batchnorm)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    if (t->index == 0 && c->in[5].data) ++*(int64_t *)c->in[5].data;     // num_batches_tracked
+    for (i = nn__task_begin(units, t); i < end; i++) {
+        if (z.s != 1) { NN__K(batchnorm_channel)(c, &z, i); continue; }
+        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
+            NN__K(batchnorm_columns)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    }
+}
+static void NN__K(give_channel)(const nn_call *c, int input, int64_t i, R d)         // dw or db of one channel
+{
+    R *to = (R *)c->din[input].data;
+    if (to) to[i] = c->add >> input & 1 ? to[i] + d : d;
+}
+static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s;
+    R mean = ((const R *)c->aux[0].data)[i], rstd = ((const R *)c->aux[1].data)[i], w = c->in[1].data ? ((const R *)c->in[1].data)[i] : 1;
+    R sum = NN__K(channel_sum)(z, NN__K(of_x), dy, 0, NULL), dot = NN__K(channel_sum)(z, NN__K(of_products), x, mean, dy), u = 0, v = 0;
+    R count = (R)nn__max(1, z->n);
+    R *dx = (R *)c->din[0].data;
+    int64_t b, jump = z->c * z->s;
+    NN__K(give_channel)(c, 1, i, rstd * dot);
+    NN__K(give_channel)(c, 2, i, sum);
+    if (!dx) return;
+    if (p->batch) {
+        u = -(rstd * (w * dot) / count * rstd * rstd);
+        v = -(rstd * (w * sum) / count);
+    }
+    for (b = 0; b < z->b; b++)
+        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, (int)(c->add & 1));
+}
+static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i, *dy = (const R *)c->dout[0].data + i;
+    V mean = NN__K(get_lanes)((const R *)c->aux[0].data + i, k), rstd = NN__K(get_lanes)((const R *)c->aux[1].data + i, k);
+    V w = c->in[1].data ? NN__K(get_lanes)((const R *)c->in[1].data + i, k) : C(1), n = SET1((R)nn__max(1, z->n));
+    V sum = C(0), dot = C(0), part = C(0), more = C(0), u, v;
+    R *dx = c->din[0].data ? (R *)c->din[0].data + i : NULL, sums[NN__LANES], dots[NN__LANES];
+    int64_t b, j;
+    for (b = 0; b < z->b; b++) {
+        V g = NN__K(get_lanes)(dy + b * z->c, k);
+        part = part + g;
+        more = FMA(g, NN__K(get_lanes)(x + b * z->c, k) - mean, more);
+        if (b % 128 == 127 || b == z->b - 1) { sum = sum + part; dot = dot + more; part = more = C(0); }
+    }
+    STORE(sums, sum);
+    STORE(dots, rstd * dot);
+    for (j = 0; j < k; j++) { NN__K(give_channel)(c, 1, i + j, dots[j]); NN__K(give_channel)(c, 2, i + j, sums[j]); }
+    if (!dx) return;
+    u = p->batch ? -(rstd * (w * dot) / n * rstd * rstd) : C(0);
+    v = p->batch ? -(rstd * (w * sum) / n) : C(0);
+    for (b = 0; b < z->b; b++) {
+        R *to = dx + b * z->c;
+        V d = FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, u, NN__K(get_lanes)(dy + b * z->c, k) * (rstd * w) + v);
+        NN__K(put_lanes)(to, c->add & 1 ? d + NN__K(get_lanes)(to, k) : d, k);
+    }
+}
+NN__BACKWARD(batchnorm)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    for (i = nn__task_begin(units, t); i < end; i++) {
+        if (z.s != 1) { NN__K(batchnorm_channel_bwd)(c, &z, i); continue; }
+        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
+            NN__K(batchnorm_columns_bwd)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    }
+}
+#endif
+
+// ---- dropout:   y = x m / (1 - p), m = 0 with probability p, else 1      dx = dy m / (1 - p) -----------------
+// (Srivastava et al. 2014.) Mask number i is number i of this op's random stream (>>random): backward draws it again instead of
+// keeping it. One mask covers `run` neighbours: 1 for dropout, a channel for dropout2d.
+#if NN__IN_HOST
+static void nn__dropout_plan(nn_call *c)
+{
+    const nn__dropout_params *p = (const nn__dropout_params *)c->params;
+    c->tasks[0] = nn__task_count((nn_view_count(&c->in[0]) / p->run + 3) / 4, 64 + 4 * p->run);
+}
+static nn_tensor *nn__dropout(nn_tensor *x, float p, const char *name, int channels)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__dropout_params q;
+    int d;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    if (!(p >= 0 && p <= 1)) { nn_fail(nn, "%s: the probability is %g, not in 0..1", name, (double)p); return nn__inert(nn); }
+    if (channels && x->ndim < 2) { nn_fail(nn, "%s: x must be (B, C, ...), not %s", name, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (nn->mode == NN_EVAL || p == 0) return x;
+    memset(&q, 0, sizeof q);
+    q.p = p;
+    q.run = 1;
+    for (d = 2; channels && d < x->ndim; d++) q.run *= nn__max(1, x->shape[d]);
+    return nn__apply1(NN_OP_dropout, x, &q);
+}
+NN_API nn_tensor *nn_dropout(nn_tensor *x, float p)   { return nn__dropout(x, p, "dropout", 0); }
+NN_API nn_tensor *nn_dropout2d(nn_tensor *x, float p) { return nn__dropout(x, p, "dropout2d", 1); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(masked)(const nn_call *c, const nn_task *t, const nn_view *x, const nn_view *y, int add)
+{
+    const nn__dropout_params *p = (const nn__dropout_params *)c->params;
+    uint64_t dropped = (uint64_t)((double)p->p * 4294967296.0);          // of 2^32 numbers
+    R scale = p->p < 1 ? (R)(1.0 / (1.0 - (double)p->p)) : 0;
+    int64_t masks = nn_view_count(x) / p->run, blocks = (masks + 3) / 4, i, j, end = nn__task_end(blocks, t);
+    int k;
+    for (i = nn__task_begin(blocks, t); i < end; i++) {
+        uint32_t r[4];
+        nn__philox(c->seed, c->step, c->ordinal, (uint64_t)i, r);
+        for (k = 0; k < 4 && 4 * i + k < masks; k++) {
+            const R *from = (const R *)x->data + (4 * i + k) * p->run;
+            R *to = (R *)y->data + (4 * i + k) * p->run;
+            int kept = r[k] >= dropped;
+            for (j = 0; j < p->run; j++) {
+                R v = kept ? from[j] * scale : 0;
+                to[j] = add ? to[j] + v : v;
+            }
+        }
+    }
+}
+NN__FORWARD(dropout)  { NN__K(masked)(c, t, &c->in[0], &c->out[0], 0); }
+NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
 #endif
 
 // ---- parameter updates ------------------------------------------------------------------------------------
