@@ -9920,7 +9920,7 @@ enum { NN__NORM_COLUMNS = 64 };
 static int64_t nn__norm_units(const nn__norm_size *z) { return z->s == 1 ? (z->c + NN__NORM_COLUMNS - 1) / NN__NORM_COLUMNS : z->c; }
 static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
 {
-    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(1, z->s == 1 ? NN__NORM_COLUMNS : z->s));
+    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(1, z->s == 1 ? (int64_t)NN__NORM_COLUMNS : z->s));
 }
 static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
 static void nn__norm_plan(nn_call *c)
