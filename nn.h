@@ -290,7 +290,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( hardsigmoid, X,    SEL(x < C(-3), C(0), SEL(x > C(3), C(1), x * C(0.16666666666666666667) + C(0.5))),                     \
                               SEL(x > C(-3), SEL(x < C(3), dy * C(0.16666666666666666667), C(0)), C(0))                            ) \
     NN__X( hardswish,  X,     SEL(x < C(-3), C(0), SEL(x > C(3), x, x * (x + C(3)) * C(0.16666666666666666667))),                    \
-                              SEL(x < C(-3), C(0), SEL(x > C(3), dy, dy * (x * C(0.33333333333333333333) + C(0.5))))               ) \
+                              SEL(x <= C(-3), C(0), SEL(x >= C(3), dy, dy * (x * C(0.33333333333333333333) + C(0.5))))             ) \
     NN__X( floor,      0,     FLOOR(x),                                    C(0) * dy                                               ) \
     NN__X( ceil,       0,     -FLOOR(-x),                                  C(0) * dy                                               ) \
     NN__X( round,      0,     ROUND(x),                                    C(0) * dy                                               ) \

@@ -454,7 +454,7 @@ static void set_params(record *r, nn_layer *l, int from)
         same = p->ndim == r->in[k].ndim;
         for (int i = 0; same && i < p->ndim; i++) same = p->shape[i] == r->in[k].d[i];
         if (!same) { wrong(r, "parameter \"%s\" has another shape", r->in[k].name); return; }
-        nn_write(p, r->in[k].f);
+        if (r->in[k].integer) nn_write_as(p, NN_I64, r->in[k].i); else nn_write(p, r->in[k].f);
         r->leaf[k] = p;
     }
 }
@@ -471,7 +471,7 @@ static nn_tensor *op_layer(record *r)
     y = nn_forward(l, X(0));
     for (int k = 1; k < r->ins && n < MAX_OUT; k++) {
         const char *dot = strrchr(r->in[k].name, '.'), *name = dot ? dot + 1 : r->in[k].name;
-        if (!strncmp(name, "running_", 8)) r->y[n++] = r->leaf[k];
+        if (!strncmp(name, "running_", 8) || !strcmp(name, "num_batches_tracked")) r->y[n++] = r->leaf[k];
     }
     return y;
 }
@@ -704,18 +704,21 @@ static unsigned char *read_data(const char *name, size_t want)
     return NULL;
 }
 
-static nn_layer *curve_net(nn_context *nn, int lenet)
+static nn_layer *curve_net(nn_context *nn, int lenet)   /* 5: tanh and means (LeCun et al. 1998); 1: relu and maxima; 0: a perceptron */
 {
     nn_layer *net = nn_model_new(nn, NULL);
     nn_conv_desc pad;
     memset(&pad, 0, sizeof pad);
     pad.padding = 2;
     if (lenet) {
-        nn_conv2d_new(net, "conv1", 1, 6, 5, &pad); nn_fn_new(net, nn_relu); nn_maxpool2d_new(net, 2, NULL);
-        nn_conv2d_new(net, "conv2", 6, 16, 5, NULL); nn_fn_new(net, nn_relu); nn_maxpool2d_new(net, 2, NULL);
+        nn_fn act = lenet == 5 ? nn_tanh : nn_relu;
+        nn_conv2d_new(net, "conv1", 1, 6, 5, &pad); nn_fn_new(net, act);
+        if (lenet == 5) nn_avgpool2d_new(net, 2, NULL); else nn_maxpool2d_new(net, 2, NULL);
+        nn_conv2d_new(net, "conv2", 6, 16, 5, NULL); nn_fn_new(net, act);
+        if (lenet == 5) nn_avgpool2d_new(net, 2, NULL); else nn_maxpool2d_new(net, 2, NULL);
         nn_flatten_new(net);
-        nn_linear_new(net, "fc1", 400, 120, NULL); nn_fn_new(net, nn_relu);
-        nn_linear_new(net, "fc2", 120, 84, NULL); nn_fn_new(net, nn_relu);
+        nn_linear_new(net, "fc1", 400, 120, NULL); nn_fn_new(net, act);
+        nn_linear_new(net, "fc2", 120, 84, NULL); nn_fn_new(net, act);
         nn_linear_new(net, "fc3", 84, 10, NULL);
     } else {
         nn_linear_new(net, "fc1", 64, 64, NULL); nn_fn_new(net, nn_relu);
@@ -727,7 +730,7 @@ static nn_layer *curve_net(nn_context *nn, int lenet)
 static nn_tensor *op_curve(record *r)
 {
     enum { SAMPLES = 1437, PIXELS = 64 };
-    int lenet = !strcmp(r->op, "curve_lenet"), batch = I(r, "batch"), steps = I(r, "steps");
+    int lenet = !strcmp(r->op, "curve_lenet") ? 1 : !strcmp(r->op, "curve_lenet5") ? 5 : 0, batch = I(r, "batch"), steps = I(r, "steps");
     nn_layer *net;
     nn_optimizer *opt;
     float *losses;
