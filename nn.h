@@ -862,7 +862,20 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
-#define NN_OPS_SHAPE(NN__X)
+#define NN_OPS_SHAPE(NN__X) \
+    NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE,    nn__flip_shape,      nn__each_plan,        nn__int ) \
+    NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE,    nn__concat_shape,    nn__each_plan,        nn__int ) \
+    NN__X( gather,      PLAIN,          2, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,     NN_KEEP_IN(1),   nn__gather_shape,    nn__gather_plan,      nn__int ) \
+    NN__X( scatter_add, PLAIN,          3, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,     NN_KEEP_IN(1),   nn__gather_shape,    nn__scatter_plan,     nn__int ) \
+    NN__X( index_select, PLAIN,          2, 1, NN_OP_ANY_DTYPE,                     NN_KEEP_IN(1),   nn__select_shape,    nn__select_plan,      nn__int ) \
+    NN__X( embedding,   PLAIN,          2, 1, NN_OP_ANY_DTYPE,                     NN_KEEP_IN(1),   nn__embedding_shape, nn__select_plan,      nn__int ) \
+    NN__X( one_hot,     PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE,                     NN_KEEP_NONE,    nn__one_hot_shape,   nn__one_task,         int64_t ) \
+    NN__X( tril,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,     NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t ) \
+    NN__X( triu,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,     NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t ) \
+    NN__X( sort,        PLAIN,          1, 2, NN_OP_ANY_DTYPE,                     NN_KEEP_OUT(1),  nn__sort_shape,      nn__sort_plan,        nn__sort_params ) \
+    NN__X( topk,        PLAIN,          1, 2, NN_OP_ANY_DTYPE,                     NN_KEEP_OUT(1),  nn__sort_shape,      nn__sort_plan,        nn__sort_params ) \
+    NN__X( pad,         PLAIN,          1, 1, NN_OP_ANY_DTYPE,                     NN_KEEP_NONE,    nn__pad_shape,       nn__pad_plan,         nn__pad_params ) \
+    NN__X( arange,      PLAIN_FORWARD,  0, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,     NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__range_params )
 #define NN_OPS_CONV(NN__X)
 #define NN_OPS_NORM(NN__X)
 #define NN_OPS_LOSS(NN__X)
@@ -2525,16 +2538,24 @@ NN_API nn_tensor *nn_apply(const nn_op *op, nn_tensor *const *inputs, const void
 }
 
 static nn_tensor *nn__apply1(int op, nn_tensor *x, const void *params)                  { return nn_apply_n(NULL, nn__op(op), &x, 1, params, NULL); }
+static nn_tensor *nn__no_input(int op, const nn_tensor *other)      // NULL where no input may be missing
+{
+    nn_context *nn = other ? other->nn : NULL;
+    if (nn) nn_fail(nn, "%s: the tensor is NULL", nn__op(op)->name);
+    return nn__inert(nn);
+}
 static nn_tensor *nn__apply2(int op, nn_tensor *a, nn_tensor *b, const void *params)
 {
     nn_tensor *in[2];
     in[0] = a; in[1] = b;
+    if (!a || !b) return nn__no_input(op, a ? a : b);
     return nn_apply_n(NULL, nn__op(op), in, 2, params, NULL);
 }
 static nn_tensor *nn__apply3(int op, nn_tensor *a, nn_tensor *b, nn_tensor *c, const void *params)
 {
     nn_tensor *in[3];
     in[0] = a; in[1] = b; in[2] = c;
+    if (!a || !b || !c) return nn__no_input(op, a ? a : b ? b : c);
     return nn_apply_n(NULL, nn__op(op), in, 3, params, NULL);
 }
 
@@ -3117,6 +3138,9 @@ typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
 typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+typedef struct nn__sort_params   { int dim, descending; int64_t k; } nn__sort_params;
+typedef struct nn__pad_params    { int mode; double value; int64_t left[NN_MAX_DIMS], right[NN_MAX_DIMS]; } nn__pad_params;
+typedef struct nn__range_params  { double start, step, end; } nn__range_params;
 
 // -- the host visit --
 #define NN__VISIT    0
@@ -4486,10 +4510,92 @@ NN__BACKWARD(expand)                 // a number that was used many times gets t
 }
 #endif
 
-// ---- reductions over any dimensions:   y = after(x_0 f x_1 f ...)     (sum and mean: y = scale * sum of x      dx = scale * dy) -------
-// var and logsumexp take two stages: m = mean, then the sum of (x - m)^2;  m = maximum, then the sum of e^(x - m). A reduction of very
-// many numbers is cut into pieces, whose number depends on the reduced sizes alone: a phase per stage folds them, the last joins them.
+// ---- select, split, chunk, repeat, flip: made of views ---------------------------------------------------
 #if NN__IN_HOST
+NN_API nn_tensor *nn_select(nn_tensor *x, int dim, int64_t index)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int d;
+    int64_t i;
+    if (!nn__check(nn, x, "select")) return nn__inert(nn);
+    d = nn__dim_index(nn, "select", dim, x->ndim);
+    if (d < 0) return nn__inert(nn);
+    i = index < 0 ? index + x->shape[d] : index;
+    if (i < 0 || i >= x->shape[d]) { nn_fail(nn, "select: index %lld of dimension %d of %s", (long long)index, d, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    return nn_squeeze(nn_slice(x, d, i, i + 1, 1), d);
+}
+NN_API void nn_split(nn_tensor *x, nn_shape sizes, int dim, nn_tensor **ys)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t sum = 0, at = 0;
+    int d, i, bad = 0;
+    for (i = 0; i < sizes.ndim; i++) ys[i] = nn__inert(nn);
+    if (!nn__check(nn, x, "split")) return;
+    d = nn__dim_index(nn, "split", dim, x->ndim);
+    if (d < 0) return;
+    for (i = 0; i < sizes.ndim; i++) {
+        if (sizes.d[i] < 0 || sizes.d[i] > x->shape[d] - sum) bad = 1;
+        else sum += sizes.d[i];
+    }
+    if (bad || sum != x->shape[d]) {
+        nn_fail(nn, "split: sizes %s do not add up to dimension %d of %s", nn__dims_text(sizes.ndim, sizes.d).s, d, nn__dims_text(x->ndim, x->shape).s);
+        return;
+    }
+    for (i = 0; i < sizes.ndim; at += sizes.d[i++]) ys[i] = nn_slice(x, d, at, at + sizes.d[i], 1);
+}
+NN_API void nn_chunk(nn_tensor *x, int parts, int dim, nn_tensor **ys)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t n;
+    int d, i;
+    for (i = 0; i < parts; i++) ys[i] = nn__inert(nn);
+    if (!nn__check(nn, x, "chunk")) return;
+    d = nn__dim_index(nn, "chunk", dim, x->ndim);
+    if (d < 0) return;
+    n = parts > 0 ? x->shape[d] / parts : 0;
+    if (parts < 1 || n * parts != x->shape[d]) {
+        nn_fail(nn, "chunk: dimension %d of %s does not divide into %d equal parts; see nn_split", d, nn__dims_text(x->ndim, x->shape).s, parts);
+        return;
+    }
+    for (i = 0; i < parts; i++) ys[i] = nn_slice(x, d, i * n, (i + 1) * n, 1);
+}
+// Repeating dimension d of a contiguous x: (outer, 1, n inner) expanded to (outer, times, n inner).
+NN_API nn_tensor *nn_repeat(nn_tensor *x, nn_shape times)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_shape s, t;
+    int i, lead;
+    if (!nn__check(nn, x, "repeat")) return nn__inert(nn);
+    lead = times.ndim - x->ndim;
+    s = times;
+    for (i = 0; i < times.ndim && lead >= 0; i++) {
+        int64_t n = i < lead ? 1 : x->shape[i - lead];
+        if (times.d[i] < 0 || (n && times.d[i] > INT64_MAX / n)) break;
+        s.d[i] = n * times.d[i];
+    }
+    if (lead < 0 || i < times.ndim || nn__checked_count(s.ndim, s.d, 8) < 0) {
+        nn_fail(nn, "repeat: %s cannot be repeated %s times", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(times.ndim, times.d).s);
+        return nn__inert(nn);
+    }
+    s = times;
+    for (i = 0; i < s.ndim; i++) s.d[i] = i < lead ? 1 : x->shape[i - lead];
+    if (lead) x = nn_reshape(x, s);
+    for (i = 0; i < s.ndim; i++) {
+        int64_t outer = 1, rest = 1;
+        int j;
+        if (times.d[i] == 1) continue;
+        for (j = 0; j < i; j++) outer *= s.d[j];
+        for (j = i; j < s.ndim; j++) rest *= s.d[j];
+        t = nn__shape2(outer, 1);
+        t.ndim = 3; t.d[2] = rest;
+        x = nn_reshape(x, t);
+        t.d[1] = times.d[i];
+        x = nn_expand(x, t);
+        s.d[i] *= times.d[i];
+        x = nn_reshape(x, s);
+    }
+    return x;
+}
 // A bit per dimension of x; no dims: all of them. 0 after an error.
 static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_shape dims, unsigned *mask)
 {
@@ -4505,6 +4611,791 @@ static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_
     if (dims.ndim == 0) *mask = (1u << x->ndim) - 1;
     return 1;
 }
+// The last number first, and steps backwards: a view with negative strides. nn_flip hands out a copy, so that no other op meets them.
+static nn_view nn__flipped(nn_view v, int mask)
+{
+    int64_t start = 0;
+    int i;
+    for (i = 0; i < v.ndim; i++) {
+        if (!(mask & 1 << i)) continue;
+        if (v.shape[i] > 1) start += (v.shape[i] - 1) * v.stride[i];
+        v.stride[i] = -v.stride[i];
+    }
+    if (v.data && nn_view_count(&v)) v.data = (char *)v.data + start * (int64_t)nn_dtype_bytes((nn_dtype)v.dtype);
+    return v;
+}
+static int nn__flip_shape(nn_call *c) { c->out[0] = nn__flipped(c->in[0], *(const int *)c->params); return 1; }
+NN_API nn_tensor *nn_flip(nn_tensor *x, nn_shape dims)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    unsigned mask;
+    int p;
+    if (!nn__dims_mask(nn, "flip", x, dims, &mask)) return nn__inert(nn);
+    p = (int)mask;
+    return nn_contiguous(nn__apply1(NN_OP_flip, x, &p));
+}
+#endif
+#if NN__IN_SIMD
+NN__BACKWARD(flip)
+{
+    nn_view to = nn__flipped(c->din[0], *(const int *)c->params);
+    NN__K(give_back)(c, t, &to, &c->dout[0]);
+}
+#endif
+
+// ---- moving numbers of any type --------------------------------------------------------------------------
+#if NN__IN_HOST
+// A contiguous x seen as (outer, n, inner), n being one dimension. The parameters of ops along a dimension begin with it.
+typedef struct nn__three { int64_t outer, n, inner; } nn__three;
+static nn__three nn__around(const nn_view *x, int dim)
+{
+    nn__three s;
+    int i;
+    s.outer = s.inner = 1;
+    s.n = x->ndim ? x->shape[dim] : 1;
+    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
+    return s;
+}
+static void nn__lines_plan(nn_call *c)                   // a task takes whole lines along the dimension
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 4);
+}
+static int nn__line_dim(nn_context *nn, const char *name, const nn_tensor *x, int dim)     // a 0-d tensor is one line; -1 after an error
+{
+    if (!nn__check(nn, x, name)) return -1;
+    return !x->ndim && (dim == 0 || dim == -1) ? 0 : nn__dim_index(nn, name, dim, x->ndim);
+}
+// Two views of one shape: dimensions that are one run in both become one.
+static void nn__squash(nn_view *a, nn_view *b)
+{
+    int d, n = 0;
+    for (d = 0; d < a->ndim; d++) {
+        int64_t s = a->shape[d];
+        if (s == 1) continue;
+        if (n && a->stride[n - 1] == a->stride[d] * s && b->stride[n - 1] == b->stride[d] * s) { n--; s *= a->shape[n]; }
+        a->shape[n] = b->shape[n] = s;
+        a->stride[n] = a->stride[d];
+        b->stride[n++] = b->stride[d];
+    }
+    if (!n) { a->shape[0] = b->shape[0] = a->stride[0] = b->stride[0] = 1; n = 1; }
+    a->ndim = b->ndim = n;
+}
+#endif
+#if NN__IN_PLAIN
+NN__INLINE void NN__K(move_run)(char *to, int64_t st, const char *from, int64_t sf, int64_t n, size_t e)     // strides in elements
+{
+    int64_t i;
+    if (st == 1 && sf == 1) memcpy(to, from, (size_t)n * e);
+    else if (e == 4) for (i = 0; i < n; i++) memcpy(to + i * st * 4, from + i * sf * 4, 4);
+    else if (e == 8) for (i = 0; i < n; i++) memcpy(to + i * st * 8, from + i * sf * 8, 8);
+    else             for (i = 0; i < n; i++) memcpy(to + i * st * (int64_t)e, from + i * sf * (int64_t)e, e);
+}
+// Elements begin..end of two views of one shape and type: to = from, or, real numbers, to += from.
+static void NN__K(move)(nn_view to, nn_view from, int add, int64_t begin, int64_t end)
+{
+    size_t e = nn_dtype_bytes((nn_dtype)from.dtype);
+    int64_t i, j, inner, run, st, sf;
+    nn__squash(&to, &from);
+    inner = to.shape[to.ndim - 1];
+    st = to.stride[to.ndim - 1]; sf = from.stride[to.ndim - 1];
+    for (i = begin; i < end; i += run) {
+        char *p = (char *)to.data + NN__K(offset)(&to, i) * (int64_t)e;
+        const char *q = (const char *)from.data + NN__K(offset)(&from, i) * (int64_t)e;
+        run = nn__min(inner - i % inner, end - i);
+        if (!add) NN__K(move_run)(p, st, q, sf, run, e);
+        else for (j = 0; j < run; j++) ((R *)(void *)p)[j * st] += ((const R *)(const void *)q)[j * sf];
+    }
+}
+#endif
+
+// ---- concat, stack:   y = x_0, x_1, ... side by side along dim      dx_i = its part of dy ------------------------
+#if NN__IN_HOST
+static int nn__concat_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0];
+    int64_t shape[NN_MAX_DIMS] = { 0 };
+    int i, d, dim = *(const int *)c->params;
+    memcpy(shape, x->shape, sizeof shape);
+    for (i = 1; i < c->nin; i++) {
+        const nn_view *v = &c->in[i];
+        int fits = v->ndim == x->ndim && v->shape[dim] <= INT64_MAX / 16 - shape[dim];
+        for (d = 0; fits && d < x->ndim; d++) fits = d == dim || v->shape[d] == x->shape[d];
+        if (!fits) { nn_fail(c->nn, "concat: %s and %s differ in more than dimension %d", NN__SHAPE_OF(x), NN__SHAPE_OF(v), dim); return 0; }
+        if (v->dtype != x->dtype) {
+            nn_fail(c->nn, "concat: %s and %s (see nn_cast)", nn_dtype_name((nn_dtype)x->dtype), nn_dtype_name((nn_dtype)v->dtype));
+            return 0;
+        }
+        shape[dim] += v->shape[dim];
+    }
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+// The part of `whole` where input i lies.
+static nn_view nn__concat_part(const nn_call *c, const nn_view *whole, int i)
+{
+    nn_view part = *whole;
+    int k, dim = *(const int *)c->params;
+    int64_t at = 0;
+    for (k = 0; k < i; k++) at += c->in[k].shape[dim];
+    part.shape[dim] = c->in[i].shape[dim];
+    if (nn_view_count(&part)) part.data = (char *)part.data + at * part.stride[dim] * (int64_t)nn_dtype_bytes((nn_dtype)part.dtype);
+    return part;
+}
+static nn_tensor *nn__concat(nn_context *nn, nn_tensor *const *xs, int n, int dim)     // eight at a time
+{
+    nn_tensor **list;
+    int i, groups = (n + NN_MAX_INPUTS - 1) / NN_MAX_INPUTS;
+    if (groups == 1) return n == 1 ? xs[0] : nn_apply_n(nn, nn__op(NN_OP_concat), xs, n, &dim, NULL);
+    list = (nn_tensor **)nn__host_step(nn, (size_t)groups * sizeof *list);
+    if (!list) return nn__inert(nn);
+    for (i = 0; i < groups; i++) list[i] = nn__concat(nn, xs + i * NN_MAX_INPUTS, (int)nn__min(NN_MAX_INPUTS, n - i * NN_MAX_INPUTS), dim);
+    return nn__concat(nn, list, groups, dim);
+}
+static nn_context *nn__check_list(nn_tensor *const *xs, int n, const char *op)             // NULL after an error
+{
+    nn_context *nn = NULL;
+    int i;
+    for (i = 0; xs && i < n && !nn; i++) if (xs[i]) nn = xs[i]->nn;
+    for (i = 0; nn && i < n; i++) if (!nn__check(nn, xs[i], op)) return NULL;
+    return nn;
+}
+NN_API nn_tensor *nn_concat(nn_tensor *const *xs, int n, int dim)
+{
+    nn_context *nn = nn__check_list(xs, n, "concat");
+    if (!nn) return nn__inert(xs && n > 0 && xs[0] ? xs[0]->nn : NULL);
+    dim = nn__dim_index(nn, "concat", dim, xs[0]->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__concat(nn, xs, n, dim);
+}
+NN_API nn_tensor *nn_stack(nn_tensor *const *xs, int n, int dim)
+{
+    nn_context *nn = nn__check_list(xs, n, "stack");
+    nn_tensor **list;
+    int i;
+    if (!nn) return nn__inert(xs && n > 0 && xs[0] ? xs[0]->nn : NULL);
+    dim = nn__dim_index(nn, "stack", dim, xs[0]->ndim + 1);
+    list = dim < 0 ? NULL : (nn_tensor **)nn__host_step(nn, (size_t)n * sizeof *list);
+    if (!list) return nn__inert(nn);
+    for (i = 0; i < n; i++) {
+        if (xs[i]->ndim != xs[0]->ndim || memcmp(xs[i]->shape, xs[0]->shape, (size_t)xs[0]->ndim * sizeof(int64_t))) {
+            nn_fail(nn, "stack: shapes differ: %s and %s", nn__dims_text(xs[0]->ndim, xs[0]->shape).s, nn__dims_text(xs[i]->ndim, xs[i]->shape).s);
+            return nn__inert(nn);
+        }
+        list[i] = nn_unsqueeze(xs[i], dim);
+    }
+    return nn_ok(nn) || nn->out_of_memory ? nn__concat(nn, list, n, dim) : nn__inert(nn);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(concat)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) {
+        int64_t n = nn_view_count(&c->in[i]);
+        NN__K(move)(nn__concat_part(c, &c->out[0], i), c->in[i], 0, nn__task_begin(n, t), nn__task_end(n, t));
+    }
+}
+NN__BACKWARD(concat)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) {
+        int64_t n = nn_view_count(&c->in[i]);
+        if (c->din[i].data) NN__K(move)(c->din[i], nn__concat_part(c, &c->dout[0], i), (int)(c->add >> i & 1), nn__task_begin(n, t), nn__task_end(n, t));
+    }
+}
+#endif
+
+// ---- gather:        y[i][j] = x[index[i][j]][j]       dx[index[i][j]][j] += dy[i][j]                (dim 0; others alike)
+// ---- scatter_add:   y = x, then y[index[i][j]][j] += source[i][j]      dx = dy      dsource[i][j] = dy[index[i][j]][j]
+// Additions go in the order of the index, in one task: the same bits at any number of threads.
+#if NN__IN_HOST
+static int nn__index_type(const nn_call *c, int i)
+{
+    if (c->in[i].dtype == NN_I32 || c->in[i].dtype == NN_I64) return 1;
+    nn_fail(c->nn, "%s: the index is %s, not i32 or i64", c->op->name, nn_dtype_name((nn_dtype)c->in[i].dtype));
+    return 0;
+}
+static int nn__gather_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0], *index = &c->in[1], *source = c->nin > 2 ? &c->in[2] : index;
+    int d, dim = *(const int *)c->params, fits = index->ndim == x->ndim && source->ndim == x->ndim;
+    if (!nn__index_type(c, 1)) return 0;
+    for (d = 0; fits && d < x->ndim; d++) fits = (d == dim || index->shape[d] <= x->shape[d]) && index->shape[d] <= source->shape[d];
+    if (!fits) {
+        nn_fail(c->nn, "%s: index %s does not fit x %s%s%s along dimension %d", c->op->name, NN__SHAPE_OF(index), NN__SHAPE_OF(x),
+                c->nin > 2 ? " and source " : "", c->nin > 2 ? NN__SHAPE_OF(source) : "", dim);
+        return 0;
+    }
+    if (c->nin > 2 && source->dtype != x->dtype) {
+        nn_fail(c->nn, "%s: x is %s, source is %s (see nn_cast)", c->op->name, nn_dtype_name((nn_dtype)x->dtype), nn_dtype_name((nn_dtype)source->dtype));
+        return 0;
+    }
+    if (c->nin > 2) nn__like(&c->out[0], x);
+    else nn__set_shape(&c->out[0], x->dtype, index->ndim, index->shape);
+    return 1;
+}
+static void nn__gather_plan(nn_call *c)                  // forward: is the index sound, in one task? then the numbers
+{
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = nn__task_count(nn_view_count(&c->in[1]), 16);
+}
+static void nn__scatter_plan(nn_call *c)
+{
+    c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 8);
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = 1;
+}
+static nn_tensor *nn__or_fail(nn_context *nn, nn_tensor *y) { return nn->failed && !nn->out_of_memory ? nn__inert(nn) : y; }   // a kernel may report
+NN_API nn_tensor *nn_gather(nn_tensor *x, int dim, nn_tensor *index)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, "gather") || !nn__check(nn, index, "gather")) return nn__inert(nn);
+    dim = nn__dim_index(nn, "gather", dim, x->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__or_fail(nn, nn__apply2(NN_OP_gather, x, index, &dim));
+}
+NN_API nn_tensor *nn_scatter_add(nn_tensor *x, int dim, nn_tensor *index, nn_tensor *source)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, "scatter_add") || !nn__check(nn, index, "scatter_add") || !nn__check(nn, source, "scatter_add")) return nn__inert(nn);
+    dim = nn__dim_index(nn, "scatter_add", dim, x->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__or_fail(nn, nn__apply3(NN_OP_scatter_add, x, index, source, &dim));
+}
+#endif
+#if NN__IN_PLAIN
+static void NN__K(bad_index)(const nn_call *c, int64_t k, int64_t size)      // only where one task runs
+{
+    nn_fail(c->nn, "%s: index %lld is out of range: there are %lld", c->op->name, (long long)k, (long long)size);
+}
+static void NN__K(check_index)(const nn_call *c, const nn_view *index, int64_t size)
+{
+    int64_t n = nn_view_count(index), i;
+    int dense = nn__contiguous_view(index);
+    for (i = 0; i < n; i++) {
+        int64_t k = NN__K(get_int)(index, dense ? i : NN__K(offset)(index, i));
+        if (k < 0 || k >= size) { NN__K(bad_index)(c, k, size); return; }
+    }
+}
+NN__INLINE void NN__K(add_number)(const nn_view *to, int64_t at, const nn_view *from, int64_t from_at)       // numbers of any one type
+{
+    int64_t a, b;
+    if (to->dtype == (sizeof(R) == 4 ? NN_F32 : NN_F64)) { ((R *)to->data)[at] += ((const R *)from->data)[from_at]; return; }
+    if (to->dtype != NN_I64) { NN__K(put)(to, at, NN__K(get)(to, at) + NN__K(get)(from, from_at)); return; }
+    memcpy(&a, (char *)to->data + at * 8, 8);
+    memcpy(&b, (const char *)from->data + from_at * 8, 8);
+    a = (int64_t)((uint64_t)a + (uint64_t)b);
+    memcpy((char *)to->data + at * 8, &a, 8);
+}
+// For elements begin..end of index:  part = table[index], part += table[index], or table[index] += part. A bad index is skipped.
+enum { NN__K(part_gets), NN__K(part_adds), NN__K(table_adds) };
+static void NN__K(by_index)(const nn_call *c, const nn_view *table, const nn_view *index, const nn_view *part, int how, int64_t begin, int64_t end)
+{
+    int dim = *(const int *)c->params, last = index->ndim - 1;
+    int64_t size = table->shape[dim], along = table->stride[dim], inner = index->shape[last], i, j, run;
+    size_t e = nn_dtype_bytes((nn_dtype)table->dtype);
+    nn_view others = *index, mine = *index;              // where the line of each element lies in table; where the element is in part
+    memcpy(others.stride, table->stride, sizeof others.stride);
+    memcpy(mine.stride, part->stride, sizeof mine.stride);
+    others.stride[dim] = 0;
+    for (i = begin; i < end; i += run) {
+        int64_t at_index = NN__K(offset)(index, i), at_table = NN__K(offset)(&others, i), at_part = NN__K(offset)(&mine, i);
+        run = nn__min(inner - i % inner, end - i);
+        for (j = 0; j < run; j++) {
+            int64_t k = NN__K(get_int)(index, at_index + j * index->stride[last]), p = at_part + j * mine.stride[last], q;
+            if (k < 0 || k >= size) {
+                if (how == NN__K(part_gets)) memset((char *)part->data + p * (int64_t)e, 0, e);
+                if (how == NN__K(table_adds) && c->pass == NN_FORWARD) NN__K(bad_index)(c, k, size);
+                continue;
+            }
+            q = at_table + j * others.stride[last] + k * along;
+            if (how == NN__K(part_gets)) memcpy((char *)part->data + p * (int64_t)e, (const char *)table->data + q * (int64_t)e, e);
+            else if (how == NN__K(part_adds)) NN__K(add_number)(part, p, table, q);
+            else NN__K(add_number)(table, q, part, p);
+        }
+    }
+}
+NN__FORWARD(gather)
+{
+    int64_t n = nn_view_count(&c->in[1]);
+    if (t->phase == 0) NN__K(check_index)(c, &c->in[1], c->in[0].shape[*(const int *)c->params]);
+    else NN__K(by_index)(c, &c->in[0], &c->in[1], &c->out[0], NN__K(part_gets), nn__task_begin(n, t), nn__task_end(n, t));
+}
+NN__BACKWARD(gather)
+{
+    (void)t;
+    if (c->din[0].data) NN__K(by_index)(c, &c->din[0], &c->in[1], &c->dout[0], NN__K(table_adds), 0, nn_view_count(&c->in[1]));
+}
+NN__FORWARD(scatter_add)
+{
+    int64_t n = nn_view_count(&c->in[0]);
+    if (t->phase == 0) NN__K(move)(c->out[0], c->in[0], 0, nn__task_begin(n, t), nn__task_end(n, t));
+    else NN__K(by_index)(c, &c->out[0], &c->in[1], &c->in[2], NN__K(table_adds), 0, nn_view_count(&c->in[1]));
+}
+NN__BACKWARD(scatter_add)
+{
+    int64_t n = nn_view_count(&c->in[0]), m = nn_view_count(&c->in[1]);
+    if (c->din[0].data) NN__K(move)(c->din[0], c->dout[0], 1, nn__task_begin(n, t), nn__task_end(n, t));
+    if (c->din[2].data) NN__K(by_index)(c, &c->dout[0], &c->in[1], &c->din[2], NN__K(part_adds), nn__task_begin(m, t), nn__task_end(m, t));
+}
+#endif
+
+// ---- index_select, embedding:   y[k] = x[index[k]]      dx[index[k]] += dy[k]    in the order of k; tasks share the columns ------
+#if NN__IN_HOST
+static int nn__select_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0], *index = &c->in[1];
+    int64_t shape[NN_MAX_DIMS];
+    if (!nn__index_type(c, 1)) return 0;
+    if (index->ndim > 1) { nn_fail(c->nn, "index_select: the index has %d dimensions: %s; see nn_gather", index->ndim, NN__SHAPE_OF(index)); return 0; }
+    memcpy(shape, x->shape, sizeof shape);
+    shape[*(const int *)c->params] = nn_view_count(index);
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+static int nn__embedding_shape(nn_call *c)
+{
+    const nn_view *w = &c->in[0], *index = &c->in[1];
+    int64_t shape[NN_MAX_DIMS] = { 0 };
+    if (!nn__index_type(c, 1)) return 0;
+    if (w->ndim != 2 || index->ndim == NN_MAX_DIMS) { nn_fail(c->nn, "embedding: w is %s, index %s; w must be (count, channels)", NN__SHAPE_OF(w), NN__SHAPE_OF(index)); return 0; }
+    memcpy(shape, index->shape, sizeof shape);
+    shape[index->ndim] = w->shape[1];
+    nn__set_shape(&c->out[0], w->dtype, index->ndim + 1, shape);
+    return 1;
+}
+static void nn__select_plan(nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, n));
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[0] = 1;
+    c->tasks[1] = nn__task_count(s.outer * n, nn__max(1, s.inner));
+}
+NN_API nn_tensor *nn_index_select(nn_tensor *x, int dim, nn_tensor *index)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, "index_select") || !nn__check(nn, index, "index_select")) return nn__inert(nn);
+    dim = nn__dim_index(nn, "index_select", dim, x->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__or_fail(nn, nn__apply2(NN_OP_index_select, x, index, &dim));
+}
+NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w)
+{
+    nn_context *nn = w ? w->nn : index ? index->nn : NULL;
+    int dim = 0;
+    if (!nn__check(nn, w, "embedding") || !nn__check(nn, index, "embedding")) return nn__inert(nn);
+    return nn__or_fail(nn, nn__apply2(NN_OP_embedding, w, index, &dim));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(index_select)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]), i;
+    size_t bytes = (size_t)s.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype);
+    if (t->phase == 0) { NN__K(check_index)(c, &c->in[1], s.n); return; }
+    for (i = nn__task_begin(s.outer * n, t); i < nn__task_end(s.outer * n, t); i++) {
+        int64_t k = NN__K(get_int)(&c->in[1], i % n);
+        char *to = (char *)c->out[0].data + (size_t)i * bytes;
+        if (k < 0 || k >= s.n) memset(to, 0, bytes);
+        else memcpy(to, (const char *)c->in[0].data + (size_t)(i / n * s.n + k) * bytes, bytes);
+    }
+}
+NN__BACKWARD(index_select)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]), end = nn__task_end(s.outer * s.inner, t), at, width, i, j;
+    if (!c->din[0].data) return;
+    for (at = nn__task_begin(s.outer * s.inner, t); at < end; at += width) {     // columns at .. at + width - 1 of one outer
+        int64_t first = at % s.inner, outer = at / s.inner;
+        width = nn__min(s.inner - first, end - at);
+        for (i = 0; i < n; i++) {
+            int64_t k = NN__K(get_int)(&c->in[1], i);
+            R *dx = (R *)c->din[0].data + (outer * s.n + k) * s.inner + first;
+            const R *dy = (const R *)c->dout[0].data + (outer * n + i) * s.inner + first;
+            if (k < 0 || k >= s.n) continue;
+            for (j = 0; j < width; j++) dx[j] += dy[j];
+        }
+    }
+}
+NN__FORWARD(embedding)  { NN__K(index_select_fwd)(c, t); }
+NN__BACKWARD(embedding) { NN__K(index_select_bwd)(c, t); }
+#endif
+
+// ---- one_hot:   y[..., k] = 1 where k = index[...], else 0 --------------------------------------------------
+#if NN__IN_HOST
+static int nn__one_hot_shape(nn_call *c)
+{
+    int64_t shape[NN_MAX_DIMS] = { 0 }, classes = *(const int64_t *)c->params;
+    const nn_view *index = &c->in[0];
+    if (!nn__index_type(c, 0)) return 0;
+    if (classes < 1 || index->ndim == NN_MAX_DIMS) { nn_fail(c->nn, "one_hot: %lld classes for index %s", (long long)classes, NN__SHAPE_OF(index)); return 0; }
+    memcpy(shape, index->shape, sizeof shape);
+    shape[index->ndim] = classes;
+    nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, index->ndim + 1, shape);
+    return 1;
+}
+NN_API nn_tensor *nn_one_hot(nn_tensor *index, int64_t classes)
+{
+    nn_context *nn = index ? index->nn : NULL;
+    if (!nn__check(nn, index, "one_hot")) return nn__inert(nn);
+    return nn__or_fail(nn, nn__apply1(NN_OP_one_hot, index, &classes));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(one_hot)
+{
+    int64_t n = nn_view_count(&c->in[0]), classes = *(const int64_t *)c->params, i;
+    R *y = (R *)c->out[0].data;
+    (void)t;
+    if (n) memset(y, 0, (size_t)(n * classes) * sizeof(R));
+    for (i = 0; i < n; i++) {
+        int64_t k = NN__K(get_int)(&c->in[0], i);
+        if (k < 0 || k >= classes) NN__K(bad_index)(c, k, classes);
+        else y[i * classes + k] = 1;
+    }
+}
+#endif
+
+// ---- tril, triu:   y_ij = x_ij where j - i <= diagonal (tril) or >= diagonal (triu), else 0      dx likewise from dy ------------
+#if NN__IN_HOST
+static int nn__triangle_shape(nn_call *c)
+{
+    if (c->in[0].ndim < 2) { nn_fail(c->nn, "%s: %s is not a matrix", c->op->name, NN__SHAPE_OF(&c->in[0])); return 0; }
+    nn__like(&c->out[0], &c->in[0]);
+    return 1;
+}
+NN_API nn_tensor *nn_tril(nn_tensor *x, int64_t diagonal) { return nn__apply1(NN_OP_tril, x, &diagonal); }
+NN_API nn_tensor *nn_triu(nn_tensor *x, int64_t diagonal) { return nn__apply1(NN_OP_triu, x, &diagonal); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(triangle)(const nn_call *c, const nn_task *t, const nn_view *x, const nn_view *y, int upper, int add)
+{
+    size_t e = nn_dtype_bytes((nn_dtype)y->dtype);
+    int64_t m = y->shape[y->ndim - 2], n = y->shape[y->ndim - 1], count = nn_view_count(y), diagonal = *(const int64_t *)c->params, i, j, rows = n ? count / n : 0;
+    diagonal = nn__max(-m - 1, nn__min(n + 1, diagonal));
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) {
+        int64_t edge = nn__max(0, nn__min(n, i % m + diagonal + !upper)), first = upper ? edge : 0, last = upper ? n : edge;
+        char *to = (char *)y->data + (size_t)(i * n) * e;
+        const char *from = (const char *)x->data + (size_t)(i * n) * e;
+        if (add) { for (j = first; j < last; j++) ((R *)(void *)to)[j] += ((const R *)(const void *)from)[j]; continue; }
+        memset(to, 0, (size_t)n * e);
+        memcpy(to + (size_t)first * e, from + (size_t)first * e, (size_t)(last - first) * e);
+    }
+}
+NN__FORWARD(tril)  { NN__K(triangle)(c, t, &c->in[0], &c->out[0], 0, 0); }
+NN__BACKWARD(tril) { NN__K(triangle)(c, t, &c->dout[0], &c->din[0], 0, (int)(c->add & 1)); }
+NN__FORWARD(triu)  { NN__K(triangle)(c, t, &c->in[0], &c->out[0], 1, 0); }
+NN__BACKWARD(triu) { NN__K(triangle)(c, t, &c->dout[0], &c->din[0], 1, (int)(c->add & 1)); }
+#endif
+
+// ---- sort, topk:   y_i = x[index_i], the index ordering x along dim, equal numbers in their old order      dx[index_i] += dy_i ----
+#if NN__IN_HOST
+static int nn__sort_shape(nn_call *c)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    int64_t shape[NN_MAX_DIMS];
+    memcpy(shape, c->in[0].shape, sizeof shape);
+    shape[p->dim] = p->k;
+    nn__set_shape(&c->out[0], c->in[0].dtype, c->in[0].ndim, shape);
+    nn__set_shape(&c->out[1], NN_I64, c->in[0].ndim, shape);
+    return 1;
+}
+static void nn__sort_plan(nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 32);
+    if (c->pass == NN_FORWARD) c->task_bytes = nn__mul_size((size_t)s.n, 4 * sizeof(int64_t));
+}
+static nn_tensor *nn__sorted(int op, const char *name, nn_tensor *x, int64_t k, int dim, nn_tensor **indices, int descending)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *out[NN_MAX_OUTPUTS];
+    nn__sort_params p;
+    int64_t n;
+    memset(&p, 0, sizeof p);
+    if (indices) *indices = nn__inert(nn);
+    p.dim = nn__line_dim(nn, name, x, dim);
+    if (p.dim < 0) return nn__inert(nn);
+    n = x->ndim ? x->shape[p.dim] : 1;
+    p.k = op == NN_OP_sort ? n : k;
+    p.descending = descending;
+    if (p.k < 0 || p.k > n || (!x->ndim && p.k != 1)) { nn_fail(nn, "%s: k is %lld for dimension %d of %s", name, (long long)p.k, p.dim, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    nn_apply_n(nn, nn__op(op), &x, 1, &p, out);
+    if (indices && !nn__dead(out[0])) *indices = nn_detach(out[1]);  // the tape does not lead through an index
+    return out[0];
+}
+NN_API nn_tensor *nn_sort(nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc *desc)
+{
+    return nn__sorted(NN_OP_sort, "sort", x, 0, dim, indices, desc && desc->descending);
+}
+NN_API nn_tensor *nn_topk(nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc *desc)
+{
+    return nn__sorted(NN_OP_topk, "topk", x, k, dim, indices, !(desc && desc->smallest));
+}
+#endif
+#if NN__IN_PLAIN
+// Numbers of any type as integers in the same order: NaN above all, -0 = 0.
+static int64_t NN__K(order_key)(const nn_view *v, int64_t at, int *nan)
+{
+    double d;
+    int64_t k;
+    *nan = 0;
+    if (v->dtype == NN_I64) { memcpy(&k, (const char *)v->data + at * 8, 8); return k; }
+    d = NN__K(get)(v, at);
+    if (d != d) { *nan = 1; return INT64_MAX; }
+    d += 0.0;
+    memcpy(&k, &d, 8);
+    return k < 0 ? k ^ INT64_MAX : k;                    // negative doubles: larger bits are smaller numbers
+}
+typedef struct NN__K(keyed) { int64_t key, index; } NN__K(keyed);
+static NN__K(keyed) *NN__K(merge_sort)(NN__K(keyed) *a, NN__K(keyed) *b, int64_t n)       // stable; returns where the result is, a or b
+{
+    int64_t width, i, j, k, m, to;
+    for (i = 0; i < n; i += 16)                          // short runs by insertion
+        for (j = i + 1; j < nn__min(n, i + 16); j++) {
+            NN__K(keyed) x = a[j];
+            for (k = j; k > i && a[k - 1].key > x.key; k--) a[k] = a[k - 1];
+            a[k] = x;
+        }
+    for (width = 16; width < n; width *= 2) {
+        NN__K(keyed) *other = b;
+        for (i = 0; i < n; i = to) {
+            m = nn__min(n, i + width);
+            to = nn__min(n, m + width);
+            for (k = j = i, j = m; i < m || j < to; k++) {
+                if (j == to || (i < m && a[i].key <= a[j].key)) b[k] = a[i++];
+                else b[k] = a[j++];
+            }
+        }
+        b = a;
+        a = other;
+    }
+    return a;
+}
+static NN__K(keyed) *NN__K(smallest)(NN__K(keyed) *a, NN__K(keyed) *best, int64_t n, int64_t k)      // the first k of the stable order, for small k
+{
+    int64_t i, j, have = 0;
+    for (i = 0; i < n; i++) {
+        if (have == k && a[i].key >= best[k - 1].key) continue;
+        for (j = have < k ? have++ : k - 1; j > 0 && best[j - 1].key > a[i].key; j--) best[j] = best[j - 1];
+        best[j] = a[i];
+    }
+    return best;
+}
+static void NN__K(sort_lines)(const nn_call *c, const nn_task *t)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__three s = nn__around(x, p->dim);
+    size_t e = nn_dtype_bytes((nn_dtype)x->dtype);
+    NN__K(keyed) *a = (NN__K(keyed) *)t->scratch, *b = s.n ? a + s.n : a;
+    int64_t lines = s.n ? s.outer * s.inner : 0, line, i;
+    for (line = nn__task_begin(lines, t); line < nn__task_end(lines, t); line++) {
+        int64_t from = line / s.inner * s.n * s.inner + line % s.inner, to = line / s.inner * p->k * s.inner + line % s.inner;
+        const NN__K(keyed) *order;
+        int nan;
+        for (i = 0; i < s.n; i++) {
+            int64_t key = NN__K(order_key)(x, from + i * s.inner, &nan);
+            a[i].key = p->descending ? ~key : key;       // turned round; NaN, above all, comes first
+            a[i].index = i;
+        }
+        order = p->k <= 64 && p->k < s.n ? NN__K(smallest)(a, b, p->k ? s.n : 0, p->k) : NN__K(merge_sort)(a, b, s.n);
+        for (i = 0; i < p->k; i++) {
+            memcpy((char *)c->out[0].data + (size_t)(to + i * s.inner) * e, (const char *)x->data + (size_t)(from + order[i].index * s.inner) * e, e);
+            memcpy((int64_t *)c->out[1].data + to + i * s.inner, &order[i].index, sizeof(int64_t));
+        }
+    }
+}
+static void NN__K(sort_back)(const nn_call *c, const nn_task *t)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    nn__three s = nn__around(&c->in[0], p->dim);
+    int64_t lines = s.outer * s.inner, line, i;
+    for (line = nn__task_begin(lines, t); line < nn__task_end(lines, t); line++) {
+        int64_t from = line / s.inner * s.n * s.inner + line % s.inner, to = line / s.inner * p->k * s.inner + line % s.inner;
+        for (i = 0; i < p->k; i++) {
+            int64_t k = ((const int64_t *)c->out[1].data)[to + i * s.inner];
+            ((R *)c->din[0].data)[from + k * s.inner] += ((const R *)c->dout[0].data)[to + i * s.inner];
+        }
+    }
+}
+NN__FORWARD(sort)  { NN__K(sort_lines)(c, t); }
+NN__BACKWARD(sort) { NN__K(sort_back)(c, t); }
+NN__FORWARD(topk)  { NN__K(sort_lines)(c, t); }
+NN__BACKWARD(topk) { NN__K(sort_back)(c, t); }
+#endif
+
+// ---- pad:   y_o = x at o - left, in each dimension; outside: the value, or mirrored without the edge, or the edge      dx at that place += dy_o
+#if NN__IN_HOST
+// Where position o of the result comes from, in a dimension of size n; -1: from outside.
+static int64_t nn__pad_source(int64_t o, int64_t left, int64_t n, int mode)
+{
+    int64_t i = o - left;
+    if (i >= 0 && i < n) return i;
+    if (mode == NN_PAD_CONSTANT) return -1;
+    if (mode == NN_PAD_REPLICATE) return i < 0 ? 0 : n - 1;
+    return i < 0 ? -i : 2 * (n - 1) - i;
+}
+static int nn__pad_shape(nn_call *c)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t shape[NN_MAX_DIMS];
+    int d;
+    for (d = 0; d < x->ndim; d++) {
+        int64_t n = x->shape[d], l = p->left[d], r = p->right[d], far = INT64_MAX / 64;
+        shape[d] = l < -far || l > far || r < -far || r > far || n > far ? -1 : n + l + r;
+        if (p->mode == NN_PAD_REFLECT && (l || r) && (l >= n || r >= n)) shape[d] = -1;        // mirrors once
+        if (p->mode == NN_PAD_REPLICATE && (l > 0 || r > 0) && n == 0) shape[d] = -1;
+        if (p->mode != NN_PAD_CONSTANT && (-l > n || -r > n)) shape[d] = -1;
+        if (shape[d] < 0) { nn_fail(c->nn, "pad: %lld and %lld do not fit dimension %d of %s", (long long)l, (long long)r, d, NN__SHAPE_OF(x)); return 0; }
+    }
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+// What a task takes at least. Forward: a row of the result. Backward, where rows of the result share rows of x: all of the dimensions
+// from the first padded one on.
+static int64_t nn__pad_parts(const nn_call *c)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    const nn_view *y = &c->out[0];
+    int64_t parts = 1;
+    int d;
+    if (c->pass == NN_FORWARD && y->ndim) return y->shape[y->ndim - 1] ? nn_view_count(y) / y->shape[y->ndim - 1] : 0;
+    for (d = 0; d + 1 < y->ndim && !p->left[d] && !p->right[d]; d++) parts *= y->shape[d];
+    return parts;
+}
+static void nn__pad_plan(nn_call *c)
+{
+    int64_t n = nn__pad_parts(c);
+    c->tasks[0] = nn__task_count(n, nn__max(1, nn_view_count(&c->out[0]) / nn__max(1, n)) * 4);
+}
+NN_API nn_tensor *nn_pad(nn_tensor *x, nn_shape amounts, const nn_pad_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__pad_params p;
+    int i;
+    if (!nn__check(nn, x, "pad")) return nn__inert(nn);
+    memset(&p, 0, sizeof p);
+    p.mode = desc ? (int)desc->mode : (int)NN_PAD_CONSTANT;
+    p.value = desc ? (double)desc->value : 0.0;
+    if (amounts.ndim % 2 || amounts.ndim / 2 > x->ndim || p.mode < NN_PAD_CONSTANT || p.mode > NN_PAD_REPLICATE) {
+        nn_fail(nn, "pad: amounts %s for %s: two per dimension, the last dimension first", nn__dims_text(amounts.ndim, amounts.d).s, nn__dims_text(x->ndim, x->shape).s);
+        return nn__inert(nn);
+    }
+    for (i = 0; i < amounts.ndim / 2; i++) { p.left[x->ndim - 1 - i] = amounts.d[2 * i]; p.right[x->ndim - 1 - i] = amounts.d[2 * i + 1]; }
+    return nn__apply1(NN_OP_pad, x, &p);
+}
+#endif
+#if NN__IN_PLAIN
+// First element of the row of x that row r of the result comes from; -1: from outside.
+static int64_t NN__K(pad_row)(const nn_call *c, int64_t r)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    int64_t at = 0, scale = c->in[0].ndim ? c->in[0].shape[c->in[0].ndim - 1] : 1;
+    int d;
+    for (d = c->out[0].ndim - 2; d >= 0; d--) {
+        int64_t i = nn__pad_source(r % c->out[0].shape[d], p->left[d], c->in[0].shape[d], p->mode);
+        if (i < 0) return -1;
+        at += i * scale;
+        scale *= c->in[0].shape[d];
+        r /= c->out[0].shape[d];
+    }
+    return at;
+}
+static void NN__K(pad_rows)(const nn_call *c, const nn_task *t, int back)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    const nn_view *x = &c->in[0], *y = &c->out[0];
+    int last = y->ndim - 1;
+    int64_t n = last < 0 ? 1 : x->shape[last], m = last < 0 ? 1 : y->shape[last], left = last < 0 ? 0 : p->left[last];
+    int64_t parts = nn__pad_parts(c), rows = m && parts ? nn_view_count(y) / m / parts : 0, r, i;
+    int64_t begin = nn__max(0, nn__min(m, left)), end = nn__max(begin, nn__min(m, left + n));          // a straight copy in between
+    size_t e = nn_dtype_bytes((nn_dtype)x->dtype);
+    int64_t outside[1];
+    nn_view value = *x;
+    value.data = outside;
+    if (!back) NN__K(put)(&value, 0, p->value);
+    for (r = nn__task_begin(parts, t) * rows; r < nn__task_end(parts, t) * rows; r++) {
+        int64_t from = NN__K(pad_row)(c, r);
+        if (back) {
+            if (from >= 0) for (i = 0; i < m; i++) {
+                int64_t k = nn__pad_source(i, left, n, p->mode);
+                if (k >= 0) ((R *)c->din[0].data)[from + k] += ((const R *)c->dout[0].data)[r * m + i];
+            }
+            continue;
+        }
+        for (i = 0; i < m; i++) {
+            char *to = (char *)y->data + (size_t)(r * m + i) * e;
+            int64_t k = from < 0 ? -1 : nn__pad_source(i, left, n, p->mode);
+            if (k >= 0 && i == begin && end > begin) { memcpy(to, (const char *)x->data + (size_t)(from + k) * e, (size_t)(end - begin) * e); i = end - 1; }
+            else memcpy(to, k < 0 ? (const char *)outside : (const char *)x->data + (size_t)(from + k) * e, e);
+        }
+    }
+}
+NN__FORWARD(pad)  { NN__K(pad_rows)(c, t, 0); }
+NN__BACKWARD(pad) { NN__K(pad_rows)(c, t, 1); }
+#endif
+
+// ---- arange, linspace, eye: tensors from nothing --------------------------------------------------------------
+#if NN__IN_HOST
+static nn_tensor *nn__range(nn_context *nn, int64_t n, double start, double step, double end)
+{
+    nn__range_params p;
+    nn_shape s = nn__shape1(n);
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 0, nn->desc.dtype, 1, s.d) : nn__inert(nn);
+    nn_call c;
+    if (nn__dead(t)) return t;
+    memset(&p, 0, sizeof p);
+    p.start = start; p.step = step; p.end = end;
+    nn__begin_call(&c, nn, NN_OP_arange, &p);
+    c.nout = 1;
+    c.out[0] = nn__view_of(t);
+    nn__run(nn, &c);
+    return t;
+}
+NN_API nn_tensor *nn_arange(nn_context *nn, float start, float end, float step)
+{
+    double n = ceil(((double)end - (double)start) / (double)step);
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (!(n >= 0 && n < 9e15)) { nn_fail(nn, "arange: no way from %g to %g in steps of %g", (double)start, (double)end, (double)step); return nn__inert(nn); }
+    return nn__range(nn, (int64_t)n, start, step, NAN);
+}
+NN_API nn_tensor *nn_linspace(nn_context *nn, float start, float end, int64_t n)
+{
+    return nn__range(nn, n, start, n > 1 ? ((double)end - (double)start) / (double)(n - 1) : 0, n > 1 ? (double)end : (double)start);
+}
+NN_API nn_tensor *nn_eye(nn_context *nn, int64_t n)
+{
+    nn_tensor *t = nn_zeros(nn, nn__shape2(n, n));
+    nn_view diagonal;
+    if (nn__dead(t)) return t;
+    diagonal = nn__view_of(t);
+    diagonal.ndim = 1;
+    diagonal.stride[0] = n + 1;
+    nn__fill_view(nn, diagonal, 1);
+    return t;
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(arange)                  // start + i step; the second half counted from the end where there is one, so that it is hit exactly
+{
+    const nn__range_params *p = (const nn__range_params *)c->params;
+    const nn_view *y = &c->out[0];
+    int64_t n = nn_view_count(y), i;
+    (void)t;
+    for (i = 0; i < n; i++) NN__K(put)(y, NN__K(offset)(y, i), p->end == p->end && i >= n / 2 ? p->end - (double)(n - 1 - i) * p->step : p->start + (double)i * p->step);
+}
+#endif
+
+// ---- reductions over any dimensions:   y = after(x_0 f x_1 f ...)     (sum and mean: y = scale * sum of x      dx = scale * dy) -------
+// var and logsumexp take two stages: m = mean, then the sum of (x - m)^2;  m = maximum, then the sum of e^(x - m). A reduction of very
+// many numbers is cut into pieces, whose number depends on the reduced sizes alone: a phase per stage folds them, the last joins them.
+#if NN__IN_HOST
 static int64_t nn__reduced_count(const nn_view *x, unsigned mask)    // how many numbers become one
 {
     int64_t n = 1;
@@ -4853,19 +5744,6 @@ NN__BACKWARD(norm)
 
 // ---- argmax, argmin: where the extreme is, counted over the reduced dimensions in order; the first of equals, a NaN before all ------
 #if NN__IN_PLAIN
-// Numbers of any type as integers in the same order: NaN above all, -0 = 0.
-static int64_t NN__K(order_key)(const nn_view *v, int64_t at, int *nan)
-{
-    double d;
-    int64_t k;
-    *nan = 0;
-    if (v->dtype == NN_I64) { memcpy(&k, (const char *)v->data + at * 8, 8); return k; }
-    d = NN__K(get)(v, at);
-    if (d != d) { *nan = 1; return INT64_MAX; }
-    d += 0.0;
-    memcpy(&k, &d, 8);
-    return k < 0 ? k ^ INT64_MAX : k;                    // negative doubles: larger bits are smaller numbers
-}
 static void NN__K(arg_extreme)(const nn_call *c, const nn_task *t, int least)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
@@ -4897,28 +5775,10 @@ NN__FORWARD(argmin) { NN__K(arg_extreme)(c, t, 1); }
 
 // ---- cumsum:   y_i = x_0 + ... + x_i      dx_i = dy_i + ... + dy_(n-1);   sums in double ------------------------------
 #if NN__IN_HOST
-// A contiguous x seen as (outer, n, inner), n being one dimension.
-typedef struct nn__three { int64_t outer, n, inner; } nn__three;
-static nn__three nn__around(const nn_view *x, int dim)
-{
-    nn__three s;
-    int i;
-    s.outer = s.inner = 1;
-    s.n = x->ndim ? x->shape[dim] : 1;
-    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
-    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
-    return s;
-}
-static void nn__lines_plan(nn_call *c)                   // a task takes whole lines along the dimension
-{
-    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 4);
-}
 static nn_tensor *nn__along(int op, const char *name, nn_tensor *x, int dim)
 {
     nn_context *nn = x ? x->nn : NULL;
-    if (!nn__check(nn, x, name)) return nn__inert(nn);
-    dim = x->ndim || dim < -1 || dim > 0 ? nn__dim_index(nn, name, dim, x->ndim) : 0;      // a 0-d tensor is one line
+    dim = nn__line_dim(nn, name, x, dim);
     return dim < 0 ? nn__inert(nn) : nn__apply1(op, x, &dim);
 }
 NN_API nn_tensor *nn_cumsum(nn_tensor *x, int dim)      { return nn__along(NN_OP_cumsum, "cumsum", x, dim); }
