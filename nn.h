@@ -1790,7 +1790,7 @@ static int nn__dim_index(nn_context *nn, const char *op, int dim, int ndim)
 
 static nn_tensor *nn__inert(nn_context *nn)              // what ops return after an error: shape (0), no data
 {
-    static nn_tensor none;                               // only ever read
+    static nn_tensor none = { NULL, NULL, { 0 }, { 0 }, NULL, NULL, NULL, NULL, NULL, 1, 0, NN__T_INERT, 0, 0, 0 };    // only ever read
     return nn ? &nn->inert : &none;
 }
 static int nn__dead(const nn_tensor *t) { return !t || (t->flags & NN__T_INERT) || !t->nn; }
