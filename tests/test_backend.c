@@ -1,0 +1,115 @@
+/* test_backend.c - the whole library on a device whose memory the host cannot touch (fake_device.h) */
+#define _DEFAULT_SOURCE
+#define NN_IMPLEMENTATION
+#include "../nn.h"
+#include "test.h"
+#include "fake_device.h"
+
+/* 20 steps of a small net; the parameters at the end. */
+static int train(nn_context *nn, float *to)
+{
+    float xs[6 * 3], ys[6];
+    for (int i = 0; i < 18; i++) xs[i] = (float)((i * 7) % 11) / 11.0f - 0.4f;
+    for (int i = 0; i < 6; i++) ys[i] = (float)(i % 2);
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_linear_new(net, "fc1", 3, 9, NULL);
+    nn_fn_new(net, nn_gelu);
+    nn_linear_new(net, "fc2", 9, 1, NULL);
+    nn_optimizer *opt = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.05f });
+    nn_tensor *x = nn_tensor_new(nn, NN_SHAPE(6, 3), xs), *y = nn_tensor_new(nn, NN_SHAPE(6, 1), ys);
+    for (int i = 0; i < 20; i++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_backward(nn_binary_cross_entropy(nn_forward(net, x), y, NULL));
+        nn_step(opt);
+    }
+    nn_tensor *list[8];
+    int n = nn_params(net, list, 8), at = 0;
+    for (int i = 0; i < n; i++) { nn_read(list[i], to + at); at += (int)nn_count(list[i]); }
+    return nn_ok(nn) ? at : 0;
+}
+
+static void compare_with_cpu(int refuse_all, int refuse_op)
+{
+    float cpu[64] = { 0 }, fake[64] = { 0 };
+    fake_device d;
+    if (!fake_open(&d)) SKIP("no mmap");
+    d.refuse_all = refuse_all;
+    d.refuse_op = refuse_op;
+    nn_context *nn = nn_new(NULL);
+    int n = train(nn, cpu);
+    nn_free(nn);
+    CHECK(n == 3 * 9 + 9 + 9 + 1);
+    nn = nn_new(&(nn_desc){ .backend = &d.backend });
+    CHECK(train(nn, fake) == n);
+    CHECK(d.runs > 100);
+    CHECK((nn_fallbacks(nn) > 0) == (refuse_all || refuse_op));
+    nn_free(nn);
+    CHECK(d.allocs == d.frees);
+    CHECK(memcmp(cpu, fake, sizeof cpu) == 0);
+    fake_close(&d);
+}
+TEST(same_bits_as_the_cpu)     { compare_with_cpu(0, 0); }
+TEST(every_op_falls_back)      { compare_with_cpu(1, 0); }
+TEST(one_op_falls_back)        { compare_with_cpu(0, NN_OP_linear); }
+
+TEST(steady_state_takes_no_memory)
+{
+    fake_device d;
+    if (!fake_open(&d)) SKIP("no mmap");
+    nn_context *nn = nn_new(&(nn_desc){ .backend = &d.backend });
+    nn_tensor *x = nn_want_grad(nn_tensor_new(nn, NN_SHAPE(100, 100), NULL));
+    int64_t after = 0;
+    for (int i = 0; i < 10; i++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_backward(nn_sum(nn_tanh(nn_matmul(x, x)), NN_ALL, NULL));
+        if (i == 2) after = d.allocs;
+    }
+    CHECK(nn_ok(nn) && d.allocs == after);
+    nn_free(nn);
+    fake_close(&d);
+}
+
+TEST(wrong_version_is_refused)
+{
+    fake_device d;
+    if (!fake_open(&d)) SKIP("no mmap");
+    d.backend.version = 77;
+    nn_context *nn = nn_new(&(nn_desc){ .backend = &d.backend, .on_error = test_quiet });
+    CHECK(!nn_ok(nn));
+    CHECK_TEXT(nn_error(nn), "version 77");
+    nn_free(nn);
+    fake_close(&d);
+}
+
+TEST(data_is_not_for_the_host)
+{
+    fake_device d;
+    float v[4] = { 1, 2, 3, 4 };
+    if (!fake_open(&d)) SKIP("no mmap");
+    nn_context *nn = nn_new(&(nn_desc){ .backend = &d.backend, .on_error = test_quiet });
+    nn_tensor *x = nn_tensor_new(nn, NN_SHAPE(2, 2), v);
+    CHECK(nn_item(nn_sum(nn_transpose(x, 0, 1), NN_ALL, NULL)) == 10.0);
+    CHECK(nn_data(x) == NULL);
+    CHECK_TEXT(nn_error(nn), "nn_read");
+    nn_free(nn);
+    fake_close(&d);
+}
+
+TEST(device_faults_are_errors)
+{
+    float to[64];
+    for (int what = 0; what < 2; what++) for (int64_t n = 1; n < 40; n++) {
+        fake_device d;
+        if (!fake_open(&d)) SKIP("no mmap");
+        if (what) d.fail_copy = n; else d.fail_alloc = n;
+        nn_context *nn = nn_new(&(nn_desc){ .backend = &d.backend, .on_error = test_quiet });
+        int ok = train(nn, to) != 0;
+        CHECK(ok == nn_ok(nn));
+        CHECK(ok || (what ? d.copies : d.allocs) >= n);  /* a failed larger block is tried again at the size that is needed */
+        CHECK(ok || nn_error(nn)[0]);
+        int reached = (what ? d.copies : d.allocs) >= n;
+        nn_free(nn);
+        fake_close(&d);
+        if (!reached) break;
+    }
+}
