@@ -13487,7 +13487,8 @@ static R NN__K(long_sum)(int64_t n, const R *x)          // chunks, then the sum
 #endif
 
 // ---- losses of single elements: one row is the whole loss.   x prediction, t target, w weight, q pos_weight, p delta or margin ----
-// binary_cross_entropy is  -w (q t log s(x) + (1 - t) log(1 - s(x)))  with s the sigmoid, written so that nothing overflows or cancels.
+// binary_cross_entropy is  -w (q t log s(x) + (1 - t) log(1 - s(x))),  s the sigmoid. As -log s(x) = softplus(-x) and
+// -log(1 - s(x)) = softplus(x), nothing overflows or cancels.
 #if NN__IN_HOST
 static int nn__pair_loss_shape(nn_call *c)
 {
@@ -13543,10 +13544,15 @@ NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, 
     NN__X( smooth_l1,            SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t) / p, ABS(x - t) - C(0.5) * p),                                          \
                                  SEL(ABS(x - t) < p, (x - t) / p, NN__K(sign_of)(x - t)),       SEL(ABS(x - t) < p, (t - x) / p, NN__K(sign_of)(t - x)) ) \
     NN__X( hinge,                SEL(p - t * x < C(0), C(0), p - t * x),                        SEL(p - t * x > C(0), -t, C(0)), SEL(p - t * x > C(0), -x, C(0)) ) \
-    NN__X( binary_cross_entropy, w * ((C(1) - t) * x + (C(1) + (q - C(1)) * t) * SOFTPLUS(-x)),                                                         \
-                                 w * ((C(1) - t) * SIGMOID(x) - q * t * SIGMOID(-x)),           w * ((q - C(1)) * SOFTPLUS(-x) - x)                   )
+    NN__X( binary_cross_entropy, w * NN__K(bce)(x, q * t, C(1) - t),                                                                                    \
+                                 w * ((C(1) - t) * SIGMOID(x) - q * t * SIGMOID(-x)),           w * NN__K(bce)(x, q, C(-1))                           )
 NN__INLINE V NN__K(sign_of)(V d)       { return SEL(d > C(0), C(1), SEL(d < C(0), C(-1), d)); }
 NN__INLINE V NN__K(within)(V d, V p)   { return SEL(d < -p, -p, SEL(d > p, p, d)); }
+NN__INLINE V NN__K(bce)(V x, V yes, V no)                // yes softplus(-x) + no softplus(x), which share log(1 + e^-|x|)
+{
+    V rest = LOG1P(EXP(-ABS(x)));
+    return yes * (SEL(x < C(0), -x, C(0)) + rest) + no * (SEL(x > C(0), x, C(0)) + rest);
+}
 
 // Blocks of all operands, so that a formula sees contiguous rows: in[] is x, t, w, q, dy.
 typedef struct NN__K(pair) { const R *x, *t, *w, *q; R p; R ones[NN__K(block)]; } NN__K(pair);
