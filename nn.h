@@ -5053,6 +5053,7 @@ static int nn__loader_weights(nn_loader *l, const float *weights)    // NULL: as
     int32_t *labels = NULL;
     int64_t *counts = NULL, i;
     double sum = 0.0;
+    nn__mark m = nn__get_mark(nn);
     if (!weights && d->target != NN__TARGET_CLASS) { nn_fail(nn, "nn_loader_new: balance: the dataset has no classes"); return 0; }
     l->cumulative = (double *)nn__life(nn, nn__mul_size((size_t)d->count, sizeof *l->cumulative));
     if (!l->cumulative) return 0;
@@ -5070,6 +5071,7 @@ static int nn__loader_weights(nn_loader *l, const float *weights)    // NULL: as
     if (nn_ok(nn) && d->count && !(sum > 0.0)) nn_fail(nn, "nn_loader_new: all weights are zero");
     nn__temp_free(nn, counts);
     nn__temp_free(nn, labels);
+    nn__rewind_memory(nn, &m);
     return nn_ok(nn);
 }
 
