@@ -102,7 +102,7 @@ TEST(digits)
     CHECK_ERROR(nn, "there is no file");
     CHECK(!nn_idx_load(nn, "examples/data/iris.csv", NULL));
     CHECK_ERROR(nn, "not an idx file");
-    CHECK(!nn_idx_load(nn, "examples/data/digits-images-idx3-ubyte", "examples/data/digits-images-idx3-ubyte") == 0);   /* numbers as targets */
+    CHECK(nn_idx_load(nn, "examples/data/digits-images-idx3-ubyte", "examples/data/digits-images-idx3-ubyte") != NULL);   /* numbers as targets */
     nn_free(nn);
 }
 
@@ -127,6 +127,8 @@ TEST(idx_types)
     CHECK(nn_ok(nn));
     CHECK(!nn_idx_parse(nn, u8, sizeof u8, i8, sizeof i8));
     CHECK_ERROR(nn, "has the class -1");
+    CHECK(!nn_idx_parse(nn, f64, sizeof f64, (const unsigned char[]){ 0, 0, 12, 1, 0, 0, 0, 1, 127, 0, 0, 0 }, 12));
+    CHECK_ERROR(nn, "is too large");
     CHECK(!nn_idx_parse(nn, f64, sizeof f64, lab, sizeof lab));
     CHECK_ERROR(nn, "1 images but 2 labels");
     nn_free(nn);
