@@ -40,3 +40,6 @@ uninstall:
 
 clean:
 	rm -rf build
+
+check:
+	@tests/check.sh

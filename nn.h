@@ -448,11 +448,14 @@ typedef struct nn_norm_layer_desc {
     float eps;                       // default 1e-5
     float momentum;                  // batch norm: share of the new statistics; default 0.1
     int   no_affine;                 // _new only: no weight and bias
+    int   no_bias;                   // _new only: weight, but no bias
+    int   affine;                    // instance norm, _new only: 1 adds weight and bias, which it does not have by default, as in PyTorch
     int   no_stats;                  // batch norm, _new only: always normalise by the batch
 } nn_norm_layer_desc;
 typedef nn_norm_layer_desc nn_batchnorm_desc, nn_layernorm_desc, nn_groupnorm_desc, nn_instancenorm_desc, nn_rmsnorm_desc;
 NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc);
-                                     // (B, C, ...); w b mean var are (C), each pair may be NULL. NN_TRAIN uses and updates batch statistics
+                                     // (B, C, ...); w b mean var are (C), each pair may be NULL. NN_TRAIN normalises by the batch and moves mean and var,
+                                     // running averages, towards it; NN_EVAL and frozen statistics normalise by mean and var
 NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc);   // over the last dims dimensions
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc); // (B, C, ...), w b (C)
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc);
@@ -464,12 +467,13 @@ NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim);
 NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
 
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
+// As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
 typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
 typedef struct nn_loss_desc {
     nn_reduction reduction;
-    nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction
-    nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives
-    float label_smoothing;           // cross_entropy
+    nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction. Constants: no gradient
+    nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives, broadcast likewise
+    float label_smoothing;           // cross_entropy: 0..1
     int   ignore_index;              // cross_entropy, nll: default -100; NN_ZERO to ignore class 0
     float temperature;               // kl_div: default 1; info_nce: default 0.07
     float margin;                    // hinge, triplet_margin: default 1; cosine_embedding: default 0
@@ -484,7 +488,7 @@ NN_API nn_tensor *nn_mse                 (nn_tensor *x,      nn_tensor *target, 
 NN_API nn_tensor *nn_l1                  (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
 NN_API nn_tensor *nn_huber               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
 NN_API nn_tensor *nn_smooth_l1           (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
-NN_API nn_tensor *nn_kl_div              (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc); // T^2 KL(softmax(t/T) || softmax(x/T)), mean over rows
+NN_API nn_tensor *nn_kl_div              (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc); // T^2 KL(softmax(t/T) || softmax(x/T)) over the last dim; mean over rows
 NN_API nn_tensor *nn_hinge               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc); // targets -1/1: max(0, m - t x); integer (B): multi-class margin
 NN_API nn_tensor *nn_cosine_embedding    (nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc *desc);      // (B, C), (B, C), -1/1 (B)
 NN_API nn_tensor *nn_triplet_margin      (nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc); // (B, C) each
@@ -512,7 +516,7 @@ NN_API nn_layer *nn_conv_transpose2d_new(nn_layer *parent, const char *name, int
 NN_API nn_layer *nn_batchnorm_new (nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc);
 NN_API nn_layer *nn_layernorm_new (nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc *desc);
 NN_API nn_layer *nn_groupnorm_new (nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc *desc);
-NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc); // affine only if you say so: see there
+NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc);
 NN_API nn_layer *nn_rmsnorm_new   (nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc *desc);
 NN_API nn_layer *nn_embedding_new (nn_layer *parent, const char *name, int64_t count, int64_t channels);
 NN_API nn_layer *nn_maxpool1d_new (nn_layer *parent, int kernel, const nn_maxpool1d_desc *desc);
@@ -553,7 +557,8 @@ NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope);
 NN_API void nn_init_orthogonal     (nn_tensor *w, float gain);                                        // Saxe et al. 2013
 
 // ---- optimizers -----------------------------------------------------------------------------------
-// One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error.
+// One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error. NN_ZERO means 0.
+// All read lr, weight_decay, clip_norm and clip_value. Formulas and their order are PyTorch's (foreach=False); options count as written: 0.9f is 0.9.
 typedef struct nn_optimizer_desc {
     float lr;                        // default: sgd 0.01, rmsprop 0.01, adagrad 0.01, adam/adamw 0.001, nadam 0.002, lion 0.0001
     float momentum;                  // sgd, rmsprop; default 0
@@ -567,8 +572,8 @@ typedef struct nn_optimizer_desc {
     float lr_decay;                  // adagrad; default 0
     int   centered;                  // rmsprop
     int   amsgrad;                   // adam, adamw
-    float clip_norm;                 // > 0: scale all gradients so that their joint 2-norm is at most this
-    float clip_value;                // > 0: clamp every gradient element to +- this
+    float clip_norm;                 // > 0: scale all gradients so that their joint 2-norm is at most this (torch.nn.utils.clip_grad_norm_)
+    float clip_value;                // > 0: clamp every gradient element to +- this, after clip_norm
     const char *match;               // nn_optimizer_add: only parameters whose full name ends in this (".bias")
 } nn_optimizer_desc;
 typedef nn_optimizer_desc nn_sgd_desc, nn_rmsprop_desc, nn_adagrad_desc, nn_adam_desc, nn_adamw_desc, nn_nadam_desc, nn_lion_desc;
@@ -580,7 +585,9 @@ NN_API nn_optimizer *nn_adamw_new  (nn_layer *layer, const nn_adamw_desc *desc);
 NN_API nn_optimizer *nn_nadam_new  (nn_layer *layer, const nn_nadam_desc *desc);     // Dozat 2016
 NN_API nn_optimizer *nn_lion_new   (nn_layer *layer, const nn_lion_desc *desc);      // Chen et al. 2023
 NN_API void  nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc *desc);  // a parameter group: non-zero fields override
-NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear the gradients; does nothing after an error
+                                     // those of the constructor; parameters that the optimizer already has move to the group
+NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear the gradients; does nothing after an error.
+                                     // Frozen parameters and those without gradient stay as they are
 NN_API float nn_lr(const nn_optimizer *opt);
 NN_API void  nn_set_lr(nn_optimizer *opt, float lr);     // of the first group; others keep their ratio
 NN_API float nn_grad_norm(nn_optimizer *opt);            // joint 2-norm of the gradients as they are now
@@ -597,7 +604,7 @@ typedef struct nn_schedule_desc {
     int   step_size;                 // step_lr: epochs between drops
     float gamma;                     // step_lr, multi_step_lr, exponential_lr: factor; default 0.1 (exponential: 0.95)
     const int *milestones; int milestone_count;   // multi_step_lr
-    int   total;                     // polynomial_lr, linear_lr, one_cycle_lr, cosine_lr: number of advances
+    int   total;                     // polynomial_lr, linear_lr (default 5), one_cycle_lr, cosine_lr: number of advances
     float power;                     // polynomial_lr; default 1
     float min_lr;                    // cosine_lr, warm_restarts_lr, plateau_lr; default 0
     int   period, period_mult;       // warm_restarts_lr: T_0, T_mult; default 10, 1
@@ -606,7 +613,7 @@ typedef struct nn_schedule_desc {
     float rise;                      // one_cycle_lr: share of the steps that rise; default 0.3
     float div, final_div;            // one_cycle_lr: default 25, 1e4
     float factor; int patience, cooldown; float threshold; int maximize;   // plateau_lr: default 0.1, 10, 0, 1e-4, minimize
-    int   warmup;                    // any: the first advances rise linearly from 0 before the schedule begins; default 0
+    int   warmup;                    // any: before the schedule begins, advance i of these gives (i + 1) / (warmup + 1) of its first rate; default 0
 } nn_schedule_desc;
 NN_API nn_schedule *nn_step_lr_new         (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_multi_step_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc);
@@ -615,10 +622,10 @@ NN_API nn_schedule *nn_polynomial_lr_new   (nn_optimizer *opt, const nn_schedule
 NN_API nn_schedule *nn_linear_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_cosine_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_warm_restarts_lr_new(nn_optimizer *opt, const nn_schedule_desc *desc);         // Loshchilov & Hutter 2017
-NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc);         // Smith & Topin 2019; cosine annealing
+NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc);         // Smith & Topin 2019; cosine annealing; the momentum stays
 NN_API nn_schedule *nn_plateau_lr_new      (nn_optimizer *opt, const nn_schedule_desc *desc);
-NN_API void         nn_schedule_advance    (nn_schedule *schedule);                                   // PyTorch's scheduler.step()
-NN_API void         nn_schedule_metric     (nn_schedule *schedule, double value);                     // for plateau_lr
+NN_API void         nn_schedule_advance    (nn_schedule *schedule);                                   // PyTorch's scheduler.step(); nothing for plateau_lr
+NN_API void         nn_schedule_metric     (nn_schedule *schedule, double value);                     // scheduler.step(value) of plateau_lr; nothing for others
 
 // ---- data -----------------------------------------------------------------------------------------
 // A dataset gives samples by index: x of one shape, and y: a class (i64), or numbers (f32), or nothing.
@@ -810,7 +817,8 @@ enum {                               // nn_op.flags
     NN_OP_RANDOM    = 8,             // reads seed and ordinal
     NN_OP_ANY_DTYPE = 16,            // checks the dtypes of its inputs itself (else all must be the context's dtype)
     NN_OP_MUTATES   = 32,            // writes into inputs (optimizers, running statistics)
-    NN_OP_VIEW      = 64             // its result is a view of input 0: shape() sets data and strides; forward is never called
+    NN_OP_VIEW      = 64,            // its result is a view of input 0: shape() sets data and strides; forward is never called
+    NN_OP_ALL_INPUTS = 128           // no input may be NULL (else those after the first may)
 };
 #define NN_KEEP_IN(i)  (1u << (i))
 #define NN_KEEP_OUT(i) (1u << (8 + (i)))
@@ -847,17 +855,57 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( slice,       VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE, NN_KEEP_NONE, nn__slice_shape, nn__each_plan,        nn__slice_params ) \
     NN__X( expand,      VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__expand_shape, nn__sum_plan, nn_shape )
 #define NN_OPS_REDUCE(NN__X) \
-    NN__X( sum,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params )
+    NN__X( sum,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( max,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( min,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( prod,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( var,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( std,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( logsumexp,  SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( norm,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( argmax,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( argmin,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( cumsum,     PLAIN,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_NONE,    nn__same_shape,      nn__lines_plan,       nn__int ) \
+    NN__X( softmax,    SIMD,          1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int ) \
+    NN__X( log_softmax, SIMD,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
 #define NN_OPS_SHAPE(NN__X)
-#define NN_OPS_CONV(NN__X)
-#define NN_OPS_NORM(NN__X)
-#define NN_OPS_LOSS(NN__X)
+#define NN_OPS_CONV(NN__X) \
+    NN__X( conv2d,      SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
+    NN__X( conv_transpose2d, SIMD,      3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
+    NN__X( maxpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( avgpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( upsample,    PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__upsample_shape,  nn__upsample_plan,    nn__upsample_params )
+#define NN_OPS_NORM(NN__X) \
+    NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
+    NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( dropout,     PLAIN,          1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
+#define NN_OPS_LOSS(NN__X) \
+    NN__X( mse,         SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( l1,          SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( huber,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( smooth_l1,   SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( hinge,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( binary_cross_entropy, SIMD,  4, 1, NN_OP_ASSIGNS,  NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( cross_entropy, SIMD,         3, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__cross_entropy_shape, nn__cross_entropy_plan, nn__loss_params ) \
+    NN__X( nll,         PLAIN,          3, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__nll_shape,       nn__one_task,       nn__loss_params ) \
+    NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
+    NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
 #define NN_OPS_OPTIM(NN__X) \
-    NN__X( sgd_update,  SIMD_FORWARD,   4, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
-    NN__X( adam_update, SIMD_FORWARD,   6, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params )
+    NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adagrad_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adam_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( nadam_update,   SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( lion_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( ema_update,     SIMD_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      double        ) \
+    NN__X( swap,           PLAIN_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
+    NN__X( square_sum,     SIMD_FORWARD, 1, 1, NN_OP_STRIDED,                        NN_KEEP_NONE,    nn__same_shape,      nn__square_sum_plan,  nn__no_params ) \
+    NN__X( clip_scale,     PLAIN_FORWARD, 1, 1, 0,                                   NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         double        )
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
@@ -889,6 +937,101 @@ NN_API int     nn_run_on_cpu(const nn_call *c);          // runs a call whose po
 #ifdef __cplusplus
 }
 #endif
+
+// C++: every function whose last argument is a desc also takes it by reference: nn_conv2d(x, w, b, { .stride = 2 }) in C++20.
+#ifdef __cplusplus
+#define NN__REF(type, name, arguments, passed) static inline type name arguments { return name passed; }
+NN__REF(nn_context *, nn_new, (const nn_desc &desc), (&desc))
+NN__REF(void, nn_backward_with, (nn_tensor *y, const nn_backward_desc &desc), (y, &desc))
+NN__REF(int, nn_gradcheck, (nn_context *nn, nn_loss_of loss, void *user, nn_tensor *const *x, int n, const nn_gradcheck_desc &desc), (nn, loss, user, x, n, &desc))
+NN__REF(nn_tensor *, nn_sum, (nn_tensor *x, nn_shape dims, const nn_sum_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_mean, (nn_tensor *x, nn_shape dims, const nn_mean_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_max, (nn_tensor *x, nn_shape dims, const nn_max_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_min, (nn_tensor *x, nn_shape dims, const nn_min_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_prod, (nn_tensor *x, nn_shape dims, const nn_prod_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_var, (nn_tensor *x, nn_shape dims, const nn_var_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_std, (nn_tensor *x, nn_shape dims, const nn_std_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_logsumexp, (nn_tensor *x, nn_shape dims, const nn_logsumexp_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_norm, (nn_tensor *x, nn_shape dims, const nn_norm_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_argmax, (nn_tensor *x, nn_shape dims, const nn_argmax_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_argmin, (nn_tensor *x, nn_shape dims, const nn_argmin_desc &desc), (x, dims, &desc))
+NN__REF(nn_tensor *, nn_linear, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_sort, (nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc &desc), (x, dim, indices, &desc))
+NN__REF(nn_tensor *, nn_topk, (nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc &desc), (x, k, dim, indices, &desc))
+NN__REF(nn_tensor *, nn_pad, (nn_tensor *x, nn_shape amounts, const nn_pad_desc &desc), (x, amounts, &desc))
+NN__REF(nn_tensor *, nn_conv1d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv1d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_conv2d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv2d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_conv_transpose1d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose1d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_conv_transpose2d, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose2d_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_maxpool1d, (nn_tensor *x, int kernel, const nn_maxpool1d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_maxpool2d, (nn_tensor *x, int kernel, const nn_maxpool2d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_avgpool1d, (nn_tensor *x, int kernel, const nn_avgpool1d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_avgpool2d, (nn_tensor *x, int kernel, const nn_avgpool2d_desc &desc), (x, kernel, &desc))
+NN__REF(nn_tensor *, nn_upsample, (nn_tensor *x, int64_t height, int64_t width, const nn_upsample_desc &desc), (x, height, width, &desc))
+NN__REF(nn_tensor *, nn_batchnorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc &desc), (x, w, b, mean, var, &desc))
+NN__REF(nn_tensor *, nn_layernorm, (nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc &desc), (x, dims, w, b, &desc))
+NN__REF(nn_tensor *, nn_groupnorm, (nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc &desc), (x, groups, w, b, &desc))
+NN__REF(nn_tensor *, nn_instancenorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_rmsnorm, (nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc &desc), (x, w, &desc))
+NN__REF(nn_tensor *, nn_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
+NN__REF(nn_tensor *, nn_nll, (nn_tensor *log_p, nn_tensor *target, const nn_loss_desc &desc), (log_p, target, &desc))
+NN__REF(nn_tensor *, nn_binary_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
+NN__REF(nn_tensor *, nn_mse, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_l1, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_huber, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_smooth_l1, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_kl_div, (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc &desc), (logits, target_logits, &desc))
+NN__REF(nn_tensor *, nn_hinge, (nn_tensor *x, nn_tensor *target, const nn_loss_desc &desc), (x, target, &desc))
+NN__REF(nn_tensor *, nn_cosine_embedding, (nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc &desc), (a, b, target, &desc))
+NN__REF(nn_tensor *, nn_triplet_margin, (nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc &desc), (anchor, positive, negative, &desc))
+NN__REF(nn_tensor *, nn_info_nce, (nn_tensor *a, nn_tensor *b, const nn_loss_desc &desc), (a, b, &desc))
+NN__REF(nn_layer *, nn_model_new, (nn_context *nn, const nn_model_desc &desc), (nn, &desc))
+NN__REF(nn_layer *, nn_layer_new, (nn_layer *parent, const char *name, const nn_layer_desc &desc), (parent, name, &desc))
+NN__REF(nn_layer *, nn_linear_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc &desc), (parent, name, in, out, &desc))
+NN__REF(nn_layer *, nn_conv1d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv1d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_conv2d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv2d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_conv_transpose1d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv_transpose1d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_conv_transpose2d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv_transpose2d_desc &desc), (parent, name, in, out, kernel, &desc))
+NN__REF(nn_layer *, nn_batchnorm_new, (nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc &desc), (parent, name, channels, &desc))
+NN__REF(nn_layer *, nn_layernorm_new, (nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc &desc), (parent, name, shape, &desc))
+NN__REF(nn_layer *, nn_groupnorm_new, (nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc &desc), (parent, name, groups, channels, &desc))
+NN__REF(nn_layer *, nn_instancenorm_new, (nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc &desc), (parent, name, channels, &desc))
+NN__REF(nn_layer *, nn_rmsnorm_new, (nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc &desc), (parent, name, channels, &desc))
+NN__REF(nn_layer *, nn_maxpool1d_new, (nn_layer *parent, int kernel, const nn_maxpool1d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_maxpool2d_new, (nn_layer *parent, int kernel, const nn_maxpool2d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_avgpool1d_new, (nn_layer *parent, int kernel, const nn_avgpool1d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_avgpool2d_new, (nn_layer *parent, int kernel, const nn_avgpool2d_desc &desc), (parent, kernel, &desc))
+NN__REF(nn_layer *, nn_upsample_new, (nn_layer *parent, int scale, const nn_upsample_desc &desc), (parent, scale, &desc))
+NN__REF(nn_optimizer *, nn_sgd_new, (nn_layer *layer, const nn_sgd_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_rmsprop_new, (nn_layer *layer, const nn_rmsprop_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_adagrad_new, (nn_layer *layer, const nn_adagrad_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_adam_new, (nn_layer *layer, const nn_adam_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_adamw_new, (nn_layer *layer, const nn_adamw_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_nadam_new, (nn_layer *layer, const nn_nadam_desc &desc), (layer, &desc))
+NN__REF(nn_optimizer *, nn_lion_new, (nn_layer *layer, const nn_lion_desc &desc), (layer, &desc))
+NN__REF(void, nn_optimizer_add, (nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc &desc), (opt, layer, &desc))
+NN__REF(nn_schedule *, nn_step_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_multi_step_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_exponential_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_polynomial_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_linear_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_cosine_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_warm_restarts_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_one_cycle_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_schedule *, nn_plateau_lr_new, (nn_optimizer *opt, const nn_schedule_desc &desc), (opt, &desc))
+NN__REF(nn_dataset *, nn_dataset_new, (nn_context *nn, const nn_dataset_desc &desc), (nn, &desc))
+NN__REF(nn_dataset *, nn_csv_load, (nn_context *nn, const char *path, const nn_csv_desc &desc), (nn, path, &desc))
+NN__REF(nn_dataset *, nn_csv_parse, (nn_context *nn, const char *text, size_t bytes, const nn_csv_desc &desc), (nn, text, bytes, &desc))
+NN__REF(nn_dataset *, nn_folder_load, (nn_context *nn, const char *path, const nn_folder_desc &desc), (nn, path, &desc))
+NN__REF(nn_loader *, nn_loader_new, (nn_dataset *data, const nn_loader_desc &desc), (data, &desc))
+NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
+NN__REF(int, nn_save, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
+NN__REF(int, nn_load, (nn_layer *layer, const char *path, const nn_load_desc &desc), (layer, path, &desc))
+NN__REF(int, nn_save_memory, (nn_layer *layer, void *to, size_t bytes, size_t *written, const nn_save_desc &desc), (layer, to, bytes, written, &desc))
+NN__REF(int, nn_load_memory, (nn_layer *layer, const void *from, size_t bytes, const nn_load_desc &desc), (layer, from, bytes, &desc))
+NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
+#undef NN__REF
+#endif
 #endif // NN_H
 // =============================================================================================
 // Stop here if you only use the library. Below is the implementation.
@@ -899,6 +1042,7 @@ NN_API int     nn_run_on_cpu(const nn_call *c);          // runs a call whose po
 // =============================================================================================
 // >>platform   Compilers, operating systems, atomics: this, >>cpu, >>passes and >>words are the sections that contain #if.
 // =============================================================================================
+#include <errno.h>
 #include <float.h>
 #include <limits.h>
 #include <math.h>
@@ -1095,6 +1239,19 @@ NN__UNUSED static double nn__seconds(void)                          // a clock f
 #endif
 }
 
+NN__UNUSED static double nn__wall_seconds(void)                     // since 1970: for file names and event files
+{
+#if defined(_WIN32)
+    FILETIME t;
+    GetSystemTimeAsFileTime(&t);
+    return (double)((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) * 1e-7 - 11644473600.0;
+#else
+    struct timeval t;
+    gettimeofday(&t, NULL);
+    return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
+#endif
+}
+
 // Tasks compute with round-to-nearest and without flush-to-zero, whatever the host program has set (audio hosts do set it).
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && defined(__SSE__) && !defined(__TINYC__)
 typedef unsigned nn__fpenv;
@@ -1114,6 +1271,83 @@ static void nn__fp_leave(nn__fpenv e) { if (e) __asm__ volatile("msr fpcr, %0" :
 typedef int nn__fpenv;
 static nn__fpenv nn__fp_enter(void)        { return 0; }
 static void      nn__fp_leave(nn__fpenv e) { (void)e; }
+#endif
+
+// ---- files: what >>files needs of the system. They return 0 (or NULL, -1) for failure and nn__file_reason() says why. ----
+#ifdef NN_NO_STDIO
+typedef struct nn__file { int none; } nn__file;
+static nn__file *nn__file_open(const char *path, int how)               { (void)path; (void)how; return NULL; }
+static int64_t   nn__file_size(nn__file *f)                             { (void)f; return -1; }
+static int       nn__file_seek(nn__file *f, uint64_t at)                { (void)f; (void)at; return 0; }
+static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { (void)f; (void)to; (void)n; return 0; }
+static int       nn__file_write(nn__file *f, const void *from, size_t n) { (void)f; (void)from; (void)n; return 0; }
+static int       nn__file_flush(nn__file *f)                            { (void)f; return 0; }
+static int       nn__file_close(nn__file *f, int flush)                 { (void)f; (void)flush; return 0; }
+static void      nn__make_folders(const char *path)                     { (void)path; }
+NN__UNUSED static int nn__is_terminal(void)                                  { return 0; }
+NN__UNUSED static void nn__flush_terminal(void)                               { }
+static int       nn__file_replace(const char *from, const char *to)     { (void)from; (void)to; return 0; }
+static void      nn__file_remove(const char *path)                      { (void)path; }
+static int       nn__file_special(const char *path)                     { (void)path; return 0; }
+static const char *nn__file_reason(void)                                { return "built with NN_NO_STDIO"; }
+#else
+typedef FILE nn__file;
+static nn__file *nn__file_open(const char *path, int how)               // 0 read, 1 write, 2 append
+{
+    return path ? fopen(path, how == 0 ? "rb" : how == 1 ? "wb" : "ab") : NULL;
+}
+static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { return fread(to, 1, n, f); }
+static int       nn__file_write(nn__file *f, const void *from, size_t n) { return fwrite(from, 1, n, f) == n; }
+static int       nn__file_flush(nn__file *f)                            { return fflush(f) == 0; }
+static void      nn__file_remove(const char *path)                      { remove(path); }
+NN__UNUSED static void nn__flush_terminal(void)                               { fflush(stdout); }
+static const char *nn__file_reason(void)                                { return errno ? strerror(errno) : "unknown reason"; }
+#if defined(_WIN32)
+static int nn__file_seek(nn__file *f, uint64_t at)                      { return _fseeki64(f, (int64_t)at, SEEK_SET) == 0; }
+static int64_t nn__file_size(nn__file *f)                               { return _fseeki64(f, 0, SEEK_END) ? -1 : _ftelli64(f); }
+static int nn__file_replace(const char *from, const char *to)           { return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING) != 0; }
+static int nn__file_special(const char *path)                           // a folder or a device: neither read nor replaced
+{
+    DWORD a = GetFileAttributesA(path);
+    return a != INVALID_FILE_ATTRIBUTES && (a & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0;
+}
+static int nn__file_sync(nn__file *f)                                   { return _commit(_fileno(f)) == 0; }
+NN__UNUSED static int nn__is_terminal(void)                                        { return _isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)_mkdir(path); }
+#else
+#  if defined(__STRICT_ANSI__) && !defined(__cplusplus)
+extern int (fileno)(FILE *);         // -std=c99 hides these two
+extern int (fsync)(int);
+#  endif
+static int nn__file_seek(nn__file *f, uint64_t at)                      { return at <= LONG_MAX && fseek(f, (long)at, SEEK_SET) == 0; }
+static int64_t nn__file_size(nn__file *f)                               { return fseek(f, 0, SEEK_END) ? -1 : (int64_t)ftell(f); }
+static int nn__file_replace(const char *from, const char *to)           { return rename(from, to) == 0; }
+static int nn__file_special(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
+}
+static int nn__file_sync(nn__file *f)                                   { return fsync(fileno(f)) == 0 || errno == EINVAL; }   // EINVAL: cannot be synced
+NN__UNUSED static int nn__is_terminal(void)                                        { return isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)mkdir(path, 0777); }
+#endif
+static void nn__make_folders(const char *path)                          // and those above; failure shows when a file is opened there
+{
+    char part[1024];
+    size_t i;
+    for (i = 0; path && path[i] && i + 1 < sizeof part; i++) {
+        part[i] = path[i];
+        part[i + 1] = 0;
+        if (path[i + 1] == '/' || path[i + 1] == '\\' || !path[i + 1]) nn__make_folder(part);
+    }
+}
+static int nn__file_close(nn__file *f, int flush)                       // flush: not before the bytes are on the disk
+{
+    int ok = !flush || (fflush(f) == 0 && nn__file_sync(f)), reason = errno;
+    if (fclose(f)) return 0;
+    if (!ok) errno = reason;
+    return ok;
+}
 #endif
 
 // Reading files and folders whole: all that data sets need of the system.
@@ -1212,6 +1446,8 @@ typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]
 typedef struct nn__free_entry { char *at; size_t bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
 typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; size_t bytes; unsigned step; } nn__kept;
+typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
+typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__table {           // the kernels of one instruction set
@@ -1256,6 +1492,9 @@ struct nn_context {
     int64_t     fallbacks;
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
+    nn__trainer *trainers;           // what nn_fit keeps, one per model
+    const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
+    int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
 };
 
@@ -1778,9 +2017,9 @@ static int64_t nn__checked_count(int ndim, const int64_t *d, size_t element)
 
 static void nn__row_major(int ndim, const int64_t *shape, int64_t *stride)
 {
-    int64_t s = 1;
+    uint64_t s = 1;                  // unsigned: impossible shapes get here before they are refused, and may wrap
     int i;
-    for (i = ndim - 1; i >= 0; i--) { stride[i] = s; s *= shape[i] > 1 ? shape[i] : 1; }
+    for (i = ndim - 1; i >= 0; i--) { stride[i] = (int64_t)s; s *= shape[i] > 1 ? (uint64_t)shape[i] : 1; }
 }
 
 static int nn__is_contiguous(int ndim, const int64_t *shape, const int64_t *stride)
@@ -2199,7 +2438,7 @@ static int nn__cpu_run(void *self, const nn_call *call)
     if (bytes) j.scratch = (char *)nn__arena_alloc(&nn->step_arena, bytes, 1);
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
-        j.scratch += nn__round_up(c->shared_bytes);
+        if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
         for (j.phase = 0; j.phase < c->phases; j.phase++) nn__parallel(nn, c->tasks[j.phase], nn__run_task, &j);
     }
     if (bytes) nn__rewind_memory(nn, &m);
@@ -2467,6 +2706,7 @@ static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, i
 {
     int i;
     for (i = 0; i < n; i++) {
+        if (!in[i] && (i == 0 || (op->flags & NN_OP_ALL_INPUTS))) { nn_fail(nn, "%s: input %d is NULL", op->name, i); return 0; }
         if (!in[i]) { memset(&c->in[i], 0, sizeof c->in[i]); continue; }
         if (!nn__check(nn, in[i], op->name)) return 0;
         if (!(op->flags & NN_OP_ANY_DTYPE) && in[i]->dtype != (int)nn->desc.dtype) {
@@ -2606,12 +2846,13 @@ NN_API nn_tensor *nn_detach(nn_tensor *x)
 NN_API nn_tensor *nn_want_grad(nn_tensor *x) { if (x && !nn__dead(x)) x->flags |= NN__T_WANT_GRAD; return x; }
 NN_API nn_tensor *nn_grad(nn_tensor *x)      { return x && !nn__dead(x) && x->grad && (x->flags & NN__T_GRAD_SET) ? x->grad : NULL; }
 
-// Memory for the gradient of t. Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
+// Memory for the gradient of t, in the context's real type whatever t holds: so backward kernels only know that type.
+// Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
 static int nn__make_grad(nn_context *nn, nn_tensor *t)
 {
     int life = t->step == 0;
     if (t->grad) return 1;
-    t->grad = nn__alloc_tensor(nn, life, (nn_dtype)t->dtype, t->ndim, t->shape);
+    t->grad = nn__alloc_tensor(nn, life, nn->desc.dtype, t->ndim, t->shape);
     if (nn__dead(t->grad)) { t->grad = NULL; return 0; }
     if (life) memcpy(t->grad->stride, t->stride, sizeof t->stride);
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
@@ -2621,7 +2862,7 @@ static int nn__make_grad(nn_context *nn, nn_tensor *t)
 static void nn__drop_grad(nn_context *nn, nn_tensor *t)  // an intermediate gradient that has been used
 {
     if (!t->grad || (t->flags & NN__T_WANT_GRAD) || !t->step) return;
-    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype));
+    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes(nn->desc.dtype));
     t->grad = NULL;
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
 }
@@ -2657,7 +2898,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
             nn_fail(nn, "%s: input %d was overwritten before backward could use it", d->op->name, i);
         if (!(d->need & (1u << i))) continue;
         if (!nn__make_grad(nn, x)) return;
-        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, (nn_dtype)x->dtype, x->ndim, x->shape);
+        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, nn->desc.dtype, x->ndim, x->shape);
         if (twice[i] && nn__dead(twice[i])) return;
         c.din[i] = nn__view_of(twice[i] ? twice[i] : x->grad);
         if (!twice[i] && (x->flags & NN__T_GRAD_SET)) c.add |= 1u << i;
@@ -2685,7 +2926,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
         a.in[0] = nn__view_of(twice[i]);
         a.out[0] = nn__view_of(d->in[i]->grad);
         nn__run(nn, &a);
-        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes((nn_dtype)twice[i]->dtype));
+        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes(nn->desc.dtype));
     }
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
 }
@@ -2819,8 +3060,10 @@ struct nn_layer {
     void       *self;
     nn_fn       fn;
     union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; } desc;
-    int64_t     size[4];
+    int64_t     size[4];             // channels, kernel and the like
     float       value;
+    nn_shape    shape;               // what a layernorm or rmsnorm is for
+    nn_shape    out;                 // of the last result, for nn_summary; ndim -1: none yet
     void       *extra;
 };
 
@@ -2857,6 +3100,7 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     if (!parent) { l->next = nn->roots; nn->roots = l; return l; }
     for (c = parent->child; c; c = c->next)
         if (!strcmp(c->name, l->name)) { nn_fail(nn, "layer name \"%s\" is used twice below the same parent", l->name); return NULL; }
+    if (!l->name[0]) { nn_fail(nn, "%s: a layer's name must not be empty; NULL gives it a number", kind); return NULL; }
     if (strchr(l->name, '.')) { nn_fail(nn, "layer name \"%s\" contains a dot; nest layers with nn_group_new", l->name); return NULL; }
     if (parent->last_child) parent->last_child->next = l; else parent->child = l;
     parent->last_child = l;
@@ -2886,7 +3130,10 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
     nn->scope = layer;
     x = layer->forward(layer->self, x);
     nn->scope = outer;
-    return x ? x : nn__inert(nn);
+    if (!x) return nn__inert(nn);
+    layer->out.ndim = x->ndim;
+    memcpy(layer->out.d, x->shape, sizeof x->shape);
+    return x;
 }
 
 static nn_layer *nn__own_layer(nn_context *nn, nn_layer *parent, const char *name, const char *kind, const nn_layer_desc *desc)
@@ -2911,7 +3158,9 @@ NN_API nn_layer *nn_residual_new(nn_layer *parent, const char *name)
 }
 NN_API nn_layer *nn_fn_new(nn_layer *parent, nn_fn fn)
 {
-    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, NULL, "Function", nn__fn_forward);
+    nn_layer *l;
+    if (!fn) nn_fail(nn__context_below(parent), "nn_fn_new: the function is NULL");
+    l = nn__new_layer(nn__context_below(parent), parent, NULL, "Function", nn__fn_forward);
     if (l) l->fn = fn;
     return nn__or_inert(l);
 }
@@ -2919,16 +3168,17 @@ NN_API nn_layer *nn_fn_new(nn_layer *parent, nn_fn fn)
 // Strides that put the input dimension outermost: how a (out, in) weight lies in memory, so that x W^T reads it row by row.
 static void nn__input_major(nn_tensor *w) { w->stride[0] = 1; w->stride[1] = w->shape[0]; }
 
-static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, unsigned flags, int input_major)
+static nn_tensor *nn__add_param_as(nn_layer *l, const char *name, nn_dtype dtype, nn_shape shape, unsigned flags, int input_major)
 {
     nn_context *nn = nn__context_below(l);
     nn_tensor *t;
     int i;
     if (!nn_ok(nn)) return nn__inert(nn);
+    if (!name || !name[0]) { nn_fail(nn, "a parameter needs a name"); return nn__inert(nn); }
     if (l->params == NN__LAYER_PARAMS) { nn_fail(nn, "a layer has more than %d parameters", NN__LAYER_PARAMS); return nn__inert(nn); }
     for (i = 0; i < l->params; i++)
         if (!strcmp(l->param[i]->name, name)) { nn_fail(nn, "parameter name \"%s\" is used twice in one layer", name); return nn__inert(nn); }
-    t = nn__alloc_tensor(nn, 1, nn->desc.dtype, shape.ndim, shape.d);
+    t = nn__alloc_tensor(nn, 1, dtype, shape.ndim, shape.d);
     if (nn__dead(t)) return t;
     if (input_major) nn__input_major(t);
     nn__fill_view(nn, nn__view_of(t), 0.0);
@@ -2938,6 +3188,10 @@ static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, u
     if (!t->name) return nn__inert(nn);
     l->param[l->params++] = t;
     return t;
+}
+static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, unsigned flags, int input_major)
+{
+    return nn__no_layer(l) ? nn__inert(NULL) : nn__add_param_as(l, name, l->nn->desc.dtype, shape, flags, input_major);
 }
 NN_API nn_tensor *nn_param_new(nn_layer *layer, const char *name, nn_shape shape)  { return nn__add_param(layer, name, shape, NN__T_PARAM, 0); }
 NN_API nn_tensor *nn_buffer_new(nn_layer *layer, const char *name, nn_shape shape) { return nn__add_param(layer, name, shape, NN__T_BUFFER, 0); }
@@ -3000,6 +3254,7 @@ static int nn__match_name(nn_tensor *t, void *arg)
 NN_API nn_tensor *nn_param(nn_layer *layer, const char *path)
 {
     nn__search s;
+    if (!path) return NULL;
     s.below = layer; s.path = path; s.found = NULL;
     nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__match_name, &s);
     return s.found;
@@ -3008,8 +3263,8 @@ NN_API nn_tensor *nn_param(nn_layer *layer, const char *path)
 NN_API nn_layer *nn_child(nn_layer *layer, const char *path)
 {
     nn_layer *c;
-    size_t n = strcspn(path, ".");
-    if (nn__no_layer(layer)) return NULL;
+    size_t n = path ? strcspn(path, ".") : 0;
+    if (nn__no_layer(layer) || !path) return NULL;
     if (!path[0]) return layer;
     for (c = layer->child; c; c = c->next)
         if (strlen(c->name) == n && !strncmp(c->name, path, n)) return path[n] ? nn_child(c, path + n + 1) : c;
@@ -3055,102 +3310,1133 @@ static void nn__init(nn_tensor *w, int kind, double a, double b, double low, dou
     w->base->version++;
     nn__randomize(w->nn, nn__view_of(w), 0, nn__ordinal(NN__DOMAIN_INIT, w->nn->inits++), kind, a, b, low, high);
 }
-NN_API void nn_init_uniform(nn_tensor *w, float low, float high) { nn__init(w, NN__UNIFORM, low, high, 0, 0); }
-NN_API void nn_init_normal(nn_tensor *w, float mean, float std)  { nn__init(w, NN__NORMAL, mean, std, 0, 0); }
+NN_API void nn_init_constant(nn_tensor *w, float value)
+{
+    if (!w || !nn__check(w->nn, w, "nn_init_constant")) return;
+    w->base->version++;
+    nn__fill_view(w->nn, nn__view_of(w), (double)value);
+}
+NN_API void nn_init_uniform(nn_tensor *w, float low, float high)
+{
+    if (w && !(low <= high)) nn_fail(w->nn, "nn_init_uniform: %g..%g is not a range", (double)low, (double)high);
+    nn__init(w, NN__UNIFORM, (double)low, (double)high, 0, 0);
+}
+NN_API void nn_init_normal(nn_tensor *w, float mean, float std)
+{
+    if (w && !(std >= 0)) nn_fail(w->nn, "nn_init_normal: the standard deviation is %g", (double)std);
+    nn__init(w, NN__NORMAL, (double)mean, (double)std, 0, 0);
+}
+NN_API void nn_init_trunc_normal(nn_tensor *w, float mean, float std, float low, float high)
+{
+    if (w && !(std >= 0)) nn_fail(w->nn, "nn_init_trunc_normal: the standard deviation is %g", (double)std);
+    if (w && !(low <= high)) nn_fail(w->nn, "nn_init_trunc_normal: %g..%g is not a range", (double)low, (double)high);
+    nn__init(w, NN__TRUNC_NORMAL, (double)mean, (double)std, (double)low, (double)high);
+}
+
+NN__FLOAT_BEGIN
+// How many numbers a result of w is summed from, and how many results an input goes to: w is (O, I, K ...) with K ... the kernel.
+static int nn__fans(nn_tensor *w, const char *op, double *in, double *out)
+{
+    double kernel;
+    if (!w || !nn__check(w->nn, w, op)) return 0;
+    if (w->ndim < 2) { nn_fail(w->nn, "%s: a tensor needs two dimensions to have a fan-in, not %s", op, nn__dims_text(w->ndim, w->shape).s); return 0; }
+    if (nn_count(w) == 0) return 0;
+    kernel = (double)nn_count(w) / (double)w->shape[0] / (double)w->shape[1];
+    *in = (double)w->shape[1] * kernel;
+    *out = (double)w->shape[0] * kernel;
+    return 1;
+}
+// Of that standard deviation: a uniform distribution on -s..s has the variance s^2 / 3.
+static void nn__init_std(nn_tensor *w, double std, int uniform)
+{
+    double s = uniform ? sqrt(3.0) * std : std;
+    nn__init(w, uniform ? NN__UNIFORM : NN__NORMAL, uniform ? -s : 0, s, 0, 0);
+}
+static void nn__init_xavier(nn_tensor *w, float gain, int uniform, const char *op)      // std^2 = gain^2 2 / (fan_in + fan_out)
+{
+    double in, out;
+    if (nn__fans(w, op, &in, &out)) nn__init_std(w, fabs((double)gain) * sqrt(2.0 / (in + out)), uniform);
+}
+static void nn__init_kaiming(nn_tensor *w, float slope, int uniform, const char *op)    // std^2 = 2 / (1 + slope^2) / fan_in
+{
+    double in, out;
+    if (nn__fans(w, op, &in, &out)) nn__init_std(w, sqrt(2.0 / (1.0 + (double)slope * (double)slope) / in), uniform);
+}
+NN_API void nn_init_xavier_uniform (nn_tensor *w, float gain)   { nn__init_xavier(w, gain, 1, "nn_init_xavier_uniform"); }
+NN_API void nn_init_xavier_normal  (nn_tensor *w, float gain)   { nn__init_xavier(w, gain, 0, "nn_init_xavier_normal"); }
+NN_API void nn_init_kaiming_uniform(nn_tensor *w, float slope)  { nn__init_kaiming(w, slope, 1, "nn_init_kaiming_uniform"); }
+NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope)  { nn__init_kaiming(w, slope, 0, "nn_init_kaiming_normal"); }
+
+static double nn__dot(int64_t n, const double *a, const double *b)     // four sums: one would wait for every addition
+{
+    double s[4] = { 0, 0, 0, 0 };
+    int64_t i, j;
+    for (i = 0; i + 4 <= n; i += 4) for (j = 0; j < 4; j++) s[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) s[0] += a[i] * b[i];
+    return (s[0] + s[1]) + (s[2] + s[3]);
+}
+// Gram-Schmidt on n vectors of `length` numbers. A second round removes what rounding left of the first ("twice is enough").
+static void nn__orthonormalize(int64_t n, int64_t length, double *v)
+{
+    int64_t i, j, k;
+    int round;
+    for (i = 0; i < n; i++) {
+        double *a = v + i * length, norm;
+        for (round = 0; round < 2; round++)
+            for (j = 0; j < i; j++) {
+                const double *b = v + j * length;
+                double d = nn__dot(length, a, b);
+                for (k = 0; k < length; k++) a[k] -= d * b[k];
+            }
+        norm = sqrt(nn__dot(length, a, a));
+        for (k = 0; norm > 0 && k < length; k++) a[k] /= norm;
+    }
+}
+// w as a matrix of shape[0] rows gets orthonormal rows, or columns if there are fewer of them, times gain.
+NN_API void nn_init_orthogonal(nn_tensor *w, float gain)
+{
+    nn_context *nn = w ? w->nn : NULL;
+    int64_t rows, columns, n, i, j;
+    double *a, *v;
+    nn__mark m;
+    if (!w || !nn__check(nn, w, "nn_init_orthogonal")) return;
+    if (w->ndim < 2) { nn_fail(nn, "nn_init_orthogonal: the tensor needs two dimensions, not %s", nn__dims_text(w->ndim, w->shape).s); return; }
+    n = nn_count(w);
+    if (n == 0) return;
+    rows = w->shape[0];
+    columns = n / rows;
+    nn_init_normal(w, 0, 1);
+    m = nn__get_mark(nn);
+    a = (double *)nn__host_step(nn, nn__mul_size((size_t)n, 2 * sizeof *a));
+    if (a && nn_read_as(w, NN_F64, a)) {
+        v = rows > columns ? a + n : a;
+        if (v != a) for (i = 0; i < rows; i++) for (j = 0; j < columns; j++) v[j * rows + i] = a[i * columns + j];
+        nn__orthonormalize(nn__min(rows, columns), nn__max(rows, columns), v);
+        if (v != a) for (i = 0; i < rows; i++) for (j = 0; j < columns; j++) a[i * columns + j] = v[j * rows + i];
+        for (i = 0; i < n; i++) a[i] *= (double)gain;
+        nn_write_as(w, NN_F64, a);
+    }
+    nn__rewind(nn, &m);
+}
+NN__FLOAT_END
+
+// ---- the layers: options are checked, parameters made as PyTorch makes them; forward calls the op of the same name --------------
+static int nn__positive(nn_layer *parent, const char *kind, const char *name, const char *what, int64_t value)
+{
+    if (value > 0) return 1;
+    nn_fail(nn__context_below(parent), "%s%s%s: %s must be positive, not %lld", kind, name ? " " : "", name ? name : "", what, (long long)value);
+    return 0;
+}
+static int nn__not_negative(nn_layer *parent, const char *kind, const char *name, const char *what, int64_t value)   // NN_ZERO is fine
+{
+    return value == 0 || value == NN_ZERO || nn__positive(parent, kind, name, what, value);
+}
+static int nn__divides(nn_layer *parent, const char *kind, const char *name, int64_t groups, int64_t channels)
+{
+    if (channels % groups == 0) return 1;
+    nn_fail(nn__context_below(parent), "%s%s%s: %lld groups do not divide %lld channels", kind, name ? " " : "", name ? name : "", (long long)groups, (long long)channels);
+    return 0;
+}
+static nn_layer *nn__leaf(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *))
+{
+    return nn__new_layer(nn__context_below(parent), parent, name, kind, forward);
+}
+static nn_layer *nn__finished(nn_layer *l)               // a layer without all of its parameters is none
+{
+    return l && (nn_ok(l->nn) || l->nn->out_of_memory) ? l : nn__or_inert(NULL);
+}
+static nn_tensor *nn__param_at(const nn_layer *l, int i, int64_t params) { return i < params ? l->param[i] : NULL; }
 
 static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)
 {
     nn_layer *l = (nn_layer *)self;
-    return nn_linear(x, l->param[0], l->params > 1 ? l->param[1] : NULL, &l->desc.linear);
+    return nn_linear(x, l->param[0], nn__param_at(l, 1, l->desc.linear.no_bias ? 1 : 2), &l->desc.linear);
+}
+
+// PyTorch's default for weight and bias: kaiming_uniform with slope sqrt(5), which is uniform in +- 1 / sqrt(fan_in).
+static void nn__weight_and_bias(nn_layer *l, nn_shape weight, int64_t out, double fan_in, int no_bias, int input_major)
+{
+    float bound = (float)(1.0 / sqrt(fan_in));
+    nn_init_uniform(nn__add_param(l, "weight", weight, NN__T_PARAM, input_major), -bound, bound);
+    if (!no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
 }
 
 NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc *desc)
 {
-    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, name, "Linear", nn__linear_forward);
-    float bound = in > 0 ? (float)(1.0 / sqrt((double)in)) : 0.0f;      // PyTorch's default: kaiming_uniform(a = sqrt(5))
-    if (!l) return nn__or_inert(l);
+    nn_layer *l;
+    if (!nn__positive(parent, "Linear", name, "in", in) || !nn__positive(parent, "Linear", name, "out", out)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, "Linear", nn__linear_forward);
+    if (!l) return nn__or_inert(NULL);
     if (desc) l->desc.linear = *desc;
     l->size[0] = in; l->size[1] = out;
-    nn_init_uniform(nn__add_param(l, "weight", nn__shape2(out, in), NN__T_PARAM, 1), -bound, bound);
-    if (!desc || !desc->no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
-    return nn_ok(l->nn) ? l : nn__or_inert(NULL);
+    nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
+    return nn__finished(l);
+}
+
+// ---- convolution layers --------------------------------------------------------------------------------
+// Weights are (out, in / groups, kernel), transposed ones (in, out / groups, kernel). PyTorch takes the second size times the kernel
+// for the fan-in of both, though a transposed convolution sums over in / groups.
+static nn_layer *nn__conv_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int dims, int transposed,
+                                int64_t in, int64_t out, int kernel, const nn_conv_desc *desc)
+{
+    nn_conv_desc d;
+    nn_layer *l;
+    nn_shape w;
+    double fan_in;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!d.groups) d.groups = 1;
+    if (!nn__positive(parent, kind, name, "in", in) || !nn__positive(parent, kind, name, "out", out) || !nn__positive(parent, kind, name, "kernel", kernel) ||
+        !nn__positive(parent, kind, name, "kernel_w", d.kernel_w ? d.kernel_w : kernel) || !nn__positive(parent, kind, name, "groups", d.groups) ||
+        !nn__positive(parent, kind, name, "stride", d.stride ? d.stride : 1) || !nn__positive(parent, kind, name, "stride_w", d.stride_w ? d.stride_w : 1) ||
+        !nn__positive(parent, kind, name, "dilation", d.dilation ? d.dilation : 1) || !nn__positive(parent, kind, name, "dilation_w", d.dilation_w ? d.dilation_w : 1) ||
+        !nn__not_negative(parent, kind, name, "padding", d.padding) || !nn__not_negative(parent, kind, name, "padding_w", d.padding_w) ||
+        !nn__not_negative(parent, kind, name, "output_padding", d.output_padding) || !nn__not_negative(parent, kind, name, "output_padding_w", d.output_padding_w) ||
+        !nn__divides(parent, kind, name, d.groups, in) || !nn__divides(parent, kind, name, d.groups, out)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    memset(&w, 0, sizeof w);
+    w.ndim = 2 + dims;
+    w.d[0] = transposed ? in : out;
+    w.d[1] = (transposed ? out : in) / d.groups;
+    w.d[2] = kernel;
+    w.d[3] = d.kernel_w ? d.kernel_w : kernel;
+    fan_in = (double)w.d[1] * (double)w.d[2] * (dims == 2 ? (double)w.d[3] : 1.0);
+    l->desc.conv = d;
+    nn__weight_and_bias(l, w, out, fan_in, d.no_bias, 0);
+    return nn__finished(l);
+}
+#define NN__CONV_LAYER(name, kind, dims, transposed)                                                                              \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, l->param[0], nn__param_at(l, 1, l->desc.conv.no_bias ? 1 : 2), &l->desc.conv);                        \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, const char *layer, int64_t in, int64_t out, int kernel, const nn_conv_desc *desc) \
+    {                                                                                                                             \
+        return nn__conv_layer(parent, layer, kind, nn__##name##_forward, dims, transposed, in, out, kernel, desc);                \
+    }
+NN__CONV_LAYER(conv1d,           "Conv1d",          1, 0)
+NN__CONV_LAYER(conv2d,           "Conv2d",          2, 0)
+NN__CONV_LAYER(conv_transpose1d, "ConvTranspose1d", 1, 1)
+NN__CONV_LAYER(conv_transpose2d, "ConvTranspose2d", 2, 1)
+#undef NN__CONV_LAYER
+
+// ---- normalisation layers --------------------------------------------------------------------------------
+// size[0] channels (0: any), size[1] how many of weight and bias there are, size[2] groups; batch statistics follow weight and bias
+static nn_layer *nn__norm_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int64_t channels,
+                                nn_shape shape, const nn_norm_layer_desc *desc, int affine, int bias)
+{
+    nn_layer *l;
+    int i;
+    if (shape.ndim < 1 || shape.ndim > NN_MAX_DIMS) {
+        nn_fail(nn__context_below(parent), "%s%s%s: the shape to normalise has %d dimensions", kind, name ? " " : "", name ? name : "", shape.ndim);
+        return NULL;
+    }
+    for (i = 0; i < shape.ndim; i++) if (!nn__positive(parent, kind, name, channels ? "channels" : "a size", shape.d[i])) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    if (!l) return NULL;
+    if (desc) l->desc.norm = *desc;
+    l->size[0] = channels;
+    l->shape = shape;
+    if (affine) {
+        nn_init_constant(nn__add_param(l, "weight", shape, NN__T_PARAM, 0), 1.0f);
+        if (bias) nn__add_param(l, "bias", shape, NN__T_PARAM, 0);
+        l->size[1] = 1 + bias;
+    }
+    return l;
+}
+static int nn__affine(const nn_norm_layer_desc *desc) { return !desc || !desc->no_affine; }
+static int nn__biased(const nn_norm_layer_desc *desc) { return !desc || !desc->no_bias; }
+
+static int nn__input_fits(const nn_layer *l, const nn_tensor *x)     // weights would tell, but there may be none
+{
+    const nn_shape *s = &l->shape;
+    if (!nn__check(l->nn, x, l->kind)) return 0;
+    if (l->size[0] && (x->ndim < 2 || x->shape[1] != l->size[0])) {
+        nn_fail(l->nn, "%s: x must be (B, %lld, ...), not %s", l->kind, (long long)l->size[0], nn__dims_text(x->ndim, x->shape).s);
+        return 0;
+    }
+    if (!l->size[0] && (x->ndim < s->ndim || memcmp(x->shape + x->ndim - s->ndim, s->d, (size_t)s->ndim * sizeof *s->d))) {
+        nn_fail(l->nn, "%s: x %s does not end in %s", l->kind, nn__dims_text(x->ndim, x->shape).s, nn__dims_text(s->ndim, s->d).s);
+        return 0;
+    }
+    return 1;
+}
+static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, nn_tensor *tracked, const nn_batchnorm_desc *desc);
+static nn_tensor *nn__batchnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    int n = (int)l->size[1], stats = !l->desc.norm.no_stats;
+    if (!nn__input_fits(l, x)) return NULL;
+    return nn__batchnorm(x, nn__param_at(l, 0, n), nn__param_at(l, 1, n), stats ? l->param[n] : NULL, stats ? l->param[n + 1] : NULL,
+                         stats ? l->param[n + 2] : NULL, &l->desc.norm);
+}
+static nn_tensor *nn__layernorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_layernorm(x, l->shape.ndim, nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__groupnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_groupnorm(x, (int)l->size[2], nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__instancenorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_instancenorm(x, nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__rmsnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_rmsnorm(x, nn__param_at(l, 0, l->size[1]), &l->desc.norm) : NULL;
+}
+
+NN_API nn_layer *nn_batchnorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "BatchNorm", nn__batchnorm_forward, channels, nn__shape1(channels), desc, nn__affine(desc), nn__biased(desc));
+    nn_shape scalar;
+    if (nn__no_layer(l) || l->desc.norm.no_stats) return nn__finished(nn__no_layer(l) ? NULL : l);
+    memset(&scalar, 0, sizeof scalar);
+    nn__add_param(l, "running_mean", nn__shape1(channels), NN__T_BUFFER, 0);
+    nn_init_constant(nn__add_param(l, "running_var", nn__shape1(channels), NN__T_BUFFER, 0), 1.0f);
+    nn__add_param_as(l, "num_batches_tracked", NN_I64, scalar, NN__T_BUFFER, 0);
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_layernorm_new(nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "LayerNorm", nn__layernorm_forward, 0, shape, desc, nn__affine(desc), nn__biased(desc));
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+NN_API nn_layer *nn_groupnorm_new(nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "GroupNorm", name, "groups", groups) || !nn__divides(parent, "GroupNorm", name, groups, channels)) return nn__or_inert(NULL);
+    l = nn__norm_layer(parent, name, "GroupNorm", nn__groupnorm_forward, channels, nn__shape1(channels), desc, nn__affine(desc), nn__biased(desc));
+    if (nn__no_layer(l)) return nn__or_inert(NULL);
+    l->size[2] = groups;
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "InstanceNorm", nn__instancenorm_forward, channels, nn__shape1(channels), desc,
+                                 desc && desc->affine && !desc->no_affine, nn__biased(desc));
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+NN_API nn_layer *nn_rmsnorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "RMSNorm", nn__rmsnorm_forward, 0, nn__shape1(channels), desc, nn__affine(desc), 0);
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+
+// ---- embedding -------------------------------------------------------------------------------------------
+static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x) { return nn_embedding(x, ((nn_layer *)self)->param[0]); }
+NN_API nn_layer *nn_embedding_new(nn_layer *parent, const char *name, int64_t count, int64_t channels)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Embedding", name, "count", count) || !nn__positive(parent, "Embedding", name, "channels", channels)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, "Embedding", nn__embedding_forward);
+    if (!l) return nn__or_inert(NULL);
+    nn_init_normal(nn__add_param(l, "weight", nn__shape2(count, channels), NN__T_PARAM, 0), 0, 1);
+    return nn__finished(l);
+}
+
+// ---- layers without parameters ---------------------------------------------------------------------------
+#define NN__POOL_LAYER(name, kind)                                                                                                \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, (int)l->size[0], &l->desc.pool);                                                                      \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, int kernel, const nn_pool_desc *desc)                                      \
+    {                                                                                                                             \
+        return nn__pool_layer(parent, kind, nn__##name##_forward, kernel, desc);                                                  \
+    }
+static nn_layer *nn__pool_layer(nn_layer *parent, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int kernel, const nn_pool_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, kind, NULL, "kernel", kernel)) return nn__or_inert(NULL);
+    if (desc && (!nn__positive(parent, kind, NULL, "kernel_w", desc->kernel_w ? desc->kernel_w : kernel) ||
+                 !nn__positive(parent, kind, NULL, "stride", desc->stride ? desc->stride : 1) || !nn__positive(parent, kind, NULL, "stride_w", desc->stride_w ? desc->stride_w : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation", desc->dilation ? desc->dilation : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation_w", desc->dilation_w ? desc->dilation_w : 1) ||
+                 !nn__not_negative(parent, kind, NULL, "padding", desc->padding) || !nn__not_negative(parent, kind, NULL, "padding_w", desc->padding_w)))
+        return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.pool = *desc;
+    l->size[0] = kernel;
+    return l;
+}
+NN__POOL_LAYER(maxpool1d, "MaxPool1d")
+NN__POOL_LAYER(maxpool2d, "MaxPool2d")
+NN__POOL_LAYER(avgpool1d, "AvgPool1d")
+NN__POOL_LAYER(avgpool2d, "AvgPool2d")
+#undef NN__POOL_LAYER
+
+static nn_tensor *nn__adaptive_avgpool2d_forward(void *self, nn_tensor *x)
+{
+    const nn_layer *l = (const nn_layer *)self;
+    return nn_adaptive_avgpool2d(x, l->size[0], l->size[1]);
+}
+NN_API nn_layer *nn_adaptive_avgpool2d_new(nn_layer *parent, int64_t height, int64_t width)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "AdaptiveAvgPool2d", NULL, "height", height) || !nn__positive(parent, "AdaptiveAvgPool2d", NULL, "width", width)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "AdaptiveAvgPool2d", nn__adaptive_avgpool2d_forward);
+    if (l) { l->size[0] = height; l->size[1] = width; }
+    return nn__or_inert(l);
+}
+
+static nn_tensor *nn__upsample_forward(void *self, nn_tensor *x)     // (B, C, H, W), or (B, C, L), whose height is 1
+{
+    const nn_layer *l = (const nn_layer *)self;
+    int64_t h, w, scale = l->size[0];
+    if (x->ndim != 3 && x->ndim != 4) { nn_fail(l->nn, "Upsample: x must be (B, C, H, W) or (B, C, L), not %s", nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    h = x->ndim == 4 ? x->shape[2] : 1;
+    w = x->shape[x->ndim - 1];
+    if (h > INT64_MAX / scale || w > INT64_MAX / scale) { nn_fail(l->nn, "Upsample: %lld times %s is too large", (long long)scale, nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    return nn_upsample(x, x->ndim == 4 ? h * scale : 1, w * scale, &l->desc.upsample);
+}
+NN_API nn_layer *nn_upsample_new(nn_layer *parent, int scale, const nn_upsample_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Upsample", NULL, "scale", scale)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "Upsample", nn__upsample_forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.upsample = *desc;
+    l->size[0] = scale;
+    return l;
+}
+
+static nn_tensor *nn__softmax_forward(void *self, nn_tensor *x)    { return nn_softmax(x, (int)((nn_layer *)self)->size[0]); }
+NN_API nn_layer *nn_softmax_new(nn_layer *parent, int dim)
+{
+    nn_layer *l = nn__leaf(parent, NULL, "Softmax", nn__softmax_forward);
+    if (l) l->size[0] = dim;
+    return nn__or_inert(l);
+}
+static nn_tensor *nn__dropout_forward(void *self, nn_tensor *x)    { return nn_dropout(x, ((nn_layer *)self)->value); }
+static nn_tensor *nn__dropout2d_forward(void *self, nn_tensor *x)  { return nn_dropout2d(x, ((nn_layer *)self)->value); }
+static nn_tensor *nn__flatten_forward(void *self, nn_tensor *x)    { (void)self; return nn_flatten(x, 1); }
+static nn_tensor *nn__leaky_relu_forward(void *self, nn_tensor *x) { return nn_leaky_relu(x, ((nn_layer *)self)->value); }
+static nn_layer *nn__value_layer(nn_layer *parent, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), float value)
+{
+    nn_layer *l = nn__leaf(parent, NULL, kind, forward);
+    if (l) l->value = value;
+    return nn__or_inert(l);
+}
+static int nn__probability(nn_layer *parent, const char *kind, float p)
+{
+    if (p >= 0 && p <= 1) return 1;
+    nn_fail(nn__context_below(parent), "%s: the probability is %g, not in 0..1", kind, (double)p);
+    return 0;
+}
+NN_API nn_layer *nn_dropout_new(nn_layer *parent, float p)
+{
+    return nn__probability(parent, "Dropout", p) ? nn__value_layer(parent, "Dropout", nn__dropout_forward, p) : nn__or_inert(NULL);
+}
+NN_API nn_layer *nn_dropout2d_new(nn_layer *parent, float p)
+{
+    return nn__probability(parent, "Dropout2d", p) ? nn__value_layer(parent, "Dropout2d", nn__dropout2d_forward, p) : nn__or_inert(NULL);
+}
+NN_API nn_layer *nn_flatten_new(nn_layer *parent)                 { return nn__value_layer(parent, "Flatten", nn__flatten_forward, 0); }
+NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__value_layer(parent, "LeakyReLU", nn__leaky_relu_forward, slope); }
+
+// ---- nn_summary: the net runs once without computing (only shapes, as under nn_desc.measure), then the tree is printed ------------
+static void nn__forget_outputs(nn_layer *l)
+{
+    nn_layer *c;
+    l->out.ndim = -1;
+    for (c = l->child; c; c = c->next) nn__forget_outputs(c);
+}
+static nn_layer *nn__first_with_params(nn_layer *l)
+{
+    nn_layer *c, *found = l->params ? l : NULL;
+    for (c = l->child; c && !found; c = c->next) found = nn__first_with_params(c);
+    return found;
+}
+static void nn__measure_forward(nn_layer *l, nn_shape input)         // leaves l->out; memory, random state and peaks as they were
+{
+    nn_context *nn = l->nn;
+    nn_layer *first = nn__first_with_params(l);
+    nn_dtype dtype = first && !strcmp(first->kind, "Embedding") ? NN_I64 : nn->desc.dtype;
+    nn__mark m = nn__get_mark(nn);
+    uint64_t ordinal = nn->ordinal;
+    size_t peak = nn->peak, step = nn->step_arena.peak, device = nn->device_step.peak;
+    int measuring = nn->measuring, free_count = nn->free_count;
+    nn->measuring = 1;
+    nn->free_count = 0;
+    nn_push(nn, NN_EVAL);
+    nn_forward(l, nn__alloc_tensor(nn, 0, dtype, input.ndim, input.d));
+    nn_pop(nn);
+    nn->measuring = measuring || nn->out_of_memory;
+    nn->free_count = free_count;
+    nn->ordinal = ordinal;
+    nn__rewind(nn, &m);
+    nn->peak = peak; nn->step_arena.peak = step; nn->device_step.peak = device;
+    nn__count_peak(nn);              // tensor heads stay
+}
+static void nn__with_commas(int64_t n, char *to)         // 421642 -> "421,642"; to has 32 bytes
+{
+    char digits[24];
+    int i, count = snprintf(digits, sizeof digits, "%lld", (long long)n);
+    for (i = 0; i < count; i++) {
+        if (i && (count - i) % 3 == 0) *to++ = ',';
+        *to++ = digits[i];
+    }
+    *to = 0;
+}
+static void nn__summary_row(nn_layer *l, int depth)
+{
+    nn_layer *c;
+    char count[32] = "", name[96];
+    int64_t n = 0;
+    int i;
+    for (i = 0; i < l->params; i++) if (l->param[i]->flags & NN__T_PARAM) n += nn_count(l->param[i]);
+    if (n) nn__with_commas(n, count);
+    snprintf(name, sizeof name, "%*s%s", depth < 20 ? 2 * depth : 40, "", l->name);
+    nn__log(l->nn, "%-28s %-18s %-22s %14s\n", name, l->kind, l->out.ndim < 0 ? "not run" : nn__dims_text(l->out.ndim, l->out.d).s, count);
+    for (c = l->child; c; c = c->next) nn__summary_row(c, depth + 1);
+}
+typedef struct nn__sizes { int64_t params, frozen, buffers; double param_bytes, buffer_bytes; } nn__sizes;
+static int nn__add_sizes(nn_tensor *t, void *arg)
+{
+    nn__sizes *s = (nn__sizes *)arg;
+    double bytes = (double)nn_count(t) * (double)nn_dtype_bytes((nn_dtype)t->dtype);
+    if (t->flags & NN__T_BUFFER) { s->buffers += nn_count(t); s->buffer_bytes += bytes; return 1; }
+    s->params += nn_count(t);
+    s->param_bytes += bytes;
+    if (t->flags & NN__T_FROZEN) s->frozen += nn_count(t);
+    return 1;
+}
+NN_API void nn_summary(nn_layer *layer, nn_shape input)
+{
+    nn_context *nn = nn__context_below(layer);
+    nn__sizes s;
+    char params[32], frozen[32], buffers[32];
+    if (!nn_ok(nn)) return;
+    nn__forget_outputs(layer);
+    nn__measure_forward(layer, input);
+    nn__log(nn, "%-28s %-18s %-22s %14s\n", "layer", "kind", "output", "parameters");
+    nn__summary_row(layer, 0);
+    memset(&s, 0, sizeof s);
+    nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__add_sizes, &s);
+    nn__with_commas(s.params, params);
+    nn__with_commas(s.frozen, frozen);
+    nn__with_commas(s.buffers, buffers);
+    nn__log(nn, "%s parameters (%.1f KB), %s frozen; %s numbers in buffers (%.1f KB)\n", params, s.param_bytes / 1024, frozen, buffers, s.buffer_bytes / 1024);
 }
 
 // =============================================================================================
-// >>optim   An optimizer is one update op per parameter: (p, g, states) -> (p, states), run by the backend like every op.
+// >>optim   An optimizer is one update op per parameter: (p, g, states) -> (p, states), run by the backend like every op. A table
+// says which options an optimizer reads, its defaults and its states; the formulas are in >>ops, "parameter updates".
 // =============================================================================================
-typedef struct nn__update_params { float lr, momentum, dampening, beta1, beta2, alpha, eps, weight_decay, correct1, correct2, clip_value; int nesterov, first, decoupled; } nn__update_params;
-typedef struct nn__slot { nn_tensor *p, *state[3]; int group; } nn__slot;
+enum { NN__LR, NN__MOMENTUM, NN__DAMPENING, NN__NESTEROV, NN__BETA1, NN__BETA2, NN__ALPHA, NN__EPS, NN__WEIGHT_DECAY, NN__MOMENTUM_DECAY,
+       NN__LR_DECAY, NN__CENTERED, NN__AMSGRAD, NN__CLIP_NORM, NN__CLIP_VALUE, NN__OPTIONS, NN__ALWAYS };
+static const struct { const char *name; size_t at; int whole; } nn__optimizer_fields[NN__OPTIONS] = {      // in the order of the enum
+    { "lr",           offsetof(nn_optimizer_desc, lr), 0 },           { "momentum",       offsetof(nn_optimizer_desc, momentum), 0 },
+    { "dampening",    offsetof(nn_optimizer_desc, dampening), 0 },    { "nesterov",       offsetof(nn_optimizer_desc, nesterov), 1 },
+    { "beta1",        offsetof(nn_optimizer_desc, beta1), 0 },        { "beta2",          offsetof(nn_optimizer_desc, beta2), 0 },
+    { "alpha",        offsetof(nn_optimizer_desc, alpha), 0 },        { "eps",            offsetof(nn_optimizer_desc, eps), 0 },
+    { "weight_decay", offsetof(nn_optimizer_desc, weight_decay), 0 }, { "momentum_decay", offsetof(nn_optimizer_desc, momentum_decay), 0 },
+    { "lr_decay",     offsetof(nn_optimizer_desc, lr_decay), 0 },     { "centered",       offsetof(nn_optimizer_desc, centered), 1 },
+    { "amsgrad",      offsetof(nn_optimizer_desc, amsgrad), 1 },      { "clip_norm",      offsetof(nn_optimizer_desc, clip_norm), 0 },
+    { "clip_value",   offsetof(nn_optimizer_desc, clip_value), 0 } };
+
+enum { NN__SGD, NN__RMSPROP, NN__ADAGRAD, NN__ADAM, NN__ADAMW, NN__NADAM, NN__LION, NN__OPTIMIZERS };
+enum { NN__MAX_STATES = 3 };
+typedef struct nn__optimizer_kind {
+    const char *name;
+    int         op;
+    unsigned    reads;               // bits of options, besides lr, weight_decay and clipping
+    double      lr, beta1, beta2, eps, weight_decay;     // defaults
+    struct { const char *name; int if_set; } state[NN__MAX_STATES];  // kept if that option is not zero
+} nn__optimizer_kind;
+#define NN__O(name) (1u << NN__##name)
+static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
+    { "sgd",     NN_OP_sgd_update,     NN__O(MOMENTUM) | NN__O(DAMPENING) | NN__O(NESTEROV),               0.01,  0,   0,     0,     0,
+                 { { "momentum_buffer", NN__MOMENTUM }, { NULL, 0 }, { NULL, 0 } } },
+    { "rmsprop", NN_OP_rmsprop_update, NN__O(ALPHA) | NN__O(EPS) | NN__O(MOMENTUM) | NN__O(CENTERED),      0.01,  0,   0,     1e-8,  0,
+                 { { "square_avg", NN__ALWAYS }, { "momentum_buffer", NN__MOMENTUM }, { "grad_avg", NN__CENTERED } } },
+    { "adagrad", NN_OP_adagrad_update, NN__O(LR_DECAY) | NN__O(EPS),                                       0.01,  0,   0,     1e-10, 0,
+                 { { "sum", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } },
+    { "adam",    NN_OP_adam_update,    NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(AMSGRAD),          0.001, 0.9, 0.999, 1e-8,  0,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { "max_exp_avg_sq", NN__AMSGRAD } } },
+    { "adamw",   NN_OP_adam_update,    NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(AMSGRAD),          0.001, 0.9, 0.999, 1e-8,  0.01,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { "max_exp_avg_sq", NN__AMSGRAD } } },
+    { "nadam",   NN_OP_nadam_update,   NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(MOMENTUM_DECAY),   0.002, 0.9, 0.999, 1e-8,  0,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { NULL, 0 } } },
+    { "lion",    NN_OP_lion_update,    NN__O(BETA1) | NN__O(BETA2),                                        1e-4,  0.9, 0.99,  0,     0,
+                 { { "exp_avg", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } } };
+
+// What an update needs besides tensors. Several optimizers share a name: decay1 is momentum or beta1, decay2 is alpha or beta2.
+typedef struct nn__update_params {
+    double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+    int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
+} nn__update_params;
+
+// A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
+typedef struct nn__slot {
+    nn_tensor *p, *state[NN__MAX_STATES];                // the states' names are their tensor's name
+    int        group;
+    int64_t    steps;                // updates of this parameter: PyTorch's state["step"]
+    double     product;              // nadam: product of its momentum factors up to product_step; follows from steps
+    int64_t    product_step;
+} nn__slot;
+typedef struct nn__group { double lr, initial_lr, option[NN__OPTIONS]; } nn__group;
 struct nn_optimizer {
     nn_context *nn;
     nn_layer   *layer;
-    int         op, states;
-    nn_optimizer_desc desc;
+    const nn__optimizer_kind *kind;
     nn__slot   *slot;
-    int         slots;
+    int         slots, slot_room, states;                // states: at most so many per slot
+    nn__group  *group;
+    int         groups, group_room, scheduled;
     int64_t     steps;
+    nn_tensor  *squares, *clip;      // one sum of squares per slot; joint norm and scale
 };
 
-static nn_optimizer *nn__optimizer_new(nn_layer *layer, int op, int states, const nn_optimizer_desc *desc, float lr)
+// A float option was written in decimal: 0.9f is 0.89999998, but 0.9 was meant, and that is what Python would compute with.
+static double nn__as_written(float f)
 {
-    nn_context *nn = nn__context_below(layer);
-    nn_optimizer *o;
-    int i, j, n;
-    nn_tensor **list;
-    if (!nn_ok(nn)) return NULL;
-    o = (nn_optimizer *)nn__life(nn, sizeof *o);
-    n = nn_params(layer, NULL, 0);
-    list = (nn_tensor **)nn__life(nn, (size_t)n * sizeof *list);
-    if (!o || !list) return NULL;
-    o->nn = nn; o->layer = layer; o->op = op; o->states = states;
-    if (desc) o->desc = *desc;
-    if (o->desc.lr == 0) o->desc.lr = lr;
-    if (o->desc.beta1 == 0) o->desc.beta1 = 0.9f;
-    if (o->desc.beta2 == 0) o->desc.beta2 = 0.999f;
-    if (o->desc.eps == 0) o->desc.eps = 1e-8f;
-    o->slot = (nn__slot *)nn__life(nn, (size_t)n * sizeof *o->slot);
-    if (!o->slot) return NULL;
-    nn_params(layer, list, n);
-    for (i = 0; i < n; i++) {
-        o->slot[i].p = list[i];
-        for (j = 0; j < states; j++) {
-            nn_tensor *s = nn__alloc_tensor(nn, 1, (nn_dtype)list[i]->dtype, list[i]->ndim, list[i]->shape);
-            if (nn__dead(s)) return NULL;
-            memcpy(s->stride, list[i]->stride, sizeof s->stride);
-            nn__fill_view(nn, nn__view_of(s), 0.0);
-            o->slot[i].state[j] = s;
+    char text[48];
+    int digits;
+    for (digits = 1; digits < 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)f);
+        if ((float)strtod(text, NULL) == f) return strtod(text, NULL);
+    }
+    return (double)f;
+}
+// 0 means the default, NN_ZERO means 0.
+static double nn__option(float value, double normal)
+{
+    return value == 0 ? normal : value == (float)NN_ZERO ? 0 : nn__as_written(value);
+}
+
+static int nn__read_options(nn_context *nn, const nn__optimizer_kind *kind, const nn_optimizer_desc *desc, nn__group *g, int added)
+{
+    unsigned reads = kind->reads | NN__O(LR) | NN__O(WEIGHT_DECAY) | NN__O(CLIP_VALUE) | (added ? 0 : NN__O(CLIP_NORM));
+    double *o = g->option;
+    int i, whole;
+    float value;
+    for (i = 0; desc && i < NN__OPTIONS; i++) {
+        const char *at = (const char *)desc + nn__optimizer_fields[i].at;
+        if (nn__optimizer_fields[i].whole) { memcpy(&whole, at, sizeof whole); value = (float)whole; }
+        else memcpy(&value, at, sizeof value);
+        if (value == 0) continue;
+        if (!(reads >> i & 1)) {
+            if (i == NN__CLIP_NORM) nn_fail(nn, "nn_optimizer_add: clip_norm is joint over all groups: give it to the constructor");
+            else nn_fail(nn, "%s: the optimizer has no option .%s", kind->name, nn__optimizer_fields[i].name);
+            return 0;
+        }
+        o[i] = nn__option(value, 0);
+        if (!(o[i] >= 0) || ((i == NN__BETA1 || i == NN__BETA2 || i == NN__ALPHA) && o[i] >= 1)) {
+            nn_fail(nn, "%s: .%s is %g: it must be %s", kind->name, nn__optimizer_fields[i].name, o[i], i == NN__BETA1 || i == NN__BETA2 || i == NN__ALPHA ? "in 0..1, 1 excluded" : "at least 0");
+            return 0;
         }
     }
-    o->slots = n;
+    if (o[NN__NESTEROV] != 0 && (o[NN__MOMENTUM] == 0 || o[NN__DAMPENING] != 0)) { nn_fail(nn, "%s: .nesterov needs momentum and no dampening", kind->name); return 0; }
+    g->lr = g->initial_lr = o[NN__LR];
+    return 1;
+}
+
+// A tensor for life with the layout of t, filled with zeros or with t.
+static nn_tensor *nn__twin(nn_tensor *t, const char *name, int copy)
+{
+    nn_tensor *s = nn__alloc_tensor(t->nn, 1, (nn_dtype)t->dtype, t->ndim, t->shape);
+    if (nn__dead(s)) return NULL;
+    memcpy(s->stride, t->stride, sizeof s->stride);
+    s->name = name;
+    if (copy) nn__copy_view(t->nn, nn__view_of(s), nn__view_of(t));
+    else nn__fill_view(t->nn, nn__view_of(s), 0.0);
+    return s;
+}
+// The states that a slot needs and does not have yet. 0 after an error. Frozen parameters get theirs when they first move.
+static int nn__slot_states(nn_optimizer *opt, nn__slot *s)
+{
+    int i;
+    for (i = 0; i < NN__MAX_STATES; i++) {
+        int if_set = opt->kind->state[i].if_set;
+        if (s->state[i] || !opt->kind->state[i].name || (if_set != NN__ALWAYS && opt->group[s->group].option[if_set] == 0)) continue;
+        s->state[i] = nn__twin(s->p, opt->kind->state[i].name, 0);
+        if (!s->state[i]) return 0;
+    }
+    return 1;
+}
+
+static nn__slot *nn__find_slot(nn_optimizer *opt, const nn_tensor *p)
+{
+    int i;
+    for (i = 0; i < opt->slots; i++) if (opt->slot[i].p == p) return &opt->slot[i];
+    return NULL;
+}
+static int nn__ends_in(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && !strcmp(name + n - m, end);
+}
+// Puts the parameters below `layer` whose full names end in `match` into the last group; those that have a slot change their group.
+static int nn__add_slots(nn_optimizer *opt, nn_layer *layer, const char *match)
+{
+    nn_context *nn = opt->nn;
+    int i, n = nn_params(layer, NULL, 0), found = 0;
+    nn_tensor **list = (nn_tensor **)nn__life(nn, (size_t)n * sizeof *list);
+    char name[256];
+    if (!list) return 0;
+    nn_params(layer, list, n);
+    if (opt->slots + n > opt->slot_room) {
+        nn__slot *more = (nn__slot *)nn__life(nn, (size_t)(opt->slots + n) * sizeof *more);
+        if (!more) return 0;
+        if (opt->slots) memcpy(more, opt->slot, (size_t)opt->slots * sizeof *more);
+        opt->slot = more;
+        opt->slot_room = opt->slots + n;
+    }
+    for (i = 0; i < n; i++) {
+        nn__slot *s = nn__find_slot(opt, list[i]);
+        nn_name(list[i], NULL, name, sizeof name);
+        if (match && !nn__ends_in(name, match)) continue;
+        if (!s) { s = &opt->slot[opt->slots++]; s->p = list[i]; }    // the same parameter is never updated twice
+        s->group = opt->groups - 1;
+        found++;
+        if (!(s->p->flags & NN__T_FROZEN) && !nn__slot_states(opt, s)) return 0;
+    }
+    if (match && !found) { nn_fail(nn, "nn_optimizer_add: no parameter's name ends in \"%s\"", match); return 0; }
+    return 1;
+}
+
+static nn__group *nn__new_group(nn_optimizer *opt)
+{
+    if (opt->groups == opt->group_room) {
+        nn__group *more = (nn__group *)nn__life(opt->nn, (size_t)(2 * opt->group_room + 2) * sizeof *more);
+        if (!more) return NULL;
+        if (opt->groups) memcpy(more, opt->group, (size_t)opt->groups * sizeof *more);
+        opt->group = more;
+        opt->group_room = 2 * opt->group_room + 2;
+    }
+    return &opt->group[opt->groups++];
+}
+
+static nn_optimizer *nn__optimizer_new(nn_layer *layer, int which, const nn_optimizer_desc *desc)
+{
+    nn_context *nn = nn__context_below(layer);
+    const nn__optimizer_kind *kind = &nn__optimizers[which];
+    nn_optimizer *o;
+    nn__group *g;
+    if (!nn_ok(nn)) return NULL;
+    if (desc && desc->match) { nn_fail(nn, "%s: .match belongs to nn_optimizer_add", kind->name); return NULL; }
+    o = (nn_optimizer *)nn__life(nn, sizeof *o);
+    if (!o) return NULL;
+    o->nn = nn; o->layer = layer; o->kind = kind;
+    while (o->states < NN__MAX_STATES && kind->state[o->states].name) o->states++;
+    g = nn__new_group(o);
+    if (!g) return NULL;
+    g->option[NN__LR] = kind->lr;
+    g->option[NN__BETA1] = kind->beta1;
+    g->option[NN__BETA2] = kind->beta2;
+    g->option[NN__EPS] = kind->eps;
+    g->option[NN__WEIGHT_DECAY] = kind->weight_decay;
+    g->option[NN__ALPHA] = 0.99;
+    g->option[NN__MOMENTUM_DECAY] = 0.004;
+    if (!nn__read_options(nn, kind, desc, g, 0) || !nn__add_slots(o, layer, NULL)) return NULL;
     return o;
 }
-NN_API nn_optimizer *nn_sgd_new(nn_layer *layer, const nn_sgd_desc *desc)   { return nn__optimizer_new(layer, NN_OP_sgd_update, 1, desc, 0.01f); }
-NN_API nn_optimizer *nn_adam_new(nn_layer *layer, const nn_adam_desc *desc) { return nn__optimizer_new(layer, NN_OP_adam_update, 2, desc, 0.001f); }
+NN_API nn_optimizer *nn_sgd_new    (nn_layer *layer, const nn_sgd_desc *desc)     { return nn__optimizer_new(layer, NN__SGD, desc); }
+NN_API nn_optimizer *nn_rmsprop_new(nn_layer *layer, const nn_rmsprop_desc *desc) { return nn__optimizer_new(layer, NN__RMSPROP, desc); }
+NN_API nn_optimizer *nn_adagrad_new(nn_layer *layer, const nn_adagrad_desc *desc) { return nn__optimizer_new(layer, NN__ADAGRAD, desc); }
+NN_API nn_optimizer *nn_adam_new   (nn_layer *layer, const nn_adam_desc *desc)    { return nn__optimizer_new(layer, NN__ADAM, desc); }
+NN_API nn_optimizer *nn_adamw_new  (nn_layer *layer, const nn_adamw_desc *desc)   { return nn__optimizer_new(layer, NN__ADAMW, desc); }
+NN_API nn_optimizer *nn_nadam_new  (nn_layer *layer, const nn_nadam_desc *desc)   { return nn__optimizer_new(layer, NN__NADAM, desc); }
+NN_API nn_optimizer *nn_lion_new   (nn_layer *layer, const nn_lion_desc *desc)    { return nn__optimizer_new(layer, NN__LION, desc); }
+
+NN_API void nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc *desc)
+{
+    nn_context *nn = opt ? opt->nn : NULL;
+    nn__group g, *to;
+    if (!nn_ok(nn)) return;
+    if (nn__no_layer(layer) || layer->nn != nn) { nn_fail(nn, "nn_optimizer_add: the layer is not of the optimizer's context"); return; }
+    g = opt->group[0];
+    g.option[NN__LR] = g.initial_lr;
+    if (!nn__read_options(nn, opt->kind, desc, &g, 1)) return;
+    to = nn__new_group(opt);
+    if (!to) return;
+    *to = g;
+    nn__add_slots(opt, layer, desc ? desc->match : NULL);
+}
+
+// ---- a step ---------------------------------------------------------------------------------------------
+static int nn__movable(const nn__slot *s) { return nn_grad(s->p) && !(s->p->flags & NN__T_FROZEN); }
+
+// Joint norm of the gradients and the scale that brings it to `most`, computed on the device: opt->clip is { norm, scale }.
+static int nn__joint_norm(nn_optimizer *opt, double most)
+{
+    nn_context *nn = opt->nn;
+    nn_call c;
+    int64_t n = nn__max(1, opt->slot_room), two = 2;
+    int i;
+    if (!opt->clip) {
+        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &two);
+        opt->clip = nn__dead(t) ? NULL : t;
+    }
+    if (!opt->squares || opt->squares->shape[0] < n) {
+        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &n);
+        opt->squares = nn__dead(t) ? NULL : t;
+    }
+    if (!opt->clip || !opt->squares) return 0;
+    nn__fill_view(nn, nn__view_of(opt->squares), 0.0);
+    for (i = 0; i < opt->slots; i++) {
+        if (!nn__movable(&opt->slot[i])) continue;
+        nn__begin_call(&c, nn, NN_OP_square_sum, NULL);
+        c.nin = c.nout = 1;
+        c.in[0] = nn__view_of(opt->slot[i].p->grad);
+        c.out[0] = nn__view_of(opt->squares);
+        c.out[0].ndim = 0;
+        if (c.out[0].data) c.out[0].data = (char *)c.out[0].data + (size_t)i * nn_dtype_bytes(nn->desc.dtype);
+        nn__run(nn, &c);
+    }
+    nn__begin_call(&c, nn, NN_OP_clip_scale, &most);
+    c.nin = c.nout = 1;
+    c.in[0] = nn__view_of(opt->squares);
+    c.out[0] = nn__view_of(opt->clip);
+    nn__run(nn, &c);
+    return nn_ok(nn);
+}
+
+NN_API float nn_grad_norm(nn_optimizer *opt)
+{
+    float v[2] = { NAN, NAN };
+    if (!opt || !nn_ok(opt->nn) || !nn__joint_norm(opt, 0) || !nn_read(opt->clip, v)) return NAN;
+    return v[0];
+}
+
+// nadam: factor of step t, and the product of the factors of steps 1..t
+static double nn__nadam_factor(const nn__group *g, double t) { return g->option[NN__BETA1] * (1 - 0.5 * pow(0.96, t * g->option[NN__MOMENTUM_DECAY])); }
+static double nn__nadam_product(const nn__group *g, nn__slot *s)
+{
+    if (s->product_step > s->steps || s->product_step == 0) { s->product_step = 0; s->product = 1; }
+    while (s->product_step < s->steps) s->product *= nn__nadam_factor(g, (double)++s->product_step);
+    return s->product;
+}
+
+static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)        // in double, as Python computes
+{
+    const nn__group *g = &opt->group[s->group];
+    const double *o = g->option;
+    double steps = (double)s->steps, factor, next;
+    nn__update_params u;
+    memset(&u, 0, sizeof u);
+    u.lr = g->lr;
+    u.weight_decay = o[NN__WEIGHT_DECAY];
+    u.shrink = 1;
+    u.decay1 = o[NN__BETA1]; u.decay2 = o[NN__BETA2];
+    u.eps = o[NN__EPS];
+    u.clip_value = o[NN__CLIP_VALUE];
+    u.momentum = o[NN__MOMENTUM] != 0; u.nesterov = o[NN__NESTEROV] != 0; u.centered = o[NN__CENTERED] != 0; u.amsgrad = o[NN__AMSGRAD] != 0;
+    u.first = s->steps == 1;
+    switch (opt->kind - nn__optimizers) {
+    case NN__SGD:
+        u.decay1 = o[NN__MOMENTUM];
+        u.rest1 = 1 - o[NN__DAMPENING];
+        return u;
+    case NN__RMSPROP:
+        u.decay1 = o[NN__MOMENTUM];
+        u.decay2 = o[NN__ALPHA];
+        u.rest2 = 1 - u.decay2;
+        u.far1 = u.rest2 >= 0.5;
+        return u;
+    case NN__ADAGRAD:
+        u.lr = g->lr / (1 + (steps - 1) * o[NN__LR_DECAY]);
+        return u;
+    case NN__NADAM:
+        factor = nn__nadam_factor(g, steps);
+        next = nn__nadam_factor(g, steps + 1);
+        u.lr_grad = g->lr * (1 - factor) / (1 - nn__nadam_product(g, s));
+        u.lr = g->lr * next / (1 - nn__nadam_product(g, s) * next);
+        u.correct = 1 - pow(u.decay2, steps);
+        break;
+    case NN__ADAMW:
+    case NN__LION:
+        u.shrink = 1 - g->lr * u.weight_decay;
+        u.weight_decay = 0;
+        break;
+    }
+    u.rest1 = 1 - u.decay1;
+    u.rest2 = 1 - u.decay2;
+    u.far1 = u.rest1 >= 0.5;
+    if (opt->kind->op == NN_OP_adam_update) {
+        u.lr = g->lr / (1 - pow(u.decay1, steps));
+        u.correct = sqrt(1 - pow(u.decay2, steps));
+    }
+    return u;
+}
 
 NN_API void nn_step(nn_optimizer *opt)
 {
     nn_context *nn = opt ? opt->nn : NULL;
-    nn__update_params p;
+    double most;
     int i, j;
     if (!nn_ok(nn)) return;
+    most = opt->group[0].option[NN__CLIP_NORM];
+    if (most > 0 && !nn__joint_norm(opt, most)) return;
     opt->steps++;
-    memset(&p, 0, sizeof p);
-    p.lr = opt->desc.lr; p.momentum = opt->desc.momentum; p.dampening = opt->desc.dampening; p.nesterov = opt->desc.nesterov;
-    p.beta1 = opt->desc.beta1; p.beta2 = opt->desc.beta2; p.eps = opt->desc.eps; p.weight_decay = opt->desc.weight_decay;
-    p.correct1 = (float)(1.0 - pow((double)p.beta1, (double)opt->steps));
-    p.correct2 = (float)(1.0 - pow((double)p.beta2, (double)opt->steps));
-    p.first = opt->steps == 1;
     for (i = 0; i < opt->slots; i++) {
         nn__slot *s = &opt->slot[i];
+        nn__update_params u;
         nn_call c;
-        if (!nn_grad(s->p) || (s->p->flags & NN__T_FROZEN)) continue;
-        nn__begin_call(&c, nn, opt->op, &p);
-        c.in[c.nin++] = nn__view_of(s->p);
-        c.in[c.nin++] = nn__view_of(s->p->grad);
-        for (j = 0; j < opt->states; j++) c.in[c.nin++] = nn__view_of(s->state[j]);
-        nn__run(nn, &c);
-        s->p->version++;
+        if (nn__movable(s)) {
+            if (!nn__slot_states(opt, s)) return;
+            s->steps++;
+            u = nn__update_of(opt, s);
+            nn__begin_call(&c, nn, opt->kind->op, &u);
+            c.nin = 3 + NN__MAX_STATES;
+            c.in[0] = nn__view_of(s->p);
+            c.in[1] = nn__view_of(s->p->grad);
+            c.in[2] = nn__view_of(NULL);
+            if (most > 0) {          // the scale stays on the device
+                c.in[2] = nn__view_of(opt->clip);
+                c.in[2].ndim = 0;
+                if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
+            }
+            for (j = 0; j < NN__MAX_STATES; j++) c.in[3 + j] = nn__view_of(s->state[j]);
+            nn__run(nn, &c);
+            s->p->base->version++;
+        }
         s->p->flags &= ~(unsigned)NN__T_GRAD_SET;
+    }
+}
+
+NN_API int64_t nn_steps(const nn_optimizer *opt) { return opt ? opt->steps : 0; }
+NN_API float   nn_lr(const nn_optimizer *opt)    { return opt ? (float)opt->group[0].lr : 0.0f; }
+NN_API void    nn_set_lr(nn_optimizer *opt, float lr)
+{
+    double old, first, to = lr == (float)NN_ZERO ? 0 : nn__as_written(lr);
+    int i;
+    if (!opt || !nn_ok(opt->nn)) return;
+    if (!(to >= 0)) { nn_fail(opt->nn, "nn_set_lr: %g is not a learning rate", to); return; }
+    old = opt->group[0].lr;
+    first = opt->group[0].initial_lr;
+    for (i = opt->groups - 1; i >= 0; i--) {
+        nn__group *g = &opt->group[i];
+        g->lr = i == 0 ? to : old > 0 ? to * (g->lr / old) : first > 0 ? to * (g->initial_lr / first) : to;
+    }
+}
+
+// ---- an average of the weights ------------------------------------------------------------------------------
+struct nn_ema {
+    nn_context *nn;
+    nn_layer   *layer;
+    double      decay;
+    nn_tensor **p, **shadow;
+    int         n, swapped;
+};
+NN_API nn_ema *nn_ema_new(nn_layer *layer, float decay)
+{
+    nn_context *nn = nn__context_below(layer);
+    nn_ema *e;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    if (!(decay == (float)NN_ZERO || (decay >= 0 && decay <= 1))) { nn_fail(nn, "nn_ema_new: decay %g is not in 0..1", (double)decay); return NULL; }
+    e = (nn_ema *)nn__life(nn, sizeof *e);
+    if (!e) return NULL;
+    e->nn = nn; e->layer = layer; e->decay = nn__option(decay, 0);
+    e->n = nn_params(layer, NULL, 0);
+    e->p = (nn_tensor **)nn__life(nn, (size_t)e->n * sizeof *e->p);
+    e->shadow = (nn_tensor **)nn__life(nn, (size_t)e->n * sizeof *e->shadow);
+    if (!e->p || !e->shadow) return NULL;
+    nn_params(layer, e->p, e->n);
+    for (i = 0; i < e->n; i++) if (!(e->shadow[i] = nn__twin(e->p[i], "ema", 1))) return NULL;
+    return e;
+}
+static void nn__ema_run(nn_ema *e, int op)
+{
+    nn_call c;
+    int i;
+    for (i = 0; i < e->n; i++) {
+        nn__begin_call(&c, e->nn, op, &e->decay);
+        c.nin = 2;
+        c.in[0] = nn__view_of(e->shadow[i]);
+        c.in[1] = nn__view_of(e->p[i]);
+        nn__run(e->nn, &c);
+        if (op == NN_OP_swap) e->p[i]->base->version++;
+    }
+}
+NN_API void nn_ema_update(nn_ema *ema)
+{
+    if (!ema || !nn_ok(ema->nn)) return;
+    if (ema->swapped) { nn_fail(ema->nn, "nn_ema_update: parameters and averages are exchanged; call nn_ema_swap first"); return; }
+    nn__ema_run(ema, NN_OP_ema_update);
+}
+NN_API void nn_ema_swap(nn_ema *ema)
+{
+    if (!ema || !nn_ok(ema->nn)) return;
+    nn__ema_run(ema, NN_OP_swap);
+    ema->swapped = !ema->swapped;
+}
+
+// ---- schedules: torch.optim.lr_scheduler, most of them as the same recursions, so that the values agree to the last digits -------
+// `count` advances so far (PyTorch's last_epoch). nn__schedule_lr gives the rate after advance number `count`; at 0 the rate to start with.
+enum { NN__STEP_LR, NN__MULTI_STEP_LR, NN__EXPONENTIAL_LR, NN__POLYNOMIAL_LR, NN__LINEAR_LR, NN__COSINE_LR, NN__WARM_RESTARTS_LR, NN__ONE_CYCLE_LR, NN__PLATEAU_LR };
+static const char *const nn__schedule_names[] = { "step_lr", "multi_step_lr", "exponential_lr", "polynomial_lr", "linear_lr", "cosine_lr", "warm_restarts_lr", "one_cycle_lr", "plateau_lr" };
+struct nn_schedule {
+    nn_context   *nn;
+    nn_optimizer *opt;
+    int     kind, per_step;
+    int     step_size, total, period_mult, patience, cooldown, maximize, warmup;
+    int    *milestone, milestones;
+    double  gamma, power, min_lr, start_factor, end_factor, max_lr, rise, div, final_div, factor, threshold;
+    // state, for checkpoints (besides the groups' lr)
+    int64_t count, warmed;           // advances of the schedule, and before it of the warmup
+    int64_t since, period;           // warm_restarts_lr: T_cur, T_i
+    double  best;                    // plateau_lr
+    int     bad, cooling;
+};
+
+static double nn__schedule_lr(const nn_schedule *s, const nn__group *g)
+{
+    const double pi = 3.14159265358979323846;
+    double lr = g->lr, base = g->initial_lr, t = (double)s->count, n = (double)s->total, from, to, start, share;
+    int i, hits = 0;
+    if (s->count == 0) lr = base;
+    switch (s->kind) {
+    case NN__STEP_LR:
+        return s->count == 0 || s->count % s->step_size ? lr : lr * s->gamma;
+    case NN__MULTI_STEP_LR:
+        for (i = 0; i < s->milestones; i++) hits += s->milestone[i] == s->count;
+        return hits ? lr * pow(s->gamma, hits) : lr;
+    case NN__EXPONENTIAL_LR:
+        return s->count == 0 ? lr : lr * s->gamma;
+    case NN__POLYNOMIAL_LR:          // base (1 - t / n)^power
+        return s->count == 0 || t > n ? lr : lr * pow((1 - t / n) / (1 - (t - 1) / n), s->power);
+    case NN__LINEAR_LR:              // base (start + (end - start) t / n)
+        if (s->count == 0) return lr * s->start_factor;
+        return t > n ? lr : lr * (1 + (s->end_factor - s->start_factor) / (n * s->start_factor + (t - 1) * (s->end_factor - s->start_factor)));
+    case NN__COSINE_LR:              // min + (base - min) (1 + cos(pi t / n)) / 2; after n it rises again
+        if (s->count == 0) return lr;
+        if ((s->count - 1 - s->total) % (2 * (int64_t)s->total) == 0) return lr + (base - s->min_lr) * (1 - cos(pi / n)) / 2;
+        return (1 + cos(pi * t / n)) / (1 + cos(pi * (t - 1) / n)) * (lr - s->min_lr) + s->min_lr;
+    case NN__WARM_RESTARTS_LR:       // the same with a period that starts anew
+        return s->min_lr + (base - s->min_lr) * (1 + cos(pi * (double)s->since / (double)s->period)) / 2;
+    case NN__ONE_CYCLE_LR:           // cosines from max / div up to max and down to max / div / final_div
+        start = 0;
+        share = s->rise * n - 1;
+        from = s->max_lr / s->div;
+        to = s->max_lr;
+        if (t > share) { start = share; share = n - 1; from = s->max_lr; to = s->max_lr / s->div / s->final_div; }
+        share = share > start ? (t - start) / (share - start) : 1;
+        return to + (from - to) / 2 * (cos(pi * (share > 1 ? 1 : share)) + 1);
+    }
+    return lr;                       // plateau_lr moves on metrics
+}
+static void nn__schedule_apply(nn_schedule *s)
+{
+    double warm = s->warmed < s->warmup ? (double)(s->warmed + 1) / (double)(s->warmup + 1) : 1;
+    int i;
+    for (i = 0; i < s->opt->groups; i++) s->opt->group[i].lr = warm * nn__schedule_lr(s, &s->opt->group[i]);
+}
+static int nn__warming(nn_schedule *s)                   // one advance of the warmup: (t + 1) / (warmup + 1) of the rate to start with
+{
+    if (s->warmed >= s->warmup) return 0;
+    s->warmed++;
+    nn__schedule_apply(s);
+    return 1;
+}
+
+static nn_schedule *nn__schedule_new(nn_optimizer *opt, int kind, const nn_schedule_desc *desc)
+{
+    nn_context *nn = opt ? opt->nn : NULL;
+    const char *name = nn__schedule_names[kind];
+    nn_schedule_desc d;
+    nn_schedule *s;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    s = (nn_schedule *)nn__life(nn, sizeof *s);
+    if (!s) return NULL;
+    s->nn = nn; s->opt = opt; s->kind = kind;
+    s->per_step = d.per_step;
+    s->step_size = d.step_size;
+    s->total = d.total ? d.total : kind == NN__POLYNOMIAL_LR || kind == NN__LINEAR_LR ? 5 : 0;
+    s->period = d.period ? d.period : 10;
+    s->period_mult = d.period_mult ? d.period_mult : 1;
+    s->patience = d.patience == NN_ZERO ? 0 : d.patience ? d.patience : 10;
+    s->cooldown = d.cooldown == NN_ZERO ? 0 : d.cooldown;
+    s->maximize = d.maximize;
+    s->warmup = d.warmup == NN_ZERO ? 0 : d.warmup;
+    s->gamma = nn__option(d.gamma, kind == NN__EXPONENTIAL_LR ? 0.95 : 0.1);
+    s->power = nn__option(d.power, 1);
+    s->min_lr = nn__option(d.min_lr, 0);
+    s->start_factor = nn__option(d.start_factor, 1.0 / 3);
+    s->end_factor = nn__option(d.end_factor, 1);
+    s->max_lr = nn__option(d.max_lr, 0);
+    s->rise = nn__option(d.rise, 0.3);
+    s->div = nn__option(d.div, 25);
+    s->final_div = nn__option(d.final_div, 1e4);
+    s->factor = nn__option(d.factor, 0.1);
+    s->threshold = nn__option(d.threshold, 1e-4);
+    s->best = s->maximize ? -INFINITY : INFINITY;
+    if (s->warmup < 0)                                                          nn_fail(nn, "%s: warmup %d is negative", name, s->warmup);
+    if (kind == NN__STEP_LR && s->step_size < 1)                                nn_fail(nn, "step_lr: step_size must be at least 1");
+    if (kind >= NN__POLYNOMIAL_LR && kind <= NN__COSINE_LR && s->total < 1)     nn_fail(nn, "%s: total must be at least 1", name);
+    if (kind == NN__ONE_CYCLE_LR && (s->total < 1 || !(s->max_lr > 0)))         nn_fail(nn, "one_cycle_lr: total and max_lr must be given");
+    if (kind == NN__ONE_CYCLE_LR && (!(s->rise >= 0 && s->rise <= 1) || !(s->div > 0) || !(s->final_div > 0)))
+                                                                                nn_fail(nn, "one_cycle_lr: rise must be in 0..1, div and final_div positive");
+    if (kind == NN__WARM_RESTARTS_LR && (s->period < 1 || s->period_mult < 1))  nn_fail(nn, "warm_restarts_lr: period and period_mult must be at least 1");
+    if (kind == NN__LINEAR_LR && (!(s->start_factor > 0 && s->start_factor <= 1) || !(s->end_factor >= 0 && s->end_factor <= 1)))
+                                                                                nn_fail(nn, "linear_lr: start_factor must be in 0..1 and not 0, end_factor in 0..1");
+    if (kind == NN__PLATEAU_LR && !(s->factor >= 0 && s->factor < 1))           nn_fail(nn, "plateau_lr: factor must be below 1");
+    if (kind == NN__MULTI_STEP_LR && (d.milestone_count < 1 || !d.milestones))  nn_fail(nn, "multi_step_lr: milestones must be given");
+    if (!nn_ok(nn)) return NULL;
+    if (kind == NN__MULTI_STEP_LR) {
+        s->milestone = (int *)nn__life(nn, (size_t)d.milestone_count * sizeof *s->milestone);
+        if (!s->milestone) return NULL;
+        memcpy(s->milestone, d.milestones, (size_t)d.milestone_count * sizeof *s->milestone);
+        s->milestones = d.milestone_count;
+    }
+    for (i = 0; i < opt->groups && !opt->scheduled; i++) opt->group[i].initial_lr = opt->group[i].lr;   // an nn_set_lr before counts
+    opt->scheduled = 1;
+    nn__schedule_apply(s);
+    return s;
+}
+NN_API nn_schedule *nn_step_lr_new         (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__STEP_LR, desc); }
+NN_API nn_schedule *nn_multi_step_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__MULTI_STEP_LR, desc); }
+NN_API nn_schedule *nn_exponential_lr_new  (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__EXPONENTIAL_LR, desc); }
+NN_API nn_schedule *nn_polynomial_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__POLYNOMIAL_LR, desc); }
+NN_API nn_schedule *nn_linear_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__LINEAR_LR, desc); }
+NN_API nn_schedule *nn_cosine_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__COSINE_LR, desc); }
+NN_API nn_schedule *nn_warm_restarts_lr_new(nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__WARM_RESTARTS_LR, desc); }
+NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__ONE_CYCLE_LR, desc); }
+NN_API nn_schedule *nn_plateau_lr_new      (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__PLATEAU_LR, desc); }
+
+NN_API void nn_schedule_advance(nn_schedule *schedule)
+{
+    nn_schedule *s = schedule;
+    if (!s || !nn_ok(s->nn) || s->kind == NN__PLATEAU_LR || nn__warming(s)) return;
+    s->count++;
+    if (s->kind == NN__WARM_RESTARTS_LR && ++s->since >= s->period) {
+        s->since -= s->period;
+        s->period *= s->period_mult;
+    }
+    nn__schedule_apply(s);
+}
+NN_API void nn_schedule_metric(nn_schedule *schedule, double value)
+{
+    nn_schedule *s = schedule;
+    int i, better;
+    if (!s || !nn_ok(s->nn) || s->kind != NN__PLATEAU_LR || nn__warming(s)) return;
+    s->count++;
+    better = s->maximize ? value > s->best * (1 + s->threshold) : value < s->best * (1 - s->threshold);
+    if (better) { s->best = value; s->bad = 0; }
+    else s->bad++;
+    if (s->cooling > 0) { s->cooling--; s->bad = 0; }
+    if (s->bad <= s->patience) return;
+    s->cooling = s->cooldown;
+    s->bad = 0;
+    for (i = 0; i < s->opt->groups; i++) {
+        nn__group *g = &s->opt->group[i];
+        double lr = g->lr * s->factor > s->min_lr ? g->lr * s->factor : s->min_lr;
+        if (g->lr - lr > 1e-8) g->lr = lr;               // PyTorch's eps: smaller changes are not made
     }
 }
 
@@ -3162,8 +4448,9 @@ NN_API void nn_step(nn_optimizer *opt)
 // changes them (augmentation), and uploads them. What a batch contains is a function of (seed, epoch, position) alone: it does not
 // matter which thread makes it or when, and to resume, a loader needs nothing but these three numbers.
 // =============================================================================================
-typedef struct nn__part { const unsigned char *at; int64_t count; } nn__part;
-enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS, NN__MOST_CLASSES = 1 << 20 };    // memory follows the classes, so a file may not claim any number
+typedef struct nn__records { const unsigned char *at; int64_t count; } nn__records;
+enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS,
+       NN__MOST_CLASSES = 1 << 20 };     // memory grows with the classes, so a file may not claim any number of them
 
 struct nn_dataset {
     nn_context *nn;
@@ -3175,7 +4462,7 @@ struct nn_dataset {
     int       (*read)(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room);
     const float   *x, *y;            // arrays
     const int64_t *labels;
-    nn__part   *part;                // records of bytes in memory, as they were in the file
+    nn__records   *part;                // records of bytes in memory, as they were in the file
     int         parts, type;         // type: idx code of one number
     size_t      pitch, offset;       // bytes of a record; where in it x begins
     nn_dataset *of;                  // a subset: sample i is sample indices[i] of that
@@ -3872,7 +5159,7 @@ static nn_dataset *nn__idx_open(nn_context *nn, const char *op, const char *imag
     if (with_labels && l.d[0] != x.d[0]) nn_fail(nn, "%s: there are %lld images but %lld labels", op, (long long)x.d[0], (long long)l.d[0]);
     d = nn__dataset_make(nn, op, x.d[0], x_shape, y_shape);
     if (d) {
-        d->part = (nn__part *)nn__life(nn, sizeof *d->part);
+        d->part = (nn__records *)nn__life(nn, sizeof *d->part);
         d->read = nn__read_bytes;
         d->parts = 1;
         d->type = x.type;
@@ -3902,7 +5189,7 @@ static nn_dataset *nn__cifar_open(nn_context *nn, const char *op, const char *co
     static const char *const classes[10] = { "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" };
     nn_shape x_shape, y_shape;
     nn_dataset *d = NULL;
-    nn__part *part;
+    nn__records *part;
     int64_t *labels, count = 0, i, k = 0;
     int p;
     nn__mark m;
@@ -3912,7 +5199,7 @@ static nn_dataset *nn__cifar_open(nn_context *nn, const char *op, const char *co
     memset(&x_shape, 0, sizeof x_shape);
     memset(&y_shape, 0, sizeof y_shape);
     x_shape.ndim = 3; x_shape.d[0] = 3; x_shape.d[1] = x_shape.d[2] = 32;
-    part = (nn__part *)nn__life(nn, nn__mul_size((size_t)parts, sizeof *part));
+    part = (nn__records *)nn__life(nn, nn__mul_size((size_t)parts, sizeof *part));
     for (p = 0; part && p < parts; p++) {
         const char *path = files ? files[p] : NULL, *name = path ? path : "the data";
         size_t loaded;
@@ -4391,19 +5678,19 @@ NN_API nn_dataset *nn_csv_parse(nn_context *nn, const char *text, size_t bytes, 
 
 // ---- pictures in folders --------------------------------------------------------------------------------------------
 // root/class/picture. Only the paths are kept; a picture is decoded when its sample is read.
-typedef struct nn__entry { struct nn__entry *next; char *name; } nn__entry;
+typedef struct nn__folder_entry { struct nn__folder_entry *next; char *name; } nn__folder_entry;
 
-static nn__entry *nn__sort_entries(nn__entry *list)      // merge sort: halves, sorted, joined
+static nn__folder_entry *nn__sort_folder(nn__folder_entry *list)      // merge sort: halves, sorted, joined
 {
-    nn__entry *slow = list, *fast, *other, *head = NULL, **to = &head;
+    nn__folder_entry *slow = list, *fast, *other, *head = NULL, **to = &head;
     if (!list || !list->next) return list;
     for (fast = list->next; fast && fast->next; fast = fast->next->next) slow = slow->next;
     other = slow->next;
     slow->next = NULL;
-    list = nn__sort_entries(list);
-    other = nn__sort_entries(other);
+    list = nn__sort_folder(list);
+    other = nn__sort_folder(other);
     while (list && other) {
-        nn__entry **from = strcmp(list->name, other->name) <= 0 ? &list : &other;
+        nn__folder_entry **from = strcmp(list->name, other->name) <= 0 ? &list : &other;
         *to = *from;
         to = &(*from)->next;
         *from = (*from)->next;
@@ -4424,17 +5711,17 @@ static char *nn__join_path(nn_context *nn, const char *folder, const char *name)
 }
 
 // Entries of one kind, sorted, their names being full paths; names that begin with a dot are left out.
-static nn__entry *nn__list_folder(nn_context *nn, const char *path, int kind, int64_t *count)
+static nn__folder_entry *nn__list_folder(nn_context *nn, const char *path, int kind, int64_t *count)
 {
     nn__dir dir;
     const char *name;
-    nn__entry *list = NULL;
+    nn__folder_entry *list = NULL;
     if (!nn__dir_open(&dir, path)) { nn_fail(nn, "nn_folder_load: the folder %s cannot be read", path); return NULL; }
     while (nn_ok(nn) && (name = nn__dir_next(&dir)) != NULL) {
         uint64_t size;
-        nn__entry *e;
+        nn__folder_entry *e;
         if (name[0] == '.') continue;
-        e = (nn__entry *)nn__host_step(nn, sizeof *e);
+        e = (nn__folder_entry *)nn__host_step(nn, sizeof *e);
         if (!e || (e->name = nn__join_path(nn, path, name)) == NULL) break;
         if (nn__path_kind(e->name, &size) != kind) continue;
         e->next = list;
@@ -4442,7 +5729,7 @@ static nn__entry *nn__list_folder(nn_context *nn, const char *path, int kind, in
         ++*count;
     }
     nn__dir_close(&dir);
-    return nn_ok(nn) ? nn__sort_entries(list) : NULL;
+    return nn_ok(nn) ? nn__sort_folder(list) : NULL;
 }
 
 // Bilinear: output pixel centre i + 0.5 lies at (i + 0.5) * in / out in the input; between four pixels, each weighs by its nearness.
@@ -4497,16 +5784,16 @@ static int nn__folder_size(nn_context *nn, const char *path, nn_folder_desc *des
 
 static nn_dataset *nn__folder_open(nn_context *nn, const char *path, nn_folder_desc desc)
 {
-    nn__entry *folder, *folders, *e;
+    nn__folder_entry *folder, *folders, *e;
     int64_t classes = 0, count = 0, label = 0, i = 0, *labels;
     nn_shape x_shape, y_shape;
     nn_dataset *d;
     char **paths, **names;
-    nn__entry **lists;
+    nn__folder_entry **lists;
     folders = nn__list_folder(nn, path, NN__PATH_FOLDER, &classes);
     if (nn_ok(nn) && !classes) nn_fail(nn, "nn_folder_load: %s has no folders, one for each class", path);
     if (!nn_ok(nn)) return NULL;
-    lists = (nn__entry **)nn__host_step(nn, nn__mul_size((size_t)classes, sizeof *lists));
+    lists = (nn__folder_entry **)nn__host_step(nn, nn__mul_size((size_t)classes, sizeof *lists));
     names = (char **)nn__life(nn, nn__mul_size((size_t)classes, sizeof *names));
     if (!lists || !names) return NULL;
     for (folder = folders; folder && nn_ok(nn); folder = folder->next) {
@@ -5204,6 +6491,2117 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
 }
 
 // =============================================================================================
+// >>metrics   How good is it? Counts over (label, predicted) pairs; every other number is a ratio of counts.
+//
+//   tp: label c and predicted c    fp: predicted c only    fn: label c only
+//   precision = tp / (tp + fp)     recall = tp / (tp + fn)     F1 = 2 tp / (2 tp + fp + fn)
+//   macro: the mean over the classes    weighted: the mean weighted by support    micro: from the summed counts (= accuracy here)
+//
+// As scikit-learn with zero_division=0: a ratio 0 / 0 of a class that occurs (in labels or predictions) is 0; classes that do not occur
+// are NaN and in no mean. Labels outside 0..classes-1 (an ignore_index) are left out of everything. Everything is summed in double, in order.
+// =============================================================================================
+static void nn__report_clear(nn_report *r)
+{
+    int i;
+    memset(r, 0, sizeof *r);
+    r->loss = r->accuracy = r->top5 = r->auc = r->mse = r->mae = r->r2 = NAN;
+    r->macro_precision = r->macro_recall = r->macro_f1 = r->micro_f1 = r->weighted_f1 = NAN;
+    for (i = 0; i < NN_MAX_CLASSES; i++) r->precision[i] = r->recall[i] = r->f1[i] = NAN;
+}
+
+static int64_t nn__argmax(const float *s, int64_t n)     // the first of equals; NaN never wins
+{
+    int64_t i, best = 0;
+    for (i = 1; i < n; i++) if (s[i] > s[best] || (s[best] != s[best] && s[i] == s[i])) best = i;
+    return best;
+}
+
+static int nn__in_top(const float *s, int64_t n, int64_t label, int k)      // is label among the k highest? Of equals the first
+{
+    int64_t i, before = 0;
+    for (i = 0; i < n; i++) before += s[i] > s[label] || (s[i] == s[label] && i < label);
+    return s[label] == s[label] && before < k;
+}
+
+// Heapsort (Williams 1964): in place, n log n whatever the data. Element i is known to the callbacks only.
+typedef struct nn__order { void *data; int (*less)(void *data, int64_t i, int64_t j); void (*swap)(void *data, int64_t i, int64_t j); } nn__order;
+static void nn__sift(const nn__order *o, int64_t i, int64_t n)
+{
+    int64_t k;
+    for (; (k = 2 * i + 1) < n; i = k) {
+        if (k + 1 < n && o->less(o->data, k, k + 1)) k++;
+        if (!o->less(o->data, i, k)) return;
+        o->swap(o->data, i, k);
+    }
+}
+static void nn__sort(const nn__order *o, int64_t n)
+{
+    int64_t i;
+    for (i = n / 2 - 1; i >= 0; i--) nn__sift(o, i, n);
+    for (i = n - 1; i > 0; i--) { o->swap(o->data, 0, i); nn__sift(o, 0, i); }
+}
+static int  nn__key_less(void *data, int64_t i, int64_t j) { const uint64_t *k = (const uint64_t *)data; return k[i] < k[j]; }
+static void nn__key_swap(void *data, int64_t i, int64_t j) { uint64_t *k = (uint64_t *)data, t = k[i]; k[i] = k[j]; k[j] = t; }
+
+// A score and its label in one sortable number: the bits of a double in the order of its values, the last of them given to the label.
+static uint64_t nn__auc_key(double score, int positive)
+{
+    uint64_t b;
+    score += 0.0;                    // -0 and 0 are equal
+    memcpy(&b, &score, 8);
+    b = b >> 63 ? ~b : b | (uint64_t)1 << 63;
+    return (b & ~(uint64_t)1) | (uint64_t)(positive != 0);
+}
+
+// The area under the ROC curve is the probability that a positive scores higher than a negative, a tie counting half
+// (Mann & Whitney 1947). With R the sum of the ranks (from 1, ties sharing their mean rank) of the P positives among all N + P:
+//     auc = (R - P (P + 1) / 2) / (P N)
+static double nn__auc_of(uint64_t *key, int64_t n)
+{
+    nn__order o;
+    double ranks = 0, p = 0;
+    int64_t i, j;
+    o.data = key; o.less = nn__key_less; o.swap = nn__key_swap;
+    nn__sort(&o, n);
+    for (i = 0; i < n; i = j) {
+        double positives = 0;
+        for (j = i; j < n && key[j] >> 1 == key[i] >> 1; j++) positives += (double)(key[j] & 1);
+        ranks += positives * 0.5 * (double)(i + 1 + j);
+        p += positives;
+    }
+    if (p == 0 || p == (double)n) return NAN;            // one class only: there is nothing to tell apart
+    return (ranks - p * (p + 1) / 2) / (p * ((double)n - p));
+}
+
+static void *nn__bare_alloc(size_t bytes)                // for functions that know no context; may fail
+{
+#ifdef NN_MALLOC
+    return NN_MALLOC(bytes);
+#else
+    return malloc(bytes);
+#endif
+}
+static void nn__bare_free(void *memory)
+{
+#ifdef NN_FREE
+    if (memory) NN_FREE(memory);
+#else
+    free(memory);
+#endif
+}
+
+NN_API double nn_auc(int64_t count, const float *score, const int64_t *label)
+{
+    uint64_t *key;
+    int64_t i, n = 0;
+    double auc = NAN;
+    if (count < 2 || !score || !label) return NAN;
+    key = (uint64_t *)nn__bare_alloc(nn__mul_size((size_t)count, sizeof *key));
+    if (!key) return NAN;
+    for (i = 0; i < count; i++) {
+        if (label[i] != 0 && label[i] != 1) continue;
+        if (score[i] != score[i]) break;
+        key[n++] = nn__auc_key(score[i], label[i] == 1);
+    }
+    if (i == count) auc = nn__auc_of(key, n);
+    nn__bare_free(key);
+    return auc;
+}
+
+static int nn__are_probabilities(int64_t count, int64_t classes, const float *scores)
+{
+    int64_t i, j;
+    for (i = 0; i < count; i++) {
+        double sum = 0;
+        for (j = 0; j < classes; j++) {
+            if (!(scores[i * classes + j] >= 0)) return 0;
+            sum += (double)scores[i * classes + j];
+        }
+        if (!(fabs(sum - 1) < 1e-3)) return 0;
+    }
+    return 1;
+}
+
+static double nn__log_sum_exp(const float *s, int64_t n)
+{
+    double most = s[nn__argmax(s, n)], sum = 0;
+    int64_t i;
+    if (!(fabs(most) <= DBL_MAX)) return most;
+    for (i = 0; i < n; i++) sum += exp((double)s[i] - most);
+    return most + log(sum);
+}
+
+// Two classes: class 1 against class 0. More: the mean over the classes of each against the rest, ranked by probability. Logits become
+// (log-)probabilities by softmax. scratch: 2 * count numbers of 8 bytes.
+static double nn__auc_classes(int64_t count, int64_t classes, const float *scores, const int64_t *labels, uint64_t *scratch)
+{
+    double *norm = (double *)(void *)(scratch + count), sum = 0;
+    int logits = classes > 2 && !nn__are_probabilities(count, classes, scores);
+    int64_t i, c, n, defined = 0;
+    for (i = 0; i < count * classes; i++) if (scores[i] != scores[i]) return NAN;
+    for (i = 0; i < count; i++) norm[i] = logits ? nn__log_sum_exp(scores + i * classes, classes) : 0;
+    for (c = classes > 2 ? 0 : 1; c < classes; c++) {
+        double auc;
+        for (i = n = 0; i < count; i++) {
+            const float *s = scores + i * classes;
+            double score = classes > 2 ? (double)s[c] - norm[i] : (double)s[1] - (double)s[0];
+            if (labels[i] < 0 || labels[i] >= classes) continue;
+            if (score != score) return NAN;              // inf - inf
+            scratch[n++] = nn__auc_key(score, labels[i] == c);
+        }
+        auc = nn__auc_of(scratch, n);
+        if (auc == auc) { sum += auc; defined++; }
+    }
+    return defined ? sum / (double)defined : NAN;
+}
+
+static double nn__ratio(double a, double b) { return b > 0 ? a / b : 0; }   // zero_division=0
+
+typedef struct nn__class_counts { int64_t tp, labels, predicted; } nn__class_counts;
+enum { NN__CLASS_BLOCK = 512 };      // classes whose counts fit on the stack: more classes take more passes over the scores
+
+static void nn__count_classes(nn__class_counts *counts, int64_t first, nn_report *r, int64_t count, int64_t classes, const float *scores, const int64_t *labels)
+{
+    int64_t i;
+    memset(counts, 0, NN__CLASS_BLOCK * sizeof *counts);
+    for (i = 0; i < count; i++) {
+        int64_t y = labels[i], p;
+        if (y < 0 || y >= classes) continue;
+        p = nn__argmax(scores + i * classes, classes);
+        if (y >= first && y < first + NN__CLASS_BLOCK) { counts[y - first].labels++; counts[y - first].tp += y == p; }
+        if (p >= first && p < first + NN__CLASS_BLOCK) counts[p - first].predicted++;
+        if (first) continue;
+        r->count++;
+        if (y < NN_MAX_CLASSES && p < NN_MAX_CLASSES) r->confusion[y][p]++;
+    }
+}
+
+// scratch: 2 * count numbers of 8 bytes for the AUC, or NULL: then that is NaN
+static void nn__report_classes_with(nn_report *r, int64_t count, int64_t classes, const float *scores, const int64_t *labels, uint64_t *scratch)
+{
+    nn__class_counts counts[NN__CLASS_BLOCK];
+    double precision = 0, recall = 0, f1 = 0, weighted = 0, tp = 0, top = 0, occur = 0, n;
+    int64_t first, i;
+    nn__report_clear(r);
+    r->classes = classes;
+    if (count <= 0 || classes <= 0 || !scores || !labels) return;
+    for (first = 0; first < classes; first += NN__CLASS_BLOCK) {
+        nn__count_classes(counts, first, r, count, classes, scores, labels);
+        for (i = 0; i < NN__CLASS_BLOCK && first + i < classes; i++) {
+            const nn__class_counts *c = &counts[i];
+            double p = nn__ratio((double)c->tp, (double)c->predicted), q = nn__ratio((double)c->tp, (double)c->labels);
+            double f = nn__ratio(2.0 * (double)c->tp, (double)(c->predicted + c->labels));
+            if (!c->labels && !c->predicted) continue;
+            precision += p; recall += q; f1 += f; weighted += f * (double)c->labels;
+            tp += (double)c->tp;
+            occur++;
+            if (first + i >= NN_MAX_CLASSES) continue;
+            r->precision[first + i] = p; r->recall[first + i] = q; r->f1[first + i] = f; r->support[first + i] = c->labels;
+        }
+    }
+    if (!r->count) return;
+    n = (double)r->count;
+    r->accuracy = r->micro_f1 = tp / n;
+    r->macro_precision = precision / occur; r->macro_recall = recall / occur; r->macro_f1 = f1 / occur;
+    r->weighted_f1 = weighted / n;
+    for (i = 0; i < count; i++)
+        if (classes > 5 && labels[i] >= 0 && labels[i] < classes) top += nn__in_top(scores + i * classes, classes, labels[i], 5);
+    if (classes > 5) r->top5 = top / n;
+    if (scratch && classes > 1) r->auc = nn__auc_classes(count, classes, scores, labels, scratch);
+}
+
+NN_API void nn_report_classes(nn_report *report, int64_t count, int64_t classes, const float *scores, const int64_t *labels)
+{
+    uint64_t *scratch;
+    if (!report) return;
+    scratch = count > 0 ? (uint64_t *)nn__bare_alloc(nn__mul_size((size_t)count, 2 * sizeof *scratch)) : NULL;
+    nn__report_classes_with(report, count, classes, scores, labels, scratch);
+    nn__bare_free(scratch);
+}
+
+// R^2 = 1 - sum (y - p)^2 / sum (y - mean y)^2 per column, then the mean over columns. A constant column counts as scikit-learn's: 1 if
+// predicted exactly, else 0. NaN for fewer than two rows.
+NN_API void nn_report_values(nn_report *report, int64_t count, int64_t width, const float *predicted, const float *target)
+{
+    double squares = 0, absolute = 0, r2 = 0, n = (double)count * (double)width;
+    int64_t i, j;
+    if (!report) return;
+    nn__report_clear(report);
+    if (count <= 0 || width <= 0 || !predicted || !target) return;
+    report->count = count;
+    for (j = 0; j < width; j++) {
+        double mean = 0, residual = 0, total = 0;
+        for (i = 0; i < count; i++) mean += (double)target[i * width + j];
+        mean /= (double)count;
+        for (i = 0; i < count; i++) {
+            double y = (double)target[i * width + j], e = (double)predicted[i * width + j] - y;
+            residual += e * e;
+            absolute += fabs(e);
+            total += (y - mean) * (y - mean);
+        }
+        squares += residual;
+        r2 += total != 0 ? 1 - residual / total : residual == 0;
+    }
+    report->mse = squares / n;
+    report->mae = absolute / n;
+    if (count > 1) report->r2 = r2 / (double)width;
+}
+
+NN_API double nn_accuracy(nn_tensor *scores, nn_tensor *labels)
+{
+    nn_context *nn = scores ? scores->nn : NULL;
+    nn__mark m;
+    float *s;
+    int64_t *y, i, n, right = 0, counted = 0;
+    if (!nn__check(nn, scores, "nn_accuracy") || !nn__check(nn, labels, "nn_accuracy")) return NAN;
+    if (scores->ndim != 2 || scores->shape[1] < 1 || nn_count(labels) != scores->shape[0]) {
+        nn_fail(nn, "nn_accuracy: scores (B, C) and labels (B) are wanted, not %s and %s",
+                nn__dims_text(scores->ndim, scores->shape).s, nn__dims_text(labels->ndim, labels->shape).s);
+        return NAN;
+    }
+    n = scores->shape[0];
+    m = nn__get_mark(nn);
+    s = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(scores), sizeof *s));
+    y = (int64_t *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *y));
+    if (s && y && nn_read(scores, s) && nn_read_as(labels, NN_I64, y))
+        for (i = 0; i < n; i++) {
+            if (y[i] < 0 || y[i] >= scores->shape[1]) continue;
+            right += nn__argmax(s + i * scores->shape[1], scores->shape[1]) == y[i];
+            counted++;
+        }
+    nn__rewind_memory(nn, &m);
+    return counted ? (double)right / (double)counted : NAN;
+}
+
+static const char *nn__class_name(const nn_report *r, int64_t c, char *to, size_t bytes)
+{
+    if (c < NN_MAX_CLASSES && r->names[c][0]) snprintf(to, bytes, "%.15s", r->names[c]);
+    else snprintf(to, bytes, "%lld", (long long)c);
+    return to;
+}
+
+static void nn__print_number(nn_context *nn, const char *label, double v)    // nothing where it does not apply
+{
+    if (v == v) nn__log(nn, "%-18s%.6g\n", label, v);
+}
+
+// The largest cells off the diagonal: what is readable where the whole matrix is not.
+static void nn__print_confused(nn_context *nn, const nn_report *r, int shown)
+{
+    char a[24], b[24];
+    int64_t limit = INT64_MAX;
+    int i, j, lines = 0;
+    nn__log(nn, "most confused (true -> predicted):\n");
+    while (lines < 10) {             // pass by pass: the next smaller count
+        int64_t most = 0;
+        for (i = 0; i < shown; i++) for (j = 0; j < shown; j++)
+            if (i != j && r->confusion[i][j] < limit && r->confusion[i][j] > most) most = r->confusion[i][j];
+        if (!most) break;
+        for (i = 0; i < shown; i++) for (j = 0; j < shown; j++)
+            if (i != j && r->confusion[i][j] == most && lines < 10) {
+                nn__log(nn, "  %s -> %s: %lld\n", nn__class_name(r, i, a, sizeof a), nn__class_name(r, j, b, sizeof b), (long long)most);
+                lines++;
+            }
+        limit = most;
+    }
+}
+
+static void nn__print_matrix(nn_context *nn, const nn_report *r, int shown)
+{
+    char name[24];
+    int64_t most = 0;
+    int i, j, w = 3;
+    for (i = 0; i < shown; i++) for (j = 0; j < shown; j++) most = nn__max(most, r->confusion[i][j]);
+    for (; most > 99; most /= 10) w++;
+    for (i = 0; i < shown; i++) w = (int)nn__max(w, nn__min(6, (int64_t)strlen(nn__class_name(r, i, name, sizeof name)) + 1));
+    nn__log(nn, "confusion: a row is the true class, a column the predicted one\n%16s", "");
+    for (j = 0; j < shown; j++) nn__log(nn, " %*.*s", w, w, nn__class_name(r, j, name, sizeof name));
+    nn__log(nn, "\n");
+    for (i = 0; i < shown; i++) {
+        nn__log(nn, "%16s", nn__class_name(r, i, name, sizeof name));
+        for (j = 0; j < shown; j++)
+            if (r->confusion[i][j]) nn__log(nn, " %*lld", w, (long long)r->confusion[i][j]);
+            else nn__log(nn, " %*s", w, ".");            // so that what is not zero stands out
+        nn__log(nn, "\n");
+    }
+}
+
+NN_API void nn_report_print(nn_context *nn, const nn_report *report)
+{
+    char name[24];
+    int i, shown;
+    if (!report) return;
+    nn__log(nn, "%-18s%lld\n", "samples", (long long)report->count);
+    nn__print_number(nn, "loss", report->loss);
+    nn__print_number(nn, "mse", report->mse);
+    nn__print_number(nn, "mae", report->mae);
+    nn__print_number(nn, "r2", report->r2);
+    nn__print_number(nn, "accuracy", report->accuracy);
+    nn__print_number(nn, "top-5 accuracy", report->top5);
+    nn__print_number(nn, "macro precision", report->macro_precision);
+    nn__print_number(nn, "macro recall", report->macro_recall);
+    nn__print_number(nn, "macro F1", report->macro_f1);
+    nn__print_number(nn, "weighted F1", report->weighted_f1);
+    nn__print_number(nn, "ROC AUC", report->auc);
+    if (report->classes <= 0 || report->count <= 0 || report->accuracy != report->accuracy) return;
+    shown = (int)nn__min(report->classes, NN_MAX_CLASSES);
+    nn__log(nn, "%16s %9s %9s %9s %9s\n", "class", "precision", "recall", "F1", "support");
+    for (i = 0; i < shown; i++)
+        if (report->f1[i] == report->f1[i])
+            nn__log(nn, "%16s %9.4f %9.4f %9.4f %9lld\n", nn__class_name(report, i, name, sizeof name),
+                    report->precision[i], report->recall[i], report->f1[i], (long long)report->support[i]);
+    if (report->classes > NN_MAX_CLASSES) nn__log(nn, "(the first %d of %lld classes)\n", shown, (long long)report->classes);
+    if (shown <= 20) nn__print_matrix(nn, report, shown);
+    else nn__print_confused(nn, report, shown);
+}
+
+// =============================================================================================
+// >>monitor   What a training run leaves to look at: TensorBoard event files, pictures (PNG), plots (SVG), tables (CSV).
+// Every format is first built as bytes in step memory, then written at once: a failed write is an error and never half a number.
+// Nothing here reads tensor memory; numbers come through nn_read.
+// =============================================================================================
+typedef struct nn__bytes { nn_context *nn; unsigned char *at; size_t used, room; } nn__bytes;   // grows; at is NULL after running out of memory
+
+static nn__bytes nn__bytes_new(nn_context *nn, size_t room)
+{
+    nn__bytes b;
+    b.nn = nn; b.used = 0; b.room = room;
+    b.at = (unsigned char *)nn__host_step(nn, room);
+    return b;
+}
+
+static void nn__put(nn__bytes *b, const void *from, size_t n)
+{
+    if (!b->at || !n) return;
+    if (n > b->room - b->used) {     // the old buffer stays behind until the caller rewinds
+        size_t room = nn__mul_size(b->room + n, 2);
+        unsigned char *more = (unsigned char *)nn__host_step(b->nn, room);
+        if (more) memcpy(more, b->at, b->used);
+        b->at = more;
+        b->room = room;
+        if (!more) return;
+    }
+    memcpy(b->at + b->used, from, n);
+    b->used += n;
+}
+
+static void nn__put_byte(nn__bytes *b, unsigned v)
+{
+    unsigned char c = (unsigned char)v;
+    nn__put(b, &c, 1);
+}
+static void nn__put_chars(nn__bytes *b, const char *s) { nn__put(b, s, strlen(s)); }
+
+static void nn__put_little(nn__bytes *b, uint64_t v, int bytes)
+{
+    for (; bytes--; v >>= 8) nn__put_byte(b, (unsigned)(v & 255));
+}
+
+static void nn__put_big32(nn__bytes *b, uint32_t v)
+{
+    int i;
+    for (i = 24; i >= 0; i -= 8) nn__put_byte(b, v >> i & 255);
+}
+
+// A number for text files: "inf" and "nan" in small letters, a point whatever the locale says.
+static void nn__put_number(nn__bytes *b, double v, int digits)
+{
+    char s[48];
+    size_t i;
+    if (v != v) snprintf(s, sizeof s, "nan");
+    else snprintf(s, sizeof s, "%.*g", digits, v);
+    for (i = 0; s[i]; i++) if (s[i] == ',') s[i] = '.';
+    nn__put_chars(b, s);
+}
+
+static void nn__put_format(nn__bytes *b, const char *format, ...) NN__PRINTF(2, 3);
+static void nn__put_format(nn__bytes *b, const char *format, ...)   // no floating-point numbers: see nn__put_number
+{
+    char s[512];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(s, sizeof s, format, list);
+    va_end(list);
+    nn__put_chars(b, s);
+}
+
+// Text from the user: valid UTF-8 in any case (readers of XML and protobuf reject the rest), with the marks of XML escaped if wanted.
+static size_t nn__utf8_length(const unsigned char *s, size_t n);          // >>files
+static void nn__put_utf8(nn__bytes *b, const char *s, int xml)
+{
+    const unsigned char *u = (const unsigned char *)(s ? s : "");
+    size_t n, left = strlen((const char *)u);
+    for (; left; u += n, left -= n) {
+        n = nn__utf8_length(u, left);
+        if (!n) { nn__put_byte(b, '?'); n = 1; continue; }
+        if (xml && n == 1 && *u == '&')      nn__put_chars(b, "&amp;");
+        else if (xml && n == 1 && *u == '<') nn__put_chars(b, "&lt;");
+        else if (xml && n == 1 && *u < ' ')  nn__put_byte(b, ' ');
+        else nn__put(b, u, n);
+    }
+}
+
+// 1 if all is well; else reports.
+static int nn__bytes_save(nn__bytes *b, const char *what, const char *path)
+{
+    nn__file *f;
+    int ok;
+    if (!b->at || !nn_ok(b->nn)) return 0;
+    f = nn__file_open(path, 1);
+    ok = f && nn__file_write(f, b->at, b->used);
+    if (f && !nn__file_close(f, 0)) ok = 0;
+    if (!ok) nn_fail(b->nn, "%s: cannot write \"%s\"", what, path ? path : "");
+    return ok;
+}
+
+// The CRCs of PNG (polynomial 0xEDB88320) and of TFRecord (CRC32C, 0x82F63B78), both reflected; four bits at a time.
+static uint32_t nn__crc(uint32_t polynomial, uint32_t crc, const unsigned char *p, size_t n)
+{
+    uint32_t table[16], i, j;
+    for (i = 0; i < 16; i++) {
+        table[i] = i;
+        for (j = 0; j < 4; j++) table[i] = table[i] >> 1 ^ ((table[i] & 1) ? polynomial : 0);
+    }
+    for (crc = ~crc; n--; p++) {
+        crc = crc >> 4 ^ table[(crc ^ *p) & 15];
+        crc = crc >> 4 ^ table[(crc ^ (unsigned)*p >> 4) & 15];
+    }
+    return ~crc;
+}
+
+// ---- PNG (RFC 2083): zlib data (RFC 1950) of one deflate block with the fixed codes (RFC 1951) ------------
+// Runs are found at two distances only, one pixel and one row: flat areas and enlarged pictures shrink, and it takes 60 lines.
+typedef struct nn__bits { nn__bytes *to; uint64_t hold; int count; } nn__bits;
+
+static void nn__put_bits(nn__bits *b, uint32_t v, int n)             // lowest bit first
+{
+    b->hold |= (uint64_t)v << b->count;
+    for (b->count += n; b->count >= 8; b->count -= 8, b->hold >>= 8) nn__put_byte(b->to, (unsigned)(b->hold & 255));
+}
+
+static void nn__put_code(nn__bits *b, uint32_t code, int n)          // Huffman codes go highest bit first
+{
+    uint32_t r = 0;
+    int i;
+    for (i = 0; i < n; i++) r |= (code >> i & 1) << (n - 1 - i);
+    nn__put_bits(b, r, n);
+}
+
+static void nn__put_symbol(nn__bits *b, unsigned s)                  // the fixed code of a literal or length (RFC 1951, 3.2.6)
+{
+    if (s < 144)      nn__put_code(b, 0x30 + s, 8);
+    else if (s < 256) nn__put_code(b, 0x190 + s - 144, 9);
+    else if (s < 280) nn__put_code(b, s - 256, 7);
+    else              nn__put_code(b, 0xC0 + s - 280, 8);
+}
+
+static int nn__log2(unsigned v) { int n = 0; while (v >>= 1) n++; return n; }
+
+static void nn__put_match(nn__bits *b, unsigned length, unsigned distance)   // "copy length bytes from distance bytes back"
+{
+    unsigned l = length - 3, d = distance - 1;
+    int extra = l < 8 ? 0 : nn__log2(l) - 2;
+    if (length == 258)  nn__put_symbol(b, 285);
+    else if (!extra)    nn__put_symbol(b, 257 + l);
+    else {
+        nn__put_symbol(b, 257 + 4 * ((unsigned)extra + 1) + (l >> extra & 3));
+        nn__put_bits(b, l & ((1u << extra) - 1), extra);
+    }
+    extra = d < 4 ? 0 : nn__log2(d) - 1;
+    nn__put_code(b, extra ? 2 * ((unsigned)extra + 1) + (d >> extra & 1) : d, 5);
+    nn__put_bits(b, d & ((1u << extra) - 1), extra);
+}
+
+static size_t nn__match_length(const unsigned char *p, size_t at, size_t n, size_t distance)
+{
+    size_t l = 0;
+    if (distance > at || distance > 32768) return 0;
+    while (l < 258 && at + l < n && p[at + l] == p[at + l - distance]) l++;
+    return l;
+}
+
+static void nn__put_zlib(nn__bytes *to, const unsigned char *p, size_t n, size_t pixel, size_t row)
+{
+    uint32_t a = 1, c = 0;
+    size_t i;
+    nn__bits b;
+    b.to = to; b.hold = 0; b.count = 0;
+    nn__put(to, "\x78\x01", 2);
+    nn__put_bits(&b, 3, 3);          // the last block, fixed codes
+    for (i = 0; i < n;) {
+        size_t near_by = nn__match_length(p, i, n, pixel), above = nn__match_length(p, i, n, row), l = near_by > above ? near_by : above;
+        if (l >= 3) nn__put_match(&b, (unsigned)l, (unsigned)(l == near_by ? pixel : row));
+        else nn__put_symbol(&b, p[i]);
+        i += l >= 3 ? l : 1;
+    }
+    nn__put_symbol(&b, 256);
+    nn__put_bits(&b, 0, 7);          // fills the last byte
+    for (i = 0; i < n; i++) { a = (a + p[i]) % 65521; c = (c + a) % 65521; }         // Adler-32
+    nn__put_big32(to, c << 16 | a);
+}
+
+static void nn__put_chunk(nn__bytes *b, const char *type, const unsigned char *p, size_t n)
+{
+    size_t start;
+    nn__put_big32(b, (uint32_t)n);
+    start = b->used;
+    nn__put(b, type, 4);
+    nn__put(b, p, n);
+    if (b->at) nn__put_big32(b, nn__crc(0xEDB88320u, 0, b->at + start, n + 4));
+}
+
+// pixels: height rows of width * channels bytes; channels 1 (gray) or 3 (red, green, blue)
+static nn__bytes nn__png(nn_context *nn, const unsigned char *pixels, int64_t width, int64_t height, int channels)
+{
+    size_t row = (size_t)width * (size_t)channels, y, n = (row + 1) * (size_t)height;
+    nn__bytes b = nn__bytes_new(nn, n + n / 6 + 128), raw = nn__bytes_new(nn, n), z = nn__bytes_new(nn, n + n / 6 + 64), head = nn__bytes_new(nn, 16);
+    for (y = 0; y < (size_t)height; y++) { nn__put_byte(&raw, 0); nn__put(&raw, pixels + y * row, row); }    // 0: no filter
+    if (raw.at) nn__put_zlib(&z, raw.at, raw.used, (size_t)channels, row + 1);
+    nn__put_big32(&head, (uint32_t)width);
+    nn__put_big32(&head, (uint32_t)height);
+    nn__put(&head, channels == 3 ? "\10\2\0\0\0" : "\10\0\0\0\0", 5);                // 8 bits, colour type, deflate, filters, not interlaced
+    nn__put(&b, "\x89PNG\r\n\x1a\n", 8);
+    nn__put_chunk(&b, "IHDR", head.at, head.used);
+    nn__put_chunk(&b, "IDAT", z.at, z.used);
+    nn__put_chunk(&b, "IEND", NULL, 0);
+    return b;
+}
+
+// A sheet of `count` pictures (C, H, W) taken from v, `columns` in a row, one dark pixel between them, every pixel drawn scale x scale.
+typedef struct nn__pictures { int64_t count, columns, width, height; int channels, scale, stretch; } nn__pictures;
+static void nn__draw_pictures(const nn__pictures *s, const float *v, unsigned char *to, int64_t sheet_width)
+{
+    int64_t cell_w = s->width * s->scale + 1, cell_h = s->height * s->scale + 1, plane = s->width * s->height, i, x, y;
+    int c;
+    for (i = 0; i < s->count; i++, v += plane * s->channels) {
+        float low = 0, high = 1;
+        if (s->stretch) {            // pictures that leave 0..1, such as filters, are shown in their own range
+            float l = INFINITY, h = -INFINITY;
+            for (x = 0; x < plane * s->channels; x++) { if (v[x] < l) l = v[x]; if (v[x] > h) h = v[x]; }
+            if ((l < 0 || h > 1) && h - l < INFINITY) { low = l; high = h > l ? h : l + 1; }
+        }
+        for (y = 0; y < s->height * s->scale; y++)
+            for (x = 0; x < s->width * s->scale; x++)
+                for (c = 0; c < s->channels; c++) {
+                    float p = (v[c * plane + y / s->scale * s->width + x / s->scale] - low) / (high - low);
+                    int64_t at = (i / s->columns * cell_h + y) * sheet_width + i % s->columns * cell_w + x;
+                    to[at * s->channels + c] = (unsigned char)(p >= 1 ? 255 : p > 0 ? p * 255.0f + 0.5f : 0);   // NaN: black
+                }
+    }
+}
+
+static nn__bytes nn__pictures_png(nn_context *nn, const nn_tensor *x, const nn__pictures *s, int64_t *width, int64_t *height)
+{
+    int64_t rows = (s->count + s->columns - 1) / s->columns;
+    nn__bytes none;
+    unsigned char *pixels = NULL;
+    float *v;
+    memset(&none, 0, sizeof none);
+    none.nn = nn;
+    *width  = s->columns * (s->width * s->scale + 1) - 1;
+    *height = rows * (s->height * s->scale + 1) - 1;
+    if (*width > 65535 || *height > 65535 || *width * *height * s->channels > INT32_MAX / 2) {
+        nn_fail(nn, "png: a picture of %lld x %lld pixels is too large", (long long)*width, (long long)*height);
+        return none;
+    }
+    v = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(x), sizeof *v));
+    if (v) pixels = (unsigned char *)nn__host_step(nn, (size_t)(*width * *height * s->channels));
+    if (!pixels || !nn_read(x, v)) return none;
+    memset(pixels, 64, (size_t)(*width * *height * s->channels));
+    nn__draw_pictures(s, v, pixels, *width);
+    return nn__png(nn, pixels, *width, *height, s->channels);
+}
+
+// Fills s for one picture (C, H, W) or (H, W), or for (B, C, H, W). 0 after an error.
+static int nn__pictures_of(nn_context *nn, const nn_tensor *x, const char *op, int sheet, nn__pictures *s)
+{
+    int i = sheet ? 1 : 0;
+    if (!nn__check(nn, x, op)) return 0;
+    memset(s, 0, sizeof *s);
+    if (x->ndim != 3 + i && !(x->ndim == 2 && !sheet)) {
+        nn_fail(nn, "%s: %s is not %s", op, nn__dims_text(x->ndim, x->shape).s, sheet ? "(B, C, H, W)" : "(C, H, W) or (H, W)");
+        return 0;
+    }
+    s->height = x->shape[x->ndim - 2];
+    s->width = x->shape[x->ndim - 1];
+    s->count = sheet ? x->shape[0] : 1;
+    s->columns = s->scale = 1;
+    if (x->ndim == 2 || x->shape[i] == 1 || x->shape[i] == 3) s->channels = x->ndim == 2 || x->shape[i] == 1 ? 1 : 3;
+    else if (sheet) { s->channels = 1; s->count *= x->shape[i]; }    // filters with many input channels: every channel is a picture
+    else { nn_fail(nn, "%s: %lld channels, not 1 or 3", op, (long long)x->shape[i]); return 0; }
+    if (nn_count(x) == 0) { nn_fail(nn, "%s: an empty picture: %s", op, nn__dims_text(x->ndim, x->shape).s); return 0; }
+    return 1;
+}
+
+NN_API int nn_png_save(const nn_tensor *image, const char *path)
+{
+    nn_context *nn = image ? image->nn : NULL;
+    nn__pictures s;
+    nn__bytes b;
+    nn__mark m;
+    int64_t w, h;
+    int ok;
+    if (!nn__pictures_of(nn, image, "nn_png_save", 0, &s)) return 0;
+    m = nn__get_mark(nn);
+    b = nn__pictures_png(nn, image, &s, &w, &h);
+    ok = nn__bytes_save(&b, "nn_png_save", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path)
+{
+    nn_context *nn = images ? images->nn : NULL;
+    nn__pictures s;
+    nn__bytes b;
+    nn__mark m;
+    int64_t w, h;
+    int ok;
+    if (!nn__pictures_of(nn, images, "nn_png_sheet", 1, &s)) return 0;
+    s.columns = nn__max(1, nn__min(columns, s.count));
+    s.scale = (int)nn__max(1, 48 / nn__max(s.width, s.height));      // 5 x 5 filters could not be seen
+    s.stretch = 1;
+    m = nn__get_mark(nn);
+    b = nn__pictures_png(nn, images, &s, &w, &h);
+    ok = nn__bytes_save(&b, "nn_png_sheet", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- TensorBoard ------------------------------------------------------------------------------------------
+// An event file is a list of records:  u64 length, u32 masked CRC32C of it, the bytes, u32 masked CRC32C of them (TFRecord).
+// The bytes are a protobuf message (tensorflow/core/util/event.proto, framework/summary.proto); the fields used here:
+//   Event            1 wall_time double, 2 step int64, 3 file_version string, 5 summary
+//   Summary          1 value: { 1 tag, 2 simple_value float, 4 image, 5 histo, 8 tensor, 9 metadata }
+//   Image            1 height, 2 width, 3 colorspace (channels), 4 encoded_image_string
+//   HistogramProto   1 min, 2 max, 3 num, 4 sum, 5 sum_squares, 6 bucket_limit (packed doubles), 7 bucket (packed doubles)
+//   TensorProto      1 dtype (7: string), 2 tensor_shape { 2 dim { 1 size } }, 8 string_val;  metadata { 1 plugin_data { 1 plugin_name } }
+// A field is its number * 8 + kind (0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes), then the value.
+struct nn_events { nn_context *nn; nn__file *file; };
+
+static void nn__put_varint(nn__bytes *b, uint64_t v)
+{
+    for (; v >= 128; v >>= 7) nn__put_byte(b, (unsigned)(v & 127) | 128);
+    nn__put_byte(b, (unsigned)v);
+}
+static void nn__proto_int(nn__bytes *b, unsigned field, int64_t v) { nn__put_varint(b, field << 3); nn__put_varint(b, (uint64_t)v); }
+static void nn__proto_double(nn__bytes *b, unsigned field, double v)
+{
+    uint64_t u;
+    memcpy(&u, &v, sizeof u);
+    nn__put_varint(b, field << 3 | 1);
+    nn__put_little(b, u, 8);
+}
+static void nn__proto_bytes(nn__bytes *b, unsigned field, const nn__bytes *v)
+{
+    nn__put_varint(b, field << 3 | 2);
+    nn__put_varint(b, v->used);
+    if (v->at) nn__put(b, v->at, v->used); else b->at = NULL;
+}
+static void nn__proto_text(nn__bytes *b, unsigned field, const char *s)
+{
+    nn__bytes t = nn__bytes_new(b->nn, 128);
+    nn__put_utf8(&t, s, 0);
+    nn__proto_bytes(b, field, &t);
+}
+
+static uint32_t nn__masked_crc(const unsigned char *p, size_t n)
+{
+    uint32_t c = nn__crc(0x82F63B78u, 0, p, n);
+    return (c >> 15 | c << 17) + 0xA282EAD8u;
+}
+
+// Frames an event with the given field 3 (text) or 5 (summary) and writes it; flushed, so that TensorBoard sees it at once.
+static int nn__events_write(nn_events *e, int64_t step, const char *version, const nn__bytes *summary)
+{
+    nn__bytes event = nn__bytes_new(e->nn, 64 + (summary ? summary->used : 0)), record = nn__bytes_new(e->nn, event.room + 16);
+    int ok;
+    if (!e->file) { nn_fail(e->nn, "nn_events: the file is closed"); return 0; }
+    nn__proto_double(&event, 1, nn__wall_seconds());
+    if (step) nn__proto_int(&event, 2, step);
+    if (version) nn__proto_text(&event, 3, version);
+    if (summary) nn__proto_bytes(&event, 5, summary);
+    nn__put_little(&record, event.used, 8);
+    if (record.at) nn__put_little(&record, nn__masked_crc(record.at, 8), 4);
+    if (event.at) { nn__put(&record, event.at, event.used); nn__put_little(&record, nn__masked_crc(event.at, event.used), 4); }
+    if (!event.at || !record.at) return 0;
+    ok = nn__file_write(e->file, record.at, record.used) && nn__file_flush(e->file);
+    if (!ok) nn_fail(e->nn, "nn_events: writing failed (disk full?)");
+    return ok;
+}
+
+static void nn__events_close(void *arg)
+{
+    nn_events *e = (nn_events *)arg;
+    if (e->file) nn__file_close(e->file, 0);
+    e->file = NULL;
+}
+
+NN_API nn_events *nn_events_new(nn_context *nn, const char *dir)
+{
+    char path[1024];
+    nn_events *e;
+    nn__mark m;
+    int i, n = 0;
+    if (!nn_ok(nn)) return NULL;
+    e = (nn_events *)nn__life(nn, sizeof *e);
+    if (!e) return NULL;
+    e->nn = nn;
+    nn__make_folders(dir);
+    for (i = 0; i < 1000; i++) {     // TensorBoard reads every file with "tfevents" in its name; never write into one that is there
+        nn__file *old;
+        n = snprintf(path, sizeof path, "%s/events.out.tfevents.%010.0f.nn_h.%d", dir ? dir : ".", floor(nn__wall_seconds()), i);
+        if (n < 0 || (size_t)n >= sizeof path) break;
+        old = nn__file_open(path, 0);
+        if (!old) { e->file = nn__file_open(path, 1); break; }
+        nn__file_close(old, 0);
+    }
+    if (!e->file) { nn_fail(nn, "nn_events_new: cannot create a file in \"%s\"", dir ? dir : "."); return NULL; }
+    nn__on_free(nn, nn__events_close, e);
+    m = nn__get_mark(nn);
+    nn__events_write(e, 0, "brain.Event:2", NULL);       // the first record of every event file
+    nn__rewind_memory(nn, &m);
+    return nn_ok(nn) ? e : NULL;
+}
+
+// Begins a Summary.Value with its tag; the caller adds the field with the value and hands it to nn__value_end.
+static int nn__value_begin(nn_events *e, const char *tag, size_t room, nn__bytes *value, nn__mark *m)
+{
+    if (!e || !nn_ok(e->nn)) return 0;
+    *m = nn__get_mark(e->nn);
+    *value = nn__bytes_new(e->nn, room);
+    nn__proto_text(value, 1, tag);
+    return 1;
+}
+static int nn__value_end(nn_events *e, int64_t step, const nn__bytes *value, const nn__mark *m)
+{
+    nn__bytes summary = nn__bytes_new(e->nn, value->used + 16);
+    int ok;
+    nn__proto_bytes(&summary, 1, value);
+    ok = summary.at && nn__events_write(e, step, NULL, &summary);
+    nn__rewind_memory(e->nn, m);
+    return ok;
+}
+
+NN_API int nn_events_scalar(nn_events *events, const char *tag, int64_t step, double value)
+{
+    nn__bytes v;
+    nn__mark m;
+    float f = (float)value;
+    uint32_t u;
+    if (!nn__value_begin(events, tag, 128, &v, &m)) return 0;
+    memcpy(&u, &f, sizeof u);
+    nn__put_varint(&v, 2 << 3 | 5);
+    nn__put_little(&v, u, 4);
+    return nn__value_end(events, step, &v, &m);
+}
+
+// 30 buckets of equal width from min to max, as TensorFlow 2 makes them. Values that are not finite are left out.
+NN_API int nn_events_histogram(nn_events *events, const char *tag, int64_t step, const float *values, int64_t count)
+{
+    enum { BUCKETS = 30 };
+    double low = INFINITY, high = -INFINITY, sum = 0, squares = 0, bucket[BUCKETS], n = 0;
+    int64_t i, buckets;
+    nn__bytes v, h, limits, counts;
+    nn__mark m;
+    for (i = 0; values && i < count; i++) {
+        double x = (double)values[i];
+        if (!(x - x == 0)) continue;
+        if (x < low) low = x;
+        if (x > high) high = x;
+        sum += x; squares += x * x; n++;
+    }
+    if (n == 0) low = high = 0;
+    buckets = high > low ? BUCKETS : 1;
+    for (i = 0; i < BUCKETS; i++) bucket[i] = 0;
+    for (i = 0; n > 0 && i < count; i++) {
+        double x = (double)values[i];
+        if (x - x == 0) bucket[buckets == 1 ? 0 : nn__min(buckets - 1, (int64_t)((x - low) / (high - low) * (double)buckets))]++;
+    }
+    if (!nn__value_begin(events, tag, 1024, &v, &m)) return 0;
+    h = nn__bytes_new(events->nn, 1024);
+    limits = nn__bytes_new(events->nn, 512);
+    counts = nn__bytes_new(events->nn, 512);
+    for (i = 0; i < buckets; i++) {
+        double limit = i == buckets - 1 ? high : low + (high - low) * (double)(i + 1) / (double)buckets;
+        uint64_t u;
+        memcpy(&u, &limit, sizeof u);
+        nn__put_little(&limits, u, 8);
+        memcpy(&u, &bucket[i], sizeof u);
+        nn__put_little(&counts, u, 8);
+    }
+    nn__proto_double(&h, 1, low);
+    nn__proto_double(&h, 2, high);
+    nn__proto_double(&h, 3, n);
+    nn__proto_double(&h, 4, sum);
+    nn__proto_double(&h, 5, squares);
+    nn__proto_bytes(&h, 6, &limits);
+    nn__proto_bytes(&h, 7, &counts);
+    nn__proto_bytes(&v, 5, &h);
+    return nn__value_end(events, step, &v, &m);
+}
+
+NN_API int nn_events_image(nn_events *events, const char *tag, int64_t step, const nn_tensor *image)
+{
+    nn__bytes v, i, png;
+    nn__mark m;
+    nn__pictures s;
+    int64_t w, h;
+    if (!events || !nn__pictures_of(events->nn, image, "nn_events_image", 0, &s)) return 0;
+    if (!nn__value_begin(events, tag, 256, &v, &m)) return 0;
+    i = nn__bytes_new(events->nn, 64);
+    png = nn__pictures_png(events->nn, image, &s, &w, &h);
+    nn__proto_int(&i, 1, h);
+    nn__proto_int(&i, 2, w);
+    nn__proto_int(&i, 3, s.channels);
+    nn__proto_bytes(&i, 4, &png);
+    nn__proto_bytes(&v, 4, &i);
+    return nn__value_end(events, step, &v, &m);
+}
+
+NN_API int nn_events_text(nn_events *events, const char *tag, int64_t step, const char *text)
+{
+    nn__bytes v, t, meta, plugin;
+    nn__mark m;
+    if (!nn__value_begin(events, tag, 256, &v, &m)) return 0;
+    t = nn__bytes_new(events->nn, 256);
+    meta = nn__bytes_new(events->nn, 32);
+    plugin = nn__bytes_new(events->nn, 32);
+    nn__proto_text(&plugin, 1, "text");
+    nn__proto_bytes(&meta, 1, &plugin);
+    nn__proto_int(&t, 1, 7);
+    nn__put(&t, "\x12\x04\x12\x02\x08\x01", 6);          // field 2, a shape of one dimension of size 1
+    nn__proto_text(&t, 8, text);
+    nn__proto_bytes(&v, 8, &t);
+    nn__proto_bytes(&v, 9, &meta);
+    return nn__value_end(events, step, &v, &m);
+}
+
+// ---- SVG ----------------------------------------------------------------------------------------------------
+static const char *const nn__colors[8] = { "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#888888" };   // Okabe & Ito
+
+static void nn__svg_begin(nn__bytes *b, int width, int height)
+{
+    nn__put_format(b, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
+                   "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", width, height, width, height);
+}
+static void nn__svg_text(nn__bytes *b, double x, double y, const char *attributes, const char *text)
+{
+    nn__put_chars(b, "<text x=\"");
+    nn__put_number(b, x, 6);
+    nn__put_chars(b, "\" y=\"");
+    nn__put_number(b, y, 6);
+    nn__put_format(b, "\" %s>", attributes);
+    nn__put_utf8(b, text, 1);
+    nn__put_chars(b, "</text>\n");
+}
+static void nn__svg_line(nn__bytes *b, double x1, double y1, double x2, double y2, const char *color)
+{
+    nn__put_chars(b, "<path d=\"M");
+    nn__put_number(b, x1, 6); nn__put_byte(b, ' ');
+    nn__put_number(b, y1, 6); nn__put_byte(b, 'L');
+    nn__put_number(b, x2, 6); nn__put_byte(b, ' ');
+    nn__put_number(b, y2, 6);
+    nn__put_format(b, "\" stroke=\"%s\"/>\n", color);
+}
+
+// 1, 2 or 5 times a power of ten, such that about `parts` of them cover `range`
+static double nn__tick_step(double range, int parts)
+{
+    double raw = range / parts, power = pow(10.0, floor(log10(raw))), m = raw / power;
+    return power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
+}
+
+// Where value v of low..high lies on from..to; halves, because high - low may overflow.
+static double nn__place(double v, double low, double high, double from, double to)
+{
+    return from + (to - from) * ((v / 2 - low / 2) / (high / 2 - low / 2));
+}
+
+typedef struct nn__axes { double x0, x1, y0, y1, low, high; int64_t last; } nn__axes;    // pixels, range of y, last index on x
+
+static void nn__svg_axes(nn__bytes *b, const nn__axes *a)
+{
+    double step = nn__tick_step(a->high - a->low, 5), t;
+    nn__bytes label = nn__bytes_new(b->nn, 64);
+    int i;
+    for (i = 0; i < 12; i++) {
+        t = (ceil(a->low / step) + i) * step;
+        if (!(t <= a->high + step * 1e-9)) break;
+        if (fabs(t) < step * 1e-9) t = 0;
+        label.used = 0;
+        nn__put_number(&label, t, 6);
+        nn__put_byte(&label, 0);
+        if (!label.at || !b->at) return;
+        nn__svg_line(b, a->x0, nn__place(t, a->low, a->high, a->y0, a->y1), a->x1, nn__place(t, a->low, a->high, a->y0, a->y1), "#ddd");
+        nn__svg_text(b, a->x0 - 6, nn__place(t, a->low, a->high, a->y0, a->y1) + 4, "text-anchor=\"end\"", (const char *)label.at);
+    }
+    step = a->last > 0 ? nn__tick_step((double)a->last, 8) : 1;
+    if (step < 1) step = 1;
+    for (i = 0; i < 24 && i * step <= (double)a->last; i++) {
+        double x = nn__place(i * step, 0, (double)nn__max(a->last, 1), a->x0, a->x1);
+        char s[32];
+        snprintf(s, sizeof s, "%.0f", i * step);
+        nn__svg_line(b, x, a->y0, x, a->y0 + 4, "#333");
+        nn__svg_text(b, x, a->y0 + 18, "text-anchor=\"middle\"", s);
+    }
+    nn__svg_line(b, a->x0, a->y0, a->x1, a->y0, "#333");
+    nn__svg_line(b, a->x0, a->y0, a->x0, a->y1, "#333");
+}
+
+static void nn__svg_series(nn__bytes *b, const nn__axes *a, const nn_series *s, const char *color)
+{
+    int64_t i;
+    int down = 0;                    // is the pen on the paper? NaN lifts it
+    nn__put_chars(b, "<path d=\"");
+    for (i = 0; s->y && i < s->count; i++) {
+        int alone = !down && (i + 1 == s->count || !(s->y[i + 1] - s->y[i + 1] == 0));
+        if (!(s->y[i] - s->y[i] == 0)) { down = 0; continue; }
+        nn__put_byte(b, down ? 'L' : 'M');
+        nn__put_number(b, nn__place((double)i, 0, (double)nn__max(a->last, 1), a->x0, a->x1), 6);
+        nn__put_byte(b, ' ');
+        nn__put_number(b, nn__place(s->y[i], a->low, a->high, a->y0, a->y1), 6);
+        if (alone) nn__put_chars(b, "h0");              // a dot, thanks to the round ends
+        down = 1;
+    }
+    nn__put_format(b, "\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\" stroke-linecap=\"round\" stroke-linejoin=\"round\"/>\n", color);
+}
+
+NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, const nn_series *series, int count)
+{
+    nn__bytes b;
+    nn__axes a;
+    nn__mark m;
+    int64_t j;
+    int i, ok;
+    if (!nn_ok(nn)) return 0;
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 16384);
+    a.x0 = 70; a.x1 = 560; a.y0 = 360; a.y1 = 40; a.low = INFINITY; a.high = -INFINITY; a.last = 0;
+    for (i = 0; i < count; i++) {
+        a.last = nn__max(a.last, series[i].count - 1);
+        for (j = 0; series[i].y && j < series[i].count; j++) {
+            double y = series[i].y[j];
+            if (!(y - y == 0)) continue;
+            if (y < a.low) a.low = y;
+            if (y > a.high) a.high = y;
+        }
+    }
+    if (!(a.low <= a.high)) { a.low = 0; a.high = 1; }
+    if (!(a.high - a.low > 1e-12 * fabs(a.high))) {      // one value: room on both sides
+        double room = a.high != 0 ? 0.5 * fabs(a.high) : 1;
+        a.low -= room; a.high += room;
+    }
+    nn__svg_begin(&b, 720, 400);
+    nn__svg_text(&b, (a.x0 + a.x1) / 2, 24, "text-anchor=\"middle\" font-size=\"15\"", title);
+    nn__svg_axes(&b, &a);
+    for (i = 0; i < count; i++) {
+        double y = a.y1 + 8 + 18 * i;
+        nn__svg_series(&b, &a, &series[i], nn__colors[i & 7]);
+        nn__svg_line(&b, a.x1 + 14, y, a.x1 + 34, y, nn__colors[i & 7]);
+        nn__svg_text(&b, a.x1 + 40, y + 4, "", series[i].name);
+    }
+    nn__put_chars(&b, "</svg>\n");
+    ok = nn__bytes_save(&b, "nn_svg_plot", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *report)
+{
+    int64_t n = report ? nn__min(report->classes, NN_MAX_CLASSES) : 0, i, j;
+    int side = (int)nn__max(20, nn__min(56, 560 / nn__max(n, 1))), x0 = 130, y0 = 60, ok;
+    char label[24], attributes[96];
+    nn__bytes b;
+    nn__mark m;
+    if (!nn_ok(nn)) return 0;
+    if (n < 1) { nn_fail(nn, "nn_svg_confusion: the report has no classes"); return 0; }
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 16384 + (size_t)(n * n) * 256);
+    nn__svg_begin(&b, x0 + side * (int)n + 30, y0 + side * (int)n + 110);
+    nn__svg_text(&b, x0 + side * (double)n / 2, 24, "text-anchor=\"middle\" font-size=\"15\"", "true class (rows), predicted class (columns)");
+    for (i = 0; i < n; i++) {
+        double row = 0, at = y0 + side * ((double)i + 0.5) + 4;
+        for (j = 0; j < n; j++) row += (double)report->confusion[i][j];
+        nn__svg_text(&b, x0 - 8, at, "text-anchor=\"end\"", nn__class_name(report, i, label, sizeof label));
+        snprintf(attributes, sizeof attributes, "text-anchor=\"end\" transform=\"rotate(-45 %d %d)\"", x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16);
+        nn__svg_text(&b, x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16, attributes, nn__class_name(report, i, label, sizeof label));
+        for (j = 0; j < n; j++) {
+            int64_t count = report->confusion[i][j];
+            double share = row > 0 ? (double)count / row : 0;        // shaded by the share of its row
+            nn__put_format(&b, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" stroke=\"#ccc\" fill=\"#0072b2\" fill-opacity=\"",
+                           x0 + side * (int)j, y0 + side * (int)i, side, side);
+            nn__put_number(&b, share, 3);
+            nn__put_chars(&b, "\"/>\n");
+            if (!count) continue;
+            snprintf(label, sizeof label, "%lld", (long long)count);
+            snprintf(attributes, sizeof attributes, "text-anchor=\"middle\" font-size=\"%d\" fill=\"%s\"", side > 30 ? 12 : 8, share > 0.55 ? "#fff" : "#000");
+            nn__svg_text(&b, x0 + side * ((double)j + 0.5), at, attributes, label);
+        }
+    }
+    nn__put_chars(&b, "</svg>\n");
+    ok = nn__bytes_save(&b, "nn_svg_confusion", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// Eight heights of a block, U+2581..U+2588, each the mean of its part of y; a blank where y is NaN. Returns the full length, as snprintf.
+NN_API size_t nn_sparkline(const double *y, int64_t count, int width, char *to, size_t bytes)
+{
+    double low = INFINITY, high = -INFINITY;
+    int64_t i, w = nn__min(width, count);
+    size_t used = 0;
+    if (bytes) to[0] = 0;
+    for (i = 0; i < count; i++) if (y[i] - y[i] == 0) { if (y[i] < low) low = y[i]; if (y[i] > high) high = y[i]; }
+    for (i = 0; i < w; i++) {
+        int64_t j, first = count / w * i + nn__min(i, count % w), end = count / w * (i + 1) + nn__min(i + 1, count % w);
+        double sum = 0, n = 0;
+        char s[4];
+        for (j = first; j < end; j++) if (y[j] - y[j] == 0) { sum += y[j]; n++; }
+        s[0] = ' '; s[1] = s[2] = s[3] = 0;
+        if (n > 0) {
+            double level = high > low ? nn__place(sum / n, low, high, 0, 8) : 0;
+            s[0] = (char)0xE2; s[1] = (char)0x96; s[2] = (char)(0x81 + (level < 0 ? 0 : level > 7 ? 7 : (int)level));
+        }
+        if (used + strlen(s) < bytes) memcpy(to + used, s, strlen(s) + 1);
+        else bytes = 0;              // whole characters only
+        used += strlen(s);
+    }
+    return used;
+}
+
+// =============================================================================================
+// >>files   Weights and checkpoints in the safetensors format (https://github.com/huggingface/safetensors):
+//
+//     8 bytes    N, little-endian
+//     N bytes    JSON: {"__metadata__":{"key":"text", ...},"fc1.weight":{"dtype":"F32","shape":[8,2],"data_offsets":[0,64]}, ...}
+//                and spaces, so that the data begin at a multiple of 8
+//     the data   row-major, little-endian; offsets count from here; no holes, no overlaps, nothing after the last tensor
+//
+// A file is not trusted: the whole header is checked against the size of the file and against the model before one number is written
+// into the model. Numbers pass through a small buffer, so neither saving nor loading needs memory for the whole file.
+//
+// A checkpoint is the same file with more in it: the states of the optimizer are tensors "optimizer.<state>.<parameter>", and single
+// numbers (steps, learning rates, where the loader stands, random state) are metadata: integers in decimal, reals as the hexadecimal digits
+// of their bits, so that nothing is rounded. nn_load leaves them out; nn_resume wants all of them.
+// =============================================================================================
+enum { NN__PIECE = 16384,            // numbers that are converted at a time
+       NN__JSON_DEPTH = 32 };
+#define NN__HEADER_LIMIT 100000000u  // bytes; the reference implementation's limit
+
+// ---- bytes from and to a file or memory; with neither, writing only counts --------------------------------
+typedef struct nn__io {
+    nn_context *nn;
+    const char *what, *path;         // for messages: "nn_save", "model.safetensors"
+    nn__file   *file;
+    char       *to;
+    const char *from;
+    uint64_t    bytes, at;           // size of the file or memory; bytes written so far
+} nn__io;
+
+static int nn__io_failed(nn__io *io, const char *verb)
+{
+    nn_fail(io->nn, "%s: %s: cannot %s: %s", io->what, io->path, verb, nn__file_reason());
+    return 0;
+}
+
+static int nn__io_write(nn__io *io, const void *from, size_t n)
+{
+    if (io->file) { if (!nn__file_write(io->file, from, n)) return nn__io_failed(io, "write"); }
+    else if (io->to && io->at + n <= io->bytes) memcpy(io->to + io->at, from, n);
+    io->at += n;                     // memory that is too small: the caller compares at with bytes
+    return 1;
+}
+
+static int nn__io_read(nn__io *io, uint64_t at, void *to, size_t n)     // at + n <= bytes was checked
+{
+    if (!n) return 1;
+    if (io->from) { memcpy(to, io->from + at, n); return 1; }
+    errno = 0;
+    if (!nn__file_seek(io->file, at) || nn__file_read(io->file, to, n) != n) return nn__io_failed(io, "read");
+    return 1;
+}
+
+static int nn__io_open(nn__io *io)   // for reading
+{
+    int64_t size;
+    errno = 0;
+    if (!io->path || !io->path[0]) { nn_fail(io->nn, "%s: the path is empty", io->what); return 0; }
+    if (nn__file_special(io->path)) { nn_fail(io->nn, "%s: %s: not a regular file", io->what, io->path); return 0; }
+    io->file = nn__file_open(io->path, 0);
+    if (!io->file) return nn__io_failed(io, "open");
+    size = nn__file_size(io->file);
+    if (size < 0) { nn__io_failed(io, "read"); nn__file_close(io->file, 0); return 0; }
+    io->bytes = (uint64_t)size;
+    return 1;
+}
+
+// ---- numbers between tensors and files ----------------------------------------------------------------------
+static const struct { const char *name; int bits, dtype; } nn__file_dtypes[] = {   // dtype -1: known to the format, not to us
+    { "F32", 32, NN_F32 }, { "F16", 16, NN_F16 }, { "BF16", 16, NN_BF16 }, { "F64", 64, NN_F64 }, { "I8", 8, NN_I8 }, { "U8", 8, NN_U8 },
+    { "I32", 32, NN_I32 }, { "I64", 64, NN_I64 }, { "BOOL", 8, NN_BOOL }, { "I16", 16, -1 }, { "U16", 16, -1 }, { "U32", 32, -1 }, { "U64", 64, -1 },
+    { "F8_E4M3", 8, -1 }, { "F8_E5M2", 8, -1 }, { "F8_E8M0", 8, -1 }, { "F8_E4M3FNUZ", 8, -1 }, { "F8_E5M2FNUZ", 8, -1 }, { "F4", 4, -1 },
+    { "F6_E2M3", 6, -1 }, { "F6_E3M2", 6, -1 }, { "C64", 64, -1 } };
+enum { NN__FILE_DTYPES = (int)(sizeof nn__file_dtypes / sizeof *nn__file_dtypes) };
+
+static const char *nn__file_dtype_name(int dtype)
+{
+    int i = 0;
+    while (nn__file_dtypes[i].dtype != dtype) i++;       // every nn_dtype is there
+    return nn__file_dtypes[i].name;
+}
+
+static void nn__little_endian(void *data, size_t n, size_t element)     // the host's byte order <-> the file's, in place
+{
+    const uint16_t one = 1;
+    char *p = (char *)data;
+    size_t i, j;
+    if (*(const char *)&one == 1) return;
+    for (i = 0; i < n; i++, p += element)
+        for (j = 0; j < element / 2; j++) { char t = p[j]; p[j] = p[element - 1 - j]; p[element - 1 - j] = t; }
+}
+
+// A tensor is moved in pieces of at most NN__PIECE numbers: whole inner blocks, cut along the first dimension that does not fit.
+typedef struct nn__transfer {
+    nn__io *io;
+    int     write, dtype;            // of the file
+    uint64_t at;                     // reading: position in the file
+    char   *host;                    // one piece in host memory ...
+    nn_view device;                  // ... and one where the numbers are, in the dtype of the file
+} nn__transfer;
+
+static int nn__transfer_piece(nn__transfer *x, nn_view v)
+{
+    nn_context *nn = x->io->nn;
+    const nn_backend *b = nn->backend;
+    size_t n = (size_t)nn_view_count(&v), e = nn_dtype_bytes((nn_dtype)x->dtype);
+    int direct = v.dtype == x->dtype && nn__contiguous_view(&v);
+    nn_view f = v;
+    nn__row_major(f.ndim, f.shape, f.stride);
+    f.dtype = x->dtype;
+    f.data = direct ? v.data : x->device.data;
+    if (x->write) {
+        if (!nn->measuring) {
+            if (!direct) nn__copy_view(nn, f, v);
+            if (!nn_ok(nn)) return 0;
+            if (!b->download(b->self, x->host, f.data, n * e)) { nn_fail(nn, "%s: download failed", b->name); return 0; }
+        } else memset(x->host, 0, n * e);
+        nn__little_endian(x->host, n, e);
+        return nn__io_write(x->io, x->host, n * e);
+    }
+    if (!nn__io_read(x->io, x->at, x->host, n * e)) return 0;
+    x->at += n * e;
+    if (nn->measuring) return 1;
+    nn__little_endian(x->host, n, e);
+    if (!b->upload(b->self, f.data, x->host, n * e)) { nn_fail(nn, "%s: upload failed", b->name); return 0; }
+    if (!direct) nn__copy_view(nn, v, f);
+    return nn_ok(nn);
+}
+
+static int nn__transfer_tensor(nn__transfer *x, nn_tensor *t)
+{
+    nn_context *nn = x->io->nn;
+    nn_view v = nn__view_of(t), piece;
+    int64_t inner = 1, outer = 1, rows, o, r;
+    size_t e = nn_dtype_bytes((nn_dtype)t->dtype), bytes;
+    int d = v.ndim, i, ok = 1;
+    nn__mark m;
+    if (nn_count(t) == 0) return 1;
+    if (!x->write) t->base->version++;
+    while (d > 0 && v.shape[d - 1] <= NN__PIECE / inner) inner *= v.shape[--d];
+    rows = d ? v.shape[d - 1] : 1;
+    for (i = 0; i + 1 < d; i++) outer *= v.shape[i];
+    piece = v;
+    piece.ndim = v.ndim - d + (d > 0);
+    if (d) for (i = 0; i < piece.ndim; i++) { piece.shape[i] = v.shape[d - 1 + i]; piece.stride[i] = v.stride[d - 1 + i]; }
+    m = nn__get_mark(nn);
+    bytes = (size_t)nn__min(nn_count(t), NN__PIECE) * nn_dtype_bytes((nn_dtype)x->dtype);
+    x->host = (char *)nn__host_step(nn, bytes);
+    x->device = v;
+    x->device.data = nn__arena_alloc(nn->data_step, bytes, 1);
+    if (!x->host || (!x->device.data && !nn->measuring)) ok = 0;
+    for (o = 0; ok && o < outer; o++) {
+        int64_t at = 0, rest = o, step = d ? nn__max(1, NN__PIECE / inner) : 1;
+        for (i = d - 2; i >= 0; i--) { at += rest % v.shape[i] * v.stride[i]; rest /= v.shape[i]; }
+        for (r = 0; ok && r < rows; r += step) {
+            if (d) {
+                piece.shape[0] = nn__min(step, rows - r);
+                if (v.data) piece.data = (char *)v.data + (at + r * v.stride[d - 1]) * (int64_t)e;
+            }
+            ok = nn__transfer_piece(x, piece);
+        }
+    }
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- the JSON of the header: a strict parser that decodes strings in place -----------------------------------
+typedef struct nn__json { nn__io *io; char *s; size_t n, at; } nn__json;
+
+static int nn__json_fail(nn__json *j, const char *why)
+{
+    nn_fail(j->io->nn, "%s: %s: header, byte %llu: %s", j->io->what, j->io->path, (unsigned long long)j->at, why);
+    return 0;
+}
+
+static int nn__json_peek(nn__json *j)                    // the next character that is no space; 0 at the end
+{
+    while (j->at < j->n && (j->s[j->at] == ' ' || j->s[j->at] == '\t' || j->s[j->at] == '\n' || j->s[j->at] == '\r')) j->at++;
+    return j->at < j->n ? (unsigned char)j->s[j->at] : 0;
+}
+
+static int nn__json_take(nn__json *j, char c)
+{
+    char why[] = "'?' is missing";
+    if (nn__json_peek(j) == c) { j->at++; return 1; }
+    why[1] = c;
+    return nn__json_fail(j, why);
+}
+
+// After an element: 1 if there is another one, 0 at the closing bracket, -1 after an error.
+static int nn__json_more(nn__json *j, char close)
+{
+    if (nn__json_peek(j) == close) { j->at++; return 0; }
+    return nn__json_take(j, ',') ? 1 : -1;
+}
+static int nn__json_open(nn__json *j, char open, char close)             // same, at the beginning
+{
+    if (!nn__json_take(j, open)) return -1;
+    if (nn__json_peek(j) != close) return 1;
+    j->at++;
+    return 0;
+}
+
+static size_t nn__utf8_length(const unsigned char *s, size_t n)          // bytes of the well-formed character at s; 0: malformed (Unicode, table 3-7)
+{
+    size_t i, len = s[0] < 0x80 ? 1 : s[0] < 0xC2 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : s[0] < 0xF5 ? 4 : 0;
+    if (len == 0 || len > n) return 0;
+    for (i = 1; i < len; i++) if ((s[i] & 0xC0) != 0x80) return 0;
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F)) return 0;
+    return len;
+}
+
+static int nn__json_hex(nn__json *j, unsigned *to)       // four digits
+{
+    int i;
+    *to = 0;
+    for (i = 0; i < 4; i++, j->at++) {
+        int c = j->at < j->n ? (unsigned char)j->s[j->at] : 0;
+        int v = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        if (v < 0) return nn__json_fail(j, "\\u needs four hexadecimal digits");
+        *to = *to << 4 | (unsigned)v;
+    }
+    return 1;
+}
+
+static int nn__json_escape(nn__json *j, char **to)       // after the backslash; what it stands for is never longer than itself
+{
+    static const char from[] = "\"\\/bfnrt", as[] = "\"\\/\b\f\n\r\t";
+    int c = j->at < j->n ? j->s[j->at++] : 0;
+    const char *simple = c ? strchr(from, c) : NULL;
+    unsigned u, low;
+    char *q = *to;
+    if (simple) { *q = as[simple - from]; *to = q + 1; return 1; }
+    if (c != 'u') return nn__json_fail(j, "unknown escape");
+    if (!nn__json_hex(j, &u)) return 0;
+    if (u >= 0xDC00 && u < 0xE000) return nn__json_fail(j, "half a surrogate pair");
+    if (u >= 0xD800 && u < 0xDC00) {
+        if (j->n - j->at < 2 || j->s[j->at] != '\\' || j->s[j->at + 1] != 'u') return nn__json_fail(j, "half a surrogate pair");
+        j->at += 2;
+        if (!nn__json_hex(j, &low)) return 0;
+        if (low < 0xDC00 || low >= 0xE000) return nn__json_fail(j, "half a surrogate pair");
+        u = 0x10000 + ((u - 0xD800) << 10) + (low - 0xDC00);
+    }
+    if (u == 0) return nn__json_fail(j, "a NUL character in a string");
+    if (u < 0x80) *q++ = (char)u;
+    else {
+        if (u < 0x800) *q++ = (char)(0xC0 | u >> 6);
+        else {
+            if (u < 0x10000) *q++ = (char)(0xE0 | u >> 12);
+            else { *q++ = (char)(0xF0 | u >> 18); *q++ = (char)(0x80 | (u >> 12 & 63)); }
+            *q++ = (char)(0x80 | (u >> 6 & 63));
+        }
+        *q++ = (char)(0x80 | (u & 63));
+    }
+    *to = q;
+    return 1;
+}
+
+static int nn__json_string(nn__json *j, char **text)     // decoded in place, with a 0 at its end
+{
+    char *q;
+    if (!nn__json_take(j, '"')) return 0;
+    *text = q = j->s + j->at;
+    while (j->at < j->n) {
+        unsigned char c = (unsigned char)j->s[j->at];
+        size_t len;
+        if (c == '"') { j->at++; *q = 0; return 1; }
+        if (c < 0x20) return nn__json_fail(j, "a control character in a string");
+        if (c == '\\') { j->at++; if (!nn__json_escape(j, &q)) return 0; continue; }
+        len = nn__utf8_length((const unsigned char *)j->s + j->at, j->n - j->at);
+        if (!len) return nn__json_fail(j, "not UTF-8");
+        memmove(q, j->s + j->at, len);
+        q += len;
+        j->at += len;
+    }
+    return nn__json_fail(j, "a string does not end");
+}
+
+static int nn__json_key(nn__json *j, char **text) { return nn__json_string(j, text) && nn__json_take(j, ':'); }
+
+static int nn__digit(const nn__json *j) { return j->at < j->n && j->s[j->at] >= '0' && j->s[j->at] <= '9'; }
+
+static int nn__json_count(nn__json *j, int64_t *to)      // a whole number >= 0
+{
+    int64_t v = 0;
+    size_t start;
+    nn__json_peek(j);
+    start = j->at;
+    if (!nn__digit(j)) return nn__json_fail(j, "a whole number is missing");
+    for (; nn__digit(j); j->at++) {
+        int digit = j->s[j->at] - '0';
+        if (v > (INT64_MAX - digit) / 10) return nn__json_fail(j, "the number is too large");
+        v = v * 10 + digit;
+    }
+    if (j->s[start] == '0' && j->at > start + 1) return nn__json_fail(j, "a number begins with 0");
+    if (j->at < j->n && (j->s[j->at] == '.' || j->s[j->at] == 'e' || j->s[j->at] == 'E')) return nn__json_fail(j, "not a whole number");
+    *to = v;
+    return 1;
+}
+
+static int nn__json_real(nn__json *j)                    // any number, skipped
+{
+    if (j->s[j->at] == '-') j->at++;
+    if (j->at < j->n && j->s[j->at] == '0') j->at++;
+    else { if (!nn__digit(j)) return nn__json_fail(j, "a value is missing"); while (nn__digit(j)) j->at++; }
+    if (j->at < j->n && j->s[j->at] == '.') {
+        j->at++;
+        if (!nn__digit(j)) return nn__json_fail(j, "a digit is missing");
+        while (nn__digit(j)) j->at++;
+    }
+    if (j->at < j->n && (j->s[j->at] == 'e' || j->s[j->at] == 'E')) {
+        j->at++;
+        if (j->at < j->n && (j->s[j->at] == '+' || j->s[j->at] == '-')) j->at++;
+        if (!nn__digit(j)) return nn__json_fail(j, "a digit is missing");
+        while (nn__digit(j)) j->at++;
+    }
+    return 1;
+}
+
+static int nn__json_skip(nn__json *j, int depth)         // a value that nobody asked for
+{
+    static const char *const words[] = { "true", "false", "null" };
+    char *ignore;
+    int c = nn__json_peek(j), more, i;
+    if (c == '"') return nn__json_string(j, &ignore);
+    if (c == '{' || c == '[') {
+        char close = c == '{' ? '}' : ']';
+        if (depth == NN__JSON_DEPTH) return nn__json_fail(j, "nested too deeply");
+        for (more = nn__json_open(j, (char)c, close); more == 1; more = nn__json_more(j, close))
+            if ((c == '{' && !nn__json_key(j, &ignore)) || !nn__json_skip(j, depth + 1)) return 0;
+        return more == 0;
+    }
+    for (i = 0; i < 3; i++) {
+        size_t n = strlen(words[i]);
+        if (j->n - j->at >= n && !memcmp(j->s + j->at, words[i], n)) { j->at += n; return 1; }
+    }
+    return c ? nn__json_real(j) : nn__json_fail(j, "a value is missing");
+}
+
+// ---- the header -------------------------------------------------------------------------------------------------
+typedef struct nn__entry {           // a tensor in the file
+    const char *name;                // as the model calls it: after renaming
+    int64_t begin, end;              // bytes of data
+    int64_t shape[NN_MAX_DIMS], ndim; // ndim may be larger than NN_MAX_DIMS: then it fits no tensor
+    int     type, used;              // index in nn__file_dtypes
+} nn__entry;
+typedef struct nn__pair { char *key, *value; } nn__pair;
+typedef struct nn__header {
+    nn__entry *entry; int64_t entries, room;
+    nn__pair  *meta;  int64_t metas, meta_room;
+    uint64_t   data, bytes;          // where the data begin; how many
+} nn__header;
+
+static int  nn__by_name(void *d, int64_t i, int64_t j)   { const nn__entry *e = (const nn__entry *)d; return strcmp(e[i].name, e[j].name) < 0; }
+static int  nn__by_offset(void *d, int64_t i, int64_t j)
+{
+    const nn__entry *e = (const nn__entry *)d;
+    return e[i].begin != e[j].begin ? e[i].begin < e[j].begin : e[i].end < e[j].end;
+}
+static void nn__swap_entries(void *d, int64_t i, int64_t j) { nn__entry *e = (nn__entry *)d, t = e[i]; e[i] = e[j]; e[j] = t; }
+static int  nn__by_key(void *d, int64_t i, int64_t j)    { const nn__pair *p = (const nn__pair *)d; return strcmp(p[i].key, p[j].key) < 0; }
+static void nn__swap_pairs(void *d, int64_t i, int64_t j) { nn__pair *p = (nn__pair *)d, t = p[i]; p[i] = p[j]; p[j] = t; }
+static void nn__sort_entries(nn__entry *e, int64_t n, int (*less)(void *, int64_t, int64_t))
+{
+    nn__order o;
+    o.data = e; o.less = less; o.swap = nn__swap_entries;
+    nn__sort(&o, n);
+}
+
+static int nn__parse_meta(nn__json *j, nn__header *h)
+{
+    int more = nn__json_open(j, '{', '}');
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        nn__pair *p = &h->meta[h->metas];
+        if (h->metas == h->meta_room) return nn__json_fail(j, "too many pairs");
+        if (!nn__json_key(j, &p->key)) return 0;
+        if (nn__json_peek(j) != '"') return nn__json_fail(j, "metadata must be text");
+        if (!nn__json_string(j, &p->value)) return 0;
+        h->metas++;
+    }
+    return more == 0;
+}
+
+static int nn__parse_shape(nn__json *j, nn__entry *e, int64_t *count)
+{
+    int more = nn__json_open(j, '[', ']');
+    *count = 1;
+    for (e->ndim = 0; more == 1; more = nn__json_more(j, ']')) {
+        int64_t d;
+        if (!nn__json_count(j, &d)) return 0;
+        if (d && *count > INT64_MAX / 64 / d) return nn__json_fail(j, "the shape is too large");
+        *count *= d;
+        if (e->ndim < NN_MAX_DIMS) e->shape[e->ndim] = d;
+        e->ndim++;
+    }
+    return more == 0;
+}
+
+static int nn__parse_entry(nn__json *j, nn__entry *e)    // {"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}
+{
+    char *key, *text;
+    int64_t count = 0;
+    unsigned seen = 0, bit;
+    int more = nn__json_open(j, '{', '}');
+    e->type = 0; e->used = 0;
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        bit = !strcmp(key, "dtype") ? 1 : !strcmp(key, "shape") ? 2 : !strcmp(key, "data_offsets") ? 4 : 0;
+        if (seen & bit) return nn__json_fail(j, "a key occurs twice");
+        seen |= bit;
+        if (bit == 0 && !nn__json_skip(j, 0)) return 0;
+        if (bit == 1) {
+            if (!nn__json_string(j, &text)) return 0;
+            while (e->type < NN__FILE_DTYPES && strcmp(text, nn__file_dtypes[e->type].name)) e->type++;
+            if (e->type == NN__FILE_DTYPES) return nn__json_fail(j, "unknown dtype");
+        }
+        if (bit == 2 && !nn__parse_shape(j, e, &count)) return 0;
+        if (bit == 4 && (!nn__json_take(j, '[') || !nn__json_count(j, &e->begin) || !nn__json_take(j, ',') || !nn__json_count(j, &e->end) || !nn__json_take(j, ']'))) return 0;
+    }
+    if (more < 0) return 0;
+    if (seen != 7) return nn__json_fail(j, "a tensor needs dtype, shape and data_offsets");
+    if (e->begin > e->end) return nn__json_fail(j, "data_offsets run backwards");
+    if (count * nn__file_dtypes[e->type].bits % 8) return nn__json_fail(j, "the tensor does not end at a byte");
+    if (count * nn__file_dtypes[e->type].bits / 8 != e->end - e->begin) return nn__json_fail(j, "shape, dtype and data_offsets do not agree");
+    return 1;
+}
+
+static int nn__parse_header(nn__json *j, nn__header *h)
+{
+    char *key;
+    int more, metas = 0;
+    if (!j->n || j->s[0] != '{') return nn__json_fail(j, "'{' is missing");
+    for (more = nn__json_open(j, '{', '}'); more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        if (!strcmp(key, "__metadata__")) {
+            if (metas++) return nn__json_fail(j, "__metadata__ occurs twice");
+            if (!nn__parse_meta(j, h)) return 0;
+            continue;
+        }
+        if (h->entries == h->room) return nn__json_fail(j, "too many tensors");
+        if (!nn__parse_entry(j, &h->entry[h->entries])) return 0;
+        h->entry[h->entries++].name = key;
+    }
+    if (more < 0) return 0;
+    return nn__json_peek(j) == 0 && j->at == j->n ? 1 : nn__json_fail(j, "something follows the last '}'");
+}
+
+static int nn__check_layout(nn__io *io, nn__header *h)   // every byte of data belongs to exactly one tensor
+{
+    int64_t i, at = 0;
+    nn__order o;
+    o.data = h->meta; o.less = nn__by_key; o.swap = nn__swap_pairs;
+    nn__sort(&o, h->metas);
+    for (i = 1; i < h->metas; i++)
+        if (!strcmp(h->meta[i].key, h->meta[i - 1].key)) { nn_fail(io->nn, "%s: %s: metadata \"%.100s\" occurs twice", io->what, io->path, h->meta[i].key); return 0; }
+    nn__sort_entries(h->entry, h->entries, nn__by_name);
+    for (i = 1; i < h->entries; i++)
+        if (!strcmp(h->entry[i].name, h->entry[i - 1].name)) { nn_fail(io->nn, "%s: %s: tensor \"%.100s\" occurs twice", io->what, io->path, h->entry[i].name); return 0; }
+    nn__sort_entries(h->entry, h->entries, nn__by_offset);
+    for (i = 0; i < h->entries; at = h->entry[i++].end) {
+        const nn__entry *e = &h->entry[i];
+        if ((uint64_t)e->end > h->bytes) {
+            nn_fail(io->nn, "%s: %s: the file is cut off: tensor \"%.100s\" ends at byte %llu of the data, which have %llu",
+                    io->what, io->path, e->name, (unsigned long long)e->end, (unsigned long long)h->bytes);
+            return 0;
+        }
+        if (e->begin != at) {
+            nn_fail(io->nn, "%s: %s: tensor \"%.100s\" %s the one before", io->what, io->path, e->name, e->begin < at ? "overlaps" : "leaves a hole after");
+            return 0;
+        }
+    }
+    if ((uint64_t)at == h->bytes) return 1;
+    nn_fail(io->nn, "%s: %s: %llu bytes follow the last tensor", io->what, io->path, (unsigned long long)(h->bytes - (uint64_t)at));
+    return 0;
+}
+
+// Reads and checks the header. Memory: the header itself, and tables in proportion to its length (a tensor needs 49 bytes of it, a pair 5).
+static int nn__read_header(nn__io *io, nn__header *h)
+{
+    nn__json j;
+    unsigned char length[8];
+    uint64_t n = 0, tensors = 0, pairs = 0, k;
+    memset(h, 0, sizeof *h);
+    if (io->bytes < 8) { nn_fail(io->nn, "%s: %s: %llu bytes are no safetensors file", io->what, io->path, (unsigned long long)io->bytes); return 0; }
+    if (!nn__io_read(io, 0, length, 8)) return 0;
+    for (k = 8; k--;) n = n << 8 | length[k];
+    if (n > NN__HEADER_LIMIT) { nn_fail(io->nn, "%s: %s: not a safetensors file (a header of %llu bytes)", io->what, io->path, (unsigned long long)n); return 0; }
+    if (n > io->bytes - 8) { nn_fail(io->nn, "%s: %s: the file is cut off: %llu of %llu bytes of header", io->what, io->path, (unsigned long long)(io->bytes - 8), (unsigned long long)n); return 0; }
+    h->data = 8 + n;
+    h->bytes = io->bytes - h->data;
+    j.io = io; j.n = (size_t)n; j.at = 0;
+    j.s = (char *)nn__host_step(io->nn, (size_t)n);
+    if (!j.s || !nn__io_read(io, 8, j.s, j.n)) return 0;
+    for (k = 0; k < n; k++) { tensors += j.s[k] == '{'; pairs += j.s[k] == ':'; }
+    h->room = nn__min((int64_t)tensors, (int64_t)(n / 49 + 1));
+    h->meta_room = nn__min((int64_t)pairs, (int64_t)(n / 5 + 1));
+    h->entry = (nn__entry *)nn__host_step(io->nn, (size_t)h->room * sizeof *h->entry);
+    h->meta = (nn__pair *)nn__host_step(io->nn, (size_t)h->meta_room * sizeof *h->meta);
+    if (!h->entry || !h->meta) return 0;
+    return nn__parse_header(&j, h) && nn__check_layout(io, h);
+}
+
+static nn__entry *nn__find_entry(const nn__header *h, const char *name)  // entries are sorted by name
+{
+    int64_t low = 0, high = h->entries;
+    while (low < high) {
+        int64_t mid = low + (high - low) / 2;
+        int c = strcmp(name, h->entry[mid].name);
+        if (c == 0) return &h->entry[mid];
+        if (c < 0) high = mid; else low = mid + 1;
+    }
+    return NULL;
+}
+
+static const char *nn__find_meta(const nn__header *h, const char *key)   // sorted too
+{
+    int64_t low = 0, high = h->metas;
+    while (low < high) {
+        int64_t mid = low + (high - low) / 2;
+        int c = strcmp(key, h->meta[mid].key);
+        if (c == 0) return h->meta[mid].value;
+        if (c < 0) high = mid; else low = mid + 1;
+    }
+    return NULL;
+}
+
+// ---- what is saved: a list of tensors and, for a checkpoint, a list of single numbers ---------------------------
+typedef struct nn__item { const char *name; nn_tensor *t; int dtype; uint64_t begin; } nn__item;
+typedef struct nn__items { nn_context *nn; nn_layer *below; nn__item *list; int64_t count, room; const char *prefix; } nn__items;
+
+static void nn__add_item(nn__items *s, nn_tensor *t, const nn_tensor *named, const char *prefix)     // prefix + the name of `named`
+{
+    size_t p = strlen(prefix), n = nn_name(named, s->below, NULL, 0);
+    char *name;
+    if (s->list && s->count < s->room && (name = (char *)nn__host_step(s->nn, p + n + 1)) != NULL) {
+        memcpy(name, prefix, p);
+        nn_name(named, s->below, name + p, n + 1);
+        s->list[s->count].name = name;
+        s->list[s->count].t = t;
+        s->list[s->count].dtype = t->dtype;
+        s->list[s->count].begin = 0;
+    }
+    s->count++;
+}
+static int nn__add_walked(nn_tensor *t, void *arg) { nn__add_item((nn__items *)arg, t, t, ""); return 1; }
+
+// One list for writing and reading, so that the two cannot disagree.
+enum { NN__FIELD_U64, NN__FIELD_I64, NN__FIELD_INT, NN__FIELD_F32, NN__FIELD_F64, NN__FIELD_TEXT };     // TEXT: must be the same, is not restored
+typedef struct nn__field { char key[48]; void *at; int kind; } nn__field;
+typedef struct nn__fields { nn__field *list; int count, room; } nn__fields;
+
+static void nn__add_field(nn__fields *f, int kind, void *at, const char *key, int index)    // index < 0: none
+{
+    if (f->list && f->count < f->room) {
+        nn__field *e = &f->list[f->count];
+        snprintf(e->key, sizeof e->key, index < 0 ? "%s" : "%s.%d", key, index);
+        e->at = at; e->kind = kind;
+    }
+    f->count++;
+}
+
+static void nn__field_text(const nn__field *f, char *to, size_t bytes)
+{
+    uint32_t w = 0;
+    uint64_t d = 0;
+    switch (f->kind) {
+    case NN__FIELD_U64: snprintf(to, bytes, "%llu", (unsigned long long)*(const uint64_t *)f->at); break;
+    case NN__FIELD_I64: snprintf(to, bytes, "%lld", (long long)*(const int64_t *)f->at); break;
+    case NN__FIELD_INT: snprintf(to, bytes, "%d", *(const int *)f->at); break;
+    case NN__FIELD_F32: memcpy(&w, f->at, 4); snprintf(to, bytes, "%08lx", (unsigned long)w); break;
+    case NN__FIELD_F64: memcpy(&d, f->at, 8); snprintf(to, bytes, "%016llx", (unsigned long long)d); break;
+    default:            snprintf(to, bytes, "%s", (const char *)f->at); break;
+    }
+}
+
+static int nn__digits(const char *s, int base, uint64_t most, uint64_t *to)     // the whole string, no sign, at most `most`
+{
+    uint64_t v = 0;
+    if (!*s) return 0;
+    for (; *s; s++) {
+        int d = *s >= '0' && *s <= '9' ? *s - '0' : *s >= 'a' && *s <= 'f' ? *s - 'a' + 10 : 99;
+        if (d >= base || v > (most - (uint64_t)d) / (uint64_t)base) return 0;
+        v = v * (uint64_t)base + (uint64_t)d;
+    }
+    *to = v;
+    return 1;
+}
+
+static int nn__set_field(const nn__field *f, const char *text, int write)       // 1: the text is good; written only if wanted
+{
+    uint64_t u = 0, most = f->kind == NN__FIELD_U64 ? UINT64_MAX : f->kind == NN__FIELD_I64 ? INT64_MAX : INT_MAX;
+    uint32_t w;
+    int minus;
+    if (f->kind == NN__FIELD_TEXT) return !strcmp(text, (const char *)f->at);
+    if (f->kind == NN__FIELD_F32 || f->kind == NN__FIELD_F64) {
+        size_t digits = f->kind == NN__FIELD_F32 ? 8 : 16;
+        if (strlen(text) != digits || !nn__digits(text, 16, UINT64_MAX, &u)) return 0;
+        w = (uint32_t)u;
+        if (write && digits == 8) memcpy(f->at, &w, 4);
+        if (write && digits == 16) memcpy(f->at, &u, 8);
+        return 1;
+    }
+    minus = text[0] == '-' && f->kind != NN__FIELD_U64;
+    if (!nn__digits(text + minus, 10, most, &u)) return 0;
+    if (!write) return 1;
+    if (f->kind == NN__FIELD_U64) memcpy(f->at, &u, 8);
+    if (f->kind == NN__FIELD_I64) *(int64_t *)f->at = minus ? -(int64_t)u : (int64_t)u;
+    if (f->kind == NN__FIELD_INT) *(int *)f->at = minus ? -(int)u : (int)u;
+    return 1;
+}
+
+static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader); }
+
+static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *d)
+{
+    int i, j;
+    s->count = 0;
+    nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__add_walked, s);
+    for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
+        for (j = 0; j < d->optimizer->states; j++) {
+            nn__slot *slot = &d->optimizer->slot[i];
+            char prefix[64];             // "optimizer.exp_avg.": the names of states are PyTorch's
+            if (!slot->state[j]) continue;
+            snprintf(prefix, sizeof prefix, "optimizer.%s.", slot->state[j]->name);
+            nn__add_item(s, slot->state[j], slot->p, prefix);
+        }
+    for (i = 0; nn__is_checkpoint(d) && i < layer->nn->extras; i++)      // what nn_fit keeps; the file may lack it
+        nn__add_item(s, layer->nn->extra[i].t, layer->nn->extra[i].named, layer->nn->extra[i].prefix);
+}
+
+static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d)
+{
+    static char version[] = "1";
+    f->count = 0;
+    if (!nn__is_checkpoint(d)) return;
+    nn__add_field(f, NN__FIELD_TEXT, version, "nn.checkpoint", -1);
+    nn__add_field(f, NN__FIELD_U64, &nn->seed, "context.seed", -1);
+    nn__add_field(f, NN__FIELD_U64, &nn->random_step, "context.random_step", -1);
+    nn__add_field(f, NN__FIELD_U64, &nn->inits, "context.inits", -1);
+    if (d->optimizer) {
+        nn_optimizer *o = d->optimizer;
+        int i;
+        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)o->kind->name, "optimizer.kind", -1);
+        nn__add_field(f, NN__FIELD_I64, &o->steps, "optimizer.steps", -1);
+        for (i = 0; i < o->groups; i++) {
+            nn__add_field(f, NN__FIELD_F64, &o->group[i].lr, "optimizer.lr", i);
+            nn__add_field(f, NN__FIELD_F64, &o->group[i].initial_lr, "optimizer.initial_lr", i);
+        }
+        for (i = 0; i < o->slots; i++) nn__add_field(f, NN__FIELD_I64, &o->slot[i].steps, "optimizer.step", i);
+    }
+    if (d->schedule) {
+        nn_schedule *c = d->schedule;
+        nn__add_field(f, NN__FIELD_I64, &c->count, "schedule.count", -1);
+        nn__add_field(f, NN__FIELD_I64, &c->warmed, "schedule.warmed", -1);
+        nn__add_field(f, NN__FIELD_I64, &c->since, "schedule.since", -1);
+        nn__add_field(f, NN__FIELD_I64, &c->period, "schedule.period", -1);
+        nn__add_field(f, NN__FIELD_F64, &c->best, "schedule.best", -1);
+        nn__add_field(f, NN__FIELD_INT, &c->bad, "schedule.bad", -1);
+        nn__add_field(f, NN__FIELD_INT, &c->cooling, "schedule.cooling", -1);
+    }
+    if (d->loader) {
+        nn__add_field(f, NN__FIELD_I64, &d->loader->epoch, "loader.epoch", -1);
+        nn__add_field(f, NN__FIELD_I64, &d->loader->position, "loader.position", -1);
+        nn__add_field(f, NN__FIELD_U64, &d->loader->seed, "loader.seed", -1);
+    }
+}
+
+typedef struct nn__state { nn__items items; nn__fields fields; } nn__state;
+
+static int  nn__by_item_name(void *d, int64_t i, int64_t j)  { const nn__item *e = (const nn__item *)d; return strcmp(e[i].name, e[j].name) < 0; }
+static void nn__swap_items(void *d, int64_t i, int64_t j)    { nn__item *e = (nn__item *)d, t = e[i]; e[i] = e[j]; e[j] = t; }
+
+static int nn__unique_names(nn__io *io, const nn__items *s)
+{
+    nn__order o;
+    int64_t i;
+    nn__item *copy = (nn__item *)nn__host_step(io->nn, (size_t)s->count * sizeof *copy);
+    if (!copy) return 0;
+    memcpy(copy, s->list, (size_t)s->count * sizeof *copy);
+    o.data = copy; o.less = nn__by_item_name; o.swap = nn__swap_items;
+    nn__sort(&o, s->count);
+    for (i = 1; i < s->count; i++)
+        if (!strcmp(copy[i].name, copy[i - 1].name)) { nn_fail(io->nn, "%s: two tensors are called \"%.100s\"", io->what, copy[i].name); return 0; }
+    return 1;
+}
+
+// Lists all of it in memory of this step.
+static int nn__collect(nn__io *io, nn_layer *layer, const nn_save_desc *desc, nn__state *s)
+{
+    nn_context *nn = io->nn;
+    memset(s, 0, sizeof *s);
+    s->items.nn = nn;
+    s->items.below = layer;
+    nn__list_tensors(&s->items, layer, desc);
+    nn__list_fields(&s->fields, nn, desc);
+    s->items.room = s->items.count;
+    s->fields.room = s->fields.count;
+    s->items.list = (nn__item *)nn__host_step(nn, (size_t)s->items.room * sizeof *s->items.list);
+    s->fields.list = (nn__field *)nn__host_step(nn, (size_t)s->fields.room * sizeof *s->fields.list);
+    if (!s->items.list || !s->fields.list) return 0;
+    nn__list_tensors(&s->items, layer, desc);
+    nn__list_fields(&s->fields, nn, desc);
+    return nn_ok(nn) && nn__unique_names(io, &s->items);
+}
+
+// ---- saving --------------------------------------------------------------------------------------------------------
+static int nn__put_text(nn__io *io, const char *s)       { return nn__io_write(io, s, strlen(s)); }
+
+static int nn__put_string(nn__io *io, const char *s)     // quoted and escaped
+{
+    size_t n = strlen(s), len;
+    char escape[8];
+    if (!nn__put_text(io, "\"")) return 0;
+    for (; n; s += len, n -= len) {
+        unsigned char c = (unsigned char)*s;
+        len = nn__utf8_length((const unsigned char *)s, n);
+        if (!len) { nn_fail(io->nn, "%s: the name of a tensor is not UTF-8", io->what); return 0; }
+        if (c >= 0x20 && c != '"' && c != '\\') { if (!nn__io_write(io, s, len)) return 0; continue; }
+        snprintf(escape, sizeof escape, c < 0x20 ? "\\u%04x" : "\\%c", c);
+        if (!nn__put_text(io, escape)) return 0;
+    }
+    return nn__put_text(io, "\"");
+}
+
+static int nn__put_header(nn__io *io, const nn__state *s)
+{
+    char text[256];
+    int64_t i;
+    int k;
+    if (!nn__put_text(io, "{\"__metadata__\":{\"format\":\"pt\"")) return 0;    // "pt": transformers asks for it
+    for (k = 0; k < s->fields.count; k++) {
+        nn__field_text(&s->fields.list[k], text, sizeof text);
+        if (!nn__put_text(io, ",") || !nn__put_string(io, s->fields.list[k].key) || !nn__put_text(io, ":") || !nn__put_string(io, text)) return 0;
+    }
+    if (!nn__put_text(io, "}")) return 0;
+    for (i = 0; i < s->items.count; i++) {
+        const nn__item *e = &s->items.list[i];
+        size_t n = 0;
+        if (!nn__put_text(io, ",") || !nn__put_string(io, e->name)) return 0;
+        n += (size_t)snprintf(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[", nn__file_dtype_name(e->dtype));
+        for (k = 0; k < e->t->ndim; k++) n += (size_t)snprintf(text + n, sizeof text - n, k ? ",%lld" : "%lld", (long long)e->t->shape[k]);
+        if (!nn__io_write(io, text, n)) return 0;
+        snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)e->begin,
+                 (unsigned long long)(e->begin + (uint64_t)nn_count(e->t) * nn_dtype_bytes((nn_dtype)e->dtype)));
+        if (!nn__put_text(io, text)) return 0;
+    }
+    return nn__put_text(io, "}");
+}
+
+static int nn__save_to(nn__io *io, nn__state *s, const nn_save_desc *desc)
+{
+    nn__io count;
+    nn__transfer x;
+    unsigned char length[8];
+    uint64_t n, at = 0;
+    size_t bytes;
+    int64_t i;
+    int k;
+    for (bytes = 8; bytes; bytes /= 2)                   // the widest first: then every tensor is aligned to its own numbers
+        for (i = 0; i < s->items.count; i++) {
+            nn__item *e = &s->items.list[i];
+            int real = e->t->dtype == NN_F32 || e->t->dtype == NN_F64 || e->t->dtype == NN_F16 || e->t->dtype == NN_BF16;
+            if (desc && desc->dtype != NN_F32 && real && e->t->name) e->dtype = (int)desc->dtype;   // parameters and buffers, not optimizer states
+            if (nn_dtype_bytes((nn_dtype)e->dtype) != bytes) continue;
+            e->begin = at;
+            at += (uint64_t)nn_count(e->t) * bytes;
+        }
+    count = *io;
+    count.file = NULL; count.to = NULL; count.at = 0;
+    if (!nn__put_header(&count, s)) return 0;
+    n = (count.at + 7) & ~(uint64_t)7;
+    for (k = 0; k < 8; k++) length[k] = (unsigned char)(n >> 8 * k);
+    if (!nn__io_write(io, length, 8) || !nn__put_header(io, s)) return 0;
+    for (; count.at < n; count.at++) if (!nn__put_text(io, " ")) return 0;
+    if (!io->file && !io->to) { io->at += at; return 1; }
+    x.io = io; x.write = 1;
+    for (bytes = 8; bytes; bytes /= 2)
+        for (i = 0; i < s->items.count; i++) {
+            x.dtype = s->items.list[i].dtype;
+            if (nn_dtype_bytes((nn_dtype)x.dtype) == bytes && !nn__transfer_tensor(&x, s->items.list[i].t)) return 0;
+        }
+    return 1;
+}
+
+static int nn__io_begin(nn__io *io, nn_layer *layer, const char *what, const char *path)     // 0: there is nothing to work on
+{
+    memset(io, 0, sizeof *io);
+    io->nn = nn_context_of(layer);
+    io->what = what;
+    io->path = path ? path : "(memory)";
+    return nn_ok(io->nn);
+}
+
+static int nn__check_save(nn_context *nn, const nn_save_desc *d)
+{
+    if (!d) return 1;
+    if (d->dtype != NN_F32 && d->dtype != NN_F16 && d->dtype != NN_BF16 && d->dtype != NN_F64) { nn_fail(nn, "nn_save: .dtype %s", nn_dtype_name(d->dtype)); return 0; }
+    if (d->optimizer && d->optimizer->nn != nn) { nn_fail(nn, "nn_save: the optimizer belongs to another context"); return 0; }
+    return 1;
+}
+
+static int nn__save_file(nn__io *io, nn__state *s, const nn_save_desc *desc)
+{
+    size_t n = strlen(io->path);
+    char *temporary = (char *)nn__host_step(io->nn, n + 5);
+    int ok;
+    if (!temporary) return 0;
+    if (io->nn->measuring) { io->to = temporary; return nn__save_to(io, s, desc); }        // io->bytes is 0: nothing is written, memory is counted
+    memcpy(temporary, io->path, n);
+    memcpy(temporary + n, ".tmp", 5);
+    errno = 0;
+    if (nn__file_special(io->path)) { nn_fail(io->nn, "nn_save: %s: not a regular file", io->path); return 0; }
+    io->file = nn__file_open(temporary, 1);
+    if (!io->file) return nn__io_failed(io, "create the file beside it (.tmp)");
+    ok = nn__save_to(io, s, desc);
+    if (!nn__file_close(io->file, ok) && ok) ok = nn__io_failed(io, "write");
+    if (ok && !nn__file_replace(temporary, io->path)) ok = nn__io_failed(io, "rename the new file");
+    if (!ok) nn__file_remove(temporary);
+    return ok;
+}
+
+NN_API int nn_save(nn_layer *layer, const char *path, const nn_save_desc *desc)
+{
+    nn__io io;
+    nn__state s;
+    nn__mark m;
+    int ok;
+    if (!nn__io_begin(&io, layer, "nn_save", path) || !nn__check_save(io.nn, desc)) return 0;
+    if (!path || !path[0]) { nn_fail(io.nn, "nn_save: the path is empty"); return 0; }
+    m = nn__get_mark(io.nn);
+    ok = nn__collect(&io, layer, desc, &s) && nn__save_file(&io, &s, desc);
+    nn__rewind_memory(io.nn, &m);
+    return ok;
+}
+
+NN_API int nn_save_memory(nn_layer *layer, void *to, size_t bytes, size_t *written, const nn_save_desc *desc)
+{
+    nn__io io;
+    nn__state s;
+    nn__mark m;
+    int ok;
+    if (written) *written = 0;
+    if (!nn__io_begin(&io, layer, "nn_save_memory", NULL) || !nn__check_save(io.nn, desc)) return 0;
+    m = nn__get_mark(io.nn);
+    ok = nn__collect(&io, layer, desc, &s);
+    if (ok && to) {                  // nothing is written where not all of it fits
+        nn__io count = io;
+        ok = nn__save_to(&count, &s, desc);
+        if (written) *written = (size_t)count.at;
+        if (ok && count.at > bytes) {
+            nn_fail(io.nn, "nn_save_memory: %llu bytes are needed, there are %llu", (unsigned long long)count.at, (unsigned long long)bytes);
+            ok = 0;
+        }
+    }
+    io.to = (char *)to;
+    io.bytes = bytes;
+    ok = ok && nn__save_to(&io, &s, desc);
+    if (ok && written) *written = (size_t)io.at;
+    nn__rewind_memory(io.nn, &m);
+    return ok;
+}
+
+// ---- loading -------------------------------------------------------------------------------------------------------
+typedef struct nn__findings {        // the report of a load: one line per name; the first few names go into the error, too
+    char  *to; size_t room, n;
+    int    count[3];
+    char   names[3][112];
+} nn__findings;
+enum { NN__MISSING, NN__UNEXPECTED, NN__MISSHAPED };
+
+static void nn__find(nn__findings *f, int kind, const char *name, const char *detail)
+{
+    static const char *const words[] = { "missing", "unexpected", "mis-shaped" };
+    size_t at = strlen(f->names[kind]), left = f->n < f->room ? f->room - f->n : 0;
+    if (f->count[kind]++ < 3) snprintf(f->names[kind] + at, sizeof f->names[kind] - at, "%s%s%s", at ? ", " : "", name, kind == NN__MISSHAPED ? detail : "");
+    else if (f->count[kind] == 4) snprintf(f->names[kind] + at, sizeof f->names[kind] - at, ", ...");
+    if (f->to && left > 1) f->n += (size_t)snprintf(f->to + f->n, left, "%s %s%s\n", words[kind], name, detail);
+}
+
+static int nn__has_prefix(const char *s, const char *prefix) { return prefix && prefix[0] && !strncmp(s, prefix, strlen(prefix)); }
+static int nn__has_suffix(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), k = strlen(suffix);
+    return n >= k && !strcmp(s + n - k, suffix);
+}
+
+static int nn__rename_entries(nn__io *io, nn__header *h, const nn_load_desc *d)
+{
+    int64_t i;
+    int k;
+    for (i = 0; d && i < h->entries; i++)
+        for (k = 0; k < d->rename_count; k++) {
+            const char *from = d->rename[k].from ? d->rename[k].from : "", *to = d->rename[k].to ? d->rename[k].to : "";
+            size_t f = strlen(from), t = strlen(to), rest;
+            char *name;
+            if (strncmp(h->entry[i].name, from, f)) continue;
+            rest = strlen(h->entry[i].name + f) + 1;
+            name = (char *)nn__host_step(io->nn, t + rest);
+            if (!name) return 0;
+            memcpy(name, to, t);
+            memcpy(name + t, h->entry[i].name + f, rest);
+            h->entry[i].name = name;
+            break;                   // the first that fits
+        }
+    nn__sort_entries(h->entry, h->entries, nn__by_name);
+    for (i = 1; i < h->entries; i++)
+        if (!strcmp(h->entry[i].name, h->entry[i - 1].name)) { nn_fail(io->nn, "%s: after renaming, two tensors are called \"%.100s\"", io->what, h->entry[i].name); return 0; }
+    return 1;
+}
+
+static int nn__fits(const nn__entry *e, const nn_tensor *t)
+{
+    return e->ndim == t->ndim && !memcmp(e->shape, t->shape, (size_t)t->ndim * sizeof *t->shape) && nn__file_dtypes[e->type].dtype >= 0;
+}
+
+static void nn__describe_misfit(const nn__entry *e, const nn_tensor *t, char *to, size_t bytes)
+{
+    if (nn__file_dtypes[e->type].dtype < 0) snprintf(to, bytes, ": dtype %s cannot be read", nn__file_dtypes[e->type].name);
+    else if (e->ndim > NN_MAX_DIMS) snprintf(to, bytes, ": %lld dimensions in the file, %d in the model", (long long)e->ndim, t->ndim);
+    else snprintf(to, bytes, ": %s in the file, %s in the model", nn__dims_text((int)e->ndim, e->shape).s, nn__dims_text(t->ndim, t->shape).s);
+}
+
+// Compares names and shapes. Items get their entry by marking it used; those without one are left as they are.
+static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_desc *d, int checkpoint)
+{
+    nn__findings f;
+    const char *skip = d ? d->skip : NULL;
+    char detail[288];
+    int64_t i;
+    memset(&f, 0, sizeof f);
+    if (d && d->report && d->report_bytes) { f.to = d->report; f.room = d->report_bytes; f.to[0] = 0; }
+    for (i = 0; i < items->count; i++) {
+        nn__item *item = &items->list[i];
+        nn__entry *e = nn__find_entry(h, item->name);
+        if (nn__has_prefix(item->name, skip)) continue;
+        if (!e) { if (!nn__has_prefix(item->name, "trainer.")) nn__find(&f, NN__MISSING, item->name, ""); continue; }
+        e->used = 1;
+        if (nn__fits(e, item->t)) continue;
+        nn__describe_misfit(e, item->t, detail, sizeof detail);
+        nn__find(&f, NN__MISSHAPED, item->name, detail);
+    }
+    for (i = 0; i < h->entries; i++) {
+        const nn__entry *e = &h->entry[i];
+        if (e->used || nn__has_prefix(e->name, skip)) continue;
+        if (checkpoint && (nn__has_prefix(e->name, "optimizer.") || nn__has_prefix(e->name, "trainer."))) continue;
+        if (nn__has_suffix(e->name, ".num_batches_tracked")) continue;      // PyTorch's batch norm counts; ours does not need it
+        nn__find(&f, NN__UNEXPECTED, e->name, "");
+    }
+    if (!f.count[NN__MISSHAPED] && ((d && d->not_strict) || (!f.count[NN__MISSING] && !f.count[NN__UNEXPECTED]))) return 1;
+    nn_fail(io->nn, "%s: %s: %d missing%s%s, %d unexpected%s%s, %d mis-shaped%s%s", io->what, io->path,
+            f.count[0], f.count[0] ? ": " : "", f.names[0], f.count[1], f.count[1] ? ": " : "", f.names[1], f.count[2], f.count[2] ? ": " : "", f.names[2]);
+    return 0;
+}
+
+static int nn__check_fields(nn__io *io, const nn__header *h, const nn__fields *f, int write)
+{
+    char want[256];
+    int i;
+    for (i = 0; i < f->count; i++) {
+        const nn__field *e = &f->list[i];
+        const char *text = nn__find_meta(h, e->key);
+        if (text && nn__set_field(e, text, write)) continue;
+        nn__field_text(e, want, sizeof want);
+        if (!text) nn_fail(io->nn, "%s: %s: not a checkpoint of this run: %s is missing", io->what, io->path, e->key);
+        else if (e->kind == NN__FIELD_TEXT) nn_fail(io->nn, "%s: %s: %s is \"%.60s\" in the file, here it is \"%.60s\"", io->what, io->path, e->key, text, want);
+        else nn_fail(io->nn, "%s: %s: %s has an impossible value", io->what, io->path, e->key);
+        return 0;
+    }
+    return 1;
+}
+
+// saved NULL: a plain load. Everything is checked first; then the numbers are read, in the order of the file's names.
+static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, const nn_save_desc *saved)
+{
+    nn__header h;
+    nn__state s;
+    nn__transfer x;
+    int64_t i;
+    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__collect(io, layer, saved, &s)) return 0;
+    if (!nn__match(io, &h, &s.items, desc, nn__find_meta(&h, "nn.checkpoint") != NULL)) return 0;
+    if (!nn__check_fields(io, &h, &s.fields, 0)) return 0;
+    x.io = io; x.write = 0;
+    for (i = 0; i < s.items.count; i++) {
+        const nn__entry *e = nn__find_entry(&h, s.items.list[i].name);
+        if (!e || nn__has_prefix(s.items.list[i].name, desc ? desc->skip : NULL)) continue;
+        x.dtype = nn__file_dtypes[e->type].dtype;
+        x.at = h.data + (uint64_t)e->begin;
+        if (!nn__transfer_tensor(&x, s.items.list[i].t)) return 0;
+    }
+    return nn__check_fields(io, &h, &s.fields, 1);
+}
+
+static int nn__load_path(nn_layer *layer, const char *what, const char *path, const nn_load_desc *desc, const nn_save_desc *saved)
+{
+    nn__io io;
+    nn__mark m;
+    int ok;
+    if (desc && desc->report && desc->report_bytes) desc->report[0] = 0;
+    if (!nn__io_begin(&io, layer, what, path ? path : "") || !nn__io_open(&io)) return 0;
+    m = nn__get_mark(io.nn);
+    ok = nn__load_from(&io, layer, desc, saved);
+    nn__rewind_memory(io.nn, &m);
+    nn__file_close(io.file, 0);
+    return ok;
+}
+
+NN_API int nn_load(nn_layer *layer, const char *path, const nn_load_desc *desc) { return nn__load_path(layer, "nn_load", path, desc, NULL); }
+
+NN_API int nn_load_memory(nn_layer *layer, const void *from, size_t bytes, const nn_load_desc *desc)
+{
+    nn__io io;
+    nn__mark m;
+    int ok;
+    if (desc && desc->report && desc->report_bytes) desc->report[0] = 0;
+    if (!nn__io_begin(&io, layer, "nn_load_memory", NULL)) return 0;
+    if (!from) { nn_fail(io.nn, "nn_load_memory: the pointer is NULL"); return 0; }
+    io.from = (const char *)from;
+    io.bytes = bytes;
+    m = nn__get_mark(io.nn);
+    ok = nn__load_from(&io, layer, desc, NULL);
+    nn__rewind_memory(io.nn, &m);
+    return ok;
+}
+
+NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc)
+{
+    nn_context *nn = nn_context_of(layer);
+    if (!nn_ok(nn) || !nn__check_save(nn, desc)) return 0;
+    if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader"); return 0; }
+    return nn__load_path(layer, "nn_resume", path, NULL, desc);
+}
+
+// =============================================================================================
 // >>passes   How one text becomes many kernels: this file includes itself, once per visit, with a few words set differently.
 // The visits end at the #else of `#ifndef NN__VISIT` at the top, so they see only >>words and >>ops:
 //
@@ -5216,8 +8614,15 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
 typedef char nn__no_params;
 typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
-typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale; } nn__reduce_params;
+typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
+typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
+// Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
+typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
+typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
+typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
 #define NN__VISIT    0
@@ -5231,6 +8636,67 @@ typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__sl
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
+// -- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere --
+// x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
+NN__UNUSED static float nn__reduce_angle(float x, int32_t *quarter)
+{
+    static const uint32_t two_over_pi[8] = { 0, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu };
+    uint32_t b, w[3];
+    uint64_t m, p;
+    int e, i, q;
+    double f;
+    memcpy(&b, &x, 4);
+    if ((b & 0x7F800000u) == 0x7F800000u) { *quarter = 0; return (float)NAN; }
+    m = (b & 0x7FFFFFu) | 0x800000u;
+    e = (int)(b >> 23 & 255) - 150 + 30;                 // bit position of the first needed word, from 32 bits before the point
+    q = e / 32;
+    for (i = 0; i < 3; i++) {
+        uint64_t two = ((uint64_t)two_over_pi[q + i] << 32) | two_over_pi[q + i + 1];
+        w[i] = (uint32_t)(two >> (32 - e % 32));
+    }
+    p = (m * w[0] << 32) + m * w[1] + (m * w[2] >> 32);  // x 2/pi mod 4, with 62 bits after the point
+    *quarter = (int32_t)((p + (1ull << 61)) >> 62);
+    p -= (uint64_t)(unsigned)*quarter << 62;
+    f = (double)(int64_t)p * (1.57079632679489661923 / 4611686018427387904.0);
+    if (b >> 31) { f = -f; *quarter = -*quarter; }
+    return (float)f;
+}
+
+// x^y = 2^n e^r from log x = e ln 2 + 2 atanh((m - 1) / (m + 1)); special cases as C's pow.
+NN__UNUSED static float nn__pow_one(float x, float y)
+{
+    double a = fabs((double)x), s, z, l, r, p;
+    uint64_t bits;
+    int64_t e, n;
+    int i, integer = floor((double)y) == (double)y, odd = integer && fabs((double)y) < 16777216.0 && ((int64_t)y & 1);
+    if (y == 0 || x == 1) return 1;
+    if (x != x || y != y) return x + y;
+    if (x < 0 && !integer && a < (double)INFINITY) return (float)NAN;
+    if (a == 0 || a == (double)INFINITY) {
+        r = (a == 0) == (y > 0) ? 0 : (double)INFINITY;
+        return (float)(odd && signbit(x) ? -r : r);
+    }
+    if (a == 1) return x < 0 && odd ? -1.0f : 1.0f;
+    if (fabs((double)y) == (double)INFINITY) return (a > 1) == (y > 0) ? (float)INFINITY : 0.0f;
+    memcpy(&bits, &a, 8);
+    e = (int64_t)(bits >> 52) - 1023;
+    bits = (bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull;
+    memcpy(&a, &bits, 8);
+    if (a > 1.41421356237309504880) { a *= 0.5; e++; }
+    s = (a - 1) / (a + 1);
+    z = s * s;
+    for (i = 21, p = 0; i >= 3; i -= 2) p = (p + 1.0 / i) * z;
+    l = ((double)e * 0.69314718055994530942 + 2 * s * (1 + p)) * (double)y;
+    if (l > 89) return x < 0 && odd ? -(float)INFINITY : (float)INFINITY;
+    if (l < -105) return x < 0 && odd ? -0.0f : 0.0f;
+    n = (int64_t)floor(l * 1.44269504088896340736 + 0.5);
+    r = l - (double)n * 0.69314718055994530942;
+    for (i = 13, p = 1; i >= 1; i--) p = 1 + p * r / i;
+    bits = (uint64_t)(n + 1023) << 52;
+    memcpy(&s, &bits, 8);
+    return (float)(x < 0 && odd ? -p * s : p * s);
+}
+
 #define NN__VISIT    1
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 1
@@ -5338,7 +8804,7 @@ NN__FLOAT_END
 
 // -- the tables --
 #define NN__ROW_OP(name, keep, f, df)     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
-#define NN__ROW_OP2(name, keep, f, da, db) { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
+#define NN__ROW_OP2(name, keep, f, da, db) { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
 #define NN__NO_GRAD_SIMD         0
 #define NN__NO_GRAD_PLAIN        0
 #define NN__NO_GRAD_VIEW         0
@@ -5353,7 +8819,7 @@ NN__FLOAT_END
 static const nn_op nn__ops[NN_OP_COUNT] = {
     { "", 0, 0, NN_OP_NO_GRAD, 0, NULL, NULL, NULL, NULL, 0, 0 },
     NN_UNARY_OPS(NN__ROW_OP) NN_UNARY1_OPS(NN__ROW_OP) NN_UNARY2_OPS(NN__ROW_OP) NN_BINARY_OPS(NN__ROW_OP2)
-    { "where", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(0), nn__where_shape, nn__binary_plan, NULL, NULL, NN_OP_where, sizeof(nn__no_params) },
+    { "where", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0), nn__where_shape, nn__binary_plan, NULL, NULL, NN_OP_where, sizeof(nn__no_params) },
     NN_STRUCTURED_OPS(NN__ROW_OPS) };
 #undef X
 #undef Y
@@ -5551,12 +9017,12 @@ NN__INLINE V NN__K(exp)(V x)
     VI n = BITS(m) - 0x4B400000, h = n >> 1;
     r = FMA(f, C(-0.693145751953125), t);
     r = FMA(f, C(-1.42860677e-6), r);
-    p = C(1.9875691500e-4);
-    p = FMA(p, r, C(1.3981999507e-3));
-    p = FMA(p, r, C(8.3334519073e-3));
-    p = FMA(p, r, C(4.1665795894e-2));
-    p = FMA(p, r, C(1.6666665459e-1));
-    p = FMA(p, r, C(5.0000001201e-1));
+    p = C(0.0001989928569);
+    p = FMA(p, r, C(0.001393364885));
+    p = FMA(p, r, C(0.008333298469));
+    p = FMA(p, r, C(0.04166646494));
+    p = FMA(p, r, C(0.1666666672));
+    p = FMA(p, r, C(0.5));
     p = FMA(p, r * r, r) + C(1);
     return p * FLOATS((h + 127) << 23) * FLOATS((n - h + 127) << 23);
 }
@@ -5600,59 +9066,95 @@ NN__INLINE V NN__K(log)(V x)
     p = SEL(x == C(0), C(-INFINITY), p);
     return SEL(x >= C(0), p, C(NAN));
 }
+// log(1 + x) = log u + c / u, where u is 1 + x rounded and c what the rounding lost
 NN__INLINE V NN__K(log1p)(V x)
 {
-    V u = C(1) + x, d = u - C(1);
-    return SEL(d == C(0), x, SEL(u == C(INFINITY), u, LOG(u) * (x / d)));
+    V u = C(1) + x, c = SEL(x > C(1), C(1) - (u - x), x - (u - C(1)));
+    return SEL(ABS(x) < C(1e-4), FMA(C(-0.5) * x, x, x), SEL(u == C(INFINITY), u, LOG(u) + SEL(u > C(0), c / u, C(0))));
 }
 NN__INLINE V NN__K(tanh)(V x)
 {
-    V a = ABS(x), e = EXPM1(C(2) * SEL(a > C(10), C(10), a));
-    return NN__K(copysign)(SEL(x == x, e / (e + C(2)), x), x);
+    V a = ABS(x), z = x * x, p = C(0.0022959729), big;
+    p = FMA(p, z, C(-0.00834710977));
+    p = FMA(p, z, C(0.0217700067));
+    p = FMA(p, z, C(-0.0539594129));
+    p = FMA(p, z, C(0.133333043));
+    p = FMA(p, z, C(-0.333333332));
+    big = NN__K(copysign)(C(1) - C(2) / (EXP(a + a) + C(1)), x);
+    return SEL(x == x, SEL(a < C(0.625), FMA(p * z, x, x), big), x);
 }
 NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
 {
-    V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c;
-    VI q = (BITS(m) + quarter) & 3;
-    r = FMA(f, C(-1.5703125), x);
-    r = FMA(f, C(-4.837512969970703125e-4), r);
-    r = FMA(f, C(-7.549789948768648e-8), r);
+    V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c, low, e;
+    VI q = BITS(m), huge = (VI)(ABS(x) > C(32768));
+    int32_t any = 0;
+    int i;
+    r = FMA(f, C(-1.5703125), x);    // pi/2 in parts of 9 bits: their products with f, at most 2^15, are exact, fused or not
+    r = FMA(f, C(-0.00048351287841796875), r);
+    r = FMA(f, C(-3.13855707645416259765625E-7), r);
+    low = f * C(-6.0708771343342959880828857421875E-11);
+    e = r;                           // what r + low loses is kept in e
+    r = r + low;
+    e = (e - r) + low + f * C(-6.223372172e-14);
+    r = SEL(x == C(0), x, r);
+#if NN__LANES > 1
+    for (i = 0; i < NN__LANES; i++) any |= huge[i];
+    if (any) for (i = 0; i < NN__LANES; i++) if (!(ABS(x)[i] <= 32768.0f)) { int32_t k; r[i] = nn__reduce_angle(x[i], &k); q[i] = k; e[i] = 0; }
+#else
+    (void)any; (void)i; (void)huge;
+    if (!(ABS(x) <= C(32768))) { r = nn__reduce_angle(x, &q); e = 0; }
+#endif
+    q = (q + quarter) & 3;
     z = r * r;
-    s = FMA(FMA(FMA(C(-1.9515295891e-4), z, C(8.3321608736e-3)), z, C(-1.6666654611e-1)), z * r, r);
-    c = FMA(FMA(FMA(C(2.443315711809948e-5), z, C(-1.388731625493765e-3)), z, C(4.166664568298827e-2)), z * z, FMA(C(-0.5), z, C(1)));
+    s = FMA(FMA(FMA(C(-1.9515295891e-4), z, C(8.3321608736e-3)), z, C(-1.6666654611e-1)), z * r, e) + r;
+    c = FMA(-e, r, FMA(FMA(FMA(C(2.443315711809948e-5), z, C(-1.388731625493765e-3)), z, C(4.166664568298827e-2)), z * z, FMA(C(-0.5), z, C(1))));
     s = SEL((q & 1) == 1, c, s);
     return SEL((q & 2) == 2, -s, s);
 }
 NN__INLINE V NN__K(sin)(V x)               { return NN__K(sincos)(x, 0); }
 NN__INLINE V NN__K(cos)(V x)               { return NN__K(sincos)(x, 1); }
+// Near 0 an odd polynomial; further out 1 - e^-p, p a polynomial fitted to -log(erfc x) on [1, 4].
 NN__INLINE V NN__K(erf)(V x)
 {
-    V z = ABS(x), t = C(1) / (C(1) + C(0.5) * z), p = C(0.17087277);
-    p = FMA(p, t, C(-0.82215223));
-    p = FMA(p, t, C(1.48851587));
-    p = FMA(p, t, C(-1.13520398));
-    p = FMA(p, t, C(0.27886807));
-    p = FMA(p, t, C(-0.18628806));
-    p = FMA(p, t, C(0.09678418));
-    p = FMA(p, t, C(0.37409196));
-    p = FMA(p, t, C(1.00002368));
-    p = FMA(p, t, C(-1.26551223));
-    return NN__K(copysign)(C(1) - t * EXP(p - z * z), x);
+    V a = ABS(x), z = x * x, p = C(-9.67359117e-06), t = SEL(a > C(4), C(4), a), q = C(-1.6140616e-06);
+    p = FMA(p, z, C(0.00011268254));
+    p = FMA(p, z, C(-0.000848439657));
+    p = FMA(p, z, C(0.00522105341));
+    p = FMA(p, z, C(-0.0268654383));
+    p = FMA(p, z, C(0.112837826));
+    p = FMA(p, z, C(-0.376126385));
+    p = FMA(p, z, C(0.12837917));    // 2 / sqrt(pi) - 1: the 1 is added exactly, as x
+    q = FMA(q, t, C(4.55906224e-05));
+    q = FMA(q, t, C(-0.000592769537));
+    q = FMA(q, t, C(0.00474022234));
+    q = FMA(q, t, C(-0.0263647174));
+    q = FMA(q, t, C(0.109978245));
+    q = FMA(q, t, C(0.631937094));
+    q = FMA(q, t, C(1.13016668));
+    q = FMA(q, t, C(-0.000303212967));
+    return SEL(x == x, SEL(a < C(1), FMA(p, x, x), NN__K(copysign)(C(1) - EXP(-q), x)), x);
 }
 NN__INLINE V NN__K(pow)(V x, V y)
 {
-    V a = ABS(x), p = EXP(y * LOG(a)), odd = C(1), half = y * C(0.5);
-    odd = SEL(FLOOR(half) == half, C(1), C(-1));
-    p = SEL(x < C(0), SEL(FLOOR(y) == y, p * odd, C(NAN)), p);
-    p = SEL(x == C(0), SEL(y > C(0), C(0), C(INFINITY)), p);
-    return SEL(y == C(0), C(1), SEL(y == C(1), x, SEL(y == C(2), x * x, p)));
+#if NN__LANES > 1
+    V r = x;
+    int i;
+    for (i = 0; i < NN__LANES; i++) r[i] = nn__pow_one(x[i], y[i]);
+    return r;
+#else
+    return nn__pow_one(x, y);
+#endif
 }
 #endif
 #define SIGMOID(x)  NN__K(sigmoid_word)(x)
 #define SOFTPLUS(x) NN__K(softplus_word)(x)
 #define GELU_TANH_GRAD(x) NN__K(gelu_tanh_grad)(x)
 #define MISH_GRAD(x)      NN__K(mish_grad)(x)
-NN__INLINE V NN__K(sigmoid_word)(V x)      { return C(1) / (C(1) + EXP(-x)); }
+NN__INLINE V NN__K(sigmoid_word)(V x)      // e^-|x| never overflows: 1 / (1 + e^-x), or e^x / (1 + e^x) for x < 0
+{
+    V e = EXP(-ABS(x)), d = C(1) + e, lost = e - (d - C(1)), y = SEL(x < C(0), e, C(1)) / d;
+    return FMA(-y * lost, SEL(x < C(0), C(1) - y, y), y);            // what rounding 1 + e lost, to first order; 1/d is 1 - y or y
+}
 NN__INLINE V NN__K(softplus_word)(V x)     { return SEL(x > C(0), x, C(0)) + LOG1P(EXP(-ABS(x))); }
 NN__INLINE V NN__K(gelu_tanh_grad)(V x)    // u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh u:  (1 + t) / 2 + x (1 - t^2) u' / 2
 {
@@ -5675,6 +9177,7 @@ NN__INLINE V NN__K(mish_grad)(V x)         // t = tanh(softplus(x)):  t + x (1 -
 
 // ---- plans and shape rules that many ops share -------------------------------------------------------
 #if NN__IN_HOST
+enum { NN__JOIN_ADD, NN__JOIN_MUL, NN__JOIN_MAX, NN__JOIN_MIN };   // how partial results become one
 static size_t nn__real_bytes(const nn_call *c)      { return nn_dtype_bytes(c->nn->desc.dtype); }
 static void nn__one_task(nn_call *c)                { (void)c; }
 static int  nn__same_shape(nn_call *c)              { nn__like(&c->out[0], &c->in[0]); return 1; }
@@ -5840,67 +9343,166 @@ NN__INLINE void NN__K(map4)(int64_t n, R *y, const R *a, const R *b, const R *c,
 
 static void NN__K(identity_row)(int64_t n, R *y, const R *const *in, const R *p) { (void)p; memcpy(y, in[0], (size_t)n * sizeof *y); }
 
-// y (+)= sum of x over the dimensions where y has stride 0; y has x's shape, and only positions begin..end of its kept dimensions are
-// written. The order of summation depends on the shape of x alone: chunks of 128, then the chunks.
+// ---- folds: what all sums, maxima, products, norms are made of -----------------------------------------
+// acc = f(acc, x) over the numbers x that belong to one result. The order depends on the shape and strides of the reduced dimensions
+// alone: 16 partial results whatever the vector width, chunks of 128 rows, then the chunks. m: a number per result that f may read.
+enum { NN__K(columns) = 64, NN__K(fold_lanes) = 16, NN__K(fold_chunk) = 128 };
+typedef void (*NN__K(fold))(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc);  // rows of n numbers, n % 16 == 0
+typedef struct NN__K(stage) { NN__K(fold) fold; int join; R start; } NN__K(stage);
+
+#if NN__LANES > 1
+#define NN__PARTS NN__UNROLL
+#else
+#define NN__PARTS
+#endif
+NN__INLINE void NN__K(fold_rows)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc, V (*f)(V, V, V, V))
+{
+    enum { parts = NN__K(fold_lanes) / NN__LANES };
+    V a[parts], b[parts], q = SET1(p);
+    int64_t i, s;
+    int k;
+    for (i = 0; i < n; i += NN__K(fold_lanes)) {
+        NN__PARTS for (k = 0; k < parts; k++) { a[k] = LOAD(acc + i + k * NN__LANES); b[k] = LOAD(m + i + k * NN__LANES); }
+        for (s = 0; s < steps; s++) {
+            const R *r = x + s * step + i;
+            NN__PARTS for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(r + k * NN__LANES), b[k], q);
+        }
+        NN__PARTS for (k = 0; k < parts; k++) STORE(acc + i + k * NN__LANES, a[k]);
+    }
+}
+#undef NN__PARTS
+#define NN__FOLD(name, formula) \
+    NN__INLINE V NN__K(name##_fold_f)(V acc, V x, V m, V p) { (void)acc; (void)x; (void)m; (void)p; return formula; } \
+    static void NN__K(name##_fold)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc) \
+    { NN__K(fold_rows)(n, steps, x, step, m, p, acc, NN__K(name##_fold_f)); }
+NN__FOLD(sum, acc + x)
+
+static void NN__K(join)(int how, int64_t n, R *a, const R *b)          // a[i] = a[i] joined with b[i]; a NaN stays
+{
+    int64_t i;
+    switch (how) {
+    case NN__JOIN_ADD: for (i = 0; i < n; i++) a[i] += b[i]; break;
+    case NN__JOIN_MUL: for (i = 0; i < n; i++) a[i] *= b[i]; break;
+    case NN__JOIN_MAX: for (i = 0; i < n; i++) a[i] = b[i] > a[i] || b[i] != b[i] ? b[i] : a[i]; break;
+    default:           for (i = 0; i < n; i++) a[i] = b[i] < a[i] || b[i] != b[i] ? b[i] : a[i]; break;
+    }
+}
+static NN__K(stage) NN__K(stage_of)(NN__K(fold) fold, int join, R start)
+{
+    NN__K(stage) s;
+    s.fold = fold; s.join = join; s.start = start;
+    return s;
+}
+
+// Which numbers of x belong to which result: kept dimensions (k), reduced ones (r), neighbours joined where they are one run.
+typedef struct NN__K(walk) {
+    const R *x;
+    int64_t  ks[NN_MAX_DIMS], kx[NN_MAX_DIMS], ky[NN_MAX_DIMS], rs[NN_MAX_DIMS], rx[NN_MAX_DIMS], terms;
+    int      nk, nr;
+} NN__K(walk);
+static NN__K(walk) NN__K(walk_over)(const nn_view *x, const nn_view *y)    // y: shaped like x, with stride 0 in the reduced dimensions
+{
+    NN__K(walk) w;
+    int d;
+    w.x = (const R *)x->data;
+    w.nk = w.nr = 0;
+    w.terms = 1;
+    for (d = 0; d < x->ndim; d++) {
+        int64_t n = x->shape[d], sx = x->stride[d], sy = y->stride[d];
+        if (n == 1) continue;
+        if (sy == 0) {
+            w.terms *= n;
+            if (w.nr && w.rx[w.nr - 1] == sx * n) { w.rs[w.nr - 1] *= n; w.rx[w.nr - 1] = sx; }
+            else { w.rs[w.nr] = n; w.rx[w.nr++] = sx; }
+        } else if (w.nk && w.kx[w.nk - 1] == sx * n && w.ky[w.nk - 1] == sy * n) {
+            w.ks[w.nk - 1] *= n; w.kx[w.nk - 1] = sx; w.ky[w.nk - 1] = sy;
+        } else { w.ks[w.nk] = n; w.kx[w.nk] = sx; w.ky[w.nk++] = sy; }
+    }
+    if (!w.nk) { w.ks[0] = 1; w.kx[0] = w.ky[0] = 0; w.nk = 1; }
+    if (!w.nr) { w.rs[0] = 1; w.rx[0] = 0; w.nr = 1; }
+    return w;
+}
+static int64_t NN__K(walk_offset)(int n, const int64_t *shape, const int64_t *stride, int64_t i)
+{
+    int64_t o = 0;
+    int d;
+    for (d = n - 1; d > 0; d--) { o += i % shape[d] * stride[d]; i /= shape[d]; }
+    return n > 0 ? o + i * stride[0] : 0;
+}
+NN__INLINE int64_t NN__K(walk_width)(const NN__K(walk) *w, int64_t at, int64_t end)   // results from `at` on that lie in one row
+{
+    int64_t inner = w->ks[w->nk - 1];
+    return nn__min(nn__min(inner - at % inner, end - at), NN__K(columns));
+}
+
+// acc[j] = start f x f x ...: results at .. at + n - 1 of one row, n <= columns. acc and m have room for n rounded up to 16.
+static void NN__K(fold_block)(const NN__K(walk) *w, int64_t at, int64_t n, const NN__K(stage) *f, R p, const R *m, R *acc)
+{
+    enum { lanes = NN__K(fold_lanes), chunk = NN__K(fold_chunk) };
+    int64_t pad = (n + lanes - 1) & ~(int64_t)(lanes - 1), stride = w->kx[w->nk - 1], step = w->rx[w->nr - 1], run = w->rs[w->nr - 1];
+    int64_t runs = run ? w->terms / run : 0, r, i, j, k, since = 0;
+    const R *x = w->x + (w->terms ? NN__K(walk_offset)(w->nk, w->ks, w->kx, at) : 0);
+    R part[NN__K(columns)], row[NN__K(columns)];
+    for (j = 0; j < pad; j++) acc[j] = f->start;
+    if (step == 1 && run >= lanes) {                     // the numbers of a result lie side by side
+        R lane[lanes], mine[lanes], rest[lanes];
+        for (j = 0; j < n; j++) {
+            for (k = 0; k < lanes; k++) { lane[k] = f->start; mine[k] = m[j]; row[k] = 0; }
+            for (r = 0; r < runs; r++) for (i = 0; i < run; i += lanes * chunk) {
+                const R *q = x + j * stride + NN__K(walk_offset)(w->nr - 1, w->rs, w->rx, r) + i;
+                int64_t count = nn__min(run - i, lanes * chunk), tail = count % lanes;
+                for (k = 0; k < lanes; k++) part[k] = f->start;
+                f->fold(lanes, count / lanes, q, lanes, mine, p, part);
+                if (tail) {
+                    memcpy(row, q + count - tail, (size_t)tail * sizeof(R));
+                    memcpy(rest, part, sizeof rest);
+                    f->fold(lanes, 1, row, lanes, mine, p, rest);
+                    memcpy(part, rest, (size_t)tail * sizeof(R));
+                }
+                NN__K(join)(f->join, lanes, lane, part);
+            }
+            for (k = lanes / 2; k; k /= 2) NN__K(join)(f->join, k, lane, lane + k);
+            acc[j] = lane[0];
+        }
+        return;
+    }
+    for (j = 0; j < pad; j++) { part[j] = f->start; row[j] = 0; }
+    for (r = 0; r < runs; r++) {
+        const R *q = x + NN__K(walk_offset)(w->nr - 1, w->rs, w->rx, r);
+        for (i = 0; i < run;) {
+            int64_t count = nn__min(run - i, chunk - since);
+            if (stride == 1 && n == pad) f->fold(pad, count, q + i * step, step, m, p, part);
+            else for (k = 0; k < count; k++) {
+                const R *from = q + (i + k) * step;
+                if (stride == 1) memcpy(row, from, (size_t)n * sizeof(R));
+                else for (j = 0; j < n; j++) row[j] = from[j * stride];
+                f->fold(pad, 1, row, pad, m, p, part);
+            }
+            i += count;
+            since += count;
+            if (since < chunk) continue;
+            NN__K(join)(f->join, pad, acc, part);
+            for (j = 0; j < pad; j++) part[j] = f->start;
+            since = 0;
+        }
+    }
+    if (since) NN__K(join)(f->join, pad, acc, part);
+}
+
+// y (+)= scale * sum of x over the dimensions where y has stride 0; y has x's shape, and only positions begin..end of its kept
+// dimensions are written.
 static void NN__K(sum_to)(const nn_view *x, const nn_view *y, int add, R scale, int64_t begin, int64_t end)
 {
-    int64_t ks[NN_MAX_DIMS], kx[NN_MAX_DIMS], ky[NN_MAX_DIMS], rs[NN_MAX_DIMS], rx[NN_MAX_DIMS], terms = 1, inner, at, i, j, r;
-    int nk = 0, nr = 0, d;
-    enum { columns = 64, lanes = 16 };
-    for (d = 0; d < x->ndim; d++) {
-        if (x->shape[d] == 1) continue;
-        if (y->stride[d] == 0) { rs[nr] = x->shape[d]; rx[nr++] = x->stride[d]; terms *= x->shape[d]; }
-        else { ks[nk] = x->shape[d]; kx[nk] = x->stride[d]; ky[nk++] = y->stride[d]; }
-    }
-    if (nr == 0) { rs[0] = 1; rx[0] = 0; nr = 1; }
-    inner = nk ? ks[nk - 1] : 1;
-    for (at = begin; at < end;) {                        // `columns` neighbouring results at a time
-        R total[columns], part[columns];
-        int64_t first = at % inner, n = nn__min(nn__min(inner - first, end - at), columns), rest = at / inner, offset = 0, to = 0;
-        int64_t stride = nk ? kx[nk - 1] : 0;
-        const R *p;
-        offset = first * stride;
-        to = nk ? first * ky[nk - 1] : 0;
-        for (d = nk - 2; d >= 0; d--) { offset += rest % ks[d] * kx[d]; to += rest % ks[d] * ky[d]; rest /= ks[d]; }
-        p = (const R *)x->data + offset;
-        for (j = 0; j < n; j++) total[j] = part[j] = 0;
-        if (rx[nr - 1] == 1 && rs[nr - 1] >= lanes) {    // the summed numbers lie side by side: 16 partial sums, whatever the vector width
-            int64_t run = rs[nr - 1], runs = terms / run;
-            for (j = 0; j < n; j++) for (r = 0; r < runs; r++) {
-                const R *q = p + j * stride;
-                int64_t k = r, s;
-                R acc[lanes] = { 0 }, tail = 0;
-                for (d = nr - 2; d >= 0; d--) { q += k % rs[d] * rx[d]; k /= rs[d]; }
-                for (s = 0; s + lanes <= run; s += lanes * 128) {
-                    R chunk[lanes] = { 0 };
-                    int64_t stop = nn__min(run - run % lanes, s + lanes * 128);
-#if NN__LANES > 1
-                    V v[lanes / NN__LANES];
-                    for (k = 0; k < lanes / NN__LANES; k++) v[k] = SET1(0.0f);
-                    for (i = s; i < stop; i += lanes) NN__UNROLL for (k = 0; k < lanes / NN__LANES; k++) v[k] += LOAD(q + i + k * NN__LANES);
-                    for (k = 0; k < lanes / NN__LANES; k++) STORE(chunk + k * NN__LANES, v[k]);
-#else
-                    for (i = s; i < stop; i += lanes) for (k = 0; k < lanes; k++) chunk[k] += q[i + k];
-#endif
-                    for (k = 0; k < lanes; k++) acc[k] += chunk[k];
-                }
-                for (s = run - run % lanes; s < run; s++) tail += q[s];
-                for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) acc[i] += acc[i + k];
-                part[j] += acc[0] + tail;
-                if (r % 128 == 127) { total[j] += part[j]; part[j] = 0; }
-            }
-        } else for (r = 0; r < terms; r++) {
-            const R *q = p;
-            int64_t k = r;
-            for (d = nr - 1; d >= 0; d--) { q += k % rs[d] * rx[d]; k /= rs[d]; }
-            for (j = 0; j < n; j++) part[j] += q[j * stride];
-            if (r % 128 == 127) for (j = 0; j < n; j++) { total[j] += part[j]; part[j] = 0; }
-        }
-        for (j = 0; j < n; j++) {
-            R *z = (R *)y->data + to + (nk ? j * ky[nk - 1] : 0), s = (total[j] + part[j]) * scale;
-            *z = add ? *z + s : s;
-        }
-        at += n;
+    NN__K(walk) w = NN__K(walk_over)(x, y);
+    NN__K(stage) f = NN__K(stage_of)(NN__K(sum_fold), NN__JOIN_ADD, 0);
+    R acc[NN__K(columns)], none[NN__K(columns)] = { 0 };
+    int64_t at, n, j;
+    for (at = begin; at < end; at += n) {
+        R *to = (R *)y->data + NN__K(walk_offset)(w.nk, w.ks, w.ky, at);
+        int64_t stride = w.ky[w.nk - 1];
+        n = NN__K(walk_width)(&w, at, end);
+        NN__K(fold_block)(&w, at, n, &f, 0, none, acc);
+        for (j = 0; j < n; j++) to[j * stride] = add ? to[j * stride] + acc[j] * scale : acc[j] * scale;
     }
 }
 #endif
@@ -6265,6 +9867,7 @@ NN__FORWARD(random)
                 v = (double)SQRT(C(-2) * LOG((R)(1.0f - (float)(r[0] >> 8) * (1.0f / 16777216.0f))));
                 v = p->a + p->b * v * (double)COS((R)(6.28318530717958647692 * (double)(r[1] >> 8) * (1.0 / 16777216.0)));
             }
+            if (p->kind == NN__TRUNC_NORMAL) v = v < p->low ? p->low : v > p->high ? p->high : v;   // bounds far out in a tail
             NN__K(put)(y, NN__K(offset)(y, i + k), v);
         }
     }
@@ -6487,7 +10090,9 @@ NN__BACKWARD(expand)                 // a number that was used many times gets t
 }
 #endif
 
-// ---- sum and mean:   y = scale * sum of x over dims      dx = scale * dy, repeated -----------------------
+// ---- reductions over any dimensions:   y = after(x_0 f x_1 f ...)     (sum and mean: y = scale * sum of x      dx = scale * dy) -------
+// var and logsumexp take two stages: m = mean, then the sum of (x - m)^2;  m = maximum, then the sum of e^(x - m). A reduction of very
+// many numbers is cut into pieces, whose number depends on the reduced sizes alone: a phase per stage folds them, the last joins them.
 #if NN__IN_HOST
 // A bit per dimension of x; no dims: all of them. 0 after an error.
 static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_shape dims, unsigned *mask)
@@ -6496,7 +10101,7 @@ static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_
     *mask = 0;
     if (!nn__check(nn, x, op)) return 0;
     for (i = 0; i < dims.ndim; i++) {
-        int d = nn__dim_index(nn, op, (int)dims.d[i], x->ndim);
+        int d = nn__dim_index(nn, op, (int)nn__max(-99, nn__min(99, dims.d[i])), x->ndim);
         if (d < 0) return 0;
         if (*mask & 1u << d) { nn_fail(nn, "%s: dimension %d is given twice", op, d); return 0; }
         *mask |= 1u << d;
@@ -6504,37 +10109,92 @@ static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_
     if (dims.ndim == 0) *mask = (1u << x->ndim) - 1;
     return 1;
 }
+static int64_t nn__reduced_count(const nn_view *x, unsigned mask)    // how many numbers become one
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < x->ndim; i++) if (mask & 1u << i) n *= x->shape[i];
+    return n;
+}
 static int nn__reduce_shape(nn_call *c)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
     int64_t shape[NN_MAX_DIMS];
-    int i, n = 0;
+    int i, n = 0, id = c->op->id;
     for (i = 0; i < c->in[0].ndim; i++) {
         if (!(p->mask & 1u << i)) shape[n++] = c->in[0].shape[i];
         else if (p->keepdim) shape[n++] = 1;
     }
-    nn__set_shape(&c->out[0], c->in[0].dtype, n, shape);
+    if ((id == NN_OP_max || id == NN_OP_min || id == NN_OP_argmax || id == NN_OP_argmin || isinf(p->p)) && nn__reduced_count(&c->in[0], p->mask) == 0) {
+        nn_fail(c->nn, "%s: no numbers to choose from: %s", c->op->name, NN__SHAPE_OF(&c->in[0]));
+        return 0;
+    }
+    nn__set_shape(&c->out[0], id == NN_OP_argmax || id == NN_OP_argmin ? (int)NN_I64 : c->in[0].dtype, n, shape);
+    if (id == NN_OP_var || id == NN_OP_std) { c->naux = 1; nn__like(&c->aux[0], &c->out[0]); }         // the mean
     return 1;
 }
-static void nn__sum_plan(nn_call *c)
+static void nn__sum_plan(nn_call *c)                     // one task writes whole results
 {
     int64_t small = nn_view_count(c->pass == NN_FORWARD ? &c->out[0] : &c->in[0]), big = nn_view_count(c->pass == NN_FORWARD ? &c->in[0] : &c->out[0]);
     c->tasks[0] = nn__task_count(nn__max(1, small), nn__max(1, big / nn__max(1, small)));
 }
-static nn_tensor *nn__sum_scaled(nn_tensor *x, nn_shape dims, const nn_reduce_desc *desc, int mean)
+// The longest reduced dimension is cut into so many pieces.
+static int64_t nn__reduce_pieces(const nn_view *x, unsigned mask, int *dim)
+{
+    int i;
+    *dim = 0;
+    for (i = 0; i < x->ndim; i++) if ((mask & 1u << i) && (!(mask & 1u << *dim) || x->shape[i] > x->shape[*dim])) *dim = i;
+    return mask ? nn__max(1, nn__min(nn__min(x->shape[*dim], nn__reduced_count(x, mask) / 65536), 64)) : 1;
+}
+static int nn__reduce_stages(const nn_call *c) { return c->op->id == NN_OP_var || c->op->id == NN_OP_std || c->op->id == NN_OP_logsumexp ? 2 : 1; }
+static void nn__reduce_plan(nn_call *c)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask), outs = nn_view_count(&c->out[0]), pieces;
+    int i, dim, id = c->op->id;
+    if (c->pass == NN_BACKWARD) {    // some ops first compute a number or two per result: what equal maxima share ...
+        c->tasks[0] = c->tasks[1] = nn__task_count(nn_view_count(&c->in[0]), 16);
+        if (id != NN_OP_max && id != NN_OP_min && id != NN_OP_prod && id != NN_OP_std && !isinf(p->p)) return;
+        c->phases = 2;
+        c->tasks[0] = nn__task_count(outs, nn__max(1, terms));
+        c->shared_bytes = nn__mul_size(2 * (size_t)outs, nn__real_bytes(c));
+        return;
+    }
+    pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim);
+    c->tasks[0] = nn__task_count(outs, nn__max(1, terms / pieces)) * pieces;
+    if (pieces == 1) return;
+    c->phases = nn__reduce_stages(c) + 1;
+    for (i = 1; i + 1 < c->phases; i++) c->tasks[i] = c->tasks[0];
+    c->tasks[c->phases - 1] = nn__task_count(outs, pieces * 4);
+    c->shared_bytes = nn__mul_size((size_t)((c->phases - 1) * pieces), nn__mul_size((size_t)outs, nn__real_bytes(c)));
+}
+static nn_tensor *nn__reduce(int op, const char *name, nn_tensor *x, nn_shape dims, const nn_reduce_desc *desc)
 {
     nn_context *nn = x ? x->nn : NULL;
     nn__reduce_params p;
+    double n = 1;
     int i;
     memset(&p, 0, sizeof p);
-    if (!nn__dims_mask(nn, mean ? "mean" : "sum", x, dims, &p.mask)) return nn__inert(nn);
+    if (!nn__dims_mask(nn, name, x, dims, &p.mask)) return nn__inert(nn);
     p.keepdim = desc && desc->keepdim;
     p.scale = 1;
-    for (i = 0; mean && i < x->ndim; i++) if (p.mask & 1u << i) p.scale /= (double)x->shape[i];   // mean of nothing: 0 * inf = NaN, as PyTorch
-    return nn__apply1(NN_OP_sum, x, &p);
+    for (i = 0; i < x->ndim; i++) if (p.mask & 1u << i) n *= (double)x->shape[i];
+    if (!strcmp(name, "mean")) p.scale = 1 / n;          // of nothing: 0 * inf = NaN, as PyTorch
+    if (op == NN_OP_var || op == NN_OP_std) p.scale = 1 / (desc && desc->population ? n : n > 1 ? n - 1 : 0.0);
+    if (op == NN_OP_norm) p.p = desc && desc->p != 0 ? (desc->p == (float)NN_ZERO ? 0 : (double)desc->p) : 2;
+    return nn__apply1(op, x, &p);
 }
-NN_API nn_tensor *nn_sum (nn_tensor *x, nn_shape dims, const nn_sum_desc *desc)  { return nn__sum_scaled(x, dims, desc, 0); }
-NN_API nn_tensor *nn_mean(nn_tensor *x, nn_shape dims, const nn_mean_desc *desc) { return nn__sum_scaled(x, dims, desc, 1); }
+NN_API nn_tensor *nn_sum (nn_tensor *x, nn_shape dims, const nn_sum_desc *desc)            { return nn__reduce(NN_OP_sum, "sum", x, dims, desc); }
+NN_API nn_tensor *nn_mean(nn_tensor *x, nn_shape dims, const nn_mean_desc *desc)           { return nn__reduce(NN_OP_sum, "mean", x, dims, desc); }
+NN_API nn_tensor *nn_max (nn_tensor *x, nn_shape dims, const nn_max_desc *desc)            { return nn__reduce(NN_OP_max, "max", x, dims, desc); }
+NN_API nn_tensor *nn_min (nn_tensor *x, nn_shape dims, const nn_min_desc *desc)            { return nn__reduce(NN_OP_min, "min", x, dims, desc); }
+NN_API nn_tensor *nn_prod(nn_tensor *x, nn_shape dims, const nn_prod_desc *desc)           { return nn__reduce(NN_OP_prod, "prod", x, dims, desc); }
+NN_API nn_tensor *nn_var (nn_tensor *x, nn_shape dims, const nn_var_desc *desc)            { return nn__reduce(NN_OP_var, "var", x, dims, desc); }
+NN_API nn_tensor *nn_std (nn_tensor *x, nn_shape dims, const nn_std_desc *desc)            { return nn__reduce(NN_OP_std, "std", x, dims, desc); }
+NN_API nn_tensor *nn_norm(nn_tensor *x, nn_shape dims, const nn_norm_desc *desc)           { return nn__reduce(NN_OP_norm, "norm", x, dims, desc); }
+NN_API nn_tensor *nn_logsumexp(nn_tensor *x, nn_shape dims, const nn_logsumexp_desc *desc) { return nn__reduce(NN_OP_logsumexp, "logsumexp", x, dims, desc); }
+NN_API nn_tensor *nn_argmax(nn_tensor *x, nn_shape dims, const nn_argmax_desc *desc)       { return nn__reduce(NN_OP_argmax, "argmax", x, dims, desc); }
+NN_API nn_tensor *nn_argmin(nn_tensor *x, nn_shape dims, const nn_argmin_desc *desc)       { return nn__reduce(NN_OP_argmin, "argmin", x, dims, desc); }
 #endif
 #if NN__IN_SIMD
 // y, shaped like x, with stride 0 in the reduced dimensions
@@ -6549,28 +10209,471 @@ NN__INLINE nn_view NN__K(reduced)(const nn_view *y, const nn_view *x, const nn__
     }
     return r;
 }
-NN__FORWARD(sum)
+// Between the stages and at the end. After the first of two stages: m from acc; after the last: acc becomes the result. n % 16 == 0.
+typedef void (*NN__K(after))(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m);
+
+static void NN__K(reduce_piece)(const nn_call *c, int dim, int64_t pieces, int64_t i, nn_view *x)
+{
+    int64_t n = x->shape[dim], first = n / pieces * i + nn__min(i, n % pieces);
+    x->shape[dim] = n / pieces + (i < n % pieces);
+    x->data = (R *)c->in[0].data + first * x->stride[dim];
+}
+static void NN__K(reduce)(const nn_call *c, const nn_task *t, const NN__K(stage) *f, NN__K(after) after)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    nn_view y = NN__K(reduced)(&c->out[0], &c->in[0], p);
-    int64_t n = nn_view_count(&c->out[0]);
-    NN__K(sum_to)(&c->in[0], &y, 0, (R)p->scale, nn__task_begin(n, t), nn__task_end(n, t));
+    int stages = nn__reduce_stages(c), dim, s;
+    int64_t pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim), outs = nn_view_count(&c->out[0]), at, end, n, i, j;
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask);
+    int joins = pieces > 1 && t->phase == stages;        // the last phase of a reduction in pieces
+    int until = pieces == 1 || joins ? stages : t->phase;
+    nn_view x = c->in[0], y = NN__K(reduced)(&c->out[0], &x, p);
+    R acc[NN__K(columns)], m[NN__K(columns)] = { 0 }, *part = (R *)c->shared;   // part[stage][piece][result]
+    NN__K(walk) w;
+    nn_task mine = *t;
+    if (pieces > 1 && !joins) {
+        mine.index = t->index / pieces;
+        mine.count = t->count / pieces;
+        NN__K(reduce_piece)(c, dim, pieces, t->index % pieces, &x);
+    }
+    w = NN__K(walk_over)(&x, &y);
+    end = nn__task_end(outs, &mine);
+    for (at = nn__task_begin(outs, &mine); at < end; at += n) {
+        int64_t pad;
+        n = NN__K(walk_width)(&w, at, end);
+        pad = (n + 15) & ~(int64_t)15;
+        for (j = 0; j < pad; j++) m[j] = 0;
+        for (s = 0; s < until; s++) {                    // whole stages: folded here, or joined from the pieces of an earlier phase
+            if (pieces == 1) NN__K(fold_block)(&w, at, n, &f[s], (R)p->p, m, acc);
+            else {
+                for (j = 0; j < pad; j++) acc[j] = f[s].start;
+                for (i = 0; i < pieces; i++) NN__K(join)(f[s].join, n, acc, part + (s * pieces + i) * outs + at);
+            }
+            after(s == stages - 1, p, (R)terms, pad, acc, m);
+        }
+        if (until < stages) {                            // this phase's piece
+            NN__K(fold_block)(&w, at, n, &f[until], (R)p->p, m, acc);
+            memcpy(part + (until * pieces + t->index % pieces) * outs + at, acc, (size_t)n * sizeof(R));
+            continue;
+        }
+        memcpy((R *)c->out[0].data + at, acc, (size_t)n * sizeof(R));
+        if (c->naux && c->aux[0].data) memcpy((R *)c->aux[0].data + at, m, (size_t)n * sizeof(R));
+    }
 }
-static void NN__K(scale_row)(int64_t n, R *y, const R *const *in, const R *p)
+static void NN__K(no_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
 {
-    int64_t i;
-    for (i = 0; i < n; i++) y[i] = in[0][i] * p[0];
+    (void)last; (void)p; (void)terms; (void)n; (void)acc; (void)m;
 }
-NN__BACKWARD(sum)
+static void NN__K(reduce_once)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, NN__K(after) after)
+{
+    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
+    NN__K(reduce)(c, t, &f, after);
+}
+// dx (+)= df(x, a, b), a and b being numbers per result
+static void NN__K(reduce_back)(const nn_call *c, const nn_task *t, NN__K(row) df, const nn_view *a, const nn_view *b, R scalar)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    nn_view dy = NN__K(reduced)(&c->dout[0], &c->in[0], p);
-    const nn_view *in[1];
+    nn_view x = c->in[0], va = NN__K(reduced)(a, &x, p), vb = NN__K(reduced)(b, &x, p);
+    const nn_view *in[3];
     int64_t n = nn_view_count(&c->din[0]);
-    R scale = (R)p->scale;
-    in[0] = &dy;
-    NN__K(each)(&c->din[0], (int)(c->add & 1), in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(scale_row), &scale);
+    R s[2];
+    s[0] = s[1] = scalar;
+    in[0] = x.data ? &x : &vb; in[1] = &va; in[2] = &vb;
+    if (c->din[0].data) NN__K(each)(&c->din[0], (int)(c->add & 1), in, 3, nn__task_begin(n, t), nn__task_end(n, t), df, s);
 }
+// to[i] = fold of the numbers that belong to result i; m: a number per result, or NULL
+static void NN__K(fold_results)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, const R *m, R *to)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
+    nn_view y = NN__K(reduced)(&c->dout[0], &c->in[0], p);
+    NN__K(walk) w = NN__K(walk_over)(&c->in[0], &y);
+    int64_t outs = nn_view_count(&c->dout[0]), at, end = nn__task_end(outs, t), n;
+    R acc[NN__K(columns)], mine[NN__K(columns)] = { 0 };
+    for (at = nn__task_begin(outs, t); at < end; at += n) {
+        n = NN__K(walk_width)(&w, at, end);
+        if (m) memcpy(mine, m + at, (size_t)n * sizeof(R));
+        NN__K(fold_block)(&w, at, n, &f, 0, mine, acc);
+        memcpy(to + at, acc, (size_t)n * sizeof(R));
+    }
+}
+#define NN__REDUCE_GRAD(name, formula) \
+    NN__INLINE V NN__K(name##_grad)(V x, V a, V b, V p, V q) { (void)x; (void)a; (void)b; (void)p; (void)q; return formula; } \
+    static void NN__K(name##_grow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_grad)); }
+
+static void NN__K(scale_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    (void)last; (void)terms; (void)m;
+    for (j = 0; j < n; j++) acc[j] *= (R)p->scale;
+}
+NN__REDUCE_GRAD(sum, b * p)
+NN__FORWARD(sum)  { NN__K(reduce_once)(c, t, NN__K(sum_fold), NN__JOIN_ADD, 0, NN__K(scale_after)); }
+NN__BACKWARD(sum) { NN__K(reduce_back)(c, t, NN__K(sum_grow), &c->dout[0], &c->dout[0], (R)((const nn__reduce_params *)c->params)->scale); }
+#endif
+
+// ---- max, min:   dx = dy / k where x = y, k of them being equal;   NaN wins ---------------------------------
+#if NN__IN_SIMD
+NN__FOLD(max,   SEL(x > acc, x, SEL(x == x, acc, x)))
+NN__FOLD(min,   SEL(x < acc, x, SEL(x == x, acc, x)))
+NN__FOLD(equal, acc + SEL(x == m, C(1), C(0)))
+NN__REDUCE_GRAD(equal, SEL(x == a, b, C(0)))
+static void NN__K(extreme_back)(const nn_call *c, const nn_task *t, NN__K(fold) equal, NN__K(row) df)
+{
+    R *share = (R *)c->shared;
+    const R *dy = (const R *)c->dout[0].data;
+    nn_view b = c->dout[0];
+    int64_t n = nn_view_count(&b), i;
+    b.data = share;
+    if (t->phase == 1) { NN__K(reduce_back)(c, t, df, &c->out[0], &b, 0); return; }
+    NN__K(fold_results)(c, t, equal, NN__JOIN_ADD, 0, (const R *)c->out[0].data, share);
+    for (i = nn__task_begin(n, t); i < nn__task_end(n, t); i++) share[i] = dy[i] / share[i];
+}
+NN__FORWARD(max)  { NN__K(reduce_once)(c, t, NN__K(max_fold), NN__JOIN_MAX, (R)-INFINITY, NN__K(no_after)); }
+NN__BACKWARD(max) { NN__K(extreme_back)(c, t, NN__K(equal_fold), NN__K(equal_grow)); }
+NN__FORWARD(min)  { NN__K(reduce_once)(c, t, NN__K(min_fold), NN__JOIN_MIN, (R)INFINITY, NN__K(no_after)); }
+NN__BACKWARD(min) { NN__K(extreme_back)(c, t, NN__K(equal_fold), NN__K(equal_grow)); }
+#endif
+
+// ---- prod:   dx_i = dy * product of the others: dy y / x_i;  with one zero only that zero has a gradient, with two nothing has -------
+#if NN__IN_SIMD
+NN__FOLD(prod,    acc * x)
+NN__FOLD(nonzero, acc * SEL(x == C(0), C(1), x))
+NN__FOLD(zeros,   acc + SEL(x == C(0), C(1), C(0)))
+NN__REDUCE_GRAD(prod, SEL(x == C(0), b, a / x))
+NN__FORWARD(prod)  { NN__K(reduce_once)(c, t, NN__K(prod_fold), NN__JOIN_MUL, 1, NN__K(no_after)); }
+NN__BACKWARD(prod)
+{
+    int64_t n = nn_view_count(&c->dout[0]), i;
+    const R *dy = (const R *)c->dout[0].data;
+    R *whole = (R *)c->shared, *hole = whole + n;
+    nn_view a = c->dout[0], b = c->dout[0];
+    a.data = whole; b.data = hole;
+    if (t->phase == 1) { NN__K(reduce_back)(c, t, NN__K(prod_grow), &a, &b, 0); return; }
+    NN__K(fold_results)(c, t, NN__K(nonzero_fold), NN__JOIN_MUL, 1, NULL, whole);
+    NN__K(fold_results)(c, t, NN__K(zeros_fold), NN__JOIN_ADD, 0, NULL, hole);
+    for (i = nn__task_begin(n, t); i < nn__task_end(n, t); i++) {
+        R zeros = hole[i], product = dy[i] * whole[i];
+        whole[i] = zeros == 0 ? product : 0;
+        hole[i] = zeros == 1 ? product : 0;
+    }
+}
+#endif
+
+// ---- var:   y = sum of (x - mean)^2 / (n - 1)   dx = 2 dy (x - mean) / (n - 1)      std:   y = sqrt(var)   dx = dy (x - mean) / ((n - 1) y)
+#if NN__IN_SIMD
+NN__FOLD(square, FMA(x - m, x - m, acc))
+NN__REDUCE_GRAD(var, C(2) * b * (x - a) * p)
+NN__REDUCE_GRAD(std, b * (x - a) * p)
+static void NN__K(var_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    if (last) for (j = 0; j < n; j++) acc[j] *= (R)p->scale;
+    else      for (j = 0; j < n; j++) m[j] = acc[j] / terms;
+}
+static void NN__K(std_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    NN__K(var_after)(last, p, terms, n, acc, m);
+    if (last) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, SQRT(LOAD(acc + j)));
+}
+static void NN__K(reduce_deviation)(const nn_call *c, const nn_task *t, NN__K(after) after)
+{
+    NN__K(stage) f[2];
+    f[0] = NN__K(stage_of)(NN__K(sum_fold), NN__JOIN_ADD, 0);
+    f[1] = NN__K(stage_of)(NN__K(square_fold), NN__JOIN_ADD, 0);
+    NN__K(reduce)(c, t, f, after);
+}
+NN__FORWARD(var)  { NN__K(reduce_deviation)(c, t, NN__K(var_after)); }
+NN__BACKWARD(var) { NN__K(reduce_back)(c, t, NN__K(var_grow), &c->aux[0], &c->dout[0], (R)((const nn__reduce_params *)c->params)->scale); }
+NN__FORWARD(std)  { NN__K(reduce_deviation)(c, t, NN__K(std_after)); }
+NN__BACKWARD(std)
+{
+    int64_t n = nn_view_count(&c->dout[0]), i;
+    const R *dy = (const R *)c->dout[0].data, *y = (const R *)c->out[0].data;
+    R *share = (R *)c->shared;
+    nn_view b = c->dout[0];
+    b.data = share;
+    if (t->phase == 1) NN__K(reduce_back)(c, t, NN__K(std_grow), &c->aux[0], &b, (R)((const nn__reduce_params *)c->params)->scale);
+    else for (i = nn__task_begin(n, t); i < nn__task_end(n, t); i++) share[i] = y[i] == 0 ? 0 : dy[i] / y[i];    // equal numbers: no slope, as PyTorch
+}
+#endif
+
+// ---- logsumexp:   y = m + log sum of e^(x - m), m the maximum      dx = dy e^(x - y) -----------------------------
+#if NN__IN_SIMD
+NN__FOLD(exp, acc + EXP(x - m))
+NN__REDUCE_GRAD(logsumexp, b * SEL(x == a, C(1), EXP(x - a)))
+static void NN__K(logsumexp_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    (void)p; (void)terms;
+    if (last) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, LOAD(m + j) + LOG(LOAD(acc + j)));
+    else      for (j = 0; j < n; j++) m[j] = acc[j] - acc[j] == 0 ? acc[j] : 0;      // inf - inf would be NaN
+}
+NN__FORWARD(logsumexp)
+{
+    NN__K(stage) f[2];
+    f[0] = NN__K(stage_of)(NN__K(max_fold), NN__JOIN_MAX, (R)-INFINITY);
+    f[1] = NN__K(stage_of)(NN__K(exp_fold), NN__JOIN_ADD, 0);
+    NN__K(reduce)(c, t, f, NN__K(logsumexp_after));
+}
+NN__BACKWARD(logsumexp) { NN__K(reduce_back)(c, t, NN__K(logsumexp_grow), &c->out[0], &c->dout[0], 0); }
+#endif
+
+// ---- norm:   y = (sum of |x|^p)^(1/p)      dx = dy sign(x) (|x| / y)^(p - 1);   p 0 counts what is not 0;  p = inf: max |x|, -inf: min |x|
+#if NN__IN_SIMD
+NN__FOLD(norm0,      acc + SEL(x == C(0), C(0), C(1)))
+NN__FOLD(norm1,      acc + ABS(x))
+NN__FOLD(norm2,      FMA(x, x, acc))
+NN__FOLD(normp,      acc + POW(ABS(x), p))
+NN__FOLD(max_abs,    SEL(ABS(x) > acc, ABS(x), SEL(x == x, acc, x)))
+NN__FOLD(min_abs,    SEL(ABS(x) < acc, ABS(x), SEL(x == x, acc, x)))
+NN__FOLD(equal_abs,  acc + SEL(ABS(x) == m, C(1), C(0)))
+NN__REDUCE_GRAD(equal_abs, SEL(ABS(x) == a, SEL(x > C(0), b, SEL(x < C(0), -b, C(0))), C(0)))
+NN__REDUCE_GRAD(norm1, SEL(x > C(0), b, SEL(x < C(0), -b, C(0) * b)))
+NN__REDUCE_GRAD(norm2, SEL(a == C(0), C(0), b * (x / a)))
+NN__REDUCE_GRAD(normp, SEL(a == C(0), C(0), SEL(x > C(0), b, SEL(x < C(0), -b, C(0))) * SEL(x == C(0), C(1), POW(ABS(x) / a, p - C(1)))))
+static void NN__K(norm_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    R order = (R)p->p;
+    int64_t j;
+    (void)last; (void)terms; (void)m;
+    if (order == 2) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, SQRT(LOAD(acc + j)));
+    else if (order != 0 && order != 1 && order - order == 0) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, POW(LOAD(acc + j), SET1(1 / order)));
+}
+NN__FORWARD(norm)
+{
+    double p = ((const nn__reduce_params *)c->params)->p;
+    if (isinf(p)) NN__K(reduce_once)(c, t, p > 0 ? NN__K(max_abs_fold) : NN__K(min_abs_fold), p > 0 ? NN__JOIN_MAX : NN__JOIN_MIN, p > 0 ? 0 : (R)INFINITY, NN__K(norm_after));
+    else NN__K(reduce_once)(c, t, p == 0 ? NN__K(norm0_fold) : p == 1 ? NN__K(norm1_fold) : p == 2 ? NN__K(norm2_fold) : NN__K(normp_fold), NN__JOIN_ADD, 0, NN__K(norm_after));
+}
+NN__BACKWARD(norm)
+{
+    double p = ((const nn__reduce_params *)c->params)->p;
+    if (isinf(p)) { NN__K(extreme_back)(c, t, NN__K(equal_abs_fold), NN__K(equal_abs_grow)); return; }
+    if (p == 0) { NN__K(reduce_back)(c, t, NN__K(sum_grow), &c->out[0], &c->dout[0], 0); return; }       // a count has no slope: dx = 0 * dy
+    NN__K(reduce_back)(c, t, p == 1 ? NN__K(norm1_grow) : p == 2 ? NN__K(norm2_grow) : NN__K(normp_grow), &c->out[0], &c->dout[0], (R)p);
+}
+#endif
+
+// ---- argmax, argmin: where the extreme is, counted over the reduced dimensions in order; the first of equals, a NaN before all ------
+#if NN__IN_PLAIN
+// Numbers of any type as integers in the same order: NaN above all, -0 = 0.
+static int64_t NN__K(order_key)(const nn_view *v, int64_t at, int *nan)
+{
+    double d;
+    int64_t k;
+    *nan = 0;
+    if (v->dtype == NN_I64) { memcpy(&k, (const char *)v->data + at * 8, 8); return k; }
+    d = NN__K(get)(v, at);
+    if (d != d) { *nan = 1; return INT64_MAX; }
+    d += 0.0;
+    memcpy(&k, &d, 8);
+    return k < 0 ? k ^ INT64_MAX : k;                    // negative doubles: larger bits are smaller numbers
+}
+static void NN__K(arg_extreme)(const nn_call *c, const nn_task *t, int least)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn_view kept = *x, reduced = *x;
+    int64_t outs = nn_view_count(&c->out[0]), terms, at, i;
+    int d, nan, nk = 0, nr = 0;
+    for (d = 0; d < x->ndim; d++) {
+        nn_view *v = p->mask & 1u << d ? &reduced : &kept;
+        int k = p->mask & 1u << d ? nr++ : nk++;
+        v->shape[k] = x->shape[d];
+        v->stride[k] = x->stride[d];
+    }
+    kept.ndim = nk; reduced.ndim = nr;
+    terms = nn_view_count(&reduced);
+    for (at = nn__task_begin(outs, t); at < nn__task_end(outs, t); at++) {
+        int64_t base = NN__K(offset)(&kept, at), best = 0, key = 0;
+        for (i = 0; i < terms; i++) {
+            int64_t k = NN__K(order_key)(x, base + NN__K(offset)(&reduced, i), &nan);
+            if (least && !nan) k = ~k;                   // turns the order round
+            if (i == 0 || k > key) { key = k; best = i; }
+        }
+        memcpy((int64_t *)c->out[0].data + at, &best, sizeof best);
+    }
+}
+NN__FORWARD(argmax) { NN__K(arg_extreme)(c, t, 0); }
+NN__FORWARD(argmin) { NN__K(arg_extreme)(c, t, 1); }
+#endif
+
+// ---- cumsum:   y_i = x_0 + ... + x_i      dx_i = dy_i + ... + dy_(n-1);   sums in double ------------------------------
+#if NN__IN_HOST
+// A contiguous x seen as (outer, n, inner), n being one dimension.
+typedef struct nn__three { int64_t outer, n, inner; } nn__three;
+static nn__three nn__around(const nn_view *x, int dim)
+{
+    nn__three s;
+    int i;
+    s.outer = s.inner = 1;
+    s.n = x->ndim ? x->shape[dim] : 1;
+    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
+    return s;
+}
+static void nn__lines_plan(nn_call *c)                   // a task takes whole lines along the dimension
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 4);
+}
+static nn_tensor *nn__along(int op, const char *name, nn_tensor *x, int dim)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    dim = x->ndim || dim < -1 || dim > 0 ? nn__dim_index(nn, name, dim, x->ndim) : 0;      // a 0-d tensor is one line
+    return dim < 0 ? nn__inert(nn) : nn__apply1(op, x, &dim);
+}
+NN_API nn_tensor *nn_cumsum(nn_tensor *x, int dim)      { return nn__along(NN_OP_cumsum, "cumsum", x, dim); }
+NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim)     { return nn__along(NN_OP_softmax, "softmax", x, dim); }
+NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim) { return nn__along(NN_OP_log_softmax, "log_softmax", x, dim); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(running_sum)(const nn_call *c, const nn_task *t, const R *x, R *y, int back, int add)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), w, i, j;
+    for (at = nn__task_begin(lines, t); at < end; at += w) {         // up to 64 neighbouring lines together
+        double sum[64] = { 0 };
+        int64_t first = at % s.inner, base = at / s.inner * s.n * s.inner + first;
+        w = nn__min(nn__min(s.inner - first, end - at), 64);
+        for (i = 0; i < s.n; i++) {
+            int64_t o = base + (back ? s.n - 1 - i : i) * s.inner;
+            for (j = 0; j < w; j++) {
+                sum[j] += x[o + j];
+                y[o + j] = (R)(add ? y[o + j] + sum[j] : sum[j]);
+            }
+        }
+    }
+}
+NN__FORWARD(cumsum)  { NN__K(running_sum)(c, t, (const R *)c->in[0].data, (R *)c->out[0].data, 0, 0); }
+NN__BACKWARD(cumsum) { NN__K(running_sum)(c, t, (const R *)c->dout[0].data, (R *)c->din[0].data, 1, (int)(c->add & 1)); }
+#endif
+
+// ---- softmax:       y = e^(x - m) / s, s = sum of e^(x - m), m the maximum along dim      dx = y (dy - sum of y dy)
+// ---- log_softmax:   y = x - m - log s                                                     dx = dy - e^y sum of dy
+#if NN__IN_SIMD
+// y[i] (+)= f(a[i], b[i], m, s) for the n numbers of one row of lines: m and s belong to the line, which is i, or 0 if the lines lie along the row.
+NN__INLINE void NN__K(line_row)(int64_t n, R *y, int add, const R *a, const R *b, const R *m, const R *s, int across, V (*f)(V, V, V, V))
+{
+    V vm = SET1(m[0]), vs = SET1(s[0]);
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        int64_t k = nn__min(n - i, NN__LANES);
+        V r;
+        if (across) { vm = LOAD(m + i); vs = LOAD(s + i); }          // m and s have room for whole vectors
+        if (k == NN__LANES) {
+            r = f(LOAD(a + i), LOAD(b + i), vm, vs);
+            STORE(y + i, add ? LOAD(y + i) + r : r);
+        } else {
+            r = f(NN__K(load_part)(a + i, k), NN__K(load_part)(b + i, k), vm, vs);
+            NN__K(store_part)(y + i, add ? NN__K(load_part)(y + i, k) + r : r, k);
+        }
+    }
+}
+typedef void (*NN__K(line))(int64_t n, R *y, int add, const R *a, const R *b, const R *m, const R *s, int across);
+#define NN__LINE(name, formula) \
+    NN__INLINE V NN__K(name##_line_f)(V a, V b, V m, V s) { (void)a; (void)b; (void)m; (void)s; return formula; } \
+    static void NN__K(name##_line)(int64_t n, R *y, int add, const R *a, const R *b, const R *m, const R *s, int across) \
+    { NN__K(line_row)(n, y, add, a, b, m, s, across, NN__K(name##_line_f)); }
+NN__LINE(exp_less,          EXP(a - m))
+NN__LINE(divide,            a / s)
+NN__LINE(less_less,         a - m - s)
+NN__LINE(product,           a * b)
+NN__LINE(first,             a)
+NN__LINE(softmax_grad,      b * (a - s))
+NN__LINE(log_softmax_grad,  a - EXP(b) * s)
+
+// Lines are taken one by one if they are contiguous, else up to 64 neighbours at a time, row by row.
+typedef struct NN__K(lines) { int64_t count, rows, width, step; } NN__K(lines);      // of `count` lines: rows, numbers in a row, distance of rows
+static NN__K(lines) NN__K(lines_at)(nn__three s, int64_t at, int64_t end, int64_t *base)
+{
+    NN__K(lines) l;
+    int64_t first = at % s.inner;
+    l.count = s.inner == 1 ? 1 : nn__min(nn__min(s.inner - first, end - at), NN__K(columns));
+    l.rows = s.inner == 1 ? 1 : s.n;
+    l.width = s.inner == 1 ? s.n : l.count;
+    l.step = s.inner;
+    *base = at / s.inner * s.n * s.inner + first;
+    return l;
+}
+static void NN__K(each_line)(const NN__K(lines) *l, R *y, int add, const R *a, const R *b, const R *m, const R *s, NN__K(line) f)
+{
+    int64_t r;
+    for (r = 0; r < l->rows; r++) f(l->width, y + r * l->step, add, a + r * l->step, b + r * l->step, m, s, l->rows > 1 || l->count > 1);
+}
+// acc[line] = sum of f(a, b) along it
+static void NN__K(line_sum)(const NN__K(lines) *l, const R *a, const R *b, NN__K(line) f, R *acc)
+{
+    enum { lanes = NN__K(fold_lanes), piece = 256 };
+    static const R none[NN__K(columns)] = { 0 };
+    R row[piece], part[lanes];
+    int64_t pad = (l->count + lanes - 1) & ~(int64_t)(lanes - 1), r, i, j;
+    for (j = 0; j < pad; j++) acc[j] = 0;
+    if (l->rows > 1 || l->count > 1) {
+        for (j = 0; j < pad; j++) row[j] = 0;
+        for (r = 0; r < l->rows; r++) {
+            f(l->width, row, 0, a + r * l->step, b + r * l->step, none, none, 0);
+            NN__K(join)(NN__JOIN_ADD, pad, acc, row);
+        }
+        return;
+    }
+    for (i = 0; i < l->width; i += piece) {
+        int64_t n = nn__min(l->width - i, piece);
+        f(n, row, 0, a + i, b + i, none, none, 0);
+        for (; n % lanes; n++) row[n] = 0;
+        for (j = 0; j < lanes; j++) part[j] = 0;
+        NN__K(sum_fold)(lanes, n / lanes, row, lanes, none, 0, part);
+        NN__K(join)(NN__JOIN_ADD, lanes, acc, part);
+    }
+    for (j = lanes / 2; j; j /= 2) NN__K(join)(NN__JOIN_ADD, j, acc, acc + j);
+}
+static void NN__K(softmax_lines)(const nn_call *c, const nn_task *t, int logs)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    NN__K(stage) most = NN__K(stage_of)(NN__K(max_fold), NN__JOIN_MAX, (R)-INFINITY), exps = NN__K(stage_of)(NN__K(exp_fold), NN__JOIN_ADD, 0);
+    nn_view kept = c->in[0];
+    NN__K(walk) w;
+    R m[NN__K(columns)] = { 0 }, sum[NN__K(columns)];
+    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base, j;
+    if (kept.ndim) kept.stride[*(const int *)c->params] = 0;
+    w = NN__K(walk_over)(&c->in[0], &kept);
+    for (at = nn__task_begin(lines, t); at < end;) {
+        NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
+        const R *x = (const R *)c->in[0].data + base;
+        R *y = (R *)c->out[0].data + base;
+        for (j = 0; j < NN__K(columns); j++) sum[j] = 0;
+        NN__K(fold_block)(&w, at, l.count, &most, 0, sum, m);
+        if (logs) {
+            NN__K(fold_block)(&w, at, l.count, &exps, 0, m, sum);
+            for (j = 0; j < l.count; j += NN__LANES) STORE(sum + j, LOG(LOAD(sum + j)));
+            NN__K(each_line)(&l, y, 0, x, x, m, sum, NN__K(less_less_line));
+        } else {
+            NN__K(each_line)(&l, y, 0, x, x, m, m, NN__K(exp_less_line));
+            NN__K(line_sum)(&l, y, y, NN__K(first_line), sum);
+            NN__K(each_line)(&l, y, 0, y, y, sum, sum, NN__K(divide_line));
+        }
+        at += l.count;
+    }
+}
+static void NN__K(softmax_back)(const nn_call *c, const nn_task *t, NN__K(line) summed, NN__K(line) grad)
+{
+    nn__three s = nn__around(&c->out[0], *(const int *)c->params);
+    R sum[NN__K(columns)];
+    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base;
+    for (at = nn__task_begin(lines, t); at < end;) {
+        NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
+        const R *y = (const R *)c->out[0].data + base, *dy = (const R *)c->dout[0].data + base;
+        NN__K(line_sum)(&l, dy, y, summed, sum);
+        NN__K(each_line)(&l, (R *)c->din[0].data + base, (int)(c->add & 1), dy, y, sum, sum, grad);
+        at += l.count;
+    }
+}
+NN__FORWARD(softmax)      { NN__K(softmax_lines)(c, t, 0); }
+NN__BACKWARD(softmax)     { NN__K(softmax_back)(c, t, NN__K(product_line), NN__K(softmax_grad_line)); }
+NN__FORWARD(log_softmax)  { NN__K(softmax_lines)(c, t, 1); }
+NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, NN__K(first_line), NN__K(log_softmax_grad_line)); }
 #endif
 
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
@@ -6860,50 +10963,2670 @@ NN__BACKWARD(linear)
 }
 #endif
 
-// ---- parameter updates ------------------------------------------------------------------------------------
+// ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm ------------------------------------------------
+// All are one formula. Numbers that belong together (N of them) get mean 0 and variance 1, then every channel its own scale and shift:
+//
+//     mean = sum x / N      var = sum (x - mean)^2 / N      rstd = 1 / sqrt(var + eps)      h = (x - mean) rstd      y = w h + b
+//
+//     together are:   batchnorm  a channel in the whole batch       layernorm  the last dimensions of one sample
+//                     groupnorm  C/G channels of one sample         instancenorm  one channel of one sample (G = C)
+//     rmsnorm (Zhang & Sennrich 2019) leaves the mean out:   rstd = 1 / sqrt(sum x^2 / N + eps)      y = w x rstd
+//
+// Backward. mean and var depend on every x, so each dx gets two more terms (Ioffe & Szegedy 2015, in one line), with g = w dy:
+//
+//     dw = sum dy h      db = sum dy      dx = rstd (g - sum g / N - h sum(g h) / N)
+//        = rstd g + p (x - mean) + q,     p = -rstd^3 sum(g (x - mean)) / N,     q = -rstd sum g / N
+//
+// Under running statistics mean and var are constants: p = q = 0. rmsnorm has mean = 0 and q = 0.
+// Kernels see x as (B, C, S): batch, channels, and the S numbers of a channel side by side. layernorm is groupnorm with one group
+// whose channels are single numbers: C = N, S = 1. The variance takes a second pass: sum x^2 - mean^2 would cancel.
 #if NN__IN_HOST
-static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+typedef struct nn__norm_size { int64_t b, c, s, groups, n; } nn__norm_size;      // n numbers share their statistics
+static nn__norm_size nn__norm_sizes(const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__norm_size z;
+    int d;
+    z.b = z.c = z.s = 1;
+    if (p->dims) {
+        for (d = 0; d < x->ndim; d++) if (d < x->ndim - p->dims) z.b *= x->shape[d]; else z.c *= x->shape[d];
+    } else {
+        z.b = x->shape[0];
+        z.c = x->shape[1];
+        for (d = 2; d < x->ndim; d++) z.s *= x->shape[d];
+    }
+    z.groups = p->groups ? p->groups : 1;
+    z.n = p->groups ? z.c / z.groups * z.s : z.b * z.s;
+    return z;
+}
+
+// Tasks of forward, or of dx, come first; then those of dw and db. A task of channels owns some channels: single ones, or 64
+// neighbours where S = 1, so that it reads whole cache lines.
+enum { NN__NORM_COLUMNS = 64 };
+static int64_t nn__norm_units(const nn__norm_size *z) { return z->s == 1 ? (z->c + NN__NORM_COLUMNS - 1) / NN__NORM_COLUMNS : z->c; }
+static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
+{
+    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(z->s == 1 ? (int64_t)NN__NORM_COLUMNS : 1, z->s));
+}
+static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
+static void nn__norm_plan(nn_call *c)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int rows = c->pass == NN_FORWARD || c->din[0].data, affine = c->pass == NN_BACKWARD && (c->din[1].data || (c->nin > 2 && c->din[2].data));
+    c->tasks[0] = (rows ? nn__norm_row_tasks(&z) : 0) + (affine ? nn__norm_channel_tasks(&z) : 0);
+}
+static void nn__batchnorm_plan(nn_call *c)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    c->tasks[0] = nn__norm_channel_tasks(&z);
+}
+
+// Result like x; mean and rstd, one per `rows`, for backward.
+static int nn__norm_results(nn_call *c, int64_t rows)
+{
+    int i;
+    nn__like(&c->out[0], &c->in[0]);
+    c->naux = 2;
+    for (i = 0; i < 2; i++) nn__set_shape(&c->aux[i], c->in[0].dtype, 1, &rows);
+    return 1;
+}
+static int nn__layernorm_shape(nn_call *c)               // and rmsnorm
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int i;
+    if (p->dims < 1 || p->dims > x->ndim) { nn_fail(c->nn, "%s: the last %d dimensions of %s", c->op->name, p->dims, NN__SHAPE_OF(x)); return 0; }
+    for (i = 1; i < c->nin; i++) {
+        const nn_view *w = &c->in[i];
+        if (w->ndim && (w->ndim != p->dims || memcmp(w->shape, x->shape + x->ndim - p->dims, (size_t)p->dims * sizeof *w->shape))) {
+            nn_fail(c->nn, "%s: %s %s does not fit the last %d dimensions of x %s", c->op->name, i == 1 ? "weight" : "bias", NN__SHAPE_OF(w), p->dims, NN__SHAPE_OF(x));
+            return 0;
+        }
+    }
+    return nn__norm_results(c, nn__norm_sizes(c).b);
+}
+static int nn__channels_fit(nn_call *c, int inputs)      // x (B, C, ...), everything else (C)
+{
+    static const char *const names[5] = { "x", "weight", "bias", "mean", "var" };
+    const nn_view *x = &c->in[0];
+    int i;
+    if (x->ndim < 2) { nn_fail(c->nn, "%s: x must be (B, C, ...), not %s", c->op->name, NN__SHAPE_OF(x)); return 0; }
+    for (i = 1; i < inputs; i++) {
+        const nn_view *w = &c->in[i];
+        if (w->ndim && (w->ndim != 1 || w->shape[0] != x->shape[1])) {
+            nn_fail(c->nn, "%s: %s %s does not fit the %lld channels of x %s", c->op->name, names[i], NN__SHAPE_OF(w), (long long)x->shape[1], NN__SHAPE_OF(x));
+            return 0;
+        }
+    }
+    return 1;
+}
+static int nn__groupnorm_shape(nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_size z;
+    if (!nn__channels_fit(c, 3)) return 0;
+    z = nn__norm_sizes(c);
+    if (p->groups < 1 || z.c % z.groups) { nn_fail(c->nn, "groupnorm: %d groups do not divide the channels of x %s", p->groups, NN__SHAPE_OF(&c->in[0])); return 0; }
+    return nn__norm_results(c, z.b * z.groups);
+}
+static int nn__batchnorm_shape(nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    int i;
+    for (i = 0; i < 5; i++)
+        if (c->in[i].dtype != (int)c->nn->desc.dtype && (i == 0 || c->in[i].ndim)) {
+            nn_fail(c->nn, "batchnorm: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
+            return 0;
+        }
+    if (!nn__channels_fit(c, 5)) return 0;
+    if (p->batch && nn__norm_sizes(c).n == 1) {          // the variance of one number says nothing: every result would be b
+        nn_fail(c->nn, "batchnorm: more than one value per channel is needed in training, x is %s", NN__SHAPE_OF(&c->in[0]));
+        return 0;
+    }
+    return nn__norm_results(c, c->in[0].shape[1]);
+}
+
+static int nn__norm_options(nn_context *nn, const char *op, const nn_norm_layer_desc *desc, nn__norm_params *p)
+{
+    memset(p, 0, sizeof *p);
+    p->eps = !desc || desc->eps == 0 ? 1e-5f : desc->eps == (float)NN_ZERO ? 0.0f : desc->eps;
+    p->momentum = !desc || desc->momentum == 0 ? 0.1f : desc->momentum == (float)NN_ZERO ? 0.0f : desc->momentum;
+    if (p->eps >= 0 && p->momentum >= 0 && p->momentum <= 1) return 1;
+    nn_fail(nn, "%s: eps %g or momentum %g is out of range", op, (double)p->eps, (double)p->momentum);
+    return 0;
+}
+
+// What is moved must be the user's memory, not a contiguous copy of it.
+static int nn__running_ok(nn_context *nn, const nn_tensor *mean, const nn_tensor *var)
+{
+    if (!mean && !var) return 1;
+    if (!mean || !var) { nn_fail(nn, "batchnorm: mean and var: give both or none"); return 0; }
+    if (!nn__check(nn, mean, "batchnorm") || !nn__check(nn, var, "batchnorm")) return 0;
+    if (nn__contiguous_tensor(mean) && nn__contiguous_tensor(var)) return 1;
+    nn_fail(nn, "batchnorm: mean and var must be contiguous");
+    return 0;
+}
+static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, nn_tensor *tracked, const nn_batchnorm_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *in[6];
+    nn__norm_params p;
+    if (!nn__check(nn, x, "batchnorm") || !nn__norm_options(nn, "batchnorm", desc, &p) || !nn__running_ok(nn, mean, var)) return nn__inert(nn);
+    p.batch = !mean || (nn->mode == NN_TRAIN && !((mean->flags | var->flags) & NN__T_FROZEN));
+    in[0] = x; in[1] = w; in[2] = b;
+    in[3] = nn__wants(mean) ? nn_detach(mean) : mean;    // running averages have no gradient
+    in[4] = nn__wants(var) ? nn_detach(var) : var;
+    in[5] = mean && p.batch ? tracked : NULL;
+    if (mean && p.batch) { mean->base->version++; var->base->version++; }
+    if (in[5]) tracked->base->version++;
+    return nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL);
+}
+NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc)
+{
+    return nn__batchnorm(x, w, b, mean, var, NULL, desc);
+}
+NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "layernorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.dims = dims;
+    p.groups = 1;
+    return nn__apply3(NN_OP_layernorm, x, w, b, &p);
+}
+NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "rmsnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.dims = p.groups = 1;
+    return nn__apply2(NN_OP_rmsnorm, x, w, &p);
+}
+NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
+{
+    nn__norm_params p;
+    if (!x || !nn__norm_options(x->nn, "groupnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
+    p.groups = groups;
+    return nn__apply3(NN_OP_groupnorm, x, w, b, &p);
+}
+NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t s = 1;
+    int d;
+    if (!nn__check(nn, x, "instancenorm")) return nn__inert(nn);
+    if (x->ndim < 3) { nn_fail(nn, "instancenorm: x must be (B, C, L) or (B, C, H, W), not %s", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (x->shape[1] > INT_MAX) { nn_fail(nn, "instancenorm: too many channels"); return nn__inert(nn); }
+    for (d = 2; d < x->ndim; d++) s *= x->shape[d];
+    if (s == 1) { nn_fail(nn, "instancenorm: more than one value per channel is needed, x is %s", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (x->shape[1] == 0) return x;
+    return nn_groupnorm(x, (int)x->shape[1], w, b, desc);
+}
 #endif
 #if NN__IN_SIMD
-// p and its gradient and states share one dense layout, so an update sees flat memory. Vectors, then the rest through the stack.
-NN__FORWARD(sgd_update)              // torch.optim.SGD
+// The sum of f over rows, in an order that depends on n alone: 16 sums side by side, whatever the vector width, in chunks of 128
+// terms each; then the chunks; then the 16. f(sum, x, dy, w, m) returns sum + term.
+NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
-    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data;
-    const R *g = (const R *)c->in[1].data;
-    for (; i < end; i++) {
-        R d = g[i] + (R)u->weight_decay * p[i];
-        if (u->momentum != 0) {
-            m[i] = u->first ? d : (R)u->momentum * m[i] + (1 - (R)u->dampening) * d;
-            d = u->nesterov ? d + (R)u->momentum * m[i] : m[i];
-        }
-        p[i] -= (R)u->lr * d;
+    enum { lanes = 16, parts = lanes / NN__LANES };
+    R total[lanes] = { 0 };
+    int64_t i = 0, whole = n - n % lanes;
+    int j, k;
+    while (i < whole) {
+        V sum[parts];
+        int64_t stop = nn__min(whole, i + 128 * lanes);
+        NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+        for (; i < stop; i += lanes)
+            NN__UNROLL for (j = 0; j < parts; j++) {
+                int64_t at = i + j * NN__LANES;
+                sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), SET1(m));
+            }
+        NN__UNROLL for (j = 0; j < parts; j++) STORE(total + j * NN__LANES, LOAD(total + j * NN__LANES) + sum[j]);
+    }
+    if (i < n) {                     // the rest, padded; what the padding gives is not added
+        R rest[3][lanes] = { { 0 } }, sum[lanes];
+        int left = (int)(n - i);
+        memcpy(rest[0], x + i, (size_t)left * sizeof(R));
+        memcpy(rest[1], dy + i, (size_t)left * sizeof(R));
+        memcpy(rest[2], w + i, (size_t)left * sizeof(R));
+        for (j = 0; j < lanes; j += NN__LANES) STORE(sum + j, f(C(0), LOAD(rest[0] + j), LOAD(rest[1] + j), LOAD(rest[2] + j), SET1(m)));
+        for (j = 0; j < left; j++) total[j] += sum[j];
+    }
+    for (k = lanes / 2; k; k /= 2) for (j = 0; j < k; j++) total[j] += total[j + k];
+    return total[0];
+}
+NN__INLINE V NN__K(add_term)(V s, V x, V dy, V w, V m)    { (void)dy; (void)w; (void)m; return s + x; }
+NN__INLINE V NN__K(square_term)(V s, V x, V dy, V w, V m) { V d = x - m; (void)dy; (void)w; return FMA(d, d, s); }
+NN__INLINE V NN__K(dot_term)(V s, V x, V dy, V w, V m)    { (void)w; return FMA(dy, x - m, s); }
+NN__INLINE V NN__K(dot3_term)(V s, V x, V dy, V w, V m)   { return FMA(dy * w, x - m, s); }
+static R NN__K(row_add)(int64_t n, const R *x)                    { return NN__K(row_sum)(n, x, x, x, 0, NN__K(add_term)); }       // sum x
+static R NN__K(row_square)(int64_t n, const R *x, R m)            { return NN__K(row_sum)(n, x, x, x, m, NN__K(square_term)); }    // sum (x - m)^2
+static R NN__K(row_dot)(int64_t n, const R *x, R m, const R *dy)  { return NN__K(row_sum)(n, x, dy, x, m, NN__K(dot_term)); }      // sum dy (x - m)
+static R NN__K(row_dot3)(int64_t n, const R *x, R m, const R *dy, const R *w) { return NN__K(row_sum)(n, x, dy, w, m, NN__K(dot3_term)); }  // sum dy w (x - m)
+
+// Vectors, and a last incomplete one; k numbers of it count.
+NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
+NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
+NN__INLINE R    NN__K(rstd)(R var, R eps)                  { return 1 / (R)sqrt((double)(var + eps)); }  // float by way of double rounds right
+
+static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b)          // y = (x - m) a + b
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) NN__K(put_lanes)(y + i, FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(a), SET1(b)), n - i);
+}
+static void NN__K(affine_row)(int64_t n, R *y, const R *x, R m, R rstd, const R *w, const R *b)      // y = (x - m) rstd w + b; w, b may be NULL
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V h = (NN__K(get_lanes)(x + i, n - i) - SET1(m)) * SET1(rstd);
+        if (w) h = h * NN__K(get_lanes)(w + i, n - i);
+        if (b) h = h + NN__K(get_lanes)(b + i, n - i);
+        NN__K(put_lanes)(y + i, h, n - i);
     }
 }
-NN__FORWARD(adam_update)             // Kingma & Ba 2015, as torch.optim.Adam
+// dx (+)= dy a w + (x - m) p + q; w may be NULL
+static void NN__K(norm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, const R *w, R m, R a, R p, R q, int add)
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
-    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data, *v = (R *)c->in[3].data;
-    const R *g = (const R *)c->in[1].data;
-    for (; i < end; i++) {
-        R d = g[i] + (R)u->weight_decay * p[i];
-        m[i] += (1 - (R)u->beta1) * (d - m[i]);
-        v[i] = (R)u->beta2 * v[i] + (1 - (R)u->beta2) * d * d;
-        p[i] -= (R)u->lr / (R)u->correct1 * m[i] / ((R)sqrt((double)(v[i] / (R)u->correct2)) + (R)u->eps);
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V g = NN__K(get_lanes)(dy + i, n - i) * SET1(a), d;
+        if (w) g = g * NN__K(get_lanes)(w + i, n - i);
+        d = FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(p), g + SET1(q));
+        if (add) d = d + NN__K(get_lanes)(dx + i, n - i);
+        NN__K(put_lanes)(dx + i, d, n - i);
+    }
+}
+
+// ---- rows: layernorm, groupnorm, rmsnorm. A row is one group of one sample; its n numbers lie side by side.
+static void NN__K(normalise_fwd)(const nn_call *c, const nn_task *t, int center)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_size z = nn__norm_sizes(c);
+    const R *w = (const R *)c->in[1].data, *b = c->nin > 2 ? (const R *)c->in[2].data : NULL;
+    int64_t rows = z.b * z.groups, per = z.c / z.groups, r, i, end = nn__task_end(rows, t);
+    R count = (R)nn__max(1, z.n);
+    for (r = nn__task_begin(rows, t); r < end; r++) {
+        const R *x = (const R *)c->in[0].data + r * z.n;
+        R *y = (R *)c->out[0].data + r * z.n;
+        int64_t first = r % z.groups * per;              // channel
+        R mean = center ? NN__K(row_add)(z.n, x) / count : 0;
+        R rstd = NN__K(rstd)(NN__K(row_square)(z.n, x, mean) / count, (R)p->eps);
+        if (z.s == 1) NN__K(affine_row)(per, y, x, mean, rstd, w ? w + first : NULL, b ? b + first : NULL);
+        else for (i = 0; i < per; i++)
+            NN__K(scale_shift_row)(z.s, y + i * z.s, x + i * z.s, mean, w ? rstd * w[first + i] : rstd, b ? b[first + i] : 0);
+        if (c->aux[0].data) { ((R *)c->aux[0].data)[r] = mean; ((R *)c->aux[1].data)[r] = rstd; }
+    }
+}
+static void NN__K(norm_dx)(const nn_call *c, const nn__norm_size *z, int64_t r, int center)
+{
+    const R *x = (const R *)c->in[0].data + r * z->n, *dy = (const R *)c->dout[0].data + r * z->n, *w = (const R *)c->in[1].data;
+    R *dx = (R *)c->din[0].data + r * z->n;
+    R mean = ((const R *)c->aux[0].data)[r], rstd = ((const R *)c->aux[1].data)[r], sum = 0, dot = 0, count = (R)nn__max(1, z->n), p, q;
+    int64_t per = z->c / z->groups, i;
+    int add = (int)(c->add & 1);
+    if (w) w += r % z->groups * per;
+    if (!w) {
+        if (center) sum = NN__K(row_add)(z->n, dy);
+        dot = NN__K(row_dot)(z->n, x, mean, dy);
+    } else if (z->s == 1) {
+        if (center) sum = NN__K(row_dot)(z->n, w, 0, dy);
+        dot = NN__K(row_dot3)(z->n, x, mean, dy, w);
+    } else for (i = 0; i < per; i++) {
+        if (center) sum += w[i] * NN__K(row_add)(z->s, dy + i * z->s);
+        dot += w[i] * NN__K(row_dot)(z->s, x + i * z->s, mean, dy + i * z->s);
+    }
+    p = -(rstd * dot / count * rstd * rstd);
+    q = center ? -(rstd * sum / count) : 0;
+    if (!w || z->s == 1) NN__K(norm_dx_row)(z->n, dx, x, dy, w, mean, rstd, p, q, add);
+    else for (i = 0; i < per; i++) NN__K(norm_dx_row)(z->s, dx + i * z->s, x + i * z->s, dy + i * z->s, NULL, mean, rstd * w[i], p, q, add);
+}
+// dw, db of channels first..last - 1, at most NN__NORM_COLUMNS; the samples in order, in chunks of 128.
+static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t first, int64_t last)
+{
+    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
+    R total[2][NN__NORM_COLUMNS] = { { 0 } }, part[2][NN__NORM_COLUMNS] = { { 0 } };
+    int64_t per = z->c / z->groups, b, i, j, k;
+    for (b = 0; b < z->b; b++) {
+        for (i = first; i < last; i = j) {               // channels i..j - 1 share their statistics
+            int64_t row = b * z->groups + i / per, at = (b * z->c + i) * z->s;
+            j = nn__min(last, (i / per + 1) * per);
+            if (z->s == 1) for (k = i; k < j; k += NN__LANES, at += NN__LANES) {
+                R *w = part[0] + (k - first), *s = part[1] + (k - first);
+                V g = NN__K(get_lanes)(dy + at, j - k), h = (NN__K(get_lanes)(x + at, j - k) - SET1(mean[row])) * SET1(rstd[row]);
+                NN__K(put_lanes)(w, FMA(g, h, NN__K(get_lanes)(w, j - k)), j - k);
+                NN__K(put_lanes)(s, NN__K(get_lanes)(s, j - k) + g, j - k);
+            } else for (k = i; k < j; k++, at += z->s) {
+                part[0][k - first] += rstd[row] * NN__K(row_dot)(z->s, x + at, mean[row], dy + at);
+                part[1][k - first] += NN__K(row_add)(z->s, dy + at);
+            }
+        }
+        if (b % 128 == 127 || b == z->b - 1)
+            for (k = 0; k < last - first; k++) for (i = 0; i < 2; i++) { total[i][k] += part[i][k]; part[i][k] = 0; }
+    }
+    for (i = 0; i < 2; i++) if (i + 1 < c->nin && c->din[i + 1].data) {
+        R *d = (R *)c->din[i + 1].data + first;
+        for (k = 0; k < last - first; k++) d[k] = c->add >> (i + 1) & 1 ? d[k] + total[i][k] : total[i][k];
+    }
+}
+static void NN__K(normalise_bwd)(const nn_call *c, const nn_task *t, int center)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    nn_task mine = *t;
+    int64_t i, end, width = z.s == 1 ? NN__NORM_COLUMNS : 1;
+    mine.count = c->din[0].data ? nn__norm_row_tasks(&z) : 0;
+    if (t->index < mine.count) {
+        end = nn__task_end(z.b * z.groups, &mine);
+        for (i = nn__task_begin(z.b * z.groups, &mine); i < end; i++) NN__K(norm_dx)(c, &z, i, center);
+        return;
+    }
+    mine.index -= mine.count;
+    mine.count = nn__norm_channel_tasks(&z);
+    end = nn__task_end(nn__norm_units(&z), &mine);
+    for (i = nn__task_begin(nn__norm_units(&z), &mine); i < end; i++) NN__K(norm_dw)(c, &z, i * width, nn__min(z.c, (i + 1) * width));
+}
+NN__FORWARD(layernorm)  { NN__K(normalise_fwd)(c, t, 1); }
+NN__BACKWARD(layernorm) { NN__K(normalise_bwd)(c, t, 1); }
+NN__FORWARD(groupnorm)  { NN__K(normalise_fwd)(c, t, 1); }
+NN__BACKWARD(groupnorm) { NN__K(normalise_bwd)(c, t, 1); }
+NN__FORWARD(rmsnorm)    { NN__K(normalise_fwd)(c, t, 0); }
+NN__BACKWARD(rmsnorm)   { NN__K(normalise_bwd)(c, t, 0); }
+
+// ---- batchnorm: statistics of a channel over all samples. Its S numbers per sample lie side by side; where S = 1, neighbouring
+// channels do, and a vector holds as many channels as it has lanes.
+NN__INLINE R NN__K(moved)(R running, R now, R momentum) { return (1 - momentum) * running + momentum * now; }
+static void NN__K(batchnorm_move)(const nn_call *c, int64_t channel, R mean, R var, int64_t n)       // running averages; unbiased variance, as PyTorch
+{
+    R m = (R)((const nn__norm_params *)c->params)->momentum, *means = (R *)c->in[3].data, *vars = (R *)c->in[4].data;
+    if (!means || n == 0) return;
+    means[channel] = NN__K(moved)(means[channel], mean, m);
+    vars[channel] = NN__K(moved)(vars[channel], var * ((R)n / (R)(n - 1)), m);
+}
+// What a channel is summed over: rows of S numbers, `jump` apart; chunks of 128 samples.
+enum { NN__K(of_x), NN__K(of_squares), NN__K(of_products) };
+static R NN__K(channel_sum)(const nn__norm_size *z, int what, const R *x, R m, const R *dy)
+{
+    R total = 0, part = 0;
+    int64_t b, jump = z->c * z->s;
+    for (b = 0; b < z->b; b++) {
+        const R *row = x + b * jump;
+        if (what == NN__K(of_x)) part += NN__K(row_add)(z->s, row);
+        else part += what == NN__K(of_squares) ? NN__K(row_square)(z->s, row, m) : NN__K(row_dot)(z->s, row, m, dy + b * jump);
+        if (b % 128 == 127) { total += part; part = 0; }
+    }
+    return total + part;
+}
+static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, int64_t i)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i * z->s, *w = (const R *)c->in[1].data, *bias = (const R *)c->in[2].data;
+    R *y = (R *)c->out[0].data + i * z->s, mean, var, rstd, count = (R)nn__max(1, z->n);
+    int64_t b, jump = z->c * z->s;
+    if (p->batch) {
+        mean = NN__K(channel_sum)(z, NN__K(of_x), x, 0, NULL) / count;
+        var = NN__K(channel_sum)(z, NN__K(of_squares), x, mean, NULL) / count;
+        NN__K(batchnorm_move)(c, i, mean, var, z->n);
+    } else {
+        mean = ((const R *)c->in[3].data)[i];
+        var = ((const R *)c->in[4].data)[i];
+    }
+    rstd = NN__K(rstd)(var, (R)p->eps);
+    for (b = 0; b < z->b; b++) NN__K(scale_shift_row)(z->s, y + b * jump, x + b * jump, mean, w ? rstd * w[i] : rstd, bias ? bias[i] : 0);
+    if (c->aux[0].data) { ((R *)c->aux[0].data)[i] = mean; ((R *)c->aux[1].data)[i] = rstd; }
+}
+static void NN__K(batchnorm_columns)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)    // channels i..i + k - 1, k <= NN__LANES
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i;
+    R *y = (R *)c->out[0].data + i, means[NN__LANES], vars[NN__LANES], scale[NN__LANES], shift[NN__LANES];
+    int64_t b, j;
+    V mean, var, part = C(0), n = SET1((R)nn__max(1, z->n));
+    if (p->batch) {
+        mean = var = C(0);
+        for (b = 0; b < z->b; b++) {
+            part = part + NN__K(get_lanes)(x + b * z->c, k);
+            if (b % 128 == 127 || b == z->b - 1) { mean = mean + part; part = C(0); }
+        }
+        mean = mean / n;
+        for (b = 0; b < z->b; b++) {
+            V d = NN__K(get_lanes)(x + b * z->c, k) - mean;
+            part = FMA(d, d, part);
+            if (b % 128 == 127 || b == z->b - 1) { var = var + part; part = C(0); }
+        }
+        var = var / n;
+        STORE(means, mean);
+        STORE(vars, var);
+        for (j = 0; j < k; j++) NN__K(batchnorm_move)(c, i + j, means[j], vars[j], z->n);
+    } else {
+        mean = NN__K(get_lanes)((const R *)c->in[3].data + i, k);
+        STORE(means, mean);
+        STORE(vars, NN__K(get_lanes)((const R *)c->in[4].data + i, k));
+    }
+    for (j = 0; j < NN__LANES; j++) {
+        R rstd = j < k ? NN__K(rstd)(vars[j], (R)p->eps) : 0;
+        scale[j] = c->in[1].data && j < k ? rstd * ((const R *)c->in[1].data)[i + j] : rstd;
+        shift[j] = c->in[2].data && j < k ? ((const R *)c->in[2].data)[i + j] : 0;
+        if (c->aux[0].data && j < k) { ((R *)c->aux[0].data)[i + j] = means[j]; ((R *)c->aux[1].data)[i + j] = rstd; }
+    }
+    for (b = 0; b < z->b; b++) NN__K(put_lanes)(y + b * z->c, FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, LOAD(scale), LOAD(shift)), k);
+}
+NN__FORWARD(batchnorm)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    if (t->index == 0 && c->in[5].data) ++*(int64_t *)c->in[5].data;     // num_batches_tracked
+    for (i = nn__task_begin(units, t); i < end; i++) {
+        if (z.s != 1) { NN__K(batchnorm_channel)(c, &z, i); continue; }
+        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
+            NN__K(batchnorm_columns)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    }
+}
+static void NN__K(give_channel)(const nn_call *c, int input, int64_t i, R d)         // dw or db of one channel
+{
+    R *to = (R *)c->din[input].data;
+    if (to) to[i] = c->add >> input & 1 ? to[i] + d : d;
+}
+static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s;
+    R mean = ((const R *)c->aux[0].data)[i], rstd = ((const R *)c->aux[1].data)[i], w = c->in[1].data ? ((const R *)c->in[1].data)[i] : 1;
+    R sum = NN__K(channel_sum)(z, NN__K(of_x), dy, 0, NULL), dot = NN__K(channel_sum)(z, NN__K(of_products), x, mean, dy), u = 0, v = 0;
+    R count = (R)nn__max(1, z->n);
+    R *dx = (R *)c->din[0].data;
+    int64_t b, jump = z->c * z->s;
+    NN__K(give_channel)(c, 1, i, rstd * dot);
+    NN__K(give_channel)(c, 2, i, sum);
+    if (!dx) return;
+    if (p->batch) {
+        u = -(rstd * (w * dot) / count * rstd * rstd);
+        v = -(rstd * (w * sum) / count);
+    }
+    for (b = 0; b < z->b; b++)
+        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, (int)(c->add & 1));
+}
+static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const R *x = (const R *)c->in[0].data + i, *dy = (const R *)c->dout[0].data + i;
+    V mean = NN__K(get_lanes)((const R *)c->aux[0].data + i, k), rstd = NN__K(get_lanes)((const R *)c->aux[1].data + i, k);
+    V w = c->in[1].data ? NN__K(get_lanes)((const R *)c->in[1].data + i, k) : C(1), n = SET1((R)nn__max(1, z->n));
+    V sum = C(0), dot = C(0), part = C(0), more = C(0), u, v;
+    R *dx = c->din[0].data ? (R *)c->din[0].data + i : NULL, sums[NN__LANES], dots[NN__LANES];
+    int64_t b, j;
+    for (b = 0; b < z->b; b++) {
+        V g = NN__K(get_lanes)(dy + b * z->c, k);
+        part = part + g;
+        more = FMA(g, NN__K(get_lanes)(x + b * z->c, k) - mean, more);
+        if (b % 128 == 127 || b == z->b - 1) { sum = sum + part; dot = dot + more; part = more = C(0); }
+    }
+    STORE(sums, sum);
+    STORE(dots, rstd * dot);
+    for (j = 0; j < k; j++) { NN__K(give_channel)(c, 1, i + j, dots[j]); NN__K(give_channel)(c, 2, i + j, sums[j]); }
+    if (!dx) return;
+    u = p->batch ? -(rstd * (w * dot) / n * rstd * rstd) : C(0);
+    v = p->batch ? -(rstd * (w * sum) / n) : C(0);
+    for (b = 0; b < z->b; b++) {
+        R *to = dx + b * z->c;
+        V d = FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, u, NN__K(get_lanes)(dy + b * z->c, k) * (rstd * w) + v);
+        NN__K(put_lanes)(to, c->add & 1 ? d + NN__K(get_lanes)(to, k) : d, k);
+    }
+}
+NN__BACKWARD(batchnorm)
+{
+    nn__norm_size z = nn__norm_sizes(c);
+    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    for (i = nn__task_begin(units, t); i < end; i++) {
+        if (z.s != 1) { NN__K(batchnorm_channel_bwd)(c, &z, i); continue; }
+        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
+            NN__K(batchnorm_columns_bwd)(c, &z, j, nn__min(NN__LANES, z.c - j));
     }
 }
 #endif
 
-// ---- losses ---------------------------------------------------------------------------------------------
+// ---- dropout:   y = x m / (1 - p), m = 0 with probability p, else 1      dx = dy m / (1 - p) -----------------
+// (Srivastava et al. 2014.) Mask number i is number i of this op's random stream (>>random): backward draws it again instead of
+// keeping it. One mask covers `run` neighbours: 1 for dropout, a channel for dropout2d.
 #if NN__IN_HOST
-NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+static void nn__dropout_plan(nn_call *c)
+{
+    const nn__dropout_params *p = (const nn__dropout_params *)c->params;
+    c->tasks[0] = nn__task_count((nn_view_count(&c->in[0]) / p->run + 3) / 4, 64 + 4 * p->run);
+}
+static nn_tensor *nn__dropout(nn_tensor *x, float p, const char *name, int channels)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__dropout_params q;
+    int d;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    if (!(p >= 0 && p <= 1)) { nn_fail(nn, "%s: the probability is %g, not in 0..1", name, (double)p); return nn__inert(nn); }
+    if (channels && x->ndim < 2) { nn_fail(nn, "%s: x must be (B, C, ...), not %s", name, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (nn->mode == NN_EVAL || p == 0) return x;
+    memset(&q, 0, sizeof q);
+    q.p = p;
+    q.run = 1;
+    for (d = 2; channels && d < x->ndim; d++) q.run *= nn__max(1, x->shape[d]);
+    return nn__apply1(NN_OP_dropout, x, &q);
+}
+NN_API nn_tensor *nn_dropout(nn_tensor *x, float p)   { return nn__dropout(x, p, "dropout", 0); }
+NN_API nn_tensor *nn_dropout2d(nn_tensor *x, float p) { return nn__dropout(x, p, "dropout2d", 1); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(masked)(const nn_call *c, const nn_task *t, const nn_view *x, const nn_view *y, int add)
+{
+    const nn__dropout_params *p = (const nn__dropout_params *)c->params;
+    uint64_t dropped = (uint64_t)((double)p->p * 4294967296.0);          // of 2^32 numbers
+    R scale = p->p < 1 ? (R)(1.0 / (1.0 - (double)p->p)) : 0;
+    int64_t masks = nn_view_count(x) / p->run, blocks = (masks + 3) / 4, i, j, end = nn__task_end(blocks, t);
+    int k;
+    for (i = nn__task_begin(blocks, t); i < end; i++) {
+        uint32_t r[4];
+        nn__philox(c->seed, c->step, c->ordinal, (uint64_t)i, r);
+        for (k = 0; k < 4 && 4 * i + k < masks; k++) {
+            const R *from = (const R *)x->data + (4 * i + k) * p->run;
+            R *to = (R *)y->data + (4 * i + k) * p->run;
+            int kept = r[k] >= dropped;
+            for (j = 0; j < p->run; j++) {
+                R v = kept ? from[j] * scale : 0;
+                to[j] = add ? to[j] + v : v;
+            }
+        }
+    }
+}
+NN__FORWARD(dropout)  { NN__K(masked)(c, t, &c->in[0], &c->out[0], 0); }
+NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
+#endif
+
+// ---- convolution:   y(o, i) = b(o) + sum over c, k of w(o, c, k) x(c, i stride - pad + k dilation)         (i, k: pairs) ----------
+//
+// A convolution ties a small grid, the map, to a large one, the image; w is (map channels, image channels of one group, KH, KW).
+//   conv2d            map   = gather(image)        its dx: image = spread(map)       dw = correlate(map, image)
+//   conv_transpose2d  image = spread(map)          its dx: map   = gather(image)     dw = correlate(map, image)
+// so one op is the other's backward. spread is a gather too: an image pixel p takes every map pixel i with i stride - pad + k dilation = p.
+// Which k have one depends on (p + pad) mod stride, the phase of p; the pixels of a phase share their taps, and for them the sum is a
+// convolution of stride 1. All three products are matrix products in which one factor (a row per channel and tap, a column per pixel) is
+// never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
+// Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
+#if NN__IN_HOST
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__STRIP = 32768, NN__STRIP_TAPS = 64 };
+
+typedef struct nn__conv {
+    int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
+    int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
+    int     transposed;
+} nn__conv;
+
+static nn__conv nn__conv_sizes(const nn_call *c)
+{
+    const nn__conv_params *p = (const nn__conv_params *)c->params;
+    nn__conv v;
+    const nn_view *image, *map, *w = &c->in[1];
+    int d;
+    v.transposed = c->op->id == NN_OP_conv_transpose2d;
+    image = v.transposed ? &c->out[0] : &c->in[0];
+    map   = v.transposed ? &c->in[0] : &c->out[0];
+    v.batch = image->shape[0];
+    v.groups = p->groups;
+    v.o = w->shape[0] / v.groups;
+    v.c = w->shape[1];
+    for (d = 0; d < 2; d++) {
+        v.kernel[d] = w->shape[2 + d];
+        v.map[d] = map->shape[2 + d];
+        v.image[d] = image->shape[2 + d];
+        v.stride[d] = p->stride[d];
+        v.dilation[d] = p->dilation[d];
+        v.pad[d] = p->same ? p->dilation[d] * (v.kernel[d] - 1) / 2 : p->pad[d];
+    }
+    v.taps = v.kernel[0] * v.kernel[1];
+    if (v.taps == 1 && v.stride[0] == 1 && v.stride[1] == 1 && !v.pad[0] && !v.pad[1] && v.map[0] == v.image[0] && v.map[1] == v.image[1]) {
+        v.map[1] = v.image[1] = v.map[0] * v.map[1];     // 1x1: rows do not matter, an image is one long row and this a plain matrix product
+        v.map[0] = v.image[0] = 1;
+    }
+    for (d = 0; d < 2; d++) v.phases[d] = nn__min(v.stride[d], v.image[d]);
+    return v;
+}
+
+// One dimension of a gather: result i lies at first + i pitch; its tap a (a step of tap_step in the kernel, from tap0) reads i step + offset + a hop.
+typedef struct nn__axis { int64_t size, count, first, pitch, step, offset, hop, taps, tap0, tap_step; } nn__axis;
+static nn__axis nn__conv_axis(const nn__conv *v, int d, int spread, int64_t phase)
+{
+    nn__axis a;
+    int64_t k;
+    a.size = v->image[d]; a.count = v->map[d];
+    a.first = 0; a.pitch = 1;
+    a.step = v->stride[d]; a.offset = -v->pad[d]; a.hop = v->dilation[d];
+    a.taps = v->kernel[d]; a.tap0 = 0; a.tap_step = 1;
+    if (!spread) return a;
+    a.size = v->map[d]; a.count = (v->image[d] - phase + v->stride[d] - 1) / v->stride[d];
+    a.first = phase; a.pitch = v->stride[d];
+    a.step = 1; a.offset = a.hop = a.taps = 0;
+    for (k = 0; k < v->kernel[d]; k++) {
+        int64_t at = phase + v->pad[d] - k * v->dilation[d];
+        if (at % v->stride[d]) continue;
+        if (a.taps == 0) { a.tap0 = k; a.offset = at / v->stride[d]; }
+        if (a.taps == 1) { a.tap_step = k - a.tap0; a.hop = at / v->stride[d] - a.offset; }
+        a.taps++;
+    }
+    return a;
+}
+static int64_t nn__conv_taps_before(const nn__conv *v, int d, int64_t phase)    // taps of all smaller phases
+{
+    int64_t k, n = 0;
+    for (k = 0; k < v->kernel[d]; k++) {
+        int64_t at = (k * v->dilation[d] - v->pad[d]) % v->stride[d];
+        n += (at < 0 ? at + v->stride[d] : at) < phase;
+    }
+    return n;
+}
+
+typedef struct nn__gather {
+    nn__axis y, x;
+    int64_t  rows, channels, taps, columns;              // results (rows, columns) = weights (rows, channels taps) * pixels (channels taps, columns)
+    int64_t  w_row, w_channel, before;                   // where weights lie; packed terms of all smaller phases
+} nn__gather;
+static nn__gather nn__conv_gather(const nn__conv *v, int spread, int64_t phase)
+{
+    nn__gather q;
+    int64_t py = phase / v->phases[1], px = phase % v->phases[1], all = spread ? nn__conv_taps_before(v, 1, v->phases[1]) : 0;
+    q.y = nn__conv_axis(v, 0, spread, py);
+    q.x = nn__conv_axis(v, 1, spread, px);
+    q.rows = spread ? v->c : v->o;
+    q.channels = spread ? v->o : v->c;
+    q.taps = q.y.taps * q.x.taps;
+    q.columns = v->batch * q.y.count * q.x.count;
+    q.w_row = spread ? v->taps : v->c * v->taps;
+    q.w_channel = spread ? v->c * v->taps : v->taps;
+    q.before = spread ? q.channels * (nn__conv_taps_before(v, 0, py) * all + q.y.taps * nn__conv_taps_before(v, 1, px)) : 0;
+    return q;
+}
+
+// The terms of a sum in parts of at most NN__CONV_K: some channels with all taps, or some taps of one channel.
+typedef struct nn__part { int64_t channel, channels, tap, taps; } nn__part;
+static int nn__next_part(const nn__gather *q, nn__part *p)
+{
+    if (q->taps <= NN__CONV_K) {
+        p->channel += p->channels;
+        p->taps = q->taps;
+        p->channels = q->taps ? nn__min(NN__CONV_K / q->taps, q->channels - p->channel) : 0;
+    } else {
+        p->tap += p->taps;
+        if (p->tap == q->taps) { p->tap = 0; p->channel++; }
+        p->taps = nn__min(NN__CONV_K, q->taps - p->tap);
+        p->channels = p->channel < q->channels;
+    }
+    return p->channels > 0;
+}
+
+// Depthwise convolutions have one row per matrix: nothing to share a packed panel with. They run directly on a strip: some rows of one
+// plane, padded with zeros, and for a step > 1 sorted by x mod step, so that every tap reads neighbouring numbers for neighbouring results.
+typedef struct nn__strip { int64_t low_y, low_x, span, sub, row, rows; } nn__strip;  // span: lines of one result row; sub: numbers per x mod step
+static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x)
+{
+    nn__strip z;
+    int64_t reach_y = (nn__max(1, y->taps) - 1) * y->hop, reach_x = (nn__max(1, x->taps) - 1) * x->hop;      // negative when it spreads
+    z.low_y = y->offset + nn__min(0, reach_y);
+    z.low_x = x->offset + nn__min(0, reach_x);
+    z.span = (reach_y < 0 ? -reach_y : reach_y) + 1;
+    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 34;        // vectors may read beyond the last result
+    z.row = z.sub * x->step;
+    z.rows = nn__max(1, nn__min(y->count, (NN__STRIP / 4 / z.row - z.span) / y->step + 1));
+    return z;
+}
+static int nn__conv_direct(const nn__conv *v)
+{
+    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (nn__max(v->map[1], v->image[1]) + 36);
+    return v->c == 1 && v->o >= 1 && v->o <= 2 && v->taps <= NN__STRIP_TAPS && lines <= NN__STRIP / row;
+}
+
+// How the three products are cut into tasks; from sizes only.
+typedef struct nn__conv_cut {
+    int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
+    int64_t lead, pack_blocks;                           // rows rounded up to whole tiles of any height; packing tasks of a group
+} nn__conv_cut;
+static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
+{
+    nn__conv_cut s;
+    nn__gather q;
+    memset(&s, 0, sizeof s);
+    s.phases = spread ? v->phases[0] * v->phases[1] : 1;
+    s.rows = spread ? v->c : v->o;
+    if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
+    if (nn__conv_direct(v)) {
+        s.tasks = nn__task_count(v->batch * v->groups, v->o * v->taps * v->map[0] * v->map[1]);
+        return s;
+    }
+    q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
+    s.lead = (s.rows + 23) / 24 * 24;                    // NN__MR is 4, 6, 8 or 12
+    s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
+    s.panels = s.lead * q.channels * v->taps;
+    s.tasks = v->groups * s.phases * s.blocks;
+    s.splits = nn__max(1, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
+    s.rows = (s.pack_blocks + s.splits - 1) / s.splits * NN__GEMM_M;
+    s.tasks *= s.splits;
+    return s;
+}
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
+{
+    nn__dw_cut s;
+    int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
+    s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
+    s.blocks = nn__conv_direct(v) ? 1 : (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
+    s.count = v->groups * v->o * columns;
+    work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
+    want = nn__max(NN__CONV_TASKS / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
+    want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
+    want = nn__max(1, want);
+    s.images = (v->batch + want - 1) / want;
+    s.chunks = s.images ? (v->batch + s.images - 1) / s.images : 1;
+    return s;
+}
+
+static int nn__conv_shape(nn_call *c)
+{
+    const nn__conv_params *p = (const nn__conv_params *)c->params;
+    const nn_view *x = &c->in[0], *w = &c->in[1], *b = &c->in[2];
+    int64_t shape[4], out;
+    int d, transposed = c->op->id == NN_OP_conv_transpose2d;
+    if (x->ndim != 4 || w->ndim != 4 || !w->shape[2] || !w->shape[3]) {
+        nn_fail(c->nn, "%s: x is (B, C, H, W) and w has 4 dimensions, not %s and %s", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w));
+        return 0;
+    }
+    if (w->shape[0] % p->groups || x->shape[1] != (transposed ? w->shape[0] : w->shape[1] * p->groups)) {
+        nn_fail(c->nn, "%s: x %s does not fit w %s with %lld groups", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w), (long long)p->groups);
+        return 0;
+    }
+    shape[0] = x->shape[0];
+    shape[1] = transposed ? w->shape[1] * p->groups : w->shape[0];
+    if (b->ndim && (b->ndim != 1 || b->shape[0] != shape[1])) {
+        nn_fail(c->nn, "%s: bias %s does not fit w %s: it must have %lld numbers", p->name, NN__SHAPE_OF(b), NN__SHAPE_OF(w), (long long)shape[1]);
+        return 0;
+    }
+    for (d = 0; d < 2; d++) {
+        int64_t reach = p->dilation[d] * (w->shape[2 + d] - 1) + 1, n = x->shape[2 + d];
+        if (w->shape[2 + d] > INT32_MAX || n > INT64_MAX / 8 / nn__max(1, p->stride[d])) {
+            nn_fail(c->nn, "%s: impossible sizes: x %s, w %s", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w));
+            return 0;
+        }
+        if (transposed) out = (n - 1) * p->stride[d] - 2 * p->pad[d] + reach + p->extra[d];
+        else out = p->same ? n : n + 2 * p->pad[d] < reach ? 0 : (n + 2 * p->pad[d] - reach) / p->stride[d] + 1;
+        if (out < 1 && !(p->same && n == 0)) {
+            nn_fail(c->nn, "%s: nothing is left of x %s with a kernel of %s, padding %lld, dilation %lld", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w),
+                    (long long)p->pad[d], (long long)p->dilation[d]);
+            return 0;
+        }
+        shape[2 + d] = out;
+    }
+    nn__set_shape(&c->out[0], x->dtype, 4, shape);
+    return 1;
+}
+// Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
+static void nn__conv_plan(nn_call *c)
+{
+    nn__conv v = nn__conv_sizes(c);
+    int back = c->pass == NN_BACKWARD, spread = v.transposed != back;
+    nn__conv_cut s = nn__conv_cuts(&v, spread);
+    size_t real = nn__real_bytes(c);
+    c->phases = 2;
+    c->tasks[0] = c->tasks[1] = 0;
+    if (!back || c->din[0].data) {
+        c->tasks[0] = v.groups * s.pack_blocks;
+        c->tasks[1] = s.tasks;
+        c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
+    }
+    if (back && c->din[1].data) {
+        nn__dw_cut w = nn__conv_dw_cuts(&v);
+        c->tasks[1] += v.groups * w.blocks * w.chunks;
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? 2 * NN__STRIP + 32 * NN__STRIP_TAPS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
+        if (w.chunks > 1) {
+            c->shared_bytes += (size_t)(w.chunks * w.count) * real;
+            c->phases = 3;
+            c->tasks[2] = nn__task_count(w.count, w.chunks);
+        }
+    }
+    if (back && c->din[2].data) c->tasks[1] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
+}
+
+static int64_t nn__int_option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
+static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_desc *desc)
+{
+    nn_context *nn = x ? x->nn : w ? w->nn : NULL;
+    nn_conv_desc d;
+    nn__conv_params p;
+    nn_tensor *in[3], *y;
+    int i, transposed = op == NN_OP_conv_transpose2d;
+    memset(&d, 0, sizeof d);
+    memset(&p, 0, sizeof p);
+    if (desc) d = *desc;
+    if (!nn__check(nn, x, name) || !nn__check(nn, w, name)) return nn__inert(nn);
+    p.name = name;
+    p.groups = nn__int_option(d.groups, 1);
+    p.same = d.same;
+    p.stride[0] = nn__int_option(d.stride, 1);     p.stride[1] = nn__int_option(d.stride_w, (int)p.stride[0]);
+    p.pad[0] = nn__int_option(d.padding, 0);       p.pad[1] = nn__int_option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__int_option(d.dilation, 1); p.dilation[1] = nn__int_option(d.dilation_w, (int)p.dilation[0]);
+    p.extra[0] = nn__int_option(d.output_padding, 0); p.extra[1] = nn__int_option(d.output_padding_w, (int)p.extra[0]);
+    if (dims == 1) {                                     // a signal is an image of height 1
+        if (x->ndim != 3 || w->ndim != 3) {
+            nn_fail(nn, "%s: x is (B, C, L) and w has 3 dimensions, not %s and %s", name, nn__dims_text(x->ndim, x->shape).s, nn__dims_text(w->ndim, w->shape).s);
+            return nn__inert(nn);
+        }
+        if (d.stride_w || d.padding_w || d.dilation_w || d.output_padding_w) { nn_fail(nn, "%s: a signal has no width: _w options are for images", name); return nn__inert(nn); }
+        p.stride[0] = p.dilation[0] = 1;
+        p.pad[0] = p.extra[0] = 0;
+        x = nn_unsqueeze(x, 2);
+        w = nn_unsqueeze(w, 2);
+    }
+    for (i = 0; i < 2; i++) {
+        if (p.groups < 1 || p.stride[i] < 1 || p.dilation[i] < 1 || p.pad[i] < 0 || p.extra[i] < 0) {
+            nn_fail(nn, "%s: groups, stride and dilation are at least 1, padding at least 0", name);
+            return nn__inert(nn);
+        }
+        if (p.same && (transposed || p.stride[i] != 1 || p.pad[i])) {
+            nn_fail(nn, "%s: .same is for stride 1, without .padding, and not for transposed convolutions", name);
+            return nn__inert(nn);
+        }
+        if (p.extra[i] && (!transposed || (p.extra[i] >= p.stride[i] && p.extra[i] >= p.dilation[i]))) {
+            nn_fail(nn, "%s: .output_padding is for transposed convolutions, and smaller than stride or dilation", name);
+            return nn__inert(nn);
+        }
+    }
+    in[0] = x; in[1] = w; in[2] = b;
+    y = nn_apply_n(nn, nn__op(op), in, 3, &p, NULL);
+    if (dims == 1) y = nn_squeeze(y, 2);
+    return d.activation ? d.activation(y) : y;
+}
+NN_API nn_tensor *nn_conv1d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv1d_desc *desc) { return nn__conv_apply(NN_OP_conv2d, "conv1d", 1, x, w, b, desc); }
+NN_API nn_tensor *nn_conv2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv2d_desc *desc) { return nn__conv_apply(NN_OP_conv2d, "conv2d", 2, x, w, b, desc); }
+NN_API nn_tensor *nn_conv_transpose1d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose1d_desc *desc)
+{
+    return nn__conv_apply(NN_OP_conv_transpose2d, "conv_transpose1d", 1, x, w, b, desc);
+}
+NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose2d_desc *desc)
+{
+    return nn__conv_apply(NN_OP_conv_transpose2d, "conv_transpose2d", 2, x, w, b, desc);
+}
+#endif
+#if NN__IN_SIMD
+// Packs the weights of one group and of NN__GEMM_M rows, in the order in which conv_block reads them: phase, part, panel, term, row.
+static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__GEMM_M, phase, i, ch, k;
+    int j;
+    w += group * v->o * v->c * v->taps;
+    to += group * s.panels;
+    for (phase = 0; phase < s.phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        nn__part p = { 0, 0, 0, 0 };
+        while (nn__next_part(&q, &p)) {
+            for (i = first; i < nn__min(first + NN__GEMM_M, q.rows); i += NN__MR) {
+                R *z = to + i * p.channels * p.taps;
+                int h = (int)nn__min(NN__MR, q.rows - i);
+                for (ch = p.channel; ch < p.channel + p.channels; ch++) for (k = p.tap; k < p.tap + p.taps; k++, z += NN__MR) {
+                    int64_t ky = q.y.tap0 + k / q.x.taps * q.y.tap_step, kx = q.x.tap0 + k % q.x.taps * q.x.tap_step;
+                    const R *x = w + i * q.w_row + ch * q.w_channel + ky * v->kernel[1] + kx;
+                    for (j = 0; j < h; j++) z[j] = x[j * q.w_row];
+                    for (j = h; j < NN__MR; j++) z[j] = 0;
+                }
+            }
+            to += s.lead * p.channels * p.taps;
+        }
+    }
+}
+
+// n numbers, mostly few: whole vectors, the last of which may overlap its neighbour; then 8 or 4 at a time likewise.
+NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)
+{
+    int64_t i;
+    if (step != 1) for (i = 0; i < n; i++) to[i] = from[i * step];
+    else if (n >= NN__LANES) {
+        for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(to + i, LOAD(from + i));
+        if (i < n) STORE(to + n - NN__LANES, LOAD(from + n - NN__LANES));
+    }
+    else if (n >= 8) { memcpy(to, from, 8 * sizeof *to); memcpy(to + n - 8, from + n - 8, 8 * sizeof *to); }
+    else if (n >= 4) { memcpy(to, from, 4 * sizeof *to); memcpy(to + n - 4, from + n - 4, 4 * sizeof *to); }
+    else for (i = 0; i < n; i++) to[i] = from[i];
+}
+
+// Columns first..first+n of the pixel matrix, the terms of part p, into panels of NN__NR columns. A column is (image, y, x) of the result;
+// columns of one row read neighbouring pixels, so a panel is a few runs. What lies outside of the source is zero.
+typedef struct NN__K(run) { int64_t image, y, x, at, n; } NN__K(run);
+static void NN__K(conv_pixels)(const nn__gather *q, const nn__part *p, const R *from, int64_t image_stride, int64_t first, int64_t n, R *to)
+{
+    NN__K(run) run[NN__NR];
+    int64_t plane = q->y.size * q->x.size, j, k, ch, depth = p->channels * p->taps;
+    for (j = 0; j < n; j += NN__NR, to += depth * NN__NR) {
+        int64_t w = nn__min(NN__NR, n - j), at = 0, col = first + j, runs = 0, r;
+        while (at < w) {
+            NN__K(run) *u = &run[runs++];
+            u->x = col % q->x.count;
+            u->y = col / q->x.count % q->y.count;
+            u->image = col / q->x.count / q->y.count;
+            u->at = at;
+            u->n = nn__min(q->x.count - u->x, w - at);
+            u->x = u->x * q->x.step + q->x.offset;
+            u->y = u->y * q->y.step + q->y.offset;
+            at += u->n;
+            col += u->n;
+        }
+        for (k = 0; k < p->taps; k++) {
+            int64_t ky = (p->tap + k) / q->x.taps * q->y.hop, kx = (p->tap + k) % q->x.taps * q->x.hop, full = 0, m = 0;
+            struct { const R *from; int64_t at, n; } part[NN__NR];
+            for (r = 0; r < runs; r++) {
+                NN__K(run) *u = &run[r];
+                int64_t y = u->y + ky, x = u->x + kx, lo = 0, hi = u->n;
+                if (y < 0 || y >= q->y.size) continue;
+                if (x < 0) lo = q->x.step == 1 ? -x : (-x + q->x.step - 1) / q->x.step;
+                if (x + (hi - 1) * q->x.step >= q->x.size) hi = x >= q->x.size ? 0 : (q->x.size - 1 - x) / q->x.step + 1;
+                if (lo >= hi) continue;
+                part[m].from = from + u->image * image_stride + y * q->x.size + x + lo * q->x.step;
+                part[m].at = u->at + lo;
+                full += part[m++].n = hi - lo;
+            }
+            for (ch = 0; ch < p->channels; ch++) {
+                R *z = to + (ch * p->taps + k) * NN__NR;
+                int64_t c = (p->channel + ch) * plane;
+                if (full < NN__NR) memset(z, 0, NN__NR * sizeof *z);
+                for (r = 0; r < m; r++) NN__K(copy_run)(z + part[r].at, part[r].from + c, part[r].n, q->x.step);
+            }
+        }
+    }
+}
+
+NN__INLINE void NN__K(fill_run)(R *y, int64_t n, R value)
+{
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, SET1(value));
+    for (; i < n; i++) y[i] = value;
+}
+
+// One block of results: some rows (channels) and NN__CONV_N columns (pixels). y (+)= bias + packed weights * pixels.
+static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.splits / s.blocks / s.phases, phase = index / s.splits / s.blocks % s.phases;
+    int64_t first = index / s.splits % s.blocks * NN__CONV_N, row = index % s.splits * s.rows;
+    nn__gather q = nn__conv_gather(v, spread, phase);
+    nn__part p = { 0, 0, 0, 0 };
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k;
+    int64_t n = nn__min(NN__CONV_N, q.columns - first), m = nn__min(s.rows, q.rows - row), source = q.y.size * q.x.size;
+    R edge[NN__MR * NN__NR];
+    if (n <= 0 || m <= 0) return;
+    for (j = 0; j < n; j++) {                            // where the columns lie in row 0 of y
+        int64_t col = first + j, x = col % q.x.count, b = col / q.x.count / q.y.count;
+        if (j && x) { column[j] = column[j - 1] + q.x.pitch; continue; }
+        column[j] = b * v->groups * q.rows * plane + (q.y.first + col / q.x.count % q.y.count * q.y.pitch) * width + q.x.first + x * q.x.pitch;
+    }
+    y += (group * q.rows + row) * plane;
+    if (!add) for (j = 0; j < n; j = k) {
+        for (k = j + 1; k < n && column[k] == column[k - 1] + 1; k++) { }
+        for (i = 0; i < m; i++) NN__K(fill_run)(y + i * plane + column[j], k - j, bias ? bias[group * q.rows + row + i] : 0);
+    }
+    a += group * s.panels + s.lead * q.before;
+    from += group * q.channels * source;
+    memset(edge, 0, sizeof edge);
+    while (nn__next_part(&q, &p)) {
+        int64_t depth = p.channels * p.taps;
+        NN__K(conv_pixels)(&q, &p, from, v->groups * q.channels * source, first, n, scratch);
+        for (j = 0; j < n; j += NN__NR) {
+            int64_t w = nn__min(NN__NR, n - j);
+            int dense = w == NN__NR && column[j + w - 1] - column[j] == w - 1;
+            for (i = 0; i < m; i += NN__MR) {
+                int64_t h = nn__min(NN__MR, m - i), b, e;
+                R *z = y + i * plane + column[j];
+                const R *pa = a + (row + i) * depth, *pb = scratch + j * depth;
+                if (dense && h == NN__MR) { NN__K(gemm_tile)(depth, pa, pb, z, plane); continue; }
+                if (dense) for (b = 0; b < h; b++) memcpy(edge + b * NN__NR, z + b * plane, NN__NR * sizeof *z);
+                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) edge[b * NN__NR + e] = y[(i + b) * plane + column[j + e]];
+                NN__K(gemm_tile)(depth, pa, pb, edge, NN__NR);
+                if (dense) for (b = 0; b < h; b++) memcpy(z + b * plane, edge + b * NN__NR, NN__NR * sizeof *z);
+                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) y[(i + b) * plane + column[j + e]] = edge[b * NN__NR + e];
+            }
+        }
+        a += s.lead * depth;
+    }
+}
+
+// Panels for dw, a row per pixel: `depth` pixels, from number `first` on, of `rows` planes; images are image_stride apart.
+static void NN__K(conv_planes)(const R *x, int64_t pixels, int64_t image_stride, int64_t first, int64_t depth, int64_t rows, int width, R *to)
+{
+    int64_t i, j, p, q, n;
+    for (i = 0; i < rows; i += width, to += depth * width) {
+        int64_t h = nn__min(width, rows - i);
+        for (p = 0; p < depth; p += n) {                 // short runs of each plane in turn: planes may be a power of 2 apart
+            int64_t pixel = (first + p) % pixels, image = (first + p) / pixels;
+            const R *from = x + image * image_stride + i * pixels + pixel;
+            R *z = to + p * width;
+            n = nn__min(nn__min(16, pixels - pixel), depth - p);
+            for (j = 0; j < h; j++) for (q = 0; q < n; q++) z[q * width + j] = from[j * pixels + q];
+            for (; j < width; j++) for (q = 0; q < n; q++) z[q * width + j] = 0;
+        }
+    }
+}
+// A column of dw is a channel and a tap. Columns of one kernel row read neighbouring pixels: a few numbers at a time.
+typedef struct NN__K(taps) { int64_t offset, y, x, at, n; } NN__K(taps);
+static void NN__K(conv_image_panels)(const nn__conv *v, const R *image, int64_t first, int64_t depth, int64_t column, int64_t columns, R *to)
+{
+    NN__K(taps) run[NN__NR];
+    int64_t width = v->image[1], plane = v->image[0] * width, kw = v->kernel[1], dx = v->dilation[1], j, p, r, e;
+    for (j = 0; j < columns; j += NN__NR) {
+        int64_t w = nn__min(NN__NR, columns - j), at = 0, runs = 0, ox = first % v->map[1], oy = first / v->map[1] % v->map[0], b = first / v->map[1] / v->map[0];
+        while (at < w) {
+            NN__K(taps) *u = &run[runs++];
+            int64_t k = column + j + at;
+            u->at = at;
+            u->n = nn__min(kw - k % kw, w - at);
+            u->y = k / kw % v->kernel[0] * v->dilation[0];
+            u->x = k % kw * dx;
+            u->offset = k / v->taps * plane + u->y * width + u->x;
+            at += u->n;
+        }
+        for (p = 0; p < depth; p++, to += NN__NR) {
+            int64_t y = oy * v->stride[0] - v->pad[0], x = ox * v->stride[1] - v->pad[1];
+            int64_t z = b * v->groups * v->c * plane + y * width + x;
+            int inside = y >= 0 && x >= 0 && y + (v->kernel[0] - 1) * v->dilation[0] < v->image[0] && x + (kw - 1) * dx < width;
+            for (e = w; e < NN__NR; e++) to[e] = 0;
+            if (inside && dx == 1) for (r = 0; r < runs; r++) {
+                const R *s = image + z + run[r].offset;
+                R *d = to + run[r].at;
+                if (run[r].n == 3)      memcpy(d, s, 3 * sizeof *d);
+                else if (run[r].n == 5) memcpy(d, s, 5 * sizeof *d);
+                else for (e = 0; e < run[r].n; e++) d[e] = s[e];
+            } else for (r = 0; r < runs; r++) for (e = 0; e < run[r].n; e++) {
+                int64_t iy = y + run[r].y, ix = x + run[r].x + e * dx;
+                to[run[r].at + e] = iy < 0 || ix < 0 || iy >= v->image[0] || ix >= width ? 0 : image[z + run[r].offset + e * dx];
+            }
+            if (++ox == v->map[1]) { ox = 0; if (++oy == v->map[0]) { oy = 0; b++; } }
+        }
+    }
+}
+// One block of dw over one chunk of the batch.  dw (o, c k) (+)= map (o, pixels) * image (pixels, c k)
+static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, columns = v->c * v->taps;
+    int64_t i0 = block / s.across * NN__CONV_M, j0 = block % s.across * NN__CONV_N, h = nn__min(NN__CONV_M, v->o - i0), w = nn__min(NN__CONV_N, columns - j0);
+    int64_t first = chunk * s.images, pixels = v->map[0] * v->map[1], total = (nn__min(v->batch, first + s.images) - first) * pixels, p, i;
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    dw += (group * v->o + i0) * columns + j0;
+    if (!add) for (i = 0; i < h; i++) memset(dw + i * columns, 0, (size_t)w * sizeof *dw);
+    map += ((first * v->groups + group) * v->o + i0) * pixels;
+    image += (first * v->groups + group) * v->c * v->image[0] * v->image[1];
+    for (p = 0; p < total; p += NN__CONV_K) {
+        int64_t depth = nn__min(NN__CONV_K, total - p);
+        R *pb = scratch + NN__CONV_K * (NN__CONV_M + 16);
+        NN__K(conv_planes)(map, pixels, v->groups * v->o * pixels, p, depth, h, NN__MR, scratch);
+        if (v->taps == 1 && v->image[0] == 1 && pixels == v->image[1])               // 1x1: the image as it is
+            NN__K(conv_planes)(image + j0 * pixels, pixels, v->groups * v->c * pixels, p, depth, w, NN__NR, pb);
+        else NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
+        NN__K(gemm_macro)(h, w, depth, scratch, pb, dw, columns, 1);
+    }
+}
+
+// Lines first..first+rows (of results) of a strip.
+static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, R *to)
+{
+    int64_t lines = (rows - 1) * y->step + z->span, l, e;
+    memset(to, 0, (size_t)(lines * z->row) * sizeof *to);
+    for (l = 0; l < lines; l++, to += z->row) {
+        int64_t line = first * y->step + z->low_y + l;
+        if (line < 0 || line >= y->size) continue;
+        for (e = 0; e < x->step; e++) {
+            int64_t at = z->low_x + e, lo = at < 0 ? (-at + x->step - 1) / x->step : 0, hi = at < x->size ? nn__min(z->sub, (x->size - 1 - at) / x->step + 1) : 0;
+            if (lo < hi) NN__K(copy_run)(to + e * z->sub + lo, plane + line * x->size + at + lo * x->step, hi - lo, x->step);
+        }
+    }
+}
+static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t *at)       // where the taps of result (0, 0) lie in a strip
+{
+    int64_t k;
+    for (k = 0; k < q->taps; k++) {
+        int64_t ky = q->y.offset + k / q->x.taps * q->y.hop - z->low_y, kx = q->x.offset + k % q->x.taps * q->x.hop - z->low_x;
+        at[k] = ky * z->row + kx % q->x.step * z->sub + kx / q->x.step;
+    }
+}
+// y[i pitch] (+)= bias + sum over k of w[k] x[at[k] + i]
+static void NN__K(strip_row)(int64_t n, R *y, int64_t pitch, int add, R bias, int64_t taps, const R *w, const R *x, const int64_t *at)
+{
+    int64_t i, j, k;
+    for (i = 0; i < n; i += NN__LANES) {
+        int64_t m = nn__min(NN__LANES, n - i);
+        int whole = pitch == 1 && m == NN__LANES;
+        R part[NN__LANES] = { 0 };
+        V sum = SET1(bias);
+        if (add && whole) sum = LOAD(y + i);
+        else if (add) { for (j = 0; j < m; j++) part[j] = y[(i + j) * pitch]; sum = LOAD(part); }
+        for (k = 0; k < taps; k++) sum = FMA(SET1(w[k]), LOAD(x + at[k] + i), sum);
+        if (whole) { STORE(y + i, sum); continue; }
+        STORE(part, sum);
+        for (j = 0; j < m; j++) y[(i + j) * pitch] = part[j];
+    }
+}
+static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, int64_t tasks, R *scratch)
+{
+    int64_t planes = v->batch * v->groups, phases = spread ? v->phases[0] * v->phases[1] : 1, i, phase, r0, r, n, ch, m, k;
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), at[NN__STRIP_TAPS];
+    R taps[NN__STRIP_TAPS];
+    for (i = planes * index / tasks; i < planes * (index + 1) / tasks; i++) for (phase = 0; phase < phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        nn__strip z = nn__conv_strip(&q.y, &q.x);
+        int64_t group = i % v->groups, source = q.y.size * q.x.size;
+        NN__K(strip_taps)(&q, &z, at);
+        for (r0 = 0; r0 < q.y.count; r0 += n) for (n = nn__min(z.rows, q.y.count - r0), ch = 0; ch < q.channels; ch++) {
+            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, scratch);
+            for (m = 0; m < q.rows; m++) {
+                const R *x = w + group * v->o * v->taps + m * q.w_row + ch * q.w_channel;
+                R *to = y + (i * q.rows + m) * plane + q.x.first;
+                for (k = 0; k < q.taps; k++) taps[k] = x[(q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step];
+                for (r = 0; r < n; r++)
+                    NN__K(strip_row)(q.x.count, to + (q.y.first + (r0 + r) * q.y.pitch) * width, q.x.pitch, add || ch, bias ? bias[group * q.rows + m] : 0,
+                                     q.taps, taps, scratch + r * q.y.step * z.row, at);
+            }
+        }
+    }
+}
+// dw (o, k) of one group over one chunk of the batch: 16 partial sums per number, whatever the vector width.
+static void NN__K(conv_strips_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    nn__gather q = nn__conv_gather(v, 0, 0);
+    nn__strip z = nn__conv_strip(&q.y, &q.x);
+    enum { lanes = 16 };
+    int64_t chunk = index % s.chunks, group = index / s.chunks, wide = (q.x.count + lanes - 1) / lanes * lanes, pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS];
+    int64_t b, r0, r, n, m, k, i, e;
+    R *dy = scratch + NN__STRIP, *total = dy + NN__STRIP;
+    memset(total, 0, (size_t)(v->o * v->taps * lanes) * sizeof *total);
+    NN__K(strip_taps)(&q, &z, at);
+    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++) for (r0 = 0; r0 < q.y.count; r0 += n) {
+        n = nn__min(z.rows, q.y.count - r0);
+        NN__K(strip_fill)(&q.y, &q.x, &z, image + (b * v->groups + group) * v->image[0] * v->image[1], r0, n, scratch);
+        for (m = 0; m < v->o; m++) {
+            memset(dy, 0, (size_t)(n * wide) * sizeof *dy);
+            for (r = 0; r < n; r++) NN__K(copy_run)(dy + r * wide, map + ((b * v->groups + group) * v->o + m) * pixels + (r0 + r) * q.x.count, q.x.count, 1);
+            for (k = 0; k < v->taps; k++) {
+                R *to = total + (m * v->taps + k) * lanes;
+                V sum[lanes / NN__LANES];
+                for (e = 0; e < lanes / NN__LANES; e++) sum[e] = LOAD(to + e * NN__LANES);
+                for (r = 0; r < n; r++) for (i = 0; i < wide; i += lanes) {
+                    const R *g = dy + r * wide + i, *x = scratch + r * q.y.step * z.row + at[k] + i;
+                    NN__UNROLL for (e = 0; e < lanes / NN__LANES; e++) sum[e] = FMA(LOAD(g + e * NN__LANES), LOAD(x + e * NN__LANES), sum[e]);
+                }
+                for (e = 0; e < lanes / NN__LANES; e++) STORE(to + e * NN__LANES, sum[e]);
+            }
+        }
+    }
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    for (m = 0; m < v->o * v->taps; m++) {
+        R *sum = total + m * lanes, *to = dw + group * v->o * v->taps + m;
+        for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
+        *to = add ? *to + sum[0] : sum[0];
+    }
+}
+
+// The three products, each by tiles or by strips.
+static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
+{
+    if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
+    else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->index, (R *)t->scratch);
+}
+static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
+{
+    nn__conv v = nn__conv_sizes(c);
+    if (t->phase == 0) NN__K(conv_weights)(&v, v.transposed, (const R *)c->in[1].data, t->index, (R *)c->shared);
+    else NN__K(conv_product)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
+}
+static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
+{
+    nn__conv v = nn__conv_sizes(c);
+    nn__conv_cut s = nn__conv_cuts(&v, !v.transposed);
+    nn__dw_cut w = nn__conv_dw_cuts(&v);
+    int64_t i = t->index, nx = c->din[0].data ? s.tasks : 0, nw = c->din[1].data ? v.groups * w.blocks * w.chunks : 0;
+    R *dw = (R *)c->din[1].data, *part = (R *)(void *)((char *)c->shared + (c->din[0].data ? nn__round_up((size_t)(v.groups * s.panels) * sizeof(R)) : 0));
+    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
+    if (t->phase == 0) NN__K(conv_weights)(&v, !v.transposed, (const R *)c->in[1].data, i, (R *)c->shared);
+    else if (t->phase == 2) {
+        int64_t begin = nn__task_begin(w.count, t), end = nn__task_end(w.count, t), k;
+        for (i = begin; i < end; i++) {
+            R sum = 0;
+            for (k = 0; k < w.chunks; k++) sum += part[k * w.count + i];
+            dw[i] = c->add & 2 ? dw[i] + sum : sum;
+        }
+    }
+    else if (i < nx) NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
+    else if (i < nx + nw) {
+        const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
+        if (nn__conv_direct(&v)) NN__K(conv_strips_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+        else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+    }
+    else {
+        nn_view rows = c->dout[0], to;
+        int64_t first = (i - nx - nw) * NN__BIAS_COLUMNS, shape[3];
+        shape[0] = rows.shape[0]; shape[1] = rows.shape[1]; shape[2] = rows.shape[2] * rows.shape[3];
+        nn__set_shape(&rows, rows.dtype, 3, shape);
+        to = rows;
+        to.data = c->din[2].data;
+        to.stride[0] = to.stride[2] = 0;
+        to.stride[1] = 1;
+        NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(rows.shape[1], first + NN__BIAS_COLUMNS));
+    }
+}
+NN__FORWARD(conv2d)            { NN__K(conv_forward)(c, t); }
+NN__BACKWARD(conv2d)           { NN__K(conv_backward)(c, t); }
+NN__FORWARD(conv_transpose2d)  { NN__K(conv_forward)(c, t); }
+NN__BACKWARD(conv_transpose2d) { NN__K(conv_backward)(c, t); }
+#endif
+
+// ---- pooling:   y = maximum or mean of x over windows      dx: dy at the maximum, or dy / divisor in the whole window ------------
+// Windows are begin, begin + dilation ... < end in each direction; adaptive pooling cuts n pixels into m windows [floor(i n/m), ceil((i+1) n/m)).
+#if NN__IN_HOST
+typedef struct nn__window { int64_t begin, end, full; } nn__window;             // full: its size with padding, the divisor of a mean
+static nn__window nn__pool_window(const nn__pool_params *p, int d, int64_t n, int64_t m, int64_t i)
+{
+    nn__window w;
+    if (p->adaptive) {
+        w.begin = i * n / m;
+        w.end = ((i + 1) * n + m - 1) / m;
+        w.full = w.end - w.begin;
+        return w;
+    }
+    w.begin = i * p->stride[d] - p->pad[d];
+    w.end = w.begin + (p->kernel[d] - 1) * p->dilation[d] + 1;
+    w.full = nn__min(w.end, n + p->pad[d]) - w.begin;
+    w.end = nn__min(w.end, n);
+    if (w.begin < 0) w.begin += (-w.begin + p->dilation[d] - 1) / p->dilation[d] * p->dilation[d];
+    return w;
+}
+static int nn__pool_shape(nn_call *c)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t shape[4];
+    int d;
+    if (x->ndim != 4) { nn_fail(c->nn, "%s: x is (B, C, H, W), not %s", p->name, NN__SHAPE_OF(x)); return 0; }
+    shape[0] = x->shape[0];
+    shape[1] = x->shape[1];
+    for (d = 0; d < 2; d++) {
+        int64_t n = x->shape[2 + d], reach = p->dilation[d] * (p->kernel[d] - 1) + 1, room = n + 2 * p->pad[d] - reach;
+        shape[2 + d] = p->size[d];
+        if (p->adaptive && n > 0) continue;
+        if (p->adaptive || room + (p->ceil_mode ? p->stride[d] - 1 : 0) < 0) {
+            nn_fail(c->nn, "%s: x %s is smaller than its window", p->name, NN__SHAPE_OF(x));
+            return 0;
+        }
+        shape[2 + d] = room < 0 ? 1 : room / p->stride[d] + 1;
+        if (room > 0 && p->ceil_mode && room % p->stride[d] && shape[2 + d] * p->stride[d] < n + p->pad[d]) shape[2 + d]++;  // the last window starts inside
+    }
+    if (c->op->id == NN_OP_maxpool2d) {
+        if (x->shape[2] > INT32_MAX / nn__max(1, x->shape[3])) { nn_fail(c->nn, "%s: x %s has too large planes", p->name, NN__SHAPE_OF(x)); return 0; }
+        c->naux = 1;                 // the place of each maximum in its plane
+        nn__set_shape(&c->aux[0], NN_I32, 4, shape);
+    }
+    nn__set_shape(&c->out[0], x->dtype, 4, shape);
+    return 1;
+}
+static void nn__pool_plan(nn_call *c)                    // tasks are some planes
+{
+    const nn_view *x = &c->in[0], *y = &c->out[0];
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int64_t window = p->adaptive ? 4 : p->kernel[0] * p->kernel[1];
+    c->tasks[0] = nn__task_count(y->shape[0] * y->shape[1], 2 * (x->shape[2] * x->shape[3] + y->shape[2] * y->shape[3] * nn__min(window, 1 << 20)));
+}
+
+static nn_tensor *nn__pool_apply(int op, const char *name, int dims, nn_tensor *x, int kernel, const nn_pool_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_pool_desc d;
+    nn__pool_params p;
+    int i;
+    memset(&d, 0, sizeof d);
+    memset(&p, 0, sizeof p);
+    if (desc) d = *desc;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    p.name = name;
+    p.kernel[0] = kernel;                           p.kernel[1] = nn__int_option(d.kernel_w, kernel);
+    p.stride[0] = nn__int_option(d.stride, kernel);     p.stride[1] = nn__int_option(d.stride_w, d.stride ? (int)p.stride[0] : (int)p.kernel[1]);
+    p.pad[0] = nn__int_option(d.padding, 0);            p.pad[1] = nn__int_option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__int_option(d.dilation, 1);      p.dilation[1] = nn__int_option(d.dilation_w, (int)p.dilation[0]);
+    p.ceil_mode = d.ceil_mode;
+    p.exclude_pad = d.exclude_pad;
+    if (dims == 1) {
+        if (x->ndim != 3) { nn_fail(nn, "%s: x is (B, C, L), not %s", name, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+        if (d.kernel_w || d.stride_w || d.padding_w || d.dilation_w) { nn_fail(nn, "%s: a signal has no width: _w options are for images", name); return nn__inert(nn); }
+        p.kernel[0] = p.stride[0] = p.dilation[0] = 1;
+        p.pad[0] = 0;
+        x = nn_unsqueeze(x, 2);
+    }
+    for (i = 0; i < 2; i++) {
+        if (p.kernel[i] < 1 || p.stride[i] < 1 || p.dilation[i] < 1 || p.pad[i] < 0 || p.pad[i] > ((p.kernel[i] - 1) * p.dilation[i] + 1) / 2) {
+            nn_fail(nn, "%s: kernel, stride and dilation are at least 1, padding at most half of the kernel", name);
+            return nn__inert(nn);
+        }
+    }
+    if (op == NN_OP_avgpool2d ? p.dilation[0] != 1 || p.dilation[1] != 1 : p.exclude_pad) {
+        nn_fail(nn, "%s: %s", name, op == NN_OP_avgpool2d ? "means have no .dilation" : ".exclude_pad is for means");
+        return nn__inert(nn);
+    }
+    x = nn__apply1(op, x, &p);
+    return dims == 1 ? nn_squeeze(x, 2) : x;
+}
+static nn_tensor *nn__adaptive_pool(int op, const char *name, int dims, nn_tensor *x, int64_t height, int64_t width)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__pool_params p;
+    memset(&p, 0, sizeof p);
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    if (x->ndim != dims + 2) { nn_fail(nn, "%s: x is %s, not %s", name, dims == 1 ? "(B, C, L)" : "(B, C, H, W)", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (height < 1 || width < 1 || height > INT32_MAX || width > INT32_MAX) { nn_fail(nn, "%s: impossible size %lld x %lld", name, (long long)height, (long long)width); return nn__inert(nn); }
+    p.name = name;
+    p.adaptive = 1;
+    p.kernel[0] = p.kernel[1] = p.stride[0] = p.stride[1] = p.dilation[0] = p.dilation[1] = 1;
+    p.size[0] = height; p.size[1] = width;
+    x = nn__apply1(op, dims == 1 ? nn_unsqueeze(x, 2) : x, &p);
+    return dims == 1 ? nn_squeeze(x, 2) : x;
+}
+NN_API nn_tensor *nn_maxpool1d(nn_tensor *x, int kernel, const nn_maxpool1d_desc *desc) { return nn__pool_apply(NN_OP_maxpool2d, "maxpool1d", 1, x, kernel, desc); }
+NN_API nn_tensor *nn_maxpool2d(nn_tensor *x, int kernel, const nn_maxpool2d_desc *desc) { return nn__pool_apply(NN_OP_maxpool2d, "maxpool2d", 2, x, kernel, desc); }
+NN_API nn_tensor *nn_avgpool1d(nn_tensor *x, int kernel, const nn_avgpool1d_desc *desc) { return nn__pool_apply(NN_OP_avgpool2d, "avgpool1d", 1, x, kernel, desc); }
+NN_API nn_tensor *nn_avgpool2d(nn_tensor *x, int kernel, const nn_avgpool2d_desc *desc) { return nn__pool_apply(NN_OP_avgpool2d, "avgpool2d", 2, x, kernel, desc); }
+NN_API nn_tensor *nn_adaptive_maxpool1d(nn_tensor *x, int64_t length) { return nn__adaptive_pool(NN_OP_maxpool2d, "adaptive_maxpool1d", 1, x, 1, length); }
+NN_API nn_tensor *nn_adaptive_avgpool1d(nn_tensor *x, int64_t length) { return nn__adaptive_pool(NN_OP_avgpool2d, "adaptive_avgpool1d", 1, x, 1, length); }
+NN_API nn_tensor *nn_adaptive_maxpool2d(nn_tensor *x, int64_t height, int64_t width)
+{
+    return nn__adaptive_pool(NN_OP_maxpool2d, "adaptive_maxpool2d", 2, x, height, width);
+}
+NN_API nn_tensor *nn_adaptive_avgpool2d(nn_tensor *x, int64_t height, int64_t width)
+{
+    return nn__adaptive_pool(NN_OP_avgpool2d, "adaptive_avgpool2d", 2, x, height, width);
+}
+// (B, C, ...) -> (B, C, N); NULL after an error
+static nn_tensor *nn__channel_rows(nn_tensor *x, const char *name)
+{
+    nn_shape s = nn_shape_of(x);
+    if (!nn__check(x ? x->nn : NULL, x, name)) return NULL;
+    if (s.ndim < 3) { nn_fail(x->nn, "%s: x is (B, C, ...), not %s", name, nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    return nn_flatten(x, 2);
+}
+NN_API nn_tensor *nn_global_maxpool(nn_tensor *x)
+{
+    nn_tensor *rows = nn__channel_rows(x, "global_maxpool");
+    return rows ? nn_squeeze(nn__adaptive_pool(NN_OP_maxpool2d, "global_maxpool", 1, rows, 1, 1), 2) : nn__inert(x ? x->nn : NULL);
+}
+NN_API nn_tensor *nn_global_avgpool(nn_tensor *x)
+{
+    nn_tensor *rows = nn__channel_rows(x, "global_avgpool");
+    nn_shape last = nn__shape1(2);
+    return rows ? nn_mean(rows, last, NULL) : nn__inert(x ? x->nn : NULL);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(maxpool2d)               // NaN wins; of equals the first
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
+    int64_t i, oy, ox, y, k;
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *x = (const R *)c->in[0].data + i * h * w;
+        R *to = (R *)c->out[0].data + i * oh * ow;
+        int32_t *where = c->aux[0].data ? (int32_t *)c->aux[0].data + i * oh * ow : NULL;
+        for (oy = 0; oy < oh; oy++) {
+            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
+            for (ox = 0; ox < ow; ox++) {
+                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
+                R best = (R)-INFINITY;
+                int64_t at = wy.begin < wy.end && wx.begin < wx.end ? wy.begin * w + wx.begin : -1;
+                for (y = wy.begin; y < wy.end; y += p->dilation[0]) for (k = wx.begin; k < wx.end; k += p->dilation[1]) {
+                    R v = x[y * w + k];
+                    int take = (v > best) | (v != v);
+                    best = take ? v : best;
+                    at = take ? y * w + k : at;
+                }
+                to[oy * ow + ox] = best;
+                if (where) where[oy * ow + ox] = (int32_t)at;
+            }
+        }
+    }
+}
+NN__BACKWARD(maxpool2d)
+{
+    int64_t in = c->in[0].shape[2] * c->in[0].shape[3], out = c->out[0].shape[2] * c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1], i, j;
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *dy = (const R *)c->dout[0].data + i * out;
+        const int32_t *where = (const int32_t *)c->aux[0].data + i * out;
+        R *dx = (R *)c->din[0].data + i * in;
+        if (!(c->add & 1)) memset(dx, 0, (size_t)in * sizeof *dx);
+        for (j = 0; j < out; j++) if (where[j] >= 0) dx[where[j]] += dy[j];
+    }
+}
+// The mean of every window; backward: each window gets its share of dy.
+static void NN__K(avgpool)(const nn_call *c, const nn_task *t, int back)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
+    int64_t i, oy, ox, y, k;
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *x = back ? NULL : (const R *)c->in[0].data + i * h * w;
+        R *to = back ? (R *)c->dout[0].data + i * oh * ow : (R *)c->out[0].data + i * oh * ow, *dx = back ? (R *)c->din[0].data + i * h * w : NULL;
+        if (back && !(c->add & 1)) memset(dx, 0, (size_t)(h * w) * sizeof *dx);
+        for (oy = 0; oy < oh; oy++) {
+            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
+            for (ox = 0; ox < ow; ox++) {
+                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
+                int64_t real = nn__max(0, wy.end - wy.begin) * nn__max(0, wx.end - wx.begin);
+                R divisor = (R)(p->exclude_pad ? real : wy.full * wx.full), sum = 0, share;
+                if (!back) {
+                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) sum += x[y * w + k];
+                    to[oy * ow + ox] = real ? sum / divisor : 0;
+                } else if (real) {
+                    share = to[oy * ow + ox] / divisor;
+                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) dx[y * w + k] += share;
+                }
+            }
+        }
+    }
+}
+NN__FORWARD(avgpool2d)  { NN__K(avgpool)(c, t, 0); }
+NN__BACKWARD(avgpool2d) { NN__K(avgpool)(c, t, 1); }
+#endif
+
+// ---- upsample:   y(i) = x(floor(i n/m)), or between two neighbours of x at  (i + 1/2) n/m - 1/2  or, corners aligned,  i (n-1)/(m-1) --
+#if NN__IN_HOST
+typedef struct nn__between { int64_t a, b; double share; } nn__between;         // (1 - share) x(a) + share x(b)
+static nn__between nn__upsample_at(const nn__upsample_params *p, int64_t n, int64_t m, int64_t i)
+{
+    nn__between r;
+    double at;
+    r.a = r.b = i * n / m;
+    r.share = 0;
+    if (!p->bilinear) return r;
+    at = p->align_corners ? (m > 1 ? (double)i * (double)(n - 1) / (double)(m - 1) : 0) : ((double)i + 0.5) * (double)n / (double)m - 0.5;
+    if (at < 0) at = 0;
+    r.a = nn__min((int64_t)at, n - 1);
+    r.b = nn__min(r.a + 1, n - 1);
+    r.share = at - (double)r.a;
+    return r;
+}
+static int nn__upsample_shape(nn_call *c)
+{
+    const nn__upsample_params *p = (const nn__upsample_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t shape[4];
+    if (x->ndim != 4 || !x->shape[2] || !x->shape[3]) { nn_fail(c->nn, "upsample: x is (B, C, H, W) or (B, C, L) with pixels, not %s", NN__SHAPE_OF(x)); return 0; }
+    shape[0] = x->shape[0]; shape[1] = x->shape[1];
+    shape[2] = p->size[0];  shape[3] = p->size[1];
+    nn__set_shape(&c->out[0], x->dtype, 4, shape);
+    return 1;
+}
+static void nn__upsample_plan(nn_call *c)                // phase 0: where each row and column of y comes from
+{
+    const nn_view *y = &c->out[0];
+    c->phases = 2;
+    c->tasks[0] = 1;
+    c->tasks[1] = nn__task_count(y->shape[0] * y->shape[1], 4 * (y->shape[2] * y->shape[3] + c->in[0].shape[2] * c->in[0].shape[3]));
+    c->shared_bytes = (size_t)(y->shape[2] + y->shape[3]) * sizeof(nn__between);
+}
+NN_API nn_tensor *nn_upsample(nn_tensor *x, int64_t height, int64_t width, const nn_upsample_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__upsample_params p;
+    int signal;
+    memset(&p, 0, sizeof p);
+    if (!nn__check(nn, x, "upsample")) return nn__inert(nn);
+    signal = x->ndim == 3;
+    p.size[0] = height; p.size[1] = width;
+    p.bilinear = desc && desc->bilinear;
+    p.align_corners = desc && desc->align_corners;
+    if (height < 1 || width < 1 || height > INT32_MAX || width > INT32_MAX || (signal && height != 1)) {
+        nn_fail(nn, "upsample: impossible size %lld x %lld for %s", (long long)height, (long long)width, nn__dims_text(x->ndim, x->shape).s);
+        return nn__inert(nn);
+    }
+    if (p.align_corners && !p.bilinear) { nn_fail(nn, "upsample: .align_corners is for .bilinear"); return nn__inert(nn); }
+    x = nn__apply1(NN_OP_upsample, signal ? nn_unsqueeze(x, 2) : x, &p);
+    return signal ? nn_squeeze(x, 2) : x;
+}
+#endif
+#if NN__IN_PLAIN
+static void NN__K(resample)(const nn_call *c, const nn_task *t, int back)
+{
+    const nn__upsample_params *p = (const nn__upsample_params *)c->params;
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
+    nn__between *rows = (nn__between *)c->shared, *columns = rows + oh;
+    int64_t i, oy, ox;
+    if (t->phase == 0) {
+        for (i = 0; i < oh; i++) rows[i] = nn__upsample_at(p, h, oh, i);
+        for (i = 0; i < ow; i++) columns[i] = nn__upsample_at(p, w, ow, i);
+        return;
+    }
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *x = back ? NULL : (const R *)c->in[0].data + i * h * w;
+        R *y = (R *)(back ? c->dout[0].data : c->out[0].data) + i * oh * ow, *dx = back ? (R *)c->din[0].data + i * h * w : NULL;
+        if (back && !(c->add & 1)) memset(dx, 0, (size_t)(h * w) * sizeof *dx);
+        for (oy = 0; oy < oh; oy++, y += ow) {
+            int64_t a = rows[oy].a * w, b = rows[oy].b * w;
+            R sy = (R)rows[oy].share, ry = 1 - sy;
+            for (ox = 0; ox < ow; ox++) {
+                int64_t l = columns[ox].a, r = columns[ox].b;
+                R sx = (R)columns[ox].share, rx = 1 - sx;
+                if (!p->bilinear) {
+                    if (back) dx[a + l] += y[ox];
+                    else y[ox] = x[a + l];
+                } else if (back) {
+                    dx[a + l] += ry * rx * y[ox];
+                    dx[a + r] += ry * sx * y[ox];
+                    dx[b + l] += sy * rx * y[ox];
+                    dx[b + r] += sy * sx * y[ox];
+                } else y[ox] = ry * (rx * x[a + l] + sx * x[a + r]) + sy * (rx * x[b + l] + sx * x[b + r]);
+            }
+        }
+    }
+}
+NN__FORWARD(upsample)  { NN__K(resample)(c, t, 0); }
+NN__BACKWARD(upsample) { NN__K(resample)(c, t, 1); }
+#endif
+
+// ---- losses ---------------------------------------------------------------------------------------------
+// l is the loss of one element or one row. NN_MEAN divides their sum by their number, NN_SUM does not, NN_NONE keeps them apart.
+#if NN__IN_HOST
+enum { NN__L_WEIGHT = 1, NN__L_POS_WEIGHT = 2, NN__L_SMOOTHING = 4, NN__L_IGNORE = 8, NN__L_TEMPERATURE = 16, NN__L_MARGIN = 32, NN__L_DELTA = 64, NN__L_P = 128 };
+enum { NN__LOSS_CHUNK = 4096, NN__CLASS_COLUMNS = 64 };
+
+static int nn__loss_misses(nn_context *nn, const char *op, unsigned reads, unsigned bit, int set, const char *option)
+{
+    if (!set || (reads & bit)) return 0;
+    nn_fail(nn, "%s: the option .%s does not apply", op, option);
+    return 1;
+}
+// Reduction and options; an option that this loss does not have is an error rather than ignored.
+static int nn__loss_options(nn_context *nn, const char *op, const nn_loss_desc *d, unsigned reads, nn__loss_params *p)
+{
+    memset(p, 0, sizeof *p);
+    p->ignore = -100;
+    if (!d) return nn_ok(nn);
+    p->reduction = (int)d->reduction;
+    p->smoothing = nn__option(d->label_smoothing, 0);
+    if (d->ignore_index) p->ignore = d->ignore_index == NN_ZERO ? 0 : d->ignore_index;
+    if ((unsigned)p->reduction > NN_NONE) { nn_fail(nn, "%s: reduction %d is none of NN_MEAN, NN_SUM, NN_NONE", op, p->reduction); return 0; }
+    if (!(p->smoothing >= 0 && p->smoothing <= 1)) { nn_fail(nn, "%s: label_smoothing %g is not in 0..1", op, p->smoothing); return 0; }
+    return !nn__loss_misses(nn, op, reads, NN__L_WEIGHT,      d->weight != NULL,         "weight")
+        && !nn__loss_misses(nn, op, reads, NN__L_POS_WEIGHT,  d->pos_weight != NULL,     "pos_weight")
+        && !nn__loss_misses(nn, op, reads, NN__L_SMOOTHING,   d->label_smoothing != 0,   "label_smoothing")
+        && !nn__loss_misses(nn, op, reads, NN__L_IGNORE,      d->ignore_index != 0,      "ignore_index")
+        && !nn__loss_misses(nn, op, reads, NN__L_TEMPERATURE, d->temperature != 0,       "temperature")
+        && !nn__loss_misses(nn, op, reads, NN__L_MARGIN,      d->margin != 0,            "margin")
+        && !nn__loss_misses(nn, op, reads, NN__L_DELTA,       d->delta != 0,             "delta")
+        && !nn__loss_misses(nn, op, reads, NN__L_P,           d->p != 0,                 "p") && nn_ok(nn);
+}
+static nn_tensor *nn__reduce_loss(nn_tensor *l, const nn__loss_params *p)          // for losses composed of other ops
 {
     nn_shape all;
-    (void)desc;
     memset(&all, 0, sizeof all);
-    return nn_mean(nn_sub(nn_softplus(logits, 1.0f), nn_mul(logits, target)), all, NULL);
+    return p->reduction == NN_NONE ? l : p->reduction == NN_SUM ? nn_sum(l, all, NULL) : nn_mean(l, all, NULL);
+}
+// Broadcasting is refused: (B, 1) against (B) would silently give a (B, B) loss.
+static int nn__same_shapes(nn_context *nn, const char *op, const nn_view *a, const nn_view *b)
+{
+    if (nn__same_dims(a, b)) return 1;
+    nn_fail(nn, "%s: shapes must be equal: %s and %s", op, NN__SHAPE_OF(a), NN__SHAPE_OF(b));
+    return 0;
+}
+static void nn__reduced_loss_plan(nn_call *c, int64_t items, int64_t cost, int64_t partials)   // phase 0: items, phase 1: their sum
+{
+    c->tasks[0] = nn__task_count(items, cost);
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = 1;
+    c->shared_bytes = (size_t)partials * nn__real_bytes(c);
+}
+#endif
+#if NN__IN_SIMD
+// y[i] = f(v, k): v[j] is in[j][i], k[j] the scalar p[j].
+NN__INLINE void NN__K(map)(int64_t n, R *y, const R *const *in, int nin, const R *p, int np, V (*f)(const V *v, const V *k))
+{
+    V v[6], k[6];
+    int64_t i;
+    int j;
+    NN__UNROLL for (j = 0; j < np; j++) k[j] = SET1(p[j]);
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) {
+        NN__UNROLL for (j = 0; j < nin; j++) v[j] = LOAD(in[j] + i);
+        STORE(y + i, f(v, k));
+    }
+    if (i == n) return;
+    NN__UNROLL for (j = 0; j < nin; j++) v[j] = NN__K(load_part)(in[j] + i, n - i);
+    NN__K(store_part)(y + i, f(v, k), n - i);
+}
+// Long sums: element i goes to lane i % 16, whatever the vector width; lane_sum adds the lanes as a tree.
+static void NN__K(add_lanes)(R *lane, int64_t n, const R *x)
+{
+    int64_t i = 0;
+    int k;
+#if NN__LANES > 1
+    V v[16 / NN__LANES];
+    NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) v[k] = LOAD(lane + k * NN__LANES);
+    for (; i + 16 <= n; i += 16) NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) v[k] += LOAD(x + i + k * NN__LANES);
+    NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) STORE(lane + k * NN__LANES, v[k]);
+#else
+    for (; i + 16 <= n; i += 16) for (k = 0; k < 16; k++) lane[k] += x[i + k];
+#endif
+    for (k = 0; i + k < n; k++) lane[k] += x[i + k];
+}
+static R NN__K(lane_sum)(R *lane)
+{
+    int i, k;
+    for (k = 8; k; k /= 2) for (i = 0; i < k; i++) lane[i] += lane[i + k];
+    return lane[0];
+}
+static R NN__K(long_sum)(int64_t n, const R *x)          // chunks, then the sums of chunks
+{
+    R total[16] = { 0 };
+    int64_t i;
+    for (i = 0; i < n; i += NN__LOSS_CHUNK) {
+        R lane[16] = { 0 };
+        int k;
+        NN__K(add_lanes)(lane, nn__min(NN__LOSS_CHUNK, n - i), x + i);
+        for (k = 0; k < 16; k++) total[k] += lane[k];
+    }
+    return NN__K(lane_sum)(total);
+}
+#endif
+
+// ---- losses of single elements: one row is the whole loss.   x prediction, t target, w weight, q pos_weight, p delta or margin ----
+// binary_cross_entropy is  -w (q t log s(x) + (1 - t) log(1 - s(x)))  with s the sigmoid, written so that nothing overflows or cancels.
+#if NN__IN_HOST
+static int nn__pair_loss_shape(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int i;
+    for (i = 1; i < c->nin; i++) if ((i == 1 || c->in[i].ndim) && !nn__same_shapes(c->nn, c->op->name, &c->in[0], &c->in[i])) return 0;
+    nn__set_shape(&c->out[0], c->in[0].dtype, p->reduction == NN_NONE ? c->in[0].ndim : 0, c->in[0].shape);
+    return 1;
+}
+static void nn__pair_loss_plan(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
+    if (c->pass == NN_FORWARD && p->reduction != NN_NONE) nn__reduced_loss_plan(c, chunks, 8 * NN__LOSS_CHUNK, chunks);
+    else c->tasks[0] = nn__task_count(n, 16);
+}
+static nn_tensor *nn__pair_loss(int op, nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc, unsigned reads, double option)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    const char *name = nn__op(op)->name;
+    nn_tensor *in[4];
+    nn__loss_params p;
+    if (!nn__check(nn, x, name) || !nn__check(nn, target, name) || !nn__loss_options(nn, name, desc, reads, &p)) return nn__inert(nn);
+    p.p = option;
+    in[0] = x; in[1] = target; in[2] = in[3] = NULL;
+    if (desc && desc->weight)     in[2] = nn_expand(nn_detach(desc->weight), nn_shape_of(x));      // constants: no gradient
+    if (desc && desc->pos_weight) in[3] = nn_expand(nn_detach(desc->pos_weight), nn_shape_of(x));
+    if ((in[2] && nn__dead(in[2])) || (in[3] && nn__dead(in[3]))) return nn__inert(nn);
+    return nn_apply_n(nn, nn__op(op), in, nn__op(op)->inputs, &p, NULL);
+}
+NN_API nn_tensor *nn_mse(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc) { return nn__pair_loss(NN_OP_mse, x, target, desc, 0, 0); }
+NN_API nn_tensor *nn_l1 (nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc) { return nn__pair_loss(NN_OP_l1, x, target, desc, 0, 0); }
+NN_API nn_tensor *nn_huber(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_huber, x, target, desc, NN__L_DELTA, nn__option(desc ? desc->delta : 0, 1));
+}
+NN_API nn_tensor *nn_smooth_l1(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_smooth_l1, x, target, desc, NN__L_DELTA, nn__option(desc ? desc->delta : 0, 1));
+}
+NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_binary_cross_entropy, logits, target, desc, NN__L_WEIGHT | NN__L_POS_WEIGHT, 0);
+}
+#endif
+#if NN__IN_SIMD
+//         name                  l                                                              dl/dx                       dl/dt
+#define NN__PAIR_LOSSES(NN__X) \
+    NN__X( mse,                  (x - t) * (x - t),                                             C(2) * (x - t),             C(-2) * (x - t)           ) \
+    NN__X( l1,                   ABS(x - t),                                                    NN__K(sign_of)(x - t),      NN__K(sign_of)(t - x)     ) \
+    NN__X( huber,                SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t), p * (ABS(x - t) - C(0.5) * p)),                                        \
+                                 NN__K(within)(x - t, p),                                       NN__K(within)(t - x, p)                               ) \
+    NN__X( smooth_l1,            SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t) / p, ABS(x - t) - C(0.5) * p),                                          \
+                                 SEL(ABS(x - t) < p, (x - t) / p, NN__K(sign_of)(x - t)),       SEL(ABS(x - t) < p, (t - x) / p, NN__K(sign_of)(t - x)) ) \
+    NN__X( hinge,                SEL(p - t * x < C(0), C(0), p - t * x),                        SEL(p - t * x > C(0), -t, C(0)), SEL(p - t * x > C(0), -x, C(0)) ) \
+    NN__X( binary_cross_entropy, w * ((C(1) - t) * x + (C(1) + (q - C(1)) * t) * SOFTPLUS(-x)),                                                         \
+                                 w * ((C(1) - t) * SIGMOID(x) - q * t * SIGMOID(-x)),           w * ((q - C(1)) * SOFTPLUS(-x) - x)                   )
+NN__INLINE V NN__K(sign_of)(V d)       { return SEL(d > C(0), C(1), SEL(d < C(0), C(-1), d)); }
+NN__INLINE V NN__K(within)(V d, V p)   { return SEL(d < -p, -p, SEL(d > p, p, d)); }
+
+// Blocks of all operands, so that a formula sees contiguous rows: in[] is x, t, w, q, dy.
+typedef struct NN__K(pair) { const R *x, *t, *w, *q; R p; R ones[NN__K(block)]; } NN__K(pair);
+static void NN__K(pair_open)(NN__K(pair) *o, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+    o->x = (const R *)c->in[0].data;
+    o->t = (const R *)c->in[1].data;
+    o->w = c->nin > 2 ? (const R *)c->in[2].data : NULL;
+    o->q = c->nin > 3 ? (const R *)c->in[3].data : NULL;
+    o->p = (R)((const nn__loss_params *)c->params)->p;
+}
+static void NN__K(pair_block)(const NN__K(pair) *o, int64_t i, int64_t n, R *y, const R *dy, NN__K(row) f)
+{
+    const R *in[5];
+    in[0] = o->x + i; in[1] = o->t + i;
+    in[2] = o->w ? o->w + i : o->ones;
+    in[3] = o->q ? o->q + i : o->ones;
+    in[4] = dy ? dy : o->ones;
+    f(n, y, in, &o->p);
+}
+static void NN__K(pair_loss_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
+{
+    int reduction = ((const nn__loss_params *)c->params)->reduction;
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK, i, end, k;
+    R *y = (R *)c->out[0].data, *part = (R *)c->shared, value[NN__K(block)];
+    NN__K(pair) o;
+    NN__K(pair_open)(&o, c);
+    if (reduction == NN_NONE) {
+        end = nn__task_end(n, t);
+        for (i = nn__task_begin(n, t); i < end; i += NN__K(block)) NN__K(pair_block)(&o, i, nn__min(end - i, NN__K(block)), y + i, NULL, f);
+    } else if (t->phase == 0) for (k = nn__task_begin(chunks, t); k < nn__task_end(chunks, t); k++) {
+        R lane[16] = { 0 };
+        end = nn__min(n, (k + 1) * NN__LOSS_CHUNK);
+        for (i = k * NN__LOSS_CHUNK; i < end; i += NN__K(block)) {
+            NN__K(pair_block)(&o, i, nn__min(end - i, NN__K(block)), value, NULL, f);
+            NN__K(add_lanes)(lane, nn__min(end - i, NN__K(block)), value);
+        }
+        part[k] = NN__K(lane_sum)(lane);
+    } else y[0] = NN__K(long_sum)(chunks, part) / (reduction == NN_MEAN ? (R)n : 1);
+}
+static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df, NN__K(row) dg)
+{
+    int reduction = ((const nn__loss_params *)c->params)->reduction, side;
+    int64_t n = nn_view_count(&c->in[0]), i, j, end = nn__task_end(n, t);
+    const R *dy = (const R *)c->dout[0].data;
+    R g[NN__K(block)], value[NN__K(block)];
+    NN__K(pair) o;
+    NN__K(pair_open)(&o, c);
+    if (reduction != NN_NONE) for (i = 0; i < NN__K(block); i++) g[i] = reduction == NN_MEAN ? dy[0] / (R)n : dy[0];
+    for (side = 0; side < 2; side++) {
+        R *dx = (R *)c->din[side].data;
+        int add = (int)(c->add >> side & 1);
+        for (i = nn__task_begin(n, t); dx && i < end; i += NN__K(block)) {
+            int64_t m = nn__min(end - i, NN__K(block));
+            NN__K(pair_block)(&o, i, m, add ? value : dx + i, reduction == NN_NONE ? dy + i : g, side ? dg : df);
+            for (j = 0; add && j < m; j++) dx[i + j] += value[j];
+        }
+    }
+}
+#define NN__PAIR_NAMES const V x = v[0], t = v[1], w = v[2], q = v[3], p = k[0]; (void)x; (void)t; (void)w; (void)q; (void)p
+#define NN__X(name, f, dx, dt) \
+    NN__INLINE V NN__K(name##_f)(const V *v, const V *k)  { NN__PAIR_NAMES; return f; } \
+    NN__INLINE V NN__K(name##_dx)(const V *v, const V *k) { NN__PAIR_NAMES; return v[4] * (dx); } \
+    NN__INLINE V NN__K(name##_dt)(const V *v, const V *k) { NN__PAIR_NAMES; return v[4] * (dt); } \
+    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map)(n, y, in, 4, p, 1, NN__K(name##_f)); } \
+    static void NN__K(name##_dxrow)(int64_t n, R *y, const R *const *in, const R *p) { NN__K(map)(n, y, in, 5, p, 1, NN__K(name##_dx)); } \
+    static void NN__K(name##_dtrow)(int64_t n, R *y, const R *const *in, const R *p) { NN__K(map)(n, y, in, 5, p, 1, NN__K(name##_dt)); } \
+    NN__FORWARD(name)  { NN__K(pair_loss_fwd)(c, t, NN__K(name##_row)); } \
+    NN__BACKWARD(name) { NN__K(pair_loss_bwd)(c, t, NN__K(name##_dxrow), NN__K(name##_dtrow)); }
+NN__PAIR_LOSSES(NN__X)
+#undef NN__X
+#undef NN__PAIR_NAMES
+#undef NN__PAIR_LOSSES
+#endif
+
+// ---- cross_entropy:   l = sum over classes c of  w_c t_c (-log p_c),   log p_c = x_c - m - log sum exp(x - m),  m = max x --------
+// t are probabilities, or 1 at the target class. Label smoothing e replaces t_c by (1 - e) t_c + e / C.
+// dx_c = W p_c - w_c t_c with W = sum of w_c t_c.   Mean: over the sum of w_target (classes) or the number of rows (probabilities).
+// x is (B, C, inner): with inner = 1 the vectors run along the classes of a row, otherwise along up to 64 neighbouring columns.
+#if NN__IN_HOST
+typedef struct nn__class_dims { int64_t batch, classes, inner; } nn__class_dims;
+static nn__class_dims nn__class_dims_of(const nn_view *x)
+{
+    nn__class_dims d;
+    int i;
+    d.batch = x->ndim > 1 ? x->shape[0] : 1;
+    d.classes = x->shape[x->ndim > 1];
+    d.inner = 1;
+    for (i = 2; i < x->ndim; i++) d.inner *= x->shape[i];
+    return d;
+}
+static int     nn__is_index(const nn_view *t)               { return t->dtype == NN_I32 || t->dtype == NN_I64; }
+static int64_t nn__class_at(const nn_view *t, int64_t i)    { return t->dtype == NN_I64 ? ((const int64_t *)t->data)[i] : ((const int32_t *)t->data)[i]; }
+static int64_t nn__class_tiles(nn__class_dims d)
+{
+    return d.inner == 1 ? d.batch : d.batch * ((d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS);
+}
+// x (B, C, ...) with classes (B, ...) or, where allowed, probabilities (B, C, ...); weight (C). Sets out.
+static int nn__class_shape(nn_call *c, int probabilities, int reduction)
+{
+    const nn_view *x = &c->in[0], *t = &c->in[1], *w = &c->in[2];
+    nn_view rows;
+    int dtype = (int)c->nn->desc.dtype, d = x->ndim > 1, i;
+    if (x->ndim < 1 || x->dtype != dtype) {
+        nn_fail(c->nn, "%s: the prediction %s must be %s, (B, C, ...)", c->op->name, NN__SHAPE_OF(x), nn_dtype_name((nn_dtype)dtype));
+        return 0;
+    }
+    rows = *x;                       // without the dimension of the classes
+    for (i = d; i + 1 < x->ndim; i++) rows.shape[i] = x->shape[i + 1];
+    rows.ndim--;
+    if (!nn__is_index(t) && (!probabilities || t->dtype != dtype)) {
+        nn_fail(c->nn, "%s: the target is %s: classes are i32 or i64%s", c->op->name, nn_dtype_name((nn_dtype)t->dtype), probabilities ? ", probabilities of the type of the prediction" : "");
+        return 0;
+    }
+    if (!nn__same_dims(nn__is_index(t) ? &rows : x, t)) {
+        nn_fail(c->nn, "%s: target %s does not fit prediction %s; classes must be %s", c->op->name, NN__SHAPE_OF(t), NN__SHAPE_OF(x), NN__SHAPE_OF(&rows));
+        return 0;
+    }
+    if (c->nin > 2 && w->ndim && (w->ndim != 1 || w->shape[0] != x->shape[d] || w->dtype != dtype)) {
+        nn_fail(c->nn, "%s: weight %s: it needs one number for each of %lld classes", c->op->name, NN__SHAPE_OF(w), (long long)x->shape[d]);
+        return 0;
+    }
+    nn__set_shape(&c->out[0], dtype, reduction == NN_NONE ? rows.ndim : 0, rows.shape);
+    return 1;
+}
+// Reports the first class that is out of range: 1 if there is one. Called by the last phase, which runs in the caller's thread.
+static int nn__bad_class(const nn_call *c, int64_t rows, int64_t classes, int64_t ignore)
+{
+    int64_t i;
+    for (i = 0; i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        if (k == ignore || (k >= 0 && k < classes)) continue;
+        nn_fail(c->nn, "%s: target %lld of row %lld is not a class 0..%lld", c->op->name, (long long)k, (long long)i, (long long)classes - 1);
+        return 1;
+    }
+    return 0;
+}
+static int nn__cross_entropy_shape(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d;
+    int64_t shape[2];
+    if (!nn__class_shape(c, 1, p->reduction)) return 0;
+    d = nn__class_dims_of(&c->in[0]);
+    shape[0] = 2; shape[1] = d.batch * d.inner;
+    c->naux = 2;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 2, shape);             // m and log sum exp(x - m) of every row
+    shape[0] = 1;
+    nn__set_shape(&c->aux[1], c->in[0].dtype, 1, shape);             // what the sum was divided by
+    return 1;
+}
+static void nn__cross_entropy_plan(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    nn__reduced_loss_plan(c, nn__class_tiles(d), 16 * d.classes * (d.inner == 1 ? 1 : nn__min(d.inner, NN__CLASS_COLUMNS)), p->reduction == NN_NONE ? 0 : d.batch * d.inner);
+}
+static nn_tensor *nn__class_loss(int op, nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc, unsigned reads)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    const char *name = nn__op(op)->name;
+    nn_tensor *in[3];
+    nn__loss_params p;
+    if (!nn__check(nn, x, name) || !nn__check(nn, target, name) || !nn__loss_options(nn, name, desc, reads, &p)) return nn__inert(nn);
+    if (p.ignore >= 0 && target->dtype == (int)nn->desc.dtype) { nn_fail(nn, "%s: ignore_index does not apply to probabilities", name); return nn__inert(nn); }
+    in[0] = x; in[1] = target;
+    in[2] = desc && desc->weight ? nn_detach(desc->weight) : NULL;   // a constant
+    if (in[2] && nn__dead(in[2])) return nn__inert(nn);
+    return nn_apply_n(nn, nn__op(op), in, 3, &p, NULL);
+}
+NN_API nn_tensor *nn_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__class_loss(NN_OP_cross_entropy, logits, target, desc, NN__L_WEIGHT | NN__L_SMOOTHING | NN__L_IGNORE);
+}
+#endif
+#if NN__IN_SIMD
+NN__INLINE V NN__K(exp_scaled)(const V *v, const V *k)   { return EXP(v[0] * k[0] - k[1]); }
+NN__INLINE V NN__K(larger)(V a, V b)                     { return SEL(b > a, b, a); }
+NN__INLINE V NN__K(log_word)(V x, V p, V q)              { (void)p; (void)q; return LOG(x); }
+static R NN__K(log_one)(R x)                             { R p[2] = { 0, 0 }, y; NN__K(map1)(1, &y, &x, p, NN__K(log_word)); return y; }
+static R NN__K(row_max)(int64_t n, const R *x)
+{
+    R m = (R)-INFINITY;
+    int64_t i = 0;
+#if NN__LANES > 1
+    R part[NN__LANES];
+    V v = SET1(m);
+    int k;
+    for (; i + NN__LANES <= n; i += NN__LANES) v = NN__K(larger)(v, LOAD(x + i));
+    STORE(part, v);
+    for (k = 0; k < NN__LANES; k++) m = part[k] > m ? part[k] : m;
+#endif
+    for (; i < n; i++) m = x[i] > m ? x[i] : m;
+    return m;
+}
+static R NN__K(row_log_sum)(int64_t n, const R *x, R scale, R m)      // log sum exp(scale x - m)
+{
+    R lane[16] = { 0 }, e[NN__K(block)], p[2];
+    int64_t i;
+    p[0] = scale; p[1] = m;
+    for (i = 0; i < n; i += NN__K(block)) {
+        const R *in = x + i;
+        int64_t w = nn__min(NN__K(block), n - i);
+        NN__K(map)(w, e, &in, 1, p, 2, NN__K(exp_scaled));
+        NN__K(add_lanes)(lane, w, e);
+    }
+    return NN__K(log_one)(NN__K(lane_sum)(lane));
+}
+
+typedef struct NN__K(classes) {      // a cross_entropy call, opened
+    nn__class_dims d;
+    const R *x, *t, *w;              // t: probabilities, or NULL; w: weights, or NULL
+    const nn_view *target;
+    int64_t ignore;
+    R keep, spread, all;             // 1 - e, e / C, sum of weights
+    R *m, *ls;                       // aux, or NULL
+    R ones[NN__K(block)];
+} NN__K(classes);
+static void NN__K(classes_open)(NN__K(classes) *o, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int64_t i;
+    o->d = nn__class_dims_of(&c->in[0]);
+    o->x = (const R *)c->in[0].data;
+    o->target = &c->in[1];
+    o->t = nn__is_index(&c->in[1]) ? NULL : (const R *)c->in[1].data;
+    o->w = (const R *)c->in[2].data;
+    o->ignore = p->ignore;
+    o->keep = (R)(1 - p->smoothing);
+    o->spread = (R)(p->smoothing / (double)o->d.classes);
+    o->all = (R)o->d.classes;
+    if (o->w && o->spread != 0) for (i = 0, o->all = 0; i < o->d.classes; i++) o->all += o->w[i];
+    o->m = (R *)c->aux[0].data;
+    o->ls = o->m ? o->m + o->d.batch * o->d.inner : NULL;
+    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+}
+// The class of a row; -1: it counts for nothing (ignored, or out of range, which the last phase reports).
+static int64_t NN__K(class_of)(const NN__K(classes) *o, int64_t row)
+{
+    int64_t k = nn__class_at(o->target, row);
+    return k == o->ignore || k < 0 || k >= o->d.classes ? -1 : k;
+}
+static R NN__K(class_weight)(const NN__K(classes) *o, int64_t k) { return o->w ? o->w[k] : 1; }
+
+// Rows: v is x, t, w of neighbouring classes; k is m, log sum, and what t becomes: k[2] t + k[3].
+NN__INLINE V NN__K(ce_row_term)(const V *v, const V *k) { return v[2] * (k[2] * v[1] + k[3]) * (k[1] - (v[0] - k[0])); }
+NN__INLINE V NN__K(ce_row_mass)(const V *v, const V *k) { return v[2] * (k[2] * v[1] + k[3]); }
+NN__INLINE V NN__K(ce_row_dx)(const V *v, const V *k)   { return k[4] * EXP((v[0] - k[0]) - k[1]) - v[2] * (k[2] * v[1] + k[3]); }
+NN__INLINE V NN__K(ce_row_dt)(const V *v, const V *k)   { return v[2] * k[2] * (k[1] - (v[0] - k[0])); }
+static int64_t NN__K(ce_row_in)(const NN__K(classes) *o, int64_t row, int64_t i, const R **in)   // operands from class i on; returns their number
+{
+    int64_t at = row * o->d.classes + i;
+    in[0] = o->x + at;
+    in[1] = o->t ? o->t + at : o->ones;
+    in[2] = o->w ? o->w + i : o->ones;
+    return nn__min(NN__K(block), o->d.classes - i);
+}
+static R NN__K(ce_row_sum)(const NN__K(classes) *o, int64_t row, const R *p, int mass)
+{
+    R lane[16] = { 0 }, value[NN__K(block)];
+    const R *in[3];
+    int64_t i, n;
+    for (i = 0; i < o->d.classes; i += n) {
+        n = NN__K(ce_row_in)(o, row, i, in);
+        if (mass) NN__K(map)(n, value, in, 3, p, 4, NN__K(ce_row_mass));
+        else      NN__K(map)(n, value, in, 3, p, 4, NN__K(ce_row_term));
+        NN__K(add_lanes)(lane, n, value);
+    }
+    return NN__K(lane_sum)(lane);
+}
+static void NN__K(ce_row)(const NN__K(classes) *o, int64_t row, R *loss)
+{
+    const R *x = o->x + row * o->d.classes;
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row);
+    R p[4];
+    loss[row] = 0;
+    if (k < 0) return;
+    p[0] = NN__K(row_max)(o->d.classes, x);
+    p[1] = NN__K(row_log_sum)(o->d.classes, x, 1, p[0]);
+    p[2] = o->t ? o->keep : 0;
+    p[3] = o->spread;
+    if (o->m) { o->m[row] = p[0]; o->ls[row] = p[1]; }
+    if (!o->t) loss[row] = o->keep * NN__K(class_weight)(o, k) * (p[1] - (x[k] - p[0]));
+    if (o->t || o->spread != 0) loss[row] += NN__K(ce_row_sum)(o, row, p, 0);
+}
+static void NN__K(ce_row_back)(const NN__K(classes) *o, int64_t row, R g, const nn_call *c)
+{
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row), classes = o->d.classes, i, j, n;
+    R *dx = (R *)c->din[0].data, *dt = (R *)c->din[1].data, value[NN__K(block)], p[5];
+    const R *in[3];
+    int add = (int)(c->add & 1), add_t = (int)(c->add >> 1 & 1);
+    if (dx) dx += row * classes;
+    if (k < 0) { for (i = 0; dx && !add && i < classes; i++) dx[i] = 0; return; }
+    p[0] = o->m[row]; p[1] = o->ls[row];
+    p[2] = o->t ? o->keep : 0;
+    p[3] = o->spread;
+    p[4] = g * (o->t ? NN__K(ce_row_sum)(o, row, p, 1) : o->keep * NN__K(class_weight)(o, k) + o->spread * o->all);
+    p[2] *= g; p[3] *= g;
+    for (i = 0; dx && i < classes; i += n) {
+        n = NN__K(ce_row_in)(o, row, i, in);
+        NN__K(map)(n, add ? value : dx + i, in, 3, p, 5, NN__K(ce_row_dx));
+        for (j = 0; add && j < n; j++) dx[i + j] += value[j];
+    }
+    if (dx && !o->t) dx[k] -= g * o->keep * NN__K(class_weight)(o, k);
+    for (i = 0; o->t && dt && i < classes; i += n) {
+        R *z = dt + row * classes + i;
+        n = NN__K(ce_row_in)(o, row, i, in);
+        NN__K(map)(n, add_t ? value : z, in, 3, p, 3, NN__K(ce_row_dt));
+        for (j = 0; add_t && j < n; j++) z[j] += value[j];
+    }
+}
+// Columns: v is x, t, and m, log sum, ... of neighbouring columns; k what t becomes for this class: k[0] t + k[1], weight included.
+NN__INLINE V NN__K(ce_col_max)(const V *v, const V *k)  { (void)k; return NN__K(larger)(v[1], v[0]); }
+NN__INLINE V NN__K(ce_col_sum)(const V *v, const V *k)  { (void)k; return v[1] + EXP(v[0] - v[2]); }
+NN__INLINE V NN__K(ce_col_term)(const V *v, const V *k) { return v[4] + (k[0] * v[1] + k[1]) * (v[3] - (v[0] - v[2])); }
+NN__INLINE V NN__K(ce_col_mass)(const V *v, const V *k) { return v[4] + (k[0] * v[1] + k[1]); }
+NN__INLINE V NN__K(ce_col_dx)(const V *v, const V *k)   { return v[4] * EXP((v[0] - v[2]) - v[3]) - v[5] * (k[0] * v[1] + k[1]); }
+NN__INLINE V NN__K(ce_col_dt)(const V *v, const V *k)   { return v[5] * k[0] * (v[3] - (v[0] - v[2])); }
+static void NN__K(ce_col_class)(const NN__K(classes) *o, int64_t at, int64_t k, const R **in, R *p)   // operands of class k in columns from `at`
+{
+    R w = NN__K(class_weight)(o, k);
+    in[0] = o->x + at + k * o->d.inner;
+    in[1] = o->t ? o->t + at + k * o->d.inner : o->ones;
+    p[0] = o->t ? w * o->keep : 0;
+    p[1] = w * o->spread;
+}
+static void NN__K(ce_columns)(const NN__K(classes) *o, int64_t tile, R *loss)
+{
+    int64_t tiles = (o->d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS, first = tile % tiles * NN__CLASS_COLUMNS, b = tile / tiles;
+    int64_t n = nn__min(NN__CLASS_COLUMNS, o->d.inner - first), at = b * o->d.classes * o->d.inner + first, row = b * o->d.inner + first, j, k;
+    R m[NN__CLASS_COLUMNS], s[NN__CLASS_COLUMNS], ls[NN__CLASS_COLUMNS], sum[NN__CLASS_COLUMNS], p[2] = { 0, 0 };
+    const R *in[5];
+    for (j = 0; j < n; j++) { m[j] = (R)-INFINITY; s[j] = sum[j] = 0; }
+    for (k = 0; k < o->d.classes; k++) { in[0] = o->x + at + k * o->d.inner; in[1] = m; NN__K(map)(n, m, in, 2, p, 0, NN__K(ce_col_max)); }
+    for (k = 0; k < o->d.classes; k++) { in[0] = o->x + at + k * o->d.inner; in[1] = s; in[2] = m; NN__K(map)(n, s, in, 3, p, 0, NN__K(ce_col_sum)); }
+    NN__K(map1)(n, ls, s, p, NN__K(log_word));
+    in[2] = m; in[3] = ls; in[4] = sum;
+    if (o->t || o->spread != 0) for (k = 0; k < o->d.classes; k++) {
+        NN__K(ce_col_class)(o, at, k, in, p);
+        NN__K(map)(n, sum, in, 5, p, 2, NN__K(ce_col_term));
+    }
+    for (j = 0; j < n; j++) {
+        k = o->t ? 0 : NN__K(class_of)(o, row + j);
+        loss[row + j] = k < 0 ? 0 : sum[j];
+        if (k >= 0 && !o->t) loss[row + j] += o->keep * NN__K(class_weight)(o, k) * (ls[j] - (o->x[at + k * o->d.inner + j] - m[j]));
+        if (o->m) { o->m[row + j] = m[j]; o->ls[row + j] = ls[j]; }
+    }
+}
+static void NN__K(ce_columns_back)(const NN__K(classes) *o, int64_t tile, const R *dy, R by, const nn_call *c)   // dy NULL: every row has gradient `by`
+{
+    int64_t tiles = (o->d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS, first = tile % tiles * NN__CLASS_COLUMNS, b = tile / tiles;
+    int64_t n = nn__min(NN__CLASS_COLUMNS, o->d.inner - first), at = b * o->d.classes * o->d.inner + first, row = b * o->d.inner + first, j, k;
+    R g[NN__CLASS_COLUMNS], mass[NN__CLASS_COLUMNS], value[NN__CLASS_COLUMNS], p[2];
+    const R *in[6];
+    int side;
+    in[2] = o->m + row; in[3] = o->ls + row; in[4] = mass; in[5] = g;
+    for (j = 0; j < n; j++) mass[j] = 0;
+    if (o->t) for (k = 0; k < o->d.classes; k++) { NN__K(ce_col_class)(o, at, k, in, p); NN__K(map)(n, mass, in, 5, p, 2, NN__K(ce_col_mass)); }
+    for (j = 0; j < n; j++) {
+        k = o->t ? 0 : NN__K(class_of)(o, row + j);
+        g[j] = k < 0 ? 0 : dy ? dy[row + j] : by;
+        mass[j] = k < 0 ? 0 : g[j] * (o->t ? mass[j] : o->keep * NN__K(class_weight)(o, k) + o->spread * o->all);
+    }
+    for (side = 0; side < (o->t ? 2 : 1); side++) {
+        int add = (int)(c->add >> side & 1);
+        for (k = 0; c->din[side].data && k < o->d.classes; k++) {
+            R *to = (R *)c->din[side].data + at + k * o->d.inner;
+            NN__K(ce_col_class)(o, at, k, in, p);
+            if (side) NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dt));
+            else      NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dx));
+            for (j = 0; add && j < n; j++) to[j] += value[j];
+        }
+    }
+    for (j = 0; c->din[0].data && !o->t && j < n; j++) {
+        k = NN__K(class_of)(o, row + j);
+        if (k >= 0) ((R *)c->din[0].data)[at + k * o->d.inner + j] -= g[j] * o->keep * NN__K(class_weight)(o, k);
+    }
+}
+NN__FORWARD(cross_entropy)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    NN__K(classes) o;
+    int64_t i, tiles, rows;
+    R *loss = p->reduction == NN_NONE ? (R *)c->out[0].data : (R *)c->shared;
+    double total = 0;
+    NN__K(classes_open)(&o, c);
+    tiles = nn__class_tiles(o.d);
+    rows = o.d.batch * o.d.inner;
+    if (t->phase == 0) {
+        for (i = nn__task_begin(tiles, t); i < nn__task_end(tiles, t); i++) {
+            if (o.d.inner == 1) NN__K(ce_row)(&o, i, loss);
+            else NN__K(ce_columns)(&o, i, loss);
+        }
+        return;
+    }
+    if (!o.t && nn__bad_class(c, rows, o.d.classes, p->ignore)) return;
+    if (o.t) total = (double)rows;
+    else for (i = 0; i < rows; i++) {
+        int64_t k = NN__K(class_of)(&o, i);
+        if (k >= 0) total += (double)NN__K(class_weight)(&o, k);
+    }
+    if (p->reduction != NN_MEAN) total = 1;
+    if (p->reduction != NN_NONE) *(R *)c->out[0].data = NN__K(long_sum)(rows, loss) / (R)total;
+    if (c->aux[1].data) *(R *)c->aux[1].data = (R)total;
+}
+NN__BACKWARD(cross_entropy)
+{
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    const R *dy = (const R *)c->dout[0].data;
+    R g = none ? 0 : dy[0] / *(const R *)c->aux[1].data;
+    NN__K(classes) o;
+    int64_t i, tiles;
+    NN__K(classes_open)(&o, c);
+    tiles = nn__class_tiles(o.d);
+    for (i = nn__task_begin(tiles, t); i < nn__task_end(tiles, t); i++) {
+        if (o.d.inner == 1) NN__K(ce_row_back)(&o, i, none ? dy[i] : g, c);
+        else NN__K(ce_columns_back)(&o, i, none ? dy : NULL, g, c);
+    }
+}
+#endif
+
+// ---- nll:   l = -w_k x_k, k the target class      dx_k = -w_k      mean: over the sum of w_k ----------------------------------------
+#if NN__IN_HOST
+static int nn__nll_shape(nn_call *c)
+{
+    int64_t one = 1;
+    if (!nn__class_shape(c, 0, ((const nn__loss_params *)c->params)->reduction)) return 0;
+    c->naux = 1;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 1, &one);              // what the sum was divided by
+    return 1;
+}
+NN_API nn_tensor *nn_nll(nn_tensor *log_p, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__class_loss(NN_OP_nll, log_p, target, desc, NN__L_WEIGHT | NN__L_IGNORE);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(nll)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    const R *x = (const R *)c->in[0].data, *w = (const R *)c->in[2].data;
+    R *y = (R *)c->out[0].data;
+    double sum = 0, total = 0;
+    int64_t i, rows = d.batch * d.inner;
+    (void)t;
+    if (nn__bad_class(c, rows, d.classes, p->ignore)) return;
+    for (i = 0; i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        R l = k == p->ignore ? 0 : -(w ? w[k] : 1) * x[(i / d.inner * d.classes + k) * d.inner + i % d.inner];
+        if (p->reduction == NN_NONE) y[i] = l;
+        sum += (double)l;
+        if (k != p->ignore) total += w ? (double)w[k] : 1;
+    }
+    if (p->reduction != NN_MEAN) total = 1;
+    if (p->reduction != NN_NONE) y[0] = (R)(sum / total);
+    if (c->aux[0].data) *(R *)c->aux[0].data = (R)total;
+}
+NN__BACKWARD(nll)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->din[0]);
+    const R *w = (const R *)c->in[2].data, *dy = (const R *)c->dout[0].data;
+    R *dx = (R *)c->din[0].data, by = *(const R *)c->aux[0].data;
+    int64_t i, rows = d.batch * d.inner;
+    (void)t;
+    for (i = 0; dx && i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        if (k == p->ignore || k < 0 || k >= d.classes) continue;
+        dx[(i / d.inner * d.classes + k) * d.inner + i % d.inner] -= (w ? w[k] : 1) * (p->reduction == NN_NONE ? dy[i] : dy[0] / by);
+    }
+}
+#endif
+
+// ---- hinge:   elements, targets -1 or 1:  l = max(0, margin - t x)      classes k:  l = sum over c != k of max(0, margin - x_k + x_c) / C ----
+#if NN__IN_HOST
+static int nn__multi_margin_shape(nn_call *c) { return nn__class_shape(c, 0, ((const nn__loss_params *)c->params)->reduction); }
+NN_API nn_tensor *nn_hinge(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__loss_params p;
+    nn_tensor *in[2];
+    double margin = nn__option(desc ? desc->margin : 0, 1);
+    if (!nn__check(nn, x, "hinge") || !nn__check(nn, target, "hinge")) return nn__inert(nn);
+    if (target->dtype != NN_I32 && target->dtype != NN_I64) return nn__pair_loss(NN_OP_hinge, x, target, desc, NN__L_MARGIN, margin);
+    if (!nn__loss_options(nn, "hinge", desc, NN__L_MARGIN, &p)) return nn__inert(nn);
+    p.p = margin;
+    in[0] = x; in[1] = target;
+    return nn_apply(nn__op(NN_OP_multi_margin), in, &p);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(multi_margin)            // torch.nn.MultiMarginLoss
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    R *y = (R *)c->out[0].data;
+    double sum = 0;
+    int64_t i, j, rows = d.batch * d.inner;
+    (void)t;
+    if (nn__bad_class(c, rows, d.classes, INT64_MIN)) return;
+    for (i = 0; i < rows; i++) {
+        const R *x = (const R *)c->in[0].data + i / d.inner * d.classes * d.inner + i % d.inner;
+        int64_t k = nn__class_at(&c->in[1], i);
+        double l = 0;
+        for (j = 0; j < d.classes; j++) {
+            double z = p->p - (double)x[k * d.inner] + (double)x[j * d.inner];
+            if (j != k && !(z <= 0)) l += z;
+        }
+        l /= (double)d.classes;
+        if (p->reduction == NN_NONE) y[i] = (R)l;
+        sum += l;
+    }
+    if (p->reduction != NN_NONE) y[0] = (R)(p->reduction == NN_MEAN ? sum / (double)rows : sum);
+}
+NN__BACKWARD(multi_margin)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    const R *dy = (const R *)c->dout[0].data;
+    int64_t i, j, rows = d.batch * d.inner;
+    (void)t;
+    for (i = 0; c->din[0].data && i < rows; i++) {
+        int64_t at = i / d.inner * d.classes * d.inner + i % d.inner, k = nn__class_at(&c->in[1], i);
+        const R *x = (const R *)c->in[0].data + at;
+        R *dx = (R *)c->din[0].data + at, g = p->reduction == NN_NONE ? dy[i] : p->reduction == NN_MEAN ? dy[0] / (R)rows : dy[0];
+        g /= (R)d.classes;
+        if (k < 0 || k >= d.classes) continue;
+        for (j = 0; j < d.classes; j++) {
+            if (j == k || p->p - (double)x[k * d.inner] + (double)x[j * d.inner] <= 0) continue;
+            dx[j * d.inner] += g;
+            dx[k * d.inner] -= g;
+        }
+    }
+}
+#endif
+
+// ---- kl_div:   l = T^2 sum over c of q_c (log q_c - log p_c),   p = softmax(x / T), q = softmax(t / T) over the last dimension ------------
+// Distillation (Hinton et al. 2015): T^2 keeps the gradient's size at any T. Mean: over rows (PyTorch's "batchmean"); NN_NONE: the terms.
+// With dy per term:  dx_c = T (p_c sum(q dy) - q_c dy_c),   dt_c = T q_c (dy_c r_c - sum(q dy r)),   r = log q - log p + 1.
+#if NN__IN_HOST
+static int64_t nn__row_length(const nn_view *x) { return x->ndim ? x->shape[x->ndim - 1] : 1; }
+static int64_t nn__row_count(const nn_view *x)
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i + 1 < x->ndim; i++) n *= x->shape[i];
+    return n;
+}
+static int nn__kl_div_shape(nn_call *c)
+{
+    int64_t shape[2];
+    if (!nn__pair_loss_shape(c)) return 0;
+    shape[0] = nn__row_count(&c->in[0]); shape[1] = 4;
+    c->naux = 1;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 2, shape);             // of x and of t: maximum of v / T, log sum exp
+    return 1;
+}
+static void nn__kl_div_plan(nn_call *c)
+{
+    int64_t rows = nn__row_count(&c->in[0]);
+    nn__reduced_loss_plan(c, rows, 32 * nn__row_length(&c->in[0]), rows);
+}
+NN_API nn_tensor *nn_kl_div(nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc)
+{
+    nn_context *nn = logits ? logits->nn : NULL;
+    nn__loss_params p;
+    double temperature = nn__option(desc ? desc->temperature : 0, 1);
+    if (!nn__check(nn, logits, "kl_div") || !nn__check(nn, target_logits, "kl_div") || !nn__loss_options(nn, "kl_div", desc, NN__L_TEMPERATURE, &p)) return nn__inert(nn);
+    if (!(temperature > 0)) { nn_fail(nn, "kl_div: temperature %g is not positive", temperature); return nn__inert(nn); }
+    p.p = temperature;
+    return nn__apply2(NN_OP_kl_div, logits, target_logits, &p);
+}
+#endif
+#if NN__IN_SIMD
+// k: 1 / T, then maximum and log sum of x, of t, then a factor. log p and log q of vectors x = v[0], t = v[1]; v[2] is dy.
+#define NN__LOG_P ((v[0] * k[0] - k[1]) - k[2])
+#define NN__LOG_Q ((v[1] * k[0] - k[3]) - k[4])
+NN__INLINE V NN__K(kl_term)(const V *v, const V *k)  { V q = NN__LOG_Q; return k[5] * (EXP(q) * (q - NN__LOG_P)); }
+NN__INLINE V NN__K(kl_mass)(const V *v, const V *k)  { return EXP(NN__LOG_Q) * v[2]; }
+NN__INLINE V NN__K(kl_slope)(const V *v, const V *k) { V q = NN__LOG_Q; return EXP(q) * v[2] * (q - NN__LOG_P + C(1)); }
+NN__INLINE V NN__K(kl_dx)(const V *v, const V *k)    { return (EXP(NN__LOG_P) * k[5] - EXP(NN__LOG_Q) * v[2]) / k[0]; }
+NN__INLINE V NN__K(kl_dt)(const V *v, const V *k)    { V q = NN__LOG_Q; return EXP(q) * (v[2] * (q - NN__LOG_P + C(1)) - k[5]) / k[0]; }
+#undef NN__LOG_P
+#undef NN__LOG_Q
+NN__FORWARD(kl_div)
+{
+    const nn__loss_params *o = (const nn__loss_params *)c->params;
+    int64_t rows = nn__row_count(&c->in[0]), n = nn__row_length(&c->in[0]), i, j, w;
+    R *y = (R *)c->out[0].data, *loss = (R *)c->shared, *aux = (R *)c->aux[0].data, value[NN__K(block)], k[6];
+    int none = o->reduction == NN_NONE, side;
+    if (t->phase) {
+        if (!none) y[0] = NN__K(long_sum)(rows, loss) / (o->reduction == NN_MEAN ? (R)rows : 1);
+        return;
+    }
+    k[0] = (R)(1 / o->p);
+    k[5] = (R)(o->p * o->p);
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) {
+        R lane[16] = { 0 };
+        for (side = 0; side < 2; side++) {
+            const R *v = (const R *)c->in[side].data + i * n;
+            k[1 + 2 * side] = NN__K(row_max)(n, v) * k[0];
+            k[2 + 2 * side] = NN__K(row_log_sum)(n, v, k[0], k[1 + 2 * side]);
+        }
+        if (aux) memcpy(aux + 4 * i, k + 1, 4 * sizeof *k);
+        for (j = 0; j < n; j += w) {
+            const R *in[2];
+            in[0] = (const R *)c->in[0].data + i * n + j;
+            in[1] = (const R *)c->in[1].data + i * n + j;
+            w = nn__min(NN__K(block), n - j);
+            NN__K(map)(w, none ? y + i * n + j : value, in, 2, k, 6, NN__K(kl_term));
+            if (!none) NN__K(add_lanes)(lane, w, value);
+        }
+        if (!none) loss[i] = NN__K(lane_sum)(lane);
+    }
+}
+NN__BACKWARD(kl_div)
+{
+    const nn__loss_params *o = (const nn__loss_params *)c->params;
+    int64_t rows = nn__row_count(&c->in[0]), n = nn__row_length(&c->in[0]), i, j, m, w;
+    const R *dy = (const R *)c->dout[0].data, *aux = (const R *)c->aux[0].data;
+    R g[NN__K(block)], value[NN__K(block)], k[6];
+    int none = o->reduction == NN_NONE, side;
+    for (j = 0; !none && j < NN__K(block); j++) g[j] = o->reduction == NN_MEAN ? dy[0] / (R)rows : dy[0];
+    k[0] = (R)(1 / o->p);
+    k[5] = 0;
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) for (side = 0; side < 2; side++) {
+        int add = (int)(c->add >> side & 1), pass;
+        R lane[16] = { 0 };
+        if (!c->din[side].data) continue;
+        memcpy(k + 1, aux + 4 * i, 4 * sizeof *k);
+        for (pass = 0; pass < 2; pass++) {               // first the sum over the row, then the gradient
+            for (j = 0; j < n; j += w) {
+                const R *in[3];
+                R *to = (R *)c->din[side].data + i * n + j;
+                in[0] = (const R *)c->in[0].data + i * n + j;
+                in[1] = (const R *)c->in[1].data + i * n + j;
+                in[2] = none ? dy + i * n + j : g;
+                w = nn__min(NN__K(block), n - j);
+                if (pass == 0) {
+                    if (side) NN__K(map)(w, value, in, 3, k, 6, NN__K(kl_slope));
+                    else      NN__K(map)(w, value, in, 3, k, 6, NN__K(kl_mass));
+                    NN__K(add_lanes)(lane, w, value);
+                    continue;
+                }
+                if (side) NN__K(map)(w, add ? value : to, in, 3, k, 6, NN__K(kl_dt));
+                else      NN__K(map)(w, add ? value : to, in, 3, k, 6, NN__K(kl_dx));
+                for (m = 0; add && m < w; m++) to[m] += value[m];
+            }
+            if (pass == 0) k[5] = NN__K(lane_sum)(lane);
+        }
+    }
+}
+#endif
+
+// ---- losses composed of other ops ------------------------------------------------------------------------------------------------
+#if NN__IN_HOST
+static nn_tensor *nn__row_sum(nn_tensor *x, int keepdim)             // over the last dimension
+{
+    nn_reduce_desc d;
+    memset(&d, 0, sizeof d);
+    d.keepdim = keepdim;
+    return nn_sum(x, nn__shape1(-1), &d);
+}
+static int nn__check_rows(nn_context *nn, const char *op, const nn_tensor *a, const nn_tensor *b)
+{
+    nn_view va, vb;
+    if (!nn__check(nn, a, op) || !nn__check(nn, b, op)) return 0;
+    va = nn__view_of(a); vb = nn__view_of(b);
+    if (!nn__same_shapes(nn, op, &va, &vb)) return 0;
+    if (a->ndim < 1) { nn_fail(nn, "%s: vectors are needed, not 0-d tensors", op); return 0; }
+    return 1;
+}
+// l = 1 - cos(a, b) for target 1, max(0, cos(a, b) - margin) for target -1; 1e-12 under the root as in PyTorch
+NN_API nn_tensor *nn_cosine_embedding(nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc *desc)
+{
+    nn_context *nn = a ? a->nn : NULL;
+    nn_tensor *cosine, *same, *other, *none;
+    nn__loss_params p;
+    nn_view va, vt;
+    if (!nn__check_rows(nn, "cosine_embedding", a, b) || !nn__check(nn, target, "cosine_embedding")) return nn__inert(nn);
+    if (!nn__loss_options(nn, "cosine_embedding", desc, NN__L_MARGIN, &p)) return nn__inert(nn);
+    va = nn__view_of(a); vt = nn__view_of(target);
+    va.ndim--;
+    if (!nn__same_dims(&va, &vt)) {
+        nn_fail(nn, "cosine_embedding: target %s does not fit vectors %s", NN__SHAPE_OF(&vt), nn__dims_text(a->ndim, a->shape).s);
+        return nn__inert(nn);
+    }
+    target = nn_detach(nn_cast(target, nn->desc.dtype));
+    none = nn_scalar(nn, 0.0f);
+    cosine = nn_mul(nn_add_scalar(nn__row_sum(nn_square(a), 0), 1e-12f), nn_add_scalar(nn__row_sum(nn_square(b), 0), 1e-12f));
+    cosine = nn_div(nn__row_sum(nn_mul(a, b), 0), nn_sqrt(cosine));
+    same = nn_add_scalar(nn_neg(cosine), 1.0f);
+    other = nn_clamp(nn_add_scalar(cosine, (float)-nn__option(desc ? desc->margin : 0, 0)), 0.0f, INFINITY);
+    same = nn_where(nn_eq(target, nn_scalar(nn, 1.0f)), same, none);
+    other = nn_where(nn_eq(target, nn_scalar(nn, -1.0f)), other, none);
+    return nn__reduce_loss(nn_add(same, other), &p);
+}
+
+// |a - b + 1e-6|_p of rows: torch.nn.functional.pairwise_distance
+static nn_tensor *nn__row_distance(nn_tensor *a, nn_tensor *b, float p)
+{
+    nn_tensor *d = nn_add_scalar(nn_sub(a, b), 1e-6f);
+    if (p == 2.0f) return nn_sqrt(nn__row_sum(nn_square(d), 0));
+    if (p == 1.0f) return nn__row_sum(nn_abs(d), 0);
+    return nn_pow_scalar(nn__row_sum(nn_pow_scalar(nn_abs(d), p), 0), 1.0f / p);
+}
+// l = max(0, |a - p| - |a - n| + margin)
+NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc)
+{
+    nn_context *nn = anchor ? anchor->nn : NULL;
+    nn_tensor *d;
+    nn__loss_params p;
+    float norm = (float)nn__option(desc ? desc->p : 0, 2), margin = (float)nn__option(desc ? desc->margin : 0, 1);
+    if (!nn__check_rows(nn, "triplet_margin", anchor, positive) || !nn__check_rows(nn, "triplet_margin", anchor, negative)) return nn__inert(nn);
+    if (!nn__loss_options(nn, "triplet_margin", desc, NN__L_MARGIN | NN__L_P, &p)) return nn__inert(nn);
+    if (!(norm > 0 && norm <= 1e6f)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
+    d = nn_sub(nn__row_distance(anchor, positive, norm), nn__row_distance(anchor, negative, norm));
+    return nn__reduce_loss(nn_clamp(nn_add_scalar(d, margin), 0.0f, INFINITY), &p);
+}
+
+static nn_tensor *nn__unit_rows(nn_tensor *x)            // x / |x|; 1e-24 keeps a zero row finite
+{
+    return nn_mul(x, nn_rsqrt(nn_add_scalar(nn__row_sum(nn_square(x), 1), 1e-24f)));
+}
+// l_i = -log softmax_j(cos(a_i, b_j) / T) at j = i: row i of a must find row i of b among all rows (van den Oord et al. 2018)
+NN_API nn_tensor *nn_info_nce(nn_tensor *a, nn_tensor *b, const nn_loss_desc *desc)
+{
+    nn_context *nn = a ? a->nn : NULL;
+    nn_tensor *logits;
+    nn_loss_desc own;
+    nn__loss_params p;
+    nn__mark m;
+    int64_t *index, i, n;
+    double temperature = nn__option(desc ? desc->temperature : 0, 0.07);
+    if (!nn__check_rows(nn, "info_nce", a, b) || !nn__loss_options(nn, "info_nce", desc, NN__L_TEMPERATURE, &p)) return nn__inert(nn);
+    if (a->ndim != 2) { nn_fail(nn, "info_nce: rows (B, C) are needed, not %s", nn__dims_text(a->ndim, a->shape).s); return nn__inert(nn); }
+    if (!(temperature > 0)) { nn_fail(nn, "info_nce: temperature %g is not positive", temperature); return nn__inert(nn); }
+    logits = nn_mul_scalar(nn_matmul(nn__unit_rows(a), nn_transpose(nn__unit_rows(b), 0, 1)), (float)(1 / temperature));
+    memset(&own, 0, sizeof own);
+    own.reduction = (nn_reduction)p.reduction;
+    n = a->shape[0];
+    a = nn__alloc_tensor(nn, 0, NN_I64, 1, &n);
+    m = nn__get_mark(nn);
+    index = (int64_t *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *index));
+    if (nn__dead(a) || !index) return nn__inert(nn);
+    for (i = 0; i < n; i++) index[i] = i;
+    nn__upload(nn, a, index);
+    nn__rewind_memory(nn, &m);
+    return nn_cross_entropy(logits, a, &own);
+}
+#endif
+
+// ---- parameter updates ------------------------------------------------------------------------------------
+// One step of each optimizer for a vector of parameters p with gradients g and states s: the new p is returned. The order of
+// operations is PyTorch's (torch.optim, foreach=False). What does not depend on the element is computed once, in double, by >>optim.
+#if NN__IN_HOST
+static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+static void nn__square_sum_plan(nn_call *c)
+{
+    int64_t chunks = (nn_view_count(&c->in[0]) + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
+    nn__reduced_loss_plan(c, chunks, 2 * NN__LOSS_CHUNK, chunks);
+}
+#endif
+#if NN__IN_SIMD
+typedef struct NN__K(rates) {        // nn__update_params as vectors
+    V lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value, scale;
+    int decays, clips, momentum, nesterov, first, centered, amsgrad, far1;
+} NN__K(rates);
+
+NN__INLINE V NN__K(decayed)(V p, V g, const NN__K(rates) *u)         // L2: the gradient of |p|^2 wd / 2 joins g
+{
+    return u->decays ? FMA(u->weight_decay, p, g) : g;
+}
+NN__INLINE V NN__K(lerp)(V a, V b, V w, int far) { return far ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
+
+// b = momentum b + (1 - dampening) g,   p -= lr b;   nesterov: p -= lr (g + momentum b)
+NN__INLINE V NN__K(sgd)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    g = NN__K(decayed)(p, g, u);
+    if (u->momentum) {
+        s[0] = u->first ? g : FMA(u->rest1, g, s[0] * u->decay1);
+        g = u->nesterov ? FMA(u->decay1, s[0], g) : s[0];
+    }
+    return FMA(-u->lr, g, p);
+}
+// v = alpha v + (1 - alpha) g^2,   p -= lr g / (sqrt(v) + eps);   centered: v - mean(g)^2;   momentum: of the steps   (Hinton 2012)
+NN__INLINE V NN__K(rmsprop)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V v;
+    g = NN__K(decayed)(p, g, u);
+    v = s[0] = s[0] * u->decay2 + u->rest2 * g * g;
+    if (u->centered) {
+        s[2] = NN__K(lerp)(s[2], g, u->rest2, u->far1);
+        v = v - s[2] * s[2];
+    }
+    v = SQRT(v) + u->eps;
+    if (!u->momentum) return p - u->lr * g / v;
+    s[1] = s[1] * u->decay1 + g / v;
+    return FMA(-u->lr, s[1], p);
+}
+// v += g^2,   p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps)   (Duchi et al. 2011)
+NN__INLINE V NN__K(adagrad)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    g = NN__K(decayed)(p, g, u);
+    s[0] = s[0] + g * g;
+    return p - u->lr * g / (SQRT(s[0]) + u->eps);
+}
+// m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  p -= lr m' / (sqrt(v') + eps),  m' = m / (1 - b1^t), v' = v / (1 - b2^t)
+// (Kingma & Ba 2015). adamw shrinks p by lr wd first and has no L2. amsgrad takes the largest v so far.
+NN__INLINE V NN__K(adam)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V v;
+    p = p * u->shrink;
+    g = NN__K(decayed)(p, g, u);
+    s[0] = NN__K(lerp)(s[0], g, u->rest1, u->far1);
+    v = s[1] = s[1] * u->decay2 + u->rest2 * g * g;
+    if (u->amsgrad) v = s[2] = SEL(s[2] > v, s[2], v);
+    return p - u->lr * s[0] / (SQRT(v) / u->correct + u->eps);
+}
+// adam with Nesterov momentum whose factor b1 (1 - 0.96^(t momentum_decay) / 2) rises   (Dozat 2016)
+NN__INLINE V NN__K(nadam)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V d;
+    g = NN__K(decayed)(p, g, u);
+    s[0] = NN__K(lerp)(s[0], g, u->rest1, u->far1);
+    s[1] = s[1] * u->decay2 + u->rest2 * g * g;
+    d = SQRT(s[1] / u->correct) + u->eps;
+    p = p - u->lr_grad * g / d;
+    return p - u->lr * s[0] / d;
+}
+// p = (1 - lr wd) p - lr sign(b1 m + (1 - b1) g),   m = b2 m + (1 - b2) g   (Chen et al. 2023)
+NN__INLINE V NN__K(lion)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V d = s[0] * u->decay1 + g * u->rest1;
+    p = p * u->shrink;
+    s[0] = FMA(u->rest2, g, s[0] * u->decay2);
+    return FMA(-u->lr, NN__K(sign_of)(d), p);
+}
+
+// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
+NN__INLINE void NN__K(update_all)(const nn_call *c, const nn_task *t, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+{
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t), m;
+    R *p = (R *)c->in[0].data, *state[3];
+    const R *g = (const R *)c->in[1].data;
+    NN__K(rates) r;
+    int k;
+    r.lr = SET1((R)u->lr); r.weight_decay = SET1((R)u->weight_decay); r.shrink = SET1((R)u->shrink);
+    r.decay1 = SET1((R)u->decay1); r.rest1 = SET1((R)u->rest1); r.decay2 = SET1((R)u->decay2); r.rest2 = SET1((R)u->rest2);
+    r.eps = SET1((R)u->eps); r.correct = SET1((R)u->correct); r.lr_grad = SET1((R)u->lr_grad); r.clip_value = SET1((R)u->clip_value);
+    r.scale = SET1(c->in[2].data ? *(const R *)c->in[2].data : 1);
+    r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
+    r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
+    for (k = 0; k < 3; k++) state[k] = (R *)c->in[3 + k].data;
+    for (; i < end; i += m) {
+        V x, d, s[3];
+        m = nn__min(NN__LANES, end - i);
+        for (k = 0; k < 3; k++) s[k] = !state[k] ? C(0) : m == NN__LANES ? LOAD(state[k] + i) : NN__K(load_part)(state[k] + i, m);
+        x = m == NN__LANES ? LOAD(p + i) : NN__K(load_part)(p + i, m);
+        d = (m == NN__LANES ? LOAD(g + i) : NN__K(load_part)(g + i, m)) * r.scale;
+        if (r.clips) d = SEL(d < -r.clip_value, -r.clip_value, SEL(d > r.clip_value, r.clip_value, d));
+        x = f(x, d, s, &r);
+        if (m == NN__LANES) {
+            STORE(p + i, x);
+            for (k = 0; k < 3; k++) if (state[k]) STORE(state[k] + i, s[k]);
+        } else {
+            NN__K(store_part)(p + i, x, m);
+            for (k = 0; k < 3; k++) if (state[k]) NN__K(store_part)(state[k] + i, s[k], m);
+        }
+    }
+}
+NN__FORWARD(sgd_update)     { NN__K(update_all)(c, t, NN__K(sgd)); }
+NN__FORWARD(rmsprop_update) { NN__K(update_all)(c, t, NN__K(rmsprop)); }
+NN__FORWARD(adagrad_update) { NN__K(update_all)(c, t, NN__K(adagrad)); }
+NN__FORWARD(adam_update)    { NN__K(update_all)(c, t, NN__K(adam)); }
+NN__FORWARD(nadam_update)   { NN__K(update_all)(c, t, NN__K(nadam)); }
+NN__FORWARD(lion_update)    { NN__K(update_all)(c, t, NN__K(lion)); }
+
+NN__INLINE V NN__K(square_of)(const V *v, const V *k)    { (void)k; return v[0] * v[0]; }
+NN__FORWARD(square_sum)              // out = sum of in^2, dense memory of any strides; chunks, then the sums of chunks
+{
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK, i, j, w;
+    R *part = (R *)c->shared, value[NN__K(block)], none = 0;
+    if (t->phase) { *(R *)c->out[0].data = NN__K(long_sum)(chunks, part); return; }
+    for (i = nn__task_begin(chunks, t); i < nn__task_end(chunks, t); i++) {
+        R lane[16] = { 0 };
+        int64_t end = nn__min(n, (i + 1) * NN__LOSS_CHUNK);
+        for (j = i * NN__LOSS_CHUNK; j < end; j += w) {
+            const R *in = (const R *)c->in[0].data + j;
+            w = nn__min(NN__K(block), end - j);
+            NN__K(map)(w, value, &in, 1, &none, 0, NN__K(square_of));
+            NN__K(add_lanes)(lane, w, value);
+        }
+        part[i] = NN__K(lane_sum)(lane);
+    }
+}
+NN__INLINE V NN__K(ema)(const V *v, const V *k)          { return FMA(v[1], k[1], v[0] * k[0]); }
+NN__FORWARD(ema_update)              // in[0] = decay in[0] + (1 - decay) in[1]
+{
+    double decay = *(const double *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t);
+    const R *in[2];
+    R k[2];
+    k[0] = (R)decay; k[1] = (R)(1 - decay);
+    in[0] = (const R *)c->in[0].data + i;
+    in[1] = (const R *)c->in[1].data + i;
+    NN__K(map)(nn__task_end(n, t) - i, (R *)c->in[0].data + i, in, 2, k, 2, NN__K(ema));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(clip_scale)              // in: sums of squares;  out[0]: their joint norm, out[1]: min(1, max / (norm + 1e-6)), or 1 without a maximum
+{
+    double most = *(const double *)c->params, sum = 0, scale;
+    const R *x = (const R *)c->in[0].data;
+    R *y = (R *)c->out[0].data;
+    int64_t i;
+    (void)t;
+    for (i = 0; i < c->in[0].shape[0]; i++) sum += (double)x[i];
+    y[0] = (R)sqrt(sum);
+    scale = most > 0 ? most / ((double)y[0] + 1e-6) : 1;
+    y[1] = (R)(scale > 1 ? 1 : scale);
+}
+NN__FORWARD(swap)                    // exchanges the numbers of two tensors of one layout
+{
+    char block[256], *a = (char *)c->in[0].data, *b = (char *)c->in[1].data;
+    size_t n = (size_t)nn_view_count(&c->in[0]) * sizeof(R), i, m;
+    (void)t;
+    for (i = 0; i < n; i += m) {
+        m = n - i < sizeof block ? n - i : sizeof block;
+        memcpy(block, a + i, m);
+        memcpy(a + i, b + i, m);
+        memcpy(b + i, block, m);
+    }
 }
 #endif
 

@@ -27,7 +27,7 @@ static void test_add(test_case *t) { *test_last = t; test_last = &t->next; }
          if (!(fabs(test_a - test_b) <= (tolerance)) && !(isnan(test_a) && isnan(test_b)) && test_a != test_b && test_failures++ < 10) \
              printf("%s:%d: failed: %s = %.9g, %s = %.9g\n", __FILE__, __LINE__, #a, test_a, #b, test_b); } while (0)
 #define CHECK_TEXT(text, part)                                                               \
-    do { const char *test_t = (text); test_checks++;                                         \
+    do { const char *volatile test_v = (text), *test_t = test_v; test_checks++;                                         \
          if (!strstr(test_t, part) && test_failures++ < 10) printf("%s:%d: failed: \"%s\" does not contain \"%s\"\n", __FILE__, __LINE__, test_t, part); } while (0)
 #define SKIP(reason) do { printf("skipped: %s\n", reason); test_skipped = 1; return; } while (0)
 

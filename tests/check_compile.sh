@@ -1,0 +1,29 @@
+# The header alone: compilers, standards, switches, two files, from another folder, renamed.
+warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
+printf '#define NN_IMPLEMENTATION\n#include "nn.h"\nint main(void) { nn_context *nn = nn_new(NULL); int ok = nn_ok(nn); nn_free(nn); return !ok; }\n' > $out/one.c
+cp $out/one.c $out/one.cpp
+for c in gcc clang; do
+    for std in c99 c11; do with $c "$c -std=$std" $c -std=$std -O1 $warn -I. $out/one.c -o $out/one -lm -lpthread; done
+done
+for c in g++ clang++; do
+    for std in c++11 c++17; do with $c "$c -std=$std" $c -std=$std -O1 $warn -I. $out/one.cpp -o $out/one -lm -lpthread; done
+done
+with gcc "gcc -O2"  gcc -std=c99 -O2 $warn -I. $out/one.c -o $out/one -lm -lpthread
+with gcc "gcc -O3 -march=native" gcc -std=gnu99 -O3 -march=native $warn -I. $out/one.c -o $out/one -lm -lpthread
+for switch in NN_NO_STDIO NN_NO_THREADS NN_NO_SIMD NN_NO_AVX512 NN_NO_AVX2 NN_DETERMINISTIC NN_DOUBLE NN_STATIC; do
+    run "gcc -D$switch"   gcc -std=c99 -O0 $warn -D$switch -I. $out/one.c -o $out/one_$switch -lm -lpthread
+    run "run $switch"     $out/one_$switch
+    with clang "clang -D$switch" clang -std=c99 -O0 $warn -D$switch -I. $out/one.c -o $out/one -lm -lpthread
+done
+printf '#include "nn.h"\nint other(void) { return nn_version()[0] == 0; }\n' > $out/two_a.c
+printf '#define NN_IMPLEMENTATION\n#include "nn.h"\nint other(void);\nint main(void) { return other(); }\n' > $out/two_b.c
+run "two files" sh -c "gcc -std=c99 -O0 $warn -I. $out/two_a.c $out/two_b.c -o $out/two -lm -lpthread && $out/two"
+mkdir -p $out/sub/lib && cp nn.h $out/sub/lib/nn.h && cp nn.h $out/sub/my_net.h
+printf '#define NN_IMPLEMENTATION\n#include "lib/nn.h"\nint main(void) { return 0; }\n' > $out/sub/a.c
+run "from a subdirectory" gcc -std=c99 -O0 $warn $out/sub/a.c -o $out/sub/a -lm -lpthread
+printf '#define NN_HEADER_FILENAME "my_net.h"\n#define NN_IMPLEMENTATION\n#include "my_net.h"\nint main(void) { return 0; }\n' > $out/sub/b.c
+run "renamed" gcc -std=c99 -O0 $warn $out/sub/b.c -o $out/sub/b -lm -lpthread
+printf '#define NN_MALLOC(n) malloc(n)\n#define NN_FREE(p) free(p)\n#include <stdlib.h>\n#define NN_IMPLEMENTATION\n#include "nn.h"\nint main(void) { nn_free(nn_new(NULL)); return 0; }\n' > $out/hooks.c
+run "NN_MALLOC and NN_FREE" sh -c "gcc -std=c99 -O0 $warn -I. $out/hooks.c -o $out/hooks -lm -lpthread && $out/hooks"
+run "every exported symbol starts with nn_" sh -c "gcc -std=c99 -O0 -I. -c $out/one.c -o $out/one.o && nm -g --defined-only $out/one.o | awk '\$3 !~ /^nn_/ && \$3 != \"main\" { print; bad = 1 } END { exit bad }'"
+run "every desc argument has a C++ reference" $py tests/check_header.py

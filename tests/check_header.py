@@ -1,0 +1,25 @@
+"""Checks of nn.h as a text: C++ overloads, the map of tags."""
+import re, sys
+
+text = open("nn.h").read()
+api = text[:text.index("#endif // NN_H")]
+bad = []
+
+rows = set(re.findall(r"^NN__REF\([^,]+, (nn_\w+),", api, re.M))
+for head, args in re.findall(r"^NN_API\s+([^;{]*?)\(([^;]*?)\);", api, re.M | re.S):
+    name = re.search(r"(nn_\w+)\s*$", head.strip())
+    if name and re.search(r"const nn_\w*desc \*\w+$", " ".join(args.split())) and name.group(1) not in rows:
+        bad.append(f"{name.group(1)} takes a desc but has no NN__REF row")
+
+listed = re.findall(r">>(\w+)", text[text.index("Map (search"):text.index("Reading route")])
+found = re.findall(r"^// >>(\w+)", text, re.M)
+for tag in listed:
+    if tag not in found: bad.append(f"the map names >>{tag}, which does not exist")
+for tag in found:
+    if tag not in listed: bad.append(f">>{tag} is missing in the map")
+
+columns = [i + 1 for i, line in enumerate(text.split("\n")) if len(line) > 200]
+if columns: bad.append(f"lines over 200 columns: {columns[:5]}")
+if re.search(r"\bcuda", re.sub(r"//.*|/\*.*?\*/", "", text[text.index("#endif // NN_H"):], flags=re.S)): bad.append("the word cuda occurs in the implementation")
+print("\n".join(bad) or "ok")
+sys.exit(bool(bad))

@@ -1,0 +1,1 @@
+sums "make test" make test

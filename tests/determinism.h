@@ -1,0 +1,71 @@
+/* determinism.h - 50 training steps of an MLP and of a CNN, and a hash of all parameters: used by test_determinism.c and, with other
+   compilers and targets (NEON and big-endian under qemu, NN_DETERMINISTIC, WASM), by determinism.c. */
+static uint64_t hash_bytes(uint64_t h, const void *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)p)[i]) * 0x100000001B3u;
+    return h;
+}
+
+static uint64_t hash_params(nn_layer *net)
+{
+    nn_tensor *list[64];
+    static float v[1 << 16];
+    uint64_t h = 0xCBF29CE484222325u;
+    int n = nn_params(net, list, 64);
+    for (int i = 0; i < n; i++) {
+        int64_t count = nn_count(list[i]);
+        if (!nn_read(list[i], v)) return 0;
+        for (int64_t j = 0; j < count; j++) {            /* as little-endian bytes, whatever the machine */
+            uint32_t bits;
+            memcpy(&bits, v + j, 4);
+            unsigned char b[4] = { (unsigned char)bits, (unsigned char)(bits >> 8), (unsigned char)(bits >> 16), (unsigned char)(bits >> 24) };
+            h = hash_bytes(h, b, 4);
+        }
+    }
+    return nn_ok(nn_context_of(net)) ? h : 0;
+}
+
+static uint64_t train_mlp(nn_context *nn)
+{
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_linear_new(net, "fc1", 50, 70, NULL);
+    nn_fn_new(net, nn_gelu);
+    nn_layernorm_new(net, "norm", NN_SHAPE(70), NULL);
+    nn_dropout_new(net, 0.1f);
+    nn_linear_new(net, "fc2", 70, 37, NULL);
+    nn_fn_new(net, nn_tanh);
+    nn_linear_new(net, "fc3", 37, 10, NULL);
+    nn_optimizer *opt = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.01f, .clip_norm = 1 });
+    for (int i = 0; i < 50; i++) {
+        int64_t labels[32];
+        for (int j = 0; j < 32; j++) labels[j] = (i * 7 + j * 3) % 10;
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *x = nn_randn(nn, NN_SHAPE(32, 50), 0, 1), *y = nn_from_as(nn, NN_I64, NN_SHAPE(32), labels);
+        nn_backward(nn_cross_entropy(nn_forward(net, x), y, NULL));
+        nn_step(opt);
+    }
+    return hash_params(net);
+}
+
+static uint64_t train_cnn(nn_context *nn)
+{
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_conv2d_new(net, "conv1", 3, 10, 3, &(nn_conv2d_desc){ .padding = 1 });
+    nn_batchnorm_new(net, "bn1", 10, NULL);
+    nn_fn_new(net, nn_relu);
+    nn_maxpool2d_new(net, 2, NULL);
+    nn_conv2d_new(net, "conv2", 10, 18, 3, &(nn_conv2d_desc){ .stride = 2, .no_bias = 1 });
+    nn_fn_new(net, nn_silu);
+    nn_fn_new(net, nn_global_avgpool);
+    nn_linear_new(net, "fc", 18, 10, NULL);
+    nn_optimizer *opt = nn_sgd_new(net, &(nn_sgd_desc){ .lr = 0.05f, .momentum = 0.9f, .weight_decay = 1e-4f });
+    for (int i = 0; i < 50; i++) {
+        int64_t labels[8];
+        for (int j = 0; j < 8; j++) labels[j] = (i * 7 + j * 3) % 10;
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *x = nn_randn(nn, NN_SHAPE(8, 3, 13, 11), 0, 1), *y = nn_from_as(nn, NN_I64, NN_SHAPE(8), labels);
+        nn_backward(nn_cross_entropy(nn_forward(net, x), y, NULL));
+        nn_step(opt);
+    }
+    return hash_params(net);
+}
