@@ -4470,7 +4470,8 @@ NN_API void nn_schedule_metric(nn_schedule *schedule, double value)
 // matter which thread makes it or when, and to resume, a loader needs nothing but these three numbers.
 // =============================================================================================
 typedef struct nn__records { const unsigned char *at; int64_t count; } nn__records;
-enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS };
+enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS,
+       NN__MOST_CLASSES = 1 << 20 };     // memory grows with the classes, so a file may not claim any number of them
 
 struct nn_dataset {
     nn_context *nn;
@@ -4886,12 +4887,12 @@ static int nn__check_labels(nn_context *nn, const char *op, nn_dataset *d)
     for (i = 0; i < d->count; i++) {
         if (d->labels[i] < 0 || (d->classes > 0 && d->labels[i] >= d->classes)) {
             nn_fail(nn, "%s: sample %lld has the class %lld; classes are 0..%lld", op, (long long)i, (long long)d->labels[i],
-                    d->classes ? (long long)d->classes - 1 : (long long)INT32_MAX);
+                    d->classes ? (long long)d->classes - 1 : (long long)NN__MOST_CLASSES - 1);
             return 0;
         }
         most = nn__max(most, d->labels[i]);
     }
-    if (most >= INT32_MAX) { nn_fail(nn, "%s: class %lld is too large", op, (long long)most); return 0; }
+    if (most >= NN__MOST_CLASSES) { nn_fail(nn, "%s: class %lld is too large; classes are 0..%d", op, (long long)most, (int)NN__MOST_CLASSES - 1); return 0; }
     if (!d->classes) d->classes = most + 1;
     d->target = NN__TARGET_CLASS;
     return 1;
@@ -4904,7 +4905,7 @@ NN_API nn_dataset *nn_dataset_new(nn_context *nn, const nn_dataset_desc *desc)
     if (!nn_ok(nn)) return NULL;
     if (!desc || (!desc->x == !desc->get)) { nn_fail(nn, "%s: give one of x and get", op); return NULL; }
     if ((desc->y && desc->labels) || (desc->get && (desc->y || desc->labels))) { nn_fail(nn, "%s: give one of y, labels and get", op); return NULL; }
-    if (desc->classes < 0 || desc->classes > INT32_MAX || (desc->classes && desc->y)) { nn_fail(nn, "%s: %lld classes", op, (long long)desc->classes); return NULL; }
+    if (desc->classes < 0 || desc->classes > NN__MOST_CLASSES || (desc->classes && desc->y)) { nn_fail(nn, "%s: %lld classes", op, (long long)desc->classes); return NULL; }
     d = nn__dataset_make(nn, op, desc->count, desc->x_shape, desc->y_shape);
     if (!d) return NULL;
     d->classes = desc->classes;
@@ -6360,6 +6361,7 @@ static int nn__loader_weights(nn_loader *l, const float *weights)    // NULL: as
     int32_t *labels = NULL;
     int64_t *counts = NULL, i;
     double sum = 0.0;
+    nn__mark m = nn__get_mark(nn);
     if (!weights && d->target != NN__TARGET_CLASS) { nn_fail(nn, "nn_loader_new: balance: the dataset has no classes"); return 0; }
     l->cumulative = (double *)nn__life(nn, nn__mul_size((size_t)d->count, sizeof *l->cumulative));
     if (!l->cumulative) return 0;
@@ -6377,6 +6379,7 @@ static int nn__loader_weights(nn_loader *l, const float *weights)    // NULL: as
     if (nn_ok(nn) && d->count && !(sum > 0.0)) nn_fail(nn, "nn_loader_new: all weights are zero");
     nn__temp_free(nn, counts);
     nn__temp_free(nn, labels);
+    nn__rewind_memory(nn, &m);
     return nn_ok(nn);
 }
 
