@@ -467,12 +467,13 @@ NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim);
 NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
 
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
+// As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
 typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
 typedef struct nn_loss_desc {
     nn_reduction reduction;
-    nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction
-    nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives
-    float label_smoothing;           // cross_entropy
+    nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction. Constants: no gradient
+    nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives, broadcast likewise
+    float label_smoothing;           // cross_entropy: 0..1
     int   ignore_index;              // cross_entropy, nll: default -100; NN_ZERO to ignore class 0
     float temperature;               // kl_div: default 1; info_nce: default 0.07
     float margin;                    // hinge, triplet_margin: default 1; cosine_embedding: default 0
@@ -487,7 +488,7 @@ NN_API nn_tensor *nn_mse                 (nn_tensor *x,      nn_tensor *target, 
 NN_API nn_tensor *nn_l1                  (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
 NN_API nn_tensor *nn_huber               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
 NN_API nn_tensor *nn_smooth_l1           (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
-NN_API nn_tensor *nn_kl_div              (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc); // T^2 KL(softmax(t/T) || softmax(x/T)), mean over rows
+NN_API nn_tensor *nn_kl_div              (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc); // T^2 KL(softmax(t/T) || softmax(x/T)) over the last dim; mean over rows
 NN_API nn_tensor *nn_hinge               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc); // targets -1/1: max(0, m - t x); integer (B): multi-class margin
 NN_API nn_tensor *nn_cosine_embedding    (nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc *desc);      // (B, C), (B, C), -1/1 (B)
 NN_API nn_tensor *nn_triplet_margin      (nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc); // (B, C) each
@@ -556,7 +557,8 @@ NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope);
 NN_API void nn_init_orthogonal     (nn_tensor *w, float gain);                                        // Saxe et al. 2013
 
 // ---- optimizers -----------------------------------------------------------------------------------
-// One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error.
+// One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error. NN_ZERO means 0.
+// All read lr, weight_decay, clip_norm and clip_value. Formulas and their order are PyTorch's (foreach=False); options count as written: 0.9f is 0.9.
 typedef struct nn_optimizer_desc {
     float lr;                        // default: sgd 0.01, rmsprop 0.01, adagrad 0.01, adam/adamw 0.001, nadam 0.002, lion 0.0001
     float momentum;                  // sgd, rmsprop; default 0
@@ -570,8 +572,8 @@ typedef struct nn_optimizer_desc {
     float lr_decay;                  // adagrad; default 0
     int   centered;                  // rmsprop
     int   amsgrad;                   // adam, adamw
-    float clip_norm;                 // > 0: scale all gradients so that their joint 2-norm is at most this
-    float clip_value;                // > 0: clamp every gradient element to +- this
+    float clip_norm;                 // > 0: scale all gradients so that their joint 2-norm is at most this (torch.nn.utils.clip_grad_norm_)
+    float clip_value;                // > 0: clamp every gradient element to +- this, after clip_norm
     const char *match;               // nn_optimizer_add: only parameters whose full name ends in this (".bias")
 } nn_optimizer_desc;
 typedef nn_optimizer_desc nn_sgd_desc, nn_rmsprop_desc, nn_adagrad_desc, nn_adam_desc, nn_adamw_desc, nn_nadam_desc, nn_lion_desc;
@@ -583,7 +585,9 @@ NN_API nn_optimizer *nn_adamw_new  (nn_layer *layer, const nn_adamw_desc *desc);
 NN_API nn_optimizer *nn_nadam_new  (nn_layer *layer, const nn_nadam_desc *desc);     // Dozat 2016
 NN_API nn_optimizer *nn_lion_new   (nn_layer *layer, const nn_lion_desc *desc);      // Chen et al. 2023
 NN_API void  nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc *desc);  // a parameter group: non-zero fields override
-NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear the gradients; does nothing after an error
+                                     // those of the constructor; parameters that the optimizer already has move to the group
+NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear the gradients; does nothing after an error.
+                                     // Frozen parameters and those without gradient stay as they are
 NN_API float nn_lr(const nn_optimizer *opt);
 NN_API void  nn_set_lr(nn_optimizer *opt, float lr);     // of the first group; others keep their ratio
 NN_API float nn_grad_norm(nn_optimizer *opt);            // joint 2-norm of the gradients as they are now
@@ -600,7 +604,7 @@ typedef struct nn_schedule_desc {
     int   step_size;                 // step_lr: epochs between drops
     float gamma;                     // step_lr, multi_step_lr, exponential_lr: factor; default 0.1 (exponential: 0.95)
     const int *milestones; int milestone_count;   // multi_step_lr
-    int   total;                     // polynomial_lr, linear_lr, one_cycle_lr, cosine_lr: number of advances
+    int   total;                     // polynomial_lr, linear_lr (default 5), one_cycle_lr, cosine_lr: number of advances
     float power;                     // polynomial_lr; default 1
     float min_lr;                    // cosine_lr, warm_restarts_lr, plateau_lr; default 0
     int   period, period_mult;       // warm_restarts_lr: T_0, T_mult; default 10, 1
@@ -609,7 +613,7 @@ typedef struct nn_schedule_desc {
     float rise;                      // one_cycle_lr: share of the steps that rise; default 0.3
     float div, final_div;            // one_cycle_lr: default 25, 1e4
     float factor; int patience, cooldown; float threshold; int maximize;   // plateau_lr: default 0.1, 10, 0, 1e-4, minimize
-    int   warmup;                    // any: the first advances rise linearly from 0 before the schedule begins; default 0
+    int   warmup;                    // any: before the schedule begins, advance i of these gives (i + 1) / (warmup + 1) of its first rate; default 0
 } nn_schedule_desc;
 NN_API nn_schedule *nn_step_lr_new         (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_multi_step_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc);
@@ -618,10 +622,10 @@ NN_API nn_schedule *nn_polynomial_lr_new   (nn_optimizer *opt, const nn_schedule
 NN_API nn_schedule *nn_linear_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_cosine_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_warm_restarts_lr_new(nn_optimizer *opt, const nn_schedule_desc *desc);         // Loshchilov & Hutter 2017
-NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc);         // Smith & Topin 2019; cosine annealing
+NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc);         // Smith & Topin 2019; cosine annealing; the momentum stays
 NN_API nn_schedule *nn_plateau_lr_new      (nn_optimizer *opt, const nn_schedule_desc *desc);
-NN_API void         nn_schedule_advance    (nn_schedule *schedule);                                   // PyTorch's scheduler.step()
-NN_API void         nn_schedule_metric     (nn_schedule *schedule, double value);                     // for plateau_lr
+NN_API void         nn_schedule_advance    (nn_schedule *schedule);                                   // PyTorch's scheduler.step(); nothing for plateau_lr
+NN_API void         nn_schedule_metric     (nn_schedule *schedule, double value);                     // scheduler.step(value) of plateau_lr; nothing for others
 
 // ---- data -----------------------------------------------------------------------------------------
 // A dataset gives samples by index: x of one shape, and y: a class (i64), or numbers (f32), or nothing.
@@ -634,20 +638,20 @@ typedef struct nn_dataset_desc {
     const float   *y;                // numbers
     const int64_t *labels;           // or classes
     int (*get)(void *self, int64_t index, float *x, float *y, int64_t *label);   // or a callback: fills x and one of y, label; 1 = ok
-    void *self;                      // must be safe to call from the loader's thread
+    void *self;                      // handed to it. Called from a loader's thread, never from two at once
 } nn_dataset_desc;
 NN_API nn_dataset *nn_dataset_new(nn_context *nn, const nn_dataset_desc *desc);
-NN_API nn_dataset *nn_idx_load(nn_context *nn, const char *images, const char *labels);               // MNIST's format, plain or .gz; x (1, H, W) in 0..1
+NN_API nn_dataset *nn_idx_load(nn_context *nn, const char *images, const char *labels);               // MNIST's format, plain or .gz; bytes become 0..1; (N, H, W): x (1, H, W)
 NN_API nn_dataset *nn_cifar_load(nn_context *nn, const char *const *files, int count);                // CIFAR-10 binary, plain or .gz; x (3, 32, 32) in 0..1
 typedef struct nn_csv_desc {
     int         no_header;           // 1: the first line is data already
     const char *target;              // name of the target column; default: the last column
-    int         target_column;       // or its number from 1
-    int         regression;          // 1: the target is a number; default: a class (numbers or words, numbered in order of appearance, sorted if numbers)
+    int         target_column;       // or its number from 1; -1: there is none
+    int         regression;          // 1: the target is a number, y (B, 1); default: a class (words in order of appearance, or whole numbers, sorted)
     char        separator;           // default ','
     int         skip_lines;          // lines to ignore at the top
-    const char *const *ignore; int ignore_count;   // columns to leave out
-    int         missing_as_mean;     // 1: missing values become the column's mean; default: an error with the line number
+    const char *const *ignore; int ignore_count;   // columns to leave out, by name; without a header they are called "1", "2", ...
+    int         missing_as_mean;     // 1: missing values (empty, ?, NA, NaN, null) become the column's mean; default: an error with the line number
 } nn_csv_desc;
 NN_API nn_dataset *nn_csv_load(nn_context *nn, const char *path, const nn_csv_desc *desc);            // words in feature columns become numbers by order
 NN_API nn_dataset *nn_csv_parse(nn_context *nn, const char *text, size_t bytes, const nn_csv_desc *desc);
@@ -668,9 +672,10 @@ NN_API int         nn_dataset_get(nn_dataset *data, int64_t index, float *x, flo
 NN_API nn_dataset *nn_subset_new(nn_dataset *data, const int64_t *indices, int64_t count);
 NN_API void        nn_split_data(nn_dataset *data, double share, nn_dataset **first, nn_dataset **second); // shuffled by the context's seed, stratified by class
 
-typedef struct nn_scaler nn_scaler;                      // x -> (x - mean) / std per feature (channel for images); buffers of the model
-NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train);   // fitted on train; saved and loaded with the model as "scaler.mean", "scaler.std"
-NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x);           // an op of the model: call it first in forward, or add nn_scaler_layer
+typedef struct nn_scaler nn_scaler;                      // x -> (x - mean) / std per feature (of pictures per channel); "scaler.mean", "scaler.std"
+NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train);   // fitted on train; a child of the model: saved with it, and run first
+NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape);   // to load into: changes nothing until nn_load brings the numbers
+NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x);           // for models with a .forward of their own: call it first there
 
 // Augmentation: applied by the loader to each training sample, in this order, the same for the same seed whatever the threads.
 typedef struct nn_augment_desc {
@@ -850,22 +855,57 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( slice,       VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE, NN_KEEP_NONE, nn__slice_shape, nn__each_plan,        nn__slice_params ) \
     NN__X( expand,      VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__expand_shape, nn__sum_plan, nn_shape )
 #define NN_OPS_REDUCE(NN__X) \
-    NN__X( sum,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params )
+    NN__X( sum,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( max,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( min,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( prod,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( var,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( std,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( logsumexp,  SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( norm,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( argmax,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( argmin,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( cumsum,     PLAIN,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_NONE,    nn__same_shape,      nn__lines_plan,       nn__int ) \
+    NN__X( softmax,    SIMD,          1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int ) \
+    NN__X( log_softmax, SIMD,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
 #define NN_OPS_SHAPE(NN__X)
-#define NN_OPS_CONV(NN__X)
+#define NN_OPS_CONV(NN__X) \
+    NN__X( conv2d,      SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
+    NN__X( conv_transpose2d, SIMD,      3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
+    NN__X( maxpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( avgpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( upsample,    PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__upsample_shape,  nn__upsample_plan,    nn__upsample_params )
 #define NN_OPS_NORM(NN__X) \
     NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
     NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( dropout,     PLAIN,          1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
-#define NN_OPS_LOSS(NN__X)
+#define NN_OPS_LOSS(NN__X) \
+    NN__X( mse,         SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( l1,          SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( huber,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( smooth_l1,   SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( hinge,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( binary_cross_entropy, SIMD,  4, 1, NN_OP_ASSIGNS,  NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( cross_entropy, SIMD,         3, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__cross_entropy_shape, nn__cross_entropy_plan, nn__loss_params ) \
+    NN__X( nll,         PLAIN,          3, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__nll_shape,       nn__one_task,       nn__loss_params ) \
+    NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
+    NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
 #define NN_OPS_OPTIM(NN__X) \
-    NN__X( sgd_update,  SIMD_FORWARD,   4, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
-    NN__X( adam_update, SIMD_FORWARD,   6, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params )
+    NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adagrad_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adam_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( nadam_update,   SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( lion_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( ema_update,     SIMD_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      double        ) \
+    NN__X( swap,           PLAIN_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
+    NN__X( square_sum,     SIMD_FORWARD, 1, 1, NN_OP_STRIDED,                        NN_KEEP_NONE,    nn__same_shape,      nn__square_sum_plan,  nn__no_params ) \
+    NN__X( clip_scale,     PLAIN_FORWARD, 1, 1, 0,                                   NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         double        )
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
@@ -1199,6 +1239,19 @@ NN__UNUSED static double nn__seconds(void)                          // a clock f
 #endif
 }
 
+NN__UNUSED static double nn__wall_seconds(void)                     // since 1970: for file names and event files
+{
+#if defined(_WIN32)
+    FILETIME t;
+    GetSystemTimeAsFileTime(&t);
+    return (double)((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) * 1e-7 - 11644473600.0;
+#else
+    struct timeval t;
+    gettimeofday(&t, NULL);
+    return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
+#endif
+}
+
 // Tasks compute with round-to-nearest and without flush-to-zero, whatever the host program has set (audio hosts do set it).
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && defined(__SSE__) && !defined(__TINYC__)
 typedef unsigned nn__fpenv;
@@ -1223,22 +1276,31 @@ static void      nn__fp_leave(nn__fpenv e) { (void)e; }
 // ---- files: what >>files needs of the system. They return 0 (or NULL, -1) for failure and nn__file_reason() says why. ----
 #ifdef NN_NO_STDIO
 typedef struct nn__file { int none; } nn__file;
-static nn__file *nn__file_open(const char *path, int write)             { (void)path; (void)write; return NULL; }
+static nn__file *nn__file_open(const char *path, int how)               { (void)path; (void)how; return NULL; }
 static int64_t   nn__file_size(nn__file *f)                             { (void)f; return -1; }
 static int       nn__file_seek(nn__file *f, uint64_t at)                { (void)f; (void)at; return 0; }
 static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { (void)f; (void)to; (void)n; return 0; }
 static int       nn__file_write(nn__file *f, const void *from, size_t n) { (void)f; (void)from; (void)n; return 0; }
+static int       nn__file_flush(nn__file *f)                            { (void)f; return 0; }
 static int       nn__file_close(nn__file *f, int flush)                 { (void)f; (void)flush; return 0; }
+static void      nn__make_folders(const char *path)                     { (void)path; }
+NN__UNUSED static int nn__is_terminal(void)                                  { return 0; }
+NN__UNUSED static void nn__flush_terminal(void)                               { }
 static int       nn__file_replace(const char *from, const char *to)     { (void)from; (void)to; return 0; }
 static void      nn__file_remove(const char *path)                      { (void)path; }
 static int       nn__file_special(const char *path)                     { (void)path; return 0; }
 static const char *nn__file_reason(void)                                { return "built with NN_NO_STDIO"; }
 #else
 typedef FILE nn__file;
-static nn__file *nn__file_open(const char *path, int write)             { return fopen(path, write ? "wb" : "rb"); }
+static nn__file *nn__file_open(const char *path, int how)               // 0 read, 1 write, 2 append
+{
+    return path ? fopen(path, how == 0 ? "rb" : how == 1 ? "wb" : "ab") : NULL;
+}
 static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { return fread(to, 1, n, f); }
 static int       nn__file_write(nn__file *f, const void *from, size_t n) { return fwrite(from, 1, n, f) == n; }
+static int       nn__file_flush(nn__file *f)                            { return fflush(f) == 0; }
 static void      nn__file_remove(const char *path)                      { remove(path); }
+NN__UNUSED static void nn__flush_terminal(void)                               { fflush(stdout); }
 static const char *nn__file_reason(void)                                { return errno ? strerror(errno) : "unknown reason"; }
 #if defined(_WIN32)
 static int nn__file_seek(nn__file *f, uint64_t at)                      { return _fseeki64(f, (int64_t)at, SEEK_SET) == 0; }
@@ -1250,6 +1312,8 @@ static int nn__file_special(const char *path)                           // a fol
     return a != INVALID_FILE_ATTRIBUTES && (a & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0;
 }
 static int nn__file_sync(nn__file *f)                                   { return _commit(_fileno(f)) == 0; }
+NN__UNUSED static int nn__is_terminal(void)                                        { return _isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)_mkdir(path); }
 #else
 #  if defined(__STRICT_ANSI__) && !defined(__cplusplus)
 extern int (fileno)(FILE *);         // -std=c99 hides these two
@@ -1264,7 +1328,19 @@ static int nn__file_special(const char *path)
     return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
 }
 static int nn__file_sync(nn__file *f)                                   { return fsync(fileno(f)) == 0 || errno == EINVAL; }   // EINVAL: cannot be synced
+NN__UNUSED static int nn__is_terminal(void)                                        { return isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)mkdir(path, 0777); }
 #endif
+static void nn__make_folders(const char *path)                          // and those above; failure shows when a file is opened there
+{
+    char part[1024];
+    size_t i;
+    for (i = 0; path && path[i] && i + 1 < sizeof part; i++) {
+        part[i] = path[i];
+        part[i + 1] = 0;
+        if (path[i + 1] == '/' || path[i + 1] == '\\' || !path[i + 1]) nn__make_folder(part);
+    }
+}
 static int nn__file_close(nn__file *f, int flush)                       // flush: not before the bytes are on the disk
 {
     int ok = !flush || (fflush(f) == 0 && nn__file_sync(f)), reason = errno;
@@ -1272,6 +1348,68 @@ static int nn__file_close(nn__file *f, int flush)                       // flush
     if (!ok) errno = reason;
     return ok;
 }
+#endif
+
+// Reading files and folders whole: all that data sets need of the system.
+enum { NN__PATH_NONE, NN__PATH_FILE, NN__PATH_FOLDER };
+#if defined(NN_NO_STDIO)
+#define NN__HAVE_FILES 0
+typedef int nn__dir;
+static int    nn__path_kind(const char *path, uint64_t *size)            { (void)path; *size = 0; return NN__PATH_NONE; }
+static size_t nn__read_front(const char *path, void *to, size_t bytes)   { (void)path; (void)to; (void)bytes; return 0; }
+static int    nn__dir_open(nn__dir *d, const char *path)                 { (void)path; *d = 0; return 0; }
+static const char *nn__dir_next(nn__dir *d)                              { (void)d; return NULL; }
+static void   nn__dir_close(nn__dir *d)                                  { (void)d; }
+#else
+#define NN__HAVE_FILES 1
+static size_t nn__read_front(const char *path, void *to, size_t bytes)   // the first bytes of a file; returns how many there were
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(to, 1, bytes, f) : 0;
+    if (f) fclose(f);
+    return n;
+}
+#if defined(_WIN32)
+typedef struct nn__dir { HANDLE handle; WIN32_FIND_DATAA entry; int first; } nn__dir;
+static int nn__path_kind(const char *path, uint64_t *size)
+{
+    WIN32_FILE_ATTRIBUTE_DATA a;
+    *size = 0;
+    if (!GetFileAttributesExA(path, GetFileExInfoStandard, &a)) return NN__PATH_NONE;
+    *size = ((uint64_t)a.nFileSizeHigh << 32) | a.nFileSizeLow;
+    return a.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY ? NN__PATH_FOLDER : NN__PATH_FILE;
+}
+static int nn__dir_open(nn__dir *d, const char *path)
+{
+    char pattern[1024];
+    if (snprintf(pattern, sizeof pattern, "%s\\*", path) >= (int)sizeof pattern) return 0;
+    d->handle = FindFirstFileA(pattern, &d->entry);
+    d->first = 1;
+    return d->handle != INVALID_HANDLE_VALUE;
+}
+static const char *nn__dir_next(nn__dir *d)
+{
+    int ok = d->first || FindNextFileA(d->handle, &d->entry);
+    d->first = 0;
+    return ok ? d->entry.cFileName : NULL;
+}
+static void nn__dir_close(nn__dir *d) { FindClose(d->handle); }
+#else
+typedef struct nn__dir { DIR *handle; } nn__dir;
+static int nn__path_kind(const char *path, uint64_t *size)
+{
+    struct stat s;
+    *size = 0;
+    if (stat(path, &s)) return NN__PATH_NONE;
+    if (S_ISDIR(s.st_mode)) return NN__PATH_FOLDER;
+    if (!S_ISREG(s.st_mode)) return NN__PATH_NONE;
+    *size = (uint64_t)s.st_size;
+    return NN__PATH_FILE;
+}
+static int nn__dir_open(nn__dir *d, const char *path) { d->handle = opendir(path); return d->handle != NULL; }
+static const char *nn__dir_next(nn__dir *d)           { struct dirent *e = readdir(d->handle); return e ? e->d_name : NULL; }
+static void nn__dir_close(nn__dir *d)                 { closedir(d->handle); }
+#endif
 #endif
 
 // =============================================================================================
@@ -1308,6 +1446,8 @@ typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]
 typedef struct nn__free_entry { char *at; size_t bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
 typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; size_t bytes; unsigned step; } nn__kept;
+typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
+typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__table {           // the kernels of one instruction set
@@ -1352,6 +1492,10 @@ struct nn_context {
     int64_t     fallbacks;
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
+    nn__trainer *trainers;           // what nn_fit keeps, one per model
+    const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
+    int         extras;              // Set by nn_fit around nn_save and nn_resume only
+    int64_t     loaders;             // made so far
 };
 
 static int64_t nn__min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -1873,9 +2017,9 @@ static int64_t nn__checked_count(int ndim, const int64_t *d, size_t element)
 
 static void nn__row_major(int ndim, const int64_t *shape, int64_t *stride)
 {
-    int64_t s = 1;
+    uint64_t s = 1;                  // unsigned: impossible shapes get here before they are refused, and may wrap
     int i;
-    for (i = ndim - 1; i >= 0; i--) { stride[i] = s; s *= shape[i] > 1 ? shape[i] : 1; }
+    for (i = ndim - 1; i >= 0; i--) { stride[i] = (int64_t)s; s *= shape[i] > 1 ? (uint64_t)shape[i] : 1; }
 }
 
 static int nn__is_contiguous(int ndim, const int64_t *shape, const int64_t *stride)
@@ -2702,12 +2846,13 @@ NN_API nn_tensor *nn_detach(nn_tensor *x)
 NN_API nn_tensor *nn_want_grad(nn_tensor *x) { if (x && !nn__dead(x)) x->flags |= NN__T_WANT_GRAD; return x; }
 NN_API nn_tensor *nn_grad(nn_tensor *x)      { return x && !nn__dead(x) && x->grad && (x->flags & NN__T_GRAD_SET) ? x->grad : NULL; }
 
-// Memory for the gradient of t. Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
+// Memory for the gradient of t, in the context's real type whatever t holds: so backward kernels only know that type.
+// Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
 static int nn__make_grad(nn_context *nn, nn_tensor *t)
 {
     int life = t->step == 0;
     if (t->grad) return 1;
-    t->grad = nn__alloc_tensor(nn, life, (nn_dtype)t->dtype, t->ndim, t->shape);
+    t->grad = nn__alloc_tensor(nn, life, nn->desc.dtype, t->ndim, t->shape);
     if (nn__dead(t->grad)) { t->grad = NULL; return 0; }
     if (life) memcpy(t->grad->stride, t->stride, sizeof t->stride);
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
@@ -2717,7 +2862,7 @@ static int nn__make_grad(nn_context *nn, nn_tensor *t)
 static void nn__drop_grad(nn_context *nn, nn_tensor *t)  // an intermediate gradient that has been used
 {
     if (!t->grad || (t->flags & NN__T_WANT_GRAD) || !t->step) return;
-    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype));
+    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes(nn->desc.dtype));
     t->grad = NULL;
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
 }
@@ -2753,7 +2898,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
             nn_fail(nn, "%s: input %d was overwritten before backward could use it", d->op->name, i);
         if (!(d->need & (1u << i))) continue;
         if (!nn__make_grad(nn, x)) return;
-        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, (nn_dtype)x->dtype, x->ndim, x->shape);
+        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, nn->desc.dtype, x->ndim, x->shape);
         if (twice[i] && nn__dead(twice[i])) return;
         c.din[i] = nn__view_of(twice[i] ? twice[i] : x->grad);
         if (!twice[i] && (x->flags & NN__T_GRAD_SET)) c.add |= 1u << i;
@@ -2781,7 +2926,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
         a.in[0] = nn__view_of(twice[i]);
         a.out[0] = nn__view_of(d->in[i]->grad);
         nn__run(nn, &a);
-        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes((nn_dtype)twice[i]->dtype));
+        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes(nn->desc.dtype));
     }
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
 }
@@ -3691,81 +3836,2661 @@ NN_API void nn_summary(nn_layer *layer, nn_shape input)
 }
 
 // =============================================================================================
-// >>optim   An optimizer is one update op per parameter: (p, g, states) -> (p, states), run by the backend like every op.
+// >>optim   An optimizer is one update op per parameter: (p, g, states) -> (p, states), run by the backend like every op. A table
+// says which options an optimizer reads, its defaults and its states; the formulas are in >>ops, "parameter updates".
 // =============================================================================================
-typedef struct nn__update_params { float lr, momentum, dampening, beta1, beta2, alpha, eps, weight_decay, correct1, correct2, clip_value; int nesterov, first, decoupled; } nn__update_params;
-typedef struct nn__slot { nn_tensor *p, *state[3]; int group; } nn__slot;
+enum { NN__LR, NN__MOMENTUM, NN__DAMPENING, NN__NESTEROV, NN__BETA1, NN__BETA2, NN__ALPHA, NN__EPS, NN__WEIGHT_DECAY, NN__MOMENTUM_DECAY,
+       NN__LR_DECAY, NN__CENTERED, NN__AMSGRAD, NN__CLIP_NORM, NN__CLIP_VALUE, NN__OPTIONS, NN__ALWAYS };
+static const struct { const char *name; size_t at; int whole; } nn__optimizer_fields[NN__OPTIONS] = {      // in the order of the enum
+    { "lr",           offsetof(nn_optimizer_desc, lr), 0 },           { "momentum",       offsetof(nn_optimizer_desc, momentum), 0 },
+    { "dampening",    offsetof(nn_optimizer_desc, dampening), 0 },    { "nesterov",       offsetof(nn_optimizer_desc, nesterov), 1 },
+    { "beta1",        offsetof(nn_optimizer_desc, beta1), 0 },        { "beta2",          offsetof(nn_optimizer_desc, beta2), 0 },
+    { "alpha",        offsetof(nn_optimizer_desc, alpha), 0 },        { "eps",            offsetof(nn_optimizer_desc, eps), 0 },
+    { "weight_decay", offsetof(nn_optimizer_desc, weight_decay), 0 }, { "momentum_decay", offsetof(nn_optimizer_desc, momentum_decay), 0 },
+    { "lr_decay",     offsetof(nn_optimizer_desc, lr_decay), 0 },     { "centered",       offsetof(nn_optimizer_desc, centered), 1 },
+    { "amsgrad",      offsetof(nn_optimizer_desc, amsgrad), 1 },      { "clip_norm",      offsetof(nn_optimizer_desc, clip_norm), 0 },
+    { "clip_value",   offsetof(nn_optimizer_desc, clip_value), 0 } };
+
+enum { NN__SGD, NN__RMSPROP, NN__ADAGRAD, NN__ADAM, NN__ADAMW, NN__NADAM, NN__LION, NN__OPTIMIZERS };
+enum { NN__MAX_STATES = 3 };
+typedef struct nn__optimizer_kind {
+    const char *name;
+    int         op;
+    unsigned    reads;               // bits of options, besides lr, weight_decay and clipping
+    double      lr, beta1, beta2, eps, weight_decay;     // defaults
+    struct { const char *name; int if_set; } state[NN__MAX_STATES];  // kept if that option is not zero
+} nn__optimizer_kind;
+#define NN__O(name) (1u << NN__##name)
+static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
+    { "sgd",     NN_OP_sgd_update,     NN__O(MOMENTUM) | NN__O(DAMPENING) | NN__O(NESTEROV),               0.01,  0,   0,     0,     0,
+                 { { "momentum_buffer", NN__MOMENTUM }, { NULL, 0 }, { NULL, 0 } } },
+    { "rmsprop", NN_OP_rmsprop_update, NN__O(ALPHA) | NN__O(EPS) | NN__O(MOMENTUM) | NN__O(CENTERED),      0.01,  0,   0,     1e-8,  0,
+                 { { "square_avg", NN__ALWAYS }, { "momentum_buffer", NN__MOMENTUM }, { "grad_avg", NN__CENTERED } } },
+    { "adagrad", NN_OP_adagrad_update, NN__O(LR_DECAY) | NN__O(EPS),                                       0.01,  0,   0,     1e-10, 0,
+                 { { "sum", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } },
+    { "adam",    NN_OP_adam_update,    NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(AMSGRAD),          0.001, 0.9, 0.999, 1e-8,  0,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { "max_exp_avg_sq", NN__AMSGRAD } } },
+    { "adamw",   NN_OP_adam_update,    NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(AMSGRAD),          0.001, 0.9, 0.999, 1e-8,  0.01,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { "max_exp_avg_sq", NN__AMSGRAD } } },
+    { "nadam",   NN_OP_nadam_update,   NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(MOMENTUM_DECAY),   0.002, 0.9, 0.999, 1e-8,  0,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { NULL, 0 } } },
+    { "lion",    NN_OP_lion_update,    NN__O(BETA1) | NN__O(BETA2),                                        1e-4,  0.9, 0.99,  0,     0,
+                 { { "exp_avg", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } } };
+
+// What an update needs besides tensors. Several optimizers share a name: decay1 is momentum or beta1, decay2 is alpha or beta2.
+typedef struct nn__update_params {
+    double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+    int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
+} nn__update_params;
+
+// A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
+typedef struct nn__slot {
+    nn_tensor *p, *state[NN__MAX_STATES];                // the states' names are their tensor's name
+    int        group;
+    int64_t    steps;                // updates of this parameter: PyTorch's state["step"]
+    double     product;              // nadam: product of its momentum factors up to product_step; follows from steps
+    int64_t    product_step;
+} nn__slot;
+typedef struct nn__group { double lr, initial_lr, option[NN__OPTIONS]; } nn__group;
 struct nn_optimizer {
     nn_context *nn;
     nn_layer   *layer;
-    int         op, states;
-    nn_optimizer_desc desc;
+    const nn__optimizer_kind *kind;
     nn__slot   *slot;
-    int         slots;
+    int         slots, slot_room, states;                // states: at most so many per slot
+    nn__group  *group;
+    int         groups, group_room, scheduled;
     int64_t     steps;
+    nn_tensor  *squares, *clip;      // one sum of squares per slot; joint norm and scale
 };
 
-static nn_optimizer *nn__optimizer_new(nn_layer *layer, int op, int states, const nn_optimizer_desc *desc, float lr)
+// A float option was written in decimal: 0.9f is 0.89999998, but 0.9 was meant, and that is what Python would compute with.
+static double nn__as_written(float f)
 {
-    nn_context *nn = nn__context_below(layer);
-    nn_optimizer *o;
-    int i, j, n;
-    nn_tensor **list;
-    if (!nn_ok(nn)) return NULL;
-    o = (nn_optimizer *)nn__life(nn, sizeof *o);
-    n = nn_params(layer, NULL, 0);
-    list = (nn_tensor **)nn__life(nn, (size_t)n * sizeof *list);
-    if (!o || !list) return NULL;
-    o->nn = nn; o->layer = layer; o->op = op; o->states = states;
-    if (desc) o->desc = *desc;
-    if (o->desc.lr == 0) o->desc.lr = lr;
-    if (o->desc.beta1 == 0) o->desc.beta1 = 0.9f;
-    if (o->desc.beta2 == 0) o->desc.beta2 = 0.999f;
-    if (o->desc.eps == 0) o->desc.eps = 1e-8f;
-    o->slot = (nn__slot *)nn__life(nn, (size_t)n * sizeof *o->slot);
-    if (!o->slot) return NULL;
-    nn_params(layer, list, n);
-    for (i = 0; i < n; i++) {
-        o->slot[i].p = list[i];
-        for (j = 0; j < states; j++) {
-            nn_tensor *s = nn__alloc_tensor(nn, 1, (nn_dtype)list[i]->dtype, list[i]->ndim, list[i]->shape);
-            if (nn__dead(s)) return NULL;
-            memcpy(s->stride, list[i]->stride, sizeof s->stride);
-            nn__fill_view(nn, nn__view_of(s), 0.0);
-            o->slot[i].state[j] = s;
+    char text[48];
+    int digits;
+    for (digits = 1; digits < 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)f);
+        if ((float)strtod(text, NULL) == f) return strtod(text, NULL);
+    }
+    return (double)f;
+}
+// 0 means the default, NN_ZERO means 0.
+static double nn__option(float value, double normal)
+{
+    return value == 0 ? normal : value == (float)NN_ZERO ? 0 : nn__as_written(value);
+}
+
+static int nn__read_options(nn_context *nn, const nn__optimizer_kind *kind, const nn_optimizer_desc *desc, nn__group *g, int added)
+{
+    unsigned reads = kind->reads | NN__O(LR) | NN__O(WEIGHT_DECAY) | NN__O(CLIP_VALUE) | (added ? 0 : NN__O(CLIP_NORM));
+    double *o = g->option;
+    int i, whole;
+    float value;
+    for (i = 0; desc && i < NN__OPTIONS; i++) {
+        const char *at = (const char *)desc + nn__optimizer_fields[i].at;
+        if (nn__optimizer_fields[i].whole) { memcpy(&whole, at, sizeof whole); value = (float)whole; }
+        else memcpy(&value, at, sizeof value);
+        if (value == 0) continue;
+        if (!(reads >> i & 1)) {
+            if (i == NN__CLIP_NORM) nn_fail(nn, "nn_optimizer_add: clip_norm is joint over all groups: give it to the constructor");
+            else nn_fail(nn, "%s: the optimizer has no option .%s", kind->name, nn__optimizer_fields[i].name);
+            return 0;
+        }
+        o[i] = nn__option(value, 0);
+        if (!(o[i] >= 0) || ((i == NN__BETA1 || i == NN__BETA2 || i == NN__ALPHA) && o[i] >= 1)) {
+            nn_fail(nn, "%s: .%s is %g: it must be %s", kind->name, nn__optimizer_fields[i].name, o[i], i == NN__BETA1 || i == NN__BETA2 || i == NN__ALPHA ? "in 0..1, 1 excluded" : "at least 0");
+            return 0;
         }
     }
-    o->slots = n;
+    if (o[NN__NESTEROV] != 0 && (o[NN__MOMENTUM] == 0 || o[NN__DAMPENING] != 0)) { nn_fail(nn, "%s: .nesterov needs momentum and no dampening", kind->name); return 0; }
+    g->lr = g->initial_lr = o[NN__LR];
+    return 1;
+}
+
+// A tensor for life with the layout of t, filled with zeros or with t.
+static nn_tensor *nn__twin(nn_tensor *t, const char *name, int copy)
+{
+    nn_tensor *s = nn__alloc_tensor(t->nn, 1, (nn_dtype)t->dtype, t->ndim, t->shape);
+    if (nn__dead(s)) return NULL;
+    memcpy(s->stride, t->stride, sizeof s->stride);
+    s->name = name;
+    if (copy) nn__copy_view(t->nn, nn__view_of(s), nn__view_of(t));
+    else nn__fill_view(t->nn, nn__view_of(s), 0.0);
+    return s;
+}
+// The states that a slot needs and does not have yet. 0 after an error. Frozen parameters get theirs when they first move.
+static int nn__slot_states(nn_optimizer *opt, nn__slot *s)
+{
+    int i;
+    for (i = 0; i < NN__MAX_STATES; i++) {
+        int if_set = opt->kind->state[i].if_set;
+        if (s->state[i] || !opt->kind->state[i].name || (if_set != NN__ALWAYS && opt->group[s->group].option[if_set] == 0)) continue;
+        s->state[i] = nn__twin(s->p, opt->kind->state[i].name, 0);
+        if (!s->state[i]) return 0;
+    }
+    return 1;
+}
+
+static nn__slot *nn__find_slot(nn_optimizer *opt, const nn_tensor *p)
+{
+    int i;
+    for (i = 0; i < opt->slots; i++) if (opt->slot[i].p == p) return &opt->slot[i];
+    return NULL;
+}
+static int nn__ends_in(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && !strcmp(name + n - m, end);
+}
+// Puts the parameters below `layer` whose full names end in `match` into the last group; those that have a slot change their group.
+static int nn__add_slots(nn_optimizer *opt, nn_layer *layer, const char *match)
+{
+    nn_context *nn = opt->nn;
+    int i, n = nn_params(layer, NULL, 0), found = 0;
+    nn_tensor **list = (nn_tensor **)nn__life(nn, (size_t)n * sizeof *list);
+    char name[256];
+    if (!list) return 0;
+    nn_params(layer, list, n);
+    if (opt->slots + n > opt->slot_room) {
+        nn__slot *more = (nn__slot *)nn__life(nn, (size_t)(opt->slots + n) * sizeof *more);
+        if (!more) return 0;
+        if (opt->slots) memcpy(more, opt->slot, (size_t)opt->slots * sizeof *more);
+        opt->slot = more;
+        opt->slot_room = opt->slots + n;
+    }
+    for (i = 0; i < n; i++) {
+        nn__slot *s = nn__find_slot(opt, list[i]);
+        nn_name(list[i], NULL, name, sizeof name);
+        if (match && !nn__ends_in(name, match)) continue;
+        if (!s) { s = &opt->slot[opt->slots++]; s->p = list[i]; }    // the same parameter is never updated twice
+        s->group = opt->groups - 1;
+        found++;
+        if (!(s->p->flags & NN__T_FROZEN) && !nn__slot_states(opt, s)) return 0;
+    }
+    if (match && !found) { nn_fail(nn, "nn_optimizer_add: no parameter's name ends in \"%s\"", match); return 0; }
+    return 1;
+}
+
+static nn__group *nn__new_group(nn_optimizer *opt)
+{
+    if (opt->groups == opt->group_room) {
+        nn__group *more = (nn__group *)nn__life(opt->nn, (size_t)(2 * opt->group_room + 2) * sizeof *more);
+        if (!more) return NULL;
+        if (opt->groups) memcpy(more, opt->group, (size_t)opt->groups * sizeof *more);
+        opt->group = more;
+        opt->group_room = 2 * opt->group_room + 2;
+    }
+    return &opt->group[opt->groups++];
+}
+
+static nn_optimizer *nn__optimizer_new(nn_layer *layer, int which, const nn_optimizer_desc *desc)
+{
+    nn_context *nn = nn__context_below(layer);
+    const nn__optimizer_kind *kind = &nn__optimizers[which];
+    nn_optimizer *o;
+    nn__group *g;
+    if (!nn_ok(nn)) return NULL;
+    if (desc && desc->match) { nn_fail(nn, "%s: .match belongs to nn_optimizer_add", kind->name); return NULL; }
+    o = (nn_optimizer *)nn__life(nn, sizeof *o);
+    if (!o) return NULL;
+    o->nn = nn; o->layer = layer; o->kind = kind;
+    while (o->states < NN__MAX_STATES && kind->state[o->states].name) o->states++;
+    g = nn__new_group(o);
+    if (!g) return NULL;
+    g->option[NN__LR] = kind->lr;
+    g->option[NN__BETA1] = kind->beta1;
+    g->option[NN__BETA2] = kind->beta2;
+    g->option[NN__EPS] = kind->eps;
+    g->option[NN__WEIGHT_DECAY] = kind->weight_decay;
+    g->option[NN__ALPHA] = 0.99;
+    g->option[NN__MOMENTUM_DECAY] = 0.004;
+    if (!nn__read_options(nn, kind, desc, g, 0) || !nn__add_slots(o, layer, NULL)) return NULL;
     return o;
 }
-NN_API nn_optimizer *nn_sgd_new(nn_layer *layer, const nn_sgd_desc *desc)   { return nn__optimizer_new(layer, NN_OP_sgd_update, 1, desc, 0.01f); }
-NN_API nn_optimizer *nn_adam_new(nn_layer *layer, const nn_adam_desc *desc) { return nn__optimizer_new(layer, NN_OP_adam_update, 2, desc, 0.001f); }
+NN_API nn_optimizer *nn_sgd_new    (nn_layer *layer, const nn_sgd_desc *desc)     { return nn__optimizer_new(layer, NN__SGD, desc); }
+NN_API nn_optimizer *nn_rmsprop_new(nn_layer *layer, const nn_rmsprop_desc *desc) { return nn__optimizer_new(layer, NN__RMSPROP, desc); }
+NN_API nn_optimizer *nn_adagrad_new(nn_layer *layer, const nn_adagrad_desc *desc) { return nn__optimizer_new(layer, NN__ADAGRAD, desc); }
+NN_API nn_optimizer *nn_adam_new   (nn_layer *layer, const nn_adam_desc *desc)    { return nn__optimizer_new(layer, NN__ADAM, desc); }
+NN_API nn_optimizer *nn_adamw_new  (nn_layer *layer, const nn_adamw_desc *desc)   { return nn__optimizer_new(layer, NN__ADAMW, desc); }
+NN_API nn_optimizer *nn_nadam_new  (nn_layer *layer, const nn_nadam_desc *desc)   { return nn__optimizer_new(layer, NN__NADAM, desc); }
+NN_API nn_optimizer *nn_lion_new   (nn_layer *layer, const nn_lion_desc *desc)    { return nn__optimizer_new(layer, NN__LION, desc); }
+
+NN_API void nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc *desc)
+{
+    nn_context *nn = opt ? opt->nn : NULL;
+    nn__group g, *to;
+    if (!nn_ok(nn)) return;
+    if (nn__no_layer(layer) || layer->nn != nn) { nn_fail(nn, "nn_optimizer_add: the layer is not of the optimizer's context"); return; }
+    g = opt->group[0];
+    g.option[NN__LR] = g.initial_lr;
+    if (!nn__read_options(nn, opt->kind, desc, &g, 1)) return;
+    to = nn__new_group(opt);
+    if (!to) return;
+    *to = g;
+    nn__add_slots(opt, layer, desc ? desc->match : NULL);
+}
+
+// ---- a step ---------------------------------------------------------------------------------------------
+static int nn__movable(const nn__slot *s) { return nn_grad(s->p) && !(s->p->flags & NN__T_FROZEN); }
+
+// Joint norm of the gradients and the scale that brings it to `most`, computed on the device: opt->clip is { norm, scale }.
+static int nn__joint_norm(nn_optimizer *opt, double most)
+{
+    nn_context *nn = opt->nn;
+    nn_call c;
+    int64_t n = nn__max(1, opt->slot_room), two = 2;
+    int i;
+    if (!opt->clip) {
+        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &two);
+        opt->clip = nn__dead(t) ? NULL : t;
+    }
+    if (!opt->squares || opt->squares->shape[0] < n) {
+        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &n);
+        opt->squares = nn__dead(t) ? NULL : t;
+    }
+    if (!opt->clip || !opt->squares) return 0;
+    nn__fill_view(nn, nn__view_of(opt->squares), 0.0);
+    for (i = 0; i < opt->slots; i++) {
+        if (!nn__movable(&opt->slot[i])) continue;
+        nn__begin_call(&c, nn, NN_OP_square_sum, NULL);
+        c.nin = c.nout = 1;
+        c.in[0] = nn__view_of(opt->slot[i].p->grad);
+        c.out[0] = nn__view_of(opt->squares);
+        c.out[0].ndim = 0;
+        if (c.out[0].data) c.out[0].data = (char *)c.out[0].data + (size_t)i * nn_dtype_bytes(nn->desc.dtype);
+        nn__run(nn, &c);
+    }
+    nn__begin_call(&c, nn, NN_OP_clip_scale, &most);
+    c.nin = c.nout = 1;
+    c.in[0] = nn__view_of(opt->squares);
+    c.out[0] = nn__view_of(opt->clip);
+    nn__run(nn, &c);
+    return nn_ok(nn);
+}
+
+NN_API float nn_grad_norm(nn_optimizer *opt)
+{
+    float v[2] = { NAN, NAN };
+    if (!opt || !nn_ok(opt->nn) || !nn__joint_norm(opt, 0) || !nn_read(opt->clip, v)) return NAN;
+    return v[0];
+}
+
+// nadam: factor of step t, and the product of the factors of steps 1..t
+static double nn__nadam_factor(const nn__group *g, double t) { return g->option[NN__BETA1] * (1 - 0.5 * pow(0.96, t * g->option[NN__MOMENTUM_DECAY])); }
+static double nn__nadam_product(const nn__group *g, nn__slot *s)
+{
+    if (s->product_step > s->steps || s->product_step == 0) { s->product_step = 0; s->product = 1; }
+    while (s->product_step < s->steps) s->product *= nn__nadam_factor(g, (double)++s->product_step);
+    return s->product;
+}
+
+static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)        // in double, as Python computes
+{
+    const nn__group *g = &opt->group[s->group];
+    const double *o = g->option;
+    double steps = (double)s->steps, factor, next;
+    nn__update_params u;
+    memset(&u, 0, sizeof u);
+    u.lr = g->lr;
+    u.weight_decay = o[NN__WEIGHT_DECAY];
+    u.shrink = 1;
+    u.decay1 = o[NN__BETA1]; u.decay2 = o[NN__BETA2];
+    u.eps = o[NN__EPS];
+    u.clip_value = o[NN__CLIP_VALUE];
+    u.momentum = o[NN__MOMENTUM] != 0; u.nesterov = o[NN__NESTEROV] != 0; u.centered = o[NN__CENTERED] != 0; u.amsgrad = o[NN__AMSGRAD] != 0;
+    u.first = s->steps == 1;
+    switch (opt->kind - nn__optimizers) {
+    case NN__SGD:
+        u.decay1 = o[NN__MOMENTUM];
+        u.rest1 = 1 - o[NN__DAMPENING];
+        return u;
+    case NN__RMSPROP:
+        u.decay1 = o[NN__MOMENTUM];
+        u.decay2 = o[NN__ALPHA];
+        u.rest2 = 1 - u.decay2;
+        u.far1 = u.rest2 >= 0.5;
+        return u;
+    case NN__ADAGRAD:
+        u.lr = g->lr / (1 + (steps - 1) * o[NN__LR_DECAY]);
+        return u;
+    case NN__NADAM:
+        factor = nn__nadam_factor(g, steps);
+        next = nn__nadam_factor(g, steps + 1);
+        u.lr_grad = g->lr * (1 - factor) / (1 - nn__nadam_product(g, s));
+        u.lr = g->lr * next / (1 - nn__nadam_product(g, s) * next);
+        u.correct = 1 - pow(u.decay2, steps);
+        break;
+    case NN__ADAMW:
+    case NN__LION:
+        u.shrink = 1 - g->lr * u.weight_decay;
+        u.weight_decay = 0;
+        break;
+    }
+    u.rest1 = 1 - u.decay1;
+    u.rest2 = 1 - u.decay2;
+    u.far1 = u.rest1 >= 0.5;
+    if (opt->kind->op == NN_OP_adam_update) {
+        u.lr = g->lr / (1 - pow(u.decay1, steps));
+        u.correct = sqrt(1 - pow(u.decay2, steps));
+    }
+    return u;
+}
 
 NN_API void nn_step(nn_optimizer *opt)
 {
     nn_context *nn = opt ? opt->nn : NULL;
-    nn__update_params p;
+    double most;
     int i, j;
     if (!nn_ok(nn)) return;
+    most = opt->group[0].option[NN__CLIP_NORM];
+    if (most > 0 && !nn__joint_norm(opt, most)) return;
     opt->steps++;
-    memset(&p, 0, sizeof p);
-    p.lr = opt->desc.lr; p.momentum = opt->desc.momentum; p.dampening = opt->desc.dampening; p.nesterov = opt->desc.nesterov;
-    p.beta1 = opt->desc.beta1; p.beta2 = opt->desc.beta2; p.eps = opt->desc.eps; p.weight_decay = opt->desc.weight_decay;
-    p.correct1 = (float)(1.0 - pow((double)p.beta1, (double)opt->steps));
-    p.correct2 = (float)(1.0 - pow((double)p.beta2, (double)opt->steps));
-    p.first = opt->steps == 1;
     for (i = 0; i < opt->slots; i++) {
         nn__slot *s = &opt->slot[i];
+        nn__update_params u;
         nn_call c;
-        if (!nn_grad(s->p) || (s->p->flags & NN__T_FROZEN)) continue;
-        nn__begin_call(&c, nn, opt->op, &p);
-        c.in[c.nin++] = nn__view_of(s->p);
-        c.in[c.nin++] = nn__view_of(s->p->grad);
-        for (j = 0; j < opt->states; j++) c.in[c.nin++] = nn__view_of(s->state[j]);
-        nn__run(nn, &c);
-        s->p->version++;
+        if (nn__movable(s)) {
+            if (!nn__slot_states(opt, s)) return;
+            s->steps++;
+            u = nn__update_of(opt, s);
+            nn__begin_call(&c, nn, opt->kind->op, &u);
+            c.nin = 3 + NN__MAX_STATES;
+            c.in[0] = nn__view_of(s->p);
+            c.in[1] = nn__view_of(s->p->grad);
+            c.in[2] = nn__view_of(NULL);
+            if (most > 0) {          // the scale stays on the device
+                c.in[2] = nn__view_of(opt->clip);
+                c.in[2].ndim = 0;
+                if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
+            }
+            for (j = 0; j < NN__MAX_STATES; j++) c.in[3 + j] = nn__view_of(s->state[j]);
+            nn__run(nn, &c);
+            s->p->base->version++;
+        }
         s->p->flags &= ~(unsigned)NN__T_GRAD_SET;
     }
+}
+
+NN_API int64_t nn_steps(const nn_optimizer *opt) { return opt ? opt->steps : 0; }
+NN_API float   nn_lr(const nn_optimizer *opt)    { return opt ? (float)opt->group[0].lr : 0.0f; }
+NN_API void    nn_set_lr(nn_optimizer *opt, float lr)
+{
+    double old, first, to = lr == (float)NN_ZERO ? 0 : nn__as_written(lr);
+    int i;
+    if (!opt || !nn_ok(opt->nn)) return;
+    if (!(to >= 0)) { nn_fail(opt->nn, "nn_set_lr: %g is not a learning rate", to); return; }
+    old = opt->group[0].lr;
+    first = opt->group[0].initial_lr;
+    for (i = opt->groups - 1; i >= 0; i--) {
+        nn__group *g = &opt->group[i];
+        g->lr = i == 0 ? to : old > 0 ? to * (g->lr / old) : first > 0 ? to * (g->initial_lr / first) : to;
+    }
+}
+
+// ---- an average of the weights ------------------------------------------------------------------------------
+struct nn_ema {
+    nn_context *nn;
+    nn_layer   *layer;
+    double      decay;
+    nn_tensor **p, **shadow;
+    int         n, swapped;
+};
+NN_API nn_ema *nn_ema_new(nn_layer *layer, float decay)
+{
+    nn_context *nn = nn__context_below(layer);
+    nn_ema *e;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    if (!(decay == (float)NN_ZERO || (decay >= 0 && decay <= 1))) { nn_fail(nn, "nn_ema_new: decay %g is not in 0..1", (double)decay); return NULL; }
+    e = (nn_ema *)nn__life(nn, sizeof *e);
+    if (!e) return NULL;
+    e->nn = nn; e->layer = layer; e->decay = nn__option(decay, 0);
+    e->n = nn_params(layer, NULL, 0);
+    e->p = (nn_tensor **)nn__life(nn, (size_t)e->n * sizeof *e->p);
+    e->shadow = (nn_tensor **)nn__life(nn, (size_t)e->n * sizeof *e->shadow);
+    if (!e->p || !e->shadow) return NULL;
+    nn_params(layer, e->p, e->n);
+    for (i = 0; i < e->n; i++) if (!(e->shadow[i] = nn__twin(e->p[i], "ema", 1))) return NULL;
+    return e;
+}
+static void nn__ema_run(nn_ema *e, int op)
+{
+    nn_call c;
+    int i;
+    for (i = 0; i < e->n; i++) {
+        nn__begin_call(&c, e->nn, op, &e->decay);
+        c.nin = 2;
+        c.in[0] = nn__view_of(e->shadow[i]);
+        c.in[1] = nn__view_of(e->p[i]);
+        nn__run(e->nn, &c);
+        if (op == NN_OP_swap) e->p[i]->base->version++;
+    }
+}
+NN_API void nn_ema_update(nn_ema *ema)
+{
+    if (!ema || !nn_ok(ema->nn)) return;
+    if (ema->swapped) { nn_fail(ema->nn, "nn_ema_update: parameters and averages are exchanged; call nn_ema_swap first"); return; }
+    nn__ema_run(ema, NN_OP_ema_update);
+}
+NN_API void nn_ema_swap(nn_ema *ema)
+{
+    if (!ema || !nn_ok(ema->nn)) return;
+    nn__ema_run(ema, NN_OP_swap);
+    ema->swapped = !ema->swapped;
+}
+
+// ---- schedules: torch.optim.lr_scheduler, most of them as the same recursions, so that the values agree to the last digits -------
+// `count` advances so far (PyTorch's last_epoch). nn__schedule_lr gives the rate after advance number `count`; at 0 the rate to start with.
+enum { NN__STEP_LR, NN__MULTI_STEP_LR, NN__EXPONENTIAL_LR, NN__POLYNOMIAL_LR, NN__LINEAR_LR, NN__COSINE_LR, NN__WARM_RESTARTS_LR, NN__ONE_CYCLE_LR, NN__PLATEAU_LR };
+static const char *const nn__schedule_names[] = { "step_lr", "multi_step_lr", "exponential_lr", "polynomial_lr", "linear_lr", "cosine_lr", "warm_restarts_lr", "one_cycle_lr", "plateau_lr" };
+struct nn_schedule {
+    nn_context   *nn;
+    nn_optimizer *opt;
+    int     kind, per_step;
+    int     step_size, total, period_mult, patience, cooldown, maximize, warmup;
+    int    *milestone, milestones;
+    double  gamma, power, min_lr, start_factor, end_factor, max_lr, rise, div, final_div, factor, threshold;
+    // state, for checkpoints (besides the groups' lr)
+    int64_t count, warmed;           // advances of the schedule, and before it of the warmup
+    int64_t since, period;           // warm_restarts_lr: T_cur, T_i
+    double  best;                    // plateau_lr
+    int     bad, cooling;
+};
+
+static double nn__schedule_lr(const nn_schedule *s, const nn__group *g)
+{
+    const double pi = 3.14159265358979323846;
+    double lr = g->lr, base = g->initial_lr, t = (double)s->count, n = (double)s->total, from, to, start, share;
+    int i, hits = 0;
+    if (s->count == 0) lr = base;
+    switch (s->kind) {
+    case NN__STEP_LR:
+        return s->count == 0 || s->count % s->step_size ? lr : lr * s->gamma;
+    case NN__MULTI_STEP_LR:
+        for (i = 0; i < s->milestones; i++) hits += s->milestone[i] == s->count;
+        return hits ? lr * pow(s->gamma, hits) : lr;
+    case NN__EXPONENTIAL_LR:
+        return s->count == 0 ? lr : lr * s->gamma;
+    case NN__POLYNOMIAL_LR:          // base (1 - t / n)^power
+        return s->count == 0 || t > n ? lr : lr * pow((1 - t / n) / (1 - (t - 1) / n), s->power);
+    case NN__LINEAR_LR:              // base (start + (end - start) t / n)
+        if (s->count == 0) return lr * s->start_factor;
+        return t > n ? lr : lr * (1 + (s->end_factor - s->start_factor) / (n * s->start_factor + (t - 1) * (s->end_factor - s->start_factor)));
+    case NN__COSINE_LR:              // min + (base - min) (1 + cos(pi t / n)) / 2; after n it rises again
+        if (s->count == 0) return lr;
+        if ((s->count - 1 - s->total) % (2 * (int64_t)s->total) == 0) return lr + (base - s->min_lr) * (1 - cos(pi / n)) / 2;
+        return (1 + cos(pi * t / n)) / (1 + cos(pi * (t - 1) / n)) * (lr - s->min_lr) + s->min_lr;
+    case NN__WARM_RESTARTS_LR:       // the same with a period that starts anew
+        return s->min_lr + (base - s->min_lr) * (1 + cos(pi * (double)s->since / (double)s->period)) / 2;
+    case NN__ONE_CYCLE_LR:           // cosines from max / div up to max and down to max / div / final_div
+        start = 0;
+        share = s->rise * n - 1;
+        from = s->max_lr / s->div;
+        to = s->max_lr;
+        if (t > share) { start = share; share = n - 1; from = s->max_lr; to = s->max_lr / s->div / s->final_div; }
+        share = share > start ? (t - start) / (share - start) : 1;
+        return to + (from - to) / 2 * (cos(pi * (share > 1 ? 1 : share)) + 1);
+    }
+    return lr;                       // plateau_lr moves on metrics
+}
+static void nn__schedule_apply(nn_schedule *s)
+{
+    double warm = s->warmed < s->warmup ? (double)(s->warmed + 1) / (double)(s->warmup + 1) : 1;
+    int i;
+    for (i = 0; i < s->opt->groups; i++) s->opt->group[i].lr = warm * nn__schedule_lr(s, &s->opt->group[i]);
+}
+static int nn__warming(nn_schedule *s)                   // one advance of the warmup: (t + 1) / (warmup + 1) of the rate to start with
+{
+    if (s->warmed >= s->warmup) return 0;
+    s->warmed++;
+    nn__schedule_apply(s);
+    return 1;
+}
+
+static nn_schedule *nn__schedule_new(nn_optimizer *opt, int kind, const nn_schedule_desc *desc)
+{
+    nn_context *nn = opt ? opt->nn : NULL;
+    const char *name = nn__schedule_names[kind];
+    nn_schedule_desc d;
+    nn_schedule *s;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    s = (nn_schedule *)nn__life(nn, sizeof *s);
+    if (!s) return NULL;
+    s->nn = nn; s->opt = opt; s->kind = kind;
+    s->per_step = d.per_step;
+    s->step_size = d.step_size;
+    s->total = d.total ? d.total : kind == NN__POLYNOMIAL_LR || kind == NN__LINEAR_LR ? 5 : 0;
+    s->period = d.period ? d.period : 10;
+    s->period_mult = d.period_mult ? d.period_mult : 1;
+    s->patience = d.patience == NN_ZERO ? 0 : d.patience ? d.patience : 10;
+    s->cooldown = d.cooldown == NN_ZERO ? 0 : d.cooldown;
+    s->maximize = d.maximize;
+    s->warmup = d.warmup == NN_ZERO ? 0 : d.warmup;
+    s->gamma = nn__option(d.gamma, kind == NN__EXPONENTIAL_LR ? 0.95 : 0.1);
+    s->power = nn__option(d.power, 1);
+    s->min_lr = nn__option(d.min_lr, 0);
+    s->start_factor = nn__option(d.start_factor, 1.0 / 3);
+    s->end_factor = nn__option(d.end_factor, 1);
+    s->max_lr = nn__option(d.max_lr, 0);
+    s->rise = nn__option(d.rise, 0.3);
+    s->div = nn__option(d.div, 25);
+    s->final_div = nn__option(d.final_div, 1e4);
+    s->factor = nn__option(d.factor, 0.1);
+    s->threshold = nn__option(d.threshold, 1e-4);
+    s->best = s->maximize ? -INFINITY : INFINITY;
+    if (s->warmup < 0)                                                          nn_fail(nn, "%s: warmup %d is negative", name, s->warmup);
+    if (kind == NN__STEP_LR && s->step_size < 1)                                nn_fail(nn, "step_lr: step_size must be at least 1");
+    if (kind >= NN__POLYNOMIAL_LR && kind <= NN__COSINE_LR && s->total < 1)     nn_fail(nn, "%s: total must be at least 1", name);
+    if (kind == NN__ONE_CYCLE_LR && (s->total < 1 || !(s->max_lr > 0)))         nn_fail(nn, "one_cycle_lr: total and max_lr must be given");
+    if (kind == NN__ONE_CYCLE_LR && (!(s->rise >= 0 && s->rise <= 1) || !(s->div > 0) || !(s->final_div > 0)))
+                                                                                nn_fail(nn, "one_cycle_lr: rise must be in 0..1, div and final_div positive");
+    if (kind == NN__WARM_RESTARTS_LR && (s->period < 1 || s->period_mult < 1))  nn_fail(nn, "warm_restarts_lr: period and period_mult must be at least 1");
+    if (kind == NN__LINEAR_LR && (!(s->start_factor > 0 && s->start_factor <= 1) || !(s->end_factor >= 0 && s->end_factor <= 1)))
+                                                                                nn_fail(nn, "linear_lr: start_factor must be in 0..1 and not 0, end_factor in 0..1");
+    if (kind == NN__PLATEAU_LR && !(s->factor >= 0 && s->factor < 1))           nn_fail(nn, "plateau_lr: factor must be below 1");
+    if (kind == NN__MULTI_STEP_LR && (d.milestone_count < 1 || !d.milestones))  nn_fail(nn, "multi_step_lr: milestones must be given");
+    if (!nn_ok(nn)) return NULL;
+    if (kind == NN__MULTI_STEP_LR) {
+        s->milestone = (int *)nn__life(nn, (size_t)d.milestone_count * sizeof *s->milestone);
+        if (!s->milestone) return NULL;
+        memcpy(s->milestone, d.milestones, (size_t)d.milestone_count * sizeof *s->milestone);
+        s->milestones = d.milestone_count;
+    }
+    for (i = 0; i < opt->groups && !opt->scheduled; i++) opt->group[i].initial_lr = opt->group[i].lr;   // an nn_set_lr before counts
+    opt->scheduled = 1;
+    nn__schedule_apply(s);
+    return s;
+}
+NN_API nn_schedule *nn_step_lr_new         (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__STEP_LR, desc); }
+NN_API nn_schedule *nn_multi_step_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__MULTI_STEP_LR, desc); }
+NN_API nn_schedule *nn_exponential_lr_new  (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__EXPONENTIAL_LR, desc); }
+NN_API nn_schedule *nn_polynomial_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__POLYNOMIAL_LR, desc); }
+NN_API nn_schedule *nn_linear_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__LINEAR_LR, desc); }
+NN_API nn_schedule *nn_cosine_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__COSINE_LR, desc); }
+NN_API nn_schedule *nn_warm_restarts_lr_new(nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__WARM_RESTARTS_LR, desc); }
+NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__ONE_CYCLE_LR, desc); }
+NN_API nn_schedule *nn_plateau_lr_new      (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__PLATEAU_LR, desc); }
+
+NN_API void nn_schedule_advance(nn_schedule *schedule)
+{
+    nn_schedule *s = schedule;
+    if (!s || !nn_ok(s->nn) || s->kind == NN__PLATEAU_LR || nn__warming(s)) return;
+    s->count++;
+    if (s->kind == NN__WARM_RESTARTS_LR && ++s->since >= s->period) {
+        s->since -= s->period;
+        s->period *= s->period_mult;
+    }
+    nn__schedule_apply(s);
+}
+NN_API void nn_schedule_metric(nn_schedule *schedule, double value)
+{
+    nn_schedule *s = schedule;
+    int i, better;
+    if (!s || !nn_ok(s->nn) || s->kind != NN__PLATEAU_LR || nn__warming(s)) return;
+    s->count++;
+    better = s->maximize ? value > s->best * (1 + s->threshold) : value < s->best * (1 - s->threshold);
+    if (better) { s->best = value; s->bad = 0; }
+    else s->bad++;
+    if (s->cooling > 0) { s->cooling--; s->bad = 0; }
+    if (s->bad <= s->patience) return;
+    s->cooling = s->cooldown;
+    s->bad = 0;
+    for (i = 0; i < s->opt->groups; i++) {
+        nn__group *g = &s->opt->group[i];
+        double lr = g->lr * s->factor > s->min_lr ? g->lr * s->factor : s->min_lr;
+        if (g->lr - lr > 1e-8) g->lr = lr;               // PyTorch's eps: smaller changes are not made
+    }
+}
+
+// =============================================================================================
+// >>data   Datasets, scaling, augmentation, loaders.
+//
+// A dataset is a count and a function that reads sample i; where the numbers come from (arrays, the bytes of an idx file, pictures
+// in folders, your callback, another dataset) is behind that function. A loader asks for the samples of a batch, in shuffled order,
+// changes them (augmentation), and uploads them. What a batch contains is a function of (seed, epoch, position) alone: it does not
+// matter which thread makes it or when, and to resume, a loader needs nothing but these three numbers.
+// =============================================================================================
+typedef struct nn__records { const unsigned char *at; int64_t count; } nn__records;
+enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS };
+
+struct nn_dataset {
+    nn_context *nn;
+    int64_t     count, classes, width, y_width;          // width: numbers in one x
+    nn_shape    x_shape, y_shape;
+    int         target;              // NN__TARGET_*
+    char      **names;               // of the classes, or NULL
+    // Reads sample i; x may be NULL. May run in a loader's thread, so it does not touch the context: errors go to `why`.
+    int       (*read)(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room);
+    const float   *x, *y;            // arrays
+    const int64_t *labels;
+    nn__records   *part;                // records of bytes in memory, as they were in the file
+    int         parts, type;         // type: idx code of one number
+    size_t      pitch, offset;       // bytes of a record; where in it x begins
+    nn_dataset *of;                  // a subset: sample i is sample indices[i] of that
+    const int64_t *indices;
+    int       (*get)(void *self, int64_t index, float *x, float *y, int64_t *label);
+    void       *self;
+    float      *scratch;             // a callback fills x even when only the target is wanted
+    char      **paths;               // pictures
+    nn_folder_desc folder;
+    nn__mutex   mutex;               // one call of a callback at a time, however many loaders there are
+};
+
+// ---- memory that goes before nn_free does ----------------------------------------------------------------
+static void *nn__temp(nn_context *nn, size_t bytes)      // a caller's buffer is never exceeded: there it is step memory
+{
+    void *p;
+    if (nn->buffer) return nn__host_step(nn, bytes);
+    p = bytes > SIZE_MAX / 4 ? NULL : nn__raw_alloc(nn, bytes ? bytes : 1);
+    if (!p) nn__oom(nn, bytes);
+    return p;
+}
+static void nn__temp_free(nn_context *nn, void *p) { if (!nn->buffer) nn__raw_free(nn, p); }
+static void *nn__life_raw(nn_context *nn, size_t bytes)  { return nn__arena_alloc(&nn->life, bytes, 0); }   // not zeroed
+
+// ---- inflate: RFC 1951 (DEFLATE) in RFC 1952 (gzip) ----------------------------------------------------------
+// A stream of Huffman codes: 0..255 a byte, 256 the end of the block, 257.. "repeat n bytes from d bytes back".
+// Codes are canonical: all codes of one length are consecutive numbers, and shorter ones come first, so lengths define them.
+// Decoding runs twice, first without output, to learn the size: the size in the file is not to be trusted.
+typedef struct nn__huffman {
+    uint16_t fast[512];              // by the next 9 bits: length << 9 | symbol; 0: the code is longer
+    uint16_t symbol[288];            // sorted by code
+    uint32_t limit[16];              // codes of at most this length, left-aligned in 15 bits, are below it
+    int32_t  base[16];               // code + base = index into symbol
+} nn__huffman;
+
+typedef struct nn__inflate {
+    const unsigned char *in, *end;
+    uint64_t bits;                   // read but not used yet, the next one lowest
+    int      have;                   // how many
+    unsigned char *out;              // NULL: only count
+    size_t   start, n, room;         // where this gzip member's output began, output so far, at most
+    const char *error;
+    nn__huffman literal, distance;
+} nn__inflate;
+
+static int nn__inflate_fail(nn__inflate *s, const char *why) { if (!s->error) s->error = why; return 0; }
+
+static uint32_t nn__reverse_bits(uint32_t v, int n)
+{
+    uint32_t r = 0;
+    while (n-- > 0) { r = r << 1 | (v & 1); v >>= 1; }
+    return r;
+}
+
+static int nn__huffman_build(nn__huffman *h, const unsigned char *length, int n)
+{
+    int count[16], next[16], at[16], i, used = 0;
+    uint32_t code = 0, j;
+    memset(count, 0, sizeof count);
+    memset(h->fast, 0, sizeof h->fast);
+    for (i = 0; i < n; i++) count[length[i]]++;
+    for (i = 1; i < 16; i++) {
+        code <<= 1;
+        next[i] = (int)code;
+        at[i] = used;
+        h->base[i] = used - (int)code;
+        code += (uint32_t)count[i];
+        used += count[i];
+        if (code > (1u << i)) return 0;                  // more codes than there are bit patterns
+        h->limit[i] = code << (15 - i);
+    }
+    for (i = 0; i < n; i++) {
+        int len = length[i];
+        if (!len) continue;
+        h->symbol[at[len]++] = (uint16_t)i;
+        if (len <= 9) for (j = nn__reverse_bits((uint32_t)next[len], len); j < 512; j += 1u << len) h->fast[j] = (uint16_t)(len << 9 | i);
+        next[len]++;
+    }
+    return 1;
+}
+
+static void nn__refill(nn__inflate *s)
+{
+    while (s->have <= 56 && s->in < s->end) { s->bits |= (uint64_t)*s->in++ << s->have; s->have += 8; }
+}
+
+static int nn__take_bits(nn__inflate *s, int n)          // -1: the data ends
+{
+    int v;
+    if (s->have < n) nn__refill(s);
+    if (s->have < n) { nn__inflate_fail(s, "is truncated"); return -1; }
+    v = (int)(s->bits & ((1u << n) - 1));
+    s->bits >>= n;
+    s->have -= n;
+    return v;
+}
+
+static int nn__take_symbol(nn__inflate *s, const nn__huffman *h)
+{
+    int e, len, symbol;
+    if (s->have < 15) nn__refill(s);
+    e = h->fast[s->bits & 511];
+    if (NN__LIKELY(e)) { len = e >> 9; symbol = e & 511; }
+    else {
+        uint32_t v = nn__reverse_bits((uint32_t)s->bits & 0x7FFF, 15);
+        for (len = 10; len < 16 && v >= h->limit[len]; len++) { }
+        if (len == 16) { nn__inflate_fail(s, s->have < 15 ? "is truncated" : "is damaged: an impossible code"); return -1; }
+        symbol = h->symbol[(int32_t)(v >> (15 - len)) + h->base[len]];
+    }
+    if (len > s->have) { nn__inflate_fail(s, "is truncated"); return -1; }
+    s->bits >>= len;
+    s->have -= len;
+    return symbol;
+}
+
+static int nn__inflate_codes(nn__inflate *s)             // one block of codes
+{
+    for (;;) {
+        int v = nn__take_symbol(s, &s->literal), extra, length, distance;
+        size_t i;
+        if (v < 0) return 0;
+        if (v == 256) return 1;
+        if (s->n >= s->room) return nn__inflate_fail(s, "is damaged: more data than it should have");
+        if (v < 256) {
+            if (s->out) s->out[s->n] = (unsigned char)v;
+            s->n++;
+            continue;
+        }
+        v -= 257;                    // lengths: 3..10 directly, then 4 codes for each number of extra bits, then 258
+        if (v > 28) return nn__inflate_fail(s, "is damaged: an impossible length");
+        extra = v < 8 || v == 28 ? 0 : (v >> 2) - 1;
+        length = v < 8 ? 3 + v : v == 28 ? 258 : ((4 + (v & 3)) << extra) + 3;
+        if (extra) { int more = nn__take_bits(s, extra); if (more < 0) return 0; length += more; }
+        v = nn__take_symbol(s, &s->distance);            // distances: 1..4 directly, then 2 codes for each number of extra bits
+        if (v < 0) return 0;
+        if (v > 29) return nn__inflate_fail(s, "is damaged: an impossible distance");
+        extra = v < 4 ? 0 : (v >> 1) - 1;
+        distance = v < 4 ? 1 + v : ((2 + (v & 1)) << extra) + 1;
+        if (extra) { int more = nn__take_bits(s, extra); if (more < 0) return 0; distance += more; }
+        if ((size_t)distance > s->n - s->start) return nn__inflate_fail(s, "is damaged: a distance reaches before the start");
+        if ((size_t)length > s->room - s->n) return nn__inflate_fail(s, "is damaged: more data than it should have");
+        if (s->out) {
+            unsigned char *to = s->out + s->n;
+            for (i = 0; i < (size_t)length; i++) to[i] = to[(ptrdiff_t)i - distance];
+        }
+        s->n += (size_t)length;
+    }
+}
+
+static int nn__inflate_stored(nn__inflate *s)            // bytes as they are, from the next whole byte on
+{
+    size_t length, check, left;
+    s->bits >>= s->have & 7;
+    s->have &= ~7;
+    length = (size_t)nn__take_bits(s, 16);
+    check = (size_t)nn__take_bits(s, 16);
+    if (s->error) return 0;
+    if (length != (check ^ 0xFFFF)) return nn__inflate_fail(s, "is damaged: the length of a stored block");
+    s->in -= s->have / 8;            // give back what was read ahead
+    s->bits = 0;
+    s->have = 0;
+    left = (size_t)(s->end - s->in);
+    if (length > left) return nn__inflate_fail(s, "is truncated");
+    if (length > s->room - s->n) return nn__inflate_fail(s, "is damaged: more data than it should have");
+    if (s->out && length) memcpy(s->out + s->n, s->in, length);
+    s->in += length;
+    s->n += length;
+    return 1;
+}
+
+static int nn__inflate_tables(nn__inflate *s)            // the code lengths of a block: themselves coded, with run lengths
+{
+    static const unsigned char order[19] = { 16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15 };
+    unsigned char length[320];
+    int literals = nn__take_bits(s, 5) + 257, distances = nn__take_bits(s, 5) + 1, codes = nn__take_bits(s, 4) + 4, i, n = 0;
+    if (s->error) return 0;
+    if (literals > 286 || distances > 30) return nn__inflate_fail(s, "is damaged: too many codes");
+    memset(length, 0, sizeof length);
+    for (i = 0; i < codes; i++) {
+        int v = nn__take_bits(s, 3);
+        if (v < 0) return 0;
+        length[order[i]] = (unsigned char)v;
+    }
+    if (!nn__huffman_build(&s->literal, length, 19)) return nn__inflate_fail(s, "is damaged: impossible code lengths");
+    memset(length, 0, sizeof length);
+    while (n < literals + distances) {
+        int v = nn__take_symbol(s, &s->literal), times = 1, value = v;
+        if (v < 0) return 0;
+        if (v == 16) {               // the last length again
+            if (n == 0) return nn__inflate_fail(s, "is damaged: nothing to repeat");
+            value = length[n - 1];
+            times = 3 + nn__take_bits(s, 2);
+        } else if (v == 17) { value = 0; times = 3 + nn__take_bits(s, 3); }
+        else if (v == 18)   { value = 0; times = 11 + nn__take_bits(s, 7); }
+        if (s->error) return 0;
+        if (times > literals + distances - n) return nn__inflate_fail(s, "is damaged: too many code lengths");
+        while (times-- > 0) length[n++] = (unsigned char)value;
+    }
+    if (!nn__huffman_build(&s->literal, length, literals) || !nn__huffman_build(&s->distance, length + literals, distances))
+        return nn__inflate_fail(s, "is damaged: impossible code lengths");
+    return 1;
+}
+
+static int nn__inflate_blocks(nn__inflate *s)
+{
+    int last = 0;
+    while (!last) {
+        int kind;
+        last = nn__take_bits(s, 1);
+        kind = nn__take_bits(s, 2);
+        if (s->error) return 0;
+        if (kind == 3) return nn__inflate_fail(s, "is damaged: an impossible block");
+        if (kind == 0) { if (!nn__inflate_stored(s)) return 0; continue; }
+        if (kind == 1) {             // the fixed code
+            unsigned char length[288];
+            int i;
+            for (i = 0; i < 288; i++) length[i] = (unsigned char)(i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8);
+            nn__huffman_build(&s->literal, length, 288);
+            memset(length, 5, 30);
+            nn__huffman_build(&s->distance, length, 30);
+        } else if (!nn__inflate_tables(s)) return 0;
+        if (!nn__inflate_codes(s)) return 0;
+    }
+    s->in -= s->have / 8;
+    s->bits = 0;
+    s->have = 0;
+    return 1;
+}
+
+static uint32_t nn__gzip_crc(const unsigned char *p, size_t n)      // CRC-32: remainder modulo the polynomial 0x04C11DB7, bits reversed
+{
+    uint32_t table[256], crc = 0xFFFFFFFFu, c;
+    size_t i;
+    int k;
+    for (i = 0; i < 256; i++) {
+        c = (uint32_t)i;
+        for (k = 0; k < 8; k++) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
+        table[i] = c;
+    }
+    for (i = 0; i < n; i++) crc = table[(crc ^ p[i]) & 255] ^ (crc >> 8);
+    return ~crc;
+}
+
+static uint32_t nn__little32(const unsigned char *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+static uint32_t nn__big32(const unsigned char *p)    { return (uint32_t)p[3] | (uint32_t)p[2] << 8 | (uint32_t)p[1] << 16 | (uint32_t)p[0] << 24; }
+static int nn__is_gzip(const unsigned char *p, size_t n) { return n >= 2 && p[0] == 0x1F && p[1] == 0x8B; }
+
+static int nn__gzip_header(nn__inflate *s)
+{
+    const unsigned char *p = s->in;
+    size_t left = (size_t)(s->end - p), n = 10, k;
+    int flags;
+    if (left < 18) return nn__inflate_fail(s, "is truncated");
+    if (!nn__is_gzip(p, left) || p[2] != 8 || (p[3] & 0xE0)) return nn__inflate_fail(s, "is not a gzip file that can be read");
+    flags = p[3];
+    if (flags & 4) {                 // an extra field of a given size
+        n += 2 + (size_t)(p[10] | p[11] << 8);
+        if (n >= left) return nn__inflate_fail(s, "is truncated");
+    }
+    for (k = 8; k <= 16; k *= 2) {   // a name and a comment, both ending in 0
+        if (!((unsigned)flags & k)) continue;
+        while (n < left && p[n]) n++;
+        if (++n >= left) return nn__inflate_fail(s, "is truncated");
+    }
+    if (flags & 2) n += 2;
+    if (n > left) return nn__inflate_fail(s, "is truncated");
+    s->in += n;
+    return 1;
+}
+
+static int nn__gunzip_pass(nn__inflate *s)               // all members of a gzip file: they are simply joined
+{
+    do {
+        s->start = s->n;
+        if (!nn__gzip_header(s) || !nn__inflate_blocks(s)) return 0;
+        if (s->end - s->in < 8) return nn__inflate_fail(s, "is truncated");
+        if (nn__little32(s->in + 4) != (uint32_t)(s->n - s->start)) return nn__inflate_fail(s, "is damaged: its size is wrong");
+        if (s->out && nn__little32(s->in) != nn__gzip_crc(s->out + s->start, s->n - s->start)) return nn__inflate_fail(s, "is damaged: its checksum is wrong");
+        s->in += 8;
+        while (s->in < s->end && !*s->in) s->in++;       // padding
+    } while (s->in < s->end);
+    return 1;
+}
+
+// Unpacks into life or temporary memory. NULL after an error.
+static unsigned char *nn__gunzip(nn_context *nn, const char *op, const char *name, const unsigned char *in, size_t size, int life, size_t *unpacked)
+{
+    nn__inflate *s = (nn__inflate *)nn__temp(nn, sizeof *s);
+    unsigned char *out = NULL;
+    int pass, ok = s != NULL;
+    size_t n = SIZE_MAX / 4;
+    for (pass = 0; ok && pass < 2; pass++) {
+        memset(s, 0, sizeof *s);
+        s->in = in; s->end = in + size; s->room = n; s->out = out;
+        ok = nn__gunzip_pass(s);
+        if (!ok) nn_fail(nn, "%s: %s %s", op, name, s->error);
+        n = s->n;
+        if (ok && !out) {
+            out = (unsigned char *)(life ? nn__life_raw(nn, n ? n : 1) : nn__temp(nn, n ? n : 1));
+            ok = out != NULL;
+        }
+    }
+    nn__temp_free(nn, s);
+    if (!ok && !life) nn__temp_free(nn, out);
+    *unpacked = n;
+    return ok ? out : NULL;
+}
+
+// The bytes of a file, or (path NULL) of the caller's memory, unpacked if they are gzip; into life or temporary memory.
+static unsigned char *nn__load_bytes(nn_context *nn, const char *op, const char *path, const void *from, size_t size, int life, size_t *loaded)
+{
+    unsigned char *at, magic[2];
+    const unsigned char *packed = (const unsigned char *)from;
+    const char *name = path ? path : "the data";
+    uint64_t file = size;
+    int gzip;
+    *loaded = 0;
+    if (!nn_ok(nn)) return NULL;
+    if (path && !NN__HAVE_FILES) { nn_fail(nn, "%s: there are no files: this program was compiled with NN_NO_STDIO", op); return NULL; }
+    if (path && nn__path_kind(path, &file) != NN__PATH_FILE) { nn_fail(nn, "%s: there is no file %s", op, path); return NULL; }
+    if (!path && !from) { nn_fail(nn, "%s: the data is NULL", op); return NULL; }
+    if (!file) { nn_fail(nn, "%s: %s is empty", op, name); return NULL; }
+    if (file > SIZE_MAX / 4) { nn_fail(nn, "%s: %s is too large for this machine", op, name); return NULL; }
+    gzip = path ? nn__is_gzip(magic, nn__read_front(path, magic, 2)) : nn__is_gzip(packed, size);
+    *loaded = (size_t)file;
+    if (!path && gzip) return nn__gunzip(nn, op, name, packed, size, life, loaded);
+    at = (unsigned char *)(life && !gzip ? nn__life_raw(nn, (size_t)file) : nn__temp(nn, (size_t)file));
+    if (!at) return NULL;
+    if (!path) memcpy(at, from, size);
+    else if (nn__read_front(path, at, (size_t)file) != (size_t)file) {
+        nn_fail(nn, "%s: %s cannot be read", op, path);
+        if (!life || gzip) nn__temp_free(nn, at);
+        return NULL;
+    }
+    if (gzip) {
+        unsigned char *out = nn__gunzip(nn, op, name, at, (size_t)file, life, loaded);
+        nn__temp_free(nn, at);
+        return out;
+    }
+    return at;
+}
+
+// ---- datasets of arrays and callbacks ----------------------------------------------------------------------
+static void nn__dataset_free(void *arg) { nn__mutex_free(&((nn_dataset *)arg)->mutex); }
+
+static nn_dataset *nn__dataset_make(nn_context *nn, const char *op, int64_t count, nn_shape x_shape, nn_shape y_shape)
+{
+    nn_dataset *d;
+    int64_t width = nn__checked_count(x_shape.ndim, x_shape.d, sizeof(float)), y_width = nn__checked_count(y_shape.ndim, y_shape.d, sizeof(float));
+    if (!nn_ok(nn)) return NULL;
+    if (width < 0 || x_shape.ndim >= NN_MAX_DIMS) { nn_fail(nn, "%s: impossible shape %s of one sample", op, nn__dims_text(x_shape.ndim, x_shape.d).s); return NULL; }
+    if (y_width < 0 || y_shape.ndim >= NN_MAX_DIMS) { nn_fail(nn, "%s: impossible shape %s of one target", op, nn__dims_text(y_shape.ndim, y_shape.d).s); return NULL; }
+    if (count < 0 || (uint64_t)count > SIZE_MAX / 16) { nn_fail(nn, "%s: impossible number of samples: %lld", op, (long long)count); return NULL; }
+    d = (nn_dataset *)nn__life(nn, sizeof *d);
+    if (!d) return NULL;
+    d->nn = nn; d->count = count; d->x_shape = x_shape; d->y_shape = y_shape; d->width = width; d->y_width = y_width;
+    nn__mutex_init(&d->mutex);
+    nn__on_free(nn, nn__dataset_free, d);
+    return nn->failed ? NULL : d;
+}
+
+static void nn__read_target(const nn_dataset *d, int64_t i, float *y, int64_t *label)
+{
+    if (label && d->labels) *label = d->labels[i];
+    if (y && d->y) memcpy(y, d->y + i * d->y_width, (size_t)d->y_width * sizeof *y);
+}
+
+static int nn__read_arrays(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    (void)why; (void)room;
+    if (x) memcpy(x, d->x + i * d->width, (size_t)d->width * sizeof *x);
+    nn__read_target(d, i, y, label);
+    return 1;
+}
+
+static int nn__read_callback(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    int64_t n = 0;
+    int ok;
+    nn__lock(&d->mutex);
+    ok = d->get(d->self, i, x ? x : d->scratch, y ? y : d->scratch + d->width, &n);
+    nn__unlock(&d->mutex);
+    if (label) *label = n;
+    if (!ok) snprintf(why, room, "sample %lld: the dataset's get failed", (long long)i);
+    else if (d->target == NN__TARGET_CLASS && (n < 0 || n >= d->classes)) {
+        snprintf(why, room, "sample %lld: class %lld is not in 0..%lld", (long long)i, (long long)n, (long long)d->classes - 1);
+        ok = 0;
+    }
+    return ok;
+}
+
+static int nn__read_subset(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    return d->of->read(d->of, d->indices[i], x, y, label, why, room);
+}
+
+// Finds the number of classes if it is not given, and checks every label.
+static int nn__check_labels(nn_context *nn, const char *op, nn_dataset *d)
+{
+    int64_t i, most = -1;
+    for (i = 0; i < d->count; i++) {
+        if (d->labels[i] < 0 || (d->classes > 0 && d->labels[i] >= d->classes)) {
+            nn_fail(nn, "%s: sample %lld has the class %lld; classes are 0..%lld", op, (long long)i, (long long)d->labels[i],
+                    d->classes ? (long long)d->classes - 1 : (long long)INT32_MAX);
+            return 0;
+        }
+        most = nn__max(most, d->labels[i]);
+    }
+    if (most >= INT32_MAX) { nn_fail(nn, "%s: class %lld is too large", op, (long long)most); return 0; }
+    if (!d->classes) d->classes = most + 1;
+    d->target = NN__TARGET_CLASS;
+    return 1;
+}
+
+NN_API nn_dataset *nn_dataset_new(nn_context *nn, const nn_dataset_desc *desc)
+{
+    const char *op = "nn_dataset_new";
+    nn_dataset *d;
+    if (!nn_ok(nn)) return NULL;
+    if (!desc || (!desc->x == !desc->get)) { nn_fail(nn, "%s: give one of x and get", op); return NULL; }
+    if ((desc->y && desc->labels) || (desc->get && (desc->y || desc->labels))) { nn_fail(nn, "%s: give one of y, labels and get", op); return NULL; }
+    if (desc->classes < 0 || desc->classes > INT32_MAX || (desc->classes && desc->y)) { nn_fail(nn, "%s: %lld classes", op, (long long)desc->classes); return NULL; }
+    d = nn__dataset_make(nn, op, desc->count, desc->x_shape, desc->y_shape);
+    if (!d) return NULL;
+    d->classes = desc->classes;
+    if (desc->get) {
+        d->read = nn__read_callback;
+        d->get = desc->get;
+        d->self = desc->self;
+        d->target = d->classes ? NN__TARGET_CLASS : NN__TARGET_NUMBERS;
+        d->scratch = (float *)nn__life(nn, nn__mul_size((size_t)d->width + (size_t)d->y_width, sizeof *d->scratch));
+        return d->scratch ? d : NULL;
+    }
+    d->read = nn__read_arrays;
+    d->x = desc->x; d->y = desc->y; d->labels = desc->labels;
+    if (d->y) d->target = NN__TARGET_NUMBERS;
+    if (d->labels && !nn__check_labels(nn, op, d)) return NULL;
+    if (!d->labels) d->classes = 0;
+    return d;
+}
+
+NN_API int64_t     nn_dataset_count(const nn_dataset *data)   { return data ? data->count : 0; }
+NN_API int64_t     nn_dataset_classes(const nn_dataset *data) { return data ? data->classes : 0; }
+NN_API nn_shape    nn_dataset_shape(const nn_dataset *data)
+{
+    nn_shape none;
+    memset(&none, 0, sizeof none);
+    return data ? data->x_shape : none;
+}
+NN_API const char *nn_dataset_class(const nn_dataset *data, int64_t label)
+{
+    return data && data->names && label >= 0 && label < data->classes ? data->names[label] : NULL;
+}
+
+NN_API int nn_dataset_get(nn_dataset *data, int64_t index, float *x, float *y, int64_t *label)
+{
+    char why[256];
+    if (!data || !nn_ok(data->nn)) return 0;
+    if (index < 0 || index >= data->count) {
+        nn_fail(data->nn, "nn_dataset_get: sample %lld of %lld", (long long)index, (long long)data->count);
+        return 0;
+    }
+    if (data->read(data, index, x, y, label, why, sizeof why)) return 1;
+    nn_fail(data->nn, "nn_dataset_get: %s", why);
+    return 0;
+}
+
+static nn_dataset *nn__subset_make(nn_dataset *data, const char *op, int64_t *indices, int64_t count)   // indices: of data, in life memory
+{
+    nn_dataset *d = nn__dataset_make(data->nn, op, count, data->x_shape, data->y_shape);
+    int64_t i;
+    if (!d) return NULL;
+    if (data->of) for (i = 0; i < count; i++) indices[i] = data->indices[indices[i]];      // a subset of a subset is a subset of the whole
+    d->of = data->of ? data->of : data;
+    d->indices = indices;
+    d->read = nn__read_subset;
+    d->target = data->target;
+    d->classes = data->classes;
+    d->names = data->names;
+    return d;
+}
+
+NN_API nn_dataset *nn_subset_new(nn_dataset *data, const int64_t *indices, int64_t count)
+{
+    nn_context *nn = data ? data->nn : NULL;
+    int64_t *list, i;
+    if (!nn_ok(nn)) return NULL;
+    if (count < 0 || (count && !indices)) { nn_fail(nn, "nn_subset_new: %lld indices", (long long)count); return NULL; }
+    for (i = 0; i < count; i++)
+        if (indices[i] < 0 || indices[i] >= data->count) {
+            nn_fail(nn, "nn_subset_new: index %lld of a dataset with %lld samples", (long long)indices[i], (long long)data->count);
+            return NULL;
+        }
+    list = (int64_t *)nn__life(nn, nn__mul_size((size_t)count, sizeof *list));
+    if (!list) return NULL;
+    if (count) memcpy(list, indices, (size_t)count * sizeof *list);
+    return nn__subset_make(data, "nn_subset_new", list, count);
+}
+
+// The class of every sample (0 where there are none), in temporary memory.
+static int32_t *nn__all_labels(nn_dataset *d, const char *op)
+{
+    int32_t *list = (int32_t *)nn__temp(d->nn, nn__mul_size((size_t)d->count, sizeof *list));
+    char why[256];
+    int64_t i;
+    for (i = 0; list && i < d->count; i++) {
+        int64_t label = 0;
+        if (d->target == NN__TARGET_CLASS && !d->read(d, i, NULL, NULL, &label, why, sizeof why)) {
+            nn_fail(d->nn, "%s: %s", op, why);
+            nn__temp_free(d->nn, list);
+            return NULL;
+        }
+        list[i] = (int32_t)label;
+    }
+    return list;
+}
+
+// Of n samples of a class the first part gets floor(share n); the samples still missing to round(share count) go to the classes with the
+// largest remainders (Hamilton's method), so that both the whole and every class are as exact as whole numbers allow.
+typedef struct nn__quota { int64_t count, left; double rest; } nn__quota;
+static void nn__set_quotas(nn__quota *q, int64_t classes, double share, int64_t total)
+{
+    int64_t c;
+    for (c = 0; c < classes; c++) {
+        double want = share * (double)q[c].count;
+        q[c].left = (int64_t)floor(want);
+        q[c].rest = want - (double)q[c].left;
+        total -= q[c].left;
+    }
+    while (total > 0) {              // ties: the larger class, then the first
+        int64_t best = -1;
+        for (c = 0; c < classes; c++)
+            if (q[c].left < q[c].count && (best < 0 || q[c].rest > q[best].rest || (!(q[c].rest < q[best].rest) && q[c].count > q[best].count))) best = c;
+        if (best < 0) return;
+        q[best].left++;
+        q[best].rest -= 2.0;
+        total--;
+    }
+}
+
+NN_API void nn_split_data(nn_dataset *data, double share, nn_dataset **first, nn_dataset **second)
+{
+    nn_context *nn = data ? data->nn : NULL;
+    const char *op = "nn_split_data";
+    int64_t *order, *list[2], taken[2], i, n = data ? data->count : 0, total, classes;
+    int32_t *labels;
+    nn__quota *q;
+    nn__mark m;
+    int ok = 0;
+    if (first)  *first = NULL;
+    if (second) *second = NULL;
+    if (!nn_ok(nn)) return;
+    if (!(share >= 0.0 && share <= 1.0)) { nn_fail(nn, "%s: the share %g is not in 0..1", op, share); return; }
+    total = (int64_t)floor(share * (double)n + 0.5);
+    taken[0] = taken[1] = 0;
+    m = nn__get_mark(nn);
+    list[0] = (int64_t *)nn__life(nn, nn__mul_size((size_t)total, sizeof *order));
+    list[1] = (int64_t *)nn__life(nn, nn__mul_size((size_t)(n - total), sizeof *order));
+    order = (int64_t *)nn__temp(nn, nn__mul_size((size_t)n, sizeof *order));
+    labels = nn__all_labels(data, op);
+    classes = data->target == NN__TARGET_CLASS ? nn__max(data->classes, 1) : 1;
+    q = (nn__quota *)nn__temp(nn, nn__mul_size((size_t)classes, sizeof *q));
+    if (list[0] && list[1] && order && labels && q) {
+        memset(q, 0, (size_t)classes * sizeof *q);
+        for (i = 0; i < n; i++) { order[i] = i; q[labels[i]].count++; }
+        nn__set_quotas(q, classes, share, total);
+        nn__shuffle(order, n, nn->seed, 0, nn__ordinal(NN__DOMAIN_SPLIT, 0));
+        for (i = 0; i < n; i++) {
+            int part = q[labels[order[i]]].left-- > 0 ? 0 : 1;
+            list[part][taken[part]++] = order[i];
+        }
+        ok = 1;
+    }
+    nn__temp_free(nn, q);
+    nn__temp_free(nn, labels);
+    nn__temp_free(nn, order);
+    nn__rewind_memory(nn, &m);
+    if (!ok) return;
+    if (first)  *first = nn__subset_make(data, op, list[0], taken[0]);
+    if (second) *second = nn__subset_make(data, op, list[1], taken[1]);
+}
+
+// ---- idx (MNIST's format) and CIFAR-10 --------------------------------------------------------------------------
+// idx: two zero bytes, a type code, the number of dimensions, the dimensions (32 bits, big-endian), then the numbers, big-endian.
+typedef struct nn__idx { const unsigned char *at; int type, ndim; size_t element; int64_t d[NN_MAX_DIMS], width; } nn__idx;
+
+static int nn__idx_header(nn_context *nn, const char *op, const char *name, const unsigned char *p, size_t size, nn__idx *x)
+{
+    uint64_t left;
+    int64_t all = 1;
+    int i;
+    if (size < 4 || p[0] || p[1]) { nn_fail(nn, "%s: %s is not an idx file (it must begin with two zero bytes)", op, name); return 0; }
+    x->type = p[2];
+    x->ndim = p[3];
+    x->element = x->type == 8 || x->type == 9 ? 1 : x->type == 11 ? 2 : x->type == 12 || x->type == 13 ? 4 : x->type == 14 ? 8 : 0;
+    if (!x->element) { nn_fail(nn, "%s: %s has the unknown type code %d", op, name, x->type); return 0; }
+    if (x->ndim < 1 || x->ndim >= NN_MAX_DIMS) { nn_fail(nn, "%s: %s has %d dimensions; 1..%d are possible", op, name, x->ndim, NN_MAX_DIMS - 1); return 0; }
+    if (size < 4 + 4 * (size_t)x->ndim) { nn_fail(nn, "%s: %s ends within its header", op, name); return 0; }
+    left = (size - 4 - 4 * (size_t)x->ndim) / x->element;
+    for (i = 0; i < x->ndim; i++) {
+        x->d[i] = (int64_t)nn__big32(p + 4 + 4 * i);
+        if (x->d[i] == 0) { nn_fail(nn, "%s: %s holds nothing: its shape is %s", op, name, nn__dims_text(i + 1, x->d).s); return 0; }
+        all = (uint64_t)x->d[i] > left / (uint64_t)all ? -1 : all * x->d[i];
+        if (all < 0) break;
+    }
+    if (all < 0 || (size_t)all * x->element != size - 4 - 4 * (size_t)x->ndim) {
+        for (i = 0; i < x->ndim; i++) x->d[i] = (int64_t)nn__big32(p + 4 + 4 * i);
+        nn_fail(nn, "%s: the header of %s says %s numbers of %d bytes, which does not fit its size of %llu bytes", op, name, nn__dims_text(x->ndim, x->d).s,
+                (int)x->element, (unsigned long long)size);
+        return 0;
+    }
+    x->at = p + 4 + 4 * x->ndim;
+    x->width = all / x->d[0];
+    return 1;
+}
+
+static double nn__idx_number(int type, const unsigned char *p)
+{
+    uint32_t v;
+    uint64_t w;
+    float f;
+    double d;
+    if (type == 8) return p[0];
+    if (type == 9) return p[0] < 128 ? p[0] : p[0] - 256;
+    if (type == 11) return p[0] < 128 ? p[0] * 256 + p[1] : p[0] * 256 + p[1] - 65536;
+    v = nn__big32(p);
+    if (type == 12) return v < 0x80000000u ? (double)v : (double)v - 4294967296.0;
+    if (type == 13) { memcpy(&f, &v, sizeof f); return f; }
+    w = (uint64_t)v << 32 | nn__big32(p + 4);
+    memcpy(&d, &w, sizeof d);
+    return d;
+}
+
+static int nn__read_bytes(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    const unsigned char *p;
+    int64_t k, record = i;
+    int part = 0;
+    (void)why; (void)room;
+    while (record >= d->part[part].count) record -= d->part[part++].count;
+    p = d->part[part].at + (size_t)record * d->pitch + d->offset;
+    if (x && d->type == 8) for (k = 0; k < d->width; k++) x[k] = (float)p[k] / 255.0f;      // bytes are pixels: 0..1
+    else if (x) for (k = 0; k < d->width; k++) x[k] = (float)nn__idx_number(d->type, p + (size_t)k * (d->pitch / (size_t)d->width));
+    nn__read_target(d, i, y, label);
+    return 1;
+}
+
+static int nn__idx_targets(nn_context *nn, const char *op, nn_dataset *d, const nn__idx *l)
+{
+    int64_t i, n = l->d[0] * l->width, *labels;
+    float *y;
+    if (l->ndim == 1 && l->type < 13) {
+        labels = (int64_t *)nn__life_raw(nn, nn__mul_size((size_t)n, sizeof *labels));
+        if (!labels) return 0;
+        for (i = 0; i < n; i++) labels[i] = (int64_t)nn__idx_number(l->type, l->at + (size_t)i * l->element);
+        d->labels = labels;
+        return nn__check_labels(nn, op, d);
+    }
+    y = (float *)nn__life_raw(nn, nn__mul_size((size_t)n, sizeof *y));
+    if (!y) return 0;
+    for (i = 0; i < n; i++) y[i] = (float)nn__idx_number(l->type, l->at + (size_t)i * l->element);
+    d->y = y;
+    d->target = NN__TARGET_NUMBERS;
+    return 1;
+}
+
+static nn_dataset *nn__idx_open(nn_context *nn, const char *op, const char *image_path, const void *images, size_t image_bytes,
+                                const char *label_path, const void *labels, size_t label_bytes)
+{
+    nn__idx x, l;
+    nn_shape x_shape, y_shape;
+    nn_dataset *d;
+    unsigned char *at;
+    size_t size;
+    int with_labels = label_path || labels, i, wide;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    m = nn__get_mark(nn);
+    memset(&x_shape, 0, sizeof x_shape);
+    memset(&y_shape, 0, sizeof y_shape);
+    at = nn__load_bytes(nn, op, image_path, images, image_bytes, 1, &size);
+    if (!at || !nn__idx_header(nn, op, image_path ? image_path : "the images", at, size, &x)) { nn__rewind_memory(nn, &m); return NULL; }
+    if (x.ndim == 3) { x_shape.ndim = 3; x_shape.d[0] = 1; x_shape.d[1] = x.d[1]; x_shape.d[2] = x.d[2]; }   // (N, H, W): one channel
+    else for (i = 1; i < x.ndim; i++) x_shape.d[x_shape.ndim++] = x.d[i];
+    if (x.ndim == 1) { x_shape.ndim = 1; x_shape.d[0] = 1; }
+    at = with_labels ? nn__load_bytes(nn, op, label_path, labels, label_bytes, 0, &size) : NULL;
+    if (with_labels && (!at || !nn__idx_header(nn, op, label_path ? label_path : "the labels", at, size, &l))) {
+        nn__temp_free(nn, at);
+        nn__rewind_memory(nn, &m);
+        return NULL;
+    }
+    wide = with_labels && (l.ndim > 1 || l.type >= 13);
+    if (wide) for (i = 1; i < l.ndim; i++) y_shape.d[y_shape.ndim++] = l.d[i];
+    if (with_labels && l.d[0] != x.d[0]) nn_fail(nn, "%s: there are %lld images but %lld labels", op, (long long)x.d[0], (long long)l.d[0]);
+    d = nn__dataset_make(nn, op, x.d[0], x_shape, y_shape);
+    if (d) {
+        d->part = (nn__records *)nn__life(nn, sizeof *d->part);
+        d->read = nn__read_bytes;
+        d->parts = 1;
+        d->type = x.type;
+        d->pitch = (size_t)x.width * x.element;
+        if (!d->part || (with_labels && !nn__idx_targets(nn, op, d, &l))) d = NULL;
+        else { d->part->at = x.at; d->part->count = x.d[0]; }
+    }
+    nn__temp_free(nn, at);
+    nn__rewind_memory(nn, &m);
+    return d;
+}
+
+NN_API nn_dataset *nn_idx_load(nn_context *nn, const char *images, const char *labels)
+{
+    if (nn_ok(nn) && !images) nn_fail(nn, "nn_idx_load: the path is NULL");
+    return nn__idx_open(nn, "nn_idx_load", images, NULL, 0, labels, NULL, 0);
+}
+NN_API nn_dataset *nn_idx_parse(nn_context *nn, const void *images, size_t image_bytes, const void *labels, size_t label_bytes)
+{
+    return nn__idx_open(nn, "nn_idx_parse", NULL, images, image_bytes, NULL, labels, label_bytes);
+}
+
+// CIFAR-10, binary version: records of one label byte and 3 x 32 x 32 bytes of red, green, blue.
+enum { NN__CIFAR_RECORD = 1 + 3 * 32 * 32 };
+static nn_dataset *nn__cifar_open(nn_context *nn, const char *op, const char *const *files, int parts, const void *bytes, size_t size)
+{
+    static const char *const classes[10] = { "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" };
+    nn_shape x_shape, y_shape;
+    nn_dataset *d = NULL;
+    nn__records *part;
+    int64_t *labels, count = 0, i, k = 0;
+    int p;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (parts < 1) { nn_fail(nn, "%s: no files", op); return NULL; }
+    m = nn__get_mark(nn);
+    memset(&x_shape, 0, sizeof x_shape);
+    memset(&y_shape, 0, sizeof y_shape);
+    x_shape.ndim = 3; x_shape.d[0] = 3; x_shape.d[1] = x_shape.d[2] = 32;
+    part = (nn__records *)nn__life(nn, nn__mul_size((size_t)parts, sizeof *part));
+    for (p = 0; part && p < parts; p++) {
+        const char *path = files ? files[p] : NULL, *name = path ? path : "the data";
+        size_t loaded;
+        if (files && !path) nn_fail(nn, "%s: file %d: the path is NULL", op, p);
+        part[p].at = nn__load_bytes(nn, op, path, bytes, size, 1, &loaded);
+        if (!part[p].at) break;
+        if (loaded == 0 || loaded % NN__CIFAR_RECORD) {
+            nn_fail(nn, "%s: %s has %llu bytes, which is not a multiple of %d", op, name, (unsigned long long)loaded, (int)NN__CIFAR_RECORD);
+            break;
+        }
+        part[p].count = (int64_t)(loaded / NN__CIFAR_RECORD);
+        count += part[p].count;
+        for (i = 0; i < part[p].count; i++)
+            if (part[p].at[i * NN__CIFAR_RECORD] > 9)
+                nn_fail(nn, "%s: record %lld of %s has the class %d; classes are 0..9", op, (long long)i, name, part[p].at[i * NN__CIFAR_RECORD]);
+    }
+    nn__rewind_memory(nn, &m);
+    labels = part && nn_ok(nn) ? (int64_t *)nn__life_raw(nn, nn__mul_size((size_t)count, sizeof *labels)) : NULL;
+    if (labels) d = nn__dataset_make(nn, op, count, x_shape, y_shape);
+    if (!d) return NULL;
+    for (p = 0; p < parts; p++) for (i = 0; i < part[p].count; i++) labels[k++] = part[p].at[i * NN__CIFAR_RECORD];
+    d->part = part; d->parts = parts; d->type = 8; d->pitch = NN__CIFAR_RECORD; d->offset = 1;
+    d->read = nn__read_bytes;
+    d->labels = labels;
+    d->target = NN__TARGET_CLASS;
+    d->classes = 10;
+    d->names = (char **)nn__life(nn, sizeof classes);
+    for (p = 0; d->names && p < 10; p++) d->names[p] = nn__copy_string(nn, classes[p]);
+    return nn_ok(nn) ? d : NULL;
+}
+
+NN_API nn_dataset *nn_cifar_load(nn_context *nn, const char *const *files, int count)
+{
+    if (nn_ok(nn) && !files) nn_fail(nn, "nn_cifar_load: the list of files is NULL");
+    return nn__cifar_open(nn, "nn_cifar_load", files, count, NULL, 0);
+}
+NN_API nn_dataset *nn_cifar_parse(nn_context *nn, const void *bytes, size_t count) { return nn__cifar_open(nn, "nn_cifar_parse", NULL, 1, bytes, count); }
+
+// ---- CSV (RFC 4180) ------------------------------------------------------------------------------------------------
+// Two passes over the text: the first checks every line and learns which columns hold numbers and which words; the second converts.
+NN__FLOAT_BEGIN
+// A decimal number that fills the field: not strtod, which follows the locale. Exact up to 15 digits and 22 powers of ten.
+static int nn__parse_number(const char *s, size_t n, double *value)
+{
+    size_t i = 0;
+    uint64_t m = 0;
+    int exponent = 0, digits = 0, negative = n && s[0] == '-', point = 0, e = 0, e_negative;
+    double v, p = 1.0, power = 10.0;
+    if (n && (s[0] == '-' || s[0] == '+')) i++;
+    for (; i < n && ((s[i] >= '0' && s[i] <= '9') || (s[i] == '.' && !point)); i++) {
+        if (s[i] == '.') { point = 1; continue; }
+        digits++;
+        if (m < UINT64_MAX / 10 - 10) { m = m * 10 + (uint64_t)(s[i] - '0'); exponent -= exponent > -9999 ? point : 0; }
+        else if (exponent < 9999) exponent += !point;
+    }
+    if (!digits) return 0;
+    if (i < n && (s[i] == 'e' || s[i] == 'E')) {
+        i++;
+        e_negative = i < n && s[i] == '-';
+        if (i < n && (s[i] == '-' || s[i] == '+')) i++;
+        if (i == n) return 0;
+        for (; i < n && s[i] >= '0' && s[i] <= '9'; i++) if (e < 9999) e = e * 10 + (s[i] - '0');
+        exponent += e_negative ? -e : e;
+    }
+    if (i < n) return 0;
+    for (e = exponent < 0 ? -exponent : exponent; e > 0 && p <= DBL_MAX; e >>= 1, power *= power) if (e & 1) p *= power;
+    v = exponent < 0 ? (double)m / p : m ? (double)m * p : 0.0;
+    *value = negative ? -v : v;
+    return 1;
+}
+NN__FLOAT_END
+
+static int nn__is_missing(const char *s, size_t n)
+{
+    static const char *const words[] = { "?", "NA", "N/A", "NaN", "null" };
+    size_t i, k;
+    if (n == 0) return 1;
+    for (i = 0; i < sizeof words / sizeof *words; i++) {
+        for (k = 0; k < n && words[i][k] && (s[k] | 32) == (words[i][k] | 32); k++) { }
+        if (k == n && !words[i][k]) return 1;
+    }
+    return 0;
+}
+
+typedef struct nn__csv {
+    nn_context *nn;
+    const char *op, *name;
+    char    *at, *end;
+    char     separator;
+    int64_t  line;                   // where `at` is, from 1
+    char    *field;                  // the last field, without quotes and surrounding blanks
+    size_t   length;
+    int      last;                   // it was the last one of its row
+} nn__csv;
+
+enum { NN__COLUMN_FEATURE, NN__COLUMN_IGNORED, NN__COLUMN_TARGET };
+typedef struct nn__column {
+    const char *name;
+    size_t   length;
+    int      role, text;             // text: it holds words
+    int64_t  words, number_line, word_line, missing_line, count;    // different words; first lines with each kind, 0 = none; numbers
+    double   sum;
+} nn__column;
+
+static int nn__csv_newline(nn__csv *c)                   // \n, \r\n or \r
+{
+    if (c->at == c->end || (*c->at != '\n' && *c->at != '\r')) return 0;
+    if (*c->at == '\r' && c->at + 1 < c->end && c->at[1] == '\n') c->at++;
+    c->at++;
+    c->line++;
+    return 1;
+}
+
+static void nn__csv_blanks(nn__csv *c)
+{
+    while (c->at < c->end && (*c->at == ' ' || *c->at == '\t') && *c->at != c->separator) c->at++;
+}
+
+static int nn__csv_row(nn__csv *c)                       // moves to the next row; 0 at the end
+{
+    while (nn__csv_newline(c)) { }
+    return c->at < c->end;
+}
+
+static int nn__csv_field(nn__csv *c, int unescape)       // unescape: "" becomes ", in place, so only once
+{
+    char *to;
+    int64_t line = c->line;
+    nn__csv_blanks(c);
+    c->field = to = c->at;
+    if (c->at < c->end && *c->at == '"') {
+        c->field = to = ++c->at;
+        for (;; c->at++) {
+            if (c->at == c->end) { nn_fail(c->nn, "%s: %s, line %lld: the quote is never closed", c->op, c->name, (long long)line); return 0; }
+            if (*c->at == '"') {
+                if (c->at + 1 == c->end || c->at[1] != '"') break;
+                if (!unescape) to++;
+                c->at++;
+            } else if (*c->at == '\n' || (*c->at == '\r' && (c->at + 1 == c->end || c->at[1] != '\n'))) c->line++;
+            if (unescape) *to = *c->at;
+            to++;
+        }
+        c->at++;
+        nn__csv_blanks(c);
+    } else {
+        while (c->at < c->end && *c->at != c->separator && *c->at != '\n' && *c->at != '\r') c->at++;
+        to = c->at;
+        while (to > c->field && (to[-1] == ' ' || to[-1] == '\t')) to--;
+    }
+    c->length = (size_t)(to - c->field);
+    c->last = 1;
+    if (c->at == c->end || nn__csv_newline(c)) return 1;
+    if (*c->at != c->separator) {
+        nn_fail(c->nn, "%s: %s, line %lld: text after a closing quote", c->op, c->name, (long long)c->line);
+        return 0;
+    }
+    c->at++;
+    c->last = 0;
+    return 1;
+}
+
+// Words by (column, text), numbered per column in order of appearance: a hash table with open addressing.
+typedef struct nn__word { const char *text; size_t length; int64_t column, number; } nn__word;
+typedef struct nn__words { nn_context *nn; nn__word *slot; size_t room, count; } nn__words;
+
+static nn__word *nn__word_slot(nn__words *w, int64_t column, const char *s, size_t n)      // where it is or belongs
+{
+    uint64_t h = 14695981039346656037u ^ (uint64_t)column;           // FNV-1a
+    size_t i;
+    for (i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 1099511628211u;
+    for (i = (size_t)(h ^ h >> 29) & (w->room - 1);; i = (i + 1) & (w->room - 1)) {
+        nn__word *e = &w->slot[i];
+        if (!e->text || (e->column == column && e->length == n && !memcmp(e->text, s, n))) return e;
+    }
+}
+
+static int nn__words_grow(nn__words *w)
+{
+    nn__words old = *w;
+    size_t i;
+    w->room = old.room ? old.room * 2 : 64;
+    w->slot = (nn__word *)nn__temp(w->nn, nn__mul_size(w->room, sizeof *w->slot));
+    if (!w->slot) { *w = old; return 0; }
+    memset(w->slot, 0, w->room * sizeof *w->slot);
+    for (i = 0; i < old.room; i++)
+        if (old.slot[i].text) *nn__word_slot(w, old.slot[i].column, old.slot[i].text, old.slot[i].length) = old.slot[i];
+    nn__temp_free(w->nn, old.slot);
+    return 1;
+}
+
+static int64_t nn__word_number(nn__words *w, nn__column *column, int64_t index, const char *s, size_t n)     // -1: out of memory
+{
+    nn__word *e;
+    if (w->count * 2 >= w->room && !nn__words_grow(w)) return -1;
+    e = nn__word_slot(w, index, s, n);
+    if (!e->text) {
+        e->text = s; e->length = n; e->column = index; e->number = column->words++;
+        w->count++;
+    }
+    return e->number;
+}
+
+static void nn__sort_numbers(double *a, int64_t n)       // heapsort
+{
+    int64_t i, k, child;
+    for (i = n / 2 - 1 + n; i > 0; i--) {                // first n/2 times: make a heap; then: move the largest behind it
+        int64_t size = i >= n ? n : i;
+        double v;
+        if (i >= n) { k = i - n; v = a[k]; }
+        else { k = 0; v = a[i]; a[i] = a[0]; }
+        for (; (child = 2 * k + 1) < size; k = child) {
+            if (child + 1 < size && a[child + 1] > a[child]) child++;
+            if (!(a[child] > v)) break;
+            a[k] = a[child];
+        }
+        a[k] = v;
+    }
+}
+
+// What the sections of the work share.
+typedef struct nn__sheet {
+    nn__csv     csv;
+    nn_csv_desc desc;
+    nn__column *column;
+    int64_t     columns, features, rows, target;         // target: its column, or -1
+    nn__words   words;
+    float      *x, *y;
+    int64_t    *labels;
+    double     *values;              // of the target, where classes are numbers
+    char      **names;
+    int64_t     classes;
+} nn__sheet;
+
+static int nn__csv_error(nn__sheet *t, int64_t line, int64_t column, const char *what)
+{
+    nn__column *c = &t->column[column];
+    nn_fail(t->csv.nn, "%s: %s, line %lld, column %lld (%.*s): %s", t->csv.op, t->csv.name, (long long)line, (long long)column + 1,
+            (int)nn__min((int64_t)c->length, 40), c->name ? c->name : "", what);
+    return 0;
+}
+
+static int64_t nn__csv_find(nn__sheet *t, const char *name)      // without a header, columns are called "1", "2", ...
+{
+    char number[24];
+    int64_t i;
+    for (i = 0; i < t->columns; i++) {
+        const char *s = t->column[i].name;
+        size_t n = t->column[i].length;
+        if (t->desc.no_header) { n = (size_t)snprintf(number, sizeof number, "%lld", (long long)i + 1); s = number; }
+        if (strlen(name) == n && !memcmp(name, s, n)) return i;
+    }
+    nn_fail(t->csv.nn, "%s: %s has no column \"%s\"", t->csv.op, t->csv.name, name);
+    return -1;
+}
+
+static int nn__csv_columns(nn__sheet *t)            // counts and names the columns, finds the target
+{
+    nn__csv *c = &t->csv, start;
+    nn_context *nn = c->nn;
+    int64_t i;
+    int k;
+    if (c->end - c->at >= 3 && !memcmp(c->at, "\xEF\xBB\xBF", 3)) c->at += 3;        // UTF-8's byte order mark
+    if (memchr(c->at, 0, (size_t)(c->end - c->at))) { nn_fail(nn, "%s: %s is not text (it contains zero bytes)", c->op, c->name); return 0; }
+    for (k = 0; k < t->desc.skip_lines; k++) {
+        while (c->at < c->end && *c->at != '\n' && *c->at != '\r') c->at++;
+        nn__csv_newline(c);
+    }
+    if (!nn__csv_row(c)) { nn_fail(nn, "%s: %s has no rows", c->op, c->name); return 0; }
+    start = *c;
+    do { if (!nn__csv_field(c, 0)) return 0; t->columns++; } while (!c->last);
+    *c = start;
+    t->column = (nn__column *)nn__temp(nn, nn__mul_size((size_t)t->columns, sizeof *t->column));
+    if (!t->column) return 0;
+    memset(t->column, 0, (size_t)t->columns * sizeof *t->column);
+    for (i = 0; !t->desc.no_header && i < t->columns; i++) {
+        if (!nn__csv_field(c, 1)) return 0;
+        t->column[i].name = c->field;
+        t->column[i].length = c->length;
+    }
+    for (k = 0; k < t->desc.ignore_count; k++) {
+        if ((i = nn__csv_find(t, t->desc.ignore[k])) < 0) return 0;
+        t->column[i].role = NN__COLUMN_IGNORED;
+    }
+    if (t->desc.target) t->target = nn__csv_find(t, t->desc.target);
+    else if (t->desc.target_column > 0) t->target = t->desc.target_column - 1;
+    else if (t->desc.target_column == 0) for (t->target = t->columns - 1; t->target > 0 && t->column[t->target].role; t->target--) { }
+    else t->target = -1;
+    if (!nn_ok(nn)) return 0;
+    if (t->target >= t->columns) { nn_fail(nn, "%s: %s has %lld columns; the target is number %lld", c->op, c->name, (long long)t->columns, (long long)t->target + 1); return 0; }
+    if (t->target >= 0 && t->column[t->target].role == NN__COLUMN_IGNORED) { nn_fail(nn, "%s: the target column is among the ignored ones", c->op); return 0; }
+    if (t->target >= 0) t->column[t->target].role = NN__COLUMN_TARGET;
+    for (i = 0; i < t->columns; i++) t->features += t->column[i].role == NN__COLUMN_FEATURE;
+    if (!t->features) { nn_fail(nn, "%s: %s has no column besides the target (is the separator right?)", c->op, c->name); return 0; }
+    return 1;
+}
+
+static int nn__csv_scan(nn__sheet *t)               // the first pass
+{
+    nn__csv *c = &t->csv;
+    int64_t i;
+    while (nn__csv_row(c)) {
+        int64_t line = c->line, n = 0;
+        do {
+            int64_t at = c->line;
+            double v;
+            if (!nn__csv_field(c, 0)) return 0;
+            if (n < t->columns && t->column[n].role != NN__COLUMN_IGNORED) {
+                nn__column *k = &t->column[n];
+                if (nn__is_missing(c->field, c->length)) { if (!k->missing_line) k->missing_line = at; }
+                else if (nn__parse_number(c->field, c->length, &v)) {
+                    if (!(fabs(v) <= FLT_MAX)) return nn__csv_error(t, at, n, "the number is too large");
+                    if (!k->number_line) k->number_line = at;
+                    k->sum += v;
+                    k->count++;
+                } else if (!k->word_line) k->word_line = at;
+            }
+            n++;
+        } while (!c->last);
+        if (n != t->columns) {
+            nn_fail(c->nn, "%s: %s, line %lld: %lld fields, but the first row has %lld", c->op, c->name, (long long)line, (long long)n, (long long)t->columns);
+            return 0;
+        }
+        t->rows++;
+    }
+    if (!t->rows) { nn_fail(c->nn, "%s: %s has a header but no data", c->op, c->name); return 0; }
+    for (i = 0; i < t->columns; i++) {
+        nn__column *k = &t->column[i];
+        if (k->role == NN__COLUMN_IGNORED) continue;
+        if (k->missing_line && (k->role == NN__COLUMN_TARGET || !t->desc.missing_as_mean)) return nn__csv_error(t, k->missing_line, i, "the value is missing");
+        if (k->missing_line && !k->number_line && !k->word_line) return nn__csv_error(t, k->missing_line, i, "all values are missing");
+        k->text = k->word_line != 0;
+        if (k->role == NN__COLUMN_TARGET && t->desc.regression && k->text) return nn__csv_error(t, k->word_line, i, "the target is not a number");
+        if (k->role == NN__COLUMN_FEATURE && k->text && k->number_line)
+            return nn__csv_error(t, nn__max(k->word_line, k->number_line), i, "numbers and words in one column");
+    }
+    return 1;
+}
+
+static int nn__csv_convert(nn__sheet *t)            // the second pass
+{
+    nn__csv *c = &t->csv;
+    int64_t row, i, f;
+    for (row = 0; row < t->rows && nn__csv_row(c); row++)
+        for (i = f = 0; i < t->columns; i++) {
+            nn__column *k = &t->column[i];
+            double v = 0.0;
+            int64_t line = c->line;
+            if (!nn__csv_field(c, 1)) return 0;
+            if (k->role == NN__COLUMN_IGNORED) continue;
+            if (k->text) {           // a missing word is a word of its own
+                if ((v = (double)nn__word_number(&t->words, k, i, c->field, c->length)) < 0) return 0;
+            } else if (!nn__parse_number(c->field, c->length, &v)) v = k->sum / (double)k->count;
+            if (k->role == NN__COLUMN_FEATURE) t->x[row * t->features + f++] = (float)v;
+            else if (t->desc.regression) t->y[row] = (float)v;
+            else if (k->text) t->labels[row] = (int64_t)v;
+            else {
+                t->values[row] = v;
+                if (!(fabs(v) < 9007199254740992.0) || floor(v) < v)
+                    return nn__csv_error(t, line, i, "a class must be a whole number or a word; set .regression = 1 to predict numbers");
+            }
+        }
+    return 1;
+}
+
+static int nn__csv_classes(nn__sheet *t)            // numbers the classes and names them
+{
+    nn_context *nn = t->csv.nn;
+    size_t i;
+    int64_t n = 0, row;
+    double *sorted;
+    if (t->column[t->target].text) {
+        t->classes = t->column[t->target].words;
+        t->names = (char **)nn__life(nn, nn__mul_size((size_t)t->classes, sizeof *t->names));
+        for (i = 0; t->names && i < t->words.room; i++) {
+            nn__word *w = &t->words.slot[i];
+            char *name;
+            if (!w->text || w->column != t->target) continue;
+            name = (char *)nn__life(nn, w->length + 1);
+            if (!name) return 0;
+            memcpy(name, w->text, w->length);
+            t->names[w->number] = name;
+        }
+        return t->names != NULL;
+    }
+    sorted = (double *)nn__temp(nn, nn__mul_size((size_t)t->rows, sizeof *sorted));
+    if (!sorted) return 0;
+    memcpy(sorted, t->values, (size_t)t->rows * sizeof *sorted);
+    nn__sort_numbers(sorted, t->rows);
+    for (row = 0; row < t->rows; row++) if (!n || sorted[row] > sorted[n - 1]) sorted[n++] = sorted[row];
+    t->classes = n;
+    t->names = (char **)nn__life(nn, nn__mul_size((size_t)n, sizeof *t->names));
+    for (row = 0; t->names && row < n; row++) {
+        char text[32];
+        snprintf(text, sizeof text, "%.0f", sorted[row] + 0.0);
+        t->names[row] = nn__copy_string(nn, text);
+    }
+    for (row = 0; row < t->rows; row++) {                // the last value that is not greater
+        int64_t low = 0, high = n - 1;
+        while (low < high) { int64_t mid = (low + high + 1) / 2; if (sorted[mid] > t->values[row]) high = mid - 1; else low = mid; }
+        t->labels[row] = low;
+    }
+    nn__temp_free(nn, sorted);
+    return nn_ok(nn);
+}
+
+static nn_dataset *nn__csv_dataset(nn__sheet *t)
+{
+    nn_context *nn = t->csv.nn;
+    nn__csv start;
+    nn_shape x_shape, y_shape;
+    nn_dataset *d;
+    size_t rows;
+    int numbers = t->desc.regression, classes;
+    if (!nn__csv_columns(t)) return NULL;
+    start = t->csv;
+    if (!nn__csv_scan(t)) return NULL;
+    t->csv = start;
+    rows = (size_t)t->rows;
+    classes = t->target >= 0 && !numbers;
+    memset(&y_shape, 0, sizeof y_shape);
+    x_shape = nn__shape1(t->features);
+    if (t->target >= 0 && numbers) y_shape = nn__shape1(1);          // so that y is (B, 1), as the output of a linear layer
+    t->x = (float *)nn__life_raw(nn, nn__mul_size(nn__mul_size(rows, (size_t)t->features), sizeof *t->x));
+    if (t->target >= 0 && numbers) t->y = (float *)nn__life_raw(nn, nn__mul_size(rows, sizeof *t->y));
+    if (classes) t->labels = (int64_t *)nn__life_raw(nn, nn__mul_size(rows, sizeof *t->labels));
+    if (classes && !t->column[t->target].text) t->values = (double *)nn__temp(nn, nn__mul_size(rows, sizeof *t->values));
+    if (!nn_ok(nn) || !nn__csv_convert(t) || (classes && !nn__csv_classes(t))) return NULL;
+    d = nn__dataset_make(nn, t->csv.op, t->rows, x_shape, y_shape);
+    if (!d) return NULL;
+    d->read = nn__read_arrays;
+    d->x = t->x; d->y = t->y; d->labels = t->labels; d->names = t->names; d->classes = t->classes;
+    d->target = classes ? NN__TARGET_CLASS : t->y ? NN__TARGET_NUMBERS : NN__TARGET_NONE;
+    return d;
+}
+
+static nn_dataset *nn__csv_open(nn_context *nn, const char *op, const char *path, const char *text, size_t bytes, const nn_csv_desc *desc)
+{
+    nn__sheet t;
+    nn_dataset *d = NULL;
+    size_t size;
+    nn__mark m;
+    char *at;
+    if (!nn_ok(nn)) return NULL;
+    m = nn__get_mark(nn);
+    memset(&t, 0, sizeof t);
+    if (desc) t.desc = *desc;
+    t.words.nn = t.csv.nn = nn;
+    t.csv.op = op;
+    t.csv.name = path ? path : "the text";
+    t.csv.separator = t.desc.separator ? t.desc.separator : ',';
+    t.csv.line = 1;
+    at = (char *)nn__load_bytes(nn, op, path, text, bytes, 0, &size);
+    if (strchr("\"\r\n", t.csv.separator)) nn_fail(nn, "%s: the separator cannot be a quote or a line end", op);
+    if (at && nn_ok(nn)) {
+        t.csv.at = at;
+        t.csv.end = at + size;
+        d = nn__csv_dataset(&t);
+    }
+    nn__temp_free(nn, t.words.slot);
+    nn__temp_free(nn, t.values);
+    nn__temp_free(nn, t.column);
+    nn__temp_free(nn, at);
+    nn__rewind_memory(nn, &m);
+    return d;
+}
+
+NN_API nn_dataset *nn_csv_load(nn_context *nn, const char *path, const nn_csv_desc *desc)
+{
+    if (nn_ok(nn) && !path) nn_fail(nn, "nn_csv_load: the path is NULL");
+    return nn__csv_open(nn, "nn_csv_load", path, NULL, 0, desc);
+}
+NN_API nn_dataset *nn_csv_parse(nn_context *nn, const char *text, size_t bytes, const nn_csv_desc *desc)
+{
+    return nn__csv_open(nn, "nn_csv_parse", NULL, text, bytes, desc);
+}
+
+// ---- pictures in folders --------------------------------------------------------------------------------------------
+// root/class/picture. Only the paths are kept; a picture is decoded when its sample is read.
+typedef struct nn__folder_entry { struct nn__folder_entry *next; char *name; } nn__folder_entry;
+
+static nn__folder_entry *nn__sort_folder(nn__folder_entry *list)      // merge sort: halves, sorted, joined
+{
+    nn__folder_entry *slow = list, *fast, *other, *head = NULL, **to = &head;
+    if (!list || !list->next) return list;
+    for (fast = list->next; fast && fast->next; fast = fast->next->next) slow = slow->next;
+    other = slow->next;
+    slow->next = NULL;
+    list = nn__sort_folder(list);
+    other = nn__sort_folder(other);
+    while (list && other) {
+        nn__folder_entry **from = strcmp(list->name, other->name) <= 0 ? &list : &other;
+        *to = *from;
+        to = &(*from)->next;
+        *from = (*from)->next;
+    }
+    *to = list ? list : other;
+    return head;
+}
+
+static char *nn__join_path(nn_context *nn, const char *folder, const char *name)
+{
+    size_t n = strlen(folder), k = strlen(name);
+    char *p = (char *)nn__life(nn, n + k + 2);
+    if (!p) return NULL;
+    memcpy(p, folder, n);
+    p[n] = '/';
+    memcpy(p + n + 1, name, k);
+    return p;
+}
+
+// Entries of one kind, sorted, their names being full paths; names that begin with a dot are left out.
+static nn__folder_entry *nn__list_folder(nn_context *nn, const char *path, int kind, int64_t *count)
+{
+    nn__dir dir;
+    const char *name;
+    nn__folder_entry *list = NULL;
+    if (!nn__dir_open(&dir, path)) { nn_fail(nn, "nn_folder_load: the folder %s cannot be read", path); return NULL; }
+    while (nn_ok(nn) && (name = nn__dir_next(&dir)) != NULL) {
+        uint64_t size;
+        nn__folder_entry *e;
+        if (name[0] == '.') continue;
+        e = (nn__folder_entry *)nn__host_step(nn, sizeof *e);
+        if (!e || (e->name = nn__join_path(nn, path, name)) == NULL) break;
+        if (nn__path_kind(e->name, &size) != kind) continue;
+        e->next = list;
+        list = e;
+        ++*count;
+    }
+    nn__dir_close(&dir);
+    return nn_ok(nn) ? nn__sort_folder(list) : NULL;
+}
+
+// Bilinear: output pixel centre i + 0.5 lies at (i + 0.5) * in / out in the input; between four pixels, each weighs by its nearness.
+static void nn__resize_picture(const unsigned char *from, int h, int w, int channels, float *to, int64_t out_h, int64_t out_w)
+{
+    int64_t i, j;
+    int c;
+    for (i = 0; i < out_h; i++)
+        for (j = 0; j < out_w; j++) {
+            double y = ((double)i + 0.5) * h / (double)out_h - 0.5, x = ((double)j + 0.5) * w / (double)out_w - 0.5, fy, fx;
+            int64_t y0, x0, y1, x1;
+            y = y < 0 ? 0 : y > h - 1 ? h - 1 : y;
+            x = x < 0 ? 0 : x > w - 1 ? w - 1 : x;
+            y0 = (int64_t)y; x0 = (int64_t)x;
+            y1 = nn__min(y0 + 1, h - 1); x1 = nn__min(x0 + 1, w - 1);
+            fy = y - (double)y0; fx = x - (double)x0;
+            for (c = 0; c < channels; c++) {
+                double a = from[(y0 * w + x0) * channels + c], b = from[(y0 * w + x1) * channels + c];
+                double p = from[(y1 * w + x0) * channels + c], q = from[(y1 * w + x1) * channels + c];
+                double top = a + (b - a) * fx, bottom = p + (q - p) * fx;
+                to[(c * out_h + i) * out_w + j] = (float)((top + (bottom - top) * fy) / 255.0);
+            }
+        }
+}
+
+static int nn__read_picture(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    int w = 0, h = 0, n = 0, ok;
+    unsigned char *pixels;
+    nn__read_target(d, i, y, label);
+    if (!x) return 1;
+    nn__lock(&d->mutex);
+    pixels = d->folder.load(d->paths[i], &w, &h, &n, d->folder.channels);
+    ok = pixels && w > 0 && h > 0;
+    if (ok) nn__resize_picture(pixels, h, w, d->folder.channels, x, d->x_shape.d[1], d->x_shape.d[2]);
+    if (pixels) d->folder.free(pixels);
+    nn__unlock(&d->mutex);
+    if (!ok) snprintf(why, room, "the picture %s cannot be read", d->paths[i]);
+    return ok;
+}
+
+static int nn__folder_size(nn_context *nn, const char *path, nn_folder_desc *desc)       // the size of the first picture
+{
+    int w = 0, h = 0, n = 0;
+    unsigned char *pixels = desc->load(path, &w, &h, &n, desc->channels);
+    if (pixels) desc->free(pixels);
+    if (!pixels || w < 1 || h < 1) { nn_fail(nn, "nn_folder_load: the picture %s cannot be read", path); return 0; }
+    if (!desc->height) desc->height = h;
+    if (!desc->width) desc->width = w;
+    return 1;
+}
+
+static nn_dataset *nn__folder_open(nn_context *nn, const char *path, nn_folder_desc desc)
+{
+    nn__folder_entry *folder, *folders, *e;
+    int64_t classes = 0, count = 0, label = 0, i = 0, *labels;
+    nn_shape x_shape, y_shape;
+    nn_dataset *d;
+    char **paths, **names;
+    nn__folder_entry **lists;
+    folders = nn__list_folder(nn, path, NN__PATH_FOLDER, &classes);
+    if (nn_ok(nn) && !classes) nn_fail(nn, "nn_folder_load: %s has no folders, one for each class", path);
+    if (!nn_ok(nn)) return NULL;
+    lists = (nn__folder_entry **)nn__host_step(nn, nn__mul_size((size_t)classes, sizeof *lists));
+    names = (char **)nn__life(nn, nn__mul_size((size_t)classes, sizeof *names));
+    if (!lists || !names) return NULL;
+    for (folder = folders; folder && nn_ok(nn); folder = folder->next) {
+        names[i] = folder->name + strlen(path) + 1;
+        lists[i++] = nn__list_folder(nn, folder->name, NN__PATH_FILE, &count);
+    }
+    if (nn_ok(nn) && !count) nn_fail(nn, "nn_folder_load: the folders in %s are empty", path);
+    if (!nn_ok(nn)) return NULL;
+    paths = (char **)nn__life(nn, nn__mul_size((size_t)count, sizeof *paths));
+    labels = (int64_t *)nn__life(nn, nn__mul_size((size_t)count, sizeof *labels));
+    if (!paths || !labels) return NULL;
+    for (i = 0; label < classes; label++)
+        for (e = lists[label]; e; e = e->next) { paths[i] = e->name; labels[i++] = label; }
+    if ((!desc.height || !desc.width) && !nn__folder_size(nn, paths[0], &desc)) return NULL;
+    memset(&x_shape, 0, sizeof x_shape);
+    memset(&y_shape, 0, sizeof y_shape);
+    x_shape.ndim = 3; x_shape.d[0] = desc.channels; x_shape.d[1] = desc.height; x_shape.d[2] = desc.width;
+    d = nn__dataset_make(nn, "nn_folder_load", count, x_shape, y_shape);
+    if (!d) return NULL;
+    d->read = nn__read_picture;
+    d->folder = desc; d->paths = paths; d->labels = labels; d->names = names; d->classes = classes;
+    d->target = NN__TARGET_CLASS;
+    return d;
+}
+
+NN_API nn_dataset *nn_folder_load(nn_context *nn, const char *path, const nn_folder_desc *desc)
+{
+    nn_folder_desc f;
+    nn_dataset *d;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (!path || !desc || !desc->load || !desc->free) { nn_fail(nn, "nn_folder_load: give a path, and load and free (stbi_load, stbi_image_free)"); return NULL; }
+    f = *desc;
+    if (!f.channels) f.channels = 3;
+    if ((f.channels != 1 && f.channels != 3) || f.height < 0 || f.width < 0) {
+        nn_fail(nn, "nn_folder_load: %d channels, %d x %d pixels; channels must be 1 or 3", f.channels, f.height, f.width);
+        return NULL;
+    }
+    if (!NN__HAVE_FILES) { nn_fail(nn, "nn_folder_load: there are no files: this program was compiled with NN_NO_STDIO"); return NULL; }
+    m = nn__get_mark(nn);
+    d = nn__folder_open(nn, path, f);
+    nn__rewind_memory(nn, &m);
+    return d;
+}
+
+// ---- scaling -----------------------------------------------------------------------------------------------------------
+// x' = (x - mean) / std, per feature of (F), per channel (dimension 0 of a sample) of anything larger.
+struct nn_scaler { nn_context *nn; nn_layer *layer; nn_tensor *mean, *std; nn_shape x_shape; };
+
+static int64_t nn__channels(nn_shape s) { return s.ndim ? s.d[0] : 1; }
+
+NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x)
+{
+    nn_context *nn = scaler ? scaler->nn : NULL;
+    nn_shape s;
+    int i, n;
+    if (!nn__check(nn, x, "nn_scale")) return nn__inert(nn ? nn : x ? x->nn : NULL);
+    n = (int)nn__max(scaler->x_shape.ndim, 1);           // broadcast over the batch in front and the pixels behind: (C, 1, 1)
+    if (x->ndim < n || x->shape[x->ndim - n] != nn__channels(scaler->x_shape)) {
+        nn_fail(nn, "nn_scale: %s does not hold samples of the shape %s that the scaler was made for", nn__dims_text(x->ndim, x->shape).s,
+                nn__dims_text(scaler->x_shape.ndim, scaler->x_shape.d).s);
+        return nn__inert(nn);
+    }
+    memset(&s, 0, sizeof s);
+    s.ndim = n;
+    for (i = 1; i < n; i++) s.d[i] = 1;
+    s.d[0] = x->shape[x->ndim - n];
+    return nn_div(nn_sub(x, nn_reshape(scaler->mean, s)), nn_reshape(scaler->std, s));
+}
+
+static nn_tensor *nn__scaler_forward(void *self, nn_tensor *x) { return nn_scale((nn_scaler *)self, x); }
+
+NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape)
+{
+    nn_context *nn = nn__context_below(model);
+    nn_scaler *s;
+    nn_layer *l, *before;
+    if (!nn_ok(nn)) return NULL;
+    s = (nn_scaler *)nn__life(nn, sizeof *s);
+    l = s ? nn__new_layer(nn, model, "scaler", "Scaler", nn__scaler_forward) : NULL;
+    if (!l) return NULL;
+    l->self = s;
+    s->nn = nn;
+    s->layer = l;
+    s->x_shape = x_shape;
+    s->mean = nn_buffer_new(l, "mean", nn__shape1(nn__channels(x_shape)));
+    s->std  = nn_buffer_new(l, "std",  nn__shape1(nn__channels(x_shape)));
+    if (nn__dead(s->mean) || nn__dead(s->std)) return NULL;
+    nn__fill_view(nn, nn__view_of(s->std), 1.0);
+    model->children--;               // it comes first whenever it was made, and does not shift the numbers that name other children
+    if (model->child != l) {
+        for (before = model->child; before->next != l; before = before->next) { }
+        before->next = NULL;
+        model->last_child = before;
+        l->next = model->child;
+        model->child = l;
+    }
+    return s;
+}
+
+// Mean and squared deviations of each sample's channel, joined with those of the samples before (Chan et al. 1979):
+// d = mean_b - mean_a,  mean = mean_a + d n_b / n,  m2 = m2_a + m2_b + d^2 n_a n_b / n
+static int nn__fit_scaler(nn_dataset *train, float *x, double *mean, double *m2)
+{
+    int64_t channels = nn__channels(train->x_shape), pixels = channels ? train->width / channels : 0, i, c, k;
+    char why[256];
+    for (i = 0; i < train->count; i++) {
+        double n_a = (double)i * (double)pixels, n_b = (double)pixels, n = n_a + n_b;
+        if (!train->read(train, i, x, NULL, NULL, why, sizeof why)) { nn_fail(train->nn, "nn_scaler_new: %s", why); return 0; }
+        for (c = 0; pixels && c < channels; c++) {
+            const float *p = x + c * pixels;
+            double b = 0.0, m2_b = 0.0, d;
+            for (k = 0; k < pixels; k++) b += p[k];
+            b /= n_b;
+            for (k = 0; k < pixels; k++) m2_b += (p[k] - b) * (p[k] - b);
+            d = b - mean[c];
+            mean[c] += d * n_b / n;
+            m2[c] += m2_b + d * d * n_a * n_b / n;
+        }
+    }
+    for (c = 0; c < channels; c++) {
+        double n = (double)train->count * (double)pixels;
+        m2[c] = n > 0.0 && m2[c] > 0.0 ? sqrt(m2[c] / n) : 1.0;
+        if (!(fabs(mean[c]) <= FLT_MAX) || !(m2[c] <= FLT_MAX)) {
+            nn_fail(train->nn, "nn_scaler_new: feature %lld has a value that is not finite", (long long)c);
+            return 0;
+        }
+        if ((float)m2[c] < FLT_MIN) m2[c] = 1.0;         // constant
+    }
+    return 1;
+}
+
+NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train)
+{
+    nn_context *nn = nn__context_below(model);
+    nn_scaler *s;
+    double *mean, *std;
+    float *x;
+    size_t n;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (!train) { nn_fail(nn, "nn_scaler_new: the dataset is NULL (nn_scaler_unfitted_new needs none)"); return NULL; }
+    if (!train->count) { nn_fail(nn, "nn_scaler_new: the dataset has no samples"); return NULL; }
+    s = nn_scaler_unfitted_new(model, train->x_shape);
+    if (!s) return NULL;
+    m = nn__get_mark(nn);
+    n = (size_t)nn__channels(train->x_shape);
+    mean = (double *)nn__host_step(nn, nn__mul_size(n, sizeof *mean));
+    std = (double *)nn__host_step(nn, nn__mul_size(n, sizeof *std));
+    x = (float *)nn__host_step(nn, nn__mul_size((size_t)train->width, sizeof *x));
+    if (mean && std && x) {
+        memset(mean, 0, n * sizeof *mean);
+        memset(std, 0, n * sizeof *std);
+        if (nn__fit_scaler(train, x, mean, std)) { nn_write_as(s->mean, NN_F64, mean); nn_write_as(s->std, NN_F64, std); }
+    }
+    nn__rewind_memory(nn, &m);
+    return nn_ok(nn) ? s : NULL;
+}
+
+// ---- augmentation ------------------------------------------------------------------------------------------------------
+// Every random number is a function of (seed, epoch, position of the sample in the epoch, which use). The elementary functions below
+// are our own because those of C libraries differ in the last bit from one processor to the next, and then so would the pictures.
+NN__FLOAT_BEGIN
+static double nn__host_log(double x)                     // x = m 2^e;  log m = 2 artanh((m - 1) / (m + 1)) = 2 (t + t^3/3 + t^5/5 + ...)
+{
+    int e, k;
+    double m = frexp(x, &e), t, t2, sum = 0.0;
+    if (m < 0.70710678118654752440) { m *= 2.0; e--; }
+    t = (m - 1.0) / (m + 1.0);
+    t2 = t * t;
+    for (k = 21; k > 0; k -= 2) sum = sum * t2 + 1.0 / k;
+    return 2.0 * t * sum + e * 0.69314718055994530942;
+}
+
+static double nn__host_exp(double x)                     // 2^k e^r, |r| <= log(2) / 2, Taylor
+{
+    double k, r, sum = 1.0;
+    int i;
+    if (x < -700.0) return 0.0;
+    if (x > 700.0) x = 700.0;
+    k = floor(x * 1.44269504088896340736 + 0.5);
+    r = x - k * 0.69314718055994530942;
+    for (i = 14; i > 0; i--) sum = 1.0 + sum * r / i;
+    return ldexp(sum, (int)k);
+}
+
+static void nn__host_sincos(double turns, double *s, double *c)      // of 2 pi turns: quarter turns by symmetry, the rest by Taylor
+{
+    double t = turns - floor(turns), q = floor(4.0 * t + 0.5), r = (t - q / 4.0) * 6.28318530717958647693, r2 = r * r, a = 1.0, b = 1.0;
+    int i;
+    for (i = 16; i > 0; i -= 2) { a = 1.0 - a * r2 / (i * (i + 1)); b = 1.0 - b * r2 / (i * (i - 1)); }
+    a *= r;
+    switch ((int)q & 3) {
+        case 0:  *s =  a; *c =  b; break;
+        case 1:  *s =  b; *c = -a; break;
+        case 2:  *s = -a; *c = -b; break;
+        default: *s = -b; *c =  a; break;
+    }
+}
+
+typedef struct nn__stream { uint64_t seed, step, ordinal; } nn__stream;
+static double nn__draw(const nn__stream *r, uint64_t i)  // number i of the stream, in [0, 1), 53 bits
+{
+    uint32_t v[4];
+    nn__philox(r->seed, r->step, r->ordinal, i / 2, v);
+    return (double)(((uint64_t)v[i % 2 * 2] << 32 | v[i % 2 * 2 + 1]) >> 11) * (1.0 / 9007199254740992.0);
+}
+
+static double nn__draw_normal(const nn__stream *r, uint64_t i)       // Box & Muller 1958
+{
+    uint64_t pair = i & ~(uint64_t)1;
+    double s, c, radius = sqrt(-2.0 * nn__host_log(1.0 - nn__draw(r, pair)));
+    nn__host_sincos(nn__draw(r, pair + 1), &s, &c);
+    return radius * (i & 1 ? s : c);
+}
+
+// The logarithm of a gamma(a) variable: Marsaglia & Tsang 2000; below 1, gamma(a) = gamma(a + 1) U^(1/a).
+static double nn__draw_log_gamma(const nn__stream *r, uint64_t *at, double a)
+{
+    double d = (a < 1.0 ? a + 1.0 : a) - 1.0 / 3.0, k = 1.0 / sqrt(9.0 * d), boost = 0.0;
+    int tries;
+    if (a < 1.0) boost = nn__host_log(1.0 - nn__draw(r, (*at)++)) / a;
+    for (tries = 0; tries < 100; tries++) {
+        double x, v, u;
+        *at += *at & 1;
+        x = nn__draw_normal(r, *at);
+        u = 1.0 - nn__draw(r, *at + 2);
+        *at += 4;
+        v = 1.0 + k * x;
+        if (v <= 0.0) continue;
+        v = v * v * v;
+        if (nn__host_log(u) < 0.5 * x * x + d - d * v + d * nn__host_log(v)) return nn__host_log(d * v) + boost;
+    }
+    return nn__host_log(d) + boost;
+}
+
+static double nn__draw_beta(const nn__stream *r, double a)           // beta(a, a) = g / (g + h), g and h gamma(a)
+{
+    uint64_t at = 0;
+    double g = nn__draw_log_gamma(r, &at, a), h = nn__draw_log_gamma(r, &at, a);
+    return 1.0 / (1.0 + nn__host_exp(h - g));
+}
+
+static void nn__shift_picture(const float *from, float *to, int64_t channels, int64_t h, int64_t w, int64_t dy, int64_t dx, int flip)
+{
+    int64_t c, i, j;                 // to[i][j] = from[i + dy][j + dx], zero outside
+    for (c = 0; c < channels; c++)
+        for (i = 0; i < h; i++)
+            for (j = 0; j < w; j++) {
+                int64_t y = i + dy, x = (flip ? w - 1 - j : j) + dx;
+                to[(c * h + i) * w + j] = y >= 0 && y < h && x >= 0 && x < w ? from[(c * h + y) * w + x] : 0.0f;
+            }
+}
+
+// to(p) = from(inverse (p - centre - shift) + centre), bilinear, zero outside
+static void nn__warp_picture(const float *from, float *to, int64_t channels, int64_t h, int64_t w, const double inverse[4], double shift_y, double shift_x)
+{
+    int64_t c, i, j;
+    int k;
+    double cy = 0.5 * (double)(h - 1), cx = 0.5 * (double)(w - 1);
+    for (i = 0; i < h; i++)
+        for (j = 0; j < w; j++) {
+            double v = (double)i - cy - shift_y, u = (double)j - cx - shift_x;
+            double x = inverse[0] * u + inverse[1] * v + cx, y = inverse[2] * u + inverse[3] * v + cy;
+            double left = floor(x), top = floor(y), fx = x - left, fy = y - top;
+            double weight[4];
+            int64_t at[4];
+            weight[0] = (1.0 - fy) * (1.0 - fx); weight[1] = (1.0 - fy) * fx; weight[2] = fy * (1.0 - fx); weight[3] = fy * fx;
+            for (k = 0; k < 4; k++) {
+                double py = top + (k >> 1), px = left + (k & 1);
+                at[k] = py >= 0.0 && py <= (double)(h - 1) && px >= 0.0 && px <= (double)(w - 1) ? (int64_t)py * w + (int64_t)px : -1;
+            }
+            for (c = 0; c < channels; c++) {
+                double sum = 0.0;
+                for (k = 0; k < 4; k++) if (at[k] >= 0) sum += weight[k] * (double)from[c * h * w + at[k]];
+                to[(c * h + i) * w + j] = (float)sum;
+            }
+        }
+}
+
+// What the numbers of a sample's stream are for.
+enum { NN__USE_CROP_Y, NN__USE_CROP_X, NN__USE_FLIP, NN__USE_ROTATE, NN__USE_SCALE, NN__USE_SHEAR, NN__USE_SHIFT_Y, NN__USE_SHIFT_X,
+       NN__USE_CUT_Y, NN__USE_CUT_X, NN__USE_NOISE = 16 };
+
+static double nn__draw_around(const nn__stream *r, uint64_t use, double range) { return (2.0 * nn__draw(r, use) - 1.0) * range; }
+static int64_t nn__draw_below(const nn__stream *r, uint64_t use, int64_t n)    { return nn__min(n - 1, (int64_t)(nn__draw(r, use) * (double)n)); }
+
+static void nn__augment(const nn_augment_desc *a, nn_shape shape, int64_t width, const nn__stream *r, float *x, float *other)
+{
+    int64_t channels = nn__channels(shape), h = shape.ndim == 3 ? shape.d[1] : 1, w = shape.ndim == 3 ? shape.d[2] : 1, pixels, c, i, j;
+    size_t bytes = (size_t)width * sizeof *x;
+    if (!width) return;
+    pixels = width / channels;
+    if (a->mean || a->std)
+        for (c = 0; c < channels; c++)
+            for (i = c * pixels; i < (c + 1) * pixels; i++) x[i] = (x[i] - (a->mean ? a->mean[c] : 0.0f)) / (a->std ? a->std[c] : 1.0f);
+    if (a->crop_padding || a->flip > 0) {
+        int64_t dy = nn__draw_below(r, NN__USE_CROP_Y, 2 * (int64_t)a->crop_padding + 1) - a->crop_padding;
+        int64_t dx = nn__draw_below(r, NN__USE_CROP_X, 2 * (int64_t)a->crop_padding + 1) - a->crop_padding;
+        int flip = nn__draw(r, NN__USE_FLIP) < (double)a->flip;
+        if (dy || dx || flip) { nn__shift_picture(x, other, channels, h, w, dy, dx, flip); memcpy(x, other, bytes); }
+    }
+    if (a->rotate > 0 || a->scale > 0 || a->shear > 0 || a->translate > 0) {   // forward: size R(angle) (1 tan(shear); 0 1)
+        double s, c1, ss, cs, tangent, size = 1.0 + nn__draw_around(r, NN__USE_SCALE, (double)a->scale), inverse[4];
+        nn__host_sincos(nn__draw_around(r, NN__USE_ROTATE, (double)a->rotate) / 360.0, &s, &c1);
+        nn__host_sincos(nn__draw_around(r, NN__USE_SHEAR, (double)a->shear) / 360.0, &ss, &cs);
+        tangent = ss / cs;
+        inverse[0] = (c1 + tangent * s) / size; inverse[1] = (s - tangent * c1) / size;
+        inverse[2] = -s / size;                 inverse[3] = c1 / size;
+        nn__warp_picture(x, other, channels, h, w, inverse, nn__draw_around(r, NN__USE_SHIFT_Y, (double)a->translate) * (double)h,
+                         nn__draw_around(r, NN__USE_SHIFT_X, (double)a->translate) * (double)w);
+        memcpy(x, other, bytes);
+    }
+    if (a->cutout) {
+        int64_t top = nn__draw_below(r, NN__USE_CUT_Y, h) - a->cutout / 2, left = nn__draw_below(r, NN__USE_CUT_X, w) - a->cutout / 2;
+        for (c = 0; c < channels; c++)
+            for (i = nn__max(top, 0); i < nn__min(top + a->cutout, h); i++)
+                for (j = nn__max(left, 0); j < nn__min(left + a->cutout, w); j++) x[(c * h + i) * w + j] = 0.0f;
+    }
+    if (a->noise > 0) for (i = 0; i < width; i++) x[i] += (float)((double)a->noise * nn__draw_normal(r, NN__USE_NOISE + (uint64_t)i));
+}
+
+static void nn__mix(float *a, float *b, int64_t n, float share)      // a = share a + (1 - share) b, and the other way round
+{
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        float p = a[i], q = b[i];
+        a[i] = share * p + (1.0f - share) * q;
+        b[i] = share * q + (1.0f - share) * p;
+    }
+}
+NN__FLOAT_END
+
+// ---- loaders --------------------------------------------------------------------------------------------------------------
+// Two deliveries are in the works: while the caller computes with batch k, the loader's thread fills host memory with k + 1 and k + 2.
+// The owner thread uploads: only it touches the context. Nothing is prepared beyond the end of an epoch, so that no callback is called
+// after the program has seen the end and may have put its data away.
+typedef struct nn__delivery {
+    float    *x, *y;                 // y: numbers, or with mixup probabilities
+    int64_t  *labels;
+    int64_t   epoch, index, count;   // what it is
+    uint64_t  seed;
+    int       wanted, ready;         // under the mutex
+    char      error[256];
+} nn__delivery;
+
+struct nn_loader {
+    nn_context *nn;
+    nn_dataset *data;
+    // The whole state: the next delivery is batch `position` of epoch `epoch`. Files save and restore these three and nothing else.
+    int64_t     epoch, position;
+    uint64_t    seed;
+    int64_t     batch, batches;      // samples per batch, batches per epoch
+    int64_t     y_width;             // numbers of y per sample in the batch; 0: classes, or nothing
+    int         shuffle, mixed;
+    nn_augment_desc augment;
+    int         augmented;
+    int64_t    *order;               // of order_epoch
+    int64_t     order_epoch;
+    uint64_t    order_seed;
+    double     *cumulative;          // sums of the sampling weights
+    float      *other;               // room for one sample
+    nn_tensor  *x[2], *y[2];         // the batch; the last, smaller one, a view of it
+    nn__delivery slot[2];
+    nn__thread  thread;
+    nn__mutex   mutex;
+    nn__cond    changed;
+    nn__delivery *busy;              // being filled by the thread
+    int         prefetch, started, stop;
+};
+
+static nn__stream nn__loader_stream(const nn_loader *l, const nn__delivery *s, int domain, int64_t n)
+{
+    nn__stream r;
+    (void)l;
+    r.seed = s->seed; r.step = (uint64_t)s->epoch; r.ordinal = nn__ordinal(domain, (uint64_t)n);
+    return r;
+}
+
+static int64_t nn__pick(nn_loader *l, const nn__delivery *s, int64_t position)       // which sample is at this position of the epoch
+{
+    int64_t low = 0, high = l->data->count - 1, i;
+    if (l->cumulative) {             // the first whose sum of weights exceeds a random share of the total
+        nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_SHUFFLE, 1);
+        double u = nn__draw(&r, (uint64_t)position) * l->cumulative[high];
+        while (high > 0 && !(l->cumulative[high - 1] < l->cumulative[high])) high--;  // weights of 0 at the end
+        while (low < high) { i = low + (high - low) / 2; if (l->cumulative[i] > u) high = i; else low = i + 1; }
+        return low;
+    }
+    if (!l->shuffle) return position;
+    if (l->order_epoch != s->epoch || l->order_seed != s->seed) {    // from 0, 1, 2 ... every time: no epoch depends on the one before
+        for (i = 0; i < l->data->count; i++) l->order[i] = i;
+        nn__shuffle(l->order, l->data->count, s->seed, (uint64_t)s->epoch, nn__ordinal(NN__DOMAIN_SHUFFLE, 0));
+        l->order_epoch = s->epoch;
+        l->order_seed = s->seed;
+    }
+    return l->order[position];
+}
+
+// Mixup (Zhang et al. 2018) within the batch: sample i with sample count - 1 - i, which, in shuffled order, is any other.
+static void nn__mixup(nn_loader *l, nn__delivery *s)
+{
+    nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_AUGMENT, ((int64_t)1 << 40) + s->index);
+    float share = (float)nn__draw_beta(&r, (double)l->augment.mixup);
+    int64_t i, n = s->count, width = l->data->width;
+    if (l->data->target == NN__TARGET_CLASS) {
+        memset(s->y, 0, (size_t)(n * l->y_width) * sizeof *s->y);
+        for (i = 0; i < n; i++) s->y[i * l->y_width + s->labels[i]] = 1.0f;
+    }
+    for (i = 0; i < n / 2; i++) {
+        nn__mix(s->x + i * width, s->x + (n - 1 - i) * width, width, share);
+        if (l->y_width) nn__mix(s->y + i * l->y_width, s->y + (n - 1 - i) * l->y_width, l->y_width, share);
+    }
+}
+
+static void nn__fill_delivery(nn_loader *l, nn__delivery *s)         // in any thread
+{
+    nn_dataset *d = l->data;
+    nn__fpenv env = nn__fp_enter();
+    int64_t i;
+    s->error[0] = 0;
+    for (i = 0; i < s->count; i++) {
+        int64_t position = s->index * l->batch + i;
+        float *x = s->x + i * d->width, *y = d->target == NN__TARGET_NUMBERS ? s->y + i * d->y_width : NULL;
+        nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_AUGMENT, position);
+        if (y) memset(y, 0, (size_t)d->y_width * sizeof *y);
+        if (!d->read(d, nn__pick(l, s, position), x, y, s->labels ? s->labels + i : NULL, s->error, sizeof s->error)) break;
+        if (l->augmented) nn__augment(&l->augment, d->x_shape, d->width, &r, x, l->other);
+    }
+    if (i == s->count && l->mixed) nn__mixup(l, s);
+    nn__fp_leave(env);
+}
+
+static void nn__loader_main(void *arg)
+{
+    nn_loader *l = (nn_loader *)arg;
+    nn__lock(&l->mutex);
+    while (!l->stop) {
+        nn__delivery *s = NULL;
+        int k;
+        for (k = 0; k < 2; k++)      // the earlier one first
+            if (l->slot[k].wanted && !l->slot[k].ready && (!s || l->slot[k].index < s->index)) s = &l->slot[k];
+        if (!s) { nn__wait(&l->changed, &l->mutex); continue; }
+        l->busy = s;
+        nn__unlock(&l->mutex);
+        nn__fill_delivery(l, s);
+        nn__lock(&l->mutex);
+        l->busy = NULL;
+        s->ready = 1;
+        nn__wake(&l->changed);
+    }
+    nn__unlock(&l->mutex);
+}
+
+static void nn__loader_free(void *arg)
+{
+    nn_loader *l = (nn_loader *)arg;
+    if (l->started) {
+        nn__lock(&l->mutex);
+        l->stop = 1;
+        nn__wake(&l->changed);
+        nn__unlock(&l->mutex);
+        nn__thread_join(&l->thread);
+    }
+    nn__cond_free(&l->changed);
+    nn__mutex_free(&l->mutex);
+}
+
+static void nn__loader_cancel(nn_loader *l)              // what is prepared is not wanted any more
+{
+    nn__lock(&l->mutex);
+    l->slot[0].wanted = l->slot[1].wanted = 0;
+    while (l->busy) nn__wait(&l->changed, &l->mutex);
+    l->slot[0].ready = l->slot[1].ready = 0;
+    nn__unlock(&l->mutex);
+}
+
+static void nn__loader_order(nn_loader *l, nn__delivery *s, int64_t index)           // asks for a batch; with the mutex held
+{
+    if (index >= l->batches) return;
+    s->epoch = l->epoch;
+    s->seed = l->seed;
+    s->index = index;
+    s->count = nn__min(l->batch, l->data->count - index * l->batch);
+    s->ready = 0;
+    s->wanted = 1;
+}
+
+static int nn__is_ordered(const nn_loader *l, const nn__delivery *s, int64_t index)
+{
+    return s->wanted && s->epoch == l->epoch && s->seed == l->seed && s->index == index;
+}
+
+// The delivery of the next batch, filled; and the one after it is ordered.
+static nn__delivery *nn__loader_await(nn_loader *l)
+{
+    nn__delivery *s = NULL;
+    int k;
+    if (l->prefetch && !l->started) {
+        l->started = nn__thread_start(&l->thread, nn__loader_main, l);
+        if (!l->started) l->prefetch = 0;                // then without
+    }
+    if (!l->prefetch) {
+        nn__loader_order(l, &l->slot[0], l->position);
+        nn__fill_delivery(l, &l->slot[0]);
+        return &l->slot[0];
+    }
+    for (k = 0; k < 2; k++) if (nn__is_ordered(l, &l->slot[k], l->position)) s = &l->slot[k];
+    if (!s) { nn__loader_cancel(l); s = &l->slot[0]; }   // the first of an epoch, or the state was set
+    nn__lock(&l->mutex);
+    if (!s->wanted) nn__loader_order(l, s, l->position);
+    for (k = 0; k < 2; k++) if (!l->slot[k].wanted) nn__loader_order(l, &l->slot[k], l->position + 1);
+    nn__wake(&l->changed);
+    while (!s->ready) nn__wait(&l->changed, &l->mutex);
+    nn__unlock(&l->mutex);
+    return s;
+}
+
+static nn_tensor *nn__loader_tensor(nn_loader *l, nn_dtype dtype, nn_shape sample, int64_t count)
+{
+    nn_shape s;
+    int i;
+    memset(&s, 0, sizeof s);
+    s.ndim = sample.ndim + 1;
+    s.d[0] = count;
+    for (i = 0; i < sample.ndim; i++) s.d[i + 1] = sample.d[i];
+    return nn__alloc_tensor(l->nn, 1, dtype, s.ndim, s.d);
+}
+
+static nn_tensor *nn__front_rows(nn_tensor *t, int64_t count)        // a long-lived view of the first rows
+{
+    nn_tensor *v = nn__dead(t) ? NULL : nn__new_head(t->nn, 1);
+    if (!v) return t;
+    *v = *t;
+    v->base = t;
+    v->shape[0] = count;
+    return v;
+}
+
+static int nn__loader_weights(nn_loader *l, const float *weights)    // NULL: as many of each class, however rare it is
+{
+    nn_context *nn = l->nn;
+    nn_dataset *d = l->data;
+    int32_t *labels = NULL;
+    int64_t *counts = NULL, i;
+    double sum = 0.0;
+    if (!weights && d->target != NN__TARGET_CLASS) { nn_fail(nn, "nn_loader_new: balance: the dataset has no classes"); return 0; }
+    l->cumulative = (double *)nn__life(nn, nn__mul_size((size_t)d->count, sizeof *l->cumulative));
+    if (!l->cumulative) return 0;
+    if (!weights) {
+        labels = nn__all_labels(d, "nn_loader_new");
+        counts = (int64_t *)nn__temp(nn, nn__mul_size((size_t)d->classes, sizeof *counts));
+        if (counts) memset(counts, 0, (size_t)d->classes * sizeof *counts);
+        for (i = 0; labels && counts && i < d->count; i++) counts[labels[i]]++;
+    }
+    for (i = 0; (weights || (labels && counts)) && i < d->count; i++) {
+        double w = weights ? (double)weights[i] : 1.0 / (double)counts[labels[i]];
+        if (!(w >= 0.0 && w <= FLT_MAX)) { nn_fail(nn, "nn_loader_new: weight %lld is %g", (long long)i, w); break; }
+        l->cumulative[i] = sum += w;
+    }
+    if (nn_ok(nn) && d->count && !(sum > 0.0)) nn_fail(nn, "nn_loader_new: all weights are zero");
+    nn__temp_free(nn, counts);
+    nn__temp_free(nn, labels);
+    return nn_ok(nn);
+}
+
+static const float *nn__copy_numbers(nn_context *nn, const float *from, int64_t n)
+{
+    float *p = (float *)nn__life(nn, nn__mul_size((size_t)n, sizeof *p));
+    if (p) memcpy(p, from, (size_t)n * sizeof *p);
+    return p;
+}
+
+static int nn__loader_augment(nn_loader *l, const nn_augment_desc *a)
+{
+    nn_context *nn = l->nn;
+    nn_shape shape = l->data->x_shape;
+    int64_t c, channels = nn__channels(shape);
+    const char *rule = NULL;
+    int affine = a->rotate > 0 || a->scale > 0 || a->shear > 0 || a->translate > 0;
+    if ((a->crop_padding || a->flip > 0 || affine || a->cutout) && shape.ndim != 3) rule = "only pictures (C, H, W) can be cropped, flipped, warped and cut";
+    if (a->crop_padding < 0 || a->cutout < 0) rule = "crop_padding and cutout cannot be negative";
+    if (!(a->flip >= 0 && a->flip <= 1)) rule = "flip is a probability";
+    if (!(a->rotate >= 0 && a->rotate <= 360) || !(a->shear >= 0 && a->shear < 90)) rule = "rotate is 0..360 degrees, shear below 90";
+    if (!(a->scale >= 0 && a->scale < 1) || !(a->translate >= 0 && a->translate <= 1)) rule = "scale and translate are shares below 1";
+    if (!(a->noise >= 0 && a->noise <= FLT_MAX) || !(a->mixup >= 0 && a->mixup <= 1e6f)) rule = "noise and mixup cannot be negative";
+    for (c = 0; a->std && c < channels; c++) if (!(a->std[c] > 0 && a->std[c] <= FLT_MAX)) rule = "std must be above zero";
+    if (rule) { nn_fail(nn, "nn_loader_new: augment: %s; samples are %s", rule, nn__dims_text(shape.ndim, shape.d).s); return 0; }
+    l->augment = *a;
+    l->augmented = 1;
+    l->mixed = a->mixup > 0 && l->data->count > 0;
+    if (a->mean) l->augment.mean = nn__copy_numbers(nn, a->mean, channels);
+    if (a->std) l->augment.std = nn__copy_numbers(nn, a->std, channels);
+    l->other = (float *)nn__life(nn, nn__mul_size((size_t)l->data->width, sizeof *l->other));
+    return nn_ok(nn) && l->other;
+}
+
+static int nn__loader_room(nn_loader *l)                 // the tensors, and the host memory that is filled ahead of them
+{
+    nn_context *nn = l->nn;
+    nn_dataset *d = l->data;
+    int64_t last = d->count - (l->batches - 1) * l->batch;
+    nn_shape y_shape = d->y_shape;
+    int k, classes = d->target == NN__TARGET_CLASS;
+    size_t n = (size_t)l->batch;
+    if (classes && l->mixed) { y_shape = nn__shape1(d->classes); l->y_width = d->classes; }
+    if (d->target == NN__TARGET_NUMBERS) l->y_width = d->y_width;
+    l->x[0] = nn__loader_tensor(l, nn->desc.dtype, d->x_shape, l->batch);
+    if (d->target) l->y[0] = nn__loader_tensor(l, classes && !l->mixed ? NN_I64 : nn->desc.dtype, y_shape, l->batch);
+    for (k = 0; k < (l->prefetch ? 2 : 1); k++) {
+        l->slot[k].x = (float *)nn__life(nn, nn__mul_size(nn__mul_size(n, (size_t)d->width), sizeof(float)));
+        if (classes) l->slot[k].labels = (int64_t *)nn__life(nn, nn__mul_size(n, sizeof(int64_t)));
+        if (l->y_width) l->slot[k].y = (float *)nn__life(nn, nn__mul_size(nn__mul_size(n, (size_t)l->y_width), sizeof(float)));
+    }
+    if (last > 0 && last < l->batch) {
+        l->x[1] = nn__front_rows(l->x[0], last);
+        if (d->target) l->y[1] = nn__front_rows(l->y[0], last);
+    }
+    return nn_ok(nn);
+}
+
+NN_API nn_loader *nn_loader_new(nn_dataset *data, const nn_loader_desc *desc)
+{
+    nn_context *nn = data ? data->nn : NULL;
+    nn_loader_desc d;
+    nn_loader *l;
+    if (!nn_ok(nn)) return NULL;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (d.batch < 0) { nn_fail(nn, "nn_loader_new: a batch of %lld", (long long)d.batch); return NULL; }
+    if (d.weights && d.balance) { nn_fail(nn, "nn_loader_new: give one of weights and balance"); return NULL; }
+    l = (nn_loader *)nn__life(nn, sizeof *l);
+    if (!l) return NULL;
+    l->nn = nn;
+    l->data = data;
+    l->seed = nn->seed + (uint64_t)nn->loaders++ * 0x9E3779B97F4A7C15u;              // no two loaders shuffle alike
+    l->batch = nn__max(1, nn__min(d.batch ? d.batch : 32, data->count));
+    l->batches = d.drop_last ? data->count / (d.batch ? d.batch : 32) : (data->count + l->batch - 1) / l->batch;
+    l->shuffle = d.shuffle;
+    l->order_epoch = -1;
+    l->prefetch = NN__HAVE_THREADS && !d.no_prefetch && nn->desc.threads != 1;
+    nn__mutex_init(&l->mutex);
+    nn__cond_init(&l->changed);
+    nn__on_free(nn, nn__loader_free, l);
+    if (d.augment && !nn__loader_augment(l, d.augment)) return NULL;
+    if ((d.weights || d.balance) && !nn__loader_weights(l, d.weights)) return NULL;
+    if (l->shuffle && !l->cumulative) l->order = (int64_t *)nn__life(nn, nn__mul_size((size_t)data->count, sizeof *l->order));
+    return nn_ok(nn) && nn__loader_room(l) ? l : NULL;
+}
+
+NN_API int64_t nn_loader_batches(const nn_loader *loader) { return loader ? loader->batches : 0; }
+
+NN_API void nn_loader_rewind(nn_loader *loader)
+{
+    if (!loader) return;
+    if (loader->position > 0) { loader->position = 0; loader->epoch++; }
+    if (loader->started) nn__loader_cancel(loader);
+}
+
+NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
+{
+    nn_loader *l = loader;
+    nn_context *nn = l ? l->nn : NULL;
+    nn__delivery *s;
+    int small;
+    if (batch) memset(batch, 0, sizeof *batch);
+    if (!nn_ok(nn) || !batch) return 0;
+    if (l->position >= l->batches) {
+        if (l->batches) l->epoch++;
+        l->position = 0;
+        return 0;
+    }
+    s = nn__loader_await(l);
+    if (s->error[0]) nn_fail(nn, "nn_loader_next: %s", s->error);
+    else {
+        small = s->count < l->batch;
+        batch->x = l->x[small];
+        batch->y = l->y[small];
+        batch->count = s->count;
+        batch->index = s->index;
+        if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
+        if (batch->y && batch->y->dtype == NN_I64) nn_write_as(batch->y, NN_I64, s->labels);
+        else if (batch->y && l->y_width) nn_write_as(batch->y, NN_F32, s->y);
+    }
+    l->position++;                   // also past a batch that failed: after nn_clear, the next one is tried
+    if (!l->prefetch) return nn_ok(nn);
+    nn__lock(&l->mutex);             // the delivery is in the tensors: its memory is free for the one after the next
+    s->wanted = s->ready = 0;
+    nn__loader_order(l, s, l->position + 1);
+    nn__wake(&l->changed);
+    nn__unlock(&l->mutex);
+    return nn_ok(nn);
 }
 
 // =============================================================================================
@@ -4131,6 +6856,721 @@ NN_API void nn_report_print(nn_context *nn, const nn_report *report)
     if (report->classes > NN_MAX_CLASSES) nn__log(nn, "(the first %d of %lld classes)\n", shown, (long long)report->classes);
     if (shown <= 20) nn__print_matrix(nn, report, shown);
     else nn__print_confused(nn, report, shown);
+}
+
+// =============================================================================================
+// >>monitor   What a training run leaves to look at: TensorBoard event files, pictures (PNG), plots (SVG), tables (CSV).
+// Every format is first built as bytes in step memory, then written at once: a failed write is an error and never half a number.
+// Nothing here reads tensor memory; numbers come through nn_read.
+// =============================================================================================
+typedef struct nn__bytes { nn_context *nn; unsigned char *at; size_t used, room; } nn__bytes;   // grows; at is NULL after running out of memory
+
+static nn__bytes nn__bytes_new(nn_context *nn, size_t room)
+{
+    nn__bytes b;
+    b.nn = nn; b.used = 0; b.room = room;
+    b.at = (unsigned char *)nn__host_step(nn, room);
+    return b;
+}
+
+static void nn__put(nn__bytes *b, const void *from, size_t n)
+{
+    if (!b->at || !n) return;
+    if (n > b->room - b->used) {     // the old buffer stays behind until the caller rewinds
+        size_t room = nn__mul_size(b->room + n, 2);
+        unsigned char *more = (unsigned char *)nn__host_step(b->nn, room);
+        if (more) memcpy(more, b->at, b->used);
+        b->at = more;
+        b->room = room;
+        if (!more) return;
+    }
+    memcpy(b->at + b->used, from, n);
+    b->used += n;
+}
+
+static void nn__put_byte(nn__bytes *b, unsigned v)
+{
+    unsigned char c = (unsigned char)v;
+    nn__put(b, &c, 1);
+}
+static void nn__put_chars(nn__bytes *b, const char *s) { nn__put(b, s, strlen(s)); }
+
+static void nn__put_little(nn__bytes *b, uint64_t v, int bytes)
+{
+    for (; bytes--; v >>= 8) nn__put_byte(b, (unsigned)(v & 255));
+}
+
+static void nn__put_big32(nn__bytes *b, uint32_t v)
+{
+    int i;
+    for (i = 24; i >= 0; i -= 8) nn__put_byte(b, v >> i & 255);
+}
+
+// A number for text files: "inf" and "nan" in small letters, a point whatever the locale says.
+static void nn__put_number(nn__bytes *b, double v, int digits)
+{
+    char s[48];
+    size_t i;
+    if (v != v) snprintf(s, sizeof s, "nan");
+    else snprintf(s, sizeof s, "%.*g", digits, v);
+    for (i = 0; s[i]; i++) if (s[i] == ',') s[i] = '.';
+    nn__put_chars(b, s);
+}
+
+static void nn__put_format(nn__bytes *b, const char *format, ...) NN__PRINTF(2, 3);
+static void nn__put_format(nn__bytes *b, const char *format, ...)   // no floating-point numbers: see nn__put_number
+{
+    char s[512];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(s, sizeof s, format, list);
+    va_end(list);
+    nn__put_chars(b, s);
+}
+
+// Text from the user: valid UTF-8 in any case (readers of XML and protobuf reject the rest), with the marks of XML escaped if wanted.
+static size_t nn__utf8_length(const unsigned char *s, size_t n);          // >>files
+static void nn__put_utf8(nn__bytes *b, const char *s, int xml)
+{
+    const unsigned char *u = (const unsigned char *)(s ? s : "");
+    size_t n, left = strlen((const char *)u);
+    for (; left; u += n, left -= n) {
+        n = nn__utf8_length(u, left);
+        if (!n) { nn__put_byte(b, '?'); n = 1; continue; }
+        if (xml && n == 1 && *u == '&')      nn__put_chars(b, "&amp;");
+        else if (xml && n == 1 && *u == '<') nn__put_chars(b, "&lt;");
+        else if (xml && n == 1 && *u < ' ')  nn__put_byte(b, ' ');
+        else nn__put(b, u, n);
+    }
+}
+
+// 1 if all is well; else reports.
+static int nn__bytes_save(nn__bytes *b, const char *what, const char *path)
+{
+    nn__file *f;
+    int ok;
+    if (!b->at || !nn_ok(b->nn)) return 0;
+    f = nn__file_open(path, 1);
+    ok = f && nn__file_write(f, b->at, b->used);
+    if (f && !nn__file_close(f, 0)) ok = 0;
+    if (!ok) nn_fail(b->nn, "%s: cannot write \"%s\"", what, path ? path : "");
+    return ok;
+}
+
+// The CRCs of PNG (polynomial 0xEDB88320) and of TFRecord (CRC32C, 0x82F63B78), both reflected; four bits at a time.
+static uint32_t nn__crc(uint32_t polynomial, uint32_t crc, const unsigned char *p, size_t n)
+{
+    uint32_t table[16], i, j;
+    for (i = 0; i < 16; i++) {
+        table[i] = i;
+        for (j = 0; j < 4; j++) table[i] = table[i] >> 1 ^ ((table[i] & 1) ? polynomial : 0);
+    }
+    for (crc = ~crc; n--; p++) {
+        crc = crc >> 4 ^ table[(crc ^ *p) & 15];
+        crc = crc >> 4 ^ table[(crc ^ (unsigned)*p >> 4) & 15];
+    }
+    return ~crc;
+}
+
+// ---- PNG (RFC 2083): zlib data (RFC 1950) of one deflate block with the fixed codes (RFC 1951) ------------
+// Runs are found at two distances only, one pixel and one row: flat areas and enlarged pictures shrink, and it takes 60 lines.
+typedef struct nn__bits { nn__bytes *to; uint64_t hold; int count; } nn__bits;
+
+static void nn__put_bits(nn__bits *b, uint32_t v, int n)             // lowest bit first
+{
+    b->hold |= (uint64_t)v << b->count;
+    for (b->count += n; b->count >= 8; b->count -= 8, b->hold >>= 8) nn__put_byte(b->to, (unsigned)(b->hold & 255));
+}
+
+static void nn__put_code(nn__bits *b, uint32_t code, int n)          // Huffman codes go highest bit first
+{
+    uint32_t r = 0;
+    int i;
+    for (i = 0; i < n; i++) r |= (code >> i & 1) << (n - 1 - i);
+    nn__put_bits(b, r, n);
+}
+
+static void nn__put_symbol(nn__bits *b, unsigned s)                  // the fixed code of a literal or length (RFC 1951, 3.2.6)
+{
+    if (s < 144)      nn__put_code(b, 0x30 + s, 8);
+    else if (s < 256) nn__put_code(b, 0x190 + s - 144, 9);
+    else if (s < 280) nn__put_code(b, s - 256, 7);
+    else              nn__put_code(b, 0xC0 + s - 280, 8);
+}
+
+static int nn__log2(unsigned v) { int n = 0; while (v >>= 1) n++; return n; }
+
+static void nn__put_match(nn__bits *b, unsigned length, unsigned distance)   // "copy length bytes from distance bytes back"
+{
+    unsigned l = length - 3, d = distance - 1;
+    int extra = l < 8 ? 0 : nn__log2(l) - 2;
+    if (length == 258)  nn__put_symbol(b, 285);
+    else if (!extra)    nn__put_symbol(b, 257 + l);
+    else {
+        nn__put_symbol(b, 257 + 4 * ((unsigned)extra + 1) + (l >> extra & 3));
+        nn__put_bits(b, l & ((1u << extra) - 1), extra);
+    }
+    extra = d < 4 ? 0 : nn__log2(d) - 1;
+    nn__put_code(b, extra ? 2 * ((unsigned)extra + 1) + (d >> extra & 1) : d, 5);
+    nn__put_bits(b, d & ((1u << extra) - 1), extra);
+}
+
+static size_t nn__match_length(const unsigned char *p, size_t at, size_t n, size_t distance)
+{
+    size_t l = 0;
+    if (distance > at || distance > 32768) return 0;
+    while (l < 258 && at + l < n && p[at + l] == p[at + l - distance]) l++;
+    return l;
+}
+
+static void nn__put_zlib(nn__bytes *to, const unsigned char *p, size_t n, size_t pixel, size_t row)
+{
+    uint32_t a = 1, c = 0;
+    size_t i;
+    nn__bits b;
+    b.to = to; b.hold = 0; b.count = 0;
+    nn__put(to, "\x78\x01", 2);
+    nn__put_bits(&b, 3, 3);          // the last block, fixed codes
+    for (i = 0; i < n;) {
+        size_t near_by = nn__match_length(p, i, n, pixel), above = nn__match_length(p, i, n, row), l = near_by > above ? near_by : above;
+        if (l >= 3) nn__put_match(&b, (unsigned)l, (unsigned)(l == near_by ? pixel : row));
+        else nn__put_symbol(&b, p[i]);
+        i += l >= 3 ? l : 1;
+    }
+    nn__put_symbol(&b, 256);
+    nn__put_bits(&b, 0, 7);          // fills the last byte
+    for (i = 0; i < n; i++) { a = (a + p[i]) % 65521; c = (c + a) % 65521; }         // Adler-32
+    nn__put_big32(to, c << 16 | a);
+}
+
+static void nn__put_chunk(nn__bytes *b, const char *type, const unsigned char *p, size_t n)
+{
+    size_t start;
+    nn__put_big32(b, (uint32_t)n);
+    start = b->used;
+    nn__put(b, type, 4);
+    nn__put(b, p, n);
+    if (b->at) nn__put_big32(b, nn__crc(0xEDB88320u, 0, b->at + start, n + 4));
+}
+
+// pixels: height rows of width * channels bytes; channels 1 (gray) or 3 (red, green, blue)
+static nn__bytes nn__png(nn_context *nn, const unsigned char *pixels, int64_t width, int64_t height, int channels)
+{
+    size_t row = (size_t)width * (size_t)channels, y, n = (row + 1) * (size_t)height;
+    nn__bytes b = nn__bytes_new(nn, n + n / 6 + 128), raw = nn__bytes_new(nn, n), z = nn__bytes_new(nn, n + n / 6 + 64), head = nn__bytes_new(nn, 16);
+    for (y = 0; y < (size_t)height; y++) { nn__put_byte(&raw, 0); nn__put(&raw, pixels + y * row, row); }    // 0: no filter
+    if (raw.at) nn__put_zlib(&z, raw.at, raw.used, (size_t)channels, row + 1);
+    nn__put_big32(&head, (uint32_t)width);
+    nn__put_big32(&head, (uint32_t)height);
+    nn__put(&head, channels == 3 ? "\10\2\0\0\0" : "\10\0\0\0\0", 5);                // 8 bits, colour type, deflate, filters, not interlaced
+    nn__put(&b, "\x89PNG\r\n\x1a\n", 8);
+    nn__put_chunk(&b, "IHDR", head.at, head.used);
+    nn__put_chunk(&b, "IDAT", z.at, z.used);
+    nn__put_chunk(&b, "IEND", NULL, 0);
+    return b;
+}
+
+// A sheet of `count` pictures (C, H, W) taken from v, `columns` in a row, one dark pixel between them, every pixel drawn scale x scale.
+typedef struct nn__pictures { int64_t count, columns, width, height; int channels, scale, stretch; } nn__pictures;
+static void nn__draw_pictures(const nn__pictures *s, const float *v, unsigned char *to, int64_t sheet_width)
+{
+    int64_t cell_w = s->width * s->scale + 1, cell_h = s->height * s->scale + 1, plane = s->width * s->height, i, x, y;
+    int c;
+    for (i = 0; i < s->count; i++, v += plane * s->channels) {
+        float low = 0, high = 1;
+        if (s->stretch) {            // pictures that leave 0..1, such as filters, are shown in their own range
+            float l = INFINITY, h = -INFINITY;
+            for (x = 0; x < plane * s->channels; x++) { if (v[x] < l) l = v[x]; if (v[x] > h) h = v[x]; }
+            if ((l < 0 || h > 1) && h - l < INFINITY) { low = l; high = h > l ? h : l + 1; }
+        }
+        for (y = 0; y < s->height * s->scale; y++)
+            for (x = 0; x < s->width * s->scale; x++)
+                for (c = 0; c < s->channels; c++) {
+                    float p = (v[c * plane + y / s->scale * s->width + x / s->scale] - low) / (high - low);
+                    int64_t at = (i / s->columns * cell_h + y) * sheet_width + i % s->columns * cell_w + x;
+                    to[at * s->channels + c] = (unsigned char)(p >= 1 ? 255 : p > 0 ? p * 255.0f + 0.5f : 0);   // NaN: black
+                }
+    }
+}
+
+static nn__bytes nn__pictures_png(nn_context *nn, const nn_tensor *x, const nn__pictures *s, int64_t *width, int64_t *height)
+{
+    int64_t rows = (s->count + s->columns - 1) / s->columns;
+    nn__bytes none;
+    unsigned char *pixels = NULL;
+    float *v;
+    memset(&none, 0, sizeof none);
+    none.nn = nn;
+    *width  = s->columns * (s->width * s->scale + 1) - 1;
+    *height = rows * (s->height * s->scale + 1) - 1;
+    if (*width > 65535 || *height > 65535 || *width * *height * s->channels > INT32_MAX / 2) {
+        nn_fail(nn, "png: a picture of %lld x %lld pixels is too large", (long long)*width, (long long)*height);
+        return none;
+    }
+    v = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(x), sizeof *v));
+    if (v) pixels = (unsigned char *)nn__host_step(nn, (size_t)(*width * *height * s->channels));
+    if (!pixels || !nn_read(x, v)) return none;
+    memset(pixels, 64, (size_t)(*width * *height * s->channels));
+    nn__draw_pictures(s, v, pixels, *width);
+    return nn__png(nn, pixels, *width, *height, s->channels);
+}
+
+// Fills s for one picture (C, H, W) or (H, W), or for (B, C, H, W). 0 after an error.
+static int nn__pictures_of(nn_context *nn, const nn_tensor *x, const char *op, int sheet, nn__pictures *s)
+{
+    int i = sheet ? 1 : 0;
+    if (!nn__check(nn, x, op)) return 0;
+    memset(s, 0, sizeof *s);
+    if (x->ndim != 3 + i && !(x->ndim == 2 && !sheet)) {
+        nn_fail(nn, "%s: %s is not %s", op, nn__dims_text(x->ndim, x->shape).s, sheet ? "(B, C, H, W)" : "(C, H, W) or (H, W)");
+        return 0;
+    }
+    s->height = x->shape[x->ndim - 2];
+    s->width = x->shape[x->ndim - 1];
+    s->count = sheet ? x->shape[0] : 1;
+    s->columns = s->scale = 1;
+    if (x->ndim == 2 || x->shape[i] == 1 || x->shape[i] == 3) s->channels = x->ndim == 2 || x->shape[i] == 1 ? 1 : 3;
+    else if (sheet) { s->channels = 1; s->count *= x->shape[i]; }    // filters with many input channels: every channel is a picture
+    else { nn_fail(nn, "%s: %lld channels, not 1 or 3", op, (long long)x->shape[i]); return 0; }
+    if (nn_count(x) == 0) { nn_fail(nn, "%s: an empty picture: %s", op, nn__dims_text(x->ndim, x->shape).s); return 0; }
+    return 1;
+}
+
+NN_API int nn_png_save(const nn_tensor *image, const char *path)
+{
+    nn_context *nn = image ? image->nn : NULL;
+    nn__pictures s;
+    nn__bytes b;
+    nn__mark m;
+    int64_t w, h;
+    int ok;
+    if (!nn__pictures_of(nn, image, "nn_png_save", 0, &s)) return 0;
+    m = nn__get_mark(nn);
+    b = nn__pictures_png(nn, image, &s, &w, &h);
+    ok = nn__bytes_save(&b, "nn_png_save", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path)
+{
+    nn_context *nn = images ? images->nn : NULL;
+    nn__pictures s;
+    nn__bytes b;
+    nn__mark m;
+    int64_t w, h;
+    int ok;
+    if (!nn__pictures_of(nn, images, "nn_png_sheet", 1, &s)) return 0;
+    s.columns = nn__max(1, nn__min(columns, s.count));
+    s.scale = (int)nn__max(1, 48 / nn__max(s.width, s.height));      // 5 x 5 filters could not be seen
+    s.stretch = 1;
+    m = nn__get_mark(nn);
+    b = nn__pictures_png(nn, images, &s, &w, &h);
+    ok = nn__bytes_save(&b, "nn_png_sheet", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- TensorBoard ------------------------------------------------------------------------------------------
+// An event file is a list of records:  u64 length, u32 masked CRC32C of it, the bytes, u32 masked CRC32C of them (TFRecord).
+// The bytes are a protobuf message (tensorflow/core/util/event.proto, framework/summary.proto); the fields used here:
+//   Event            1 wall_time double, 2 step int64, 3 file_version string, 5 summary
+//   Summary          1 value: { 1 tag, 2 simple_value float, 4 image, 5 histo, 8 tensor, 9 metadata }
+//   Image            1 height, 2 width, 3 colorspace (channels), 4 encoded_image_string
+//   HistogramProto   1 min, 2 max, 3 num, 4 sum, 5 sum_squares, 6 bucket_limit (packed doubles), 7 bucket (packed doubles)
+//   TensorProto      1 dtype (7: string), 2 tensor_shape { 2 dim { 1 size } }, 8 string_val;  metadata { 1 plugin_data { 1 plugin_name } }
+// A field is its number * 8 + kind (0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes), then the value.
+struct nn_events { nn_context *nn; nn__file *file; };
+
+static void nn__put_varint(nn__bytes *b, uint64_t v)
+{
+    for (; v >= 128; v >>= 7) nn__put_byte(b, (unsigned)(v & 127) | 128);
+    nn__put_byte(b, (unsigned)v);
+}
+static void nn__proto_int(nn__bytes *b, unsigned field, int64_t v) { nn__put_varint(b, field << 3); nn__put_varint(b, (uint64_t)v); }
+static void nn__proto_double(nn__bytes *b, unsigned field, double v)
+{
+    uint64_t u;
+    memcpy(&u, &v, sizeof u);
+    nn__put_varint(b, field << 3 | 1);
+    nn__put_little(b, u, 8);
+}
+static void nn__proto_bytes(nn__bytes *b, unsigned field, const nn__bytes *v)
+{
+    nn__put_varint(b, field << 3 | 2);
+    nn__put_varint(b, v->used);
+    if (v->at) nn__put(b, v->at, v->used); else b->at = NULL;
+}
+static void nn__proto_text(nn__bytes *b, unsigned field, const char *s)
+{
+    nn__bytes t = nn__bytes_new(b->nn, 128);
+    nn__put_utf8(&t, s, 0);
+    nn__proto_bytes(b, field, &t);
+}
+
+static uint32_t nn__masked_crc(const unsigned char *p, size_t n)
+{
+    uint32_t c = nn__crc(0x82F63B78u, 0, p, n);
+    return (c >> 15 | c << 17) + 0xA282EAD8u;
+}
+
+// Frames an event with the given field 3 (text) or 5 (summary) and writes it; flushed, so that TensorBoard sees it at once.
+static int nn__events_write(nn_events *e, int64_t step, const char *version, const nn__bytes *summary)
+{
+    nn__bytes event = nn__bytes_new(e->nn, 64 + (summary ? summary->used : 0)), record = nn__bytes_new(e->nn, event.room + 16);
+    int ok;
+    if (!e->file) { nn_fail(e->nn, "nn_events: the file is closed"); return 0; }
+    nn__proto_double(&event, 1, nn__wall_seconds());
+    if (step) nn__proto_int(&event, 2, step);
+    if (version) nn__proto_text(&event, 3, version);
+    if (summary) nn__proto_bytes(&event, 5, summary);
+    nn__put_little(&record, event.used, 8);
+    if (record.at) nn__put_little(&record, nn__masked_crc(record.at, 8), 4);
+    if (event.at) { nn__put(&record, event.at, event.used); nn__put_little(&record, nn__masked_crc(event.at, event.used), 4); }
+    if (!event.at || !record.at) return 0;
+    ok = nn__file_write(e->file, record.at, record.used) && nn__file_flush(e->file);
+    if (!ok) nn_fail(e->nn, "nn_events: writing failed (disk full?)");
+    return ok;
+}
+
+static void nn__events_close(void *arg)
+{
+    nn_events *e = (nn_events *)arg;
+    if (e->file) nn__file_close(e->file, 0);
+    e->file = NULL;
+}
+
+NN_API nn_events *nn_events_new(nn_context *nn, const char *dir)
+{
+    char path[1024];
+    nn_events *e;
+    nn__mark m;
+    int i, n = 0;
+    if (!nn_ok(nn)) return NULL;
+    e = (nn_events *)nn__life(nn, sizeof *e);
+    if (!e) return NULL;
+    e->nn = nn;
+    nn__make_folders(dir);
+    for (i = 0; i < 1000; i++) {     // TensorBoard reads every file with "tfevents" in its name; never write into one that is there
+        nn__file *old;
+        n = snprintf(path, sizeof path, "%s/events.out.tfevents.%010.0f.nn_h.%d", dir ? dir : ".", floor(nn__wall_seconds()), i);
+        if (n < 0 || (size_t)n >= sizeof path) break;
+        old = nn__file_open(path, 0);
+        if (!old) { e->file = nn__file_open(path, 1); break; }
+        nn__file_close(old, 0);
+    }
+    if (!e->file) { nn_fail(nn, "nn_events_new: cannot create a file in \"%s\"", dir ? dir : "."); return NULL; }
+    nn__on_free(nn, nn__events_close, e);
+    m = nn__get_mark(nn);
+    nn__events_write(e, 0, "brain.Event:2", NULL);       // the first record of every event file
+    nn__rewind_memory(nn, &m);
+    return nn_ok(nn) ? e : NULL;
+}
+
+// Begins a Summary.Value with its tag; the caller adds the field with the value and hands it to nn__value_end.
+static int nn__value_begin(nn_events *e, const char *tag, size_t room, nn__bytes *value, nn__mark *m)
+{
+    if (!e || !nn_ok(e->nn)) return 0;
+    *m = nn__get_mark(e->nn);
+    *value = nn__bytes_new(e->nn, room);
+    nn__proto_text(value, 1, tag);
+    return 1;
+}
+static int nn__value_end(nn_events *e, int64_t step, const nn__bytes *value, const nn__mark *m)
+{
+    nn__bytes summary = nn__bytes_new(e->nn, value->used + 16);
+    int ok;
+    nn__proto_bytes(&summary, 1, value);
+    ok = summary.at && nn__events_write(e, step, NULL, &summary);
+    nn__rewind_memory(e->nn, m);
+    return ok;
+}
+
+NN_API int nn_events_scalar(nn_events *events, const char *tag, int64_t step, double value)
+{
+    nn__bytes v;
+    nn__mark m;
+    float f = (float)value;
+    uint32_t u;
+    if (!nn__value_begin(events, tag, 128, &v, &m)) return 0;
+    memcpy(&u, &f, sizeof u);
+    nn__put_varint(&v, 2 << 3 | 5);
+    nn__put_little(&v, u, 4);
+    return nn__value_end(events, step, &v, &m);
+}
+
+// 30 buckets of equal width from min to max, as TensorFlow 2 makes them. Values that are not finite are left out.
+NN_API int nn_events_histogram(nn_events *events, const char *tag, int64_t step, const float *values, int64_t count)
+{
+    enum { BUCKETS = 30 };
+    double low = INFINITY, high = -INFINITY, sum = 0, squares = 0, bucket[BUCKETS], n = 0;
+    int64_t i, buckets;
+    nn__bytes v, h, limits, counts;
+    nn__mark m;
+    for (i = 0; values && i < count; i++) {
+        double x = (double)values[i];
+        if (!(x - x == 0)) continue;
+        if (x < low) low = x;
+        if (x > high) high = x;
+        sum += x; squares += x * x; n++;
+    }
+    if (n == 0) low = high = 0;
+    buckets = high > low ? BUCKETS : 1;
+    for (i = 0; i < BUCKETS; i++) bucket[i] = 0;
+    for (i = 0; n > 0 && i < count; i++) {
+        double x = (double)values[i];
+        if (x - x == 0) bucket[buckets == 1 ? 0 : nn__min(buckets - 1, (int64_t)((x - low) / (high - low) * (double)buckets))]++;
+    }
+    if (!nn__value_begin(events, tag, 1024, &v, &m)) return 0;
+    h = nn__bytes_new(events->nn, 1024);
+    limits = nn__bytes_new(events->nn, 512);
+    counts = nn__bytes_new(events->nn, 512);
+    for (i = 0; i < buckets; i++) {
+        double limit = i == buckets - 1 ? high : low + (high - low) * (double)(i + 1) / (double)buckets;
+        uint64_t u;
+        memcpy(&u, &limit, sizeof u);
+        nn__put_little(&limits, u, 8);
+        memcpy(&u, &bucket[i], sizeof u);
+        nn__put_little(&counts, u, 8);
+    }
+    nn__proto_double(&h, 1, low);
+    nn__proto_double(&h, 2, high);
+    nn__proto_double(&h, 3, n);
+    nn__proto_double(&h, 4, sum);
+    nn__proto_double(&h, 5, squares);
+    nn__proto_bytes(&h, 6, &limits);
+    nn__proto_bytes(&h, 7, &counts);
+    nn__proto_bytes(&v, 5, &h);
+    return nn__value_end(events, step, &v, &m);
+}
+
+NN_API int nn_events_image(nn_events *events, const char *tag, int64_t step, const nn_tensor *image)
+{
+    nn__bytes v, i, png;
+    nn__mark m;
+    nn__pictures s;
+    int64_t w, h;
+    if (!events || !nn__pictures_of(events->nn, image, "nn_events_image", 0, &s)) return 0;
+    if (!nn__value_begin(events, tag, 256, &v, &m)) return 0;
+    i = nn__bytes_new(events->nn, 64);
+    png = nn__pictures_png(events->nn, image, &s, &w, &h);
+    nn__proto_int(&i, 1, h);
+    nn__proto_int(&i, 2, w);
+    nn__proto_int(&i, 3, s.channels);
+    nn__proto_bytes(&i, 4, &png);
+    nn__proto_bytes(&v, 4, &i);
+    return nn__value_end(events, step, &v, &m);
+}
+
+NN_API int nn_events_text(nn_events *events, const char *tag, int64_t step, const char *text)
+{
+    nn__bytes v, t, meta, plugin;
+    nn__mark m;
+    if (!nn__value_begin(events, tag, 256, &v, &m)) return 0;
+    t = nn__bytes_new(events->nn, 256);
+    meta = nn__bytes_new(events->nn, 32);
+    plugin = nn__bytes_new(events->nn, 32);
+    nn__proto_text(&plugin, 1, "text");
+    nn__proto_bytes(&meta, 1, &plugin);
+    nn__proto_int(&t, 1, 7);
+    nn__put(&t, "\x12\x04\x12\x02\x08\x01", 6);          // field 2, a shape of one dimension of size 1
+    nn__proto_text(&t, 8, text);
+    nn__proto_bytes(&v, 8, &t);
+    nn__proto_bytes(&v, 9, &meta);
+    return nn__value_end(events, step, &v, &m);
+}
+
+// ---- SVG ----------------------------------------------------------------------------------------------------
+static const char *const nn__colors[8] = { "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#888888" };   // Okabe & Ito
+
+static void nn__svg_begin(nn__bytes *b, int width, int height)
+{
+    nn__put_format(b, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
+                   "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", width, height, width, height);
+}
+static void nn__svg_text(nn__bytes *b, double x, double y, const char *attributes, const char *text)
+{
+    nn__put_chars(b, "<text x=\"");
+    nn__put_number(b, x, 6);
+    nn__put_chars(b, "\" y=\"");
+    nn__put_number(b, y, 6);
+    nn__put_format(b, "\" %s>", attributes);
+    nn__put_utf8(b, text, 1);
+    nn__put_chars(b, "</text>\n");
+}
+static void nn__svg_line(nn__bytes *b, double x1, double y1, double x2, double y2, const char *color)
+{
+    nn__put_chars(b, "<path d=\"M");
+    nn__put_number(b, x1, 6); nn__put_byte(b, ' ');
+    nn__put_number(b, y1, 6); nn__put_byte(b, 'L');
+    nn__put_number(b, x2, 6); nn__put_byte(b, ' ');
+    nn__put_number(b, y2, 6);
+    nn__put_format(b, "\" stroke=\"%s\"/>\n", color);
+}
+
+// 1, 2 or 5 times a power of ten, such that about `parts` of them cover `range`
+static double nn__tick_step(double range, int parts)
+{
+    double raw = range / parts, power = pow(10.0, floor(log10(raw))), m = raw / power;
+    return power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
+}
+
+// Where value v of low..high lies on from..to; halves, because high - low may overflow.
+static double nn__place(double v, double low, double high, double from, double to)
+{
+    return from + (to - from) * ((v / 2 - low / 2) / (high / 2 - low / 2));
+}
+
+typedef struct nn__axes { double x0, x1, y0, y1, low, high; int64_t last; } nn__axes;    // pixels, range of y, last index on x
+
+static void nn__svg_axes(nn__bytes *b, const nn__axes *a)
+{
+    double step = nn__tick_step(a->high - a->low, 5), t;
+    nn__bytes label = nn__bytes_new(b->nn, 64);
+    int i;
+    for (i = 0; i < 12; i++) {
+        t = (ceil(a->low / step) + i) * step;
+        if (!(t <= a->high + step * 1e-9)) break;
+        if (fabs(t) < step * 1e-9) t = 0;
+        label.used = 0;
+        nn__put_number(&label, t, 6);
+        nn__put_byte(&label, 0);
+        if (!label.at || !b->at) return;
+        nn__svg_line(b, a->x0, nn__place(t, a->low, a->high, a->y0, a->y1), a->x1, nn__place(t, a->low, a->high, a->y0, a->y1), "#ddd");
+        nn__svg_text(b, a->x0 - 6, nn__place(t, a->low, a->high, a->y0, a->y1) + 4, "text-anchor=\"end\"", (const char *)label.at);
+    }
+    step = a->last > 0 ? nn__tick_step((double)a->last, 8) : 1;
+    if (step < 1) step = 1;
+    for (i = 0; i < 24 && i * step <= (double)a->last; i++) {
+        double x = nn__place(i * step, 0, (double)nn__max(a->last, 1), a->x0, a->x1);
+        char s[32];
+        snprintf(s, sizeof s, "%.0f", i * step);
+        nn__svg_line(b, x, a->y0, x, a->y0 + 4, "#333");
+        nn__svg_text(b, x, a->y0 + 18, "text-anchor=\"middle\"", s);
+    }
+    nn__svg_line(b, a->x0, a->y0, a->x1, a->y0, "#333");
+    nn__svg_line(b, a->x0, a->y0, a->x0, a->y1, "#333");
+}
+
+static void nn__svg_series(nn__bytes *b, const nn__axes *a, const nn_series *s, const char *color)
+{
+    int64_t i;
+    int down = 0;                    // is the pen on the paper? NaN lifts it
+    nn__put_chars(b, "<path d=\"");
+    for (i = 0; s->y && i < s->count; i++) {
+        int alone = !down && (i + 1 == s->count || !(s->y[i + 1] - s->y[i + 1] == 0));
+        if (!(s->y[i] - s->y[i] == 0)) { down = 0; continue; }
+        nn__put_byte(b, down ? 'L' : 'M');
+        nn__put_number(b, nn__place((double)i, 0, (double)nn__max(a->last, 1), a->x0, a->x1), 6);
+        nn__put_byte(b, ' ');
+        nn__put_number(b, nn__place(s->y[i], a->low, a->high, a->y0, a->y1), 6);
+        if (alone) nn__put_chars(b, "h0");              // a dot, thanks to the round ends
+        down = 1;
+    }
+    nn__put_format(b, "\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\" stroke-linecap=\"round\" stroke-linejoin=\"round\"/>\n", color);
+}
+
+NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, const nn_series *series, int count)
+{
+    nn__bytes b;
+    nn__axes a;
+    nn__mark m;
+    int64_t j;
+    int i, ok;
+    if (!nn_ok(nn)) return 0;
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 16384);
+    a.x0 = 70; a.x1 = 560; a.y0 = 360; a.y1 = 40; a.low = INFINITY; a.high = -INFINITY; a.last = 0;
+    for (i = 0; i < count; i++) {
+        a.last = nn__max(a.last, series[i].count - 1);
+        for (j = 0; series[i].y && j < series[i].count; j++) {
+            double y = series[i].y[j];
+            if (!(y - y == 0)) continue;
+            if (y < a.low) a.low = y;
+            if (y > a.high) a.high = y;
+        }
+    }
+    if (!(a.low <= a.high)) { a.low = 0; a.high = 1; }
+    if (!(a.high - a.low > 1e-12 * fabs(a.high))) {      // one value: room on both sides
+        double room = a.high != 0 ? 0.5 * fabs(a.high) : 1;
+        a.low -= room; a.high += room;
+    }
+    nn__svg_begin(&b, 720, 400);
+    nn__svg_text(&b, (a.x0 + a.x1) / 2, 24, "text-anchor=\"middle\" font-size=\"15\"", title);
+    nn__svg_axes(&b, &a);
+    for (i = 0; i < count; i++) {
+        double y = a.y1 + 8 + 18 * i;
+        nn__svg_series(&b, &a, &series[i], nn__colors[i & 7]);
+        nn__svg_line(&b, a.x1 + 14, y, a.x1 + 34, y, nn__colors[i & 7]);
+        nn__svg_text(&b, a.x1 + 40, y + 4, "", series[i].name);
+    }
+    nn__put_chars(&b, "</svg>\n");
+    ok = nn__bytes_save(&b, "nn_svg_plot", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *report)
+{
+    int64_t n = report ? nn__min(report->classes, NN_MAX_CLASSES) : 0, i, j;
+    int side = (int)nn__max(20, nn__min(56, 560 / nn__max(n, 1))), x0 = 130, y0 = 60, ok;
+    char label[24], attributes[96];
+    nn__bytes b;
+    nn__mark m;
+    if (!nn_ok(nn)) return 0;
+    if (n < 1) { nn_fail(nn, "nn_svg_confusion: the report has no classes"); return 0; }
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 16384 + (size_t)(n * n) * 256);
+    nn__svg_begin(&b, x0 + side * (int)n + 30, y0 + side * (int)n + 110);
+    nn__svg_text(&b, x0 + side * (double)n / 2, 24, "text-anchor=\"middle\" font-size=\"15\"", "true class (rows), predicted class (columns)");
+    for (i = 0; i < n; i++) {
+        double row = 0, at = y0 + side * ((double)i + 0.5) + 4;
+        for (j = 0; j < n; j++) row += (double)report->confusion[i][j];
+        nn__svg_text(&b, x0 - 8, at, "text-anchor=\"end\"", nn__class_name(report, i, label, sizeof label));
+        snprintf(attributes, sizeof attributes, "text-anchor=\"end\" transform=\"rotate(-45 %d %d)\"", x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16);
+        nn__svg_text(&b, x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16, attributes, nn__class_name(report, i, label, sizeof label));
+        for (j = 0; j < n; j++) {
+            int64_t count = report->confusion[i][j];
+            double share = row > 0 ? (double)count / row : 0;        // shaded by the share of its row
+            nn__put_format(&b, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" stroke=\"#ccc\" fill=\"#0072b2\" fill-opacity=\"",
+                           x0 + side * (int)j, y0 + side * (int)i, side, side);
+            nn__put_number(&b, share, 3);
+            nn__put_chars(&b, "\"/>\n");
+            if (!count) continue;
+            snprintf(label, sizeof label, "%lld", (long long)count);
+            snprintf(attributes, sizeof attributes, "text-anchor=\"middle\" font-size=\"%d\" fill=\"%s\"", side > 30 ? 12 : 8, share > 0.55 ? "#fff" : "#000");
+            nn__svg_text(&b, x0 + side * ((double)j + 0.5), at, attributes, label);
+        }
+    }
+    nn__put_chars(&b, "</svg>\n");
+    ok = nn__bytes_save(&b, "nn_svg_confusion", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// Eight heights of a block, U+2581..U+2588, each the mean of its part of y; a blank where y is NaN. Returns the full length, as snprintf.
+NN_API size_t nn_sparkline(const double *y, int64_t count, int width, char *to, size_t bytes)
+{
+    double low = INFINITY, high = -INFINITY;
+    int64_t i, w = nn__min(width, count);
+    size_t used = 0;
+    if (bytes) to[0] = 0;
+    for (i = 0; i < count; i++) if (y[i] - y[i] == 0) { if (y[i] < low) low = y[i]; if (y[i] > high) high = y[i]; }
+    for (i = 0; i < w; i++) {
+        int64_t j, first = count / w * i + nn__min(i, count % w), end = count / w * (i + 1) + nn__min(i + 1, count % w);
+        double sum = 0, n = 0;
+        char s[4];
+        for (j = first; j < end; j++) if (y[j] - y[j] == 0) { sum += y[j]; n++; }
+        s[0] = ' '; s[1] = s[2] = s[3] = 0;
+        if (n > 0) {
+            double level = high > low ? nn__place(sum / n, low, high, 0, 8) : 0;
+            s[0] = (char)0xE2; s[1] = (char)0x96; s[2] = (char)(0x81 + (level < 0 ? 0 : level > 7 ? 7 : (int)level));
+        }
+        if (used + strlen(s) < bytes) memcpy(to + used, s, strlen(s) + 1);
+        else bytes = 0;              // whole characters only
+        used += strlen(s);
+    }
+    return used;
 }
 
 // =============================================================================================
@@ -4745,14 +8185,6 @@ static int nn__set_field(const nn__field *f, const char *text, int write)       
 
 static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader); }
 
-// The names of an optimizer's states are PyTorch's.
-static const char *nn__state_name(const nn_optimizer *o, int i)
-{
-    static const char *const adam[] = { "optimizer.exp_avg.", "optimizer.exp_avg_sq.", "optimizer.max_exp_avg_sq." };
-    static const char *const sgd[]  = { "optimizer.momentum_buffer.", "optimizer.state1.", "optimizer.state2." };
-    return (o->op == NN_OP_sgd_update ? sgd : adam)[i];
-}
-
 static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *d)
 {
     int i, j;
@@ -4761,8 +8193,13 @@ static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *
     for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
         for (j = 0; j < d->optimizer->states; j++) {
             nn__slot *slot = &d->optimizer->slot[i];
-            if (slot->state[j]) nn__add_item(s, slot->state[j], slot->p, nn__state_name(d->optimizer, j));
+            char prefix[64];             // "optimizer.exp_avg.": the names of states are PyTorch's
+            if (!slot->state[j]) continue;
+            snprintf(prefix, sizeof prefix, "optimizer.%s.", slot->state[j]->name);
+            nn__add_item(s, slot->state[j], slot->p, prefix);
         }
+    for (i = 0; nn__is_checkpoint(d) && i < layer->nn->extras; i++)      // what nn_fit keeps; the file may lack it
+        nn__add_item(s, layer->nn->extra[i].t, layer->nn->extra[i].named, layer->nn->extra[i].prefix);
 }
 
 static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d)
@@ -4776,9 +8213,29 @@ static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d
     nn__add_field(f, NN__FIELD_U64, &nn->inits, "context.inits", -1);
     if (d->optimizer) {
         nn_optimizer *o = d->optimizer;
-        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)nn__op(o->op)->name, "optimizer.kind", -1);
+        int i;
+        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)o->kind->name, "optimizer.kind", -1);
         nn__add_field(f, NN__FIELD_I64, &o->steps, "optimizer.steps", -1);
-        nn__add_field(f, NN__FIELD_F32, &o->desc.lr, "optimizer.lr", -1);
+        for (i = 0; i < o->groups; i++) {
+            nn__add_field(f, NN__FIELD_F64, &o->group[i].lr, "optimizer.lr", i);
+            nn__add_field(f, NN__FIELD_F64, &o->group[i].initial_lr, "optimizer.initial_lr", i);
+        }
+        for (i = 0; i < o->slots; i++) nn__add_field(f, NN__FIELD_I64, &o->slot[i].steps, "optimizer.step", i);
+    }
+    if (d->schedule) {
+        nn_schedule *c = d->schedule;
+        nn__add_field(f, NN__FIELD_I64, &c->count, "schedule.count", -1);
+        nn__add_field(f, NN__FIELD_I64, &c->warmed, "schedule.warmed", -1);
+        nn__add_field(f, NN__FIELD_I64, &c->since, "schedule.since", -1);
+        nn__add_field(f, NN__FIELD_I64, &c->period, "schedule.period", -1);
+        nn__add_field(f, NN__FIELD_F64, &c->best, "schedule.best", -1);
+        nn__add_field(f, NN__FIELD_INT, &c->bad, "schedule.bad", -1);
+        nn__add_field(f, NN__FIELD_INT, &c->cooling, "schedule.cooling", -1);
+    }
+    if (d->loader) {
+        nn__add_field(f, NN__FIELD_I64, &d->loader->epoch, "loader.epoch", -1);
+        nn__add_field(f, NN__FIELD_I64, &d->loader->position, "loader.position", -1);
+        nn__add_field(f, NN__FIELD_U64, &d->loader->seed, "loader.seed", -1);
     }
 }
 
@@ -5050,7 +8507,7 @@ static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_
         nn__item *item = &items->list[i];
         nn__entry *e = nn__find_entry(h, item->name);
         if (nn__has_prefix(item->name, skip)) continue;
-        if (!e) { nn__find(&f, NN__MISSING, item->name, ""); continue; }
+        if (!e) { if (!nn__has_prefix(item->name, "trainer.")) nn__find(&f, NN__MISSING, item->name, ""); continue; }
         e->used = 1;
         if (nn__fits(e, item->t)) continue;
         nn__describe_misfit(e, item->t, detail, sizeof detail);
@@ -5059,7 +8516,7 @@ static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_
     for (i = 0; i < h->entries; i++) {
         const nn__entry *e = &h->entry[i];
         if (e->used || nn__has_prefix(e->name, skip)) continue;
-        if (checkpoint && nn__has_prefix(e->name, "optimizer.")) continue;
+        if (checkpoint && (nn__has_prefix(e->name, "optimizer.") || nn__has_prefix(e->name, "trainer."))) continue;
         if (nn__has_suffix(e->name, ".num_batches_tracked")) continue;      // PyTorch's batch norm counts; ours does not need it
         nn__find(&f, NN__UNEXPECTED, e->name, "");
     }
@@ -5160,10 +8617,15 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
 typedef char nn__no_params;
 typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
-typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale; } nn__reduce_params;
+typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
 typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
+// Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
+typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
+typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
+typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
 #define NN__VISIT    0
@@ -5627,7 +9089,7 @@ NN__INLINE V NN__K(tanh)(V x)
 NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
 {
     V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c, low, e;
-    VI q = BITS(m), far = (VI)(ABS(x) > C(32768));
+    VI q = BITS(m), huge = (VI)(ABS(x) > C(32768));
     int32_t any = 0;
     int i;
     r = FMA(f, C(-1.5703125), x);    // pi/2 in parts of 9 bits: their products with f, at most 2^15, are exact, fused or not
@@ -5639,10 +9101,10 @@ NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
     e = (e - r) + low + f * C(-6.223372172e-14);
     r = SEL(x == C(0), x, r);
 #if NN__LANES > 1
-    for (i = 0; i < NN__LANES; i++) any |= far[i];
+    for (i = 0; i < NN__LANES; i++) any |= huge[i];
     if (any) for (i = 0; i < NN__LANES; i++) if (!(ABS(x)[i] <= 32768.0f)) { int32_t k; r[i] = nn__reduce_angle(x[i], &k); q[i] = k; e[i] = 0; }
 #else
-    (void)any; (void)i; (void)far;
+    (void)any; (void)i; (void)huge;
     if (!(ABS(x) <= C(32768))) { r = nn__reduce_angle(x, &q); e = 0; }
 #endif
     q = (q + quarter) & 3;
@@ -5718,6 +9180,7 @@ NN__INLINE V NN__K(mish_grad)(V x)         // t = tanh(softplus(x)):  t + x (1 -
 
 // ---- plans and shape rules that many ops share -------------------------------------------------------
 #if NN__IN_HOST
+enum { NN__JOIN_ADD, NN__JOIN_MUL, NN__JOIN_MAX, NN__JOIN_MIN };   // how partial results become one
 static size_t nn__real_bytes(const nn_call *c)      { return nn_dtype_bytes(c->nn->desc.dtype); }
 static void nn__one_task(nn_call *c)                { (void)c; }
 static int  nn__same_shape(nn_call *c)              { nn__like(&c->out[0], &c->in[0]); return 1; }
@@ -5883,67 +9346,166 @@ NN__INLINE void NN__K(map4)(int64_t n, R *y, const R *a, const R *b, const R *c,
 
 static void NN__K(identity_row)(int64_t n, R *y, const R *const *in, const R *p) { (void)p; memcpy(y, in[0], (size_t)n * sizeof *y); }
 
-// y (+)= sum of x over the dimensions where y has stride 0; y has x's shape, and only positions begin..end of its kept dimensions are
-// written. The order of summation depends on the shape of x alone: chunks of 128, then the chunks.
+// ---- folds: what all sums, maxima, products, norms are made of -----------------------------------------
+// acc = f(acc, x) over the numbers x that belong to one result. The order depends on the shape and strides of the reduced dimensions
+// alone: 16 partial results whatever the vector width, chunks of 128 rows, then the chunks. m: a number per result that f may read.
+enum { NN__K(columns) = 64, NN__K(fold_lanes) = 16, NN__K(fold_chunk) = 128 };
+typedef void (*NN__K(fold))(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc);  // rows of n numbers, n % 16 == 0
+typedef struct NN__K(stage) { NN__K(fold) fold; int join; R start; } NN__K(stage);
+
+#if NN__LANES > 1
+#define NN__PARTS NN__UNROLL
+#else
+#define NN__PARTS
+#endif
+NN__INLINE void NN__K(fold_rows)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc, V (*f)(V, V, V, V))
+{
+    enum { parts = NN__K(fold_lanes) / NN__LANES };
+    V a[parts], b[parts], q = SET1(p);
+    int64_t i, s;
+    int k;
+    for (i = 0; i < n; i += NN__K(fold_lanes)) {
+        NN__PARTS for (k = 0; k < parts; k++) { a[k] = LOAD(acc + i + k * NN__LANES); b[k] = LOAD(m + i + k * NN__LANES); }
+        for (s = 0; s < steps; s++) {
+            const R *r = x + s * step + i;
+            NN__PARTS for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(r + k * NN__LANES), b[k], q);
+        }
+        NN__PARTS for (k = 0; k < parts; k++) STORE(acc + i + k * NN__LANES, a[k]);
+    }
+}
+#undef NN__PARTS
+#define NN__FOLD(name, formula) \
+    NN__INLINE V NN__K(name##_fold_f)(V acc, V x, V m, V p) { (void)acc; (void)x; (void)m; (void)p; return formula; } \
+    static void NN__K(name##_fold)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc) \
+    { NN__K(fold_rows)(n, steps, x, step, m, p, acc, NN__K(name##_fold_f)); }
+NN__FOLD(sum, acc + x)
+
+static void NN__K(join)(int how, int64_t n, R *a, const R *b)          // a[i] = a[i] joined with b[i]; a NaN stays
+{
+    int64_t i;
+    switch (how) {
+    case NN__JOIN_ADD: for (i = 0; i < n; i++) a[i] += b[i]; break;
+    case NN__JOIN_MUL: for (i = 0; i < n; i++) a[i] *= b[i]; break;
+    case NN__JOIN_MAX: for (i = 0; i < n; i++) a[i] = b[i] > a[i] || b[i] != b[i] ? b[i] : a[i]; break;
+    default:           for (i = 0; i < n; i++) a[i] = b[i] < a[i] || b[i] != b[i] ? b[i] : a[i]; break;
+    }
+}
+static NN__K(stage) NN__K(stage_of)(NN__K(fold) fold, int join, R start)
+{
+    NN__K(stage) s;
+    s.fold = fold; s.join = join; s.start = start;
+    return s;
+}
+
+// Which numbers of x belong to which result: kept dimensions (k), reduced ones (r), neighbours joined where they are one run.
+typedef struct NN__K(walk) {
+    const R *x;
+    int64_t  ks[NN_MAX_DIMS], kx[NN_MAX_DIMS], ky[NN_MAX_DIMS], rs[NN_MAX_DIMS], rx[NN_MAX_DIMS], terms;
+    int      nk, nr;
+} NN__K(walk);
+static NN__K(walk) NN__K(walk_over)(const nn_view *x, const nn_view *y)    // y: shaped like x, with stride 0 in the reduced dimensions
+{
+    NN__K(walk) w;
+    int d;
+    w.x = (const R *)x->data;
+    w.nk = w.nr = 0;
+    w.terms = 1;
+    for (d = 0; d < x->ndim; d++) {
+        int64_t n = x->shape[d], sx = x->stride[d], sy = y->stride[d];
+        if (n == 1) continue;
+        if (sy == 0) {
+            w.terms *= n;
+            if (w.nr && w.rx[w.nr - 1] == sx * n) { w.rs[w.nr - 1] *= n; w.rx[w.nr - 1] = sx; }
+            else { w.rs[w.nr] = n; w.rx[w.nr++] = sx; }
+        } else if (w.nk && w.kx[w.nk - 1] == sx * n && w.ky[w.nk - 1] == sy * n) {
+            w.ks[w.nk - 1] *= n; w.kx[w.nk - 1] = sx; w.ky[w.nk - 1] = sy;
+        } else { w.ks[w.nk] = n; w.kx[w.nk] = sx; w.ky[w.nk++] = sy; }
+    }
+    if (!w.nk) { w.ks[0] = 1; w.kx[0] = w.ky[0] = 0; w.nk = 1; }
+    if (!w.nr) { w.rs[0] = 1; w.rx[0] = 0; w.nr = 1; }
+    return w;
+}
+static int64_t NN__K(walk_offset)(int n, const int64_t *shape, const int64_t *stride, int64_t i)
+{
+    int64_t o = 0;
+    int d;
+    for (d = n - 1; d > 0; d--) { o += i % shape[d] * stride[d]; i /= shape[d]; }
+    return n > 0 ? o + i * stride[0] : 0;
+}
+NN__INLINE int64_t NN__K(walk_width)(const NN__K(walk) *w, int64_t at, int64_t end)   // results from `at` on that lie in one row
+{
+    int64_t inner = w->ks[w->nk - 1];
+    return nn__min(nn__min(inner - at % inner, end - at), NN__K(columns));
+}
+
+// acc[j] = start f x f x ...: results at .. at + n - 1 of one row, n <= columns. acc and m have room for n rounded up to 16.
+static void NN__K(fold_block)(const NN__K(walk) *w, int64_t at, int64_t n, const NN__K(stage) *f, R p, const R *m, R *acc)
+{
+    enum { lanes = NN__K(fold_lanes), chunk = NN__K(fold_chunk) };
+    int64_t pad = (n + lanes - 1) & ~(int64_t)(lanes - 1), stride = w->kx[w->nk - 1], step = w->rx[w->nr - 1], run = w->rs[w->nr - 1];
+    int64_t runs = run ? w->terms / run : 0, r, i, j, k, since = 0;
+    const R *x = w->x + (w->terms ? NN__K(walk_offset)(w->nk, w->ks, w->kx, at) : 0);
+    R part[NN__K(columns)], row[NN__K(columns)];
+    for (j = 0; j < pad; j++) acc[j] = f->start;
+    if (step == 1 && run >= lanes) {                     // the numbers of a result lie side by side
+        R lane[lanes], mine[lanes], rest[lanes];
+        for (j = 0; j < n; j++) {
+            for (k = 0; k < lanes; k++) { lane[k] = f->start; mine[k] = m[j]; row[k] = 0; }
+            for (r = 0; r < runs; r++) for (i = 0; i < run; i += lanes * chunk) {
+                const R *q = x + j * stride + NN__K(walk_offset)(w->nr - 1, w->rs, w->rx, r) + i;
+                int64_t count = nn__min(run - i, lanes * chunk), tail = count % lanes;
+                for (k = 0; k < lanes; k++) part[k] = f->start;
+                f->fold(lanes, count / lanes, q, lanes, mine, p, part);
+                if (tail) {
+                    memcpy(row, q + count - tail, (size_t)tail * sizeof(R));
+                    memcpy(rest, part, sizeof rest);
+                    f->fold(lanes, 1, row, lanes, mine, p, rest);
+                    memcpy(part, rest, (size_t)tail * sizeof(R));
+                }
+                NN__K(join)(f->join, lanes, lane, part);
+            }
+            for (k = lanes / 2; k; k /= 2) NN__K(join)(f->join, k, lane, lane + k);
+            acc[j] = lane[0];
+        }
+        return;
+    }
+    for (j = 0; j < pad; j++) { part[j] = f->start; row[j] = 0; }
+    for (r = 0; r < runs; r++) {
+        const R *q = x + NN__K(walk_offset)(w->nr - 1, w->rs, w->rx, r);
+        for (i = 0; i < run;) {
+            int64_t count = nn__min(run - i, chunk - since);
+            if (stride == 1 && n == pad) f->fold(pad, count, q + i * step, step, m, p, part);
+            else for (k = 0; k < count; k++) {
+                const R *from = q + (i + k) * step;
+                if (stride == 1) memcpy(row, from, (size_t)n * sizeof(R));
+                else for (j = 0; j < n; j++) row[j] = from[j * stride];
+                f->fold(pad, 1, row, pad, m, p, part);
+            }
+            i += count;
+            since += count;
+            if (since < chunk) continue;
+            NN__K(join)(f->join, pad, acc, part);
+            for (j = 0; j < pad; j++) part[j] = f->start;
+            since = 0;
+        }
+    }
+    if (since) NN__K(join)(f->join, pad, acc, part);
+}
+
+// y (+)= scale * sum of x over the dimensions where y has stride 0; y has x's shape, and only positions begin..end of its kept
+// dimensions are written.
 static void NN__K(sum_to)(const nn_view *x, const nn_view *y, int add, R scale, int64_t begin, int64_t end)
 {
-    int64_t ks[NN_MAX_DIMS], kx[NN_MAX_DIMS], ky[NN_MAX_DIMS], rs[NN_MAX_DIMS], rx[NN_MAX_DIMS], terms = 1, inner, at, i, j, r;
-    int nk = 0, nr = 0, d;
-    enum { columns = 64, lanes = 16 };
-    for (d = 0; d < x->ndim; d++) {
-        if (x->shape[d] == 1) continue;
-        if (y->stride[d] == 0) { rs[nr] = x->shape[d]; rx[nr++] = x->stride[d]; terms *= x->shape[d]; }
-        else { ks[nk] = x->shape[d]; kx[nk] = x->stride[d]; ky[nk++] = y->stride[d]; }
-    }
-    if (nr == 0) { rs[0] = 1; rx[0] = 0; nr = 1; }
-    inner = nk ? ks[nk - 1] : 1;
-    for (at = begin; at < end;) {                        // `columns` neighbouring results at a time
-        R total[columns], part[columns];
-        int64_t first = at % inner, n = nn__min(nn__min(inner - first, end - at), columns), rest = at / inner, offset = 0, to = 0;
-        int64_t stride = nk ? kx[nk - 1] : 0;
-        const R *p;
-        offset = first * stride;
-        to = nk ? first * ky[nk - 1] : 0;
-        for (d = nk - 2; d >= 0; d--) { offset += rest % ks[d] * kx[d]; to += rest % ks[d] * ky[d]; rest /= ks[d]; }
-        p = (const R *)x->data + offset;
-        for (j = 0; j < n; j++) total[j] = part[j] = 0;
-        if (rx[nr - 1] == 1 && rs[nr - 1] >= lanes) {    // the summed numbers lie side by side: 16 partial sums, whatever the vector width
-            int64_t run = rs[nr - 1], runs = terms / run;
-            for (j = 0; j < n; j++) for (r = 0; r < runs; r++) {
-                const R *q = p + j * stride;
-                int64_t k = r, s;
-                R acc[lanes] = { 0 }, tail = 0;
-                for (d = nr - 2; d >= 0; d--) { q += k % rs[d] * rx[d]; k /= rs[d]; }
-                for (s = 0; s + lanes <= run; s += lanes * 128) {
-                    R chunk[lanes] = { 0 };
-                    int64_t stop = nn__min(run - run % lanes, s + lanes * 128);
-#if NN__LANES > 1
-                    V v[lanes / NN__LANES];
-                    for (k = 0; k < lanes / NN__LANES; k++) v[k] = SET1(0.0f);
-                    for (i = s; i < stop; i += lanes) NN__UNROLL for (k = 0; k < lanes / NN__LANES; k++) v[k] += LOAD(q + i + k * NN__LANES);
-                    for (k = 0; k < lanes / NN__LANES; k++) STORE(chunk + k * NN__LANES, v[k]);
-#else
-                    for (i = s; i < stop; i += lanes) for (k = 0; k < lanes; k++) chunk[k] += q[i + k];
-#endif
-                    for (k = 0; k < lanes; k++) acc[k] += chunk[k];
-                }
-                for (s = run - run % lanes; s < run; s++) tail += q[s];
-                for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) acc[i] += acc[i + k];
-                part[j] += acc[0] + tail;
-                if (r % 128 == 127) { total[j] += part[j]; part[j] = 0; }
-            }
-        } else for (r = 0; r < terms; r++) {
-            const R *q = p;
-            int64_t k = r;
-            for (d = nr - 1; d >= 0; d--) { q += k % rs[d] * rx[d]; k /= rs[d]; }
-            for (j = 0; j < n; j++) part[j] += q[j * stride];
-            if (r % 128 == 127) for (j = 0; j < n; j++) { total[j] += part[j]; part[j] = 0; }
-        }
-        for (j = 0; j < n; j++) {
-            R *z = (R *)y->data + to + (nk ? j * ky[nk - 1] : 0), s = (total[j] + part[j]) * scale;
-            *z = add ? *z + s : s;
-        }
-        at += n;
+    NN__K(walk) w = NN__K(walk_over)(x, y);
+    NN__K(stage) f = NN__K(stage_of)(NN__K(sum_fold), NN__JOIN_ADD, 0);
+    R acc[NN__K(columns)], none[NN__K(columns)] = { 0 };
+    int64_t at, n, j;
+    for (at = begin; at < end; at += n) {
+        R *to = (R *)y->data + NN__K(walk_offset)(w.nk, w.ks, w.ky, at);
+        int64_t stride = w.ky[w.nk - 1];
+        n = NN__K(walk_width)(&w, at, end);
+        NN__K(fold_block)(&w, at, n, &f, 0, none, acc);
+        for (j = 0; j < n; j++) to[j * stride] = add ? to[j * stride] + acc[j] * scale : acc[j] * scale;
     }
 }
 #endif
@@ -6531,7 +10093,9 @@ NN__BACKWARD(expand)                 // a number that was used many times gets t
 }
 #endif
 
-// ---- sum and mean:   y = scale * sum of x over dims      dx = scale * dy, repeated -----------------------
+// ---- reductions over any dimensions:   y = after(x_0 f x_1 f ...)     (sum and mean: y = scale * sum of x      dx = scale * dy) -------
+// var and logsumexp take two stages: m = mean, then the sum of (x - m)^2;  m = maximum, then the sum of e^(x - m). A reduction of very
+// many numbers is cut into pieces, whose number depends on the reduced sizes alone: a phase per stage folds them, the last joins them.
 #if NN__IN_HOST
 // A bit per dimension of x; no dims: all of them. 0 after an error.
 static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_shape dims, unsigned *mask)
@@ -6540,7 +10104,7 @@ static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_
     *mask = 0;
     if (!nn__check(nn, x, op)) return 0;
     for (i = 0; i < dims.ndim; i++) {
-        int d = nn__dim_index(nn, op, (int)dims.d[i], x->ndim);
+        int d = nn__dim_index(nn, op, (int)nn__max(-99, nn__min(99, dims.d[i])), x->ndim);
         if (d < 0) return 0;
         if (*mask & 1u << d) { nn_fail(nn, "%s: dimension %d is given twice", op, d); return 0; }
         *mask |= 1u << d;
@@ -6548,37 +10112,92 @@ static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_
     if (dims.ndim == 0) *mask = (1u << x->ndim) - 1;
     return 1;
 }
+static int64_t nn__reduced_count(const nn_view *x, unsigned mask)    // how many numbers become one
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < x->ndim; i++) if (mask & 1u << i) n *= x->shape[i];
+    return n;
+}
 static int nn__reduce_shape(nn_call *c)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
     int64_t shape[NN_MAX_DIMS];
-    int i, n = 0;
+    int i, n = 0, id = c->op->id;
     for (i = 0; i < c->in[0].ndim; i++) {
         if (!(p->mask & 1u << i)) shape[n++] = c->in[0].shape[i];
         else if (p->keepdim) shape[n++] = 1;
     }
-    nn__set_shape(&c->out[0], c->in[0].dtype, n, shape);
+    if ((id == NN_OP_max || id == NN_OP_min || id == NN_OP_argmax || id == NN_OP_argmin || isinf(p->p)) && nn__reduced_count(&c->in[0], p->mask) == 0) {
+        nn_fail(c->nn, "%s: no numbers to choose from: %s", c->op->name, NN__SHAPE_OF(&c->in[0]));
+        return 0;
+    }
+    nn__set_shape(&c->out[0], id == NN_OP_argmax || id == NN_OP_argmin ? (int)NN_I64 : c->in[0].dtype, n, shape);
+    if (id == NN_OP_var || id == NN_OP_std) { c->naux = 1; nn__like(&c->aux[0], &c->out[0]); }         // the mean
     return 1;
 }
-static void nn__sum_plan(nn_call *c)
+static void nn__sum_plan(nn_call *c)                     // one task writes whole results
 {
     int64_t small = nn_view_count(c->pass == NN_FORWARD ? &c->out[0] : &c->in[0]), big = nn_view_count(c->pass == NN_FORWARD ? &c->in[0] : &c->out[0]);
     c->tasks[0] = nn__task_count(nn__max(1, small), nn__max(1, big / nn__max(1, small)));
 }
-static nn_tensor *nn__sum_scaled(nn_tensor *x, nn_shape dims, const nn_reduce_desc *desc, int mean)
+// The longest reduced dimension is cut into so many pieces.
+static int64_t nn__reduce_pieces(const nn_view *x, unsigned mask, int *dim)
+{
+    int i;
+    *dim = 0;
+    for (i = 0; i < x->ndim; i++) if ((mask & 1u << i) && (!(mask & 1u << *dim) || x->shape[i] > x->shape[*dim])) *dim = i;
+    return mask ? nn__max(1, nn__min(nn__min(x->shape[*dim], nn__reduced_count(x, mask) / 65536), 64)) : 1;
+}
+static int nn__reduce_stages(const nn_call *c) { return c->op->id == NN_OP_var || c->op->id == NN_OP_std || c->op->id == NN_OP_logsumexp ? 2 : 1; }
+static void nn__reduce_plan(nn_call *c)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask), outs = nn_view_count(&c->out[0]), pieces;
+    int i, dim, id = c->op->id;
+    if (c->pass == NN_BACKWARD) {    // some ops first compute a number or two per result: what equal maxima share ...
+        c->tasks[0] = c->tasks[1] = nn__task_count(nn_view_count(&c->in[0]), 16);
+        if (id != NN_OP_max && id != NN_OP_min && id != NN_OP_prod && id != NN_OP_std && !isinf(p->p)) return;
+        c->phases = 2;
+        c->tasks[0] = nn__task_count(outs, nn__max(1, terms));
+        c->shared_bytes = nn__mul_size(2 * (size_t)outs, nn__real_bytes(c));
+        return;
+    }
+    pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim);
+    c->tasks[0] = nn__task_count(outs, nn__max(1, terms / pieces)) * pieces;
+    if (pieces == 1) return;
+    c->phases = nn__reduce_stages(c) + 1;
+    for (i = 1; i + 1 < c->phases; i++) c->tasks[i] = c->tasks[0];
+    c->tasks[c->phases - 1] = nn__task_count(outs, pieces * 4);
+    c->shared_bytes = nn__mul_size((size_t)((c->phases - 1) * pieces), nn__mul_size((size_t)outs, nn__real_bytes(c)));
+}
+static nn_tensor *nn__reduce(int op, const char *name, nn_tensor *x, nn_shape dims, const nn_reduce_desc *desc)
 {
     nn_context *nn = x ? x->nn : NULL;
     nn__reduce_params p;
+    double n = 1;
     int i;
     memset(&p, 0, sizeof p);
-    if (!nn__dims_mask(nn, mean ? "mean" : "sum", x, dims, &p.mask)) return nn__inert(nn);
+    if (!nn__dims_mask(nn, name, x, dims, &p.mask)) return nn__inert(nn);
     p.keepdim = desc && desc->keepdim;
     p.scale = 1;
-    for (i = 0; mean && i < x->ndim; i++) if (p.mask & 1u << i) p.scale /= (double)x->shape[i];   // mean of nothing: 0 * inf = NaN, as PyTorch
-    return nn__apply1(NN_OP_sum, x, &p);
+    for (i = 0; i < x->ndim; i++) if (p.mask & 1u << i) n *= (double)x->shape[i];
+    if (!strcmp(name, "mean")) p.scale = 1 / n;          // of nothing: 0 * inf = NaN, as PyTorch
+    if (op == NN_OP_var || op == NN_OP_std) p.scale = 1 / (desc && desc->population ? n : n > 1 ? n - 1 : 0.0);
+    if (op == NN_OP_norm) p.p = desc && desc->p != 0 ? (desc->p == (float)NN_ZERO ? 0 : (double)desc->p) : 2;
+    return nn__apply1(op, x, &p);
 }
-NN_API nn_tensor *nn_sum (nn_tensor *x, nn_shape dims, const nn_sum_desc *desc)  { return nn__sum_scaled(x, dims, desc, 0); }
-NN_API nn_tensor *nn_mean(nn_tensor *x, nn_shape dims, const nn_mean_desc *desc) { return nn__sum_scaled(x, dims, desc, 1); }
+NN_API nn_tensor *nn_sum (nn_tensor *x, nn_shape dims, const nn_sum_desc *desc)            { return nn__reduce(NN_OP_sum, "sum", x, dims, desc); }
+NN_API nn_tensor *nn_mean(nn_tensor *x, nn_shape dims, const nn_mean_desc *desc)           { return nn__reduce(NN_OP_sum, "mean", x, dims, desc); }
+NN_API nn_tensor *nn_max (nn_tensor *x, nn_shape dims, const nn_max_desc *desc)            { return nn__reduce(NN_OP_max, "max", x, dims, desc); }
+NN_API nn_tensor *nn_min (nn_tensor *x, nn_shape dims, const nn_min_desc *desc)            { return nn__reduce(NN_OP_min, "min", x, dims, desc); }
+NN_API nn_tensor *nn_prod(nn_tensor *x, nn_shape dims, const nn_prod_desc *desc)           { return nn__reduce(NN_OP_prod, "prod", x, dims, desc); }
+NN_API nn_tensor *nn_var (nn_tensor *x, nn_shape dims, const nn_var_desc *desc)            { return nn__reduce(NN_OP_var, "var", x, dims, desc); }
+NN_API nn_tensor *nn_std (nn_tensor *x, nn_shape dims, const nn_std_desc *desc)            { return nn__reduce(NN_OP_std, "std", x, dims, desc); }
+NN_API nn_tensor *nn_norm(nn_tensor *x, nn_shape dims, const nn_norm_desc *desc)           { return nn__reduce(NN_OP_norm, "norm", x, dims, desc); }
+NN_API nn_tensor *nn_logsumexp(nn_tensor *x, nn_shape dims, const nn_logsumexp_desc *desc) { return nn__reduce(NN_OP_logsumexp, "logsumexp", x, dims, desc); }
+NN_API nn_tensor *nn_argmax(nn_tensor *x, nn_shape dims, const nn_argmax_desc *desc)       { return nn__reduce(NN_OP_argmax, "argmax", x, dims, desc); }
+NN_API nn_tensor *nn_argmin(nn_tensor *x, nn_shape dims, const nn_argmin_desc *desc)       { return nn__reduce(NN_OP_argmin, "argmin", x, dims, desc); }
 #endif
 #if NN__IN_SIMD
 // y, shaped like x, with stride 0 in the reduced dimensions
@@ -6593,28 +10212,471 @@ NN__INLINE nn_view NN__K(reduced)(const nn_view *y, const nn_view *x, const nn__
     }
     return r;
 }
-NN__FORWARD(sum)
+// Between the stages and at the end. After the first of two stages: m from acc; after the last: acc becomes the result. n % 16 == 0.
+typedef void (*NN__K(after))(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m);
+
+static void NN__K(reduce_piece)(const nn_call *c, int dim, int64_t pieces, int64_t i, nn_view *x)
+{
+    int64_t n = x->shape[dim], first = n / pieces * i + nn__min(i, n % pieces);
+    x->shape[dim] = n / pieces + (i < n % pieces);
+    x->data = (R *)c->in[0].data + first * x->stride[dim];
+}
+static void NN__K(reduce)(const nn_call *c, const nn_task *t, const NN__K(stage) *f, NN__K(after) after)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    nn_view y = NN__K(reduced)(&c->out[0], &c->in[0], p);
-    int64_t n = nn_view_count(&c->out[0]);
-    NN__K(sum_to)(&c->in[0], &y, 0, (R)p->scale, nn__task_begin(n, t), nn__task_end(n, t));
+    int stages = nn__reduce_stages(c), dim, s;
+    int64_t pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim), outs = nn_view_count(&c->out[0]), at, end, n, i, j;
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask);
+    int joins = pieces > 1 && t->phase == stages;        // the last phase of a reduction in pieces
+    int until = pieces == 1 || joins ? stages : t->phase;
+    nn_view x = c->in[0], y = NN__K(reduced)(&c->out[0], &x, p);
+    R acc[NN__K(columns)], m[NN__K(columns)] = { 0 }, *part = (R *)c->shared;   // part[stage][piece][result]
+    NN__K(walk) w;
+    nn_task mine = *t;
+    if (pieces > 1 && !joins) {
+        mine.index = t->index / pieces;
+        mine.count = t->count / pieces;
+        NN__K(reduce_piece)(c, dim, pieces, t->index % pieces, &x);
+    }
+    w = NN__K(walk_over)(&x, &y);
+    end = nn__task_end(outs, &mine);
+    for (at = nn__task_begin(outs, &mine); at < end; at += n) {
+        int64_t pad;
+        n = NN__K(walk_width)(&w, at, end);
+        pad = (n + 15) & ~(int64_t)15;
+        for (j = 0; j < pad; j++) m[j] = 0;
+        for (s = 0; s < until; s++) {                    // whole stages: folded here, or joined from the pieces of an earlier phase
+            if (pieces == 1) NN__K(fold_block)(&w, at, n, &f[s], (R)p->p, m, acc);
+            else {
+                for (j = 0; j < pad; j++) acc[j] = f[s].start;
+                for (i = 0; i < pieces; i++) NN__K(join)(f[s].join, n, acc, part + (s * pieces + i) * outs + at);
+            }
+            after(s == stages - 1, p, (R)terms, pad, acc, m);
+        }
+        if (until < stages) {                            // this phase's piece
+            NN__K(fold_block)(&w, at, n, &f[until], (R)p->p, m, acc);
+            memcpy(part + (until * pieces + t->index % pieces) * outs + at, acc, (size_t)n * sizeof(R));
+            continue;
+        }
+        memcpy((R *)c->out[0].data + at, acc, (size_t)n * sizeof(R));
+        if (c->naux && c->aux[0].data) memcpy((R *)c->aux[0].data + at, m, (size_t)n * sizeof(R));
+    }
 }
-static void NN__K(scale_row)(int64_t n, R *y, const R *const *in, const R *p)
+static void NN__K(no_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
 {
-    int64_t i;
-    for (i = 0; i < n; i++) y[i] = in[0][i] * p[0];
+    (void)last; (void)p; (void)terms; (void)n; (void)acc; (void)m;
 }
-NN__BACKWARD(sum)
+static void NN__K(reduce_once)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, NN__K(after) after)
+{
+    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
+    NN__K(reduce)(c, t, &f, after);
+}
+// dx (+)= df(x, a, b), a and b being numbers per result
+static void NN__K(reduce_back)(const nn_call *c, const nn_task *t, NN__K(row) df, const nn_view *a, const nn_view *b, R scalar)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    nn_view dy = NN__K(reduced)(&c->dout[0], &c->in[0], p);
-    const nn_view *in[1];
+    nn_view x = c->in[0], va = NN__K(reduced)(a, &x, p), vb = NN__K(reduced)(b, &x, p);
+    const nn_view *in[3];
     int64_t n = nn_view_count(&c->din[0]);
-    R scale = (R)p->scale;
-    in[0] = &dy;
-    NN__K(each)(&c->din[0], (int)(c->add & 1), in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(scale_row), &scale);
+    R s[2];
+    s[0] = s[1] = scalar;
+    in[0] = x.data ? &x : &vb; in[1] = &va; in[2] = &vb;
+    if (c->din[0].data) NN__K(each)(&c->din[0], (int)(c->add & 1), in, 3, nn__task_begin(n, t), nn__task_end(n, t), df, s);
 }
+// to[i] = fold of the numbers that belong to result i; m: a number per result, or NULL
+static void NN__K(fold_results)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, const R *m, R *to)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
+    nn_view y = NN__K(reduced)(&c->dout[0], &c->in[0], p);
+    NN__K(walk) w = NN__K(walk_over)(&c->in[0], &y);
+    int64_t outs = nn_view_count(&c->dout[0]), at, end = nn__task_end(outs, t), n;
+    R acc[NN__K(columns)], mine[NN__K(columns)] = { 0 };
+    for (at = nn__task_begin(outs, t); at < end; at += n) {
+        n = NN__K(walk_width)(&w, at, end);
+        if (m) memcpy(mine, m + at, (size_t)n * sizeof(R));
+        NN__K(fold_block)(&w, at, n, &f, 0, mine, acc);
+        memcpy(to + at, acc, (size_t)n * sizeof(R));
+    }
+}
+#define NN__REDUCE_GRAD(name, formula) \
+    NN__INLINE V NN__K(name##_grad)(V x, V a, V b, V p, V q) { (void)x; (void)a; (void)b; (void)p; (void)q; return formula; } \
+    static void NN__K(name##_grow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_grad)); }
+
+static void NN__K(scale_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    (void)last; (void)terms; (void)m;
+    for (j = 0; j < n; j++) acc[j] *= (R)p->scale;
+}
+NN__REDUCE_GRAD(sum, b * p)
+NN__FORWARD(sum)  { NN__K(reduce_once)(c, t, NN__K(sum_fold), NN__JOIN_ADD, 0, NN__K(scale_after)); }
+NN__BACKWARD(sum) { NN__K(reduce_back)(c, t, NN__K(sum_grow), &c->dout[0], &c->dout[0], (R)((const nn__reduce_params *)c->params)->scale); }
+#endif
+
+// ---- max, min:   dx = dy / k where x = y, k of them being equal;   NaN wins ---------------------------------
+#if NN__IN_SIMD
+NN__FOLD(max,   SEL(x > acc, x, SEL(x == x, acc, x)))
+NN__FOLD(min,   SEL(x < acc, x, SEL(x == x, acc, x)))
+NN__FOLD(equal, acc + SEL(x == m, C(1), C(0)))
+NN__REDUCE_GRAD(equal, SEL(x == a, b, C(0)))
+static void NN__K(extreme_back)(const nn_call *c, const nn_task *t, NN__K(fold) equal, NN__K(row) df)
+{
+    R *share = (R *)c->shared;
+    const R *dy = (const R *)c->dout[0].data;
+    nn_view b = c->dout[0];
+    int64_t n = nn_view_count(&b), i;
+    b.data = share;
+    if (t->phase == 1) { NN__K(reduce_back)(c, t, df, &c->out[0], &b, 0); return; }
+    NN__K(fold_results)(c, t, equal, NN__JOIN_ADD, 0, (const R *)c->out[0].data, share);
+    for (i = nn__task_begin(n, t); i < nn__task_end(n, t); i++) share[i] = dy[i] / share[i];
+}
+NN__FORWARD(max)  { NN__K(reduce_once)(c, t, NN__K(max_fold), NN__JOIN_MAX, (R)-INFINITY, NN__K(no_after)); }
+NN__BACKWARD(max) { NN__K(extreme_back)(c, t, NN__K(equal_fold), NN__K(equal_grow)); }
+NN__FORWARD(min)  { NN__K(reduce_once)(c, t, NN__K(min_fold), NN__JOIN_MIN, (R)INFINITY, NN__K(no_after)); }
+NN__BACKWARD(min) { NN__K(extreme_back)(c, t, NN__K(equal_fold), NN__K(equal_grow)); }
+#endif
+
+// ---- prod:   dx_i = dy * product of the others: dy y / x_i;  with one zero only that zero has a gradient, with two nothing has -------
+#if NN__IN_SIMD
+NN__FOLD(prod,    acc * x)
+NN__FOLD(nonzero, acc * SEL(x == C(0), C(1), x))
+NN__FOLD(zeros,   acc + SEL(x == C(0), C(1), C(0)))
+NN__REDUCE_GRAD(prod, SEL(x == C(0), b, a / x))
+NN__FORWARD(prod)  { NN__K(reduce_once)(c, t, NN__K(prod_fold), NN__JOIN_MUL, 1, NN__K(no_after)); }
+NN__BACKWARD(prod)
+{
+    int64_t n = nn_view_count(&c->dout[0]), i;
+    const R *dy = (const R *)c->dout[0].data;
+    R *whole = (R *)c->shared, *hole = whole + n;
+    nn_view a = c->dout[0], b = c->dout[0];
+    a.data = whole; b.data = hole;
+    if (t->phase == 1) { NN__K(reduce_back)(c, t, NN__K(prod_grow), &a, &b, 0); return; }
+    NN__K(fold_results)(c, t, NN__K(nonzero_fold), NN__JOIN_MUL, 1, NULL, whole);
+    NN__K(fold_results)(c, t, NN__K(zeros_fold), NN__JOIN_ADD, 0, NULL, hole);
+    for (i = nn__task_begin(n, t); i < nn__task_end(n, t); i++) {
+        R zeros = hole[i], product = dy[i] * whole[i];
+        whole[i] = zeros == 0 ? product : 0;
+        hole[i] = zeros == 1 ? product : 0;
+    }
+}
+#endif
+
+// ---- var:   y = sum of (x - mean)^2 / (n - 1)   dx = 2 dy (x - mean) / (n - 1)      std:   y = sqrt(var)   dx = dy (x - mean) / ((n - 1) y)
+#if NN__IN_SIMD
+NN__FOLD(square, FMA(x - m, x - m, acc))
+NN__REDUCE_GRAD(var, C(2) * b * (x - a) * p)
+NN__REDUCE_GRAD(std, b * (x - a) * p)
+static void NN__K(var_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    if (last) for (j = 0; j < n; j++) acc[j] *= (R)p->scale;
+    else      for (j = 0; j < n; j++) m[j] = acc[j] / terms;
+}
+static void NN__K(std_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    NN__K(var_after)(last, p, terms, n, acc, m);
+    if (last) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, SQRT(LOAD(acc + j)));
+}
+static void NN__K(reduce_deviation)(const nn_call *c, const nn_task *t, NN__K(after) after)
+{
+    NN__K(stage) f[2];
+    f[0] = NN__K(stage_of)(NN__K(sum_fold), NN__JOIN_ADD, 0);
+    f[1] = NN__K(stage_of)(NN__K(square_fold), NN__JOIN_ADD, 0);
+    NN__K(reduce)(c, t, f, after);
+}
+NN__FORWARD(var)  { NN__K(reduce_deviation)(c, t, NN__K(var_after)); }
+NN__BACKWARD(var) { NN__K(reduce_back)(c, t, NN__K(var_grow), &c->aux[0], &c->dout[0], (R)((const nn__reduce_params *)c->params)->scale); }
+NN__FORWARD(std)  { NN__K(reduce_deviation)(c, t, NN__K(std_after)); }
+NN__BACKWARD(std)
+{
+    int64_t n = nn_view_count(&c->dout[0]), i;
+    const R *dy = (const R *)c->dout[0].data, *y = (const R *)c->out[0].data;
+    R *share = (R *)c->shared;
+    nn_view b = c->dout[0];
+    b.data = share;
+    if (t->phase == 1) NN__K(reduce_back)(c, t, NN__K(std_grow), &c->aux[0], &b, (R)((const nn__reduce_params *)c->params)->scale);
+    else for (i = nn__task_begin(n, t); i < nn__task_end(n, t); i++) share[i] = y[i] == 0 ? 0 : dy[i] / y[i];    // equal numbers: no slope, as PyTorch
+}
+#endif
+
+// ---- logsumexp:   y = m + log sum of e^(x - m), m the maximum      dx = dy e^(x - y) -----------------------------
+#if NN__IN_SIMD
+NN__FOLD(exp, acc + EXP(x - m))
+NN__REDUCE_GRAD(logsumexp, b * SEL(x == a, C(1), EXP(x - a)))
+static void NN__K(logsumexp_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    int64_t j;
+    (void)p; (void)terms;
+    if (last) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, LOAD(m + j) + LOG(LOAD(acc + j)));
+    else      for (j = 0; j < n; j++) m[j] = acc[j] - acc[j] == 0 ? acc[j] : 0;      // inf - inf would be NaN
+}
+NN__FORWARD(logsumexp)
+{
+    NN__K(stage) f[2];
+    f[0] = NN__K(stage_of)(NN__K(max_fold), NN__JOIN_MAX, (R)-INFINITY);
+    f[1] = NN__K(stage_of)(NN__K(exp_fold), NN__JOIN_ADD, 0);
+    NN__K(reduce)(c, t, f, NN__K(logsumexp_after));
+}
+NN__BACKWARD(logsumexp) { NN__K(reduce_back)(c, t, NN__K(logsumexp_grow), &c->out[0], &c->dout[0], 0); }
+#endif
+
+// ---- norm:   y = (sum of |x|^p)^(1/p)      dx = dy sign(x) (|x| / y)^(p - 1);   p 0 counts what is not 0;  p = inf: max |x|, -inf: min |x|
+#if NN__IN_SIMD
+NN__FOLD(norm0,      acc + SEL(x == C(0), C(0), C(1)))
+NN__FOLD(norm1,      acc + ABS(x))
+NN__FOLD(norm2,      FMA(x, x, acc))
+NN__FOLD(normp,      acc + POW(ABS(x), p))
+NN__FOLD(max_abs,    SEL(ABS(x) > acc, ABS(x), SEL(x == x, acc, x)))
+NN__FOLD(min_abs,    SEL(ABS(x) < acc, ABS(x), SEL(x == x, acc, x)))
+NN__FOLD(equal_abs,  acc + SEL(ABS(x) == m, C(1), C(0)))
+NN__REDUCE_GRAD(equal_abs, SEL(ABS(x) == a, SEL(x > C(0), b, SEL(x < C(0), -b, C(0))), C(0)))
+NN__REDUCE_GRAD(norm1, SEL(x > C(0), b, SEL(x < C(0), -b, C(0) * b)))
+NN__REDUCE_GRAD(norm2, SEL(a == C(0), C(0), b * (x / a)))
+NN__REDUCE_GRAD(normp, SEL(a == C(0), C(0), SEL(x > C(0), b, SEL(x < C(0), -b, C(0))) * SEL(x == C(0), C(1), POW(ABS(x) / a, p - C(1)))))
+static void NN__K(norm_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    R order = (R)p->p;
+    int64_t j;
+    (void)last; (void)terms; (void)m;
+    if (order == 2) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, SQRT(LOAD(acc + j)));
+    else if (order != 0 && order != 1 && order - order == 0) for (j = 0; j < n; j += NN__LANES) STORE(acc + j, POW(LOAD(acc + j), SET1(1 / order)));
+}
+NN__FORWARD(norm)
+{
+    double p = ((const nn__reduce_params *)c->params)->p;
+    if (isinf(p)) NN__K(reduce_once)(c, t, p > 0 ? NN__K(max_abs_fold) : NN__K(min_abs_fold), p > 0 ? NN__JOIN_MAX : NN__JOIN_MIN, p > 0 ? 0 : (R)INFINITY, NN__K(norm_after));
+    else NN__K(reduce_once)(c, t, p == 0 ? NN__K(norm0_fold) : p == 1 ? NN__K(norm1_fold) : p == 2 ? NN__K(norm2_fold) : NN__K(normp_fold), NN__JOIN_ADD, 0, NN__K(norm_after));
+}
+NN__BACKWARD(norm)
+{
+    double p = ((const nn__reduce_params *)c->params)->p;
+    if (isinf(p)) { NN__K(extreme_back)(c, t, NN__K(equal_abs_fold), NN__K(equal_abs_grow)); return; }
+    if (p == 0) { NN__K(reduce_back)(c, t, NN__K(sum_grow), &c->out[0], &c->dout[0], 0); return; }       // a count has no slope: dx = 0 * dy
+    NN__K(reduce_back)(c, t, p == 1 ? NN__K(norm1_grow) : p == 2 ? NN__K(norm2_grow) : NN__K(normp_grow), &c->out[0], &c->dout[0], (R)p);
+}
+#endif
+
+// ---- argmax, argmin: where the extreme is, counted over the reduced dimensions in order; the first of equals, a NaN before all ------
+#if NN__IN_PLAIN
+// Numbers of any type as integers in the same order: NaN above all, -0 = 0.
+static int64_t NN__K(order_key)(const nn_view *v, int64_t at, int *nan)
+{
+    double d;
+    int64_t k;
+    *nan = 0;
+    if (v->dtype == NN_I64) { memcpy(&k, (const char *)v->data + at * 8, 8); return k; }
+    d = NN__K(get)(v, at);
+    if (d != d) { *nan = 1; return INT64_MAX; }
+    d += 0.0;
+    memcpy(&k, &d, 8);
+    return k < 0 ? k ^ INT64_MAX : k;                    // negative doubles: larger bits are smaller numbers
+}
+static void NN__K(arg_extreme)(const nn_call *c, const nn_task *t, int least)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn_view kept = *x, reduced = *x;
+    int64_t outs = nn_view_count(&c->out[0]), terms, at, i;
+    int d, nan, nk = 0, nr = 0;
+    for (d = 0; d < x->ndim; d++) {
+        nn_view *v = p->mask & 1u << d ? &reduced : &kept;
+        int k = p->mask & 1u << d ? nr++ : nk++;
+        v->shape[k] = x->shape[d];
+        v->stride[k] = x->stride[d];
+    }
+    kept.ndim = nk; reduced.ndim = nr;
+    terms = nn_view_count(&reduced);
+    for (at = nn__task_begin(outs, t); at < nn__task_end(outs, t); at++) {
+        int64_t base = NN__K(offset)(&kept, at), best = 0, key = 0;
+        for (i = 0; i < terms; i++) {
+            int64_t k = NN__K(order_key)(x, base + NN__K(offset)(&reduced, i), &nan);
+            if (least && !nan) k = ~k;                   // turns the order round
+            if (i == 0 || k > key) { key = k; best = i; }
+        }
+        memcpy((int64_t *)c->out[0].data + at, &best, sizeof best);
+    }
+}
+NN__FORWARD(argmax) { NN__K(arg_extreme)(c, t, 0); }
+NN__FORWARD(argmin) { NN__K(arg_extreme)(c, t, 1); }
+#endif
+
+// ---- cumsum:   y_i = x_0 + ... + x_i      dx_i = dy_i + ... + dy_(n-1);   sums in double ------------------------------
+#if NN__IN_HOST
+// A contiguous x seen as (outer, n, inner), n being one dimension.
+typedef struct nn__three { int64_t outer, n, inner; } nn__three;
+static nn__three nn__around(const nn_view *x, int dim)
+{
+    nn__three s;
+    int i;
+    s.outer = s.inner = 1;
+    s.n = x->ndim ? x->shape[dim] : 1;
+    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
+    return s;
+}
+static void nn__lines_plan(nn_call *c)                   // a task takes whole lines along the dimension
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 4);
+}
+static nn_tensor *nn__along(int op, const char *name, nn_tensor *x, int dim)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    dim = x->ndim || dim < -1 || dim > 0 ? nn__dim_index(nn, name, dim, x->ndim) : 0;      // a 0-d tensor is one line
+    return dim < 0 ? nn__inert(nn) : nn__apply1(op, x, &dim);
+}
+NN_API nn_tensor *nn_cumsum(nn_tensor *x, int dim)      { return nn__along(NN_OP_cumsum, "cumsum", x, dim); }
+NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim)     { return nn__along(NN_OP_softmax, "softmax", x, dim); }
+NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim) { return nn__along(NN_OP_log_softmax, "log_softmax", x, dim); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(running_sum)(const nn_call *c, const nn_task *t, const R *x, R *y, int back, int add)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), w, i, j;
+    for (at = nn__task_begin(lines, t); at < end; at += w) {         // up to 64 neighbouring lines together
+        double sum[64] = { 0 };
+        int64_t first = at % s.inner, base = at / s.inner * s.n * s.inner + first;
+        w = nn__min(nn__min(s.inner - first, end - at), 64);
+        for (i = 0; i < s.n; i++) {
+            int64_t o = base + (back ? s.n - 1 - i : i) * s.inner;
+            for (j = 0; j < w; j++) {
+                sum[j] += x[o + j];
+                y[o + j] = (R)(add ? y[o + j] + sum[j] : sum[j]);
+            }
+        }
+    }
+}
+NN__FORWARD(cumsum)  { NN__K(running_sum)(c, t, (const R *)c->in[0].data, (R *)c->out[0].data, 0, 0); }
+NN__BACKWARD(cumsum) { NN__K(running_sum)(c, t, (const R *)c->dout[0].data, (R *)c->din[0].data, 1, (int)(c->add & 1)); }
+#endif
+
+// ---- softmax:       y = e^(x - m) / s, s = sum of e^(x - m), m the maximum along dim      dx = y (dy - sum of y dy)
+// ---- log_softmax:   y = x - m - log s                                                     dx = dy - e^y sum of dy
+#if NN__IN_SIMD
+// y[i] (+)= f(a[i], b[i], m, s) for the n numbers of one row of lines: m and s belong to the line, which is i, or 0 if the lines lie along the row.
+NN__INLINE void NN__K(line_row)(int64_t n, R *y, int add, const R *a, const R *b, const R *m, const R *s, int across, V (*f)(V, V, V, V))
+{
+    V vm = SET1(m[0]), vs = SET1(s[0]);
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        int64_t k = nn__min(n - i, NN__LANES);
+        V r;
+        if (across) { vm = LOAD(m + i); vs = LOAD(s + i); }          // m and s have room for whole vectors
+        if (k == NN__LANES) {
+            r = f(LOAD(a + i), LOAD(b + i), vm, vs);
+            STORE(y + i, add ? LOAD(y + i) + r : r);
+        } else {
+            r = f(NN__K(load_part)(a + i, k), NN__K(load_part)(b + i, k), vm, vs);
+            NN__K(store_part)(y + i, add ? NN__K(load_part)(y + i, k) + r : r, k);
+        }
+    }
+}
+typedef void (*NN__K(line))(int64_t n, R *y, int add, const R *a, const R *b, const R *m, const R *s, int across);
+#define NN__LINE(name, formula) \
+    NN__INLINE V NN__K(name##_line_f)(V a, V b, V m, V s) { (void)a; (void)b; (void)m; (void)s; return formula; } \
+    static void NN__K(name##_line)(int64_t n, R *y, int add, const R *a, const R *b, const R *m, const R *s, int across) \
+    { NN__K(line_row)(n, y, add, a, b, m, s, across, NN__K(name##_line_f)); }
+NN__LINE(exp_less,          EXP(a - m))
+NN__LINE(divide,            a / s)
+NN__LINE(less_less,         a - m - s)
+NN__LINE(product,           a * b)
+NN__LINE(first,             a)
+NN__LINE(softmax_grad,      b * (a - s))
+NN__LINE(log_softmax_grad,  a - EXP(b) * s)
+
+// Lines are taken one by one if they are contiguous, else up to 64 neighbours at a time, row by row.
+typedef struct NN__K(lines) { int64_t count, rows, width, step; } NN__K(lines);      // of `count` lines: rows, numbers in a row, distance of rows
+static NN__K(lines) NN__K(lines_at)(nn__three s, int64_t at, int64_t end, int64_t *base)
+{
+    NN__K(lines) l;
+    int64_t first = at % s.inner;
+    l.count = s.inner == 1 ? 1 : nn__min(nn__min(s.inner - first, end - at), NN__K(columns));
+    l.rows = s.inner == 1 ? 1 : s.n;
+    l.width = s.inner == 1 ? s.n : l.count;
+    l.step = s.inner;
+    *base = at / s.inner * s.n * s.inner + first;
+    return l;
+}
+static void NN__K(each_line)(const NN__K(lines) *l, R *y, int add, const R *a, const R *b, const R *m, const R *s, NN__K(line) f)
+{
+    int64_t r;
+    for (r = 0; r < l->rows; r++) f(l->width, y + r * l->step, add, a + r * l->step, b + r * l->step, m, s, l->rows > 1 || l->count > 1);
+}
+// acc[line] = sum of f(a, b) along it
+static void NN__K(line_sum)(const NN__K(lines) *l, const R *a, const R *b, NN__K(line) f, R *acc)
+{
+    enum { lanes = NN__K(fold_lanes), piece = 256 };
+    static const R none[NN__K(columns)] = { 0 };
+    R row[piece], part[lanes];
+    int64_t pad = (l->count + lanes - 1) & ~(int64_t)(lanes - 1), r, i, j;
+    for (j = 0; j < pad; j++) acc[j] = 0;
+    if (l->rows > 1 || l->count > 1) {
+        for (j = 0; j < pad; j++) row[j] = 0;
+        for (r = 0; r < l->rows; r++) {
+            f(l->width, row, 0, a + r * l->step, b + r * l->step, none, none, 0);
+            NN__K(join)(NN__JOIN_ADD, pad, acc, row);
+        }
+        return;
+    }
+    for (i = 0; i < l->width; i += piece) {
+        int64_t n = nn__min(l->width - i, piece);
+        f(n, row, 0, a + i, b + i, none, none, 0);
+        for (; n % lanes; n++) row[n] = 0;
+        for (j = 0; j < lanes; j++) part[j] = 0;
+        NN__K(sum_fold)(lanes, n / lanes, row, lanes, none, 0, part);
+        NN__K(join)(NN__JOIN_ADD, lanes, acc, part);
+    }
+    for (j = lanes / 2; j; j /= 2) NN__K(join)(NN__JOIN_ADD, j, acc, acc + j);
+}
+static void NN__K(softmax_lines)(const nn_call *c, const nn_task *t, int logs)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    NN__K(stage) most = NN__K(stage_of)(NN__K(max_fold), NN__JOIN_MAX, (R)-INFINITY), exps = NN__K(stage_of)(NN__K(exp_fold), NN__JOIN_ADD, 0);
+    nn_view kept = c->in[0];
+    NN__K(walk) w;
+    R m[NN__K(columns)] = { 0 }, sum[NN__K(columns)];
+    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base, j;
+    if (kept.ndim) kept.stride[*(const int *)c->params] = 0;
+    w = NN__K(walk_over)(&c->in[0], &kept);
+    for (at = nn__task_begin(lines, t); at < end;) {
+        NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
+        const R *x = (const R *)c->in[0].data + base;
+        R *y = (R *)c->out[0].data + base;
+        for (j = 0; j < NN__K(columns); j++) sum[j] = 0;
+        NN__K(fold_block)(&w, at, l.count, &most, 0, sum, m);
+        if (logs) {
+            NN__K(fold_block)(&w, at, l.count, &exps, 0, m, sum);
+            for (j = 0; j < l.count; j += NN__LANES) STORE(sum + j, LOG(LOAD(sum + j)));
+            NN__K(each_line)(&l, y, 0, x, x, m, sum, NN__K(less_less_line));
+        } else {
+            NN__K(each_line)(&l, y, 0, x, x, m, m, NN__K(exp_less_line));
+            NN__K(line_sum)(&l, y, y, NN__K(first_line), sum);
+            NN__K(each_line)(&l, y, 0, y, y, sum, sum, NN__K(divide_line));
+        }
+        at += l.count;
+    }
+}
+static void NN__K(softmax_back)(const nn_call *c, const nn_task *t, NN__K(line) summed, NN__K(line) grad)
+{
+    nn__three s = nn__around(&c->out[0], *(const int *)c->params);
+    R sum[NN__K(columns)];
+    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base;
+    for (at = nn__task_begin(lines, t); at < end;) {
+        NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
+        const R *y = (const R *)c->out[0].data + base, *dy = (const R *)c->dout[0].data + base;
+        NN__K(line_sum)(&l, dy, y, summed, sum);
+        NN__K(each_line)(&l, (R *)c->din[0].data + base, (int)(c->add & 1), dy, y, sum, sum, grad);
+        at += l.count;
+    }
+}
+NN__FORWARD(softmax)      { NN__K(softmax_lines)(c, t, 0); }
+NN__BACKWARD(softmax)     { NN__K(softmax_back)(c, t, NN__K(product_line), NN__K(softmax_grad_line)); }
+NN__FORWARD(log_softmax)  { NN__K(softmax_lines)(c, t, 1); }
+NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, NN__K(first_line), NN__K(log_softmax_grad_line)); }
 #endif
 
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
@@ -7178,7 +11240,7 @@ static void NN__K(norm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, const 
 }
 
 // ---- rows: layernorm, groupnorm, rmsnorm. A row is one group of one sample; its n numbers lie side by side.
-static void NN__K(norm_fwd)(const nn_call *c, const nn_task *t, int center)
+static void NN__K(normalise_fwd)(const nn_call *c, const nn_task *t, int center)
 {
     const nn__norm_params *p = (const nn__norm_params *)c->params;
     nn__norm_size z = nn__norm_sizes(c);
@@ -7248,7 +11310,7 @@ static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t fir
         for (k = 0; k < last - first; k++) d[k] = c->add >> (i + 1) & 1 ? d[k] + total[i][k] : total[i][k];
     }
 }
-static void NN__K(norm_bwd)(const nn_call *c, const nn_task *t, int center)
+static void NN__K(normalise_bwd)(const nn_call *c, const nn_task *t, int center)
 {
     nn__norm_size z = nn__norm_sizes(c);
     nn_task mine = *t;
@@ -7264,12 +11326,12 @@ static void NN__K(norm_bwd)(const nn_call *c, const nn_task *t, int center)
     end = nn__task_end(nn__norm_units(&z), &mine);
     for (i = nn__task_begin(nn__norm_units(&z), &mine); i < end; i++) NN__K(norm_dw)(c, &z, i * width, nn__min(z.c, (i + 1) * width));
 }
-NN__FORWARD(layernorm)  { NN__K(norm_fwd)(c, t, 1); }
-NN__BACKWARD(layernorm) { NN__K(norm_bwd)(c, t, 1); }
-NN__FORWARD(groupnorm)  { NN__K(norm_fwd)(c, t, 1); }
-NN__BACKWARD(groupnorm) { NN__K(norm_bwd)(c, t, 1); }
-NN__FORWARD(rmsnorm)    { NN__K(norm_fwd)(c, t, 0); }
-NN__BACKWARD(rmsnorm)   { NN__K(norm_bwd)(c, t, 0); }
+NN__FORWARD(layernorm)  { NN__K(normalise_fwd)(c, t, 1); }
+NN__BACKWARD(layernorm) { NN__K(normalise_bwd)(c, t, 1); }
+NN__FORWARD(groupnorm)  { NN__K(normalise_fwd)(c, t, 1); }
+NN__BACKWARD(groupnorm) { NN__K(normalise_bwd)(c, t, 1); }
+NN__FORWARD(rmsnorm)    { NN__K(normalise_fwd)(c, t, 0); }
+NN__BACKWARD(rmsnorm)   { NN__K(normalise_bwd)(c, t, 0); }
 
 // ---- batchnorm: statistics of a channel over all samples. Its S numbers per sample lie side by side; where S = 1, neighbouring
 // channels do, and a vector holds as many channels as it has lanes.
@@ -7476,50 +11538,2098 @@ NN__FORWARD(dropout)  { NN__K(masked)(c, t, &c->in[0], &c->out[0], 0); }
 NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
 #endif
 
-// ---- parameter updates ------------------------------------------------------------------------------------
+// ---- convolution:   y(o, i) = b(o) + sum over c, k of w(o, c, k) x(c, i stride - pad + k dilation)         (i, k: pairs) ----------
+//
+// A convolution ties a small grid, the map, to a large one, the image; w is (map channels, image channels of one group, KH, KW).
+//   conv2d            map   = gather(image)        its dx: image = spread(map)       dw = correlate(map, image)
+//   conv_transpose2d  image = spread(map)          its dx: map   = gather(image)     dw = correlate(map, image)
+// so one op is the other's backward. spread is a gather too: an image pixel p takes every map pixel i with i stride - pad + k dilation = p.
+// Which k have one depends on (p + pad) mod stride, the phase of p; the pixels of a phase share their taps, and for them the sum is a
+// convolution of stride 1. All three products are matrix products in which one factor (a row per channel and tap, a column per pixel) is
+// never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
+// Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__STRIP = 32768, NN__STRIP_TAPS = 64 };
+
+typedef struct nn__conv {
+    int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
+    int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
+    int     transposed;
+} nn__conv;
+
+static nn__conv nn__conv_sizes(const nn_call *c)
+{
+    const nn__conv_params *p = (const nn__conv_params *)c->params;
+    nn__conv v;
+    const nn_view *image, *map, *w = &c->in[1];
+    int d;
+    v.transposed = c->op->id == NN_OP_conv_transpose2d;
+    image = v.transposed ? &c->out[0] : &c->in[0];
+    map   = v.transposed ? &c->in[0] : &c->out[0];
+    v.batch = image->shape[0];
+    v.groups = p->groups;
+    v.o = w->shape[0] / v.groups;
+    v.c = w->shape[1];
+    for (d = 0; d < 2; d++) {
+        v.kernel[d] = w->shape[2 + d];
+        v.map[d] = map->shape[2 + d];
+        v.image[d] = image->shape[2 + d];
+        v.stride[d] = p->stride[d];
+        v.dilation[d] = p->dilation[d];
+        v.pad[d] = p->same ? p->dilation[d] * (v.kernel[d] - 1) / 2 : p->pad[d];
+    }
+    v.taps = v.kernel[0] * v.kernel[1];
+    if (v.taps == 1 && v.stride[0] == 1 && v.stride[1] == 1 && !v.pad[0] && !v.pad[1] && v.map[0] == v.image[0] && v.map[1] == v.image[1]) {
+        v.map[1] = v.image[1] = v.map[0] * v.map[1];     // 1x1: rows do not matter, an image is one long row and this a plain matrix product
+        v.map[0] = v.image[0] = 1;
+    }
+    for (d = 0; d < 2; d++) v.phases[d] = nn__min(v.stride[d], v.image[d]);
+    return v;
+}
+
+// One dimension of a gather: result i lies at first + i pitch; its tap a (a step of tap_step in the kernel, from tap0) reads i step + offset + a hop.
+typedef struct nn__axis { int64_t size, count, first, pitch, step, offset, hop, taps, tap0, tap_step; } nn__axis;
+static nn__axis nn__conv_axis(const nn__conv *v, int d, int spread, int64_t phase)
+{
+    nn__axis a;
+    int64_t k;
+    a.size = v->image[d]; a.count = v->map[d];
+    a.first = 0; a.pitch = 1;
+    a.step = v->stride[d]; a.offset = -v->pad[d]; a.hop = v->dilation[d];
+    a.taps = v->kernel[d]; a.tap0 = 0; a.tap_step = 1;
+    if (!spread) return a;
+    a.size = v->map[d]; a.count = (v->image[d] - phase + v->stride[d] - 1) / v->stride[d];
+    a.first = phase; a.pitch = v->stride[d];
+    a.step = 1; a.offset = a.hop = a.taps = 0;
+    for (k = 0; k < v->kernel[d]; k++) {
+        int64_t at = phase + v->pad[d] - k * v->dilation[d];
+        if (at % v->stride[d]) continue;
+        if (a.taps == 0) { a.tap0 = k; a.offset = at / v->stride[d]; }
+        if (a.taps == 1) { a.tap_step = k - a.tap0; a.hop = at / v->stride[d] - a.offset; }
+        a.taps++;
+    }
+    return a;
+}
+static int64_t nn__conv_taps_before(const nn__conv *v, int d, int64_t phase)    // taps of all smaller phases
+{
+    int64_t k, n = 0;
+    for (k = 0; k < v->kernel[d]; k++) {
+        int64_t at = (k * v->dilation[d] - v->pad[d]) % v->stride[d];
+        n += (at < 0 ? at + v->stride[d] : at) < phase;
+    }
+    return n;
+}
+
+typedef struct nn__gather {
+    nn__axis y, x;
+    int64_t  rows, channels, taps, columns;              // results (rows, columns) = weights (rows, channels taps) * pixels (channels taps, columns)
+    int64_t  w_row, w_channel, before;                   // where weights lie; packed terms of all smaller phases
+} nn__gather;
+static nn__gather nn__conv_gather(const nn__conv *v, int spread, int64_t phase)
+{
+    nn__gather q;
+    int64_t py = phase / v->phases[1], px = phase % v->phases[1], all = spread ? nn__conv_taps_before(v, 1, v->phases[1]) : 0;
+    q.y = nn__conv_axis(v, 0, spread, py);
+    q.x = nn__conv_axis(v, 1, spread, px);
+    q.rows = spread ? v->c : v->o;
+    q.channels = spread ? v->o : v->c;
+    q.taps = q.y.taps * q.x.taps;
+    q.columns = v->batch * q.y.count * q.x.count;
+    q.w_row = spread ? v->taps : v->c * v->taps;
+    q.w_channel = spread ? v->c * v->taps : v->taps;
+    q.before = spread ? q.channels * (nn__conv_taps_before(v, 0, py) * all + q.y.taps * nn__conv_taps_before(v, 1, px)) : 0;
+    return q;
+}
+
+// The terms of a sum in parts of at most NN__CONV_K: some channels with all taps, or some taps of one channel.
+typedef struct nn__part { int64_t channel, channels, tap, taps; } nn__part;
+static int nn__next_part(const nn__gather *q, nn__part *p)
+{
+    if (q->taps <= NN__CONV_K) {
+        p->channel += p->channels;
+        p->taps = q->taps;
+        p->channels = q->taps ? nn__min(NN__CONV_K / q->taps, q->channels - p->channel) : 0;
+    } else {
+        p->tap += p->taps;
+        if (p->tap == q->taps) { p->tap = 0; p->channel++; }
+        p->taps = nn__min(NN__CONV_K, q->taps - p->tap);
+        p->channels = p->channel < q->channels;
+    }
+    return p->channels > 0;
+}
+
+// Depthwise convolutions have one row per matrix: nothing to share a packed panel with. They run directly on a strip: some rows of one
+// plane, padded with zeros, and for a step > 1 sorted by x mod step, so that every tap reads neighbouring numbers for neighbouring results.
+typedef struct nn__strip { int64_t low_y, low_x, span, sub, row, rows; } nn__strip;  // span: lines of one result row; sub: numbers per x mod step
+static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x)
+{
+    nn__strip z;
+    int64_t reach_y = (nn__max(1, y->taps) - 1) * y->hop, reach_x = (nn__max(1, x->taps) - 1) * x->hop;      // negative when it spreads
+    z.low_y = y->offset + nn__min(0, reach_y);
+    z.low_x = x->offset + nn__min(0, reach_x);
+    z.span = (reach_y < 0 ? -reach_y : reach_y) + 1;
+    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 34;        // vectors may read beyond the last result
+    z.row = z.sub * x->step;
+    z.rows = nn__max(1, nn__min(y->count, (NN__STRIP / 4 / z.row - z.span) / y->step + 1));
+    return z;
+}
+static int nn__conv_direct(const nn__conv *v)
+{
+    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (nn__max(v->map[1], v->image[1]) + 36);
+    return v->c == 1 && v->o >= 1 && v->o <= 2 && v->taps <= NN__STRIP_TAPS && lines <= NN__STRIP / row;
+}
+
+// How the three products are cut into tasks; from sizes only.
+typedef struct nn__conv_cut {
+    int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
+    int64_t lead, pack_blocks;                           // rows rounded up to whole tiles of any height; packing tasks of a group
+} nn__conv_cut;
+static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
+{
+    nn__conv_cut s;
+    nn__gather q;
+    memset(&s, 0, sizeof s);
+    s.phases = spread ? v->phases[0] * v->phases[1] : 1;
+    s.rows = spread ? v->c : v->o;
+    if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
+    if (nn__conv_direct(v)) {
+        s.tasks = nn__task_count(v->batch * v->groups, v->o * v->taps * v->map[0] * v->map[1]);
+        return s;
+    }
+    q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
+    s.lead = (s.rows + 23) / 24 * 24;                    // NN__MR is 4, 6, 8 or 12
+    s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
+    s.panels = s.lead * q.channels * v->taps;
+    s.tasks = v->groups * s.phases * s.blocks;
+    s.splits = nn__max(1, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
+    s.rows = (s.pack_blocks + s.splits - 1) / s.splits * NN__GEMM_M;
+    s.tasks *= s.splits;
+    return s;
+}
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
+{
+    nn__dw_cut s;
+    int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
+    s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
+    s.blocks = nn__conv_direct(v) ? 1 : (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
+    s.count = v->groups * v->o * columns;
+    work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
+    want = nn__max(NN__CONV_TASKS / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
+    want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
+    want = nn__max(1, want);
+    s.images = (v->batch + want - 1) / want;
+    s.chunks = s.images ? (v->batch + s.images - 1) / s.images : 1;
+    return s;
+}
+
+static int nn__conv_shape(nn_call *c)
+{
+    const nn__conv_params *p = (const nn__conv_params *)c->params;
+    const nn_view *x = &c->in[0], *w = &c->in[1], *b = &c->in[2];
+    int64_t shape[4], out;
+    int d, transposed = c->op->id == NN_OP_conv_transpose2d;
+    if (x->ndim != 4 || w->ndim != 4 || !w->shape[2] || !w->shape[3]) {
+        nn_fail(c->nn, "%s: x is (B, C, H, W) and w has 4 dimensions, not %s and %s", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w));
+        return 0;
+    }
+    if (w->shape[0] % p->groups || x->shape[1] != (transposed ? w->shape[0] : w->shape[1] * p->groups)) {
+        nn_fail(c->nn, "%s: x %s does not fit w %s with %lld groups", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w), (long long)p->groups);
+        return 0;
+    }
+    shape[0] = x->shape[0];
+    shape[1] = transposed ? w->shape[1] * p->groups : w->shape[0];
+    if (b->ndim && (b->ndim != 1 || b->shape[0] != shape[1])) {
+        nn_fail(c->nn, "%s: bias %s does not fit w %s: it must have %lld numbers", p->name, NN__SHAPE_OF(b), NN__SHAPE_OF(w), (long long)shape[1]);
+        return 0;
+    }
+    for (d = 0; d < 2; d++) {
+        int64_t reach = p->dilation[d] * (w->shape[2 + d] - 1) + 1, n = x->shape[2 + d];
+        if (w->shape[2 + d] > INT32_MAX || n > INT64_MAX / 8 / nn__max(1, p->stride[d])) {
+            nn_fail(c->nn, "%s: impossible sizes: x %s, w %s", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w));
+            return 0;
+        }
+        if (transposed) out = (n - 1) * p->stride[d] - 2 * p->pad[d] + reach + p->extra[d];
+        else out = p->same ? n : n + 2 * p->pad[d] < reach ? 0 : (n + 2 * p->pad[d] - reach) / p->stride[d] + 1;
+        if (out < 1 && !(p->same && n == 0)) {
+            nn_fail(c->nn, "%s: nothing is left of x %s with a kernel of %s, padding %lld, dilation %lld", p->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w),
+                    (long long)p->pad[d], (long long)p->dilation[d]);
+            return 0;
+        }
+        shape[2 + d] = out;
+    }
+    nn__set_shape(&c->out[0], x->dtype, 4, shape);
+    return 1;
+}
+// Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
+static void nn__conv_plan(nn_call *c)
+{
+    nn__conv v = nn__conv_sizes(c);
+    int back = c->pass == NN_BACKWARD, spread = v.transposed != back;
+    nn__conv_cut s = nn__conv_cuts(&v, spread);
+    size_t real = nn__real_bytes(c);
+    c->phases = 2;
+    c->tasks[0] = c->tasks[1] = 0;
+    if (!back || c->din[0].data) {
+        c->tasks[0] = v.groups * s.pack_blocks;
+        c->tasks[1] = s.tasks;
+        c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
+    }
+    if (back && c->din[1].data) {
+        nn__dw_cut w = nn__conv_dw_cuts(&v);
+        c->tasks[1] += v.groups * w.blocks * w.chunks;
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? 2 * NN__STRIP + 32 * NN__STRIP_TAPS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
+        if (w.chunks > 1) {
+            c->shared_bytes += (size_t)(w.chunks * w.count) * real;
+            c->phases = 3;
+            c->tasks[2] = nn__task_count(w.count, w.chunks);
+        }
+    }
+    if (back && c->din[2].data) c->tasks[1] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
+}
+
+static int64_t nn__int_option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
+static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_desc *desc)
+{
+    nn_context *nn = x ? x->nn : w ? w->nn : NULL;
+    nn_conv_desc d;
+    nn__conv_params p;
+    nn_tensor *in[3], *y;
+    int i, transposed = op == NN_OP_conv_transpose2d;
+    memset(&d, 0, sizeof d);
+    memset(&p, 0, sizeof p);
+    if (desc) d = *desc;
+    if (!nn__check(nn, x, name) || !nn__check(nn, w, name)) return nn__inert(nn);
+    p.name = name;
+    p.groups = nn__int_option(d.groups, 1);
+    p.same = d.same;
+    p.stride[0] = nn__int_option(d.stride, 1);     p.stride[1] = nn__int_option(d.stride_w, (int)p.stride[0]);
+    p.pad[0] = nn__int_option(d.padding, 0);       p.pad[1] = nn__int_option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__int_option(d.dilation, 1); p.dilation[1] = nn__int_option(d.dilation_w, (int)p.dilation[0]);
+    p.extra[0] = nn__int_option(d.output_padding, 0); p.extra[1] = nn__int_option(d.output_padding_w, (int)p.extra[0]);
+    if (dims == 1) {                                     // a signal is an image of height 1
+        if (x->ndim != 3 || w->ndim != 3) {
+            nn_fail(nn, "%s: x is (B, C, L) and w has 3 dimensions, not %s and %s", name, nn__dims_text(x->ndim, x->shape).s, nn__dims_text(w->ndim, w->shape).s);
+            return nn__inert(nn);
+        }
+        if (d.stride_w || d.padding_w || d.dilation_w || d.output_padding_w) { nn_fail(nn, "%s: a signal has no width: _w options are for images", name); return nn__inert(nn); }
+        p.stride[0] = p.dilation[0] = 1;
+        p.pad[0] = p.extra[0] = 0;
+        x = nn_unsqueeze(x, 2);
+        w = nn_unsqueeze(w, 2);
+    }
+    for (i = 0; i < 2; i++) {
+        if (p.groups < 1 || p.stride[i] < 1 || p.dilation[i] < 1 || p.pad[i] < 0 || p.extra[i] < 0) {
+            nn_fail(nn, "%s: groups, stride and dilation are at least 1, padding at least 0", name);
+            return nn__inert(nn);
+        }
+        if (p.same && (transposed || p.stride[i] != 1 || p.pad[i])) {
+            nn_fail(nn, "%s: .same is for stride 1, without .padding, and not for transposed convolutions", name);
+            return nn__inert(nn);
+        }
+        if (p.extra[i] && (!transposed || (p.extra[i] >= p.stride[i] && p.extra[i] >= p.dilation[i]))) {
+            nn_fail(nn, "%s: .output_padding is for transposed convolutions, and smaller than stride or dilation", name);
+            return nn__inert(nn);
+        }
+    }
+    in[0] = x; in[1] = w; in[2] = b;
+    y = nn_apply_n(nn, nn__op(op), in, 3, &p, NULL);
+    if (dims == 1) y = nn_squeeze(y, 2);
+    return d.activation ? d.activation(y) : y;
+}
+NN_API nn_tensor *nn_conv1d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv1d_desc *desc) { return nn__conv_apply(NN_OP_conv2d, "conv1d", 1, x, w, b, desc); }
+NN_API nn_tensor *nn_conv2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv2d_desc *desc) { return nn__conv_apply(NN_OP_conv2d, "conv2d", 2, x, w, b, desc); }
+NN_API nn_tensor *nn_conv_transpose1d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose1d_desc *desc)
+{
+    return nn__conv_apply(NN_OP_conv_transpose2d, "conv_transpose1d", 1, x, w, b, desc);
+}
+NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_transpose2d_desc *desc)
+{
+    return nn__conv_apply(NN_OP_conv_transpose2d, "conv_transpose2d", 2, x, w, b, desc);
+}
 #endif
 #if NN__IN_SIMD
-// p and its gradient and states share one dense layout, so an update sees flat memory. Vectors, then the rest through the stack.
-NN__FORWARD(sgd_update)              // torch.optim.SGD
+// Packs the weights of one group and of NN__GEMM_M rows, in the order in which conv_block reads them: phase, part, panel, term, row.
+static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t index, R *to)
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
-    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data;
-    const R *g = (const R *)c->in[1].data;
-    for (; i < end; i++) {
-        R d = g[i] + (R)u->weight_decay * p[i];
-        if (u->momentum != 0) {
-            m[i] = u->first ? d : (R)u->momentum * m[i] + (1 - (R)u->dampening) * d;
-            d = u->nesterov ? d + (R)u->momentum * m[i] : m[i];
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__GEMM_M, phase, i, ch, k;
+    int j;
+    w += group * v->o * v->c * v->taps;
+    to += group * s.panels;
+    for (phase = 0; phase < s.phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        nn__part p = { 0, 0, 0, 0 };
+        while (nn__next_part(&q, &p)) {
+            for (i = first; i < nn__min(first + NN__GEMM_M, q.rows); i += NN__MR) {
+                R *z = to + i * p.channels * p.taps;
+                int h = (int)nn__min(NN__MR, q.rows - i);
+                for (ch = p.channel; ch < p.channel + p.channels; ch++) for (k = p.tap; k < p.tap + p.taps; k++, z += NN__MR) {
+                    int64_t ky = q.y.tap0 + k / q.x.taps * q.y.tap_step, kx = q.x.tap0 + k % q.x.taps * q.x.tap_step;
+                    const R *x = w + i * q.w_row + ch * q.w_channel + ky * v->kernel[1] + kx;
+                    for (j = 0; j < h; j++) z[j] = x[j * q.w_row];
+                    for (j = h; j < NN__MR; j++) z[j] = 0;
+                }
+            }
+            to += s.lead * p.channels * p.taps;
         }
-        p[i] -= (R)u->lr * d;
     }
 }
-NN__FORWARD(adam_update)             // Kingma & Ba 2015, as torch.optim.Adam
+
+// n numbers, mostly few: whole vectors, the last of which may overlap its neighbour; then 8 or 4 at a time likewise.
+NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
-    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data, *v = (R *)c->in[3].data;
-    const R *g = (const R *)c->in[1].data;
-    for (; i < end; i++) {
-        R d = g[i] + (R)u->weight_decay * p[i];
-        m[i] += (1 - (R)u->beta1) * (d - m[i]);
-        v[i] = (R)u->beta2 * v[i] + (1 - (R)u->beta2) * d * d;
-        p[i] -= (R)u->lr / (R)u->correct1 * m[i] / ((R)sqrt((double)(v[i] / (R)u->correct2)) + (R)u->eps);
+    int64_t i;
+    if (step != 1) for (i = 0; i < n; i++) to[i] = from[i * step];
+    else if (n >= NN__LANES) {
+        for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(to + i, LOAD(from + i));
+        if (i < n) STORE(to + n - NN__LANES, LOAD(from + n - NN__LANES));
+    }
+    else if (n >= 8) { memcpy(to, from, 8 * sizeof *to); memcpy(to + n - 8, from + n - 8, 8 * sizeof *to); }
+    else if (n >= 4) { memcpy(to, from, 4 * sizeof *to); memcpy(to + n - 4, from + n - 4, 4 * sizeof *to); }
+    else for (i = 0; i < n; i++) to[i] = from[i];
+}
+
+// Columns first..first+n of the pixel matrix, the terms of part p, into panels of NN__NR columns. A column is (image, y, x) of the result;
+// columns of one row read neighbouring pixels, so a panel is a few runs. What lies outside of the source is zero.
+typedef struct NN__K(run) { int64_t image, y, x, at, n; } NN__K(run);
+static void NN__K(conv_pixels)(const nn__gather *q, const nn__part *p, const R *from, int64_t image_stride, int64_t first, int64_t n, R *to)
+{
+    NN__K(run) run[NN__NR];
+    int64_t plane = q->y.size * q->x.size, j, k, ch, depth = p->channels * p->taps;
+    for (j = 0; j < n; j += NN__NR, to += depth * NN__NR) {
+        int64_t w = nn__min(NN__NR, n - j), at = 0, col = first + j, runs = 0, r;
+        while (at < w) {
+            NN__K(run) *u = &run[runs++];
+            u->x = col % q->x.count;
+            u->y = col / q->x.count % q->y.count;
+            u->image = col / q->x.count / q->y.count;
+            u->at = at;
+            u->n = nn__min(q->x.count - u->x, w - at);
+            u->x = u->x * q->x.step + q->x.offset;
+            u->y = u->y * q->y.step + q->y.offset;
+            at += u->n;
+            col += u->n;
+        }
+        for (k = 0; k < p->taps; k++) {
+            int64_t ky = (p->tap + k) / q->x.taps * q->y.hop, kx = (p->tap + k) % q->x.taps * q->x.hop, full = 0, m = 0;
+            struct { const R *from; int64_t at, n; } part[NN__NR];
+            for (r = 0; r < runs; r++) {
+                NN__K(run) *u = &run[r];
+                int64_t y = u->y + ky, x = u->x + kx, lo = 0, hi = u->n;
+                if (y < 0 || y >= q->y.size) continue;
+                if (x < 0) lo = q->x.step == 1 ? -x : (-x + q->x.step - 1) / q->x.step;
+                if (x + (hi - 1) * q->x.step >= q->x.size) hi = x >= q->x.size ? 0 : (q->x.size - 1 - x) / q->x.step + 1;
+                if (lo >= hi) continue;
+                part[m].from = from + u->image * image_stride + y * q->x.size + x + lo * q->x.step;
+                part[m].at = u->at + lo;
+                full += part[m++].n = hi - lo;
+            }
+            for (ch = 0; ch < p->channels; ch++) {
+                R *z = to + (ch * p->taps + k) * NN__NR;
+                int64_t c = (p->channel + ch) * plane;
+                if (full < NN__NR) memset(z, 0, NN__NR * sizeof *z);
+                for (r = 0; r < m; r++) NN__K(copy_run)(z + part[r].at, part[r].from + c, part[r].n, q->x.step);
+            }
+        }
+    }
+}
+
+NN__INLINE void NN__K(fill_run)(R *y, int64_t n, R value)
+{
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, SET1(value));
+    for (; i < n; i++) y[i] = value;
+}
+
+// One block of results: some rows (channels) and NN__CONV_N columns (pixels). y (+)= bias + packed weights * pixels.
+static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.splits / s.blocks / s.phases, phase = index / s.splits / s.blocks % s.phases;
+    int64_t first = index / s.splits % s.blocks * NN__CONV_N, row = index % s.splits * s.rows;
+    nn__gather q = nn__conv_gather(v, spread, phase);
+    nn__part p = { 0, 0, 0, 0 };
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k;
+    int64_t n = nn__min(NN__CONV_N, q.columns - first), m = nn__min(s.rows, q.rows - row), source = q.y.size * q.x.size;
+    R edge[NN__MR * NN__NR];
+    if (n <= 0 || m <= 0) return;
+    for (j = 0; j < n; j++) {                            // where the columns lie in row 0 of y
+        int64_t col = first + j, x = col % q.x.count, b = col / q.x.count / q.y.count;
+        if (j && x) { column[j] = column[j - 1] + q.x.pitch; continue; }
+        column[j] = b * v->groups * q.rows * plane + (q.y.first + col / q.x.count % q.y.count * q.y.pitch) * width + q.x.first + x * q.x.pitch;
+    }
+    y += (group * q.rows + row) * plane;
+    if (!add) for (j = 0; j < n; j = k) {
+        for (k = j + 1; k < n && column[k] == column[k - 1] + 1; k++) { }
+        for (i = 0; i < m; i++) NN__K(fill_run)(y + i * plane + column[j], k - j, bias ? bias[group * q.rows + row + i] : 0);
+    }
+    a += group * s.panels + s.lead * q.before;
+    from += group * q.channels * source;
+    memset(edge, 0, sizeof edge);
+    while (nn__next_part(&q, &p)) {
+        int64_t depth = p.channels * p.taps;
+        NN__K(conv_pixels)(&q, &p, from, v->groups * q.channels * source, first, n, scratch);
+        for (j = 0; j < n; j += NN__NR) {
+            int64_t w = nn__min(NN__NR, n - j);
+            int dense = w == NN__NR && column[j + w - 1] - column[j] == w - 1;
+            for (i = 0; i < m; i += NN__MR) {
+                int64_t h = nn__min(NN__MR, m - i), b, e;
+                R *z = y + i * plane + column[j];
+                const R *pa = a + (row + i) * depth, *pb = scratch + j * depth;
+                if (dense && h == NN__MR) { NN__K(gemm_tile)(depth, pa, pb, z, plane); continue; }
+                if (dense) for (b = 0; b < h; b++) memcpy(edge + b * NN__NR, z + b * plane, NN__NR * sizeof *z);
+                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) edge[b * NN__NR + e] = y[(i + b) * plane + column[j + e]];
+                NN__K(gemm_tile)(depth, pa, pb, edge, NN__NR);
+                if (dense) for (b = 0; b < h; b++) memcpy(z + b * plane, edge + b * NN__NR, NN__NR * sizeof *z);
+                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) y[(i + b) * plane + column[j + e]] = edge[b * NN__NR + e];
+            }
+        }
+        a += s.lead * depth;
+    }
+}
+
+// Panels for dw, a row per pixel: `depth` pixels, from number `first` on, of `rows` planes; images are image_stride apart.
+static void NN__K(conv_planes)(const R *x, int64_t pixels, int64_t image_stride, int64_t first, int64_t depth, int64_t rows, int width, R *to)
+{
+    int64_t i, j, p, q, n;
+    for (i = 0; i < rows; i += width, to += depth * width) {
+        int64_t h = nn__min(width, rows - i);
+        for (p = 0; p < depth; p += n) {                 // short runs of each plane in turn: planes may be a power of 2 apart
+            int64_t pixel = (first + p) % pixels, image = (first + p) / pixels;
+            const R *from = x + image * image_stride + i * pixels + pixel;
+            R *z = to + p * width;
+            n = nn__min(nn__min(16, pixels - pixel), depth - p);
+            for (j = 0; j < h; j++) for (q = 0; q < n; q++) z[q * width + j] = from[j * pixels + q];
+            for (; j < width; j++) for (q = 0; q < n; q++) z[q * width + j] = 0;
+        }
+    }
+}
+// A column of dw is a channel and a tap. Columns of one kernel row read neighbouring pixels: a few numbers at a time.
+typedef struct NN__K(taps) { int64_t offset, y, x, at, n; } NN__K(taps);
+static void NN__K(conv_image_panels)(const nn__conv *v, const R *image, int64_t first, int64_t depth, int64_t column, int64_t columns, R *to)
+{
+    NN__K(taps) run[NN__NR];
+    int64_t width = v->image[1], plane = v->image[0] * width, kw = v->kernel[1], dx = v->dilation[1], j, p, r, e;
+    for (j = 0; j < columns; j += NN__NR) {
+        int64_t w = nn__min(NN__NR, columns - j), at = 0, runs = 0, ox = first % v->map[1], oy = first / v->map[1] % v->map[0], b = first / v->map[1] / v->map[0];
+        while (at < w) {
+            NN__K(taps) *u = &run[runs++];
+            int64_t k = column + j + at;
+            u->at = at;
+            u->n = nn__min(kw - k % kw, w - at);
+            u->y = k / kw % v->kernel[0] * v->dilation[0];
+            u->x = k % kw * dx;
+            u->offset = k / v->taps * plane + u->y * width + u->x;
+            at += u->n;
+        }
+        for (p = 0; p < depth; p++, to += NN__NR) {
+            int64_t y = oy * v->stride[0] - v->pad[0], x = ox * v->stride[1] - v->pad[1];
+            int64_t z = b * v->groups * v->c * plane + y * width + x;
+            int inside = y >= 0 && x >= 0 && y + (v->kernel[0] - 1) * v->dilation[0] < v->image[0] && x + (kw - 1) * dx < width;
+            for (e = w; e < NN__NR; e++) to[e] = 0;
+            if (inside && dx == 1) for (r = 0; r < runs; r++) {
+                const R *s = image + z + run[r].offset;
+                R *d = to + run[r].at;
+                if (run[r].n == 3)      memcpy(d, s, 3 * sizeof *d);
+                else if (run[r].n == 5) memcpy(d, s, 5 * sizeof *d);
+                else for (e = 0; e < run[r].n; e++) d[e] = s[e];
+            } else for (r = 0; r < runs; r++) for (e = 0; e < run[r].n; e++) {
+                int64_t iy = y + run[r].y, ix = x + run[r].x + e * dx;
+                to[run[r].at + e] = iy < 0 || ix < 0 || iy >= v->image[0] || ix >= width ? 0 : image[z + run[r].offset + e * dx];
+            }
+            if (++ox == v->map[1]) { ox = 0; if (++oy == v->map[0]) { oy = 0; b++; } }
+        }
+    }
+}
+// One block of dw over one chunk of the batch.  dw (o, c k) (+)= map (o, pixels) * image (pixels, c k)
+static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, columns = v->c * v->taps;
+    int64_t i0 = block / s.across * NN__CONV_M, j0 = block % s.across * NN__CONV_N, h = nn__min(NN__CONV_M, v->o - i0), w = nn__min(NN__CONV_N, columns - j0);
+    int64_t first = chunk * s.images, pixels = v->map[0] * v->map[1], total = (nn__min(v->batch, first + s.images) - first) * pixels, p, i;
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    dw += (group * v->o + i0) * columns + j0;
+    if (!add) for (i = 0; i < h; i++) memset(dw + i * columns, 0, (size_t)w * sizeof *dw);
+    map += ((first * v->groups + group) * v->o + i0) * pixels;
+    image += (first * v->groups + group) * v->c * v->image[0] * v->image[1];
+    for (p = 0; p < total; p += NN__CONV_K) {
+        int64_t depth = nn__min(NN__CONV_K, total - p);
+        R *pb = scratch + NN__CONV_K * (NN__CONV_M + 16);
+        NN__K(conv_planes)(map, pixels, v->groups * v->o * pixels, p, depth, h, NN__MR, scratch);
+        if (v->taps == 1 && v->image[0] == 1 && pixels == v->image[1])               // 1x1: the image as it is
+            NN__K(conv_planes)(image + j0 * pixels, pixels, v->groups * v->c * pixels, p, depth, w, NN__NR, pb);
+        else NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
+        NN__K(gemm_macro)(h, w, depth, scratch, pb, dw, columns, 1);
+    }
+}
+
+// Lines first..first+rows (of results) of a strip.
+static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, R *to)
+{
+    int64_t lines = (rows - 1) * y->step + z->span, l, e;
+    memset(to, 0, (size_t)(lines * z->row) * sizeof *to);
+    for (l = 0; l < lines; l++, to += z->row) {
+        int64_t line = first * y->step + z->low_y + l;
+        if (line < 0 || line >= y->size) continue;
+        for (e = 0; e < x->step; e++) {
+            int64_t at = z->low_x + e, lo = at < 0 ? (-at + x->step - 1) / x->step : 0, hi = at < x->size ? nn__min(z->sub, (x->size - 1 - at) / x->step + 1) : 0;
+            if (lo < hi) NN__K(copy_run)(to + e * z->sub + lo, plane + line * x->size + at + lo * x->step, hi - lo, x->step);
+        }
+    }
+}
+static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t *at)       // where the taps of result (0, 0) lie in a strip
+{
+    int64_t k;
+    for (k = 0; k < q->taps; k++) {
+        int64_t ky = q->y.offset + k / q->x.taps * q->y.hop - z->low_y, kx = q->x.offset + k % q->x.taps * q->x.hop - z->low_x;
+        at[k] = ky * z->row + kx % q->x.step * z->sub + kx / q->x.step;
+    }
+}
+// y[i pitch] (+)= bias + sum over k of w[k] x[at[k] + i]
+static void NN__K(strip_row)(int64_t n, R *y, int64_t pitch, int add, R bias, int64_t taps, const R *w, const R *x, const int64_t *at)
+{
+    int64_t i, j, k;
+    for (i = 0; i < n; i += NN__LANES) {
+        int64_t m = nn__min(NN__LANES, n - i);
+        int whole = pitch == 1 && m == NN__LANES;
+        R part[NN__LANES] = { 0 };
+        V sum = SET1(bias);
+        if (add && whole) sum = LOAD(y + i);
+        else if (add) { for (j = 0; j < m; j++) part[j] = y[(i + j) * pitch]; sum = LOAD(part); }
+        for (k = 0; k < taps; k++) sum = FMA(SET1(w[k]), LOAD(x + at[k] + i), sum);
+        if (whole) { STORE(y + i, sum); continue; }
+        STORE(part, sum);
+        for (j = 0; j < m; j++) y[(i + j) * pitch] = part[j];
+    }
+}
+static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, int64_t tasks, R *scratch)
+{
+    int64_t planes = v->batch * v->groups, phases = spread ? v->phases[0] * v->phases[1] : 1, i, phase, r0, r, n, ch, m, k;
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), at[NN__STRIP_TAPS];
+    R taps[NN__STRIP_TAPS];
+    for (i = planes * index / tasks; i < planes * (index + 1) / tasks; i++) for (phase = 0; phase < phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        nn__strip z = nn__conv_strip(&q.y, &q.x);
+        int64_t group = i % v->groups, source = q.y.size * q.x.size;
+        NN__K(strip_taps)(&q, &z, at);
+        for (r0 = 0; r0 < q.y.count; r0 += n) for (n = nn__min(z.rows, q.y.count - r0), ch = 0; ch < q.channels; ch++) {
+            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, scratch);
+            for (m = 0; m < q.rows; m++) {
+                const R *x = w + group * v->o * v->taps + m * q.w_row + ch * q.w_channel;
+                R *to = y + (i * q.rows + m) * plane + q.x.first;
+                for (k = 0; k < q.taps; k++) taps[k] = x[(q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step];
+                for (r = 0; r < n; r++)
+                    NN__K(strip_row)(q.x.count, to + (q.y.first + (r0 + r) * q.y.pitch) * width, q.x.pitch, add || ch, bias ? bias[group * q.rows + m] : 0,
+                                     q.taps, taps, scratch + r * q.y.step * z.row, at);
+            }
+        }
+    }
+}
+// dw (o, k) of one group over one chunk of the batch: 16 partial sums per number, whatever the vector width.
+static void NN__K(conv_strips_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    nn__gather q = nn__conv_gather(v, 0, 0);
+    nn__strip z = nn__conv_strip(&q.y, &q.x);
+    enum { lanes = 16 };
+    int64_t chunk = index % s.chunks, group = index / s.chunks, wide = (q.x.count + lanes - 1) / lanes * lanes, pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS];
+    int64_t b, r0, r, n, m, k, i, e;
+    R *dy = scratch + NN__STRIP, *total = dy + NN__STRIP;
+    memset(total, 0, (size_t)(v->o * v->taps * lanes) * sizeof *total);
+    NN__K(strip_taps)(&q, &z, at);
+    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++) for (r0 = 0; r0 < q.y.count; r0 += n) {
+        n = nn__min(z.rows, q.y.count - r0);
+        NN__K(strip_fill)(&q.y, &q.x, &z, image + (b * v->groups + group) * v->image[0] * v->image[1], r0, n, scratch);
+        for (m = 0; m < v->o; m++) {
+            memset(dy, 0, (size_t)(n * wide) * sizeof *dy);
+            for (r = 0; r < n; r++) NN__K(copy_run)(dy + r * wide, map + ((b * v->groups + group) * v->o + m) * pixels + (r0 + r) * q.x.count, q.x.count, 1);
+            for (k = 0; k < v->taps; k++) {
+                R *to = total + (m * v->taps + k) * lanes;
+                V sum[lanes / NN__LANES];
+                for (e = 0; e < lanes / NN__LANES; e++) sum[e] = LOAD(to + e * NN__LANES);
+                for (r = 0; r < n; r++) for (i = 0; i < wide; i += lanes) {
+                    const R *g = dy + r * wide + i, *x = scratch + r * q.y.step * z.row + at[k] + i;
+                    NN__UNROLL for (e = 0; e < lanes / NN__LANES; e++) sum[e] = FMA(LOAD(g + e * NN__LANES), LOAD(x + e * NN__LANES), sum[e]);
+                }
+                for (e = 0; e < lanes / NN__LANES; e++) STORE(to + e * NN__LANES, sum[e]);
+            }
+        }
+    }
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    for (m = 0; m < v->o * v->taps; m++) {
+        R *sum = total + m * lanes, *to = dw + group * v->o * v->taps + m;
+        for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
+        *to = add ? *to + sum[0] : sum[0];
+    }
+}
+
+// The three products, each by tiles or by strips.
+static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
+{
+    if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
+    else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->index, (R *)t->scratch);
+}
+static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
+{
+    nn__conv v = nn__conv_sizes(c);
+    if (t->phase == 0) NN__K(conv_weights)(&v, v.transposed, (const R *)c->in[1].data, t->index, (R *)c->shared);
+    else NN__K(conv_product)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
+}
+static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
+{
+    nn__conv v = nn__conv_sizes(c);
+    nn__conv_cut s = nn__conv_cuts(&v, !v.transposed);
+    nn__dw_cut w = nn__conv_dw_cuts(&v);
+    int64_t i = t->index, nx = c->din[0].data ? s.tasks : 0, nw = c->din[1].data ? v.groups * w.blocks * w.chunks : 0;
+    R *dw = (R *)c->din[1].data, *part = (R *)(void *)((char *)c->shared + (c->din[0].data ? nn__round_up((size_t)(v.groups * s.panels) * sizeof(R)) : 0));
+    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
+    if (t->phase == 0) NN__K(conv_weights)(&v, !v.transposed, (const R *)c->in[1].data, i, (R *)c->shared);
+    else if (t->phase == 2) {
+        int64_t begin = nn__task_begin(w.count, t), end = nn__task_end(w.count, t), k;
+        for (i = begin; i < end; i++) {
+            R sum = 0;
+            for (k = 0; k < w.chunks; k++) sum += part[k * w.count + i];
+            dw[i] = c->add & 2 ? dw[i] + sum : sum;
+        }
+    }
+    else if (i < nx) NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
+    else if (i < nx + nw) {
+        const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
+        if (nn__conv_direct(&v)) NN__K(conv_strips_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+        else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+    }
+    else {
+        nn_view rows = c->dout[0], to;
+        int64_t first = (i - nx - nw) * NN__BIAS_COLUMNS, shape[3];
+        shape[0] = rows.shape[0]; shape[1] = rows.shape[1]; shape[2] = rows.shape[2] * rows.shape[3];
+        nn__set_shape(&rows, rows.dtype, 3, shape);
+        to = rows;
+        to.data = c->din[2].data;
+        to.stride[0] = to.stride[2] = 0;
+        to.stride[1] = 1;
+        NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(rows.shape[1], first + NN__BIAS_COLUMNS));
+    }
+}
+NN__FORWARD(conv2d)            { NN__K(conv_forward)(c, t); }
+NN__BACKWARD(conv2d)           { NN__K(conv_backward)(c, t); }
+NN__FORWARD(conv_transpose2d)  { NN__K(conv_forward)(c, t); }
+NN__BACKWARD(conv_transpose2d) { NN__K(conv_backward)(c, t); }
+#endif
+
+// ---- pooling:   y = maximum or mean of x over windows      dx: dy at the maximum, or dy / divisor in the whole window ------------
+// Windows are begin, begin + dilation ... < end in each direction; adaptive pooling cuts n pixels into m windows [floor(i n/m), ceil((i+1) n/m)).
+#if NN__IN_HOST
+typedef struct nn__window { int64_t begin, end, full; } nn__window;             // full: its size with padding, the divisor of a mean
+static nn__window nn__pool_window(const nn__pool_params *p, int d, int64_t n, int64_t m, int64_t i)
+{
+    nn__window w;
+    if (p->adaptive) {
+        w.begin = i * n / m;
+        w.end = ((i + 1) * n + m - 1) / m;
+        w.full = w.end - w.begin;
+        return w;
+    }
+    w.begin = i * p->stride[d] - p->pad[d];
+    w.end = w.begin + (p->kernel[d] - 1) * p->dilation[d] + 1;
+    w.full = nn__min(w.end, n + p->pad[d]) - w.begin;
+    w.end = nn__min(w.end, n);
+    if (w.begin < 0) w.begin += (-w.begin + p->dilation[d] - 1) / p->dilation[d] * p->dilation[d];
+    return w;
+}
+static int nn__pool_shape(nn_call *c)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t shape[4];
+    int d;
+    if (x->ndim != 4) { nn_fail(c->nn, "%s: x is (B, C, H, W), not %s", p->name, NN__SHAPE_OF(x)); return 0; }
+    shape[0] = x->shape[0];
+    shape[1] = x->shape[1];
+    for (d = 0; d < 2; d++) {
+        int64_t n = x->shape[2 + d], reach = p->dilation[d] * (p->kernel[d] - 1) + 1, room = n + 2 * p->pad[d] - reach;
+        shape[2 + d] = p->size[d];
+        if (p->adaptive && n > 0) continue;
+        if (p->adaptive || room + (p->ceil_mode ? p->stride[d] - 1 : 0) < 0) {
+            nn_fail(c->nn, "%s: x %s is smaller than its window", p->name, NN__SHAPE_OF(x));
+            return 0;
+        }
+        shape[2 + d] = room < 0 ? 1 : room / p->stride[d] + 1;
+        if (room > 0 && p->ceil_mode && room % p->stride[d] && shape[2 + d] * p->stride[d] < n + p->pad[d]) shape[2 + d]++;  // the last window starts inside
+    }
+    if (c->op->id == NN_OP_maxpool2d) {
+        if (x->shape[2] > INT32_MAX / nn__max(1, x->shape[3])) { nn_fail(c->nn, "%s: x %s has too large planes", p->name, NN__SHAPE_OF(x)); return 0; }
+        c->naux = 1;                 // the place of each maximum in its plane
+        nn__set_shape(&c->aux[0], NN_I32, 4, shape);
+    }
+    nn__set_shape(&c->out[0], x->dtype, 4, shape);
+    return 1;
+}
+static void nn__pool_plan(nn_call *c)                    // tasks are some planes
+{
+    const nn_view *x = &c->in[0], *y = &c->out[0];
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int64_t window = p->adaptive ? 4 : p->kernel[0] * p->kernel[1];
+    c->tasks[0] = nn__task_count(y->shape[0] * y->shape[1], 2 * (x->shape[2] * x->shape[3] + y->shape[2] * y->shape[3] * nn__min(window, 1 << 20)));
+}
+
+static nn_tensor *nn__pool_apply(int op, const char *name, int dims, nn_tensor *x, int kernel, const nn_pool_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_pool_desc d;
+    nn__pool_params p;
+    int i;
+    memset(&d, 0, sizeof d);
+    memset(&p, 0, sizeof p);
+    if (desc) d = *desc;
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    p.name = name;
+    p.kernel[0] = kernel;                           p.kernel[1] = nn__int_option(d.kernel_w, kernel);
+    p.stride[0] = nn__int_option(d.stride, kernel);     p.stride[1] = nn__int_option(d.stride_w, d.stride ? (int)p.stride[0] : (int)p.kernel[1]);
+    p.pad[0] = nn__int_option(d.padding, 0);            p.pad[1] = nn__int_option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__int_option(d.dilation, 1);      p.dilation[1] = nn__int_option(d.dilation_w, (int)p.dilation[0]);
+    p.ceil_mode = d.ceil_mode;
+    p.exclude_pad = d.exclude_pad;
+    if (dims == 1) {
+        if (x->ndim != 3) { nn_fail(nn, "%s: x is (B, C, L), not %s", name, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+        if (d.kernel_w || d.stride_w || d.padding_w || d.dilation_w) { nn_fail(nn, "%s: a signal has no width: _w options are for images", name); return nn__inert(nn); }
+        p.kernel[0] = p.stride[0] = p.dilation[0] = 1;
+        p.pad[0] = 0;
+        x = nn_unsqueeze(x, 2);
+    }
+    for (i = 0; i < 2; i++) {
+        if (p.kernel[i] < 1 || p.stride[i] < 1 || p.dilation[i] < 1 || p.pad[i] < 0 || p.pad[i] > ((p.kernel[i] - 1) * p.dilation[i] + 1) / 2) {
+            nn_fail(nn, "%s: kernel, stride and dilation are at least 1, padding at most half of the kernel", name);
+            return nn__inert(nn);
+        }
+    }
+    if (op == NN_OP_avgpool2d ? p.dilation[0] != 1 || p.dilation[1] != 1 : p.exclude_pad) {
+        nn_fail(nn, "%s: %s", name, op == NN_OP_avgpool2d ? "means have no .dilation" : ".exclude_pad is for means");
+        return nn__inert(nn);
+    }
+    x = nn__apply1(op, x, &p);
+    return dims == 1 ? nn_squeeze(x, 2) : x;
+}
+static nn_tensor *nn__adaptive_pool(int op, const char *name, int dims, nn_tensor *x, int64_t height, int64_t width)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__pool_params p;
+    memset(&p, 0, sizeof p);
+    if (!nn__check(nn, x, name)) return nn__inert(nn);
+    if (x->ndim != dims + 2) { nn_fail(nn, "%s: x is %s, not %s", name, dims == 1 ? "(B, C, L)" : "(B, C, H, W)", nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    if (height < 1 || width < 1 || height > INT32_MAX || width > INT32_MAX) { nn_fail(nn, "%s: impossible size %lld x %lld", name, (long long)height, (long long)width); return nn__inert(nn); }
+    p.name = name;
+    p.adaptive = 1;
+    p.kernel[0] = p.kernel[1] = p.stride[0] = p.stride[1] = p.dilation[0] = p.dilation[1] = 1;
+    p.size[0] = height; p.size[1] = width;
+    x = nn__apply1(op, dims == 1 ? nn_unsqueeze(x, 2) : x, &p);
+    return dims == 1 ? nn_squeeze(x, 2) : x;
+}
+NN_API nn_tensor *nn_maxpool1d(nn_tensor *x, int kernel, const nn_maxpool1d_desc *desc) { return nn__pool_apply(NN_OP_maxpool2d, "maxpool1d", 1, x, kernel, desc); }
+NN_API nn_tensor *nn_maxpool2d(nn_tensor *x, int kernel, const nn_maxpool2d_desc *desc) { return nn__pool_apply(NN_OP_maxpool2d, "maxpool2d", 2, x, kernel, desc); }
+NN_API nn_tensor *nn_avgpool1d(nn_tensor *x, int kernel, const nn_avgpool1d_desc *desc) { return nn__pool_apply(NN_OP_avgpool2d, "avgpool1d", 1, x, kernel, desc); }
+NN_API nn_tensor *nn_avgpool2d(nn_tensor *x, int kernel, const nn_avgpool2d_desc *desc) { return nn__pool_apply(NN_OP_avgpool2d, "avgpool2d", 2, x, kernel, desc); }
+NN_API nn_tensor *nn_adaptive_maxpool1d(nn_tensor *x, int64_t length) { return nn__adaptive_pool(NN_OP_maxpool2d, "adaptive_maxpool1d", 1, x, 1, length); }
+NN_API nn_tensor *nn_adaptive_avgpool1d(nn_tensor *x, int64_t length) { return nn__adaptive_pool(NN_OP_avgpool2d, "adaptive_avgpool1d", 1, x, 1, length); }
+NN_API nn_tensor *nn_adaptive_maxpool2d(nn_tensor *x, int64_t height, int64_t width)
+{
+    return nn__adaptive_pool(NN_OP_maxpool2d, "adaptive_maxpool2d", 2, x, height, width);
+}
+NN_API nn_tensor *nn_adaptive_avgpool2d(nn_tensor *x, int64_t height, int64_t width)
+{
+    return nn__adaptive_pool(NN_OP_avgpool2d, "adaptive_avgpool2d", 2, x, height, width);
+}
+// (B, C, ...) -> (B, C, N); NULL after an error
+static nn_tensor *nn__channel_rows(nn_tensor *x, const char *name)
+{
+    nn_shape s = nn_shape_of(x);
+    if (!nn__check(x ? x->nn : NULL, x, name)) return NULL;
+    if (s.ndim < 3) { nn_fail(x->nn, "%s: x is (B, C, ...), not %s", name, nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    return nn_flatten(x, 2);
+}
+NN_API nn_tensor *nn_global_maxpool(nn_tensor *x)
+{
+    nn_tensor *rows = nn__channel_rows(x, "global_maxpool");
+    return rows ? nn_squeeze(nn__adaptive_pool(NN_OP_maxpool2d, "global_maxpool", 1, rows, 1, 1), 2) : nn__inert(x ? x->nn : NULL);
+}
+NN_API nn_tensor *nn_global_avgpool(nn_tensor *x)
+{
+    nn_tensor *rows = nn__channel_rows(x, "global_avgpool");
+    nn_shape last = nn__shape1(2);
+    return rows ? nn_mean(rows, last, NULL) : nn__inert(x ? x->nn : NULL);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(maxpool2d)               // NaN wins; of equals the first
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
+    int64_t i, oy, ox, y, k;
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *x = (const R *)c->in[0].data + i * h * w;
+        R *to = (R *)c->out[0].data + i * oh * ow;
+        int32_t *where = c->aux[0].data ? (int32_t *)c->aux[0].data + i * oh * ow : NULL;
+        for (oy = 0; oy < oh; oy++) {
+            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
+            for (ox = 0; ox < ow; ox++) {
+                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
+                R best = (R)-INFINITY;
+                int64_t at = wy.begin < wy.end && wx.begin < wx.end ? wy.begin * w + wx.begin : -1;
+                for (y = wy.begin; y < wy.end; y += p->dilation[0]) for (k = wx.begin; k < wx.end; k += p->dilation[1]) {
+                    R v = x[y * w + k];
+                    int take = (v > best) | (v != v);
+                    best = take ? v : best;
+                    at = take ? y * w + k : at;
+                }
+                to[oy * ow + ox] = best;
+                if (where) where[oy * ow + ox] = (int32_t)at;
+            }
+        }
+    }
+}
+NN__BACKWARD(maxpool2d)
+{
+    int64_t in = c->in[0].shape[2] * c->in[0].shape[3], out = c->out[0].shape[2] * c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1], i, j;
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *dy = (const R *)c->dout[0].data + i * out;
+        const int32_t *where = (const int32_t *)c->aux[0].data + i * out;
+        R *dx = (R *)c->din[0].data + i * in;
+        if (!(c->add & 1)) memset(dx, 0, (size_t)in * sizeof *dx);
+        for (j = 0; j < out; j++) if (where[j] >= 0) dx[where[j]] += dy[j];
+    }
+}
+// The mean of every window; backward: each window gets its share of dy.
+static void NN__K(avgpool)(const nn_call *c, const nn_task *t, int back)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
+    int64_t i, oy, ox, y, k;
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *x = back ? NULL : (const R *)c->in[0].data + i * h * w;
+        R *to = back ? (R *)c->dout[0].data + i * oh * ow : (R *)c->out[0].data + i * oh * ow, *dx = back ? (R *)c->din[0].data + i * h * w : NULL;
+        if (back && !(c->add & 1)) memset(dx, 0, (size_t)(h * w) * sizeof *dx);
+        for (oy = 0; oy < oh; oy++) {
+            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
+            for (ox = 0; ox < ow; ox++) {
+                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
+                int64_t real = nn__max(0, wy.end - wy.begin) * nn__max(0, wx.end - wx.begin);
+                R divisor = (R)(p->exclude_pad ? real : wy.full * wx.full), sum = 0, share;
+                if (!back) {
+                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) sum += x[y * w + k];
+                    to[oy * ow + ox] = real ? sum / divisor : 0;
+                } else if (real) {
+                    share = to[oy * ow + ox] / divisor;
+                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) dx[y * w + k] += share;
+                }
+            }
+        }
+    }
+}
+NN__FORWARD(avgpool2d)  { NN__K(avgpool)(c, t, 0); }
+NN__BACKWARD(avgpool2d) { NN__K(avgpool)(c, t, 1); }
+#endif
+
+// ---- upsample:   y(i) = x(floor(i n/m)), or between two neighbours of x at  (i + 1/2) n/m - 1/2  or, corners aligned,  i (n-1)/(m-1) --
+#if NN__IN_HOST
+typedef struct nn__between { int64_t a, b; double share; } nn__between;         // (1 - share) x(a) + share x(b)
+static nn__between nn__upsample_at(const nn__upsample_params *p, int64_t n, int64_t m, int64_t i)
+{
+    nn__between r;
+    double at;
+    r.a = r.b = i * n / m;
+    r.share = 0;
+    if (!p->bilinear) return r;
+    at = p->align_corners ? (m > 1 ? (double)i * (double)(n - 1) / (double)(m - 1) : 0) : ((double)i + 0.5) * (double)n / (double)m - 0.5;
+    if (at < 0) at = 0;
+    r.a = nn__min((int64_t)at, n - 1);
+    r.b = nn__min(r.a + 1, n - 1);
+    r.share = at - (double)r.a;
+    return r;
+}
+static int nn__upsample_shape(nn_call *c)
+{
+    const nn__upsample_params *p = (const nn__upsample_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t shape[4];
+    if (x->ndim != 4 || !x->shape[2] || !x->shape[3]) { nn_fail(c->nn, "upsample: x is (B, C, H, W) or (B, C, L) with pixels, not %s", NN__SHAPE_OF(x)); return 0; }
+    shape[0] = x->shape[0]; shape[1] = x->shape[1];
+    shape[2] = p->size[0];  shape[3] = p->size[1];
+    nn__set_shape(&c->out[0], x->dtype, 4, shape);
+    return 1;
+}
+static void nn__upsample_plan(nn_call *c)                // phase 0: where each row and column of y comes from
+{
+    const nn_view *y = &c->out[0];
+    c->phases = 2;
+    c->tasks[0] = 1;
+    c->tasks[1] = nn__task_count(y->shape[0] * y->shape[1], 4 * (y->shape[2] * y->shape[3] + c->in[0].shape[2] * c->in[0].shape[3]));
+    c->shared_bytes = (size_t)(y->shape[2] + y->shape[3]) * sizeof(nn__between);
+}
+NN_API nn_tensor *nn_upsample(nn_tensor *x, int64_t height, int64_t width, const nn_upsample_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__upsample_params p;
+    int signal;
+    memset(&p, 0, sizeof p);
+    if (!nn__check(nn, x, "upsample")) return nn__inert(nn);
+    signal = x->ndim == 3;
+    p.size[0] = height; p.size[1] = width;
+    p.bilinear = desc && desc->bilinear;
+    p.align_corners = desc && desc->align_corners;
+    if (height < 1 || width < 1 || height > INT32_MAX || width > INT32_MAX || (signal && height != 1)) {
+        nn_fail(nn, "upsample: impossible size %lld x %lld for %s", (long long)height, (long long)width, nn__dims_text(x->ndim, x->shape).s);
+        return nn__inert(nn);
+    }
+    if (p.align_corners && !p.bilinear) { nn_fail(nn, "upsample: .align_corners is for .bilinear"); return nn__inert(nn); }
+    x = nn__apply1(NN_OP_upsample, signal ? nn_unsqueeze(x, 2) : x, &p);
+    return signal ? nn_squeeze(x, 2) : x;
+}
+#endif
+#if NN__IN_PLAIN
+static void NN__K(resample)(const nn_call *c, const nn_task *t, int back)
+{
+    const nn__upsample_params *p = (const nn__upsample_params *)c->params;
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
+    nn__between *rows = (nn__between *)c->shared, *columns = rows + oh;
+    int64_t i, oy, ox;
+    if (t->phase == 0) {
+        for (i = 0; i < oh; i++) rows[i] = nn__upsample_at(p, h, oh, i);
+        for (i = 0; i < ow; i++) columns[i] = nn__upsample_at(p, w, ow, i);
+        return;
+    }
+    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
+        const R *x = back ? NULL : (const R *)c->in[0].data + i * h * w;
+        R *y = (R *)(back ? c->dout[0].data : c->out[0].data) + i * oh * ow, *dx = back ? (R *)c->din[0].data + i * h * w : NULL;
+        if (back && !(c->add & 1)) memset(dx, 0, (size_t)(h * w) * sizeof *dx);
+        for (oy = 0; oy < oh; oy++, y += ow) {
+            int64_t a = rows[oy].a * w, b = rows[oy].b * w;
+            R sy = (R)rows[oy].share, ry = 1 - sy;
+            for (ox = 0; ox < ow; ox++) {
+                int64_t l = columns[ox].a, r = columns[ox].b;
+                R sx = (R)columns[ox].share, rx = 1 - sx;
+                if (!p->bilinear) {
+                    if (back) dx[a + l] += y[ox];
+                    else y[ox] = x[a + l];
+                } else if (back) {
+                    dx[a + l] += ry * rx * y[ox];
+                    dx[a + r] += ry * sx * y[ox];
+                    dx[b + l] += sy * rx * y[ox];
+                    dx[b + r] += sy * sx * y[ox];
+                } else y[ox] = ry * (rx * x[a + l] + sx * x[a + r]) + sy * (rx * x[b + l] + sx * x[b + r]);
+            }
+        }
+    }
+}
+NN__FORWARD(upsample)  { NN__K(resample)(c, t, 0); }
+NN__BACKWARD(upsample) { NN__K(resample)(c, t, 1); }
+#endif
+
+// ---- losses ---------------------------------------------------------------------------------------------
+// l is the loss of one element or one row. NN_MEAN divides their sum by their number, NN_SUM does not, NN_NONE keeps them apart.
+#if NN__IN_HOST
+enum { NN__L_WEIGHT = 1, NN__L_POS_WEIGHT = 2, NN__L_SMOOTHING = 4, NN__L_IGNORE = 8, NN__L_TEMPERATURE = 16, NN__L_MARGIN = 32, NN__L_DELTA = 64, NN__L_P = 128 };
+enum { NN__LOSS_CHUNK = 4096, NN__CLASS_COLUMNS = 64 };
+
+static int nn__loss_misses(nn_context *nn, const char *op, unsigned reads, unsigned bit, int set, const char *option)
+{
+    if (!set || (reads & bit)) return 0;
+    nn_fail(nn, "%s: the option .%s does not apply", op, option);
+    return 1;
+}
+// Reduction and options; an option that this loss does not have is an error rather than ignored.
+static int nn__loss_options(nn_context *nn, const char *op, const nn_loss_desc *d, unsigned reads, nn__loss_params *p)
+{
+    memset(p, 0, sizeof *p);
+    p->ignore = -100;
+    if (!d) return nn_ok(nn);
+    p->reduction = (int)d->reduction;
+    p->smoothing = nn__option(d->label_smoothing, 0);
+    if (d->ignore_index) p->ignore = d->ignore_index == NN_ZERO ? 0 : d->ignore_index;
+    if ((unsigned)p->reduction > NN_NONE) { nn_fail(nn, "%s: reduction %d is none of NN_MEAN, NN_SUM, NN_NONE", op, p->reduction); return 0; }
+    if (!(p->smoothing >= 0 && p->smoothing <= 1)) { nn_fail(nn, "%s: label_smoothing %g is not in 0..1", op, p->smoothing); return 0; }
+    return !nn__loss_misses(nn, op, reads, NN__L_WEIGHT,      d->weight != NULL,         "weight")
+        && !nn__loss_misses(nn, op, reads, NN__L_POS_WEIGHT,  d->pos_weight != NULL,     "pos_weight")
+        && !nn__loss_misses(nn, op, reads, NN__L_SMOOTHING,   d->label_smoothing != 0,   "label_smoothing")
+        && !nn__loss_misses(nn, op, reads, NN__L_IGNORE,      d->ignore_index != 0,      "ignore_index")
+        && !nn__loss_misses(nn, op, reads, NN__L_TEMPERATURE, d->temperature != 0,       "temperature")
+        && !nn__loss_misses(nn, op, reads, NN__L_MARGIN,      d->margin != 0,            "margin")
+        && !nn__loss_misses(nn, op, reads, NN__L_DELTA,       d->delta != 0,             "delta")
+        && !nn__loss_misses(nn, op, reads, NN__L_P,           d->p != 0,                 "p") && nn_ok(nn);
+}
+static nn_tensor *nn__reduce_loss(nn_tensor *l, const nn__loss_params *p)          // for losses composed of other ops
+{
+    nn_shape all;
+    memset(&all, 0, sizeof all);
+    return p->reduction == NN_NONE ? l : p->reduction == NN_SUM ? nn_sum(l, all, NULL) : nn_mean(l, all, NULL);
+}
+// Broadcasting is refused: (B, 1) against (B) would silently give a (B, B) loss.
+static int nn__same_shapes(nn_context *nn, const char *op, const nn_view *a, const nn_view *b)
+{
+    if (nn__same_dims(a, b)) return 1;
+    nn_fail(nn, "%s: shapes must be equal: %s and %s", op, NN__SHAPE_OF(a), NN__SHAPE_OF(b));
+    return 0;
+}
+static void nn__reduced_loss_plan(nn_call *c, int64_t items, int64_t cost, int64_t partials)   // phase 0: items, phase 1: their sum
+{
+    c->tasks[0] = nn__task_count(items, cost);
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = 1;
+    c->shared_bytes = (size_t)partials * nn__real_bytes(c);
+}
+#endif
+#if NN__IN_SIMD
+// y[i] = f(v, k): v[j] is in[j][i], k[j] the scalar p[j].
+NN__INLINE void NN__K(map)(int64_t n, R *y, const R *const *in, int nin, const R *p, int np, V (*f)(const V *v, const V *k))
+{
+    V v[6], k[6];
+    int64_t i;
+    int j;
+    NN__UNROLL for (j = 0; j < np; j++) k[j] = SET1(p[j]);
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) {
+        NN__UNROLL for (j = 0; j < nin; j++) v[j] = LOAD(in[j] + i);
+        STORE(y + i, f(v, k));
+    }
+    if (i == n) return;
+    NN__UNROLL for (j = 0; j < nin; j++) v[j] = NN__K(load_part)(in[j] + i, n - i);
+    NN__K(store_part)(y + i, f(v, k), n - i);
+}
+// Long sums: element i goes to lane i % 16, whatever the vector width; lane_sum adds the lanes as a tree.
+static void NN__K(add_lanes)(R *lane, int64_t n, const R *x)
+{
+    int64_t i = 0;
+    int k;
+#if NN__LANES > 1
+    V v[16 / NN__LANES];
+    NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) v[k] = LOAD(lane + k * NN__LANES);
+    for (; i + 16 <= n; i += 16) NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) v[k] += LOAD(x + i + k * NN__LANES);
+    NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) STORE(lane + k * NN__LANES, v[k]);
+#else
+    for (; i + 16 <= n; i += 16) for (k = 0; k < 16; k++) lane[k] += x[i + k];
+#endif
+    for (k = 0; i + k < n; k++) lane[k] += x[i + k];
+}
+static R NN__K(lane_sum)(R *lane)
+{
+    int i, k;
+    for (k = 8; k; k /= 2) for (i = 0; i < k; i++) lane[i] += lane[i + k];
+    return lane[0];
+}
+static R NN__K(long_sum)(int64_t n, const R *x)          // chunks, then the sums of chunks
+{
+    R total[16] = { 0 };
+    int64_t i;
+    for (i = 0; i < n; i += NN__LOSS_CHUNK) {
+        R lane[16] = { 0 };
+        int k;
+        NN__K(add_lanes)(lane, nn__min(NN__LOSS_CHUNK, n - i), x + i);
+        for (k = 0; k < 16; k++) total[k] += lane[k];
+    }
+    return NN__K(lane_sum)(total);
+}
+#endif
+
+// ---- losses of single elements: one row is the whole loss.   x prediction, t target, w weight, q pos_weight, p delta or margin ----
+// binary_cross_entropy is  -w (q t log s(x) + (1 - t) log(1 - s(x)))  with s the sigmoid, written so that nothing overflows or cancels.
+#if NN__IN_HOST
+static int nn__pair_loss_shape(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int i;
+    for (i = 1; i < c->nin; i++) if ((i == 1 || c->in[i].ndim) && !nn__same_shapes(c->nn, c->op->name, &c->in[0], &c->in[i])) return 0;
+    nn__set_shape(&c->out[0], c->in[0].dtype, p->reduction == NN_NONE ? c->in[0].ndim : 0, c->in[0].shape);
+    return 1;
+}
+static void nn__pair_loss_plan(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
+    if (c->pass == NN_FORWARD && p->reduction != NN_NONE) nn__reduced_loss_plan(c, chunks, 8 * NN__LOSS_CHUNK, chunks);
+    else c->tasks[0] = nn__task_count(n, 16);
+}
+static nn_tensor *nn__pair_loss(int op, nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc, unsigned reads, double option)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    const char *name = nn__op(op)->name;
+    nn_tensor *in[4];
+    nn__loss_params p;
+    if (!nn__check(nn, x, name) || !nn__check(nn, target, name) || !nn__loss_options(nn, name, desc, reads, &p)) return nn__inert(nn);
+    p.p = option;
+    in[0] = x; in[1] = target; in[2] = in[3] = NULL;
+    if (desc && desc->weight)     in[2] = nn_expand(nn_detach(desc->weight), nn_shape_of(x));      // constants: no gradient
+    if (desc && desc->pos_weight) in[3] = nn_expand(nn_detach(desc->pos_weight), nn_shape_of(x));
+    if ((in[2] && nn__dead(in[2])) || (in[3] && nn__dead(in[3]))) return nn__inert(nn);
+    return nn_apply_n(nn, nn__op(op), in, nn__op(op)->inputs, &p, NULL);
+}
+NN_API nn_tensor *nn_mse(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc) { return nn__pair_loss(NN_OP_mse, x, target, desc, 0, 0); }
+NN_API nn_tensor *nn_l1 (nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc) { return nn__pair_loss(NN_OP_l1, x, target, desc, 0, 0); }
+NN_API nn_tensor *nn_huber(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_huber, x, target, desc, NN__L_DELTA, nn__option(desc ? desc->delta : 0, 1));
+}
+NN_API nn_tensor *nn_smooth_l1(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_smooth_l1, x, target, desc, NN__L_DELTA, nn__option(desc ? desc->delta : 0, 1));
+}
+NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_binary_cross_entropy, logits, target, desc, NN__L_WEIGHT | NN__L_POS_WEIGHT, 0);
+}
+#endif
+#if NN__IN_SIMD
+//         name                  l                                                              dl/dx                       dl/dt
+#define NN__PAIR_LOSSES(NN__X) \
+    NN__X( mse,                  (x - t) * (x - t),                                             C(2) * (x - t),             C(-2) * (x - t)           ) \
+    NN__X( l1,                   ABS(x - t),                                                    NN__K(sign_of)(x - t),      NN__K(sign_of)(t - x)     ) \
+    NN__X( huber,                SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t), p * (ABS(x - t) - C(0.5) * p)),                                        \
+                                 NN__K(within)(x - t, p),                                       NN__K(within)(t - x, p)                               ) \
+    NN__X( smooth_l1,            SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t) / p, ABS(x - t) - C(0.5) * p),                                          \
+                                 SEL(ABS(x - t) < p, (x - t) / p, NN__K(sign_of)(x - t)),       SEL(ABS(x - t) < p, (t - x) / p, NN__K(sign_of)(t - x)) ) \
+    NN__X( hinge,                SEL(p - t * x < C(0), C(0), p - t * x),                        SEL(p - t * x > C(0), -t, C(0)), SEL(p - t * x > C(0), -x, C(0)) ) \
+    NN__X( binary_cross_entropy, w * ((C(1) - t) * x + (C(1) + (q - C(1)) * t) * SOFTPLUS(-x)),                                                         \
+                                 w * ((C(1) - t) * SIGMOID(x) - q * t * SIGMOID(-x)),           w * ((q - C(1)) * SOFTPLUS(-x) - x)                   )
+NN__INLINE V NN__K(sign_of)(V d)       { return SEL(d > C(0), C(1), SEL(d < C(0), C(-1), d)); }
+NN__INLINE V NN__K(within)(V d, V p)   { return SEL(d < -p, -p, SEL(d > p, p, d)); }
+
+// Blocks of all operands, so that a formula sees contiguous rows: in[] is x, t, w, q, dy.
+typedef struct NN__K(pair) { const R *x, *t, *w, *q; R p; R ones[NN__K(block)]; } NN__K(pair);
+static void NN__K(pair_open)(NN__K(pair) *o, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+    o->x = (const R *)c->in[0].data;
+    o->t = (const R *)c->in[1].data;
+    o->w = c->nin > 2 ? (const R *)c->in[2].data : NULL;
+    o->q = c->nin > 3 ? (const R *)c->in[3].data : NULL;
+    o->p = (R)((const nn__loss_params *)c->params)->p;
+}
+static void NN__K(pair_block)(const NN__K(pair) *o, int64_t i, int64_t n, R *y, const R *dy, NN__K(row) f)
+{
+    const R *in[5];
+    in[0] = o->x + i; in[1] = o->t + i;
+    in[2] = o->w ? o->w + i : o->ones;
+    in[3] = o->q ? o->q + i : o->ones;
+    in[4] = dy ? dy : o->ones;
+    f(n, y, in, &o->p);
+}
+static void NN__K(pair_loss_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
+{
+    int reduction = ((const nn__loss_params *)c->params)->reduction;
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK, i, end, k;
+    R *y = (R *)c->out[0].data, *part = (R *)c->shared, value[NN__K(block)];
+    NN__K(pair) o;
+    NN__K(pair_open)(&o, c);
+    if (reduction == NN_NONE) {
+        end = nn__task_end(n, t);
+        for (i = nn__task_begin(n, t); i < end; i += NN__K(block)) NN__K(pair_block)(&o, i, nn__min(end - i, NN__K(block)), y + i, NULL, f);
+    } else if (t->phase == 0) for (k = nn__task_begin(chunks, t); k < nn__task_end(chunks, t); k++) {
+        R lane[16] = { 0 };
+        end = nn__min(n, (k + 1) * NN__LOSS_CHUNK);
+        for (i = k * NN__LOSS_CHUNK; i < end; i += NN__K(block)) {
+            NN__K(pair_block)(&o, i, nn__min(end - i, NN__K(block)), value, NULL, f);
+            NN__K(add_lanes)(lane, nn__min(end - i, NN__K(block)), value);
+        }
+        part[k] = NN__K(lane_sum)(lane);
+    } else y[0] = NN__K(long_sum)(chunks, part) / (reduction == NN_MEAN ? (R)n : 1);
+}
+static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df, NN__K(row) dg)
+{
+    int reduction = ((const nn__loss_params *)c->params)->reduction, side;
+    int64_t n = nn_view_count(&c->in[0]), i, j, end = nn__task_end(n, t);
+    const R *dy = (const R *)c->dout[0].data;
+    R g[NN__K(block)], value[NN__K(block)];
+    NN__K(pair) o;
+    NN__K(pair_open)(&o, c);
+    if (reduction != NN_NONE) for (i = 0; i < NN__K(block); i++) g[i] = reduction == NN_MEAN ? dy[0] / (R)n : dy[0];
+    for (side = 0; side < 2; side++) {
+        R *dx = (R *)c->din[side].data;
+        int add = (int)(c->add >> side & 1);
+        for (i = nn__task_begin(n, t); dx && i < end; i += NN__K(block)) {
+            int64_t m = nn__min(end - i, NN__K(block));
+            NN__K(pair_block)(&o, i, m, add ? value : dx + i, reduction == NN_NONE ? dy + i : g, side ? dg : df);
+            for (j = 0; add && j < m; j++) dx[i + j] += value[j];
+        }
+    }
+}
+#define NN__PAIR_NAMES const V x = v[0], t = v[1], w = v[2], q = v[3], p = k[0]; (void)x; (void)t; (void)w; (void)q; (void)p
+#define NN__X(name, f, dx, dt) \
+    NN__INLINE V NN__K(name##_f)(const V *v, const V *k)  { NN__PAIR_NAMES; return f; } \
+    NN__INLINE V NN__K(name##_dx)(const V *v, const V *k) { NN__PAIR_NAMES; return v[4] * (dx); } \
+    NN__INLINE V NN__K(name##_dt)(const V *v, const V *k) { NN__PAIR_NAMES; return v[4] * (dt); } \
+    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map)(n, y, in, 4, p, 1, NN__K(name##_f)); } \
+    static void NN__K(name##_dxrow)(int64_t n, R *y, const R *const *in, const R *p) { NN__K(map)(n, y, in, 5, p, 1, NN__K(name##_dx)); } \
+    static void NN__K(name##_dtrow)(int64_t n, R *y, const R *const *in, const R *p) { NN__K(map)(n, y, in, 5, p, 1, NN__K(name##_dt)); } \
+    NN__FORWARD(name)  { NN__K(pair_loss_fwd)(c, t, NN__K(name##_row)); } \
+    NN__BACKWARD(name) { NN__K(pair_loss_bwd)(c, t, NN__K(name##_dxrow), NN__K(name##_dtrow)); }
+NN__PAIR_LOSSES(NN__X)
+#undef NN__X
+#undef NN__PAIR_NAMES
+#undef NN__PAIR_LOSSES
+#endif
+
+// ---- cross_entropy:   l = sum over classes c of  w_c t_c (-log p_c),   log p_c = x_c - m - log sum exp(x - m),  m = max x --------
+// t are probabilities, or 1 at the target class. Label smoothing e replaces t_c by (1 - e) t_c + e / C.
+// dx_c = W p_c - w_c t_c with W = sum of w_c t_c.   Mean: over the sum of w_target (classes) or the number of rows (probabilities).
+// x is (B, C, inner): with inner = 1 the vectors run along the classes of a row, otherwise along up to 64 neighbouring columns.
+#if NN__IN_HOST
+typedef struct nn__class_dims { int64_t batch, classes, inner; } nn__class_dims;
+static nn__class_dims nn__class_dims_of(const nn_view *x)
+{
+    nn__class_dims d;
+    int i;
+    d.batch = x->ndim > 1 ? x->shape[0] : 1;
+    d.classes = x->shape[x->ndim > 1];
+    d.inner = 1;
+    for (i = 2; i < x->ndim; i++) d.inner *= x->shape[i];
+    return d;
+}
+static int     nn__is_index(const nn_view *t)               { return t->dtype == NN_I32 || t->dtype == NN_I64; }
+static int64_t nn__class_at(const nn_view *t, int64_t i)    { return t->dtype == NN_I64 ? ((const int64_t *)t->data)[i] : ((const int32_t *)t->data)[i]; }
+static int64_t nn__class_tiles(nn__class_dims d)
+{
+    return d.inner == 1 ? d.batch : d.batch * ((d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS);
+}
+// x (B, C, ...) with classes (B, ...) or, where allowed, probabilities (B, C, ...); weight (C). Sets out.
+static int nn__class_shape(nn_call *c, int probabilities, int reduction)
+{
+    const nn_view *x = &c->in[0], *t = &c->in[1], *w = &c->in[2];
+    nn_view rows;
+    int dtype = (int)c->nn->desc.dtype, d = x->ndim > 1, i;
+    if (x->ndim < 1 || x->dtype != dtype) {
+        nn_fail(c->nn, "%s: the prediction %s must be %s, (B, C, ...)", c->op->name, NN__SHAPE_OF(x), nn_dtype_name((nn_dtype)dtype));
+        return 0;
+    }
+    rows = *x;                       // without the dimension of the classes
+    for (i = d; i + 1 < x->ndim; i++) rows.shape[i] = x->shape[i + 1];
+    rows.ndim--;
+    if (!nn__is_index(t) && (!probabilities || t->dtype != dtype)) {
+        nn_fail(c->nn, "%s: the target is %s: classes are i32 or i64%s", c->op->name, nn_dtype_name((nn_dtype)t->dtype), probabilities ? ", probabilities of the type of the prediction" : "");
+        return 0;
+    }
+    if (!nn__same_dims(nn__is_index(t) ? &rows : x, t)) {
+        nn_fail(c->nn, "%s: target %s does not fit prediction %s; classes must be %s", c->op->name, NN__SHAPE_OF(t), NN__SHAPE_OF(x), NN__SHAPE_OF(&rows));
+        return 0;
+    }
+    if (c->nin > 2 && w->ndim && (w->ndim != 1 || w->shape[0] != x->shape[d] || w->dtype != dtype)) {
+        nn_fail(c->nn, "%s: weight %s: it needs one number for each of %lld classes", c->op->name, NN__SHAPE_OF(w), (long long)x->shape[d]);
+        return 0;
+    }
+    nn__set_shape(&c->out[0], dtype, reduction == NN_NONE ? rows.ndim : 0, rows.shape);
+    return 1;
+}
+// Reports the first class that is out of range: 1 if there is one. Called by the last phase, which runs in the caller's thread.
+static int nn__bad_class(const nn_call *c, int64_t rows, int64_t classes, int64_t ignore)
+{
+    int64_t i;
+    for (i = 0; i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        if (k == ignore || (k >= 0 && k < classes)) continue;
+        nn_fail(c->nn, "%s: target %lld of row %lld is not a class 0..%lld", c->op->name, (long long)k, (long long)i, (long long)classes - 1);
+        return 1;
+    }
+    return 0;
+}
+static int nn__cross_entropy_shape(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d;
+    int64_t shape[2];
+    if (!nn__class_shape(c, 1, p->reduction)) return 0;
+    d = nn__class_dims_of(&c->in[0]);
+    shape[0] = 2; shape[1] = d.batch * d.inner;
+    c->naux = 2;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 2, shape);             // m and log sum exp(x - m) of every row
+    shape[0] = 1;
+    nn__set_shape(&c->aux[1], c->in[0].dtype, 1, shape);             // what the sum was divided by
+    return 1;
+}
+static void nn__cross_entropy_plan(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    nn__reduced_loss_plan(c, nn__class_tiles(d), 16 * d.classes * (d.inner == 1 ? 1 : nn__min(d.inner, NN__CLASS_COLUMNS)), p->reduction == NN_NONE ? 0 : d.batch * d.inner);
+}
+static nn_tensor *nn__class_loss(int op, nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc, unsigned reads)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    const char *name = nn__op(op)->name;
+    nn_tensor *in[3];
+    nn__loss_params p;
+    if (!nn__check(nn, x, name) || !nn__check(nn, target, name) || !nn__loss_options(nn, name, desc, reads, &p)) return nn__inert(nn);
+    if (p.ignore >= 0 && target->dtype == (int)nn->desc.dtype) { nn_fail(nn, "%s: ignore_index does not apply to probabilities", name); return nn__inert(nn); }
+    in[0] = x; in[1] = target;
+    in[2] = desc && desc->weight ? nn_detach(desc->weight) : NULL;   // a constant
+    if (in[2] && nn__dead(in[2])) return nn__inert(nn);
+    return nn_apply_n(nn, nn__op(op), in, 3, &p, NULL);
+}
+NN_API nn_tensor *nn_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__class_loss(NN_OP_cross_entropy, logits, target, desc, NN__L_WEIGHT | NN__L_SMOOTHING | NN__L_IGNORE);
+}
+#endif
+#if NN__IN_SIMD
+NN__INLINE V NN__K(exp_scaled)(const V *v, const V *k)   { return EXP(v[0] * k[0] - k[1]); }
+NN__INLINE V NN__K(larger)(V a, V b)                     { return SEL(b > a, b, a); }
+NN__INLINE V NN__K(log_word)(V x, V p, V q)              { (void)p; (void)q; return LOG(x); }
+static R NN__K(log_one)(R x)                             { R p[2] = { 0, 0 }, y; NN__K(map1)(1, &y, &x, p, NN__K(log_word)); return y; }
+static R NN__K(row_max)(int64_t n, const R *x)
+{
+    R m = (R)-INFINITY;
+    int64_t i = 0;
+#if NN__LANES > 1
+    R part[NN__LANES];
+    V v = SET1(m);
+    int k;
+    for (; i + NN__LANES <= n; i += NN__LANES) v = NN__K(larger)(v, LOAD(x + i));
+    STORE(part, v);
+    for (k = 0; k < NN__LANES; k++) m = part[k] > m ? part[k] : m;
+#endif
+    for (; i < n; i++) m = x[i] > m ? x[i] : m;
+    return m;
+}
+static R NN__K(row_log_sum)(int64_t n, const R *x, R scale, R m)      // log sum exp(scale x - m)
+{
+    R lane[16] = { 0 }, e[NN__K(block)], p[2];
+    int64_t i;
+    p[0] = scale; p[1] = m;
+    for (i = 0; i < n; i += NN__K(block)) {
+        const R *in = x + i;
+        int64_t w = nn__min(NN__K(block), n - i);
+        NN__K(map)(w, e, &in, 1, p, 2, NN__K(exp_scaled));
+        NN__K(add_lanes)(lane, w, e);
+    }
+    return NN__K(log_one)(NN__K(lane_sum)(lane));
+}
+
+typedef struct NN__K(classes) {      // a cross_entropy call, opened
+    nn__class_dims d;
+    const R *x, *t, *w;              // t: probabilities, or NULL; w: weights, or NULL
+    const nn_view *target;
+    int64_t ignore;
+    R keep, spread, all;             // 1 - e, e / C, sum of weights
+    R *m, *ls;                       // aux, or NULL
+    R ones[NN__K(block)];
+} NN__K(classes);
+static void NN__K(classes_open)(NN__K(classes) *o, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int64_t i;
+    o->d = nn__class_dims_of(&c->in[0]);
+    o->x = (const R *)c->in[0].data;
+    o->target = &c->in[1];
+    o->t = nn__is_index(&c->in[1]) ? NULL : (const R *)c->in[1].data;
+    o->w = (const R *)c->in[2].data;
+    o->ignore = p->ignore;
+    o->keep = (R)(1 - p->smoothing);
+    o->spread = (R)(p->smoothing / (double)o->d.classes);
+    o->all = (R)o->d.classes;
+    if (o->w && o->spread != 0) for (i = 0, o->all = 0; i < o->d.classes; i++) o->all += o->w[i];
+    o->m = (R *)c->aux[0].data;
+    o->ls = o->m ? o->m + o->d.batch * o->d.inner : NULL;
+    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+}
+// The class of a row; -1: it counts for nothing (ignored, or out of range, which the last phase reports).
+static int64_t NN__K(class_of)(const NN__K(classes) *o, int64_t row)
+{
+    int64_t k = nn__class_at(o->target, row);
+    return k == o->ignore || k < 0 || k >= o->d.classes ? -1 : k;
+}
+static R NN__K(class_weight)(const NN__K(classes) *o, int64_t k) { return o->w ? o->w[k] : 1; }
+
+// Rows: v is x, t, w of neighbouring classes; k is m, log sum, and what t becomes: k[2] t + k[3].
+NN__INLINE V NN__K(ce_row_term)(const V *v, const V *k) { return v[2] * (k[2] * v[1] + k[3]) * (k[1] - (v[0] - k[0])); }
+NN__INLINE V NN__K(ce_row_mass)(const V *v, const V *k) { return v[2] * (k[2] * v[1] + k[3]); }
+NN__INLINE V NN__K(ce_row_dx)(const V *v, const V *k)   { return k[4] * EXP((v[0] - k[0]) - k[1]) - v[2] * (k[2] * v[1] + k[3]); }
+NN__INLINE V NN__K(ce_row_dt)(const V *v, const V *k)   { return v[2] * k[2] * (k[1] - (v[0] - k[0])); }
+static int64_t NN__K(ce_row_in)(const NN__K(classes) *o, int64_t row, int64_t i, const R **in)   // operands from class i on; returns their number
+{
+    int64_t at = row * o->d.classes + i;
+    in[0] = o->x + at;
+    in[1] = o->t ? o->t + at : o->ones;
+    in[2] = o->w ? o->w + i : o->ones;
+    return nn__min(NN__K(block), o->d.classes - i);
+}
+static R NN__K(ce_row_sum)(const NN__K(classes) *o, int64_t row, const R *p, int mass)
+{
+    R lane[16] = { 0 }, value[NN__K(block)];
+    const R *in[3];
+    int64_t i, n;
+    for (i = 0; i < o->d.classes; i += n) {
+        n = NN__K(ce_row_in)(o, row, i, in);
+        if (mass) NN__K(map)(n, value, in, 3, p, 4, NN__K(ce_row_mass));
+        else      NN__K(map)(n, value, in, 3, p, 4, NN__K(ce_row_term));
+        NN__K(add_lanes)(lane, n, value);
+    }
+    return NN__K(lane_sum)(lane);
+}
+static void NN__K(ce_row)(const NN__K(classes) *o, int64_t row, R *loss)
+{
+    const R *x = o->x + row * o->d.classes;
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row);
+    R p[4];
+    loss[row] = 0;
+    if (k < 0) return;
+    p[0] = NN__K(row_max)(o->d.classes, x);
+    p[1] = NN__K(row_log_sum)(o->d.classes, x, 1, p[0]);
+    p[2] = o->t ? o->keep : 0;
+    p[3] = o->spread;
+    if (o->m) { o->m[row] = p[0]; o->ls[row] = p[1]; }
+    if (!o->t) loss[row] = o->keep * NN__K(class_weight)(o, k) * (p[1] - (x[k] - p[0]));
+    if (o->t || o->spread != 0) loss[row] += NN__K(ce_row_sum)(o, row, p, 0);
+}
+static void NN__K(ce_row_back)(const NN__K(classes) *o, int64_t row, R g, const nn_call *c)
+{
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row), classes = o->d.classes, i, j, n;
+    R *dx = (R *)c->din[0].data, *dt = (R *)c->din[1].data, value[NN__K(block)], p[5];
+    const R *in[3];
+    int add = (int)(c->add & 1), add_t = (int)(c->add >> 1 & 1);
+    if (dx) dx += row * classes;
+    if (k < 0) { for (i = 0; dx && !add && i < classes; i++) dx[i] = 0; return; }
+    p[0] = o->m[row]; p[1] = o->ls[row];
+    p[2] = o->t ? o->keep : 0;
+    p[3] = o->spread;
+    p[4] = g * (o->t ? NN__K(ce_row_sum)(o, row, p, 1) : o->keep * NN__K(class_weight)(o, k) + o->spread * o->all);
+    p[2] *= g; p[3] *= g;
+    for (i = 0; dx && i < classes; i += n) {
+        n = NN__K(ce_row_in)(o, row, i, in);
+        NN__K(map)(n, add ? value : dx + i, in, 3, p, 5, NN__K(ce_row_dx));
+        for (j = 0; add && j < n; j++) dx[i + j] += value[j];
+    }
+    if (dx && !o->t) dx[k] -= g * o->keep * NN__K(class_weight)(o, k);
+    for (i = 0; o->t && dt && i < classes; i += n) {
+        R *z = dt + row * classes + i;
+        n = NN__K(ce_row_in)(o, row, i, in);
+        NN__K(map)(n, add_t ? value : z, in, 3, p, 3, NN__K(ce_row_dt));
+        for (j = 0; add_t && j < n; j++) z[j] += value[j];
+    }
+}
+// Columns: v is x, t, and m, log sum, ... of neighbouring columns; k what t becomes for this class: k[0] t + k[1], weight included.
+NN__INLINE V NN__K(ce_col_max)(const V *v, const V *k)  { (void)k; return NN__K(larger)(v[1], v[0]); }
+NN__INLINE V NN__K(ce_col_sum)(const V *v, const V *k)  { (void)k; return v[1] + EXP(v[0] - v[2]); }
+NN__INLINE V NN__K(ce_col_term)(const V *v, const V *k) { return v[4] + (k[0] * v[1] + k[1]) * (v[3] - (v[0] - v[2])); }
+NN__INLINE V NN__K(ce_col_mass)(const V *v, const V *k) { return v[4] + (k[0] * v[1] + k[1]); }
+NN__INLINE V NN__K(ce_col_dx)(const V *v, const V *k)   { return v[4] * EXP((v[0] - v[2]) - v[3]) - v[5] * (k[0] * v[1] + k[1]); }
+NN__INLINE V NN__K(ce_col_dt)(const V *v, const V *k)   { return v[5] * k[0] * (v[3] - (v[0] - v[2])); }
+static void NN__K(ce_col_class)(const NN__K(classes) *o, int64_t at, int64_t k, const R **in, R *p)   // operands of class k in columns from `at`
+{
+    R w = NN__K(class_weight)(o, k);
+    in[0] = o->x + at + k * o->d.inner;
+    in[1] = o->t ? o->t + at + k * o->d.inner : o->ones;
+    p[0] = o->t ? w * o->keep : 0;
+    p[1] = w * o->spread;
+}
+static void NN__K(ce_columns)(const NN__K(classes) *o, int64_t tile, R *loss)
+{
+    int64_t tiles = (o->d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS, first = tile % tiles * NN__CLASS_COLUMNS, b = tile / tiles;
+    int64_t n = nn__min(NN__CLASS_COLUMNS, o->d.inner - first), at = b * o->d.classes * o->d.inner + first, row = b * o->d.inner + first, j, k;
+    R m[NN__CLASS_COLUMNS], s[NN__CLASS_COLUMNS], ls[NN__CLASS_COLUMNS], sum[NN__CLASS_COLUMNS], p[2] = { 0, 0 };
+    const R *in[5];
+    for (j = 0; j < n; j++) { m[j] = (R)-INFINITY; s[j] = sum[j] = 0; }
+    for (k = 0; k < o->d.classes; k++) { in[0] = o->x + at + k * o->d.inner; in[1] = m; NN__K(map)(n, m, in, 2, p, 0, NN__K(ce_col_max)); }
+    for (k = 0; k < o->d.classes; k++) { in[0] = o->x + at + k * o->d.inner; in[1] = s; in[2] = m; NN__K(map)(n, s, in, 3, p, 0, NN__K(ce_col_sum)); }
+    NN__K(map1)(n, ls, s, p, NN__K(log_word));
+    in[2] = m; in[3] = ls; in[4] = sum;
+    if (o->t || o->spread != 0) for (k = 0; k < o->d.classes; k++) {
+        NN__K(ce_col_class)(o, at, k, in, p);
+        NN__K(map)(n, sum, in, 5, p, 2, NN__K(ce_col_term));
+    }
+    for (j = 0; j < n; j++) {
+        k = o->t ? 0 : NN__K(class_of)(o, row + j);
+        loss[row + j] = k < 0 ? 0 : sum[j];
+        if (k >= 0 && !o->t) loss[row + j] += o->keep * NN__K(class_weight)(o, k) * (ls[j] - (o->x[at + k * o->d.inner + j] - m[j]));
+        if (o->m) { o->m[row + j] = m[j]; o->ls[row + j] = ls[j]; }
+    }
+}
+static void NN__K(ce_columns_back)(const NN__K(classes) *o, int64_t tile, const R *dy, R by, const nn_call *c)   // dy NULL: every row has gradient `by`
+{
+    int64_t tiles = (o->d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS, first = tile % tiles * NN__CLASS_COLUMNS, b = tile / tiles;
+    int64_t n = nn__min(NN__CLASS_COLUMNS, o->d.inner - first), at = b * o->d.classes * o->d.inner + first, row = b * o->d.inner + first, j, k;
+    R g[NN__CLASS_COLUMNS], mass[NN__CLASS_COLUMNS], value[NN__CLASS_COLUMNS], p[2];
+    const R *in[6];
+    int side;
+    in[2] = o->m + row; in[3] = o->ls + row; in[4] = mass; in[5] = g;
+    for (j = 0; j < n; j++) mass[j] = 0;
+    if (o->t) for (k = 0; k < o->d.classes; k++) { NN__K(ce_col_class)(o, at, k, in, p); NN__K(map)(n, mass, in, 5, p, 2, NN__K(ce_col_mass)); }
+    for (j = 0; j < n; j++) {
+        k = o->t ? 0 : NN__K(class_of)(o, row + j);
+        g[j] = k < 0 ? 0 : dy ? dy[row + j] : by;
+        mass[j] = k < 0 ? 0 : g[j] * (o->t ? mass[j] : o->keep * NN__K(class_weight)(o, k) + o->spread * o->all);
+    }
+    for (side = 0; side < (o->t ? 2 : 1); side++) {
+        int add = (int)(c->add >> side & 1);
+        for (k = 0; c->din[side].data && k < o->d.classes; k++) {
+            R *to = (R *)c->din[side].data + at + k * o->d.inner;
+            NN__K(ce_col_class)(o, at, k, in, p);
+            if (side) NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dt));
+            else      NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dx));
+            for (j = 0; add && j < n; j++) to[j] += value[j];
+        }
+    }
+    for (j = 0; c->din[0].data && !o->t && j < n; j++) {
+        k = NN__K(class_of)(o, row + j);
+        if (k >= 0) ((R *)c->din[0].data)[at + k * o->d.inner + j] -= g[j] * o->keep * NN__K(class_weight)(o, k);
+    }
+}
+NN__FORWARD(cross_entropy)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    NN__K(classes) o;
+    int64_t i, tiles, rows;
+    R *loss = p->reduction == NN_NONE ? (R *)c->out[0].data : (R *)c->shared;
+    double total = 0;
+    NN__K(classes_open)(&o, c);
+    tiles = nn__class_tiles(o.d);
+    rows = o.d.batch * o.d.inner;
+    if (t->phase == 0) {
+        for (i = nn__task_begin(tiles, t); i < nn__task_end(tiles, t); i++) {
+            if (o.d.inner == 1) NN__K(ce_row)(&o, i, loss);
+            else NN__K(ce_columns)(&o, i, loss);
+        }
+        return;
+    }
+    if (!o.t && nn__bad_class(c, rows, o.d.classes, p->ignore)) return;
+    if (o.t) total = (double)rows;
+    else for (i = 0; i < rows; i++) {
+        int64_t k = NN__K(class_of)(&o, i);
+        if (k >= 0) total += (double)NN__K(class_weight)(&o, k);
+    }
+    if (p->reduction != NN_MEAN) total = 1;
+    if (p->reduction != NN_NONE) *(R *)c->out[0].data = NN__K(long_sum)(rows, loss) / (R)total;
+    if (c->aux[1].data) *(R *)c->aux[1].data = (R)total;
+}
+NN__BACKWARD(cross_entropy)
+{
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    const R *dy = (const R *)c->dout[0].data;
+    R g = none ? 0 : dy[0] / *(const R *)c->aux[1].data;
+    NN__K(classes) o;
+    int64_t i, tiles;
+    NN__K(classes_open)(&o, c);
+    tiles = nn__class_tiles(o.d);
+    for (i = nn__task_begin(tiles, t); i < nn__task_end(tiles, t); i++) {
+        if (o.d.inner == 1) NN__K(ce_row_back)(&o, i, none ? dy[i] : g, c);
+        else NN__K(ce_columns_back)(&o, i, none ? dy : NULL, g, c);
     }
 }
 #endif
 
-// ---- losses ---------------------------------------------------------------------------------------------
+// ---- nll:   l = -w_k x_k, k the target class      dx_k = -w_k      mean: over the sum of w_k ----------------------------------------
 #if NN__IN_HOST
-NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+static int nn__nll_shape(nn_call *c)
 {
-    nn_shape all;
-    (void)desc;
-    memset(&all, 0, sizeof all);
-    return nn_mean(nn_sub(nn_softplus(logits, 1.0f), nn_mul(logits, target)), all, NULL);
+    int64_t one = 1;
+    if (!nn__class_shape(c, 0, ((const nn__loss_params *)c->params)->reduction)) return 0;
+    c->naux = 1;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 1, &one);              // what the sum was divided by
+    return 1;
+}
+NN_API nn_tensor *nn_nll(nn_tensor *log_p, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__class_loss(NN_OP_nll, log_p, target, desc, NN__L_WEIGHT | NN__L_IGNORE);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(nll)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    const R *x = (const R *)c->in[0].data, *w = (const R *)c->in[2].data;
+    R *y = (R *)c->out[0].data;
+    double sum = 0, total = 0;
+    int64_t i, rows = d.batch * d.inner;
+    (void)t;
+    if (nn__bad_class(c, rows, d.classes, p->ignore)) return;
+    for (i = 0; i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        R l = k == p->ignore ? 0 : -(w ? w[k] : 1) * x[(i / d.inner * d.classes + k) * d.inner + i % d.inner];
+        if (p->reduction == NN_NONE) y[i] = l;
+        sum += (double)l;
+        if (k != p->ignore) total += w ? (double)w[k] : 1;
+    }
+    if (p->reduction != NN_MEAN) total = 1;
+    if (p->reduction != NN_NONE) y[0] = (R)(sum / total);
+    if (c->aux[0].data) *(R *)c->aux[0].data = (R)total;
+}
+NN__BACKWARD(nll)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->din[0]);
+    const R *w = (const R *)c->in[2].data, *dy = (const R *)c->dout[0].data;
+    R *dx = (R *)c->din[0].data, by = *(const R *)c->aux[0].data;
+    int64_t i, rows = d.batch * d.inner;
+    (void)t;
+    for (i = 0; dx && i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        if (k == p->ignore || k < 0 || k >= d.classes) continue;
+        dx[(i / d.inner * d.classes + k) * d.inner + i % d.inner] -= (w ? w[k] : 1) * (p->reduction == NN_NONE ? dy[i] : dy[0] / by);
+    }
+}
+#endif
+
+// ---- hinge:   elements, targets -1 or 1:  l = max(0, margin - t x)      classes k:  l = sum over c != k of max(0, margin - x_k + x_c) / C ----
+#if NN__IN_HOST
+static int nn__multi_margin_shape(nn_call *c) { return nn__class_shape(c, 0, ((const nn__loss_params *)c->params)->reduction); }
+NN_API nn_tensor *nn_hinge(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__loss_params p;
+    nn_tensor *in[2];
+    double margin = nn__option(desc ? desc->margin : 0, 1);
+    if (!nn__check(nn, x, "hinge") || !nn__check(nn, target, "hinge")) return nn__inert(nn);
+    if (target->dtype != NN_I32 && target->dtype != NN_I64) return nn__pair_loss(NN_OP_hinge, x, target, desc, NN__L_MARGIN, margin);
+    if (!nn__loss_options(nn, "hinge", desc, NN__L_MARGIN, &p)) return nn__inert(nn);
+    p.p = margin;
+    in[0] = x; in[1] = target;
+    return nn_apply(nn__op(NN_OP_multi_margin), in, &p);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(multi_margin)            // torch.nn.MultiMarginLoss
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    R *y = (R *)c->out[0].data;
+    double sum = 0;
+    int64_t i, j, rows = d.batch * d.inner;
+    (void)t;
+    if (nn__bad_class(c, rows, d.classes, INT64_MIN)) return;
+    for (i = 0; i < rows; i++) {
+        const R *x = (const R *)c->in[0].data + i / d.inner * d.classes * d.inner + i % d.inner;
+        int64_t k = nn__class_at(&c->in[1], i);
+        double l = 0;
+        for (j = 0; j < d.classes; j++) {
+            double z = p->p - (double)x[k * d.inner] + (double)x[j * d.inner];
+            if (j != k && !(z <= 0)) l += z;
+        }
+        l /= (double)d.classes;
+        if (p->reduction == NN_NONE) y[i] = (R)l;
+        sum += l;
+    }
+    if (p->reduction != NN_NONE) y[0] = (R)(p->reduction == NN_MEAN ? sum / (double)rows : sum);
+}
+NN__BACKWARD(multi_margin)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    const R *dy = (const R *)c->dout[0].data;
+    int64_t i, j, rows = d.batch * d.inner;
+    (void)t;
+    for (i = 0; c->din[0].data && i < rows; i++) {
+        int64_t at = i / d.inner * d.classes * d.inner + i % d.inner, k = nn__class_at(&c->in[1], i);
+        const R *x = (const R *)c->in[0].data + at;
+        R *dx = (R *)c->din[0].data + at, g = p->reduction == NN_NONE ? dy[i] : p->reduction == NN_MEAN ? dy[0] / (R)rows : dy[0];
+        g /= (R)d.classes;
+        if (k < 0 || k >= d.classes) continue;
+        for (j = 0; j < d.classes; j++) {
+            if (j == k || p->p - (double)x[k * d.inner] + (double)x[j * d.inner] <= 0) continue;
+            dx[j * d.inner] += g;
+            dx[k * d.inner] -= g;
+        }
+    }
+}
+#endif
+
+// ---- kl_div:   l = T^2 sum over c of q_c (log q_c - log p_c),   p = softmax(x / T), q = softmax(t / T) over the last dimension ------------
+// Distillation (Hinton et al. 2015): T^2 keeps the gradient's size at any T. Mean: over rows (PyTorch's "batchmean"); NN_NONE: the terms.
+// With dy per term:  dx_c = T (p_c sum(q dy) - q_c dy_c),   dt_c = T q_c (dy_c r_c - sum(q dy r)),   r = log q - log p + 1.
+#if NN__IN_HOST
+static int64_t nn__row_length(const nn_view *x) { return x->ndim ? x->shape[x->ndim - 1] : 1; }
+static int64_t nn__row_count(const nn_view *x)
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i + 1 < x->ndim; i++) n *= x->shape[i];
+    return n;
+}
+static int nn__kl_div_shape(nn_call *c)
+{
+    int64_t shape[2];
+    if (!nn__pair_loss_shape(c)) return 0;
+    shape[0] = nn__row_count(&c->in[0]); shape[1] = 4;
+    c->naux = 1;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 2, shape);             // of x and of t: maximum of v / T, log sum exp
+    return 1;
+}
+static void nn__kl_div_plan(nn_call *c)
+{
+    int64_t rows = nn__row_count(&c->in[0]);
+    nn__reduced_loss_plan(c, rows, 32 * nn__row_length(&c->in[0]), rows);
+}
+NN_API nn_tensor *nn_kl_div(nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc)
+{
+    nn_context *nn = logits ? logits->nn : NULL;
+    nn__loss_params p;
+    double temperature = nn__option(desc ? desc->temperature : 0, 1);
+    if (!nn__check(nn, logits, "kl_div") || !nn__check(nn, target_logits, "kl_div") || !nn__loss_options(nn, "kl_div", desc, NN__L_TEMPERATURE, &p)) return nn__inert(nn);
+    if (!(temperature > 0)) { nn_fail(nn, "kl_div: temperature %g is not positive", temperature); return nn__inert(nn); }
+    p.p = temperature;
+    return nn__apply2(NN_OP_kl_div, logits, target_logits, &p);
+}
+#endif
+#if NN__IN_SIMD
+// k: 1 / T, then maximum and log sum of x, of t, then a factor. log p and log q of vectors x = v[0], t = v[1]; v[2] is dy.
+#define NN__LOG_P ((v[0] * k[0] - k[1]) - k[2])
+#define NN__LOG_Q ((v[1] * k[0] - k[3]) - k[4])
+NN__INLINE V NN__K(kl_term)(const V *v, const V *k)  { V q = NN__LOG_Q; return k[5] * (EXP(q) * (q - NN__LOG_P)); }
+NN__INLINE V NN__K(kl_mass)(const V *v, const V *k)  { return EXP(NN__LOG_Q) * v[2]; }
+NN__INLINE V NN__K(kl_slope)(const V *v, const V *k) { V q = NN__LOG_Q; return EXP(q) * v[2] * (q - NN__LOG_P + C(1)); }
+NN__INLINE V NN__K(kl_dx)(const V *v, const V *k)    { return (EXP(NN__LOG_P) * k[5] - EXP(NN__LOG_Q) * v[2]) / k[0]; }
+NN__INLINE V NN__K(kl_dt)(const V *v, const V *k)    { V q = NN__LOG_Q; return EXP(q) * (v[2] * (q - NN__LOG_P + C(1)) - k[5]) / k[0]; }
+#undef NN__LOG_P
+#undef NN__LOG_Q
+NN__FORWARD(kl_div)
+{
+    const nn__loss_params *o = (const nn__loss_params *)c->params;
+    int64_t rows = nn__row_count(&c->in[0]), n = nn__row_length(&c->in[0]), i, j, w;
+    R *y = (R *)c->out[0].data, *loss = (R *)c->shared, *aux = (R *)c->aux[0].data, value[NN__K(block)], k[6];
+    int none = o->reduction == NN_NONE, side;
+    if (t->phase) {
+        if (!none) y[0] = NN__K(long_sum)(rows, loss) / (o->reduction == NN_MEAN ? (R)rows : 1);
+        return;
+    }
+    k[0] = (R)(1 / o->p);
+    k[5] = (R)(o->p * o->p);
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) {
+        R lane[16] = { 0 };
+        for (side = 0; side < 2; side++) {
+            const R *v = (const R *)c->in[side].data + i * n;
+            k[1 + 2 * side] = NN__K(row_max)(n, v) * k[0];
+            k[2 + 2 * side] = NN__K(row_log_sum)(n, v, k[0], k[1 + 2 * side]);
+        }
+        if (aux) memcpy(aux + 4 * i, k + 1, 4 * sizeof *k);
+        for (j = 0; j < n; j += w) {
+            const R *in[2];
+            in[0] = (const R *)c->in[0].data + i * n + j;
+            in[1] = (const R *)c->in[1].data + i * n + j;
+            w = nn__min(NN__K(block), n - j);
+            NN__K(map)(w, none ? y + i * n + j : value, in, 2, k, 6, NN__K(kl_term));
+            if (!none) NN__K(add_lanes)(lane, w, value);
+        }
+        if (!none) loss[i] = NN__K(lane_sum)(lane);
+    }
+}
+NN__BACKWARD(kl_div)
+{
+    const nn__loss_params *o = (const nn__loss_params *)c->params;
+    int64_t rows = nn__row_count(&c->in[0]), n = nn__row_length(&c->in[0]), i, j, m, w;
+    const R *dy = (const R *)c->dout[0].data, *aux = (const R *)c->aux[0].data;
+    R g[NN__K(block)], value[NN__K(block)], k[6];
+    int none = o->reduction == NN_NONE, side;
+    for (j = 0; !none && j < NN__K(block); j++) g[j] = o->reduction == NN_MEAN ? dy[0] / (R)rows : dy[0];
+    k[0] = (R)(1 / o->p);
+    k[5] = 0;
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) for (side = 0; side < 2; side++) {
+        int add = (int)(c->add >> side & 1), pass;
+        R lane[16] = { 0 };
+        if (!c->din[side].data) continue;
+        memcpy(k + 1, aux + 4 * i, 4 * sizeof *k);
+        for (pass = 0; pass < 2; pass++) {               // first the sum over the row, then the gradient
+            for (j = 0; j < n; j += w) {
+                const R *in[3];
+                R *to = (R *)c->din[side].data + i * n + j;
+                in[0] = (const R *)c->in[0].data + i * n + j;
+                in[1] = (const R *)c->in[1].data + i * n + j;
+                in[2] = none ? dy + i * n + j : g;
+                w = nn__min(NN__K(block), n - j);
+                if (pass == 0) {
+                    if (side) NN__K(map)(w, value, in, 3, k, 6, NN__K(kl_slope));
+                    else      NN__K(map)(w, value, in, 3, k, 6, NN__K(kl_mass));
+                    NN__K(add_lanes)(lane, w, value);
+                    continue;
+                }
+                if (side) NN__K(map)(w, add ? value : to, in, 3, k, 6, NN__K(kl_dt));
+                else      NN__K(map)(w, add ? value : to, in, 3, k, 6, NN__K(kl_dx));
+                for (m = 0; add && m < w; m++) to[m] += value[m];
+            }
+            if (pass == 0) k[5] = NN__K(lane_sum)(lane);
+        }
+    }
+}
+#endif
+
+// ---- losses composed of other ops ------------------------------------------------------------------------------------------------
+#if NN__IN_HOST
+static nn_tensor *nn__row_sum(nn_tensor *x, int keepdim)             // over the last dimension
+{
+    nn_reduce_desc d;
+    memset(&d, 0, sizeof d);
+    d.keepdim = keepdim;
+    return nn_sum(x, nn__shape1(-1), &d);
+}
+static int nn__check_rows(nn_context *nn, const char *op, const nn_tensor *a, const nn_tensor *b)
+{
+    nn_view va, vb;
+    if (!nn__check(nn, a, op) || !nn__check(nn, b, op)) return 0;
+    va = nn__view_of(a); vb = nn__view_of(b);
+    if (!nn__same_shapes(nn, op, &va, &vb)) return 0;
+    if (a->ndim < 1) { nn_fail(nn, "%s: vectors are needed, not 0-d tensors", op); return 0; }
+    return 1;
+}
+// l = 1 - cos(a, b) for target 1, max(0, cos(a, b) - margin) for target -1; 1e-12 under the root as in PyTorch
+NN_API nn_tensor *nn_cosine_embedding(nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc *desc)
+{
+    nn_context *nn = a ? a->nn : NULL;
+    nn_tensor *cosine, *same, *other, *none;
+    nn__loss_params p;
+    nn_view va, vt;
+    if (!nn__check_rows(nn, "cosine_embedding", a, b) || !nn__check(nn, target, "cosine_embedding")) return nn__inert(nn);
+    if (!nn__loss_options(nn, "cosine_embedding", desc, NN__L_MARGIN, &p)) return nn__inert(nn);
+    va = nn__view_of(a); vt = nn__view_of(target);
+    va.ndim--;
+    if (!nn__same_dims(&va, &vt)) {
+        nn_fail(nn, "cosine_embedding: target %s does not fit vectors %s", NN__SHAPE_OF(&vt), nn__dims_text(a->ndim, a->shape).s);
+        return nn__inert(nn);
+    }
+    target = nn_detach(nn_cast(target, nn->desc.dtype));
+    none = nn_scalar(nn, 0.0f);
+    cosine = nn_mul(nn_add_scalar(nn__row_sum(nn_square(a), 0), 1e-12f), nn_add_scalar(nn__row_sum(nn_square(b), 0), 1e-12f));
+    cosine = nn_div(nn__row_sum(nn_mul(a, b), 0), nn_sqrt(cosine));
+    same = nn_add_scalar(nn_neg(cosine), 1.0f);
+    other = nn_clamp(nn_add_scalar(cosine, (float)-nn__option(desc ? desc->margin : 0, 0)), 0.0f, INFINITY);
+    same = nn_where(nn_eq(target, nn_scalar(nn, 1.0f)), same, none);
+    other = nn_where(nn_eq(target, nn_scalar(nn, -1.0f)), other, none);
+    return nn__reduce_loss(nn_add(same, other), &p);
+}
+
+// |a - b + 1e-6|_p of rows: torch.nn.functional.pairwise_distance
+static nn_tensor *nn__row_distance(nn_tensor *a, nn_tensor *b, float p)
+{
+    nn_tensor *d = nn_add_scalar(nn_sub(a, b), 1e-6f);
+    if (p == 2.0f) return nn_sqrt(nn__row_sum(nn_square(d), 0));
+    if (p == 1.0f) return nn__row_sum(nn_abs(d), 0);
+    return nn_pow_scalar(nn__row_sum(nn_pow_scalar(nn_abs(d), p), 0), 1.0f / p);
+}
+// l = max(0, |a - p| - |a - n| + margin)
+NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc)
+{
+    nn_context *nn = anchor ? anchor->nn : NULL;
+    nn_tensor *d;
+    nn__loss_params p;
+    float norm = (float)nn__option(desc ? desc->p : 0, 2), margin = (float)nn__option(desc ? desc->margin : 0, 1);
+    if (!nn__check_rows(nn, "triplet_margin", anchor, positive) || !nn__check_rows(nn, "triplet_margin", anchor, negative)) return nn__inert(nn);
+    if (!nn__loss_options(nn, "triplet_margin", desc, NN__L_MARGIN | NN__L_P, &p)) return nn__inert(nn);
+    if (!(norm > 0 && norm <= 1e6f)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
+    d = nn_sub(nn__row_distance(anchor, positive, norm), nn__row_distance(anchor, negative, norm));
+    return nn__reduce_loss(nn_clamp(nn_add_scalar(d, margin), 0.0f, INFINITY), &p);
+}
+
+static nn_tensor *nn__unit_rows(nn_tensor *x)            // x / |x|; 1e-24 keeps a zero row finite
+{
+    return nn_mul(x, nn_rsqrt(nn_add_scalar(nn__row_sum(nn_square(x), 1), 1e-24f)));
+}
+// l_i = -log softmax_j(cos(a_i, b_j) / T) at j = i: row i of a must find row i of b among all rows (van den Oord et al. 2018)
+NN_API nn_tensor *nn_info_nce(nn_tensor *a, nn_tensor *b, const nn_loss_desc *desc)
+{
+    nn_context *nn = a ? a->nn : NULL;
+    nn_tensor *logits;
+    nn_loss_desc own;
+    nn__loss_params p;
+    nn__mark m;
+    int64_t *index, i, n;
+    double temperature = nn__option(desc ? desc->temperature : 0, 0.07);
+    if (!nn__check_rows(nn, "info_nce", a, b) || !nn__loss_options(nn, "info_nce", desc, NN__L_TEMPERATURE, &p)) return nn__inert(nn);
+    if (a->ndim != 2) { nn_fail(nn, "info_nce: rows (B, C) are needed, not %s", nn__dims_text(a->ndim, a->shape).s); return nn__inert(nn); }
+    if (!(temperature > 0)) { nn_fail(nn, "info_nce: temperature %g is not positive", temperature); return nn__inert(nn); }
+    logits = nn_mul_scalar(nn_matmul(nn__unit_rows(a), nn_transpose(nn__unit_rows(b), 0, 1)), (float)(1 / temperature));
+    memset(&own, 0, sizeof own);
+    own.reduction = (nn_reduction)p.reduction;
+    n = a->shape[0];
+    a = nn__alloc_tensor(nn, 0, NN_I64, 1, &n);
+    m = nn__get_mark(nn);
+    index = (int64_t *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *index));
+    if (nn__dead(a) || !index) return nn__inert(nn);
+    for (i = 0; i < n; i++) index[i] = i;
+    nn__upload(nn, a, index);
+    nn__rewind_memory(nn, &m);
+    return nn_cross_entropy(logits, a, &own);
+}
+#endif
+
+// ---- parameter updates ------------------------------------------------------------------------------------
+// One step of each optimizer for a vector of parameters p with gradients g and states s: the new p is returned. The order of
+// operations is PyTorch's (torch.optim, foreach=False). What does not depend on the element is computed once, in double, by >>optim.
+#if NN__IN_HOST
+static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+static void nn__square_sum_plan(nn_call *c)
+{
+    int64_t chunks = (nn_view_count(&c->in[0]) + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
+    nn__reduced_loss_plan(c, chunks, 2 * NN__LOSS_CHUNK, chunks);
+}
+#endif
+#if NN__IN_SIMD
+typedef struct NN__K(rates) {        // nn__update_params as vectors
+    V lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value, scale;
+    int decays, clips, momentum, nesterov, first, centered, amsgrad, far1;
+} NN__K(rates);
+
+NN__INLINE V NN__K(decayed)(V p, V g, const NN__K(rates) *u)         // L2: the gradient of |p|^2 wd / 2 joins g
+{
+    return u->decays ? FMA(u->weight_decay, p, g) : g;
+}
+NN__INLINE V NN__K(lerp)(V a, V b, V w, int far) { return far ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
+
+// b = momentum b + (1 - dampening) g,   p -= lr b;   nesterov: p -= lr (g + momentum b)
+NN__INLINE V NN__K(sgd)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    g = NN__K(decayed)(p, g, u);
+    if (u->momentum) {
+        s[0] = u->first ? g : FMA(u->rest1, g, s[0] * u->decay1);
+        g = u->nesterov ? FMA(u->decay1, s[0], g) : s[0];
+    }
+    return FMA(-u->lr, g, p);
+}
+// v = alpha v + (1 - alpha) g^2,   p -= lr g / (sqrt(v) + eps);   centered: v - mean(g)^2;   momentum: of the steps   (Hinton 2012)
+NN__INLINE V NN__K(rmsprop)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V v;
+    g = NN__K(decayed)(p, g, u);
+    v = s[0] = s[0] * u->decay2 + u->rest2 * g * g;
+    if (u->centered) {
+        s[2] = NN__K(lerp)(s[2], g, u->rest2, u->far1);
+        v = v - s[2] * s[2];
+    }
+    v = SQRT(v) + u->eps;
+    if (!u->momentum) return p - u->lr * g / v;
+    s[1] = s[1] * u->decay1 + g / v;
+    return FMA(-u->lr, s[1], p);
+}
+// v += g^2,   p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps)   (Duchi et al. 2011)
+NN__INLINE V NN__K(adagrad)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    g = NN__K(decayed)(p, g, u);
+    s[0] = s[0] + g * g;
+    return p - u->lr * g / (SQRT(s[0]) + u->eps);
+}
+// m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  p -= lr m' / (sqrt(v') + eps),  m' = m / (1 - b1^t), v' = v / (1 - b2^t)
+// (Kingma & Ba 2015). adamw shrinks p by lr wd first and has no L2. amsgrad takes the largest v so far.
+NN__INLINE V NN__K(adam)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V v;
+    p = p * u->shrink;
+    g = NN__K(decayed)(p, g, u);
+    s[0] = NN__K(lerp)(s[0], g, u->rest1, u->far1);
+    v = s[1] = s[1] * u->decay2 + u->rest2 * g * g;
+    if (u->amsgrad) v = s[2] = SEL(s[2] > v, s[2], v);
+    return p - u->lr * s[0] / (SQRT(v) / u->correct + u->eps);
+}
+// adam with Nesterov momentum whose factor b1 (1 - 0.96^(t momentum_decay) / 2) rises   (Dozat 2016)
+NN__INLINE V NN__K(nadam)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V d;
+    g = NN__K(decayed)(p, g, u);
+    s[0] = NN__K(lerp)(s[0], g, u->rest1, u->far1);
+    s[1] = s[1] * u->decay2 + u->rest2 * g * g;
+    d = SQRT(s[1] / u->correct) + u->eps;
+    p = p - u->lr_grad * g / d;
+    return p - u->lr * s[0] / d;
+}
+// p = (1 - lr wd) p - lr sign(b1 m + (1 - b1) g),   m = b2 m + (1 - b2) g   (Chen et al. 2023)
+NN__INLINE V NN__K(lion)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V d = s[0] * u->decay1 + g * u->rest1;
+    p = p * u->shrink;
+    s[0] = FMA(u->rest2, g, s[0] * u->decay2);
+    return FMA(-u->lr, NN__K(sign_of)(d), p);
+}
+
+// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
+NN__INLINE void NN__K(update_all)(const nn_call *c, const nn_task *t, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+{
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t), m;
+    R *p = (R *)c->in[0].data, *state[3];
+    const R *g = (const R *)c->in[1].data;
+    NN__K(rates) r;
+    int k;
+    r.lr = SET1((R)u->lr); r.weight_decay = SET1((R)u->weight_decay); r.shrink = SET1((R)u->shrink);
+    r.decay1 = SET1((R)u->decay1); r.rest1 = SET1((R)u->rest1); r.decay2 = SET1((R)u->decay2); r.rest2 = SET1((R)u->rest2);
+    r.eps = SET1((R)u->eps); r.correct = SET1((R)u->correct); r.lr_grad = SET1((R)u->lr_grad); r.clip_value = SET1((R)u->clip_value);
+    r.scale = SET1(c->in[2].data ? *(const R *)c->in[2].data : 1);
+    r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
+    r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
+    for (k = 0; k < 3; k++) state[k] = (R *)c->in[3 + k].data;
+    for (; i < end; i += m) {
+        V x, d, s[3];
+        m = nn__min(NN__LANES, end - i);
+        for (k = 0; k < 3; k++) s[k] = !state[k] ? C(0) : m == NN__LANES ? LOAD(state[k] + i) : NN__K(load_part)(state[k] + i, m);
+        x = m == NN__LANES ? LOAD(p + i) : NN__K(load_part)(p + i, m);
+        d = (m == NN__LANES ? LOAD(g + i) : NN__K(load_part)(g + i, m)) * r.scale;
+        if (r.clips) d = SEL(d < -r.clip_value, -r.clip_value, SEL(d > r.clip_value, r.clip_value, d));
+        x = f(x, d, s, &r);
+        if (m == NN__LANES) {
+            STORE(p + i, x);
+            for (k = 0; k < 3; k++) if (state[k]) STORE(state[k] + i, s[k]);
+        } else {
+            NN__K(store_part)(p + i, x, m);
+            for (k = 0; k < 3; k++) if (state[k]) NN__K(store_part)(state[k] + i, s[k], m);
+        }
+    }
+}
+NN__FORWARD(sgd_update)     { NN__K(update_all)(c, t, NN__K(sgd)); }
+NN__FORWARD(rmsprop_update) { NN__K(update_all)(c, t, NN__K(rmsprop)); }
+NN__FORWARD(adagrad_update) { NN__K(update_all)(c, t, NN__K(adagrad)); }
+NN__FORWARD(adam_update)    { NN__K(update_all)(c, t, NN__K(adam)); }
+NN__FORWARD(nadam_update)   { NN__K(update_all)(c, t, NN__K(nadam)); }
+NN__FORWARD(lion_update)    { NN__K(update_all)(c, t, NN__K(lion)); }
+
+NN__INLINE V NN__K(square_of)(const V *v, const V *k)    { (void)k; return v[0] * v[0]; }
+NN__FORWARD(square_sum)              // out = sum of in^2, dense memory of any strides; chunks, then the sums of chunks
+{
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK, i, j, w;
+    R *part = (R *)c->shared, value[NN__K(block)], none = 0;
+    if (t->phase) { *(R *)c->out[0].data = NN__K(long_sum)(chunks, part); return; }
+    for (i = nn__task_begin(chunks, t); i < nn__task_end(chunks, t); i++) {
+        R lane[16] = { 0 };
+        int64_t end = nn__min(n, (i + 1) * NN__LOSS_CHUNK);
+        for (j = i * NN__LOSS_CHUNK; j < end; j += w) {
+            const R *in = (const R *)c->in[0].data + j;
+            w = nn__min(NN__K(block), end - j);
+            NN__K(map)(w, value, &in, 1, &none, 0, NN__K(square_of));
+            NN__K(add_lanes)(lane, w, value);
+        }
+        part[i] = NN__K(lane_sum)(lane);
+    }
+}
+NN__INLINE V NN__K(ema)(const V *v, const V *k)          { return FMA(v[1], k[1], v[0] * k[0]); }
+NN__FORWARD(ema_update)              // in[0] = decay in[0] + (1 - decay) in[1]
+{
+    double decay = *(const double *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t);
+    const R *in[2];
+    R k[2];
+    k[0] = (R)decay; k[1] = (R)(1 - decay);
+    in[0] = (const R *)c->in[0].data + i;
+    in[1] = (const R *)c->in[1].data + i;
+    NN__K(map)(nn__task_end(n, t) - i, (R *)c->in[0].data + i, in, 2, k, 2, NN__K(ema));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(clip_scale)              // in: sums of squares;  out[0]: their joint norm, out[1]: min(1, max / (norm + 1e-6)), or 1 without a maximum
+{
+    double most = *(const double *)c->params, sum = 0, scale;
+    const R *x = (const R *)c->in[0].data;
+    R *y = (R *)c->out[0].data;
+    int64_t i;
+    (void)t;
+    for (i = 0; i < c->in[0].shape[0]; i++) sum += (double)x[i];
+    y[0] = (R)sqrt(sum);
+    scale = most > 0 ? most / ((double)y[0] + 1e-6) : 1;
+    y[1] = (R)(scale > 1 ? 1 : scale);
+}
+NN__FORWARD(swap)                    // exchanges the numbers of two tensors of one layout
+{
+    char block[256], *a = (char *)c->in[0].data, *b = (char *)c->in[1].data;
+    size_t n = (size_t)nn_view_count(&c->in[0]) * sizeof(R), i, m;
+    (void)t;
+    for (i = 0; i < n; i += m) {
+        m = n - i < sizeof block ? n - i : sizeof block;
+        memcpy(block, a + i, m);
+        memcpy(a + i, b + i, m);
+        memcpy(b + i, block, m);
+    }
 }
 #endif
 
