@@ -3462,9 +3462,15 @@ static nn_layer *nn__leaf(nn_layer *parent, const char *name, const char *kind, 
 {
     return nn__new_layer(nn__context_below(parent), parent, name, kind, forward);
 }
-static nn_layer *nn__finished(nn_layer *l)               // a layer without all of its parameters is none
+static nn_layer *nn__finished(nn_layer *l)               // a layer without all of its parameters is none: it leaves the tree
 {
-    return l && (nn_ok(l->nn) || l->nn->out_of_memory) ? l : nn__or_inert(NULL);
+    nn_layer **at, *before = NULL;
+    if (!l || nn_ok(l->nn)) return nn__or_inert(l);
+    for (at = &l->parent->child; *at != l; at = &(*at)->next) before = *at;
+    *at = NULL;
+    l->parent->last_child = before;
+    l->parent->children--;
+    return nn__or_inert(NULL);
 }
 static nn_tensor *nn__param_at(const nn_layer *l, int i, int64_t params) { return i < params ? l->param[i] : NULL; }
 
@@ -3554,7 +3560,7 @@ static nn_layer *nn__norm_layer(nn_layer *parent, const char *name, const char *
         nn_fail(nn__context_below(parent), "%s%s%s: the shape to normalise has %d dimensions", kind, name ? " " : "", name ? name : "", shape.ndim);
         return NULL;
     }
-    for (i = 0; i < shape.ndim; i++) if (!nn__positive(parent, kind, name, channels ? "channels" : "a size", shape.d[i])) return nn__or_inert(NULL);
+    for (i = 0; i < shape.ndim; i++) if (!nn__positive(parent, kind, name, strcmp(kind, "LayerNorm") ? "channels" : "a size", shape.d[i])) return nn__or_inert(NULL);
     l = nn__leaf(parent, name, kind, forward);
     if (!l) return NULL;
     if (desc) l->desc.norm = *desc;
