@@ -1240,6 +1240,19 @@ NN__UNUSED static double nn__seconds(void)                          // a clock f
 #endif
 }
 
+NN__UNUSED static double nn__wall_seconds(void)                     // since 1970: for file names and event files
+{
+#if defined(_WIN32)
+    FILETIME t;
+    GetSystemTimeAsFileTime(&t);
+    return (double)((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) * 1e-7 - 11644473600.0;
+#else
+    struct timeval t;
+    gettimeofday(&t, NULL);
+    return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
+#endif
+}
+
 // Tasks compute with round-to-nearest and without flush-to-zero, whatever the host program has set (audio hosts do set it).
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && defined(__SSE__) && !defined(__TINYC__)
 typedef unsigned nn__fpenv;
@@ -1264,22 +1277,31 @@ static void      nn__fp_leave(nn__fpenv e) { (void)e; }
 // ---- files: what >>files needs of the system. They return 0 (or NULL, -1) for failure and nn__file_reason() says why. ----
 #ifdef NN_NO_STDIO
 typedef struct nn__file { int none; } nn__file;
-static nn__file *nn__file_open(const char *path, int write)             { (void)path; (void)write; return NULL; }
+static nn__file *nn__file_open(const char *path, int how)               { (void)path; (void)how; return NULL; }
 static int64_t   nn__file_size(nn__file *f)                             { (void)f; return -1; }
 static int       nn__file_seek(nn__file *f, uint64_t at)                { (void)f; (void)at; return 0; }
 static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { (void)f; (void)to; (void)n; return 0; }
 static int       nn__file_write(nn__file *f, const void *from, size_t n) { (void)f; (void)from; (void)n; return 0; }
+static int       nn__file_flush(nn__file *f)                            { (void)f; return 0; }
 static int       nn__file_close(nn__file *f, int flush)                 { (void)f; (void)flush; return 0; }
+static void      nn__make_folders(const char *path)                     { (void)path; }
+NN__UNUSED static int nn__is_terminal(void)                                  { return 0; }
+NN__UNUSED static void nn__flush_terminal(void)                               { }
 static int       nn__file_replace(const char *from, const char *to)     { (void)from; (void)to; return 0; }
 static void      nn__file_remove(const char *path)                      { (void)path; }
 static int       nn__file_special(const char *path)                     { (void)path; return 0; }
 static const char *nn__file_reason(void)                                { return "built with NN_NO_STDIO"; }
 #else
 typedef FILE nn__file;
-static nn__file *nn__file_open(const char *path, int write)             { return fopen(path, write ? "wb" : "rb"); }
+static nn__file *nn__file_open(const char *path, int how)               // 0 read, 1 write, 2 append
+{
+    return path ? fopen(path, how == 0 ? "rb" : how == 1 ? "wb" : "ab") : NULL;
+}
 static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { return fread(to, 1, n, f); }
 static int       nn__file_write(nn__file *f, const void *from, size_t n) { return fwrite(from, 1, n, f) == n; }
+static int       nn__file_flush(nn__file *f)                            { return fflush(f) == 0; }
 static void      nn__file_remove(const char *path)                      { remove(path); }
+NN__UNUSED static void nn__flush_terminal(void)                               { fflush(stdout); }
 static const char *nn__file_reason(void)                                { return errno ? strerror(errno) : "unknown reason"; }
 #if defined(_WIN32)
 static int nn__file_seek(nn__file *f, uint64_t at)                      { return _fseeki64(f, (int64_t)at, SEEK_SET) == 0; }
@@ -1291,6 +1313,8 @@ static int nn__file_special(const char *path)                           // a fol
     return a != INVALID_FILE_ATTRIBUTES && (a & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0;
 }
 static int nn__file_sync(nn__file *f)                                   { return _commit(_fileno(f)) == 0; }
+NN__UNUSED static int nn__is_terminal(void)                                        { return _isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)_mkdir(path); }
 #else
 #  if defined(__STRICT_ANSI__) && !defined(__cplusplus)
 extern int (fileno)(FILE *);         // -std=c99 hides these two
@@ -1305,7 +1329,19 @@ static int nn__file_special(const char *path)
     return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
 }
 static int nn__file_sync(nn__file *f)                                   { return fsync(fileno(f)) == 0 || errno == EINVAL; }   // EINVAL: cannot be synced
+NN__UNUSED static int nn__is_terminal(void)                                        { return isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)mkdir(path, 0777); }
 #endif
+static void nn__make_folders(const char *path)                          // and those above; failure shows when a file is opened there
+{
+    char part[1024];
+    size_t i;
+    for (i = 0; path && path[i] && i + 1 < sizeof part; i++) {
+        part[i] = path[i];
+        part[i + 1] = 0;
+        if (path[i + 1] == '/' || path[i + 1] == '\\' || !path[i + 1]) nn__make_folder(part);
+    }
+}
 static int nn__file_close(nn__file *f, int flush)                       // flush: not before the bytes are on the disk
 {
     int ok = !flush || (fflush(f) == 0 && nn__file_sync(f)), reason = errno;
@@ -1411,6 +1447,8 @@ typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]
 typedef struct nn__free_entry { char *at; size_t bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
 typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; size_t bytes; unsigned step; } nn__kept;
+typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
+typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__table {           // the kernels of one instruction set
@@ -1455,6 +1493,9 @@ struct nn_context {
     int64_t     fallbacks;
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
+    nn__trainer *trainers;           // what nn_fit keeps, one per model
+    const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
+    int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
 };
 
@@ -1977,9 +2018,9 @@ static int64_t nn__checked_count(int ndim, const int64_t *d, size_t element)
 
 static void nn__row_major(int ndim, const int64_t *shape, int64_t *stride)
 {
-    int64_t s = 1;
+    uint64_t s = 1;                  // unsigned: impossible shapes get here before they are refused, and may wrap
     int i;
-    for (i = ndim - 1; i >= 0; i--) { stride[i] = s; s *= shape[i] > 1 ? shape[i] : 1; }
+    for (i = ndim - 1; i >= 0; i--) { stride[i] = (int64_t)s; s *= shape[i] > 1 ? (uint64_t)shape[i] : 1; }
 }
 
 static int nn__is_contiguous(int ndim, const int64_t *shape, const int64_t *stride)
@@ -3020,8 +3061,10 @@ struct nn_layer {
     void       *self;
     nn_fn       fn;
     union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; } desc;
-    int64_t     size[4];
+    int64_t     size[4];             // channels, kernel and the like
     float       value;
+    nn_shape    shape;               // what a layernorm or rmsnorm is for
+    nn_shape    out;                 // of the last result, for nn_summary; ndim -1: none yet
     void       *extra;
 };
 
@@ -3058,6 +3101,7 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     if (!parent) { l->next = nn->roots; nn->roots = l; return l; }
     for (c = parent->child; c; c = c->next)
         if (!strcmp(c->name, l->name)) { nn_fail(nn, "layer name \"%s\" is used twice below the same parent", l->name); return NULL; }
+    if (!l->name[0]) { nn_fail(nn, "%s: a layer's name must not be empty; NULL gives it a number", kind); return NULL; }
     if (strchr(l->name, '.')) { nn_fail(nn, "layer name \"%s\" contains a dot; nest layers with nn_group_new", l->name); return NULL; }
     if (parent->last_child) parent->last_child->next = l; else parent->child = l;
     parent->last_child = l;
@@ -3087,7 +3131,10 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
     nn->scope = layer;
     x = layer->forward(layer->self, x);
     nn->scope = outer;
-    return x ? x : nn__inert(nn);
+    if (!x) return nn__inert(nn);
+    layer->out.ndim = x->ndim;
+    memcpy(layer->out.d, x->shape, sizeof x->shape);
+    return x;
 }
 
 static nn_layer *nn__own_layer(nn_context *nn, nn_layer *parent, const char *name, const char *kind, const nn_layer_desc *desc)
@@ -3112,7 +3159,9 @@ NN_API nn_layer *nn_residual_new(nn_layer *parent, const char *name)
 }
 NN_API nn_layer *nn_fn_new(nn_layer *parent, nn_fn fn)
 {
-    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, NULL, "Function", nn__fn_forward);
+    nn_layer *l;
+    if (!fn) nn_fail(nn__context_below(parent), "nn_fn_new: the function is NULL");
+    l = nn__new_layer(nn__context_below(parent), parent, NULL, "Function", nn__fn_forward);
     if (l) l->fn = fn;
     return nn__or_inert(l);
 }
@@ -3120,16 +3169,17 @@ NN_API nn_layer *nn_fn_new(nn_layer *parent, nn_fn fn)
 // Strides that put the input dimension outermost: how a (out, in) weight lies in memory, so that x W^T reads it row by row.
 static void nn__input_major(nn_tensor *w) { w->stride[0] = 1; w->stride[1] = w->shape[0]; }
 
-static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, unsigned flags, int input_major)
+static nn_tensor *nn__add_param_as(nn_layer *l, const char *name, nn_dtype dtype, nn_shape shape, unsigned flags, int input_major)
 {
     nn_context *nn = nn__context_below(l);
     nn_tensor *t;
     int i;
     if (!nn_ok(nn)) return nn__inert(nn);
+    if (!name || !name[0]) { nn_fail(nn, "a parameter needs a name"); return nn__inert(nn); }
     if (l->params == NN__LAYER_PARAMS) { nn_fail(nn, "a layer has more than %d parameters", NN__LAYER_PARAMS); return nn__inert(nn); }
     for (i = 0; i < l->params; i++)
         if (!strcmp(l->param[i]->name, name)) { nn_fail(nn, "parameter name \"%s\" is used twice in one layer", name); return nn__inert(nn); }
-    t = nn__alloc_tensor(nn, 1, nn->desc.dtype, shape.ndim, shape.d);
+    t = nn__alloc_tensor(nn, 1, dtype, shape.ndim, shape.d);
     if (nn__dead(t)) return t;
     if (input_major) nn__input_major(t);
     nn__fill_view(nn, nn__view_of(t), 0.0);
@@ -3139,6 +3189,10 @@ static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, u
     if (!t->name) return nn__inert(nn);
     l->param[l->params++] = t;
     return t;
+}
+static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, unsigned flags, int input_major)
+{
+    return nn__no_layer(l) ? nn__inert(NULL) : nn__add_param_as(l, name, l->nn->desc.dtype, shape, flags, input_major);
 }
 NN_API nn_tensor *nn_param_new(nn_layer *layer, const char *name, nn_shape shape)  { return nn__add_param(layer, name, shape, NN__T_PARAM, 0); }
 NN_API nn_tensor *nn_buffer_new(nn_layer *layer, const char *name, nn_shape shape) { return nn__add_param(layer, name, shape, NN__T_BUFFER, 0); }
@@ -3201,6 +3255,7 @@ static int nn__match_name(nn_tensor *t, void *arg)
 NN_API nn_tensor *nn_param(nn_layer *layer, const char *path)
 {
     nn__search s;
+    if (!path) return NULL;
     s.below = layer; s.path = path; s.found = NULL;
     nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__match_name, &s);
     return s.found;
@@ -3209,8 +3264,8 @@ NN_API nn_tensor *nn_param(nn_layer *layer, const char *path)
 NN_API nn_layer *nn_child(nn_layer *layer, const char *path)
 {
     nn_layer *c;
-    size_t n = strcspn(path, ".");
-    if (nn__no_layer(layer)) return NULL;
+    size_t n = path ? strcspn(path, ".") : 0;
+    if (nn__no_layer(layer) || !path) return NULL;
     if (!path[0]) return layer;
     for (c = layer->child; c; c = c->next)
         if (strlen(c->name) == n && !strncmp(c->name, path, n)) return path[n] ? nn_child(c, path + n + 1) : c;
@@ -3256,25 +3311,523 @@ static void nn__init(nn_tensor *w, int kind, double a, double b, double low, dou
     w->base->version++;
     nn__randomize(w->nn, nn__view_of(w), 0, nn__ordinal(NN__DOMAIN_INIT, w->nn->inits++), kind, a, b, low, high);
 }
-NN_API void nn_init_uniform(nn_tensor *w, float low, float high) { nn__init(w, NN__UNIFORM, low, high, 0, 0); }
-NN_API void nn_init_normal(nn_tensor *w, float mean, float std)  { nn__init(w, NN__NORMAL, mean, std, 0, 0); }
+NN_API void nn_init_constant(nn_tensor *w, float value)
+{
+    if (!w || !nn__check(w->nn, w, "nn_init_constant")) return;
+    w->base->version++;
+    nn__fill_view(w->nn, nn__view_of(w), (double)value);
+}
+NN_API void nn_init_uniform(nn_tensor *w, float low, float high)
+{
+    if (w && !(low <= high)) nn_fail(w->nn, "nn_init_uniform: %g..%g is not a range", (double)low, (double)high);
+    nn__init(w, NN__UNIFORM, (double)low, (double)high, 0, 0);
+}
+NN_API void nn_init_normal(nn_tensor *w, float mean, float std)
+{
+    if (w && !(std >= 0)) nn_fail(w->nn, "nn_init_normal: the standard deviation is %g", (double)std);
+    nn__init(w, NN__NORMAL, (double)mean, (double)std, 0, 0);
+}
+NN_API void nn_init_trunc_normal(nn_tensor *w, float mean, float std, float low, float high)
+{
+    if (w && !(std >= 0)) nn_fail(w->nn, "nn_init_trunc_normal: the standard deviation is %g", (double)std);
+    if (w && !(low <= high)) nn_fail(w->nn, "nn_init_trunc_normal: %g..%g is not a range", (double)low, (double)high);
+    nn__init(w, NN__TRUNC_NORMAL, (double)mean, (double)std, (double)low, (double)high);
+}
+
+NN__FLOAT_BEGIN
+// How many numbers a result of w is summed from, and how many results an input goes to: w is (O, I, K ...) with K ... the kernel.
+static int nn__fans(nn_tensor *w, const char *op, double *in, double *out)
+{
+    double kernel;
+    if (!w || !nn__check(w->nn, w, op)) return 0;
+    if (w->ndim < 2) { nn_fail(w->nn, "%s: a tensor needs two dimensions to have a fan-in, not %s", op, nn__dims_text(w->ndim, w->shape).s); return 0; }
+    if (nn_count(w) == 0) return 0;
+    kernel = (double)nn_count(w) / (double)w->shape[0] / (double)w->shape[1];
+    *in = (double)w->shape[1] * kernel;
+    *out = (double)w->shape[0] * kernel;
+    return 1;
+}
+// Of that standard deviation: a uniform distribution on -s..s has the variance s^2 / 3.
+static void nn__init_std(nn_tensor *w, double std, int uniform)
+{
+    double s = uniform ? sqrt(3.0) * std : std;
+    nn__init(w, uniform ? NN__UNIFORM : NN__NORMAL, uniform ? -s : 0, s, 0, 0);
+}
+static void nn__init_xavier(nn_tensor *w, float gain, int uniform, const char *op)      // std^2 = gain^2 2 / (fan_in + fan_out)
+{
+    double in, out;
+    if (nn__fans(w, op, &in, &out)) nn__init_std(w, fabs((double)gain) * sqrt(2.0 / (in + out)), uniform);
+}
+static void nn__init_kaiming(nn_tensor *w, float slope, int uniform, const char *op)    // std^2 = 2 / (1 + slope^2) / fan_in
+{
+    double in, out;
+    if (nn__fans(w, op, &in, &out)) nn__init_std(w, sqrt(2.0 / (1.0 + (double)slope * (double)slope) / in), uniform);
+}
+NN_API void nn_init_xavier_uniform (nn_tensor *w, float gain)   { nn__init_xavier(w, gain, 1, "nn_init_xavier_uniform"); }
+NN_API void nn_init_xavier_normal  (nn_tensor *w, float gain)   { nn__init_xavier(w, gain, 0, "nn_init_xavier_normal"); }
+NN_API void nn_init_kaiming_uniform(nn_tensor *w, float slope)  { nn__init_kaiming(w, slope, 1, "nn_init_kaiming_uniform"); }
+NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope)  { nn__init_kaiming(w, slope, 0, "nn_init_kaiming_normal"); }
+
+static double nn__dot(int64_t n, const double *a, const double *b)     // four sums: one would wait for every addition
+{
+    double s[4] = { 0, 0, 0, 0 };
+    int64_t i, j;
+    for (i = 0; i + 4 <= n; i += 4) for (j = 0; j < 4; j++) s[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) s[0] += a[i] * b[i];
+    return (s[0] + s[1]) + (s[2] + s[3]);
+}
+// Gram-Schmidt on n vectors of `length` numbers. A second round removes what rounding left of the first ("twice is enough").
+static void nn__orthonormalize(int64_t n, int64_t length, double *v)
+{
+    int64_t i, j, k;
+    int round;
+    for (i = 0; i < n; i++) {
+        double *a = v + i * length, norm;
+        for (round = 0; round < 2; round++)
+            for (j = 0; j < i; j++) {
+                const double *b = v + j * length;
+                double d = nn__dot(length, a, b);
+                for (k = 0; k < length; k++) a[k] -= d * b[k];
+            }
+        norm = sqrt(nn__dot(length, a, a));
+        for (k = 0; norm > 0 && k < length; k++) a[k] /= norm;
+    }
+}
+// w as a matrix of shape[0] rows gets orthonormal rows, or columns if there are fewer of them, times gain.
+NN_API void nn_init_orthogonal(nn_tensor *w, float gain)
+{
+    nn_context *nn = w ? w->nn : NULL;
+    int64_t rows, columns, n, i, j;
+    double *a, *v;
+    nn__mark m;
+    if (!w || !nn__check(nn, w, "nn_init_orthogonal")) return;
+    if (w->ndim < 2) { nn_fail(nn, "nn_init_orthogonal: the tensor needs two dimensions, not %s", nn__dims_text(w->ndim, w->shape).s); return; }
+    n = nn_count(w);
+    if (n == 0) return;
+    rows = w->shape[0];
+    columns = n / rows;
+    nn_init_normal(w, 0, 1);
+    m = nn__get_mark(nn);
+    a = (double *)nn__host_step(nn, nn__mul_size((size_t)n, 2 * sizeof *a));
+    if (a && nn_read_as(w, NN_F64, a)) {
+        v = rows > columns ? a + n : a;
+        if (v != a) for (i = 0; i < rows; i++) for (j = 0; j < columns; j++) v[j * rows + i] = a[i * columns + j];
+        nn__orthonormalize(nn__min(rows, columns), nn__max(rows, columns), v);
+        if (v != a) for (i = 0; i < rows; i++) for (j = 0; j < columns; j++) a[i * columns + j] = v[j * rows + i];
+        for (i = 0; i < n; i++) a[i] *= (double)gain;
+        nn_write_as(w, NN_F64, a);
+    }
+    nn__rewind(nn, &m);
+}
+NN__FLOAT_END
+
+// ---- the layers: options are checked, parameters made as PyTorch makes them; forward calls the op of the same name --------------
+static int nn__positive(nn_layer *parent, const char *kind, const char *name, const char *what, int64_t value)
+{
+    if (value > 0) return 1;
+    nn_fail(nn__context_below(parent), "%s%s%s: %s must be positive, not %lld", kind, name ? " " : "", name ? name : "", what, (long long)value);
+    return 0;
+}
+static int nn__not_negative(nn_layer *parent, const char *kind, const char *name, const char *what, int64_t value)   // NN_ZERO is fine
+{
+    return value == 0 || value == NN_ZERO || nn__positive(parent, kind, name, what, value);
+}
+static int nn__divides(nn_layer *parent, const char *kind, const char *name, int64_t groups, int64_t channels)
+{
+    if (channels % groups == 0) return 1;
+    nn_fail(nn__context_below(parent), "%s%s%s: %lld groups do not divide %lld channels", kind, name ? " " : "", name ? name : "", (long long)groups, (long long)channels);
+    return 0;
+}
+static nn_layer *nn__leaf(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *))
+{
+    return nn__new_layer(nn__context_below(parent), parent, name, kind, forward);
+}
+static nn_layer *nn__finished(nn_layer *l)               // a layer without all of its parameters is none
+{
+    return l && (nn_ok(l->nn) || l->nn->out_of_memory) ? l : nn__or_inert(NULL);
+}
+static nn_tensor *nn__param_at(const nn_layer *l, int i, int64_t params) { return i < params ? l->param[i] : NULL; }
 
 static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)
 {
     nn_layer *l = (nn_layer *)self;
-    return nn_linear(x, l->param[0], l->params > 1 ? l->param[1] : NULL, &l->desc.linear);
+    return nn_linear(x, l->param[0], nn__param_at(l, 1, l->desc.linear.no_bias ? 1 : 2), &l->desc.linear);
+}
+
+// PyTorch's default for weight and bias: kaiming_uniform with slope sqrt(5), which is uniform in +- 1 / sqrt(fan_in).
+static void nn__weight_and_bias(nn_layer *l, nn_shape weight, int64_t out, double fan_in, int no_bias, int input_major)
+{
+    float bound = (float)(1.0 / sqrt(fan_in));
+    nn_init_uniform(nn__add_param(l, "weight", weight, NN__T_PARAM, input_major), -bound, bound);
+    if (!no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
 }
 
 NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc *desc)
 {
-    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, name, "Linear", nn__linear_forward);
-    float bound = in > 0 ? (float)(1.0 / sqrt((double)in)) : 0.0f;      // PyTorch's default: kaiming_uniform(a = sqrt(5))
-    if (!l) return nn__or_inert(l);
+    nn_layer *l;
+    if (!nn__positive(parent, "Linear", name, "in", in) || !nn__positive(parent, "Linear", name, "out", out)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, "Linear", nn__linear_forward);
+    if (!l) return nn__or_inert(NULL);
     if (desc) l->desc.linear = *desc;
     l->size[0] = in; l->size[1] = out;
-    nn_init_uniform(nn__add_param(l, "weight", nn__shape2(out, in), NN__T_PARAM, 1), -bound, bound);
-    if (!desc || !desc->no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
-    return nn_ok(l->nn) ? l : nn__or_inert(NULL);
+    nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
+    return nn__finished(l);
+}
+
+// ---- convolution layers --------------------------------------------------------------------------------
+// Weights are (out, in / groups, kernel), transposed ones (in, out / groups, kernel). PyTorch takes the second size times the kernel
+// for the fan-in of both, though a transposed convolution sums over in / groups.
+static nn_layer *nn__conv_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int dims, int transposed,
+                                int64_t in, int64_t out, int kernel, const nn_conv_desc *desc)
+{
+    nn_conv_desc d;
+    nn_layer *l;
+    nn_shape w;
+    double fan_in;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!d.groups) d.groups = 1;
+    if (!nn__positive(parent, kind, name, "in", in) || !nn__positive(parent, kind, name, "out", out) || !nn__positive(parent, kind, name, "kernel", kernel) ||
+        !nn__positive(parent, kind, name, "kernel_w", d.kernel_w ? d.kernel_w : kernel) || !nn__positive(parent, kind, name, "groups", d.groups) ||
+        !nn__positive(parent, kind, name, "stride", d.stride ? d.stride : 1) || !nn__positive(parent, kind, name, "stride_w", d.stride_w ? d.stride_w : 1) ||
+        !nn__positive(parent, kind, name, "dilation", d.dilation ? d.dilation : 1) || !nn__positive(parent, kind, name, "dilation_w", d.dilation_w ? d.dilation_w : 1) ||
+        !nn__not_negative(parent, kind, name, "padding", d.padding) || !nn__not_negative(parent, kind, name, "padding_w", d.padding_w) ||
+        !nn__not_negative(parent, kind, name, "output_padding", d.output_padding) || !nn__not_negative(parent, kind, name, "output_padding_w", d.output_padding_w) ||
+        !nn__divides(parent, kind, name, d.groups, in) || !nn__divides(parent, kind, name, d.groups, out)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    memset(&w, 0, sizeof w);
+    w.ndim = 2 + dims;
+    w.d[0] = transposed ? in : out;
+    w.d[1] = (transposed ? out : in) / d.groups;
+    w.d[2] = kernel;
+    w.d[3] = d.kernel_w ? d.kernel_w : kernel;
+    fan_in = (double)w.d[1] * (double)w.d[2] * (dims == 2 ? (double)w.d[3] : 1.0);
+    l->desc.conv = d;
+    nn__weight_and_bias(l, w, out, fan_in, d.no_bias, 0);
+    return nn__finished(l);
+}
+#define NN__CONV_LAYER(name, kind, dims, transposed)                                                                              \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, l->param[0], nn__param_at(l, 1, l->desc.conv.no_bias ? 1 : 2), &l->desc.conv);                        \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, const char *layer, int64_t in, int64_t out, int kernel, const nn_conv_desc *desc) \
+    {                                                                                                                             \
+        return nn__conv_layer(parent, layer, kind, nn__##name##_forward, dims, transposed, in, out, kernel, desc);                \
+    }
+NN__CONV_LAYER(conv1d,           "Conv1d",          1, 0)
+NN__CONV_LAYER(conv2d,           "Conv2d",          2, 0)
+NN__CONV_LAYER(conv_transpose1d, "ConvTranspose1d", 1, 1)
+NN__CONV_LAYER(conv_transpose2d, "ConvTranspose2d", 2, 1)
+#undef NN__CONV_LAYER
+
+// ---- normalisation layers --------------------------------------------------------------------------------
+// size[0] channels (0: any), size[1] how many of weight and bias there are, size[2] groups; batch statistics follow weight and bias
+static nn_layer *nn__norm_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int64_t channels,
+                                nn_shape shape, const nn_norm_layer_desc *desc, int affine, int bias)
+{
+    nn_layer *l;
+    int i;
+    if (shape.ndim < 1 || shape.ndim > NN_MAX_DIMS) {
+        nn_fail(nn__context_below(parent), "%s%s%s: the shape to normalise has %d dimensions", kind, name ? " " : "", name ? name : "", shape.ndim);
+        return NULL;
+    }
+    for (i = 0; i < shape.ndim; i++) if (!nn__positive(parent, kind, name, channels ? "channels" : "a size", shape.d[i])) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    if (!l) return NULL;
+    if (desc) l->desc.norm = *desc;
+    l->size[0] = channels;
+    l->shape = shape;
+    if (affine) {
+        nn_init_constant(nn__add_param(l, "weight", shape, NN__T_PARAM, 0), 1.0f);
+        if (bias) nn__add_param(l, "bias", shape, NN__T_PARAM, 0);
+        l->size[1] = 1 + bias;
+    }
+    return l;
+}
+static int nn__affine(const nn_norm_layer_desc *desc) { return !desc || !desc->no_affine; }
+static int nn__biased(const nn_norm_layer_desc *desc) { return !desc || !desc->no_bias; }
+
+static int nn__input_fits(const nn_layer *l, const nn_tensor *x)     // weights would tell, but there may be none
+{
+    const nn_shape *s = &l->shape;
+    if (!nn__check(l->nn, x, l->kind)) return 0;
+    if (l->size[0] && (x->ndim < 2 || x->shape[1] != l->size[0])) {
+        nn_fail(l->nn, "%s: x must be (B, %lld, ...), not %s", l->kind, (long long)l->size[0], nn__dims_text(x->ndim, x->shape).s);
+        return 0;
+    }
+    if (!l->size[0] && (x->ndim < s->ndim || memcmp(x->shape + x->ndim - s->ndim, s->d, (size_t)s->ndim * sizeof *s->d))) {
+        nn_fail(l->nn, "%s: x %s does not end in %s", l->kind, nn__dims_text(x->ndim, x->shape).s, nn__dims_text(s->ndim, s->d).s);
+        return 0;
+    }
+    return 1;
+}
+static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, nn_tensor *tracked, const nn_batchnorm_desc *desc);
+static nn_tensor *nn__batchnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    int n = (int)l->size[1], stats = !l->desc.norm.no_stats;
+    if (!nn__input_fits(l, x)) return NULL;
+    return nn__batchnorm(x, nn__param_at(l, 0, n), nn__param_at(l, 1, n), stats ? l->param[n] : NULL, stats ? l->param[n + 1] : NULL,
+                         stats ? l->param[n + 2] : NULL, &l->desc.norm);
+}
+static nn_tensor *nn__layernorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_layernorm(x, l->shape.ndim, nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__groupnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_groupnorm(x, (int)l->size[2], nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__instancenorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_instancenorm(x, nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__rmsnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_rmsnorm(x, nn__param_at(l, 0, l->size[1]), &l->desc.norm) : NULL;
+}
+
+NN_API nn_layer *nn_batchnorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "BatchNorm", nn__batchnorm_forward, channels, nn__shape1(channels), desc, nn__affine(desc), nn__biased(desc));
+    nn_shape scalar;
+    if (nn__no_layer(l) || l->desc.norm.no_stats) return nn__finished(nn__no_layer(l) ? NULL : l);
+    memset(&scalar, 0, sizeof scalar);
+    nn__add_param(l, "running_mean", nn__shape1(channels), NN__T_BUFFER, 0);
+    nn_init_constant(nn__add_param(l, "running_var", nn__shape1(channels), NN__T_BUFFER, 0), 1.0f);
+    nn__add_param_as(l, "num_batches_tracked", NN_I64, scalar, NN__T_BUFFER, 0);
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_layernorm_new(nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "LayerNorm", nn__layernorm_forward, 0, shape, desc, nn__affine(desc), nn__biased(desc));
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+NN_API nn_layer *nn_groupnorm_new(nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "GroupNorm", name, "groups", groups) || !nn__divides(parent, "GroupNorm", name, groups, channels)) return nn__or_inert(NULL);
+    l = nn__norm_layer(parent, name, "GroupNorm", nn__groupnorm_forward, channels, nn__shape1(channels), desc, nn__affine(desc), nn__biased(desc));
+    if (nn__no_layer(l)) return nn__or_inert(NULL);
+    l->size[2] = groups;
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "InstanceNorm", nn__instancenorm_forward, channels, nn__shape1(channels), desc,
+                                 desc && desc->affine && !desc->no_affine, nn__biased(desc));
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+NN_API nn_layer *nn_rmsnorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "RMSNorm", nn__rmsnorm_forward, 0, nn__shape1(channels), desc, nn__affine(desc), 0);
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+
+// ---- embedding -------------------------------------------------------------------------------------------
+static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x) { return nn_embedding(x, ((nn_layer *)self)->param[0]); }
+NN_API nn_layer *nn_embedding_new(nn_layer *parent, const char *name, int64_t count, int64_t channels)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Embedding", name, "count", count) || !nn__positive(parent, "Embedding", name, "channels", channels)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, "Embedding", nn__embedding_forward);
+    if (!l) return nn__or_inert(NULL);
+    nn_init_normal(nn__add_param(l, "weight", nn__shape2(count, channels), NN__T_PARAM, 0), 0, 1);
+    return nn__finished(l);
+}
+
+// ---- layers without parameters ---------------------------------------------------------------------------
+#define NN__POOL_LAYER(name, kind)                                                                                                \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, (int)l->size[0], &l->desc.pool);                                                                      \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, int kernel, const nn_pool_desc *desc)                                      \
+    {                                                                                                                             \
+        return nn__pool_layer(parent, kind, nn__##name##_forward, kernel, desc);                                                  \
+    }
+static nn_layer *nn__pool_layer(nn_layer *parent, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int kernel, const nn_pool_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, kind, NULL, "kernel", kernel)) return nn__or_inert(NULL);
+    if (desc && (!nn__positive(parent, kind, NULL, "kernel_w", desc->kernel_w ? desc->kernel_w : kernel) ||
+                 !nn__positive(parent, kind, NULL, "stride", desc->stride ? desc->stride : 1) || !nn__positive(parent, kind, NULL, "stride_w", desc->stride_w ? desc->stride_w : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation", desc->dilation ? desc->dilation : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation_w", desc->dilation_w ? desc->dilation_w : 1) ||
+                 !nn__not_negative(parent, kind, NULL, "padding", desc->padding) || !nn__not_negative(parent, kind, NULL, "padding_w", desc->padding_w)))
+        return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.pool = *desc;
+    l->size[0] = kernel;
+    return l;
+}
+NN__POOL_LAYER(maxpool1d, "MaxPool1d")
+NN__POOL_LAYER(maxpool2d, "MaxPool2d")
+NN__POOL_LAYER(avgpool1d, "AvgPool1d")
+NN__POOL_LAYER(avgpool2d, "AvgPool2d")
+#undef NN__POOL_LAYER
+
+static nn_tensor *nn__adaptive_avgpool2d_forward(void *self, nn_tensor *x)
+{
+    const nn_layer *l = (const nn_layer *)self;
+    return nn_adaptive_avgpool2d(x, l->size[0], l->size[1]);
+}
+NN_API nn_layer *nn_adaptive_avgpool2d_new(nn_layer *parent, int64_t height, int64_t width)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "AdaptiveAvgPool2d", NULL, "height", height) || !nn__positive(parent, "AdaptiveAvgPool2d", NULL, "width", width)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "AdaptiveAvgPool2d", nn__adaptive_avgpool2d_forward);
+    if (l) { l->size[0] = height; l->size[1] = width; }
+    return nn__or_inert(l);
+}
+
+static nn_tensor *nn__upsample_forward(void *self, nn_tensor *x)     // (B, C, H, W), or (B, C, L), whose height is 1
+{
+    const nn_layer *l = (const nn_layer *)self;
+    int64_t h, w, scale = l->size[0];
+    if (x->ndim != 3 && x->ndim != 4) { nn_fail(l->nn, "Upsample: x must be (B, C, H, W) or (B, C, L), not %s", nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    h = x->ndim == 4 ? x->shape[2] : 1;
+    w = x->shape[x->ndim - 1];
+    if (h > INT64_MAX / scale || w > INT64_MAX / scale) { nn_fail(l->nn, "Upsample: %lld times %s is too large", (long long)scale, nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    return nn_upsample(x, x->ndim == 4 ? h * scale : 1, w * scale, &l->desc.upsample);
+}
+NN_API nn_layer *nn_upsample_new(nn_layer *parent, int scale, const nn_upsample_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Upsample", NULL, "scale", scale)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "Upsample", nn__upsample_forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.upsample = *desc;
+    l->size[0] = scale;
+    return l;
+}
+
+static nn_tensor *nn__softmax_forward(void *self, nn_tensor *x)    { return nn_softmax(x, (int)((nn_layer *)self)->size[0]); }
+NN_API nn_layer *nn_softmax_new(nn_layer *parent, int dim)
+{
+    nn_layer *l = nn__leaf(parent, NULL, "Softmax", nn__softmax_forward);
+    if (l) l->size[0] = dim;
+    return nn__or_inert(l);
+}
+static nn_tensor *nn__dropout_forward(void *self, nn_tensor *x)    { return nn_dropout(x, ((nn_layer *)self)->value); }
+static nn_tensor *nn__dropout2d_forward(void *self, nn_tensor *x)  { return nn_dropout2d(x, ((nn_layer *)self)->value); }
+static nn_tensor *nn__flatten_forward(void *self, nn_tensor *x)    { (void)self; return nn_flatten(x, 1); }
+static nn_tensor *nn__leaky_relu_forward(void *self, nn_tensor *x) { return nn_leaky_relu(x, ((nn_layer *)self)->value); }
+static nn_layer *nn__value_layer(nn_layer *parent, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), float value)
+{
+    nn_layer *l = nn__leaf(parent, NULL, kind, forward);
+    if (l) l->value = value;
+    return nn__or_inert(l);
+}
+static int nn__probability(nn_layer *parent, const char *kind, float p)
+{
+    if (p >= 0 && p <= 1) return 1;
+    nn_fail(nn__context_below(parent), "%s: the probability is %g, not in 0..1", kind, (double)p);
+    return 0;
+}
+NN_API nn_layer *nn_dropout_new(nn_layer *parent, float p)
+{
+    return nn__probability(parent, "Dropout", p) ? nn__value_layer(parent, "Dropout", nn__dropout_forward, p) : nn__or_inert(NULL);
+}
+NN_API nn_layer *nn_dropout2d_new(nn_layer *parent, float p)
+{
+    return nn__probability(parent, "Dropout2d", p) ? nn__value_layer(parent, "Dropout2d", nn__dropout2d_forward, p) : nn__or_inert(NULL);
+}
+NN_API nn_layer *nn_flatten_new(nn_layer *parent)                 { return nn__value_layer(parent, "Flatten", nn__flatten_forward, 0); }
+NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__value_layer(parent, "LeakyReLU", nn__leaky_relu_forward, slope); }
+
+// ---- nn_summary: the net runs once without computing (only shapes, as under nn_desc.measure), then the tree is printed ------------
+static void nn__forget_outputs(nn_layer *l)
+{
+    nn_layer *c;
+    l->out.ndim = -1;
+    for (c = l->child; c; c = c->next) nn__forget_outputs(c);
+}
+static nn_layer *nn__first_with_params(nn_layer *l)
+{
+    nn_layer *c, *found = l->params ? l : NULL;
+    for (c = l->child; c && !found; c = c->next) found = nn__first_with_params(c);
+    return found;
+}
+static void nn__measure_forward(nn_layer *l, nn_shape input)         // leaves l->out; memory, random state and peaks as they were
+{
+    nn_context *nn = l->nn;
+    nn_layer *first = nn__first_with_params(l);
+    nn_dtype dtype = first && !strcmp(first->kind, "Embedding") ? NN_I64 : nn->desc.dtype;
+    nn__mark m = nn__get_mark(nn);
+    uint64_t ordinal = nn->ordinal;
+    size_t peak = nn->peak, step = nn->step_arena.peak, device = nn->device_step.peak;
+    int measuring = nn->measuring, free_count = nn->free_count;
+    nn->measuring = 1;
+    nn->free_count = 0;
+    nn_push(nn, NN_EVAL);
+    nn_forward(l, nn__alloc_tensor(nn, 0, dtype, input.ndim, input.d));
+    nn_pop(nn);
+    nn->measuring = measuring || nn->out_of_memory;
+    nn->free_count = free_count;
+    nn->ordinal = ordinal;
+    nn__rewind(nn, &m);
+    nn->peak = peak; nn->step_arena.peak = step; nn->device_step.peak = device;
+    nn__count_peak(nn);              // tensor heads stay
+}
+static void nn__with_commas(int64_t n, char *to)         // 421642 -> "421,642"; to has 32 bytes
+{
+    char digits[24];
+    int i, count = snprintf(digits, sizeof digits, "%lld", (long long)n);
+    for (i = 0; i < count; i++) {
+        if (i && (count - i) % 3 == 0) *to++ = ',';
+        *to++ = digits[i];
+    }
+    *to = 0;
+}
+static void nn__summary_row(nn_layer *l, int depth)
+{
+    nn_layer *c;
+    char count[32] = "", name[96];
+    int64_t n = 0;
+    int i;
+    for (i = 0; i < l->params; i++) if (l->param[i]->flags & NN__T_PARAM) n += nn_count(l->param[i]);
+    if (n) nn__with_commas(n, count);
+    snprintf(name, sizeof name, "%*s%s", depth < 20 ? 2 * depth : 40, "", l->name);
+    nn__log(l->nn, "%-28s %-18s %-22s %14s\n", name, l->kind, l->out.ndim < 0 ? "not run" : nn__dims_text(l->out.ndim, l->out.d).s, count);
+    for (c = l->child; c; c = c->next) nn__summary_row(c, depth + 1);
+}
+typedef struct nn__sizes { int64_t params, frozen, buffers; double param_bytes, buffer_bytes; } nn__sizes;
+static int nn__add_sizes(nn_tensor *t, void *arg)
+{
+    nn__sizes *s = (nn__sizes *)arg;
+    double bytes = (double)nn_count(t) * (double)nn_dtype_bytes((nn_dtype)t->dtype);
+    if (t->flags & NN__T_BUFFER) { s->buffers += nn_count(t); s->buffer_bytes += bytes; return 1; }
+    s->params += nn_count(t);
+    s->param_bytes += bytes;
+    if (t->flags & NN__T_FROZEN) s->frozen += nn_count(t);
+    return 1;
+}
+NN_API void nn_summary(nn_layer *layer, nn_shape input)
+{
+    nn_context *nn = nn__context_below(layer);
+    nn__sizes s;
+    char params[32], frozen[32], buffers[32];
+    if (!nn_ok(nn)) return;
+    nn__forget_outputs(layer);
+    nn__measure_forward(layer, input);
+    nn__log(nn, "%-28s %-18s %-22s %14s\n", "layer", "kind", "output", "parameters");
+    nn__summary_row(layer, 0);
+    memset(&s, 0, sizeof s);
+    nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__add_sizes, &s);
+    nn__with_commas(s.params, params);
+    nn__with_commas(s.frozen, frozen);
+    nn__with_commas(s.buffers, buffers);
+    nn__log(nn, "%s parameters (%.1f KB), %s frozen; %s numbers in buffers (%.1f KB)\n", params, s.param_bytes / 1024, frozen, buffers, s.buffer_bytes / 1024);
 }
 
 // =============================================================================================
@@ -6301,6 +6854,721 @@ NN_API void nn_report_print(nn_context *nn, const nn_report *report)
 }
 
 // =============================================================================================
+// >>monitor   What a training run leaves to look at: TensorBoard event files, pictures (PNG), plots (SVG), tables (CSV).
+// Every format is first built as bytes in step memory, then written at once: a failed write is an error and never half a number.
+// Nothing here reads tensor memory; numbers come through nn_read.
+// =============================================================================================
+typedef struct nn__bytes { nn_context *nn; unsigned char *at; size_t used, room; } nn__bytes;   // grows; at is NULL after running out of memory
+
+static nn__bytes nn__bytes_new(nn_context *nn, size_t room)
+{
+    nn__bytes b;
+    b.nn = nn; b.used = 0; b.room = room;
+    b.at = (unsigned char *)nn__host_step(nn, room);
+    return b;
+}
+
+static void nn__put(nn__bytes *b, const void *from, size_t n)
+{
+    if (!b->at || !n) return;
+    if (n > b->room - b->used) {     // the old buffer stays behind until the caller rewinds
+        size_t room = nn__mul_size(b->room + n, 2);
+        unsigned char *more = (unsigned char *)nn__host_step(b->nn, room);
+        if (more) memcpy(more, b->at, b->used);
+        b->at = more;
+        b->room = room;
+        if (!more) return;
+    }
+    memcpy(b->at + b->used, from, n);
+    b->used += n;
+}
+
+static void nn__put_byte(nn__bytes *b, unsigned v)
+{
+    unsigned char c = (unsigned char)v;
+    nn__put(b, &c, 1);
+}
+static void nn__put_chars(nn__bytes *b, const char *s) { nn__put(b, s, strlen(s)); }
+
+static void nn__put_little(nn__bytes *b, uint64_t v, int bytes)
+{
+    for (; bytes--; v >>= 8) nn__put_byte(b, (unsigned)(v & 255));
+}
+
+static void nn__put_big32(nn__bytes *b, uint32_t v)
+{
+    int i;
+    for (i = 24; i >= 0; i -= 8) nn__put_byte(b, v >> i & 255);
+}
+
+// A number for text files: "inf" and "nan" in small letters, a point whatever the locale says.
+static void nn__put_number(nn__bytes *b, double v, int digits)
+{
+    char s[48];
+    size_t i;
+    if (v != v) snprintf(s, sizeof s, "nan");
+    else snprintf(s, sizeof s, "%.*g", digits, v);
+    for (i = 0; s[i]; i++) if (s[i] == ',') s[i] = '.';
+    nn__put_chars(b, s);
+}
+
+static void nn__put_format(nn__bytes *b, const char *format, ...) NN__PRINTF(2, 3);
+static void nn__put_format(nn__bytes *b, const char *format, ...)   // no floating-point numbers: see nn__put_number
+{
+    char s[512];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(s, sizeof s, format, list);
+    va_end(list);
+    nn__put_chars(b, s);
+}
+
+// Text from the user: valid UTF-8 in any case (readers of XML and protobuf reject the rest), with the marks of XML escaped if wanted.
+static size_t nn__utf8_length(const unsigned char *s, size_t n);          // >>files
+static void nn__put_utf8(nn__bytes *b, const char *s, int xml)
+{
+    const unsigned char *u = (const unsigned char *)(s ? s : "");
+    size_t n, left = strlen((const char *)u);
+    for (; left; u += n, left -= n) {
+        n = nn__utf8_length(u, left);
+        if (!n) { nn__put_byte(b, '?'); n = 1; continue; }
+        if (xml && n == 1 && *u == '&')      nn__put_chars(b, "&amp;");
+        else if (xml && n == 1 && *u == '<') nn__put_chars(b, "&lt;");
+        else if (xml && n == 1 && *u < ' ')  nn__put_byte(b, ' ');
+        else nn__put(b, u, n);
+    }
+}
+
+// 1 if all is well; else reports.
+static int nn__bytes_save(nn__bytes *b, const char *what, const char *path)
+{
+    nn__file *f;
+    int ok;
+    if (!b->at || !nn_ok(b->nn)) return 0;
+    f = nn__file_open(path, 1);
+    ok = f && nn__file_write(f, b->at, b->used);
+    if (f && !nn__file_close(f, 0)) ok = 0;
+    if (!ok) nn_fail(b->nn, "%s: cannot write \"%s\"", what, path ? path : "");
+    return ok;
+}
+
+// The CRCs of PNG (polynomial 0xEDB88320) and of TFRecord (CRC32C, 0x82F63B78), both reflected; four bits at a time.
+static uint32_t nn__crc(uint32_t polynomial, uint32_t crc, const unsigned char *p, size_t n)
+{
+    uint32_t table[16], i, j;
+    for (i = 0; i < 16; i++) {
+        table[i] = i;
+        for (j = 0; j < 4; j++) table[i] = table[i] >> 1 ^ ((table[i] & 1) ? polynomial : 0);
+    }
+    for (crc = ~crc; n--; p++) {
+        crc = crc >> 4 ^ table[(crc ^ *p) & 15];
+        crc = crc >> 4 ^ table[(crc ^ (unsigned)*p >> 4) & 15];
+    }
+    return ~crc;
+}
+
+// ---- PNG (RFC 2083): zlib data (RFC 1950) of one deflate block with the fixed codes (RFC 1951) ------------
+// Runs are found at two distances only, one pixel and one row: flat areas and enlarged pictures shrink, and it takes 60 lines.
+typedef struct nn__bits { nn__bytes *to; uint64_t hold; int count; } nn__bits;
+
+static void nn__put_bits(nn__bits *b, uint32_t v, int n)             // lowest bit first
+{
+    b->hold |= (uint64_t)v << b->count;
+    for (b->count += n; b->count >= 8; b->count -= 8, b->hold >>= 8) nn__put_byte(b->to, (unsigned)(b->hold & 255));
+}
+
+static void nn__put_code(nn__bits *b, uint32_t code, int n)          // Huffman codes go highest bit first
+{
+    uint32_t r = 0;
+    int i;
+    for (i = 0; i < n; i++) r |= (code >> i & 1) << (n - 1 - i);
+    nn__put_bits(b, r, n);
+}
+
+static void nn__put_symbol(nn__bits *b, unsigned s)                  // the fixed code of a literal or length (RFC 1951, 3.2.6)
+{
+    if (s < 144)      nn__put_code(b, 0x30 + s, 8);
+    else if (s < 256) nn__put_code(b, 0x190 + s - 144, 9);
+    else if (s < 280) nn__put_code(b, s - 256, 7);
+    else              nn__put_code(b, 0xC0 + s - 280, 8);
+}
+
+static int nn__log2(unsigned v) { int n = 0; while (v >>= 1) n++; return n; }
+
+static void nn__put_match(nn__bits *b, unsigned length, unsigned distance)   // "copy length bytes from distance bytes back"
+{
+    unsigned l = length - 3, d = distance - 1;
+    int extra = l < 8 ? 0 : nn__log2(l) - 2;
+    if (length == 258)  nn__put_symbol(b, 285);
+    else if (!extra)    nn__put_symbol(b, 257 + l);
+    else {
+        nn__put_symbol(b, 257 + 4 * ((unsigned)extra + 1) + (l >> extra & 3));
+        nn__put_bits(b, l & ((1u << extra) - 1), extra);
+    }
+    extra = d < 4 ? 0 : nn__log2(d) - 1;
+    nn__put_code(b, extra ? 2 * ((unsigned)extra + 1) + (d >> extra & 1) : d, 5);
+    nn__put_bits(b, d & ((1u << extra) - 1), extra);
+}
+
+static size_t nn__match_length(const unsigned char *p, size_t at, size_t n, size_t distance)
+{
+    size_t l = 0;
+    if (distance > at || distance > 32768) return 0;
+    while (l < 258 && at + l < n && p[at + l] == p[at + l - distance]) l++;
+    return l;
+}
+
+static void nn__put_zlib(nn__bytes *to, const unsigned char *p, size_t n, size_t pixel, size_t row)
+{
+    uint32_t a = 1, c = 0;
+    size_t i;
+    nn__bits b;
+    b.to = to; b.hold = 0; b.count = 0;
+    nn__put(to, "\x78\x01", 2);
+    nn__put_bits(&b, 3, 3);          // the last block, fixed codes
+    for (i = 0; i < n;) {
+        size_t near_by = nn__match_length(p, i, n, pixel), above = nn__match_length(p, i, n, row), l = near_by > above ? near_by : above;
+        if (l >= 3) nn__put_match(&b, (unsigned)l, (unsigned)(l == near_by ? pixel : row));
+        else nn__put_symbol(&b, p[i]);
+        i += l >= 3 ? l : 1;
+    }
+    nn__put_symbol(&b, 256);
+    nn__put_bits(&b, 0, 7);          // fills the last byte
+    for (i = 0; i < n; i++) { a = (a + p[i]) % 65521; c = (c + a) % 65521; }         // Adler-32
+    nn__put_big32(to, c << 16 | a);
+}
+
+static void nn__put_chunk(nn__bytes *b, const char *type, const unsigned char *p, size_t n)
+{
+    size_t start;
+    nn__put_big32(b, (uint32_t)n);
+    start = b->used;
+    nn__put(b, type, 4);
+    nn__put(b, p, n);
+    if (b->at) nn__put_big32(b, nn__crc(0xEDB88320u, 0, b->at + start, n + 4));
+}
+
+// pixels: height rows of width * channels bytes; channels 1 (gray) or 3 (red, green, blue)
+static nn__bytes nn__png(nn_context *nn, const unsigned char *pixels, int64_t width, int64_t height, int channels)
+{
+    size_t row = (size_t)width * (size_t)channels, y, n = (row + 1) * (size_t)height;
+    nn__bytes b = nn__bytes_new(nn, n + n / 6 + 128), raw = nn__bytes_new(nn, n), z = nn__bytes_new(nn, n + n / 6 + 64), head = nn__bytes_new(nn, 16);
+    for (y = 0; y < (size_t)height; y++) { nn__put_byte(&raw, 0); nn__put(&raw, pixels + y * row, row); }    // 0: no filter
+    if (raw.at) nn__put_zlib(&z, raw.at, raw.used, (size_t)channels, row + 1);
+    nn__put_big32(&head, (uint32_t)width);
+    nn__put_big32(&head, (uint32_t)height);
+    nn__put(&head, channels == 3 ? "\10\2\0\0\0" : "\10\0\0\0\0", 5);                // 8 bits, colour type, deflate, filters, not interlaced
+    nn__put(&b, "\x89PNG\r\n\x1a\n", 8);
+    nn__put_chunk(&b, "IHDR", head.at, head.used);
+    nn__put_chunk(&b, "IDAT", z.at, z.used);
+    nn__put_chunk(&b, "IEND", NULL, 0);
+    return b;
+}
+
+// A sheet of `count` pictures (C, H, W) taken from v, `columns` in a row, one dark pixel between them, every pixel drawn scale x scale.
+typedef struct nn__pictures { int64_t count, columns, width, height; int channels, scale, stretch; } nn__pictures;
+static void nn__draw_pictures(const nn__pictures *s, const float *v, unsigned char *to, int64_t sheet_width)
+{
+    int64_t cell_w = s->width * s->scale + 1, cell_h = s->height * s->scale + 1, plane = s->width * s->height, i, x, y;
+    int c;
+    for (i = 0; i < s->count; i++, v += plane * s->channels) {
+        float low = 0, high = 1;
+        if (s->stretch) {            // pictures that leave 0..1, such as filters, are shown in their own range
+            float l = INFINITY, h = -INFINITY;
+            for (x = 0; x < plane * s->channels; x++) { if (v[x] < l) l = v[x]; if (v[x] > h) h = v[x]; }
+            if ((l < 0 || h > 1) && h - l < INFINITY) { low = l; high = h > l ? h : l + 1; }
+        }
+        for (y = 0; y < s->height * s->scale; y++)
+            for (x = 0; x < s->width * s->scale; x++)
+                for (c = 0; c < s->channels; c++) {
+                    float p = (v[c * plane + y / s->scale * s->width + x / s->scale] - low) / (high - low);
+                    int64_t at = (i / s->columns * cell_h + y) * sheet_width + i % s->columns * cell_w + x;
+                    to[at * s->channels + c] = (unsigned char)(p >= 1 ? 255 : p > 0 ? p * 255.0f + 0.5f : 0);   // NaN: black
+                }
+    }
+}
+
+static nn__bytes nn__pictures_png(nn_context *nn, const nn_tensor *x, const nn__pictures *s, int64_t *width, int64_t *height)
+{
+    int64_t rows = (s->count + s->columns - 1) / s->columns;
+    nn__bytes none;
+    unsigned char *pixels = NULL;
+    float *v;
+    memset(&none, 0, sizeof none);
+    none.nn = nn;
+    *width  = s->columns * (s->width * s->scale + 1) - 1;
+    *height = rows * (s->height * s->scale + 1) - 1;
+    if (*width > 65535 || *height > 65535 || *width * *height * s->channels > INT32_MAX / 2) {
+        nn_fail(nn, "png: a picture of %lld x %lld pixels is too large", (long long)*width, (long long)*height);
+        return none;
+    }
+    v = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(x), sizeof *v));
+    if (v) pixels = (unsigned char *)nn__host_step(nn, (size_t)(*width * *height * s->channels));
+    if (!pixels || !nn_read(x, v)) return none;
+    memset(pixels, 64, (size_t)(*width * *height * s->channels));
+    nn__draw_pictures(s, v, pixels, *width);
+    return nn__png(nn, pixels, *width, *height, s->channels);
+}
+
+// Fills s for one picture (C, H, W) or (H, W), or for (B, C, H, W). 0 after an error.
+static int nn__pictures_of(nn_context *nn, const nn_tensor *x, const char *op, int sheet, nn__pictures *s)
+{
+    int i = sheet ? 1 : 0;
+    if (!nn__check(nn, x, op)) return 0;
+    memset(s, 0, sizeof *s);
+    if (x->ndim != 3 + i && !(x->ndim == 2 && !sheet)) {
+        nn_fail(nn, "%s: %s is not %s", op, nn__dims_text(x->ndim, x->shape).s, sheet ? "(B, C, H, W)" : "(C, H, W) or (H, W)");
+        return 0;
+    }
+    s->height = x->shape[x->ndim - 2];
+    s->width = x->shape[x->ndim - 1];
+    s->count = sheet ? x->shape[0] : 1;
+    s->columns = s->scale = 1;
+    if (x->ndim == 2 || x->shape[i] == 1 || x->shape[i] == 3) s->channels = x->ndim == 2 || x->shape[i] == 1 ? 1 : 3;
+    else if (sheet) { s->channels = 1; s->count *= x->shape[i]; }    // filters with many input channels: every channel is a picture
+    else { nn_fail(nn, "%s: %lld channels, not 1 or 3", op, (long long)x->shape[i]); return 0; }
+    if (nn_count(x) == 0) { nn_fail(nn, "%s: an empty picture: %s", op, nn__dims_text(x->ndim, x->shape).s); return 0; }
+    return 1;
+}
+
+NN_API int nn_png_save(const nn_tensor *image, const char *path)
+{
+    nn_context *nn = image ? image->nn : NULL;
+    nn__pictures s;
+    nn__bytes b;
+    nn__mark m;
+    int64_t w, h;
+    int ok;
+    if (!nn__pictures_of(nn, image, "nn_png_save", 0, &s)) return 0;
+    m = nn__get_mark(nn);
+    b = nn__pictures_png(nn, image, &s, &w, &h);
+    ok = nn__bytes_save(&b, "nn_png_save", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path)
+{
+    nn_context *nn = images ? images->nn : NULL;
+    nn__pictures s;
+    nn__bytes b;
+    nn__mark m;
+    int64_t w, h;
+    int ok;
+    if (!nn__pictures_of(nn, images, "nn_png_sheet", 1, &s)) return 0;
+    s.columns = nn__max(1, nn__min(columns, s.count));
+    s.scale = (int)nn__max(1, 48 / nn__max(s.width, s.height));      // 5 x 5 filters could not be seen
+    s.stretch = 1;
+    m = nn__get_mark(nn);
+    b = nn__pictures_png(nn, images, &s, &w, &h);
+    ok = nn__bytes_save(&b, "nn_png_sheet", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- TensorBoard ------------------------------------------------------------------------------------------
+// An event file is a list of records:  u64 length, u32 masked CRC32C of it, the bytes, u32 masked CRC32C of them (TFRecord).
+// The bytes are a protobuf message (tensorflow/core/util/event.proto, framework/summary.proto); the fields used here:
+//   Event            1 wall_time double, 2 step int64, 3 file_version string, 5 summary
+//   Summary          1 value: { 1 tag, 2 simple_value float, 4 image, 5 histo, 8 tensor, 9 metadata }
+//   Image            1 height, 2 width, 3 colorspace (channels), 4 encoded_image_string
+//   HistogramProto   1 min, 2 max, 3 num, 4 sum, 5 sum_squares, 6 bucket_limit (packed doubles), 7 bucket (packed doubles)
+//   TensorProto      1 dtype (7: string), 2 tensor_shape { 2 dim { 1 size } }, 8 string_val;  metadata { 1 plugin_data { 1 plugin_name } }
+// A field is its number * 8 + kind (0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes), then the value.
+struct nn_events { nn_context *nn; nn__file *file; };
+
+static void nn__put_varint(nn__bytes *b, uint64_t v)
+{
+    for (; v >= 128; v >>= 7) nn__put_byte(b, (unsigned)(v & 127) | 128);
+    nn__put_byte(b, (unsigned)v);
+}
+static void nn__proto_int(nn__bytes *b, unsigned field, int64_t v) { nn__put_varint(b, field << 3); nn__put_varint(b, (uint64_t)v); }
+static void nn__proto_double(nn__bytes *b, unsigned field, double v)
+{
+    uint64_t u;
+    memcpy(&u, &v, sizeof u);
+    nn__put_varint(b, field << 3 | 1);
+    nn__put_little(b, u, 8);
+}
+static void nn__proto_bytes(nn__bytes *b, unsigned field, const nn__bytes *v)
+{
+    nn__put_varint(b, field << 3 | 2);
+    nn__put_varint(b, v->used);
+    if (v->at) nn__put(b, v->at, v->used); else b->at = NULL;
+}
+static void nn__proto_text(nn__bytes *b, unsigned field, const char *s)
+{
+    nn__bytes t = nn__bytes_new(b->nn, 128);
+    nn__put_utf8(&t, s, 0);
+    nn__proto_bytes(b, field, &t);
+}
+
+static uint32_t nn__masked_crc(const unsigned char *p, size_t n)
+{
+    uint32_t c = nn__crc(0x82F63B78u, 0, p, n);
+    return (c >> 15 | c << 17) + 0xA282EAD8u;
+}
+
+// Frames an event with the given field 3 (text) or 5 (summary) and writes it; flushed, so that TensorBoard sees it at once.
+static int nn__events_write(nn_events *e, int64_t step, const char *version, const nn__bytes *summary)
+{
+    nn__bytes event = nn__bytes_new(e->nn, 64 + (summary ? summary->used : 0)), record = nn__bytes_new(e->nn, event.room + 16);
+    int ok;
+    if (!e->file) { nn_fail(e->nn, "nn_events: the file is closed"); return 0; }
+    nn__proto_double(&event, 1, nn__wall_seconds());
+    if (step) nn__proto_int(&event, 2, step);
+    if (version) nn__proto_text(&event, 3, version);
+    if (summary) nn__proto_bytes(&event, 5, summary);
+    nn__put_little(&record, event.used, 8);
+    if (record.at) nn__put_little(&record, nn__masked_crc(record.at, 8), 4);
+    if (event.at) { nn__put(&record, event.at, event.used); nn__put_little(&record, nn__masked_crc(event.at, event.used), 4); }
+    if (!event.at || !record.at) return 0;
+    ok = nn__file_write(e->file, record.at, record.used) && nn__file_flush(e->file);
+    if (!ok) nn_fail(e->nn, "nn_events: writing failed (disk full?)");
+    return ok;
+}
+
+static void nn__events_close(void *arg)
+{
+    nn_events *e = (nn_events *)arg;
+    if (e->file) nn__file_close(e->file, 0);
+    e->file = NULL;
+}
+
+NN_API nn_events *nn_events_new(nn_context *nn, const char *dir)
+{
+    char path[1024];
+    nn_events *e;
+    nn__mark m;
+    int i, n = 0;
+    if (!nn_ok(nn)) return NULL;
+    e = (nn_events *)nn__life(nn, sizeof *e);
+    if (!e) return NULL;
+    e->nn = nn;
+    nn__make_folders(dir);
+    for (i = 0; i < 1000; i++) {     // TensorBoard reads every file with "tfevents" in its name; never write into one that is there
+        nn__file *old;
+        n = snprintf(path, sizeof path, "%s/events.out.tfevents.%010.0f.nn_h.%d", dir ? dir : ".", floor(nn__wall_seconds()), i);
+        if (n < 0 || (size_t)n >= sizeof path) break;
+        old = nn__file_open(path, 0);
+        if (!old) { e->file = nn__file_open(path, 1); break; }
+        nn__file_close(old, 0);
+    }
+    if (!e->file) { nn_fail(nn, "nn_events_new: cannot create a file in \"%s\"", dir ? dir : "."); return NULL; }
+    nn__on_free(nn, nn__events_close, e);
+    m = nn__get_mark(nn);
+    nn__events_write(e, 0, "brain.Event:2", NULL);       // the first record of every event file
+    nn__rewind_memory(nn, &m);
+    return nn_ok(nn) ? e : NULL;
+}
+
+// Begins a Summary.Value with its tag; the caller adds the field with the value and hands it to nn__value_end.
+static int nn__value_begin(nn_events *e, const char *tag, size_t room, nn__bytes *value, nn__mark *m)
+{
+    if (!e || !nn_ok(e->nn)) return 0;
+    *m = nn__get_mark(e->nn);
+    *value = nn__bytes_new(e->nn, room);
+    nn__proto_text(value, 1, tag);
+    return 1;
+}
+static int nn__value_end(nn_events *e, int64_t step, const nn__bytes *value, const nn__mark *m)
+{
+    nn__bytes summary = nn__bytes_new(e->nn, value->used + 16);
+    int ok;
+    nn__proto_bytes(&summary, 1, value);
+    ok = summary.at && nn__events_write(e, step, NULL, &summary);
+    nn__rewind_memory(e->nn, m);
+    return ok;
+}
+
+NN_API int nn_events_scalar(nn_events *events, const char *tag, int64_t step, double value)
+{
+    nn__bytes v;
+    nn__mark m;
+    float f = (float)value;
+    uint32_t u;
+    if (!nn__value_begin(events, tag, 128, &v, &m)) return 0;
+    memcpy(&u, &f, sizeof u);
+    nn__put_varint(&v, 2 << 3 | 5);
+    nn__put_little(&v, u, 4);
+    return nn__value_end(events, step, &v, &m);
+}
+
+// 30 buckets of equal width from min to max, as TensorFlow 2 makes them. Values that are not finite are left out.
+NN_API int nn_events_histogram(nn_events *events, const char *tag, int64_t step, const float *values, int64_t count)
+{
+    enum { BUCKETS = 30 };
+    double low = INFINITY, high = -INFINITY, sum = 0, squares = 0, bucket[BUCKETS], n = 0;
+    int64_t i, buckets;
+    nn__bytes v, h, limits, counts;
+    nn__mark m;
+    for (i = 0; values && i < count; i++) {
+        double x = (double)values[i];
+        if (!(x - x == 0)) continue;
+        if (x < low) low = x;
+        if (x > high) high = x;
+        sum += x; squares += x * x; n++;
+    }
+    if (n == 0) low = high = 0;
+    buckets = high > low ? BUCKETS : 1;
+    for (i = 0; i < BUCKETS; i++) bucket[i] = 0;
+    for (i = 0; n > 0 && i < count; i++) {
+        double x = (double)values[i];
+        if (x - x == 0) bucket[buckets == 1 ? 0 : nn__min(buckets - 1, (int64_t)((x - low) / (high - low) * (double)buckets))]++;
+    }
+    if (!nn__value_begin(events, tag, 1024, &v, &m)) return 0;
+    h = nn__bytes_new(events->nn, 1024);
+    limits = nn__bytes_new(events->nn, 512);
+    counts = nn__bytes_new(events->nn, 512);
+    for (i = 0; i < buckets; i++) {
+        double limit = i == buckets - 1 ? high : low + (high - low) * (double)(i + 1) / (double)buckets;
+        uint64_t u;
+        memcpy(&u, &limit, sizeof u);
+        nn__put_little(&limits, u, 8);
+        memcpy(&u, &bucket[i], sizeof u);
+        nn__put_little(&counts, u, 8);
+    }
+    nn__proto_double(&h, 1, low);
+    nn__proto_double(&h, 2, high);
+    nn__proto_double(&h, 3, n);
+    nn__proto_double(&h, 4, sum);
+    nn__proto_double(&h, 5, squares);
+    nn__proto_bytes(&h, 6, &limits);
+    nn__proto_bytes(&h, 7, &counts);
+    nn__proto_bytes(&v, 5, &h);
+    return nn__value_end(events, step, &v, &m);
+}
+
+NN_API int nn_events_image(nn_events *events, const char *tag, int64_t step, const nn_tensor *image)
+{
+    nn__bytes v, i, png;
+    nn__mark m;
+    nn__pictures s;
+    int64_t w, h;
+    if (!events || !nn__pictures_of(events->nn, image, "nn_events_image", 0, &s)) return 0;
+    if (!nn__value_begin(events, tag, 256, &v, &m)) return 0;
+    i = nn__bytes_new(events->nn, 64);
+    png = nn__pictures_png(events->nn, image, &s, &w, &h);
+    nn__proto_int(&i, 1, h);
+    nn__proto_int(&i, 2, w);
+    nn__proto_int(&i, 3, s.channels);
+    nn__proto_bytes(&i, 4, &png);
+    nn__proto_bytes(&v, 4, &i);
+    return nn__value_end(events, step, &v, &m);
+}
+
+NN_API int nn_events_text(nn_events *events, const char *tag, int64_t step, const char *text)
+{
+    nn__bytes v, t, meta, plugin;
+    nn__mark m;
+    if (!nn__value_begin(events, tag, 256, &v, &m)) return 0;
+    t = nn__bytes_new(events->nn, 256);
+    meta = nn__bytes_new(events->nn, 32);
+    plugin = nn__bytes_new(events->nn, 32);
+    nn__proto_text(&plugin, 1, "text");
+    nn__proto_bytes(&meta, 1, &plugin);
+    nn__proto_int(&t, 1, 7);
+    nn__put(&t, "\x12\x04\x12\x02\x08\x01", 6);          // field 2, a shape of one dimension of size 1
+    nn__proto_text(&t, 8, text);
+    nn__proto_bytes(&v, 8, &t);
+    nn__proto_bytes(&v, 9, &meta);
+    return nn__value_end(events, step, &v, &m);
+}
+
+// ---- SVG ----------------------------------------------------------------------------------------------------
+static const char *const nn__colors[8] = { "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#888888" };   // Okabe & Ito
+
+static void nn__svg_begin(nn__bytes *b, int width, int height)
+{
+    nn__put_format(b, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
+                   "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", width, height, width, height);
+}
+static void nn__svg_text(nn__bytes *b, double x, double y, const char *attributes, const char *text)
+{
+    nn__put_chars(b, "<text x=\"");
+    nn__put_number(b, x, 6);
+    nn__put_chars(b, "\" y=\"");
+    nn__put_number(b, y, 6);
+    nn__put_format(b, "\" %s>", attributes);
+    nn__put_utf8(b, text, 1);
+    nn__put_chars(b, "</text>\n");
+}
+static void nn__svg_line(nn__bytes *b, double x1, double y1, double x2, double y2, const char *color)
+{
+    nn__put_chars(b, "<path d=\"M");
+    nn__put_number(b, x1, 6); nn__put_byte(b, ' ');
+    nn__put_number(b, y1, 6); nn__put_byte(b, 'L');
+    nn__put_number(b, x2, 6); nn__put_byte(b, ' ');
+    nn__put_number(b, y2, 6);
+    nn__put_format(b, "\" stroke=\"%s\"/>\n", color);
+}
+
+// 1, 2 or 5 times a power of ten, such that about `parts` of them cover `range`
+static double nn__tick_step(double range, int parts)
+{
+    double raw = range / parts, power = pow(10.0, floor(log10(raw))), m = raw / power;
+    return power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
+}
+
+// Where value v of low..high lies on from..to; halves, because high - low may overflow.
+static double nn__place(double v, double low, double high, double from, double to)
+{
+    return from + (to - from) * ((v / 2 - low / 2) / (high / 2 - low / 2));
+}
+
+typedef struct nn__axes { double x0, x1, y0, y1, low, high; int64_t last; } nn__axes;    // pixels, range of y, last index on x
+
+static void nn__svg_axes(nn__bytes *b, const nn__axes *a)
+{
+    double step = nn__tick_step(a->high - a->low, 5), t;
+    nn__bytes label = nn__bytes_new(b->nn, 64);
+    int i;
+    for (i = 0; i < 12; i++) {
+        t = (ceil(a->low / step) + i) * step;
+        if (!(t <= a->high + step * 1e-9)) break;
+        if (fabs(t) < step * 1e-9) t = 0;
+        label.used = 0;
+        nn__put_number(&label, t, 6);
+        nn__put_byte(&label, 0);
+        if (!label.at || !b->at) return;
+        nn__svg_line(b, a->x0, nn__place(t, a->low, a->high, a->y0, a->y1), a->x1, nn__place(t, a->low, a->high, a->y0, a->y1), "#ddd");
+        nn__svg_text(b, a->x0 - 6, nn__place(t, a->low, a->high, a->y0, a->y1) + 4, "text-anchor=\"end\"", (const char *)label.at);
+    }
+    step = a->last > 0 ? nn__tick_step((double)a->last, 8) : 1;
+    if (step < 1) step = 1;
+    for (i = 0; i < 24 && i * step <= (double)a->last; i++) {
+        double x = nn__place(i * step, 0, (double)nn__max(a->last, 1), a->x0, a->x1);
+        char s[32];
+        snprintf(s, sizeof s, "%.0f", i * step);
+        nn__svg_line(b, x, a->y0, x, a->y0 + 4, "#333");
+        nn__svg_text(b, x, a->y0 + 18, "text-anchor=\"middle\"", s);
+    }
+    nn__svg_line(b, a->x0, a->y0, a->x1, a->y0, "#333");
+    nn__svg_line(b, a->x0, a->y0, a->x0, a->y1, "#333");
+}
+
+static void nn__svg_series(nn__bytes *b, const nn__axes *a, const nn_series *s, const char *color)
+{
+    int64_t i;
+    int down = 0;                    // is the pen on the paper? NaN lifts it
+    nn__put_chars(b, "<path d=\"");
+    for (i = 0; s->y && i < s->count; i++) {
+        int alone = !down && (i + 1 == s->count || !(s->y[i + 1] - s->y[i + 1] == 0));
+        if (!(s->y[i] - s->y[i] == 0)) { down = 0; continue; }
+        nn__put_byte(b, down ? 'L' : 'M');
+        nn__put_number(b, nn__place((double)i, 0, (double)nn__max(a->last, 1), a->x0, a->x1), 6);
+        nn__put_byte(b, ' ');
+        nn__put_number(b, nn__place(s->y[i], a->low, a->high, a->y0, a->y1), 6);
+        if (alone) nn__put_chars(b, "h0");              // a dot, thanks to the round ends
+        down = 1;
+    }
+    nn__put_format(b, "\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\" stroke-linecap=\"round\" stroke-linejoin=\"round\"/>\n", color);
+}
+
+NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, const nn_series *series, int count)
+{
+    nn__bytes b;
+    nn__axes a;
+    nn__mark m;
+    int64_t j;
+    int i, ok;
+    if (!nn_ok(nn)) return 0;
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 16384);
+    a.x0 = 70; a.x1 = 560; a.y0 = 360; a.y1 = 40; a.low = INFINITY; a.high = -INFINITY; a.last = 0;
+    for (i = 0; i < count; i++) {
+        a.last = nn__max(a.last, series[i].count - 1);
+        for (j = 0; series[i].y && j < series[i].count; j++) {
+            double y = series[i].y[j];
+            if (!(y - y == 0)) continue;
+            if (y < a.low) a.low = y;
+            if (y > a.high) a.high = y;
+        }
+    }
+    if (!(a.low <= a.high)) { a.low = 0; a.high = 1; }
+    if (!(a.high - a.low > 1e-12 * fabs(a.high))) {      // one value: room on both sides
+        double room = a.high != 0 ? 0.5 * fabs(a.high) : 1;
+        a.low -= room; a.high += room;
+    }
+    nn__svg_begin(&b, 720, 400);
+    nn__svg_text(&b, (a.x0 + a.x1) / 2, 24, "text-anchor=\"middle\" font-size=\"15\"", title);
+    nn__svg_axes(&b, &a);
+    for (i = 0; i < count; i++) {
+        double y = a.y1 + 8 + 18 * i;
+        nn__svg_series(&b, &a, &series[i], nn__colors[i & 7]);
+        nn__svg_line(&b, a.x1 + 14, y, a.x1 + 34, y, nn__colors[i & 7]);
+        nn__svg_text(&b, a.x1 + 40, y + 4, "", series[i].name);
+    }
+    nn__put_chars(&b, "</svg>\n");
+    ok = nn__bytes_save(&b, "nn_svg_plot", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *report)
+{
+    int64_t n = report ? nn__min(report->classes, NN_MAX_CLASSES) : 0, i, j;
+    int side = (int)nn__max(20, nn__min(56, 560 / nn__max(n, 1))), x0 = 130, y0 = 60, ok;
+    char label[24], attributes[96];
+    nn__bytes b;
+    nn__mark m;
+    if (!nn_ok(nn)) return 0;
+    if (n < 1) { nn_fail(nn, "nn_svg_confusion: the report has no classes"); return 0; }
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 16384 + (size_t)(n * n) * 256);
+    nn__svg_begin(&b, x0 + side * (int)n + 30, y0 + side * (int)n + 110);
+    nn__svg_text(&b, x0 + side * (double)n / 2, 24, "text-anchor=\"middle\" font-size=\"15\"", "true class (rows), predicted class (columns)");
+    for (i = 0; i < n; i++) {
+        double row = 0, at = y0 + side * ((double)i + 0.5) + 4;
+        for (j = 0; j < n; j++) row += (double)report->confusion[i][j];
+        nn__svg_text(&b, x0 - 8, at, "text-anchor=\"end\"", nn__class_name(report, i, label, sizeof label));
+        snprintf(attributes, sizeof attributes, "text-anchor=\"end\" transform=\"rotate(-45 %d %d)\"", x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16);
+        nn__svg_text(&b, x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16, attributes, nn__class_name(report, i, label, sizeof label));
+        for (j = 0; j < n; j++) {
+            int64_t count = report->confusion[i][j];
+            double share = row > 0 ? (double)count / row : 0;        // shaded by the share of its row
+            nn__put_format(&b, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" stroke=\"#ccc\" fill=\"#0072b2\" fill-opacity=\"",
+                           x0 + side * (int)j, y0 + side * (int)i, side, side);
+            nn__put_number(&b, share, 3);
+            nn__put_chars(&b, "\"/>\n");
+            if (!count) continue;
+            snprintf(label, sizeof label, "%lld", (long long)count);
+            snprintf(attributes, sizeof attributes, "text-anchor=\"middle\" font-size=\"%d\" fill=\"%s\"", side > 30 ? 12 : 8, share > 0.55 ? "#fff" : "#000");
+            nn__svg_text(&b, x0 + side * ((double)j + 0.5), at, attributes, label);
+        }
+    }
+    nn__put_chars(&b, "</svg>\n");
+    ok = nn__bytes_save(&b, "nn_svg_confusion", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// Eight heights of a block, U+2581..U+2588, each the mean of its part of y; a blank where y is NaN. Returns the full length, as snprintf.
+NN_API size_t nn_sparkline(const double *y, int64_t count, int width, char *to, size_t bytes)
+{
+    double low = INFINITY, high = -INFINITY;
+    int64_t i, w = nn__min(width, count);
+    size_t used = 0;
+    if (bytes) to[0] = 0;
+    for (i = 0; i < count; i++) if (y[i] - y[i] == 0) { if (y[i] < low) low = y[i]; if (y[i] > high) high = y[i]; }
+    for (i = 0; i < w; i++) {
+        int64_t j, first = count / w * i + nn__min(i, count % w), end = count / w * (i + 1) + nn__min(i + 1, count % w);
+        double sum = 0, n = 0;
+        char s[4];
+        for (j = first; j < end; j++) if (y[j] - y[j] == 0) { sum += y[j]; n++; }
+        s[0] = ' '; s[1] = s[2] = s[3] = 0;
+        if (n > 0) {
+            double level = high > low ? nn__place(sum / n, low, high, 0, 8) : 0;
+            s[0] = (char)0xE2; s[1] = (char)0x96; s[2] = (char)(0x81 + (level < 0 ? 0 : level > 7 ? 7 : (int)level));
+        }
+        if (used + strlen(s) < bytes) memcpy(to + used, s, strlen(s) + 1);
+        else bytes = 0;              // whole characters only
+        used += strlen(s);
+    }
+    return used;
+}
+
+// =============================================================================================
 // >>files   Weights and checkpoints in the safetensors format (https://github.com/huggingface/safetensors):
 //
 //     8 bytes    N, little-endian
@@ -6917,6 +8185,8 @@ static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *
             nn__add_item(s, slot->state[j], slot->p, prefix);
         }
     for (i = 0; d && d->ema && i < d->ema->n; i++) nn__add_item(s, d->ema->shadow[i], d->ema->p[i], "optimizer.ema.");
+    for (i = 0; nn__is_checkpoint(d) && i < layer->nn->extras; i++)      // what nn_fit keeps; the file may lack it
+        nn__add_item(s, layer->nn->extra[i].t, layer->nn->extra[i].named, layer->nn->extra[i].prefix);
 }
 
 static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d)
@@ -7229,7 +8499,7 @@ static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_
         nn__item *item = &items->list[i];
         nn__entry *e = nn__find_entry(h, item->name);
         if (nn__has_prefix(item->name, skip)) continue;
-        if (!e) { nn__find(&f, NN__MISSING, item->name, ""); continue; }
+        if (!e) { if (!nn__has_prefix(item->name, "trainer.")) nn__find(&f, NN__MISSING, item->name, ""); continue; }
         e->used = 1;
         if (nn__fits(e, item->t)) continue;
         nn__describe_misfit(e, item->t, detail, sizeof detail);
@@ -7238,7 +8508,7 @@ static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_
     for (i = 0; i < h->entries; i++) {
         const nn__entry *e = &h->entry[i];
         if (e->used || nn__has_prefix(e->name, skip)) continue;
-        if (checkpoint && nn__has_prefix(e->name, "optimizer.")) continue;
+        if (checkpoint && (nn__has_prefix(e->name, "optimizer.") || nn__has_prefix(e->name, "trainer."))) continue;
         if (nn__has_suffix(e->name, ".num_batches_tracked")) continue;      // PyTorch's batch norm counts; ours does not need it
         nn__find(&f, NN__UNEXPECTED, e->name, "");
     }
@@ -8610,6 +9880,7 @@ NN__FORWARD(random)
                 v = (double)SQRT(C(-2) * LOG((R)(1.0f - (float)(r[0] >> 8) * (1.0f / 16777216.0f))));
                 v = p->a + p->b * v * (double)COS((R)(6.28318530717958647692 * (double)(r[1] >> 8) * (1.0 / 16777216.0)));
             }
+            if (p->kind == NN__TRUNC_NORMAL) v = v < p->low ? p->low : v > p->high ? p->high : v;   // bounds far out in a tail
             NN__K(put)(y, NN__K(offset)(y, i + k), v);
         }
     }
@@ -9749,7 +11020,7 @@ enum { NN__NORM_COLUMNS = 64 };
 static int64_t nn__norm_units(const nn__norm_size *z) { return z->s == 1 ? (z->c + NN__NORM_COLUMNS - 1) / NN__NORM_COLUMNS : z->c; }
 static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
 {
-    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(1, z->s == 1 ? NN__NORM_COLUMNS : z->s));
+    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(z->s == 1 ? (int64_t)NN__NORM_COLUMNS : 1, z->s));
 }
 static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
 static void nn__norm_plan(nn_call *c)
