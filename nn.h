@@ -13479,7 +13479,7 @@ NN__INLINE V NN__K(decayed)(V p, V g, const NN__K(rates) *u)         // L2: the 
 {
     return u->decays ? FMA(u->weight_decay, p, g) : g;
 }
-NN__INLINE V NN__K(lerp)(V a, V b, V w, int far) { return far ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
+NN__INLINE V NN__K(lerp)(V a, V b, V w, int late) { return late ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
 
 // b = momentum b + (1 - dampening) g,   p -= lr b;   nesterov: p -= lr (g + momentum b)
 NN__INLINE V NN__K(sgd)(V p, V g, V *s, const NN__K(rates) *u)
