@@ -775,7 +775,8 @@ typedef struct nn_load_desc {
 typedef struct nn_save_desc {
     nn_optimizer *optimizer;         // also its state, step and learning rate ...
     nn_schedule  *schedule;
-    nn_loader    *loader;            // ... and where the loader stands: a checkpoint
+    nn_loader    *loader;            // ... and where the loader stands ...
+    nn_ema       *ema;               // ... and the weight averages: a checkpoint
     nn_dtype      dtype;             // NN_F16, NN_BF16: store parameters smaller; default as they are
 } nn_save_desc;
 NN_API int nn_save(nn_layer *layer, const char *path, const nn_save_desc *desc);    // safetensors; written beside, flushed, renamed
@@ -4443,7 +4444,7 @@ NN_API void nn_schedule_advance(nn_schedule *schedule)
     s->count++;
     if (s->kind == NN__WARM_RESTARTS_LR && ++s->since >= s->period) {
         s->since -= s->period;
-        s->period *= s->period_mult;
+        if (s->period <= INT64_MAX / s->period_mult) s->period *= s->period_mult;
     }
     nn__schedule_apply(s);
 }
@@ -8143,7 +8144,8 @@ static void nn__add_item(nn__items *s, nn_tensor *t, const nn_tensor *named, con
 static int nn__add_walked(nn_tensor *t, void *arg) { nn__add_item((nn__items *)arg, t, t, ""); return 1; }
 
 // One list for writing and reading, so that the two cannot disagree.
-enum { NN__FIELD_U64, NN__FIELD_I64, NN__FIELD_INT, NN__FIELD_F32, NN__FIELD_F64, NN__FIELD_TEXT };     // TEXT: must be the same, is not restored
+// COUNT: a 64-bit integer from 0 to 2^53. INT: an int from 0. SAME (an int64_t) and TEXT are compared, not restored.
+enum { NN__FIELD_U64, NN__FIELD_COUNT, NN__FIELD_INT, NN__FIELD_F64, NN__FIELD_SAME, NN__FIELD_TEXT };
 typedef struct nn__field { char key[48]; void *at; int kind; } nn__field;
 typedef struct nn__fields { nn__field *list; int count, room; } nn__fields;
 
@@ -8159,16 +8161,12 @@ static void nn__add_field(nn__fields *f, int kind, void *at, const char *key, in
 
 static void nn__field_text(const nn__field *f, char *to, size_t bytes)
 {
-    uint32_t w = 0;
     uint64_t d = 0;
-    switch (f->kind) {
-    case NN__FIELD_U64: snprintf(to, bytes, "%llu", (unsigned long long)*(const uint64_t *)f->at); break;
-    case NN__FIELD_I64: snprintf(to, bytes, "%lld", (long long)*(const int64_t *)f->at); break;
-    case NN__FIELD_INT: snprintf(to, bytes, "%d", *(const int *)f->at); break;
-    case NN__FIELD_F32: memcpy(&w, f->at, 4); snprintf(to, bytes, "%08lx", (unsigned long)w); break;
-    case NN__FIELD_F64: memcpy(&d, f->at, 8); snprintf(to, bytes, "%016llx", (unsigned long long)d); break;
-    default:            snprintf(to, bytes, "%s", (const char *)f->at); break;
-    }
+    if (f->kind != NN__FIELD_INT && f->kind != NN__FIELD_TEXT) memcpy(&d, f->at, 8);
+    if (f->kind == NN__FIELD_TEXT)     snprintf(to, bytes, "%s", (const char *)f->at);
+    else if (f->kind == NN__FIELD_INT) snprintf(to, bytes, "%d", *(const int *)f->at);
+    else if (f->kind == NN__FIELD_F64) snprintf(to, bytes, "%016llx", (unsigned long long)d);
+    else                               snprintf(to, bytes, "%llu", (unsigned long long)d);
 }
 
 static int nn__digits(const char *s, int base, uint64_t most, uint64_t *to)     // the whole string, no sign, at most `most`
@@ -8186,42 +8184,37 @@ static int nn__digits(const char *s, int base, uint64_t most, uint64_t *to)     
 
 static int nn__set_field(const nn__field *f, const char *text, int write)       // 1: the text is good; written only if wanted
 {
-    uint64_t u = 0, most = f->kind == NN__FIELD_U64 ? UINT64_MAX : f->kind == NN__FIELD_I64 ? INT64_MAX : INT_MAX;
-    uint32_t w;
-    int minus;
+    uint64_t u = 0, most = f->kind == NN__FIELD_U64 ? UINT64_MAX : f->kind == NN__FIELD_INT ? INT_MAX : (uint64_t)1 << 53;
     if (f->kind == NN__FIELD_TEXT) return !strcmp(text, (const char *)f->at);
-    if (f->kind == NN__FIELD_F32 || f->kind == NN__FIELD_F64) {
-        size_t digits = f->kind == NN__FIELD_F32 ? 8 : 16;
-        if (strlen(text) != digits || !nn__digits(text, 16, UINT64_MAX, &u)) return 0;
-        w = (uint32_t)u;
-        if (write && digits == 8) memcpy(f->at, &w, 4);
-        if (write && digits == 16) memcpy(f->at, &u, 8);
-        return 1;
-    }
-    minus = text[0] == '-' && f->kind != NN__FIELD_U64;
-    if (!nn__digits(text + minus, 10, most, &u)) return 0;
-    if (!write) return 1;
-    if (f->kind == NN__FIELD_U64) memcpy(f->at, &u, 8);
-    if (f->kind == NN__FIELD_I64) *(int64_t *)f->at = minus ? -(int64_t)u : (int64_t)u;
-    if (f->kind == NN__FIELD_INT) *(int *)f->at = minus ? -(int)u : (int)u;
+    if (f->kind == NN__FIELD_F64) { if (strlen(text) != 16 || !nn__digits(text, 16, UINT64_MAX, &u)) return 0; }
+    else if (!nn__digits(text, 10, most, &u)) return 0;
+    if (f->kind == NN__FIELD_SAME) return u == *(const uint64_t *)f->at;
+    if (write && f->kind == NN__FIELD_INT) *(int *)f->at = (int)u;
+    if (write && f->kind != NN__FIELD_INT) memcpy(f->at, &u, 8);
     return 1;
 }
 
-static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader); }
+static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader || d->ema); }
+
+static void nn__state_prefix(const nn_optimizer *o, int i, char *to, size_t bytes)      // "optimizer.exp_avg.": the names of states are PyTorch's
+{
+    snprintf(to, bytes, "optimizer.%s.", o->kind->state[i].name);
+}
 
 static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *d)
 {
+    char prefix[64];
     int i, j;
     s->count = 0;
     nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__add_walked, s);
     for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
         for (j = 0; j < d->optimizer->states; j++) {
             nn__slot *slot = &d->optimizer->slot[i];
-            char prefix[64];             // "optimizer.exp_avg.": the names of states are PyTorch's
             if (!slot->state[j]) continue;
-            snprintf(prefix, sizeof prefix, "optimizer.%s.", slot->state[j]->name);
+            nn__state_prefix(d->optimizer, j, prefix, sizeof prefix);
             nn__add_item(s, slot->state[j], slot->p, prefix);
         }
+    for (i = 0; d && d->ema && i < d->ema->n; i++) nn__add_item(s, d->ema->shadow[i], d->ema->p[i], "optimizer.ema.");
     for (i = 0; nn__is_checkpoint(d) && i < layer->nn->extras; i++)      // what nn_fit keeps; the file may lack it
         nn__add_item(s, layer->nn->extra[i].t, layer->nn->extra[i].named, layer->nn->extra[i].prefix);
 }
@@ -8229,6 +8222,7 @@ static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *
 static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d)
 {
     static char version[] = "1";
+    int i;
     f->count = 0;
     if (!nn__is_checkpoint(d)) return;
     nn__add_field(f, NN__FIELD_TEXT, version, "nn.checkpoint", -1);
@@ -8237,30 +8231,33 @@ static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d
     nn__add_field(f, NN__FIELD_U64, &nn->inits, "context.inits", -1);
     if (d->optimizer) {
         nn_optimizer *o = d->optimizer;
-        int i;
         nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)o->kind->name, "optimizer.kind", -1);
-        nn__add_field(f, NN__FIELD_I64, &o->steps, "optimizer.steps", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &o->steps, "optimizer.steps", -1);
         for (i = 0; i < o->groups; i++) {
             nn__add_field(f, NN__FIELD_F64, &o->group[i].lr, "optimizer.lr", i);
             nn__add_field(f, NN__FIELD_F64, &o->group[i].initial_lr, "optimizer.initial_lr", i);
         }
-        for (i = 0; i < o->slots; i++) nn__add_field(f, NN__FIELD_I64, &o->slot[i].steps, "optimizer.step", i);
+        for (i = 0; i < o->slots; i++) nn__add_field(f, NN__FIELD_COUNT, &o->slot[i].steps, "optimizer.step", i);
     }
     if (d->schedule) {
         nn_schedule *c = d->schedule;
-        nn__add_field(f, NN__FIELD_I64, &c->count, "schedule.count", -1);
-        nn__add_field(f, NN__FIELD_I64, &c->warmed, "schedule.warmed", -1);
-        nn__add_field(f, NN__FIELD_I64, &c->since, "schedule.since", -1);
-        nn__add_field(f, NN__FIELD_I64, &c->period, "schedule.period", -1);
+        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)nn__schedule_names[c->kind], "schedule.kind", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->count, "schedule.count", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->warmed, "schedule.warmed", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->since, "schedule.since", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->period, "schedule.period", -1);
         nn__add_field(f, NN__FIELD_F64, &c->best, "schedule.best", -1);
         nn__add_field(f, NN__FIELD_INT, &c->bad, "schedule.bad", -1);
         nn__add_field(f, NN__FIELD_INT, &c->cooling, "schedule.cooling", -1);
     }
     if (d->loader) {
-        nn__add_field(f, NN__FIELD_I64, &d->loader->epoch, "loader.epoch", -1);
-        nn__add_field(f, NN__FIELD_I64, &d->loader->position, "loader.position", -1);
+        nn__add_field(f, NN__FIELD_SAME, &d->loader->batch, "loader.batch", -1);
+        nn__add_field(f, NN__FIELD_SAME, &d->loader->batches, "loader.batches", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &d->loader->epoch, "loader.epoch", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &d->loader->position, "loader.position", -1);
         nn__add_field(f, NN__FIELD_U64, &d->loader->seed, "loader.seed", -1);
     }
+    if (d->ema) nn__add_field(f, NN__FIELD_INT, &d->ema->swapped, "ema.swapped", -1);
 }
 
 typedef struct nn__state { nn__items items; nn__fields fields; } nn__state;
@@ -8358,7 +8355,7 @@ static int nn__save_to(nn__io *io, nn__state *s, const nn_save_desc *desc)
         for (i = 0; i < s->items.count; i++) {
             nn__item *e = &s->items.list[i];
             int real = e->t->dtype == NN_F32 || e->t->dtype == NN_F64 || e->t->dtype == NN_F16 || e->t->dtype == NN_BF16;
-            if (desc && desc->dtype != NN_F32 && real && e->t->name) e->dtype = (int)desc->dtype;   // parameters and buffers, not optimizer states
+            if (desc && desc->dtype != NN_F32 && real && e->t->layer) e->dtype = (int)desc->dtype;   // parameters and buffers, not optimizer states
             if (nn_dtype_bytes((nn_dtype)e->dtype) != bytes) continue;
             e->begin = at;
             at += (uint64_t)nn_count(e->t) * bytes;
@@ -8393,8 +8390,9 @@ static int nn__check_save(nn_context *nn, const nn_save_desc *d)
 {
     if (!d) return 1;
     if (d->dtype != NN_F32 && d->dtype != NN_F16 && d->dtype != NN_BF16 && d->dtype != NN_F64) { nn_fail(nn, "nn_save: .dtype %s", nn_dtype_name(d->dtype)); return 0; }
-    if (d->optimizer && d->optimizer->nn != nn) { nn_fail(nn, "nn_save: the optimizer belongs to another context"); return 0; }
-    return 1;
+    if ((!d->optimizer || d->optimizer->nn == nn) && (!d->schedule || d->schedule->nn == nn) && (!d->loader || d->loader->nn == nn) && (!d->ema || d->ema->nn == nn)) return 1;
+    nn_fail(nn, "nn_save: the optimizer, schedule, loader or average belongs to another context");
+    return 0;
 }
 
 static int nn__save_file(nn__io *io, nn__state *s, const nn_save_desc *desc)
@@ -8560,11 +8558,29 @@ static int nn__check_fields(nn__io *io, const nn__header *h, const nn__fields *f
         if (text && nn__set_field(e, text, write)) continue;
         nn__field_text(e, want, sizeof want);
         if (!text) nn_fail(io->nn, "%s: %s: not a checkpoint of this run: %s is missing", io->what, io->path, e->key);
-        else if (e->kind == NN__FIELD_TEXT) nn_fail(io->nn, "%s: %s: %s is \"%.60s\" in the file, here it is \"%.60s\"", io->what, io->path, e->key, text, want);
+        else if (e->kind >= NN__FIELD_SAME) nn_fail(io->nn, "%s: %s: %s is \"%.60s\" in the file, here it is \"%.60s\"", io->what, io->path, e->key, text, want);
         else nn_fail(io->nn, "%s: %s: %s has an impossible value", io->what, io->path, e->key);
         return 0;
     }
     return 1;
+}
+
+// A parameter that was frozen when the optimizer was made has no states before it first moves: where the file has them, they are made.
+static int nn__make_states(nn__io *io, const nn__header *h, nn_layer *layer, const nn_save_desc *d)
+{
+    int i, j;
+    for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
+        for (j = 0; j < d->optimizer->states; j++) {
+            nn__slot *slot = &d->optimizer->slot[i];
+            char name[512];
+            size_t n;
+            if (slot->state[j]) continue;
+            nn__state_prefix(d->optimizer, j, name, sizeof name);
+            n = strlen(name);
+            nn_name(slot->p, layer, name + n, sizeof name - n);
+            if (nn__find_entry(h, name) && !nn__slot_states(d->optimizer, slot)) return 0;
+        }
+    return nn_ok(io->nn);
 }
 
 // saved NULL: a plain load. Everything is checked first; then the numbers are read, in the order of the file's names.
@@ -8574,7 +8590,7 @@ static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, 
     nn__state s;
     nn__transfer x;
     int64_t i;
-    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__collect(io, layer, saved, &s)) return 0;
+    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__make_states(io, &h, layer, saved) || !nn__collect(io, layer, saved, &s)) return 0;
     if (!nn__match(io, &h, &s.items, desc, nn__find_meta(&h, "nn.checkpoint") != NULL)) return 0;
     if (!nn__check_fields(io, &h, &s.fields, 0)) return 0;
     x.io = io; x.write = 0;
@@ -8624,7 +8640,7 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
 {
     nn_context *nn = nn_context_of(layer);
     if (!nn_ok(nn) || !nn__check_save(nn, desc)) return 0;
-    if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader"); return 0; }
+    if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader, .ema"); return 0; }
     return nn__load_path(layer, "nn_resume", path, NULL, desc);
 }
 
@@ -14338,7 +14354,7 @@ NN__INLINE V NN__K(decayed)(V p, V g, const NN__K(rates) *u)         // L2: the 
 {
     return u->decays ? FMA(u->weight_decay, p, g) : g;
 }
-NN__INLINE V NN__K(lerp)(V a, V b, V w, int far) { return far ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
+NN__INLINE V NN__K(lerp)(V a, V b, V w, int late) { return late ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
 
 // b = momentum b + (1 - dampening) g,   p -= lr b;   nesterov: p -= lr (g + momentum b)
 NN__INLINE V NN__K(sgd)(V p, V g, V *s, const NN__K(rates) *u)
