@@ -12654,7 +12654,7 @@ static void nn__conv_plan(nn_call *c)
         c->tasks[0] = v.groups * s.pack_blocks;
         c->tasks[1] = s.tasks;
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)(nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? (int)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
     }
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
