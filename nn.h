@@ -275,10 +275,10 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( cos,        X,     COS(x),                                      -dy * SIN(x)                                            ) \
     NN__X( tanh,       Y,     TANH(x),                                     dy * (C(1) - y * y)                                     ) \
     NN__X( sigmoid,    Y,     SIGMOID(x),                                  dy * y * (C(1) - y)                                     ) \
-    NN__X( relu,       Y,     SEL(x < C(0), C(0), x),                      SEL(y > C(0), dy, C(0))                                 ) \
-    NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y > C(0), SEL(y < C(6), dy, C(0)), C(0))            ) \
+    NN__X( relu,       Y,     SEL(x < C(0), C(0), x),                      SEL(y <= C(0), C(0), dy)                                ) \
+    NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y <= C(0), C(0), SEL(y >= C(6), C(0), dy))          ) \
     NN__X( selu,       X,     SEL(x > C(0), C(1.0507009873554804934) * x, C(1.7580993408473768599) * EXPM1(x)),                      \
-                              SEL(x > C(0), C(1.0507009873554804934) * dy, C(1.7580993408473768599) * EXP(x) * dy)                 ) \
+                              SEL(x <= C(0), C(1.7580993408473768599) * EXP(x) * dy, C(1.0507009873554804934) * dy)                ) \
     NN__X( gelu,       X,     C(0.5) * x * (C(1) + ERF(x * C(0.70710678118654752440))),                                              \
                               dy * (C(0.5) * (C(1) + ERF(x * C(0.70710678118654752440))) + x * C(0.39894228040143267794) * EXP(C(-0.5) * x * x)) ) \
     NN__X( gelu_tanh,  X,     C(0.5) * x * (C(1) + TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x))),                 \
@@ -290,7 +290,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( hardsigmoid, X,    SEL(x < C(-3), C(0), SEL(x > C(3), C(1), x * C(0.16666666666666666667) + C(0.5))),                     \
                               SEL(x > C(-3), SEL(x < C(3), dy * C(0.16666666666666666667), C(0)), C(0))                            ) \
     NN__X( hardswish,  X,     SEL(x < C(-3), C(0), SEL(x > C(3), x, x * (x + C(3)) * C(0.16666666666666666667))),                    \
-                              SEL(x < C(-3), C(0), SEL(x > C(3), dy, dy * (x * C(0.33333333333333333333) + C(0.5))))               ) \
+                              SEL(x <= C(-3), C(0), SEL(x >= C(3), dy, dy * (x * C(0.33333333333333333333) + C(0.5))))             ) \
     NN__X( floor,      0,     FLOOR(x),                                    C(0) * dy                                               ) \
     NN__X( ceil,       0,     -FLOOR(-x),                                  C(0) * dy                                               ) \
     NN__X( round,      0,     ROUND(x),                                    C(0) * dy                                               ) \
@@ -301,13 +301,13 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( mul_scalar, 0,     x * p,                                       dy * p                                                  ) \
     NN__X( pow_scalar, X,     POW(x, p),                                   dy * p * POW(x, p - C(1))                               ) \
     NN__X( leaky_relu, X,     SEL(x > C(0), x, p * x),                     SEL(x > C(0), dy, p * dy)                               ) \
-    NN__X( elu,        X,     SEL(x > C(0), x, p * EXPM1(x)),              SEL(x > C(0), dy, p * EXP(x) * dy)                      ) \
-    NN__X( celu,       X,     SEL(x > C(0), x, p * EXPM1(x / p)),          SEL(x > C(0), dy, EXP(x / p) * dy)                      ) \
+    NN__X( elu,        X,     SEL(x > C(0), x, p * EXPM1(x)),              SEL(x <= C(0), p * EXP(x) * dy, dy)                     ) \
+    NN__X( celu,       X,     SEL(x > C(0), x, p * EXPM1(x / p)),          SEL(x <= C(0), EXP(x / p) * dy, dy)                     ) \
     NN__X( softplus,   X,     SOFTPLUS(x * p) / p,                         dy * SIGMOID(x * p)                                     )
 // with two scalars p and q; clamp passes the gradient at the bounds themselves, hardtanh does not (as in PyTorch):
 #define NN_UNARY2_OPS(NN__X) \
-    NN__X( clamp,      X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x < p, C(0), SEL(x > q, C(0), dy))                  ) \
-    NN__X( hardtanh,   X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x > p, SEL(x < q, dy, C(0)), C(0))                  )
+    NN__X( clamp,      X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x >= p, SEL(x <= q, dy, C(0)), C(0))                ) \
+    NN__X( hardtanh,   X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x <= p, C(0), SEL(x >= q, C(0), dy))                )
 // of two tensors, with NumPy broadcasting:
 //        name         keep   y = f(a, b)                                  da, db = df(a, b, y, dy)
 #define NN_BINARY_OPS(NN__X) \
@@ -316,11 +316,11 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( mul,        A | B, a * b,                                       dy * b,                          dy * a                 ) \
     NN__X( div,        B | Y, a / b,                                       dy / b,                          -dy * y / b            ) \
     NN__X( pow,        A | B | Y, POW(a, b),                               SEL(b == C(0), C(0), dy * b * POW(a, b - C(1))),          \
-                              SEL(a > C(0), dy * y * LOG(a), SEL(a < C(0), dy * y * LOG(a), SEL(b < C(0), dy * y * LOG(a), C(0)))) ) \
-    NN__X( maximum,    A | B, SEL(a > b, a, SEL(a == a, b, a)),            SEL(a > b, dy, SEL(a == b, C(0.5) * dy, C(0))),           \
-                                                                           SEL(b > a, dy, SEL(a == b, C(0.5) * dy, C(0)))          ) \
-    NN__X( minimum,    A | B, SEL(a < b, a, SEL(a == a, b, a)),            SEL(a < b, dy, SEL(a == b, C(0.5) * dy, C(0))),           \
-                                                                           SEL(b < a, dy, SEL(a == b, C(0.5) * dy, C(0)))          ) \
+                              SEL(a == C(0), SEL(b >= C(0), C(0), dy * y * LOG(a)), dy * y * LOG(a))                               ) \
+    NN__X( maximum,    A | B, SEL(a > b, a, SEL(a == a, b, a)),            SEL(a < b, C(0), SEL(a == b, C(0.5) * dy, dy)),           \
+                                                                           SEL(b < a, C(0), SEL(a == b, C(0.5) * dy, dy))          ) \
+    NN__X( minimum,    A | B, SEL(a < b, a, SEL(a == a, b, a)),            SEL(a > b, C(0), SEL(a == b, C(0.5) * dy, dy)),           \
+                                                                           SEL(b > a, C(0), SEL(a == b, C(0.5) * dy, dy))          ) \
     NN__X( eq,         0,     SEL(a == b, C(1), C(0)),                     C(0) * dy,                       C(0) * dy              ) \
     NN__X( ne,         0,     SEL(a == b, C(0), C(1)),                     C(0) * dy,                       C(0) * dy              ) \
     NN__X( lt,         0,     SEL(a < b, C(1), C(0)),                      C(0) * dy,                       C(0) * dy              ) \
