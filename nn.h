@@ -1298,8 +1298,8 @@ static int       nn__file_write(nn__file *f, const void *from, size_t n) { (void
 static int       nn__file_flush(nn__file *f)                            { (void)f; return 0; }
 static int       nn__file_close(nn__file *f, int flush)                 { (void)f; (void)flush; return 0; }
 static void      nn__make_folders(const char *path)                     { (void)path; }
-NN__UNUSED static int nn__is_terminal(void)                                  { return 0; }
-NN__UNUSED static void nn__flush_terminal(void)                               { }
+static int nn__is_terminal(void)                                  { return 0; }
+static void nn__flush_terminal(void)                               { }
 static int       nn__file_replace(const char *from, const char *to)     { (void)from; (void)to; return 0; }
 static void      nn__file_remove(const char *path)                      { (void)path; }
 static int       nn__file_special(const char *path)                     { (void)path; return 0; }
@@ -1314,7 +1314,7 @@ static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { return
 static int       nn__file_write(nn__file *f, const void *from, size_t n) { return fwrite(from, 1, n, f) == n; }
 static int       nn__file_flush(nn__file *f)                            { return fflush(f) == 0; }
 static void      nn__file_remove(const char *path)                      { remove(path); }
-NN__UNUSED static void nn__flush_terminal(void)                               { fflush(stdout); }
+static void nn__flush_terminal(void)                               { fflush(stdout); }
 static const char *nn__file_reason(void)                                { return errno ? strerror(errno) : "unknown reason"; }
 #if defined(_WIN32)
 static int nn__file_seek(nn__file *f, uint64_t at)                      { return _fseeki64(f, (int64_t)at, SEEK_SET) == 0; }
@@ -1326,7 +1326,7 @@ static int nn__file_special(const char *path)                           // a fol
     return a != INVALID_FILE_ATTRIBUTES && (a & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0;
 }
 static int nn__file_sync(nn__file *f)                                   { return _commit(_fileno(f)) == 0; }
-NN__UNUSED static int nn__is_terminal(void)                                        { return _isatty(1); }
+static int nn__is_terminal(void)                                        { return _isatty(1); }
 static void nn__make_folder(const char *path)                           { (void)_mkdir(path); }
 #else
 #  if defined(__STRICT_ANSI__) && !defined(__cplusplus)
@@ -1342,7 +1342,7 @@ static int nn__file_special(const char *path)
     return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
 }
 static int nn__file_sync(nn__file *f)                                   { return fsync(fileno(f)) == 0 || errno == EINVAL; }   // EINVAL: cannot be synced
-NN__UNUSED static int nn__is_terminal(void)                                        { return isatty(1); }
+static int nn__is_terminal(void)                                        { return isatty(1); }
 static void nn__make_folder(const char *path)                           { (void)mkdir(path, 0777); }
 #endif
 static void nn__make_folders(const char *path)                          // and those above; failure shows when a file is opened there
@@ -8642,6 +8642,661 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
     if (!nn_ok(nn) || !nn__check_save(nn, desc)) return 0;
     if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader, .ema"); return 0; }
     return nn__load_path(layer, "nn_resume", path, NULL, desc);
+}
+
+// =============================================================================================
+// >>train   The loop that everybody writes, with what makes it trustworthy: it stops at the first number that is not finite and names
+// its origin, keeps the best weights, resumes bit for bit, and evaluates without touching the training step it interrupts.
+// All of it goes through public calls (nn_begin, nn_forward, nn_backward, nn_step, nn_read), so it runs on every backend.
+// =============================================================================================
+// What nn_fit remembers from epoch to epoch: all in doubles, because it travels in a checkpoint as a tensor of this many numbers.
+typedef struct nn__fit_state { double epochs, steps, best_loss, best_epoch, waited, has_best; } nn__fit_state;
+enum { NN__FIT_NUMBERS = (int)(sizeof(nn__fit_state) / sizeof(double)) };
+
+struct nn__trainer {                 // made once per model and used again by the next nn_fit
+    nn__trainer *next;
+    nn_layer   *model;
+    nn_tensor  *numbers;             // nn__fit_state, f64
+    nn_tensor **weight, **best;      // parameters and buffers; their copies from the best epoch, when patience wants them
+    int         weights;
+    nn__extra  *extra;               // what a checkpoint holds besides model and optimizer: numbers, best weights, averages
+    int         extras;
+};
+
+typedef struct nn__fit {
+    nn_context  *nn;
+    nn_layer    *model;
+    nn_fit_desc  d;
+    nn__trainer *keep;
+    nn__fit_state s;
+    nn_progress  p;
+    nn_events   *events;
+    nn__file  *history;
+    double       loss_sum, hit_sum, samples, labelled;   // of this epoch
+    double       started, epoch_started, shown;          // seconds
+    int          terminal, restored;
+} nn__fit;
+
+static int nn__finite(double v) { return v - v == 0; }
+
+// ---- one batch ------------------------------------------------------------------------------------------
+// The loss of a batch; *scores is the model's output, NULL where the model computes its own loss. Without y, the target is x itself.
+static nn_tensor *nn__batch_loss(nn_layer *model, const nn_batch *b, nn_loss loss, const nn_loss_desc *desc, nn_tensor **scores)
+{
+    *scores = NULL;
+    if (!loss && model->step) return model->step(model->extra, b);
+    *scores = nn_forward(model, b->x);
+    return loss ? loss(*scores, b->y ? b->y : b->x, desc) : NULL;
+}
+
+static int nn__is_labels(const nn_tensor *y) { return y && (y->dtype == NN_I64 || y->dtype == NN_I32); }
+
+static void nn__count_hits(nn_tensor *scores, const nn_batch *b, double *hits, double *labelled)
+{
+    double share;
+    if (!scores || !nn__is_labels(b->y) || scores->ndim != 2 || nn_count(b->y) != scores->shape[0]) return;
+    share = nn_accuracy(scores, b->y);
+    if (share != share) return;      // no sample of it has a label
+    *hits += share * (double)b->count;
+    *labelled += (double)b->count;
+}
+
+// A reduction by sum is the loss of all samples, a mean is that of one.
+static double nn__loss_of_samples(double loss, const nn_batch *b, const nn_loss_desc *desc)
+{
+    return desc && desc->reduction == NN_SUM ? loss : loss * (double)b->count;
+}
+
+// ---- not a number: where did it come from? ------------------------------------------------------------------
+static int nn__is_real(int dtype) { return dtype == NN_F32 || dtype == NN_F64 || dtype == NN_F16 || dtype == NN_BF16; }
+
+static int nn__all_finite(const nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t i, n = nn_count(x);
+    int ok = 1;
+    double *v;
+    nn__mark m;
+    if (!nn_ok(nn) || nn->measuring || nn__dead(x) || !nn__is_real(x->dtype)) return 1;
+    m = nn__get_mark(nn);
+    v = (double *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *v));
+    if (x->dtype == NN_F64) { if (v && nn_read_as(x, NN_F64, v)) for (i = 0; i < n && ok; i++) ok = nn__finite(v[i]); }
+    else if (v && nn_read(x, (float *)(void *)v)) for (i = 0; i < n && ok; i++) ok = nn__finite((double)((float *)(void *)v)[i]);
+    nn__rewind(nn, &m);
+    return ok;
+}
+
+static const nn_tensor *nn__bad_weight(const nn__trainer *t)
+{
+    int i;
+    for (i = 0; i < t->weights; i++) if (!nn__all_finite(t->weight[i])) return t->weight[i];
+    return NULL;
+}
+
+// Reports why the loss is not finite: bad data, a parameter that an update broke, or the oldest op on the tape with a bad result.
+static void nn__blame(nn__fit *f, const nn_batch *b, const char *value)
+{
+    const nn_tensor *w = nn__bad_weight(f->keep);
+    nn_node *d, *guilty = NULL;
+    char where[96], name[256];
+    int i;
+    snprintf(where, sizeof where, "nn_fit: the loss is %s in epoch %d, batch %lld", value, f->p.epoch, (long long)f->p.step);
+    for (d = f->nn->tape; d && !w; d = d->prev)          // from the newest to the oldest
+        for (i = 0; i < d->nout; i++) if (!nn__all_finite(d->out[i])) guilty = d;
+    if (!nn__all_finite(b->x))               nn_fail(f->nn, "%s: x of the batch has values that are not finite", where);
+    else if (b->y && !nn__all_finite(b->y))  nn_fail(f->nn, "%s: y of the batch has values that are not finite", where);
+    else if (w) {
+        nn_name(w, NULL, name, sizeof name);
+        nn_fail(f->nn, "%s: %s has values that are not finite since the last update (learning rate too high? see clip_norm)", where, name);
+    } else if (guilty && guilty->layer) {
+        nn__layer_name(guilty->layer, name, sizeof name);
+        nn_fail(f->nn, "%s: first seen in the result of %s in layer \"%s\" (%s); parameters were not updated", where, guilty->op->name, name, guilty->layer->kind);
+    } else nn_fail(f->nn, "%s: first seen in the result of %s in the loss; parameters were not updated", where, guilty ? guilty->op->name : "an op");
+}
+
+// A broken update shows in the loss of the next batch. After the last batch of an epoch there is none: look at the parameters.
+static int nn__weights_are_finite(nn__fit *f)
+{
+    const nn_tensor *w = nn__bad_weight(f->keep);
+    char name[256];
+    if (!w) return nn_ok(f->nn);
+    nn_name(w, NULL, name, sizeof name);
+    nn_fail(f->nn, "nn_fit: %s has values that are not finite after epoch %d (learning rate too high? see clip_norm)", name, f->p.epoch);
+    return 0;
+}
+
+// ---- evaluation -----------------------------------------------------------------------------------------
+// Runs inside a step of somebody else: mode, random state and memory are as before when it ends; the tape is not written to.
+typedef struct nn__aside { nn__mark mark; uint64_t ordinal, random_step; nn_layer *scope; } nn__aside;
+static nn__aside nn__aside_begin(nn_context *nn)
+{
+    nn__aside a;
+    a.mark = nn__get_mark(nn);
+    a.ordinal = nn->ordinal; a.random_step = nn->random_step; a.scope = nn->scope;
+    nn->scope = NULL;
+    nn_push(nn, NN_EVAL);
+    return a;
+}
+static void nn__aside_end(nn_context *nn, const nn__aside *a)
+{
+    nn_pop(nn);
+    nn__rewind(nn, &a->mark);
+    nn->ordinal = a->ordinal; nn->random_step = a->random_step; nn->scope = a->scope;
+}
+
+// Scores and targets of all batches, for the report. Rows of `width` scores; a row is a sample, or a pixel of one: (B, C, H, W).
+typedef struct nn__collected { float *scores, *values; int64_t *labels, rows, room, width; } nn__collected;
+
+static int nn__collect_batch(nn_context *nn, nn__collected *c, const nn_tensor *scores, const nn_batch *b, int64_t batches)
+{
+    const nn_tensor *y = b->y ? b->y : b->x;
+    int classes = nn__is_labels(b->y), binary;
+    int64_t n = nn_count(scores), rows = classes ? nn_count(y) : b->count, width = rows ? n / rows : 0, i, k;
+    float *s;
+    if (nn->measuring) return 1;
+    binary = classes && width == 1;                      // one logit: of class 1 against class 0
+    if (!rows || n % rows || (classes && !binary && (scores->ndim < 2 || width != scores->shape[1])) || (!classes && n != nn_count(y))) {
+        nn_fail(nn, "nn_evaluate: outputs %s do not fit targets %s", nn__dims_text(scores->ndim, scores->shape).s, nn__dims_text(y->ndim, y->shape).s);
+        return 0;
+    }
+    if (!c->room) {                                      // no later batch is larger than the first
+        c->room = rows * nn__max(batches, 1);
+        c->width = binary ? 2 : width;
+        c->scores = (float *)nn__host_step(nn, nn__mul_size((size_t)c->room, (size_t)c->width * sizeof(float)));
+        if (classes) c->labels = (int64_t *)nn__host_step(nn, nn__mul_size((size_t)c->room, sizeof(int64_t)));
+        else         c->values = (float *)nn__host_step(nn, nn__mul_size((size_t)c->room, (size_t)c->width * sizeof(float)));
+        if (!c->scores || (!c->labels && !c->values)) return 0;
+    }
+    if (c->rows + rows > c->room || (binary ? 2 : width) != c->width) { nn_fail(nn, "nn_evaluate: batches of different shapes"); return 0; }
+    s = c->scores + c->rows * c->width;
+    if (!binary && (!classes || scores->ndim == 2)) { if (!nn_read(scores, s)) return 0; }
+    else {
+        float *t = (float *)nn__host_step(nn, (size_t)n * sizeof *t);
+        int64_t inner = binary ? 1 : rows / b->count;    // (B, C, ...) -> (B, ..., C)
+        if (!t || !nn_read(scores, t)) return 0;
+        for (i = 0; i < rows; i++) {
+            if (binary) { s[2 * i] = 0; s[2 * i + 1] = t[i]; }
+            else for (k = 0; k < width; k++) s[i * width + k] = t[(i / inner * width + k) * inner + i % inner];
+        }
+    }
+    if (classes ? !nn_read_as(y, NN_I64, c->labels + c->rows) : !nn_read(y, c->values + c->rows * c->width)) return 0;
+    c->rows += rows;
+    return 1;
+}
+
+// Mean loss and accuracy over the loader's epoch, NaN where there is none; with `all`, scores and targets too (in memory of this step).
+typedef struct nn__measured { double loss, accuracy; int64_t count; nn__collected all; } nn__measured;
+static int nn__measure(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *desc, int collect, nn__measured *r)
+{
+    nn_context *nn = model->nn;
+    double loss_sum = 0, hits = 0, labelled = 0;
+    int64_t batches = nn_loader_batches(data), i;
+    nn_batch b;
+    nn_tensor *scores, *l;
+    nn__mark m;
+    memset(r, 0, sizeof *r);
+    nn_loader_rewind(data);
+    for (i = 0; nn_ok(nn) && nn_loader_next(data, &b); i++) {
+        if (i == 0 || !collect) m = nn__get_mark(nn);
+        l = nn__batch_loss(model, &b, loss, desc, &scores);
+        if (!nn_ok(nn)) break;
+        if (l && nn_count(l) != 1) { nn_fail(nn, "nn_evaluate: the loss has shape %s; it must be one number", nn__dims_text(l->ndim, l->shape).s); break; }
+        if (l) loss_sum += nn__loss_of_samples(nn_item(l), &b, desc);
+        if (!collect) nn__count_hits(scores, &b, &hits, &labelled);
+        if (collect && !nn__collect_batch(nn, &r->all, scores, &b, batches)) break;
+        r->count += b.count;
+        if (i == 0 && collect) m = nn__get_mark(nn);     // what was collected lies above the first batch and stays
+        else nn__rewind(nn, &m);
+        if (nn->measuring) break;                        // one batch tells the memory
+    }
+    r->loss = (loss || (model->step && !collect)) && r->count ? loss_sum / (double)r->count : (double)NAN;
+    r->accuracy = labelled > 0 ? hits / labelled : (double)NAN;
+    return nn_ok(nn);
+}
+
+static int nn__model_and_loader(const char *what, nn_layer *model, nn_loader *data)
+{
+    if (nn__no_layer(model) || !nn_ok(model->nn)) return 0;
+    if (data) return 1;
+    nn_fail(model->nn, "%s: no loader", what);
+    return 0;
+}
+
+NN_API int nn_evaluate(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *loss_desc, nn_report *report)
+{
+    nn_context *nn;
+    nn__aside aside;
+    nn__measured r;
+    uint64_t *scratch;
+    int64_t c;
+    int ok;
+    if (!nn__model_and_loader("nn_evaluate", model, data)) return 0;
+    nn = model->nn;
+    aside = nn__aside_begin(nn);
+    ok = nn__measure(model, data, loss, loss_desc, report != NULL, &r);
+    if (report && r.all.labels) {
+        scratch = (uint64_t *)nn__host_step(nn, nn__mul_size((size_t)r.all.rows, 2 * sizeof *scratch));
+        nn__report_classes_with(report, r.all.rows, r.all.width, r.all.scores, r.all.labels, scratch);
+    } else if (report) nn_report_values(report, r.all.rows, r.all.width, r.all.scores, r.all.values);
+    nn__aside_end(nn, &aside);
+    if (!report) return ok;
+    report->loss = r.loss;
+    for (c = 0; c < report->classes && c < NN_MAX_CLASSES; c++) {
+        const char *name = nn_dataset_class(data->data, c);
+        if (name) snprintf(report->names[c], sizeof report->names[c], "%s", name);
+    }
+    return ok;
+}
+
+NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs)
+{
+    nn_context *nn;
+    nn__aside aside;
+    nn__mark m;
+    nn_batch b;
+    if (!nn__model_and_loader("nn_predict", model, data)) return 0;
+    nn = model->nn;
+    if (data->shuffle || data->cumulative) { nn_fail(nn, "nn_predict: the loader shuffles; outputs would not be in order"); return 0; }
+    aside = nn__aside_begin(nn);
+    nn_loader_rewind(data);
+    m = nn__get_mark(nn);
+    while (nn_ok(nn) && nn_loader_next(data, &b)) {
+        nn_tensor *y = nn_forward(model, b.x);
+        if (nn->measuring || !nn_read(y, outputs)) break;
+        outputs += nn_count(y);
+        nn__rewind(nn, &m);
+    }
+    nn__aside_end(nn, &aside);
+    return nn_ok(nn);
+}
+
+// ---- what is kept: the best weights, and the state that a checkpoint needs -----------------------------------
+static nn__trainer *nn__trainer_of(nn_layer *model)
+{
+    nn_context *nn = model->nn;
+    nn__trainer *t;
+    nn_shape shape = nn__shape1(NN__FIT_NUMBERS);
+    int n = nn__list(model, NN__T_PARAM | NN__T_BUFFER, NULL, 0).n;
+    for (t = nn->trainers; t; t = t->next) if (t->model == model && t->weights == n) return t;
+    t = (nn__trainer *)nn__life(nn, sizeof *t);
+    if (!t) return NULL;
+    t->model = model;
+    t->weights = n;
+    t->weight = (nn_tensor **)nn__life(nn, nn__mul_size((size_t)t->weights, sizeof *t->weight));
+    t->extra = (nn__extra *)nn__life(nn, nn__mul_size(2 * (size_t)t->weights + 1, sizeof *t->extra));
+    t->numbers = nn_tensor_new_as(nn, NN_F64, shape, NULL);
+    if (!t->weight || !t->extra || nn__dead(t->numbers)) return NULL;
+    nn__list(model, NN__T_PARAM | NN__T_BUFFER, t->weight, t->weights);
+    t->next = nn->trainers;
+    nn->trainers = t;
+    return t;
+}
+
+static int nn__make_best(nn__trainer *t)
+{
+    nn_context *nn = t->model->nn;
+    nn_tensor **best;
+    int i;
+    if (t->best) return 1;
+    best = (nn_tensor **)nn__life(nn, nn__mul_size((size_t)t->weights, sizeof *best));
+    if (!best) return 0;
+    for (i = 0; i < t->weights; i++) {
+        best[i] = nn__alloc_tensor(nn, 1, (nn_dtype)t->weight[i]->dtype, t->weight[i]->ndim, t->weight[i]->shape);
+        if (nn__dead(best[i])) return 0;
+        nn_copy(best[i], t->weight[i]);
+    }
+    t->best = best;
+    return 1;
+}
+
+static void nn__add_extra(nn__trainer *t, const char *prefix, const nn_tensor *named, nn_tensor *x)
+{
+    t->extra[t->extras].prefix = prefix;
+    t->extra[t->extras].named = named;
+    t->extra[t->extras++].t = x;
+}
+
+static int nn__list_extras(nn__fit *f)
+{
+    nn__trainer *t = f->keep;
+    nn_ema *e = f->d.ema;
+    int i;
+    t->extras = 0;
+    nn__add_extra(t, "trainer.state", NULL, t->numbers);
+    for (i = 0; f->d.patience > 0 && i < t->weights; i++) nn__add_extra(t, "trainer.best.", t->weight[i], t->best[i]);
+    if (e && (e->nn != f->nn || e->n > t->weights || e->swapped)) {
+        nn_fail(f->nn, e->swapped ? "nn_fit: parameters and averages are exchanged; call nn_ema_swap first" : "nn_fit: the averages are those of another model");
+        return 0;
+    }
+    for (i = 0; e && i < e->n; i++) nn__add_extra(t, "trainer.ema.", e->p[i], e->shadow[i]);
+    return 1;
+}
+
+static void nn__copy_best(nn__trainer *t, int restore)
+{
+    int i;
+    for (i = 0; t->best && i < t->weights; i++) nn_copy(restore ? t->weight[i] : t->best[i], restore ? t->best[i] : t->weight[i]);
+}
+
+static nn_save_desc nn__checkpoint_desc(const nn__fit *f)
+{
+    nn_save_desc s;
+    memset(&s, 0, sizeof s);
+    s.optimizer = f->d.optimizer;
+    s.schedule = f->d.schedule;
+    s.loader = f->d.train;
+    return s;
+}
+
+// Model, optimizer, schedule, loader, and through nn->extra what nn_fit itself keeps: one file, replaced as a whole.
+static int nn__checkpoint(nn__fit *f, int resume)
+{
+    nn_save_desc s = nn__checkpoint_desc(f);
+    nn_context *nn = f->nn;
+    int ok;
+    nn_write_as(f->keep->numbers, NN_F64, &f->s);
+    nn->extra = f->keep->extra;
+    nn->extras = f->keep->extras;
+    ok = resume ? nn_resume(f->model, f->d.checkpoint, &s) : nn_save(f->model, f->d.checkpoint, &s);
+    nn->extra = NULL;
+    nn->extras = 0;
+    if (!ok || !resume) return ok;
+    if (!nn_read_as(f->keep->numbers, NN_F64, &f->s)) return nn->measuring;
+    if (!(f->s.epochs >= 0 && f->s.epochs <= INT_MAX && f->s.waited >= 0 && f->s.waited <= INT_MAX)) {
+        nn_fail(nn, "nn_fit: \"%s\" holds an impossible epoch", f->d.checkpoint);
+        return 0;
+    }
+    return 1;
+}
+
+// ---- what is shown ----------------------------------------------------------------------------------------
+static size_t nn__metric_text(char *to, size_t room, const char *name, double v, int percent)
+{
+    if (v != v) return 0;
+    return (size_t)snprintf(to, room, percent ? "  %s %.2f %%" : "  %s %.4g", name, percent ? 100 * v : v);
+}
+
+static void nn__show_step(nn__fit *f)                    // on a terminal: one line, rewritten ten times a second
+{
+    char line[256], bar[24 + 1], left[32];
+    double now, share, seconds;
+    size_t n;
+    int i, done;
+    if (!f->terminal) return;
+    now = nn__seconds();
+    if (now - f->shown < 0.1) return;
+    f->shown = now;
+    share = f->p.steps > 0 ? (double)f->p.step / (double)f->p.steps : 1;
+    done = (int)(share * 24);
+    for (i = 0; i < 24; i++) bar[i] = i < done ? '=' : i == done ? '>' : ' ';
+    bar[24] = 0;
+    seconds = (now - f->epoch_started) * (1 - share) / (share > 0 ? share : 1);
+    snprintf(left, sizeof left, "%d:%02d", (int)(seconds / 60), (int)seconds % 60);
+    n = (size_t)snprintf(line, sizeof line, "\repoch %d/%d [%s] %lld/%lld", f->p.epoch, f->p.epochs, bar, (long long)f->p.step, (long long)f->p.steps);
+    n += nn__metric_text(line + n, sizeof line - n, "loss", f->p.loss, 0);
+    n += nn__metric_text(line + n, sizeof line - n, "accuracy", f->p.accuracy, 1);
+    snprintf(line + n, sizeof line - n, "  %.0f samples/s  %s left \033[K", f->samples / (now - f->epoch_started + 1e-9), left);
+    nn__log_text(f->nn, line);
+    nn__flush_terminal();
+}
+
+static void nn__show_epoch(nn__fit *f)
+{
+    char line[320];
+    double seconds = nn__seconds() - f->epoch_started;
+    size_t n;
+    if (f->d.quiet) return;
+    n = (size_t)snprintf(line, sizeof line, "%sepoch %d/%d", f->terminal ? "\r\033[K" : "", f->p.epoch, f->p.epochs);
+    n += nn__metric_text(line + n, sizeof line - n, "loss", f->p.loss, 0);
+    n += nn__metric_text(line + n, sizeof line - n, "accuracy", f->p.accuracy, 1);
+    n += nn__metric_text(line + n, sizeof line - n, "validation loss", f->p.validation_loss, 0);
+    n += nn__metric_text(line + n, sizeof line - n, "validation accuracy", f->p.validation_accuracy, 1);
+    n += nn__metric_text(line + n, sizeof line - n, "lr", f->p.lr, 0);
+    snprintf(line + n, sizeof line - n, "  %.1f s\n", seconds);
+    nn__log_text(f->nn, line);
+}
+
+static void nn__say(nn__fit *f, const char *format, int epoch, const char *text)
+{
+    if (!f->d.quiet) nn__log(f->nn, format, epoch, text);
+}
+
+static const char *const nn__history_head = "epoch,loss,accuracy,validation_loss,validation_accuracy,lr,seconds\n";
+
+static int nn__logs_open(nn__fit *f)
+{
+    char path[1024];
+    int n, fresh = f->s.epochs == 0, ok;
+    if (!f->d.log_dir) return 1;
+    f->events = nn_events_new(f->nn, f->d.log_dir);
+    if (!f->events) return 0;
+    n = snprintf(path, sizeof path, "%s/history.csv", f->d.log_dir);
+    if (n < 0 || (size_t)n >= sizeof path) { nn_fail(f->nn, "nn_fit: the name of log_dir is too long"); return 0; }
+    f->history = nn__file_open(path, fresh ? 1 : 2);
+    ok = f->history && (!fresh || nn__file_write(f->history, nn__history_head, strlen(nn__history_head))) && nn__file_flush(f->history);
+    if (!ok) nn_fail(f->nn, "nn_fit: cannot write \"%s\"", path);
+    return ok;
+}
+
+static void nn__logs_close(nn__fit *f)
+{
+    if (f->events) nn__events_close(f->events);
+    if (f->history && !nn__file_close(f->history, 0)) nn_fail(f->nn, "nn_fit: writing history.csv failed");
+}
+
+static void nn__log_steps(nn__fit *f)                    // some twenty points per epoch
+{
+    if (!f->events || f->p.step % nn__max(1, f->p.steps / 20)) return;
+    nn_events_scalar(f->events, "step/loss", (int64_t)f->s.steps, f->p.loss);
+    nn_events_scalar(f->events, "step/lr", (int64_t)f->s.steps, f->p.lr);
+}
+
+static void nn__event_scalar(nn__fit *f, const char *tag, double v) { if (v == v) nn_events_scalar(f->events, tag, f->p.epoch, v); }
+
+static void nn__log_epoch(nn__fit *f)
+{
+    nn_context *nn = f->nn;
+    nn__mark m = nn__get_mark(nn);
+    nn__bytes row;
+    char tag[320];
+    double v[6];
+    int i;
+    if (!f->events) return;
+    nn__event_scalar(f, "loss/train", f->p.loss);
+    nn__event_scalar(f, "loss/validation", f->p.validation_loss);
+    nn__event_scalar(f, "accuracy/train", f->p.accuracy);
+    nn__event_scalar(f, "accuracy/validation", f->p.validation_accuracy);
+    nn__event_scalar(f, "lr", f->p.lr);
+    for (i = 0; i < f->keep->weights; i++) {
+        const nn_tensor *w = f->keep->weight[i];
+        float *values;
+        if (!(w->flags & NN__T_PARAM)) continue;
+        values = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(w), sizeof *values));
+        snprintf(tag, sizeof tag, "weights/");
+        nn_name(w, f->model, tag + 8, sizeof tag - 8);
+        if (values && nn_read(w, values)) nn_events_histogram(f->events, tag, f->p.epoch, values, nn_count(w));
+        nn__rewind_memory(nn, &m);
+    }
+    row = nn__bytes_new(nn, 256);
+    v[0] = f->p.loss; v[1] = f->p.accuracy; v[2] = f->p.validation_loss; v[3] = f->p.validation_accuracy; v[4] = f->p.lr; v[5] = f->p.seconds;
+    nn__put_format(&row, "%d", f->p.epoch);
+    for (i = 0; i < 6; i++) { nn__put_byte(&row, ','); nn__put_number(&row, v[i], 9); }
+    nn__put_byte(&row, '\n');
+    if (row.at && (!nn__file_write(f->history, row.at, row.used) || !nn__file_flush(f->history))) nn_fail(nn, "nn_fit: writing history.csv failed");
+    nn__rewind_memory(nn, &m);
+}
+
+// ---- the loop -----------------------------------------------------------------------------------------------
+// Forward, guard, backward. `scale` is this batch's share of the update that it belongs to.
+static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale)
+{
+    nn_context *nn = f->nn;
+    nn_tensor *scores, *loss;
+    nn_backward_desc back;
+    double value;
+    nn_begin(nn, NN_TRAIN);
+    loss = nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &scores);
+    if (!nn_ok(nn)) return 0;
+    if (nn_count(loss) != 1) {
+        nn_fail(nn, "nn_fit: the loss has shape %s; it must be one number", loss ? nn__dims_text(loss->ndim, loss->shape).s : "NULL");
+        return 0;
+    }
+    value = nn_item(loss);
+    if (!nn_ok(nn)) return 0;
+    if (!nn__finite(value) && !nn->measuring) { nn__blame(f, b, value != value ? "NaN" : "infinite"); return 0; }
+    f->loss_sum += nn__loss_of_samples(value, b, f->d.loss_desc);
+    f->samples += (double)b->count;
+    nn__count_hits(scores, b, &f->hit_sum, &f->labelled);
+    memset(&back, 0, sizeof back);
+    if (scale != 1) back.grad = nn_full(nn, nn_shape_of(loss), (float)scale);
+    nn_backward_with(loss, &back);
+    return nn_ok(nn);
+}
+
+static int nn__fit_update(nn__fit *f)
+{
+    nn_optimizer *opt = f->d.optimizer;
+    if (opt->group[0].option[NN__CLIP_NORM] > 0 && !f->nn->measuring && !nn__finite((double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
+        nn_fail(f->nn, "nn_fit: a gradient is not finite in epoch %d, batch %lld; parameters were not updated", f->p.epoch, (long long)f->p.step);
+        return 0;
+    }
+    nn_step(opt);
+    if (f->d.ema) nn_ema_update(f->d.ema);
+    if (f->d.schedule && f->d.schedule->per_step) nn_schedule_advance(f->d.schedule);
+    return nn_ok(f->nn);
+}
+
+// How much batch b counts in an update of `group` batches: like the same samples in one large batch, so by its number of samples.
+// Only the last batch of an epoch can be smaller than the others.
+static double nn__batch_share(const nn__fit *f, const nn_batch *b, int64_t group, int64_t left)
+{
+    int64_t full = f->d.train->batch, rest = f->d.train->data->count - full * (f->p.steps - 1), all = group * full;
+    if (f->d.loss_desc && f->d.loss_desc->reduction == NN_SUM) return 1;
+    if (group == 1) return 1;
+    if (group == left && rest > 0 && rest < full) all -= full - rest;
+    return (double)b->count / (double)all;
+}
+
+static int nn__fit_epoch(nn__fit *f)                     // 0: an error, or stopped by a callback
+{
+    nn_loader *train = f->d.train;
+    int64_t k = nn__max(f->d.accumulate, 1), group = 0, in_group = 0, left = 0;
+    nn_batch b;
+    f->loss_sum = f->hit_sum = f->samples = f->labelled = 0;
+    f->p.steps = nn_loader_batches(train);
+    f->p.step = 0;
+    f->p.validation_loss = f->p.validation_accuracy = NAN;
+    f->epoch_started = nn__seconds();
+    while (nn_ok(f->nn) && nn_loader_next(train, &b)) {
+        f->p.step++;
+        f->s.steps++;
+        f->p.lr = (double)nn_lr(f->d.optimizer);
+        if (in_group == 0) { left = f->p.steps - f->p.step + 1; group = nn__max(1, nn__min(k, left)); }
+        if (!nn__fit_batch(f, &b, nn__batch_share(f, &b, group, left))) return 0;
+        if (++in_group == group) { in_group = 0; if (!nn__fit_update(f)) return 0; }
+        f->p.loss = f->loss_sum / f->samples;
+        f->p.accuracy = f->labelled > 0 ? f->hit_sum / f->labelled : (double)NAN;
+        f->p.seconds = nn__seconds() - f->started;
+        nn__log_steps(f);
+        nn__show_step(f);
+        if (f->d.on_step) f->d.on_step(f->d.user, &f->p);
+        if (f->p.stop) { nn_loader_rewind(train); return 0; }
+        if (f->nn->measuring && in_group == 0) { nn_loader_rewind(train); break; }   // one update tells the memory
+    }
+    if (f->p.step == 0 && nn_ok(f->nn)) nn_fail(f->nn, "nn_fit: the training loader is empty");
+    return nn_ok(f->nn);
+}
+
+// Validation, schedule, best weights, logs; then the callback, and the checkpoint with whatever the callback changed.
+static int nn__fit_after_epoch(nn__fit *f)
+{
+    nn_context *nn = f->nn;
+    nn__measured v;
+    nn__aside aside;
+    double judged;
+    nn_begin(nn, NN_EVAL);           // the last step's memory is free
+    if (!nn__weights_are_finite(f)) return 0;
+    if (f->d.ema) nn_ema_swap(f->d.ema);
+    if (f->d.validation) {
+        aside = nn__aside_begin(nn);
+        nn__measure(f->model, f->d.validation, f->model->step ? NULL : f->d.loss, f->d.loss_desc, 0, &v);
+        nn__aside_end(nn, &aside);
+        f->p.validation_loss = v.loss;
+        f->p.validation_accuracy = v.accuracy;
+    }
+    judged = f->d.validation ? f->p.validation_loss : f->p.loss;
+    f->s.epochs = f->p.epoch;
+    f->s.waited++;
+    if (nn_ok(nn) && (judged < f->s.best_loss || f->s.best_epoch == 0)) {
+        f->s.best_loss = judged == judged ? judged : (double)INFINITY;
+        f->s.best_epoch = f->p.epoch;
+        f->s.waited = 0;
+        f->s.has_best = f->d.patience > 0;
+        if (f->d.patience > 0) nn__copy_best(f->keep, 0);        // with ema: the averages, which are what was judged
+    }
+    if (f->d.ema) nn_ema_swap(f->d.ema);
+    if (f->d.schedule && !f->d.schedule->per_step) {
+        nn_schedule_metric(f->d.schedule, !f->d.schedule->maximize ? judged : f->d.validation ? f->p.validation_accuracy : f->p.accuracy);
+        nn_schedule_advance(f->d.schedule);
+    }
+    f->p.step = 0;
+    f->p.seconds = nn__seconds() - f->started;
+    if (nn_ok(nn)) nn__log_epoch(f);
+    if (nn_ok(nn)) nn__show_epoch(f);
+    if (nn_ok(nn) && f->d.on_epoch) f->d.on_epoch(f->d.user, &f->p);
+    if (nn_ok(nn) && f->d.checkpoint && !nn->measuring) nn__checkpoint(f, 0);
+    return nn_ok(nn);
+}
+
+static int nn__fit_check(nn_layer *model, const nn_fit_desc *d)
+{
+    nn_context *nn = nn__no_layer(model) ? NULL : model->nn;
+    if (!nn_ok(nn)) return 0;
+    if (!d || !d->train)                 nn_fail(nn, "nn_fit: no training loader");
+    else if (!d->optimizer)              nn_fail(nn, "nn_fit: no optimizer");
+    else if (!d->loss && !model->step)   nn_fail(nn, "nn_fit: no loss");
+    else if (d->optimizer->nn != nn)     nn_fail(nn, "nn_fit: the optimizer belongs to another context");
+    return nn_ok(nn);
+}
+
+NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
+{
+    nn__fit f;
+    nn_context *nn;
+    nn__file *old = NULL;
+    if (!nn__fit_check(model, desc)) return 0;
+    memset(&f, 0, sizeof f);
+    nn = f.nn = model->nn;
+    f.model = f.p.model = model;
+    f.d = *desc;
+    f.keep = nn__trainer_of(model);
+    if (!f.keep || (f.d.patience > 0 && !nn__make_best(f.keep)) || !nn__list_extras(&f)) return 0;
+    f.p.optimizer = f.d.optimizer;
+    f.p.epochs = f.d.epochs > 0 ? f.d.epochs : 1;
+    f.p.loss = f.p.accuracy = f.p.validation_loss = f.p.validation_accuracy = NAN;
+    f.started = nn__seconds();
+    f.terminal = !f.d.quiet && !nn->desc.log && nn__is_terminal();
+    nn_begin(nn, NN_EVAL);
+    nn_zero_grad(model);
+    if (f.d.checkpoint && !nn->measuring) old = nn__file_open(f.d.checkpoint, 0);
+    if (old) {
+        nn__file_close(old, 0);
+        if (!nn__checkpoint(&f, 1)) return 0;
+        nn__say(&f, "resumed after epoch %d from %s\n", (int)f.s.epochs, f.d.checkpoint);
+    }
+    if (nn__logs_open(&f))
+        while (f.s.epochs < f.p.epochs && !f.p.stop && !(f.d.patience > 0 && f.s.waited >= f.d.patience)) {
+            f.p.epoch = (int)f.s.epochs + 1;
+            if (!nn__fit_epoch(&f) || !nn__fit_after_epoch(&f)) break;
+            if (nn->measuring) break;
+        }
+    if (nn_ok(nn) && f.d.patience > 0 && f.s.has_best > 0) {
+        nn__copy_best(f.keep, 1);
+        if (f.s.best_epoch < f.s.epochs) nn__say(&f, "the weights of epoch %d are the best%s\n", (int)f.s.best_epoch, "");
+    }
+    nn__logs_close(&f);
+    nn_zero_grad(model);             // what an interrupted update left
+    return nn_ok(nn);
 }
 
 // =============================================================================================
