@@ -14937,10 +14937,10 @@ NN_API nn_tensor *nn_cosine_embedding(nn_tensor *a, nn_tensor *b, nn_tensor *tar
 // |a - b + 1e-6|_p of rows: torch.nn.functional.pairwise_distance
 static nn_tensor *nn__row_distance(nn_tensor *a, nn_tensor *b, float p)
 {
-    nn_tensor *d = nn_add_scalar(nn_sub(a, b), 1e-6f);
-    if (p == 2.0f) return nn_sqrt(nn__row_sum(nn_square(d), 0));
-    if (p == 1.0f) return nn__row_sum(nn_abs(d), 0);
-    return nn_pow_scalar(nn__row_sum(nn_pow_scalar(nn_abs(d), p), 0), 1.0f / p);
+    nn_reduce_desc d;
+    memset(&d, 0, sizeof d);
+    d.p = p;
+    return nn_norm(nn_add_scalar(nn_sub(a, b), 1e-6f), nn__shape1(-1), &d);
 }
 // l = max(0, |a - p| - |a - n| + margin)
 NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc)
@@ -14951,7 +14951,7 @@ NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_t
     float norm = (float)nn__option(desc ? desc->p : 0, 2), margin = (float)nn__option(desc ? desc->margin : 0, 1);
     if (!nn__check_rows(nn, "triplet_margin", anchor, positive) || !nn__check_rows(nn, "triplet_margin", anchor, negative)) return nn__inert(nn);
     if (!nn__loss_options(nn, "triplet_margin", desc, NN__L_MARGIN | NN__L_P, &p)) return nn__inert(nn);
-    if (!(norm > 0 && norm <= 1e6f)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
+    if (!(norm > 0)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
     d = nn_sub(nn__row_distance(anchor, positive, norm), nn__row_distance(anchor, negative, norm));
     return nn__reduce_loss(nn_clamp(nn_add_scalar(d, margin), 0.0f, INFINITY), &p);
 }
