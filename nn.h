@@ -6460,7 +6460,7 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     nn_loader *l = loader;
     nn_context *nn = l ? l->nn : NULL;
     nn__delivery *s;
-    int small;
+    int last;
     if (batch) memset(batch, 0, sizeof *batch);
     if (!nn_ok(nn) || !batch) return 0;
     if (l->position >= l->batches) {
@@ -6471,9 +6471,9 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     s = nn__loader_await(l);
     if (s->error[0]) nn_fail(nn, "nn_loader_next: %s", s->error);
     else {
-        small = s->count < l->batch;
-        batch->x = l->x[small];
-        batch->y = l->y[small];
+        last = s->count < l->batch;
+        batch->x = l->x[last];
+        batch->y = l->y[last];
         batch->count = s->count;
         batch->index = s->index;
         if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
