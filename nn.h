@@ -6085,19 +6085,26 @@ static void nn__warp_picture(const float *from, float *to, int64_t channels, int
     for (i = 0; i < h; i++)
         for (j = 0; j < w; j++) {
             double v = (double)i - cy - shift_y, u = (double)j - cx - shift_x;
-            double x = inverse[0] * u + inverse[1] * v + cx, y = inverse[2] * u + inverse[3] * v + cy;
-            double left = floor(x), top = floor(y), fx = x - left, fy = y - top;
-            double weight[4];
-            int64_t at[4];
+            double x = inverse[0] * u + inverse[1] * v + cx, y = inverse[2] * u + inverse[3] * v + cy, fx, fy, weight[4];
+            int64_t left, top, at[4];
+            if (!(x > -1.0 && x < (double)w && y > -1.0 && y < (double)h)) {
+                for (c = 0; c < channels; c++) to[(c * h + i) * w + j] = 0.0f;
+                continue;
+            }
+            left = (int64_t)(x + 1.0) - 1;               // floor: x + 1 is positive
+            top = (int64_t)(y + 1.0) - 1;
+            fx = x - (double)left;
+            fy = y - (double)top;
             weight[0] = (1.0 - fy) * (1.0 - fx); weight[1] = (1.0 - fy) * fx; weight[2] = fy * (1.0 - fx); weight[3] = fy * fx;
-            for (k = 0; k < 4; k++) {
-                double py = top + (k >> 1), px = left + (k & 1);
-                at[k] = py >= 0.0 && py <= (double)(h - 1) && px >= 0.0 && px <= (double)(w - 1) ? (int64_t)py * w + (int64_t)px : -1;
+            for (k = 0; k < 4; k++) {                    // outside: any pixel, weight 0
+                int64_t py = top + (k >> 1), px = left + (k & 1);
+                int inside = py >= 0 && py < h && px >= 0 && px < w;
+                at[k] = inside ? py * w + px : 0;
+                if (!inside) weight[k] = 0.0;
             }
             for (c = 0; c < channels; c++) {
-                double sum = 0.0;
-                for (k = 0; k < 4; k++) if (at[k] >= 0) sum += weight[k] * (double)from[c * h * w + at[k]];
-                to[(c * h + i) * w + j] = (float)sum;
+                const float *p = from + c * h * w;
+                to[(c * h + i) * w + j] = (float)(weight[0] * (double)p[at[0]] + weight[1] * (double)p[at[1]] + weight[2] * (double)p[at[2]] + weight[3] * (double)p[at[3]]);
             }
         }
 }
@@ -6488,7 +6495,7 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     nn_loader *l = loader;
     nn_context *nn = l ? l->nn : NULL;
     nn__delivery *s;
-    int small;
+    int last;
     if (batch) memset(batch, 0, sizeof *batch);
     if (!nn_ok(nn) || !batch) return 0;
     if (l->position >= l->batches) {
@@ -6499,9 +6506,9 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     s = nn__loader_await(l);
     if (s->error[0]) nn_fail(nn, "nn_loader_next: %s", s->error);
     else {
-        small = s->count < l->batch;
-        batch->x = l->x[small];
-        batch->y = l->y[small];
+        last = s->count < l->batch;
+        batch->x = l->x[last];
+        batch->y = l->y[last];
         batch->count = s->count;
         batch->index = s->index;
         if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
