@@ -9644,6 +9644,7 @@ typedef int32_t NN__K(ivector) __attribute__((vector_size(4 * NN__LANES)));
 #define SEL(m, a, b) ((V)(((VI)(m) & (VI)(a)) | (~(VI)(m) & (VI)(b))))
 #define BITS(x)      ((VI)(x))
 #define FLOATS(i)    ((V)(i))
+#define SHL(i, n)    ((i) << (n))
 #define SQRT(x)      NN__SQRT(x)
 NN__INLINE V NN__K(set1)(float s)          { V zero = { 0 }; return s - zero; }     // s - 0 folds to s; 0 + s would not (-0.0)
 NN__INLINE VI NN__K(iset1)(int32_t s)      { VI zero = { 0 }; return s - zero; }
@@ -9667,6 +9668,7 @@ NN__INLINE VI NN__K(bits)(V x)             { VI i; memcpy(&i, &x, sizeof i); ret
 NN__INLINE V  NN__K(floats)(VI i)          { V x; memcpy(&x, &i, sizeof x); return x; }
 #define BITS(x)      NN__K(bits)(x)
 #define FLOATS(i)    NN__K(floats)(i)
+#define SHL(i, n)    ((VI)((uint32_t)(i) << (n)))        // what is shifted out (of NaN) is no overflow
 #endif
 #endif
 #if !defined(NN__FMA) || defined(NN_DETERMINISTIC)
@@ -9732,7 +9734,7 @@ NN__INLINE V NN__K(exp)(V x)
     p = FMA(p, r, C(0.1666666672));
     p = FMA(p, r, C(0.5));
     p = FMA(p, r * r, r) + C(1);
-    return p * FLOATS((h + 127) << 23) * FLOATS((n - h + 127) << 23);
+    return p * FLOATS(SHL(h + 127, 23)) * FLOATS(SHL(n - h + 127, 23));
 }
 NN__INLINE V NN__K(expm1)(V x)
 {
@@ -15191,6 +15193,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef SEL
 #undef BITS
 #undef FLOATS
+#undef SHL
 #undef SQRT
 #undef SET1
 #undef ISET1
