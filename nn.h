@@ -9751,7 +9751,7 @@ NN__INLINE V NN__K(expm1)(V x)
 NN__INLINE V NN__K(log)(V x)
 {
     V denormal = x * C(8388608), y = SEL(x < C(1.17549435e-38), denormal, x), bias = SEL(x < C(1.17549435e-38), C(23), C(0)), m, z, p, n;
-    VI i = BITS(y) - 0x3F3504F3;
+    VI i = BITS(ABS(y)) - 0x3F3504F3;         // ABS: a negative x, which gives NaN below, would overflow here
     n = C(0);
     {
         VI e = i >> 23;
