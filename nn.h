@@ -12672,27 +12672,33 @@ NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tens
 {
     return nn__batchnorm(x, w, b, mean, var, NULL, desc);
 }
+static nn_tensor *nn__apply_norm(int op, int inputs, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn__norm_params *p)  // w, b may be NULL
+{
+    nn_tensor *in[3];
+    in[0] = x; in[1] = w; in[2] = b;
+    return nn_apply_n(x->nn, nn__op(op), in, inputs, p, NULL);
+}
 NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "layernorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = dims;
     p.groups = 1;
-    return nn__apply3(NN_OP_layernorm, x, w, b, &p);
+    return nn__apply_norm(NN_OP_layernorm, 3, x, w, b, &p);
 }
 NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "rmsnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = p.groups = 1;
-    return nn__apply2(NN_OP_rmsnorm, x, w, &p);
+    return nn__apply_norm(NN_OP_rmsnorm, 2, x, w, NULL, &p);
 }
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "groupnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.groups = groups;
-    return nn__apply3(NN_OP_groupnorm, x, w, b, &p);
+    return nn__apply_norm(NN_OP_groupnorm, 3, x, w, b, &p);
 }
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc)
 {
