@@ -1678,7 +1678,7 @@ static void *nn__arena_alloc(nn__arena *a, size_t bytes, int numbers)
 static void *nn__life(nn_context *nn, size_t bytes)      // zeroed host memory that lives until nn_free
 {
     void *p = nn__arena_alloc(&nn->life, bytes, 0);
-    if (p) memset(p, 0, bytes);
+    if (p && bytes <= SIZE_MAX / 4) memset(p, 0, bytes); // larger is refused above; GCC 12 cannot see that and warns
     return p;
 }
 
@@ -6582,6 +6582,7 @@ static double nn__auc_of(uint64_t *key, int64_t n)
 
 static void *nn__bare_alloc(size_t bytes)                // for functions that know no context; may fail
 {
+    if (bytes > SIZE_MAX / 4) return NULL;
 #ifdef NN_MALLOC
     return NN_MALLOC(bytes);
 #else
@@ -13473,7 +13474,7 @@ NN__INLINE V NN__K(decayed)(V p, V g, const NN__K(rates) *u)         // L2: the 
 {
     return u->decays ? FMA(u->weight_decay, p, g) : g;
 }
-NN__INLINE V NN__K(lerp)(V a, V b, V w, int far) { return far ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
+NN__INLINE V NN__K(lerp)(V a, V b, V w, int high) { return high ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
 
 // b = momentum b + (1 - dampening) g,   p -= lr b;   nesterov: p -= lr (g + momentum b)
 NN__INLINE V NN__K(sgd)(V p, V g, V *s, const NN__K(rates) *u)
