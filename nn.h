@@ -275,10 +275,10 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( cos,        X,     COS(x),                                      -dy * SIN(x)                                            ) \
     NN__X( tanh,       Y,     TANH(x),                                     dy * (C(1) - y * y)                                     ) \
     NN__X( sigmoid,    Y,     SIGMOID(x),                                  dy * y * (C(1) - y)                                     ) \
-    NN__X( relu,       Y,     SEL(x < C(0), C(0), x),                      SEL(y > C(0), dy, C(0))                                 ) \
-    NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y > C(0), SEL(y < C(6), dy, C(0)), C(0))            ) \
+    NN__X( relu,       Y,     SEL(x < C(0), C(0), x),                      SEL(y <= C(0), C(0), dy)                                ) \
+    NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y <= C(0), C(0), SEL(y >= C(6), C(0), dy))          ) \
     NN__X( selu,       X,     SEL(x > C(0), C(1.0507009873554804934) * x, C(1.7580993408473768599) * EXPM1(x)),                      \
-                              SEL(x > C(0), C(1.0507009873554804934) * dy, C(1.7580993408473768599) * EXP(x) * dy)                 ) \
+                              SEL(x <= C(0), C(1.7580993408473768599) * EXP(x) * dy, C(1.0507009873554804934) * dy)                ) \
     NN__X( gelu,       X,     C(0.5) * x * (C(1) + ERF(x * C(0.70710678118654752440))),                                              \
                               dy * (C(0.5) * (C(1) + ERF(x * C(0.70710678118654752440))) + x * C(0.39894228040143267794) * EXP(C(-0.5) * x * x)) ) \
     NN__X( gelu_tanh,  X,     C(0.5) * x * (C(1) + TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x))),                 \
@@ -290,7 +290,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( hardsigmoid, X,    SEL(x < C(-3), C(0), SEL(x > C(3), C(1), x * C(0.16666666666666666667) + C(0.5))),                     \
                               SEL(x > C(-3), SEL(x < C(3), dy * C(0.16666666666666666667), C(0)), C(0))                            ) \
     NN__X( hardswish,  X,     SEL(x < C(-3), C(0), SEL(x > C(3), x, x * (x + C(3)) * C(0.16666666666666666667))),                    \
-                              SEL(x < C(-3), C(0), SEL(x > C(3), dy, dy * (x * C(0.33333333333333333333) + C(0.5))))               ) \
+                              SEL(x <= C(-3), C(0), SEL(x >= C(3), dy, dy * (x * C(0.33333333333333333333) + C(0.5))))             ) \
     NN__X( floor,      0,     FLOOR(x),                                    C(0) * dy                                               ) \
     NN__X( ceil,       0,     -FLOOR(-x),                                  C(0) * dy                                               ) \
     NN__X( round,      0,     ROUND(x),                                    C(0) * dy                                               ) \
@@ -301,13 +301,13 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( mul_scalar, 0,     x * p,                                       dy * p                                                  ) \
     NN__X( pow_scalar, X,     POW(x, p),                                   dy * p * POW(x, p - C(1))                               ) \
     NN__X( leaky_relu, X,     SEL(x > C(0), x, p * x),                     SEL(x > C(0), dy, p * dy)                               ) \
-    NN__X( elu,        X,     SEL(x > C(0), x, p * EXPM1(x)),              SEL(x > C(0), dy, p * EXP(x) * dy)                      ) \
-    NN__X( celu,       X,     SEL(x > C(0), x, p * EXPM1(x / p)),          SEL(x > C(0), dy, EXP(x / p) * dy)                      ) \
+    NN__X( elu,        X,     SEL(x > C(0), x, p * EXPM1(x)),              SEL(x <= C(0), p * EXP(x) * dy, dy)                     ) \
+    NN__X( celu,       X,     SEL(x > C(0), x, p * EXPM1(x / p)),          SEL(x <= C(0), EXP(x / p) * dy, dy)                     ) \
     NN__X( softplus,   X,     SOFTPLUS(x * p) / p,                         dy * SIGMOID(x * p)                                     )
 // with two scalars p and q; clamp passes the gradient at the bounds themselves, hardtanh does not (as in PyTorch):
 #define NN_UNARY2_OPS(NN__X) \
-    NN__X( clamp,      X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x < p, C(0), SEL(x > q, C(0), dy))                  ) \
-    NN__X( hardtanh,   X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x > p, SEL(x < q, dy, C(0)), C(0))                  )
+    NN__X( clamp,      X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x >= p, SEL(x <= q, dy, C(0)), C(0))                ) \
+    NN__X( hardtanh,   X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x <= p, C(0), SEL(x >= q, C(0), dy))                )
 // of two tensors, with NumPy broadcasting:
 //        name         keep   y = f(a, b)                                  da, db = df(a, b, y, dy)
 #define NN_BINARY_OPS(NN__X) \
@@ -316,11 +316,11 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( mul,        A | B, a * b,                                       dy * b,                          dy * a                 ) \
     NN__X( div,        B | Y, a / b,                                       dy / b,                          -dy * y / b            ) \
     NN__X( pow,        A | B | Y, POW(a, b),                               SEL(b == C(0), C(0), dy * b * POW(a, b - C(1))),          \
-                              SEL(a > C(0), dy * y * LOG(a), SEL(a < C(0), dy * y * LOG(a), SEL(b < C(0), dy * y * LOG(a), C(0)))) ) \
-    NN__X( maximum,    A | B, SEL(a > b, a, SEL(a == a, b, a)),            SEL(a > b, dy, SEL(a == b, C(0.5) * dy, C(0))),           \
-                                                                           SEL(b > a, dy, SEL(a == b, C(0.5) * dy, C(0)))          ) \
-    NN__X( minimum,    A | B, SEL(a < b, a, SEL(a == a, b, a)),            SEL(a < b, dy, SEL(a == b, C(0.5) * dy, C(0))),           \
-                                                                           SEL(b < a, dy, SEL(a == b, C(0.5) * dy, C(0)))          ) \
+                              SEL(a == C(0), SEL(b >= C(0), C(0), dy * y * LOG(a)), dy * y * LOG(a))                               ) \
+    NN__X( maximum,    A | B, SEL(a > b, a, SEL(a == a, b, a)),            SEL(a < b, C(0), SEL(a == b, C(0.5) * dy, dy)),           \
+                                                                           SEL(b < a, C(0), SEL(a == b, C(0.5) * dy, dy))          ) \
+    NN__X( minimum,    A | B, SEL(a < b, a, SEL(a == a, b, a)),            SEL(a > b, C(0), SEL(a == b, C(0.5) * dy, dy)),           \
+                                                                           SEL(b > a, C(0), SEL(a == b, C(0.5) * dy, dy))          ) \
     NN__X( eq,         0,     SEL(a == b, C(1), C(0)),                     C(0) * dy,                       C(0) * dy              ) \
     NN__X( ne,         0,     SEL(a == b, C(0), C(1)),                     C(0) * dy,                       C(0) * dy              ) \
     NN__X( lt,         0,     SEL(a < b, C(1), C(0)),                      C(0) * dy,                       C(0) * dy              ) \
@@ -775,7 +775,8 @@ typedef struct nn_load_desc {
 typedef struct nn_save_desc {
     nn_optimizer *optimizer;         // also its state, step and learning rate ...
     nn_schedule  *schedule;
-    nn_loader    *loader;            // ... and where the loader stands: a checkpoint
+    nn_loader    *loader;            // ... and where the loader stands ...
+    nn_ema       *ema;               // ... and the weight averages: a checkpoint
     nn_dtype      dtype;             // NN_F16, NN_BF16: store parameters smaller; default as they are
 } nn_save_desc;
 NN_API int nn_save(nn_layer *layer, const char *path, const nn_save_desc *desc);    // safetensors; written beside, flushed, renamed
@@ -855,23 +856,36 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( slice,       VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE, NN_KEEP_NONE, nn__slice_shape, nn__each_plan,        nn__slice_params ) \
     NN__X( expand,      VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__expand_shape, nn__sum_plan, nn_shape )
 #define NN_OPS_REDUCE(NN__X) \
-    NN__X( sum,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( max,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( min,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( prod,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( var,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( std,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( logsumexp,  SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( norm,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( argmax,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
-    NN__X( argmin,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
-    NN__X( cumsum,     PLAIN,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_NONE,    nn__same_shape,      nn__lines_plan,       nn__int ) \
-    NN__X( softmax,    SIMD,          1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int ) \
-    NN__X( log_softmax, SIMD,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int )
+    NN__X( sum,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( max,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( min,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( prod,        SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( var,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( std,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( logsumexp,   SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( norm,        SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( argmax,      PLAIN_FORWARD,  1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,       NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( argmin,      PLAIN_FORWARD,  1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,       NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( cumsum,      PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__same_shape,      nn__lines_plan,       nn__int       ) \
+    NN__X( softmax,     SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       ) \
+    NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
-#define NN_OPS_SHAPE(NN__X)
+#define NN_OPS_SHAPE(NN__X) \
+    NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
+    NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
+    NN__X( gather,      PLAIN,          2, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__gather_plan,      nn__int       ) \
+    NN__X( scatter_add, PLAIN,          3, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__scatter_plan,     nn__int       ) \
+    NN__X( index_select, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__select_shape,    nn__select_plan,      nn__int       ) \
+    NN__X( embedding,   PLAIN,          2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__embedding_shape, nn__select_plan,      nn__int       ) \
+    NN__X( one_hot,     PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_NONE,    nn__one_hot_shape,   nn__one_task,         int64_t       ) \
+    NN__X( tril,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
+    NN__X( triu,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
+    NN__X( sort,        PLAIN,          1, 2, NN_OP_ANY_DTYPE,                       NN_KEEP_OUT(1),  nn__sort_shape,      nn__sort_plan,        nn__sort_params ) \
+    NN__X( topk,        PLAIN,          1, 2, NN_OP_ANY_DTYPE,                       NN_KEEP_OUT(1),  nn__sort_shape,      nn__sort_plan,        nn__sort_params ) \
+    NN__X( pad,         PLAIN,          1, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_NONE,    nn__pad_shape,       nn__pad_plan,         nn__pad_params ) \
+    NN__X( arange,      PLAIN_FORWARD,  0, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__range_params )
 #define NN_OPS_CONV(NN__X) \
     NN__X( conv2d,      SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
     NN__X( conv_transpose2d, SIMD,      3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
@@ -1284,8 +1298,8 @@ static int       nn__file_write(nn__file *f, const void *from, size_t n) { (void
 static int       nn__file_flush(nn__file *f)                            { (void)f; return 0; }
 static int       nn__file_close(nn__file *f, int flush)                 { (void)f; (void)flush; return 0; }
 static void      nn__make_folders(const char *path)                     { (void)path; }
-NN__UNUSED static int nn__is_terminal(void)                                  { return 0; }
-NN__UNUSED static void nn__flush_terminal(void)                               { }
+static int nn__is_terminal(void)                                  { return 0; }
+static void nn__flush_terminal(void)                               { }
 static int       nn__file_replace(const char *from, const char *to)     { (void)from; (void)to; return 0; }
 static void      nn__file_remove(const char *path)                      { (void)path; }
 static int       nn__file_special(const char *path)                     { (void)path; return 0; }
@@ -1300,7 +1314,7 @@ static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { return
 static int       nn__file_write(nn__file *f, const void *from, size_t n) { return fwrite(from, 1, n, f) == n; }
 static int       nn__file_flush(nn__file *f)                            { return fflush(f) == 0; }
 static void      nn__file_remove(const char *path)                      { remove(path); }
-NN__UNUSED static void nn__flush_terminal(void)                               { fflush(stdout); }
+static void nn__flush_terminal(void)                               { fflush(stdout); }
 static const char *nn__file_reason(void)                                { return errno ? strerror(errno) : "unknown reason"; }
 #if defined(_WIN32)
 static int nn__file_seek(nn__file *f, uint64_t at)                      { return _fseeki64(f, (int64_t)at, SEEK_SET) == 0; }
@@ -1312,7 +1326,7 @@ static int nn__file_special(const char *path)                           // a fol
     return a != INVALID_FILE_ATTRIBUTES && (a & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0;
 }
 static int nn__file_sync(nn__file *f)                                   { return _commit(_fileno(f)) == 0; }
-NN__UNUSED static int nn__is_terminal(void)                                        { return _isatty(1); }
+static int nn__is_terminal(void)                                        { return _isatty(1); }
 static void nn__make_folder(const char *path)                           { (void)_mkdir(path); }
 #else
 #  if defined(__STRICT_ANSI__) && !defined(__cplusplus)
@@ -1328,7 +1342,7 @@ static int nn__file_special(const char *path)
     return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
 }
 static int nn__file_sync(nn__file *f)                                   { return fsync(fileno(f)) == 0 || errno == EINVAL; }   // EINVAL: cannot be synced
-NN__UNUSED static int nn__is_terminal(void)                                        { return isatty(1); }
+static int nn__is_terminal(void)                                        { return isatty(1); }
 static void nn__make_folder(const char *path)                           { (void)mkdir(path, 0777); }
 #endif
 static void nn__make_folders(const char *path)                          // and those above; failure shows when a file is opened there
@@ -2068,7 +2082,7 @@ static int nn__dim_index(nn_context *nn, const char *op, int dim, int ndim)
 
 static nn_tensor *nn__inert(nn_context *nn)              // what ops return after an error: shape (0), no data
 {
-    static nn_tensor none;                               // only ever read
+    static nn_tensor none = { NULL, NULL, { 0 }, { 0 }, NULL, NULL, NULL, NULL, NULL, 1, 0, NN__T_INERT, 0, 0, 0 };    // only ever read
     return nn ? &nn->inert : &none;
 }
 static int nn__dead(const nn_tensor *t) { return !t || (t->flags & NN__T_INERT) || !t->nn; }
@@ -2817,16 +2831,24 @@ NN_API nn_tensor *nn_apply(const nn_op *op, nn_tensor *const *inputs, const void
 }
 
 static nn_tensor *nn__apply1(int op, nn_tensor *x, const void *params)                  { return nn_apply_n(NULL, nn__op(op), &x, 1, params, NULL); }
+static nn_tensor *nn__no_input(int op, const nn_tensor *other)      // NULL where no input may be missing
+{
+    nn_context *nn = other ? other->nn : NULL;
+    if (nn) nn_fail(nn, "%s: the tensor is NULL", nn__op(op)->name);
+    return nn__inert(nn);
+}
 static nn_tensor *nn__apply2(int op, nn_tensor *a, nn_tensor *b, const void *params)
 {
     nn_tensor *in[2];
     in[0] = a; in[1] = b;
+    if (!a || !b) return nn__no_input(op, a ? a : b);
     return nn_apply_n(NULL, nn__op(op), in, 2, params, NULL);
 }
 static nn_tensor *nn__apply3(int op, nn_tensor *a, nn_tensor *b, nn_tensor *c, const void *params)
 {
     nn_tensor *in[3];
     in[0] = a; in[1] = b; in[2] = c;
+    if (!a || !b || !c) return nn__no_input(op, a ? a : b ? b : c);
     return nn_apply_n(NULL, nn__op(op), in, 3, params, NULL);
 }
 
@@ -3441,9 +3463,15 @@ static nn_layer *nn__leaf(nn_layer *parent, const char *name, const char *kind, 
 {
     return nn__new_layer(nn__context_below(parent), parent, name, kind, forward);
 }
-static nn_layer *nn__finished(nn_layer *l)               // a layer without all of its parameters is none
+static nn_layer *nn__finished(nn_layer *l)               // a layer without all of its parameters is none: it leaves the tree
 {
-    return l && (nn_ok(l->nn) || l->nn->out_of_memory) ? l : nn__or_inert(NULL);
+    nn_layer **at, *before = NULL;
+    if (!l || nn_ok(l->nn)) return nn__or_inert(l);
+    for (at = &l->parent->child; *at != l; at = &(*at)->next) before = *at;
+    *at = NULL;
+    l->parent->last_child = before;
+    l->parent->children--;
+    return nn__or_inert(NULL);
 }
 static nn_tensor *nn__param_at(const nn_layer *l, int i, int64_t params) { return i < params ? l->param[i] : NULL; }
 
@@ -3533,7 +3561,7 @@ static nn_layer *nn__norm_layer(nn_layer *parent, const char *name, const char *
         nn_fail(nn__context_below(parent), "%s%s%s: the shape to normalise has %d dimensions", kind, name ? " " : "", name ? name : "", shape.ndim);
         return NULL;
     }
-    for (i = 0; i < shape.ndim; i++) if (!nn__positive(parent, kind, name, channels ? "channels" : "a size", shape.d[i])) return nn__or_inert(NULL);
+    for (i = 0; i < shape.ndim; i++) if (!nn__positive(parent, kind, name, strcmp(kind, "LayerNorm") ? "channels" : "a size", shape.d[i])) return nn__or_inert(NULL);
     l = nn__leaf(parent, name, kind, forward);
     if (!l) return NULL;
     if (desc) l->desc.norm = *desc;
@@ -4416,7 +4444,7 @@ NN_API void nn_schedule_advance(nn_schedule *schedule)
     s->count++;
     if (s->kind == NN__WARM_RESTARTS_LR && ++s->since >= s->period) {
         s->since -= s->period;
-        s->period *= s->period_mult;
+        if (s->period <= INT64_MAX / s->period_mult) s->period *= s->period_mult;
     }
     nn__schedule_apply(s);
 }
@@ -8124,7 +8152,8 @@ static void nn__add_item(nn__items *s, nn_tensor *t, const nn_tensor *named, con
 static int nn__add_walked(nn_tensor *t, void *arg) { nn__add_item((nn__items *)arg, t, t, ""); return 1; }
 
 // One list for writing and reading, so that the two cannot disagree.
-enum { NN__FIELD_U64, NN__FIELD_I64, NN__FIELD_INT, NN__FIELD_F32, NN__FIELD_F64, NN__FIELD_TEXT };     // TEXT: must be the same, is not restored
+// COUNT: a 64-bit integer from 0 to 2^53. INT: an int from 0. SAME (an int64_t) and TEXT are compared, not restored.
+enum { NN__FIELD_U64, NN__FIELD_COUNT, NN__FIELD_INT, NN__FIELD_F64, NN__FIELD_SAME, NN__FIELD_TEXT };
 typedef struct nn__field { char key[48]; void *at; int kind; } nn__field;
 typedef struct nn__fields { nn__field *list; int count, room; } nn__fields;
 
@@ -8140,16 +8169,12 @@ static void nn__add_field(nn__fields *f, int kind, void *at, const char *key, in
 
 static void nn__field_text(const nn__field *f, char *to, size_t bytes)
 {
-    uint32_t w = 0;
     uint64_t d = 0;
-    switch (f->kind) {
-    case NN__FIELD_U64: snprintf(to, bytes, "%llu", (unsigned long long)*(const uint64_t *)f->at); break;
-    case NN__FIELD_I64: snprintf(to, bytes, "%lld", (long long)*(const int64_t *)f->at); break;
-    case NN__FIELD_INT: snprintf(to, bytes, "%d", *(const int *)f->at); break;
-    case NN__FIELD_F32: memcpy(&w, f->at, 4); snprintf(to, bytes, "%08lx", (unsigned long)w); break;
-    case NN__FIELD_F64: memcpy(&d, f->at, 8); snprintf(to, bytes, "%016llx", (unsigned long long)d); break;
-    default:            snprintf(to, bytes, "%s", (const char *)f->at); break;
-    }
+    if (f->kind != NN__FIELD_INT && f->kind != NN__FIELD_TEXT) memcpy(&d, f->at, 8);
+    if (f->kind == NN__FIELD_TEXT)     snprintf(to, bytes, "%s", (const char *)f->at);
+    else if (f->kind == NN__FIELD_INT) snprintf(to, bytes, "%d", *(const int *)f->at);
+    else if (f->kind == NN__FIELD_F64) snprintf(to, bytes, "%016llx", (unsigned long long)d);
+    else                               snprintf(to, bytes, "%llu", (unsigned long long)d);
 }
 
 static int nn__digits(const char *s, int base, uint64_t most, uint64_t *to)     // the whole string, no sign, at most `most`
@@ -8167,42 +8192,37 @@ static int nn__digits(const char *s, int base, uint64_t most, uint64_t *to)     
 
 static int nn__set_field(const nn__field *f, const char *text, int write)       // 1: the text is good; written only if wanted
 {
-    uint64_t u = 0, most = f->kind == NN__FIELD_U64 ? UINT64_MAX : f->kind == NN__FIELD_I64 ? INT64_MAX : INT_MAX;
-    uint32_t w;
-    int minus;
+    uint64_t u = 0, most = f->kind == NN__FIELD_U64 ? UINT64_MAX : f->kind == NN__FIELD_INT ? INT_MAX : (uint64_t)1 << 53;
     if (f->kind == NN__FIELD_TEXT) return !strcmp(text, (const char *)f->at);
-    if (f->kind == NN__FIELD_F32 || f->kind == NN__FIELD_F64) {
-        size_t digits = f->kind == NN__FIELD_F32 ? 8 : 16;
-        if (strlen(text) != digits || !nn__digits(text, 16, UINT64_MAX, &u)) return 0;
-        w = (uint32_t)u;
-        if (write && digits == 8) memcpy(f->at, &w, 4);
-        if (write && digits == 16) memcpy(f->at, &u, 8);
-        return 1;
-    }
-    minus = text[0] == '-' && f->kind != NN__FIELD_U64;
-    if (!nn__digits(text + minus, 10, most, &u)) return 0;
-    if (!write) return 1;
-    if (f->kind == NN__FIELD_U64) memcpy(f->at, &u, 8);
-    if (f->kind == NN__FIELD_I64) *(int64_t *)f->at = minus ? -(int64_t)u : (int64_t)u;
-    if (f->kind == NN__FIELD_INT) *(int *)f->at = minus ? -(int)u : (int)u;
+    if (f->kind == NN__FIELD_F64) { if (strlen(text) != 16 || !nn__digits(text, 16, UINT64_MAX, &u)) return 0; }
+    else if (!nn__digits(text, 10, most, &u)) return 0;
+    if (f->kind == NN__FIELD_SAME) return u == *(const uint64_t *)f->at;
+    if (write && f->kind == NN__FIELD_INT) *(int *)f->at = (int)u;
+    if (write && f->kind != NN__FIELD_INT) memcpy(f->at, &u, 8);
     return 1;
 }
 
-static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader); }
+static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader || d->ema); }
+
+static void nn__state_prefix(const nn_optimizer *o, int i, char *to, size_t bytes)      // "optimizer.exp_avg.": the names of states are PyTorch's
+{
+    snprintf(to, bytes, "optimizer.%s.", o->kind->state[i].name);
+}
 
 static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *d)
 {
+    char prefix[64];
     int i, j;
     s->count = 0;
     nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__add_walked, s);
     for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
         for (j = 0; j < d->optimizer->states; j++) {
             nn__slot *slot = &d->optimizer->slot[i];
-            char prefix[64];             // "optimizer.exp_avg.": the names of states are PyTorch's
             if (!slot->state[j]) continue;
-            snprintf(prefix, sizeof prefix, "optimizer.%s.", slot->state[j]->name);
+            nn__state_prefix(d->optimizer, j, prefix, sizeof prefix);
             nn__add_item(s, slot->state[j], slot->p, prefix);
         }
+    for (i = 0; d && d->ema && i < d->ema->n; i++) nn__add_item(s, d->ema->shadow[i], d->ema->p[i], "optimizer.ema.");
     for (i = 0; nn__is_checkpoint(d) && i < layer->nn->extras; i++)      // what nn_fit keeps; the file may lack it
         nn__add_item(s, layer->nn->extra[i].t, layer->nn->extra[i].named, layer->nn->extra[i].prefix);
 }
@@ -8210,6 +8230,7 @@ static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *
 static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d)
 {
     static char version[] = "1";
+    int i;
     f->count = 0;
     if (!nn__is_checkpoint(d)) return;
     nn__add_field(f, NN__FIELD_TEXT, version, "nn.checkpoint", -1);
@@ -8218,30 +8239,33 @@ static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d
     nn__add_field(f, NN__FIELD_U64, &nn->inits, "context.inits", -1);
     if (d->optimizer) {
         nn_optimizer *o = d->optimizer;
-        int i;
         nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)o->kind->name, "optimizer.kind", -1);
-        nn__add_field(f, NN__FIELD_I64, &o->steps, "optimizer.steps", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &o->steps, "optimizer.steps", -1);
         for (i = 0; i < o->groups; i++) {
             nn__add_field(f, NN__FIELD_F64, &o->group[i].lr, "optimizer.lr", i);
             nn__add_field(f, NN__FIELD_F64, &o->group[i].initial_lr, "optimizer.initial_lr", i);
         }
-        for (i = 0; i < o->slots; i++) nn__add_field(f, NN__FIELD_I64, &o->slot[i].steps, "optimizer.step", i);
+        for (i = 0; i < o->slots; i++) nn__add_field(f, NN__FIELD_COUNT, &o->slot[i].steps, "optimizer.step", i);
     }
     if (d->schedule) {
         nn_schedule *c = d->schedule;
-        nn__add_field(f, NN__FIELD_I64, &c->count, "schedule.count", -1);
-        nn__add_field(f, NN__FIELD_I64, &c->warmed, "schedule.warmed", -1);
-        nn__add_field(f, NN__FIELD_I64, &c->since, "schedule.since", -1);
-        nn__add_field(f, NN__FIELD_I64, &c->period, "schedule.period", -1);
+        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)nn__schedule_names[c->kind], "schedule.kind", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->count, "schedule.count", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->warmed, "schedule.warmed", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->since, "schedule.since", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->period, "schedule.period", -1);
         nn__add_field(f, NN__FIELD_F64, &c->best, "schedule.best", -1);
         nn__add_field(f, NN__FIELD_INT, &c->bad, "schedule.bad", -1);
         nn__add_field(f, NN__FIELD_INT, &c->cooling, "schedule.cooling", -1);
     }
     if (d->loader) {
-        nn__add_field(f, NN__FIELD_I64, &d->loader->epoch, "loader.epoch", -1);
-        nn__add_field(f, NN__FIELD_I64, &d->loader->position, "loader.position", -1);
+        nn__add_field(f, NN__FIELD_SAME, &d->loader->batch, "loader.batch", -1);
+        nn__add_field(f, NN__FIELD_SAME, &d->loader->batches, "loader.batches", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &d->loader->epoch, "loader.epoch", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &d->loader->position, "loader.position", -1);
         nn__add_field(f, NN__FIELD_U64, &d->loader->seed, "loader.seed", -1);
     }
+    if (d->ema) nn__add_field(f, NN__FIELD_INT, &d->ema->swapped, "ema.swapped", -1);
 }
 
 typedef struct nn__state { nn__items items; nn__fields fields; } nn__state;
@@ -8339,7 +8363,7 @@ static int nn__save_to(nn__io *io, nn__state *s, const nn_save_desc *desc)
         for (i = 0; i < s->items.count; i++) {
             nn__item *e = &s->items.list[i];
             int real = e->t->dtype == NN_F32 || e->t->dtype == NN_F64 || e->t->dtype == NN_F16 || e->t->dtype == NN_BF16;
-            if (desc && desc->dtype != NN_F32 && real && e->t->name) e->dtype = (int)desc->dtype;   // parameters and buffers, not optimizer states
+            if (desc && desc->dtype != NN_F32 && real && e->t->layer) e->dtype = (int)desc->dtype;   // parameters and buffers, not optimizer states
             if (nn_dtype_bytes((nn_dtype)e->dtype) != bytes) continue;
             e->begin = at;
             at += (uint64_t)nn_count(e->t) * bytes;
@@ -8374,8 +8398,9 @@ static int nn__check_save(nn_context *nn, const nn_save_desc *d)
 {
     if (!d) return 1;
     if (d->dtype != NN_F32 && d->dtype != NN_F16 && d->dtype != NN_BF16 && d->dtype != NN_F64) { nn_fail(nn, "nn_save: .dtype %s", nn_dtype_name(d->dtype)); return 0; }
-    if (d->optimizer && d->optimizer->nn != nn) { nn_fail(nn, "nn_save: the optimizer belongs to another context"); return 0; }
-    return 1;
+    if ((!d->optimizer || d->optimizer->nn == nn) && (!d->schedule || d->schedule->nn == nn) && (!d->loader || d->loader->nn == nn) && (!d->ema || d->ema->nn == nn)) return 1;
+    nn_fail(nn, "nn_save: the optimizer, schedule, loader or average belongs to another context");
+    return 0;
 }
 
 static int nn__save_file(nn__io *io, nn__state *s, const nn_save_desc *desc)
@@ -8541,11 +8566,29 @@ static int nn__check_fields(nn__io *io, const nn__header *h, const nn__fields *f
         if (text && nn__set_field(e, text, write)) continue;
         nn__field_text(e, want, sizeof want);
         if (!text) nn_fail(io->nn, "%s: %s: not a checkpoint of this run: %s is missing", io->what, io->path, e->key);
-        else if (e->kind == NN__FIELD_TEXT) nn_fail(io->nn, "%s: %s: %s is \"%.60s\" in the file, here it is \"%.60s\"", io->what, io->path, e->key, text, want);
+        else if (e->kind >= NN__FIELD_SAME) nn_fail(io->nn, "%s: %s: %s is \"%.60s\" in the file, here it is \"%.60s\"", io->what, io->path, e->key, text, want);
         else nn_fail(io->nn, "%s: %s: %s has an impossible value", io->what, io->path, e->key);
         return 0;
     }
     return 1;
+}
+
+// A parameter that was frozen when the optimizer was made has no states before it first moves: where the file has them, they are made.
+static int nn__make_states(nn__io *io, const nn__header *h, nn_layer *layer, const nn_save_desc *d)
+{
+    int i, j;
+    for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
+        for (j = 0; j < d->optimizer->states; j++) {
+            nn__slot *slot = &d->optimizer->slot[i];
+            char name[512];
+            size_t n;
+            if (slot->state[j]) continue;
+            nn__state_prefix(d->optimizer, j, name, sizeof name);
+            n = strlen(name);
+            nn_name(slot->p, layer, name + n, sizeof name - n);
+            if (nn__find_entry(h, name) && !nn__slot_states(d->optimizer, slot)) return 0;
+        }
+    return nn_ok(io->nn);
 }
 
 // saved NULL: a plain load. Everything is checked first; then the numbers are read, in the order of the file's names.
@@ -8555,7 +8598,7 @@ static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, 
     nn__state s;
     nn__transfer x;
     int64_t i;
-    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__collect(io, layer, saved, &s)) return 0;
+    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__make_states(io, &h, layer, saved) || !nn__collect(io, layer, saved, &s)) return 0;
     if (!nn__match(io, &h, &s.items, desc, nn__find_meta(&h, "nn.checkpoint") != NULL)) return 0;
     if (!nn__check_fields(io, &h, &s.fields, 0)) return 0;
     x.io = io; x.write = 0;
@@ -8605,8 +8648,663 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
 {
     nn_context *nn = nn_context_of(layer);
     if (!nn_ok(nn) || !nn__check_save(nn, desc)) return 0;
-    if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader"); return 0; }
+    if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader, .ema"); return 0; }
     return nn__load_path(layer, "nn_resume", path, NULL, desc);
+}
+
+// =============================================================================================
+// >>train   The loop that everybody writes, with what makes it trustworthy: it stops at the first number that is not finite and names
+// its origin, keeps the best weights, resumes bit for bit, and evaluates without touching the training step it interrupts.
+// All of it goes through public calls (nn_begin, nn_forward, nn_backward, nn_step, nn_read), so it runs on every backend.
+// =============================================================================================
+// What nn_fit remembers from epoch to epoch: all in doubles, because it travels in a checkpoint as a tensor of this many numbers.
+typedef struct nn__fit_state { double epochs, steps, best_loss, best_epoch, waited, has_best; } nn__fit_state;
+enum { NN__FIT_NUMBERS = (int)(sizeof(nn__fit_state) / sizeof(double)) };
+
+struct nn__trainer {                 // made once per model and used again by the next nn_fit
+    nn__trainer *next;
+    nn_layer   *model;
+    nn_tensor  *numbers;             // nn__fit_state, f64
+    nn_tensor **weight, **best;      // parameters and buffers; their copies from the best epoch, when patience wants them
+    int         weights;
+    nn__extra  *extra;               // what a checkpoint holds besides model and optimizer: numbers, best weights, averages
+    int         extras;
+};
+
+typedef struct nn__fit {
+    nn_context  *nn;
+    nn_layer    *model;
+    nn_fit_desc  d;
+    nn__trainer *keep;
+    nn__fit_state s;
+    nn_progress  p;
+    nn_events   *events;
+    nn__file  *history;
+    double       loss_sum, hit_sum, samples, labelled;   // of this epoch
+    double       started, epoch_started, shown;          // seconds
+    int          terminal, restored;
+} nn__fit;
+
+static int nn__finite(double v) { return v - v == 0; }
+
+// ---- one batch ------------------------------------------------------------------------------------------
+// The loss of a batch; *scores is the model's output, NULL where the model computes its own loss. Without y, the target is x itself.
+static nn_tensor *nn__batch_loss(nn_layer *model, const nn_batch *b, nn_loss loss, const nn_loss_desc *desc, nn_tensor **scores)
+{
+    *scores = NULL;
+    if (!loss && model->step) return model->step(model->extra, b);
+    *scores = nn_forward(model, b->x);
+    return loss ? loss(*scores, b->y ? b->y : b->x, desc) : NULL;
+}
+
+static int nn__is_labels(const nn_tensor *y) { return y && (y->dtype == NN_I64 || y->dtype == NN_I32); }
+
+static void nn__count_hits(nn_tensor *scores, const nn_batch *b, double *hits, double *labelled)
+{
+    double share;
+    if (!scores || !nn__is_labels(b->y) || scores->ndim != 2 || nn_count(b->y) != scores->shape[0]) return;
+    share = nn_accuracy(scores, b->y);
+    if (share != share) return;      // no sample of it has a label
+    *hits += share * (double)b->count;
+    *labelled += (double)b->count;
+}
+
+// A reduction by sum is the loss of all samples, a mean is that of one.
+static double nn__loss_of_samples(double loss, const nn_batch *b, const nn_loss_desc *desc)
+{
+    return desc && desc->reduction == NN_SUM ? loss : loss * (double)b->count;
+}
+
+// ---- not a number: where did it come from? ------------------------------------------------------------------
+static int nn__is_real(int dtype) { return dtype == NN_F32 || dtype == NN_F64 || dtype == NN_F16 || dtype == NN_BF16; }
+
+static int nn__all_finite(const nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t i, n = nn_count(x);
+    int ok = 1;
+    double *v;
+    nn__mark m;
+    if (!nn_ok(nn) || nn->measuring || nn__dead(x) || !nn__is_real(x->dtype)) return 1;
+    m = nn__get_mark(nn);
+    v = (double *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *v));
+    if (x->dtype == NN_F64) { if (v && nn_read_as(x, NN_F64, v)) for (i = 0; i < n && ok; i++) ok = nn__finite(v[i]); }
+    else if (v && nn_read(x, (float *)(void *)v)) for (i = 0; i < n && ok; i++) ok = nn__finite((double)((float *)(void *)v)[i]);
+    nn__rewind(nn, &m);
+    return ok;
+}
+
+static const nn_tensor *nn__bad_weight(const nn__trainer *t)
+{
+    int i;
+    for (i = 0; i < t->weights; i++) if (!nn__all_finite(t->weight[i])) return t->weight[i];
+    return NULL;
+}
+
+// Reports why the loss is not finite: bad data, a parameter that an update broke, or the oldest op on the tape with a bad result.
+static void nn__blame(nn__fit *f, const nn_batch *b, const char *value)
+{
+    const nn_tensor *w = nn__bad_weight(f->keep);
+    nn_node *d, *guilty = NULL;
+    char where[96], name[256];
+    int i;
+    snprintf(where, sizeof where, "nn_fit: the loss is %s in epoch %d, batch %lld", value, f->p.epoch, (long long)f->p.step);
+    for (d = f->nn->tape; d && !w; d = d->prev)          // from the newest to the oldest
+        for (i = 0; i < d->nout; i++) if (!nn__all_finite(d->out[i])) guilty = d;
+    if (!nn__all_finite(b->x))               nn_fail(f->nn, "%s: x of the batch has values that are not finite", where);
+    else if (b->y && !nn__all_finite(b->y))  nn_fail(f->nn, "%s: y of the batch has values that are not finite", where);
+    else if (w) {
+        nn_name(w, NULL, name, sizeof name);
+        nn_fail(f->nn, "%s: %s has values that are not finite since the last update (learning rate too high? see clip_norm)", where, name);
+    } else if (guilty && guilty->layer) {
+        nn__layer_name(guilty->layer, name, sizeof name);
+        nn_fail(f->nn, "%s: first seen in the result of %s in layer \"%s\" (%s); parameters were not updated", where, guilty->op->name, name, guilty->layer->kind);
+    } else nn_fail(f->nn, "%s: first seen in the result of %s in the loss; parameters were not updated", where, guilty ? guilty->op->name : "an op");
+}
+
+// A broken update shows in the loss of the next batch. After the last batch of an epoch there is none: look at the parameters.
+static int nn__weights_are_finite(nn__fit *f)
+{
+    const nn_tensor *w = nn__bad_weight(f->keep);
+    char name[256];
+    if (!w) return nn_ok(f->nn);
+    nn_name(w, NULL, name, sizeof name);
+    nn_fail(f->nn, "nn_fit: %s has values that are not finite after epoch %d (learning rate too high? see clip_norm)", name, f->p.epoch);
+    return 0;
+}
+
+// ---- evaluation -----------------------------------------------------------------------------------------
+// Runs inside a step of somebody else: mode, random state and memory are as before when it ends; the tape is not written to.
+typedef struct nn__aside { nn__mark mark; uint64_t ordinal, random_step; nn_layer *scope; } nn__aside;
+static nn__aside nn__aside_begin(nn_context *nn)
+{
+    nn__aside a;
+    a.mark = nn__get_mark(nn);
+    a.ordinal = nn->ordinal; a.random_step = nn->random_step; a.scope = nn->scope;
+    nn->scope = NULL;
+    nn_push(nn, NN_EVAL);
+    return a;
+}
+static void nn__aside_end(nn_context *nn, const nn__aside *a)
+{
+    nn_pop(nn);
+    nn__rewind(nn, &a->mark);
+    nn->ordinal = a->ordinal; nn->random_step = a->random_step; nn->scope = a->scope;
+}
+
+// Scores and targets of all batches, for the report. Rows of `width` scores; a row is a sample, or a pixel of one: (B, C, H, W).
+typedef struct nn__collected { float *scores, *values; int64_t *labels, rows, room, width; } nn__collected;
+
+static int nn__collect_batch(nn_context *nn, nn__collected *c, const nn_tensor *scores, const nn_batch *b, int64_t batches)
+{
+    const nn_tensor *y = b->y ? b->y : b->x;
+    int classes = nn__is_labels(b->y), binary;
+    int64_t n = nn_count(scores), rows = classes ? nn_count(y) : b->count, width = rows ? n / rows : 0, i, k;
+    float *s;
+    if (nn->measuring) return 1;
+    binary = classes && width == 1;                      // one logit: of class 1 against class 0
+    if (!rows || n % rows || (classes && !binary && (scores->ndim < 2 || width != scores->shape[1])) || (!classes && n != nn_count(y))) {
+        nn_fail(nn, "nn_evaluate: outputs %s do not fit targets %s", nn__dims_text(scores->ndim, scores->shape).s, nn__dims_text(y->ndim, y->shape).s);
+        return 0;
+    }
+    if (!c->room) {                                      // no later batch is larger than the first
+        c->room = rows * nn__max(batches, 1);
+        c->width = binary ? 2 : width;
+        c->scores = (float *)nn__host_step(nn, nn__mul_size((size_t)c->room, (size_t)c->width * sizeof(float)));
+        if (classes) c->labels = (int64_t *)nn__host_step(nn, nn__mul_size((size_t)c->room, sizeof(int64_t)));
+        else         c->values = (float *)nn__host_step(nn, nn__mul_size((size_t)c->room, (size_t)c->width * sizeof(float)));
+        if (!c->scores || (!c->labels && !c->values)) return 0;
+    }
+    if (c->rows + rows > c->room || (binary ? 2 : width) != c->width) { nn_fail(nn, "nn_evaluate: batches of different shapes"); return 0; }
+    s = c->scores + c->rows * c->width;
+    if (!binary && (!classes || scores->ndim == 2)) { if (!nn_read(scores, s)) return 0; }
+    else {
+        float *t = (float *)nn__host_step(nn, (size_t)n * sizeof *t);
+        int64_t inner = binary ? 1 : rows / b->count;    // (B, C, ...) -> (B, ..., C)
+        if (!t || !nn_read(scores, t)) return 0;
+        for (i = 0; i < rows; i++) {
+            if (binary) { s[2 * i] = 0; s[2 * i + 1] = t[i]; }
+            else for (k = 0; k < width; k++) s[i * width + k] = t[(i / inner * width + k) * inner + i % inner];
+        }
+    }
+    if (classes ? !nn_read_as(y, NN_I64, c->labels + c->rows) : !nn_read(y, c->values + c->rows * c->width)) return 0;
+    c->rows += rows;
+    return 1;
+}
+
+// Mean loss and accuracy over the loader's epoch, NaN where there is none; with `all`, scores and targets too (in memory of this step).
+typedef struct nn__measured { double loss, accuracy; int64_t count; nn__collected all; } nn__measured;
+static int nn__measure(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *desc, int collect, nn__measured *r)
+{
+    nn_context *nn = model->nn;
+    double loss_sum = 0, hits = 0, labelled = 0;
+    int64_t batches = nn_loader_batches(data), i;
+    nn_batch b;
+    nn_tensor *scores, *l;
+    nn__mark m;
+    memset(r, 0, sizeof *r);
+    nn_loader_rewind(data);
+    for (i = 0; nn_ok(nn) && nn_loader_next(data, &b); i++) {
+        if (i == 0 || !collect) m = nn__get_mark(nn);
+        l = nn__batch_loss(model, &b, loss, desc, &scores);
+        if (!nn_ok(nn)) break;
+        if (l && nn_count(l) != 1) { nn_fail(nn, "nn_evaluate: the loss has shape %s; it must be one number", nn__dims_text(l->ndim, l->shape).s); break; }
+        if (l) loss_sum += nn__loss_of_samples(nn_item(l), &b, desc);
+        if (!collect) nn__count_hits(scores, &b, &hits, &labelled);
+        if (collect && !nn__collect_batch(nn, &r->all, scores, &b, batches)) break;
+        r->count += b.count;
+        if (i == 0 && collect) m = nn__get_mark(nn);     // what was collected lies above the first batch and stays
+        else nn__rewind(nn, &m);
+        if (nn->measuring) break;                        // one batch tells the memory
+    }
+    r->loss = (loss || (model->step && !collect)) && r->count ? loss_sum / (double)r->count : (double)NAN;
+    r->accuracy = labelled > 0 ? hits / labelled : (double)NAN;
+    return nn_ok(nn);
+}
+
+static int nn__model_and_loader(const char *what, nn_layer *model, nn_loader *data)
+{
+    if (nn__no_layer(model) || !nn_ok(model->nn)) return 0;
+    if (data) return 1;
+    nn_fail(model->nn, "%s: no loader", what);
+    return 0;
+}
+
+NN_API int nn_evaluate(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *loss_desc, nn_report *report)
+{
+    nn_context *nn;
+    nn__aside aside;
+    nn__measured r;
+    uint64_t *scratch;
+    int64_t c;
+    int ok;
+    if (!nn__model_and_loader("nn_evaluate", model, data)) return 0;
+    nn = model->nn;
+    aside = nn__aside_begin(nn);
+    ok = nn__measure(model, data, loss, loss_desc, report != NULL, &r);
+    if (report && r.all.labels) {
+        scratch = (uint64_t *)nn__host_step(nn, nn__mul_size((size_t)r.all.rows, 2 * sizeof *scratch));
+        nn__report_classes_with(report, r.all.rows, r.all.width, r.all.scores, r.all.labels, scratch);
+    } else if (report) nn_report_values(report, r.all.rows, r.all.width, r.all.scores, r.all.values);
+    nn__aside_end(nn, &aside);
+    if (!report) return ok;
+    report->loss = r.loss;
+    for (c = 0; c < report->classes && c < NN_MAX_CLASSES; c++) {
+        const char *name = nn_dataset_class(data->data, c);
+        if (name) snprintf(report->names[c], sizeof report->names[c], "%s", name);
+    }
+    return ok;
+}
+
+NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs)
+{
+    nn_context *nn;
+    nn__aside aside;
+    nn__mark m;
+    nn_batch b;
+    if (!nn__model_and_loader("nn_predict", model, data)) return 0;
+    nn = model->nn;
+    if (data->shuffle || data->cumulative) { nn_fail(nn, "nn_predict: the loader shuffles; outputs would not be in order"); return 0; }
+    aside = nn__aside_begin(nn);
+    nn_loader_rewind(data);
+    m = nn__get_mark(nn);
+    while (nn_ok(nn) && nn_loader_next(data, &b)) {
+        nn_tensor *y = nn_forward(model, b.x);
+        if (nn->measuring || !nn_read(y, outputs)) break;
+        outputs += nn_count(y);
+        nn__rewind(nn, &m);
+    }
+    nn__aside_end(nn, &aside);
+    return nn_ok(nn);
+}
+
+// ---- what is kept: the best weights, and the state that a checkpoint needs -----------------------------------
+static nn__trainer *nn__trainer_of(nn_layer *model)
+{
+    nn_context *nn = model->nn;
+    nn__trainer *t;
+    nn_shape shape = nn__shape1(NN__FIT_NUMBERS);
+    int n = nn__list(model, NN__T_PARAM | NN__T_BUFFER, NULL, 0).n;
+    for (t = nn->trainers; t; t = t->next) if (t->model == model && t->weights == n) return t;
+    t = (nn__trainer *)nn__life(nn, sizeof *t);
+    if (!t) return NULL;
+    t->model = model;
+    t->weights = n;
+    t->weight = (nn_tensor **)nn__life(nn, nn__mul_size((size_t)t->weights, sizeof *t->weight));
+    t->extra = (nn__extra *)nn__life(nn, nn__mul_size(2 * (size_t)t->weights + 1, sizeof *t->extra));
+    t->numbers = nn_tensor_new_as(nn, NN_F64, shape, NULL);
+    if (!t->weight || !t->extra || nn__dead(t->numbers)) return NULL;
+    nn__list(model, NN__T_PARAM | NN__T_BUFFER, t->weight, t->weights);
+    t->next = nn->trainers;
+    nn->trainers = t;
+    return t;
+}
+
+static int nn__make_best(nn__trainer *t)
+{
+    nn_context *nn = t->model->nn;
+    nn_tensor **best;
+    int i;
+    if (t->best) return 1;
+    best = (nn_tensor **)nn__life(nn, nn__mul_size((size_t)t->weights, sizeof *best));
+    if (!best) return 0;
+    for (i = 0; i < t->weights; i++) {
+        best[i] = nn__alloc_tensor(nn, 1, (nn_dtype)t->weight[i]->dtype, t->weight[i]->ndim, t->weight[i]->shape);
+        if (nn__dead(best[i])) return 0;
+        nn_copy(best[i], t->weight[i]);
+    }
+    t->best = best;
+    return 1;
+}
+
+static void nn__add_extra(nn__trainer *t, const char *prefix, const nn_tensor *named, nn_tensor *x)
+{
+    t->extra[t->extras].prefix = prefix;
+    t->extra[t->extras].named = named;
+    t->extra[t->extras++].t = x;
+}
+
+static int nn__list_extras(nn__fit *f)
+{
+    nn__trainer *t = f->keep;
+    nn_ema *e = f->d.ema;
+    int i;
+    t->extras = 0;
+    nn__add_extra(t, "trainer.state", NULL, t->numbers);
+    for (i = 0; f->d.patience > 0 && i < t->weights; i++) nn__add_extra(t, "trainer.best.", t->weight[i], t->best[i]);
+    if (e && (e->nn != f->nn || e->n > t->weights || e->swapped)) {
+        nn_fail(f->nn, e->swapped ? "nn_fit: parameters and averages are exchanged; call nn_ema_swap first" : "nn_fit: the averages are those of another model");
+        return 0;
+    }
+    for (i = 0; e && i < e->n; i++) nn__add_extra(t, "trainer.ema.", e->p[i], e->shadow[i]);
+    return 1;
+}
+
+static void nn__copy_best(nn__trainer *t, int restore)
+{
+    int i;
+    for (i = 0; t->best && i < t->weights; i++) nn_copy(restore ? t->weight[i] : t->best[i], restore ? t->best[i] : t->weight[i]);
+}
+
+static nn_save_desc nn__checkpoint_desc(const nn__fit *f)
+{
+    nn_save_desc s;
+    memset(&s, 0, sizeof s);
+    s.optimizer = f->d.optimizer;
+    s.schedule = f->d.schedule;
+    s.loader = f->d.train;
+    return s;
+}
+
+// Model, optimizer, schedule, loader, and through nn->extra what nn_fit itself keeps: one file, replaced as a whole.
+static int nn__checkpoint(nn__fit *f, int resume)
+{
+    nn_save_desc s = nn__checkpoint_desc(f);
+    nn_context *nn = f->nn;
+    int ok;
+    nn_write_as(f->keep->numbers, NN_F64, &f->s);
+    nn->extra = f->keep->extra;
+    nn->extras = f->keep->extras;
+    ok = resume ? nn_resume(f->model, f->d.checkpoint, &s) : nn_save(f->model, f->d.checkpoint, &s);
+    nn->extra = NULL;
+    nn->extras = 0;
+    if (!ok || !resume) return ok;
+    if (!nn_read_as(f->keep->numbers, NN_F64, &f->s)) return nn->measuring;
+    if (!(f->s.epochs >= 0 && f->s.epochs <= INT_MAX && f->s.waited >= 0 && f->s.waited <= INT_MAX)) {
+        nn_fail(nn, "nn_fit: \"%s\" holds an impossible epoch", f->d.checkpoint);
+        return 0;
+    }
+    return 1;
+}
+
+// ---- what is shown ----------------------------------------------------------------------------------------
+static size_t nn__metric_text(char *to, size_t room, const char *name, double v, int percent)
+{
+    if (v != v) return 0;
+    return (size_t)snprintf(to, room, percent ? "  %s %.2f %%" : "  %s %.4g", name, percent ? 100 * v : v);
+}
+
+static void nn__show_step(nn__fit *f)                    // on a terminal: one line, rewritten ten times a second
+{
+    char line[256], bar[24 + 1], left[32];
+    double now, share, seconds;
+    size_t n;
+    int i, done;
+    if (!f->terminal) return;
+    now = nn__seconds();
+    if (now - f->shown < 0.1) return;
+    f->shown = now;
+    share = f->p.steps > 0 ? (double)f->p.step / (double)f->p.steps : 1;
+    done = (int)(share * 24);
+    for (i = 0; i < 24; i++) bar[i] = i < done ? '=' : i == done ? '>' : ' ';
+    bar[24] = 0;
+    seconds = (now - f->epoch_started) * (1 - share) / (share > 0 ? share : 1);
+    snprintf(left, sizeof left, "%d:%02d", (int)(seconds / 60), (int)seconds % 60);
+    n = (size_t)snprintf(line, sizeof line, "\repoch %d/%d [%s] %lld/%lld", f->p.epoch, f->p.epochs, bar, (long long)f->p.step, (long long)f->p.steps);
+    n += nn__metric_text(line + n, sizeof line - n, "loss", f->p.loss, 0);
+    n += nn__metric_text(line + n, sizeof line - n, "accuracy", f->p.accuracy, 1);
+    snprintf(line + n, sizeof line - n, "  %.0f samples/s  %s left \033[K", f->samples / (now - f->epoch_started + 1e-9), left);
+    nn__log_text(f->nn, line);
+    nn__flush_terminal();
+}
+
+static void nn__show_epoch(nn__fit *f)
+{
+    char line[320];
+    double seconds = nn__seconds() - f->epoch_started;
+    size_t n;
+    if (f->d.quiet) return;
+    n = (size_t)snprintf(line, sizeof line, "%sepoch %d/%d", f->terminal ? "\r\033[K" : "", f->p.epoch, f->p.epochs);
+    n += nn__metric_text(line + n, sizeof line - n, "loss", f->p.loss, 0);
+    n += nn__metric_text(line + n, sizeof line - n, "accuracy", f->p.accuracy, 1);
+    n += nn__metric_text(line + n, sizeof line - n, "validation loss", f->p.validation_loss, 0);
+    n += nn__metric_text(line + n, sizeof line - n, "validation accuracy", f->p.validation_accuracy, 1);
+    n += nn__metric_text(line + n, sizeof line - n, "lr", f->p.lr, 0);
+    snprintf(line + n, sizeof line - n, "  %.1f s\n", seconds);
+    nn__log_text(f->nn, line);
+}
+
+static void nn__say(nn__fit *f, const char *format, int epoch, const char *text)
+{
+    if (!f->d.quiet) nn__log(f->nn, format, epoch, text);
+}
+
+static const char *const nn__history_head = "epoch,loss,accuracy,validation_loss,validation_accuracy,lr,seconds\n";
+
+static int nn__logs_open(nn__fit *f)
+{
+    char path[1024];
+    int n, fresh = f->s.epochs == 0, ok;
+    if (!f->d.log_dir) return 1;
+    f->events = nn_events_new(f->nn, f->d.log_dir);
+    if (!f->events) return 0;
+    n = snprintf(path, sizeof path, "%s/history.csv", f->d.log_dir);
+    if (n < 0 || (size_t)n >= sizeof path) { nn_fail(f->nn, "nn_fit: the name of log_dir is too long"); return 0; }
+    f->history = nn__file_open(path, fresh ? 1 : 2);
+    ok = f->history && (!fresh || nn__file_write(f->history, nn__history_head, strlen(nn__history_head))) && nn__file_flush(f->history);
+    if (!ok) nn_fail(f->nn, "nn_fit: cannot write \"%s\"", path);
+    return ok;
+}
+
+static void nn__logs_close(nn__fit *f)
+{
+    if (f->events) nn__events_close(f->events);
+    if (f->history && !nn__file_close(f->history, 0)) nn_fail(f->nn, "nn_fit: writing history.csv failed");
+}
+
+static void nn__log_steps(nn__fit *f)                    // some twenty points per epoch
+{
+    if (!f->events || f->p.step % nn__max(1, f->p.steps / 20)) return;
+    nn_events_scalar(f->events, "step/loss", (int64_t)f->s.steps, f->p.loss);
+    nn_events_scalar(f->events, "step/lr", (int64_t)f->s.steps, f->p.lr);
+}
+
+static void nn__event_scalar(nn__fit *f, const char *tag, double v) { if (v == v) nn_events_scalar(f->events, tag, f->p.epoch, v); }
+
+static void nn__log_epoch(nn__fit *f)
+{
+    nn_context *nn = f->nn;
+    nn__mark m = nn__get_mark(nn);
+    nn__bytes row;
+    char tag[320];
+    double v[6];
+    int i;
+    if (!f->events) return;
+    nn__event_scalar(f, "loss/train", f->p.loss);
+    nn__event_scalar(f, "loss/validation", f->p.validation_loss);
+    nn__event_scalar(f, "accuracy/train", f->p.accuracy);
+    nn__event_scalar(f, "accuracy/validation", f->p.validation_accuracy);
+    nn__event_scalar(f, "lr", f->p.lr);
+    for (i = 0; i < f->keep->weights; i++) {
+        const nn_tensor *w = f->keep->weight[i];
+        float *values;
+        if (!(w->flags & NN__T_PARAM)) continue;
+        values = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(w), sizeof *values));
+        snprintf(tag, sizeof tag, "weights/");
+        nn_name(w, f->model, tag + 8, sizeof tag - 8);
+        if (values && nn_read(w, values)) nn_events_histogram(f->events, tag, f->p.epoch, values, nn_count(w));
+        nn__rewind_memory(nn, &m);
+    }
+    row = nn__bytes_new(nn, 256);
+    v[0] = f->p.loss; v[1] = f->p.accuracy; v[2] = f->p.validation_loss; v[3] = f->p.validation_accuracy; v[4] = f->p.lr; v[5] = f->p.seconds;
+    nn__put_format(&row, "%d", f->p.epoch);
+    for (i = 0; i < 6; i++) { nn__put_byte(&row, ','); nn__put_number(&row, v[i], 9); }
+    nn__put_byte(&row, '\n');
+    if (row.at && (!nn__file_write(f->history, row.at, row.used) || !nn__file_flush(f->history))) nn_fail(nn, "nn_fit: writing history.csv failed");
+    nn__rewind_memory(nn, &m);
+}
+
+// ---- the loop -----------------------------------------------------------------------------------------------
+// Forward, guard, backward. `scale` is this batch's share of the update that it belongs to.
+static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale)
+{
+    nn_context *nn = f->nn;
+    nn_tensor *scores, *loss;
+    nn_backward_desc back;
+    double value;
+    nn_begin(nn, NN_TRAIN);
+    loss = nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &scores);
+    if (!nn_ok(nn)) return 0;
+    if (nn_count(loss) != 1) {
+        nn_fail(nn, "nn_fit: the loss has shape %s; it must be one number", loss ? nn__dims_text(loss->ndim, loss->shape).s : "NULL");
+        return 0;
+    }
+    value = nn_item(loss);
+    if (!nn_ok(nn)) return 0;
+    if (!nn__finite(value) && !nn->measuring) { nn__blame(f, b, value != value ? "NaN" : "infinite"); return 0; }
+    f->loss_sum += nn__loss_of_samples(value, b, f->d.loss_desc);
+    f->samples += (double)b->count;
+    nn__count_hits(scores, b, &f->hit_sum, &f->labelled);
+    memset(&back, 0, sizeof back);
+    if (scale != 1) back.grad = nn_full(nn, nn_shape_of(loss), (float)scale);
+    nn_backward_with(loss, &back);
+    return nn_ok(nn);
+}
+
+static int nn__fit_update(nn__fit *f)
+{
+    nn_optimizer *opt = f->d.optimizer;
+    if (opt->group[0].option[NN__CLIP_NORM] > 0 && !f->nn->measuring && !nn__finite((double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
+        nn_fail(f->nn, "nn_fit: a gradient is not finite in epoch %d, batch %lld; parameters were not updated", f->p.epoch, (long long)f->p.step);
+        return 0;
+    }
+    nn_step(opt);
+    if (f->d.ema) nn_ema_update(f->d.ema);
+    if (f->d.schedule && f->d.schedule->per_step) nn_schedule_advance(f->d.schedule);
+    return nn_ok(f->nn);
+}
+
+// How much batch b counts in an update of `group` batches: like the same samples in one large batch, so by its number of samples.
+// Only the last batch of an epoch can be smaller than the others.
+static double nn__batch_share(const nn__fit *f, const nn_batch *b, int64_t group, int64_t left)
+{
+    int64_t full = f->d.train->batch, rest = f->d.train->data->count - full * (f->p.steps - 1), all = group * full;
+    if (f->d.loss_desc && f->d.loss_desc->reduction == NN_SUM) return 1;
+    if (group == 1) return 1;
+    if (group == left && rest > 0 && rest < full) all -= full - rest;
+    return (double)b->count / (double)all;
+}
+
+static int nn__fit_epoch(nn__fit *f)                     // 0: an error, or stopped by a callback
+{
+    nn_loader *train = f->d.train;
+    int64_t k = nn__max(f->d.accumulate, 1), group = 0, in_group = 0, left = 0;
+    nn_batch b;
+    f->loss_sum = f->hit_sum = f->samples = f->labelled = 0;
+    f->p.steps = nn_loader_batches(train);
+    f->p.step = 0;
+    f->p.validation_loss = f->p.validation_accuracy = NAN;
+    f->epoch_started = nn__seconds();
+    while (nn_ok(f->nn) && nn_loader_next(train, &b)) {
+        f->p.step++;
+        f->s.steps++;
+        f->p.lr = (double)nn_lr(f->d.optimizer);
+        if (in_group == 0) { left = f->p.steps - f->p.step + 1; group = nn__max(1, nn__min(k, left)); }
+        if (!nn__fit_batch(f, &b, nn__batch_share(f, &b, group, left))) return 0;
+        if (++in_group == group) { in_group = 0; if (!nn__fit_update(f)) return 0; }
+        f->p.loss = f->loss_sum / f->samples;
+        f->p.accuracy = f->labelled > 0 ? f->hit_sum / f->labelled : (double)NAN;
+        f->p.seconds = nn__seconds() - f->started;
+        nn__log_steps(f);
+        nn__show_step(f);
+        if (f->d.on_step) f->d.on_step(f->d.user, &f->p);
+        if (f->p.stop) { nn_loader_rewind(train); return 0; }
+        if (f->nn->measuring && in_group == 0) { nn_loader_rewind(train); break; }   // one update tells the memory
+    }
+    if (f->p.step == 0 && nn_ok(f->nn)) nn_fail(f->nn, "nn_fit: the training loader is empty");
+    return nn_ok(f->nn);
+}
+
+// Validation, schedule, best weights, logs; then the callback, and the checkpoint with whatever the callback changed.
+static int nn__fit_after_epoch(nn__fit *f)
+{
+    nn_context *nn = f->nn;
+    nn__measured v;
+    nn__aside aside;
+    double judged;
+    nn_begin(nn, NN_EVAL);           // the last step's memory is free
+    if (!nn__weights_are_finite(f)) return 0;
+    if (f->d.ema) nn_ema_swap(f->d.ema);
+    if (f->d.validation) {
+        aside = nn__aside_begin(nn);
+        nn__measure(f->model, f->d.validation, f->model->step ? NULL : f->d.loss, f->d.loss_desc, 0, &v);
+        nn__aside_end(nn, &aside);
+        f->p.validation_loss = v.loss;
+        f->p.validation_accuracy = v.accuracy;
+    }
+    judged = f->d.validation ? f->p.validation_loss : f->p.loss;
+    f->s.epochs = f->p.epoch;
+    f->s.waited++;
+    if (nn_ok(nn) && (judged < f->s.best_loss || f->s.best_epoch == 0)) {
+        f->s.best_loss = judged == judged ? judged : (double)INFINITY;
+        f->s.best_epoch = f->p.epoch;
+        f->s.waited = 0;
+        f->s.has_best = f->d.patience > 0;
+        if (f->d.patience > 0) nn__copy_best(f->keep, 0);        // with ema: the averages, which are what was judged
+    }
+    if (f->d.ema) nn_ema_swap(f->d.ema);
+    if (f->d.schedule && !f->d.schedule->per_step) {
+        nn_schedule_metric(f->d.schedule, !f->d.schedule->maximize ? judged : f->d.validation ? f->p.validation_accuracy : f->p.accuracy);
+        nn_schedule_advance(f->d.schedule);
+    }
+    f->p.step = 0;
+    f->p.seconds = nn__seconds() - f->started;
+    if (nn_ok(nn)) nn__log_epoch(f);
+    if (nn_ok(nn)) nn__show_epoch(f);
+    if (nn_ok(nn) && f->d.on_epoch) f->d.on_epoch(f->d.user, &f->p);
+    if (nn_ok(nn) && f->d.checkpoint && !nn->measuring) nn__checkpoint(f, 0);
+    return nn_ok(nn);
+}
+
+static int nn__fit_check(nn_layer *model, const nn_fit_desc *d)
+{
+    nn_context *nn = nn__no_layer(model) ? NULL : model->nn;
+    if (!nn_ok(nn)) return 0;
+    if (!d || !d->train)                 nn_fail(nn, "nn_fit: no training loader");
+    else if (!d->optimizer)              nn_fail(nn, "nn_fit: no optimizer");
+    else if (!d->loss && !model->step)   nn_fail(nn, "nn_fit: no loss");
+    else if (d->optimizer->nn != nn)     nn_fail(nn, "nn_fit: the optimizer belongs to another context");
+    return nn_ok(nn);
+}
+
+NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
+{
+    nn__fit f;
+    nn_context *nn;
+    nn__file *old = NULL;
+    if (!nn__fit_check(model, desc)) return 0;
+    memset(&f, 0, sizeof f);
+    nn = f.nn = model->nn;
+    f.model = f.p.model = model;
+    f.d = *desc;
+    f.keep = nn__trainer_of(model);
+    if (!f.keep || (f.d.patience > 0 && !nn__make_best(f.keep)) || !nn__list_extras(&f)) return 0;
+    f.p.optimizer = f.d.optimizer;
+    f.p.epochs = f.d.epochs > 0 ? f.d.epochs : 1;
+    f.p.loss = f.p.accuracy = f.p.validation_loss = f.p.validation_accuracy = NAN;
+    f.started = nn__seconds();
+    f.terminal = !f.d.quiet && !nn->desc.log && nn__is_terminal();
+    nn_begin(nn, NN_EVAL);
+    nn_zero_grad(model);
+    if (f.d.checkpoint && !nn->measuring) old = nn__file_open(f.d.checkpoint, 0);
+    if (old) {
+        nn__file_close(old, 0);
+        if (!nn__checkpoint(&f, 1)) return 0;
+        nn__say(&f, "resumed after epoch %d from %s\n", (int)f.s.epochs, f.d.checkpoint);
+    }
+    if (nn__logs_open(&f))
+        while (f.s.epochs < f.p.epochs && !f.p.stop && !(f.d.patience > 0 && f.s.waited >= f.d.patience)) {
+            f.p.epoch = (int)f.s.epochs + 1;
+            if (!nn__fit_epoch(&f) || !nn__fit_after_epoch(&f)) break;
+            if (nn->measuring) break;
+        }
+    if (nn_ok(nn) && f.d.patience > 0 && f.s.has_best > 0) {
+        nn__copy_best(f.keep, 1);
+        if (f.s.best_epoch < f.s.epochs) nn__say(&f, "the weights of epoch %d are the best%s\n", (int)f.s.best_epoch, "");
+    }
+    nn__logs_close(&f);
+    nn_zero_grad(model);             // what an interrupted update left
+    return nn_ok(nn);
 }
 
 // =============================================================================================
@@ -8624,6 +9322,9 @@ typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
 typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+typedef struct nn__sort_params   { int dim, descending; int64_t k; } nn__sort_params;
+typedef struct nn__pad_params    { int mode; double value; int64_t left[NN_MAX_DIMS], right[NN_MAX_DIMS]; } nn__pad_params;
+typedef struct nn__range_params  { double start, step, end; } nn__range_params;
 typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 // Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
@@ -8944,6 +9645,7 @@ typedef int32_t NN__K(ivector) __attribute__((vector_size(4 * NN__LANES)));
 #define SEL(m, a, b) ((V)(((VI)(m) & (VI)(a)) | (~(VI)(m) & (VI)(b))))
 #define BITS(x)      ((VI)(x))
 #define FLOATS(i)    ((V)(i))
+#define SHL(i, n)    ((i) << (n))
 #define SQRT(x)      NN__SQRT(x)
 NN__INLINE V NN__K(set1)(float s)          { V zero = { 0 }; return s - zero; }     // s - 0 folds to s; 0 + s would not (-0.0)
 NN__INLINE VI NN__K(iset1)(int32_t s)      { VI zero = { 0 }; return s - zero; }
@@ -8967,6 +9669,7 @@ NN__INLINE VI NN__K(bits)(V x)             { VI i; memcpy(&i, &x, sizeof i); ret
 NN__INLINE V  NN__K(floats)(VI i)          { V x; memcpy(&x, &i, sizeof x); return x; }
 #define BITS(x)      NN__K(bits)(x)
 #define FLOATS(i)    NN__K(floats)(i)
+#define SHL(i, n)    ((VI)((uint32_t)(i) << (n)))        // what is shifted out (of NaN) is no overflow
 #endif
 #endif
 #if !defined(NN__FMA) || defined(NN_DETERMINISTIC)
@@ -9032,7 +9735,7 @@ NN__INLINE V NN__K(exp)(V x)
     p = FMA(p, r, C(0.1666666672));
     p = FMA(p, r, C(0.5));
     p = FMA(p, r * r, r) + C(1);
-    return p * FLOATS((h + 127) << 23) * FLOATS((n - h + 127) << 23);
+    return p * FLOATS(SHL(h + 127, 23)) * FLOATS(SHL(n - h + 127, 23));
 }
 NN__INLINE V NN__K(expm1)(V x)
 {
@@ -9049,7 +9752,7 @@ NN__INLINE V NN__K(expm1)(V x)
 NN__INLINE V NN__K(log)(V x)
 {
     V denormal = x * C(8388608), y = SEL(x < C(1.17549435e-38), denormal, x), bias = SEL(x < C(1.17549435e-38), C(23), C(0)), m, z, p, n;
-    VI i = BITS(y) - 0x3F3504F3;
+    VI i = BITS(ABS(y)) - 0x3F3504F3;         // ABS: a negative x, which gives NaN below, would overflow here
     n = C(0);
     {
         VI e = i >> 23;
@@ -10098,10 +10801,92 @@ NN__BACKWARD(expand)                 // a number that was used many times gets t
 }
 #endif
 
-// ---- reductions over any dimensions:   y = after(x_0 f x_1 f ...)     (sum and mean: y = scale * sum of x      dx = scale * dy) -------
-// var and logsumexp take two stages: m = mean, then the sum of (x - m)^2;  m = maximum, then the sum of e^(x - m). A reduction of very
-// many numbers is cut into pieces, whose number depends on the reduced sizes alone: a phase per stage folds them, the last joins them.
+// ---- select, split, chunk, repeat, flip: made of views ---------------------------------------------------
 #if NN__IN_HOST
+NN_API nn_tensor *nn_select(nn_tensor *x, int dim, int64_t index)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int d;
+    int64_t i;
+    if (!nn__check(nn, x, "select")) return nn__inert(nn);
+    d = nn__dim_index(nn, "select", dim, x->ndim);
+    if (d < 0) return nn__inert(nn);
+    i = index < 0 ? index + x->shape[d] : index;
+    if (i < 0 || i >= x->shape[d]) { nn_fail(nn, "select: index %lld of dimension %d of %s", (long long)index, d, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    return nn_squeeze(nn_slice(x, d, i, i + 1, 1), d);
+}
+NN_API void nn_split(nn_tensor *x, nn_shape sizes, int dim, nn_tensor **ys)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t sum = 0, at = 0;
+    int d, i, bad = 0;
+    for (i = 0; i < sizes.ndim; i++) ys[i] = nn__inert(nn);
+    if (!nn__check(nn, x, "split")) return;
+    d = nn__dim_index(nn, "split", dim, x->ndim);
+    if (d < 0) return;
+    for (i = 0; i < sizes.ndim; i++) {
+        if (sizes.d[i] < 0 || sizes.d[i] > x->shape[d] - sum) bad = 1;
+        else sum += sizes.d[i];
+    }
+    if (bad || sum != x->shape[d]) {
+        nn_fail(nn, "split: sizes %s do not add up to dimension %d of %s", nn__dims_text(sizes.ndim, sizes.d).s, d, nn__dims_text(x->ndim, x->shape).s);
+        return;
+    }
+    for (i = 0; i < sizes.ndim; at += sizes.d[i++]) ys[i] = nn_slice(x, d, at, at + sizes.d[i], 1);
+}
+NN_API void nn_chunk(nn_tensor *x, int parts, int dim, nn_tensor **ys)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t n;
+    int d, i;
+    for (i = 0; i < parts; i++) ys[i] = nn__inert(nn);
+    if (!nn__check(nn, x, "chunk")) return;
+    d = nn__dim_index(nn, "chunk", dim, x->ndim);
+    if (d < 0) return;
+    n = parts > 0 ? x->shape[d] / parts : 0;
+    if (parts < 1 || n * parts != x->shape[d]) {
+        nn_fail(nn, "chunk: dimension %d of %s does not divide into %d equal parts; see nn_split", d, nn__dims_text(x->ndim, x->shape).s, parts);
+        return;
+    }
+    for (i = 0; i < parts; i++) ys[i] = nn_slice(x, d, i * n, (i + 1) * n, 1);
+}
+// Repeating dimension d of a contiguous x: (outer, 1, n inner) expanded to (outer, times, n inner).
+NN_API nn_tensor *nn_repeat(nn_tensor *x, nn_shape times)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_shape s, t;
+    int i, lead;
+    if (!nn__check(nn, x, "repeat")) return nn__inert(nn);
+    lead = times.ndim - x->ndim;
+    s = times;
+    for (i = 0; i < times.ndim && lead >= 0; i++) {
+        int64_t n = i < lead ? 1 : x->shape[i - lead];
+        if (times.d[i] < 0 || (n && times.d[i] > INT64_MAX / n)) break;
+        s.d[i] = n * times.d[i];
+    }
+    if (lead < 0 || i < times.ndim || nn__checked_count(s.ndim, s.d, 8) < 0) {
+        nn_fail(nn, "repeat: %s cannot be repeated %s times", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(times.ndim, times.d).s);
+        return nn__inert(nn);
+    }
+    s = times;
+    for (i = 0; i < s.ndim; i++) s.d[i] = i < lead ? 1 : x->shape[i - lead];
+    if (lead) x = nn_reshape(x, s);
+    for (i = 0; i < s.ndim; i++) {
+        int64_t outer = 1, rest = 1;
+        int j;
+        if (times.d[i] == 1) continue;
+        for (j = 0; j < i; j++) outer *= s.d[j];
+        for (j = i; j < s.ndim; j++) rest *= s.d[j];
+        t = nn__shape2(outer, 1);
+        t.ndim = 3; t.d[2] = rest;
+        x = nn_reshape(x, t);
+        t.d[1] = times.d[i];
+        x = nn_expand(x, t);
+        s.d[i] *= times.d[i];
+        x = nn_reshape(x, s);
+    }
+    return x;
+}
 // A bit per dimension of x; no dims: all of them. 0 after an error.
 static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_shape dims, unsigned *mask)
 {
@@ -10117,6 +10902,791 @@ static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_
     if (dims.ndim == 0) *mask = (1u << x->ndim) - 1;
     return 1;
 }
+// The last number first, and steps backwards: a view with negative strides. nn_flip hands out a copy, so that no other op meets them.
+static nn_view nn__flipped(nn_view v, int mask)
+{
+    int64_t start = 0;
+    int i;
+    for (i = 0; i < v.ndim; i++) {
+        if (!(mask & 1 << i)) continue;
+        if (v.shape[i] > 1) start += (v.shape[i] - 1) * v.stride[i];
+        v.stride[i] = -v.stride[i];
+    }
+    if (v.data && nn_view_count(&v)) v.data = (char *)v.data + start * (int64_t)nn_dtype_bytes((nn_dtype)v.dtype);
+    return v;
+}
+static int nn__flip_shape(nn_call *c) { c->out[0] = nn__flipped(c->in[0], *(const int *)c->params); return 1; }
+NN_API nn_tensor *nn_flip(nn_tensor *x, nn_shape dims)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    unsigned mask;
+    int p;
+    if (!nn__dims_mask(nn, "flip", x, dims, &mask)) return nn__inert(nn);
+    p = (int)mask;
+    return nn_contiguous(nn__apply1(NN_OP_flip, x, &p));
+}
+#endif
+#if NN__IN_SIMD
+NN__BACKWARD(flip)
+{
+    nn_view to = nn__flipped(c->din[0], *(const int *)c->params);
+    NN__K(give_back)(c, t, &to, &c->dout[0]);
+}
+#endif
+
+// ---- moving numbers of any type --------------------------------------------------------------------------
+#if NN__IN_HOST
+// A contiguous x seen as (outer, n, inner), n being one dimension. The parameters of ops along a dimension begin with it.
+typedef struct nn__three { int64_t outer, n, inner; } nn__three;
+static nn__three nn__around(const nn_view *x, int dim)
+{
+    nn__three s;
+    int i;
+    s.outer = s.inner = 1;
+    s.n = x->ndim ? x->shape[dim] : 1;
+    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
+    return s;
+}
+static void nn__lines_plan(nn_call *c)                   // a task takes whole lines along the dimension
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 4);
+}
+static int nn__line_dim(nn_context *nn, const char *name, const nn_tensor *x, int dim)     // a 0-d tensor is one line; -1 after an error
+{
+    if (!nn__check(nn, x, name)) return -1;
+    return !x->ndim && (dim == 0 || dim == -1) ? 0 : nn__dim_index(nn, name, dim, x->ndim);
+}
+// Two views of one shape: dimensions that are one run in both become one.
+static void nn__squash(nn_view *a, nn_view *b)
+{
+    int d, n = 0;
+    for (d = 0; d < a->ndim; d++) {
+        int64_t s = a->shape[d];
+        if (s == 1) continue;
+        if (n && a->stride[n - 1] == a->stride[d] * s && b->stride[n - 1] == b->stride[d] * s) { n--; s *= a->shape[n]; }
+        a->shape[n] = b->shape[n] = s;
+        a->stride[n] = a->stride[d];
+        b->stride[n++] = b->stride[d];
+    }
+    if (!n) { a->shape[0] = b->shape[0] = a->stride[0] = b->stride[0] = 1; n = 1; }
+    a->ndim = b->ndim = n;
+}
+#endif
+#if NN__IN_PLAIN
+NN__INLINE void NN__K(move_run)(char *to, int64_t st, const char *from, int64_t sf, int64_t n, size_t e)     // strides in elements
+{
+    int64_t i;
+    if (st == 1 && sf == 1) memcpy(to, from, (size_t)n * e);
+    else if (e == 4) for (i = 0; i < n; i++) memcpy(to + i * st * 4, from + i * sf * 4, 4);
+    else if (e == 8) for (i = 0; i < n; i++) memcpy(to + i * st * 8, from + i * sf * 8, 8);
+    else             for (i = 0; i < n; i++) memcpy(to + i * st * (int64_t)e, from + i * sf * (int64_t)e, e);
+}
+// Elements begin..end of two views of one shape and type: to = from, or, real numbers, to += from.
+static void NN__K(move)(nn_view to, nn_view from, int add, int64_t begin, int64_t end)
+{
+    size_t e = nn_dtype_bytes((nn_dtype)from.dtype);
+    int64_t i, j, inner, run, st, sf;
+    nn__squash(&to, &from);
+    inner = to.shape[to.ndim - 1];
+    st = to.stride[to.ndim - 1]; sf = from.stride[to.ndim - 1];
+    for (i = begin; i < end; i += run) {
+        char *p = (char *)to.data + NN__K(offset)(&to, i) * (int64_t)e;
+        const char *q = (const char *)from.data + NN__K(offset)(&from, i) * (int64_t)e;
+        run = nn__min(inner - i % inner, end - i);
+        if (!add) NN__K(move_run)(p, st, q, sf, run, e);
+        else for (j = 0; j < run; j++) ((R *)(void *)p)[j * st] += ((const R *)(const void *)q)[j * sf];
+    }
+}
+#endif
+
+// ---- concat, stack:   y = x_0, x_1, ... side by side along dim      dx_i = its part of dy ------------------------
+#if NN__IN_HOST
+static int nn__concat_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0];
+    int64_t shape[NN_MAX_DIMS] = { 0 };
+    int i, d, dim = *(const int *)c->params;
+    memcpy(shape, x->shape, sizeof shape);
+    for (i = 1; i < c->nin; i++) {
+        const nn_view *v = &c->in[i];
+        int fits = v->ndim == x->ndim && v->shape[dim] <= INT64_MAX / 16 - shape[dim];
+        for (d = 0; fits && d < x->ndim; d++) fits = d == dim || v->shape[d] == x->shape[d];
+        if (!fits) { nn_fail(c->nn, "concat: %s and %s differ in more than dimension %d", NN__SHAPE_OF(x), NN__SHAPE_OF(v), dim); return 0; }
+        if (v->dtype != x->dtype) {
+            nn_fail(c->nn, "concat: %s and %s (see nn_cast)", nn_dtype_name((nn_dtype)x->dtype), nn_dtype_name((nn_dtype)v->dtype));
+            return 0;
+        }
+        shape[dim] += v->shape[dim];
+    }
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+// The part of `whole` where input i lies.
+static nn_view nn__concat_part(const nn_call *c, const nn_view *whole, int i)
+{
+    nn_view part = *whole;
+    int k, dim = *(const int *)c->params;
+    int64_t at = 0;
+    for (k = 0; k < i; k++) at += c->in[k].shape[dim];
+    part.shape[dim] = c->in[i].shape[dim];
+    if (nn_view_count(&part)) part.data = (char *)part.data + at * part.stride[dim] * (int64_t)nn_dtype_bytes((nn_dtype)part.dtype);
+    return part;
+}
+static nn_tensor *nn__concat(nn_context *nn, nn_tensor *const *xs, int n, int dim)     // eight at a time
+{
+    nn_tensor **list;
+    int i, groups = (n + NN_MAX_INPUTS - 1) / NN_MAX_INPUTS;
+    if (groups == 1) return n == 1 ? xs[0] : nn_apply_n(nn, nn__op(NN_OP_concat), xs, n, &dim, NULL);
+    list = (nn_tensor **)nn__host_step(nn, (size_t)groups * sizeof *list);
+    if (!list) return nn__inert(nn);
+    for (i = 0; i < groups; i++) list[i] = nn__concat(nn, xs + i * NN_MAX_INPUTS, (int)nn__min(NN_MAX_INPUTS, n - i * NN_MAX_INPUTS), dim);
+    return nn__concat(nn, list, groups, dim);
+}
+static nn_context *nn__check_list(nn_tensor *const *xs, int n, const char *op)             // NULL after an error
+{
+    nn_context *nn = NULL;
+    int i;
+    for (i = 0; xs && i < n && !nn; i++) if (xs[i]) nn = xs[i]->nn;
+    for (i = 0; nn && i < n; i++) if (!nn__check(nn, xs[i], op)) return NULL;
+    return nn;
+}
+NN_API nn_tensor *nn_concat(nn_tensor *const *xs, int n, int dim)
+{
+    nn_context *nn = nn__check_list(xs, n, "concat");
+    if (!nn) return nn__inert(xs && n > 0 && xs[0] ? xs[0]->nn : NULL);
+    dim = nn__dim_index(nn, "concat", dim, xs[0]->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__concat(nn, xs, n, dim);
+}
+NN_API nn_tensor *nn_stack(nn_tensor *const *xs, int n, int dim)
+{
+    nn_context *nn = nn__check_list(xs, n, "stack");
+    nn_tensor **list;
+    int i;
+    if (!nn) return nn__inert(xs && n > 0 && xs[0] ? xs[0]->nn : NULL);
+    dim = nn__dim_index(nn, "stack", dim, xs[0]->ndim + 1);
+    list = dim < 0 ? NULL : (nn_tensor **)nn__host_step(nn, (size_t)n * sizeof *list);
+    if (!list) return nn__inert(nn);
+    for (i = 0; i < n; i++) {
+        if (xs[i]->ndim != xs[0]->ndim || memcmp(xs[i]->shape, xs[0]->shape, (size_t)xs[0]->ndim * sizeof(int64_t))) {
+            nn_fail(nn, "stack: shapes differ: %s and %s", nn__dims_text(xs[0]->ndim, xs[0]->shape).s, nn__dims_text(xs[i]->ndim, xs[i]->shape).s);
+            return nn__inert(nn);
+        }
+        list[i] = nn_unsqueeze(xs[i], dim);
+    }
+    return nn_ok(nn) || nn->out_of_memory ? nn__concat(nn, list, n, dim) : nn__inert(nn);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(concat)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) {
+        int64_t n = nn_view_count(&c->in[i]);
+        NN__K(move)(nn__concat_part(c, &c->out[0], i), c->in[i], 0, nn__task_begin(n, t), nn__task_end(n, t));
+    }
+}
+NN__BACKWARD(concat)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) {
+        int64_t n = nn_view_count(&c->in[i]);
+        if (c->din[i].data) NN__K(move)(c->din[i], nn__concat_part(c, &c->dout[0], i), (int)(c->add >> i & 1), nn__task_begin(n, t), nn__task_end(n, t));
+    }
+}
+#endif
+
+// ---- gather:        y[i][j] = x[index[i][j]][j]       dx[index[i][j]][j] += dy[i][j]                (dim 0; others alike)
+// ---- scatter_add:   y = x, then y[index[i][j]][j] += source[i][j]      dx = dy      dsource[i][j] = dy[index[i][j]][j]
+// Additions go in the order of the index, in one task: the same bits at any number of threads.
+#if NN__IN_HOST
+static int nn__index_type(const nn_call *c, int i)
+{
+    if (c->in[i].dtype == NN_I32 || c->in[i].dtype == NN_I64) return 1;
+    nn_fail(c->nn, "%s: the index is %s, not i32 or i64", c->op->name, nn_dtype_name((nn_dtype)c->in[i].dtype));
+    return 0;
+}
+static int nn__gather_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0], *index = &c->in[1], *source = c->nin > 2 ? &c->in[2] : index;
+    int d, dim = *(const int *)c->params, fits = index->ndim == x->ndim && source->ndim == x->ndim;
+    if (!nn__index_type(c, 1)) return 0;
+    for (d = 0; fits && d < x->ndim; d++) fits = (d == dim || index->shape[d] <= x->shape[d]) && index->shape[d] <= source->shape[d];
+    if (!fits) {
+        nn_fail(c->nn, "%s: index %s does not fit x %s%s%s along dimension %d", c->op->name, NN__SHAPE_OF(index), NN__SHAPE_OF(x),
+                c->nin > 2 ? " and source " : "", c->nin > 2 ? NN__SHAPE_OF(source) : "", dim);
+        return 0;
+    }
+    if (c->nin > 2 && source->dtype != x->dtype) {
+        nn_fail(c->nn, "%s: x is %s, source is %s (see nn_cast)", c->op->name, nn_dtype_name((nn_dtype)x->dtype), nn_dtype_name((nn_dtype)source->dtype));
+        return 0;
+    }
+    if (c->nin > 2) nn__like(&c->out[0], x);
+    else nn__set_shape(&c->out[0], x->dtype, index->ndim, index->shape);
+    return 1;
+}
+static void nn__gather_plan(nn_call *c)                  // forward: is the index sound, in one task? then the numbers
+{
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = nn__task_count(nn_view_count(&c->in[1]), 16);
+}
+static void nn__scatter_plan(nn_call *c)
+{
+    c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 8);
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = 1;
+}
+static nn_tensor *nn__or_fail(nn_context *nn, nn_tensor *y) { return nn->failed && !nn->out_of_memory ? nn__inert(nn) : y; }   // a kernel may report
+NN_API nn_tensor *nn_gather(nn_tensor *x, int dim, nn_tensor *index)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, "gather") || !nn__check(nn, index, "gather")) return nn__inert(nn);
+    dim = nn__dim_index(nn, "gather", dim, x->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__or_fail(nn, nn__apply2(NN_OP_gather, x, index, &dim));
+}
+NN_API nn_tensor *nn_scatter_add(nn_tensor *x, int dim, nn_tensor *index, nn_tensor *source)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, "scatter_add") || !nn__check(nn, index, "scatter_add") || !nn__check(nn, source, "scatter_add")) return nn__inert(nn);
+    dim = nn__dim_index(nn, "scatter_add", dim, x->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__or_fail(nn, nn__apply3(NN_OP_scatter_add, x, index, source, &dim));
+}
+#endif
+#if NN__IN_PLAIN
+static void NN__K(bad_index)(const nn_call *c, int64_t k, int64_t size)      // only where one task runs
+{
+    nn_fail(c->nn, "%s: index %lld is out of range: there are %lld", c->op->name, (long long)k, (long long)size);
+}
+static void NN__K(check_index)(const nn_call *c, const nn_view *index, int64_t size)
+{
+    int64_t n = nn_view_count(index), i;
+    int dense = nn__contiguous_view(index);
+    for (i = 0; i < n; i++) {
+        int64_t k = NN__K(get_int)(index, dense ? i : NN__K(offset)(index, i));
+        if (k < 0 || k >= size) { NN__K(bad_index)(c, k, size); return; }
+    }
+}
+NN__INLINE void NN__K(add_number)(const nn_view *to, int64_t at, const nn_view *from, int64_t from_at)       // numbers of any one type
+{
+    int64_t a, b;
+    if (to->dtype == (sizeof(R) == 4 ? NN_F32 : NN_F64)) { ((R *)to->data)[at] += ((const R *)from->data)[from_at]; return; }
+    if (to->dtype != NN_I64) { NN__K(put)(to, at, NN__K(get)(to, at) + NN__K(get)(from, from_at)); return; }
+    memcpy(&a, (char *)to->data + at * 8, 8);
+    memcpy(&b, (const char *)from->data + from_at * 8, 8);
+    a = (int64_t)((uint64_t)a + (uint64_t)b);
+    memcpy((char *)to->data + at * 8, &a, 8);
+}
+// For elements begin..end of index:  part = table[index], part += table[index], or table[index] += part. A bad index is skipped.
+enum { NN__K(part_gets), NN__K(part_adds), NN__K(table_adds) };
+static void NN__K(by_index)(const nn_call *c, const nn_view *table, const nn_view *index, const nn_view *part, int how, int64_t begin, int64_t end)
+{
+    int dim = *(const int *)c->params, last = index->ndim - 1;
+    int64_t size = table->shape[dim], along = table->stride[dim], inner = index->shape[last], i, j, run;
+    size_t e = nn_dtype_bytes((nn_dtype)table->dtype);
+    nn_view others = *index, mine = *index;              // where the line of each element lies in table; where the element is in part
+    memcpy(others.stride, table->stride, sizeof others.stride);
+    memcpy(mine.stride, part->stride, sizeof mine.stride);
+    others.stride[dim] = 0;
+    for (i = begin; i < end; i += run) {
+        int64_t at_index = NN__K(offset)(index, i), at_table = NN__K(offset)(&others, i), at_part = NN__K(offset)(&mine, i);
+        run = nn__min(inner - i % inner, end - i);
+        for (j = 0; j < run; j++) {
+            int64_t k = NN__K(get_int)(index, at_index + j * index->stride[last]), p = at_part + j * mine.stride[last], q;
+            if (k < 0 || k >= size) {
+                if (how == NN__K(part_gets)) memset((char *)part->data + p * (int64_t)e, 0, e);
+                if (how == NN__K(table_adds) && c->pass == NN_FORWARD) NN__K(bad_index)(c, k, size);
+                continue;
+            }
+            q = at_table + j * others.stride[last] + k * along;
+            if (how == NN__K(part_gets)) memcpy((char *)part->data + p * (int64_t)e, (const char *)table->data + q * (int64_t)e, e);
+            else if (how == NN__K(part_adds)) NN__K(add_number)(part, p, table, q);
+            else NN__K(add_number)(table, q, part, p);
+        }
+    }
+}
+NN__FORWARD(gather)
+{
+    int64_t n = nn_view_count(&c->in[1]);
+    if (t->phase == 0) NN__K(check_index)(c, &c->in[1], c->in[0].shape[*(const int *)c->params]);
+    else NN__K(by_index)(c, &c->in[0], &c->in[1], &c->out[0], NN__K(part_gets), nn__task_begin(n, t), nn__task_end(n, t));
+}
+NN__BACKWARD(gather)
+{
+    (void)t;
+    if (c->din[0].data) NN__K(by_index)(c, &c->din[0], &c->in[1], &c->dout[0], NN__K(table_adds), 0, nn_view_count(&c->in[1]));
+}
+NN__FORWARD(scatter_add)
+{
+    int64_t n = nn_view_count(&c->in[0]);
+    if (t->phase == 0) NN__K(move)(c->out[0], c->in[0], 0, nn__task_begin(n, t), nn__task_end(n, t));
+    else NN__K(by_index)(c, &c->out[0], &c->in[1], &c->in[2], NN__K(table_adds), 0, nn_view_count(&c->in[1]));
+}
+NN__BACKWARD(scatter_add)
+{
+    int64_t n = nn_view_count(&c->in[0]), m = nn_view_count(&c->in[1]);
+    if (c->din[0].data) NN__K(move)(c->din[0], c->dout[0], 1, nn__task_begin(n, t), nn__task_end(n, t));
+    if (c->din[2].data) NN__K(by_index)(c, &c->dout[0], &c->in[1], &c->din[2], NN__K(part_adds), nn__task_begin(m, t), nn__task_end(m, t));
+}
+#endif
+
+// ---- index_select, embedding:   y[k] = x[index[k]]      dx[index[k]] += dy[k]    in the order of k; tasks share the columns ------
+#if NN__IN_HOST
+static int nn__select_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0], *index = &c->in[1];
+    int64_t shape[NN_MAX_DIMS];
+    if (!nn__index_type(c, 1)) return 0;
+    if (index->ndim > 1) { nn_fail(c->nn, "index_select: the index has %d dimensions: %s; see nn_gather", index->ndim, NN__SHAPE_OF(index)); return 0; }
+    memcpy(shape, x->shape, sizeof shape);
+    shape[*(const int *)c->params] = nn_view_count(index);
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+static int nn__embedding_shape(nn_call *c)
+{
+    const nn_view *w = &c->in[0], *index = &c->in[1];
+    int64_t shape[NN_MAX_DIMS] = { 0 };
+    if (!nn__index_type(c, 1)) return 0;
+    if (w->ndim != 2 || index->ndim == NN_MAX_DIMS) { nn_fail(c->nn, "embedding: w is %s, index %s; w must be (count, channels)", NN__SHAPE_OF(w), NN__SHAPE_OF(index)); return 0; }
+    memcpy(shape, index->shape, sizeof shape);
+    shape[index->ndim] = w->shape[1];
+    nn__set_shape(&c->out[0], w->dtype, index->ndim + 1, shape);
+    return 1;
+}
+static void nn__select_plan(nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, n));
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[0] = 1;
+    c->tasks[1] = nn__task_count(s.outer * n, nn__max(1, s.inner));
+}
+NN_API nn_tensor *nn_index_select(nn_tensor *x, int dim, nn_tensor *index)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, "index_select") || !nn__check(nn, index, "index_select")) return nn__inert(nn);
+    dim = nn__dim_index(nn, "index_select", dim, x->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__or_fail(nn, nn__apply2(NN_OP_index_select, x, index, &dim));
+}
+NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w)
+{
+    nn_context *nn = w ? w->nn : index ? index->nn : NULL;
+    int dim = 0;
+    if (!nn__check(nn, w, "embedding") || !nn__check(nn, index, "embedding")) return nn__inert(nn);
+    return nn__or_fail(nn, nn__apply2(NN_OP_embedding, w, index, &dim));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(index_select)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]), i;
+    size_t bytes = (size_t)s.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype);
+    if (t->phase == 0) { NN__K(check_index)(c, &c->in[1], s.n); return; }
+    for (i = nn__task_begin(s.outer * n, t); i < nn__task_end(s.outer * n, t); i++) {
+        int64_t k = NN__K(get_int)(&c->in[1], i % n);
+        char *to = (char *)c->out[0].data + (size_t)i * bytes;
+        if (k < 0 || k >= s.n) memset(to, 0, bytes);
+        else memcpy(to, (const char *)c->in[0].data + (size_t)(i / n * s.n + k) * bytes, bytes);
+    }
+}
+NN__BACKWARD(index_select)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]), end = nn__task_end(s.outer * s.inner, t), at, width, i, j;
+    if (!c->din[0].data) return;
+    for (at = nn__task_begin(s.outer * s.inner, t); at < end; at += width) {     // columns at .. at + width - 1 of one outer
+        int64_t first = at % s.inner, outer = at / s.inner;
+        width = nn__min(s.inner - first, end - at);
+        for (i = 0; i < n; i++) {
+            int64_t k = NN__K(get_int)(&c->in[1], i);
+            R *dx = (R *)c->din[0].data + (outer * s.n + k) * s.inner + first;
+            const R *dy = (const R *)c->dout[0].data + (outer * n + i) * s.inner + first;
+            if (k < 0 || k >= s.n) continue;
+            for (j = 0; j < width; j++) dx[j] += dy[j];
+        }
+    }
+}
+NN__FORWARD(embedding)  { NN__K(index_select_fwd)(c, t); }
+NN__BACKWARD(embedding) { NN__K(index_select_bwd)(c, t); }
+#endif
+
+// ---- one_hot:   y[..., k] = 1 where k = index[...], else 0 --------------------------------------------------
+#if NN__IN_HOST
+static int nn__one_hot_shape(nn_call *c)
+{
+    int64_t shape[NN_MAX_DIMS] = { 0 }, classes = *(const int64_t *)c->params;
+    const nn_view *index = &c->in[0];
+    if (!nn__index_type(c, 0)) return 0;
+    if (classes < 1 || index->ndim == NN_MAX_DIMS) { nn_fail(c->nn, "one_hot: %lld classes for index %s", (long long)classes, NN__SHAPE_OF(index)); return 0; }
+    memcpy(shape, index->shape, sizeof shape);
+    shape[index->ndim] = classes;
+    nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, index->ndim + 1, shape);
+    return 1;
+}
+NN_API nn_tensor *nn_one_hot(nn_tensor *index, int64_t classes)
+{
+    nn_context *nn = index ? index->nn : NULL;
+    if (!nn__check(nn, index, "one_hot")) return nn__inert(nn);
+    return nn__or_fail(nn, nn__apply1(NN_OP_one_hot, index, &classes));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(one_hot)
+{
+    int64_t n = nn_view_count(&c->in[0]), classes = *(const int64_t *)c->params, i;
+    R *y = (R *)c->out[0].data;
+    (void)t;
+    if (n) memset(y, 0, (size_t)(n * classes) * sizeof(R));
+    for (i = 0; i < n; i++) {
+        int64_t k = NN__K(get_int)(&c->in[0], i);
+        if (k < 0 || k >= classes) NN__K(bad_index)(c, k, classes);
+        else y[i * classes + k] = 1;
+    }
+}
+#endif
+
+// ---- tril, triu:   y_ij = x_ij where j - i <= diagonal (tril) or >= diagonal (triu), else 0      dx likewise from dy ------------
+#if NN__IN_HOST
+static int nn__triangle_shape(nn_call *c)
+{
+    if (c->in[0].ndim < 2) { nn_fail(c->nn, "%s: %s is not a matrix", c->op->name, NN__SHAPE_OF(&c->in[0])); return 0; }
+    nn__like(&c->out[0], &c->in[0]);
+    return 1;
+}
+NN_API nn_tensor *nn_tril(nn_tensor *x, int64_t diagonal) { return nn__apply1(NN_OP_tril, x, &diagonal); }
+NN_API nn_tensor *nn_triu(nn_tensor *x, int64_t diagonal) { return nn__apply1(NN_OP_triu, x, &diagonal); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(triangle)(const nn_call *c, const nn_task *t, const nn_view *x, const nn_view *y, int upper, int add)
+{
+    size_t e = nn_dtype_bytes((nn_dtype)y->dtype);
+    int64_t m = y->shape[y->ndim - 2], n = y->shape[y->ndim - 1], count = nn_view_count(y), diagonal = *(const int64_t *)c->params, i, j, rows = n ? count / n : 0;
+    diagonal = nn__max(-m - 1, nn__min(n + 1, diagonal));
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) {
+        int64_t edge = nn__max(0, nn__min(n, i % m + diagonal + !upper)), first = upper ? edge : 0, last = upper ? n : edge;
+        char *to = (char *)y->data + (size_t)(i * n) * e;
+        const char *from = (const char *)x->data + (size_t)(i * n) * e;
+        if (add) { for (j = first; j < last; j++) ((R *)(void *)to)[j] += ((const R *)(const void *)from)[j]; continue; }
+        memset(to, 0, (size_t)n * e);
+        memcpy(to + (size_t)first * e, from + (size_t)first * e, (size_t)(last - first) * e);
+    }
+}
+NN__FORWARD(tril)  { NN__K(triangle)(c, t, &c->in[0], &c->out[0], 0, 0); }
+NN__BACKWARD(tril) { NN__K(triangle)(c, t, &c->dout[0], &c->din[0], 0, (int)(c->add & 1)); }
+NN__FORWARD(triu)  { NN__K(triangle)(c, t, &c->in[0], &c->out[0], 1, 0); }
+NN__BACKWARD(triu) { NN__K(triangle)(c, t, &c->dout[0], &c->din[0], 1, (int)(c->add & 1)); }
+#endif
+
+// ---- sort, topk:   y_i = x[index_i], the index ordering x along dim, equal numbers in their old order      dx[index_i] += dy_i ----
+#if NN__IN_HOST
+static int nn__sort_shape(nn_call *c)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    int64_t shape[NN_MAX_DIMS];
+    memcpy(shape, c->in[0].shape, sizeof shape);
+    shape[p->dim] = p->k;
+    nn__set_shape(&c->out[0], c->in[0].dtype, c->in[0].ndim, shape);
+    nn__set_shape(&c->out[1], NN_I64, c->in[0].ndim, shape);
+    return 1;
+}
+static void nn__sort_plan(nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 32);
+    if (c->pass == NN_FORWARD) c->task_bytes = nn__mul_size((size_t)s.n, 4 * sizeof(int64_t));
+}
+static nn_tensor *nn__sorted(int op, const char *name, nn_tensor *x, int64_t k, int dim, nn_tensor **indices, int descending)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *out[NN_MAX_OUTPUTS];
+    nn__sort_params p;
+    int64_t n;
+    memset(&p, 0, sizeof p);
+    if (indices) *indices = nn__inert(nn);
+    p.dim = nn__line_dim(nn, name, x, dim);
+    if (p.dim < 0) return nn__inert(nn);
+    n = x->ndim ? x->shape[p.dim] : 1;
+    p.k = op == NN_OP_sort ? n : k;
+    p.descending = descending;
+    if (p.k < 0 || p.k > n || (!x->ndim && p.k != 1)) { nn_fail(nn, "%s: k is %lld for dimension %d of %s", name, (long long)p.k, p.dim, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    nn_apply_n(nn, nn__op(op), &x, 1, &p, out);
+    if (indices && !nn__dead(out[0])) *indices = nn_detach(out[1]);  // the tape does not lead through an index
+    return out[0];
+}
+NN_API nn_tensor *nn_sort(nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc *desc)
+{
+    return nn__sorted(NN_OP_sort, "sort", x, 0, dim, indices, desc && desc->descending);
+}
+NN_API nn_tensor *nn_topk(nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc *desc)
+{
+    return nn__sorted(NN_OP_topk, "topk", x, k, dim, indices, !(desc && desc->smallest));
+}
+#endif
+#if NN__IN_PLAIN
+// Numbers of any type as integers in the same order: NaN above all, -0 = 0.
+static int64_t NN__K(order_key)(const nn_view *v, int64_t at, int *nan)
+{
+    double d;
+    int64_t k;
+    *nan = 0;
+    if (v->dtype == NN_I64) { memcpy(&k, (const char *)v->data + at * 8, 8); return k; }
+    d = NN__K(get)(v, at);
+    if (d != d) { *nan = 1; return INT64_MAX; }
+    d += 0.0;
+    memcpy(&k, &d, 8);
+    return k < 0 ? k ^ INT64_MAX : k;                    // negative doubles: larger bits are smaller numbers
+}
+typedef struct NN__K(keyed) { int64_t key, index; } NN__K(keyed);
+static NN__K(keyed) *NN__K(merge_sort)(NN__K(keyed) *a, NN__K(keyed) *b, int64_t n)       // stable; returns where the result is, a or b
+{
+    int64_t width, i, j, k, m, to;
+    for (i = 0; i < n; i += 16)                          // short runs by insertion
+        for (j = i + 1; j < nn__min(n, i + 16); j++) {
+            NN__K(keyed) x = a[j];
+            for (k = j; k > i && a[k - 1].key > x.key; k--) a[k] = a[k - 1];
+            a[k] = x;
+        }
+    for (width = 16; width < n; width *= 2) {
+        NN__K(keyed) *other = b;
+        for (i = 0; i < n; i = to) {
+            m = nn__min(n, i + width);
+            to = nn__min(n, m + width);
+            for (k = j = i, j = m; i < m || j < to; k++) {
+                if (j == to || (i < m && a[i].key <= a[j].key)) b[k] = a[i++];
+                else b[k] = a[j++];
+            }
+        }
+        b = a;
+        a = other;
+    }
+    return a;
+}
+static NN__K(keyed) *NN__K(smallest)(NN__K(keyed) *a, NN__K(keyed) *best, int64_t n, int64_t k)      // the first k of the stable order, for small k
+{
+    int64_t i, j, have = 0;
+    for (i = 0; i < n; i++) {
+        if (have == k && a[i].key >= best[k - 1].key) continue;
+        for (j = have < k ? have++ : k - 1; j > 0 && best[j - 1].key > a[i].key; j--) best[j] = best[j - 1];
+        best[j] = a[i];
+    }
+    return best;
+}
+static void NN__K(sort_lines)(const nn_call *c, const nn_task *t)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__three s = nn__around(x, p->dim);
+    size_t e = nn_dtype_bytes((nn_dtype)x->dtype);
+    NN__K(keyed) *a = (NN__K(keyed) *)t->scratch, *b = s.n ? a + s.n : a;
+    int64_t lines = s.n ? s.outer * s.inner : 0, line, i;
+    for (line = nn__task_begin(lines, t); line < nn__task_end(lines, t); line++) {
+        int64_t from = line / s.inner * s.n * s.inner + line % s.inner, to = line / s.inner * p->k * s.inner + line % s.inner;
+        const NN__K(keyed) *order;
+        int nan;
+        for (i = 0; i < s.n; i++) {
+            int64_t key = NN__K(order_key)(x, from + i * s.inner, &nan);
+            a[i].key = p->descending ? ~key : key;       // turned round; NaN, above all, comes first
+            a[i].index = i;
+        }
+        order = p->k <= 64 && p->k < s.n ? NN__K(smallest)(a, b, p->k ? s.n : 0, p->k) : NN__K(merge_sort)(a, b, s.n);
+        for (i = 0; i < p->k; i++) {
+            memcpy((char *)c->out[0].data + (size_t)(to + i * s.inner) * e, (const char *)x->data + (size_t)(from + order[i].index * s.inner) * e, e);
+            memcpy((int64_t *)c->out[1].data + to + i * s.inner, &order[i].index, sizeof(int64_t));
+        }
+    }
+}
+static void NN__K(sort_back)(const nn_call *c, const nn_task *t)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    nn__three s = nn__around(&c->in[0], p->dim);
+    int64_t lines = s.outer * s.inner, line, i;
+    for (line = nn__task_begin(lines, t); line < nn__task_end(lines, t); line++) {
+        int64_t from = line / s.inner * s.n * s.inner + line % s.inner, to = line / s.inner * p->k * s.inner + line % s.inner;
+        for (i = 0; i < p->k; i++) {
+            int64_t k = ((const int64_t *)c->out[1].data)[to + i * s.inner];
+            ((R *)c->din[0].data)[from + k * s.inner] += ((const R *)c->dout[0].data)[to + i * s.inner];
+        }
+    }
+}
+NN__FORWARD(sort)  { NN__K(sort_lines)(c, t); }
+NN__BACKWARD(sort) { NN__K(sort_back)(c, t); }
+NN__FORWARD(topk)  { NN__K(sort_lines)(c, t); }
+NN__BACKWARD(topk) { NN__K(sort_back)(c, t); }
+#endif
+
+// ---- pad:   y_o = x at o - left, in each dimension; outside: the value, or mirrored without the edge, or the edge      dx at that place += dy_o
+#if NN__IN_HOST
+// Where position o of the result comes from, in a dimension of size n; -1: from outside.
+static int64_t nn__pad_source(int64_t o, int64_t left, int64_t n, int mode)
+{
+    int64_t i = o - left;
+    if (i >= 0 && i < n) return i;
+    if (mode == NN_PAD_CONSTANT) return -1;
+    if (mode == NN_PAD_REPLICATE) return i < 0 ? 0 : n - 1;
+    return i < 0 ? -i : 2 * (n - 1) - i;
+}
+static int nn__pad_shape(nn_call *c)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t shape[NN_MAX_DIMS];
+    int d;
+    for (d = 0; d < x->ndim; d++) {
+        int64_t n = x->shape[d], l = p->left[d], r = p->right[d], far = INT64_MAX / 64;
+        shape[d] = l < -far || l > far || r < -far || r > far || n > far ? -1 : n + l + r;
+        if (p->mode == NN_PAD_REFLECT && (l || r) && (l >= n || r >= n)) shape[d] = -1;        // mirrors once
+        if (p->mode == NN_PAD_REPLICATE && (l > 0 || r > 0) && n == 0) shape[d] = -1;
+        if (p->mode != NN_PAD_CONSTANT && (-l > n || -r > n)) shape[d] = -1;
+        if (shape[d] < 0) { nn_fail(c->nn, "pad: %lld and %lld do not fit dimension %d of %s", (long long)l, (long long)r, d, NN__SHAPE_OF(x)); return 0; }
+    }
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+// What a task takes at least. Forward: a row of the result. Backward, where rows of the result share rows of x: all of the dimensions
+// from the first padded one on.
+static int64_t nn__pad_parts(const nn_call *c)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    const nn_view *y = &c->out[0];
+    int64_t parts = 1;
+    int d;
+    if (c->pass == NN_FORWARD && y->ndim) return y->shape[y->ndim - 1] ? nn_view_count(y) / y->shape[y->ndim - 1] : 0;
+    for (d = 0; d + 1 < y->ndim && !p->left[d] && !p->right[d]; d++) parts *= y->shape[d];
+    return parts;
+}
+static void nn__pad_plan(nn_call *c)
+{
+    int64_t n = nn__pad_parts(c);
+    c->tasks[0] = nn__task_count(n, nn__max(1, nn_view_count(&c->out[0]) / nn__max(1, n)) * 4);
+}
+NN_API nn_tensor *nn_pad(nn_tensor *x, nn_shape amounts, const nn_pad_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__pad_params p;
+    int i;
+    if (!nn__check(nn, x, "pad")) return nn__inert(nn);
+    memset(&p, 0, sizeof p);
+    p.mode = desc ? (int)desc->mode : (int)NN_PAD_CONSTANT;
+    p.value = desc ? (double)desc->value : 0.0;
+    if (amounts.ndim % 2 || amounts.ndim / 2 > x->ndim || p.mode < NN_PAD_CONSTANT || p.mode > NN_PAD_REPLICATE) {
+        nn_fail(nn, "pad: amounts %s for %s: two per dimension, the last dimension first", nn__dims_text(amounts.ndim, amounts.d).s, nn__dims_text(x->ndim, x->shape).s);
+        return nn__inert(nn);
+    }
+    for (i = 0; i < amounts.ndim / 2; i++) { p.left[x->ndim - 1 - i] = amounts.d[2 * i]; p.right[x->ndim - 1 - i] = amounts.d[2 * i + 1]; }
+    return nn__apply1(NN_OP_pad, x, &p);
+}
+#endif
+#if NN__IN_PLAIN
+// First element of the row of x that row r of the result comes from; -1: from outside.
+static int64_t NN__K(pad_row)(const nn_call *c, int64_t r)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    int64_t at = 0, scale = c->in[0].ndim ? c->in[0].shape[c->in[0].ndim - 1] : 1;
+    int d;
+    for (d = c->out[0].ndim - 2; d >= 0; d--) {
+        int64_t i = nn__pad_source(r % c->out[0].shape[d], p->left[d], c->in[0].shape[d], p->mode);
+        if (i < 0) return -1;
+        at += i * scale;
+        scale *= c->in[0].shape[d];
+        r /= c->out[0].shape[d];
+    }
+    return at;
+}
+static void NN__K(pad_rows)(const nn_call *c, const nn_task *t, int back)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    const nn_view *x = &c->in[0], *y = &c->out[0];
+    int last = y->ndim - 1;
+    int64_t n = last < 0 ? 1 : x->shape[last], m = last < 0 ? 1 : y->shape[last], left = last < 0 ? 0 : p->left[last];
+    int64_t parts = nn__pad_parts(c), rows = m && parts ? nn_view_count(y) / m / parts : 0, r, i;
+    int64_t begin = nn__max(0, nn__min(m, left)), end = nn__max(begin, nn__min(m, left + n));          // a straight copy in between
+    size_t e = nn_dtype_bytes((nn_dtype)x->dtype);
+    int64_t outside[1];
+    nn_view value = *x;
+    value.data = outside;
+    if (!back) NN__K(put)(&value, 0, p->value);
+    for (r = nn__task_begin(parts, t) * rows; r < nn__task_end(parts, t) * rows; r++) {
+        int64_t from = NN__K(pad_row)(c, r);
+        if (back) {
+            if (from >= 0) for (i = 0; i < m; i++) {
+                int64_t k = nn__pad_source(i, left, n, p->mode);
+                if (k >= 0) ((R *)c->din[0].data)[from + k] += ((const R *)c->dout[0].data)[r * m + i];
+            }
+            continue;
+        }
+        for (i = 0; i < m; i++) {
+            char *to = (char *)y->data + (size_t)(r * m + i) * e;
+            int64_t k = from < 0 ? -1 : nn__pad_source(i, left, n, p->mode);
+            if (k >= 0 && i == begin && end > begin) { memcpy(to, (const char *)x->data + (size_t)(from + k) * e, (size_t)(end - begin) * e); i = end - 1; }
+            else memcpy(to, k < 0 ? (const char *)outside : (const char *)x->data + (size_t)(from + k) * e, e);
+        }
+    }
+}
+NN__FORWARD(pad)  { NN__K(pad_rows)(c, t, 0); }
+NN__BACKWARD(pad) { NN__K(pad_rows)(c, t, 1); }
+#endif
+
+// ---- arange, linspace, eye: tensors from nothing --------------------------------------------------------------
+#if NN__IN_HOST
+static nn_tensor *nn__range(nn_context *nn, int64_t n, double start, double step, double end)
+{
+    nn__range_params p;
+    nn_shape s = nn__shape1(n);
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 0, nn->desc.dtype, 1, s.d) : nn__inert(nn);
+    nn_call c;
+    if (nn__dead(t)) return t;
+    memset(&p, 0, sizeof p);
+    p.start = start; p.step = step; p.end = end;
+    nn__begin_call(&c, nn, NN_OP_arange, &p);
+    c.nout = 1;
+    c.out[0] = nn__view_of(t);
+    nn__run(nn, &c);
+    return t;
+}
+NN_API nn_tensor *nn_arange(nn_context *nn, float start, float end, float step)
+{
+    double n = ceil(((double)end - (double)start) / (double)step);
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (!(n >= 0 && n < 9e15)) { nn_fail(nn, "arange: no way from %g to %g in steps of %g", (double)start, (double)end, (double)step); return nn__inert(nn); }
+    return nn__range(nn, (int64_t)n, start, step, NAN);
+}
+NN_API nn_tensor *nn_linspace(nn_context *nn, float start, float end, int64_t n)
+{
+    return nn__range(nn, n, start, n > 1 ? ((double)end - (double)start) / (double)(n - 1) : 0, n > 1 ? (double)end : (double)start);
+}
+NN_API nn_tensor *nn_eye(nn_context *nn, int64_t n)
+{
+    nn_tensor *t = nn_zeros(nn, nn__shape2(n, n));
+    nn_view diagonal;
+    if (nn__dead(t)) return t;
+    diagonal = nn__view_of(t);
+    diagonal.ndim = 1;
+    diagonal.stride[0] = n + 1;
+    nn__fill_view(nn, diagonal, 1);
+    return t;
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(arange)                  // start + i step; the second half counted from the end where there is one, so that it is hit exactly
+{
+    const nn__range_params *p = (const nn__range_params *)c->params;
+    const nn_view *y = &c->out[0];
+    int64_t n = nn_view_count(y), i;
+    (void)t;
+    for (i = 0; i < n; i++) NN__K(put)(y, NN__K(offset)(y, i), p->end == p->end && i >= n / 2 ? p->end - (double)(n - 1 - i) * p->step : p->start + (double)i * p->step);
+}
+#endif
+
+// ---- reductions over any dimensions:   y = after(x_0 f x_1 f ...)     (sum and mean: y = scale * sum of x      dx = scale * dy) -------
+// var and logsumexp take two stages: m = mean, then the sum of (x - m)^2;  m = maximum, then the sum of e^(x - m). A reduction of very
+// many numbers is cut into pieces, whose number depends on the reduced sizes alone: a phase per stage folds them, the last joins them.
+#if NN__IN_HOST
 static int64_t nn__reduced_count(const nn_view *x, unsigned mask)    // how many numbers become one
 {
     int64_t n = 1;
@@ -10465,19 +12035,6 @@ NN__BACKWARD(norm)
 
 // ---- argmax, argmin: where the extreme is, counted over the reduced dimensions in order; the first of equals, a NaN before all ------
 #if NN__IN_PLAIN
-// Numbers of any type as integers in the same order: NaN above all, -0 = 0.
-static int64_t NN__K(order_key)(const nn_view *v, int64_t at, int *nan)
-{
-    double d;
-    int64_t k;
-    *nan = 0;
-    if (v->dtype == NN_I64) { memcpy(&k, (const char *)v->data + at * 8, 8); return k; }
-    d = NN__K(get)(v, at);
-    if (d != d) { *nan = 1; return INT64_MAX; }
-    d += 0.0;
-    memcpy(&k, &d, 8);
-    return k < 0 ? k ^ INT64_MAX : k;                    // negative doubles: larger bits are smaller numbers
-}
 static void NN__K(arg_extreme)(const nn_call *c, const nn_task *t, int least)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
@@ -10509,28 +12066,10 @@ NN__FORWARD(argmin) { NN__K(arg_extreme)(c, t, 1); }
 
 // ---- cumsum:   y_i = x_0 + ... + x_i      dx_i = dy_i + ... + dy_(n-1);   sums in double ------------------------------
 #if NN__IN_HOST
-// A contiguous x seen as (outer, n, inner), n being one dimension.
-typedef struct nn__three { int64_t outer, n, inner; } nn__three;
-static nn__three nn__around(const nn_view *x, int dim)
-{
-    nn__three s;
-    int i;
-    s.outer = s.inner = 1;
-    s.n = x->ndim ? x->shape[dim] : 1;
-    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
-    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
-    return s;
-}
-static void nn__lines_plan(nn_call *c)                   // a task takes whole lines along the dimension
-{
-    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 4);
-}
 static nn_tensor *nn__along(int op, const char *name, nn_tensor *x, int dim)
 {
     nn_context *nn = x ? x->nn : NULL;
-    if (!nn__check(nn, x, name)) return nn__inert(nn);
-    dim = x->ndim || dim < -1 || dim > 0 ? nn__dim_index(nn, name, dim, x->ndim) : 0;      // a 0-d tensor is one line
+    dim = nn__line_dim(nn, name, x, dim);
     return dim < 0 ? nn__inert(nn) : nn__apply1(op, x, &dim);
 }
 NN_API nn_tensor *nn_cumsum(nn_tensor *x, int dim)      { return nn__along(NN_OP_cumsum, "cumsum", x, dim); }
@@ -11134,27 +12673,33 @@ NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tens
 {
     return nn__batchnorm(x, w, b, mean, var, NULL, desc);
 }
+static nn_tensor *nn__apply_norm(int op, int inputs, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn__norm_params *p)  // w, b may be NULL
+{
+    nn_tensor *in[3];
+    in[0] = x; in[1] = w; in[2] = b;
+    return nn_apply_n(x->nn, nn__op(op), in, inputs, p, NULL);
+}
 NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "layernorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = dims;
     p.groups = 1;
-    return nn__apply3(NN_OP_layernorm, x, w, b, &p);
+    return nn__apply_norm(NN_OP_layernorm, 3, x, w, b, &p);
 }
 NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "rmsnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = p.groups = 1;
-    return nn__apply2(NN_OP_rmsnorm, x, w, &p);
+    return nn__apply_norm(NN_OP_rmsnorm, 2, x, w, NULL, &p);
 }
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "groupnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.groups = groups;
-    return nn__apply3(NN_OP_groupnorm, x, w, b, &p);
+    return nn__apply_norm(NN_OP_groupnorm, 3, x, w, b, &p);
 }
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc)
 {
@@ -11780,7 +13325,7 @@ static void nn__conv_plan(nn_call *c)
         c->tasks[0] = v.groups * s.pack_blocks;
         c->tasks[1] = s.tasks;
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)(nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
+        c->task_bytes = (size_t)(nn__conv_direct(&v) ? (int)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
     }
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
@@ -12638,7 +14183,8 @@ static R NN__K(long_sum)(int64_t n, const R *x)          // chunks, then the sum
 #endif
 
 // ---- losses of single elements: one row is the whole loss.   x prediction, t target, w weight, q pos_weight, p delta or margin ----
-// binary_cross_entropy is  -w (q t log s(x) + (1 - t) log(1 - s(x)))  with s the sigmoid, written so that nothing overflows or cancels.
+// binary_cross_entropy is  -w (q t log s(x) + (1 - t) log(1 - s(x))),  s the sigmoid. As -log s(x) = softplus(-x) and
+// -log(1 - s(x)) = softplus(x), nothing overflows or cancels.
 #if NN__IN_HOST
 static int nn__pair_loss_shape(nn_call *c)
 {
@@ -12694,10 +14240,15 @@ NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, 
     NN__X( smooth_l1,            SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t) / p, ABS(x - t) - C(0.5) * p),                                          \
                                  SEL(ABS(x - t) < p, (x - t) / p, NN__K(sign_of)(x - t)),       SEL(ABS(x - t) < p, (t - x) / p, NN__K(sign_of)(t - x)) ) \
     NN__X( hinge,                SEL(p - t * x < C(0), C(0), p - t * x),                        SEL(p - t * x > C(0), -t, C(0)), SEL(p - t * x > C(0), -x, C(0)) ) \
-    NN__X( binary_cross_entropy, w * ((C(1) - t) * x + (C(1) + (q - C(1)) * t) * SOFTPLUS(-x)),                                                         \
-                                 w * ((C(1) - t) * SIGMOID(x) - q * t * SIGMOID(-x)),           w * ((q - C(1)) * SOFTPLUS(-x) - x)                   )
+    NN__X( binary_cross_entropy, w * NN__K(bce)(x, q * t, C(1) - t),                                                                                    \
+                                 w * ((C(1) - t) * SIGMOID(x) - q * t * SIGMOID(-x)),           w * NN__K(bce)(x, q, C(-1))                           )
 NN__INLINE V NN__K(sign_of)(V d)       { return SEL(d > C(0), C(1), SEL(d < C(0), C(-1), d)); }
 NN__INLINE V NN__K(within)(V d, V p)   { return SEL(d < -p, -p, SEL(d > p, p, d)); }
+NN__INLINE V NN__K(bce)(V x, V yes, V no)                // yes softplus(-x) + no softplus(x), which share log(1 + e^-|x|)
+{
+    V rest = LOG1P(EXP(-ABS(x)));
+    return yes * (SEL(x < C(0), -x, C(0)) + rest) + no * (SEL(x > C(0), x, C(0)) + rest);
+}
 
 // Blocks of all operands, so that a formula sees contiguous rows: in[] is x, t, w, q, dy.
 typedef struct NN__K(pair) { const R *x, *t, *w, *q; R p; R ones[NN__K(block)]; } NN__K(pair);
@@ -13402,10 +14953,10 @@ NN_API nn_tensor *nn_cosine_embedding(nn_tensor *a, nn_tensor *b, nn_tensor *tar
 // |a - b + 1e-6|_p of rows: torch.nn.functional.pairwise_distance
 static nn_tensor *nn__row_distance(nn_tensor *a, nn_tensor *b, float p)
 {
-    nn_tensor *d = nn_add_scalar(nn_sub(a, b), 1e-6f);
-    if (p == 2.0f) return nn_sqrt(nn__row_sum(nn_square(d), 0));
-    if (p == 1.0f) return nn__row_sum(nn_abs(d), 0);
-    return nn_pow_scalar(nn__row_sum(nn_pow_scalar(nn_abs(d), p), 0), 1.0f / p);
+    nn_reduce_desc d;
+    memset(&d, 0, sizeof d);
+    d.p = p;
+    return nn_norm(nn_add_scalar(nn_sub(a, b), 1e-6f), nn__shape1(-1), &d);
 }
 // l = max(0, |a - p| - |a - n| + margin)
 NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc)
@@ -13416,7 +14967,7 @@ NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_t
     float norm = (float)nn__option(desc ? desc->p : 0, 2), margin = (float)nn__option(desc ? desc->margin : 0, 1);
     if (!nn__check_rows(nn, "triplet_margin", anchor, positive) || !nn__check_rows(nn, "triplet_margin", anchor, negative)) return nn__inert(nn);
     if (!nn__loss_options(nn, "triplet_margin", desc, NN__L_MARGIN | NN__L_P, &p)) return nn__inert(nn);
-    if (!(norm > 0 && norm <= 1e6f)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
+    if (!(norm > 0)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
     d = nn_sub(nn__row_distance(anchor, positive, norm), nn__row_distance(anchor, negative, norm));
     return nn__reduce_loss(nn_clamp(nn_add_scalar(d, margin), 0.0f, INFINITY), &p);
 }
@@ -13474,7 +15025,7 @@ NN__INLINE V NN__K(decayed)(V p, V g, const NN__K(rates) *u)         // L2: the 
 {
     return u->decays ? FMA(u->weight_decay, p, g) : g;
 }
-NN__INLINE V NN__K(lerp)(V a, V b, V w, int high) { return high ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
+NN__INLINE V NN__K(lerp)(V a, V b, V w, int late) { return late ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
 
 // b = momentum b + (1 - dampening) g,   p -= lr b;   nesterov: p -= lr (g + momentum b)
 NN__INLINE V NN__K(sgd)(V p, V g, V *s, const NN__K(rates) *u)
@@ -13649,6 +15200,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef SEL
 #undef BITS
 #undef FLOATS
+#undef SHL
 #undef SQRT
 #undef SET1
 #undef ISET1
