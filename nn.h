@@ -1692,7 +1692,7 @@ static void *nn__arena_alloc(nn__arena *a, size_t bytes, int numbers)
 static void *nn__life(nn_context *nn, size_t bytes)      // zeroed host memory that lives until nn_free
 {
     void *p = nn__arena_alloc(&nn->life, bytes, 0);
-    if (p) memset(p, 0, bytes);
+    if (p && bytes <= SIZE_MAX / 4) memset(p, 0, bytes); // larger is refused above; GCC 12 cannot see that and warns
     return p;
 }
 
@@ -6610,6 +6610,7 @@ static double nn__auc_of(uint64_t *key, int64_t n)
 
 static void *nn__bare_alloc(size_t bytes)                // for functions that know no context; may fail
 {
+    if (bytes > SIZE_MAX / 4) return NULL;
 #ifdef NN_MALLOC
     return NN_MALLOC(bytes);
 #else
