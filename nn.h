@@ -6085,19 +6085,26 @@ static void nn__warp_picture(const float *from, float *to, int64_t channels, int
     for (i = 0; i < h; i++)
         for (j = 0; j < w; j++) {
             double v = (double)i - cy - shift_y, u = (double)j - cx - shift_x;
-            double x = inverse[0] * u + inverse[1] * v + cx, y = inverse[2] * u + inverse[3] * v + cy;
-            double left = floor(x), top = floor(y), fx = x - left, fy = y - top;
-            double weight[4];
-            int64_t at[4];
+            double x = inverse[0] * u + inverse[1] * v + cx, y = inverse[2] * u + inverse[3] * v + cy, fx, fy, weight[4];
+            int64_t left, top, at[4];
+            if (!(x > -1.0 && x < (double)w && y > -1.0 && y < (double)h)) {
+                for (c = 0; c < channels; c++) to[(c * h + i) * w + j] = 0.0f;
+                continue;
+            }
+            left = (int64_t)(x + 1.0) - 1;               // floor: x + 1 is positive
+            top = (int64_t)(y + 1.0) - 1;
+            fx = x - (double)left;
+            fy = y - (double)top;
             weight[0] = (1.0 - fy) * (1.0 - fx); weight[1] = (1.0 - fy) * fx; weight[2] = fy * (1.0 - fx); weight[3] = fy * fx;
-            for (k = 0; k < 4; k++) {
-                double py = top + (k >> 1), px = left + (k & 1);
-                at[k] = py >= 0.0 && py <= (double)(h - 1) && px >= 0.0 && px <= (double)(w - 1) ? (int64_t)py * w + (int64_t)px : -1;
+            for (k = 0; k < 4; k++) {                    // outside: any pixel, weight 0
+                int64_t py = top + (k >> 1), px = left + (k & 1);
+                int inside = py >= 0 && py < h && px >= 0 && px < w;
+                at[k] = inside ? py * w + px : 0;
+                if (!inside) weight[k] = 0.0;
             }
             for (c = 0; c < channels; c++) {
-                double sum = 0.0;
-                for (k = 0; k < 4; k++) if (at[k] >= 0) sum += weight[k] * (double)from[c * h * w + at[k]];
-                to[(c * h + i) * w + j] = (float)sum;
+                const float *p = from + c * h * w;
+                to[(c * h + i) * w + j] = (float)(weight[0] * (double)p[at[0]] + weight[1] * (double)p[at[1]] + weight[2] * (double)p[at[2]] + weight[3] * (double)p[at[3]]);
             }
         }
 }
@@ -6488,7 +6495,7 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     nn_loader *l = loader;
     nn_context *nn = l ? l->nn : NULL;
     nn__delivery *s;
-    int small;
+    int last;
     if (batch) memset(batch, 0, sizeof *batch);
     if (!nn_ok(nn) || !batch) return 0;
     if (l->position >= l->batches) {
@@ -6499,9 +6506,9 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     s = nn__loader_await(l);
     if (s->error[0]) nn_fail(nn, "nn_loader_next: %s", s->error);
     else {
-        small = s->count < l->batch;
-        batch->x = l->x[small];
-        batch->y = l->y[small];
+        last = s->count < l->batch;
+        batch->x = l->x[last];
+        batch->y = l->y[last];
         batch->count = s->count;
         batch->index = s->index;
         if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
@@ -9744,7 +9751,7 @@ NN__INLINE V NN__K(expm1)(V x)
 NN__INLINE V NN__K(log)(V x)
 {
     V denormal = x * C(8388608), y = SEL(x < C(1.17549435e-38), denormal, x), bias = SEL(x < C(1.17549435e-38), C(23), C(0)), m, z, p, n;
-    VI i = BITS(y) - 0x3F3504F3;
+    VI i = BITS(ABS(y)) - 0x3F3504F3;         // ABS: a negative x, which gives NaN below, would overflow here
     n = C(0);
     {
         VI e = i >> 23;
@@ -12665,27 +12672,33 @@ NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tens
 {
     return nn__batchnorm(x, w, b, mean, var, NULL, desc);
 }
+static nn_tensor *nn__apply_norm(int op, int inputs, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn__norm_params *p)  // w, b may be NULL
+{
+    nn_tensor *in[3];
+    in[0] = x; in[1] = w; in[2] = b;
+    return nn_apply_n(x->nn, nn__op(op), in, inputs, p, NULL);
+}
 NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "layernorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = dims;
     p.groups = 1;
-    return nn__apply3(NN_OP_layernorm, x, w, b, &p);
+    return nn__apply_norm(NN_OP_layernorm, 3, x, w, b, &p);
 }
 NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "rmsnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = p.groups = 1;
-    return nn__apply2(NN_OP_rmsnorm, x, w, &p);
+    return nn__apply_norm(NN_OP_rmsnorm, 2, x, w, NULL, &p);
 }
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "groupnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.groups = groups;
-    return nn__apply3(NN_OP_groupnorm, x, w, b, &p);
+    return nn__apply_norm(NN_OP_groupnorm, 3, x, w, b, &p);
 }
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc)
 {
@@ -14939,10 +14952,10 @@ NN_API nn_tensor *nn_cosine_embedding(nn_tensor *a, nn_tensor *b, nn_tensor *tar
 // |a - b + 1e-6|_p of rows: torch.nn.functional.pairwise_distance
 static nn_tensor *nn__row_distance(nn_tensor *a, nn_tensor *b, float p)
 {
-    nn_tensor *d = nn_add_scalar(nn_sub(a, b), 1e-6f);
-    if (p == 2.0f) return nn_sqrt(nn__row_sum(nn_square(d), 0));
-    if (p == 1.0f) return nn__row_sum(nn_abs(d), 0);
-    return nn_pow_scalar(nn__row_sum(nn_pow_scalar(nn_abs(d), p), 0), 1.0f / p);
+    nn_reduce_desc d;
+    memset(&d, 0, sizeof d);
+    d.p = p;
+    return nn_norm(nn_add_scalar(nn_sub(a, b), 1e-6f), nn__shape1(-1), &d);
 }
 // l = max(0, |a - p| - |a - n| + margin)
 NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc)
@@ -14953,7 +14966,7 @@ NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_t
     float norm = (float)nn__option(desc ? desc->p : 0, 2), margin = (float)nn__option(desc ? desc->margin : 0, 1);
     if (!nn__check_rows(nn, "triplet_margin", anchor, positive) || !nn__check_rows(nn, "triplet_margin", anchor, negative)) return nn__inert(nn);
     if (!nn__loss_options(nn, "triplet_margin", desc, NN__L_MARGIN | NN__L_P, &p)) return nn__inert(nn);
-    if (!(norm > 0 && norm <= 1e6f)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
+    if (!(norm > 0)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
     d = nn_sub(nn__row_distance(anchor, positive, norm), nn__row_distance(anchor, negative, norm));
     return nn__reduce_loss(nn_clamp(nn_add_scalar(d, margin), 0.0f, INFINITY), &p);
 }

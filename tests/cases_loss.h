@@ -106,5 +106,6 @@ CASE(div, cosine_embedding_vector) { nn_tensor *a = var(f, 5), *b = var(f, 5); r
 CASE(clamp, triplet)               { nn_tensor *a = var(f, 4, 5), *p = var(f, 4, 5), *n = var(f, 4, 5); return nn_triplet_margin(a, p, n, NULL); }
 CASE(clamp, triplet_1)             { nn_tensor *a = var(f, 4, 5), *p = var(f, 4, 5), *n = var(f, 4, 5); return nn_triplet_margin(a, p, n, LOSS(.p = 1, .margin = 2, .reduction = NN_SUM)); }
 CASE(clamp, triplet_3)             { nn_tensor *a = var(f, 4, 5), *p = var(f, 4, 5), *n = var(f, 4, 5); return nn_triplet_margin(a, p, n, LOSS(.p = 3, .reduction = NN_NONE)); }
+CASE(clamp, triplet_inf)           { nn_tensor *a = var(f, 4, 5), *p = var(f, 4, 5), *n = var(f, 4, 5); return nn_triplet_margin(a, p, n, LOSS(.p = INFINITY)); }
 CASE(matmul, info_nce)             { nn_tensor *a = var(f, 4, 5), *b = var(f, 4, 5); return nn_info_nce(a, b, NULL); }
 CASE(matmul, info_nce_temperature) { nn_tensor *a = var(f, 4, 5), *b = var(f, 4, 5); return nn_info_nce(a, b, LOSS(.temperature = 0.5f, .reduction = NN_NONE)); }

@@ -1,4 +1,4 @@
-/* test_golden.c - parity with PyTorch: replays what tests/record_golden.py recorded into tests/golden/*.bin (the format is described there).
+/* test_golden.c - parity with PyTorch: replays what tests/record_golden.py recorded into the files tests/golden/NAME.bin (the format is described there).
 
    Every record is run on the default kernels and then on every other kernel table of this machine. Arguments:  [part of "op label"]  runs only those,
    and  -v  lists every record with its error. NN_GOLDEN is the folder, default tests/golden or golden.
