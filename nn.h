@@ -2831,24 +2831,16 @@ NN_API nn_tensor *nn_apply(const nn_op *op, nn_tensor *const *inputs, const void
 }
 
 static nn_tensor *nn__apply1(int op, nn_tensor *x, const void *params)                  { return nn_apply_n(NULL, nn__op(op), &x, 1, params, NULL); }
-static nn_tensor *nn__no_input(int op, const nn_tensor *other)      // NULL where no input may be missing
-{
-    nn_context *nn = other ? other->nn : NULL;
-    if (nn) nn_fail(nn, "%s: the tensor is NULL", nn__op(op)->name);
-    return nn__inert(nn);
-}
 static nn_tensor *nn__apply2(int op, nn_tensor *a, nn_tensor *b, const void *params)
 {
     nn_tensor *in[2];
     in[0] = a; in[1] = b;
-    if (!a || !b) return nn__no_input(op, a ? a : b);
     return nn_apply_n(NULL, nn__op(op), in, 2, params, NULL);
 }
 static nn_tensor *nn__apply3(int op, nn_tensor *a, nn_tensor *b, nn_tensor *c, const void *params)
 {
     nn_tensor *in[3];
     in[0] = a; in[1] = b; in[2] = c;
-    if (!a || !b || !c) return nn__no_input(op, a ? a : b ? b : c);
     return nn_apply_n(NULL, nn__op(op), in, 3, params, NULL);
 }
 
@@ -10271,7 +10263,14 @@ NN_UNARY2_OPS(NN__X)
 
 // ---- elementwise with broadcasting: the rows of NN_BINARY_OPS, and where ------------------------------
 #if NN__IN_HOST
-#define NN__X(name, keep, f, da, db) NN_API nn_tensor *nn_##name(nn_tensor *a, nn_tensor *b) { return nn__apply2(NN_OP_##name, a, b, NULL); }
+static nn_tensor *nn__no_input(int op, const nn_tensor *other)      // NULL where no input may be missing
+{
+    nn_context *nn = other ? other->nn : NULL;
+    if (nn) nn_fail(nn, "%s: the tensor is NULL", nn__op(op)->name);
+    return nn__inert(nn);
+}
+#define NN__X(name, keep, f, da, db) \
+    NN_API nn_tensor *nn_##name(nn_tensor *a, nn_tensor *b) { return a && b ? nn__apply2(NN_OP_##name, a, b, NULL) : nn__no_input(NN_OP_##name, a ? a : b); }
 NN_BINARY_OPS(NN__X)
 #undef NN__X
 static int nn__where_shape(nn_call *c) { return nn__broadcast_shape(c); }
@@ -10279,6 +10278,7 @@ NN_API nn_tensor *nn_where(nn_tensor *condition, nn_tensor *a, nn_tensor *b)
 {
     nn_context *nn = condition ? condition->nn : NULL;
     if (condition && nn__check(nn, condition, "where") && condition->dtype != (int)nn->desc.dtype) condition = nn_cast(condition, nn->desc.dtype);
+    if (!condition || !a || !b) return nn__no_input(NN_OP_where, condition ? condition : a ? a : b);
     return nn__apply3(NN_OP_where, condition, a, b, NULL);
 }
 #endif
