@@ -13917,26 +13917,35 @@ NN__FORWARD(maxpool2d)               // NaN wins; of equals the first
 {
     const nn__pool_params *p = (const nn__pool_params *)c->params;
     int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
-    int64_t i, oy, ox, y, k;
-    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
-        const R *x = (const R *)c->in[0].data + i * h * w;
-        R *to = (R *)c->out[0].data + i * oh * ow;
-        int32_t *where = c->aux[0].data ? (int32_t *)c->aux[0].data + i * oh * ow : NULL;
-        for (oy = 0; oy < oh; oy++) {
+    int64_t i, oy, ox, y, k, j, n;
+    enum { block = 64 };
+    int32_t begin[block], end[block], at[block];
+    for (ox = 0; ox < ow; ox += n) {                     // a block of windows side by side: neighbours do not wait for each other
+        int64_t widest = 0;
+        n = nn__min(block, ow - ox);
+        for (j = 0; j < n; j++) {
+            nn__window x = nn__pool_window(p, 1, w, ow, ox + j);
+            begin[j] = x.begin < x.end ? (int32_t)x.begin : 0;
+            end[j] = x.begin < x.end ? (int32_t)x.end : 0;
+            widest = nn__max(widest, end[j] - begin[j]);
+        }
+        for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) for (oy = 0; oy < oh; oy++) {
+            const R *x = (const R *)c->in[0].data + i * h * w;
+            R *to = (R *)c->out[0].data + (i * oh + oy) * ow + ox;
             nn__window wy = nn__pool_window(p, 0, h, oh, oy);
-            for (ox = 0; ox < ow; ox++) {
-                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
-                R best = (R)-INFINITY;
-                int64_t at = wy.begin < wy.end && wx.begin < wx.end ? wy.begin * w + wx.begin : -1;
-                for (y = wy.begin; y < wy.end; y += p->dilation[0]) for (k = wx.begin; k < wx.end; k += p->dilation[1]) {
-                    R v = x[y * w + k];
-                    int take = (v > best) | (v != v);
-                    best = take ? v : best;
-                    at = take ? y * w + k : at;
+            int none = wy.begin >= wy.end || widest == 0;
+            for (j = 0; j < n; j++) at[j] = none ? 0 : (int32_t)(wy.begin * w) + begin[j];
+            for (y = wy.begin; !none && y < wy.end; y += p->dilation[0]) for (k = 0; k < widest; k += p->dilation[1]) {
+                int32_t row = (int32_t)(y * w), step = (int32_t)k;
+                for (j = 0; j < n; j++) {
+                    int32_t place = row + (step < end[j] - begin[j] ? begin[j] + step : begin[j]);
+                    R v = x[place];
+                    int take = (v > x[at[j]]) | (v != v);
+                    at[j] += (place - at[j]) & -take;    // a branch here would be a coin flip
                 }
-                to[oy * ow + ox] = best;
-                if (where) where[oy * ow + ox] = (int32_t)at;
             }
+            for (j = 0; j < n; j++) to[j] = none || end[j] == 0 ? (R)-INFINITY : x[at[j]];
+            if (c->aux[0].data) for (j = 0; j < n; j++) ((int32_t *)c->aux[0].data)[(i * oh + oy) * ow + ox + j] = none || end[j] == 0 ? -1 : at[j];
         }
     }
 }
