@@ -1601,8 +1601,8 @@ static void nn__raw_free(nn_context *nn, void *memory)
 #endif
 }
 
-// a * b, or SIZE_MAX when it does not fit: such a request always fails
-static size_t nn__mul_size(size_t a, size_t b) { return b && a > SIZE_MAX / 2 / b ? SIZE_MAX : a * b; }
+// a * b, or SIZE_MAX / 2 when it does not fit: such a request always fails (more than that, and GCC warns where it is inlined)
+static size_t nn__mul_size(size_t a, size_t b) { return b && a > SIZE_MAX / 2 / b ? SIZE_MAX / 2 : a * b; }
 
 static void nn__oom(nn_context *nn, size_t bytes)
 {
