@@ -1,4 +1,5 @@
 /* test_train.c - nn_fit, nn_evaluate, nn_predict: that they do what the written-out loop does, and what happens when things go wrong. */
+#define _DEFAULT_SOURCE                                  /* mmap, in fake_device.h */
 #define NN_IMPLEMENTATION
 #define NN_DOUBLE
 #include "../nn.h"
