@@ -275,10 +275,10 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( cos,        X,     COS(x),                                      -dy * SIN(x)                                            ) \
     NN__X( tanh,       Y,     TANH(x),                                     dy * (C(1) - y * y)                                     ) \
     NN__X( sigmoid,    Y,     SIGMOID(x),                                  dy * y * (C(1) - y)                                     ) \
-    NN__X( relu,       Y,     SEL(x < C(0), C(0), x),                      SEL(y > C(0), dy, C(0))                                 ) \
-    NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y > C(0), SEL(y < C(6), dy, C(0)), C(0))            ) \
+    NN__X( relu,       Y,     SEL(x < C(0), C(0), x),                      SEL(y <= C(0), C(0), dy)                                ) \
+    NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y <= C(0), C(0), SEL(y >= C(6), C(0), dy))          ) \
     NN__X( selu,       X,     SEL(x > C(0), C(1.0507009873554804934) * x, C(1.7580993408473768599) * EXPM1(x)),                      \
-                              SEL(x > C(0), C(1.0507009873554804934) * dy, C(1.7580993408473768599) * EXP(x) * dy)                 ) \
+                              SEL(x <= C(0), C(1.7580993408473768599) * EXP(x) * dy, C(1.0507009873554804934) * dy)                ) \
     NN__X( gelu,       X,     C(0.5) * x * (C(1) + ERF(x * C(0.70710678118654752440))),                                              \
                               dy * (C(0.5) * (C(1) + ERF(x * C(0.70710678118654752440))) + x * C(0.39894228040143267794) * EXP(C(-0.5) * x * x)) ) \
     NN__X( gelu_tanh,  X,     C(0.5) * x * (C(1) + TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x))),                 \
@@ -290,7 +290,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( hardsigmoid, X,    SEL(x < C(-3), C(0), SEL(x > C(3), C(1), x * C(0.16666666666666666667) + C(0.5))),                     \
                               SEL(x > C(-3), SEL(x < C(3), dy * C(0.16666666666666666667), C(0)), C(0))                            ) \
     NN__X( hardswish,  X,     SEL(x < C(-3), C(0), SEL(x > C(3), x, x * (x + C(3)) * C(0.16666666666666666667))),                    \
-                              SEL(x < C(-3), C(0), SEL(x > C(3), dy, dy * (x * C(0.33333333333333333333) + C(0.5))))               ) \
+                              SEL(x <= C(-3), C(0), SEL(x >= C(3), dy, dy * (x * C(0.33333333333333333333) + C(0.5))))             ) \
     NN__X( floor,      0,     FLOOR(x),                                    C(0) * dy                                               ) \
     NN__X( ceil,       0,     -FLOOR(-x),                                  C(0) * dy                                               ) \
     NN__X( round,      0,     ROUND(x),                                    C(0) * dy                                               ) \
@@ -301,13 +301,13 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( mul_scalar, 0,     x * p,                                       dy * p                                                  ) \
     NN__X( pow_scalar, X,     POW(x, p),                                   dy * p * POW(x, p - C(1))                               ) \
     NN__X( leaky_relu, X,     SEL(x > C(0), x, p * x),                     SEL(x > C(0), dy, p * dy)                               ) \
-    NN__X( elu,        X,     SEL(x > C(0), x, p * EXPM1(x)),              SEL(x > C(0), dy, p * EXP(x) * dy)                      ) \
-    NN__X( celu,       X,     SEL(x > C(0), x, p * EXPM1(x / p)),          SEL(x > C(0), dy, EXP(x / p) * dy)                      ) \
+    NN__X( elu,        X,     SEL(x > C(0), x, p * EXPM1(x)),              SEL(x <= C(0), p * EXP(x) * dy, dy)                     ) \
+    NN__X( celu,       X,     SEL(x > C(0), x, p * EXPM1(x / p)),          SEL(x <= C(0), EXP(x / p) * dy, dy)                     ) \
     NN__X( softplus,   X,     SOFTPLUS(x * p) / p,                         dy * SIGMOID(x * p)                                     )
 // with two scalars p and q; clamp passes the gradient at the bounds themselves, hardtanh does not (as in PyTorch):
 #define NN_UNARY2_OPS(NN__X) \
-    NN__X( clamp,      X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x < p, C(0), SEL(x > q, C(0), dy))                  ) \
-    NN__X( hardtanh,   X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x > p, SEL(x < q, dy, C(0)), C(0))                  )
+    NN__X( clamp,      X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x >= p, SEL(x <= q, dy, C(0)), C(0))                ) \
+    NN__X( hardtanh,   X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x <= p, C(0), SEL(x >= q, C(0), dy))                )
 // of two tensors, with NumPy broadcasting:
 //        name         keep   y = f(a, b)                                  da, db = df(a, b, y, dy)
 #define NN_BINARY_OPS(NN__X) \
@@ -316,11 +316,11 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( mul,        A | B, a * b,                                       dy * b,                          dy * a                 ) \
     NN__X( div,        B | Y, a / b,                                       dy / b,                          -dy * y / b            ) \
     NN__X( pow,        A | B | Y, POW(a, b),                               SEL(b == C(0), C(0), dy * b * POW(a, b - C(1))),          \
-                              SEL(a > C(0), dy * y * LOG(a), SEL(a < C(0), dy * y * LOG(a), SEL(b < C(0), dy * y * LOG(a), C(0)))) ) \
-    NN__X( maximum,    A | B, SEL(a > b, a, SEL(a == a, b, a)),            SEL(a > b, dy, SEL(a == b, C(0.5) * dy, C(0))),           \
-                                                                           SEL(b > a, dy, SEL(a == b, C(0.5) * dy, C(0)))          ) \
-    NN__X( minimum,    A | B, SEL(a < b, a, SEL(a == a, b, a)),            SEL(a < b, dy, SEL(a == b, C(0.5) * dy, C(0))),           \
-                                                                           SEL(b < a, dy, SEL(a == b, C(0.5) * dy, C(0)))          ) \
+                              SEL(a == C(0), SEL(b >= C(0), C(0), dy * y * LOG(a)), dy * y * LOG(a))                               ) \
+    NN__X( maximum,    A | B, SEL(a > b, a, SEL(a == a, b, a)),            SEL(a < b, C(0), SEL(a == b, C(0.5) * dy, dy)),           \
+                                                                           SEL(b < a, C(0), SEL(a == b, C(0.5) * dy, dy))          ) \
+    NN__X( minimum,    A | B, SEL(a < b, a, SEL(a == a, b, a)),            SEL(a > b, C(0), SEL(a == b, C(0.5) * dy, dy)),           \
+                                                                           SEL(b > a, C(0), SEL(a == b, C(0.5) * dy, dy))          ) \
     NN__X( eq,         0,     SEL(a == b, C(1), C(0)),                     C(0) * dy,                       C(0) * dy              ) \
     NN__X( ne,         0,     SEL(a == b, C(0), C(1)),                     C(0) * dy,                       C(0) * dy              ) \
     NN__X( lt,         0,     SEL(a < b, C(1), C(0)),                      C(0) * dy,                       C(0) * dy              ) \
@@ -467,12 +467,13 @@ NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim);
 NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
 
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
+// As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
 typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
 typedef struct nn_loss_desc {
     nn_reduction reduction;
-    nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction
-    nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives
-    float label_smoothing;           // cross_entropy
+    nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction. Constants: no gradient
+    nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives, broadcast likewise
+    float label_smoothing;           // cross_entropy: 0..1
     int   ignore_index;              // cross_entropy, nll: default -100; NN_ZERO to ignore class 0
     float temperature;               // kl_div: default 1; info_nce: default 0.07
     float margin;                    // hinge, triplet_margin: default 1; cosine_embedding: default 0
@@ -487,7 +488,7 @@ NN_API nn_tensor *nn_mse                 (nn_tensor *x,      nn_tensor *target, 
 NN_API nn_tensor *nn_l1                  (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
 NN_API nn_tensor *nn_huber               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
 NN_API nn_tensor *nn_smooth_l1           (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc);
-NN_API nn_tensor *nn_kl_div              (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc); // T^2 KL(softmax(t/T) || softmax(x/T)), mean over rows
+NN_API nn_tensor *nn_kl_div              (nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc); // T^2 KL(softmax(t/T) || softmax(x/T)) over the last dim; mean over rows
 NN_API nn_tensor *nn_hinge               (nn_tensor *x,      nn_tensor *target, const nn_loss_desc *desc); // targets -1/1: max(0, m - t x); integer (B): multi-class margin
 NN_API nn_tensor *nn_cosine_embedding    (nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc *desc);      // (B, C), (B, C), -1/1 (B)
 NN_API nn_tensor *nn_triplet_margin      (nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc); // (B, C) each
@@ -556,7 +557,8 @@ NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope);
 NN_API void nn_init_orthogonal     (nn_tensor *w, float gain);                                        // Saxe et al. 2013
 
 // ---- optimizers -----------------------------------------------------------------------------------
-// One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error.
+// One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error. NN_ZERO means 0.
+// All read lr, weight_decay, clip_norm and clip_value. Formulas and their order are PyTorch's (foreach=False); options count as written: 0.9f is 0.9.
 typedef struct nn_optimizer_desc {
     float lr;                        // default: sgd 0.01, rmsprop 0.01, adagrad 0.01, adam/adamw 0.001, nadam 0.002, lion 0.0001
     float momentum;                  // sgd, rmsprop; default 0
@@ -570,8 +572,8 @@ typedef struct nn_optimizer_desc {
     float lr_decay;                  // adagrad; default 0
     int   centered;                  // rmsprop
     int   amsgrad;                   // adam, adamw
-    float clip_norm;                 // > 0: scale all gradients so that their joint 2-norm is at most this
-    float clip_value;                // > 0: clamp every gradient element to +- this
+    float clip_norm;                 // > 0: scale all gradients so that their joint 2-norm is at most this (torch.nn.utils.clip_grad_norm_)
+    float clip_value;                // > 0: clamp every gradient element to +- this, after clip_norm
     const char *match;               // nn_optimizer_add: only parameters whose full name ends in this (".bias")
 } nn_optimizer_desc;
 typedef nn_optimizer_desc nn_sgd_desc, nn_rmsprop_desc, nn_adagrad_desc, nn_adam_desc, nn_adamw_desc, nn_nadam_desc, nn_lion_desc;
@@ -583,7 +585,9 @@ NN_API nn_optimizer *nn_adamw_new  (nn_layer *layer, const nn_adamw_desc *desc);
 NN_API nn_optimizer *nn_nadam_new  (nn_layer *layer, const nn_nadam_desc *desc);     // Dozat 2016
 NN_API nn_optimizer *nn_lion_new   (nn_layer *layer, const nn_lion_desc *desc);      // Chen et al. 2023
 NN_API void  nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc *desc);  // a parameter group: non-zero fields override
-NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear the gradients; does nothing after an error
+                                     // those of the constructor; parameters that the optimizer already has move to the group
+NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear the gradients; does nothing after an error.
+                                     // Frozen parameters and those without gradient stay as they are
 NN_API float nn_lr(const nn_optimizer *opt);
 NN_API void  nn_set_lr(nn_optimizer *opt, float lr);     // of the first group; others keep their ratio
 NN_API float nn_grad_norm(nn_optimizer *opt);            // joint 2-norm of the gradients as they are now
@@ -600,7 +604,7 @@ typedef struct nn_schedule_desc {
     int   step_size;                 // step_lr: epochs between drops
     float gamma;                     // step_lr, multi_step_lr, exponential_lr: factor; default 0.1 (exponential: 0.95)
     const int *milestones; int milestone_count;   // multi_step_lr
-    int   total;                     // polynomial_lr, linear_lr, one_cycle_lr, cosine_lr: number of advances
+    int   total;                     // polynomial_lr, linear_lr (default 5), one_cycle_lr, cosine_lr: number of advances
     float power;                     // polynomial_lr; default 1
     float min_lr;                    // cosine_lr, warm_restarts_lr, plateau_lr; default 0
     int   period, period_mult;       // warm_restarts_lr: T_0, T_mult; default 10, 1
@@ -609,7 +613,7 @@ typedef struct nn_schedule_desc {
     float rise;                      // one_cycle_lr: share of the steps that rise; default 0.3
     float div, final_div;            // one_cycle_lr: default 25, 1e4
     float factor; int patience, cooldown; float threshold; int maximize;   // plateau_lr: default 0.1, 10, 0, 1e-4, minimize
-    int   warmup;                    // any: the first advances rise linearly from 0 before the schedule begins; default 0
+    int   warmup;                    // any: before the schedule begins, advance i of these gives (i + 1) / (warmup + 1) of its first rate; default 0
 } nn_schedule_desc;
 NN_API nn_schedule *nn_step_lr_new         (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_multi_step_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc);
@@ -618,10 +622,10 @@ NN_API nn_schedule *nn_polynomial_lr_new   (nn_optimizer *opt, const nn_schedule
 NN_API nn_schedule *nn_linear_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_cosine_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc);
 NN_API nn_schedule *nn_warm_restarts_lr_new(nn_optimizer *opt, const nn_schedule_desc *desc);         // Loshchilov & Hutter 2017
-NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc);         // Smith & Topin 2019; cosine annealing
+NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc);         // Smith & Topin 2019; cosine annealing; the momentum stays
 NN_API nn_schedule *nn_plateau_lr_new      (nn_optimizer *opt, const nn_schedule_desc *desc);
-NN_API void         nn_schedule_advance    (nn_schedule *schedule);                                   // PyTorch's scheduler.step()
-NN_API void         nn_schedule_metric     (nn_schedule *schedule, double value);                     // for plateau_lr
+NN_API void         nn_schedule_advance    (nn_schedule *schedule);                                   // PyTorch's scheduler.step(); nothing for plateau_lr
+NN_API void         nn_schedule_metric     (nn_schedule *schedule, double value);                     // scheduler.step(value) of plateau_lr; nothing for others
 
 // ---- data -----------------------------------------------------------------------------------------
 // A dataset gives samples by index: x of one shape, and y: a class (i64), or numbers (f32), or nothing.
@@ -771,7 +775,8 @@ typedef struct nn_load_desc {
 typedef struct nn_save_desc {
     nn_optimizer *optimizer;         // also its state, step and learning rate ...
     nn_schedule  *schedule;
-    nn_loader    *loader;            // ... and where the loader stands: a checkpoint
+    nn_loader    *loader;            // ... and where the loader stands ...
+    nn_ema       *ema;               // ... and the weight averages: a checkpoint
     nn_dtype      dtype;             // NN_F16, NN_BF16: store parameters smaller; default as they are
 } nn_save_desc;
 NN_API int nn_save(nn_layer *layer, const char *path, const nn_save_desc *desc);    // safetensors; written beside, flushed, renamed
@@ -851,23 +856,36 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( slice,       VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE, NN_KEEP_NONE, nn__slice_shape, nn__each_plan,        nn__slice_params ) \
     NN__X( expand,      VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__expand_shape, nn__sum_plan, nn_shape )
 #define NN_OPS_REDUCE(NN__X) \
-    NN__X( sum,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( max,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( min,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( prod,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( var,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( std,        SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( logsumexp,  SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( norm,       SIMD,          1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( argmax,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
-    NN__X( argmin,     PLAIN_FORWARD, 1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,     NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
-    NN__X( cumsum,     PLAIN,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_NONE,    nn__same_shape,      nn__lines_plan,       nn__int ) \
-    NN__X( softmax,    SIMD,          1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int ) \
-    NN__X( log_softmax, SIMD,         1, 1, NN_OP_ASSIGNS,                       NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int )
+    NN__X( sum,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( max,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( min,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( prod,        SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( var,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( std,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( logsumexp,   SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( norm,        SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( argmax,      PLAIN_FORWARD,  1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,       NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( argmin,      PLAIN_FORWARD,  1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,       NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
+    NN__X( cumsum,      PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__same_shape,      nn__lines_plan,       nn__int       ) \
+    NN__X( softmax,     SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       ) \
+    NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
-#define NN_OPS_SHAPE(NN__X)
+#define NN_OPS_SHAPE(NN__X) \
+    NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
+    NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
+    NN__X( gather,      PLAIN,          2, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__gather_plan,      nn__int       ) \
+    NN__X( scatter_add, PLAIN,          3, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__scatter_plan,     nn__int       ) \
+    NN__X( index_select, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__select_shape,    nn__select_plan,      nn__int       ) \
+    NN__X( embedding,   PLAIN,          2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__embedding_shape, nn__select_plan,      nn__int       ) \
+    NN__X( one_hot,     PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_NONE,    nn__one_hot_shape,   nn__one_task,         int64_t       ) \
+    NN__X( tril,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
+    NN__X( triu,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
+    NN__X( sort,        PLAIN,          1, 2, NN_OP_ANY_DTYPE,                       NN_KEEP_OUT(1),  nn__sort_shape,      nn__sort_plan,        nn__sort_params ) \
+    NN__X( topk,        PLAIN,          1, 2, NN_OP_ANY_DTYPE,                       NN_KEEP_OUT(1),  nn__sort_shape,      nn__sort_plan,        nn__sort_params ) \
+    NN__X( pad,         PLAIN,          1, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_NONE,    nn__pad_shape,       nn__pad_plan,         nn__pad_params ) \
+    NN__X( arange,      PLAIN_FORWARD,  0, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__range_params )
 #define NN_OPS_CONV(NN__X) \
     NN__X( conv2d,      SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
     NN__X( conv_transpose2d, SIMD,      3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
@@ -880,10 +898,28 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( dropout,     PLAIN,          1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
-#define NN_OPS_LOSS(NN__X)
+#define NN_OPS_LOSS(NN__X) \
+    NN__X( mse,         SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( l1,          SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( huber,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( smooth_l1,   SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( hinge,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( binary_cross_entropy, SIMD,  4, 1, NN_OP_ASSIGNS,  NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( cross_entropy, SIMD,         3, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__cross_entropy_shape, nn__cross_entropy_plan, nn__loss_params ) \
+    NN__X( nll,         PLAIN,          3, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__nll_shape,       nn__one_task,       nn__loss_params ) \
+    NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
+    NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
 #define NN_OPS_OPTIM(NN__X) \
-    NN__X( sgd_update,  SIMD_FORWARD,   4, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
-    NN__X( adam_update, SIMD_FORWARD,   6, 0, NN_OP_MUTATES | NN_OP_STRIDED,         NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params )
+    NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adagrad_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adam_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( nadam_update,   SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( lion_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( ema_update,     SIMD_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      double        ) \
+    NN__X( swap,           PLAIN_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
+    NN__X( square_sum,     SIMD_FORWARD, 1, 1, NN_OP_STRIDED,                        NN_KEEP_NONE,    nn__same_shape,      nn__square_sum_plan,  nn__no_params ) \
+    NN__X( clip_scale,     PLAIN_FORWARD, 1, 1, 0,                                   NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         double        )
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
@@ -1217,6 +1253,19 @@ NN__UNUSED static double nn__seconds(void)                          // a clock f
 #endif
 }
 
+NN__UNUSED static double nn__wall_seconds(void)                     // since 1970: for file names and event files
+{
+#if defined(_WIN32)
+    FILETIME t;
+    GetSystemTimeAsFileTime(&t);
+    return (double)((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) * 1e-7 - 11644473600.0;
+#else
+    struct timeval t;
+    gettimeofday(&t, NULL);
+    return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
+#endif
+}
+
 // Tasks compute with round-to-nearest and without flush-to-zero, whatever the host program has set (audio hosts do set it).
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && defined(__SSE__) && !defined(__TINYC__)
 typedef unsigned nn__fpenv;
@@ -1241,22 +1290,31 @@ static void      nn__fp_leave(nn__fpenv e) { (void)e; }
 // ---- files: what >>files needs of the system. They return 0 (or NULL, -1) for failure and nn__file_reason() says why. ----
 #ifdef NN_NO_STDIO
 typedef struct nn__file { int none; } nn__file;
-static nn__file *nn__file_open(const char *path, int write)             { (void)path; (void)write; return NULL; }
+static nn__file *nn__file_open(const char *path, int how)               { (void)path; (void)how; return NULL; }
 static int64_t   nn__file_size(nn__file *f)                             { (void)f; return -1; }
 static int       nn__file_seek(nn__file *f, uint64_t at)                { (void)f; (void)at; return 0; }
 static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { (void)f; (void)to; (void)n; return 0; }
 static int       nn__file_write(nn__file *f, const void *from, size_t n) { (void)f; (void)from; (void)n; return 0; }
+static int       nn__file_flush(nn__file *f)                            { (void)f; return 0; }
 static int       nn__file_close(nn__file *f, int flush)                 { (void)f; (void)flush; return 0; }
+static void      nn__make_folders(const char *path)                     { (void)path; }
+static int nn__is_terminal(void)                                  { return 0; }
+static void nn__flush_terminal(void)                               { }
 static int       nn__file_replace(const char *from, const char *to)     { (void)from; (void)to; return 0; }
 static void      nn__file_remove(const char *path)                      { (void)path; }
 static int       nn__file_special(const char *path)                     { (void)path; return 0; }
 static const char *nn__file_reason(void)                                { return "built with NN_NO_STDIO"; }
 #else
 typedef FILE nn__file;
-static nn__file *nn__file_open(const char *path, int write)             { return fopen(path, write ? "wb" : "rb"); }
+static nn__file *nn__file_open(const char *path, int how)               // 0 read, 1 write, 2 append
+{
+    return path ? fopen(path, how == 0 ? "rb" : how == 1 ? "wb" : "ab") : NULL;
+}
 static size_t    nn__file_read(nn__file *f, void *to, size_t n)         { return fread(to, 1, n, f); }
 static int       nn__file_write(nn__file *f, const void *from, size_t n) { return fwrite(from, 1, n, f) == n; }
+static int       nn__file_flush(nn__file *f)                            { return fflush(f) == 0; }
 static void      nn__file_remove(const char *path)                      { remove(path); }
+static void nn__flush_terminal(void)                               { fflush(stdout); }
 static const char *nn__file_reason(void)                                { return errno ? strerror(errno) : "unknown reason"; }
 #if defined(_WIN32)
 static int nn__file_seek(nn__file *f, uint64_t at)                      { return _fseeki64(f, (int64_t)at, SEEK_SET) == 0; }
@@ -1268,6 +1326,8 @@ static int nn__file_special(const char *path)                           // a fol
     return a != INVALID_FILE_ATTRIBUTES && (a & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0;
 }
 static int nn__file_sync(nn__file *f)                                   { return _commit(_fileno(f)) == 0; }
+static int nn__is_terminal(void)                                        { return _isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)_mkdir(path); }
 #else
 #  if defined(__STRICT_ANSI__) && !defined(__cplusplus)
 extern int (fileno)(FILE *);         // -std=c99 hides these two
@@ -1282,7 +1342,19 @@ static int nn__file_special(const char *path)
     return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
 }
 static int nn__file_sync(nn__file *f)                                   { return fsync(fileno(f)) == 0 || errno == EINVAL; }   // EINVAL: cannot be synced
+static int nn__is_terminal(void)                                        { return isatty(1); }
+static void nn__make_folder(const char *path)                           { (void)mkdir(path, 0777); }
 #endif
+static void nn__make_folders(const char *path)                          // and those above; failure shows when a file is opened there
+{
+    char part[1024];
+    size_t i;
+    for (i = 0; path && path[i] && i + 1 < sizeof part; i++) {
+        part[i] = path[i];
+        part[i + 1] = 0;
+        if (path[i + 1] == '/' || path[i + 1] == '\\' || !path[i + 1]) nn__make_folder(part);
+    }
+}
 static int nn__file_close(nn__file *f, int flush)                       // flush: not before the bytes are on the disk
 {
     int ok = !flush || (fflush(f) == 0 && nn__file_sync(f)), reason = errno;
@@ -1388,6 +1460,8 @@ typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]
 typedef struct nn__free_entry { char *at; size_t bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
 typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; size_t bytes; unsigned step; } nn__kept;
+typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
+typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__table {           // the kernels of one instruction set
@@ -1432,6 +1506,9 @@ struct nn_context {
     int64_t     fallbacks;
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
+    nn__trainer *trainers;           // what nn_fit keeps, one per model
+    const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
+    int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
 };
 
@@ -1615,7 +1692,7 @@ static void *nn__arena_alloc(nn__arena *a, size_t bytes, int numbers)
 static void *nn__life(nn_context *nn, size_t bytes)      // zeroed host memory that lives until nn_free
 {
     void *p = nn__arena_alloc(&nn->life, bytes, 0);
-    if (p) memset(p, 0, bytes);
+    if (p && bytes <= SIZE_MAX / 4) memset(p, 0, bytes); // larger is refused above; GCC 12 cannot see that and warns
     return p;
 }
 
@@ -2005,7 +2082,7 @@ static int nn__dim_index(nn_context *nn, const char *op, int dim, int ndim)
 
 static nn_tensor *nn__inert(nn_context *nn)              // what ops return after an error: shape (0), no data
 {
-    static nn_tensor none;                               // only ever read
+    static nn_tensor none = { NULL, NULL, { 0 }, { 0 }, NULL, NULL, NULL, NULL, NULL, 1, 0, NN__T_INERT, 0, 0, 0 };    // only ever read
     return nn ? &nn->inert : &none;
 }
 static int nn__dead(const nn_tensor *t) { return !t || (t->flags & NN__T_INERT) || !t->nn; }
@@ -2997,8 +3074,10 @@ struct nn_layer {
     void       *self;
     nn_fn       fn;
     union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; } desc;
-    int64_t     size[4];
+    int64_t     size[4];             // channels, kernel and the like
     float       value;
+    nn_shape    shape;               // what a layernorm or rmsnorm is for
+    nn_shape    out;                 // of the last result, for nn_summary; ndim -1: none yet
     void       *extra;
 };
 
@@ -3035,6 +3114,7 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     if (!parent) { l->next = nn->roots; nn->roots = l; return l; }
     for (c = parent->child; c; c = c->next)
         if (!strcmp(c->name, l->name)) { nn_fail(nn, "layer name \"%s\" is used twice below the same parent", l->name); return NULL; }
+    if (!l->name[0]) { nn_fail(nn, "%s: a layer's name must not be empty; NULL gives it a number", kind); return NULL; }
     if (strchr(l->name, '.')) { nn_fail(nn, "layer name \"%s\" contains a dot; nest layers with nn_group_new", l->name); return NULL; }
     if (parent->last_child) parent->last_child->next = l; else parent->child = l;
     parent->last_child = l;
@@ -3064,7 +3144,10 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
     nn->scope = layer;
     x = layer->forward(layer->self, x);
     nn->scope = outer;
-    return x ? x : nn__inert(nn);
+    if (!x) return nn__inert(nn);
+    layer->out.ndim = x->ndim;
+    memcpy(layer->out.d, x->shape, sizeof x->shape);
+    return x;
 }
 
 static nn_layer *nn__own_layer(nn_context *nn, nn_layer *parent, const char *name, const char *kind, const nn_layer_desc *desc)
@@ -3089,7 +3172,9 @@ NN_API nn_layer *nn_residual_new(nn_layer *parent, const char *name)
 }
 NN_API nn_layer *nn_fn_new(nn_layer *parent, nn_fn fn)
 {
-    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, NULL, "Function", nn__fn_forward);
+    nn_layer *l;
+    if (!fn) nn_fail(nn__context_below(parent), "nn_fn_new: the function is NULL");
+    l = nn__new_layer(nn__context_below(parent), parent, NULL, "Function", nn__fn_forward);
     if (l) l->fn = fn;
     return nn__or_inert(l);
 }
@@ -3097,16 +3182,17 @@ NN_API nn_layer *nn_fn_new(nn_layer *parent, nn_fn fn)
 // Strides that put the input dimension outermost: how a (out, in) weight lies in memory, so that x W^T reads it row by row.
 static void nn__input_major(nn_tensor *w) { w->stride[0] = 1; w->stride[1] = w->shape[0]; }
 
-static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, unsigned flags, int input_major)
+static nn_tensor *nn__add_param_as(nn_layer *l, const char *name, nn_dtype dtype, nn_shape shape, unsigned flags, int input_major)
 {
     nn_context *nn = nn__context_below(l);
     nn_tensor *t;
     int i;
     if (!nn_ok(nn)) return nn__inert(nn);
+    if (!name || !name[0]) { nn_fail(nn, "a parameter needs a name"); return nn__inert(nn); }
     if (l->params == NN__LAYER_PARAMS) { nn_fail(nn, "a layer has more than %d parameters", NN__LAYER_PARAMS); return nn__inert(nn); }
     for (i = 0; i < l->params; i++)
         if (!strcmp(l->param[i]->name, name)) { nn_fail(nn, "parameter name \"%s\" is used twice in one layer", name); return nn__inert(nn); }
-    t = nn__alloc_tensor(nn, 1, nn->desc.dtype, shape.ndim, shape.d);
+    t = nn__alloc_tensor(nn, 1, dtype, shape.ndim, shape.d);
     if (nn__dead(t)) return t;
     if (input_major) nn__input_major(t);
     nn__fill_view(nn, nn__view_of(t), 0.0);
@@ -3116,6 +3202,10 @@ static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, u
     if (!t->name) return nn__inert(nn);
     l->param[l->params++] = t;
     return t;
+}
+static nn_tensor *nn__add_param(nn_layer *l, const char *name, nn_shape shape, unsigned flags, int input_major)
+{
+    return nn__no_layer(l) ? nn__inert(NULL) : nn__add_param_as(l, name, l->nn->desc.dtype, shape, flags, input_major);
 }
 NN_API nn_tensor *nn_param_new(nn_layer *layer, const char *name, nn_shape shape)  { return nn__add_param(layer, name, shape, NN__T_PARAM, 0); }
 NN_API nn_tensor *nn_buffer_new(nn_layer *layer, const char *name, nn_shape shape) { return nn__add_param(layer, name, shape, NN__T_BUFFER, 0); }
@@ -3178,6 +3268,7 @@ static int nn__match_name(nn_tensor *t, void *arg)
 NN_API nn_tensor *nn_param(nn_layer *layer, const char *path)
 {
     nn__search s;
+    if (!path) return NULL;
     s.below = layer; s.path = path; s.found = NULL;
     nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__match_name, &s);
     return s.found;
@@ -3186,8 +3277,8 @@ NN_API nn_tensor *nn_param(nn_layer *layer, const char *path)
 NN_API nn_layer *nn_child(nn_layer *layer, const char *path)
 {
     nn_layer *c;
-    size_t n = strcspn(path, ".");
-    if (nn__no_layer(layer)) return NULL;
+    size_t n = path ? strcspn(path, ".") : 0;
+    if (nn__no_layer(layer) || !path) return NULL;
     if (!path[0]) return layer;
     for (c = layer->child; c; c = c->next)
         if (strlen(c->name) == n && !strncmp(c->name, path, n)) return path[n] ? nn_child(c, path + n + 1) : c;
@@ -3233,102 +3324,1139 @@ static void nn__init(nn_tensor *w, int kind, double a, double b, double low, dou
     w->base->version++;
     nn__randomize(w->nn, nn__view_of(w), 0, nn__ordinal(NN__DOMAIN_INIT, w->nn->inits++), kind, a, b, low, high);
 }
-NN_API void nn_init_uniform(nn_tensor *w, float low, float high) { nn__init(w, NN__UNIFORM, low, high, 0, 0); }
-NN_API void nn_init_normal(nn_tensor *w, float mean, float std)  { nn__init(w, NN__NORMAL, mean, std, 0, 0); }
+NN_API void nn_init_constant(nn_tensor *w, float value)
+{
+    if (!w || !nn__check(w->nn, w, "nn_init_constant")) return;
+    w->base->version++;
+    nn__fill_view(w->nn, nn__view_of(w), (double)value);
+}
+NN_API void nn_init_uniform(nn_tensor *w, float low, float high)
+{
+    if (w && !(low <= high)) nn_fail(w->nn, "nn_init_uniform: %g..%g is not a range", (double)low, (double)high);
+    nn__init(w, NN__UNIFORM, (double)low, (double)high, 0, 0);
+}
+NN_API void nn_init_normal(nn_tensor *w, float mean, float std)
+{
+    if (w && !(std >= 0)) nn_fail(w->nn, "nn_init_normal: the standard deviation is %g", (double)std);
+    nn__init(w, NN__NORMAL, (double)mean, (double)std, 0, 0);
+}
+NN_API void nn_init_trunc_normal(nn_tensor *w, float mean, float std, float low, float high)
+{
+    if (w && !(std >= 0)) nn_fail(w->nn, "nn_init_trunc_normal: the standard deviation is %g", (double)std);
+    if (w && !(low <= high)) nn_fail(w->nn, "nn_init_trunc_normal: %g..%g is not a range", (double)low, (double)high);
+    nn__init(w, NN__TRUNC_NORMAL, (double)mean, (double)std, (double)low, (double)high);
+}
+
+NN__FLOAT_BEGIN
+// How many numbers a result of w is summed from, and how many results an input goes to: w is (O, I, K ...) with K ... the kernel.
+static int nn__fans(nn_tensor *w, const char *op, double *in, double *out)
+{
+    double kernel;
+    if (!w || !nn__check(w->nn, w, op)) return 0;
+    if (w->ndim < 2) { nn_fail(w->nn, "%s: a tensor needs two dimensions to have a fan-in, not %s", op, nn__dims_text(w->ndim, w->shape).s); return 0; }
+    if (nn_count(w) == 0) return 0;
+    kernel = (double)nn_count(w) / (double)w->shape[0] / (double)w->shape[1];
+    *in = (double)w->shape[1] * kernel;
+    *out = (double)w->shape[0] * kernel;
+    return 1;
+}
+// Of that standard deviation: a uniform distribution on -s..s has the variance s^2 / 3.
+static void nn__init_std(nn_tensor *w, double std, int uniform)
+{
+    double s = uniform ? sqrt(3.0) * std : std;
+    nn__init(w, uniform ? NN__UNIFORM : NN__NORMAL, uniform ? -s : 0, s, 0, 0);
+}
+static void nn__init_xavier(nn_tensor *w, float gain, int uniform, const char *op)      // std^2 = gain^2 2 / (fan_in + fan_out)
+{
+    double in, out;
+    if (nn__fans(w, op, &in, &out)) nn__init_std(w, fabs((double)gain) * sqrt(2.0 / (in + out)), uniform);
+}
+static void nn__init_kaiming(nn_tensor *w, float slope, int uniform, const char *op)    // std^2 = 2 / (1 + slope^2) / fan_in
+{
+    double in, out;
+    if (nn__fans(w, op, &in, &out)) nn__init_std(w, sqrt(2.0 / (1.0 + (double)slope * (double)slope) / in), uniform);
+}
+NN_API void nn_init_xavier_uniform (nn_tensor *w, float gain)   { nn__init_xavier(w, gain, 1, "nn_init_xavier_uniform"); }
+NN_API void nn_init_xavier_normal  (nn_tensor *w, float gain)   { nn__init_xavier(w, gain, 0, "nn_init_xavier_normal"); }
+NN_API void nn_init_kaiming_uniform(nn_tensor *w, float slope)  { nn__init_kaiming(w, slope, 1, "nn_init_kaiming_uniform"); }
+NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope)  { nn__init_kaiming(w, slope, 0, "nn_init_kaiming_normal"); }
+
+static double nn__dot(int64_t n, const double *a, const double *b)     // four sums: one would wait for every addition
+{
+    double s[4] = { 0, 0, 0, 0 };
+    int64_t i, j;
+    for (i = 0; i + 4 <= n; i += 4) for (j = 0; j < 4; j++) s[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) s[0] += a[i] * b[i];
+    return (s[0] + s[1]) + (s[2] + s[3]);
+}
+// Gram-Schmidt on n vectors of `length` numbers. A second round removes what rounding left of the first ("twice is enough").
+static void nn__orthonormalize(int64_t n, int64_t length, double *v)
+{
+    int64_t i, j, k;
+    int round;
+    for (i = 0; i < n; i++) {
+        double *a = v + i * length, norm;
+        for (round = 0; round < 2; round++)
+            for (j = 0; j < i; j++) {
+                const double *b = v + j * length;
+                double d = nn__dot(length, a, b);
+                for (k = 0; k < length; k++) a[k] -= d * b[k];
+            }
+        norm = sqrt(nn__dot(length, a, a));
+        for (k = 0; norm > 0 && k < length; k++) a[k] /= norm;
+    }
+}
+// w as a matrix of shape[0] rows gets orthonormal rows, or columns if there are fewer of them, times gain.
+NN_API void nn_init_orthogonal(nn_tensor *w, float gain)
+{
+    nn_context *nn = w ? w->nn : NULL;
+    int64_t rows, columns, n, i, j;
+    double *a, *v;
+    nn__mark m;
+    if (!w || !nn__check(nn, w, "nn_init_orthogonal")) return;
+    if (w->ndim < 2) { nn_fail(nn, "nn_init_orthogonal: the tensor needs two dimensions, not %s", nn__dims_text(w->ndim, w->shape).s); return; }
+    n = nn_count(w);
+    if (n == 0) return;
+    rows = w->shape[0];
+    columns = n / rows;
+    nn_init_normal(w, 0, 1);
+    m = nn__get_mark(nn);
+    a = (double *)nn__host_step(nn, nn__mul_size((size_t)n, 2 * sizeof *a));
+    if (a && nn_read_as(w, NN_F64, a)) {
+        v = rows > columns ? a + n : a;
+        if (v != a) for (i = 0; i < rows; i++) for (j = 0; j < columns; j++) v[j * rows + i] = a[i * columns + j];
+        nn__orthonormalize(nn__min(rows, columns), nn__max(rows, columns), v);
+        if (v != a) for (i = 0; i < rows; i++) for (j = 0; j < columns; j++) a[i * columns + j] = v[j * rows + i];
+        for (i = 0; i < n; i++) a[i] *= (double)gain;
+        nn_write_as(w, NN_F64, a);
+    }
+    nn__rewind(nn, &m);
+}
+NN__FLOAT_END
+
+// ---- the layers: options are checked, parameters made as PyTorch makes them; forward calls the op of the same name --------------
+static int nn__positive(nn_layer *parent, const char *kind, const char *name, const char *what, int64_t value)
+{
+    if (value > 0) return 1;
+    nn_fail(nn__context_below(parent), "%s%s%s: %s must be positive, not %lld", kind, name ? " " : "", name ? name : "", what, (long long)value);
+    return 0;
+}
+static int nn__not_negative(nn_layer *parent, const char *kind, const char *name, const char *what, int64_t value)   // NN_ZERO is fine
+{
+    return value == 0 || value == NN_ZERO || nn__positive(parent, kind, name, what, value);
+}
+static int nn__divides(nn_layer *parent, const char *kind, const char *name, int64_t groups, int64_t channels)
+{
+    if (channels % groups == 0) return 1;
+    nn_fail(nn__context_below(parent), "%s%s%s: %lld groups do not divide %lld channels", kind, name ? " " : "", name ? name : "", (long long)groups, (long long)channels);
+    return 0;
+}
+static nn_layer *nn__leaf(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *))
+{
+    return nn__new_layer(nn__context_below(parent), parent, name, kind, forward);
+}
+static nn_layer *nn__finished(nn_layer *l)               // a layer without all of its parameters is none: it leaves the tree
+{
+    nn_layer **at, *before = NULL;
+    if (!l || nn_ok(l->nn)) return nn__or_inert(l);
+    for (at = &l->parent->child; *at != l; at = &(*at)->next) before = *at;
+    *at = NULL;
+    l->parent->last_child = before;
+    l->parent->children--;
+    return nn__or_inert(NULL);
+}
+static nn_tensor *nn__param_at(const nn_layer *l, int i, int64_t params) { return i < params ? l->param[i] : NULL; }
 
 static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)
 {
     nn_layer *l = (nn_layer *)self;
-    return nn_linear(x, l->param[0], l->params > 1 ? l->param[1] : NULL, &l->desc.linear);
+    return nn_linear(x, l->param[0], nn__param_at(l, 1, l->desc.linear.no_bias ? 1 : 2), &l->desc.linear);
+}
+
+// PyTorch's default for weight and bias: kaiming_uniform with slope sqrt(5), which is uniform in +- 1 / sqrt(fan_in).
+static void nn__weight_and_bias(nn_layer *l, nn_shape weight, int64_t out, double fan_in, int no_bias, int input_major)
+{
+    float bound = (float)(1.0 / sqrt(fan_in));
+    nn_init_uniform(nn__add_param(l, "weight", weight, NN__T_PARAM, input_major), -bound, bound);
+    if (!no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
 }
 
 NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc *desc)
 {
-    nn_layer *l = nn__new_layer(nn__context_below(parent), parent, name, "Linear", nn__linear_forward);
-    float bound = in > 0 ? (float)(1.0 / sqrt((double)in)) : 0.0f;      // PyTorch's default: kaiming_uniform(a = sqrt(5))
-    if (!l) return nn__or_inert(l);
+    nn_layer *l;
+    if (!nn__positive(parent, "Linear", name, "in", in) || !nn__positive(parent, "Linear", name, "out", out)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, "Linear", nn__linear_forward);
+    if (!l) return nn__or_inert(NULL);
     if (desc) l->desc.linear = *desc;
     l->size[0] = in; l->size[1] = out;
-    nn_init_uniform(nn__add_param(l, "weight", nn__shape2(out, in), NN__T_PARAM, 1), -bound, bound);
-    if (!desc || !desc->no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
-    return nn_ok(l->nn) ? l : nn__or_inert(NULL);
+    nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
+    return nn__finished(l);
+}
+
+// ---- convolution layers --------------------------------------------------------------------------------
+// Weights are (out, in / groups, kernel), transposed ones (in, out / groups, kernel). PyTorch takes the second size times the kernel
+// for the fan-in of both, though a transposed convolution sums over in / groups.
+static nn_layer *nn__conv_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int dims, int transposed,
+                                int64_t in, int64_t out, int kernel, const nn_conv_desc *desc)
+{
+    nn_conv_desc d;
+    nn_layer *l;
+    nn_shape w;
+    double fan_in;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!d.groups) d.groups = 1;
+    if (!nn__positive(parent, kind, name, "in", in) || !nn__positive(parent, kind, name, "out", out) || !nn__positive(parent, kind, name, "kernel", kernel) ||
+        !nn__positive(parent, kind, name, "kernel_w", d.kernel_w ? d.kernel_w : kernel) || !nn__positive(parent, kind, name, "groups", d.groups) ||
+        !nn__positive(parent, kind, name, "stride", d.stride ? d.stride : 1) || !nn__positive(parent, kind, name, "stride_w", d.stride_w ? d.stride_w : 1) ||
+        !nn__positive(parent, kind, name, "dilation", d.dilation ? d.dilation : 1) || !nn__positive(parent, kind, name, "dilation_w", d.dilation_w ? d.dilation_w : 1) ||
+        !nn__not_negative(parent, kind, name, "padding", d.padding) || !nn__not_negative(parent, kind, name, "padding_w", d.padding_w) ||
+        !nn__not_negative(parent, kind, name, "output_padding", d.output_padding) || !nn__not_negative(parent, kind, name, "output_padding_w", d.output_padding_w) ||
+        !nn__divides(parent, kind, name, d.groups, in) || !nn__divides(parent, kind, name, d.groups, out)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    memset(&w, 0, sizeof w);
+    w.ndim = 2 + dims;
+    w.d[0] = transposed ? in : out;
+    w.d[1] = (transposed ? out : in) / d.groups;
+    w.d[2] = kernel;
+    w.d[3] = d.kernel_w ? d.kernel_w : kernel;
+    fan_in = (double)w.d[1] * (double)w.d[2] * (dims == 2 ? (double)w.d[3] : 1.0);
+    l->desc.conv = d;
+    nn__weight_and_bias(l, w, out, fan_in, d.no_bias, 0);
+    return nn__finished(l);
+}
+#define NN__CONV_LAYER(name, kind, dims, transposed)                                                                              \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, l->param[0], nn__param_at(l, 1, l->desc.conv.no_bias ? 1 : 2), &l->desc.conv);                        \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, const char *layer, int64_t in, int64_t out, int kernel, const nn_conv_desc *desc) \
+    {                                                                                                                             \
+        return nn__conv_layer(parent, layer, kind, nn__##name##_forward, dims, transposed, in, out, kernel, desc);                \
+    }
+NN__CONV_LAYER(conv1d,           "Conv1d",          1, 0)
+NN__CONV_LAYER(conv2d,           "Conv2d",          2, 0)
+NN__CONV_LAYER(conv_transpose1d, "ConvTranspose1d", 1, 1)
+NN__CONV_LAYER(conv_transpose2d, "ConvTranspose2d", 2, 1)
+#undef NN__CONV_LAYER
+
+// ---- normalisation layers --------------------------------------------------------------------------------
+// size[0] channels (0: any), size[1] how many of weight and bias there are, size[2] groups; batch statistics follow weight and bias
+static nn_layer *nn__norm_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int64_t channels,
+                                nn_shape shape, const nn_norm_layer_desc *desc, int affine, int bias)
+{
+    nn_layer *l;
+    int i;
+    if (shape.ndim < 1 || shape.ndim > NN_MAX_DIMS) {
+        nn_fail(nn__context_below(parent), "%s%s%s: the shape to normalise has %d dimensions", kind, name ? " " : "", name ? name : "", shape.ndim);
+        return NULL;
+    }
+    for (i = 0; i < shape.ndim; i++) if (!nn__positive(parent, kind, name, strcmp(kind, "LayerNorm") ? "channels" : "a size", shape.d[i])) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    if (!l) return NULL;
+    if (desc) l->desc.norm = *desc;
+    l->size[0] = channels;
+    l->shape = shape;
+    if (affine) {
+        nn_init_constant(nn__add_param(l, "weight", shape, NN__T_PARAM, 0), 1.0f);
+        if (bias) nn__add_param(l, "bias", shape, NN__T_PARAM, 0);
+        l->size[1] = 1 + bias;
+    }
+    return l;
+}
+static int nn__affine(const nn_norm_layer_desc *desc) { return !desc || !desc->no_affine; }
+static int nn__biased(const nn_norm_layer_desc *desc) { return !desc || !desc->no_bias; }
+
+static int nn__input_fits(const nn_layer *l, const nn_tensor *x)     // weights would tell, but there may be none
+{
+    const nn_shape *s = &l->shape;
+    if (!nn__check(l->nn, x, l->kind)) return 0;
+    if (l->size[0] && (x->ndim < 2 || x->shape[1] != l->size[0])) {
+        nn_fail(l->nn, "%s: x must be (B, %lld, ...), not %s", l->kind, (long long)l->size[0], nn__dims_text(x->ndim, x->shape).s);
+        return 0;
+    }
+    if (!l->size[0] && (x->ndim < s->ndim || memcmp(x->shape + x->ndim - s->ndim, s->d, (size_t)s->ndim * sizeof *s->d))) {
+        nn_fail(l->nn, "%s: x %s does not end in %s", l->kind, nn__dims_text(x->ndim, x->shape).s, nn__dims_text(s->ndim, s->d).s);
+        return 0;
+    }
+    return 1;
+}
+static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, nn_tensor *tracked, const nn_batchnorm_desc *desc);
+static nn_tensor *nn__batchnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    int n = (int)l->size[1], stats = !l->desc.norm.no_stats;
+    if (!nn__input_fits(l, x)) return NULL;
+    return nn__batchnorm(x, nn__param_at(l, 0, n), nn__param_at(l, 1, n), stats ? l->param[n] : NULL, stats ? l->param[n + 1] : NULL,
+                         stats ? l->param[n + 2] : NULL, &l->desc.norm);
+}
+static nn_tensor *nn__layernorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_layernorm(x, l->shape.ndim, nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__groupnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_groupnorm(x, (int)l->size[2], nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__instancenorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_instancenorm(x, nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+}
+static nn_tensor *nn__rmsnorm_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    return nn__input_fits(l, x) ? nn_rmsnorm(x, nn__param_at(l, 0, l->size[1]), &l->desc.norm) : NULL;
+}
+
+NN_API nn_layer *nn_batchnorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "BatchNorm", nn__batchnorm_forward, channels, nn__shape1(channels), desc, nn__affine(desc), nn__biased(desc));
+    nn_shape scalar;
+    if (nn__no_layer(l) || l->desc.norm.no_stats) return nn__finished(nn__no_layer(l) ? NULL : l);
+    memset(&scalar, 0, sizeof scalar);
+    nn__add_param(l, "running_mean", nn__shape1(channels), NN__T_BUFFER, 0);
+    nn_init_constant(nn__add_param(l, "running_var", nn__shape1(channels), NN__T_BUFFER, 0), 1.0f);
+    nn__add_param_as(l, "num_batches_tracked", NN_I64, scalar, NN__T_BUFFER, 0);
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_layernorm_new(nn_layer *parent, const char *name, nn_shape shape, const nn_layernorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "LayerNorm", nn__layernorm_forward, 0, shape, desc, nn__affine(desc), nn__biased(desc));
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+NN_API nn_layer *nn_groupnorm_new(nn_layer *parent, const char *name, int groups, int64_t channels, const nn_groupnorm_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "GroupNorm", name, "groups", groups) || !nn__divides(parent, "GroupNorm", name, groups, channels)) return nn__or_inert(NULL);
+    l = nn__norm_layer(parent, name, "GroupNorm", nn__groupnorm_forward, channels, nn__shape1(channels), desc, nn__affine(desc), nn__biased(desc));
+    if (nn__no_layer(l)) return nn__or_inert(NULL);
+    l->size[2] = groups;
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_instancenorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_instancenorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "InstanceNorm", nn__instancenorm_forward, channels, nn__shape1(channels), desc,
+                                 desc && desc->affine && !desc->no_affine, nn__biased(desc));
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+NN_API nn_layer *nn_rmsnorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_rmsnorm_desc *desc)
+{
+    nn_layer *l = nn__norm_layer(parent, name, "RMSNorm", nn__rmsnorm_forward, 0, nn__shape1(channels), desc, nn__affine(desc), 0);
+    return nn__finished(nn__no_layer(l) ? NULL : l);
+}
+
+// ---- embedding -------------------------------------------------------------------------------------------
+static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x) { return nn_embedding(x, ((nn_layer *)self)->param[0]); }
+NN_API nn_layer *nn_embedding_new(nn_layer *parent, const char *name, int64_t count, int64_t channels)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Embedding", name, "count", count) || !nn__positive(parent, "Embedding", name, "channels", channels)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, "Embedding", nn__embedding_forward);
+    if (!l) return nn__or_inert(NULL);
+    nn_init_normal(nn__add_param(l, "weight", nn__shape2(count, channels), NN__T_PARAM, 0), 0, 1);
+    return nn__finished(l);
+}
+
+// ---- layers without parameters ---------------------------------------------------------------------------
+#define NN__POOL_LAYER(name, kind)                                                                                                \
+    static nn_tensor *nn__##name##_forward(void *self, nn_tensor *x)                                                              \
+    {                                                                                                                             \
+        nn_layer *l = (nn_layer *)self;                                                                                           \
+        return nn_##name(x, (int)l->size[0], &l->desc.pool);                                                                      \
+    }                                                                                                                             \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, int kernel, const nn_pool_desc *desc)                                      \
+    {                                                                                                                             \
+        return nn__pool_layer(parent, kind, nn__##name##_forward, kernel, desc);                                                  \
+    }
+static nn_layer *nn__pool_layer(nn_layer *parent, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int kernel, const nn_pool_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, kind, NULL, "kernel", kernel)) return nn__or_inert(NULL);
+    if (desc && (!nn__positive(parent, kind, NULL, "kernel_w", desc->kernel_w ? desc->kernel_w : kernel) ||
+                 !nn__positive(parent, kind, NULL, "stride", desc->stride ? desc->stride : 1) || !nn__positive(parent, kind, NULL, "stride_w", desc->stride_w ? desc->stride_w : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation", desc->dilation ? desc->dilation : 1) ||
+                 !nn__positive(parent, kind, NULL, "dilation_w", desc->dilation_w ? desc->dilation_w : 1) ||
+                 !nn__not_negative(parent, kind, NULL, "padding", desc->padding) || !nn__not_negative(parent, kind, NULL, "padding_w", desc->padding_w)))
+        return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, kind, forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.pool = *desc;
+    l->size[0] = kernel;
+    return l;
+}
+NN__POOL_LAYER(maxpool1d, "MaxPool1d")
+NN__POOL_LAYER(maxpool2d, "MaxPool2d")
+NN__POOL_LAYER(avgpool1d, "AvgPool1d")
+NN__POOL_LAYER(avgpool2d, "AvgPool2d")
+#undef NN__POOL_LAYER
+
+static nn_tensor *nn__adaptive_avgpool2d_forward(void *self, nn_tensor *x)
+{
+    const nn_layer *l = (const nn_layer *)self;
+    return nn_adaptive_avgpool2d(x, l->size[0], l->size[1]);
+}
+NN_API nn_layer *nn_adaptive_avgpool2d_new(nn_layer *parent, int64_t height, int64_t width)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "AdaptiveAvgPool2d", NULL, "height", height) || !nn__positive(parent, "AdaptiveAvgPool2d", NULL, "width", width)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "AdaptiveAvgPool2d", nn__adaptive_avgpool2d_forward);
+    if (l) { l->size[0] = height; l->size[1] = width; }
+    return nn__or_inert(l);
+}
+
+static nn_tensor *nn__upsample_forward(void *self, nn_tensor *x)     // (B, C, H, W), or (B, C, L), whose height is 1
+{
+    const nn_layer *l = (const nn_layer *)self;
+    int64_t h, w, scale = l->size[0];
+    if (x->ndim != 3 && x->ndim != 4) { nn_fail(l->nn, "Upsample: x must be (B, C, H, W) or (B, C, L), not %s", nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    h = x->ndim == 4 ? x->shape[2] : 1;
+    w = x->shape[x->ndim - 1];
+    if (h > INT64_MAX / scale || w > INT64_MAX / scale) { nn_fail(l->nn, "Upsample: %lld times %s is too large", (long long)scale, nn__dims_text(x->ndim, x->shape).s); return NULL; }
+    return nn_upsample(x, x->ndim == 4 ? h * scale : 1, w * scale, &l->desc.upsample);
+}
+NN_API nn_layer *nn_upsample_new(nn_layer *parent, int scale, const nn_upsample_desc *desc)
+{
+    nn_layer *l;
+    if (!nn__positive(parent, "Upsample", NULL, "scale", scale)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, NULL, "Upsample", nn__upsample_forward);
+    if (!l) return nn__or_inert(NULL);
+    if (desc) l->desc.upsample = *desc;
+    l->size[0] = scale;
+    return l;
+}
+
+static nn_tensor *nn__softmax_forward(void *self, nn_tensor *x)    { return nn_softmax(x, (int)((nn_layer *)self)->size[0]); }
+NN_API nn_layer *nn_softmax_new(nn_layer *parent, int dim)
+{
+    nn_layer *l = nn__leaf(parent, NULL, "Softmax", nn__softmax_forward);
+    if (l) l->size[0] = dim;
+    return nn__or_inert(l);
+}
+static nn_tensor *nn__dropout_forward(void *self, nn_tensor *x)    { return nn_dropout(x, ((nn_layer *)self)->value); }
+static nn_tensor *nn__dropout2d_forward(void *self, nn_tensor *x)  { return nn_dropout2d(x, ((nn_layer *)self)->value); }
+static nn_tensor *nn__flatten_forward(void *self, nn_tensor *x)    { (void)self; return nn_flatten(x, 1); }
+static nn_tensor *nn__leaky_relu_forward(void *self, nn_tensor *x) { return nn_leaky_relu(x, ((nn_layer *)self)->value); }
+static nn_layer *nn__value_layer(nn_layer *parent, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), float value)
+{
+    nn_layer *l = nn__leaf(parent, NULL, kind, forward);
+    if (l) l->value = value;
+    return nn__or_inert(l);
+}
+static int nn__probability(nn_layer *parent, const char *kind, float p)
+{
+    if (p >= 0 && p <= 1) return 1;
+    nn_fail(nn__context_below(parent), "%s: the probability is %g, not in 0..1", kind, (double)p);
+    return 0;
+}
+NN_API nn_layer *nn_dropout_new(nn_layer *parent, float p)
+{
+    return nn__probability(parent, "Dropout", p) ? nn__value_layer(parent, "Dropout", nn__dropout_forward, p) : nn__or_inert(NULL);
+}
+NN_API nn_layer *nn_dropout2d_new(nn_layer *parent, float p)
+{
+    return nn__probability(parent, "Dropout2d", p) ? nn__value_layer(parent, "Dropout2d", nn__dropout2d_forward, p) : nn__or_inert(NULL);
+}
+NN_API nn_layer *nn_flatten_new(nn_layer *parent)                 { return nn__value_layer(parent, "Flatten", nn__flatten_forward, 0); }
+NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__value_layer(parent, "LeakyReLU", nn__leaky_relu_forward, slope); }
+
+// ---- nn_summary: the net runs once without computing (only shapes, as under nn_desc.measure), then the tree is printed ------------
+static void nn__forget_outputs(nn_layer *l)
+{
+    nn_layer *c;
+    l->out.ndim = -1;
+    for (c = l->child; c; c = c->next) nn__forget_outputs(c);
+}
+static nn_layer *nn__first_with_params(nn_layer *l)
+{
+    nn_layer *c, *found = l->params ? l : NULL;
+    for (c = l->child; c && !found; c = c->next) found = nn__first_with_params(c);
+    return found;
+}
+static void nn__measure_forward(nn_layer *l, nn_shape input)         // leaves l->out; memory, random state and peaks as they were
+{
+    nn_context *nn = l->nn;
+    nn_layer *first = nn__first_with_params(l);
+    nn_dtype dtype = first && !strcmp(first->kind, "Embedding") ? NN_I64 : nn->desc.dtype;
+    nn__mark m = nn__get_mark(nn);
+    uint64_t ordinal = nn->ordinal;
+    size_t peak = nn->peak, step = nn->step_arena.peak, device = nn->device_step.peak;
+    int measuring = nn->measuring, free_count = nn->free_count;
+    nn->measuring = 1;
+    nn->free_count = 0;
+    nn_push(nn, NN_EVAL);
+    nn_forward(l, nn__alloc_tensor(nn, 0, dtype, input.ndim, input.d));
+    nn_pop(nn);
+    nn->measuring = measuring || nn->out_of_memory;
+    nn->free_count = free_count;
+    nn->ordinal = ordinal;
+    nn__rewind(nn, &m);
+    nn->peak = peak; nn->step_arena.peak = step; nn->device_step.peak = device;
+    nn__count_peak(nn);              // tensor heads stay
+}
+static void nn__with_commas(int64_t n, char *to)         // 421642 -> "421,642"; to has 32 bytes
+{
+    char digits[24];
+    int i, count = snprintf(digits, sizeof digits, "%lld", (long long)n);
+    for (i = 0; i < count; i++) {
+        if (i && (count - i) % 3 == 0) *to++ = ',';
+        *to++ = digits[i];
+    }
+    *to = 0;
+}
+static void nn__summary_row(nn_layer *l, int depth)
+{
+    nn_layer *c;
+    char count[32] = "", name[96];
+    int64_t n = 0;
+    int i;
+    for (i = 0; i < l->params; i++) if (l->param[i]->flags & NN__T_PARAM) n += nn_count(l->param[i]);
+    if (n) nn__with_commas(n, count);
+    snprintf(name, sizeof name, "%*s%s", depth < 20 ? 2 * depth : 40, "", l->name);
+    nn__log(l->nn, "%-28s %-18s %-22s %14s\n", name, l->kind, l->out.ndim < 0 ? "not run" : nn__dims_text(l->out.ndim, l->out.d).s, count);
+    for (c = l->child; c; c = c->next) nn__summary_row(c, depth + 1);
+}
+typedef struct nn__sizes { int64_t params, frozen, buffers; double param_bytes, buffer_bytes; } nn__sizes;
+static int nn__add_sizes(nn_tensor *t, void *arg)
+{
+    nn__sizes *s = (nn__sizes *)arg;
+    double bytes = (double)nn_count(t) * (double)nn_dtype_bytes((nn_dtype)t->dtype);
+    if (t->flags & NN__T_BUFFER) { s->buffers += nn_count(t); s->buffer_bytes += bytes; return 1; }
+    s->params += nn_count(t);
+    s->param_bytes += bytes;
+    if (t->flags & NN__T_FROZEN) s->frozen += nn_count(t);
+    return 1;
+}
+NN_API void nn_summary(nn_layer *layer, nn_shape input)
+{
+    nn_context *nn = nn__context_below(layer);
+    nn__sizes s;
+    char params[32], frozen[32], buffers[32];
+    if (!nn_ok(nn)) return;
+    nn__forget_outputs(layer);
+    nn__measure_forward(layer, input);
+    nn__log(nn, "%-28s %-18s %-22s %14s\n", "layer", "kind", "output", "parameters");
+    nn__summary_row(layer, 0);
+    memset(&s, 0, sizeof s);
+    nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__add_sizes, &s);
+    nn__with_commas(s.params, params);
+    nn__with_commas(s.frozen, frozen);
+    nn__with_commas(s.buffers, buffers);
+    nn__log(nn, "%s parameters (%.1f KB), %s frozen; %s numbers in buffers (%.1f KB)\n", params, s.param_bytes / 1024, frozen, buffers, s.buffer_bytes / 1024);
 }
 
 // =============================================================================================
-// >>optim   An optimizer is one update op per parameter: (p, g, states) -> (p, states), run by the backend like every op.
+// >>optim   An optimizer is one update op per parameter: (p, g, states) -> (p, states), run by the backend like every op. A table
+// says which options an optimizer reads, its defaults and its states; the formulas are in >>ops, "parameter updates".
 // =============================================================================================
-typedef struct nn__update_params { float lr, momentum, dampening, beta1, beta2, alpha, eps, weight_decay, correct1, correct2, clip_value; int nesterov, first, decoupled; } nn__update_params;
-typedef struct nn__slot { nn_tensor *p, *state[3]; int group; } nn__slot;
+enum { NN__LR, NN__MOMENTUM, NN__DAMPENING, NN__NESTEROV, NN__BETA1, NN__BETA2, NN__ALPHA, NN__EPS, NN__WEIGHT_DECAY, NN__MOMENTUM_DECAY,
+       NN__LR_DECAY, NN__CENTERED, NN__AMSGRAD, NN__CLIP_NORM, NN__CLIP_VALUE, NN__OPTIONS, NN__ALWAYS };
+static const struct { const char *name; size_t at; int whole; } nn__optimizer_fields[NN__OPTIONS] = {      // in the order of the enum
+    { "lr",           offsetof(nn_optimizer_desc, lr), 0 },           { "momentum",       offsetof(nn_optimizer_desc, momentum), 0 },
+    { "dampening",    offsetof(nn_optimizer_desc, dampening), 0 },    { "nesterov",       offsetof(nn_optimizer_desc, nesterov), 1 },
+    { "beta1",        offsetof(nn_optimizer_desc, beta1), 0 },        { "beta2",          offsetof(nn_optimizer_desc, beta2), 0 },
+    { "alpha",        offsetof(nn_optimizer_desc, alpha), 0 },        { "eps",            offsetof(nn_optimizer_desc, eps), 0 },
+    { "weight_decay", offsetof(nn_optimizer_desc, weight_decay), 0 }, { "momentum_decay", offsetof(nn_optimizer_desc, momentum_decay), 0 },
+    { "lr_decay",     offsetof(nn_optimizer_desc, lr_decay), 0 },     { "centered",       offsetof(nn_optimizer_desc, centered), 1 },
+    { "amsgrad",      offsetof(nn_optimizer_desc, amsgrad), 1 },      { "clip_norm",      offsetof(nn_optimizer_desc, clip_norm), 0 },
+    { "clip_value",   offsetof(nn_optimizer_desc, clip_value), 0 } };
+
+enum { NN__SGD, NN__RMSPROP, NN__ADAGRAD, NN__ADAM, NN__ADAMW, NN__NADAM, NN__LION, NN__OPTIMIZERS };
+enum { NN__MAX_STATES = 3 };
+typedef struct nn__optimizer_kind {
+    const char *name;
+    int         op;
+    unsigned    reads;               // bits of options, besides lr, weight_decay and clipping
+    double      lr, beta1, beta2, eps, weight_decay;     // defaults
+    struct { const char *name; int if_set; } state[NN__MAX_STATES];  // kept if that option is not zero
+} nn__optimizer_kind;
+#define NN__O(name) (1u << NN__##name)
+static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
+    { "sgd",     NN_OP_sgd_update,     NN__O(MOMENTUM) | NN__O(DAMPENING) | NN__O(NESTEROV),               0.01,  0,   0,     0,     0,
+                 { { "momentum_buffer", NN__MOMENTUM }, { NULL, 0 }, { NULL, 0 } } },
+    { "rmsprop", NN_OP_rmsprop_update, NN__O(ALPHA) | NN__O(EPS) | NN__O(MOMENTUM) | NN__O(CENTERED),      0.01,  0,   0,     1e-8,  0,
+                 { { "square_avg", NN__ALWAYS }, { "momentum_buffer", NN__MOMENTUM }, { "grad_avg", NN__CENTERED } } },
+    { "adagrad", NN_OP_adagrad_update, NN__O(LR_DECAY) | NN__O(EPS),                                       0.01,  0,   0,     1e-10, 0,
+                 { { "sum", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } },
+    { "adam",    NN_OP_adam_update,    NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(AMSGRAD),          0.001, 0.9, 0.999, 1e-8,  0,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { "max_exp_avg_sq", NN__AMSGRAD } } },
+    { "adamw",   NN_OP_adam_update,    NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(AMSGRAD),          0.001, 0.9, 0.999, 1e-8,  0.01,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { "max_exp_avg_sq", NN__AMSGRAD } } },
+    { "nadam",   NN_OP_nadam_update,   NN__O(BETA1) | NN__O(BETA2) | NN__O(EPS) | NN__O(MOMENTUM_DECAY),   0.002, 0.9, 0.999, 1e-8,  0,
+                 { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { NULL, 0 } } },
+    { "lion",    NN_OP_lion_update,    NN__O(BETA1) | NN__O(BETA2),                                        1e-4,  0.9, 0.99,  0,     0,
+                 { { "exp_avg", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } } };
+
+// What an update needs besides tensors. Several optimizers share a name: decay1 is momentum or beta1, decay2 is alpha or beta2.
+typedef struct nn__update_params {
+    double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+    int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
+} nn__update_params;
+
+// A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
+typedef struct nn__slot {
+    nn_tensor *p, *state[NN__MAX_STATES];                // the states' names are their tensor's name
+    int        group;
+    int64_t    steps;                // updates of this parameter: PyTorch's state["step"]
+    double     product;              // nadam: product of its momentum factors up to product_step; follows from steps
+    int64_t    product_step;
+} nn__slot;
+typedef struct nn__group { double lr, initial_lr, option[NN__OPTIONS]; } nn__group;
 struct nn_optimizer {
     nn_context *nn;
     nn_layer   *layer;
-    int         op, states;
-    nn_optimizer_desc desc;
+    const nn__optimizer_kind *kind;
     nn__slot   *slot;
-    int         slots;
+    int         slots, slot_room, states;                // states: at most so many per slot
+    nn__group  *group;
+    int         groups, group_room, scheduled;
     int64_t     steps;
+    nn_tensor  *squares, *clip;      // one sum of squares per slot; joint norm and scale
 };
 
-static nn_optimizer *nn__optimizer_new(nn_layer *layer, int op, int states, const nn_optimizer_desc *desc, float lr)
+// A float option was written in decimal: 0.9f is 0.89999998, but 0.9 was meant, and that is what Python would compute with.
+static double nn__as_written(float f)
 {
-    nn_context *nn = nn__context_below(layer);
-    nn_optimizer *o;
-    int i, j, n;
-    nn_tensor **list;
-    if (!nn_ok(nn)) return NULL;
-    o = (nn_optimizer *)nn__life(nn, sizeof *o);
-    n = nn_params(layer, NULL, 0);
-    list = (nn_tensor **)nn__life(nn, (size_t)n * sizeof *list);
-    if (!o || !list) return NULL;
-    o->nn = nn; o->layer = layer; o->op = op; o->states = states;
-    if (desc) o->desc = *desc;
-    if (o->desc.lr == 0) o->desc.lr = lr;
-    if (o->desc.beta1 == 0) o->desc.beta1 = 0.9f;
-    if (o->desc.beta2 == 0) o->desc.beta2 = 0.999f;
-    if (o->desc.eps == 0) o->desc.eps = 1e-8f;
-    o->slot = (nn__slot *)nn__life(nn, (size_t)n * sizeof *o->slot);
-    if (!o->slot) return NULL;
-    nn_params(layer, list, n);
-    for (i = 0; i < n; i++) {
-        o->slot[i].p = list[i];
-        for (j = 0; j < states; j++) {
-            nn_tensor *s = nn__alloc_tensor(nn, 1, (nn_dtype)list[i]->dtype, list[i]->ndim, list[i]->shape);
-            if (nn__dead(s)) return NULL;
-            memcpy(s->stride, list[i]->stride, sizeof s->stride);
-            nn__fill_view(nn, nn__view_of(s), 0.0);
-            o->slot[i].state[j] = s;
+    char text[48];
+    int digits;
+    for (digits = 1; digits < 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)f);
+        if ((float)strtod(text, NULL) == f) return strtod(text, NULL);
+    }
+    return (double)f;
+}
+// 0 means the default, NN_ZERO means 0.
+static double nn__option(float value, double normal)
+{
+    return value == 0 ? normal : value == (float)NN_ZERO ? 0 : nn__as_written(value);
+}
+
+static int nn__read_options(nn_context *nn, const nn__optimizer_kind *kind, const nn_optimizer_desc *desc, nn__group *g, int added)
+{
+    unsigned reads = kind->reads | NN__O(LR) | NN__O(WEIGHT_DECAY) | NN__O(CLIP_VALUE) | (added ? 0 : NN__O(CLIP_NORM));
+    double *o = g->option;
+    int i, whole;
+    float value;
+    for (i = 0; desc && i < NN__OPTIONS; i++) {
+        const char *at = (const char *)desc + nn__optimizer_fields[i].at;
+        if (nn__optimizer_fields[i].whole) { memcpy(&whole, at, sizeof whole); value = (float)whole; }
+        else memcpy(&value, at, sizeof value);
+        if (value == 0) continue;
+        if (!(reads >> i & 1)) {
+            if (i == NN__CLIP_NORM) nn_fail(nn, "nn_optimizer_add: clip_norm is joint over all groups: give it to the constructor");
+            else nn_fail(nn, "%s: the optimizer has no option .%s", kind->name, nn__optimizer_fields[i].name);
+            return 0;
+        }
+        o[i] = nn__option(value, 0);
+        if (!(o[i] >= 0) || ((i == NN__BETA1 || i == NN__BETA2 || i == NN__ALPHA) && o[i] >= 1)) {
+            nn_fail(nn, "%s: .%s is %g: it must be %s", kind->name, nn__optimizer_fields[i].name, o[i], i == NN__BETA1 || i == NN__BETA2 || i == NN__ALPHA ? "in 0..1, 1 excluded" : "at least 0");
+            return 0;
         }
     }
-    o->slots = n;
+    if (o[NN__NESTEROV] != 0 && (o[NN__MOMENTUM] == 0 || o[NN__DAMPENING] != 0)) { nn_fail(nn, "%s: .nesterov needs momentum and no dampening", kind->name); return 0; }
+    g->lr = g->initial_lr = o[NN__LR];
+    return 1;
+}
+
+// A tensor for life with the layout of t, filled with zeros or with t.
+static nn_tensor *nn__twin(nn_tensor *t, const char *name, int copy)
+{
+    nn_tensor *s = nn__alloc_tensor(t->nn, 1, (nn_dtype)t->dtype, t->ndim, t->shape);
+    if (nn__dead(s)) return NULL;
+    memcpy(s->stride, t->stride, sizeof s->stride);
+    s->name = name;
+    if (copy) nn__copy_view(t->nn, nn__view_of(s), nn__view_of(t));
+    else nn__fill_view(t->nn, nn__view_of(s), 0.0);
+    return s;
+}
+// The states that a slot needs and does not have yet. 0 after an error. Frozen parameters get theirs when they first move.
+static int nn__slot_states(nn_optimizer *opt, nn__slot *s)
+{
+    int i;
+    for (i = 0; i < NN__MAX_STATES; i++) {
+        int if_set = opt->kind->state[i].if_set;
+        if (s->state[i] || !opt->kind->state[i].name || (if_set != NN__ALWAYS && opt->group[s->group].option[if_set] == 0)) continue;
+        s->state[i] = nn__twin(s->p, opt->kind->state[i].name, 0);
+        if (!s->state[i]) return 0;
+    }
+    return 1;
+}
+
+static nn__slot *nn__find_slot(nn_optimizer *opt, const nn_tensor *p)
+{
+    int i;
+    for (i = 0; i < opt->slots; i++) if (opt->slot[i].p == p) return &opt->slot[i];
+    return NULL;
+}
+static int nn__ends_in(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && !strcmp(name + n - m, end);
+}
+// Puts the parameters below `layer` whose full names end in `match` into the last group; those that have a slot change their group.
+static int nn__add_slots(nn_optimizer *opt, nn_layer *layer, const char *match)
+{
+    nn_context *nn = opt->nn;
+    int i, n = nn_params(layer, NULL, 0), found = 0;
+    nn_tensor **list = (nn_tensor **)nn__life(nn, (size_t)n * sizeof *list);
+    char name[256];
+    if (!list) return 0;
+    nn_params(layer, list, n);
+    if (opt->slots + n > opt->slot_room) {
+        nn__slot *more = (nn__slot *)nn__life(nn, (size_t)(opt->slots + n) * sizeof *more);
+        if (!more) return 0;
+        if (opt->slots) memcpy(more, opt->slot, (size_t)opt->slots * sizeof *more);
+        opt->slot = more;
+        opt->slot_room = opt->slots + n;
+    }
+    for (i = 0; i < n; i++) {
+        nn__slot *s = nn__find_slot(opt, list[i]);
+        nn_name(list[i], NULL, name, sizeof name);
+        if (match && !nn__ends_in(name, match)) continue;
+        if (!s) { s = &opt->slot[opt->slots++]; s->p = list[i]; }    // the same parameter is never updated twice
+        s->group = opt->groups - 1;
+        found++;
+        if (!(s->p->flags & NN__T_FROZEN) && !nn__slot_states(opt, s)) return 0;
+    }
+    if (match && !found) { nn_fail(nn, "nn_optimizer_add: no parameter's name ends in \"%s\"", match); return 0; }
+    return 1;
+}
+
+static nn__group *nn__new_group(nn_optimizer *opt)
+{
+    if (opt->groups == opt->group_room) {
+        nn__group *more = (nn__group *)nn__life(opt->nn, (size_t)(2 * opt->group_room + 2) * sizeof *more);
+        if (!more) return NULL;
+        if (opt->groups) memcpy(more, opt->group, (size_t)opt->groups * sizeof *more);
+        opt->group = more;
+        opt->group_room = 2 * opt->group_room + 2;
+    }
+    return &opt->group[opt->groups++];
+}
+
+static nn_optimizer *nn__optimizer_new(nn_layer *layer, int which, const nn_optimizer_desc *desc)
+{
+    nn_context *nn = nn__context_below(layer);
+    const nn__optimizer_kind *kind = &nn__optimizers[which];
+    nn_optimizer *o;
+    nn__group *g;
+    if (!nn_ok(nn)) return NULL;
+    if (desc && desc->match) { nn_fail(nn, "%s: .match belongs to nn_optimizer_add", kind->name); return NULL; }
+    o = (nn_optimizer *)nn__life(nn, sizeof *o);
+    if (!o) return NULL;
+    o->nn = nn; o->layer = layer; o->kind = kind;
+    while (o->states < NN__MAX_STATES && kind->state[o->states].name) o->states++;
+    g = nn__new_group(o);
+    if (!g) return NULL;
+    g->option[NN__LR] = kind->lr;
+    g->option[NN__BETA1] = kind->beta1;
+    g->option[NN__BETA2] = kind->beta2;
+    g->option[NN__EPS] = kind->eps;
+    g->option[NN__WEIGHT_DECAY] = kind->weight_decay;
+    g->option[NN__ALPHA] = 0.99;
+    g->option[NN__MOMENTUM_DECAY] = 0.004;
+    if (!nn__read_options(nn, kind, desc, g, 0) || !nn__add_slots(o, layer, NULL)) return NULL;
     return o;
 }
-NN_API nn_optimizer *nn_sgd_new(nn_layer *layer, const nn_sgd_desc *desc)   { return nn__optimizer_new(layer, NN_OP_sgd_update, 1, desc, 0.01f); }
-NN_API nn_optimizer *nn_adam_new(nn_layer *layer, const nn_adam_desc *desc) { return nn__optimizer_new(layer, NN_OP_adam_update, 2, desc, 0.001f); }
+NN_API nn_optimizer *nn_sgd_new    (nn_layer *layer, const nn_sgd_desc *desc)     { return nn__optimizer_new(layer, NN__SGD, desc); }
+NN_API nn_optimizer *nn_rmsprop_new(nn_layer *layer, const nn_rmsprop_desc *desc) { return nn__optimizer_new(layer, NN__RMSPROP, desc); }
+NN_API nn_optimizer *nn_adagrad_new(nn_layer *layer, const nn_adagrad_desc *desc) { return nn__optimizer_new(layer, NN__ADAGRAD, desc); }
+NN_API nn_optimizer *nn_adam_new   (nn_layer *layer, const nn_adam_desc *desc)    { return nn__optimizer_new(layer, NN__ADAM, desc); }
+NN_API nn_optimizer *nn_adamw_new  (nn_layer *layer, const nn_adamw_desc *desc)   { return nn__optimizer_new(layer, NN__ADAMW, desc); }
+NN_API nn_optimizer *nn_nadam_new  (nn_layer *layer, const nn_nadam_desc *desc)   { return nn__optimizer_new(layer, NN__NADAM, desc); }
+NN_API nn_optimizer *nn_lion_new   (nn_layer *layer, const nn_lion_desc *desc)    { return nn__optimizer_new(layer, NN__LION, desc); }
+
+NN_API void nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimizer_desc *desc)
+{
+    nn_context *nn = opt ? opt->nn : NULL;
+    nn__group g, *to;
+    if (!nn_ok(nn)) return;
+    if (nn__no_layer(layer) || layer->nn != nn) { nn_fail(nn, "nn_optimizer_add: the layer is not of the optimizer's context"); return; }
+    g = opt->group[0];
+    g.option[NN__LR] = g.initial_lr;
+    if (!nn__read_options(nn, opt->kind, desc, &g, 1)) return;
+    to = nn__new_group(opt);
+    if (!to) return;
+    *to = g;
+    nn__add_slots(opt, layer, desc ? desc->match : NULL);
+}
+
+// ---- a step ---------------------------------------------------------------------------------------------
+static int nn__movable(const nn__slot *s) { return nn_grad(s->p) && !(s->p->flags & NN__T_FROZEN); }
+
+// Joint norm of the gradients and the scale that brings it to `most`, computed on the device: opt->clip is { norm, scale }.
+static int nn__joint_norm(nn_optimizer *opt, double most)
+{
+    nn_context *nn = opt->nn;
+    nn_call c;
+    int64_t n = nn__max(1, opt->slot_room), two = 2;
+    int i;
+    if (!opt->clip) {
+        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &two);
+        opt->clip = nn__dead(t) ? NULL : t;
+    }
+    if (!opt->squares || opt->squares->shape[0] < n) {
+        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &n);
+        opt->squares = nn__dead(t) ? NULL : t;
+    }
+    if (!opt->clip || !opt->squares) return 0;
+    nn__fill_view(nn, nn__view_of(opt->squares), 0.0);
+    for (i = 0; i < opt->slots; i++) {
+        if (!nn__movable(&opt->slot[i])) continue;
+        nn__begin_call(&c, nn, NN_OP_square_sum, NULL);
+        c.nin = c.nout = 1;
+        c.in[0] = nn__view_of(opt->slot[i].p->grad);
+        c.out[0] = nn__view_of(opt->squares);
+        c.out[0].ndim = 0;
+        if (c.out[0].data) c.out[0].data = (char *)c.out[0].data + (size_t)i * nn_dtype_bytes(nn->desc.dtype);
+        nn__run(nn, &c);
+    }
+    nn__begin_call(&c, nn, NN_OP_clip_scale, &most);
+    c.nin = c.nout = 1;
+    c.in[0] = nn__view_of(opt->squares);
+    c.out[0] = nn__view_of(opt->clip);
+    nn__run(nn, &c);
+    return nn_ok(nn);
+}
+
+NN_API float nn_grad_norm(nn_optimizer *opt)
+{
+    float v[2] = { NAN, NAN };
+    if (!opt || !nn_ok(opt->nn) || !nn__joint_norm(opt, 0) || !nn_read(opt->clip, v)) return NAN;
+    return v[0];
+}
+
+// nadam: factor of step t, and the product of the factors of steps 1..t
+static double nn__nadam_factor(const nn__group *g, double t) { return g->option[NN__BETA1] * (1 - 0.5 * pow(0.96, t * g->option[NN__MOMENTUM_DECAY])); }
+static double nn__nadam_product(const nn__group *g, nn__slot *s)
+{
+    if (s->product_step > s->steps || s->product_step == 0) { s->product_step = 0; s->product = 1; }
+    while (s->product_step < s->steps) s->product *= nn__nadam_factor(g, (double)++s->product_step);
+    return s->product;
+}
+
+static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)        // in double, as Python computes
+{
+    const nn__group *g = &opt->group[s->group];
+    const double *o = g->option;
+    double steps = (double)s->steps, factor, next;
+    nn__update_params u;
+    memset(&u, 0, sizeof u);
+    u.lr = g->lr;
+    u.weight_decay = o[NN__WEIGHT_DECAY];
+    u.shrink = 1;
+    u.decay1 = o[NN__BETA1]; u.decay2 = o[NN__BETA2];
+    u.eps = o[NN__EPS];
+    u.clip_value = o[NN__CLIP_VALUE];
+    u.momentum = o[NN__MOMENTUM] != 0; u.nesterov = o[NN__NESTEROV] != 0; u.centered = o[NN__CENTERED] != 0; u.amsgrad = o[NN__AMSGRAD] != 0;
+    u.first = s->steps == 1;
+    switch (opt->kind - nn__optimizers) {
+    case NN__SGD:
+        u.decay1 = o[NN__MOMENTUM];
+        u.rest1 = 1 - o[NN__DAMPENING];
+        return u;
+    case NN__RMSPROP:
+        u.decay1 = o[NN__MOMENTUM];
+        u.decay2 = o[NN__ALPHA];
+        u.rest2 = 1 - u.decay2;
+        u.far1 = u.rest2 >= 0.5;
+        return u;
+    case NN__ADAGRAD:
+        u.lr = g->lr / (1 + (steps - 1) * o[NN__LR_DECAY]);
+        return u;
+    case NN__NADAM:
+        factor = nn__nadam_factor(g, steps);
+        next = nn__nadam_factor(g, steps + 1);
+        u.lr_grad = g->lr * (1 - factor) / (1 - nn__nadam_product(g, s));
+        u.lr = g->lr * next / (1 - nn__nadam_product(g, s) * next);
+        u.correct = 1 - pow(u.decay2, steps);
+        break;
+    case NN__ADAMW:
+    case NN__LION:
+        u.shrink = 1 - g->lr * u.weight_decay;
+        u.weight_decay = 0;
+        break;
+    }
+    u.rest1 = 1 - u.decay1;
+    u.rest2 = 1 - u.decay2;
+    u.far1 = u.rest1 >= 0.5;
+    if (opt->kind->op == NN_OP_adam_update) {
+        u.lr = g->lr / (1 - pow(u.decay1, steps));
+        u.correct = sqrt(1 - pow(u.decay2, steps));
+    }
+    return u;
+}
 
 NN_API void nn_step(nn_optimizer *opt)
 {
     nn_context *nn = opt ? opt->nn : NULL;
-    nn__update_params p;
+    double most;
     int i, j;
     if (!nn_ok(nn)) return;
+    most = opt->group[0].option[NN__CLIP_NORM];
+    if (most > 0 && !nn__joint_norm(opt, most)) return;
     opt->steps++;
-    memset(&p, 0, sizeof p);
-    p.lr = opt->desc.lr; p.momentum = opt->desc.momentum; p.dampening = opt->desc.dampening; p.nesterov = opt->desc.nesterov;
-    p.beta1 = opt->desc.beta1; p.beta2 = opt->desc.beta2; p.eps = opt->desc.eps; p.weight_decay = opt->desc.weight_decay;
-    p.correct1 = (float)(1.0 - pow((double)p.beta1, (double)opt->steps));
-    p.correct2 = (float)(1.0 - pow((double)p.beta2, (double)opt->steps));
-    p.first = opt->steps == 1;
     for (i = 0; i < opt->slots; i++) {
         nn__slot *s = &opt->slot[i];
+        nn__update_params u;
         nn_call c;
-        if (!nn_grad(s->p) || (s->p->flags & NN__T_FROZEN)) continue;
-        nn__begin_call(&c, nn, opt->op, &p);
-        c.in[c.nin++] = nn__view_of(s->p);
-        c.in[c.nin++] = nn__view_of(s->p->grad);
-        for (j = 0; j < opt->states; j++) c.in[c.nin++] = nn__view_of(s->state[j]);
-        nn__run(nn, &c);
-        s->p->version++;
+        if (nn__movable(s)) {
+            if (!nn__slot_states(opt, s)) return;
+            s->steps++;
+            u = nn__update_of(opt, s);
+            nn__begin_call(&c, nn, opt->kind->op, &u);
+            c.nin = 3 + NN__MAX_STATES;
+            c.in[0] = nn__view_of(s->p);
+            c.in[1] = nn__view_of(s->p->grad);
+            c.in[2] = nn__view_of(NULL);
+            if (most > 0) {          // the scale stays on the device
+                c.in[2] = nn__view_of(opt->clip);
+                c.in[2].ndim = 0;
+                if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
+            }
+            for (j = 0; j < NN__MAX_STATES; j++) c.in[3 + j] = nn__view_of(s->state[j]);
+            nn__run(nn, &c);
+            s->p->base->version++;
+        }
         s->p->flags &= ~(unsigned)NN__T_GRAD_SET;
+    }
+}
+
+NN_API int64_t nn_steps(const nn_optimizer *opt) { return opt ? opt->steps : 0; }
+NN_API float   nn_lr(const nn_optimizer *opt)    { return opt ? (float)opt->group[0].lr : 0.0f; }
+NN_API void    nn_set_lr(nn_optimizer *opt, float lr)
+{
+    double old, first, to = lr == (float)NN_ZERO ? 0 : nn__as_written(lr);
+    int i;
+    if (!opt || !nn_ok(opt->nn)) return;
+    if (!(to >= 0)) { nn_fail(opt->nn, "nn_set_lr: %g is not a learning rate", to); return; }
+    old = opt->group[0].lr;
+    first = opt->group[0].initial_lr;
+    for (i = opt->groups - 1; i >= 0; i--) {
+        nn__group *g = &opt->group[i];
+        g->lr = i == 0 ? to : old > 0 ? to * (g->lr / old) : first > 0 ? to * (g->initial_lr / first) : to;
+    }
+}
+
+// ---- an average of the weights ------------------------------------------------------------------------------
+struct nn_ema {
+    nn_context *nn;
+    nn_layer   *layer;
+    double      decay;
+    nn_tensor **p, **shadow;
+    int         n, swapped;
+};
+NN_API nn_ema *nn_ema_new(nn_layer *layer, float decay)
+{
+    nn_context *nn = nn__context_below(layer);
+    nn_ema *e;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    if (!(decay == (float)NN_ZERO || (decay >= 0 && decay <= 1))) { nn_fail(nn, "nn_ema_new: decay %g is not in 0..1", (double)decay); return NULL; }
+    e = (nn_ema *)nn__life(nn, sizeof *e);
+    if (!e) return NULL;
+    e->nn = nn; e->layer = layer; e->decay = nn__option(decay, 0);
+    e->n = nn_params(layer, NULL, 0);
+    e->p = (nn_tensor **)nn__life(nn, (size_t)e->n * sizeof *e->p);
+    e->shadow = (nn_tensor **)nn__life(nn, (size_t)e->n * sizeof *e->shadow);
+    if (!e->p || !e->shadow) return NULL;
+    nn_params(layer, e->p, e->n);
+    for (i = 0; i < e->n; i++) if (!(e->shadow[i] = nn__twin(e->p[i], "ema", 1))) return NULL;
+    return e;
+}
+static void nn__ema_run(nn_ema *e, int op)
+{
+    nn_call c;
+    int i;
+    for (i = 0; i < e->n; i++) {
+        nn__begin_call(&c, e->nn, op, &e->decay);
+        c.nin = 2;
+        c.in[0] = nn__view_of(e->shadow[i]);
+        c.in[1] = nn__view_of(e->p[i]);
+        nn__run(e->nn, &c);
+        if (op == NN_OP_swap) e->p[i]->base->version++;
+    }
+}
+NN_API void nn_ema_update(nn_ema *ema)
+{
+    if (!ema || !nn_ok(ema->nn)) return;
+    if (ema->swapped) { nn_fail(ema->nn, "nn_ema_update: parameters and averages are exchanged; call nn_ema_swap first"); return; }
+    nn__ema_run(ema, NN_OP_ema_update);
+}
+NN_API void nn_ema_swap(nn_ema *ema)
+{
+    if (!ema || !nn_ok(ema->nn)) return;
+    nn__ema_run(ema, NN_OP_swap);
+    ema->swapped = !ema->swapped;
+}
+
+// ---- schedules: torch.optim.lr_scheduler, most of them as the same recursions, so that the values agree to the last digits -------
+// `count` advances so far (PyTorch's last_epoch). nn__schedule_lr gives the rate after advance number `count`; at 0 the rate to start with.
+enum { NN__STEP_LR, NN__MULTI_STEP_LR, NN__EXPONENTIAL_LR, NN__POLYNOMIAL_LR, NN__LINEAR_LR, NN__COSINE_LR, NN__WARM_RESTARTS_LR, NN__ONE_CYCLE_LR, NN__PLATEAU_LR };
+static const char *const nn__schedule_names[] = { "step_lr", "multi_step_lr", "exponential_lr", "polynomial_lr", "linear_lr", "cosine_lr", "warm_restarts_lr", "one_cycle_lr", "plateau_lr" };
+struct nn_schedule {
+    nn_context   *nn;
+    nn_optimizer *opt;
+    int     kind, per_step;
+    int     step_size, total, period_mult, patience, cooldown, maximize, warmup;
+    int    *milestone, milestones;
+    double  gamma, power, min_lr, start_factor, end_factor, max_lr, rise, div, final_div, factor, threshold;
+    // state, for checkpoints (besides the groups' lr)
+    int64_t count, warmed;           // advances of the schedule, and before it of the warmup
+    int64_t since, period;           // warm_restarts_lr: T_cur, T_i
+    double  best;                    // plateau_lr
+    int     bad, cooling;
+};
+
+static double nn__schedule_lr(const nn_schedule *s, const nn__group *g)
+{
+    const double pi = 3.14159265358979323846;
+    double lr = g->lr, base = g->initial_lr, t = (double)s->count, n = (double)s->total, from, to, start, share;
+    int i, hits = 0;
+    if (s->count == 0) lr = base;
+    switch (s->kind) {
+    case NN__STEP_LR:
+        return s->count == 0 || s->count % s->step_size ? lr : lr * s->gamma;
+    case NN__MULTI_STEP_LR:
+        for (i = 0; i < s->milestones; i++) hits += s->milestone[i] == s->count;
+        return hits ? lr * pow(s->gamma, hits) : lr;
+    case NN__EXPONENTIAL_LR:
+        return s->count == 0 ? lr : lr * s->gamma;
+    case NN__POLYNOMIAL_LR:          // base (1 - t / n)^power
+        return s->count == 0 || t > n ? lr : lr * pow((1 - t / n) / (1 - (t - 1) / n), s->power);
+    case NN__LINEAR_LR:              // base (start + (end - start) t / n)
+        if (s->count == 0) return lr * s->start_factor;
+        return t > n ? lr : lr * (1 + (s->end_factor - s->start_factor) / (n * s->start_factor + (t - 1) * (s->end_factor - s->start_factor)));
+    case NN__COSINE_LR:              // min + (base - min) (1 + cos(pi t / n)) / 2; after n it rises again
+        if (s->count == 0) return lr;
+        if ((s->count - 1 - s->total) % (2 * (int64_t)s->total) == 0) return lr + (base - s->min_lr) * (1 - cos(pi / n)) / 2;
+        return (1 + cos(pi * t / n)) / (1 + cos(pi * (t - 1) / n)) * (lr - s->min_lr) + s->min_lr;
+    case NN__WARM_RESTARTS_LR:       // the same with a period that starts anew
+        return s->min_lr + (base - s->min_lr) * (1 + cos(pi * (double)s->since / (double)s->period)) / 2;
+    case NN__ONE_CYCLE_LR:           // cosines from max / div up to max and down to max / div / final_div
+        start = 0;
+        share = s->rise * n - 1;
+        from = s->max_lr / s->div;
+        to = s->max_lr;
+        if (t > share) { start = share; share = n - 1; from = s->max_lr; to = s->max_lr / s->div / s->final_div; }
+        share = share > start ? (t - start) / (share - start) : 1;
+        return to + (from - to) / 2 * (cos(pi * (share > 1 ? 1 : share)) + 1);
+    }
+    return lr;                       // plateau_lr moves on metrics
+}
+static void nn__schedule_apply(nn_schedule *s)
+{
+    double warm = s->warmed < s->warmup ? (double)(s->warmed + 1) / (double)(s->warmup + 1) : 1;
+    int i;
+    for (i = 0; i < s->opt->groups; i++) s->opt->group[i].lr = warm * nn__schedule_lr(s, &s->opt->group[i]);
+}
+static int nn__warming(nn_schedule *s)                   // one advance of the warmup: (t + 1) / (warmup + 1) of the rate to start with
+{
+    if (s->warmed >= s->warmup) return 0;
+    s->warmed++;
+    nn__schedule_apply(s);
+    return 1;
+}
+
+static nn_schedule *nn__schedule_new(nn_optimizer *opt, int kind, const nn_schedule_desc *desc)
+{
+    nn_context *nn = opt ? opt->nn : NULL;
+    const char *name = nn__schedule_names[kind];
+    nn_schedule_desc d;
+    nn_schedule *s;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    s = (nn_schedule *)nn__life(nn, sizeof *s);
+    if (!s) return NULL;
+    s->nn = nn; s->opt = opt; s->kind = kind;
+    s->per_step = d.per_step;
+    s->step_size = d.step_size;
+    s->total = d.total ? d.total : kind == NN__POLYNOMIAL_LR || kind == NN__LINEAR_LR ? 5 : 0;
+    s->period = d.period ? d.period : 10;
+    s->period_mult = d.period_mult ? d.period_mult : 1;
+    s->patience = d.patience == NN_ZERO ? 0 : d.patience ? d.patience : 10;
+    s->cooldown = d.cooldown == NN_ZERO ? 0 : d.cooldown;
+    s->maximize = d.maximize;
+    s->warmup = d.warmup == NN_ZERO ? 0 : d.warmup;
+    s->gamma = nn__option(d.gamma, kind == NN__EXPONENTIAL_LR ? 0.95 : 0.1);
+    s->power = nn__option(d.power, 1);
+    s->min_lr = nn__option(d.min_lr, 0);
+    s->start_factor = nn__option(d.start_factor, 1.0 / 3);
+    s->end_factor = nn__option(d.end_factor, 1);
+    s->max_lr = nn__option(d.max_lr, 0);
+    s->rise = nn__option(d.rise, 0.3);
+    s->div = nn__option(d.div, 25);
+    s->final_div = nn__option(d.final_div, 1e4);
+    s->factor = nn__option(d.factor, 0.1);
+    s->threshold = nn__option(d.threshold, 1e-4);
+    s->best = s->maximize ? -INFINITY : INFINITY;
+    if (s->warmup < 0)                                                          nn_fail(nn, "%s: warmup %d is negative", name, s->warmup);
+    if (kind == NN__STEP_LR && s->step_size < 1)                                nn_fail(nn, "step_lr: step_size must be at least 1");
+    if (kind >= NN__POLYNOMIAL_LR && kind <= NN__COSINE_LR && s->total < 1)     nn_fail(nn, "%s: total must be at least 1", name);
+    if (kind == NN__ONE_CYCLE_LR && (s->total < 1 || !(s->max_lr > 0)))         nn_fail(nn, "one_cycle_lr: total and max_lr must be given");
+    if (kind == NN__ONE_CYCLE_LR && (!(s->rise >= 0 && s->rise <= 1) || !(s->div > 0) || !(s->final_div > 0)))
+                                                                                nn_fail(nn, "one_cycle_lr: rise must be in 0..1, div and final_div positive");
+    if (kind == NN__WARM_RESTARTS_LR && (s->period < 1 || s->period_mult < 1))  nn_fail(nn, "warm_restarts_lr: period and period_mult must be at least 1");
+    if (kind == NN__LINEAR_LR && (!(s->start_factor > 0 && s->start_factor <= 1) || !(s->end_factor >= 0 && s->end_factor <= 1)))
+                                                                                nn_fail(nn, "linear_lr: start_factor must be in 0..1 and not 0, end_factor in 0..1");
+    if (kind == NN__PLATEAU_LR && !(s->factor >= 0 && s->factor < 1))           nn_fail(nn, "plateau_lr: factor must be below 1");
+    if (kind == NN__MULTI_STEP_LR && (d.milestone_count < 1 || !d.milestones))  nn_fail(nn, "multi_step_lr: milestones must be given");
+    if (!nn_ok(nn)) return NULL;
+    if (kind == NN__MULTI_STEP_LR) {
+        s->milestone = (int *)nn__life(nn, (size_t)d.milestone_count * sizeof *s->milestone);
+        if (!s->milestone) return NULL;
+        memcpy(s->milestone, d.milestones, (size_t)d.milestone_count * sizeof *s->milestone);
+        s->milestones = d.milestone_count;
+    }
+    for (i = 0; i < opt->groups && !opt->scheduled; i++) opt->group[i].initial_lr = opt->group[i].lr;   // an nn_set_lr before counts
+    opt->scheduled = 1;
+    nn__schedule_apply(s);
+    return s;
+}
+NN_API nn_schedule *nn_step_lr_new         (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__STEP_LR, desc); }
+NN_API nn_schedule *nn_multi_step_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__MULTI_STEP_LR, desc); }
+NN_API nn_schedule *nn_exponential_lr_new  (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__EXPONENTIAL_LR, desc); }
+NN_API nn_schedule *nn_polynomial_lr_new   (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__POLYNOMIAL_LR, desc); }
+NN_API nn_schedule *nn_linear_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__LINEAR_LR, desc); }
+NN_API nn_schedule *nn_cosine_lr_new       (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__COSINE_LR, desc); }
+NN_API nn_schedule *nn_warm_restarts_lr_new(nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__WARM_RESTARTS_LR, desc); }
+NN_API nn_schedule *nn_one_cycle_lr_new    (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__ONE_CYCLE_LR, desc); }
+NN_API nn_schedule *nn_plateau_lr_new      (nn_optimizer *opt, const nn_schedule_desc *desc) { return nn__schedule_new(opt, NN__PLATEAU_LR, desc); }
+
+NN_API void nn_schedule_advance(nn_schedule *schedule)
+{
+    nn_schedule *s = schedule;
+    if (!s || !nn_ok(s->nn) || s->kind == NN__PLATEAU_LR || nn__warming(s)) return;
+    s->count++;
+    if (s->kind == NN__WARM_RESTARTS_LR && ++s->since >= s->period) {
+        s->since -= s->period;
+        if (s->period <= INT64_MAX / s->period_mult) s->period *= s->period_mult;
+    }
+    nn__schedule_apply(s);
+}
+NN_API void nn_schedule_metric(nn_schedule *schedule, double value)
+{
+    nn_schedule *s = schedule;
+    int i, better;
+    if (!s || !nn_ok(s->nn) || s->kind != NN__PLATEAU_LR || nn__warming(s)) return;
+    s->count++;
+    better = s->maximize ? value > s->best * (1 + s->threshold) : value < s->best * (1 - s->threshold);
+    if (better) { s->best = value; s->bad = 0; }
+    else s->bad++;
+    if (s->cooling > 0) { s->cooling--; s->bad = 0; }
+    if (s->bad <= s->patience) return;
+    s->cooling = s->cooldown;
+    s->bad = 0;
+    for (i = 0; i < s->opt->groups; i++) {
+        nn__group *g = &s->opt->group[i];
+        double lr = g->lr * s->factor > s->min_lr ? g->lr * s->factor : s->min_lr;
+        if (g->lr - lr > 1e-8) g->lr = lr;               // PyTorch's eps: smaller changes are not made
     }
 }
 
@@ -3341,7 +4469,8 @@ NN_API void nn_step(nn_optimizer *opt)
 // matter which thread makes it or when, and to resume, a loader needs nothing but these three numbers.
 // =============================================================================================
 typedef struct nn__records { const unsigned char *at; int64_t count; } nn__records;
-enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS };
+enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS,
+       NN__MOST_CLASSES = 1 << 20 };     // memory grows with the classes, so a file may not claim any number of them
 
 struct nn_dataset {
     nn_context *nn;
@@ -3757,12 +4886,12 @@ static int nn__check_labels(nn_context *nn, const char *op, nn_dataset *d)
     for (i = 0; i < d->count; i++) {
         if (d->labels[i] < 0 || (d->classes > 0 && d->labels[i] >= d->classes)) {
             nn_fail(nn, "%s: sample %lld has the class %lld; classes are 0..%lld", op, (long long)i, (long long)d->labels[i],
-                    d->classes ? (long long)d->classes - 1 : (long long)INT32_MAX);
+                    d->classes ? (long long)d->classes - 1 : (long long)NN__MOST_CLASSES - 1);
             return 0;
         }
         most = nn__max(most, d->labels[i]);
     }
-    if (most >= INT32_MAX) { nn_fail(nn, "%s: class %lld is too large", op, (long long)most); return 0; }
+    if (most >= NN__MOST_CLASSES) { nn_fail(nn, "%s: class %lld is too large; classes are 0..%d", op, (long long)most, (int)NN__MOST_CLASSES - 1); return 0; }
     if (!d->classes) d->classes = most + 1;
     d->target = NN__TARGET_CLASS;
     return 1;
@@ -3775,7 +4904,7 @@ NN_API nn_dataset *nn_dataset_new(nn_context *nn, const nn_dataset_desc *desc)
     if (!nn_ok(nn)) return NULL;
     if (!desc || (!desc->x == !desc->get)) { nn_fail(nn, "%s: give one of x and get", op); return NULL; }
     if ((desc->y && desc->labels) || (desc->get && (desc->y || desc->labels))) { nn_fail(nn, "%s: give one of y, labels and get", op); return NULL; }
-    if (desc->classes < 0 || desc->classes > INT32_MAX || (desc->classes && desc->y)) { nn_fail(nn, "%s: %lld classes", op, (long long)desc->classes); return NULL; }
+    if (desc->classes < 0 || desc->classes > NN__MOST_CLASSES || (desc->classes && desc->y)) { nn_fail(nn, "%s: %lld classes", op, (long long)desc->classes); return NULL; }
     d = nn__dataset_make(nn, op, desc->count, desc->x_shape, desc->y_shape);
     if (!d) return NULL;
     d->classes = desc->classes;
@@ -4948,19 +6077,26 @@ static void nn__warp_picture(const float *from, float *to, int64_t channels, int
     for (i = 0; i < h; i++)
         for (j = 0; j < w; j++) {
             double v = (double)i - cy - shift_y, u = (double)j - cx - shift_x;
-            double x = inverse[0] * u + inverse[1] * v + cx, y = inverse[2] * u + inverse[3] * v + cy;
-            double left = floor(x), top = floor(y), fx = x - left, fy = y - top;
-            double weight[4];
-            int64_t at[4];
+            double x = inverse[0] * u + inverse[1] * v + cx, y = inverse[2] * u + inverse[3] * v + cy, fx, fy, weight[4];
+            int64_t left, top, at[4];
+            if (!(x > -1.0 && x < (double)w && y > -1.0 && y < (double)h)) {
+                for (c = 0; c < channels; c++) to[(c * h + i) * w + j] = 0.0f;
+                continue;
+            }
+            left = (int64_t)(x + 1.0) - 1;               // floor: x + 1 is positive
+            top = (int64_t)(y + 1.0) - 1;
+            fx = x - (double)left;
+            fy = y - (double)top;
             weight[0] = (1.0 - fy) * (1.0 - fx); weight[1] = (1.0 - fy) * fx; weight[2] = fy * (1.0 - fx); weight[3] = fy * fx;
-            for (k = 0; k < 4; k++) {
-                double py = top + (k >> 1), px = left + (k & 1);
-                at[k] = py >= 0.0 && py <= (double)(h - 1) && px >= 0.0 && px <= (double)(w - 1) ? (int64_t)py * w + (int64_t)px : -1;
+            for (k = 0; k < 4; k++) {                    // outside: any pixel, weight 0
+                int64_t py = top + (k >> 1), px = left + (k & 1);
+                int inside = py >= 0 && py < h && px >= 0 && px < w;
+                at[k] = inside ? py * w + px : 0;
+                if (!inside) weight[k] = 0.0;
             }
             for (c = 0; c < channels; c++) {
-                double sum = 0.0;
-                for (k = 0; k < 4; k++) if (at[k] >= 0) sum += weight[k] * (double)from[c * h * w + at[k]];
-                to[(c * h + i) * w + j] = (float)sum;
+                const float *p = from + c * h * w;
+                to[(c * h + i) * w + j] = (float)(weight[0] * (double)p[at[0]] + weight[1] * (double)p[at[1]] + weight[2] * (double)p[at[2]] + weight[3] * (double)p[at[3]]);
             }
         }
 }
@@ -5231,6 +6367,7 @@ static int nn__loader_weights(nn_loader *l, const float *weights)    // NULL: as
     int32_t *labels = NULL;
     int64_t *counts = NULL, i;
     double sum = 0.0;
+    nn__mark m = nn__get_mark(nn);
     if (!weights && d->target != NN__TARGET_CLASS) { nn_fail(nn, "nn_loader_new: balance: the dataset has no classes"); return 0; }
     l->cumulative = (double *)nn__life(nn, nn__mul_size((size_t)d->count, sizeof *l->cumulative));
     if (!l->cumulative) return 0;
@@ -5248,6 +6385,7 @@ static int nn__loader_weights(nn_loader *l, const float *weights)    // NULL: as
     if (nn_ok(nn) && d->count && !(sum > 0.0)) nn_fail(nn, "nn_loader_new: all weights are zero");
     nn__temp_free(nn, counts);
     nn__temp_free(nn, labels);
+    nn__rewind_memory(nn, &m);
     return nn_ok(nn);
 }
 
@@ -5349,7 +6487,7 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     nn_loader *l = loader;
     nn_context *nn = l ? l->nn : NULL;
     nn__delivery *s;
-    int small;
+    int last;
     if (batch) memset(batch, 0, sizeof *batch);
     if (!nn_ok(nn) || !batch) return 0;
     if (l->position >= l->batches) {
@@ -5360,9 +6498,9 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     s = nn__loader_await(l);
     if (s->error[0]) nn_fail(nn, "nn_loader_next: %s", s->error);
     else {
-        small = s->count < l->batch;
-        batch->x = l->x[small];
-        batch->y = l->y[small];
+        last = s->count < l->batch;
+        batch->x = l->x[last];
+        batch->y = l->y[last];
         batch->count = s->count;
         batch->index = s->index;
         if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
@@ -5464,6 +6602,7 @@ static double nn__auc_of(uint64_t *key, int64_t n)
 
 static void *nn__bare_alloc(size_t bytes)                // for functions that know no context; may fail
 {
+    if (bytes > SIZE_MAX / 4) return NULL;
 #ifdef NN_MALLOC
     return NN_MALLOC(bytes);
 #else
@@ -5742,6 +6881,721 @@ NN_API void nn_report_print(nn_context *nn, const nn_report *report)
     if (report->classes > NN_MAX_CLASSES) nn__log(nn, "(the first %d of %lld classes)\n", shown, (long long)report->classes);
     if (shown <= 20) nn__print_matrix(nn, report, shown);
     else nn__print_confused(nn, report, shown);
+}
+
+// =============================================================================================
+// >>monitor   What a training run leaves to look at: TensorBoard event files, pictures (PNG), plots (SVG), tables (CSV).
+// Every format is first built as bytes in step memory, then written at once: a failed write is an error and never half a number.
+// Nothing here reads tensor memory; numbers come through nn_read.
+// =============================================================================================
+typedef struct nn__bytes { nn_context *nn; unsigned char *at; size_t used, room; } nn__bytes;   // grows; at is NULL after running out of memory
+
+static nn__bytes nn__bytes_new(nn_context *nn, size_t room)
+{
+    nn__bytes b;
+    b.nn = nn; b.used = 0; b.room = room;
+    b.at = (unsigned char *)nn__host_step(nn, room);
+    return b;
+}
+
+static void nn__put(nn__bytes *b, const void *from, size_t n)
+{
+    if (!b->at || !n) return;
+    if (n > b->room - b->used) {     // the old buffer stays behind until the caller rewinds
+        size_t room = nn__mul_size(b->room + n, 2);
+        unsigned char *more = (unsigned char *)nn__host_step(b->nn, room);
+        if (more) memcpy(more, b->at, b->used);
+        b->at = more;
+        b->room = room;
+        if (!more) return;
+    }
+    memcpy(b->at + b->used, from, n);
+    b->used += n;
+}
+
+static void nn__put_byte(nn__bytes *b, unsigned v)
+{
+    unsigned char c = (unsigned char)v;
+    nn__put(b, &c, 1);
+}
+static void nn__put_chars(nn__bytes *b, const char *s) { nn__put(b, s, strlen(s)); }
+
+static void nn__put_little(nn__bytes *b, uint64_t v, int bytes)
+{
+    for (; bytes--; v >>= 8) nn__put_byte(b, (unsigned)(v & 255));
+}
+
+static void nn__put_big32(nn__bytes *b, uint32_t v)
+{
+    int i;
+    for (i = 24; i >= 0; i -= 8) nn__put_byte(b, v >> i & 255);
+}
+
+// A number for text files: "inf" and "nan" in small letters, a point whatever the locale says.
+static void nn__put_number(nn__bytes *b, double v, int digits)
+{
+    char s[48];
+    size_t i;
+    if (v != v) snprintf(s, sizeof s, "nan");
+    else snprintf(s, sizeof s, "%.*g", digits, v);
+    for (i = 0; s[i]; i++) if (s[i] == ',') s[i] = '.';
+    nn__put_chars(b, s);
+}
+
+static void nn__put_format(nn__bytes *b, const char *format, ...) NN__PRINTF(2, 3);
+static void nn__put_format(nn__bytes *b, const char *format, ...)   // no floating-point numbers: see nn__put_number
+{
+    char s[512];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(s, sizeof s, format, list);
+    va_end(list);
+    nn__put_chars(b, s);
+}
+
+// Text from the user: valid UTF-8 in any case (readers of XML and protobuf reject the rest), with the marks of XML escaped if wanted.
+static size_t nn__utf8_length(const unsigned char *s, size_t n);          // >>files
+static void nn__put_utf8(nn__bytes *b, const char *s, int xml)
+{
+    const unsigned char *u = (const unsigned char *)(s ? s : "");
+    size_t n, left = strlen((const char *)u);
+    for (; left; u += n, left -= n) {
+        n = nn__utf8_length(u, left);
+        if (!n) { nn__put_byte(b, '?'); n = 1; continue; }
+        if (xml && n == 1 && *u == '&')      nn__put_chars(b, "&amp;");
+        else if (xml && n == 1 && *u == '<') nn__put_chars(b, "&lt;");
+        else if (xml && n == 1 && *u < ' ')  nn__put_byte(b, ' ');
+        else nn__put(b, u, n);
+    }
+}
+
+// 1 if all is well; else reports.
+static int nn__bytes_save(nn__bytes *b, const char *what, const char *path)
+{
+    nn__file *f;
+    int ok;
+    if (!b->at || !nn_ok(b->nn)) return 0;
+    f = nn__file_open(path, 1);
+    ok = f && nn__file_write(f, b->at, b->used);
+    if (f && !nn__file_close(f, 0)) ok = 0;
+    if (!ok) nn_fail(b->nn, "%s: cannot write \"%s\"", what, path ? path : "");
+    return ok;
+}
+
+// The CRCs of PNG (polynomial 0xEDB88320) and of TFRecord (CRC32C, 0x82F63B78), both reflected; four bits at a time.
+static uint32_t nn__crc(uint32_t polynomial, uint32_t crc, const unsigned char *p, size_t n)
+{
+    uint32_t table[16], i, j;
+    for (i = 0; i < 16; i++) {
+        table[i] = i;
+        for (j = 0; j < 4; j++) table[i] = table[i] >> 1 ^ ((table[i] & 1) ? polynomial : 0);
+    }
+    for (crc = ~crc; n--; p++) {
+        crc = crc >> 4 ^ table[(crc ^ *p) & 15];
+        crc = crc >> 4 ^ table[(crc ^ (unsigned)*p >> 4) & 15];
+    }
+    return ~crc;
+}
+
+// ---- PNG (RFC 2083): zlib data (RFC 1950) of one deflate block with the fixed codes (RFC 1951) ------------
+// Runs are found at two distances only, one pixel and one row: flat areas and enlarged pictures shrink, and it takes 60 lines.
+typedef struct nn__bits { nn__bytes *to; uint64_t hold; int count; } nn__bits;
+
+static void nn__put_bits(nn__bits *b, uint32_t v, int n)             // lowest bit first
+{
+    b->hold |= (uint64_t)v << b->count;
+    for (b->count += n; b->count >= 8; b->count -= 8, b->hold >>= 8) nn__put_byte(b->to, (unsigned)(b->hold & 255));
+}
+
+static void nn__put_code(nn__bits *b, uint32_t code, int n)          // Huffman codes go highest bit first
+{
+    uint32_t r = 0;
+    int i;
+    for (i = 0; i < n; i++) r |= (code >> i & 1) << (n - 1 - i);
+    nn__put_bits(b, r, n);
+}
+
+static void nn__put_symbol(nn__bits *b, unsigned s)                  // the fixed code of a literal or length (RFC 1951, 3.2.6)
+{
+    if (s < 144)      nn__put_code(b, 0x30 + s, 8);
+    else if (s < 256) nn__put_code(b, 0x190 + s - 144, 9);
+    else if (s < 280) nn__put_code(b, s - 256, 7);
+    else              nn__put_code(b, 0xC0 + s - 280, 8);
+}
+
+static int nn__log2(unsigned v) { int n = 0; while (v >>= 1) n++; return n; }
+
+static void nn__put_match(nn__bits *b, unsigned length, unsigned distance)   // "copy length bytes from distance bytes back"
+{
+    unsigned l = length - 3, d = distance - 1;
+    int extra = l < 8 ? 0 : nn__log2(l) - 2;
+    if (length == 258)  nn__put_symbol(b, 285);
+    else if (!extra)    nn__put_symbol(b, 257 + l);
+    else {
+        nn__put_symbol(b, 257 + 4 * ((unsigned)extra + 1) + (l >> extra & 3));
+        nn__put_bits(b, l & ((1u << extra) - 1), extra);
+    }
+    extra = d < 4 ? 0 : nn__log2(d) - 1;
+    nn__put_code(b, extra ? 2 * ((unsigned)extra + 1) + (d >> extra & 1) : d, 5);
+    nn__put_bits(b, d & ((1u << extra) - 1), extra);
+}
+
+static size_t nn__match_length(const unsigned char *p, size_t at, size_t n, size_t distance)
+{
+    size_t l = 0;
+    if (distance > at || distance > 32768) return 0;
+    while (l < 258 && at + l < n && p[at + l] == p[at + l - distance]) l++;
+    return l;
+}
+
+static void nn__put_zlib(nn__bytes *to, const unsigned char *p, size_t n, size_t pixel, size_t row)
+{
+    uint32_t a = 1, c = 0;
+    size_t i;
+    nn__bits b;
+    b.to = to; b.hold = 0; b.count = 0;
+    nn__put(to, "\x78\x01", 2);
+    nn__put_bits(&b, 3, 3);          // the last block, fixed codes
+    for (i = 0; i < n;) {
+        size_t near_by = nn__match_length(p, i, n, pixel), above = nn__match_length(p, i, n, row), l = near_by > above ? near_by : above;
+        if (l >= 3) nn__put_match(&b, (unsigned)l, (unsigned)(l == near_by ? pixel : row));
+        else nn__put_symbol(&b, p[i]);
+        i += l >= 3 ? l : 1;
+    }
+    nn__put_symbol(&b, 256);
+    nn__put_bits(&b, 0, 7);          // fills the last byte
+    for (i = 0; i < n; i++) { a = (a + p[i]) % 65521; c = (c + a) % 65521; }         // Adler-32
+    nn__put_big32(to, c << 16 | a);
+}
+
+static void nn__put_chunk(nn__bytes *b, const char *type, const unsigned char *p, size_t n)
+{
+    size_t start;
+    nn__put_big32(b, (uint32_t)n);
+    start = b->used;
+    nn__put(b, type, 4);
+    nn__put(b, p, n);
+    if (b->at) nn__put_big32(b, nn__crc(0xEDB88320u, 0, b->at + start, n + 4));
+}
+
+// pixels: height rows of width * channels bytes; channels 1 (gray) or 3 (red, green, blue)
+static nn__bytes nn__png(nn_context *nn, const unsigned char *pixels, int64_t width, int64_t height, int channels)
+{
+    size_t row = (size_t)width * (size_t)channels, y, n = (row + 1) * (size_t)height;
+    nn__bytes b = nn__bytes_new(nn, n + n / 6 + 128), raw = nn__bytes_new(nn, n), z = nn__bytes_new(nn, n + n / 6 + 64), head = nn__bytes_new(nn, 16);
+    for (y = 0; y < (size_t)height; y++) { nn__put_byte(&raw, 0); nn__put(&raw, pixels + y * row, row); }    // 0: no filter
+    if (raw.at) nn__put_zlib(&z, raw.at, raw.used, (size_t)channels, row + 1);
+    nn__put_big32(&head, (uint32_t)width);
+    nn__put_big32(&head, (uint32_t)height);
+    nn__put(&head, channels == 3 ? "\10\2\0\0\0" : "\10\0\0\0\0", 5);                // 8 bits, colour type, deflate, filters, not interlaced
+    nn__put(&b, "\x89PNG\r\n\x1a\n", 8);
+    nn__put_chunk(&b, "IHDR", head.at, head.used);
+    nn__put_chunk(&b, "IDAT", z.at, z.used);
+    nn__put_chunk(&b, "IEND", NULL, 0);
+    return b;
+}
+
+// A sheet of `count` pictures (C, H, W) taken from v, `columns` in a row, one dark pixel between them, every pixel drawn scale x scale.
+typedef struct nn__pictures { int64_t count, columns, width, height; int channels, scale, stretch; } nn__pictures;
+static void nn__draw_pictures(const nn__pictures *s, const float *v, unsigned char *to, int64_t sheet_width)
+{
+    int64_t cell_w = s->width * s->scale + 1, cell_h = s->height * s->scale + 1, plane = s->width * s->height, i, x, y;
+    int c;
+    for (i = 0; i < s->count; i++, v += plane * s->channels) {
+        float low = 0, high = 1;
+        if (s->stretch) {            // pictures that leave 0..1, such as filters, are shown in their own range
+            float l = INFINITY, h = -INFINITY;
+            for (x = 0; x < plane * s->channels; x++) { if (v[x] < l) l = v[x]; if (v[x] > h) h = v[x]; }
+            if ((l < 0 || h > 1) && h - l < INFINITY) { low = l; high = h > l ? h : l + 1; }
+        }
+        for (y = 0; y < s->height * s->scale; y++)
+            for (x = 0; x < s->width * s->scale; x++)
+                for (c = 0; c < s->channels; c++) {
+                    float p = (v[c * plane + y / s->scale * s->width + x / s->scale] - low) / (high - low);
+                    int64_t at = (i / s->columns * cell_h + y) * sheet_width + i % s->columns * cell_w + x;
+                    to[at * s->channels + c] = (unsigned char)(p >= 1 ? 255 : p > 0 ? p * 255.0f + 0.5f : 0);   // NaN: black
+                }
+    }
+}
+
+static nn__bytes nn__pictures_png(nn_context *nn, const nn_tensor *x, const nn__pictures *s, int64_t *width, int64_t *height)
+{
+    int64_t rows = (s->count + s->columns - 1) / s->columns;
+    nn__bytes none;
+    unsigned char *pixels = NULL;
+    float *v;
+    memset(&none, 0, sizeof none);
+    none.nn = nn;
+    *width  = s->columns * (s->width * s->scale + 1) - 1;
+    *height = rows * (s->height * s->scale + 1) - 1;
+    if (*width > 65535 || *height > 65535 || *width * *height * s->channels > INT32_MAX / 2) {
+        nn_fail(nn, "png: a picture of %lld x %lld pixels is too large", (long long)*width, (long long)*height);
+        return none;
+    }
+    v = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(x), sizeof *v));
+    if (v) pixels = (unsigned char *)nn__host_step(nn, (size_t)(*width * *height * s->channels));
+    if (!pixels || !nn_read(x, v)) return none;
+    memset(pixels, 64, (size_t)(*width * *height * s->channels));
+    nn__draw_pictures(s, v, pixels, *width);
+    return nn__png(nn, pixels, *width, *height, s->channels);
+}
+
+// Fills s for one picture (C, H, W) or (H, W), or for (B, C, H, W). 0 after an error.
+static int nn__pictures_of(nn_context *nn, const nn_tensor *x, const char *op, int sheet, nn__pictures *s)
+{
+    int i = sheet ? 1 : 0;
+    if (!nn__check(nn, x, op)) return 0;
+    memset(s, 0, sizeof *s);
+    if (x->ndim != 3 + i && !(x->ndim == 2 && !sheet)) {
+        nn_fail(nn, "%s: %s is not %s", op, nn__dims_text(x->ndim, x->shape).s, sheet ? "(B, C, H, W)" : "(C, H, W) or (H, W)");
+        return 0;
+    }
+    s->height = x->shape[x->ndim - 2];
+    s->width = x->shape[x->ndim - 1];
+    s->count = sheet ? x->shape[0] : 1;
+    s->columns = s->scale = 1;
+    if (x->ndim == 2 || x->shape[i] == 1 || x->shape[i] == 3) s->channels = x->ndim == 2 || x->shape[i] == 1 ? 1 : 3;
+    else if (sheet) { s->channels = 1; s->count *= x->shape[i]; }    // filters with many input channels: every channel is a picture
+    else { nn_fail(nn, "%s: %lld channels, not 1 or 3", op, (long long)x->shape[i]); return 0; }
+    if (nn_count(x) == 0) { nn_fail(nn, "%s: an empty picture: %s", op, nn__dims_text(x->ndim, x->shape).s); return 0; }
+    return 1;
+}
+
+NN_API int nn_png_save(const nn_tensor *image, const char *path)
+{
+    nn_context *nn = image ? image->nn : NULL;
+    nn__pictures s;
+    nn__bytes b;
+    nn__mark m;
+    int64_t w, h;
+    int ok;
+    if (!nn__pictures_of(nn, image, "nn_png_save", 0, &s)) return 0;
+    m = nn__get_mark(nn);
+    b = nn__pictures_png(nn, image, &s, &w, &h);
+    ok = nn__bytes_save(&b, "nn_png_save", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path)
+{
+    nn_context *nn = images ? images->nn : NULL;
+    nn__pictures s;
+    nn__bytes b;
+    nn__mark m;
+    int64_t w, h;
+    int ok;
+    if (!nn__pictures_of(nn, images, "nn_png_sheet", 1, &s)) return 0;
+    s.columns = nn__max(1, nn__min(columns, s.count));
+    s.scale = (int)nn__max(1, 48 / nn__max(s.width, s.height));      // 5 x 5 filters could not be seen
+    s.stretch = 1;
+    m = nn__get_mark(nn);
+    b = nn__pictures_png(nn, images, &s, &w, &h);
+    ok = nn__bytes_save(&b, "nn_png_sheet", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- TensorBoard ------------------------------------------------------------------------------------------
+// An event file is a list of records:  u64 length, u32 masked CRC32C of it, the bytes, u32 masked CRC32C of them (TFRecord).
+// The bytes are a protobuf message (tensorflow/core/util/event.proto, framework/summary.proto); the fields used here:
+//   Event            1 wall_time double, 2 step int64, 3 file_version string, 5 summary
+//   Summary          1 value: { 1 tag, 2 simple_value float, 4 image, 5 histo, 8 tensor, 9 metadata }
+//   Image            1 height, 2 width, 3 colorspace (channels), 4 encoded_image_string
+//   HistogramProto   1 min, 2 max, 3 num, 4 sum, 5 sum_squares, 6 bucket_limit (packed doubles), 7 bucket (packed doubles)
+//   TensorProto      1 dtype (7: string), 2 tensor_shape { 2 dim { 1 size } }, 8 string_val;  metadata { 1 plugin_data { 1 plugin_name } }
+// A field is its number * 8 + kind (0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes), then the value.
+struct nn_events { nn_context *nn; nn__file *file; };
+
+static void nn__put_varint(nn__bytes *b, uint64_t v)
+{
+    for (; v >= 128; v >>= 7) nn__put_byte(b, (unsigned)(v & 127) | 128);
+    nn__put_byte(b, (unsigned)v);
+}
+static void nn__proto_int(nn__bytes *b, unsigned field, int64_t v) { nn__put_varint(b, field << 3); nn__put_varint(b, (uint64_t)v); }
+static void nn__proto_double(nn__bytes *b, unsigned field, double v)
+{
+    uint64_t u;
+    memcpy(&u, &v, sizeof u);
+    nn__put_varint(b, field << 3 | 1);
+    nn__put_little(b, u, 8);
+}
+static void nn__proto_bytes(nn__bytes *b, unsigned field, const nn__bytes *v)
+{
+    nn__put_varint(b, field << 3 | 2);
+    nn__put_varint(b, v->used);
+    if (v->at) nn__put(b, v->at, v->used); else b->at = NULL;
+}
+static void nn__proto_text(nn__bytes *b, unsigned field, const char *s)
+{
+    nn__bytes t = nn__bytes_new(b->nn, 128);
+    nn__put_utf8(&t, s, 0);
+    nn__proto_bytes(b, field, &t);
+}
+
+static uint32_t nn__masked_crc(const unsigned char *p, size_t n)
+{
+    uint32_t c = nn__crc(0x82F63B78u, 0, p, n);
+    return (c >> 15 | c << 17) + 0xA282EAD8u;
+}
+
+// Frames an event with the given field 3 (text) or 5 (summary) and writes it; flushed, so that TensorBoard sees it at once.
+static int nn__events_write(nn_events *e, int64_t step, const char *version, const nn__bytes *summary)
+{
+    nn__bytes event = nn__bytes_new(e->nn, 64 + (summary ? summary->used : 0)), record = nn__bytes_new(e->nn, event.room + 16);
+    int ok;
+    if (!e->file) { nn_fail(e->nn, "nn_events: the file is closed"); return 0; }
+    nn__proto_double(&event, 1, nn__wall_seconds());
+    if (step) nn__proto_int(&event, 2, step);
+    if (version) nn__proto_text(&event, 3, version);
+    if (summary) nn__proto_bytes(&event, 5, summary);
+    nn__put_little(&record, event.used, 8);
+    if (record.at) nn__put_little(&record, nn__masked_crc(record.at, 8), 4);
+    if (event.at) { nn__put(&record, event.at, event.used); nn__put_little(&record, nn__masked_crc(event.at, event.used), 4); }
+    if (!event.at || !record.at) return 0;
+    ok = nn__file_write(e->file, record.at, record.used) && nn__file_flush(e->file);
+    if (!ok) nn_fail(e->nn, "nn_events: writing failed (disk full?)");
+    return ok;
+}
+
+static void nn__events_close(void *arg)
+{
+    nn_events *e = (nn_events *)arg;
+    if (e->file) nn__file_close(e->file, 0);
+    e->file = NULL;
+}
+
+NN_API nn_events *nn_events_new(nn_context *nn, const char *dir)
+{
+    char path[1024];
+    nn_events *e;
+    nn__mark m;
+    int i, n = 0;
+    if (!nn_ok(nn)) return NULL;
+    e = (nn_events *)nn__life(nn, sizeof *e);
+    if (!e) return NULL;
+    e->nn = nn;
+    nn__make_folders(dir);
+    for (i = 0; i < 1000; i++) {     // TensorBoard reads every file with "tfevents" in its name; never write into one that is there
+        nn__file *old;
+        n = snprintf(path, sizeof path, "%s/events.out.tfevents.%010.0f.nn_h.%d", dir ? dir : ".", floor(nn__wall_seconds()), i);
+        if (n < 0 || (size_t)n >= sizeof path) break;
+        old = nn__file_open(path, 0);
+        if (!old) { e->file = nn__file_open(path, 1); break; }
+        nn__file_close(old, 0);
+    }
+    if (!e->file) { nn_fail(nn, "nn_events_new: cannot create a file in \"%s\"", dir ? dir : "."); return NULL; }
+    nn__on_free(nn, nn__events_close, e);
+    m = nn__get_mark(nn);
+    nn__events_write(e, 0, "brain.Event:2", NULL);       // the first record of every event file
+    nn__rewind_memory(nn, &m);
+    return nn_ok(nn) ? e : NULL;
+}
+
+// Begins a Summary.Value with its tag; the caller adds the field with the value and hands it to nn__value_end.
+static int nn__value_begin(nn_events *e, const char *tag, size_t room, nn__bytes *value, nn__mark *m)
+{
+    if (!e || !nn_ok(e->nn)) return 0;
+    *m = nn__get_mark(e->nn);
+    *value = nn__bytes_new(e->nn, room);
+    nn__proto_text(value, 1, tag);
+    return 1;
+}
+static int nn__value_end(nn_events *e, int64_t step, const nn__bytes *value, const nn__mark *m)
+{
+    nn__bytes summary = nn__bytes_new(e->nn, value->used + 16);
+    int ok;
+    nn__proto_bytes(&summary, 1, value);
+    ok = summary.at && nn__events_write(e, step, NULL, &summary);
+    nn__rewind_memory(e->nn, m);
+    return ok;
+}
+
+NN_API int nn_events_scalar(nn_events *events, const char *tag, int64_t step, double value)
+{
+    nn__bytes v;
+    nn__mark m;
+    float f = (float)value;
+    uint32_t u;
+    if (!nn__value_begin(events, tag, 128, &v, &m)) return 0;
+    memcpy(&u, &f, sizeof u);
+    nn__put_varint(&v, 2 << 3 | 5);
+    nn__put_little(&v, u, 4);
+    return nn__value_end(events, step, &v, &m);
+}
+
+// 30 buckets of equal width from min to max, as TensorFlow 2 makes them. Values that are not finite are left out.
+NN_API int nn_events_histogram(nn_events *events, const char *tag, int64_t step, const float *values, int64_t count)
+{
+    enum { BUCKETS = 30 };
+    double low = INFINITY, high = -INFINITY, sum = 0, squares = 0, bucket[BUCKETS], n = 0;
+    int64_t i, buckets;
+    nn__bytes v, h, limits, counts;
+    nn__mark m;
+    for (i = 0; values && i < count; i++) {
+        double x = (double)values[i];
+        if (!(x - x == 0)) continue;
+        if (x < low) low = x;
+        if (x > high) high = x;
+        sum += x; squares += x * x; n++;
+    }
+    if (n == 0) low = high = 0;
+    buckets = high > low ? BUCKETS : 1;
+    for (i = 0; i < BUCKETS; i++) bucket[i] = 0;
+    for (i = 0; n > 0 && i < count; i++) {
+        double x = (double)values[i];
+        if (x - x == 0) bucket[buckets == 1 ? 0 : nn__min(buckets - 1, (int64_t)((x - low) / (high - low) * (double)buckets))]++;
+    }
+    if (!nn__value_begin(events, tag, 1024, &v, &m)) return 0;
+    h = nn__bytes_new(events->nn, 1024);
+    limits = nn__bytes_new(events->nn, 512);
+    counts = nn__bytes_new(events->nn, 512);
+    for (i = 0; i < buckets; i++) {
+        double limit = i == buckets - 1 ? high : low + (high - low) * (double)(i + 1) / (double)buckets;
+        uint64_t u;
+        memcpy(&u, &limit, sizeof u);
+        nn__put_little(&limits, u, 8);
+        memcpy(&u, &bucket[i], sizeof u);
+        nn__put_little(&counts, u, 8);
+    }
+    nn__proto_double(&h, 1, low);
+    nn__proto_double(&h, 2, high);
+    nn__proto_double(&h, 3, n);
+    nn__proto_double(&h, 4, sum);
+    nn__proto_double(&h, 5, squares);
+    nn__proto_bytes(&h, 6, &limits);
+    nn__proto_bytes(&h, 7, &counts);
+    nn__proto_bytes(&v, 5, &h);
+    return nn__value_end(events, step, &v, &m);
+}
+
+NN_API int nn_events_image(nn_events *events, const char *tag, int64_t step, const nn_tensor *image)
+{
+    nn__bytes v, i, png;
+    nn__mark m;
+    nn__pictures s;
+    int64_t w, h;
+    if (!events || !nn__pictures_of(events->nn, image, "nn_events_image", 0, &s)) return 0;
+    if (!nn__value_begin(events, tag, 256, &v, &m)) return 0;
+    i = nn__bytes_new(events->nn, 64);
+    png = nn__pictures_png(events->nn, image, &s, &w, &h);
+    nn__proto_int(&i, 1, h);
+    nn__proto_int(&i, 2, w);
+    nn__proto_int(&i, 3, s.channels);
+    nn__proto_bytes(&i, 4, &png);
+    nn__proto_bytes(&v, 4, &i);
+    return nn__value_end(events, step, &v, &m);
+}
+
+NN_API int nn_events_text(nn_events *events, const char *tag, int64_t step, const char *text)
+{
+    nn__bytes v, t, meta, plugin;
+    nn__mark m;
+    if (!nn__value_begin(events, tag, 256, &v, &m)) return 0;
+    t = nn__bytes_new(events->nn, 256);
+    meta = nn__bytes_new(events->nn, 32);
+    plugin = nn__bytes_new(events->nn, 32);
+    nn__proto_text(&plugin, 1, "text");
+    nn__proto_bytes(&meta, 1, &plugin);
+    nn__proto_int(&t, 1, 7);
+    nn__put(&t, "\x12\x04\x12\x02\x08\x01", 6);          // field 2, a shape of one dimension of size 1
+    nn__proto_text(&t, 8, text);
+    nn__proto_bytes(&v, 8, &t);
+    nn__proto_bytes(&v, 9, &meta);
+    return nn__value_end(events, step, &v, &m);
+}
+
+// ---- SVG ----------------------------------------------------------------------------------------------------
+static const char *const nn__colors[8] = { "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#888888" };   // Okabe & Ito
+
+static void nn__svg_begin(nn__bytes *b, int width, int height)
+{
+    nn__put_format(b, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
+                   "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", width, height, width, height);
+}
+static void nn__svg_text(nn__bytes *b, double x, double y, const char *attributes, const char *text)
+{
+    nn__put_chars(b, "<text x=\"");
+    nn__put_number(b, x, 6);
+    nn__put_chars(b, "\" y=\"");
+    nn__put_number(b, y, 6);
+    nn__put_format(b, "\" %s>", attributes);
+    nn__put_utf8(b, text, 1);
+    nn__put_chars(b, "</text>\n");
+}
+static void nn__svg_line(nn__bytes *b, double x1, double y1, double x2, double y2, const char *color)
+{
+    nn__put_chars(b, "<path d=\"M");
+    nn__put_number(b, x1, 6); nn__put_byte(b, ' ');
+    nn__put_number(b, y1, 6); nn__put_byte(b, 'L');
+    nn__put_number(b, x2, 6); nn__put_byte(b, ' ');
+    nn__put_number(b, y2, 6);
+    nn__put_format(b, "\" stroke=\"%s\"/>\n", color);
+}
+
+// 1, 2 or 5 times a power of ten, such that about `parts` of them cover `range`
+static double nn__tick_step(double range, int parts)
+{
+    double raw = range / parts, power = pow(10.0, floor(log10(raw))), m = raw / power;
+    return power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
+}
+
+// Where value v of low..high lies on from..to; halves, because high - low may overflow.
+static double nn__place(double v, double low, double high, double from, double to)
+{
+    return from + (to - from) * ((v / 2 - low / 2) / (high / 2 - low / 2));
+}
+
+typedef struct nn__axes { double x0, x1, y0, y1, low, high; int64_t last; } nn__axes;    // pixels, range of y, last index on x
+
+static void nn__svg_axes(nn__bytes *b, const nn__axes *a)
+{
+    double step = nn__tick_step(a->high - a->low, 5), t;
+    nn__bytes label = nn__bytes_new(b->nn, 64);
+    int i;
+    for (i = 0; i < 12; i++) {
+        t = (ceil(a->low / step) + i) * step;
+        if (!(t <= a->high + step * 1e-9)) break;
+        if (fabs(t) < step * 1e-9) t = 0;
+        label.used = 0;
+        nn__put_number(&label, t, 6);
+        nn__put_byte(&label, 0);
+        if (!label.at || !b->at) return;
+        nn__svg_line(b, a->x0, nn__place(t, a->low, a->high, a->y0, a->y1), a->x1, nn__place(t, a->low, a->high, a->y0, a->y1), "#ddd");
+        nn__svg_text(b, a->x0 - 6, nn__place(t, a->low, a->high, a->y0, a->y1) + 4, "text-anchor=\"end\"", (const char *)label.at);
+    }
+    step = a->last > 0 ? nn__tick_step((double)a->last, 8) : 1;
+    if (step < 1) step = 1;
+    for (i = 0; i < 24 && i * step <= (double)a->last; i++) {
+        double x = nn__place(i * step, 0, (double)nn__max(a->last, 1), a->x0, a->x1);
+        char s[32];
+        snprintf(s, sizeof s, "%.0f", i * step);
+        nn__svg_line(b, x, a->y0, x, a->y0 + 4, "#333");
+        nn__svg_text(b, x, a->y0 + 18, "text-anchor=\"middle\"", s);
+    }
+    nn__svg_line(b, a->x0, a->y0, a->x1, a->y0, "#333");
+    nn__svg_line(b, a->x0, a->y0, a->x0, a->y1, "#333");
+}
+
+static void nn__svg_series(nn__bytes *b, const nn__axes *a, const nn_series *s, const char *color)
+{
+    int64_t i;
+    int down = 0;                    // is the pen on the paper? NaN lifts it
+    nn__put_chars(b, "<path d=\"");
+    for (i = 0; s->y && i < s->count; i++) {
+        int alone = !down && (i + 1 == s->count || !(s->y[i + 1] - s->y[i + 1] == 0));
+        if (!(s->y[i] - s->y[i] == 0)) { down = 0; continue; }
+        nn__put_byte(b, down ? 'L' : 'M');
+        nn__put_number(b, nn__place((double)i, 0, (double)nn__max(a->last, 1), a->x0, a->x1), 6);
+        nn__put_byte(b, ' ');
+        nn__put_number(b, nn__place(s->y[i], a->low, a->high, a->y0, a->y1), 6);
+        if (alone) nn__put_chars(b, "h0");              // a dot, thanks to the round ends
+        down = 1;
+    }
+    nn__put_format(b, "\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\" stroke-linecap=\"round\" stroke-linejoin=\"round\"/>\n", color);
+}
+
+NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, const nn_series *series, int count)
+{
+    nn__bytes b;
+    nn__axes a;
+    nn__mark m;
+    int64_t j;
+    int i, ok;
+    if (!nn_ok(nn)) return 0;
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 16384);
+    a.x0 = 70; a.x1 = 560; a.y0 = 360; a.y1 = 40; a.low = INFINITY; a.high = -INFINITY; a.last = 0;
+    for (i = 0; i < count; i++) {
+        a.last = nn__max(a.last, series[i].count - 1);
+        for (j = 0; series[i].y && j < series[i].count; j++) {
+            double y = series[i].y[j];
+            if (!(y - y == 0)) continue;
+            if (y < a.low) a.low = y;
+            if (y > a.high) a.high = y;
+        }
+    }
+    if (!(a.low <= a.high)) { a.low = 0; a.high = 1; }
+    if (!(a.high - a.low > 1e-12 * fabs(a.high))) {      // one value: room on both sides
+        double room = a.high != 0 ? 0.5 * fabs(a.high) : 1;
+        a.low -= room; a.high += room;
+    }
+    nn__svg_begin(&b, 720, 400);
+    nn__svg_text(&b, (a.x0 + a.x1) / 2, 24, "text-anchor=\"middle\" font-size=\"15\"", title);
+    nn__svg_axes(&b, &a);
+    for (i = 0; i < count; i++) {
+        double y = a.y1 + 8 + 18 * i;
+        nn__svg_series(&b, &a, &series[i], nn__colors[i & 7]);
+        nn__svg_line(&b, a.x1 + 14, y, a.x1 + 34, y, nn__colors[i & 7]);
+        nn__svg_text(&b, a.x1 + 40, y + 4, "", series[i].name);
+    }
+    nn__put_chars(&b, "</svg>\n");
+    ok = nn__bytes_save(&b, "nn_svg_plot", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *report)
+{
+    int64_t n = report ? nn__min(report->classes, NN_MAX_CLASSES) : 0, i, j;
+    int side = (int)nn__max(20, nn__min(56, 560 / nn__max(n, 1))), x0 = 130, y0 = 60, ok;
+    char label[24], attributes[96];
+    nn__bytes b;
+    nn__mark m;
+    if (!nn_ok(nn)) return 0;
+    if (n < 1) { nn_fail(nn, "nn_svg_confusion: the report has no classes"); return 0; }
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 16384 + (size_t)(n * n) * 256);
+    nn__svg_begin(&b, x0 + side * (int)n + 30, y0 + side * (int)n + 110);
+    nn__svg_text(&b, x0 + side * (double)n / 2, 24, "text-anchor=\"middle\" font-size=\"15\"", "true class (rows), predicted class (columns)");
+    for (i = 0; i < n; i++) {
+        double row = 0, at = y0 + side * ((double)i + 0.5) + 4;
+        for (j = 0; j < n; j++) row += (double)report->confusion[i][j];
+        nn__svg_text(&b, x0 - 8, at, "text-anchor=\"end\"", nn__class_name(report, i, label, sizeof label));
+        snprintf(attributes, sizeof attributes, "text-anchor=\"end\" transform=\"rotate(-45 %d %d)\"", x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16);
+        nn__svg_text(&b, x0 + side * (int)i + side / 2 + 4, y0 + side * (int)n + 16, attributes, nn__class_name(report, i, label, sizeof label));
+        for (j = 0; j < n; j++) {
+            int64_t count = report->confusion[i][j];
+            double share = row > 0 ? (double)count / row : 0;        // shaded by the share of its row
+            nn__put_format(&b, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" stroke=\"#ccc\" fill=\"#0072b2\" fill-opacity=\"",
+                           x0 + side * (int)j, y0 + side * (int)i, side, side);
+            nn__put_number(&b, share, 3);
+            nn__put_chars(&b, "\"/>\n");
+            if (!count) continue;
+            snprintf(label, sizeof label, "%lld", (long long)count);
+            snprintf(attributes, sizeof attributes, "text-anchor=\"middle\" font-size=\"%d\" fill=\"%s\"", side > 30 ? 12 : 8, share > 0.55 ? "#fff" : "#000");
+            nn__svg_text(&b, x0 + side * ((double)j + 0.5), at, attributes, label);
+        }
+    }
+    nn__put_chars(&b, "</svg>\n");
+    ok = nn__bytes_save(&b, "nn_svg_confusion", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// Eight heights of a block, U+2581..U+2588, each the mean of its part of y; a blank where y is NaN. Returns the full length, as snprintf.
+NN_API size_t nn_sparkline(const double *y, int64_t count, int width, char *to, size_t bytes)
+{
+    double low = INFINITY, high = -INFINITY;
+    int64_t i, w = nn__min(width, count);
+    size_t used = 0;
+    if (bytes) to[0] = 0;
+    for (i = 0; i < count; i++) if (y[i] - y[i] == 0) { if (y[i] < low) low = y[i]; if (y[i] > high) high = y[i]; }
+    for (i = 0; i < w; i++) {
+        int64_t j, first = count / w * i + nn__min(i, count % w), end = count / w * (i + 1) + nn__min(i + 1, count % w);
+        double sum = 0, n = 0;
+        char s[4];
+        for (j = first; j < end; j++) if (y[j] - y[j] == 0) { sum += y[j]; n++; }
+        s[0] = ' '; s[1] = s[2] = s[3] = 0;
+        if (n > 0) {
+            double level = high > low ? nn__place(sum / n, low, high, 0, 8) : 0;
+            s[0] = (char)0xE2; s[1] = (char)0x96; s[2] = (char)(0x81 + (level < 0 ? 0 : level > 7 ? 7 : (int)level));
+        }
+        if (used + strlen(s) < bytes) memcpy(to + used, s, strlen(s) + 1);
+        else bytes = 0;              // whole characters only
+        used += strlen(s);
+    }
+    return used;
 }
 
 // =============================================================================================
@@ -6290,7 +8144,8 @@ static void nn__add_item(nn__items *s, nn_tensor *t, const nn_tensor *named, con
 static int nn__add_walked(nn_tensor *t, void *arg) { nn__add_item((nn__items *)arg, t, t, ""); return 1; }
 
 // One list for writing and reading, so that the two cannot disagree.
-enum { NN__FIELD_U64, NN__FIELD_I64, NN__FIELD_INT, NN__FIELD_F32, NN__FIELD_F64, NN__FIELD_TEXT };     // TEXT: must be the same, is not restored
+// COUNT: a 64-bit integer from 0 to 2^53. INT: an int from 0. SAME (an int64_t) and TEXT are compared, not restored.
+enum { NN__FIELD_U64, NN__FIELD_COUNT, NN__FIELD_INT, NN__FIELD_F64, NN__FIELD_SAME, NN__FIELD_TEXT };
 typedef struct nn__field { char key[48]; void *at; int kind; } nn__field;
 typedef struct nn__fields { nn__field *list; int count, room; } nn__fields;
 
@@ -6306,16 +8161,12 @@ static void nn__add_field(nn__fields *f, int kind, void *at, const char *key, in
 
 static void nn__field_text(const nn__field *f, char *to, size_t bytes)
 {
-    uint32_t w = 0;
     uint64_t d = 0;
-    switch (f->kind) {
-    case NN__FIELD_U64: snprintf(to, bytes, "%llu", (unsigned long long)*(const uint64_t *)f->at); break;
-    case NN__FIELD_I64: snprintf(to, bytes, "%lld", (long long)*(const int64_t *)f->at); break;
-    case NN__FIELD_INT: snprintf(to, bytes, "%d", *(const int *)f->at); break;
-    case NN__FIELD_F32: memcpy(&w, f->at, 4); snprintf(to, bytes, "%08lx", (unsigned long)w); break;
-    case NN__FIELD_F64: memcpy(&d, f->at, 8); snprintf(to, bytes, "%016llx", (unsigned long long)d); break;
-    default:            snprintf(to, bytes, "%s", (const char *)f->at); break;
-    }
+    if (f->kind != NN__FIELD_INT && f->kind != NN__FIELD_TEXT) memcpy(&d, f->at, 8);
+    if (f->kind == NN__FIELD_TEXT)     snprintf(to, bytes, "%s", (const char *)f->at);
+    else if (f->kind == NN__FIELD_INT) snprintf(to, bytes, "%d", *(const int *)f->at);
+    else if (f->kind == NN__FIELD_F64) snprintf(to, bytes, "%016llx", (unsigned long long)d);
+    else                               snprintf(to, bytes, "%llu", (unsigned long long)d);
 }
 
 static int nn__digits(const char *s, int base, uint64_t most, uint64_t *to)     // the whole string, no sign, at most `most`
@@ -6333,52 +8184,45 @@ static int nn__digits(const char *s, int base, uint64_t most, uint64_t *to)     
 
 static int nn__set_field(const nn__field *f, const char *text, int write)       // 1: the text is good; written only if wanted
 {
-    uint64_t u = 0, most = f->kind == NN__FIELD_U64 ? UINT64_MAX : f->kind == NN__FIELD_I64 ? INT64_MAX : INT_MAX;
-    uint32_t w;
-    int minus;
+    uint64_t u = 0, most = f->kind == NN__FIELD_U64 ? UINT64_MAX : f->kind == NN__FIELD_INT ? INT_MAX : (uint64_t)1 << 53;
     if (f->kind == NN__FIELD_TEXT) return !strcmp(text, (const char *)f->at);
-    if (f->kind == NN__FIELD_F32 || f->kind == NN__FIELD_F64) {
-        size_t digits = f->kind == NN__FIELD_F32 ? 8 : 16;
-        if (strlen(text) != digits || !nn__digits(text, 16, UINT64_MAX, &u)) return 0;
-        w = (uint32_t)u;
-        if (write && digits == 8) memcpy(f->at, &w, 4);
-        if (write && digits == 16) memcpy(f->at, &u, 8);
-        return 1;
-    }
-    minus = text[0] == '-' && f->kind != NN__FIELD_U64;
-    if (!nn__digits(text + minus, 10, most, &u)) return 0;
-    if (!write) return 1;
-    if (f->kind == NN__FIELD_U64) memcpy(f->at, &u, 8);
-    if (f->kind == NN__FIELD_I64) *(int64_t *)f->at = minus ? -(int64_t)u : (int64_t)u;
-    if (f->kind == NN__FIELD_INT) *(int *)f->at = minus ? -(int)u : (int)u;
+    if (f->kind == NN__FIELD_F64) { if (strlen(text) != 16 || !nn__digits(text, 16, UINT64_MAX, &u)) return 0; }
+    else if (!nn__digits(text, 10, most, &u)) return 0;
+    if (f->kind == NN__FIELD_SAME) return u == *(const uint64_t *)f->at;
+    if (write && f->kind == NN__FIELD_INT) *(int *)f->at = (int)u;
+    if (write && f->kind != NN__FIELD_INT) memcpy(f->at, &u, 8);
     return 1;
 }
 
-static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader); }
+static int nn__is_checkpoint(const nn_save_desc *d) { return d && (d->optimizer || d->schedule || d->loader || d->ema); }
 
-// The names of an optimizer's states are PyTorch's.
-static const char *nn__state_name(const nn_optimizer *o, int i)
+static void nn__state_prefix(const nn_optimizer *o, int i, char *to, size_t bytes)      // "optimizer.exp_avg.": the names of states are PyTorch's
 {
-    static const char *const adam[] = { "optimizer.exp_avg.", "optimizer.exp_avg_sq.", "optimizer.max_exp_avg_sq." };
-    static const char *const sgd[]  = { "optimizer.momentum_buffer.", "optimizer.state1.", "optimizer.state2." };
-    return (o->op == NN_OP_sgd_update ? sgd : adam)[i];
+    snprintf(to, bytes, "optimizer.%s.", o->kind->state[i].name);
 }
 
 static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *d)
 {
+    char prefix[64];
     int i, j;
     s->count = 0;
     nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__add_walked, s);
     for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
         for (j = 0; j < d->optimizer->states; j++) {
             nn__slot *slot = &d->optimizer->slot[i];
-            if (slot->state[j]) nn__add_item(s, slot->state[j], slot->p, nn__state_name(d->optimizer, j));
+            if (!slot->state[j]) continue;
+            nn__state_prefix(d->optimizer, j, prefix, sizeof prefix);
+            nn__add_item(s, slot->state[j], slot->p, prefix);
         }
+    for (i = 0; d && d->ema && i < d->ema->n; i++) nn__add_item(s, d->ema->shadow[i], d->ema->p[i], "optimizer.ema.");
+    for (i = 0; nn__is_checkpoint(d) && i < layer->nn->extras; i++)      // what nn_fit keeps; the file may lack it
+        nn__add_item(s, layer->nn->extra[i].t, layer->nn->extra[i].named, layer->nn->extra[i].prefix);
 }
 
 static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d)
 {
     static char version[] = "1";
+    int i;
     f->count = 0;
     if (!nn__is_checkpoint(d)) return;
     nn__add_field(f, NN__FIELD_TEXT, version, "nn.checkpoint", -1);
@@ -6387,10 +8231,33 @@ static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d
     nn__add_field(f, NN__FIELD_U64, &nn->inits, "context.inits", -1);
     if (d->optimizer) {
         nn_optimizer *o = d->optimizer;
-        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)nn__op(o->op)->name, "optimizer.kind", -1);
-        nn__add_field(f, NN__FIELD_I64, &o->steps, "optimizer.steps", -1);
-        nn__add_field(f, NN__FIELD_F32, &o->desc.lr, "optimizer.lr", -1);
+        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)o->kind->name, "optimizer.kind", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &o->steps, "optimizer.steps", -1);
+        for (i = 0; i < o->groups; i++) {
+            nn__add_field(f, NN__FIELD_F64, &o->group[i].lr, "optimizer.lr", i);
+            nn__add_field(f, NN__FIELD_F64, &o->group[i].initial_lr, "optimizer.initial_lr", i);
+        }
+        for (i = 0; i < o->slots; i++) nn__add_field(f, NN__FIELD_COUNT, &o->slot[i].steps, "optimizer.step", i);
     }
+    if (d->schedule) {
+        nn_schedule *c = d->schedule;
+        nn__add_field(f, NN__FIELD_TEXT, (void *)(uintptr_t)nn__schedule_names[c->kind], "schedule.kind", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->count, "schedule.count", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->warmed, "schedule.warmed", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->since, "schedule.since", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &c->period, "schedule.period", -1);
+        nn__add_field(f, NN__FIELD_F64, &c->best, "schedule.best", -1);
+        nn__add_field(f, NN__FIELD_INT, &c->bad, "schedule.bad", -1);
+        nn__add_field(f, NN__FIELD_INT, &c->cooling, "schedule.cooling", -1);
+    }
+    if (d->loader) {
+        nn__add_field(f, NN__FIELD_SAME, &d->loader->batch, "loader.batch", -1);
+        nn__add_field(f, NN__FIELD_SAME, &d->loader->batches, "loader.batches", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &d->loader->epoch, "loader.epoch", -1);
+        nn__add_field(f, NN__FIELD_COUNT, &d->loader->position, "loader.position", -1);
+        nn__add_field(f, NN__FIELD_U64, &d->loader->seed, "loader.seed", -1);
+    }
+    if (d->ema) nn__add_field(f, NN__FIELD_INT, &d->ema->swapped, "ema.swapped", -1);
 }
 
 typedef struct nn__state { nn__items items; nn__fields fields; } nn__state;
@@ -6488,7 +8355,7 @@ static int nn__save_to(nn__io *io, nn__state *s, const nn_save_desc *desc)
         for (i = 0; i < s->items.count; i++) {
             nn__item *e = &s->items.list[i];
             int real = e->t->dtype == NN_F32 || e->t->dtype == NN_F64 || e->t->dtype == NN_F16 || e->t->dtype == NN_BF16;
-            if (desc && desc->dtype != NN_F32 && real && e->t->name) e->dtype = (int)desc->dtype;   // parameters and buffers, not optimizer states
+            if (desc && desc->dtype != NN_F32 && real && e->t->layer) e->dtype = (int)desc->dtype;   // parameters and buffers, not optimizer states
             if (nn_dtype_bytes((nn_dtype)e->dtype) != bytes) continue;
             e->begin = at;
             at += (uint64_t)nn_count(e->t) * bytes;
@@ -6523,8 +8390,9 @@ static int nn__check_save(nn_context *nn, const nn_save_desc *d)
 {
     if (!d) return 1;
     if (d->dtype != NN_F32 && d->dtype != NN_F16 && d->dtype != NN_BF16 && d->dtype != NN_F64) { nn_fail(nn, "nn_save: .dtype %s", nn_dtype_name(d->dtype)); return 0; }
-    if (d->optimizer && d->optimizer->nn != nn) { nn_fail(nn, "nn_save: the optimizer belongs to another context"); return 0; }
-    return 1;
+    if ((!d->optimizer || d->optimizer->nn == nn) && (!d->schedule || d->schedule->nn == nn) && (!d->loader || d->loader->nn == nn) && (!d->ema || d->ema->nn == nn)) return 1;
+    nn_fail(nn, "nn_save: the optimizer, schedule, loader or average belongs to another context");
+    return 0;
 }
 
 static int nn__save_file(nn__io *io, nn__state *s, const nn_save_desc *desc)
@@ -6661,7 +8529,7 @@ static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_
         nn__item *item = &items->list[i];
         nn__entry *e = nn__find_entry(h, item->name);
         if (nn__has_prefix(item->name, skip)) continue;
-        if (!e) { nn__find(&f, NN__MISSING, item->name, ""); continue; }
+        if (!e) { if (!nn__has_prefix(item->name, "trainer.")) nn__find(&f, NN__MISSING, item->name, ""); continue; }
         e->used = 1;
         if (nn__fits(e, item->t)) continue;
         nn__describe_misfit(e, item->t, detail, sizeof detail);
@@ -6670,7 +8538,7 @@ static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_
     for (i = 0; i < h->entries; i++) {
         const nn__entry *e = &h->entry[i];
         if (e->used || nn__has_prefix(e->name, skip)) continue;
-        if (checkpoint && nn__has_prefix(e->name, "optimizer.")) continue;
+        if (checkpoint && (nn__has_prefix(e->name, "optimizer.") || nn__has_prefix(e->name, "trainer."))) continue;
         if (nn__has_suffix(e->name, ".num_batches_tracked")) continue;      // PyTorch's batch norm counts; ours does not need it
         nn__find(&f, NN__UNEXPECTED, e->name, "");
     }
@@ -6690,11 +8558,29 @@ static int nn__check_fields(nn__io *io, const nn__header *h, const nn__fields *f
         if (text && nn__set_field(e, text, write)) continue;
         nn__field_text(e, want, sizeof want);
         if (!text) nn_fail(io->nn, "%s: %s: not a checkpoint of this run: %s is missing", io->what, io->path, e->key);
-        else if (e->kind == NN__FIELD_TEXT) nn_fail(io->nn, "%s: %s: %s is \"%.60s\" in the file, here it is \"%.60s\"", io->what, io->path, e->key, text, want);
+        else if (e->kind >= NN__FIELD_SAME) nn_fail(io->nn, "%s: %s: %s is \"%.60s\" in the file, here it is \"%.60s\"", io->what, io->path, e->key, text, want);
         else nn_fail(io->nn, "%s: %s: %s has an impossible value", io->what, io->path, e->key);
         return 0;
     }
     return 1;
+}
+
+// A parameter that was frozen when the optimizer was made has no states before it first moves: where the file has them, they are made.
+static int nn__make_states(nn__io *io, const nn__header *h, nn_layer *layer, const nn_save_desc *d)
+{
+    int i, j;
+    for (i = 0; d && d->optimizer && i < d->optimizer->slots; i++)
+        for (j = 0; j < d->optimizer->states; j++) {
+            nn__slot *slot = &d->optimizer->slot[i];
+            char name[512];
+            size_t n;
+            if (slot->state[j]) continue;
+            nn__state_prefix(d->optimizer, j, name, sizeof name);
+            n = strlen(name);
+            nn_name(slot->p, layer, name + n, sizeof name - n);
+            if (nn__find_entry(h, name) && !nn__slot_states(d->optimizer, slot)) return 0;
+        }
+    return nn_ok(io->nn);
 }
 
 // saved NULL: a plain load. Everything is checked first; then the numbers are read, in the order of the file's names.
@@ -6704,7 +8590,7 @@ static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, 
     nn__state s;
     nn__transfer x;
     int64_t i;
-    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__collect(io, layer, saved, &s)) return 0;
+    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__make_states(io, &h, layer, saved) || !nn__collect(io, layer, saved, &s)) return 0;
     if (!nn__match(io, &h, &s.items, desc, nn__find_meta(&h, "nn.checkpoint") != NULL)) return 0;
     if (!nn__check_fields(io, &h, &s.fields, 0)) return 0;
     x.io = io; x.write = 0;
@@ -6754,8 +8640,663 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
 {
     nn_context *nn = nn_context_of(layer);
     if (!nn_ok(nn) || !nn__check_save(nn, desc)) return 0;
-    if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader"); return 0; }
+    if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader, .ema"); return 0; }
     return nn__load_path(layer, "nn_resume", path, NULL, desc);
+}
+
+// =============================================================================================
+// >>train   The loop that everybody writes, with what makes it trustworthy: it stops at the first number that is not finite and names
+// its origin, keeps the best weights, resumes bit for bit, and evaluates without touching the training step it interrupts.
+// All of it goes through public calls (nn_begin, nn_forward, nn_backward, nn_step, nn_read), so it runs on every backend.
+// =============================================================================================
+// What nn_fit remembers from epoch to epoch: all in doubles, because it travels in a checkpoint as a tensor of this many numbers.
+typedef struct nn__fit_state { double epochs, steps, best_loss, best_epoch, waited, has_best; } nn__fit_state;
+enum { NN__FIT_NUMBERS = (int)(sizeof(nn__fit_state) / sizeof(double)) };
+
+struct nn__trainer {                 // made once per model and used again by the next nn_fit
+    nn__trainer *next;
+    nn_layer   *model;
+    nn_tensor  *numbers;             // nn__fit_state, f64
+    nn_tensor **weight, **best;      // parameters and buffers; their copies from the best epoch, when patience wants them
+    int         weights;
+    nn__extra  *extra;               // what a checkpoint holds besides model and optimizer: numbers, best weights, averages
+    int         extras;
+};
+
+typedef struct nn__fit {
+    nn_context  *nn;
+    nn_layer    *model;
+    nn_fit_desc  d;
+    nn__trainer *keep;
+    nn__fit_state s;
+    nn_progress  p;
+    nn_events   *events;
+    nn__file  *history;
+    double       loss_sum, hit_sum, samples, labelled;   // of this epoch
+    double       started, epoch_started, shown;          // seconds
+    int          terminal, restored;
+} nn__fit;
+
+static int nn__finite(double v) { return v - v == 0; }
+
+// ---- one batch ------------------------------------------------------------------------------------------
+// The loss of a batch; *scores is the model's output, NULL where the model computes its own loss. Without y, the target is x itself.
+static nn_tensor *nn__batch_loss(nn_layer *model, const nn_batch *b, nn_loss loss, const nn_loss_desc *desc, nn_tensor **scores)
+{
+    *scores = NULL;
+    if (!loss && model->step) return model->step(model->extra, b);
+    *scores = nn_forward(model, b->x);
+    return loss ? loss(*scores, b->y ? b->y : b->x, desc) : NULL;
+}
+
+static int nn__is_labels(const nn_tensor *y) { return y && (y->dtype == NN_I64 || y->dtype == NN_I32); }
+
+static void nn__count_hits(nn_tensor *scores, const nn_batch *b, double *hits, double *labelled)
+{
+    double share;
+    if (!scores || !nn__is_labels(b->y) || scores->ndim != 2 || nn_count(b->y) != scores->shape[0]) return;
+    share = nn_accuracy(scores, b->y);
+    if (share != share) return;      // no sample of it has a label
+    *hits += share * (double)b->count;
+    *labelled += (double)b->count;
+}
+
+// A reduction by sum is the loss of all samples, a mean is that of one.
+static double nn__loss_of_samples(double loss, const nn_batch *b, const nn_loss_desc *desc)
+{
+    return desc && desc->reduction == NN_SUM ? loss : loss * (double)b->count;
+}
+
+// ---- not a number: where did it come from? ------------------------------------------------------------------
+static int nn__is_real(int dtype) { return dtype == NN_F32 || dtype == NN_F64 || dtype == NN_F16 || dtype == NN_BF16; }
+
+static int nn__all_finite(const nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t i, n = nn_count(x);
+    int ok = 1;
+    double *v;
+    nn__mark m;
+    if (!nn_ok(nn) || nn->measuring || nn__dead(x) || !nn__is_real(x->dtype)) return 1;
+    m = nn__get_mark(nn);
+    v = (double *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *v));
+    if (x->dtype == NN_F64) { if (v && nn_read_as(x, NN_F64, v)) for (i = 0; i < n && ok; i++) ok = nn__finite(v[i]); }
+    else if (v && nn_read(x, (float *)(void *)v)) for (i = 0; i < n && ok; i++) ok = nn__finite((double)((float *)(void *)v)[i]);
+    nn__rewind(nn, &m);
+    return ok;
+}
+
+static const nn_tensor *nn__bad_weight(const nn__trainer *t)
+{
+    int i;
+    for (i = 0; i < t->weights; i++) if (!nn__all_finite(t->weight[i])) return t->weight[i];
+    return NULL;
+}
+
+// Reports why the loss is not finite: bad data, a parameter that an update broke, or the oldest op on the tape with a bad result.
+static void nn__blame(nn__fit *f, const nn_batch *b, const char *value)
+{
+    const nn_tensor *w = nn__bad_weight(f->keep);
+    nn_node *d, *guilty = NULL;
+    char where[96], name[256];
+    int i;
+    snprintf(where, sizeof where, "nn_fit: the loss is %s in epoch %d, batch %lld", value, f->p.epoch, (long long)f->p.step);
+    for (d = f->nn->tape; d && !w; d = d->prev)          // from the newest to the oldest
+        for (i = 0; i < d->nout; i++) if (!nn__all_finite(d->out[i])) guilty = d;
+    if (!nn__all_finite(b->x))               nn_fail(f->nn, "%s: x of the batch has values that are not finite", where);
+    else if (b->y && !nn__all_finite(b->y))  nn_fail(f->nn, "%s: y of the batch has values that are not finite", where);
+    else if (w) {
+        nn_name(w, NULL, name, sizeof name);
+        nn_fail(f->nn, "%s: %s has values that are not finite since the last update (learning rate too high? see clip_norm)", where, name);
+    } else if (guilty && guilty->layer) {
+        nn__layer_name(guilty->layer, name, sizeof name);
+        nn_fail(f->nn, "%s: first seen in the result of %s in layer \"%s\" (%s); parameters were not updated", where, guilty->op->name, name, guilty->layer->kind);
+    } else nn_fail(f->nn, "%s: first seen in the result of %s in the loss; parameters were not updated", where, guilty ? guilty->op->name : "an op");
+}
+
+// A broken update shows in the loss of the next batch. After the last batch of an epoch there is none: look at the parameters.
+static int nn__weights_are_finite(nn__fit *f)
+{
+    const nn_tensor *w = nn__bad_weight(f->keep);
+    char name[256];
+    if (!w) return nn_ok(f->nn);
+    nn_name(w, NULL, name, sizeof name);
+    nn_fail(f->nn, "nn_fit: %s has values that are not finite after epoch %d (learning rate too high? see clip_norm)", name, f->p.epoch);
+    return 0;
+}
+
+// ---- evaluation -----------------------------------------------------------------------------------------
+// Runs inside a step of somebody else: mode, random state and memory are as before when it ends; the tape is not written to.
+typedef struct nn__aside { nn__mark mark; uint64_t ordinal, random_step; nn_layer *scope; } nn__aside;
+static nn__aside nn__aside_begin(nn_context *nn)
+{
+    nn__aside a;
+    a.mark = nn__get_mark(nn);
+    a.ordinal = nn->ordinal; a.random_step = nn->random_step; a.scope = nn->scope;
+    nn->scope = NULL;
+    nn_push(nn, NN_EVAL);
+    return a;
+}
+static void nn__aside_end(nn_context *nn, const nn__aside *a)
+{
+    nn_pop(nn);
+    nn__rewind(nn, &a->mark);
+    nn->ordinal = a->ordinal; nn->random_step = a->random_step; nn->scope = a->scope;
+}
+
+// Scores and targets of all batches, for the report. Rows of `width` scores; a row is a sample, or a pixel of one: (B, C, H, W).
+typedef struct nn__collected { float *scores, *values; int64_t *labels, rows, room, width; } nn__collected;
+
+static int nn__collect_batch(nn_context *nn, nn__collected *c, const nn_tensor *scores, const nn_batch *b, int64_t batches)
+{
+    const nn_tensor *y = b->y ? b->y : b->x;
+    int classes = nn__is_labels(b->y), binary;
+    int64_t n = nn_count(scores), rows = classes ? nn_count(y) : b->count, width = rows ? n / rows : 0, i, k;
+    float *s;
+    if (nn->measuring) return 1;
+    binary = classes && width == 1;                      // one logit: of class 1 against class 0
+    if (!rows || n % rows || (classes && !binary && (scores->ndim < 2 || width != scores->shape[1])) || (!classes && n != nn_count(y))) {
+        nn_fail(nn, "nn_evaluate: outputs %s do not fit targets %s", nn__dims_text(scores->ndim, scores->shape).s, nn__dims_text(y->ndim, y->shape).s);
+        return 0;
+    }
+    if (!c->room) {                                      // no later batch is larger than the first
+        c->room = rows * nn__max(batches, 1);
+        c->width = binary ? 2 : width;
+        c->scores = (float *)nn__host_step(nn, nn__mul_size((size_t)c->room, (size_t)c->width * sizeof(float)));
+        if (classes) c->labels = (int64_t *)nn__host_step(nn, nn__mul_size((size_t)c->room, sizeof(int64_t)));
+        else         c->values = (float *)nn__host_step(nn, nn__mul_size((size_t)c->room, (size_t)c->width * sizeof(float)));
+        if (!c->scores || (!c->labels && !c->values)) return 0;
+    }
+    if (c->rows + rows > c->room || (binary ? 2 : width) != c->width) { nn_fail(nn, "nn_evaluate: batches of different shapes"); return 0; }
+    s = c->scores + c->rows * c->width;
+    if (!binary && (!classes || scores->ndim == 2)) { if (!nn_read(scores, s)) return 0; }
+    else {
+        float *t = (float *)nn__host_step(nn, (size_t)n * sizeof *t);
+        int64_t inner = binary ? 1 : rows / b->count;    // (B, C, ...) -> (B, ..., C)
+        if (!t || !nn_read(scores, t)) return 0;
+        for (i = 0; i < rows; i++) {
+            if (binary) { s[2 * i] = 0; s[2 * i + 1] = t[i]; }
+            else for (k = 0; k < width; k++) s[i * width + k] = t[(i / inner * width + k) * inner + i % inner];
+        }
+    }
+    if (classes ? !nn_read_as(y, NN_I64, c->labels + c->rows) : !nn_read(y, c->values + c->rows * c->width)) return 0;
+    c->rows += rows;
+    return 1;
+}
+
+// Mean loss and accuracy over the loader's epoch, NaN where there is none; with `all`, scores and targets too (in memory of this step).
+typedef struct nn__measured { double loss, accuracy; int64_t count; nn__collected all; } nn__measured;
+static int nn__measure(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *desc, int collect, nn__measured *r)
+{
+    nn_context *nn = model->nn;
+    double loss_sum = 0, hits = 0, labelled = 0;
+    int64_t batches = nn_loader_batches(data), i;
+    nn_batch b;
+    nn_tensor *scores, *l;
+    nn__mark m;
+    memset(r, 0, sizeof *r);
+    nn_loader_rewind(data);
+    for (i = 0; nn_ok(nn) && nn_loader_next(data, &b); i++) {
+        if (i == 0 || !collect) m = nn__get_mark(nn);
+        l = nn__batch_loss(model, &b, loss, desc, &scores);
+        if (!nn_ok(nn)) break;
+        if (l && nn_count(l) != 1) { nn_fail(nn, "nn_evaluate: the loss has shape %s; it must be one number", nn__dims_text(l->ndim, l->shape).s); break; }
+        if (l) loss_sum += nn__loss_of_samples(nn_item(l), &b, desc);
+        if (!collect) nn__count_hits(scores, &b, &hits, &labelled);
+        if (collect && !nn__collect_batch(nn, &r->all, scores, &b, batches)) break;
+        r->count += b.count;
+        if (i == 0 && collect) m = nn__get_mark(nn);     // what was collected lies above the first batch and stays
+        else nn__rewind(nn, &m);
+        if (nn->measuring) break;                        // one batch tells the memory
+    }
+    r->loss = (loss || (model->step && !collect)) && r->count ? loss_sum / (double)r->count : (double)NAN;
+    r->accuracy = labelled > 0 ? hits / labelled : (double)NAN;
+    return nn_ok(nn);
+}
+
+static int nn__model_and_loader(const char *what, nn_layer *model, nn_loader *data)
+{
+    if (nn__no_layer(model) || !nn_ok(model->nn)) return 0;
+    if (data) return 1;
+    nn_fail(model->nn, "%s: no loader", what);
+    return 0;
+}
+
+NN_API int nn_evaluate(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *loss_desc, nn_report *report)
+{
+    nn_context *nn;
+    nn__aside aside;
+    nn__measured r;
+    uint64_t *scratch;
+    int64_t c;
+    int ok;
+    if (!nn__model_and_loader("nn_evaluate", model, data)) return 0;
+    nn = model->nn;
+    aside = nn__aside_begin(nn);
+    ok = nn__measure(model, data, loss, loss_desc, report != NULL, &r);
+    if (report && r.all.labels) {
+        scratch = (uint64_t *)nn__host_step(nn, nn__mul_size((size_t)r.all.rows, 2 * sizeof *scratch));
+        nn__report_classes_with(report, r.all.rows, r.all.width, r.all.scores, r.all.labels, scratch);
+    } else if (report) nn_report_values(report, r.all.rows, r.all.width, r.all.scores, r.all.values);
+    nn__aside_end(nn, &aside);
+    if (!report) return ok;
+    report->loss = r.loss;
+    for (c = 0; c < report->classes && c < NN_MAX_CLASSES; c++) {
+        const char *name = nn_dataset_class(data->data, c);
+        if (name) snprintf(report->names[c], sizeof report->names[c], "%s", name);
+    }
+    return ok;
+}
+
+NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs)
+{
+    nn_context *nn;
+    nn__aside aside;
+    nn__mark m;
+    nn_batch b;
+    if (!nn__model_and_loader("nn_predict", model, data)) return 0;
+    nn = model->nn;
+    if (data->shuffle || data->cumulative) { nn_fail(nn, "nn_predict: the loader shuffles; outputs would not be in order"); return 0; }
+    aside = nn__aside_begin(nn);
+    nn_loader_rewind(data);
+    m = nn__get_mark(nn);
+    while (nn_ok(nn) && nn_loader_next(data, &b)) {
+        nn_tensor *y = nn_forward(model, b.x);
+        if (nn->measuring || !nn_read(y, outputs)) break;
+        outputs += nn_count(y);
+        nn__rewind(nn, &m);
+    }
+    nn__aside_end(nn, &aside);
+    return nn_ok(nn);
+}
+
+// ---- what is kept: the best weights, and the state that a checkpoint needs -----------------------------------
+static nn__trainer *nn__trainer_of(nn_layer *model)
+{
+    nn_context *nn = model->nn;
+    nn__trainer *t;
+    nn_shape shape = nn__shape1(NN__FIT_NUMBERS);
+    int n = nn__list(model, NN__T_PARAM | NN__T_BUFFER, NULL, 0).n;
+    for (t = nn->trainers; t; t = t->next) if (t->model == model && t->weights == n) return t;
+    t = (nn__trainer *)nn__life(nn, sizeof *t);
+    if (!t) return NULL;
+    t->model = model;
+    t->weights = n;
+    t->weight = (nn_tensor **)nn__life(nn, nn__mul_size((size_t)t->weights, sizeof *t->weight));
+    t->extra = (nn__extra *)nn__life(nn, nn__mul_size(2 * (size_t)t->weights + 1, sizeof *t->extra));
+    t->numbers = nn_tensor_new_as(nn, NN_F64, shape, NULL);
+    if (!t->weight || !t->extra || nn__dead(t->numbers)) return NULL;
+    nn__list(model, NN__T_PARAM | NN__T_BUFFER, t->weight, t->weights);
+    t->next = nn->trainers;
+    nn->trainers = t;
+    return t;
+}
+
+static int nn__make_best(nn__trainer *t)
+{
+    nn_context *nn = t->model->nn;
+    nn_tensor **best;
+    int i;
+    if (t->best) return 1;
+    best = (nn_tensor **)nn__life(nn, nn__mul_size((size_t)t->weights, sizeof *best));
+    if (!best) return 0;
+    for (i = 0; i < t->weights; i++) {
+        best[i] = nn__alloc_tensor(nn, 1, (nn_dtype)t->weight[i]->dtype, t->weight[i]->ndim, t->weight[i]->shape);
+        if (nn__dead(best[i])) return 0;
+        nn_copy(best[i], t->weight[i]);
+    }
+    t->best = best;
+    return 1;
+}
+
+static void nn__add_extra(nn__trainer *t, const char *prefix, const nn_tensor *named, nn_tensor *x)
+{
+    t->extra[t->extras].prefix = prefix;
+    t->extra[t->extras].named = named;
+    t->extra[t->extras++].t = x;
+}
+
+static int nn__list_extras(nn__fit *f)
+{
+    nn__trainer *t = f->keep;
+    nn_ema *e = f->d.ema;
+    int i;
+    t->extras = 0;
+    nn__add_extra(t, "trainer.state", NULL, t->numbers);
+    for (i = 0; f->d.patience > 0 && i < t->weights; i++) nn__add_extra(t, "trainer.best.", t->weight[i], t->best[i]);
+    if (e && (e->nn != f->nn || e->n > t->weights || e->swapped)) {
+        nn_fail(f->nn, e->swapped ? "nn_fit: parameters and averages are exchanged; call nn_ema_swap first" : "nn_fit: the averages are those of another model");
+        return 0;
+    }
+    for (i = 0; e && i < e->n; i++) nn__add_extra(t, "trainer.ema.", e->p[i], e->shadow[i]);
+    return 1;
+}
+
+static void nn__copy_best(nn__trainer *t, int restore)
+{
+    int i;
+    for (i = 0; t->best && i < t->weights; i++) nn_copy(restore ? t->weight[i] : t->best[i], restore ? t->best[i] : t->weight[i]);
+}
+
+static nn_save_desc nn__checkpoint_desc(const nn__fit *f)
+{
+    nn_save_desc s;
+    memset(&s, 0, sizeof s);
+    s.optimizer = f->d.optimizer;
+    s.schedule = f->d.schedule;
+    s.loader = f->d.train;
+    return s;
+}
+
+// Model, optimizer, schedule, loader, and through nn->extra what nn_fit itself keeps: one file, replaced as a whole.
+static int nn__checkpoint(nn__fit *f, int resume)
+{
+    nn_save_desc s = nn__checkpoint_desc(f);
+    nn_context *nn = f->nn;
+    int ok;
+    nn_write_as(f->keep->numbers, NN_F64, &f->s);
+    nn->extra = f->keep->extra;
+    nn->extras = f->keep->extras;
+    ok = resume ? nn_resume(f->model, f->d.checkpoint, &s) : nn_save(f->model, f->d.checkpoint, &s);
+    nn->extra = NULL;
+    nn->extras = 0;
+    if (!ok || !resume) return ok;
+    if (!nn_read_as(f->keep->numbers, NN_F64, &f->s)) return nn->measuring;
+    if (!(f->s.epochs >= 0 && f->s.epochs <= INT_MAX && f->s.waited >= 0 && f->s.waited <= INT_MAX)) {
+        nn_fail(nn, "nn_fit: \"%s\" holds an impossible epoch", f->d.checkpoint);
+        return 0;
+    }
+    return 1;
+}
+
+// ---- what is shown ----------------------------------------------------------------------------------------
+static size_t nn__metric_text(char *to, size_t room, const char *name, double v, int percent)
+{
+    if (v != v) return 0;
+    return (size_t)snprintf(to, room, percent ? "  %s %.2f %%" : "  %s %.4g", name, percent ? 100 * v : v);
+}
+
+static void nn__show_step(nn__fit *f)                    // on a terminal: one line, rewritten ten times a second
+{
+    char line[256], bar[24 + 1], left[32];
+    double now, share, seconds;
+    size_t n;
+    int i, done;
+    if (!f->terminal) return;
+    now = nn__seconds();
+    if (now - f->shown < 0.1) return;
+    f->shown = now;
+    share = f->p.steps > 0 ? (double)f->p.step / (double)f->p.steps : 1;
+    done = (int)(share * 24);
+    for (i = 0; i < 24; i++) bar[i] = i < done ? '=' : i == done ? '>' : ' ';
+    bar[24] = 0;
+    seconds = (now - f->epoch_started) * (1 - share) / (share > 0 ? share : 1);
+    snprintf(left, sizeof left, "%d:%02d", (int)(seconds / 60), (int)seconds % 60);
+    n = (size_t)snprintf(line, sizeof line, "\repoch %d/%d [%s] %lld/%lld", f->p.epoch, f->p.epochs, bar, (long long)f->p.step, (long long)f->p.steps);
+    n += nn__metric_text(line + n, sizeof line - n, "loss", f->p.loss, 0);
+    n += nn__metric_text(line + n, sizeof line - n, "accuracy", f->p.accuracy, 1);
+    snprintf(line + n, sizeof line - n, "  %.0f samples/s  %s left \033[K", f->samples / (now - f->epoch_started + 1e-9), left);
+    nn__log_text(f->nn, line);
+    nn__flush_terminal();
+}
+
+static void nn__show_epoch(nn__fit *f)
+{
+    char line[320];
+    double seconds = nn__seconds() - f->epoch_started;
+    size_t n;
+    if (f->d.quiet) return;
+    n = (size_t)snprintf(line, sizeof line, "%sepoch %d/%d", f->terminal ? "\r\033[K" : "", f->p.epoch, f->p.epochs);
+    n += nn__metric_text(line + n, sizeof line - n, "loss", f->p.loss, 0);
+    n += nn__metric_text(line + n, sizeof line - n, "accuracy", f->p.accuracy, 1);
+    n += nn__metric_text(line + n, sizeof line - n, "validation loss", f->p.validation_loss, 0);
+    n += nn__metric_text(line + n, sizeof line - n, "validation accuracy", f->p.validation_accuracy, 1);
+    n += nn__metric_text(line + n, sizeof line - n, "lr", f->p.lr, 0);
+    snprintf(line + n, sizeof line - n, "  %.1f s\n", seconds);
+    nn__log_text(f->nn, line);
+}
+
+static void nn__say(nn__fit *f, const char *format, int epoch, const char *text)
+{
+    if (!f->d.quiet) nn__log(f->nn, format, epoch, text);
+}
+
+static const char *const nn__history_head = "epoch,loss,accuracy,validation_loss,validation_accuracy,lr,seconds\n";
+
+static int nn__logs_open(nn__fit *f)
+{
+    char path[1024];
+    int n, fresh = f->s.epochs == 0, ok;
+    if (!f->d.log_dir) return 1;
+    f->events = nn_events_new(f->nn, f->d.log_dir);
+    if (!f->events) return 0;
+    n = snprintf(path, sizeof path, "%s/history.csv", f->d.log_dir);
+    if (n < 0 || (size_t)n >= sizeof path) { nn_fail(f->nn, "nn_fit: the name of log_dir is too long"); return 0; }
+    f->history = nn__file_open(path, fresh ? 1 : 2);
+    ok = f->history && (!fresh || nn__file_write(f->history, nn__history_head, strlen(nn__history_head))) && nn__file_flush(f->history);
+    if (!ok) nn_fail(f->nn, "nn_fit: cannot write \"%s\"", path);
+    return ok;
+}
+
+static void nn__logs_close(nn__fit *f)
+{
+    if (f->events) nn__events_close(f->events);
+    if (f->history && !nn__file_close(f->history, 0)) nn_fail(f->nn, "nn_fit: writing history.csv failed");
+}
+
+static void nn__log_steps(nn__fit *f)                    // some twenty points per epoch
+{
+    if (!f->events || f->p.step % nn__max(1, f->p.steps / 20)) return;
+    nn_events_scalar(f->events, "step/loss", (int64_t)f->s.steps, f->p.loss);
+    nn_events_scalar(f->events, "step/lr", (int64_t)f->s.steps, f->p.lr);
+}
+
+static void nn__event_scalar(nn__fit *f, const char *tag, double v) { if (v == v) nn_events_scalar(f->events, tag, f->p.epoch, v); }
+
+static void nn__log_epoch(nn__fit *f)
+{
+    nn_context *nn = f->nn;
+    nn__mark m = nn__get_mark(nn);
+    nn__bytes row;
+    char tag[320];
+    double v[6];
+    int i;
+    if (!f->events) return;
+    nn__event_scalar(f, "loss/train", f->p.loss);
+    nn__event_scalar(f, "loss/validation", f->p.validation_loss);
+    nn__event_scalar(f, "accuracy/train", f->p.accuracy);
+    nn__event_scalar(f, "accuracy/validation", f->p.validation_accuracy);
+    nn__event_scalar(f, "lr", f->p.lr);
+    for (i = 0; i < f->keep->weights; i++) {
+        const nn_tensor *w = f->keep->weight[i];
+        float *values;
+        if (!(w->flags & NN__T_PARAM)) continue;
+        values = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(w), sizeof *values));
+        snprintf(tag, sizeof tag, "weights/");
+        nn_name(w, f->model, tag + 8, sizeof tag - 8);
+        if (values && nn_read(w, values)) nn_events_histogram(f->events, tag, f->p.epoch, values, nn_count(w));
+        nn__rewind_memory(nn, &m);
+    }
+    row = nn__bytes_new(nn, 256);
+    v[0] = f->p.loss; v[1] = f->p.accuracy; v[2] = f->p.validation_loss; v[3] = f->p.validation_accuracy; v[4] = f->p.lr; v[5] = f->p.seconds;
+    nn__put_format(&row, "%d", f->p.epoch);
+    for (i = 0; i < 6; i++) { nn__put_byte(&row, ','); nn__put_number(&row, v[i], 9); }
+    nn__put_byte(&row, '\n');
+    if (row.at && (!nn__file_write(f->history, row.at, row.used) || !nn__file_flush(f->history))) nn_fail(nn, "nn_fit: writing history.csv failed");
+    nn__rewind_memory(nn, &m);
+}
+
+// ---- the loop -----------------------------------------------------------------------------------------------
+// Forward, guard, backward. `scale` is this batch's share of the update that it belongs to.
+static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale)
+{
+    nn_context *nn = f->nn;
+    nn_tensor *scores, *loss;
+    nn_backward_desc back;
+    double value;
+    nn_begin(nn, NN_TRAIN);
+    loss = nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &scores);
+    if (!nn_ok(nn)) return 0;
+    if (nn_count(loss) != 1) {
+        nn_fail(nn, "nn_fit: the loss has shape %s; it must be one number", loss ? nn__dims_text(loss->ndim, loss->shape).s : "NULL");
+        return 0;
+    }
+    value = nn_item(loss);
+    if (!nn_ok(nn)) return 0;
+    if (!nn__finite(value) && !nn->measuring) { nn__blame(f, b, value != value ? "NaN" : "infinite"); return 0; }
+    f->loss_sum += nn__loss_of_samples(value, b, f->d.loss_desc);
+    f->samples += (double)b->count;
+    nn__count_hits(scores, b, &f->hit_sum, &f->labelled);
+    memset(&back, 0, sizeof back);
+    if (scale != 1) back.grad = nn_full(nn, nn_shape_of(loss), (float)scale);
+    nn_backward_with(loss, &back);
+    return nn_ok(nn);
+}
+
+static int nn__fit_update(nn__fit *f)
+{
+    nn_optimizer *opt = f->d.optimizer;
+    if (opt->group[0].option[NN__CLIP_NORM] > 0 && !f->nn->measuring && !nn__finite((double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
+        nn_fail(f->nn, "nn_fit: a gradient is not finite in epoch %d, batch %lld; parameters were not updated", f->p.epoch, (long long)f->p.step);
+        return 0;
+    }
+    nn_step(opt);
+    if (f->d.ema) nn_ema_update(f->d.ema);
+    if (f->d.schedule && f->d.schedule->per_step) nn_schedule_advance(f->d.schedule);
+    return nn_ok(f->nn);
+}
+
+// How much batch b counts in an update of `group` batches: like the same samples in one large batch, so by its number of samples.
+// Only the last batch of an epoch can be smaller than the others.
+static double nn__batch_share(const nn__fit *f, const nn_batch *b, int64_t group, int64_t left)
+{
+    int64_t full = f->d.train->batch, rest = f->d.train->data->count - full * (f->p.steps - 1), all = group * full;
+    if (f->d.loss_desc && f->d.loss_desc->reduction == NN_SUM) return 1;
+    if (group == 1) return 1;
+    if (group == left && rest > 0 && rest < full) all -= full - rest;
+    return (double)b->count / (double)all;
+}
+
+static int nn__fit_epoch(nn__fit *f)                     // 0: an error, or stopped by a callback
+{
+    nn_loader *train = f->d.train;
+    int64_t k = nn__max(f->d.accumulate, 1), group = 0, in_group = 0, left = 0;
+    nn_batch b;
+    f->loss_sum = f->hit_sum = f->samples = f->labelled = 0;
+    f->p.steps = nn_loader_batches(train);
+    f->p.step = 0;
+    f->p.validation_loss = f->p.validation_accuracy = NAN;
+    f->epoch_started = nn__seconds();
+    while (nn_ok(f->nn) && nn_loader_next(train, &b)) {
+        f->p.step++;
+        f->s.steps++;
+        f->p.lr = (double)nn_lr(f->d.optimizer);
+        if (in_group == 0) { left = f->p.steps - f->p.step + 1; group = nn__max(1, nn__min(k, left)); }
+        if (!nn__fit_batch(f, &b, nn__batch_share(f, &b, group, left))) return 0;
+        if (++in_group == group) { in_group = 0; if (!nn__fit_update(f)) return 0; }
+        f->p.loss = f->loss_sum / f->samples;
+        f->p.accuracy = f->labelled > 0 ? f->hit_sum / f->labelled : (double)NAN;
+        f->p.seconds = nn__seconds() - f->started;
+        nn__log_steps(f);
+        nn__show_step(f);
+        if (f->d.on_step) f->d.on_step(f->d.user, &f->p);
+        if (f->p.stop) { nn_loader_rewind(train); return 0; }
+        if (f->nn->measuring && in_group == 0) { nn_loader_rewind(train); break; }   // one update tells the memory
+    }
+    if (f->p.step == 0 && nn_ok(f->nn)) nn_fail(f->nn, "nn_fit: the training loader is empty");
+    return nn_ok(f->nn);
+}
+
+// Validation, schedule, best weights, logs; then the callback, and the checkpoint with whatever the callback changed.
+static int nn__fit_after_epoch(nn__fit *f)
+{
+    nn_context *nn = f->nn;
+    nn__measured v;
+    nn__aside aside;
+    double judged;
+    nn_begin(nn, NN_EVAL);           // the last step's memory is free
+    if (!nn__weights_are_finite(f)) return 0;
+    if (f->d.ema) nn_ema_swap(f->d.ema);
+    if (f->d.validation) {
+        aside = nn__aside_begin(nn);
+        nn__measure(f->model, f->d.validation, f->model->step ? NULL : f->d.loss, f->d.loss_desc, 0, &v);
+        nn__aside_end(nn, &aside);
+        f->p.validation_loss = v.loss;
+        f->p.validation_accuracy = v.accuracy;
+    }
+    judged = f->d.validation ? f->p.validation_loss : f->p.loss;
+    f->s.epochs = f->p.epoch;
+    f->s.waited++;
+    if (nn_ok(nn) && (judged < f->s.best_loss || f->s.best_epoch == 0)) {
+        f->s.best_loss = judged == judged ? judged : (double)INFINITY;
+        f->s.best_epoch = f->p.epoch;
+        f->s.waited = 0;
+        f->s.has_best = f->d.patience > 0;
+        if (f->d.patience > 0) nn__copy_best(f->keep, 0);        // with ema: the averages, which are what was judged
+    }
+    if (f->d.ema) nn_ema_swap(f->d.ema);
+    if (f->d.schedule && !f->d.schedule->per_step) {
+        nn_schedule_metric(f->d.schedule, !f->d.schedule->maximize ? judged : f->d.validation ? f->p.validation_accuracy : f->p.accuracy);
+        nn_schedule_advance(f->d.schedule);
+    }
+    f->p.step = 0;
+    f->p.seconds = nn__seconds() - f->started;
+    if (nn_ok(nn)) nn__log_epoch(f);
+    if (nn_ok(nn)) nn__show_epoch(f);
+    if (nn_ok(nn) && f->d.on_epoch) f->d.on_epoch(f->d.user, &f->p);
+    if (nn_ok(nn) && f->d.checkpoint && !nn->measuring) nn__checkpoint(f, 0);
+    return nn_ok(nn);
+}
+
+static int nn__fit_check(nn_layer *model, const nn_fit_desc *d)
+{
+    nn_context *nn = nn__no_layer(model) ? NULL : model->nn;
+    if (!nn_ok(nn)) return 0;
+    if (!d || !d->train)                 nn_fail(nn, "nn_fit: no training loader");
+    else if (!d->optimizer)              nn_fail(nn, "nn_fit: no optimizer");
+    else if (!d->loss && !model->step)   nn_fail(nn, "nn_fit: no loss");
+    else if (d->optimizer->nn != nn)     nn_fail(nn, "nn_fit: the optimizer belongs to another context");
+    return nn_ok(nn);
+}
+
+NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
+{
+    nn__fit f;
+    nn_context *nn;
+    nn__file *old = NULL;
+    if (!nn__fit_check(model, desc)) return 0;
+    memset(&f, 0, sizeof f);
+    nn = f.nn = model->nn;
+    f.model = f.p.model = model;
+    f.d = *desc;
+    f.keep = nn__trainer_of(model);
+    if (!f.keep || (f.d.patience > 0 && !nn__make_best(f.keep)) || !nn__list_extras(&f)) return 0;
+    f.p.optimizer = f.d.optimizer;
+    f.p.epochs = f.d.epochs > 0 ? f.d.epochs : 1;
+    f.p.loss = f.p.accuracy = f.p.validation_loss = f.p.validation_accuracy = NAN;
+    f.started = nn__seconds();
+    f.terminal = !f.d.quiet && !nn->desc.log && nn__is_terminal();
+    nn_begin(nn, NN_EVAL);
+    nn_zero_grad(model);
+    if (f.d.checkpoint && !nn->measuring) old = nn__file_open(f.d.checkpoint, 0);
+    if (old) {
+        nn__file_close(old, 0);
+        if (!nn__checkpoint(&f, 1)) return 0;
+        nn__say(&f, "resumed after epoch %d from %s\n", (int)f.s.epochs, f.d.checkpoint);
+    }
+    if (nn__logs_open(&f))
+        while (f.s.epochs < f.p.epochs && !f.p.stop && !(f.d.patience > 0 && f.s.waited >= f.d.patience)) {
+            f.p.epoch = (int)f.s.epochs + 1;
+            if (!nn__fit_epoch(&f) || !nn__fit_after_epoch(&f)) break;
+            if (nn->measuring) break;
+        }
+    if (nn_ok(nn) && f.d.patience > 0 && f.s.has_best > 0) {
+        nn__copy_best(f.keep, 1);
+        if (f.s.best_epoch < f.s.epochs) nn__say(&f, "the weights of epoch %d are the best%s\n", (int)f.s.best_epoch, "");
+    }
+    nn__logs_close(&f);
+    nn_zero_grad(model);             // what an interrupted update left
+    return nn_ok(nn);
 }
 
 // =============================================================================================
@@ -6773,12 +9314,16 @@ typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
 typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
 typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+typedef struct nn__sort_params   { int dim, descending; int64_t k; } nn__sort_params;
+typedef struct nn__pad_params    { int mode; double value; int64_t left[NN_MAX_DIMS], right[NN_MAX_DIMS]; } nn__pad_params;
+typedef struct nn__range_params  { double start, step, end; } nn__range_params;
 typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 // Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
 typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
 #define NN__VISIT    0
@@ -7092,6 +9637,7 @@ typedef int32_t NN__K(ivector) __attribute__((vector_size(4 * NN__LANES)));
 #define SEL(m, a, b) ((V)(((VI)(m) & (VI)(a)) | (~(VI)(m) & (VI)(b))))
 #define BITS(x)      ((VI)(x))
 #define FLOATS(i)    ((V)(i))
+#define SHL(i, n)    ((i) << (n))
 #define SQRT(x)      NN__SQRT(x)
 NN__INLINE V NN__K(set1)(float s)          { V zero = { 0 }; return s - zero; }     // s - 0 folds to s; 0 + s would not (-0.0)
 NN__INLINE VI NN__K(iset1)(int32_t s)      { VI zero = { 0 }; return s - zero; }
@@ -7115,6 +9661,7 @@ NN__INLINE VI NN__K(bits)(V x)             { VI i; memcpy(&i, &x, sizeof i); ret
 NN__INLINE V  NN__K(floats)(VI i)          { V x; memcpy(&x, &i, sizeof x); return x; }
 #define BITS(x)      NN__K(bits)(x)
 #define FLOATS(i)    NN__K(floats)(i)
+#define SHL(i, n)    ((VI)((uint32_t)(i) << (n)))        // what is shifted out (of NaN) is no overflow
 #endif
 #endif
 #if !defined(NN__FMA) || defined(NN_DETERMINISTIC)
@@ -7180,7 +9727,7 @@ NN__INLINE V NN__K(exp)(V x)
     p = FMA(p, r, C(0.1666666672));
     p = FMA(p, r, C(0.5));
     p = FMA(p, r * r, r) + C(1);
-    return p * FLOATS((h + 127) << 23) * FLOATS((n - h + 127) << 23);
+    return p * FLOATS(SHL(h + 127, 23)) * FLOATS(SHL(n - h + 127, 23));
 }
 NN__INLINE V NN__K(expm1)(V x)
 {
@@ -7197,7 +9744,7 @@ NN__INLINE V NN__K(expm1)(V x)
 NN__INLINE V NN__K(log)(V x)
 {
     V denormal = x * C(8388608), y = SEL(x < C(1.17549435e-38), denormal, x), bias = SEL(x < C(1.17549435e-38), C(23), C(0)), m, z, p, n;
-    VI i = BITS(y) - 0x3F3504F3;
+    VI i = BITS(ABS(y)) - 0x3F3504F3;         // ABS: a negative x, which gives NaN below, would overflow here
     n = C(0);
     {
         VI e = i >> 23;
@@ -7242,7 +9789,7 @@ NN__INLINE V NN__K(tanh)(V x)
 NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
 {
     V m = FMA(x, C(0.63661977236758134308), C(12582912)), f = m - C(12582912), r, z, s, c, low, e;
-    VI q = BITS(m), far = (VI)(ABS(x) > C(32768));
+    VI q = BITS(m), huge = (VI)(ABS(x) > C(32768));
     int32_t any = 0;
     int i;
     r = FMA(f, C(-1.5703125), x);    // pi/2 in parts of 9 bits: their products with f, at most 2^15, are exact, fused or not
@@ -7254,10 +9801,10 @@ NN__INLINE V NN__K(sincos)(V x, int32_t quarter)
     e = (e - r) + low + f * C(-6.223372172e-14);
     r = SEL(x == C(0), x, r);
 #if NN__LANES > 1
-    for (i = 0; i < NN__LANES; i++) any |= far[i];
+    for (i = 0; i < NN__LANES; i++) any |= huge[i];
     if (any) for (i = 0; i < NN__LANES; i++) if (!(ABS(x)[i] <= 32768.0f)) { int32_t k; r[i] = nn__reduce_angle(x[i], &k); q[i] = k; e[i] = 0; }
 #else
-    (void)any; (void)i; (void)far;
+    (void)any; (void)i; (void)huge;
     if (!(ABS(x) <= C(32768))) { r = nn__reduce_angle(x, &q); e = 0; }
 #endif
     q = (q + quarter) & 3;
@@ -7716,7 +10263,14 @@ NN_UNARY2_OPS(NN__X)
 
 // ---- elementwise with broadcasting: the rows of NN_BINARY_OPS, and where ------------------------------
 #if NN__IN_HOST
-#define NN__X(name, keep, f, da, db) NN_API nn_tensor *nn_##name(nn_tensor *a, nn_tensor *b) { return nn__apply2(NN_OP_##name, a, b, NULL); }
+static nn_tensor *nn__no_input(int op, const nn_tensor *other)      // NULL where no input may be missing
+{
+    nn_context *nn = other ? other->nn : NULL;
+    if (nn) nn_fail(nn, "%s: the tensor is NULL", nn__op(op)->name);
+    return nn__inert(nn);
+}
+#define NN__X(name, keep, f, da, db) \
+    NN_API nn_tensor *nn_##name(nn_tensor *a, nn_tensor *b) { return a && b ? nn__apply2(NN_OP_##name, a, b, NULL) : nn__no_input(NN_OP_##name, a ? a : b); }
 NN_BINARY_OPS(NN__X)
 #undef NN__X
 static int nn__where_shape(nn_call *c) { return nn__broadcast_shape(c); }
@@ -7724,6 +10278,7 @@ NN_API nn_tensor *nn_where(nn_tensor *condition, nn_tensor *a, nn_tensor *b)
 {
     nn_context *nn = condition ? condition->nn : NULL;
     if (condition && nn__check(nn, condition, "where") && condition->dtype != (int)nn->desc.dtype) condition = nn_cast(condition, nn->desc.dtype);
+    if (!condition || !a || !b) return nn__no_input(NN_OP_where, condition ? condition : a ? a : b);
     return nn__apply3(NN_OP_where, condition, a, b, NULL);
 }
 #endif
@@ -8023,6 +10578,7 @@ NN__FORWARD(random)
                 v = (double)SQRT(C(-2) * LOG((R)(1.0f - (float)(r[0] >> 8) * (1.0f / 16777216.0f))));
                 v = p->a + p->b * v * (double)COS((R)(6.28318530717958647692 * (double)(r[1] >> 8) * (1.0 / 16777216.0)));
             }
+            if (p->kind == NN__TRUNC_NORMAL) v = v < p->low ? p->low : v > p->high ? p->high : v;   // bounds far out in a tail
             NN__K(put)(y, NN__K(offset)(y, i + k), v);
         }
     }
@@ -8245,10 +10801,92 @@ NN__BACKWARD(expand)                 // a number that was used many times gets t
 }
 #endif
 
-// ---- reductions over any dimensions:   y = after(x_0 f x_1 f ...)     (sum and mean: y = scale * sum of x      dx = scale * dy) -------
-// var and logsumexp take two stages: m = mean, then the sum of (x - m)^2;  m = maximum, then the sum of e^(x - m). A reduction of very
-// many numbers is cut into pieces, whose number depends on the reduced sizes alone: a phase per stage folds them, the last joins them.
+// ---- select, split, chunk, repeat, flip: made of views ---------------------------------------------------
 #if NN__IN_HOST
+NN_API nn_tensor *nn_select(nn_tensor *x, int dim, int64_t index)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int d;
+    int64_t i;
+    if (!nn__check(nn, x, "select")) return nn__inert(nn);
+    d = nn__dim_index(nn, "select", dim, x->ndim);
+    if (d < 0) return nn__inert(nn);
+    i = index < 0 ? index + x->shape[d] : index;
+    if (i < 0 || i >= x->shape[d]) { nn_fail(nn, "select: index %lld of dimension %d of %s", (long long)index, d, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    return nn_squeeze(nn_slice(x, d, i, i + 1, 1), d);
+}
+NN_API void nn_split(nn_tensor *x, nn_shape sizes, int dim, nn_tensor **ys)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t sum = 0, at = 0;
+    int d, i, bad = 0;
+    for (i = 0; i < sizes.ndim; i++) ys[i] = nn__inert(nn);
+    if (!nn__check(nn, x, "split")) return;
+    d = nn__dim_index(nn, "split", dim, x->ndim);
+    if (d < 0) return;
+    for (i = 0; i < sizes.ndim; i++) {
+        if (sizes.d[i] < 0 || sizes.d[i] > x->shape[d] - sum) bad = 1;
+        else sum += sizes.d[i];
+    }
+    if (bad || sum != x->shape[d]) {
+        nn_fail(nn, "split: sizes %s do not add up to dimension %d of %s", nn__dims_text(sizes.ndim, sizes.d).s, d, nn__dims_text(x->ndim, x->shape).s);
+        return;
+    }
+    for (i = 0; i < sizes.ndim; at += sizes.d[i++]) ys[i] = nn_slice(x, d, at, at + sizes.d[i], 1);
+}
+NN_API void nn_chunk(nn_tensor *x, int parts, int dim, nn_tensor **ys)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    int64_t n;
+    int d, i;
+    for (i = 0; i < parts; i++) ys[i] = nn__inert(nn);
+    if (!nn__check(nn, x, "chunk")) return;
+    d = nn__dim_index(nn, "chunk", dim, x->ndim);
+    if (d < 0) return;
+    n = parts > 0 ? x->shape[d] / parts : 0;
+    if (parts < 1 || n * parts != x->shape[d]) {
+        nn_fail(nn, "chunk: dimension %d of %s does not divide into %d equal parts; see nn_split", d, nn__dims_text(x->ndim, x->shape).s, parts);
+        return;
+    }
+    for (i = 0; i < parts; i++) ys[i] = nn_slice(x, d, i * n, (i + 1) * n, 1);
+}
+// Repeating dimension d of a contiguous x: (outer, 1, n inner) expanded to (outer, times, n inner).
+NN_API nn_tensor *nn_repeat(nn_tensor *x, nn_shape times)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_shape s, t;
+    int i, lead;
+    if (!nn__check(nn, x, "repeat")) return nn__inert(nn);
+    lead = times.ndim - x->ndim;
+    s = times;
+    for (i = 0; i < times.ndim && lead >= 0; i++) {
+        int64_t n = i < lead ? 1 : x->shape[i - lead];
+        if (times.d[i] < 0 || (n && times.d[i] > INT64_MAX / n)) break;
+        s.d[i] = n * times.d[i];
+    }
+    if (lead < 0 || i < times.ndim || nn__checked_count(s.ndim, s.d, 8) < 0) {
+        nn_fail(nn, "repeat: %s cannot be repeated %s times", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(times.ndim, times.d).s);
+        return nn__inert(nn);
+    }
+    s = times;
+    for (i = 0; i < s.ndim; i++) s.d[i] = i < lead ? 1 : x->shape[i - lead];
+    if (lead) x = nn_reshape(x, s);
+    for (i = 0; i < s.ndim; i++) {
+        int64_t outer = 1, rest = 1;
+        int j;
+        if (times.d[i] == 1) continue;
+        for (j = 0; j < i; j++) outer *= s.d[j];
+        for (j = i; j < s.ndim; j++) rest *= s.d[j];
+        t = nn__shape2(outer, 1);
+        t.ndim = 3; t.d[2] = rest;
+        x = nn_reshape(x, t);
+        t.d[1] = times.d[i];
+        x = nn_expand(x, t);
+        s.d[i] *= times.d[i];
+        x = nn_reshape(x, s);
+    }
+    return x;
+}
 // A bit per dimension of x; no dims: all of them. 0 after an error.
 static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_shape dims, unsigned *mask)
 {
@@ -8264,6 +10902,791 @@ static int nn__dims_mask(nn_context *nn, const char *op, const nn_tensor *x, nn_
     if (dims.ndim == 0) *mask = (1u << x->ndim) - 1;
     return 1;
 }
+// The last number first, and steps backwards: a view with negative strides. nn_flip hands out a copy, so that no other op meets them.
+static nn_view nn__flipped(nn_view v, int mask)
+{
+    int64_t start = 0;
+    int i;
+    for (i = 0; i < v.ndim; i++) {
+        if (!(mask & 1 << i)) continue;
+        if (v.shape[i] > 1) start += (v.shape[i] - 1) * v.stride[i];
+        v.stride[i] = -v.stride[i];
+    }
+    if (v.data && nn_view_count(&v)) v.data = (char *)v.data + start * (int64_t)nn_dtype_bytes((nn_dtype)v.dtype);
+    return v;
+}
+static int nn__flip_shape(nn_call *c) { c->out[0] = nn__flipped(c->in[0], *(const int *)c->params); return 1; }
+NN_API nn_tensor *nn_flip(nn_tensor *x, nn_shape dims)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    unsigned mask;
+    int p;
+    if (!nn__dims_mask(nn, "flip", x, dims, &mask)) return nn__inert(nn);
+    p = (int)mask;
+    return nn_contiguous(nn__apply1(NN_OP_flip, x, &p));
+}
+#endif
+#if NN__IN_SIMD
+NN__BACKWARD(flip)
+{
+    nn_view to = nn__flipped(c->din[0], *(const int *)c->params);
+    NN__K(give_back)(c, t, &to, &c->dout[0]);
+}
+#endif
+
+// ---- moving numbers of any type --------------------------------------------------------------------------
+#if NN__IN_HOST
+// A contiguous x seen as (outer, n, inner), n being one dimension. The parameters of ops along a dimension begin with it.
+typedef struct nn__three { int64_t outer, n, inner; } nn__three;
+static nn__three nn__around(const nn_view *x, int dim)
+{
+    nn__three s;
+    int i;
+    s.outer = s.inner = 1;
+    s.n = x->ndim ? x->shape[dim] : 1;
+    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
+    return s;
+}
+static void nn__lines_plan(nn_call *c)                   // a task takes whole lines along the dimension
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 4);
+}
+static int nn__line_dim(nn_context *nn, const char *name, const nn_tensor *x, int dim)     // a 0-d tensor is one line; -1 after an error
+{
+    if (!nn__check(nn, x, name)) return -1;
+    return !x->ndim && (dim == 0 || dim == -1) ? 0 : nn__dim_index(nn, name, dim, x->ndim);
+}
+// Two views of one shape: dimensions that are one run in both become one.
+static void nn__squash(nn_view *a, nn_view *b)
+{
+    int d, n = 0;
+    for (d = 0; d < a->ndim; d++) {
+        int64_t s = a->shape[d];
+        if (s == 1) continue;
+        if (n && a->stride[n - 1] == a->stride[d] * s && b->stride[n - 1] == b->stride[d] * s) { n--; s *= a->shape[n]; }
+        a->shape[n] = b->shape[n] = s;
+        a->stride[n] = a->stride[d];
+        b->stride[n++] = b->stride[d];
+    }
+    if (!n) { a->shape[0] = b->shape[0] = a->stride[0] = b->stride[0] = 1; n = 1; }
+    a->ndim = b->ndim = n;
+}
+#endif
+#if NN__IN_PLAIN
+NN__INLINE void NN__K(move_run)(char *to, int64_t st, const char *from, int64_t sf, int64_t n, size_t e)     // strides in elements
+{
+    int64_t i;
+    if (st == 1 && sf == 1) memcpy(to, from, (size_t)n * e);
+    else if (e == 4) for (i = 0; i < n; i++) memcpy(to + i * st * 4, from + i * sf * 4, 4);
+    else if (e == 8) for (i = 0; i < n; i++) memcpy(to + i * st * 8, from + i * sf * 8, 8);
+    else             for (i = 0; i < n; i++) memcpy(to + i * st * (int64_t)e, from + i * sf * (int64_t)e, e);
+}
+// Elements begin..end of two views of one shape and type: to = from, or, real numbers, to += from.
+static void NN__K(move)(nn_view to, nn_view from, int add, int64_t begin, int64_t end)
+{
+    size_t e = nn_dtype_bytes((nn_dtype)from.dtype);
+    int64_t i, j, inner, run, st, sf;
+    nn__squash(&to, &from);
+    inner = to.shape[to.ndim - 1];
+    st = to.stride[to.ndim - 1]; sf = from.stride[to.ndim - 1];
+    for (i = begin; i < end; i += run) {
+        char *p = (char *)to.data + NN__K(offset)(&to, i) * (int64_t)e;
+        const char *q = (const char *)from.data + NN__K(offset)(&from, i) * (int64_t)e;
+        run = nn__min(inner - i % inner, end - i);
+        if (!add) NN__K(move_run)(p, st, q, sf, run, e);
+        else for (j = 0; j < run; j++) ((R *)(void *)p)[j * st] += ((const R *)(const void *)q)[j * sf];
+    }
+}
+#endif
+
+// ---- concat, stack:   y = x_0, x_1, ... side by side along dim      dx_i = its part of dy ------------------------
+#if NN__IN_HOST
+static int nn__concat_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0];
+    int64_t shape[NN_MAX_DIMS] = { 0 };
+    int i, d, dim = *(const int *)c->params;
+    memcpy(shape, x->shape, sizeof shape);
+    for (i = 1; i < c->nin; i++) {
+        const nn_view *v = &c->in[i];
+        int fits = v->ndim == x->ndim && v->shape[dim] <= INT64_MAX / 16 - shape[dim];
+        for (d = 0; fits && d < x->ndim; d++) fits = d == dim || v->shape[d] == x->shape[d];
+        if (!fits) { nn_fail(c->nn, "concat: %s and %s differ in more than dimension %d", NN__SHAPE_OF(x), NN__SHAPE_OF(v), dim); return 0; }
+        if (v->dtype != x->dtype) {
+            nn_fail(c->nn, "concat: %s and %s (see nn_cast)", nn_dtype_name((nn_dtype)x->dtype), nn_dtype_name((nn_dtype)v->dtype));
+            return 0;
+        }
+        shape[dim] += v->shape[dim];
+    }
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+// The part of `whole` where input i lies.
+static nn_view nn__concat_part(const nn_call *c, const nn_view *whole, int i)
+{
+    nn_view part = *whole;
+    int k, dim = *(const int *)c->params;
+    int64_t at = 0;
+    for (k = 0; k < i; k++) at += c->in[k].shape[dim];
+    part.shape[dim] = c->in[i].shape[dim];
+    if (nn_view_count(&part)) part.data = (char *)part.data + at * part.stride[dim] * (int64_t)nn_dtype_bytes((nn_dtype)part.dtype);
+    return part;
+}
+static nn_tensor *nn__concat(nn_context *nn, nn_tensor *const *xs, int n, int dim)     // eight at a time
+{
+    nn_tensor **list;
+    int i, groups = (n + NN_MAX_INPUTS - 1) / NN_MAX_INPUTS;
+    if (groups == 1) return n == 1 ? xs[0] : nn_apply_n(nn, nn__op(NN_OP_concat), xs, n, &dim, NULL);
+    list = (nn_tensor **)nn__host_step(nn, (size_t)groups * sizeof *list);
+    if (!list) return nn__inert(nn);
+    for (i = 0; i < groups; i++) list[i] = nn__concat(nn, xs + i * NN_MAX_INPUTS, (int)nn__min(NN_MAX_INPUTS, n - i * NN_MAX_INPUTS), dim);
+    return nn__concat(nn, list, groups, dim);
+}
+static nn_context *nn__check_list(nn_tensor *const *xs, int n, const char *op)             // NULL after an error
+{
+    nn_context *nn = NULL;
+    int i;
+    for (i = 0; xs && i < n && !nn; i++) if (xs[i]) nn = xs[i]->nn;
+    for (i = 0; nn && i < n; i++) if (!nn__check(nn, xs[i], op)) return NULL;
+    return nn;
+}
+NN_API nn_tensor *nn_concat(nn_tensor *const *xs, int n, int dim)
+{
+    nn_context *nn = nn__check_list(xs, n, "concat");
+    if (!nn) return nn__inert(xs && n > 0 && xs[0] ? xs[0]->nn : NULL);
+    dim = nn__dim_index(nn, "concat", dim, xs[0]->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__concat(nn, xs, n, dim);
+}
+NN_API nn_tensor *nn_stack(nn_tensor *const *xs, int n, int dim)
+{
+    nn_context *nn = nn__check_list(xs, n, "stack");
+    nn_tensor **list;
+    int i;
+    if (!nn) return nn__inert(xs && n > 0 && xs[0] ? xs[0]->nn : NULL);
+    dim = nn__dim_index(nn, "stack", dim, xs[0]->ndim + 1);
+    list = dim < 0 ? NULL : (nn_tensor **)nn__host_step(nn, (size_t)n * sizeof *list);
+    if (!list) return nn__inert(nn);
+    for (i = 0; i < n; i++) {
+        if (xs[i]->ndim != xs[0]->ndim || memcmp(xs[i]->shape, xs[0]->shape, (size_t)xs[0]->ndim * sizeof(int64_t))) {
+            nn_fail(nn, "stack: shapes differ: %s and %s", nn__dims_text(xs[0]->ndim, xs[0]->shape).s, nn__dims_text(xs[i]->ndim, xs[i]->shape).s);
+            return nn__inert(nn);
+        }
+        list[i] = nn_unsqueeze(xs[i], dim);
+    }
+    return nn_ok(nn) || nn->out_of_memory ? nn__concat(nn, list, n, dim) : nn__inert(nn);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(concat)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) {
+        int64_t n = nn_view_count(&c->in[i]);
+        NN__K(move)(nn__concat_part(c, &c->out[0], i), c->in[i], 0, nn__task_begin(n, t), nn__task_end(n, t));
+    }
+}
+NN__BACKWARD(concat)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) {
+        int64_t n = nn_view_count(&c->in[i]);
+        if (c->din[i].data) NN__K(move)(c->din[i], nn__concat_part(c, &c->dout[0], i), (int)(c->add >> i & 1), nn__task_begin(n, t), nn__task_end(n, t));
+    }
+}
+#endif
+
+// ---- gather:        y[i][j] = x[index[i][j]][j]       dx[index[i][j]][j] += dy[i][j]                (dim 0; others alike)
+// ---- scatter_add:   y = x, then y[index[i][j]][j] += source[i][j]      dx = dy      dsource[i][j] = dy[index[i][j]][j]
+// Additions go in the order of the index, in one task: the same bits at any number of threads.
+#if NN__IN_HOST
+static int nn__index_type(const nn_call *c, int i)
+{
+    if (c->in[i].dtype == NN_I32 || c->in[i].dtype == NN_I64) return 1;
+    nn_fail(c->nn, "%s: the index is %s, not i32 or i64", c->op->name, nn_dtype_name((nn_dtype)c->in[i].dtype));
+    return 0;
+}
+static int nn__gather_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0], *index = &c->in[1], *source = c->nin > 2 ? &c->in[2] : index;
+    int d, dim = *(const int *)c->params, fits = index->ndim == x->ndim && source->ndim == x->ndim;
+    if (!nn__index_type(c, 1)) return 0;
+    for (d = 0; fits && d < x->ndim; d++) fits = (d == dim || index->shape[d] <= x->shape[d]) && index->shape[d] <= source->shape[d];
+    if (!fits) {
+        nn_fail(c->nn, "%s: index %s does not fit x %s%s%s along dimension %d", c->op->name, NN__SHAPE_OF(index), NN__SHAPE_OF(x),
+                c->nin > 2 ? " and source " : "", c->nin > 2 ? NN__SHAPE_OF(source) : "", dim);
+        return 0;
+    }
+    if (c->nin > 2 && source->dtype != x->dtype) {
+        nn_fail(c->nn, "%s: x is %s, source is %s (see nn_cast)", c->op->name, nn_dtype_name((nn_dtype)x->dtype), nn_dtype_name((nn_dtype)source->dtype));
+        return 0;
+    }
+    if (c->nin > 2) nn__like(&c->out[0], x);
+    else nn__set_shape(&c->out[0], x->dtype, index->ndim, index->shape);
+    return 1;
+}
+static void nn__gather_plan(nn_call *c)                  // forward: is the index sound, in one task? then the numbers
+{
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = nn__task_count(nn_view_count(&c->in[1]), 16);
+}
+static void nn__scatter_plan(nn_call *c)
+{
+    c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 8);
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = 1;
+}
+static nn_tensor *nn__or_fail(nn_context *nn, nn_tensor *y) { return nn->failed && !nn->out_of_memory ? nn__inert(nn) : y; }   // a kernel may report
+NN_API nn_tensor *nn_gather(nn_tensor *x, int dim, nn_tensor *index)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, "gather") || !nn__check(nn, index, "gather")) return nn__inert(nn);
+    dim = nn__dim_index(nn, "gather", dim, x->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__or_fail(nn, nn__apply2(NN_OP_gather, x, index, &dim));
+}
+NN_API nn_tensor *nn_scatter_add(nn_tensor *x, int dim, nn_tensor *index, nn_tensor *source)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, "scatter_add") || !nn__check(nn, index, "scatter_add") || !nn__check(nn, source, "scatter_add")) return nn__inert(nn);
+    dim = nn__dim_index(nn, "scatter_add", dim, x->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__or_fail(nn, nn__apply3(NN_OP_scatter_add, x, index, source, &dim));
+}
+#endif
+#if NN__IN_PLAIN
+static void NN__K(bad_index)(const nn_call *c, int64_t k, int64_t size)      // only where one task runs
+{
+    nn_fail(c->nn, "%s: index %lld is out of range: there are %lld", c->op->name, (long long)k, (long long)size);
+}
+static void NN__K(check_index)(const nn_call *c, const nn_view *index, int64_t size)
+{
+    int64_t n = nn_view_count(index), i;
+    int dense = nn__contiguous_view(index);
+    for (i = 0; i < n; i++) {
+        int64_t k = NN__K(get_int)(index, dense ? i : NN__K(offset)(index, i));
+        if (k < 0 || k >= size) { NN__K(bad_index)(c, k, size); return; }
+    }
+}
+NN__INLINE void NN__K(add_number)(const nn_view *to, int64_t at, const nn_view *from, int64_t from_at)       // numbers of any one type
+{
+    int64_t a, b;
+    if (to->dtype == (sizeof(R) == 4 ? NN_F32 : NN_F64)) { ((R *)to->data)[at] += ((const R *)from->data)[from_at]; return; }
+    if (to->dtype != NN_I64) { NN__K(put)(to, at, NN__K(get)(to, at) + NN__K(get)(from, from_at)); return; }
+    memcpy(&a, (char *)to->data + at * 8, 8);
+    memcpy(&b, (const char *)from->data + from_at * 8, 8);
+    a = (int64_t)((uint64_t)a + (uint64_t)b);
+    memcpy((char *)to->data + at * 8, &a, 8);
+}
+// For elements begin..end of index:  part = table[index], part += table[index], or table[index] += part. A bad index is skipped.
+enum { NN__K(part_gets), NN__K(part_adds), NN__K(table_adds) };
+static void NN__K(by_index)(const nn_call *c, const nn_view *table, const nn_view *index, const nn_view *part, int how, int64_t begin, int64_t end)
+{
+    int dim = *(const int *)c->params, last = index->ndim - 1;
+    int64_t size = table->shape[dim], along = table->stride[dim], inner = index->shape[last], i, j, run;
+    size_t e = nn_dtype_bytes((nn_dtype)table->dtype);
+    nn_view others = *index, mine = *index;              // where the line of each element lies in table; where the element is in part
+    memcpy(others.stride, table->stride, sizeof others.stride);
+    memcpy(mine.stride, part->stride, sizeof mine.stride);
+    others.stride[dim] = 0;
+    for (i = begin; i < end; i += run) {
+        int64_t at_index = NN__K(offset)(index, i), at_table = NN__K(offset)(&others, i), at_part = NN__K(offset)(&mine, i);
+        run = nn__min(inner - i % inner, end - i);
+        for (j = 0; j < run; j++) {
+            int64_t k = NN__K(get_int)(index, at_index + j * index->stride[last]), p = at_part + j * mine.stride[last], q;
+            if (k < 0 || k >= size) {
+                if (how == NN__K(part_gets)) memset((char *)part->data + p * (int64_t)e, 0, e);
+                if (how == NN__K(table_adds) && c->pass == NN_FORWARD) NN__K(bad_index)(c, k, size);
+                continue;
+            }
+            q = at_table + j * others.stride[last] + k * along;
+            if (how == NN__K(part_gets)) memcpy((char *)part->data + p * (int64_t)e, (const char *)table->data + q * (int64_t)e, e);
+            else if (how == NN__K(part_adds)) NN__K(add_number)(part, p, table, q);
+            else NN__K(add_number)(table, q, part, p);
+        }
+    }
+}
+NN__FORWARD(gather)
+{
+    int64_t n = nn_view_count(&c->in[1]);
+    if (t->phase == 0) NN__K(check_index)(c, &c->in[1], c->in[0].shape[*(const int *)c->params]);
+    else NN__K(by_index)(c, &c->in[0], &c->in[1], &c->out[0], NN__K(part_gets), nn__task_begin(n, t), nn__task_end(n, t));
+}
+NN__BACKWARD(gather)
+{
+    (void)t;
+    if (c->din[0].data) NN__K(by_index)(c, &c->din[0], &c->in[1], &c->dout[0], NN__K(table_adds), 0, nn_view_count(&c->in[1]));
+}
+NN__FORWARD(scatter_add)
+{
+    int64_t n = nn_view_count(&c->in[0]);
+    if (t->phase == 0) NN__K(move)(c->out[0], c->in[0], 0, nn__task_begin(n, t), nn__task_end(n, t));
+    else NN__K(by_index)(c, &c->out[0], &c->in[1], &c->in[2], NN__K(table_adds), 0, nn_view_count(&c->in[1]));
+}
+NN__BACKWARD(scatter_add)
+{
+    int64_t n = nn_view_count(&c->in[0]), m = nn_view_count(&c->in[1]);
+    if (c->din[0].data) NN__K(move)(c->din[0], c->dout[0], 1, nn__task_begin(n, t), nn__task_end(n, t));
+    if (c->din[2].data) NN__K(by_index)(c, &c->dout[0], &c->in[1], &c->din[2], NN__K(part_adds), nn__task_begin(m, t), nn__task_end(m, t));
+}
+#endif
+
+// ---- index_select, embedding:   y[k] = x[index[k]]      dx[index[k]] += dy[k]    in the order of k; tasks share the columns ------
+#if NN__IN_HOST
+static int nn__select_shape(nn_call *c)
+{
+    const nn_view *x = &c->in[0], *index = &c->in[1];
+    int64_t shape[NN_MAX_DIMS];
+    if (!nn__index_type(c, 1)) return 0;
+    if (index->ndim > 1) { nn_fail(c->nn, "index_select: the index has %d dimensions: %s; see nn_gather", index->ndim, NN__SHAPE_OF(index)); return 0; }
+    memcpy(shape, x->shape, sizeof shape);
+    shape[*(const int *)c->params] = nn_view_count(index);
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+static int nn__embedding_shape(nn_call *c)
+{
+    const nn_view *w = &c->in[0], *index = &c->in[1];
+    int64_t shape[NN_MAX_DIMS] = { 0 };
+    if (!nn__index_type(c, 1)) return 0;
+    if (w->ndim != 2 || index->ndim == NN_MAX_DIMS) { nn_fail(c->nn, "embedding: w is %s, index %s; w must be (count, channels)", NN__SHAPE_OF(w), NN__SHAPE_OF(index)); return 0; }
+    memcpy(shape, index->shape, sizeof shape);
+    shape[index->ndim] = w->shape[1];
+    nn__set_shape(&c->out[0], w->dtype, index->ndim + 1, shape);
+    return 1;
+}
+static void nn__select_plan(nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, n));
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[0] = 1;
+    c->tasks[1] = nn__task_count(s.outer * n, nn__max(1, s.inner));
+}
+NN_API nn_tensor *nn_index_select(nn_tensor *x, int dim, nn_tensor *index)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    if (!nn__check(nn, x, "index_select") || !nn__check(nn, index, "index_select")) return nn__inert(nn);
+    dim = nn__dim_index(nn, "index_select", dim, x->ndim);
+    return dim < 0 ? nn__inert(nn) : nn__or_fail(nn, nn__apply2(NN_OP_index_select, x, index, &dim));
+}
+NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w)
+{
+    nn_context *nn = w ? w->nn : index ? index->nn : NULL;
+    int dim = 0;
+    if (!nn__check(nn, w, "embedding") || !nn__check(nn, index, "embedding")) return nn__inert(nn);
+    return nn__or_fail(nn, nn__apply2(NN_OP_embedding, w, index, &dim));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(index_select)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]), i;
+    size_t bytes = (size_t)s.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype);
+    if (t->phase == 0) { NN__K(check_index)(c, &c->in[1], s.n); return; }
+    for (i = nn__task_begin(s.outer * n, t); i < nn__task_end(s.outer * n, t); i++) {
+        int64_t k = NN__K(get_int)(&c->in[1], i % n);
+        char *to = (char *)c->out[0].data + (size_t)i * bytes;
+        if (k < 0 || k >= s.n) memset(to, 0, bytes);
+        else memcpy(to, (const char *)c->in[0].data + (size_t)(i / n * s.n + k) * bytes, bytes);
+    }
+}
+NN__BACKWARD(index_select)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]), end = nn__task_end(s.outer * s.inner, t), at, width, i, j;
+    if (!c->din[0].data) return;
+    for (at = nn__task_begin(s.outer * s.inner, t); at < end; at += width) {     // columns at .. at + width - 1 of one outer
+        int64_t first = at % s.inner, outer = at / s.inner;
+        width = nn__min(s.inner - first, end - at);
+        for (i = 0; i < n; i++) {
+            int64_t k = NN__K(get_int)(&c->in[1], i);
+            R *dx = (R *)c->din[0].data + (outer * s.n + k) * s.inner + first;
+            const R *dy = (const R *)c->dout[0].data + (outer * n + i) * s.inner + first;
+            if (k < 0 || k >= s.n) continue;
+            for (j = 0; j < width; j++) dx[j] += dy[j];
+        }
+    }
+}
+NN__FORWARD(embedding)  { NN__K(index_select_fwd)(c, t); }
+NN__BACKWARD(embedding) { NN__K(index_select_bwd)(c, t); }
+#endif
+
+// ---- one_hot:   y[..., k] = 1 where k = index[...], else 0 --------------------------------------------------
+#if NN__IN_HOST
+static int nn__one_hot_shape(nn_call *c)
+{
+    int64_t shape[NN_MAX_DIMS] = { 0 }, classes = *(const int64_t *)c->params;
+    const nn_view *index = &c->in[0];
+    if (!nn__index_type(c, 0)) return 0;
+    if (classes < 1 || index->ndim == NN_MAX_DIMS) { nn_fail(c->nn, "one_hot: %lld classes for index %s", (long long)classes, NN__SHAPE_OF(index)); return 0; }
+    memcpy(shape, index->shape, sizeof shape);
+    shape[index->ndim] = classes;
+    nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, index->ndim + 1, shape);
+    return 1;
+}
+NN_API nn_tensor *nn_one_hot(nn_tensor *index, int64_t classes)
+{
+    nn_context *nn = index ? index->nn : NULL;
+    if (!nn__check(nn, index, "one_hot")) return nn__inert(nn);
+    return nn__or_fail(nn, nn__apply1(NN_OP_one_hot, index, &classes));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(one_hot)
+{
+    int64_t n = nn_view_count(&c->in[0]), classes = *(const int64_t *)c->params, i;
+    R *y = (R *)c->out[0].data;
+    (void)t;
+    if (n) memset(y, 0, (size_t)(n * classes) * sizeof(R));
+    for (i = 0; i < n; i++) {
+        int64_t k = NN__K(get_int)(&c->in[0], i);
+        if (k < 0 || k >= classes) NN__K(bad_index)(c, k, classes);
+        else y[i * classes + k] = 1;
+    }
+}
+#endif
+
+// ---- tril, triu:   y_ij = x_ij where j - i <= diagonal (tril) or >= diagonal (triu), else 0      dx likewise from dy ------------
+#if NN__IN_HOST
+static int nn__triangle_shape(nn_call *c)
+{
+    if (c->in[0].ndim < 2) { nn_fail(c->nn, "%s: %s is not a matrix", c->op->name, NN__SHAPE_OF(&c->in[0])); return 0; }
+    nn__like(&c->out[0], &c->in[0]);
+    return 1;
+}
+NN_API nn_tensor *nn_tril(nn_tensor *x, int64_t diagonal) { return nn__apply1(NN_OP_tril, x, &diagonal); }
+NN_API nn_tensor *nn_triu(nn_tensor *x, int64_t diagonal) { return nn__apply1(NN_OP_triu, x, &diagonal); }
+#endif
+#if NN__IN_PLAIN
+static void NN__K(triangle)(const nn_call *c, const nn_task *t, const nn_view *x, const nn_view *y, int upper, int add)
+{
+    size_t e = nn_dtype_bytes((nn_dtype)y->dtype);
+    int64_t m = y->shape[y->ndim - 2], n = y->shape[y->ndim - 1], count = nn_view_count(y), diagonal = *(const int64_t *)c->params, i, j, rows = n ? count / n : 0;
+    diagonal = nn__max(-m - 1, nn__min(n + 1, diagonal));
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) {
+        int64_t edge = nn__max(0, nn__min(n, i % m + diagonal + !upper)), first = upper ? edge : 0, last = upper ? n : edge;
+        char *to = (char *)y->data + (size_t)(i * n) * e;
+        const char *from = (const char *)x->data + (size_t)(i * n) * e;
+        if (add) { for (j = first; j < last; j++) ((R *)(void *)to)[j] += ((const R *)(const void *)from)[j]; continue; }
+        memset(to, 0, (size_t)n * e);
+        memcpy(to + (size_t)first * e, from + (size_t)first * e, (size_t)(last - first) * e);
+    }
+}
+NN__FORWARD(tril)  { NN__K(triangle)(c, t, &c->in[0], &c->out[0], 0, 0); }
+NN__BACKWARD(tril) { NN__K(triangle)(c, t, &c->dout[0], &c->din[0], 0, (int)(c->add & 1)); }
+NN__FORWARD(triu)  { NN__K(triangle)(c, t, &c->in[0], &c->out[0], 1, 0); }
+NN__BACKWARD(triu) { NN__K(triangle)(c, t, &c->dout[0], &c->din[0], 1, (int)(c->add & 1)); }
+#endif
+
+// ---- sort, topk:   y_i = x[index_i], the index ordering x along dim, equal numbers in their old order      dx[index_i] += dy_i ----
+#if NN__IN_HOST
+static int nn__sort_shape(nn_call *c)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    int64_t shape[NN_MAX_DIMS];
+    memcpy(shape, c->in[0].shape, sizeof shape);
+    shape[p->dim] = p->k;
+    nn__set_shape(&c->out[0], c->in[0].dtype, c->in[0].ndim, shape);
+    nn__set_shape(&c->out[1], NN_I64, c->in[0].ndim, shape);
+    return 1;
+}
+static void nn__sort_plan(nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 32);
+    if (c->pass == NN_FORWARD) c->task_bytes = nn__mul_size((size_t)s.n, 4 * sizeof(int64_t));
+}
+static nn_tensor *nn__sorted(int op, const char *name, nn_tensor *x, int64_t k, int dim, nn_tensor **indices, int descending)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *out[NN_MAX_OUTPUTS];
+    nn__sort_params p;
+    int64_t n;
+    memset(&p, 0, sizeof p);
+    if (indices) *indices = nn__inert(nn);
+    p.dim = nn__line_dim(nn, name, x, dim);
+    if (p.dim < 0) return nn__inert(nn);
+    n = x->ndim ? x->shape[p.dim] : 1;
+    p.k = op == NN_OP_sort ? n : k;
+    p.descending = descending;
+    if (p.k < 0 || p.k > n || (!x->ndim && p.k != 1)) { nn_fail(nn, "%s: k is %lld for dimension %d of %s", name, (long long)p.k, p.dim, nn__dims_text(x->ndim, x->shape).s); return nn__inert(nn); }
+    nn_apply_n(nn, nn__op(op), &x, 1, &p, out);
+    if (indices && !nn__dead(out[0])) *indices = nn_detach(out[1]);  // the tape does not lead through an index
+    return out[0];
+}
+NN_API nn_tensor *nn_sort(nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc *desc)
+{
+    return nn__sorted(NN_OP_sort, "sort", x, 0, dim, indices, desc && desc->descending);
+}
+NN_API nn_tensor *nn_topk(nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc *desc)
+{
+    return nn__sorted(NN_OP_topk, "topk", x, k, dim, indices, !(desc && desc->smallest));
+}
+#endif
+#if NN__IN_PLAIN
+// Numbers of any type as integers in the same order: NaN above all, -0 = 0.
+static int64_t NN__K(order_key)(const nn_view *v, int64_t at, int *nan)
+{
+    double d;
+    int64_t k;
+    *nan = 0;
+    if (v->dtype == NN_I64) { memcpy(&k, (const char *)v->data + at * 8, 8); return k; }
+    d = NN__K(get)(v, at);
+    if (d != d) { *nan = 1; return INT64_MAX; }
+    d += 0.0;
+    memcpy(&k, &d, 8);
+    return k < 0 ? k ^ INT64_MAX : k;                    // negative doubles: larger bits are smaller numbers
+}
+typedef struct NN__K(keyed) { int64_t key, index; } NN__K(keyed);
+static NN__K(keyed) *NN__K(merge_sort)(NN__K(keyed) *a, NN__K(keyed) *b, int64_t n)       // stable; returns where the result is, a or b
+{
+    int64_t width, i, j, k, m, to;
+    for (i = 0; i < n; i += 16)                          // short runs by insertion
+        for (j = i + 1; j < nn__min(n, i + 16); j++) {
+            NN__K(keyed) x = a[j];
+            for (k = j; k > i && a[k - 1].key > x.key; k--) a[k] = a[k - 1];
+            a[k] = x;
+        }
+    for (width = 16; width < n; width *= 2) {
+        NN__K(keyed) *other = b;
+        for (i = 0; i < n; i = to) {
+            m = nn__min(n, i + width);
+            to = nn__min(n, m + width);
+            for (k = j = i, j = m; i < m || j < to; k++) {
+                if (j == to || (i < m && a[i].key <= a[j].key)) b[k] = a[i++];
+                else b[k] = a[j++];
+            }
+        }
+        b = a;
+        a = other;
+    }
+    return a;
+}
+static NN__K(keyed) *NN__K(smallest)(NN__K(keyed) *a, NN__K(keyed) *best, int64_t n, int64_t k)      // the first k of the stable order, for small k
+{
+    int64_t i, j, have = 0;
+    for (i = 0; i < n; i++) {
+        if (have == k && a[i].key >= best[k - 1].key) continue;
+        for (j = have < k ? have++ : k - 1; j > 0 && best[j - 1].key > a[i].key; j--) best[j] = best[j - 1];
+        best[j] = a[i];
+    }
+    return best;
+}
+static void NN__K(sort_lines)(const nn_call *c, const nn_task *t)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__three s = nn__around(x, p->dim);
+    size_t e = nn_dtype_bytes((nn_dtype)x->dtype);
+    NN__K(keyed) *a = (NN__K(keyed) *)t->scratch, *b = s.n ? a + s.n : a;
+    int64_t lines = s.n ? s.outer * s.inner : 0, line, i;
+    for (line = nn__task_begin(lines, t); line < nn__task_end(lines, t); line++) {
+        int64_t from = line / s.inner * s.n * s.inner + line % s.inner, to = line / s.inner * p->k * s.inner + line % s.inner;
+        const NN__K(keyed) *order;
+        int nan;
+        for (i = 0; i < s.n; i++) {
+            int64_t key = NN__K(order_key)(x, from + i * s.inner, &nan);
+            a[i].key = p->descending ? ~key : key;       // turned round; NaN, above all, comes first
+            a[i].index = i;
+        }
+        order = p->k <= 64 && p->k < s.n ? NN__K(smallest)(a, b, p->k ? s.n : 0, p->k) : NN__K(merge_sort)(a, b, s.n);
+        for (i = 0; i < p->k; i++) {
+            memcpy((char *)c->out[0].data + (size_t)(to + i * s.inner) * e, (const char *)x->data + (size_t)(from + order[i].index * s.inner) * e, e);
+            memcpy((int64_t *)c->out[1].data + to + i * s.inner, &order[i].index, sizeof(int64_t));
+        }
+    }
+}
+static void NN__K(sort_back)(const nn_call *c, const nn_task *t)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    nn__three s = nn__around(&c->in[0], p->dim);
+    int64_t lines = s.outer * s.inner, line, i;
+    for (line = nn__task_begin(lines, t); line < nn__task_end(lines, t); line++) {
+        int64_t from = line / s.inner * s.n * s.inner + line % s.inner, to = line / s.inner * p->k * s.inner + line % s.inner;
+        for (i = 0; i < p->k; i++) {
+            int64_t k = ((const int64_t *)c->out[1].data)[to + i * s.inner];
+            ((R *)c->din[0].data)[from + k * s.inner] += ((const R *)c->dout[0].data)[to + i * s.inner];
+        }
+    }
+}
+NN__FORWARD(sort)  { NN__K(sort_lines)(c, t); }
+NN__BACKWARD(sort) { NN__K(sort_back)(c, t); }
+NN__FORWARD(topk)  { NN__K(sort_lines)(c, t); }
+NN__BACKWARD(topk) { NN__K(sort_back)(c, t); }
+#endif
+
+// ---- pad:   y_o = x at o - left, in each dimension; outside: the value, or mirrored without the edge, or the edge      dx at that place += dy_o
+#if NN__IN_HOST
+// Where position o of the result comes from, in a dimension of size n; -1: from outside.
+static int64_t nn__pad_source(int64_t o, int64_t left, int64_t n, int mode)
+{
+    int64_t i = o - left;
+    if (i >= 0 && i < n) return i;
+    if (mode == NN_PAD_CONSTANT) return -1;
+    if (mode == NN_PAD_REPLICATE) return i < 0 ? 0 : n - 1;
+    return i < 0 ? -i : 2 * (n - 1) - i;
+}
+static int nn__pad_shape(nn_call *c)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t shape[NN_MAX_DIMS];
+    int d;
+    for (d = 0; d < x->ndim; d++) {
+        int64_t n = x->shape[d], l = p->left[d], r = p->right[d], far = INT64_MAX / 64;
+        shape[d] = l < -far || l > far || r < -far || r > far || n > far ? -1 : n + l + r;
+        if (p->mode == NN_PAD_REFLECT && (l || r) && (l >= n || r >= n)) shape[d] = -1;        // mirrors once
+        if (p->mode == NN_PAD_REPLICATE && (l > 0 || r > 0) && n == 0) shape[d] = -1;
+        if (p->mode != NN_PAD_CONSTANT && (-l > n || -r > n)) shape[d] = -1;
+        if (shape[d] < 0) { nn_fail(c->nn, "pad: %lld and %lld do not fit dimension %d of %s", (long long)l, (long long)r, d, NN__SHAPE_OF(x)); return 0; }
+    }
+    nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
+    return 1;
+}
+// What a task takes at least. Forward: a row of the result. Backward, where rows of the result share rows of x: all of the dimensions
+// from the first padded one on.
+static int64_t nn__pad_parts(const nn_call *c)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    const nn_view *y = &c->out[0];
+    int64_t parts = 1;
+    int d;
+    if (c->pass == NN_FORWARD && y->ndim) return y->shape[y->ndim - 1] ? nn_view_count(y) / y->shape[y->ndim - 1] : 0;
+    for (d = 0; d + 1 < y->ndim && !p->left[d] && !p->right[d]; d++) parts *= y->shape[d];
+    return parts;
+}
+static void nn__pad_plan(nn_call *c)
+{
+    int64_t n = nn__pad_parts(c);
+    c->tasks[0] = nn__task_count(n, nn__max(1, nn_view_count(&c->out[0]) / nn__max(1, n)) * 4);
+}
+NN_API nn_tensor *nn_pad(nn_tensor *x, nn_shape amounts, const nn_pad_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__pad_params p;
+    int i;
+    if (!nn__check(nn, x, "pad")) return nn__inert(nn);
+    memset(&p, 0, sizeof p);
+    p.mode = desc ? (int)desc->mode : (int)NN_PAD_CONSTANT;
+    p.value = desc ? (double)desc->value : 0.0;
+    if (amounts.ndim % 2 || amounts.ndim / 2 > x->ndim || p.mode < NN_PAD_CONSTANT || p.mode > NN_PAD_REPLICATE) {
+        nn_fail(nn, "pad: amounts %s for %s: two per dimension, the last dimension first", nn__dims_text(amounts.ndim, amounts.d).s, nn__dims_text(x->ndim, x->shape).s);
+        return nn__inert(nn);
+    }
+    for (i = 0; i < amounts.ndim / 2; i++) { p.left[x->ndim - 1 - i] = amounts.d[2 * i]; p.right[x->ndim - 1 - i] = amounts.d[2 * i + 1]; }
+    return nn__apply1(NN_OP_pad, x, &p);
+}
+#endif
+#if NN__IN_PLAIN
+// First element of the row of x that row r of the result comes from; -1: from outside.
+static int64_t NN__K(pad_row)(const nn_call *c, int64_t r)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    int64_t at = 0, scale = c->in[0].ndim ? c->in[0].shape[c->in[0].ndim - 1] : 1;
+    int d;
+    for (d = c->out[0].ndim - 2; d >= 0; d--) {
+        int64_t i = nn__pad_source(r % c->out[0].shape[d], p->left[d], c->in[0].shape[d], p->mode);
+        if (i < 0) return -1;
+        at += i * scale;
+        scale *= c->in[0].shape[d];
+        r /= c->out[0].shape[d];
+    }
+    return at;
+}
+static void NN__K(pad_rows)(const nn_call *c, const nn_task *t, int back)
+{
+    const nn__pad_params *p = (const nn__pad_params *)c->params;
+    const nn_view *x = &c->in[0], *y = &c->out[0];
+    int last = y->ndim - 1;
+    int64_t n = last < 0 ? 1 : x->shape[last], m = last < 0 ? 1 : y->shape[last], left = last < 0 ? 0 : p->left[last];
+    int64_t parts = nn__pad_parts(c), rows = m && parts ? nn_view_count(y) / m / parts : 0, r, i;
+    int64_t begin = nn__max(0, nn__min(m, left)), end = nn__max(begin, nn__min(m, left + n));          // a straight copy in between
+    size_t e = nn_dtype_bytes((nn_dtype)x->dtype);
+    int64_t outside[1];
+    nn_view value = *x;
+    value.data = outside;
+    if (!back) NN__K(put)(&value, 0, p->value);
+    for (r = nn__task_begin(parts, t) * rows; r < nn__task_end(parts, t) * rows; r++) {
+        int64_t from = NN__K(pad_row)(c, r);
+        if (back) {
+            if (from >= 0) for (i = 0; i < m; i++) {
+                int64_t k = nn__pad_source(i, left, n, p->mode);
+                if (k >= 0) ((R *)c->din[0].data)[from + k] += ((const R *)c->dout[0].data)[r * m + i];
+            }
+            continue;
+        }
+        for (i = 0; i < m; i++) {
+            char *to = (char *)y->data + (size_t)(r * m + i) * e;
+            int64_t k = from < 0 ? -1 : nn__pad_source(i, left, n, p->mode);
+            if (k >= 0 && i == begin && end > begin) { memcpy(to, (const char *)x->data + (size_t)(from + k) * e, (size_t)(end - begin) * e); i = end - 1; }
+            else memcpy(to, k < 0 ? (const char *)outside : (const char *)x->data + (size_t)(from + k) * e, e);
+        }
+    }
+}
+NN__FORWARD(pad)  { NN__K(pad_rows)(c, t, 0); }
+NN__BACKWARD(pad) { NN__K(pad_rows)(c, t, 1); }
+#endif
+
+// ---- arange, linspace, eye: tensors from nothing --------------------------------------------------------------
+#if NN__IN_HOST
+static nn_tensor *nn__range(nn_context *nn, int64_t n, double start, double step, double end)
+{
+    nn__range_params p;
+    nn_shape s = nn__shape1(n);
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 0, nn->desc.dtype, 1, s.d) : nn__inert(nn);
+    nn_call c;
+    if (nn__dead(t)) return t;
+    memset(&p, 0, sizeof p);
+    p.start = start; p.step = step; p.end = end;
+    nn__begin_call(&c, nn, NN_OP_arange, &p);
+    c.nout = 1;
+    c.out[0] = nn__view_of(t);
+    nn__run(nn, &c);
+    return t;
+}
+NN_API nn_tensor *nn_arange(nn_context *nn, float start, float end, float step)
+{
+    double n = ceil(((double)end - (double)start) / (double)step);
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (!(n >= 0 && n < 9e15)) { nn_fail(nn, "arange: no way from %g to %g in steps of %g", (double)start, (double)end, (double)step); return nn__inert(nn); }
+    return nn__range(nn, (int64_t)n, start, step, NAN);
+}
+NN_API nn_tensor *nn_linspace(nn_context *nn, float start, float end, int64_t n)
+{
+    return nn__range(nn, n, start, n > 1 ? ((double)end - (double)start) / (double)(n - 1) : 0, n > 1 ? (double)end : (double)start);
+}
+NN_API nn_tensor *nn_eye(nn_context *nn, int64_t n)
+{
+    nn_tensor *t = nn_zeros(nn, nn__shape2(n, n));
+    nn_view diagonal;
+    if (nn__dead(t)) return t;
+    diagonal = nn__view_of(t);
+    diagonal.ndim = 1;
+    diagonal.stride[0] = n + 1;
+    nn__fill_view(nn, diagonal, 1);
+    return t;
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(arange)                  // start + i step; the second half counted from the end where there is one, so that it is hit exactly
+{
+    const nn__range_params *p = (const nn__range_params *)c->params;
+    const nn_view *y = &c->out[0];
+    int64_t n = nn_view_count(y), i;
+    (void)t;
+    for (i = 0; i < n; i++) NN__K(put)(y, NN__K(offset)(y, i), p->end == p->end && i >= n / 2 ? p->end - (double)(n - 1 - i) * p->step : p->start + (double)i * p->step);
+}
+#endif
+
+// ---- reductions over any dimensions:   y = after(x_0 f x_1 f ...)     (sum and mean: y = scale * sum of x      dx = scale * dy) -------
+// var and logsumexp take two stages: m = mean, then the sum of (x - m)^2;  m = maximum, then the sum of e^(x - m). A reduction of very
+// many numbers is cut into pieces, whose number depends on the reduced sizes alone: a phase per stage folds them, the last joins them.
+#if NN__IN_HOST
 static int64_t nn__reduced_count(const nn_view *x, unsigned mask)    // how many numbers become one
 {
     int64_t n = 1;
@@ -8612,19 +12035,6 @@ NN__BACKWARD(norm)
 
 // ---- argmax, argmin: where the extreme is, counted over the reduced dimensions in order; the first of equals, a NaN before all ------
 #if NN__IN_PLAIN
-// Numbers of any type as integers in the same order: NaN above all, -0 = 0.
-static int64_t NN__K(order_key)(const nn_view *v, int64_t at, int *nan)
-{
-    double d;
-    int64_t k;
-    *nan = 0;
-    if (v->dtype == NN_I64) { memcpy(&k, (const char *)v->data + at * 8, 8); return k; }
-    d = NN__K(get)(v, at);
-    if (d != d) { *nan = 1; return INT64_MAX; }
-    d += 0.0;
-    memcpy(&k, &d, 8);
-    return k < 0 ? k ^ INT64_MAX : k;                    // negative doubles: larger bits are smaller numbers
-}
 static void NN__K(arg_extreme)(const nn_call *c, const nn_task *t, int least)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
@@ -8656,28 +12066,10 @@ NN__FORWARD(argmin) { NN__K(arg_extreme)(c, t, 1); }
 
 // ---- cumsum:   y_i = x_0 + ... + x_i      dx_i = dy_i + ... + dy_(n-1);   sums in double ------------------------------
 #if NN__IN_HOST
-// A contiguous x seen as (outer, n, inner), n being one dimension.
-typedef struct nn__three { int64_t outer, n, inner; } nn__three;
-static nn__three nn__around(const nn_view *x, int dim)
-{
-    nn__three s;
-    int i;
-    s.outer = s.inner = 1;
-    s.n = x->ndim ? x->shape[dim] : 1;
-    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
-    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
-    return s;
-}
-static void nn__lines_plan(nn_call *c)                   // a task takes whole lines along the dimension
-{
-    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, s.n) * 4);
-}
 static nn_tensor *nn__along(int op, const char *name, nn_tensor *x, int dim)
 {
     nn_context *nn = x ? x->nn : NULL;
-    if (!nn__check(nn, x, name)) return nn__inert(nn);
-    dim = x->ndim || dim < -1 || dim > 0 ? nn__dim_index(nn, name, dim, x->ndim) : 0;      // a 0-d tensor is one line
+    dim = nn__line_dim(nn, name, x, dim);
     return dim < 0 ? nn__inert(nn) : nn__apply1(op, x, &dim);
 }
 NN_API nn_tensor *nn_cumsum(nn_tensor *x, int dim)      { return nn__along(NN_OP_cumsum, "cumsum", x, dim); }
@@ -9162,7 +12554,7 @@ enum { NN__NORM_COLUMNS = 64 };
 static int64_t nn__norm_units(const nn__norm_size *z) { return z->s == 1 ? (z->c + NN__NORM_COLUMNS - 1) / NN__NORM_COLUMNS : z->c; }
 static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
 {
-    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(1, z->s == 1 ? (int64_t)NN__NORM_COLUMNS : z->s));
+    return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(z->s == 1 ? (int64_t)NN__NORM_COLUMNS : 1, z->s));
 }
 static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
 static void nn__norm_plan(nn_call *c)
@@ -9281,27 +12673,33 @@ NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tens
 {
     return nn__batchnorm(x, w, b, mean, var, NULL, desc);
 }
+static nn_tensor *nn__apply_norm(int op, int inputs, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn__norm_params *p)  // w, b may be NULL
+{
+    nn_tensor *in[3];
+    in[0] = x; in[1] = w; in[2] = b;
+    return nn_apply_n(x->nn, nn__op(op), in, inputs, p, NULL);
+}
 NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "layernorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = dims;
     p.groups = 1;
-    return nn__apply3(NN_OP_layernorm, x, w, b, &p);
+    return nn__apply_norm(NN_OP_layernorm, 3, x, w, b, &p);
 }
 NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "rmsnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = p.groups = 1;
-    return nn__apply2(NN_OP_rmsnorm, x, w, &p);
+    return nn__apply_norm(NN_OP_rmsnorm, 2, x, w, NULL, &p);
 }
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "groupnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.groups = groups;
-    return nn__apply3(NN_OP_groupnorm, x, w, b, &p);
+    return nn__apply_norm(NN_OP_groupnorm, 3, x, w, b, &p);
 }
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc)
 {
@@ -9942,7 +13340,7 @@ static void nn__conv_plan(nn_call *c)
     if (back && c->din[2].data) c->tasks[1] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
 
-static int64_t nn__option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
+static int64_t nn__int_option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
 static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_desc *desc)
 {
     nn_context *nn = x ? x->nn : w ? w->nn : NULL;
@@ -9955,12 +13353,12 @@ static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *
     if (desc) d = *desc;
     if (!nn__check(nn, x, name) || !nn__check(nn, w, name)) return nn__inert(nn);
     p.name = name;
-    p.groups = nn__option(d.groups, 1);
+    p.groups = nn__int_option(d.groups, 1);
     p.same = d.same;
-    p.stride[0] = nn__option(d.stride, 1);     p.stride[1] = nn__option(d.stride_w, (int)p.stride[0]);
-    p.pad[0] = nn__option(d.padding, 0);       p.pad[1] = nn__option(d.padding_w, (int)p.pad[0]);
-    p.dilation[0] = nn__option(d.dilation, 1); p.dilation[1] = nn__option(d.dilation_w, (int)p.dilation[0]);
-    p.extra[0] = nn__option(d.output_padding, 0); p.extra[1] = nn__option(d.output_padding_w, (int)p.extra[0]);
+    p.stride[0] = nn__int_option(d.stride, 1);     p.stride[1] = nn__int_option(d.stride_w, (int)p.stride[0]);
+    p.pad[0] = nn__int_option(d.padding, 0);       p.pad[1] = nn__int_option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__int_option(d.dilation, 1); p.dilation[1] = nn__int_option(d.dilation_w, (int)p.dilation[0]);
+    p.extra[0] = nn__int_option(d.output_padding, 0); p.extra[1] = nn__int_option(d.output_padding_w, (int)p.extra[0]);
     if (dims == 1) {                                     // a signal is an image of height 1
         if (x->ndim != 3 || w->ndim != 3) {
             nn_fail(nn, "%s: x is (B, C, L) and w has 3 dimensions, not %s and %s", name, nn__dims_text(x->ndim, x->shape).s, nn__dims_text(w->ndim, w->shape).s);
@@ -10439,10 +13837,10 @@ static nn_tensor *nn__pool_apply(int op, const char *name, int dims, nn_tensor *
     if (desc) d = *desc;
     if (!nn__check(nn, x, name)) return nn__inert(nn);
     p.name = name;
-    p.kernel[0] = kernel;                           p.kernel[1] = nn__option(d.kernel_w, kernel);
-    p.stride[0] = nn__option(d.stride, kernel);     p.stride[1] = nn__option(d.stride_w, d.stride ? (int)p.stride[0] : (int)p.kernel[1]);
-    p.pad[0] = nn__option(d.padding, 0);            p.pad[1] = nn__option(d.padding_w, (int)p.pad[0]);
-    p.dilation[0] = nn__option(d.dilation, 1);      p.dilation[1] = nn__option(d.dilation_w, (int)p.dilation[0]);
+    p.kernel[0] = kernel;                           p.kernel[1] = nn__int_option(d.kernel_w, kernel);
+    p.stride[0] = nn__int_option(d.stride, kernel);     p.stride[1] = nn__int_option(d.stride_w, d.stride ? (int)p.stride[0] : (int)p.kernel[1]);
+    p.pad[0] = nn__int_option(d.padding, 0);            p.pad[1] = nn__int_option(d.padding_w, (int)p.pad[0]);
+    p.dilation[0] = nn__int_option(d.dilation, 1);      p.dilation[1] = nn__int_option(d.dilation_w, (int)p.dilation[0]);
     p.ceil_mode = d.ceil_mode;
     p.exclude_pad = d.exclude_pad;
     if (dims == 1) {
@@ -10688,50 +14086,1115 @@ NN__FORWARD(upsample)  { NN__K(resample)(c, t, 0); }
 NN__BACKWARD(upsample) { NN__K(resample)(c, t, 1); }
 #endif
 
-// ---- parameter updates ------------------------------------------------------------------------------------
+// ---- losses ---------------------------------------------------------------------------------------------
+// l is the loss of one element or one row. NN_MEAN divides their sum by their number, NN_SUM does not, NN_NONE keeps them apart.
 #if NN__IN_HOST
-static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+enum { NN__L_WEIGHT = 1, NN__L_POS_WEIGHT = 2, NN__L_SMOOTHING = 4, NN__L_IGNORE = 8, NN__L_TEMPERATURE = 16, NN__L_MARGIN = 32, NN__L_DELTA = 64, NN__L_P = 128 };
+enum { NN__LOSS_CHUNK = 4096, NN__CLASS_COLUMNS = 64 };
+
+static int nn__loss_misses(nn_context *nn, const char *op, unsigned reads, unsigned bit, int set, const char *option)
+{
+    if (!set || (reads & bit)) return 0;
+    nn_fail(nn, "%s: the option .%s does not apply", op, option);
+    return 1;
+}
+// Reduction and options; an option that this loss does not have is an error rather than ignored.
+static int nn__loss_options(nn_context *nn, const char *op, const nn_loss_desc *d, unsigned reads, nn__loss_params *p)
+{
+    memset(p, 0, sizeof *p);
+    p->ignore = -100;
+    if (!d) return nn_ok(nn);
+    p->reduction = (int)d->reduction;
+    p->smoothing = nn__option(d->label_smoothing, 0);
+    if (d->ignore_index) p->ignore = d->ignore_index == NN_ZERO ? 0 : d->ignore_index;
+    if ((unsigned)p->reduction > NN_NONE) { nn_fail(nn, "%s: reduction %d is none of NN_MEAN, NN_SUM, NN_NONE", op, p->reduction); return 0; }
+    if (!(p->smoothing >= 0 && p->smoothing <= 1)) { nn_fail(nn, "%s: label_smoothing %g is not in 0..1", op, p->smoothing); return 0; }
+    return !nn__loss_misses(nn, op, reads, NN__L_WEIGHT,      d->weight != NULL,         "weight")
+        && !nn__loss_misses(nn, op, reads, NN__L_POS_WEIGHT,  d->pos_weight != NULL,     "pos_weight")
+        && !nn__loss_misses(nn, op, reads, NN__L_SMOOTHING,   d->label_smoothing != 0,   "label_smoothing")
+        && !nn__loss_misses(nn, op, reads, NN__L_IGNORE,      d->ignore_index != 0,      "ignore_index")
+        && !nn__loss_misses(nn, op, reads, NN__L_TEMPERATURE, d->temperature != 0,       "temperature")
+        && !nn__loss_misses(nn, op, reads, NN__L_MARGIN,      d->margin != 0,            "margin")
+        && !nn__loss_misses(nn, op, reads, NN__L_DELTA,       d->delta != 0,             "delta")
+        && !nn__loss_misses(nn, op, reads, NN__L_P,           d->p != 0,                 "p") && nn_ok(nn);
+}
+static nn_tensor *nn__reduce_loss(nn_tensor *l, const nn__loss_params *p)          // for losses composed of other ops
+{
+    nn_shape all;
+    memset(&all, 0, sizeof all);
+    return p->reduction == NN_NONE ? l : p->reduction == NN_SUM ? nn_sum(l, all, NULL) : nn_mean(l, all, NULL);
+}
+// Broadcasting is refused: (B, 1) against (B) would silently give a (B, B) loss.
+static int nn__same_shapes(nn_context *nn, const char *op, const nn_view *a, const nn_view *b)
+{
+    if (nn__same_dims(a, b)) return 1;
+    nn_fail(nn, "%s: shapes must be equal: %s and %s", op, NN__SHAPE_OF(a), NN__SHAPE_OF(b));
+    return 0;
+}
+static void nn__reduced_loss_plan(nn_call *c, int64_t items, int64_t cost, int64_t partials)   // phase 0: items, phase 1: their sum
+{
+    c->tasks[0] = nn__task_count(items, cost);
+    if (c->pass == NN_BACKWARD) return;
+    c->phases = 2;
+    c->tasks[1] = 1;
+    c->shared_bytes = (size_t)partials * nn__real_bytes(c);
+}
 #endif
 #if NN__IN_SIMD
-// p and its gradient and states share one dense layout, so an update sees flat memory. Vectors, then the rest through the stack.
-NN__FORWARD(sgd_update)              // torch.optim.SGD
+// y[i] = f(v, k): v[j] is in[j][i], k[j] the scalar p[j].
+NN__INLINE void NN__K(map)(int64_t n, R *y, const R *const *in, int nin, const R *p, int np, V (*f)(const V *v, const V *k))
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
-    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data;
-    const R *g = (const R *)c->in[1].data;
-    for (; i < end; i++) {
-        R d = g[i] + (R)u->weight_decay * p[i];
-        if (u->momentum != 0) {
-            m[i] = u->first ? d : (R)u->momentum * m[i] + (1 - (R)u->dampening) * d;
-            d = u->nesterov ? d + (R)u->momentum * m[i] : m[i];
+    V v[6], k[6];
+    int64_t i;
+    int j;
+    NN__UNROLL for (j = 0; j < np; j++) k[j] = SET1(p[j]);
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) {
+        NN__UNROLL for (j = 0; j < nin; j++) v[j] = LOAD(in[j] + i);
+        STORE(y + i, f(v, k));
+    }
+    if (i == n) return;
+    NN__UNROLL for (j = 0; j < nin; j++) v[j] = NN__K(load_part)(in[j] + i, n - i);
+    NN__K(store_part)(y + i, f(v, k), n - i);
+}
+// Long sums: element i goes to lane i % 16, whatever the vector width; lane_sum adds the lanes as a tree.
+static void NN__K(add_lanes)(R *lane, int64_t n, const R *x)
+{
+    int64_t i = 0;
+    int k;
+#if NN__LANES > 1
+    V v[16 / NN__LANES];
+    NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) v[k] = LOAD(lane + k * NN__LANES);
+    for (; i + 16 <= n; i += 16) NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) v[k] += LOAD(x + i + k * NN__LANES);
+    NN__UNROLL for (k = 0; k < 16 / NN__LANES; k++) STORE(lane + k * NN__LANES, v[k]);
+#else
+    for (; i + 16 <= n; i += 16) for (k = 0; k < 16; k++) lane[k] += x[i + k];
+#endif
+    for (k = 0; i + k < n; k++) lane[k] += x[i + k];
+}
+static R NN__K(lane_sum)(R *lane)
+{
+    int i, k;
+    for (k = 8; k; k /= 2) for (i = 0; i < k; i++) lane[i] += lane[i + k];
+    return lane[0];
+}
+static R NN__K(long_sum)(int64_t n, const R *x)          // chunks, then the sums of chunks
+{
+    R total[16] = { 0 };
+    int64_t i;
+    for (i = 0; i < n; i += NN__LOSS_CHUNK) {
+        R lane[16] = { 0 };
+        int k;
+        NN__K(add_lanes)(lane, nn__min(NN__LOSS_CHUNK, n - i), x + i);
+        for (k = 0; k < 16; k++) total[k] += lane[k];
+    }
+    return NN__K(lane_sum)(total);
+}
+#endif
+
+// ---- losses of single elements: one row is the whole loss.   x prediction, t target, w weight, q pos_weight, p delta or margin ----
+// binary_cross_entropy is  -w (q t log s(x) + (1 - t) log(1 - s(x))),  s the sigmoid. As -log s(x) = softplus(-x) and
+// -log(1 - s(x)) = softplus(x), nothing overflows or cancels.
+#if NN__IN_HOST
+static int nn__pair_loss_shape(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int i;
+    for (i = 1; i < c->nin; i++) if ((i == 1 || c->in[i].ndim) && !nn__same_shapes(c->nn, c->op->name, &c->in[0], &c->in[i])) return 0;
+    nn__set_shape(&c->out[0], c->in[0].dtype, p->reduction == NN_NONE ? c->in[0].ndim : 0, c->in[0].shape);
+    return 1;
+}
+static void nn__pair_loss_plan(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
+    if (c->pass == NN_FORWARD && p->reduction != NN_NONE) nn__reduced_loss_plan(c, chunks, 8 * NN__LOSS_CHUNK, chunks);
+    else c->tasks[0] = nn__task_count(n, 16);
+}
+static nn_tensor *nn__pair_loss(int op, nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc, unsigned reads, double option)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    const char *name = nn__op(op)->name;
+    nn_tensor *in[4];
+    nn__loss_params p;
+    if (!nn__check(nn, x, name) || !nn__check(nn, target, name) || !nn__loss_options(nn, name, desc, reads, &p)) return nn__inert(nn);
+    p.p = option;
+    in[0] = x; in[1] = target; in[2] = in[3] = NULL;
+    if (desc && desc->weight)     in[2] = nn_expand(nn_detach(desc->weight), nn_shape_of(x));      // constants: no gradient
+    if (desc && desc->pos_weight) in[3] = nn_expand(nn_detach(desc->pos_weight), nn_shape_of(x));
+    if ((in[2] && nn__dead(in[2])) || (in[3] && nn__dead(in[3]))) return nn__inert(nn);
+    return nn_apply_n(nn, nn__op(op), in, nn__op(op)->inputs, &p, NULL);
+}
+NN_API nn_tensor *nn_mse(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc) { return nn__pair_loss(NN_OP_mse, x, target, desc, 0, 0); }
+NN_API nn_tensor *nn_l1 (nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc) { return nn__pair_loss(NN_OP_l1, x, target, desc, 0, 0); }
+NN_API nn_tensor *nn_huber(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_huber, x, target, desc, NN__L_DELTA, nn__option(desc ? desc->delta : 0, 1));
+}
+NN_API nn_tensor *nn_smooth_l1(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_smooth_l1, x, target, desc, NN__L_DELTA, nn__option(desc ? desc->delta : 0, 1));
+}
+NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__pair_loss(NN_OP_binary_cross_entropy, logits, target, desc, NN__L_WEIGHT | NN__L_POS_WEIGHT, 0);
+}
+#endif
+#if NN__IN_SIMD
+//         name                  l                                                              dl/dx                       dl/dt
+#define NN__PAIR_LOSSES(NN__X) \
+    NN__X( mse,                  (x - t) * (x - t),                                             C(2) * (x - t),             C(-2) * (x - t)           ) \
+    NN__X( l1,                   ABS(x - t),                                                    NN__K(sign_of)(x - t),      NN__K(sign_of)(t - x)     ) \
+    NN__X( huber,                SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t), p * (ABS(x - t) - C(0.5) * p)),                                        \
+                                 NN__K(within)(x - t, p),                                       NN__K(within)(t - x, p)                               ) \
+    NN__X( smooth_l1,            SEL(ABS(x - t) < p, C(0.5) * (x - t) * (x - t) / p, ABS(x - t) - C(0.5) * p),                                          \
+                                 SEL(ABS(x - t) < p, (x - t) / p, NN__K(sign_of)(x - t)),       SEL(ABS(x - t) < p, (t - x) / p, NN__K(sign_of)(t - x)) ) \
+    NN__X( hinge,                SEL(p - t * x < C(0), C(0), p - t * x),                        SEL(p - t * x > C(0), -t, C(0)), SEL(p - t * x > C(0), -x, C(0)) ) \
+    NN__X( binary_cross_entropy, w * NN__K(bce)(x, q * t, C(1) - t),                                                                                    \
+                                 w * ((C(1) - t) * SIGMOID(x) - q * t * SIGMOID(-x)),           w * NN__K(bce)(x, q, C(-1))                           )
+NN__INLINE V NN__K(sign_of)(V d)       { return SEL(d > C(0), C(1), SEL(d < C(0), C(-1), d)); }
+NN__INLINE V NN__K(within)(V d, V p)   { return SEL(d < -p, -p, SEL(d > p, p, d)); }
+NN__INLINE V NN__K(bce)(V x, V yes, V no)                // yes softplus(-x) + no softplus(x), which share log(1 + e^-|x|)
+{
+    V rest = LOG1P(EXP(-ABS(x)));
+    return yes * (SEL(x < C(0), -x, C(0)) + rest) + no * (SEL(x > C(0), x, C(0)) + rest);
+}
+
+// Blocks of all operands, so that a formula sees contiguous rows: in[] is x, t, w, q, dy.
+typedef struct NN__K(pair) { const R *x, *t, *w, *q; R p; R ones[NN__K(block)]; } NN__K(pair);
+static void NN__K(pair_open)(NN__K(pair) *o, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+    o->x = (const R *)c->in[0].data;
+    o->t = (const R *)c->in[1].data;
+    o->w = c->nin > 2 ? (const R *)c->in[2].data : NULL;
+    o->q = c->nin > 3 ? (const R *)c->in[3].data : NULL;
+    o->p = (R)((const nn__loss_params *)c->params)->p;
+}
+static void NN__K(pair_block)(const NN__K(pair) *o, int64_t i, int64_t n, R *y, const R *dy, NN__K(row) f)
+{
+    const R *in[5];
+    in[0] = o->x + i; in[1] = o->t + i;
+    in[2] = o->w ? o->w + i : o->ones;
+    in[3] = o->q ? o->q + i : o->ones;
+    in[4] = dy ? dy : o->ones;
+    f(n, y, in, &o->p);
+}
+static void NN__K(pair_loss_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
+{
+    int reduction = ((const nn__loss_params *)c->params)->reduction;
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK, i, end, k;
+    R *y = (R *)c->out[0].data, *part = (R *)c->shared, value[NN__K(block)];
+    NN__K(pair) o;
+    NN__K(pair_open)(&o, c);
+    if (reduction == NN_NONE) {
+        end = nn__task_end(n, t);
+        for (i = nn__task_begin(n, t); i < end; i += NN__K(block)) NN__K(pair_block)(&o, i, nn__min(end - i, NN__K(block)), y + i, NULL, f);
+    } else if (t->phase == 0) for (k = nn__task_begin(chunks, t); k < nn__task_end(chunks, t); k++) {
+        R lane[16] = { 0 };
+        end = nn__min(n, (k + 1) * NN__LOSS_CHUNK);
+        for (i = k * NN__LOSS_CHUNK; i < end; i += NN__K(block)) {
+            NN__K(pair_block)(&o, i, nn__min(end - i, NN__K(block)), value, NULL, f);
+            NN__K(add_lanes)(lane, nn__min(end - i, NN__K(block)), value);
         }
-        p[i] -= (R)u->lr * d;
+        part[k] = NN__K(lane_sum)(lane);
+    } else y[0] = NN__K(long_sum)(chunks, part) / (reduction == NN_MEAN ? (R)n : 1);
+}
+static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df, NN__K(row) dg)
+{
+    int reduction = ((const nn__loss_params *)c->params)->reduction, side;
+    int64_t n = nn_view_count(&c->in[0]), i, j, end = nn__task_end(n, t);
+    const R *dy = (const R *)c->dout[0].data;
+    R g[NN__K(block)], value[NN__K(block)];
+    NN__K(pair) o;
+    NN__K(pair_open)(&o, c);
+    if (reduction != NN_NONE) for (i = 0; i < NN__K(block); i++) g[i] = reduction == NN_MEAN ? dy[0] / (R)n : dy[0];
+    for (side = 0; side < 2; side++) {
+        R *dx = (R *)c->din[side].data;
+        int add = (int)(c->add >> side & 1);
+        for (i = nn__task_begin(n, t); dx && i < end; i += NN__K(block)) {
+            int64_t m = nn__min(end - i, NN__K(block));
+            NN__K(pair_block)(&o, i, m, add ? value : dx + i, reduction == NN_NONE ? dy + i : g, side ? dg : df);
+            for (j = 0; add && j < m; j++) dx[i + j] += value[j];
+        }
     }
 }
-NN__FORWARD(adam_update)             // Kingma & Ba 2015, as torch.optim.Adam
+#define NN__PAIR_NAMES const V x = v[0], t = v[1], w = v[2], q = v[3], p = k[0]; (void)x; (void)t; (void)w; (void)q; (void)p
+#define NN__X(name, f, dx, dt) \
+    NN__INLINE V NN__K(name##_f)(const V *v, const V *k)  { NN__PAIR_NAMES; return f; } \
+    NN__INLINE V NN__K(name##_dx)(const V *v, const V *k) { NN__PAIR_NAMES; return v[4] * (dx); } \
+    NN__INLINE V NN__K(name##_dt)(const V *v, const V *k) { NN__PAIR_NAMES; return v[4] * (dt); } \
+    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map)(n, y, in, 4, p, 1, NN__K(name##_f)); } \
+    static void NN__K(name##_dxrow)(int64_t n, R *y, const R *const *in, const R *p) { NN__K(map)(n, y, in, 5, p, 1, NN__K(name##_dx)); } \
+    static void NN__K(name##_dtrow)(int64_t n, R *y, const R *const *in, const R *p) { NN__K(map)(n, y, in, 5, p, 1, NN__K(name##_dt)); } \
+    NN__FORWARD(name)  { NN__K(pair_loss_fwd)(c, t, NN__K(name##_row)); } \
+    NN__BACKWARD(name) { NN__K(pair_loss_bwd)(c, t, NN__K(name##_dxrow), NN__K(name##_dtrow)); }
+NN__PAIR_LOSSES(NN__X)
+#undef NN__X
+#undef NN__PAIR_NAMES
+#undef NN__PAIR_LOSSES
+#endif
+
+// ---- cross_entropy:   l = sum over classes c of  w_c t_c (-log p_c),   log p_c = x_c - m - log sum exp(x - m),  m = max x --------
+// t are probabilities, or 1 at the target class. Label smoothing e replaces t_c by (1 - e) t_c + e / C.
+// dx_c = W p_c - w_c t_c with W = sum of w_c t_c.   Mean: over the sum of w_target (classes) or the number of rows (probabilities).
+// x is (B, C, inner): with inner = 1 the vectors run along the classes of a row, otherwise along up to 64 neighbouring columns.
+#if NN__IN_HOST
+typedef struct nn__class_dims { int64_t batch, classes, inner; } nn__class_dims;
+static nn__class_dims nn__class_dims_of(const nn_view *x)
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t);
-    R *p = (R *)c->in[0].data, *m = (R *)c->in[2].data, *v = (R *)c->in[3].data;
-    const R *g = (const R *)c->in[1].data;
-    for (; i < end; i++) {
-        R d = g[i] + (R)u->weight_decay * p[i];
-        m[i] += (1 - (R)u->beta1) * (d - m[i]);
-        v[i] = (R)u->beta2 * v[i] + (1 - (R)u->beta2) * d * d;
-        p[i] -= (R)u->lr / (R)u->correct1 * m[i] / ((R)sqrt((double)(v[i] / (R)u->correct2)) + (R)u->eps);
+    nn__class_dims d;
+    int i;
+    d.batch = x->ndim > 1 ? x->shape[0] : 1;
+    d.classes = x->shape[x->ndim > 1];
+    d.inner = 1;
+    for (i = 2; i < x->ndim; i++) d.inner *= x->shape[i];
+    return d;
+}
+static int     nn__is_index(const nn_view *t)               { return t->dtype == NN_I32 || t->dtype == NN_I64; }
+static int64_t nn__class_at(const nn_view *t, int64_t i)    { return t->dtype == NN_I64 ? ((const int64_t *)t->data)[i] : ((const int32_t *)t->data)[i]; }
+static int64_t nn__class_tiles(nn__class_dims d)
+{
+    return d.inner == 1 ? d.batch : d.batch * ((d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS);
+}
+// x (B, C, ...) with classes (B, ...) or, where allowed, probabilities (B, C, ...); weight (C). Sets out.
+static int nn__class_shape(nn_call *c, int probabilities, int reduction)
+{
+    const nn_view *x = &c->in[0], *t = &c->in[1], *w = &c->in[2];
+    nn_view rows;
+    int dtype = (int)c->nn->desc.dtype, d = x->ndim > 1, i;
+    if (x->ndim < 1 || x->dtype != dtype) {
+        nn_fail(c->nn, "%s: the prediction %s must be %s, (B, C, ...)", c->op->name, NN__SHAPE_OF(x), nn_dtype_name((nn_dtype)dtype));
+        return 0;
+    }
+    rows = *x;                       // without the dimension of the classes
+    for (i = d; i + 1 < x->ndim; i++) rows.shape[i] = x->shape[i + 1];
+    rows.ndim--;
+    if (!nn__is_index(t) && (!probabilities || t->dtype != dtype)) {
+        nn_fail(c->nn, "%s: the target is %s: classes are i32 or i64%s", c->op->name, nn_dtype_name((nn_dtype)t->dtype), probabilities ? ", probabilities of the type of the prediction" : "");
+        return 0;
+    }
+    if (!nn__same_dims(nn__is_index(t) ? &rows : x, t)) {
+        nn_fail(c->nn, "%s: target %s does not fit prediction %s; classes must be %s", c->op->name, NN__SHAPE_OF(t), NN__SHAPE_OF(x), NN__SHAPE_OF(&rows));
+        return 0;
+    }
+    if (c->nin > 2 && w->ndim && (w->ndim != 1 || w->shape[0] != x->shape[d] || w->dtype != dtype)) {
+        nn_fail(c->nn, "%s: weight %s: it needs one number for each of %lld classes", c->op->name, NN__SHAPE_OF(w), (long long)x->shape[d]);
+        return 0;
+    }
+    nn__set_shape(&c->out[0], dtype, reduction == NN_NONE ? rows.ndim : 0, rows.shape);
+    return 1;
+}
+// Reports the first class that is out of range: 1 if there is one. Called by the last phase, which runs in the caller's thread.
+static int nn__bad_class(const nn_call *c, int64_t rows, int64_t classes, int64_t ignore)
+{
+    int64_t i;
+    for (i = 0; i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        if (k == ignore || (k >= 0 && k < classes)) continue;
+        nn_fail(c->nn, "%s: target %lld of row %lld is not a class 0..%lld", c->op->name, (long long)k, (long long)i, (long long)classes - 1);
+        return 1;
+    }
+    return 0;
+}
+static int nn__cross_entropy_shape(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d;
+    int64_t shape[2];
+    if (!nn__class_shape(c, 1, p->reduction)) return 0;
+    d = nn__class_dims_of(&c->in[0]);
+    shape[0] = 2; shape[1] = d.batch * d.inner;
+    c->naux = 2;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 2, shape);             // m and log sum exp(x - m) of every row
+    shape[0] = 1;
+    nn__set_shape(&c->aux[1], c->in[0].dtype, 1, shape);             // what the sum was divided by
+    return 1;
+}
+static void nn__cross_entropy_plan(nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    nn__reduced_loss_plan(c, nn__class_tiles(d), 16 * d.classes * (d.inner == 1 ? 1 : nn__min(d.inner, NN__CLASS_COLUMNS)), p->reduction == NN_NONE ? 0 : d.batch * d.inner);
+}
+static nn_tensor *nn__class_loss(int op, nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc, unsigned reads)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    const char *name = nn__op(op)->name;
+    nn_tensor *in[3];
+    nn__loss_params p;
+    if (!nn__check(nn, x, name) || !nn__check(nn, target, name) || !nn__loss_options(nn, name, desc, reads, &p)) return nn__inert(nn);
+    if (p.ignore >= 0 && target->dtype == (int)nn->desc.dtype) { nn_fail(nn, "%s: ignore_index does not apply to probabilities", name); return nn__inert(nn); }
+    in[0] = x; in[1] = target;
+    in[2] = desc && desc->weight ? nn_detach(desc->weight) : NULL;   // a constant
+    if (in[2] && nn__dead(in[2])) return nn__inert(nn);
+    return nn_apply_n(nn, nn__op(op), in, 3, &p, NULL);
+}
+NN_API nn_tensor *nn_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__class_loss(NN_OP_cross_entropy, logits, target, desc, NN__L_WEIGHT | NN__L_SMOOTHING | NN__L_IGNORE);
+}
+#endif
+#if NN__IN_SIMD
+NN__INLINE V NN__K(exp_scaled)(const V *v, const V *k)   { return EXP(v[0] * k[0] - k[1]); }
+NN__INLINE V NN__K(larger)(V a, V b)                     { return SEL(b > a, b, a); }
+NN__INLINE V NN__K(log_word)(V x, V p, V q)              { (void)p; (void)q; return LOG(x); }
+static R NN__K(log_one)(R x)                             { R p[2] = { 0, 0 }, y; NN__K(map1)(1, &y, &x, p, NN__K(log_word)); return y; }
+static R NN__K(row_max)(int64_t n, const R *x)
+{
+    R m = (R)-INFINITY;
+    int64_t i = 0;
+#if NN__LANES > 1
+    R part[NN__LANES];
+    V v = SET1(m);
+    int k;
+    for (; i + NN__LANES <= n; i += NN__LANES) v = NN__K(larger)(v, LOAD(x + i));
+    STORE(part, v);
+    for (k = 0; k < NN__LANES; k++) m = part[k] > m ? part[k] : m;
+#endif
+    for (; i < n; i++) m = x[i] > m ? x[i] : m;
+    return m;
+}
+static R NN__K(row_log_sum)(int64_t n, const R *x, R scale, R m)      // log sum exp(scale x - m)
+{
+    R lane[16] = { 0 }, e[NN__K(block)], p[2];
+    int64_t i;
+    p[0] = scale; p[1] = m;
+    for (i = 0; i < n; i += NN__K(block)) {
+        const R *in = x + i;
+        int64_t w = nn__min(NN__K(block), n - i);
+        NN__K(map)(w, e, &in, 1, p, 2, NN__K(exp_scaled));
+        NN__K(add_lanes)(lane, w, e);
+    }
+    return NN__K(log_one)(NN__K(lane_sum)(lane));
+}
+
+typedef struct NN__K(classes) {      // a cross_entropy call, opened
+    nn__class_dims d;
+    const R *x, *t, *w;              // t: probabilities, or NULL; w: weights, or NULL
+    const nn_view *target;
+    int64_t ignore;
+    R keep, spread, all;             // 1 - e, e / C, sum of weights
+    R *m, *ls;                       // aux, or NULL
+    R ones[NN__K(block)];
+} NN__K(classes);
+static void NN__K(classes_open)(NN__K(classes) *o, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    int64_t i;
+    o->d = nn__class_dims_of(&c->in[0]);
+    o->x = (const R *)c->in[0].data;
+    o->target = &c->in[1];
+    o->t = nn__is_index(&c->in[1]) ? NULL : (const R *)c->in[1].data;
+    o->w = (const R *)c->in[2].data;
+    o->ignore = p->ignore;
+    o->keep = (R)(1 - p->smoothing);
+    o->spread = (R)(p->smoothing / (double)o->d.classes);
+    o->all = (R)o->d.classes;
+    if (o->w && o->spread != 0) for (i = 0, o->all = 0; i < o->d.classes; i++) o->all += o->w[i];
+    o->m = (R *)c->aux[0].data;
+    o->ls = o->m ? o->m + o->d.batch * o->d.inner : NULL;
+    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+}
+// The class of a row; -1: it counts for nothing (ignored, or out of range, which the last phase reports).
+static int64_t NN__K(class_of)(const NN__K(classes) *o, int64_t row)
+{
+    int64_t k = nn__class_at(o->target, row);
+    return k == o->ignore || k < 0 || k >= o->d.classes ? -1 : k;
+}
+static R NN__K(class_weight)(const NN__K(classes) *o, int64_t k) { return o->w ? o->w[k] : 1; }
+
+// Rows: v is x, t, w of neighbouring classes; k is m, log sum, and what t becomes: k[2] t + k[3].
+NN__INLINE V NN__K(ce_row_term)(const V *v, const V *k) { return v[2] * (k[2] * v[1] + k[3]) * (k[1] - (v[0] - k[0])); }
+NN__INLINE V NN__K(ce_row_mass)(const V *v, const V *k) { return v[2] * (k[2] * v[1] + k[3]); }
+NN__INLINE V NN__K(ce_row_dx)(const V *v, const V *k)   { return k[4] * EXP((v[0] - k[0]) - k[1]) - v[2] * (k[2] * v[1] + k[3]); }
+NN__INLINE V NN__K(ce_row_dt)(const V *v, const V *k)   { return v[2] * k[2] * (k[1] - (v[0] - k[0])); }
+static int64_t NN__K(ce_row_in)(const NN__K(classes) *o, int64_t row, int64_t i, const R **in)   // operands from class i on; returns their number
+{
+    int64_t at = row * o->d.classes + i;
+    in[0] = o->x + at;
+    in[1] = o->t ? o->t + at : o->ones;
+    in[2] = o->w ? o->w + i : o->ones;
+    return nn__min(NN__K(block), o->d.classes - i);
+}
+static R NN__K(ce_row_sum)(const NN__K(classes) *o, int64_t row, const R *p, int mass)
+{
+    R lane[16] = { 0 }, value[NN__K(block)];
+    const R *in[3];
+    int64_t i, n;
+    for (i = 0; i < o->d.classes; i += n) {
+        n = NN__K(ce_row_in)(o, row, i, in);
+        if (mass) NN__K(map)(n, value, in, 3, p, 4, NN__K(ce_row_mass));
+        else      NN__K(map)(n, value, in, 3, p, 4, NN__K(ce_row_term));
+        NN__K(add_lanes)(lane, n, value);
+    }
+    return NN__K(lane_sum)(lane);
+}
+static void NN__K(ce_row)(const NN__K(classes) *o, int64_t row, R *loss)
+{
+    const R *x = o->x + row * o->d.classes;
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row);
+    R p[4];
+    loss[row] = 0;
+    if (k < 0) return;
+    p[0] = NN__K(row_max)(o->d.classes, x);
+    p[1] = NN__K(row_log_sum)(o->d.classes, x, 1, p[0]);
+    p[2] = o->t ? o->keep : 0;
+    p[3] = o->spread;
+    if (o->m) { o->m[row] = p[0]; o->ls[row] = p[1]; }
+    if (!o->t) loss[row] = o->keep * NN__K(class_weight)(o, k) * (p[1] - (x[k] - p[0]));
+    if (o->t || o->spread != 0) loss[row] += NN__K(ce_row_sum)(o, row, p, 0);
+}
+static void NN__K(ce_row_back)(const NN__K(classes) *o, int64_t row, R g, const nn_call *c)
+{
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row), classes = o->d.classes, i, j, n;
+    R *dx = (R *)c->din[0].data, *dt = (R *)c->din[1].data, value[NN__K(block)], p[5];
+    const R *in[3];
+    int add = (int)(c->add & 1), add_t = (int)(c->add >> 1 & 1);
+    if (dx) dx += row * classes;
+    if (k < 0) { for (i = 0; dx && !add && i < classes; i++) dx[i] = 0; return; }
+    p[0] = o->m[row]; p[1] = o->ls[row];
+    p[2] = o->t ? o->keep : 0;
+    p[3] = o->spread;
+    p[4] = g * (o->t ? NN__K(ce_row_sum)(o, row, p, 1) : o->keep * NN__K(class_weight)(o, k) + o->spread * o->all);
+    p[2] *= g; p[3] *= g;
+    for (i = 0; dx && i < classes; i += n) {
+        n = NN__K(ce_row_in)(o, row, i, in);
+        NN__K(map)(n, add ? value : dx + i, in, 3, p, 5, NN__K(ce_row_dx));
+        for (j = 0; add && j < n; j++) dx[i + j] += value[j];
+    }
+    if (dx && !o->t) dx[k] -= g * o->keep * NN__K(class_weight)(o, k);
+    for (i = 0; o->t && dt && i < classes; i += n) {
+        R *z = dt + row * classes + i;
+        n = NN__K(ce_row_in)(o, row, i, in);
+        NN__K(map)(n, add_t ? value : z, in, 3, p, 3, NN__K(ce_row_dt));
+        for (j = 0; add_t && j < n; j++) z[j] += value[j];
+    }
+}
+// Columns: v is x, t, and m, log sum, ... of neighbouring columns; k what t becomes for this class: k[0] t + k[1], weight included.
+NN__INLINE V NN__K(ce_col_max)(const V *v, const V *k)  { (void)k; return NN__K(larger)(v[1], v[0]); }
+NN__INLINE V NN__K(ce_col_sum)(const V *v, const V *k)  { (void)k; return v[1] + EXP(v[0] - v[2]); }
+NN__INLINE V NN__K(ce_col_term)(const V *v, const V *k) { return v[4] + (k[0] * v[1] + k[1]) * (v[3] - (v[0] - v[2])); }
+NN__INLINE V NN__K(ce_col_mass)(const V *v, const V *k) { return v[4] + (k[0] * v[1] + k[1]); }
+NN__INLINE V NN__K(ce_col_dx)(const V *v, const V *k)   { return v[4] * EXP((v[0] - v[2]) - v[3]) - v[5] * (k[0] * v[1] + k[1]); }
+NN__INLINE V NN__K(ce_col_dt)(const V *v, const V *k)   { return v[5] * k[0] * (v[3] - (v[0] - v[2])); }
+static void NN__K(ce_col_class)(const NN__K(classes) *o, int64_t at, int64_t k, const R **in, R *p)   // operands of class k in columns from `at`
+{
+    R w = NN__K(class_weight)(o, k);
+    in[0] = o->x + at + k * o->d.inner;
+    in[1] = o->t ? o->t + at + k * o->d.inner : o->ones;
+    p[0] = o->t ? w * o->keep : 0;
+    p[1] = w * o->spread;
+}
+static void NN__K(ce_columns)(const NN__K(classes) *o, int64_t tile, R *loss)
+{
+    int64_t tiles = (o->d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS, first = tile % tiles * NN__CLASS_COLUMNS, b = tile / tiles;
+    int64_t n = nn__min(NN__CLASS_COLUMNS, o->d.inner - first), at = b * o->d.classes * o->d.inner + first, row = b * o->d.inner + first, j, k;
+    R m[NN__CLASS_COLUMNS], s[NN__CLASS_COLUMNS], ls[NN__CLASS_COLUMNS], sum[NN__CLASS_COLUMNS], p[2] = { 0, 0 };
+    const R *in[5];
+    for (j = 0; j < n; j++) { m[j] = (R)-INFINITY; s[j] = sum[j] = 0; }
+    for (k = 0; k < o->d.classes; k++) { in[0] = o->x + at + k * o->d.inner; in[1] = m; NN__K(map)(n, m, in, 2, p, 0, NN__K(ce_col_max)); }
+    for (k = 0; k < o->d.classes; k++) { in[0] = o->x + at + k * o->d.inner; in[1] = s; in[2] = m; NN__K(map)(n, s, in, 3, p, 0, NN__K(ce_col_sum)); }
+    NN__K(map1)(n, ls, s, p, NN__K(log_word));
+    in[2] = m; in[3] = ls; in[4] = sum;
+    if (o->t || o->spread != 0) for (k = 0; k < o->d.classes; k++) {
+        NN__K(ce_col_class)(o, at, k, in, p);
+        NN__K(map)(n, sum, in, 5, p, 2, NN__K(ce_col_term));
+    }
+    for (j = 0; j < n; j++) {
+        k = o->t ? 0 : NN__K(class_of)(o, row + j);
+        loss[row + j] = k < 0 ? 0 : sum[j];
+        if (k >= 0 && !o->t) loss[row + j] += o->keep * NN__K(class_weight)(o, k) * (ls[j] - (o->x[at + k * o->d.inner + j] - m[j]));
+        if (o->m) { o->m[row + j] = m[j]; o->ls[row + j] = ls[j]; }
+    }
+}
+static void NN__K(ce_columns_back)(const NN__K(classes) *o, int64_t tile, const R *dy, R by, const nn_call *c)   // dy NULL: every row has gradient `by`
+{
+    int64_t tiles = (o->d.inner + NN__CLASS_COLUMNS - 1) / NN__CLASS_COLUMNS, first = tile % tiles * NN__CLASS_COLUMNS, b = tile / tiles;
+    int64_t n = nn__min(NN__CLASS_COLUMNS, o->d.inner - first), at = b * o->d.classes * o->d.inner + first, row = b * o->d.inner + first, j, k;
+    R g[NN__CLASS_COLUMNS], mass[NN__CLASS_COLUMNS], value[NN__CLASS_COLUMNS], p[2];
+    const R *in[6];
+    int side;
+    in[2] = o->m + row; in[3] = o->ls + row; in[4] = mass; in[5] = g;
+    for (j = 0; j < n; j++) mass[j] = 0;
+    if (o->t) for (k = 0; k < o->d.classes; k++) { NN__K(ce_col_class)(o, at, k, in, p); NN__K(map)(n, mass, in, 5, p, 2, NN__K(ce_col_mass)); }
+    for (j = 0; j < n; j++) {
+        k = o->t ? 0 : NN__K(class_of)(o, row + j);
+        g[j] = k < 0 ? 0 : dy ? dy[row + j] : by;
+        mass[j] = k < 0 ? 0 : g[j] * (o->t ? mass[j] : o->keep * NN__K(class_weight)(o, k) + o->spread * o->all);
+    }
+    for (side = 0; side < (o->t ? 2 : 1); side++) {
+        int add = (int)(c->add >> side & 1);
+        for (k = 0; c->din[side].data && k < o->d.classes; k++) {
+            R *to = (R *)c->din[side].data + at + k * o->d.inner;
+            NN__K(ce_col_class)(o, at, k, in, p);
+            if (side) NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dt));
+            else      NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dx));
+            for (j = 0; add && j < n; j++) to[j] += value[j];
+        }
+    }
+    for (j = 0; c->din[0].data && !o->t && j < n; j++) {
+        k = NN__K(class_of)(o, row + j);
+        if (k >= 0) ((R *)c->din[0].data)[at + k * o->d.inner + j] -= g[j] * o->keep * NN__K(class_weight)(o, k);
+    }
+}
+NN__FORWARD(cross_entropy)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    NN__K(classes) o;
+    int64_t i, tiles, rows;
+    R *loss = p->reduction == NN_NONE ? (R *)c->out[0].data : (R *)c->shared;
+    double total = 0;
+    NN__K(classes_open)(&o, c);
+    tiles = nn__class_tiles(o.d);
+    rows = o.d.batch * o.d.inner;
+    if (t->phase == 0) {
+        for (i = nn__task_begin(tiles, t); i < nn__task_end(tiles, t); i++) {
+            if (o.d.inner == 1) NN__K(ce_row)(&o, i, loss);
+            else NN__K(ce_columns)(&o, i, loss);
+        }
+        return;
+    }
+    if (!o.t && nn__bad_class(c, rows, o.d.classes, p->ignore)) return;
+    if (o.t) total = (double)rows;
+    else for (i = 0; i < rows; i++) {
+        int64_t k = NN__K(class_of)(&o, i);
+        if (k >= 0) total += (double)NN__K(class_weight)(&o, k);
+    }
+    if (p->reduction != NN_MEAN) total = 1;
+    if (p->reduction != NN_NONE) *(R *)c->out[0].data = NN__K(long_sum)(rows, loss) / (R)total;
+    if (c->aux[1].data) *(R *)c->aux[1].data = (R)total;
+}
+NN__BACKWARD(cross_entropy)
+{
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    const R *dy = (const R *)c->dout[0].data;
+    R g = none ? 0 : dy[0] / *(const R *)c->aux[1].data;
+    NN__K(classes) o;
+    int64_t i, tiles;
+    NN__K(classes_open)(&o, c);
+    tiles = nn__class_tiles(o.d);
+    for (i = nn__task_begin(tiles, t); i < nn__task_end(tiles, t); i++) {
+        if (o.d.inner == 1) NN__K(ce_row_back)(&o, i, none ? dy[i] : g, c);
+        else NN__K(ce_columns_back)(&o, i, none ? dy : NULL, g, c);
     }
 }
 #endif
 
-// ---- losses ---------------------------------------------------------------------------------------------
+// ---- nll:   l = -w_k x_k, k the target class      dx_k = -w_k      mean: over the sum of w_k ----------------------------------------
 #if NN__IN_HOST
-NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+static int nn__nll_shape(nn_call *c)
 {
-    nn_shape all;
-    (void)desc;
-    memset(&all, 0, sizeof all);
-    return nn_mean(nn_sub(nn_softplus(logits, 1.0f), nn_mul(logits, target)), all, NULL);
+    int64_t one = 1;
+    if (!nn__class_shape(c, 0, ((const nn__loss_params *)c->params)->reduction)) return 0;
+    c->naux = 1;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 1, &one);              // what the sum was divided by
+    return 1;
+}
+NN_API nn_tensor *nn_nll(nn_tensor *log_p, nn_tensor *target, const nn_loss_desc *desc)
+{
+    return nn__class_loss(NN_OP_nll, log_p, target, desc, NN__L_WEIGHT | NN__L_IGNORE);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(nll)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    const R *x = (const R *)c->in[0].data, *w = (const R *)c->in[2].data;
+    R *y = (R *)c->out[0].data;
+    double sum = 0, total = 0;
+    int64_t i, rows = d.batch * d.inner;
+    (void)t;
+    if (nn__bad_class(c, rows, d.classes, p->ignore)) return;
+    for (i = 0; i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        R l = k == p->ignore ? 0 : -(w ? w[k] : 1) * x[(i / d.inner * d.classes + k) * d.inner + i % d.inner];
+        if (p->reduction == NN_NONE) y[i] = l;
+        sum += (double)l;
+        if (k != p->ignore) total += w ? (double)w[k] : 1;
+    }
+    if (p->reduction != NN_MEAN) total = 1;
+    if (p->reduction != NN_NONE) y[0] = (R)(sum / total);
+    if (c->aux[0].data) *(R *)c->aux[0].data = (R)total;
+}
+NN__BACKWARD(nll)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->din[0]);
+    const R *w = (const R *)c->in[2].data, *dy = (const R *)c->dout[0].data;
+    R *dx = (R *)c->din[0].data, by = *(const R *)c->aux[0].data;
+    int64_t i, rows = d.batch * d.inner;
+    (void)t;
+    for (i = 0; dx && i < rows; i++) {
+        int64_t k = nn__class_at(&c->in[1], i);
+        if (k == p->ignore || k < 0 || k >= d.classes) continue;
+        dx[(i / d.inner * d.classes + k) * d.inner + i % d.inner] -= (w ? w[k] : 1) * (p->reduction == NN_NONE ? dy[i] : dy[0] / by);
+    }
+}
+#endif
+
+// ---- hinge:   elements, targets -1 or 1:  l = max(0, margin - t x)      classes k:  l = sum over c != k of max(0, margin - x_k + x_c) / C ----
+#if NN__IN_HOST
+static int nn__multi_margin_shape(nn_call *c) { return nn__class_shape(c, 0, ((const nn__loss_params *)c->params)->reduction); }
+NN_API nn_tensor *nn_hinge(nn_tensor *x, nn_tensor *target, const nn_loss_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__loss_params p;
+    nn_tensor *in[2];
+    double margin = nn__option(desc ? desc->margin : 0, 1);
+    if (!nn__check(nn, x, "hinge") || !nn__check(nn, target, "hinge")) return nn__inert(nn);
+    if (target->dtype != NN_I32 && target->dtype != NN_I64) return nn__pair_loss(NN_OP_hinge, x, target, desc, NN__L_MARGIN, margin);
+    if (!nn__loss_options(nn, "hinge", desc, NN__L_MARGIN, &p)) return nn__inert(nn);
+    p.p = margin;
+    in[0] = x; in[1] = target;
+    return nn_apply(nn__op(NN_OP_multi_margin), in, &p);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(multi_margin)            // torch.nn.MultiMarginLoss
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    R *y = (R *)c->out[0].data;
+    double sum = 0;
+    int64_t i, j, rows = d.batch * d.inner;
+    (void)t;
+    if (nn__bad_class(c, rows, d.classes, INT64_MIN)) return;
+    for (i = 0; i < rows; i++) {
+        const R *x = (const R *)c->in[0].data + i / d.inner * d.classes * d.inner + i % d.inner;
+        int64_t k = nn__class_at(&c->in[1], i);
+        double l = 0;
+        for (j = 0; j < d.classes; j++) {
+            double z = p->p - (double)x[k * d.inner] + (double)x[j * d.inner];
+            if (j != k && !(z <= 0)) l += z;
+        }
+        l /= (double)d.classes;
+        if (p->reduction == NN_NONE) y[i] = (R)l;
+        sum += l;
+    }
+    if (p->reduction != NN_NONE) y[0] = (R)(p->reduction == NN_MEAN ? sum / (double)rows : sum);
+}
+NN__BACKWARD(multi_margin)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__class_dims d = nn__class_dims_of(&c->in[0]);
+    const R *dy = (const R *)c->dout[0].data;
+    int64_t i, j, rows = d.batch * d.inner;
+    (void)t;
+    for (i = 0; c->din[0].data && i < rows; i++) {
+        int64_t at = i / d.inner * d.classes * d.inner + i % d.inner, k = nn__class_at(&c->in[1], i);
+        const R *x = (const R *)c->in[0].data + at;
+        R *dx = (R *)c->din[0].data + at, g = p->reduction == NN_NONE ? dy[i] : p->reduction == NN_MEAN ? dy[0] / (R)rows : dy[0];
+        g /= (R)d.classes;
+        if (k < 0 || k >= d.classes) continue;
+        for (j = 0; j < d.classes; j++) {
+            if (j == k || p->p - (double)x[k * d.inner] + (double)x[j * d.inner] <= 0) continue;
+            dx[j * d.inner] += g;
+            dx[k * d.inner] -= g;
+        }
+    }
+}
+#endif
+
+// ---- kl_div:   l = T^2 sum over c of q_c (log q_c - log p_c),   p = softmax(x / T), q = softmax(t / T) over the last dimension ------------
+// Distillation (Hinton et al. 2015): T^2 keeps the gradient's size at any T. Mean: over rows (PyTorch's "batchmean"); NN_NONE: the terms.
+// With dy per term:  dx_c = T (p_c sum(q dy) - q_c dy_c),   dt_c = T q_c (dy_c r_c - sum(q dy r)),   r = log q - log p + 1.
+#if NN__IN_HOST
+static int64_t nn__row_length(const nn_view *x) { return x->ndim ? x->shape[x->ndim - 1] : 1; }
+static int64_t nn__row_count(const nn_view *x)
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i + 1 < x->ndim; i++) n *= x->shape[i];
+    return n;
+}
+static int nn__kl_div_shape(nn_call *c)
+{
+    int64_t shape[2];
+    if (!nn__pair_loss_shape(c)) return 0;
+    shape[0] = nn__row_count(&c->in[0]); shape[1] = 4;
+    c->naux = 1;
+    nn__set_shape(&c->aux[0], c->in[0].dtype, 2, shape);             // of x and of t: maximum of v / T, log sum exp
+    return 1;
+}
+static void nn__kl_div_plan(nn_call *c)
+{
+    int64_t rows = nn__row_count(&c->in[0]);
+    nn__reduced_loss_plan(c, rows, 32 * nn__row_length(&c->in[0]), rows);
+}
+NN_API nn_tensor *nn_kl_div(nn_tensor *logits, nn_tensor *target_logits, const nn_loss_desc *desc)
+{
+    nn_context *nn = logits ? logits->nn : NULL;
+    nn__loss_params p;
+    double temperature = nn__option(desc ? desc->temperature : 0, 1);
+    if (!nn__check(nn, logits, "kl_div") || !nn__check(nn, target_logits, "kl_div") || !nn__loss_options(nn, "kl_div", desc, NN__L_TEMPERATURE, &p)) return nn__inert(nn);
+    if (!(temperature > 0)) { nn_fail(nn, "kl_div: temperature %g is not positive", temperature); return nn__inert(nn); }
+    p.p = temperature;
+    return nn__apply2(NN_OP_kl_div, logits, target_logits, &p);
+}
+#endif
+#if NN__IN_SIMD
+// k: 1 / T, then maximum and log sum of x, of t, then a factor. log p and log q of vectors x = v[0], t = v[1]; v[2] is dy.
+#define NN__LOG_P ((v[0] * k[0] - k[1]) - k[2])
+#define NN__LOG_Q ((v[1] * k[0] - k[3]) - k[4])
+NN__INLINE V NN__K(kl_term)(const V *v, const V *k)  { V q = NN__LOG_Q; return k[5] * (EXP(q) * (q - NN__LOG_P)); }
+NN__INLINE V NN__K(kl_mass)(const V *v, const V *k)  { return EXP(NN__LOG_Q) * v[2]; }
+NN__INLINE V NN__K(kl_slope)(const V *v, const V *k) { V q = NN__LOG_Q; return EXP(q) * v[2] * (q - NN__LOG_P + C(1)); }
+NN__INLINE V NN__K(kl_dx)(const V *v, const V *k)    { return (EXP(NN__LOG_P) * k[5] - EXP(NN__LOG_Q) * v[2]) / k[0]; }
+NN__INLINE V NN__K(kl_dt)(const V *v, const V *k)    { V q = NN__LOG_Q; return EXP(q) * (v[2] * (q - NN__LOG_P + C(1)) - k[5]) / k[0]; }
+#undef NN__LOG_P
+#undef NN__LOG_Q
+NN__FORWARD(kl_div)
+{
+    const nn__loss_params *o = (const nn__loss_params *)c->params;
+    int64_t rows = nn__row_count(&c->in[0]), n = nn__row_length(&c->in[0]), i, j, w;
+    R *y = (R *)c->out[0].data, *loss = (R *)c->shared, *aux = (R *)c->aux[0].data, value[NN__K(block)], k[6];
+    int none = o->reduction == NN_NONE, side;
+    if (t->phase) {
+        if (!none) y[0] = NN__K(long_sum)(rows, loss) / (o->reduction == NN_MEAN ? (R)rows : 1);
+        return;
+    }
+    k[0] = (R)(1 / o->p);
+    k[5] = (R)(o->p * o->p);
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) {
+        R lane[16] = { 0 };
+        for (side = 0; side < 2; side++) {
+            const R *v = (const R *)c->in[side].data + i * n;
+            k[1 + 2 * side] = NN__K(row_max)(n, v) * k[0];
+            k[2 + 2 * side] = NN__K(row_log_sum)(n, v, k[0], k[1 + 2 * side]);
+        }
+        if (aux) memcpy(aux + 4 * i, k + 1, 4 * sizeof *k);
+        for (j = 0; j < n; j += w) {
+            const R *in[2];
+            in[0] = (const R *)c->in[0].data + i * n + j;
+            in[1] = (const R *)c->in[1].data + i * n + j;
+            w = nn__min(NN__K(block), n - j);
+            NN__K(map)(w, none ? y + i * n + j : value, in, 2, k, 6, NN__K(kl_term));
+            if (!none) NN__K(add_lanes)(lane, w, value);
+        }
+        if (!none) loss[i] = NN__K(lane_sum)(lane);
+    }
+}
+NN__BACKWARD(kl_div)
+{
+    const nn__loss_params *o = (const nn__loss_params *)c->params;
+    int64_t rows = nn__row_count(&c->in[0]), n = nn__row_length(&c->in[0]), i, j, m, w;
+    const R *dy = (const R *)c->dout[0].data, *aux = (const R *)c->aux[0].data;
+    R g[NN__K(block)], value[NN__K(block)], k[6];
+    int none = o->reduction == NN_NONE, side;
+    for (j = 0; !none && j < NN__K(block); j++) g[j] = o->reduction == NN_MEAN ? dy[0] / (R)rows : dy[0];
+    k[0] = (R)(1 / o->p);
+    k[5] = 0;
+    for (i = nn__task_begin(rows, t); i < nn__task_end(rows, t); i++) for (side = 0; side < 2; side++) {
+        int add = (int)(c->add >> side & 1), pass;
+        R lane[16] = { 0 };
+        if (!c->din[side].data) continue;
+        memcpy(k + 1, aux + 4 * i, 4 * sizeof *k);
+        for (pass = 0; pass < 2; pass++) {               // first the sum over the row, then the gradient
+            for (j = 0; j < n; j += w) {
+                const R *in[3];
+                R *to = (R *)c->din[side].data + i * n + j;
+                in[0] = (const R *)c->in[0].data + i * n + j;
+                in[1] = (const R *)c->in[1].data + i * n + j;
+                in[2] = none ? dy + i * n + j : g;
+                w = nn__min(NN__K(block), n - j);
+                if (pass == 0) {
+                    if (side) NN__K(map)(w, value, in, 3, k, 6, NN__K(kl_slope));
+                    else      NN__K(map)(w, value, in, 3, k, 6, NN__K(kl_mass));
+                    NN__K(add_lanes)(lane, w, value);
+                    continue;
+                }
+                if (side) NN__K(map)(w, add ? value : to, in, 3, k, 6, NN__K(kl_dt));
+                else      NN__K(map)(w, add ? value : to, in, 3, k, 6, NN__K(kl_dx));
+                for (m = 0; add && m < w; m++) to[m] += value[m];
+            }
+            if (pass == 0) k[5] = NN__K(lane_sum)(lane);
+        }
+    }
+}
+#endif
+
+// ---- losses composed of other ops ------------------------------------------------------------------------------------------------
+#if NN__IN_HOST
+static nn_tensor *nn__row_sum(nn_tensor *x, int keepdim)             // over the last dimension
+{
+    nn_reduce_desc d;
+    memset(&d, 0, sizeof d);
+    d.keepdim = keepdim;
+    return nn_sum(x, nn__shape1(-1), &d);
+}
+static int nn__check_rows(nn_context *nn, const char *op, const nn_tensor *a, const nn_tensor *b)
+{
+    nn_view va, vb;
+    if (!nn__check(nn, a, op) || !nn__check(nn, b, op)) return 0;
+    va = nn__view_of(a); vb = nn__view_of(b);
+    if (!nn__same_shapes(nn, op, &va, &vb)) return 0;
+    if (a->ndim < 1) { nn_fail(nn, "%s: vectors are needed, not 0-d tensors", op); return 0; }
+    return 1;
+}
+// l = 1 - cos(a, b) for target 1, max(0, cos(a, b) - margin) for target -1; 1e-12 under the root as in PyTorch
+NN_API nn_tensor *nn_cosine_embedding(nn_tensor *a, nn_tensor *b, nn_tensor *target, const nn_loss_desc *desc)
+{
+    nn_context *nn = a ? a->nn : NULL;
+    nn_tensor *cosine, *same, *other, *none;
+    nn__loss_params p;
+    nn_view va, vt;
+    if (!nn__check_rows(nn, "cosine_embedding", a, b) || !nn__check(nn, target, "cosine_embedding")) return nn__inert(nn);
+    if (!nn__loss_options(nn, "cosine_embedding", desc, NN__L_MARGIN, &p)) return nn__inert(nn);
+    va = nn__view_of(a); vt = nn__view_of(target);
+    va.ndim--;
+    if (!nn__same_dims(&va, &vt)) {
+        nn_fail(nn, "cosine_embedding: target %s does not fit vectors %s", NN__SHAPE_OF(&vt), nn__dims_text(a->ndim, a->shape).s);
+        return nn__inert(nn);
+    }
+    target = nn_detach(nn_cast(target, nn->desc.dtype));
+    none = nn_scalar(nn, 0.0f);
+    cosine = nn_mul(nn_add_scalar(nn__row_sum(nn_square(a), 0), 1e-12f), nn_add_scalar(nn__row_sum(nn_square(b), 0), 1e-12f));
+    cosine = nn_div(nn__row_sum(nn_mul(a, b), 0), nn_sqrt(cosine));
+    same = nn_add_scalar(nn_neg(cosine), 1.0f);
+    other = nn_clamp(nn_add_scalar(cosine, (float)-nn__option(desc ? desc->margin : 0, 0)), 0.0f, INFINITY);
+    same = nn_where(nn_eq(target, nn_scalar(nn, 1.0f)), same, none);
+    other = nn_where(nn_eq(target, nn_scalar(nn, -1.0f)), other, none);
+    return nn__reduce_loss(nn_add(same, other), &p);
+}
+
+// |a - b + 1e-6|_p of rows: torch.nn.functional.pairwise_distance
+static nn_tensor *nn__row_distance(nn_tensor *a, nn_tensor *b, float p)
+{
+    nn_reduce_desc d;
+    memset(&d, 0, sizeof d);
+    d.p = p;
+    return nn_norm(nn_add_scalar(nn_sub(a, b), 1e-6f), nn__shape1(-1), &d);
+}
+// l = max(0, |a - p| - |a - n| + margin)
+NN_API nn_tensor *nn_triplet_margin(nn_tensor *anchor, nn_tensor *positive, nn_tensor *negative, const nn_loss_desc *desc)
+{
+    nn_context *nn = anchor ? anchor->nn : NULL;
+    nn_tensor *d;
+    nn__loss_params p;
+    float norm = (float)nn__option(desc ? desc->p : 0, 2), margin = (float)nn__option(desc ? desc->margin : 0, 1);
+    if (!nn__check_rows(nn, "triplet_margin", anchor, positive) || !nn__check_rows(nn, "triplet_margin", anchor, negative)) return nn__inert(nn);
+    if (!nn__loss_options(nn, "triplet_margin", desc, NN__L_MARGIN | NN__L_P, &p)) return nn__inert(nn);
+    if (!(norm > 0)) { nn_fail(nn, "triplet_margin: p %g is not a positive number", (double)norm); return nn__inert(nn); }
+    d = nn_sub(nn__row_distance(anchor, positive, norm), nn__row_distance(anchor, negative, norm));
+    return nn__reduce_loss(nn_clamp(nn_add_scalar(d, margin), 0.0f, INFINITY), &p);
+}
+
+static nn_tensor *nn__unit_rows(nn_tensor *x)            // x / |x|; 1e-24 keeps a zero row finite
+{
+    return nn_mul(x, nn_rsqrt(nn_add_scalar(nn__row_sum(nn_square(x), 1), 1e-24f)));
+}
+// l_i = -log softmax_j(cos(a_i, b_j) / T) at j = i: row i of a must find row i of b among all rows (van den Oord et al. 2018)
+NN_API nn_tensor *nn_info_nce(nn_tensor *a, nn_tensor *b, const nn_loss_desc *desc)
+{
+    nn_context *nn = a ? a->nn : NULL;
+    nn_tensor *logits;
+    nn_loss_desc own;
+    nn__loss_params p;
+    nn__mark m;
+    int64_t *index, i, n;
+    double temperature = nn__option(desc ? desc->temperature : 0, 0.07);
+    if (!nn__check_rows(nn, "info_nce", a, b) || !nn__loss_options(nn, "info_nce", desc, NN__L_TEMPERATURE, &p)) return nn__inert(nn);
+    if (a->ndim != 2) { nn_fail(nn, "info_nce: rows (B, C) are needed, not %s", nn__dims_text(a->ndim, a->shape).s); return nn__inert(nn); }
+    if (!(temperature > 0)) { nn_fail(nn, "info_nce: temperature %g is not positive", temperature); return nn__inert(nn); }
+    logits = nn_mul_scalar(nn_matmul(nn__unit_rows(a), nn_transpose(nn__unit_rows(b), 0, 1)), (float)(1 / temperature));
+    memset(&own, 0, sizeof own);
+    own.reduction = (nn_reduction)p.reduction;
+    n = a->shape[0];
+    a = nn__alloc_tensor(nn, 0, NN_I64, 1, &n);
+    m = nn__get_mark(nn);
+    index = (int64_t *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *index));
+    if (nn__dead(a) || !index) return nn__inert(nn);
+    for (i = 0; i < n; i++) index[i] = i;
+    nn__upload(nn, a, index);
+    nn__rewind_memory(nn, &m);
+    return nn_cross_entropy(logits, a, &own);
+}
+#endif
+
+// ---- parameter updates ------------------------------------------------------------------------------------
+// One step of each optimizer for a vector of parameters p with gradients g and states s: the new p is returned. The order of
+// operations is PyTorch's (torch.optim, foreach=False). What does not depend on the element is computed once, in double, by >>optim.
+#if NN__IN_HOST
+static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+static void nn__square_sum_plan(nn_call *c)
+{
+    int64_t chunks = (nn_view_count(&c->in[0]) + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
+    nn__reduced_loss_plan(c, chunks, 2 * NN__LOSS_CHUNK, chunks);
+}
+#endif
+#if NN__IN_SIMD
+typedef struct NN__K(rates) {        // nn__update_params as vectors
+    V lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value, scale;
+    int decays, clips, momentum, nesterov, first, centered, amsgrad, far1;
+} NN__K(rates);
+
+NN__INLINE V NN__K(decayed)(V p, V g, const NN__K(rates) *u)         // L2: the gradient of |p|^2 wd / 2 joins g
+{
+    return u->decays ? FMA(u->weight_decay, p, g) : g;
+}
+NN__INLINE V NN__K(lerp)(V a, V b, V w, int late) { return late ? FMA(w - C(1), b - a, b) : FMA(w, b - a, a); }   // (1 - w) a + w b
+
+// b = momentum b + (1 - dampening) g,   p -= lr b;   nesterov: p -= lr (g + momentum b)
+NN__INLINE V NN__K(sgd)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    g = NN__K(decayed)(p, g, u);
+    if (u->momentum) {
+        s[0] = u->first ? g : FMA(u->rest1, g, s[0] * u->decay1);
+        g = u->nesterov ? FMA(u->decay1, s[0], g) : s[0];
+    }
+    return FMA(-u->lr, g, p);
+}
+// v = alpha v + (1 - alpha) g^2,   p -= lr g / (sqrt(v) + eps);   centered: v - mean(g)^2;   momentum: of the steps   (Hinton 2012)
+NN__INLINE V NN__K(rmsprop)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V v;
+    g = NN__K(decayed)(p, g, u);
+    v = s[0] = s[0] * u->decay2 + u->rest2 * g * g;
+    if (u->centered) {
+        s[2] = NN__K(lerp)(s[2], g, u->rest2, u->far1);
+        v = v - s[2] * s[2];
+    }
+    v = SQRT(v) + u->eps;
+    if (!u->momentum) return p - u->lr * g / v;
+    s[1] = s[1] * u->decay1 + g / v;
+    return FMA(-u->lr, s[1], p);
+}
+// v += g^2,   p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps)   (Duchi et al. 2011)
+NN__INLINE V NN__K(adagrad)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    g = NN__K(decayed)(p, g, u);
+    s[0] = s[0] + g * g;
+    return p - u->lr * g / (SQRT(s[0]) + u->eps);
+}
+// m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  p -= lr m' / (sqrt(v') + eps),  m' = m / (1 - b1^t), v' = v / (1 - b2^t)
+// (Kingma & Ba 2015). adamw shrinks p by lr wd first and has no L2. amsgrad takes the largest v so far.
+NN__INLINE V NN__K(adam)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V v;
+    p = p * u->shrink;
+    g = NN__K(decayed)(p, g, u);
+    s[0] = NN__K(lerp)(s[0], g, u->rest1, u->far1);
+    v = s[1] = s[1] * u->decay2 + u->rest2 * g * g;
+    if (u->amsgrad) v = s[2] = SEL(s[2] > v, s[2], v);
+    return p - u->lr * s[0] / (SQRT(v) / u->correct + u->eps);
+}
+// adam with Nesterov momentum whose factor b1 (1 - 0.96^(t momentum_decay) / 2) rises   (Dozat 2016)
+NN__INLINE V NN__K(nadam)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V d;
+    g = NN__K(decayed)(p, g, u);
+    s[0] = NN__K(lerp)(s[0], g, u->rest1, u->far1);
+    s[1] = s[1] * u->decay2 + u->rest2 * g * g;
+    d = SQRT(s[1] / u->correct) + u->eps;
+    p = p - u->lr_grad * g / d;
+    return p - u->lr * s[0] / d;
+}
+// p = (1 - lr wd) p - lr sign(b1 m + (1 - b1) g),   m = b2 m + (1 - b2) g   (Chen et al. 2023)
+NN__INLINE V NN__K(lion)(V p, V g, V *s, const NN__K(rates) *u)
+{
+    V d = s[0] * u->decay1 + g * u->rest1;
+    p = p * u->shrink;
+    s[0] = FMA(u->rest2, g, s[0] * u->decay2);
+    return FMA(-u->lr, NN__K(sign_of)(d), p);
+}
+
+// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
+NN__INLINE void NN__K(update_all)(const nn_call *c, const nn_task *t, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+{
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t), m;
+    R *p = (R *)c->in[0].data, *state[3];
+    const R *g = (const R *)c->in[1].data;
+    NN__K(rates) r;
+    int k;
+    r.lr = SET1((R)u->lr); r.weight_decay = SET1((R)u->weight_decay); r.shrink = SET1((R)u->shrink);
+    r.decay1 = SET1((R)u->decay1); r.rest1 = SET1((R)u->rest1); r.decay2 = SET1((R)u->decay2); r.rest2 = SET1((R)u->rest2);
+    r.eps = SET1((R)u->eps); r.correct = SET1((R)u->correct); r.lr_grad = SET1((R)u->lr_grad); r.clip_value = SET1((R)u->clip_value);
+    r.scale = SET1(c->in[2].data ? *(const R *)c->in[2].data : 1);
+    r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
+    r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
+    for (k = 0; k < 3; k++) state[k] = (R *)c->in[3 + k].data;
+    for (; i < end; i += m) {
+        V x, d, s[3];
+        m = nn__min(NN__LANES, end - i);
+        for (k = 0; k < 3; k++) s[k] = !state[k] ? C(0) : m == NN__LANES ? LOAD(state[k] + i) : NN__K(load_part)(state[k] + i, m);
+        x = m == NN__LANES ? LOAD(p + i) : NN__K(load_part)(p + i, m);
+        d = (m == NN__LANES ? LOAD(g + i) : NN__K(load_part)(g + i, m)) * r.scale;
+        if (r.clips) d = SEL(d < -r.clip_value, -r.clip_value, SEL(d > r.clip_value, r.clip_value, d));
+        x = f(x, d, s, &r);
+        if (m == NN__LANES) {
+            STORE(p + i, x);
+            for (k = 0; k < 3; k++) if (state[k]) STORE(state[k] + i, s[k]);
+        } else {
+            NN__K(store_part)(p + i, x, m);
+            for (k = 0; k < 3; k++) if (state[k]) NN__K(store_part)(state[k] + i, s[k], m);
+        }
+    }
+}
+NN__FORWARD(sgd_update)     { NN__K(update_all)(c, t, NN__K(sgd)); }
+NN__FORWARD(rmsprop_update) { NN__K(update_all)(c, t, NN__K(rmsprop)); }
+NN__FORWARD(adagrad_update) { NN__K(update_all)(c, t, NN__K(adagrad)); }
+NN__FORWARD(adam_update)    { NN__K(update_all)(c, t, NN__K(adam)); }
+NN__FORWARD(nadam_update)   { NN__K(update_all)(c, t, NN__K(nadam)); }
+NN__FORWARD(lion_update)    { NN__K(update_all)(c, t, NN__K(lion)); }
+
+NN__INLINE V NN__K(square_of)(const V *v, const V *k)    { (void)k; return v[0] * v[0]; }
+NN__FORWARD(square_sum)              // out = sum of in^2, dense memory of any strides; chunks, then the sums of chunks
+{
+    int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK, i, j, w;
+    R *part = (R *)c->shared, value[NN__K(block)], none = 0;
+    if (t->phase) { *(R *)c->out[0].data = NN__K(long_sum)(chunks, part); return; }
+    for (i = nn__task_begin(chunks, t); i < nn__task_end(chunks, t); i++) {
+        R lane[16] = { 0 };
+        int64_t end = nn__min(n, (i + 1) * NN__LOSS_CHUNK);
+        for (j = i * NN__LOSS_CHUNK; j < end; j += w) {
+            const R *in = (const R *)c->in[0].data + j;
+            w = nn__min(NN__K(block), end - j);
+            NN__K(map)(w, value, &in, 1, &none, 0, NN__K(square_of));
+            NN__K(add_lanes)(lane, w, value);
+        }
+        part[i] = NN__K(lane_sum)(lane);
+    }
+}
+NN__INLINE V NN__K(ema)(const V *v, const V *k)          { return FMA(v[1], k[1], v[0] * k[0]); }
+NN__FORWARD(ema_update)              // in[0] = decay in[0] + (1 - decay) in[1]
+{
+    double decay = *(const double *)c->params;
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t);
+    const R *in[2];
+    R k[2];
+    k[0] = (R)decay; k[1] = (R)(1 - decay);
+    in[0] = (const R *)c->in[0].data + i;
+    in[1] = (const R *)c->in[1].data + i;
+    NN__K(map)(nn__task_end(n, t) - i, (R *)c->in[0].data + i, in, 2, k, 2, NN__K(ema));
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(clip_scale)              // in: sums of squares;  out[0]: their joint norm, out[1]: min(1, max / (norm + 1e-6)), or 1 without a maximum
+{
+    double most = *(const double *)c->params, sum = 0, scale;
+    const R *x = (const R *)c->in[0].data;
+    R *y = (R *)c->out[0].data;
+    int64_t i;
+    (void)t;
+    for (i = 0; i < c->in[0].shape[0]; i++) sum += (double)x[i];
+    y[0] = (R)sqrt(sum);
+    scale = most > 0 ? most / ((double)y[0] + 1e-6) : 1;
+    y[1] = (R)(scale > 1 ? 1 : scale);
+}
+NN__FORWARD(swap)                    // exchanges the numbers of two tensors of one layout
+{
+    char block[256], *a = (char *)c->in[0].data, *b = (char *)c->in[1].data;
+    size_t n = (size_t)nn_view_count(&c->in[0]) * sizeof(R), i, m;
+    (void)t;
+    for (i = 0; i < n; i += m) {
+        m = n - i < sizeof block ? n - i : sizeof block;
+        memcpy(block, a + i, m);
+        memcpy(a + i, b + i, m);
+        memcpy(b + i, block, m);
+    }
 }
 #endif
 
@@ -10746,6 +15209,7 @@ NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, 
 #undef SEL
 #undef BITS
 #undef FLOATS
+#undef SHL
 #undef SQRT
 #undef SET1
 #undef ISET1

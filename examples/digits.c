@@ -59,6 +59,7 @@ int main(int argc, char **argv)
     int64_t inputs = 1, classes = nn_dataset_classes(train);
     for (int i = 0; i < image.ndim; i++) inputs *= image.d[i];
     nn_layer *net = nn_model_new(nn, NULL);
+    nn_scaler_new(net, train);                            /* (x - mean) / std, measured on the training set, saved with the net */
     if (cnn && image.ndim == 3) add_lenet(net, image, classes);
     else add_mlp(net, inputs, classes);
 

@@ -633,7 +633,7 @@ TEST(a_resumed_run_goes_on_bit_for_bit)
         steps(&a, 6);
         CHECK(nn_resume(b.net, path, &b.save));
         if (!nn_ok(b.nn)) printf("%s\n", nn_error(b.nn));
-        CHECK(b.opt->steps == 9);
+        CHECK(nn_steps(b.opt) == 9);
         steps(&b, 6);
         weights(&a, x); weights(&b, y);
         CHECK(!memcmp(x, y, sizeof x));
@@ -677,29 +677,105 @@ TEST(what_is_no_checkpoint_of_this_run)
     CHECK_TEXT(nn_error(a.nn), "context.seed has an impossible value");
     nn_clear(a.nn);
     weights(&a, x);
-    CHECK(!memcmp(x, y, sizeof x) && a.opt->steps == 1);
+    CHECK(!memcmp(x, y, sizeof x) && nn_steps(a.opt) == 1);
     CHECK(nn_save_memory(a.net, s, sizeof s, &n, &a.save) && nn_load_memory(a.net, s, n, NULL));
     free(file);
     remove(path);
     nn_free(a.nn); nn_free(sgd.nn);
 }
 
+/* Everything at once: augmented, shuffled loading in mid-epoch, a schedule, averages, groups, states made late, amsgrad. */
+typedef struct whole { nn_context *nn; nn_layer *net; nn_save_desc save; int64_t seen; } whole;
+static float data_x[50 * 4];
+static int64_t data_y[50];
+static whole start_whole(uint64_t seed, int64_t batch)
+{
+    whole w = { .nn = nn_new(&(nn_desc){ .seed = seed, .on_error = test_quiet, .threads = 1 }) };
+    nn_dataset *d;
+    for (int i = 0; i < 200; i++) data_x[i] = (float)(i * 37 % 101) / 50 - 1;
+    for (int i = 0; i < 50; i++) data_y[i] = i % 3;
+    w.net = nn_model_new(w.nn, NULL);
+    nn_linear_new(w.net, "fc1", 4, 8, NULL);
+    nn_fn_new(w.net, nn_tanh);
+    nn_linear_new(w.net, "fc2", 8, 3, NULL);
+    nn_freeze(nn_child(w.net, "fc1"), 1);
+    w.save.optimizer = nn_adam_new(w.net, &(nn_adam_desc){ .lr = 0.01f, .amsgrad = 1 });
+    nn_optimizer_add(w.save.optimizer, w.net, &(nn_optimizer_desc){ .lr = 0.02f, .match = ".bias" });
+    w.save.schedule = nn_warm_restarts_lr_new(w.save.optimizer, &(nn_schedule_desc){ .period = 7, .period_mult = 2, .warmup = 2 });
+    w.save.ema = nn_ema_new(w.net, 0.9f);
+    d = nn_dataset_new(w.nn, &(nn_dataset_desc){ .count = 50, .x_shape = NN_SHAPE(4), .classes = 3, .x = data_x, .labels = data_y });
+    w.save.loader = nn_loader_new(d, &(nn_loader_desc){ .batch = batch, .shuffle = 1, .augment = &(nn_augment_desc){ .noise = 0.1f } });
+    return w;
+}
+static void whole_steps(whole *w, int n)
+{
+    nn_batch b;
+    while (n-- > 0) {
+        nn_begin(w->nn, NN_TRAIN);
+        while (!nn_loader_next(w->save.loader, &b)) if (!nn_ok(w->nn)) return;
+        nn_backward(nn_cross_entropy(nn_forward(w->net, nn_add(b.x, nn_randn(w->nn, nn_shape_of(b.x), 0, 0.1f))), b.y, NULL));
+        nn_step(w->save.optimizer);
+        nn_ema_update(w->save.ema);
+        nn_schedule_advance(w->save.schedule);
+        if (++w->seen == 3) nn_freeze(nn_child(w->net, "fc1"), 0);
+    }
+}
+static void whole_numbers(whole *w, float *to)
+{
+    for (int i = 0; i < 2; i++) {
+        nn_read(nn_param(w->net, "fc1.weight"), to); nn_read(nn_param(w->net, "fc2.weight"), to + 32); nn_read(nn_param(w->net, "fc2.bias"), to + 56);
+        to[59] = nn_lr(w->save.optimizer);
+        to += 60;
+        nn_ema_swap(w->save.ema);
+    }
+}
+TEST(all_of_a_run_is_resumed)
+{
+    for (int done = 2; done < 30; done += 9) {           /* before and after the unfreezing; 11 batches are an epoch */
+        whole a = start_whole(3, 9), b = start_whole(4, 9), c = start_whole(3, 10);
+        float x[120], y[120];
+        char *path = path_of("all"), s[65536];
+        size_t n;
+        whole_steps(&a, done);
+        CHECK(nn_save(a.net, path, &a.save));
+        whole_steps(&a, 20);
+        CHECK(nn_resume(b.net, path, &b.save));
+        b.seen = done;
+        if (done >= 3) nn_freeze(nn_child(b.net, "fc1"), 0);
+        whole_steps(&b, 20);
+        whole_numbers(&a, x); whole_numbers(&b, y);
+        CHECK(!memcmp(x, y, sizeof x));
+        if (!nn_ok(a.nn) || !nn_ok(b.nn)) printf("%s %s\n", nn_error(a.nn), nn_error(b.nn));
+        CHECK(nn_ok(a.nn) && nn_ok(b.nn));
+        CHECK(nn_load(b.net, path, NULL));
+        CHECK(!nn_resume(c.net, path, &c.save));         /* another batch size */
+        CHECK_TEXT(nn_error(c.nn), "loader.batch is \"9\" in the file, here it is \"10\"");
+        CHECK(nn_save_memory(a.net, s, sizeof s, &n, &a.save));
+        remove(path);
+        nn_free(a.nn); nn_free(b.nn); nn_free(c.nn);
+    }
+}
+
 TEST(fields_are_exact)
 {
     double d[] = { 0.1, -0.0, 1e-310, INFINITY, 3 }, e;
-    float f[] = { 0.1f, -0.0f, 1e-40f, INFINITY, 3 }, g;
-    int64_t i[] = { 0, -1, INT64_MAX, -INT64_MAX, 5 }, j;
+    int64_t i[] = { 0, 1, (int64_t)1 << 53, 12345678901234, 5 }, j;
     uint64_t u[] = { 0, 1, UINT64_MAX, UINT64_MAX - 1, 5 }, v;
+    int small = 7;
     char text[64];
     nn__field a = { "", d, NN__FIELD_F64 };
     for (int k = 0; k < 5; k++) {
-        a.kind = NN__FIELD_F64; a.at = &d[k]; nn__field_text(&a, text, sizeof text); a.at = &e; CHECK(nn__set_field(&a, text, 1) && !memcmp(&e, &d[k], 8));
-        a.kind = NN__FIELD_F32; a.at = &f[k]; nn__field_text(&a, text, sizeof text); a.at = &g; CHECK(nn__set_field(&a, text, 1) && !memcmp(&g, &f[k], 4));
-        a.kind = NN__FIELD_I64; a.at = &i[k]; nn__field_text(&a, text, sizeof text); a.at = &j; CHECK(nn__set_field(&a, text, 1) && j == i[k]);
-        a.kind = NN__FIELD_U64; a.at = &u[k]; nn__field_text(&a, text, sizeof text); a.at = &v; CHECK(nn__set_field(&a, text, 1) && v == u[k]);
+        a.kind = NN__FIELD_F64;   a.at = &d[k]; nn__field_text(&a, text, sizeof text); a.at = &e; CHECK(nn__set_field(&a, text, 1) && !memcmp(&e, &d[k], 8));
+        a.kind = NN__FIELD_COUNT; a.at = &i[k]; nn__field_text(&a, text, sizeof text); a.at = &j; CHECK(nn__set_field(&a, text, 1) && j == i[k]);
+        a.kind = NN__FIELD_SAME; CHECK(nn__set_field(&a, text, 1) && !nn__set_field(&a, "6", 1));
+        a.kind = NN__FIELD_U64;   a.at = &u[k]; nn__field_text(&a, text, sizeof text); a.at = &v; CHECK(nn__set_field(&a, text, 1) && v == u[k]);
     }
     a.kind = NN__FIELD_U64; a.at = &v;
     CHECK(!nn__set_field(&a, "18446744073709551616", 1) && !nn__set_field(&a, "", 1) && !nn__set_field(&a, "-1", 1) && !nn__set_field(&a, "1 ", 1) && !nn__set_field(&a, "1f", 1));
-    a.kind = NN__FIELD_INT; a.at = &j;
-    CHECK(!nn__set_field(&a, "2147483648", 0) && nn__set_field(&a, "-2147483647", 0) && !nn__set_field(&a, "-", 0));
+    a.kind = NN__FIELD_COUNT; a.at = &j;
+    CHECK(!nn__set_field(&a, "-1", 1) && !nn__set_field(&a, "9007199254740993", 1));
+    a.kind = NN__FIELD_INT; a.at = &small;
+    CHECK(!nn__set_field(&a, "2147483648", 1) && small == 7 && nn__set_field(&a, "2147483647", 1) && small == 2147483647);
+    a.kind = NN__FIELD_F64; a.at = &e;
+    CHECK(!nn__set_field(&a, "3ff", 1) && !nn__set_field(&a, "3ff000000000000g", 1));
 }

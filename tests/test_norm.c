@@ -1,0 +1,332 @@
+/* test_norm.c - normalisation and dropout: values against plain loops, statistics, masks, the same bits on every table, errors */
+#define _DEFAULT_SOURCE
+#define NN_IMPLEMENTATION
+#define NN_DOUBLE
+#include "../nn.h"
+#include "test.h"
+#include "fake_device.h"
+
+static nn_context *quiet(nn_desc d) { d.on_error = test_quiet; return nn_new(&d); }
+static void fails(nn_context *nn, const char *part)      /* the last call has failed, saying so */
+{
+    CHECK(!nn_ok(nn));
+    CHECK_TEXT(nn_error(nn), part);
+    nn_clear(nn);
+}
+static nn_tensor *vector(nn_context *nn, int64_t n, float first, float step)
+{
+    nn_tensor *t = nn_tensor_new(nn, NN_SHAPE(n), NULL);
+    float v[256];
+    for (int64_t i = 0; i < n; i++) v[i] = first + step * (float)i;
+    nn_write(t, v);
+    return t;
+}
+
+/* ---- batchnorm ---- */
+static void naive_stats(const float *x, int64_t b, int64_t c, int64_t s, int64_t channel, double *mean, double *var)
+{
+    *mean = *var = 0;
+    for (int64_t i = 0; i < b; i++) for (int64_t j = 0; j < s; j++) *mean += x[(i * c + channel) * s + j];
+    *mean /= (double)(b * s);
+    for (int64_t i = 0; i < b; i++) for (int64_t j = 0; j < s; j++) *var += pow(x[(i * c + channel) * s + j] - *mean, 2);
+    *var /= (double)(b * s);
+}
+
+static void batchnorm_in_both_modes(nn_context *nn, int64_t b, int64_t c, int64_t s, double offset)
+{
+    static float x[1 << 16], y[1 << 16], m[64], v[64];
+    int64_t n = b * c * s;
+    nn_tensor *w = vector(nn, c, 0.5f, 0.1f), *bias = vector(nn, c, -0.2f, 0.05f), *mean = vector(nn, c, 0.3f, 0.01f), *var = vector(nn, c, 1.5f, 0.02f), *t;
+    for (int64_t i = 0; i < n; i++) x[i] = (float)(offset + 2 * nn__uniform_at(3, 1, 0, (uint64_t)i));
+    nn_begin(nn, NN_TRAIN);
+    t = nn_from(nn, s > 1 ? NN_SHAPE(b, c, s) : NN_SHAPE(b, c), x);
+    CHECK(nn_read(nn_batchnorm(t, w, bias, mean, var, &(nn_batchnorm_desc){ .momentum = 0.25f }), y));
+    CHECK(nn_read(mean, m) && nn_read(var, v));
+    for (int64_t i = 0; i < c; i++) {
+        double mu, sigma2, count = (double)(b * s);
+        naive_stats(x, b, c, s, i, &mu, &sigma2);
+        CHECK_NEAR(m[i], 0.75 * (0.3 + 0.01 * (double)i) + 0.25 * mu, 1e-6 * (1 + fabs(offset)));
+        CHECK_NEAR(v[i], 0.75 * (1.5 + 0.02 * (double)i) + 0.25 * sigma2 * count / (count - 1), 1e-5 + 1e-7 * fabs(offset));
+        for (int64_t j = 0; j < b; j++) for (int64_t k = 0; k < s; k++) {
+            int64_t at = (j * c + i) * s + k;
+            CHECK_NEAR(y[at], (x[at] - mu) / sqrt(sigma2 + 1e-5) * (0.5 + 0.1 * (double)i) - 0.2 + 0.05 * (double)i, 1e-5 + 1e-6 * fabs(offset));
+        }
+    }
+    nn_begin(nn, NN_EVAL);           /* the running averages are used and stay */
+    t = nn_from(nn, s > 1 ? NN_SHAPE(b, c, s) : NN_SHAPE(b, c), x);
+    CHECK(nn_read(nn_batchnorm(t, w, bias, mean, var, NULL), y));
+    for (int64_t at = 0; at < n; at++) {
+        int64_t i = at / s % c;
+        CHECK_NEAR(y[at], (x[at] - m[i]) / sqrt(v[i] + 1e-5) * (0.5 + 0.1 * (double)i) - 0.2 + 0.05 * (double)i, 1e-5 + 1e-6 * fabs(offset));
+    }
+    float again[64];
+    CHECK(nn_read(mean, again) && !memcmp(again, m, (size_t)c * sizeof(float)));
+    CHECK(nn_read(var, again) && !memcmp(again, v, (size_t)c * sizeof(float)));
+    CHECK(nn_ok(nn));
+}
+TEST(batchnorm_values)
+{
+    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
+        const nn__table *table = &nn__tables[i].table;
+        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
+        nn_context *nn = quiet((nn_desc){ .isa = table->isa, .threads = 2 });
+        batchnorm_in_both_modes(nn, 4, 3, 35, 0);
+        batchnorm_in_both_modes(nn, 1, 3, 2, 0);
+        batchnorm_in_both_modes(nn, 2, 1, 5000, 0);
+        batchnorm_in_both_modes(nn, 300, 37, 1, 0);
+        batchnorm_in_both_modes(nn, 5, 64, 1, 0);
+        batchnorm_in_both_modes(nn, 9, 2, 400, 1000);    /* sum x^2 - mean^2 would be wrong here */
+        nn_free(nn);
+    }
+}
+
+TEST(batchnorm_frozen_or_nested_in_eval_keeps_its_statistics)
+{
+    nn_context *nn = quiet((nn_desc){ 0 });
+    float x[12] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, y[12], m[2];
+    nn_tensor *mean = vector(nn, 2, 0, 0), *var = vector(nn, 2, 1, 0);
+    nn_begin(nn, NN_TRAIN);
+    nn_freeze_param(var, 1);
+    CHECK(nn_read(nn_batchnorm(nn_from(nn, NN_SHAPE(3, 2, 2), x), NULL, NULL, mean, var, &(nn_batchnorm_desc){ .eps = (float)NN_ZERO }), y));
+    for (int i = 0; i < 12; i++) CHECK(y[i] == x[i]);
+    nn_freeze_param(var, 0);
+    nn_push(nn, NN_EVAL);
+    nn_batchnorm(nn_from(nn, NN_SHAPE(3, 2, 2), x), NULL, NULL, mean, var, NULL);
+    nn_pop(nn);
+    CHECK(nn_read(mean, m) && m[0] == 0 && m[1] == 0);
+    nn_batchnorm(nn_from(nn, NN_SHAPE(3, 2, 2), x), NULL, NULL, mean, var, NULL);
+    CHECK(nn_read(mean, m));
+    CHECK_NEAR(m[0], 0.1 * 5.5, 1e-6);
+    CHECK_NEAR(m[1], 0.1 * 7.5, 1e-6);
+    nn_batchnorm(nn_from(nn, NN_SHAPE(3, 2, 2), x), NULL, NULL, mean, var, &(nn_batchnorm_desc){ .momentum = 1 });
+    CHECK(nn_read(mean, m));
+    CHECK_NEAR(m[0], 5.5, 1e-6);
+    nn_batchnorm(nn_from(nn, NN_SHAPE(0, 2, 2), NULL), NULL, NULL, mean, var, NULL);             /* an empty batch teaches nothing */
+    nn_batchnorm(nn_from(nn, NN_SHAPE(3, 2, 2), x), NULL, NULL, mean, var, &(nn_batchnorm_desc){ .momentum = (float)NN_ZERO });
+    CHECK(nn_read(mean, m));
+    CHECK_NEAR(m[0], 5.5, 1e-6);
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+
+/* Statistics may move on between a forward and its backward: the node remembers its own. */
+TEST(batchnorm_twice_in_a_step)
+{
+    nn_context *nn = quiet((nn_desc){ 0 });
+    float a[6] = { 1, 2, 3, 4, 5, 9 }, g1[6], g2[6], weight[6] = { 1, 0, 2, 0, 1, 3 };
+    nn_tensor *mean = vector(nn, 1, 0, 0), *var = vector(nn, 1, 1, 0), *x = nn_want_grad(nn_tensor_new(nn, NN_SHAPE(6, 1), a)), *y;
+    for (int again = 0; again < 2; again++) {
+        nn_begin(nn, NN_TRAIN);
+        x->flags &= ~(unsigned)NN__T_GRAD_SET;
+        y = nn_batchnorm(x, NULL, NULL, mean, var, NULL);
+        if (again) nn_batchnorm(nn_from(nn, NN_SHAPE(6, 1), weight), NULL, NULL, mean, var, NULL);
+        nn_backward(nn_sum(nn_mul(y, nn_from(nn, NN_SHAPE(6, 1), weight)), NN_ALL, NULL));
+        CHECK(nn_read(nn_grad(x), again ? g2 : g1));
+    }
+    for (int i = 0; i < 6; i++) CHECK_NEAR(g1[i], g2[i], 0);
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+
+TEST(norm_errors)
+{
+    nn_context *nn = quiet((nn_desc){ 0 });
+    nn_tensor *w4 = vector(nn, 4, 1, 0), *w5 = vector(nn, 5, 1, 0), *v4 = vector(nn, 4, 1, 0), *x, *i64, *wide;
+    nn_begin(nn, NN_TRAIN);
+    x = nn_zeros(nn, NN_SHAPE(3, 4, 2));
+    i64 = nn_from_as(nn, NN_I64, NN_SHAPE(4), (int64_t[]){ 1, 2, 3, 4 });
+    wide = nn_zeros(nn, NN_SHAPE(8));
+    nn_batchnorm(nn_zeros(nn, NN_SHAPE(1, 4)), w4, w4, v4, v4, NULL);              fails(nn, "more than one value per channel");
+    nn_batchnorm(nn_zeros(nn, NN_SHAPE(1, 4, 1, 1)), NULL, NULL, NULL, NULL, NULL); fails(nn, "more than one value per channel");
+    nn_batchnorm(x, w5, NULL, NULL, NULL, NULL);                                   fails(nn, "weight (5) does not fit the 4 channels");
+    nn_batchnorm(x, NULL, NULL, w5, w5, NULL);                                     fails(nn, "mean (5)");
+    nn_batchnorm(x, NULL, NULL, w4, NULL, NULL);                                   fails(nn, "both or none");
+    nn_batchnorm(x, NULL, NULL, nn_slice(wide, 0, 0, 8, 2), v4, NULL);             fails(nn, "contiguous");
+    nn_batchnorm(x, i64, NULL, NULL, NULL, NULL);                                  fails(nn, "i64");
+    nn_batchnorm(i64, NULL, NULL, NULL, NULL, NULL);                               fails(nn, "i64");
+    nn_batchnorm(w4, NULL, NULL, NULL, NULL, NULL);                                fails(nn, "(B, C, ...)");
+    nn_batchnorm(x, NULL, NULL, NULL, NULL, &(nn_batchnorm_desc){ .eps = -1 });    fails(nn, "eps");
+    nn_batchnorm(x, NULL, NULL, NULL, NULL, &(nn_batchnorm_desc){ .momentum = 2 }); fails(nn, "momentum");
+    nn_layernorm(x, 0, NULL, NULL, NULL);                                          fails(nn, "last 0 dimensions");
+    nn_layernorm(x, 4, NULL, NULL, NULL);                                          fails(nn, "last 4 dimensions");
+    nn_layernorm(x, 1, w4, NULL, NULL);                                            fails(nn, "weight (4) does not fit");
+    nn_layernorm(x, 2, NULL, w4, NULL);                                            fails(nn, "bias (4)");
+    nn_layernorm(x, 1, NULL, NULL, &(nn_layernorm_desc){ .eps = (float)NAN });     fails(nn, "eps");
+    nn_groupnorm(x, 3, NULL, NULL, NULL);                                          fails(nn, "3 groups do not divide");
+    nn_groupnorm(x, 0, NULL, NULL, NULL);                                          fails(nn, "0 groups");
+    nn_groupnorm(x, -2, NULL, NULL, NULL);                                         fails(nn, "-2 groups");
+    nn_groupnorm(w4, 1, NULL, NULL, NULL);                                         fails(nn, "(B, C, ...)");
+    nn_instancenorm(nn_zeros(nn, NN_SHAPE(2, 3, 1, 1)), NULL, NULL, NULL);         fails(nn, "more than one value");
+    nn_instancenorm(nn_zeros(nn, NN_SHAPE(2, 3)), NULL, NULL, NULL);               fails(nn, "(B, C, L)");
+    nn_rmsnorm(x, w4, NULL);                                                       fails(nn, "weight (4)");
+    nn_rmsnorm(nn_scalar(nn, 1), NULL, NULL);                                      fails(nn, "rmsnorm");
+    nn_dropout(x, -0.1f);                                                          fails(nn, "not in 0..1");
+    nn_dropout(x, 1.1f);                                                           fails(nn, "not in 0..1");
+    nn_dropout(x, (float)NAN);                                                     fails(nn, "not in 0..1");
+    nn_dropout2d(w4, 0.5f);                                                        fails(nn, "(B, C, ...)");
+    CHECK(nn__dead(nn_batchnorm(NULL, NULL, NULL, NULL, NULL, NULL)) && nn__dead(nn_layernorm(NULL, 1, NULL, NULL, NULL)));
+    CHECK(nn__dead(nn_groupnorm(NULL, 1, NULL, NULL, NULL)) && nn__dead(nn_rmsnorm(NULL, NULL, NULL)) && nn__dead(nn_dropout(NULL, 0.5f)));
+    nn_begin(nn, NN_EVAL);           /* single values are fine with running statistics */
+    CHECK(nn_count(nn_batchnorm(nn_zeros(nn, NN_SHAPE(1, 4)), NULL, NULL, w4, v4, NULL)) == 4);
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+
+TEST(nan_stays_in_its_row)
+{
+    nn_context *nn = quiet((nn_desc){ 0 });
+    float x[3 * 20], y[3 * 20];
+    for (int i = 0; i < 60; i++) x[i] = (float)(i % 7);
+    x[25] = NAN;
+    nn_begin(nn, NN_EVAL);
+    CHECK(nn_read(nn_layernorm(nn_from(nn, NN_SHAPE(3, 20), x), 1, NULL, NULL, NULL), y));
+    for (int i = 0; i < 60; i++) CHECK(isnan(y[i]) == (i / 20 == 1));
+    x[25] = INFINITY;
+    CHECK(nn_read(nn_rmsnorm(nn_from(nn, NN_SHAPE(3, 20), x), NULL, NULL), y));
+    for (int i = 0; i < 60; i++) if (i / 20 != 1) CHECK(isfinite(y[i]));
+    CHECK(nn_read(nn_batchnorm(nn_from(nn, NN_SHAPE(3, 20), x), NULL, NULL, NULL, NULL, NULL), y));
+    for (int i = 0; i < 60; i++) if (i % 20 != 5) CHECK(isfinite(y[i]));
+    nn_free(nn);
+}
+
+/* ---- the same bits for any table of a class and any number of threads ---- */
+enum { BITS = 1 << 15 };
+typedef nn_tensor *(*norm_fn)(nn_tensor *x, nn_tensor *w, nn_tensor *b);
+static nn_tensor *bn(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_batchnorm(x, w, b, NULL, NULL, NULL); }
+static nn_tensor *ln(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_layernorm(nn_reshape(x, NN_SHAPE(-1, nn_count(w))), 1, w, b, NULL); }
+static nn_tensor *gn(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_groupnorm(x, nn_count(w) % 2 ? 1 : 2, w, b, NULL); }
+static nn_tensor *in(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_instancenorm(x, w, b, NULL); }
+static nn_tensor *rms(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_add(nn_rmsnorm(nn_reshape(x, NN_SHAPE(-1, nn_count(w))), w, NULL), b); }
+static nn_tensor *drop(nn_tensor *x, nn_tensor *w, nn_tensor *b) { (void)w; (void)b; return nn_dropout2d(nn_dropout(x, 0.3f), 0.2f); }
+static uint64_t bits_of(norm_fn f, const char *isa, int threads, nn_shape shape)
+{
+    static float numbers[BITS];
+    nn_context *nn = nn_new(&(nn_desc){ .isa = isa, .threads = threads, .seed = 4 });
+    nn_tensor *x, *w, *b, *y, *list[4];
+    uint64_t h = 1;
+    nn_begin(nn, NN_TRAIN);
+    x = nn_want_grad(nn_randn(nn, shape, 0.3f, 2));
+    w = nn_want_grad(nn_randn(nn, NN_SHAPE(shape.d[1]), 1, 0.3f));
+    b = nn_want_grad(nn_randn(nn, NN_SHAPE(shape.d[1]), 0, 0.3f));
+    y = f(x, w, b);
+    nn_backward_with(y, &(nn_backward_desc){ .grad = nn_randn(nn, nn_shape_of(y), 0, 1) });
+    list[0] = y; list[1] = nn_grad(x); list[2] = nn_grad(w); list[3] = nn_grad(b);
+    for (int i = 0; i < 4; i++) {
+        if (!list[i]) continue;
+        int64_t n = nn_count(list[i]);
+        CHECK(n <= BITS && nn_read(list[i], numbers));
+        for (int64_t j = 0; j < n * 4; j++) h = (h ^ ((unsigned char *)numbers)[j]) * 0x100000001B3u;
+    }
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+    return h;
+}
+TEST(same_bits_everywhere)
+{
+    static const struct { norm_fn f; nn_shape shape; } cases[] = {
+        { bn, { 3, { 7, 33, 71 } } }, { bn, { 2, { 140, 133 } } }, { bn, { 4, { 2, 2, 61, 67 } } }, { ln, { 2, { 131, 77 } } }, { ln, { 2, { 3, 5003 } } },
+        { gn, { 3, { 5, 22, 45 } } }, { gn, { 2, { 33, 150 } } }, { in, { 3, { 3, 9, 301 } } }, { rms, { 2, { 65, 211 } } }, { drop, { 3, { 9, 21, 13 } } } };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        uint64_t first[2] = { 0, 0 };
+        for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
+            const nn__table *table = &nn__tables[i].table;
+            int class_f = strcmp(table->isa, "scalar") != 0;
+#ifdef NN_DETERMINISTIC
+            class_f = 0;
+#endif
+            if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
+            for (int threads = 1; threads <= 3; threads++) {
+                uint64_t h = bits_of(cases[k].f, table->isa, threads, cases[k].shape);
+                if (!first[class_f]) first[class_f] = h;
+                if (h != first[class_f]) printf("case %d on %s with %d threads\n", (int)k, table->isa, threads);
+                CHECK(h == first[class_f]);
+            }
+        }
+        if (cases[k].f == drop) CHECK(first[0] == first[1] || !first[1]);            /* nothing is summed: one class */
+    }
+}
+
+/* ---- dropout ---- */
+TEST(dropout_statistics)
+{
+    enum { N = 200000 };
+    static float v[N], g[N];
+    nn_context *nn = quiet((nn_desc){ .seed = 9 });
+    for (int k = 1; k < 10; k += 4) {
+        float p = 0.1f * (float)k;
+        int64_t kept = 0, pairs = 0;
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *x = nn_want_grad(nn_ones(nn, NN_SHAPE(N))), *y = nn_dropout(x, p);
+        nn_backward(nn_sum(y, NN_ALL, NULL));
+        CHECK(nn_read(y, v) && nn_read(nn_grad(x), g));
+        for (int i = 0; i < N; i++) {
+            CHECK(v[i] == g[i]);                         /* the same mask in backward */
+            CHECK(v[i] == 0 || fabsf(v[i] * (1 - p) - 1) < 1e-6f);
+            kept += v[i] != 0;
+            pairs += i && v[i] != 0 && v[i - 1] != 0;
+        }
+        CHECK_NEAR((double)kept / N, 1 - (double)p, 5 * sqrt((double)p * (1 - (double)p) / N));
+        CHECK_NEAR((double)pairs / N, (1 - (double)p) * (1 - (double)p), 0.01);      /* neighbours are independent */
+    }
+    nn_free(nn);
+}
+
+static void mask(nn_context *nn, float *to) { CHECK(nn_read(nn_dropout(nn_ones(nn, NN_SHAPE(64)), 0.5f), to)); }
+TEST(dropout_masks_follow_seed_step_and_place)
+{
+    float a[64], b[64], c[64], d[64];
+    nn_context *nn = quiet((nn_desc){ .seed = 5, .threads = 1 });
+    nn_begin(nn, NN_TRAIN); mask(nn, a); mask(nn, b);
+    nn_begin(nn, NN_TRAIN); mask(nn, c);
+    CHECK(memcmp(a, b, sizeof a) && memcmp(a, c, sizeof a));
+    nn_seed(nn, 5);
+    nn_begin(nn, NN_TRAIN); mask(nn, d);
+    CHECK(!memcmp(a, d, sizeof a));
+    nn_free(nn);
+    nn = quiet((nn_desc){ .seed = 6 });
+    nn_begin(nn, NN_TRAIN); mask(nn, d);
+    CHECK(memcmp(a, d, sizeof a));
+    nn_free(nn);
+}
+
+TEST(dropout_corners)
+{
+    nn_context *nn = quiet((nn_desc){ 0 });
+    float v[24];
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *x = nn_ones(nn, NN_SHAPE(2, 3, 4));
+    CHECK(nn_dropout(x, 0.5f) == x && nn_dropout2d(x, 0.5f) == x);
+    nn_begin(nn, NN_TRAIN);
+    x = nn_full(nn, NN_SHAPE(2, 3, 4), 3);
+    CHECK(nn_dropout(x, 0) == x);
+    CHECK(nn_read(nn_dropout(x, 1), v));
+    for (int i = 0; i < 24; i++) CHECK(v[i] == 0);
+    CHECK(nn_read(nn_dropout2d(x, 0.5f), v));
+    for (int i = 0; i < 24; i++) CHECK(v[i] == v[i / 4 * 4] && (v[i] == 0 || v[i] == 6));          /* whole channels */
+    CHECK(nn_count(nn_dropout(nn_zeros(nn, NN_SHAPE(0, 3)), 0.5f)) == 0);
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+
+/* ---- a device that the host cannot see: running statistics live there and are moved there ---- */
+TEST(batchnorm_on_a_device)
+{
+    float a[12] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, m[2], v[2], g[12];
+    for (int refuse = 0; refuse < 2; refuse++) {
+        fake_device d;
+        if (!fake_open(&d)) SKIP("no mmap");
+        d.refuse_all = refuse;
+        nn_context *nn = nn_new(&(nn_desc){ .backend = &d.backend });
+        nn_tensor *mean = nn_tensor_new(nn, NN_SHAPE(2), NULL), *var = nn_tensor_new(nn, NN_SHAPE(2), NULL), *x, *y;
+        nn_begin(nn, NN_TRAIN);
+        x = nn_want_grad(nn_from(nn, NN_SHAPE(3, 2, 2), a));
+        y = nn_dropout(nn_batchnorm(x, NULL, NULL, mean, var, NULL), 0.25f);
+        nn_backward(nn_sum(nn_mul(y, y), NN_ALL, NULL));
+        CHECK(nn_read(mean, m) && nn_read(var, v) && nn_read(nn_grad(x), g));
+        CHECK_NEAR(m[0], 0.55, 1e-6);
+        CHECK_NEAR(v[1], 0.1 * 13.1, 1e-5);              /* 7.5: deviations -4.5 -3.5 -.5 .5 3.5 4.5: 65.5 / 5 */
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+        fake_close(&d);
+    }
+}
