@@ -11538,8 +11538,8 @@ static int nn__pad_shape(nn_call *c)
     int64_t shape[NN_MAX_DIMS];
     int d;
     for (d = 0; d < x->ndim; d++) {
-        int64_t n = x->shape[d], l = p->left[d], r = p->right[d], far = INT64_MAX / 64;
-        shape[d] = l < -far || l > far || r < -far || r > far || n > far ? -1 : n + l + r;
+        int64_t n = x->shape[d], l = p->left[d], r = p->right[d], most = INT64_MAX / 64;
+        shape[d] = l < -most || l > most || r < -most || r > most || n > most ? -1 : n + l + r;
         if (p->mode == NN_PAD_REFLECT && (l || r) && (l >= n || r >= n)) shape[d] = -1;        // mirrors once
         if (p->mode == NN_PAD_REPLICATE && (l > 0 || r > 0) && n == 0) shape[d] = -1;
         if (p->mode != NN_PAD_CONSTANT && (-l > n || -r > n)) shape[d] = -1;
