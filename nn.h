@@ -304,7 +304,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( elu,        X,     SEL(x > C(0), x, p * EXPM1(x)),              SEL(x <= C(0), p * EXP(x) * dy, dy)                     ) \
     NN__X( celu,       X,     SEL(x > C(0), x, p * EXPM1(x / p)),          SEL(x <= C(0), EXP(x / p) * dy, dy)                     ) \
     NN__X( softplus,   X,     SOFTPLUS(x * p) / p,                         dy * SIGMOID(x * p)                                     )
-// with two scalars p and q; clamp passes the gradient at the bounds themselves, hardtanh does not (as in PyTorch):
+// with two scalars p and q; clamp passes the gradient at the bounds themselves (as PyTorch with one bound), hardtanh does not:
 #define NN_UNARY2_OPS(NN__X) \
     NN__X( clamp,      X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x >= p, SEL(x <= q, dy, C(0)), C(0))                ) \
     NN__X( hardtanh,   X,     SEL(x < p, p, SEL(x > q, q, x)),             SEL(x <= p, C(0), SEL(x >= q, C(0), dy))                )
@@ -1695,7 +1695,7 @@ static void *nn__arena_alloc(nn__arena *a, size_t bytes, int numbers)
 static void *nn__life(nn_context *nn, size_t bytes)      // zeroed host memory that lives until nn_free
 {
     void *p = nn__arena_alloc(&nn->life, bytes, 0);
-    if (p) memset(p, 0, bytes);
+    if (p && bytes <= SIZE_MAX / 4) memset(p, 0, bytes); // larger is refused above; GCC 12 cannot see that and warns
     return p;
 }
 
@@ -2834,24 +2834,16 @@ NN_API nn_tensor *nn_apply(const nn_op *op, nn_tensor *const *inputs, const void
 }
 
 static nn_tensor *nn__apply1(int op, nn_tensor *x, const void *params)                  { return nn_apply_n(NULL, nn__op(op), &x, 1, params, NULL); }
-static nn_tensor *nn__no_input(int op, const nn_tensor *other)      // NULL where no input may be missing
-{
-    nn_context *nn = other ? other->nn : NULL;
-    if (nn) nn_fail(nn, "%s: the tensor is NULL", nn__op(op)->name);
-    return nn__inert(nn);
-}
 static nn_tensor *nn__apply2(int op, nn_tensor *a, nn_tensor *b, const void *params)
 {
     nn_tensor *in[2];
     in[0] = a; in[1] = b;
-    if (!a || !b) return nn__no_input(op, a ? a : b);
     return nn_apply_n(NULL, nn__op(op), in, 2, params, NULL);
 }
 static nn_tensor *nn__apply3(int op, nn_tensor *a, nn_tensor *b, nn_tensor *c, const void *params)
 {
     nn_tensor *in[3];
     in[0] = a; in[1] = b; in[2] = c;
-    if (!a || !b || !c) return nn__no_input(op, a ? a : b ? b : c);
     return nn_apply_n(NULL, nn__op(op), in, 3, params, NULL);
 }
 
@@ -6613,6 +6605,7 @@ static double nn__auc_of(uint64_t *key, int64_t n)
 
 static void *nn__bare_alloc(size_t bytes)                // for functions that know no context; may fail
 {
+    if (bytes > SIZE_MAX / 4) return NULL;
 #ifdef NN_MALLOC
     return NN_MALLOC(bytes);
 #else
@@ -9519,7 +9512,8 @@ NN__FLOAT_END
 
 // -- the tables --
 #define NN__ROW_OP(name, keep, f, df)     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
-#define NN__ROW_OP2(name, keep, f, da, db) { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
+#define NN__ROW_OP2(name, keep, f, da, db) \
+    { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
 #define NN__NO_GRAD_SIMD         0
 #define NN__NO_GRAD_PLAIN        0
 #define NN__NO_GRAD_VIEW         0
@@ -10277,7 +10271,14 @@ NN_UNARY2_OPS(NN__X)
 
 // ---- elementwise with broadcasting: the rows of NN_BINARY_OPS, and where ------------------------------
 #if NN__IN_HOST
-#define NN__X(name, keep, f, da, db) NN_API nn_tensor *nn_##name(nn_tensor *a, nn_tensor *b) { return nn__apply2(NN_OP_##name, a, b, NULL); }
+static nn_tensor *nn__no_input(int op, const nn_tensor *other)      // NULL where no input may be missing
+{
+    nn_context *nn = other ? other->nn : NULL;
+    if (nn) nn_fail(nn, "%s: the tensor is NULL", nn__op(op)->name);
+    return nn__inert(nn);
+}
+#define NN__X(name, keep, f, da, db) \
+    NN_API nn_tensor *nn_##name(nn_tensor *a, nn_tensor *b) { return a && b ? nn__apply2(NN_OP_##name, a, b, NULL) : nn__no_input(NN_OP_##name, a ? a : b); }
 NN_BINARY_OPS(NN__X)
 #undef NN__X
 static int nn__where_shape(nn_call *c) { return nn__broadcast_shape(c); }
@@ -10285,6 +10286,7 @@ NN_API nn_tensor *nn_where(nn_tensor *condition, nn_tensor *a, nn_tensor *b)
 {
     nn_context *nn = condition ? condition->nn : NULL;
     if (condition && nn__check(nn, condition, "where") && condition->dtype != (int)nn->desc.dtype) condition = nn_cast(condition, nn->desc.dtype);
+    if (!condition || !a || !b) return nn__no_input(NN_OP_where, condition ? condition : a ? a : b);
     return nn__apply3(NN_OP_where, condition, a, b, NULL);
 }
 #endif
@@ -11544,8 +11546,8 @@ static int nn__pad_shape(nn_call *c)
     int64_t shape[NN_MAX_DIMS];
     int d;
     for (d = 0; d < x->ndim; d++) {
-        int64_t n = x->shape[d], l = p->left[d], r = p->right[d], far = INT64_MAX / 64;
-        shape[d] = l < -far || l > far || r < -far || r > far || n > far ? -1 : n + l + r;
+        int64_t n = x->shape[d], l = p->left[d], r = p->right[d], most = INT64_MAX / 64;
+        shape[d] = l < -most || l > most || r < -most || r > most || n > most ? -1 : n + l + r;
         if (p->mode == NN_PAD_REFLECT && (l || r) && (l >= n || r >= n)) shape[d] = -1;        // mirrors once
         if (p->mode == NN_PAD_REPLICATE && (l > 0 || r > 0) && n == 0) shape[d] = -1;
         if (p->mode != NN_PAD_CONSTANT && (-l > n || -r > n)) shape[d] = -1;
@@ -13923,26 +13925,35 @@ NN__FORWARD(maxpool2d)               // NaN wins; of equals the first
 {
     const nn__pool_params *p = (const nn__pool_params *)c->params;
     int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
-    int64_t i, oy, ox, y, k;
-    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
-        const R *x = (const R *)c->in[0].data + i * h * w;
-        R *to = (R *)c->out[0].data + i * oh * ow;
-        int32_t *where = c->aux[0].data ? (int32_t *)c->aux[0].data + i * oh * ow : NULL;
-        for (oy = 0; oy < oh; oy++) {
+    int64_t i, oy, ox, y, k, j, n;
+    enum { block = 64 };
+    int32_t begin[block], end[block], at[block];
+    for (ox = 0; ox < ow; ox += n) {                     // a block of windows side by side: neighbours do not wait for each other
+        int64_t widest = 0;
+        n = nn__min(block, ow - ox);
+        for (j = 0; j < n; j++) {
+            nn__window x = nn__pool_window(p, 1, w, ow, ox + j);
+            begin[j] = x.begin < x.end ? (int32_t)x.begin : 0;
+            end[j] = x.begin < x.end ? (int32_t)x.end : 0;
+            widest = nn__max(widest, end[j] - begin[j]);
+        }
+        for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) for (oy = 0; oy < oh; oy++) {
+            const R *x = (const R *)c->in[0].data + i * h * w;
+            R *to = (R *)c->out[0].data + (i * oh + oy) * ow + ox;
             nn__window wy = nn__pool_window(p, 0, h, oh, oy);
-            for (ox = 0; ox < ow; ox++) {
-                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
-                R best = (R)-INFINITY;
-                int64_t at = wy.begin < wy.end && wx.begin < wx.end ? wy.begin * w + wx.begin : -1;
-                for (y = wy.begin; y < wy.end; y += p->dilation[0]) for (k = wx.begin; k < wx.end; k += p->dilation[1]) {
-                    R v = x[y * w + k];
-                    int take = (v > best) | (v != v);
-                    best = take ? v : best;
-                    at = take ? y * w + k : at;
+            int none = wy.begin >= wy.end || widest == 0;
+            for (j = 0; j < n; j++) at[j] = none ? 0 : (int32_t)(wy.begin * w) + begin[j];
+            for (y = wy.begin; !none && y < wy.end; y += p->dilation[0]) for (k = 0; k < widest; k += p->dilation[1]) {
+                int32_t row = (int32_t)(y * w), step = (int32_t)k;
+                for (j = 0; j < n; j++) {
+                    int32_t place = row + (step < end[j] - begin[j] ? begin[j] + step : begin[j]);
+                    R v = x[place];
+                    int take = (v > x[at[j]]) | (v != v);
+                    at[j] += (place - at[j]) & -take;    // a branch here would be a coin flip
                 }
-                to[oy * ow + ox] = best;
-                if (where) where[oy * ow + ox] = (int32_t)at;
             }
+            for (j = 0; j < n; j++) to[j] = none || end[j] == 0 ? (R)-INFINITY : x[at[j]];
+            if (c->aux[0].data) for (j = 0; j < n; j++) ((int32_t *)c->aux[0].data)[(i * oh + oy) * ow + ox + j] = none || end[j] == 0 ? -1 : at[j];
         }
     }
 }

@@ -885,6 +885,8 @@ def layers():
         layer("groupnorm", name_of(g, "no affine"), tnn.GroupNorm(g, 4, affine=False), rnd(2, 4, 3, 2), {"groups": g, "channels": 4, "no_affine": 1})
     layer("instancenorm", "1d", tnn.InstanceNorm1d(3), rnd(2, 3, 6), {"channels": 3, "no_affine": 1})
     layer("instancenorm", "2d", tnn.InstanceNorm2d(3), rnd(2, 3, 3, 4), {"channels": 3, "no_affine": 1})
+    layer("instancenorm", "1d affine", tnn.InstanceNorm1d(3, affine=True), rnd(2, 3, 6), {"channels": 3, "affine": 1})
+    layer("instancenorm", "2d affine eps", tnn.InstanceNorm2d(3, eps=f32(0.01), affine=True), rnd(2, 3, 3, 4), {"channels": 3, "affine": 1, "eps": 0.01})
     if hasattr(tnn, "RMSNorm"):
         layer("rmsnorm", "6", tnn.RMSNorm(6, eps=f32(1e-5)), rnd(3, 6), {"channels": 6})
         layer("rmsnorm", "eps", tnn.RMSNorm(5, eps=f32(1e-2)), rnd(2, 3, 5), {"channels": 5, "eps": 1e-2})
@@ -1097,7 +1099,8 @@ def optimizers():
     S = torch.optim.lr_scheduler
     LR = 0.05
 
-    def schedule(kind, label, make, steps=100, metric=None, **o):
+    def schedule(kind, label, make, steps=100, metric=None, warmup=0, **o):
+        # warmup: w rates (i + 1) / (w + 1) of the first one come before PyTorch's
         p = torch.zeros(1, requires_grad=True)
         opt = torch.optim.SGD([p], lr=LR)
         s = make(opt)
@@ -1110,9 +1113,17 @@ def optimizers():
             else:
                 s.step(metric[i])
             values.append(opt.param_groups[0]["lr"])
+        values = [values[0] * (i + 1) / (warmup + 1) for i in range(warmup)] + values
+        if warmup:
+            o["warmup"] = warmup
         inputs = [] if metric is None else [raw(metric, "metric", grad=False)]
         record("lr_" + kind, label, dict(o, steps=steps, lr=LR), inputs, [np.array(values)])
 
+    for w in (1, 5, 20):
+        schedule("step", "warmup %d" % w, lambda t: S.StepLR(t, 10, 0.5), warmup=w, step_size=10, gamma=0.5)
+        schedule("cosine", "warmup %d" % w, lambda t: S.CosineAnnealingLR(t, 60), steps=60, warmup=w, total=60)
+        schedule("exponential", "warmup %d" % w, lambda t: S.ExponentialLR(t, 0.9), warmup=w, gamma=0.9)
+        schedule("one_cycle", "warmup %d" % w, lambda t: S.OneCycleLR(t, 0.1, total_steps=50, pct_start=0.3, div_factor=25.0, final_div_factor=1e4, cycle_momentum=False), steps=49, warmup=w, total=50, max_lr=0.1)
     for n, g in ((1, 0.9), (10, 0.1), (7, 0.5), (30, 0.0)):
         o = {"gamma": g} if g else {}
         schedule("step", name_of(n, g or "default"), lambda t: S.StepLR(t, n, g or 0.1), step_size=n, **o)

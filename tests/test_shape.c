@@ -250,6 +250,8 @@ TEST(bad_shapes)
     CHECK(nn_count(nn_pad(NULL, NN_SHAPE(1, 1), NULL)) == 0 && nn_count(nn_repeat(NULL, NN_SHAPE(1))) == 0 && nn_count(nn_tril(NULL, 0)) == 0);
     FAILS(nn_add(x, NULL), "add: the tensor is NULL");
     FAILS(nn_mul(NULL, x), "mul: the tensor is NULL");
+    FAILS(nn_where(x, NULL, x), "where: the tensor is NULL");
+    FAILS(nn_where(NULL, x, x), "where: the tensor is NULL");
     nn_free(nn);
 }
 
