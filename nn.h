@@ -721,44 +721,47 @@ NN_API void nn_report_print(nn_context *nn, const nn_report *report);
 NN_API double nn_accuracy(nn_tensor *scores, nn_tensor *labels);                                      // of one batch: (B, C), (B)
 NN_API double nn_auc(int64_t count, const float *score, const int64_t *label);                        // labels 0 or 1
 
+typedef struct nn_events nn_events;  // a TensorBoard event file
 typedef struct nn_progress {         // what callbacks see
     nn_layer *model; nn_optimizer *optimizer;
     int epoch, epochs; int64_t step, steps;      // epoch from 1; step within the epoch, from 1; step 0: the epoch has ended
     double loss, accuracy, validation_loss, validation_accuracy, lr, seconds;   // NaN where there is none
+    nn_events *events;               // the file in log_dir, for things of your own; NULL without log_dir
     int stop;                        // set it to 1 to end training
 } nn_progress;
 typedef struct nn_fit_desc {
     nn_loader    *train;
     nn_loader    *validation;        // may be NULL
-    nn_loss       loss;
+    nn_loss       loss;              // of output and y; without y, of output and x (autoencoders). Not read if the model has a .step
     const nn_loss_desc *loss_desc;
     nn_optimizer *optimizer;
     nn_schedule  *schedule;          // may be NULL
     nn_ema       *ema;               // may be NULL: updated every step, used for validation
     int           epochs;            // default 1
-    int           accumulate;        // batches per update; default 1
-    int           patience;          // > 0: stop after so many epochs without a better validation loss, and restore the best weights
+    int           accumulate;        // batches per update, weighted like one large batch; default 1
+    int           patience;          // > 0: stop after so many epochs without a better validation loss (training loss without
+                                     // .validation), and end with the weights of the best epoch (with .ema: their averages)
     int           quiet;             // 1: no progress lines
-    const char   *log_dir;           // TensorBoard event files and history.csv go here
+    const char   *log_dir;           // TensorBoard event files and history.csv go here; made if it is not there
     const char   *checkpoint;        // a file written after every epoch; if it exists, training resumes from it, bit for bit
     void        (*on_step)(void *user, nn_progress *progress);
     void        (*on_epoch)(void *user, nn_progress *progress);
     void         *user;
 } nn_fit_desc;
 NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc);                        // 1 = ok. Stops at NaN or infinity and names the layer and op
-NN_API int nn_evaluate(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *loss_desc, nn_report *report);   // loss may be NULL
-NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs);            // all outputs in order; (count, ...)
+NN_API int nn_evaluate(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *loss_desc, nn_report *report);
+                                     // one pass over data; loss and report may be NULL; i64 targets make a classifier. In the middle of a step, too
+NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs);            // all outputs in order: count times those of one sample
 
 // ---- monitoring -------------------------------------------------------------------------------------
-typedef struct nn_events nn_events;  // a TensorBoard event file
 NN_API nn_events *nn_events_new(nn_context *nn, const char *dir);
 NN_API int nn_events_scalar(nn_events *events, const char *tag, int64_t step, double value);
 NN_API int nn_events_histogram(nn_events *events, const char *tag, int64_t step, const float *values, int64_t count);
 NN_API int nn_events_image(nn_events *events, const char *tag, int64_t step, const nn_tensor *image);  // (C, H, W), C 1 or 3, 0..1
 NN_API int nn_events_text(nn_events *events, const char *tag, int64_t step, const char *text);
 NN_API int nn_png_save(const nn_tensor *image, const char *path);                   // (C, H, W) or (H, W), 0..1
-NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path);    // (B, C, H, W): a contact sheet; each picture scaled to its own range
-                                                                                    // if it leaves 0..1 (filters)
+NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path);    // (B, C, H, W): a contact sheet; small pictures are enlarged,
+                                     // those that leave 0..1 (filters) scaled to their own range; C not 1 or 3: every channel is a picture
 typedef struct nn_series { const char *name; const double *y; int64_t count; } nn_series;
 NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, const nn_series *series, int count);   // lines over 0..count-1
 NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *report);
@@ -8740,6 +8743,7 @@ static void nn__blame(nn__fit *f, const nn_batch *b, const char *value)
     nn_node *d, *guilty = NULL;
     char where[96], name[256];
     int i;
+    if (f->terminal) nn__log_text(f->nn, "\n");
     snprintf(where, sizeof where, "nn_fit: the loss is %s in epoch %d, batch %lld", value, f->p.epoch, (long long)f->p.step);
     for (d = f->nn->tape; d && !w; d = d->prev)          // from the newest to the oldest
         for (i = 0; i < d->nout; i++) if (!nn__all_finite(d->out[i])) guilty = d;
@@ -9052,7 +9056,7 @@ static void nn__show_epoch(nn__fit *f)
     n += nn__metric_text(line + n, sizeof line - n, "validation loss", f->p.validation_loss, 0);
     n += nn__metric_text(line + n, sizeof line - n, "validation accuracy", f->p.validation_accuracy, 1);
     n += nn__metric_text(line + n, sizeof line - n, "lr", f->p.lr, 0);
-    snprintf(line + n, sizeof line - n, "  %.1f s\n", seconds);
+    snprintf(line + n, sizeof line - n, seconds < 10 ? "  %.2f s\n" : "  %.0f s\n", seconds);
     nn__log_text(f->nn, line);
 }
 
@@ -9244,7 +9248,7 @@ static int nn__fit_after_epoch(nn__fit *f)
     if (nn_ok(nn)) nn__log_epoch(f);
     if (nn_ok(nn)) nn__show_epoch(f);
     if (nn_ok(nn) && f->d.on_epoch) f->d.on_epoch(f->d.user, &f->p);
-    if (nn_ok(nn) && f->d.checkpoint && !nn->measuring) nn__checkpoint(f, 0);
+    if (nn_ok(nn) && f->d.checkpoint) nn__checkpoint(f, 0);
     return nn_ok(nn);
 }
 
@@ -9278,18 +9282,21 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
     f.terminal = !f.d.quiet && !nn->desc.log && nn__is_terminal();
     nn_begin(nn, NN_EVAL);
     nn_zero_grad(model);
+    if (f.d.train->position > 0) nn_loader_rewind(f.d.train);        // somebody left in the middle of an epoch
     if (f.d.checkpoint && !nn->measuring) old = nn__file_open(f.d.checkpoint, 0);
     if (old) {
         nn__file_close(old, 0);
         if (!nn__checkpoint(&f, 1)) return 0;
         nn__say(&f, "resumed after epoch %d from %s\n", (int)f.s.epochs, f.d.checkpoint);
     }
-    if (nn__logs_open(&f))
+    if (nn__logs_open(&f)) {
+        f.p.events = f.events;
         while (f.s.epochs < f.p.epochs && !f.p.stop && !(f.d.patience > 0 && f.s.waited >= f.d.patience)) {
             f.p.epoch = (int)f.s.epochs + 1;
             if (!nn__fit_epoch(&f) || !nn__fit_after_epoch(&f)) break;
             if (nn->measuring) break;
         }
+    }
     if (nn_ok(nn) && f.d.patience > 0 && f.s.has_best > 0) {
         nn__copy_best(f.keep, 1);
         if (f.s.best_epoch < f.s.epochs) nn__say(&f, "the weights of epoch %d are the best%s\n", (int)f.s.best_epoch, "");

@@ -86,6 +86,7 @@ static void on_log(void *user, const char *text)
 static void on_step(void *user, nn_progress *p) { (void)user; (void)p; seen.steps++; }
 static void on_epoch(void *user, nn_progress *p)
 {
+    if (p->events) nn_events_text(p->events, "note", p->epoch, "hello");
     (void)user;
     seen.loss[seen.epochs] = p->loss;
     seen.validation[seen.epochs] = p->validation_loss;
@@ -311,13 +312,11 @@ TEST(bad_data_and_bad_updates_are_told_apart)
     CHECK(!nn_fit(net, &d));
     CHECK_TEXT(nn_error(nn), "epoch 1, batch 3: x of the batch");
     nn_clear(nn);
-    nn_loader_rewind(train);
     blob_x[25 * INPUTS] = 1;
     blob_y[5] = INFINITY;
     CHECK(!nn_fit(net, &d));
     CHECK_TEXT(nn_error(nn), "batch 1: y of the batch");
     nn_clear(nn);
-    nn_loader_rewind(train);
     blob_y[5] = 1;
     nn_sgd_desc sd = { 0 };
     sd.lr = 1e38f;
@@ -598,7 +597,6 @@ TEST(mistakes_are_errors)
     d.loss = nn_mse;                                     /* with classes: wrong dtype, told by the loss */
     CHECK(!nn_fit(net, &d));                                                     nn_clear(nn);
     d.loss = nn_cross_entropy;
-    nn_loader_rewind(train);
     CHECK(nn_fit(net, &d));                              /* and the context is usable after all that */
     nn_free(nn);
     nn_free(other);
@@ -611,8 +609,12 @@ static int run_in(nn_context *nn)
     static nn_report r;
     ld.batch = 16; ld.no_prefetch = 1;
     nn_fit_desc d = fit_desc(nn_loader_new(blobs(nn, 0, 60, 0), &ld), nn_loader_new(blobs(nn, 60, 30, 0), &ld), nn_cross_entropy, adam(net), 3);
+    char *file = path_of("memory.safetensors");
     d.patience = 2;
     d.accumulate = 2;
+    d.log_dir = empty_folder("memory");
+    d.checkpoint = file;
+    remove(file);
     return nn_fit(net, &d) && nn_evaluate(net, d.validation, nn_cross_entropy, NULL, &r);
 }
 TEST(measured_memory_is_enough)
