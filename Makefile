@@ -5,6 +5,7 @@ CFLAGS  ?= -O2
 LIBS     = -lm -lpthread
 PREFIX  ?= /usr/local
 JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
+STB      = $(wildcard /usr/include/stb)
 TESTS    = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 
@@ -14,7 +15,7 @@ digits: build/digits
 	./build/digits
 
 build/%: examples/%.c nn.h | build
-	$(CC) -std=c99 $(CFLAGS) -I. $< -o $@ $(LIBS)
+	$(CC) -std=c99 $(CFLAGS) -Wall -Wextra -I. $(STB:%=-isystem %) $< -o $@ $(LIBS)
 
 build:
 	mkdir -p build

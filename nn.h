@@ -2322,7 +2322,10 @@ static void nn__log_text(nn_context *nn, const char *text)
 {
     if (nn && nn->desc.log) nn->desc.log(nn->desc.user, text);
 #ifndef NN_NO_STDIO
-    else fputs(text, stdout);
+    else {
+        fputs(text, stdout);
+        fflush(stdout);              // progress lines are wanted now, in a pipe too
+    }
 #endif
 }
 
