@@ -15,7 +15,7 @@ digits: build/digits
 	./build/digits
 
 build/%: examples/%.c nn.h | build
-	$(CC) -std=c99 $(CFLAGS) -Wall -Wextra -I. $(STB:%=-isystem %) $< -o $@ $(LIBS)
+	$(CC) -std=c99 $(CFLAGS) -Wall -Wextra $(STB:%=-isystem %) $< -o $@ $(LIBS)
 
 build:
 	mkdir -p build

@@ -1,13 +1,13 @@
 /* autoencoder.c - Demonstrates learning without labels: a net squeezes a digit into 8 numbers and draws it again from them.
 
    A data set without targets is its own target: nn_fit compares the output with the input.
-   Build:    cc -O2 -I. examples/autoencoder.c -o autoencoder -lm -lpthread
+   Build:    cc -O2 examples/autoencoder.c -o autoencoder -lm -lpthread
    Run:      ./autoencoder              from the folder that contains examples/data
    Expect:   a line per epoch, an error far below that of the mean picture, then "wrote autoencoder.png":
              digits that the net has never seen above, what it made of them below
    Level:    **                                                                                   */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 enum { PIXELS = 64, CODE = 8, TEST = 297, SHOWN = 20 };
 

@@ -2,12 +2,12 @@
 
    Data:     CIFAR-10, binary version:  ./cifar10 [--net lenet] [--epochs N] train1.bin[.gz] ... test.bin[.gz]
              Without files it trains on small synthetic pictures, to show that it runs.
-   Build:    cc -O2 -I. examples/cifar10.c -o cifar10 -lm -lpthread
+   Build:    cc -O2 examples/cifar10.c -o cifar10 -lm -lpthread
    Expect:   a falling loss and a test accuracy per epoch; on the whole of CIFAR-10 about 75 %, on its first 4,000 pictures 55 %
    Run in CI: --epochs 1
    Level:    ***                                                                                  */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 typedef struct Net { nn_layer *root, *conv1, *conv2, *fc1, *fc2, *fc3; } Net;
 

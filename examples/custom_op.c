@@ -1,11 +1,11 @@
 /* custom_op.c - Demonstrates an op of your own, with its own backward, proved by the gradient checker and used in a net.
 
    The op is the bent identity  y = (sqrt(x^2 + 1) - 1) / 2 + x,  whose slope is  x / (2 sqrt(x^2 + 1)) + 1.
-   Build:    cc -O2 -I. examples/custom_op.c -o custom_op -lm -lpthread
+   Build:    cc -O2 examples/custom_op.c -o custom_op -lm -lpthread
    Expect:   "the gradient is right", a falling loss, "y(0.5) = ..." near sin(0.5) = 0.479
    Level:    **                                                                                   */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 /* Inputs arrive contiguous. backward adds to the gradient: nn.h has zeroed it, or another op has already added its share. */
 static void bent_forward(const nn_call *c, const nn_task *t)

@@ -1,6 +1,6 @@
 /* digits.c - Demonstrates training a classifier on real images: load, split, fit, evaluate, save.
 
-   Build:    cc -O2 -I. examples/digits.c -o digits -lm -lpthread
+   Build:    cc -O2 examples/digits.c -o digits -lm -lpthread
    Run:      ./digits                             1,797 handwritten digits of 8 x 8 pixels (examples/data), a small MLP
              ./digits --net cnn                   the same with a LeNet
              ./digits [--net cnn] [--epochs N] train-images train-labels test-images test-labels
@@ -10,7 +10,7 @@
    Run in CI: --net cnn --epochs 3
    Level:    **                                                                                   */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 /* LeNet (LeCun et al. 1998), with ReLU and max pooling; any image size from 8 x 8. */
 static void add_lenet(nn_layer *net, nn_shape image, int64_t classes)

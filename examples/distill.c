@@ -1,11 +1,11 @@
 /* distill.c - Demonstrates distillation (Hinton et al. 2015): a big net teaches a small one what it knows about wrong answers too.
 
    The student has few labelled digits to learn from, but the teacher's softened opinions on all of them.
-   Build:    cc -O2 -I. examples/distill.c -o distill -lm -lpthread
+   Build:    cc -O2 examples/distill.c -o distill -lm -lpthread
    Expect:   the accuracies of the teacher, of a student on its own, and of a distilled student, which lies between
    Level:    ***                                                                                  */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 enum { EPOCHS = 25 };
 

@@ -1,13 +1,13 @@
 /* fashion.c - Demonstrates the short way (Keras' fit): a CNN on Fashion-MNIST with augmentation, early stopping and TensorBoard.
 
    Data:     Debian's package dataset-fashion-mnist, or the four files from anywhere:  ./fashion [--epochs N] [FOLDER]
-   Build:    cc -O2 -I. examples/fashion.c -o fashion -lm -lpthread
+   Build:    cc -O2 examples/fashion.c -o fashion -lm -lpthread
    Expect:   a line per epoch; test accuracy of 91 to 92 %.   tensorboard --logdir runs   shows the curves
              Without the data it says so and ends well.
    Run in CI: --epochs 1 /usr/share/datasets/fashion-mnist
    Level:    **                                                                                   */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 static nn_dataset *load(nn_context *nn, const char *folder, const char *part)
 {

@@ -1,13 +1,13 @@
 /* gan.c - Demonstrates two nets with two optimizers in one step: a generator learns to draw digits that a discriminator takes for real
    (Goodfellow et al. 2014).
 
-   Build:    cc -O2 -I. examples/gan.c -o gan -lm -lpthread
+   Build:    cc -O2 examples/gan.c -o gan -lm -lpthread
    Run:      ./gan [--epochs N]
    Expect:   two losses per 20 epochs that keep each other in check, and gan.png, a sheet of 64 invented digits
    Run in CI: --epochs 40
    Level:    ***                                                                                  */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 enum { LATENT = 16, PIXELS = 64, BATCH = 64 };
 

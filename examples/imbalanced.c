@@ -2,11 +2,11 @@
 
    Of the handwritten digits only the eights are wanted, and nine in ten of those are taken away: about 1 % positives. A net that
    says "no" to everything is 99 % accurate and useless.
-   Build:    cc -O2 -I. examples/imbalanced.c -o imbalanced -lm -lpthread
+   Build:    cc -O2 examples/imbalanced.c -o imbalanced -lm -lpthread
    Expect:   three reports; "F1 of the rare class" rises from plain to weighted or balanced training
    Level:    **                                                                                   */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 static nn_dataset *digits;           /* sample i of the rare problem is digit keep[i] */
 static int64_t keep[1797];

@@ -1,13 +1,13 @@
 /* predict_image.c - Demonstrates inference on a picture of your own: stb_image decodes it, a saved net says which digit it is.
 
    Draw a digit, white on black or black on white, save it as PNG or JPEG. The net is what examples/digits.c has saved.
-   Build:    cc -O2 -I. -I/usr/include/stb examples/predict_image.c -o predict_image -lm -lpthread      (Debian: libstb-dev)
+   Build:    cc -O2 -I/usr/include/stb examples/predict_image.c -o predict_image -lm -lpthread      (Debian: libstb-dev)
    Run:      ./digits && ./predict_image [picture.png] [digits.safetensors]
    Expect:   the most likely digits with their probabilities. Without a picture it writes one from the data set, digit.png, and reads that.
    Run in CI: digit.png
    Level:    **                                                                                   */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 #define STB_IMAGE_IMPLEMENTATION
 #define STBI_NO_HDR
 #if defined(__GNUC__)

@@ -2,11 +2,11 @@
 
    How many babies are born on a day? Year, month, day of the month and weekday tell most of it: weekends are quiet.
    Words and small integers that name things (weekday, month) enter as one-hot columns through a callback dataset.
-   Build:    cc -O2 -I. examples/regression.c -o regression -lm -lpthread
+   Build:    cc -O2 examples/regression.c -o regression -lm -lpthread
    Expect:   a line per epoch, and at the end "R^2 on the test days: 0.89..."
    Level:    **                                                                                   */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 enum { WEEKDAYS = 7, MONTHS = 12, FEATURES = 2 + WEEKDAYS + MONTHS };
 

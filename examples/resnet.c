@@ -2,12 +2,12 @@
 
    Parameter names and shapes are torchvision's, so its weights load (other than conv1 and fc, which depend on the picture size).
    Data:     CIFAR-10 binary files:  ./resnet [--width W] [--epochs N] train.bin[.gz] ... test.bin[.gz];  without: synthetic pictures
-   Build:    cc -O2 -I. examples/resnet.c -o resnet -lm -lpthread
+   Build:    cc -O2 examples/resnet.c -o resnet -lm -lpthread
    Expect:   "11173962 parameters" at full width, a falling loss, a test accuracy
    Run in CI: --width 8 --epochs 1
    Level:    ***                                                                                  */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 typedef struct Block { nn_layer *conv1, *bn1, *conv2, *bn2, *down, *down_bn; } Block;
 

@@ -3,12 +3,12 @@
    The gradient of the winning score tells how the score would move with each pixel; times the pixel, it is that pixel's share in the
    decision (Simonyan et al. 2014). Whether that is true can be tried: take the pixels with the largest shares away, and the net
    should err more often than when as many other lit pixels are taken away.
-   Build:    cc -O2 -I. examples/saliency.c -o saliency -lm -lpthread
+   Build:    cc -O2 examples/saliency.c -o saliency -lm -lpthread
    Run:      ./saliency                 from the folder that contains examples/data
    Expect:   a digit beside its map, three accuracies, then "the map shows what matters"
    Level:    **                                                                                   */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 enum { SIDE = 8, PIXELS = SIDE * SIDE, TEST = 300, ERASED = 6 };
 

@@ -1,10 +1,10 @@
 /* xor.c - Demonstrates the smallest complete program: a net, an optimizer, a training loop.
 
-   Build:    cc -O2 -I. examples/xor.c -o xor -lm -lpthread
+   Build:    cc -O2 examples/xor.c -o xor -lm -lpthread
    Expect:   four probabilities near 0, 1, 1, 0 and then "xor learned"
    Level:    *                                                                                   */
 #define NN_IMPLEMENTATION
-#include "nn.h"
+#include "../nn.h"
 
 int main(void)
 {
