@@ -9319,6 +9319,78 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
 // Two classes of results (bit for bit the same within a class): F = fma, avx2, avx512, neon; N = scalar, and all PLAIN kernels.
 // Under NN_DETERMINISTIC nothing fuses, and the classes are one.
 // =============================================================================================
+// Short words are macros within the visits only. Should the program have macros of these names, they are put aside and come back.
+#if defined(__GNUC__) || defined(_MSC_VER)
+#pragma push_macro("A")
+#pragma push_macro("ABS")
+#pragma push_macro("B")
+#pragma push_macro("BITS")
+#pragma push_macro("C")
+#pragma push_macro("COS")
+#pragma push_macro("ERF")
+#pragma push_macro("EXP")
+#pragma push_macro("EXPM1")
+#pragma push_macro("FLOATS")
+#pragma push_macro("FLOOR")
+#pragma push_macro("FMA")
+#pragma push_macro("GELU_TANH_GRAD")
+#pragma push_macro("ISET1")
+#pragma push_macro("LOAD")
+#pragma push_macro("LOG")
+#pragma push_macro("LOG1P")
+#pragma push_macro("MISH_GRAD")
+#pragma push_macro("POW")
+#pragma push_macro("R")
+#pragma push_macro("ROUND")
+#pragma push_macro("SEL")
+#pragma push_macro("SET1")
+#pragma push_macro("SHL")
+#pragma push_macro("SIGMOID")
+#pragma push_macro("SIN")
+#pragma push_macro("SOFTPLUS")
+#pragma push_macro("SQRT")
+#pragma push_macro("STORE")
+#pragma push_macro("TANH")
+#pragma push_macro("V")
+#pragma push_macro("VI")
+#pragma push_macro("X")
+#pragma push_macro("Y")
+#endif
+#undef A
+#undef ABS
+#undef B
+#undef BITS
+#undef C
+#undef COS
+#undef ERF
+#undef EXP
+#undef EXPM1
+#undef FLOATS
+#undef FLOOR
+#undef FMA
+#undef GELU_TANH_GRAD
+#undef ISET1
+#undef LOAD
+#undef LOG
+#undef LOG1P
+#undef MISH_GRAD
+#undef POW
+#undef R
+#undef ROUND
+#undef SEL
+#undef SET1
+#undef SHL
+#undef SIGMOID
+#undef SIN
+#undef SOFTPLUS
+#undef SQRT
+#undef STORE
+#undef TANH
+#undef V
+#undef VI
+#undef X
+#undef Y
+
 typedef char nn__no_params;
 typedef int  nn__int;
 typedef struct nn__scalars       { float p, q; } nn__scalars;
@@ -9625,6 +9697,42 @@ static const nn__table *nn__find_table(const char *isa, nn_dtype dtype)
     }
     return NULL;
 }
+#if defined(__GNUC__) || defined(_MSC_VER)
+#pragma pop_macro("A")
+#pragma pop_macro("ABS")
+#pragma pop_macro("B")
+#pragma pop_macro("BITS")
+#pragma pop_macro("C")
+#pragma pop_macro("COS")
+#pragma pop_macro("ERF")
+#pragma pop_macro("EXP")
+#pragma pop_macro("EXPM1")
+#pragma pop_macro("FLOATS")
+#pragma pop_macro("FLOOR")
+#pragma pop_macro("FMA")
+#pragma pop_macro("GELU_TANH_GRAD")
+#pragma pop_macro("ISET1")
+#pragma pop_macro("LOAD")
+#pragma pop_macro("LOG")
+#pragma pop_macro("LOG1P")
+#pragma pop_macro("MISH_GRAD")
+#pragma pop_macro("POW")
+#pragma pop_macro("R")
+#pragma pop_macro("ROUND")
+#pragma pop_macro("SEL")
+#pragma pop_macro("SET1")
+#pragma pop_macro("SHL")
+#pragma pop_macro("SIGMOID")
+#pragma pop_macro("SIN")
+#pragma pop_macro("SOFTPLUS")
+#pragma pop_macro("SQRT")
+#pragma pop_macro("STORE")
+#pragma pop_macro("TANH")
+#pragma pop_macro("V")
+#pragma pop_macro("VI")
+#pragma pop_macro("X")
+#pragma pop_macro("Y")
+#endif
 #endif // NN_IMPLEMENTATION
 
 #else // NN__VISIT: from here on the text is visited several times
