@@ -27,3 +27,8 @@ printf '#define NN_MALLOC(n) malloc(n)\n#define NN_FREE(p) free(p)\n#include <st
 run "NN_MALLOC and NN_FREE" sh -c "gcc -std=c99 -O0 $warn -I. $out/hooks.c -o $out/hooks -lm -lpthread && $out/hooks"
 run "every exported symbol starts with nn_" sh -c "gcc -std=c99 -O0 -I. -c $out/one.c -o $out/one.o && nm -g --defined-only $out/one.o | awk '\$3 !~ /^nn_/ && \$3 != \"main\" { print; bad = 1 } END { exit bad }'"
 run "every desc argument has a C++ reference" $py tests/check_header.py
+{
+    for n in A B C R V X Y ABS EXP LOG SIN LOAD; do echo "#define $n mine"; done
+    printf '#define NN_IMPLEMENTATION\n#include "nn.h"\n#define TEXT(x) #x\n#define STR(x) TEXT(x)\nint main(void) { return STR(C)[0] != 109 || STR(EXP)[0] != 109; }\n'
+} > $out/macros.c
+run "the program's own short macros survive" sh -c "gcc -std=c99 -O0 $warn -I. $out/macros.c -o $out/macros -lm -lpthread && $out/macros"
