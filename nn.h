@@ -10091,7 +10091,7 @@ static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, i
     for (k = 0; k <= nin; k++) if (stride[k][n - 1] != 1) direct = 0;
     inner = shape[n - 1];
     for (at = begin; at < end;) {
-        int64_t off[6], rest = at / inner, first = at % inner, run = nn__min(inner - first, end - at);
+        int64_t off[6] = { 0 }, rest = at / inner, first = at % inner, run = nn__min(inner - first, end - at);
         R *y;
         for (k = 0; k <= nin; k++) off[k] = first * stride[k][n - 1];
         for (d = n - 2; d >= 0; d--) {
