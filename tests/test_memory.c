@@ -93,6 +93,78 @@ TEST(reserve_ahead)
     nn_free(nn);
 }
 
+/* Everything once: a CNN with batch norm and dropout is made, trained, saved, loaded, run, evaluated. */
+static int whole_life(nn_context *nn)
+{
+    static float x[24 * 36];
+    static int64_t labels[24];
+    static char file[1 << 16];
+    size_t bytes = 0;
+    nn_batch b;
+    nn_report report;
+    for (int i = 0; i < 24 * 36; i++) x[i] = (float)((i * 37) % 101) / 101;
+    for (int i = 0; i < 24; i++) labels[i] = i % 3;
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_dataset *data = nn_dataset_new(nn, &(nn_dataset_desc){ .count = 24, .x_shape = NN_SHAPE(1, 6, 6), .classes = 3, .x = x, .labels = labels });
+    nn_scaler_new(net, data);
+    nn_conv2d_new(net, "conv", 1, 4, 3, &(nn_conv2d_desc){ .padding = 1 });
+    nn_batchnorm_new(net, "bn", 4, NULL);
+    nn_fn_new(net, nn_relu);
+    nn_maxpool2d_new(net, 2, NULL);
+    nn_flatten_new(net);
+    nn_dropout_new(net, 0.2f);
+    nn_linear_new(net, "fc", 4 * 9, 3, NULL);
+    nn_optimizer *opt = nn_adamw_new(net, &(nn_adamw_desc){ .clip_norm = 1 });
+    nn_loader *loader = nn_loader_new(data, &(nn_loader_desc){ .batch = 8, .shuffle = 1, .augment = &(nn_augment_desc){ .crop_padding = 1, .noise = 0.1f } });
+    while (nn_loader_next(loader, &b)) {
+        nn_begin(nn, NN_TRAIN);
+        nn_backward(nn_cross_entropy(nn_forward(net, b.x), b.y, NULL));
+        nn_step(opt);
+    }
+    nn_fit(net, &(nn_fit_desc){ .train = loader, .validation = loader, .loss = nn_cross_entropy, .optimizer = opt, .epochs = 2, .patience = 1, .quiet = 1 });
+    if (!nn_save_memory(net, file, sizeof file, &bytes, &(nn_save_desc){ .optimizer = opt, .loader = loader })) return 0;
+    if (!nn_load_memory(net, file, bytes, NULL)) return 0;
+    if (!nn_evaluate(net, loader, nn_cross_entropy, NULL, &report)) return 0;
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *y = nn_softmax(nn_forward(net, nn_zeros(nn, NN_SHAPE(2, 1, 6, 6))), -1);
+    float p[6];
+    return nn_read(y, p) && nn_ok(nn);
+}
+
+TEST(nth_allocation_fails_in_a_whole_life)
+{
+    int64_t n = 1;
+    for (; n < 2000; n++) {
+        counter c = { 0 };
+        c.fail_at = n;
+        nn_context *nn = nn_new(&(nn_desc){ .malloc = count_malloc, .free = count_free, .user = &c, .threads = 2, .on_error = test_quiet, .log = test_quiet });
+        int ok = nn && whole_life(nn);
+        CHECK(ok || !nn_ok(nn));
+        CHECK(ok || nn_error(nn)[0]);
+        nn_free(nn);
+        CHECK(c.live == 0);
+        if (c.calls < n) { CHECK(ok); break; }
+    }
+    CHECK(n > 4 && n < 2000);         /* memory is taken in large blocks: there are few calls */
+}
+
+TEST(callers_buffer_for_a_whole_life)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .log = test_quiet });
+    CHECK(whole_life(nn));
+    size_t need = nn_bytes_needed(nn);
+    nn_free(nn);
+    char *raw = malloc(need + 128), *buffer = (char *)(((uintptr_t)raw + 63) & ~(uintptr_t)63);
+    nn = nn_new(&(nn_desc){ .memory = buffer, .bytes = need, .threads = 1, .on_error = test_quiet, .log = test_quiet });
+    CHECK(nn && whole_life(nn));
+    nn_free(nn);
+    nn = nn_new(&(nn_desc){ .memory = buffer, .bytes = need - 1, .threads = 1, .on_error = test_quiet, .log = test_quiet });
+    CHECK(nn && !whole_life(nn));
+    CHECK_TEXT(nn_error(nn), "are needed");
+    nn_free(nn);
+    free(raw);
+}
+
 TEST(nth_allocation_fails)
 {
     for (int64_t n = 1; n < 200; n++) {
