@@ -220,6 +220,16 @@ TEST(on_a_device)
     fake_close(&d);
 }
 
+/* The bytes of numbers as a file has them: little-endian. */
+static const void *as_in_file(const void *data, size_t bytes, size_t each)
+{
+    static unsigned char to[64];
+    const uint16_t one = 1;
+    int little = *(const unsigned char *)&one;
+    for (size_t i = 0; i < bytes; i++) to[i] = ((const unsigned char *)data)[little ? i : i / each * each + each - 1 - i % each];
+    return to;
+}
+
 /* ---- dtypes ------------------------------------------------------------------------------------------------- */
 static void check_dtype(const char *dtype, const void *data, size_t bytes, const float *want)
 {
@@ -230,6 +240,7 @@ static void check_dtype(const char *dtype, const void *data, size_t bytes, const
     nn_layer *net = nn_model_new(nn, NULL), *net64 = nn_model_new(nn64, NULL);
     nn_param_new(net, "w", NN_SHAPE(4)); nn_param_new(net64, "w", NN_SHAPE(4));
     snprintf(json, sizeof json, "{\"w\":{\"dtype\":\"%s\",\"shape\":[4],\"data_offsets\":[0,%d]}}", dtype, (int)bytes);
+    data = as_in_file(data, bytes, bytes / 4);
     CHECK(load_json(net, json, data, bytes, NULL) && load_json(net64, json, data, bytes, NULL));
     nn_read(nn_param(net, "w"), got);
     nn_read_as(nn_param(net64, "w"), NN_F64, got64);
@@ -380,7 +391,7 @@ TEST(odd_but_valid_headers)
     nn_param_new(net, "w", NN_SHAPE(2));
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         nn_write(nn_param(net, "w"), (float[]){ 0, 0 });
-        CHECK(load_json(net, good[i], in, 8, NULL));
+        CHECK(load_json(net, good[i], as_in_file(in, 8, 4), 8, NULL));
         if (!nn_ok(nn)) printf("%s\n%s\n", good[i], nn_error(nn));
         nn_clear(nn);
         nn_read(nn_param(net, "w"), v);
@@ -527,10 +538,11 @@ TEST(every_flipped_bit_of_the_header)
         memcpy(exact, s, n);
         exact[bit / 8] = (char)(exact[bit / 8] ^ 1 << bit % 8);
         ok = nn_load_memory(b, exact, n, NULL);
+        CHECK(ok || nn_error(nn)[0]);
+        nn_clear(nn);                /* a failed context reads nothing */
         read_net(b, after);
-        if (!ok) CHECK(nn_error(nn)[0] && !memcmp(before, after, sizeof before));
+        if (!ok) CHECK(!memcmp(before, after, sizeof before));
         else { loaded++; memcpy(before, after, sizeof before); }
-        nn_clear(nn);
     }
     CHECK(loaded < (int)header / 4);                     /* only spaces that became other spaces, and letters of metadata */
     free(exact);
