@@ -821,7 +821,8 @@ enum {                               // nn_op.flags
     NN_OP_ANY_DTYPE = 16,            // checks the dtypes of its inputs itself (else all must be the context's dtype)
     NN_OP_MUTATES   = 32,            // writes into inputs (optimizers, running statistics)
     NN_OP_VIEW      = 64,            // its result is a view of input 0: shape() sets data and strides; forward is never called
-    NN_OP_ALL_INPUTS = 128           // no input may be NULL (else those after the first may)
+    NN_OP_ALL_INPUTS = 128,          // no input may be NULL (else those after the first may)
+    NN_OP_IN_PLACE  = 256            // backward may find din[0] in the memory of dout[0]
 };
 #define NN_KEEP_IN(i)  (1u << (i))
 #define NN_KEEP_OUT(i) (1u << (8 + (i)))
@@ -1461,7 +1462,7 @@ typedef struct nn__arena {           // a bump allocator over blocks that never 
     int         blocks, current;
     size_t      used, peak;
 } nn__arena;
-typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi; nn_node *tape; int free_count; } nn__mark;
+typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi, node_left; char *node_at; nn_node *tape; } nn__mark;
 typedef struct nn__free_entry { char *at; size_t place, bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
 typedef struct nn__leaf_grad { struct nn__leaf_grad *next; nn_tensor *t; } nn__leaf_grad;
@@ -1499,6 +1500,8 @@ struct nn_context {
     nn__free_entry *free_list;       // numbers that backward has finished with
     int         free_count, free_room;
     int         hold;                // 1: nothing is released before the step ends
+    char       *node_at;             // room for nodes: together, so that they do not separate the numbers of a step
+    size_t      node_left;
     nn__leaf_grad *leaf_grads;       // of what lives until nn_free
     nn__cleanup *cleanups;
     // errors
@@ -1706,6 +1709,24 @@ static void *nn__life(nn_context *nn, size_t bytes)      // zeroed host memory t
 
 static void *nn__host_step(nn_context *nn, size_t bytes) { return nn__arena_alloc(&nn->step_arena, bytes, 0); }
 
+static void *nn__node_room(nn_context *nn, size_t bytes)
+{
+    enum { CHUNK = 2048 };
+    char *at;
+    bytes = nn__round_up(bytes);
+    if (nn->node_left < bytes) {
+        size_t chunk = bytes > CHUNK ? bytes : (size_t)CHUNK;
+        nn->node_left = 0;
+        nn->node_at = (char *)nn__host_step(nn, chunk);
+        if (!nn->node_at) return NULL;
+        nn->node_left = chunk;
+    }
+    at = nn->node_at;
+    nn->node_at += bytes;
+    nn->node_left -= bytes;
+    return at;
+}
+
 static char *nn__copy_string(nn_context *nn, const char *s)
 {
     size_t n = s ? strlen(s) + 1 : 0;
@@ -1748,6 +1769,20 @@ static void *nn__step_data(nn_context *nn, size_t bytes, size_t *place)
     return nn__arena_alloc(nn->data_step, bytes, 1);
 }
 
+static int nn__pop(nn_context *nn, char *at, size_t place, size_t bytes)             // a piece at the top goes back to the stack
+{
+    nn__arena *a = nn->data_step;
+    if (place + bytes != a->used) return 0;
+    if (at && nn__steps_grow_down(nn)) nn->hi += bytes;
+    else if (at) {
+        nn__block *b = &a->block[a->current];
+        if (at + bytes != b->at + b->used) return 0;
+        b->used -= bytes;
+    }
+    a->used -= bytes;
+    return 1;
+}
+
 static void nn__step_free(nn_context *nn, void *memory, size_t place, size_t bytes)  // numbers that nobody reads again in this step
 {
     char *at = (char *)memory;
@@ -1765,6 +1800,7 @@ static void nn__step_free(nn_context *nn, void *memory, size_t place, size_t byt
         *f = nn->free_list[--nn->free_count];
         i = 0;
     }
+    if (nn__pop(nn, at, place, bytes)) return;
     if (nn->free_count == nn->free_room) return;         // then it stays unused until the step ends
     nn->free_list[nn->free_count].at = at;
     nn->free_list[nn->free_count].place = place;
@@ -1797,7 +1833,7 @@ static nn__mark nn__get_mark(nn_context *nn)
         m.block_used[i] = a[i]->current < a[i]->blocks ? a[i]->block[a[i]->current].used : 0;
         m.used[i] = a[i]->used;
     }
-    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.free_count = nn->free_count;
+    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.node_at = nn->node_at; m.node_left = nn->node_left;
     return m;
 }
 
@@ -1813,6 +1849,8 @@ static void nn__rewind_memory(nn_context *nn, const nn__mark *m)    // memory on
         a[i]->used = m->used[i];
     }
     nn->hi = m->hi;
+    nn->node_at = m->node_at;
+    nn->node_left = m->node_left;
     nn__forget_free(nn);
 }
 
@@ -2628,7 +2666,7 @@ NN_API nn_context *nn_new(const nn_desc *desc)
         nn_fail(nn, "%s: backend version %d, this nn.h wants %d", nn->backend->name, nn->backend->version, NN_BACKEND_VERSION);
         nn->backend = &nn->cpu;
     }
-    nn->free_room = 64;
+    nn->free_room = 32;
     nn->free_list = (nn__free_entry *)nn__life(nn, (size_t)nn->free_room * sizeof *nn->free_list);
     if (!nn->free_list) nn->free_room = 0;
     nn->threads = d.threads > 0 ? d.threads : nn__cores();
@@ -2693,6 +2731,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
     nn->ordinal = 0;
     if (mode == NN_TRAIN) nn->random_step++;
     nn->free_count = 0;
+    nn->node_left = 0;
     if (!nn->failed) nn->measuring = nn->desc.measure;
     nn->hi = nn->buffer ? nn->buffer_bytes : 0;
     nn__arena_rewind(&nn->step_arena);
@@ -2826,7 +2865,7 @@ static void nn__record(nn_context *nn, const nn_call *c, nn_tensor **in, nn_tens
 {
     int i, n = c->nin + c->nout + c->naux;
     size_t bytes = c->params ? c->op->params_bytes : 0;
-    char *m = (char *)nn__host_step(nn, sizeof(nn_node) + (size_t)n * sizeof(nn_tensor *) + nn__round_up(bytes) + (size_t)(c->nin + c->nout) * sizeof(unsigned));
+    char *m = (char *)nn__node_room(nn, sizeof(nn_node) + (size_t)n * sizeof(nn_tensor *) + nn__round_up(bytes) + (size_t)(c->nin + c->nout) * sizeof(unsigned));
     nn_node *node = (nn_node *)(void *)m;
     if (!m) return;
     memset(node, 0, sizeof *node);
@@ -2998,11 +3037,17 @@ static nn_view nn__kept_view(const nn_tensor *t, int kept)
     return v;
 }
 
+static int nn__in_place(const nn_node *d, int retain)    // may the gradient of the result become that of the input?
+{
+    const nn_tensor *x = d->in[0], *y = d->out[0];
+    return (d->op->flags & NN_OP_IN_PLACE) && !retain && y->grad && !(y->flags & NN__T_WANT_GRAD) && x && x->step && !x->grad && (d->need & 1u);
+}
+
 static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
 {
     nn_call c;
     nn_tensor *twice[NN_MAX_INPUTS];                     // a tensor that is input twice gets its second gradient by way of a temporary
-    int i, j;
+    int i, j, reuse;
     nn__begin_call(&c, nn, d->op->id, d->params);
     c.op = d->op;
     c.pass = NN_BACKWARD;
@@ -3010,6 +3055,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
     c.ordinal = d->ordinal;
     c.step = d->step;
     c.nin = d->nin; c.nout = d->nout; c.naux = d->naux;
+    reuse = nn__in_place(d, retain);
     for (i = 0; i < d->nin; i++) {
         nn_tensor *x = d->in[i];
         int kept = nn__op_keeps(d->op, NN_KEEP_IN(i));
@@ -3020,6 +3066,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
         if (x && kept && x->base->version != d->versions[i])
             nn_fail(nn, "%s: input %d was overwritten before backward could use it", d->op->name, i);
         if (!(d->need & (1u << i))) continue;
+        if (reuse) x->grad = d->out[0]->grad;
         if (!nn__make_grad(nn, x)) return;
         for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, nn->desc.dtype, x->ndim, x->shape);
         if (twice[i] && nn__dead(twice[i])) return;
@@ -3043,6 +3090,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
     }
     for (i = 0; i < d->naux; i++) c.aux[i] = nn__view_of(d->aux[i]);
     nn__run(nn, &c);
+    if (reuse) { d->out[0]->grad = NULL; d->out[0]->flags &= ~(unsigned)NN__T_GRAD_SET; }
     for (i = 0; i < d->nin; i++) if (twice[i]) {
         nn_call a;
         nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
@@ -9700,7 +9748,7 @@ NN__TARGET_END
 NN__FLOAT_END
 
 // -- the tables --
-#define NN__ROW_OP(name, keep, f, df)     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
+#define NN__ROW_OP(name, keep, f, df)     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_IN_PLACE, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
 #define NN__ROW_OP2(name, keep, f, da, db) \
     { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
 #define NN__NO_GRAD_SIMD         0
@@ -12427,10 +12475,13 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, NN__K(first_line), NN__K(l
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_N = 256, NN__GEMM_K = 256 };
 static int64_t nn__gemm_blocks(int64_t m, int64_t n) { return ((m + NN__GEMM_M - 1) / NN__GEMM_M) * ((n + NN__GEMM_N - 1) / NN__GEMM_N); }
+static int64_t nn__gemm_depth(int64_t m, int64_t n, int64_t k)           // how much of k is packed at once: little for small products
+{
+    return nn__min(k, m * n < ((int64_t)1 << 20) / nn__max(1, k) ? 24 : NN__GEMM_K);
+}
 static size_t  nn__gemm_scratch(const nn_call *c, int64_t m, int64_t n, int64_t k)   // panels of one task; rounded up to whole tiles
 {
-    size_t kk = (size_t)nn__min(k, NN__GEMM_K), mm = (size_t)nn__min(m + 11, NN__GEMM_M), width = 32;      // MR is 4, 6, 8 or 12, NR at most 32
-    (void)n;
+    size_t kk = (size_t)nn__gemm_depth(m, n, k), mm = (size_t)nn__min(m + 11, NN__GEMM_M), width = 32;      // MR is 4, 6, 8 or 12, NR at most 32
     return (mm * kk + kk * width + 64) * nn__real_bytes(c);
 }
 #endif
@@ -12497,12 +12548,12 @@ NN__INLINE NN__K(matrix) NN__K(mat)(const void *at, int64_t rs, int64_t cs) { NN
 // One block of C: number `block` of nn__gemm_blocks(m, n). bias: added along n first, or NULL. add: C is kept, not overwritten.
 static void NN__K(gemm_block)(int64_t m, int64_t n, int64_t k, NN__K(matrix) a, NN__K(matrix) b, NN__K(matrix) y, int add, const R *bias, int64_t block, R *scratch)
 {
-    int64_t across = (n + NN__GEMM_N - 1) / NN__GEMM_N, i0 = block / across * NN__GEMM_M, j0 = block % across * NN__GEMM_N, p, i, j;
+    int64_t across = (n + NN__GEMM_N - 1) / NN__GEMM_N, i0 = block / across * NN__GEMM_M, j0 = block % across * NN__GEMM_N, p, i, j, step = nn__gemm_depth(m, n, k);
     int64_t h = nn__min(NN__GEMM_M, m - i0), w = nn__min(NN__GEMM_N, n - j0), hh = (h + NN__MR - 1) / NN__MR * NN__MR;
     R *c = (R *)(uintptr_t)y.at + i0 * y.rs + j0 * y.cs;
     if (!add) for (i = 0; i < h; i++) for (j = 0; j < w; j++) c[i * y.rs + j * y.cs] = bias ? bias[j0 + j] : 0;
-    for (p = 0; p < k; p += NN__GEMM_K) {
-        int64_t depth = nn__min(NN__GEMM_K, k - p);
+    for (p = 0; p < k; p += step) {
+        int64_t depth = nn__min(step, k - p);
         R *pb = scratch + hh * depth;
         NN__K(gemm_pack)(h, depth, a.at + i0 * a.rs + p * a.cs, a.rs, a.cs, NN__MR, scratch);
         for (j = 0; j < w; j += NN__NR) {

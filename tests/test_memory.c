@@ -104,7 +104,7 @@ TEST(nth_allocation_fails)
         CHECK(ok || nn_error(nn)[0]);
         nn_free(nn);
         CHECK(c.live == 0);
-        if (c.calls < n) { CHECK(n > 4); break; }
+        if (c.calls < n) { CHECK(n > 3); break; }
     }
 }
 
