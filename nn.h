@@ -164,6 +164,7 @@ struct nn_tensor {
     unsigned    step;                // step in which it was made; 0 = lives until nn_free
     unsigned    version;             // counts writes to the storage (kept in base)
     int         output;              // which output of node it is
+    size_t      place;               // of the storage in this step's memory (kept in base)
 };
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -501,6 +502,7 @@ typedef struct nn_model_desc {
     nn_tensor *(*forward)(void *self, nn_tensor *x);         // default: the children in order
     nn_tensor *(*step)(void *self, const nn_batch *batch);   // nn_fit: your own loss from a batch, when one-in-one-out is not enough
     void *self;                                              // handed to both
+    int   release;                                           // 1: forward leaves no tensor anywhere but in its result: what it made needs less memory
 } nn_model_desc;
 typedef nn_model_desc nn_layer_desc;
 NN_API nn_layer *nn_model_new     (nn_context *nn, const nn_model_desc *desc);                        // a root
@@ -822,7 +824,8 @@ enum {                               // nn_op.flags
     NN_OP_ANY_DTYPE = 16,            // checks the dtypes of its inputs itself (else all must be the context's dtype)
     NN_OP_MUTATES   = 32,            // writes into inputs (optimizers, running statistics)
     NN_OP_VIEW      = 64,            // its result is a view of input 0: shape() sets data and strides; forward is never called
-    NN_OP_ALL_INPUTS = 128           // no input may be NULL (else those after the first may)
+    NN_OP_ALL_INPUTS = 128,          // no input may be NULL (else those after the first may)
+    NN_OP_IN_PLACE  = 256            // backward may find din[0] in the memory of dout[0]
 };
 #define NN_KEEP_IN(i)  (1u << (i))
 #define NN_KEEP_OUT(i) (1u << (8 + (i)))
@@ -1433,7 +1436,10 @@ static void nn__dir_close(nn__dir *d)                 { closedir(d->handle); }
 // The context, and what the sections below share.
 // =============================================================================================
 enum { NN__T_PARAM = 1, NN__T_BUFFER = 2, NN__T_FROZEN = 4, NN__T_WANT_GRAD = 8, NN__T_NEEDS_GRAD = 16, NN__T_GRAD_SET = 32,
-       NN__T_INERT = 64, NN__T_GRAD_OWNED = 128, NN__T_GRAD = 256 };
+       NN__T_INERT = 64, NN__T_GRAD_OWNED = 128, NN__T_GRAD = 256,
+       NN__T_PRIVATE = 512,              // nobody but nn.h can read it
+       NN__T_KEPT = 1024,                // backward will read the storage
+       NN__T_RELEASED = 2048 };          // its numbers are gone
 enum { NN__MAX_SLOTS = 64, NN__ALIGN = 64, NN__SLAB = 16, NN__MAX_BLOCKS = 40, NN__MODES = 32,
        NN__LAYER_PARAMS = 32 };
 
@@ -1459,9 +1465,10 @@ typedef struct nn__arena {           // a bump allocator over blocks that never 
     int         blocks, current;
     size_t      used, peak;
 } nn__arena;
-typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi; nn_node *tape; int free_count; } nn__mark;
-typedef struct nn__free_entry { char *at; size_t bytes; } nn__free_entry;
+typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi, node_left; char *node_at; nn_node *tape; } nn__mark;
+typedef struct nn__free_entry { char *at; size_t place, bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
+typedef struct nn__leaf_grad { struct nn__leaf_grad *next; nn_tensor *t; } nn__leaf_grad;
 typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; size_t bytes; unsigned step; } nn__kept;
 typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
 typedef struct nn__trainer nn__trainer;                  // >>train
@@ -1495,6 +1502,10 @@ struct nn_context {
     nn__kept   *kept, *kept_free;
     nn__free_entry *free_list;       // numbers that backward has finished with
     int         free_count, free_room;
+    int         hold;                // 1: nothing is released before the step ends
+    char       *node_at;             // room for nodes: together, so that they do not separate the numbers of a step
+    size_t      node_left;
+    nn__leaf_grad *leaf_grads;       // of what lives until nn_free
     nn__cleanup *cleanups;
     // errors
     int         failed, reported;
@@ -1701,6 +1712,24 @@ static void *nn__life(nn_context *nn, size_t bytes)      // zeroed host memory t
 
 static void *nn__host_step(nn_context *nn, size_t bytes) { return nn__arena_alloc(&nn->step_arena, bytes, 0); }
 
+static void *nn__node_room(nn_context *nn, size_t bytes)
+{
+    enum { CHUNK = 2048 };
+    char *at;
+    bytes = nn__round_up(bytes);
+    if (nn->node_left < bytes) {
+        size_t chunk = bytes > CHUNK ? bytes : (size_t)CHUNK;
+        nn->node_left = 0;
+        nn->node_at = (char *)nn__host_step(nn, chunk);
+        if (!nn->node_at) return NULL;
+        nn->node_left = chunk;
+    }
+    at = nn->node_at;
+    nn->node_at += bytes;
+    nn->node_left -= bytes;
+    return at;
+}
+
 static char *nn__copy_string(nn_context *nn, const char *s)
 {
     size_t n = s ? strlen(s) + 1 : 0;
@@ -1709,37 +1738,91 @@ static char *nn__copy_string(nn_context *nn, const char *s)
     return p;
 }
 
-// Numbers of this step: from the free list if a piece of similar size is there, else from the stack.
-static void *nn__step_data(nn_context *nn, size_t bytes)
+// Numbers of this step come from a freed piece that fits best, else from the stack. A piece is known by its place in the stack, so that
+// measuring, where there are no addresses, takes and joins the same pieces. A stack in a caller's buffer grows down: later places,
+// lower addresses.
+static int nn__steps_grow_down(const nn_context *nn) { return nn->buffer && nn->data_step == &nn->step_arena; }
+
+static int nn__take_free(nn_context *nn, size_t bytes, size_t *place, char **at)     // bytes: rounded up
 {
+    nn__free_entry *f;
     int i, best = -1;
-    if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
-    bytes = nn__round_up(bytes ? bytes : 1);
     for (i = 0; i < nn->free_count; i++)
         if (nn->free_list[i].bytes >= bytes && (best < 0 || nn->free_list[i].bytes < nn->free_list[best].bytes)) best = i;
-    if (best >= 0) {                 // take its front; the rest stays free
-        char *at = nn->free_list[best].at;
-        nn->free_list[best].bytes -= bytes;
-        if (at) nn->free_list[best].at += bytes;
-        if (!nn->free_list[best].bytes) nn->free_list[best] = nn->free_list[--nn->free_count];
-        return nn->measuring ? NULL : at;
-    }
+    if (best < 0) return 0;
+    f = &nn->free_list[best];        // take its front; the rest stays free
+    *place = f->place;
+    *at = NULL;
+    f->place += bytes;
+    f->bytes -= bytes;
+    if (f->at && nn__steps_grow_down(nn)) *at = f->at + f->bytes;
+    else if (f->at) { *at = f->at; f->at += bytes; }
+    if (!f->bytes) *f = nn->free_list[--nn->free_count];
+    if (nn->measuring) *at = NULL;
+    return 1;
+}
+
+static void *nn__step_data(nn_context *nn, size_t bytes, size_t *place)
+{
+    char *at;
+    if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
+    bytes = nn__round_up(bytes ? bytes : 1);
+    if (nn__take_free(nn, bytes, place, &at)) return at;
+    *place = nn->data_step->used;
     return nn__arena_alloc(nn->data_step, bytes, 1);
 }
 
-static void nn__step_free(nn_context *nn, void *at, size_t bytes)   // numbers that nobody reads again in this step
+static int nn__pop(nn_context *nn, char *at, size_t place, size_t bytes)             // a piece at the top goes back to the stack
 {
-    int i;
+    nn__arena *a = nn->data_step;
+    if (place + bytes != a->used) return 0;
+    if (at && nn__steps_grow_down(nn)) nn->hi += bytes;
+    else if (at) {
+        nn__block *b = &a->block[a->current];
+        if (at + bytes != b->at + b->used) return 0;
+        b->used -= bytes;
+    }
+    a->used -= bytes;
+    return 1;
+}
+
+static void nn__step_free(nn_context *nn, void *memory, size_t place, size_t bytes)  // numbers that nobody reads again in this step
+{
+    char *at = (char *)memory;
+    int i, down = nn__steps_grow_down(nn);
     bytes = nn__round_up(bytes ? bytes : 1);
     if (!at && !nn->measuring) return;
-    for (i = 0; i < nn->free_count; i++) {               // join neighbours
+    for (i = 0; i < nn->free_count;) {                   // join neighbours; blocks of the heap are none
         nn__free_entry *f = &nn->free_list[i];
-        if (at && f->at + f->bytes == (char *)at) { f->bytes += bytes; return; }
-        if (at && (char *)at + bytes == f->at)    { f->at = (char *)at; f->bytes += bytes; return; }
+        int before = f->place + f->bytes == place && (nn->measuring || (down ? at + bytes == f->at : f->at + f->bytes == at));
+        int behind = place + bytes == f->place && (nn->measuring || (down ? f->at + f->bytes == at : at + bytes == f->at));
+        if (!before && !behind) { i++; continue; }
+        if (before) place = f->place;
+        if (before != down) at = f->at;
+        bytes += f->bytes;
+        *f = nn->free_list[--nn->free_count];
+        i = 0;
     }
+    if (nn__pop(nn, at, place, bytes)) return;
     if (nn->free_count == nn->free_room) return;         // then it stays unused until the step ends
-    nn->free_list[nn->free_count].at = (char *)at;
+    nn->free_list[nn->free_count].at = at;
+    nn->free_list[nn->free_count].place = place;
     nn->free_list[nn->free_count++].bytes = bytes;
+}
+
+static void nn__forget_free(nn_context *nn)              // free pieces beyond the top of the stack are part of it again
+{
+    int i, down = nn__steps_grow_down(nn);
+    size_t top = nn->data_step->used;
+    for (i = 0; i < nn->free_count;) {
+        nn__free_entry *f = &nn->free_list[i];
+        if (f->place >= top) { *f = nn->free_list[--nn->free_count]; continue; }
+        if (f->place + f->bytes > top) {
+            if (f->at && down) f->at += f->place + f->bytes - top;
+            f->bytes = top - f->place;
+        }
+        i++;
+    }
 }
 
 static nn__mark nn__get_mark(nn_context *nn)
@@ -1753,7 +1836,7 @@ static nn__mark nn__get_mark(nn_context *nn)
         m.block_used[i] = a[i]->current < a[i]->blocks ? a[i]->block[a[i]->current].used : 0;
         m.used[i] = a[i]->used;
     }
-    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.free_count = nn->free_count;
+    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.node_at = nn->node_at; m.node_left = nn->node_left;
     return m;
 }
 
@@ -1769,6 +1852,9 @@ static void nn__rewind_memory(nn_context *nn, const nn__mark *m)    // memory on
         a[i]->used = m->used[i];
     }
     nn->hi = m->hi;
+    nn->node_at = m->node_at;
+    nn->node_left = m->node_left;
+    nn__forget_free(nn);
 }
 
 static void nn__rewind_heads(nn_context *nn, int tensors)
@@ -2085,7 +2171,7 @@ static int nn__dim_index(nn_context *nn, const char *op, int dim, int ndim)
 
 static nn_tensor *nn__inert(nn_context *nn)              // what ops return after an error: shape (0), no data
 {
-    static nn_tensor none = { NULL, NULL, { 0 }, { 0 }, NULL, NULL, NULL, NULL, NULL, 1, 0, NN__T_INERT, 0, 0, 0 };    // only ever read
+    static nn_tensor none = { NULL, NULL, { 0 }, { 0 }, NULL, NULL, NULL, NULL, NULL, 1, 0, NN__T_INERT, 0, 0, 0, 0 };    // only ever read
     return nn ? &nn->inert : &none;
 }
 static int nn__dead(const nn_tensor *t) { return !t || (t->flags & NN__T_INERT) || !t->nn; }
@@ -2142,7 +2228,7 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     if (ndim > 0) memcpy(t->shape, shape, (size_t)ndim * sizeof *shape);
     nn__row_major(ndim, t->shape, t->stride);
     bytes = (size_t)n * nn_dtype_bytes(dtype);
-    t->data = life ? nn__arena_alloc(nn->data_life, bytes, 1) : nn__step_data(nn, bytes);
+    t->data = life ? nn__arena_alloc(nn->data_life, bytes, 1) : nn__step_data(nn, bytes, &t->place);
     return t->data || nn->measuring ? t : nn__inert(nn);
 }
 
@@ -2444,8 +2530,9 @@ static int nn__cpu_run(void *self, const nn_call *call)
     nn__mark m = nn__get_mark(nn);
     nn__job j;
     int64_t most = 1;
-    size_t bytes;
-    int i;
+    size_t bytes, place = 0;
+    char *free_at;
+    int i, freed;
     if (c->op->plan) c->op->plan(c);
     if (c->op->id) j.exec = c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
     else           j.exec = c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
@@ -2455,13 +2542,16 @@ static int nn__cpu_run(void *self, const nn_call *call)
     j.slots = (int)nn__min(nn->threads, most);
     bytes = nn__round_up(c->shared_bytes) + (size_t)j.slots * nn__round_up(c->task_bytes);
     j.scratch = NULL;
-    if (bytes) j.scratch = (char *)nn__arena_alloc(&nn->step_arena, bytes, 1);
+    freed = bytes && nn->data_step == &nn->step_arena && nn__take_free(nn, bytes, &place, &j.scratch);
+    if (bytes && !freed) j.scratch = (char *)nn__arena_alloc(&nn->step_arena, bytes, 1);
+    free_at = j.scratch;
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
         if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
         for (j.phase = 0; j.phase < c->phases; j.phase++) nn__parallel(nn, c->tasks[j.phase], nn__run_task, &j);
     }
-    if (bytes) nn__rewind_memory(nn, &m);
+    if (freed) nn__step_free(nn, free_at, place, bytes);
+    else if (bytes) nn__rewind_memory(nn, &m);
     return 1;
 }
 
@@ -2622,10 +2712,24 @@ NN_API void nn_free(nn_context *nn)
 }
 
 // ---- steps --------------------------------------------------------------------------------------
+static void nn__save_leaf_grads(nn_context *nn)          // those that no optimizer has used yet outlive the step
+{
+    nn__leaf_grad *e;
+    for (e = nn->leaf_grads; e; e = e->next) {
+        nn_tensor *g = e->t->grad;
+        nn_view from = nn__view_of(g);
+        if (g->step != nn->step || !(e->t->flags & NN__T_GRAD_SET)) continue;
+        g->data = nn__arena_alloc(nn->data_life, (size_t)nn_count(g) * nn_dtype_bytes(nn->desc.dtype), 1);
+        g->step = 0;
+        if (g->data || nn->measuring) nn__copy_view(nn, nn__view_of(g), from);
+    }
+}
+
 NN_API void nn_begin(nn_context *nn, nn_mode mode)
 {
     nn__kept **k;
     if (!nn) return;
+    nn__save_leaf_grads(nn);
     nn->step += nn->step == UINT_MAX ? 2 : 1;            // 0 means "for life"
     nn->mode = mode;
     nn->depth = 0;
@@ -2633,6 +2737,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
     nn->ordinal = 0;
     if (mode == NN_TRAIN) nn->random_step++;
     nn->free_count = 0;
+    nn->node_left = 0;
     if (!nn->failed) nn->measuring = nn->desc.measure;
     nn->hi = nn->buffer ? nn->buffer_bytes : 0;
     nn__arena_rewind(&nn->step_arena);
@@ -2760,11 +2865,13 @@ static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
     return t;
 }
 
+static int nn__op_keeps(const nn_op *op, unsigned what) { return !op->keep || (op->keep & what); }
+
 static void nn__record(nn_context *nn, const nn_call *c, nn_tensor **in, nn_tensor **out, nn_tensor **aux, unsigned need)
 {
     int i, n = c->nin + c->nout + c->naux;
     size_t bytes = c->params ? c->op->params_bytes : 0;
-    char *m = (char *)nn__host_step(nn, sizeof(nn_node) + (size_t)n * sizeof(nn_tensor *) + nn__round_up(bytes) + (size_t)(c->nin + c->nout) * sizeof(unsigned));
+    char *m = (char *)nn__node_room(nn, sizeof(nn_node) + (size_t)n * sizeof(nn_tensor *) + nn__round_up(bytes) + (size_t)(c->nin + c->nout) * sizeof(unsigned));
     nn_node *node = (nn_node *)(void *)m;
     if (!m) return;
     memset(node, 0, sizeof *node);
@@ -2776,7 +2883,9 @@ static void nn__record(nn_context *nn, const nn_call *c, nn_tensor **in, nn_tens
     node->versions = (unsigned *)(void *)(m + nn__round_up(bytes));
     for (i = 0; i < c->nin; i++)  { node->in[i] = in[i];   node->versions[i] = in[i] ? in[i]->base->version : 0; }
     for (i = 0; i < c->nout; i++) { node->out[i] = out[i]; node->versions[c->nin + i] = out[i]->base->version; }
-    for (i = 0; i < c->naux; i++) node->aux[i] = aux[i];
+    for (i = 0; i < c->naux; i++) { node->aux[i] = aux[i]; aux[i]->flags |= NN__T_PRIVATE | NN__T_KEPT; }
+    for (i = 0; i < c->nin; i++)  if (in[i] && nn__op_keeps(c->op, NN_KEEP_IN(i))) in[i]->base->flags |= NN__T_KEPT;
+    for (i = 0; i < c->nout; i++) if (nn__op_keeps(c->op, NN_KEEP_OUT(i))) out[i]->base->flags |= NN__T_KEPT;
     node->op = c->op;
     node->nin = c->nin; node->nout = c->nout; node->naux = c->naux;
     node->need = need;
@@ -2868,23 +2977,63 @@ NN_API nn_tensor *nn_grad(nn_tensor *x)      { return x && !nn__dead(x) && x->gr
 
 // Memory for the gradient of t, in the context's real type whatever t holds: so backward kernels only know that type.
 // Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
+//
+// A gradient lies in the step's memory, since an optimizer uses it up before the step ends. That of a leaf moves to memory of its own
+// the first time that it is still wanted then: when gradients accumulate over steps.
+static nn_tensor *nn__leaf_grad_head(nn_context *nn, nn_tensor *t)
+{
+    nn__leaf_grad *e = (nn__leaf_grad *)nn__life(nn, sizeof *e);
+    nn_tensor *g = nn__new_head(nn, 1);
+    if (!e || !g) return NULL;
+    g->dtype = (int)nn->desc.dtype;
+    g->ndim = t->ndim;
+    memcpy(g->shape, t->shape, sizeof t->shape);
+    memcpy(g->stride, t->stride, sizeof t->stride);
+    g->step = nn->step - 1;          // it has no numbers yet
+    e->t = t; e->next = nn->leaf_grads;
+    nn->leaf_grads = e;
+    return g;
+}
+
 static int nn__make_grad(nn_context *nn, nn_tensor *t)
 {
-    int life = t->step == 0;
-    if (t->grad) return 1;
-    t->grad = nn__alloc_tensor(nn, life, nn->desc.dtype, t->ndim, t->shape);
-    if (nn__dead(t->grad)) { t->grad = NULL; return 0; }
-    if (life) memcpy(t->grad->stride, t->stride, sizeof t->stride);
+    if (t->step) {
+        if (t->grad) return 1;
+        t->grad = nn__alloc_tensor(nn, 0, nn->desc.dtype, t->ndim, t->shape);
+        if (nn__dead(t->grad)) { t->grad = NULL; return 0; }
+    } else {
+        if (!t->grad && !(t->grad = nn__leaf_grad_head(nn, t))) return 0;
+        if (t->grad->step == 0 || t->grad->step == nn->step) return 1;
+        t->grad->data = nn__step_data(nn, (size_t)nn_count(t) * nn_dtype_bytes(nn->desc.dtype), &t->grad->place);
+        if (!t->grad->data && !nn->measuring) return 0;
+        t->grad->step = nn->step;
+    }
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
     return 1;
+}
+
+static void nn__free_storage(nn_context *nn, nn_tensor *t)
+{
+    nn__step_free(nn, t->data, t->place, (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype));
 }
 
 static void nn__drop_grad(nn_context *nn, nn_tensor *t)  // an intermediate gradient that has been used
 {
     if (!t->grad || (t->flags & NN__T_WANT_GRAD) || !t->step) return;
-    nn__step_free(nn, t->grad->data, (size_t)nn_count(t) * nn_dtype_bytes(nn->desc.dtype));
+    nn__free_storage(nn, t->grad);
     t->grad = NULL;
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
+}
+
+// The numbers of results that only nn.h can see (NN__T_PRIVATE) go once nobody needs them: after the layer that used them where
+// backward does not read them, else after the backward of the op that made them.
+static void nn__release(nn_context *nn, nn_tensor *t)
+{
+    unsigned f = t->flags;
+    if (!(f & NN__T_PRIVATE) || (f & NN__T_RELEASED) || t->base != t || t->step != nn->step || nn->hold) return;
+    nn__free_storage(nn, t);
+    t->data = NULL;
+    t->flags |= NN__T_RELEASED;
 }
 
 static nn_view nn__kept_view(const nn_tensor *t, int kept)
@@ -2894,12 +3043,17 @@ static nn_view nn__kept_view(const nn_tensor *t, int kept)
     return v;
 }
 
-static void nn__backward_node(nn_context *nn, nn_node *d)
+static int nn__in_place(const nn_node *d, int retain)    // may the gradient of the result become that of the input?
+{
+    const nn_tensor *x = d->in[0], *y = d->out[0];
+    return (d->op->flags & NN_OP_IN_PLACE) && !retain && y->grad && !(y->flags & NN__T_WANT_GRAD) && x && x->step && !x->grad && (d->need & 1u);
+}
+
+static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
 {
     nn_call c;
     nn_tensor *twice[NN_MAX_INPUTS];                     // a tensor that is input twice gets its second gradient by way of a temporary
-    unsigned keep = d->op->keep ? d->op->keep : ~0u;
-    int i, j;
+    int i, j, reuse;
     nn__begin_call(&c, nn, d->op->id, d->params);
     c.op = d->op;
     c.pass = NN_BACKWARD;
@@ -2907,9 +3061,10 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
     c.ordinal = d->ordinal;
     c.step = d->step;
     c.nin = d->nin; c.nout = d->nout; c.naux = d->naux;
+    reuse = nn__in_place(d, retain);
     for (i = 0; i < d->nin; i++) {
         nn_tensor *x = d->in[i];
-        int kept = (keep & NN_KEEP_IN(i)) != 0;
+        int kept = nn__op_keeps(d->op, NN_KEEP_IN(i));
         twice[i] = NULL;
         c.in[i] = nn__kept_view(x, kept);
         c.din[i] = c.in[i];
@@ -2917,18 +3072,20 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
         if (x && kept && x->base->version != d->versions[i])
             nn_fail(nn, "%s: input %d was overwritten before backward could use it", d->op->name, i);
         if (!(d->need & (1u << i))) continue;
+        if (reuse) x->grad = d->out[0]->grad;
         if (!nn__make_grad(nn, x)) return;
         for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, nn->desc.dtype, x->ndim, x->shape);
         if (twice[i] && nn__dead(twice[i])) return;
         c.din[i] = nn__view_of(twice[i] ? twice[i] : x->grad);
+        if (nn->measuring) c.din[i].data = nn;           // plans see that it is wanted; nothing runs
         if (!twice[i] && (x->flags & NN__T_GRAD_SET)) c.add |= 1u << i;
         else if (!(d->op->flags & NN_OP_ASSIGNS)) { nn__fill_view(nn, c.din[i], 0.0); c.add |= 1u << i; }
         x->flags |= NN__T_GRAD_SET;
     }
     for (i = 0; i < d->nout; i++) {
         nn_tensor *y = d->out[i];
-        c.out[i] = nn__kept_view(y, (keep & NN_KEEP_OUT(i)) != 0);
-        if ((keep & NN_KEEP_OUT(i)) && y->base->version != d->versions[d->nin + i])
+        c.out[i] = nn__kept_view(y, nn__op_keeps(d->op, NN_KEEP_OUT(i)));
+        if (nn__op_keeps(d->op, NN_KEEP_OUT(i)) && y->base->version != d->versions[d->nin + i])
             nn_fail(nn, "%s: its result was overwritten before backward could use it", d->op->name);
         if (!(y->flags & NN__T_GRAD_SET)) {              // this output was not used: its gradient is zero
             if (!nn__make_grad(nn, y)) return;
@@ -2939,6 +3096,7 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
     }
     for (i = 0; i < d->naux; i++) c.aux[i] = nn__view_of(d->aux[i]);
     nn__run(nn, &c);
+    if (reuse) { d->out[0]->grad = NULL; d->out[0]->flags &= ~(unsigned)NN__T_GRAD_SET; }
     for (i = 0; i < d->nin; i++) if (twice[i]) {
         nn_call a;
         nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
@@ -2946,9 +3104,11 @@ static void nn__backward_node(nn_context *nn, nn_node *d)
         a.in[0] = nn__view_of(twice[i]);
         a.out[0] = nn__view_of(d->in[i]->grad);
         nn__run(nn, &a);
-        nn__step_free(nn, twice[i]->data, (size_t)nn_count(twice[i]) * nn_dtype_bytes(nn->desc.dtype));
+        nn__free_storage(nn, twice[i]);
     }
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
+    for (i = 0; i < d->naux && !retain; i++) nn__release(nn, d->aux[i]);
+    for (i = 0; i < d->nout && !retain; i++) nn__release(nn, d->out[i]);      // the ops that used it have been walked
 }
 
 NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
@@ -2975,7 +3135,7 @@ NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
         for (i = 0; i < d->nout; i++) reached |= (d->out[i]->flags & NN__T_GRAD_SET) != 0;
         if (!reached) continue;
         if (d->consumed) { nn_fail(nn, "nn_backward: %s was walked before in this step (see .retain)", d->op->name); return; }
-        nn__backward_node(nn, d);
+        nn__backward_node(nn, d, retain);
         if (nn->failed && !nn->out_of_memory) return;
         d->consumed = !retain;
     }
@@ -3078,7 +3238,8 @@ struct nn_layer {
     nn_tensor *(*forward)(void *self, nn_tensor *x);
     nn_tensor *(*step)(void *self, const nn_batch *batch);
     void       *self;
-    nn_fn       fn;
+    int         user, release;       // forward is the user's; it keeps no tensor
+    nn_fn       fn, activation;
     union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; } desc;
     int64_t     size[4];             // channels, kernel and the like
     float       value;
@@ -3128,10 +3289,73 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     return l;
 }
 
+static nn_tensor *nn__children_forward(void *self, nn_tensor *x);
+static nn_tensor *nn__residual_forward(void *self, nn_tensor *x);
+static nn_tensor *nn__fn_forward(void *self, nn_tensor *x);
+
+static int nn__own_fn(nn_fn fn)                          // one of the functions above, not the user's, which might hold on to a tensor
+{
+#define NN__X(name, keep, f, df) nn_##name,
+    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) nn_global_avgpool };
+#undef NN__X
+    size_t i;
+    for (i = 0; i < sizeof own / sizeof *own; i++) if (own[i] == fn) return 1;
+    return 0;
+}
+
+static int nn__is_private(const nn_layer *l)             // can nobody else see the tensors that it is given and makes?
+{
+    const nn_layer *c;
+    int children = l->forward == nn__children_forward || l->forward == nn__residual_forward;
+    if (l->release) return 1;
+    if (l->forward == nn__fn_forward) return nn__own_fn(l->fn);
+    if (!children) return l->self == l && !l->user && (!l->activation || nn__own_fn(l->activation));
+    for (c = l->child; c; c = c->next) if (!nn__is_private(c)) return 0;
+    return 1;
+}
+
+static nn_tensor *nn__head_at(nn_context *nn, int i)     // tensor i of this step
+{
+    nn__slab *s = nn->slabs;
+    for (; i >= NN__SLAB; i -= NN__SLAB) s = s->next;
+    return &s->t[i];
+}
+static void nn__make_private(nn_context *nn, int from, const nn_tensor *but)         // the tensors since number `from`
+{
+    int i;
+    for (i = from; i < nn->tensors; i++) {
+        nn_tensor *t = nn__head_at(nn, i);
+        if (t != but->base && !(t->flags & NN__T_WANT_GRAD)) t->flags |= NN__T_PRIVATE;
+    }
+}
+static void nn__release_since(nn_context *nn, int from, const nn_tensor *but)
+{
+    int i;
+    for (i = from; i < nn->tensors; i++) {
+        nn_tensor *t = nn__head_at(nn, i);
+        if (t != but->base && !(t->flags & NN__T_KEPT)) nn__release(nn, t);
+    }
+}
+
+// In a row of layers nobody sees what one hands to the next. `from`: the first tensor that may still have to go.
 static nn_tensor *nn__run_children(nn_layer *l, nn_tensor *x)
 {
+    nn_context *nn = l->nn;
     nn_layer *c;
-    for (c = l->child; c; c = c->next) x = nn_forward(c, x);
+    int from = nn->tensors, before = 0;
+    for (c = l->child; c; c = c->next) {
+        int start = nn->tensors, seen = !nn__is_private(c), i;
+        nn_tensor *y;
+        for (i = from; i < start && before && !seen; i++) if (nn__head_at(nn, i) == x->base) x->base->flags |= NN__T_PRIVATE;
+        if (seen) { x->base->flags &= ~(unsigned)NN__T_PRIVATE; before = 0; }
+        y = nn_forward(c, x);
+        if (nn__dead(y)) return y;
+        if (!seen) nn__make_private(nn, start, y);
+        nn__release_since(nn, from, y);
+        for (i = start; i < nn->tensors; i++) if (nn__head_at(nn, i) == y->base) { from = start; before = !seen; }
+        x = y;
+    }
+    x->base->flags &= ~(unsigned)NN__T_PRIVATE;
     return x;
 }
 static nn_tensor *nn__children_forward(void *self, nn_tensor *x) { return nn__run_children((nn_layer *)self, x); }
@@ -3142,15 +3366,22 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
 {
     nn_layer *outer;
     nn_context *nn = x ? x->nn : NULL;
+    int from;
     if (nn__no_layer(layer) || !nn__check(layer->nn, x, "nn_forward")) {
         if (nn && !nn->out_of_memory) return nn__inert(nn);
         if (nn__no_layer(layer) || nn__dead(x)) return nn__inert(nn);
     }
     outer = nn->scope;
     nn->scope = layer;
+    from = nn ? nn->tensors : 0;
     x = layer->forward(layer->self, x);
     nn->scope = outer;
     if (!x) return nn__inert(nn);
+    if (layer->release && !nn__dead(x)) {
+        nn__make_private(nn, from, x);
+        x->base->flags &= ~(unsigned)NN__T_PRIVATE;
+        nn__release_since(nn, from, x);
+    }
     layer->out.ndim = x->ndim;
     memcpy(layer->out.d, x->shape, sizeof x->shape);
     return x;
@@ -3161,6 +3392,8 @@ static nn_layer *nn__own_layer(nn_context *nn, nn_layer *parent, const char *nam
     nn_layer *l = nn__new_layer(nn, parent, name, kind, desc && desc->forward ? desc->forward : nn__children_forward);
     if (l && desc) {
         l->step = desc->step;
+        l->user = desc->forward != NULL;
+        l->release = desc->forward && desc->release;
         if (desc->forward || desc->step) l->self = desc->forward ? desc->self : l;
         l->extra = desc->self;
     }
@@ -3493,7 +3726,7 @@ NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, i
     if (!nn__positive(parent, "Linear", name, "in", in) || !nn__positive(parent, "Linear", name, "out", out)) return nn__or_inert(NULL);
     l = nn__leaf(parent, name, "Linear", nn__linear_forward);
     if (!l) return nn__or_inert(NULL);
-    if (desc) l->desc.linear = *desc;
+    if (desc) { l->desc.linear = *desc; l->activation = desc->activation; }
     l->size[0] = in; l->size[1] = out;
     nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
     return nn__finished(l);
@@ -3529,6 +3762,7 @@ static nn_layer *nn__conv_layer(nn_layer *parent, const char *name, const char *
     w.d[3] = d.kernel_w ? d.kernel_w : kernel;
     fan_in = (double)w.d[1] * (double)w.d[2] * (dims == 2 ? (double)w.d[3] : 1.0);
     l->desc.conv = d;
+    l->activation = d.activation;
     nn__weight_and_bias(l, w, out, fan_in, d.no_bias, 0);
     return nn__finished(l);
 }
@@ -3794,10 +4028,12 @@ static void nn__measure_forward(nn_layer *l, nn_shape input)         // leaves l
     int measuring = nn->measuring, free_count = nn->free_count;
     nn->measuring = 1;
     nn->free_count = 0;
+    nn->hold = 1;
     nn_push(nn, NN_EVAL);
     nn_forward(l, nn__alloc_tensor(nn, 0, dtype, input.ndim, input.d));
     nn_pop(nn);
     nn->measuring = measuring || nn->out_of_memory;
+    nn->hold = 0;
     nn->free_count = free_count;
     nn->ordinal = ordinal;
     nn__rewind(nn, &m);
@@ -8748,6 +8984,14 @@ static void nn__blame(nn__fit *f, const nn_batch *b, const char *value)
     int i;
     if (f->terminal) nn__log_text(f->nn, "\n");
     snprintf(where, sizeof where, "nn_fit: the loss is %s in epoch %d, batch %lld", value, f->p.epoch, (long long)f->p.step);
+    if (!w) {                        // once more, and every result stays
+        nn_tensor *scores;
+        f->nn->hold = 1;
+        f->nn->random_step--;
+        nn_begin(f->nn, NN_TRAIN);
+        nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &scores);
+        f->nn->hold = 0;
+    }
     for (d = f->nn->tape; d && !w; d = d->prev)          // from the newest to the oldest
         for (i = 0; i < d->nout; i++) if (!nn__all_finite(d->out[i])) guilty = d;
     if (!nn__all_finite(b->x))               nn_fail(f->nn, "%s: x of the batch has values that are not finite", where);
@@ -9586,7 +9830,7 @@ NN__TARGET_END
 NN__FLOAT_END
 
 // -- the tables --
-#define NN__ROW_OP(name, keep, f, df)     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
+#define NN__ROW_OP(name, keep, f, df)     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_IN_PLACE, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
 #define NN__ROW_OP2(name, keep, f, da, db) \
     { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
 #define NN__NO_GRAD_SIMD         0
@@ -12349,10 +12593,14 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, NN__K(first_line), NN__K(l
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_N = 256, NN__GEMM_K = 256 };
 static int64_t nn__gemm_blocks(int64_t m, int64_t n) { return ((m + NN__GEMM_M - 1) / NN__GEMM_M) * ((n + NN__GEMM_N - 1) / NN__GEMM_N); }
+static int64_t nn__gemm_depth(int64_t m, int64_t n, int64_t k)           // how much of k is packed at once: little for small products
+{
+    return nn__min(k, m * n < ((int64_t)1 << 20) / nn__max(1, k) ? 24 : NN__GEMM_K);
+}
 static size_t  nn__gemm_scratch(const nn_call *c, int64_t m, int64_t n, int64_t k)   // panels of one task; rounded up to whole tiles
 {
-    size_t kk = (size_t)nn__min(k, NN__GEMM_K), mm = (size_t)nn__min(m + 16, NN__GEMM_M + 16), nn_ = (size_t)nn__min(n + 32, NN__GEMM_N + 32);
-    return (mm * kk + kk * nn_ + 64) * nn__real_bytes(c);
+    size_t kk = (size_t)nn__gemm_depth(m, n, k), mm = (size_t)nn__min(m + 11, NN__GEMM_M), width = 32;      // MR is 4, 6, 8 or 12, NR at most 32
+    return (mm * kk + kk * width + 64) * nn__real_bytes(c);
 }
 #endif
 #if NN__IN_SIMD
@@ -12418,16 +12666,19 @@ NN__INLINE NN__K(matrix) NN__K(mat)(const void *at, int64_t rs, int64_t cs) { NN
 // One block of C: number `block` of nn__gemm_blocks(m, n). bias: added along n first, or NULL. add: C is kept, not overwritten.
 static void NN__K(gemm_block)(int64_t m, int64_t n, int64_t k, NN__K(matrix) a, NN__K(matrix) b, NN__K(matrix) y, int add, const R *bias, int64_t block, R *scratch)
 {
-    int64_t across = (n + NN__GEMM_N - 1) / NN__GEMM_N, i0 = block / across * NN__GEMM_M, j0 = block % across * NN__GEMM_N, p, i, j;
+    int64_t across = (n + NN__GEMM_N - 1) / NN__GEMM_N, i0 = block / across * NN__GEMM_M, j0 = block % across * NN__GEMM_N, p, i, j, step = nn__gemm_depth(m, n, k);
     int64_t h = nn__min(NN__GEMM_M, m - i0), w = nn__min(NN__GEMM_N, n - j0), hh = (h + NN__MR - 1) / NN__MR * NN__MR;
     R *c = (R *)(uintptr_t)y.at + i0 * y.rs + j0 * y.cs;
     if (!add) for (i = 0; i < h; i++) for (j = 0; j < w; j++) c[i * y.rs + j * y.cs] = bias ? bias[j0 + j] : 0;
-    for (p = 0; p < k; p += NN__GEMM_K) {
-        int64_t depth = nn__min(NN__GEMM_K, k - p);
+    for (p = 0; p < k; p += step) {
+        int64_t depth = nn__min(step, k - p);
         R *pb = scratch + hh * depth;
         NN__K(gemm_pack)(h, depth, a.at + i0 * a.rs + p * a.cs, a.rs, a.cs, NN__MR, scratch);
-        NN__K(gemm_pack)(w, depth, b.at + p * b.rs + j0 * b.cs, b.cs, b.rs, NN__NR, pb);
-        NN__K(gemm_macro)(h, w, depth, scratch, pb, c, y.rs, y.cs);
+        for (j = 0; j < w; j += NN__NR) {
+            int64_t width = nn__min(NN__NR, w - j);
+            NN__K(gemm_pack)(width, depth, b.at + p * b.rs + (j0 + j) * b.cs, b.cs, b.rs, NN__NR, pb);
+            NN__K(gemm_macro)(h, width, depth, scratch, pb, c + j * y.cs, y.rs, y.cs);
+        }
     }
 }
 #endif
@@ -12588,7 +12839,8 @@ static void nn__linear_plan(nn_call *c)
     if (c->pass == NN_FORWARD) return;
     c->tasks[0] = (c->din[0].data ? nn__gemm_blocks(s.m, s.k) : 0) + (c->din[1].data ? nn__gemm_blocks(s.k, s.n) : 0)
                 + (c->din[2].data ? (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS : 0);
-    c->task_bytes = nn__gemm_scratch(c, NN__GEMM_M, NN__GEMM_N, nn__max(s.m, s.n));
+    c->task_bytes = c->din[1].data ? nn__gemm_scratch(c, s.k, s.n, s.m) : 0;
+    if (c->din[0].data && nn__gemm_scratch(c, s.m, s.k, s.n) > c->task_bytes) c->task_bytes = nn__gemm_scratch(c, s.m, s.k, s.n);
 }
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc)
 {

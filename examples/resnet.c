@@ -23,7 +23,7 @@ static nn_tensor *block_forward(void *self, nn_tensor *x)                       
 
 static void add_block(nn_layer *stage, Block *b, int64_t in, int64_t out, int stride)
 {
-    nn_layer *l = nn_layer_new(stage, NULL, &(nn_layer_desc){ .forward = block_forward, .self = b });
+    nn_layer *l = nn_layer_new(stage, NULL, &(nn_layer_desc){ .forward = block_forward, .self = b, .release = 1 });
     memset(b, 0, sizeof *b);
     b->conv1 = nn_conv2d_new(l, "conv1", in, out, 3, &(nn_conv2d_desc){ .stride = stride, .padding = 1, .no_bias = 1 });
     b->bn1   = nn_batchnorm_new(l, "bn1", out, NULL);
