@@ -407,3 +407,20 @@ TEST(unknown_isa_is_an_error)
     CHECK_TEXT(nn_error(nn), "z80");
     nn_free(nn);
 }
+
+TEST(small_functions)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 3, .on_error = test_quiet });
+    nn_tensor *x = nn_zeros(nn, NN_SHAPE(2, 3));
+    CHECK(!strcmp(nn_version(), NN_VERSION) && nn_threads(nn) == 3 && nn_threads(NULL) == 0);
+    CHECK(nn_data(x) == x->data && nn_dim(x, -1) == 3);
+    CHECK(!nn_copy(x, nn_zeros(nn, NN_SHAPE(3, 2))));
+    CHECK_TEXT(nn_error(nn), "(2, 3) and (3, 2)");
+    nn_clear(nn);
+    CHECK(isnan(nn_item(x)));
+    CHECK_TEXT(nn_error(nn), "6 elements");
+    nn_clear(nn);
+    nn_permute(x, NN_DIMS(0, 0));
+    CHECK_TEXT(nn_error(nn), "not an order");
+    nn_free(nn);
+}
