@@ -1,9 +1,11 @@
 # Every example is built as its head comment says and run with the arguments that the comment names for CI.
 run "build the examples" make -s -k -j"$(nproc)" examples
-for e in examples/*.c; do
-    n=$(basename $e .c)
+example() {
+    local e=examples/$1.c args lines
     args=$(sed -n 's/.*Run in CI: *\(.*[^ ]\) *$/\1/p' $e | head -n 1)
-    LIMIT=300 run "run example $n $args" sh -c "build/$n $args"
-    lines=$(wc -l < $e); [ "$lines" -le 150 ] || bad "$n has $lines lines, more than 150"
-done
+    LIMIT=300 run "run example $1 $args" sh -c "build/$1 $args"
+    lines=$(wc -l < $e); [ "$lines" -le 150 ] || bad "$1 has $lines lines, more than 150"
+}
+for e in examples/*.c; do [ $e = examples/predict_image.c ] || example $(basename $e .c); done
 run "make digits ends with an accuracy of at least 97 %" sh -c 'make -s digits > build/check/digits.txt && tail -n 2 build/check/digits.txt | grep -E "test accuracy 9[789]\.[0-9]+%" && tail -n 1 build/check/digits.txt | grep -x "saved digits.safetensors"'
+example predict_image                # reads what make digits has saved
