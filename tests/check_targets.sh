@@ -36,4 +36,8 @@ if command -v s390x-linux-gnu-gcc > /dev/null && command -v qemu-s390x > /dev/nu
     s390x-linux-gnu-gcc -std=gnu11 -O1 -I. tests/determinism.c -o $out/det_s390 -static -lm -lpthread && same "big-endian s390x: the bits of plain C" $out/det_n.txt qemu-s390x $out/det_s390
     s390x-linux-gnu-gcc -std=gnu11 -O1 -I. tests/test_files.c -o $out/files_s390 -static -lm -lpthread && sums "file formats on big-endian s390x" qemu-s390x $out/files_s390
 else skip "s390x" qemu-s390x; fi
+if command -v clang-19 > /dev/null && command -v wasm-ld-19 > /dev/null && command -v node > /dev/null; then
+    clang-19 --target=wasm32-wasi --sysroot=/usr -std=c11 -O1 -DNN_NO_THREADS -DNN_DETERMINISTIC -I. tests/determinism.c -o $out/det.wasm -fuse-ld="$(command -v wasm-ld-19)" &&
+        same "WASM in node, NN_DETERMINISTIC: the same bits" $out/det_d.txt node --no-warnings tests/run_wasi.mjs $out/det.wasm
+else skip "WASM" "clang-19, wasm-ld-19 or node"; fi
 diff $out/det_d.txt <(gcc -std=c11 -O1 -DNN_DETERMINISTIC -DNN_NO_SIMD -I. tests/determinism.c -o $out/det_dn -lm -lpthread && $out/det_dn) > $out/log && ok "NN_DETERMINISTIC: plain C equals SIMD" || bad "NN_DETERMINISTIC: plain C equals SIMD"
