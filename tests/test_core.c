@@ -388,6 +388,7 @@ TEST(floating_point_environment_is_kept)
 #if defined(__x86_64__)
     unsigned before = _mm_getcsr();
     _mm_setcsr(before | 0x8040);     /* an audio host: flush to zero, denormals are zero */
+    if ((_mm_getcsr() & 0x8040) != 0x8040) SKIP("no flush-to-zero here (valgrind has none)");
     nn_context *nn = nn_new(NULL);
     float v[1] = { 1e-39f }, r[1];
     nn_read(nn_mul_scalar(nn_from(nn, NN_SHAPE(1), v), 0.5f), r);
