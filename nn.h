@@ -9848,7 +9848,7 @@ NN__FLOAT_END
 static const nn_op nn__ops[NN_OP_COUNT] = {
     { "", 0, 0, NN_OP_NO_GRAD, 0, NULL, NULL, NULL, NULL, 0, 0 },
     NN_UNARY_OPS(NN__ROW_OP) NN_UNARY1_OPS(NN__ROW_OP) NN_UNARY2_OPS(NN__ROW_OP) NN_BINARY_OPS(NN__ROW_OP2)
-    { "where", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0), nn__where_shape, nn__binary_plan, NULL, NULL, NN_OP_where, sizeof(nn__no_params) },
+    { "where", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0), nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_where, sizeof(nn__no_params) },
     NN_STRUCTURED_OPS(NN__ROW_OPS) };
 #undef X
 #undef Y
@@ -10637,7 +10637,6 @@ static nn_tensor *nn__no_input(int op, const nn_tensor *other)      // NULL wher
     NN_API nn_tensor *nn_##name(nn_tensor *a, nn_tensor *b) { return a && b ? nn__apply2(NN_OP_##name, a, b, NULL) : nn__no_input(NN_OP_##name, a ? a : b); }
 NN_BINARY_OPS(NN__X)
 #undef NN__X
-static int nn__where_shape(nn_call *c) { return nn__broadcast_shape(c); }
 NN_API nn_tensor *nn_where(nn_tensor *condition, nn_tensor *a, nn_tensor *b)
 {
     nn_context *nn = condition ? condition->nn : NULL;
