@@ -113,7 +113,7 @@ extern "C" {
 NN_API const char *nn_version(void);                     // the version of the implementation that was linked
 
 // ---- types and limits ---------------------------------------------------------------------------
-enum { NN_MAX_DIMS = 8, NN_MAX_INPUTS = 8, NN_MAX_OUTPUTS = 4, NN_MAX_AUX = 3, NN_MAX_PHASES = 4, NN_MAX_PARAMS = 128 };
+enum { NN_MAX_DIMS = 8, NN_MAX_INPUTS = 8, NN_MAX_OUTPUTS = 4, NN_MAX_AUX = 3, NN_MAX_PHASES = 16, NN_MAX_PARAMS = 128 };
 
 // "zero, and I mean it", for an option whose zero means the default: .ignore_index = NN_ZERO, .padding_w = NN_ZERO
 #define NN_ZERO (-2147483647 - 1)
@@ -452,6 +452,7 @@ typedef struct nn_norm_layer_desc {
     int   no_bias;                   // _new only: weight, but no bias
     int   affine;                    // instance norm, _new only: 1 adds weight and bias, which it does not have by default, as in PyTorch
     int   no_stats;                  // batch norm, _new only: always normalise by the batch
+    nn_fn activation;                // default none
 } nn_norm_layer_desc;
 typedef nn_norm_layer_desc nn_batchnorm_desc, nn_layernorm_desc, nn_groupnorm_desc, nn_instancenorm_desc, nn_rmsnorm_desc;
 NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc);
@@ -825,7 +826,8 @@ enum {                               // nn_op.flags
     NN_OP_MUTATES   = 32,            // writes into inputs (optimizers, running statistics)
     NN_OP_VIEW      = 64,            // its result is a view of input 0: shape() sets data and strides; forward is never called
     NN_OP_ALL_INPUTS = 128,          // no input may be NULL (else those after the first may)
-    NN_OP_IN_PLACE  = 256            // backward may find din[0] in the memory of dout[0]
+    NN_OP_IN_PLACE  = 256,           // elementwise: forward may find out[0] in the memory of in[0], backward its last din in that of dout[0]
+    NN_OP_SPLIT     = 512            // backward runs twice: for input 0, then for the parameters, so that their scratch and gradients share memory
 };
 #define NN_KEEP_IN(i)  (1u << (i))
 #define NN_KEEP_OUT(i) (1u << (8 + (i)))
@@ -893,8 +895,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( pad,         PLAIN,          1, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_NONE,    nn__pad_shape,       nn__pad_plan,         nn__pad_params ) \
     NN__X( arange,      PLAIN_FORWARD,  0, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__range_params )
 #define NN_OPS_CONV(NN__X) \
-    NN__X( conv2d,      SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
-    NN__X( conv_transpose2d, SIMD,      3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
+    NN__X( conv2d,      SIMD,           3, 1, NN_OP_ASSIGNS | NN_OP_SPLIT,           NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
+    NN__X( conv_transpose2d, SIMD,      3, 1, NN_OP_ASSIGNS | NN_OP_SPLIT,           NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
     NN__X( maxpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
     NN__X( avgpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
     NN__X( upsample,    PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__upsample_shape,  nn__upsample_plan,    nn__upsample_params )
@@ -1439,9 +1441,9 @@ enum { NN__T_PARAM = 1, NN__T_BUFFER = 2, NN__T_FROZEN = 4, NN__T_WANT_GRAD = 8,
        NN__T_INERT = 64, NN__T_GRAD_OWNED = 128, NN__T_GRAD = 256,
        NN__T_PRIVATE = 512,              // nobody but nn.h can read it
        NN__T_KEPT = 1024,                // backward will read the storage
-       NN__T_RELEASED = 2048 };          // its numbers are gone
-enum { NN__MAX_SLOTS = 64, NN__ALIGN = 64, NN__SLAB = 16, NN__MAX_BLOCKS = 40, NN__MODES = 32,
-       NN__LAYER_PARAMS = 32 };
+       NN__T_RELEASED = 2048,            // its numbers are gone
+       NN__T_PINNED = 4096 };            // a gradient that the user has asked for: it may not move
+enum { NN__MAX_SLOTS = 64, NN__ALIGN = 64, NN__SLAB = 16, NN__MAX_BLOCKS = 24, NN__MODES = 32 };
 
 struct nn_node {                     // one op on the tape
     const nn_op *op;
@@ -1465,7 +1467,8 @@ typedef struct nn__arena {           // a bump allocator over blocks that never 
     int         blocks, current;
     size_t      used, peak;
 } nn__arena;
-typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi, node_left; char *node_at; nn_node *tape; } nn__mark;
+typedef struct nn__chunk { struct nn__chunk *next; size_t bytes; } nn__chunk;        // room for nodes
+typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi, node_left; char *node_at; nn__chunk *chunk; nn_node *tape; } nn__mark;
 typedef struct nn__free_entry { char *at; size_t place, bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
 typedef struct nn__leaf_grad { struct nn__leaf_grad *next; nn_tensor *t; } nn__leaf_grad;
@@ -1503,9 +1506,12 @@ struct nn_context {
     nn__free_entry *free_list;       // numbers that backward has finished with
     int         free_count, free_room;
     int         hold;                // 1: nothing is released before the step ends
-    char       *node_at;             // room for nodes: together, so that they do not separate the numbers of a step
-    size_t      node_left;
+    nn_tensor  *reuse;               // nobody reads this tensor again: the next op may put its result there
+    nn__chunk  *chunks, *chunk;      // room for the nodes of a step
+    char       *node_at, *small_at;  // the rest of `chunk`; room for small things that live until nn_free
+    size_t      node_left, small_left;
     nn__leaf_grad *leaf_grads;       // of what lives until nn_free
+    int         leaf_grads_live;     // some have numbers in this step
     nn__cleanup *cleanups;
     // errors
     int         failed, reported;
@@ -1634,7 +1640,7 @@ static int nn__arena_grow(nn__arena *a, size_t bytes)    // a new block of at le
     nn__block *b;
     size_t want = a->blocks ? a->block[a->blocks - 1].bytes : 16384;
     if (a->blocks == NN__MAX_BLOCKS || bytes > SIZE_MAX / 4) return 0;
-    want = want < ((size_t)1 << 27) ? want * 2 : want;
+    want = want < ((size_t)1 << 27) ? want * 2 : want + want / 2;
     if (want < bytes) want = bytes;
     b = &a->block[a->blocks];
     for (;;) {
@@ -1703,26 +1709,49 @@ static void *nn__arena_alloc(nn__arena *a, size_t bytes, int numbers)
     return at;
 }
 
-static void *nn__life(nn_context *nn, size_t bytes)      // zeroed host memory that lives until nn_free
+// Zeroed host memory that lives until nn_free. Small things lie side by side: most are heads of tensors and names.
+static void *nn__life(nn_context *nn, size_t bytes)
 {
-    void *p = nn__arena_alloc(&nn->life, bytes, 0);
+    enum { SMALL = 256, CHUNK = 1024 };
+    char *p;
+    if (bytes <= SMALL) {
+        bytes = (bytes + 15) & ~(size_t)15;
+        if (nn->small_left < bytes) {
+            nn->small_left = 0;
+            nn->small_at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
+            if (!nn->small_at) return NULL;
+            nn->small_left = CHUNK;
+        }
+        p = nn->small_at;
+        nn->small_at += bytes;
+        nn->small_left -= bytes;
+    } else p = (char *)nn__arena_alloc(&nn->life, bytes, 0);
     if (p && bytes <= SIZE_MAX / 4) memset(p, 0, bytes); // larger is refused above; GCC 12 cannot see that and warns
     return p;
 }
 
 static void *nn__host_step(nn_context *nn, size_t bytes) { return nn__arena_alloc(&nn->step_arena, bytes, 0); }
 
-static void *nn__node_room(nn_context *nn, size_t bytes)
+static void *nn__node_room(nn_context *nn, size_t bytes) // for this step; chunks are reused every step, as the slabs of heads are
 {
     enum { CHUNK = 2048 };
+    nn__chunk *next;
     char *at;
-    bytes = nn__round_up(bytes);
-    if (nn->node_left < bytes) {
-        size_t chunk = bytes > CHUNK ? bytes : (size_t)CHUNK;
-        nn->node_left = 0;
-        nn->node_at = (char *)nn__host_step(nn, chunk);
-        if (!nn->node_at) return NULL;
-        nn->node_left = chunk;
+    bytes = (bytes + 15) & ~(size_t)15;
+    while (nn->node_left < bytes) {
+        next = nn->chunk ? nn->chunk->next : nn->chunks;
+        if (!next || next->bytes < bytes) {
+            size_t size = bytes > CHUNK - sizeof *next ? bytes : CHUNK - sizeof *next;
+            nn__chunk *more = (nn__chunk *)nn__life(nn, sizeof *more + size);
+            if (!more) return NULL;
+            more->next = next;
+            more->bytes = size;
+            if (nn->chunk) nn->chunk->next = more; else nn->chunks = more;
+            next = more;
+        }
+        nn->chunk = next;
+        nn->node_at = (char *)(next + 1);
+        nn->node_left = next->bytes;
     }
     at = nn->node_at;
     nn->node_at += bytes;
@@ -1743,12 +1772,12 @@ static char *nn__copy_string(nn_context *nn, const char *s)
 // lower addresses.
 static int nn__steps_grow_down(const nn_context *nn) { return nn->buffer && nn->data_step == &nn->step_arena; }
 
-static int nn__take_free(nn_context *nn, size_t bytes, size_t *place, char **at)     // bytes: rounded up
+static int nn__take_below(nn_context *nn, size_t bytes, size_t limit, size_t *place, char **at)     // bytes: rounded up
 {
     nn__free_entry *f;
     int i, best = -1;
     for (i = 0; i < nn->free_count; i++)
-        if (nn->free_list[i].bytes >= bytes && (best < 0 || nn->free_list[i].bytes < nn->free_list[best].bytes)) best = i;
+        if (nn->free_list[i].bytes >= bytes && nn->free_list[i].place < limit && (best < 0 || nn->free_list[i].bytes < nn->free_list[best].bytes)) best = i;
     if (best < 0) return 0;
     f = &nn->free_list[best];        // take its front; the rest stays free
     *place = f->place;
@@ -1760,16 +1789,6 @@ static int nn__take_free(nn_context *nn, size_t bytes, size_t *place, char **at)
     if (!f->bytes) *f = nn->free_list[--nn->free_count];
     if (nn->measuring) *at = NULL;
     return 1;
-}
-
-static void *nn__step_data(nn_context *nn, size_t bytes, size_t *place)
-{
-    char *at;
-    if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
-    bytes = nn__round_up(bytes ? bytes : 1);
-    if (nn__take_free(nn, bytes, place, &at)) return at;
-    *place = nn->data_step->used;
-    return nn__arena_alloc(nn->data_step, bytes, 1);
 }
 
 static int nn__pop(nn_context *nn, char *at, size_t place, size_t bytes)             // a piece at the top goes back to the stack
@@ -1785,6 +1804,8 @@ static int nn__pop(nn_context *nn, char *at, size_t place, size_t bytes)        
     a->used -= bytes;
     return 1;
 }
+
+static int nn__take_free(nn_context *nn, size_t bytes, size_t *place, char **at) { return nn__take_below(nn, bytes, SIZE_MAX, place, at); }
 
 static void nn__step_free(nn_context *nn, void *memory, size_t place, size_t bytes)  // numbers that nobody reads again in this step
 {
@@ -1808,6 +1829,75 @@ static void nn__step_free(nn_context *nn, void *memory, size_t place, size_t byt
     nn->free_list[nn->free_count].at = at;
     nn->free_list[nn->free_count].place = place;
     nn->free_list[nn->free_count++].bytes = bytes;
+}
+
+// Gradients of parameters stay until the step ends, above what is freed meanwhile. Before the stack grows although much is free, only
+// in pieces, gradients move down: into a free piece that holds them, else over the one just before them. At most 8 times as much is
+// copied as was asked for.
+static size_t nn__storage_bytes(const nn_tensor *t);
+static nn_tensor *nn__next_gradient(nn_context *nn, size_t place)                    // the lowest that is not below `place`
+{
+    nn_tensor *best = NULL, *g;
+    nn__leaf_grad *e;
+    nn_node *d;
+    int i;
+    for (e = nn->leaf_grads; e; e = e->next) {
+        g = e->t->grad;
+        if (g->step == nn->step && g->place >= place && (!best || g->place < best->place)) best = g;
+    }
+    for (d = nn->tape; d; d = d->prev) for (i = 0; i < d->nout; i++) {
+        g = d->out[i]->grad;
+        if (g && g->place >= place && (!best || g->place < best->place)) best = g;
+    }
+    return best;
+}
+
+static size_t nn__move_down(nn_context *nn, nn_tensor *g)          // bytes moved
+{
+    size_t bytes = nn__round_up(nn__storage_bytes(g)), from = g->place, gap = bytes, place;
+    char *at, *old = (char *)g->data;
+    int i, down = nn__steps_grow_down(nn);
+    if (!nn__take_below(nn, bytes, from, &place, &at)) {
+        for (i = 0; i < nn->free_count && nn->free_list[i].place + nn->free_list[i].bytes != from; i++) { }
+        if (i == nn->free_count || nn->data_step != &nn->step_arena) return 0;
+        place = nn->free_list[i].place;
+        gap = nn->free_list[i].bytes;
+        at = nn->measuring ? NULL : down ? old + gap : old - gap;
+        if (!nn->measuring && (down ? nn->free_list[i].at != old + bytes : nn->free_list[i].at != at)) return 0;           // another block of the heap
+        nn->free_list[i] = nn->free_list[--nn->free_count];
+        if (!down && old) old += bytes - gap;            // what becomes free: gap bytes at the other end
+        from += bytes - gap;
+    }
+    if (at && !nn->backend->copy(nn->backend->self, at, g->data, bytes)) nn_fail(nn, "%s: copy failed", nn->backend->name);
+    g->data = at;
+    g->place = place;
+    nn__step_free(nn, old, from, gap);
+    return bytes;
+}
+
+static void nn__compact_gradients(nn_context *nn, size_t bytes)
+{
+    size_t loose = 0, moved = 0, place;
+    nn_tensor *g;
+    int i;
+    for (i = 0; i < nn->free_count; i++) loose += nn->free_list[i].bytes;
+    if (loose < bytes / 4) return;
+    for (g = nn__next_gradient(nn, 0); g; g = nn__next_gradient(nn, place)) {
+        place = g->place + 1;
+        if (!(g->flags & NN__T_PINNED) && moved + nn__storage_bytes(g) <= 8 * bytes) moved += nn__move_down(nn, g);
+    }
+}
+
+static void *nn__step_data(nn_context *nn, size_t bytes, size_t *place)
+{
+    char *at;
+    if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
+    bytes = nn__round_up(bytes ? bytes : 1);
+    if (nn__take_free(nn, bytes, place, &at)) return at;
+    if (nn->leaf_grads_live) nn__compact_gradients(nn, bytes);
+    if (nn__take_free(nn, bytes, place, &at)) return at;
+    *place = nn->data_step->used;
+    return nn__arena_alloc(nn->data_step, bytes, 1);
 }
 
 static void nn__forget_free(nn_context *nn)              // free pieces beyond the top of the stack are part of it again
@@ -1836,7 +1926,7 @@ static nn__mark nn__get_mark(nn_context *nn)
         m.block_used[i] = a[i]->current < a[i]->blocks ? a[i]->block[a[i]->current].used : 0;
         m.used[i] = a[i]->used;
     }
-    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.node_at = nn->node_at; m.node_left = nn->node_left;
+    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.node_at = nn->node_at; m.node_left = nn->node_left; m.chunk = nn->chunk;
     return m;
 }
 
@@ -1853,6 +1943,7 @@ static void nn__rewind_memory(nn_context *nn, const nn__mark *m)    // memory on
     }
     nn->hi = m->hi;
     nn->node_at = m->node_at;
+    nn->chunk = m->chunk;
     nn->node_left = m->node_left;
     nn__forget_free(nn);
 }
@@ -2232,6 +2323,8 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     return t->data || nn->measuring ? t : nn__inert(nn);
 }
 
+static int nn__same_sizes(int m, const int64_t *a, int n, const int64_t *b) { return m == n && !memcmp(a, b, (size_t)n * sizeof *a); }
+
 static nn_shape nn__shape2(int64_t a, int64_t b)
 {
     nn_shape s;
@@ -2385,7 +2478,7 @@ NN_API int nn_copy(nn_tensor *to, const nn_tensor *from)
 {
     nn_context *nn = to ? to->nn : NULL;
     if (!nn__check(nn, to, "nn_copy") || !nn__check(nn, from, "nn_copy")) return 0;
-    if (to->ndim != from->ndim || memcmp(to->shape, from->shape, (size_t)to->ndim * sizeof *to->shape)) {
+    if (!nn__same_sizes(to->ndim, to->shape, from->ndim, from->shape)) {
         nn_fail(nn, "nn_copy: shapes differ: %s and %s", nn__dims_text(to->ndim, to->shape).s, nn__dims_text(from->ndim, from->shape).s);
         return 0;
     }
@@ -2737,7 +2830,9 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
     nn->ordinal = 0;
     if (mode == NN_TRAIN) nn->random_step++;
     nn->free_count = 0;
+    nn->leaf_grads_live = 0;
     nn->node_left = 0;
+    nn->chunk = NULL;
     if (!nn->failed) nn->measuring = nn->desc.measure;
     nn->hi = nn->buffer ? nn->buffer_bytes : 0;
     nn__arena_rewind(&nn->step_arena);
@@ -2867,6 +2962,25 @@ static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
 
 static int nn__op_keeps(const nn_op *op, unsigned what) { return !op->keep || (op->keep & what); }
 
+// An elementwise op may put its result where its input was, if only nn.h can see the input and nobody reads it again (nn->reuse).
+static int nn__overwrites(nn_context *nn, const nn_op *op, const nn_tensor *x, const nn_view *y)
+{
+    return x && nn__same_sizes(y->ndim, y->shape, x->ndim, x->shape) && x == nn->reuse && !nn->hold && (op->flags & NN_OP_IN_PLACE) && x->base == x && x->step == nn->step && nn__contiguous_tensor(x)
+        && !(x->flags & (NN__T_KEPT | NN__T_RELEASED | NN__T_WANT_GRAD)) && !nn__op_keeps(op, NN_KEEP_IN(0));
+}
+
+static nn_tensor *nn__take_storage(nn_context *nn, nn_tensor *x, nn_view *v)
+{
+    nn_tensor *t = nn__result(nn, v, x);
+    if (nn__dead(t)) return t;
+    t->base = t;
+    t->data = v->data = x->data;
+    t->place = x->place;
+    x->data = NULL;
+    x->flags |= NN__T_RELEASED;
+    return t;
+}
+
 static void nn__record(nn_context *nn, const nn_call *c, nn_tensor **in, nn_tensor **out, nn_tensor **aux, unsigned need)
 {
     int i, n = c->nin + c->nout + c->naux;
@@ -2909,7 +3023,7 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     nn_call c;
     nn_tensor *in[NN_MAX_INPUTS], *own[NN_MAX_OUTPUTS], *aux[NN_MAX_AUX], **out = outputs ? outputs : own;
     unsigned need = 0;
-    int i, record, nout = op->outputs > 0 ? op->outputs : 1;
+    int i, record, overwrites, nout = op->outputs > 0 ? op->outputs : 1;
     for (i = 0; !nn && i < count; i++) if (inputs[i]) nn = inputs[i]->nn;
     nn__inert_outputs(nn, nout, out);
     if (!nn || (nn->failed && !nn->out_of_memory)) return out[0];
@@ -2926,8 +3040,10 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     for (i = 0; i < count; i++) if (nn__wants(in[i])) need |= 1u << i;
     record = nn->mode == NN_TRAIN && need && nn__has_backward(nn, op);
     if (op->flags & NN_OP_RANDOM) c.ordinal = nn__ordinal(NN__DOMAIN_OP, nn->ordinal++);
+    overwrites = nn__overwrites(nn, op, count ? in[0] : NULL, &c.out[0]);
+    nn->reuse = NULL;
     for (i = 0; i < nout; i++) {
-        out[i] = nn__result(nn, &c.out[i], (op->flags & NN_OP_VIEW) ? in[0] : NULL);
+        out[i] = overwrites ? nn__take_storage(nn, in[0], &c.out[0]) : nn__result(nn, &c.out[i], (op->flags & NN_OP_VIEW) ? in[0] : NULL);
         if (nn__dead(out[i])) { nn__inert_outputs(nn, nout, out); return out[0]; }
     }
     for (i = 0; i < c.naux; i++) {   // only backward reads them
@@ -2973,7 +3089,12 @@ NN_API nn_tensor *nn_detach(nn_tensor *x)
 }
 
 NN_API nn_tensor *nn_want_grad(nn_tensor *x) { if (x && !nn__dead(x)) x->flags |= NN__T_WANT_GRAD; return x; }
-NN_API nn_tensor *nn_grad(nn_tensor *x)      { return x && !nn__dead(x) && x->grad && (x->flags & NN__T_GRAD_SET) ? x->grad : NULL; }
+NN_API nn_tensor *nn_grad(nn_tensor *x)
+{
+    if (!x || nn__dead(x) || !x->grad || !(x->flags & NN__T_GRAD_SET)) return NULL;
+    x->grad->flags |= NN__T_PINNED;
+    return x->grad;
+}
 
 // Memory for the gradient of t, in the context's real type whatever t holds: so backward kernels only know that type.
 // Leaves (parameters) have the strides of t, so that optimizers see both alike; others are contiguous.
@@ -3004,18 +3125,18 @@ static int nn__make_grad(nn_context *nn, nn_tensor *t)
     } else {
         if (!t->grad && !(t->grad = nn__leaf_grad_head(nn, t))) return 0;
         if (t->grad->step == 0 || t->grad->step == nn->step) return 1;
-        t->grad->data = nn__step_data(nn, (size_t)nn_count(t) * nn_dtype_bytes(nn->desc.dtype), &t->grad->place);
+        t->grad->data = nn__step_data(nn, nn__storage_bytes(t->grad), &t->grad->place);
         if (!t->grad->data && !nn->measuring) return 0;
         t->grad->step = nn->step;
+        t->grad->flags &= ~(unsigned)NN__T_PINNED;
+        nn->leaf_grads_live = 1;
     }
     t->flags &= ~(unsigned)NN__T_GRAD_SET;
     return 1;
 }
 
-static void nn__free_storage(nn_context *nn, nn_tensor *t)
-{
-    nn__step_free(nn, t->data, t->place, (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype));
-}
+static size_t nn__storage_bytes(const nn_tensor *t) { return (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype); }
+static void nn__free_storage(nn_context *nn, nn_tensor *t) { nn__step_free(nn, t->data, t->place, nn__storage_bytes(t)); }
 
 static void nn__drop_grad(nn_context *nn, nn_tensor *t)  // an intermediate gradient that has been used
 {
@@ -3043,17 +3164,23 @@ static nn_view nn__kept_view(const nn_tensor *t, int kept)
     return v;
 }
 
-static int nn__in_place(const nn_node *d, int retain)    // may the gradient of the result become that of the input?
+// An elementwise op reads dy[i] only to write dx[i], input after input: the gradient of the last one may take the memory of dy.
+static int nn__in_place(const nn_node *d, int retain)    // which input, or -1
 {
-    const nn_tensor *x = d->in[0], *y = d->out[0];
-    return (d->op->flags & NN_OP_IN_PLACE) && !retain && y->grad && !(y->flags & NN__T_WANT_GRAD) && x && x->step && !x->grad && (d->need & 1u);
+    const nn_tensor *x, *y = d->out[0];
+    int i = d->nin - 1, j;
+    if (!(d->op->flags & NN_OP_IN_PLACE) || retain || !y->grad || (y->flags & NN__T_WANT_GRAD)) return -1;
+    while (i > 0 && !(d->need & (1u << i))) i--;
+    x = d->in[i];
+    for (j = 0; j < i; j++) if (d->in[j] == x) return -1;
+    return x && x->step && !x->grad && nn__same_sizes(y->ndim, y->shape, x->ndim, x->shape) ? i : -1;
 }
 
-static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
+static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reuse)    // the gradients of the inputs in `need`
 {
     nn_call c;
     nn_tensor *twice[NN_MAX_INPUTS];                     // a tensor that is input twice gets its second gradient by way of a temporary
-    int i, j, reuse;
+    int i, j;
     nn__begin_call(&c, nn, d->op->id, d->params);
     c.op = d->op;
     c.pass = NN_BACKWARD;
@@ -3061,7 +3188,6 @@ static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
     c.ordinal = d->ordinal;
     c.step = d->step;
     c.nin = d->nin; c.nout = d->nout; c.naux = d->naux;
-    reuse = nn__in_place(d, retain);
     for (i = 0; i < d->nin; i++) {
         nn_tensor *x = d->in[i];
         int kept = nn__op_keeps(d->op, NN_KEEP_IN(i));
@@ -3071,11 +3197,22 @@ static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
         c.din[i].data = NULL;
         if (x && kept && x->base->version != d->versions[i])
             nn_fail(nn, "%s: input %d was overwritten before backward could use it", d->op->name, i);
-        if (!(d->need & (1u << i))) continue;
-        if (reuse) x->grad = d->out[0]->grad;
+        if (!(need & (1u << i))) continue;
+        if (i == reuse) x->grad = d->out[0]->grad;
         if (!nn__make_grad(nn, x)) return;
-        for (j = 0; j < i; j++) if (d->in[j] == x && (d->need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, nn->desc.dtype, x->ndim, x->shape);
+        for (j = 0; j < i; j++) if (d->in[j] == x && (need & (1u << j))) twice[i] = nn__alloc_tensor(nn, 0, nn->desc.dtype, x->ndim, x->shape);
         if (twice[i] && nn__dead(twice[i])) return;
+    }
+    for (i = 0; i < d->nout; i++) {                      // an output that was not used: its gradient is zero
+        nn_tensor *y = d->out[i];
+        if (y->flags & NN__T_GRAD_SET) continue;
+        if (!nn__make_grad(nn, y)) return;
+        nn__fill_view(nn, nn__view_of(y->grad), 0.0);
+        y->flags |= NN__T_GRAD_SET;
+    }
+    for (i = 0; i < d->nin; i++) {                       // no memory is taken from here on: gradients stay where they are
+        nn_tensor *x = d->in[i];
+        if (!(need & (1u << i))) continue;
         c.din[i] = nn__view_of(twice[i] ? twice[i] : x->grad);
         if (nn->measuring) c.din[i].data = nn;           // plans see that it is wanted; nothing runs
         if (!twice[i] && (x->flags & NN__T_GRAD_SET)) c.add |= 1u << i;
@@ -3087,16 +3224,11 @@ static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
         c.out[i] = nn__kept_view(y, nn__op_keeps(d->op, NN_KEEP_OUT(i)));
         if (nn__op_keeps(d->op, NN_KEEP_OUT(i)) && y->base->version != d->versions[d->nin + i])
             nn_fail(nn, "%s: its result was overwritten before backward could use it", d->op->name);
-        if (!(y->flags & NN__T_GRAD_SET)) {              // this output was not used: its gradient is zero
-            if (!nn__make_grad(nn, y)) return;
-            nn__fill_view(nn, nn__view_of(y->grad), 0.0);
-            y->flags |= NN__T_GRAD_SET;
-        }
         c.dout[i] = nn__view_of(y->grad);
     }
     for (i = 0; i < d->naux; i++) c.aux[i] = nn__view_of(d->aux[i]);
     nn__run(nn, &c);
-    if (reuse) { d->out[0]->grad = NULL; d->out[0]->flags &= ~(unsigned)NN__T_GRAD_SET; }
+    if (reuse >= 0) { d->out[0]->grad = NULL; d->out[0]->flags &= ~(unsigned)NN__T_GRAD_SET; }
     for (i = 0; i < d->nin; i++) if (twice[i]) {
         nn_call a;
         nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
@@ -3106,6 +3238,14 @@ static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
         nn__run(nn, &a);
         nn__free_storage(nn, twice[i]);
     }
+}
+
+static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
+{
+    int i;
+    unsigned first = (d->op->flags & NN_OP_SPLIT) ? d->need & 1u : 0;
+    if (first) nn__backward_part(nn, d, first, -1);
+    if (d->need & ~first) nn__backward_part(nn, d, d->need & ~first, nn__in_place(d, retain));
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
     for (i = 0; i < d->naux && !retain; i++) nn__release(nn, d->aux[i]);
     for (i = 0; i < d->nout && !retain; i++) nn__release(nn, d->out[i]);      // the ops that used it have been walked
@@ -3232,8 +3372,8 @@ struct nn_layer {
     nn_layer   *parent, *child, *last_child, *next;      // children in order of creation
     const char *name;
     const char *kind;                // "Linear": for nn_summary
-    nn_tensor  *param[NN__LAYER_PARAMS];
-    int         params;              // parameters and buffers, in order
+    nn_tensor **param;
+    int         params, param_room;  // parameters and buffers, in order
     int         children, frozen;
     nn_tensor *(*forward)(void *self, nn_tensor *x);
     nn_tensor *(*step)(void *self, const nn_batch *batch);
@@ -3328,6 +3468,20 @@ static void nn__make_private(nn_context *nn, int from, const nn_tensor *but)    
         if (t != but->base && !(t->flags & NN__T_WANT_GRAD)) t->flags |= NN__T_PRIVATE;
     }
 }
+
+// f(x), or x where f is NULL. Nobody reads x again: its memory may become that of the result.
+static nn_tensor *nn__activate(nn_fn f, nn_tensor *x)
+{
+    nn_context *nn = x->nn;
+    nn_tensor *y;
+    if (!f) return x;
+    if (nn__dead(x) || !nn__own_fn(f)) return f(x);
+    x->flags |= NN__T_PRIVATE;
+    nn->reuse = x;
+    y = f(x);
+    nn->reuse = NULL;
+    return y;
+}
 static void nn__release_since(nn_context *nn, int from, const nn_tensor *but)
 {
     int i;
@@ -3348,7 +3502,9 @@ static nn_tensor *nn__run_children(nn_layer *l, nn_tensor *x)
         nn_tensor *y;
         for (i = from; i < start && before && !seen; i++) if (nn__head_at(nn, i) == x->base) x->base->flags |= NN__T_PRIVATE;
         if (seen) { x->base->flags &= ~(unsigned)NN__T_PRIVATE; before = 0; }
+        nn->reuse = before && c->forward == nn__fn_forward && (x->flags & NN__T_PRIVATE) ? x : NULL;
         y = nn_forward(c, x);
+        nn->reuse = NULL;
         if (nn__dead(y)) return y;
         if (!seen) nn__make_private(nn, start, y);
         nn__release_since(nn, from, y);
@@ -3428,7 +3584,6 @@ static nn_tensor *nn__add_param_as(nn_layer *l, const char *name, nn_dtype dtype
     int i;
     if (!nn_ok(nn)) return nn__inert(nn);
     if (!name || !name[0]) { nn_fail(nn, "a parameter needs a name"); return nn__inert(nn); }
-    if (l->params == NN__LAYER_PARAMS) { nn_fail(nn, "a layer has more than %d parameters", NN__LAYER_PARAMS); return nn__inert(nn); }
     for (i = 0; i < l->params; i++)
         if (!strcmp(l->param[i]->name, name)) { nn_fail(nn, "parameter name \"%s\" is used twice in one layer", name); return nn__inert(nn); }
     t = nn__alloc_tensor(nn, 1, dtype, shape.ndim, shape.d);
@@ -3438,6 +3593,13 @@ static nn_tensor *nn__add_param_as(nn_layer *l, const char *name, nn_dtype dtype
     t->flags |= flags;
     t->layer = l;
     t->name = nn__copy_string(nn, name);
+    if (l->params == l->param_room) {
+        nn_tensor **more = (nn_tensor **)nn__life(nn, (size_t)(2 * l->params + 2) * sizeof *more);
+        if (!more) return nn__inert(nn);
+        if (l->params) memcpy(more, l->param, (size_t)l->params * sizeof *more);
+        l->param = more;
+        l->param_room = 2 * l->params + 2;
+    }
     if (!t->name) return nn__inert(nn);
     l->param[l->params++] = t;
     return t;
@@ -3796,7 +3958,7 @@ static nn_layer *nn__norm_layer(nn_layer *parent, const char *name, const char *
     for (i = 0; i < shape.ndim; i++) if (!nn__positive(parent, kind, name, strcmp(kind, "LayerNorm") ? "channels" : "a size", shape.d[i])) return nn__or_inert(NULL);
     l = nn__leaf(parent, name, kind, forward);
     if (!l) return NULL;
-    if (desc) l->desc.norm = *desc;
+    if (desc) { l->desc.norm = *desc; l->activation = desc->activation; }
     l->size[0] = channels;
     l->shape = shape;
     if (affine) {
@@ -9833,7 +9995,7 @@ NN__FLOAT_END
 #define NN__ROW_OP(name, keep, f, df) \
     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_IN_PLACE, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
 #define NN__ROW_OP2(name, keep, f, da, db) \
-    { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
+    { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS | NN_OP_IN_PLACE, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
 #define NN__NO_GRAD_SIMD         0
 #define NN__NO_GRAD_PLAIN        0
 #define NN__NO_GRAD_VIEW         0
@@ -10252,7 +10414,7 @@ static void nn__each_plan(nn_call *c)               { c->tasks[0] = nn__task_cou
 
 static int nn__same_dims(const nn_view *a, const nn_view *b)
 {
-    return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape);
+    return nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape);
 }
 
 // NumPy: align at the last dimension; sizes must be equal or 1.
@@ -12592,14 +12754,17 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, NN__K(first_line), NN__K(l
 // panels of NN__MR and its columns of B into panels of two vectors, so that the tile reads both in order.
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_N = 256, NN__GEMM_K = 256 };
-static int64_t nn__gemm_blocks(int64_t m, int64_t n) { return ((m + NN__GEMM_M - 1) / NN__GEMM_M) * ((n + NN__GEMM_N - 1) / NN__GEMM_N); }
-static int64_t nn__gemm_depth(int64_t m, int64_t n, int64_t k)           // how much of k is packed at once: little for small products
+static int     nn__gemm_small(int64_t m, int64_t n, int64_t k)  { return m * n < ((int64_t)1 << 20) / nn__max(1, k); }       // little is packed at once
+static int64_t nn__gemm_rows(int64_t m, int64_t n, int64_t k)   { return nn__gemm_small(m, n, k) ? NN__GEMM_M / 2 : NN__GEMM_M; }
+static int64_t nn__gemm_blocks(int64_t m, int64_t n, int64_t k)
 {
-    return nn__min(k, m * n < ((int64_t)1 << 20) / nn__max(1, k) ? 24 : NN__GEMM_K);
+    int64_t rows = nn__gemm_rows(m, n, k);
+    return (m + rows - 1) / rows * ((n + NN__GEMM_N - 1) / NN__GEMM_N);
 }
+static int64_t nn__gemm_depth(int64_t m, int64_t n, int64_t k)  { return nn__min(k, nn__gemm_small(m, n, k) ? 24 : NN__GEMM_K); }
 static size_t  nn__gemm_scratch(const nn_call *c, int64_t m, int64_t n, int64_t k)   // panels of one task; rounded up to whole tiles
 {
-    size_t kk = (size_t)nn__gemm_depth(m, n, k), mm = (size_t)nn__min(m + 11, NN__GEMM_M), width = 32;      // MR is 4, 6, 8 or 12, NR at most 32
+    size_t kk = (size_t)nn__gemm_depth(m, n, k), mm = (size_t)nn__min(m + 11, nn__gemm_rows(m, n, k)), width = 32;      // MR is 4, 6, 8 or 12, NR at most 32
     return (mm * kk + kk * width + 64) * nn__real_bytes(c);
 }
 #endif
@@ -12666,8 +12831,8 @@ NN__INLINE NN__K(matrix) NN__K(mat)(const void *at, int64_t rs, int64_t cs) { NN
 // One block of C: number `block` of nn__gemm_blocks(m, n). bias: added along n first, or NULL. add: C is kept, not overwritten.
 static void NN__K(gemm_block)(int64_t m, int64_t n, int64_t k, NN__K(matrix) a, NN__K(matrix) b, NN__K(matrix) y, int add, const R *bias, int64_t block, R *scratch)
 {
-    int64_t across = (n + NN__GEMM_N - 1) / NN__GEMM_N, i0 = block / across * NN__GEMM_M, j0 = block % across * NN__GEMM_N, p, i, j, step = nn__gemm_depth(m, n, k);
-    int64_t h = nn__min(NN__GEMM_M, m - i0), w = nn__min(NN__GEMM_N, n - j0), hh = (h + NN__MR - 1) / NN__MR * NN__MR;
+    int64_t across = (n + NN__GEMM_N - 1) / NN__GEMM_N, rows = nn__gemm_rows(m, n, k), i0 = block / across * rows, j0 = block % across * NN__GEMM_N;
+    int64_t p, i, j, step = nn__gemm_depth(m, n, k), h = nn__min(rows, m - i0), w = nn__min(NN__GEMM_N, n - j0), hh = (h + NN__MR - 1) / NN__MR * NN__MR;
     R *c = (R *)(uintptr_t)y.at + i0 * y.rs + j0 * y.cs;
     if (!add) for (i = 0; i < h; i++) for (j = 0; j < w; j++) c[i * y.rs + j * y.cs] = bias ? bias[j0 + j] : 0;
     for (p = 0; p < k; p += step) {
@@ -12726,12 +12891,12 @@ static void nn__matmul_plan(nn_call *c)
 {
     nn__matmul_size s = nn__matmul_sizes(c);
     if (c->pass == NN_FORWARD) {
-        c->tasks[0] = s.batch * nn__gemm_blocks(s.m, s.n);
+        c->tasks[0] = s.batch * nn__gemm_blocks(s.m, s.n, s.k);
         c->task_bytes = nn__gemm_scratch(c, s.m, s.n, s.k);
     } else {
         size_t a = nn__gemm_scratch(c, s.m, s.k, s.n), b = nn__gemm_scratch(c, s.k, s.n, s.m);
-        c->tasks[0] = (c->din[0].data ? nn__leading(&c->in[0]) * nn__gemm_blocks(s.m, s.k) : 0)
-                    + (c->din[1].data ? nn__leading(&c->in[1]) * nn__gemm_blocks(s.k, s.n) : 0);
+        c->tasks[0] = (c->din[0].data ? nn__leading(&c->in[0]) * nn__gemm_blocks(s.m, s.k, s.n) : 0)
+                    + (c->din[1].data ? nn__leading(&c->in[1]) * nn__gemm_blocks(s.k, s.n, s.m) : 0);
         c->task_bytes = a > b ? a : b;
     }
 }
@@ -12766,42 +12931,40 @@ static NN__K(matrix) NN__K(batch_matrix)(const nn_view *v, const nn_view *like, 
 NN__FORWARD(matmul)
 {
     nn__matmul_size s = nn__matmul_sizes(c);
-    int64_t blocks = nn__gemm_blocks(s.m, s.n), i = t->index / blocks;
+    int64_t blocks = nn__gemm_blocks(s.m, s.n, s.k), i = t->index / blocks;
     NN__K(gemm_block)(s.m, s.n, s.k, NN__K(batch_matrix)(&c->in[0], &c->out[0], i, 0), NN__K(batch_matrix)(&c->in[1], &c->out[0], i, 0),
                       NN__K(batch_matrix)(&c->out[0], &c->out[0], i, 0), 0, NULL, t->index % blocks, (R *)t->scratch);
 }
 NN__BACKWARD(matmul)
 {
     nn__matmul_size s = nn__matmul_sizes(c);
-    int64_t index = t->index, m[2], n[2], blocks, mine, i;
-    int side = 0, add;
-    m[0] = s.m; n[0] = s.k; m[1] = s.k; n[1] = s.n;
+    int64_t index = t->index, m[2], n[2], k[2], blocks = 1, rest, at = 0, i, j;
+    const nn_view *v;
+    NN__K(matrix) own;
+    int side = 0, add, d;
+    m[0] = s.m; n[0] = s.k; k[0] = s.n;
+    m[1] = s.k; n[1] = s.n; k[1] = s.m;
     for (side = 0; side < 2; side++) {                   // whose block is this?
         if (!c->din[side].data) continue;
-        blocks = nn__gemm_blocks(m[side], n[side]);
+        blocks = nn__gemm_blocks(m[side], n[side], k[side]);
         if (index < nn__leading(&c->in[side]) * blocks) break;
         index -= nn__leading(&c->in[side]) * blocks;
     }
     if (side == 2) return;
-    blocks = nn__gemm_blocks(m[side], n[side]);
-    mine = index / blocks;
+    v = &c->din[side];
+    rest = index / blocks;
+    for (d = v->ndim - 3; d >= 0; d--) { at += rest % v->shape[d] * v->stride[d]; rest /= v->shape[d]; }
+    own = NN__K(mat)((const R *)v->data + at, v->stride[v->ndim - 2], v->stride[v->ndim - 1]);
     add = (int)(c->add >> side & 1);
-    for (i = 0; i < s.batch; i++) {                      // the batch entries of the result that used matrix `mine`
-        NN__K(matrix) y = NN__K(batch_matrix)(&c->din[side], &c->out[0], i, 0);
+    for (i = 0; i < s.batch; i++) {                      // the batch entries of the result that used this matrix
         NN__K(matrix) dy = NN__K(batch_matrix)(&c->dout[0], &c->out[0], i, 0);
-        NN__K(matrix) own;
-        int64_t k = mine, o = 0;
-        int d;
-        const nn_view *v = &c->din[side];
-        for (d = v->ndim - 3; d >= 0; d--) { o += k % v->shape[d] * v->stride[d]; k /= v->shape[d]; }
-        own = NN__K(mat)((const R *)v->data + o, y.rs, y.cs);
-        if (own.at != y.at) continue;
-        if (side == 0) NN__K(gemm_block)(s.m, s.k, s.n, dy, NN__K(batch_matrix)(&c->in[1], &c->out[0], i, 1), y, add, NULL, index % blocks, (R *)t->scratch);
-        else           NN__K(gemm_block)(s.k, s.n, s.m, NN__K(batch_matrix)(&c->in[0], &c->out[0], i, 1), dy, y, add, NULL, index % blocks, (R *)t->scratch);
+        if (own.at != NN__K(batch_matrix)(v, &c->out[0], i, 0).at) continue;
+        if (side == 0) NN__K(gemm_block)(s.m, s.k, s.n, dy, NN__K(batch_matrix)(&c->in[1], &c->out[0], i, 1), own, add, NULL, index % blocks, (R *)t->scratch);
+        else           NN__K(gemm_block)(s.k, s.n, s.m, NN__K(batch_matrix)(&c->in[0], &c->out[0], i, 1), dy, own, add, NULL, index % blocks, (R *)t->scratch);
         add = 1;
     }
-    if (s.batch == 0 && !add) NN__K(gemm_block)(m[side], n[side], 0, NN__K(mat)(NULL, 0, 0), NN__K(mat)(NULL, 0, 0),
-                                                NN__K(mat)(c->din[side].data, c->din[side].stride[c->din[side].ndim - 2], c->din[side].stride[c->din[side].ndim - 1]), 0, NULL, index % blocks, NULL);
+    if (s.batch == 0 && !add && index % blocks == 0)
+        for (i = 0; i < m[side]; i++) for (j = 0; j < n[side]; j++) ((R *)(uintptr_t)own.at)[i * own.rs + j * own.cs] = 0;
 }
 #endif
 
@@ -12834,10 +12997,10 @@ enum { NN__BIAS_COLUMNS = 64 };
 static void nn__linear_plan(nn_call *c)
 {
     nn__matmul_size s = nn__linear_sizes(c);
-    c->tasks[0] = nn__gemm_blocks(s.m, s.n);
+    c->tasks[0] = nn__gemm_blocks(s.m, s.n, s.k);
     c->task_bytes = nn__gemm_scratch(c, s.m, s.n, s.k);
     if (c->pass == NN_FORWARD) return;
-    c->tasks[0] = (c->din[0].data ? nn__gemm_blocks(s.m, s.k) : 0) + (c->din[1].data ? nn__gemm_blocks(s.k, s.n) : 0)
+    c->tasks[0] = (c->din[0].data ? nn__gemm_blocks(s.m, s.k, s.n) : 0) + (c->din[1].data ? nn__gemm_blocks(s.k, s.n, s.m) : 0)
                 + (c->din[2].data ? (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS : 0);
     c->task_bytes = c->din[1].data ? nn__gemm_scratch(c, s.k, s.n, s.m) : 0;
     if (c->din[0].data && nn__gemm_scratch(c, s.m, s.k, s.n) > c->task_bytes) c->task_bytes = nn__gemm_scratch(c, s.m, s.k, s.n);
@@ -12847,7 +13010,7 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
     nn_tensor *in[3];
     in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
     x = nn_apply_n(x ? x->nn : NULL, nn__op(NN_OP_linear), in, 3, NULL, NULL);
-    return desc && desc->activation ? desc->activation(x) : x;
+    return nn__activate(desc ? desc->activation : NULL, x);
 }
 #endif
 #if NN__IN_SIMD
@@ -12861,7 +13024,7 @@ NN__BACKWARD(linear)
 {
     nn__matmul_size s = nn__linear_sizes(c);
     NN__K(matrix) x = NN__K(mat)(c->in[0].data, s.k, 1), w = NN__K(mat)(c->in[1].data, c->in[1].stride[0], c->in[1].stride[1]), dy = NN__K(mat)(c->dout[0].data, s.n, 1);
-    int64_t i = t->index, nx = c->din[0].data ? nn__gemm_blocks(s.m, s.k) : 0, nw = c->din[1].data ? nn__gemm_blocks(s.k, s.n) : 0;
+    int64_t i = t->index, nx = c->din[0].data ? nn__gemm_blocks(s.m, s.k, s.n) : 0, nw = c->din[1].data ? nn__gemm_blocks(s.k, s.n, s.m) : 0;
     if (i < nx) {
         NN__K(gemm_block)(s.m, s.k, s.n, dy, w, NN__K(mat)(c->din[0].data, s.k, 1), (int)(c->add & 1), NULL, i, (R *)t->scratch);
     } else if (i < nx + nw) {        // dW^T (k, n) = X^T dY: rows of dW^T are dense in an input-major weight
@@ -13038,17 +13201,17 @@ static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_ten
     in[5] = mean && p.batch ? tracked : NULL;
     if (mean && p.batch) { mean->base->version++; var->base->version++; }
     if (in[5]) tracked->base->version++;
-    return nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL);
+    return nn__activate(desc ? desc->activation : NULL, nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL));
 }
 NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc)
 {
     return nn__batchnorm(x, w, b, mean, var, NULL, desc);
 }
-static nn_tensor *nn__apply_norm(int op, int inputs, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn__norm_params *p)  // w, b may be NULL
+static nn_tensor *nn__apply_norm(int op, int inputs, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn__norm_params *p, const nn_norm_layer_desc *desc)  // w, b may be NULL
 {
     nn_tensor *in[3];
     in[0] = x; in[1] = w; in[2] = b;
-    return nn_apply_n(x->nn, nn__op(op), in, inputs, p, NULL);
+    return nn__activate(desc ? desc->activation : NULL, nn_apply_n(x->nn, nn__op(op), in, inputs, p, NULL));
 }
 NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *b, const nn_layernorm_desc *desc)
 {
@@ -13056,21 +13219,21 @@ NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *
     if (!x || !nn__norm_options(x->nn, "layernorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = dims;
     p.groups = 1;
-    return nn__apply_norm(NN_OP_layernorm, 3, x, w, b, &p);
+    return nn__apply_norm(NN_OP_layernorm, 3, x, w, b, &p, desc);
 }
 NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "rmsnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.dims = p.groups = 1;
-    return nn__apply_norm(NN_OP_rmsnorm, 2, x, w, NULL, &p);
+    return nn__apply_norm(NN_OP_rmsnorm, 2, x, w, NULL, &p, desc);
 }
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
 {
     nn__norm_params p;
     if (!x || !nn__norm_options(x->nn, "groupnorm", desc, &p)) return nn__inert(x ? x->nn : NULL);
     p.groups = groups;
-    return nn__apply_norm(NN_OP_groupnorm, 3, x, w, b, &p);
+    return nn__apply_norm(NN_OP_groupnorm, 3, x, w, b, &p, desc);
 }
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc)
 {
@@ -13470,7 +13633,7 @@ NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->ad
 // never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
 // Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__STRIP = 32768, NN__STRIP_TAPS = 64 };
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64 };
 
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
@@ -13603,7 +13766,8 @@ static int nn__conv_direct(const nn__conv *v)
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
-    int64_t lead, pack_blocks;                           // rows rounded up to whole tiles of any height; packing tasks of a group
+    int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
+                                                         // lead: rows of a round, rounded up to whole tiles of any height
 } nn__conv_cut;
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
 {
@@ -13619,8 +13783,12 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     }
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
     s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
-    s.lead = (s.rows + 23) / 24 * 24;                    // NN__MR is 4, 6, 8 or 12
     s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
+    s.rounds = nn__min(s.pack_blocks, v->groups * s.rows * q.channels * v->taps / NN__CONV_PACK + 1);
+    s.rounds = nn__min(s.rounds, NN_MAX_PHASES / 2);
+    s.pack_blocks = (s.pack_blocks + s.rounds - 1) / s.rounds;
+    s.rounds = (s.rows + s.pack_blocks * NN__GEMM_M - 1) / (s.pack_blocks * NN__GEMM_M);
+    s.lead = nn__min((s.rows + 23) / 24 * 24, s.pack_blocks * NN__GEMM_M);      // NN__MR is 4, 6, 8 or 12
     s.panels = s.lead * q.channels * v->taps;
     s.tasks = v->groups * s.phases * s.blocks;
     s.splits = nn__max(1, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
@@ -13690,25 +13858,29 @@ static void nn__conv_plan(nn_call *c)
     int back = c->pass == NN_BACKWARD, spread = v.transposed != back;
     nn__conv_cut s = nn__conv_cuts(&v, spread);
     size_t real = nn__real_bytes(c);
-    c->phases = 2;
-    c->tasks[0] = c->tasks[1] = 0;
+    c->tasks[0] = 0;
     if (!back || c->din[0].data) {
-        c->tasks[0] = v.groups * s.pack_blocks;
-        c->tasks[1] = s.tasks;
+        int64_t round;
+        c->phases = 2 * (int)nn__max(1, s.rounds);
+        for (round = 0; round < c->phases / 2; round++) {
+            c->tasks[2 * round] = v.groups * s.pack_blocks;
+            c->tasks[2 * round + 1] = s.tasks;
+        }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
         c->task_bytes = (size_t)(nn__conv_direct(&v) ? (int)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
     }
+    else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
-        c->tasks[1] += v.groups * w.blocks * w.chunks;
+        c->tasks[0] = v.groups * w.blocks * w.chunks;
         c->task_bytes = (size_t)(nn__conv_direct(&v) ? 2 * NN__STRIP + 32 * NN__STRIP_TAPS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
         if (w.chunks > 1) {
-            c->shared_bytes += (size_t)(w.chunks * w.count) * real;
-            c->phases = 3;
-            c->tasks[2] = nn__task_count(w.count, w.chunks);
+            c->shared_bytes = (size_t)(w.chunks * w.count) * real;
+            c->phases = 2;
+            c->tasks[1] = nn__task_count(w.count, w.chunks);
         }
     }
-    if (back && c->din[2].data) c->tasks[1] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
+    if (back && c->din[2].data) c->tasks[0] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
 
 static int64_t nn__int_option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
@@ -13758,7 +13930,7 @@ static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *
     in[0] = x; in[1] = w; in[2] = b;
     y = nn_apply_n(nn, nn__op(op), in, 3, &p, NULL);
     if (dims == 1) y = nn_squeeze(y, 2);
-    return d.activation ? d.activation(y) : y;
+    return nn__activate(d.activation, y);
 }
 NN_API nn_tensor *nn_conv1d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv1d_desc *desc) { return nn__conv_apply(NN_OP_conv2d, "conv1d", 1, x, w, b, desc); }
 NN_API nn_tensor *nn_conv2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv2d_desc *desc) { return nn__conv_apply(NN_OP_conv2d, "conv2d", 2, x, w, b, desc); }
@@ -13772,11 +13944,11 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 }
 #endif
 #if NN__IN_SIMD
-// Packs the weights of one group and of NN__GEMM_M rows, in the order in which conv_block reads them: phase, part, panel, term, row.
-static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t index, R *to)
+// Packs the weights of one group and of NN__GEMM_M rows in a round, in the order in which conv_block reads them: phase, part, panel, term, row.
+static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
-    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__GEMM_M, phase, i, ch, k;
+    int64_t group = index / s.pack_blocks, low = round * s.pack_blocks * NN__GEMM_M, first = low + index % s.pack_blocks * NN__GEMM_M, phase, i, ch, k;
     int j;
     w += group * v->o * v->c * v->taps;
     to += group * s.panels;
@@ -13785,7 +13957,7 @@ static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64
         nn__part p = { 0, 0, 0, 0 };
         while (nn__next_part(&q, &p)) {
             for (i = first; i < nn__min(first + NN__GEMM_M, q.rows); i += NN__MR) {
-                R *z = to + i * p.channels * p.taps;
+                R *z = to + (i - low) * p.channels * p.taps;
                 int h = (int)nn__min(NN__MR, q.rows - i);
                 for (ch = p.channel; ch < p.channel + p.channels; ch++) for (k = p.tap; k < p.tap + p.taps; k++, z += NN__MR) {
                     int64_t ky = q.y.tap0 + k / q.x.taps * q.y.tap_step, kx = q.x.tap0 + k % q.x.taps * q.x.tap_step;
@@ -13866,15 +14038,15 @@ NN__INLINE void NN__K(fill_run)(R *y, int64_t n, R value)
 }
 
 // One block of results: some rows (channels) and NN__CONV_N columns (pixels). y (+)= bias + packed weights * pixels.
-static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t index, R *scratch)
+static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     int64_t group = index / s.splits / s.blocks / s.phases, phase = index / s.splits / s.blocks % s.phases;
-    int64_t first = index / s.splits % s.blocks * NN__CONV_N, row = index % s.splits * s.rows;
+    int64_t first = index / s.splits % s.blocks * NN__CONV_N, in_round = index % s.splits * s.rows, row = round * s.pack_blocks * NN__GEMM_M + in_round;
     nn__gather q = nn__conv_gather(v, spread, phase);
     nn__part p = { 0, 0, 0, 0 };
     int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k;
-    int64_t n = nn__min(NN__CONV_N, q.columns - first), m = nn__min(s.rows, q.rows - row), source = q.y.size * q.x.size;
+    int64_t n = nn__min(NN__CONV_N, q.columns - first), m = nn__min(nn__min(s.rows, s.pack_blocks * NN__GEMM_M - in_round), q.rows - row), source = q.y.size * q.x.size;
     R edge[NN__MR * NN__NR];
     if (n <= 0 || m <= 0) return;
     for (j = 0; j < n; j++) {                            // where the columns lie in row 0 of y
@@ -13899,7 +14071,7 @@ static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R
             for (i = 0; i < m; i += NN__MR) {
                 int64_t h = nn__min(NN__MR, m - i), b, e;
                 R *z = y + i * plane + column[j];
-                const R *pa = a + (row + i) * depth, *pb = scratch + j * depth;
+                const R *pa = a + (in_round + i) * depth, *pb = scratch + j * depth;
                 if (dense && h == NN__MR) { NN__K(gemm_tile)(depth, pa, pb, z, plane); continue; }
                 if (dense) for (b = 0; b < h; b++) memcpy(edge + b * NN__NR, z + b * plane, NN__NR * sizeof *z);
                 else for (b = 0; b < h; b++) for (e = 0; e < w; e++) edge[b * NN__NR + e] = y[(i + b) * plane + column[j + e]];
@@ -14092,24 +14264,26 @@ static void NN__K(conv_strips_dw)(const nn__conv *v, const R *map, const R *imag
 static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
     if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
-    else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->index, (R *)t->scratch);
+    else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
-    if (t->phase == 0) NN__K(conv_weights)(&v, v.transposed, (const R *)c->in[1].data, t->index, (R *)c->shared);
+    if (t->phase % 2 == 0) NN__K(conv_weights)(&v, v.transposed, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
     else NN__K(conv_product)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
 }
 static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
-    nn__conv_cut s = nn__conv_cuts(&v, !v.transposed);
     nn__dw_cut w = nn__conv_dw_cuts(&v);
-    int64_t i = t->index, nx = c->din[0].data ? s.tasks : 0, nw = c->din[1].data ? v.groups * w.blocks * w.chunks : 0;
-    R *dw = (R *)c->din[1].data, *part = (R *)(void *)((char *)c->shared + (c->din[0].data ? nn__round_up((size_t)(v.groups * s.panels) * sizeof(R)) : 0));
+    int64_t i = t->index, nw = c->din[1].data ? v.groups * w.blocks * w.chunks : 0;
+    R *dw = (R *)c->din[1].data, *part = (R *)c->shared;
     const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
-    if (t->phase == 0) NN__K(conv_weights)(&v, !v.transposed, (const R *)c->in[1].data, i, (R *)c->shared);
-    else if (t->phase == 2) {
+    if (c->din[0].data) {                                // a call of its own: NN_OP_SPLIT
+        if (t->phase % 2 == 0) NN__K(conv_weights)(&v, !v.transposed, (const R *)c->in[1].data, t->phase / 2, i, (R *)c->shared);
+        else NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
+    }
+    else if (t->phase == 1) {
         int64_t begin = nn__task_begin(w.count, t), end = nn__task_end(w.count, t), k;
         for (i = begin; i < end; i++) {
             R sum = 0;
@@ -14117,15 +14291,14 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
             dw[i] = c->add & 2 ? dw[i] + sum : sum;
         }
     }
-    else if (i < nx) NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
-    else if (i < nx + nw) {
+    else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
-        if (nn__conv_direct(&v)) NN__K(conv_strips_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
-        else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i - nx, part, (R *)t->scratch);
+        if (nn__conv_direct(&v)) NN__K(conv_strips_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
     else {
         nn_view rows = c->dout[0], to;
-        int64_t first = (i - nx - nw) * NN__BIAS_COLUMNS, shape[3];
+        int64_t first = (i - nw) * NN__BIAS_COLUMNS, shape[3];
         shape[0] = rows.shape[0]; shape[1] = rows.shape[1]; shape[2] = rows.shape[2] * rows.shape[3];
         nn__set_shape(&rows, rows.dtype, 3, shape);
         to = rows;

@@ -2,8 +2,9 @@
 
    Build:  cc -O2 -I. bench/memory.c -o memory -lm -lpthread
    Prints: peer, workload, threads, metric, value; tab-separated, as bench/memory_torch.py does.
-           peak_bytes  everything that nn.h holds: nn_bytes_needed. resnet18 is measured, not computed (nn_desc.measure)
-           rss_growth  how far the resident set grew, in a process of its own; only for what is computed                   */
+           peak_bytes  everything that nn.h holds, by nn_desc.measure: nothing is computed
+           trained_in  the same, after training in a buffer of just that size; resnet18 only with --compute: it takes a while
+           rss_growth  how far the resident set grew, in a process of its own, without a buffer                            */
 #define NN_IMPLEMENTATION
 #define main digits_main
 #include "../examples/digits.c"
@@ -18,10 +19,10 @@
 enum { DIGITS, LENET, RESNET };
 static const char *const workloads[] = { "digits", "lenet", "resnet18" };
 
-static size_t train(int workload, int measure)
+static size_t train(int workload, int measure, void *memory, size_t room)
 {
     static Block blocks[8];
-    nn_context *nn = nn_new(&(nn_desc){ .seed = 1, .threads = 1, .measure = measure });
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 1, .threads = 1, .measure = measure, .memory = memory, .bytes = room });
     nn_shape one = workload == DIGITS ? NN_SHAPE(1, 8, 8) : workload == LENET ? NN_SHAPE(1, 28, 28) : NN_SHAPE(3, 32, 32);
     int64_t batch = workload == RESNET ? 32 : 64, count = batch * one.d[0] * one.d[1] * one.d[2], labels[64];
     nn_layer *net = workload == RESNET ? add_resnet18(nn, blocks, 64, 10) : nn_model_new(nn, NULL);
@@ -63,13 +64,16 @@ int main(int argc, char **argv)
 {
     int compute = argc > 1 && !strcmp(argv[1], "--compute");     /* ResNet-18 too: takes a while */
     for (int w = DIGITS; w <= RESNET; w++) {
-        report(w, "peak_bytes", (long long)train(w, 1));
+        size_t peak = train(w, 1, NULL, 0);
+        report(w, "peak_bytes", (long long)peak);
         if (w == RESNET && !compute) continue;
+        void *memory = aligned_alloc(64, peak);
+        report(w, "trained_in", (long long)train(w, 0, memory, peak));
+        free(memory);
         pid_t child = fork();
         if (child == 0) {
             long before = resident();
-            size_t bytes = train(w, 0);
-            report(w, "peak_bytes_computed", (long long)bytes);
+            train(w, 0, NULL, 0);
             report(w, "rss_growth", resident() - before);
             _exit(0);
         }

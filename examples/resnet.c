@@ -15,7 +15,7 @@ typedef struct Block { nn_layer *conv1, *bn1, *conv2, *bn2, *down, *down_bn; } B
 static nn_tensor *block_forward(void *self, nn_tensor *x)                        /* (B, C, H, W) */
 {
     Block *b = self;
-    nn_tensor *y = nn_relu(nn_forward(b->bn1, nn_forward(b->conv1, x)));
+    nn_tensor *y = nn_forward(b->bn1, nn_forward(b->conv1, x));
     y = nn_forward(b->bn2, nn_forward(b->conv2, y));
     if (b->down) x = nn_forward(b->down_bn, nn_forward(b->down, x));
     return nn_relu(nn_add(y, x));
@@ -26,7 +26,7 @@ static void add_block(nn_layer *stage, Block *b, int64_t in, int64_t out, int st
     nn_layer *l = nn_layer_new(stage, NULL, &(nn_layer_desc){ .forward = block_forward, .self = b, .release = 1 });
     memset(b, 0, sizeof *b);
     b->conv1 = nn_conv2d_new(l, "conv1", in, out, 3, &(nn_conv2d_desc){ .stride = stride, .padding = 1, .no_bias = 1 });
-    b->bn1   = nn_batchnorm_new(l, "bn1", out, NULL);
+    b->bn1   = nn_batchnorm_new(l, "bn1", out, &(nn_batchnorm_desc){ .activation = nn_relu });
     b->conv2 = nn_conv2d_new(l, "conv2", out, out, 3, &(nn_conv2d_desc){ .padding = 1, .no_bias = 1 });
     b->bn2   = nn_batchnorm_new(l, "bn2", out, NULL);
     if (in == out && stride == 1) return;
@@ -41,8 +41,7 @@ static nn_layer *add_resnet18(nn_context *nn, Block *blocks, int64_t width, int6
     nn_layer *net = nn_model_new(nn, NULL);
     int64_t in = width;
     nn_conv2d_new(net, "conv1", 3, width, 3, &(nn_conv2d_desc){ .padding = 1, .no_bias = 1 });
-    nn_batchnorm_new(net, "bn1", width, NULL);
-    nn_fn_new(net, nn_relu);
+    nn_batchnorm_new(net, "bn1", width, &(nn_batchnorm_desc){ .activation = nn_relu });
     for (int stage = 0; stage < 4; stage++) {
         char name[16];
         snprintf(name, sizeof name, "layer%d", stage + 1);
