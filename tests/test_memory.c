@@ -260,7 +260,7 @@ static nn_tensor *look(nn_tensor *x) { seen = x; return x; }
 static nn_tensor *by_hand(void *self, nn_tensor *x)      /* the same layers, but in the user's hands: nothing is released */
 {
     nn_layer *net = *(nn_layer **)self;
-    char name[8];
+    char name[16];
     for (int i = 0; i < 9; i++) { snprintf(name, sizeof name, "%d", i); x = nn_forward(nn_child(net, name), x); }
     return x;
 }
@@ -316,5 +316,49 @@ TEST(what_nobody_reads_is_released)
     CHECK(!memcmp(g[0], g[1], sizeof g[0]) && !memcmp(y[0], y[1], sizeof y[0]));
     b.bytes = need - 64;
     CHECK(released_net(b, 0, NULL, NULL) == 0);
+    free(raw);
+}
+
+/* LeNet's sizes: what its backward frees lies between gradients of weights, which move down to make room. */
+static size_t lenet(nn_desc d, int own, float *weights)
+{
+    nn_layer *net = NULL;
+    d.seed = 3; d.threads = 1; d.on_error = test_quiet;
+    nn_context *nn = nn_new(&d);
+    if (!nn) return 0;
+    net = nn_model_new(nn, own ? &(nn_model_desc){ .forward = by_hand, .self = &net } : NULL);
+    nn_conv2d_new(net, NULL, 1, 8, 5, &(nn_conv2d_desc){ .padding = 2 });
+    nn_fn_new(net, nn_relu);
+    nn_maxpool2d_new(net, 2, NULL);
+    nn_conv2d_new(net, NULL, 8, 16, 5, &(nn_conv2d_desc){ .padding = 2, .activation = nn_relu });
+    nn_maxpool2d_new(net, 2, NULL);
+    nn_flatten_new(net);
+    nn_linear_new(net, NULL, 16 * 49, 64, &(nn_linear_desc){ .activation = nn_relu });
+    nn_dropout_new(net, 0.3f);
+    nn_linear_new(net, NULL, 64, 3, NULL);
+    nn_optimizer *opt = nn_sgd_new(net, &(nn_sgd_desc){ .lr = 0.1f, .momentum = 0.9f });
+    float x[4 * 784];
+    for (int i = 0; i < 4 * 784; i++) x[i] = (float)(i * 37 % 29) / 29 - 0.4f;
+    for (int step = 0; step < 3 && nn_ok(nn); step++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_backward(nn_mean(nn_square(nn_forward(net, nn_from(nn, NN_SHAPE(4, 1, 28, 28), x))), NN_ALL, NULL));
+        nn_step(opt);
+    }
+    if (weights) CHECK(nn_read(nn_param(net, "6.weight"), weights));
+    size_t bytes = nn_ok(nn) ? nn_bytes_needed(nn) : 0;
+    nn_free(nn);
+    return bytes;
+}
+TEST(gradients_move_down)
+{
+    static float w[3][64 * 784];
+    nn_desc d = { .measure = 0 }, m = { .measure = 1 };
+    size_t need = lenet(m, 0, NULL), loose = lenet(m, 1, NULL);
+    CHECK(need > 0 && need < loose);
+    CHECK(lenet(d, 0, w[0]) && lenet(d, 1, w[1]));
+    char *raw = malloc(need + 64), *buffer = (char *)(((uintptr_t)raw + 63) & ~(uintptr_t)63);
+    nn_desc b = { .memory = buffer, .bytes = need };
+    CHECK(lenet(b, 0, w[2]) == need);
+    CHECK(!memcmp(w[0], w[1], sizeof w[0]) && !memcmp(w[0], w[2], sizeof w[0]) && w[0][0] != 0);
     free(raw);
 }

@@ -330,3 +330,25 @@ TEST(batchnorm_on_a_device)
         fake_close(&d);
     }
 }
+
+TEST(an_activation_follows)
+{
+    nn_context *nn = quiet((nn_desc){ .seed = 4 });
+    nn_tensor *w = vector(nn, 4, 0.5f, 0.25f), *b = vector(nn, 4, -0.2f, 0.1f);
+    float y[2][24], dx[2][24];
+    for (int norm = 0; norm < 5; norm++) {
+        for (int own = 0; own < 2; own++) {
+            nn_norm_layer_desc d = { .activation = own ? nn_relu : NULL };
+            nn->random_step = 7;
+            nn_begin(nn, NN_TRAIN);
+            nn_tensor *x = nn_want_grad(nn_randn(nn, NN_SHAPE(6, 4), 0, 1)), *z = norm == 3 ? nn_want_grad(nn_reshape(x, NN_SHAPE(2, 4, 3))) : x, *t;
+            t = norm == 0 ? nn_batchnorm(z, w, b, NULL, NULL, &d) : norm == 1 ? nn_layernorm(z, 1, w, b, &d) : norm == 2 ? nn_groupnorm(z, 2, w, b, &d)
+              : norm == 3 ? nn_instancenorm(z, w, b, &d) : nn_rmsnorm(z, w, &d);
+            if (!own) t = nn_relu(t);
+            nn_backward(nn_sum(nn_square(t), NN_ALL, NULL));
+            CHECK(nn_read(t, y[own]) && nn_read(nn_grad(x), dx[own]));
+        }
+        CHECK(!memcmp(y[0], y[1], sizeof y[0]) && !memcmp(dx[0], dx[1], sizeof dx[0]));
+    }
+    nn_free(nn);
+}
