@@ -9930,6 +9930,16 @@ NN__UNUSED static float nn__pow_one(float x, float y)
 #  define NN__HAVE_NEON 0
 #endif
 
+#if NN__HAVE_X86 || NN__HAVE_NEON                        // 4 x 4 transposes: the one shuffle that kernels need
+typedef float NN__F4 __attribute__((vector_size(16)));
+#if defined(__clang__) || __GNUC__ >= 12
+#define NN__SHUFFLE4(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d)
+#else
+typedef int32_t NN__I4 __attribute__((vector_size(16)));
+#define NN__SHUFFLE4(x, y, a, b, c, d) __builtin_shuffle(x, y, (NN__I4){ a, b, c, d })
+#endif
+#endif
+
 #if NN__HAVE_X86 && defined(NN_DOUBLE)                   // one lane, but fused: the plain-C twin of class F, for the tests
 NN__TARGET_BEGIN("fma")
 #define NN__VISIT    4
@@ -9969,6 +9979,7 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__REAL     float
 #define NN__LANES    16
 #define NN__MR       12
+#define NN__TALL     14
 #define NN__PASS     avx512
 #define NN__FMA(a, b, c) ((V)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define NN__SQRT(a)      ((V)_mm512_maskz_sqrt_ps((__mmask16)0xFFFF, (__m512)(a)))  // the unmasked one warns inside GCC 12's own header
@@ -10541,6 +10552,15 @@ NN__INLINE void NN__K(store_part)(R *p, V v, int64_t n)
     R part[NN__LANES];
     STORE(part, v);
     memcpy(p, part, (size_t)n * sizeof *p);
+}
+NN__INLINE void NN__K(copy_few)(R *to, const R *from, int64_t n)     // memcpy for short runs
+{
+    int64_t i = 0;
+    for (; i + NN__LANES <= n; i += NN__LANES) STORE(to + i, LOAD(from + i));
+#if NN__LANES > 4
+    for (; i + 4 <= n; i += 4) memcpy(to + i, from + i, 4 * sizeof *to);
+#endif
+    for (; i < n; i++) to[i] = from[i];
 }
 NN__INLINE void NN__K(map1)(int64_t n, R *y, const R *a, const R *p, V (*f)(V, V, V))
 {
@@ -12750,59 +12770,180 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, NN__K(first_line), NN__K(l
 
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
 // Every element of C is one chain  c = fma(a_0, b_0, c0), c = fma(a_1, b_1, c) ...  in the order of k: tiles load C before they
-// add to it, so neither block sizes nor m and n nor threads change a bit. A task owns a block of C; it packs its rows of A into
-// panels of NN__MR and its columns of B into panels of two vectors, so that the tile reads both in order.
+// add to it, so neither block sizes nor m and n nor threads nor packing change a bit.
+//
+//     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
+//     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
+//     strip        columns of B of a few vectors, in place if they lie side by side, else packed: [term][column]
+//     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
+//
+// (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_N = 256, NN__GEMM_K = 256 };
-static int     nn__gemm_small(int64_t m, int64_t n, int64_t k)  { return m * n < ((int64_t)1 << 20) / nn__max(1, k); }       // little is packed at once
-static int64_t nn__gemm_rows(int64_t m, int64_t n, int64_t k)   { return nn__gemm_small(m, n, k) ? NN__GEMM_M / 2 : NN__GEMM_M; }
-static int64_t nn__gemm_blocks(int64_t m, int64_t n, int64_t k)
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_WORK = 1 << 18 };
+typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b; size_t scratch; } nn__gemm_cut;    // scratch: numbers
+
+typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
+    const void *a, *b;
+    void       *y;
+    int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
+} nn__product;
+
+// Where y lies column by column, its transpose is computed: y' = b' a'.
+static nn__product nn__product_turned(nn__product p)
 {
-    int64_t rows = nn__gemm_rows(m, n, k);
-    return (m + rows - 1) / rows * ((n + NN__GEMM_N - 1) / NN__GEMM_N);
+    nn__product q = p;
+    if (p.ycs == 1 || p.yrs != 1) return p;
+    q.a = p.b; q.b = p.a; q.m = p.n; q.n = p.m;
+    q.ars = p.bcs; q.acs = p.brs; q.brs = p.acs; q.bcs = p.ars; q.yrs = p.ycs; q.ycs = 1;
+    return q;
 }
-static int64_t nn__gemm_depth(int64_t m, int64_t n, int64_t k)  { return nn__min(k, nn__gemm_small(m, n, k) ? 24 : NN__GEMM_K); }
-static size_t  nn__gemm_scratch(const nn_call *c, int64_t m, int64_t n, int64_t k)   // panels of one task; rounded up to whole tiles
+
+static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
 {
-    size_t kk = (size_t)nn__gemm_depth(m, n, k), mm = (size_t)nn__min(m + 11, nn__gemm_rows(m, n, k)), width = 32;      // MR is 4, 6, 8 or 12, NR at most 32
-    return (mm * kk + kk * width + 64) * nn__real_bytes(c);
+    nn__gemm_cut s;
+    int64_t m = g->m, n = g->n, k = g->k;
+    int64_t strips = nn__max(1, (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP), slices, want, most;
+    double work = (double)m * (double)n * (double)k;
+    want = work < 8.0 * NN__GEMM_WORK ? 1 + (int64_t)work / NN__GEMM_WORK : nn__max(8, m / NN__GEMM_ROWS * (n / NN__GEMM_ROWS));
+    s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));              // tasks as square as possible: least packing
+    s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
+    s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(strips, (want + s.down - 1) / nn__max(1, s.down)));
+    s.rows = s.down ? (m + s.down - 1) / s.down : 0;
+    s.columns = (strips + s.across - 1) / s.across * NN__GEMM_STRIP;
+    s.across = nn__max(n > 0, (n + s.columns - 1) / s.columns);
+    s.pack_a = g->ars != 1 && g->acs != 1;
+    s.pack_b = g->bcs != 1;
+    most = s.pack_a || s.pack_b ? NN__GEMM_DEPTH / 2 : k <= 2 * NN__GEMM_DEPTH ? nn__max(1, k) : NN__GEMM_DEPTH;
+    slices = (k + most - 1) / most;
+    s.depth = k ? (k + slices - 1) / slices : 1;
+    s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP * NN__GEMM_STRIP) : n % NN__GEMM_STRIP ? NN__GEMM_STRIP : 0)) * s.depth);
+    return s;
+}
+static int64_t nn__gemm_tasks(nn__product g)
+{
+    nn__gemm_cut s;
+    g = nn__product_turned(g);
+    s = nn__gemm_cuts(&g);
+    return s.down * s.across;
+}
+static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same, and room for their scratch
+{
+    nn__product turned = nn__product_turned(g);
+    size_t bytes = nn__gemm_cuts(&turned).scratch * nn_dtype_bytes(c->nn->desc.dtype);
+    if (bytes > c->task_bytes) c->task_bytes = bytes;
+    return nn__gemm_tasks(g);
 }
 #endif
 #if NN__IN_SIMD
 #ifndef NN__MR
 #define NN__MR 4
 #endif
+#ifndef NN__TALL
+#define NN__TALL NN__MR
+#endif
 #define NN__NV 2                     // vectors per row of a tile
 #define NN__NR (NN__NV * NN__LANES)
 
-static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
+// y[h][v vectors] = A (h, k) B (k, v vectors) + y, or + start in every row. h and v are constants where this is inlined: the sums stay in registers.
+NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy)
 {
-    V acc[NN__MR][NN__NV], bv[NN__NV];
+    V acc[NN__TALL][8], bv[8];
     int64_t p;
     int i, j;
-    NN__UNROLL for (i = 0; i < NN__MR; i++)
-        NN__UNROLL for (j = 0; j < NN__NV; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
-    for (p = 0; p < k; p++, a += NN__MR, b += NN__NR) {
-        NN__UNROLL for (j = 0; j < NN__NV; j++) bv[j] = LOAD(b + j * NN__LANES);
-        NN__UNROLL for (i = 0; i < NN__MR; i++)
-            NN__UNROLL for (j = 0; j < NN__NV; j++) acc[i][j] = FMA(SET1(a[i]), bv[j], acc[i][j]);
+    NN__UNROLL for (i = 0; i < h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
+    if (start) {
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
     }
-    NN__UNROLL for (i = 0; i < NN__MR; i++)
-        NN__UNROLL for (j = 0; j < NN__NV; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
+    for (p = 0; p < k; p++, a += acs, b += ldb) {
+        NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(a[i * ars]), bv[j], acc[i][j]);
+    }
+    NN__UNROLL for (i = 0; i < h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
 }
 
-// m x k numbers at a, into panels of `width` rows: panel[p][i] = a[i][p]; missing rows are zero. Also packs B, by swapped strides.
-static void NN__K(gemm_pack)(int64_t m, int64_t k, const R *a, int64_t rs, int64_t cs, int width, R *to)
+typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy);
+#define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy) \
+    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, y, ldy); }
+#define NN__TILES_OF(v, NN__X) NN__X(1, v) NN__X(2, v) NN__X(3, v) NN__X(4, v)
+#if NN__TALL == 4
+#define NN__TILES(v, NN__X) NN__TILES_OF(v, NN__X)
+#elif NN__TALL == 6
+#define NN__TILES(v, NN__X) NN__TILES_OF(v, NN__X) NN__X(5, v) NN__X(6, v)
+#elif NN__TALL == 8
+#define NN__TILES(v, NN__X) NN__TILES_OF(v, NN__X) NN__X(5, v) NN__X(6, v) NN__X(7, v) NN__X(8, v)
+#else
+#define NN__TILES(v, NN__X) NN__TILES_OF(v, NN__X) NN__X(5, v) NN__X(6, v) NN__X(7, v) NN__X(8, v) NN__X(9, v) NN__X(10, v) NN__X(11, v) NN__X(12, v) NN__X(13, v) NN__X(14, v)
+#endif
+NN__TILES(1, NN__TILE)
+NN__TILES(2, NN__TILE)
+NN__TILE(1, 4) NN__TILE(1, 8) NN__TILE(2, 4) NN__TILE(3, 4)
+#define NN__X(h, v) NN__K(tile_##h##x##v),
+static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
+#undef NN__X
+#undef NN__TILE
+#undef NN__TILES
+#undef NN__TILES_OF
+
+NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 {
-    int64_t i, p;
-    int j;
-    for (i = 0; i < m; i += width) {
-        int w = (int)nn__min(width, m - i);
-        const R *x = a + i * rs;
-        for (p = 0; p < k; p++, to += width) {
-            if (rs == 1) memcpy(to, x + p * cs, (size_t)w * sizeof *to);
-            else for (j = 0; j < w; j++) to[j] = x[j * rs + p * cs];
-            for (j = w; j < width; j++) to[j] = 0;
+    if (vectors <= 2) return NN__K(tiles)[vectors - 1][rows - 1];
+    return vectors == 8 ? NN__K(tile_1x8) : rows == 1 ? NN__K(tile_1x4) : rows == 2 ? NN__K(tile_2x4) : NN__K(tile_3x4);
+}
+
+static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
+{
+    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, y, ldy);
+}
+
+#if NN__LANES >= 4
+NN__INLINE void NN__K(transpose4)(const R *x, int64_t rs, R *to, int64_t width)      // to[p][j] = x[j][p], 4 x 4
+{
+    NN__F4 a, b, c, d, ab0, ab1, cd0, cd1, r[4];
+    int i;
+    memcpy(&a, x, 16); memcpy(&b, x + rs, 16); memcpy(&c, x + 2 * rs, 16); memcpy(&d, x + 3 * rs, 16);
+    ab0 = NN__SHUFFLE4(a, b, 0, 4, 1, 5); ab1 = NN__SHUFFLE4(a, b, 2, 6, 3, 7);
+    cd0 = NN__SHUFFLE4(c, d, 0, 4, 1, 5); cd1 = NN__SHUFFLE4(c, d, 2, 6, 3, 7);
+    r[0] = NN__SHUFFLE4(ab0, cd0, 0, 1, 4, 5); r[1] = NN__SHUFFLE4(ab0, cd0, 2, 3, 6, 7);
+    r[2] = NN__SHUFFLE4(ab1, cd1, 0, 1, 4, 5); r[3] = NN__SHUFFLE4(ab1, cd1, 2, 3, 6, 7);
+    NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * width, &r[i], 16);
+}
+#endif
+
+// w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero. B too, by swapped strides.
+static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t width, R *to)
+{
+    int64_t p, j = 0, i = 0, q = 0;
+    if (rs == 1) {
+        for (p = 0; p < k; p++) {
+            NN__K(copy_few)(to + p * width, x + p * cs, w);
+            for (j = w; j < width; j++) to[p * width + j] = 0;
+        }
+        return;
+    }
+#if NN__LANES >= 4
+    if (cs == 1 && w >= 4) for (q = k / 4 * 4; i < q; i = p)
+        for (j = 0; j + 4 <= w; j += 4) for (p = i; p < nn__min(q, i + 64); p += 4) NN__K(transpose4)(x + j * rs + p, rs, to + p * width + j, width);
+#endif
+    for (p = 0; p < k; p++) {
+        for (i = p < q ? j : 0; i < w; i++) to[p * width + i] = x[i * rs + p * cs];
+        for (; i < width; i++) to[p * width + i] = 0;
+    }
+}
+
+// n rows of k numbers in panels: as many as there are tiles, nearly equal (A); or, tiles 0, as wide as strips are (B).
+static void NN__K(gemm_panels)(int64_t n, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t tiles, R *to)
+{
+    int64_t i, w, width, p, t;
+    for (p = 0; p < (rs == 1 ? k : 1); p++) {            // where rows lie side by side, go through memory in its order
+        for (i = 0, t = 0; i < n; i += w, t++) {
+            w = tiles ? n / tiles + (t < n % tiles) : nn__min(NN__NR, n - i);
+            width = tiles ? w : w > NN__LANES ? NN__NR : NN__LANES;
+            if (rs == 1) NN__K(gemm_turn)(w, 1, x + i + p * cs, 1, cs, width, to + i * k + p * width);
+            else         NN__K(gemm_turn)(w, k, x + i * rs, rs, cs, width, to + i * k);
         }
     }
 }
@@ -12825,26 +12966,72 @@ static void NN__K(gemm_macro)(int64_t m, int64_t n, int64_t k, const R *a, const
         }
 }
 
-typedef struct NN__K(matrix) { const R *at; int64_t rs, cs; } NN__K(matrix);         // element (i, j) at[i rs + j cs]
-NN__INLINE NN__K(matrix) NN__K(mat)(const void *at, int64_t rs, int64_t cs) { NN__K(matrix) m; m.at = (const R *)at; m.rs = rs; m.cs = cs; return m; }
-
-// One block of C: number `block` of nn__gemm_blocks(m, n). bias: added along n first, or NULL. add: C is kept, not overwritten.
-static void NN__K(gemm_block)(int64_t m, int64_t n, int64_t k, NN__K(matrix) a, NN__K(matrix) b, NN__K(matrix) y, int add, const R *bias, int64_t block, R *scratch)
+// All rows of a task times one strip: w columns, in tiles of nearly equal height. acs 0: A is packed, a panel per tile. b: [term][column].
+static void NN__K(gemm_strip)(int64_t m, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
+                              const R *start, R *y, int64_t rs, int64_t cs)
 {
-    int64_t across = (n + NN__GEMM_N - 1) / NN__GEMM_N, rows = nn__gemm_rows(m, n, k), i0 = block / across * rows, j0 = block % across * NN__GEMM_N;
-    int64_t p, i, j, step = nn__gemm_depth(m, n, k), h = nn__min(rows, m - i0), w = nn__min(NN__GEMM_N, n - j0), hh = (h + NN__MR - 1) / NN__MR * NN__MR;
-    R *c = (R *)(uintptr_t)y.at + i0 * y.rs + j0 * y.cs;
-    if (!add) for (i = 0; i < h; i++) for (j = 0; j < w; j++) c[i * y.rs + j * y.cs] = bias ? bias[j0 + j] : 0;
-    for (p = 0; p < k; p += step) {
-        int64_t depth = nn__min(step, k - p);
-        R *pb = scratch + hh * depth;
-        NN__K(gemm_pack)(h, depth, a.at + i0 * a.rs + p * a.cs, a.rs, a.cs, NN__MR, scratch);
-        for (j = 0; j < w; j += NN__NR) {
-            int64_t width = nn__min(NN__NR, w - j);
-            NN__K(gemm_pack)(width, depth, b.at + p * b.rs + (j0 + j) * b.cs, b.cs, b.rs, NN__NR, pb);
-            NN__K(gemm_macro)(h, width, depth, scratch, pb, c + j * y.cs, y.rs, y.cs);
+    R edge[NN__TALL * NN__NR];
+    int64_t tiles = (m + NN__TALL - 1) / NN__TALL, t, p, q, width = vectors * NN__LANES;
+    for (t = 0; t < tiles; t++) {
+        int64_t h = m / tiles + (t < m % tiles);
+        NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
+        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
+        else {
+            for (p = 0; !start && p < h; p++) for (q = 0; q < width; q++) edge[p * width + q] = q < w ? y[p * rs + q * cs] : 0;
+            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, edge, width);
+            for (p = 0; p < h; p++) {
+                if (cs == 1) NN__K(copy_few)(y + p * rs, edge + p * width, w);
+                else for (q = 0; q < w; q++) y[p * rs + q * cs] = edge[p * width + q];
+            }
         }
+        a += acs ? h * ars : h * k;
+        y += h * rs;
     }
+}
+
+static int NN__K(gemm_vectors)(int64_t m, int64_t w, int wide)   // of the next strip, of which w columns are left
+{
+    if (wide && m == 1 && w >= 8 * NN__LANES) return 8;
+    if (wide && m <= 3 && w >= 4 * NN__LANES) return 4;
+    return w > NN__LANES ? 2 : 1;
+}
+
+// One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
+static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task, R *scratch)
+{
+    nn__gemm_cut s;
+    int64_t i0, j0, h, end, p = 0, j;
+    R *y, *strip, start[8 * NN__LANES] = { 0 };
+    g = nn__product_turned(g);
+    s = nn__gemm_cuts(&g);
+    i0 = task % s.down * s.rows;
+    j0 = task / s.down * s.columns;
+    h = nn__min(s.rows, g.m - i0);
+    end = nn__min(g.n, j0 + s.columns);
+    y = (R *)g.y + i0 * g.yrs;
+    strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
+    if (h <= 0) return;
+    do {
+        int64_t depth = nn__min(s.depth, g.k - p);
+        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs;
+        if (s.pack_a) {
+            NN__K(gemm_panels)(h, depth, x, g.ars, g.acs, (h + NN__TALL - 1) / NN__TALL, scratch);
+            x = scratch;
+        }
+        if (s.pack_b) NN__K(gemm_panels)(end - j0, depth, (const R *)g.b + p * g.brs + j0 * g.bcs, g.bcs, g.brs, 0, strip);
+        for (j = j0; j < end;) {
+            int vectors = NN__K(gemm_vectors)(h, end - j, !s.pack_b && g.ycs == 1);
+            int64_t width = vectors * NN__LANES, w = nn__min(width, end - j), ldb = g.brs;
+            const R *b = (const R *)g.b + p * g.brs + j * g.bcs;
+            if (bias) NN__K(copy_few)(start, bias + j, w);
+            if (s.pack_b) b = strip + (j - j0) * depth;
+            else if (w < width) { NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip); b = strip; }
+            if (b == strip || s.pack_b) ldb = width;
+            NN__K(gemm_strip)(h, w, vectors, depth, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, add || p ? NULL : start, y + j * g.ycs, g.yrs, g.ycs);
+            j += w;
+        }
+        p += depth;
+    } while (p < g.k);
 }
 #endif
 
@@ -12887,17 +13074,42 @@ static int64_t nn__leading(const nn_view *v)
     for (i = 0; i < v->ndim - 2; i++) n *= v->shape[i];
     return n;
 }
-static void nn__matmul_plan(nn_call *c)
+// Element offset of the matrix of v that belongs to batch entry i of a result shaped like `like`.
+static int64_t nn__matrix_at(const nn_view *v, const nn_view *like, int64_t i)
+{
+    int64_t at = 0;
+    int d;
+    for (d = like->ndim - 3; d >= 0; d--) {
+        int e = d - (like->ndim - v->ndim);
+        if (e >= 0 && v->shape[e] != 1) at += i % like->shape[d] * v->stride[e];
+        i /= like->shape[d];
+    }
+    return at;
+}
+static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)    // of batch entry i. which: 0 Y, 1 dA, 2 dB
 {
     nn__matmul_size s = nn__matmul_sizes(c);
-    if (c->pass == NN_FORWARD) {
-        c->tasks[0] = s.batch * nn__gemm_blocks(s.m, s.n, s.k);
-        c->task_bytes = nn__gemm_scratch(c, s.m, s.n, s.k);
-    } else {
-        size_t a = nn__gemm_scratch(c, s.m, s.k, s.n), b = nn__gemm_scratch(c, s.k, s.n, s.m);
-        c->tasks[0] = (c->din[0].data ? nn__leading(&c->in[0]) * nn__gemm_blocks(s.m, s.k, s.n) : 0)
-                    + (c->din[1].data ? nn__leading(&c->in[1]) * nn__gemm_blocks(s.k, s.n, s.m) : 0);
-        c->task_bytes = a > b ? a : b;
+    const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0];
+    size_t bytes = nn__real_bytes(c);
+    nn__product g;
+    g.a = (const char *)a->data + (size_t)nn__matrix_at(a, &c->out[0], i) * bytes;
+    g.b = (const char *)b->data + (size_t)nn__matrix_at(b, &c->out[0], i) * bytes;
+    g.y = (char *)y->data + (size_t)nn__matrix_at(y, &c->out[0], i) * bytes;
+    g.m = which == 2 ? s.k : s.m; g.n = which == 1 ? s.k : s.n; g.k = which == 1 ? s.n : which == 2 ? s.m : s.k;
+    g.ars = a->stride[a->ndim - 2]; g.acs = a->stride[a->ndim - 1];
+    g.brs = b->stride[b->ndim - 2]; g.bcs = b->stride[b->ndim - 1];
+    g.yrs = y->stride[y->ndim - 2]; g.ycs = y->stride[y->ndim - 1];
+    if (which == 2) { int64_t t = g.ars; g.ars = g.acs; g.acs = t; }
+    if (which == 1) { int64_t t = g.brs; g.brs = g.bcs; g.bcs = t; }
+    return g;
+}
+static void nn__matmul_plan(nn_call *c)
+{
+    c->tasks[0] = 0;
+    if (c->pass == NN_FORWARD)  c->tasks[0] = nn__matmul_sizes(c).batch * nn__gemm_plan(c, nn__matmul_product(c, 0, 0));
+    else {
+        if (c->din[0].data) c->tasks[0] += nn__leading(&c->in[0]) * nn__gemm_plan(c, nn__matmul_product(c, 1, 0));
+        if (c->din[1].data) c->tasks[0] += nn__leading(&c->in[1]) * nn__gemm_plan(c, nn__matmul_product(c, 2, 0));
     }
 }
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b)
@@ -12916,55 +13128,37 @@ NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b)
 }
 #endif
 #if NN__IN_SIMD
-// The matrix of v that belongs to batch entry i of a result shaped like `like`.
-static NN__K(matrix) NN__K(batch_matrix)(const nn_view *v, const nn_view *like, int64_t i, int transposed)
-{
-    int64_t o = 0, rs = v->stride[v->ndim - 2], cs = v->stride[v->ndim - 1];
-    int d;
-    for (d = like->ndim - 3; d >= 0; d--) {
-        int e = d - (like->ndim - v->ndim);
-        if (e >= 0 && v->shape[e] != 1) o += i % like->shape[d] * v->stride[e];
-        i /= like->shape[d];
-    }
-    return transposed ? NN__K(mat)((const R *)v->data + o, cs, rs) : NN__K(mat)((const R *)v->data + o, rs, cs);
-}
 NN__FORWARD(matmul)
 {
-    nn__matmul_size s = nn__matmul_sizes(c);
-    int64_t blocks = nn__gemm_blocks(s.m, s.n, s.k), i = t->index / blocks;
-    NN__K(gemm_block)(s.m, s.n, s.k, NN__K(batch_matrix)(&c->in[0], &c->out[0], i, 0), NN__K(batch_matrix)(&c->in[1], &c->out[0], i, 0),
-                      NN__K(batch_matrix)(&c->out[0], &c->out[0], i, 0), 0, NULL, t->index % blocks, (R *)t->scratch);
+    int64_t tasks = c->tasks[0] / nn__matmul_sizes(c).batch;
+    NN__K(gemm_task)(nn__matmul_product(c, 0, t->index / tasks), 0, NULL, t->index % tasks, (R *)t->scratch);
 }
 NN__BACKWARD(matmul)
 {
     nn__matmul_size s = nn__matmul_sizes(c);
-    int64_t index = t->index, m[2], n[2], k[2], blocks = 1, rest, at = 0, i, j;
-    const nn_view *v;
-    NN__K(matrix) own;
-    int side = 0, add, d;
-    m[0] = s.m; n[0] = s.k; k[0] = s.n;
-    m[1] = s.k; n[1] = s.n; k[1] = s.m;
-    for (side = 0; side < 2; side++) {                   // whose block is this?
+    int64_t index = t->index, tasks, matrices, i, j;
+    nn__product g, own;
+    int side, add;
+    for (side = 0; side < 2; side++) {                   // whose task is this?
         if (!c->din[side].data) continue;
-        blocks = nn__gemm_blocks(m[side], n[side], k[side]);
-        if (index < nn__leading(&c->in[side]) * blocks) break;
-        index -= nn__leading(&c->in[side]) * blocks;
+        matrices = nn__leading(&c->in[side]);
+        tasks = nn__gemm_tasks(nn__matmul_product(c, side + 1, 0));
+        if (index < matrices * tasks) break;
+        index -= matrices * tasks;
     }
     if (side == 2) return;
-    v = &c->din[side];
-    rest = index / blocks;
-    for (d = v->ndim - 3; d >= 0; d--) { at += rest % v->shape[d] * v->stride[d]; rest /= v->shape[d]; }
-    own = NN__K(mat)((const R *)v->data + at, v->stride[v->ndim - 2], v->stride[v->ndim - 1]);
+    own = nn__matmul_product(c, side + 1, 0);
+    own.y = (R *)c->din[side].data + nn__matrix_at(&c->din[side], &c->din[side], index / tasks);
     add = (int)(c->add >> side & 1);
-    for (i = 0; i < s.batch; i++) {                      // the batch entries of the result that used this matrix
-        NN__K(matrix) dy = NN__K(batch_matrix)(&c->dout[0], &c->out[0], i, 0);
-        if (own.at != NN__K(batch_matrix)(v, &c->out[0], i, 0).at) continue;
-        if (side == 0) NN__K(gemm_block)(s.m, s.k, s.n, dy, NN__K(batch_matrix)(&c->in[1], &c->out[0], i, 1), own, add, NULL, index % blocks, (R *)t->scratch);
-        else           NN__K(gemm_block)(s.k, s.n, s.m, NN__K(batch_matrix)(&c->in[0], &c->out[0], i, 1), dy, own, add, NULL, index % blocks, (R *)t->scratch);
+    for (i = matrices == s.batch ? index / tasks : 0; i < s.batch; i++) {            // the batch entries of the result that used this matrix
+        g = nn__matmul_product(c, side + 1, i);
+        if (g.y != own.y) continue;
+        NN__K(gemm_task)(g, add, NULL, index % tasks, (R *)t->scratch);
+        if (matrices == s.batch) return;
         add = 1;
     }
-    if (s.batch == 0 && !add && index % blocks == 0)
-        for (i = 0; i < m[side]; i++) for (j = 0; j < n[side]; j++) ((R *)(uintptr_t)own.at)[i * own.rs + j * own.cs] = 0;
+    if (s.batch == 0 && !add && index % tasks == 0)
+        for (i = 0; i < own.m; i++) for (j = 0; j < own.n; j++) ((R *)own.y)[i * own.yrs + j * own.ycs] = 0;
 }
 #endif
 
@@ -12994,16 +13188,28 @@ static nn__matmul_size nn__linear_sizes(const nn_call *c)            // m rows, 
     return s;
 }
 enum { NN__BIAS_COLUMNS = 64 };
+static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 dX, 2 dW^T, whose rows are dense in an input-major weight
+{
+    nn__matmul_size s = nn__linear_sizes(c);
+    nn__product g;
+    const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
+    g.a = which == 1 ? c->dout[0].data : c->in[0].data;
+    g.b = which == 2 ? c->dout[0].data : w->data;
+    g.y = which == 0 ? c->out[0].data : c->din[which - 1].data;
+    g.m = which == 2 ? s.k : s.m; g.n = which == 1 ? s.k : s.n; g.k = which == 0 ? s.k : which == 1 ? s.n : s.m;
+    g.ars = which == 0 ? s.k : which == 1 ? s.n : 1; g.acs = which == 2 ? s.k : 1;
+    g.brs = which == 0 ? w->stride[1] : which == 1 ? w->stride[0] : s.n; g.bcs = which == 0 ? w->stride[0] : which == 1 ? w->stride[1] : 1;
+    g.yrs = which == 0 ? s.n : which == 1 ? s.k : w->stride[1]; g.ycs = which == 2 ? w->stride[0] : 1;
+    return g;
+}
 static void nn__linear_plan(nn_call *c)
 {
     nn__matmul_size s = nn__linear_sizes(c);
-    c->tasks[0] = nn__gemm_blocks(s.m, s.n, s.k);
-    c->task_bytes = nn__gemm_scratch(c, s.m, s.n, s.k);
-    if (c->pass == NN_FORWARD) return;
-    c->tasks[0] = (c->din[0].data ? nn__gemm_blocks(s.m, s.k, s.n) : 0) + (c->din[1].data ? nn__gemm_blocks(s.k, s.n, s.m) : 0)
-                + (c->din[2].data ? (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS : 0);
-    c->task_bytes = c->din[1].data ? nn__gemm_scratch(c, s.k, s.n, s.m) : 0;
-    if (c->din[0].data && nn__gemm_scratch(c, s.m, s.k, s.n) > c->task_bytes) c->task_bytes = nn__gemm_scratch(c, s.m, s.k, s.n);
+    if (c->pass == NN_FORWARD) { c->tasks[0] = nn__gemm_plan(c, nn__linear_product(c, 0)); return; }
+    c->tasks[0] = 0;
+    if (c->din[0].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(c, 1));
+    if (c->din[1].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(c, 2));
+    if (c->din[2].data) c->tasks[0] += (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc)
 {
@@ -13014,23 +13220,14 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
 }
 #endif
 #if NN__IN_SIMD
-NN__FORWARD(linear)
-{
-    nn__matmul_size s = nn__linear_sizes(c);
-    NN__K(gemm_block)(s.m, s.n, s.k, NN__K(mat)(c->in[0].data, s.k, 1), NN__K(mat)(c->in[1].data, c->in[1].stride[1], c->in[1].stride[0]),
-                      NN__K(mat)(c->out[0].data, s.n, 1), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
-}
+NN__FORWARD(linear) { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
 NN__BACKWARD(linear)
 {
     nn__matmul_size s = nn__linear_sizes(c);
-    NN__K(matrix) x = NN__K(mat)(c->in[0].data, s.k, 1), w = NN__K(mat)(c->in[1].data, c->in[1].stride[0], c->in[1].stride[1]), dy = NN__K(mat)(c->dout[0].data, s.n, 1);
-    int64_t i = t->index, nx = c->din[0].data ? nn__gemm_blocks(s.m, s.k, s.n) : 0, nw = c->din[1].data ? nn__gemm_blocks(s.k, s.n, s.m) : 0;
-    if (i < nx) {
-        NN__K(gemm_block)(s.m, s.k, s.n, dy, w, NN__K(mat)(c->din[0].data, s.k, 1), (int)(c->add & 1), NULL, i, (R *)t->scratch);
-    } else if (i < nx + nw) {        // dW^T (k, n) = X^T dY: rows of dW^T are dense in an input-major weight
-        NN__K(gemm_block)(s.k, s.n, s.m, NN__K(mat)(x.at, 1, s.k), dy, NN__K(mat)(c->din[1].data, c->din[1].stride[1], c->din[1].stride[0]),
-                          (int)(c->add >> 1 & 1), NULL, i - nx, (R *)t->scratch);
-    } else {
+    int64_t i = t->index, nx = c->din[0].data ? nn__gemm_tasks(nn__linear_product(c, 1)) : 0, nw = c->din[1].data ? nn__gemm_tasks(nn__linear_product(c, 2)) : 0;
+    if (i < nx)           NN__K(gemm_task)(nn__linear_product(c, 1), (int)(c->add & 1), NULL, i, (R *)t->scratch);
+    else if (i < nx + nw) NN__K(gemm_task)(nn__linear_product(c, 2), (int)(c->add >> 1 & 1), NULL, i - nx, (R *)t->scratch);
+    else {
         nn_view rows, to;
         int64_t shape[2], first = (i - nx - nw) * NN__BIAS_COLUMNS;
         shape[0] = s.m; shape[1] = s.n;
@@ -15779,6 +15976,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef MISH_GRAD
 #endif
 #undef NN__MR
+#undef NN__TALL
 #undef NN__NV
 #undef NN__NR
 #undef NN__FMA
