@@ -51,11 +51,11 @@
        >>cpu        which instruction set to use                  >>optim      optimizers, schedules
        >>errors     the first error sticks                        >>data       datasets, transforms, loaders
        >>memory     two stacks: long-lived and step               >>metrics    accuracy, F1, AUC, confusion matrix
-       >>random     counter-based numbers                         >>train      fit, evaluate, predict
-       >>threads    a pool behind a parallel-for                  >>monitor    TensorBoard, SVG, PNG, CSV
-       >>tensor     shapes, strides, views, printing              >>files      safetensors, checkpoints
-       >>passes     how one kernel text becomes many              >>ops        every op: formula, shape, forward, backward
-       >>words      the vocabulary that kernels are written in
+       >>random     counter-based numbers                         >>monitor    TensorBoard, SVG, PNG, CSV
+       >>threads    a pool behind a parallel-for                  >>files      safetensors, checkpoints
+       >>tensor     shapes, strides, views, printing              >>train      fit, evaluate, predict
+       >>passes     how one kernel text becomes many              >>plan       a forward pass as a fixed program
+       >>words      the vocabulary that kernels are written in    >>ops        every op: formula, shape, forward, backward
 
    Reading route for students: >>tensor, >>graph, then any op in >>ops, then >>optim.
    Dimension letters: B batch, C channels, H W image, K kernel, T time, M N K of a matrix product. d + name is a gradient: dx, dw.
@@ -755,6 +755,25 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc);                    
 NN_API int nn_evaluate(nn_layer *model, nn_loader *data, nn_loss loss, const nn_loss_desc *loss_desc, nn_report *report);
                                      // one pass over data; loss and report may be NULL; i64 targets make a classifier. In the middle of a step, too
 NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs);            // all outputs in order: count times those of one sample
+
+// ---- plans: a net as a fixed program ------------------------------------------------------------------------
+// For games, audio callbacks, servers: the forward pass recorded once in evaluation mode, its memory laid out once, batch norm folded into
+// the layer before it. The plan holds copies of the weights and never changes: any number of threads may run it at once, each with a workspace
+// of its own. A run allocates nothing, locks nothing, makes no system call. Free plans before their context.
+typedef struct nn_plan nn_plan;
+typedef struct nn_plan_desc {
+    nn_dtype dtype;                  // of the input; default NN_F32
+    int      no_fold;                // 1: batch norm is not folded: the same bits as nn_forward; else results differ by rounding
+} nn_plan_desc;
+NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *desc);      // input: (B, ...), the largest batch; NULL after an error.
+                                     // Works in the middle of a step. A net that draws random numbers or reads values in its forward has no plan
+NN_API size_t   nn_plan_bytes(const nn_plan *plan);      // of a workspace; any alignment, need not be initialised, may move between runs
+NN_API nn_shape nn_plan_output(const nn_plan *plan);     // for the largest batch
+NN_API int      nn_plan_any_batch(const nn_plan *plan);  // 1: smaller batches run too
+NN_API int      nn_run(const nn_plan *plan, void *workspace, const void *input, float *output);          // the whole batch; 1 = done
+NN_API int      nn_run_batch(const nn_plan *plan, void *workspace, int64_t batch, const void *input, float *output);   // the first `batch` samples
+NN_API void     nn_plan_print(const nn_plan *plan);      // every step: shapes, bytes, multiply-adds, time of one run, GFLOP/s
+NN_API void     nn_plan_free(nn_plan *plan);
 
 // ---- monitoring -------------------------------------------------------------------------------------
 NN_API nn_events *nn_events_new(nn_context *nn, const char *dir);
@@ -1475,6 +1494,7 @@ typedef struct nn__leaf_grad { struct nn__leaf_grad *next; nn_tensor *t; } nn__l
 typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; size_t bytes; unsigned step; } nn__kept;
 typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
 typedef struct nn__trainer nn__trainer;                  // >>train
+typedef struct nn__recording nn__recording;                    // >>plan
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__table {           // the kernels of one instruction set
@@ -1530,6 +1550,7 @@ struct nn_context {
     const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
+    nn__recording *record;              // calls are kept for a plan
 };
 
 static int64_t nn__min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -1537,6 +1558,8 @@ static int64_t nn__max(int64_t a, int64_t b) { return a > b ? a : b; }
 static size_t  nn__round_up(size_t n)        { return (n + (NN__ALIGN - 1)) & ~(size_t)(NN__ALIGN - 1); }
 static const nn_op *nn__op(int id);
 static const nn__table *nn__find_table(const char *isa, nn_dtype dtype);
+static void nn__record_call(nn_context *nn, const nn_call *c);
+static void nn__record_refuse(nn_context *nn, const char *why);
 static const char *nn__layer_name(const nn_layer *layer, char *to, size_t bytes);
 static void nn__log(nn_context *nn, const char *format, ...) NN__PRINTF(2, 3);
 
@@ -2433,6 +2456,7 @@ NN_API float *nn_data(nn_tensor *x)
     if (x->dtype != NN_F32)             { nn_fail(x->nn, "nn_data: the tensor is %s, not f32; use nn_read", nn_dtype_name((nn_dtype)x->dtype)); return NULL; }
     if (!nn__contiguous_tensor(x))      { nn_fail(x->nn, "nn_data: the tensor is not contiguous; use nn_contiguous or nn_read"); return NULL; }
     x->base->version++;              // the caller may write
+    nn__record_refuse(x->nn, "it reads or writes numbers by itself");
     return (float *)x->data;
 }
 
@@ -2443,6 +2467,7 @@ NN_API int nn_read_as(const nn_tensor *x, nn_dtype dtype, void *to)
     nn__mark m;
     int ok;
     if (!nn__check(nn, x, "nn_read") || !x->data || nn->measuring) return 0;
+    nn__record_refuse(nn, "it reads or writes numbers by itself");
     m = nn__get_mark(nn);
     v = nn__view_of(x);
     if (x->dtype != (int)dtype || !nn__contiguous_view(&v)) {
@@ -2696,6 +2721,7 @@ static void nn__run(nn_context *nn, nn_call *c)
 {
     if (nn->failed && !nn->out_of_memory) return;
     if (nn->measuring && nn->backend != &nn->cpu) return;
+    if (nn->record) nn__record_call(nn, c);
     if (nn->backend->run(nn->backend->self, c)) return;
     if (nn->backend != &nn->cpu) nn__run_staged(nn, c);
     else nn_fail(nn, "%s: this op has no %s", c->op->name, c->pass == NN_FORWARD ? "forward" : "backward");
@@ -9716,6 +9742,614 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
 }
 
 // =============================================================================================
+// >>plan   A forward pass as a fixed program. nn__run is the only door to the numbers, so recording is listening there:
+//
+//     record    the net runs twice, with the largest batch B and with a smaller one: every call is kept; nothing is released meanwhile,
+//               so that equal addresses mean the same numbers
+//     fold      batch norm under running statistics is a scale and a shift per channel: w' = w s, b' = (b - mean) s + beta,
+//               s = gamma / sqrt(var + eps), goes into the convolution or linear layer before it
+//     storages  overlapping views are one storage: constant (nobody writes it: copied), input, output or temporary
+//     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
+//               an elementwise result takes the place of its input where that dies
+//     batch     a size, stride or place that differs between the two recordings is linear in the batch
+// =============================================================================================
+enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
+
+typedef struct nn__recorded { const nn_op *op; int nin, nout, naux, mode; double params[NN_MAX_PARAMS / sizeof(double)]; nn_view v[NN__PLAN_VIEWS]; } nn__recorded;
+struct nn__recording {                  // while a plan is made, nn->record points here
+    nn_context *nn;
+    nn__recorded *call;
+    int          calls, room;
+    const char  *refused;            // why there can be no plan
+    nn_view      input, output;
+    int64_t      batch;
+};
+
+typedef struct nn__storage { const char *low, *high; int base, first, last, into; int64_t place; } nn__storage;  // into: shares the place of that one, or -1
+typedef struct nn__plan_view {
+    nn_view v;                       // for batch 0: sizes are shape + batch * shape_step; data is not used
+    int     base;
+    int64_t at, at_step, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];
+} nn__plan_view;
+typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
+struct nn_plan {
+    nn_context    *nn;
+    nn__plan_call *call;
+    nn__plan_view *view, output;
+    nn_shape       out_shape;
+    char          *constants;
+    int            calls, any_batch;
+    int64_t        batch;
+    size_t         input_bytes, output_bytes, temp_bytes, scratch_bytes;       // of one sample; of the whole workspace
+};
+
+static void nn__record_refuse(nn_context *nn, const char *why) { if (nn->record && !nn->record->refused) nn->record->refused = why; }
+static void nn__record_call(nn_context *nn, const nn_call *c)
+{
+    nn__recording *r = nn->record;
+    nn__recorded *to;
+    int i, n = c->nin + c->nout + c->naux;
+    if (r->refused) return;
+    if (c->pass != NN_FORWARD) { r->refused = "it runs backward"; return; }
+    if (c->op->flags & NN_OP_RANDOM) { r->refused = "it draws random numbers"; return; }
+    if (c->op->params_bytes > NN_MAX_PARAMS) { r->refused = "an op has too many parameters"; return; }
+    if (r->calls == r->room) {
+        int room = r->room ? 2 * r->room : 32;
+        nn__recorded *more = (nn__recorded *)nn__raw_alloc(nn, (size_t)room * sizeof *more);
+        if (!more) { r->refused = "out of memory"; return; }
+        if (r->calls) memcpy(more, r->call, (size_t)r->calls * sizeof *more);
+        nn__raw_free(nn, r->call);
+        r->call = more;
+        r->room = room;
+    }
+    to = &r->call[r->calls++];
+    to->op = c->op; to->nin = c->nin; to->nout = c->nout; to->naux = c->naux; to->mode = c->mode;
+    memset(to->params, 0, sizeof to->params);
+    if (c->params) memcpy(to->params, c->params, c->op->params_bytes);
+    for (i = 0; i < n; i++) to->v[i] = i < c->nin ? c->in[i] : i < c->nin + c->nout ? c->out[i - c->nin] : c->aux[i - c->nin - c->nout];
+}
+
+static void nn__record_net(nn__recording *r, nn_layer *net, nn_shape shape, nn_dtype dtype)
+{
+    nn_context *nn = net->nn;
+    nn_tensor *x, *y;
+    int hold = nn->hold;
+    memset(r, 0, sizeof *r);
+    r->nn = nn;
+    r->batch = shape.d[0];
+    x = dtype == NN_F32 ? nn_zeros(nn, shape) : nn__alloc_tensor(nn, 0, dtype, shape.ndim, shape.d);
+    if (nn__dead(x)) return;
+    if (dtype != NN_F32) nn__fill_view(nn, nn__view_of(x), 0.0);
+    r->input = nn__view_of(x);
+    nn->hold = 1;
+    nn->record = r;
+    y = nn_contiguous(nn_forward(net, x));
+    nn->record = NULL;
+    nn->hold = hold;
+    r->output = nn__view_of(y);
+    if (nn_ok(nn) && (y->ndim < 1 || y->dtype != NN_F32)) r->refused = "its result is not f32, or has no batch dimension";
+}
+
+// First and one past the last byte of a view.
+static void nn__view_extent(const nn_view *v, const char **low, const char **high)
+{
+    int64_t e = (int64_t)nn_dtype_bytes((nn_dtype)v->dtype), below = 0, above = e;
+    int i;
+    for (i = 0; i < v->ndim; i++) {
+        int64_t span = (v->shape[i] - 1) * v->stride[i] * e;
+        if (span < 0) below += span; else above += span;
+    }
+    *low = (const char *)v->data + below;
+    *high = (const char *)v->data + above;
+}
+static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
+
+// ---- folding ------------------------------------------------------------------------------------------
+static float nn__norm_eps(const void *params);           // >>ops
+static int nn__reads_storage(const nn__recorded *c, const void *data)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) if (c->v[i].data == data) return 1;
+    return 0;
+}
+
+// Folds call j, a batch norm, into call i, whose result nobody else reads. w, b: room for the new weights and bias. twin: the same net, another batch.
+static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float *w, float *b)
+{
+    nn__recorded *c = &r->call[i], *n = &r->call[j];
+    const nn_view *old = &c->v[1], *bias = &c->v[2];
+    float eps = nn__norm_eps(n->params);
+    const char *low, *high;
+    int64_t o, k, channels = old->shape[0], per = nn_view_count(old) / nn__max(1, channels), at, rest;
+    int d, t;
+    nn__view_extent(old, &low, &high);
+    for (o = 0; o < channels; o++) {
+        float gamma = n->v[1].data ? ((const float *)n->v[1].data)[o] : 1, beta = n->v[2].data ? ((const float *)n->v[2].data)[o] : 0;
+        double s = (double)gamma / sqrt((double)((const float *)n->v[4].data)[o] + (double)eps);
+        b[o] = (float)(((bias->data ? (double)((const float *)bias->data)[o] : 0) - (double)((const float *)n->v[3].data)[o]) * s + (double)beta);
+        for (k = 0; k < per; k++) {
+            for (d = old->ndim - 1, rest = k, at = o * old->stride[0]; d > 0; d--) { at += rest % old->shape[d] * old->stride[d]; rest /= old->shape[d]; }
+            w[at] = (float)((double)((const float *)old->data)[at] * s);
+        }
+    }
+    for (t = 0; t < 2; t++) {
+        nn__recording *both = t ? twin : r;
+        nn__recorded *to = &both->call[i];
+        to->v[1].data = w;
+        to->v[2] = both->call[j].v[3];
+        to->v[2].data = b;
+        to->v[2].stride[0] = 1;
+        to->v[to->nin] = both->call[j].v[both->call[j].nin];
+        both->call[j].op = NULL;
+    }
+}
+
+static int nn__foldable(const nn__recording *r, int j)      // which call the batch norm j can go into, or -1
+{
+    const nn__recorded *n = &r->call[j];
+    int i, k, found = -1;
+    if (!n->op || n->op->id != NN_OP_batchnorm || n->mode == NN_TRAIN || !n->v[3].data || !n->v[4].data) return -1;
+    for (i = 1; i < 5; i++) if (n->v[i].data && n->v[i].dtype != NN_F32) return -1;
+    for (i = 0; i < j; i++) {
+        const nn__recorded *c = &r->call[i];
+        if (!c->op || c->v[c->nin].data != n->v[0].data) continue;
+        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2) ? i : -1;
+    }
+    for (k = 0; k < r->calls && found >= 0; k++)
+        if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
+    if (found >= 0) {                                    // weights that are a part of something larger stay as they are
+        const char *low, *high;
+        nn__view_extent(&r->call[found].v[1], &low, &high);
+        if (high - low != nn_view_count(&r->call[found].v[1]) * (int64_t)sizeof(float)) found = -1;
+    }
+    return found >= 0 && r->output.data != n->v[0].data ? found : -1;
+}
+
+// ---- storages -----------------------------------------------------------------------------------------
+static int nn__storage_of(const nn__storage *s, int n, const nn_view *v)
+{
+    const char *low, *high;
+    int i;
+    nn__view_extent(v, &low, &high);
+    for (i = 0; i < n; i++) if (low < s[i].high && s[i].low < high) return i;
+    return -1;
+}
+
+static void nn__storage_add(nn__storage *s, int *n, const nn_view *v)    // joins what overlaps
+{
+    const char *low, *high;
+    int i;
+    if (nn__view_empty(v)) return;
+    nn__view_extent(v, &low, &high);
+    for (i = 0; i < *n;) {
+        if (low >= s[i].high || s[i].low >= high) { i++; continue; }
+        if (s[i].low < low) low = s[i].low;
+        if (s[i].high > high) high = s[i].high;
+        s[i] = s[--*n];
+        i = 0;
+    }
+    s[*n].low = low; s[*n].high = high; s[*n].base = NN__PLAN_CONST; s[*n].first = -1; s[*n].last = -1; s[*n].into = -1; s[*n].place = 0;
+    ++*n;
+}
+
+static int nn__find_storages(nn__recording *r, nn__storage *s)
+{
+    int n = 0, i, j;
+    nn__storage_add(s, &n, &r->input);
+    nn__storage_add(s, &n, &r->output);
+    for (i = 0; i < r->calls; i++)
+        for (j = 0; r->call[i].op && j < r->call[i].nin + r->call[i].nout; j++) nn__storage_add(s, &n, &r->call[i].v[j]);
+    for (i = 0; i < r->calls; i++) {
+        const nn__recorded *c = &r->call[i];
+        for (j = 0; c->op && j < c->nin + c->nout; j++) {
+            nn__storage *t;
+            if (nn__view_empty(&c->v[j])) continue;
+            t = &s[nn__storage_of(s, n, &c->v[j])];
+            if (j < c->nin && (c->op->flags & NN_OP_MUTATES) && c->mode == NN_TRAIN) r->refused = "it changes its buffers";
+            if (j >= c->nin) {
+                if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
+                t->base = NN__PLAN_TEMP;
+            }
+            if (t->first < 0) t->first = i;
+            t->last = i;
+        }
+    }
+    if (!nn__view_empty(&r->input)) {
+        nn__storage *t = &s[nn__storage_of(s, n, &r->input)];
+        if (t->base == NN__PLAN_TEMP) r->refused = "it overwrites its input";
+        t->base = NN__PLAN_INPUT;
+    }
+    if (!nn__view_empty(&r->output)) {
+        nn__storage *t = &s[nn__storage_of(s, n, &r->output)];
+        const char *low, *high;
+        nn__view_extent(&r->output, &low, &high);
+        if (t->base == NN__PLAN_TEMP && low == t->low && high == t->high) t->base = NN__PLAN_OUTPUT;
+        t->last = r->calls;
+    }
+    return n;
+}
+
+static void nn__drop_dead(nn__recording *r, nn__recording *twin)   // calls whose results nobody reads
+{
+    int i, j, k, again = 1;
+    while (again) {
+        again = 0;
+        for (i = 0; i < r->calls; i++) {
+            int used = 0;
+            for (j = 0; r->call[i].op && j < r->call[i].nout && !used; j++) {
+                const nn_view *v = &r->call[i].v[r->call[i].nin + j];
+                const char *low, *high, *l, *h;
+                if (nn__view_empty(v)) continue;
+                nn__view_extent(v, &low, &high);
+                nn__view_extent(&r->output, &l, &h);
+                used = low < h && l < high;
+                for (k = i + 1; k < r->calls && !used; k++) {
+                    int in;
+                    for (in = 0; r->call[k].op && in < r->call[k].nin && !used; in++) {
+                        if (nn__view_empty(&r->call[k].v[in])) continue;
+                        nn__view_extent(&r->call[k].v[in], &l, &h);
+                        used = low < h && l < high;
+                    }
+                }
+            }
+            if (r->call[i].op && !used) { r->call[i].op = twin->call[i].op = NULL; again = 1; }
+        }
+    }
+}
+
+// ---- layout -------------------------------------------------------------------------------------------
+static int nn__same_view(const nn_view *a, const nn_view *b)
+{
+    return a->data == b->data && nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
+}
+
+static int nn__storage_root(const nn__storage *s, int i) { while (s[i].into >= 0) i = s[i].into; return i; }
+
+// The result of an elementwise op may lie where its first input does, if that is as large, laid out alike and not needed any more.
+static void nn__share_places(const nn__recording *r, nn__storage *s, int n)
+{
+    int i, j;
+    for (i = 0; i < r->calls; i++) {
+        const nn__recorded *c = &r->call[i];
+        const nn_view *x = &c->v[0], *y = &c->v[c->nin];
+        int from, to, ok = c->op && (c->op->flags & NN_OP_IN_PLACE) && !nn__view_empty(x) && !nn__view_empty(y);
+        if (!ok || !nn__same_sizes(x->ndim, x->shape, y->ndim, y->shape) || memcmp(x->stride, y->stride, (size_t)x->ndim * sizeof *x->stride)) continue;
+        from = nn__storage_of(s, n, x);
+        to = nn__storage_of(s, n, y);
+        for (j = 1; j < c->nin; j++) if (!nn__view_empty(&c->v[j]) && nn__storage_of(s, n, &c->v[j]) == from && !nn__same_view(&c->v[j], x)) ok = 0;
+        from = nn__storage_root(s, from);
+        if (!ok || s[from].base != NN__PLAN_TEMP || s[from].last != i || s[to].first != i || s[to].high - s[to].low != s[from].high - s[from].low) continue;
+        if (s[to].base == NN__PLAN_OUTPUT) { s[from].base = NN__PLAN_OUTPUT; s[to].into = from; s[from].last = s[to].last; continue; }
+        if (s[to].base != NN__PLAN_TEMP) continue;
+        s[to].into = from;
+        s[from].last = s[to].last;
+    }
+}
+
+static int64_t nn__storage_bytes_of(const nn__storage *s) { return (int64_t)nn__round_up((size_t)(s->high - s->low)); }
+
+static int64_t nn__place_temporaries(nn__storage *s, int n)          // greedy by size; returns the bytes needed
+{
+    int64_t total = 0;
+    int done, i, j;
+    for (i = 0; i < n; i++) s[i].place = -1;
+    for (done = 0; done < n; done++) {
+        int best = -1;
+        int64_t at = 0;
+        for (i = 0; i < n; i++) {
+            if (s[i].base != NN__PLAN_TEMP || s[i].into >= 0 || s[i].place >= 0) continue;
+            if (best < 0 || nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best])) best = i;
+        }
+        if (best < 0) break;
+        for (j = 0; j < n; j++) {                        // the lowest place that no storage alive at the same time covers
+            if (s[j].base != NN__PLAN_TEMP || s[j].into >= 0 || s[j].place < 0 || s[j].last < s[best].first || s[best].last < s[j].first) continue;
+            if (s[j].place < at + nn__storage_bytes_of(&s[best]) && at < s[j].place + nn__storage_bytes_of(&s[j])) {
+                at = s[j].place + nn__storage_bytes_of(&s[j]);
+                j = -1;
+            }
+        }
+        s[best].place = at;
+        total = nn__max(total, at + nn__storage_bytes_of(&s[best]));
+    }
+    return total;
+}
+
+// ---- the program --------------------------------------------------------------------------------------
+// How the view of two recordings depends on the batch. 0: it does not in a linear way.
+static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, const nn__recording *r, const nn__recording *q, const nn__storage *s, int n, const nn__storage *u, int m)
+{
+    int64_t step = r->batch - q->batch, at[2];
+    int i, a, b, base;
+    memset(to, 0, sizeof *to);
+    to->v = *v;
+    if (nn__view_empty(v)) return nn__view_empty(w);
+    a = nn__storage_of(s, n, v);
+    base = s[nn__storage_root(s, a)].base;
+    at[0] = (const char *)v->data - s[a].low;
+    if (step) {
+        b = nn__view_empty(w) ? -1 : nn__storage_of(u, m, w);
+        if (b < 0 || w->ndim != v->ndim || u[nn__storage_root(u, b)].base != base) return 0;
+        at[1] = (const char *)w->data - u[b].low;
+        if ((at[0] - at[1]) % step || (base == NN__PLAN_CONST && (s[a].high - s[a].low != u[b].high - u[b].low))) return 0;
+        to->at_step = (at[0] - at[1]) / step;
+        for (i = 0; i < v->ndim; i++) {
+            if ((v->shape[i] - w->shape[i]) % step || (v->stride[i] - w->stride[i]) % step) return 0;
+            to->shape_step[i] = (v->shape[i] - w->shape[i]) / step;
+            to->stride_step[i] = (v->stride[i] - w->stride[i]) / step;
+            to->v.shape[i] -= to->shape_step[i] * r->batch;
+            to->v.stride[i] -= to->stride_step[i] * r->batch;
+        }
+    }
+    to->base = base;
+    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_CONST || base == NN__PLAN_TEMP ? s[nn__storage_root(s, a)].place : 0);
+    return 1;
+}
+
+NN__INLINE void nn__plan_fill(nn_view *to, const nn__plan_view *from, int64_t batch, char *const *base)
+{
+    int i;
+    to->data = from->base == NN__PLAN_NONE ? NULL : base[from->base] + from->at + from->at_step * batch;
+    to->ndim = from->v.ndim;
+    to->dtype = from->v.dtype;
+    for (i = 0; i < from->v.ndim; i++) {
+        to->shape[i] = from->v.shape[i] + from->shape_step[i] * batch;
+        to->stride[i] = from->v.stride[i] + from->stride_step[i] * batch;
+    }
+}
+
+static void nn__plan_begin(const nn_plan *p, nn_call *c)  // reads nothing of the context that its owner may be writing
+{
+    c->nn = p->nn;
+    c->pass = NN_FORWARD;
+    c->add = 0;
+    c->seed = c->step = c->ordinal = 0;
+}
+
+static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t batch, char *const *base, nn_call *c)
+{
+    const nn__plan_view *v = p->view + k->view;
+    int i;
+    c->op = k->op;
+    c->params = k->params;
+    c->mode = k->mode;
+    c->nin = k->nin; c->nout = k->nout; c->naux = k->naux;
+    c->phases = 1;
+    c->tasks[0] = 1;
+    c->shared_bytes = c->task_bytes = 0;
+    for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, batch, base);
+    for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, batch, base);
+    for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, batch, base);
+    if (k->op->plan) k->op->plan(c);
+}
+
+static void nn__plan_exec(const nn__plan_call *k, nn_call *c, char *scratch)
+{
+    nn_task t;
+    c->shared = scratch;
+    t.scratch = scratch + nn__round_up(c->shared_bytes);
+    for (t.phase = 0; t.phase < c->phases; t.phase++) {
+        t.count = c->tasks[t.phase];
+        for (t.index = 0; t.index < t.count; t.index++) k->exec(c, &t);
+    }
+}
+
+NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const void *input, float *output)
+{
+    char *base[NN__PLAN_BASES];
+    nn_call c;
+    nn__fpenv env;
+    int i;
+    if (!p || batch < 0 || batch > p->batch || (batch != p->batch && !p->any_batch) || (!workspace && nn_plan_bytes(p)) || !input || !output) return 0;
+    if (batch == 0) return 1;
+    base[NN__PLAN_NONE] = NULL;
+    base[NN__PLAN_CONST] = p->constants;
+    base[NN__PLAN_INPUT] = (char *)(uintptr_t)input;
+    base[NN__PLAN_OUTPUT] = (char *)output;
+    base[NN__PLAN_TEMP] = (char *)(((uintptr_t)workspace + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
+    nn__plan_begin(p, &c);
+    env = nn__fp_enter();
+    for (i = 0; i < p->calls; i++) {
+        nn__plan_prepare(p, &p->call[i], batch, base, &c);
+        nn__plan_exec(&p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+    }
+    nn__fp_leave(env);
+    if (p->output.base != NN__PLAN_OUTPUT) memcpy(output, base[p->output.base] + p->output.at + p->output.at_step * batch, (size_t)batch * p->output_bytes);
+    return 1;
+}
+NN_API int      nn_run(const nn_plan *p, void *workspace, const void *input, float *output) { return p && nn_run_batch(p, workspace, p->batch, input, output); }
+NN_API size_t   nn_plan_bytes(const nn_plan *p)     { return p && p->temp_bytes + p->scratch_bytes ? p->temp_bytes + p->scratch_bytes + NN__ALIGN : 0; }
+NN_API nn_shape nn_plan_output(const nn_plan *p)    { return p ? p->out_shape : nn_shape_of(NULL); }
+NN_API int      nn_plan_any_batch(const nn_plan *p) { return p && p->any_batch; }
+NN_API void     nn_plan_free(nn_plan *p)            { if (p) nn__raw_free(p->nn, p); }
+
+static int nn__plan_same_stream(const nn__recording *r, const nn__recording *q)
+{
+    int i;
+    if (r->calls != q->calls) return 0;
+    for (i = 0; i < r->calls; i++) {
+        const nn__recorded *a = &r->call[i], *b = &q->call[i];
+        if (a->op != b->op || a->nin != b->nin || a->nout != b->nout || a->naux != b->naux || memcmp(a->params, b->params, sizeof a->params)) return 0;
+    }
+    return 1;
+}
+
+static size_t nn__plan_scratch(const nn_plan *p)         // the most that any batch needs
+{
+    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL };
+    size_t most = 0;
+    int64_t b;
+    int i;
+    nn_call c;
+    nn__plan_begin(p, &c);
+    for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = 0; i < p->calls; i++) {
+        size_t bytes;
+        nn__plan_prepare(p, &p->call[i], b, base, &c);
+        bytes = nn__round_up(c.shared_bytes) + nn__round_up(c.task_bytes);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+// One block holds the plan, its calls, views and constants.
+static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u)
+{
+    nn_context *nn = r->nn;
+    int n = nn__find_storages(r, s), m = nn__find_storages(q, u), i, j, calls = 0, views = 0, linear = 1;
+    size_t constants = 0, head;
+    nn_plan *p;
+    char *at;
+    if (r->refused || q->refused) return NULL;
+    nn__share_places(r, s, n);
+    nn__share_places(q, u, m);
+    for (i = 0; i < r->calls; i++) if (r->call[i].op) { calls++; views += r->call[i].nin + r->call[i].nout + r->call[i].naux; }
+    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) constants += (size_t)nn__storage_bytes_of(&s[i]);
+    head = nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call) + nn__round_up((size_t)views * sizeof *p->view);
+    at = (char *)nn__raw_alloc(nn, head + constants + NN__ALIGN);
+    if (!at) { r->refused = "out of memory"; return NULL; }
+    p = (nn_plan *)(void *)at;
+    memset(p, 0, sizeof *p);
+    p->nn = nn;
+    p->batch = r->batch;
+    p->call = (nn__plan_call *)(void *)(at + nn__round_up(sizeof *p));
+    p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call));
+    p->constants = (char *)(((uintptr_t)at + head + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
+    p->temp_bytes = (size_t)nn__place_temporaries(s, n);
+    for (i = 0, constants = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) {
+        s[i].place = (int64_t)constants;
+        memcpy(p->constants + constants, s[i].low, (size_t)(s[i].high - s[i].low));
+        constants += (size_t)nn__storage_bytes_of(&s[i]);
+    }
+    for (i = 0, views = 0; i < r->calls; i++) {
+        const nn__recorded *c = &r->call[i];
+        nn__plan_call *k = &p->call[p->calls];
+        if (!c->op) continue;
+        p->calls++;
+        k->op = c->op; k->nin = c->nin; k->nout = c->nout; k->naux = c->naux; k->mode = c->mode; k->view = views;
+        k->exec = c->op->id ? nn->table->forward[c->op->id] : c->op->forward;
+        memcpy(k->params, c->params, sizeof k->params);
+        for (j = 0; j < c->nin + c->nout + c->naux; j++, views++) {
+            if (j < c->nin + c->nout) linear &= nn__plan_bind(&p->view[views], &c->v[j], &q->call[i].v[j], r, q, s, n, u, m);
+            else { memset(&p->view[views], 0, sizeof *p->view); p->view[views].v.dtype = c->v[j].dtype; }
+        }
+    }
+    linear &= nn__plan_bind(&p->output, &r->output, &q->output, r, q, s, n, u, m);
+    if (!linear) { nn__raw_free(nn, p); return NULL; }   // for one batch only: the caller tries r with itself
+    p->any_batch = r->batch > 1 && r != q;
+    p->out_shape.ndim = r->output.ndim;
+    memcpy(p->out_shape.d, r->output.shape, sizeof r->output.shape);
+    p->output_bytes = (size_t)(nn_view_count(&r->output) / nn__max(1, r->batch)) * sizeof(float);
+    p->scratch_bytes = nn__plan_scratch(p);
+    return p;
+}
+
+NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *desc)
+{
+    nn_dtype dtype = desc ? desc->dtype : NN_F32;
+    nn_context *nn = nn__no_layer(net) ? NULL : net->nn;
+    nn__recording big, small;
+    nn_shape less = input;
+    nn__storage *s = NULL, *u;
+    nn_plan *p = NULL;
+    float *folded = NULL;
+    nn__aside aside;
+    size_t room = 0;
+    int i, j, views = 2, same = 1;
+    if (!nn || !nn_ok(nn)) return NULL;
+    if (nn->backend != &nn->cpu || nn->desc.dtype != NN_F32 || nn->measuring) { nn_fail(nn, "nn_plan_new: plans are for f32 on the CPU"); return NULL; }
+    if (input.ndim < 1 || input.d[0] < 1) { nn_fail(nn, "nn_plan_new: the input needs a batch dimension of at least 1"); return NULL; }
+    aside = nn__aside_begin(nn);
+    nn__record_net(&big, net, input, dtype);
+    less.d[0] = input.d[0] > 1 ? input.d[0] - 1 : 1;
+    if (nn_ok(nn) && !big.refused) { nn__record_net(&small, net, less, dtype); same = nn__plan_same_stream(&big, &small); }
+    else memset(&small, 0, sizeof small);
+    if (nn_ok(nn) && !big.refused && !small.refused) {
+        nn__recording *twin = same ? &small : &big;
+        for (i = 0; i < big.calls; i++) {
+            views += big.call[i].nin + big.call[i].nout;
+            if (big.call[i].nin > 2) room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)nn__max(1, big.call[i].v[1].shape[0]);
+        }
+        s = (nn__storage *)nn__raw_alloc(nn, 2 * (size_t)views * sizeof *s);
+        folded = (float *)nn__raw_alloc(nn, (room + 1) * sizeof *folded);
+        u = s + views;
+        if (!s || !folded) nn__oom(nn, room * sizeof *folded);
+        else {
+            for (j = 0, room = 0; j < big.calls && !(desc && desc->no_fold); j++) {
+                if ((i = nn__foldable(&big, j)) < 0) continue;
+                nn__fold(&big, twin, i, j, folded + room, folded + room + nn_view_count(&big.call[i].v[1]));
+                room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)big.call[i].v[1].shape[0];
+            }
+            nn__drop_dead(&big, twin);
+            p = nn__plan_build(&big, twin, s, u);
+            if (!p && !big.refused && !twin->refused && twin != &big) p = nn__plan_build(&big, &big, s, u);
+        }
+    }
+    if (!p && nn_ok(nn)) nn_fail(nn, "nn_plan_new: this net has no plan: %s", big.refused ? big.refused : small.refused ? small.refused : "out of memory");
+    nn__raw_free(nn, folded);
+    nn__raw_free(nn, s);
+    nn__raw_free(nn, small.call);
+    nn__raw_free(nn, big.call);
+    nn__aside_end(nn, &aside);
+    return p;
+}
+
+static double nn__plan_macs(const nn_call *c)            // multiply-adds, where that means something
+{
+    double out = (double)nn_view_count(&c->out[0]);
+    if (c->op->id == NN_OP_linear) return out * (double)c->in[1].shape[1];
+    if (c->op->id == NN_OP_matmul) return out * (double)c->in[0].shape[c->in[0].ndim - 1];
+    if (c->op->id == NN_OP_conv2d) return out * (double)nn_view_count(&c->in[1]) / (double)nn__max(1, c->in[1].shape[0]);
+    if (c->op->id == NN_OP_conv_transpose2d) return (double)nn_view_count(&c->in[0]) * (double)nn_view_count(&c->in[1]) / (double)nn__max(1, c->in[1].shape[0]);
+    return 0;
+}
+
+NN_API void nn_plan_print(const nn_plan *p)
+{
+    nn_context *nn = p ? p->nn : NULL;
+    size_t in = 64, bytes;
+    char *memory, *base[NN__PLAN_BASES];
+    double macs = 0, seconds = 0;
+    nn_call c;
+    int i, j;
+    if (!nn) return;
+    for (i = 0; i < p->calls; i++) for (j = 0; j < p->call[i].nin; j++) {
+        const nn__plan_view *v = p->view + p->call[i].view + j;
+        nn_view w;
+        memset(base, 0, sizeof base);
+        nn__plan_fill(&w, v, p->batch, base);
+        if (v->base == NN__PLAN_INPUT && in < (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype)) in = (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype);
+    }
+    in = nn__round_up(in);
+    bytes = in + nn_plan_bytes(p) + nn__round_up((size_t)p->batch * p->output_bytes) + 2 * NN__ALIGN;
+    memory = (char *)nn__raw_alloc(nn, bytes);
+    if (!memory) return;
+    memset(memory, 0, bytes);
+    base[NN__PLAN_NONE] = NULL;
+    base[NN__PLAN_CONST] = p->constants;
+    base[NN__PLAN_INPUT] = (char *)(((uintptr_t)memory + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
+    base[NN__PLAN_OUTPUT] = base[NN__PLAN_INPUT] + in;
+    base[NN__PLAN_TEMP] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
+    nn__plan_begin(p, &c);
+    nn__log(nn, "%-4s %-16s %-24s %10s %12s %10s %8s\n", "step", "op", "result", "bytes", "mult-adds", "us", "GFLOP/s");
+    for (i = 0; i < p->calls; i++) {
+        double took = 1e30, m;
+        for (j = 0; j < 3; j++) {
+            double start = nn__seconds();
+            nn__plan_prepare(p, &p->call[i], p->batch, base, &c);
+            nn__plan_exec(&p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+            if (nn__seconds() - start < took) took = nn__seconds() - start;
+        }
+        m = nn__plan_macs(&c);
+        nn__log(nn, "%-4d %-16s %-24s %10lld %12.0f %10.2f %8.1f\n", i, c.op->name, NN__SHAPE_OF(&c.out[0]),
+                (long long)(nn_view_count(&c.out[0]) * (int64_t)nn_dtype_bytes((nn_dtype)c.out[0].dtype)), m, took * 1e6, took > 0 ? 2e-9 * m / took : 0);
+        macs += m;
+        seconds += took;
+    }
+    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (temporaries %lld, scratch %lld)\n", p->calls, macs, seconds * 1e6,
+            (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes);
+    nn__raw_free(nn, memory);
+}
+
+// =============================================================================================
 // >>passes   How one text becomes many kernels: this file includes itself, once per visit, with a few words set differently.
 // The visits end at the #else of `#ifndef NN__VISIT` at the top, so they see only >>words and >>ops:
 //
@@ -12811,12 +13445,12 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     s.rows = s.down ? (m + s.down - 1) / s.down : 0;
     s.columns = (strips + s.across - 1) / s.across * NN__GEMM_STRIP;
     s.across = nn__max(n > 0, (n + s.columns - 1) / s.columns);
-    s.pack_a = g->ars != 1 && g->acs != 1;
-    s.pack_b = g->bcs != 1;
+    s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
+    s.pack_b = g->bcs != 1 || g->brs < 1 || s.pack_a;
     most = s.pack_a || s.pack_b ? NN__GEMM_DEPTH / 2 : k <= 2 * NN__GEMM_DEPTH ? nn__max(1, k) : NN__GEMM_DEPTH;
     slices = (k + most - 1) / most;
     s.depth = k ? (k + slices - 1) / slices : 1;
-    s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP * NN__GEMM_STRIP) : n % NN__GEMM_STRIP ? NN__GEMM_STRIP : 0)) * s.depth);
+    s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP * NN__GEMM_STRIP) : 0)) * s.depth);
     return s;
 }
 static int64_t nn__gemm_tasks(nn__product g)
@@ -12996,12 +13630,18 @@ static int NN__K(gemm_vectors)(int64_t m, int64_t w, int wide)   // of the next 
     return w > NN__LANES ? 2 : 1;
 }
 
+// A strip that is narrower than its vectors reads on into the next rows of B, which does no harm, but for the last rows of B: how many?
+static int64_t NN__K(gemm_overrun)(int64_t w, int64_t width, int64_t ldb, int64_t depth, int last)
+{
+    return w == width || !last ? 0 : nn__min(depth, (width - w + ldb - 1) / ldb);
+}
+
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task, R *scratch)
 {
     nn__gemm_cut s;
     int64_t i0, j0, h, end, p = 0, j;
-    R *y, *strip, start[8 * NN__LANES] = { 0 };
+    R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     g = nn__product_turned(g);
     s = nn__gemm_cuts(&g);
     i0 = task % s.down * s.rows;
@@ -13021,13 +13661,16 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
         if (s.pack_b) NN__K(gemm_panels)(end - j0, depth, (const R *)g.b + p * g.brs + j0 * g.bcs, g.bcs, g.brs, 0, strip);
         for (j = j0; j < end;) {
             int vectors = NN__K(gemm_vectors)(h, end - j, !s.pack_b && g.ycs == 1);
-            int64_t width = vectors * NN__LANES, w = nn__min(width, end - j), ldb = g.brs;
+            int64_t width = vectors * NN__LANES, w = nn__min(width, end - j), ldb = g.brs, rest = 0;
             const R *b = (const R *)g.b + p * g.brs + j * g.bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
-            if (s.pack_b) b = strip + (j - j0) * depth;
-            else if (w < width) { NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip); b = strip; }
-            if (b == strip || s.pack_b) ldb = width;
-            NN__K(gemm_strip)(h, w, vectors, depth, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, add || p ? NULL : start, y + j * g.ycs, g.yrs, g.ycs);
+            if (s.pack_b) { b = strip + (j - j0) * depth; ldb = width; }
+            else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            NN__K(gemm_strip)(h, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, add || p ? NULL : start, y + j * g.ycs, g.yrs, g.ycs);
+            if (rest) {
+                NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
+                NN__K(gemm_strip)(h, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, y + j * g.ycs, g.yrs, g.ycs);
+            }
             j += w;
         }
         p += depth;
@@ -13365,6 +14008,7 @@ static int nn__batchnorm_shape(nn_call *c)
     return nn__norm_results(c, c->in[0].shape[1]);
 }
 
+static float nn__norm_eps(const void *params) { return ((const nn__norm_params *)params)->eps; }
 static int nn__norm_options(nn_context *nn, const char *op, const nn_norm_layer_desc *desc, nn__norm_params *p)
 {
     memset(p, 0, sizeof *p);

@@ -1,0 +1,252 @@
+/* test_plan.c - plans against nn_forward: bits, batches, folding, memory, threads, refusals */
+#define NN_IMPLEMENTATION
+#include "../nn.h"
+#include "test.h"
+#include <pthread.h>
+
+static nn_context *quiet(void) { return nn_new(&(nn_desc){ .seed = 5, .threads = 1, .on_error = test_quiet }); }
+static void fill(float *x, int64_t n) { for (int64_t i = 0; i < n; i++) x[i] = (float)(i * 37 % 61) / 30 - 1; }
+
+static nn_tensor *branches(void *self, nn_tensor *x)     /* residual, slices, concat, a constant, softmax; a dead end */
+{
+    nn_layer **l = self;
+    nn_tensor *a = nn_forward(l[0], x), *b = nn_forward(l[1], nn_tanh(x)), *part[2];
+    float two[6] = { 1, 2, 3, 4, 5, 6 };
+    nn_exp(b);
+    part[0] = nn_slice(a, 1, 2, 5, 1);
+    part[1] = nn_mul(nn_add(a, b), nn_from(x->nn, NN_SHAPE(6), two));
+    return nn_softmax(nn_concat(part, 2, 1), 1);
+}
+static nn_layer *make(nn_context *nn, int which, nn_shape *shape, nn_layer **own)
+{
+    nn_layer *net = nn_model_new(nn, which == 3 ? &(nn_model_desc){ .forward = branches, .self = own } : NULL);
+    if (which == 0) {                /* an MLP */
+        *shape = NN_SHAPE(7, 11);
+        nn_linear_new(net, NULL, 11, 33, NULL);
+        nn_batchnorm_new(net, NULL, 33, NULL);
+        nn_fn_new(net, nn_relu);
+        nn_dropout_new(net, 0.5f);
+        nn_linear_new(net, NULL, 33, 5, &(nn_linear_desc){ .activation = nn_sigmoid });
+    }
+    if (which == 1) {                /* convolutions, batch norm with and without activation, pooling */
+        *shape = NN_SHAPE(5, 3, 12, 10);
+        nn_conv2d_new(net, NULL, 3, 8, 3, &(nn_conv2d_desc){ .padding = 1, .no_bias = 1 });
+        nn_batchnorm_new(net, NULL, 8, &(nn_batchnorm_desc){ .activation = nn_relu });
+        nn_maxpool2d_new(net, 2, NULL);
+        nn_conv2d_new(net, NULL, 8, 8, 3, &(nn_conv2d_desc){ .padding = 1, .groups = 8 });
+        nn_batchnorm_new(net, NULL, 8, NULL);
+        nn_fn_new(net, nn_relu6);
+        nn_conv2d_new(net, NULL, 8, 12, 1, NULL);
+        nn_fn_new(net, nn_global_avgpool);
+        nn_linear_new(net, NULL, 12, 4, NULL);
+    }
+    if (which == 2) {                /* norms, a row of layers that only changes shape at its end */
+        *shape = NN_SHAPE(4, 6, 8);
+        nn_layernorm_new(net, NULL, NN_SHAPE(8), NULL);
+        nn_fn_new(net, nn_gelu);
+        nn_linear_new(net, NULL, 8, 6, NULL);
+        nn_flatten_new(net);
+    }
+    if (which == 3) {
+        *shape = NN_SHAPE(3, 6);
+        own[0] = nn_linear_new(net, "a", 6, 6, NULL);
+        own[1] = nn_linear_new(net, "b", 6, 6, NULL);
+    }
+    if (which == 4) { *shape = NN_SHAPE(3, 4); nn_flatten_new(net); }                  /* nothing to do */
+    return net;
+}
+static void warm(nn_context *nn, nn_layer *net, nn_shape shape)                          /* running statistics that are not 0 and 1 */
+{
+    for (int i = 0; i < 3; i++) { nn_begin(nn, NN_TRAIN); nn_forward(net, nn_randn(nn, shape, 0.3f, 2)); }
+}
+
+TEST(equals_forward)
+{
+    static float x[4096], y[2][4096];
+    for (int which = 0; which < 5; which++) for (int fold = 0; fold < 2; fold++) {
+        nn_context *nn = quiet();
+        nn_layer *own[2];
+        nn_shape shape;
+        nn_layer *net = make(nn, which, &shape, own);
+        warm(nn, net, shape);
+        nn_plan *p = nn_plan_new(net, shape, &(nn_plan_desc){ .no_fold = !fold });
+        CHECK(p != NULL && nn_ok(nn));
+        if (!p) { puts(nn_error(nn)); nn_free(nn); continue; }
+        CHECK(nn_plan_any_batch(p));
+        int64_t per = 1, out = 1;
+        for (int i = 1; i < shape.ndim; i++) per *= shape.d[i];
+        for (int i = 1; i < nn_plan_output(p).ndim; i++) out *= nn_plan_output(p).d[i];
+        size_t bytes = nn_plan_bytes(p);
+        char *raw = malloc(bytes + 3);
+        memset(raw, 0xFF, bytes + 3);                    /* unaligned, not initialised */
+        fill(x, shape.d[0] * per);
+        for (int64_t b = 1; b <= shape.d[0]; b++) {
+            nn_shape s = shape;
+            s.d[0] = b;
+            nn_begin(nn, NN_EVAL);
+            nn_tensor *t = nn_forward(net, nn_from(nn, s, x));
+            CHECK(nn_count(t) == b * out && nn_read(t, y[0]));
+            CHECK(nn_run_batch(p, raw + 3, b, x, y[1]));
+            for (int64_t i = 0; i < b * out; i++) {
+                if (fold) CHECK_NEAR(y[1][i], y[0][i], 1e-6 * (1 + fabsf(y[0][i])));
+                else CHECK(!memcmp(&y[0][i], &y[1][i], sizeof(float)));
+            }
+        }
+        CHECK(nn_run(p, raw, x, y[0]) && !nn_run_batch(p, raw, shape.d[0] + 1, x, y[0]) && !nn_run_batch(p, raw, -1, x, y[0]) && nn_run_batch(p, raw, 0, x, y[0]));
+        free(raw);
+        nn_plan_free(p);
+        nn_free(nn);
+    }
+}
+
+TEST(a_snapshot)                     /* training goes on, the plan does not see it; a plan can be made inside a step */
+{
+    float x[77], y[2][35];
+    nn_context *nn = quiet();
+    nn_shape shape;
+    nn_layer *net = make(nn, 0, &shape, NULL);
+    nn_optimizer *opt = nn_sgd_new(net, NULL);
+    fill(x, 77);
+    nn_begin(nn, NN_TRAIN);
+    nn_tensor *loss = nn_mean(nn_square(nn_forward(net, nn_from(nn, shape, x))), NN_ALL, NULL);
+    nn_plan *p = nn_plan_new(net, shape, NULL);
+    char *w = malloc(nn_plan_bytes(p));
+    CHECK(nn_run(p, w, x, y[0]));
+    nn_backward(loss);
+    nn_step(opt);
+    CHECK(nn_ok(nn) && nn_run(p, w, x, y[1]));
+    CHECK(!memcmp(y[0], y[1], sizeof y[0]));
+    nn_plan *q = nn_plan_new(net, shape, NULL);
+    CHECK(nn_plan_bytes(q) == nn_plan_bytes(p) && nn_run(q, w, x, y[1]) && memcmp(y[0], y[1], sizeof y[0]));
+    free(w);
+    nn_plan_free(p);
+    nn_plan_free(q);
+    nn_free(nn);
+}
+
+static nn_tensor *draws(nn_tensor *x)  { return nn_add(x, nn_randn(x->nn, NN_SHAPE(4), 0, 1)); }
+static nn_tensor *looks(nn_tensor *x)  { float v = nn_item(nn_sum(x, NN_ALL, NULL)); return v > 0 ? nn_relu(x) : x; }
+static nn_tensor *pairs(nn_tensor *x)  { return nn_matmul(nn_transpose(x, 0, 1), x); }     /* its result has no batch */
+TEST(what_has_no_plan)
+{
+    nn_fn bad[] = { draws, looks };
+    const char *why[] = { "random", "by itself" };
+    for (int i = 0; i < 2; i++) {
+        nn_context *nn = quiet();
+        nn_layer *net = nn_model_new(nn, NULL);
+        nn_fn_new(net, bad[i]);
+        CHECK(!nn_plan_new(net, NN_SHAPE(3, 4), NULL) && !nn_ok(nn));
+        CHECK_TEXT(nn_error(nn), why[i]);
+        nn_free(nn);
+    }
+    nn_context *nn = quiet();
+    nn_layer *net = nn_model_new(nn, NULL);
+    float x[12], y[2][16];
+    fill(x, 12);
+    nn_fn_new(net, pairs);
+    CHECK(!nn_plan_new(net, NN_SHAPE(0, 4), NULL) && !nn_ok(nn));
+    nn_clear(nn);
+    CHECK(!nn_plan_new(NULL, NN_SHAPE(3, 4), NULL) && nn_plan_bytes(NULL) == 0 && !nn_run(NULL, y, x, y[0]));
+    nn_plan *p = nn_plan_new(net, NN_SHAPE(1, 4), NULL);
+    CHECK(p && !nn_plan_any_batch(p));
+    char *w = malloc(nn_plan_bytes(p) + 1);
+    CHECK(nn_run(p, w, x, y[0]));
+    nn_begin(nn, NN_EVAL);
+    CHECK(nn_read(pairs(nn_from(nn, NN_SHAPE(1, 4), x)), y[1]) && !memcmp(y[0], y[1], sizeof y[0]));
+    free(w);
+    nn_plan_free(p);
+    nn_free(nn);
+}
+
+static int allocations;
+static void *counting(void *user, size_t bytes) { (void)user; allocations++; return malloc(bytes); }
+static void releasing(void *user, void *p) { (void)user; allocations--; free(p); }
+TEST(a_run_allocates_nothing_and_a_plan_frees_all)
+{
+    static float x[5 * 360], y[20];
+    nn_context *nn = nn_new(&(nn_desc){ .malloc = counting, .free = releasing, .threads = 1 });
+    nn_shape shape;
+    nn_layer *net = make(nn, 1, &shape, NULL);
+    nn_begin(nn, NN_EVAL);
+    nn_plan *p = nn_plan_new(net, shape, NULL);
+    char *w = malloc(nn_plan_bytes(p));
+    int before = allocations;
+    for (int i = 0; i < 5; i++) CHECK(nn_run(p, w, x, y));
+    CHECK(allocations == before);
+    nn_plan *q = nn_plan_new(net, shape, NULL);
+    before = allocations;
+    nn_plan_free(q);
+    CHECK(allocations == before - 1);
+    nn_plan_free(p);
+    nn_free(nn);
+    CHECK(allocations == 0);
+    free(w);
+}
+
+/* Temporaries share memory: of a row of equal layers only two live at a time, and elementwise ones lie in place. */
+TEST(temporaries_share_memory)
+{
+    nn_context *nn = quiet();
+    nn_layer *net = nn_model_new(nn, NULL);
+    for (int i = 0; i < 10; i++) { nn_linear_new(net, NULL, 64, 64, NULL); nn_fn_new(net, nn_tanh); }
+    nn_plan *p = nn_plan_new(net, NN_SHAPE(32, 64), NULL);
+    CHECK(p && nn_plan_bytes(p) < 3 * 32 * 64 * sizeof(float) + 32768);
+    nn_plan_print(p);
+    nn_plan_free(p);
+    nn_free(nn);
+}
+
+typedef struct worker { const nn_plan *p; const float *x; float y[20]; int ok; } worker;
+static void *run_many(void *arg)
+{
+    worker *w = arg;
+    char *memory = malloc(nn_plan_bytes(w->p));
+    w->ok = 1;
+    for (int i = 0; i < 50; i++) w->ok &= nn_run(w->p, memory, w->x, w->y);
+    free(memory);
+    return NULL;
+}
+TEST(eight_threads_share_a_plan_while_its_net_trains)
+{
+    static float x[5 * 360];
+    nn_context *nn = quiet();
+    nn_shape shape;
+    nn_layer *net = make(nn, 1, &shape, NULL);
+    nn_optimizer *opt = nn_sgd_new(net, NULL);
+    worker w[8];
+    pthread_t thread[8];
+    float y[20];
+    fill(x, 5 * 360);
+    nn_plan *p = nn_plan_new(net, shape, NULL);
+    char *memory = malloc(nn_plan_bytes(p));
+    CHECK(nn_run(p, memory, x, y));
+    for (int i = 0; i < 8; i++) { w[i].p = p; w[i].x = x; pthread_create(&thread[i], NULL, run_many, &w[i]); }
+    for (int i = 0; i < 5; i++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_backward(nn_mean(nn_square(nn_forward(net, nn_from(nn, shape, x))), NN_ALL, NULL));
+        nn_step(opt);
+    }
+    for (int i = 0; i < 8; i++) { pthread_join(thread[i], NULL); CHECK(w[i].ok && !memcmp(w[i].y, y, sizeof y)); }
+    free(memory);
+    nn_plan_free(p);
+    nn_free(nn);
+}
+
+TEST(integers_go_in)                 /* token numbers into an embedding */
+{
+    nn_context *nn = quiet();
+    nn_layer *net = nn_model_new(nn, NULL);
+    int64_t x[6] = { 3, 0, 9, 9, 1, 2 };
+    float y[2][24];
+    nn_embedding_new(net, NULL, 10, 4);
+    nn_plan *p = nn_plan_new(net, NN_SHAPE(2, 3), &(nn_plan_desc){ .dtype = NN_I64 });
+    CHECK(p != NULL);
+    char *w = malloc(nn_plan_bytes(p) + 1);
+    CHECK(nn_run(p, w, x, y[0]));
+    nn_begin(nn, NN_EVAL);
+    CHECK(nn_read(nn_forward(net, nn_from_as(nn, NN_I64, NN_SHAPE(2, 3), x)), y[1]) && !memcmp(y[0], y[1], sizeof y[0]));
+    free(w);
+    nn_plan_free(p);
+    nn_free(nn);
+}
+
