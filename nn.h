@@ -13436,21 +13436,23 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
 {
     nn__gemm_cut s;
     int64_t m = g->m, n = g->n, k = g->k;
-    int64_t strips = nn__max(1, (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP), slices, want, most;
+    int64_t strips = (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP, want, most;
     double work = (double)m * (double)n * (double)k;
-    want = work < 8.0 * NN__GEMM_WORK ? 1 + (int64_t)work / NN__GEMM_WORK : nn__max(8, m / NN__GEMM_ROWS * (n / NN__GEMM_ROWS));
-    s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));              // tasks as square as possible: least packing
-    s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
-    s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(strips, (want + s.down - 1) / nn__max(1, s.down)));
-    s.rows = s.down ? (m + s.down - 1) / s.down : 0;
-    s.columns = (strips + s.across - 1) / s.across * NN__GEMM_STRIP;
-    s.across = nn__max(n > 0, (n + s.columns - 1) / s.columns);
+    s.down = m > 0; s.across = n > 0; s.rows = m; s.columns = strips * NN__GEMM_STRIP;
+    if (work > NN__GEMM_WORK || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS) {
+        want = work < 8.0 * NN__GEMM_WORK ? 1 + (int64_t)work / NN__GEMM_WORK : nn__max(8, m / NN__GEMM_ROWS * (n / NN__GEMM_ROWS));
+        s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));          // tasks as square as possible: least traffic
+        s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
+        s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(strips, (want + s.down - 1) / nn__max(1, s.down)));
+        s.rows = s.down ? (m + s.down - 1) / s.down : 0;
+        s.columns = s.across ? (strips + s.across - 1) / s.across * NN__GEMM_STRIP : 0;
+        s.across = n ? (n + s.columns - 1) / s.columns : 0;
+    }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
     s.pack_b = g->bcs != 1 || g->brs < 1 || s.pack_a;
     most = s.pack_a || s.pack_b ? NN__GEMM_DEPTH / 2 : k <= 2 * NN__GEMM_DEPTH ? nn__max(1, k) : NN__GEMM_DEPTH;
-    slices = (k + most - 1) / most;
-    s.depth = k ? (k + slices - 1) / slices : 1;
-    s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP * NN__GEMM_STRIP) : 0)) * s.depth);
+    s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
+    s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, strips * NN__GEMM_STRIP) : 0)) * s.depth);
     return s;
 }
 static int64_t nn__gemm_tasks(nn__product g)
