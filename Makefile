@@ -34,7 +34,7 @@ test:
 	@$(MAKE) --no-print-directory -j$(JOBS) $(TESTS:%=build/tests/%)
 	@tests/run.sh $(TESTS:%=build/tests/%)
 
-build/bench: bench/bench.c bench/limit.h nn.h | build
+build/bench: bench/bench.c bench/limit.h bench/measure.h nn.h | build
 	$(CC) -O2 -I. $< -o $@ $(LIBS)
 
 bench: build/bench

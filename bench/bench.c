@@ -14,9 +14,6 @@
    Recurrent nets and transformers are not here yet: nn.h does not have them.                                                     */
 #define NN_IMPLEMENTATION
 #include "../nn.h"
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include "limit.h"
 
 /* ---- nets: the same as in bench_torch.py, bench_jax.py, bench_tf.py ---- */
@@ -229,18 +226,11 @@ static int rows(Row *to)
 }
 
 /* ---- set up, measure, report ---- */
-static float *random_numbers(int64_t n)
-{
-    float *x = malloc((size_t)n * sizeof *x);
-    uint32_t r = 12345;
-    for (int64_t i = 0; i < n; i++) { r = r * 1664525u + 1013904223u; x[i] = (float)(r >> 8) / 16777216.0f; }
-    return x;
-}
 static nn_tensor *random_tensor(nn_context *nn, nn_shape s)
 {
     int64_t n = 1;
     for (int i = 0; i < s.ndim; i++) n *= s.d[i];
-    float *data = random_numbers(n);
+    float *data = nnb_numbers(n);
     nn_tensor *t = nn_tensor_new(nn, s, data);
     free(data);
     return t;
@@ -259,7 +249,7 @@ static void make_net(Bench *b, const Row *r)
     b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(r->batch), labels);
     b->opt = nn_sgd_new(b->net, &(nn_sgd_desc){ .lr = r->loss == sum ? 1e-9f : 0.01f, .momentum = 0.9f });
     if (r->step != epoch) return;
-    b->data = random_numbers(images * 784);
+    b->data = nnb_numbers(images * 784);
     b->labels = malloc((size_t)images * sizeof *b->labels);
     for (int64_t i = 0; i < images; i++) b->labels[i] = i * 7 % 10;
     nn_dataset *all = nn_dataset_new(b->nn, &(nn_dataset_desc){ .count = images, .x_shape = r->sample, .classes = 10, .x = b->data, .labels = b->labels });
@@ -283,66 +273,35 @@ static void unmake(Bench *b)
     memset(b, 0, sizeof *b);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-/* Median seconds of a step. Short steps are timed in groups of 20 us and more, since the clock is not free. */
-static double median_step(Bench *b, const Row *r, double budget, int warm)
-{
-    enum { MOST = 20000 };
-    static double t[MOST];
-    int n = 0, group = 1;
-    double start, end = nnb_now() + budget / 20, now, took = 0;
-    while (warm-- > 0 || nnb_now() < end) { start = nnb_now(); r->step(b, r); took = nnb_now() - start; }
-    if (took < 20e-6) group = (int)(20e-6 / (took + 1e-8)) + 1;
-    end = nnb_now() + budget;
-    do {
-        start = nnb_now();
-        for (int i = 0; i < group; i++) r->step(b, r);
-        now = nnb_now();
-        t[n++] = (now - start) / group;
-    } while (n < MOST && now < end);
-    qsort(t, (size_t)n, sizeof *t, by_value);
-    return t[n / 2];
-}
+typedef struct Run { Bench *bench; const Row *row; } Run;
+static void run_step(void *arg) { Run *run = arg; run->row->step(run->bench, run->row); }
 
-static void report(const char *peer, const char *name, int threads, const char *metric, double value)
-{
-    printf("%s\t%s\t%d\t%s\t%.5g\n", peer, name, threads, metric, value);
-    fflush(stdout);
-}
 static void measure(Bench *b, const Row *r, int threads, double budget, int warm)
 {
+    Run run = { b, r };
     int per_second = r->step == train || r->step == product;
-    double s = median_step(b, r, budget, warm), flops = (double)r->batch * (r->loss ? 3 * b->forward - b->first : b->forward);
+    double s = nnb_median(run_step, &run, budget, warm), flops = (double)r->batch * (r->loss ? 3 * b->forward - b->first : b->forward);
     if (!nn_ok(b->nn)) { fprintf(stderr, "%s: %s\n", r->name, nn_error(b->nn)); return; }
-    report("nn.h", r->name, threads, r->metric, per_second ? r->scale / s : r->scale * s);
-    if (r->net && r->step != epoch) report("nn.h", r->name, threads, "GFLOPS", flops / s / 1e9);
+    nnb_report("nn.h", r->name, threads, r->metric, per_second ? r->scale / s : r->scale * s);
+    if (r->net && r->step != epoch) nnb_report("nn.h", r->name, threads, "GFLOPS", flops / s / 1e9);
 }
-static void limit(int threads) { report("limit", "fma", threads, "GFLOPS", nnb_fma_peak(threads)); }
+static void limit(int threads) { nnb_report("limit", "fma", threads, "GFLOPS", nnb_fma_peak(threads)); }
 
 enum { MAX_ROWS = 128 };
 static Row row[MAX_ROWS];
 
-static void serve(int count, int threads)                /* nets stay between requests */
+static int row_count, worker_threads;
+
+static void answer(const char *workload, double seconds) /* nets stay between requests */
 {
     static Bench made[MAX_ROWS];
-    char name[128];
-    double seconds;
-    while (scanf("%127s %lf", name, &seconds) == 2) {
-        if (!strcmp(name, "fma")) limit(threads);
-        for (int i = 0; i < count; i++) {
-            if (strcmp(row[i].name, name)) continue;
-            int fresh = !made[i].nn;
-            if (fresh) make(&made[i], &row[i], threads);
-            measure(&made[i], &row[i], threads, seconds, fresh && row[i].step != epoch ? 2 : row[i].step != epoch);
-        }
-        printf(".\n");
-        fflush(stdout);
+    if (!strcmp(workload, "fma")) limit(worker_threads);
+    for (int i = 0; i < row_count; i++) {
+        if (strcmp(row[i].name, workload)) continue;
+        int fresh = !made[i].nn;
+        if (fresh) make(&made[i], &row[i], worker_threads);
+        measure(&made[i], &row[i], worker_threads, seconds, row[i].step == epoch ? 0 : 1 + fresh);
     }
-    for (int i = 0; i < count; i++) if (made[i].nn) unmake(&made[i]);
 }
 
 static int wanted(const char *name, int argc, char **argv)
@@ -356,16 +315,17 @@ int main(int argc, char **argv)
 {
     const char *threads = "1,2";
     double scale = 1;
-    int at = 1, count = rows(row);
+    int at = 1;
+    row_count = rows(row);
     for (; at + 1 < argc && argv[at][0] == '-' && argv[at][1]; at += 2) {
         if (!strcmp(argv[at], "-t")) threads = argv[at + 1];
         else if (!strcmp(argv[at], "-s")) scale = atof(argv[at + 1]);
         else { fprintf(stderr, "usage: see the head of bench.c\n"); return 1; }
     }
-    if (at < argc && !strcmp(argv[at], "-")) { serve(count, atoi(threads)); return 0; }
+    if (at < argc && !strcmp(argv[at], "-")) { worker_threads = atoi(threads); nnb_serve(answer); return 0; }
     for (int last = 0; last < 2; last++) {
         for (const char *t = threads; t; t = strchr(t, ',') ? strchr(t, ',') + 1 : NULL) limit(atoi(t));
-        for (int i = 0; i < count && !last; i++) {
+        for (int i = 0; i < row_count && !last; i++) {
             if (!wanted(row[i].name, argc - at, argv + at)) continue;
             for (const char *t = threads; t; t = strchr(t, ',') ? strchr(t, ',') + 1 : NULL) {
                 Bench b;

@@ -3,15 +3,7 @@
    nnb_fma_peak(threads) returns GFLOP/s, the best of five runs of 10 ms; 0 where no probe is written for the processor.
    24 independent sums hide the latency of 4 to 5 cycles at two a cycle.                                              */
 #include <pthread.h>
-#include <stdint.h>
-#include <time.h>
-
-static double nnb_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+#include "measure.h"
 
 static volatile float nnb_sink;
 
