@@ -88,20 +88,19 @@ def measure(list_path, out_path, threads, rounds, seconds, only, lock):
                     w.none.clear()
             for workload in chosen:
                 budget = seconds / 4 if workload.startswith("gemm") else seconds
-                for r in range(-1, rounds):              # round -1 builds, compiles and warms up
+                for worker in workers:                   # builds, compiles, warms up
                     with locked(lock):
-                        for i in range(len(workers)):
-                            worker = workers[(i + r) % len(workers)]
-                            if r >= 0 and workload in worker.none:
-                                continue
+                        worker.ask(workload, budget / 10)
+                able = [w for w in workers if workload not in w.none]
+                for r in range(rounds):
+                    with locked(lock):
+                        for i in range(len(able)):
                             if t > 1:
                                 time.sleep(0.02)         # the threads of the last one stop spinning
-                            for row in worker.ask(workload, budget if r >= 0 else budget / 10):
-                                if r >= 0:
-                                    out.write("\t".join([*row, str(r)]) + "\n")
-                        if r >= 0:
-                            for row in workers[0].ask("fma", 0):
-                                out.write("\t".join(["limit", workload, *row[2:], str(r)]) + "\n")
+                            for row in able[(i + r) % len(able)].ask(workload, budget):
+                                out.write("\t".join([*row, str(r)]) + "\n")
+                        for row in workers[0].ask("fma", 0):
+                            out.write("\t".join(["limit", workload, *row[2:], str(r)]) + "\n")
                 out.flush()
                 print(f"{t} threads: {workload}", file=sys.stderr, flush=True)
             for w in workers:
