@@ -88,7 +88,7 @@ NETS = {
 def net_of(workload):
     """forward, shape of the batch"""
     parts = workload.split("_")
-    batch = next(int(p[1:]) for p in parts if p[0] == "b" and p[1:].isdigit())
+    batch = next(int(p[1:]) for p in parts if p[:1] == "b" and p[1:].isdigit())
     forward, shape = NETS[parts[0]]
     return forward, (batch, *shape)
 

@@ -74,5 +74,5 @@ INFERENCE = ["n1_mlp784-128-10_b1", "n1_mlp784-128-10_b64", "n2_mlp784-128-64-10
 def net_of(workload):
     """net, shape of a sample, batch"""
     prefix = workload.split("_")[0] + "_"
-    batch = [int(p[1:]) for p in workload.split("_") if p[0] == "b" and p[1:].isdigit()]
+    batch = [int(p[1:]) for p in workload.split("_") if p[:1] == "b" and p[1:].isdigit()]
     return NETS[prefix][0](), NETS[prefix][1], batch[0] if batch else 64
