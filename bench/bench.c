@@ -1,7 +1,8 @@
 /* bench.c - How fast is nn.h on this machine? Products, training steps and predictions of known nets, as a program would write them.
 
    Build:  cc -O2 -I. bench/bench.c -o bench -lm -lpthread                  (make bench builds and runs it, about 2 minutes)
-   Run:    ./bench [-t 1,2] [-s scale] [name ...]    rows whose name starts with a name; scale: multiplies the time of every row
+   Run:    ./bench [-t 1,2] [-s scale] [-p 1] [name ...]
+           rows whose name starts with a name; scale: multiplies the time of every row; -p 1: nn_profile's table after every row
            ./bench -t 1 -                            a worker for peers.py: reads lines "workload seconds", answers rows, then "."
    Prints: peer, workload, threads, metric, value; tab-separated, as every program in bench/ does. Values are medians.
            limit   the multiply-adds that the cores do from registers, measured before and after the rows
@@ -315,11 +316,12 @@ int main(int argc, char **argv)
 {
     const char *threads = "1,2";
     double scale = 1;
-    int at = 1;
+    int at = 1, profile = 0;
     row_count = rows(row);
     for (; at + 1 < argc && argv[at][0] == '-' && argv[at][1]; at += 2) {
         if (!strcmp(argv[at], "-t")) threads = argv[at + 1];
         else if (!strcmp(argv[at], "-s")) scale = atof(argv[at + 1]);
+        else if (!strcmp(argv[at], "-p")) profile = atoi(argv[at + 1]);
         else { fprintf(stderr, "usage: see the head of bench.c\n"); return 1; }
     }
     if (at < argc && !strcmp(argv[at], "-")) { worker_threads = atoi(threads); nnb_serve(answer); return 0; }
@@ -330,7 +332,9 @@ int main(int argc, char **argv)
             for (const char *t = threads; t; t = strchr(t, ',') ? strchr(t, ',') + 1 : NULL) {
                 Bench b;
                 make(&b, &row[i], atoi(t));
+                if (profile) nn_profile(b.nn, 1);
                 measure(&b, &row[i], atoi(t), scale * row[i].budget, row[i].step == epoch ? 0 : 2);
+                if (profile) nn_profile_print(b.nn);
                 unmake(&b);
             }
         }
