@@ -5,13 +5,12 @@ peers.py measure LIST OUT.tsv [--threads 1,2] [--rounds 5] [--seconds 0.4] [--on
     LIST has a worker per line: peer, environment (A=1 B=2), command; tab-separated, {threads} is replaced. All are started once per
     thread count and wait; one is asked at a time (the protocol is in measure.h). The order turns by one place every round.
     OUT.tsv gets peer, workload, threads, metric, value, round; an existing file is continued.
-    --lock: hold this file's lock for each round of a workload, so that several users of a machine measure in turn.
+    --lock: hold this file's lock while measuring, for 45 s at a time, so that several users of a machine measure in turn.
 peers.py table TSV...
     Markdown. A ratio is the median over the rounds of (nn.h : peer in that round), > 1 where nn.h is faster; the interval is a
     bootstrap over rounds (95 %). The best peer of a row is the one with the best median. "% of limit" is the rate of multiply-adds,
     counted for the direct algorithms, over the peak of the same rounds; Winograd's convolutions may pass 100 %.
 """
-import contextlib
 import fcntl
 import math
 import os
@@ -66,47 +65,57 @@ class Worker:
         return rows
 
 
-@contextlib.contextmanager
-def locked(path):
-    if not path:
-        yield
-        return
-    with open(path, "a") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield
+class Lock:
+    """One user of the machine at a time: held while measuring, given up between rounds after 45 s. Without a path: nothing."""
+    def __init__(self, path):
+        self.file, self.since = open(path, "a") if path else None, None
+
+    def turn(self):
+        if self.file and (self.since is None or time.monotonic() > self.since + 45):
+            self.release()
+            time.sleep(0.1)                              # others wait, too
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+            self.since = time.monotonic()
+
+    def release(self):
+        if self.file:
+            fcntl.flock(self.file, fcntl.LOCK_UN)
+            self.since = None
 
 
 def measure(list_path, out_path, threads, rounds, seconds, only, lock):
     peers = [line.rstrip("\n").split("\t") for line in open(list_path) if line.strip()]
     chosen = [w for w in WORKLOADS if not only or any(w.startswith(o) for o in only)]
+    lock = Lock(lock)
     with open(out_path, "a") as out, open(out_path + ".log", "a") as log:
         for t in threads:
-            with locked(lock):
-                workers = [Worker(*p, t, log) for p in peers]
-                for w in workers:                        # all are up before anything is measured
-                    w.ask("none", 0)
-                    w.none.clear()
+            lock.turn()
+            workers = [Worker(*p, t, log) for p in peers]
+            for w in workers:                            # all are up before anything is measured
+                w.ask("none", 0)
+                w.none.clear()
             for workload in chosen:
                 budget = seconds / 4 if workload.startswith("gemm") else seconds
                 for worker in workers:                   # builds, compiles, warms up
-                    with locked(lock):
-                        worker.ask(workload, budget / 10)
+                    lock.turn()
+                    worker.ask(workload, budget / 10)
                 able = [w for w in workers if workload not in w.none]
                 for r in range(rounds):
-                    with locked(lock):
-                        for i in range(len(able)):
-                            if t > 1:
-                                time.sleep(0.02)         # the threads of the last one stop spinning
-                            for row in able[(i + r) % len(able)].ask(workload, budget):
-                                out.write("\t".join([*row, str(r)]) + "\n")
-                        for row in workers[0].ask("fma", 0):
-                            out.write("\t".join(["limit", workload, *row[2:], str(r)]) + "\n")
+                    lock.turn()
+                    for i in range(len(able)):
+                        if t > 1:
+                            time.sleep(0.02)             # the threads of the last one stop spinning
+                        for row in able[(i + r) % len(able)].ask(workload, budget):
+                            out.write("\t".join([*row, str(r)]) + "\n")
+                    for row in workers[0].ask("fma", 0):
+                        out.write("\t".join(["limit", workload, *row[2:], str(r)]) + "\n")
                 out.flush()
                 print(f"{t} threads: {workload}", file=sys.stderr, flush=True)
             for w in workers:
                 w.process.stdin.close()
             for w in workers:
                 w.process.wait()
+            lock.release()
 
 
 # ---- the table ----------------------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ skip()   { echo "skipped: $1 ($2)"; }
 # environment NAME PACKAGE...: a Python environment with these packages in build/peers/NAME
 environment() {
     name=$1; shift
-    [ -x $dir/$name/bin/python ] || $python -m venv $dir/$name || return 1
+    [ -x "$dir/$name/bin/python" ] || $python -m venv "$dir/$name" || return 1
     # shellcheck disable=SC2086
-    $dir/$name/bin/python -m pip install -q --disable-pip-version-check $NN_BENCH_PIP "$@" > $dir/$name.log 2>&1
+    "$dir/$name/bin/python" -m pip install -q --disable-pip-version-check $NN_BENCH_PIP "$@" > "$dir/$name.log" 2>&1
 }
 # library NAME: path of a shared library, or nothing
+# shellcheck disable=SC2231
 library() { for f in /usr/lib/*/$1 /usr/lib/$1 /usr/lib64/$1; do [ -e "$f" ] && { echo "$f"; return; }; done; }
 
 if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
@@ -70,11 +71,12 @@ so=$(library 'libdnnl.so.[23]');                 if [ "$so" ]; then blas onednn 
 # shim NAME COMMAND...: compiles build/peers/libNAME_shim.so
 shim() {
     name=$1; shift
+    # shellcheck disable=SC2086
     if "$@" -shared -fPIC bench/peers/"${name}"_shim.c* -o $dir/lib"$name"_shim.so $LINK > $dir/"$name".log 2>&1; then blas "$name" shim "$here/lib${name}_shim.so"
     else skip "$name's shim" "see $dir/$name.log"; fi
 }
 LINK=-ldnnl shim dnnl "$cxx" -O2 -fopenmp
-LINK= shim eigen "$cxx" -O3 -march=native -DNDEBUG -fopenmp -I/usr/include/eigen3
+LINK='' shim eigen "$cxx" -O3 -march=native -DNDEBUG -fopenmp -I/usr/include/eigen3
 LINK="-lxsmm -lxsmmnoblas -lpthread -ldl -lm" shim xsmm "$cc" -O2
 
 # ---- run ----
