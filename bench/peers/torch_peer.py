@@ -4,6 +4,7 @@ Run:  OMP_NUM_THREADS=1 python torch_peer.py THREADS [--compile]
 Eager takes the fused SGD, and for pictures the faster of the two memory formats. Compiled means torch.compile of the net with its loss
 (and of the optimizer's step), and frozen weights for inference. Compiling takes seconds per workload; TORCHINDUCTOR_CACHE_DIR keeps it."""
 import sys
+import types
 
 import torch
 import torch.nn as nn
@@ -30,6 +31,12 @@ def sgd(net, lr=0.01):
     return torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, fused=True)
 
 
+def compiled(f, **how):
+    """torch.compile of a copy of f: it remembers by code object, so nets that share one would grow each other's checks and shapes."""
+    own = types.FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
+    return torch.compile(own, dynamic=False, **how)
+
+
 def train_step(workload, form):
     net, shape, batch = net_of(workload)
     net = net.train().to(memory_format=form)
@@ -43,7 +50,7 @@ def train_step(workload, form):
     opt = sgd(net, 1e-9 if workload.startswith("n7c_") else 0.01)
     loss, update = (lambda x, y: error(net(x), y)), opt.step
     if COMPILE:
-        loss = torch.compile(loss)
+        loss = compiled(loss)
 
     def step():
         opt.zero_grad()
@@ -57,7 +64,8 @@ def epoch():
     net, _, batch = net_of("n1_")
     opt = sgd(net)
     xs, ys = torch.rand(60000, 784), torch.randint(0, 10, (60000,))
-    loss = torch.compile(lambda x, y: cross_entropy(net(x), y)) if COMPILE else lambda x, y: cross_entropy(net(x), y)
+    loss = lambda x, y: cross_entropy(net(x), y)
+    loss = compiled(loss) if COMPILE else loss
 
     def step():
         order = torch.randperm(60000)
@@ -75,11 +83,10 @@ def infer_step(workload, form):
     net, shape, batch = net_of(workload)
     net = net.eval().to(memory_format=form)
     x = random_batch(shape, batch, form)
-    if COMPILE:
-        net = torch.compile(net, options={"freezing": True})
+    run = compiled(lambda x: net(x), options={"freezing": True}) if COMPILE else net
 
     def step():
-        net(x)
+        run(x)
     return step
 
 
