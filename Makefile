@@ -1,4 +1,5 @@
 # make digits   trains on real handwritten digits        make test    the fast tests        make check   everything that CI runs
+# make bench    how fast it is here, 2 minutes          make bench-peers   beside PyTorch and others: installs them, half an hour
 CC      ?= cc
 CXX     ?= c++
 CFLAGS  ?= -O2
@@ -9,7 +10,7 @@ STB      = $(wildcard /usr/include/stb)
 TESTS    = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 
-.PHONY: digits test check install uninstall clean examples
+.PHONY: digits test check install uninstall clean examples bench bench-peers
 
 digits: build/digits
 	./build/digits
@@ -32,6 +33,15 @@ build/tests/test_%: tests/test_%.c tests/test.h tests/determinism.h $(wildcard t
 test:
 	@$(MAKE) --no-print-directory -j$(JOBS) $(TESTS:%=build/tests/%)
 	@tests/run.sh $(TESTS:%=build/tests/%)
+
+build/bench: bench/bench.c bench/limit.h bench/measure.h nn.h | build
+	$(CC) -O2 -I. $< -o $@ $(LIBS)
+
+bench: build/bench
+	./build/bench
+
+bench-peers: build/bench
+	@bench/peers.sh
 
 install:
 	mkdir -p $(DESTDIR)$(PREFIX)/include

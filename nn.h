@@ -199,6 +199,9 @@ NN_API const char *nn_isa(const nn_context *nn);         // name of the kernels 
 NN_API int         nn_threads(const nn_context *nn);     // threads in use, the caller included
 NN_API void        nn_seed(nn_context *nn, uint64_t seed);
 
+NN_API void        nn_profile(nn_context *nn, int on);   // 1: from now on, measure the time of every op, from zero; 0: stop. Costs nothing when off
+NN_API void        nn_profile_print(nn_context *nn);     // a table by time: op, pass, calls, time, GFLOP/s of products and convolutions, GB/s
+
 // ---- steps --------------------------------------------------------------------------------------
 NN_API void nn_begin(nn_context *nn, nn_mode mode);      // starts a step: results of the last one die; sets the mode
 NN_API void nn_push(nn_context *nn, nn_mode mode);       // a nested part in another mode (gradient-free: NN_EVAL) ...
@@ -1266,7 +1269,7 @@ static int  nn__thread_start(nn__thread *t, void (*run)(void *), void *arg)
 static void nn__thread_join(nn__thread *t) { pthread_join(t->handle, NULL); }
 #endif
 
-NN__UNUSED static double nn__seconds(void)                          // a clock for progress lines; never for decisions
+NN__UNUSED static double nn__seconds(void)                          // a clock for progress lines and nn_profile; never for decisions
 {
 #if defined(_WIN32)
     LARGE_INTEGER f, c;
@@ -1462,7 +1465,7 @@ enum { NN__T_PARAM = 1, NN__T_BUFFER = 2, NN__T_FROZEN = 4, NN__T_WANT_GRAD = 8,
        NN__T_KEPT = 1024,                // backward will read the storage
        NN__T_RELEASED = 2048,            // its numbers are gone
        NN__T_PINNED = 4096 };            // a gradient that the user has asked for: it may not move
-enum { NN__MAX_SLOTS = 64, NN__ALIGN = 64, NN__SLAB = 16, NN__MAX_BLOCKS = 24, NN__MODES = 32 };
+enum { NN__MAX_SLOTS = 64, NN__ALIGN = 64, NN__SLAB = 16, NN__MAX_BLOCKS = 24, NN__MODES = 32, NN__OWN_OPS = 16 };
 
 struct nn_node {                     // one op on the tape
     const nn_op *op;
@@ -1497,6 +1500,7 @@ typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__recording nn__recording;                    // >>plan
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
+typedef struct nn__profile nn__profile;                  // >>backend
 typedef struct nn__table {           // the kernels of one instruction set
     const char *isa;
     int         lanes;
@@ -1547,6 +1551,7 @@ struct nn_context {
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
     nn__trainer *trainers;           // what nn_fit keeps, one per model
+    nn__profile *profile;            // NULL: ops are not measured
     const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
@@ -2717,7 +2722,7 @@ static void nn__run_staged(nn_context *nn, nn_call *c)
     nn__rewind_memory(nn, &m);
 }
 
-static void nn__run(nn_context *nn, nn_call *c)
+static void nn__run_unmeasured(nn_context *nn, nn_call *c)
 {
     if (nn->failed && !nn->out_of_memory) return;
     if (nn->measuring && nn->backend != &nn->cpu) return;
@@ -2725,6 +2730,106 @@ static void nn__run(nn_context *nn, nn_call *c)
     if (nn->backend->run(nn->backend->self, c)) return;
     if (nn->backend != &nn->cpu) nn__run_staged(nn, c);
     else nn_fail(nn, "%s: this op has no %s", c->op->name, c->pass == NN_FORWARD ? "forward" : "backward");
+}
+
+// ---- nn_profile: how long each op takes --------------------------------------------------------------------
+typedef struct nn__op_time { const nn_op *op; int64_t calls; double seconds, flops, bytes; } nn__op_time;
+struct nn__profile {
+    double      started, seconds;    // since nn_profile(nn, 1), and until nn_profile(nn, 0)
+    int         on;
+    nn__op_time time[NN_OP_COUNT + NN__OWN_OPS][2];      // your own ops in the order of their first call, by pass; the last counts the rest
+};
+
+static double nn__view_bytes(const nn_view *v)           // what is repeated (stride 0) is one number
+{
+    double n = (double)nn_dtype_bytes((nn_dtype)v->dtype);
+    int i;
+    for (i = 0; i < v->ndim; i++) if (v->stride[i]) n *= (double)v->shape[i];
+    return v->data ? n : 0;
+}
+static double nn__call_bytes(const nn_call *c)           // every view once
+{
+    double n = 0;
+    int i, back = c->pass == NN_BACKWARD;
+    for (i = 0; i < c->nin; i++)  n += nn__view_bytes(&c->in[i])  + (back ? nn__view_bytes(&c->din[i]) : 0);
+    for (i = 0; i < c->nout; i++) n += nn__view_bytes(&c->out[i]) + (back ? nn__view_bytes(&c->dout[i]) : 0);
+    for (i = 0; i < c->naux; i++) n += nn__view_bytes(&c->aux[i]);
+    return n;
+}
+static double nn__call_flops(const nn_call *c)           // two per multiply-add of the formula; 0 where there is none to count
+{
+    const nn_view *x = &c->in[0], *w = &c->in[1], *y = &c->out[0];
+    double n;
+    switch (c->op->id) {
+    case NN_OP_matmul:
+    case NN_OP_linear: n = x->ndim ? (double)nn_view_count(y) * (double)x->shape[x->ndim - 1] : 0; break;
+    case NN_OP_conv2d:           n = (double)nn_view_count(y) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
+    case NN_OP_conv_transpose2d: n = (double)nn_view_count(x) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
+    default: return 0;
+    }
+    return 2 * n * (c->pass == NN_FORWARD ? 1 : (c->din[0].data != NULL) + (c->din[1].data != NULL));
+}
+
+static void nn__run_measured(nn_context *nn, nn_call *c)
+{
+    nn__profile *p = nn->profile;
+    int at = c->op->id ? c->op->id : NN_OP_COUNT, last = NN_OP_COUNT + NN__OWN_OPS - 1;
+    double start = nn__seconds();
+    nn__op_time *t;
+    nn__run_unmeasured(nn, c);
+    nn->backend->sync(nn->backend->self);
+    while (at >= NN_OP_COUNT && at < last && p->time[at][c->pass].op && p->time[at][c->pass].op != c->op) at++;
+    t = &p->time[at][c->pass];
+    t->op = c->op;
+    t->calls++;
+    t->seconds += nn__seconds() - start;
+    t->flops += nn__call_flops(c);
+    t->bytes += nn__call_bytes(c);
+}
+static void nn__run(nn_context *nn, nn_call *c)
+{
+    if (nn->profile && nn->profile->on && !nn->measuring) nn__run_measured(nn, c);
+    else nn__run_unmeasured(nn, c);
+}
+
+NN_API void nn_profile(nn_context *nn, int on)
+{
+    nn__profile *p;
+    if (!nn) return;
+    if (!nn->profile && on) nn->profile = (nn__profile *)nn__life(nn, sizeof *nn->profile);
+    p = nn->profile;
+    if (!p) return;
+    if (on) {
+        memset(p, 0, sizeof *p);
+        p->started = nn__seconds();
+    } else if (p->on) p->seconds = nn__seconds() - p->started;
+    p->on = on != 0;
+}
+
+NN_API void nn_profile_print(nn_context *nn)
+{
+    nn__profile *p = nn ? nn->profile : NULL;
+    nn__op_time *all = p ? &p->time[0][0] : NULL;
+    double total = 0, elapsed;
+    char shown[2 * (NN_OP_COUNT + NN__OWN_OPS)], flops[16], bytes[16];
+    int i, best, count = (int)sizeof shown;
+    if (!p) return;
+    elapsed = p->on ? nn__seconds() - p->started : p->seconds;
+    memset(shown, 0, sizeof shown);
+    for (i = 0; i < count; i++) total += all[i].seconds;
+    nn__log(nn, "%-22s %-8s %9s %11s %6s %11s %9s %8s\n", "op", "pass", "calls", "ms", "%", "us a call", "GFLOP/s", "GB/s");
+    for (;;) {
+        for (best = -1, i = 0; i < count; i++)
+            if (all[i].calls && !shown[i] && (best < 0 || all[i].seconds > all[best].seconds)) best = i;
+        if (best < 0) break;
+        shown[best] = 1;
+        flops[0] = bytes[0] = 0;
+        if (all[best].flops > 0 && all[best].seconds > 0) snprintf(flops, sizeof flops, "%.1f", all[best].flops / all[best].seconds * 1e-9);
+        if (all[best].bytes > 0 && all[best].seconds > 0) snprintf(bytes, sizeof bytes, "%.1f", all[best].bytes / all[best].seconds * 1e-9);
+        nn__log(nn, "%-22s %-8s %9lld %11.3f %6.1f %11.2f %9s %8s\n", all[best].op->name, best % 2 ? "backward" : "forward", (long long)all[best].calls,
+                1e3 * all[best].seconds, total > 0 ? 100 * all[best].seconds / total : 0.0, 1e6 * all[best].seconds / (double)all[best].calls, flops, bytes);
+    }
+    nn__log(nn, "%.3f ms in ops, %.3f ms in all\n", 1e3 * total, 1e3 * elapsed);
 }
 
 NN_API int64_t nn_fallbacks(const nn_context *nn) { return nn ? nn->fallbacks : 0; }

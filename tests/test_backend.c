@@ -113,3 +113,91 @@ TEST(device_faults_are_errors)
         if (!reached) break;
     }
 }
+
+/* ---- nn_profile ---- */
+static char profile[8192];
+static void collect(void *user, const char *text) { (void)user; strncat(profile, text, sizeof profile - strlen(profile) - 1); }
+static void twice(const nn_call *c, const nn_task *t)
+{
+    (void)t;
+    for (int64_t i = 0; i < nn_view_count(&c->in[0]); i++) ((float *)c->out[0].data)[i] = 2 * ((float *)c->in[0].data)[i];
+}
+static void profile_of(const nn_backend *backend)
+{
+    nn_op own[20];
+    nn_context *nn = nn_new(&(nn_desc){ .log = collect, .backend = backend });
+    float numbers[64] = { 0 };
+    CHECK(train(nn, numbers) > 0);                                    /* off: nothing is counted */
+    profile[0] = 0;
+    nn_profile_print(nn);
+    CHECK(!profile[0]);
+    nn_profile(nn, 0);
+    nn_profile(nn, 1);
+    CHECK(train(nn, numbers) > 0);
+    for (int i = 0; i < 20; i++) {                                    /* more ops of one's own than are told apart */
+        static char name[20][16];
+        snprintf(name[i], sizeof name[i], "own%d", i);
+        own[i] = (nn_op){ .name = name[i], .inputs = 1, .forward = twice };
+        nn_tensor *x = nn_ones(nn, NN_SHAPE(3));
+        nn_apply(&own[i], &x, NULL);
+    }
+    nn_profile(nn, 0);
+    nn_exp(nn_ones(nn, NN_SHAPE(3)));                                 /* off again */
+    nn_profile_print(nn);
+    CHECK_TEXT(profile, "op                     pass         calls");
+    CHECK_TEXT(profile, "linear                 forward         40");       /* 2 layers, 20 steps */
+    CHECK_TEXT(profile, "linear                 backward        40");
+    CHECK_TEXT(profile, "gelu                   backward        20");
+    CHECK_TEXT(profile, "adam_update            forward         80");       /* 4 parameters */
+    CHECK_TEXT(profile, "own3                   forward          1");
+    CHECK_TEXT(profile, "forward          5");                              /* the last place */
+    CHECK_TEXT(profile, " ms in all\n");
+    CHECK(!strstr(profile, "exp"));
+    nn_profile(nn, 1);                                                /* from zero */
+    nn_begin(nn, NN_EVAL);
+    nn_matmul(nn_ones(nn, NN_SHAPE(64, 64)), nn_ones(nn, NN_SHAPE(64, 64)));
+    profile[0] = 0;
+    nn_profile_print(nn);
+    CHECK_TEXT(profile, "matmul                 forward          1");
+    CHECK(!strstr(profile, "linear"));
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+TEST(profile_on_the_cpu) { profile_of(NULL); }
+TEST(profile_on_a_device)
+{
+    fake_device d;
+    if (!fake_open(&d)) SKIP("no mmap");
+    profile_of(&d.backend);
+    fake_close(&d);
+}
+TEST(profile_of_nothing)
+{
+    nn_profile(NULL, 1);
+    nn_profile_print(NULL);
+    nn_context *nn = nn_new(&(nn_desc){ .measure = 1, .log = collect });
+    nn_profile(nn, 1);
+    nn_begin(nn, NN_EVAL);
+    nn_matmul(nn_ones(nn, NN_SHAPE(4, 4)), nn_ones(nn, NN_SHAPE(4, 4)));   /* computes nothing, so takes no time */
+    profile[0] = 0;
+    nn_profile_print(nn);
+    CHECK(!strstr(profile, "matmul"));
+    CHECK_TEXT(profile, "0.000 ms in ops");
+    nn_free(nn);
+}
+TEST(profile_takes_what_was_measured)                                 /* in a buffer of just the size that a dry run said */
+{
+    float numbers[64];
+    size_t bytes = 0;
+    void *memory = NULL;
+    for (int run = 0; run < 2; run++) {
+        nn_context *nn = nn_new(&(nn_desc){ .measure = !run, .memory = memory, .bytes = bytes, .threads = 1 });
+        nn_profile(nn, 1);
+        train(nn, numbers);
+        CHECK(nn_ok(nn));
+        bytes = nn_bytes_needed(nn);
+        nn_free(nn);
+        if (!run) memory = aligned_alloc(64, bytes);
+    }
+    free(memory);
+}
