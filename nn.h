@@ -812,6 +812,7 @@ struct nn_call {
     uint64_t     seed, step, ordinal;    // random ops: the stream of this op in this step (>>random)
     int          phases;             // filled by op->plan: how the work is cut. Numbers of tasks follow from shapes only
     int64_t      tasks[NN_MAX_PHASES];
+    int64_t      cost;               // how much work it is, in numbers moved (some 8 multiply-adds each); 0: all of in, out ... A small call is not spread
     size_t       shared_bytes, task_bytes;   // scratch wanted: for all tasks together, for each running task
     void        *shared;             // the scratch, 64-byte aligned
 };
@@ -1151,24 +1152,44 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__HAVE_THREADS 1
 #endif
+// Sequentially consistent: who posts work and who falls asleep must agree on what came first (>>threads). add, exchange and swap
+// return what was there.
 #if !NN__HAVE_THREADS
 typedef int nn__atomic;
-NN__UNUSED static int  nn__atomic_add(nn__atomic *a, int v)      { int old = *a; *a += v; return old; }
-static int  nn__atomic_exchange(nn__atomic *a, int v) { int old = *a; *a = v; return old; }
-NN__UNUSED static int  nn__atomic_load(nn__atomic *a)            { return *a; }
-static void nn__atomic_store(nn__atomic *a, int v)    { *a = v; }
+static int  nn__atomic_add(nn__atomic *a, int v)                { int old = *a; *a += v; return old; }
+static int  nn__atomic_exchange(nn__atomic *a, int v)           { int old = *a; *a = v; return old; }
+static int  nn__atomic_swap(nn__atomic *a, int from, int to)    { int old = *a; if (old == from) *a = to; return old; }     // if it is `from`
+static int  nn__atomic_load(nn__atomic *a)                      { return *a; }
+static void nn__atomic_store(nn__atomic *a, int v)              { *a = v; }
 #elif defined(_MSC_VER) && !defined(__clang__)
 typedef volatile long nn__atomic;
-NN__UNUSED static int  nn__atomic_add(nn__atomic *a, int v)      { return (int)_InterlockedExchangeAdd(a, v); }
-static int  nn__atomic_exchange(nn__atomic *a, int v) { return (int)_InterlockedExchange(a, v); }
-NN__UNUSED static int  nn__atomic_load(nn__atomic *a)            { return (int)_InterlockedExchangeAdd(a, 0); }
-static void nn__atomic_store(nn__atomic *a, int v)    { _InterlockedExchange(a, v); }
+static int  nn__atomic_add(nn__atomic *a, int v)                { return (int)_InterlockedExchangeAdd(a, v); }
+static int  nn__atomic_exchange(nn__atomic *a, int v)           { return (int)_InterlockedExchange(a, v); }
+static int  nn__atomic_swap(nn__atomic *a, int from, int to)    { return (int)_InterlockedCompareExchange(a, to, from); }
+static int  nn__atomic_load(nn__atomic *a)                      { int v = (int)*a; MemoryBarrier(); return v; }
+static void nn__atomic_store(nn__atomic *a, int v)              { _InterlockedExchange(a, v); }
 #else
 typedef int nn__atomic;
-NN__UNUSED static int  nn__atomic_add(nn__atomic *a, int v)      { return __atomic_fetch_add(a, v, __ATOMIC_ACQ_REL); }
-static int  nn__atomic_exchange(nn__atomic *a, int v) { return __atomic_exchange_n(a, v, __ATOMIC_ACQ_REL); }
-NN__UNUSED static int  nn__atomic_load(nn__atomic *a)            { return __atomic_load_n(a, __ATOMIC_ACQUIRE); }
-static void nn__atomic_store(nn__atomic *a, int v)    { __atomic_store_n(a, v, __ATOMIC_RELEASE); }
+static int  nn__atomic_add(nn__atomic *a, int v)                { return __atomic_fetch_add(a, v, __ATOMIC_SEQ_CST); }
+static int  nn__atomic_exchange(nn__atomic *a, int v)           { return __atomic_exchange_n(a, v, __ATOMIC_SEQ_CST); }
+static int  nn__atomic_swap(nn__atomic *a, int from, int to)
+{
+    __atomic_compare_exchange_n(a, &from, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return from;
+}
+static int  nn__atomic_load(nn__atomic *a)                      { return __atomic_load_n(a, __ATOMIC_SEQ_CST); }
+static void nn__atomic_store(nn__atomic *a, int v)              { __atomic_store_n(a, v, __ATOMIC_SEQ_CST); }
+#endif
+
+// Some dozen cycles of nothing in a loop that waits for memory: the other thread of the core may have them.
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && !defined(__TINYC__)
+static void nn__pause(void)              { __builtin_ia32_pause(); }
+#elif (defined(__aarch64__) || (defined(__ARM_ARCH) && __ARM_ARCH >= 7)) && defined(__GNUC__) && !defined(__TINYC__)
+static void nn__pause(void)              { __asm__ volatile("isb" : : : "memory"); }    // yield does nothing where a core has one thread
+#elif defined(_MSC_VER) && NN__HAVE_THREADS
+static void nn__pause(void)              { YieldProcessor(); }
+#else
+static void nn__pause(void)              { }
 #endif
 
 #if !NN__HAVE_THREADS
@@ -1247,7 +1268,7 @@ static int  nn__thread_start(nn__thread *t, void (*run)(void *), void *arg)
 static void nn__thread_join(nn__thread *t) { pthread_join(t->handle, NULL); }
 #endif
 
-NN__UNUSED static double nn__seconds(void)                          // a clock for progress lines; never for decisions
+static double nn__seconds(void)      // a clock for progress lines and for how long to wait; never for what is computed
 {
 #if defined(_WIN32)
     LARGE_INTEGER f, c;
@@ -2054,38 +2075,100 @@ NN_API void nn_seed(nn_context *nn, uint64_t seed)
 // =============================================================================================
 // >>threads   A parallel-for. Which thread runs which task is free: tasks depend on shapes only, never on the thread count.
 // =============================================================================================
+// The caller is worker 0. Every worker has a range of the tasks, the same one whenever a call has as many tasks, so what it touched
+// in the last step still is in its cache; when it is through it helps the others. Tasks are taken by counting up, without a lock.
+// `gate` is one word, the number of the job | open | how many workers are inside: a worker goes in while the gate is open, and the
+// caller, who found no more tasks, closes it and waits for those inside only. So nobody waits for a worker that is asleep or late.
+// A worker that finds nothing to do spins for a while, as waking a sleeper takes 50 us, then it sleeps.
+enum { NN__GATE_OPEN = 256, NN__GATE_JOB = 512, NN__GATE_JOBS = 1 << 21, NN__APART = 128 };      // bytes: cache lines are fetched in pairs
+typedef struct nn__worker {          // by itself in its cache lines
+    nn__pool  *pool;
+    nn__thread thread;
+    int        index;
+    char       apart1[NN__APART];
+    nn__atomic next;                 // tasks next .. end - 1 of this worker's range are left
+    int        end;
+    char       apart2[NN__APART];
+} nn__worker;
 struct nn__pool {
-    nn__thread thread[NN__MAX_SLOTS];
-    int        threads, started;     // besides the caller
-    nn__mutex  mutex;
-    nn__cond   work, done;
-    void     (*task)(void *arg, int64_t index);
-    void      *arg;
-    int64_t    tasks, next;          // under the mutex: simple first; a spinning pool comes with the speed work
-    int        busy, stop;
+    nn__worker *worker;
+    int         threads, started;    // besides the caller
+    int         spin, alone;         // microseconds that a worker spins for a job, and before it offers its core to others
+    nn__mutex   mutex;
+    nn__cond    work;
+    void      (*task)(void *arg, int64_t index, int worker);
+    void       *arg;
+    int64_t     first;               // of the tasks of this job
+    int         ranges;              // of workers 0 .. ranges - 1
+    char        apart1[NN__APART];
+    nn__atomic  gate;
+    char        apart2[NN__APART];
+    nn__atomic  sleepers, stop;
 };
 
-static void nn__pool_work(nn__pool *p)                   // called and left with the mutex held
+static void nn__pool_work(nn__pool *p, int worker)
 {
-    while (p->next < p->tasks) {
-        int64_t i = p->next++;
-        nn__unlock(&p->mutex);
-        p->task(p->arg, i);
-        nn__lock(&p->mutex);
+    int k;
+    for (k = 0; k < p->ranges; k++) {
+        nn__worker *w = &p->worker[(worker + k) % p->ranges];
+        for (;;) {
+            int i = nn__atomic_load(&w->next) < w->end ? nn__atomic_add(&w->next, 1) : w->end;
+            if (i >= w->end) break;
+            p->task(p->arg, p->first + i, worker);
+        }
     }
+}
+
+// 1: there is a job newer than `seen`. 0: nothing came for a while.
+static int nn__pool_spin(nn__pool *p, int seen)
+{
+    double start = nn__seconds(), now = start;
+    int i;
+    while (now >= start && (now - start) * 1e6 < p->spin) {
+        for (i = 0; i < 32; i++) {
+            if (nn__atomic_load(&p->gate) / NN__GATE_JOB != seen || nn__atomic_load(&p->stop)) return 1;
+            nn__pause();
+        }
+        if ((now - start) * 1e6 >= p->alone) nn__yield();
+        now = nn__seconds();
+    }
+    return 0;
+}
+
+static void nn__pool_sleep(nn__pool *p, int seen)
+{
+    nn__lock(&p->mutex);
+    nn__atomic_add(&p->sleepers, 1);
+    while (nn__atomic_load(&p->gate) / NN__GATE_JOB == seen && !nn__atomic_load(&p->stop)) nn__wait(&p->work, &p->mutex);
+    nn__atomic_add(&p->sleepers, -1);
+    nn__unlock(&p->mutex);
 }
 
 static void nn__pool_main(void *arg)
 {
-    nn__pool *p = (nn__pool *)arg;
-    nn__lock(&p->mutex);
-    for (;;) {
-        while (!p->stop && p->next >= p->tasks) nn__wait(&p->work, &p->mutex);
-        if (p->stop) break;
-        p->busy++;
-        nn__pool_work(p);
-        if (--p->busy == 0) nn__wake(&p->done);
+    nn__worker *w = (nn__worker *)arg;
+    nn__pool *p = w->pool;
+    int seen = -1, gate;
+    while (!nn__atomic_load(&p->stop)) {
+        gate = nn__atomic_load(&p->gate);
+        if (gate / NN__GATE_JOB == seen) {
+            if (!nn__pool_spin(p, seen)) nn__pool_sleep(p, seen);
+            continue;
+        }
+        if (gate & NN__GATE_OPEN) {
+            if (nn__atomic_swap(&p->gate, gate, gate + 1) != gate) continue;
+            if (w->index < p->ranges) nn__pool_work(p, w->index);
+            nn__atomic_add(&p->gate, -1);
+        }
+        seen = gate / NN__GATE_JOB;
     }
+}
+
+static void nn__pool_wake(nn__pool *p)
+{
+    if (!nn__atomic_load(&p->sleepers)) return;
+    nn__lock(&p->mutex);
+    nn__wake(&p->work);
     nn__unlock(&p->mutex);
 }
 
@@ -2093,45 +2176,64 @@ static void nn__pool_free(void *arg)
 {
     nn__pool *p = (nn__pool *)arg;
     int i;
-    nn__lock(&p->mutex);
-    p->stop = 1;
-    nn__wake(&p->work);
-    nn__unlock(&p->mutex);
-    for (i = 0; i < p->started; i++) nn__thread_join(&p->thread[i]);
+    nn__atomic_store(&p->stop, 1);
+    nn__pool_wake(p);
+    for (i = 0; i < p->started; i++) nn__thread_join(&p->worker[i + 1].thread);
     nn__cond_free(&p->work);
-    nn__cond_free(&p->done);
     nn__mutex_free(&p->mutex);
 }
 
 static nn__pool *nn__pool_new(nn_context *nn, int threads)
 {
     nn__pool *p = (nn__pool *)nn__life(nn, sizeof *p);
-    if (!p) return NULL;
+    nn__worker *w = p ? (nn__worker *)nn__life(nn, (size_t)threads * sizeof *w) : NULL;
+    int i;
+    if (!w) return NULL;
+    memset(p, 0, sizeof *p);
+    memset(w, 0, (size_t)threads * sizeof *w);
+    for (i = 0; i < threads; i++) { w[i].pool = p; w[i].index = i; }
+    p->worker = w;
     p->threads = threads - 1;
+    p->alone = threads > nn__cores() ? 0 : 20;           // threads without a core of their own spin in each other's time
+    p->spin = p->alone ? 100 : 10;
     nn__mutex_init(&p->mutex);
     nn__cond_init(&p->work);
-    nn__cond_init(&p->done);
     nn__on_free(nn, nn__pool_free, p);
     return p;
 }
 
-static void nn__parallel(nn_context *nn, int64_t tasks, void (*task)(void *, int64_t), void *arg)
+static void nn__pool_start(nn__pool *p, int threads)     // no thread is started before it is needed
 {
-    nn__pool *p = nn->pool;
-    int64_t i;
-    if (tasks > 1 && nn->desc.parallel_for) { nn->desc.parallel_for(nn->desc.user, tasks, task, arg); return; }
-    if (tasks < 2 || !p || !p->threads) { for (i = 0; i < tasks; i++) task(arg, i); return; }
-    while (p->started < p->threads) {                    // no thread is started before it is needed
-        if (!nn__thread_start(&p->thread[p->started], nn__pool_main, p)) { p->threads = p->started; break; }
-        p->started++;
+    while (p->started < threads && p->started < p->threads) {
+        nn__worker *w = &p->worker[p->started + 1];
+        if (!nn__thread_start(&w->thread, nn__pool_main, w)) p->threads = p->started;
+        else p->started++;
     }
-    nn__lock(&p->mutex);
-    p->task = task; p->arg = arg; p->tasks = tasks; p->next = 0;
-    nn__wake(&p->work);
-    nn__pool_work(p);
-    while (p->busy) nn__wait(&p->done, &p->mutex);
-    p->tasks = p->next = 0;
-    nn__unlock(&p->mutex);
+}
+
+static void nn__pool_run(nn__pool *p, int64_t first, int tasks, void (*task)(void *, int64_t, int), void *arg)
+{
+    int job = (nn__atomic_load(&p->gate) / NN__GATE_JOB + 1) % NN__GATE_JOBS, i, turns = 0;
+    nn__pool_start(p, tasks - 1);
+    p->task = task; p->arg = arg; p->first = first;      // the gate is closed and nobody is inside
+    p->ranges = (int)nn__min(p->started + 1, tasks);
+    for (i = 0; i < p->ranges; i++) {
+        nn__atomic_store(&p->worker[i].next, (int)((int64_t)tasks * i / p->ranges));
+        p->worker[i].end = (int)((int64_t)tasks * (i + 1) / p->ranges);
+    }
+    nn__atomic_store(&p->gate, job * NN__GATE_JOB + NN__GATE_OPEN);
+    nn__pool_wake(p);
+    nn__pool_work(p, 0);
+    nn__atomic_add(&p->gate, -NN__GATE_OPEN);
+    while (nn__atomic_load(&p->gate) % NN__GATE_JOB) if (++turns < (p->alone ? 4096 : 64)) nn__pause(); else nn__yield();
+}
+
+// task(arg, i, worker) for i in 0 .. tasks - 1; worker < nn->threads, and no two tasks run as the same worker at the same time.
+static void nn__parallel(nn_context *nn, int64_t tasks, void (*task)(void *, int64_t, int), void *arg)
+{
+    int64_t i, most = (int64_t)1 << 28;
+    if (tasks < 2 || !nn->pool || !nn->pool->threads) { for (i = 0; i < tasks; i++) task(arg, i, 0); return; }
+    for (i = 0; i < tasks; i += most) nn__pool_run(nn->pool, i, (int)nn__min(tasks - i, most), task, arg);
 }
 
 NN_API int nn_threads(const nn_context *nn) { return nn ? nn->threads : 0; }
@@ -2582,6 +2684,7 @@ static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *param
     c->ordinal = 0;
     c->phases = 1;
     c->tasks[0] = 1;
+    c->cost = 0;
     c->shared_bytes = c->task_bytes = 0;
     c->shared = NULL;
 }
@@ -2596,24 +2699,45 @@ static int64_t nn__task_begin(int64_t n, const nn_task *t) { return n / t->count
 static int64_t nn__task_end(int64_t n, const nn_task *t)   { return n / t->count * (t->index + 1) + nn__min(t->index + 1, n % t->count); }
 
 typedef struct nn__job { const nn_call *c; nn_exec exec; int phase, slots; char *scratch; } nn__job;
-static void nn__run_task(void *arg, int64_t index)
+static void nn__run_task(void *arg, int64_t index, int slot)         // two tasks at a time never have the same slot
 {
     nn__job *j = (nn__job *)arg;
-    nn_context *nn = j->c->nn;
     nn_task t;
-    nn__fpenv env;
-    int slot = 0;
+    nn__fpenv env = nn__fp_enter();
     t.phase = j->phase;
     t.index = index;
     t.count = j->c->tasks[j->phase];
-    t.scratch = NULL;
-    if (j->c->task_bytes)            // any free scratch slot will do; there are as many as threads
-        while (nn__atomic_exchange(&nn->slot[slot], 1)) if (++slot == j->slots) { slot = 0; nn__yield(); }
-    if (j->c->task_bytes) t.scratch = j->scratch + (size_t)slot * nn__round_up(j->c->task_bytes);
-    env = nn__fp_enter();
+    t.scratch = j->c->task_bytes ? j->scratch + (size_t)slot * nn__round_up(j->c->task_bytes) : NULL;
     j->exec(j->c, &t);
     nn__fp_leave(env);
+}
+static void nn__run_task_somewhere(void *arg, int64_t index)         // in a thread of the caller's: any free slot will do, as many run as there are
+{
+    nn__job *j = (nn__job *)arg;
+    nn_context *nn = j->c->nn;
+    int slot = 0;
+    if (j->c->task_bytes) while (nn__atomic_exchange(&nn->slot[slot], 1)) if (++slot == j->slots) { slot = 0; nn__yield(); }
+    nn__run_task(arg, index, slot);
     if (j->c->task_bytes) nn__atomic_store(&nn->slot[slot], 0);
+}
+
+// Work that is done sooner than a second core hears of it stays on this one. In elements read or written, unless the plan knows better.
+enum { NN__SERIAL_COST = 32768 };
+static int nn__is_small(const nn_call *c)
+{
+    int64_t cost = c->cost;
+    int i, k;
+    const nn_view *const list[5] = { c->in, c->out, c->aux, c->din, c->dout };
+    const int count[5] = { c->nin, c->nout, c->naux, c->pass == NN_BACKWARD ? c->nin : 0, c->pass == NN_BACKWARD ? c->nout : 0 };
+    for (k = 0; k < 5 && !c->cost; k++) for (i = 0; i < count[k] && cost < NN__SERIAL_COST; i++) if (list[k][i].data) cost += nn_view_count(&list[k][i]);
+    return cost < NN__SERIAL_COST;
+}
+static void nn__run_phase(nn_context *nn, nn__job *j, int alone)
+{
+    int64_t tasks = j->c->tasks[j->phase], i;
+    if (alone || tasks < 2)          for (i = 0; i < tasks; i++) nn__run_task(j, i, 0);
+    else if (nn->desc.parallel_for)  nn->desc.parallel_for(nn->desc.user, tasks, nn__run_task_somewhere, j);
+    else                             nn__parallel(nn, tasks, nn__run_task, j);
 }
 
 static int nn__cpu_run(void *self, const nn_call *call)
@@ -2625,14 +2749,15 @@ static int nn__cpu_run(void *self, const nn_call *call)
     int64_t most = 1;
     size_t bytes, place = 0;
     char *free_at;
-    int i, freed;
+    int i, freed, alone;
     if (c->op->plan) c->op->plan(c);
     if (c->op->id) j.exec = c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
     else           j.exec = c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
     if (!j.exec) return 0;
     j.c = c;
     for (i = 0; i < c->phases; i++) most = nn__max(most, c->tasks[i]);
-    j.slots = (int)nn__min(nn->threads, most);
+    alone = nn->threads == 1 || most < 2 || nn__is_small(c);
+    j.slots = alone ? 1 : (int)nn__min(nn->threads, most);
     bytes = nn__round_up(c->shared_bytes) + (size_t)j.slots * nn__round_up(c->task_bytes);
     j.scratch = NULL;
     freed = bytes && nn->data_step == &nn->step_arena && nn__take_free(nn, bytes, &place, &j.scratch);
@@ -2641,7 +2766,7 @@ static int nn__cpu_run(void *self, const nn_call *call)
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
         if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__parallel(nn, c->tasks[j.phase], nn__run_task, &j);
+        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j, alone);
     }
     if (freed) nn__step_free(nn, free_at, place, bytes);
     else if (bytes) nn__rewind_memory(nn, &m);
