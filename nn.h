@@ -856,7 +856,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_CORE(NN__X) \
     NN__X( copy,        PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
     NN__X( cast,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__cast_shape, nn__one_task,       nn__int       ) \
-    NN__X( fill,        PLAIN_FORWARD,  0, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         double        ) \
+    NN__X( fill,        PLAIN_FORWARD,  0, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__each_plan,        double        ) \
     NN__X( accumulate,  SIMD_FORWARD,   1, 1, NN_OP_STRIDED,                         NN_KEEP_NONE,    nn__same_shape,      nn__each_plan,        nn__no_params ) \
     NN__X( contiguous,  SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__same_shape,      nn__each_plan,        nn__no_params )
 #define NN_OPS_VIEW(NN__X) \
@@ -10602,59 +10602,7 @@ NN__INLINE nn_view NN__K(broadcast)(const nn_view *v, const nn_view *like)
 typedef void (*NN__K(row))(int64_t n, R *y, const R *const *in, const R *p);   // y[i] = f(in[0][i], ...), all contiguous
 enum { NN__K(block) = 256 };
 
-// out[i] (+)= f(in[0][i], in[1][i], ...) for the elements begin..end of out in logical order. Operands of any strides, all of out's
-// shape (see broadcast). What is not contiguous goes through small blocks on the stack, so that f always sees contiguous rows.
-static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, int nin, int64_t begin, int64_t end, NN__K(row) f, const R *p)
-{
-    int64_t shape[NN_MAX_DIMS], stride[6][NN_MAX_DIMS], inner, at, i, j;
-    R buffer[6][NN__K(block)];
-    const R *data[5], *row[5];
-    int n = 0, d, k, direct = !add;
-    for (d = 0; d < out->ndim; d++) {                    // drop sizes 1, join dimensions that are one run for every operand
-        int join = n > 0;
-        if (out->shape[d] == 1) continue;
-        for (k = 0; k <= nin; k++) stride[k][n] = k < nin ? in[k]->stride[d] : out->stride[d];
-        for (k = 0; join && k <= nin; k++) join = stride[k][n - 1] == stride[k][n] * out->shape[d];
-        if (join) for (k = 0; k <= nin; k++) stride[k][n - 1] = stride[k][n];
-        if (join) shape[n - 1] *= out->shape[d]; else shape[n++] = out->shape[d];
-    }
-    if (n == 0) { shape[0] = 1; for (k = 0; k <= nin; k++) stride[k][0] = 1; n = 1; }
-    for (k = 0; k < nin; k++) data[k] = (const R *)in[k]->data;
-    for (k = 0; k <= nin; k++) if (stride[k][n - 1] != 1) direct = 0;
-    inner = shape[n - 1];
-    for (at = begin; at < end;) {
-        int64_t off[6] = { 0 }, rest = at / inner, first = at % inner, run = nn__min(inner - first, end - at);
-        R *y;
-        for (k = 0; k <= nin; k++) off[k] = first * stride[k][n - 1];
-        for (d = n - 2; d >= 0; d--) {
-            for (k = 0; k <= nin; k++) off[k] += rest % shape[d] * stride[k][d];
-            rest /= shape[d];
-        }
-        y = (R *)out->data + off[nin];
-        at += run;
-        if (direct) {
-            for (k = 0; k < nin; k++) row[k] = data[k] + off[k];
-            f(run, y, row, p);
-            continue;
-        }
-        for (i = 0; i < run; i += NN__K(block)) {
-            int64_t m = nn__min(run - i, NN__K(block)), s = stride[nin][n - 1];
-            for (k = 0; k < nin; k++) {
-                int64_t q = stride[k][n - 1];
-                const R *x = data[k] + off[k] + i * q;
-                row[k] = q == 1 ? x : buffer[k];
-                if (q == 0)      for (j = 0; j < m; j++) buffer[k][j] = *x;
-                else if (q != 1) for (j = 0; j < m; j++) buffer[k][j] = x[j * q];
-            }
-            if (!add && s == 1) { f(m, y + i, row, p); continue; }
-            f(m, buffer[5], row, p);
-            if (add) for (j = 0; j < m; j++) y[(i + j) * s] += buffer[5][j];
-            else     for (j = 0; j < m; j++) y[(i + j) * s]  = buffer[5][j];
-        }
-    }
-}
-
-// Loops over contiguous rows; the op's formula is inlined into them. A last incomplete vector goes through the stack.
+// A last incomplete vector goes through the stack.
 NN__INLINE V NN__K(load_part)(const R *p, int64_t n)
 {
     R part[NN__LANES] = { 0 };
@@ -10667,6 +10615,89 @@ NN__INLINE void NN__K(store_part)(R *p, V v, int64_t n)
     STORE(part, v);
     memcpy(p, part, (size_t)n * sizeof *p);
 }
+static void NN__K(fill_with)(int64_t n, R *y, R v)
+{
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, SET1(v));
+    for (; i < n; i++) y[i] = v;
+}
+static void NN__K(add_onto)(int64_t n, R *y, const R *x)  // y += x
+{
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, LOAD(y + i) + LOAD(x + i));
+    for (; i < n; i++) y[i] += x[i];
+}
+
+// out[i] (+)= f(in[0][i], in[1][i], ...) for the elements begin..end of out in logical order; f NULL: out (+)= in[0]. Operands of any
+// strides, all of out's shape (see broadcast). What is not contiguous goes through small blocks on the stack, so that f always sees
+// contiguous rows.
+static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, int nin, int64_t begin, int64_t end, NN__K(row) f, const R *p)
+{
+    int64_t shape[NN_MAX_DIMS], index[NN_MAX_DIMS], stride[6][NN_MAX_DIMS], off[6], inner, first, run, at, i, j;
+    R buffer[6][NN__K(block)];
+    const R *data[5], *row[5];
+    int n = 0, d, k, twin[5], direct = !add && f;
+    if (begin >= end) return;
+    for (d = 0; d < out->ndim; d++) {                    // drop sizes 1, join dimensions that are one run for every operand
+        int join = n > 0;
+        if (out->shape[d] == 1) continue;
+        for (k = 0; k <= nin; k++) stride[k][n] = k < nin ? in[k]->stride[d] : out->stride[d];
+        for (k = 0; join && k <= nin; k++) join = stride[k][n - 1] == stride[k][n] * out->shape[d];
+        if (join) for (k = 0; k <= nin; k++) stride[k][n - 1] = stride[k][n];
+        if (join) shape[n - 1] *= out->shape[d]; else shape[n++] = out->shape[d];
+    }
+    if (n == 0) { shape[0] = 1; for (k = 0; k <= nin; k++) stride[k][0] = 1; n = 1; }
+    for (k = 0; k < nin; k++) {      // an operand that is there twice is brought once
+        data[k] = (const R *)in[k]->data;
+        for (twin[k] = 0; twin[k] < k; twin[k]++)
+            if (data[twin[k]] == data[k] && !memcmp(stride[twin[k]], stride[k], (size_t)n * sizeof **stride)) break;
+    }
+    for (k = 0; k <= nin; k++) if (stride[k][n - 1] != 1) direct = 0;
+    inner = shape[n - 1];
+    first = begin % inner;
+    for (k = 0; k <= nin; k++) off[k] = 0;
+    for (d = n - 2, at = begin / inner; d >= 0; at /= shape[d--]) {
+        index[d] = at % shape[d];
+        for (k = 0; k <= nin; k++) off[k] += index[d] * stride[k][d];
+    }
+    for (at = begin; at < end; at += run, first = 0) {
+        R *y = (R *)out->data + off[nin] + first * stride[nin][n - 1];
+        run = nn__min(inner - first, end - at);
+        if (direct) {
+            for (k = 0; k < nin; k++) row[k] = data[k] + off[k] + first;
+            f(run, y, row, p);
+        } else for (i = 0; i < run; i += NN__K(block)) {
+            int64_t m = nn__min(run - i, NN__K(block)), s = stride[nin][n - 1];
+            const R *from = buffer[5];
+            for (k = 0; k < nin; k++) {
+                int64_t q = stride[k][n - 1];
+                const R *x = data[k] + off[k] + (first + i) * q;
+                row[k] = twin[k] < k ? row[twin[k]] : q == 1 ? x : buffer[k];
+                if (twin[k] < k || q == 1) continue;
+                if (q != 0)      for (j = 0; j < m; j++) buffer[k][j] = x[j * q];
+                else if (i == 0) NN__K(fill_with)(m, buffer[k], *x);
+            }
+            if (!add && s == 1) {
+                if (f) f(m, y + i, row, p);
+                else   memcpy(y + i, row[0], (size_t)m * sizeof *y);
+                continue;
+            }
+            if (f) f(m, buffer[5], row, p);
+            else   from = row[0];
+            if (!add)        for (j = 0; j < m; j++) y[(i + j) * s]  = from[j];
+            else if (s != 1) for (j = 0; j < m; j++) y[(i + j) * s] += from[j];
+            else             NN__K(add_onto)(m, y + i, from);
+        }
+        for (d = n - 2; d >= 0; d--) {
+            for (k = 0; k <= nin; k++) off[k] += stride[k][d];
+            if (++index[d] < shape[d]) break;
+            for (k = 0; k <= nin; k++) off[k] -= stride[k][d] * shape[d];
+            index[d] = 0;
+        }
+    }
+}
+
+// Loops over contiguous rows; the op's formula is inlined into them.
 NN__INLINE void NN__K(map1)(int64_t n, R *y, const R *a, const R *p, V (*f)(V, V, V))
 {
     V v = SET1(p[0]), w = SET1(p[1]);
@@ -10694,8 +10725,6 @@ NN__INLINE void NN__K(map4)(int64_t n, R *y, const R *a, const R *b, const R *c,
     if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i),
                                           NN__K(load_part)(c + i, n - i), NN__K(load_part)(e + i, n - i)), n - i);
 }
-
-static void NN__K(identity_row)(int64_t n, R *y, const R *const *in, const R *p) { (void)p; memcpy(y, in[0], (size_t)n * sizeof *y); }
 
 // ---- folds: what all sums, maxima, products, norms are made of -----------------------------------------
 // acc = f(acc, x) over the numbers x that belong to one result. The order depends on the shape and strides of the reduced dimensions
@@ -10985,7 +11014,7 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
 NN_BINARY_OPS(NN__X)
 #undef NN__X
 
-static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)
+static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)        // in: condition, a, b
 {
     int64_t i;
     (void)p;
@@ -11005,9 +11034,8 @@ static void NN__K(where_dbrow)(int64_t n, R *db, const R *const *in, const R *p)
 }
 static void NN__K(where_dcrow)(int64_t n, R *dc, const R *const *in, const R *p)     // a condition has no slope
 {
-    int64_t i;
     (void)in; (void)p;
-    for (i = 0; i < n; i++) dc[i] = 0;
+    NN__K(fill_with)(n, dc, 0);
 }
 NN__FORWARD(where)  { NN__K(broadcast_fwd)(c, t, NN__K(where_row)); }
 NN__BACKWARD(where)
@@ -11193,13 +11221,20 @@ NN__BACKWARD(cast)
 NN__FORWARD(fill)
 {
     double v = *(const double *)c->params;
-    const nn_view *y = &c->out[0];
-    int64_t n = nn_view_count(y), i;
-    size_t e = nn_dtype_bytes((nn_dtype)y->dtype);
-    (void)t;
-    if (!n) return;
-    if (nn__contiguous_view(y) && v == 0 && !signbit(v)) { memset(y->data, 0, (size_t)n * e); return; }
-    for (i = 0; i < n; i++) NN__K(put)(y, NN__K(offset)(y, i), v);
+    nn_view y = c->out[0];
+    int64_t n = nn_view_count(&y), i = nn__task_begin(n, t), end = nn__task_end(n, t);
+    size_t e = nn_dtype_bytes((nn_dtype)y.dtype), bytes = (size_t)(end - i) * e, done, most;
+    char *to = (char *)y.data + (size_t)i * e;
+    if (i == end) return;
+    if (!nn__contiguous_view(&y)) { for (; i < end; i++) NN__K(put)(&y, NN__K(offset)(&y, i), v); return; }
+    if (v == 0 && !signbit(v)) { memset(to, 0, bytes); return; }
+    y.data = to;
+    NN__K(put)(&y, 0, v);
+    for (done = e; done < bytes; done += most) {         // what is there is copied behind itself, up to a page at a time
+        most = done < 4096 ? done : 4096;
+        if (most > bytes - done) most = bytes - done;
+        memcpy(to + done, to, most);
+    }
 }
 
 // Numbers 4 j .. 4 j + 3 come from one Philox block. Uniform: 24 bits. Normal: Box & Muller 1958, in our own log, cos and sin.
@@ -11240,14 +11275,14 @@ NN__FORWARD(accumulate)              // out += in
     const nn_view *in[1];
     int64_t n = nn_view_count(&c->out[0]);
     in[0] = &c->in[0];
-    NN__K(each)(&c->out[0], 1, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(identity_row), NULL);
+    NN__K(each)(&c->out[0], 1, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NULL, NULL);
 }
 NN__FORWARD(contiguous)
 {
     const nn_view *in[1];
     int64_t n = nn_view_count(&c->out[0]);
     in[0] = &c->in[0];
-    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(identity_row), NULL);
+    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NULL, NULL);
 }
 // din (+)= dout, where `to` is din seen in the shape of dout
 static void NN__K(give_back)(const nn_call *c, const nn_task *t, const nn_view *to, const nn_view *from)
@@ -11255,7 +11290,7 @@ static void NN__K(give_back)(const nn_call *c, const nn_task *t, const nn_view *
     const nn_view *in[1];
     int64_t n = nn_view_count(to);
     in[0] = from;
-    NN__K(each)(to, (int)(c->add & 1), in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(identity_row), NULL);
+    NN__K(each)(to, (int)(c->add & 1), in, 1, nn__task_begin(n, t), nn__task_end(n, t), NULL, NULL);
 }
 NN__BACKWARD(contiguous) { NN__K(give_back)(c, t, &c->din[0], &c->dout[0]); }
 #endif
@@ -14972,7 +15007,7 @@ static void NN__K(pair_loss_fwd)(const nn_call *c, const nn_task *t, NN__K(row) 
 static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df, NN__K(row) dg)
 {
     int reduction = ((const nn__loss_params *)c->params)->reduction, side;
-    int64_t n = nn_view_count(&c->in[0]), i, j, end = nn__task_end(n, t);
+    int64_t n = nn_view_count(&c->in[0]), i, end = nn__task_end(n, t);
     const R *dy = (const R *)c->dout[0].data;
     R g[NN__K(block)], value[NN__K(block)];
     NN__K(pair) o;
@@ -14984,7 +15019,7 @@ static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) 
         for (i = nn__task_begin(n, t); dx && i < end; i += NN__K(block)) {
             int64_t m = nn__min(end - i, NN__K(block));
             NN__K(pair_block)(&o, i, m, add ? value : dx + i, reduction == NN_NONE ? dy + i : g, side ? dg : df);
-            for (j = 0; add && j < m; j++) dx[i + j] += value[j];
+            if (add) NN__K(add_onto)(m, dx + i, value);
         }
     }
 }
@@ -15216,7 +15251,7 @@ static void NN__K(ce_row)(const NN__K(classes) *o, int64_t row, R *loss)
 }
 static void NN__K(ce_row_back)(const NN__K(classes) *o, int64_t row, R g, const nn_call *c)
 {
-    int64_t k = o->t ? 0 : NN__K(class_of)(o, row), classes = o->d.classes, i, j, n;
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row), classes = o->d.classes, i, n;
     R *dx = (R *)c->din[0].data, *dt = (R *)c->din[1].data, value[NN__K(block)], p[5];
     const R *in[3];
     int add = (int)(c->add & 1), add_t = (int)(c->add >> 1 & 1);
@@ -15230,14 +15265,14 @@ static void NN__K(ce_row_back)(const NN__K(classes) *o, int64_t row, R g, const 
     for (i = 0; dx && i < classes; i += n) {
         n = NN__K(ce_row_in)(o, row, i, in);
         NN__K(map)(n, add ? value : dx + i, in, 3, p, 5, NN__K(ce_row_dx));
-        for (j = 0; add && j < n; j++) dx[i + j] += value[j];
+        if (add) NN__K(add_onto)(n, dx + i, value);
     }
     if (dx && !o->t) dx[k] -= g * o->keep * NN__K(class_weight)(o, k);
     for (i = 0; o->t && dt && i < classes; i += n) {
         R *z = dt + row * classes + i;
         n = NN__K(ce_row_in)(o, row, i, in);
         NN__K(map)(n, add_t ? value : z, in, 3, p, 3, NN__K(ce_row_dt));
-        for (j = 0; add_t && j < n; j++) z[j] += value[j];
+        if (add_t) NN__K(add_onto)(n, z, value);
     }
 }
 // Columns: v is x, t, and m, log sum, ... of neighbouring columns; k what t becomes for this class: k[0] t + k[1], weight included.
@@ -15299,7 +15334,7 @@ static void NN__K(ce_columns_back)(const NN__K(classes) *o, int64_t tile, const 
             NN__K(ce_col_class)(o, at, k, in, p);
             if (side) NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dt));
             else      NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dx));
-            for (j = 0; add && j < n; j++) to[j] += value[j];
+            if (add) NN__K(add_onto)(n, to, value);
         }
     }
     for (j = 0; c->din[0].data && !o->t && j < n; j++) {
