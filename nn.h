@@ -898,8 +898,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_CONV(NN__X) \
     NN__X( conv2d,      SIMD,           3, 1, NN_OP_ASSIGNS | NN_OP_SPLIT,           NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
     NN__X( conv_transpose2d, SIMD,      3, 1, NN_OP_ASSIGNS | NN_OP_SPLIT,           NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
-    NN__X( maxpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
-    NN__X( avgpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( maxpool2d,   SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( avgpool2d,   SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
     NN__X( upsample,    PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__upsample_shape,  nn__upsample_plan,    nn__upsample_params )
 #define NN_OPS_NORM(NN__X) \
     NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
@@ -1118,6 +1118,11 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__UNROLL    NN__PRAGMA(GCC unroll 32)
 #else
 #  define NN__UNROLL
+#endif
+#if defined(__clang__)                                   // lanes of a, then b, in the order of `list`; VI: an integer vector like them
+#  define NN__SHUFFLE(VI, a, b, list) return __builtin_shufflevector(a, b, list)
+#elif defined(__GNUC__)
+#  define NN__SHUFFLE(VI, a, b, list) VI order = { list }; return __builtin_shuffle(a, b, order)
 #endif
 #define NN__CAT2(a, b)  a##_##b
 #define NN__CAT(a, b)   NN__CAT2(a, b)
@@ -10324,6 +10329,52 @@ NN__INLINE V  NN__K(floats)(VI i)          { V x; memcpy(&x, &i, sizeof x); retu
 #define STORE(p, v)  NN__K(store)(p, v)
 NN__INLINE V    NN__K(load)(const R *p)    { V v; memcpy(&v, p, sizeof v); return v; }
 NN__INLINE void NN__K(store)(R *p, V v)    { memcpy(p, &v, sizeof v); }
+NN__INLINE VI   NN__K(iload)(const int32_t *p)       { VI v; memcpy(&v, p, sizeof v); return v; }
+NN__INLINE void NN__K(istore)(int32_t *p, VI v)      { memcpy(p, &v, sizeof v); }
+// evens(a, b), odds(a, b): numbers 0, 2, 4 ... and 1, 3, 5 ... of a followed by b; zip_low, zip_high: back again. The same of integers.
+#if NN__LANES == 16
+#define NN__EVENS 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define NN__ODDS  1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define NN__LOW   0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define NN__HIGH  8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define NN__FIRST 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#elif NN__LANES == 8
+#define NN__EVENS 0, 2, 4, 6, 8, 10, 12, 14
+#define NN__ODDS  1, 3, 5, 7, 9, 11, 13, 15
+#define NN__LOW   0, 8, 1, 9, 2, 10, 3, 11
+#define NN__HIGH  4, 12, 5, 13, 6, 14, 7, 15
+#define NN__FIRST 0, 1, 2, 3, 4, 5, 6, 7
+#elif NN__LANES == 4
+#define NN__EVENS 0, 2, 4, 6
+#define NN__ODDS  1, 3, 5, 7
+#define NN__LOW   0, 4, 1, 5
+#define NN__HIGH  2, 6, 3, 7
+#define NN__FIRST 0, 1, 2, 3
+#endif
+#if NN__LANES > 1
+NN__INLINE V  NN__K(evens)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__EVENS); }
+NN__INLINE V  NN__K(odds)(V a, V b)        { NN__SHUFFLE(VI, a, b, NN__ODDS); }
+NN__INLINE V  NN__K(zip_low)(V a, V b)     { NN__SHUFFLE(VI, a, b, NN__LOW); }
+NN__INLINE V  NN__K(zip_high)(V a, V b)    { NN__SHUFFLE(VI, a, b, NN__HIGH); }
+NN__INLINE VI NN__K(ievens)(VI a, VI b)    { NN__SHUFFLE(VI, a, b, NN__EVENS); }
+NN__INLINE VI NN__K(iodds)(VI a, VI b)     { NN__SHUFFLE(VI, a, b, NN__ODDS); }
+NN__INLINE VI NN__K(isel)(VI m, VI a, VI b) { return (m & a) | (~m & b); }
+NN__INLINE VI NN__K(count_up)(int32_t first) { VI i = { NN__FIRST }; return i + first; }
+#else
+NN__INLINE V  NN__K(evens)(V a, V b)       { (void)b; return a; }
+NN__INLINE V  NN__K(odds)(V a, V b)        { (void)a; return b; }
+NN__INLINE V  NN__K(zip_low)(V a, V b)     { (void)b; return a; }
+NN__INLINE V  NN__K(zip_high)(V a, V b)    { (void)a; return b; }
+NN__INLINE VI NN__K(ievens)(VI a, VI b)    { (void)b; return a; }
+NN__INLINE VI NN__K(iodds)(VI a, VI b)     { (void)a; return b; }
+NN__INLINE VI NN__K(isel)(VI m, VI a, VI b) { return m ? a : b; }
+NN__INLINE VI NN__K(count_up)(int32_t first) { return first; }
+#endif
+#undef NN__EVENS
+#undef NN__ODDS
+#undef NN__LOW
+#undef NN__HIGH
+#undef NN__FIRST
 
 #ifdef NN__IS_F64
 #define ABS(x)     fabs(x)
@@ -10615,6 +10666,9 @@ NN__INLINE void NN__K(store_part)(R *p, V v, int64_t n)
     STORE(part, v);
     memcpy(p, part, (size_t)n * sizeof *p);
 }
+// Vectors, and a last incomplete one; k numbers of it count.
+NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
+NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
 static void NN__K(fill_with)(int64_t n, R *y, R v)
 {
     int64_t i;
@@ -13450,9 +13504,6 @@ static R NN__K(row_square)(int64_t n, const R *x, R m)            { return NN__K
 static R NN__K(row_dot)(int64_t n, const R *x, R m, const R *dy)  { return NN__K(row_sum)(n, x, dy, x, m, NN__K(dot_term)); }      // sum dy (x - m)
 static R NN__K(row_dot3)(int64_t n, const R *x, R m, const R *dy, const R *w) { return NN__K(row_sum)(n, x, dy, w, m, NN__K(dot3_term)); }  // sum dy w (x - m)
 
-// Vectors, and a last incomplete one; k numbers of it count.
-NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
-NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
 NN__INLINE R    NN__K(rstd)(R var, R eps)                  { return 1 / (R)sqrt((double)(var + eps)); }  // float by way of double rounds right
 
 static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b)          // y = (x - m) a + b
@@ -14522,12 +14573,26 @@ static int nn__pool_shape(nn_call *c)
     nn__set_shape(&c->out[0], x->dtype, 4, shape);
     return 1;
 }
+// A window is the maximum (sum) of its rows, column by column, and then that of its columns. For this the columns of x, padding included,
+// are dealt out to `stride` lines, column q to line q % stride at q / stride: the k-th columns of neighbouring windows are neighbours there.
+// Scratch of a task: the columns; the lines; and of both the places (maxima), or what divides a mean and its shares.
+typedef struct nn__pool_sizes { int64_t columns, line, outs, numbers; } nn__pool_sizes;      // all rounded up, and room for whole vectors
+static nn__pool_sizes nn__pool_room(const nn__pool_params *p, int64_t w, int64_t ow)
+{
+    nn__pool_sizes z;
+    z.columns = (w + 47) & ~(int64_t)15;
+    z.line = p->adaptive ? 0 : (ow + (p->kernel[1] - 1) * p->dilation[1] / p->stride[1] + 63) & ~(int64_t)15;
+    z.outs = (ow + 31) & ~(int64_t)15;
+    z.numbers = z.columns + p->stride[1] * z.line + z.outs;
+    return z;
+}
 static void nn__pool_plan(nn_call *c)                    // tasks are some planes
 {
     const nn_view *x = &c->in[0], *y = &c->out[0];
     const nn__pool_params *p = (const nn__pool_params *)c->params;
-    int64_t window = p->adaptive ? 4 : p->kernel[0] * p->kernel[1];
-    c->tasks[0] = nn__task_count(y->shape[0] * y->shape[1], 2 * (x->shape[2] * x->shape[3] + y->shape[2] * y->shape[3] * nn__min(window, 1 << 20)));
+    int64_t window = p->adaptive ? 2 : (p->kernel[0] + p->kernel[1]) / 2;
+    c->tasks[0] = nn__task_count(y->shape[0] * y->shape[1], x->shape[2] * x->shape[3] + y->shape[2] * y->shape[3] * nn__min(window, 1 << 20));
+    c->task_bytes = nn__mul_size(2 * (size_t)nn__pool_room(p, x->shape[3], y->shape[3]).numbers, nn__real_bytes(c));
 }
 
 static nn_tensor *nn__pool_apply(int op, const char *name, int dims, nn_tensor *x, int kernel, const nn_pool_desc *desc)
@@ -14616,40 +14681,147 @@ NN_API nn_tensor *nn_global_avgpool(nn_tensor *x)
     return rows ? nn_mean(rows, last, NULL) : nn__inert(x ? x->nn : NULL);
 }
 #endif
-#if NN__IN_PLAIN
-NN__FORWARD(maxpool2d)               // NaN wins; of equals the first
+#if NN__IN_SIMD
+typedef struct NN__K(pooling) {      // a call, opened by one of its tasks
+    const nn__pool_params *p;
+    int64_t h, w, oh, ow, first, last, in, out;          // planes first .. last - 1; numbers of x, and of y up to the last of these planes
+    nn__pool_sizes z;
+    R       *column, *line, *divisor, *share;            // scratch
+    int32_t *column_at, *line_at;
+} NN__K(pooling);
+static NN__K(pooling) NN__K(pool_open)(const nn_call *c, const nn_task *t)
 {
-    const nn__pool_params *p = (const nn__pool_params *)c->params;
-    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
-    int64_t i, oy, ox, y, k, j, n;
-    enum { block = 64 };
-    int32_t begin[block], end[block], at[block];
-    for (ox = 0; ox < ow; ox += n) {                     // a block of windows side by side: neighbours do not wait for each other
-        int64_t widest = 0;
-        n = nn__min(block, ow - ox);
-        for (j = 0; j < n; j++) {
-            nn__window x = nn__pool_window(p, 1, w, ow, ox + j);
-            begin[j] = x.begin < x.end ? (int32_t)x.begin : 0;
-            end[j] = x.begin < x.end ? (int32_t)x.end : 0;
-            widest = nn__max(widest, end[j] - begin[j]);
+    NN__K(pooling) o;
+    o.p = (const nn__pool_params *)c->params;
+    o.h = c->in[0].shape[2]; o.w = c->in[0].shape[3]; o.oh = c->out[0].shape[2]; o.ow = c->out[0].shape[3];
+    o.first = nn__task_begin(c->out[0].shape[0] * c->out[0].shape[1], t);
+    o.last = nn__task_end(c->out[0].shape[0] * c->out[0].shape[1], t);
+    o.in = nn_view_count(&c->in[0]);
+    o.out = o.last * o.oh * o.ow;
+    o.z = nn__pool_room(o.p, o.w, o.ow);
+    o.column = (R *)t->scratch;
+    o.line = o.column + o.z.columns;
+    o.share = o.line + o.p->stride[1] * o.z.line;
+    o.divisor = o.column + o.z.numbers;
+    o.column_at = (int32_t *)(void *)o.divisor;
+    o.line_at = o.column_at + o.z.columns;
+    return o;
+}
+static void NN__K(pool_deal)(const NN__K(pooling) *o, int places)    // columns to lines. What is behind the columns is padding too
+{
+    int64_t s = o->p->stride[1], pad = o->p->pad[1], n = o->z.line, i, r;
+    R *a = o->line + pad % s * n + pad / s, *b = o->line + (pad + 1) % s * n + (pad + 1) / s;
+    int32_t *ia = o->line_at + (a - o->line), *ib = o->line_at + (b - o->line);
+    if (s == 1) {
+        memcpy(a, o->column, (size_t)o->w * sizeof(R));
+        if (places) memcpy(ia, o->column_at, (size_t)o->w * sizeof *ia);
+    } else if (s == 2) for (i = 0; 2 * i < o->w; i += NN__LANES) {
+        V u = LOAD(o->column + 2 * i), v = LOAD(o->column + 2 * i + NN__LANES);
+        STORE(a + i, NN__K(evens)(u, v));
+        STORE(b + i, NN__K(odds)(u, v));
+        if (places) {
+            VI j = NN__K(iload)(o->column_at + 2 * i), k = NN__K(iload)(o->column_at + 2 * i + NN__LANES);
+            NN__K(istore)(ia + i, NN__K(ievens)(j, k));
+            NN__K(istore)(ib + i, NN__K(iodds)(j, k));
         }
-        for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) for (oy = 0; oy < oh; oy++) {
-            const R *x = (const R *)c->in[0].data + i * h * w;
-            R *to = (R *)c->out[0].data + (i * oh + oy) * ow + ox;
-            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
-            int none = wy.begin >= wy.end || widest == 0;
-            for (j = 0; j < n; j++) at[j] = none ? 0 : (int32_t)(wy.begin * w) + begin[j];
-            for (y = wy.begin; !none && y < wy.end; y += p->dilation[0]) for (k = 0; k < widest; k += p->dilation[1]) {
-                int32_t row = (int32_t)(y * w), step = (int32_t)k;
-                for (j = 0; j < n; j++) {
-                    int32_t place = row + (step < end[j] - begin[j] ? begin[j] + step : begin[j]);
-                    R v = x[place];
-                    int take = (v > x[at[j]]) | (v != v);
-                    at[j] += (place - at[j]) & -take;    // a branch here would be a coin flip
-                }
+    } else for (r = 0; r < s; r++) for (i = r; i < o->w; i += s) {
+        o->line[(pad + r) % s * n + (pad + i) / s] = o->column[i];
+        if (places) o->line_at[(pad + r) % s * n + (pad + i) / s] = o->column_at[i];
+    }
+}
+static void NN__K(pool_collect)(const NN__K(pooling) *o)             // lines to columns
+{
+    int64_t s = o->p->stride[1], pad = o->p->pad[1], n = o->z.line, i, r;
+    const R *a = o->line + pad % s * n + pad / s, *b = o->line + (pad + 1) % s * n + (pad + 1) / s;
+    if (s == 1) memcpy(o->column, a, (size_t)o->w * sizeof(R));
+    else if (s == 2) for (i = 0; 2 * i < o->w; i += NN__LANES) {
+        V u = LOAD(a + i), v = LOAD(b + i);
+        STORE(o->column + 2 * i, NN__K(zip_low)(u, v));
+        STORE(o->column + 2 * i + NN__LANES, NN__K(zip_high)(u, v));
+    } else for (r = 0; r < s; r++) for (i = r; i < o->w; i += s) o->column[i] = o->line[(pad + r) % s * n + (pad + i) / s];
+}
+// Where the k-th columns of windows lie in the lines, for one k after the other.
+typedef struct NN__K(pool_tap) { int64_t rest, at; } NN__K(pool_tap);
+NN__INLINE void NN__K(pool_next)(const NN__K(pooling) *o, NN__K(pool_tap) *k)
+{
+    k->rest += o->p->dilation[1];
+    for (k->at += o->p->dilation[1] * o->z.line; k->rest >= o->p->stride[1]; k->rest -= o->p->stride[1]) k->at -= o->p->stride[1] * o->z.line - 1;
+}
+
+// Maxima: NaN wins; of equals the first. Padding is -inf at place INT32_MAX.
+NN__INLINE void NN__K(pool_take)(V *best, VI *place, V v, VI at)
+{
+    VI m = (VI)((v > *best) | (v != v) | ((v == *best) & (at < *place)));
+    *place = NN__K(isel)(m, at, *place);
+    *best = SEL(m, v, *best);
+}
+static void NN__K(pool_max_rows)(const NN__K(pooling) *o, const R *x, int64_t plane, nn__window wy)
+{
+    int64_t i, y, left = o->in - plane * o->h * o->w;    // a vector may reach into what follows the row
+    x += plane * o->h * o->w;
+    for (i = 0; i < o->w; i += NN__LANES) {
+        int64_t at = wy.begin * o->w + i;
+        V best = NN__K(get_lanes)(x + at, left - at);
+        VI place = NN__K(count_up)((int32_t)at);
+        for (y = wy.begin + o->p->dilation[0]; y < wy.end; y += o->p->dilation[0]) {
+            V v = NN__K(get_lanes)(x + y * o->w + i, left - y * o->w - i);
+            VI m = (VI)((v > best) | (v != v));
+            place = NN__K(isel)(m, NN__K(count_up)((int32_t)(y * o->w + i)), place);
+            best = SEL(m, v, best);
+        }
+        STORE(o->column + i, best);
+        NN__K(istore)(o->column_at + i, place);
+    }
+    for (i = o->w; i < o->w + 2 * NN__LANES; i += NN__LANES) {
+        STORE(o->column + i, C(-INFINITY));
+        NN__K(istore)(o->column_at + i, NN__K(count_up)(0) * 0 + INT32_MAX);
+    }
+}
+NN__FORWARD(maxpool2d)
+{
+    NN__K(pooling) o = NN__K(pool_open)(c, t);
+    int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
+    for (i = 0; i < o.z.columns + pads; i++) o.column_at[i] = INT32_MAX;
+    for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
+        R *y = (R *)c->out[0].data + (i * o.oh + oy) * o.ow;
+        int32_t *at = c->aux[0].data ? (int32_t *)c->aux[0].data + (i * o.oh + oy) * o.ow : NULL;
+        nn__window wy = nn__pool_window(o.p, 0, o.h, o.oh, oy);
+        if (wy.begin >= wy.end) {
+            NN__K(fill_with)(o.ow, y, (R)-INFINITY);
+            for (ox = 0; at && ox < o.ow; ox++) at[ox] = -1;
+            continue;
+        }
+        NN__K(pool_max_rows)(&o, (const R *)c->in[0].data, i, wy);
+        if (!o.p->adaptive) NN__K(pool_deal)(&o, 1);
+        for (ox = 0; !o.p->adaptive && ox < o.ow; ox += NN__LANES) {
+            NN__K(pool_tap) tap = { 0, ox };
+            V best = LOAD(o.line + tap.at);
+            VI place = NN__K(iload)(o.line_at + tap.at);
+            for (k = 1; k < o.p->kernel[1]; k++) {
+                NN__K(pool_next)(&o, &tap);
+                NN__K(pool_take)(&best, &place, LOAD(o.line + tap.at), NN__K(iload)(o.line_at + tap.at));
             }
-            for (j = 0; j < n; j++) to[j] = none || end[j] == 0 ? (R)-INFINITY : x[at[j]];
-            if (c->aux[0].data) for (j = 0; j < n; j++) ((int32_t *)c->aux[0].data)[(i * oh + oy) * ow + ox + j] = none || end[j] == 0 ? -1 : at[j];
+            left = o.out - (i * o.oh + oy) * o.ow - ox;  // what follows the row is written later
+            place = NN__K(isel)((VI)(place == INT32_MAX), place * 0 - 1, place);
+            NN__K(put_lanes)(y + ox, best, left);
+            if (!at) continue;
+            if (left >= NN__LANES) NN__K(istore)(at + ox, place);
+            else {
+                int32_t part[NN__LANES];
+                NN__K(istore)(part, place);
+                memcpy(at + ox, part, (size_t)left * sizeof *part);
+            }
+        }
+        for (ox = 0; o.p->adaptive && ox < o.ow; ox++) {
+            nn__window wx = nn__pool_window(o.p, 1, o.w, o.ow, ox);
+            int64_t best = wx.begin;
+            for (k = wx.begin + 1; k < wx.end; k++) {
+                R v = o.column[k], b = o.column[best];
+                if (v > b || v != v || (v == b && o.column_at[k] < o.column_at[best])) best = k;
+            }
+            y[ox] = o.column[best];
+            if (at) at[ox] = o.column_at[best];
         }
     }
 }
@@ -14664,35 +14836,82 @@ NN__BACKWARD(maxpool2d)
         for (j = 0; j < out; j++) if (where[j] >= 0) dx[where[j]] += dy[j];
     }
 }
-// The mean of every window; backward: each window gets its share of dy.
-static void NN__K(avgpool)(const nn_call *c, const nn_task *t, int back)
+
+// Means. The divisor is what the window has of rows times what it has of columns.
+static void NN__K(pool_counts)(const NN__K(pooling) *o)
 {
-    const nn__pool_params *p = (const nn__pool_params *)c->params;
-    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
-    int64_t i, oy, ox, y, k;
-    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
-        const R *x = back ? NULL : (const R *)c->in[0].data + i * h * w;
-        R *to = back ? (R *)c->dout[0].data + i * oh * ow : (R *)c->out[0].data + i * oh * ow, *dx = back ? (R *)c->din[0].data + i * h * w : NULL;
-        if (back && !(c->add & 1)) memset(dx, 0, (size_t)(h * w) * sizeof *dx);
-        for (oy = 0; oy < oh; oy++) {
-            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
-            for (ox = 0; ox < ow; ox++) {
-                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
-                int64_t real = nn__max(0, wy.end - wy.begin) * nn__max(0, wx.end - wx.begin);
-                R divisor = (R)(p->exclude_pad ? real : wy.full * wx.full), sum = 0, share;
-                if (!back) {
-                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) sum += x[y * w + k];
-                    to[oy * ow + ox] = real ? sum / divisor : 0;
-                } else if (real) {
-                    share = to[oy * ow + ox] / divisor;
-                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) dx[y * w + k] += share;
-                }
+    int64_t ox;
+    for (ox = 0; ox < o->z.outs; ox++) o->divisor[ox] = o->share[ox] = 0;
+    for (ox = 0; ox < o->ow; ox++) {
+        nn__window wx = nn__pool_window(o->p, 1, o->w, o->ow, ox);
+        o->divisor[ox] = (R)(o->p->exclude_pad ? nn__max(0, wx.end - wx.begin) : wx.full);
+    }
+}
+NN__INLINE V NN__K(pool_share)(const NN__K(pooling) *o, nn__window wy, int64_t ox, V sum)
+{
+    V d = LOAD(o->divisor + ox) * SET1((R)(o->p->exclude_pad ? nn__max(0, wy.end - wy.begin) : wy.full));
+    return SEL(d > C(0), sum / d, C(0));
+}
+NN__FORWARD(avgpool2d)
+{
+    NN__K(pooling) o = NN__K(pool_open)(c, t);
+    int64_t i, j, k, oy, ox;
+    NN__K(pool_counts)(&o);
+    NN__K(fill_with)(o.z.columns + o.p->stride[1] * o.z.line, o.column, 0);
+    for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
+        const R *x = (const R *)c->in[0].data + i * o.h * o.w;
+        R *y = (R *)c->out[0].data + (i * o.oh + oy) * o.ow;
+        nn__window wy = nn__pool_window(o.p, 0, o.h, o.oh, oy);
+        for (j = 0; j < o.w; j += NN__LANES) {           // as above, vectors may reach beyond the row
+            V sum = C(0);
+            for (k = wy.begin; k < wy.end; k++) sum = sum + NN__K(get_lanes)(x + k * o.w + j, o.in - (i * o.h + k) * o.w - j);
+            STORE(o.column + j, sum);
+        }
+        for (j = o.w; j < o.w + 2 * NN__LANES; j += NN__LANES) STORE(o.column + j, C(0));
+        if (!o.p->adaptive) NN__K(pool_deal)(&o, 0);
+        else for (ox = 0; ox < o.ow; ox++) {
+            nn__window wx = nn__pool_window(o.p, 1, o.w, o.ow, ox);
+            for (k = wx.begin, o.share[ox] = 0; k < wx.end; k++) o.share[ox] += o.column[k];
+        }
+        for (ox = 0; ox < o.ow; ox += NN__LANES) {
+            NN__K(pool_tap) tap = { 0, ox };
+            V sum = o.p->adaptive ? LOAD(o.share + ox) : LOAD(o.line + ox);
+            for (k = 1; !o.p->adaptive && k < o.p->kernel[1]; k++) {
+                NN__K(pool_next)(&o, &tap);
+                sum = sum + LOAD(o.line + tap.at);
             }
+            NN__K(put_lanes)(y + ox, NN__K(pool_share)(&o, wy, ox, sum), o.out - (i * o.oh + oy) * o.ow - ox);
         }
     }
 }
-NN__FORWARD(avgpool2d)  { NN__K(avgpool)(c, t, 0); }
-NN__BACKWARD(avgpool2d) { NN__K(avgpool)(c, t, 1); }
+NN__BACKWARD(avgpool2d)
+{
+    NN__K(pooling) o = NN__K(pool_open)(c, t);
+    int64_t i, k, oy, ox;
+    NN__K(pool_counts)(&o);
+    for (i = o.first; i < o.last; i++) {
+        R *dx = (R *)c->din[0].data + i * o.h * o.w;
+        if (!(c->add & 1)) memset(dx, 0, (size_t)(o.h * o.w) * sizeof *dx);
+        for (oy = 0; oy < o.oh; oy++) {
+            const R *dy = (const R *)c->dout[0].data + (i * o.oh + oy) * o.ow;
+            nn__window wy = nn__pool_window(o.p, 0, o.h, o.oh, oy);
+            NN__K(pool_tap) tap = { 0, 0 };
+            for (ox = 0; ox < o.ow; ox += NN__LANES) STORE(o.share + ox, NN__K(pool_share)(&o, wy, ox, NN__K(get_lanes)(dy + ox, o.ow - ox)));
+            if (o.p->adaptive) {
+                NN__K(fill_with)(o.w, o.column, 0);
+                for (ox = 0; ox < o.ow; ox++) {
+                    nn__window wx = nn__pool_window(o.p, 1, o.w, o.ow, ox);
+                    for (k = wx.begin; k < wx.end; k++) o.column[k] += o.share[ox];
+                }
+            } else {
+                NN__K(fill_with)(o.p->stride[1] * o.z.line, o.line, 0);
+                for (k = 0; k < o.p->kernel[1]; k++, NN__K(pool_next)(&o, &tap)) NN__K(add_onto)(o.ow, o.line + tap.at, o.share);
+                NN__K(pool_collect)(&o);
+            }
+            for (k = wy.begin; k < wy.end; k++) NN__K(add_onto)(o.w, dx + k * o.w, o.column);
+        }
+    }
+}
 #endif
 
 // ---- upsample:   y(i) = x(floor(i n/m)), or between two neighbours of x at  (i + 1/2) n/m - 1/2  or, corners aligned,  i (n-1)/(m-1) --
