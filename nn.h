@@ -906,7 +906,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
-    NN__X( dropout,     PLAIN,          1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
+    NN__X( dropout,     SIMD,           1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
 #define NN_OPS_LOSS(NN__X) \
     NN__X( mse,         SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
     NN__X( l1,          SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
@@ -10086,6 +10086,7 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__PASS     avx2
 #define NN__FMA(a, b, c) ((V)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define NN__SQRT(a)      ((V)_mm256_sqrt_ps((__m256)(a)))
+#define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))              // 64-bit products of the low halves
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10102,6 +10103,7 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__PASS     avx512
 #define NN__FMA(a, b, c) ((V)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define NN__SQRT(a)      ((V)_mm512_maskz_sqrt_ps((__mmask16)0xFFFF, (__m512)(a)))  // the unmasked one warns inside GCC 12's own header
+#define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10117,6 +10119,7 @@ NN__TARGET_END
 #define NN__PASS     neon
 #define NN__FMA(a, b, c) ((V)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
 #define NN__SQRT(a)      ((V)vsqrtq_f32((float32x4_t)(a)))
+#define NN__MUL32(a, b)  vmull_u32(vmovn_u64((uint64x2_t)(a)), vmovn_u64((uint64x2_t)(b)))
 #include NN_HEADER_FILENAME
 #endif
 NN__FLOAT_END
@@ -10338,18 +10341,27 @@ NN__INLINE void NN__K(istore)(int32_t *p, VI v)      { memcpy(p, &v, sizeof v); 
 #define NN__LOW   0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define NN__HIGH  8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define NN__FIRST 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#define NN__LOW_PAIRS  0, 8, 1, 9, 2, 10, 3, 11
+#define NN__HIGH_PAIRS 4, 12, 5, 13, 6, 14, 7, 15
+#define NN__FIRST_PAIRS 0, 1, 2, 3, 4, 5, 6, 7
 #elif NN__LANES == 8
 #define NN__EVENS 0, 2, 4, 6, 8, 10, 12, 14
 #define NN__ODDS  1, 3, 5, 7, 9, 11, 13, 15
 #define NN__LOW   0, 8, 1, 9, 2, 10, 3, 11
 #define NN__HIGH  4, 12, 5, 13, 6, 14, 7, 15
 #define NN__FIRST 0, 1, 2, 3, 4, 5, 6, 7
+#define NN__LOW_PAIRS  0, 4, 1, 5
+#define NN__HIGH_PAIRS 2, 6, 3, 7
+#define NN__FIRST_PAIRS 0, 1, 2, 3
 #elif NN__LANES == 4
 #define NN__EVENS 0, 2, 4, 6
 #define NN__ODDS  1, 3, 5, 7
 #define NN__LOW   0, 4, 1, 5
 #define NN__HIGH  2, 6, 3, 7
 #define NN__FIRST 0, 1, 2, 3
+#define NN__LOW_PAIRS  0, 2
+#define NN__HIGH_PAIRS 1, 3
+#define NN__FIRST_PAIRS 0, 1
 #endif
 #if NN__LANES > 1
 NN__INLINE V  NN__K(evens)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__EVENS); }
@@ -10360,6 +10372,28 @@ NN__INLINE VI NN__K(ievens)(VI a, VI b)    { NN__SHUFFLE(VI, a, b, NN__EVENS); }
 NN__INLINE VI NN__K(iodds)(VI a, VI b)     { NN__SHUFFLE(VI, a, b, NN__ODDS); }
 NN__INLINE VI NN__K(isel)(VI m, VI a, VI b) { return (m & a) | (~m & b); }
 NN__INLINE VI NN__K(count_up)(int32_t first) { VI i = { NN__FIRST }; return i + first; }
+typedef uint64_t NN__K(pairs) __attribute__((vector_size(4 * NN__LANES)));
+NN__INLINE NN__K(pairs) NN__K(zip_low_pairs)(NN__K(pairs) a, NN__K(pairs) b)  { NN__SHUFFLE(NN__K(pairs), a, b, NN__LOW_PAIRS); }
+NN__INLINE NN__K(pairs) NN__K(zip_high_pairs)(NN__K(pairs) a, NN__K(pairs) b) { NN__SHUFFLE(NN__K(pairs), a, b, NN__HIGH_PAIRS); }
+// The Philox blocks from `first` on (>>random), half as many as there are lanes: their numbers in order, as two vectors. A number of
+// 32 bits is the low half of one of 64; what gets into the high half is not looked at.
+NN__INLINE void NN__K(philox)(uint64_t seed, uint64_t step, uint64_t ordinal, uint64_t first, VI r[2])
+{
+    NN__K(pairs) none = { 0 }, i = { NN__FIRST_PAIRS }, c0 = i + first, c1 = (c0 >> 32) ^ (ordinal >> 32), c2 = none + ordinal, c3 = none + step;
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    int n;
+    for (n = 0; n < 10; n++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        NN__K(pairs) p0 = (NN__K(pairs))NN__MUL32(none + 0xD2511F53u, c0), p1 = (NN__K(pairs))NN__MUL32(none + 0xCD9E8D57u, c2);
+        c0 = (p1 >> 32) ^ c1 ^ k0;
+        c2 = (p0 >> 32) ^ c3 ^ k1;
+        c1 = p1;
+        c3 = p0;
+    }
+    c0 = (c0 & 0xFFFFFFFFu) | c1 << 32;
+    c2 = (c2 & 0xFFFFFFFFu) | c3 << 32;
+    r[0] = (VI)NN__K(zip_low_pairs)(c0, c2);
+    r[1] = (VI)NN__K(zip_high_pairs)(c0, c2);
+}
 #else
 NN__INLINE V  NN__K(evens)(V a, V b)       { (void)b; return a; }
 NN__INLINE V  NN__K(odds)(V a, V b)        { (void)a; return b; }
@@ -10375,6 +10409,9 @@ NN__INLINE VI NN__K(count_up)(int32_t first) { return first; }
 #undef NN__LOW
 #undef NN__HIGH
 #undef NN__FIRST
+#undef NN__LOW_PAIRS
+#undef NN__HIGH_PAIRS
+#undef NN__FIRST_PAIRS
 
 #ifdef NN__IS_F64
 #define ABS(x)     fabs(x)
@@ -13787,7 +13824,7 @@ NN__BACKWARD(batchnorm)
 static void nn__dropout_plan(nn_call *c)
 {
     const nn__dropout_params *p = (const nn__dropout_params *)c->params;
-    c->tasks[0] = nn__task_count((nn_view_count(&c->in[0]) / p->run + 3) / 4, 64 + 4 * p->run);
+    c->tasks[0] = nn__task_count((nn_view_count(&c->in[0]) / p->run + 3) / 4, 16 + 4 * p->run);
 }
 static nn_tensor *nn__dropout(nn_tensor *x, float p, const char *name, int channels)
 {
@@ -13807,24 +13844,50 @@ static nn_tensor *nn__dropout(nn_tensor *x, float p, const char *name, int chann
 NN_API nn_tensor *nn_dropout(nn_tensor *x, float p)   { return nn__dropout(x, p, "dropout", 0); }
 NN_API nn_tensor *nn_dropout2d(nn_tensor *x, float p) { return nn__dropout(x, p, "dropout2d", 1); }
 #endif
-#if NN__IN_PLAIN
+#if NN__IN_SIMD
+#if NN__LANES > 1
+static void NN__K(masked_row)(const nn_call *c, int64_t first, int64_t n, const R *x, R *y, R scale, int64_t dropped, int add)  // from Philox block `first` on
+{
+    int32_t low = (int32_t)((uint32_t)dropped ^ 0x80000000u);        // unsigned numbers compare like signed ones with the first bit flipped
+    int64_t i;
+    int k;
+    for (i = 0; i < n; i += 2 * NN__LANES) {
+        VI r[2];
+        NN__K(philox)(c->seed, c->step, c->ordinal, (uint64_t)(first + i / 4), r);
+        for (k = 0; k < 2 && i + k * NN__LANES < n; k++) {
+            int64_t at = i + k * NN__LANES, left = n - at;
+            V v = SEL((r[k] ^ (int32_t)0x80000000) >= low, NN__K(get_lanes)(x + at, left) * SET1(scale), C(0));
+            if (add) v = NN__K(get_lanes)(y + at, left) + v;
+            NN__K(put_lanes)(y + at, v, left);
+        }
+    }
+}
+#endif
 static void NN__K(masked)(const nn_call *c, const nn_task *t, const nn_view *x, const nn_view *y, int add)
 {
     const nn__dropout_params *p = (const nn__dropout_params *)c->params;
     uint64_t dropped = (uint64_t)((double)p->p * 4294967296.0);          // of 2^32 numbers
     R scale = p->p < 1 ? (R)(1.0 / (1.0 - (double)p->p)) : 0;
-    int64_t masks = nn_view_count(x) / p->run, blocks = (masks + 3) / 4, i, j, end = nn__task_end(blocks, t);
+    int64_t masks = nn_view_count(x) / p->run, blocks = (masks + 3) / 4, i = nn__task_begin(blocks, t), end = nn__task_end(blocks, t);
     int k;
-    for (i = nn__task_begin(blocks, t); i < end; i++) {
+#if NN__LANES > 1
+    if (p->run == 1 && !(dropped >> 32)) {
+        NN__K(masked_row)(c, i, nn__min(4 * end, masks) - 4 * i, (const R *)x->data + 4 * i, (R *)y->data + 4 * i, scale, (int64_t)dropped, add);
+        return;
+    }
+#endif
+    for (; i < end; i++) {
         uint32_t r[4];
         nn__philox(c->seed, c->step, c->ordinal, (uint64_t)i, r);
         for (k = 0; k < 4 && 4 * i + k < masks; k++) {
             const R *from = (const R *)x->data + (4 * i + k) * p->run;
             R *to = (R *)y->data + (4 * i + k) * p->run;
-            int kept = r[k] >= dropped;
-            for (j = 0; j < p->run; j++) {
-                R v = kept ? from[j] * scale : 0;
-                to[j] = add ? to[j] + v : v;
+            R s = r[k] >= dropped ? scale : 0;
+            int64_t j;
+            for (j = 0; j < p->run; j += NN__LANES) {
+                V v = s != 0 ? NN__K(get_lanes)(from + j, p->run - j) * SET1(s) : C(0);
+                if (add) v = NN__K(get_lanes)(to + j, p->run - j) + v;
+                NN__K(put_lanes)(to + j, v, p->run - j);
             }
         }
     }
@@ -16162,6 +16225,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__NR
 #undef NN__FMA
 #undef NN__SQRT
+#undef NN__MUL32
 #undef NN__IS_F64
 #undef NN__PASS
 #undef NN__LANES
