@@ -10363,6 +10363,26 @@ NN__INLINE void NN__K(istore)(int32_t *p, VI v)      { memcpy(p, &v, sizeof v); 
 #define NN__HIGH_PAIRS 1, 3
 #define NN__FIRST_PAIRS 0, 1
 #endif
+// The sum of 16 numbers, i with i + 8 first, then i + 4, i + 2, i + 1: the same tree whatever the vector width.
+#if NN__LANES == 1
+NN__INLINE R NN__K(sum16)(const V *v)
+{
+    R a[8];
+    int i;
+    for (i = 0; i < 8; i++) a[i] = v[i] + v[i + 8];
+    for (i = 0; i < 4; i++) a[i] += a[i + 4];
+    return (a[0] + a[2]) + (a[1] + a[3]);
+}
+#else
+typedef float NN__K(four) __attribute__((vector_size(16)));
+NN__INLINE R NN__K(sum16)(const V *v)
+{
+    NN__K(four) a[4];
+    memcpy(a, v, sizeof a);
+    a[0] = (a[0] + a[2]) + (a[1] + a[3]);
+    return (a[0][0] + a[0][2]) + (a[0][1] + a[0][3]);
+}
+#endif
 #if NN__LANES > 1
 NN__INLINE V  NN__K(evens)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__EVENS); }
 NN__INLINE V  NN__K(odds)(V a, V b)        { NN__SHUFFLE(VI, a, b, NN__ODDS); }
@@ -13501,38 +13521,39 @@ NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, cons
 }
 #endif
 #if NN__IN_SIMD
-// The sum of f over rows, in an order that depends on n alone: 16 sums side by side, whatever the vector width, in chunks of 128
-// terms each; then the chunks; then the 16. f(sum, x, dy, w, m) returns sum + term.
+// The sum of f over rows, in an order that depends on n alone: 64 sums side by side, whatever the vector width, as adding to one
+// vector would wait for the last addition. f(sum, x, dy, w, m) returns sum + term.
+enum { NN__K(row_lanes) = 64, NN__K(row_parts) = NN__K(row_lanes) / NN__LANES };
+NN__INLINE R NN__K(sum64)(V *v)
+{
+    int j, k;
+    NN__UNROLL for (k = NN__K(row_parts) / 2; k * NN__LANES >= 16; k /= 2) NN__UNROLL for (j = 0; j < k; j++) v[j] = v[j] + v[j + k];
+    return NN__K(sum16)(v);
+}
 NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
 {
-    enum { lanes = 16, parts = lanes / NN__LANES };
-    R total[lanes] = { 0 };
-    int64_t i = 0, whole = n - n % lanes;
-    int j, k;
-    while (i < whole) {
-        V sum[parts];
-        int64_t stop = nn__min(whole, i + 128 * lanes);
-        NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
-        for (; i < stop; i += lanes)
-            NN__UNROLL for (j = 0; j < parts; j++) {
-                int64_t at = i + j * NN__LANES;
-                sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), SET1(m));
-            }
-        NN__UNROLL for (j = 0; j < parts; j++) STORE(total + j * NN__LANES, LOAD(total + j * NN__LANES) + sum[j]);
+    enum { lanes = NN__K(row_lanes), parts = NN__K(row_parts) };
+    V sum[parts], vm = SET1(m);
+    int64_t i, whole = n - n % lanes;
+    int j;
+    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+    for (i = 0; i < whole; i += lanes)
+        NN__UNROLL for (j = 0; j < parts; j++) {
+            int64_t at = i + j * NN__LANES;
+            sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
+        }
+    NN__UNROLL for (j = 0; j < parts; j++) {             // the rest, padded; what the padding gives is not added
+        int64_t left = n - whole - j * NN__LANES, at = whole + j * NN__LANES;
+        if (left >= NN__LANES) sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
+        else if (left > 0) {
+            V term = f(sum[j], NN__K(load_part)(x + at, left), NN__K(load_part)(dy + at, left), NN__K(load_part)(w + at, left), vm);
+            sum[j] = SEL(NN__K(count_up)(0) < (int32_t)left, term, sum[j]);
+        }
     }
-    if (i < n) {                     // the rest, padded; what the padding gives is not added
-        R rest[3][lanes] = { { 0 } }, sum[lanes];
-        int left = (int)(n - i);
-        memcpy(rest[0], x + i, (size_t)left * sizeof(R));
-        memcpy(rest[1], dy + i, (size_t)left * sizeof(R));
-        memcpy(rest[2], w + i, (size_t)left * sizeof(R));
-        for (j = 0; j < lanes; j += NN__LANES) STORE(sum + j, f(C(0), LOAD(rest[0] + j), LOAD(rest[1] + j), LOAD(rest[2] + j), SET1(m)));
-        for (j = 0; j < left; j++) total[j] += sum[j];
-    }
-    for (k = lanes / 2; k; k /= 2) for (j = 0; j < k; j++) total[j] += total[j + k];
-    return total[0];
+    return NN__K(sum64)(sum);
 }
 NN__INLINE V NN__K(add_term)(V s, V x, V dy, V w, V m)    { (void)dy; (void)w; (void)m; return s + x; }
+NN__INLINE V NN__K(dy_term)(V s, V x, V dy, V w, V m)     { (void)x; (void)w; (void)m; return s + dy; }
 NN__INLINE V NN__K(square_term)(V s, V x, V dy, V w, V m) { V d = x - m; (void)dy; (void)w; return FMA(d, d, s); }
 NN__INLINE V NN__K(dot_term)(V s, V x, V dy, V w, V m)    { (void)w; return FMA(dy, x - m, s); }
 NN__INLINE V NN__K(dot3_term)(V s, V x, V dy, V w, V m)   { return FMA(dy * w, x - m, s); }
@@ -13675,19 +13696,87 @@ static void NN__K(batchnorm_move)(const nn_call *c, int64_t channel, R mean, R v
     means[channel] = NN__K(moved)(means[channel], mean, m);
     vars[channel] = NN__K(moved)(vars[channel], var * ((R)n / (R)(n - 1)), m);
 }
-// What a channel is summed over: rows of S numbers, `jump` apart; chunks of 128 samples.
-enum { NN__K(of_x), NN__K(of_squares), NN__K(of_products) };
-static R NN__K(channel_sum)(const nn__norm_size *z, int what, const R *x, R m, const R *dy)
+// A channel is gone through in blocks of some 2048 numbers: a part of a row, or several rows. In a block number i of a row belongs to
+// sum i % 64; f and g as in row_sum, g may be NULL.
+typedef struct NN__K(channel_block) { int64_t rows, n, next; const R *x, *dy; } NN__K(channel_block);      // next: distance of rows
+NN__INLINE void NN__K(block_sums)(const NN__K(channel_block) *b, R m, R *sum_f, R *sum_g, V (*f)(V, V, V, V, V), V (*g)(V, V, V, V, V))
 {
-    R total = 0, part = 0;
-    int64_t b, jump = z->c * z->s;
-    for (b = 0; b < z->b; b++) {
-        const R *row = x + b * jump;
-        if (what == NN__K(of_x)) part += NN__K(row_add)(z->s, row);
-        else part += what == NN__K(of_squares) ? NN__K(row_square)(z->s, row, m) : NN__K(row_dot)(z->s, row, m, dy + b * jump);
-        if (b % 128 == 127) { total += part; part = 0; }
+    enum { lanes = NN__K(row_lanes), parts = NN__K(row_parts) };
+    V u[parts], v[parts], vm = SET1(m);
+    int64_t whole = b->n - b->n % lanes, i, r;
+    int j;
+    NN__UNROLL for (j = 0; j < parts; j++) u[j] = v[j] = C(0);
+    for (r = 0; r < b->rows; r++) {
+        const R *x = b->x + r * b->next, *dy = b->dy + r * b->next;
+        for (i = 0; i < whole; i += lanes)
+            NN__UNROLL for (j = 0; j < parts; j++) {
+                int64_t at = i + j * NN__LANES;
+                u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
+                if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
+            }
+        NN__UNROLL for (j = 0; j < parts; j++) {         // as in row_sum
+            int64_t left = b->n - whole - j * NN__LANES, at = whole + j * NN__LANES;
+            if (left >= NN__LANES) {
+                u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
+                if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
+            } else if (left > 0) {
+                V p = NN__K(load_part)(x + at, left), q = NN__K(load_part)(dy + at, left);
+                u[j] = SEL(NN__K(count_up)(0) < (int32_t)left, f(u[j], p, q, vm, vm), u[j]);
+                if (g) v[j] = SEL(NN__K(count_up)(0) < (int32_t)left, g(v[j], p, q, vm, vm), v[j]);
+            }
+        }
     }
-    return total + part;
+    *sum_f = NN__K(sum64)(u);
+    if (g) *sum_g = NN__K(sum64)(v);
+}
+static int64_t NN__K(next_block)(const nn__norm_size *z, int64_t at, const R *x, const R *dy, NN__K(channel_block) *b)    // at: numbers of the channel done
+{
+    int64_t row = at / nn__max(1, z->s), first = at % nn__max(1, z->s);
+    b->next = z->c * z->s;
+    b->n = nn__min(z->s - first, 4096);
+    b->rows = z->s < 2048 ? nn__min(2048 / nn__max(1, z->s), z->b - row) : 1;
+    b->x = x + row * b->next + first;
+    b->dy = dy + row * b->next + first;
+    return b->rows * b->n;
+}
+// Mean and sum of squared distances from it, in one pass over memory: of a block, which is in the cache the second time; two sets of
+// numbers are joined as in Chan, Golub & LeVeque 1979.
+static void NN__K(channel_stats)(const nn__norm_size *z, const R *x, R *mean, R *squares)
+{
+    double m = 0, q = 0, n = 0;
+    int64_t at, k;
+    for (at = 0; at < z->n; at += k) {
+        NN__K(channel_block) b;
+        R sum, none;
+        double block, delta, more;
+        k = NN__K(next_block)(z, at, x, x, &b);
+        NN__K(block_sums)(&b, 0, &sum, &none, NN__K(add_term), NULL);
+        block = (double)sum / (double)k;
+        NN__K(block_sums)(&b, (R)block, &sum, &none, NN__K(square_term), NULL);
+        block = (double)(R)block;
+        delta = block - m;
+        more = (double)k / (n + (double)k);
+        q += (double)sum + delta * delta * n * more;
+        m += delta * more;
+        n += (double)k;
+    }
+    *mean = (R)m;
+    *squares = (R)q;
+}
+static void NN__K(channel_products)(const nn__norm_size *z, const R *x, R mean, const R *dy, R *sum, R *dot)     // sum dy, sum dy (x - mean)
+{
+    double u = 0, v = 0;
+    int64_t at, k;
+    for (at = 0; at < z->n; at += k) {
+        NN__K(channel_block) b;
+        R s, d;
+        k = NN__K(next_block)(z, at, x, dy, &b);
+        NN__K(block_sums)(&b, mean, &s, &d, NN__K(dy_term), NN__K(dot_term));
+        u += (double)s;
+        v += (double)d;
+    }
+    *sum = (R)u;
+    *dot = (R)v;
 }
 static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, int64_t i)
 {
@@ -13696,8 +13785,8 @@ static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, i
     R *y = (R *)c->out[0].data + i * z->s, mean, var, rstd, count = (R)nn__max(1, z->n);
     int64_t b, jump = z->c * z->s;
     if (p->batch) {
-        mean = NN__K(channel_sum)(z, NN__K(of_x), x, 0, NULL) / count;
-        var = NN__K(channel_sum)(z, NN__K(of_squares), x, mean, NULL) / count;
+        NN__K(channel_stats)(z, x, &mean, &var);
+        var = var / count;
         NN__K(batchnorm_move)(c, i, mean, var, z->n);
     } else {
         mean = ((const R *)c->in[3].data)[i];
@@ -13764,10 +13853,10 @@ static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *
     const nn__norm_params *p = (const nn__norm_params *)c->params;
     const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s;
     R mean = ((const R *)c->aux[0].data)[i], rstd = ((const R *)c->aux[1].data)[i], w = c->in[1].data ? ((const R *)c->in[1].data)[i] : 1;
-    R sum = NN__K(channel_sum)(z, NN__K(of_x), dy, 0, NULL), dot = NN__K(channel_sum)(z, NN__K(of_products), x, mean, dy), u = 0, v = 0;
-    R count = (R)nn__max(1, z->n);
+    R count = (R)nn__max(1, z->n), sum, dot, u = 0, v = 0;
     R *dx = (R *)c->din[0].data;
     int64_t b, jump = z->c * z->s;
+    NN__K(channel_products)(z, x, mean, dy, &sum, &dot);
     NN__K(give_channel)(c, 1, i, rstd * dot);
     NN__K(give_channel)(c, 2, i, sum);
     if (!dx) return;
