@@ -10087,6 +10087,8 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__FMA(a, b, c) ((V)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define NN__SQRT(a)      ((V)_mm256_sqrt_ps((__m256)(a)))
 #define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))              // 64-bit products of the low halves
+#define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
+#define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10104,6 +10106,8 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__FMA(a, b, c) ((V)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define NN__SQRT(a)      ((V)_mm512_maskz_sqrt_ps((__mmask16)0xFFFF, (__m512)(a)))  // the unmasked one warns inside GCC 12's own header
 #define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
+#define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
+#define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10710,7 +10714,11 @@ NN__INLINE nn_view NN__K(broadcast)(const nn_view *v, const nn_view *like)
 typedef void (*NN__K(row))(int64_t n, R *y, const R *const *in, const R *p);   // y[i] = f(in[0][i], ...), all contiguous
 enum { NN__K(block) = 256 };
 
-// A last incomplete vector goes through the stack.
+// A last incomplete vector: 0 < n < NN__LANES numbers.
+#ifdef NN__GET_PART
+NN__INLINE V    NN__K(load_part)(const R *p, int64_t n)       { return NN__GET_PART(p, n); }
+NN__INLINE void NN__K(store_part)(R *p, V v, int64_t n)       { NN__PUT_PART(p, v, n); }
+#else
 NN__INLINE V NN__K(load_part)(const R *p, int64_t n)
 {
     R part[NN__LANES] = { 0 };
@@ -10723,6 +10731,7 @@ NN__INLINE void NN__K(store_part)(R *p, V v, int64_t n)
     STORE(part, v);
     memcpy(p, part, (size_t)n * sizeof *p);
 }
+#endif
 // Vectors, and a last incomplete one; k numbers of it count.
 NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
 NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
@@ -10837,6 +10846,39 @@ NN__INLINE void NN__K(map4)(int64_t n, R *y, const R *a, const R *b, const R *c,
                                           NN__K(load_part)(c + i, n - i), NN__K(load_part)(e + i, n - i)), n - i);
 }
 
+// ---- sums over rows of numbers side by side --------------------------------------------------------------
+// The sum of f over rows, in an order that depends on n alone: 64 sums side by side, whatever the vector width, as adding to one
+// vector would wait for the last addition. f(sum, x, dy, w, m) returns sum + term.
+enum { NN__K(row_lanes) = 64, NN__K(row_parts) = NN__K(row_lanes) / NN__LANES };
+NN__INLINE R NN__K(sum64)(V *v)
+{
+    int j, k;
+    NN__UNROLL for (k = NN__K(row_parts) / 2; k * NN__LANES >= 16; k /= 2) NN__UNROLL for (j = 0; j < k; j++) v[j] = v[j] + v[j + k];
+    return NN__K(sum16)(v);
+}
+NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
+{
+    enum { lanes = NN__K(row_lanes), parts = NN__K(row_parts) };
+    V sum[parts], vm = SET1(m);
+    int64_t i, whole = n - n % lanes;
+    int j;
+    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+    for (i = 0; i < whole; i += lanes)
+        NN__UNROLL for (j = 0; j < parts; j++) {
+            int64_t at = i + j * NN__LANES;
+            sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
+        }
+    NN__UNROLL for (j = 0; j < parts; j++) {             // the rest, padded; what the padding gives is not added
+        int64_t left = n - whole - j * NN__LANES, at = whole + j * NN__LANES;
+        if (left >= NN__LANES) sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
+        else if (left > 0) {
+            V term = f(sum[j], NN__K(load_part)(x + at, left), NN__K(load_part)(dy + at, left), NN__K(load_part)(w + at, left), vm);
+            sum[j] = SEL(NN__K(count_up)(0) < (int32_t)left, term, sum[j]);
+        }
+    }
+    return NN__K(sum64)(sum);
+}
+
 // ---- folds: what all sums, maxima, products, norms are made of -----------------------------------------
 // acc = f(acc, x) over the numbers x that belong to one result. The order depends on the shape and strides of the reduced dimensions
 // alone: 16 partial results whatever the vector width, chunks of 128 rows, then the chunks. m: a number per result that f may read.
@@ -10844,27 +10886,23 @@ enum { NN__K(columns) = 64, NN__K(fold_lanes) = 16, NN__K(fold_chunk) = 128 };
 typedef void (*NN__K(fold))(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc);  // rows of n numbers, n % 16 == 0
 typedef struct NN__K(stage) { NN__K(fold) fold; int join; R start; } NN__K(stage);
 
-#if NN__LANES > 1
-#define NN__PARTS NN__UNROLL
-#else
-#define NN__PARTS
-#endif
+NN__INLINE void NN__K(fold_strip)(int parts, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc, V (*f)(V, V, V, V))
+{
+    V a[16], b[16], q = SET1(p);
+    int64_t s;
+    int k;
+    NN__UNROLL for (k = 0; k < parts; k++) { a[k] = LOAD(acc + k * NN__LANES); b[k] = LOAD(m + k * NN__LANES); }
+    for (s = 0; s < steps; s++, x += step)
+        NN__UNROLL for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(x + k * NN__LANES), b[k], q);
+    NN__UNROLL for (k = 0; k < parts; k++) STORE(acc + k * NN__LANES, a[k]);
+}
 NN__INLINE void NN__K(fold_rows)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc, V (*f)(V, V, V, V))
 {
-    enum { parts = NN__K(fold_lanes) / NN__LANES };
-    V a[parts], b[parts], q = SET1(p);
-    int64_t i, s;
-    int k;
-    for (i = 0; i < n; i += NN__K(fold_lanes)) {
-        NN__PARTS for (k = 0; k < parts; k++) { a[k] = LOAD(acc + i + k * NN__LANES); b[k] = LOAD(m + i + k * NN__LANES); }
-        for (s = 0; s < steps; s++) {
-            const R *r = x + s * step + i;
-            NN__PARTS for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(r + k * NN__LANES), b[k], q);
-        }
-        NN__PARTS for (k = 0; k < parts; k++) STORE(acc + i + k * NN__LANES, a[k]);
-    }
+    enum { parts = NN__K(fold_lanes) / NN__LANES, wide = 4 * NN__LANES > NN__K(fold_lanes) ? 4 : parts };
+    int64_t i = 0;
+    for (; wide > parts && i + wide * NN__LANES <= n; i += wide * NN__LANES) NN__K(fold_strip)(wide, steps, x + i, step, m + i, p, acc + i, f);
+    for (; i < n; i += NN__K(fold_lanes)) NN__K(fold_strip)(parts, steps, x + i, step, m + i, p, acc + i, f);
 }
-#undef NN__PARTS
 #define NN__FOLD(name, formula) \
     NN__INLINE V NN__K(name##_fold_f)(V acc, V x, V m, V p) { (void)acc; (void)x; (void)m; (void)p; return formula; } \
     static void NN__K(name##_fold)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc) \
@@ -12928,15 +12966,70 @@ NN__LINE(first,             a)
 NN__LINE(softmax_grad,      b * (a - s))
 NN__LINE(log_softmax_grad,  a - EXP(b) * s)
 
-// Lines are taken one by one if they are contiguous, else up to 64 neighbours at a time, row by row.
-typedef struct NN__K(lines) { int64_t count, rows, width, step; } NN__K(lines);      // of `count` lines: rows, numbers in a row, distance of rows
+// Contiguous lines: passes over a row that stays in the cache.
+NN__INLINE V NN__K(larger)(V a, V b)                     { return SEL(b > a, b, a); }
+static R NN__K(row_max)(int64_t n, const R *x)           // a NaN may be lost: the sum of the exponentials has it
+{
+    enum { parts = NN__K(row_parts) };
+    V most[parts];
+    R part[NN__LANES], m;
+    int64_t i;
+    int j;
+    NN__UNROLL for (j = 0; j < parts; j++) most[j] = C(-INFINITY);
+    for (i = 0; i + NN__K(row_lanes) <= n; i += NN__K(row_lanes))
+        NN__UNROLL for (j = 0; j < parts; j++) most[j] = NN__K(larger)(most[j], LOAD(x + i + j * NN__LANES));
+    for (; i + NN__LANES <= n; i += NN__LANES) most[0] = NN__K(larger)(most[0], LOAD(x + i));
+    if (i < n) most[0] = SEL(NN__K(count_up)(0) < (int32_t)(n - i), NN__K(larger)(most[0], NN__K(load_part)(x + i, n - i)), most[0]);
+    for (j = 1; j < parts; j++) most[0] = NN__K(larger)(most[0], most[j]);
+    STORE(part, most[0]);
+    for (j = 1, m = part[0]; j < NN__LANES; j++) m = part[j] > m ? part[j] : m;
+    return m;
+}
+static R NN__K(row_exps)(int64_t n, const R *x, R scale, R m, R *y)  // the sum of e^(scale x - m), which go to y or, NULL, nowhere
+{
+    enum { parts = NN__K(row_parts) };
+    V sum[parts], vm = SET1(m), vs = SET1(scale);
+    int64_t i;
+    int j;
+    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+    for (i = 0; i < n; i += NN__K(row_lanes))
+        NN__UNROLL for (j = 0; j < parts; j++) {
+            int64_t left = n - i - j * NN__LANES, at = i + j * NN__LANES;
+            V e;
+            if (left <= 0) continue;
+            e = EXP(NN__K(get_lanes)(x + at, left) * vs - vm);
+            if (left < NN__LANES) e = SEL(NN__K(count_up)(0) < (int32_t)left, e, C(0));
+            if (y) NN__K(put_lanes)(y + at, e, left);
+            sum[j] = sum[j] + e;
+        }
+    return NN__K(sum64)(sum);
+}
+static R NN__K(log_one)(R x)                             { R y[NN__LANES]; STORE(y, LOG(SET1(x))); return y[0]; }
+NN__INLINE V NN__K(product_term)(V s, V x, V dy, V w, V m) { (void)w; (void)m; return FMA(x, dy, s); }
+NN__INLINE V NN__K(plain_term)(V s, V x, V dy, V w, V m)   { (void)dy; (void)w; (void)m; return s + x; }
+static void NN__K(softmax_row)(int64_t n, const R *x, R *y, int logs)
+{
+    R m = NN__K(row_max)(n, x), s = NN__K(row_exps)(n, x, 1, m, logs ? NULL : y);
+    if (logs) {
+        s = NN__K(log_one)(s);
+        NN__K(less_less_line)(n, y, 0, x, x, &m, &s, 0);
+    } else NN__K(divide_line)(n, y, 0, y, y, &m, &s, 0);
+}
+static void NN__K(softmax_row_back)(int64_t n, R *dx, int add, const R *y, const R *dy, int logs)
+{
+    R s = logs ? NN__K(row_sum)(n, dy, dy, dy, 0, NN__K(plain_term)) : NN__K(row_sum)(n, y, dy, y, 0, NN__K(product_term));
+    if (logs) NN__K(log_softmax_grad_line)(n, dx, add, dy, y, &s, &s, 0);
+    else      NN__K(softmax_grad_line)(n, dx, add, dy, y, &s, &s, 0);
+}
+
+// Other lines are taken up to 64 neighbours at a time, row by row.
+typedef struct NN__K(lines) { int64_t count, rows, step; } NN__K(lines);     // of `count` lines: rows, distance of rows
 static NN__K(lines) NN__K(lines_at)(nn__three s, int64_t at, int64_t end, int64_t *base)
 {
     NN__K(lines) l;
     int64_t first = at % s.inner;
-    l.count = s.inner == 1 ? 1 : nn__min(nn__min(s.inner - first, end - at), NN__K(columns));
-    l.rows = s.inner == 1 ? 1 : s.n;
-    l.width = s.inner == 1 ? s.n : l.count;
+    l.count = nn__min(nn__min(s.inner - first, end - at), NN__K(columns));
+    l.rows = s.n;
     l.step = s.inner;
     *base = at / s.inner * s.n * s.inner + first;
     return l;
@@ -12944,33 +13037,19 @@ static NN__K(lines) NN__K(lines_at)(nn__three s, int64_t at, int64_t end, int64_
 static void NN__K(each_line)(const NN__K(lines) *l, R *y, int add, const R *a, const R *b, const R *m, const R *s, NN__K(line) f)
 {
     int64_t r;
-    for (r = 0; r < l->rows; r++) f(l->width, y + r * l->step, add, a + r * l->step, b + r * l->step, m, s, l->rows > 1 || l->count > 1);
+    for (r = 0; r < l->rows; r++) f(l->count, y + r * l->step, add, a + r * l->step, b + r * l->step, m, s, 1);
 }
 // acc[line] = sum of f(a, b) along it
 static void NN__K(line_sum)(const NN__K(lines) *l, const R *a, const R *b, NN__K(line) f, R *acc)
 {
-    enum { lanes = NN__K(fold_lanes), piece = 256 };
     static const R none[NN__K(columns)] = { 0 };
-    R row[piece], part[lanes];
-    int64_t pad = (l->count + lanes - 1) & ~(int64_t)(lanes - 1), r, i, j;
-    for (j = 0; j < pad; j++) acc[j] = 0;
-    if (l->rows > 1 || l->count > 1) {
-        for (j = 0; j < pad; j++) row[j] = 0;
-        for (r = 0; r < l->rows; r++) {
-            f(l->width, row, 0, a + r * l->step, b + r * l->step, none, none, 0);
-            NN__K(join)(NN__JOIN_ADD, pad, acc, row);
-        }
-        return;
+    R row[NN__K(columns)] = { 0 };
+    int64_t r;
+    NN__K(fill_with)(NN__K(columns), acc, 0);
+    for (r = 0; r < l->rows; r++) {
+        f(l->count, row, 0, a + r * l->step, b + r * l->step, none, none, 0);
+        NN__K(add_onto)(NN__K(columns), acc, row);
     }
-    for (i = 0; i < l->width; i += piece) {
-        int64_t n = nn__min(l->width - i, piece);
-        f(n, row, 0, a + i, b + i, none, none, 0);
-        for (; n % lanes; n++) row[n] = 0;
-        for (j = 0; j < lanes; j++) part[j] = 0;
-        NN__K(sum_fold)(lanes, n / lanes, row, lanes, none, 0, part);
-        NN__K(join)(NN__JOIN_ADD, lanes, acc, part);
-    }
-    for (j = lanes / 2; j; j /= 2) NN__K(join)(NN__JOIN_ADD, j, acc, acc + j);
 }
 static void NN__K(softmax_lines)(const nn_call *c, const nn_task *t, int logs)
 {
@@ -12982,6 +13061,10 @@ static void NN__K(softmax_lines)(const nn_call *c, const nn_task *t, int logs)
     int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base, j;
     if (kept.ndim) kept.stride[*(const int *)c->params] = 0;
     w = NN__K(walk_over)(&c->in[0], &kept);
+    if (s.inner == 1) {
+        for (at = nn__task_begin(lines, t); at < end; at++) NN__K(softmax_row)(s.n, (const R *)c->in[0].data + at * s.n, (R *)c->out[0].data + at * s.n, logs);
+        return;
+    }
     for (at = nn__task_begin(lines, t); at < end;) {
         NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
         const R *x = (const R *)c->in[0].data + base;
@@ -13000,12 +13083,15 @@ static void NN__K(softmax_lines)(const nn_call *c, const nn_task *t, int logs)
         at += l.count;
     }
 }
-static void NN__K(softmax_back)(const nn_call *c, const nn_task *t, NN__K(line) summed, NN__K(line) grad)
+static void NN__K(softmax_back)(const nn_call *c, const nn_task *t, int logs)
 {
     nn__three s = nn__around(&c->out[0], *(const int *)c->params);
+    NN__K(line) summed = logs ? NN__K(first_line) : NN__K(product_line), grad = logs ? NN__K(log_softmax_grad_line) : NN__K(softmax_grad_line);
     R sum[NN__K(columns)];
-    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base;
-    for (at = nn__task_begin(lines, t); at < end;) {
+    int64_t lines = s.outer * s.inner, at = nn__task_begin(lines, t), end = nn__task_end(lines, t), base;
+    for (; s.inner == 1 && at < end; at++)
+        NN__K(softmax_row_back)(s.n, (R *)c->din[0].data + at * s.n, (int)(c->add & 1), (const R *)c->out[0].data + at * s.n, (const R *)c->dout[0].data + at * s.n, logs);
+    while (at < end) {
         NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
         const R *y = (const R *)c->out[0].data + base, *dy = (const R *)c->dout[0].data + base;
         NN__K(line_sum)(&l, dy, y, summed, sum);
@@ -13014,9 +13100,9 @@ static void NN__K(softmax_back)(const nn_call *c, const nn_task *t, NN__K(line) 
     }
 }
 NN__FORWARD(softmax)      { NN__K(softmax_lines)(c, t, 0); }
-NN__BACKWARD(softmax)     { NN__K(softmax_back)(c, t, NN__K(product_line), NN__K(softmax_grad_line)); }
+NN__BACKWARD(softmax)     { NN__K(softmax_back)(c, t, 0); }
 NN__FORWARD(log_softmax)  { NN__K(softmax_lines)(c, t, 1); }
-NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, NN__K(first_line), NN__K(log_softmax_grad_line)); }
+NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 #endif
 
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
@@ -13361,12 +13447,20 @@ static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
 {
     return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(z->s == 1 ? (int64_t)NN__NORM_COLUMNS : 1, z->s));
 }
+// Where a sample is one row, a task of backward goes through some rows once and leaves its part of dw and db, which phase 1 adds up.
+static int     nn__norm_in_rows(const nn__norm_size *z) { return z->s == 1 && z->groups == 1; }
+static int64_t nn__norm_chunks(const nn__norm_size *z)  { return nn__max(1, nn__min(nn__min(z->b, z->b * z->c / 8192), NN__MAX_SLOTS)); }
 static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
 static void nn__norm_plan(nn_call *c)
 {
     nn__norm_size z = nn__norm_sizes(c);
     int rows = c->pass == NN_FORWARD || c->din[0].data, affine = c->pass == NN_BACKWARD && (c->din[1].data || (c->nin > 2 && c->din[2].data));
     c->tasks[0] = (rows ? nn__norm_row_tasks(&z) : 0) + (affine ? nn__norm_channel_tasks(&z) : 0);
+    if (!affine || !nn__norm_in_rows(&z)) return;
+    c->phases = 2;
+    c->tasks[0] = nn__norm_chunks(&z);
+    c->tasks[1] = nn__task_count(z.c, 2 * c->tasks[0]);
+    c->shared_bytes = nn__mul_size(2 * (size_t)(c->tasks[0] * z.c), nn__real_bytes(c));
 }
 static void nn__batchnorm_plan(nn_call *c)
 {
@@ -13521,37 +13615,6 @@ NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, cons
 }
 #endif
 #if NN__IN_SIMD
-// The sum of f over rows, in an order that depends on n alone: 64 sums side by side, whatever the vector width, as adding to one
-// vector would wait for the last addition. f(sum, x, dy, w, m) returns sum + term.
-enum { NN__K(row_lanes) = 64, NN__K(row_parts) = NN__K(row_lanes) / NN__LANES };
-NN__INLINE R NN__K(sum64)(V *v)
-{
-    int j, k;
-    NN__UNROLL for (k = NN__K(row_parts) / 2; k * NN__LANES >= 16; k /= 2) NN__UNROLL for (j = 0; j < k; j++) v[j] = v[j] + v[j + k];
-    return NN__K(sum16)(v);
-}
-NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
-{
-    enum { lanes = NN__K(row_lanes), parts = NN__K(row_parts) };
-    V sum[parts], vm = SET1(m);
-    int64_t i, whole = n - n % lanes;
-    int j;
-    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
-    for (i = 0; i < whole; i += lanes)
-        NN__UNROLL for (j = 0; j < parts; j++) {
-            int64_t at = i + j * NN__LANES;
-            sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
-        }
-    NN__UNROLL for (j = 0; j < parts; j++) {             // the rest, padded; what the padding gives is not added
-        int64_t left = n - whole - j * NN__LANES, at = whole + j * NN__LANES;
-        if (left >= NN__LANES) sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
-        else if (left > 0) {
-            V term = f(sum[j], NN__K(load_part)(x + at, left), NN__K(load_part)(dy + at, left), NN__K(load_part)(w + at, left), vm);
-            sum[j] = SEL(NN__K(count_up)(0) < (int32_t)left, term, sum[j]);
-        }
-    }
-    return NN__K(sum64)(sum);
-}
 NN__INLINE V NN__K(add_term)(V s, V x, V dy, V w, V m)    { (void)dy; (void)w; (void)m; return s + x; }
 NN__INLINE V NN__K(dy_term)(V s, V x, V dy, V w, V m)     { (void)x; (void)w; (void)m; return s + dy; }
 NN__INLINE V NN__K(square_term)(V s, V x, V dy, V w, V m) { V d = x - m; (void)dy; (void)w; return FMA(d, d, s); }
@@ -13663,11 +13726,46 @@ static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t fir
         for (k = 0; k < last - first; k++) d[k] = c->add >> (i + 1) & 1 ? d[k] + total[i][k] : total[i][k];
     }
 }
+// Some rows: dx, and part[0] += dy h, part[1] += dy, row after row.
+static void NN__K(norm_rows_bwd)(const nn_call *c, const nn_task *t, const nn__norm_size *z, int center)
+{
+    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
+    R *part = (R *)c->shared + t->index * 2 * z->c;
+    int64_t b, k, i, rows, end = nn__task_end(z->b, t);
+    NN__K(fill_with)(2 * z->c, part, 0);
+    for (b = nn__task_begin(z->b, t); b < end; b += rows) {
+        rows = nn__min(4, end - b);
+        for (k = 0; c->din[0].data && k < rows; k++) NN__K(norm_dx)(c, z, b + k, center);
+        for (i = 0; i < z->c; i += NN__LANES) {
+            int64_t left = z->c - i;
+            V w = NN__K(get_lanes)(part + i, left), s = NN__K(get_lanes)(part + z->c + i, left);
+            for (k = b; k < b + rows; k++) {
+                V g = NN__K(get_lanes)(dy + k * z->c + i, left);
+                w = FMA(g, (NN__K(get_lanes)(x + k * z->c + i, left) - SET1(mean[k])) * SET1(rstd[k]), w);
+                s = s + g;
+            }
+            NN__K(put_lanes)(part + i, w, left);
+            NN__K(put_lanes)(part + z->c + i, s, left);
+        }
+    }
+}
+static void NN__K(norm_parts)(const nn_call *c, const nn_task *t, const nn__norm_size *z)
+{
+    int64_t begin = nn__task_begin(z->c, t), n = nn__task_end(z->c, t) - begin, k;
+    int i;
+    for (i = 0; i < 2; i++) if (i + 1 < c->nin && c->din[i + 1].data) {
+        R *d = (R *)c->din[i + 1].data + begin;
+        if (!(c->add >> (i + 1) & 1)) NN__K(fill_with)(n, d, 0);
+        for (k = 0; k < c->tasks[0]; k++) NN__K(add_onto)(n, d, (const R *)c->shared + (2 * k + i) * z->c + begin);
+    }
+}
 static void NN__K(normalise_bwd)(const nn_call *c, const nn_task *t, int center)
 {
     nn__norm_size z = nn__norm_sizes(c);
     nn_task mine = *t;
     int64_t i, end, width = z.s == 1 ? NN__NORM_COLUMNS : 1;
+    if (t->phase == 1) { NN__K(norm_parts)(c, t, &z); return; }
+    if (c->phases == 2) { NN__K(norm_rows_bwd)(c, t, &z, center); return; }
     mine.count = c->din[0].data ? nn__norm_row_tasks(&z) : 0;
     if (t->index < mine.count) {
         end = nn__task_end(z.b * z.groups, &mine);
@@ -15511,39 +15609,7 @@ NN_API nn_tensor *nn_cross_entropy(nn_tensor *logits, nn_tensor *target, const n
 }
 #endif
 #if NN__IN_SIMD
-NN__INLINE V NN__K(exp_scaled)(const V *v, const V *k)   { return EXP(v[0] * k[0] - k[1]); }
-NN__INLINE V NN__K(larger)(V a, V b)                     { return SEL(b > a, b, a); }
 NN__INLINE V NN__K(log_word)(V x, V p, V q)              { (void)p; (void)q; return LOG(x); }
-static R NN__K(log_one)(R x)                             { R p[2] = { 0, 0 }, y; NN__K(map1)(1, &y, &x, p, NN__K(log_word)); return y; }
-static R NN__K(row_max)(int64_t n, const R *x)
-{
-    R m = (R)-INFINITY;
-    int64_t i = 0;
-#if NN__LANES > 1
-    R part[NN__LANES];
-    V v = SET1(m);
-    int k;
-    for (; i + NN__LANES <= n; i += NN__LANES) v = NN__K(larger)(v, LOAD(x + i));
-    STORE(part, v);
-    for (k = 0; k < NN__LANES; k++) m = part[k] > m ? part[k] : m;
-#endif
-    for (; i < n; i++) m = x[i] > m ? x[i] : m;
-    return m;
-}
-static R NN__K(row_log_sum)(int64_t n, const R *x, R scale, R m)      // log sum exp(scale x - m)
-{
-    R lane[16] = { 0 }, e[NN__K(block)], p[2];
-    int64_t i;
-    p[0] = scale; p[1] = m;
-    for (i = 0; i < n; i += NN__K(block)) {
-        const R *in = x + i;
-        int64_t w = nn__min(NN__K(block), n - i);
-        NN__K(map)(w, e, &in, 1, p, 2, NN__K(exp_scaled));
-        NN__K(add_lanes)(lane, w, e);
-    }
-    return NN__K(log_one)(NN__K(lane_sum)(lane));
-}
-
 typedef struct NN__K(classes) {      // a cross_entropy call, opened
     nn__class_dims d;
     const R *x, *t, *w;              // t: probabilities, or NULL; w: weights, or NULL
@@ -15613,7 +15679,7 @@ static void NN__K(ce_row)(const NN__K(classes) *o, int64_t row, R *loss)
     loss[row] = 0;
     if (k < 0) return;
     p[0] = NN__K(row_max)(o->d.classes, x);
-    p[1] = NN__K(row_log_sum)(o->d.classes, x, 1, p[0]);
+    p[1] = NN__K(log_one)(NN__K(row_exps)(o->d.classes, x, 1, p[0], NULL));
     p[2] = o->t ? o->keep : 0;
     p[3] = o->spread;
     if (o->m) { o->m[row] = p[0]; o->ls[row] = p[1]; }
@@ -15937,7 +16003,7 @@ NN__FORWARD(kl_div)
         for (side = 0; side < 2; side++) {
             const R *v = (const R *)c->in[side].data + i * n;
             k[1 + 2 * side] = NN__K(row_max)(n, v) * k[0];
-            k[2 + 2 * side] = NN__K(row_log_sum)(n, v, k[0], k[1 + 2 * side]);
+            k[2 + 2 * side] = NN__K(log_one)(NN__K(row_exps)(n, v, k[0], k[1 + 2 * side], NULL));
         }
         if (aux) memcpy(aux + 4 * i, k + 1, 4 * sizeof *k);
         for (j = 0; j < n; j += w) {
@@ -16315,6 +16381,8 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__FMA
 #undef NN__SQRT
 #undef NN__MUL32
+#undef NN__GET_PART
+#undef NN__PUT_PART
 #undef NN__IS_F64
 #undef NN__PASS
 #undef NN__LANES
