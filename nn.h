@@ -834,6 +834,7 @@ struct nn_call {
     uint64_t     seed, step, ordinal;    // random ops: the stream of this op in this step (>>random)
     int          phases;             // filled by op->plan: how the work is cut. Numbers of tasks follow from shapes only
     int64_t      tasks[NN_MAX_PHASES];
+    int64_t      cost;               // how much work it is, in numbers moved (some 8 multiply-adds each); 0: all of in, out ... A small call is not spread
     size_t       shared_bytes, task_bytes;   // scratch wanted: for all tasks together, for each running task
     void        *shared;             // the scratch, 64-byte aligned
 };
@@ -877,7 +878,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_CORE(NN__X) \
     NN__X( copy,        PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
     NN__X( cast,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__cast_shape, nn__one_task,       nn__int       ) \
-    NN__X( fill,        PLAIN_FORWARD,  0, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         double        ) \
+    NN__X( fill,        PLAIN_FORWARD,  0, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__each_plan,        double        ) \
     NN__X( accumulate,  SIMD_FORWARD,   1, 1, NN_OP_STRIDED,                         NN_KEEP_NONE,    nn__same_shape,      nn__each_plan,        nn__no_params ) \
     NN__X( contiguous,  SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__same_shape,      nn__each_plan,        nn__no_params )
 #define NN_OPS_VIEW(NN__X) \
@@ -919,15 +920,15 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_CONV(NN__X) \
     NN__X( conv2d,      SIMD,           3, 1, NN_OP_ASSIGNS | NN_OP_SPLIT,           NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
     NN__X( conv_transpose2d, SIMD,      3, 1, NN_OP_ASSIGNS | NN_OP_SPLIT,           NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__conv_shape, nn__conv_plan,     nn__conv_params ) \
-    NN__X( maxpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
-    NN__X( avgpool2d,   PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( maxpool2d,   SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
+    NN__X( avgpool2d,   SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
     NN__X( upsample,    PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__upsample_shape,  nn__upsample_plan,    nn__upsample_params )
 #define NN_OPS_NORM(NN__X) \
     NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
     NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
-    NN__X( dropout,     PLAIN,          1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
+    NN__X( dropout,     SIMD,           1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
 #define NN_OPS_LOSS(NN__X) \
     NN__X( mse,         SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
     NN__X( l1,          SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
@@ -1140,6 +1141,11 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__UNROLL
 #endif
+#if defined(__clang__)                                   // lanes of a, then b, in the order of `list`; VI: an integer vector like them
+#  define NN__SHUFFLE(VI, a, b, list) return __builtin_shufflevector(a, b, list)
+#elif defined(__GNUC__)
+#  define NN__SHUFFLE(VI, a, b, list) VI order = { list }; return __builtin_shuffle(a, b, order)
+#endif
 #define NN__CAT2(a, b)  a##_##b
 #define NN__CAT(a, b)   NN__CAT2(a, b)
 #define NN__STR2(x)     #x
@@ -1173,24 +1179,44 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__HAVE_THREADS 1
 #endif
+// Sequentially consistent: who posts work and who falls asleep must agree on what came first (>>threads). add, exchange and swap
+// return what was there.
 #if !NN__HAVE_THREADS
 typedef int nn__atomic;
-NN__UNUSED static int  nn__atomic_add(nn__atomic *a, int v)      { int old = *a; *a += v; return old; }
-static int  nn__atomic_exchange(nn__atomic *a, int v) { int old = *a; *a = v; return old; }
-NN__UNUSED static int  nn__atomic_load(nn__atomic *a)            { return *a; }
-static void nn__atomic_store(nn__atomic *a, int v)    { *a = v; }
+static int  nn__atomic_add(nn__atomic *a, int v)                { int old = *a; *a += v; return old; }
+static int  nn__atomic_exchange(nn__atomic *a, int v)           { int old = *a; *a = v; return old; }
+static int  nn__atomic_swap(nn__atomic *a, int from, int to)    { int old = *a; if (old == from) *a = to; return old; }     // if it is `from`
+static int  nn__atomic_load(nn__atomic *a)                      { return *a; }
+static void nn__atomic_store(nn__atomic *a, int v)              { *a = v; }
 #elif defined(_MSC_VER) && !defined(__clang__)
 typedef volatile long nn__atomic;
-NN__UNUSED static int  nn__atomic_add(nn__atomic *a, int v)      { return (int)_InterlockedExchangeAdd(a, v); }
-static int  nn__atomic_exchange(nn__atomic *a, int v) { return (int)_InterlockedExchange(a, v); }
-NN__UNUSED static int  nn__atomic_load(nn__atomic *a)            { return (int)_InterlockedExchangeAdd(a, 0); }
-static void nn__atomic_store(nn__atomic *a, int v)    { _InterlockedExchange(a, v); }
+static int  nn__atomic_add(nn__atomic *a, int v)                { return (int)_InterlockedExchangeAdd(a, v); }
+static int  nn__atomic_exchange(nn__atomic *a, int v)           { return (int)_InterlockedExchange(a, v); }
+static int  nn__atomic_swap(nn__atomic *a, int from, int to)    { return (int)_InterlockedCompareExchange(a, to, from); }
+static int  nn__atomic_load(nn__atomic *a)                      { int v = (int)*a; MemoryBarrier(); return v; }
+static void nn__atomic_store(nn__atomic *a, int v)              { _InterlockedExchange(a, v); }
 #else
 typedef int nn__atomic;
-NN__UNUSED static int  nn__atomic_add(nn__atomic *a, int v)      { return __atomic_fetch_add(a, v, __ATOMIC_ACQ_REL); }
-static int  nn__atomic_exchange(nn__atomic *a, int v) { return __atomic_exchange_n(a, v, __ATOMIC_ACQ_REL); }
-NN__UNUSED static int  nn__atomic_load(nn__atomic *a)            { return __atomic_load_n(a, __ATOMIC_ACQUIRE); }
-static void nn__atomic_store(nn__atomic *a, int v)    { __atomic_store_n(a, v, __ATOMIC_RELEASE); }
+static int  nn__atomic_add(nn__atomic *a, int v)                { return __atomic_fetch_add(a, v, __ATOMIC_SEQ_CST); }
+static int  nn__atomic_exchange(nn__atomic *a, int v)           { return __atomic_exchange_n(a, v, __ATOMIC_SEQ_CST); }
+static int  nn__atomic_swap(nn__atomic *a, int from, int to)
+{
+    __atomic_compare_exchange_n(a, &from, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return from;
+}
+static int  nn__atomic_load(nn__atomic *a)                      { return __atomic_load_n(a, __ATOMIC_SEQ_CST); }
+static void nn__atomic_store(nn__atomic *a, int v)              { __atomic_store_n(a, v, __ATOMIC_SEQ_CST); }
+#endif
+
+// Some dozen cycles of nothing in a loop that waits for memory: the other thread of the core may have them.
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && !defined(__TINYC__)
+static void nn__pause(void)              { __builtin_ia32_pause(); }
+#elif (defined(__aarch64__) || (defined(__ARM_ARCH) && __ARM_ARCH >= 7)) && defined(__GNUC__) && !defined(__TINYC__)
+static void nn__pause(void)              { __asm__ volatile("isb" : : : "memory"); }    // yield does nothing where a core has one thread
+#elif defined(_MSC_VER) && NN__HAVE_THREADS
+static void nn__pause(void)              { YieldProcessor(); }
+#else
+static void nn__pause(void)              { }
 #endif
 
 #if !NN__HAVE_THREADS
@@ -1269,7 +1295,7 @@ static int  nn__thread_start(nn__thread *t, void (*run)(void *), void *arg)
 static void nn__thread_join(nn__thread *t) { pthread_join(t->handle, NULL); }
 #endif
 
-NN__UNUSED static double nn__seconds(void)                          // a clock for progress lines and nn_profile; never for decisions
+NN__UNUSED static double nn__seconds(void)                          // a clock for progress lines, nn_profile and how long to wait; never for what is computed
 {
 #if defined(_WIN32)
     LARGE_INTEGER f, c;
@@ -2082,38 +2108,100 @@ NN_API void nn_seed(nn_context *nn, uint64_t seed)
 // =============================================================================================
 // >>threads   A parallel-for. Which thread runs which task is free: tasks depend on shapes only, never on the thread count.
 // =============================================================================================
+// The caller is worker 0. Every worker has a range of the tasks, the same one whenever a call has as many tasks, so what it touched
+// in the last step still is in its cache; when it is through it helps the others. Tasks are taken by counting up, without a lock.
+// `gate` is one word, the number of the job | open | how many workers are inside: a worker goes in while the gate is open, and the
+// caller, who found no more tasks, closes it and waits for those inside only. So nobody waits for a worker that is asleep or late.
+// A worker that finds nothing to do spins for a while, as waking a sleeper takes 50 us, then it sleeps.
+enum { NN__GATE_OPEN = 256, NN__GATE_JOB = 512, NN__GATE_JOBS = 1 << 21, NN__APART = 128 };      // bytes: cache lines are fetched in pairs
+typedef struct nn__worker {          // by itself in its cache lines
+    nn__pool  *pool;
+    nn__thread thread;
+    int        index;
+    char       apart1[NN__APART];
+    nn__atomic next;                 // tasks next .. end - 1 of this worker's range are left
+    int        end;
+    char       apart2[NN__APART];
+} nn__worker;
 struct nn__pool {
-    nn__thread thread[NN__MAX_SLOTS];
-    int        threads, started;     // besides the caller
-    nn__mutex  mutex;
-    nn__cond   work, done;
-    void     (*task)(void *arg, int64_t index);
-    void      *arg;
-    int64_t    tasks, next;          // under the mutex: simple first; a spinning pool comes with the speed work
-    int        busy, stop;
+    nn__worker *worker;
+    int         threads, started;    // besides the caller
+    int         spin, alone;         // microseconds that a worker spins for a job, and before it offers its core to others
+    nn__mutex   mutex;
+    nn__cond    work;
+    void      (*task)(void *arg, int64_t index, int worker);
+    void       *arg;
+    int64_t     first;               // of the tasks of this job
+    int         ranges;              // of workers 0 .. ranges - 1
+    char        apart1[NN__APART];
+    nn__atomic  gate;
+    char        apart2[NN__APART];
+    nn__atomic  sleepers, stop;
 };
 
-static void nn__pool_work(nn__pool *p)                   // called and left with the mutex held
+static void nn__pool_work(nn__pool *p, int worker)
 {
-    while (p->next < p->tasks) {
-        int64_t i = p->next++;
-        nn__unlock(&p->mutex);
-        p->task(p->arg, i);
-        nn__lock(&p->mutex);
+    int k;
+    for (k = 0; k < p->ranges; k++) {
+        nn__worker *w = &p->worker[(worker + k) % p->ranges];
+        for (;;) {
+            int i = nn__atomic_load(&w->next) < w->end ? nn__atomic_add(&w->next, 1) : w->end;
+            if (i >= w->end) break;
+            p->task(p->arg, p->first + i, worker);
+        }
     }
+}
+
+// 1: there is a job newer than `seen`. 0: nothing came for a while.
+static int nn__pool_spin(nn__pool *p, int seen)
+{
+    double start = nn__seconds(), now = start;
+    int i;
+    while (now >= start && (now - start) * 1e6 < p->spin) {
+        for (i = 0; i < 32; i++) {
+            if (nn__atomic_load(&p->gate) / NN__GATE_JOB != seen || nn__atomic_load(&p->stop)) return 1;
+            nn__pause();
+        }
+        if ((now - start) * 1e6 >= p->alone) nn__yield();
+        now = nn__seconds();
+    }
+    return 0;
+}
+
+static void nn__pool_sleep(nn__pool *p, int seen)
+{
+    nn__lock(&p->mutex);
+    nn__atomic_add(&p->sleepers, 1);
+    while (nn__atomic_load(&p->gate) / NN__GATE_JOB == seen && !nn__atomic_load(&p->stop)) nn__wait(&p->work, &p->mutex);
+    nn__atomic_add(&p->sleepers, -1);
+    nn__unlock(&p->mutex);
 }
 
 static void nn__pool_main(void *arg)
 {
-    nn__pool *p = (nn__pool *)arg;
-    nn__lock(&p->mutex);
-    for (;;) {
-        while (!p->stop && p->next >= p->tasks) nn__wait(&p->work, &p->mutex);
-        if (p->stop) break;
-        p->busy++;
-        nn__pool_work(p);
-        if (--p->busy == 0) nn__wake(&p->done);
+    nn__worker *w = (nn__worker *)arg;
+    nn__pool *p = w->pool;
+    int seen = -1, gate;
+    while (!nn__atomic_load(&p->stop)) {
+        gate = nn__atomic_load(&p->gate);
+        if (gate / NN__GATE_JOB == seen) {
+            if (!nn__pool_spin(p, seen)) nn__pool_sleep(p, seen);
+            continue;
+        }
+        if (gate & NN__GATE_OPEN) {
+            if (nn__atomic_swap(&p->gate, gate, gate + 1) != gate) continue;
+            if (w->index < p->ranges) nn__pool_work(p, w->index);
+            nn__atomic_add(&p->gate, -1);
+        }
+        seen = gate / NN__GATE_JOB;
     }
+}
+
+static void nn__pool_wake(nn__pool *p)
+{
+    if (!nn__atomic_load(&p->sleepers)) return;
+    nn__lock(&p->mutex);
+    nn__wake(&p->work);
     nn__unlock(&p->mutex);
 }
 
@@ -2121,45 +2209,64 @@ static void nn__pool_free(void *arg)
 {
     nn__pool *p = (nn__pool *)arg;
     int i;
-    nn__lock(&p->mutex);
-    p->stop = 1;
-    nn__wake(&p->work);
-    nn__unlock(&p->mutex);
-    for (i = 0; i < p->started; i++) nn__thread_join(&p->thread[i]);
+    nn__atomic_store(&p->stop, 1);
+    nn__pool_wake(p);
+    for (i = 0; i < p->started; i++) nn__thread_join(&p->worker[i + 1].thread);
     nn__cond_free(&p->work);
-    nn__cond_free(&p->done);
     nn__mutex_free(&p->mutex);
 }
 
 static nn__pool *nn__pool_new(nn_context *nn, int threads)
 {
     nn__pool *p = (nn__pool *)nn__life(nn, sizeof *p);
-    if (!p) return NULL;
+    nn__worker *w = p ? (nn__worker *)nn__life(nn, (size_t)threads * sizeof *w) : NULL;
+    int i;
+    if (!w) return NULL;
+    memset(p, 0, sizeof *p);
+    memset(w, 0, (size_t)threads * sizeof *w);
+    for (i = 0; i < threads; i++) { w[i].pool = p; w[i].index = i; }
+    p->worker = w;
     p->threads = threads - 1;
+    p->alone = threads > nn__cores() ? 0 : 20;           // threads without a core of their own spin in each other's time
+    p->spin = p->alone ? 100 : 10;
     nn__mutex_init(&p->mutex);
     nn__cond_init(&p->work);
-    nn__cond_init(&p->done);
     nn__on_free(nn, nn__pool_free, p);
     return p;
 }
 
-static void nn__parallel(nn_context *nn, int64_t tasks, void (*task)(void *, int64_t), void *arg)
+static void nn__pool_start(nn__pool *p, int threads)     // no thread is started before it is needed
 {
-    nn__pool *p = nn->pool;
-    int64_t i;
-    if (tasks > 1 && nn->desc.parallel_for) { nn->desc.parallel_for(nn->desc.user, tasks, task, arg); return; }
-    if (tasks < 2 || !p || !p->threads) { for (i = 0; i < tasks; i++) task(arg, i); return; }
-    while (p->started < p->threads) {                    // no thread is started before it is needed
-        if (!nn__thread_start(&p->thread[p->started], nn__pool_main, p)) { p->threads = p->started; break; }
-        p->started++;
+    while (p->started < threads && p->started < p->threads) {
+        nn__worker *w = &p->worker[p->started + 1];
+        if (!nn__thread_start(&w->thread, nn__pool_main, w)) p->threads = p->started;
+        else p->started++;
     }
-    nn__lock(&p->mutex);
-    p->task = task; p->arg = arg; p->tasks = tasks; p->next = 0;
-    nn__wake(&p->work);
-    nn__pool_work(p);
-    while (p->busy) nn__wait(&p->done, &p->mutex);
-    p->tasks = p->next = 0;
-    nn__unlock(&p->mutex);
+}
+
+static void nn__pool_run(nn__pool *p, int64_t first, int tasks, void (*task)(void *, int64_t, int), void *arg)
+{
+    int job = (nn__atomic_load(&p->gate) / NN__GATE_JOB + 1) % NN__GATE_JOBS, i, turns = 0;
+    nn__pool_start(p, tasks - 1);
+    p->task = task; p->arg = arg; p->first = first;      // the gate is closed and nobody is inside
+    p->ranges = (int)nn__min(p->started + 1, tasks);
+    for (i = 0; i < p->ranges; i++) {
+        nn__atomic_store(&p->worker[i].next, (int)((int64_t)tasks * i / p->ranges));
+        p->worker[i].end = (int)((int64_t)tasks * (i + 1) / p->ranges);
+    }
+    nn__atomic_store(&p->gate, job * NN__GATE_JOB + NN__GATE_OPEN);
+    nn__pool_wake(p);
+    nn__pool_work(p, 0);
+    nn__atomic_add(&p->gate, -NN__GATE_OPEN);
+    while (nn__atomic_load(&p->gate) % NN__GATE_JOB) if (++turns < (p->alone ? 4096 : 64)) nn__pause(); else nn__yield();
+}
+
+// task(arg, i, worker) for i in 0 .. tasks - 1; worker < nn->threads, and no two tasks run as the same worker at the same time.
+static void nn__parallel(nn_context *nn, int64_t tasks, void (*task)(void *, int64_t, int), void *arg)
+{
+    int64_t i, most = (int64_t)1 << 28;
+    if (tasks < 2 || !nn->pool || !nn->pool->threads) { for (i = 0; i < tasks; i++) task(arg, i, 0); return; }
+    for (i = 0; i < tasks; i += most) nn__pool_run(nn->pool, i, (int)nn__min(tasks - i, most), task, arg);
 }
 
 NN_API int nn_threads(const nn_context *nn) { return nn ? nn->threads : 0; }
@@ -2612,6 +2719,7 @@ static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *param
     c->ordinal = 0;
     c->phases = 1;
     c->tasks[0] = 1;
+    c->cost = 0;
     c->shared_bytes = c->task_bytes = 0;
     c->shared = NULL;
 }
@@ -2626,24 +2734,45 @@ static int64_t nn__task_begin(int64_t n, const nn_task *t) { return n / t->count
 static int64_t nn__task_end(int64_t n, const nn_task *t)   { return n / t->count * (t->index + 1) + nn__min(t->index + 1, n % t->count); }
 
 typedef struct nn__job { const nn_call *c; nn_exec exec; int phase, slots; char *scratch; } nn__job;
-static void nn__run_task(void *arg, int64_t index)
+static void nn__run_task(void *arg, int64_t index, int slot)         // two tasks at a time never have the same slot
 {
     nn__job *j = (nn__job *)arg;
-    nn_context *nn = j->c->nn;
     nn_task t;
-    nn__fpenv env;
-    int slot = 0;
+    nn__fpenv env = nn__fp_enter();
     t.phase = j->phase;
     t.index = index;
     t.count = j->c->tasks[j->phase];
-    t.scratch = NULL;
-    if (j->c->task_bytes)            // any free scratch slot will do; there are as many as threads
-        while (nn__atomic_exchange(&nn->slot[slot], 1)) if (++slot == j->slots) { slot = 0; nn__yield(); }
-    if (j->c->task_bytes) t.scratch = j->scratch + (size_t)slot * nn__round_up(j->c->task_bytes);
-    env = nn__fp_enter();
+    t.scratch = j->c->task_bytes ? j->scratch + (size_t)slot * nn__round_up(j->c->task_bytes) : NULL;
     j->exec(j->c, &t);
     nn__fp_leave(env);
+}
+static void nn__run_task_somewhere(void *arg, int64_t index)         // in a thread of the caller's: any free slot will do, as many run as there are
+{
+    nn__job *j = (nn__job *)arg;
+    nn_context *nn = j->c->nn;
+    int slot = 0;
+    if (j->c->task_bytes) while (nn__atomic_exchange(&nn->slot[slot], 1)) if (++slot == j->slots) { slot = 0; nn__yield(); }
+    nn__run_task(arg, index, slot);
     if (j->c->task_bytes) nn__atomic_store(&nn->slot[slot], 0);
+}
+
+// Work that is done sooner than a second core hears of it stays on this one. In elements read or written, unless the plan knows better.
+enum { NN__SERIAL_COST = 32768 };
+static int nn__is_small(const nn_call *c)
+{
+    int64_t cost = c->cost;
+    int i, k;
+    const nn_view *const list[5] = { c->in, c->out, c->aux, c->din, c->dout };
+    const int count[5] = { c->nin, c->nout, c->naux, c->pass == NN_BACKWARD ? c->nin : 0, c->pass == NN_BACKWARD ? c->nout : 0 };
+    for (k = 0; k < 5 && !c->cost; k++) for (i = 0; i < count[k] && cost < NN__SERIAL_COST; i++) if (list[k][i].data) cost += nn_view_count(&list[k][i]);
+    return cost < NN__SERIAL_COST;
+}
+static void nn__run_phase(nn_context *nn, nn__job *j, int alone)
+{
+    int64_t tasks = j->c->tasks[j->phase], i;
+    if (alone || tasks < 2)          for (i = 0; i < tasks; i++) nn__run_task(j, i, 0);
+    else if (nn->desc.parallel_for)  nn->desc.parallel_for(nn->desc.user, tasks, nn__run_task_somewhere, j);
+    else                             nn__parallel(nn, tasks, nn__run_task, j);
 }
 
 static int nn__cpu_run(void *self, const nn_call *call)
@@ -2655,14 +2784,15 @@ static int nn__cpu_run(void *self, const nn_call *call)
     int64_t most = 1;
     size_t bytes, place = 0;
     char *free_at;
-    int i, freed;
+    int i, freed, alone;
     if (c->op->plan) c->op->plan(c);
     if (c->op->id) j.exec = c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
     else           j.exec = c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
     if (!j.exec) return 0;
     j.c = c;
     for (i = 0; i < c->phases; i++) most = nn__max(most, c->tasks[i]);
-    j.slots = (int)nn__min(nn->threads, most);
+    alone = nn->threads == 1 || most < 2 || nn__is_small(c);
+    j.slots = alone ? 1 : (int)nn__min(nn->threads, most);
     bytes = nn__round_up(c->shared_bytes) + (size_t)j.slots * nn__round_up(c->task_bytes);
     j.scratch = NULL;
     freed = bytes && nn->data_step == &nn->step_arena && nn__take_free(nn, bytes, &place, &j.scratch);
@@ -2671,7 +2801,7 @@ static int nn__cpu_run(void *self, const nn_call *call)
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
         if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__parallel(nn, c->tasks[j.phase], nn__run_task, &j);
+        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j, alone);
     }
     if (freed) nn__step_free(nn, free_at, place, bytes);
     else if (bytes) nn__rewind_memory(nn, &m);
@@ -10705,6 +10835,9 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__PASS     avx2
 #define NN__FMA(a, b, c) ((V)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define NN__SQRT(a)      ((V)_mm256_sqrt_ps((__m256)(a)))
+#define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))              // 64-bit products of the low halves
+#define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
+#define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10722,6 +10855,9 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__PASS     avx512
 #define NN__FMA(a, b, c) ((V)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define NN__SQRT(a)      ((V)_mm512_maskz_sqrt_ps((__mmask16)0xFFFF, (__m512)(a)))  // the unmasked one warns inside GCC 12's own header
+#define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
+#define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
+#define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10737,6 +10873,7 @@ NN__TARGET_END
 #define NN__PASS     neon
 #define NN__FMA(a, b, c) ((V)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
 #define NN__SQRT(a)      ((V)vsqrtq_f32((float32x4_t)(a)))
+#define NN__MUL32(a, b)  vmull_u32(vmovn_u64((uint64x2_t)(a)), vmovn_u64((uint64x2_t)(b)))
 #include NN_HEADER_FILENAME
 #endif
 NN__FLOAT_END
@@ -10949,6 +11086,106 @@ NN__INLINE V  NN__K(floats)(VI i)          { V x; memcpy(&x, &i, sizeof x); retu
 #define STORE(p, v)  NN__K(store)(p, v)
 NN__INLINE V    NN__K(load)(const R *p)    { V v; memcpy(&v, p, sizeof v); return v; }
 NN__INLINE void NN__K(store)(R *p, V v)    { memcpy(p, &v, sizeof v); }
+NN__INLINE VI   NN__K(iload)(const int32_t *p)       { VI v; memcpy(&v, p, sizeof v); return v; }
+NN__INLINE void NN__K(istore)(int32_t *p, VI v)      { memcpy(p, &v, sizeof v); }
+// evens(a, b), odds(a, b): numbers 0, 2, 4 ... and 1, 3, 5 ... of a followed by b; zip_low, zip_high: back again. The same of integers.
+#if NN__LANES == 16
+#define NN__EVENS 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define NN__ODDS  1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define NN__LOW   0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define NN__HIGH  8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define NN__FIRST 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#define NN__LOW_PAIRS  0, 8, 1, 9, 2, 10, 3, 11
+#define NN__HIGH_PAIRS 4, 12, 5, 13, 6, 14, 7, 15
+#define NN__FIRST_PAIRS 0, 1, 2, 3, 4, 5, 6, 7
+#elif NN__LANES == 8
+#define NN__EVENS 0, 2, 4, 6, 8, 10, 12, 14
+#define NN__ODDS  1, 3, 5, 7, 9, 11, 13, 15
+#define NN__LOW   0, 8, 1, 9, 2, 10, 3, 11
+#define NN__HIGH  4, 12, 5, 13, 6, 14, 7, 15
+#define NN__FIRST 0, 1, 2, 3, 4, 5, 6, 7
+#define NN__LOW_PAIRS  0, 4, 1, 5
+#define NN__HIGH_PAIRS 2, 6, 3, 7
+#define NN__FIRST_PAIRS 0, 1, 2, 3
+#elif NN__LANES == 4
+#define NN__EVENS 0, 2, 4, 6
+#define NN__ODDS  1, 3, 5, 7
+#define NN__LOW   0, 4, 1, 5
+#define NN__HIGH  2, 6, 3, 7
+#define NN__FIRST 0, 1, 2, 3
+#define NN__LOW_PAIRS  0, 2
+#define NN__HIGH_PAIRS 1, 3
+#define NN__FIRST_PAIRS 0, 1
+#endif
+// The sum of 16 numbers, i with i + 8 first, then i + 4, i + 2, i + 1: the same tree whatever the vector width.
+#if NN__LANES == 1
+NN__INLINE R NN__K(sum16)(const V *v)
+{
+    R a[8];
+    int i;
+    for (i = 0; i < 8; i++) a[i] = v[i] + v[i + 8];
+    for (i = 0; i < 4; i++) a[i] += a[i + 4];
+    return (a[0] + a[2]) + (a[1] + a[3]);
+}
+#else
+typedef float NN__K(four) __attribute__((vector_size(16)));
+NN__INLINE R NN__K(sum16)(const V *v)
+{
+    NN__K(four) a[4];
+    memcpy(a, v, sizeof a);
+    a[0] = (a[0] + a[2]) + (a[1] + a[3]);
+    return (a[0][0] + a[0][2]) + (a[0][1] + a[0][3]);
+}
+#endif
+#if NN__LANES > 1
+NN__INLINE V  NN__K(evens)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__EVENS); }
+NN__INLINE V  NN__K(odds)(V a, V b)        { NN__SHUFFLE(VI, a, b, NN__ODDS); }
+NN__INLINE V  NN__K(zip_low)(V a, V b)     { NN__SHUFFLE(VI, a, b, NN__LOW); }
+NN__INLINE V  NN__K(zip_high)(V a, V b)    { NN__SHUFFLE(VI, a, b, NN__HIGH); }
+NN__INLINE VI NN__K(ievens)(VI a, VI b)    { NN__SHUFFLE(VI, a, b, NN__EVENS); }
+NN__INLINE VI NN__K(iodds)(VI a, VI b)     { NN__SHUFFLE(VI, a, b, NN__ODDS); }
+NN__INLINE VI NN__K(isel)(VI m, VI a, VI b) { return (m & a) | (~m & b); }
+NN__INLINE VI NN__K(count_up)(int32_t first) { VI i = { NN__FIRST }; return i + first; }
+typedef uint64_t NN__K(pairs) __attribute__((vector_size(4 * NN__LANES)));
+NN__INLINE NN__K(pairs) NN__K(zip_low_pairs)(NN__K(pairs) a, NN__K(pairs) b)  { NN__SHUFFLE(NN__K(pairs), a, b, NN__LOW_PAIRS); }
+NN__INLINE NN__K(pairs) NN__K(zip_high_pairs)(NN__K(pairs) a, NN__K(pairs) b) { NN__SHUFFLE(NN__K(pairs), a, b, NN__HIGH_PAIRS); }
+// The Philox blocks from `first` on (>>random), half as many as there are lanes: their numbers in order, as two vectors. A number of
+// 32 bits is the low half of one of 64; what gets into the high half is not looked at.
+NN__INLINE void NN__K(philox)(uint64_t seed, uint64_t step, uint64_t ordinal, uint64_t first, VI r[2])
+{
+    NN__K(pairs) none = { 0 }, i = { NN__FIRST_PAIRS }, c0 = i + first, c1 = (c0 >> 32) ^ (ordinal >> 32), c2 = none + ordinal, c3 = none + step;
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    int n;
+    for (n = 0; n < 10; n++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        NN__K(pairs) p0 = (NN__K(pairs))NN__MUL32(none + 0xD2511F53u, c0), p1 = (NN__K(pairs))NN__MUL32(none + 0xCD9E8D57u, c2);
+        c0 = (p1 >> 32) ^ c1 ^ k0;
+        c2 = (p0 >> 32) ^ c3 ^ k1;
+        c1 = p1;
+        c3 = p0;
+    }
+    c0 = (c0 & 0xFFFFFFFFu) | c1 << 32;
+    c2 = (c2 & 0xFFFFFFFFu) | c3 << 32;
+    r[0] = (VI)NN__K(zip_low_pairs)(c0, c2);
+    r[1] = (VI)NN__K(zip_high_pairs)(c0, c2);
+}
+#else
+NN__INLINE V  NN__K(evens)(V a, V b)       { (void)b; return a; }
+NN__INLINE V  NN__K(odds)(V a, V b)        { (void)a; return b; }
+NN__INLINE V  NN__K(zip_low)(V a, V b)     { (void)b; return a; }
+NN__INLINE V  NN__K(zip_high)(V a, V b)    { (void)a; return b; }
+NN__INLINE VI NN__K(ievens)(VI a, VI b)    { (void)b; return a; }
+NN__INLINE VI NN__K(iodds)(VI a, VI b)     { (void)a; return b; }
+NN__INLINE VI NN__K(isel)(VI m, VI a, VI b) { return m ? a : b; }
+NN__INLINE VI NN__K(count_up)(int32_t first) { return first; }
+#endif
+#undef NN__EVENS
+#undef NN__ODDS
+#undef NN__LOW
+#undef NN__HIGH
+#undef NN__FIRST
+#undef NN__LOW_PAIRS
+#undef NN__HIGH_PAIRS
+#undef NN__FIRST_PAIRS
 
 #ifdef NN__IS_F64
 #define ABS(x)     fabs(x)
@@ -11227,59 +11464,11 @@ NN__INLINE nn_view NN__K(broadcast)(const nn_view *v, const nn_view *like)
 typedef void (*NN__K(row))(int64_t n, R *y, const R *const *in, const R *p);   // y[i] = f(in[0][i], ...), all contiguous
 enum { NN__K(block) = 256 };
 
-// out[i] (+)= f(in[0][i], in[1][i], ...) for the elements begin..end of out in logical order. Operands of any strides, all of out's
-// shape (see broadcast). What is not contiguous goes through small blocks on the stack, so that f always sees contiguous rows.
-static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, int nin, int64_t begin, int64_t end, NN__K(row) f, const R *p)
-{
-    int64_t shape[NN_MAX_DIMS], stride[6][NN_MAX_DIMS], inner, at, i, j;
-    R buffer[6][NN__K(block)];
-    const R *data[5], *row[5];
-    int n = 0, d, k, direct = !add;
-    for (d = 0; d < out->ndim; d++) {                    // drop sizes 1, join dimensions that are one run for every operand
-        int join = n > 0;
-        if (out->shape[d] == 1) continue;
-        for (k = 0; k <= nin; k++) stride[k][n] = k < nin ? in[k]->stride[d] : out->stride[d];
-        for (k = 0; join && k <= nin; k++) join = stride[k][n - 1] == stride[k][n] * out->shape[d];
-        if (join) for (k = 0; k <= nin; k++) stride[k][n - 1] = stride[k][n];
-        if (join) shape[n - 1] *= out->shape[d]; else shape[n++] = out->shape[d];
-    }
-    if (n == 0) { shape[0] = 1; for (k = 0; k <= nin; k++) stride[k][0] = 1; n = 1; }
-    for (k = 0; k < nin; k++) data[k] = (const R *)in[k]->data;
-    for (k = 0; k <= nin; k++) if (stride[k][n - 1] != 1) direct = 0;
-    inner = shape[n - 1];
-    for (at = begin; at < end;) {
-        int64_t off[6] = { 0 }, rest = at / inner, first = at % inner, run = nn__min(inner - first, end - at);
-        R *y;
-        for (k = 0; k <= nin; k++) off[k] = first * stride[k][n - 1];
-        for (d = n - 2; d >= 0; d--) {
-            for (k = 0; k <= nin; k++) off[k] += rest % shape[d] * stride[k][d];
-            rest /= shape[d];
-        }
-        y = (R *)out->data + off[nin];
-        at += run;
-        if (direct) {
-            for (k = 0; k < nin; k++) row[k] = data[k] + off[k];
-            f(run, y, row, p);
-            continue;
-        }
-        for (i = 0; i < run; i += NN__K(block)) {
-            int64_t m = nn__min(run - i, NN__K(block)), s = stride[nin][n - 1];
-            for (k = 0; k < nin; k++) {
-                int64_t q = stride[k][n - 1];
-                const R *x = data[k] + off[k] + i * q;
-                row[k] = q == 1 ? x : buffer[k];
-                if (q == 0)      for (j = 0; j < m; j++) buffer[k][j] = *x;
-                else if (q != 1) for (j = 0; j < m; j++) buffer[k][j] = x[j * q];
-            }
-            if (!add && s == 1) { f(m, y + i, row, p); continue; }
-            f(m, buffer[5], row, p);
-            if (add) for (j = 0; j < m; j++) y[(i + j) * s] += buffer[5][j];
-            else     for (j = 0; j < m; j++) y[(i + j) * s]  = buffer[5][j];
-        }
-    }
-}
-
-// Loops over contiguous rows; the op's formula is inlined into them. A last incomplete vector goes through the stack.
+// A last incomplete vector: 0 < n < NN__LANES numbers.
+#ifdef NN__GET_PART
+NN__INLINE V    NN__K(load_part)(const R *p, int64_t n)       { return NN__GET_PART(p, n); }
+NN__INLINE void NN__K(store_part)(R *p, V v, int64_t n)       { NN__PUT_PART(p, v, n); }
+#else
 NN__INLINE V NN__K(load_part)(const R *p, int64_t n)
 {
     R part[NN__LANES] = { 0 };
@@ -11292,6 +11481,7 @@ NN__INLINE void NN__K(store_part)(R *p, V v, int64_t n)
     STORE(part, v);
     memcpy(p, part, (size_t)n * sizeof *p);
 }
+#endif
 NN__INLINE void NN__K(copy_few)(R *to, const R *from, int64_t n)     // memcpy for short runs
 {
     int64_t i = 0;
@@ -11301,6 +11491,92 @@ NN__INLINE void NN__K(copy_few)(R *to, const R *from, int64_t n)     // memcpy f
 #endif
     for (; i < n; i++) to[i] = from[i];
 }
+// Vectors, and a last incomplete one; k numbers of it count.
+NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
+NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
+static void NN__K(fill_with)(int64_t n, R *y, R v)
+{
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, SET1(v));
+    for (; i < n; i++) y[i] = v;
+}
+static void NN__K(add_onto)(int64_t n, R *y, const R *x)  // y += x
+{
+    int64_t i;
+    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, LOAD(y + i) + LOAD(x + i));
+    for (; i < n; i++) y[i] += x[i];
+}
+
+// out[i] (+)= f(in[0][i], in[1][i], ...) for the elements begin..end of out in logical order; f NULL: out (+)= in[0]. Operands of any
+// strides, all of out's shape (see broadcast). What is not contiguous goes through small blocks on the stack, so that f always sees
+// contiguous rows.
+static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, int nin, int64_t begin, int64_t end, NN__K(row) f, const R *p)
+{
+    int64_t shape[NN_MAX_DIMS], index[NN_MAX_DIMS], stride[6][NN_MAX_DIMS], off[6], inner, first, run, at, i, j;
+    R buffer[6][NN__K(block)];
+    const R *data[5], *row[5];
+    int n = 0, d, k, twin[5], direct = !add && f;
+    if (begin >= end) return;
+    for (d = 0; d < out->ndim; d++) {                    // drop sizes 1, join dimensions that are one run for every operand
+        int join = n > 0;
+        if (out->shape[d] == 1) continue;
+        for (k = 0; k <= nin; k++) stride[k][n] = k < nin ? in[k]->stride[d] : out->stride[d];
+        for (k = 0; join && k <= nin; k++) join = stride[k][n - 1] == stride[k][n] * out->shape[d];
+        if (join) for (k = 0; k <= nin; k++) stride[k][n - 1] = stride[k][n];
+        if (join) shape[n - 1] *= out->shape[d]; else shape[n++] = out->shape[d];
+    }
+    if (n == 0) { shape[0] = 1; for (k = 0; k <= nin; k++) stride[k][0] = 1; n = 1; }
+    for (k = 0; k < nin; k++) {      // an operand that is there twice is brought once
+        data[k] = (const R *)in[k]->data;
+        for (twin[k] = 0; twin[k] < k; twin[k]++)
+            if (data[twin[k]] == data[k] && !memcmp(stride[twin[k]], stride[k], (size_t)n * sizeof **stride)) break;
+    }
+    for (k = 0; k <= nin; k++) if (stride[k][n - 1] != 1) direct = 0;
+    inner = shape[n - 1];
+    first = begin % inner;
+    for (k = 0; k <= nin; k++) off[k] = 0;
+    for (d = n - 2, at = begin / inner; d >= 0; at /= shape[d--]) {
+        index[d] = at % shape[d];
+        for (k = 0; k <= nin; k++) off[k] += index[d] * stride[k][d];
+    }
+    for (at = begin; at < end; at += run, first = 0) {
+        R *y = (R *)out->data + off[nin] + first * stride[nin][n - 1];
+        run = nn__min(inner - first, end - at);
+        if (direct) {
+            for (k = 0; k < nin; k++) row[k] = data[k] + off[k] + first;
+            f(run, y, row, p);
+        } else for (i = 0; i < run; i += NN__K(block)) {
+            int64_t m = nn__min(run - i, NN__K(block)), s = stride[nin][n - 1];
+            const R *from = buffer[5];
+            for (k = 0; k < nin; k++) {
+                int64_t q = stride[k][n - 1];
+                const R *x = data[k] + off[k] + (first + i) * q;
+                row[k] = twin[k] < k ? row[twin[k]] : q == 1 ? x : buffer[k];
+                if (twin[k] < k || q == 1) continue;
+                if (q != 0)      for (j = 0; j < m; j++) buffer[k][j] = x[j * q];
+                else if (i == 0) NN__K(fill_with)(m, buffer[k], *x);
+            }
+            if (!add && s == 1) {
+                if (f) f(m, y + i, row, p);
+                else   memcpy(y + i, row[0], (size_t)m * sizeof *y);
+                continue;
+            }
+            if (f) f(m, buffer[5], row, p);
+            else   from = row[0];
+            if (!add)        for (j = 0; j < m; j++) y[(i + j) * s]  = from[j];
+            else if (s != 1) for (j = 0; j < m; j++) y[(i + j) * s] += from[j];
+            else             NN__K(add_onto)(m, y + i, from);
+        }
+        for (d = n - 2; d >= 0; d--) {
+            for (k = 0; k <= nin; k++) off[k] += stride[k][d];
+            if (++index[d] < shape[d]) break;
+            for (k = 0; k <= nin; k++) off[k] -= stride[k][d] * shape[d];
+            index[d] = 0;
+        }
+    }
+}
+
+// Loops over contiguous rows; the op's formula is inlined into them.
 NN__INLINE void NN__K(map1)(int64_t n, R *y, const R *a, const R *p, V (*f)(V, V, V))
 {
     V v = SET1(p[0]), w = SET1(p[1]);
@@ -11329,7 +11605,38 @@ NN__INLINE void NN__K(map4)(int64_t n, R *y, const R *a, const R *b, const R *c,
                                           NN__K(load_part)(c + i, n - i), NN__K(load_part)(e + i, n - i)), n - i);
 }
 
-static void NN__K(identity_row)(int64_t n, R *y, const R *const *in, const R *p) { (void)p; memcpy(y, in[0], (size_t)n * sizeof *y); }
+// ---- sums over rows of numbers side by side --------------------------------------------------------------
+// The sum of f over rows, in an order that depends on n alone: 64 sums side by side, whatever the vector width, as adding to one
+// vector would wait for the last addition. f(sum, x, dy, w, m) returns sum + term.
+enum { NN__K(row_lanes) = 64, NN__K(row_parts) = NN__K(row_lanes) / NN__LANES };
+NN__INLINE R NN__K(sum64)(V *v)
+{
+    int j, k;
+    NN__UNROLL for (k = NN__K(row_parts) / 2; k * NN__LANES >= 16; k /= 2) NN__UNROLL for (j = 0; j < k; j++) v[j] = v[j] + v[j + k];
+    return NN__K(sum16)(v);
+}
+NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
+{
+    enum { lanes = NN__K(row_lanes), parts = NN__K(row_parts) };
+    V sum[parts], vm = SET1(m);
+    int64_t i, whole = n - n % lanes;
+    int j;
+    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+    for (i = 0; i < whole; i += lanes)
+        NN__UNROLL for (j = 0; j < parts; j++) {
+            int64_t at = i + j * NN__LANES;
+            sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
+        }
+    NN__UNROLL for (j = 0; j < parts; j++) {             // the rest, padded; what the padding gives is not added
+        int64_t left = n - whole - j * NN__LANES, at = whole + j * NN__LANES;
+        if (left >= NN__LANES) sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
+        else if (left > 0) {
+            V term = f(sum[j], NN__K(load_part)(x + at, left), NN__K(load_part)(dy + at, left), NN__K(load_part)(w + at, left), vm);
+            sum[j] = SEL(NN__K(count_up)(0) < (int32_t)left, term, sum[j]);
+        }
+    }
+    return NN__K(sum64)(sum);
+}
 
 // ---- folds: what all sums, maxima, products, norms are made of -----------------------------------------
 // acc = f(acc, x) over the numbers x that belong to one result. The order depends on the shape and strides of the reduced dimensions
@@ -11338,27 +11645,23 @@ enum { NN__K(columns) = 64, NN__K(fold_lanes) = 16, NN__K(fold_chunk) = 128 };
 typedef void (*NN__K(fold))(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc);  // rows of n numbers, n % 16 == 0
 typedef struct NN__K(stage) { NN__K(fold) fold; int join; R start; } NN__K(stage);
 
-#if NN__LANES > 1
-#define NN__PARTS NN__UNROLL
-#else
-#define NN__PARTS
-#endif
+NN__INLINE void NN__K(fold_strip)(int parts, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc, V (*f)(V, V, V, V))
+{
+    V a[16], b[16], q = SET1(p);
+    int64_t s;
+    int k;
+    NN__UNROLL for (k = 0; k < parts; k++) { a[k] = LOAD(acc + k * NN__LANES); b[k] = LOAD(m + k * NN__LANES); }
+    for (s = 0; s < steps; s++, x += step)
+        NN__UNROLL for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(x + k * NN__LANES), b[k], q);
+    NN__UNROLL for (k = 0; k < parts; k++) STORE(acc + k * NN__LANES, a[k]);
+}
 NN__INLINE void NN__K(fold_rows)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc, V (*f)(V, V, V, V))
 {
-    enum { parts = NN__K(fold_lanes) / NN__LANES };
-    V a[parts], b[parts], q = SET1(p);
-    int64_t i, s;
-    int k;
-    for (i = 0; i < n; i += NN__K(fold_lanes)) {
-        NN__PARTS for (k = 0; k < parts; k++) { a[k] = LOAD(acc + i + k * NN__LANES); b[k] = LOAD(m + i + k * NN__LANES); }
-        for (s = 0; s < steps; s++) {
-            const R *r = x + s * step + i;
-            NN__PARTS for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(r + k * NN__LANES), b[k], q);
-        }
-        NN__PARTS for (k = 0; k < parts; k++) STORE(acc + i + k * NN__LANES, a[k]);
-    }
+    enum { parts = NN__K(fold_lanes) / NN__LANES, wide = 4 * NN__LANES > NN__K(fold_lanes) ? 4 : parts };
+    int64_t i = 0;
+    for (; wide > parts && i + wide * NN__LANES <= n; i += wide * NN__LANES) NN__K(fold_strip)(wide, steps, x + i, step, m + i, p, acc + i, f);
+    for (; i < n; i += NN__K(fold_lanes)) NN__K(fold_strip)(parts, steps, x + i, step, m + i, p, acc + i, f);
 }
-#undef NN__PARTS
 #define NN__FOLD(name, formula) \
     NN__INLINE V NN__K(name##_fold_f)(V acc, V x, V m, V p) { (void)acc; (void)x; (void)m; (void)p; return formula; } \
     static void NN__K(name##_fold)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc) \
@@ -11619,7 +11922,7 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
 NN_BINARY_OPS(NN__X)
 #undef NN__X
 
-static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)
+static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)        // in: condition, a, b
 {
     int64_t i;
     (void)p;
@@ -11639,9 +11942,8 @@ static void NN__K(where_dbrow)(int64_t n, R *db, const R *const *in, const R *p)
 }
 static void NN__K(where_dcrow)(int64_t n, R *dc, const R *const *in, const R *p)     // a condition has no slope
 {
-    int64_t i;
     (void)in; (void)p;
-    for (i = 0; i < n; i++) dc[i] = 0;
+    NN__K(fill_with)(n, dc, 0);
 }
 NN__FORWARD(where)  { NN__K(broadcast_fwd)(c, t, NN__K(where_row)); }
 NN__BACKWARD(where)
@@ -11827,13 +12129,20 @@ NN__BACKWARD(cast)
 NN__FORWARD(fill)
 {
     double v = *(const double *)c->params;
-    const nn_view *y = &c->out[0];
-    int64_t n = nn_view_count(y), i;
-    size_t e = nn_dtype_bytes((nn_dtype)y->dtype);
-    (void)t;
-    if (!n) return;
-    if (nn__contiguous_view(y) && v == 0 && !signbit(v)) { memset(y->data, 0, (size_t)n * e); return; }
-    for (i = 0; i < n; i++) NN__K(put)(y, NN__K(offset)(y, i), v);
+    nn_view y = c->out[0];
+    int64_t n = nn_view_count(&y), i = nn__task_begin(n, t), end = nn__task_end(n, t);
+    size_t e = nn_dtype_bytes((nn_dtype)y.dtype), bytes = (size_t)(end - i) * e, done, most;
+    char *to = (char *)y.data + (size_t)i * e;
+    if (i == end) return;
+    if (!nn__contiguous_view(&y)) { for (; i < end; i++) NN__K(put)(&y, NN__K(offset)(&y, i), v); return; }
+    if (v == 0 && !signbit(v)) { memset(to, 0, bytes); return; }
+    y.data = to;
+    NN__K(put)(&y, 0, v);
+    for (done = e; done < bytes; done += most) {         // what is there is copied behind itself, up to a page at a time
+        most = done < 4096 ? done : 4096;
+        if (most > bytes - done) most = bytes - done;
+        memcpy(to + done, to, most);
+    }
 }
 
 // Numbers 4 j .. 4 j + 3 come from one Philox block. Uniform: 24 bits. Normal: Box & Muller 1958, in our own log, cos and sin.
@@ -11874,14 +12183,14 @@ NN__FORWARD(accumulate)              // out += in
     const nn_view *in[1];
     int64_t n = nn_view_count(&c->out[0]);
     in[0] = &c->in[0];
-    NN__K(each)(&c->out[0], 1, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(identity_row), NULL);
+    NN__K(each)(&c->out[0], 1, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NULL, NULL);
 }
 NN__FORWARD(contiguous)
 {
     const nn_view *in[1];
     int64_t n = nn_view_count(&c->out[0]);
     in[0] = &c->in[0];
-    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(identity_row), NULL);
+    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NULL, NULL);
 }
 // din (+)= dout, where `to` is din seen in the shape of dout
 static void NN__K(give_back)(const nn_call *c, const nn_task *t, const nn_view *to, const nn_view *from)
@@ -11889,7 +12198,7 @@ static void NN__K(give_back)(const nn_call *c, const nn_task *t, const nn_view *
     const nn_view *in[1];
     int64_t n = nn_view_count(to);
     in[0] = from;
-    NN__K(each)(to, (int)(c->add & 1), in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(identity_row), NULL);
+    NN__K(each)(to, (int)(c->add & 1), in, 1, nn__task_begin(n, t), nn__task_end(n, t), NULL, NULL);
 }
 NN__BACKWARD(contiguous) { NN__K(give_back)(c, t, &c->din[0], &c->dout[0]); }
 #endif
@@ -13416,15 +13725,70 @@ NN__LINE(first,             a)
 NN__LINE(softmax_grad,      b * (a - s))
 NN__LINE(log_softmax_grad,  a - EXP(b) * s)
 
-// Lines are taken one by one if they are contiguous, else up to 64 neighbours at a time, row by row.
-typedef struct NN__K(lines) { int64_t count, rows, width, step; } NN__K(lines);      // of `count` lines: rows, numbers in a row, distance of rows
+// Contiguous lines: passes over a row that stays in the cache.
+NN__INLINE V NN__K(larger)(V a, V b)                     { return SEL(b > a, b, a); }
+static R NN__K(row_max)(int64_t n, const R *x)           // a NaN may be lost: the sum of the exponentials has it
+{
+    enum { parts = NN__K(row_parts) };
+    V most[parts];
+    R part[NN__LANES], m;
+    int64_t i;
+    int j;
+    NN__UNROLL for (j = 0; j < parts; j++) most[j] = C(-INFINITY);
+    for (i = 0; i + NN__K(row_lanes) <= n; i += NN__K(row_lanes))
+        NN__UNROLL for (j = 0; j < parts; j++) most[j] = NN__K(larger)(most[j], LOAD(x + i + j * NN__LANES));
+    for (; i + NN__LANES <= n; i += NN__LANES) most[0] = NN__K(larger)(most[0], LOAD(x + i));
+    if (i < n) most[0] = SEL(NN__K(count_up)(0) < (int32_t)(n - i), NN__K(larger)(most[0], NN__K(load_part)(x + i, n - i)), most[0]);
+    for (j = 1; j < parts; j++) most[0] = NN__K(larger)(most[0], most[j]);
+    STORE(part, most[0]);
+    for (j = 1, m = part[0]; j < NN__LANES; j++) m = part[j] > m ? part[j] : m;
+    return m;
+}
+static R NN__K(row_exps)(int64_t n, const R *x, R scale, R m, R *y)  // the sum of e^(scale x - m), which go to y or, NULL, nowhere
+{
+    enum { parts = NN__K(row_parts) };
+    V sum[parts], vm = SET1(m), vs = SET1(scale);
+    int64_t i;
+    int j;
+    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+    for (i = 0; i < n; i += NN__K(row_lanes))
+        NN__UNROLL for (j = 0; j < parts; j++) {
+            int64_t left = n - i - j * NN__LANES, at = i + j * NN__LANES;
+            V e;
+            if (left <= 0) continue;
+            e = EXP(NN__K(get_lanes)(x + at, left) * vs - vm);
+            if (left < NN__LANES) e = SEL(NN__K(count_up)(0) < (int32_t)left, e, C(0));
+            if (y) NN__K(put_lanes)(y + at, e, left);
+            sum[j] = sum[j] + e;
+        }
+    return NN__K(sum64)(sum);
+}
+static R NN__K(log_one)(R x)                             { R y[NN__LANES]; STORE(y, LOG(SET1(x))); return y[0]; }
+NN__INLINE V NN__K(product_term)(V s, V x, V dy, V w, V m) { (void)w; (void)m; return FMA(x, dy, s); }
+NN__INLINE V NN__K(plain_term)(V s, V x, V dy, V w, V m)   { (void)dy; (void)w; (void)m; return s + x; }
+static void NN__K(softmax_row)(int64_t n, const R *x, R *y, int logs)
+{
+    R m = NN__K(row_max)(n, x), s = NN__K(row_exps)(n, x, 1, m, logs ? NULL : y);
+    if (logs) {
+        s = NN__K(log_one)(s);
+        NN__K(less_less_line)(n, y, 0, x, x, &m, &s, 0);
+    } else NN__K(divide_line)(n, y, 0, y, y, &m, &s, 0);
+}
+static void NN__K(softmax_row_back)(int64_t n, R *dx, int add, const R *y, const R *dy, int logs)
+{
+    R s = logs ? NN__K(row_sum)(n, dy, dy, dy, 0, NN__K(plain_term)) : NN__K(row_sum)(n, y, dy, y, 0, NN__K(product_term));
+    if (logs) NN__K(log_softmax_grad_line)(n, dx, add, dy, y, &s, &s, 0);
+    else      NN__K(softmax_grad_line)(n, dx, add, dy, y, &s, &s, 0);
+}
+
+// Other lines are taken up to 64 neighbours at a time, row by row.
+typedef struct NN__K(lines) { int64_t count, rows, step; } NN__K(lines);     // of `count` lines: rows, distance of rows
 static NN__K(lines) NN__K(lines_at)(nn__three s, int64_t at, int64_t end, int64_t *base)
 {
     NN__K(lines) l;
     int64_t first = at % s.inner;
-    l.count = s.inner == 1 ? 1 : nn__min(nn__min(s.inner - first, end - at), NN__K(columns));
-    l.rows = s.inner == 1 ? 1 : s.n;
-    l.width = s.inner == 1 ? s.n : l.count;
+    l.count = nn__min(nn__min(s.inner - first, end - at), NN__K(columns));
+    l.rows = s.n;
     l.step = s.inner;
     *base = at / s.inner * s.n * s.inner + first;
     return l;
@@ -13432,33 +13796,19 @@ static NN__K(lines) NN__K(lines_at)(nn__three s, int64_t at, int64_t end, int64_
 static void NN__K(each_line)(const NN__K(lines) *l, R *y, int add, const R *a, const R *b, const R *m, const R *s, NN__K(line) f)
 {
     int64_t r;
-    for (r = 0; r < l->rows; r++) f(l->width, y + r * l->step, add, a + r * l->step, b + r * l->step, m, s, l->rows > 1 || l->count > 1);
+    for (r = 0; r < l->rows; r++) f(l->count, y + r * l->step, add, a + r * l->step, b + r * l->step, m, s, 1);
 }
 // acc[line] = sum of f(a, b) along it
 static void NN__K(line_sum)(const NN__K(lines) *l, const R *a, const R *b, NN__K(line) f, R *acc)
 {
-    enum { lanes = NN__K(fold_lanes), piece = 256 };
     static const R none[NN__K(columns)] = { 0 };
-    R row[piece], part[lanes];
-    int64_t pad = (l->count + lanes - 1) & ~(int64_t)(lanes - 1), r, i, j;
-    for (j = 0; j < pad; j++) acc[j] = 0;
-    if (l->rows > 1 || l->count > 1) {
-        for (j = 0; j < pad; j++) row[j] = 0;
-        for (r = 0; r < l->rows; r++) {
-            f(l->width, row, 0, a + r * l->step, b + r * l->step, none, none, 0);
-            NN__K(join)(NN__JOIN_ADD, pad, acc, row);
-        }
-        return;
+    R row[NN__K(columns)] = { 0 };
+    int64_t r;
+    NN__K(fill_with)(NN__K(columns), acc, 0);
+    for (r = 0; r < l->rows; r++) {
+        f(l->count, row, 0, a + r * l->step, b + r * l->step, none, none, 0);
+        NN__K(add_onto)(NN__K(columns), acc, row);
     }
-    for (i = 0; i < l->width; i += piece) {
-        int64_t n = nn__min(l->width - i, piece);
-        f(n, row, 0, a + i, b + i, none, none, 0);
-        for (; n % lanes; n++) row[n] = 0;
-        for (j = 0; j < lanes; j++) part[j] = 0;
-        NN__K(sum_fold)(lanes, n / lanes, row, lanes, none, 0, part);
-        NN__K(join)(NN__JOIN_ADD, lanes, acc, part);
-    }
-    for (j = lanes / 2; j; j /= 2) NN__K(join)(NN__JOIN_ADD, j, acc, acc + j);
 }
 static void NN__K(softmax_lines)(const nn_call *c, const nn_task *t, int logs)
 {
@@ -13470,6 +13820,10 @@ static void NN__K(softmax_lines)(const nn_call *c, const nn_task *t, int logs)
     int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base, j;
     if (kept.ndim) kept.stride[*(const int *)c->params] = 0;
     w = NN__K(walk_over)(&c->in[0], &kept);
+    if (s.inner == 1) {
+        for (at = nn__task_begin(lines, t); at < end; at++) NN__K(softmax_row)(s.n, (const R *)c->in[0].data + at * s.n, (R *)c->out[0].data + at * s.n, logs);
+        return;
+    }
     for (at = nn__task_begin(lines, t); at < end;) {
         NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
         const R *x = (const R *)c->in[0].data + base;
@@ -13488,12 +13842,15 @@ static void NN__K(softmax_lines)(const nn_call *c, const nn_task *t, int logs)
         at += l.count;
     }
 }
-static void NN__K(softmax_back)(const nn_call *c, const nn_task *t, NN__K(line) summed, NN__K(line) grad)
+static void NN__K(softmax_back)(const nn_call *c, const nn_task *t, int logs)
 {
     nn__three s = nn__around(&c->out[0], *(const int *)c->params);
+    NN__K(line) summed = logs ? NN__K(first_line) : NN__K(product_line), grad = logs ? NN__K(log_softmax_grad_line) : NN__K(softmax_grad_line);
     R sum[NN__K(columns)];
-    int64_t lines = s.outer * s.inner, at, end = nn__task_end(lines, t), base;
-    for (at = nn__task_begin(lines, t); at < end;) {
+    int64_t lines = s.outer * s.inner, at = nn__task_begin(lines, t), end = nn__task_end(lines, t), base;
+    for (; s.inner == 1 && at < end; at++)
+        NN__K(softmax_row_back)(s.n, (R *)c->din[0].data + at * s.n, (int)(c->add & 1), (const R *)c->out[0].data + at * s.n, (const R *)c->dout[0].data + at * s.n, logs);
+    while (at < end) {
         NN__K(lines) l = NN__K(lines_at)(s, at, end, &base);
         const R *y = (const R *)c->out[0].data + base, *dy = (const R *)c->dout[0].data + base;
         NN__K(line_sum)(&l, dy, y, summed, sum);
@@ -13502,9 +13859,9 @@ static void NN__K(softmax_back)(const nn_call *c, const nn_task *t, NN__K(line) 
     }
 }
 NN__FORWARD(softmax)      { NN__K(softmax_lines)(c, t, 0); }
-NN__BACKWARD(softmax)     { NN__K(softmax_back)(c, t, NN__K(product_line), NN__K(softmax_grad_line)); }
+NN__BACKWARD(softmax)     { NN__K(softmax_back)(c, t, 0); }
 NN__FORWARD(log_softmax)  { NN__K(softmax_lines)(c, t, 1); }
-NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, NN__K(first_line), NN__K(log_softmax_grad_line)); }
+NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 #endif
 
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
@@ -14037,12 +14394,20 @@ static int64_t nn__norm_channel_tasks(const nn__norm_size *z)
 {
     return nn__task_count(nn__norm_units(z), 8 * nn__max(1, z->b) * nn__max(z->s == 1 ? (int64_t)NN__NORM_COLUMNS : 1, z->s));
 }
+// Where a sample is one row, a task of backward goes through some rows once and leaves its part of dw and db, which phase 1 adds up.
+static int     nn__norm_in_rows(const nn__norm_size *z) { return z->s == 1 && z->groups == 1; }
+static int64_t nn__norm_chunks(const nn__norm_size *z)  { return nn__max(1, nn__min(nn__min(z->b, z->b * z->c / 8192), NN__MAX_SLOTS)); }
 static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_count(z->b * z->groups, 8 * nn__max(1, z->n)); }
 static void nn__norm_plan(nn_call *c)
 {
     nn__norm_size z = nn__norm_sizes(c);
     int rows = c->pass == NN_FORWARD || c->din[0].data, affine = c->pass == NN_BACKWARD && (c->din[1].data || (c->nin > 2 && c->din[2].data));
     c->tasks[0] = (rows ? nn__norm_row_tasks(&z) : 0) + (affine ? nn__norm_channel_tasks(&z) : 0);
+    if (!affine || !nn__norm_in_rows(&z)) return;
+    c->phases = 2;
+    c->tasks[0] = nn__norm_chunks(&z);
+    c->tasks[1] = nn__task_count(z.c, 2 * c->tasks[0]);
+    c->shared_bytes = nn__mul_size(2 * (size_t)(c->tasks[0] * z.c), nn__real_bytes(c));
 }
 static void nn__batchnorm_plan(nn_call *c)
 {
@@ -14198,38 +14563,8 @@ NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, cons
 }
 #endif
 #if NN__IN_SIMD
-// The sum of f over rows, in an order that depends on n alone: 16 sums side by side, whatever the vector width, in chunks of 128
-// terms each; then the chunks; then the 16. f(sum, x, dy, w, m) returns sum + term.
-NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
-{
-    enum { lanes = 16, parts = lanes / NN__LANES };
-    R total[lanes] = { 0 };
-    int64_t i = 0, whole = n - n % lanes;
-    int j, k;
-    while (i < whole) {
-        V sum[parts];
-        int64_t stop = nn__min(whole, i + 128 * lanes);
-        NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
-        for (; i < stop; i += lanes)
-            NN__UNROLL for (j = 0; j < parts; j++) {
-                int64_t at = i + j * NN__LANES;
-                sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), SET1(m));
-            }
-        NN__UNROLL for (j = 0; j < parts; j++) STORE(total + j * NN__LANES, LOAD(total + j * NN__LANES) + sum[j]);
-    }
-    if (i < n) {                     // the rest, padded; what the padding gives is not added
-        R rest[3][lanes] = { { 0 } }, sum[lanes];
-        int left = (int)(n - i);
-        memcpy(rest[0], x + i, (size_t)left * sizeof(R));
-        memcpy(rest[1], dy + i, (size_t)left * sizeof(R));
-        memcpy(rest[2], w + i, (size_t)left * sizeof(R));
-        for (j = 0; j < lanes; j += NN__LANES) STORE(sum + j, f(C(0), LOAD(rest[0] + j), LOAD(rest[1] + j), LOAD(rest[2] + j), SET1(m)));
-        for (j = 0; j < left; j++) total[j] += sum[j];
-    }
-    for (k = lanes / 2; k; k /= 2) for (j = 0; j < k; j++) total[j] += total[j + k];
-    return total[0];
-}
 NN__INLINE V NN__K(add_term)(V s, V x, V dy, V w, V m)    { (void)dy; (void)w; (void)m; return s + x; }
+NN__INLINE V NN__K(dy_term)(V s, V x, V dy, V w, V m)     { (void)x; (void)w; (void)m; return s + dy; }
 NN__INLINE V NN__K(square_term)(V s, V x, V dy, V w, V m) { V d = x - m; (void)dy; (void)w; return FMA(d, d, s); }
 NN__INLINE V NN__K(dot_term)(V s, V x, V dy, V w, V m)    { (void)w; return FMA(dy, x - m, s); }
 NN__INLINE V NN__K(dot3_term)(V s, V x, V dy, V w, V m)   { return FMA(dy * w, x - m, s); }
@@ -14238,9 +14573,6 @@ static R NN__K(row_square)(int64_t n, const R *x, R m)            { return NN__K
 static R NN__K(row_dot)(int64_t n, const R *x, R m, const R *dy)  { return NN__K(row_sum)(n, x, dy, x, m, NN__K(dot_term)); }      // sum dy (x - m)
 static R NN__K(row_dot3)(int64_t n, const R *x, R m, const R *dy, const R *w) { return NN__K(row_sum)(n, x, dy, w, m, NN__K(dot3_term)); }  // sum dy w (x - m)
 
-// Vectors, and a last incomplete one; k numbers of it count.
-NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
-NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
 NN__INLINE R    NN__K(rstd)(R var, R eps)                  { return 1 / (R)sqrt((double)(var + eps)); }  // float by way of double rounds right
 
 static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b)          // y = (x - m) a + b
@@ -14342,11 +14674,46 @@ static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t fir
         for (k = 0; k < last - first; k++) d[k] = c->add >> (i + 1) & 1 ? d[k] + total[i][k] : total[i][k];
     }
 }
+// Some rows: dx, and part[0] += dy h, part[1] += dy, row after row.
+static void NN__K(norm_rows_bwd)(const nn_call *c, const nn_task *t, const nn__norm_size *z, int center)
+{
+    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
+    R *part = (R *)c->shared + t->index * 2 * z->c;
+    int64_t b, k, i, rows, end = nn__task_end(z->b, t);
+    NN__K(fill_with)(2 * z->c, part, 0);
+    for (b = nn__task_begin(z->b, t); b < end; b += rows) {
+        rows = nn__min(4, end - b);
+        for (k = 0; c->din[0].data && k < rows; k++) NN__K(norm_dx)(c, z, b + k, center);
+        for (i = 0; i < z->c; i += NN__LANES) {
+            int64_t left = z->c - i;
+            V w = NN__K(get_lanes)(part + i, left), s = NN__K(get_lanes)(part + z->c + i, left);
+            for (k = b; k < b + rows; k++) {
+                V g = NN__K(get_lanes)(dy + k * z->c + i, left);
+                w = FMA(g, (NN__K(get_lanes)(x + k * z->c + i, left) - SET1(mean[k])) * SET1(rstd[k]), w);
+                s = s + g;
+            }
+            NN__K(put_lanes)(part + i, w, left);
+            NN__K(put_lanes)(part + z->c + i, s, left);
+        }
+    }
+}
+static void NN__K(norm_parts)(const nn_call *c, const nn_task *t, const nn__norm_size *z)
+{
+    int64_t begin = nn__task_begin(z->c, t), n = nn__task_end(z->c, t) - begin, k;
+    int i;
+    for (i = 0; i < 2; i++) if (i + 1 < c->nin && c->din[i + 1].data) {
+        R *d = (R *)c->din[i + 1].data + begin;
+        if (!(c->add >> (i + 1) & 1)) NN__K(fill_with)(n, d, 0);
+        for (k = 0; k < c->tasks[0]; k++) NN__K(add_onto)(n, d, (const R *)c->shared + (2 * k + i) * z->c + begin);
+    }
+}
 static void NN__K(normalise_bwd)(const nn_call *c, const nn_task *t, int center)
 {
     nn__norm_size z = nn__norm_sizes(c);
     nn_task mine = *t;
     int64_t i, end, width = z.s == 1 ? NN__NORM_COLUMNS : 1;
+    if (t->phase == 1) { NN__K(norm_parts)(c, t, &z); return; }
+    if (c->phases == 2) { NN__K(norm_rows_bwd)(c, t, &z, center); return; }
     mine.count = c->din[0].data ? nn__norm_row_tasks(&z) : 0;
     if (t->index < mine.count) {
         end = nn__task_end(z.b * z.groups, &mine);
@@ -14375,19 +14742,87 @@ static void NN__K(batchnorm_move)(const nn_call *c, int64_t channel, R mean, R v
     means[channel] = NN__K(moved)(means[channel], mean, m);
     vars[channel] = NN__K(moved)(vars[channel], var * ((R)n / (R)(n - 1)), m);
 }
-// What a channel is summed over: rows of S numbers, `jump` apart; chunks of 128 samples.
-enum { NN__K(of_x), NN__K(of_squares), NN__K(of_products) };
-static R NN__K(channel_sum)(const nn__norm_size *z, int what, const R *x, R m, const R *dy)
+// A channel is gone through in blocks of some 2048 numbers: a part of a row, or several rows. In a block number i of a row belongs to
+// sum i % 64; f and g as in row_sum, g may be NULL.
+typedef struct NN__K(channel_block) { int64_t rows, n, next; const R *x, *dy; } NN__K(channel_block);      // next: distance of rows
+NN__INLINE void NN__K(block_sums)(const NN__K(channel_block) *b, R m, R *sum_f, R *sum_g, V (*f)(V, V, V, V, V), V (*g)(V, V, V, V, V))
 {
-    R total = 0, part = 0;
-    int64_t b, jump = z->c * z->s;
-    for (b = 0; b < z->b; b++) {
-        const R *row = x + b * jump;
-        if (what == NN__K(of_x)) part += NN__K(row_add)(z->s, row);
-        else part += what == NN__K(of_squares) ? NN__K(row_square)(z->s, row, m) : NN__K(row_dot)(z->s, row, m, dy + b * jump);
-        if (b % 128 == 127) { total += part; part = 0; }
+    enum { lanes = NN__K(row_lanes), parts = NN__K(row_parts) };
+    V u[parts], v[parts], vm = SET1(m);
+    int64_t whole = b->n - b->n % lanes, i, r;
+    int j;
+    NN__UNROLL for (j = 0; j < parts; j++) u[j] = v[j] = C(0);
+    for (r = 0; r < b->rows; r++) {
+        const R *x = b->x + r * b->next, *dy = b->dy + r * b->next;
+        for (i = 0; i < whole; i += lanes)
+            NN__UNROLL for (j = 0; j < parts; j++) {
+                int64_t at = i + j * NN__LANES;
+                u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
+                if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
+            }
+        NN__UNROLL for (j = 0; j < parts; j++) {         // as in row_sum
+            int64_t left = b->n - whole - j * NN__LANES, at = whole + j * NN__LANES;
+            if (left >= NN__LANES) {
+                u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
+                if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
+            } else if (left > 0) {
+                V p = NN__K(load_part)(x + at, left), q = NN__K(load_part)(dy + at, left);
+                u[j] = SEL(NN__K(count_up)(0) < (int32_t)left, f(u[j], p, q, vm, vm), u[j]);
+                if (g) v[j] = SEL(NN__K(count_up)(0) < (int32_t)left, g(v[j], p, q, vm, vm), v[j]);
+            }
+        }
     }
-    return total + part;
+    *sum_f = NN__K(sum64)(u);
+    if (g) *sum_g = NN__K(sum64)(v);
+}
+static int64_t NN__K(next_block)(const nn__norm_size *z, int64_t at, const R *x, const R *dy, NN__K(channel_block) *b)    // at: numbers of the channel done
+{
+    int64_t row = at / nn__max(1, z->s), first = at % nn__max(1, z->s);
+    b->next = z->c * z->s;
+    b->n = nn__min(z->s - first, 4096);
+    b->rows = z->s < 2048 ? nn__min(2048 / nn__max(1, z->s), z->b - row) : 1;
+    b->x = x + row * b->next + first;
+    b->dy = dy + row * b->next + first;
+    return b->rows * b->n;
+}
+// Mean and sum of squared distances from it, in one pass over memory: of a block, which is in the cache the second time; two sets of
+// numbers are joined as in Chan, Golub & LeVeque 1979.
+static void NN__K(channel_stats)(const nn__norm_size *z, const R *x, R *mean, R *squares)
+{
+    double m = 0, q = 0, n = 0;
+    int64_t at, k;
+    for (at = 0; at < z->n; at += k) {
+        NN__K(channel_block) b;
+        R sum, none;
+        double block, delta, more;
+        k = NN__K(next_block)(z, at, x, x, &b);
+        NN__K(block_sums)(&b, 0, &sum, &none, NN__K(add_term), NULL);
+        block = (double)sum / (double)k;
+        NN__K(block_sums)(&b, (R)block, &sum, &none, NN__K(square_term), NULL);
+        block = (double)(R)block;
+        delta = block - m;
+        more = (double)k / (n + (double)k);
+        q += (double)sum + delta * delta * n * more;
+        m += delta * more;
+        n += (double)k;
+    }
+    *mean = (R)m;
+    *squares = (R)q;
+}
+static void NN__K(channel_products)(const nn__norm_size *z, const R *x, R mean, const R *dy, R *sum, R *dot)     // sum dy, sum dy (x - mean)
+{
+    double u = 0, v = 0;
+    int64_t at, k;
+    for (at = 0; at < z->n; at += k) {
+        NN__K(channel_block) b;
+        R s, d;
+        k = NN__K(next_block)(z, at, x, dy, &b);
+        NN__K(block_sums)(&b, mean, &s, &d, NN__K(dy_term), NN__K(dot_term));
+        u += (double)s;
+        v += (double)d;
+    }
+    *sum = (R)u;
+    *dot = (R)v;
 }
 static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, int64_t i)
 {
@@ -14396,8 +14831,8 @@ static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, i
     R *y = (R *)c->out[0].data + i * z->s, mean, var, rstd, count = (R)nn__max(1, z->n);
     int64_t b, jump = z->c * z->s;
     if (p->batch) {
-        mean = NN__K(channel_sum)(z, NN__K(of_x), x, 0, NULL) / count;
-        var = NN__K(channel_sum)(z, NN__K(of_squares), x, mean, NULL) / count;
+        NN__K(channel_stats)(z, x, &mean, &var);
+        var = var / count;
         NN__K(batchnorm_move)(c, i, mean, var, z->n);
     } else {
         mean = ((const R *)c->in[3].data)[i];
@@ -14464,10 +14899,10 @@ static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *
     const nn__norm_params *p = (const nn__norm_params *)c->params;
     const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s;
     R mean = ((const R *)c->aux[0].data)[i], rstd = ((const R *)c->aux[1].data)[i], w = c->in[1].data ? ((const R *)c->in[1].data)[i] : 1;
-    R sum = NN__K(channel_sum)(z, NN__K(of_x), dy, 0, NULL), dot = NN__K(channel_sum)(z, NN__K(of_products), x, mean, dy), u = 0, v = 0;
-    R count = (R)nn__max(1, z->n);
+    R count = (R)nn__max(1, z->n), sum, dot, u = 0, v = 0;
     R *dx = (R *)c->din[0].data;
     int64_t b, jump = z->c * z->s;
+    NN__K(channel_products)(z, x, mean, dy, &sum, &dot);
     NN__K(give_channel)(c, 1, i, rstd * dot);
     NN__K(give_channel)(c, 2, i, sum);
     if (!dx) return;
@@ -14524,7 +14959,7 @@ NN__BACKWARD(batchnorm)
 static void nn__dropout_plan(nn_call *c)
 {
     const nn__dropout_params *p = (const nn__dropout_params *)c->params;
-    c->tasks[0] = nn__task_count((nn_view_count(&c->in[0]) / p->run + 3) / 4, 64 + 4 * p->run);
+    c->tasks[0] = nn__task_count((nn_view_count(&c->in[0]) / p->run + 3) / 4, 16 + 4 * p->run);
 }
 static nn_tensor *nn__dropout(nn_tensor *x, float p, const char *name, int channels)
 {
@@ -14544,24 +14979,50 @@ static nn_tensor *nn__dropout(nn_tensor *x, float p, const char *name, int chann
 NN_API nn_tensor *nn_dropout(nn_tensor *x, float p)   { return nn__dropout(x, p, "dropout", 0); }
 NN_API nn_tensor *nn_dropout2d(nn_tensor *x, float p) { return nn__dropout(x, p, "dropout2d", 1); }
 #endif
-#if NN__IN_PLAIN
+#if NN__IN_SIMD
+#if NN__LANES > 1
+static void NN__K(masked_row)(const nn_call *c, int64_t first, int64_t n, const R *x, R *y, R scale, int64_t dropped, int add)  // from Philox block `first` on
+{
+    int32_t low = (int32_t)((uint32_t)dropped ^ 0x80000000u);        // unsigned numbers compare like signed ones with the first bit flipped
+    int64_t i;
+    int k;
+    for (i = 0; i < n; i += 2 * NN__LANES) {
+        VI r[2];
+        NN__K(philox)(c->seed, c->step, c->ordinal, (uint64_t)(first + i / 4), r);
+        for (k = 0; k < 2 && i + k * NN__LANES < n; k++) {
+            int64_t at = i + k * NN__LANES, left = n - at;
+            V v = SEL((r[k] ^ (int32_t)0x80000000) >= low, NN__K(get_lanes)(x + at, left) * SET1(scale), C(0));
+            if (add) v = NN__K(get_lanes)(y + at, left) + v;
+            NN__K(put_lanes)(y + at, v, left);
+        }
+    }
+}
+#endif
 static void NN__K(masked)(const nn_call *c, const nn_task *t, const nn_view *x, const nn_view *y, int add)
 {
     const nn__dropout_params *p = (const nn__dropout_params *)c->params;
     uint64_t dropped = (uint64_t)((double)p->p * 4294967296.0);          // of 2^32 numbers
     R scale = p->p < 1 ? (R)(1.0 / (1.0 - (double)p->p)) : 0;
-    int64_t masks = nn_view_count(x) / p->run, blocks = (masks + 3) / 4, i, j, end = nn__task_end(blocks, t);
+    int64_t masks = nn_view_count(x) / p->run, blocks = (masks + 3) / 4, i = nn__task_begin(blocks, t), end = nn__task_end(blocks, t);
     int k;
-    for (i = nn__task_begin(blocks, t); i < end; i++) {
+#if NN__LANES > 1
+    if (p->run == 1 && !(dropped >> 32)) {
+        NN__K(masked_row)(c, i, nn__min(4 * end, masks) - 4 * i, (const R *)x->data + 4 * i, (R *)y->data + 4 * i, scale, (int64_t)dropped, add);
+        return;
+    }
+#endif
+    for (; i < end; i++) {
         uint32_t r[4];
         nn__philox(c->seed, c->step, c->ordinal, (uint64_t)i, r);
         for (k = 0; k < 4 && 4 * i + k < masks; k++) {
             const R *from = (const R *)x->data + (4 * i + k) * p->run;
             R *to = (R *)y->data + (4 * i + k) * p->run;
-            int kept = r[k] >= dropped;
-            for (j = 0; j < p->run; j++) {
-                R v = kept ? from[j] * scale : 0;
-                to[j] = add ? to[j] + v : v;
+            R s = r[k] >= dropped ? scale : 0;
+            int64_t j;
+            for (j = 0; j < p->run; j += NN__LANES) {
+                V v = s != 0 ? NN__K(get_lanes)(from + j, p->run - j) * SET1(s) : C(0);
+                if (add) v = NN__K(get_lanes)(to + j, p->run - j) + v;
+                NN__K(put_lanes)(to + j, v, p->run - j);
             }
         }
     }
@@ -15310,12 +15771,26 @@ static int nn__pool_shape(nn_call *c)
     nn__set_shape(&c->out[0], x->dtype, 4, shape);
     return 1;
 }
+// A window is the maximum (sum) of its rows, column by column, and then that of its columns. For this the columns of x, padding included,
+// are dealt out to `stride` lines, column q to line q % stride at q / stride: the k-th columns of neighbouring windows are neighbours there.
+// Scratch of a task: the columns; the lines; and of both the places (maxima), or what divides a mean and its shares.
+typedef struct nn__pool_sizes { int64_t columns, line, outs, numbers; } nn__pool_sizes;      // all rounded up, and room for whole vectors
+static nn__pool_sizes nn__pool_room(const nn__pool_params *p, int64_t w, int64_t ow)
+{
+    nn__pool_sizes z;
+    z.columns = (w + 47) & ~(int64_t)15;
+    z.line = p->adaptive ? 0 : (ow + (p->kernel[1] - 1) * p->dilation[1] / p->stride[1] + 63) & ~(int64_t)15;
+    z.outs = (ow + 31) & ~(int64_t)15;
+    z.numbers = z.columns + p->stride[1] * z.line + z.outs;
+    return z;
+}
 static void nn__pool_plan(nn_call *c)                    // tasks are some planes
 {
     const nn_view *x = &c->in[0], *y = &c->out[0];
     const nn__pool_params *p = (const nn__pool_params *)c->params;
-    int64_t window = p->adaptive ? 4 : p->kernel[0] * p->kernel[1];
-    c->tasks[0] = nn__task_count(y->shape[0] * y->shape[1], 2 * (x->shape[2] * x->shape[3] + y->shape[2] * y->shape[3] * nn__min(window, 1 << 20)));
+    int64_t window = p->adaptive ? 2 : (p->kernel[0] + p->kernel[1]) / 2;
+    c->tasks[0] = nn__task_count(y->shape[0] * y->shape[1], x->shape[2] * x->shape[3] + y->shape[2] * y->shape[3] * nn__min(window, 1 << 20));
+    c->task_bytes = nn__mul_size(2 * (size_t)nn__pool_room(p, x->shape[3], y->shape[3]).numbers, nn__real_bytes(c));
 }
 
 static nn_tensor *nn__pool_apply(int op, const char *name, int dims, nn_tensor *x, int kernel, const nn_pool_desc *desc)
@@ -15404,40 +15879,147 @@ NN_API nn_tensor *nn_global_avgpool(nn_tensor *x)
     return rows ? nn_mean(rows, last, NULL) : nn__inert(x ? x->nn : NULL);
 }
 #endif
-#if NN__IN_PLAIN
-NN__FORWARD(maxpool2d)               // NaN wins; of equals the first
+#if NN__IN_SIMD
+typedef struct NN__K(pooling) {      // a call, opened by one of its tasks
+    const nn__pool_params *p;
+    int64_t h, w, oh, ow, first, last, in, out;          // planes first .. last - 1; numbers of x, and of y up to the last of these planes
+    nn__pool_sizes z;
+    R       *column, *line, *divisor, *share;            // scratch
+    int32_t *column_at, *line_at;
+} NN__K(pooling);
+static NN__K(pooling) NN__K(pool_open)(const nn_call *c, const nn_task *t)
 {
-    const nn__pool_params *p = (const nn__pool_params *)c->params;
-    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
-    int64_t i, oy, ox, y, k, j, n;
-    enum { block = 64 };
-    int32_t begin[block], end[block], at[block];
-    for (ox = 0; ox < ow; ox += n) {                     // a block of windows side by side: neighbours do not wait for each other
-        int64_t widest = 0;
-        n = nn__min(block, ow - ox);
-        for (j = 0; j < n; j++) {
-            nn__window x = nn__pool_window(p, 1, w, ow, ox + j);
-            begin[j] = x.begin < x.end ? (int32_t)x.begin : 0;
-            end[j] = x.begin < x.end ? (int32_t)x.end : 0;
-            widest = nn__max(widest, end[j] - begin[j]);
+    NN__K(pooling) o;
+    o.p = (const nn__pool_params *)c->params;
+    o.h = c->in[0].shape[2]; o.w = c->in[0].shape[3]; o.oh = c->out[0].shape[2]; o.ow = c->out[0].shape[3];
+    o.first = nn__task_begin(c->out[0].shape[0] * c->out[0].shape[1], t);
+    o.last = nn__task_end(c->out[0].shape[0] * c->out[0].shape[1], t);
+    o.in = nn_view_count(&c->in[0]);
+    o.out = o.last * o.oh * o.ow;
+    o.z = nn__pool_room(o.p, o.w, o.ow);
+    o.column = (R *)t->scratch;
+    o.line = o.column + o.z.columns;
+    o.share = o.line + o.p->stride[1] * o.z.line;
+    o.divisor = o.column + o.z.numbers;
+    o.column_at = (int32_t *)(void *)o.divisor;
+    o.line_at = o.column_at + o.z.columns;
+    return o;
+}
+static void NN__K(pool_deal)(const NN__K(pooling) *o, int places)    // columns to lines. What is behind the columns is padding too
+{
+    int64_t s = o->p->stride[1], pad = o->p->pad[1], n = o->z.line, i, r;
+    R *a = o->line + pad % s * n + pad / s, *b = o->line + (pad + 1) % s * n + (pad + 1) / s;
+    int32_t *ia = o->line_at + (a - o->line), *ib = o->line_at + (b - o->line);
+    if (s == 1) {
+        memcpy(a, o->column, (size_t)o->w * sizeof(R));
+        if (places) memcpy(ia, o->column_at, (size_t)o->w * sizeof *ia);
+    } else if (s == 2) for (i = 0; 2 * i < o->w; i += NN__LANES) {
+        V u = LOAD(o->column + 2 * i), v = LOAD(o->column + 2 * i + NN__LANES);
+        STORE(a + i, NN__K(evens)(u, v));
+        STORE(b + i, NN__K(odds)(u, v));
+        if (places) {
+            VI j = NN__K(iload)(o->column_at + 2 * i), k = NN__K(iload)(o->column_at + 2 * i + NN__LANES);
+            NN__K(istore)(ia + i, NN__K(ievens)(j, k));
+            NN__K(istore)(ib + i, NN__K(iodds)(j, k));
         }
-        for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) for (oy = 0; oy < oh; oy++) {
-            const R *x = (const R *)c->in[0].data + i * h * w;
-            R *to = (R *)c->out[0].data + (i * oh + oy) * ow + ox;
-            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
-            int none = wy.begin >= wy.end || widest == 0;
-            for (j = 0; j < n; j++) at[j] = none ? 0 : (int32_t)(wy.begin * w) + begin[j];
-            for (y = wy.begin; !none && y < wy.end; y += p->dilation[0]) for (k = 0; k < widest; k += p->dilation[1]) {
-                int32_t row = (int32_t)(y * w), step = (int32_t)k;
-                for (j = 0; j < n; j++) {
-                    int32_t place = row + (step < end[j] - begin[j] ? begin[j] + step : begin[j]);
-                    R v = x[place];
-                    int take = (v > x[at[j]]) | (v != v);
-                    at[j] += (place - at[j]) & -take;    // a branch here would be a coin flip
-                }
+    } else for (r = 0; r < s; r++) for (i = r; i < o->w; i += s) {
+        o->line[(pad + r) % s * n + (pad + i) / s] = o->column[i];
+        if (places) o->line_at[(pad + r) % s * n + (pad + i) / s] = o->column_at[i];
+    }
+}
+static void NN__K(pool_collect)(const NN__K(pooling) *o)             // lines to columns
+{
+    int64_t s = o->p->stride[1], pad = o->p->pad[1], n = o->z.line, i, r;
+    const R *a = o->line + pad % s * n + pad / s, *b = o->line + (pad + 1) % s * n + (pad + 1) / s;
+    if (s == 1) memcpy(o->column, a, (size_t)o->w * sizeof(R));
+    else if (s == 2) for (i = 0; 2 * i < o->w; i += NN__LANES) {
+        V u = LOAD(a + i), v = LOAD(b + i);
+        STORE(o->column + 2 * i, NN__K(zip_low)(u, v));
+        STORE(o->column + 2 * i + NN__LANES, NN__K(zip_high)(u, v));
+    } else for (r = 0; r < s; r++) for (i = r; i < o->w; i += s) o->column[i] = o->line[(pad + r) % s * n + (pad + i) / s];
+}
+// Where the k-th columns of windows lie in the lines, for one k after the other.
+typedef struct NN__K(pool_tap) { int64_t rest, at; } NN__K(pool_tap);
+NN__INLINE void NN__K(pool_next)(const NN__K(pooling) *o, NN__K(pool_tap) *k)
+{
+    k->rest += o->p->dilation[1];
+    for (k->at += o->p->dilation[1] * o->z.line; k->rest >= o->p->stride[1]; k->rest -= o->p->stride[1]) k->at -= o->p->stride[1] * o->z.line - 1;
+}
+
+// Maxima: NaN wins; of equals the first. Padding is -inf at place INT32_MAX.
+NN__INLINE void NN__K(pool_take)(V *best, VI *place, V v, VI at)
+{
+    VI m = (VI)((v > *best) | (v != v) | ((v == *best) & (at < *place)));
+    *place = NN__K(isel)(m, at, *place);
+    *best = SEL(m, v, *best);
+}
+static void NN__K(pool_max_rows)(const NN__K(pooling) *o, const R *x, int64_t plane, nn__window wy)
+{
+    int64_t i, y, left = o->in - plane * o->h * o->w;    // a vector may reach into what follows the row
+    x += plane * o->h * o->w;
+    for (i = 0; i < o->w; i += NN__LANES) {
+        int64_t at = wy.begin * o->w + i;
+        V best = NN__K(get_lanes)(x + at, left - at);
+        VI place = NN__K(count_up)((int32_t)at);
+        for (y = wy.begin + o->p->dilation[0]; y < wy.end; y += o->p->dilation[0]) {
+            V v = NN__K(get_lanes)(x + y * o->w + i, left - y * o->w - i);
+            VI m = (VI)((v > best) | (v != v));
+            place = NN__K(isel)(m, NN__K(count_up)((int32_t)(y * o->w + i)), place);
+            best = SEL(m, v, best);
+        }
+        STORE(o->column + i, best);
+        NN__K(istore)(o->column_at + i, place);
+    }
+    for (i = o->w; i < o->w + 2 * NN__LANES; i += NN__LANES) {
+        STORE(o->column + i, C(-INFINITY));
+        NN__K(istore)(o->column_at + i, NN__K(count_up)(0) * 0 + INT32_MAX);
+    }
+}
+NN__FORWARD(maxpool2d)
+{
+    NN__K(pooling) o = NN__K(pool_open)(c, t);
+    int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
+    for (i = 0; i < o.z.columns + pads; i++) o.column_at[i] = INT32_MAX;
+    for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
+        R *y = (R *)c->out[0].data + (i * o.oh + oy) * o.ow;
+        int32_t *at = c->aux[0].data ? (int32_t *)c->aux[0].data + (i * o.oh + oy) * o.ow : NULL;
+        nn__window wy = nn__pool_window(o.p, 0, o.h, o.oh, oy);
+        if (wy.begin >= wy.end) {
+            NN__K(fill_with)(o.ow, y, (R)-INFINITY);
+            for (ox = 0; at && ox < o.ow; ox++) at[ox] = -1;
+            continue;
+        }
+        NN__K(pool_max_rows)(&o, (const R *)c->in[0].data, i, wy);
+        if (!o.p->adaptive) NN__K(pool_deal)(&o, 1);
+        for (ox = 0; !o.p->adaptive && ox < o.ow; ox += NN__LANES) {
+            NN__K(pool_tap) tap = { 0, ox };
+            V best = LOAD(o.line + tap.at);
+            VI place = NN__K(iload)(o.line_at + tap.at);
+            for (k = 1; k < o.p->kernel[1]; k++) {
+                NN__K(pool_next)(&o, &tap);
+                NN__K(pool_take)(&best, &place, LOAD(o.line + tap.at), NN__K(iload)(o.line_at + tap.at));
             }
-            for (j = 0; j < n; j++) to[j] = none || end[j] == 0 ? (R)-INFINITY : x[at[j]];
-            if (c->aux[0].data) for (j = 0; j < n; j++) ((int32_t *)c->aux[0].data)[(i * oh + oy) * ow + ox + j] = none || end[j] == 0 ? -1 : at[j];
+            left = o.out - (i * o.oh + oy) * o.ow - ox;  // what follows the row is written later
+            place = NN__K(isel)((VI)(place == INT32_MAX), place * 0 - 1, place);
+            NN__K(put_lanes)(y + ox, best, left);
+            if (!at) continue;
+            if (left >= NN__LANES) NN__K(istore)(at + ox, place);
+            else {
+                int32_t part[NN__LANES];
+                NN__K(istore)(part, place);
+                memcpy(at + ox, part, (size_t)left * sizeof *part);
+            }
+        }
+        for (ox = 0; o.p->adaptive && ox < o.ow; ox++) {
+            nn__window wx = nn__pool_window(o.p, 1, o.w, o.ow, ox);
+            int64_t best = wx.begin;
+            for (k = wx.begin + 1; k < wx.end; k++) {
+                R v = o.column[k], b = o.column[best];
+                if (v > b || v != v || (v == b && o.column_at[k] < o.column_at[best])) best = k;
+            }
+            y[ox] = o.column[best];
+            if (at) at[ox] = o.column_at[best];
         }
     }
 }
@@ -15452,35 +16034,82 @@ NN__BACKWARD(maxpool2d)
         for (j = 0; j < out; j++) if (where[j] >= 0) dx[where[j]] += dy[j];
     }
 }
-// The mean of every window; backward: each window gets its share of dy.
-static void NN__K(avgpool)(const nn_call *c, const nn_task *t, int back)
+
+// Means. The divisor is what the window has of rows times what it has of columns.
+static void NN__K(pool_counts)(const NN__K(pooling) *o)
 {
-    const nn__pool_params *p = (const nn__pool_params *)c->params;
-    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1];
-    int64_t i, oy, ox, y, k;
-    for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
-        const R *x = back ? NULL : (const R *)c->in[0].data + i * h * w;
-        R *to = back ? (R *)c->dout[0].data + i * oh * ow : (R *)c->out[0].data + i * oh * ow, *dx = back ? (R *)c->din[0].data + i * h * w : NULL;
-        if (back && !(c->add & 1)) memset(dx, 0, (size_t)(h * w) * sizeof *dx);
-        for (oy = 0; oy < oh; oy++) {
-            nn__window wy = nn__pool_window(p, 0, h, oh, oy);
-            for (ox = 0; ox < ow; ox++) {
-                nn__window wx = nn__pool_window(p, 1, w, ow, ox);
-                int64_t real = nn__max(0, wy.end - wy.begin) * nn__max(0, wx.end - wx.begin);
-                R divisor = (R)(p->exclude_pad ? real : wy.full * wx.full), sum = 0, share;
-                if (!back) {
-                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) sum += x[y * w + k];
-                    to[oy * ow + ox] = real ? sum / divisor : 0;
-                } else if (real) {
-                    share = to[oy * ow + ox] / divisor;
-                    for (y = wy.begin; y < wy.end; y++) for (k = wx.begin; k < wx.end; k++) dx[y * w + k] += share;
-                }
+    int64_t ox;
+    for (ox = 0; ox < o->z.outs; ox++) o->divisor[ox] = o->share[ox] = 0;
+    for (ox = 0; ox < o->ow; ox++) {
+        nn__window wx = nn__pool_window(o->p, 1, o->w, o->ow, ox);
+        o->divisor[ox] = (R)(o->p->exclude_pad ? nn__max(0, wx.end - wx.begin) : wx.full);
+    }
+}
+NN__INLINE V NN__K(pool_share)(const NN__K(pooling) *o, nn__window wy, int64_t ox, V sum)
+{
+    V d = LOAD(o->divisor + ox) * SET1((R)(o->p->exclude_pad ? nn__max(0, wy.end - wy.begin) : wy.full));
+    return SEL(d > C(0), sum / d, C(0));
+}
+NN__FORWARD(avgpool2d)
+{
+    NN__K(pooling) o = NN__K(pool_open)(c, t);
+    int64_t i, j, k, oy, ox;
+    NN__K(pool_counts)(&o);
+    NN__K(fill_with)(o.z.columns + o.p->stride[1] * o.z.line, o.column, 0);
+    for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
+        const R *x = (const R *)c->in[0].data + i * o.h * o.w;
+        R *y = (R *)c->out[0].data + (i * o.oh + oy) * o.ow;
+        nn__window wy = nn__pool_window(o.p, 0, o.h, o.oh, oy);
+        for (j = 0; j < o.w; j += NN__LANES) {           // as above, vectors may reach beyond the row
+            V sum = C(0);
+            for (k = wy.begin; k < wy.end; k++) sum = sum + NN__K(get_lanes)(x + k * o.w + j, o.in - (i * o.h + k) * o.w - j);
+            STORE(o.column + j, sum);
+        }
+        for (j = o.w; j < o.w + 2 * NN__LANES; j += NN__LANES) STORE(o.column + j, C(0));
+        if (!o.p->adaptive) NN__K(pool_deal)(&o, 0);
+        else for (ox = 0; ox < o.ow; ox++) {
+            nn__window wx = nn__pool_window(o.p, 1, o.w, o.ow, ox);
+            for (k = wx.begin, o.share[ox] = 0; k < wx.end; k++) o.share[ox] += o.column[k];
+        }
+        for (ox = 0; ox < o.ow; ox += NN__LANES) {
+            NN__K(pool_tap) tap = { 0, ox };
+            V sum = o.p->adaptive ? LOAD(o.share + ox) : LOAD(o.line + ox);
+            for (k = 1; !o.p->adaptive && k < o.p->kernel[1]; k++) {
+                NN__K(pool_next)(&o, &tap);
+                sum = sum + LOAD(o.line + tap.at);
             }
+            NN__K(put_lanes)(y + ox, NN__K(pool_share)(&o, wy, ox, sum), o.out - (i * o.oh + oy) * o.ow - ox);
         }
     }
 }
-NN__FORWARD(avgpool2d)  { NN__K(avgpool)(c, t, 0); }
-NN__BACKWARD(avgpool2d) { NN__K(avgpool)(c, t, 1); }
+NN__BACKWARD(avgpool2d)
+{
+    NN__K(pooling) o = NN__K(pool_open)(c, t);
+    int64_t i, k, oy, ox;
+    NN__K(pool_counts)(&o);
+    for (i = o.first; i < o.last; i++) {
+        R *dx = (R *)c->din[0].data + i * o.h * o.w;
+        if (!(c->add & 1)) memset(dx, 0, (size_t)(o.h * o.w) * sizeof *dx);
+        for (oy = 0; oy < o.oh; oy++) {
+            const R *dy = (const R *)c->dout[0].data + (i * o.oh + oy) * o.ow;
+            nn__window wy = nn__pool_window(o.p, 0, o.h, o.oh, oy);
+            NN__K(pool_tap) tap = { 0, 0 };
+            for (ox = 0; ox < o.ow; ox += NN__LANES) STORE(o.share + ox, NN__K(pool_share)(&o, wy, ox, NN__K(get_lanes)(dy + ox, o.ow - ox)));
+            if (o.p->adaptive) {
+                NN__K(fill_with)(o.w, o.column, 0);
+                for (ox = 0; ox < o.ow; ox++) {
+                    nn__window wx = nn__pool_window(o.p, 1, o.w, o.ow, ox);
+                    for (k = wx.begin; k < wx.end; k++) o.column[k] += o.share[ox];
+                }
+            } else {
+                NN__K(fill_with)(o.p->stride[1] * o.z.line, o.line, 0);
+                for (k = 0; k < o.p->kernel[1]; k++, NN__K(pool_next)(&o, &tap)) NN__K(add_onto)(o.ow, o.line + tap.at, o.share);
+                NN__K(pool_collect)(&o);
+            }
+            for (k = wy.begin; k < wy.end; k++) NN__K(add_onto)(o.w, dx + k * o.w, o.column);
+        }
+    }
+}
 #endif
 
 // ---- upsample:   y(i) = x(floor(i n/m)), or between two neighbours of x at  (i + 1/2) n/m - 1/2  or, corners aligned,  i (n-1)/(m-1) --
@@ -15795,7 +16424,7 @@ static void NN__K(pair_loss_fwd)(const nn_call *c, const nn_task *t, NN__K(row) 
 static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df, NN__K(row) dg)
 {
     int reduction = ((const nn__loss_params *)c->params)->reduction, side;
-    int64_t n = nn_view_count(&c->in[0]), i, j, end = nn__task_end(n, t);
+    int64_t n = nn_view_count(&c->in[0]), i, end = nn__task_end(n, t);
     const R *dy = (const R *)c->dout[0].data;
     R g[NN__K(block)], value[NN__K(block)];
     NN__K(pair) o;
@@ -15807,7 +16436,7 @@ static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) 
         for (i = nn__task_begin(n, t); dx && i < end; i += NN__K(block)) {
             int64_t m = nn__min(end - i, NN__K(block));
             NN__K(pair_block)(&o, i, m, add ? value : dx + i, reduction == NN_NONE ? dy + i : g, side ? dg : df);
-            for (j = 0; add && j < m; j++) dx[i + j] += value[j];
+            if (add) NN__K(add_onto)(m, dx + i, value);
         }
     }
 }
@@ -15928,39 +16557,7 @@ NN_API nn_tensor *nn_cross_entropy(nn_tensor *logits, nn_tensor *target, const n
 }
 #endif
 #if NN__IN_SIMD
-NN__INLINE V NN__K(exp_scaled)(const V *v, const V *k)   { return EXP(v[0] * k[0] - k[1]); }
-NN__INLINE V NN__K(larger)(V a, V b)                     { return SEL(b > a, b, a); }
 NN__INLINE V NN__K(log_word)(V x, V p, V q)              { (void)p; (void)q; return LOG(x); }
-static R NN__K(log_one)(R x)                             { R p[2] = { 0, 0 }, y; NN__K(map1)(1, &y, &x, p, NN__K(log_word)); return y; }
-static R NN__K(row_max)(int64_t n, const R *x)
-{
-    R m = (R)-INFINITY;
-    int64_t i = 0;
-#if NN__LANES > 1
-    R part[NN__LANES];
-    V v = SET1(m);
-    int k;
-    for (; i + NN__LANES <= n; i += NN__LANES) v = NN__K(larger)(v, LOAD(x + i));
-    STORE(part, v);
-    for (k = 0; k < NN__LANES; k++) m = part[k] > m ? part[k] : m;
-#endif
-    for (; i < n; i++) m = x[i] > m ? x[i] : m;
-    return m;
-}
-static R NN__K(row_log_sum)(int64_t n, const R *x, R scale, R m)      // log sum exp(scale x - m)
-{
-    R lane[16] = { 0 }, e[NN__K(block)], p[2];
-    int64_t i;
-    p[0] = scale; p[1] = m;
-    for (i = 0; i < n; i += NN__K(block)) {
-        const R *in = x + i;
-        int64_t w = nn__min(NN__K(block), n - i);
-        NN__K(map)(w, e, &in, 1, p, 2, NN__K(exp_scaled));
-        NN__K(add_lanes)(lane, w, e);
-    }
-    return NN__K(log_one)(NN__K(lane_sum)(lane));
-}
-
 typedef struct NN__K(classes) {      // a cross_entropy call, opened
     nn__class_dims d;
     const R *x, *t, *w;              // t: probabilities, or NULL; w: weights, or NULL
@@ -16030,7 +16627,7 @@ static void NN__K(ce_row)(const NN__K(classes) *o, int64_t row, R *loss)
     loss[row] = 0;
     if (k < 0) return;
     p[0] = NN__K(row_max)(o->d.classes, x);
-    p[1] = NN__K(row_log_sum)(o->d.classes, x, 1, p[0]);
+    p[1] = NN__K(log_one)(NN__K(row_exps)(o->d.classes, x, 1, p[0], NULL));
     p[2] = o->t ? o->keep : 0;
     p[3] = o->spread;
     if (o->m) { o->m[row] = p[0]; o->ls[row] = p[1]; }
@@ -16039,7 +16636,7 @@ static void NN__K(ce_row)(const NN__K(classes) *o, int64_t row, R *loss)
 }
 static void NN__K(ce_row_back)(const NN__K(classes) *o, int64_t row, R g, const nn_call *c)
 {
-    int64_t k = o->t ? 0 : NN__K(class_of)(o, row), classes = o->d.classes, i, j, n;
+    int64_t k = o->t ? 0 : NN__K(class_of)(o, row), classes = o->d.classes, i, n;
     R *dx = (R *)c->din[0].data, *dt = (R *)c->din[1].data, value[NN__K(block)], p[5];
     const R *in[3];
     int add = (int)(c->add & 1), add_t = (int)(c->add >> 1 & 1);
@@ -16053,14 +16650,14 @@ static void NN__K(ce_row_back)(const NN__K(classes) *o, int64_t row, R g, const 
     for (i = 0; dx && i < classes; i += n) {
         n = NN__K(ce_row_in)(o, row, i, in);
         NN__K(map)(n, add ? value : dx + i, in, 3, p, 5, NN__K(ce_row_dx));
-        for (j = 0; add && j < n; j++) dx[i + j] += value[j];
+        if (add) NN__K(add_onto)(n, dx + i, value);
     }
     if (dx && !o->t) dx[k] -= g * o->keep * NN__K(class_weight)(o, k);
     for (i = 0; o->t && dt && i < classes; i += n) {
         R *z = dt + row * classes + i;
         n = NN__K(ce_row_in)(o, row, i, in);
         NN__K(map)(n, add_t ? value : z, in, 3, p, 3, NN__K(ce_row_dt));
-        for (j = 0; add_t && j < n; j++) z[j] += value[j];
+        if (add_t) NN__K(add_onto)(n, z, value);
     }
 }
 // Columns: v is x, t, and m, log sum, ... of neighbouring columns; k what t becomes for this class: k[0] t + k[1], weight included.
@@ -16122,7 +16719,7 @@ static void NN__K(ce_columns_back)(const NN__K(classes) *o, int64_t tile, const 
             NN__K(ce_col_class)(o, at, k, in, p);
             if (side) NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dt));
             else      NN__K(map)(n, add ? value : to, in, 6, p, 2, NN__K(ce_col_dx));
-            for (j = 0; add && j < n; j++) to[j] += value[j];
+            if (add) NN__K(add_onto)(n, to, value);
         }
     }
     for (j = 0; c->din[0].data && !o->t && j < n; j++) {
@@ -16354,7 +16951,7 @@ NN__FORWARD(kl_div)
         for (side = 0; side < 2; side++) {
             const R *v = (const R *)c->in[side].data + i * n;
             k[1 + 2 * side] = NN__K(row_max)(n, v) * k[0];
-            k[2 + 2 * side] = NN__K(row_log_sum)(n, v, k[0], k[1 + 2 * side]);
+            k[2 + 2 * side] = NN__K(log_one)(NN__K(row_exps)(n, v, k[0], k[1 + 2 * side], NULL));
         }
         if (aux) memcpy(aux + 4 * i, k + 1, 4 * sizeof *k);
         for (j = 0; j < n; j += w) {
@@ -16732,6 +17329,9 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__NR
 #undef NN__FMA
 #undef NN__SQRT
+#undef NN__MUL32
+#undef NN__GET_PART
+#undef NN__PUT_PART
 #undef NN__IS_F64
 #undef NN__PASS
 #undef NN__LANES

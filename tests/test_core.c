@@ -383,6 +383,50 @@ TEST(a_job_system_of_your_own)
     nn_free(a); nn_free(b);
 }
 
+/* every task runs once, with scratch of its own, whether workers spin, sleep or come late; small calls stay on the caller's thread */
+enum { POOL_TASKS = 37 };
+typedef struct pool_params { int *seen; nn__atomic *wrong; int tasks; int64_t cost; } pool_params;
+static void pool_plan(nn_call *c)
+{
+    const pool_params *p = c->params;
+    c->phases = 2;
+    c->tasks[0] = c->tasks[1] = p->tasks;
+    c->task_bytes = 64;
+    c->cost = p->cost;
+}
+static void pool_task(const nn_call *c, const nn_task *t)
+{
+    const pool_params *p = c->params;
+    volatile int *mine = t->scratch;
+    *mine = (int)t->index;
+    for (int i = 0; i < 50; i++) if (*mine != (int)t->index) nn__atomic_add(p->wrong, 1);
+    if (p->seen[t->index] != 2 * (int)t->index + t->phase) nn__atomic_add(p->wrong, 1);    // phase 1 sees all of phase 0
+    p->seen[t->index]++;
+}
+TEST(the_pool_runs_every_task_once)
+{
+    static const nn_op op = { .name = "pool", .inputs = 1, .plan = pool_plan, .forward = pool_task, .params_bytes = sizeof(pool_params), .flags = NN_OP_NO_GRAD };
+    int seen[POOL_TASKS], threads[4] = { 1, 2, 3, 8 };
+    nn__atomic wrong = 0;
+    pool_params p = { seen, &wrong, 0, 0 };
+    for (int k = 0; k < 4; k++) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = threads[k] });
+        for (int i = 0; i < 600; i++) {
+            p.tasks = 1 + i % POOL_TASKS;
+            p.cost = i % 3 ? 1 << 20 : 0;
+            for (int j = 0; j < p.tasks; j++) seen[j] = 2 * j;
+            nn_begin(nn, NN_EVAL);
+            nn_tensor *x = nn_zeros(nn, NN_SHAPE(1));
+            nn_apply(&op, &x, &p);
+            for (int j = 0; j < p.tasks; j++) CHECK(seen[j] == 2 * j + 2);
+            if (i % 200 == 199) { double t = nn__seconds(); while (nn__seconds() - t < 5e-4) { } }      // the workers fall asleep
+        }
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+    }
+    CHECK(nn__atomic_load(&wrong) == 0);
+}
+
 TEST(floating_point_environment_is_kept)
 {
 #if defined(__x86_64__)
