@@ -13806,6 +13806,7 @@ static int nn__conv_direct(const nn__conv *v)
 // less than 2e-5 of the largest (tests/test_conv.c). A column is a tile; columns run through the batch, and every result
 // is a chain over channels as before, so the bits do not depend on neighbours, lanes or threads.
 enum { NN__TILE_ROWS = 24, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 144, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20 };
+static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
 static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
 // Does it pay? Multiply-adds per weight matrix element, for one image (the same for every batch); what is not a product, in the same unit.
 static int nn__wino_pays(const nn__conv *v, const int64_t *results)
@@ -13832,7 +13833,7 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.lead = nn__tile_rows(rows, nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
     s.rounds = (rows + s.lead - 1) / s.lead;
     s.pack_blocks = s.lead / NN__TILE_ROWS;
-    s.panels = s.lead * terms;
+    s.panels = ((spread ? v->o : v->c) + NN__WINO_K - 1) / NN__WINO_K * 36 * 16 + s.lead * terms;
     s.splits = nn__max((s.lead + NN__WINO_M - 1) / NN__WINO_M, nn__min(4, 8 / (v->groups * s.blocks)));
     s.rows = nn__tile_rows(s.lead, s.splits);
     s.splits = (s.lead + s.rows - 1) / s.rows;
@@ -13942,14 +13943,14 @@ static void nn__conv_plan(nn_call *c)
             c->tasks[2 * round + 1] = s.tasks;
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)(nn__conv_wino(&v, spread) ? 36 * NN__WINO_N * (s.rows + NN__WINO_K)
+        c->task_bytes = (size_t)(nn__conv_wino(&v, spread) ? 36 * (nn__wino_stride(NN__WINO_N, s.rows) + nn__wino_stride(NN__WINO_N, NN__WINO_K))
                                : nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[0] = v.groups * w.blocks * w.chunks;
-        c->task_bytes = (size_t)(nn__wino_pays(&v, v.map) ? 36 * (NN__WINO_DW_M * NN__WINO_K + (NN__WINO_DW_M + NN__WINO_K) * NN__WINO_DW_K)
+        c->task_bytes = (size_t)(nn__wino_pays(&v, v.map) ? 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16)
                                : nn__conv_direct(&v) ? 2 * NN__STRIP + 32 * NN__STRIP_TAPS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
@@ -14373,34 +14374,33 @@ NN__INLINE void NN__K(wino_a)(const V *m, int step, int n, int to, V *r)
     if (n == 3) r[2 * to] = r[2 * to] + m[5 * step];
     else r[3 * to] = FMA(C(0.35355339059327376220), b, C(2.82842712474619009760) * f) + m[5 * step];
 }
-// Where one lane finds its patch, and which part of that lies inside of the plane.
-typedef struct NN__K(patch) { int64_t at; int y0, y1, x0, x1; } NN__K(patch);
-static NN__K(patch) NN__K(wino_patch)(int64_t y, int64_t x, int64_t height, int64_t width, int n)
+// Tiles side by side, one lane each: `tiles` of them from lane on; then the same again, `count` times, `stride` numbers further on. Of the rows
+// and columns that their patches span, y0..y1 and x0..x1 lie inside of the plane; the others stay zero.
+typedef struct NN__K(patch) { int64_t at, stride, count, lane, tiles, y0, y1, x0, x1; } NN__K(patch);
+static NN__K(patch) NN__K(wino_patch)(int64_t y, int64_t x, int64_t height, int64_t width, int64_t tiles, int n)
 {
     NN__K(patch) p;
     p.at = y * width + x;
-    p.y0 = (int)nn__max(0, -y); p.y1 = (int)nn__min(n, height - y);
-    p.x0 = (int)nn__max(0, -x); p.x1 = (int)nn__min(n, width - x);
+    p.stride = p.lane = 0;
+    p.count = 1;
+    p.tiles = tiles;
+    p.y0 = nn__max(0, -y); p.y1 = nn__min(n, height - y);
+    p.x0 = nn__max(0, -x); p.x1 = nn__min(4 * tiles + n - 4, width - x);
     return p;
 }
-// What lanes read, a row of a patch in two parts: numbers 0..3 and numbers 4, 5. Outside of the plane it stays zero.
+// What lanes read: numbers 0..3 of a row of their patch, and those 4 further on, of which 4 and 5 matter.
 enum { NN__K(wino_lanes) = 32 };
-typedef struct NN__K(patches) { R four[6][NN__K(wino_lanes)][4], two[6][NN__K(wino_lanes)][2]; } NN__K(patches);
-static void NN__K(wino_copy)(const NN__K(patch) *p, int64_t lanes, const R *plane, int64_t width, int wide, NN__K(patches) *to)
+typedef struct NN__K(patches) { R low[6][NN__K(wino_lanes)][4], high[6][NN__K(wino_lanes)][4]; } NN__K(patches);
+static void NN__K(wino_copy)(const NN__K(patch) *p, const R *plane, int64_t width, NN__K(patches) *to)
 {
-    int64_t l;
-    int i, j;
-    for (l = 0; l < lanes; l++) {
-        int x0 = p[l].x0, x1 = p[l].x1;
-        for (i = p[l].y0; i < p[l].y1; i++) {
-            const R *x = plane + (p[l].at + i * width);
-            R *four = to->four[i][l], *two = to->two[i][l];
-            if (x0 == 0 && x1 >= 4) memcpy(four, x, 4 * sizeof *x);
-            else if (x0 == 1 && x1 >= 4) memcpy(four + 1, x + 1, 3 * sizeof *x);
-            else for (j = x0; j < nn__min(4, x1); j++) four[j] = x[j];
-            if (!wide) continue;
-            if (x1 == 6 && x0 <= 4) memcpy(two, x + 4, 2 * sizeof *x);
-            else for (j = (int)nn__max(4, x0); j < x1; j++) two[j - 4] = x[j];
+    int64_t low = nn__min(p->x1, 4 * p->tiles) - p->x0, from = nn__max(4, p->x0), high = p->x1 - from, i, l;
+    for (i = p->y0; i < p->y1; i++) {
+        const R *x = plane + (p->at + i * width);
+        R *a = to->low[i][p->lane], *b = to->high[i][p->lane];
+        if (low == 4 && high == 2) for (l = 0; l < p->count; l++, x += p->stride, a += 4, b += 4) { memcpy(a, x, 4 * sizeof *x); memcpy(b, x + 4, 2 * sizeof *x); }
+        else for (l = 0; l < p->count; l++, x += p->stride, a += 4, b += 4) {
+            NN__K(copy_run)(a + p->x0, x + p->x0, low, 1);
+            NN__K(copy_run)(b + from - 4, x + from, high, 1);
         }
     }
 }
@@ -14428,10 +14428,10 @@ NN__INLINE void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t
     V d[36], t[6];
     int i, j;
     NN__UNROLL for (i = 0; i < 6; i++) {
-        V a = LOAD(p->two[i][l]), b = LOAD(p->two[i][l] + NN__LANES);
-        NN__K(split_four)(p->four[i][l], d + 6 * i);
-        d[6 * i + 4] = NN__K(evens)(a, b);
-        d[6 * i + 5] = NN__K(odds)(a, b);
+        NN__K(split_four)(p->low[i][l], d + 6 * i);
+        NN__K(split_four)(p->high[i][l], t);
+        d[6 * i + 4] = t[0];
+        d[6 * i + 5] = t[1];
     }
     NN__UNROLL for (j = 0; j < 6; j++) NN__K(wino_b)(d + j, 6, d + j);
     NN__UNROLL for (i = 0; i < 6; i++) {
@@ -14471,13 +14471,16 @@ static void NN__K(wino_weights)(const nn__conv *v, int spread, const R *w, int64
     to += group * s.panels;
     for (ch = 0; ch < q.channels; ch++) {
         int64_t part = ch / NN__WINO_K * NN__WINO_K, depth = nn__min(NN__WINO_K, q.channels - part);
-        for (j = 0; j < h; j++) for (k = 0; k < 9; k++) g[spread ? 8 - k : k][j] = w[j * q.w_row + ch * q.w_channel + k];
+        for (j = 0; j < h; j++) {
+            const R *x = w + j * q.w_row + ch * q.w_channel;
+            NN__UNROLL for (k = 0; k < 9; k++) g[k][j] = x[k];
+        }
         for (l = 0; l < NN__TILE_ROWS; l += NN__LANES) {
             V x[9];
-            NN__UNROLL for (k = 0; k < 9; k++) x[k] = LOAD(g[k] + l);
+            NN__UNROLL for (k = 0; k < 9; k++) x[k] = LOAD(g[spread ? 8 - k : k] + l);
             NN__K(wino_kernel)(x, 3, l, u);
         }
-        NN__K(wino_rows)(u, to + 36 * part * s.lead + first * depth + (ch - part) * NN__MR, s.lead * depth, depth * NN__MR);
+        NN__K(wino_rows)(u, to + part / NN__WINO_K * 36 * nn__wino_stride(s.lead, NN__WINO_K) + first * depth + (ch - part) * NN__MR, nn__wino_stride(s.lead, depth), depth * NN__MR);
     }
 }
 static void NN__K(wino_products)(int64_t m, int64_t n, int64_t depth, const R *a, int64_t a_stride, const R *b, int64_t b_stride, R *y, int64_t y_stride, int64_t ld)
@@ -14495,32 +14498,40 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
     int64_t group = index / s.splits / s.blocks, first = index / s.splits % s.blocks * NN__WINO_N, in_round = index % s.splits * s.rows, row = round * s.lead + in_round;
     int64_t across = (q.x.count + 3) / 4, tiles = across * ((q.y.count + 3) / 4), n = nn__min(NN__WINO_N, v->batch * tiles - first);
     int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), source = q.y.size * q.x.size, plane = q.y.count * q.x.count, wide, l, r, part, ch;
-    R *mm = scratch, *vv = mm + 36 * s.rows * NN__WINO_N;
+    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(s.rows, NN__WINO_N);
     NN__K(patch) in[NN__WINO_N], out[NN__WINO_N];
     NN__K(patches) p;
+    int64_t runs = 0, low_y = q.y.offset + nn__min(0, 2 * q.y.hop), low_x = q.x.offset + nn__min(0, 2 * q.x.hop);
     R tile[4][NN__WINO_N][4];
     int i, j;
     if (m <= 0) return;
-    for (l = 0; l < n; l++) {
-        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across * 4, tx = (first + l) % across * 4;
-        in[l] = NN__K(wino_patch)(ty + q.y.offset + nn__min(0, 2 * q.y.hop), tx + q.x.offset + nn__min(0, 2 * q.x.hop), q.y.size, q.x.size, 6);
-        out[l] = NN__K(wino_patch)(ty, tx, q.y.count, q.x.count, 4);
-        in[l].at += (b * v->groups + group) * q.channels * source;
-        out[l].at += ((b * v->groups + group) * q.rows + row) * plane;
+    for (l = 0; l < n; runs++) {
+        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across, tx = (first + l) % across, run = nn__min(across - tx, n - l);
+        in[runs] = NN__K(wino_patch)(4 * ty + low_y, 4 * tx + low_x, q.y.size, q.x.size, run, 6);
+        in[runs].at += (b * v->groups + group) * q.channels * source;
+        in[runs].stride = v->groups * q.channels * source;
+        in[runs].count = tiles == 1 ? n : 1;             // a tile is a whole image
+        in[runs].lane = l;
+        out[runs] = NN__K(wino_patch)(4 * ty, 4 * tx, q.y.count, q.x.count, run, 4);
+        out[runs].at += ((b * v->groups + group) * q.rows + row) * plane;
+        out[runs].stride = v->groups * q.rows * plane;
+        out[runs].count = in[runs].count;
+        out[runs].lane = l;
+        l += run * in[runs].count;
     }
     memset(&p, 0, sizeof p);
-    memset(mm, 0, (size_t)(36 * s.rows * NN__WINO_N) * sizeof *mm);
+    memset(mm, 0, (size_t)(36 * nn__wino_stride(s.rows, NN__WINO_N)) * sizeof *mm);
     wide = (n + NN__NR - 1) / NN__NR * NN__NR;
     a += group * s.panels;
     for (part = 0; part < q.channels; part += NN__WINO_K) {
         int64_t depth = nn__min(NN__WINO_K, q.channels - part);
         for (ch = 0; ch < depth; ch++) {
-            NN__K(wino_copy)(in, n, from + (part + ch) * source, q.x.size, 1, &p);
+            for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + (part + ch) * source, q.x.size, &p);
             for (i = 0; i < wide; i += NN__LANES)
-                NN__K(wino_image)(&p, i, vv + i / NN__NR * depth * NN__NR + ch * NN__NR + i % NN__NR, depth * NN__WINO_N);
+                NN__K(wino_image)(&p, i, vv + i / NN__NR * depth * NN__NR + ch * NN__NR + i % NN__NR, nn__wino_stride(depth, NN__WINO_N));
         }
-        NN__K(wino_products)(m, wide, depth, a + in_round * depth, s.lead * depth, vv, depth * NN__WINO_N, mm, s.rows * NN__WINO_N, NN__WINO_N);
-        a += 36 * s.lead * depth;
+        NN__K(wino_products)(m, wide, depth, a + in_round * depth, nn__wino_stride(s.lead, depth), vv, nn__wino_stride(depth, NN__WINO_N), mm, nn__wino_stride(s.rows, NN__WINO_N), NN__WINO_N);
+        a += 36 * nn__wino_stride(s.lead, depth);
     }
     for (r = 0; r < m; r++, y += plane) {
         R first_term = bias ? bias[group * q.rows + row + r] : 0;
@@ -14529,7 +14540,7 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
             NN__UNROLL for (j = 0; j < 6; j++) {
                 V x[6];
                 int k;
-                NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(mm + ((6 * k + j) * s.rows + r) * NN__WINO_N + i);
+                NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(mm + (6 * k + j) * nn__wino_stride(s.rows, NN__WINO_N) + r * NN__WINO_N + i);
                 NN__K(wino_a)(x, 1, 4, 6, t + j);
             }
             NN__UNROLL for (j = 0; j < 4; j++) {
@@ -14539,10 +14550,13 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
                 NN__K(join_four)(z, tile[j][i]);
             }
         }
-        for (l = 0; l < n; l++) for (i = 0; i < out[l].y1; i++) {
+        for (l = 0; l < runs; l++) for (i = 0; i < out[l].y1; i++) {
             R *to = y + out[l].at + i * q.x.count;
-            if (!add && out[l].x1 == 4) memcpy(to, tile[i][l], 4 * sizeof *to);
-            else for (j = 0; j < out[l].x1; j++) to[j] = add ? to[j] + tile[i][l][j] : tile[i][l][j];
+            const R *z = tile[i][out[l].lane];
+            for (ch = 0; ch < out[l].count; ch++, to += out[l].stride, z += 4) {
+                if (add) for (part = 0; part < out[l].x1; part++) to[part] += z[part];
+                else NN__K(copy_run)(to, z, out[l].x1, 1);
+            }
         }
     }
 }
@@ -14554,38 +14568,40 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
     int64_t i0 = block / s.across * NN__WINO_DW_M, j0 = block % s.across * NN__WINO_K, h = nn__min(NN__WINO_DW_M, v->o - i0), w = nn__min(NN__WINO_K, v->c - j0);
     int64_t across = (v->map[1] + 3) / 4, tiles = across * ((v->map[0] + 3) / 4), source = v->image[0] * v->image[1], plane = v->map[0] * v->map[1];
     int64_t t0, t, l, i, j, wide = (w + NN__NR - 1) / NN__NR * NN__NR, end = nn__min(v->batch, (chunk + 1) * s.images) * tiles;
-    R *mm = scratch, *vv = mm + 36 * NN__WINO_DW_M * NN__WINO_K, *uu = vv + 36 * NN__WINO_DW_K * NN__WINO_K, u[36 * NN__K(wino_lanes)];
+    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), *uu = vv + 36 * nn__wino_stride(NN__WINO_DW_K, NN__WINO_K), u[36 * NN__K(wino_lanes)];
     int k;
-    memset(mm, 0, (size_t)(36 * NN__WINO_DW_M * NN__WINO_K) * sizeof *mm);
+    memset(mm, 0, (size_t)(36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K)) * sizeof *mm);
     for (t0 = chunk * s.images * tiles; t0 < end; t0 += NN__WINO_DW_K) {
         int64_t depth = nn__min(NN__WINO_DW_K, end - t0);
         for (t = 0; t < depth; t++) {
-            NN__K(patch) lane[NN__K(wino_lanes)];
+            NN__K(patch) lane;
             NN__K(patches) p;
             int64_t b = (t0 + t) / tiles * v->groups + group, ty = (t0 + t) % tiles / across * 4, tx = (t0 + t) % across * 4;
             memset(&p, 0, sizeof p);
-            lane[0] = NN__K(wino_patch)(ty - v->pad[0], tx - v->pad[1], v->image[0], v->image[1], 6);
-            for (l = 1; l < NN__K(wino_lanes); l++) { lane[l] = lane[l - 1]; lane[l].at += source; }
+            lane = NN__K(wino_patch)(ty - v->pad[0], tx - v->pad[1], v->image[0], v->image[1], 1, 6);
+            lane.stride = source;
             for (j = 0; j < wide; j += NN__K(wino_lanes)) {
-                NN__K(wino_copy)(lane, nn__min(NN__K(wino_lanes), w - j), image + (b * v->c + j0 + j) * source, v->image[1], 1, &p);
+                lane.count = nn__min(NN__K(wino_lanes), w - j);
+                NN__K(wino_copy)(&lane, image + (b * v->c + j0 + j) * source, v->image[1], &p);
                 for (k = 0; k < nn__min(NN__K(wino_lanes), wide - j); k += NN__LANES)
-                    NN__K(wino_image)(&p, k, vv + (j + k) / NN__NR * depth * NN__NR + t * NN__NR + (j + k) % NN__NR, NN__WINO_K * depth);
+                    NN__K(wino_image)(&p, k, vv + (j + k) / NN__NR * depth * NN__NR + t * NN__NR + (j + k) % NN__NR, nn__wino_stride(NN__WINO_K, depth));
             }
             memset(&p, 0, sizeof p);
-            lane[0] = NN__K(wino_patch)(ty, tx, v->map[0], v->map[1], 4);
-            for (l = 1; l < NN__K(wino_lanes); l++) { lane[l] = lane[l - 1]; lane[l].at += plane; }
+            lane = NN__K(wino_patch)(ty, tx, v->map[0], v->map[1], 1, 4);
+            lane.stride = plane;
             for (i = 0; i < h; i += NN__TILE_ROWS) {
-                NN__K(wino_copy)(lane, nn__min(NN__TILE_ROWS, h - i), map + (b * v->o + i0 + i) * plane, v->map[1], 0, &p);
+                lane.count = nn__min(NN__TILE_ROWS, h - i);
+                NN__K(wino_copy)(&lane, map + (b * v->o + i0 + i) * plane, v->map[1], &p);
                 for (k = 0; k < NN__TILE_ROWS; k += NN__LANES) {
                     V g[16];
                     int e;
-                    NN__UNROLL for (e = 0; e < 4; e++) NN__K(split_four)(p.four[e][k], g + 4 * e);
+                    NN__UNROLL for (e = 0; e < 4; e++) NN__K(split_four)(p.low[e][k], g + 4 * e);
                     NN__K(wino_kernel)(g, 4, k, u);
                 }
-                NN__K(wino_rows)(u, uu + i * depth + t * NN__MR, NN__WINO_DW_M * depth, depth * NN__MR);
+                NN__K(wino_rows)(u, uu + i * depth + t * NN__MR, nn__wino_stride(NN__WINO_DW_M, depth), depth * NN__MR);
             }
         }
-        NN__K(wino_products)(h, wide, depth, uu, NN__WINO_DW_M * depth, vv, NN__WINO_K * depth, mm, NN__WINO_DW_M * NN__WINO_K, NN__WINO_K);
+        NN__K(wino_products)(h, wide, depth, uu, nn__wino_stride(NN__WINO_DW_M, depth), vv, nn__wino_stride(NN__WINO_K, depth), mm, nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), NN__WINO_K);
     }
     if (s.chunks > 1) { dw = sums + chunk * s.count; add = 0; }
     dw += ((group * v->o + i0) * v->c + j0) * 9;
@@ -14595,7 +14611,7 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
         NN__UNROLL for (k = 0; k < 6; k++) {
             V x[6];
             int e;
-            NN__UNROLL for (e = 0; e < 6; e++) x[e] = LOAD(mm + ((6 * e + k) * NN__WINO_DW_M + i) * NN__WINO_K + j);
+            NN__UNROLL for (e = 0; e < 6; e++) x[e] = LOAD(mm + (6 * e + k) * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + i * NN__WINO_K + j);
             NN__K(wino_a)(x, 1, 3, 6, t3 + k);
         }
         NN__UNROLL for (k = 0; k < 3; k++) {
