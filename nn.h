@@ -13805,7 +13805,7 @@ static int nn__conv_direct(const nn__conv *v)
 // norm of the result: 1.8 times the error of a direct sum of 64 channels, 1.3 times that of one of 512; a single result is off by
 // less than 2e-5 of the largest (tests/test_conv.c). A column is a tile; columns run through the batch, and every result
 // is a chain over channels as before, so the bits do not depend on neighbours, lanes or threads.
-enum { NN__TILE_ROWS = 24, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 144, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20 };
+enum { NN__TILE_ROWS = 24, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 144, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
 static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
 // Does it pay? Multiply-adds per weight matrix element, for one image (the same for every batch); what is not a product, in the same unit.
@@ -13823,6 +13823,7 @@ typedef struct nn__conv_cut {
                                                          // lead: rows of a round, rounded up to whole tiles of any height
 } nn__conv_cut;
 // Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__TILE_ROWS rows, a multiple of every NN__MR.
+// Where there are few columns, weights are not packed in a phase of their own: every task transforms what it needs, which stays in the cache.
 static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__TILE_ROWS - 1) / NN__TILE_ROWS * NN__TILE_ROWS; }
 static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
 {
@@ -13835,6 +13836,12 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.pack_blocks = s.lead / NN__TILE_ROWS;
     s.panels = ((spread ? v->o : v->c) + NN__WINO_K - 1) / NN__WINO_K * 36 * 16 + s.lead * terms;
     s.splits = nn__max((s.lead + NN__WINO_M - 1) / NN__WINO_M, nn__min(4, 8 / (v->groups * s.blocks)));
+    if (s.blocks <= NN__WINO_FEW) {
+        s.lead = nn__tile_rows(rows, 1);
+        s.rounds = 1;
+        s.pack_blocks = s.panels = 0;
+        s.splits = nn__max((s.lead + NN__WINO_M / 2 - 1) / (NN__WINO_M / 2), nn__min(4, 8 / (v->groups * s.blocks)));
+    }
     s.rows = nn__tile_rows(s.lead, s.splits);
     s.splits = (s.lead + s.rows - 1) / s.rows;
     s.tasks = v->groups * s.blocks * s.splits;
@@ -13873,15 +13880,16 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
+    int wino = nn__wino_pays(v, v->map);
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = nn__conv_direct(v) ? 1 : (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
-    if (nn__wino_pays(v, v->map)) {
+    if (wino) {
         s.across = (v->c + NN__WINO_K - 1) / NN__WINO_K;
         s.blocks = (v->o + NN__WINO_DW_M - 1) / NN__WINO_DW_M * s.across;
     }
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
-    want = nn__max(NN__CONV_TASKS / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
+    want = nn__max((wino ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
     want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
     want = nn__max(1, want);
     s.images = (v->batch + want - 1) / want;
@@ -13943,7 +13951,7 @@ static void nn__conv_plan(nn_call *c)
             c->tasks[2 * round + 1] = s.tasks;
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)(nn__conv_wino(&v, spread) ? 36 * (nn__wino_stride(NN__WINO_N, s.rows) + nn__wino_stride(NN__WINO_N, NN__WINO_K))
+        c->task_bytes = (size_t)(nn__conv_wino(&v, spread) ? 36 * (nn__wino_stride(NN__WINO_N, s.rows) + (s.panels ? nn__wino_stride(NN__WINO_N, NN__WINO_K) : nn__wino_stride(NN__WINO_N + s.rows, NN__WINO_K / 2) + 16))
                                : nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
     }
     else c->phases = 1;
@@ -14022,6 +14030,11 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 }
 #endif
 #if NN__IN_SIMD
+#ifdef __GNUC__
+#define NN__PREFETCH(p) __builtin_prefetch(p)
+#else
+#define NN__PREFETCH(p) ((void)(p))
+#endif
 // Packs the weights of one group and of NN__GEMM_M rows in a round, in the order in which conv_block reads them: phase, part, panel, term, row.
 static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
 {
@@ -14390,7 +14403,7 @@ static NN__K(patch) NN__K(wino_patch)(int64_t y, int64_t x, int64_t height, int6
 }
 // What lanes read: numbers 0..3 of a row of their patch, and those 4 further on, of which 4 and 5 matter.
 enum { NN__K(wino_lanes) = 32 };
-typedef struct NN__K(patches) { R low[6][NN__K(wino_lanes)][4], high[6][NN__K(wino_lanes)][4]; } NN__K(patches);
+typedef struct NN__K(patches) { R low[6][NN__K(wino_lanes)][4], high[6][NN__K(wino_lanes)][4]; } NN__K(patches);   // a vector at lane 12 fits
 static void NN__K(wino_copy)(const NN__K(patch) *p, const R *plane, int64_t width, NN__K(patches) *to)
 {
     int64_t low = nn__min(p->x1, 4 * p->tiles) - p->x0, from = nn__max(4, p->x0), high = p->x1 - from, i, l;
@@ -14402,6 +14415,23 @@ static void NN__K(wino_copy)(const NN__K(patch) *p, const R *plane, int64_t widt
             NN__K(copy_run)(a + p->x0, x + p->x0, low, 1);
             NN__K(copy_run)(b + from - 4, x + from, high, 1);
         }
+    }
+}
+// The same for tiles side by side whose lanes are `count` planes: what lies in one line of the cache is read together.
+enum { NN__K(wino_run) = 4 };
+static void NN__K(wino_copy_planes)(const NN__K(patch) *p, int tiles, const R *plane, int64_t width, NN__K(patches) *to)
+{
+    int64_t i, l;
+    int t;
+    for (l = 0; l < p->count; l++, plane += p->stride) for (i = p->y0; i < p->y1; i++) for (t = 0; t < tiles; t++) {
+        const R *x = plane + (p[t].at + i * width);
+        R *a = to[t].low[i][l], *b = to[t].high[i][l];
+        int64_t x0 = p[t].x0, x1 = p[t].x1, from = nn__max(4, x0);
+        if (t == 0) NN__PREFETCH(x + 4 * p->stride + 8);
+        if (x0 == 0 && x1 >= 4) memcpy(a, x, 4 * sizeof *x);
+        else NN__K(copy_run)(a + x0, x + x0, nn__min(4, x1) - x0, 1);
+        if (x1 == 6 && x0 <= 4) memcpy(b, x + 4, 2 * sizeof *x);
+        else NN__K(copy_run)(b + from - 4, x + from, x1 - from, 1);
     }
 }
 // Four vectors, number by number: r[j] gets numbers j, j + 4, ... of the row that x is; join is the way back.
@@ -14439,48 +14469,56 @@ NN__INLINE void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t
         NN__UNROLL for (j = 0; j < 6; j++) STORE(to + (6 * i + j) * stride, t[j]);
     }
 }
-// G g G^T of n x n numbers g, n lanes_apart numbers apart, for lanes l..: into 36 rows of 32 lanes.
-NN__INLINE void NN__K(wino_kernel)(const V *g, int n, int l, R *to)
+// G g G^T of n x n numbers g: 36 vectors, `stride` numbers apart. Of the last vector of a panel's last row only `some` numbers are stored:
+// elsewhere the rest is overwritten by the next row.
+NN__INLINE void NN__K(wino_kernel)(const V *g, int n, R *to, int64_t stride, int some)
 {
     V s[24], t[6];
-    int i, j;
+    int i, j, k;
     NN__UNROLL for (j = 0; j < n; j++) NN__K(wino_g)(g + j, n, n, n, s + j);
     NN__UNROLL for (i = 0; i < 6; i++) {
         NN__K(wino_g)(s + n * i, n, 1, 1, t);
-        NN__UNROLL for (j = 0; j < 6; j++) STORE(to + (6 * i + j) * NN__K(wino_lanes) + l, t[j]);
+        if (some >= NN__LANES) NN__UNROLL for (j = 0; j < 6; j++) STORE(to + (6 * i + j) * stride, t[j]);
+        else NN__UNROLL for (j = 0; j < 6; j++) {
+            R last[NN__LANES];
+            STORE(last, t[j]);
+            for (k = 0; k < some; k++) to[(6 * i + j) * stride + k] = last[k];
+        }
     }
 }
-// Numbers of NN__TILE_ROWS lanes into panels of NN__MR rows: panels are `panel` numbers apart, matrices `stride`.
-static void NN__K(wino_rows)(const R *from, R *to, int64_t stride, int64_t panel)
-{
-    int e, i;
-    for (e = 0; e < 36; e++, to += stride, from += NN__K(wino_lanes))
-        for (i = 0; i < NN__TILE_ROWS; i += NN__MR) memcpy(to + i / NN__MR * panel, from + i, NN__MR * sizeof *to);
-}
 
-// Weights of NN__TILE_ROWS rows of a round, in the order in which wino_block reads them: part of the channels, matrix, panel, channel, row.
+// Weights of some rows and channels, as wino_products reads them. Several channels at a time: rows of w may be far apart.
+static void NN__K(wino_kernels)(const nn__gather *q, int flip, const R *w, int64_t rows, int64_t channels, R *to, int64_t stride)
+{
+    enum { some = 8 };
+    R g[some][9][16];
+    int64_t i, ch, e, j, n;
+    int k, l;
+    memset(g, 0, sizeof g);
+    for (i = 0; i < rows; i += NN__MR) for (ch = 0; ch < channels; ch += some) {
+        n = nn__min(some, channels - ch);
+        for (j = 0; j < nn__min(NN__MR, rows - i); j++) for (e = 0; e < n; e++) {
+            const R *x = w + (i + j) * q->w_row + (ch + e) * q->w_channel;
+            NN__UNROLL for (k = 0; k < 9; k++) g[e][k][j] = x[k];
+        }
+        for (e = 0; e < n; e++) for (l = 0; l < NN__MR; l += NN__LANES) {
+            V x[9];
+            NN__UNROLL for (k = 0; k < 9; k++) x[k] = LOAD(g[e][flip ? 8 - k : k] + l);
+            NN__K(wino_kernel)(x, 3, to + i * channels + (ch + e) * NN__MR + l, stride, ch + e == channels - 1 ? NN__MR - l : NN__LANES);
+        }
+    }
+}
+// A task of the packing phase: NN__TILE_ROWS rows of a round, all channels in parts of NN__WINO_K.
 static void NN__K(wino_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
-    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__TILE_ROWS, h = nn__min(NN__TILE_ROWS, q.rows - round * s.lead - first), ch, j;
-    R g[9][NN__K(wino_lanes)], u[36 * NN__K(wino_lanes)];
-    int k, l;
-    memset(g, 0, sizeof g);
-    w += group * v->o * v->c * 9 + (round * s.lead + first) * q.w_row;
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__TILE_ROWS, row = round * s.lead + first, part;
     to += group * s.panels;
-    for (ch = 0; ch < q.channels; ch++) {
-        int64_t part = ch / NN__WINO_K * NN__WINO_K, depth = nn__min(NN__WINO_K, q.channels - part);
-        for (j = 0; j < h; j++) {
-            const R *x = w + j * q.w_row + ch * q.w_channel;
-            NN__UNROLL for (k = 0; k < 9; k++) g[k][j] = x[k];
-        }
-        for (l = 0; l < NN__TILE_ROWS; l += NN__LANES) {
-            V x[9];
-            NN__UNROLL for (k = 0; k < 9; k++) x[k] = LOAD(g[spread ? 8 - k : k] + l);
-            NN__K(wino_kernel)(x, 3, l, u);
-        }
-        NN__K(wino_rows)(u, to + part / NN__WINO_K * 36 * nn__wino_stride(s.lead, NN__WINO_K) + first * depth + (ch - part) * NN__MR, nn__wino_stride(s.lead, depth), depth * NN__MR);
+    for (part = 0; part < q.channels; part += NN__WINO_K) {
+        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(s.lead, depth);
+        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__TILE_ROWS, q.rows - row), depth, to + first * depth, stride);
+        to += 36 * stride;
     }
 }
 static void NN__K(wino_products)(int64_t m, int64_t n, int64_t depth, const R *a, int64_t a_stride, const R *b, int64_t b_stride, R *y, int64_t y_stride, int64_t ld)
@@ -14491,14 +14529,15 @@ static void NN__K(wino_products)(int64_t m, int64_t n, int64_t depth, const R *a
         for (j = 0; j < n; j += NN__NR) for (i = 0; i < m; i += NN__MR) NN__K(gemm_tile)(depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
 }
 // One block of results: some rows (channels) and NN__WINO_N columns (tiles).
-static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
     int64_t group = index / s.splits / s.blocks, first = index / s.splits % s.blocks * NN__WINO_N, in_round = index % s.splits * s.rows, row = round * s.lead + in_round;
     int64_t across = (q.x.count + 3) / 4, tiles = across * ((q.y.count + 3) / 4), n = nn__min(NN__WINO_N, v->batch * tiles - first);
     int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), source = q.y.size * q.x.size, plane = q.y.count * q.x.count, wide, l, r, part, ch;
-    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(s.rows, NN__WINO_N);
+    int few = s.panels == 0;
+    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(s.rows, NN__WINO_N), *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K / 2);
     NN__K(patch) in[NN__WINO_N], out[NN__WINO_N];
     NN__K(patches) p;
     int64_t runs = 0, low_y = q.y.offset + nn__min(0, 2 * q.y.hop), low_x = q.x.offset + nn__min(0, 2 * q.x.hop);
@@ -14523,15 +14562,19 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
     memset(mm, 0, (size_t)(36 * nn__wino_stride(s.rows, NN__WINO_N)) * sizeof *mm);
     wide = (n + NN__NR - 1) / NN__NR * NN__NR;
     a += group * s.panels;
-    for (part = 0; part < q.channels; part += NN__WINO_K) {
-        int64_t depth = nn__min(NN__WINO_K, q.channels - part);
+    w += group * v->o * v->c * 9 + row * q.w_row;
+    for (part = 0; part < q.channels; part += few ? NN__WINO_K / 2 : NN__WINO_K) {
+        int64_t depth = nn__min(few ? NN__WINO_K / 2 : NN__WINO_K, q.channels - part);
+        const R *ww = few ? uu : a + in_round * depth;
+        int64_t stride = nn__wino_stride(few ? s.rows : s.lead, depth);
+        if (few) NN__K(wino_kernels)(&q, spread, w + part * q.w_channel, m, depth, uu, stride);
         for (ch = 0; ch < depth; ch++) {
             for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + (part + ch) * source, q.x.size, &p);
             for (i = 0; i < wide; i += NN__LANES)
                 NN__K(wino_image)(&p, i, vv + i / NN__NR * depth * NN__NR + ch * NN__NR + i % NN__NR, nn__wino_stride(depth, NN__WINO_N));
         }
-        NN__K(wino_products)(m, wide, depth, a + in_round * depth, nn__wino_stride(s.lead, depth), vv, nn__wino_stride(depth, NN__WINO_N), mm, nn__wino_stride(s.rows, NN__WINO_N), NN__WINO_N);
-        a += 36 * nn__wino_stride(s.lead, depth);
+        NN__K(wino_products)(m, wide, depth, ww, stride, vv, nn__wino_stride(depth, NN__WINO_N), mm, nn__wino_stride(s.rows, NN__WINO_N), NN__WINO_N);
+        a += 36 * stride;
     }
     for (r = 0; r < m; r++, y += plane) {
         R first_term = bias ? bias[group * q.rows + row + r] : 0;
@@ -14568,37 +14611,41 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
     int64_t i0 = block / s.across * NN__WINO_DW_M, j0 = block % s.across * NN__WINO_K, h = nn__min(NN__WINO_DW_M, v->o - i0), w = nn__min(NN__WINO_K, v->c - j0);
     int64_t across = (v->map[1] + 3) / 4, tiles = across * ((v->map[0] + 3) / 4), source = v->image[0] * v->image[1], plane = v->map[0] * v->map[1];
     int64_t t0, t, l, i, j, wide = (w + NN__NR - 1) / NN__NR * NN__NR, end = nn__min(v->batch, (chunk + 1) * s.images) * tiles;
-    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), *uu = vv + 36 * nn__wino_stride(NN__WINO_DW_K, NN__WINO_K), u[36 * NN__K(wino_lanes)];
-    int k;
+    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), *uu = vv + 36 * nn__wino_stride(NN__WINO_DW_K, NN__WINO_K);
+    int k, r, run;
     memset(mm, 0, (size_t)(36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K)) * sizeof *mm);
     for (t0 = chunk * s.images * tiles; t0 < end; t0 += NN__WINO_DW_K) {
         int64_t depth = nn__min(NN__WINO_DW_K, end - t0);
-        for (t = 0; t < depth; t++) {
-            NN__K(patch) lane;
-            NN__K(patches) p;
+        for (t = 0; t < depth; t += run) {
+            NN__K(patch) lane[NN__K(wino_run)];
+            NN__K(patches) p[NN__K(wino_run)];
             int64_t b = (t0 + t) / tiles * v->groups + group, ty = (t0 + t) % tiles / across * 4, tx = (t0 + t) % across * 4;
-            memset(&p, 0, sizeof p);
-            lane = NN__K(wino_patch)(ty - v->pad[0], tx - v->pad[1], v->image[0], v->image[1], 1, 6);
-            lane.stride = source;
-            for (j = 0; j < wide; j += NN__K(wino_lanes)) {
-                lane.count = nn__min(NN__K(wino_lanes), w - j);
-                NN__K(wino_copy)(&lane, image + (b * v->c + j0 + j) * source, v->image[1], &p);
-                for (k = 0; k < nn__min(NN__K(wino_lanes), wide - j); k += NN__LANES)
-                    NN__K(wino_image)(&p, k, vv + (j + k) / NN__NR * depth * NN__NR + t * NN__NR + (j + k) % NN__NR, nn__wino_stride(NN__WINO_K, depth));
+            run = (int)nn__min(nn__min(NN__K(wino_run), across - tx / 4), depth - t);
+            memset(p, 0, (size_t)run * sizeof *p);
+            for (r = 0; r < run; r++) {
+                lane[r] = NN__K(wino_patch)(ty - v->pad[0], tx + 4 * r - v->pad[1], v->image[0], v->image[1], 1, 6);
+                lane[r].stride = source;
             }
-            memset(&p, 0, sizeof p);
-            lane = NN__K(wino_patch)(ty, tx, v->map[0], v->map[1], 1, 4);
-            lane.stride = plane;
+            for (j = 0; j < wide; j += NN__K(wino_lanes)) {
+                lane[0].count = nn__min(NN__K(wino_lanes), w - j);
+                NN__K(wino_copy_planes)(lane, run, image + (b * v->c + j0 + j) * source, v->image[1], p);
+                for (k = 0; k < nn__min(NN__K(wino_lanes), wide - j); k += NN__LANES) for (r = 0; r < run; r++)
+                    NN__K(wino_image)(&p[r], k, vv + (j + k) / NN__NR * depth * NN__NR + (t + r) * NN__NR + (j + k) % NN__NR, nn__wino_stride(NN__WINO_K, depth));
+            }
+            memset(p, 0, (size_t)run * sizeof *p);
+            for (r = 0; r < run; r++) {
+                lane[r] = NN__K(wino_patch)(ty, tx + 4 * r, v->map[0], v->map[1], 1, 4);
+                lane[r].stride = plane;
+            }
             for (i = 0; i < h; i += NN__TILE_ROWS) {
-                lane.count = nn__min(NN__TILE_ROWS, h - i);
-                NN__K(wino_copy)(&lane, map + (b * v->o + i0 + i) * plane, v->map[1], &p);
-                for (k = 0; k < NN__TILE_ROWS; k += NN__LANES) {
+                lane[0].count = nn__min(NN__TILE_ROWS, h - i);
+                NN__K(wino_copy_planes)(lane, run, map + (b * v->o + i0 + i) * plane, v->map[1], p);
+                for (r = 0; r < run; r++) for (l = 0; l < NN__TILE_ROWS; l += NN__MR) for (k = 0; k < NN__MR; k += NN__LANES) {
                     V g[16];
                     int e;
-                    NN__UNROLL for (e = 0; e < 4; e++) NN__K(split_four)(p.low[e][k], g + 4 * e);
-                    NN__K(wino_kernel)(g, 4, k, u);
+                    NN__UNROLL for (e = 0; e < 4; e++) NN__K(split_four)(p[r].low[e][l + k], g + 4 * e);
+                    NN__K(wino_kernel)(g, 4, uu + (i + l) * depth + (t + r) * NN__MR + k, nn__wino_stride(NN__WINO_DW_M, depth), t + r == depth - 1 ? NN__MR - k : NN__LANES);
                 }
-                NN__K(wino_rows)(u, uu + i * depth + t * NN__MR, nn__wino_stride(NN__WINO_DW_M, depth), depth * NN__MR);
             }
         }
         NN__K(wino_products)(h, wide, depth, uu, nn__wino_stride(NN__WINO_DW_M, depth), vv, nn__wino_stride(NN__WINO_K, depth), mm, nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), NN__WINO_K);
@@ -14627,7 +14674,7 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
 // The three products, each by tiles or by strips.
 static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
-    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
+    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
     else if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
 }
