@@ -13808,13 +13808,15 @@ static int nn__conv_direct(const nn__conv *v)
 enum { NN__TILE_ROWS = 24, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 144, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
 static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
-// Does it pay? Multiply-adds per weight matrix element, for one image (the same for every batch); what is not a product, in the same unit.
-static int nn__wino_pays(const nn__conv *v, const int64_t *results)
+// Does it pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights costs about as much
+// as 960 of them; forward shares that among 8 images, in between 1 and a batch, backward among 32.
+static int nn__wino_pays(const nn__conv *v, const int64_t *results, int back)
 {
     int64_t direct = 9 * results[0] * results[1], tiles = 36 * nn__wino_tiles(results);
-    return v->winograd && tiles + tiles * 16 / v->o + tiles * 16 / v->c + 60 < direct * 7 / 8;
+    return v->winograd && tiles + tiles * 6 / v->o + tiles * 6 / v->c + (back ? 30 : 120) < direct * 7 / 8;
 }
-static int nn__conv_wino(const nn__conv *v, int spread) { return nn__wino_pays(v, spread ? v->image : v->map); }
+static int nn__conv_wino(const nn__conv *v, int spread) { return nn__wino_pays(v, spread ? v->image : v->map, spread != v->transposed); }
+static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v, v->map, 1); }
 
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
@@ -13870,7 +13872,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.lead = nn__min((s.rows + 23) / 24 * 24, s.pack_blocks * NN__GEMM_M);      // NN__MR is 4, 6, 8 or 12
     s.panels = s.lead * q.channels * v->taps;
     s.tasks = v->groups * s.phases * s.blocks;
-    s.splits = nn__max(1, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
+    s.splits = nn__max((s.pack_blocks + 1) / 2, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
     s.rows = (s.pack_blocks + s.splits - 1) / s.splits * NN__GEMM_M;
     s.tasks *= s.splits;
     return s;
@@ -13880,7 +13882,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
-    int wino = nn__wino_pays(v, v->map);
+    int wino = nn__wino_dw(v);
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = nn__conv_direct(v) ? 1 : (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
@@ -13952,13 +13954,13 @@ static void nn__conv_plan(nn_call *c)
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
         c->task_bytes = (size_t)(nn__conv_wino(&v, spread) ? 36 * (nn__wino_stride(NN__WINO_N, s.rows) + (s.panels ? nn__wino_stride(NN__WINO_N, NN__WINO_K) : nn__wino_stride(NN__WINO_N + s.rows, NN__WINO_K / 2) + 16))
-                               : nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
+                               : nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (s.rows + 11) * NN__CONV_N) * real;
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[0] = v.groups * w.blocks * w.chunks;
-        c->task_bytes = (size_t)(nn__wino_pays(&v, v.map) ? 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16)
+        c->task_bytes = (size_t)(nn__wino_dw(&v) ? 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16)
                                : nn__conv_direct(&v) ? 2 * NN__STRIP + 32 * NN__STRIP_TAPS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
@@ -14128,7 +14130,8 @@ NN__INLINE void NN__K(fill_run)(R *y, int64_t n, R value)
     for (; i < n; i++) y[i] = value;
 }
 
-// One block of results: some rows (channels) and NN__CONV_N columns (pixels). y (+)= bias + packed weights * pixels.
+// One block of results: some rows (channels) and NN__CONV_N columns (pixels). y (+)= bias + packed weights * pixels. Sums are gathered in
+// the scratch, where rows are dense, then go to y run by run.
 static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
@@ -14136,42 +14139,36 @@ static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R
     int64_t first = index / s.splits % s.blocks * NN__CONV_N, in_round = index % s.splits * s.rows, row = round * s.pack_blocks * NN__GEMM_M + in_round;
     nn__gather q = nn__conv_gather(v, spread, phase);
     nn__part p = { 0, 0, 0, 0 };
-    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k;
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k, e;
     int64_t n = nn__min(NN__CONV_N, q.columns - first), m = nn__min(nn__min(s.rows, s.pack_blocks * NN__GEMM_M - in_round), q.rows - row), source = q.y.size * q.x.size;
-    R edge[NN__MR * NN__NR];
+    R *sum = scratch + NN__CONV_K * (NN__CONV_N + 32);
     if (n <= 0 || m <= 0) return;
     for (j = 0; j < n; j++) {                            // where the columns lie in row 0 of y
         int64_t col = first + j, x = col % q.x.count, b = col / q.x.count / q.y.count;
         if (j && x) { column[j] = column[j - 1] + q.x.pitch; continue; }
         column[j] = b * v->groups * q.rows * plane + (q.y.first + col / q.x.count % q.y.count * q.y.pitch) * width + q.x.first + x * q.x.pitch;
     }
-    y += (group * q.rows + row) * plane;
-    if (!add) for (j = 0; j < n; j = k) {
-        for (k = j + 1; k < n && column[k] == column[k - 1] + 1; k++) { }
-        for (i = 0; i < m; i++) NN__K(fill_run)(y + i * plane + column[j], k - j, bias ? bias[group * q.rows + row + i] : 0);
-    }
+    for (i = 0; i < m; i++) NN__K(fill_run)(sum + i * NN__CONV_N, NN__CONV_N, bias ? bias[group * q.rows + row + i] : 0);
+    memset(sum + m * NN__CONV_N, 0, (NN__MR - 1) * NN__CONV_N * sizeof *sum);
     a += group * s.panels + s.lead * q.before;
     from += group * q.channels * source;
-    memset(edge, 0, sizeof edge);
     while (nn__next_part(&q, &p)) {
         int64_t depth = p.channels * p.taps;
         NN__K(conv_pixels)(&q, &p, from, v->groups * q.channels * source, first, n, scratch);
-        for (j = 0; j < n; j += NN__NR) {
-            int64_t w = nn__min(NN__NR, n - j);
-            int dense = w == NN__NR && column[j + w - 1] - column[j] == w - 1;
-            for (i = 0; i < m; i += NN__MR) {
-                int64_t h = nn__min(NN__MR, m - i), b, e;
-                R *z = y + i * plane + column[j];
-                const R *pa = a + (in_round + i) * depth, *pb = scratch + j * depth;
-                if (dense && h == NN__MR) { NN__K(gemm_tile)(depth, pa, pb, z, plane); continue; }
-                if (dense) for (b = 0; b < h; b++) memcpy(edge + b * NN__NR, z + b * plane, NN__NR * sizeof *z);
-                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) edge[b * NN__NR + e] = y[(i + b) * plane + column[j + e]];
-                NN__K(gemm_tile)(depth, pa, pb, edge, NN__NR);
-                if (dense) for (b = 0; b < h; b++) memcpy(z + b * plane, edge + b * NN__NR, NN__NR * sizeof *z);
-                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) y[(i + b) * plane + column[j + e]] = edge[b * NN__NR + e];
-            }
-        }
+        for (j = 0; j < n; j += NN__NR) for (i = 0; i < m; i += NN__MR)
+            NN__K(gemm_tile)(depth, a + (in_round + i) * depth, scratch + j * depth, sum + i * NN__CONV_N + j, NN__CONV_N);
         a += s.lead * depth;
+    }
+    y += (group * q.rows + row) * plane;
+    for (j = 0; j < n; j = k) {
+        for (k = j + 1; k < n && column[k] == column[k - 1] + q.x.pitch; k++) { }
+        for (i = 0; i < m; i++) {
+            const R *z = sum + i * NN__CONV_N + j;
+            R *to = y + i * plane + column[j];
+            if (add) for (e = 0; e < k - j; e++) to[e * q.x.pitch] += z[e];
+            else if (q.x.pitch == 1) NN__K(copy_run)(to, z, k - j, 1);
+            else for (e = 0; e < k - j; e++) to[e * q.x.pitch] = z[e];
+        }
     }
 }
 
@@ -14410,7 +14407,7 @@ static void NN__K(wino_copy)(const NN__K(patch) *p, const R *plane, int64_t widt
     for (i = p->y0; i < p->y1; i++) {
         const R *x = plane + (p->at + i * width);
         R *a = to->low[i][p->lane], *b = to->high[i][p->lane];
-        if (low == 4 && high == 2) for (l = 0; l < p->count; l++, x += p->stride, a += 4, b += 4) { memcpy(a, x, 4 * sizeof *x); memcpy(b, x + 4, 2 * sizeof *x); }
+        if (p->tiles == 1 && low == 4 && high == 2) for (l = 0; l < p->count; l++, x += p->stride, a += 4, b += 4) { memcpy(a, x, 4 * sizeof *x); memcpy(b, x + 4, 2 * sizeof *x); }
         else for (l = 0; l < p->count; l++, x += p->stride, a += 4, b += 4) {
             NN__K(copy_run)(a + p->x0, x + p->x0, low, 1);
             NN__K(copy_run)(b + from - 4, x + from, high, 1);
@@ -14710,7 +14707,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     }
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
-        if (nn__wino_pays(&v, v.map)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else if (nn__conv_direct(&v)) NN__K(conv_strips_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
