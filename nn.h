@@ -13661,7 +13661,7 @@ NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->ad
 // never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
 // Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64 };
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64, NN__THIN = 8, NN__THIN_SUMS = 4096 };
 
 #ifdef NN_DETERMINISTIC
 #define NN__WINOGRAD 0
@@ -13780,16 +13780,16 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
 // Depthwise convolutions have one row per matrix: nothing to share a packed panel with. They run directly on a strip: some rows of one
 // plane, padded with zeros, and for a step > 1 sorted by x mod step, so that every tap reads neighbouring numbers for neighbouring results.
 typedef struct nn__strip { int64_t low_y, low_x, span, sub, row, rows; } nn__strip;  // span: lines of one result row; sub: numbers per x mod step
-static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x)
+static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x, int64_t room)  // room: numbers
 {
     nn__strip z;
     int64_t reach_y = (nn__max(1, y->taps) - 1) * y->hop, reach_x = (nn__max(1, x->taps) - 1) * x->hop;      // negative when it spreads
     z.low_y = y->offset + nn__min(0, reach_y);
     z.low_x = x->offset + nn__min(0, reach_x);
     z.span = (reach_y < 0 ? -reach_y : reach_y) + 1;
-    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 34;        // vectors may read beyond the last result
+    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 16;        // vectors may read beyond the last result
     z.row = z.sub * x->step;
-    z.rows = nn__max(1, nn__min(y->count, (NN__STRIP / 4 / z.row - z.span) / y->step + 1));
+    z.rows = nn__max(1, nn__min(y->count, (room / z.row - z.span) / y->step + 1));
     return z;
 }
 static int nn__conv_direct(const nn__conv *v)
@@ -13797,6 +13797,15 @@ static int nn__conv_direct(const nn__conv *v)
     int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (nn__max(v->map[1], v->image[1]) + 36);
     return v->c == 1 && v->o >= 1 && v->o <= 2 && v->taps <= NN__STRIP_TAPS && lines <= NN__STRIP / row;
 }
+// dw of few channels, too, is summed on strips: of all channels of a group, which leave room for fewer rows. Rows that fill few vectors
+// of 16 are left to the matrix product.
+static int nn__conv_thin(const nn__conv *v)
+{
+    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (v->map[1] + 36);
+    return nn__conv_direct(v) || (v->c >= 1 && v->o >= 1 && v->c <= NN__THIN && v->taps <= NN__STRIP_TAPS && 2 * lines <= NN__STRIP / row / v->c
+                              && v->map[1] <= NN__STRIP / 16 && 4 * v->map[1] >= (v->map[1] + 15) / 16 * 48);
+}
+static int64_t nn__thin_rows(const nn__conv *v) { return nn__min((v->o + 3) / 4 * 4, NN__THIN_SUMS / (v->c * v->taps) / 4 * 4); }
 
 // 3x3 kernels with step 1 and many channels: Winograd's F(4x4, 3x3) (Winograd 1980; Lavin & Gray 2016). A tile of 4x4 results costs
 // 36 products per channel instead of 144:   Y = A^T [sum over c of (G g G^T) (B^T d B)] A,   g 3x3 weights, d 6x6 pixels, the products
@@ -13884,8 +13893,9 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
     int wino = nn__wino_dw(v);
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
-    s.blocks = nn__conv_direct(v) ? 1 : (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
+    s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
+    if (nn__conv_thin(v)) s.blocks = (v->o + nn__thin_rows(v) - 1) / nn__thin_rows(v);
     if (wino) {
         s.across = (v->c + NN__WINO_K - 1) / NN__WINO_K;
         s.blocks = (v->o + NN__WINO_DW_M - 1) / NN__WINO_DW_M * s.across;
@@ -13961,7 +13971,7 @@ static void nn__conv_plan(nn_call *c)
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[0] = v.groups * w.blocks * w.chunks;
         c->task_bytes = (size_t)(nn__wino_dw(&v) ? 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16)
-                               : nn__conv_direct(&v) ? 2 * NN__STRIP + 32 * NN__STRIP_TAPS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
+                               : nn__conv_thin(&v) ? 2 * NN__STRIP + 16 * NN__THIN_SUMS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
             c->phases = 2;
@@ -14032,6 +14042,7 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 }
 #endif
 #if NN__IN_SIMD
+#define NN__THIN_M (NN__LANES == 8 ? 2 : 4)              // tiles of thin_tile: AVX2 has 16 registers, the others 32
 #ifdef __GNUC__
 #define NN__PREFETCH(p) __builtin_prefetch(p)
 #else
@@ -14248,14 +14259,15 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
     }
 }
 
-// Lines first..first+rows (of results) of a strip.
-static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, R *to)
+// Lines first..first+rows (of results) of a strip. What comes next lies `ahead`.
+static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, int64_t ahead, R *to)
 {
     int64_t lines = (rows - 1) * y->step + z->span, l, e;
     memset(to, 0, (size_t)(lines * z->row) * sizeof *to);
     for (l = 0; l < lines; l++, to += z->row) {
         int64_t line = first * y->step + z->low_y + l;
         if (line < 0 || line >= y->size) continue;
+        for (e = 0; e < x->size; e += 16) NN__PREFETCH(plane + line * x->size + ahead + e);
         for (e = 0; e < x->step; e++) {
             int64_t at = z->low_x + e, lo = at < 0 ? (-at + x->step - 1) / x->step : 0, hi = at < x->size ? nn__min(z->sub, (x->size - 1 - at) / x->step + 1) : 0;
             if (lo < hi) NN__K(copy_run)(to + e * z->sub + lo, plane + line * x->size + at + lo * x->step, hi - lo, x->step);
@@ -14294,11 +14306,11 @@ static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const 
     R taps[NN__STRIP_TAPS];
     for (i = planes * index / tasks; i < planes * (index + 1) / tasks; i++) for (phase = 0; phase < phases; phase++) {
         nn__gather q = nn__conv_gather(v, spread, phase);
-        nn__strip z = nn__conv_strip(&q.y, &q.x);
+        nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / 4);
         int64_t group = i % v->groups, source = q.y.size * q.x.size;
         NN__K(strip_taps)(&q, &z, at);
         for (r0 = 0; r0 < q.y.count; r0 += n) for (n = nn__min(z.rows, q.y.count - r0), ch = 0; ch < q.channels; ch++) {
-            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, scratch);
+            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, source, scratch);
             for (m = 0; m < q.rows; m++) {
                 const R *x = w + group * v->o * v->taps + m * q.w_row + ch * q.w_channel;
                 R *to = y + (i * q.rows + m) * plane + q.x.first;
@@ -14310,41 +14322,69 @@ static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const 
         }
     }
 }
-// dw (o, k) of one group over one chunk of the batch: 16 partial sums per number, whatever the vector width.
-static void NN__K(conv_strips_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+// sum[m][k] += sum over rows and columns of dy[m] x[at[k]]: in 16 partial sums, whatever the vector width. rows: of dy, `wide` numbers, a
+// multiple of 16; planes of dy are dy_plane apart, lines of x x_line, sums of neighbouring m sum_row.
+NN__INLINE void NN__K(thin_tile)(int m, int taps, int64_t rows, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_line, const int64_t *at, R *sum, int64_t sum_row)
+{
+    int64_t r, i;
+    int e, j, k;
+    for (e = 0; e < 16; e += NN__LANES) {
+        V acc[4][9], g[4], z;
+        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = LOAD(sum + j * sum_row + k * 16 + e);
+        for (r = 0; r < rows; r++) for (i = e; i < wide; i += 16) {
+            NN__UNROLL for (j = 0; j < m; j++) g[j] = LOAD(dy + j * dy_plane + r * wide + i);
+            NN__UNROLL for (k = 0; k < taps; k++) {
+                z = LOAD(x + r * x_line + at[k] + i);
+                NN__UNROLL for (j = 0; j < m; j++) acc[j][k] = FMA(g[j], z, acc[j][k]);
+            }
+        }
+        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) STORE(sum + j * sum_row + k * 16 + e, acc[j][k]);
+    }
+}
+// Some rows of dw, few channels: one group over one chunk of the batch.
+static void NN__K(conv_thin_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
 {
     nn__dw_cut s = nn__conv_dw_cuts(v);
     nn__gather q = nn__conv_gather(v, 0, 0);
-    nn__strip z = nn__conv_strip(&q.y, &q.x);
-    enum { lanes = 16 };
-    int64_t chunk = index % s.chunks, group = index / s.chunks, wide = (q.x.count + lanes - 1) / lanes * lanes, pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS];
-    int64_t b, r0, r, n, m, k, i, e;
+    int64_t wide = (q.x.count + 15) / 16 * 16, tile = v->o == 1 ? 1 : NN__THIN_M, terms = v->c * v->taps, all = nn__thin_rows(v);
+    nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / v->c);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, o0 = block * all, h = nn__min(all, v->o - o0);
+    int64_t pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS], line = q.y.step * z.row, plane, b, r0, r, n, m, k, i, c;
     R *dy = scratch + NN__STRIP, *total = dy + NN__STRIP;
-    memset(total, 0, (size_t)(v->o * v->taps * lanes) * sizeof *total);
+    z.rows = nn__max(1, nn__min(z.rows, NN__STRIP / 4 / wide));
+    plane = ((z.rows - 1) * q.y.step + z.span) * z.row;
+    memset(total, 0, (size_t)(all * terms * 16) * sizeof *total);
     NN__K(strip_taps)(&q, &z, at);
     for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++) for (r0 = 0; r0 < q.y.count; r0 += n) {
         n = nn__min(z.rows, q.y.count - r0);
-        NN__K(strip_fill)(&q.y, &q.x, &z, image + (b * v->groups + group) * v->image[0] * v->image[1], r0, n, scratch);
-        for (m = 0; m < v->o; m++) {
-            memset(dy, 0, (size_t)(n * wide) * sizeof *dy);
-            for (r = 0; r < n; r++) NN__K(copy_run)(dy + r * wide, map + ((b * v->groups + group) * v->o + m) * pixels + (r0 + r) * q.x.count, q.x.count, 1);
-            for (k = 0; k < v->taps; k++) {
-                R *to = total + (m * v->taps + k) * lanes;
-                V sum[lanes / NN__LANES];
-                for (e = 0; e < lanes / NN__LANES; e++) sum[e] = LOAD(to + e * NN__LANES);
-                for (r = 0; r < n; r++) for (i = 0; i < wide; i += lanes) {
-                    const R *g = dy + r * wide + i, *x = scratch + r * q.y.step * z.row + at[k] + i;
-                    NN__UNROLL for (e = 0; e < lanes / NN__LANES; e++) sum[e] = FMA(LOAD(g + e * NN__LANES), LOAD(x + e * NN__LANES), sum[e]);
-                }
-                for (e = 0; e < lanes / NN__LANES; e++) STORE(to + e * NN__LANES, sum[e]);
+        for (c = 0; c < v->c; c++)
+            NN__K(strip_fill)(&q.y, &q.x, &z, image + ((b * v->groups + group) * v->c + c) * v->image[0] * v->image[1], r0, n, v->groups * v->c * v->image[0] * v->image[1], scratch + c * plane);
+        for (m = 0; m < h; m += tile) {
+            const R *from = map + ((b * v->groups + group) * v->o + o0 + m) * pixels + r0 * q.x.count;
+            memset(dy, 0, (size_t)(tile * n * wide) * sizeof *dy);
+            for (i = 0; i < nn__min(tile, h - m); i++) for (r = 0; r < n; r++) {
+                for (k = 0; k < q.x.count; k += 16) NN__PREFETCH(from + (i + (v->o == 1 ? v->groups : tile)) * pixels + r * q.x.count + k);
+                NN__K(copy_run)(dy + (i * n + r) * wide, from + i * pixels + r * q.x.count, q.x.count, 1);
+            }
+            for (c = 0; c < v->c; c++) for (k = 0; k < v->taps;) {
+                const R *x = scratch + c * plane;
+                R *sum = total + (m * terms + c * v->taps + k) * 16;
+                int64_t left = v->taps - k;
+                if (tile == 1 && left >= 9)  { NN__K(thin_tile)(1, 9, n, wide, dy, 0, x, line, at + k, sum, 0); k += 9; }
+                else if (tile == 1 && left >= 3) { NN__K(thin_tile)(1, 3, n, wide, dy, 0, x, line, at + k, sum, 0); k += 3; }
+                else if (tile == 1)          { NN__K(thin_tile)(1, 1, n, wide, dy, 0, x, line, at + k, sum, 0); k++; }
+                else if (left >= 5 && left % 3) { NN__K(thin_tile)(NN__THIN_M, 5, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 5; }
+                else if (left >= 3)          { NN__K(thin_tile)(NN__THIN_M, 3, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 3; }
+                else                         { NN__K(thin_tile)(NN__THIN_M, 1, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k++; }
             }
         }
     }
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
-    for (m = 0; m < v->o * v->taps; m++) {
-        R *sum = total + m * lanes, *to = dw + group * v->o * v->taps + m;
-        for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
-        *to = add ? *to + sum[0] : sum[0];
+    dw += (group * v->o + o0) * terms;
+    for (m = 0; m < h * terms; m++) {
+        R *sum = total + m * 16;
+        for (k = 8; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
+        dw[m] = add ? dw[m] + sum[0] : sum[0];
     }
 }
 
@@ -14708,7 +14748,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
         if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
-        else if (nn__conv_direct(&v)) NN__K(conv_strips_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (nn__conv_thin(&v)) NN__K(conv_thin_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
     else {
