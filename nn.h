@@ -190,6 +190,7 @@ typedef struct nn_desc {
     const nn_backend *backend;       // default NULL: the CPU. nn_cuda(0) with nn_cuda.h
     const char *isa;                 // CPU kernels: "scalar", "fma", "avx2", "avx512", "neon"; default: environment NN_ISA, else the best
     nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
+    int      exact;                  // 1: no Winograd: convolutions round as a direct sum does: less than half the error, twice the time
 } nn_desc;
 NN_API nn_context *nn_new(const nn_desc *desc);          // NULL only if not even the context could be allocated (nn_ok(NULL) is 0)
 NN_API void        nn_free(nn_context *nn);              // frees everything that the context owns
@@ -11033,6 +11034,7 @@ static const nn__table *nn__find_table(const char *isa, nn_dtype dtype)
 // =============================================================================================
 // >>words   The vocabulary of kernels. V is a vector of NN__LANES numbers (a plain number where that is 1), R one number.
 //
+//   evens odds  every other number of the row a, b   zip_low zip_high  a and b in turns: the first, the last NN__LANES numbers of that
 //   C(1.5)  a constant   SEL(m, a, b)  m ? a : b per lane, m a comparison   FMA(a, b, c)  a * b + c, fused where the class allows
 //   LOAD STORE  SET1  ABS SQRT FLOOR ROUND EXP EXPM1 LOG LOG1P SIN COS TANH SIGMOID SOFTPLUS ERF POW
 //
@@ -11057,6 +11059,28 @@ NN__INLINE VI NN__K(iset1)(int32_t s)      { VI zero = { 0 }; return s - zero; }
 #define SET1(s)      NN__K(set1)(s)
 #define ISET1(s)     NN__K(iset1)(s)
 #define C(x)         SET1((float)(x))
+#ifdef __clang__
+#define NN__PICK(...) return __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define NN__PICK(...) VI pick = { __VA_ARGS__ }; return __builtin_shuffle(a, b, pick)
+#endif
+#if NN__LANES == 16
+NN__INLINE V NN__K(evens)(V a, V b)        { NN__PICK(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); }
+NN__INLINE V NN__K(odds)(V a, V b)         { NN__PICK(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); }
+NN__INLINE V NN__K(zip_low)(V a, V b)      { NN__PICK(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
+NN__INLINE V NN__K(zip_high)(V a, V b)     { NN__PICK(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31); }
+#elif NN__LANES == 8
+NN__INLINE V NN__K(evens)(V a, V b)        { NN__PICK(0, 2, 4, 6, 8, 10, 12, 14); }
+NN__INLINE V NN__K(odds)(V a, V b)         { NN__PICK(1, 3, 5, 7, 9, 11, 13, 15); }
+NN__INLINE V NN__K(zip_low)(V a, V b)      { NN__PICK(0, 8, 1, 9, 2, 10, 3, 11); }
+NN__INLINE V NN__K(zip_high)(V a, V b)     { NN__PICK(4, 12, 5, 13, 6, 14, 7, 15); }
+#else
+NN__INLINE V NN__K(evens)(V a, V b)        { NN__PICK(0, 2, 4, 6); }
+NN__INLINE V NN__K(odds)(V a, V b)         { NN__PICK(1, 3, 5, 7); }
+NN__INLINE V NN__K(zip_low)(V a, V b)      { NN__PICK(0, 4, 1, 5); }
+NN__INLINE V NN__K(zip_high)(V a, V b)     { NN__PICK(2, 6, 3, 7); }
+#endif
+#undef NN__PICK
 #else
 typedef R       NN__K(vector);
 typedef int32_t NN__K(ivector);
@@ -11066,6 +11090,10 @@ typedef int32_t NN__K(ivector);
 #define SET1(s)      (s)
 #define ISET1(s)     (s)
 #define C(x)         ((R)(x))
+NN__INLINE V NN__K(evens)(V a, V b)        { (void)b; return a; }
+NN__INLINE V NN__K(odds)(V a, V b)         { (void)a; return b; }
+NN__INLINE V NN__K(zip_low)(V a, V b)      { (void)b; return a; }
+NN__INLINE V NN__K(zip_high)(V a, V b)     { (void)a; return b; }
 #ifdef NN__IS_F64
 #define SQRT(x)      sqrt(x)
 #else
@@ -15042,12 +15070,17 @@ NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->ad
 // never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
 // Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64 };
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64, NN__THIN = 8, NN__THIN_SUMS = 4096 };
 
+#ifdef NN_DETERMINISTIC
+#define NN__WINOGRAD 0
+#else
+#define NN__WINOGRAD 1
+#endif
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
     int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
-    int     transposed;
+    int     transposed, winograd;
 } nn__conv;
 
 static nn__conv nn__conv_sizes(const nn_call *c)
@@ -15077,6 +15110,8 @@ static nn__conv nn__conv_sizes(const nn_call *c)
         v.map[0] = v.image[0] = 1;
     }
     for (d = 0; d < 2; d++) v.phases[d] = nn__min(v.stride[d], v.image[d]);
+    v.winograd = NN__WINOGRAD && !c->nn->desc.exact && c->nn->desc.dtype == NN_F32 && v.kernel[0] == 3 && v.kernel[1] == 3 && v.o >= 16 && v.c >= 16
+              && v.stride[0] == 1 && v.stride[1] == 1 && v.dilation[0] == 1 && v.dilation[1] == 1;
     return v;
 }
 
@@ -15154,16 +15189,16 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
 // Depthwise convolutions have one row per matrix: nothing to share a packed panel with. They run directly on a strip: some rows of one
 // plane, padded with zeros, and for a step > 1 sorted by x mod step, so that every tap reads neighbouring numbers for neighbouring results.
 typedef struct nn__strip { int64_t low_y, low_x, span, sub, row, rows; } nn__strip;  // span: lines of one result row; sub: numbers per x mod step
-static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x)
+static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x, int64_t room)  // room: numbers
 {
     nn__strip z;
     int64_t reach_y = (nn__max(1, y->taps) - 1) * y->hop, reach_x = (nn__max(1, x->taps) - 1) * x->hop;      // negative when it spreads
     z.low_y = y->offset + nn__min(0, reach_y);
     z.low_x = x->offset + nn__min(0, reach_x);
     z.span = (reach_y < 0 ? -reach_y : reach_y) + 1;
-    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 34;        // vectors may read beyond the last result
+    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 16;        // vectors may read beyond the last result
     z.row = z.sub * x->step;
-    z.rows = nn__max(1, nn__min(y->count, (NN__STRIP / 4 / z.row - z.span) / y->step + 1));
+    z.rows = nn__max(1, nn__min(y->count, (room / z.row - z.span) / y->step + 1));
     return z;
 }
 static int nn__conv_direct(const nn__conv *v)
@@ -15171,6 +15206,35 @@ static int nn__conv_direct(const nn__conv *v)
     int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (nn__max(v->map[1], v->image[1]) + 36);
     return v->c == 1 && v->o >= 1 && v->o <= 2 && v->taps <= NN__STRIP_TAPS && lines <= NN__STRIP / row;
 }
+// dw of few channels, too, is summed on strips: of all channels of a group, which leave room for fewer rows. Rows that fill few vectors
+// of 16 are left to the matrix product.
+static int nn__conv_thin(const nn__conv *v)
+{
+    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (v->map[1] + 36);
+    return nn__conv_direct(v) || (v->c >= 1 && v->o >= 1 && v->c <= NN__THIN && v->taps <= NN__STRIP_TAPS && 2 * lines <= NN__STRIP / row / v->c
+                              && v->map[1] <= NN__STRIP / 16 && 4 * v->map[1] >= (v->map[1] + 15) / 16 * 48);
+}
+static int64_t nn__thin_rows(const nn__conv *v) { return nn__min((v->o + 3) / 4 * 4, NN__THIN_SUMS / (v->c * v->taps) / 4 * 4); }
+
+// 3x3 kernels with step 1 and many channels: Winograd's F(4x4, 3x3) (Winograd 1980; Lavin & Gray 2016). A tile of 4x4 results costs
+// 36 products per channel instead of 144:   Y = A^T [sum over c of (G g G^T) (B^T d B)] A,   g 3x3 weights, d 6x6 pixels, the products
+// element by element: 36 matrix products. dw is F(3x3, 4x4): g is a tile of the map, the sum runs over tiles. B, G, A come from the
+// polynomial x (x^2 - 1/2) (x^2 - 2), whose roots keep the error low (Barabasz et al. 2020): measured against double, 1.3 to 2.5
+// times that of a direct sum; below 4e-6 of the norm of all results, and no result is off by more than 1e-5 of the largest one
+// (tests/test_conv.c). A column is a tile; columns run through the batch, and every result is a chain over channels as before, so the
+// bits do not depend on neighbours, lanes or threads.
+enum { NN__TILE_ROWS = 24, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 144, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2 };
+static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
+static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
+// Does it pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights costs about as much
+// as 960 of them; forward shares that among 8 images, in between 1 and a batch, backward among 32.
+static int nn__wino_pays(const nn__conv *v, const int64_t *results, int back)
+{
+    int64_t direct = 9 * results[0] * results[1], tiles = 36 * nn__wino_tiles(results);
+    return v->winograd && tiles + tiles * 6 / v->o + tiles * 6 / v->c + (back ? 30 : 120) < direct * 7 / 8;
+}
+static int nn__conv_wino(const nn__conv *v, int spread) { return nn__wino_pays(v, spread ? v->image : v->map, spread != v->transposed); }
+static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v, v->map, 1); }
 
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
@@ -15178,6 +15242,31 @@ typedef struct nn__conv_cut {
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
 } nn__conv_cut;
+// Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__TILE_ROWS rows, a multiple of every NN__MR.
+// Where there are few columns, weights are not packed in a phase of their own: every task transforms what it needs, which stays in the cache.
+static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__TILE_ROWS - 1) / NN__TILE_ROWS * NN__TILE_ROWS; }
+static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
+{
+    nn__conv_cut s;
+    int64_t rows = spread ? v->c : v->o, terms = 36 * (spread ? v->o : v->c);
+    s.phases = 1;
+    s.blocks = (v->batch * nn__wino_tiles(spread ? v->image : v->map) + NN__WINO_N - 1) / NN__WINO_N;
+    s.lead = nn__tile_rows(rows, nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
+    s.rounds = (rows + s.lead - 1) / s.lead;
+    s.pack_blocks = s.lead / NN__TILE_ROWS;
+    s.panels = ((spread ? v->o : v->c) + NN__WINO_K - 1) / NN__WINO_K * 36 * 16 + s.lead * terms;
+    s.splits = nn__max((s.lead + NN__WINO_M - 1) / NN__WINO_M, nn__min(4, 8 / (v->groups * s.blocks)));
+    if (s.blocks <= NN__WINO_FEW) {
+        s.lead = nn__tile_rows(rows, 1);
+        s.rounds = 1;
+        s.pack_blocks = s.panels = 0;
+        s.splits = nn__max((s.lead + NN__WINO_M / 2 - 1) / (NN__WINO_M / 2), nn__min(4, 8 / (v->groups * s.blocks)));
+    }
+    s.rows = nn__tile_rows(s.lead, s.splits);
+    s.splits = (s.lead + s.rows - 1) / s.rows;
+    s.tasks = v->groups * s.blocks * s.splits;
+    return s;
+}
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
@@ -15186,6 +15275,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.phases = spread ? v->phases[0] * v->phases[1] : 1;
     s.rows = spread ? v->c : v->o;
     if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
+    if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
     if (nn__conv_direct(v)) {
         s.tasks = nn__task_count(v->batch * v->groups, v->o * v->taps * v->map[0] * v->map[1]);
         return s;
@@ -15200,7 +15290,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.lead = nn__min((s.rows + 23) / 24 * 24, s.pack_blocks * NN__GEMM_M);      // NN__MR is 4, 6, 8 or 12
     s.panels = s.lead * q.channels * v->taps;
     s.tasks = v->groups * s.phases * s.blocks;
-    s.splits = nn__max(1, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
+    s.splits = nn__max((s.pack_blocks + 1) / 2, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
     s.rows = (s.pack_blocks + s.splits - 1) / s.splits * NN__GEMM_M;
     s.tasks *= s.splits;
     return s;
@@ -15210,11 +15300,17 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
+    int wino = nn__wino_dw(v);
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
-    s.blocks = nn__conv_direct(v) ? 1 : (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
+    s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
+    if (nn__conv_thin(v)) s.blocks = (v->o + nn__thin_rows(v) - 1) / nn__thin_rows(v);
+    if (wino) {
+        s.across = (v->c + NN__WINO_K - 1) / NN__WINO_K;
+        s.blocks = (v->o + NN__WINO_DW_M - 1) / NN__WINO_DW_M * s.across;
+    }
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
-    want = nn__max(NN__CONV_TASKS / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
+    want = nn__max((wino ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
     want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
     want = nn__max(1, want);
     s.images = (v->batch + want - 1) / want;
@@ -15276,13 +15372,15 @@ static void nn__conv_plan(nn_call *c)
             c->tasks[2 * round + 1] = s.tasks;
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)(nn__conv_direct(&v) ? (int)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32)) * real;
+        c->task_bytes = (size_t)(nn__conv_wino(&v, spread) ? 36 * (nn__wino_stride(NN__WINO_N, s.rows) + (s.panels ? nn__wino_stride(NN__WINO_N, NN__WINO_K) : nn__wino_stride(NN__WINO_N + s.rows, NN__WINO_K / 2) + 16))
+                               : nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (s.rows + 11) * NN__CONV_N) * real;
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[0] = v.groups * w.blocks * w.chunks;
-        c->task_bytes = (size_t)(nn__conv_direct(&v) ? 2 * NN__STRIP + 32 * NN__STRIP_TAPS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
+        c->task_bytes = (size_t)(nn__wino_dw(&v) ? 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16)
+                               : nn__conv_thin(&v) ? 2 * NN__STRIP + 16 * NN__THIN_SUMS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
             c->phases = 2;
@@ -15353,6 +15451,12 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 }
 #endif
 #if NN__IN_SIMD
+#define NN__THIN_M (NN__LANES == 8 ? 2 : 4)              // tiles of thin_tile: AVX2 has 16 registers, the others 32
+#ifdef __GNUC__
+#define NN__PREFETCH(p) __builtin_prefetch(p)
+#else
+#define NN__PREFETCH(p) ((void)(p))
+#endif
 // Packs the weights of one group and of NN__GEMM_M rows in a round, in the order in which conv_block reads them: phase, part, panel, term, row.
 static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
 {
@@ -15446,7 +15550,8 @@ NN__INLINE void NN__K(fill_run)(R *y, int64_t n, R value)
     for (; i < n; i++) y[i] = value;
 }
 
-// One block of results: some rows (channels) and NN__CONV_N columns (pixels). y (+)= bias + packed weights * pixels.
+// One block of results: some rows (channels) and NN__CONV_N columns (pixels). y (+)= bias + packed weights * pixels. Sums are gathered in
+// the scratch, where rows are dense, then go to y run by run.
 static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
@@ -15454,42 +15559,36 @@ static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R
     int64_t first = index / s.splits % s.blocks * NN__CONV_N, in_round = index % s.splits * s.rows, row = round * s.pack_blocks * NN__GEMM_M + in_round;
     nn__gather q = nn__conv_gather(v, spread, phase);
     nn__part p = { 0, 0, 0, 0 };
-    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k;
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k, e;
     int64_t n = nn__min(NN__CONV_N, q.columns - first), m = nn__min(nn__min(s.rows, s.pack_blocks * NN__GEMM_M - in_round), q.rows - row), source = q.y.size * q.x.size;
-    R edge[NN__MR * NN__NR];
+    R *sum = scratch + NN__CONV_K * (NN__CONV_N + 32);
     if (n <= 0 || m <= 0) return;
     for (j = 0; j < n; j++) {                            // where the columns lie in row 0 of y
         int64_t col = first + j, x = col % q.x.count, b = col / q.x.count / q.y.count;
         if (j && x) { column[j] = column[j - 1] + q.x.pitch; continue; }
         column[j] = b * v->groups * q.rows * plane + (q.y.first + col / q.x.count % q.y.count * q.y.pitch) * width + q.x.first + x * q.x.pitch;
     }
-    y += (group * q.rows + row) * plane;
-    if (!add) for (j = 0; j < n; j = k) {
-        for (k = j + 1; k < n && column[k] == column[k - 1] + 1; k++) { }
-        for (i = 0; i < m; i++) NN__K(fill_run)(y + i * plane + column[j], k - j, bias ? bias[group * q.rows + row + i] : 0);
-    }
+    for (i = 0; i < m; i++) NN__K(fill_run)(sum + i * NN__CONV_N, NN__CONV_N, bias ? bias[group * q.rows + row + i] : 0);
+    memset(sum + m * NN__CONV_N, 0, (NN__MR - 1) * NN__CONV_N * sizeof *sum);
     a += group * s.panels + s.lead * q.before;
     from += group * q.channels * source;
-    memset(edge, 0, sizeof edge);
     while (nn__next_part(&q, &p)) {
         int64_t depth = p.channels * p.taps;
         NN__K(conv_pixels)(&q, &p, from, v->groups * q.channels * source, first, n, scratch);
-        for (j = 0; j < n; j += NN__NR) {
-            int64_t w = nn__min(NN__NR, n - j);
-            int dense = w == NN__NR && column[j + w - 1] - column[j] == w - 1;
-            for (i = 0; i < m; i += NN__MR) {
-                int64_t h = nn__min(NN__MR, m - i), b, e;
-                R *z = y + i * plane + column[j];
-                const R *pa = a + (in_round + i) * depth, *pb = scratch + j * depth;
-                if (dense && h == NN__MR) { NN__K(gemm_tile)(depth, pa, pb, z, plane); continue; }
-                if (dense) for (b = 0; b < h; b++) memcpy(edge + b * NN__NR, z + b * plane, NN__NR * sizeof *z);
-                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) edge[b * NN__NR + e] = y[(i + b) * plane + column[j + e]];
-                NN__K(gemm_tile)(depth, pa, pb, edge, NN__NR);
-                if (dense) for (b = 0; b < h; b++) memcpy(z + b * plane, edge + b * NN__NR, NN__NR * sizeof *z);
-                else for (b = 0; b < h; b++) for (e = 0; e < w; e++) y[(i + b) * plane + column[j + e]] = edge[b * NN__NR + e];
-            }
-        }
+        for (j = 0; j < n; j += NN__NR) for (i = 0; i < m; i += NN__MR)
+            NN__K(gemm_tile)(depth, a + (in_round + i) * depth, scratch + j * depth, sum + i * NN__CONV_N + j, NN__CONV_N);
         a += s.lead * depth;
+    }
+    y += (group * q.rows + row) * plane;
+    for (j = 0; j < n; j = k) {
+        for (k = j + 1; k < n && column[k] == column[k - 1] + q.x.pitch; k++) { }
+        for (i = 0; i < m; i++) {
+            const R *z = sum + i * NN__CONV_N + j;
+            R *to = y + i * plane + column[j];
+            if (add) for (e = 0; e < k - j; e++) to[e * q.x.pitch] += z[e];
+            else if (q.x.pitch == 1) NN__K(copy_run)(to, z, k - j, 1);
+            else for (e = 0; e < k - j; e++) to[e * q.x.pitch] = z[e];
+        }
     }
 }
 
@@ -15569,14 +15668,15 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
     }
 }
 
-// Lines first..first+rows (of results) of a strip.
-static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, R *to)
+// Lines first..first+rows (of results) of a strip. What comes next lies `ahead`.
+static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, int64_t ahead, R *to)
 {
     int64_t lines = (rows - 1) * y->step + z->span, l, e;
     memset(to, 0, (size_t)(lines * z->row) * sizeof *to);
     for (l = 0; l < lines; l++, to += z->row) {
         int64_t line = first * y->step + z->low_y + l;
         if (line < 0 || line >= y->size) continue;
+        for (e = 0; e < x->size; e += 16) NN__PREFETCH(plane + line * x->size + ahead + e);
         for (e = 0; e < x->step; e++) {
             int64_t at = z->low_x + e, lo = at < 0 ? (-at + x->step - 1) / x->step : 0, hi = at < x->size ? nn__min(z->sub, (x->size - 1 - at) / x->step + 1) : 0;
             if (lo < hi) NN__K(copy_run)(to + e * z->sub + lo, plane + line * x->size + at + lo * x->step, hi - lo, x->step);
@@ -15615,11 +15715,11 @@ static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const 
     R taps[NN__STRIP_TAPS];
     for (i = planes * index / tasks; i < planes * (index + 1) / tasks; i++) for (phase = 0; phase < phases; phase++) {
         nn__gather q = nn__conv_gather(v, spread, phase);
-        nn__strip z = nn__conv_strip(&q.y, &q.x);
+        nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / 4);
         int64_t group = i % v->groups, source = q.y.size * q.x.size;
         NN__K(strip_taps)(&q, &z, at);
         for (r0 = 0; r0 < q.y.count; r0 += n) for (n = nn__min(z.rows, q.y.count - r0), ch = 0; ch < q.channels; ch++) {
-            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, scratch);
+            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, source, scratch);
             for (m = 0; m < q.rows; m++) {
                 const R *x = w + group * v->o * v->taps + m * q.w_row + ch * q.w_channel;
                 R *to = y + (i * q.rows + m) * plane + q.x.first;
@@ -15631,54 +15731,408 @@ static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const 
         }
     }
 }
-// dw (o, k) of one group over one chunk of the batch: 16 partial sums per number, whatever the vector width.
-static void NN__K(conv_strips_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+// sum[m][k] += sum over rows and columns of dy[m] x[at[k]]: in 16 partial sums, whatever the vector width. rows: of dy, `wide` numbers, a
+// multiple of 16; planes of dy are dy_plane apart, lines of x x_line, sums of neighbouring m sum_row.
+NN__INLINE void NN__K(thin_tile)(int m, int taps, int64_t rows, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_line, const int64_t *at, R *sum, int64_t sum_row)
+{
+    int64_t r, i;
+    int e, j, k;
+    for (e = 0; e < 16; e += NN__LANES) {
+        V acc[4][9], g[4], z;
+        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = LOAD(sum + j * sum_row + k * 16 + e);
+        for (r = 0; r < rows; r++) for (i = e; i < wide; i += 16) {
+            NN__UNROLL for (j = 0; j < m; j++) g[j] = LOAD(dy + j * dy_plane + r * wide + i);
+            NN__UNROLL for (k = 0; k < taps; k++) {
+                z = LOAD(x + r * x_line + at[k] + i);
+                NN__UNROLL for (j = 0; j < m; j++) acc[j][k] = FMA(g[j], z, acc[j][k]);
+            }
+        }
+        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) STORE(sum + j * sum_row + k * 16 + e, acc[j][k]);
+    }
+}
+// Some rows of dw, few channels: one group over one chunk of the batch.
+static void NN__K(conv_thin_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
 {
     nn__dw_cut s = nn__conv_dw_cuts(v);
     nn__gather q = nn__conv_gather(v, 0, 0);
-    nn__strip z = nn__conv_strip(&q.y, &q.x);
-    enum { lanes = 16 };
-    int64_t chunk = index % s.chunks, group = index / s.chunks, wide = (q.x.count + lanes - 1) / lanes * lanes, pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS];
-    int64_t b, r0, r, n, m, k, i, e;
+    int64_t wide = (q.x.count + 15) / 16 * 16, tile = v->o == 1 ? 1 : NN__THIN_M, terms = v->c * v->taps, all = nn__thin_rows(v);
+    nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / v->c);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, o0 = block * all, h = nn__min(all, v->o - o0);
+    int64_t pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS], line = q.y.step * z.row, plane, b, r0, r, n, m, k, i, c;
     R *dy = scratch + NN__STRIP, *total = dy + NN__STRIP;
-    memset(total, 0, (size_t)(v->o * v->taps * lanes) * sizeof *total);
+    z.rows = nn__max(1, nn__min(z.rows, NN__STRIP / 4 / wide));
+    plane = ((z.rows - 1) * q.y.step + z.span) * z.row;
+    memset(total, 0, (size_t)(all * terms * 16) * sizeof *total);
     NN__K(strip_taps)(&q, &z, at);
     for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++) for (r0 = 0; r0 < q.y.count; r0 += n) {
         n = nn__min(z.rows, q.y.count - r0);
-        NN__K(strip_fill)(&q.y, &q.x, &z, image + (b * v->groups + group) * v->image[0] * v->image[1], r0, n, scratch);
-        for (m = 0; m < v->o; m++) {
-            memset(dy, 0, (size_t)(n * wide) * sizeof *dy);
-            for (r = 0; r < n; r++) NN__K(copy_run)(dy + r * wide, map + ((b * v->groups + group) * v->o + m) * pixels + (r0 + r) * q.x.count, q.x.count, 1);
-            for (k = 0; k < v->taps; k++) {
-                R *to = total + (m * v->taps + k) * lanes;
-                V sum[lanes / NN__LANES];
-                for (e = 0; e < lanes / NN__LANES; e++) sum[e] = LOAD(to + e * NN__LANES);
-                for (r = 0; r < n; r++) for (i = 0; i < wide; i += lanes) {
-                    const R *g = dy + r * wide + i, *x = scratch + r * q.y.step * z.row + at[k] + i;
-                    NN__UNROLL for (e = 0; e < lanes / NN__LANES; e++) sum[e] = FMA(LOAD(g + e * NN__LANES), LOAD(x + e * NN__LANES), sum[e]);
-                }
-                for (e = 0; e < lanes / NN__LANES; e++) STORE(to + e * NN__LANES, sum[e]);
+        for (c = 0; c < v->c; c++)
+            NN__K(strip_fill)(&q.y, &q.x, &z, image + ((b * v->groups + group) * v->c + c) * v->image[0] * v->image[1], r0, n, v->groups * v->c * v->image[0] * v->image[1], scratch + c * plane);
+        for (m = 0; m < h; m += tile) {
+            const R *from = map + ((b * v->groups + group) * v->o + o0 + m) * pixels + r0 * q.x.count;
+            memset(dy, 0, (size_t)(tile * n * wide) * sizeof *dy);
+            for (i = 0; i < nn__min(tile, h - m); i++) for (r = 0; r < n; r++) {
+                for (k = 0; k < q.x.count; k += 16) NN__PREFETCH(from + (i + (v->o == 1 ? v->groups : tile)) * pixels + r * q.x.count + k);
+                NN__K(copy_run)(dy + (i * n + r) * wide, from + i * pixels + r * q.x.count, q.x.count, 1);
+            }
+            for (c = 0; c < v->c; c++) for (k = 0; k < v->taps;) {
+                const R *x = scratch + c * plane;
+                R *sum = total + (m * terms + c * v->taps + k) * 16;
+                int64_t left = v->taps - k;
+                if (tile == 1 && left >= 9)  { NN__K(thin_tile)(1, 9, n, wide, dy, 0, x, line, at + k, sum, 0); k += 9; }
+                else if (tile == 1 && left >= 3) { NN__K(thin_tile)(1, 3, n, wide, dy, 0, x, line, at + k, sum, 0); k += 3; }
+                else if (tile == 1)          { NN__K(thin_tile)(1, 1, n, wide, dy, 0, x, line, at + k, sum, 0); k++; }
+                else if (left >= 5 && left % 3) { NN__K(thin_tile)(NN__THIN_M, 5, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 5; }
+                else if (left >= 3)          { NN__K(thin_tile)(NN__THIN_M, 3, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 3; }
+                else                         { NN__K(thin_tile)(NN__THIN_M, 1, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k++; }
             }
         }
     }
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
-    for (m = 0; m < v->o * v->taps; m++) {
-        R *sum = total + m * lanes, *to = dw + group * v->o * v->taps + m;
-        for (k = lanes / 2; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
-        *to = add ? *to + sum[0] : sum[0];
+    dw += (group * v->o + o0) * terms;
+    for (m = 0; m < h * terms; m++) {
+        R *sum = total + m * 16;
+        for (k = 8; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
+        dw[m] = add ? dw[m] + sum[0] : sum[0];
+    }
+}
+
+// ---- Winograd's transforms: vectors of tiles, or of channels
+// r = B^T d: the first of six numbers every `step` vectors.
+NN__INLINE void NN__K(wino_b)(const V *d, int step, V *r)
+{
+    V a = FMA(C(-2), d[2 * step], d[4 * step]), b = C(0.70710678118654752440) * FMA(C(-2), d[step], d[3 * step]);
+    V e = FMA(C(-0.5), d[2 * step], d[4 * step]), f = C(1.41421356237309504880) * FMA(C(-0.5), d[step], d[3 * step]);
+    r[5 * step] = FMA(C(-2.5), d[3 * step], d[step]) + d[5 * step];  // r may be d
+    r[0] = FMA(C(-2.5), d[2 * step], d[0]) + d[4 * step];
+    r[step] = a + b;
+    r[2 * step] = a - b;
+    r[3 * step] = e + f;
+    r[4 * step] = e - f;
+}
+// r = G g, of n = 3 or 4 numbers g.
+NN__INLINE void NN__K(wino_g)(const V *g, int n, int step, int to, V *r)
+{
+    V odd = n == 4 ? g[3 * step] : C(0);
+    V a = C(-2.0 / 3) * FMA(C(0.5), g[2 * step], g[0]), b = C(-0.47140452079103168293) * FMA(C(0.5), odd, g[step]);
+    V e = C(1.0 / 6) * FMA(C(2), g[2 * step], g[0]), f = C(0.23570226039551584147) * FMA(C(2), odd, g[step]);
+    r[0] = g[0];
+    r[to] = a + b;
+    r[2 * to] = a - b;
+    r[3 * to] = e + f;
+    r[4 * to] = e - f;
+    r[5 * to] = g[(n - 1) * step];
+}
+// r = A^T m, n = 3 or 4 numbers.
+NN__INLINE void NN__K(wino_a)(const V *m, int step, int n, int to, V *r)
+{
+    V a = m[step] + m[2 * step], b = m[step] - m[2 * step], e = m[3 * step] + m[4 * step], f = m[3 * step] - m[4 * step];
+    r[0] = m[0] + a + e;
+    r[to] = FMA(C(0.70710678118654752440), b, C(1.41421356237309504880) * f);
+    r[2 * to] = FMA(C(0.5), a, C(2) * e);
+    if (n == 3) r[2 * to] = r[2 * to] + m[5 * step];
+    else r[3 * to] = FMA(C(0.35355339059327376220), b, C(2.82842712474619009760) * f) + m[5 * step];
+}
+// Tiles side by side, one lane each: `tiles` of them from lane on; then the same again, `count` times, `stride` numbers further on. Of the rows
+// and columns that their patches span, y0..y1 and x0..x1 lie inside of the plane; the others stay zero.
+typedef struct NN__K(patch) { int64_t at, stride, count, lane, tiles, y0, y1, x0, x1; } NN__K(patch);
+static NN__K(patch) NN__K(wino_patch)(int64_t y, int64_t x, int64_t height, int64_t width, int64_t tiles, int n)
+{
+    NN__K(patch) p;
+    p.at = y * width + x;
+    p.stride = p.lane = 0;
+    p.count = 1;
+    p.tiles = tiles;
+    p.y0 = nn__max(0, -y); p.y1 = nn__min(n, height - y);
+    p.x0 = nn__max(0, -x); p.x1 = nn__min(4 * tiles + n - 4, width - x);
+    return p;
+}
+// What lanes read: numbers 0..3 of a row of their patch, and those 4 further on, of which 4 and 5 matter.
+enum { NN__K(wino_lanes) = 32 };
+typedef struct NN__K(patches) { R low[6][NN__K(wino_lanes)][4], high[6][NN__K(wino_lanes)][4]; } NN__K(patches);   // a vector at lane 12 fits
+static void NN__K(wino_copy)(const NN__K(patch) *p, const R *plane, int64_t width, NN__K(patches) *to)
+{
+    int64_t low = nn__min(p->x1, 4 * p->tiles) - p->x0, from = nn__max(4, p->x0), high = p->x1 - from, i, l;
+    for (i = p->y0; i < p->y1; i++) {
+        const R *x = plane + (p->at + i * width);
+        R *a = to->low[i][p->lane], *b = to->high[i][p->lane];
+        if (p->tiles == 1 && low == 4 && high == 2) for (l = 0; l < p->count; l++, x += p->stride, a += 4, b += 4) { memcpy(a, x, 4 * sizeof *x); memcpy(b, x + 4, 2 * sizeof *x); }
+        else for (l = 0; l < p->count; l++, x += p->stride, a += 4, b += 4) {
+            NN__K(copy_run)(a + p->x0, x + p->x0, low, 1);
+            NN__K(copy_run)(b + from - 4, x + from, high, 1);
+        }
+    }
+}
+// The same for tiles side by side whose lanes are `count` planes: what lies in one line of the cache is read together.
+enum { NN__K(wino_run) = 4 };
+static void NN__K(wino_copy_planes)(const NN__K(patch) *p, int tiles, const R *plane, int64_t width, NN__K(patches) *to)
+{
+    int64_t i, l;
+    int t;
+    for (l = 0; l < p->count; l++, plane += p->stride) for (i = p->y0; i < p->y1; i++) for (t = 0; t < tiles; t++) {
+        const R *x = plane + (p[t].at + i * width);
+        R *a = to[t].low[i][l], *b = to[t].high[i][l];
+        int64_t x0 = p[t].x0, x1 = p[t].x1, from = nn__max(4, x0);
+        if (t == 0) NN__PREFETCH(x + 4 * p->stride + 8);
+        if (x0 == 0 && x1 >= 4) memcpy(a, x, 4 * sizeof *x);
+        else NN__K(copy_run)(a + x0, x + x0, nn__min(4, x1) - x0, 1);
+        if (x1 == 6 && x0 <= 4) memcpy(b, x + 4, 2 * sizeof *x);
+        else NN__K(copy_run)(b + from - 4, x + from, x1 - from, 1);
+    }
+}
+// Four vectors, number by number: r[j] gets numbers j, j + 4, ... of the row that x is; join is the way back.
+NN__INLINE void NN__K(split_four)(const R *x, V *r)
+{
+    V a = LOAD(x), b = LOAD(x + NN__LANES), c = LOAD(x + 2 * NN__LANES), d = LOAD(x + 3 * NN__LANES);
+    V e = NN__K(evens)(a, b), f = NN__K(evens)(c, d), g = NN__K(odds)(a, b), h = NN__K(odds)(c, d);
+    r[0] = NN__K(evens)(e, f);
+    r[1] = NN__K(evens)(g, h);
+    r[2] = NN__K(odds)(e, f);
+    r[3] = NN__K(odds)(g, h);
+}
+NN__INLINE void NN__K(join_four)(const V *r, R *x)
+{
+    V e = NN__K(zip_low)(r[0], r[2]), f = NN__K(zip_high)(r[0], r[2]), g = NN__K(zip_low)(r[1], r[3]), h = NN__K(zip_high)(r[1], r[3]);
+    STORE(x, NN__K(zip_low)(e, g));
+    STORE(x + NN__LANES, NN__K(zip_high)(e, g));
+    STORE(x + 2 * NN__LANES, NN__K(zip_low)(f, h));
+    STORE(x + 3 * NN__LANES, NN__K(zip_high)(f, h));
+}
+// B^T d B of the lanes from l on: 36 vectors, `stride` numbers apart.
+NN__INLINE void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t stride)
+{
+    V d[36], t[6];
+    int i, j;
+    NN__UNROLL for (i = 0; i < 6; i++) {
+        NN__K(split_four)(p->low[i][l], d + 6 * i);
+        NN__K(split_four)(p->high[i][l], t);
+        d[6 * i + 4] = t[0];
+        d[6 * i + 5] = t[1];
+    }
+    NN__UNROLL for (j = 0; j < 6; j++) NN__K(wino_b)(d + j, 6, d + j);
+    NN__UNROLL for (i = 0; i < 6; i++) {
+        NN__K(wino_b)(d + 6 * i, 1, t);
+        NN__UNROLL for (j = 0; j < 6; j++) STORE(to + (6 * i + j) * stride, t[j]);
+    }
+}
+// G g G^T of n x n numbers g: 36 vectors, `stride` numbers apart. Of the last vector of a panel's last row only `some` numbers are stored:
+// elsewhere the rest is overwritten by the next row.
+NN__INLINE void NN__K(wino_kernel)(const V *g, int n, R *to, int64_t stride, int some)
+{
+    V s[24], t[6];
+    int i, j, k;
+    NN__UNROLL for (j = 0; j < n; j++) NN__K(wino_g)(g + j, n, n, n, s + j);
+    NN__UNROLL for (i = 0; i < 6; i++) {
+        NN__K(wino_g)(s + n * i, n, 1, 1, t);
+        if (some >= NN__LANES) NN__UNROLL for (j = 0; j < 6; j++) STORE(to + (6 * i + j) * stride, t[j]);
+        else NN__UNROLL for (j = 0; j < 6; j++) {
+            R last[NN__LANES];
+            STORE(last, t[j]);
+            for (k = 0; k < some; k++) to[(6 * i + j) * stride + k] = last[k];
+        }
+    }
+}
+
+// Weights of some rows and channels, as wino_products reads them. Several channels at a time: rows of w may be far apart.
+static void NN__K(wino_kernels)(const nn__gather *q, int flip, const R *w, int64_t rows, int64_t channels, R *to, int64_t stride)
+{
+    enum { some = 8 };
+    R g[some][9][16];
+    int64_t i, ch, e, j, n;
+    int k, l;
+    memset(g, 0, sizeof g);
+    for (i = 0; i < rows; i += NN__MR) for (ch = 0; ch < channels; ch += some) {
+        n = nn__min(some, channels - ch);
+        for (j = 0; j < nn__min(NN__MR, rows - i); j++) for (e = 0; e < n; e++) {
+            const R *x = w + (i + j) * q->w_row + (ch + e) * q->w_channel;
+            NN__UNROLL for (k = 0; k < 9; k++) g[e][k][j] = x[k];
+        }
+        for (e = 0; e < n; e++) for (l = 0; l < NN__MR; l += NN__LANES) {
+            V x[9];
+            NN__UNROLL for (k = 0; k < 9; k++) x[k] = LOAD(g[e][flip ? 8 - k : k] + l);
+            NN__K(wino_kernel)(x, 3, to + i * channels + (ch + e) * NN__MR + l, stride, ch + e == channels - 1 ? NN__MR - l : NN__LANES);
+        }
+    }
+}
+// A task of the packing phase: NN__TILE_ROWS rows of a round, all channels in parts of NN__WINO_K.
+static void NN__K(wino_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    nn__gather q = nn__conv_gather(v, spread, 0);
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__TILE_ROWS, row = round * s.lead + first, part;
+    to += group * s.panels;
+    for (part = 0; part < q.channels; part += NN__WINO_K) {
+        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(s.lead, depth);
+        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__TILE_ROWS, q.rows - row), depth, to + first * depth, stride);
+        to += 36 * stride;
+    }
+}
+static void NN__K(wino_products)(int64_t m, int64_t n, int64_t depth, const R *a, int64_t a_stride, const R *b, int64_t b_stride, R *y, int64_t y_stride, int64_t ld)
+{
+    int64_t i, j;
+    int e;
+    for (e = 0; e < 36; e++, a += a_stride, b += b_stride, y += y_stride)
+        for (j = 0; j < n; j += NN__NR) for (i = 0; i < m; i += NN__MR) NN__K(gemm_tile)(depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
+}
+// One block of results: some rows (channels) and NN__WINO_N columns (tiles).
+static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    nn__gather q = nn__conv_gather(v, spread, 0);
+    int64_t group = index / s.splits / s.blocks, first = index / s.splits % s.blocks * NN__WINO_N, in_round = index % s.splits * s.rows, row = round * s.lead + in_round;
+    int64_t across = (q.x.count + 3) / 4, tiles = across * ((q.y.count + 3) / 4), n = nn__min(NN__WINO_N, v->batch * tiles - first);
+    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), source = q.y.size * q.x.size, plane = q.y.count * q.x.count, wide, l, r, part, ch;
+    int few = s.panels == 0;
+    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(s.rows, NN__WINO_N), *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K / 2);
+    NN__K(patch) in[NN__WINO_N], out[NN__WINO_N];
+    NN__K(patches) p;
+    int64_t runs = 0, low_y = q.y.offset + nn__min(0, 2 * q.y.hop), low_x = q.x.offset + nn__min(0, 2 * q.x.hop);
+    R tile[4][NN__WINO_N][4];
+    int i, j;
+    if (m <= 0) return;
+    for (l = 0; l < n; runs++) {
+        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across, tx = (first + l) % across, run = nn__min(across - tx, n - l);
+        in[runs] = NN__K(wino_patch)(4 * ty + low_y, 4 * tx + low_x, q.y.size, q.x.size, run, 6);
+        in[runs].at += (b * v->groups + group) * q.channels * source;
+        in[runs].stride = v->groups * q.channels * source;
+        in[runs].count = tiles == 1 ? n : 1;             // a tile is a whole image
+        in[runs].lane = l;
+        out[runs] = NN__K(wino_patch)(4 * ty, 4 * tx, q.y.count, q.x.count, run, 4);
+        out[runs].at += ((b * v->groups + group) * q.rows + row) * plane;
+        out[runs].stride = v->groups * q.rows * plane;
+        out[runs].count = in[runs].count;
+        out[runs].lane = l;
+        l += run * in[runs].count;
+    }
+    memset(&p, 0, sizeof p);
+    memset(mm, 0, (size_t)(36 * nn__wino_stride(s.rows, NN__WINO_N)) * sizeof *mm);
+    wide = (n + NN__NR - 1) / NN__NR * NN__NR;
+    a += group * s.panels;
+    w += group * v->o * v->c * 9 + row * q.w_row;
+    for (part = 0; part < q.channels; part += few ? NN__WINO_K / 2 : NN__WINO_K) {
+        int64_t depth = nn__min(few ? NN__WINO_K / 2 : NN__WINO_K, q.channels - part);
+        const R *ww = few ? uu : a + in_round * depth;
+        int64_t stride = nn__wino_stride(few ? s.rows : s.lead, depth);
+        if (few) NN__K(wino_kernels)(&q, spread, w + part * q.w_channel, m, depth, uu, stride);
+        for (ch = 0; ch < depth; ch++) {
+            for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + (part + ch) * source, q.x.size, &p);
+            for (i = 0; i < wide; i += NN__LANES)
+                NN__K(wino_image)(&p, i, vv + i / NN__NR * depth * NN__NR + ch * NN__NR + i % NN__NR, nn__wino_stride(depth, NN__WINO_N));
+        }
+        NN__K(wino_products)(m, wide, depth, ww, stride, vv, nn__wino_stride(depth, NN__WINO_N), mm, nn__wino_stride(s.rows, NN__WINO_N), NN__WINO_N);
+        a += 36 * stride;
+    }
+    for (r = 0; r < m; r++, y += plane) {
+        R first_term = bias ? bias[group * q.rows + row + r] : 0;
+        for (i = 0; i < wide; i += NN__LANES) {
+            V t[24], z[4];
+            NN__UNROLL for (j = 0; j < 6; j++) {
+                V x[6];
+                int k;
+                NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(mm + (6 * k + j) * nn__wino_stride(s.rows, NN__WINO_N) + r * NN__WINO_N + i);
+                NN__K(wino_a)(x, 1, 4, 6, t + j);
+            }
+            NN__UNROLL for (j = 0; j < 4; j++) {
+                int k;
+                NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
+                NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + SET1(first_term);
+                NN__K(join_four)(z, tile[j][i]);
+            }
+        }
+        for (l = 0; l < runs; l++) for (i = 0; i < out[l].y1; i++) {
+            R *to = y + out[l].at + i * q.x.count;
+            const R *z = tile[i][out[l].lane];
+            for (ch = 0; ch < out[l].count; ch++, to += out[l].stride, z += 4) {
+                if (add) for (part = 0; part < out[l].x1; part++) to[part] += z[part];
+                else NN__K(copy_run)(to, z, out[l].x1, 1);
+            }
+        }
+    }
+}
+// One block of dw over one chunk of the batch: rows are channels of the map, columns those of the image, terms are tiles.
+static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *sums, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks;
+    int64_t i0 = block / s.across * NN__WINO_DW_M, j0 = block % s.across * NN__WINO_K, h = nn__min(NN__WINO_DW_M, v->o - i0), w = nn__min(NN__WINO_K, v->c - j0);
+    int64_t across = (v->map[1] + 3) / 4, tiles = across * ((v->map[0] + 3) / 4), source = v->image[0] * v->image[1], plane = v->map[0] * v->map[1];
+    int64_t t0, t, l, i, j, wide = (w + NN__NR - 1) / NN__NR * NN__NR, end = nn__min(v->batch, (chunk + 1) * s.images) * tiles;
+    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), *uu = vv + 36 * nn__wino_stride(NN__WINO_DW_K, NN__WINO_K);
+    int k, r, run;
+    memset(mm, 0, (size_t)(36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K)) * sizeof *mm);
+    for (t0 = chunk * s.images * tiles; t0 < end; t0 += NN__WINO_DW_K) {
+        int64_t depth = nn__min(NN__WINO_DW_K, end - t0);
+        for (t = 0; t < depth; t += run) {
+            NN__K(patch) lane[NN__K(wino_run)];
+            NN__K(patches) p[NN__K(wino_run)];
+            int64_t b = (t0 + t) / tiles * v->groups + group, ty = (t0 + t) % tiles / across * 4, tx = (t0 + t) % across * 4;
+            run = (int)nn__min(nn__min(NN__K(wino_run), across - tx / 4), depth - t);
+            memset(p, 0, (size_t)run * sizeof *p);
+            for (r = 0; r < run; r++) {
+                lane[r] = NN__K(wino_patch)(ty - v->pad[0], tx + 4 * r - v->pad[1], v->image[0], v->image[1], 1, 6);
+                lane[r].stride = source;
+            }
+            for (j = 0; j < wide; j += NN__K(wino_lanes)) {
+                lane[0].count = nn__min(NN__K(wino_lanes), w - j);
+                NN__K(wino_copy_planes)(lane, run, image + (b * v->c + j0 + j) * source, v->image[1], p);
+                for (k = 0; k < nn__min(NN__K(wino_lanes), wide - j); k += NN__LANES) for (r = 0; r < run; r++)
+                    NN__K(wino_image)(&p[r], k, vv + (j + k) / NN__NR * depth * NN__NR + (t + r) * NN__NR + (j + k) % NN__NR, nn__wino_stride(NN__WINO_K, depth));
+            }
+            memset(p, 0, (size_t)run * sizeof *p);
+            for (r = 0; r < run; r++) {
+                lane[r] = NN__K(wino_patch)(ty, tx + 4 * r, v->map[0], v->map[1], 1, 4);
+                lane[r].stride = plane;
+            }
+            for (i = 0; i < h; i += NN__TILE_ROWS) {
+                lane[0].count = nn__min(NN__TILE_ROWS, h - i);
+                NN__K(wino_copy_planes)(lane, run, map + (b * v->o + i0 + i) * plane, v->map[1], p);
+                for (r = 0; r < run; r++) for (l = 0; l < NN__TILE_ROWS; l += NN__MR) for (k = 0; k < NN__MR; k += NN__LANES) {
+                    V g[16];
+                    int e;
+                    NN__UNROLL for (e = 0; e < 4; e++) NN__K(split_four)(p[r].low[e][l + k], g + 4 * e);
+                    NN__K(wino_kernel)(g, 4, uu + (i + l) * depth + (t + r) * NN__MR + k, nn__wino_stride(NN__WINO_DW_M, depth), t + r == depth - 1 ? NN__MR - k : NN__LANES);
+                }
+            }
+        }
+        NN__K(wino_products)(h, wide, depth, uu, nn__wino_stride(NN__WINO_DW_M, depth), vv, nn__wino_stride(NN__WINO_K, depth), mm, nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), NN__WINO_K);
+    }
+    if (s.chunks > 1) { dw = sums + chunk * s.count; add = 0; }
+    dw += ((group * v->o + i0) * v->c + j0) * 9;
+    for (i = 0; i < h; i++, dw += v->c * 9) for (j = 0; j < w; j += NN__LANES) {
+        R z[9][NN__LANES];
+        V t3[18];
+        NN__UNROLL for (k = 0; k < 6; k++) {
+            V x[6];
+            int e;
+            NN__UNROLL for (e = 0; e < 6; e++) x[e] = LOAD(mm + (6 * e + k) * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + i * NN__WINO_K + j);
+            NN__K(wino_a)(x, 1, 3, 6, t3 + k);
+        }
+        NN__UNROLL for (k = 0; k < 3; k++) {
+            V x[3];
+            int e;
+            NN__K(wino_a)(t3 + 6 * k, 1, 3, 1, x);
+            NN__UNROLL for (e = 0; e < 3; e++) STORE(z[3 * k + e], x[e]);
+        }
+        for (l = 0; l < nn__min(NN__LANES, w - j); l++) for (k = 0; k < 9; k++) { R *to = dw + (j + l) * 9 + k; *to = add ? *to + z[k][l] : z[k][l]; }
     }
 }
 
 // The three products, each by tiles or by strips.
 static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
-    if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
+    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
+    else if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
+}
+static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
+{
+    if (nn__conv_wino(v, spread)) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
+    else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
 }
 static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
-    if (t->phase % 2 == 0) NN__K(conv_weights)(&v, v.transposed, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
+    if (t->phase % 2 == 0) NN__K(conv_pack)(&v, v.transposed, c, t);
     else NN__K(conv_product)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
 }
 static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
@@ -15689,7 +16143,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     R *dw = (R *)c->din[1].data, *part = (R *)c->shared;
     const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
     if (c->din[0].data) {                                // a call of its own: NN_OP_SPLIT
-        if (t->phase % 2 == 0) NN__K(conv_weights)(&v, !v.transposed, (const R *)c->in[1].data, t->phase / 2, i, (R *)c->shared);
+        if (t->phase % 2 == 0) NN__K(conv_pack)(&v, !v.transposed, c, t);
         else NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
     }
     else if (t->phase == 1) {
@@ -15702,7 +16156,8 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     }
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
-        if (nn__conv_direct(&v)) NN__K(conv_strips_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (nn__conv_thin(&v)) NN__K(conv_thin_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
     else {

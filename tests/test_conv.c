@@ -167,6 +167,10 @@ TEST(conv_large)                     /* several blocks of rows, columns, terms, 
         { .b = 1, .g = 2, .c = 1, .o = 1, .h = 12, .w = 9000, .kh = 9, .kw = 9, .sh = 1, .sw = 1, .ph = 4, .pw = 4, .dh = 1, .dw = 1, .bias = 1 },
         { .b = 1, .g = 1, .c = 2, .o = 3, .h = 30, .w = 31, .kh = 20, .kw = 21, .sh = 1, .sw = 2, .ph = 3, .pw = 0, .dh = 1, .dw = 1, .bias = 1 },
         { .b = 2, .g = 1, .c = 3, .o = 16, .h = 32, .w = 32, .kh = 8, .kw = 8, .sh = 8, .sw = 8, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 3, .g = 1, .c = 3, .o = 10, .h = 31, .w = 33, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 2, .g = 2, .c = 7, .o = 90, .h = 20, .w = 30, .kh = 7, .kw = 7, .sh = 2, .sw = 2, .ph = 3, .pw = 3, .dh = 1, .dw = 1 },
+        { .b = 2, .g = 1, .c = 30, .o = 250, .h = 9, .w = 9, .kh = 1, .kw = 1, .sh = 2, .sw = 2, .dh = 1, .dw = 1 },
+        { .b = 2, .g = 3, .c = 1, .o = 1, .h = 15, .w = 30, .kh = 5, .kw = 5, .sh = 1, .sw = 1, .ph = 2, .pw = 2, .dh = 1, .dw = 1 },
         { .transposed = 1, .b = 2, .g = 1, .c = 40, .o = 100, .h = 5, .w = 6, .kh = 4, .kw = 4, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
         { .transposed = 1, .b = 3, .g = 5, .c = 1, .o = 1, .h = 20, .w = 50, .kh = 3, .kw = 3, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .eh = 1, .ew = 1, .bias = 1 },
     };
@@ -179,6 +183,79 @@ TEST(conv_large)                     /* several blocks of rows, columns, terms, 
     }
     nn_free(nn);
     nn_free(plain);
+}
+/* Winograd: against double, its own bound; .exact is a direct sum; the same bits on every table that fuses, with any threads, alone and in a batch. */
+static void error_of(const char *what, const float *got, const double *want, int64_t n, double rms_bound, double max_bound)
+{
+    double square = 0, norm = 0, most = 0, largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double e = fabs(got[i] - want[i]);
+        square += e * e;
+        norm += want[i] * want[i];
+        if (!(e <= most)) most = e;
+        if (fabs(want[i]) > largest) largest = fabs(want[i]);
+    }
+    if (!(square <= rms_bound * rms_bound * norm && most <= max_bound * largest)) {
+        printf("%s: error %g of the norm, %g of the largest\n", what, sqrt(square / norm), most / largest);
+        CHECK(0);
+    }
+}
+static void winograd(const sizes *s)
+{
+    int64_t count[3] = { (int64_t)s->b * s->g * s->o * s->oh * s->ow, (int64_t)s->b * s->g * s->c * s->h * s->w, (int64_t)s->g * s->o * s->c * 9 };
+    float *fx = numbers(count[1]), *fw = numbers(count[2]), *fb = numbers(s->g * s->o), *fy = numbers(count[0]), *first[3] = { NULL, NULL, NULL };
+    results r = naive(s, fx, fw, fb, fy);
+    const double *want[3] = { r.y, r.dx, r.dw };
+    static const char *what[2][3] = { { "winograd y", "winograd dx", "winograd dw" }, { "exact y", "exact dx", "exact dw" } };
+    int differ = 0;
+    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) for (int threads = 1; threads <= 3; threads += 2) for (int exact = 0; exact < 2; exact++) {
+        nn_context *nn = nn_new(&(nn_desc){ .isa = tables[t], .threads = threads, .exact = exact, .on_error = test_quiet });
+        if (!nn_ok(nn)) { nn_free(nn); continue; }
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *x = nn_want_grad(nn_from(nn, NN_SHAPE(s->b, s->g * s->c, s->h, s->w), fx)), *b = s->bias ? nn_from(nn, NN_SHAPE(s->g * s->o), fb) : NULL;
+        nn_tensor *w = nn_want_grad(nn_from(nn, s->transposed ? NN_SHAPE(s->g * s->c, s->o, 3, 3) : NN_SHAPE(s->g * s->o, s->c, 3, 3), fw)), *y = apply(s, x, w, b, 0);
+        nn_backward_with(y, &(nn_backward_desc){ .grad = nn_from(nn, NN_SHAPE(s->b, s->g * s->o, s->oh, s->ow), fy) });
+        nn_tensor *all[3] = { y, nn_grad(x), nn_grad(w) };
+        for (int i = 0; i < 3; i++) {
+            float *got = malloc((size_t)count[i] * sizeof *got);
+            CHECK(nn_read(all[i], got));
+            error_of(what[exact][i], got, want[i], count[i], exact ? 2e-6 : 4e-6, 1e-5);
+            if (t > 0 && !exact && first[i]) CHECK(!memcmp(got, first[i], (size_t)count[i] * sizeof *got));
+            if (exact && first[i] && memcmp(got, first[i], (size_t)count[i] * sizeof *got)) differ = 1;
+            if (t > 0 && !exact && !first[i]) first[i] = got;
+            else free(got);
+        }
+        if (first[0] && !exact) {                        /* the last sample alone */
+            int64_t nx = count[1] / s->b, ny = count[0] / s->b;
+            float *got = malloc((size_t)ny * sizeof *got);
+            CHECK(nn_read(apply(s, nn_from(nn, NN_SHAPE(1, s->g * s->c, s->h, s->w), fx + (s->b - 1) * nx), nn_from(nn, nn_shape_of(w), fw), b, 0), got));
+            CHECK(!memcmp(got, first[0] + (s->b - 1) * ny, (size_t)ny * sizeof *got));
+            free(got);
+        }
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+    }
+#ifndef NN_DETERMINISTIC
+    CHECK(differ || !first[0]);          /* else this was no case of Winograd */
+#endif
+    free(fx); free(fw); free(fb); free(fy); free(r.y); free(r.dx); free(r.dw); free(r.db);
+    for (int i = 0; i < 3; i++) free(first[i]);
+}
+TEST(conv_winograd)
+{
+    static const struct { int transposed, b, g, c, o, h, w, pad, bias; } list[] = {
+        { 0, 2, 1, 16, 16, 8, 8, 1, 1 },   { 0, 1, 1, 17, 23, 9, 7, 1, 1 },    { 0, 3, 1, 70, 80, 5, 6, 0, 1 },  { 0, 2, 1, 40, 160, 13, 10, 2, 0 },
+        { 1, 2, 1, 64, 64, 16, 16, 1, 1 }, { 1, 1, 1, 20, 70, 9, 14, 0, 1 },   { 0, 1, 1, 33, 18, 20, 37, 5, 1 }, { 0, 1, 1, 18, 20, 20, 37, 6, 1 },
+        { 0, 5, 1, 130, 64, 4, 4, 1, 1 },  { 0, 3, 2, 16, 32, 8, 8, 1, 1 },    { 0, 70, 1, 16, 64, 12, 12, 1, 1 }, { 0, 67, 1, 300, 100, 4, 4, 1, 0 },
+        { 0, 1, 1, 200, 310, 8, 8, 1, 0 }, { 0, 26, 1, 200, 170, 8, 7, 1, 1 },
+    };
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        sizes s = { .transposed = list[i].transposed, .b = list[i].b, .g = list[i].g, .c = list[i].c, .o = list[i].o, .h = list[i].h, .w = list[i].w, .kh = 3, .kw = 3,
+                    .sh = 1, .sw = 1, .ph = list[i].pad, .pw = list[i].pad, .dh = 1, .dw = 1, .bias = list[i].bias };
+        CHECK(finish(&s));
+        winograd(&s);
+        if (test_failures) { printf("  in case %d\n", (int)i); break; }
+    }
 }
 TEST(conv_by_hand)                   /* numbers that anyone can check */
 {
