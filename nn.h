@@ -11059,28 +11059,6 @@ NN__INLINE VI NN__K(iset1)(int32_t s)      { VI zero = { 0 }; return s - zero; }
 #define SET1(s)      NN__K(set1)(s)
 #define ISET1(s)     NN__K(iset1)(s)
 #define C(x)         SET1((float)(x))
-#ifdef __clang__
-#define NN__PICK(...) return __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define NN__PICK(...) VI pick = { __VA_ARGS__ }; return __builtin_shuffle(a, b, pick)
-#endif
-#if NN__LANES == 16
-NN__INLINE V NN__K(evens)(V a, V b)        { NN__PICK(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); }
-NN__INLINE V NN__K(odds)(V a, V b)         { NN__PICK(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); }
-NN__INLINE V NN__K(zip_low)(V a, V b)      { NN__PICK(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
-NN__INLINE V NN__K(zip_high)(V a, V b)     { NN__PICK(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31); }
-#elif NN__LANES == 8
-NN__INLINE V NN__K(evens)(V a, V b)        { NN__PICK(0, 2, 4, 6, 8, 10, 12, 14); }
-NN__INLINE V NN__K(odds)(V a, V b)         { NN__PICK(1, 3, 5, 7, 9, 11, 13, 15); }
-NN__INLINE V NN__K(zip_low)(V a, V b)      { NN__PICK(0, 8, 1, 9, 2, 10, 3, 11); }
-NN__INLINE V NN__K(zip_high)(V a, V b)     { NN__PICK(4, 12, 5, 13, 6, 14, 7, 15); }
-#else
-NN__INLINE V NN__K(evens)(V a, V b)        { NN__PICK(0, 2, 4, 6); }
-NN__INLINE V NN__K(odds)(V a, V b)         { NN__PICK(1, 3, 5, 7); }
-NN__INLINE V NN__K(zip_low)(V a, V b)      { NN__PICK(0, 4, 1, 5); }
-NN__INLINE V NN__K(zip_high)(V a, V b)     { NN__PICK(2, 6, 3, 7); }
-#endif
-#undef NN__PICK
 #else
 typedef R       NN__K(vector);
 typedef int32_t NN__K(ivector);
@@ -11090,10 +11068,6 @@ typedef int32_t NN__K(ivector);
 #define SET1(s)      (s)
 #define ISET1(s)     (s)
 #define C(x)         ((R)(x))
-NN__INLINE V NN__K(evens)(V a, V b)        { (void)b; return a; }
-NN__INLINE V NN__K(odds)(V a, V b)         { (void)a; return b; }
-NN__INLINE V NN__K(zip_low)(V a, V b)      { (void)b; return a; }
-NN__INLINE V NN__K(zip_high)(V a, V b)     { (void)a; return b; }
 #ifdef NN__IS_F64
 #define SQRT(x)      sqrt(x)
 #else
