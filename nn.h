@@ -242,6 +242,9 @@ NN_API const char *nn_dtype_name(nn_dtype dtype);        // "f32", "i64", ...
 typedef struct nn_backward_desc {
     nn_tensor *grad;                 // gradient of y; default 1 (y must then have one element)
     int        retain;               // 1: this tape may be walked again
+    struct nn_optimizer *step;       // does nn_step(step) as well, each parameter as soon as its gradient is complete: the same bits, but gradients are
+                                     // used while they are in the cache and give their memory back at once. After it they are gone.
+                                     // (With clip_norm, which needs all gradients, it is just nn_backward, then nn_step)
 } nn_backward_desc;
 NN_API void       nn_backward(nn_tensor *y);             // adds dy/dp into the gradient of every parameter p that y depends on
 NN_API void       nn_backward_with(nn_tensor *y, const nn_backward_desc *desc);
@@ -1772,14 +1775,13 @@ static void *nn__life(nn_context *nn, size_t bytes)
     if (bytes <= SMALL) {
         bytes = (bytes + 15) & ~(size_t)15;
         if (nn->small_left < bytes) {
-            nn->small_left = 0;
             nn->small_at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
-            if (!nn->small_at) return NULL;
-            nn->small_left = CHUNK;
+            nn->small_left = CHUNK;  // without memory, too: what is needed in all is still counted
         }
-        p = nn->small_at;
-        nn->small_at += bytes;
         nn->small_left -= bytes;
+        p = nn->small_at;
+        if (!p) return NULL;
+        nn->small_at += bytes;
     } else p = (char *)nn__arena_alloc(&nn->life, bytes, 0);
     if (p && bytes <= SIZE_MAX / 4) memset(p, 0, bytes); // larger is refused above; GCC 12 cannot see that and warns
     return p;
@@ -1793,12 +1795,13 @@ static void *nn__node_room(nn_context *nn, size_t bytes) // for this step; chunk
     nn__chunk *next;
     char *at;
     bytes = (bytes + 15) & ~(size_t)15;
+    if (nn->node_left >= bytes && !nn->node_at) { nn->node_left -= bytes; return NULL; }        // no memory: only counts
     while (nn->node_left < bytes) {
         next = nn->chunk ? nn->chunk->next : nn->chunks;
         if (!next || next->bytes < bytes) {
             size_t size = bytes > CHUNK - sizeof *next ? bytes : CHUNK - sizeof *next;
             nn__chunk *more = (nn__chunk *)nn__life(nn, sizeof *more + size);
-            if (!more) return NULL;
+            if (!more) { nn->node_at = NULL; nn->node_left = size - bytes; return NULL; }
             more->next = next;
             more->bytes = size;
             if (nn->chunk) nn->chunk->next = more; else nn->chunks = more;
@@ -3074,6 +3077,7 @@ static void nn__save_leaf_grads(nn_context *nn)          // those that no optimi
         nn_tensor *g = e->t->grad;
         nn_view from = nn__view_of(g);
         if (g->step != nn->step || !(e->t->flags & NN__T_GRAD_SET)) continue;
+        if (nn->failed) { e->t->flags &= ~(unsigned)NN__T_GRAD_SET; continue; }      // whether it is complete is not known
         g->data = nn__arena_alloc(nn->data_life, (size_t)nn_count(g) * nn_dtype_bytes(nn->desc.dtype), 1);
         g->step = 0;
         if (g->data || nn->measuring) nn__copy_view(nn, nn__view_of(g), from);
@@ -3513,11 +3517,16 @@ static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
     for (i = 0; i < d->nout && !retain; i++) nn__release(nn, d->out[i]);      // the ops that used it have been walked
 }
 
+static int  nn__clips_norm(const nn_optimizer *opt);     // >>optim
+static void nn__updates_begin(nn_optimizer *opt, nn_node *tape);
+static void nn__updates_after(nn_optimizer *opt, const nn_node *d);
+static void nn__step_slots(nn_optimizer *opt, double clip_norm);
 NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
 {
     nn_context *nn = y ? y->nn : NULL;
     nn_node *d;
-    int i, retain = desc && desc->retain;
+    nn_optimizer *step = desc ? desc->step : NULL;
+    int i, retain = desc && desc->retain, early;
     if (!nn || (!nn__check(nn, y, "nn_backward") && !nn->out_of_memory) || nn__dead(y)) return;
     if (!y->node) { nn_fail(nn, "nn_backward: the tensor has no history: was the step begun with NN_TRAIN, and does it depend on a parameter?"); return; }
     if (desc && desc->grad) {
@@ -3532,15 +3541,21 @@ NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
     if (desc && desc->grad) nn__copy_view(nn, nn__view_of(y->grad), nn__view_of(desc->grad));
     else nn__fill_view(nn, nn__view_of(y->grad), 1.0);
     y->flags |= NN__T_GRAD_SET;
+    early = step && !nn__clips_norm(step);
+    if (early) nn__updates_begin(step, y->node);
     for (d = y->node; d; d = d->prev) {
         int reached = 0;
         for (i = 0; i < d->nout; i++) reached |= (d->out[i]->flags & NN__T_GRAD_SET) != 0;
-        if (!reached) continue;
-        if (d->consumed) { nn_fail(nn, "nn_backward: %s was walked before in this step (see .retain)", d->op->name); return; }
-        nn__backward_node(nn, d, retain);
-        if (nn->failed && !nn->out_of_memory) return;
-        d->consumed = !retain;
+        if (reached) {
+            if (d->consumed) { nn_fail(nn, "nn_backward: %s was walked before in this step (see .retain)", d->op->name); return; }
+            nn__backward_node(nn, d, retain);
+            if (nn->failed && !nn->out_of_memory) return;
+            d->consumed = !retain;
+        }
+        if (early) nn__updates_after(step, d);
     }
+    if (early) nn__step_slots(step, 0);                  // gradients of earlier walks
+    else if (step) nn_step(step);
 }
 NN_API void nn_backward(nn_tensor *y) { nn_backward_with(y, NULL); }
 
@@ -4568,6 +4583,7 @@ typedef struct nn__slot {
     nn_tensor *p, *state[NN__MAX_STATES];                // the states' names are their tensor's name
     int        group;
     int64_t    steps;                // updates of this parameter: PyTorch's state["step"]
+    nn_node   *last;                 // while nn_backward walks: the last node that has to do with the parameter
     double     product;              // nadam: product of its momentum factors up to product_step; follows from steps
     int64_t    product_step;
 } nn__slot;
@@ -4752,7 +4768,7 @@ NN_API void nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimi
 }
 
 // ---- a step ---------------------------------------------------------------------------------------------
-static int nn__movable(const nn__slot *s) { return nn_grad(s->p) && !(s->p->flags & NN__T_FROZEN); }
+static int nn__movable(const nn__slot *s) { return s->p->grad && (s->p->flags & NN__T_GRAD_SET) && !(s->p->flags & NN__T_FROZEN); }
 
 // Joint norm of the gradients and the scale that brings it to `most`, computed on the device: opt->clip is { norm, scale }.
 static int nn__joint_norm(nn_optimizer *opt, double most)
@@ -4857,38 +4873,86 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
     return u;
 }
 
+static int nn__step_slot(nn_optimizer *opt, nn__slot *s, double clip_norm)           // updates one parameter; 0 after an error
+{
+    nn_context *nn = opt->nn;
+    nn__update_params u;
+    nn_call c;
+    int j;
+    if (!nn__movable(s)) return 1;
+    if (!nn__slot_states(opt, s)) return 0;
+    s->steps++;
+    u = nn__update_of(opt, s);
+    nn__begin_call(&c, nn, opt->kind->op, &u);
+    c.nin = 3 + NN__MAX_STATES;
+    c.in[0] = nn__view_of(s->p);
+    c.in[1] = nn__view_of(s->p->grad);
+    c.in[2] = nn__view_of(NULL);
+    if (clip_norm > 0) {             // the scale stays on the device
+        c.in[2] = nn__view_of(opt->clip);
+        c.in[2].ndim = 0;
+        if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
+    }
+    for (j = 0; j < NN__MAX_STATES; j++) c.in[3 + j] = nn__view_of(s->state[j]);
+    nn__run(nn, &c);
+    s->p->base->version++;
+    return 1;
+}
+
+static void nn__step_slots(nn_optimizer *opt, double clip_norm)
+{
+    int i;
+    for (i = 0; i < opt->slots; i++) {
+        if (!nn__step_slot(opt, &opt->slot[i], clip_norm)) return;
+        opt->slot[i].p->flags &= ~(unsigned)NN__T_GRAD_SET;
+    }
+}
+
 NN_API void nn_step(nn_optimizer *opt)
 {
-    nn_context *nn = opt ? opt->nn : NULL;
-    double most;
-    int i, j;
-    if (!nn_ok(nn)) return;
-    most = opt->group[0].option[NN__CLIP_NORM];
-    if (most > 0 && !nn__joint_norm(opt, most)) return;
+    double clip_norm;
+    if (!opt || !nn_ok(opt->nn)) return;
+    clip_norm = opt->group[0].option[NN__CLIP_NORM];
+    if (clip_norm > 0 && !nn__joint_norm(opt, clip_norm)) return;
     opt->steps++;
-    for (i = 0; i < opt->slots; i++) {
-        nn__slot *s = &opt->slot[i];
-        nn__update_params u;
-        nn_call c;
-        if (nn__movable(s)) {
-            if (!nn__slot_states(opt, s)) return;
-            s->steps++;
-            u = nn__update_of(opt, s);
-            nn__begin_call(&c, nn, opt->kind->op, &u);
-            c.nin = 3 + NN__MAX_STATES;
-            c.in[0] = nn__view_of(s->p);
-            c.in[1] = nn__view_of(s->p->grad);
-            c.in[2] = nn__view_of(NULL);
-            if (most > 0) {          // the scale stays on the device
-                c.in[2] = nn__view_of(opt->clip);
-                c.in[2].ndim = 0;
-                if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
-            }
-            for (j = 0; j < NN__MAX_STATES; j++) c.in[3 + j] = nn__view_of(s->state[j]);
-            nn__run(nn, &c);
-            s->p->base->version++;
-        }
+    nn__step_slots(opt, clip_norm);
+}
+
+// ---- updates during the walk (nn_backward_desc.step): a gradient is used while it is in the cache, and its memory is free at once --------
+static nn__slot *nn__slot_of(nn_optimizer *opt, nn_tensor *p)
+{
+    int i = p->output;               // of no use to a parameter otherwise: where it was found last
+    if (i < opt->slots && opt->slot[i].p == p) return &opt->slot[i];
+    for (i = 0; i < opt->slots; i++) if (opt->slot[i].p == p) { p->output = i; return &opt->slot[i]; }
+    return NULL;
+}
+
+static int nn__clips_norm(const nn_optimizer *opt) { return opt->group[0].option[NN__CLIP_NORM] > 0; }
+
+static void nn__updates_begin(nn_optimizer *opt, nn_node *tape)
+{
+    nn_node *d;
+    nn__slot *s;
+    int i;
+    for (i = 0; i < opt->slots; i++) opt->slot[i].last = NULL;
+    for (d = tape; d; d = d->prev) for (i = 0; i < d->nin; i++)
+        if (d->in[i] && (d->in[i]->base->flags & NN__T_PARAM) && (s = nn__slot_of(opt, d->in[i]->base)) != NULL) s->last = d;
+    opt->steps++;
+}
+
+static void nn__updates_after(nn_optimizer *opt, const nn_node *d)
+{
+    nn_context *nn = opt->nn;
+    nn__slot *s;
+    int i;
+    for (i = 0; i < d->nin; i++) {
+        if (!d->in[i] || !(d->in[i]->base->flags & NN__T_PARAM) || (s = nn__slot_of(opt, d->in[i]->base)) == NULL || s->last != d) continue;
+        s->last = NULL;
+        if (!nn__movable(s) || !nn__step_slot(opt, s, 0)) continue;
         s->p->flags &= ~(unsigned)NN__T_GRAD_SET;
+        if (s->p->grad->step != nn->step) continue;      // it accumulated over steps: memory of its own
+        nn__free_storage(nn, s->p->grad);
+        s->p->grad->step = nn->step - 1;
     }
 }
 
@@ -8006,7 +8070,7 @@ NN_API int nn_events_histogram(nn_events *events, const char *tag, int64_t step,
         sum += x; squares += x * x; n++;
     }
     if (n == 0) low = high = 0;
-    buckets = high > low ? BUCKETS : 1;
+    buckets = high > low || events->nn->measuring ? BUCKETS : 1;
     for (i = 0; i < BUCKETS; i++) bucket[i] = 0;
     for (i = 0; n > 0 && i < count; i++) {
         double x = (double)values[i];
@@ -9789,7 +9853,7 @@ static void nn__log_epoch(nn__fit *f)
         values = (float *)nn__host_step(nn, nn__mul_size((size_t)nn_count(w), sizeof *values));
         snprintf(tag, sizeof tag, "weights/");
         nn_name(w, f->model, tag + 8, sizeof tag - 8);
-        if (values && nn_read(w, values)) nn_events_histogram(f->events, tag, f->p.epoch, values, nn_count(w));
+        if (values && (nn->measuring || nn_read(w, values))) nn_events_histogram(f->events, tag, f->p.epoch, values, nn->measuring ? 0 : nn_count(w));
         nn__rewind_memory(nn, &m);
     }
     row = nn__bytes_new(nn, 256);
@@ -9802,8 +9866,8 @@ static void nn__log_epoch(nn__fit *f)
 }
 
 // ---- the loop -----------------------------------------------------------------------------------------------
-// Forward, guard, backward. `scale` is this batch's share of the update that it belongs to.
-static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale)
+// Forward, guard, backward; in the last batch of an update also the update, unless gradients are clipped. `scale` is this batch's share of the update that it belongs to.
+static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
 {
     nn_context *nn = f->nn;
     nn_tensor *scores, *loss;
@@ -9824,6 +9888,7 @@ static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale)
     nn__count_hits(scores, b, &f->hit_sum, &f->labelled);
     memset(&back, 0, sizeof back);
     if (scale != 1) back.grad = nn_full(nn, nn_shape_of(loss), (float)scale);
+    if (last && !nn__clips_norm(f->d.optimizer)) back.step = f->d.optimizer;         // clipping has a guard of its own before the update
     nn_backward_with(loss, &back);
     return nn_ok(nn);
 }
@@ -9835,7 +9900,7 @@ static int nn__fit_update(nn__fit *f)
         nn_fail(f->nn, "nn_fit: a gradient is not finite in epoch %d, batch %lld; parameters were not updated", f->p.epoch, (long long)f->p.step);
         return 0;
     }
-    nn_step(opt);
+    if (nn__clips_norm(opt)) nn_step(opt);
     if (f->d.ema) nn_ema_update(f->d.ema);
     if (f->d.schedule && f->d.schedule->per_step) nn_schedule_advance(f->d.schedule);
     return nn_ok(f->nn);
@@ -9867,7 +9932,7 @@ static int nn__fit_epoch(nn__fit *f)                     // 0: an error, or stop
         f->s.steps++;
         f->p.lr = (double)nn_lr(f->d.optimizer);
         if (in_group == 0) { left = f->p.steps - f->p.step + 1; group = nn__max(1, nn__min(k, left)); }
-        if (!nn__fit_batch(f, &b, nn__batch_share(f, &b, group, left))) return 0;
+        if (!nn__fit_batch(f, &b, nn__batch_share(f, &b, group, left), in_group + 1 == group)) return 0;
         if (++in_group == group) { in_group = 0; if (!nn__fit_update(f)) return 0; }
         f->p.loss = f->loss_sum / f->samples;
         f->p.accuracy = f->labelled > 0 ? f->hit_sum / f->labelled : (double)NAN;
