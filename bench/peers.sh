@@ -50,9 +50,9 @@ if environment tensorflow tensorflow-cpu && $dir/tensorflow/bin/python -c 'impor
     worker tensorflow "" "$dir/tensorflow/bin/python bench/peers/tf_peer.py {threads}"
 else skip TensorFlow "see $dir/tensorflow.log"; fi
 if environment onnxruntime onnxruntime && $cc -O2 bench/peers/ort.c -o $dir/ort -ldl; then
-    so=$(find $dir/onnxruntime -name 'libonnxruntime.so*' 2> /dev/null | head -1)
+    so=$(find $dir/onnxruntime/ -name 'libonnxruntime.so*' 2> /dev/null | head -1)
     if [ -d $dir/onnx ] || { [ "$torch" ] && $torch bench/peers/onnx_nets.py $dir/onnx > $dir/onnx.log 2>&1; }; then
-        [ "$so" ] && worker onnxruntime "" "$dir/ort $so $dir/onnx {threads}"
+        if [ "$so" ]; then worker onnxruntime "" "$dir/ort $so $dir/onnx {threads}"; else skip "ONNX Runtime" "no libonnxruntime.so in its package"; fi
     else skip "ONNX Runtime" "torch could not write the nets: see $dir/onnx.log"; fi
 else skip "ONNX Runtime" "see $dir/onnxruntime.log"; fi
 
@@ -60,9 +60,9 @@ else skip "ONNX Runtime" "see $dir/onnxruntime.log"; fi
 $cc -O2 bench/peers/gemm.c -o $dir/gemm -ldl || exit 1
 blas() { worker "$1" "$4" "$dir/gemm $1 $2 $3 {threads}"; }
 if environment blas scipy-openblas32 mkl; then
-    so=$(find $dir/blas -name 'libscipy_openblas.so' | head -1)
+    so=$(find $dir/blas/ -name 'libscipy_openblas.so' | head -1)
     [ "$so" ] && blas openblas cblas "$so"
-    so=$(find $dir/blas -name 'libmkl_rt.so*' | head -1)
+    so=$(find $dir/blas/ -name 'libmkl_rt.so*' | head -1)
     [ "$so" ] && blas mkl cblas "$so" "LD_LIBRARY_PATH=$here/blas/lib MKL_THREADING_LAYER=INTEL KMP_BLOCKTIME=1"
 else skip "OpenBLAS and MKL of pip" "see $dir/blas.log"; fi
 so=$(library openblas-pthread/libopenblas.so.0); if [ "$so" ]; then blas openblas-debian cblas "$so"; else skip "Debian's OpenBLAS" "not installed"; fi
@@ -87,9 +87,10 @@ $python bench/peers.py measure $list $dir/rounds.tsv "$@" || exit 1
     echo
     echo "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2> /dev/null | head -1), $(nproc) cores, $($cc --version | head -1), $(date -u +%Y-%m-%d)"
     echo
-    for e in torch jax tensorflow onnxruntime blas; do
+    [ "$torch" ] && $torch -c 'import torch; print("torch", torch.__version__, end=" ")'
+    for e in jax tensorflow onnxruntime blas; do
         [ -x $dir/$e/bin/python ] && $dir/$e/bin/python -m pip list --format=freeze 2> /dev/null |
-            grep -E '^(torch|jax|jaxlib|tensorflow_cpu|tensorflow-cpu|onnxruntime|scipy-openblas32|mkl)=='
+            grep -E '^(jax|jaxlib|tensorflow_cpu|tensorflow-cpu|onnxruntime|scipy-openblas32|mkl)=='
     done | tr '\n' ' '
     command -v dpkg-query > /dev/null && dpkg-query -W libopenblas0-pthread libblis4-pthread libdnnl2 libeigen3-dev libxsmm-dev 2> /dev/null | tr '\t\n' '= '
     echo

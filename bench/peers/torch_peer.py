@@ -1,8 +1,8 @@
 """torch_peer.py - A worker (../measure.h) for PyTorch: the workloads of bench.c, eager or compiled.
 
 Run:  OMP_NUM_THREADS=1 python torch_peer.py THREADS [--compile]
-Eager takes the fused SGD, and for pictures the faster of the two memory formats. Compiled means torch.compile of the net with its loss
-(and of the optimizer's step), and frozen weights for inference. Compiling takes seconds per workload; TORCHINDUCTOR_CACHE_DIR keeps it."""
+Both take the fused SGD, and for pictures the faster of the two memory formats. Compiled means torch.compile of the net with its loss,
+and frozen weights for inference. Compiling takes seconds per workload; TORCHINDUCTOR_CACHE_DIR keeps it."""
 import sys
 import types
 
@@ -48,14 +48,14 @@ def train_step(workload, form):
     else:
         error = cross_entropy
     opt = sgd(net, 1e-9 if workload.startswith("n7c_") else 0.01)
-    loss, update = (lambda x, y: error(net(x), y)), opt.step
+    loss = lambda x, y: error(net(x), y)
     if COMPILE:
         loss = compiled(loss)
 
     def step():
         opt.zero_grad()
         loss(x, y).backward()
-        update()
+        opt.step()
     return step
 
 
@@ -117,7 +117,7 @@ def make(workload):
     if workload.endswith("_epoch938"):
         return "seconds", 1, [epoch()]
     shape, batch = net_of(workload)[1:]
-    some = formats(shape)[:1] if COMPILE else formats(shape)
+    some = formats(shape)
     if workload.endswith("_train"):
         return "samples_per_s", batch, [train_step(workload, f) for f in some]
     return "us", 1, [without_gradients(infer_step(workload, f)) for f in some]
