@@ -886,8 +886,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
     NN__X( gather,      PLAIN,          2, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__gather_plan,      nn__int       ) \
     NN__X( scatter_add, PLAIN,          3, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__scatter_plan,     nn__int       ) \
-    NN__X( index_select, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__select_shape,    nn__select_plan,      nn__int       ) \
-    NN__X( embedding,   PLAIN,          2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__embedding_shape, nn__select_plan,      nn__int       ) \
+    NN__X( index_select, SIMD,          2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__select_shape,    nn__select_plan,      nn__int       ) \
+    NN__X( embedding,   SIMD,           2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__embedding_shape, nn__select_plan,      nn__int       ) \
     NN__X( one_hot,     PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_NONE,    nn__one_hot_shape,   nn__one_task,         int64_t       ) \
     NN__X( tril,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
     NN__X( triu,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
@@ -2702,6 +2702,10 @@ static int64_t nn__task_count(int64_t n, int64_t cost)
 }
 static int64_t nn__task_begin(int64_t n, const nn_task *t) { return n / t->count * t->index + nn__min(t->index, n % t->count); }
 static int64_t nn__task_end(int64_t n, const nn_task *t)   { return n / t->count * (t->index + 1) + nn__min(t->index + 1, n % t->count); }
+
+// The same for items that belong together in units.
+static int64_t nn__unit_begin(int64_t n, int64_t unit, const nn_task *t) { return nn__min(n, nn__task_begin((n + unit - 1) / unit, t) * unit); }
+static int64_t nn__unit_end(int64_t n, int64_t unit, const nn_task *t)   { return nn__min(n, nn__task_end((n + unit - 1) / unit, t) * unit); }
 
 typedef struct nn__job { const nn_call *c; nn_exec exec; int phase, slots; char *scratch; } nn__job;
 static void nn__run_task(void *arg, int64_t index, int slot)         // two tasks at a time never have the same slot
@@ -10695,7 +10699,7 @@ static void nn__binary_plan(nn_call *c)
         c->shared_bytes += nn__round_up((size_t)n * nn__real_bytes(c));
         most = nn__max(most, nn_view_count(&c->din[i]));
     }
-    c->tasks[1] = nn__max(1, nn__min(nn__task_count(n, 4), most / 16));
+    c->tasks[1] = nn__max(1, nn__min(nn__task_count(n, 4), most / 64));
 }
 #endif
 
@@ -10737,14 +10741,14 @@ NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LAN
 NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
 static void NN__K(fill_with)(int64_t n, R *y, R v)
 {
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, SET1(v));
+    int64_t i, whole = n - n % NN__LANES;
+    for (i = 0; i < whole; i += NN__LANES) STORE(y + i, SET1(v));
     for (; i < n; i++) y[i] = v;
 }
 static void NN__K(add_onto)(int64_t n, R *y, const R *x)  // y += x
 {
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, LOAD(y + i) + LOAD(x + i));
+    int64_t i, whole = n - n % NN__LANES;
+    for (i = 0; i < whole; i += NN__LANES) STORE(y + i, LOAD(y + i) + LOAD(x + i));
     for (; i < n; i++) y[i] += x[i];
 }
 
@@ -11973,6 +11977,10 @@ static void nn__scatter_plan(nn_call *c)
     c->phases = 2;
     c->tasks[1] = 1;
 }
+static void nn__bad_index(const nn_call *c, int64_t k, int64_t size)         // only where one task runs
+{
+    nn_fail(c->nn, "%s: index %lld is out of range: there are %lld", c->op->name, (long long)k, (long long)size);
+}
 static nn_tensor *nn__or_fail(nn_context *nn, nn_tensor *y) { return nn->failed && !nn->out_of_memory ? nn__inert(nn) : y; }   // a kernel may report
 NN_API nn_tensor *nn_gather(nn_tensor *x, int dim, nn_tensor *index)
 {
@@ -11990,17 +11998,13 @@ NN_API nn_tensor *nn_scatter_add(nn_tensor *x, int dim, nn_tensor *index, nn_ten
 }
 #endif
 #if NN__IN_PLAIN
-static void NN__K(bad_index)(const nn_call *c, int64_t k, int64_t size)      // only where one task runs
-{
-    nn_fail(c->nn, "%s: index %lld is out of range: there are %lld", c->op->name, (long long)k, (long long)size);
-}
 static void NN__K(check_index)(const nn_call *c, const nn_view *index, int64_t size)
 {
     int64_t n = nn_view_count(index), i;
     int dense = nn__contiguous_view(index);
     for (i = 0; i < n; i++) {
         int64_t k = NN__K(get_int)(index, dense ? i : NN__K(offset)(index, i));
-        if (k < 0 || k >= size) { NN__K(bad_index)(c, k, size); return; }
+        if (k < 0 || k >= size) { nn__bad_index(c, k, size); return; }
     }
 }
 NN__INLINE void NN__K(add_number)(const nn_view *to, int64_t at, const nn_view *from, int64_t from_at)       // numbers of any one type
@@ -12031,7 +12035,7 @@ static void NN__K(by_index)(const nn_call *c, const nn_view *table, const nn_vie
             int64_t k = NN__K(get_int)(index, at_index + j * index->stride[last]), p = at_part + j * mine.stride[last], q;
             if (k < 0 || k >= size) {
                 if (how == NN__K(part_gets)) memset((char *)part->data + p * (int64_t)e, 0, e);
-                if (how == NN__K(table_adds) && c->pass == NN_FORWARD) NN__K(bad_index)(c, k, size);
+                if (how == NN__K(table_adds) && c->pass == NN_FORWARD) nn__bad_index(c, k, size);
                 continue;
             }
             q = at_table + j * others.stride[last] + k * along;
@@ -12094,7 +12098,7 @@ static void nn__select_plan(nn_call *c)
 {
     nn__three s = nn__around(&c->in[0], *(const int *)c->params);
     int64_t n = nn_view_count(&c->in[1]);
-    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, n));
+    c->tasks[0] = nn__max(1, nn__min(nn__task_count(s.outer * s.inner, nn__max(1, n)), s.outer * s.inner / 64));
     if (c->pass == NN_BACKWARD) return;
     c->phases = 2;
     c->tasks[0] = 1;
@@ -12115,16 +12119,22 @@ NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w)
     return nn__or_fail(nn, nn__apply2(NN_OP_embedding, w, index, &dim));
 }
 #endif
-#if NN__IN_PLAIN
+#if NN__IN_SIMD
 NN__FORWARD(index_select)
 {
     nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    int64_t n = nn_view_count(&c->in[1]), i;
+    int64_t n = nn_view_count(&c->in[1]), i, k, end = nn__task_end(s.outer * n, t);
     size_t bytes = (size_t)s.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype);
-    if (t->phase == 0) { NN__K(check_index)(c, &c->in[1], s.n); return; }
-    for (i = nn__task_begin(s.outer * n, t); i < nn__task_end(s.outer * n, t); i++) {
-        int64_t k = NN__K(get_int)(&c->in[1], i % n);
+    if (t->phase == 0) {
+        for (i = 0; i < n; i++) {
+            k = nn__class_at(&c->in[1], i);
+            if (k < 0 || k >= s.n) { nn__bad_index(c, k, s.n); return; }
+        }
+        return;
+    }
+    for (i = nn__task_begin(s.outer * n, t); i < end; i++) {
         char *to = (char *)c->out[0].data + (size_t)i * bytes;
+        k = nn__class_at(&c->in[1], i % n);
         if (k < 0 || k >= s.n) memset(to, 0, bytes);
         else memcpy(to, (const char *)c->in[0].data + (size_t)(i / n * s.n + k) * bytes, bytes);
     }
@@ -12132,17 +12142,14 @@ NN__FORWARD(index_select)
 NN__BACKWARD(index_select)
 {
     nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    int64_t n = nn_view_count(&c->in[1]), end = nn__task_end(s.outer * s.inner, t), at, width, i, j;
+    int64_t n = nn_view_count(&c->in[1]), end = nn__task_end(s.outer * s.inner, t), at, width, i;
     if (!c->din[0].data) return;
     for (at = nn__task_begin(s.outer * s.inner, t); at < end; at += width) {     // columns at .. at + width - 1 of one outer
         int64_t first = at % s.inner, outer = at / s.inner;
         width = nn__min(s.inner - first, end - at);
         for (i = 0; i < n; i++) {
-            int64_t k = NN__K(get_int)(&c->in[1], i);
-            R *dx = (R *)c->din[0].data + (outer * s.n + k) * s.inner + first;
-            const R *dy = (const R *)c->dout[0].data + (outer * n + i) * s.inner + first;
-            if (k < 0 || k >= s.n) continue;
-            for (j = 0; j < width; j++) dx[j] += dy[j];
+            int64_t k = nn__class_at(&c->in[1], i);
+            if (k >= 0 && k < s.n) NN__K(add_onto)(width, (R *)c->din[0].data + (outer * s.n + k) * s.inner + first, (const R *)c->dout[0].data + (outer * n + i) * s.inner + first);
         }
     }
 }
@@ -12179,7 +12186,7 @@ NN__FORWARD(one_hot)
     if (n) memset(y, 0, (size_t)(n * classes) * sizeof(R));
     for (i = 0; i < n; i++) {
         int64_t k = NN__K(get_int)(&c->in[0], i);
-        if (k < 0 || k >= classes) NN__K(bad_index)(c, k, classes);
+        if (k < 0 || k >= classes) nn__bad_index(c, k, classes);
         else y[i * classes + k] = 1;
     }
 }
@@ -12558,11 +12565,18 @@ static int64_t nn__reduce_pieces(const nn_view *x, unsigned mask, int *dim)
     for (i = 0; i < x->ndim; i++) if ((mask & 1u << i) && (!(mask & 1u << *dim) || x->shape[i] > x->shape[*dim])) *dim = i;
     return mask ? nn__max(1, nn__min(nn__min(x->shape[*dim], nn__reduced_count(x, mask) / 65536), 64)) : 1;
 }
+// Results that lie side by side in x are computed together.
+static int64_t nn__reduce_unit(const nn_view *x, unsigned mask)
+{
+    int d = x->ndim - 1;
+    while (d >= 0 && x->shape[d] == 1) d--;
+    return d >= 0 && !(mask & 1u << d) ? 64 : 1;
+}
 static int nn__reduce_stages(const nn_call *c) { return c->op->id == NN_OP_var || c->op->id == NN_OP_std || c->op->id == NN_OP_logsumexp ? 2 : 1; }
 static void nn__reduce_plan(nn_call *c)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    int64_t terms = nn__reduced_count(&c->in[0], p->mask), outs = nn_view_count(&c->out[0]), pieces;
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask), outs = nn_view_count(&c->out[0]), pieces, unit;
     int i, dim, id = c->op->id;
     if (c->pass == NN_BACKWARD) {    // some ops first compute a number or two per result: what equal maxima share ...
         c->tasks[0] = c->tasks[1] = nn__task_count(nn_view_count(&c->in[0]), 16);
@@ -12573,7 +12587,8 @@ static void nn__reduce_plan(nn_call *c)
         return;
     }
     pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim);
-    c->tasks[0] = nn__task_count(outs, nn__max(1, terms / pieces)) * pieces;
+    unit = nn__reduce_unit(&c->in[0], p->mask);
+    c->tasks[0] = nn__task_count((outs + unit - 1) / unit, unit * nn__max(1, terms / pieces)) * pieces;
     if (pieces == 1) return;
     c->phases = nn__reduce_stages(c) + 1;
     for (i = 1; i + 1 < c->phases; i++) c->tasks[i] = c->tasks[0];
@@ -12635,7 +12650,7 @@ static void NN__K(reduce)(const nn_call *c, const nn_task *t, const NN__K(stage)
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
     int stages = nn__reduce_stages(c), dim, s;
     int64_t pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim), outs = nn_view_count(&c->out[0]), at, end, n, i, j;
-    int64_t terms = nn__reduced_count(&c->in[0], p->mask);
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask), unit = nn__reduce_unit(&c->in[0], p->mask);
     int joins = pieces > 1 && t->phase == stages;        // the last phase of a reduction in pieces
     int until = pieces == 1 || joins ? stages : t->phase;
     nn_view x = c->in[0], y = NN__K(reduced)(&c->out[0], &x, p);
@@ -12648,8 +12663,8 @@ static void NN__K(reduce)(const nn_call *c, const nn_task *t, const NN__K(stage)
         NN__K(reduce_piece)(c, dim, pieces, t->index % pieces, &x);
     }
     w = NN__K(walk_over)(&x, &y);
-    end = nn__task_end(outs, &mine);
-    for (at = nn__task_begin(outs, &mine); at < end; at += n) {
+    end = joins ? nn__task_end(outs, &mine) : nn__unit_end(outs, unit, &mine);
+    for (at = joins ? nn__task_begin(outs, &mine) : nn__unit_begin(outs, unit, &mine); at < end; at += n) {
         int64_t pad;
         n = NN__K(walk_width)(&w, at, end);
         pad = (n + 15) & ~(int64_t)15;
