@@ -10371,6 +10371,11 @@ NN__INLINE void NN__K(istore)(int32_t *p, VI v)      { memcpy(p, &v, sizeof v); 
 #define NN__HIGH_PAIRS 1, 3
 #define NN__FIRST_PAIRS 0, 1
 #endif
+#if NN__LANES > 1
+#define NN__PARTS NN__UNROLL         // loops over the vectors of 16 or 64 numbers
+#else
+#define NN__PARTS
+#endif
 // The sum of 16 numbers, i with i + 8 first, then i + 4, i + 2, i + 1: the same tree whatever the vector width.
 #if NN__LANES == 1
 NN__INLINE R NN__K(sum16)(const V *v)
@@ -10857,7 +10862,7 @@ enum { NN__K(row_lanes) = 64, NN__K(row_parts) = NN__K(row_lanes) / NN__LANES };
 NN__INLINE R NN__K(sum64)(V *v)
 {
     int j, k;
-    NN__UNROLL for (k = NN__K(row_parts) / 2; k * NN__LANES >= 16; k /= 2) NN__UNROLL for (j = 0; j < k; j++) v[j] = v[j] + v[j + k];
+    NN__PARTS for (k = NN__K(row_parts) / 2; k * NN__LANES >= 16; k /= 2) NN__PARTS for (j = 0; j < k; j++) v[j] = v[j] + v[j + k];
     return NN__K(sum16)(v);
 }
 NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
@@ -10866,13 +10871,13 @@ NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m,
     V sum[parts], vm = SET1(m);
     int64_t i, whole = n - n % lanes;
     int j;
-    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+    NN__PARTS for (j = 0; j < parts; j++) sum[j] = C(0);
     for (i = 0; i < whole; i += lanes)
-        NN__UNROLL for (j = 0; j < parts; j++) {
+        NN__PARTS for (j = 0; j < parts; j++) {
             int64_t at = i + j * NN__LANES;
             sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
         }
-    NN__UNROLL for (j = 0; j < parts; j++) {             // the rest, padded; what the padding gives is not added
+    NN__PARTS for (j = 0; j < parts; j++) {             // the rest, padded; what the padding gives is not added
         int64_t left = n - whole - j * NN__LANES, at = whole + j * NN__LANES;
         if (left >= NN__LANES) sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
         else if (left > 0) {
@@ -10895,10 +10900,10 @@ NN__INLINE void NN__K(fold_strip)(int parts, int64_t steps, const R *x, int64_t 
     V a[16], b[16], q = SET1(p);
     int64_t s;
     int k;
-    NN__UNROLL for (k = 0; k < parts; k++) { a[k] = LOAD(acc + k * NN__LANES); b[k] = LOAD(m + k * NN__LANES); }
+    NN__PARTS for (k = 0; k < parts; k++) { a[k] = LOAD(acc + k * NN__LANES); b[k] = LOAD(m + k * NN__LANES); }
     for (s = 0; s < steps; s++, x += step)
-        NN__UNROLL for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(x + k * NN__LANES), b[k], q);
-    NN__UNROLL for (k = 0; k < parts; k++) STORE(acc + k * NN__LANES, a[k]);
+        NN__PARTS for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(x + k * NN__LANES), b[k], q);
+    NN__PARTS for (k = 0; k < parts; k++) STORE(acc + k * NN__LANES, a[k]);
 }
 NN__INLINE void NN__K(fold_rows)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc, V (*f)(V, V, V, V))
 {
@@ -12990,9 +12995,9 @@ static R NN__K(row_max)(int64_t n, const R *x)           // a NaN may be lost: t
     R part[NN__LANES], m;
     int64_t i;
     int j;
-    NN__UNROLL for (j = 0; j < parts; j++) most[j] = C(-INFINITY);
+    NN__PARTS for (j = 0; j < parts; j++) most[j] = C(-INFINITY);
     for (i = 0; i + NN__K(row_lanes) <= n; i += NN__K(row_lanes))
-        NN__UNROLL for (j = 0; j < parts; j++) most[j] = NN__K(larger)(most[j], LOAD(x + i + j * NN__LANES));
+        NN__PARTS for (j = 0; j < parts; j++) most[j] = NN__K(larger)(most[j], LOAD(x + i + j * NN__LANES));
     for (; i + NN__LANES <= n; i += NN__LANES) most[0] = NN__K(larger)(most[0], LOAD(x + i));
     if (i < n) most[0] = SEL(NN__K(count_up)(0) < (int32_t)(n - i), NN__K(larger)(most[0], NN__K(load_part)(x + i, n - i)), most[0]);
     for (j = 1; j < parts; j++) most[0] = NN__K(larger)(most[0], most[j]);
@@ -13006,9 +13011,9 @@ static R NN__K(row_exps)(int64_t n, const R *x, R scale, R m, R *y)  // the sum 
     V sum[parts], vm = SET1(m), vs = SET1(scale);
     int64_t i;
     int j;
-    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+    for (j = 0; j < parts; j++) sum[j] = C(0);
     for (i = 0; i < n; i += NN__K(row_lanes))
-        NN__UNROLL for (j = 0; j < parts; j++) {
+        for (j = 0; j < parts; j++) {
             int64_t left = n - i - j * NN__LANES, at = i + j * NN__LANES;
             V e;
             if (left <= 0) continue;
@@ -13818,16 +13823,16 @@ NN__INLINE void NN__K(block_sums)(const NN__K(channel_block) *b, R m, R *sum_f, 
     V u[parts], v[parts], vm = SET1(m);
     int64_t whole = b->n - b->n % lanes, i, r;
     int j;
-    NN__UNROLL for (j = 0; j < parts; j++) u[j] = v[j] = C(0);
+    NN__PARTS for (j = 0; j < parts; j++) u[j] = v[j] = C(0);
     for (r = 0; r < b->rows; r++) {
         const R *x = b->x + r * b->next, *dy = b->dy + r * b->next;
         for (i = 0; i < whole; i += lanes)
-            NN__UNROLL for (j = 0; j < parts; j++) {
+            NN__PARTS for (j = 0; j < parts; j++) {
                 int64_t at = i + j * NN__LANES;
                 u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
                 if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
             }
-        NN__UNROLL for (j = 0; j < parts; j++) {         // as in row_sum
+        NN__PARTS for (j = 0; j < parts; j++) {         // as in row_sum
             int64_t left = b->n - whole - j * NN__LANES, at = whole + j * NN__LANES;
             if (left >= NN__LANES) {
                 u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
@@ -16369,6 +16374,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef SQRT
 #undef SET1
 #undef ISET1
+#undef NN__PARTS
 #undef C
 #undef FMA
 #undef LOAD
