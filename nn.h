@@ -912,8 +912,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
     NN__X( gather,      PLAIN,          2, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__gather_plan,      nn__int       ) \
     NN__X( scatter_add, PLAIN,          3, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__scatter_plan,     nn__int       ) \
-    NN__X( index_select, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__select_shape,    nn__select_plan,      nn__int       ) \
-    NN__X( embedding,   PLAIN,          2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__embedding_shape, nn__select_plan,      nn__int       ) \
+    NN__X( index_select, SIMD,          2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__select_shape,    nn__select_plan,      nn__int       ) \
+    NN__X( embedding,   SIMD,           2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__embedding_shape, nn__select_plan,      nn__int       ) \
     NN__X( one_hot,     PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_NONE,    nn__one_hot_shape,   nn__one_task,         int64_t       ) \
     NN__X( tril,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
     NN__X( triu,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
@@ -2736,6 +2736,10 @@ static int64_t nn__task_count(int64_t n, int64_t cost)
 }
 static int64_t nn__task_begin(int64_t n, const nn_task *t) { return n / t->count * t->index + nn__min(t->index, n % t->count); }
 static int64_t nn__task_end(int64_t n, const nn_task *t)   { return n / t->count * (t->index + 1) + nn__min(t->index + 1, n % t->count); }
+
+// The same for items that belong together in units.
+static int64_t nn__unit_begin(int64_t n, int64_t unit, const nn_task *t) { return nn__min(n, nn__task_begin((n + unit - 1) / unit, t) * unit); }
+static int64_t nn__unit_end(int64_t n, int64_t unit, const nn_task *t)   { return nn__min(n, nn__task_end((n + unit - 1) / unit, t) * unit); }
 
 typedef struct nn__job { const nn_call *c; nn_exec exec; int phase, slots; char *scratch; } nn__job;
 static void nn__run_task(void *arg, int64_t index, int slot)         // two tasks at a time never have the same slot
@@ -11184,6 +11188,11 @@ NN__INLINE void NN__K(istore)(int32_t *p, VI v)      { memcpy(p, &v, sizeof v); 
 #define NN__HIGH_PAIRS 1, 3
 #define NN__FIRST_PAIRS 0, 1
 #endif
+#if NN__LANES > 1
+#define NN__PARTS NN__UNROLL         // loops over the vectors of 16 or 64 numbers
+#else
+#define NN__PARTS
+#endif
 // The sum of 16 numbers, i with i + 8 first, then i + 4, i + 2, i + 1: the same tree whatever the vector width.
 #if NN__LANES == 1
 NN__INLINE R NN__K(sum16)(const V *v)
@@ -11512,7 +11521,7 @@ static void nn__binary_plan(nn_call *c)
         c->shared_bytes += nn__round_up((size_t)n * nn__real_bytes(c));
         most = nn__max(most, nn_view_count(&c->din[i]));
     }
-    c->tasks[1] = nn__max(1, nn__min(nn__task_count(n, 4), most / 16));
+    c->tasks[1] = nn__max(1, nn__min(nn__task_count(n, 4), most / 64));
 }
 #endif
 
@@ -11563,14 +11572,14 @@ NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LAN
 NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
 static void NN__K(fill_with)(int64_t n, R *y, R v)
 {
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, SET1(v));
+    int64_t i, whole = n - n % NN__LANES;
+    for (i = 0; i < whole; i += NN__LANES) STORE(y + i, SET1(v));
     for (; i < n; i++) y[i] = v;
 }
 static void NN__K(add_onto)(int64_t n, R *y, const R *x)  // y += x
 {
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, LOAD(y + i) + LOAD(x + i));
+    int64_t i, whole = n - n % NN__LANES;
+    for (i = 0; i < whole; i += NN__LANES) STORE(y + i, LOAD(y + i) + LOAD(x + i));
     for (; i < n; i++) y[i] += x[i];
 }
 
@@ -11679,7 +11688,7 @@ enum { NN__K(row_lanes) = 64, NN__K(row_parts) = NN__K(row_lanes) / NN__LANES };
 NN__INLINE R NN__K(sum64)(V *v)
 {
     int j, k;
-    NN__UNROLL for (k = NN__K(row_parts) / 2; k * NN__LANES >= 16; k /= 2) NN__UNROLL for (j = 0; j < k; j++) v[j] = v[j] + v[j + k];
+    NN__PARTS for (k = NN__K(row_parts) / 2; k * NN__LANES >= 16; k /= 2) NN__PARTS for (j = 0; j < k; j++) v[j] = v[j] + v[j + k];
     return NN__K(sum16)(v);
 }
 NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m, V (*f)(V, V, V, V, V))
@@ -11688,13 +11697,13 @@ NN__INLINE R NN__K(row_sum)(int64_t n, const R *x, const R *dy, const R *w, R m,
     V sum[parts], vm = SET1(m);
     int64_t i, whole = n - n % lanes;
     int j;
-    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+    NN__PARTS for (j = 0; j < parts; j++) sum[j] = C(0);
     for (i = 0; i < whole; i += lanes)
-        NN__UNROLL for (j = 0; j < parts; j++) {
+        NN__PARTS for (j = 0; j < parts; j++) {
             int64_t at = i + j * NN__LANES;
             sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
         }
-    NN__UNROLL for (j = 0; j < parts; j++) {             // the rest, padded; what the padding gives is not added
+    NN__PARTS for (j = 0; j < parts; j++) {             // the rest, padded; what the padding gives is not added
         int64_t left = n - whole - j * NN__LANES, at = whole + j * NN__LANES;
         if (left >= NN__LANES) sum[j] = f(sum[j], LOAD(x + at), LOAD(dy + at), LOAD(w + at), vm);
         else if (left > 0) {
@@ -11717,10 +11726,10 @@ NN__INLINE void NN__K(fold_strip)(int parts, int64_t steps, const R *x, int64_t 
     V a[16], b[16], q = SET1(p);
     int64_t s;
     int k;
-    NN__UNROLL for (k = 0; k < parts; k++) { a[k] = LOAD(acc + k * NN__LANES); b[k] = LOAD(m + k * NN__LANES); }
+    NN__PARTS for (k = 0; k < parts; k++) { a[k] = LOAD(acc + k * NN__LANES); b[k] = LOAD(m + k * NN__LANES); }
     for (s = 0; s < steps; s++, x += step)
-        NN__UNROLL for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(x + k * NN__LANES), b[k], q);
-    NN__UNROLL for (k = 0; k < parts; k++) STORE(acc + k * NN__LANES, a[k]);
+        NN__PARTS for (k = 0; k < parts; k++) a[k] = f(a[k], LOAD(x + k * NN__LANES), b[k], q);
+    NN__PARTS for (k = 0; k < parts; k++) STORE(acc + k * NN__LANES, a[k]);
 }
 NN__INLINE void NN__K(fold_rows)(int64_t n, int64_t steps, const R *x, int64_t step, const R *m, R p, R *acc, V (*f)(V, V, V, V))
 {
@@ -12799,6 +12808,10 @@ static void nn__scatter_plan(nn_call *c)
     c->phases = 2;
     c->tasks[1] = 1;
 }
+static void nn__bad_index(const nn_call *c, int64_t k, int64_t size)         // only where one task runs
+{
+    nn_fail(c->nn, "%s: index %lld is out of range: there are %lld", c->op->name, (long long)k, (long long)size);
+}
 static nn_tensor *nn__or_fail(nn_context *nn, nn_tensor *y) { return nn->failed && !nn->out_of_memory ? nn__inert(nn) : y; }   // a kernel may report
 NN_API nn_tensor *nn_gather(nn_tensor *x, int dim, nn_tensor *index)
 {
@@ -12816,17 +12829,13 @@ NN_API nn_tensor *nn_scatter_add(nn_tensor *x, int dim, nn_tensor *index, nn_ten
 }
 #endif
 #if NN__IN_PLAIN
-static void NN__K(bad_index)(const nn_call *c, int64_t k, int64_t size)      // only where one task runs
-{
-    nn_fail(c->nn, "%s: index %lld is out of range: there are %lld", c->op->name, (long long)k, (long long)size);
-}
 static void NN__K(check_index)(const nn_call *c, const nn_view *index, int64_t size)
 {
     int64_t n = nn_view_count(index), i;
     int dense = nn__contiguous_view(index);
     for (i = 0; i < n; i++) {
         int64_t k = NN__K(get_int)(index, dense ? i : NN__K(offset)(index, i));
-        if (k < 0 || k >= size) { NN__K(bad_index)(c, k, size); return; }
+        if (k < 0 || k >= size) { nn__bad_index(c, k, size); return; }
     }
 }
 NN__INLINE void NN__K(add_number)(const nn_view *to, int64_t at, const nn_view *from, int64_t from_at)       // numbers of any one type
@@ -12857,7 +12866,7 @@ static void NN__K(by_index)(const nn_call *c, const nn_view *table, const nn_vie
             int64_t k = NN__K(get_int)(index, at_index + j * index->stride[last]), p = at_part + j * mine.stride[last], q;
             if (k < 0 || k >= size) {
                 if (how == NN__K(part_gets)) memset((char *)part->data + p * (int64_t)e, 0, e);
-                if (how == NN__K(table_adds) && c->pass == NN_FORWARD) NN__K(bad_index)(c, k, size);
+                if (how == NN__K(table_adds) && c->pass == NN_FORWARD) nn__bad_index(c, k, size);
                 continue;
             }
             q = at_table + j * others.stride[last] + k * along;
@@ -12920,7 +12929,7 @@ static void nn__select_plan(nn_call *c)
 {
     nn__three s = nn__around(&c->in[0], *(const int *)c->params);
     int64_t n = nn_view_count(&c->in[1]);
-    c->tasks[0] = nn__task_count(s.outer * s.inner, nn__max(1, n));
+    c->tasks[0] = nn__max(1, nn__min(nn__task_count(s.outer * s.inner, nn__max(1, n)), s.outer * s.inner / 64));
     if (c->pass == NN_BACKWARD) return;
     c->phases = 2;
     c->tasks[0] = 1;
@@ -12941,16 +12950,22 @@ NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w)
     return nn__or_fail(nn, nn__apply2(NN_OP_embedding, w, index, &dim));
 }
 #endif
-#if NN__IN_PLAIN
+#if NN__IN_SIMD
 NN__FORWARD(index_select)
 {
     nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    int64_t n = nn_view_count(&c->in[1]), i;
+    int64_t n = nn_view_count(&c->in[1]), i, k, end = nn__task_end(s.outer * n, t);
     size_t bytes = (size_t)s.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype);
-    if (t->phase == 0) { NN__K(check_index)(c, &c->in[1], s.n); return; }
-    for (i = nn__task_begin(s.outer * n, t); i < nn__task_end(s.outer * n, t); i++) {
-        int64_t k = NN__K(get_int)(&c->in[1], i % n);
+    if (t->phase == 0) {
+        for (i = 0; i < n; i++) {
+            k = nn__class_at(&c->in[1], i);
+            if (k < 0 || k >= s.n) { nn__bad_index(c, k, s.n); return; }
+        }
+        return;
+    }
+    for (i = nn__task_begin(s.outer * n, t); i < end; i++) {
         char *to = (char *)c->out[0].data + (size_t)i * bytes;
+        k = nn__class_at(&c->in[1], i % n);
         if (k < 0 || k >= s.n) memset(to, 0, bytes);
         else memcpy(to, (const char *)c->in[0].data + (size_t)(i / n * s.n + k) * bytes, bytes);
     }
@@ -12958,17 +12973,14 @@ NN__FORWARD(index_select)
 NN__BACKWARD(index_select)
 {
     nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    int64_t n = nn_view_count(&c->in[1]), end = nn__task_end(s.outer * s.inner, t), at, width, i, j;
+    int64_t n = nn_view_count(&c->in[1]), end = nn__task_end(s.outer * s.inner, t), at, width, i;
     if (!c->din[0].data) return;
     for (at = nn__task_begin(s.outer * s.inner, t); at < end; at += width) {     // columns at .. at + width - 1 of one outer
         int64_t first = at % s.inner, outer = at / s.inner;
         width = nn__min(s.inner - first, end - at);
         for (i = 0; i < n; i++) {
-            int64_t k = NN__K(get_int)(&c->in[1], i);
-            R *dx = (R *)c->din[0].data + (outer * s.n + k) * s.inner + first;
-            const R *dy = (const R *)c->dout[0].data + (outer * n + i) * s.inner + first;
-            if (k < 0 || k >= s.n) continue;
-            for (j = 0; j < width; j++) dx[j] += dy[j];
+            int64_t k = nn__class_at(&c->in[1], i);
+            if (k >= 0 && k < s.n) NN__K(add_onto)(width, (R *)c->din[0].data + (outer * s.n + k) * s.inner + first, (const R *)c->dout[0].data + (outer * n + i) * s.inner + first);
         }
     }
 }
@@ -13005,7 +13017,7 @@ NN__FORWARD(one_hot)
     if (n) memset(y, 0, (size_t)(n * classes) * sizeof(R));
     for (i = 0; i < n; i++) {
         int64_t k = NN__K(get_int)(&c->in[0], i);
-        if (k < 0 || k >= classes) NN__K(bad_index)(c, k, classes);
+        if (k < 0 || k >= classes) nn__bad_index(c, k, classes);
         else y[i * classes + k] = 1;
     }
 }
@@ -13384,11 +13396,18 @@ static int64_t nn__reduce_pieces(const nn_view *x, unsigned mask, int *dim)
     for (i = 0; i < x->ndim; i++) if ((mask & 1u << i) && (!(mask & 1u << *dim) || x->shape[i] > x->shape[*dim])) *dim = i;
     return mask ? nn__max(1, nn__min(nn__min(x->shape[*dim], nn__reduced_count(x, mask) / 65536), 64)) : 1;
 }
+// Results that lie side by side in x are computed together.
+static int64_t nn__reduce_unit(const nn_view *x, unsigned mask)
+{
+    int d = x->ndim - 1;
+    while (d >= 0 && x->shape[d] == 1) d--;
+    return d >= 0 && !(mask & 1u << d) ? 64 : 1;
+}
 static int nn__reduce_stages(const nn_call *c) { return c->op->id == NN_OP_var || c->op->id == NN_OP_std || c->op->id == NN_OP_logsumexp ? 2 : 1; }
 static void nn__reduce_plan(nn_call *c)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    int64_t terms = nn__reduced_count(&c->in[0], p->mask), outs = nn_view_count(&c->out[0]), pieces;
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask), outs = nn_view_count(&c->out[0]), pieces, unit;
     int i, dim, id = c->op->id;
     if (c->pass == NN_BACKWARD) {    // some ops first compute a number or two per result: what equal maxima share ...
         c->tasks[0] = c->tasks[1] = nn__task_count(nn_view_count(&c->in[0]), 16);
@@ -13399,7 +13418,8 @@ static void nn__reduce_plan(nn_call *c)
         return;
     }
     pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim);
-    c->tasks[0] = nn__task_count(outs, nn__max(1, terms / pieces)) * pieces;
+    unit = nn__reduce_unit(&c->in[0], p->mask);
+    c->tasks[0] = nn__task_count((outs + unit - 1) / unit, unit * nn__max(1, terms / pieces)) * pieces;
     if (pieces == 1) return;
     c->phases = nn__reduce_stages(c) + 1;
     for (i = 1; i + 1 < c->phases; i++) c->tasks[i] = c->tasks[0];
@@ -13461,7 +13481,7 @@ static void NN__K(reduce)(const nn_call *c, const nn_task *t, const NN__K(stage)
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
     int stages = nn__reduce_stages(c), dim, s;
     int64_t pieces = nn__reduce_pieces(&c->in[0], p->mask, &dim), outs = nn_view_count(&c->out[0]), at, end, n, i, j;
-    int64_t terms = nn__reduced_count(&c->in[0], p->mask);
+    int64_t terms = nn__reduced_count(&c->in[0], p->mask), unit = nn__reduce_unit(&c->in[0], p->mask);
     int joins = pieces > 1 && t->phase == stages;        // the last phase of a reduction in pieces
     int until = pieces == 1 || joins ? stages : t->phase;
     nn_view x = c->in[0], y = NN__K(reduced)(&c->out[0], &x, p);
@@ -13474,8 +13494,8 @@ static void NN__K(reduce)(const nn_call *c, const nn_task *t, const NN__K(stage)
         NN__K(reduce_piece)(c, dim, pieces, t->index % pieces, &x);
     }
     w = NN__K(walk_over)(&x, &y);
-    end = nn__task_end(outs, &mine);
-    for (at = nn__task_begin(outs, &mine); at < end; at += n) {
+    end = joins ? nn__task_end(outs, &mine) : nn__unit_end(outs, unit, &mine);
+    for (at = joins ? nn__task_begin(outs, &mine) : nn__unit_begin(outs, unit, &mine); at < end; at += n) {
         int64_t pad;
         n = NN__K(walk_width)(&w, at, end);
         pad = (n + 15) & ~(int64_t)15;
@@ -13801,9 +13821,9 @@ static R NN__K(row_max)(int64_t n, const R *x)           // a NaN may be lost: t
     R part[NN__LANES], m;
     int64_t i;
     int j;
-    NN__UNROLL for (j = 0; j < parts; j++) most[j] = C(-INFINITY);
+    NN__PARTS for (j = 0; j < parts; j++) most[j] = C(-INFINITY);
     for (i = 0; i + NN__K(row_lanes) <= n; i += NN__K(row_lanes))
-        NN__UNROLL for (j = 0; j < parts; j++) most[j] = NN__K(larger)(most[j], LOAD(x + i + j * NN__LANES));
+        NN__PARTS for (j = 0; j < parts; j++) most[j] = NN__K(larger)(most[j], LOAD(x + i + j * NN__LANES));
     for (; i + NN__LANES <= n; i += NN__LANES) most[0] = NN__K(larger)(most[0], LOAD(x + i));
     if (i < n) most[0] = SEL(NN__K(count_up)(0) < (int32_t)(n - i), NN__K(larger)(most[0], NN__K(load_part)(x + i, n - i)), most[0]);
     for (j = 1; j < parts; j++) most[0] = NN__K(larger)(most[0], most[j]);
@@ -13817,9 +13837,9 @@ static R NN__K(row_exps)(int64_t n, const R *x, R scale, R m, R *y)  // the sum 
     V sum[parts], vm = SET1(m), vs = SET1(scale);
     int64_t i;
     int j;
-    NN__UNROLL for (j = 0; j < parts; j++) sum[j] = C(0);
+    for (j = 0; j < parts; j++) sum[j] = C(0);
     for (i = 0; i < n; i += NN__K(row_lanes))
-        NN__UNROLL for (j = 0; j < parts; j++) {
+        for (j = 0; j < parts; j++) {
             int64_t left = n - i - j * NN__LANES, at = i + j * NN__LANES;
             V e;
             if (left <= 0) continue;
@@ -14818,16 +14838,16 @@ NN__INLINE void NN__K(block_sums)(const NN__K(channel_block) *b, R m, R *sum_f, 
     V u[parts], v[parts], vm = SET1(m);
     int64_t whole = b->n - b->n % lanes, i, r;
     int j;
-    NN__UNROLL for (j = 0; j < parts; j++) u[j] = v[j] = C(0);
+    NN__PARTS for (j = 0; j < parts; j++) u[j] = v[j] = C(0);
     for (r = 0; r < b->rows; r++) {
         const R *x = b->x + r * b->next, *dy = b->dy + r * b->next;
         for (i = 0; i < whole; i += lanes)
-            NN__UNROLL for (j = 0; j < parts; j++) {
+            NN__PARTS for (j = 0; j < parts; j++) {
                 int64_t at = i + j * NN__LANES;
                 u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
                 if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
             }
-        NN__UNROLL for (j = 0; j < parts; j++) {         // as in row_sum
+        NN__PARTS for (j = 0; j < parts; j++) {         // as in row_sum
             int64_t left = b->n - whole - j * NN__LANES, at = whole + j * NN__LANES;
             if (left >= NN__LANES) {
                 u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
@@ -17796,6 +17816,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef SQRT
 #undef SET1
 #undef ISET1
+#undef NN__PARTS
 #undef C
 #undef FMA
 #undef LOAD

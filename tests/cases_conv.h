@@ -104,6 +104,9 @@ POOL(avgpool2d, exclude_pad,  nn_avgpool2d, (2, 2, 7, 9),  3, .stride = 2, .padd
 POOL(avgpool2d, exclude_ceil, nn_avgpool2d, (2, 2, 8, 10), 3, .stride = 2, .padding = 1, .exclude_pad = 1, .ceil_mode = 1)
 POOL(maxpool2d, signal,       nn_maxpool1d, (2, 3, 11),    3, .stride = 2, .padding = 1)
 POOL(avgpool2d, signal,       nn_avgpool1d, (2, 3, 11),    3, .stride = 2, .padding = 1)
+POOLS(long_rows,      (1, 2, 4, 45),  3, .stride = 2, .padding = 1)
+POOLS(long_rows_dense, (1, 1, 4, 41),  3, .stride = 1, .padding = 1)
+POOLS(long_rows_sparse, (1, 1, 7, 50),  2, .stride = 3)
 CASE(maxpool2d, adaptive)        { return nn_adaptive_maxpool2d(var(f, 2, 2, 7, 10), 3, 4); }
 CASE(avgpool2d, adaptive)        { return nn_adaptive_avgpool2d(var(f, 2, 2, 7, 10), 3, 4); }
 CASE(maxpool2d, adaptive_up)     { return nn_adaptive_maxpool2d(var(f, 2, 2, 3, 2), 5, 4); }

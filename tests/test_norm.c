@@ -128,6 +128,46 @@ TEST(batchnorm_twice_in_a_step)
     nn_free(nn);
 }
 
+/* many rows: dw and db are added up in parts */
+TEST(layernorm_of_many_rows)
+{
+    enum { B = 500, N = 61 };
+    static float x[B * N], dy[B * N], y[B * N], dx[B * N], dw[N], db[N];
+    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
+        const nn__table *table = &nn__tables[i].table;
+        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
+        nn_context *nn = quiet((nn_desc){ .isa = table->isa, .threads = 2 });
+        double sw[N] = { 0 }, sb[N] = { 0 };
+        nn_begin(nn, NN_TRAIN);
+        for (int k = 0; k < B * N; k++) {
+            x[k] = (float)(3 * nn__uniform_at(3, 1, 0, (uint64_t)k));
+            dy[k] = (float)nn__uniform_at(3, 2, 0, (uint64_t)k) - 0.4f;
+        }
+        nn_tensor *t = nn_want_grad(nn_from(nn, NN_SHAPE(B, N), x)), *w = nn_want_grad(nn_full(nn, NN_SHAPE(N), 1.5)), *b = nn_want_grad(nn_zeros(nn, NN_SHAPE(N)));
+        nn_tensor *r = nn_layernorm(t, 1, w, b, NULL);
+        nn_backward_with(r, &(nn_backward_desc){ .grad = nn_from(nn, NN_SHAPE(B, N), dy) });
+        CHECK(nn_read(r, y) && nn_read(nn_grad(t), dx) && nn_read(nn_grad(w), dw) && nn_read(nn_grad(b), db));
+        for (int k = 0; k < B; k++) {
+            double mean = 0, var = 0, g = 0, gh = 0;
+            for (int j = 0; j < N; j++) mean += (double)x[k * N + j] / N;
+            for (int j = 0; j < N; j++) var += pow(x[k * N + j] - mean, 2) / N;
+            double rstd = 1 / sqrt(var + 1e-5);
+            for (int j = 0; j < N; j++) {
+                double h = (x[k * N + j] - mean) * rstd;
+                CHECK_NEAR(y[k * N + j], 1.5 * h, 1e-5);
+                sw[j] += dy[k * N + j] * h;
+                sb[j] += dy[k * N + j];
+                g += 1.5 * dy[k * N + j] / N;
+                gh += 1.5 * dy[k * N + j] * h / N;
+            }
+            for (int j = 0; j < N; j++) CHECK_NEAR(dx[k * N + j], rstd * (1.5 * dy[k * N + j] - g - (x[k * N + j] - mean) * rstd * gh), 1e-5);
+        }
+        for (int j = 0; j < N; j++) { CHECK_NEAR(dw[j], sw[j], 1e-3); CHECK_NEAR(db[j], sb[j], 1e-3); }
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+    }
+}
+
 TEST(norm_errors)
 {
     nn_context *nn = quiet((nn_desc){ 0 });
@@ -224,7 +264,7 @@ static uint64_t bits_of(norm_fn f, const char *isa, int threads, nn_shape shape)
 TEST(same_bits_everywhere)
 {
     static const struct { norm_fn f; nn_shape shape; } cases[] = {
-        { bn, { 3, { 7, 33, 71 } } }, { bn, { 2, { 140, 133 } } }, { bn, { 4, { 2, 2, 61, 67 } } }, { ln, { 2, { 131, 77 } } }, { ln, { 2, { 3, 5003 } } },
+        { bn, { 3, { 7, 33, 71 } } }, { bn, { 2, { 140, 133 } } }, { bn, { 4, { 2, 2, 61, 67 } } }, { ln, { 2, { 131, 77 } } }, { ln, { 2, { 3, 5003 } } }, { ln, { 2, { 400, 77 } } },
         { gn, { 3, { 5, 22, 45 } } }, { gn, { 2, { 33, 150 } } }, { in, { 3, { 3, 9, 301 } } }, { rms, { 2, { 65, 211 } } }, { drop, { 3, { 9, 21, 13 } } } };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         uint64_t first[2] = { 0, 0 };
