@@ -10421,6 +10421,7 @@ static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t b
     c->phases = 1;
     c->tasks[0] = 1;
     c->shared_bytes = c->task_bytes = 0;
+    c->cost = 0;
     for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, batch, base);
     for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, batch, base);
     for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, batch, base);
@@ -14011,9 +14012,11 @@ static int64_t nn__gemm_tasks(nn__product g)
     s = nn__gemm_cuts(&g);
     return s.down * s.across;
 }
-static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same, and room for their scratch
+static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same, room for their scratch, and what they cost
 {
     nn__product turned = nn__product_turned(g);
+    double work = (double)g.m * (double)g.n * (double)g.k / 8;
+    c->cost += work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
     size_t bytes = nn__gemm_cuts(&turned).scratch * nn_dtype_bytes(c->nn->desc.dtype);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
     return nn__gemm_tasks(g);
@@ -14300,8 +14303,11 @@ static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)   
 static void nn__matmul_plan(nn_call *c)
 {
     c->tasks[0] = 0;
-    if (c->pass == NN_FORWARD)  c->tasks[0] = nn__matmul_sizes(c).batch * nn__gemm_plan(c, nn__matmul_product(c, 0, 0));
-    else {
+    if (c->pass == NN_FORWARD) {
+        int64_t batch = nn__matmul_sizes(c).batch;
+        c->tasks[0] = batch * nn__gemm_plan(c, nn__matmul_product(c, 0, 0));
+        c->cost *= nn__min(batch, 1 << 20);
+    } else {
         if (c->din[0].data) c->tasks[0] += nn__leading(&c->in[0]) * nn__gemm_plan(c, nn__matmul_product(c, 1, 0));
         if (c->din[1].data) c->tasks[0] += nn__leading(&c->in[1]) * nn__gemm_plan(c, nn__matmul_product(c, 2, 0));
     }
