@@ -13661,7 +13661,8 @@ NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->ad
 // never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
 // Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64, NN__THIN = 8, NN__THIN_SUMS = 4096 };
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64,
+       NN__THIN = 8, NN__THIN_SUMS = 4096 };
 
 #ifdef NN_DETERMINISTIC
 #define NN__WINOGRAD 0
@@ -13947,6 +13948,17 @@ static int nn__conv_shape(nn_call *c)
     nn__set_shape(&c->out[0], x->dtype, 4, shape);
     return 1;
 }
+static int64_t nn__conv_scratch(const nn__conv *v, int spread, int64_t rows)        // numbers that a task of a gather needs; rows: of one task
+{
+    int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K), few = nn__wino_stride(NN__WINO_N + rows, NN__WINO_K / 2) + 16;
+    if (nn__conv_wino(v, spread)) return 36 * (sums + nn__max(image, rows <= NN__WINO_M / 2 ? few : 0));
+    return nn__conv_direct(v) ? (int64_t)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
+}
+static int64_t nn__conv_dw_scratch(const nn__conv *v)
+{
+    if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
+    return nn__conv_thin(v) ? 2 * NN__STRIP + 16 * NN__THIN_SUMS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
+}
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
 static void nn__conv_plan(nn_call *c)
 {
@@ -13963,15 +13975,13 @@ static void nn__conv_plan(nn_call *c)
             c->tasks[2 * round + 1] = s.tasks;
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)(nn__conv_wino(&v, spread) ? 36 * (nn__wino_stride(NN__WINO_N, s.rows) + (s.panels ? nn__wino_stride(NN__WINO_N, NN__WINO_K) : nn__wino_stride(NN__WINO_N + s.rows, NN__WINO_K / 2) + 16))
-                               : nn__conv_direct(&v) ? (int64_t)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (s.rows + 11) * NN__CONV_N) * real;
+        c->task_bytes = (size_t)nn__conv_scratch(&v, spread, s.rows) * real;
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[0] = v.groups * w.blocks * w.chunks;
-        c->task_bytes = (size_t)(nn__wino_dw(&v) ? 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16)
-                               : nn__conv_thin(&v) ? 2 * NN__STRIP + 16 * NN__THIN_SUMS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
+        c->task_bytes = (size_t)nn__conv_dw_scratch(&v) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
             c->phases = 2;
