@@ -15135,7 +15135,8 @@ NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->ad
 // never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
 // Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64, NN__THIN = 8, NN__THIN_SUMS = 4096 };
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64,
+       NN__THIN = 8, NN__THIN_SUMS = 4096 };
 
 #ifdef NN_DETERMINISTIC
 #define NN__WINOGRAD 0
@@ -15421,6 +15422,17 @@ static int nn__conv_shape(nn_call *c)
     nn__set_shape(&c->out[0], x->dtype, 4, shape);
     return 1;
 }
+static int64_t nn__conv_scratch(const nn__conv *v, int spread, int64_t rows)        // numbers that a task of a gather needs; rows: of one task
+{
+    int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K), few = nn__wino_stride(NN__WINO_N + rows, NN__WINO_K / 2) + 16;
+    if (nn__conv_wino(v, spread)) return 36 * (sums + nn__max(image, rows <= NN__WINO_M / 2 ? few : 0));
+    return nn__conv_direct(v) ? (int64_t)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
+}
+static int64_t nn__conv_dw_scratch(const nn__conv *v)
+{
+    if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
+    return nn__conv_thin(v) ? 2 * NN__STRIP + 16 * NN__THIN_SUMS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
+}
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
 static void nn__conv_plan(nn_call *c)
 {
@@ -15437,15 +15449,13 @@ static void nn__conv_plan(nn_call *c)
             c->tasks[2 * round + 1] = s.tasks;
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)(nn__conv_wino(&v, spread) ? 36 * (nn__wino_stride(NN__WINO_N, s.rows) + (s.panels ? nn__wino_stride(NN__WINO_N, NN__WINO_K) : nn__wino_stride(NN__WINO_N + s.rows, NN__WINO_K / 2) + 16))
-                               : nn__conv_direct(&v) ? NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (s.rows + 11) * NN__CONV_N) * real;
+        c->task_bytes = (size_t)nn__conv_scratch(&v, spread, s.rows) * real;
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[0] = v.groups * w.blocks * w.chunks;
-        c->task_bytes = (size_t)(nn__wino_dw(&v) ? 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16)
-                               : nn__conv_thin(&v) ? 2 * NN__STRIP + 16 * NN__THIN_SUMS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32)) * real;
+        c->task_bytes = (size_t)nn__conv_dw_scratch(&v) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
             c->phases = 2;
@@ -15526,7 +15536,7 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
-    int64_t group = index / s.pack_blocks, low = round * s.pack_blocks * NN__GEMM_M, first = low + index % s.pack_blocks * NN__GEMM_M, phase, i, ch, k;
+    int64_t group = index / s.pack_blocks, low = round * s.pack_blocks * NN__GEMM_M, first = low + index % s.pack_blocks * NN__GEMM_M, tap[NN__CONV_K], phase, i, ch, k;
     int j;
     w += group * v->o * v->c * v->taps;
     to += group * s.panels;
@@ -15534,15 +15544,16 @@ static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64
         nn__gather q = nn__conv_gather(v, spread, phase);
         nn__part p = { 0, 0, 0, 0 };
         while (nn__next_part(&q, &p)) {
+            for (k = 0; k < p.taps; k++) tap[k] = (q.y.tap0 + (p.tap + k) / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + (p.tap + k) % q.x.taps * q.x.tap_step;
             for (i = first; i < nn__min(first + NN__GEMM_M, q.rows); i += NN__MR) {
                 R *z = to + (i - low) * p.channels * p.taps;
+                const R *x = w + i * q.w_row + p.channel * q.w_channel;
                 int h = (int)nn__min(NN__MR, q.rows - i);
-                for (ch = p.channel; ch < p.channel + p.channels; ch++) for (k = p.tap; k < p.tap + p.taps; k++, z += NN__MR) {
-                    int64_t ky = q.y.tap0 + k / q.x.taps * q.y.tap_step, kx = q.x.tap0 + k % q.x.taps * q.x.tap_step;
-                    const R *x = w + i * q.w_row + ch * q.w_channel + ky * v->kernel[1] + kx;
-                    for (j = 0; j < h; j++) z[j] = x[j * q.w_row];
-                    for (j = h; j < NN__MR; j++) z[j] = 0;
-                }
+                if (h < NN__MR) memset(z, 0, (size_t)(p.channels * p.taps * NN__MR) * sizeof *z);
+                if (spread) for (ch = 0; ch < p.channels; ch++) for (k = 0; k < p.taps; k++) for (j = 0; j < h; j++) // neighbours in w come one after
+                    z[(ch * p.taps + k) * NN__MR + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];                   // the other: rows may lie far apart
+                else for (j = 0; j < h; j++) for (ch = 0; ch < p.channels; ch++) for (k = 0; k < p.taps; k++)
+                    z[(ch * p.taps + k) * NN__MR + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
             }
             to += s.lead * p.channels * p.taps;
         }
@@ -16032,12 +16043,28 @@ static void NN__K(wino_weights)(const nn__conv *v, int spread, const R *w, int64
         to += 36 * stride;
     }
 }
-static void NN__K(wino_products)(int64_t m, int64_t n, int64_t depth, const R *a, int64_t a_stride, const R *b, int64_t b_stride, R *y, int64_t y_stride, int64_t ld)
+// y (+)= A B for each of the 36 matrices: panels of NN__MR rows, of NN__NR columns. Few columns take one vector of a panel.
+NN__INLINE void NN__K(wino_tile)(int nv, int add, int64_t k, const R *a, const R *b, R *y, int64_t ldy)
+{
+    V acc[NN__MR][NN__NV], bv[NN__NV];
+    int64_t p;
+    int i, j;
+    NN__UNROLL for (i = 0; i < NN__MR; i++) NN__UNROLL for (j = 0; j < nv; j++) acc[i][j] = C(0);
+    if (add) NN__UNROLL for (i = 0; i < NN__MR; i++) NN__UNROLL for (j = 0; j < nv; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
+    for (p = 0; p < k; p++, a += NN__MR, b += NN__NR) {
+        NN__UNROLL for (j = 0; j < nv; j++) bv[j] = LOAD(b + j * NN__LANES);
+        NN__UNROLL for (i = 0; i < NN__MR; i++) NN__UNROLL for (j = 0; j < nv; j++) acc[i][j] = FMA(SET1(a[i]), bv[j], acc[i][j]);
+    }
+    NN__UNROLL for (i = 0; i < NN__MR; i++) NN__UNROLL for (j = 0; j < nv; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
+}
+static void NN__K(wino_products)(int64_t m, int64_t n, int add, int64_t depth, const R *a, int64_t a_stride, const R *b, int64_t b_stride, R *y, int64_t y_stride, int64_t ld)
 {
     int64_t i, j;
     int e;
-    for (e = 0; e < 36; e++, a += a_stride, b += b_stride, y += y_stride)
-        for (j = 0; j < n; j += NN__NR) for (i = 0; i < m; i += NN__MR) NN__K(gemm_tile)(depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
+    for (e = 0; e < 36; e++, a += a_stride, b += b_stride, y += y_stride) for (j = 0; j < n; j += NN__NR) {
+        if (n - j > NN__LANES) for (i = 0; i < m; i += NN__MR) NN__K(wino_tile)(NN__NV, add, depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
+        else for (i = 0; i < m; i += NN__MR) NN__K(wino_tile)(1, add, depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
+    }
 }
 // One block of results: some rows (channels) and NN__WINO_N columns (tiles).
 static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
@@ -16070,8 +16097,7 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
         l += run * in[runs].count;
     }
     memset(&p, 0, sizeof p);
-    memset(mm, 0, (size_t)(36 * nn__wino_stride(s.rows, NN__WINO_N)) * sizeof *mm);
-    wide = (n + NN__NR - 1) / NN__NR * NN__NR;
+    wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
     a += group * s.panels;
     w += group * v->o * v->c * 9 + row * q.w_row;
     for (part = 0; part < q.channels; part += few ? NN__WINO_K / 2 : NN__WINO_K) {
@@ -16084,7 +16110,7 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
             for (i = 0; i < wide; i += NN__LANES)
                 NN__K(wino_image)(&p, i, vv + i / NN__NR * depth * NN__NR + ch * NN__NR + i % NN__NR, nn__wino_stride(depth, NN__WINO_N));
         }
-        NN__K(wino_products)(m, wide, depth, ww, stride, vv, nn__wino_stride(depth, NN__WINO_N), mm, nn__wino_stride(s.rows, NN__WINO_N), NN__WINO_N);
+        NN__K(wino_products)(m, wide, part > 0, depth, ww, stride, vv, nn__wino_stride(depth, NN__WINO_N), mm, nn__wino_stride(s.rows, NN__WINO_N), NN__WINO_N);
         a += 36 * stride;
     }
     for (r = 0; r < m; r++, y += plane) {
@@ -16121,11 +16147,10 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
     int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks;
     int64_t i0 = block / s.across * NN__WINO_DW_M, j0 = block % s.across * NN__WINO_K, h = nn__min(NN__WINO_DW_M, v->o - i0), w = nn__min(NN__WINO_K, v->c - j0);
     int64_t across = (v->map[1] + 3) / 4, tiles = across * ((v->map[0] + 3) / 4), source = v->image[0] * v->image[1], plane = v->map[0] * v->map[1];
-    int64_t t0, t, l, i, j, wide = (w + NN__NR - 1) / NN__NR * NN__NR, end = nn__min(v->batch, (chunk + 1) * s.images) * tiles;
+    int64_t t0, t, l, i, j, wide = (w + NN__LANES - 1) / NN__LANES * NN__LANES, begin = chunk * s.images * tiles, end = nn__min(v->batch, (chunk + 1) * s.images) * tiles;
     R *mm = scratch, *vv = mm + 36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), *uu = vv + 36 * nn__wino_stride(NN__WINO_DW_K, NN__WINO_K);
     int k, r, run;
-    memset(mm, 0, (size_t)(36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K)) * sizeof *mm);
-    for (t0 = chunk * s.images * tiles; t0 < end; t0 += NN__WINO_DW_K) {
+    for (t0 = begin; t0 < end; t0 += NN__WINO_DW_K) {
         int64_t depth = nn__min(NN__WINO_DW_K, end - t0);
         for (t = 0; t < depth; t += run) {
             NN__K(patch) lane[NN__K(wino_run)];
@@ -16159,8 +16184,9 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
                 }
             }
         }
-        NN__K(wino_products)(h, wide, depth, uu, nn__wino_stride(NN__WINO_DW_M, depth), vv, nn__wino_stride(NN__WINO_K, depth), mm, nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), NN__WINO_K);
+        NN__K(wino_products)(h, wide, t0 > begin, depth, uu, nn__wino_stride(NN__WINO_DW_M, depth), vv, nn__wino_stride(NN__WINO_K, depth), mm, nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), NN__WINO_K);
     }
+    if (begin >= end) memset(mm, 0, (size_t)(36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K)) * sizeof *mm);     // a batch of 0
     if (s.chunks > 1) { dw = sums + chunk * s.count; add = 0; }
     dw += ((group * v->o + i0) * v->c + j0) * 9;
     for (i = 0; i < h; i++, dw += v->c * 9) for (j = 0; j < w; j += NN__LANES) {
