@@ -15440,6 +15440,8 @@ static void nn__conv_plan(nn_call *c)
     int back = c->pass == NN_BACKWARD, spread = v.transposed != back;
     nn__conv_cut s = nn__conv_cuts(&v, spread);
     size_t real = nn__real_bytes(c);
+    double work = (double)(v.batch * v.groups * v.o) * (double)(v.c * v.taps) * (double)(v.map[0] * v.map[1]) / 8;
+    c->cost = work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
     c->tasks[0] = 0;
     if (!back || c->din[0].data) {
         int64_t round;
