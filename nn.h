@@ -14336,7 +14336,7 @@ NN__FORWARD(matmul)
 NN__BACKWARD(matmul)
 {
     nn__matmul_size s = nn__matmul_sizes(c);
-    int64_t index = t->index, tasks, matrices, i, j;
+    int64_t index = t->index, tasks = 1, matrices = 0, i, j;
     nn__product g, own;
     int side, add;
     for (side = 0; side < 2; side++) {                   // whose task is this?

@@ -483,3 +483,46 @@ TEST(measured_memory)
     }
     free(memory);
 }
+
+/* ---- updates during the walk: the same bits as nn_backward, then nn_step ---- */
+static nn_tensor *tied(void *self, nn_tensor *x)         /* a weight that is used twice, through a view and as it is */
+{
+    nn_layer **l = self;
+    nn_tensor *w = nn_param(l[0], "weight"), *y = nn_relu(nn_forward(l[0], x));
+    y = nn_add(nn_matmul(y, w), nn_matmul(x, nn_transpose(nn_detach(w), 0, 1)));
+    return nn_forward(l[1], y);
+}
+static void walked(nn_optimizer_desc d, int early, int accumulate, int freeze, float *weights, size_t *bytes)
+{
+    nn_layer *l[2];
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 2, .threads = 1 });
+    nn_layer *net = nn_model_new(nn, &(nn_model_desc){ .forward = tied, .self = l });
+    l[0] = nn_linear_new(net, "a", 24, 24, NULL);
+    l[1] = nn_linear_new(net, "b", 24, 2, NULL);
+    nn_layer *apart = nn_linear_new(net, "c", 3, 3, NULL);           /* takes no part */
+    nn_optimizer *opt = nn_sgd_new(net, &d);
+    if (freeze) nn_freeze(l[1], 1);
+    for (int i = 0; i < 6; i++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *loss = nn_mean(nn_square(nn_forward(net, nn_randn(nn, NN_SHAPE(5, 24), 0, 1))), NN_ALL, NULL);
+        int step = !accumulate || i % 2;
+        nn_backward_with(loss, &(nn_backward_desc){ .step = early && step ? opt : NULL });
+        if (!early && step) nn_step(opt);
+        if (early && step) CHECK(nn_grad(nn_param(l[0], "weight")) == NULL);
+    }
+    CHECK(nn_ok(nn) && nn_steps(opt) == (accumulate ? 3 : 6));
+    CHECK(nn_read(nn_param(l[0], "weight"), weights) && nn_read(nn_param(l[1], "weight"), weights + 576) && nn_read(nn_param(apart, "weight"), weights + 624));
+    *bytes = nn_bytes_needed(nn);
+    nn_free(nn);
+}
+TEST(updates_during_the_walk)
+{
+    static float w[2][633];
+    size_t bytes[2];
+    for (int i = 0; i < 8; i++) {
+        nn_optimizer_desc d = { .lr = 0.05f, .momentum = 0.9f, .clip_norm = i & 4 ? 0.5f : 0 };
+        for (int early = 0; early < 2; early++) walked(d, early, i & 1, i & 2, w[early], &bytes[early]);
+        CHECK(!memcmp(w[0], w[1], sizeof w[0]));
+        CHECK(bytes[1] <= bytes[0]);
+    }
+}
