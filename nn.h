@@ -771,6 +771,7 @@ typedef struct nn_plan nn_plan;
 typedef struct nn_plan_desc {
     nn_dtype dtype;                  // of the input; default NN_F32
     int      no_fold;                // 1: batch norm is not folded: the same bits as nn_forward; else results differ by rounding
+    int      parallel;               // 1: a run uses the threads of the net's context: one run at a time, and not while the context computes
 } nn_plan_desc;
 NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *desc);      // input: (B, ...), the largest batch; NULL after an error.
                                      // Works in the middle of a step. A net that draws random numbers or reads values in its forward has no plan
@@ -10083,7 +10084,7 @@ struct nn_plan {
     nn__plan_view *view, output;
     nn_shape       out_shape;
     char          *constants;
-    int            calls, any_batch;
+    int            calls, any_batch, threads;
     int64_t        batch;
     size_t         input_bytes, output_bytes, temp_bytes, scratch_bytes;       // of one sample; of the whole workspace
 };
@@ -10428,11 +10429,18 @@ static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t b
     if (k->op->plan) k->op->plan(c);
 }
 
-static void nn__plan_exec(const nn__plan_call *k, nn_call *c, char *scratch)
+static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, char *scratch)
 {
     nn_task t;
+    nn__job j;
     c->shared = scratch;
-    t.scratch = scratch + nn__round_up(c->shared_bytes);
+    scratch += nn__round_up(c->shared_bytes);
+    if (p->threads > 1 && !nn__is_small(c)) {
+        j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
+        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
+        return;
+    }
+    t.scratch = scratch;
     for (t.phase = 0; t.phase < c->phases; t.phase++) {
         t.count = c->tasks[t.phase];
         for (t.index = 0; t.index < t.count; t.index++) k->exec(c, &t);
@@ -10456,7 +10464,7 @@ NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const 
     env = nn__fp_enter();
     for (i = 0; i < p->calls; i++) {
         nn__plan_prepare(p, &p->call[i], batch, base, &c);
-        nn__plan_exec(&p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+        nn__plan_exec(p, &p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
     }
     nn__fp_leave(env);
     if (p->output.base != NN__PLAN_OUTPUT) memcpy(output, base[p->output.base] + p->output.at + p->output.at_step * batch, (size_t)batch * p->output_bytes);
@@ -10490,14 +10498,14 @@ static size_t nn__plan_scratch(const nn_plan *p)         // the most that any ba
     for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = 0; i < p->calls; i++) {
         size_t bytes;
         nn__plan_prepare(p, &p->call[i], b, base, &c);
-        bytes = nn__round_up(c.shared_bytes) + nn__round_up(c.task_bytes);
+        bytes = nn__round_up(c.shared_bytes) + (size_t)p->threads * nn__round_up(c.task_bytes);
         if (bytes > most) most = bytes;
     }
     return most;
 }
 
 // One block holds the plan, its calls, views and constants.
-static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u)
+static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)
 {
     nn_context *nn = r->nn;
     int n = nn__find_storages(r, s), m = nn__find_storages(q, u), i, j, calls = 0, views = 0, linear = 1;
@@ -10516,6 +10524,7 @@ static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *
     memset(p, 0, sizeof *p);
     p->nn = nn;
     p->batch = r->batch;
+    p->threads = parallel ? nn->threads : 1;
     p->call = (nn__plan_call *)(void *)(at + nn__round_up(sizeof *p));
     p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call));
     p->constants = (char *)(((uintptr_t)at + head + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
@@ -10585,8 +10594,8 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
                 room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)big.call[i].v[1].shape[0];
             }
             nn__drop_dead(&big, twin);
-            p = nn__plan_build(&big, twin, s, u);
-            if (!p && !big.refused && !twin->refused && twin != &big) p = nn__plan_build(&big, &big, s, u);
+            p = nn__plan_build(&big, twin, s, u, desc && desc->parallel);
+            if (!p && !big.refused && !twin->refused && twin != &big) p = nn__plan_build(&big, &big, s, u, desc && desc->parallel);
         }
     }
     if (!p && nn_ok(nn)) nn_fail(nn, "nn_plan_new: this net has no plan: %s", big.refused ? big.refused : small.refused ? small.refused : "out of memory");
@@ -10641,7 +10650,7 @@ NN_API void nn_plan_print(const nn_plan *p)
         for (j = 0; j < 3; j++) {
             double start = nn__seconds();
             nn__plan_prepare(p, &p->call[i], p->batch, base, &c);
-            nn__plan_exec(&p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+            nn__plan_exec(p, &p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
             if (nn__seconds() - start < took) took = nn__seconds() - start;
         }
         m = nn__plan_macs(&c);
@@ -13987,10 +13996,10 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     nn__gemm_cut s;
     int64_t m = g->m, n = g->n, k = g->k;
     int64_t strips = (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP, want, most;
-    double work = (double)m * (double)n * (double)k;
+    double work = (double)m * (double)n * (double)k / (double)NN__GEMM_WORK;         // in tasks
     s.down = m > 0; s.across = n > 0; s.rows = m; s.columns = strips * NN__GEMM_STRIP;
-    if (work > NN__GEMM_WORK || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS) {
-        want = work < 8.0 * NN__GEMM_WORK ? 1 + (int64_t)work / NN__GEMM_WORK : nn__max(8, m / NN__GEMM_ROWS * (n / NN__GEMM_ROWS));
+    if (work > 1 || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS) {
+        want = work < 8 ? 1 + (int64_t)work : nn__max(8, m / NN__GEMM_ROWS * (n / NN__GEMM_ROWS));
         s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));          // tasks as square as possible: least traffic
         s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
         s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(strips, (want + s.down - 1) / nn__max(1, s.down)));
@@ -14000,7 +14009,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
     s.pack_b = g->bcs != 1 || g->brs < 1 || s.pack_a;
-    most = s.pack_a || s.pack_b ? NN__GEMM_DEPTH / 2 : k <= 2 * NN__GEMM_DEPTH ? nn__max(1, k) : NN__GEMM_DEPTH;
+    most = s.pack_a || s.pack_b ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, strips * NN__GEMM_STRIP) : 0)) * s.depth);
     return s;

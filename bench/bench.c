@@ -10,7 +10,7 @@
                    long, the result is a new tensor each time; nn_begin, shape checks and packing are part of it, nothing is pre-packed
            *_train samples/s of a step: forward, loss, backward, SGD with momentum (the batch is there already)
            *_epoch seconds of 938 steps with a shuffling loader, the loss read every step
-           *_infer us of one forward pass (NN_EVAL)
+           *_infer us of one forward pass (nn_run of a plan, with 2 threads .parallel)
            eager_* ns of one nn_add of 4 numbers; with _tape it is recorded
    Recurrent nets and transformers are not here yet: nn.h does not have them.                                                     */
 #define NN_IMPLEMENTATION
@@ -29,6 +29,9 @@ typedef struct Bench {
     int64_t *labels;
     Block blocks[8];
     double forward, first;           /* multiply-adds times 2 of one sample: all layers; the first, which has no input gradient */
+    nn_plan *plan;                                       /* inference */
+    void *workspace;
+    float *input, *output;
 } Bench;
 
 static void count(Bench *b, double flops)
@@ -142,14 +145,12 @@ struct Row {
 static void train(Bench *b, const Row *r)
 {
     nn_begin(b->nn, NN_TRAIN);
-    nn_backward(r->loss(b, nn_forward(b->net, b->x)));
-    nn_step(b->opt);
+    nn_backward_with(r->loss(b, nn_forward(b->net, b->x)), &(nn_backward_desc){ .step = b->opt });
 }
 static void infer(Bench *b, const Row *r)
 {
     (void)r;
-    nn_begin(b->nn, NN_EVAL);
-    nn_forward(b->net, b->x);
+    if (!nn_run(b->plan, b->workspace, b->input, b->output)) abort();
 }
 static void epoch(Bench *b, const Row *r)
 {
@@ -158,8 +159,7 @@ static void epoch(Bench *b, const Row *r)
     while (nn_loader_next(b->loader, &batch)) {
         nn_begin(b->nn, NN_TRAIN);
         nn_tensor *loss = nn_cross_entropy(nn_forward(b->net, batch.x), batch.y, NULL);
-        nn_backward(loss);
-        nn_step(b->opt);
+        nn_backward_with(loss, &(nn_backward_desc){ .step = b->opt });
         nn_item(loss);
     }
 }
@@ -246,7 +246,14 @@ static void make_net(Bench *b, const Row *r)
     b->net = nn_model_new(b->nn, NULL);
     r->net(b);
     b->x = random_tensor(b->nn, s);
-    if (!r->loss) return;
+    if (!r->loss) {
+        b->plan = nn_plan_new(b->net, s, &(nn_plan_desc){ .parallel = nn_threads(b->nn) > 1 });
+        if (!b->plan) { fprintf(stderr, "%s: %s\n", r->name, nn_error(b->nn)); exit(1); }
+        b->workspace = malloc(nn_plan_bytes(b->plan) + 1);
+        b->input = nnb_numbers(nn_count(b->x));
+        b->output = nnb_numbers(nn_count(b->x) + 64 * 1000);
+        return;
+    }
     b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(r->batch), labels);
     b->opt = nn_sgd_new(b->net, &(nn_sgd_desc){ .lr = r->loss == sum ? 1e-9f : 0.01f, .momentum = 0.9f });
     if (r->step != epoch) return;
@@ -268,6 +275,10 @@ static void make(Bench *b, const Row *r, int threads)
 }
 static void unmake(Bench *b)
 {
+    nn_plan_free(b->plan);
+    free(b->workspace);
+    free(b->input);
+    free(b->output);
     nn_free(b->nn);
     free(b->data);
     free(b->labels);

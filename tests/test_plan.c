@@ -158,6 +158,25 @@ TEST(what_has_no_plan)
     nn_free(nn);
 }
 
+TEST(threads_of_the_context)
+{
+    static float x[64 * 784], y[2][640];
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 1, .threads = 3 });
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_linear_new(net, NULL, 784, 128, &(nn_linear_desc){ .activation = nn_relu });
+    nn_linear_new(net, NULL, 128, 10, NULL);
+    fill(x, 64 * 784);
+    for (int i = 0; i < 2; i++) {
+        nn_plan *p = nn_plan_new(net, NN_SHAPE(64, 784), &(nn_plan_desc){ .parallel = i });
+        char *w = malloc(nn_plan_bytes(p));
+        for (int k = 0; k < 3; k++) CHECK(nn_run(p, w, x, y[i]));
+        free(w);
+        nn_plan_free(p);
+    }
+    CHECK(!memcmp(y[0], y[1], sizeof y[0]));
+    nn_free(nn);
+}
+
 static int allocations;
 static void *counting(void *user, size_t bytes) { (void)user; allocations++; return malloc(bytes); }
 static void releasing(void *user, void *p) { (void)user; allocations--; free(p); }
