@@ -1074,6 +1074,7 @@ NN__REF(nn_dataset *, nn_csv_load, (nn_context *nn, const char *path, const nn_c
 NN__REF(nn_dataset *, nn_csv_parse, (nn_context *nn, const char *text, size_t bytes, const nn_csv_desc &desc), (nn, text, bytes, &desc))
 NN__REF(nn_dataset *, nn_folder_load, (nn_context *nn, const char *path, const nn_folder_desc &desc), (nn, path, &desc))
 NN__REF(nn_loader *, nn_loader_new, (nn_dataset *data, const nn_loader_desc &desc), (data, &desc))
+NN__REF(nn_plan *, nn_plan_new, (nn_layer *net, nn_shape input, const nn_plan_desc &desc), (net, input, &desc))
 NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
 NN__REF(int, nn_save, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
 NN__REF(int, nn_load, (nn_layer *layer, const char *path, const nn_load_desc &desc), (layer, path, &desc))
@@ -10962,7 +10963,8 @@ NN__FLOAT_END
 #define NN__ROW_OP(name, keep, f, df) \
     { #name, 1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_IN_PLACE, (unsigned)(keep) | NN_KEEP_NONE, NULL, nn__each_plan, NULL, NULL, NN_OP_##name, sizeof(nn__scalars) },
 #define NN__ROW_OP2(name, keep, f, da, db) \
-    { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS | NN_OP_IN_PLACE, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
+    { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS | NN_OP_IN_PLACE, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, \
+      nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
 #define NN__NO_GRAD_SIMD         0
 #define NN__NO_GRAD_PLAIN        0
 #define NN__NO_GRAD_VIEW         0
@@ -17903,6 +17905,8 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 /*
    Revisions
        0.1.0  first version
+       0.2.0  (not released) plans; updates during the walk; products in place, Winograd, a spinning pool, vectors everywhere; nn_profile; results
+              and gradients share memory
 
    ------------------------------------------------------------------------------
    This software is available under 2 licenses; choose whichever you prefer.
