@@ -251,7 +251,10 @@ static void make_net(Bench *b, const Row *r)
         if (!b->plan) { fprintf(stderr, "%s: %s\n", r->name, nn_error(b->nn)); exit(1); }
         b->workspace = malloc(nn_plan_bytes(b->plan) + 1);
         b->input = nnb_numbers(nn_count(b->x));
-        b->output = nnb_numbers(nn_count(b->x) + 64 * 1000);
+        nn_shape y = nn_plan_output(b->plan);
+        int64_t n = 1;
+        for (int i = 0; i < y.ndim; i++) n *= y.d[i];
+        b->output = nnb_numbers(n);
         return;
     }
     b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(r->batch), labels);
