@@ -4,8 +4,8 @@ build() { # build KIND TEST FLAGS...
     printf '%s\n' "gcc -std=c11 -O1 -g -DNN_NO_AVX512 $* -I. tests/test_$t.c -o $out/${kind}_$t -lm -lpthread"
 }
 kernels="ops conv norm reduce shape losses"
-host="core memory backend files data metrics layers optim monitor train"
-threads="determinism train data"
+host="core memory backend files data metrics layers optim monitor train plan"
+threads="determinism train data plan"
 {
     for t in $kernels; do build asan $t -fsanitize=address,undefined -fno-sanitize-recover=undefined; done
     for t in $host; do build asan $t -DNN_NO_AVX2 -fsanitize=address,undefined -fno-sanitize-recover=undefined; done
