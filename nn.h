@@ -2820,25 +2820,32 @@ static int nn__cpu_run(void *self, const nn_call *call)
 
 NN_API int nn_run_on_cpu(const nn_call *c) { return nn__cpu_run(c->nn, c); }
 
+// First and one past the last byte of a view.
+static void nn__view_extent(const nn_view *v, const char **low, const char **high)
+{
+    int64_t e = (int64_t)nn_dtype_bytes((nn_dtype)v->dtype), below = 0, above = e;
+    int i;
+    for (i = 0; i < v->ndim; i++) {
+        int64_t span = (v->shape[i] - 1) * v->stride[i] * e;
+        if (span < 0) below += span; else above += span;
+    }
+    *low = (const char *)v->data + below;
+    *high = (const char *)v->data + above;
+}
+
 // A call that the device cannot run: its memory is brought here, the CPU runs it, what it wrote goes back.
-typedef struct nn__staged { nn_view *v; void *device; char *host; size_t bytes; int64_t low; int write; } nn__staged;
+typedef struct nn__staged { nn_view *v; void *device; char *host; const char *low; size_t bytes; int write; } nn__staged;   // low: first byte there
 static void nn__stage(nn_context *nn, nn__staged *s, nn_view *v, int write)
 {
-    int64_t low = 0, high = 0;
-    size_t e = nn_dtype_bytes((nn_dtype)v->dtype);
-    int i;
-    s->v = v; s->device = v->data; s->host = NULL; s->write = write; s->bytes = 0; s->low = 0;
+    const char *high;
+    s->v = v; s->device = v->data; s->host = NULL; s->write = write;
     if (!v->data || nn_view_count(v) == 0) return;
-    for (i = 0; i < v->ndim; i++) {
-        if (v->stride[i] < 0) low += (v->shape[i] - 1) * v->stride[i];
-        else high += (v->shape[i] - 1) * v->stride[i];
-    }
-    s->low = low;
-    s->bytes = (size_t)(high - low + 1) * e;
+    nn__view_extent(v, &s->low, &high);
+    s->bytes = (size_t)(high - s->low);
     s->host = (char *)nn__host_step(nn, s->bytes);
     if (!s->host) return;
-    if (!nn->backend->download(nn->backend->self, s->host, (char *)v->data + low * (int64_t)e, s->bytes)) nn_fail(nn, "%s: download failed", nn->backend->name);
-    v->data = s->host - low * (int64_t)e;
+    if (!nn->backend->download(nn->backend->self, s->host, s->low, s->bytes)) nn_fail(nn, "%s: download failed", nn->backend->name);
+    v->data = s->host + ((const char *)s->device - s->low);
 }
 
 static void nn__run_staged(nn_context *nn, nn_call *c)
@@ -2854,8 +2861,7 @@ static void nn__run_staged(nn_context *nn, nn_call *c)
     for (i = 0; back && i < c->nout; i++) nn__stage(nn, &s[n++], &c->dout[i], 0);
     if (nn_ok(nn) && !nn__cpu_run(nn, c)) nn_fail(nn, "%s: this op has no %s", c->op->name, back ? "backward" : "forward");
     for (i = 0; i < n; i++) {
-        if (s[i].host && s[i].write && nn_ok(nn) &&
-            !nn->backend->upload(nn->backend->self, (char *)s[i].device + s[i].low * (int64_t)nn_dtype_bytes((nn_dtype)s[i].v->dtype), s[i].host, s[i].bytes))
+        if (s[i].host && s[i].write && nn_ok(nn) && !nn->backend->upload(nn->backend->self, (char *)(uintptr_t)s[i].low, s[i].host, s[i].bytes))
             nn_fail(nn, "%s: upload failed", nn->backend->name);
         s[i].v->data = s[i].device;
     }
@@ -10137,18 +10143,6 @@ static void nn__record_net(nn__recording *r, nn_layer *net, nn_shape shape, nn_d
     if (nn_ok(nn) && (y->ndim < 1 || y->dtype != NN_F32)) r->refused = "its result is not f32, or has no batch dimension";
 }
 
-// First and one past the last byte of a view.
-static void nn__view_extent(const nn_view *v, const char **low, const char **high)
-{
-    int64_t e = (int64_t)nn_dtype_bytes((nn_dtype)v->dtype), below = 0, above = e;
-    int i;
-    for (i = 0; i < v->ndim; i++) {
-        int64_t span = (v->shape[i] - 1) * v->stride[i] * e;
-        if (span < 0) below += span; else above += span;
-    }
-    *low = (const char *)v->data + below;
-    *high = (const char *)v->data + above;
-}
 static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
 
 // ---- folding ------------------------------------------------------------------------------------------
@@ -10880,16 +10874,6 @@ NN__UNUSED static float nn__pow_one(float x, float y)
 #  define NN__HAVE_NEON 0
 #endif
 
-#if NN__HAVE_X86 || NN__HAVE_NEON                        // 4 x 4 transposes: the one shuffle that kernels need
-typedef float NN__F4 __attribute__((vector_size(16)));
-#if defined(__clang__) || __GNUC__ >= 12
-#define NN__SHUFFLE4(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d)
-#else
-typedef int32_t NN__I4 __attribute__((vector_size(16)));
-#define NN__SHUFFLE4(x, y, a, b, c, d) __builtin_shuffle(x, y, (NN__I4){ a, b, c, d })
-#endif
-#endif
-
 #if NN__HAVE_X86 && defined(NN_DOUBLE)                   // one lane, but fused: the plain-C twin of class F, for the tests
 NN__TARGET_BEGIN("fma")
 #define NN__VISIT    4
@@ -11570,14 +11554,17 @@ NN__INLINE void NN__K(store_part)(R *p, V v, int64_t n)
     memcpy(p, part, (size_t)n * sizeof *p);
 }
 #endif
-NN__INLINE void NN__K(copy_few)(R *to, const R *from, int64_t n)     // memcpy for short runs
+// memcpy for short runs: whole vectors, the last of which may overlap its neighbour; then 8 or 4 at a time likewise.
+NN__INLINE void NN__K(copy_few)(R *to, const R *from, int64_t n)
 {
-    int64_t i = 0;
-    for (; i + NN__LANES <= n; i += NN__LANES) STORE(to + i, LOAD(from + i));
-#if NN__LANES > 4
-    for (; i + 4 <= n; i += 4) memcpy(to + i, from + i, 4 * sizeof *to);
-#endif
-    for (; i < n; i++) to[i] = from[i];
+    int64_t i;
+    if (n >= NN__LANES) {
+        for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(to + i, LOAD(from + i));
+        if (i < n) STORE(to + n - NN__LANES, LOAD(from + n - NN__LANES));
+    }
+    else if (n >= 8) { memcpy(to, from, 8 * sizeof *to); memcpy(to + n - 8, from + n - 8, 8 * sizeof *to); }
+    else if (n >= 4) { memcpy(to, from, 4 * sizeof *to); memcpy(to + n - 4, from + n - 4, 4 * sizeof *to); }
+    else for (i = 0; i < n; i++) to[i] = from[i];
 }
 // Vectors, and a last incomplete one; k numbers of it count.
 NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
@@ -14023,14 +14010,17 @@ static int64_t nn__gemm_tasks(nn__product g)
     s = nn__gemm_cuts(&g);
     return s.down * s.across;
 }
-static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same, room for their scratch, and what they cost
+static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same; also makes room for their scratch and adds what they cost
 {
-    nn__product turned = nn__product_turned(g);
     double work = (double)g.m * (double)g.n * (double)g.k / 8;
-    c->cost += work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
-    size_t bytes = nn__gemm_cuts(&turned).scratch * nn_dtype_bytes(c->nn->desc.dtype);
+    nn__gemm_cut s;
+    size_t bytes;
+    g = nn__product_turned(g);
+    s = nn__gemm_cuts(&g);
+    bytes = s.scratch * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
-    return nn__gemm_tasks(g);
+    c->cost += work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
+    return s.down * s.across;
 }
 #endif
 #if NN__IN_SIMD
@@ -14098,16 +14088,29 @@ static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ld
     NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, y, ldy);
 }
 
-#if NN__LANES >= 4
+#if NN__LANES > 1
+#define NN__FOUR_LOW        0, 4, 1, 5
+#define NN__FOUR_HIGH       2, 6, 3, 7
+#define NN__FOUR_LOW_PAIRS  0, 1, 4, 5
+#define NN__FOUR_HIGH_PAIRS 2, 3, 6, 7
+typedef int32_t NN__K(ifour) __attribute__((vector_size(16)));
+NN__INLINE NN__K(four) NN__K(four_low)(NN__K(four) a, NN__K(four) b)        { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW); }
+NN__INLINE NN__K(four) NN__K(four_high)(NN__K(four) a, NN__K(four) b)       { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH); }
+NN__INLINE NN__K(four) NN__K(four_low_pairs)(NN__K(four) a, NN__K(four) b)  { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW_PAIRS); }
+NN__INLINE NN__K(four) NN__K(four_high_pairs)(NN__K(four) a, NN__K(four) b) { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH_PAIRS); }
+#undef NN__FOUR_LOW
+#undef NN__FOUR_HIGH
+#undef NN__FOUR_LOW_PAIRS
+#undef NN__FOUR_HIGH_PAIRS
 NN__INLINE void NN__K(transpose4)(const R *x, int64_t rs, R *to, int64_t width)      // to[p][j] = x[j][p], 4 x 4
 {
-    NN__F4 a, b, c, d, ab0, ab1, cd0, cd1, r[4];
+    NN__K(four) a[4], r[4], low, high;
     int i;
-    memcpy(&a, x, 16); memcpy(&b, x + rs, 16); memcpy(&c, x + 2 * rs, 16); memcpy(&d, x + 3 * rs, 16);
-    ab0 = NN__SHUFFLE4(a, b, 0, 4, 1, 5); ab1 = NN__SHUFFLE4(a, b, 2, 6, 3, 7);
-    cd0 = NN__SHUFFLE4(c, d, 0, 4, 1, 5); cd1 = NN__SHUFFLE4(c, d, 2, 6, 3, 7);
-    r[0] = NN__SHUFFLE4(ab0, cd0, 0, 1, 4, 5); r[1] = NN__SHUFFLE4(ab0, cd0, 2, 3, 6, 7);
-    r[2] = NN__SHUFFLE4(ab1, cd1, 0, 1, 4, 5); r[3] = NN__SHUFFLE4(ab1, cd1, 2, 3, 6, 7);
+    NN__UNROLL for (i = 0; i < 4; i++) memcpy(&a[i], x + i * rs, 16);
+    low = NN__K(four_low)(a[0], a[1]); high = NN__K(four_low)(a[2], a[3]);
+    r[0] = NN__K(four_low_pairs)(low, high); r[1] = NN__K(four_high_pairs)(low, high);
+    low = NN__K(four_high)(a[0], a[1]); high = NN__K(four_high)(a[2], a[3]);
+    r[2] = NN__K(four_low_pairs)(low, high); r[3] = NN__K(four_high_pairs)(low, high);
     NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * width, &r[i], 16);
 }
 #endif
@@ -14115,7 +14118,7 @@ NN__INLINE void NN__K(transpose4)(const R *x, int64_t rs, R *to, int64_t width) 
 // w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero. B too, by swapped strides.
 static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t width, R *to)
 {
-    int64_t p, j = 0, i = 0, q = 0;
+    int64_t terms = 0, rows = 0, first = 0, p, j;        // so many of each are done in blocks of 4 x 4, 64 terms of a row at a time
     if (rs == 1) {
         for (p = 0; p < k; p++) {
             NN__K(copy_few)(to + p * width, x + p * cs, w);
@@ -14123,13 +14126,19 @@ static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64
         }
         return;
     }
-#if NN__LANES >= 4
-    if (cs == 1 && w >= 4) for (q = k / 4 * 4; i < q; i = p)
-        for (j = 0; j + 4 <= w; j += 4) for (p = i; p < nn__min(q, i + 64); p += 4) NN__K(transpose4)(x + j * rs + p, rs, to + p * width + j, width);
+#if NN__LANES > 1
+    if (cs == 1) {
+        terms = k / 4 * 4;
+        rows = w / 4 * 4;
+        for (first = 0; first < terms; first += 64)
+            for (j = 0; j < rows; j += 4) for (p = first; p < nn__min(terms, first + 64); p += 4) NN__K(transpose4)(x + j * rs + p, rs, to + p * width + j, width);
+    }
+#else
+    (void)first;
 #endif
     for (p = 0; p < k; p++) {
-        for (i = p < q ? j : 0; i < w; i++) to[p * width + i] = x[i * rs + p * cs];
-        for (; i < width; i++) to[p * width + i] = 0;
+        for (j = p < terms ? rows : 0; j < w; j++) to[p * width + j] = x[j * rs + p * cs];
+        for (; j < width; j++) to[p * width + j] = 0;
     }
 }
 
@@ -15573,18 +15582,11 @@ static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64
     }
 }
 
-// n numbers, mostly few: whole vectors, the last of which may overlap its neighbour; then 8 or 4 at a time likewise.
-NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)
+NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)       // every step-th of from
 {
     int64_t i;
-    if (step != 1) for (i = 0; i < n; i++) to[i] = from[i * step];
-    else if (n >= NN__LANES) {
-        for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(to + i, LOAD(from + i));
-        if (i < n) STORE(to + n - NN__LANES, LOAD(from + n - NN__LANES));
-    }
-    else if (n >= 8) { memcpy(to, from, 8 * sizeof *to); memcpy(to + n - 8, from + n - 8, 8 * sizeof *to); }
-    else if (n >= 4) { memcpy(to, from, 4 * sizeof *to); memcpy(to + n - 4, from + n - 4, 4 * sizeof *to); }
-    else for (i = 0; i < n; i++) to[i] = from[i];
+    if (step == 1) NN__K(copy_few)(to, from, n);
+    else for (i = 0; i < n; i++) to[i] = from[i * step];
 }
 
 // Columns first..first+n of the pixel matrix, the terms of part p, into panels of NN__NR columns. A column is (image, y, x) of the result;
