@@ -475,6 +475,23 @@ NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w);                 
 NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim);
 NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
 
+// ---- attention -------------------------------------------------------------------------------------------
+typedef struct nn_attention_desc {
+    int        causal;               // 1: query i sees keys 0 .. i + Tk - Tq. So the last query sees all keys; PyTorch's is_causal is this for Tq = Tk
+    nn_tensor *mask;                 // broadcast to (B, heads, Tq, Tk). Floats are added to the scores (-inf hides); bool, u8: 0 hides. A constant
+    nn_tensor *lengths;              // i32/i64 (B): keys from lengths[b] on are hidden (padding)
+    nn_tensor *alibi;                // (heads): adds -slope |i - j|, i and j counted from the first key (Press et al. 2022); see nn_alibi_slopes
+    float      scale;                // of the scores; default 1 / sqrt(D)
+    float      dropout;              // NN_TRAIN: of the probabilities
+    int        heads, kv_heads;      // nn_attention only; default 1, and as many as heads
+} nn_attention_desc;
+typedef nn_attention_desc nn_scaled_dot_product_attention_desc;
+// softmax(scale q k^T) v without a (Tq, Tk) matrix in memory. q (B, heads, Tq, D), k (B, kv_heads, Tk, D), v (B, kv_heads, Tk, E) -> (B, heads, Tq, E), any
+// strides; kv_heads divides heads (grouped queries: head h uses h / (heads / kv_heads)). A query that sees no key gives 0. Same bits whatever Tq, B.
+NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+// The same with heads side by side: q (B, Tq, heads * D), k, v (B, Tk, kv_heads * D) -> (B, Tq, heads * D). k and v NULL: q has all three, (B, T, (heads + 2 kv_heads) * D)
+NN_API nn_tensor *nn_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
 // As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
 typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
@@ -945,6 +962,9 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( nll,         PLAIN,          3, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__nll_shape,       nn__one_task,       nn__loss_params ) \
     NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
     NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
+#define NN_OPS_ATTENTION(NN__X) \
+    NN__X( attention,   SIMD,           6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE, 0,          nn__attention_shape, nn__attention_plan,   nn__attention_params ) \
+    NN__X( attention_dropout, SIMD,     6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE | NN_OP_RANDOM, 0, nn__attention_shape, nn__attention_plan, nn__attention_params )
 #define NN_OPS_OPTIM(NN__X) \
     NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
@@ -959,7 +979,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
-                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_OPTIM(NN__X) NN_OPS_RANDOM(NN__X)
+                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_ATTENTION(NN__X) NN_OPS_OPTIM(NN__X) NN_OPS_RANDOM(NN__X)
 #define NN__ROW_ID(name, keep, f, df)                NN_OP_##name,
 #define NN__ROW_ID2(name, keep, f, da, db)           NN_OP_##name,
 #define NN__ROW_IDS(name, kind, in, out, flags, keep, shape, plan, params) NN_OP_##name,
@@ -1023,6 +1043,8 @@ NN__REF(nn_tensor *, nn_layernorm, (nn_tensor *x, int dims, nn_tensor *w, nn_ten
 NN__REF(nn_tensor *, nn_groupnorm, (nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc &desc), (x, groups, w, b, &desc))
 NN__REF(nn_tensor *, nn_instancenorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc &desc), (x, w, b, &desc))
 NN__REF(nn_tensor *, nn_rmsnorm, (nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc &desc), (x, w, &desc))
+NN__REF(nn_tensor *, nn_scaled_dot_product_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
+NN__REF(nn_tensor *, nn_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
 NN__REF(nn_tensor *, nn_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(nn_tensor *, nn_nll, (nn_tensor *log_p, nn_tensor *target, const nn_loss_desc &desc), (log_p, target, &desc))
 NN__REF(nn_tensor *, nn_binary_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
@@ -10755,6 +10777,7 @@ typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
 typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
@@ -17846,6 +17869,508 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
         memcpy(b + i, block, m);
     }
 }
+#endif
+
+// ---- attention:   S = scale Q K^T + bias      P = softmax(S), row by row      Y = P V ------------------------------------------
+// A row is a query, a column a key. No T x T matrix is ever in memory: keys are taken in tiles (Milakov & Gimelshein 2018; Dao et al.
+// 2022). m is the largest score of a row so far, l the sum of its exponentials, o its sum of p v. A tile that raises m rescales both:
+//
+//     m' = max(m, s)      o' = o e^(m - m') + sum of e^(s - m') v      l' = l e^(m - m') + sum of e^(s - m')      at the end  y = o / l
+//
+// L = m + log l is kept for backward, which computes the tiles again, P = e^(S - L), D = sum over a row of dy y:
+//
+//     dV = P^T dY      dP = dY V^T      dS = P (dP - D) scale      dQ = dS K      dK = dS^T Q
+//
+// Tiles count from key 0, and a hidden key adds exactly 0: so a row's bits depend neither on the rows beside it nor on keys behind its
+// last one, and decoding with a cache gives the bits of one pass over all. (Keys and values that are hidden must still be finite.) A row
+// that sees no key gives 0, as torch.nn.functional.scaled_dot_product_attention does, and its gradients are 0.
+//
+// Tiles lie in memory turned, S^T [key][row]: lanes are rows. K and V are read in place, whatever their strides: K is the left operand of
+// S^T = K Q^T, V (rows of d numbers) the right one of P V. Heads that share keys and values (grouped queries) are rows of one block.
+#if NN__IN_HOST
+enum { NN__ATT_ROWS = 32, NN__ATT_KEYS = 64 };           // of a tile
+enum { NN__ATT_HEADS, NN__ATT_LAST, NN__ATT_PACKED };    // (B, H, T, D); (B, T, H D); the same with q, k and v side by side in input 0
+enum { NN__ATT_MASK = 3, NN__ATT_LENGTHS, NN__ATT_ALIBI, NN__ATT_INPUTS };
+typedef struct nn__attention_size { int64_t b, h, hk, group, tq, tk, d, dv, rows, blocks, tiles; } nn__attention_size;   // rows: of all heads that share keys
+static nn__attention_size nn__attention_sizes(const nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2];
+    nn__attention_size z;
+    z.b = q->shape[0];
+    if (p->layout == NN__ATT_HEADS) {
+        z.h = q->shape[1]; z.hk = k->shape[1]; z.tq = q->shape[2]; z.tk = k->shape[2]; z.d = q->shape[3]; z.dv = v->shape[3];
+    } else {
+        z.h = p->heads; z.hk = p->kv_heads;
+        z.tq = z.tk = q->shape[1];
+        if (p->layout == NN__ATT_PACKED) z.d = z.dv = q->shape[2] / (z.h + 2 * z.hk);
+        else { z.tk = k->shape[1]; z.d = q->shape[2] / z.h; z.dv = v->shape[2] / z.hk; }
+    }
+    z.group = z.hk ? z.h / z.hk : 1;
+    z.rows = z.group * z.tq;
+    z.blocks = (z.rows + NN__ATT_ROWS - 1) / NN__ATT_ROWS;
+    z.tiles = (z.tk + NN__ATT_KEYS - 1) / NN__ATT_KEYS;
+    return z;
+}
+
+typedef struct nn__heads { void *data; int64_t b, h, t, e; } nn__heads;          // strides of the batch, heads, time, and numbers of a head
+static nn__heads nn__heads_of(const nn_call *c, const nn_view *v, int which)     // v: the view that has q (which 0), k (1), v (2), or the result (3)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    nn__attention_size z = nn__attention_sizes(c);
+    nn__heads r;
+    r.data = v->data;
+    r.b = v->stride[0];
+    if (p->layout == NN__ATT_HEADS) { r.h = v->stride[1]; r.t = v->stride[2]; r.e = v->stride[3]; return r; }
+    r.t = v->stride[1]; r.e = v->stride[2];
+    r.h = (which < 2 ? z.d : z.dv) * r.e;
+    if (p->layout == NN__ATT_PACKED && r.data && (which == 1 || which == 2))
+        r.data = (char *)r.data + (size_t)(r.h * (which == 1 ? z.h : z.h + z.hk)) * nn__real_bytes(c);
+    return r;
+}
+static const nn_view *nn__attention_part(const nn_call *c, const nn_view *list, int which)   // of in or din: where q, k, v are
+{
+    return &list[((const nn__attention_params *)c->params)->layout == NN__ATT_PACKED ? 0 : which];
+}
+
+static int nn__attention_fail(nn_call *c, const char *rule)
+{
+    nn_fail(c->nn, "%s: q %s, k %s, v %s: %s", c->op->name, NN__SHAPE_OF(&c->in[0]), NN__SHAPE_OF(&c->in[1]), NN__SHAPE_OF(&c->in[2]), rule);
+    return 0;
+}
+static int nn__attention_extras(nn_call *c, const nn__attention_size *z)         // mask, lengths, slopes
+{
+    const nn_view *mask = &c->in[NN__ATT_MASK], *lengths = &c->in[NN__ATT_LENGTHS], *slopes = &c->in[NN__ATT_ALIBI];
+    int64_t shape[4];
+    int i;
+    shape[0] = z->b; shape[1] = z->h; shape[2] = z->tq; shape[3] = z->tk;
+    if (mask->ndim && mask->dtype != (int)c->nn->desc.dtype && mask->dtype != NN_BOOL && mask->dtype != NN_U8) {
+        nn_fail(c->nn, "%s: the mask is %s, not %s, bool or u8", c->op->name, nn_dtype_name((nn_dtype)mask->dtype), nn_dtype_name(c->nn->desc.dtype));
+        return 0;
+    }
+    for (i = 1; i <= mask->ndim; i++) if (i > 4 || (mask->shape[mask->ndim - i] != 1 && mask->shape[mask->ndim - i] != shape[4 - i])) {
+        nn_fail(c->nn, "%s: the mask %s does not broadcast to (B, heads, Tq, Tk) %s", c->op->name, NN__SHAPE_OF(mask), nn__dims_text(4, shape).s);
+        return 0;
+    }
+    if (lengths->ndim && (lengths->ndim != 1 || lengths->shape[0] != z->b || (lengths->dtype != NN_I32 && lengths->dtype != NN_I64))) {
+        nn_fail(c->nn, "%s: lengths must be i32 or i64 (%lld), not %s %s", c->op->name, (long long)z->b, nn_dtype_name((nn_dtype)lengths->dtype), NN__SHAPE_OF(lengths));
+        return 0;
+    }
+    if (slopes->ndim && (slopes->ndim != 1 || slopes->shape[0] != z->h || slopes->dtype != (int)c->nn->desc.dtype)) {
+        nn_fail(c->nn, "%s: alibi slopes must be (%lld), not %s", c->op->name, (long long)z->h, NN__SHAPE_OF(slopes));
+        return 0;
+    }
+    return 1;
+}
+static int nn__attention_shape(nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2];
+    int64_t shape[4], n;
+    nn__attention_size z;
+    int i, ndim = p->layout == NN__ATT_HEADS ? 4 : 3;
+    for (i = 0; i < (p->layout == NN__ATT_PACKED ? 1 : 3); i++) {
+        if (c->in[i].ndim != ndim) return nn__attention_fail(c, ndim == 4 ? "each must be (B, heads, T, D)" : "each must be (B, T, heads * D)");
+        if (c->in[i].dtype != (int)c->nn->desc.dtype || c->in[i].shape[0] != q->shape[0]) return nn__attention_fail(c, "batch sizes or types differ");
+    }
+    if (p->layout == NN__ATT_HEADS) {
+        if (k->shape[1] != v->shape[1] || k->shape[2] != v->shape[2]) return nn__attention_fail(c, "k and v must have the same heads and times");
+        if (q->shape[3] != k->shape[3]) return nn__attention_fail(c, "q and k must have the same last size");
+    } else {
+        int parts = p->layout == NN__ATT_PACKED ? p->heads + 2 * p->kv_heads : p->heads;
+        if (p->heads < 1 || p->kv_heads < 1 || q->shape[2] % parts) return nn__attention_fail(c, "the heads do not divide the last size of q");
+        if (p->layout == NN__ATT_LAST && (k->shape[1] != v->shape[1] || k->shape[2] != q->shape[2] / p->heads * p->kv_heads || v->shape[2] % p->kv_heads))
+            return nn__attention_fail(c, "k and v must have the same times, k the last size kv_heads * D");
+    }
+    z = nn__attention_sizes(c);
+    if (z.hk ? z.h % z.hk != 0 : z.h != 0) return nn__attention_fail(c, "the heads of k must divide those of q");
+    if (!nn__attention_extras(c, &z)) return 0;
+    shape[0] = z.b;
+    if (ndim == 4) { shape[1] = z.h; shape[2] = z.tq; shape[3] = z.dv; }
+    else           { shape[1] = z.tq; shape[2] = z.h * z.dv; }
+    nn__set_shape(&c->out[0], q->dtype, ndim, shape);
+    c->naux = 1;
+    n = z.b * z.h * z.tq;
+    nn__set_shape(&c->aux[0], q->dtype, 1, &n);
+    return 1;
+}
+
+// Where keys and values are plenty, a task of backward owns one of them and computes all three gradients; else tasks own blocks of
+// rows (dQ), then tiles of keys (dK, dV), and both compute P and dP. The sums are the same.
+static int nn__attention_joint(const nn__attention_size *z) { return z->b * z->hk >= 8 || z->blocks * z->tiles <= 4; }
+static int64_t nn__padded(int64_t n) { return (n + 15) & ~(int64_t)15; }
+static void nn__attention_plan(nn_call *c)
+{
+    nn__attention_size z = nn__attention_sizes(c);
+    int64_t d = nn__padded(z.d), dv = nn__padded(z.dv), tile = NN__ATT_ROWS * NN__ATT_KEYS, units = z.b * z.hk, numbers;
+    double work = (double)(z.b * z.h) * (double)z.tq * (double)z.tk * (double)(z.d + z.dv) / 8;
+    c->cost = work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
+    if (c->pass == NN_FORWARD) {
+        c->tasks[0] = units * z.blocks;
+        numbers = NN__ATT_ROWS * (2 * d + dv) + 2 * tile + NN__ATT_KEYS * dv;
+    } else {
+        c->tasks[0] = units * (nn__attention_joint(&z) ? 1 : z.blocks + z.tiles);
+        numbers = NN__ATT_ROWS * (3 * d + 2 * dv) + 4 * tile + NN__ATT_KEYS * d;
+        c->cost *= 3;
+    }
+    c->task_bytes = (size_t)numbers * nn__real_bytes(c);
+}
+
+static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    static const nn_attention_desc none;
+    nn_context *nn = q ? q->nn : NULL;
+    nn_tensor *in[NN__ATT_INPUTS], *y;
+    nn__attention_params p;
+    if (!desc) desc = &none;
+    if (!nn__check(nn, q, name)) return nn__inert(nn);
+    if (layout == NN__ATT_LAST && !k && !v) layout = NN__ATT_PACKED;
+    if (layout != NN__ATT_PACKED && (!nn__check(nn, k, name) || !nn__check(nn, v, name))) return nn__inert(nn);
+    if (!(desc->dropout >= 0 && desc->dropout <= 1)) { nn_fail(nn, "%s: dropout is %g, not in 0..1", name, (double)desc->dropout); return nn__inert(nn); }
+    if (nn__wants(desc->mask) || nn__wants(desc->alibi)) { nn_fail(nn, "%s: a mask and slopes have no gradient (see nn_detach)", name); return nn__inert(nn); }
+    memset(&p, 0, sizeof p);
+    p.layout = layout;
+    p.causal = desc->causal;
+    p.heads = desc->heads ? desc->heads : 1;
+    p.kv_heads = desc->kv_heads ? desc->kv_heads : p.heads;
+    p.scale = desc->scale;
+    p.dropout = nn->mode == NN_TRAIN ? desc->dropout : 0;
+    in[0] = q; in[1] = layout == NN__ATT_PACKED ? NULL : k; in[2] = layout == NN__ATT_PACKED ? NULL : v;
+    in[NN__ATT_MASK] = desc->mask; in[NN__ATT_LENGTHS] = desc->lengths; in[NN__ATT_ALIBI] = desc->alibi;
+    nn_apply_n(nn, nn__op(p.dropout > 0 ? NN_OP_attention_dropout : NN_OP_attention), in, NN__ATT_INPUTS, &p, &y);
+    return y;
+}
+NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    return nn__attention("scaled_dot_product_attention", NN__ATT_HEADS, q, k, v, desc);
+}
+NN_API nn_tensor *nn_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    return nn__attention("attention", NN__ATT_LAST, q, k, v, desc);
+}
+#endif
+#if NN__IN_SIMD
+// One block of rows against the keys of one head: what forward and backward share. ld of all turned tiles is NN__ATT_ROWS.
+typedef struct NN__K(att) {
+    const nn_call *c;
+    const nn__attention_params *p;
+    nn__attention_size z;
+    int64_t b, g, row, n, width, seen;                   // sample, head of k, first row, rows, rows rounded up to lanes, keys that the block may see
+    R scale;
+    const R *k, *v;                                      // of this head
+    int64_t krs, kcs, vrs, vcs;
+    int32_t limit[NN__ATT_ROWS + 16];                    // a row sees keys below it
+    R *qt, *q, *s, *bias;                                // Q^T [d][row], Q [row][d], S^T, what is added to it
+} NN__K(att);
+
+static R *NN__K(head_at)(const nn__heads *x, int64_t b, int64_t head, int64_t t) { return (R *)x->data + b * x->b + head * x->h + t * x->t; }
+
+// Rows of numbers of the block's queries, side by side in d padded numbers.
+static void NN__K(att_gather)(const NN__K(att) *a, const nn__heads *x, int64_t d, R *to)
+{
+    int64_t pad = nn__padded(d), i, e;
+    for (i = 0; i < a->n; i++) {
+        int64_t r = a->row + i;
+        const R *from = NN__K(head_at)(x, a->b, a->g * a->z.group + r % a->z.group, r / a->z.group);
+        if (x->e == 1) NN__K(copy_few)(to + i * pad, from, d);
+        else for (e = 0; e < d; e++) to[i * pad + e] = from[e * x->e];
+        for (e = d; e < pad; e++) to[i * pad + e] = 0;
+    }
+}
+static void NN__K(att_scatter)(const NN__K(att) *a, const nn__heads *x, int64_t d, const R *from, int add)
+{
+    int64_t pad = nn__padded(d), i, e;
+    for (i = 0; i < a->n; i++) {
+        int64_t r = a->row + i;
+        R *to = NN__K(head_at)(x, a->b, a->g * a->z.group + r % a->z.group, r / a->z.group);
+        if (x->e == 1 && add) NN__K(add_onto)(d, to, from + i * pad);
+        else if (x->e == 1)   NN__K(copy_few)(to, from + i * pad, d);
+        else for (e = 0; e < d; e++) to[e * x->e] = add ? to[e * x->e] + from[i * pad + e] : from[i * pad + e];
+    }
+}
+
+// n rows of d numbers as a right operand: in place where whole vectors of them can be read, else copied.
+static const R *NN__K(att_rows)(const R *x, int64_t rs, int64_t cs, int64_t n, int64_t d, R *room, int64_t *ld)
+{
+    int64_t pad = nn__padded(d), i, e;
+    *ld = rs;
+    if (cs == 1 && d % NN__LANES == 0) return x;
+    *ld = pad;
+    for (i = 0; i < n; i++) {
+        for (e = 0; e < d; e++) room[i * pad + e] = x[i * rs + e * cs];
+        for (; e < pad; e++) room[i * pad + e] = 0;
+    }
+    return room;
+}
+
+// y (m, w) (+)= A (m, k) B (k, w), B's rows whole vectors; columns at or behind w are not written.
+static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int64_t ars, int64_t acs, const R *b, int64_t ldb, int add, R *y, int64_t rs, int64_t cs)
+{
+    R zero[NN__NR] = { 0 };
+    int64_t j;
+    for (j = 0; j < w; j += NN__NR)
+        NN__K(gemm_strip)(m, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, y + j * cs, rs, cs);
+}
+
+static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
+{
+    nn__heads k = nn__heads_of(c, nn__attention_part(c, c->in, 1), 1), v = nn__heads_of(c, nn__attention_part(c, c->in, 2), 2);
+    a->c = c;
+    a->p = (const nn__attention_params *)c->params;
+    a->z = nn__attention_sizes(c);
+    a->b = unit / a->z.hk;
+    a->g = unit % a->z.hk;
+    a->scale = a->p->scale != 0 ? (R)a->p->scale : (R)(1.0 / sqrt((double)nn__max(1, a->z.d)));
+    a->k = NN__K(head_at)(&k, a->b, a->g, 0); a->krs = k.t; a->kcs = k.e;
+    a->v = NN__K(head_at)(&v, a->b, a->g, 0); a->vrs = v.t; a->vcs = v.e;
+}
+static void NN__K(att_block)(NN__K(att) *a, int64_t block)           // the rows of a block
+{
+    nn__heads q = nn__heads_of(a->c, nn__attention_part(a->c, a->c->in, 0), 0);
+    const nn_view *lengths = &a->c->in[NN__ATT_LENGTHS];
+    int64_t length = a->z.tk, i, pad = nn__padded(a->z.d);
+    if (lengths->data) {
+        const char *at = (const char *)lengths->data + (size_t)(a->b * lengths->stride[0]) * (lengths->dtype == NN_I32 ? 4u : 8u);
+        int64_t n = 0;
+        if (lengths->dtype == NN_I32) { int32_t m; memcpy(&m, at, 4); n = m; } else memcpy(&n, at, 8);
+        length = nn__max(0, nn__min(length, n));
+    }
+    a->row = block * NN__ATT_ROWS;
+    a->n = nn__min(NN__ATT_ROWS, a->z.rows - a->row);
+    a->width = (a->n + NN__LANES - 1) / NN__LANES * NN__LANES;
+    a->seen = 0;
+    for (i = 0; i < a->width; i++) {
+        int64_t last = a->p->causal ? (a->row + nn__min(i, a->n - 1)) / a->z.group + a->z.tk - a->z.tq + 1 : length;
+        a->limit[i] = (int32_t)nn__min(nn__max(0, nn__min(last, length)), INT32_MAX);
+        a->seen = nn__max(a->seen, a->limit[i]);
+    }
+    NN__K(att_gather)(a, &q, a->z.d, a->q);
+    NN__K(gemm_turn)(a->n, a->z.d, a->q, pad, 1, NN__ATT_ROWS, a->qt);
+}
+
+// What a mask and slopes add to the scores of a tile, [key][row]: -inf hides. 0 if there is neither.
+static int NN__K(att_bias)(const NN__K(att) *a, int64_t key, int64_t keys)
+{
+    const nn_view *mask = &a->c->in[NN__ATT_MASK], *slopes = &a->c->in[NN__ATT_ALIBI];
+    int64_t s[4] = { 0, 0, 0, 0 }, i, j;
+    int d;
+    if (!mask->data && !slopes->data) return 0;
+    for (d = 0; d < mask->ndim; d++) if (mask->shape[d] != 1) s[4 - mask->ndim + d] = mask->stride[d];
+    NN__K(fill_with)(keys * NN__ATT_ROWS, a->bias, 0);
+    for (i = 0; i < a->n; i++) {
+        int64_t r = a->row + i, head = a->g * a->z.group + r % a->z.group, t = r / a->z.group, at = a->b * s[0] + head * s[1] + t * s[2] + key * s[3];
+        R *to = a->bias + i;
+        if (mask->data && (mask->dtype == NN_BOOL || mask->dtype == NN_U8))
+            for (j = 0; j < keys; j++) to[j * NN__ATT_ROWS] = ((const unsigned char *)mask->data)[at + j * s[3]] ? (R)0 : -(R)INFINITY;
+        else if (mask->data)
+            for (j = 0; j < keys; j++) to[j * NN__ATT_ROWS] = ((const R *)mask->data)[at + j * s[3]];
+        if (slopes->data) {
+            R slope = ((const R *)slopes->data)[head * slopes->stride[0]];
+            int64_t from = key - (t + a->z.tk - a->z.tq);            // of the first key, seen from this query
+            for (j = 0; j < keys; j++) to[j * NN__ATT_ROWS] -= slope * (R)(from + j < 0 ? -(from + j) : from + j);
+        }
+    }
+    return 1;
+}
+
+// S^T of a tile, as it is: before scale and masks.
+static void NN__K(att_scores)(const NN__K(att) *a, int64_t key, int64_t keys)
+{
+    NN__K(att_product)(keys, a->width, a->z.d, a->k + key * a->krs, a->krs, a->kcs, a->qt, NN__ATT_ROWS, 0, a->s, NN__ATT_ROWS, 1);
+}
+// Number j of a vector of rows, scaled and masked. limit: of these rows, from the tile's first key.
+NN__INLINE V NN__K(att_score)(V s, V scale, const R *bias, VI limit, int64_t j)
+{
+    s = s * scale;
+    if (bias) { V add = LOAD(bias); s = SEL(add == C(-INFINITY), add, s + add); }
+    return SEL(ISET1((int32_t)j) < limit, s, C(-INFINITY));
+}
+NN__INLINE VI NN__K(att_limit)(const NN__K(att) *a, int64_t i, int64_t key) { return NN__K(iload)(a->limit + i) - ISET1((int32_t)key); }
+
+// The largest score, P and its sum of some rows of a tile; m, l and the factor for o are brought up to date.
+NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t key, int64_t keys, int biased, R *m, R *l, R *factor)
+{
+    V scale = SET1(a->scale), old = LOAD(m + i), top = old, sum[16], safe, f;
+    VI limit = NN__K(att_limit)(a, i, key);
+    R *s = a->s + i;
+    const R *bias = biased ? a->bias + i : NULL;
+    int64_t j;
+    int k;
+    for (j = 0; j < keys; j++) {
+        V x = NN__K(att_score)(LOAD(s + j * NN__ATT_ROWS), scale, bias ? bias + j * NN__ATT_ROWS : NULL, limit, j);
+        STORE(s + j * NN__ATT_ROWS, x);
+        top = SEL(x > top, x, top);
+    }
+    safe = SEL(top == C(-INFINITY), C(0), top);
+    for (k = 0; k < 16; k++) sum[k] = C(0);
+    for (j = 0; j < keys; j++) {
+        V x = LOAD(s + j * NN__ATT_ROWS), p = SEL(x == C(-INFINITY), C(0), EXP(x - safe));
+        STORE(s + j * NN__ATT_ROWS, p);
+        sum[j & 15] = sum[j & 15] + p;
+    }
+    for (k = 8; k; k /= 2) for (j = 0; j < k; j++) sum[j] = sum[j] + sum[j + k];
+    f = SEL(old == C(-INFINITY), C(0), EXP(old - safe));
+    STORE(l + i, FMA(LOAD(l + i), f, sum[0]));
+    STORE(m + i, top);
+    STORE(factor + i, f);
+}
+
+// Dropout of a row of 32 numbers of a tile: number n of the stream belongs to (head of k, key, row) number n.
+static void NN__K(att_drop)(const NN__K(att) *a, int64_t key, int64_t keys, const R *x, R *y)
+{
+    double p = (double)a->p->dropout;
+    uint64_t dropped = (uint64_t)(p * 4294967296.0), first = (uint64_t)((((a->b * a->z.hk + a->g) * a->z.tk + key) * a->z.blocks * NN__ATT_ROWS + a->row) / 4);
+    R scale = p < 1 ? (R)(1.0 / (1.0 - p)) : 0;
+    int64_t j;
+    for (j = 0; j < keys; j++, first += (uint64_t)(a->z.blocks * NN__ATT_ROWS / 4)) {
+#if NN__LANES > 1
+        NN__K(masked_row)(a->c, (int64_t)first, NN__ATT_ROWS, x + j * NN__ATT_ROWS, y + j * NN__ATT_ROWS, scale, (int64_t)dropped, 0);
+#else
+        int64_t i, k;
+        for (i = 0; i < NN__ATT_ROWS; i += 4) {
+            uint32_t r[4];
+            nn__philox(a->c->seed, a->c->step, a->c->ordinal, first + (uint64_t)i / 4, r);
+            for (k = i; k < i + 4; k++) y[j * NN__ATT_ROWS + k] = r[k - i] >= dropped ? x[j * NN__ATT_ROWS + k] * scale : 0;
+        }
+#endif
+    }
+}
+
+static void NN__K(attend)(const nn_call *c, const nn_task *t)
+{
+    NN__K(att) a;
+    R m[NN__ATT_ROWS + 16], l[NN__ATT_ROWS + 16], f[NN__ATT_ROWS + 16], *o, *room;
+    nn__heads y = nn__heads_of(c, &c->out[0], 3);
+    int64_t blocks = nn__attention_sizes(c).blocks, d, dv, key, i, e, ld;
+    NN__K(att_keys)(&a, c, t->index / blocks);
+    d = nn__padded(a.z.d); dv = nn__padded(a.z.dv);
+    a.q = (R *)t->scratch;
+    a.qt = a.q + NN__ATT_ROWS * d;
+    a.s = a.qt + NN__ATT_ROWS * d;
+    a.bias = a.s + NN__ATT_ROWS * NN__ATT_KEYS;
+    o = a.bias + NN__ATT_ROWS * NN__ATT_KEYS;
+    room = o + NN__ATT_ROWS * dv;
+    NN__K(att_block)(&a, blocks - 1 - t->index % blocks);            // the longest first
+    NN__K(fill_with)(a.width, m, -(R)INFINITY);
+    NN__K(fill_with)(a.width, l, 0);
+    NN__K(fill_with)(a.n * dv, o, 0);
+    for (key = 0; key < a.seen; key += NN__ATT_KEYS) {
+        int64_t keys = nn__min(NN__ATT_KEYS, a.seen - key);
+        int biased = NN__K(att_bias)(&a, key, keys);
+        const R *v = NN__K(att_rows)(a.v + key * a.vrs, a.vrs, a.vcs, keys, a.z.dv, room, &ld);
+        NN__K(att_scores)(&a, key, keys);
+        for (i = 0; i < a.width; i += NN__LANES) NN__K(att_softmax)(&a, i, key, keys, biased, m, l, f);
+        for (i = 0; key && i < a.n; i++)
+            if (f[i] != 1) for (e = 0; e < dv; e += NN__LANES) STORE(o + i * dv + e, LOAD(o + i * dv + e) * SET1(f[i]));
+        if (a.p->dropout > 0) NN__K(att_drop)(&a, key, keys, a.s, a.s);
+        NN__K(att_product)(a.n, v == room ? dv : a.z.dv, keys, a.s, 1, NN__ATT_ROWS, v, ld, 1, o, dv, 1);
+    }
+    for (i = 0; i < a.n; i++) {
+        V scale = SET1(l[i] == 0 ? (R)0 : 1 / l[i]);
+        for (e = 0; e < dv; e += NN__LANES) STORE(o + i * dv + e, FMA(LOAD(o + i * dv + e), scale, C(0)));       // + 0: a sum's -0, which a hidden key undoes, is 0
+    }
+    NN__K(att_scatter)(&a, &y, a.z.dv, o, 0);
+    if (!c->aux[0].data) return;
+    for (i = 0; i < a.width; i += NN__LANES) {
+        V sum = LOAD(l + i), log_sum = SEL(sum == C(0), C(INFINITY), LOAD(m + i) + LOG(sum));
+        NN__K(put_lanes)((R *)c->aux[0].data + (a.b * a.z.hk + a.g) * a.z.rows + a.row + i, log_sum, a.n - i);
+    }
+}
+
+// Backward. A block also has dY and its transpose, L and D.
+typedef struct NN__K(att_back) { R *dyt, *dy, *p, *ds, *dq, *room, *dk, *dv, l[NN__ATT_ROWS + 16], d[NN__ATT_ROWS + 16]; nn__heads hk, hv; int want_q, want_k, want_v; } NN__K(att_back);
+static void NN__K(att_block_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t block)
+{
+    nn__heads y = nn__heads_of(a->c, &a->c->out[0], 3), dy = nn__heads_of(a->c, &a->c->dout[0], 3);
+    int64_t dv = nn__padded(a->z.dv), i, e;
+    NN__K(att_block)(a, block);
+    NN__K(att_gather)(a, &dy, a->z.dv, g->dy);
+    NN__K(gemm_turn)(a->n, a->z.dv, g->dy, dv, 1, NN__ATT_ROWS, g->dyt);
+    for (i = 0; i < a->width; i++) {
+        int64_t r = a->row + i;
+        const R *from = i < a->n ? NN__K(head_at)(&y, a->b, a->g * a->z.group + r % a->z.group, r / a->z.group) : NULL;
+        V sum[16 / NN__LANES];
+        R part[16] = { 0 };
+        for (e = 0; from && e < a->z.dv; e++) part[e & 15] += from[e] * g->dy[i * dv + e];
+        memcpy(sum, part, sizeof part);
+        g->d[i] = NN__K(sum16)(sum);
+        g->l[i] = from ? ((const R *)a->c->aux[0].data)[(a->b * a->z.hk + a->g) * a->z.rows + r] : (R)INFINITY;
+    }
+    NN__K(fill_with)(NN__ATT_ROWS * nn__padded(a->z.d), g->dq, 0);
+}
+// P, dP and dS of a block and a tile; what they add to dQ (of the block), dK and dV (of the tile).
+static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
+{
+    int64_t i, j, ld;
+    int biased = NN__K(att_bias)(a, key, keys);
+    V scale = SET1(a->scale);
+    R *p = a->s;
+    NN__K(att_scores)(a, key, keys);
+    NN__K(att_product)(keys, a->width, a->z.dv, a->v + key * a->vrs, a->vrs, a->vcs, g->dyt, NN__ATT_ROWS, 0, g->ds, NN__ATT_ROWS, 1);
+    for (i = 0; i < a->width; i += NN__LANES) {
+        VI limit = NN__K(att_limit)(a, i, key);
+        for (j = 0; j < keys; j++) {
+            int64_t at = j * NN__ATT_ROWS + i;
+            V x = NN__K(att_score)(LOAD(a->s + at), scale, biased ? a->bias + at : NULL, limit, j);
+            STORE(a->s + at, SEL(x == C(-INFINITY), C(0), EXP(x - LOAD(g->l + i))));
+        }
+    }
+    if (a->p->dropout > 0) {
+        p = g->p;
+        NN__K(att_drop)(a, key, keys, a->s, p);
+        NN__K(att_drop)(a, key, keys, g->ds, g->ds);
+    }
+    if (g->want_v) NN__K(att_product)(keys, a->z.dv, a->n, p, NN__ATT_ROWS, 1, g->dy, nn__padded(a->z.dv), 1, g->dv + key * g->hv.t, g->hv.t, g->hv.e);
+    if (!g->want_q && !g->want_k) return;
+    for (j = 0; j < keys; j++) for (i = 0; i < a->width; i += NN__LANES) {
+        int64_t at = j * NN__ATT_ROWS + i;
+        STORE(g->ds + at, LOAD(a->s + at) * (LOAD(g->ds + at) - LOAD(g->d + i)) * scale);
+    }
+    if (g->want_k) NN__K(att_product)(keys, a->z.d, a->n, g->ds, NN__ATT_ROWS, 1, a->q, nn__padded(a->z.d), 1, g->dk + key * g->hk.t, g->hk.t, g->hk.e);
+    if (g->want_q) {
+        const R *k = NN__K(att_rows)(a->k + key * a->krs, a->krs, a->kcs, keys, a->z.d, g->room, &ld);
+        NN__K(att_product)(a->n, k == g->room ? nn__padded(a->z.d) : a->z.d, keys, g->ds, 1, NN__ATT_ROWS, k, ld, 1, g->dq, nn__padded(a->z.d), 1);
+    }
+}
+static void NN__K(att_clear)(const nn__heads *x, R *at, int64_t from, int64_t to, int64_t d)
+{
+    int64_t t, e;
+    for (t = from; t < to; t++) for (e = 0; e < d; e++) at[t * x->t + e * x->e] = 0;
+}
+static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
+{
+    nn__attention_size z = nn__attention_sizes(c);
+    int joint = nn__attention_joint(&z), packed = ((const nn__attention_params *)c->params)->layout == NN__ATT_PACKED, add_q, add_k, add_v;
+    int64_t per = joint ? 1 : z.blocks + z.tiles, part = t->index % per, d = nn__padded(z.d), dv = nn__padded(z.dv), tile = NN__ATT_ROWS * NN__ATT_KEYS;
+    int64_t block = 0, last_block = z.blocks, from = 0, to = z.tk, key;
+    nn__heads hq = nn__heads_of(c, nn__attention_part(c, c->din, 0), 0);
+    NN__K(att) a;
+    NN__K(att_back) g;
+    NN__K(att_keys)(&a, c, t->index / per);
+    a.q = (R *)t->scratch;   a.qt = a.q + NN__ATT_ROWS * d;     g.dq = a.qt + NN__ATT_ROWS * d;
+    g.dy = g.dq + NN__ATT_ROWS * d;   g.dyt = g.dy + NN__ATT_ROWS * dv;   a.s = g.dyt + NN__ATT_ROWS * dv;
+    a.bias = a.s + tile;   g.ds = a.bias + tile;   g.p = g.ds + tile;   g.room = g.p + tile;
+    g.hk = nn__heads_of(c, nn__attention_part(c, c->din, 1), 1);
+    g.hv = nn__heads_of(c, nn__attention_part(c, c->din, 2), 2);
+    g.want_q = hq.data != NULL; g.want_k = g.hk.data != NULL; g.want_v = g.hv.data != NULL;
+    g.dk = g.want_k ? NN__K(head_at)(&g.hk, a.b, a.g, 0) : NULL;
+    g.dv = g.want_v ? NN__K(head_at)(&g.hv, a.b, a.g, 0) : NULL;
+    add_q = (int)(c->add & 1); add_k = packed ? add_q : (int)(c->add >> 1 & 1); add_v = packed ? add_q : (int)(c->add >> 2 & 1);
+    if (!joint && part < z.blocks) { g.want_k = g.want_v = 0; block = z.blocks - 1 - part; last_block = block + 1; }
+    else if (!joint) { g.want_q = 0; from = (part - z.blocks) * NN__ATT_KEYS; to = nn__min(to, from + NN__ATT_KEYS); }
+    if (!g.want_q && !g.want_k && !g.want_v) return;
+    if (g.want_k && !add_k) NN__K(att_clear)(&g.hk, g.dk, from, to, z.d);
+    if (g.want_v && !add_v) NN__K(att_clear)(&g.hv, g.dv, from, to, z.dv);
+    for (; block < last_block; block++) {
+        NN__K(att_block_back)(&a, &g, block);
+        for (key = from; key < nn__min(to, a.seen); key += NN__ATT_KEYS) NN__K(att_tile_back)(&a, &g, key, nn__min(NN__ATT_KEYS, nn__min(to, a.seen) - key));
+        if (g.want_q) NN__K(att_scatter)(&a, &hq, z.d, g.dq, add_q);
+    }
+}
+NN__FORWARD(attention)          { NN__K(attend)(c, t); }
+NN__BACKWARD(attention)         { NN__K(attend_back)(c, t); }
+NN__FORWARD(attention_dropout)  { NN__K(attend)(c, t); }
+NN__BACKWARD(attention_dropout) { NN__K(attend_back)(c, t); }
 #endif
 
 // ---- the end of a visit: every word goes ----------------------------------------------------------------
