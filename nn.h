@@ -125,6 +125,7 @@ typedef struct nn_context   nn_context;
 typedef struct nn_tensor    nn_tensor;
 typedef struct nn_layer     nn_layer;
 typedef struct nn_optimizer nn_optimizer;
+typedef struct nn_kv_cache  nn_kv_cache;
 typedef struct nn_schedule  nn_schedule;
 typedef struct nn_dataset   nn_dataset;
 typedef struct nn_loader    nn_loader;
@@ -484,6 +485,7 @@ typedef struct nn_attention_desc {
     float      scale;                // of the scores; default 1 / sqrt(D)
     float      dropout;              // NN_TRAIN: of the probabilities
     int        heads, kv_heads;      // nn_attention only; default 1, and as many as heads
+    nn_kv_cache *cache;              // nn_attention only, NN_EVAL: k and v are appended to it, and q sees all that it then has
 } nn_attention_desc;
 typedef nn_attention_desc nn_scaled_dot_product_attention_desc;
 // softmax(scale q k^T) v without a (Tq, Tk) matrix in memory. q (B, heads, Tq, D), k (B, kv_heads, Tk, D), v (B, kv_heads, Tk, E) -> (B, heads, Tq, E), any
@@ -491,6 +493,28 @@ typedef nn_attention_desc nn_scaled_dot_product_attention_desc;
 NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
 // The same with heads side by side: q (B, Tq, heads * D), k, v (B, Tk, kv_heads * D) -> (B, Tq, heads * D). k and v NULL: q has all three, (B, T, (heads + 2 kv_heads) * D)
 NN_API nn_tensor *nn_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+
+// A cache of keys and values, one per layer: decoding a position costs the same whatever came before, attention itself apart. It lives until nn_free.
+NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t capacity, int64_t k_size, int64_t v_size);   // sizes: kv_heads * D; v_size 0: as k
+NN_API int64_t      nn_kv_cache_length(const nn_kv_cache *cache);
+NN_API int64_t      nn_kv_cache_capacity(const nn_kv_cache *cache);
+NN_API void         nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length);     // forgets all behind that position; 0: everything
+
+// Positions. A table lives until nn_free.
+typedef struct nn_rope_desc {
+    int64_t start;                   // position of the first row; default 0
+    int     interleaved;             // 1: pairs are numbers 2i and 2i + 1 (the paper, Llama); default i and i + size / 2 (GPT-NeoX, Hugging Face)
+    int     heads;                   // > 0: only so many of the last dimension but one are turned
+    int     time_dim;                // where positions are counted; default -2
+} nn_rope_desc;
+NN_API nn_tensor *nn_rope_new(nn_context *nn, int64_t positions, int64_t size, float base);   // cosines and sines (positions, size); base 0: 10000. Su et al. 2021
+NN_API nn_tensor *nn_rope(nn_tensor *x, nn_tensor *table, const nn_rope_desc *desc);  // (B, heads, T, D): turns the first `size` numbers of every row by its position
+NN_API nn_tensor *nn_sinusoidal_new(nn_context *nn, int64_t positions, int64_t size); // sin and cos in turns, as Vaswani et al. 2017
+NN_API nn_tensor *nn_alibi_slopes_new(nn_context *nn, int heads);
+
+// Computes fn(self, x) and keeps only x: backward computes it again (Chen et al. 2016). Less memory for a third more time; random numbers repeat. fn must not
+// hold on to what it makes. What it reads besides x must still be there in backward.
+NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void *self, nn_tensor *x);
 
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
 // As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
@@ -557,6 +581,40 @@ NN_API nn_layer *nn_dropout2d_new (nn_layer *parent, float p);
 NN_API nn_layer *nn_flatten_new   (nn_layer *parent);                                                 // (B, ...) -> (B, N)
 NN_API nn_layer *nn_softmax_new   (nn_layer *parent, int dim);
 NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope);
+
+typedef struct nn_multihead_attention_desc {
+    int     kv_heads;                // default heads; fewer: grouped queries
+    int64_t kdim, vdim;              // sizes of k and v; default embed
+    int     no_bias;
+    int     causal;                  // 1: always, without asking in every forward
+    float   dropout;                 // of the probabilities; default 0
+    nn_tensor *rope;                 // a table of nn_rope_new for embed / heads: turns q and k
+    int     rope_interleaved;
+    nn_tensor *alibi;                // slopes
+} nn_multihead_attention_desc;
+// torch.nn.MultiheadAttention with batch_first: in_proj_weight, in_proj_bias (or q_proj_weight ... where kdim, vdim differ), out_proj. nn_forward: self attention
+NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc *desc);
+NN_API nn_tensor *nn_multihead_attention_forward(nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+                                     // (B, T, embed); k NULL: as q; v NULL: as k. Of desc: causal, mask, lengths, alibi, scale, cache (self attention)
+typedef struct nn_transformer_desc {
+    int64_t hidden;                  // of the feed-forward part; default 2048
+    float   dropout;                 // default 0 (PyTorch: 0.1)
+    nn_fn   activation;              // default nn_relu; gated: nn_silu
+    int     norm_first;              // 1: norms before attention and feed-forward, not after
+    int     gated;                   // 1: linear2(f(linear1 x) * linear3 x): with silu, SwiGLU (Shazeer 2020)
+    int     rmsnorm;                 // 1: RMSNorm instead of LayerNorm
+    float   eps;                     // of the norms; default 1e-5
+    int     no_bias;
+    int     kv_heads, causal;        // of self attention, as above
+    nn_tensor *rope; int rope_interleaved; nn_tensor *alibi;
+} nn_transformer_desc;
+// torch.nn.TransformerEncoderLayer and TransformerDecoderLayer with batch_first: self_attn, multihead_attn, linear1, linear2 (linear3), norm1, norm2, norm3
+NN_API nn_layer *nn_transformer_encoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc);
+NN_API nn_layer *nn_transformer_decoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc);
+NN_API nn_tensor *nn_transformer_encoder_layer_forward(nn_layer *layer, nn_tensor *x, const nn_attention_desc *desc);   // nn_forward: without desc
+NN_API nn_tensor *nn_transformer_decoder_layer_forward(nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc *desc, const nn_attention_desc *memory_desc);
+NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding);                           // x W^T with the embedding's W: one parameter, saved once
+NN_API void      nn_checkpoint_layer(nn_layer *layer, int on);                                        // 1: its forward goes through nn_checkpoint
 
 NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x);
 NN_API nn_tensor *nn_param_new (nn_layer *layer, const char *name, nn_shape shape);                   // a parameter of your own layer; zeros
@@ -964,7 +1022,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
 #define NN_OPS_ATTENTION(NN__X) \
     NN__X( attention,   SIMD,           6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE, 0,          nn__attention_shape, nn__attention_plan,   nn__attention_params ) \
-    NN__X( attention_dropout, SIMD,     6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE | NN_OP_RANDOM, 0, nn__attention_shape, nn__attention_plan, nn__attention_params )
+    NN__X( attention_dropout, SIMD,     6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE | NN_OP_RANDOM, 0, nn__attention_shape, nn__attention_plan, nn__attention_params ) \
+    NN__X( rope,        SIMD,           2, 1, NN_OP_ASSIGNS | NN_OP_ALL_INPUTS,      NN_KEEP_IN(1),   nn__rope_shape,      nn__rope_plan,        nn__rope_params )
 #define NN_OPS_OPTIM(NN__X) \
     NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
@@ -1045,6 +1104,12 @@ NN__REF(nn_tensor *, nn_instancenorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b,
 NN__REF(nn_tensor *, nn_rmsnorm, (nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc &desc), (x, w, &desc))
 NN__REF(nn_tensor *, nn_scaled_dot_product_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
 NN__REF(nn_tensor *, nn_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
+NN__REF(nn_tensor *, nn_rope, (nn_tensor *x, nn_tensor *table, const nn_rope_desc &desc), (x, table, &desc))
+NN__REF(nn_layer *, nn_multihead_attention_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_tensor *, nn_multihead_attention_forward, (nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (layer, q, k, v, &desc))
+NN__REF(nn_layer *, nn_transformer_encoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_layer *, nn_transformer_decoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_tensor *, nn_transformer_encoder_layer_forward, (nn_layer *layer, nn_tensor *x, const nn_attention_desc &desc), (layer, x, &desc))
 NN__REF(nn_tensor *, nn_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(nn_tensor *, nn_nll, (nn_tensor *log_p, nn_tensor *target, const nn_loss_desc &desc), (log_p, target, &desc))
 NN__REF(nn_tensor *, nn_binary_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
@@ -1601,6 +1666,7 @@ struct nn_context {
     nn_mode     mode, modes[NN__MODES];
     int         depth;
     uint64_t    seed, random_step, ordinal, inits;
+    int         no_tape;             // inside nn_checkpoint: nothing is recorded
     int64_t     fallbacks;
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
@@ -3338,7 +3404,7 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     if (op->shape) { if (!op->shape(&c)) return out[0]; }
     else nn__like(&c.out[0], &c.in[0]);
     for (i = 0; i < count; i++) if (nn__wants(in[i])) need |= 1u << i;
-    record = nn->mode == NN_TRAIN && need && nn__has_backward(nn, op);
+    record = nn->mode == NN_TRAIN && need && !nn->no_tape && nn__has_backward(nn, op);
     if (op->flags & NN_OP_RANDOM) c.ordinal = nn__ordinal(NN__DOMAIN_OP, nn->ordinal++);
     overwrites = nn__overwrites(nn, op, count ? in[0] : NULL, &c.out[0]);
     nn->reuse = NULL;
@@ -3476,6 +3542,15 @@ static int nn__in_place(const nn_node *d, int retain)    // which input, or -1
     return x && x->step && !x->grad && nn__same_sizes(y->ndim, y->shape, x->ndim, x->shape) ? i : -1;
 }
 
+static void nn__accumulate(nn_context *nn, nn_view from, nn_view to)     // to += from
+{
+    nn_call a;
+    nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
+    a.nin = a.nout = 1;
+    a.in[0] = from;
+    a.out[0] = to;
+    nn__run(nn, &a);
+}
 static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reuse)    // the gradients of the inputs in `need`
 {
     nn_call c;
@@ -3530,22 +3605,83 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
     nn__run(nn, &c);
     if (reuse >= 0) { d->out[0]->grad = NULL; d->out[0]->flags &= ~(unsigned)NN__T_GRAD_SET; }
     for (i = 0; i < d->nin; i++) if (twice[i]) {
-        nn_call a;
-        nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
-        a.nin = 1; a.nout = 1;
-        a.in[0] = nn__view_of(twice[i]);
-        a.out[0] = nn__view_of(d->in[i]->grad);
-        nn__run(nn, &a);
+        nn__accumulate(nn, nn__view_of(twice[i]), nn__view_of(d->in[i]->grad));
         nn__free_storage(nn, twice[i]);
     }
+}
+
+// ---- nn_checkpoint: a part of the tape that is made when it is walked --------------------------------------
+// Forward runs without a tape and leaves one node; its backward runs fn again, with a tape of its own, and walks that.
+typedef struct nn__checkpointed { nn_tensor *(*fn)(void *self, nn_tensor *x); void *self; uint64_t ordinal; nn_mode mode; } nn__checkpointed;
+static const nn_op nn__checkpoint_op = { "checkpoint", 1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED, NN_KEEP_IN(0), NULL, NULL, NULL, NULL, 0, sizeof(nn__checkpointed) };
+static void nn__make_private(nn_context *nn, int from, const nn_tensor *but);    // >>layers
+static void nn__release_since(nn_context *nn, int from, const nn_tensor *but);
+NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void *self, nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__checkpointed p;
+    nn_call c;
+    nn_tensor *y;
+    int from;
+    if (!nn__check(nn, x, "nn_checkpoint")) return nn__inert(nn);
+    if (nn->mode != NN_TRAIN || nn->no_tape) return fn(self, x);
+    memset(&p, 0, sizeof p);
+    p.fn = fn; p.self = self; p.ordinal = nn->ordinal; p.mode = nn->mode;
+    from = nn->tensors;
+    nn->no_tape = 1;
+    y = fn(self, x);
+    nn->no_tape = 0;
+    if (nn__dead(y) || y == x) return y;
+    nn__make_private(nn, from, y);
+    nn__release_since(nn, from, y);
+    if (y->base != y || y->step == 0 || y->node) y = nn_detach(y);
+    nn__begin_call(&c, nn, NN_OP_none, &p);
+    c.op = &nn__checkpoint_op;
+    c.nin = c.nout = 1;
+    nn__record(nn, &c, &x, &y, NULL, nn__wants(x) ? 1u : 0u);
+    return y;
+}
+static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
+{
+    const nn__checkpointed *p = (const nn__checkpointed *)d->params;
+    nn_tensor *x = d->in[0], *inner = nn_detach(x), *y;
+    nn_node *tape = nn->tape;
+    nn_layer *scope = nn->scope;
+    nn_mode mode = nn->mode;
+    uint64_t ordinal = nn->ordinal;
+    nn_backward_desc b;
+    int from;
+    if (x->base->version != d->versions[0]) nn_fail(nn, "nn_checkpoint: its input was overwritten before backward could use it");
+    if (d->need) nn_want_grad(inner);
+    nn->tape = NULL; nn->scope = d->layer; nn->mode = p->mode; nn->ordinal = p->ordinal;
+    from = nn->tensors;
+    y = p->fn(p->self, inner);
+    if (!nn__dead(y) && y->node) {
+        nn__make_private(nn, from, y);
+        nn__release_since(nn, from, y);
+        memset(&b, 0, sizeof b);
+        b.grad = d->out[0]->grad;
+        nn_backward_with(y, &b);
+        nn__drop_grad(nn, y);
+        if (y->base == y && !(y->flags & NN__T_WANT_GRAD)) { y->flags |= NN__T_PRIVATE; nn__release(nn, y); }
+    }
+    nn->tape = tape; nn->scope = scope; nn->mode = mode; nn->ordinal = ordinal;
+    if (!d->need || !inner->grad || !nn__make_grad(nn, x)) return;
+    if (x->flags & NN__T_GRAD_SET) nn__accumulate(nn, nn__view_of(inner->grad), nn__view_of(x->grad));
+    else nn__copy_view(nn, nn__view_of(x->grad), nn__view_of(inner->grad));
+    x->flags |= NN__T_GRAD_SET;
+    nn__free_storage(nn, inner->grad);
 }
 
 static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
 {
     int i;
     unsigned first = (d->op->flags & NN_OP_SPLIT) ? d->need & 1u : 0;
-    if (first) nn__backward_part(nn, d, first, -1);
-    if (d->need & ~first) nn__backward_part(nn, d, d->need & ~first, nn__in_place(d, retain));
+    if (d->op == &nn__checkpoint_op) nn__backward_checkpoint(nn, d);
+    else {
+        if (first) nn__backward_part(nn, d, first, -1);
+        if (d->need & ~first) nn__backward_part(nn, d, d->need & ~first, nn__in_place(d, retain));
+    }
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
     for (i = 0; i < d->naux && !retain; i++) nn__release(nn, d->aux[i]);
     for (i = 0; i < d->nout && !retain; i++) nn__release(nn, d->out[i]);      // the ops that used it have been walked
@@ -3576,6 +3712,7 @@ NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
     else nn__fill_view(nn, nn__view_of(y->grad), 1.0);
     y->flags |= NN__T_GRAD_SET;
     early = step && !nn__clips_norm(step);
+    for (d = y->node; d && early; d = d->prev) if (d->op == &nn__checkpoint_op) early = 0;       // it reads parameters that are not inputs of its node
     if (early) nn__updates_begin(step, y->node);
     for (d = y->node; d; d = d->prev) {
         int reached = 0;
@@ -3690,6 +3827,7 @@ struct nn_layer {
     nn_tensor *(*step)(void *self, const nn_batch *batch);
     void       *self;
     int         user, release;       // forward is the user's; it keeps no tensor
+    int         checkpoint;          // backward computes forward again
     nn_fn       fn, activation;
     union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; } desc;
     int64_t     size[4];             // channels, kernel and the like
@@ -3841,7 +3979,7 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
     outer = nn->scope;
     nn->scope = layer;
     from = nn ? nn->tensors : 0;
-    x = layer->forward(layer->self, x);
+    x = layer->checkpoint ? nn_checkpoint(layer->forward, layer->self, x) : layer->forward(layer->self, x);
     nn->scope = outer;
     if (!x) return nn__inert(nn);
     if (layer->release && !nn__dead(x)) {
@@ -4002,6 +4140,7 @@ NN_API void nn_freeze_param(nn_tensor *param, int on)
     if (!param || nn__dead(param)) return;
     if (on) param->flags |= NN__T_FROZEN; else param->flags &= ~(unsigned)NN__T_FROZEN;
 }
+NN_API void nn_checkpoint_layer(nn_layer *layer, int on) { if (!nn__no_layer(layer)) layer->checkpoint = on; }
 NN_API void nn_freeze(nn_layer *layer, int on)
 {
     nn_layer *c;
@@ -4476,6 +4615,330 @@ NN_API nn_layer *nn_dropout2d_new(nn_layer *parent, float p)
 }
 NN_API nn_layer *nn_flatten_new(nn_layer *parent)                 { return nn__value_layer(parent, "Flatten", nn__flatten_forward, 0); }
 NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__value_layer(parent, "LeakyReLU", nn__leaky_relu_forward, slope); }
+
+// ---- attention layers ------------------------------------------------------------------------------------
+// Keys and values of the positions so far, (B, capacity, kv_heads * D) each: a call appends its own rows and reads all before it.
+struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; };
+static nn_kv_cache nn__inert_cache;                      // only ever read
+NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t capacity, int64_t k_size, int64_t v_size)
+{
+    nn_kv_cache *c;
+    nn_shape s = nn__shape2(batch, capacity);
+    if (!nn_ok(nn)) return &nn__inert_cache;
+    if (batch < 1 || capacity < 1 || k_size < 1 || v_size < 0) { nn_fail(nn, "nn_kv_cache_new: batch, capacity and sizes must be positive"); return &nn__inert_cache; }
+    c = (nn_kv_cache *)nn__life(nn, sizeof *c);
+    if (!c) return &nn__inert_cache;
+    s.ndim = 3;
+    s.d[2] = k_size;
+    c->k = nn_tensor_new(nn, s, NULL);
+    s.d[2] = v_size ? v_size : k_size;
+    c->v = nn_tensor_new(nn, s, NULL);
+    c->nn = nn;
+    return nn__dead(c->k) || nn__dead(c->v) ? &nn__inert_cache : c;
+}
+NN_API int64_t nn_kv_cache_length(const nn_kv_cache *cache)   { return cache ? cache->length : 0; }
+NN_API int64_t nn_kv_cache_capacity(const nn_kv_cache *cache) { return cache && cache->k ? cache->k->shape[1] : 0; }
+NN_API void nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length)
+{
+    if (!cache || !cache->nn) return;
+    if (length < 0 || length > cache->length) { nn_fail(cache->nn, "nn_kv_cache_truncate: %lld of %lld positions", (long long)length, (long long)cache->length); return; }
+    cache->length = length;
+}
+// Appends k and v (B, T, size); they become views of all that is there. 0 after an error.
+static int nn__cache_append(nn_kv_cache *c, nn_tensor **k, nn_tensor **v)
+{
+    nn_context *nn = c->nn;
+    nn_tensor **new_rows[2], *all[2];
+    int64_t end;
+    int i;
+    if (!nn) return 0;
+    new_rows[0] = k; new_rows[1] = v; all[0] = c->k; all[1] = c->v;
+    nn__record_refuse(nn, "it uses a cache of keys and values");
+    for (i = 0; i < 2; i++) {
+        const nn_tensor *x = *new_rows[i];
+        if (!nn__check(nn, x, "attention")) return 0;
+        if (nn->mode == NN_TRAIN && nn__wants(x)) { nn_fail(nn, "attention: no gradient goes through a cache: use NN_EVAL"); return 0; }
+        if (x->ndim != 3 || x->shape[0] != all[i]->shape[0] || x->shape[2] != all[i]->shape[2] || x->shape[1] != (*k)->shape[1]) {
+            nn_fail(nn, "attention: %s %s does not fit the cache %s", i ? "v" : "k", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(3, all[i]->shape).s);
+            return 0;
+        }
+    }
+    end = c->length + (*k)->shape[1];
+    if (end > c->k->shape[1]) {
+        nn_fail(nn, "attention: the cache is full: %lld more positions behind %lld of %lld", (long long)(*k)->shape[1], (long long)c->length, (long long)c->k->shape[1]);
+        return 0;
+    }
+    nn_push(nn, NN_EVAL);
+    for (i = 0; i < 2; i++) {
+        if (!nn_copy(nn_slice(all[i], 1, c->length, end, 1), *new_rows[i])) break;
+        *new_rows[i] = nn_slice(all[i], 1, 0, end, 1);
+    }
+    nn_pop(nn);
+    if (i < 2) return 0;
+    c->length = end;
+    return 1;
+}
+
+NN__FLOAT_BEGIN
+static nn_tensor *nn__from_doubles(nn_context *nn, nn_shape shape, double (*f)(int64_t row, int64_t column, double a, double b), double a, double b)
+{
+    nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, shape.ndim, shape.d);
+    int64_t n = nn_count(t), columns = shape.d[shape.ndim - 1], i;
+    nn__mark m = nn__get_mark(nn);
+    double *v;
+    if (nn__dead(t)) return t;
+    v = (double *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *v));
+    for (i = 0; v && i < n; i++) v[i] = f(i / columns, i % columns, a, b);
+    if (v && !nn_write_as(t, NN_F64, v)) t = nn__inert(nn);
+    nn__rewind(nn, &m);
+    return t;
+}
+static double nn__rope_value(int64_t t, int64_t i, double d, double base)        // cosines of the d / 2 angles of a position, then their sines
+{
+    int64_t half = (int64_t)d / 2;
+    double angle = (double)t * pow(base, -2.0 * (double)(i % half) / d);
+    return i < half ? cos(angle) : sin(angle);
+}
+static double nn__wave(int64_t t, int64_t i, double d, double base)  // sin, cos, sin ...
+{
+    double angle = (double)t * pow(base, -(double)(i / 2 * 2) / d);
+    return i % 2 ? cos(angle) : sin(angle);
+}
+static double nn__slope_of(int64_t row, int64_t h, double power, double heads)       // 2^(-8 (h + 1) / heads); not a power of two: as the paper's program
+{
+    (void)row; (void)heads;
+    return (double)h < power ? pow(2.0, -8.0 * (double)(h + 1) / power) : pow(2.0, -4.0 * (2.0 * ((double)h - power) + 1) / power);
+}
+NN_API nn_tensor *nn_rope_new(nn_context *nn, int64_t positions, int64_t size, float base)
+{
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (positions < 1 || size < 2 || size % 2 || !(base >= 0)) { nn_fail(nn, "nn_rope_new: %lld positions, size %lld: the size must be even", (long long)positions, (long long)size); return nn__inert(nn); }
+    return nn__from_doubles(nn, nn__shape2(positions, size), nn__rope_value, (double)size, base > 0 ? (double)base : 10000.0);
+}
+NN_API nn_tensor *nn_sinusoidal_new(nn_context *nn, int64_t positions, int64_t size)
+{
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (positions < 1 || size < 1) { nn_fail(nn, "nn_sinusoidal_new: %lld positions, size %lld", (long long)positions, (long long)size); return nn__inert(nn); }
+    return nn__from_doubles(nn, nn__shape2(positions, size), nn__wave, (double)size, 10000.0);
+}
+NN_API nn_tensor *nn_alibi_slopes_new(nn_context *nn, int heads)
+{
+    int power = 1;
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (heads < 1) { nn_fail(nn, "nn_alibi_slopes_new: %d heads", heads); return nn__inert(nn); }
+    while (power <= heads / 2) power *= 2;
+    return nn__from_doubles(nn, nn__shape1(heads), nn__slope_of, power, heads);
+}
+NN__FLOAT_END
+
+typedef struct nn__mha {             // what a layer of attention keeps
+    nn_multihead_attention_desc d;
+    int64_t    embed, head;          // numbers of a position, of a head
+    int        heads, kv_heads;
+    nn_tensor *w[3], *bias;          // of q, k, v; w[1] NULL: all in w[0]
+    nn_layer  *out;
+} nn__mha;
+static nn_tensor *nn__rotated(const nn__mha *m, nn_tensor *x, int heads, int64_t start)      // the first heads of x (B, T, n * head)
+{
+    nn_rope_desc d;
+    nn_tensor *y;
+    if (!m->d.rope) return x;
+    memset(&d, 0, sizeof d);
+    d.start = start;
+    d.interleaved = m->d.rope_interleaved;
+    d.heads = heads;
+    d.time_dim = 1;
+    {
+        nn_shape s = nn_shape_of(x);
+        s.ndim = 4;
+        s.d[3] = m->head;
+        s.d[2] = x->shape[2] / m->head;
+        y = nn_rope(nn_reshape(x, s), m->d.rope, &d);
+        return nn_reshape(y, nn_shape_of(x));
+    }
+}
+static nn_tensor *nn__rows_of(nn_tensor *t, int64_t from, int64_t to) { return t ? nn_slice(t, 0, from, to, 1) : NULL; }
+// Projections (B, T, heads * head). Self attention with one weight stays packed: *k and *v are NULL.
+static nn_tensor *nn__project(const nn__mha *m, nn_tensor *q, nn_tensor **k, nn_tensor **v, int64_t start)
+{
+    int64_t e = m->heads * m->head, kv = m->kv_heads * m->head;
+    if (m->w[1] || *k != q || *v != q) {
+        nn_tensor *wq = m->w[0], *wk = m->w[1], *wv = m->w[2];
+        if (!wk) { wq = nn__rows_of(wq, 0, e); wk = nn__rows_of(m->w[0], e, e + kv); wv = nn__rows_of(m->w[0], e + kv, e + 2 * kv); }
+        *k = nn__rotated(m, nn_linear(*k, wk, nn__rows_of(m->bias, e, e + kv), NULL), m->kv_heads, 0);
+        *v = nn_linear(*v, wv, nn__rows_of(m->bias, e + kv, e + 2 * kv), NULL);
+        return nn__rotated(m, nn_linear(q, wq, nn__rows_of(m->bias, 0, e), NULL), m->heads, 0);
+    }
+    *k = *v = NULL;
+    return nn__rotated(m, nn_linear(q, m->w[0], m->bias, NULL), m->heads + m->kv_heads, start);
+}
+static nn_tensor *nn__mha_run(nn_layer *l, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    const nn__mha *m = (const nn__mha *)l->extra;
+    nn_attention_desc d;
+    nn_tensor *y;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!k) k = q;
+    if (!v) v = k;
+    if (!nn__check(l->nn, q, l->kind) || !nn__check(l->nn, k, l->kind) || !nn__check(l->nn, v, l->kind)) return nn__inert(l->nn);
+    if (q->ndim != 3 || k->ndim != 3 || v->ndim != 3 || q->shape[2] != m->embed) {
+        nn_fail(l->nn, "%s: q must be (B, T, %lld), not %s; k and v (B, T, ...)", l->kind, (long long)m->embed, nn__dims_text(q->ndim, q->shape).s);
+        return nn__inert(l->nn);
+    }
+    d.heads = m->heads;
+    d.kv_heads = m->kv_heads;
+    d.dropout = m->d.dropout;
+    if (m->d.alibi && !d.alibi) d.alibi = m->d.alibi;
+    if (m->d.causal) d.causal = 1;
+    y = nn__project(m, q, &k, &v, d.cache ? d.cache->length : 0);
+    if (nn__dead(y)) return y;
+    return nn_forward(m->out, nn_attention(y, k, v, &d));
+}
+static nn_tensor *nn__mha_forward(void *self, nn_tensor *x) { return nn__mha_run((nn_layer *)self, x, NULL, NULL, NULL); }
+static int nn__is_kind(const nn_layer *l, nn_tensor *(*forward)(void *, nn_tensor *), const char *function)
+{
+    if (nn__no_layer(l)) return 0;
+    if (l->forward == forward) return 1;
+    nn_fail(l->nn, "%s: the layer is a %s", function, l->kind);
+    return 0;
+}
+NN_API nn_tensor *nn_multihead_attention_forward(nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    nn_layer *outer;
+    if (!nn__is_kind(layer, nn__mha_forward, "nn_multihead_attention_forward")) return nn__inert(q ? q->nn : NULL);
+    outer = layer->nn->scope;
+    layer->nn->scope = layer;
+    q = nn__mha_run(layer, q, k, v, desc);
+    layer->nn->scope = outer;
+    return q;
+}
+NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc *desc)
+{
+    static const char *const kind = "MultiheadAttention", *const names[3] = { "q_proj_weight", "k_proj_weight", "v_proj_weight" };
+    nn_linear_desc linear;
+    nn__mha *m;
+    nn_layer *l;
+    int64_t kv, in[3];
+    int i, kv_heads = desc && desc->kv_heads ? desc->kv_heads : heads;
+    if (!nn__positive(parent, kind, name, "embed", embed) || !nn__positive(parent, kind, name, "heads", heads) || !nn__positive(parent, kind, name, "kv_heads", kv_heads) ||
+        !nn__divides(parent, kind, name, heads, embed) || !nn__divides(parent, kind, name, kv_heads, heads)) return nn__or_inert(NULL);
+    if (desc && !nn__probability(parent, kind, desc->dropout)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, nn__mha_forward);
+    m = l ? (nn__mha *)nn__life(l->nn, sizeof *m) : NULL;
+    if (!m) return nn__finished(l);
+    l->extra = m;
+    if (desc) m->d = *desc;
+    m->embed = embed; m->head = embed / heads; m->heads = heads; m->kv_heads = kv_heads;
+    kv = kv_heads * m->head;
+    in[0] = embed;
+    in[1] = m->d.kdim ? m->d.kdim : embed;
+    in[2] = m->d.vdim ? m->d.vdim : embed;
+    if (in[1] == embed && in[2] == embed) nn_init_xavier_uniform(m->w[0] = nn__add_param(l, "in_proj_weight", nn__shape2(embed + 2 * kv, embed), NN__T_PARAM, 1), 1);
+    else for (i = 0; i < 3; i++) nn_init_xavier_uniform(m->w[i] = nn__add_param(l, names[i], nn__shape2(i ? kv : embed, in[i]), NN__T_PARAM, 1), 1);
+    if (!m->d.no_bias) m->bias = nn__add_param(l, "in_proj_bias", nn__shape1(embed + 2 * kv), NN__T_PARAM, 0);
+    memset(&linear, 0, sizeof linear);
+    linear.no_bias = m->d.no_bias;
+    m->out = nn_linear_new(l, "out_proj", embed, embed, &linear);
+    if (!m->d.no_bias && !nn__no_layer(m->out)) nn_init_constant(m->out->param[1], 0);
+    return nn__finished(l);
+}
+
+// ---- transformer layers (Vaswani et al. 2017; norm_first: Xiong et al. 2020) -------------------------------
+typedef struct nn__transformer { nn_transformer_desc d; nn_layer *self_attn, *cross, *linear1, *linear2, *linear3, *norm[3]; } nn__transformer;
+static nn_tensor *nn__feed_forward(const nn__transformer *t, nn_tensor *x)           // linear2(f(linear1 x)); gated: linear2(f(linear1 x) * linear3 x)
+{
+    nn_tensor *h = nn__activate(t->d.activation ? t->d.activation : t->linear3 ? nn_silu : nn_relu, nn_forward(t->linear1, x));
+    if (t->linear3) h = nn_mul(h, nn_forward(t->linear3, x));
+    return nn_forward(t->linear2, nn_dropout(h, t->d.dropout));
+}
+// A part's result joins x: before or after it, a norm.
+static nn_tensor *nn__join(const nn__transformer *t, int norm, nn_tensor *x, nn_tensor *y)
+{
+    x = nn_add(x, nn_dropout(y, t->d.dropout));
+    return t->d.norm_first ? x : nn_forward(t->norm[norm], x);
+}
+static nn_tensor *nn__norm_before(const nn__transformer *t, int norm, nn_tensor *x) { return t->d.norm_first ? nn_forward(t->norm[norm], x) : x; }
+static nn_tensor *nn__encoder_run(nn_layer *l, nn_tensor *x, const nn_attention_desc *desc)
+{
+    const nn__transformer *t = (const nn__transformer *)l->extra;
+    x = nn__join(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
+    return nn__join(t, 1, x, nn__feed_forward(t, nn__norm_before(t, 1, x)));
+}
+static nn_tensor *nn__encoder_forward(void *self, nn_tensor *x) { return nn__encoder_run((nn_layer *)self, x, NULL); }
+static nn_tensor *nn__decoder_forward(void *self, nn_tensor *x)
+{
+    nn_fail(((nn_layer *)self)->nn, "TransformerDecoderLayer: it needs a memory: nn_transformer_decoder_layer_forward");
+    return x;
+}
+NN_API nn_tensor *nn_transformer_encoder_layer_forward(nn_layer *layer, nn_tensor *x, const nn_attention_desc *desc)
+{
+    return nn__is_kind(layer, nn__encoder_forward, "nn_transformer_encoder_layer_forward") ? nn__encoder_run(layer, x, desc) : nn__inert(x ? x->nn : NULL);
+}
+NN_API nn_tensor *nn_transformer_decoder_layer_forward(nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc *desc, const nn_attention_desc *memory_desc)
+{
+    const nn__transformer *t;
+    if (!nn__is_kind(layer, nn__decoder_forward, "nn_transformer_decoder_layer_forward")) return nn__inert(x ? x->nn : NULL);
+    t = (const nn__transformer *)layer->extra;
+    x = nn__join(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
+    x = nn__join(t, 1, x, nn_multihead_attention_forward(t->cross, nn__norm_before(t, 1, x), memory, memory, memory_desc));
+    return nn__join(t, 2, x, nn__feed_forward(t, nn__norm_before(t, 2, x)));
+}
+static nn_layer *nn__transformer_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int decoder,
+                                       int64_t embed, int heads, const nn_transformer_desc *desc)
+{
+    static const char *const norms[3] = { "norm1", "norm2", "norm3" };
+    nn_multihead_attention_desc self, cross;
+    nn_linear_desc linear;
+    nn_norm_layer_desc norm;
+    nn__transformer *t;
+    nn_layer *l;
+    int64_t hidden;
+    int i;
+    if (!nn__positive(parent, kind, name, "embed", embed)) return nn__or_inert(NULL);
+    if (desc && !nn__probability(parent, kind, desc->dropout)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    t = l ? (nn__transformer *)nn__life(l->nn, sizeof *t) : NULL;
+    if (!t) return nn__finished(l);
+    l->extra = t;
+    if (desc) t->d = *desc;
+    hidden = t->d.hidden ? t->d.hidden : 2048;
+    memset(&self, 0, sizeof self); memset(&linear, 0, sizeof linear); memset(&norm, 0, sizeof norm);
+    self.dropout = t->d.dropout;
+    self.no_bias = linear.no_bias = norm.no_bias = t->d.no_bias;
+    norm.eps = t->d.eps;
+    cross = self;
+    self.kv_heads = t->d.kv_heads; self.causal = t->d.causal; self.rope = t->d.rope; self.rope_interleaved = t->d.rope_interleaved; self.alibi = t->d.alibi;
+    t->self_attn = nn_multihead_attention_new(l, "self_attn", embed, heads, &self);
+    if (decoder) t->cross = nn_multihead_attention_new(l, "multihead_attn", embed, heads, &cross);
+    t->linear1 = nn_linear_new(l, "linear1", embed, hidden, &linear);
+    t->linear2 = nn_linear_new(l, "linear2", hidden, embed, &linear);
+    if (t->d.gated) t->linear3 = nn_linear_new(l, "linear3", embed, hidden, &linear);
+    for (i = 0; i < 2 + decoder; i++)
+        t->norm[i] = t->d.rmsnorm ? nn_rmsnorm_new(l, norms[i], embed, &norm) : nn_layernorm_new(l, norms[i], nn__shape1(embed), &norm);
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_transformer_encoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc)
+{
+    return nn__transformer_layer(parent, name, "TransformerEncoderLayer", nn__encoder_forward, 0, embed, heads, desc);
+}
+NN_API nn_layer *nn_transformer_decoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc)
+{
+    return nn__transformer_layer(parent, name, "TransformerDecoderLayer", nn__decoder_forward, 1, embed, heads, desc);
+}
+
+static nn_tensor *nn__tied_forward(void *self, nn_tensor *x) { return nn_linear(x, ((nn_layer *)((nn_layer *)self)->extra)->param[0], NULL, NULL); }
+NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding)
+{
+    nn_layer *l;
+    if (nn__no_layer(embedding) || !embedding->params || embedding->param[0]->ndim != 2) {
+        nn_fail(nn__context_below(parent), "nn_tied_linear_new: the other layer has no weight of two dimensions");
+        return nn__or_inert(NULL);
+    }
+    l = nn__leaf(parent, NULL, "TiedLinear", nn__tied_forward);
+    if (l) l->extra = embedding;
+    return nn__or_inert(l);
+}
 
 // ---- nn_summary: the net runs once without computing (only shapes, as under nn_desc.measure), then the tree is printed ------------
 static void nn__forget_outputs(nn_layer *l)
@@ -10778,6 +11241,7 @@ typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], 
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
 typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
+typedef struct nn__rope_params   { int64_t start; int interleaved, heads, time_dim; } nn__rope_params;
 typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
@@ -18016,6 +18480,19 @@ static void nn__attention_plan(nn_call *c)
     c->task_bytes = (size_t)numbers * nn__real_bytes(c);
 }
 
+static int nn__unpack(const nn__attention_params *p, nn_tensor **q, nn_tensor **k, nn_tensor **v)      // views of q, k, v side by side
+{
+    nn_tensor *x = *q;
+    int64_t parts = p->heads + 2 * p->kv_heads, d = x->ndim == 3 ? x->shape[2] / parts : 0, at = p->heads * d, kv = p->kv_heads * d;
+    if (x->ndim != 3 || p->heads < 1 || p->kv_heads < 1 || x->shape[2] % parts) {
+        nn_fail(x->nn, "attention: q %s does not hold %d heads of q and twice %d of k and v", nn__dims_text(x->ndim, x->shape).s, p->heads, p->kv_heads);
+        return 0;
+    }
+    *q = nn_slice(x, 2, 0, at, 1);
+    *k = nn_slice(x, 2, at, at + kv, 1);
+    *v = nn_slice(x, 2, at + kv, at + 2 * kv, 1);
+    return 1;
+}
 static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
 {
     static const nn_attention_desc none;
@@ -18024,6 +18501,7 @@ static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_t
     nn__attention_params p;
     if (!desc) desc = &none;
     if (!nn__check(nn, q, name)) return nn__inert(nn);
+    if (desc->cache && layout == NN__ATT_HEADS) { nn_fail(nn, "%s: a cache has heads side by side: use nn_attention", name); return nn__inert(nn); }
     if (layout == NN__ATT_LAST && !k && !v) layout = NN__ATT_PACKED;
     if (layout != NN__ATT_PACKED && (!nn__check(nn, k, name) || !nn__check(nn, v, name))) return nn__inert(nn);
     if (!(desc->dropout >= 0 && desc->dropout <= 1)) { nn_fail(nn, "%s: dropout is %g, not in 0..1", name, (double)desc->dropout); return nn__inert(nn); }
@@ -18035,6 +18513,11 @@ static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_t
     p.kv_heads = desc->kv_heads ? desc->kv_heads : p.heads;
     p.scale = desc->scale;
     p.dropout = nn->mode == NN_TRAIN ? desc->dropout : 0;
+    if (desc->cache) {
+        if (layout == NN__ATT_PACKED && !nn__unpack(&p, &q, &k, &v)) return nn__inert(nn);
+        p.layout = layout = NN__ATT_LAST;
+        if (!nn__cache_append(desc->cache, &k, &v)) return nn__inert(nn);
+    }
     in[0] = q; in[1] = layout == NN__ATT_PACKED ? NULL : k; in[2] = layout == NN__ATT_PACKED ? NULL : v;
     in[NN__ATT_MASK] = desc->mask; in[NN__ATT_LENGTHS] = desc->lengths; in[NN__ATT_ALIBI] = desc->alibi;
     nn_apply_n(nn, nn__op(p.dropout > 0 ? NN_OP_attention_dropout : NN_OP_attention), in, NN__ATT_INPUTS, &p, &y);
@@ -18371,6 +18854,90 @@ NN__FORWARD(attention)          { NN__K(attend)(c, t); }
 NN__BACKWARD(attention)         { NN__K(attend_back)(c, t); }
 NN__FORWARD(attention_dropout)  { NN__K(attend)(c, t); }
 NN__BACKWARD(attention_dropout) { NN__K(attend_back)(c, t); }
+#endif
+
+// ---- rope:   (a, b) -> (a cos - b sin, b cos + a sin) for each pair of numbers, by angles of the row's position; backward turns back ------
+#if NN__IN_HOST
+static int nn__rope_shape(nn_call *c)
+{
+    const nn__rope_params *p = (const nn__rope_params *)c->params;
+    const nn_view *x = &c->in[0], *table = &c->in[1];
+    if (x->ndim < 2 || table->ndim != 2 || table->shape[1] > x->shape[x->ndim - 1] || table->shape[1] % 2) {
+        nn_fail(c->nn, "rope: x %s does not fit the table %s", NN__SHAPE_OF(x), NN__SHAPE_OF(table));
+        return 0;
+    }
+    if (p->start < 0 || p->start > table->shape[0] - x->shape[p->time_dim]) {
+        nn_fail(c->nn, "rope: %lld positions from %lld on, but the table has %lld", (long long)x->shape[p->time_dim], (long long)p->start, (long long)table->shape[0]);
+        return 0;
+    }
+    nn__like(&c->out[0], x);
+    return 1;
+}
+static void nn__rope_plan(nn_call *c)
+{
+    const nn_view *x = &c->in[0];
+    int64_t d = nn__max(1, x->shape[x->ndim - 1]);
+    c->tasks[0] = nn__task_count(nn_view_count(x) / d, 4 * d);
+}
+NN_API nn_tensor *nn_rope(nn_tensor *x, nn_tensor *table, const nn_rope_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__rope_params p;
+    if (!nn__check(nn, x, "rope") || !nn__check(nn, table, "rope")) return nn__inert(nn);
+    if (nn__wants(table)) { nn_fail(nn, "rope: the table has no gradient (see nn_detach)"); return nn__inert(nn); }
+    memset(&p, 0, sizeof p);
+    p.time_dim = nn__dim_index(nn, "rope", desc && desc->time_dim ? desc->time_dim : -2, x->ndim);
+    if (p.time_dim < 0) return nn__inert(nn);
+    if (desc) { p.start = desc->start; p.interleaved = desc->interleaved; p.heads = desc->heads; }
+    return nn__apply2(NN_OP_rope, x, table, &p);
+}
+#endif
+#if NN__IN_SIMD
+// One row: y (+)= x turned. sign -1: back.
+static void NN__K(rope_row)(int64_t half, const R *x, const R *table, R sign, int interleaved, int add, R *y)
+{
+    int64_t i, k;
+    for (i = 0; i < half; i += NN__LANES) {
+        V c = NN__K(get_lanes)(table + i, half - i), s = NN__K(get_lanes)(table + half + i, half - i) * SET1(sign), a, b, u, v;
+        R pair[2 * NN__LANES] = { 0 };
+        k = nn__min(NN__LANES, half - i);
+        if (interleaved) {
+            memcpy(pair, x + 2 * i, 2 * (size_t)k * sizeof *x);
+            a = NN__K(evens)(LOAD(pair), LOAD(pair + NN__LANES));
+            b = NN__K(odds)(LOAD(pair), LOAD(pair + NN__LANES));
+        } else { a = NN__K(get_lanes)(x + i, k); b = NN__K(get_lanes)(x + half + i, k); }
+        u = FMA(a, c, -(b * s));
+        v = FMA(b, c, a * s);
+        if (interleaved) {
+            STORE(pair, NN__K(zip_low)(u, v));
+            STORE(pair + NN__LANES, NN__K(zip_high)(u, v));
+            if (add) NN__K(add_onto)(2 * k, y + 2 * i, pair);
+            else     memcpy(y + 2 * i, pair, 2 * (size_t)k * sizeof *y);
+        } else {
+            if (add) { u = NN__K(get_lanes)(y + i, k) + u; v = NN__K(get_lanes)(y + half + i, k) + v; }
+            NN__K(put_lanes)(y + i, u, k);
+            NN__K(put_lanes)(y + half + i, v, k);
+        }
+    }
+}
+static void NN__K(turn)(const nn_call *c, const nn_task *t, const nn_view *from, const nn_view *to, R sign, int add)
+{
+    const nn__rope_params *p = (const nn__rope_params *)c->params;
+    const nn_view *x = &c->in[0], *table = &c->in[1];
+    int64_t d = x->shape[x->ndim - 1], size = table->shape[1], inner = 1, heads = x->shape[x->ndim - 2], rows = nn_view_count(x) / nn__max(1, d), r, end = nn__task_end(rows, t);
+    int i;
+    for (i = p->time_dim + 1; i < x->ndim - 1; i++) inner *= x->shape[i];
+    for (r = nn__task_begin(rows, t); r < end; r++) {
+        const R *row = (const R *)from->data + r * d;
+        R *y = (R *)to->data + r * d;
+        int64_t turned = p->heads > 0 && r % heads >= p->heads ? 0 : size;
+        if (turned) NN__K(rope_row)(size / 2, row, (const R *)table->data + (p->start + r / inner % x->shape[p->time_dim]) * size, sign, p->interleaved, add, y);
+        if (add) NN__K(add_onto)(d - turned, y + turned, row + turned);
+        else     NN__K(copy_few)(y + turned, row + turned, d - turned);
+    }
+}
+NN__FORWARD(rope)  { NN__K(turn)(c, t, &c->in[0], &c->out[0], 1, 0); }
+NN__BACKWARD(rope) { NN__K(turn)(c, t, &c->dout[0], &c->din[0], -1, (int)(c->add & 1)); }
 #endif
 
 // ---- the end of a visit: every word goes ----------------------------------------------------------------

@@ -65,3 +65,23 @@ CASE(attention, packed_twice)  { nn_tensor *x = var(f, 1, 5, 6), *y = nn_attenti
 CASE(attention_dropout, half)  qkv(2, 2, 2, 5, 7, 4, 6, .dropout = 0.5f)
 CASE(attention_dropout, group) qkv(1, 4, 2, 37, 70, 3, 3, .dropout = 0.2f, .causal = 1)
 CASE(attention_dropout, all)   qkv(1, 2, 2, 3, 4, 3, 3, .dropout = 1.0f)
+
+static nn_tensor *table(fixture *f, int64_t positions, int64_t size)    /* cosines and sines for this step */
+{
+    double v[4096];
+    nn_tensor *t;
+    for (int64_t i = 0; i < positions * size; i++) v[i] = nn__rope_value(i / size, i % size, (double)size, 100);
+    t = nn__alloc_tensor(f->nn, 0, f->nn->desc.dtype, 2, (int64_t[]){ positions, size });
+    nn_write_as(t, NN_F64, v);
+    return t;
+}
+typedef nn_rope_desc RD;
+CASE(rope, half)               { return nn_rope(var(f, 2, 3, 5, 8), table(f, 7, 8), NULL); }
+CASE(rope, interleaved)        { return nn_rope(var(f, 2, 3, 5, 10), table(f, 7, 10), &(RD){ .interleaved = 1, .start = 2 }); }
+CASE(rope, wide)               { return nn_rope(var(f, 3, 70), table(f, 3, 70), NULL); }
+CASE(rope, wide_interleaved)   { return nn_rope(var(f, 3, 74), table(f, 3, 70), &(RD){ .interleaved = 1 }); }
+CASE(rope, part)               { return nn_rope(var(f, 2, 5, 9), table(f, 5, 4), NULL); }
+CASE(rope, packed)             { return nn_rope(var(f, 2, 5, 4, 6), table(f, 9, 6), &(RD){ .time_dim = 1, .heads = 3, .start = 4 }); }
+CASE(rope, strided)            { return nn_rope(nn_transpose(var(f, 2, 5, 3, 6), 1, 2), table(f, 5, 6), NULL); }
+CASE(rope, again)              { nn_tensor *x = var(f, 2, 5, 6), *t = table(f, 5, 4); return nn_add(nn_rope(x, t, NULL), nn_rope(x, t, &(RD){ .interleaved = 1 })); }
+CASE(rope, empty)              { return nn_rope(var(f, 0, 5, 6), table(f, 5, 6), NULL); }
