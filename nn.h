@@ -288,8 +288,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y <= C(0), C(0), SEL(y >= C(6), C(0), dy))          ) \
     NN__X( selu,       X,     SEL(x > C(0), C(1.0507009873554804934) * x, C(1.7580993408473768599) * EXPM1(x)),                      \
                               SEL(x <= C(0), C(1.7580993408473768599) * EXP(x) * dy, C(1.0507009873554804934) * dy)                ) \
-    NN__X( gelu,       X,     C(0.5) * x * (C(1) + ERF(x * C(0.70710678118654752440))),                                              \
-                              dy * (C(0.5) * (C(1) + ERF(x * C(0.70710678118654752440))) + x * C(0.39894228040143267794) * EXP(C(-0.5) * x * x)) ) \
+    NN__X( gelu,       X,     x * NN__K(normal_cdf)(x, 0),                 dy * (NN__K(normal_cdf)(x, 0) + x * NN__K(normal_cdf)(x, 1))    ) \
     NN__X( gelu_tanh,  X,     C(0.5) * x * (C(1) + TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x))),                 \
                               dy * GELU_TANH_GRAD(x)                                                                               ) \
     NN__X( silu,       X,     x * SIGMOID(x),                              dy * SIGMOID(x) * (C(1) + x * (C(1) - SIGMOID(x)))      ) \
@@ -11801,6 +11800,22 @@ NN__INLINE V NN__K(exp)(V x)
     p = FMA(p, r * r, r) + C(1);
     return p * FLOATS(SHL(h + 127, 23)) * FLOATS(SHL(n - h + 127, 23));
 }
+// e^x for x < 88, exactly 0 below -87: exp without its care for huge and denormal results
+NN__INLINE V NN__K(exp_down)(V x)
+{
+    V m = FMA(x, C(1.44269504), C(12582912)), f = m - C(12582912), r, p;
+    r = FMA(f, C(-0.693145751953125), x);
+    r = FMA(f, C(-1.42860677e-6), r);
+    p = C(0.0001989928569);
+    p = FMA(p, r, C(0.001393364885));
+    p = FMA(p, r, C(0.008333298469));
+    p = FMA(p, r, C(0.04166646494));
+    p = FMA(p, r, C(0.1666666672));
+    p = FMA(p, r, C(0.5));
+    p = FMA(p, r * r, r) + C(1);
+    p = p * FLOATS(SHL(BITS(m) - (0x4B400000 - 127), 23));
+    return SEL(x < C(-87), C(0), p);
+}
 NN__INLINE V NN__K(expm1)(V x)
 {
     V r = x, p = C(1.0 / 5040);
@@ -11931,6 +11946,40 @@ NN__INLINE V NN__K(sigmoid_word)(V x)      // e^-|x| never overflows: 1 / (1 + e
     return FMA(-y * lost, SEL(x < C(0), C(1) - y, y), y);            // what rounding 1 + e lost, to first order; 1/d is 1 - y or y
 }
 NN__INLINE V NN__K(softplus_word)(V x)     { return SEL(x > C(0), x, C(0)) + LOG1P(EXP(-ABS(x))); }
+// The normal distribution's function P(x) = 1 / (1 + e^-u), u(x) = log(P / (1 - P)): odd, a polynomial x p(x^2) fitted on [-5.6, 5.6]. Outside, P is 0 or 1.
+// density: P' = P (1 - P) u' instead. Errors below 6e-8 and 2.4e-7.
+#ifdef NN__IS_F64
+NN__INLINE V NN__K(exp_down)(V x)                 { return EXP(x); }
+NN__INLINE V NN__K(normal_cdf)(V x, int density)  { return density ? 0.39894228040143267794 * exp(-0.5 * x * x) : 0.5 * (1 + erf(x * 0.70710678118654752440)); }
+#else
+NN__INLINE V NN__K(normal_cdf)(V x, int density)
+{
+    V z = x * x, p = C(-2.75305668e-15), d = C(-5.78141903e-14), q;
+    p = FMA(p, z, C(4.15373e-13));
+    p = FMA(p, z, C(-2.54355422e-11));
+    p = FMA(p, z, C(7.63643813e-10));
+    p = FMA(p, z, C(-8.37960242e-09));
+    p = FMA(p, z, C(-1.68822439e-07));
+    p = FMA(p, z, C(7.56639212e-06));
+    p = FMA(p, z, C(-0.000110209966));
+    p = FMA(p, z, C(-6.43779266e-05));
+    p = FMA(p, z, C(0.0726644086));
+    p = FMA(p, z, C(1.59577051));
+    q = C(1) / (C(1) + NN__K(exp_down)(-(x * p)));
+    if (!density) return SEL(x < C(-5.6), C(0), SEL(x > C(5.6), C(1), q));
+    d = FMA(d, z, C(7.892087e-12));
+    d = FMA(d, z, C(-4.32404217e-10));
+    d = FMA(d, z, C(1.14546572e-08));
+    d = FMA(d, z, C(-1.08934831e-07));
+    d = FMA(d, z, C(-1.85704683e-06));
+    d = FMA(d, z, C(6.80975291e-05));
+    d = FMA(d, z, C(-0.000771469762));
+    d = FMA(d, z, C(-0.000321889633));
+    d = FMA(d, z, C(0.217993226));
+    d = FMA(d, z, C(1.59577051));
+    return SEL(ABS(x) > C(5.6), C(0), q * (C(1) - q) * d);
+}
+#endif
 NN__INLINE V NN__K(gelu_tanh_grad)(V x)    // u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh u:  (1 + t) / 2 + x (1 - t^2) u' / 2
 {
     V t = TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x));
@@ -18686,27 +18735,6 @@ static void NN__K(att_hide)(const NN__K(att) *a, int64_t key, int64_t keys, int 
         }
     }
 }
-// e^x for x not far above 0, exactly 0 from -87 down. The same steps as exp without its care for huge and denormal results.
-#ifdef NN__IS_F64
-NN__INLINE V NN__K(exp_down)(V x) { return EXP(x); }
-#else
-NN__INLINE V NN__K(exp_down)(V x)
-{
-    V m = FMA(x, C(1.44269504), C(12582912)), f = m - C(12582912), r, p;
-    r = FMA(f, C(-0.693145751953125), x);
-    r = FMA(f, C(-1.42860677e-6), r);
-    p = C(0.0001989928569);
-    p = FMA(p, r, C(0.001393364885));
-    p = FMA(p, r, C(0.008333298469));
-    p = FMA(p, r, C(0.04166646494));
-    p = FMA(p, r, C(0.1666666672));
-    p = FMA(p, r, C(0.5));
-    p = FMA(p, r * r, r) + C(1);
-    p = p * FLOATS(SHL(BITS(m) - (0x4B400000 - 127), 23));
-    return SEL(x < C(-87), C(0), p);
-}
-#endif
-
 // The largest score, P and its sum of some rows of a tile; m, l and the factor for o are brought up to date.
 NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t keys, R *m, R *l, R *factor)
 {
