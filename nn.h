@@ -18590,7 +18590,8 @@ typedef struct NN__K(att) {
     int64_t b, g, row, n, width, seen;                   // sample, head of k, first row, rows, rows rounded up to lanes, keys that the block may see
     R scale;
     const R *k, *v;                                      // of this head
-    int64_t krs, kcs, vrs, vcs;
+    int64_t krs, kcs, khs, vrs, vcs, vhs;
+    int ahead;                                           // the next head's keys are fetched meanwhile
     int32_t limit[NN__ATT_ROWS + 16];                    // a row sees keys below it
     int64_t open;                                        // all rows see keys below it
     R *qt, *q, *s, *bias;                                // scale Q^T [d][row], scale Q [row][d], S^T, what is added to it
@@ -18598,6 +18599,12 @@ typedef struct NN__K(att) {
 
 static R *NN__K(head_at)(const nn__heads *x, int64_t b, int64_t head, int64_t t) { return (R *)x->data + b * x->b + head * x->h + t * x->t; }
 
+// The numbers of the next head lie beside these of all rows, far apart: too many streams for the processor to see them coming.
+NN__INLINE void NN__K(att_ahead)(const R *x, int64_t d, int64_t head)
+{
+    int64_t e;
+    for (e = 0; e < d; e += 16) NN__PREFETCH(x + head + e);
+}
 // Rows of numbers of the block's queries, side by side in d padded numbers.
 static void NN__K(att_gather)(const NN__K(att) *a, const nn__heads *x, int64_t d, R *to)
 {
@@ -18608,6 +18615,7 @@ static void NN__K(att_gather)(const NN__K(att) *a, const nn__heads *x, int64_t d
         if (x->e == 1) NN__K(copy_few)(to + i * pad, from, d);
         else for (e = 0; e < d; e++) to[i * pad + e] = from[e * x->e];
         for (e = d; e < pad; e++) to[i * pad + e] = 0;
+        if (x->h < x->t) NN__K(att_ahead)(from, d, x->h);
     }
 }
 static void NN__K(att_times)(int64_t n, R *x, R scale)               // x *= scale; n % 16 == 0
@@ -18659,8 +18667,8 @@ static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)      
     a->b = unit / a->z.hk;
     a->g = unit % a->z.hk;
     a->scale = a->p->scale != 0 ? (R)a->p->scale : (R)(1.0 / sqrt((double)nn__max(1, a->z.d)));
-    a->k = NN__K(head_at)(&k, a->b, a->g, 0); a->krs = k.t; a->kcs = k.e;
-    a->v = NN__K(head_at)(&v, a->b, a->g, 0); a->vrs = v.t; a->vcs = v.e;
+    a->k = NN__K(head_at)(&k, a->b, a->g, 0); a->krs = k.t; a->kcs = k.e; a->khs = k.h;
+    a->v = NN__K(head_at)(&v, a->b, a->g, 0); a->vrs = v.t; a->vcs = v.e; a->vhs = v.h;
 }
 static void NN__K(att_block)(NN__K(att) *a, int64_t block)           // the rows of a block
 {
@@ -18677,6 +18685,7 @@ static void NN__K(att_block)(NN__K(att) *a, int64_t block)           // the rows
     a->n = nn__min(NN__ATT_ROWS, a->z.rows - a->row);
     a->width = (a->n + NN__LANES - 1) / NN__LANES * NN__LANES;
     a->seen = 0;
+    a->ahead = block == a->z.blocks - 1 && a->khs < a->krs;
     a->open = length;
     for (i = 0; i < a->width; i++) {
         int64_t last = a->p->causal ? (a->row + nn__min(i, a->n - 1)) / a->z.group + a->z.tk - a->z.tq + 1 : length;
@@ -18717,6 +18726,11 @@ static int NN__K(att_bias)(const NN__K(att) *a, int64_t key, int64_t keys)
 // S^T of a tile, as it is: before masks.
 static void NN__K(att_scores)(const NN__K(att) *a, int64_t key, int64_t keys)
 {
+    int64_t j;
+    for (j = key; j < key + keys && a->ahead; j++) {
+        NN__K(att_ahead)(a->k + j * a->krs, a->z.d, a->khs);
+        NN__K(att_ahead)(a->v + j * a->vrs, a->z.dv, a->vhs);
+    }
     NN__K(att_product)(keys, a->width, a->z.d, a->k + key * a->krs, a->krs, a->kcs, a->qt, NN__ATT_ROWS, 0, a->s, NN__ATT_ROWS, 1);
 }
 // The masks: hidden scores become -inf. Nothing to do where all rows see all keys.
