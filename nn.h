@@ -289,8 +289,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y <= C(0), C(0), SEL(y >= C(6), C(0), dy))          ) \
     NN__X( selu,       X,     SEL(x > C(0), C(1.0507009873554804934) * x, C(1.7580993408473768599) * EXPM1(x)),                      \
                               SEL(x <= C(0), C(1.7580993408473768599) * EXP(x) * dy, C(1.0507009873554804934) * dy)                ) \
-    NN__X( gelu,       X,     C(0.5) * x * (C(1) + ERF(x * C(0.70710678118654752440))),                                              \
-                              dy * (C(0.5) * (C(1) + ERF(x * C(0.70710678118654752440))) + x * C(0.39894228040143267794) * EXP(C(-0.5) * x * x)) ) \
+    NN__X( gelu,       X,     x * NN__K(normal_cdf)(x, 0),                 dy * (NN__K(normal_cdf)(x, 0) + x * NN__K(normal_cdf)(x, 1))    ) \
     NN__X( gelu_tanh,  X,     C(0.5) * x * (C(1) + TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x))),                 \
                               dy * GELU_TANH_GRAD(x)                                                                               ) \
     NN__X( silu,       X,     x * SIGMOID(x),                              dy * SIGMOID(x) * (C(1) + x * (C(1) - SIGMOID(x)))      ) \
@@ -14398,6 +14397,22 @@ NN__INLINE V NN__K(exp)(V x)
     p = FMA(p, r * r, r) + C(1);
     return p * FLOATS(SHL(h + 127, 23)) * FLOATS(SHL(n - h + 127, 23));
 }
+// e^x for x < 88, exactly 0 below -87: exp without its care for huge and denormal results
+NN__INLINE V NN__K(exp_down)(V x)
+{
+    V m = FMA(x, C(1.44269504), C(12582912)), f = m - C(12582912), r, p;
+    r = FMA(f, C(-0.693145751953125), x);
+    r = FMA(f, C(-1.42860677e-6), r);
+    p = C(0.0001989928569);
+    p = FMA(p, r, C(0.001393364885));
+    p = FMA(p, r, C(0.008333298469));
+    p = FMA(p, r, C(0.04166646494));
+    p = FMA(p, r, C(0.1666666672));
+    p = FMA(p, r, C(0.5));
+    p = FMA(p, r * r, r) + C(1);
+    p = p * FLOATS(SHL(BITS(m) - (0x4B400000 - 127), 23));
+    return SEL(x < C(-87), C(0), p);
+}
 NN__INLINE V NN__K(expm1)(V x)
 {
     V r = x, p = C(1.0 / 5040);
@@ -14528,6 +14543,40 @@ NN__INLINE V NN__K(sigmoid_word)(V x)      // e^-|x| never overflows: 1 / (1 + e
     return FMA(-y * lost, SEL(x < C(0), C(1) - y, y), y);            // what rounding 1 + e lost, to first order; 1/d is 1 - y or y
 }
 NN__INLINE V NN__K(softplus_word)(V x)     { return SEL(x > C(0), x, C(0)) + LOG1P(EXP(-ABS(x))); }
+// The normal distribution's function P(x) = 1 / (1 + e^-u), u(x) = log(P / (1 - P)): odd, a polynomial x p(x^2) fitted on [-5.6, 5.6]. Outside, P is 0 or 1.
+// density: P' = P (1 - P) u' instead. Errors below 6e-8 and 2.4e-7.
+#ifdef NN__IS_F64
+NN__INLINE V NN__K(exp_down)(V x)                 { return EXP(x); }
+NN__INLINE V NN__K(normal_cdf)(V x, int density)  { return density ? 0.39894228040143267794 * exp(-0.5 * x * x) : 0.5 * (1 + erf(x * 0.70710678118654752440)); }
+#else
+NN__INLINE V NN__K(normal_cdf)(V x, int density)
+{
+    V z = x * x, p = C(-2.75305668e-15), d = C(-5.78141903e-14), q;
+    p = FMA(p, z, C(4.15373e-13));
+    p = FMA(p, z, C(-2.54355422e-11));
+    p = FMA(p, z, C(7.63643813e-10));
+    p = FMA(p, z, C(-8.37960242e-09));
+    p = FMA(p, z, C(-1.68822439e-07));
+    p = FMA(p, z, C(7.56639212e-06));
+    p = FMA(p, z, C(-0.000110209966));
+    p = FMA(p, z, C(-6.43779266e-05));
+    p = FMA(p, z, C(0.0726644086));
+    p = FMA(p, z, C(1.59577051));
+    q = C(1) / (C(1) + NN__K(exp_down)(-(x * p)));
+    if (!density) return SEL(x < C(-5.6), C(0), SEL(x > C(5.6), C(1), q));
+    d = FMA(d, z, C(7.892087e-12));
+    d = FMA(d, z, C(-4.32404217e-10));
+    d = FMA(d, z, C(1.14546572e-08));
+    d = FMA(d, z, C(-1.08934831e-07));
+    d = FMA(d, z, C(-1.85704683e-06));
+    d = FMA(d, z, C(6.80975291e-05));
+    d = FMA(d, z, C(-0.000771469762));
+    d = FMA(d, z, C(-0.000321889633));
+    d = FMA(d, z, C(0.217993226));
+    d = FMA(d, z, C(1.59577051));
+    return SEL(ABS(x) > C(5.6), C(0), q * (C(1) - q) * d);
+}
+#endif
 NN__INLINE V NN__K(gelu_tanh_grad)(V x)    // u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh u:  (1 + t) / 2 + x (1 - t^2) u' / 2
 {
     V t = TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x));
@@ -21071,7 +21120,7 @@ static void nn__attention_plan(nn_call *c)
         numbers = NN__ATT_ROWS * (2 * d + dv) + 2 * tile + NN__ATT_KEYS * dv;
     } else {
         c->tasks[0] = units * (nn__attention_joint(&z) ? 1 : z.blocks + z.tiles);
-        numbers = NN__ATT_ROWS * (3 * d + 2 * dv) + 4 * tile + NN__ATT_KEYS * d;
+        numbers = NN__ATT_ROWS * (3 * d + 2 * dv) + 3 * tile + NN__ATT_KEYS * nn__max(d, dv);
         c->cost *= 3;
     }
     c->task_bytes = (size_t)numbers * nn__real_bytes(c);
@@ -21138,13 +21187,21 @@ typedef struct NN__K(att) {
     int64_t b, g, row, n, width, seen;                   // sample, head of k, first row, rows, rows rounded up to lanes, keys that the block may see
     R scale;
     const R *k, *v;                                      // of this head
-    int64_t krs, kcs, vrs, vcs;
+    int64_t krs, kcs, khs, vrs, vcs, vhs;
+    int ahead;                                           // the next head's keys are fetched meanwhile
     int32_t limit[NN__ATT_ROWS + 16];                    // a row sees keys below it
-    R *qt, *q, *s, *bias;                                // Q^T [d][row], Q [row][d], S^T, what is added to it
+    int64_t open;                                        // all rows see keys below it
+    R *qt, *q, *s, *bias;                                // scale Q^T [d][row], scale Q [row][d], S^T, what is added to it
 } NN__K(att);
 
 static R *NN__K(head_at)(const nn__heads *x, int64_t b, int64_t head, int64_t t) { return (R *)x->data + b * x->b + head * x->h + t * x->t; }
 
+// The numbers of the next head lie beside these of all rows, far apart: too many streams for the processor to see them coming.
+NN__INLINE void NN__K(att_ahead)(const R *x, int64_t d, int64_t head)
+{
+    int64_t e;
+    for (e = 0; e < d; e += 16) NN__PREFETCH(x + head + e);
+}
 // Rows of numbers of the block's queries, side by side in d padded numbers.
 static void NN__K(att_gather)(const NN__K(att) *a, const nn__heads *x, int64_t d, R *to)
 {
@@ -21155,7 +21212,13 @@ static void NN__K(att_gather)(const NN__K(att) *a, const nn__heads *x, int64_t d
         if (x->e == 1) NN__K(copy_few)(to + i * pad, from, d);
         else for (e = 0; e < d; e++) to[i * pad + e] = from[e * x->e];
         for (e = d; e < pad; e++) to[i * pad + e] = 0;
+        if (x->h < x->t) NN__K(att_ahead)(from, d, x->h);
     }
+}
+static void NN__K(att_times)(int64_t n, R *x, R scale)               // x *= scale; n % 16 == 0
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) STORE(x + i, LOAD(x + i) * SET1(scale));
 }
 static void NN__K(att_scatter)(const NN__K(att) *a, const nn__heads *x, int64_t d, const R *from, int add)
 {
@@ -21201,8 +21264,8 @@ static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)      
     a->b = unit / a->z.hk;
     a->g = unit % a->z.hk;
     a->scale = a->p->scale != 0 ? (R)a->p->scale : (R)(1.0 / sqrt((double)nn__max(1, a->z.d)));
-    a->k = NN__K(head_at)(&k, a->b, a->g, 0); a->krs = k.t; a->kcs = k.e;
-    a->v = NN__K(head_at)(&v, a->b, a->g, 0); a->vrs = v.t; a->vcs = v.e;
+    a->k = NN__K(head_at)(&k, a->b, a->g, 0); a->krs = k.t; a->kcs = k.e; a->khs = k.h;
+    a->v = NN__K(head_at)(&v, a->b, a->g, 0); a->vrs = v.t; a->vcs = v.e; a->vhs = v.h;
 }
 static void NN__K(att_block)(NN__K(att) *a, int64_t block)           // the rows of a block
 {
@@ -21219,12 +21282,16 @@ static void NN__K(att_block)(NN__K(att) *a, int64_t block)           // the rows
     a->n = nn__min(NN__ATT_ROWS, a->z.rows - a->row);
     a->width = (a->n + NN__LANES - 1) / NN__LANES * NN__LANES;
     a->seen = 0;
+    a->ahead = block == a->z.blocks - 1 && a->khs < a->krs;
+    a->open = length;
     for (i = 0; i < a->width; i++) {
         int64_t last = a->p->causal ? (a->row + nn__min(i, a->n - 1)) / a->z.group + a->z.tk - a->z.tq + 1 : length;
         a->limit[i] = (int32_t)nn__min(nn__max(0, nn__min(last, length)), INT32_MAX);
         a->seen = nn__max(a->seen, a->limit[i]);
+        a->open = nn__min(a->open, a->limit[i]);
     }
     NN__K(att_gather)(a, &q, a->z.d, a->q);
+    NN__K(att_times)(a->n * pad, a->q, a->scale);
     NN__K(gemm_turn)(a->n, a->z.d, a->q, pad, 1, NN__ATT_ROWS, a->qt);
 }
 
@@ -21253,43 +21320,52 @@ static int NN__K(att_bias)(const NN__K(att) *a, int64_t key, int64_t keys)
     return 1;
 }
 
-// S^T of a tile, as it is: before scale and masks.
+// S^T of a tile, as it is: before masks.
 static void NN__K(att_scores)(const NN__K(att) *a, int64_t key, int64_t keys)
 {
+    int64_t j;
+    for (j = key; j < key + keys && a->ahead; j++) {
+        NN__K(att_ahead)(a->k + j * a->krs, a->z.d, a->khs);
+        NN__K(att_ahead)(a->v + j * a->vrs, a->z.dv, a->vhs);
+    }
     NN__K(att_product)(keys, a->width, a->z.d, a->k + key * a->krs, a->krs, a->kcs, a->qt, NN__ATT_ROWS, 0, a->s, NN__ATT_ROWS, 1);
 }
-// Number j of a vector of rows, scaled and masked. limit: of these rows, from the tile's first key.
-NN__INLINE V NN__K(att_score)(V s, V scale, const R *bias, VI limit, int64_t j)
+// The masks: hidden scores become -inf. Nothing to do where all rows see all keys.
+static void NN__K(att_hide)(const NN__K(att) *a, int64_t key, int64_t keys, int biased)
 {
-    s = s * scale;
-    if (bias) { V add = LOAD(bias); s = SEL(add == C(-INFINITY), add, s + add); }
-    return SEL(ISET1((int32_t)j) < limit, s, C(-INFINITY));
+    int64_t i, j;
+    for (i = 0; biased && i < keys * NN__ATT_ROWS; i += NN__LANES) {
+        V add = LOAD(a->bias + i), x = LOAD(a->s + i) + add;
+        STORE(a->s + i, SEL(add == C(-INFINITY), add, x));
+    }
+    for (i = 0; i < a->width; i += NN__LANES) {
+        VI limit = NN__K(iload)(a->limit + i) - ISET1((int32_t)key);
+        for (j = nn__max(0, a->open - key); j < keys; j++) {
+            R *x = a->s + j * NN__ATT_ROWS + i;
+            STORE(x, SEL(ISET1((int32_t)j) < limit, LOAD(x), C(-INFINITY)));
+        }
+    }
 }
-NN__INLINE VI NN__K(att_limit)(const NN__K(att) *a, int64_t i, int64_t key) { return NN__K(iload)(a->limit + i) - ISET1((int32_t)key); }
-
 // The largest score, P and its sum of some rows of a tile; m, l and the factor for o are brought up to date.
-NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t key, int64_t keys, int biased, R *m, R *l, R *factor)
+NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t keys, R *m, R *l, R *factor)
 {
-    V scale = SET1(a->scale), old = LOAD(m + i), top = old, sum[16], safe, f;
-    VI limit = NN__K(att_limit)(a, i, key);
+    V old = LOAD(m + i), top = old, sum[16], safe, f;
     R *s = a->s + i;
-    const R *bias = biased ? a->bias + i : NULL;
     int64_t j;
     int k;
     for (j = 0; j < keys; j++) {
-        V x = NN__K(att_score)(LOAD(s + j * NN__ATT_ROWS), scale, bias ? bias + j * NN__ATT_ROWS : NULL, limit, j);
-        STORE(s + j * NN__ATT_ROWS, x);
+        V x = LOAD(s + j * NN__ATT_ROWS);
         top = SEL(x > top, x, top);
     }
     safe = SEL(top == C(-INFINITY), C(0), top);
     for (k = 0; k < 16; k++) sum[k] = C(0);
     for (j = 0; j < keys; j++) {
-        V x = LOAD(s + j * NN__ATT_ROWS), p = SEL(x == C(-INFINITY), C(0), EXP(x - safe));
+        V p = NN__K(exp_down)(LOAD(s + j * NN__ATT_ROWS) - safe);
         STORE(s + j * NN__ATT_ROWS, p);
         sum[j & 15] = sum[j & 15] + p;
     }
     for (k = 8; k; k /= 2) for (j = 0; j < k; j++) sum[j] = sum[j] + sum[j + k];
-    f = SEL(old == C(-INFINITY), C(0), EXP(old - safe));
+    f = NN__K(exp_down)(old - safe);
     STORE(l + i, FMA(LOAD(l + i), f, sum[0]));
     STORE(m + i, top);
     STORE(factor + i, f);
@@ -21339,7 +21415,8 @@ static void NN__K(attend)(const nn_call *c, const nn_task *t)
         int biased = NN__K(att_bias)(&a, key, keys);
         const R *v = NN__K(att_rows)(a.v + key * a.vrs, a.vrs, a.vcs, keys, a.z.dv, room, &ld);
         NN__K(att_scores)(&a, key, keys);
-        for (i = 0; i < a.width; i += NN__LANES) NN__K(att_softmax)(&a, i, key, keys, biased, m, l, f);
+        NN__K(att_hide)(&a, key, keys, biased);
+        for (i = 0; i < a.width; i += NN__LANES) NN__K(att_softmax)(&a, i, keys, m, l, f);
         for (i = 0; key && i < a.n; i++)
             if (f[i] != 1) for (e = 0; e < dv; e += NN__LANES) STORE(o + i * dv + e, LOAD(o + i * dv + e) * SET1(f[i]));
         if (a.p->dropout > 0) NN__K(att_drop)(&a, key, keys, a.s, a.s);
@@ -21358,7 +21435,7 @@ static void NN__K(attend)(const nn_call *c, const nn_task *t)
 }
 
 // Backward. A block also has dY and its transpose, L and D.
-typedef struct NN__K(att_back) { R *dyt, *dy, *p, *ds, *dq, *room, *dk, *dv, l[NN__ATT_ROWS + 16], d[NN__ATT_ROWS + 16]; nn__heads hk, hv; int want_q, want_k, want_v; } NN__K(att_back);
+typedef struct NN__K(att_back) { R *dyt, *dy, *ds, *dq, *room, *dk, *dv, l[NN__ATT_ROWS + 16], d[NN__ATT_ROWS + 16]; nn__heads hk, hv; int64_t done; int want_q, want_k, want_v, add_k, add_v; } NN__K(att_back);   // done: keys below it have been written
 static void NN__K(att_block_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t block)
 {
     nn__heads y = nn__heads_of(a->c, &a->c->out[0], 3), dy = nn__heads_of(a->c, &a->c->dout[0], 3);
@@ -21366,47 +21443,49 @@ static void NN__K(att_block_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t blo
     NN__K(att_block)(a, block);
     NN__K(att_gather)(a, &dy, a->z.dv, g->dy);
     NN__K(gemm_turn)(a->n, a->z.dv, g->dy, dv, 1, NN__ATT_ROWS, g->dyt);
+    NN__K(att_gather)(a, &y, a->z.dv, g->room);
     for (i = 0; i < a->width; i++) {
-        int64_t r = a->row + i;
-        const R *from = i < a->n ? NN__K(head_at)(&y, a->b, a->g * a->z.group + r % a->z.group, r / a->z.group) : NULL;
         V sum[16 / NN__LANES];
-        R part[16] = { 0 };
-        for (e = 0; from && e < a->z.dv; e++) part[e & 15] += from[e] * g->dy[i * dv + e];
-        memcpy(sum, part, sizeof part);
+        int k;
+        g->l[i] = i < a->n ? ((const R *)a->c->aux[0].data)[(a->b * a->z.hk + a->g) * a->z.rows + a->row + i] : (R)INFINITY;
+        g->d[i] = 0;
+        if (i >= a->n) continue;
+        for (k = 0; k < 16 / NN__LANES; k++) sum[k] = C(0);
+        for (e = i * dv; e < (i + 1) * dv; e += 16)
+            for (k = 0; k < 16 / NN__LANES; k++) sum[k] = FMA(LOAD(g->room + e + k * NN__LANES), LOAD(g->dy + e + k * NN__LANES), sum[k]);
         g->d[i] = NN__K(sum16)(sum);
-        g->l[i] = from ? ((const R *)a->c->aux[0].data)[(a->b * a->z.hk + a->g) * a->z.rows + r] : (R)INFINITY;
     }
     NN__K(fill_with)(NN__ATT_ROWS * nn__padded(a->z.d), g->dq, 0);
 }
-// P, dP and dS of a block and a tile; what they add to dQ (of the block), dK and dV (of the tile).
+// dK or dV of a tile from a block: what this call has not written yet is assigned, unless it adds to a gradient that is there.
+static void NN__K(att_to_keys)(const NN__K(att) *a, const NN__K(att_back) *g, int64_t key, int64_t keys, int64_t d, const R *s, const R *rows, int add, const nn__heads *to, R *y)
+{
+    int64_t old = nn__max(0, nn__min(keys, g->done - key));
+    y += key * to->t;
+    if (old) NN__K(att_product)(old, d, a->n, s, NN__ATT_ROWS, 1, rows, nn__padded(d), 1, y, to->t, to->e);
+    if (old < keys) NN__K(att_product)(keys - old, d, a->n, s + old * NN__ATT_ROWS, NN__ATT_ROWS, 1, rows, nn__padded(d), add, y + old * to->t, to->t, to->e);
+}
+// P, dP and dS / scale of a block and a tile; what they add to dQ / scale (of the block), dK and dV (of the tile).
 static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
 {
     int64_t i, j, ld;
-    int biased = NN__K(att_bias)(a, key, keys);
-    V scale = SET1(a->scale);
-    R *p = a->s;
+    int biased = NN__K(att_bias)(a, key, keys), dropped = a->p->dropout > 0;
     NN__K(att_scores)(a, key, keys);
+    NN__K(att_hide)(a, key, keys, biased);
     NN__K(att_product)(keys, a->width, a->z.dv, a->v + key * a->vrs, a->vrs, a->vcs, g->dyt, NN__ATT_ROWS, 0, g->ds, NN__ATT_ROWS, 1);
+    if (dropped) NN__K(att_drop)(a, key, keys, g->ds, g->ds);
     for (i = 0; i < a->width; i += NN__LANES) {
-        VI limit = NN__K(att_limit)(a, i, key);
+        V l = LOAD(g->l + i), d = LOAD(g->d + i);
         for (j = 0; j < keys; j++) {
             int64_t at = j * NN__ATT_ROWS + i;
-            V x = NN__K(att_score)(LOAD(a->s + at), scale, biased ? a->bias + at : NULL, limit, j);
-            STORE(a->s + at, SEL(x == C(-INFINITY), C(0), EXP(x - LOAD(g->l + i))));
+            V p = NN__K(exp_down)(LOAD(a->s + at) - l);
+            STORE(a->s + at, p);
+            STORE(g->ds + at, p * (LOAD(g->ds + at) - d));
         }
     }
-    if (a->p->dropout > 0) {
-        p = g->p;
-        NN__K(att_drop)(a, key, keys, a->s, p);
-        NN__K(att_drop)(a, key, keys, g->ds, g->ds);
-    }
-    if (g->want_v) NN__K(att_product)(keys, a->z.dv, a->n, p, NN__ATT_ROWS, 1, g->dy, nn__padded(a->z.dv), 1, g->dv + key * g->hv.t, g->hv.t, g->hv.e);
-    if (!g->want_q && !g->want_k) return;
-    for (j = 0; j < keys; j++) for (i = 0; i < a->width; i += NN__LANES) {
-        int64_t at = j * NN__ATT_ROWS + i;
-        STORE(g->ds + at, LOAD(a->s + at) * (LOAD(g->ds + at) - LOAD(g->d + i)) * scale);
-    }
-    if (g->want_k) NN__K(att_product)(keys, a->z.d, a->n, g->ds, NN__ATT_ROWS, 1, a->q, nn__padded(a->z.d), 1, g->dk + key * g->hk.t, g->hk.t, g->hk.e);
+    if (dropped) NN__K(att_drop)(a, key, keys, a->s, a->s);
+    if (g->want_v) NN__K(att_to_keys)(a, g, key, keys, a->z.dv, a->s, g->dy, g->add_v, &g->hv, g->dv);
+    if (g->want_k) NN__K(att_to_keys)(a, g, key, keys, a->z.d, g->ds, a->q, g->add_k, &g->hk, g->dk);
     if (g->want_q) {
         const R *k = NN__K(att_rows)(a->k + key * a->krs, a->krs, a->kcs, keys, a->z.d, g->room, &ld);
         NN__K(att_product)(a->n, k == g->room ? nn__padded(a->z.d) : a->z.d, keys, g->ds, 1, NN__ATT_ROWS, k, ld, 1, g->dq, nn__padded(a->z.d), 1);
@@ -21420,7 +21499,7 @@ static void NN__K(att_clear)(const nn__heads *x, R *at, int64_t from, int64_t to
 static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
 {
     nn__attention_size z = nn__attention_sizes(c);
-    int joint = nn__attention_joint(&z), packed = ((const nn__attention_params *)c->params)->layout == NN__ATT_PACKED, add_q, add_k, add_v;
+    int joint = nn__attention_joint(&z), packed = ((const nn__attention_params *)c->params)->layout == NN__ATT_PACKED, add_q;
     int64_t per = joint ? 1 : z.blocks + z.tiles, part = t->index % per, d = nn__padded(z.d), dv = nn__padded(z.dv), tile = NN__ATT_ROWS * NN__ATT_KEYS;
     int64_t block = 0, last_block = z.blocks, from = 0, to = z.tk, key;
     nn__heads hq = nn__heads_of(c, nn__attention_part(c, c->din, 0), 0);
@@ -21429,23 +21508,27 @@ static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
     NN__K(att_keys)(&a, c, t->index / per);
     a.q = (R *)t->scratch;   a.qt = a.q + NN__ATT_ROWS * d;     g.dq = a.qt + NN__ATT_ROWS * d;
     g.dy = g.dq + NN__ATT_ROWS * d;   g.dyt = g.dy + NN__ATT_ROWS * dv;   a.s = g.dyt + NN__ATT_ROWS * dv;
-    a.bias = a.s + tile;   g.ds = a.bias + tile;   g.p = g.ds + tile;   g.room = g.p + tile;
+    a.bias = a.s + tile;   g.ds = a.bias + tile;   g.room = g.ds + tile;
     g.hk = nn__heads_of(c, nn__attention_part(c, c->din, 1), 1);
     g.hv = nn__heads_of(c, nn__attention_part(c, c->din, 2), 2);
     g.want_q = hq.data != NULL; g.want_k = g.hk.data != NULL; g.want_v = g.hv.data != NULL;
     g.dk = g.want_k ? NN__K(head_at)(&g.hk, a.b, a.g, 0) : NULL;
     g.dv = g.want_v ? NN__K(head_at)(&g.hv, a.b, a.g, 0) : NULL;
-    add_q = (int)(c->add & 1); add_k = packed ? add_q : (int)(c->add >> 1 & 1); add_v = packed ? add_q : (int)(c->add >> 2 & 1);
+    add_q = (int)(c->add & 1); g.add_k = packed ? add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? add_q : (int)(c->add >> 2 & 1);
     if (!joint && part < z.blocks) { g.want_k = g.want_v = 0; block = z.blocks - 1 - part; last_block = block + 1; }
     else if (!joint) { g.want_q = 0; from = (part - z.blocks) * NN__ATT_KEYS; to = nn__min(to, from + NN__ATT_KEYS); }
     if (!g.want_q && !g.want_k && !g.want_v) return;
-    if (g.want_k && !add_k) NN__K(att_clear)(&g.hk, g.dk, from, to, z.d);
-    if (g.want_v && !add_v) NN__K(att_clear)(&g.hv, g.dv, from, to, z.dv);
+    g.done = from;
     for (; block < last_block; block++) {
         NN__K(att_block_back)(&a, &g, block);
         for (key = from; key < nn__min(to, a.seen); key += NN__ATT_KEYS) NN__K(att_tile_back)(&a, &g, key, nn__min(NN__ATT_KEYS, nn__min(to, a.seen) - key));
-        if (g.want_q) NN__K(att_scatter)(&a, &hq, z.d, g.dq, add_q);
+        g.done = nn__max(g.done, nn__min(to, a.seen));
+        if (!g.want_q) continue;
+        NN__K(att_times)(a.n * d, g.dq, a.scale);
+        NN__K(att_scatter)(&a, &hq, z.d, g.dq, add_q);
     }
+    if (g.want_k && !g.add_k) NN__K(att_clear)(&g.hk, g.dk, g.done, to, z.d);        // keys that no row sees
+    if (g.want_v && !g.add_v) NN__K(att_clear)(&g.hv, g.dv, g.done, to, z.dv);
 }
 NN__FORWARD(attention)          { NN__K(attend)(c, t); }
 NN__BACKWARD(attention)         { NN__K(attend_back)(c, t); }
