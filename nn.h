@@ -1002,6 +1002,7 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
 NN_API int    nn_file_shape(nn_context *nn, const char *path, const char *name, nn_shape *shape);     // of a tensor in a safetensors file; 1 if it is there
 NN_API size_t nn_json_text(nn_context *nn, const char *path, const char *key, char *to, size_t bytes); // a string, number, true or false of a JSON file
                                      // (config.json) as text: "n_head"; "rope_scaling.factor" of an object in it. Its length, as snprintf
+NN_API double nn_json_number(nn_context *nn, const char *path, const char *key, double otherwise);    // true is 1, false 0; otherwise: where it is not there
 
 // ---- ops of your own, and backends ----------------------------------------------------------------------
 // Numbers are reached only through a call: which op, on which memory. Kernels see calls, never tensors.
@@ -10738,7 +10739,7 @@ static void nn__pair_up(nn__encoder *e, int32_t i)       // looks up the pair th
 }
 
 // Joins the n symbols, and emits what is left. What the heap holds of pairs that are gone is recognised by its rank.
-static void nn__join(nn__encoder *e, size_t n)
+static void nn__join_pairs(nn__encoder *e, size_t n)
 {
     nn__symbol *s = e->symbol;
     int32_t i, count = (int32_t)n;
@@ -10772,7 +10773,7 @@ static int nn__encode_bpe(nn__encoder *e, const unsigned char *s, size_t n)
             if (t->byte[s[i]] < 0) return nn__no_token(t, "byte", s + i, 1);
             e->symbol[i].id = t->byte[s[i]];
         }
-        nn__join(e, length);
+        nn__join_pairs(e, length);
     }
     return 1;
 }
@@ -10792,7 +10793,7 @@ static int nn__encode_llama(nn__encoder *e, const unsigned char *s, size_t n)
             e->symbol[m++].id = t->byte[s[i]];
         }
     }
-    nn__join(e, m);
+    nn__join_pairs(e, m);
     return 1;
 }
 
@@ -12465,6 +12466,18 @@ NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count,
     nn__temp_free(nn, g.parent);
     nn__temp_free(nn, g.out);
     return ok ? g.count : -1;
+}
+
+NN_API double nn_json_number(nn_context *nn, const char *path, const char *key, double otherwise)
+{
+    char text[64];
+    double value;
+    size_t n = nn_json_text(nn, path, key, text, sizeof text);
+    if (n == 0) return otherwise;
+    if (!strcmp(text, "true") || !strcmp(text, "false")) return text[0] == 't';
+    if (n < sizeof text && nn__parse_number(text, n, &value)) return value;
+    nn_fail(nn, "nn_json_number: %s: %s is \"%s\", not a number", path, key, text);
+    return otherwise;
 }
 
 // =============================================================================================

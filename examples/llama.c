@@ -1,25 +1,24 @@
 /* llama.c - Demonstrates a pretrained Llama (Touvron et al. 2023): RMSNorm, rotary positions, SwiGLU, grouped queries; two formats of files.
 
-   Data:     a folder with config.json and model.safetensors in the layout of Hugging Face's LlamaForCausalLM (SmolLM, TinyLlama, Mistral, Qwen2),
-             or a .bin of llama2.c (version 0), for example stories15M.bin from https://huggingface.co/karpathy/tinyllamas
+   Data:     a folder with config.json and model.safetensors in the layout of Hugging Face's LlamaForCausalLM (SmolLM, TinyLlama, Mistral, Qwen2) and,
+             for text, a tokenizer.json that nn.h knows; or a .bin of llama2.c (version 0) with its tokenizer.bin in the same folder, for example
+             stories15M.bin from https://huggingface.co/karpathy/tinyllamas
    Build:    cc -O2 examples/llama.c -o llama -lm -lpthread
-   Run:      ./llama folder|file.bin [-n how many tokens] [-l] -i "token numbers"            -l: prints the scores of every token after the prompt
-   Expect:   the numbers of the tokens that go on from there
+   Run:      ./llama folder|file.bin [options] "Once upon a time"             the options are those of language_model.h
+   Expect:   how many parameters it has, and how the text goes on
    Run in CI: tests/golden/llama/model.bin -n 8 -i "7 23 4 42 11"
    Level:    ***                                                                                  */
-#define NN_IMPLEMENTATION
-#include "../nn.h"
+#include "language_model.h"
 
-enum { LLAMA_LAYERS = 128 };
-typedef struct LlamaBlock { nn_layer *norm1, *q, *k, *v, *o, *norm2, *gate, *up, *down; nn_kv_cache *cache; } LlamaBlock;
+typedef struct LlamaBlock { nn_layer *norm1, *q, *k, *v, *o, *norm2, *gate, *up, *down; } LlamaBlock;
 typedef struct Llama {
-    int        layers, heads, kv_heads, interleaved, tied, qkv_bias;      /* interleaved: which numbers of a head are turned together */
-    int64_t    width, head, hidden, positions, vocabulary;
+    LanguageModel lm;
+    int        heads, kv_heads, interleaved, tied, qkv_bias;      /* interleaved: which numbers of a head are turned together */
+    int64_t    width, head, hidden;
     float      eps, base;
-    int        cached, last;         /* 1: earlier calls count (NN_EVAL); 1: only the last position gets logits */
     nn_tensor *rope;
-    nn_layer  *net, *embed, *norm, *lm_head;
-    LlamaBlock block[LLAMA_LAYERS];
+    nn_layer  *embed, *norm, *lm_head;
+    LlamaBlock block[LM_LAYERS];
 } Llama;
 
 static nn_tensor *llama_turned(const Llama *m, nn_tensor *x, int64_t start)      /* (B, T, heads * D) */
@@ -31,17 +30,17 @@ static nn_tensor *llama_turned(const Llama *m, nn_tensor *x, int64_t start)     
 static nn_tensor *llama_forward(void *self, nn_tensor *ids)                      /* i64 (B, T) -> logits (B, T, V) */
 {
     Llama *m = self;
-    int64_t start = m->cached ? nn_kv_cache_length(m->block[0].cache) : 0, t = nn_dim(ids, 1);
+    int64_t start = lm_start(&m->lm), t = nn_dim(ids, 1);
     nn_tensor *x = nn_forward(m->embed, ids);
-    for (int i = 0; i < m->layers; i++) {
+    for (int i = 0; i < m->lm.layers; i++) {
         LlamaBlock *b = &m->block[i];
         nn_tensor *h = nn_forward(b->norm1, x), *q = llama_turned(m, nn_forward(b->q, h), start), *k = llama_turned(m, nn_forward(b->k, h), start);
-        nn_attention_desc a = { .causal = 1, .heads = m->heads, .kv_heads = m->kv_heads, .cache = m->cached ? b->cache : NULL };
+        nn_attention_desc a = { .causal = 1, .heads = m->heads, .kv_heads = m->kv_heads, .cache = m->lm.cached ? m->lm.cache[i] : NULL };
         x = nn_add(x, nn_forward(b->o, nn_attention(q, k, nn_forward(b->v, h), &a)));
         h = nn_forward(b->norm2, x);
         x = nn_add(x, nn_forward(b->down, nn_mul(nn_forward(b->gate, h), nn_forward(b->up, h))));
     }
-    if (m->last) x = nn_slice(x, 1, t - 1, t, 1);
+    if (m->lm.last) x = nn_slice(x, 1, t - 1, t, 1);
     return nn_forward(m->lm_head, nn_forward(m->norm, x));
 }
 
@@ -49,17 +48,19 @@ static int llama_build(nn_context *nn, Llama *m)
 {
     nn_linear_desc plain = { .no_bias = 1 }, qkv = { .no_bias = !m->qkv_bias }, silu = { .no_bias = 1, .activation = nn_silu };
     nn_rmsnorm_desc norm = { .eps = m->eps };
-    if (m->layers < 1 || m->layers > LLAMA_LAYERS || m->heads < 1 || m->kv_heads < 1) {
-        nn_fail(nn, "llama: %d layers, %d heads, %d of keys are impossible", m->layers, m->heads, m->kv_heads);
+    if (m->lm.layers < 1 || m->lm.layers > LM_LAYERS || m->heads < 1 || m->kv_heads < 1) {
+        nn_fail(nn, "llama: %d layers, %d heads, %d of keys are impossible", m->lm.layers, m->heads, m->kv_heads);
         return 0;
     }
     if (!m->head) m->head = m->width / m->heads;
-    m->net = nn_model_new(nn, &(nn_model_desc){ .forward = llama_forward, .self = m, .release = 1 });
-    m->rope = nn_rope_new(nn, m->positions, m->head, m->base);
-    nn_layer *model = nn_group_new(m->net, "model"), *layers;
-    m->embed = nn_embedding_new(model, "embed_tokens", m->vocabulary, m->width);
+    m->lm.kv_size = m->kv_heads * m->head;
+    m->lm.begin = 1;
+    m->lm.net = nn_model_new(nn, &(nn_model_desc){ .forward = llama_forward, .self = m, .release = 1 });
+    m->rope = nn_rope_new(nn, m->lm.positions, m->head, m->base);
+    nn_layer *model = nn_group_new(m->lm.net, "model"), *layers;
+    m->embed = nn_embedding_new(model, "embed_tokens", m->lm.vocabulary, m->width);
     layers = nn_group_new(model, "layers");
-    for (int i = 0; i < m->layers; i++) {
+    for (int i = 0; i < m->lm.layers; i++) {
         LlamaBlock *b = &m->block[i];
         nn_layer *l = nn_group_new(layers, NULL), *attn = nn_group_new(l, "self_attn"), *mlp = nn_group_new(l, "mlp");
         b->norm1 = nn_rmsnorm_new(l, "input_layernorm", m->width, &norm);
@@ -73,14 +74,8 @@ static int llama_build(nn_context *nn, Llama *m)
         b->down  = nn_linear_new(mlp, "down_proj", m->hidden, m->width, &plain);
     }
     m->norm = nn_rmsnorm_new(model, "norm", m->width, &norm);
-    m->lm_head = m->tied ? nn_tied_linear_new(m->net, m->embed) : nn_linear_new(m->net, "lm_head", m->width, m->vocabulary, &plain);
+    m->lm_head = m->tied ? nn_tied_linear_new(m->lm.net, m->embed) : nn_linear_new(m->lm.net, "lm_head", m->width, m->lm.vocabulary, &plain);
     return nn_ok(nn);
-}
-
-static double llama_number(nn_context *nn, const char *config, const char *key, double otherwise)
-{
-    char text[64];
-    return nn_json_text(nn, config, key, text, sizeof text) ? atof(text) : otherwise;
 }
 
 static int llama_load_folder(nn_context *nn, Llama *m, const char *folder)
@@ -88,20 +83,20 @@ static int llama_load_folder(nn_context *nn, Llama *m, const char *folder)
     char config[512], weights[512], text[64];
     snprintf(config, sizeof config, "%s/config.json", folder);
     snprintf(weights, sizeof weights, "%s/model.safetensors", folder);
-    m->width      = (int64_t)llama_number(nn, config, "hidden_size", 4096);
-    m->hidden     = (int64_t)llama_number(nn, config, "intermediate_size", 11008);
-    m->layers     = (int)llama_number(nn, config, "num_hidden_layers", 32);
-    m->heads      = (int)llama_number(nn, config, "num_attention_heads", 32);
-    m->kv_heads   = (int)llama_number(nn, config, "num_key_value_heads", m->heads);
-    m->head       = (int64_t)llama_number(nn, config, "head_dim", 0);
-    m->vocabulary = (int64_t)llama_number(nn, config, "vocab_size", 32000);
-    m->positions  = (int64_t)llama_number(nn, config, "max_position_embeddings", 2048);
-    m->eps        = (float)llama_number(nn, config, "rms_norm_eps", 1e-6);
-    m->base       = (float)llama_number(nn, config, "rope_theta", llama_number(nn, config, "rope_parameters.rope_theta", 10000));
+    m->width      = (int64_t)nn_json_number(nn, config, "hidden_size", 4096);
+    m->hidden     = (int64_t)nn_json_number(nn, config, "intermediate_size", 11008);
+    m->lm.layers     = (int)nn_json_number(nn, config, "num_hidden_layers", 32);
+    m->heads      = (int)nn_json_number(nn, config, "num_attention_heads", 32);
+    m->kv_heads   = (int)nn_json_number(nn, config, "num_key_value_heads", m->heads);
+    m->head       = (int64_t)nn_json_number(nn, config, "head_dim", 0);
+    m->lm.vocabulary = (int64_t)nn_json_number(nn, config, "vocab_size", 32000);
+    m->lm.positions  = (int64_t)nn_json_number(nn, config, "max_position_embeddings", 2048);
+    m->eps        = (float)nn_json_number(nn, config, "rms_norm_eps", 1e-6);
+    m->base       = (float)nn_json_number(nn, config, "rope_theta", nn_json_number(nn, config, "rope_parameters.rope_theta", 10000));
     if (nn_json_text(nn, config, "rope_scaling.rope_type", text, sizeof text) && strcmp(text, "default")) nn_fail(nn, "%s: rope_scaling %s is not supported", config, text);
     m->tied       = !nn_file_shape(nn, weights, "lm_head.weight", NULL);
     m->qkv_bias   = nn_file_shape(nn, weights, "model.layers.0.self_attn.q_proj.bias", NULL);
-    return nn_ok(nn) && llama_build(nn, m) && nn_load(m->net, weights, &(nn_load_desc){ .allow_unexpected = 1 });
+    return nn_ok(nn) && llama_build(nn, m) && nn_load(m->lm.net, weights, &(nn_load_desc){ .allow_unexpected = 1 });
 }
 
 /* llama2.c: seven numbers, then every kind of weight for all layers, then tables of positions, which are computed here, then lm_head. */
@@ -113,14 +108,14 @@ static int llama_load_bin(nn_context *nn, Llama *m, const char *path)
     int32_t h[7];
     FILE *f = fopen(path, "rb");
     if (!f || fread(h, 4, 7, f) != 7) { nn_fail(nn, "%s cannot be read", path); if (f) fclose(f); return 0; }
-    m->width = h[0]; m->hidden = h[1]; m->layers = h[2]; m->heads = h[3]; m->kv_heads = h[4]; m->positions = h[6];
-    m->tied = h[5] > 0; m->vocabulary = h[5] > 0 ? h[5] : -(int64_t)h[5]; m->interleaved = 1; m->eps = 1e-5f;
-    for (int i = 0, n = llama_build(nn, m) ? 9 * m->layers + 2 + !m->tied : 0; i < n && nn_ok(nn); i++) {
+    m->width = h[0]; m->hidden = h[1]; m->lm.layers = h[2]; m->heads = h[3]; m->kv_heads = h[4]; m->lm.positions = h[6];
+    m->tied = h[5] > 0; m->lm.vocabulary = h[5] > 0 ? h[5] : -(int64_t)h[5]; m->interleaved = 1; m->eps = 1e-5f;
+    for (int i = 0, n = llama_build(nn, m) ? 9 * m->lm.layers + 2 + !m->tied : 0; i < n && nn_ok(nn); i++) {
         if (i == 0) snprintf(name, sizeof name, "model.embed_tokens.weight");
-        else if (i <= 9 * m->layers) snprintf(name, sizeof name, "model.layers.%d.%s.weight", (i - 1) % m->layers, kinds[(i - 1) / m->layers]);
-        else snprintf(name, sizeof name, i == 9 * m->layers + 1 ? "model.norm.weight" : "lm_head.weight");
-        if (i == 9 * m->layers + 2) fseek(f, (long)(m->positions * m->head * 4), SEEK_CUR);
-        nn_tensor *w = nn_param(m->net, name);
+        else if (i <= 9 * m->lm.layers) snprintf(name, sizeof name, "model.layers.%d.%s.weight", (i - 1) % m->lm.layers, kinds[(i - 1) / m->lm.layers]);
+        else snprintf(name, sizeof name, i == 9 * m->lm.layers + 1 ? "model.norm.weight" : "lm_head.weight");
+        if (i == 9 * m->lm.layers + 2) fseek(f, (long)(m->lm.positions * m->head * 4), SEEK_CUR);
+        nn_tensor *w = nn_param(m->lm.net, name);
         size_t count = (size_t)nn_count(w);
         float *numbers = malloc(count * sizeof *numbers);
         if (!numbers || fread(numbers, sizeof *numbers, count, f) != count) nn_fail(nn, "%s: the file ends in %s", path, name);
@@ -136,4 +131,16 @@ static int llama_load(nn_context *nn, Llama *m, const char *path)               
     size_t n = strlen(path);
     memset(m, 0, sizeof *m);
     return n > 4 && !strcmp(path + n - 4, ".bin") ? llama_load_bin(nn, m, path) : llama_load_folder(nn, m, path);
+}
+
+int main(int argc, char **argv)
+{
+    static Llama m;
+    char path[512];
+    int bin = argc > 1 && strstr(argv[1], ".bin");
+    if (argc < 2) { puts("llama folder|file.bin [options] [prompt]: see language_model.h"); return 1; }
+    nn_context *nn = nn_new(NULL);
+    if (!llama_load(nn, &m, argv[1])) return 1;
+    snprintf(path, sizeof path, bin ? "%.*stokenizer.bin" : "%.*s/tokenizer.json", bin && strrchr(argv[1], '/') ? (int)(strrchr(argv[1], '/') + 1 - argv[1]) : bin ? 0 : 500, argv[1]);
+    return lm_main(&m.lm, !lm_exists(path) ? NULL : bin ? nn_llama_tokenizer_load(nn, path, NULL) : nn_tokenizer_load(nn, path), argc - 2, argv + 2);
 }
