@@ -1,15 +1,16 @@
 /* bert.c - Demonstrates a pretrained encoder, BERT (Devlin et al. 2019), that turns sentences into vectors (Reimers & Gurevych 2019).
 
-   Data:     a folder with config.json and model.safetensors, for example from https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
+   Data:     a folder with config.json, model.safetensors and, for text, vocab.txt, for example from
+             https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
    Build:    cc -O2 examples/bert.c -o bert -lm -lpthread
-   Run:      ./bert folder "token numbers" "token numbers" ...
+   Run:      ./bert folder "How old are you?" "What is your age?" "The weather is fine."         or with numbers of tokens:  -i "101 2129 2214 102"
    Expect:   how similar each sentence is to each other: the cosine of the angle between their vectors
-   Run in CI: tests/golden/bert "7 23 4 42" "7 23 4" "50 11 9 30 31"
+   Run in CI: tests/golden/bert -i "7 23 4 42" -i "7 23 4" -i "50 11 9 30 31"
    Level:    ***                                                                                  */
 #define NN_IMPLEMENTATION
 #include "../nn.h"
 
-enum { BERT_LAYERS = 64, BERT_SENTENCES = 64 };
+enum { BERT_LAYERS = 64, BERT_SENTENCES = 32, BERT_TOKENS = 512 };
 typedef struct BertBlock { nn_layer *q, *k, *v, *out, *norm1, *up, *down, *norm2; } BertBlock;
 typedef struct Bert {
     int        layers, heads;
@@ -73,12 +74,6 @@ static void bert_build(nn_context *nn, Bert *m, float eps, nn_fn activation)
     }
 }
 
-static double bert_number(nn_context *nn, const char *config, const char *key, double otherwise)
-{
-    char text[64];
-    return nn_json_text(nn, config, key, text, sizeof text) ? atof(text) : otherwise;
-}
-
 /* 1 = ok. The file may have more than this net: heads, position_ids. */
 static int bert_load(nn_context *nn, Bert *m, const char *folder)
 {
@@ -86,17 +81,52 @@ static int bert_load(nn_context *nn, Bert *m, const char *folder)
     snprintf(config, sizeof config, "%s/config.json", folder);
     snprintf(weights, sizeof weights, "%s/model.safetensors", folder);
     memset(m, 0, sizeof *m);
-    m->width      = (int64_t)bert_number(nn, config, "hidden_size", 768);
-    m->hidden     = (int64_t)bert_number(nn, config, "intermediate_size", 3072);
-    m->positions  = (int64_t)bert_number(nn, config, "max_position_embeddings", 512);
-    m->types      = (int64_t)bert_number(nn, config, "type_vocab_size", 2);
-    m->vocabulary = (int64_t)bert_number(nn, config, "vocab_size", 30522);
-    m->layers     = (int)bert_number(nn, config, "num_hidden_layers", 12);
-    m->heads      = (int)bert_number(nn, config, "num_attention_heads", 12);
+    m->width      = (int64_t)nn_json_number(nn, config, "hidden_size", 768);
+    m->hidden     = (int64_t)nn_json_number(nn, config, "intermediate_size", 3072);
+    m->positions  = (int64_t)nn_json_number(nn, config, "max_position_embeddings", 512);
+    m->types      = (int64_t)nn_json_number(nn, config, "type_vocab_size", 2);
+    m->vocabulary = (int64_t)nn_json_number(nn, config, "vocab_size", 30522);
+    m->layers     = (int)nn_json_number(nn, config, "num_hidden_layers", 12);
+    m->heads      = (int)nn_json_number(nn, config, "num_attention_heads", 12);
     nn_json_text(nn, config, "hidden_act", act, sizeof act);
     if (m->layers < 1 || m->layers > BERT_LAYERS) nn_fail(nn, "%s: %d layers, 1 to %d are possible", config, m->layers, BERT_LAYERS);
     if (!nn_ok(nn)) return 0;
-    bert_build(nn, m, (float)bert_number(nn, config, "layer_norm_eps", 1e-12), !strcmp(act, "relu") ? nn_relu : !strcmp(act, "gelu_new") ? nn_gelu_tanh : nn_gelu);
+    bert_build(nn, m, (float)nn_json_number(nn, config, "layer_norm_eps", 1e-12), !strcmp(act, "relu") ? nn_relu : !strcmp(act, "gelu_new") ? nn_gelu_tanh : nn_gelu);
     nn_rename rename = { "bert.", "" };
     return nn_load(m->net, weights, &(nn_load_desc){ .rename = &rename, .rename_count = 1, .allow_unexpected = 1 });
+}
+
+int main(int argc, char **argv)
+{
+    static Bert m;
+    static int64_t tokens[BERT_SENTENCES][BERT_TOKENS];
+    static float cosine[BERT_SENTENCES * BERT_SENTENCES];
+    int64_t lengths[BERT_SENTENCES], count = 0, widest = 1;
+    char vocab[512];
+    nn_context *nn = nn_new(NULL);
+    if (argc < 3) { puts("bert folder \"a sentence\" \"another\" ..., or folder -i \"token numbers\" ..."); return 1; }
+    if (!bert_load(nn, &m, argv[1])) return 1;
+    snprintf(vocab, sizeof vocab, "%s/vocab.txt", argv[1]);
+    nn_tokenizer *tokenizer = NULL;
+    for (int i = 2; i < argc && count < BERT_SENTENCES && nn_ok(nn); i++) {
+        int64_t n = 0, *to = tokens[count];
+        if (!strcmp(argv[i], "-i") && i + 1 < argc)
+            for (char *p = argv[++i], *end; n < BERT_TOKENS && (to[n] = strtoll(p, &end, 10), end != p); p = end) n++;
+        else {
+            if (!tokenizer) tokenizer = nn_wordpiece_tokenizer_load(nn, vocab, NULL);
+            n = nn_encode(tokenizer, argv[i], strlen(argv[i]), to, BERT_TOKENS, &(nn_encode_desc){ .begin = 1, .end = 1 });
+        }
+        if (nn_ok(nn) && (n < 1 || n > BERT_TOKENS || n > m.positions)) nn_fail(nn, "sentence %lld has %lld tokens", (long long)count, (long long)n);
+        lengths[count++] = n;
+        if (n > widest) widest = n;
+    }
+    if (!nn_ok(nn)) return 1;
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *ids = nn_slice(nn_from_as(nn, NN_I64, NN_SHAPE(count, BERT_TOKENS), tokens), 1, 0, widest, 1);    /* zeros behind the sentences */
+    m.lengths = nn_from_as(nn, NN_I64, NN_SHAPE(count), lengths);
+    nn_tensor *y = bert_sentences(&m, ids);
+    if (!nn_read(nn_matmul(y, nn_transpose(y, 0, 1)), cosine)) return 1;
+    for (int64_t i = 0; i < count * count; i++) printf("%7.3f%s", (double)cosine[i], i % count == count - 1 ? "\n" : "");
+    nn_free(nn);
+    return 0;
 }
