@@ -10273,7 +10273,8 @@ NN_API size_t nn_json_text(nn_context *nn, const char *path, const char *key, ch
     if (bytes) to[0] = 0;
     if (!nn__io_look(&io, nn, "nn_json_text", path)) return 0;
     m = nn__get_mark(nn);
-    j.io = &io; j.at = 0;
+    memset(&j, 0, sizeof j);
+    j.io = &io; j.part = "";
     j.n = io.bytes <= NN__HEADER_LIMIT ? (size_t)io.bytes : 0;
     j.s = (char *)nn__host_step(nn, j.n + 1);
     if (!j.n) nn__json_fail(&j, "not a JSON file");
