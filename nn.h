@@ -643,6 +643,7 @@ NN_API int        nn_lora_merge(nn_layer *layer);                               
 NN_API nn_context *nn_context_of(const nn_layer *layer);
 
 // Initialisers, in place. Layers start with PyTorch's defaults.
+NN_API void nn_init_skip           (nn_context *nn, int on);                                          // 1: random initialisers leave zeros: for layers that nn_load is to fill
 NN_API void nn_init_constant       (nn_tensor *w, float value);
 NN_API void nn_init_uniform        (nn_tensor *w, float low, float high);
 NN_API void nn_init_normal         (nn_tensor *w, float mean, float std);
@@ -1802,6 +1803,7 @@ struct nn_context {
     const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
+    int         skip_init;           // nn_init_skip
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
     struct nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
@@ -4300,10 +4302,11 @@ static void nn__randomize(nn_context *nn, nn_view to, uint64_t step, uint64_t or
 }
 static void nn__init(nn_tensor *w, int kind, double a, double b, double low, double high)
 {
-    if (!w || !nn__check(w->nn, w, "nn_init")) return;
+    if (!w || !nn__check(w->nn, w, "nn_init") || w->nn->skip_init) return;
     w->base->version++;
     nn__randomize(w->nn, nn__view_of(w), 0, nn__ordinal(NN__DOMAIN_INIT, w->nn->inits++), kind, a, b, low, high);
 }
+NN_API void nn_init_skip(nn_context *nn, int on) { if (nn) nn->skip_init = on; }
 NN_API void nn_init_constant(nn_tensor *w, float value)
 {
     if (!w || !nn__check(w->nn, w, "nn_init_constant")) return;

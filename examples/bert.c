@@ -91,7 +91,9 @@ static int bert_load(nn_context *nn, Bert *m, const char *folder)
     nn_json_text(nn, config, "hidden_act", act, sizeof act);
     if (m->layers < 1 || m->layers > BERT_LAYERS) nn_fail(nn, "%s: %d layers, 1 to %d are possible", config, m->layers, BERT_LAYERS);
     if (!nn_ok(nn)) return 0;
+    nn_init_skip(nn, 1);             /* nn_load brings all numbers */
     bert_build(nn, m, (float)nn_json_number(nn, config, "layer_norm_eps", 1e-12), !strcmp(act, "relu") ? nn_relu : !strcmp(act, "gelu_new") ? nn_gelu_tanh : nn_gelu);
+    nn_init_skip(nn, 0);
     nn_rename rename = { "bert.", "" };
     return nn_load(m->net, weights, &(nn_load_desc){ .rename = &rename, .rename_count = 1, .allow_unexpected = 1 });
 }

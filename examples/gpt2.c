@@ -70,7 +70,9 @@ static int gpt2_load(nn_context *nn, GPT2 *g, const char *folder)
     g->heads         = (int)nn_json_number(nn, config, "n_head", 12);
     if (g->lm.layers < 1 || g->lm.layers > LM_LAYERS) nn_fail(nn, "%s: %d layers, 1 to %d are possible", config, g->lm.layers, LM_LAYERS);
     if (!nn_ok(nn)) return 0;
+    nn_init_skip(nn, 1);             /* nn_load brings all numbers */
     gpt2_build(nn, g, (float)nn_json_number(nn, config, "layer_norm_epsilon", 1e-5));
+    nn_init_skip(nn, 0);
     nn_rename rename = { "transformer.", "" };
     return nn_load(g->lm.net, weights, &(nn_load_desc){ .rename = &rename, .rename_count = 1, .allow_unexpected = 1 });
 }
@@ -78,12 +80,8 @@ static int gpt2_load(nn_context *nn, GPT2 *g, const char *folder)
 int main(int argc, char **argv)
 {
     static GPT2 g;
-    char vocab[512], merges[512];
     if (argc < 2) { puts("gpt2 folder [options] [prompt]: see language_model.h"); return 1; }
     nn_context *nn = nn_new(NULL);
     if (!gpt2_load(nn, &g, argv[1])) return 1;
-    snprintf(vocab, sizeof vocab, "%s/vocab.json", argv[1]);
-    snprintf(merges, sizeof merges, "%s/merges.txt", argv[1]);
-    nn_tokenizer *tokenizer = lm_exists(vocab) ? nn_bpe_tokenizer_load(nn, vocab, merges, NULL) : NULL;
-    return lm_main(&g.lm, tokenizer, argc - 2, argv + 2);
+    return lm_main(&g.lm, argc, argv);
 }

@@ -98,14 +98,29 @@ static int lm_show(void *user, int64_t token, const char *text, size_t bytes)
     return 1;
 }
 
-static int lm_main(LanguageModel *m, nn_tokenizer *tokenizer, int argc, char **argv)     /* argv: behind the files; returns what main returns */
+/* Of a folder: tokenizer.json, or vocab.json and merges.txt; of llama2.c's .bin: tokenizer.bin beside it. NULL if there is none. */
+static nn_tokenizer *lm_tokenizer(nn_context *nn, const char *path)
+{
+    char file[512], merges[512];
+    const char *end = strrchr(path, '/');
+    int bin = strstr(path, ".bin") != NULL;
+    snprintf(file, sizeof file, "%.*s%s", !bin ? 480 : end ? (int)(end + 1 - path) : 0, path, bin ? "tokenizer.bin" : "/tokenizer.json");
+    if (lm_exists(file)) return bin ? nn_llama_tokenizer_load(nn, file, NULL) : nn_tokenizer_load(nn, file);
+    snprintf(file, sizeof file, "%s/vocab.json", path);
+    snprintf(merges, sizeof merges, "%s/merges.txt", path);
+    return lm_exists(file) ? nn_bpe_tokenizer_load(nn, file, merges, NULL) : NULL;
+}
+
+static int lm_main(LanguageModel *m, int argc, char **argv)      /* of a loaded model; argv[1] is where it came from; returns what main returns */
 {
     static int64_t prompt[LM_PROMPT], tokens[LM_PROMPT];
     nn_context *nn = nn_context_of(m->net);
     int64_t count = 0, more = 64, made;
     float temperature = 0;
-    int scores = 0;
-    for (int i = 0; i < argc && nn_ok(nn); i++) {
+    int scores = 0, numbers = 0;
+    for (int i = 2; i < argc; i++) numbers |= !strcmp(argv[i], "-i");
+    nn_tokenizer *tokenizer = numbers ? NULL : lm_tokenizer(nn, argv[1]);
+    for (int i = 2; i < argc && nn_ok(nn); i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (!strcmp(argv[i], "-l")) { scores = 1; continue; }
         if (argv[i][0] != '-') { count = tokenizer ? nn_encode(tokenizer, argv[i], strlen(argv[i]), prompt, LM_PROMPT, &(nn_encode_desc){ .begin = m->begin }) : 0; continue; }
@@ -113,10 +128,7 @@ static int lm_main(LanguageModel *m, nn_tokenizer *tokenizer, int argc, char **a
         if (argv[i][1] == 't') temperature = (float)atof(value);
         if (argv[i][1] == 'f') lm_tune(m, value, tokenizer);
         if (argv[i][1] == 'a') { lm_adapt(m); nn_load(m->net, value, &(nn_load_desc){ .trainable = 1 }); }
-        if (argv[i][1] == 'i') {
-            tokenizer = NULL;
-            for (char *p = argv[i + 1], *end; count < LM_PROMPT && (prompt[count] = strtoll(p, &end, 10), end != p); p = end) count++;
-        }
+        if (argv[i][1] == 'i') for (char *end; count < LM_PROMPT && (prompt[count] = strtoll(value, &end, 10), end != value); value = end) count++;
         i++;
     }
     printf("%lld parameters\n", (long long)nn_param_count(m->net));

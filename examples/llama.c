@@ -55,6 +55,7 @@ static int llama_build(nn_context *nn, Llama *m)
     if (!m->head) m->head = m->width / m->heads;
     m->lm.kv_size = m->kv_heads * m->head;
     m->lm.begin = 1;
+    nn_init_skip(nn, 1);             /* every number comes from a file */
     m->lm.net = nn_model_new(nn, &(nn_model_desc){ .forward = llama_forward, .self = m, .release = 1 });
     m->rope = nn_rope_new(nn, m->lm.positions, m->head, m->base);
     nn_layer *model = nn_group_new(m->lm.net, "model"), *layers;
@@ -75,6 +76,7 @@ static int llama_build(nn_context *nn, Llama *m)
     }
     m->norm = nn_rmsnorm_new(model, "norm", m->width, &norm);
     m->lm_head = m->tied ? nn_tied_linear_new(m->lm.net, m->embed) : nn_linear_new(m->lm.net, "lm_head", m->width, m->lm.vocabulary, &plain);
+    nn_init_skip(nn, 0);
     return nn_ok(nn);
 }
 
@@ -136,11 +138,8 @@ static int llama_load(nn_context *nn, Llama *m, const char *path)               
 int main(int argc, char **argv)
 {
     static Llama m;
-    char path[512];
-    int bin = argc > 1 && strstr(argv[1], ".bin");
     if (argc < 2) { puts("llama folder|file.bin [options] [prompt]: see language_model.h"); return 1; }
     nn_context *nn = nn_new(NULL);
     if (!llama_load(nn, &m, argv[1])) return 1;
-    snprintf(path, sizeof path, bin ? "%.*stokenizer.bin" : "%.*s/tokenizer.json", bin && strrchr(argv[1], '/') ? (int)(strrchr(argv[1], '/') + 1 - argv[1]) : bin ? 0 : 500, argv[1]);
-    return lm_main(&m.lm, !lm_exists(path) ? NULL : bin ? nn_llama_tokenizer_load(nn, path, NULL) : nn_tokenizer_load(nn, path), argc - 2, argv + 2);
+    return lm_main(&m.lm, argc, argv);
 }

@@ -407,5 +407,15 @@ TEST(looking_into_files)
     CHECK(nn_file_shape(nn, golden("gpt2/model.safetensors"), "transformer.wpe.weight", &s) && s.ndim == 2 && s.d[0] == 96 && s.d[1] == 16);
     CHECK(!nn_file_shape(nn, golden("gpt2/model.safetensors"), "wpe.weight", &s) && nn_ok(nn));
     CHECK(!nn_file_shape(nn, golden("gpt2/config.json"), "a", &s) && !nn_ok(nn));
+    nn_clear(nn);
+
+    nn_layer *l = nn_model_new(nn, NULL);                /* what is to be loaded needs no random numbers, and draws none */
+    nn_begin(nn, NN_EVAL);
+    for (int skip = 0; skip < 2; skip++) {
+        nn_init_skip(nn, skip);
+        nn_tensor *w = nn_param(nn_linear_new(l, NULL, 3, 5, NULL), "weight");
+        CHECK((nn_item(nn_sum(nn_abs(w), NN_ALL, NULL)) == 0) == skip);
+    }
+    CHECK(nn_ok(nn));
     nn_free(nn);
 }
