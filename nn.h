@@ -494,7 +494,7 @@ NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn
 NN_API nn_tensor *nn_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
 
 // A cache of keys and values, one per layer: decoding a position costs the same whatever came before, attention itself apart. It lives until nn_free.
-NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t capacity, int64_t k_size, int64_t v_size);   // sizes: kv_heads * D; v_size 0: as k
+NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t kv_heads, int64_t capacity, int64_t size, int64_t v_size);   // v_size 0: as size, that of a head
 NN_API int64_t      nn_kv_cache_length(const nn_kv_cache *cache);
 NN_API int64_t      nn_kv_cache_capacity(const nn_kv_cache *cache);
 NN_API void         nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length);     // forgets all behind that position; 0: everything
@@ -4616,64 +4616,74 @@ NN_API nn_layer *nn_flatten_new(nn_layer *parent)                 { return nn__v
 NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__value_layer(parent, "LeakyReLU", nn__leaky_relu_forward, slope); }
 
 // ---- attention layers ------------------------------------------------------------------------------------
-// Keys and values of the positions so far, (B, capacity, kv_heads * D) each: a call appends its own rows and reads all before it.
+// Keys and values of the positions so far, (B, kv_heads, capacity, D) each: a head's rows lie behind each other, so that decoding reads
+// them as one run. A call appends its own rows and reads all before it.
 struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; };
 static nn_kv_cache nn__inert_cache;                      // only ever read
-NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t capacity, int64_t k_size, int64_t v_size)
+NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t kv_heads, int64_t capacity, int64_t size, int64_t v_size)
 {
     nn_kv_cache *c;
-    nn_shape s = nn__shape2(batch, capacity);
+    nn_shape s = nn__shape2(batch, kv_heads);
     if (!nn_ok(nn)) return &nn__inert_cache;
-    if (batch < 1 || capacity < 1 || k_size < 1 || v_size < 0) { nn_fail(nn, "nn_kv_cache_new: batch, capacity and sizes must be positive"); return &nn__inert_cache; }
+    if (batch < 1 || kv_heads < 1 || capacity < 1 || size < 1 || v_size < 0) { nn_fail(nn, "nn_kv_cache_new: batch, heads, capacity and size must be positive"); return &nn__inert_cache; }
     c = (nn_kv_cache *)nn__life(nn, sizeof *c);
     if (!c) return &nn__inert_cache;
-    s.ndim = 3;
-    s.d[2] = k_size;
-    c->k = nn_tensor_new(nn, s, NULL);
-    s.d[2] = v_size ? v_size : k_size;
-    c->v = nn_tensor_new(nn, s, NULL);
+    s.ndim = 4;
+    s.d[2] = capacity;
+    s.d[3] = size;
+    c->k = nn__alloc_tensor(nn, 1, nn->desc.dtype, 4, s.d);
+    s.d[3] = v_size ? v_size : size;
+    c->v = nn__alloc_tensor(nn, 1, nn->desc.dtype, 4, s.d);
     c->nn = nn;
     return nn__dead(c->k) || nn__dead(c->v) ? &nn__inert_cache : c;
 }
 NN_API int64_t nn_kv_cache_length(const nn_kv_cache *cache)   { return cache ? cache->length : 0; }
-NN_API int64_t nn_kv_cache_capacity(const nn_kv_cache *cache) { return cache && cache->k ? cache->k->shape[1] : 0; }
+NN_API int64_t nn_kv_cache_capacity(const nn_kv_cache *cache) { return cache && cache->k ? cache->k->shape[2] : 0; }
 NN_API void nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length)
 {
     if (!cache || !cache->nn) return;
     if (length < 0 || length > cache->length) { nn_fail(cache->nn, "nn_kv_cache_truncate: %lld of %lld positions", (long long)length, (long long)cache->length); return; }
     cache->length = length;
 }
-// Appends k and v (B, T, size); they become views of all that is there. 0 after an error.
+// Appends k and v (B, T, kv_heads * D); they become views (B, kv_heads, T', D) of all that is there. 0 after an error.
 static int nn__cache_append(nn_kv_cache *c, nn_tensor **k, nn_tensor **v)
 {
     nn_context *nn = c->nn;
-    nn_tensor **new_rows[2], *all[2];
-    int64_t end;
+    nn_tensor **rows[2], *all[2];
+    int64_t end, t = *k && (*k)->ndim == 3 ? (*k)->shape[1] : 0;
     int i;
     if (!nn) return 0;
-    new_rows[0] = k; new_rows[1] = v; all[0] = c->k; all[1] = c->v;
+    rows[0] = k; rows[1] = v; all[0] = c->k; all[1] = c->v;
     nn__record_refuse(nn, "it uses a cache of keys and values");
     for (i = 0; i < 2; i++) {
-        const nn_tensor *x = *new_rows[i];
+        const nn_tensor *x = *rows[i];
         if (!nn__check(nn, x, "attention")) return 0;
         if (nn->mode == NN_TRAIN && nn__wants(x)) { nn_fail(nn, "attention: no gradient goes through a cache: use NN_EVAL"); return 0; }
-        if (x->ndim != 3 || x->shape[0] != all[i]->shape[0] || x->shape[2] != all[i]->shape[2] || x->shape[1] != (*k)->shape[1]) {
-            nn_fail(nn, "attention: %s %s does not fit the cache %s", i ? "v" : "k", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(3, all[i]->shape).s);
+        if (x->ndim != 3 || x->shape[0] != all[i]->shape[0] || x->shape[2] != all[i]->shape[1] * all[i]->shape[3] || x->shape[1] != t) {
+            nn_fail(nn, "attention: %s %s does not fit the cache %s", i ? "v" : "k", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(4, all[i]->shape).s);
             return 0;
         }
     }
-    end = c->length + (*k)->shape[1];
-    if (end > c->k->shape[1]) {
-        nn_fail(nn, "attention: the cache is full: %lld more positions behind %lld of %lld", (long long)(*k)->shape[1], (long long)c->length, (long long)c->k->shape[1]);
+    end = c->length + t;
+    if (end > c->k->shape[2]) {
+        nn_fail(nn, "attention: the cache is full: %lld more positions behind %lld of %lld", (long long)t, (long long)c->length, (long long)c->k->shape[2]);
         return 0;
     }
-    nn_push(nn, NN_EVAL);
     for (i = 0; i < 2; i++) {
-        if (!nn_copy(nn_slice(all[i], 1, c->length, end, 1), *new_rows[i])) break;
-        *new_rows[i] = nn_slice(all[i], 1, 0, end, 1);
+        nn_view to = nn__view_of(all[i]), from = nn__view_of(*rows[i]);
+        nn_tensor *seen;
+        to.shape[2] = t;             // memory moves, no op: nothing to record
+        if (to.data) to.data = (char *)to.data + (size_t)(c->length * to.stride[2]) * nn_dtype_bytes(nn->desc.dtype);
+        from.ndim = 4;
+        from.shape[1] = to.shape[1];  from.stride[1] = from.stride[2] * to.shape[3];
+        from.shape[3] = to.shape[3];  from.stride[3] = from.stride[2];
+        from.shape[2] = t;            from.stride[2] = (*rows[i])->stride[1];
+        nn__copy_view(nn, to, from);
+        seen = nn_detach(all[i]);
+        if (nn__dead(seen)) return 0;
+        seen->shape[2] = end;
+        *rows[i] = seen;
     }
-    nn_pop(nn);
-    if (i < 2) return 0;
     c->length = end;
     return 1;
 }
@@ -18402,7 +18412,8 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 // S^T = K Q^T, V (rows of d numbers) the right one of P V. Heads that share keys and values (grouped queries) are rows of one block.
 #if NN__IN_HOST
 enum { NN__ATT_ROWS = 32, NN__ATT_KEYS = 64 };           // of a tile
-enum { NN__ATT_HEADS, NN__ATT_LAST, NN__ATT_PACKED };    // (B, H, T, D); (B, T, H D); the same with q, k and v side by side in input 0
+enum { NN__ATT_HEADS, NN__ATT_LAST, NN__ATT_PACKED, NN__ATT_CACHED };  // (B, H, T, D); (B, T, H D); the same with q, k and v side by side in input 0;
+                                                         // q and the result (B, T, H D), k and v (B, H, T, D)
 enum { NN__ATT_MASK = 3, NN__ATT_LENGTHS, NN__ATT_ALIBI, NN__ATT_INPUTS };
 typedef struct nn__attention_size { int64_t b, h, hk, group, tq, tk, d, dv, rows, blocks, tiles; } nn__attention_size;   // rows: of all heads that share keys
 static nn__attention_size nn__attention_sizes(const nn_call *c)
@@ -18417,6 +18428,7 @@ static nn__attention_size nn__attention_sizes(const nn_call *c)
         z.h = p->heads; z.hk = p->kv_heads;
         z.tq = z.tk = q->shape[1];
         if (p->layout == NN__ATT_PACKED) z.d = z.dv = q->shape[2] / (z.h + 2 * z.hk);
+        else if (p->layout == NN__ATT_CACHED) { z.tk = k->shape[2]; z.d = k->shape[3]; z.dv = v->shape[3]; }
         else { z.tk = k->shape[1]; z.d = q->shape[2] / z.h; z.dv = v->shape[2] / z.hk; }
     }
     z.group = z.hk ? z.h / z.hk : 1;
@@ -18434,7 +18446,7 @@ static nn__heads nn__heads_of(const nn_call *c, const nn_view *v, int which)    
     nn__heads r;
     r.data = v->data;
     r.b = v->stride[0];
-    if (p->layout == NN__ATT_HEADS) { r.h = v->stride[1]; r.t = v->stride[2]; r.e = v->stride[3]; return r; }
+    if (v->ndim == 4) { r.h = v->stride[1]; r.t = v->stride[2]; r.e = v->stride[3]; return r; }
     r.t = v->stride[1]; r.e = v->stride[2];
     r.h = (which < 2 ? z.d : z.dv) * r.e;
     if (p->layout == NN__ATT_PACKED && r.data && (which == 1 || which == 2))
@@ -18483,7 +18495,7 @@ static int nn__attention_shape(nn_call *c)
     nn__attention_size z;
     int i, ndim = p->layout == NN__ATT_HEADS ? 4 : 3;
     for (i = 0; i < (p->layout == NN__ATT_PACKED ? 1 : 3); i++) {
-        if (c->in[i].ndim != ndim) return nn__attention_fail(c, ndim == 4 ? "each must be (B, heads, T, D)" : "each must be (B, T, heads * D)");
+        if (c->in[i].ndim != (i && p->layout == NN__ATT_CACHED ? 4 : ndim)) return nn__attention_fail(c, ndim == 4 ? "each must be (B, heads, T, D)" : "each must be (B, T, heads * D)");
         if (c->in[i].dtype != (int)c->nn->desc.dtype || c->in[i].shape[0] != q->shape[0]) return nn__attention_fail(c, "batch sizes or types differ");
     }
     if (p->layout == NN__ATT_HEADS) {
@@ -18491,7 +18503,7 @@ static int nn__attention_shape(nn_call *c)
         if (q->shape[3] != k->shape[3]) return nn__attention_fail(c, "q and k must have the same last size");
     } else {
         int parts = p->layout == NN__ATT_PACKED ? p->heads + 2 * p->kv_heads : p->heads;
-        if (p->heads < 1 || p->kv_heads < 1 || q->shape[2] % parts) return nn__attention_fail(c, "the heads do not divide the last size of q");
+        if (p->heads < 1 || p->kv_heads < 1 || q->shape[2] % parts || (p->layout == NN__ATT_CACHED && (k->shape[1] != p->kv_heads || k->shape[3] * parts != q->shape[2]))) return nn__attention_fail(c, "the heads do not divide the last size of q");
         if (p->layout == NN__ATT_LAST && (k->shape[1] != v->shape[1] || k->shape[2] != q->shape[2] / p->heads * p->kv_heads || v->shape[2] % p->kv_heads))
             return nn__attention_fail(c, "k and v must have the same times, k the last size kv_heads * D");
     }
@@ -18564,7 +18576,7 @@ static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_t
     p.dropout = nn->mode == NN_TRAIN ? desc->dropout : 0;
     if (desc->cache) {
         if (layout == NN__ATT_PACKED && !nn__unpack(&p, &q, &k, &v)) return nn__inert(nn);
-        p.layout = layout = NN__ATT_LAST;
+        p.layout = layout = NN__ATT_CACHED;
         if (!nn__cache_append(desc->cache, &k, &v)) return nn__inert(nn);
     }
     in[0] = q; in[1] = layout == NN__ATT_PACKED ? NULL : k; in[2] = layout == NN__ATT_PACKED ? NULL : v;
