@@ -1139,6 +1139,11 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__PRINTF(f, a)
 #  define NN__LIKELY(x) (x)
 #endif
+#if defined(__GNUC__) && !defined(__TINYC__)
+#  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
+#else
+#  define NN__FETCH(p)  ((void)0)
+#endif
 #define NN__PRAGMA(x)   _Pragma(#x)
 #if defined(__clang__)
 #  define NN__UNROLL    NN__PRAGMA(clang loop unroll(full))
@@ -10903,6 +10908,7 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))              // 64-bit products of the low halves
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
+#define NN__HALVES(p, q)      ((V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))     // half from p, half from q
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10923,6 +10929,7 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
 #define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
+#define NN__HALVES(p, q)      ((V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -13956,13 +13963,14 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
-//     strip        columns of B of a few vectors, in place if they lie side by side, else packed: [term][column]
+//     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
 //
-// (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048.
+// (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
+// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_WORK = 1 << 18 };
-typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b; size_t scratch; } nn__gemm_cut;    // scratch: numbers
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_WORK = 1 << 18 };
+typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
     const void *a, *b;
@@ -13970,14 +13978,15 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
 } nn__product;
 
-// Where y lies column by column, its transpose is computed: y' = b' a'.
-static nn__product nn__product_turned(nn__product p)
+// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
+static int nn__product_turn(nn__product *g)
 {
-    nn__product q = p;
-    if (p.ycs == 1 || p.yrs != 1) return p;
-    q.a = p.b; q.b = p.a; q.m = p.n; q.n = p.m;
-    q.ars = p.bcs; q.acs = p.brs; q.brs = p.acs; q.bcs = p.ars; q.yrs = p.ycs; q.ycs = 1;
-    return q;
+    nn__product p = *g;
+    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32)) && (p.ars == 1 || p.acs == 1);
+    if (!narrow && (p.ycs == 1 || p.yrs != 1)) return 0;
+    g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
+    g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
+    return 1;
 }
 
 static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
@@ -13997,16 +14006,17 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
         s.across = n ? (n + s.columns - 1) / s.columns : 0;
     }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
-    s.pack_b = g->bcs != 1 || g->brs < 1 || s.pack_a;
-    most = s.pack_a || s.pack_b ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    s.pack_b = g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
+    s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
+    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
-    s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, strips * NN__GEMM_STRIP) : 0)) * s.depth);
+    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
 }
 static int64_t nn__gemm_tasks(nn__product g)
 {
     nn__gemm_cut s;
-    g = nn__product_turned(g);
+    nn__product_turn(&g);
     s = nn__gemm_cuts(&g);
     return s.down * s.across;
 }
@@ -14015,7 +14025,7 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
     double work = (double)g.m * (double)g.n * (double)g.k / 8;
     nn__gemm_cut s;
     size_t bytes;
-    g = nn__product_turned(g);
+    nn__product_turn(&g);
     s = nn__gemm_cuts(&g);
     bytes = s.scratch * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
@@ -14039,11 +14049,13 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     V acc[NN__TALL][8], bv[8];
     int64_t p;
     int i, j;
-    NN__UNROLL for (i = 0; i < h; i++)
-        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
     if (start) {
+        NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
+    } else {
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
     }
     for (p = 0; p < k; p++, a += acs, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
@@ -14089,70 +14101,85 @@ static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ld
 }
 
 #if NN__LANES > 1
-#define NN__FOUR_LOW        0, 4, 1, 5
-#define NN__FOUR_HIGH       2, 6, 3, 7
-#define NN__FOUR_LOW_PAIRS  0, 1, 4, 5
-#define NN__FOUR_HIGH_PAIRS 2, 3, 6, 7
-typedef int32_t NN__K(ifour) __attribute__((vector_size(16)));
-NN__INLINE NN__K(four) NN__K(four_low)(NN__K(four) a, NN__K(four) b)        { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW); }
-NN__INLINE NN__K(four) NN__K(four_high)(NN__K(four) a, NN__K(four) b)       { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH); }
-NN__INLINE NN__K(four) NN__K(four_low_pairs)(NN__K(four) a, NN__K(four) b)  { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW_PAIRS); }
-NN__INLINE NN__K(four) NN__K(four_high_pairs)(NN__K(four) a, NN__K(four) b) { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH_PAIRS); }
-#undef NN__FOUR_LOW
-#undef NN__FOUR_HIGH
-#undef NN__FOUR_LOW_PAIRS
-#undef NN__FOUR_HIGH_PAIRS
-NN__INLINE void NN__K(transpose4)(const R *x, int64_t rs, R *to, int64_t width)      // to[p][j] = x[j][p], 4 x 4
+// In every four lanes of a and b: numbers 0 and 1 of both in turns, 2 and 3 in turns; 0 and 1 of a then b, 2 and 3 of a then b.
+#if NN__LANES == 16
+#define NN__FOURS(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
+#elif NN__LANES == 8
+#define NN__FOURS(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
+#else
+#define NN__FOURS(a, b, c, d) a, b, c, d
+#endif
+NN__INLINE V NN__K(four_low)(V a, V b)        { NN__SHUFFLE(VI, a, b, NN__FOURS(0, NN__LANES, 1, NN__LANES + 1)); }
+NN__INLINE V NN__K(four_high)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__FOURS(2, NN__LANES + 2, 3, NN__LANES + 3)); }
+NN__INLINE V NN__K(four_low_pairs)(V a, V b)  { NN__SHUFFLE(VI, a, b, NN__FOURS(0, 1, NN__LANES, NN__LANES + 1)); }
+NN__INLINE V NN__K(four_high_pairs)(V a, V b) { NN__SHUFFLE(VI, a, b, NN__FOURS(2, 3, NN__LANES + 2, NN__LANES + 3)); }
+#undef NN__FOURS
+#if NN__LANES == 16
+#define NN__EVERY_OTHER(i) i, i + 1, i + 2, i + 3, i + 8, i + 9, i + 10, i + 11, i + 16, i + 17, i + 18, i + 19, i + 24, i + 25, i + 26, i + 27
+NN__INLINE V NN__K(even_fours)(V a, V b)      { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(0)); }
+NN__INLINE V NN__K(odd_fours)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(4)); }
+#undef NN__EVERY_OTHER
+#endif
+// Numbers 0, 1 ... of NN__LANES rows: r[t] has number t of every row. Four terms at a time: vectors of four numbers of rows i, i + 4 ..., and these turned.
+NN__INLINE void NN__K(turn)(const R *x, int64_t rs, V *r)
 {
-    NN__K(four) a[4], r[4], low, high;
+    V q[4][4], low, high;
+    const R *x4 = x + 4 * rs, *x8 = x4 + 4 * rs, *x12 = x8 + 4 * rs;
+    int c, i, n = NN__LANES / 4;
+    NN__UNROLL for (i = 0; i < 4; i++, x += rs, x4 += rs, x8 += rs, x12 += rs) {
+#if NN__LANES == 16
+        NN__UNROLL for (c = 0; c < n; c += 2) {
+            V a = NN__HALVES(x + 4 * c, x4 + 4 * c), b = NN__HALVES(x8 + 4 * c, x12 + 4 * c);
+            q[c][i] = NN__K(even_fours)(a, b);
+            q[c + 1][i] = NN__K(odd_fours)(a, b);
+        }
+#elif NN__LANES == 8
+        NN__UNROLL for (c = 0; c < n; c++) q[c][i] = NN__HALVES(x + 4 * c, x4 + 4 * c);
+#else
+        q[0][i] = LOAD(x);
+#endif
+    }
+    NN__UNROLL for (c = 0; c < n; c++) {
+        low = NN__K(four_low)(q[c][0], q[c][1]); high = NN__K(four_low)(q[c][2], q[c][3]);
+        r[4 * c] = NN__K(four_low_pairs)(low, high); r[4 * c + 1] = NN__K(four_high_pairs)(low, high);
+        low = NN__K(four_high)(q[c][0], q[c][1]); high = NN__K(four_high)(q[c][2], q[c][3]);
+        r[4 * c + 2] = NN__K(four_low_pairs)(low, high); r[4 * c + 3] = NN__K(four_high_pairs)(low, high);
+    }
+}
+// to[p * width + j] = x[j rs + p] for at most NN__LANES rows and terms; `lanes` numbers of every term are written, those past the rows are 0.
+static void NN__K(turn_block)(int64_t rows, int64_t terms, const R *x, int64_t rs, R *to, int64_t width, int64_t lanes)
+{
+    V r[NN__LANES];
+    R part[NN__LANES * NN__LANES];
     int i;
-    NN__UNROLL for (i = 0; i < 4; i++) memcpy(&a[i], x + i * rs, 16);
-    low = NN__K(four_low)(a[0], a[1]); high = NN__K(four_low)(a[2], a[3]);
-    r[0] = NN__K(four_low_pairs)(low, high); r[1] = NN__K(four_high_pairs)(low, high);
-    low = NN__K(four_high)(a[0], a[1]); high = NN__K(four_high)(a[2], a[3]);
-    r[2] = NN__K(four_low_pairs)(low, high); r[3] = NN__K(four_high_pairs)(low, high);
-    NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * width, &r[i], 16);
+    if (rows < NN__LANES || terms < NN__LANES) {
+        for (i = 0; i < NN__LANES; i++) STORE(part + i * NN__LANES, i < rows ? NN__K(get_lanes)(x + i * rs, terms) : SET1(0.0f));
+        x = part;
+        rs = NN__LANES;
+    }
+    NN__K(turn)(x, rs, r);
+    if (terms >= NN__LANES && lanes >= NN__LANES) { NN__UNROLL for (i = 0; i < NN__LANES; i++, to += width) STORE(to, r[i]); return; }
+    for (i = 0; i < nn__min(terms, NN__LANES); i++) NN__K(put_lanes)(to + i * width, r[i], lanes);
 }
 #endif
 
-// w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero. B too, by swapped strides.
+// w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero.
 static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t width, R *to)
 {
-    int64_t terms = 0, rows = 0, first = 0, p, j;        // so many of each are done in blocks of 4 x 4, 64 terms of a row at a time
-    if (rs == 1) {
-        for (p = 0; p < k; p++) {
-            NN__K(copy_few)(to + p * width, x + p * cs, w);
-            for (j = w; j < width; j++) to[p * width + j] = 0;
+    int64_t p, j;
+#if NN__LANES > 1
+    if (cs == 1 && rs != 1) {
+        for (p = 0; p < k; p += NN__LANES) {
+            int64_t at = k < NN__LANES ? 0 : nn__min(p, k - NN__LANES);              // the last block may overlap its neighbour
+            for (j = 0; j < width; j += NN__LANES) NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, to + at * width + j, width, width - j);
         }
         return;
     }
-#if NN__LANES > 1
-    if (cs == 1) {
-        terms = k / 4 * 4;
-        rows = w / 4 * 4;
-        for (first = 0; first < terms; first += 64)
-            for (j = 0; j < rows; j += 4) for (p = first; p < nn__min(terms, first + 64); p += 4) NN__K(transpose4)(x + j * rs + p, rs, to + p * width + j, width);
-    }
-#else
-    (void)first;
 #endif
     for (p = 0; p < k; p++) {
-        for (j = p < terms ? rows : 0; j < w; j++) to[p * width + j] = x[j * rs + p * cs];
-        for (; j < width; j++) to[p * width + j] = 0;
-    }
-}
-
-// n rows of k numbers in panels: as many as there are tiles, nearly equal (A); or, tiles 0, as wide as strips are (B).
-static void NN__K(gemm_panels)(int64_t n, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t tiles, R *to)
-{
-    int64_t i, w, width, p, t;
-    for (p = 0; p < (rs == 1 ? k : 1); p++) {            // where rows lie side by side, go through memory in its order
-        for (i = 0, t = 0; i < n; i += w, t++) {
-            w = tiles ? n / tiles + (t < n % tiles) : nn__min(NN__NR, n - i);
-            width = tiles ? w : w > NN__LANES ? NN__NR : NN__LANES;
-            if (rs == 1) NN__K(gemm_turn)(w, 1, x + i + p * cs, 1, cs, width, to + i * k + p * width);
-            else         NN__K(gemm_turn)(w, k, x + i * rs, rs, cs, width, to + i * k);
-        }
+        if (rs == 1) NN__K(copy_few)(to + p * width, x + p * cs, w);
+        else for (j = 0; j < w; j++) to[p * width + j] = x[j * rs + p * cs];
+        for (j = w; j < width; j++) to[p * width + j] = 0;
     }
 }
 
@@ -14174,23 +14201,46 @@ static void NN__K(gemm_macro)(int64_t m, int64_t n, int64_t k, const R *a, const
         }
 }
 
-// All rows of a task times one strip: w columns, in tiles of nearly equal height. acs 0: A is packed, a panel per tile. b: [term][column].
-static void NN__K(gemm_strip)(int64_t m, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
-                              const R *start, R *y, int64_t rs, int64_t cs)
+// y (h, w) and a tile that has rows of `width` numbers side by side
+NN__INLINE void NN__K(edge_load)(int64_t h, int64_t w, int64_t width, const R *y, int64_t rs, int64_t cs, R *edge)
+{
+    int64_t p, q;
+    for (p = 0; p < h; p++) for (q = 0; q < width; q++) edge[p * width + q] = q < w ? y[p * rs + q * cs] : 0;
+}
+NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int64_t rs, int64_t cs, const R *edge)
+{
+    int64_t p, q;
+#if NN__LANES > 1
+    if (rs == 1 && cs != 1) {
+        for (q = 0; q < w; q += NN__LANES) NN__K(turn_block)(h, w - q, edge + q, width, y + q * cs, cs, h);
+        return;
+    }
+#endif
+    for (p = 0; p < h; p++) {
+        if (cs == 1) NN__K(copy_few)(y + p * rs, edge + p * width, w);
+        else for (q = 0; q < w; q++) y[p * rs + q * cs] = edge[p * width + q];
+    }
+}
+
+// All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
+// b: [term][column]. They start from y, or from start (a number per column), or from each (one per row, where y is not dense). ahead: where
+// the next strip lies, which is fetched meanwhile, or NULL.
+static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
+                              const R *start, const R *each, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + NN__TALL - 1) / NN__TALL, t, p, q, width = vectors * NN__LANES;
+    int64_t tiles = (m + tall - 1) / tall, t, p = 0, i, width = vectors * NN__LANES;
     for (t = 0; t < tiles; t++) {
         int64_t h = m / tiles + (t < m % tiles);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
-        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
+        if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
+        if (w == width && cs == 1 && !each) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
         else {
-            for (p = 0; !start && p < h; p++) for (q = 0; q < width; q++) edge[p * width + q] = q < w ? y[p * rs + q * cs] : 0;
+            if (each) for (i = 0; i < h; i++) NN__K(fill_with)(width, edge + i * width, each[t * h + (t < m % tiles ? 0 : m % tiles) + i]);
+            else if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
             tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, edge, width);
-            for (p = 0; p < h; p++) {
-                if (cs == 1) NN__K(copy_few)(y + p * rs, edge + p * width, w);
-                else for (q = 0; q < w; q++) y[p * rs + q * cs] = edge[p * width + q];
-            }
+            NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
         y += h * rs;
@@ -14210,13 +14260,49 @@ static int64_t NN__K(gemm_overrun)(int64_t w, int64_t width, int64_t ldb, int64_
     return w == width || !last ? 0 : nn__min(depth, (width - w + ldb - 1) / ldb);
 }
 
+// Rows of an A of odd strides, a panel per tile: [term][row].
+static void NN__K(gemm_pack_a)(int64_t m, int64_t tall, int64_t k, const R *a, int64_t ars, int64_t acs, R *to)
+{
+    int64_t tiles = (m + tall - 1) / tall, t, i = 0, p, j;
+    for (t = 0; t < tiles; t++) {
+        int64_t h = m / tiles + (t < m % tiles);
+        for (p = 0; p < k; p++) for (j = 0; j < h; j++) *to++ = a[(i + j) * ars + p * acs];
+        i += h;
+    }
+}
+
+#if NN__LANES > 1
+// One row of A times B whose columns are dense: blocks of B are turned in registers. n: a multiple of NN__NR. from: what y starts from, or
+// NULL for 0. Two blocks at a time: the sums of one wait for each other.
+static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const R *b, int64_t bcs, const R *from, R *y)
+{
+    int64_t j, p, whole = k / NN__LANES * NN__LANES;
+    R tail[NN__LANES * NN__NR];
+    int g, t;
+    for (j = 0; j < n; j += NN__NR, b += NN__NR * bcs) {
+        V sum[NN__NV], r[NN__LANES];
+        NN__UNROLL for (g = 0; g < NN__NV; g++) sum[g] = from ? LOAD(from + j + g * NN__LANES) : SET1(0.0f);
+        for (p = 0; p < whole; p += NN__LANES)
+            NN__UNROLL for (g = 0; g < NN__NV; g++) {
+                NN__K(turn)(b + p + g * NN__LANES * bcs, bcs, r);
+                NN__UNROLL for (t = 0; t < NN__LANES; t++) sum[g] = FMA(SET1(a[(p + t) * acs]), r[t], sum[g]);
+            }
+        NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
+        if (whole == k) continue;
+        NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, y + j, 0);
+    }
+}
+#endif
+
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task, R *scratch)
 {
     nn__gemm_cut s;
-    int64_t i0, j0, h, end, p = 0, j;
+    const R *each = NULL;
+    int64_t i0, j0, h, end, p = 0, j, tall;
     R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
-    g = nn__product_turned(g);
+    if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     i0 = task % s.down * s.rows;
     j0 = task / s.down * s.columns;
@@ -14224,27 +14310,48 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     end = nn__min(g.n, j0 + s.columns);
     y = (R *)g.y + i0 * g.yrs;
     strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
+    tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     if (h <= 0) return;
     do {
         int64_t depth = nn__min(s.depth, g.k - p);
-        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs;
+        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = (const R *)g.b + p * g.brs + j0 * g.bcs;
+        int keep = add || p;
         if (s.pack_a) {
-            NN__K(gemm_panels)(h, depth, x, g.ars, g.acs, (h + NN__TALL - 1) / NN__TALL, scratch);
+            NN__K(gemm_pack_a)(h, tall, depth, x, g.ars, g.acs, scratch);
             x = scratch;
         }
-        if (s.pack_b) NN__K(gemm_panels)(end - j0, depth, (const R *)g.b + p * g.brs + j0 * g.bcs, g.bcs, g.brs, 0, strip);
-        for (j = j0; j < end;) {
-            int vectors = NN__K(gemm_vectors)(h, end - j, !s.pack_b && g.ycs == 1);
-            int64_t width = vectors * NN__LANES, w = nn__min(width, end - j), ldb = g.brs, rest = 0;
-            const R *b = (const R *)g.b + p * g.brs + j * g.bcs;
+        j = j0;
+#if NN__LANES > 1
+        if (h == 1 && g.brs == 1 && g.bcs != 1 && g.ycs == 1 && !s.pack_a) {
+            int64_t n = (end - j0) / NN__NR * NN__NR;
+            if (each && !keep) NN__K(fill_with)(n, y + j0, each[i0]);
+            NN__K(gemm_row)(n, depth, x, g.acs, b, g.bcs, keep || each ? y + j0 : bias ? bias + j0 : NULL, y + j0);
+            b += n * g.bcs;
+            j += n;
+        }
+#endif
+        while (j < end) {
+            int vectors = NN__K(gemm_vectors)(h, end - j, g.ycs == 1);
+            int64_t width, w, ldb = g.brs, rest = 0;
+            const R *next, *ahead = NULL;
+            if (s.pack_b && vectors > 4) vectors = 4;
+            width = vectors * NN__LANES;
+            w = nn__min(width, end - j);
+            next = b + w * g.bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
-            if (s.pack_b) { b = strip + (j - j0) * depth; ldb = width; }
-            else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
-            NN__K(gemm_strip)(h, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, add || p ? NULL : start, y + j * g.ycs, g.yrs, g.ycs);
+            if (s.pack_b) {
+                NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip);
+                if (g.bcs == 1 && j + w < end) ahead = next;
+                b = strip;
+                ldb = width;
+            } else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep || each ? NULL : start, keep || !each ? NULL : each + i0,
+                              y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, y + j * g.ycs, g.yrs, g.ycs);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, NULL, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
             }
+            b = next;
             j += w;
         }
         p += depth;
@@ -17894,6 +18001,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__MUL32
 #undef NN__GET_PART
 #undef NN__PUT_PART
+#undef NN__HALVES
 #undef NN__IS_F64
 #undef NN__PASS
 #undef NN__LANES
