@@ -15278,7 +15278,7 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
 // shorter than a vector waste only what lies between them: those results are computed and dropped. Zeros that end one line begin the next.
 typedef struct nn__strip { int64_t low_y, low_x, split_y, split_x, wide, below, pitch, part, channel; } nn__strip; // wide: numbers of a line
 enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
-       NN__STRIP_OWN = 128, NN__STRIP_TASK = 8, NN__DW_SUMS = 4096, NN__DW_TERMS = 1024, NN__DW_ROOM = 6144, NN__DW_RESULTS = 1024 };
+       NN__STRIP_OWN = 128, NN__STRIP_TASK = 8, NN__DW_SUMS = 4096, NN__DW_TERMS = 1024, NN__DW_ROOM = 6144, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 4096 };
 static nn__strip nn__conv_strip(const nn__gather *q)
 {
     nn__strip z;
@@ -15369,7 +15369,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     s->channels = nn__min(v->c, NN__DW_ROOM / z.channel);
     s->images = s->count * s->across > 1 ? 1 : nn__max(1, nn__min(v->batch, nn__min(NN__DW_ROOM / (s->channels * z.channel), NN__DW_RESULTS / results)));
     s->count *= s->across;
-    s->block = nn__min(v->o, nn__max(4, NN__DW_SUMS / (s->channels * v->taps) / 12 * 12));
+    s->block = nn__min(v->o, nn__min(nn__max(8, 128 / v->taps / 4 * 4), nn__max(4, NN__DW_SUMS / (s->channels * v->taps) / 4 * 4)));
     return s->channels * v->taps <= NN__DW_TERMS;
 }
 
@@ -15477,6 +15477,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
     want = nn__max((wino ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
     want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
+    if (s.banded) want = nn__min(want, v->batch * pixels / NN__DW_CHUNK);        // what it costs to sum up
     want = nn__max(1, want);
     s.images = (v->batch + want - 1) / want;
     s.chunks = s.images ? (v->batch + s.images - 1) / s.images : 1;
@@ -15633,6 +15634,14 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 #define NN__PREFETCH(p) __builtin_prefetch(p)
 #else
 #define NN__PREFETCH(p) ((void)(p))
+#endif
+// GCC likes to read an operand again from memory for every multiply-add; vectors that lie across two cache lines cost two loads each time.
+#if NN__LANES == 16 && defined(__GNUC__)
+#define NN__HOLD(v) __asm__("" : "+v"(v))
+#elif NN__LANES == 8 && defined(__GNUC__)
+#define NN__HOLD(v) __asm__("" : "+x"(v))
+#else
+#define NN__HOLD(v) ((void)0)
 #endif
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
 #define NN__DW_M 4
@@ -15984,35 +15993,35 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
         }
     }
 }
-// sum[m][k] += sum over images and results of dy[m] x[at[k]], in 16 partial sums, whatever the vector width. wide: numbers of an image's results,
+// sum[m][k] (+)= sum over images and results of dy[m] x[at[k]], in 16 partial sums, whatever the vector width. wide: numbers of an image's results,
 // a multiple of 16; planes of dy are dy_plane apart, images of x x_image, sums of neighbouring m sum_row.
-NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, R *sum, int64_t sum_row)
+NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum, int64_t sum_row)
 {
     int64_t r, i;
     int e, j, k;
     for (e = 0; e < 16; e += NN__LANES) {
-        V acc[4][5], g[4], z;
-        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = LOAD(sum + j * sum_row + k * 16 + e);
+        V acc[4][5], g, z[5];
+        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = first ? C(0) : LOAD(sum + j * sum_row + k * 16 + e);
         for (r = 0; r < images; r++) for (i = e; i < wide; i += 16) {
-            NN__UNROLL for (j = 0; j < m; j++) g[j] = LOAD(dy + j * dy_plane + r * wide + i);
-            NN__UNROLL for (k = 0; k < taps; k++) {
-                z = LOAD(x + r * x_image + at[k] + i);
-                NN__UNROLL for (j = 0; j < m; j++) acc[j][k] = FMA(g[j], z, acc[j][k]);
+            NN__UNROLL for (k = 0; k < taps; k++) { z[k] = LOAD(x + r * x_image + at[k] + i); NN__HOLD(z[k]); }
+            NN__UNROLL for (j = 0; j < m; j++) {
+                g = LOAD(dy + j * dy_plane + r * wide + i);
+                NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = FMA(g, z[k], acc[j][k]);
             }
         }
         NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) STORE(sum + j * sum_row + k * 16 + e, acc[j][k]);
     }
 }
-#define NN__DW_TILE(m) static void NN__K(dw_tiles_##m)(int64_t terms, int64_t images, int64_t wide, const R *dy, const R *x, int64_t x_image, const int64_t *at, R *sum)  \
+#define NN__DW_TILE(m) static void NN__K(dw_tiles_##m)(int64_t terms, int64_t images, int64_t wide, const R *dy, const R *x, int64_t x_image, const int64_t *at, int first, R *sum)  \
 {                                                                                                                                             \
     int64_t k, t;                                                                                                                             \
     for (k = 0; k < terms; k += t) {                     /* as many at a time as there are: 5, or somewhat fewer */                           \
         int64_t rest = terms - k, parts = (rest + 4) / 5;                                                                                     \
         t = (rest + parts - 1) / parts;                                                                                                       \
-        if (t == 5)      NN__K(dw_tile)(m, 5, images, wide, dy, images * wide, x, x_image, at + k, sum + k * 16, terms * 16);                 \
-        else if (t == 4) NN__K(dw_tile)(m, 4, images, wide, dy, images * wide, x, x_image, at + k, sum + k * 16, terms * 16);                 \
-        else if (t == 3) NN__K(dw_tile)(m, 3, images, wide, dy, images * wide, x, x_image, at + k, sum + k * 16, terms * 16);                 \
-        else { t = 1;    NN__K(dw_tile)(m, 1, images, wide, dy, images * wide, x, x_image, at + k, sum + k * 16, terms * 16); }               \
+        if (t == 5)      NN__K(dw_tile)(m, 5, images, wide, dy, images * wide, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 4) NN__K(dw_tile)(m, 4, images, wide, dy, images * wide, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 3) NN__K(dw_tile)(m, 3, images, wide, dy, images * wide, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else { t = 1;    NN__K(dw_tile)(m, 1, images, wide, dy, images * wide, x, x_image, at + k, first, sum + k * 16, terms * 16); }               \
     }                                                                                                                                         \
 }
 NN__DW_TILE(1)
@@ -16030,9 +16039,8 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
     int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, c0 = block % s.across * s.bands.channels;
     int64_t channels = nn__min(s.bands.channels, v->c - c0), terms = channels * v->taps, o0 = block / s.across * s.bands.block;
     int64_t h = nn__min(s.bands.block, v->o - o0), last = nn__min(v->batch, (chunk + 1) * s.images), pixels = v->map[0] * v->map[1];
-    int64_t at[NN__DW_TERMS], b, band, m, n, i, j, r, k;
+    int64_t at[NN__DW_TERMS], b, band, m, n, i, j, r;
     R *strip = scratch, *dy = strip + NN__DW_ROOM + NN__STRIP_SLACK, *total = dy + 4 * NN__DW_RESULTS;
-    memset(total, 0, (size_t)((h + 3) * terms * 16) * sizeof *total);
     for (b = chunk * s.images; b < last; b += n) for (n = nn__min(s.bands.images, last - b), band = 0; band < s.bands.count; band++) {
         nn__gather q = nn__conv_gather(v, 0, 0);
         nn__strip z;
@@ -16058,20 +16066,22 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
                 r *= z.pitch;
                 NN__K(strip_line)(to + r, y + (q.y.count - 1) * v->map[1], q.x.count, 1, wide - r);
             }
-            if (tile == 1) NN__K(dw_tiles_1)(terms, n, wide, dy, strip, channels * z.channel, at, total + m * terms * 16);
+            if (tile == 1) NN__K(dw_tiles_1)(terms, n, wide, dy, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
 #if NN__DW_M == 4
-            if (tile == 3) NN__K(dw_tiles_3)(terms, n, wide, dy, strip, channels * z.channel, at, total + m * terms * 16);
-            if (tile == 4) NN__K(dw_tiles_4)(terms, n, wide, dy, strip, channels * z.channel, at, total + m * terms * 16);
+            if (tile == 3) NN__K(dw_tiles_3)(terms, n, wide, dy, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
+            if (tile == 4) NN__K(dw_tiles_4)(terms, n, wide, dy, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
 #else
-            if (tile == 2) NN__K(dw_tiles_2)(terms, n, wide, dy, strip, channels * z.channel, at, total + m * terms * 16);
+            if (tile == 2) NN__K(dw_tiles_2)(terms, n, wide, dy, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
 #endif
         }
     }
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
     for (m = 0; m < h; m++) for (j = 0; j < terms; j++) {
-        R *sum = total + (m * terms + j) * 16, *to = dw + ((group * v->o + o0 + m) * v->c + c0) * v->taps + j;
-        for (k = 8; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
-        *to = add ? *to + sum[0] : sum[0];
+        R sum, *to = dw + ((group * v->o + o0 + m) * v->c + c0) * v->taps + j;
+        V lanes[16 / NN__LANES];
+        memcpy(lanes, total + (m * terms + j) * 16, sizeof lanes);
+        sum = NN__K(sum16)(lanes);
+        *to = add ? *to + sum : sum;
     }
 }
 
@@ -18077,6 +18087,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__NV
 #undef NN__NR
 #undef NN__DW_M
+#undef NN__HOLD
 #undef NN__BAND_HEIGHTS
 #undef NN__BAND_TILES
 #undef NN__FMA
