@@ -15277,8 +15277,8 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
 // p = r pitch + x reads number p + at[k] for its tap k, whatever p is. So vectors run on from one row into the next, and rows that are
 // shorter than a vector waste only what lies between them: those results are computed and dropped. Zeros that end one line begin the next.
 typedef struct nn__strip { int64_t low_y, low_x, split_y, split_x, wide, below, pitch, part, channel; } nn__strip; // wide: numbers of a line
-enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
-       NN__STRIP_OWN = 128, NN__STRIP_TASK = 8, NN__DW_SUMS = 4096, NN__DW_TERMS = 1024, NN__DW_ROOM = 6144, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 4096 };
+enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_UNIT = 96, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
+       NN__STRIP_OWN = 128, NN__STRIP_TASK = 8, NN__DW_SUMS = 6144, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
 static nn__strip nn__conv_strip(const nn__gather *q)
 {
     nn__strip z;
@@ -15319,8 +15319,11 @@ static int nn__conv_bands(const nn__conv *v, int spread, nn__bands *s)
     if (v->taps > NN__STRIP_TAPS || phases > NN__STRIP_PHASES || rows < 1 || channels < 1 || v->groups * rows * channels * v->taps > NN__CONV_PACK) return 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
     if (!q.y.count || !q.x.count) return 0;
-    s->across = (q.x.count + NN__STRIP_COLUMNS - 1) / NN__STRIP_COLUMNS;
-    s->columns = (q.x.count + s->across - 1) / s->across;
+    z = nn__conv_strip(&q);
+    s->columns = NN__STRIP_ROOM / (channels * z.split_y * z.split_x * (z.below + 1)) / NN__STRIP_UNIT * NN__STRIP_UNIT;
+    s->columns = nn__max(NN__STRIP_UNIT, nn__min(s->columns, NN__STRIP_COLUMNS));
+    s->across = (q.x.count + s->columns - 1) / s->columns;
+    if (s->across == 1) s->columns = q.x.count;
     s->rows = nn__min(q.y.count, NN__STRIP_COLUMNS);
     for (phase = 0; phase < phases; phase++) {
         q = nn__conv_gather(v, spread, phase);
@@ -15349,27 +15352,33 @@ static int nn__conv_bands(const nn__conv *v, int spread, nn__bands *s)
 typedef struct nn__dw_bands { int64_t rows, columns, across, count, images, block, channels; } nn__dw_bands;    // block: rows of dw
 static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 {
-    nn__gather q;
+    nn__gather whole = nn__conv_gather(v, 0, 0), q;
     nn__strip z;
-    int64_t results;
+    int64_t most, results, area = v->stride[0] * v->stride[1];
     memset(s, 0, sizeof *s);
     if (v->taps > NN__STRIP_TAPS || v->o < 1 || v->c < 1 || !v->batch || !v->map[0] || !v->map[1]) return 0;
-    q = nn__conv_gather(v, 0, 0);
-    s->across = (q.x.count + NN__DW_RESULTS - 1) / NN__DW_RESULTS;
-    s->columns = (q.x.count + s->across - 1) / s->across;
-    nn__axis_cut(&q.x, 0, s->columns);
-    z = nn__conv_strip(&q);
-    s->rows = nn__max(1, nn__min(q.y.count, NN__DW_RESULTS / z.pitch));
-    s->count = (q.y.count + s->rows - 1) / s->rows;
-    s->rows = (q.y.count + s->count - 1) / s->count;
-    nn__axis_cut(&q.y, 0, s->rows);
-    z = nn__conv_strip(&q);
+    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / 2) {                    // where not all channels fit, fewer results leave room for more of them
+        q = whole;
+        s->across = (q.x.count + most - 1) / most;
+        s->columns = s->across > 1 ? most : q.x.count;
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        s->rows = nn__max(1, nn__min(q.y.count, most / z.pitch));
+        s->count = (q.y.count + s->rows - 1) / s->rows;
+        s->rows = (q.y.count + s->count - 1) / s->count;
+        nn__axis_cut(&q.y, 0, s->rows);
+        z = nn__conv_strip(&q);
+        if (most < NN__DW_RESULTS || v->c * z.channel <= NN__DW_FIRST) break;
+    }
     results = (nn__strip_results(&q, &z) + 15) / 16 * 16;
-    if (z.channel > NN__DW_ROOM || 2 * s->count * s->across * results > 3 * v->map[0] * v->map[1]) return 0;
-    s->channels = nn__min(v->c, NN__DW_ROOM / z.channel);
-    s->images = s->count * s->across > 1 ? 1 : nn__max(1, nn__min(v->batch, nn__min(NN__DW_ROOM / (s->channels * z.channel), NN__DW_RESULTS / results)));
     s->count *= s->across;
-    s->block = nn__min(v->o, nn__min(nn__max(8, 128 / v->taps / 4 * 4), nn__max(4, NN__DW_SUMS / (s->channels * v->taps) / 4 * 4)));
+    if (z.channel > NN__DW_ROOM || 2 * s->count * results > 3 * v->map[0] * v->map[1]) return 0;
+    s->channels = nn__min(v->c, NN__DW_ROOM / z.channel);
+    s->channels = (v->c + (v->c + s->channels - 1) / s->channels - 1) / ((v->c + s->channels - 1) / s->channels);
+    s->images = s->count > 1 ? 1 : nn__max(1, nn__min(v->batch, nn__min(NN__DW_FIRST / (s->channels * z.channel), NN__DW_RESULTS / results)));
+    s->block = nn__min(nn__max(8, 256 * nn__min(area, 4) / v->taps), nn__max(4, NN__DW_SUMS / (s->channels * v->taps) / 4 * 4));
+    s->block = nn__min(v->o, ((v->o + s->block - 1) / s->block + v->o - 1) / ((v->o + s->block - 1) / s->block) + 3) / 4 * 4;
+    s->block = nn__min(v->o, nn__max(4, s->block));
     return s->channels * v->taps <= NN__DW_TERMS;
 }
 
@@ -15876,8 +15885,10 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
 NN__INLINE void NN__K(strip_line)(R *to, const R *from, int64_t n, int64_t step, int64_t wide)
 {
     int64_t i;
-    if (step > 1) for (i = 0; i < n; i++) to[i] = from[i * step];
-    else for (i = 0; i < n; i += NN__LANES) STORE(to + i, NN__K(get_lanes)(from + i, n - i));
+    if (step > 1) {
+        for (i = 0; step == 2 && i + NN__LANES < n; i += NN__LANES) STORE(to + i, NN__K(evens)(LOAD(from + 2 * i), LOAD(from + 2 * i + NN__LANES)));
+        for (; i < n; i++) to[i] = from[i * step];
+    } else for (i = 0; i < n; i += NN__LANES) STORE(to + i, NN__K(get_lanes)(from + i, n - i));
     for (i = n; i < wide; i += NN__LANES) STORE(to + i, C(0));
 }
 static void NN__K(strip_fill)(const nn__gather *q, const nn__strip *z, const R *from, int64_t channels, R *to)
@@ -16012,16 +16023,16 @@ NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int6
         NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) STORE(sum + j * sum_row + k * 16 + e, acc[j][k]);
     }
 }
-#define NN__DW_TILE(m) static void NN__K(dw_tiles_##m)(int64_t terms, int64_t images, int64_t wide, const R *dy, const R *x, int64_t x_image, const int64_t *at, int first, R *sum)  \
+#define NN__DW_TILE(m) static void NN__K(dw_tiles_##m)(int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum) \
 {                                                                                                                                             \
     int64_t k, t;                                                                                                                             \
     for (k = 0; k < terms; k += t) {                     /* as many at a time as there are: 5, or somewhat fewer */                           \
         int64_t rest = terms - k, parts = (rest + 4) / 5;                                                                                     \
         t = (rest + parts - 1) / parts;                                                                                                       \
-        if (t == 5)      NN__K(dw_tile)(m, 5, images, wide, dy, images * wide, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
-        else if (t == 4) NN__K(dw_tile)(m, 4, images, wide, dy, images * wide, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
-        else if (t == 3) NN__K(dw_tile)(m, 3, images, wide, dy, images * wide, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
-        else { t = 1;    NN__K(dw_tile)(m, 1, images, wide, dy, images * wide, x, x_image, at + k, first, sum + k * 16, terms * 16); }               \
+        if (t == 5)      NN__K(dw_tile)(m, 5, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 4) NN__K(dw_tile)(m, 4, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 3) NN__K(dw_tile)(m, 3, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else { t = 1;    NN__K(dw_tile)(m, 1, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16); }               \
     }                                                                                                                                         \
 }
 NN__DW_TILE(1)
@@ -16032,6 +16043,16 @@ NN__DW_TILE(4)
 NN__DW_TILE(2)
 #endif
 #undef NN__DW_TILE
+static void NN__K(dw_rows)(int m, int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum)
+{
+#if NN__DW_M == 4
+    if (m == 4)      NN__K(dw_tiles_4)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+    else if (m == 3) NN__K(dw_tiles_3)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+#else
+    if (m == 2)      NN__K(dw_tiles_2)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+#endif
+    else             NN__K(dw_tiles_1)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+}
 // Some rows of dw: one group over one chunk of the batch.
 static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
 {
@@ -16044,12 +16065,13 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
     for (b = chunk * s.images; b < last; b += n) for (n = nn__min(s.bands.images, last - b), band = 0; band < s.bands.count; band++) {
         nn__gather q = nn__conv_gather(v, 0, 0);
         nn__strip z;
-        int64_t wide, tile;
+        int64_t wide, tile, plain;
         nn__axis_cut(&q.y, band / s.bands.across * s.bands.rows, s.bands.rows);
         nn__axis_cut(&q.x, band % s.bands.across * s.bands.columns, s.bands.columns);
         if (!q.y.count || !q.x.count) continue;
         z = nn__conv_strip(&q);
         wide = (nn__strip_results(&q, &z) + 15) / 16 * 16;
+        plain = n == 1 && z.pitch == q.x.count && nn__strip_results(&q, &z) == wide && (q.y.count == 1 || q.x.count == v->map[1]);   // dy as it is
         NN__K(strip_taps)(&q, &z, channels, at);
         for (i = 0; i < n; i++)
             NN__K(strip_fill)(&q, &z, image + (((b + i) * v->groups + group) * v->c + c0) * q.y.size * q.x.size, channels, strip + i * channels * z.channel);
@@ -16058,6 +16080,11 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
             int64_t parts = (h - m + NN__DW_M - 1) / NN__DW_M, real;
             real = tile = (h - m + parts - 1) / parts;
             if (NN__DW_M == 4 && tile == 2) tile = 3;
+            if (plain && tile == real) {
+                NN__K(dw_rows)((int)tile, terms, 1, wide, map + ((b * v->groups + group) * v->o + o0 + m) * pixels + q.y.first * v->map[1] + q.x.first, pixels, strip, 0, at,
+                               b == chunk * s.images && !band, total + m * terms * 16);
+                continue;
+            }
             for (j = 0; j < tile; j++) for (i = 0; i < n; i++) {
                 R *to = dy + (j * n + i) * wide;
                 const R *y = map + (((b + i) * v->groups + group) * v->o + o0 + m + j) * pixels + q.y.first * v->map[1] + q.x.first;
@@ -16066,13 +16093,7 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
                 r *= z.pitch;
                 NN__K(strip_line)(to + r, y + (q.y.count - 1) * v->map[1], q.x.count, 1, wide - r);
             }
-            if (tile == 1) NN__K(dw_tiles_1)(terms, n, wide, dy, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
-#if NN__DW_M == 4
-            if (tile == 3) NN__K(dw_tiles_3)(terms, n, wide, dy, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
-            if (tile == 4) NN__K(dw_tiles_4)(terms, n, wide, dy, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
-#else
-            if (tile == 2) NN__K(dw_tiles_2)(terms, n, wide, dy, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
-#endif
+            NN__K(dw_rows)((int)tile, terms, n, wide, dy, n * wide, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
         }
     }
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
