@@ -16754,10 +16754,79 @@ static void NN__K(pool_max_rows)(const NN__K(pooling) *o, const R *x, int64_t pl
         NN__K(istore)(o->column_at + i, NN__K(count_up)(0) * 0 + INT32_MAX);
     }
 }
+// Windows of 2 x 2 side by side, the usual ones: their four pixels are the even and odd numbers of two rows.
+static int NN__K(pool_of_four)(const nn_call *c)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int d, four = !p->adaptive;
+    for (d = 0; d < 2; d++) four = four && p->kernel[d] == 2 && p->stride[d] == 2 && !p->pad[d] && p->dilation[d] == 1 && 2 * c->out[0].shape[2 + d] <= c->in[0].shape[2 + d];
+    return four;
+}
+NN__INLINE V NN__K(get_some)(const R *p, int64_t n)      { return n > 0 ? NN__K(get_lanes)(p, n) : C(0); }
+static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
+{
+    int64_t i, k, oy, ox, w = o->w;
+    for (i = o->first; i < o->last; i++) for (oy = 0; oy < o->oh; oy++) for (ox = 0; ox < o->ow; ox += NN__LANES) {
+        int64_t in = i * o->h * w + 2 * oy * w + 2 * ox, out = (i * o->oh + oy) * o->ow + ox, left = o->out - out;       // what follows the row is written later
+        V best = C(0), v[4];
+        VI place = NN__K(count_up)(0), at = place + place + (int32_t)(2 * oy * w + 2 * ox);
+        for (k = 0; k < 2; k++) {
+            const R *x = (const R *)c->in[0].data + in + k * w;
+            V low = NN__K(get_some)(x, o->in - in - k * w), high = NN__K(get_some)(x + NN__LANES, o->in - in - k * w - NN__LANES);
+            v[2 * k] = NN__K(evens)(low, high);
+            v[2 * k + 1] = NN__LANES > 1 ? NN__K(odds)(low, high) : high;
+        }
+        best = v[0];
+        place = at;
+        NN__UNROLL for (k = 1; k < 4; k++) {
+            VI m = (VI)((v[k] > best) | (v[k] != v[k]));
+            place = NN__K(isel)(m, at + (int32_t)(k / 2 * w + k % 2), place);
+            best = SEL(m, v[k], best);
+        }
+        NN__K(put_lanes)((R *)c->out[0].data + out, best, left);
+        if (!c->aux[0].data) continue;
+#if NN__LANES > 1
+        NN__K(put_lanes)((R *)c->aux[0].data + out, FLOATS(place), left);
+#else
+        ((int32_t *)c->aux[0].data)[out] = place;
+#endif
+    }
+}
+static void NN__K(pool_spread_four)(const nn_call *c, int64_t first, int64_t last)
+{
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], out = oh * ow, i, oy, ox, k;
+    const R *dys = (const R *)c->dout[0].data;
+    const int32_t *where = (const int32_t *)c->aux[0].data;
+    for (i = first; i < last; i++) {
+        R *dx = (R *)c->din[0].data + i * h * w;
+        for (oy = 0; oy < oh; oy++) for (ox = 0; ox < ow; ox += NN__LANES) {
+            int64_t from = i * out + oy * ow + ox, n = nn__min(NN__LANES, ow - ox);
+            V dy = NN__K(get_lanes)(dys + from, n), v[4], low, high;
+            VI at = NN__K(count_up)(0), place;
+            at = at + at + (int32_t)(2 * oy * w + 2 * ox);
+#if NN__LANES > 1
+            place = BITS(NN__K(get_lanes)((const R *)(const void *)(where + from), n));
+#else
+            place = where[from];
+#endif
+            NN__UNROLL for (k = 0; k < 4; k++) { VI m = (VI)(place == at + (int32_t)(k / 2 * w + k % 2)); v[k] = SEL(m, dy, C(0)); }
+            for (k = 0; k < 2; k++) {
+                R *to = dx + (2 * oy + k) * w + 2 * ox;
+                low = NN__K(zip_low)(v[2 * k], v[2 * k + 1]);
+                high = NN__LANES > 1 ? NN__K(zip_high)(v[2 * k], v[2 * k + 1]) : v[2 * k + 1];
+                NN__K(put_lanes)(to, low, 2 * n);
+                if (2 * n > NN__LANES) NN__K(put_lanes)(to + NN__LANES, high, 2 * n - NN__LANES);
+            }
+        }
+        for (oy = 0; oy < 2 * oh && 2 * ow < w; oy++) memset(dx + oy * w + 2 * ow, 0, (size_t)(w - 2 * ow) * sizeof *dx);
+        memset(dx + 2 * oh * w, 0, (size_t)((h - 2 * oh) * w) * sizeof *dx);
+    }
+}
 NN__FORWARD(maxpool2d)
 {
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    if (NN__K(pool_of_four)(c)) { NN__K(pool_max_four)(c, &o); return; }
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
     for (i = 0; i < o.z.columns + pads; i++) o.column_at[i] = INT32_MAX;
     for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
@@ -16805,6 +16874,7 @@ NN__FORWARD(maxpool2d)
 NN__BACKWARD(maxpool2d)
 {
     int64_t in = c->in[0].shape[2] * c->in[0].shape[3], out = c->out[0].shape[2] * c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1], i, j;
+    if (NN__K(pool_of_four)(c) && !(c->add & 1)) { NN__K(pool_spread_four)(c, nn__task_begin(planes, t), nn__task_end(planes, t)); return; }
     for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
         const R *dy = (const R *)c->dout[0].data + i * out;
         const int32_t *where = (const int32_t *)c->aux[0].data + i * out;
