@@ -15278,7 +15278,7 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
 // shorter than a vector waste only what lies between them: those results are computed and dropped. Zeros that end one line begin the next.
 typedef struct nn__strip { int64_t low_y, low_x, split_y, split_x, wide, below, pitch, part, channel; } nn__strip; // wide: numbers of a line
 enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_UNIT = 96, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
-       NN__STRIP_OWN = 128, NN__STRIP_TASK = 8, NN__DW_SUMS = 6144, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
+       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 6144, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
 static nn__strip nn__conv_strip(const nn__gather *q)
 {
     nn__strip z;
@@ -15655,11 +15655,11 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
 #define NN__DW_M 4
 #define NN__BAND_HEIGHTS     12, 8, 6, 4
-#define NN__BAND_TILES(NN__X) NN__X(12, 2) NN__X(8, 3) NN__X(6, 4) NN__X(4, 6) NN__X(1, 8)
+#define NN__BAND_TILES(NN__X) NN__X(12, 2, 1) NN__X(8, 3, 1) NN__X(6, 4, 2) NN__X(4, 6, 3) NN__X(1, 8, 4)
 #else
 #define NN__DW_M 2
 #define NN__BAND_HEIGHTS     6, 4
-#define NN__BAND_TILES(NN__X) NN__X(6, 2) NN__X(4, 3) NN__X(1, 8)
+#define NN__BAND_TILES(NN__X) NN__X(6, 2, 1) NN__X(4, 3, 1) NN__X(1, 8, 4)
 #endif
 // Packs weights of one group, rows first..last of a round that begins at row low, in the order in which they are read: phase, part, panel
 // of `height` rows, term, row.
@@ -15901,6 +15901,12 @@ static void NN__K(strip_fill)(const nn__gather *q, const nn__strip *z, const R *
         int64_t at = z->low_x + ex, step = q->x.step, n, low = at < 0 ? nn__min((-at + step - 1) / step, z->pitch) : 0, high = at < q->x.size ? (q->x.size - 1 - at) / step + 1 : 0;
         n = nn__max(0, nn__min(high, z->wide) - low);
         NN__K(strip_line)(part, part, 0, 1, low);
+        if (low == 0 && step == 1 && q->y.step == 1 && n == q->x.size && n == z->pitch) {        // no zeros between lines: many are like one
+            int64_t top = nn__min(lines, nn__max(0, -z->low_y)), bottom = nn__max(top, nn__min(lines, q->y.size - z->low_y));
+            NN__K(strip_line)(part, part, 0, 1, top * n);
+            NN__K(strip_line)(part + top * n, from + (z->low_y + top) * n, (bottom - top) * n, 1, (lines - top) * n);
+            continue;
+        }
         for (l = 0; l < lines; l++) {
             int64_t line = l * q->y.step + z->low_y + ey;
             int inside = line >= 0 && line < q->y.size;
@@ -15910,35 +15916,39 @@ static void NN__K(strip_fill)(const nn__gather *q, const nn__strip *z, const R *
 }
 static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t channels, int64_t *at)      // where the terms of result 0 lie
 {
-    int64_t ch, k;
-    for (k = 0; k < q->taps; k++) {
-        int64_t y = q->y.offset + k / q->x.taps * q->y.hop - z->low_y, x = q->x.offset + k % q->x.taps * q->x.hop - z->low_x;
-        at[k] = (y % q->y.step * z->split_x + x % q->x.step) * z->part + y / q->y.step * z->pitch + x / q->x.step;
+    int64_t ch, k, y, x, ky, kx, line;
+    for (k = ky = 0, y = q->y.offset - z->low_y; ky < q->y.taps; ky++, y += q->y.hop) {
+        line = q->y.step == 1 ? y * z->pitch : y % q->y.step * z->split_x * z->part + y / q->y.step * z->pitch;
+        for (kx = 0, x = q->x.offset - z->low_x; kx < q->x.taps; kx++, x += q->x.hop) at[k++] = line + (q->x.step == 1 ? x : x % q->x.step * z->part + x / q->x.step);
     }
     for (ch = 1; ch < channels; ch++) for (k = 0; k < q->taps; k++) at[ch * q->taps + k] = at[k] + ch * z->channel;
 }
-// sum[h][v vectors] = bias, or what is there, + sum over k of w[k][h] x[at[k] ...]. As in gemm_sums, h and v are constants.
-NN__INLINE void NN__K(band_sums)(const int h, const int v, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum)
+// sum[h][v vectors] = bias, or what is there, + sum over k of w[k][h] x[at[k] ...]. As in gemm_sums, h and v are constants; row: numbers between rows of sums.
+NN__INLINE void NN__K(band_sums)(const int h, const int v, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)
 {
     V acc[12][8], z[8];
     int64_t k;
     int i, j;
     if (bias) { NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = SET1(bias[i]); }
-    else      { NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(sum + i * NN__CHUNK + j * NN__LANES); }
+    else      { NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(sum + i * row + j * NN__LANES); }
     for (k = 0; k < terms; k++, w += h) {
         NN__UNROLL for (j = 0; j < v; j++) z[j] = LOAD(x + at[k] + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(w[i]), z[j], acc[i][j]);
     }
-    NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) STORE(sum + i * NN__CHUNK + j * NN__LANES, acc[i][j]);
+    NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) STORE(sum + i * row + j * NN__LANES, acc[i][j]);
 }
-// n results, at most NN__CHUNK, in one row per row of a panel
-#define NN__X(h, v) static void NN__K(band_##h)(int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum) \
-    { int64_t i; for (i = 0; i < n; i += (v) * NN__LANES) NN__K(band_sums)(h, v, terms, w, x + i, at, bias, sum + i); }
+// n results, at most NN__CHUNK, in one row per row of a panel; v vectors at a time, at the end u
+#define NN__X(h, v, u) static void NN__K(band_##h)(int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)  \
+{                                                                                                                                             \
+    int64_t i;                                                                                                                                \
+    for (i = 0; i + (u) * NN__LANES < n; i += (v) * NN__LANES) NN__K(band_sums)(h, v, terms, w, x + i, at, bias, sum + i, row);               \
+    if (i < n) NN__K(band_sums)(h, u, terms, w, x + i, at, bias, sum + i, row);                                                               \
+}
 NN__BAND_TILES(NN__X)
 #undef NN__X
-static void NN__K(band_tiles)(int height, int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum)
+static void NN__K(band_tiles)(int height, int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)
 {
-#define NN__X(h, v) if (height == (h)) NN__K(band_##h)(n, terms, w, x, at, bias, sum);
+#define NN__X(h, v, u) if (height == (h)) NN__K(band_##h)(n, terms, w, x, at, bias, sum, row);
     NN__BAND_TILES(NN__X)
 #undef NN__X
 }
@@ -15959,47 +15969,85 @@ static void NN__K(band_out)(const nn__gather *q, const nn__strip *z, const R *su
         }
     }
 }
+// One row, one channel, 3 x 3 taps, step 1: four lines of results at a time, so that a vector that is read serves three of them.
+// x: term 0 of the first result; lines of x are `line` apart, taps in a line `hop` (both negative when it spreads: then x, y are those of the last line).
+NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, R *y, int64_t y_line)
+{
+    V tap[9], acc[4], z;
+    int64_t i;
+    int l, k, r;
+    NN__UNROLL for (k = 0; k < 9; k++) tap[k] = SET1(w[k]);
+    for (i = 0; i < n; i += NN__LANES) {
+        NN__UNROLL for (r = 0; r < 4; r++) acc[r] = SET1(bias);
+        NN__UNROLL for (l = 0; l < 6; l++) NN__UNROLL for (k = 0; k < 3; k++) {
+            z = LOAD(x + l * line + k * hop + i);
+            NN__HOLD(z);
+            NN__UNROLL for (r = 0; r < 4; r++) if (l >= r && l < r + 3) acc[r] = FMA(tap[(l - r + 9) % 3 * 3 + k], z, acc[r]);
+        }
+        NN__UNROLL for (r = 0; r < 4; r++) NN__K(put_lanes)(y + r * y_line + i, acc[r], n - i);
+    }
+}
+typedef struct NN__K(band) { nn__gather q; nn__strip z; int64_t results, at[NN__CONV_K]; } NN__K(band);
+static void NN__K(band_open)(NN__K(band) *b, const nn__conv *v, int spread, const nn__bands *s, int64_t phase, int64_t index)
+{
+    b->q = nn__conv_gather(v, spread, phase);
+    nn__axis_cut(&b->q.y, index / s->across * s->rows, s->rows);
+    nn__axis_cut(&b->q.x, index % s->across * s->columns, s->columns);
+    if (!b->q.y.count || !b->q.x.count) return;
+    b->z = nn__conv_strip(&b->q);
+    b->results = nn__strip_results(&b->q, &b->z);
+    if (b->q.taps) NN__K(strip_taps)(&b->q, &b->z, nn__min(b->q.channels, NN__CONV_K / b->q.taps), b->at);
+}
+static int NN__K(band_is_nine)(const NN__K(band) *b, int64_t rows, int add)
+{
+    return rows == 1 && !add && b->q.channels == 1 && b->q.y.taps == 3 && b->q.x.taps == 3 && b->q.y.step == 1 && b->q.x.step == 1 && b->q.y.pitch == 1 && b->q.x.pitch == 1
+        && (b->q.y.hop == 1 || b->q.y.hop == -1) && b->q.y.count >= 4 && 3 * ((b->q.x.count + 15) / 16) <= b->q.x.count / 4;
+}
 static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), units = v->batch * v->groups * s.bands.count;
-    int64_t at[NN__CONV_K], unit, phase, p, i, n;
-    R *sum = scratch, *own = sum + 12 * NN__CHUNK, *strip = own + 24 * NN__STRIP_OWN, none[12] = { 0 };
+    int64_t first = units * index / s.tasks, unit, phase, p, i, n;
+    R *sum = scratch, *own = sum + 12 * NN__CHUNK, *strip = own + 24 * NN__STRIP_OWN;
+    NN__K(band) b;
     int height = NN__K(conv_height)(&s);
-    for (unit = units * index / s.tasks; unit < units * (index + 1) / s.tasks; unit++) {
-        int64_t band = unit % s.bands.count, image = unit / s.bands.count, group = image % v->groups, results;
-        const R *panels = s.pack_blocks ? a + group * s.panels : own;
-        if (!s.pack_blocks) NN__K(conv_rows)(v, spread, &s, w + group * v->o * v->c * v->taps, 0, 0, s.rows, height, own);
+    for (unit = first; unit < units * (index + 1) / s.tasks; unit++) {
+        int64_t image = unit / s.bands.count, group = image % v->groups;
+        const R *panels = s.pack_blocks ? a + group * s.panels : own, *weights = w + group * v->o * v->c * v->taps;
         for (phase = 0; phase < s.phases; phase++) {
-            nn__gather q = nn__conv_gather(v, spread, phase);
-            nn__strip z;
-            nn__axis_cut(&q.y, band / s.bands.across * s.bands.rows, s.bands.rows);
-            nn__axis_cut(&q.x, band % s.bands.across * s.bands.columns, s.bands.columns);
-            if (!q.y.count || !q.x.count) continue;
-            z = nn__conv_strip(&q);
-            results = nn__strip_results(&q, &z);
-            if (q.taps) {
-                NN__K(strip_fill)(&q, &z, from + image * q.channels * q.y.size * q.x.size, q.channels, strip);
-                NN__K(fill_run)(strip + q.channels * z.channel, NN__STRIP_SLACK, 0);
-                NN__K(strip_taps)(&q, &z, nn__min(q.channels, NN__CONV_K / q.taps), at);
+            if (unit == first || s.phases > 1 || s.bands.count > 1) NN__K(band_open)(&b, v, spread, &s.bands, phase, unit % s.bands.count);
+            if (!b.q.y.count || !b.q.x.count) continue;
+            if (b.q.taps) {
+                NN__K(strip_fill)(&b.q, &b.z, from + image * b.q.channels * b.q.y.size * b.q.x.size, b.q.channels, strip);
+                NN__K(fill_run)(strip + b.q.channels * b.z.channel, NN__STRIP_SLACK, 0);
             }
-            for (p = 0; p < results; p += n) {
-                n = nn__min(NN__CHUNK, results - p);
-                for (i = 0; i < s.rows; i += height) {
-                    nn__part t = { 0, 0, 0, 0 };
-                    const R *panel = panels + s.lead * q.before;
-                    R start[12];
-                    int64_t h = nn__min(height, s.rows - i);
-                    memcpy(start, none, sizeof none);
-                    if (bias) memcpy(start, bias + group * s.rows + i, (size_t)h * sizeof *start);
-                    if (!q.taps) NN__K(band_tiles)(height, n, 0, panel, strip, at, start, sum);
-                    while (nn__next_part(&q, &t)) {
-                        int64_t terms = t.channels * t.taps;
-                        NN__K(band_tiles)(height, n, terms, panel + i * terms, strip + t.channel * z.channel + p, at, t.channel ? NULL : start, sum);
-                        panel += s.lead * terms;
-                    }
-                    NN__K(band_out)(&q, &z, sum, h, p, n, y + (image * s.rows + i) * plane, width, plane, add);
+            if (NN__K(band_is_nine)(&b, s.rows, add)) {
+                int64_t line = b.q.y.hop * b.z.pitch, up = b.q.y.hop < 0 ? 3 : 0;
+                R *to = y + image * plane + b.q.y.first * width + b.q.x.first;
+                for (i = 0; i < b.q.y.count; i += 4) {
+                    int64_t l = nn__min(i, b.q.y.count - 4) + up;
+                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, to + l * width, b.q.y.hop * width);
                 }
+                continue;
+            }
+            if (!s.pack_blocks && phase == 0) NN__K(conv_rows)(v, spread, &s, weights, 0, 0, s.rows, height, own);
+            for (p = 0; p < b.results; p += n) for (n = nn__min(NN__CHUNK, b.results - p), i = 0; i < s.rows; i += height) {
+                nn__part t = { 0, 0, 0, 0 };
+                const R *panel = panels + s.lead * b.q.before;
+                R start[12] = { 0 }, *to = y + (image * s.rows + i) * plane, *at = sum;
+                int64_t h = nn__min(height, s.rows - i), j, row = NN__CHUNK;
+                for (j = 0; bias && j < h; j++) start[j] = bias[group * s.rows + i + j];
+                if (h == height && height > 1 && !add && n % (NN__CHUNK / 2) == 0 && b.q.x.pitch == 1 && (b.q.y.count == 1 || (b.q.x.count == width && b.z.pitch == width))) {
+                    at = to + b.q.y.first * width + b.q.x.first + p;             // results lie as they do in y
+                    row = plane;
+                }
+                if (!b.q.taps) NN__K(band_tiles)(height, n, 0, panel, strip, b.at, start, at, row);
+                while (nn__next_part(&b.q, &t)) {
+                    int64_t terms = t.channels * t.taps;
+                    NN__K(band_tiles)(height, n, terms, panel + i * terms, strip + t.channel * b.z.channel + p, b.at, t.channel ? NULL : start, at, row);
+                    panel += s.lead * terms;
+                }
+                if (at == sum) NN__K(band_out)(&b.q, &b.z, sum, h, p, n, to, width, plane, add);
             }
         }
     }
