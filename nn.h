@@ -15354,7 +15354,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 {
     nn__gather whole = nn__conv_gather(v, 0, 0), q;
     nn__strip z;
-    int64_t most, results, area = v->stride[0] * v->stride[1];
+    int64_t most, results, blocks, area = v->stride[0] * v->stride[1];
     memset(s, 0, sizeof *s);
     if (v->taps > NN__STRIP_TAPS || v->o < 1 || v->c < 1 || !v->batch || !v->map[0] || !v->map[1]) return 0;
     for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / 2) {                    // where not all channels fit, fewer results leave room for more of them
@@ -15376,9 +15376,9 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     s->channels = nn__min(v->c, NN__DW_ROOM / z.channel);
     s->channels = (v->c + (v->c + s->channels - 1) / s->channels - 1) / ((v->c + s->channels - 1) / s->channels);
     s->images = s->count > 1 ? 1 : nn__max(1, nn__min(v->batch, nn__min(NN__DW_FIRST / (s->channels * z.channel), NN__DW_RESULTS / results)));
-    s->block = nn__min(nn__max(8, 256 * nn__min(area, 4) / v->taps), nn__max(4, NN__DW_SUMS / (s->channels * v->taps) / 4 * 4));
-    s->block = nn__min(v->o, ((v->o + s->block - 1) / s->block + v->o - 1) / ((v->o + s->block - 1) / s->block) + 3) / 4 * 4;
-    s->block = nn__min(v->o, nn__max(4, s->block));
+    s->block = nn__min(nn__max(8, 256 * nn__min(area, 4) / v->taps), nn__max(4, NN__DW_SUMS / (s->channels * v->taps)));
+    blocks = (v->o + s->block - 1) / s->block;
+    s->block = nn__min(v->o, ((v->o + blocks - 1) / blocks + 3) / 4 * 4);
     return s->channels * v->taps <= NN__DW_TERMS;
 }
 
@@ -15542,7 +15542,7 @@ static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cu
 static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
-    return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 4 * NN__DW_RESULTS + 16 * (s->bands.block + 3) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
+    return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
 static void nn__conv_plan(nn_call *c)
@@ -15653,7 +15653,7 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 #define NN__HOLD(v) ((void)0)
 #endif
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
-#define NN__DW_M 4
+#define NN__DW_M 6
 #define NN__BAND_HEIGHTS     12, 8, 6, 4
 #define NN__BAND_TILES(NN__X) NN__X(12, 2, 1) NN__X(8, 3, 1) NN__X(6, 4, 2) NN__X(4, 6, 3) NN__X(1, 8, 4)
 #else
@@ -16059,7 +16059,7 @@ NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int6
     int64_t r, i;
     int e, j, k;
     for (e = 0; e < 16; e += NN__LANES) {
-        V acc[4][5], g, z[5];
+        V acc[6][5], g, z[5];
         NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = first ? C(0) : LOAD(sum + j * sum_row + k * 16 + e);
         for (r = 0; r < images; r++) for (i = e; i < wide; i += 16) {
             NN__UNROLL for (k = 0; k < taps; k++) { z[k] = LOAD(x + r * x_image + at[k] + i); NN__HOLD(z[k]); }
@@ -16074,28 +16074,29 @@ NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int6
 #define NN__DW_TILE(m) static void NN__K(dw_tiles_##m)(int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum) \
 {                                                                                                                                             \
     int64_t k, t;                                                                                                                             \
-    for (k = 0; k < terms; k += t) {                     /* as many at a time as there are: 5, or somewhat fewer */                           \
-        int64_t rest = terms - k, parts = (rest + 4) / 5;                                                                                     \
+    for (k = 0; k < terms; k += t) {                     /* 5 or 4 at a time, or somewhat fewer */                                          \
+        const int most = (m) == 6 ? 4 : 5;                                                                                                    \
+        int64_t rest = terms - k, parts = (rest + most - 1) / most;                                                                           \
         t = (rest + parts - 1) / parts;                                                                                                       \
-        if (t == 5)      NN__K(dw_tile)(m, 5, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        if (most == 5 && t == 5) NN__K(dw_tile)(m, 5, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
         else if (t == 4) NN__K(dw_tile)(m, 4, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
         else if (t == 3) NN__K(dw_tile)(m, 3, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
         else { t = 1;    NN__K(dw_tile)(m, 1, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16); }               \
     }                                                                                                                                         \
 }
 NN__DW_TILE(1)
-#if NN__DW_M == 4
-NN__DW_TILE(3)
+#if NN__DW_M == 6
 NN__DW_TILE(4)
+NN__DW_TILE(6)
 #else
 NN__DW_TILE(2)
 #endif
 #undef NN__DW_TILE
 static void NN__K(dw_rows)(int m, int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum)
 {
-#if NN__DW_M == 4
-    if (m == 4)      NN__K(dw_tiles_4)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
-    else if (m == 3) NN__K(dw_tiles_3)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+#if NN__DW_M == 6
+    if (m == 6)      NN__K(dw_tiles_6)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+    else if (m == 4) NN__K(dw_tiles_4)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
 #else
     if (m == 2)      NN__K(dw_tiles_2)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
 #endif
@@ -16109,7 +16110,7 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
     int64_t channels = nn__min(s.bands.channels, v->c - c0), terms = channels * v->taps, o0 = block / s.across * s.bands.block;
     int64_t h = nn__min(s.bands.block, v->o - o0), last = nn__min(v->batch, (chunk + 1) * s.images), pixels = v->map[0] * v->map[1];
     int64_t at[NN__DW_TERMS], b, band, m, n, i, j, r;
-    R *strip = scratch, *dy = strip + NN__DW_ROOM + NN__STRIP_SLACK, *total = dy + 4 * NN__DW_RESULTS;
+    R *strip = scratch, *dy = strip + NN__DW_ROOM + NN__STRIP_SLACK, *total = dy + 6 * NN__DW_RESULTS;
     for (b = chunk * s.images; b < last; b += n) for (n = nn__min(s.bands.images, last - b), band = 0; band < s.bands.count; band++) {
         nn__gather q = nn__conv_gather(v, 0, 0);
         nn__strip z;
@@ -16124,10 +16125,9 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
         for (i = 0; i < n; i++)
             NN__K(strip_fill)(&q, &z, image + (((b + i) * v->groups + group) * v->c + c0) * q.y.size * q.x.size, channels, strip + i * channels * z.channel);
         NN__K(fill_run)(strip + n * channels * z.channel, NN__STRIP_SLACK, 0);
+        tile = h == 1 ? 1 : NN__DW_M == 6 && (h + 3) / 4 * 4 < (h + 5) / 6 * 6 ? 4 : NN__DW_M;
         for (m = 0; m < h; m += tile) {
-            int64_t parts = (h - m + NN__DW_M - 1) / NN__DW_M, real;
-            real = tile = (h - m + parts - 1) / parts;
-            if (NN__DW_M == 4 && tile == 2) tile = 3;
+            int64_t real = nn__min(tile, h - m);
             if (plain && tile == real) {
                 NN__K(dw_rows)((int)tile, terms, 1, wide, map + ((b * v->groups + group) * v->o + o0 + m) * pixels + q.y.first * v->map[1] + q.x.first, pixels, strip, 0, at,
                                b == chunk * s.images && !band, total + m * terms * 16);
