@@ -15337,8 +15337,7 @@ NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->ad
 // never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
 // Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64,
-       NN__THIN = 8, NN__THIN_SUMS = 4096 };
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19 };
 
 #ifdef NN_DETERMINISTIC
 #define NN__WINOGRAD 0
@@ -15454,35 +15453,116 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
     return p->channels > 0;
 }
 
-// Depthwise convolutions have one row per matrix: nothing to share a packed panel with. They run directly on a strip: some rows of one
-// plane, padded with zeros, and for a step > 1 sorted by x mod step, so that every tap reads neighbouring numbers for neighbouring results.
-typedef struct nn__strip { int64_t low_y, low_x, span, sub, row, rows; } nn__strip;  // span: lines of one result row; sub: numbers per x mod step
-static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x, int64_t room)  // room: numbers
+// Where few rows share a packed panel, packing costs more than it saves. Then results are computed from a strip: the pixels that a band
+// (some rows and columns of one image's results) reads, copied once, padded with zeros; for a step > 1 sorted into parts, one for each
+// (y mod step, x mod step). In a strip the lines of a part are `pitch` numbers apart, and results are numbered with the same pitch: result
+// p = r pitch + x reads number p + at[k] for its tap k, whatever p is. So vectors run on from one row into the next, and rows that are
+// shorter than a vector waste only what lies between them: those results are computed and dropped. Zeros that end one line begin the next.
+typedef struct nn__strip { int64_t low_y, low_x, split_y, split_x, wide, below, pitch, part, channel; } nn__strip; // wide: numbers of a line
+enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_UNIT = 96, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
+       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 6144, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
+static nn__strip nn__conv_strip(const nn__gather *q)
 {
     nn__strip z;
-    int64_t reach_y = (nn__max(1, y->taps) - 1) * y->hop, reach_x = (nn__max(1, x->taps) - 1) * x->hop;      // negative when it spreads
-    z.low_y = y->offset + nn__min(0, reach_y);
-    z.low_x = x->offset + nn__min(0, reach_x);
-    z.span = (reach_y < 0 ? -reach_y : reach_y) + 1;
-    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 16;        // vectors may read beyond the last result
-    z.row = z.sub * x->step;
-    z.rows = nn__max(1, nn__min(y->count, (room / z.row - z.span) / y->step + 1));
+    int64_t reach_y = (nn__max(1, q->y.taps) - 1) * q->y.hop, reach_x = (nn__max(1, q->x.taps) - 1) * q->x.hop;      // negative when it spreads
+    z.low_y = q->y.offset + nn__min(0, reach_y);
+    z.low_x = q->x.offset + nn__min(0, reach_x);
+    reach_y = reach_y < 0 ? -reach_y : reach_y;
+    reach_x = reach_x < 0 ? -reach_x : reach_x;
+    z.split_y = nn__min(q->y.step, reach_y + 1);
+    z.split_x = nn__min(q->x.step, reach_x + 1);
+    z.below = reach_y / q->y.step;
+    z.wide = z.pitch = q->x.count + reach_x / q->x.step;
+    if (q->x.step == 1 && z.low_x <= 0) {                // pixels, then zeros for both ends
+        int64_t pixels = nn__max(0, nn__min(q->x.size, z.low_x + z.wide));
+        z.pitch = nn__max(q->x.count, pixels + nn__max(-z.low_x, z.low_x + z.wide - pixels));
+    }
+    z.part = (q->y.count + z.below) * z.pitch + nn__max(0, nn__min(-z.low_x, z.pitch));
+    z.channel = (z.split_y * z.split_x * z.part + 15) / 16 | 1;                                 // an odd number of cache lines: no power of 2
+    z.channel *= 16;
     return z;
 }
-static int nn__conv_direct(const nn__conv *v)
+static int64_t nn__strip_results(const nn__gather *q, const nn__strip *z) { return (q->y.count - 1) * z->pitch + q->x.count; }
+static void nn__axis_cut(nn__axis *a, int64_t first, int64_t count)
 {
-    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (nn__max(v->map[1], v->image[1]) + 36);
-    return v->c == 1 && v->o >= 1 && v->o <= 2 && v->taps <= NN__STRIP_TAPS && lines <= NN__STRIP / row;
+    a->offset += first * a->step;
+    a->first += first * a->pitch;
+    a->count = nn__max(0, nn__min(count, a->count - first));
 }
-// dw of few channels, too, is summed on strips: of all channels of a group, which leave room for fewer rows. Rows that fill few vectors
-// of 16 are left to the matrix product.
-static int nn__conv_thin(const nn__conv *v)
+// How a map is cut into bands, and whether they pay: multiply-adds for one image, per channel. Packing a panel of pixels costs as much as
+// 26 rows of results, a number of a strip 4; three vectors are computed at a time.
+typedef struct nn__bands { int64_t rows, columns, across, count, room; } nn__bands;   // room: numbers of the largest strip
+static int nn__conv_bands(const nn__conv *v, int spread, nn__bands *s)
 {
-    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (v->map[1] + 36);
-    return nn__conv_direct(v) || (v->c >= 1 && v->o >= 1 && v->c <= NN__THIN && v->taps <= NN__STRIP_TAPS && 2 * lines <= NN__STRIP / row / v->c
-                              && v->map[1] <= NN__STRIP / 16 && 4 * v->map[1] >= (v->map[1] + 15) / 16 * 48);
+    int64_t phases = spread ? v->phases[0] * v->phases[1] : 1, rows = spread ? v->c : v->o, channels = spread ? v->o : v->c, banded = 0, packed = 0, phase;
+    nn__gather q;
+    nn__strip z;
+    memset(s, 0, sizeof *s);
+    if (v->taps > NN__STRIP_TAPS || phases > NN__STRIP_PHASES || rows < 1 || channels < 1 || v->groups * rows * channels * v->taps > NN__CONV_PACK) return 0;
+    q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    if (!q.y.count || !q.x.count) return 0;
+    z = nn__conv_strip(&q);
+    s->columns = NN__STRIP_ROOM / (channels * z.split_y * z.split_x * (z.below + 1)) / NN__STRIP_UNIT * NN__STRIP_UNIT;
+    s->columns = nn__max(NN__STRIP_UNIT, nn__min(s->columns, NN__STRIP_COLUMNS));
+    s->across = (q.x.count + s->columns - 1) / s->columns;
+    if (s->across == 1) s->columns = q.x.count;
+    s->rows = nn__min(q.y.count, NN__STRIP_COLUMNS);
+    for (phase = 0; phase < phases; phase++) {
+        q = nn__conv_gather(v, spread, phase);
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        s->rows = nn__max(1, nn__min(s->rows, NN__STRIP_ROOM / nn__max(1, channels * z.split_y * z.split_x * z.pitch) - z.below));
+    }
+    q = nn__conv_gather(v, spread, 0);
+    s->count = (q.y.count + s->rows - 1) / s->rows;
+    s->rows = (q.y.count + s->count - 1) / s->count;
+    for (phase = 0; phase < phases; phase++) {
+        q = nn__conv_gather(v, spread, phase);
+        packed += q.taps * ((rows + 11) / 12 * 12 + 26) * q.y.count * q.x.count;
+        nn__axis_cut(&q.y, 0, s->rows);
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        if (!q.y.count || !q.x.count) continue;
+        s->room = nn__max(s->room, channels * z.channel);
+        banded += s->count * s->across * (4 * z.channel + q.taps * (rows == 1 ? 2 : (rows + 3) / 4 * 4) * ((nn__strip_results(&q, &z) + 47) / 48 * 48));
+    }
+    s->count *= s->across;
+    return s->room <= NN__STRIP_MOST && banded < packed;
 }
-static int64_t nn__thin_rows(const nn__conv *v) { return nn__min((v->o + 3) / 4 * 4, NN__THIN_SUMS / (v->c * v->taps) / 4 * 4); }
+// dw on strips: every weight has 16 partial sums, in lanes that run through the results as above. A task has some rows of dw and some
+// channels, so that their strips stay in the first cache; where images are small, some at a time.
+typedef struct nn__dw_bands { int64_t rows, columns, across, count, images, block, channels; } nn__dw_bands;    // block: rows of dw
+static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
+{
+    nn__gather whole = nn__conv_gather(v, 0, 0), q;
+    nn__strip z;
+    int64_t most, results, blocks, area = v->stride[0] * v->stride[1];
+    memset(s, 0, sizeof *s);
+    if (v->taps > NN__STRIP_TAPS || v->o < 1 || v->c < 1 || !v->batch || !v->map[0] || !v->map[1]) return 0;
+    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / 2) {                    // where not all channels fit, fewer results leave room for more of them
+        q = whole;
+        s->across = (q.x.count + most - 1) / most;
+        s->columns = s->across > 1 ? most : q.x.count;
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        s->rows = nn__max(1, nn__min(q.y.count, most / z.pitch));
+        s->count = (q.y.count + s->rows - 1) / s->rows;
+        s->rows = (q.y.count + s->count - 1) / s->count;
+        nn__axis_cut(&q.y, 0, s->rows);
+        z = nn__conv_strip(&q);
+        if (most < NN__DW_RESULTS || v->c * z.channel <= NN__DW_FIRST) break;
+    }
+    results = (nn__strip_results(&q, &z) + 15) / 16 * 16;
+    s->count *= s->across;
+    if (z.channel > NN__DW_ROOM || 2 * s->count * results > 3 * v->map[0] * v->map[1]) return 0;
+    s->channels = nn__min(v->c, NN__DW_ROOM / z.channel);
+    s->channels = (v->c + (v->c + s->channels - 1) / s->channels - 1) / ((v->c + s->channels - 1) / s->channels);
+    s->images = s->count > 1 ? 1 : nn__max(1, nn__min(v->batch, nn__min(NN__DW_FIRST / (s->channels * z.channel), NN__DW_RESULTS / results)));
+    s->block = nn__min(nn__max(8, 256 * nn__min(area, 4) / v->taps), nn__max(4, NN__DW_SUMS / (s->channels * v->taps)));
+    blocks = (v->o + s->block - 1) / s->block;
+    s->block = nn__min(v->o, ((v->o + blocks - 1) / blocks + 3) / 4 * 4);
+    return s->channels * v->taps <= NN__DW_TERMS;
+}
 
 // 3x3 kernels with step 1 and many channels: Winograd's F(4x4, 3x3) (Winograd 1980; Lavin & Gray 2016). A tile of 4x4 results costs
 // 36 products per channel instead of 144:   Y = A^T [sum over c of (G g G^T) (B^T d B)] A,   g 3x3 weights, d 6x6 pixels, the products
@@ -15507,6 +15587,7 @@ static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
+    nn__bands bands;                                     // bands.count: 0 where pixels are packed
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
 } nn__conv_cut;
@@ -15544,10 +15625,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.rows = spread ? v->c : v->o;
     if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
     if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
-    if (nn__conv_direct(v)) {
-        s.tasks = nn__task_count(v->batch * v->groups, v->o * v->taps * v->map[0] * v->map[1]);
-        return s;
-    }
+    if (!nn__conv_bands(v, spread, &s.bands)) s.bands.count = 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
     s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
     s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
@@ -15557,13 +15635,19 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.rounds = (s.rows + s.pack_blocks * NN__GEMM_M - 1) / (s.pack_blocks * NN__GEMM_M);
     s.lead = nn__min((s.rows + 23) / 24 * 24, s.pack_blocks * NN__GEMM_M);      // NN__MR is 4, 6, 8 or 12
     s.panels = s.lead * q.channels * v->taps;
+    if (s.bands.count) {
+        s.splits = 1;
+        s.tasks = nn__task_count(v->batch * v->groups * s.bands.count, v->o * v->c * v->taps * v->map[0] * v->map[1] / s.bands.count / NN__STRIP_TASK);
+        if (s.rows * q.channels * v->taps <= NN__STRIP_OWN) s.pack_blocks = s.panels = 0;       // a task packs so few itself
+        return s;
+    }
     s.tasks = v->groups * s.phases * s.blocks;
     s.splits = nn__max((s.pack_blocks + 1) / 2, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
     s.rows = (s.pack_blocks + s.splits - 1) / s.splits * NN__GEMM_M;
     s.tasks *= s.splits;
     return s;
 }
-typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
@@ -15572,7 +15656,11 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
-    if (nn__conv_thin(v)) s.blocks = (v->o + nn__thin_rows(v) - 1) / nn__thin_rows(v);
+    s.banded = !wino && nn__conv_dw_bands(v, &s.bands);
+    if (s.banded) {
+        s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
+        s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
+    }
     if (wino) {
         s.across = (v->c + NN__WINO_K - 1) / NN__WINO_K;
         s.blocks = (v->o + NN__WINO_DW_M - 1) / NN__WINO_DW_M * s.across;
@@ -15580,6 +15668,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
     want = nn__max((wino ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
     want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
+    if (s.banded) want = nn__min(want, v->batch * pixels / NN__DW_CHUNK);        // what it costs to sum up
     want = nn__max(1, want);
     s.images = (v->batch + want - 1) / want;
     s.chunks = s.images ? (v->batch + s.images - 1) / s.images : 1;
@@ -15624,16 +15713,18 @@ static int nn__conv_shape(nn_call *c)
     nn__set_shape(&c->out[0], x->dtype, 4, shape);
     return 1;
 }
-static int64_t nn__conv_scratch(const nn__conv *v, int spread, int64_t rows)        // numbers that a task of a gather needs; rows: of one task
+static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
+    int64_t rows = s->rows;
     int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K), few = nn__wino_stride(NN__WINO_N + rows, NN__WINO_K / 2) + 16;
     if (nn__conv_wino(v, spread)) return 36 * (sums + nn__max(image, rows <= NN__WINO_M / 2 ? few : 0));
-    return nn__conv_direct(v) ? (int64_t)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
+    if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
+    return NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
 }
-static int64_t nn__conv_dw_scratch(const nn__conv *v)
+static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
-    return nn__conv_thin(v) ? 2 * NN__STRIP + 16 * NN__THIN_SUMS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
+    return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
 static void nn__conv_plan(nn_call *c)
@@ -15653,13 +15744,13 @@ static void nn__conv_plan(nn_call *c)
             c->tasks[2 * round + 1] = s.tasks;
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)nn__conv_scratch(&v, spread, s.rows) * real;
+        c->task_bytes = (size_t)nn__conv_scratch(&v, spread, &s) * real;
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[0] = v.groups * w.blocks * w.chunks;
-        c->task_bytes = (size_t)nn__conv_dw_scratch(&v) * real;
+        c->task_bytes = (size_t)nn__conv_dw_scratch(&v, &w) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
             c->phases = 2;
@@ -15730,38 +15821,69 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 }
 #endif
 #if NN__IN_SIMD
-#define NN__THIN_M (NN__LANES == 8 ? 2 : 4)              // tiles of thin_tile: AVX2 has 16 registers, the others 32
 #ifdef __GNUC__
 #define NN__PREFETCH(p) __builtin_prefetch(p)
 #else
 #define NN__PREFETCH(p) ((void)(p))
 #endif
-// Packs the weights of one group and of NN__GEMM_M rows in a round, in the order in which conv_block reads them: phase, part, panel, term, row.
-static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+// GCC likes to read an operand again from memory for every multiply-add; vectors that lie across two cache lines cost two loads each time.
+#if NN__LANES == 16 && defined(__GNUC__)
+#define NN__HOLD(v) __asm__("" : "+v"(v))
+#elif NN__LANES == 8 && defined(__GNUC__)
+#define NN__HOLD(v) __asm__("" : "+x"(v))
+#else
+#define NN__HOLD(v) ((void)0)
+#endif
+#if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
+#define NN__DW_M 6
+#define NN__BAND_HEIGHTS     12, 8, 6, 4
+#define NN__BAND_TILES(NN__X) NN__X(12, 2, 1) NN__X(8, 3, 1) NN__X(6, 4, 2) NN__X(4, 6, 3) NN__X(1, 8, 4)
+#else
+#define NN__DW_M 2
+#define NN__BAND_HEIGHTS     6, 4
+#define NN__BAND_TILES(NN__X) NN__X(6, 2, 1) NN__X(4, 3, 1) NN__X(1, 8, 4)
+#endif
+// Packs weights of one group, rows first..last of a round that begins at row low, in the order in which they are read: phase, part, panel
+// of `height` rows, term, row.
+static void NN__K(conv_rows)(const nn__conv *v, int spread, const nn__conv_cut *s, const R *w, int64_t low, int64_t first, int64_t last, int height, R *to)
 {
-    nn__conv_cut s = nn__conv_cuts(v, spread);
-    int64_t group = index / s.pack_blocks, low = round * s.pack_blocks * NN__GEMM_M, first = low + index % s.pack_blocks * NN__GEMM_M, tap[NN__CONV_K], phase, i, ch, k;
+    int64_t tap[NN__CONV_K], phase, i, ch, k;
     int j;
-    w += group * v->o * v->c * v->taps;
-    to += group * s.panels;
-    for (phase = 0; phase < s.phases; phase++) {
+    for (phase = 0; phase < s->phases; phase++) {
         nn__gather q = nn__conv_gather(v, spread, phase);
         nn__part p = { 0, 0, 0, 0 };
         while (nn__next_part(&q, &p)) {
             for (k = 0; k < p.taps; k++) tap[k] = (q.y.tap0 + (p.tap + k) / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + (p.tap + k) % q.x.taps * q.x.tap_step;
-            for (i = first; i < nn__min(first + NN__GEMM_M, q.rows); i += NN__MR) {
+            for (i = first; i < nn__min(last, q.rows); i += height) {
                 R *z = to + (i - low) * p.channels * p.taps;
                 const R *x = w + i * q.w_row + p.channel * q.w_channel;
-                int h = (int)nn__min(NN__MR, q.rows - i);
-                if (h < NN__MR) memset(z, 0, (size_t)(p.channels * p.taps * NN__MR) * sizeof *z);
+                int h = (int)nn__min(height, q.rows - i);
+                if (h < height) memset(z, 0, (size_t)(p.channels * p.taps * height) * sizeof *z);
                 if (spread) for (ch = 0; ch < p.channels; ch++) for (k = 0; k < p.taps; k++) for (j = 0; j < h; j++) // neighbours in w come one after
-                    z[(ch * p.taps + k) * NN__MR + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];                   // the other: rows may lie far apart
+                    z[(ch * p.taps + k) * height + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];                  // the other: rows may lie far apart
                 else for (j = 0; j < h; j++) for (ch = 0; ch < p.channels; ch++) for (k = 0; k < p.taps; k++)
-                    z[(ch * p.taps + k) * NN__MR + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
+                    z[(ch * p.taps + k) * height + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
             }
-            to += s.lead * p.channels * p.taps;
+            to += s->lead * p.channels * p.taps;
         }
     }
+}
+static int NN__K(conv_height)(const nn__conv_cut *s)     // rows of a panel
+{
+    static const int heights[] = { NN__BAND_HEIGHTS };
+    int i, best = 0;
+    if (!s->bands.count) return NN__MR;
+    if (s->rows == 1) return 1;
+    for (i = 1; i < (int)(sizeof heights / sizeof *heights); i++)
+        if ((s->rows + heights[i] - 1) / heights[i] * heights[i] < (s->rows + heights[best] - 1) / heights[best] * heights[best]) best = i;
+    return heights[best];
+}
+// One group, NN__GEMM_M rows in a round.
+static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.pack_blocks, low = round * s.pack_blocks * NN__GEMM_M, first = low + index % s.pack_blocks * NN__GEMM_M;
+    NN__K(conv_rows)(v, spread, &s, w + group * v->o * v->c * v->taps, low, first, first + NN__GEMM_M, NN__K(conv_height)(&s), to + group * s.panels);
 }
 
 NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)       // every step-th of from
@@ -15941,132 +16063,276 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
     }
 }
 
-// Lines first..first+rows (of results) of a strip. What comes next lies `ahead`.
-static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, int64_t ahead, R *to)
+// n numbers of a line, every step-th of from, then zeros up to `wide`; what is behind may be overwritten: lines are written in order.
+NN__INLINE void NN__K(strip_line)(R *to, const R *from, int64_t n, int64_t step, int64_t wide)
 {
-    int64_t lines = (rows - 1) * y->step + z->span, l, e;
-    memset(to, 0, (size_t)(lines * z->row) * sizeof *to);
-    for (l = 0; l < lines; l++, to += z->row) {
-        int64_t line = first * y->step + z->low_y + l;
-        if (line < 0 || line >= y->size) continue;
-        for (e = 0; e < x->size; e += 16) NN__PREFETCH(plane + line * x->size + ahead + e);
-        for (e = 0; e < x->step; e++) {
-            int64_t at = z->low_x + e, lo = at < 0 ? (-at + x->step - 1) / x->step : 0, hi = at < x->size ? nn__min(z->sub, (x->size - 1 - at) / x->step + 1) : 0;
-            if (lo < hi) NN__K(copy_run)(to + e * z->sub + lo, plane + line * x->size + at + lo * x->step, hi - lo, x->step);
+    int64_t i;
+    if (step > 1) {
+        for (i = 0; step == 2 && i + NN__LANES < n; i += NN__LANES) STORE(to + i, NN__K(evens)(LOAD(from + 2 * i), LOAD(from + 2 * i + NN__LANES)));
+        for (; i < n; i++) to[i] = from[i * step];
+    } else for (i = 0; i < n; i += NN__LANES) STORE(to + i, NN__K(get_lanes)(from + i, n - i));
+    for (i = n; i < wide; i += NN__LANES) STORE(to + i, C(0));
+}
+static void NN__K(strip_fill)(const nn__gather *q, const nn__strip *z, const R *from, int64_t channels, R *to)
+{
+    int64_t lines = q->y.count + z->below, parts = z->split_y * z->split_x, ch, e, l;
+    for (ch = 0; ch < channels; ch++, from += q->y.size * q->x.size, to += z->channel) for (e = 0; e <= parts; e++) {
+        int64_t ey = e / z->split_x, ex = e % z->split_x;
+        R *part = to + e * z->part;
+        if (e == parts) { NN__K(strip_line)(part, part, 0, 1, z->channel - e * z->part); break; }
+        int64_t at = z->low_x + ex, step = q->x.step, n, low = at < 0 ? nn__min((-at + step - 1) / step, z->pitch) : 0, high = at < q->x.size ? (q->x.size - 1 - at) / step + 1 : 0;
+        n = nn__max(0, nn__min(high, z->wide) - low);
+        NN__K(strip_line)(part, part, 0, 1, low);
+        if (low == 0 && step == 1 && q->y.step == 1 && n == q->x.size && n == z->pitch) {        // no zeros between lines: many are like one
+            int64_t top = nn__min(lines, nn__max(0, -z->low_y)), bottom = nn__max(top, nn__min(lines, q->y.size - z->low_y));
+            NN__K(strip_line)(part, part, 0, 1, top * n);
+            NN__K(strip_line)(part + top * n, from + (z->low_y + top) * n, (bottom - top) * n, 1, (lines - top) * n);
+            continue;
+        }
+        for (l = 0; l < lines; l++) {
+            int64_t line = l * q->y.step + z->low_y + ey;
+            int inside = line >= 0 && line < q->y.size;
+            NN__K(strip_line)(part + low + l * z->pitch, from + (inside ? line * q->x.size + at + low * step : 0), inside ? n : 0, step, z->pitch);
         }
     }
 }
-static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t *at)       // where the taps of result (0, 0) lie in a strip
+static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t channels, int64_t *at)      // where the terms of result 0 lie
 {
+    int64_t ch, k, y, x, ky, kx, line;
+    for (k = ky = 0, y = q->y.offset - z->low_y; ky < q->y.taps; ky++, y += q->y.hop) {
+        line = q->y.step == 1 ? y * z->pitch : y % q->y.step * z->split_x * z->part + y / q->y.step * z->pitch;
+        for (kx = 0, x = q->x.offset - z->low_x; kx < q->x.taps; kx++, x += q->x.hop) at[k++] = line + (q->x.step == 1 ? x : x % q->x.step * z->part + x / q->x.step);
+    }
+    for (ch = 1; ch < channels; ch++) for (k = 0; k < q->taps; k++) at[ch * q->taps + k] = at[k] + ch * z->channel;
+}
+// sum[h][v vectors] = bias, or what is there, + sum over k of w[k][h] x[at[k] ...]. As in gemm_sums, h and v are constants; row: numbers between rows of sums.
+NN__INLINE void NN__K(band_sums)(const int h, const int v, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)
+{
+    V acc[12][8], z[8];
     int64_t k;
-    for (k = 0; k < q->taps; k++) {
-        int64_t ky = q->y.offset + k / q->x.taps * q->y.hop - z->low_y, kx = q->x.offset + k % q->x.taps * q->x.hop - z->low_x;
-        at[k] = ky * z->row + kx % q->x.step * z->sub + kx / q->x.step;
+    int i, j;
+    if (bias) { NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = SET1(bias[i]); }
+    else      { NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(sum + i * row + j * NN__LANES); }
+    for (k = 0; k < terms; k++, w += h) {
+        NN__UNROLL for (j = 0; j < v; j++) z[j] = LOAD(x + at[k] + j * NN__LANES);
+        NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(w[i]), z[j], acc[i][j]);
+    }
+    NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) STORE(sum + i * row + j * NN__LANES, acc[i][j]);
+}
+// n results, at most NN__CHUNK, in one row per row of a panel; v vectors at a time, at the end u
+#define NN__X(h, v, u) static void NN__K(band_##h)(int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)  \
+{                                                                                                                                             \
+    int64_t i;                                                                                                                                \
+    for (i = 0; i + (u) * NN__LANES < n; i += (v) * NN__LANES) NN__K(band_sums)(h, v, terms, w, x + i, at, bias, sum + i, row);               \
+    if (i < n) NN__K(band_sums)(h, u, terms, w, x + i, at, bias, sum + i, row);                                                               \
+}
+NN__BAND_TILES(NN__X)
+#undef NN__X
+static void NN__K(band_tiles)(int height, int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)
+{
+#define NN__X(h, v, u) if (height == (h)) NN__K(band_##h)(n, terms, w, x, at, bias, sum, row);
+    NN__BAND_TILES(NN__X)
+#undef NN__X
+}
+// Results first..first+n of a band, from `rows` rows of sums to their places in y.
+static void NN__K(band_out)(const nn__gather *q, const nn__strip *z, const R *sum, int64_t rows, int64_t first, int64_t n, R *y, int64_t width, int64_t plane, int add)
+{
+    int64_t p, run, i, e;
+    for (p = 0; p < n; p += run) {
+        int64_t line = (first + p) / z->pitch, x = (first + p) % z->pitch, m = nn__min(q->x.count - x, n - p);
+        R *to = y + (q->y.first + line * q->y.pitch) * width + q->x.first + x * q->x.pitch;
+        run = z->pitch - x;
+        if (m <= 0) continue;
+        for (i = 0; i < rows; i++, to += plane) {
+            const R *from = sum + i * NN__CHUNK + p;
+            if (add) for (e = 0; e < m; e++) to[e * q->x.pitch] += from[e];
+            else if (q->x.pitch == 1) NN__K(copy_few)(to, from, m);
+            else for (e = 0; e < m; e++) to[e * q->x.pitch] = from[e];
+        }
     }
 }
-// y[i pitch] (+)= bias + sum over k of w[k] x[at[k] + i]
-static void NN__K(strip_row)(int64_t n, R *y, int64_t pitch, int add, R bias, int64_t taps, const R *w, const R *x, const int64_t *at)
+// One row, one channel, 3 x 3 taps, step 1: four lines of results at a time, so that a vector that is read serves three of them.
+// x: term 0 of the first result; lines of x are `line` apart, taps in a line `hop` (both negative when it spreads: then x, y are those of the last line).
+NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, R *y, int64_t y_line)
 {
-    int64_t i, j, k;
+    V tap[9], acc[4], z;
+    int64_t i;
+    int l, k, r;
+    NN__UNROLL for (k = 0; k < 9; k++) tap[k] = SET1(w[k]);
     for (i = 0; i < n; i += NN__LANES) {
-        int64_t m = nn__min(NN__LANES, n - i);
-        int whole = pitch == 1 && m == NN__LANES;
-        R part[NN__LANES] = { 0 };
-        V sum = SET1(bias);
-        if (add && whole) sum = LOAD(y + i);
-        else if (add) { for (j = 0; j < m; j++) part[j] = y[(i + j) * pitch]; sum = LOAD(part); }
-        for (k = 0; k < taps; k++) sum = FMA(SET1(w[k]), LOAD(x + at[k] + i), sum);
-        if (whole) { STORE(y + i, sum); continue; }
-        STORE(part, sum);
-        for (j = 0; j < m; j++) y[(i + j) * pitch] = part[j];
+        NN__UNROLL for (r = 0; r < 4; r++) acc[r] = SET1(bias);
+        NN__UNROLL for (l = 0; l < 6; l++) NN__UNROLL for (k = 0; k < 3; k++) {
+            z = LOAD(x + l * line + k * hop + i);
+            NN__HOLD(z);
+            NN__UNROLL for (r = 0; r < 4; r++) if (l >= r && l < r + 3) acc[r] = FMA(tap[(l - r + 9) % 3 * 3 + k], z, acc[r]);
+        }
+        NN__UNROLL for (r = 0; r < 4; r++) NN__K(put_lanes)(y + r * y_line + i, acc[r], n - i);
     }
 }
-static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, int64_t tasks, R *scratch)
+typedef struct NN__K(band) { nn__gather q; nn__strip z; int64_t results, at[NN__CONV_K]; } NN__K(band);
+static void NN__K(band_open)(NN__K(band) *b, const nn__conv *v, int spread, const nn__bands *s, int64_t phase, int64_t index)
 {
-    int64_t planes = v->batch * v->groups, phases = spread ? v->phases[0] * v->phases[1] : 1, i, phase, r0, r, n, ch, m, k;
-    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), at[NN__STRIP_TAPS];
-    R taps[NN__STRIP_TAPS];
-    for (i = planes * index / tasks; i < planes * (index + 1) / tasks; i++) for (phase = 0; phase < phases; phase++) {
-        nn__gather q = nn__conv_gather(v, spread, phase);
-        nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / 4);
-        int64_t group = i % v->groups, source = q.y.size * q.x.size;
-        NN__K(strip_taps)(&q, &z, at);
-        for (r0 = 0; r0 < q.y.count; r0 += n) for (n = nn__min(z.rows, q.y.count - r0), ch = 0; ch < q.channels; ch++) {
-            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, source, scratch);
-            for (m = 0; m < q.rows; m++) {
-                const R *x = w + group * v->o * v->taps + m * q.w_row + ch * q.w_channel;
-                R *to = y + (i * q.rows + m) * plane + q.x.first;
-                for (k = 0; k < q.taps; k++) taps[k] = x[(q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step];
-                for (r = 0; r < n; r++)
-                    NN__K(strip_row)(q.x.count, to + (q.y.first + (r0 + r) * q.y.pitch) * width, q.x.pitch, add || ch, bias ? bias[group * q.rows + m] : 0,
-                                     q.taps, taps, scratch + r * q.y.step * z.row, at);
+    b->q = nn__conv_gather(v, spread, phase);
+    nn__axis_cut(&b->q.y, index / s->across * s->rows, s->rows);
+    nn__axis_cut(&b->q.x, index % s->across * s->columns, s->columns);
+    if (!b->q.y.count || !b->q.x.count) return;
+    b->z = nn__conv_strip(&b->q);
+    b->results = nn__strip_results(&b->q, &b->z);
+    if (b->q.taps) NN__K(strip_taps)(&b->q, &b->z, nn__min(b->q.channels, NN__CONV_K / b->q.taps), b->at);
+}
+static int NN__K(band_is_nine)(const NN__K(band) *b, int64_t rows, int add)
+{
+    return rows == 1 && !add && b->q.channels == 1 && b->q.y.taps == 3 && b->q.x.taps == 3 && b->q.y.step == 1 && b->q.x.step == 1 && b->q.y.pitch == 1 && b->q.x.pitch == 1
+        && (b->q.y.hop == 1 || b->q.y.hop == -1) && b->q.y.count >= 4 && 3 * ((b->q.x.count + 15) / 16) <= b->q.x.count / 4;
+}
+static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), units = v->batch * v->groups * s.bands.count;
+    int64_t first = units * index / s.tasks, unit, phase, p, i, n;
+    R *sum = scratch, *own = sum + 12 * NN__CHUNK, *strip = own + 24 * NN__STRIP_OWN;
+    NN__K(band) b;
+    int height = NN__K(conv_height)(&s);
+    for (unit = first; unit < units * (index + 1) / s.tasks; unit++) {
+        int64_t image = unit / s.bands.count, group = image % v->groups;
+        const R *panels = s.pack_blocks ? a + group * s.panels : own, *weights = w + group * v->o * v->c * v->taps;
+        for (phase = 0; phase < s.phases; phase++) {
+            if (unit == first || s.phases > 1 || s.bands.count > 1) NN__K(band_open)(&b, v, spread, &s.bands, phase, unit % s.bands.count);
+            if (!b.q.y.count || !b.q.x.count) continue;
+            if (b.q.taps) {
+                NN__K(strip_fill)(&b.q, &b.z, from + image * b.q.channels * b.q.y.size * b.q.x.size, b.q.channels, strip);
+                NN__K(fill_run)(strip + b.q.channels * b.z.channel, NN__STRIP_SLACK, 0);
+            }
+            if (NN__K(band_is_nine)(&b, s.rows, add)) {
+                int64_t line = b.q.y.hop * b.z.pitch, up = b.q.y.hop < 0 ? 3 : 0;
+                R *to = y + image * plane + b.q.y.first * width + b.q.x.first;
+                for (i = 0; i < b.q.y.count; i += 4) {
+                    int64_t l = nn__min(i, b.q.y.count - 4) + up;
+                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, to + l * width, b.q.y.hop * width);
+                }
+                continue;
+            }
+            if (!s.pack_blocks && phase == 0) NN__K(conv_rows)(v, spread, &s, weights, 0, 0, s.rows, height, own);
+            for (p = 0; p < b.results; p += n) for (n = nn__min(NN__CHUNK, b.results - p), i = 0; i < s.rows; i += height) {
+                nn__part t = { 0, 0, 0, 0 };
+                const R *panel = panels + s.lead * b.q.before;
+                R start[12] = { 0 }, *to = y + (image * s.rows + i) * plane, *at = sum;
+                int64_t h = nn__min(height, s.rows - i), j, row = NN__CHUNK;
+                for (j = 0; bias && j < h; j++) start[j] = bias[group * s.rows + i + j];
+                if (h == height && height > 1 && !add && n % (NN__CHUNK / 2) == 0 && b.q.x.pitch == 1 && (b.q.y.count == 1 || (b.q.x.count == width && b.z.pitch == width))) {
+                    at = to + b.q.y.first * width + b.q.x.first + p;             // results lie as they do in y
+                    row = plane;
+                }
+                if (!b.q.taps) NN__K(band_tiles)(height, n, 0, panel, strip, b.at, start, at, row);
+                while (nn__next_part(&b.q, &t)) {
+                    int64_t terms = t.channels * t.taps;
+                    NN__K(band_tiles)(height, n, terms, panel + i * terms, strip + t.channel * b.z.channel + p, b.at, t.channel ? NULL : start, at, row);
+                    panel += s.lead * terms;
+                }
+                if (at == sum) NN__K(band_out)(&b.q, &b.z, sum, h, p, n, to, width, plane, add);
             }
         }
     }
 }
-// sum[m][k] += sum over rows and columns of dy[m] x[at[k]]: in 16 partial sums, whatever the vector width. rows: of dy, `wide` numbers, a
-// multiple of 16; planes of dy are dy_plane apart, lines of x x_line, sums of neighbouring m sum_row.
-NN__INLINE void NN__K(thin_tile)(int m, int taps, int64_t rows, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_line, const int64_t *at, R *sum, int64_t sum_row)
+// sum[m][k] (+)= sum over images and results of dy[m] x[at[k]], in 16 partial sums, whatever the vector width. wide: numbers of an image's results,
+// a multiple of 16; planes of dy are dy_plane apart, images of x x_image, sums of neighbouring m sum_row.
+NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum, int64_t sum_row)
 {
     int64_t r, i;
     int e, j, k;
     for (e = 0; e < 16; e += NN__LANES) {
-        V acc[4][9], g[4], z;
-        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = LOAD(sum + j * sum_row + k * 16 + e);
-        for (r = 0; r < rows; r++) for (i = e; i < wide; i += 16) {
-            NN__UNROLL for (j = 0; j < m; j++) g[j] = LOAD(dy + j * dy_plane + r * wide + i);
-            NN__UNROLL for (k = 0; k < taps; k++) {
-                z = LOAD(x + r * x_line + at[k] + i);
-                NN__UNROLL for (j = 0; j < m; j++) acc[j][k] = FMA(g[j], z, acc[j][k]);
+        V acc[6][5], g, z[5];
+        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = first ? C(0) : LOAD(sum + j * sum_row + k * 16 + e);
+        for (r = 0; r < images; r++) for (i = e; i < wide; i += 16) {
+            NN__UNROLL for (k = 0; k < taps; k++) { z[k] = LOAD(x + r * x_image + at[k] + i); NN__HOLD(z[k]); }
+            NN__UNROLL for (j = 0; j < m; j++) {
+                g = LOAD(dy + j * dy_plane + r * wide + i);
+                NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = FMA(g, z[k], acc[j][k]);
             }
         }
         NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) STORE(sum + j * sum_row + k * 16 + e, acc[j][k]);
     }
 }
-// Some rows of dw, few channels: one group over one chunk of the batch.
-static void NN__K(conv_thin_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+#define NN__DW_TILE(m) static void NN__K(dw_tiles_##m)(int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum) \
+{                                                                                                                                             \
+    int64_t k, t;                                                                                                                             \
+    for (k = 0; k < terms; k += t) {                     /* 5 or 4 at a time, or somewhat fewer */                                          \
+        const int most = (m) == 6 ? 4 : 5;                                                                                                    \
+        int64_t rest = terms - k, parts = (rest + most - 1) / most;                                                                           \
+        t = (rest + parts - 1) / parts;                                                                                                       \
+        if (most == 5 && t == 5) NN__K(dw_tile)(m, 5, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 4) NN__K(dw_tile)(m, 4, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 3) NN__K(dw_tile)(m, 3, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else { t = 1;    NN__K(dw_tile)(m, 1, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16); }               \
+    }                                                                                                                                         \
+}
+NN__DW_TILE(1)
+#if NN__DW_M == 6
+NN__DW_TILE(4)
+NN__DW_TILE(6)
+#else
+NN__DW_TILE(2)
+#endif
+#undef NN__DW_TILE
+static void NN__K(dw_rows)(int m, int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum)
+{
+#if NN__DW_M == 6
+    if (m == 6)      NN__K(dw_tiles_6)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+    else if (m == 4) NN__K(dw_tiles_4)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+#else
+    if (m == 2)      NN__K(dw_tiles_2)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+#endif
+    else             NN__K(dw_tiles_1)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+}
+// Some rows of dw: one group over one chunk of the batch.
+static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
 {
     nn__dw_cut s = nn__conv_dw_cuts(v);
-    nn__gather q = nn__conv_gather(v, 0, 0);
-    int64_t wide = (q.x.count + 15) / 16 * 16, tile = v->o == 1 ? 1 : NN__THIN_M, terms = v->c * v->taps, all = nn__thin_rows(v);
-    nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / v->c);
-    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, o0 = block * all, h = nn__min(all, v->o - o0);
-    int64_t pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS], line = q.y.step * z.row, plane, b, r0, r, n, m, k, i, c;
-    R *dy = scratch + NN__STRIP, *total = dy + NN__STRIP;
-    z.rows = nn__max(1, nn__min(z.rows, NN__STRIP / 4 / wide));
-    plane = ((z.rows - 1) * q.y.step + z.span) * z.row;
-    memset(total, 0, (size_t)(all * terms * 16) * sizeof *total);
-    NN__K(strip_taps)(&q, &z, at);
-    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++) for (r0 = 0; r0 < q.y.count; r0 += n) {
-        n = nn__min(z.rows, q.y.count - r0);
-        for (c = 0; c < v->c; c++)
-            NN__K(strip_fill)(&q.y, &q.x, &z, image + ((b * v->groups + group) * v->c + c) * v->image[0] * v->image[1], r0, n, v->groups * v->c * v->image[0] * v->image[1], scratch + c * plane);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, c0 = block % s.across * s.bands.channels;
+    int64_t channels = nn__min(s.bands.channels, v->c - c0), terms = channels * v->taps, o0 = block / s.across * s.bands.block;
+    int64_t h = nn__min(s.bands.block, v->o - o0), last = nn__min(v->batch, (chunk + 1) * s.images), pixels = v->map[0] * v->map[1];
+    int64_t at[NN__DW_TERMS], b, band, m, n, i, j, r;
+    R *strip = scratch, *dy = strip + NN__DW_ROOM + NN__STRIP_SLACK, *total = dy + 6 * NN__DW_RESULTS;
+    for (b = chunk * s.images; b < last; b += n) for (n = nn__min(s.bands.images, last - b), band = 0; band < s.bands.count; band++) {
+        nn__gather q = nn__conv_gather(v, 0, 0);
+        nn__strip z;
+        int64_t wide, tile, plain;
+        nn__axis_cut(&q.y, band / s.bands.across * s.bands.rows, s.bands.rows);
+        nn__axis_cut(&q.x, band % s.bands.across * s.bands.columns, s.bands.columns);
+        if (!q.y.count || !q.x.count) continue;
+        z = nn__conv_strip(&q);
+        wide = (nn__strip_results(&q, &z) + 15) / 16 * 16;
+        plain = n == 1 && z.pitch == q.x.count && nn__strip_results(&q, &z) == wide && (q.y.count == 1 || q.x.count == v->map[1]);   // dy as it is
+        NN__K(strip_taps)(&q, &z, channels, at);
+        for (i = 0; i < n; i++)
+            NN__K(strip_fill)(&q, &z, image + (((b + i) * v->groups + group) * v->c + c0) * q.y.size * q.x.size, channels, strip + i * channels * z.channel);
+        NN__K(fill_run)(strip + n * channels * z.channel, NN__STRIP_SLACK, 0);
+        tile = h == 1 ? 1 : NN__DW_M == 6 && (h + 3) / 4 * 4 < (h + 5) / 6 * 6 ? 4 : NN__DW_M;
         for (m = 0; m < h; m += tile) {
-            const R *from = map + ((b * v->groups + group) * v->o + o0 + m) * pixels + r0 * q.x.count;
-            memset(dy, 0, (size_t)(tile * n * wide) * sizeof *dy);
-            for (i = 0; i < nn__min(tile, h - m); i++) for (r = 0; r < n; r++) {
-                for (k = 0; k < q.x.count; k += 16) NN__PREFETCH(from + (i + (v->o == 1 ? v->groups : tile)) * pixels + r * q.x.count + k);
-                NN__K(copy_run)(dy + (i * n + r) * wide, from + i * pixels + r * q.x.count, q.x.count, 1);
+            int64_t real = nn__min(tile, h - m);
+            if (plain && tile == real) {
+                NN__K(dw_rows)((int)tile, terms, 1, wide, map + ((b * v->groups + group) * v->o + o0 + m) * pixels + q.y.first * v->map[1] + q.x.first, pixels, strip, 0, at,
+                               b == chunk * s.images && !band, total + m * terms * 16);
+                continue;
             }
-            for (c = 0; c < v->c; c++) for (k = 0; k < v->taps;) {
-                const R *x = scratch + c * plane;
-                R *sum = total + (m * terms + c * v->taps + k) * 16;
-                int64_t left = v->taps - k;
-                if (tile == 1 && left >= 9)  { NN__K(thin_tile)(1, 9, n, wide, dy, 0, x, line, at + k, sum, 0); k += 9; }
-                else if (tile == 1 && left >= 3) { NN__K(thin_tile)(1, 3, n, wide, dy, 0, x, line, at + k, sum, 0); k += 3; }
-                else if (tile == 1)          { NN__K(thin_tile)(1, 1, n, wide, dy, 0, x, line, at + k, sum, 0); k++; }
-                else if (left >= 5 && left % 3) { NN__K(thin_tile)(NN__THIN_M, 5, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 5; }
-                else if (left >= 3)          { NN__K(thin_tile)(NN__THIN_M, 3, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 3; }
-                else                         { NN__K(thin_tile)(NN__THIN_M, 1, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k++; }
+            for (j = 0; j < tile; j++) for (i = 0; i < n; i++) {
+                R *to = dy + (j * n + i) * wide;
+                const R *y = map + (((b + i) * v->groups + group) * v->o + o0 + m + j) * pixels + q.y.first * v->map[1] + q.x.first;
+                if (j >= real) { NN__K(fill_run)(to, wide, 0); continue; }
+                for (r = 0; r + 1 < q.y.count; r++) NN__K(strip_line)(to + r * z.pitch, y + r * v->map[1], q.x.count, 1, z.pitch);
+                r *= z.pitch;
+                NN__K(strip_line)(to + r, y + (q.y.count - 1) * v->map[1], q.x.count, 1, wide - r);
             }
+            NN__K(dw_rows)((int)tile, terms, n, wide, dy, n * wide, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
         }
     }
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
-    dw += (group * v->o + o0) * terms;
-    for (m = 0; m < h * terms; m++) {
-        R *sum = total + m * 16;
-        for (k = 8; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
-        dw[m] = add ? dw[m] + sum[0] : sum[0];
+    for (m = 0; m < h; m++) for (j = 0; j < terms; j++) {
+        R sum, *to = dw + ((group * v->o + o0 + m) * v->c + c0) * v->taps + j;
+        V lanes[16 / NN__LANES];
+        memcpy(lanes, total + (m * terms + j) * 16, sizeof lanes);
+        sum = NN__K(sum16)(lanes);
+        *to = add ? *to + sum : sum;
     }
 }
 
@@ -16409,7 +16675,7 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
 static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
     if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
-    else if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
+    else if (nn__conv_cuts(v, spread).bands.count) NN__K(conv_bands)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
@@ -16445,7 +16711,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
         if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
-        else if (nn__conv_thin(&v)) NN__K(conv_thin_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (w.banded)       NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
     else {
@@ -16718,10 +16984,79 @@ static void NN__K(pool_max_rows)(const NN__K(pooling) *o, const R *x, int64_t pl
         NN__K(istore)(o->column_at + i, NN__K(count_up)(0) * 0 + INT32_MAX);
     }
 }
+// Windows of 2 x 2 side by side, the usual ones: their four pixels are the even and odd numbers of two rows.
+static int NN__K(pool_of_four)(const nn_call *c)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int d, four = !p->adaptive;
+    for (d = 0; d < 2; d++) four = four && p->kernel[d] == 2 && p->stride[d] == 2 && !p->pad[d] && p->dilation[d] == 1 && 2 * c->out[0].shape[2 + d] <= c->in[0].shape[2 + d];
+    return four;
+}
+NN__INLINE V NN__K(get_some)(const R *p, int64_t n)      { return n > 0 ? NN__K(get_lanes)(p, n) : C(0); }
+static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
+{
+    int64_t i, k, oy, ox, w = o->w;
+    for (i = o->first; i < o->last; i++) for (oy = 0; oy < o->oh; oy++) for (ox = 0; ox < o->ow; ox += NN__LANES) {
+        int64_t in = i * o->h * w + 2 * oy * w + 2 * ox, out = (i * o->oh + oy) * o->ow + ox, left = o->out - out;       // what follows the row is written later
+        V best = C(0), v[4];
+        VI place = NN__K(count_up)(0), at = place + place + (int32_t)(2 * oy * w + 2 * ox);
+        for (k = 0; k < 2; k++) {
+            const R *x = (const R *)c->in[0].data + in + k * w;
+            V low = NN__K(get_some)(x, o->in - in - k * w), high = NN__K(get_some)(x + NN__LANES, o->in - in - k * w - NN__LANES);
+            v[2 * k] = NN__K(evens)(low, high);
+            v[2 * k + 1] = NN__LANES > 1 ? NN__K(odds)(low, high) : high;
+        }
+        best = v[0];
+        place = at;
+        NN__UNROLL for (k = 1; k < 4; k++) {
+            VI m = (VI)((v[k] > best) | (v[k] != v[k]));
+            place = NN__K(isel)(m, at + (int32_t)(k / 2 * w + k % 2), place);
+            best = SEL(m, v[k], best);
+        }
+        NN__K(put_lanes)((R *)c->out[0].data + out, best, left);
+        if (!c->aux[0].data) continue;
+#if NN__LANES > 1
+        NN__K(put_lanes)((R *)c->aux[0].data + out, FLOATS(place), left);
+#else
+        ((int32_t *)c->aux[0].data)[out] = place;
+#endif
+    }
+}
+static void NN__K(pool_spread_four)(const nn_call *c, int64_t first, int64_t last)
+{
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], out = oh * ow, i, oy, ox, k;
+    const R *dys = (const R *)c->dout[0].data;
+    const int32_t *where = (const int32_t *)c->aux[0].data;
+    for (i = first; i < last; i++) {
+        R *dx = (R *)c->din[0].data + i * h * w;
+        for (oy = 0; oy < oh; oy++) for (ox = 0; ox < ow; ox += NN__LANES) {
+            int64_t from = i * out + oy * ow + ox, n = nn__min(NN__LANES, ow - ox);
+            V dy = NN__K(get_lanes)(dys + from, n), v[4], low, high;
+            VI at = NN__K(count_up)(0), place;
+            at = at + at + (int32_t)(2 * oy * w + 2 * ox);
+#if NN__LANES > 1
+            place = BITS(NN__K(get_lanes)((const R *)(const void *)(where + from), n));
+#else
+            place = where[from];
+#endif
+            NN__UNROLL for (k = 0; k < 4; k++) { VI m = (VI)(place == at + (int32_t)(k / 2 * w + k % 2)); v[k] = SEL(m, dy, C(0)); }
+            for (k = 0; k < 2; k++) {
+                R *to = dx + (2 * oy + k) * w + 2 * ox;
+                low = NN__K(zip_low)(v[2 * k], v[2 * k + 1]);
+                high = NN__LANES > 1 ? NN__K(zip_high)(v[2 * k], v[2 * k + 1]) : v[2 * k + 1];
+                NN__K(put_lanes)(to, low, 2 * n);
+                if (2 * n > NN__LANES) NN__K(put_lanes)(to + NN__LANES, high, 2 * n - NN__LANES);
+            }
+        }
+        for (oy = 0; oy < 2 * oh && 2 * ow < w; oy++) memset(dx + oy * w + 2 * ow, 0, (size_t)(w - 2 * ow) * sizeof *dx);
+        memset(dx + 2 * oh * w, 0, (size_t)((h - 2 * oh) * w) * sizeof *dx);
+    }
+}
 NN__FORWARD(maxpool2d)
 {
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    if (NN__K(pool_of_four)(c)) { NN__K(pool_max_four)(c, &o); return; }
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
     for (i = 0; i < o.z.columns + pads; i++) o.column_at[i] = INT32_MAX;
     for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
@@ -16769,6 +17104,7 @@ NN__FORWARD(maxpool2d)
 NN__BACKWARD(maxpool2d)
 {
     int64_t in = c->in[0].shape[2] * c->in[0].shape[3], out = c->out[0].shape[2] * c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1], i, j;
+    if (NN__K(pool_of_four)(c) && !(c->add & 1)) { NN__K(pool_spread_four)(c, nn__task_begin(planes, t), nn__task_end(planes, t)); return; }
     for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
         const R *dy = (const R *)c->dout[0].data + i * out;
         const int32_t *where = (const int32_t *)c->aux[0].data + i * out;
@@ -18071,6 +18407,10 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__TALL
 #undef NN__NV
 #undef NN__NR
+#undef NN__DW_M
+#undef NN__HOLD
+#undef NN__BAND_HEIGHTS
+#undef NN__BAND_TILES
 #undef NN__FMA
 #undef NN__SQRT
 #undef NN__MUL32
