@@ -375,9 +375,15 @@ NN_API nn_tensor *nn_cumsum   (nn_tensor *x, int dim);                          
 typedef struct nn_linear_desc {
     int   no_bias;                   // nn_linear_new: 1 leaves the bias out
     nn_fn activation;                // e.g. nn_relu; default none
+    nn_tensor *scale;                // nn_linear: of weights of type NN_I8 (nn_quantize_new)
 } nn_linear_desc;
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                         // (..., M, K) x (..., K, N) -> (..., M, N); 1-d as in NumPy
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
+// Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as NN_I8 = round(w / scale), where *scale (O, I / group) is
+// the largest |w| of `group` inputs of one output / 127. Both live long. nn_linear takes such a w and gives the bits that the weights
+// cast back to f32 (times their scale) would give; x gets a gradient, w does not. A batch of 1 waits for memory only: half, a quarter of the time.
+typedef struct nn_quantize_desc { int64_t group; } nn_quantize_desc;             // inputs with a scale of their own; default all; divides I
+NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc);   // scale: NULL unless dtype is NN_I8
 
 // ---- shape ----------------------------------------------------------------------------------------
 NN_API nn_tensor *nn_reshape   (nn_tensor *x, nn_shape shape);                   // one size may be -1; a view if x is contiguous
@@ -907,7 +913,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
-    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
+    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params ) \
+    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__no_params )
 #define NN_OPS_SHAPE(NN__X) \
     NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
@@ -1006,6 +1013,7 @@ NN__REF(nn_tensor *, nn_norm, (nn_tensor *x, nn_shape dims, const nn_norm_desc &
 NN__REF(nn_tensor *, nn_argmax, (nn_tensor *x, nn_shape dims, const nn_argmax_desc &desc), (x, dims, &desc))
 NN__REF(nn_tensor *, nn_argmin, (nn_tensor *x, nn_shape dims, const nn_argmin_desc &desc), (x, dims, &desc))
 NN__REF(nn_tensor *, nn_linear, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_quantize_new, (nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc &desc), (w, dtype, scale, &desc))
 NN__REF(nn_tensor *, nn_sort, (nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc &desc), (x, dim, indices, &desc))
 NN__REF(nn_tensor *, nn_topk, (nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc &desc), (x, k, dim, indices, &desc))
 NN__REF(nn_tensor *, nn_pad, (nn_tensor *x, nn_shape amounts, const nn_pad_desc &desc), (x, amounts, &desc))
@@ -2303,12 +2311,14 @@ static int nn__cpu_features(void)
     int has = 0;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
     unsigned a, b, c, d, lo, hi;
+    int half;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return 0;              // OSXSAVE
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     if ((lo & 6) != 6) return 0;                                                     // the system saves ymm registers
     if (c & (1u << 12)) has |= NN__HAS_FMA;
+    half = (c & (1u << 29)) != 0;                                                    // F16C
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return has;
-    if ((b & (1u << 5)) && (has & NN__HAS_FMA)) has |= NN__HAS_AVX2;
+    if ((b & (1u << 5)) && (has & NN__HAS_FMA) && half) has |= NN__HAS_AVX2;
     if ((lo & 0xE6) == 0xE6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31))) has |= NN__HAS_AVX512; // F DQ BW VL
 #elif defined(__aarch64__) && defined(__GNUC__)
     has = NN__HAS_NEON | NN__HAS_FMA;
@@ -2925,6 +2935,7 @@ static double nn__call_flops(const nn_call *c)           // two per multiply-add
     double n;
     switch (c->op->id) {
     case NN_OP_matmul:
+    case NN_OP_linear_small:
     case NN_OP_linear: n = x->ndim ? (double)nn_view_count(y) * (double)x->shape[x->ndim - 1] : 0; break;
     case NN_OP_conv2d:           n = (double)nn_view_count(y) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
     case NN_OP_conv_transpose2d: n = (double)nn_view_count(x) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
@@ -10925,7 +10936,7 @@ NN__TARGET_END
 #endif
 
 #if NN__HAVE_X86 && !defined(NN_NO_AVX2)
-NN__TARGET_BEGIN("avx2,fma")
+NN__TARGET_BEGIN("avx2,fma,f16c")
 #define NN__VISIT    5
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 0
@@ -10940,6 +10951,9 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
 #define NN__HALVES(p, q)      ((V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))     // half from p, half from q
+#define NN__FROM_BF16(p)      ((V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define NN__FROM_F16(p)       ((V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p))))
+#define NN__FROM_I8(p)        ((V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10961,6 +10975,9 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
 #define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
 #define NN__HALVES(p, q)      ((V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1))
+#define NN__FROM_BF16(p)      ((V)((VI)_mm512_maskz_cvtepu16_epi32((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
+#define NN__FROM_F16(p)       ((V)_mm512_maskz_cvtph_ps((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))))
+#define NN__FROM_I8(p)        ((V)_mm512_maskz_cvtepi32_ps((__mmask16)0xFFFF, _mm512_maskz_cvtepi8_epi32((__mmask16)0xFFFF, _mm_loadu_si128((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -14051,14 +14068,18 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     const void *a, *b;
     void       *y;
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
+    int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
+    const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
+    int64_t     up, across, srs, scs;
 } nn__product;
+static int64_t nn__product_bytes(const nn__product *g, size_t real) { return (int64_t)(g->small ? nn_dtype_bytes((nn_dtype)g->small) : real); }     // of a number of b
 
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
 {
     nn__product p = *g;
     int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32)) && (p.ars == 1 || p.acs == 1);
-    if (!narrow && (p.ycs == 1 || p.yrs != 1)) return 0;
+    if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
     g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
     g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
     return 1;
@@ -14081,7 +14102,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
         s.across = n ? (n + s.columns - 1) / s.columns : 0;
     }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
-    s.pack_b = g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
+    s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
     s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
     most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
@@ -14370,6 +14391,92 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
 }
 #endif
 
+// ---- b of other types: NN_BF16, NN_F16, NN_I8 become R as they are read
+NN__INLINE R NN__K(small_one)(int type, const char *p)
+{
+    double d;
+    if (type == NN_I8) return (R)*(const int8_t *)p;
+    nn__half_bits_f32(p, type == NN_BF16, &d);
+    return (R)d;
+}
+NN__INLINE V NN__K(small_load)(const int type, const char *p)
+{
+#ifdef NN__FROM_I8
+    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : NN__FROM_I8(p);
+#else
+    R part[NN__LANES];
+    int i;
+    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * (type == NN_I8 ? 1 : 2));
+    return LOAD(part);
+#endif
+}
+// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). b: rows of bytes, row_bytes apart. The sums are in y, so that a row is read as a stream.
+NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
+{
+    const int e = type == NN_I8 ? 1 : 2;
+    V x[8], sum, s = C(1), w;
+    int64_t j;
+    int t;
+    NN__UNROLL for (t = 0; t < rows; t++) x[t] = SET1(a[t * acs]);
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t left = n - j;
+        sum = NN__K(get_lanes)(y + j, left);
+        if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
+        NN__UNROLL for (t = 0; t < rows; t++) {
+            const char *p = b + t * row_bytes + j * e;
+            char part[2 * NN__LANES] = { 0 };
+            if (left < NN__LANES) { memcpy(part, p, (size_t)(left * e)); p = part; }
+            else NN__FETCH(p + 8 * row_bytes);
+            w = NN__K(small_load)(type, p);
+            if (type == NN_I8) w = w * s;
+            sum = FMA(x[t], w, sum);
+        }
+        NN__K(put_lanes)(y + j, sum, left);
+    }
+}
+NN__INLINE void NN__K(small_row_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
+{
+    int64_t p = 0, row_bytes = g->brs * (type == NN_I8 ? 1 : 2);
+    while (p < g->k) {
+        int64_t end = type == NN_I8 ? nn__min(g->k, (p / g->up + 1) * g->up) : g->k;
+        const R *s = type == NN_I8 ? scale + p / g->up * g->srs : NULL;
+        for (; p + 8 <= end; p += 8) NN__K(small_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p < end; p++)         NN__K(small_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+    }
+}
+static void NN__K(small_row)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)    // one row of A: y (n) += a b
+{
+    if (g->small == NN_BF16)     NN__K(small_row_of)(NN_BF16, g, n, a, b, scale, y);
+    else if (g->small == NN_F16) NN__K(small_row_of)(NN_F16, g, n, a, b, scale, y);
+    else                         NN__K(small_row_of)(NN_I8, g, n, a, b, scale, y);
+}
+NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    const int64_t e = type == NN_I8 ? 1 : 2;
+    const char *b = (const char *)g->b + (first * g->brs + j * g->bcs) * e;
+    const R *scale = (const R *)g->scale;
+    int64_t p, i;
+    int whole = w == width && g->bcs == 1 && (!scale || (g->across == 1 && g->scs == 1));
+    for (p = 0; p < k; p++, b += g->brs * e, to += width) {
+        const R *s = scale ? scale + (first + p) / g->up * g->srs : NULL;
+        if (whole) for (i = 0; i < width; i += NN__LANES) {
+            V v = NN__K(small_load)(type, b + i * e);
+            STORE(to + i, type == NN_I8 ? v * LOAD(s + j + i) : v);
+        }
+        else for (i = 0; i < width; i++) {
+            to[i] = i < w ? NN__K(small_one)(type, b + i * g->bcs * e) : 0;
+            if (type == NN_I8 && i < w) to[i] = to[i] * s[(j + i) / g->across * g->scs];
+        }
+    }
+}
+// k terms from `first` on of w columns from j on, as a strip of numbers
+static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    if (g->small == NN_BF16)     NN__K(small_strip_of)(NN_BF16, g, first, k, j, w, width, to);
+    else if (g->small == NN_F16) NN__K(small_strip_of)(NN_F16, g, first, k, j, w, width, to);
+    else                         NN__K(small_strip_of)(NN_I8, g, first, k, j, w, width, to);
+}
+
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task, R *scratch)
 {
@@ -14387,9 +14494,14 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     if (h <= 0) return;
+    if (g.small && h == 1 && g.bcs == 1 && (!g.scale || (g.across == 1 && g.scs == 1))) {
+        if (!add) for (j = j0; j < end; j++) y[j] = bias ? bias[j] : 0;
+        NN__K(small_row)(&g, end - j0, (const R *)g.a + i0 * g.ars, (const char *)g.b + j0 * nn__product_bytes(&g, sizeof(R)), g.scale ? (const R *)g.scale + j0 : NULL, y + j0);
+        return;
+    }
     do {
         int64_t depth = nn__min(s.depth, g.k - p);
-        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = (const R *)g.b + p * g.brs + j0 * g.bcs;
+        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = g.small ? NULL : (const R *)g.b + p * g.brs + j0 * g.bcs;
         int keep = add || p;
         if (s.pack_a) {
             NN__K(gemm_pack_a)(h, tall, depth, x, g.ars, g.acs, scratch);
@@ -14397,7 +14509,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
         }
         j = j0;
 #if NN__LANES > 1
-        if (h == 1 && g.brs == 1 && g.bcs != 1 && g.ycs == 1 && !s.pack_a) {
+        if (h == 1 && !g.small && g.brs == 1 && g.bcs != 1 && g.ycs == 1 && !s.pack_a) {
             int64_t n = (end - j0) / NN__NR * NN__NR;
             if (each && !keep) NN__K(fill_with)(n, y + j0, each[i0]);
             NN__K(gemm_row)(n, depth, x, g.acs, b, g.bcs, keep || each ? y + j0 : bias ? bias + j0 : NULL, y + j0);
@@ -14412,10 +14524,11 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
             if (s.pack_b && vectors > 4) vectors = 4;
             width = vectors * NN__LANES;
             w = nn__min(width, end - j);
-            next = b + w * g.bcs;
+            next = g.small ? NULL : b + w * g.bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
             if (s.pack_b) {
-                NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip);
+                if (g.small) NN__K(small_strip)(&g, p, depth, j, w, width, strip);
+                else NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip);
                 if (g.bcs == 1 && j + w < end) ahead = next;
                 b = strip;
                 ldb = width;
@@ -14491,6 +14604,7 @@ static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)   
     const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0];
     size_t bytes = nn__real_bytes(c);
     nn__product g;
+    memset(&g, 0, sizeof g);
     g.a = (const char *)a->data + (size_t)nn__matrix_at(a, &c->out[0], i) * bytes;
     g.b = (const char *)b->data + (size_t)nn__matrix_at(b, &c->out[0], i) * bytes;
     g.y = (char *)y->data + (size_t)nn__matrix_at(y, &c->out[0], i) * bytes;
@@ -14595,6 +14709,7 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     nn__matmul_size s = nn__linear_sizes(c);
     nn__product g;
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
+    memset(&g, 0, sizeof g);
     g.a = which == 1 ? c->dout[0].data : c->in[0].data;
     g.b = which == 2 ? c->dout[0].data : w->data;
     g.y = which == 0 ? c->out[0].data : c->din[which - 1].data;
@@ -14602,6 +14717,14 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     g.ars = which == 0 ? s.k : which == 1 ? s.n : 1; g.acs = which == 2 ? s.k : 1;
     g.brs = which == 0 ? w->stride[1] : which == 1 ? w->stride[0] : s.n; g.bcs = which == 0 ? w->stride[0] : which == 1 ? w->stride[1] : 1;
     g.yrs = which == 0 ? s.n : which == 1 ? s.k : w->stride[1]; g.ycs = which == 2 ? w->stride[0] : 1;
+    if (which != 2 && c->op->id == NN_OP_linear_small) {
+        const nn_view *scale = &c->in[3];
+        int64_t group = scale->ndim == 2 && scale->shape[1] ? s.k / scale->shape[1] : nn__max(1, s.k), rs = scale->ndim == 2 ? scale->stride[1] : 0;
+        g.small = w->dtype;
+        g.scale = scale->data;
+        g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
+        g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
+    }
     return g;
 }
 static void nn__linear_plan(nn_call *c)
@@ -14613,16 +14736,70 @@ static void nn__linear_plan(nn_call *c)
     if (c->din[1].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(c, 2));
     if (c->din[2].data) c->tasks[0] += (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
+static int nn__linear_small_shape(nn_call *c)
+{
+    const nn_view *w = &c->in[1], *scale = &c->in[3];
+    int i;
+    for (i = 0; i < 4; i++)
+        if (i != 1 && c->in[i].data && c->in[i].dtype != (int)c->nn->desc.dtype) {
+            nn_fail(c->nn, "linear: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
+            return 0;
+        }
+    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8) { nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
+    if (!nn__linear_shape(c)) return 0;
+    if ((w->dtype == NN_I8) != (scale->ndim > 0) || (scale->ndim && (scale->shape[0] != w->shape[0] || scale->ndim > 2 || (scale->ndim == 2 && (scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))))) {
+        nn_fail(c->nn, "linear: scale %s does not fit w %s of type %s", NN__SHAPE_OF(scale), NN__SHAPE_OF(w), nn_dtype_name((nn_dtype)w->dtype));
+        return 0;
+    }
+    return 1;
+}
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc)
 {
-    nn_tensor *in[3];
+    nn_tensor *in[4];
+    nn_context *nn = x ? x->nn : NULL;
+    int small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
     in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
-    x = nn_apply_n(x ? x->nn : NULL, nn__op(NN_OP_linear), in, 3, NULL, NULL);
+    in[3] = small && desc ? desc->scale : NULL;
+    if (small && nn->mode == NN_TRAIN && (nn__wants(w) || nn__wants(in[3]))) {
+        nn_fail(nn, "linear: weights of type %s and their scale have no gradient (see nn_freeze)", nn_dtype_name((nn_dtype)w->dtype));
+        return nn__inert(nn);
+    }
+    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, NULL, NULL);
     return nn__activate(desc ? desc->activation : NULL, x);
+}
+
+static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
+{
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 1, dtype, x->ndim, x->shape) : nn__inert(nn);
+    if (nn__dead(t)) return t;
+    nn__input_major(t);
+    nn__copy_view(nn, nn__view_of(t), nn__view_of(x));
+    return t;
+}
+NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc)
+{
+    nn_context *nn = w ? w->nn : NULL;
+    int64_t group = desc && desc->group ? desc->group : w ? w->shape[1] : 0;
+    nn_tensor *parts, *s;
+    if (scale) *scale = nn__inert(nn);
+    if (!nn__check(nn, w, "nn_quantize_new")) return nn__inert(nn);
+    if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group))) {
+        nn_fail(nn, "nn_quantize_new: w %s as %s in groups of %lld", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name(dtype), (long long)group);
+        return nn__inert(nn);
+    }
+    if (dtype != NN_I8) return nn__small_new(nn, w, dtype);
+    nn_push(nn, NN_EVAL);
+    parts = nn_reshape(nn_contiguous(w), NN_SHAPE(w->shape[0], w->shape[1] / group, group));
+    s = nn_mul_scalar(nn_max(nn_abs(parts), NN_DIMS(2), NULL), 1.0f / 127);
+    *scale = nn__small_new(nn, s, nn->desc.dtype);
+    w = nn__small_new(nn, nn_reshape(nn_round(nn_div(parts, nn_unsqueeze(s, 2))), NN_SHAPE(w->shape[0], w->shape[1])), NN_I8);
+    nn_pop(nn);
+    return w;
 }
 #endif
 #if NN__IN_SIMD
-NN__FORWARD(linear) { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+NN__FORWARD(linear)        { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
     nn__matmul_size s = nn__linear_sizes(c);
@@ -14641,6 +14818,7 @@ NN__BACKWARD(linear)
         NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
     }
 }
+NN__BACKWARD(linear_small) { NN__K(linear_bwd)(c, t); }
 #endif
 
 // ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm ------------------------------------------------
@@ -18077,6 +18255,9 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__GET_PART
 #undef NN__PUT_PART
 #undef NN__HALVES
+#undef NN__FROM_BF16
+#undef NN__FROM_F16
+#undef NN__FROM_I8
 #undef NN__IS_F64
 #undef NN__PASS
 #undef NN__LANES
