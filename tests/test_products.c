@@ -96,3 +96,70 @@ TEST(a_row_does_not_see_the_others)
     CHECK(nn_ok(nn));
     nn_free(nn);
 }
+
+/* Weights of fewer bytes give the bits of the same weights as numbers, in every layout, for every number of rows. */
+static nn_tensor *expanded(nn_tensor *w, nn_tensor *scale)
+{
+    nn_tensor *v = nn_cast(nn_contiguous(w), NN_F32);
+    if (!scale) return v;
+    int64_t o = w->shape[0], i = w->shape[1], groups = scale->shape[1];
+    return nn_reshape(nn_mul(nn_reshape(v, NN_SHAPE(o, groups, i / groups)), nn_unsqueeze(nn_contiguous(scale), 2)), NN_SHAPE(o, i));
+}
+static void small_weights(nn_context *nn, nn_dtype dtype, int64_t out, int64_t in, int64_t group)
+{
+    static float y[70 * 300], z[70 * 300];
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *scale = NULL, *full = nn_randn(nn, NN_SHAPE(out, in), 0, 1), *w = nn_quantize_new(full, dtype, dtype == NN_I8 ? &scale : NULL, &(nn_quantize_desc){ .group = group });
+    nn_tensor *b = nn_randn(nn, NN_SHAPE(out), 0, 1), *v = expanded(w, scale), *forms[2] = { w, nn_contiguous(w) };
+    nn_read(nn_reshape(nn_max(nn_abs(nn_sub(v, full)), NN_ALL, NULL), NN_SHAPE(1)), y);
+    CHECK(y[0] <= (dtype == NN_I8 ? 0.025f : dtype == NN_BF16 ? 0.016f : 0.002f));        /* half a step of the largest */
+    for (int m = 1; m < 70; m = m < 3 ? m + 1 : m * 3)
+        for (int f = 0; f < 2; f++) {
+            nn_tensor *x = nn_randn(nn, NN_SHAPE(m, in), 0, 1);
+            CHECK(nn_read(nn_linear(x, forms[f], b, &(nn_linear_desc){ .scale = scale }), y));
+            CHECK(nn_read(nn_linear(x, v, b, NULL), z));
+            CHECK(!memcmp(y, z, (size_t)(m * out) * sizeof *y));
+        }
+    nn_begin(nn, NN_TRAIN);                              /* x has a gradient */
+    v = expanded(w, scale);
+    nn_tensor *x = nn_randn(nn, NN_SHAPE(9, in), 0, 1), *dy = nn_randn(nn, NN_SHAPE(9, out), 0, 1);
+    nn_want_grad(x);
+    nn_backward(nn_sum(nn_mul(nn_linear(x, w, NULL, &(nn_linear_desc){ .scale = scale }), dy), NN_ALL, NULL));
+    CHECK(nn_read(nn_grad(x), y));
+    CHECK(nn_read(nn_matmul(dy, v), z));
+    CHECK(!memcmp(y, z, (size_t)(9 * in) * sizeof *y));
+    CHECK(nn_ok(nn));
+    nn_clear(nn);
+}
+TEST(small_weights_give_the_bits_of_expanded_ones)
+{
+    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
+        if (!usable(i)) continue;
+        nn_context *nn = nn_new(&(nn_desc){ .isa = nn__tables[i].table.isa, .threads = 2, .seed = 5 });
+        small_weights(nn, NN_BF16, 70, 37, 0);
+        small_weights(nn, NN_F16, 300, 64, 0);
+        small_weights(nn, NN_F16, 3, 5, 0);
+        small_weights(nn, NN_I8, 70, 37, 0);
+        small_weights(nn, NN_I8, 128, 96, 16);
+        small_weights(nn, NN_I8, 33, 60, 12);
+        nn_free(nn);
+    }
+}
+TEST(small_weights_that_do_not_fit_are_errors)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 5, .on_error = test_quiet });
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *scale, *full = nn_randn(nn, NN_SHAPE(6, 8), 0, 1), *x = nn_randn(nn, NN_SHAPE(2, 8), 0, 1), *w = nn_quantize_new(full, NN_I8, &scale, NULL);
+    nn_linear(x, w, NULL, NULL);                         /* without its scale */
+    CHECK(!nn_ok(nn));
+    nn_clear(nn);
+    nn_linear(x, full, NULL, &(nn_linear_desc){ .scale = scale });
+    CHECK(!nn_ok(nn));
+    nn_clear(nn);
+    nn_quantize_new(full, NN_I8, &scale, &(nn_quantize_desc){ .group = 3 });
+    CHECK(!nn_ok(nn));
+    nn_clear(nn);
+    nn_quantize_new(full, NN_I32, &scale, NULL);
+    CHECK(!nn_ok(nn));
+    nn_free(nn);
+}
