@@ -5000,7 +5000,7 @@ static nn_tensor *nn__feed_forward(const nn__transformer *t, nn_tensor *x)      
     return nn_forward(t->linear2, nn_dropout(h, t->d.dropout));
 }
 // A part's result joins x: before or after it, a norm.
-static nn_tensor *nn__join(const nn__transformer *t, int norm, nn_tensor *x, nn_tensor *y)
+static nn_tensor *nn__join_part(const nn__transformer *t, int norm, nn_tensor *x, nn_tensor *y)
 {
     x = nn_add(x, nn_dropout(y, t->d.dropout));
     return t->d.norm_first ? x : nn_forward(t->norm[norm], x);
@@ -5009,8 +5009,8 @@ static nn_tensor *nn__norm_before(const nn__transformer *t, int norm, nn_tensor 
 static nn_tensor *nn__encoder_run(nn_layer *l, nn_tensor *x, const nn_attention_desc *desc)
 {
     const nn__transformer *t = (const nn__transformer *)l->extra;
-    x = nn__join(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
-    return nn__join(t, 1, x, nn__feed_forward(t, nn__norm_before(t, 1, x)));
+    x = nn__join_part(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
+    return nn__join_part(t, 1, x, nn__feed_forward(t, nn__norm_before(t, 1, x)));
 }
 static nn_tensor *nn__encoder_forward(void *self, nn_tensor *x) { return nn__encoder_run((nn_layer *)self, x, NULL); }
 static nn_tensor *nn__decoder_forward(void *self, nn_tensor *x)
@@ -5027,9 +5027,9 @@ NN_API nn_tensor *nn_transformer_decoder_layer_forward(nn_layer *layer, nn_tenso
     const nn__transformer *t;
     if (!nn__is_kind(layer, nn__decoder_forward, "nn_transformer_decoder_layer_forward")) return nn__inert(x ? x->nn : NULL);
     t = (const nn__transformer *)layer->extra;
-    x = nn__join(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
-    x = nn__join(t, 1, x, nn_multihead_attention_forward(t->cross, nn__norm_before(t, 1, x), memory, memory, memory_desc));
-    return nn__join(t, 2, x, nn__feed_forward(t, nn__norm_before(t, 2, x)));
+    x = nn__join_part(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
+    x = nn__join_part(t, 1, x, nn_multihead_attention_forward(t->cross, nn__norm_before(t, 1, x), memory, memory, memory_desc));
+    return nn__join_part(t, 2, x, nn__feed_forward(t, nn__norm_before(t, 2, x)));
 }
 static nn_layer *nn__transformer_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int decoder,
                                        int64_t embed, int heads, const nn_transformer_desc *desc)
@@ -21725,7 +21725,7 @@ static R *NN__K(head_at)(const nn__heads *x, int64_t b, int64_t head, int64_t t)
 NN__INLINE void NN__K(att_ahead)(const R *x, int64_t d, int64_t head)
 {
     int64_t e;
-    for (e = 0; e < d; e += 16) NN__PREFETCH(x + head + e);
+    for (e = 0; e < d; e += 16) NN__FETCH(x + head + e);
 }
 // Rows of numbers of the block's queries, side by side in d padded numbers.
 static void NN__K(att_gather)(const NN__K(att) *a, const nn__heads *x, int64_t d, R *to)
@@ -21777,7 +21777,7 @@ static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int6
     R zero[NN__NR] = { 0 };
     int64_t j;
     for (j = 0; j < w; j += NN__NR)
-        NN__K(gemm_strip)(m, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, y + j * cs, rs, cs);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, NULL, y + j * cs, rs, cs, NULL, 0);
 }
 
 static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
@@ -22125,7 +22125,7 @@ static void NN__K(rope_row)(int64_t half, const R *x, const R *table, R sign, in
         }
     }
 }
-static void NN__K(turn)(const nn_call *c, const nn_task *t, const nn_view *from, const nn_view *to, R sign, int add)
+static void NN__K(rope_rows)(const nn_call *c, const nn_task *t, const nn_view *from, const nn_view *to, R sign, int add)
 {
     const nn__rope_params *p = (const nn__rope_params *)c->params;
     const nn_view *x = &c->in[0], *table = &c->in[1];
@@ -22141,8 +22141,8 @@ static void NN__K(turn)(const nn_call *c, const nn_task *t, const nn_view *from,
         else     NN__K(copy_few)(y + turned, row + turned, d - turned);
     }
 }
-NN__FORWARD(rope)  { NN__K(turn)(c, t, &c->in[0], &c->out[0], 1, 0); }
-NN__BACKWARD(rope) { NN__K(turn)(c, t, &c->dout[0], &c->din[0], -1, (int)(c->add & 1)); }
+NN__FORWARD(rope)  { NN__K(rope_rows)(c, t, &c->in[0], &c->out[0], 1, 0); }
+NN__BACKWARD(rope) { NN__K(rope_rows)(c, t, &c->dout[0], &c->din[0], -1, (int)(c->add & 1)); }
 #endif
 
 // ---- the end of a visit: every word goes ----------------------------------------------------------------
