@@ -306,7 +306,7 @@ static void make_gpt(Bench *b, const Row *r)             /* tokens come in, not 
     b->y = nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(r->batch), tokens);
     if (r->loss) { b->opt = nn_adamw_new(b->net, &(nn_adamw_desc){ .lr = 0.001f, .weight_decay = 0.01f }); return; }
     if (r->step == decode) {
-        for (int i = 0; i < b->layers; i++) b->gpt[i].cache = nn_kv_cache_new(b->nn, 1, b->context, nn_dim(nn_param(b->tokens, "weight"), 1), 0);
+        for (int i = 0; i < b->layers; i++) b->gpt[i].cache = nn_kv_cache_new(b->nn, 1, b->gpt[i].heads, b->context, nn_dim(nn_param(b->tokens, "weight"), 1) / b->gpt[i].heads, 0);
         nn_begin(b->nn, NN_EVAL);
         nn_forward(b->net, b->x);
         b->at = b->context / 2;

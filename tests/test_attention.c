@@ -266,3 +266,159 @@ TEST(errors_of_attention)
     CHECK(fails_with(nn, "NULL"));
     nn_free(nn);
 }
+
+/* ---- layers ---- */
+static void randomize(nn_layer *net)
+{
+    nn_tensor *list[64];
+    int n = nn_params(net, list, 64);
+    for (int i = 0; i < n; i++) if (list[i]->ndim == 1) nn_init_uniform(list[i], -0.5f, 0.5f);
+}
+/* Self attention of every kind, fed whole, in pieces, and one by one with a cache: the same bits. */
+TEST(a_cache_gives_the_bits_of_one_pass)
+{
+    enum { B = 2, T = 70, E = 24, H = 4 };
+    for (int kind = 0; kind < 5; kind++) {
+        nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
+        nn_layer *net = nn_model_new(nn, NULL), *l;
+        nn_multihead_attention_desc d = { .causal = 1, .kv_heads = kind == 1 ? 2 : kind == 2 ? 1 : 0, .rope_interleaved = kind == 3 };
+        if (kind >= 2) d.rope = nn_rope_new(nn, T, E / H, 0);
+        if (kind == 4) { d.rope = NULL; d.alibi = nn_alibi_slopes_new(nn, H); }
+        l = nn_multihead_attention_new(net, "attn", E, H, &d);
+        randomize(net);
+        state = 1;
+        nn_tensor *x = numbers(nn, NN_SHAPE(B, T, E));
+        nn_kv_cache *cache = nn_kv_cache_new(nn, B, kind == 1 ? 2 : kind == 2 ? 1 : H, T, E / H, 0);
+        static float a[B * T * E], b[B * T * E];
+        for (int piece = 1; piece <= 33; piece += 16) {
+            int differ = 0;
+            nn_kv_cache_truncate(cache, 0);
+            for (int t = 0; t + piece <= T; t += piece) {
+                nn_begin(nn, NN_EVAL);
+                CHECK(nn_read(nn_slice(nn_forward(l, x), 1, t, t + piece, 1), a));
+                CHECK(nn_read(nn_multihead_attention_forward(l, nn_contiguous(nn_slice(x, 1, t, t + piece, 1)), NULL, NULL, &(AD){ .cache = cache }), b));
+                differ += memcmp(a, b, (size_t)(B * piece * E) * sizeof *a) != 0;
+            }
+            if (differ) printf("kind %d, pieces of %d: %d differ\n", kind, piece, differ);
+            CHECK(differ == 0);
+        }
+        CHECK(nn_kv_cache_capacity(cache) == T && nn_kv_cache_length(cache) == T / 33 * 33);
+        nn_begin(nn, NN_EVAL);
+        nn_multihead_attention_forward(l, nn_contiguous(nn_slice(x, 1, 0, 5, 1)), NULL, NULL, &(AD){ .cache = cache });
+        CHECK(fails_with(nn, kind == 2 || kind == 3 ? "rope: 5 positions" : "the cache is full: 5 more positions behind 66 of 70"));
+        CHECK(nn_kv_cache_length(cache) == 66);
+        nn_begin(nn, NN_TRAIN);
+        nn_multihead_attention_forward(l, nn_contiguous(nn_slice(x, 1, 0, 2, 1)), NULL, NULL, &(AD){ .cache = cache });
+        CHECK(fails_with(nn, "no gradient goes through a cache"));
+        nn_kv_cache_truncate(cache, 99);
+        CHECK(fails_with(nn, "nn_kv_cache_truncate"));
+        nn_free(nn);
+    }
+}
+
+static int has(nn_layer *net, const char *name) { int found = nn_param(net, name) != NULL; if (!found) printf("no %s\n", name); return found; }
+TEST(names_are_those_of_pytorch)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
+    nn_layer *net = nn_model_new(nn, NULL), *e, *d;
+    e = nn_transformer_encoder_layer_new(net, "enc", 8, 2, &(nn_transformer_desc){ .hidden = 12 });
+    d = nn_transformer_decoder_layer_new(net, "dec", 8, 2, &(nn_transformer_desc){ .hidden = 12, .gated = 1 });
+    nn_multihead_attention_new(net, "mha", 8, 2, &(nn_multihead_attention_desc){ .kdim = 5 });
+    CHECK(has(net, "enc.self_attn.in_proj_weight") && has(net, "enc.self_attn.in_proj_bias") && has(net, "enc.self_attn.out_proj.weight") && has(net, "enc.self_attn.out_proj.bias"));
+    CHECK(has(net, "enc.linear1.weight") && has(net, "enc.linear2.bias") && has(net, "enc.norm1.weight") && has(net, "enc.norm2.bias") && !nn_param(net, "enc.norm3.bias"));
+    CHECK(has(net, "dec.multihead_attn.in_proj_weight") && has(net, "dec.norm3.weight") && has(net, "dec.linear3.weight"));
+    CHECK(has(net, "mha.q_proj_weight") && has(net, "mha.k_proj_weight") && has(net, "mha.v_proj_weight") && !nn_param(net, "mha.in_proj_weight"));
+    CHECK(nn_dim(nn_param(net, "mha.k_proj_weight"), 1) == 5);
+    CHECK(nn_param_count(e) == 4 * 64 + 32 + 8 * 12 * 2 + 20 + 32);
+    nn_begin(nn, NN_EVAL);
+    nn_forward(d, nn_zeros(nn, NN_SHAPE(1, 2, 8)));
+    CHECK(fails_with(nn, "needs a memory"));
+    nn_transformer_encoder_layer_forward(d, nn_zeros(nn, NN_SHAPE(1, 2, 8)), NULL);
+    CHECK(fails_with(nn, "the layer is a TransformerDecoderLayer"));
+    nn_forward(e, nn_zeros(nn, NN_SHAPE(1, 2, 7)));
+    CHECK(!nn_ok(nn));
+    nn_clear(nn);
+    nn_multihead_attention_new(net, "bad", 8, 3, NULL);
+    CHECK(fails_with(nn, "do not divide"));
+    CHECK(!nn_child(net, "bad"));
+    nn_free(nn);
+}
+
+/* The embedding's weight is the last layer's too: one parameter, one gradient, one tensor in a file. */
+typedef struct Tied { nn_layer *net, *emb, *out; } Tied;
+static nn_tensor *tied_forward(void *self, nn_tensor *x) { Tied *t = self; return nn_forward(t->out, nn_forward(t->emb, x)); }
+TEST(a_tied_embedding_is_one_parameter)
+{
+    nn_context *nn = nn_new(NULL);
+    Tied t;
+    t.net = nn_model_new(nn, &(nn_model_desc){ .forward = tied_forward, .self = &t });
+    t.emb = nn_embedding_new(t.net, "wte", 5, 3);
+    t.out = nn_tied_linear_new(t.net, t.emb);
+    nn_tensor *list[4], *w = nn_param(t.net, "wte.weight");
+    CHECK(nn_params(t.net, list, 4) == 1);
+    size_t bytes = 0;
+    CHECK(nn_save_memory(t.net, NULL, 0, &bytes, NULL) && bytes < 15 * 4 + 200);
+    nn_begin(nn, NN_TRAIN);
+    int64_t index[] = { 1, 4, 1 };
+    nn_tensor *y = nn_forward(t.net, nn_from_as(nn, NN_I64, NN_SHAPE(3), index));
+    nn_backward(nn_sum(y, NN_ALL, NULL));
+    for (int i = 0; i < 5; i++) for (int c = 0; c < 3; c++) {     /* d sum / dw: the rows picked, and once more the sum of all rows for each pick */
+        float want = 0, total = 0;
+        for (int r = 0; r < 5; r++) total += nn_data(w)[r * 3 + c];
+        for (int k = 0; k < 3; k++) want += nn_data(w)[index[k] * 3 + c] + (index[k] == i ? total : 0);
+        CHECK_NEAR(nn_data(nn_grad(w))[i * 3 + c], want, 1e-5);
+    }
+    nn_free(nn);
+}
+
+/* ---- nn_checkpoint ---- */
+typedef struct Deep { nn_layer *net, *block[8]; int checkpoint; } Deep;
+static nn_tensor *deep_forward(void *self, nn_tensor *x)
+{
+    Deep *d = self;
+    for (int i = 0; i < 8; i++) x = nn_forward(d->block[i], x);
+    return x;
+}
+static void deep(Deep *d, nn_context *nn, int checkpoint)
+{
+    d->net = nn_model_new(nn, &(nn_model_desc){ .forward = deep_forward, .self = d });
+    for (int i = 0; i < 8; i++) {
+        d->block[i] = nn_transformer_encoder_layer_new(d->net, NULL, 16, 2, &(nn_transformer_desc){ .hidden = 64, .dropout = 0.1f, .norm_first = i & 1, .activation = nn_gelu, .causal = 1 });
+        nn_checkpoint_layer(d->block[i], checkpoint);
+    }
+}
+static uint64_t train_deep(int checkpoint, int how, size_t *bytes)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 4, .threads = 1 });
+    Deep d;
+    uint64_t h = 1;
+    nn_tensor *list[128];
+    deep(&d, nn, checkpoint);
+    nn_optimizer *opt = nn_adamw_new(d.net, &(nn_adamw_desc){ .lr = 0.01f, .clip_norm = how == 2 ? 1.0f : 0.0f });
+    state = 8;
+    nn_tensor *x = numbers(nn, NN_SHAPE(4, 64, 16));
+    for (int i = 0; i < 3; i++) {
+        nn_begin(nn, NN_TRAIN);
+        if (how == 1) nn_want_grad(x);
+        nn_tensor *y = nn_forward(d.net, x), *loss = nn_mean(nn_mul(y, nn_slice(y, 2, 0, 16, 1)), NN_ALL, NULL);
+        nn_backward_with(loss, &(nn_backward_desc){ .step = opt });
+        h = hash(h, loss);
+        if (how == 1) { h = hash(h, nn_grad(x)); x->flags &= ~(unsigned)NN__T_GRAD_SET; }
+    }
+    int n = nn_params(d.net, list, 128);
+    for (int i = 0; i < n; i++) h = hash(h, list[i]);
+    *bytes = nn_bytes_needed(nn);
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+    return h;
+}
+TEST(checkpoints_change_memory_and_not_a_bit)
+{
+    for (int how = 0; how < 3; how++) {
+        size_t all, less;
+        uint64_t a = train_deep(0, how, &all), b = train_deep(1, how, &less);
+        printf("8 blocks: %.2f MB, with checkpoints %.2f MB\n", (double)all / 1e6, (double)less / 1e6);
+        CHECK(a == b);
+        CHECK((double)less < 0.6 * (double)all);
+    }
+}
