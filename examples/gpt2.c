@@ -12,7 +12,6 @@
 typedef struct GPT2Block { nn_layer *ln_1, *c_attn, *attn_proj, *ln_2, *c_fc, *mlp_proj; } GPT2Block;
 typedef struct GPT2 {
     LanguageModel lm;
-    int       heads;
     int64_t   width;
     nn_layer *wte, *wpe, *ln_f;
     GPT2Block block[LM_LAYERS];
@@ -26,7 +25,7 @@ static nn_tensor *gpt2_forward(void *self, nn_tensor *ids)                      
     for (int i = 0; i < g->lm.layers; i++) {
         GPT2Block *b = &g->block[i];
         nn_tensor *qkv = nn_forward(b->c_attn, nn_forward(b->ln_1, x));
-        nn_tensor *y = nn_attention(qkv, NULL, NULL, &(nn_attention_desc){ .causal = 1, .heads = g->heads, .cache = g->lm.cached ? g->lm.cache[i] : NULL });
+        nn_tensor *y = nn_attention(qkv, NULL, NULL, &(nn_attention_desc){ .causal = 1, .heads = (int)g->lm.kv_heads, .cache = g->lm.cached ? g->lm.cache[i] : NULL });
         x = nn_add(x, nn_forward(b->attn_proj, y));
         x = nn_add(x, nn_forward(b->mlp_proj, nn_forward(b->c_fc, nn_forward(b->ln_2, x))));
     }
@@ -63,13 +62,15 @@ static int gpt2_load(nn_context *nn, GPT2 *g, const char *folder)
     snprintf(config, sizeof config, "%s/config.json", folder);
     snprintf(weights, sizeof weights, "%s/model.safetensors", folder);
     memset(g, 0, sizeof *g);
-    g->lm.kv_size    = g->width = (int64_t)nn_json_number(nn, config, "n_embd", 768);
+    g->width         = (int64_t)nn_json_number(nn, config, "n_embd", 768);
     g->lm.positions  = (int64_t)nn_json_number(nn, config, "n_positions", 1024);
     g->lm.vocabulary = (int64_t)nn_json_number(nn, config, "vocab_size", 50257);
     g->lm.layers     = (int)nn_json_number(nn, config, "n_layer", 12);
-    g->heads         = (int)nn_json_number(nn, config, "n_head", 12);
+    g->lm.kv_heads   = (int64_t)nn_json_number(nn, config, "n_head", 12);
     if (g->lm.layers < 1 || g->lm.layers > LM_LAYERS) nn_fail(nn, "%s: %d layers, 1 to %d are possible", config, g->lm.layers, LM_LAYERS);
+    if (g->lm.kv_heads < 1) nn_fail(nn, "%s: %lld heads", config, (long long)g->lm.kv_heads);
     if (!nn_ok(nn)) return 0;
+    g->lm.head = g->width / g->lm.kv_heads;
     nn_init_skip(nn, 1);             /* nn_load brings all numbers */
     gpt2_build(nn, g, (float)nn_json_number(nn, config, "layer_norm_epsilon", 1e-5));
     nn_init_skip(nn, 0);

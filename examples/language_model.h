@@ -14,7 +14,7 @@
 enum { LM_LAYERS = 128, LM_PROMPT = 4096, LM_WINDOW = 64 };
 typedef struct LanguageModel {
     int          layers;
-    int64_t      vocabulary, positions, kv_size;      /* kv_size: numbers of the keys of a position */
+    int64_t      vocabulary, positions, kv_heads, head;      /* head: numbers of a head */
     int          begin;              /* 1: a text begins with a token of its own */
     int          adapted;            /* 1: it has adapters */
     int          cached, last;       /* 1: nn_forward goes on behind what the caches have; 1: only the last position gets logits */
@@ -30,7 +30,7 @@ static int64_t lm_start(const LanguageModel *m)          /* position of the firs
 static void lm_rewind(LanguageModel *m, int64_t length)  /* the caches keep only the first `length` positions; makes them if there are none */
 {
     for (int i = 0; i < m->layers; i++) {
-        if (!m->cache[i]) m->cache[i] = nn_kv_cache_new(nn_context_of(m->net), 1, m->positions, m->kv_size, 0);
+        if (!m->cache[i]) m->cache[i] = nn_kv_cache_new(nn_context_of(m->net), 1, m->kv_heads, m->positions, m->head, 0);
         nn_kv_cache_truncate(m->cache[i], length);
     }
 }
