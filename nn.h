@@ -913,8 +913,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
-    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params ) \
-    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__no_params )
+    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__int ) \
+    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__int )
 #define NN_OPS_SHAPE(NN__X) \
     NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
@@ -3751,15 +3751,16 @@ static nn_tensor *nn__children_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__residual_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__fn_forward(void *self, nn_tensor *x);
 
-static int nn__own_fn(nn_fn fn)                          // one of the functions above, not the user's, which might hold on to a tensor
+static int nn__unary_id(nn_fn fn)                        // the op of a row of the table of functions, or 0
 {
 #define NN__X(name, keep, f, df) nn_##name,
-    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) nn_global_avgpool };
+    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) NULL };
 #undef NN__X
-    size_t i;
-    for (i = 0; i < sizeof own / sizeof *own; i++) if (own[i] == fn) return 1;
+    int i;
+    for (i = 0; own[i]; i++) if (own[i] == fn) return NN_OP_none + 1 + i;
     return 0;
 }
+static int nn__own_fn(nn_fn fn) { return nn__unary_id(fn) || fn == nn_global_avgpool; }    // not the user's, which might hold on to a tensor
 
 static int nn__is_private(const nn_layer *l)             // can nobody else see the tensors that it is given and makes?
 {
@@ -10224,7 +10225,7 @@ static int nn__foldable(const nn__recording *r, int j)      // which call the ba
     for (i = 0; i < j; i++) {
         const nn__recorded *c = &r->call[i];
         if (!c->op || c->v[c->nin].data != n->v[0].data) continue;
-        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2) ? i : -1;
+        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !*(const int *)(const void *)c->params) ? i : -1;
     }
     for (k = 0; k < r->calls && found >= 0; k++)
         if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
@@ -14110,6 +14111,20 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
 }
+// The block of y that a task makes.
+typedef struct nn__gemm_block { int64_t row, rows, column, columns; } nn__gemm_block;
+static nn__gemm_block nn__gemm_block_of(const nn__product *p, int64_t task)
+{
+    nn__product g = *p;
+    int turned = nn__product_turn(&g);
+    nn__gemm_cut s = nn__gemm_cuts(&g);
+    nn__gemm_block b, q;
+    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g.m - b.row));
+    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g.n - b.column);
+    if (!turned) return b;
+    q.row = b.column; q.rows = b.columns; q.column = b.row; q.columns = b.rows;
+    return q;
+}
 static int64_t nn__gemm_tasks(nn__product g)
 {
     nn__gemm_cut s;
@@ -14686,7 +14701,7 @@ NN__BACKWARD(matmul)
 }
 #endif
 
-// ---- linear:   Y = X W^T + b      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
+// ---- linear:   Y = f(X W^T + b)      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
 #if NN__IN_HOST
 static int nn__linear_shape(nn_call *c)
 {
@@ -14765,15 +14780,17 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
 {
     nn_tensor *in[4];
     nn_context *nn = x ? x->nn : NULL;
-    int small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
+    nn_fn f = desc ? desc->activation : NULL;
+    int then = 0, small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
     in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
     in[3] = small && desc ? desc->scale : NULL;
     if (small && nn->mode == NN_TRAIN && (nn__wants(w) || nn__wants(in[3]))) {
         nn_fail(nn, "linear: weights of type %s and their scale have no gradient (see nn_freeze)", nn_dtype_name((nn_dtype)w->dtype));
         return nn__inert(nn);
     }
-    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, NULL, NULL);
-    return nn__activate(desc ? desc->activation : NULL, x);
+    if (nn && (nn->mode != NN_TRAIN || !(nn__wants(x) || nn__wants(w) || nn__wants(b)))) then = nn__unary_id(f);      // else backward reads what f was given
+    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, &then, NULL);
+    return nn__activate(then ? NULL : f, x);
 }
 
 static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
@@ -14806,7 +14823,26 @@ NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scal
 }
 #endif
 #if NN__IN_SIMD
-NN__FORWARD(linear)        { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+#define NN__X(name, keep, f, df) NN__K(name##_row),
+static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
+#undef NN__X
+NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
+{
+    nn__product g = nn__linear_product(c, 0);
+    int then = *(const int *)c->params;
+    NN__K(gemm_task)(g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    if (then) {
+        nn__gemm_block k = nn__gemm_block_of(&g, t->index);
+        const R none[2] = { 0, 0 };
+        int64_t i;
+        for (i = 0; i < k.rows; i++) {
+            R *y = (R *)g.y + (k.row + i) * g.yrs + k.column;
+            const R *in[1];
+            in[0] = y;
+            NN__K(unary_rows)[then](k.columns, y, in, none);
+        }
+    }
+}
 NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
