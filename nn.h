@@ -10224,8 +10224,10 @@ static int nn__foldable(const nn__recording *r, int j)      // which call the ba
     for (i = 1; i < 5; i++) if (n->v[i].data && n->v[i].dtype != NN_F32) return -1;
     for (i = 0; i < j; i++) {
         const nn__recorded *c = &r->call[i];
+        int then;                                        // what a linear layer does to its result
         if (!c->op || c->v[c->nin].data != n->v[0].data) continue;
-        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !*(const int *)(const void *)c->params) ? i : -1;
+        memcpy(&then, c->params, sizeof then);
+        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !then) ? i : -1;
     }
     for (k = 0; k < r->calls && found >= 0; k++)
         if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
@@ -14074,7 +14076,6 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
-static int64_t nn__product_bytes(const nn__product *g, size_t real) { return (int64_t)(g->small ? nn_dtype_bytes((nn_dtype)g->small) : real); }     // of a number of b
 
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
