@@ -10193,18 +10193,18 @@ static int nn__encode_wordpiece(nn__encoder *e, const unsigned char *s, size_t n
     w.characters = 0;
     for (; n; s += length, n -= length) {
         uint32_t c = nn__code_point(s, n, &length);
-        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone;
+        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone, hangul = c >= 0xAC00 && c < 0xD7A4;
         if (c == '\t' || c == '\n' || c == '\r' || (kind != NN__CONTROL && nn__is_space(c))) { nn__wordpiece_word(e, &w); continue; }
         if (kind == NN__CONTROL || c == 0xFFFD || (kind == NN__MARK && !e->t->cased)) continue;
+        if (!e->t->cased && !hangul) { c = nn__fold_of(u, c); kind = nn__class_of(u, c); }
         alone = kind == NN__PUNCTUATION || nn__is_ideograph(c) || (c > 32 && c < 127 && kind == NN__OTHER);
         if (alone) nn__wordpiece_word(e, &w);
-        if (e->t->cased) nn__wordpiece_put(&w, c);
-        else if (c >= 0xAC00 && c < 0xD7A4) {            // Hangul syllables into their letters (Unicode, 3.12)
+        if (hangul && !e->t->cased) {                    // syllables into their letters (Unicode, 3.12)
             c -= 0xAC00;
             nn__wordpiece_put(&w, 0x1100 + c / 588);
             nn__wordpiece_put(&w, 0x1161 + c % 588 / 28);
             if (c % 28) nn__wordpiece_put(&w, 0x11A7 + c % 28);
-        } else nn__wordpiece_put(&w, nn__fold_of(u, c));
+        } else nn__wordpiece_put(&w, c);
         if (alone) nn__wordpiece_word(e, &w);
     }
     nn__wordpiece_word(e, &w);
@@ -10393,7 +10393,7 @@ static void nn__bytes_of_tokens(nn_tokenizer *t)
 // Every symbol that has a neighbour behind it is in the list of the pair that they are; a heap of pairs, by count, then by the numbers of
 // the tokens, has the next one to join on top. A join changes the pairs around it only.
 typedef struct nn__bpe_symbol { int32_t id, prev, next, before, after, pair; int64_t weight; } nn__bpe_symbol;    // before, after: in the pair's list
-typedef struct nn__bpe_pair { int32_t left, right, first, at; int64_t count; } nn__bpe_pair;                     // at: place in the heap
+typedef struct nn__bpe_pair { int32_t left, right, first, last, at; int64_t count; } nn__bpe_pair;               // at: place in the heap
 typedef struct nn__bpe_trainer {
     nn_context *nn;
     nn__bpe_symbol *symbol;
@@ -10462,15 +10462,15 @@ static int nn__bpe_enter(nn__bpe_trainer *b, int32_t i)  // symbol i and the nex
     at = nn__bpe_slot(b, s->id, b->symbol[s->next].id);
     if (!b->slot[at]) {
         p = &b->pair[b->pairs];
-        p->left = s->id; p->right = b->symbol[s->next].id; p->first = -1; p->count = 0; p->at = (int32_t)b->pairs;
+        p->left = s->id; p->right = b->symbol[s->next].id; p->first = p->last = -1; p->count = 0; p->at = (int32_t)b->pairs;
         b->heap[b->pairs] = (int32_t)b->pairs;
         b->slot[at] = (int32_t)++b->pairs;
     }
     k = b->slot[at] - 1;
     p = &b->pair[k];
-    s->pair = k; s->before = -1; s->after = p->first;
-    if (p->first >= 0) b->symbol[p->first].before = i;
-    p->first = i;
+    s->pair = k; s->before = p->last; s->after = -1;     // at the end: lists are in the order of the text, nearly
+    if (p->last >= 0) b->symbol[p->last].after = i; else p->first = i;
+    p->last = i;
     p->count += s->weight;
     nn__bpe_sift(b, k);
     return 1;
@@ -10481,7 +10481,7 @@ static void nn__bpe_leave(nn__bpe_trainer *b, int32_t i)
     nn__bpe_symbol *s = &b->symbol[i];
     int32_t k = s->pair;
     if (k < 0) return;
-    if (s->after >= 0) b->symbol[s->after].before = s->before;
+    if (s->after >= 0) b->symbol[s->after].before = s->before; else b->pair[k].last = s->before;
     if (s->before >= 0) b->symbol[s->before].after = s->after; else b->pair[k].first = s->after;
     s->pair = -1;
     b->pair[k].count -= s->weight;
@@ -10974,6 +10974,21 @@ static int nn__json_added(nn__json *j, nn__vocabulary *v)                // one 
     return 1;
 }
 
+static int nn__json_pass_list(nn__json *j)               // moves behind a list and leaves its strings as they are
+{
+    size_t depth = 0;
+    int quoted = 0;
+    for (; j->at < j->n; j->at++) {
+        char c = j->s[j->at];
+        if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
+        if (c == '"') quoted = 1;
+        if (c == '[') depth++;
+        if (!depth) return nn__json_fail(j, "merges are a list");
+        if (c == ']' && !--depth) { j->at++; return 1; }
+    }
+    return nn__json_fail(j, "a list does not end");
+}
+
 static int nn__json_model(nn__json *j, nn__model_file *f)
 {
     static const char *const plain[] = { "dropout", "byte_fallback", "ignore_merges", "fuse_unk", "end_of_word_suffix" };
@@ -10990,20 +11005,10 @@ static int nn__json_model(nn__json *j, nn__model_file *f)
             if (nn__json_peek(j) != '{') { f->unsupported = "its model has another kind of vocabulary"; if (!nn__json_skip(j, 0)) return 0; }
             else if (!nn__json_vocabulary(j, &f->vocabulary)) return 0;
         } else if (!strcmp(key, "merges")) {             // read when the vocabulary is complete; skipping decodes strings, so this only finds the end
-            size_t depth = 0;
-            int quoted = 0;
             nn__json_peek(j);
             f->merges = j->at;
-            for (; j->at < j->n; j->at++) {
-                char c = j->s[j->at];
-                if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
-                if (c == '"') quoted = 1;
-                if (c == '[') depth++;
-                if (c == ']' && depth && !--depth) break;
-                if (!depth) return nn__json_fail(j, "merges are a list");
-            }
-            if (j->at >= j->n) return nn__json_fail(j, "a list does not end");
-            j->at++;
+            if (!nn__json_pass_list(j)) return 0;
+            if (j->at == f->merges + 2) f->merges = 0;   // []
         } else if (!strcmp(key, "continuing_subword_prefix")) {
             if (!nn__json_text_or_null(j, &text)) return 0;
             if (text && text[0] && strcmp(text, "##")) f->unsupported = "its continuing_subword_prefix is not ##";
@@ -11219,9 +11224,8 @@ static int nn__put_tokenizer_json(nn__bytes *b, const nn_tokenizer *t)
     nn__put_chars(b, ",\n    \"vocab\": {");
     for (comma = "", i = 0; ok && i < t->count; i++) {
         const nn__token *k = &t->token[i];
-        if (k->kind == NN__TOKEN_SPECIAL && bytes) continue;             // among the added tokens; here it would be read as bytes
         nn__put_format(b, "%s\n      ", comma);
-        ok = nn__put_json(b, k->text, k->length, bytes);
+        ok = nn__put_json(b, k->text, k->length, bytes && k->kind != NN__TOKEN_SPECIAL);
         nn__put_format(b, ": %lld", (long long)i);
         comma = ",";
     }
