@@ -189,7 +189,7 @@ typedef struct nn_desc {
     void    *user;                   // handed to the five hooks above
     uint64_t seed;                   // default 0
     const nn_backend *backend;       // default NULL: the CPU. nn_cuda(0) with nn_cuda.h
-    const char *isa;                 // CPU kernels: "scalar", "fma", "avx2", "avx512", "neon"; default: environment NN_ISA, else the best
+    const char *isa;                 // CPU kernels: "scalar", "avx2", "avx512", "neon", "rvv", "wasm"; default: environment NN_ISA, else the best
     nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
     int      exact;                  // 1: no Winograd: convolutions round as a direct sum does: less than half the error, twice the time
 } nn_desc;
@@ -376,9 +376,15 @@ NN_API nn_tensor *nn_cumsum   (nn_tensor *x, int dim);                          
 typedef struct nn_linear_desc {
     int   no_bias;                   // nn_linear_new: 1 leaves the bias out
     nn_fn activation;                // e.g. nn_relu; default none
+    nn_tensor *scale;                // nn_linear: of weights of type NN_I8 (nn_quantize_new)
 } nn_linear_desc;
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                         // (..., M, K) x (..., K, N) -> (..., M, N); 1-d as in NumPy
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
+// Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as NN_I8 = round(w / scale), where *scale (O, I / group) is
+// the largest |w| of `group` inputs of one output / 127. Both live long. nn_linear takes such a w and gives the bits that the weights
+// cast back to f32 (times their scale) would give; x gets a gradient, w does not. A batch of 1 waits for memory only: half, a quarter of the time.
+typedef struct nn_quantize_desc { int64_t group; } nn_quantize_desc;             // inputs with a scale of their own; default all; divides I
+NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc);   // scale: NULL unless dtype is NN_I8
 
 // ---- shape ----------------------------------------------------------------------------------------
 NN_API nn_tensor *nn_reshape   (nn_tensor *x, nn_shape shape);                   // one size may be -1; a view if x is contiguous
@@ -999,7 +1005,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
-    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
+    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params ) \
+    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__no_params )
 #define NN_OPS_SHAPE(NN__X) \
     NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
@@ -1098,6 +1105,7 @@ NN__REF(nn_tensor *, nn_norm, (nn_tensor *x, nn_shape dims, const nn_norm_desc &
 NN__REF(nn_tensor *, nn_argmax, (nn_tensor *x, nn_shape dims, const nn_argmax_desc &desc), (x, dims, &desc))
 NN__REF(nn_tensor *, nn_argmin, (nn_tensor *x, nn_shape dims, const nn_argmin_desc &desc), (x, dims, &desc))
 NN__REF(nn_tensor *, nn_linear, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_quantize_new, (nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc &desc), (w, dtype, scale, &desc))
 NN__REF(nn_tensor *, nn_sort, (nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc &desc), (x, dim, indices, &desc))
 NN__REF(nn_tensor *, nn_topk, (nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc &desc), (x, k, dim, indices, &desc))
 NN__REF(nn_tensor *, nn_pad, (nn_tensor *x, nn_shape amounts, const nn_pad_desc &desc), (x, amounts, &desc))
@@ -1234,6 +1242,8 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  include <immintrin.h>
 #elif defined(__aarch64__) && defined(__GNUC__)
 #  include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#  include <wasm_simd128.h>
 #endif
 
 #if defined(__GNUC__) && !defined(__TINYC__)             // GCC and Clang
@@ -1246,6 +1256,11 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__UNUSED
 #  define NN__PRINTF(f, a)
 #  define NN__LIKELY(x) (x)
+#endif
+#if defined(__GNUC__) && !defined(__TINYC__)
+#  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
+#else
+#  define NN__FETCH(p)  ((void)0)
 #endif
 #define NN__PRAGMA(x)   _Pragma(#x)
 #if defined(__clang__)
@@ -1286,6 +1301,16 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__FLOAT_BEGIN
 #  define NN__FLOAT_END
+#endif
+
+// Text that gains nothing from -O2 but takes long to compile with it: what runs once per file or epoch, rows of elementwise formulas
+// (straight lines already), plain C where the processor has a better table.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1"))
+#  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
+#else
+#  define NN__SIMPLE_BEGIN
+#  define NN__SIMPLE_END
 #endif
 
 #if defined(NN_NO_THREADS) || (!defined(__GNUC__) && !defined(_MSC_VER)) || defined(__TINYC__)
@@ -2397,12 +2422,14 @@ static int nn__cpu_features(void)
     int has = 0;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
     unsigned a, b, c, d, lo, hi;
+    int half;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return 0;              // OSXSAVE
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     if ((lo & 6) != 6) return 0;                                                     // the system saves ymm registers
     if (c & (1u << 12)) has |= NN__HAS_FMA;
+    half = (c & (1u << 29)) != 0;                                                    // F16C
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return has;
-    if ((b & (1u << 5)) && (has & NN__HAS_FMA)) has |= NN__HAS_AVX2;
+    if ((b & (1u << 5)) && (has & NN__HAS_FMA) && half) has |= NN__HAS_AVX2;
     if ((lo & 0xE6) == 0xE6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31))) has |= NN__HAS_AVX512; // F DQ BW VL
 #elif defined(__aarch64__) && defined(__GNUC__)
     has = NN__HAS_NEON | NN__HAS_FMA;
@@ -3019,6 +3046,7 @@ static double nn__call_flops(const nn_call *c)           // two per multiply-add
     double n;
     switch (c->op->id) {
     case NN_OP_matmul:
+    case NN_OP_linear_small:
     case NN_OP_linear: n = x->ndim ? (double)nn_view_count(y) * (double)x->shape[x->ndim - 1] : 0; break;
     case NN_OP_conv2d:           n = (double)nn_view_count(y) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
     case NN_OP_conv_transpose2d: n = (double)nn_view_count(x) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
@@ -3764,6 +3792,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     return ok && nn_ok(nn);
 }
 
+NN__SIMPLE_BEGIN
 // =============================================================================================
 // >>layers   A layer is parameters with local names, children, and a forward function. Full names come from walking up the parents.
 // =============================================================================================
@@ -12476,6 +12505,7 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
     return nn_ok(nn);
 }
 
+NN__SIMPLE_END
 // =============================================================================================
 // >>plan   A forward pass as a fixed program. nn__run is the only door to the numbers, so recording is listening there:
 //
@@ -13088,7 +13118,8 @@ NN_API void nn_plan_print(const nn_plan *p)
 //   HOST    shape rules, plans, builders, once              PLAIN   kernels that move data, once, plain C
 //   SIMD    kernels that compute, once per instruction set  f64     all kernels in double precision (NN_DOUBLE)
 //
-// Two classes of results (bit for bit the same within a class): F = fma, avx2, avx512, neon; N = scalar, and all PLAIN kernels.
+// Two classes of results (bit for bit the same within a class): F = fma, avx2, avx512, neon, rvv; N = scalar, wasm, and all
+// PLAIN kernels.
 // Under NN_DETERMINISTIC nothing fuses, and the classes are one.
 // =============================================================================================
 // Short words are macros within the visits only. Should the program have macros of these names, they are put aside and come back.
@@ -13261,6 +13292,33 @@ NN__UNUSED static float nn__pow_one(float x, float y)
 #define NN__PASS     f32
 #include NN_HEADER_FILENAME
 
+// Which tables there are. RISC-V and WASM have no attribute for one function: there the program is compiled for vectors, or not.
+#define NN__HAVE_X86  0
+#define NN__HAVE_NEON 0
+#define NN__HAVE_RVV  0
+#define NN__HAVE_WASM 0
+#if !defined(NN_NO_SIMD) && defined(NN__TARGET_BEGIN)
+#  if defined(__x86_64__)
+#    undef  NN__HAVE_X86
+#    define NN__HAVE_X86 1
+#  elif defined(__aarch64__) && defined(__AARCH64EL__)
+#    undef  NN__HAVE_NEON
+#    define NN__HAVE_NEON 1
+#  elif defined(__riscv_vector) && defined(__clang__)    // -march=rv64gcv; GCC 12 has no vectors for RISC-V
+#    if __has_builtin(__builtin_elementwise_fma) && __has_builtin(__builtin_elementwise_sqrt)
+#      undef  NN__HAVE_RVV
+#      define NN__HAVE_RVV 1
+#    endif
+#  elif defined(__wasm_simd128__) && defined(__clang__)  // -msimd128
+#    undef  NN__HAVE_WASM
+#    define NN__HAVE_WASM 1
+#  endif
+#endif
+#define NN__HAVE_SIMD (NN__HAVE_X86 || NN__HAVE_NEON || NN__HAVE_RVV || NN__HAVE_WASM)
+
+#if NN__HAVE_SIMD
+NN__SIMPLE_BEGIN
+#endif
 #define NN__VISIT    2
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 0
@@ -13269,6 +13327,9 @@ NN__UNUSED static float nn__pow_one(float x, float y)
 #define NN__LANES    1
 #define NN__PASS     scalar
 #include NN_HEADER_FILENAME
+#if NN__HAVE_SIMD
+NN__SIMPLE_END
+#endif
 
 #ifdef NN_DOUBLE
 #define NN__VISIT    3
@@ -13280,20 +13341,6 @@ NN__UNUSED static float nn__pow_one(float x, float y)
 #define NN__LANES    1
 #define NN__PASS     f64
 #include NN_HEADER_FILENAME
-#endif
-
-#if defined(NN_NO_SIMD) || !defined(NN__TARGET_BEGIN)
-#  define NN__HAVE_X86  0
-#  define NN__HAVE_NEON 0
-#elif defined(__x86_64__)
-#  define NN__HAVE_X86  1
-#  define NN__HAVE_NEON 0
-#elif defined(__aarch64__) && defined(__AARCH64EL__)
-#  define NN__HAVE_X86  0
-#  define NN__HAVE_NEON 1
-#else
-#  define NN__HAVE_X86  0
-#  define NN__HAVE_NEON 0
 #endif
 
 #if NN__HAVE_X86 && defined(NN_DOUBLE)                   // one lane, but fused: the plain-C twin of class F, for the tests
@@ -13311,7 +13358,7 @@ NN__TARGET_END
 #endif
 
 #if NN__HAVE_X86 && !defined(NN_NO_AVX2)
-NN__TARGET_BEGIN("avx2,fma")
+NN__TARGET_BEGIN("avx2,fma,f16c")
 #define NN__VISIT    5
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 0
@@ -13322,9 +13369,13 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__PASS     avx2
 #define NN__FMA(a, b, c) ((V)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define NN__SQRT(a)      ((V)_mm256_sqrt_ps((__m256)(a)))
-#define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))              // 64-bit products of the low halves
+#define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
+#define NN__HALVES(p, q)      ((V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))     // half from p, half from q
+#define NN__FROM_BF16(p)      ((V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define NN__FROM_F16(p)       ((V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p))))
+#define NN__FROM_I8(p)        ((V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -13345,6 +13396,10 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
 #define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
+#define NN__HALVES(p, q)      ((V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1))
+#define NN__FROM_BF16(p)      ((V)((VI)_mm512_maskz_cvtepu16_epi32((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
+#define NN__FROM_F16(p)       ((V)_mm512_maskz_cvtph_ps((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))))
+#define NN__FROM_I8(p)        ((V)_mm512_maskz_cvtepi32_ps((__mmask16)0xFFFF, _mm512_maskz_cvtepi8_epi32((__mmask16)0xFFFF, _mm_loadu_si128((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -13361,6 +13416,33 @@ NN__TARGET_END
 #define NN__FMA(a, b, c) ((V)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
 #define NN__SQRT(a)      ((V)vsqrtq_f32((float32x4_t)(a)))
 #define NN__MUL32(a, b)  vmull_u32(vmovn_u64((uint64x2_t)(a)), vmovn_u64((uint64x2_t)(b)))
+#include NN_HEADER_FILENAME
+#endif
+
+#if NN__HAVE_RVV
+#define NN__VISIT    8
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    4
+#define NN__MR       8
+#define NN__PASS     rvv
+#define NN__FMA(a, b, c) __builtin_elementwise_fma(a, b, c)
+#define NN__SQRT(a)      __builtin_elementwise_sqrt(a)
+#include NN_HEADER_FILENAME
+#endif
+
+#if NN__HAVE_WASM                                        // cannot fuse: class N
+#define NN__VISIT    9
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    4
+#define NN__MR       8
+#define NN__PASS     wasm
+#define NN__SQRT(a)      ((V)wasm_f32x4_sqrt((v128_t)(a)))
 #include NN_HEADER_FILENAME
 #endif
 NN__FLOAT_END
@@ -13438,6 +13520,16 @@ static const nn_exec nn__forward_avx512[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__ba
 static const nn_exec nn__forward_neon[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_neon[NN_OP_COUNT] = NN__BACKWARD_TABLE;
 #undef NN__T
 #endif
+#if NN__HAVE_RVV
+#define NN__T rvv
+static const nn_exec nn__forward_rvv[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_rvv[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#endif
+#if NN__HAVE_WASM
+#define NN__T wasm
+static const nn_exec nn__forward_wasm[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_wasm[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#endif
 #undef NN__P
 #ifdef NN_DOUBLE
 #define NN__P f64
@@ -13457,6 +13549,12 @@ static const struct { nn__table table; int needs; } nn__tables[] = {
 #endif
 #if NN__HAVE_NEON
     { { "neon",    4, NN_F32, nn__forward_neon,   nn__backward_neon },   NN__HAS_NEON },
+#endif
+#if NN__HAVE_RVV
+    { { "rvv",     4, NN_F32, nn__forward_rvv,    nn__backward_rvv },    0 },
+#endif
+#if NN__HAVE_WASM
+    { { "wasm",    4, NN_F32, nn__forward_wasm,   nn__backward_wasm },   0 },
 #endif
     { { "scalar",  1, NN_F32, nn__forward_scalar, nn__backward_scalar }, 0 },
 #if NN__HAVE_X86 && defined(NN_DOUBLE)
@@ -13641,6 +13739,9 @@ NN__INLINE VI NN__K(iodds)(VI a, VI b)     { NN__SHUFFLE(VI, a, b, NN__ODDS); }
 NN__INLINE VI NN__K(isel)(VI m, VI a, VI b) { return (m & a) | (~m & b); }
 NN__INLINE VI NN__K(count_up)(int32_t first) { VI i = { NN__FIRST }; return i + first; }
 typedef uint64_t NN__K(pairs) __attribute__((vector_size(4 * NN__LANES)));
+#ifndef NN__MUL32
+#define NN__MUL32(a, b) (((a) & 0xFFFFFFFFu) * ((b) & 0xFFFFFFFFu))      // 64-bit products of the low halves
+#endif
 NN__INLINE NN__K(pairs) NN__K(zip_low_pairs)(NN__K(pairs) a, NN__K(pairs) b)  { NN__SHUFFLE(NN__K(pairs), a, b, NN__LOW_PAIRS); }
 NN__INLINE NN__K(pairs) NN__K(zip_high_pairs)(NN__K(pairs) a, NN__K(pairs) b) { NN__SHUFFLE(NN__K(pairs), a, b, NN__HIGH_PAIRS); }
 // The Philox blocks from `first` on (>>random), half as many as there are lanes: their numbers in order, as two vectors. A number of
@@ -14073,33 +14174,27 @@ static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, i
     }
 }
 
-// Loops over contiguous rows; the op's formula is inlined into them.
+// Loops over contiguous rows; the op's formula is inlined into them, once: the last vector may be incomplete.
 NN__INLINE void NN__K(map1)(int64_t n, R *y, const R *a, const R *p, V (*f)(V, V, V))
 {
     V v = SET1(p[0]), w = SET1(p[1]);
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), v, w));
-    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), v, w), n - i);
+    for (; n > 0; n -= NN__LANES, y += NN__LANES, a += NN__LANES) NN__K(put_lanes)(y, f(NN__K(get_lanes)(a, n), v, w), n);
 }
 NN__INLINE void NN__K(map2)(int64_t n, R *y, const R *a, const R *b, V (*f)(V, V))
 {
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), LOAD(b + i)));
-    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i)), n - i);
+    for (; n > 0; n -= NN__LANES, y += NN__LANES, a += NN__LANES, b += NN__LANES)
+        NN__K(put_lanes)(y, f(NN__K(get_lanes)(a, n), NN__K(get_lanes)(b, n)), n);
 }
 NN__INLINE void NN__K(map3)(int64_t n, R *y, const R *a, const R *b, const R *c, const R *p, V (*f)(V, V, V, V, V))
 {
     V v = SET1(p[0]), w = SET1(p[1]);
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), LOAD(b + i), LOAD(c + i), v, w));
-    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i), NN__K(load_part)(c + i, n - i), v, w), n - i);
+    for (; n > 0; n -= NN__LANES, y += NN__LANES, a += NN__LANES, b += NN__LANES, c += NN__LANES)
+        NN__K(put_lanes)(y, f(NN__K(get_lanes)(a, n), NN__K(get_lanes)(b, n), NN__K(get_lanes)(c, n), v, w), n);
 }
 NN__INLINE void NN__K(map4)(int64_t n, R *y, const R *a, const R *b, const R *c, const R *e, V (*f)(V, V, V, V))
 {
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), LOAD(b + i), LOAD(c + i), LOAD(e + i)));
-    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i),
-                                          NN__K(load_part)(c + i, n - i), NN__K(load_part)(e + i, n - i)), n - i);
+    for (; n > 0; n -= NN__LANES, y += NN__LANES, a += NN__LANES, b += NN__LANES, c += NN__LANES, e += NN__LANES)
+        NN__K(put_lanes)(y, f(NN__K(get_lanes)(a, n), NN__K(get_lanes)(b, n), NN__K(get_lanes)(c, n), NN__K(get_lanes)(e, n)), n);
 }
 
 // ---- sums over rows of numbers side by side --------------------------------------------------------------
@@ -14340,9 +14435,11 @@ static void NN__K(unary_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df)
     static void NN__K(name##_drow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_d)); } \
     NN__FORWARD(name)  { NN__K(unary_fwd)(c, t, NN__K(name##_row)); } \
     NN__BACKWARD(name) { NN__K(unary_bwd)(c, t, NN__K(name##_drow)); }
+NN__SIMPLE_BEGIN
 NN_UNARY_OPS(NN__X)
 NN_UNARY1_OPS(NN__X)
 NN_UNARY2_OPS(NN__X)
+NN__SIMPLE_END
 #undef NN__X
 #endif
 
@@ -14416,7 +14513,9 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
     static void NN__K(name##_dbrow)(int64_t n, R *db_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, db_, in[0], in[1], in[2], in[3], NN__K(name##_db)); } \
     NN__FORWARD(name)  { NN__K(broadcast_fwd)(c, t, NN__K(name##_row)); } \
     NN__BACKWARD(name) { NN__K(row) df[2]; df[0] = NN__K(name##_darow); df[1] = NN__K(name##_dbrow); NN__K(broadcast_bwd)(c, t, df); }
+NN__SIMPLE_BEGIN
 NN_BINARY_OPS(NN__X)
+NN__SIMPLE_END
 #undef NN__X
 
 static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)        // in: condition, a, b
@@ -16378,28 +16477,34 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
-//     strip        columns of B of a few vectors, in place if they lie side by side, else packed: [term][column]
+//     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
 //
-// (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048.
+// (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
+// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_WORK = 1 << 18 };
-typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b; size_t scratch; } nn__gemm_cut;    // scratch: numbers
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_WORK = 1 << 18 };
+typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
     const void *a, *b;
     void       *y;
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
+    int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
+    const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
+    int64_t     up, across, srs, scs;
 } nn__product;
+static int64_t nn__product_bytes(const nn__product *g, size_t real) { return (int64_t)(g->small ? nn_dtype_bytes((nn_dtype)g->small) : real); }     // of a number of b
 
-// Where y lies column by column, its transpose is computed: y' = b' a'.
-static nn__product nn__product_turned(nn__product p)
+// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
+static int nn__product_turn(nn__product *g)
 {
-    nn__product q = p;
-    if (p.ycs == 1 || p.yrs != 1) return p;
-    q.a = p.b; q.b = p.a; q.m = p.n; q.n = p.m;
-    q.ars = p.bcs; q.acs = p.brs; q.brs = p.acs; q.bcs = p.ars; q.yrs = p.ycs; q.ycs = 1;
-    return q;
+    nn__product p = *g;
+    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32)) && (p.ars == 1 || p.acs == 1);
+    if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
+    g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
+    g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
+    return 1;
 }
 
 static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
@@ -16419,16 +16524,17 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
         s.across = n ? (n + s.columns - 1) / s.columns : 0;
     }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
-    s.pack_b = g->bcs != 1 || g->brs < 1 || s.pack_a;
-    most = s.pack_a || s.pack_b ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
+    s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
+    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
-    s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, strips * NN__GEMM_STRIP) : 0)) * s.depth);
+    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
 }
 static int64_t nn__gemm_tasks(nn__product g)
 {
     nn__gemm_cut s;
-    g = nn__product_turned(g);
+    nn__product_turn(&g);
     s = nn__gemm_cuts(&g);
     return s.down * s.across;
 }
@@ -16437,7 +16543,7 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
     double work = (double)g.m * (double)g.n * (double)g.k / 8;
     nn__gemm_cut s;
     size_t bytes;
-    g = nn__product_turned(g);
+    nn__product_turn(&g);
     s = nn__gemm_cuts(&g);
     bytes = s.scratch * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
@@ -16461,11 +16567,13 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     V acc[NN__TALL][8], bv[8];
     int64_t p;
     int i, j;
-    NN__UNROLL for (i = 0; i < h; i++)
-        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
     if (start) {
+        NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
+    } else {
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
     }
     for (p = 0; p < k; p++, a += acs, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
@@ -16511,70 +16619,85 @@ static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ld
 }
 
 #if NN__LANES > 1
-#define NN__FOUR_LOW        0, 4, 1, 5
-#define NN__FOUR_HIGH       2, 6, 3, 7
-#define NN__FOUR_LOW_PAIRS  0, 1, 4, 5
-#define NN__FOUR_HIGH_PAIRS 2, 3, 6, 7
-typedef int32_t NN__K(ifour) __attribute__((vector_size(16)));
-NN__INLINE NN__K(four) NN__K(four_low)(NN__K(four) a, NN__K(four) b)        { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW); }
-NN__INLINE NN__K(four) NN__K(four_high)(NN__K(four) a, NN__K(four) b)       { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH); }
-NN__INLINE NN__K(four) NN__K(four_low_pairs)(NN__K(four) a, NN__K(four) b)  { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW_PAIRS); }
-NN__INLINE NN__K(four) NN__K(four_high_pairs)(NN__K(four) a, NN__K(four) b) { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH_PAIRS); }
-#undef NN__FOUR_LOW
-#undef NN__FOUR_HIGH
-#undef NN__FOUR_LOW_PAIRS
-#undef NN__FOUR_HIGH_PAIRS
-NN__INLINE void NN__K(transpose4)(const R *x, int64_t rs, R *to, int64_t width)      // to[p][j] = x[j][p], 4 x 4
+// In every four lanes of a and b: numbers 0 and 1 of both in turns, 2 and 3 in turns; 0 and 1 of a then b, 2 and 3 of a then b.
+#if NN__LANES == 16
+#define NN__FOURS(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
+#elif NN__LANES == 8
+#define NN__FOURS(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
+#else
+#define NN__FOURS(a, b, c, d) a, b, c, d
+#endif
+NN__INLINE V NN__K(four_low)(V a, V b)        { NN__SHUFFLE(VI, a, b, NN__FOURS(0, NN__LANES, 1, NN__LANES + 1)); }
+NN__INLINE V NN__K(four_high)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__FOURS(2, NN__LANES + 2, 3, NN__LANES + 3)); }
+NN__INLINE V NN__K(four_low_pairs)(V a, V b)  { NN__SHUFFLE(VI, a, b, NN__FOURS(0, 1, NN__LANES, NN__LANES + 1)); }
+NN__INLINE V NN__K(four_high_pairs)(V a, V b) { NN__SHUFFLE(VI, a, b, NN__FOURS(2, 3, NN__LANES + 2, NN__LANES + 3)); }
+#undef NN__FOURS
+#if NN__LANES == 16
+#define NN__EVERY_OTHER(i) i, i + 1, i + 2, i + 3, i + 8, i + 9, i + 10, i + 11, i + 16, i + 17, i + 18, i + 19, i + 24, i + 25, i + 26, i + 27
+NN__INLINE V NN__K(even_fours)(V a, V b)      { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(0)); }
+NN__INLINE V NN__K(odd_fours)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(4)); }
+#undef NN__EVERY_OTHER
+#endif
+// Numbers 0, 1 ... of NN__LANES rows: r[t] has number t of every row. Four terms at a time: vectors of four numbers of rows i, i + 4 ..., and these turned.
+NN__INLINE void NN__K(turn)(const R *x, int64_t rs, V *r)
 {
-    NN__K(four) a[4], r[4], low, high;
+    V q[4][4], low, high;
+    const R *x4 = x + 4 * rs, *x8 = x4 + 4 * rs, *x12 = x8 + 4 * rs;
+    int c, i, n = NN__LANES / 4;
+    NN__UNROLL for (i = 0; i < 4; i++, x += rs, x4 += rs, x8 += rs, x12 += rs) {
+#if NN__LANES == 16
+        NN__UNROLL for (c = 0; c < n; c += 2) {
+            V a = NN__HALVES(x + 4 * c, x4 + 4 * c), b = NN__HALVES(x8 + 4 * c, x12 + 4 * c);
+            q[c][i] = NN__K(even_fours)(a, b);
+            q[c + 1][i] = NN__K(odd_fours)(a, b);
+        }
+#elif NN__LANES == 8
+        NN__UNROLL for (c = 0; c < n; c++) q[c][i] = NN__HALVES(x + 4 * c, x4 + 4 * c);
+#else
+        q[0][i] = LOAD(x);
+#endif
+    }
+    NN__UNROLL for (c = 0; c < n; c++) {
+        low = NN__K(four_low)(q[c][0], q[c][1]); high = NN__K(four_low)(q[c][2], q[c][3]);
+        r[4 * c] = NN__K(four_low_pairs)(low, high); r[4 * c + 1] = NN__K(four_high_pairs)(low, high);
+        low = NN__K(four_high)(q[c][0], q[c][1]); high = NN__K(four_high)(q[c][2], q[c][3]);
+        r[4 * c + 2] = NN__K(four_low_pairs)(low, high); r[4 * c + 3] = NN__K(four_high_pairs)(low, high);
+    }
+}
+// to[p * width + j] = x[j rs + p] for at most NN__LANES rows and terms; `lanes` numbers of every term are written, those past the rows are 0.
+static void NN__K(turn_block)(int64_t rows, int64_t terms, const R *x, int64_t rs, R *to, int64_t width, int64_t lanes)
+{
+    V r[NN__LANES];
+    R part[NN__LANES * NN__LANES];
     int i;
-    NN__UNROLL for (i = 0; i < 4; i++) memcpy(&a[i], x + i * rs, 16);
-    low = NN__K(four_low)(a[0], a[1]); high = NN__K(four_low)(a[2], a[3]);
-    r[0] = NN__K(four_low_pairs)(low, high); r[1] = NN__K(four_high_pairs)(low, high);
-    low = NN__K(four_high)(a[0], a[1]); high = NN__K(four_high)(a[2], a[3]);
-    r[2] = NN__K(four_low_pairs)(low, high); r[3] = NN__K(four_high_pairs)(low, high);
-    NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * width, &r[i], 16);
+    if (rows < NN__LANES || terms < NN__LANES) {
+        for (i = 0; i < NN__LANES; i++) STORE(part + i * NN__LANES, i < rows ? NN__K(get_lanes)(x + i * rs, terms) : SET1(0.0f));
+        x = part;
+        rs = NN__LANES;
+    }
+    NN__K(turn)(x, rs, r);
+    if (terms >= NN__LANES && lanes >= NN__LANES) { NN__UNROLL for (i = 0; i < NN__LANES; i++, to += width) STORE(to, r[i]); return; }
+    for (i = 0; i < nn__min(terms, NN__LANES); i++) NN__K(put_lanes)(to + i * width, r[i], lanes);
 }
 #endif
 
-// w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero. B too, by swapped strides.
+// w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero.
 static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t width, R *to)
 {
-    int64_t terms = 0, rows = 0, first = 0, p, j;        // so many of each are done in blocks of 4 x 4, 64 terms of a row at a time
-    if (rs == 1) {
-        for (p = 0; p < k; p++) {
-            NN__K(copy_few)(to + p * width, x + p * cs, w);
-            for (j = w; j < width; j++) to[p * width + j] = 0;
+    int64_t p, j;
+#if NN__LANES > 1
+    if (cs == 1 && rs != 1) {
+        for (p = 0; p < k; p += NN__LANES) {
+            int64_t at = k < NN__LANES ? 0 : nn__min(p, k - NN__LANES);              // the last block may overlap its neighbour
+            for (j = 0; j < width; j += NN__LANES) NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, to + at * width + j, width, width - j);
         }
         return;
     }
-#if NN__LANES > 1
-    if (cs == 1) {
-        terms = k / 4 * 4;
-        rows = w / 4 * 4;
-        for (first = 0; first < terms; first += 64)
-            for (j = 0; j < rows; j += 4) for (p = first; p < nn__min(terms, first + 64); p += 4) NN__K(transpose4)(x + j * rs + p, rs, to + p * width + j, width);
-    }
-#else
-    (void)first;
 #endif
     for (p = 0; p < k; p++) {
-        for (j = p < terms ? rows : 0; j < w; j++) to[p * width + j] = x[j * rs + p * cs];
-        for (; j < width; j++) to[p * width + j] = 0;
-    }
-}
-
-// n rows of k numbers in panels: as many as there are tiles, nearly equal (A); or, tiles 0, as wide as strips are (B).
-static void NN__K(gemm_panels)(int64_t n, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t tiles, R *to)
-{
-    int64_t i, w, width, p, t;
-    for (p = 0; p < (rs == 1 ? k : 1); p++) {            // where rows lie side by side, go through memory in its order
-        for (i = 0, t = 0; i < n; i += w, t++) {
-            w = tiles ? n / tiles + (t < n % tiles) : nn__min(NN__NR, n - i);
-            width = tiles ? w : w > NN__LANES ? NN__NR : NN__LANES;
-            if (rs == 1) NN__K(gemm_turn)(w, 1, x + i + p * cs, 1, cs, width, to + i * k + p * width);
-            else         NN__K(gemm_turn)(w, k, x + i * rs, rs, cs, width, to + i * k);
-        }
+        if (rs == 1) NN__K(copy_few)(to + p * width, x + p * cs, w);
+        else for (j = 0; j < w; j++) to[p * width + j] = x[j * rs + p * cs];
+        for (j = w; j < width; j++) to[p * width + j] = 0;
     }
 }
 
@@ -16596,23 +16719,46 @@ static void NN__K(gemm_macro)(int64_t m, int64_t n, int64_t k, const R *a, const
         }
 }
 
-// All rows of a task times one strip: w columns, in tiles of nearly equal height. acs 0: A is packed, a panel per tile. b: [term][column].
-static void NN__K(gemm_strip)(int64_t m, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
-                              const R *start, R *y, int64_t rs, int64_t cs)
+// y (h, w) and a tile that has rows of `width` numbers side by side
+NN__INLINE void NN__K(edge_load)(int64_t h, int64_t w, int64_t width, const R *y, int64_t rs, int64_t cs, R *edge)
+{
+    int64_t p, q;
+    for (p = 0; p < h; p++) for (q = 0; q < width; q++) edge[p * width + q] = q < w ? y[p * rs + q * cs] : 0;
+}
+NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int64_t rs, int64_t cs, const R *edge)
+{
+    int64_t p, q;
+#if NN__LANES > 1
+    if (rs == 1 && cs != 1) {
+        for (q = 0; q < w; q += NN__LANES) NN__K(turn_block)(h, w - q, edge + q, width, y + q * cs, cs, h);
+        return;
+    }
+#endif
+    for (p = 0; p < h; p++) {
+        if (cs == 1) NN__K(copy_few)(y + p * rs, edge + p * width, w);
+        else for (q = 0; q < w; q++) y[p * rs + q * cs] = edge[p * width + q];
+    }
+}
+
+// All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
+// b: [term][column]. They start from y, or from start (a number per column), or from each (one per row, where y is not dense). ahead: where
+// the next strip lies, which is fetched meanwhile, or NULL.
+static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
+                              const R *start, const R *each, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + NN__TALL - 1) / NN__TALL, t, p, q, width = vectors * NN__LANES;
+    int64_t tiles = (m + tall - 1) / tall, t, p = 0, i, width = vectors * NN__LANES;
     for (t = 0; t < tiles; t++) {
         int64_t h = m / tiles + (t < m % tiles);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
-        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
+        if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
+        if (w == width && cs == 1 && !each) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
         else {
-            for (p = 0; !start && p < h; p++) for (q = 0; q < width; q++) edge[p * width + q] = q < w ? y[p * rs + q * cs] : 0;
+            if (each) for (i = 0; i < h; i++) NN__K(fill_with)(width, edge + i * width, each[t * h + (t < m % tiles ? 0 : m % tiles) + i]);
+            else if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
             tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, edge, width);
-            for (p = 0; p < h; p++) {
-                if (cs == 1) NN__K(copy_few)(y + p * rs, edge + p * width, w);
-                else for (q = 0; q < w; q++) y[p * rs + q * cs] = edge[p * width + q];
-            }
+            NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
         y += h * rs;
@@ -16632,13 +16778,135 @@ static int64_t NN__K(gemm_overrun)(int64_t w, int64_t width, int64_t ldb, int64_
     return w == width || !last ? 0 : nn__min(depth, (width - w + ldb - 1) / ldb);
 }
 
+// Rows of an A of odd strides, a panel per tile: [term][row].
+static void NN__K(gemm_pack_a)(int64_t m, int64_t tall, int64_t k, const R *a, int64_t ars, int64_t acs, R *to)
+{
+    int64_t tiles = (m + tall - 1) / tall, t, i = 0, p, j;
+    for (t = 0; t < tiles; t++) {
+        int64_t h = m / tiles + (t < m % tiles);
+        for (p = 0; p < k; p++) for (j = 0; j < h; j++) *to++ = a[(i + j) * ars + p * acs];
+        i += h;
+    }
+}
+
+#if NN__LANES > 1
+// One row of A times B whose columns are dense: blocks of B are turned in registers. n: a multiple of NN__NR. from: what y starts from, or
+// NULL for 0. Two blocks at a time: the sums of one wait for each other.
+static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const R *b, int64_t bcs, const R *from, R *y)
+{
+    int64_t j, p, whole = k / NN__LANES * NN__LANES;
+    R tail[NN__LANES * NN__NR];
+    int g, t;
+    for (j = 0; j < n; j += NN__NR, b += NN__NR * bcs) {
+        V sum[NN__NV], r[NN__LANES];
+        NN__UNROLL for (g = 0; g < NN__NV; g++) sum[g] = from ? LOAD(from + j + g * NN__LANES) : SET1(0.0f);
+        for (p = 0; p < whole; p += NN__LANES)
+            NN__UNROLL for (g = 0; g < NN__NV; g++) {
+                NN__K(turn)(b + p + g * NN__LANES * bcs, bcs, r);
+                NN__UNROLL for (t = 0; t < NN__LANES; t++) sum[g] = FMA(SET1(a[(p + t) * acs]), r[t], sum[g]);
+            }
+        NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
+        if (whole == k) continue;
+        NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, y + j, 0);
+    }
+}
+#endif
+
+// ---- b of other types: NN_BF16, NN_F16, NN_I8 become R as they are read
+NN__INLINE R NN__K(small_one)(int type, const char *p)
+{
+    double d;
+    if (type == NN_I8) return (R)*(const int8_t *)p;
+    nn__half_bits_f32(p, type == NN_BF16, &d);
+    return (R)d;
+}
+NN__INLINE V NN__K(small_load)(const int type, const char *p)
+{
+#ifdef NN__FROM_I8
+    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : NN__FROM_I8(p);
+#else
+    R part[NN__LANES];
+    int i;
+    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * (type == NN_I8 ? 1 : 2));
+    return LOAD(part);
+#endif
+}
+// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). b: rows of bytes, row_bytes apart. The sums are in y, so that a row is read as a stream.
+NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
+{
+    const int e = type == NN_I8 ? 1 : 2;
+    V x[8], sum, s = C(1), w;
+    int64_t j;
+    int t;
+    NN__UNROLL for (t = 0; t < rows; t++) x[t] = SET1(a[t * acs]);
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t left = n - j;
+        sum = NN__K(get_lanes)(y + j, left);
+        if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
+        NN__UNROLL for (t = 0; t < rows; t++) {
+            const char *p = b + t * row_bytes + j * e;
+            char part[2 * NN__LANES] = { 0 };
+            if (left < NN__LANES) { memcpy(part, p, (size_t)(left * e)); p = part; }
+            else NN__FETCH(p + 8 * row_bytes);
+            w = NN__K(small_load)(type, p);
+            if (type == NN_I8) w = w * s;
+            sum = FMA(x[t], w, sum);
+        }
+        NN__K(put_lanes)(y + j, sum, left);
+    }
+}
+NN__INLINE void NN__K(small_row_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
+{
+    int64_t p = 0, row_bytes = g->brs * (type == NN_I8 ? 1 : 2);
+    while (p < g->k) {
+        int64_t end = type == NN_I8 ? nn__min(g->k, (p / g->up + 1) * g->up) : g->k;
+        const R *s = type == NN_I8 ? scale + p / g->up * g->srs : NULL;
+        for (; p + 8 <= end; p += 8) NN__K(small_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p < end; p++)         NN__K(small_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+    }
+}
+static void NN__K(small_row)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)    // one row of A: y (n) += a b
+{
+    if (g->small == NN_BF16)     NN__K(small_row_of)(NN_BF16, g, n, a, b, scale, y);
+    else if (g->small == NN_F16) NN__K(small_row_of)(NN_F16, g, n, a, b, scale, y);
+    else                         NN__K(small_row_of)(NN_I8, g, n, a, b, scale, y);
+}
+NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    const int64_t e = type == NN_I8 ? 1 : 2;
+    const char *b = (const char *)g->b + (first * g->brs + j * g->bcs) * e;
+    const R *scale = (const R *)g->scale;
+    int64_t p, i;
+    int whole = w == width && g->bcs == 1 && (!scale || (g->across == 1 && g->scs == 1));
+    for (p = 0; p < k; p++, b += g->brs * e, to += width) {
+        const R *s = scale ? scale + (first + p) / g->up * g->srs : NULL;
+        if (whole) for (i = 0; i < width; i += NN__LANES) {
+            V v = NN__K(small_load)(type, b + i * e);
+            STORE(to + i, type == NN_I8 ? v * LOAD(s + j + i) : v);
+        }
+        else for (i = 0; i < width; i++) {
+            to[i] = i < w ? NN__K(small_one)(type, b + i * g->bcs * e) : 0;
+            if (type == NN_I8 && i < w) to[i] = to[i] * s[(j + i) / g->across * g->scs];
+        }
+    }
+}
+// k terms from `first` on of w columns from j on, as a strip of numbers
+static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    if (g->small == NN_BF16)     NN__K(small_strip_of)(NN_BF16, g, first, k, j, w, width, to);
+    else if (g->small == NN_F16) NN__K(small_strip_of)(NN_F16, g, first, k, j, w, width, to);
+    else                         NN__K(small_strip_of)(NN_I8, g, first, k, j, w, width, to);
+}
+
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task, R *scratch)
 {
     nn__gemm_cut s;
-    int64_t i0, j0, h, end, p = 0, j;
+    const R *each = NULL;
+    int64_t i0, j0, h, end, p = 0, j, tall;
     R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
-    g = nn__product_turned(g);
+    if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     i0 = task % s.down * s.rows;
     j0 = task / s.down * s.columns;
@@ -16646,27 +16914,54 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     end = nn__min(g.n, j0 + s.columns);
     y = (R *)g.y + i0 * g.yrs;
     strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
+    tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     if (h <= 0) return;
+    if (g.small && h == 1 && g.bcs == 1 && (!g.scale || (g.across == 1 && g.scs == 1))) {
+        if (!add) for (j = j0; j < end; j++) y[j] = bias ? bias[j] : 0;
+        NN__K(small_row)(&g, end - j0, (const R *)g.a + i0 * g.ars, (const char *)g.b + j0 * nn__product_bytes(&g, sizeof(R)), g.scale ? (const R *)g.scale + j0 : NULL, y + j0);
+        return;
+    }
     do {
         int64_t depth = nn__min(s.depth, g.k - p);
-        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs;
+        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = g.small ? NULL : (const R *)g.b + p * g.brs + j0 * g.bcs;
+        int keep = add || p;
         if (s.pack_a) {
-            NN__K(gemm_panels)(h, depth, x, g.ars, g.acs, (h + NN__TALL - 1) / NN__TALL, scratch);
+            NN__K(gemm_pack_a)(h, tall, depth, x, g.ars, g.acs, scratch);
             x = scratch;
         }
-        if (s.pack_b) NN__K(gemm_panels)(end - j0, depth, (const R *)g.b + p * g.brs + j0 * g.bcs, g.bcs, g.brs, 0, strip);
-        for (j = j0; j < end;) {
-            int vectors = NN__K(gemm_vectors)(h, end - j, !s.pack_b && g.ycs == 1);
-            int64_t width = vectors * NN__LANES, w = nn__min(width, end - j), ldb = g.brs, rest = 0;
-            const R *b = (const R *)g.b + p * g.brs + j * g.bcs;
+        j = j0;
+#if NN__LANES > 1
+        if (h == 1 && !g.small && g.brs == 1 && g.bcs != 1 && g.ycs == 1 && !s.pack_a) {
+            int64_t n = (end - j0) / NN__NR * NN__NR;
+            if (each && !keep) NN__K(fill_with)(n, y + j0, each[i0]);
+            NN__K(gemm_row)(n, depth, x, g.acs, b, g.bcs, keep || each ? y + j0 : bias ? bias + j0 : NULL, y + j0);
+            b += n * g.bcs;
+            j += n;
+        }
+#endif
+        while (j < end) {
+            int vectors = NN__K(gemm_vectors)(h, end - j, g.ycs == 1);
+            int64_t width, w, ldb = g.brs, rest = 0;
+            const R *next, *ahead = NULL;
+            if (s.pack_b && vectors > 4) vectors = 4;
+            width = vectors * NN__LANES;
+            w = nn__min(width, end - j);
+            next = g.small ? NULL : b + w * g.bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
-            if (s.pack_b) { b = strip + (j - j0) * depth; ldb = width; }
-            else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
-            NN__K(gemm_strip)(h, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, add || p ? NULL : start, y + j * g.ycs, g.yrs, g.ycs);
+            if (s.pack_b) {
+                if (g.small) NN__K(small_strip)(&g, p, depth, j, w, width, strip);
+                else NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip);
+                if (g.bcs == 1 && j + w < end) ahead = next;
+                b = strip;
+                ldb = width;
+            } else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep || each ? NULL : start, keep || !each ? NULL : each + i0,
+                              y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, y + j * g.ycs, g.yrs, g.ycs);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, NULL, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
             }
+            b = next;
             j += w;
         }
         p += depth;
@@ -16731,6 +17026,7 @@ static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)   
     const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0];
     size_t bytes = nn__real_bytes(c);
     nn__product g;
+    memset(&g, 0, sizeof g);
     g.a = (const char *)a->data + (size_t)nn__matrix_at(a, &c->out[0], i) * bytes;
     g.b = (const char *)b->data + (size_t)nn__matrix_at(b, &c->out[0], i) * bytes;
     g.y = (char *)y->data + (size_t)nn__matrix_at(y, &c->out[0], i) * bytes;
@@ -16835,6 +17131,7 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     nn__matmul_size s = nn__linear_sizes(c);
     nn__product g;
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
+    memset(&g, 0, sizeof g);
     g.a = which == 1 ? c->dout[0].data : c->in[0].data;
     g.b = which == 2 ? c->dout[0].data : w->data;
     g.y = which == 0 ? c->out[0].data : c->din[which - 1].data;
@@ -16842,6 +17139,14 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     g.ars = which == 0 ? s.k : which == 1 ? s.n : 1; g.acs = which == 2 ? s.k : 1;
     g.brs = which == 0 ? w->stride[1] : which == 1 ? w->stride[0] : s.n; g.bcs = which == 0 ? w->stride[0] : which == 1 ? w->stride[1] : 1;
     g.yrs = which == 0 ? s.n : which == 1 ? s.k : w->stride[1]; g.ycs = which == 2 ? w->stride[0] : 1;
+    if (which != 2 && c->op->id == NN_OP_linear_small) {
+        const nn_view *scale = &c->in[3];
+        int64_t group = scale->ndim == 2 && scale->shape[1] ? s.k / scale->shape[1] : nn__max(1, s.k), rs = scale->ndim == 2 ? scale->stride[1] : 0;
+        g.small = w->dtype;
+        g.scale = scale->data;
+        g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
+        g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
+    }
     return g;
 }
 static void nn__linear_plan(nn_call *c)
@@ -16853,16 +17158,70 @@ static void nn__linear_plan(nn_call *c)
     if (c->din[1].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(c, 2));
     if (c->din[2].data) c->tasks[0] += (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
+static int nn__linear_small_shape(nn_call *c)
+{
+    const nn_view *w = &c->in[1], *scale = &c->in[3];
+    int i;
+    for (i = 0; i < 4; i++)
+        if (i != 1 && c->in[i].data && c->in[i].dtype != (int)c->nn->desc.dtype) {
+            nn_fail(c->nn, "linear: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
+            return 0;
+        }
+    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8) { nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
+    if (!nn__linear_shape(c)) return 0;
+    if ((w->dtype == NN_I8) != (scale->ndim > 0) || (scale->ndim && (scale->shape[0] != w->shape[0] || scale->ndim > 2 || (scale->ndim == 2 && (scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))))) {
+        nn_fail(c->nn, "linear: scale %s does not fit w %s of type %s", NN__SHAPE_OF(scale), NN__SHAPE_OF(w), nn_dtype_name((nn_dtype)w->dtype));
+        return 0;
+    }
+    return 1;
+}
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc)
 {
-    nn_tensor *in[3];
+    nn_tensor *in[4];
+    nn_context *nn = x ? x->nn : NULL;
+    int small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
     in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
-    x = nn_apply_n(x ? x->nn : NULL, nn__op(NN_OP_linear), in, 3, NULL, NULL);
+    in[3] = small && desc ? desc->scale : NULL;
+    if (small && nn->mode == NN_TRAIN && (nn__wants(w) || nn__wants(in[3]))) {
+        nn_fail(nn, "linear: weights of type %s and their scale have no gradient (see nn_freeze)", nn_dtype_name((nn_dtype)w->dtype));
+        return nn__inert(nn);
+    }
+    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, NULL, NULL);
     return nn__activate(desc ? desc->activation : NULL, x);
+}
+
+static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
+{
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 1, dtype, x->ndim, x->shape) : nn__inert(nn);
+    if (nn__dead(t)) return t;
+    nn__input_major(t);
+    nn__copy_view(nn, nn__view_of(t), nn__view_of(x));
+    return t;
+}
+NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc)
+{
+    nn_context *nn = w ? w->nn : NULL;
+    int64_t group = desc && desc->group ? desc->group : w ? w->shape[1] : 0;
+    nn_tensor *parts, *s;
+    if (scale) *scale = nn__inert(nn);
+    if (!nn__check(nn, w, "nn_quantize_new")) return nn__inert(nn);
+    if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group))) {
+        nn_fail(nn, "nn_quantize_new: w %s as %s in groups of %lld", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name(dtype), (long long)group);
+        return nn__inert(nn);
+    }
+    if (dtype != NN_I8) return nn__small_new(nn, w, dtype);
+    nn_push(nn, NN_EVAL);
+    parts = nn_reshape(nn_contiguous(w), NN_SHAPE(w->shape[0], w->shape[1] / group, group));
+    s = nn_mul_scalar(nn_max(nn_abs(parts), NN_DIMS(2), NULL), 1.0f / 127);
+    *scale = nn__small_new(nn, s, nn->desc.dtype);
+    w = nn__small_new(nn, nn_reshape(nn_round(nn_div(parts, nn_unsqueeze(s, 2))), NN_SHAPE(w->shape[0], w->shape[1])), NN_I8);
+    nn_pop(nn);
+    return w;
 }
 #endif
 #if NN__IN_SIMD
-NN__FORWARD(linear) { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+NN__FORWARD(linear)        { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
     nn__matmul_size s = nn__linear_sizes(c);
@@ -16881,6 +17240,7 @@ NN__BACKWARD(linear)
         NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
     }
 }
+NN__BACKWARD(linear_small) { NN__K(linear_bwd)(c, t); }
 #endif
 
 // ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm ------------------------------------------------
@@ -17577,8 +17937,7 @@ NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->ad
 // never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
 // Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64,
-       NN__THIN = 8, NN__THIN_SUMS = 4096 };
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19 };
 
 #ifdef NN_DETERMINISTIC
 #define NN__WINOGRAD 0
@@ -17694,35 +18053,116 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
     return p->channels > 0;
 }
 
-// Depthwise convolutions have one row per matrix: nothing to share a packed panel with. They run directly on a strip: some rows of one
-// plane, padded with zeros, and for a step > 1 sorted by x mod step, so that every tap reads neighbouring numbers for neighbouring results.
-typedef struct nn__strip { int64_t low_y, low_x, span, sub, row, rows; } nn__strip;  // span: lines of one result row; sub: numbers per x mod step
-static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x, int64_t room)  // room: numbers
+// Where few rows share a packed panel, packing costs more than it saves. Then results are computed from a strip: the pixels that a band
+// (some rows and columns of one image's results) reads, copied once, padded with zeros; for a step > 1 sorted into parts, one for each
+// (y mod step, x mod step). In a strip the lines of a part are `pitch` numbers apart, and results are numbered with the same pitch: result
+// p = r pitch + x reads number p + at[k] for its tap k, whatever p is. So vectors run on from one row into the next, and rows that are
+// shorter than a vector waste only what lies between them: those results are computed and dropped. Zeros that end one line begin the next.
+typedef struct nn__strip { int64_t low_y, low_x, split_y, split_x, wide, below, pitch, part, channel; } nn__strip; // wide: numbers of a line
+enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_UNIT = 96, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
+       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 6144, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
+static nn__strip nn__conv_strip(const nn__gather *q)
 {
     nn__strip z;
-    int64_t reach_y = (nn__max(1, y->taps) - 1) * y->hop, reach_x = (nn__max(1, x->taps) - 1) * x->hop;      // negative when it spreads
-    z.low_y = y->offset + nn__min(0, reach_y);
-    z.low_x = x->offset + nn__min(0, reach_x);
-    z.span = (reach_y < 0 ? -reach_y : reach_y) + 1;
-    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 16;        // vectors may read beyond the last result
-    z.row = z.sub * x->step;
-    z.rows = nn__max(1, nn__min(y->count, (room / z.row - z.span) / y->step + 1));
+    int64_t reach_y = (nn__max(1, q->y.taps) - 1) * q->y.hop, reach_x = (nn__max(1, q->x.taps) - 1) * q->x.hop;      // negative when it spreads
+    z.low_y = q->y.offset + nn__min(0, reach_y);
+    z.low_x = q->x.offset + nn__min(0, reach_x);
+    reach_y = reach_y < 0 ? -reach_y : reach_y;
+    reach_x = reach_x < 0 ? -reach_x : reach_x;
+    z.split_y = nn__min(q->y.step, reach_y + 1);
+    z.split_x = nn__min(q->x.step, reach_x + 1);
+    z.below = reach_y / q->y.step;
+    z.wide = z.pitch = q->x.count + reach_x / q->x.step;
+    if (q->x.step == 1 && z.low_x <= 0) {                // pixels, then zeros for both ends
+        int64_t pixels = nn__max(0, nn__min(q->x.size, z.low_x + z.wide));
+        z.pitch = nn__max(q->x.count, pixels + nn__max(-z.low_x, z.low_x + z.wide - pixels));
+    }
+    z.part = (q->y.count + z.below) * z.pitch + nn__max(0, nn__min(-z.low_x, z.pitch));
+    z.channel = (z.split_y * z.split_x * z.part + 15) / 16 | 1;                                 // an odd number of cache lines: no power of 2
+    z.channel *= 16;
     return z;
 }
-static int nn__conv_direct(const nn__conv *v)
+static int64_t nn__strip_results(const nn__gather *q, const nn__strip *z) { return (q->y.count - 1) * z->pitch + q->x.count; }
+static void nn__axis_cut(nn__axis *a, int64_t first, int64_t count)
 {
-    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (nn__max(v->map[1], v->image[1]) + 36);
-    return v->c == 1 && v->o >= 1 && v->o <= 2 && v->taps <= NN__STRIP_TAPS && lines <= NN__STRIP / row;
+    a->offset += first * a->step;
+    a->first += first * a->pitch;
+    a->count = nn__max(0, nn__min(count, a->count - first));
 }
-// dw of few channels, too, is summed on strips: of all channels of a group, which leave room for fewer rows. Rows that fill few vectors
-// of 16 are left to the matrix product.
-static int nn__conv_thin(const nn__conv *v)
+// How a map is cut into bands, and whether they pay: multiply-adds for one image, per channel. Packing a panel of pixels costs as much as
+// 26 rows of results, a number of a strip 4; three vectors are computed at a time.
+typedef struct nn__bands { int64_t rows, columns, across, count, room; } nn__bands;   // room: numbers of the largest strip
+static int nn__conv_bands(const nn__conv *v, int spread, nn__bands *s)
 {
-    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (v->map[1] + 36);
-    return nn__conv_direct(v) || (v->c >= 1 && v->o >= 1 && v->c <= NN__THIN && v->taps <= NN__STRIP_TAPS && 2 * lines <= NN__STRIP / row / v->c
-                              && v->map[1] <= NN__STRIP / 16 && 4 * v->map[1] >= (v->map[1] + 15) / 16 * 48);
+    int64_t phases = spread ? v->phases[0] * v->phases[1] : 1, rows = spread ? v->c : v->o, channels = spread ? v->o : v->c, banded = 0, packed = 0, phase;
+    nn__gather q;
+    nn__strip z;
+    memset(s, 0, sizeof *s);
+    if (v->taps > NN__STRIP_TAPS || phases > NN__STRIP_PHASES || rows < 1 || channels < 1 || v->groups * rows * channels * v->taps > NN__CONV_PACK) return 0;
+    q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    if (!q.y.count || !q.x.count) return 0;
+    z = nn__conv_strip(&q);
+    s->columns = NN__STRIP_ROOM / (channels * z.split_y * z.split_x * (z.below + 1)) / NN__STRIP_UNIT * NN__STRIP_UNIT;
+    s->columns = nn__max(NN__STRIP_UNIT, nn__min(s->columns, NN__STRIP_COLUMNS));
+    s->across = (q.x.count + s->columns - 1) / s->columns;
+    if (s->across == 1) s->columns = q.x.count;
+    s->rows = nn__min(q.y.count, NN__STRIP_COLUMNS);
+    for (phase = 0; phase < phases; phase++) {
+        q = nn__conv_gather(v, spread, phase);
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        s->rows = nn__max(1, nn__min(s->rows, NN__STRIP_ROOM / nn__max(1, channels * z.split_y * z.split_x * z.pitch) - z.below));
+    }
+    q = nn__conv_gather(v, spread, 0);
+    s->count = (q.y.count + s->rows - 1) / s->rows;
+    s->rows = (q.y.count + s->count - 1) / s->count;
+    for (phase = 0; phase < phases; phase++) {
+        q = nn__conv_gather(v, spread, phase);
+        packed += q.taps * ((rows + 11) / 12 * 12 + 26) * q.y.count * q.x.count;
+        nn__axis_cut(&q.y, 0, s->rows);
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        if (!q.y.count || !q.x.count) continue;
+        s->room = nn__max(s->room, channels * z.channel);
+        banded += s->count * s->across * (4 * z.channel + q.taps * (rows == 1 ? 2 : (rows + 3) / 4 * 4) * ((nn__strip_results(&q, &z) + 47) / 48 * 48));
+    }
+    s->count *= s->across;
+    return s->room <= NN__STRIP_MOST && banded < packed;
 }
-static int64_t nn__thin_rows(const nn__conv *v) { return nn__min((v->o + 3) / 4 * 4, NN__THIN_SUMS / (v->c * v->taps) / 4 * 4); }
+// dw on strips: every weight has 16 partial sums, in lanes that run through the results as above. A task has some rows of dw and some
+// channels, so that their strips stay in the first cache; where images are small, some at a time.
+typedef struct nn__dw_bands { int64_t rows, columns, across, count, images, block, channels; } nn__dw_bands;    // block: rows of dw
+static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
+{
+    nn__gather whole = nn__conv_gather(v, 0, 0), q;
+    nn__strip z;
+    int64_t most, results, blocks, area = v->stride[0] * v->stride[1];
+    memset(s, 0, sizeof *s);
+    if (v->taps > NN__STRIP_TAPS || v->o < 1 || v->c < 1 || !v->batch || !v->map[0] || !v->map[1]) return 0;
+    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / 2) {                    // where not all channels fit, fewer results leave room for more of them
+        q = whole;
+        s->across = (q.x.count + most - 1) / most;
+        s->columns = s->across > 1 ? most : q.x.count;
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        s->rows = nn__max(1, nn__min(q.y.count, most / z.pitch));
+        s->count = (q.y.count + s->rows - 1) / s->rows;
+        s->rows = (q.y.count + s->count - 1) / s->count;
+        nn__axis_cut(&q.y, 0, s->rows);
+        z = nn__conv_strip(&q);
+        if (most < NN__DW_RESULTS || v->c * z.channel <= NN__DW_FIRST) break;
+    }
+    results = (nn__strip_results(&q, &z) + 15) / 16 * 16;
+    s->count *= s->across;
+    if (z.channel > NN__DW_ROOM || 2 * s->count * results > 3 * v->map[0] * v->map[1]) return 0;
+    s->channels = nn__min(v->c, NN__DW_ROOM / z.channel);
+    s->channels = (v->c + (v->c + s->channels - 1) / s->channels - 1) / ((v->c + s->channels - 1) / s->channels);
+    s->images = s->count > 1 ? 1 : nn__max(1, nn__min(v->batch, nn__min(NN__DW_FIRST / (s->channels * z.channel), NN__DW_RESULTS / results)));
+    s->block = nn__min(nn__max(8, 256 * nn__min(area, 4) / v->taps), nn__max(4, NN__DW_SUMS / (s->channels * v->taps)));
+    blocks = (v->o + s->block - 1) / s->block;
+    s->block = nn__min(v->o, ((v->o + blocks - 1) / blocks + 3) / 4 * 4);
+    return s->channels * v->taps <= NN__DW_TERMS;
+}
 
 // 3x3 kernels with step 1 and many channels: Winograd's F(4x4, 3x3) (Winograd 1980; Lavin & Gray 2016). A tile of 4x4 results costs
 // 36 products per channel instead of 144:   Y = A^T [sum over c of (G g G^T) (B^T d B)] A,   g 3x3 weights, d 6x6 pixels, the products
@@ -17747,6 +18187,7 @@ static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
+    nn__bands bands;                                     // bands.count: 0 where pixels are packed
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
 } nn__conv_cut;
@@ -17784,10 +18225,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.rows = spread ? v->c : v->o;
     if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
     if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
-    if (nn__conv_direct(v)) {
-        s.tasks = nn__task_count(v->batch * v->groups, v->o * v->taps * v->map[0] * v->map[1]);
-        return s;
-    }
+    if (!nn__conv_bands(v, spread, &s.bands)) s.bands.count = 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
     s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
     s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
@@ -17797,13 +18235,19 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.rounds = (s.rows + s.pack_blocks * NN__GEMM_M - 1) / (s.pack_blocks * NN__GEMM_M);
     s.lead = nn__min((s.rows + 23) / 24 * 24, s.pack_blocks * NN__GEMM_M);      // NN__MR is 4, 6, 8 or 12
     s.panels = s.lead * q.channels * v->taps;
+    if (s.bands.count) {
+        s.splits = 1;
+        s.tasks = nn__task_count(v->batch * v->groups * s.bands.count, v->o * v->c * v->taps * v->map[0] * v->map[1] / s.bands.count / NN__STRIP_TASK);
+        if (s.rows * q.channels * v->taps <= NN__STRIP_OWN) s.pack_blocks = s.panels = 0;       // a task packs so few itself
+        return s;
+    }
     s.tasks = v->groups * s.phases * s.blocks;
     s.splits = nn__max((s.pack_blocks + 1) / 2, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
     s.rows = (s.pack_blocks + s.splits - 1) / s.splits * NN__GEMM_M;
     s.tasks *= s.splits;
     return s;
 }
-typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
@@ -17812,7 +18256,11 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
-    if (nn__conv_thin(v)) s.blocks = (v->o + nn__thin_rows(v) - 1) / nn__thin_rows(v);
+    s.banded = !wino && nn__conv_dw_bands(v, &s.bands);
+    if (s.banded) {
+        s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
+        s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
+    }
     if (wino) {
         s.across = (v->c + NN__WINO_K - 1) / NN__WINO_K;
         s.blocks = (v->o + NN__WINO_DW_M - 1) / NN__WINO_DW_M * s.across;
@@ -17820,6 +18268,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
     want = nn__max((wino ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
     want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
+    if (s.banded) want = nn__min(want, v->batch * pixels / NN__DW_CHUNK);        // what it costs to sum up
     want = nn__max(1, want);
     s.images = (v->batch + want - 1) / want;
     s.chunks = s.images ? (v->batch + s.images - 1) / s.images : 1;
@@ -17864,16 +18313,18 @@ static int nn__conv_shape(nn_call *c)
     nn__set_shape(&c->out[0], x->dtype, 4, shape);
     return 1;
 }
-static int64_t nn__conv_scratch(const nn__conv *v, int spread, int64_t rows)        // numbers that a task of a gather needs; rows: of one task
+static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
+    int64_t rows = s->rows;
     int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K), few = nn__wino_stride(NN__WINO_N + rows, NN__WINO_K / 2) + 16;
     if (nn__conv_wino(v, spread)) return 36 * (sums + nn__max(image, rows <= NN__WINO_M / 2 ? few : 0));
-    return nn__conv_direct(v) ? (int64_t)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
+    if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
+    return NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
 }
-static int64_t nn__conv_dw_scratch(const nn__conv *v)
+static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
-    return nn__conv_thin(v) ? 2 * NN__STRIP + 16 * NN__THIN_SUMS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
+    return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
 static void nn__conv_plan(nn_call *c)
@@ -17893,13 +18344,13 @@ static void nn__conv_plan(nn_call *c)
             c->tasks[2 * round + 1] = s.tasks;
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)nn__conv_scratch(&v, spread, s.rows) * real;
+        c->task_bytes = (size_t)nn__conv_scratch(&v, spread, &s) * real;
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[0] = v.groups * w.blocks * w.chunks;
-        c->task_bytes = (size_t)nn__conv_dw_scratch(&v) * real;
+        c->task_bytes = (size_t)nn__conv_dw_scratch(&v, &w) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
             c->phases = 2;
@@ -17970,38 +18421,69 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 }
 #endif
 #if NN__IN_SIMD
-#define NN__THIN_M (NN__LANES == 8 ? 2 : 4)              // tiles of thin_tile: AVX2 has 16 registers, the others 32
 #ifdef __GNUC__
 #define NN__PREFETCH(p) __builtin_prefetch(p)
 #else
 #define NN__PREFETCH(p) ((void)(p))
 #endif
-// Packs the weights of one group and of NN__GEMM_M rows in a round, in the order in which conv_block reads them: phase, part, panel, term, row.
-static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+// GCC likes to read an operand again from memory for every multiply-add; vectors that lie across two cache lines cost two loads each time.
+#if NN__LANES == 16 && defined(__GNUC__)
+#define NN__HOLD(v) __asm__("" : "+v"(v))
+#elif NN__LANES == 8 && defined(__GNUC__)
+#define NN__HOLD(v) __asm__("" : "+x"(v))
+#else
+#define NN__HOLD(v) ((void)0)
+#endif
+#if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
+#define NN__DW_M 6
+#define NN__BAND_HEIGHTS     12, 8, 6, 4
+#define NN__BAND_TILES(NN__X) NN__X(12, 2, 1) NN__X(8, 3, 1) NN__X(6, 4, 2) NN__X(4, 6, 3) NN__X(1, 8, 4)
+#else
+#define NN__DW_M 2
+#define NN__BAND_HEIGHTS     6, 4
+#define NN__BAND_TILES(NN__X) NN__X(6, 2, 1) NN__X(4, 3, 1) NN__X(1, 8, 4)
+#endif
+// Packs weights of one group, rows first..last of a round that begins at row low, in the order in which they are read: phase, part, panel
+// of `height` rows, term, row.
+static void NN__K(conv_rows)(const nn__conv *v, int spread, const nn__conv_cut *s, const R *w, int64_t low, int64_t first, int64_t last, int height, R *to)
 {
-    nn__conv_cut s = nn__conv_cuts(v, spread);
-    int64_t group = index / s.pack_blocks, low = round * s.pack_blocks * NN__GEMM_M, first = low + index % s.pack_blocks * NN__GEMM_M, tap[NN__CONV_K], phase, i, ch, k;
+    int64_t tap[NN__CONV_K], phase, i, ch, k;
     int j;
-    w += group * v->o * v->c * v->taps;
-    to += group * s.panels;
-    for (phase = 0; phase < s.phases; phase++) {
+    for (phase = 0; phase < s->phases; phase++) {
         nn__gather q = nn__conv_gather(v, spread, phase);
         nn__part p = { 0, 0, 0, 0 };
         while (nn__next_part(&q, &p)) {
             for (k = 0; k < p.taps; k++) tap[k] = (q.y.tap0 + (p.tap + k) / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + (p.tap + k) % q.x.taps * q.x.tap_step;
-            for (i = first; i < nn__min(first + NN__GEMM_M, q.rows); i += NN__MR) {
+            for (i = first; i < nn__min(last, q.rows); i += height) {
                 R *z = to + (i - low) * p.channels * p.taps;
                 const R *x = w + i * q.w_row + p.channel * q.w_channel;
-                int h = (int)nn__min(NN__MR, q.rows - i);
-                if (h < NN__MR) memset(z, 0, (size_t)(p.channels * p.taps * NN__MR) * sizeof *z);
+                int h = (int)nn__min(height, q.rows - i);
+                if (h < height) memset(z, 0, (size_t)(p.channels * p.taps * height) * sizeof *z);
                 if (spread) for (ch = 0; ch < p.channels; ch++) for (k = 0; k < p.taps; k++) for (j = 0; j < h; j++) // neighbours in w come one after
-                    z[(ch * p.taps + k) * NN__MR + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];                   // the other: rows may lie far apart
+                    z[(ch * p.taps + k) * height + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];                  // the other: rows may lie far apart
                 else for (j = 0; j < h; j++) for (ch = 0; ch < p.channels; ch++) for (k = 0; k < p.taps; k++)
-                    z[(ch * p.taps + k) * NN__MR + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
+                    z[(ch * p.taps + k) * height + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
             }
-            to += s.lead * p.channels * p.taps;
+            to += s->lead * p.channels * p.taps;
         }
     }
+}
+static int NN__K(conv_height)(const nn__conv_cut *s)     // rows of a panel
+{
+    static const int heights[] = { NN__BAND_HEIGHTS };
+    int i, best = 0;
+    if (!s->bands.count) return NN__MR;
+    if (s->rows == 1) return 1;
+    for (i = 1; i < (int)(sizeof heights / sizeof *heights); i++)
+        if ((s->rows + heights[i] - 1) / heights[i] * heights[i] < (s->rows + heights[best] - 1) / heights[best] * heights[best]) best = i;
+    return heights[best];
+}
+// One group, NN__GEMM_M rows in a round.
+static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.pack_blocks, low = round * s.pack_blocks * NN__GEMM_M, first = low + index % s.pack_blocks * NN__GEMM_M;
+    NN__K(conv_rows)(v, spread, &s, w + group * v->o * v->c * v->taps, low, first, first + NN__GEMM_M, NN__K(conv_height)(&s), to + group * s.panels);
 }
 
 NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)       // every step-th of from
@@ -18181,132 +18663,276 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
     }
 }
 
-// Lines first..first+rows (of results) of a strip. What comes next lies `ahead`.
-static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, int64_t ahead, R *to)
+// n numbers of a line, every step-th of from, then zeros up to `wide`; what is behind may be overwritten: lines are written in order.
+NN__INLINE void NN__K(strip_line)(R *to, const R *from, int64_t n, int64_t step, int64_t wide)
 {
-    int64_t lines = (rows - 1) * y->step + z->span, l, e;
-    memset(to, 0, (size_t)(lines * z->row) * sizeof *to);
-    for (l = 0; l < lines; l++, to += z->row) {
-        int64_t line = first * y->step + z->low_y + l;
-        if (line < 0 || line >= y->size) continue;
-        for (e = 0; e < x->size; e += 16) NN__PREFETCH(plane + line * x->size + ahead + e);
-        for (e = 0; e < x->step; e++) {
-            int64_t at = z->low_x + e, lo = at < 0 ? (-at + x->step - 1) / x->step : 0, hi = at < x->size ? nn__min(z->sub, (x->size - 1 - at) / x->step + 1) : 0;
-            if (lo < hi) NN__K(copy_run)(to + e * z->sub + lo, plane + line * x->size + at + lo * x->step, hi - lo, x->step);
+    int64_t i;
+    if (step > 1) {
+        for (i = 0; step == 2 && i + NN__LANES < n; i += NN__LANES) STORE(to + i, NN__K(evens)(LOAD(from + 2 * i), LOAD(from + 2 * i + NN__LANES)));
+        for (; i < n; i++) to[i] = from[i * step];
+    } else for (i = 0; i < n; i += NN__LANES) STORE(to + i, NN__K(get_lanes)(from + i, n - i));
+    for (i = n; i < wide; i += NN__LANES) STORE(to + i, C(0));
+}
+static void NN__K(strip_fill)(const nn__gather *q, const nn__strip *z, const R *from, int64_t channels, R *to)
+{
+    int64_t lines = q->y.count + z->below, parts = z->split_y * z->split_x, ch, e, l;
+    for (ch = 0; ch < channels; ch++, from += q->y.size * q->x.size, to += z->channel) for (e = 0; e <= parts; e++) {
+        int64_t ey = e / z->split_x, ex = e % z->split_x;
+        R *part = to + e * z->part;
+        if (e == parts) { NN__K(strip_line)(part, part, 0, 1, z->channel - e * z->part); break; }
+        int64_t at = z->low_x + ex, step = q->x.step, n, low = at < 0 ? nn__min((-at + step - 1) / step, z->pitch) : 0, high = at < q->x.size ? (q->x.size - 1 - at) / step + 1 : 0;
+        n = nn__max(0, nn__min(high, z->wide) - low);
+        NN__K(strip_line)(part, part, 0, 1, low);
+        if (low == 0 && step == 1 && q->y.step == 1 && n == q->x.size && n == z->pitch) {        // no zeros between lines: many are like one
+            int64_t top = nn__min(lines, nn__max(0, -z->low_y)), bottom = nn__max(top, nn__min(lines, q->y.size - z->low_y));
+            NN__K(strip_line)(part, part, 0, 1, top * n);
+            NN__K(strip_line)(part + top * n, from + (z->low_y + top) * n, (bottom - top) * n, 1, (lines - top) * n);
+            continue;
+        }
+        for (l = 0; l < lines; l++) {
+            int64_t line = l * q->y.step + z->low_y + ey;
+            int inside = line >= 0 && line < q->y.size;
+            NN__K(strip_line)(part + low + l * z->pitch, from + (inside ? line * q->x.size + at + low * step : 0), inside ? n : 0, step, z->pitch);
         }
     }
 }
-static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t *at)       // where the taps of result (0, 0) lie in a strip
+static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t channels, int64_t *at)      // where the terms of result 0 lie
 {
+    int64_t ch, k, y, x, ky, kx, line;
+    for (k = ky = 0, y = q->y.offset - z->low_y; ky < q->y.taps; ky++, y += q->y.hop) {
+        line = q->y.step == 1 ? y * z->pitch : y % q->y.step * z->split_x * z->part + y / q->y.step * z->pitch;
+        for (kx = 0, x = q->x.offset - z->low_x; kx < q->x.taps; kx++, x += q->x.hop) at[k++] = line + (q->x.step == 1 ? x : x % q->x.step * z->part + x / q->x.step);
+    }
+    for (ch = 1; ch < channels; ch++) for (k = 0; k < q->taps; k++) at[ch * q->taps + k] = at[k] + ch * z->channel;
+}
+// sum[h][v vectors] = bias, or what is there, + sum over k of w[k][h] x[at[k] ...]. As in gemm_sums, h and v are constants; row: numbers between rows of sums.
+NN__INLINE void NN__K(band_sums)(const int h, const int v, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)
+{
+    V acc[12][8], z[8];
     int64_t k;
-    for (k = 0; k < q->taps; k++) {
-        int64_t ky = q->y.offset + k / q->x.taps * q->y.hop - z->low_y, kx = q->x.offset + k % q->x.taps * q->x.hop - z->low_x;
-        at[k] = ky * z->row + kx % q->x.step * z->sub + kx / q->x.step;
+    int i, j;
+    if (bias) { NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = SET1(bias[i]); }
+    else      { NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(sum + i * row + j * NN__LANES); }
+    for (k = 0; k < terms; k++, w += h) {
+        NN__UNROLL for (j = 0; j < v; j++) z[j] = LOAD(x + at[k] + j * NN__LANES);
+        NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(w[i]), z[j], acc[i][j]);
+    }
+    NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) STORE(sum + i * row + j * NN__LANES, acc[i][j]);
+}
+// n results, at most NN__CHUNK, in one row per row of a panel; v vectors at a time, at the end u
+#define NN__X(h, v, u) static void NN__K(band_##h)(int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)  \
+{                                                                                                                                             \
+    int64_t i;                                                                                                                                \
+    for (i = 0; i + (u) * NN__LANES < n; i += (v) * NN__LANES) NN__K(band_sums)(h, v, terms, w, x + i, at, bias, sum + i, row);               \
+    if (i < n) NN__K(band_sums)(h, u, terms, w, x + i, at, bias, sum + i, row);                                                               \
+}
+NN__BAND_TILES(NN__X)
+#undef NN__X
+static void NN__K(band_tiles)(int height, int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)
+{
+#define NN__X(h, v, u) if (height == (h)) NN__K(band_##h)(n, terms, w, x, at, bias, sum, row);
+    NN__BAND_TILES(NN__X)
+#undef NN__X
+}
+// Results first..first+n of a band, from `rows` rows of sums to their places in y.
+static void NN__K(band_out)(const nn__gather *q, const nn__strip *z, const R *sum, int64_t rows, int64_t first, int64_t n, R *y, int64_t width, int64_t plane, int add)
+{
+    int64_t p, run, i, e;
+    for (p = 0; p < n; p += run) {
+        int64_t line = (first + p) / z->pitch, x = (first + p) % z->pitch, m = nn__min(q->x.count - x, n - p);
+        R *to = y + (q->y.first + line * q->y.pitch) * width + q->x.first + x * q->x.pitch;
+        run = z->pitch - x;
+        if (m <= 0) continue;
+        for (i = 0; i < rows; i++, to += plane) {
+            const R *from = sum + i * NN__CHUNK + p;
+            if (add) for (e = 0; e < m; e++) to[e * q->x.pitch] += from[e];
+            else if (q->x.pitch == 1) NN__K(copy_few)(to, from, m);
+            else for (e = 0; e < m; e++) to[e * q->x.pitch] = from[e];
+        }
     }
 }
-// y[i pitch] (+)= bias + sum over k of w[k] x[at[k] + i]
-static void NN__K(strip_row)(int64_t n, R *y, int64_t pitch, int add, R bias, int64_t taps, const R *w, const R *x, const int64_t *at)
+// One row, one channel, 3 x 3 taps, step 1: four lines of results at a time, so that a vector that is read serves three of them.
+// x: term 0 of the first result; lines of x are `line` apart, taps in a line `hop` (both negative when it spreads: then x, y are those of the last line).
+NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, R *y, int64_t y_line)
 {
-    int64_t i, j, k;
+    V tap[9], acc[4], z;
+    int64_t i;
+    int l, k, r;
+    NN__UNROLL for (k = 0; k < 9; k++) tap[k] = SET1(w[k]);
     for (i = 0; i < n; i += NN__LANES) {
-        int64_t m = nn__min(NN__LANES, n - i);
-        int whole = pitch == 1 && m == NN__LANES;
-        R part[NN__LANES] = { 0 };
-        V sum = SET1(bias);
-        if (add && whole) sum = LOAD(y + i);
-        else if (add) { for (j = 0; j < m; j++) part[j] = y[(i + j) * pitch]; sum = LOAD(part); }
-        for (k = 0; k < taps; k++) sum = FMA(SET1(w[k]), LOAD(x + at[k] + i), sum);
-        if (whole) { STORE(y + i, sum); continue; }
-        STORE(part, sum);
-        for (j = 0; j < m; j++) y[(i + j) * pitch] = part[j];
+        NN__UNROLL for (r = 0; r < 4; r++) acc[r] = SET1(bias);
+        NN__UNROLL for (l = 0; l < 6; l++) NN__UNROLL for (k = 0; k < 3; k++) {
+            z = LOAD(x + l * line + k * hop + i);
+            NN__HOLD(z);
+            NN__UNROLL for (r = 0; r < 4; r++) if (l >= r && l < r + 3) acc[r] = FMA(tap[(l - r + 9) % 3 * 3 + k], z, acc[r]);
+        }
+        NN__UNROLL for (r = 0; r < 4; r++) NN__K(put_lanes)(y + r * y_line + i, acc[r], n - i);
     }
 }
-static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, int64_t tasks, R *scratch)
+typedef struct NN__K(band) { nn__gather q; nn__strip z; int64_t results, at[NN__CONV_K]; } NN__K(band);
+static void NN__K(band_open)(NN__K(band) *b, const nn__conv *v, int spread, const nn__bands *s, int64_t phase, int64_t index)
 {
-    int64_t planes = v->batch * v->groups, phases = spread ? v->phases[0] * v->phases[1] : 1, i, phase, r0, r, n, ch, m, k;
-    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), at[NN__STRIP_TAPS];
-    R taps[NN__STRIP_TAPS];
-    for (i = planes * index / tasks; i < planes * (index + 1) / tasks; i++) for (phase = 0; phase < phases; phase++) {
-        nn__gather q = nn__conv_gather(v, spread, phase);
-        nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / 4);
-        int64_t group = i % v->groups, source = q.y.size * q.x.size;
-        NN__K(strip_taps)(&q, &z, at);
-        for (r0 = 0; r0 < q.y.count; r0 += n) for (n = nn__min(z.rows, q.y.count - r0), ch = 0; ch < q.channels; ch++) {
-            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, source, scratch);
-            for (m = 0; m < q.rows; m++) {
-                const R *x = w + group * v->o * v->taps + m * q.w_row + ch * q.w_channel;
-                R *to = y + (i * q.rows + m) * plane + q.x.first;
-                for (k = 0; k < q.taps; k++) taps[k] = x[(q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step];
-                for (r = 0; r < n; r++)
-                    NN__K(strip_row)(q.x.count, to + (q.y.first + (r0 + r) * q.y.pitch) * width, q.x.pitch, add || ch, bias ? bias[group * q.rows + m] : 0,
-                                     q.taps, taps, scratch + r * q.y.step * z.row, at);
+    b->q = nn__conv_gather(v, spread, phase);
+    nn__axis_cut(&b->q.y, index / s->across * s->rows, s->rows);
+    nn__axis_cut(&b->q.x, index % s->across * s->columns, s->columns);
+    if (!b->q.y.count || !b->q.x.count) return;
+    b->z = nn__conv_strip(&b->q);
+    b->results = nn__strip_results(&b->q, &b->z);
+    if (b->q.taps) NN__K(strip_taps)(&b->q, &b->z, nn__min(b->q.channels, NN__CONV_K / b->q.taps), b->at);
+}
+static int NN__K(band_is_nine)(const NN__K(band) *b, int64_t rows, int add)
+{
+    return rows == 1 && !add && b->q.channels == 1 && b->q.y.taps == 3 && b->q.x.taps == 3 && b->q.y.step == 1 && b->q.x.step == 1 && b->q.y.pitch == 1 && b->q.x.pitch == 1
+        && (b->q.y.hop == 1 || b->q.y.hop == -1) && b->q.y.count >= 4 && 3 * ((b->q.x.count + 15) / 16) <= b->q.x.count / 4;
+}
+static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), units = v->batch * v->groups * s.bands.count;
+    int64_t first = units * index / s.tasks, unit, phase, p, i, n;
+    R *sum = scratch, *own = sum + 12 * NN__CHUNK, *strip = own + 24 * NN__STRIP_OWN;
+    NN__K(band) b;
+    int height = NN__K(conv_height)(&s);
+    for (unit = first; unit < units * (index + 1) / s.tasks; unit++) {
+        int64_t image = unit / s.bands.count, group = image % v->groups;
+        const R *panels = s.pack_blocks ? a + group * s.panels : own, *weights = w + group * v->o * v->c * v->taps;
+        for (phase = 0; phase < s.phases; phase++) {
+            if (unit == first || s.phases > 1 || s.bands.count > 1) NN__K(band_open)(&b, v, spread, &s.bands, phase, unit % s.bands.count);
+            if (!b.q.y.count || !b.q.x.count) continue;
+            if (b.q.taps) {
+                NN__K(strip_fill)(&b.q, &b.z, from + image * b.q.channels * b.q.y.size * b.q.x.size, b.q.channels, strip);
+                NN__K(fill_run)(strip + b.q.channels * b.z.channel, NN__STRIP_SLACK, 0);
+            }
+            if (NN__K(band_is_nine)(&b, s.rows, add)) {
+                int64_t line = b.q.y.hop * b.z.pitch, up = b.q.y.hop < 0 ? 3 : 0;
+                R *to = y + image * plane + b.q.y.first * width + b.q.x.first;
+                for (i = 0; i < b.q.y.count; i += 4) {
+                    int64_t l = nn__min(i, b.q.y.count - 4) + up;
+                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, to + l * width, b.q.y.hop * width);
+                }
+                continue;
+            }
+            if (!s.pack_blocks && phase == 0) NN__K(conv_rows)(v, spread, &s, weights, 0, 0, s.rows, height, own);
+            for (p = 0; p < b.results; p += n) for (n = nn__min(NN__CHUNK, b.results - p), i = 0; i < s.rows; i += height) {
+                nn__part t = { 0, 0, 0, 0 };
+                const R *panel = panels + s.lead * b.q.before;
+                R start[12] = { 0 }, *to = y + (image * s.rows + i) * plane, *at = sum;
+                int64_t h = nn__min(height, s.rows - i), j, row = NN__CHUNK;
+                for (j = 0; bias && j < h; j++) start[j] = bias[group * s.rows + i + j];
+                if (h == height && height > 1 && !add && n % (NN__CHUNK / 2) == 0 && b.q.x.pitch == 1 && (b.q.y.count == 1 || (b.q.x.count == width && b.z.pitch == width))) {
+                    at = to + b.q.y.first * width + b.q.x.first + p;             // results lie as they do in y
+                    row = plane;
+                }
+                if (!b.q.taps) NN__K(band_tiles)(height, n, 0, panel, strip, b.at, start, at, row);
+                while (nn__next_part(&b.q, &t)) {
+                    int64_t terms = t.channels * t.taps;
+                    NN__K(band_tiles)(height, n, terms, panel + i * terms, strip + t.channel * b.z.channel + p, b.at, t.channel ? NULL : start, at, row);
+                    panel += s.lead * terms;
+                }
+                if (at == sum) NN__K(band_out)(&b.q, &b.z, sum, h, p, n, to, width, plane, add);
             }
         }
     }
 }
-// sum[m][k] += sum over rows and columns of dy[m] x[at[k]]: in 16 partial sums, whatever the vector width. rows: of dy, `wide` numbers, a
-// multiple of 16; planes of dy are dy_plane apart, lines of x x_line, sums of neighbouring m sum_row.
-NN__INLINE void NN__K(thin_tile)(int m, int taps, int64_t rows, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_line, const int64_t *at, R *sum, int64_t sum_row)
+// sum[m][k] (+)= sum over images and results of dy[m] x[at[k]], in 16 partial sums, whatever the vector width. wide: numbers of an image's results,
+// a multiple of 16; planes of dy are dy_plane apart, images of x x_image, sums of neighbouring m sum_row.
+NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum, int64_t sum_row)
 {
     int64_t r, i;
     int e, j, k;
     for (e = 0; e < 16; e += NN__LANES) {
-        V acc[4][9], g[4], z;
-        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = LOAD(sum + j * sum_row + k * 16 + e);
-        for (r = 0; r < rows; r++) for (i = e; i < wide; i += 16) {
-            NN__UNROLL for (j = 0; j < m; j++) g[j] = LOAD(dy + j * dy_plane + r * wide + i);
-            NN__UNROLL for (k = 0; k < taps; k++) {
-                z = LOAD(x + r * x_line + at[k] + i);
-                NN__UNROLL for (j = 0; j < m; j++) acc[j][k] = FMA(g[j], z, acc[j][k]);
+        V acc[6][5], g, z[5];
+        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = first ? C(0) : LOAD(sum + j * sum_row + k * 16 + e);
+        for (r = 0; r < images; r++) for (i = e; i < wide; i += 16) {
+            NN__UNROLL for (k = 0; k < taps; k++) { z[k] = LOAD(x + r * x_image + at[k] + i); NN__HOLD(z[k]); }
+            NN__UNROLL for (j = 0; j < m; j++) {
+                g = LOAD(dy + j * dy_plane + r * wide + i);
+                NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = FMA(g, z[k], acc[j][k]);
             }
         }
         NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) STORE(sum + j * sum_row + k * 16 + e, acc[j][k]);
     }
 }
-// Some rows of dw, few channels: one group over one chunk of the batch.
-static void NN__K(conv_thin_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+#define NN__DW_TILE(m) static void NN__K(dw_tiles_##m)(int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum) \
+{                                                                                                                                             \
+    int64_t k, t;                                                                                                                             \
+    for (k = 0; k < terms; k += t) {                     /* 5 or 4 at a time, or somewhat fewer */                                          \
+        const int most = (m) == 6 ? 4 : 5;                                                                                                    \
+        int64_t rest = terms - k, parts = (rest + most - 1) / most;                                                                           \
+        t = (rest + parts - 1) / parts;                                                                                                       \
+        if (most == 5 && t == 5) NN__K(dw_tile)(m, 5, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 4) NN__K(dw_tile)(m, 4, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 3) NN__K(dw_tile)(m, 3, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else { t = 1;    NN__K(dw_tile)(m, 1, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16); }               \
+    }                                                                                                                                         \
+}
+NN__DW_TILE(1)
+#if NN__DW_M == 6
+NN__DW_TILE(4)
+NN__DW_TILE(6)
+#else
+NN__DW_TILE(2)
+#endif
+#undef NN__DW_TILE
+static void NN__K(dw_rows)(int m, int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum)
+{
+#if NN__DW_M == 6
+    if (m == 6)      NN__K(dw_tiles_6)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+    else if (m == 4) NN__K(dw_tiles_4)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+#else
+    if (m == 2)      NN__K(dw_tiles_2)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+#endif
+    else             NN__K(dw_tiles_1)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+}
+// Some rows of dw: one group over one chunk of the batch.
+static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
 {
     nn__dw_cut s = nn__conv_dw_cuts(v);
-    nn__gather q = nn__conv_gather(v, 0, 0);
-    int64_t wide = (q.x.count + 15) / 16 * 16, tile = v->o == 1 ? 1 : NN__THIN_M, terms = v->c * v->taps, all = nn__thin_rows(v);
-    nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / v->c);
-    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, o0 = block * all, h = nn__min(all, v->o - o0);
-    int64_t pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS], line = q.y.step * z.row, plane, b, r0, r, n, m, k, i, c;
-    R *dy = scratch + NN__STRIP, *total = dy + NN__STRIP;
-    z.rows = nn__max(1, nn__min(z.rows, NN__STRIP / 4 / wide));
-    plane = ((z.rows - 1) * q.y.step + z.span) * z.row;
-    memset(total, 0, (size_t)(all * terms * 16) * sizeof *total);
-    NN__K(strip_taps)(&q, &z, at);
-    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++) for (r0 = 0; r0 < q.y.count; r0 += n) {
-        n = nn__min(z.rows, q.y.count - r0);
-        for (c = 0; c < v->c; c++)
-            NN__K(strip_fill)(&q.y, &q.x, &z, image + ((b * v->groups + group) * v->c + c) * v->image[0] * v->image[1], r0, n, v->groups * v->c * v->image[0] * v->image[1], scratch + c * plane);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, c0 = block % s.across * s.bands.channels;
+    int64_t channels = nn__min(s.bands.channels, v->c - c0), terms = channels * v->taps, o0 = block / s.across * s.bands.block;
+    int64_t h = nn__min(s.bands.block, v->o - o0), last = nn__min(v->batch, (chunk + 1) * s.images), pixels = v->map[0] * v->map[1];
+    int64_t at[NN__DW_TERMS], b, band, m, n, i, j, r;
+    R *strip = scratch, *dy = strip + NN__DW_ROOM + NN__STRIP_SLACK, *total = dy + 6 * NN__DW_RESULTS;
+    for (b = chunk * s.images; b < last; b += n) for (n = nn__min(s.bands.images, last - b), band = 0; band < s.bands.count; band++) {
+        nn__gather q = nn__conv_gather(v, 0, 0);
+        nn__strip z;
+        int64_t wide, tile, plain;
+        nn__axis_cut(&q.y, band / s.bands.across * s.bands.rows, s.bands.rows);
+        nn__axis_cut(&q.x, band % s.bands.across * s.bands.columns, s.bands.columns);
+        if (!q.y.count || !q.x.count) continue;
+        z = nn__conv_strip(&q);
+        wide = (nn__strip_results(&q, &z) + 15) / 16 * 16;
+        plain = n == 1 && z.pitch == q.x.count && nn__strip_results(&q, &z) == wide && (q.y.count == 1 || q.x.count == v->map[1]);   // dy as it is
+        NN__K(strip_taps)(&q, &z, channels, at);
+        for (i = 0; i < n; i++)
+            NN__K(strip_fill)(&q, &z, image + (((b + i) * v->groups + group) * v->c + c0) * q.y.size * q.x.size, channels, strip + i * channels * z.channel);
+        NN__K(fill_run)(strip + n * channels * z.channel, NN__STRIP_SLACK, 0);
+        tile = h == 1 ? 1 : NN__DW_M == 6 && (h + 3) / 4 * 4 < (h + 5) / 6 * 6 ? 4 : NN__DW_M;
         for (m = 0; m < h; m += tile) {
-            const R *from = map + ((b * v->groups + group) * v->o + o0 + m) * pixels + r0 * q.x.count;
-            memset(dy, 0, (size_t)(tile * n * wide) * sizeof *dy);
-            for (i = 0; i < nn__min(tile, h - m); i++) for (r = 0; r < n; r++) {
-                for (k = 0; k < q.x.count; k += 16) NN__PREFETCH(from + (i + (v->o == 1 ? v->groups : tile)) * pixels + r * q.x.count + k);
-                NN__K(copy_run)(dy + (i * n + r) * wide, from + i * pixels + r * q.x.count, q.x.count, 1);
+            int64_t real = nn__min(tile, h - m);
+            if (plain && tile == real) {
+                NN__K(dw_rows)((int)tile, terms, 1, wide, map + ((b * v->groups + group) * v->o + o0 + m) * pixels + q.y.first * v->map[1] + q.x.first, pixels, strip, 0, at,
+                               b == chunk * s.images && !band, total + m * terms * 16);
+                continue;
             }
-            for (c = 0; c < v->c; c++) for (k = 0; k < v->taps;) {
-                const R *x = scratch + c * plane;
-                R *sum = total + (m * terms + c * v->taps + k) * 16;
-                int64_t left = v->taps - k;
-                if (tile == 1 && left >= 9)  { NN__K(thin_tile)(1, 9, n, wide, dy, 0, x, line, at + k, sum, 0); k += 9; }
-                else if (tile == 1 && left >= 3) { NN__K(thin_tile)(1, 3, n, wide, dy, 0, x, line, at + k, sum, 0); k += 3; }
-                else if (tile == 1)          { NN__K(thin_tile)(1, 1, n, wide, dy, 0, x, line, at + k, sum, 0); k++; }
-                else if (left >= 5 && left % 3) { NN__K(thin_tile)(NN__THIN_M, 5, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 5; }
-                else if (left >= 3)          { NN__K(thin_tile)(NN__THIN_M, 3, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 3; }
-                else                         { NN__K(thin_tile)(NN__THIN_M, 1, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k++; }
+            for (j = 0; j < tile; j++) for (i = 0; i < n; i++) {
+                R *to = dy + (j * n + i) * wide;
+                const R *y = map + (((b + i) * v->groups + group) * v->o + o0 + m + j) * pixels + q.y.first * v->map[1] + q.x.first;
+                if (j >= real) { NN__K(fill_run)(to, wide, 0); continue; }
+                for (r = 0; r + 1 < q.y.count; r++) NN__K(strip_line)(to + r * z.pitch, y + r * v->map[1], q.x.count, 1, z.pitch);
+                r *= z.pitch;
+                NN__K(strip_line)(to + r, y + (q.y.count - 1) * v->map[1], q.x.count, 1, wide - r);
             }
+            NN__K(dw_rows)((int)tile, terms, n, wide, dy, n * wide, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
         }
     }
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
-    dw += (group * v->o + o0) * terms;
-    for (m = 0; m < h * terms; m++) {
-        R *sum = total + m * 16;
-        for (k = 8; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
-        dw[m] = add ? dw[m] + sum[0] : sum[0];
+    for (m = 0; m < h; m++) for (j = 0; j < terms; j++) {
+        R sum, *to = dw + ((group * v->o + o0 + m) * v->c + c0) * v->taps + j;
+        V lanes[16 / NN__LANES];
+        memcpy(lanes, total + (m * terms + j) * 16, sizeof lanes);
+        sum = NN__K(sum16)(lanes);
+        *to = add ? *to + sum : sum;
     }
 }
 
@@ -18649,7 +19275,7 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
 static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
     if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
-    else if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
+    else if (nn__conv_cuts(v, spread).bands.count) NN__K(conv_bands)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
@@ -18685,7 +19311,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
         if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
-        else if (nn__conv_thin(&v)) NN__K(conv_thin_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (w.banded)       NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
     else {
@@ -18958,10 +19584,79 @@ static void NN__K(pool_max_rows)(const NN__K(pooling) *o, const R *x, int64_t pl
         NN__K(istore)(o->column_at + i, NN__K(count_up)(0) * 0 + INT32_MAX);
     }
 }
+// Windows of 2 x 2 side by side, the usual ones: their four pixels are the even and odd numbers of two rows.
+static int NN__K(pool_of_four)(const nn_call *c)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int d, four = !p->adaptive;
+    for (d = 0; d < 2; d++) four = four && p->kernel[d] == 2 && p->stride[d] == 2 && !p->pad[d] && p->dilation[d] == 1 && 2 * c->out[0].shape[2 + d] <= c->in[0].shape[2 + d];
+    return four;
+}
+NN__INLINE V NN__K(get_some)(const R *p, int64_t n)      { return n > 0 ? NN__K(get_lanes)(p, n) : C(0); }
+static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
+{
+    int64_t i, k, oy, ox, w = o->w;
+    for (i = o->first; i < o->last; i++) for (oy = 0; oy < o->oh; oy++) for (ox = 0; ox < o->ow; ox += NN__LANES) {
+        int64_t in = i * o->h * w + 2 * oy * w + 2 * ox, out = (i * o->oh + oy) * o->ow + ox, left = o->out - out;       // what follows the row is written later
+        V best = C(0), v[4];
+        VI place = NN__K(count_up)(0), at = place + place + (int32_t)(2 * oy * w + 2 * ox);
+        for (k = 0; k < 2; k++) {
+            const R *x = (const R *)c->in[0].data + in + k * w;
+            V low = NN__K(get_some)(x, o->in - in - k * w), high = NN__K(get_some)(x + NN__LANES, o->in - in - k * w - NN__LANES);
+            v[2 * k] = NN__K(evens)(low, high);
+            v[2 * k + 1] = NN__LANES > 1 ? NN__K(odds)(low, high) : high;
+        }
+        best = v[0];
+        place = at;
+        NN__UNROLL for (k = 1; k < 4; k++) {
+            VI m = (VI)((v[k] > best) | (v[k] != v[k]));
+            place = NN__K(isel)(m, at + (int32_t)(k / 2 * w + k % 2), place);
+            best = SEL(m, v[k], best);
+        }
+        NN__K(put_lanes)((R *)c->out[0].data + out, best, left);
+        if (!c->aux[0].data) continue;
+#if NN__LANES > 1
+        NN__K(put_lanes)((R *)c->aux[0].data + out, FLOATS(place), left);
+#else
+        ((int32_t *)c->aux[0].data)[out] = place;
+#endif
+    }
+}
+static void NN__K(pool_spread_four)(const nn_call *c, int64_t first, int64_t last)
+{
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], out = oh * ow, i, oy, ox, k;
+    const R *dys = (const R *)c->dout[0].data;
+    const int32_t *where = (const int32_t *)c->aux[0].data;
+    for (i = first; i < last; i++) {
+        R *dx = (R *)c->din[0].data + i * h * w;
+        for (oy = 0; oy < oh; oy++) for (ox = 0; ox < ow; ox += NN__LANES) {
+            int64_t from = i * out + oy * ow + ox, n = nn__min(NN__LANES, ow - ox);
+            V dy = NN__K(get_lanes)(dys + from, n), v[4], low, high;
+            VI at = NN__K(count_up)(0), place;
+            at = at + at + (int32_t)(2 * oy * w + 2 * ox);
+#if NN__LANES > 1
+            place = BITS(NN__K(get_lanes)((const R *)(const void *)(where + from), n));
+#else
+            place = where[from];
+#endif
+            NN__UNROLL for (k = 0; k < 4; k++) { VI m = (VI)(place == at + (int32_t)(k / 2 * w + k % 2)); v[k] = SEL(m, dy, C(0)); }
+            for (k = 0; k < 2; k++) {
+                R *to = dx + (2 * oy + k) * w + 2 * ox;
+                low = NN__K(zip_low)(v[2 * k], v[2 * k + 1]);
+                high = NN__LANES > 1 ? NN__K(zip_high)(v[2 * k], v[2 * k + 1]) : v[2 * k + 1];
+                NN__K(put_lanes)(to, low, 2 * n);
+                if (2 * n > NN__LANES) NN__K(put_lanes)(to + NN__LANES, high, 2 * n - NN__LANES);
+            }
+        }
+        for (oy = 0; oy < 2 * oh && 2 * ow < w; oy++) memset(dx + oy * w + 2 * ow, 0, (size_t)(w - 2 * ow) * sizeof *dx);
+        memset(dx + 2 * oh * w, 0, (size_t)((h - 2 * oh) * w) * sizeof *dx);
+    }
+}
 NN__FORWARD(maxpool2d)
 {
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    if (NN__K(pool_of_four)(c)) { NN__K(pool_max_four)(c, &o); return; }
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
     for (i = 0; i < o.z.columns + pads; i++) o.column_at[i] = INT32_MAX;
     for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
@@ -19009,6 +19704,7 @@ NN__FORWARD(maxpool2d)
 NN__BACKWARD(maxpool2d)
 {
     int64_t in = c->in[0].shape[2] * c->in[0].shape[3], out = c->out[0].shape[2] * c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1], i, j;
+    if (NN__K(pool_of_four)(c) && !(c->add & 1)) { NN__K(pool_spread_four)(c, nn__task_begin(planes, t), nn__task_end(planes, t)); return; }
     for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
         const R *dy = (const R *)c->dout[0].data + i * out;
         const int32_t *where = (const int32_t *)c->aux[0].data + i * out;
@@ -20311,11 +21007,19 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__TALL
 #undef NN__NV
 #undef NN__NR
+#undef NN__DW_M
+#undef NN__HOLD
+#undef NN__BAND_HEIGHTS
+#undef NN__BAND_TILES
 #undef NN__FMA
 #undef NN__SQRT
 #undef NN__MUL32
 #undef NN__GET_PART
 #undef NN__PUT_PART
+#undef NN__HALVES
+#undef NN__FROM_BF16
+#undef NN__FROM_F16
+#undef NN__FROM_I8
 #undef NN__IS_F64
 #undef NN__PASS
 #undef NN__LANES
