@@ -1180,7 +1180,8 @@ NN__REF(nn_tokenizer *, nn_bpe_tokenizer_new, (nn_context *nn, const char *text,
 NN__REF(nn_tokenizer *, nn_bpe_tokenizer_load, (nn_context *nn, const char *vocab, const char *merges, const nn_tokenizer_desc &desc), (nn, vocab, merges, &desc))
 NN__REF(nn_tokenizer *, nn_llama_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
 NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
-NN__REF(nn_tokenizer *, nn_bpe_tokenizer_parse, (nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc &desc), (nn, vocab, vocab_bytes, merges, merges_bytes, &desc))
+NN__REF(nn_tokenizer *, nn_bpe_tokenizer_parse, (nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc &desc),
+        (nn, vocab, vocab_bytes, merges, merges_bytes, &desc))
 NN__REF(nn_tokenizer *, nn_llama_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
 NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
 NN__REF(int64_t, nn_encode, (nn_tokenizer *tokenizer, const char *text, size_t bytes, int64_t *tokens, int64_t room, const nn_encode_desc &desc), (tokenizer, text, bytes, tokens, room, &desc))
@@ -1662,6 +1663,7 @@ typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; siz
 typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
 typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__recording nn__recording;                    // >>plan
+typedef struct nn__unicode nn__unicode;                  // >>text
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__profile nn__profile;                  // >>backend
@@ -1720,7 +1722,7 @@ struct nn_context {
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
-    struct nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
+    nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
 };
 
@@ -9714,10 +9716,11 @@ static const char nn__fold_runs[] =
     "zt@#!zt+#!zt1$!zr'#!zs*#!zr-#!z-#A$2!R'#!zt/#!s{=#($+!$(($B!$Zh%!QbP;$!Qa}:-/QbP5&+QbQC%6QbQG)2QbQG((QbQG%(QbQG%0QbQG%(QbQG&!QbRF#!Q"
     "bS!#!QbR=#!QbR-fER,Q5lCS7QFSLS'QFT.Q@QD#4QD.<QD2,QD*!QDQ)!4=!5v=T6RIh1(#3!-a,!#VK!%g)REQ5Zv'REQ5`h0RMQ9";
 
+typedef struct nn__fold_run { uint32_t start, last, target; int step, same; } nn__fold_run;
 struct nn__unicode {                 // the tables, unpacked: once per context
     uint32_t *end;                   // of a run of classes ...
     unsigned char *kind;             // ... and its class
-    struct nn__fold { uint32_t start, last, target; int step, same; } *fold;
+    nn__fold_run *fold;
     int       runs, folds;
     unsigned char ascii[128];
 };
@@ -9740,20 +9743,20 @@ static int nn__packed_count(const char *s)
     return n;
 }
 
-static struct nn__unicode *nn__unicode_new(nn_context *nn)
+static nn__unicode *nn__unicode_new(nn_context *nn)
 {
-    struct nn__unicode *u = nn->unicode;
+    nn__unicode *u = nn->unicode;
     const char *s = nn__class_runs;
     uint32_t v, at = 0;
     int i;
     if (u) return u;
-    u = (struct nn__unicode *)nn__life(nn, sizeof *u);
+    u = (nn__unicode *)nn__life(nn, sizeof *u);
     if (!u) return NULL;
     u->runs = nn__packed_count(nn__class_runs);
     u->folds = nn__packed_count(nn__fold_runs) / 3;
     u->end = (uint32_t *)nn__life(nn, (size_t)u->runs * sizeof *u->end);
     u->kind = (unsigned char *)nn__life(nn, (size_t)u->runs);
-    u->fold = (struct nn__fold *)nn__life(nn, (size_t)u->folds * sizeof *u->fold);
+    u->fold = (nn__fold_run *)nn__life(nn, (size_t)u->folds * sizeof *u->fold);
     if (!u->end || !u->kind || !u->fold) return NULL;
     for (i = 0; i < u->runs; i++) {
         v = nn__packed_number(&s);
@@ -9761,7 +9764,7 @@ static struct nn__unicode *nn__unicode_new(nn_context *nn)
         u->kind[i] = (unsigned char)(v % 6);
     }
     for (s = nn__fold_runs, at = 0, i = 0; i < u->folds; i++) {
-        struct nn__fold *f = &u->fold[i];
+        nn__fold_run *f = &u->fold[i];
         f->start = at += nn__packed_number(&s);
         v = nn__packed_number(&s);
         f->step = (int)(v >> 1 & 1) + 1;
@@ -9777,7 +9780,7 @@ static struct nn__unicode *nn__unicode_new(nn_context *nn)
     return nn->unicode = u;
 }
 
-static int nn__class_of(const struct nn__unicode *u, uint32_t c)
+static int nn__class_of(const nn__unicode *u, uint32_t c)
 {
     int low = 0, high = u->runs - 1;
     if (c < 128) return u->ascii[c];
@@ -9788,7 +9791,7 @@ static int nn__class_of(const struct nn__unicode *u, uint32_t c)
     return u->kind[low];
 }
 
-static uint32_t nn__fold_of(const struct nn__unicode *u, uint32_t c)
+static uint32_t nn__fold_of(const nn__unicode *u, uint32_t c)
 {
     int low = 0, high = u->folds, i;
     if (c < 128) return c >= 'A' && c <= 'Z' ? c + 32 : c;
@@ -9797,7 +9800,7 @@ static uint32_t nn__fold_of(const struct nn__unicode *u, uint32_t c)
         if (u->fold[middle].start > c) high = middle; else low = middle + 1;
     }
     for (i = low - 1; i >= 0 && i >= low - 8; i--) {
-        const struct nn__fold *f = &u->fold[i];
+        const nn__fold_run *f = &u->fold[i];
         if (c <= f->last && (c - f->start) % (uint32_t)f->step == 0) return f->target + (f->same ? 0 : c - f->start);
     }
     return c;
@@ -9855,7 +9858,7 @@ struct nn_tokenizer {
     unsigned char starts[256];       // 1: a special token begins with this byte
     int64_t     unknown, begin, end; // or -1
     size_t      longest;
-    const struct nn__unicode *unicode;
+    const nn__unicode *unicode;
 };
 
 // GPT-2's alphabet has a printable character for every byte: those that print as Latin-1 stand for themselves, the others are
@@ -10001,7 +10004,7 @@ static int nn__pair_add(nn_tokenizer *t, int32_t left, int32_t right, uint32_t r
 // GPT-2's rule, a regular expression in its source:  's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 // The last space before a word belongs to the word.
 enum { NN__WORD_SPACE = 16 };
-static int nn__gpt2_class(const struct nn__unicode *u, const unsigned char *s, size_t n, size_t *length)     // letter, number, space, or other
+static int nn__gpt2_class(const nn__unicode *u, const unsigned char *s, size_t n, size_t *length)     // letter, number, space, or other
 {
     uint32_t c = nn__code_point(s, n, length);
     int k;
@@ -10010,7 +10013,7 @@ static int nn__gpt2_class(const struct nn__unicode *u, const unsigned char *s, s
     return k == NN__LETTER || k == NN__NUMBER ? k : NN__OTHER;
 }
 
-static size_t nn__gpt2_word(const struct nn__unicode *u, const unsigned char *s, size_t n)      // bytes of the first word; n > 0
+static size_t nn__gpt2_word(const nn__unicode *u, const unsigned char *s, size_t n)      // bytes of the first word; n > 0
 {
     size_t i = 0, k, last = 0;
     int kind;
@@ -10216,25 +10219,25 @@ static int nn__is_ideograph(uint32_t c)
 // BERT's BasicTokenizer: control characters and what is not UTF-8 go; ideographs and punctuation are words; the rest ends at spaces.
 static int nn__encode_wordpiece(nn__encoder *e, const unsigned char *s, size_t n)
 {
-    const struct nn__unicode *u = e->t->unicode;
+    const nn__unicode *u = e->t->unicode;
     nn__piece_word w;
     size_t length;
     w.length = 0;
     w.characters = 0;
     for (; n; s += length, n -= length) {
         uint32_t c = nn__code_point(s, n, &length);
-        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone;
+        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone, hangul = c >= 0xAC00 && c < 0xD7A4;
         if (c == '\t' || c == '\n' || c == '\r' || (kind != NN__CONTROL && nn__is_space(c))) { nn__wordpiece_word(e, &w); continue; }
         if (kind == NN__CONTROL || c == 0xFFFD || (kind == NN__MARK && !e->t->cased)) continue;
+        if (!e->t->cased && !hangul) { c = nn__fold_of(u, c); kind = nn__class_of(u, c); }
         alone = kind == NN__PUNCTUATION || nn__is_ideograph(c) || (c > 32 && c < 127 && kind == NN__OTHER);
         if (alone) nn__wordpiece_word(e, &w);
-        if (e->t->cased) nn__wordpiece_put(&w, c);
-        else if (c >= 0xAC00 && c < 0xD7A4) {            // Hangul syllables into their letters (Unicode, 3.12)
+        if (hangul && !e->t->cased) {                    // syllables into their letters (Unicode, 3.12)
             c -= 0xAC00;
             nn__wordpiece_put(&w, 0x1100 + c / 588);
             nn__wordpiece_put(&w, 0x1161 + c % 588 / 28);
             if (c % 28) nn__wordpiece_put(&w, 0x11A7 + c % 28);
-        } else nn__wordpiece_put(&w, nn__fold_of(u, c));
+        } else nn__wordpiece_put(&w, c);
         if (alone) nn__wordpiece_word(e, &w);
     }
     nn__wordpiece_word(e, &w);
@@ -10423,7 +10426,7 @@ static void nn__bytes_of_tokens(nn_tokenizer *t)
 // Every symbol that has a neighbour behind it is in the list of the pair that they are; a heap of pairs, by count, then by the numbers of
 // the tokens, has the next one to join on top. A join changes the pairs around it only.
 typedef struct nn__bpe_symbol { int32_t id, prev, next, before, after, pair; int64_t weight; } nn__bpe_symbol;    // before, after: in the pair's list
-typedef struct nn__bpe_pair { int32_t left, right, first, at; int64_t count; } nn__bpe_pair;                     // at: place in the heap
+typedef struct nn__bpe_pair { int32_t left, right, first, last, at; int64_t count; } nn__bpe_pair;               // at: place in the heap
 typedef struct nn__bpe_trainer {
     nn_context *nn;
     nn__bpe_symbol *symbol;
@@ -10492,15 +10495,15 @@ static int nn__bpe_enter(nn__bpe_trainer *b, int32_t i)  // symbol i and the nex
     at = nn__bpe_slot(b, s->id, b->symbol[s->next].id);
     if (!b->slot[at]) {
         p = &b->pair[b->pairs];
-        p->left = s->id; p->right = b->symbol[s->next].id; p->first = -1; p->count = 0; p->at = (int32_t)b->pairs;
+        p->left = s->id; p->right = b->symbol[s->next].id; p->first = p->last = -1; p->count = 0; p->at = (int32_t)b->pairs;
         b->heap[b->pairs] = (int32_t)b->pairs;
         b->slot[at] = (int32_t)++b->pairs;
     }
     k = b->slot[at] - 1;
     p = &b->pair[k];
-    s->pair = k; s->before = -1; s->after = p->first;
-    if (p->first >= 0) b->symbol[p->first].before = i;
-    p->first = i;
+    s->pair = k; s->before = p->last; s->after = -1;     // at the end: lists are in the order of the text, nearly
+    if (p->last >= 0) b->symbol[p->last].after = i; else p->first = i;
+    p->last = i;
     p->count += s->weight;
     nn__bpe_sift(b, k);
     return 1;
@@ -10511,7 +10514,7 @@ static void nn__bpe_leave(nn__bpe_trainer *b, int32_t i)
     nn__bpe_symbol *s = &b->symbol[i];
     int32_t k = s->pair;
     if (k < 0) return;
-    if (s->after >= 0) b->symbol[s->after].before = s->before;
+    if (s->after >= 0) b->symbol[s->after].before = s->before; else b->pair[k].last = s->before;
     if (s->before >= 0) b->symbol[s->before].after = s->after; else b->pair[k].first = s->after;
     s->pair = -1;
     b->pair[k].count -= s->weight;
@@ -11004,6 +11007,21 @@ static int nn__json_added(nn__json *j, nn__vocabulary *v)                // one 
     return 1;
 }
 
+static int nn__json_pass_list(nn__json *j)               // moves behind a list and leaves its strings as they are
+{
+    size_t depth = 0;
+    int quoted = 0;
+    for (; j->at < j->n; j->at++) {
+        char c = j->s[j->at];
+        if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
+        if (c == '"') quoted = 1;
+        if (c == '[') depth++;
+        if (!depth) return nn__json_fail(j, "merges are a list");
+        if (c == ']' && !--depth) { j->at++; return 1; }
+    }
+    return nn__json_fail(j, "a list does not end");
+}
+
 static int nn__json_model(nn__json *j, nn__model_file *f)
 {
     static const char *const plain[] = { "dropout", "byte_fallback", "ignore_merges", "fuse_unk", "end_of_word_suffix" };
@@ -11020,20 +11038,10 @@ static int nn__json_model(nn__json *j, nn__model_file *f)
             if (nn__json_peek(j) != '{') { f->unsupported = "its model has another kind of vocabulary"; if (!nn__json_skip(j, 0)) return 0; }
             else if (!nn__json_vocabulary(j, &f->vocabulary)) return 0;
         } else if (!strcmp(key, "merges")) {             // read when the vocabulary is complete; skipping decodes strings, so this only finds the end
-            size_t depth = 0;
-            int quoted = 0;
             nn__json_peek(j);
             f->merges = j->at;
-            for (; j->at < j->n; j->at++) {
-                char c = j->s[j->at];
-                if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
-                if (c == '"') quoted = 1;
-                if (c == '[') depth++;
-                if (c == ']' && depth && !--depth) break;
-                if (!depth) return nn__json_fail(j, "merges are a list");
-            }
-            if (j->at >= j->n) return nn__json_fail(j, "a list does not end");
-            j->at++;
+            if (!nn__json_pass_list(j)) return 0;
+            if (j->at == f->merges + 2) f->merges = 0;   // []
         } else if (!strcmp(key, "continuing_subword_prefix")) {
             if (!nn__json_text_or_null(j, &text)) return 0;
             if (text && text[0] && strcmp(text, "##")) f->unsupported = "its continuing_subword_prefix is not ##";
@@ -11245,13 +11253,13 @@ static int nn__put_tokenizer_json(nn__bytes *b, const nn_tokenizer *t)
     if (t->unknown >= 0) ok = ok && nn__put_json(b, t->token[t->unknown].text, t->token[t->unknown].length, 0);
     else nn__put_chars(b, "null");
     if (pieces) nn__put_chars(b, ",\n    \"continuing_subword_prefix\": \"##\",\n    \"max_input_chars_per_word\": 100");
-    else nn__put_chars(b, ",\n    \"dropout\": null,\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    \"byte_fallback\": false,\n    \"ignore_merges\": false");
+    else nn__put_chars(b, ",\n    \"dropout\": null,\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n"
+                          "    \"byte_fallback\": false,\n    \"ignore_merges\": false");
     nn__put_chars(b, ",\n    \"vocab\": {");
     for (comma = "", i = 0; ok && i < t->count; i++) {
         const nn__token *k = &t->token[i];
-        if (k->kind == NN__TOKEN_SPECIAL && bytes) continue;             // among the added tokens; here it would be read as bytes
         nn__put_format(b, "%s\n      ", comma);
-        ok = nn__put_json(b, k->text, k->length, bytes);
+        ok = nn__put_json(b, k->text, k->length, bytes && k->kind != NN__TOKEN_SPECIAL);
         nn__put_format(b, ": %lld", (long long)i);
         comma = ",";
     }
