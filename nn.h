@@ -984,8 +984,10 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
     NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
 #define NN_OPS_RNN(NN__X) \
-    NN__X( rnn,         SIMD,           7, 3, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(4) | NN_KEEP_IN(5) | NN_KEEP_IN(6), nn__rnn_shape, nn__rnn_plan, nn__rnn_params ) \
-    NN__X( ctc_loss,    SIMD,           4, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), nn__ctc_shape, nn__ctc_plan, nn__ctc_params )
+    NN__X( rnn,         SIMD,           7, 3, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(4) | NN_KEEP_IN(5) | NN_KEEP_IN(6), \
+                                                                                                       nn__rnn_shape,       nn__rnn_plan,         nn__rnn_params ) \
+    NN__X( ctc_loss,    SIMD,           4, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), \
+                                                                                                       nn__ctc_shape,       nn__ctc_plan,         nn__ctc_params )
 #define NN_OPS_OPTIM(NN__X) \
     NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
@@ -1099,7 +1101,8 @@ NN__REF(nn_layer *, nn_gru_new, (nn_layer *parent, const char *name, int64_t in,
 NN__REF(nn_layer *, nn_rnn_cell_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc &desc), (parent, name, in, hidden, &desc))
 NN__REF(nn_layer *, nn_lstm_cell_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc &desc), (parent, name, in, hidden, &desc))
 NN__REF(nn_layer *, nn_gru_cell_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc &desc), (parent, name, in, hidden, &desc))
-NN__REF(nn_tensor *, nn_ctc_loss, (nn_tensor *log_p, nn_tensor *targets, nn_tensor *input_lengths, nn_tensor *target_lengths, const nn_ctc_desc &desc), (log_p, targets, input_lengths, target_lengths, &desc))
+NN__REF(nn_tensor *, nn_ctc_loss, (nn_tensor *log_p, nn_tensor *targets, nn_tensor *input_lengths, nn_tensor *target_lengths, const nn_ctc_desc &desc),
+        (log_p, targets, input_lengths, target_lengths, &desc))
 NN__REF(nn_optimizer *, nn_sgd_new, (nn_layer *layer, const nn_sgd_desc &desc), (layer, &desc))
 NN__REF(nn_optimizer *, nn_rmsprop_new, (nn_layer *layer, const nn_rmsprop_desc &desc), (layer, &desc))
 NN__REF(nn_optimizer *, nn_adagrad_new, (nn_layer *layer, const nn_adagrad_desc &desc), (layer, &desc))
@@ -4617,12 +4620,17 @@ static nn_layer *nn__rnn_layer(nn_layer *parent, const char *name, const char *k
     }
     return nn__finished(l);
 }
-NN_API nn_layer *nn_rnn_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc *desc)   { return nn__rnn_layer(parent, name, "RNN", NN__RNN_TANH, 0, in, hidden, desc); }
-NN_API nn_layer *nn_lstm_new(nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc *desc)  { return nn__rnn_layer(parent, name, "LSTM", NN__RNN_LSTM, 0, in, hidden, desc); }
-NN_API nn_layer *nn_gru_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc *desc)   { return nn__rnn_layer(parent, name, "GRU", NN__RNN_GRU, 0, in, hidden, desc); }
-NN_API nn_layer *nn_rnn_cell_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc *desc)  { return nn__rnn_layer(parent, name, "RNNCell", NN__RNN_TANH, 1, in, hidden, desc); }
-NN_API nn_layer *nn_lstm_cell_new(nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc *desc) { return nn__rnn_layer(parent, name, "LSTMCell", NN__RNN_LSTM, 1, in, hidden, desc); }
-NN_API nn_layer *nn_gru_cell_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc *desc)  { return nn__rnn_layer(parent, name, "GRUCell", NN__RNN_GRU, 1, in, hidden, desc); }
+
+#define NN__RNN_LAYER(name, kind, which, cell, desc_type)                                                                         \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, const char *layer, int64_t in, int64_t hidden, const desc_type *desc)      \
+    { return nn__rnn_layer(parent, layer, kind, which, cell, in, hidden, desc); }
+NN__RNN_LAYER(rnn,       "RNN",      NN__RNN_TANH, 0, nn_rnn_desc)
+NN__RNN_LAYER(lstm,      "LSTM",     NN__RNN_LSTM, 0, nn_lstm_desc)
+NN__RNN_LAYER(gru,       "GRU",      NN__RNN_GRU,  0, nn_gru_desc)
+NN__RNN_LAYER(rnn_cell,  "RNNCell",  NN__RNN_TANH, 1, nn_rnn_desc)
+NN__RNN_LAYER(lstm_cell, "LSTMCell", NN__RNN_LSTM, 1, nn_lstm_desc)
+NN__RNN_LAYER(gru_cell,  "GRUCell",  NN__RNN_GRU,  1, nn_gru_desc)
+#undef NN__RNN_LAYER
 
 static int nn__is_recurrent(const nn_layer *l, const char *op)
 {
