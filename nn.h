@@ -18317,7 +18317,8 @@ static void NN__K(lstm_cell)(int64_t n, const R *a, R *c, R *m, R *save, R *save
 {
     int64_t j;
     for (j = 0; j < n; j += NN__LANES) {
-        V i = NN__K(gate_sigmoid)(LOAD(a + j)), f = NN__K(gate_sigmoid)(LOAD(a + n + j)), g = NN__K(gate_tanh)(LOAD(a + 2 * n + j)), o = NN__K(gate_sigmoid)(LOAD(a + 3 * n + j)), s = FMA(f, LOAD(c + j), i * g);
+        V i = NN__K(gate_sigmoid)(LOAD(a + j)), f = NN__K(gate_sigmoid)(LOAD(a + n + j)), g = NN__K(gate_tanh)(LOAD(a + 2 * n + j));
+        V o = NN__K(gate_sigmoid)(LOAD(a + 3 * n + j)), s = FMA(f, LOAD(c + j), i * g);
         int64_t k = n - j;
         STORE(c + j, s);
         STORE(m + j, o * NN__K(gate_tanh)(s));
