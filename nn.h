@@ -1252,6 +1252,8 @@ NN__REF(nn_layer *, nn_multihead_attention_new, (nn_layer *parent, const char *n
 NN__REF(nn_tensor *, nn_multihead_attention_forward, (nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (layer, q, k, v, &desc))
 NN__REF(nn_layer *, nn_transformer_encoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
 NN__REF(nn_layer *, nn_transformer_decoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_tensor *, nn_transformer_decoder_layer_forward, (nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc &desc, const nn_attention_desc &memory_desc),
+        (layer, x, memory, &desc, &memory_desc))
 NN__REF(nn_tensor *, nn_transformer_encoder_layer_forward, (nn_layer *layer, nn_tensor *x, const nn_attention_desc &desc), (layer, x, &desc))
 NN__REF(nn_tensor *, nn_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(nn_tensor *, nn_nll, (nn_tensor *log_p, nn_tensor *target, const nn_loss_desc &desc), (log_p, target, &desc))
@@ -4914,7 +4916,10 @@ static double nn__slope_of(int64_t row, int64_t h, double power, double heads)  
 NN_API nn_tensor *nn_rope_new(nn_context *nn, int64_t positions, int64_t size, float base)
 {
     if (!nn_ok(nn)) return nn__inert(nn);
-    if (positions < 1 || size < 2 || size % 2 || !(base >= 0)) { nn_fail(nn, "nn_rope_new: %lld positions, size %lld: the size must be even", (long long)positions, (long long)size); return nn__inert(nn); }
+    if (positions < 1 || size < 2 || size % 2 || !(base >= 0)) {
+        nn_fail(nn, "nn_rope_new: %lld positions, size %lld: the size must be even", (long long)positions, (long long)size);
+        return nn__inert(nn);
+    }
     return nn__from_doubles(nn, nn__shape2(positions, size), nn__rope_value, (double)size, base > 0 ? (double)base : 10000.0);
 }
 NN_API nn_tensor *nn_sinusoidal_new(nn_context *nn, int64_t positions, int64_t size)
@@ -21903,7 +21908,8 @@ static int nn__attention_shape(nn_call *c)
         if (q->shape[3] != k->shape[3]) return nn__attention_fail(c, "q and k must have the same last size");
     } else {
         int parts = p->layout == NN__ATT_PACKED ? p->heads + 2 * p->kv_heads : p->heads;
-        if (p->heads < 1 || p->kv_heads < 1 || q->shape[2] % parts || (p->layout == NN__ATT_CACHED && (k->shape[1] != p->kv_heads || k->shape[3] * parts != q->shape[2]))) return nn__attention_fail(c, "the heads do not divide the last size of q");
+        if (p->heads < 1 || p->kv_heads < 1 || q->shape[2] % parts) return nn__attention_fail(c, "the heads do not divide the last size of q");
+        if (p->layout == NN__ATT_CACHED && (k->shape[1] != p->kv_heads || k->shape[3] * parts != q->shape[2])) return nn__attention_fail(c, "the cache has other heads");
         if (p->layout == NN__ATT_LAST && (k->shape[1] != v->shape[1] || k->shape[2] != q->shape[2] / p->heads * p->kv_heads || v->shape[2] % p->kv_heads))
             return nn__attention_fail(c, "k and v must have the same times, k the last size kv_heads * D");
     }
@@ -21956,10 +21962,11 @@ static int nn__unpack(const nn__attention_params *p, nn_tensor **q, nn_tensor **
 }
 static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
 {
-    static const nn_attention_desc none;
+    nn_attention_desc none;
     nn_context *nn = q ? q->nn : NULL;
     nn_tensor *in[NN__ATT_INPUTS], *y;
     nn__attention_params p;
+    memset(&none, 0, sizeof none);
     if (!desc) desc = &none;
     if (!nn__check(nn, q, name)) return nn__inert(nn);
     if (desc->cache && layout == NN__ATT_HEADS) { nn_fail(nn, "%s: a cache has heads side by side: use nn_attention", name); return nn__inert(nn); }
@@ -22250,7 +22257,12 @@ static void NN__K(attend)(const nn_call *c, const nn_task *t)
 }
 
 // Backward. A block also has dY and its transpose, L and D.
-typedef struct NN__K(att_back) { R *dyt, *dy, *ds, *dq, *room, *dk, *dv, l[NN__ATT_ROWS + 16], d[NN__ATT_ROWS + 16]; nn__heads hk, hv; int64_t done; int want_q, want_k, want_v, add_k, add_v; } NN__K(att_back);   // done: keys below it have been written
+typedef struct NN__K(att_back) {
+    R *dyt, *dy, *ds, *dq, *room, *dk, *dv, l[NN__ATT_ROWS + 16], d[NN__ATT_ROWS + 16];
+    nn__heads hk, hv;
+    int64_t done;                                        // keys below it have been written
+    int want_q, want_k, want_v, add_k, add_v;
+} NN__K(att_back);
 static void NN__K(att_block_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t block)
 {
     nn__heads y = nn__heads_of(a->c, &a->c->out[0], 3), dy = nn__heads_of(a->c, &a->c->dout[0], 3);
