@@ -660,6 +660,44 @@ NN_API void nn_init_kaiming_uniform(nn_tensor *w, float slope);                 
 NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope);
 NN_API void nn_init_orthogonal     (nn_tensor *w, float gain);                                        // Saxe et al. 2013
 
+// ---- recurrent nets -----------------------------------------------------------------------------------
+// Formulas, parameter names and shapes are PyTorch's (nn.RNN, nn.LSTM, nn.GRU). x (B, T, in) -> y (B, T, D out): D 2 if bidirectional, out hidden or proj.
+typedef struct nn_rnn_desc {
+    int     layers;                  // default 1
+    int     bidirectional;           // 1: a second net reads every layer's input backwards; y has both, side by side
+    float   dropout;                 // between layers, in NN_TRAIN; default 0
+    int     no_bias;
+    int     time_first;              // 1: x and y are (T, B, ...), PyTorch's batch_first=False
+    int     relu;                    // rnn: relu instead of tanh
+    int64_t proj;                    // lstm: h is projected to so many numbers; default 0: it is not
+    int     last;                    // 1: y is (B, D out), h after the last step: what a classifier wants
+} nn_rnn_desc;
+typedef nn_rnn_desc nn_lstm_desc, nn_gru_desc;
+// A zeroed state starts from zeros; after a call it holds the final state, ready for the next. It lives for this step like every result:
+// nn_rnn_keep(&s) before the next nn_begin carries it over (truncated back-propagation: gradients stop there).
+typedef struct nn_rnn_state {
+    nn_tensor *h, *c;                // (layers D, B, out), (layers D, B, hidden); c is the LSTM's. Of cells: (B, hidden)
+    nn_tensor *lengths;              // i32 or i64 (B), or NULL: sample b ends after lengths[b] steps. What is behind counts for nothing, there y is 0
+} nn_rnn_state;
+NN_API nn_layer  *nn_rnn_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc *desc);     // Elman 1990
+NN_API nn_layer  *nn_lstm_new(nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc *desc);    // Hochreiter & Schmidhuber 1997
+NN_API nn_layer  *nn_gru_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc *desc);     // Cho et al. 2014
+NN_API nn_layer  *nn_rnn_cell_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc *desc);    // one step: x (B, in) -> h (B, hidden);
+NN_API nn_layer  *nn_lstm_cell_new(nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc *desc);   // parameters weight_ih ...;
+NN_API nn_layer  *nn_gru_cell_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc *desc);    // reads relu and no_bias
+NN_API nn_tensor *nn_rnn_forward(nn_layer *layer, nn_tensor *x, nn_rnn_state *state);                 // nn_forward with a state; of any of these layers
+NN_API void       nn_rnn_keep(nn_rnn_state *state);
+NN_API int64_t    nn_rnn_state_size(const nn_layer *layer);                                           // numbers of one sample's state
+NN_API nn_tensor *nn_rnn_step(nn_layer *layer, nn_tensor *x);  // one step without tensors for the state: (B, in + S) -> (B, out + S), S = nn_rnn_state_size.
+                                     // For plans that generate or run on a stream: what comes out as state goes in with the next x, zeros at the start
+typedef struct nn_ctc_desc {
+    nn_reduction reduction;          // NN_MEAN: of each loss over its target's length, then over the batch
+    int blank;                       // class of the blank; default 0
+    int zero_infinity;               // 1: a target that is too long for its input counts as 0, and has no gradient
+} nn_ctc_desc;
+NN_API nn_tensor *nn_ctc_loss(nn_tensor *log_p, nn_tensor *targets, nn_tensor *input_lengths, nn_tensor *target_lengths, const nn_ctc_desc *desc);
+                                     // log_p (T, B, C), e.g. nn_log_softmax; targets i32/i64 (B, S), or (sum of lengths); lengths (B). Graves et al. 2006
+
 // ---- optimizers -----------------------------------------------------------------------------------
 // One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error. NN_ZERO means 0.
 // All read lr, weight_decay, clip_norm and clip_value. Formulas and their order are PyTorch's (foreach=False); options count as written: 0.9f is 0.9.
@@ -1100,8 +1138,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
-    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params ) \
-    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__no_params )
+    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__int ) \
+    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__int )
 #define NN_OPS_SHAPE(NN__X) \
     NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
@@ -1143,6 +1181,11 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( attention,   SIMD,           6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE, 0,          nn__attention_shape, nn__attention_plan,   nn__attention_params ) \
     NN__X( attention_dropout, SIMD,     6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE | NN_OP_RANDOM, 0, nn__attention_shape, nn__attention_plan, nn__attention_params ) \
     NN__X( rope,        SIMD,           2, 1, NN_OP_ASSIGNS | NN_OP_ALL_INPUTS,      NN_KEEP_IN(1),   nn__rope_shape,      nn__rope_plan,        nn__rope_params )
+#define NN_OPS_RNN(NN__X) \
+    NN__X( rnn,         SIMD,           7, 3, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(4) | NN_KEEP_IN(5) | NN_KEEP_IN(6), \
+                                                                                                       nn__rnn_shape,       nn__rnn_plan,         nn__rnn_params ) \
+    NN__X( ctc_loss,    SIMD,           4, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), \
+                                                                                                       nn__ctc_shape,       nn__ctc_plan,         nn__ctc_params )
 #define NN_OPS_OPTIM(NN__X) \
     NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
@@ -1157,7 +1200,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
-                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_ATTENTION(NN__X) NN_OPS_OPTIM(NN__X) NN_OPS_RANDOM(NN__X)
+                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_RNN(NN__X) NN_OPS_ATTENTION(NN__X) NN_OPS_OPTIM(NN__X) \
+                                 NN_OPS_RANDOM(NN__X)
 #define NN__ROW_ID(name, keep, f, df)                NN_OP_##name,
 #define NN__ROW_ID2(name, keep, f, da, db)           NN_OP_##name,
 #define NN__ROW_IDS(name, kind, in, out, flags, keep, shape, plan, params) NN_OP_##name,
@@ -1229,6 +1273,8 @@ NN__REF(nn_layer *, nn_multihead_attention_new, (nn_layer *parent, const char *n
 NN__REF(nn_tensor *, nn_multihead_attention_forward, (nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (layer, q, k, v, &desc))
 NN__REF(nn_layer *, nn_transformer_encoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
 NN__REF(nn_layer *, nn_transformer_decoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_tensor *, nn_transformer_decoder_layer_forward, (nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc &desc, const nn_attention_desc &memory_desc),
+        (layer, x, memory, &desc, &memory_desc))
 NN__REF(nn_tensor *, nn_transformer_encoder_layer_forward, (nn_layer *layer, nn_tensor *x, const nn_attention_desc &desc), (layer, x, &desc))
 NN__REF(nn_tensor *, nn_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(nn_tensor *, nn_nll, (nn_tensor *log_p, nn_tensor *target, const nn_loss_desc &desc), (log_p, target, &desc))
@@ -1260,6 +1306,14 @@ NN__REF(nn_layer *, nn_maxpool2d_new, (nn_layer *parent, int kernel, const nn_ma
 NN__REF(nn_layer *, nn_avgpool1d_new, (nn_layer *parent, int kernel, const nn_avgpool1d_desc &desc), (parent, kernel, &desc))
 NN__REF(nn_layer *, nn_avgpool2d_new, (nn_layer *parent, int kernel, const nn_avgpool2d_desc &desc), (parent, kernel, &desc))
 NN__REF(nn_layer *, nn_upsample_new, (nn_layer *parent, int scale, const nn_upsample_desc &desc), (parent, scale, &desc))
+NN__REF(nn_layer *, nn_rnn_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_lstm_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_gru_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_rnn_cell_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_lstm_cell_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_gru_cell_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_tensor *, nn_ctc_loss, (nn_tensor *log_p, nn_tensor *targets, nn_tensor *input_lengths, nn_tensor *target_lengths, const nn_ctc_desc &desc),
+        (log_p, targets, input_lengths, target_lengths, &desc))
 NN__REF(nn_optimizer *, nn_sgd_new, (nn_layer *layer, const nn_sgd_desc &desc), (layer, &desc))
 NN__REF(nn_optimizer *, nn_rmsprop_new, (nn_layer *layer, const nn_rmsprop_desc &desc), (layer, &desc))
 NN__REF(nn_optimizer *, nn_adagrad_new, (nn_layer *layer, const nn_adagrad_desc &desc), (layer, &desc))
@@ -1288,7 +1342,8 @@ NN__REF(nn_tokenizer *, nn_bpe_tokenizer_new, (nn_context *nn, const char *text,
 NN__REF(nn_tokenizer *, nn_bpe_tokenizer_load, (nn_context *nn, const char *vocab, const char *merges, const nn_tokenizer_desc &desc), (nn, vocab, merges, &desc))
 NN__REF(nn_tokenizer *, nn_llama_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
 NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
-NN__REF(nn_tokenizer *, nn_bpe_tokenizer_parse, (nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc &desc), (nn, vocab, vocab_bytes, merges, merges_bytes, &desc))
+NN__REF(nn_tokenizer *, nn_bpe_tokenizer_parse, (nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc &desc),
+        (nn, vocab, vocab_bytes, merges, merges_bytes, &desc))
 NN__REF(nn_tokenizer *, nn_llama_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
 NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
 NN__REF(int64_t, nn_encode, (nn_tokenizer *tokenizer, const char *text, size_t bytes, int64_t *tokens, int64_t room, const nn_encode_desc &desc), (tokenizer, text, bytes, tokens, room, &desc))
@@ -1770,6 +1825,7 @@ typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; siz
 typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
 typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__recording nn__recording;                    // >>plan
+typedef struct nn__unicode nn__unicode;                  // >>text
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__profile nn__profile;                  // >>backend
@@ -1830,7 +1886,7 @@ struct nn_context {
     int64_t     loaders;             // made so far
     int         skip_init;           // nn_init_skip
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
-    struct nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
+    nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
 };
 
@@ -3989,7 +4045,7 @@ struct nn_layer {
     int         user, release;       // forward is the user's; it keeps no tensor
     int         checkpoint;          // backward computes forward again
     nn_fn       fn, activation;
-    union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; } desc;
+    union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; nn_rnn_desc rnn; } desc;
     int64_t     size[4];             // channels, kernel and the like
     float       value;
     nn_shape    shape;               // what a layernorm or rmsnorm is for
@@ -4042,15 +4098,16 @@ static nn_tensor *nn__children_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__residual_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__fn_forward(void *self, nn_tensor *x);
 
-static int nn__own_fn(nn_fn fn)                          // one of the functions above, not the user's, which might hold on to a tensor
+static int nn__unary_id(nn_fn fn)                        // the op of a row of the table of functions, or 0
 {
 #define NN__X(name, keep, f, df) nn_##name,
-    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) nn_global_avgpool };
+    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) NULL };
 #undef NN__X
-    size_t i;
-    for (i = 0; i < sizeof own / sizeof *own; i++) if (own[i] == fn) return 1;
+    int i;
+    for (i = 0; own[i]; i++) if (own[i] == fn) return NN_OP_none + 1 + i;
     return 0;
 }
+static int nn__own_fn(nn_fn fn) { return nn__unary_id(fn) || fn == nn_global_avgpool; }    // not the user's, which might hold on to a tensor
 
 static int nn__is_private(const nn_layer *l)             // can nobody else see the tensors that it is given and makes?
 {
@@ -4950,7 +5007,10 @@ static double nn__slope_of(int64_t row, int64_t h, double power, double heads)  
 NN_API nn_tensor *nn_rope_new(nn_context *nn, int64_t positions, int64_t size, float base)
 {
     if (!nn_ok(nn)) return nn__inert(nn);
-    if (positions < 1 || size < 2 || size % 2 || !(base >= 0)) { nn_fail(nn, "nn_rope_new: %lld positions, size %lld: the size must be even", (long long)positions, (long long)size); return nn__inert(nn); }
+    if (positions < 1 || size < 2 || size % 2 || !(base >= 0)) {
+        nn_fail(nn, "nn_rope_new: %lld positions, size %lld: the size must be even", (long long)positions, (long long)size);
+        return nn__inert(nn);
+    }
     return nn__from_doubles(nn, nn__shape2(positions, size), nn__rope_value, (double)size, base > 0 ? (double)base : 10000.0);
 }
 NN_API nn_tensor *nn_sinusoidal_new(nn_context *nn, int64_t positions, int64_t size)
@@ -5176,6 +5236,189 @@ NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding)
     l = nn__leaf(parent, NULL, "TiedLinear", nn__tied_forward);
     if (l) l->extra = embedding;
     return nn__or_inert(l);
+}
+
+// ---- recurrent layers: parameters as in torch.nn.LSTM: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, (weight_hr_l0,) ..._l0_reverse, ..._l1 --
+// size[0]: input, size[1]: hidden, size[2]: kind, size[3]: parameters of one direction; a cell (desc.rnn.layers 0) has no suffix
+enum { NN__RNN_TANH, NN__RNN_RELU, NN__RNN_LSTM, NN__RNN_GRU };
+static nn_tensor *nn__rnn(int kind, int reverse, int time_first, nn_tensor *const *inputs, nn_tensor **out);        // >>ops
+static int64_t nn__rnn_gates(int kind);
+static int nn__rnn_directions(const nn_layer *l)     { return 1 + (l->desc.rnn.bidirectional != 0); }
+static int64_t nn__rnn_out(const nn_layer *l)        { return l->desc.rnn.proj ? l->desc.rnn.proj : l->size[1]; }
+static int nn__rnn_runs(const nn_layer *l)           { return (int)nn__max(1, l->desc.rnn.layers) * nn__rnn_directions(l); }
+
+// Padded steps of x become 0: not even a NaN in them gets into the sums over all steps.
+static nn_tensor *nn__rnn_masked(const nn_layer *l, nn_tensor *x, nn_tensor *lengths)
+{
+    nn_context *nn = l->nn;
+    int first = l->desc.rnn.time_first != 0;
+    nn_tensor *step = nn_arange(nn, 0, (float)x->shape[!first], 1);
+    if (!nn__check(nn, lengths, l->kind)) return x;
+    lengths = nn_cast(lengths, nn->desc.dtype);
+    return nn_where(nn_unsqueeze(nn_lt(nn_unsqueeze(step, first), nn_unsqueeze(lengths, !first)), -1), x, nn_scalar(nn, 0.0f));
+}
+static void nn__rnn_run(nn_layer *l, int run, nn_tensor *x, const nn_rnn_state *state, nn_tensor **out)      // one layer in one direction
+{
+    nn_context *nn = l->nn;
+    const nn_rnn_desc *d = &l->desc.rnn;
+    nn_tensor **w = l->param + run * l->size[3], *in[7], *gx = nn_linear(x, w[0], d->no_bias ? NULL : w[2], NULL);
+    in[0] = gx; in[1] = w[1];
+    in[2] = d->no_bias ? NULL : w[3];
+    in[3] = !state->h ? NULL : d->layers ? nn_select(state->h, 0, run) : state->h;
+    in[4] = !state->c || l->size[2] != NN__RNN_LSTM ? NULL : d->layers ? nn_select(state->c, 0, run) : state->c;
+    in[5] = state->lengths;
+    in[6] = d->proj ? w[l->size[3] - 1] : NULL;
+    nn__rnn((int)l->size[2], run % nn__rnn_directions(l), d->time_first != 0, in, out);
+    if (nn__dead(gx) || nn__dead(out[0]) || (gx->flags & NN__T_KEPT)) return;
+    gx->flags |= NN__T_PRIVATE;
+    nn__release(nn, gx);
+}
+static int nn__rnn_state_fits(const nn_layer *l, const nn_tensor *t, const char *what)
+{
+    if (!t || !l->desc.rnn.layers) return 1;
+    if (!nn__check(l->nn, t, l->kind)) return 0;
+    if (t->ndim == 3 && t->shape[0] == nn__rnn_runs(l)) return 1;
+    nn_fail(l->nn, "%s: %s of the state is %s, not (%d, B, %lld)", l->kind, what, nn__dims_text(t->ndim, t->shape).s, nn__rnn_runs(l),
+            (long long)(what[0] == 'c' ? l->size[1] : nn__rnn_out(l)));
+    return 0;
+}
+static nn_tensor *nn__rnn_layer_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    nn_context *nn = l->nn;
+    const nn_rnn_desc *d = &l->desc.rnn;
+    int sides = nn__rnn_directions(l), n = nn__rnn_runs(l), i, k, last = d->last || !d->layers;
+    nn_tensor *out[3], *side[2], **h, **c;
+    nn_rnn_state none, *state = (nn_rnn_state *)l->extra;
+    memset(&none, 0, sizeof none);
+    if (!state) state = &none;
+    if (x->ndim != (d->layers ? 3 : 2) || x->shape[x->ndim - 1] != l->size[0]) {
+        nn_fail(nn, "%s: x must be (%s%lld), not %s", l->kind, !d->layers ? "B, " : d->time_first ? "T, B, " : "B, T, ", (long long)l->size[0], nn__dims_text(x->ndim, x->shape).s);
+        return NULL;
+    }
+    h = (nn_tensor **)nn__host_step(nn, 2 * (size_t)n * sizeof *h);
+    if (!h || !nn__rnn_state_fits(l, state->h, "h") || !nn__rnn_state_fits(l, state->c, "c")) return NULL;
+    c = h + n;
+    if (!d->layers) x = nn_unsqueeze(x, 1);
+    if (state->lengths) x = nn__rnn_masked(l, x, state->lengths);
+    for (i = 0; i < n; i += sides) {
+        if (i) x = nn_dropout(x, d->dropout);
+        for (k = 0; k < sides; k++) {
+            nn__rnn_run(l, i + k, x, state, out);
+            side[k] = out[0]; h[i + k] = out[1]; c[i + k] = out[2];
+        }
+        if (i + sides < n || !last) x = sides == 2 ? nn_concat(side, 2, -1) : side[0];
+    }
+    if (last) x = sides == 2 ? nn_concat(h + n - 2, 2, -1) : h[n - 1];
+    if (state == &none) return x;
+    state->h = d->layers ? nn_stack(h, n, 0) : h[0];
+    if (l->size[2] == NN__RNN_LSTM) state->c = d->layers ? nn_stack(c, n, 0) : c[0];
+    return x;
+}
+
+static nn_layer *nn__rnn_layer(nn_layer *parent, const char *name, const char *kind, int which, int cell, int64_t in, int64_t hidden, const nn_rnn_desc *desc)
+{
+    nn_layer *l;
+    nn_rnn_desc d;
+    int run, i;
+    float bound = (float)(1.0 / sqrt((double)nn__max(1, hidden)));
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (d.proj == NN_ZERO) d.proj = 0;
+    if (which == NN__RNN_TANH && d.relu) which = NN__RNN_RELU;
+    if (!nn__positive(parent, kind, name, "in", in) || !nn__positive(parent, kind, name, "hidden", hidden) || !nn__not_negative(parent, kind, name, "layers", d.layers) ||
+        !nn__not_negative(parent, kind, name, "proj", d.proj) || !nn__probability(parent, kind, d.dropout)) return nn__or_inert(NULL);
+    if ((d.proj && (which != NN__RNN_LSTM || d.proj >= hidden)) || (cell && (d.layers || d.bidirectional || d.proj || d.time_first))) {
+        nn_fail(nn__context_below(parent), d.proj && !cell ? "%s: proj is for LSTM, and smaller than hidden" : "%s: a cell is one layer in one direction, without proj", kind);
+        return nn__or_inert(NULL);
+    }
+    l = nn__leaf(parent, name, kind, nn__rnn_layer_forward);
+    if (!l) return nn__or_inert(NULL);
+    d.layers = cell ? 0 : (int)nn__max(1, d.layers);
+    l->desc.rnn = d;
+    l->size[0] = in; l->size[1] = hidden; l->size[2] = which;
+    l->size[3] = 2 + (d.no_bias ? 0 : 2) + (d.proj != 0);
+    for (run = 0; run < nn__rnn_runs(l); run++) {
+        static const char *const names[] = { "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr" };
+        int64_t width = nn__rnn_gates(which) * hidden, first = run < nn__rnn_directions(l) ? in : nn__rnn_directions(l) * nn__rnn_out(l);
+        const nn_shape shapes[] = { nn__shape2(width, first), nn__shape2(width, nn__rnn_out(l)), nn__shape1(width), nn__shape1(width), nn__shape2(d.proj, hidden) };
+        for (i = 0; i < 5; i++) {
+            char full[64];
+            if ((i == 2 || i == 3) ? d.no_bias : i == 4 && !d.proj) continue;
+            if (cell) snprintf(full, sizeof full, "%s", names[i]);
+            else snprintf(full, sizeof full, "%s_l%d%s", names[i], run / nn__rnn_directions(l), run % nn__rnn_directions(l) ? "_reverse" : "");
+            nn_init_uniform(nn__add_param(l, full, shapes[i], NN__T_PARAM, shapes[i].ndim == 2), -bound, bound);
+        }
+    }
+    return nn__finished(l);
+}
+
+#define NN__RNN_LAYER(name, kind, which, cell, desc_type)                                                                         \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, const char *layer, int64_t in, int64_t hidden, const desc_type *desc)      \
+    { return nn__rnn_layer(parent, layer, kind, which, cell, in, hidden, desc); }
+NN__RNN_LAYER(rnn,       "RNN",      NN__RNN_TANH, 0, nn_rnn_desc)
+NN__RNN_LAYER(lstm,      "LSTM",     NN__RNN_LSTM, 0, nn_lstm_desc)
+NN__RNN_LAYER(gru,       "GRU",      NN__RNN_GRU,  0, nn_gru_desc)
+NN__RNN_LAYER(rnn_cell,  "RNNCell",  NN__RNN_TANH, 1, nn_rnn_desc)
+NN__RNN_LAYER(lstm_cell, "LSTMCell", NN__RNN_LSTM, 1, nn_lstm_desc)
+NN__RNN_LAYER(gru_cell,  "GRUCell",  NN__RNN_GRU,  1, nn_gru_desc)
+#undef NN__RNN_LAYER
+
+static int nn__is_recurrent(const nn_layer *l, const char *op)
+{
+    if (nn__no_layer(l)) return 0;
+    if (l->forward == nn__rnn_layer_forward) return 1;
+    nn_fail(l->nn, "%s: a %s is not a recurrent layer", op, l->kind);
+    return 0;
+}
+NN_API nn_tensor *nn_rnn_forward(nn_layer *layer, nn_tensor *x, nn_rnn_state *state)
+{
+    nn_tensor *y;
+    if (!nn__is_recurrent(layer, "nn_rnn_forward")) return nn__inert(x ? x->nn : NULL);
+    layer->extra = state;
+    y = nn_forward(layer, x);
+    layer->extra = NULL;
+    return y;
+}
+NN_API void nn_rnn_keep(nn_rnn_state *state)
+{
+    if (state && state->h) state->h = nn_keep(state->h);
+    if (state && state->c) state->c = nn_keep(state->c);
+}
+NN_API int64_t nn_rnn_state_size(const nn_layer *layer)
+{
+    if (!nn__is_recurrent(layer, "nn_rnn_state_size")) return 0;
+    return nn__rnn_runs(layer) * (nn__rnn_out(layer) + (layer->size[2] == NN__RNN_LSTM ? layer->size[1] : 0));
+}
+static nn_shape nn__shape3(int64_t a, int64_t b, int64_t c) { nn_shape s = nn__shape2(a, b); s.ndim = 3; s.d[2] = c; return s; }
+// (B, n m) as (n, B, m), and back
+static nn_tensor *nn__rnn_unpack(nn_tensor *x, int64_t n) { return nn_permute(nn_reshape(x, nn__shape3(x->shape[0], n, -1)), nn__shape3(1, 0, 2)); }
+static nn_tensor *nn__rnn_repack(nn_tensor *x)            { return nn_flatten(nn_permute(x, nn__shape3(1, 0, 2)), 1); }
+NN_API nn_tensor *nn_rnn_step(nn_layer *layer, nn_tensor *x)
+{
+    nn_rnn_state state;
+    nn_tensor *part[3];
+    int64_t in, h;
+    int n, lstm, cell;
+    if (!nn__is_recurrent(layer, "nn_rnn_step") || !nn__check(layer->nn, x, "nn_rnn_step")) return nn__inert(x ? x->nn : NULL);
+    in = layer->size[0]; n = nn__rnn_runs(layer); h = in + n * nn__rnn_out(layer);
+    lstm = layer->size[2] == NN__RNN_LSTM; cell = !layer->desc.rnn.layers;
+    if (x->ndim != 2 || x->shape[1] != in + nn_rnn_state_size(layer) || layer->desc.rnn.bidirectional) {
+        nn_fail(layer->nn, "nn_rnn_step: x must be (B, %lld + %lld): input and state, of a layer in one direction; it is %s", (long long)in,
+                (long long)nn_rnn_state_size(layer), nn__dims_text(x->ndim, x->shape).s);
+        return nn__inert(layer->nn);
+    }
+    memset(&state, 0, sizeof state);
+    state.h = nn_slice(x, 1, in, h, 1);
+    if (lstm) state.c = nn_slice(x, 1, h, x->shape[1], 1);
+    if (!cell) state.h = nn__rnn_unpack(state.h, n);
+    if (!cell && lstm) state.c = nn__rnn_unpack(state.c, n);
+    x = nn_slice(x, 1, 0, in, 1);
+    part[0] = nn_rnn_forward(layer, cell ? x : nn_unsqueeze(x, layer->desc.rnn.time_first ? 0 : 1), &state);
+    if (part[0]->ndim == 3) part[0] = nn_squeeze(part[0], layer->desc.rnn.time_first ? 0 : 1);
+    part[1] = cell ? state.h : nn__rnn_repack(state.h);
+    part[2] = cell || !lstm ? state.c : nn__rnn_repack(state.c);
+    return nn_concat(part, 2 + lstm, 1);
 }
 
 // ---- nn_summary: the net runs once without computing (only shapes, as under nn_desc.measure), then the tree is printed ------------
@@ -10395,10 +10638,11 @@ static const char nn__fold_runs[] =
     "zt@#!zt+#!zt1$!zr'#!zs*#!zr-#!z-#A$2!R'#!zt/#!s{=#($+!$(($B!$Zh%!QbP;$!Qa}:-/QbP5&+QbQC%6QbQG)2QbQG((QbQG%(QbQG%0QbQG%(QbQG&!QbRF#!Q"
     "bS!#!QbR=#!QbR-fER,Q5lCS7QFSLS'QFT.Q@QD#4QD.<QD2,QD*!QDQ)!4=!5v=T6RIh1(#3!-a,!#VK!%g)REQ5Zv'REQ5`h0RMQ9";
 
+typedef struct nn__fold_run { uint32_t start, last, target; int step, same; } nn__fold_run;
 struct nn__unicode {                 // the tables, unpacked: once per context
     uint32_t *end;                   // of a run of classes ...
     unsigned char *kind;             // ... and its class
-    struct nn__fold { uint32_t start, last, target; int step, same; } *fold;
+    nn__fold_run *fold;
     int       runs, folds;
     unsigned char ascii[128];
 };
@@ -10421,20 +10665,20 @@ static int nn__packed_count(const char *s)
     return n;
 }
 
-static struct nn__unicode *nn__unicode_new(nn_context *nn)
+static nn__unicode *nn__unicode_new(nn_context *nn)
 {
-    struct nn__unicode *u = nn->unicode;
+    nn__unicode *u = nn->unicode;
     const char *s = nn__class_runs;
     uint32_t v, at = 0;
     int i;
     if (u) return u;
-    u = (struct nn__unicode *)nn__life(nn, sizeof *u);
+    u = (nn__unicode *)nn__life(nn, sizeof *u);
     if (!u) return NULL;
     u->runs = nn__packed_count(nn__class_runs);
     u->folds = nn__packed_count(nn__fold_runs) / 3;
     u->end = (uint32_t *)nn__life(nn, (size_t)u->runs * sizeof *u->end);
     u->kind = (unsigned char *)nn__life(nn, (size_t)u->runs);
-    u->fold = (struct nn__fold *)nn__life(nn, (size_t)u->folds * sizeof *u->fold);
+    u->fold = (nn__fold_run *)nn__life(nn, (size_t)u->folds * sizeof *u->fold);
     if (!u->end || !u->kind || !u->fold) return NULL;
     for (i = 0; i < u->runs; i++) {
         v = nn__packed_number(&s);
@@ -10442,7 +10686,7 @@ static struct nn__unicode *nn__unicode_new(nn_context *nn)
         u->kind[i] = (unsigned char)(v % 6);
     }
     for (s = nn__fold_runs, at = 0, i = 0; i < u->folds; i++) {
-        struct nn__fold *f = &u->fold[i];
+        nn__fold_run *f = &u->fold[i];
         f->start = at += nn__packed_number(&s);
         v = nn__packed_number(&s);
         f->step = (int)(v >> 1 & 1) + 1;
@@ -10458,7 +10702,7 @@ static struct nn__unicode *nn__unicode_new(nn_context *nn)
     return nn->unicode = u;
 }
 
-static int nn__class_of(const struct nn__unicode *u, uint32_t c)
+static int nn__class_of(const nn__unicode *u, uint32_t c)
 {
     int low = 0, high = u->runs - 1;
     if (c < 128) return u->ascii[c];
@@ -10469,7 +10713,7 @@ static int nn__class_of(const struct nn__unicode *u, uint32_t c)
     return u->kind[low];
 }
 
-static uint32_t nn__fold_of(const struct nn__unicode *u, uint32_t c)
+static uint32_t nn__fold_of(const nn__unicode *u, uint32_t c)
 {
     int low = 0, high = u->folds, i;
     if (c < 128) return c >= 'A' && c <= 'Z' ? c + 32 : c;
@@ -10478,7 +10722,7 @@ static uint32_t nn__fold_of(const struct nn__unicode *u, uint32_t c)
         if (u->fold[middle].start > c) high = middle; else low = middle + 1;
     }
     for (i = low - 1; i >= 0 && i >= low - 8; i--) {
-        const struct nn__fold *f = &u->fold[i];
+        const nn__fold_run *f = &u->fold[i];
         if (c <= f->last && (c - f->start) % (uint32_t)f->step == 0) return f->target + (f->same ? 0 : c - f->start);
     }
     return c;
@@ -10536,7 +10780,7 @@ struct nn_tokenizer {
     unsigned char starts[256];       // 1: a special token begins with this byte
     int64_t     unknown, begin, end; // or -1
     size_t      longest;
-    const struct nn__unicode *unicode;
+    const nn__unicode *unicode;
 };
 
 // GPT-2's alphabet has a printable character for every byte: those that print as Latin-1 stand for themselves, the others are
@@ -10682,7 +10926,7 @@ static int nn__pair_add(nn_tokenizer *t, int32_t left, int32_t right, uint32_t r
 // GPT-2's rule, a regular expression in its source:  's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 // The last space before a word belongs to the word.
 enum { NN__WORD_SPACE = 16 };
-static int nn__gpt2_class(const struct nn__unicode *u, const unsigned char *s, size_t n, size_t *length)     // letter, number, space, or other
+static int nn__gpt2_class(const nn__unicode *u, const unsigned char *s, size_t n, size_t *length)     // letter, number, space, or other
 {
     uint32_t c = nn__code_point(s, n, length);
     int k;
@@ -10691,7 +10935,7 @@ static int nn__gpt2_class(const struct nn__unicode *u, const unsigned char *s, s
     return k == NN__LETTER || k == NN__NUMBER ? k : NN__OTHER;
 }
 
-static size_t nn__gpt2_word(const struct nn__unicode *u, const unsigned char *s, size_t n)      // bytes of the first word; n > 0
+static size_t nn__gpt2_word(const nn__unicode *u, const unsigned char *s, size_t n)      // bytes of the first word; n > 0
 {
     size_t i = 0, k, last = 0;
     int kind;
@@ -10897,25 +11141,25 @@ static int nn__is_ideograph(uint32_t c)
 // BERT's BasicTokenizer: control characters and what is not UTF-8 go; ideographs and punctuation are words; the rest ends at spaces.
 static int nn__encode_wordpiece(nn__encoder *e, const unsigned char *s, size_t n)
 {
-    const struct nn__unicode *u = e->t->unicode;
+    const nn__unicode *u = e->t->unicode;
     nn__piece_word w;
     size_t length;
     w.length = 0;
     w.characters = 0;
     for (; n; s += length, n -= length) {
         uint32_t c = nn__code_point(s, n, &length);
-        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone;
+        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone, hangul = c >= 0xAC00 && c < 0xD7A4;
         if (c == '\t' || c == '\n' || c == '\r' || (kind != NN__CONTROL && nn__is_space(c))) { nn__wordpiece_word(e, &w); continue; }
         if (kind == NN__CONTROL || c == 0xFFFD || (kind == NN__MARK && !e->t->cased)) continue;
+        if (!e->t->cased && !hangul) { c = nn__fold_of(u, c); kind = nn__class_of(u, c); }
         alone = kind == NN__PUNCTUATION || nn__is_ideograph(c) || (c > 32 && c < 127 && kind == NN__OTHER);
         if (alone) nn__wordpiece_word(e, &w);
-        if (e->t->cased) nn__wordpiece_put(&w, c);
-        else if (c >= 0xAC00 && c < 0xD7A4) {            // Hangul syllables into their letters (Unicode, 3.12)
+        if (hangul && !e->t->cased) {                    // syllables into their letters (Unicode, 3.12)
             c -= 0xAC00;
             nn__wordpiece_put(&w, 0x1100 + c / 588);
             nn__wordpiece_put(&w, 0x1161 + c % 588 / 28);
             if (c % 28) nn__wordpiece_put(&w, 0x11A7 + c % 28);
-        } else nn__wordpiece_put(&w, nn__fold_of(u, c));
+        } else nn__wordpiece_put(&w, c);
         if (alone) nn__wordpiece_word(e, &w);
     }
     nn__wordpiece_word(e, &w);
@@ -11104,7 +11348,7 @@ static void nn__bytes_of_tokens(nn_tokenizer *t)
 // Every symbol that has a neighbour behind it is in the list of the pair that they are; a heap of pairs, by count, then by the numbers of
 // the tokens, has the next one to join on top. A join changes the pairs around it only.
 typedef struct nn__bpe_symbol { int32_t id, prev, next, before, after, pair; int64_t weight; } nn__bpe_symbol;    // before, after: in the pair's list
-typedef struct nn__bpe_pair { int32_t left, right, first, at; int64_t count; } nn__bpe_pair;                     // at: place in the heap
+typedef struct nn__bpe_pair { int32_t left, right, first, last, at; int64_t count; } nn__bpe_pair;               // at: place in the heap
 typedef struct nn__bpe_trainer {
     nn_context *nn;
     nn__bpe_symbol *symbol;
@@ -11173,15 +11417,15 @@ static int nn__bpe_enter(nn__bpe_trainer *b, int32_t i)  // symbol i and the nex
     at = nn__bpe_slot(b, s->id, b->symbol[s->next].id);
     if (!b->slot[at]) {
         p = &b->pair[b->pairs];
-        p->left = s->id; p->right = b->symbol[s->next].id; p->first = -1; p->count = 0; p->at = (int32_t)b->pairs;
+        p->left = s->id; p->right = b->symbol[s->next].id; p->first = p->last = -1; p->count = 0; p->at = (int32_t)b->pairs;
         b->heap[b->pairs] = (int32_t)b->pairs;
         b->slot[at] = (int32_t)++b->pairs;
     }
     k = b->slot[at] - 1;
     p = &b->pair[k];
-    s->pair = k; s->before = -1; s->after = p->first;
-    if (p->first >= 0) b->symbol[p->first].before = i;
-    p->first = i;
+    s->pair = k; s->before = p->last; s->after = -1;     // at the end: lists are in the order of the text, nearly
+    if (p->last >= 0) b->symbol[p->last].after = i; else p->first = i;
+    p->last = i;
     p->count += s->weight;
     nn__bpe_sift(b, k);
     return 1;
@@ -11192,7 +11436,7 @@ static void nn__bpe_leave(nn__bpe_trainer *b, int32_t i)
     nn__bpe_symbol *s = &b->symbol[i];
     int32_t k = s->pair;
     if (k < 0) return;
-    if (s->after >= 0) b->symbol[s->after].before = s->before;
+    if (s->after >= 0) b->symbol[s->after].before = s->before; else b->pair[k].last = s->before;
     if (s->before >= 0) b->symbol[s->before].after = s->after; else b->pair[k].first = s->after;
     s->pair = -1;
     b->pair[k].count -= s->weight;
@@ -11685,6 +11929,21 @@ static int nn__json_added(nn__json *j, nn__vocabulary *v)                // one 
     return 1;
 }
 
+static int nn__json_pass_list(nn__json *j)               // moves behind a list and leaves its strings as they are
+{
+    size_t depth = 0;
+    int quoted = 0;
+    for (; j->at < j->n; j->at++) {
+        char c = j->s[j->at];
+        if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
+        if (c == '"') quoted = 1;
+        if (c == '[') depth++;
+        if (!depth) return nn__json_fail(j, "merges are a list");
+        if (c == ']' && !--depth) { j->at++; return 1; }
+    }
+    return nn__json_fail(j, "a list does not end");
+}
+
 static int nn__json_model(nn__json *j, nn__model_file *f)
 {
     static const char *const plain[] = { "dropout", "byte_fallback", "ignore_merges", "fuse_unk", "end_of_word_suffix" };
@@ -11701,20 +11960,10 @@ static int nn__json_model(nn__json *j, nn__model_file *f)
             if (nn__json_peek(j) != '{') { f->unsupported = "its model has another kind of vocabulary"; if (!nn__json_skip(j, 0)) return 0; }
             else if (!nn__json_vocabulary(j, &f->vocabulary)) return 0;
         } else if (!strcmp(key, "merges")) {             // read when the vocabulary is complete; skipping decodes strings, so this only finds the end
-            size_t depth = 0;
-            int quoted = 0;
             nn__json_peek(j);
             f->merges = j->at;
-            for (; j->at < j->n; j->at++) {
-                char c = j->s[j->at];
-                if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
-                if (c == '"') quoted = 1;
-                if (c == '[') depth++;
-                if (c == ']' && depth && !--depth) break;
-                if (!depth) return nn__json_fail(j, "merges are a list");
-            }
-            if (j->at >= j->n) return nn__json_fail(j, "a list does not end");
-            j->at++;
+            if (!nn__json_pass_list(j)) return 0;
+            if (j->at == f->merges + 2) f->merges = 0;   // []
         } else if (!strcmp(key, "continuing_subword_prefix")) {
             if (!nn__json_text_or_null(j, &text)) return 0;
             if (text && text[0] && strcmp(text, "##")) f->unsupported = "its continuing_subword_prefix is not ##";
@@ -11926,13 +12175,13 @@ static int nn__put_tokenizer_json(nn__bytes *b, const nn_tokenizer *t)
     if (t->unknown >= 0) ok = ok && nn__put_json(b, t->token[t->unknown].text, t->token[t->unknown].length, 0);
     else nn__put_chars(b, "null");
     if (pieces) nn__put_chars(b, ",\n    \"continuing_subword_prefix\": \"##\",\n    \"max_input_chars_per_word\": 100");
-    else nn__put_chars(b, ",\n    \"dropout\": null,\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    \"byte_fallback\": false,\n    \"ignore_merges\": false");
+    else nn__put_chars(b, ",\n    \"dropout\": null,\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n"
+                          "    \"byte_fallback\": false,\n    \"ignore_merges\": false");
     nn__put_chars(b, ",\n    \"vocab\": {");
     for (comma = "", i = 0; ok && i < t->count; i++) {
         const nn__token *k = &t->token[i];
-        if (k->kind == NN__TOKEN_SPECIAL && bytes) continue;             // among the added tokens; here it would be read as bytes
         nn__put_format(b, "%s\n      ", comma);
-        ok = nn__put_json(b, k->text, k->length, bytes);
+        ok = nn__put_json(b, k->text, k->length, bytes && k->kind != NN__TOKEN_SPECIAL);
         nn__put_format(b, ": %lld", (long long)i);
         comma = ",";
     }
@@ -13331,8 +13580,10 @@ static int nn__foldable(const nn__recording *r, int j)      // which call the ba
     for (i = 1; i < 5; i++) if (n->v[i].data && n->v[i].dtype != NN_F32) return -1;
     for (i = 0; i < j; i++) {
         const nn__recorded *c = &r->call[i];
+        int then;                                        // what a linear layer does to its result
         if (!c->op || c->v[c->nin].data != n->v[0].data) continue;
-        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2) ? i : -1;
+        memcpy(&then, c->params, sizeof then);
+        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !then) ? i : -1;
     }
     for (k = 0; k < r->calls && found >= 0; k++)
         if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
@@ -13896,6 +14147,8 @@ typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
 typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
 typedef struct nn__rope_params   { int64_t start; int interleaved, heads, time_dim; } nn__rope_params;
+typedef struct nn__rnn_params    { int kind, reverse, time_first; } nn__rnn_params;
+typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; } nn__ctc_params;
 typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
@@ -17217,11 +17470,12 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
 //     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
+//     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
 // lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_WORK = 1 << 18 };
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -17232,7 +17486,6 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
-static int64_t nn__product_bytes(const nn__product *g, size_t real) { return (int64_t)(g->small ? nn_dtype_bytes((nn_dtype)g->small) : real); }     // of a number of b
 
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
@@ -17268,6 +17521,20 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
+}
+// The block of y that a task makes.
+typedef struct nn__gemm_block { int64_t row, rows, column, columns; } nn__gemm_block;
+static nn__gemm_block nn__gemm_block_of(const nn__product *p, int64_t task)
+{
+    nn__product g = *p;
+    int turned = nn__product_turn(&g);
+    nn__gemm_cut s = nn__gemm_cuts(&g);
+    nn__gemm_block b, q;
+    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g.m - b.row));
+    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g.n - b.column);
+    if (!turned) return b;
+    q.row = b.column; q.rows = b.columns; q.column = b.row; q.columns = b.rows;
+    return q;
 }
 static int64_t nn__gemm_tasks(nn__product g)
 {
@@ -17551,7 +17818,8 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
 }
 #endif
 
-// ---- b of other types: NN_BF16, NN_F16, NN_I8 become R as they are read
+// Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type ? 2 : (int64_t)sizeof(R); }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
 {
     double d;
@@ -17562,18 +17830,19 @@ NN__INLINE R NN__K(small_one)(int type, const char *p)
 NN__INLINE V NN__K(small_load)(const int type, const char *p)
 {
 #ifdef NN__FROM_I8
-    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : NN__FROM_I8(p);
+    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : type ? NN__FROM_I8(p) : LOAD((const R *)(const void *)p);
 #else
     R part[NN__LANES];
     int i;
-    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * (type == NN_I8 ? 1 : 2));
+    if (!type) return LOAD((const R *)(const void *)p);
+    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * NN__K(small_bytes)(type));
     return LOAD(part);
 #endif
 }
-// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). b: rows of bytes, row_bytes apart. The sums are in y, so that a row is read as a stream.
-NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
+// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). Rows are row_bytes apart; each is read as a stream, so the sums stay in y.
+NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
 {
-    const int e = type == NN_I8 ? 1 : 2;
+    const int64_t e = NN__K(small_bytes)(type);
     V x[8], sum, s = C(1), w;
     int64_t j;
     int t;
@@ -17584,7 +17853,7 @@ NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, con
         if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
         NN__UNROLL for (t = 0; t < rows; t++) {
             const char *p = b + t * row_bytes + j * e;
-            char part[2 * NN__LANES] = { 0 };
+            char part[NN__LANES * sizeof(R)] = { 0 };
             if (left < NN__LANES) { memcpy(part, p, (size_t)(left * e)); p = part; }
             else NN__FETCH(p + 8 * row_bytes);
             w = NN__K(small_load)(type, p);
@@ -17594,25 +17863,30 @@ NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, con
         NN__K(put_lanes)(y + j, sum, left);
     }
 }
-NN__INLINE void NN__K(small_row_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
+NN__INLINE void NN__K(stream_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
 {
-    int64_t p = 0, row_bytes = g->brs * (type == NN_I8 ? 1 : 2);
+    int64_t p = 0, row_bytes = g->brs * NN__K(small_bytes)(type);
     while (p < g->k) {
         int64_t end = type == NN_I8 ? nn__min(g->k, (p / g->up + 1) * g->up) : g->k;
         const R *s = type == NN_I8 ? scale + p / g->up * g->srs : NULL;
-        for (; p + 8 <= end; p += 8) NN__K(small_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
-        for (; p < end; p++)         NN__K(small_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p + 8 <= end; p += 8) NN__K(stream_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p < end; p++)         NN__K(stream_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
     }
 }
-static void NN__K(small_row)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)    // one row of A: y (n) += a b
+// One row of A times columns j .. j + n of B, whose rows are dense: y += a b
+static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int64_t n, R *y)
 {
-    if (g->small == NN_BF16)     NN__K(small_row_of)(NN_BF16, g, n, a, b, scale, y);
-    else if (g->small == NN_F16) NN__K(small_row_of)(NN_F16, g, n, a, b, scale, y);
-    else                         NN__K(small_row_of)(NN_I8, g, n, a, b, scale, y);
+    const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
+    const R *scale = g->scale ? (const R *)g->scale + j : NULL;
+    if (!g->small)               NN__K(stream_of)(0, g, n, a, b, scale, y);
+    else if (g->small == NN_BF16) NN__K(stream_of)(NN_BF16, g, n, a, b, scale, y);
+    else if (g->small == NN_F16) NN__K(stream_of)(NN_F16, g, n, a, b, scale, y);
+    else                         NN__K(stream_of)(NN_I8, g, n, a, b, scale, y);
 }
+
 NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
-    const int64_t e = type == NN_I8 ? 1 : 2;
+    const int64_t e = NN__K(small_bytes)(type);
     const char *b = (const char *)g->b + (first * g->brs + j * g->bcs) * e;
     const R *scale = (const R *)g->scale;
     int64_t p, i;
@@ -17654,9 +17928,9 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     if (h <= 0) return;
-    if (g.small && h == 1 && g.bcs == 1 && (!g.scale || (g.across == 1 && g.scs == 1))) {
-        if (!add) for (j = j0; j < end; j++) y[j] = bias ? bias[j] : 0;
-        NN__K(small_row)(&g, end - j0, (const R *)g.a + i0 * g.ars, (const char *)g.b + j0 * nn__product_bytes(&g, sizeof(R)), g.scale ? (const R *)g.scale + j0 : NULL, y + j0);
+    if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
+        if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
+        NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
         return;
     }
     do {
@@ -17838,7 +18112,7 @@ NN__BACKWARD(matmul)
 }
 #endif
 
-// ---- linear:   Y = X W^T + b      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
+// ---- linear:   Y = f(X W^T + b)      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
 #if NN__IN_HOST
 static int nn__linear_shape(nn_call *c)
 {
@@ -17917,15 +18191,17 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
 {
     nn_tensor *in[4];
     nn_context *nn = x ? x->nn : NULL;
-    int small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
+    nn_fn f = desc ? desc->activation : NULL;
+    int then = 0, small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
     in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
     in[3] = small && desc ? desc->scale : NULL;
     if (small && nn->mode == NN_TRAIN && (nn__wants(w) || nn__wants(in[3]))) {
         nn_fail(nn, "linear: weights of type %s and their scale have no gradient (see nn_freeze)", nn_dtype_name((nn_dtype)w->dtype));
         return nn__inert(nn);
     }
-    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, NULL, NULL);
-    return nn__activate(desc ? desc->activation : NULL, x);
+    if (nn && (nn->mode != NN_TRAIN || !(nn__wants(x) || nn__wants(w) || nn__wants(b)))) then = nn__unary_id(f);      // else backward reads what f was given
+    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, &then, NULL);
+    return nn__activate(then ? NULL : f, x);
 }
 
 static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
@@ -17958,7 +18234,26 @@ NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scal
 }
 #endif
 #if NN__IN_SIMD
-NN__FORWARD(linear)        { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+#define NN__X(name, keep, f, df) NN__K(name##_row),
+static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
+#undef NN__X
+NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
+{
+    nn__product g = nn__linear_product(c, 0);
+    int then = *(const int *)c->params;
+    NN__K(gemm_task)(g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    if (then) {
+        nn__gemm_block k = nn__gemm_block_of(&g, t->index);
+        const R none[2] = { 0, 0 };
+        int64_t i;
+        for (i = 0; i < k.rows; i++) {
+            R *y = (R *)g.y + (k.row + i) * g.yrs + k.column;
+            const R *in[1];
+            in[0] = y;
+            NN__K(unary_rows)[then](k.columns, y, in, none);
+        }
+    }
+}
 NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
@@ -21813,7 +22108,8 @@ static int nn__attention_shape(nn_call *c)
         if (q->shape[3] != k->shape[3]) return nn__attention_fail(c, "q and k must have the same last size");
     } else {
         int parts = p->layout == NN__ATT_PACKED ? p->heads + 2 * p->kv_heads : p->heads;
-        if (p->heads < 1 || p->kv_heads < 1 || q->shape[2] % parts || (p->layout == NN__ATT_CACHED && (k->shape[1] != p->kv_heads || k->shape[3] * parts != q->shape[2]))) return nn__attention_fail(c, "the heads do not divide the last size of q");
+        if (p->heads < 1 || p->kv_heads < 1 || q->shape[2] % parts) return nn__attention_fail(c, "the heads do not divide the last size of q");
+        if (p->layout == NN__ATT_CACHED && (k->shape[1] != p->kv_heads || k->shape[3] * parts != q->shape[2])) return nn__attention_fail(c, "the cache has other heads");
         if (p->layout == NN__ATT_LAST && (k->shape[1] != v->shape[1] || k->shape[2] != q->shape[2] / p->heads * p->kv_heads || v->shape[2] % p->kv_heads))
             return nn__attention_fail(c, "k and v must have the same times, k the last size kv_heads * D");
     }
@@ -21866,10 +22162,11 @@ static int nn__unpack(const nn__attention_params *p, nn_tensor **q, nn_tensor **
 }
 static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
 {
-    static const nn_attention_desc none;
+    nn_attention_desc none;
     nn_context *nn = q ? q->nn : NULL;
     nn_tensor *in[NN__ATT_INPUTS], *y;
     nn__attention_params p;
+    memset(&none, 0, sizeof none);
     if (!desc) desc = &none;
     if (!nn__check(nn, q, name)) return nn__inert(nn);
     if (desc->cache && layout == NN__ATT_HEADS) { nn_fail(nn, "%s: a cache has heads side by side: use nn_attention", name); return nn__inert(nn); }
@@ -22160,7 +22457,12 @@ static void NN__K(attend)(const nn_call *c, const nn_task *t)
 }
 
 // Backward. A block also has dY and its transpose, L and D.
-typedef struct NN__K(att_back) { R *dyt, *dy, *ds, *dq, *room, *dk, *dv, l[NN__ATT_ROWS + 16], d[NN__ATT_ROWS + 16]; nn__heads hk, hv; int64_t done; int want_q, want_k, want_v, add_k, add_v; } NN__K(att_back);   // done: keys below it have been written
+typedef struct NN__K(att_back) {
+    R *dyt, *dy, *ds, *dq, *room, *dk, *dv, l[NN__ATT_ROWS + 16], d[NN__ATT_ROWS + 16];
+    nn__heads hk, hv;
+    int64_t done;                                        // keys below it have been written
+    int want_q, want_k, want_v, add_k, add_v;
+} NN__K(att_back);
 static void NN__K(att_block_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t block)
 {
     nn__heads y = nn__heads_of(a->c, &a->c->out[0], 3), dy = nn__heads_of(a->c, &a->c->dout[0], 3);
@@ -22343,6 +22645,722 @@ static void NN__K(rope_rows)(const nn_call *c, const nn_task *t, const nn_view *
 }
 NN__FORWARD(rope)  { NN__K(rope_rows)(c, t, &c->in[0], &c->out[0], 1, 0); }
 NN__BACKWARD(rope) { NN__K(rope_rows)(c, t, &c->dout[0], &c->din[0], -1, (int)(c->add & 1)); }
+#endif
+
+// ---- recurrent nets: one layer in one direction over a sequence ---------------------------------------------------------------
+// x W_ih^T + b_ih of all steps is one product, done before by nn_linear: gx (B, T, G H). What is left goes step by step (h: B x H):
+//
+//     rnn    h' = tanh or relu(a),  a = gx + b + W h                                                          1 gate
+//     lstm   i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o);  g = tanh(a_g);  c' = f c + i g;  h' = o tanh(c')     4 gates, in the order i f g o
+//            with a projection (Sak et al. 2014) h' = W_hr (o tanh(c')), of P numbers
+//     gru    r, z = sigmoid(a_r), sigmoid(a_z);  q = W_n h + b_n;  n = tanh(gx_n + r q);  h' = (1 - z) n + z h      3 gates, in the order r z n
+//
+// (Elman 1990; Hochreiter & Schmidhuber 1997; Cho et al. 2014, reset after the product. All as in PyTorch.) Samples do not depend on
+// each other: a task takes some rows of the batch through the whole sequence, so there is one fork for all steps, and its state stays in
+// the cache. W is packed once for all of them. Backward goes the same way back:  da from dh, dc;  dh of the step before = da W;  then
+// dW = sum of da h^T over all steps and samples is one product. Steps from a sample's length on are not there: h stays, y is 0.
+#if NN__IN_HOST
+enum { NN__RNN_GX, NN__RNN_W, NN__RNN_B, NN__RNN_H0, NN__RNN_C0, NN__RNN_LENGTHS, NN__RNN_WR, NN__RNN_INPUTS };
+enum { NN__RNN_ROWS = 16, NN__RNN_SCRATCH = 1 << 18 };    // rows of a task, unless they need more numbers than that
+typedef struct nn__rnn_weight {      // y += a B, B (k, n)
+    const void *b;
+    int64_t k, n, brs, bcs;
+    int     packed;
+    size_t  at;                      // in the shared scratch, in numbers
+} nn__rnn_weight;
+typedef struct nn__rnn_dims {
+    int     kind, gates, saved;      // saved: numbers of a unit and step that backward needs
+    int64_t batch, time, hidden, out, width;             // out: size of h; width: gates * hidden
+    int64_t sb, st;                  // the row of sample b, step t is b sb + t st
+    int64_t lh, lc, lg;              // rows of scratch: of h, of c, of all gates
+    nn__rnn_weight w, wr;            // of the steps in this direction; wr.b NULL: no projection
+    size_t  da, dh, m, shared, task; // places in the shared scratch; sizes of both. da: what goes to W, where that is not d gx itself
+} nn__rnn_dims;
+
+static int64_t nn__rnn_gates(int kind)           { return kind == NN__RNN_LSTM ? 4 : kind == NN__RNN_GRU ? 3 : 1; }
+static int64_t nn__rnn_saved(int kind)           { return kind <= NN__RNN_RELU ? 1 : 4; }
+static int64_t nn__to_16(int64_t n)              { return (n + 15) / 16 * 16; }
+static size_t  nn__rnn_take(nn__rnn_dims *s, int64_t n) { size_t at = s->shared; s->shared += (size_t)nn__to_16(n); return at; }
+
+// Weights (n, k) in file order. They are read in place where their rows lie right and too few rows use them to pay for packing.
+static void nn__rnn_bind(nn__rnn_dims *s, nn__rnn_weight *to, const nn_view *w, int turned)
+{
+    to->b = w->data;
+    to->n = w->shape[turned]; to->k = w->shape[!turned];
+    to->bcs = w->stride[turned]; to->brs = w->stride[!turned];
+    to->packed = to->bcs != 1 || (s->batch > 3 && s->time > 1);
+    to->at = to->packed ? nn__rnn_take(s, (to->n + 31) / 32 * 32 * to->k) : 0;
+}
+static int64_t nn__rnn_tasks(const nn__rnn_dims *s)
+{
+    int64_t rows = nn__max(1, nn__min(NN__RNN_ROWS, NN__RNN_SCRATCH / (s->lh + 2 * s->lc + s->lg)));
+    return (s->batch + rows - 1) / rows;
+}
+static nn__product nn__rnn_product(const nn__rnn_weight *w, int64_t m, const void *a, int64_t lda, void *y, int64_t ldy)
+{
+    nn__product g;
+    memset(&g, 0, sizeof g);
+    g.a = a; g.b = w->b; g.y = y;
+    g.m = m; g.n = w->n; g.k = w->k;
+    g.ars = lda; g.acs = 1; g.brs = w->brs; g.bcs = w->bcs; g.yrs = ldy; g.ycs = 1;
+    return g;
+}
+static nn__rnn_dims nn__rnn_open(const nn_call *c)
+{
+    const nn__rnn_params *p = (const nn__rnn_params *)c->params;
+    const nn_view *x = &c->in[NN__RNN_GX], *w = &c->in[NN__RNN_W], *wr = &c->in[NN__RNN_WR];
+    int back = c->pass == NN_BACKWARD;
+    int64_t rows, most;
+    nn__rnn_dims s;
+    memset(&s, 0, sizeof s);
+    s.kind = p->kind;
+    s.gates = (int)nn__rnn_gates(p->kind);
+    s.saved = (int)nn__rnn_saved(p->kind);
+    s.batch = x->shape[p->time_first]; s.time = x->shape[!p->time_first];
+    s.sb = p->time_first ? 1 : s.time; s.st = p->time_first ? s.batch : 1;
+    s.width = w->shape[0]; s.hidden = s.width / s.gates; s.out = w->shape[1];
+    s.lh = nn__to_16(s.out) + 16; s.lc = nn__to_16(s.hidden) + 16; s.lg = nn__to_16(s.width) + 16;       // vectors may read on a little
+    rows = s.batch * s.time;
+    nn__rnn_bind(&s, &s.w, w, back);
+    if (wr->ndim) nn__rnn_bind(&s, &s.wr, wr, back);
+    if (back) {
+        int own = p->kind == NN__RNN_GRU || !c->din[NN__RNN_GX].data || (c->add & 1);
+        s.da = own ? nn__rnn_take(&s, rows * s.width) : 0;
+        if (wr->ndim) { s.dh = nn__rnn_take(&s, rows * s.out); s.m = nn__rnn_take(&s, rows * s.hidden); }
+    }
+    most = s.batch ? (s.batch + nn__rnn_tasks(&s) - 1) / nn__rnn_tasks(&s) : 0;
+    s.task = (size_t)(most * (s.lh + 2 * s.lc + s.lg) + s.lc);
+    return s;
+}
+static nn__product nn__rnn_gradient(const nn_call *c, int which, const void *da, const void *a)      // dW^T, rows dense in an input-major weight
+{
+    const nn_view *w = &c->din[which];
+    nn__product g;
+    memset(&g, 0, sizeof g);
+    g.a = a; g.b = da; g.y = w->data;
+    g.m = w->shape[1]; g.n = w->shape[0]; g.k = c->in[NN__RNN_GX].shape[0] * c->in[NN__RNN_GX].shape[1];
+    g.ars = 1; g.acs = g.m; g.brs = g.n; g.bcs = 1; g.yrs = w->stride[1]; g.ycs = w->stride[0];
+    return g;
+}
+static void nn__rnn_room(nn_call *c, const nn__rnn_dims *s, const nn__rnn_weight *w)     // for a task, and for products in place
+{
+    nn__product g = nn__rnn_product(w, (s->batch + nn__rnn_tasks(s) - 1) / nn__max(1, nn__rnn_tasks(s)), NULL, s->lg, NULL, s->lg);
+    size_t bytes = (s->task + (w->packed || !w->n ? 0 : nn__gemm_cuts(&g).scratch)) * nn__real_bytes(c);
+    if (bytes > c->task_bytes) c->task_bytes = bytes;
+}
+static void nn__rnn_plan(nn_call *c)
+{
+    nn__rnn_dims s = nn__rnn_open(c);
+    c->phases = 3;
+    c->tasks[0] = (s.w.packed ? (s.w.n + 31) / 32 : 0) + (s.wr.packed ? (s.wr.n + 31) / 32 : 0);
+    c->tasks[1] = nn__rnn_tasks(&s);
+    c->tasks[2] = c->in[NN__RNN_LENGTHS].ndim ? 1 : 0;
+    if (c->pass == NN_BACKWARD) {
+        c->tasks[2] = c->din[NN__RNN_B].data ? (s.width + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS : 0;
+        if (c->din[NN__RNN_W].data)  c->tasks[2] += nn__gemm_plan(c, nn__rnn_gradient(c, NN__RNN_W, NULL, NULL));
+        if (c->din[NN__RNN_WR].data) c->tasks[2] += nn__gemm_plan(c, nn__rnn_gradient(c, NN__RNN_WR, NULL, NULL));
+    }
+    c->shared_bytes = s.shared * nn__real_bytes(c);
+    nn__rnn_room(c, &s, &s.w);
+    nn__rnn_room(c, &s, &s.wr);
+    c->cost += s.batch * s.time * (s.width * s.out + s.hidden * 64) / 8 + 1;
+}
+
+static int nn__rnn_fits(nn_call *c, int i, const char *what, int ndim, int64_t a, int64_t b)         // an input that may be missing
+{
+    const nn_view *v = &c->in[i];
+    nn_shape s = nn__shape2(a, b);
+    if (!v->ndim || (v->ndim == ndim && v->shape[0] == a && (ndim == 1 || v->shape[1] == b))) return 1;
+    nn_fail(c->nn, "%s: %s is %s, not %s", c->op->name, what, NN__SHAPE_OF(v), nn__dims_text(ndim, s.d).s);
+    return 0;
+}
+static int nn__rnn_shape(nn_call *c)
+{
+    const nn__rnn_params *p = (const nn__rnn_params *)c->params;
+    const nn_view *x = &c->in[NN__RNN_GX], *w = &c->in[NN__RNN_W], *n = &c->in[NN__RNN_LENGTHS];
+    int dtype = (int)c->nn->desc.dtype, i;
+    int64_t rows, batch, shape[3], hidden, out;
+    for (i = 0; i < c->nin; i++) if (i != NN__RNN_LENGTHS && c->in[i].ndim && c->in[i].dtype != dtype) {
+        nn_fail(c->nn, "%s: input %d is %s, not %s", c->op->name, i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name((nn_dtype)dtype));
+        return 0;
+    }
+    if (x->ndim != 3 || w->ndim != 2 || x->shape[2] != w->shape[0] || w->shape[0] % nn__rnn_gates(p->kind)) {
+        nn_fail(c->nn, "%s: x W_ih %s does not fit W_hh %s", c->op->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w));
+        return 0;
+    }
+    if (n->ndim && !nn__is_index(n)) { nn_fail(c->nn, "%s: lengths are i32 or i64, not %s", c->op->name, nn_dtype_name((nn_dtype)n->dtype)); return 0; }
+    batch = x->shape[p->time_first]; hidden = w->shape[0] / nn__rnn_gates(p->kind); out = w->shape[1];
+    if (out != hidden && !c->in[NN__RNN_WR].ndim) { nn_fail(c->nn, "%s: W_hh %s must be (%lld, %lld)", c->op->name, NN__SHAPE_OF(w), (long long)w->shape[0], (long long)hidden); return 0; }
+    if (!nn__rnn_fits(c, NN__RNN_B, "b_hh", 1, w->shape[0], 0) || !nn__rnn_fits(c, NN__RNN_H0, "h", 2, batch, out) || !nn__rnn_fits(c, NN__RNN_C0, "c", 2, batch, hidden) ||
+        !nn__rnn_fits(c, NN__RNN_LENGTHS, "lengths", 1, batch, 0) || !nn__rnn_fits(c, NN__RNN_WR, "W_hr", 2, out, hidden)) return 0;
+    rows = x->shape[0] * x->shape[1];
+    shape[0] = x->shape[0]; shape[1] = x->shape[1]; shape[2] = out;
+    nn__set_shape(&c->out[0], dtype, 3, shape);
+    shape[0] = batch; shape[1] = out;
+    nn__set_shape(&c->out[1], dtype, 2, shape);                      // h, c after the last step
+    shape[1] = p->kind == NN__RNN_LSTM ? hidden : 0;
+    nn__set_shape(&c->out[2], dtype, 2, shape);
+    c->naux = 3;
+    shape[0] = rows; shape[1] = nn__rnn_saved(p->kind) * hidden;
+    nn__set_shape(&c->aux[0], dtype, 2, shape);                      // gates: h (rnn), i f g o, r z n q
+    shape[1] = out;
+    nn__set_shape(&c->aux[1], dtype, 2, shape);                      // h before the step
+    shape[1] = p->kind == NN__RNN_LSTM ? hidden : 0;
+    nn__set_shape(&c->aux[2], dtype, 2, shape);                      // c after it
+    return 1;
+}
+static int64_t nn__rnn_length(const nn_call *c, int64_t b, int64_t time)
+{
+    return c->in[NN__RNN_LENGTHS].ndim ? nn__max(0, nn__min(time, nn__class_at(&c->in[NN__RNN_LENGTHS], b))) : time;
+}
+static int64_t nn__rnn_row(const nn_call *c, const nn__rnn_dims *s, int64_t b, int64_t length, int64_t step)      // where step `step` of sample b is
+{
+    return b * s->sb + (((const nn__rnn_params *)c->params)->reverse ? length - 1 - step : step) * s->st;
+}
+static nn_tensor *nn__rnn(int kind, int reverse, int time_first, nn_tensor *const *inputs, nn_tensor **out)      // inputs in the order of the enum; out: y, h, c
+{
+    nn_tensor *in[NN__RNN_INPUTS];
+    nn__rnn_params p;
+    int i;
+    p.kind = kind; p.reverse = reverse; p.time_first = time_first;
+    for (i = 0; i < NN__RNN_INPUTS; i++) in[i] = inputs[i] && i != NN__RNN_W && i != NN__RNN_WR ? nn_contiguous(inputs[i]) : inputs[i];
+    return nn__or_fail(in[0]->nn, nn_apply_n(in[0]->nn, nn__op(NN_OP_rnn), in, NN__RNN_INPUTS, &p, out));
+}
+#endif
+#if NN__IN_SIMD
+static void NN__K(rnn_pack)(const nn__rnn_weight *w, R *shared, int64_t strip)       // 32 columns
+{
+    int64_t j, end = nn__min(w->n, strip * 32 + 32);
+    for (j = strip * 32; j < end; j += NN__NR)
+        NN__K(gemm_turn)(nn__min(NN__NR, end - j), w->k, (const R *)w->b + j * w->bcs, w->bcs, w->brs, end - j > NN__LANES ? NN__NR : NN__LANES, shared + w->at + j * w->k);
+}
+static int NN__K(rnn_packs)(const nn__rnn_dims *s, const nn_call *c, const nn_task *t)
+{
+    int64_t first = s->w.packed ? (s->w.n + 31) / 32 : 0;
+    if (t->phase != 0) return 0;
+    if (t->index < first) NN__K(rnn_pack)(&s->w, (R *)c->shared, t->index);
+    else NN__K(rnn_pack)(&s->wr, (R *)c->shared, t->index - first);
+    return 1;
+}
+static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_t m, const R *a, int64_t lda, R *y, int64_t ldy, R *scratch)     // y += a B
+{
+    int64_t j, width, i, tasks;
+    if (!w->packed) {
+        nn__product g = nn__rnn_product(w, m, a, lda, y, ldy);
+        tasks = nn__gemm_tasks(g);
+        for (i = 0; i < tasks; i++) NN__K(gemm_task)(g, 1, NULL, i, scratch);
+        return;
+    }
+    for (j = 0; j < w->n; j += width) {
+        int vectors = w->n - j > NN__LANES ? NN__NV : 1;
+        width = vectors * NN__LANES;
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, shared + w->at + j * w->k, width, NULL, NULL, y + j, ldy, 1, NULL, 0);
+    }
+}
+
+// Gates: tanh as x p(x^2) / q(x^2), fitted for the least relative error up to |x| = 8, where 1 - tanh x = 2e-7; within 3e-7, never beyond 1.
+// The words of >>words are exact to the last digits near 0 and for large x, which costs twice the time; here a sum follows.
+#ifdef NN__IS_F64
+NN__INLINE V NN__K(gate_tanh)(V x)    { return TANH(x); }
+NN__INLINE V NN__K(gate_sigmoid)(V x) { return SIGMOID(x); }
+#else
+NN__INLINE V NN__K(gate_tanh)(V x)
+{
+    V t = SEL(x > C(8), C(8), SEL(x < C(-8), C(-8), x)), z = t * t, p = FMA(C(1.513270093e-08), z, C(2.183063804e-05)), q = FMA(C(8.48454864e-07), z, C(0.0003405125786));
+    p = FMA(p, z, C(0.00356790401));
+    q = FMA(q, z, C(0.02615054702));
+    p = FMA(p, z, C(0.1344143622));
+    q = FMA(q, z, C(0.467747632));
+    p = FMA(p, z, C(0.9999999932));
+    q = FMA(q, z, C(1));
+    return t * p / q;
+}
+NN__INLINE V NN__K(gate_sigmoid)(V x) { return FMA(C(0.5), NN__K(gate_tanh)(C(0.5) * x), C(0.5)); }
+#endif
+
+// One step of one sample: n units; a: the gates' sums. m: o tanh(c), which is h where nothing is projected. save, save_c: for backward, or NULL.
+static void NN__K(lstm_cell)(int64_t n, const R *a, R *c, R *m, R *save, R *save_c)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        V i = NN__K(gate_sigmoid)(LOAD(a + j)), f = NN__K(gate_sigmoid)(LOAD(a + n + j)), g = NN__K(gate_tanh)(LOAD(a + 2 * n + j));
+        V o = NN__K(gate_sigmoid)(LOAD(a + 3 * n + j)), s = FMA(f, LOAD(c + j), i * g);
+        int64_t k = n - j;
+        STORE(c + j, s);
+        STORE(m + j, o * NN__K(gate_tanh)(s));
+        if (!save) continue;
+        NN__K(put_lanes)(save + j, i, k);
+        NN__K(put_lanes)(save + n + j, f, k);
+        NN__K(put_lanes)(save + 2 * n + j, g, k);
+        NN__K(put_lanes)(save + 3 * n + j, o, k);
+        NN__K(put_lanes)(save_c + j, s, k);
+    }
+}
+// dc: in, of c after the step; out, of c before it. before: that c.
+static void NN__K(lstm_cell_back)(int64_t n, const R *save, const R *c, const R *before, const R *dm, R *dc, R *da)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t k = n - j;
+        V i = NN__K(get_lanes)(save + j, k), f = NN__K(get_lanes)(save + n + j, k), g = NN__K(get_lanes)(save + 2 * n + j, k), o = NN__K(get_lanes)(save + 3 * n + j, k);
+        V t = NN__K(gate_tanh)(NN__K(get_lanes)(c + j, k)), d = LOAD(dm + j), s = FMA(d * o, C(1) - t * t, LOAD(dc + j));
+        NN__K(put_lanes)(da + j, s * g * i * (C(1) - i), k);
+        NN__K(put_lanes)(da + n + j, s * NN__K(get_lanes)(before + j, k) * f * (C(1) - f), k);
+        NN__K(put_lanes)(da + 2 * n + j, s * i * (C(1) - g * g), k);
+        NN__K(put_lanes)(da + 3 * n + j, d * t * o * (C(1) - o), k);
+        STORE(dc + j, s * f);
+    }
+}
+static void NN__K(gru_cell)(int64_t n, const R *a, const R *x, R *h, R *save)        // x: gx of the third gate
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t k = n - j;
+        V r = NN__K(gate_sigmoid)(LOAD(a + j)), z = NN__K(gate_sigmoid)(LOAD(a + n + j)), q = LOAD(a + 2 * n + j), u = NN__K(gate_tanh)(FMA(r, q, NN__K(get_lanes)(x + j, k)));
+        STORE(h + j, FMA(z, LOAD(h + j) - u, u));
+        if (!save) continue;
+        NN__K(put_lanes)(save + j, r, k);
+        NN__K(put_lanes)(save + n + j, z, k);
+        NN__K(put_lanes)(save + 2 * n + j, u, k);
+        NN__K(put_lanes)(save + 3 * n + j, q, k);
+    }
+}
+// dh: in, of h after the step; out, what of it goes to h before it past the product. da: as W sees it; dn: the third gate as x sees it
+static void NN__K(gru_cell_back)(int64_t n, const R *save, const R *before, R *dh, R *da, R *dn)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t k = n - j;
+        V r = NN__K(get_lanes)(save + j, k), z = NN__K(get_lanes)(save + n + j, k), u = NN__K(get_lanes)(save + 2 * n + j, k), q = NN__K(get_lanes)(save + 3 * n + j, k);
+        V d = LOAD(dh + j), e = d * (C(1) - z) * (C(1) - u * u);
+        NN__K(put_lanes)(da + j, e * q * r * (C(1) - r), k);
+        NN__K(put_lanes)(da + n + j, d * (NN__K(get_lanes)(before + j, k) - u) * z * (C(1) - z), k);
+        NN__K(put_lanes)(da + 2 * n + j, e * r, k);
+        NN__K(put_lanes)(dn + j, e, k);
+        STORE(dh + j, d * z);
+    }
+}
+static void NN__K(rnn_cell)(int64_t n, int relu, const R *a, R *h, R *save)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        V v = LOAD(a + j), y = relu ? SEL(v < C(0), C(0), v) : NN__K(gate_tanh)(v);
+        STORE(h + j, y);
+        if (save) NN__K(put_lanes)(save + j, y, n - j);
+    }
+}
+static void NN__K(rnn_cell_back)(int64_t n, int relu, const R *save, R *dh, R *da)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        V y = NN__K(get_lanes)(save + j, n - j), d = LOAD(dh + j);
+        NN__K(put_lanes)(da + j, relu ? SEL(y <= C(0), C(0), d) : d * (C(1) - y * y), n - j);
+        STORE(dh + j, C(0));
+    }
+}
+
+typedef struct NN__K(rnn_task) {     // the rows of the batch that a task has, and its scratch
+    int64_t begin, rows, steps;      // steps: of the longest
+    R *h, *c, *m, *a, *zero, *scratch;
+} NN__K(rnn_task);
+static NN__K(rnn_task) NN__K(rnn_begin)(const nn_call *c, const nn__rnn_dims *s, const nn_task *t)
+{
+    NN__K(rnn_task) o;
+    int64_t most = (s->batch + t->count - 1) / t->count, b;
+    o.begin = nn__task_begin(s->batch, t);
+    o.rows = nn__task_end(s->batch, t) - o.begin;
+    o.h = (R *)t->scratch;
+    o.c = o.h + most * s->lh;
+    o.m = o.c + most * s->lc;
+    o.a = o.m + most * s->lc;
+    o.zero = o.a + most * s->lg;
+    o.scratch = (R *)t->scratch + s->task;
+    memset(o.h, 0, s->task * sizeof(R));
+    for (b = 0, o.steps = 0; b < o.rows; b++) o.steps = nn__max(o.steps, nn__rnn_length(c, o.begin + b, s->time));
+    return o;
+}
+
+// a = gx + b, and of the GRU's third gate b alone
+static void NN__K(rnn_sums)(const nn__rnn_dims *s, const R *gx, const R *bias, const R *zero, R *a)
+{
+    int64_t j, n = s->kind == NN__RNN_GRU ? 2 * s->hidden : s->width;
+    if (!bias) {
+        NN__K(copy_few)(a, gx, n);
+        if (n < s->width) NN__K(copy_few)(a + n, zero, s->hidden);
+        return;
+    }
+    for (j = 0; j < n; j += NN__LANES) NN__K(put_lanes)(a + j, NN__K(get_lanes)(gx + j, n - j) + NN__K(get_lanes)(bias + j, n - j), n - j);
+    if (n < s->width) NN__K(copy_few)(a + n, bias + n, s->hidden);
+}
+static void NN__K(rnn_forward_cell)(const nn_call *c, const nn__rnn_dims *s, int64_t row, const R *a, R *h, R *cell, R *m)
+{
+    R *save = (R *)c->aux[0].data, *save_c = (R *)c->aux[2].data;
+    int64_t n = s->hidden;
+    if (save) save += row * s->saved * n;
+    switch (s->kind) {
+    case NN__RNN_LSTM: NN__K(lstm_cell)(n, a, cell, s->wr.n ? m : h, save, save ? save_c + row * n : NULL); break;
+    case NN__RNN_GRU:  NN__K(gru_cell)(n, a, (const R *)c->in[NN__RNN_GX].data + row * s->width + 2 * n, h, save); break;
+    default:           NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, h, save); break;
+    }
+}
+NN__FORWARD(rnn)
+{
+    nn__rnn_dims s = nn__rnn_open(c);
+    const R *gx = (const R *)c->in[NN__RNN_GX].data, *bias = (const R *)c->in[NN__RNN_B].data, *h0 = (const R *)c->in[NN__RNN_H0].data, *c0 = (const R *)c->in[NN__RNN_C0].data;
+    R *y = (R *)c->out[0].data, *hn = (R *)c->out[1].data, *cn = (R *)c->out[2].data, *before = (R *)c->aux[0].data ? (R *)c->aux[1].data : NULL;
+    NN__K(rnn_task) o;
+    int64_t step, r, b;
+    if (NN__K(rnn_packs)(&s, c, t)) return;
+    if (t->phase == 2) {
+        for (b = 0; b < s.batch; b++) {
+            int64_t n = nn__class_at(&c->in[NN__RNN_LENGTHS], b);
+            if (n >= 0 && n <= s.time) continue;
+            nn_fail(c->nn, "rnn: the length of sample %lld is %lld, not in 0..%lld", (long long)b, (long long)n, (long long)s.time);
+            return;
+        }
+        return;
+    }
+    o = NN__K(rnn_begin)(c, &s, t);
+    for (r = 0; r < o.rows; r++) {
+        if (h0) NN__K(copy_few)(o.h + r * s.lh, h0 + (o.begin + r) * s.out, s.out);
+        if (c0) NN__K(copy_few)(o.c + r * s.lc, c0 + (o.begin + r) * s.hidden, s.hidden);
+    }
+    for (step = 0; step < o.steps; step++) {
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s.time), row = nn__rnn_row(c, &s, o.begin + r, n, step);
+            if (step >= n) { memset(o.a + r * s.lg, 0, (size_t)s.lg * sizeof(R)); continue; }
+            NN__K(rnn_sums)(&s, gx + row * s.width, bias, o.zero, o.a + r * s.lg);
+            if (before) NN__K(copy_few)(before + row * s.out, o.h + r * s.lh, s.out);
+        }
+        NN__K(rnn_multiply)(&s.w, (const R *)c->shared, o.rows, o.h, s.lh, o.a, s.lg, o.scratch);
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s.time);
+            if (step >= n) { memset(o.m + r * s.lc, 0, (size_t)s.lc * sizeof(R)); continue; }
+            NN__K(rnn_forward_cell)(c, &s, nn__rnn_row(c, &s, o.begin + r, n, step), o.a + r * s.lg, o.h + r * s.lh, o.c + r * s.lc, o.m + r * s.lc);
+            if (s.wr.n) memset(o.h + r * s.lh, 0, (size_t)s.lh * sizeof(R));
+        }
+        if (s.wr.n) NN__K(rnn_multiply)(&s.wr, (const R *)c->shared, o.rows, o.m, s.lc, o.h, s.lh, o.scratch);     // m is 0 where h stays
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s.time);
+            if (step < n) NN__K(copy_few)(y + nn__rnn_row(c, &s, o.begin + r, n, step) * s.out, o.h + r * s.lh, s.out);
+        }
+    }
+    for (r = 0; r < o.rows; r++) {
+        b = o.begin + r;
+        NN__K(copy_few)(hn + b * s.out, o.h + r * s.lh, s.out);
+        if (s.kind == NN__RNN_LSTM) NN__K(copy_few)(cn + b * s.hidden, o.c + r * s.lc, s.hidden);
+        for (step = nn__rnn_length(c, b, s.time); step < s.time; step++) {
+            int64_t at = (b * s.sb + step * s.st) * s.out;
+            memset(y + at, 0, (size_t)s.out * sizeof(R));
+            if (before) memset(before + at, 0, (size_t)s.out * sizeof(R));
+        }
+    }
+}
+
+static void NN__K(rnn_put)(int64_t n, R *to, const R *from, int add) { if (add) NN__K(add_onto)(n, to, from); else NN__K(copy_few)(to, from, n); }
+// da of one step of one sample to d gx and to the sums of dW; dn: the GRU's third gate as x sees it.
+static void NN__K(rnn_give)(const nn_call *c, const nn__rnn_dims *s, int64_t row, const R *a, const R *dn, R *da)
+{
+    R *dx = (R *)c->din[NN__RNN_GX].data;
+    int64_t n = dn ? 2 * s->hidden : s->width;
+    if (da != dx) NN__K(copy_few)(da + row * s->width, a, s->width);
+    if (!dx) return;
+    dx += row * s->width;
+    NN__K(rnn_put)(n, dx, a, (int)(c->add & 1));
+    if (dn) NN__K(rnn_put)(s->hidden, dx + n, dn, (int)(c->add & 1));
+}
+// For dW_hr: dh and o tanh(c) of one step of one sample.
+static void NN__K(rnn_projected)(const nn__rnn_dims *s, R *shared, int64_t row, const R *dh, const R *save, const R *cell)
+{
+    R *m = shared + s->m + row * s->hidden;
+    int64_t j, n = s->hidden;
+    NN__K(copy_few)(shared + s->dh + row * s->out, dh, s->out);
+    for (j = 0; j < n; j += NN__LANES) NN__K(put_lanes)(m + j, NN__K(get_lanes)(save + 3 * n + j, n - j) * NN__K(gate_tanh)(NN__K(get_lanes)(cell + j, n - j)), n - j);
+}
+static void NN__K(rnn_backward_rows)(const nn_call *c, const nn__rnn_dims *s, const nn_task *t, R *da)
+{
+    NN__K(rnn_task) o = NN__K(rnn_begin)(c, s, t);
+    const R *dy = (const R *)c->dout[0].data, *save = (const R *)c->aux[0].data, *before = (const R *)c->aux[1].data, *cell = (const R *)c->aux[2].data;
+    const R *c0 = (const R *)c->in[NN__RNN_C0].data;
+    R *shared = (R *)c->shared;
+    int64_t h = s->hidden, step, r, b;
+    for (r = 0; r < o.rows; r++) {
+        NN__K(copy_few)(o.h + r * s->lh, (const R *)c->dout[1].data + (o.begin + r) * s->out, s->out);
+        if (s->kind == NN__RNN_LSTM) NN__K(copy_few)(o.c + r * s->lc, (const R *)c->dout[2].data + (o.begin + r) * h, h);
+    }
+    for (step = o.steps - 1; step >= 0; step--) {
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s->time), row = nn__rnn_row(c, s, o.begin + r, n, step);
+            if (step < n) NN__K(add_onto)(s->out, o.h + r * s->lh, dy + row * s->out);
+            if (step < n && s->wr.n) NN__K(rnn_projected)(s, shared, row, o.h + r * s->lh, save + row * s->saved * h, cell + row * h);
+        }
+        if (s->wr.n) {
+            memset(o.m, 0, (size_t)(o.rows * s->lc) * sizeof(R));
+            NN__K(rnn_multiply)(&s->wr, shared, o.rows, o.h, s->lh, o.m, s->lc, o.scratch);
+        }
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s->time), row = nn__rnn_row(c, s, o.begin + r, n, step), last = nn__rnn_row(c, s, o.begin + r, n, step - 1);
+            R *dh = o.h + r * s->lh, *dc = o.c + r * s->lc, *m = o.m + r * s->lc, *a = o.a + r * s->lg;
+            const R *kept = save + row * s->saved * h;
+            if (step >= n) { memset(a, 0, (size_t)s->lg * sizeof(R)); continue; }
+            switch (s->kind) {
+            case NN__RNN_LSTM:
+                NN__K(lstm_cell_back)(h, kept, cell + row * h, step ? cell + last * h : c0 ? c0 + (o.begin + r) * h : o.zero, s->wr.n ? m : dh, dc, a);
+                memset(dh, 0, (size_t)s->lh * sizeof(R));
+                break;
+            case NN__RNN_GRU: NN__K(gru_cell_back)(h, kept, before + row * h, dh, a, m); break;
+            default:          NN__K(rnn_cell_back)(h, s->kind == NN__RNN_RELU, kept, dh, a); break;
+            }
+            NN__K(rnn_give)(c, s, row, a, s->kind == NN__RNN_GRU ? m : NULL, da);
+        }
+        NN__K(rnn_multiply)(&s->w, shared, o.rows, o.a, s->lg, o.h, s->lh, o.scratch);
+    }
+    for (r = 0; r < o.rows; r++) {
+        R *dh0 = (R *)c->din[NN__RNN_H0].data, *dc0 = (R *)c->din[NN__RNN_C0].data, *dx = (R *)c->din[NN__RNN_GX].data;
+        b = o.begin + r;
+        if (dh0) NN__K(rnn_put)(s->out, dh0 + b * s->out, o.h + r * s->lh, (int)(c->add >> NN__RNN_H0 & 1));
+        if (dc0) NN__K(rnn_put)(h, dc0 + b * h, o.c + r * s->lc, (int)(c->add >> NN__RNN_C0 & 1));
+        for (step = nn__rnn_length(c, b, s->time); step < s->time; step++) {
+            int64_t row = b * s->sb + step * s->st;
+            memset(da + row * s->width, 0, (size_t)s->width * sizeof(R));
+            if (dx && !(c->add & 1)) memset(dx + row * s->width, 0, (size_t)s->width * sizeof(R));
+            if (s->wr.n) {
+                memset(shared + s->dh + row * s->out, 0, (size_t)s->out * sizeof(R));
+                memset(shared + s->m + row * h, 0, (size_t)h * sizeof(R));
+            }
+        }
+    }
+}
+NN__BACKWARD(rnn)
+{
+    nn__rnn_dims s = nn__rnn_open(c);
+    R *shared = (R *)c->shared, *da = (R *)c->din[NN__RNN_GX].data;
+    int64_t i = t->index, nw, nr;
+    nn__product w, wr;
+    if (NN__K(rnn_packs)(&s, c, t)) return;
+    if (s.kind == NN__RNN_GRU || !da || (c->add & 1)) da = shared + s.da;
+    if (t->phase == 1) { NN__K(rnn_backward_rows)(c, &s, t, da); return; }
+    w = nn__rnn_gradient(c, NN__RNN_W, da, c->aux[1].data);
+    wr = nn__rnn_gradient(c, NN__RNN_WR, shared + s.dh, shared + s.m);
+    nw = w.y ? nn__gemm_tasks(w) : 0;
+    nr = wr.y ? nn__gemm_tasks(wr) : 0;
+    if (i < nw) NN__K(gemm_task)(w, (int)(c->add >> NN__RNN_W & 1), NULL, i, (R *)t->scratch);
+    else if (i < nw + nr) NN__K(gemm_task)(wr, (int)(c->add >> NN__RNN_WR & 1), NULL, i - nw, (R *)t->scratch);
+    else {
+        nn_view rows = c->in[NN__RNN_GX], to;
+        int64_t shape[2], first = (i - nw - nr) * NN__BIAS_COLUMNS;
+        shape[0] = s.batch * s.time; shape[1] = s.width;
+        nn__set_shape(&rows, rows.dtype, 2, shape);
+        rows.data = da;
+        to = rows;
+        to.data = c->din[NN__RNN_B].data;
+        to.stride[0] = 0; to.stride[1] = 1;
+        NN__K(sum_to)(&rows, &to, (int)(c->add >> NN__RNN_B & 1), 1, first, nn__min(s.width, first + NN__BIAS_COLUMNS));
+    }
+}
+#endif
+
+// ---- ctc_loss:   l = -log of the sum over all paths of the product of their probabilities      (Graves et al. 2006) -----------------
+// A path gives every step a class or the blank; it spells the target once repeats are merged and blanks go. s counts the target with
+// blanks around every class (2 S + 1 of them), x(t, s) is log p of its class. In logarithms, over t:
+//
+//     alpha(t, s) = x(t, s) + log(e^alpha(t-1, s) + e^alpha(t-1, s-1) + e^alpha(t-1, s-2))        the last only between different classes
+//     beta(t, s)  = log(e^(x + beta)(t+1, s) + e^(x + beta)(t+1, s+1) + e^(x + beta)(t+1, s+2))
+//     l = -log(e^alpha(T-1, 2S) + e^alpha(T-1, 2S-1))      dx(t, class of s) -= e^(alpha(t, s) + beta(t, s) + l)
+//
+// This is the gradient w.r.t. log_p itself; PyTorch's adds e^log_p, which log_softmax takes away again.
+#if NN__IN_HOST
+enum { NN__CTC_X, NN__CTC_TARGET, NN__CTC_STEPS, NN__CTC_SIZES };
+typedef struct nn__ctc_sample { int64_t steps, size, first, states; int bad; } nn__ctc_sample;   // first: of its targets; states: 2 size + 1
+static int64_t nn__ctc_row(const nn_call *c)             // numbers of a row of states; vectors may read 2 + 16 past the end
+{
+    const nn_view *v = &c->in[NN__CTC_TARGET];
+    return nn__to_16(2 * v->shape[v->ndim - 1] + 1) + 32;
+}
+static nn__ctc_sample nn__ctc_open(const nn_call *c, int64_t b)
+{
+    const nn_view *x = &c->in[NN__CTC_X], *v = &c->in[NN__CTC_TARGET];
+    int64_t i, most = v->shape[v->ndim - 1];
+    nn__ctc_sample s;
+    s.steps = nn__class_at(&c->in[NN__CTC_STEPS], b);
+    s.size = nn__class_at(&c->in[NN__CTC_SIZES], b);
+    s.first = v->ndim == 2 ? b * most : 0;
+    for (i = 0; v->ndim == 1 && i < b; i++) s.first += nn__class_at(&c->in[NN__CTC_SIZES], i);
+    s.bad = s.steps < 0 || s.steps > x->shape[0] || s.size < 0 || s.first < 0 || s.first + s.size > nn_view_count(v) || s.size > most;
+    for (i = 0; !s.bad && i < s.size; i++) {
+        int64_t k = nn__class_at(v, s.first + i);
+        s.bad = k < 0 || k >= x->shape[2] || k == ((const nn__ctc_params *)c->params)->blank;
+    }
+    if (s.bad) s.steps = s.size = 0;
+    s.states = 2 * s.size + 1;
+    return s;
+}
+static int64_t nn__ctc_class(const nn_call *c, const nn__ctc_sample *s, int64_t state)
+{
+    return state & 1 ? nn__class_at(&c->in[NN__CTC_TARGET], s->first + state / 2) : ((const nn__ctc_params *)c->params)->blank;
+}
+static int nn__ctc_shape(nn_call *c)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    const nn_view *x = &c->in[NN__CTC_X], *v = &c->in[NN__CTC_TARGET];
+    int64_t shape[3];
+    int i, dtype = (int)c->nn->desc.dtype;
+    if (x->ndim != 3 || x->dtype != dtype) { nn_fail(c->nn, "ctc_loss: log_p %s must be %s, (T, B, C)", NN__SHAPE_OF(x), nn_dtype_name((nn_dtype)dtype)); return 0; }
+    for (i = 1; i < 4; i++) if (!nn__is_index(&c->in[i])) { nn_fail(c->nn, "ctc_loss: targets and lengths are i32 or i64, not %s", nn_dtype_name((nn_dtype)c->in[i].dtype)); return 0; }
+    if ((v->ndim != 1 && v->ndim != 2) || (v->ndim == 2 && v->shape[0] != x->shape[1])) {
+        nn_fail(c->nn, "ctc_loss: targets %s must be (%lld, S), or one behind the other", NN__SHAPE_OF(v), (long long)x->shape[1]);
+        return 0;
+    }
+    for (i = 2; i < 4; i++) if (c->in[i].ndim != 1 || c->in[i].shape[0] != x->shape[1]) {
+        nn_fail(c->nn, "ctc_loss: lengths are %s, not (%lld)", NN__SHAPE_OF(&c->in[i]), (long long)x->shape[1]);
+        return 0;
+    }
+    if (p->blank < 0 || p->blank >= x->shape[2]) { nn_fail(c->nn, "ctc_loss: blank %lld is not a class 0..%lld", (long long)p->blank, (long long)x->shape[2] - 1); return 0; }
+    shape[0] = x->shape[1];
+    nn__set_shape(&c->out[0], dtype, p->reduction == NN_NONE ? 1 : 0, shape);
+    c->naux = 2;
+    nn__set_shape(&c->aux[1], dtype, 1, shape);                      // l of every sample
+    shape[1] = x->shape[0]; shape[2] = nn__ctc_row(c);
+    nn__set_shape(&c->aux[0], dtype, 3, shape);                      // alpha
+    return 1;
+}
+static void nn__ctc_plan(nn_call *c)
+{
+    const nn_view *x = &c->in[NN__CTC_X];
+    int64_t row = nn__ctc_row(c);
+    c->phases = 2;
+    c->tasks[0] = nn__task_count(x->shape[1], 8 * x->shape[0] * row);
+    c->tasks[1] = c->pass == NN_FORWARD;
+    c->cost = x->shape[0] * x->shape[1] * row;
+    c->shared_bytes = (size_t)x->shape[1] * nn__real_bytes(c);
+    c->task_bytes = (size_t)(5 * row) * nn__real_bytes(c);
+}
+NN_API nn_tensor *nn_ctc_loss(nn_tensor *log_p, nn_tensor *targets, nn_tensor *input_lengths, nn_tensor *target_lengths, const nn_ctc_desc *desc)
+{
+    nn_context *nn = log_p ? log_p->nn : NULL;
+    nn_tensor *in[4];
+    nn__ctc_params p;
+    memset(&p, 0, sizeof p);
+    if (desc) { p.reduction = (int)desc->reduction; p.blank = desc->blank; p.zero_infinity = desc->zero_infinity; }
+    in[0] = log_p; in[1] = targets; in[2] = input_lengths; in[3] = target_lengths;
+    if (!nn__check(nn, log_p, "ctc_loss")) return nn__inert(nn);
+    if ((unsigned)p.reduction > NN_NONE) { nn_fail(nn, "ctc_loss: reduction %d is none of NN_MEAN, NN_SUM, NN_NONE", p.reduction); return nn__inert(nn); }
+    return nn__or_fail(nn, nn_apply_n(nn, nn__op(NN_OP_ctc_loss), in, 4, &p, NULL));
+}
+#endif
+#if NN__IN_SIMD
+NN__INLINE V NN__K(ctc_log_sum)(V a, V b, V d)           // log(e^a + e^b + e^d), -infinity of three of them
+{
+    V m = SEL(a > b, a, b), safe;
+    m = SEL(m > d, m, d);
+    safe = SEL(m == C(-INFINITY), C(0), m);
+    return SEL(m == C(-INFINITY), m, safe + LOG(EXP(a - safe) + EXP(b - safe) + EXP(d - safe)));
+}
+// y[s] = x[s] + log(e^a[s] + e^a[s - 1] + e^(a[s - 2] + skip[s])).  back: s + 1, s + 2 and skip[s + 2]
+static void NN__K(ctc_step)(int64_t n, int back, const R *a, const R *skip, const R *x, R *y)
+{
+    int64_t s, one = back ? 1 : -1;
+    for (s = 0; s < n; s += NN__LANES) {
+        V far = LOAD(a + s + 2 * one) + LOAD(skip + s + (back ? 2 : 0));
+        NN__K(put_lanes)(y + s, LOAD(x + s) + NN__K(ctc_log_sum)(LOAD(a + s), LOAD(a + s + one), far), n - s);
+    }
+}
+typedef struct NN__K(ctc_rows) { R *x, *skip, *a, *b, *e; } NN__K(ctc_rows);         // of the task's scratch; each has 2 numbers before its first
+static NN__K(ctc_rows) NN__K(ctc_begin)(const nn_call *c, const nn_task *t, const nn__ctc_sample *s)
+{
+    NN__K(ctc_rows) o;
+    int64_t row = nn__ctc_row(c), i;
+    NN__K(fill_with)(5 * row, (R *)t->scratch, -(R)INFINITY);
+    o.x = (R *)t->scratch + 2;
+    o.skip = o.x + row; o.a = o.skip + row; o.b = o.a + row; o.e = o.b + row;
+    for (i = 3; i < s->states; i += 2) if (nn__ctc_class(c, s, i) != nn__ctc_class(c, s, i - 2)) o.skip[i] = 0;
+    return o;
+}
+static void NN__K(ctc_classes)(const nn_call *c, const nn__ctc_sample *s, int64_t b, int64_t step, R *x)      // x[s] = log p of the class of s
+{
+    const nn_view *v = &c->in[NN__CTC_X];
+    const R *p = (const R *)v->data + (step * v->shape[1] + b) * v->shape[2];
+    int64_t i;
+    for (i = 0; i < s->states; i++) x[i] = p[nn__ctc_class(c, s, i)];
+}
+static R NN__K(ctc_forward)(const nn_call *c, const nn_task *t, int64_t b)
+{
+    nn__ctc_sample s = nn__ctc_open(c, b);
+    NN__K(ctc_rows) o = NN__K(ctc_begin)(c, t, &s);
+    int64_t row = nn__ctc_row(c), step;
+    R *keep = (R *)c->aux[0].data, last[16] = { 0 }, before[16] = { 0 }, sum[16], *from = o.a, *to = o.b;
+    if (s.steps == 0) return s.size ? (R)INFINITY : 0;
+    if (keep) keep += b * c->in[NN__CTC_X].shape[0] * row;
+    for (step = 0; step < s.steps; step++) {
+        R *swap = from;
+        NN__K(ctc_classes)(c, &s, b, step, o.x);
+        if (step) NN__K(ctc_step)(s.states, 0, from, o.skip, o.x, to);
+        else { to[0] = o.x[0]; if (s.size) to[1] = o.x[1]; }
+        if (keep) memcpy(keep + step * row, to, (size_t)(row - 2) * sizeof *to);
+        from = to;
+        to = swap;
+    }
+    last[0] = from[s.states - 1];
+    before[0] = from[s.states - 2];      // -infinity where there is none
+    STORE(sum, NN__K(ctc_log_sum)(LOAD(last), LOAD(before), C(-INFINITY)));
+    return -sum[0];
+}
+NN__FORWARD(ctc_loss)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    int64_t n = c->in[NN__CTC_X].shape[1], b;
+    R *l = (R *)c->shared, *keep = (R *)c->aux[1].data;
+    if (t->phase == 1) {
+        for (b = 0; b < n; b++) if (nn__ctc_open(c, b).bad) { nn_fail(c->nn, "ctc_loss: sample %lld: lengths or classes are out of range, or the blank is in the target", (long long)b); return; }
+        if (p->reduction != NN_NONE) *(R *)c->out[0].data = p->reduction == NN_SUM ? NN__K(long_sum)(n, l) : NN__K(long_sum)(n, l) / (R)n;
+        return;
+    }
+    for (b = nn__task_begin(n, t); b < nn__task_end(n, t); b++) {
+        R v = NN__K(ctc_forward)(c, t, b);
+        if (keep) keep[b] = v;
+        if (p->zero_infinity && v == (R)INFINITY) v = 0;
+        l[b] = p->reduction == NN_MEAN ? v / (R)nn__max(1, nn__ctc_open(c, b).size) : v;
+        if (p->reduction == NN_NONE) ((R *)c->out[0].data)[b] = l[b];
+    }
+}
+static void NN__K(ctc_backward)(const nn_call *c, const nn_task *t, int64_t b, R *dx, int64_t stride, R g)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    nn__ctc_sample s = nn__ctc_open(c, b);
+    NN__K(ctc_rows) o = NN__K(ctc_begin)(c, t, &s);
+    int64_t row = nn__ctc_row(c), step, i;
+    const R *alpha = (const R *)c->aux[0].data + b * c->in[NN__CTC_X].shape[0] * row;
+    R l = ((const R *)c->aux[1].data)[b], *zero = o.e;               // rows: a is x + beta of the step after, b is beta
+    if (p->zero_infinity && l == (R)INFINITY) return;
+    for (step = s.steps - 1; step >= 0; step--) {
+        if (step == s.steps - 1) { o.b[s.states - 1] = 0; if (s.size) o.b[s.states - 2] = 0; }
+        else {
+            NN__K(fill_with)(s.states, zero, 0);
+            NN__K(ctc_step)(s.states, 1, o.a, o.skip, zero, o.b);
+        }
+        NN__K(ctc_classes)(c, &s, b, step, o.x);
+        for (i = 0; i < s.states; i += NN__LANES) {
+            V beta = LOAD(o.b + i);
+            NN__K(put_lanes)(o.e + i, EXP(LOAD(alpha + step * row + i) + beta + SET1(l)), s.states - i);
+            NN__K(put_lanes)(o.a + i, LOAD(o.x + i) + beta, s.states - i);
+        }
+        for (i = 0; i < s.states; i++) dx[step * stride + nn__ctc_class(c, &s, i)] -= g * o.e[i];
+    }
+}
+NN__BACKWARD(ctc_loss)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    const nn_view *x = &c->in[NN__CTC_X];
+    int64_t n = x->shape[1], classes = x->shape[2], b, step;
+    R *dx = (R *)c->din[NN__CTC_X].data;
+    if (!dx || t->phase) return;
+    for (b = nn__task_begin(n, t); b < nn__task_end(n, t); b++) {
+        R g = ((const R *)c->dout[0].data)[p->reduction == NN_NONE ? b : 0];
+        if (p->reduction == NN_MEAN) g /= (R)nn__max(1, nn__ctc_open(c, b).size) * (R)n;
+        for (step = 0; !(c->add & 1) && step < x->shape[0]; step++) memset(dx + (step * n + b) * classes, 0, (size_t)classes * sizeof *dx);
+        NN__K(ctc_backward)(c, t, b, dx + b * classes, n * classes, g);
+    }
+}
 #endif
 
 // ---- the end of a visit: every word goes ----------------------------------------------------------------

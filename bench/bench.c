@@ -8,12 +8,13 @@
            limit   the multiply-adds that the cores do from registers, measured before and after the rows
            gemm_*  GFLOP/s of one product: NN is nn_matmul(a, b), NT nn_linear(x, w), TN nn_matmul of a transposed view. Operands live
                    long, the result is a new tensor each time; nn_begin, shape checks and packing are part of it, nothing is pre-packed
-           *_train samples/s of a step: forward, loss, backward, SGD with momentum (the batch is there already); GPT: tokens/s, AdamW
+           *_train samples/s (n5b, n6: tokens/s) of a step: forward, loss, backward, SGD with momentum; recurrent nets Adam, GPT AdamW (the batch is
+                   there already)
            *_epoch seconds of 938 steps with a shuffling loader, the loss read every step
            *_infer us of one forward pass (nn_run of a plan, with 2 threads .parallel); *_prefill the same of a whole context of a GPT,
                    *_decode us of one more token, behind half a context in the cache (eager)
            eager_* ns of one nn_add of 4 numbers; with _tape it is recorded
-   Recurrent nets are not here yet.                                                    */
+                                                                                                                                 */
 #define NN_IMPLEMENTATION
 #include "../nn.h"
 #include "limit.h"
@@ -167,6 +168,22 @@ static void gpt(Bench *b, int layers, int heads, int64_t width, int64_t context)
 }
 static void gpt_small(Bench *b) { gpt(b, 4, 4, 128, 64); }
 static void gpt_large(Bench *b) { gpt(b, 6, 6, 384, 256); }
+static void lstm(Bench *b)                                                       /* 32 steps of 10 numbers, a class of two */
+{
+    nn_lstm_new(b->net, NULL, 10, 128, &(nn_lstm_desc){ .last = 1 });
+    count(b, 2.0 * 32 * 512 * 10);
+    count(b, 2.0 * 32 * 512 * 128);
+    linear(b, 128, 2, NULL);
+}
+static void char_lstm(Bench *b)                                                  /* 64 characters, after each the next */
+{
+    nn_embedding_new(b->net, NULL, 65, 256);
+    nn_lstm_new(b->net, NULL, 256, 256, &(nn_lstm_desc){ .layers = 2 });
+    for (int i = 0; i < 4; i++) count(b, 2.0 * 64 * 1024 * 256);
+    b->first = 0;
+    nn_linear_new(b->net, NULL, 256, 65, NULL);
+    count(b, 2.0 * 64 * 256 * 65);
+}
 
 /* ---- one step of each kind ---- */
 static nn_tensor *ce(Bench *b, nn_tensor *scores)  { return nn_cross_entropy(scores, b->y, NULL); }
@@ -235,7 +252,7 @@ static void adds(Bench *b, const Row *r)
 #define TRAIN(name, net, loss, batch, budget, ...) { name, net, loss, batch, NN_SHAPE(__VA_ARGS__), train, "samples_per_s", batch, budget, 0, 0, 0, 0, 0 },
 #define INFER(name, net, batch, budget, ...)       { name, net, NULL, batch, NN_SHAPE(__VA_ARGS__), infer, "us", 1e6, budget, 0, 0, 0, 0, 0 },
 #define GPT(name, net, context, budget) \
-    { name "_b12_train", net, ce_tokens, 12 * context, NN_SHAPE(context), train, "samples_per_s", 12 * context, 3 * budget, 0, 0, 0, 0, 0 }, \
+    { name "_b12_train", net, ce_tokens, 12 * context, NN_SHAPE(context), train, "tokens_per_s", 12 * context, 3 * budget, 0, 0, 0, 0, 0 }, \
     { name "_prefill", net, NULL, context, NN_SHAPE(context), infer, "us", 1e6, budget, 0, 0, 0, 0, 0 }, \
     { name "_decode", net, NULL, 1, NN_SHAPE(1), decode, "us", 1e6, budget, 0, 0, 0, 0, 0 },
 #define GEMM(form, m, n, k)  { "gemm_" #form "_" #m "x" #n "x" #k, NULL, NULL, 0, { 0, { 0 } }, product, "GFLOPS", 2e-9 * m * n * k, 0.15, m, n, k, #form[0] == 'T', #form[1] == 'T' },
@@ -249,6 +266,8 @@ static int rows(Row *to)
         TRAIN("n2x_xor2-8-1_b4_train", xor_net, mse, 4, 1, 2)
         TRAIN("n3_cnn32-64_b64_train", cnn3, ce, 64, 3, 3, 32, 32)
         TRAIN("n4_lenet_b64_train", lenet, ce, 64, 2, 3, 32, 32)
+        TRAIN("n5a_lstm128_s32_b32_train", lstm, ce, 32, 2, 32, 10)
+        { "n5b_charlstm256x2_s64_b32_train", char_lstm, ce_tokens, 32, NN_SHAPE(64), train, "tokens_per_s", 32 * 64, 3, 0, 0, 0, 0, 0 },
         TRAIN("n7a_resnet18_cifar_b32_train", resnet18_cifar, ce, 32, 4, 3, 32, 32)
         TRAIN("n7c_dwsep64-128_32x32_b32_train", separable, sum, 32, 2, 64, 32, 32)
         GPT("n6a_gpt_L4_d128_c64", gpt_small, 64, 1)
@@ -261,6 +280,8 @@ static int rows(Row *to)
         INFER("n3_cnn32-64_b64_infer", cnn3, 64, 2, 3, 32, 32)
         INFER("n4_lenet_b1_infer", lenet, 1, 1, 3, 32, 32)
         INFER("n4_lenet_b64_infer", lenet, 64, 1, 3, 32, 32)
+        INFER("n5a_lstm128_s32_b1_infer", lstm, 1, 1, 32, 10)
+        INFER("n5a_lstm128_s32_b32_infer", lstm, 32, 1, 32, 10)
         INFER("n7a_resnet18_cifar_b1_infer", resnet18_cifar, 1, 2, 3, 32, 32)
         INFER("n7b_resnet18_224_b1_infer", resnet18_224, 1, 2, 3, 224, 224)
         INFER("n7c_dwsep64-128_32x32_b1_infer", separable, 1, 1, 64, 32, 32)
@@ -324,13 +345,13 @@ static void make_gpt(Bench *b, const Row *r)             /* tokens come in, not 
 static void make_net(Bench *b, const Row *r)
 {
     nn_shape s = { r->sample.ndim + 1, { r->batch } };
-    int64_t labels[64], images = 60000;
+    int64_t labels[2048], images = 60000, classes = r->net == lstm ? 2 : 10, targets = r->loss == ce_tokens ? r->batch * 64 : r->batch;
     memcpy(s.d + 1, r->sample.d, (size_t)r->sample.ndim * sizeof *s.d);
-    for (int i = 0; i < 64; i++) labels[i] = i * 7 % 10;
+    for (int i = 0; i < 2048; i++) labels[i] = i * 7 % classes;
     b->net = nn_model_new(b->nn, NULL);
     r->net(b);
     if (b->context) { make_gpt(b, r); return; }
-    b->x = random_tensor(b->nn, s);
+    b->x = r->loss == ce_tokens ? nn_tensor_new_as(b->nn, NN_I64, s, labels) : random_tensor(b->nn, s);
     if (!r->loss) {
         b->plan = nn_plan_new(b->net, s, &(nn_plan_desc){ .parallel = nn_threads(b->nn) > 1 });
         if (!b->plan) { fprintf(stderr, "%s: %s\n", r->name, nn_error(b->nn)); exit(1); }
@@ -342,8 +363,9 @@ static void make_net(Bench *b, const Row *r)
         b->output = nnb_numbers(n);
         return;
     }
-    b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(r->batch), labels);
-    b->opt = nn_sgd_new(b->net, &(nn_sgd_desc){ .lr = r->loss == sum ? 1e-9f : 0.01f, .momentum = 0.9f });
+    b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(targets), labels);
+    if (r->net == lstm || r->net == char_lstm) b->opt = nn_adam_new(b->net, NULL);
+    else b->opt = nn_sgd_new(b->net, &(nn_sgd_desc){ .lr = r->loss == sum ? 1e-9f : 0.01f, .momentum = 0.9f });
     if (r->step != epoch) return;
     b->data = nnb_numbers(images * 784);
     b->labels = malloc((size_t)images * sizeof *b->labels);
