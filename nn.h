@@ -21246,6 +21246,7 @@ static int64_t nn__rnn_tasks(const nn__rnn_dims *s)
 static nn__product nn__rnn_product(const nn__rnn_weight *w, int64_t m, const void *a, int64_t lda, void *y, int64_t ldy)
 {
     nn__product g;
+    memset(&g, 0, sizeof g);
     g.a = a; g.b = w->b; g.y = y;
     g.m = m; g.n = w->n; g.k = w->k;
     g.ars = lda; g.acs = 1; g.brs = w->brs; g.bcs = w->bcs; g.yrs = ldy; g.ycs = 1;
@@ -21282,6 +21283,7 @@ static nn__product nn__rnn_gradient(const nn_call *c, int which, const void *da,
 {
     const nn_view *w = &c->din[which];
     nn__product g;
+    memset(&g, 0, sizeof g);
     g.a = a; g.b = da; g.y = w->data;
     g.m = w->shape[1]; g.n = w->shape[0]; g.k = c->in[NN__RNN_GX].shape[0] * c->in[NN__RNN_GX].shape[1];
     g.ars = 1; g.acs = g.m; g.brs = g.n; g.bcs = 1; g.yrs = w->stride[1]; g.ycs = w->stride[0];
@@ -21290,7 +21292,9 @@ static nn__product nn__rnn_gradient(const nn_call *c, int which, const void *da,
 static void nn__rnn_room(nn_call *c, const nn__rnn_dims *s, const nn__rnn_weight *w)     // for a task, and for products in place
 {
     nn__product g = nn__rnn_product(w, (s->batch + nn__rnn_tasks(s) - 1) / nn__max(1, nn__rnn_tasks(s)), NULL, s->lg, NULL, s->lg);
-    size_t bytes = (s->task + (w->packed || !w->n ? 0 : nn__gemm_cuts(&g).scratch)) * nn__real_bytes(c);
+    size_t bytes;
+    nn__product_turn(&g);
+    bytes = (s->task + (w->packed || !w->n ? 0 : nn__gemm_cuts(&g).scratch)) * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
 }
 static void nn__rnn_plan(nn_call *c)
@@ -21375,8 +21379,11 @@ static nn_tensor *nn__rnn(int kind, int reverse, int time_first, nn_tensor *cons
 #if NN__IN_SIMD
 static void NN__K(rnn_pack)(const nn__rnn_weight *w, R *shared, int64_t strip)       // 32 columns
 {
-    int64_t j = strip * 32;
-    NN__K(gemm_panels)(nn__min(32, w->n - j), w->k, (const R *)w->b + j * w->bcs, w->bcs, w->brs, 0, shared + w->at + j * w->k);
+    int64_t j, n, end = nn__min(w->n, strip * 32 + 32);
+    for (j = strip * 32; j < end; j += n) {
+        n = nn__min(NN__NR, end - j);
+        NN__K(gemm_turn)(n, w->k, (const R *)w->b + j * w->bcs, w->bcs, w->brs, n > NN__LANES ? NN__NR : NN__LANES, shared + w->at + j * w->k);
+    }
 }
 static int NN__K(rnn_packs)(const nn__rnn_dims *s, const nn_call *c, const nn_task *t)
 {
@@ -21396,9 +21403,10 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
         return;
     }
     for (j = 0; j < w->n; j += width) {
+        const R *b = shared + w->at + j * w->k;
         int vectors = w->n - j > NN__LANES ? NN__NV : 1;
         width = vectors * NN__LANES;
-        NN__K(gemm_strip)(m, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, shared + w->at + j * w->k, width, NULL, y + j, ldy, 1);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, NULL, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
     }
 }
 
