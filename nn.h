@@ -1043,8 +1043,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
-    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params ) \
-    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__no_params )
+    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__int ) \
+    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__int )
 #define NN_OPS_SHAPE(NN__X) \
     NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
@@ -1231,7 +1231,8 @@ NN__REF(nn_tokenizer *, nn_bpe_tokenizer_new, (nn_context *nn, const char *text,
 NN__REF(nn_tokenizer *, nn_bpe_tokenizer_load, (nn_context *nn, const char *vocab, const char *merges, const nn_tokenizer_desc &desc), (nn, vocab, merges, &desc))
 NN__REF(nn_tokenizer *, nn_llama_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
 NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
-NN__REF(nn_tokenizer *, nn_bpe_tokenizer_parse, (nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc &desc), (nn, vocab, vocab_bytes, merges, merges_bytes, &desc))
+NN__REF(nn_tokenizer *, nn_bpe_tokenizer_parse, (nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc &desc),
+        (nn, vocab, vocab_bytes, merges, merges_bytes, &desc))
 NN__REF(nn_tokenizer *, nn_llama_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
 NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
 NN__REF(int64_t, nn_encode, (nn_tokenizer *tokenizer, const char *text, size_t bytes, int64_t *tokens, int64_t room, const nn_encode_desc &desc), (tokenizer, text, bytes, tokens, room, &desc))
@@ -1713,6 +1714,7 @@ typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; siz
 typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
 typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__recording nn__recording;                    // >>plan
+typedef struct nn__unicode nn__unicode;                  // >>text
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__profile nn__profile;                  // >>backend
@@ -1771,7 +1773,7 @@ struct nn_context {
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
-    struct nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
+    nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
 };
 
@@ -3911,15 +3913,16 @@ static nn_tensor *nn__children_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__residual_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__fn_forward(void *self, nn_tensor *x);
 
-static int nn__own_fn(nn_fn fn)                          // one of the functions above, not the user's, which might hold on to a tensor
+static int nn__unary_id(nn_fn fn)                        // the op of a row of the table of functions, or 0
 {
 #define NN__X(name, keep, f, df) nn_##name,
-    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) nn_global_avgpool };
+    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) NULL };
 #undef NN__X
-    size_t i;
-    for (i = 0; i < sizeof own / sizeof *own; i++) if (own[i] == fn) return 1;
+    int i;
+    for (i = 0; own[i]; i++) if (own[i] == fn) return NN_OP_none + 1 + i;
     return 0;
 }
+static int nn__own_fn(nn_fn fn) { return nn__unary_id(fn) || fn == nn_global_avgpool; }    // not the user's, which might hold on to a tensor
 
 static int nn__is_private(const nn_layer *l)             // can nobody else see the tensors that it is given and makes?
 {
@@ -9947,10 +9950,11 @@ static const char nn__fold_runs[] =
     "zt@#!zt+#!zt1$!zr'#!zs*#!zr-#!z-#A$2!R'#!zt/#!s{=#($+!$(($B!$Zh%!QbP;$!Qa}:-/QbP5&+QbQC%6QbQG)2QbQG((QbQG%(QbQG%0QbQG%(QbQG&!QbRF#!Q"
     "bS!#!QbR=#!QbR-fER,Q5lCS7QFSLS'QFT.Q@QD#4QD.<QD2,QD*!QDQ)!4=!5v=T6RIh1(#3!-a,!#VK!%g)REQ5Zv'REQ5`h0RMQ9";
 
+typedef struct nn__fold_run { uint32_t start, last, target; int step, same; } nn__fold_run;
 struct nn__unicode {                 // the tables, unpacked: once per context
     uint32_t *end;                   // of a run of classes ...
     unsigned char *kind;             // ... and its class
-    struct nn__fold { uint32_t start, last, target; int step, same; } *fold;
+    nn__fold_run *fold;
     int       runs, folds;
     unsigned char ascii[128];
 };
@@ -9973,20 +9977,20 @@ static int nn__packed_count(const char *s)
     return n;
 }
 
-static struct nn__unicode *nn__unicode_new(nn_context *nn)
+static nn__unicode *nn__unicode_new(nn_context *nn)
 {
-    struct nn__unicode *u = nn->unicode;
+    nn__unicode *u = nn->unicode;
     const char *s = nn__class_runs;
     uint32_t v, at = 0;
     int i;
     if (u) return u;
-    u = (struct nn__unicode *)nn__life(nn, sizeof *u);
+    u = (nn__unicode *)nn__life(nn, sizeof *u);
     if (!u) return NULL;
     u->runs = nn__packed_count(nn__class_runs);
     u->folds = nn__packed_count(nn__fold_runs) / 3;
     u->end = (uint32_t *)nn__life(nn, (size_t)u->runs * sizeof *u->end);
     u->kind = (unsigned char *)nn__life(nn, (size_t)u->runs);
-    u->fold = (struct nn__fold *)nn__life(nn, (size_t)u->folds * sizeof *u->fold);
+    u->fold = (nn__fold_run *)nn__life(nn, (size_t)u->folds * sizeof *u->fold);
     if (!u->end || !u->kind || !u->fold) return NULL;
     for (i = 0; i < u->runs; i++) {
         v = nn__packed_number(&s);
@@ -9994,7 +9998,7 @@ static struct nn__unicode *nn__unicode_new(nn_context *nn)
         u->kind[i] = (unsigned char)(v % 6);
     }
     for (s = nn__fold_runs, at = 0, i = 0; i < u->folds; i++) {
-        struct nn__fold *f = &u->fold[i];
+        nn__fold_run *f = &u->fold[i];
         f->start = at += nn__packed_number(&s);
         v = nn__packed_number(&s);
         f->step = (int)(v >> 1 & 1) + 1;
@@ -10010,7 +10014,7 @@ static struct nn__unicode *nn__unicode_new(nn_context *nn)
     return nn->unicode = u;
 }
 
-static int nn__class_of(const struct nn__unicode *u, uint32_t c)
+static int nn__class_of(const nn__unicode *u, uint32_t c)
 {
     int low = 0, high = u->runs - 1;
     if (c < 128) return u->ascii[c];
@@ -10021,7 +10025,7 @@ static int nn__class_of(const struct nn__unicode *u, uint32_t c)
     return u->kind[low];
 }
 
-static uint32_t nn__fold_of(const struct nn__unicode *u, uint32_t c)
+static uint32_t nn__fold_of(const nn__unicode *u, uint32_t c)
 {
     int low = 0, high = u->folds, i;
     if (c < 128) return c >= 'A' && c <= 'Z' ? c + 32 : c;
@@ -10030,7 +10034,7 @@ static uint32_t nn__fold_of(const struct nn__unicode *u, uint32_t c)
         if (u->fold[middle].start > c) high = middle; else low = middle + 1;
     }
     for (i = low - 1; i >= 0 && i >= low - 8; i--) {
-        const struct nn__fold *f = &u->fold[i];
+        const nn__fold_run *f = &u->fold[i];
         if (c <= f->last && (c - f->start) % (uint32_t)f->step == 0) return f->target + (f->same ? 0 : c - f->start);
     }
     return c;
@@ -10088,7 +10092,7 @@ struct nn_tokenizer {
     unsigned char starts[256];       // 1: a special token begins with this byte
     int64_t     unknown, begin, end; // or -1
     size_t      longest;
-    const struct nn__unicode *unicode;
+    const nn__unicode *unicode;
 };
 
 // GPT-2's alphabet has a printable character for every byte: those that print as Latin-1 stand for themselves, the others are
@@ -10234,7 +10238,7 @@ static int nn__pair_add(nn_tokenizer *t, int32_t left, int32_t right, uint32_t r
 // GPT-2's rule, a regular expression in its source:  's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 // The last space before a word belongs to the word.
 enum { NN__WORD_SPACE = 16 };
-static int nn__gpt2_class(const struct nn__unicode *u, const unsigned char *s, size_t n, size_t *length)     // letter, number, space, or other
+static int nn__gpt2_class(const nn__unicode *u, const unsigned char *s, size_t n, size_t *length)     // letter, number, space, or other
 {
     uint32_t c = nn__code_point(s, n, length);
     int k;
@@ -10243,7 +10247,7 @@ static int nn__gpt2_class(const struct nn__unicode *u, const unsigned char *s, s
     return k == NN__LETTER || k == NN__NUMBER ? k : NN__OTHER;
 }
 
-static size_t nn__gpt2_word(const struct nn__unicode *u, const unsigned char *s, size_t n)      // bytes of the first word; n > 0
+static size_t nn__gpt2_word(const nn__unicode *u, const unsigned char *s, size_t n)      // bytes of the first word; n > 0
 {
     size_t i = 0, k, last = 0;
     int kind;
@@ -10449,25 +10453,25 @@ static int nn__is_ideograph(uint32_t c)
 // BERT's BasicTokenizer: control characters and what is not UTF-8 go; ideographs and punctuation are words; the rest ends at spaces.
 static int nn__encode_wordpiece(nn__encoder *e, const unsigned char *s, size_t n)
 {
-    const struct nn__unicode *u = e->t->unicode;
+    const nn__unicode *u = e->t->unicode;
     nn__piece_word w;
     size_t length;
     w.length = 0;
     w.characters = 0;
     for (; n; s += length, n -= length) {
         uint32_t c = nn__code_point(s, n, &length);
-        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone;
+        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone, hangul = c >= 0xAC00 && c < 0xD7A4;
         if (c == '\t' || c == '\n' || c == '\r' || (kind != NN__CONTROL && nn__is_space(c))) { nn__wordpiece_word(e, &w); continue; }
         if (kind == NN__CONTROL || c == 0xFFFD || (kind == NN__MARK && !e->t->cased)) continue;
+        if (!e->t->cased && !hangul) { c = nn__fold_of(u, c); kind = nn__class_of(u, c); }
         alone = kind == NN__PUNCTUATION || nn__is_ideograph(c) || (c > 32 && c < 127 && kind == NN__OTHER);
         if (alone) nn__wordpiece_word(e, &w);
-        if (e->t->cased) nn__wordpiece_put(&w, c);
-        else if (c >= 0xAC00 && c < 0xD7A4) {            // Hangul syllables into their letters (Unicode, 3.12)
+        if (hangul && !e->t->cased) {                    // syllables into their letters (Unicode, 3.12)
             c -= 0xAC00;
             nn__wordpiece_put(&w, 0x1100 + c / 588);
             nn__wordpiece_put(&w, 0x1161 + c % 588 / 28);
             if (c % 28) nn__wordpiece_put(&w, 0x11A7 + c % 28);
-        } else nn__wordpiece_put(&w, nn__fold_of(u, c));
+        } else nn__wordpiece_put(&w, c);
         if (alone) nn__wordpiece_word(e, &w);
     }
     nn__wordpiece_word(e, &w);
@@ -10656,7 +10660,7 @@ static void nn__bytes_of_tokens(nn_tokenizer *t)
 // Every symbol that has a neighbour behind it is in the list of the pair that they are; a heap of pairs, by count, then by the numbers of
 // the tokens, has the next one to join on top. A join changes the pairs around it only.
 typedef struct nn__bpe_symbol { int32_t id, prev, next, before, after, pair; int64_t weight; } nn__bpe_symbol;    // before, after: in the pair's list
-typedef struct nn__bpe_pair { int32_t left, right, first, at; int64_t count; } nn__bpe_pair;                     // at: place in the heap
+typedef struct nn__bpe_pair { int32_t left, right, first, last, at; int64_t count; } nn__bpe_pair;               // at: place in the heap
 typedef struct nn__bpe_trainer {
     nn_context *nn;
     nn__bpe_symbol *symbol;
@@ -10725,15 +10729,15 @@ static int nn__bpe_enter(nn__bpe_trainer *b, int32_t i)  // symbol i and the nex
     at = nn__bpe_slot(b, s->id, b->symbol[s->next].id);
     if (!b->slot[at]) {
         p = &b->pair[b->pairs];
-        p->left = s->id; p->right = b->symbol[s->next].id; p->first = -1; p->count = 0; p->at = (int32_t)b->pairs;
+        p->left = s->id; p->right = b->symbol[s->next].id; p->first = p->last = -1; p->count = 0; p->at = (int32_t)b->pairs;
         b->heap[b->pairs] = (int32_t)b->pairs;
         b->slot[at] = (int32_t)++b->pairs;
     }
     k = b->slot[at] - 1;
     p = &b->pair[k];
-    s->pair = k; s->before = -1; s->after = p->first;
-    if (p->first >= 0) b->symbol[p->first].before = i;
-    p->first = i;
+    s->pair = k; s->before = p->last; s->after = -1;     // at the end: lists are in the order of the text, nearly
+    if (p->last >= 0) b->symbol[p->last].after = i; else p->first = i;
+    p->last = i;
     p->count += s->weight;
     nn__bpe_sift(b, k);
     return 1;
@@ -10744,7 +10748,7 @@ static void nn__bpe_leave(nn__bpe_trainer *b, int32_t i)
     nn__bpe_symbol *s = &b->symbol[i];
     int32_t k = s->pair;
     if (k < 0) return;
-    if (s->after >= 0) b->symbol[s->after].before = s->before;
+    if (s->after >= 0) b->symbol[s->after].before = s->before; else b->pair[k].last = s->before;
     if (s->before >= 0) b->symbol[s->before].after = s->after; else b->pair[k].first = s->after;
     s->pair = -1;
     b->pair[k].count -= s->weight;
@@ -11237,6 +11241,21 @@ static int nn__json_added(nn__json *j, nn__vocabulary *v)                // one 
     return 1;
 }
 
+static int nn__json_pass_list(nn__json *j)               // moves behind a list and leaves its strings as they are
+{
+    size_t depth = 0;
+    int quoted = 0;
+    for (; j->at < j->n; j->at++) {
+        char c = j->s[j->at];
+        if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
+        if (c == '"') quoted = 1;
+        if (c == '[') depth++;
+        if (!depth) return nn__json_fail(j, "merges are a list");
+        if (c == ']' && !--depth) { j->at++; return 1; }
+    }
+    return nn__json_fail(j, "a list does not end");
+}
+
 static int nn__json_model(nn__json *j, nn__model_file *f)
 {
     static const char *const plain[] = { "dropout", "byte_fallback", "ignore_merges", "fuse_unk", "end_of_word_suffix" };
@@ -11253,20 +11272,10 @@ static int nn__json_model(nn__json *j, nn__model_file *f)
             if (nn__json_peek(j) != '{') { f->unsupported = "its model has another kind of vocabulary"; if (!nn__json_skip(j, 0)) return 0; }
             else if (!nn__json_vocabulary(j, &f->vocabulary)) return 0;
         } else if (!strcmp(key, "merges")) {             // read when the vocabulary is complete; skipping decodes strings, so this only finds the end
-            size_t depth = 0;
-            int quoted = 0;
             nn__json_peek(j);
             f->merges = j->at;
-            for (; j->at < j->n; j->at++) {
-                char c = j->s[j->at];
-                if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
-                if (c == '"') quoted = 1;
-                if (c == '[') depth++;
-                if (c == ']' && depth && !--depth) break;
-                if (!depth) return nn__json_fail(j, "merges are a list");
-            }
-            if (j->at >= j->n) return nn__json_fail(j, "a list does not end");
-            j->at++;
+            if (!nn__json_pass_list(j)) return 0;
+            if (j->at == f->merges + 2) f->merges = 0;   // []
         } else if (!strcmp(key, "continuing_subword_prefix")) {
             if (!nn__json_text_or_null(j, &text)) return 0;
             if (text && text[0] && strcmp(text, "##")) f->unsupported = "its continuing_subword_prefix is not ##";
@@ -11478,13 +11487,13 @@ static int nn__put_tokenizer_json(nn__bytes *b, const nn_tokenizer *t)
     if (t->unknown >= 0) ok = ok && nn__put_json(b, t->token[t->unknown].text, t->token[t->unknown].length, 0);
     else nn__put_chars(b, "null");
     if (pieces) nn__put_chars(b, ",\n    \"continuing_subword_prefix\": \"##\",\n    \"max_input_chars_per_word\": 100");
-    else nn__put_chars(b, ",\n    \"dropout\": null,\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    \"byte_fallback\": false,\n    \"ignore_merges\": false");
+    else nn__put_chars(b, ",\n    \"dropout\": null,\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n"
+                          "    \"byte_fallback\": false,\n    \"ignore_merges\": false");
     nn__put_chars(b, ",\n    \"vocab\": {");
     for (comma = "", i = 0; ok && i < t->count; i++) {
         const nn__token *k = &t->token[i];
-        if (k->kind == NN__TOKEN_SPECIAL && bytes) continue;             // among the added tokens; here it would be read as bytes
         nn__put_format(b, "%s\n      ", comma);
-        ok = nn__put_json(b, k->text, k->length, bytes);
+        ok = nn__put_json(b, k->text, k->length, bytes && k->kind != NN__TOKEN_SPECIAL);
         nn__put_format(b, ": %lld", (long long)i);
         comma = ",";
     }
@@ -12871,8 +12880,10 @@ static int nn__foldable(const nn__recording *r, int j)      // which call the ba
     for (i = 1; i < 5; i++) if (n->v[i].data && n->v[i].dtype != NN_F32) return -1;
     for (i = 0; i < j; i++) {
         const nn__recorded *c = &r->call[i];
+        int then;                                        // what a linear layer does to its result
         if (!c->op || c->v[c->nin].data != n->v[0].data) continue;
-        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2) ? i : -1;
+        memcpy(&then, c->params, sizeof then);
+        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !then) ? i : -1;
     }
     for (k = 0; k < r->calls && found >= 0; k++)
         if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
@@ -16707,11 +16718,12 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
 //     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
+//     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
 // lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_WORK = 1 << 18 };
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -16722,7 +16734,6 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
-static int64_t nn__product_bytes(const nn__product *g, size_t real) { return (int64_t)(g->small ? nn_dtype_bytes((nn_dtype)g->small) : real); }     // of a number of b
 
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
@@ -16758,6 +16769,20 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
+}
+// The block of y that a task makes.
+typedef struct nn__gemm_block { int64_t row, rows, column, columns; } nn__gemm_block;
+static nn__gemm_block nn__gemm_block_of(const nn__product *p, int64_t task)
+{
+    nn__product g = *p;
+    int turned = nn__product_turn(&g);
+    nn__gemm_cut s = nn__gemm_cuts(&g);
+    nn__gemm_block b, q;
+    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g.m - b.row));
+    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g.n - b.column);
+    if (!turned) return b;
+    q.row = b.column; q.rows = b.columns; q.column = b.row; q.columns = b.rows;
+    return q;
 }
 static int64_t nn__gemm_tasks(nn__product g)
 {
@@ -17041,7 +17066,8 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
 }
 #endif
 
-// ---- b of other types: NN_BF16, NN_F16, NN_I8 become R as they are read
+// Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type ? 2 : (int64_t)sizeof(R); }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
 {
     double d;
@@ -17052,18 +17078,19 @@ NN__INLINE R NN__K(small_one)(int type, const char *p)
 NN__INLINE V NN__K(small_load)(const int type, const char *p)
 {
 #ifdef NN__FROM_I8
-    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : NN__FROM_I8(p);
+    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : type ? NN__FROM_I8(p) : LOAD((const R *)(const void *)p);
 #else
     R part[NN__LANES];
     int i;
-    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * (type == NN_I8 ? 1 : 2));
+    if (!type) return LOAD((const R *)(const void *)p);
+    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * NN__K(small_bytes)(type));
     return LOAD(part);
 #endif
 }
-// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). b: rows of bytes, row_bytes apart. The sums are in y, so that a row is read as a stream.
-NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
+// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). Rows are row_bytes apart; each is read as a stream, so the sums stay in y.
+NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
 {
-    const int e = type == NN_I8 ? 1 : 2;
+    const int64_t e = NN__K(small_bytes)(type);
     V x[8], sum, s = C(1), w;
     int64_t j;
     int t;
@@ -17074,7 +17101,7 @@ NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, con
         if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
         NN__UNROLL for (t = 0; t < rows; t++) {
             const char *p = b + t * row_bytes + j * e;
-            char part[2 * NN__LANES] = { 0 };
+            char part[NN__LANES * sizeof(R)] = { 0 };
             if (left < NN__LANES) { memcpy(part, p, (size_t)(left * e)); p = part; }
             else NN__FETCH(p + 8 * row_bytes);
             w = NN__K(small_load)(type, p);
@@ -17084,25 +17111,30 @@ NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, con
         NN__K(put_lanes)(y + j, sum, left);
     }
 }
-NN__INLINE void NN__K(small_row_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
+NN__INLINE void NN__K(stream_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
 {
-    int64_t p = 0, row_bytes = g->brs * (type == NN_I8 ? 1 : 2);
+    int64_t p = 0, row_bytes = g->brs * NN__K(small_bytes)(type);
     while (p < g->k) {
         int64_t end = type == NN_I8 ? nn__min(g->k, (p / g->up + 1) * g->up) : g->k;
         const R *s = type == NN_I8 ? scale + p / g->up * g->srs : NULL;
-        for (; p + 8 <= end; p += 8) NN__K(small_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
-        for (; p < end; p++)         NN__K(small_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p + 8 <= end; p += 8) NN__K(stream_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p < end; p++)         NN__K(stream_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
     }
 }
-static void NN__K(small_row)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)    // one row of A: y (n) += a b
+// One row of A times columns j .. j + n of B, whose rows are dense: y += a b
+static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int64_t n, R *y)
 {
-    if (g->small == NN_BF16)     NN__K(small_row_of)(NN_BF16, g, n, a, b, scale, y);
-    else if (g->small == NN_F16) NN__K(small_row_of)(NN_F16, g, n, a, b, scale, y);
-    else                         NN__K(small_row_of)(NN_I8, g, n, a, b, scale, y);
+    const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
+    const R *scale = g->scale ? (const R *)g->scale + j : NULL;
+    if (!g->small)               NN__K(stream_of)(0, g, n, a, b, scale, y);
+    else if (g->small == NN_BF16) NN__K(stream_of)(NN_BF16, g, n, a, b, scale, y);
+    else if (g->small == NN_F16) NN__K(stream_of)(NN_F16, g, n, a, b, scale, y);
+    else                         NN__K(stream_of)(NN_I8, g, n, a, b, scale, y);
 }
+
 NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
-    const int64_t e = type == NN_I8 ? 1 : 2;
+    const int64_t e = NN__K(small_bytes)(type);
     const char *b = (const char *)g->b + (first * g->brs + j * g->bcs) * e;
     const R *scale = (const R *)g->scale;
     int64_t p, i;
@@ -17144,9 +17176,9 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     if (h <= 0) return;
-    if (g.small && h == 1 && g.bcs == 1 && (!g.scale || (g.across == 1 && g.scs == 1))) {
-        if (!add) for (j = j0; j < end; j++) y[j] = bias ? bias[j] : 0;
-        NN__K(small_row)(&g, end - j0, (const R *)g.a + i0 * g.ars, (const char *)g.b + j0 * nn__product_bytes(&g, sizeof(R)), g.scale ? (const R *)g.scale + j0 : NULL, y + j0);
+    if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
+        if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
+        NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
         return;
     }
     do {
@@ -17328,7 +17360,7 @@ NN__BACKWARD(matmul)
 }
 #endif
 
-// ---- linear:   Y = X W^T + b      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
+// ---- linear:   Y = f(X W^T + b)      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
 #if NN__IN_HOST
 static int nn__linear_shape(nn_call *c)
 {
@@ -17407,15 +17439,17 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
 {
     nn_tensor *in[4];
     nn_context *nn = x ? x->nn : NULL;
-    int small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
+    nn_fn f = desc ? desc->activation : NULL;
+    int then = 0, small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
     in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
     in[3] = small && desc ? desc->scale : NULL;
     if (small && nn->mode == NN_TRAIN && (nn__wants(w) || nn__wants(in[3]))) {
         nn_fail(nn, "linear: weights of type %s and their scale have no gradient (see nn_freeze)", nn_dtype_name((nn_dtype)w->dtype));
         return nn__inert(nn);
     }
-    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, NULL, NULL);
-    return nn__activate(desc ? desc->activation : NULL, x);
+    if (nn && (nn->mode != NN_TRAIN || !(nn__wants(x) || nn__wants(w) || nn__wants(b)))) then = nn__unary_id(f);      // else backward reads what f was given
+    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, &then, NULL);
+    return nn__activate(then ? NULL : f, x);
 }
 
 static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
@@ -17448,7 +17482,26 @@ NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scal
 }
 #endif
 #if NN__IN_SIMD
-NN__FORWARD(linear)        { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+#define NN__X(name, keep, f, df) NN__K(name##_row),
+static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
+#undef NN__X
+NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
+{
+    nn__product g = nn__linear_product(c, 0);
+    int then = *(const int *)c->params;
+    NN__K(gemm_task)(g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    if (then) {
+        nn__gemm_block k = nn__gemm_block_of(&g, t->index);
+        const R none[2] = { 0, 0 };
+        int64_t i;
+        for (i = 0; i < k.rows; i++) {
+            R *y = (R *)g.y + (k.row + i) * g.yrs + k.column;
+            const R *in[1];
+            in[0] = y;
+            NN__K(unary_rows)[then](k.columns, y, in, none);
+        }
+    }
+}
 NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
