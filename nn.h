@@ -842,6 +842,9 @@ struct nn_call {
     int64_t      cost;               // how much work it is, in numbers moved (some 8 multiply-adds each); 0: all of in, out ... A small call is not spread
     size_t       shared_bytes, task_bytes;   // scratch wanted: for all tasks together, for each running task
     void        *shared;             // the scratch, 64-byte aligned
+    unsigned     fixed;              // in plans, bit i: in[i] never changes. op->plan may then say that the first `once` phases read such inputs
+    int          once;               // only and write all of `shared`: the plan runs them a single time and keeps `shared`
+    unsigned     spent;              // bit i: the phases after those do not read in[i], so that the plan need not keep it
 };
 typedef struct nn_task { int phase; int64_t index, count; void *scratch; } nn_task;
 typedef void (*nn_exec)(const nn_call *c, const nn_task *t);
@@ -2728,6 +2731,8 @@ static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *param
     c->cost = 0;
     c->shared_bytes = c->task_bytes = 0;
     c->shared = NULL;
+    c->fixed = c->spent = 0;
+    c->once = 0;
 }
 
 // Plans: how many tasks for n independent items of `cost` multiply-adds each. Depends on shapes only.
@@ -10068,7 +10073,14 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
 // =============================================================================================
 enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
 
-typedef struct nn__recorded { const nn_op *op; int nin, nout, naux, mode; double params[NN_MAX_PARAMS / sizeof(double)]; nn_view v[NN__PLAN_VIEWS]; } nn__recorded;
+typedef struct nn__recorded {
+    const nn_op *op;
+    int          nin, nout, naux, mode;
+    unsigned     fixed, spent;       // as in nn_call; fixed 0: nothing is prepared
+    size_t       kept_bytes;
+    double       params[NN_MAX_PARAMS / sizeof(double)];
+    nn_view      v[NN__PLAN_VIEWS];
+} nn__recorded;
 struct nn__recording {                  // while a plan is made, nn->record points here
     nn_context *nn;
     nn__recorded *call;
@@ -10084,7 +10096,7 @@ typedef struct nn__plan_view {
     int     base;
     int64_t at, at_step, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];
 } nn__plan_view;
-typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
+typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; unsigned fixed; char *kept; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
 struct nn_plan {
     nn_context    *nn;
     nn__plan_call *call;
@@ -10093,7 +10105,7 @@ struct nn_plan {
     char          *constants;
     int            calls, any_batch, threads;
     int64_t        batch;
-    size_t         input_bytes, output_bytes, temp_bytes, scratch_bytes;       // of one sample; of the whole workspace
+    size_t         output_bytes, temp_bytes, scratch_bytes, constant_bytes;    // of one sample; of the whole workspace; of weights and what is made of them
 };
 
 static void nn__record_refuse(nn_context *nn, const char *why) { if (nn->record && !nn->record->refused) nn->record->refused = why; }
@@ -10116,7 +10128,7 @@ static void nn__record_call(nn_context *nn, const nn_call *c)
         r->room = room;
     }
     to = &r->call[r->calls++];
-    to->op = c->op; to->nin = c->nin; to->nout = c->nout; to->naux = c->naux; to->mode = c->mode;
+    to->op = c->op; to->nin = c->nin; to->nout = c->nout; to->naux = c->naux; to->mode = c->mode; to->fixed = to->spent = 0; to->kept_bytes = 0;
     memset(to->params, 0, sizeof to->params);
     if (c->params) memcpy(to->params, c->params, c->op->params_bytes);
     for (i = 0; i < n; i++) to->v[i] = i < c->nin ? c->in[i] : i < c->nin + c->nout ? c->out[i - c->nin] : c->aux[i - c->nin - c->nout];
@@ -10405,6 +10417,16 @@ static void nn__plan_begin(const nn_plan *p, nn_call *c)  // reads nothing of th
     c->add = 0;
     c->seed = c->step = c->ordinal = 0;
 }
+static void nn__plan_ask(nn_call *c)                     // how the op cuts its work
+{
+    c->phases = 1;
+    c->tasks[0] = 1;
+    c->shared_bytes = c->task_bytes = 0;
+    c->cost = 0;
+    c->once = 0;
+    c->spent = 0;
+    if (c->op->plan) c->op->plan(c);
+}
 
 static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t batch, char *const *base, nn_call *c)
 {
@@ -10414,29 +10436,26 @@ static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t b
     c->params = k->params;
     c->mode = k->mode;
     c->nin = k->nin; c->nout = k->nout; c->naux = k->naux;
-    c->phases = 1;
-    c->tasks[0] = 1;
-    c->shared_bytes = c->task_bytes = 0;
-    c->cost = 0;
+    c->fixed = k->fixed;
     for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, batch, base);
     for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, batch, base);
     for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, batch, base);
-    if (k->op->plan) k->op->plan(c);
+    nn__plan_ask(c);
 }
 
 static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, char *scratch)
 {
     nn_task t;
     nn__job j;
-    c->shared = scratch;
-    scratch += nn__round_up(c->shared_bytes);
+    c->shared = k->kept ? k->kept : scratch;
+    if (!k->kept) scratch += nn__round_up(c->shared_bytes);
     if (p->threads > 1 && !nn__is_small(c)) {
         j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
+        for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
         return;
     }
     t.scratch = scratch;
-    for (t.phase = 0; t.phase < c->phases; t.phase++) {
+    for (t.phase = c->once; t.phase < c->phases; t.phase++) {
         t.count = c->tasks[t.phase];
         for (t.index = 0; t.index < t.count; t.index++) k->exec(c, &t);
     }
@@ -10493,27 +10512,92 @@ static size_t nn__plan_scratch(const nn_plan *p)         // the most that any ba
     for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = 0; i < p->calls; i++) {
         size_t bytes;
         nn__plan_prepare(p, &p->call[i], b, base, &c);
-        bytes = nn__round_up(c.shared_bytes) + (size_t)p->threads * nn__round_up(c.task_bytes);
+        bytes = (c.once ? 0 : nn__round_up(c.shared_bytes)) + (size_t)p->threads * nn__round_up(c.task_bytes);
         if (bytes > most) most = bytes;
     }
     return most;
 }
 
-// One block holds the plan, its calls, views and constants.
+// ---- constants ----------------------------------------------------------------------------------------
+// What an op makes of its constant inputs (packed weights) is made once and kept; constants that nobody else reads are not.
+static void nn__plan_recorded(const nn__recording *r, const nn__recorded *from, nn_call *c)     // the call as it was recorded
+{
+    int i;
+    memset(c, 0, sizeof *c);
+    c->nn = r->nn;
+    c->op = from->op;
+    c->params = from->params;
+    c->mode = from->mode;
+    c->nin = from->nin; c->nout = from->nout; c->naux = from->naux;
+    c->fixed = from->fixed;
+    for (i = 0; i < c->nin + c->nout; i++) *(i < c->nin ? &c->in[i] : &c->out[i - c->nin]) = from->v[i];
+    nn__plan_ask(c);
+}
+static size_t nn__find_kept(nn__recording *r, nn__recording *q, const nn__storage *s, int n)    // the same in both recordings; its bytes
+{
+    size_t bytes = 0;
+    int i, j;
+    nn_call c;
+    for (i = 0; i < r->calls; i++) {
+        nn__recorded *k = &r->call[i];
+        if (!k->op) continue;
+        for (j = 0, k->fixed = 0; j < k->nin; j++)
+            if (!nn__view_empty(&k->v[j]) && s[nn__storage_of(s, n, &k->v[j])].base == NN__PLAN_CONST) k->fixed |= 1u << j;
+        nn__plan_recorded(r, k, &c);
+        if (!c.once) k->fixed = 0;
+        k->spent = c.once ? c.spent : 0;
+        k->kept_bytes = c.once ? nn__round_up(c.shared_bytes) : 0;
+        q->call[i].fixed = k->fixed; q->call[i].spent = k->spent; q->call[i].kept_bytes = k->kept_bytes;
+        bytes += k->kept_bytes;
+    }
+    return bytes;
+}
+static void nn__drop_spent(const nn__recording *r, nn__storage *s, int n)       // constants that nobody reads after nn_plan_new
+{
+    int i, j;
+    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) s[i].base = NN__PLAN_NONE;
+    for (i = 0; i < r->calls; i++) for (j = 0; r->call[i].op && j < r->call[i].nin; j++) {
+        nn__storage *t = nn__view_empty(&r->call[i].v[j]) ? NULL : &s[nn__storage_of(s, n, &r->call[i].v[j])];
+        if (t && t->base == NN__PLAN_NONE && !(r->call[i].spent >> j & 1)) t->base = NN__PLAN_CONST;
+    }
+    if (!nn__view_empty(&r->output)) {
+        nn__storage *t = &s[nn__storage_of(s, n, &r->output)];
+        if (t->base == NN__PLAN_NONE) t->base = NN__PLAN_CONST;
+    }
+}
+static int nn__plan_fill_kept(const nn__recording *r, const nn__recorded *from, const nn__plan_call *k)  // 0: out of memory
+{
+    nn_call c;
+    nn_task t;
+    char *scratch = NULL;
+    nn__plan_recorded(r, from, &c);
+    c.shared = k->kept;
+    if (c.task_bytes && !(scratch = (char *)nn__raw_alloc(r->nn, c.task_bytes + NN__ALIGN))) return 0;
+    t.scratch = scratch + (NN__ALIGN - 1 - ((uintptr_t)scratch + NN__ALIGN - 1) % NN__ALIGN);
+    for (t.phase = 0; t.phase < c.once; t.phase++)
+        for (t.count = c.tasks[t.phase], t.index = 0; t.index < t.count; t.index++) k->exec(&c, &t);
+    nn__raw_free(r->nn, scratch);
+    return 1;
+}
+
+// One block holds the plan, its calls, views, constants and what is kept of them.
 static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)
 {
     nn_context *nn = r->nn;
     int n = nn__find_storages(r, s), m = nn__find_storages(q, u), i, j, calls = 0, views = 0, linear = 1;
-    size_t constants = 0, head;
+    size_t constants = 0, head, kept;
     nn_plan *p;
     char *at;
     if (r->refused || q->refused) return NULL;
+    kept = nn__find_kept(r, q, s, n);
+    nn__drop_spent(r, s, n);
+    if (q != r) nn__drop_spent(q, u, m);
     nn__share_places(r, s, n);
     nn__share_places(q, u, m);
     for (i = 0; i < r->calls; i++) if (r->call[i].op) { calls++; views += r->call[i].nin + r->call[i].nout + r->call[i].naux; }
     for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) constants += (size_t)nn__storage_bytes_of(&s[i]);
     head = nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call) + nn__round_up((size_t)views * sizeof *p->view);
-    at = (char *)nn__raw_alloc(nn, head + constants + NN__ALIGN);
+    at = (char *)nn__raw_alloc(nn, head + constants + kept + NN__ALIGN);
     if (!at) { r->refused = "out of memory"; return NULL; }
     p = (nn_plan *)(void *)at;
     memset(p, 0, sizeof *p);
@@ -10537,18 +10621,26 @@ static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *
         k->op = c->op; k->nin = c->nin; k->nout = c->nout; k->naux = c->naux; k->mode = c->mode; k->view = views;
         k->exec = c->op->id ? nn->table->forward[c->op->id] : c->op->forward;
         memcpy(k->params, c->params, sizeof k->params);
+        k->fixed = c->fixed;
+        k->kept = c->kept_bytes ? p->constants + constants : NULL;
+        constants += c->kept_bytes;
         for (j = 0; j < c->nin + c->nout + c->naux; j++, views++) {
             if (j < c->nin + c->nout) linear &= nn__plan_bind(&p->view[views], &c->v[j], &q->call[i].v[j], r, q, s, n, u, m);
             else { memset(&p->view[views], 0, sizeof *p->view); p->view[views].v.dtype = c->v[j].dtype; }
         }
     }
     linear &= nn__plan_bind(&p->output, &r->output, &q->output, r, q, s, n, u, m);
+    for (i = 0, j = 0; linear && i < r->calls; i++) if (r->call[i].op) {
+        const nn__plan_call *k = &p->call[j++];
+        if (k->kept && !nn__plan_fill_kept(r, &r->call[i], k)) { r->refused = "out of memory"; linear = 0; }
+    }
     if (!linear) { nn__raw_free(nn, p); return NULL; }   // for one batch only: the caller tries r with itself
     p->any_batch = r->batch > 1 && r != q;
     p->out_shape.ndim = r->output.ndim;
     memcpy(p->out_shape.d, r->output.shape, sizeof r->output.shape);
     p->output_bytes = (size_t)(nn_view_count(&r->output) / nn__max(1, r->batch)) * sizeof(float);
     p->scratch_bytes = nn__plan_scratch(p);
+    p->constant_bytes = constants;
     return p;
 }
 
@@ -10654,8 +10746,8 @@ NN_API void nn_plan_print(const nn_plan *p)
         macs += m;
         seconds += took;
     }
-    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (temporaries %lld, scratch %lld)\n", p->calls, macs, seconds * 1e6,
-            (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes);
+    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (temporaries %lld, scratch %lld), constants %lld bytes\n", p->calls, macs, seconds * 1e6,
+            (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
     nn__raw_free(nn, memory);
 }
 
@@ -15166,7 +15258,7 @@ enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
     int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
-    int     transposed, winograd;
+    int     transposed, winograd, kept;                  // kept: weights are packed once, all of them
 } nn__conv;
 
 static nn__conv nn__conv_sizes(const nn_call *c)
@@ -15176,6 +15268,7 @@ static nn__conv nn__conv_sizes(const nn_call *c)
     const nn_view *image, *map, *w = &c->in[1];
     int d;
     v.transposed = c->op->id == NN_OP_conv_transpose2d;
+    v.kept = (int)(c->fixed >> 1 & 1);
     image = v.transposed ? &c->out[0] : &c->in[0];
     map   = v.transposed ? &c->in[0] : &c->out[0];
     v.batch = image->shape[0];
@@ -15337,12 +15430,12 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     int64_t rows = spread ? v->c : v->o, terms = 36 * (spread ? v->o : v->c);
     s.phases = 1;
     s.blocks = (v->batch * nn__wino_tiles(spread ? v->image : v->map) + NN__WINO_N - 1) / NN__WINO_N;
-    s.lead = nn__tile_rows(rows, nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
+    s.lead = nn__tile_rows(rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
     s.rounds = (rows + s.lead - 1) / s.lead;
     s.pack_blocks = s.lead / NN__TILE_ROWS;
     s.panels = ((spread ? v->o : v->c) + NN__WINO_K - 1) / NN__WINO_K * 36 * 16 + s.lead * terms;
     s.splits = nn__max((s.lead + NN__WINO_M - 1) / NN__WINO_M, nn__min(4, 8 / (v->groups * s.blocks)));
-    if (s.blocks <= NN__WINO_FEW) {
+    if (s.blocks <= NN__WINO_FEW && !v->kept) {
         s.lead = nn__tile_rows(rows, 1);
         s.rounds = 1;
         s.pack_blocks = s.panels = 0;
@@ -15369,7 +15462,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
     s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
     s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
-    s.rounds = nn__min(s.pack_blocks, v->groups * s.rows * q.channels * v->taps / NN__CONV_PACK + 1);
+    s.rounds = v->kept ? 1 : nn__min(s.pack_blocks, v->groups * s.rows * q.channels * v->taps / NN__CONV_PACK + 1);
     s.rounds = nn__min(s.rounds, NN_MAX_PHASES / 2);
     s.pack_blocks = (s.pack_blocks + s.rounds - 1) / s.rounds;
     s.rounds = (s.rows + s.pack_blocks * NN__GEMM_M - 1) / (s.pack_blocks * NN__GEMM_M);
@@ -15472,6 +15565,7 @@ static void nn__conv_plan(nn_call *c)
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
         c->task_bytes = (size_t)nn__conv_scratch(&v, spread, s.rows) * real;
+        if (v.kept && c->shared_bytes) { c->once = 1; c->spent = 1u << 1; }
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
