@@ -15402,7 +15402,7 @@ static int64_t nn__thin_rows(const nn__conv *v) { return nn__min((v->o + 3) / 4 
 // times that of a direct sum; below 4e-6 of the norm of all results, and no result is off by more than 1e-5 of the largest one
 // (tests/test_conv.c). A column is a tile; columns run through the batch, and every result is a chain over channels as before, so the
 // bits do not depend on neighbours, lanes or threads.
-enum { NN__TILE_ROWS = 24, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 144, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2 };
+enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
 static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
 // Does it pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights costs about as much
@@ -15421,9 +15421,9 @@ typedef struct nn__conv_cut {
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
 } nn__conv_cut;
-// Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__TILE_ROWS rows, a multiple of every NN__MR.
+// Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__LANE_ROWS rows, a multiple of every NN__NR.
 // Where there are few columns, weights are not packed in a phase of their own: every task transforms what it needs, which stays in the cache.
-static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__TILE_ROWS - 1) / NN__TILE_ROWS * NN__TILE_ROWS; }
+static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__LANE_ROWS - 1) / NN__LANE_ROWS * NN__LANE_ROWS; }
 static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
@@ -15432,7 +15432,7 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.blocks = (v->batch * nn__wino_tiles(spread ? v->image : v->map) + NN__WINO_N - 1) / NN__WINO_N;
     s.lead = nn__tile_rows(rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
     s.rounds = (rows + s.lead - 1) / s.lead;
-    s.pack_blocks = s.lead / NN__TILE_ROWS;
+    s.pack_blocks = s.lead / NN__LANE_ROWS;
     s.panels = ((spread ? v->o : v->c) + NN__WINO_K - 1) / NN__WINO_K * 36 * 16 + s.lead * terms;
     s.splits = nn__max((s.lead + NN__WINO_M - 1) / NN__WINO_M, nn__min(4, 8 / (v->groups * s.blocks)));
     if (s.blocks <= NN__WINO_FEW && !v->kept) {
@@ -15726,6 +15726,15 @@ static void NN__K(conv_pixels)(const nn__gather *q, const nn__part *p, const R *
             }
         }
     }
+}
+
+// A run of results goes to its place: y (+)= x.
+NN__INLINE void NN__K(conv_put)(R *y, const R *x, int64_t n, int add)
+{
+    int64_t i;
+    if (!add && n == 4) memcpy(y, x, 4 * sizeof *y);
+    else if (!add) NN__K(copy_few)(y, x, n);
+    else for (i = 0; i < n; i++) y[i] += x[i];
 }
 
 NN__INLINE void NN__K(fill_run)(R *y, int64_t n, R value)
@@ -16118,37 +16127,37 @@ NN__INLINE void NN__K(wino_kernel)(const V *g, int n, R *to, int64_t stride, int
     }
 }
 
-// Weights of some rows and channels, as wino_products reads them. Several channels at a time: rows of w may be far apart.
+// Weights of some rows and channels in panels of NN__NR rows, as wino_multiply reads them. Several channels at a time: rows of w may be far apart.
 static void NN__K(wino_kernels)(const nn__gather *q, int flip, const R *w, int64_t rows, int64_t channels, R *to, int64_t stride)
 {
     enum { some = 8 };
-    R g[some][9][16];
+    R g[some][9][NN__NR];
     int64_t i, ch, e, j, n;
     int k, l;
     memset(g, 0, sizeof g);
-    for (i = 0; i < rows; i += NN__MR) for (ch = 0; ch < channels; ch += some) {
+    for (i = 0; i < rows; i += NN__NR) for (ch = 0; ch < channels; ch += some) {
         n = nn__min(some, channels - ch);
-        for (j = 0; j < nn__min(NN__MR, rows - i); j++) for (e = 0; e < n; e++) {
+        for (j = 0; j < nn__min(NN__NR, rows - i); j++) for (e = 0; e < n; e++) {
             const R *x = w + (i + j) * q->w_row + (ch + e) * q->w_channel;
             NN__UNROLL for (k = 0; k < 9; k++) g[e][k][j] = x[k];
         }
-        for (e = 0; e < n; e++) for (l = 0; l < NN__MR; l += NN__LANES) {
+        for (e = 0; e < n; e++) for (l = 0; l < NN__NR; l += NN__LANES) {
             V x[9];
             NN__UNROLL for (k = 0; k < 9; k++) x[k] = LOAD(g[e][flip ? 8 - k : k] + l);
-            NN__K(wino_kernel)(x, 3, to + i * channels + (ch + e) * NN__MR + l, stride, ch + e == channels - 1 ? NN__MR - l : NN__LANES);
+            NN__K(wino_kernel)(x, 3, to + i * channels + (ch + e) * NN__NR + l, stride, NN__LANES);
         }
     }
 }
-// A task of the packing phase: NN__TILE_ROWS rows of a round, all channels in parts of NN__WINO_K.
+// A task of the packing phase: NN__LANE_ROWS rows of a round, all channels in parts of NN__WINO_K.
 static void NN__K(wino_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
-    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__TILE_ROWS, row = round * s.lead + first, part;
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__LANE_ROWS, row = round * s.lead + first, part;
     to += group * s.panels;
     for (part = 0; part < q.channels; part += NN__WINO_K) {
         int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(s.lead, depth);
-        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__TILE_ROWS, q.rows - row), depth, to + first * depth, stride);
+        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__LANE_ROWS, q.rows - row), depth, to + first * depth, stride);
         to += 36 * stride;
     }
 }
@@ -16175,6 +16184,18 @@ static void NN__K(wino_products)(int64_t m, int64_t n, int add, int64_t depth, c
         else for (i = 0; i < m; i += NN__MR) NN__K(wino_tile)(1, add, depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
     }
 }
+// y (n tiles, m rows) (+)= pixels * weights for each of the 36 matrices: [term][tile] times panels [term][NN__NR rows]. Channels are what lanes are, as
+// there are many of them however small an image is, and a weight is read once for up to NN__TALL tiles.
+static void NN__K(wino_multiply)(int64_t n, int64_t m, int add, int64_t depth, const R *x, int64_t wide, const R *w, int64_t w_stride, R *y, int64_t y_stride, int64_t ld)
+{
+    static const R zero[NN__NR] = { 0 };
+    int64_t x_stride = nn__wino_stride(depth, wide), tiles = (n + NN__TALL - 1) / NN__TALL, i, j, t, h;
+    int e;
+    for (e = 0; e < 36; e++, x += x_stride, w += w_stride, y += y_stride) for (j = 0; j < m; j += NN__NR) for (i = 0, t = 0; t < tiles; t++, i += h) {
+        h = n / tiles + (t < n % tiles);
+        NN__K(tiles)[1][h - 1](depth, x + i, 1, wide, w + j * depth, NN__NR, add ? NULL : zero, y + i * ld + j, ld);
+    }
+}
 // One block of results: some rows (channels) and NN__WINO_N columns (tiles).
 static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
 {
@@ -16184,11 +16205,12 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
     int64_t across = (q.x.count + 3) / 4, tiles = across * ((q.y.count + 3) / 4), n = nn__min(NN__WINO_N, v->batch * tiles - first);
     int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), source = q.y.size * q.x.size, plane = q.y.count * q.x.count, wide, l, r, part, ch;
     int few = s.panels == 0;
-    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(s.rows, NN__WINO_N), *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K / 2);
-    NN__K(patch) in[NN__WINO_N], out[NN__WINO_N];
+    int64_t y_stride = nn__wino_stride(NN__WINO_N, s.rows);
+    R *mm = scratch, *vv = mm + 36 * y_stride, *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K / 2);
+    NN__K(patch) in[NN__WINO_N];
     NN__K(patches) p;
     int64_t runs = 0, low_y = q.y.offset + nn__min(0, 2 * q.y.hop), low_x = q.x.offset + nn__min(0, 2 * q.x.hop);
-    R tile[4][NN__WINO_N][4];
+    R tile[4][NN__LANES][4];
     int i, j;
     if (m <= 0) return;
     for (l = 0; l < n; runs++) {
@@ -16198,11 +16220,6 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
         in[runs].stride = v->groups * q.channels * source;
         in[runs].count = tiles == 1 ? n : 1;             // a tile is a whole image
         in[runs].lane = l;
-        out[runs] = NN__K(wino_patch)(4 * ty, 4 * tx, q.y.count, q.x.count, run, 4);
-        out[runs].at += ((b * v->groups + group) * q.rows + row) * plane;
-        out[runs].stride = v->groups * q.rows * plane;
-        out[runs].count = in[runs].count;
-        out[runs].lane = l;
         l += run * in[runs].count;
     }
     memset(&p, 0, sizeof p);
@@ -16216,37 +16233,30 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
         if (few) NN__K(wino_kernels)(&q, spread, w + part * q.w_channel, m, depth, uu, stride);
         for (ch = 0; ch < depth; ch++) {
             for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + (part + ch) * source, q.x.size, &p);
-            for (i = 0; i < wide; i += NN__LANES)
-                NN__K(wino_image)(&p, i, vv + i / NN__NR * depth * NN__NR + ch * NN__NR + i % NN__NR, nn__wino_stride(depth, NN__WINO_N));
+            for (i = 0; i < wide; i += NN__LANES) NN__K(wino_image)(&p, i, vv + ch * wide + i, nn__wino_stride(depth, wide));
         }
-        NN__K(wino_products)(m, wide, part > 0, depth, ww, stride, vv, nn__wino_stride(depth, NN__WINO_N), mm, nn__wino_stride(s.rows, NN__WINO_N), NN__WINO_N);
+        NN__K(wino_multiply)(n, m, part > 0, depth, vv, wide, ww, stride, mm, y_stride, s.rows);
         a += 36 * stride;
     }
-    for (r = 0; r < m; r++, y += plane) {
-        R first_term = bias ? bias[group * q.rows + row + r] : 0;
-        for (i = 0; i < wide; i += NN__LANES) {
-            V t[24], z[4];
-            NN__UNROLL for (j = 0; j < 6; j++) {
-                V x[6];
-                int k;
-                NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(mm + (6 * k + j) * nn__wino_stride(s.rows, NN__WINO_N) + r * NN__WINO_N + i);
-                NN__K(wino_a)(x, 1, 4, 6, t + j);
-            }
-            NN__UNROLL for (j = 0; j < 4; j++) {
-                int k;
-                NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
-                NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + SET1(first_term);
-                NN__K(join_four)(z, tile[j][i]);
-            }
+    for (r = 0; r < m; r += NN__LANES) for (l = 0; l < n; l++) {
+        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across * 4, tx = (first + l) % across * 4, lanes = nn__min(NN__LANES, m - r);
+        int64_t high = nn__min(4, q.y.count - ty), width = nn__min(4, q.x.count - tx);
+        R *to = y + ((b * v->groups + group) * q.rows + row + r) * plane + ty * q.x.count + tx;
+        const R *from_sums = mm + l * s.rows + r;
+        V start = bias ? NN__K(get_lanes)(bias + group * q.rows + row + r, lanes) : C(0), t[24], z[4];
+        NN__UNROLL for (j = 0; j < 6; j++) {
+            V x[6];
+            int k;
+            NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(from_sums + (6 * k + j) * y_stride);
+            NN__K(wino_a)(x, 1, 4, 6, t + j);
         }
-        for (l = 0; l < runs; l++) for (i = 0; i < out[l].y1; i++) {
-            R *to = y + out[l].at + i * q.x.count;
-            const R *z = tile[i][out[l].lane];
-            for (ch = 0; ch < out[l].count; ch++, to += out[l].stride, z += 4) {
-                if (add) for (part = 0; part < out[l].x1; part++) to[part] += z[part];
-                else NN__K(copy_run)(to, z, out[l].x1, 1);
-            }
+        NN__UNROLL for (j = 0; j < 4; j++) {
+            int k;
+            NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
+            NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + start;
+            NN__K(join_four)(z, tile[j][0]);
         }
+        for (ch = 0; ch < lanes; ch++, to += plane) for (i = 0; i < high; i++) NN__K(conv_put)(to + i * q.x.count, tile[i][ch], width, add);
     }
 }
 // One block of dw over one chunk of the batch: rows are channels of the map, columns those of the image, terms are tiles.
