@@ -14166,8 +14166,6 @@ NN__TILE(1, 4) NN__TILE(1, 8) NN__TILE(2, 4) NN__TILE(3, 4)
 static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
 #undef NN__X
 #undef NN__TILE
-#undef NN__TILES
-#undef NN__TILES_OF
 
 NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 {
@@ -15424,6 +15422,7 @@ typedef struct nn__conv_cut {
 // Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__LANE_ROWS rows, a multiple of every NN__NR.
 // Where there are few columns, weights are not packed in a phase of their own: every task transforms what it needs, which stays in the cache.
 static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__LANE_ROWS - 1) / NN__LANE_ROWS * NN__LANE_ROWS; }
+static int64_t nn__wino_block_size(int64_t terms) { return 36 * ((terms + NN__WINO_K - 1) / NN__WINO_K * 16 + NN__LANE_ROWS * terms); }  // of packed weights
 static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
@@ -15433,7 +15432,7 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.lead = nn__tile_rows(rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
     s.rounds = (rows + s.lead - 1) / s.lead;
     s.pack_blocks = s.lead / NN__LANE_ROWS;
-    s.panels = ((spread ? v->o : v->c) + NN__WINO_K - 1) / NN__WINO_K * 36 * 16 + s.lead * terms;
+    s.panels = s.pack_blocks * nn__wino_block_size(spread ? v->o : v->c);
     s.splits = nn__max((s.lead + NN__WINO_M - 1) / NN__WINO_M, nn__min(4, 8 / (v->groups * s.blocks)));
     if (s.blocks <= NN__WINO_FEW && !v->kept) {
         s.lead = nn__tile_rows(rows, 1);
@@ -15537,8 +15536,8 @@ static int nn__conv_shape(nn_call *c)
 }
 static int64_t nn__conv_scratch(const nn__conv *v, int spread, int64_t rows)        // numbers that a task of a gather needs; rows: of one task
 {
-    int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K), few = nn__wino_stride(NN__WINO_N + rows, NN__WINO_K / 2) + 16;
-    if (nn__conv_wino(v, spread)) return 36 * (sums + nn__max(image, rows <= NN__WINO_M / 2 ? few : 0));
+    int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
     return nn__conv_direct(v) ? (int64_t)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
 }
 static int64_t nn__conv_dw_scratch(const nn__conv *v)
@@ -15648,6 +15647,37 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 #else
 #define NN__PREFETCH(p) ((void)(p))
 #endif
+// Products with channels in lanes: y (h pixels, v vectors of channels) = sum over k terms of x(pixel, term) w(term, channel) + y, or + start for every
+// pixel. Term p of pixel i is x[i step + at[p]]; a term of w is v vectors. Meanwhile as much is fetched from `ahead`: weights of small images
+// come from far.
+NN__INLINE void NN__K(lane_sums)(const int h, const int v, int64_t k, const R *x, int64_t step, const int64_t *at, const R *w, const R *ahead, const R *start, R *y, int64_t ld)
+{
+    V acc[NN__TALL][NN__NV], wv[NN__NV];
+    int64_t p;
+    int i, j;
+    NN__UNROLL for (i = 0; i < h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD((start ? start : y + i * ld) + j * NN__LANES);
+    for (p = 0; p < k; p++, w += v * NN__LANES, ahead += v * NN__LANES) {
+        const R *from = x + at[p];
+        NN__UNROLL for (j = 0; j < v; j++) { NN__PREFETCH(ahead + j * NN__LANES); wv[j] = LOAD(w + j * NN__LANES); }
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(from[i * step]), wv[j], acc[i][j]);
+    }
+    NN__UNROLL for (i = 0; i < h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ld + j * NN__LANES, acc[i][j]);
+}
+typedef void (*NN__K(lane_fn))(int64_t k, const R *x, int64_t step, const int64_t *at, const R *w, const R *ahead, const R *start, R *y, int64_t ld);
+#define NN__TILE(h, v) static void NN__K(lane_##h##x##v)(int64_t k, const R *x, int64_t step, const int64_t *at, const R *w, const R *ahead, const R *start, R *y, int64_t ld) \
+    { NN__K(lane_sums)(h, v, k, x, step, at, w, ahead, start, y, ld); }
+NN__TILES(1, NN__TILE)
+NN__TILES(2, NN__TILE)
+#define NN__X(h, v) NN__K(lane_##h##x##v),
+static const NN__K(lane_fn) NN__K(lane_tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
+#undef NN__X
+#undef NN__TILE
+#undef NN__TILES
+#undef NN__TILES_OF
+
 // Packs the weights of one group and of NN__GEMM_M rows in a round, in the order in which conv_block reads them: phase, part, panel, term, row.
 static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
 {
@@ -16154,10 +16184,10 @@ static void NN__K(wino_weights)(const nn__conv *v, int spread, const R *w, int64
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
     int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__LANE_ROWS, row = round * s.lead + first, part;
-    to += group * s.panels;
+    to += group * s.panels + index % s.pack_blocks * nn__wino_block_size(q.channels);
     for (part = 0; part < q.channels; part += NN__WINO_K) {
-        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(s.lead, depth);
-        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__LANE_ROWS, q.rows - row), depth, to + first * depth, stride);
+        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(NN__LANE_ROWS, depth);
+        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__LANE_ROWS, q.rows - row), depth, to, stride);
         to += 36 * stride;
     }
 }
@@ -16189,11 +16219,15 @@ static void NN__K(wino_products)(int64_t m, int64_t n, int add, int64_t depth, c
 static void NN__K(wino_multiply)(int64_t n, int64_t m, int add, int64_t depth, const R *x, int64_t wide, const R *w, int64_t w_stride, R *y, int64_t y_stride, int64_t ld)
 {
     static const R zero[NN__NR] = { 0 };
-    int64_t x_stride = nn__wino_stride(depth, wide), tiles = (n + NN__TALL - 1) / NN__TALL, i, j, t, h;
+    int64_t at[NN__WINO_K], x_stride = nn__wino_stride(depth, wide), tiles = (n + NN__TALL - 1) / NN__TALL, i, j, t, h;
     int e;
-    for (e = 0; e < 36; e++, x += x_stride, w += w_stride, y += y_stride) for (j = 0; j < m; j += NN__NR) for (i = 0, t = 0; t < tiles; t++, i += h) {
-        h = n / tiles + (t < n % tiles);
-        NN__K(tiles)[1][h - 1](depth, x + i, 1, wide, w + j * depth, NN__NR, add ? NULL : zero, y + i * ld + j, ld);
+    for (i = 0; i < depth; i++) at[i] = i * wide;
+    for (e = 0; e < 36; e++, x += x_stride, w += w_stride, y += y_stride) for (j = 0; j < m; j += NN__NR) {
+        const R *panel = w + j * depth, *next = j + NN__NR < m ? panel + NN__NR * depth : w + w_stride;
+        for (i = 0, t = 0; t < tiles; t++, i += h) {
+            h = n / tiles + (t < n % tiles);
+            NN__K(lane_tiles)[1][h - 1](depth, x + i, 1, at, panel, t ? panel : next, add ? NULL : zero, y + i * ld + j, ld);
+        }
     }
 }
 // One block of results: some rows (channels) and NN__WINO_N columns (tiles).
@@ -16206,7 +16240,7 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
     int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), source = q.y.size * q.x.size, plane = q.y.count * q.x.count, wide, l, r, part, ch;
     int few = s.panels == 0;
     int64_t y_stride = nn__wino_stride(NN__WINO_N, s.rows);
-    R *mm = scratch, *vv = mm + 36 * y_stride, *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K / 2);
+    R *mm = scratch, *vv = mm + 36 * y_stride, *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K);
     NN__K(patch) in[NN__WINO_N];
     NN__K(patches) p;
     int64_t runs = 0, low_y = q.y.offset + nn__min(0, 2 * q.y.hop), low_x = q.x.offset + nn__min(0, 2 * q.x.hop);
@@ -16224,19 +16258,20 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
     }
     memset(&p, 0, sizeof p);
     wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
-    a += group * s.panels;
+    a += group * s.panels + in_round / NN__LANE_ROWS * nn__wino_block_size(q.channels);
     w += group * v->o * v->c * 9 + row * q.w_row;
-    for (part = 0; part < q.channels; part += few ? NN__WINO_K / 2 : NN__WINO_K) {
-        int64_t depth = nn__min(few ? NN__WINO_K / 2 : NN__WINO_K, q.channels - part);
-        const R *ww = few ? uu : a + in_round * depth;
-        int64_t stride = nn__wino_stride(few ? s.rows : s.lead, depth);
-        if (few) NN__K(wino_kernels)(&q, spread, w + part * q.w_channel, m, depth, uu, stride);
+    for (part = 0; part < q.channels; part += NN__WINO_K) {
+        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(NN__LANE_ROWS, depth);
         for (ch = 0; ch < depth; ch++) {
             for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + (part + ch) * source, q.x.size, &p);
             for (i = 0; i < wide; i += NN__LANES) NN__K(wino_image)(&p, i, vv + ch * wide + i, nn__wino_stride(depth, wide));
         }
-        NN__K(wino_multiply)(n, m, part > 0, depth, vv, wide, ww, stride, mm, y_stride, s.rows);
-        a += 36 * stride;
+        for (r = 0; r < m; r += NN__LANE_ROWS) {
+            int64_t rows = nn__min(NN__LANE_ROWS, m - r);
+            const R *ww = few ? uu : a + r / NN__LANE_ROWS * nn__wino_block_size(q.channels) + part * 36 * NN__LANE_ROWS + part / NN__WINO_K * 36 * 16;
+            if (few) NN__K(wino_kernels)(&q, spread, w + r * q.w_row + part * q.w_channel, rows, depth, uu, stride);
+            NN__K(wino_multiply)(n, rows, part > 0, depth, vv, wide, ww, stride, mm + r, y_stride, s.rows);
+        }
     }
     for (r = 0; r < m; r += NN__LANES) for (l = 0; l < n; l++) {
         int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across * 4, tx = (first + l) % across * 4, lanes = nn__min(NN__LANES, m - r);
