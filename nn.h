@@ -15413,6 +15413,38 @@ static int nn__wino_pays(const nn__conv *v, const int64_t *results, int back)
 static int nn__conv_wino(const nn__conv *v, int spread) { return nn__wino_pays(v, spread ? v->image : v->map, spread != v->transposed); }
 static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v, v->map, 1); }
 
+// A gather of many channels is summed with channels in lanes, straight from its source: a task brings some channels of the source, padded with
+// zeros, into its scratch, and adds what their taps give to a block of results, pixels x channels, which goes to its place when it is complete.
+// Blocks are some columns of some rows; where an image is small, all of it, and of several images.
+enum { NN__LANES_N = 128, NN__LANES_X = 112, NN__LANES_M = 192, NN__LANES_FEW = 16 };
+typedef struct nn__lanes { int64_t x, y, images, across, down, deep, lines, width, source, channels; } nn__lanes;    // lines, width: of the source of a block
+static nn__lanes nn__conv_lanes(const nn__gather *q, int64_t batch)
+{
+    nn__lanes b;
+    int64_t hop_y = (nn__max(1, q->y.taps) - 1) * q->y.hop, hop_x = (nn__max(1, q->x.taps) - 1) * q->x.hop;  // negative when it spreads
+    b.across = q->x.count <= NN__LANES_N ? 1 : (q->x.count + NN__LANES_X - 1) / NN__LANES_X;
+    b.x = nn__max(1, (q->x.count + b.across - 1) / b.across);
+    b.down = nn__max(1, nn__min(q->y.count, NN__LANES_N / b.x));
+    b.down = (q->y.count + b.down - 1) / b.down;
+    b.y = nn__max(1, (q->y.count + b.down - 1) / nn__max(1, b.down));
+    b.images = b.across == 1 && b.down == 1 ? nn__max(1, nn__min(batch, NN__LANES_N / (b.x * b.y))) : 1;
+    b.deep = (batch + b.images - 1) / b.images;
+    b.lines = (b.y - 1) * q->y.step + (hop_y < 0 ? -hop_y : hop_y) + 1;
+    b.width = (b.x - 1) * q->x.step + (hop_x < 0 ? -hop_x : hop_x) + 1;
+    b.source = b.lines * b.width;
+    b.channels = nn__max(1, nn__min(NN__CONV_K / nn__max(1, q->taps), NN__STRIP / (b.source * b.images)));
+    return b;
+}
+static int nn__conv_many(const nn__conv *v, int spread)
+{
+    nn__gather q;
+    nn__lanes b;
+    if ((spread ? v->c : v->o) < NN__LANES_FEW || v->taps > NN__STRIP_TAPS || v->batch == 0) return 0;
+    q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    b = nn__conv_lanes(&q, v->batch);
+    return b.source * b.images <= NN__STRIP;
+}
+
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
@@ -15459,6 +15491,21 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
         return s;
     }
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    if (nn__conv_many(v, spread)) {
+        nn__lanes b = nn__conv_lanes(&q, v->batch);
+        int64_t weights = v->groups * s.rows * q.channels * v->taps;
+        s.blocks = b.across * b.down * b.deep;
+        s.lead = nn__tile_rows(s.rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, weights / NN__CONV_PACK + 1));
+        s.rounds = (s.rows + s.lead - 1) / s.lead;
+        s.pack_blocks = s.lead / NN__LANE_ROWS;
+        s.panels = s.lead * q.channels * v->taps;
+        s.tasks = v->groups * s.phases * s.blocks;
+        s.splits = nn__max((s.lead + NN__LANES_M - 1) / NN__LANES_M, nn__min(s.pack_blocks, 8 / s.tasks));
+        s.rows = nn__tile_rows(s.lead, s.splits);
+        s.splits = (s.lead + s.rows - 1) / s.rows;
+        s.tasks *= s.splits;
+        return s;
+    }
     s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
     s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
     s.rounds = v->kept ? 1 : nn__min(s.pack_blocks, v->groups * s.rows * q.channels * v->taps / NN__CONV_PACK + 1);
@@ -15538,7 +15585,9 @@ static int64_t nn__conv_scratch(const nn__conv *v, int spread, int64_t rows)    
 {
     int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
     if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
-    return nn__conv_direct(v) ? (int64_t)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
+    if (nn__conv_direct(v)) return NN__STRIP;
+    if (nn__conv_many(v, spread)) return NN__STRIP + (NN__LANES_N + 4) * (rows + 4);
+    return NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
 }
 static int64_t nn__conv_dw_scratch(const nn__conv *v)
 {
@@ -15647,34 +15696,50 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 #else
 #define NN__PREFETCH(p) ((void)(p))
 #endif
-// Products with channels in lanes: y (h pixels, v vectors of channels) = sum over k terms of x(pixel, term) w(term, channel) + y, or + start for every
-// pixel. Term p of pixel i is x[i step + at[p]]; a term of w is v vectors. Meanwhile as much is fetched from `ahead`: weights of small images
-// come from far.
-NN__INLINE void NN__K(lane_sums)(const int h, const int v, int64_t k, const R *x, int64_t step, const int64_t *at, const R *w, const R *ahead, const R *start, R *y, int64_t ld)
+// Products with channels in lanes: y (pixels, v vectors of channels) = sum over k terms of x(pixel, term) w(term, channel) + y, or + start for
+// every pixel. Pixels are h in each of `rows` rows; term p of pixel i in row r is x[i step + r line + at[p]]; a term of w is v vectors. Meanwhile
+// as much is fetched from `ahead`: the weights of small images come from far.
+NN__INLINE void NN__K(lane_sums)(const int rows, const int h, const int v, int64_t k, const R *x, int64_t step, int64_t line, const int64_t *at, const R *w, const R *ahead,
+                                 const R *start, R *y, int64_t ld)
 {
     V acc[NN__TALL][NN__NV], wv[NN__NV];
     int64_t p;
-    int i, j;
-    NN__UNROLL for (i = 0; i < h; i++)
+    int i, j, r;
+    NN__UNROLL for (i = 0; i < rows * h; i++)
         NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD((start ? start : y + i * ld) + j * NN__LANES);
     for (p = 0; p < k; p++, w += v * NN__LANES, ahead += v * NN__LANES) {
         const R *from = x + at[p];
         NN__UNROLL for (j = 0; j < v; j++) { NN__PREFETCH(ahead + j * NN__LANES); wv[j] = LOAD(w + j * NN__LANES); }
-        NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(from[i * step]), wv[j], acc[i][j]);
+        NN__UNROLL for (r = 0; r < rows; r++) NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[r * h + i][j] = FMA(SET1(from[r * line + i * step]), wv[j], acc[r * h + i][j]);
     }
-    NN__UNROLL for (i = 0; i < h; i++)
+    NN__UNROLL for (i = 0; i < rows * h; i++)
         NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ld + j * NN__LANES, acc[i][j]);
 }
-typedef void (*NN__K(lane_fn))(int64_t k, const R *x, int64_t step, const int64_t *at, const R *w, const R *ahead, const R *start, R *y, int64_t ld);
-#define NN__TILE(h, v) static void NN__K(lane_##h##x##v)(int64_t k, const R *x, int64_t step, const int64_t *at, const R *w, const R *ahead, const R *start, R *y, int64_t ld) \
-    { NN__K(lane_sums)(h, v, k, x, step, at, w, ahead, start, y, ld); }
+typedef void (*NN__K(lane_fn))(int64_t k, const R *x, int64_t step, int64_t line, const int64_t *at, const R *w, const R *ahead, const R *start, R *y, int64_t ld);
+#define NN__LANE_TILE(rows, h, v) static void NN__K(lane_##rows##x##h##x##v)(int64_t k, const R *x, int64_t step, int64_t line, const int64_t *at, const R *w, \
+                                                                            const R *ahead, const R *start, R *y, int64_t ld) \
+    { NN__K(lane_sums)(rows, h, v, k, x, step, line, at, w, ahead, start, y, ld); }
+#define NN__TILE(h, v) NN__LANE_TILE(1, h, v)
 NN__TILES(1, NN__TILE)
 NN__TILES(2, NN__TILE)
-#define NN__X(h, v) NN__K(lane_##h##x##v),
+#undef NN__TILE
+#define NN__X(h, v) NN__K(lane_1x##h##x##v),
 static const NN__K(lane_fn) NN__K(lane_tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
 #undef NN__X
+#if NN__TALL < 14                    // two rows
+#define NN__HALF_TILES(NN__X) NN__X(1) NN__X(2)
+#else
+#define NN__HALF_TILES(NN__X) NN__X(1) NN__X(2) NN__X(3) NN__X(4) NN__X(5) NN__X(6) NN__X(7)
+#endif
+#define NN__TILE(h) NN__LANE_TILE(2, h, 2)
+NN__HALF_TILES(NN__TILE)
+#define NN__X(h) NN__K(lane_2x##h##x2),
+static const NN__K(lane_fn) NN__K(lane_pairs)[] = { NN__HALF_TILES(NN__X) };
+#undef NN__X
 #undef NN__TILE
+#undef NN__HALF_TILES
+#undef NN__LANE_TILE
 #undef NN__TILES
 #undef NN__TILES_OF
 
@@ -15765,6 +15830,111 @@ NN__INLINE void NN__K(conv_put)(R *y, const R *x, int64_t n, int add)
     if (!add && n == 4) memcpy(y, x, 4 * sizeof *y);
     else if (!add) NN__K(copy_few)(y, x, n);
     else for (i = 0; i < n; i++) y[i] += x[i];
+}
+
+// Weights of NN__LANE_ROWS rows in panels of NN__NR (the last one narrower, if a vector is enough): phase, panel, channel, tap, row.
+static void NN__K(lanes_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__LANE_ROWS, tap[NN__STRIP_TAPS], phase, i, j, ch, k;
+    w += group * v->o * v->c * v->taps;
+    to += group * s.panels;
+    for (phase = 0; phase < s.phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        int64_t terms = q.channels * q.taps, end = nn__min(first + NN__LANE_ROWS, nn__min(s.lead, q.rows - round * s.lead));
+        for (k = 0; k < q.taps; k++) tap[k] = (q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step;
+        for (i = first; i < end; i += NN__NR) {
+            int64_t h = nn__min(NN__NR, end - i), width = h > NN__LANES ? NN__NR : NN__LANES;
+            const R *x = w + (round * s.lead + i) * q.w_row;
+            R *z = to + s.lead * q.before + i * terms;
+            if (!spread) { NN__K(gemm_turn)(h, terms, x, q.w_row, 1, width, z); continue; }
+            for (ch = 0; ch < q.channels; ch++) for (k = 0; k < q.taps; k++, z += width) {
+                for (j = 0; j < h; j++) z[j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
+                for (; j < width; j++) z[j] = 0;
+            }
+        }
+    }
+}
+// Some channels of the source of a block: its lines from (y, x) on, zeros where there is nothing.
+static void NN__K(lanes_source)(const nn__gather *q, const nn__lanes *b, const R *plane, int64_t channels, int64_t y, int64_t x, R *to)
+{
+    int64_t lo = nn__min(b->width, nn__max(0, -x)), hi = nn__max(lo, nn__min(b->width, q->x.size - x)), ch, l, e;
+    for (ch = 0; ch < channels; ch++, plane += q->y.size * q->x.size) for (l = 0; l < b->lines; l++, to += b->width) {
+        int inside = y + l >= 0 && y + l < q->y.size;
+        for (e = 0; e < (inside ? lo : b->width); e++) to[e] = 0;
+        if (!inside) continue;
+        NN__K(copy_few)(to + lo, plane + (y + l) * q->x.size + x + lo, hi - lo);
+        for (e = hi; e < b->width; e++) to[e] = 0;
+    }
+}
+// n results of m channels, [pixel][channel], go to runs of `run` pixels of their planes, `line` apart.
+static void NN__K(lanes_put)(int64_t n, int64_t m, const R *sum, int64_t ld, R *y, int64_t plane, int64_t run, int64_t line, int64_t pitch, int add, R *four)
+{
+    int64_t i, j, r, e, high = (n + 3) / 4 * 4;
+    for (i = 0; i < m; i += 4) {
+#if NN__LANES > 1
+        for (j = 0; j < high; j += 4) NN__K(transpose4)(sum + j * ld + i, ld, four + j, high);
+#else
+        for (j = 0; j < high; j++) for (e = 0; e < 4; e++) four[e * high + j] = sum[j * ld + i + e];
+#endif
+        for (e = 0; e < nn__min(4, m - i); e++) for (r = 0; r * run < n; r++) {
+            const R *z = four + e * high + r * run;
+            R *to = y + (i + e) * plane + r * line;
+            if (pitch == 1) NN__K(conv_put)(to, z, run, add);
+            else for (j = 0; j < run; j++) to[j * pitch] = add ? to[j * pitch] + z[j] : z[j];
+        }
+    }
+}
+static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t block = index / s.splits % s.blocks, phase = index / s.splits / s.blocks % s.phases, group = index / s.splits / s.blocks / s.phases;
+    int64_t in_round = index % s.splits * s.rows, row = round * s.lead + in_round, at[NN__CONV_K + NN__STRIP_TAPS];
+    nn__gather q = nn__conv_gather(v, spread, 0);
+    nn__lanes b = nn__conv_lanes(&q, v->batch);
+    int64_t x0 = block % b.across * b.x, y0 = block / b.across % b.down * b.y, image = block / b.across / b.down * b.images;
+    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), images = nn__min(b.images, v->batch - image);
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), source, terms, line, ch, k, n, i, j, e, r, t, h, xs, ys, tiles, rows;
+    const int64_t pairs = (int64_t)(sizeof NN__K(lane_pairs) / sizeof *NN__K(lane_pairs));
+    R *sum = scratch + NN__STRIP, *four = sum + NN__LANES_N * s.rows, zero[NN__NR] = { 0 };
+    q = nn__conv_gather(v, spread, phase);
+    xs = nn__min(b.x, q.x.count - x0);
+    ys = nn__min(b.y, q.y.count - y0);
+    if (m <= 0 || xs <= 0 || ys <= 0) return;
+    n = images * ys * xs;
+    terms = q.channels * q.taps;
+    source = q.y.size * q.x.size;
+    line = q.y.step * b.width;
+    tiles = (xs + NN__TALL - 1) / NN__TALL;
+    a += group * s.panels + s.lead * q.before + in_round * terms;
+    if (terms == 0) for (i = 0; i < n; i++) for (j = 0; j < m; j++) sum[i * s.rows + j] = bias ? bias[group * q.rows + row + j] : 0;
+    for (ch = 0; ch < q.channels && terms; ch += b.channels) {
+        int64_t depth = nn__min(b.channels, q.channels - ch);
+        int64_t low_y = y0 * q.y.step + q.y.offset + nn__min(0, (q.y.taps - 1) * q.y.hop), low_x = x0 * q.x.step + q.x.offset + nn__min(0, (q.x.taps - 1) * q.x.hop);
+        for (i = 0; i < images; i++)
+            NN__K(lanes_source)(&q, &b, from + ((image + i) * v->groups * q.channels + group * q.channels + ch) * source, depth, low_y, low_x, scratch + i * depth * b.source);
+        for (k = 0; k < q.taps; k++)
+            at[k] = (k / q.x.taps * q.y.hop - nn__min(0, (q.y.taps - 1) * q.y.hop)) * b.width + k % q.x.taps * q.x.hop - nn__min(0, (q.x.taps - 1) * q.x.hop);
+        for (; k < depth * q.taps; k++) at[k] = at[k - q.taps] + b.source;
+        for (j = 0; j < m; j += NN__NR) {
+            int wide = m - j > NN__LANES;
+            const R *w = a + j * terms + ch * q.taps * (wide ? NN__NR : NN__LANES), *next = j + NN__NR < m ? w + NN__NR * terms : a + (ch + depth) * q.taps * NN__NR;
+            R start[NN__NR];
+            if (ch == 0) memcpy(start, zero, sizeof start);
+            if (ch == 0 && bias) NN__K(copy_few)(start, bias + group * q.rows + row + j, nn__min(NN__NR, m - j));
+            for (i = 0; i < images; i++) for (r = 0; r < ys; r += rows) for (e = 0, t = 0, rows = wide && xs <= pairs && ys - r > 1 ? 2 : 1; t < tiles; t++, e += h) {
+                NN__K(lane_fn) tile = rows == 2 ? NN__K(lane_pairs)[xs - 1] : NN__K(lane_tiles)[wide][xs / tiles + (t < xs % tiles) - 1];
+                h = xs / tiles + (t < xs % tiles);
+                tile(depth * q.taps, scratch + i * depth * b.source + r * line + e * q.x.step, q.x.step, line, at, w, i || r || t ? w : next,
+                     ch ? NULL : start, sum + ((i * ys + r) * xs + e) * s.rows + j, s.rows);
+            }
+        }
+    }
+    for (i = 0; i < images; i++) {
+        R *to = y + (((image + i) * v->groups + group) * q.rows + row) * plane + (q.y.first + y0 * q.y.pitch) * width + q.x.first + x0 * q.x.pitch;
+        int64_t run = xs == width && q.y.pitch == 1 ? ys * xs : xs;
+        NN__K(lanes_put)(ys * xs, m, sum + i * ys * xs * s.rows, s.rows, to, plane, run, q.y.pitch * width, q.x.pitch, add, four);
+    }
 }
 
 NN__INLINE void NN__K(fill_run)(R *y, int64_t n, R value)
@@ -16226,7 +16396,7 @@ static void NN__K(wino_multiply)(int64_t n, int64_t m, int add, int64_t depth, c
         const R *panel = w + j * depth, *next = j + NN__NR < m ? panel + NN__NR * depth : w + w_stride;
         for (i = 0, t = 0; t < tiles; t++, i += h) {
             h = n / tiles + (t < n % tiles);
-            NN__K(lane_tiles)[1][h - 1](depth, x + i, 1, at, panel, t ? panel : next, add ? NULL : zero, y + i * ld + j, ld);
+            NN__K(lane_tiles)[1][h - 1](depth, x + i, 1, 0, at, panel, t ? panel : next, add ? NULL : zero, y + i * ld + j, ld);
         }
     }
 }
@@ -16367,11 +16537,13 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
 {
     if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
     else if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
+    else if (nn__conv_many(v, spread)) NN__K(lanes_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
 {
     if (nn__conv_wino(v, spread)) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
+    else if (nn__conv_many(v, spread)) NN__K(lanes_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
     else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
 }
 static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
