@@ -15586,7 +15586,7 @@ static int64_t nn__conv_scratch(const nn__conv *v, int spread, int64_t rows)    
     int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
     if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
     if (nn__conv_direct(v)) return NN__STRIP;
-    if (nn__conv_many(v, spread)) return NN__STRIP + (NN__LANES_N + 4) * (rows + 4);
+    if (nn__conv_many(v, spread)) return NN__STRIP + (NN__LANES_N + 4) * (rows + 16 + 4);
     return NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
 }
 static int64_t nn__conv_dw_scratch(const nn__conv *v)
@@ -15855,33 +15855,36 @@ static void NN__K(lanes_weights)(const nn__conv *v, int spread, const R *w, int6
         }
     }
 }
-// Some channels of the source of a block: its lines from (y, x) on, zeros where there is nothing.
+// Some channels of the source of a block: its lines from (y, x) on, zeros where there is nothing. One tap a step: lines in between are not read.
 static void NN__K(lanes_source)(const nn__gather *q, const nn__lanes *b, const R *plane, int64_t channels, int64_t y, int64_t x, R *to)
 {
-    int64_t lo = nn__min(b->width, nn__max(0, -x)), hi = nn__max(lo, nn__min(b->width, q->x.size - x)), ch, l, e;
-    for (ch = 0; ch < channels; ch++, plane += q->y.size * q->x.size) for (l = 0; l < b->lines; l++, to += b->width) {
-        int inside = y + l >= 0 && y + l < q->y.size;
-        for (e = 0; e < (inside ? lo : b->width); e++) to[e] = 0;
-        if (!inside) continue;
-        NN__K(copy_few)(to + lo, plane + (y + l) * q->x.size + x + lo, hi - lo);
-        for (e = hi; e < b->width; e++) to[e] = 0;
-    }
+    int64_t lo = nn__min(b->width, nn__max(0, -x)), hi = nn__max(lo, nn__min(b->width, q->x.size - x)), step = q->y.taps == 1 ? q->y.step : 1, ch, l;
+    int64_t first = nn__max(0, -y), last = nn__min(b->lines, q->y.size - y);
+    first = (first + step - 1) / step * step;
+    if (lo > 0 || hi < b->width || first > 0 || last < b->lines) memset(to, 0, (size_t)(channels * b->source) * sizeof *to);
+    for (ch = 0; ch < channels; ch++, plane += q->y.size * q->x.size, to += b->source)
+        for (l = first; l < last; l += step) NN__K(copy_few)(to + l * b->width + lo, plane + (y + l) * q->x.size + x + lo, hi - lo);
 }
-// n results of m channels, [pixel][channel], go to runs of `run` pixels of their planes, `line` apart.
+// n results of m channels, [pixel][channel], go to runs of `run` pixels of their planes, `line` apart. Four channels at a time.
 static void NN__K(lanes_put)(int64_t n, int64_t m, const R *sum, int64_t ld, R *y, int64_t plane, int64_t run, int64_t line, int64_t pitch, int add, R *four)
 {
-    int64_t i, j, r, e, high = (n + 3) / 4 * 4;
+    int64_t i, j, r, e;
     for (i = 0; i < m; i += 4) {
+        int direct = run == n && pitch == 1 && !add && m - i >= 4;
+        int64_t width = direct ? plane : (n + 3) / 4 * 4, whole = direct ? n / 4 * 4 : width;
+        R *to = direct ? y + i * plane : four;
 #if NN__LANES > 1
-        for (j = 0; j < high; j += 4) NN__K(transpose4)(sum + j * ld + i, ld, four + j, high);
+        for (j = 0; j < whole; j += 4) NN__K(transpose4)(sum + j * ld + i, ld, to + j, width);
+        for (; j < n; j++)
 #else
-        for (j = 0; j < high; j++) for (e = 0; e < 4; e++) four[e * high + j] = sum[j * ld + i + e];
+        for (j = 0; j < n; j++)
 #endif
-        for (e = 0; e < nn__min(4, m - i); e++) for (r = 0; r * run < n; r++) {
-            const R *z = four + e * high + r * run;
-            R *to = y + (i + e) * plane + r * line;
-            if (pitch == 1) NN__K(conv_put)(to, z, run, add);
-            else for (j = 0; j < run; j++) to[j * pitch] = add ? to[j * pitch] + z[j] : z[j];
+            for (e = 0; e < 4; e++) to[e * width + j] = sum[j * ld + i + e];
+        for (e = 0; e < nn__min(4, m - i) && !direct; e++) for (r = 0; r * run < n; r++) {
+            const R *z = four + e * width + r * run;
+            R *at = y + (i + e) * plane + r * line;
+            if (pitch == 1) NN__K(conv_put)(at, z, run, add);
+            else for (j = 0; j < run; j++) at[j * pitch] = add ? at[j * pitch] + z[j] : z[j];
         }
     }
 }
@@ -15896,7 +15899,8 @@ static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const 
     int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), images = nn__min(b.images, v->batch - image);
     int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), source, terms, line, ch, k, n, i, j, e, r, t, h, xs, ys, tiles, rows;
     const int64_t pairs = (int64_t)(sizeof NN__K(lane_pairs) / sizeof *NN__K(lane_pairs));
-    R *sum = scratch + NN__STRIP, *four = sum + NN__LANES_N * s.rows, zero[NN__NR] = { 0 };
+    int64_t ld = s.rows + 16;                            // not a power of 2
+    R *sum = scratch + NN__STRIP, *four = sum + (NN__LANES_N + 4) * ld, zero[NN__NR] = { 0 };
     q = nn__conv_gather(v, spread, phase);
     xs = nn__min(b.x, q.x.count - x0);
     ys = nn__min(b.y, q.y.count - y0);
@@ -15907,7 +15911,7 @@ static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const 
     line = q.y.step * b.width;
     tiles = (xs + NN__TALL - 1) / NN__TALL;
     a += group * s.panels + s.lead * q.before + in_round * terms;
-    if (terms == 0) for (i = 0; i < n; i++) for (j = 0; j < m; j++) sum[i * s.rows + j] = bias ? bias[group * q.rows + row + j] : 0;
+    if (terms == 0) for (i = 0; i < n; i++) for (j = 0; j < m; j++) sum[i * ld + j] = bias ? bias[group * q.rows + row + j] : 0;
     for (ch = 0; ch < q.channels && terms; ch += b.channels) {
         int64_t depth = nn__min(b.channels, q.channels - ch);
         int64_t low_y = y0 * q.y.step + q.y.offset + nn__min(0, (q.y.taps - 1) * q.y.hop), low_x = x0 * q.x.step + q.x.offset + nn__min(0, (q.x.taps - 1) * q.x.hop);
@@ -15926,14 +15930,14 @@ static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const 
                 NN__K(lane_fn) tile = rows == 2 ? NN__K(lane_pairs)[xs - 1] : NN__K(lane_tiles)[wide][xs / tiles + (t < xs % tiles) - 1];
                 h = xs / tiles + (t < xs % tiles);
                 tile(depth * q.taps, scratch + i * depth * b.source + r * line + e * q.x.step, q.x.step, line, at, w, i || r || t ? w : next,
-                     ch ? NULL : start, sum + ((i * ys + r) * xs + e) * s.rows + j, s.rows);
+                     ch ? NULL : start, sum + ((i * ys + r) * xs + e) * ld + j, ld);
             }
         }
     }
     for (i = 0; i < images; i++) {
         R *to = y + (((image + i) * v->groups + group) * q.rows + row) * plane + (q.y.first + y0 * q.y.pitch) * width + q.x.first + x0 * q.x.pitch;
         int64_t run = xs == width && q.y.pitch == 1 ? ys * xs : xs;
-        NN__K(lanes_put)(ys * xs, m, sum + i * ys * xs * s.rows, s.rows, to, plane, run, q.y.pitch * width, q.x.pitch, add, four);
+        NN__K(lanes_put)(ys * xs, m, sum + i * ys * xs * ld, ld, to, plane, run, q.y.pitch * width, q.x.pitch, add, four);
     }
 }
 
