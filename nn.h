@@ -15408,7 +15408,7 @@ static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * 
 static int nn__wino_pays(const nn__conv *v, const int64_t *results, int back)
 {
     int64_t direct = 9 * results[0] * results[1], tiles = 36 * nn__wino_tiles(results);
-    return v->winograd && tiles + tiles * 6 / v->o + tiles * 6 / v->c + (back ? 30 : 120) < direct * 7 / 8;
+    return v->winograd && tiles + tiles * 6 / v->o + tiles * 6 / v->c + (back ? 30 : 240) < direct * 7 / 8;
 }
 static int nn__conv_wino(const nn__conv *v, int spread) { return nn__wino_pays(v, spread ? v->image : v->map, spread != v->transposed); }
 static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v, v->map, 1); }
