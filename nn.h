@@ -16654,7 +16654,7 @@ typedef struct nn__pool_sizes { int64_t columns, line, outs, numbers; } nn__pool
 static nn__pool_sizes nn__pool_room(const nn__pool_params *p, int64_t w, int64_t ow)
 {
     nn__pool_sizes z;
-    z.columns = (w + 47) & ~(int64_t)15;
+    z.columns = (nn__max(w + 2 * p->pad[1], p->stride[1] * (ow + 31) + (p->kernel[1] - 1) * p->dilation[1]) + 47) & ~(int64_t)15;
     z.line = p->adaptive ? 0 : (ow + (p->kernel[1] - 1) * p->dilation[1] / p->stride[1] + 63) & ~(int64_t)15;
     z.outs = (ow + 31) & ~(int64_t)15;
     z.numbers = z.columns + p->stride[1] * z.line + z.outs;
@@ -16851,10 +16851,36 @@ static void NN__K(pool_max_rows)(const NN__K(pooling) *o, const R *x, int64_t pl
         NN__K(istore)(o->column_at + i, NN__K(count_up)(0) * 0 + INT32_MAX);
     }
 }
+// A row of maxima where nobody asks for places and windows are 1 or 2 columns apart: straight from the rows of x, in the order of x, so that zeros
+// of either sign come out as they do with places. A row that is padded, or the last of all, is read from a copy with -inf around it.
+static void NN__K(pool_max_values)(const NN__K(pooling) *o, const R *x, int64_t plane, nn__window wy, R *y, int64_t left)
+{
+    int64_t s = o->p->stride[1], pad = o->p->pad[1], reach = s * (o->ow + 2 * NN__LANES) + (o->p->kernel[1] - 1) * o->p->dilation[1] + NN__LANES, row, ox, k;
+    R *best = o->share;
+    for (row = wy.begin; row < wy.end; row += o->p->dilation[0]) {
+        int64_t at = (plane * o->h + row) * o->w;
+        const R *from = x + at;
+        if (pad || at + reach > o->in) {                 // the columns hold -inf elsewhere
+            memcpy(o->column + pad, from, (size_t)o->w * sizeof *from);
+            from = o->column;
+        }
+        for (ox = 0; ox < o->ow; ox += NN__LANES) {
+            V m = row == wy.begin ? C(-INFINITY) : LOAD(best + ox);
+            for (k = 0; k < o->p->kernel[1]; k++) {
+                int64_t i = s * ox + k * o->p->dilation[1];
+                V v = s == 1 ? LOAD(from + i) : NN__K(evens)(LOAD(from + i), LOAD(from + i + NN__LANES));
+                m = SEL((v > m) | (v != v), v, m);
+            }
+            if (row + o->p->dilation[0] < wy.end) STORE(best + ox, m);
+            else NN__K(put_lanes)(y + ox, m, left - ox);
+        }
+    }
+}
 NN__FORWARD(maxpool2d)
 {
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    int values = !c->aux[0].data && !o.p->adaptive && o.p->stride[1] <= 2;
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
     for (i = 0; i < o.z.columns + pads; i++) o.column_at[i] = INT32_MAX;
     for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
@@ -16864,6 +16890,10 @@ NN__FORWARD(maxpool2d)
         if (wy.begin >= wy.end) {
             NN__K(fill_with)(o.ow, y, (R)-INFINITY);
             for (ox = 0; at && ox < o.ow; ox++) at[ox] = -1;
+            continue;
+        }
+        if (values) {
+            NN__K(pool_max_values)(&o, (const R *)c->in[0].data, i, wy, y, o.out - (i * o.oh + oy) * o.ow);
             continue;
         }
         NN__K(pool_max_rows)(&o, (const R *)c->in[0].data, i, wy);
