@@ -16465,7 +16465,9 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R
             NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + start;
             NN__K(join_four)(z, tile[j][0]);
         }
-        for (ch = 0; ch < lanes; ch++, to += plane) for (i = 0; i < high; i++) NN__K(conv_put)(to + i * q.x.count, tile[i][ch], width, add);
+        if (high == 4 && width == 4 && !add)
+            for (ch = 0; ch < lanes; ch++, to += plane) NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * q.x.count, tile[i][ch], 4 * sizeof *to);
+        else for (ch = 0; ch < lanes; ch++, to += plane) for (i = 0; i < high; i++) NN__K(conv_put)(to + i * q.x.count, tile[i][ch], width, add);
     }
 }
 // One block of dw over one chunk of the batch: rows are channels of the map, columns those of the image, terms are tiles.
