@@ -843,8 +843,10 @@ struct nn_call {
     size_t       shared_bytes, task_bytes;   // scratch wanted: for all tasks together, for each running task
     void        *shared;             // the scratch, 64-byte aligned
     unsigned     fixed;              // in plans, bit i: in[i] never changes. op->plan may then say that the first `once` phases read such inputs
-    int          once;               // only and write all of `shared`: the plan runs them a single time and keeps `shared`
+    int          once;               // only and write kept_bytes bytes of `kept` only: the plan runs them a single time and keeps those
     unsigned     spent;              // bit i: the phases after those do not read in[i], so that the plan need not keep it
+    size_t       kept_bytes;
+    void        *kept;
 };
 typedef struct nn_task { int phase; int64_t index, count; void *scratch; } nn_task;
 typedef void (*nn_exec)(const nn_call *c, const nn_task *t);
@@ -2733,6 +2735,8 @@ static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *param
     c->shared = NULL;
     c->fixed = c->spent = 0;
     c->once = 0;
+    c->kept_bytes = 0;
+    c->kept = NULL;
 }
 
 // Plans: how many tasks for n independent items of `cost` multiply-adds each. Depends on shapes only.
@@ -10425,6 +10429,7 @@ static void nn__plan_ask(nn_call *c)                     // how the op cuts its 
     c->cost = 0;
     c->once = 0;
     c->spent = 0;
+    c->kept_bytes = 0;
     if (c->op->plan) c->op->plan(c);
 }
 
@@ -10447,8 +10452,9 @@ static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, 
 {
     nn_task t;
     nn__job j;
-    c->shared = k->kept ? k->kept : scratch;
-    if (!k->kept) scratch += nn__round_up(c->shared_bytes);
+    c->kept = k->kept;
+    c->shared = scratch;
+    scratch += nn__round_up(c->shared_bytes);
     if (p->threads > 1 && !nn__is_small(c)) {
         j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
         for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
@@ -10512,7 +10518,7 @@ static size_t nn__plan_scratch(const nn_plan *p)         // the most that any ba
     for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = 0; i < p->calls; i++) {
         size_t bytes;
         nn__plan_prepare(p, &p->call[i], b, base, &c);
-        bytes = (c.once ? 0 : nn__round_up(c.shared_bytes)) + (size_t)p->threads * nn__round_up(c.task_bytes);
+        bytes = nn__round_up(c.shared_bytes) + (size_t)p->threads * nn__round_up(c.task_bytes);
         if (bytes > most) most = bytes;
     }
     return most;
@@ -10546,7 +10552,7 @@ static size_t nn__find_kept(nn__recording *r, nn__recording *q, const nn__storag
         nn__plan_recorded(r, k, &c);
         if (!c.once) k->fixed = 0;
         k->spent = c.once ? c.spent : 0;
-        k->kept_bytes = c.once ? nn__round_up(c.shared_bytes) : 0;
+        k->kept_bytes = c.once ? nn__round_up(c.kept_bytes) : 0;
         q->call[i].fixed = k->fixed; q->call[i].spent = k->spent; q->call[i].kept_bytes = k->kept_bytes;
         bytes += k->kept_bytes;
     }
@@ -10571,7 +10577,7 @@ static int nn__plan_fill_kept(const nn__recording *r, const nn__recorded *from, 
     nn_task t;
     char *scratch = NULL;
     nn__plan_recorded(r, from, &c);
-    c.shared = k->kept;
+    c.kept = k->kept;
     if (c.task_bytes && !(scratch = (char *)nn__raw_alloc(r->nn, c.task_bytes + NN__ALIGN))) return 0;
     t.scratch = scratch + (NN__ALIGN - 1 - ((uintptr_t)scratch + NN__ALIGN - 1) % NN__ALIGN);
     for (t.phase = 0; t.phase < c.once; t.phase++)
@@ -15400,7 +15406,7 @@ static int64_t nn__thin_rows(const nn__conv *v) { return nn__min((v->o + 3) / 4 
 // times that of a direct sum; below 4e-6 of the norm of all results, and no result is off by more than 1e-5 of the largest one
 // (tests/test_conv.c). A column is a tile; columns run through the batch, and every result is a chain over channels as before, so the
 // bits do not depend on neighbours, lanes or threads.
-enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2 };
+enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2, NN__WINO_AHEAD = 1 << 19, NN__WINO_SOME = 16 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
 static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
 // Does it pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights costs about as much
@@ -15450,15 +15456,23 @@ typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
+    int64_t ahead, ahead_tasks;                          // numbers of the image that are transformed in a phase of their own: Winograd with few tiles
 } nn__conv_cut;
 // Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__LANE_ROWS rows, a multiple of every NN__NR.
 // Where there are few columns, weights are not packed in a phase of their own: every task transforms what it needs, which stays in the cache.
 static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__LANE_ROWS - 1) / NN__LANE_ROWS * NN__LANE_ROWS; }
-static int64_t nn__wino_block_size(int64_t terms) { return 36 * ((terms + NN__WINO_K - 1) / NN__WINO_K * 16 + NN__LANE_ROWS * terms); }  // of packed weights
+static int64_t nn__wino_numbers(int64_t terms, int64_t width) { return 36 * ((terms + NN__WINO_K - 1) / NN__WINO_K * 16 + width * terms); }  // parts of NN__WINO_K terms
+static int64_t nn__wino_block_size(int64_t terms) { return nn__wino_numbers(terms, NN__LANE_ROWS); }    // of packed weights
+static int64_t nn__wino_ahead_size(const nn__conv *v, int spread)    // of the tiles of a block
+{
+    int64_t tiles = v->batch * nn__wino_tiles(spread ? v->image : v->map);
+    return nn__wino_numbers(spread ? v->o : v->c, nn__min(NN__WINO_N, (tiles + 15) / 16 * 16));
+}
 static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
     int64_t rows = spread ? v->c : v->o, terms = 36 * (spread ? v->o : v->c);
+    memset(&s, 0, sizeof s);
     s.phases = 1;
     s.blocks = (v->batch * nn__wino_tiles(spread ? v->image : v->map) + NN__WINO_N - 1) / NN__WINO_N;
     s.lead = nn__tile_rows(rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
@@ -15475,6 +15489,9 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.rows = nn__tile_rows(s.lead, s.splits);
     s.splits = (s.lead + s.rows - 1) / s.rows;
     s.tasks = v->groups * s.blocks * s.splits;
+    s.ahead = s.splits > 1 && s.blocks <= NN__WINO_FEW ? v->groups * s.blocks * nn__wino_ahead_size(v, spread) : 0;
+    if (s.ahead > NN__WINO_AHEAD) s.ahead = 0;
+    s.ahead_tasks = s.ahead ? v->groups * s.blocks * (((spread ? v->o : v->c) + NN__WINO_SOME - 1) / NN__WINO_SOME) : 0;
     return s;
 }
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
@@ -15613,7 +15630,18 @@ static void nn__conv_plan(nn_call *c)
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
         c->task_bytes = (size_t)nn__conv_scratch(&v, spread, s.rows) * real;
-        if (v.kept && c->shared_bytes) { c->once = 1; c->spent = 1u << 1; }
+        if (v.kept && c->shared_bytes) {
+            c->kept_bytes = c->shared_bytes;
+            c->shared_bytes = 0;
+            c->once = 1;
+            c->spent = 1u << 1;
+        }
+        if (s.ahead) {                                   // one round: pack, if that is a phase, transform, multiply
+            c->shared_bytes += nn__round_up((size_t)s.ahead * real);
+            c->phases = v.kept ? 3 : 2;
+            c->tasks[c->phases - 2] = s.ahead_tasks;
+            c->tasks[c->phases - 1] = s.tasks;
+        }
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
@@ -16404,48 +16432,66 @@ static void NN__K(wino_multiply)(int64_t n, int64_t m, int add, int64_t depth, c
         }
     }
 }
-// One block of results: some rows (channels) and NN__WINO_N columns (tiles).
-static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+// Channels begin .. end - 1 of tiles first .. first + n - 1, transformed: [matrix][term][tile], `wide` tiles in a row.
+static void NN__K(wino_transform)(const nn__conv *v, const nn__gather *q, const R *from, int64_t group, int64_t first, int64_t n, int64_t begin, int64_t end, int64_t wide, R *to, int64_t stride)
 {
-    nn__conv_cut s = nn__conv_cuts(v, spread);
-    nn__gather q = nn__conv_gather(v, spread, 0);
-    int64_t group = index / s.splits / s.blocks, first = index / s.splits % s.blocks * NN__WINO_N, in_round = index % s.splits * s.rows, row = round * s.lead + in_round;
-    int64_t across = (q.x.count + 3) / 4, tiles = across * ((q.y.count + 3) / 4), n = nn__min(NN__WINO_N, v->batch * tiles - first);
-    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), source = q.y.size * q.x.size, plane = q.y.count * q.x.count, wide, l, r, part, ch;
-    int few = s.panels == 0;
-    int64_t y_stride = nn__wino_stride(NN__WINO_N, s.rows);
-    R *mm = scratch, *vv = mm + 36 * y_stride, *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K);
     NN__K(patch) in[NN__WINO_N];
     NN__K(patches) p;
-    int64_t runs = 0, low_y = q.y.offset + nn__min(0, 2 * q.y.hop), low_x = q.x.offset + nn__min(0, 2 * q.x.hop);
-    R tile[4][NN__LANES][4];
-    int i, j;
-    if (m <= 0) return;
+    int64_t across = (q->x.count + 3) / 4, tiles = across * ((q->y.count + 3) / 4), source = q->y.size * q->x.size, runs = 0, ch, l, i;
+    int64_t low_y = q->y.offset + nn__min(0, 2 * q->y.hop), low_x = q->x.offset + nn__min(0, 2 * q->x.hop);
     for (l = 0; l < n; runs++) {
         int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across, tx = (first + l) % across, run = nn__min(across - tx, n - l);
-        in[runs] = NN__K(wino_patch)(4 * ty + low_y, 4 * tx + low_x, q.y.size, q.x.size, run, 6);
-        in[runs].at += (b * v->groups + group) * q.channels * source;
-        in[runs].stride = v->groups * q.channels * source;
+        in[runs] = NN__K(wino_patch)(4 * ty + low_y, 4 * tx + low_x, q->y.size, q->x.size, run, 6);
+        in[runs].at += (b * v->groups + group) * q->channels * source;
+        in[runs].stride = v->groups * q->channels * source;
         in[runs].count = tiles == 1 ? n : 1;             // a tile is a whole image
         in[runs].lane = l;
         l += run * in[runs].count;
     }
     memset(&p, 0, sizeof p);
-    wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
+    for (ch = begin; ch < end; ch++, to += wide) {
+        for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + ch * source, q->x.size, &p);
+        for (i = 0; i < wide; i += NN__LANES) NN__K(wino_image)(&p, (int)i, to + i, stride);
+    }
+}
+// A task of that phase: NN__WINO_SOME channels.
+static void NN__K(wino_some)(const nn__conv *v, int spread, const R *from, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    nn__gather q = nn__conv_gather(v, spread, 0);
+    int64_t some = (q.channels + NN__WINO_SOME - 1) / NN__WINO_SOME, block = index / some % s.blocks, group = index / some / s.blocks, begin = index % some * NN__WINO_SOME;
+    int64_t n = nn__min(NN__WINO_N, v->batch * nn__wino_tiles(spread ? v->image : v->map) - block * NN__WINO_N), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
+    int64_t part = begin / NN__WINO_K * NN__WINO_K, stride = nn__wino_stride(nn__min(NN__WINO_K, q.channels - part), wide);
+    to += (group * s.blocks + block) * nn__wino_ahead_size(v, spread) + nn__wino_numbers(part, wide);
+    NN__K(wino_transform)(v, &q, from, group, block * NN__WINO_N, n, begin, nn__min(begin + NN__WINO_SOME, q.channels), wide, to + (begin - part) * wide, stride);
+}
+// One block of results: some rows (channels) and NN__WINO_N columns (tiles). a: packed weights; ahead: transformed tiles, where that is a phase.
+static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahead, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    nn__gather q = nn__conv_gather(v, spread, 0);
+    int64_t group = index / s.splits / s.blocks, first = index / s.splits % s.blocks * NN__WINO_N, in_round = index % s.splits * s.rows, row = round * s.lead + in_round;
+    int64_t across = (q.x.count + 3) / 4, tiles = across * ((q.y.count + 3) / 4), n = nn__min(NN__WINO_N, v->batch * tiles - first);
+    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), plane = q.y.count * q.x.count, l, r, part, ch;
+    int64_t y_stride = nn__wino_stride(NN__WINO_N, s.rows), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
+    int few = s.panels == 0;
+    R *mm = scratch, *vv = mm + 36 * y_stride, *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    R tile[4][NN__LANES][4];
+    int i, j;
+    if (m <= 0) return;
+    if (s.ahead) vv = ahead + (group * s.blocks + first / NN__WINO_N) * nn__wino_ahead_size(v, spread);
     a += group * s.panels + in_round / NN__LANE_ROWS * nn__wino_block_size(q.channels);
     w += group * v->o * v->c * 9 + row * q.w_row;
     for (part = 0; part < q.channels; part += NN__WINO_K) {
         int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(NN__LANE_ROWS, depth);
-        for (ch = 0; ch < depth; ch++) {
-            for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + (part + ch) * source, q.x.size, &p);
-            for (i = 0; i < wide; i += NN__LANES) NN__K(wino_image)(&p, i, vv + ch * wide + i, nn__wino_stride(depth, wide));
-        }
+        if (!s.ahead) NN__K(wino_transform)(v, &q, from, group, first, n, part, part + depth, wide, vv, nn__wino_stride(depth, wide));
         for (r = 0; r < m; r += NN__LANE_ROWS) {
             int64_t rows = nn__min(NN__LANE_ROWS, m - r);
-            const R *ww = few ? uu : a + r / NN__LANE_ROWS * nn__wino_block_size(q.channels) + part * 36 * NN__LANE_ROWS + part / NN__WINO_K * 36 * 16;
+            const R *ww = few ? uu : a + r / NN__LANE_ROWS * nn__wino_block_size(q.channels) + nn__wino_block_size(part);
             if (few) NN__K(wino_kernels)(&q, spread, w + r * q.w_row + part * q.w_channel, rows, depth, uu, stride);
             NN__K(wino_multiply)(n, rows, part > 0, depth, vv, wide, ww, stride, mm + r, y_stride, s.rows);
         }
+        if (s.ahead) vv += 36 * nn__wino_stride(depth, wide);
     }
     for (r = 0; r < m; r += NN__LANES) for (l = 0; l < n; l++) {
         int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across * 4, tx = (first + l) % across * 4, lanes = nn__min(NN__LANES, m - r);
@@ -16541,22 +16587,32 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
 // The three products, each by tiles or by strips.
 static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
-    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
+    R *packed = (R *)(v->kept ? c->kept : c->shared);
+    int64_t round = v->kept ? 0 : t->phase / 2;
+    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
-    else if (nn__conv_many(v, spread)) NN__K(lanes_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
-    else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
+    else if (nn__conv_many(v, spread)) NN__K(lanes_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
+    else NN__K(conv_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
 {
-    if (nn__conv_wino(v, spread)) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
-    else if (nn__conv_many(v, spread)) NN__K(lanes_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
-    else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
+    R *packed = (R *)(v->kept ? c->kept : c->shared);
+    if (nn__conv_wino(v, spread)) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+    else if (nn__conv_many(v, spread)) NN__K(lanes_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+    else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+}
+// Phases: weights are packed, then multiplied, in turns; Winograd with few tiles transforms them before it multiplies.
+static void NN__K(conv_phase)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
+{
+    int ahead = nn__conv_wino(v, spread) && nn__conv_cuts(v, spread).ahead > 0;
+    if (ahead && t->phase == c->phases - 2) NN__K(wino_some)(v, spread, from, t->index, (R *)c->shared);
+    else if (t->phase % 2 == 0 && !(ahead && t->phase == c->phases - 1)) NN__K(conv_pack)(v, spread, c, t);
+    else NN__K(conv_product)(v, spread, c, t, from, bias, y, add);
 }
 static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
-    if (t->phase % 2 == 0) NN__K(conv_pack)(&v, v.transposed, c, t);
-    else NN__K(conv_product)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
+    NN__K(conv_phase)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
 }
 static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
 {
@@ -16566,8 +16622,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     R *dw = (R *)c->din[1].data, *part = (R *)c->shared;
     const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
     if (c->din[0].data) {                                // a call of its own: NN_OP_SPLIT
-        if (t->phase % 2 == 0) NN__K(conv_pack)(&v, !v.transposed, c, t);
-        else NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
+        NN__K(conv_phase)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
     }
     else if (t->phase == 1) {
         int64_t begin = nn__task_begin(w.count, t), end = nn__task_end(w.count, t), k;
