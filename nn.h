@@ -15424,30 +15424,36 @@ static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v
 // Blocks are some columns of some rows; where an image is small, all of it, and of several images.
 enum { NN__LANES_N = 128, NN__LANES_X = 112, NN__LANES_M = 192, NN__LANES_FEW = 16 };
 typedef struct nn__lanes { int64_t x, y, images, across, down, deep, lines, width, source, channels; } nn__lanes;    // lines, width: of the source of a block
-static nn__lanes nn__conv_lanes(const nn__gather *q, int64_t batch)
+static int64_t nn__axis_reach(const nn__axis *a) { int64_t reach = (nn__max(1, a->taps) - 1) * a->hop; return (reach < 0 ? -reach : reach) + 1; }
+static nn__lanes nn__conv_lanes(const nn__conv *v, int spread)
 {
     nn__lanes b;
-    int64_t hop_y = (nn__max(1, q->y.taps) - 1) * q->y.hop, hop_x = (nn__max(1, q->x.taps) - 1) * q->x.hop;  // negative when it spreads
-    b.across = q->x.count <= NN__LANES_N ? 1 : (q->x.count + NN__LANES_X - 1) / NN__LANES_X;
-    b.x = nn__max(1, (q->x.count + b.across - 1) / b.across);
-    b.down = nn__max(1, nn__min(q->y.count, NN__LANES_N / b.x));
-    b.down = (q->y.count + b.down - 1) / b.down;
-    b.y = nn__max(1, (q->y.count + b.down - 1) / nn__max(1, b.down));
-    b.images = b.across == 1 && b.down == 1 ? nn__max(1, nn__min(batch, NN__LANES_N / (b.x * b.y))) : 1;
-    b.deep = (batch + b.images - 1) / b.images;
-    b.lines = (b.y - 1) * q->y.step + (hop_y < 0 ? -hop_y : hop_y) + 1;
-    b.width = (b.x - 1) * q->x.step + (hop_x < 0 ? -hop_x : hop_x) + 1;
+    int64_t phases = spread ? v->phases[0] * v->phases[1] : 1, reach[2] = { 1, 1 }, taps = 1, phase;
+    nn__gather q;
+    for (phase = phases - 1; phase >= 0; phase--) {      // ends with phase 0, which has the most pixels
+        q = nn__conv_gather(v, spread, phase);
+        reach[0] = nn__max(reach[0], nn__axis_reach(&q.y));
+        reach[1] = nn__max(reach[1], nn__axis_reach(&q.x));
+        taps = nn__max(taps, q.taps);
+    }
+    b.across = q.x.count <= NN__LANES_N ? 1 : (q.x.count + NN__LANES_X - 1) / NN__LANES_X;
+    b.x = nn__max(1, (q.x.count + b.across - 1) / b.across);
+    b.down = nn__max(1, nn__min(q.y.count, NN__LANES_N / b.x));
+    b.down = nn__max(1, (q.y.count + b.down - 1) / b.down);
+    b.y = nn__max(1, (q.y.count + b.down - 1) / b.down);
+    b.images = b.across == 1 && b.down == 1 ? nn__max(1, nn__min(v->batch, NN__LANES_N / (b.x * b.y))) : 1;
+    b.deep = (v->batch + b.images - 1) / b.images;
+    b.lines = (b.y - 1) * q.y.step + reach[0];
+    b.width = (b.x - 1) * q.x.step + reach[1];
     b.source = b.lines * b.width;
-    b.channels = nn__max(1, nn__min(NN__CONV_K / nn__max(1, q->taps), NN__STRIP / (b.source * b.images)));
+    b.channels = nn__max(1, nn__min(NN__CONV_K / taps, NN__STRIP / (b.source * b.images)));
     return b;
 }
 static int nn__conv_many(const nn__conv *v, int spread)
 {
-    nn__gather q;
     nn__lanes b;
-    if ((spread ? v->c : v->o) < NN__LANES_FEW || v->taps > NN__STRIP_TAPS || v->batch == 0) return 0;
-    q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
-    b = nn__conv_lanes(&q, v->batch);
+    if ((spread ? v->c : v->o) < NN__LANES_FEW || v->taps > NN__STRIP_TAPS || v->batch == 0 || v->phases[0] * v->phases[1] == 0) return 0;
+    b = nn__conv_lanes(v, spread);
     return b.source * b.images <= NN__STRIP;
 }
 
@@ -15509,7 +15515,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     }
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
     if (nn__conv_many(v, spread)) {
-        nn__lanes b = nn__conv_lanes(&q, v->batch);
+        nn__lanes b = nn__conv_lanes(v, spread);
         int64_t weights = v->groups * s.rows * q.channels * v->taps;
         s.blocks = b.across * b.down * b.deep;
         s.lead = nn__tile_rows(s.rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, weights / NN__CONV_PACK + 1));
@@ -15921,15 +15927,14 @@ static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const 
     nn__conv_cut s = nn__conv_cuts(v, spread);
     int64_t block = index / s.splits % s.blocks, phase = index / s.splits / s.blocks % s.phases, group = index / s.splits / s.blocks / s.phases;
     int64_t in_round = index % s.splits * s.rows, row = round * s.lead + in_round, at[NN__CONV_K + NN__STRIP_TAPS];
-    nn__gather q = nn__conv_gather(v, spread, 0);
-    nn__lanes b = nn__conv_lanes(&q, v->batch);
+    nn__gather q = nn__conv_gather(v, spread, phase);
+    nn__lanes b = nn__conv_lanes(v, spread);
     int64_t x0 = block % b.across * b.x, y0 = block / b.across % b.down * b.y, image = block / b.across / b.down * b.images;
     int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), images = nn__min(b.images, v->batch - image);
     int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), source, terms, line, ch, k, n, i, j, e, r, t, h, xs, ys, tiles, rows;
     const int64_t pairs = (int64_t)(sizeof NN__K(lane_pairs) / sizeof *NN__K(lane_pairs));
     int64_t ld = s.rows + 16;                            // not a power of 2
     R *sum = scratch + NN__STRIP, *four = sum + (NN__LANES_N + 4) * ld, zero[NN__NR] = { 0 };
-    q = nn__conv_gather(v, spread, phase);
     xs = nn__min(b.x, q.x.count - x0);
     ys = nn__min(b.y, q.y.count - y0);
     if (m <= 0 || xs <= 0 || ys <= 0) return;
