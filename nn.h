@@ -10934,6 +10934,7 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
+#define NN__HOLD(v)      __asm__("" : "+x"(v))           // v stays in a register: GCC likes to read operands again from memory, each time
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10954,6 +10955,7 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
 #define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
+#define NN__HOLD(v)      __asm__("" : "+v"(v))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -15719,12 +15721,7 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 #else
 #define NN__PREFETCH(p) ((void)(p))
 #endif
-// GCC likes to read an operand again from memory for every multiply-add; vectors that lie across two cache lines cost two loads each time.
-#if NN__LANES == 16 && defined(__GNUC__)
-#define NN__HOLD(v) __asm__("" : "+v"(v))
-#elif NN__LANES == 8 && defined(__GNUC__)
-#define NN__HOLD(v) __asm__("" : "+x"(v))
-#else
+#ifndef NN__HOLD
 #define NN__HOLD(v) ((void)0)
 #endif
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
