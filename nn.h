@@ -53,9 +53,10 @@
        >>memory     two stacks: long-lived and step               >>metrics    accuracy, F1, AUC, confusion matrix
        >>random     counter-based numbers                         >>monitor    TensorBoard, SVG, PNG, CSV
        >>threads    a pool behind a parallel-for                  >>files      safetensors, checkpoints
-       >>tensor     shapes, strides, views, printing              >>train      fit, evaluate, predict
-       >>passes     how one kernel text becomes many              >>plan       a forward pass as a fixed program
-       >>words      the vocabulary that kernels are written in    >>ops        every op: formula, shape, forward, backward
+       >>tensor     shapes, strides, views, printing              >>text       tokenizers, sampling, generation
+       >>passes     how one kernel text becomes many              >>train      fit, evaluate, predict
+       >>words      the vocabulary that kernels are written in    >>plan       a forward pass as a fixed program
+                                                                  >>ops        every op: formula, shape, forward, backward
 
    Reading route for students: >>tensor, >>graph, then any op in >>ops, then >>optim.
    Dimension letters: B batch, C channels, H W image, K kernel, T time, M N K of a matrix product. d + name is a gradient: dx, dw.
@@ -375,9 +376,15 @@ NN_API nn_tensor *nn_cumsum   (nn_tensor *x, int dim);                          
 typedef struct nn_linear_desc {
     int   no_bias;                   // nn_linear_new: 1 leaves the bias out
     nn_fn activation;                // e.g. nn_relu; default none
+    nn_tensor *scale;                // nn_linear: of weights of type NN_I8 (nn_quantize_new)
 } nn_linear_desc;
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                         // (..., M, K) x (..., K, N) -> (..., M, N); 1-d as in NumPy
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
+// Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as NN_I8 = round(w / scale), where *scale (O, I / group) is
+// the largest |w| of `group` inputs of one output / 127. Both live long. nn_linear takes such a w and gives the bits that the weights
+// cast back to f32 (times their scale) would give; x gets a gradient, w does not. A batch of 1 waits for memory only: half, a quarter of the time.
+typedef struct nn_quantize_desc { int64_t group; } nn_quantize_desc;             // inputs with a scale of their own; default all; divides I
+NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc);   // scale: NULL unless dtype is NN_I8
 
 // ---- shape ----------------------------------------------------------------------------------------
 NN_API nn_tensor *nn_reshape   (nn_tensor *x, nn_shape shape);                   // one size may be -1; a view if x is contiguous
@@ -707,11 +714,102 @@ typedef struct nn_loader_desc {
     int     no_prefetch;             // 1: load in the calling thread
     const nn_augment_desc *augment;
 } nn_loader_desc;
-struct nn_batch { nn_tensor *x, *y; int64_t count, index; };   // x (B, ...); y i64 (B) or f32 (B, ...); live until the next delivery
+struct nn_batch { nn_tensor *x, *y; int64_t count, index; nn_tensor *lengths; };       // x (B, ...); y i64 (B) or f32 (B, ...); lengths i64 (B) of texts,
+                                     // else NULL. Live until the next delivery
 NN_API nn_loader *nn_loader_new(nn_dataset *data, const nn_loader_desc *desc);
 NN_API int        nn_loader_next(nn_loader *loader, nn_batch *batch);  // 0 at the end of an epoch (the next call starts another) or after an error
 NN_API int64_t    nn_loader_batches(const nn_loader *loader);          // per epoch
 NN_API void       nn_loader_rewind(nn_loader *loader);                 // give up this epoch
+
+// ---- text -------------------------------------------------------------------------------------------
+// A tokenizer cuts a text (bytes, as a rule UTF-8) into tokens 0..count-1 and joins them again. Bytes, BPE and llama2.c's give back any bytes.
+typedef struct nn_tokenizer nn_tokenizer;
+typedef struct nn_tokenizer_desc {
+    const char *const *special; int special_count;   // texts that are one token wherever they stand ("<|endoftext|>"); added if the vocabulary has none
+    const char *unknown;             // characters: the token for those that the text did not have ("<unk>"); default: they are an error
+    int         cased;               // WordPiece: 1 keeps case and accents
+} nn_tokenizer_desc;
+NN_API nn_tokenizer *nn_byte_tokenizer_new(nn_context *nn, const nn_tokenizer_desc *desc);                                      // token = byte
+NN_API nn_tokenizer *nn_char_tokenizer_new(nn_context *nn, const char *text, size_t bytes, const nn_tokenizer_desc *desc);      // the text's code points, in order
+NN_API nn_tokenizer *nn_bpe_tokenizer_new(nn_context *nn, const char *text, size_t bytes, int64_t count, const nn_tokenizer_desc *desc);
+                                     // trained on the text: 256 bytes, special tokens, then what its most frequent pairs make, until there are `count`
+                                     // or no pair occurs twice. Words are cut as GPT-2 does. Deterministic: of equals, the lower numbers
+NN_API nn_tokenizer *nn_bpe_tokenizer_load(nn_context *nn, const char *vocab, const char *merges, const nn_tokenizer_desc *desc);     // GPT-2's vocab.json, merges.txt
+NN_API nn_tokenizer *nn_llama_tokenizer_load(nn_context *nn, const char *path, const nn_tokenizer_desc *desc);                  // llama2.c's tokenizer.bin
+NN_API nn_tokenizer *nn_wordpiece_tokenizer_load(nn_context *nn, const char *path, const nn_tokenizer_desc *desc);              // BERT's vocab.txt
+NN_API nn_tokenizer *nn_bpe_tokenizer_parse(nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc *desc);
+NN_API nn_tokenizer *nn_llama_tokenizer_parse(nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc *desc);
+NN_API nn_tokenizer *nn_wordpiece_tokenizer_parse(nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc *desc);
+NN_API int           nn_tokenizer_save(nn_tokenizer *tokenizer, const char *path);       // tokenizer.json of Hugging Face's tokenizers; llama2.c's: tokenizer.bin
+NN_API nn_tokenizer *nn_tokenizer_load(nn_context *nn, const char *path);                // such a tokenizer.json: BPE of bytes, characters, BERT's WordPiece
+NN_API nn_tokenizer *nn_tokenizer_parse(nn_context *nn, const void *from, size_t bytes);
+typedef struct nn_encode_desc {
+    int plain;                       // 1: special tokens in the text are ordinary text (text from strangers)
+    int begin, end;                  // 1: puts <s> or [CLS] in front, </s> or [SEP] behind
+} nn_encode_desc;
+typedef struct nn_decode_desc { int skip_special; } nn_decode_desc;
+NN_API int64_t     nn_encode(nn_tokenizer *tokenizer, const char *text, size_t bytes, int64_t *tokens, int64_t room, const nn_encode_desc *desc);
+                                     // how many tokens it is, also when there is no room for all; -1 after an error
+NN_API size_t      nn_decode(nn_tokenizer *tokenizer, const int64_t *tokens, int64_t count, char *to, size_t room, const nn_decode_desc *desc);
+                                     // as snprintf: bytes of the text without the 0 at its end. WordPiece: words with single spaces between
+NN_API int64_t     nn_token_count(const nn_tokenizer *tokenizer);
+NN_API int64_t     nn_token_of(const nn_tokenizer *tokenizer, const char *text);         // the token with just this text, or -1
+NN_API const char *nn_token_text(const nn_tokenizer *tokenizer, int64_t token, size_t *bytes);    // its bytes; may hold zeros, has no 0 at its end
+NN_API int64_t     nn_token_begin(const nn_tokenizer *tokenizer);                        // what begins and ends a text, or -1
+NN_API int64_t     nn_token_end(const nn_tokenizer *tokenizer);
+
+// Datasets of tokens: x and y of their batches are i64, for nn_embedding and nn_token_cross_entropy.
+typedef struct nn_tokens_desc {
+    const int64_t  *tokens;          // one of the three; not copied, must stay valid
+    const int32_t  *tokens32;
+    const uint16_t *tokens16;        // nanoGPT's train.bin
+    int64_t        count;            // how many
+    int64_t        pad, most;        // nn_texts_new: fills short texts, default 0; longer texts are cut, default: not
+    const int64_t *labels; int64_t classes;          // nn_texts_new: y is the class of a text; default: the next token, and -100 where there is none
+} nn_tokens_desc;
+NN_API nn_dataset *nn_tokens_new(nn_context *nn, int64_t length, const nn_tokens_desc *desc);   // x = t[i .. i+length), y = t[i+1 .. i+length+1). A loader with
+                                     // shuffle draws every i at random (nanoGPT); without, samples lie side by side. An epoch is (count - 1) / length samples
+NN_API nn_dataset *nn_texts_new(nn_context *nn, const int64_t *start, int64_t count, const nn_tokens_desc *desc);    // text i is t[start[i] .. start[i+1]). Batches are
+                                     // as wide as their longest text, and have .lengths. A loader with shuffle puts texts of similar length together
+NN_API nn_tensor  *nn_token_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc);   // (B, T, V) or (B T, V); i64 (B, T): nn_fit's loss
+
+typedef struct nn_sample_desc {      // Hugging Face's order and formulas: penalty, temperature, top_k, top_p, min_p
+    int      greedy;                 // 1: always the token with the highest score (after the penalty)
+    float    temperature;            // scores are divided by it; default 1; NN_ZERO: greedy
+    int      top_k;                  // > 0: only the k best tokens, and equals of the last
+    float    top_p;                  // 0..1: only the best tokens that together have this probability; default: all
+    float    min_p;                  // 0..1: only tokens with at least this share of the probability of the best one
+    float    repetition_penalty;     // > 1: tokens that were there before become less likely; default 1
+    uint64_t seed;                   // default: the context's
+} nn_sample_desc;
+NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, const nn_sample_desc *desc, int64_t *tokens);
+                                     // (V) or (B, V) -> a token for every row. previous: (B, count), for the penalty only; may be NULL
+
+typedef struct nn_generate_step {    // what nn_generate asks the model
+    const int64_t *tokens;           // row r of the texts so far: tokens[r * pitch] .. [r * pitch + length - 1], the prompt included
+    int64_t batch, length, pitch;
+    int64_t fresh;                   // how many at the end were not there at the last call: all a model with a cache has to compute
+    const int64_t *parent;           // row r goes on from row parent[r] of the last call (beams: reorder the cache); NULL: from itself
+    int64_t vocabulary;
+    float  *logits;                  // to be filled: (batch, vocabulary), the scores of the next token
+} nn_generate_step;
+typedef struct nn_generate_desc {
+    int   (*step)(void *self, const nn_generate_step *step);     // 1 = ok
+    void   *self;
+    nn_tokenizer *tokenizer;         // for stop_text and on_text; gives the vocabulary
+    int64_t vocabulary;              // default: the tokenizer's
+    int64_t context;                 // most tokens that the model can see; default: any number. A prompt and max_tokens beyond it are an error ...
+    int     slide;                   // ... unless 1: the model sees the last `context` tokens, all of them fresh
+    const nn_sample_desc *sample;
+    const int64_t *stop; int stop_count;                 // tokens that end the text; they are part of the result
+    const char *const *stop_text; int stop_text_count;   // texts that end it, wherever the borders of tokens are; not shown
+    int   (*on_text)(void *user, int64_t token, const char *text, size_t bytes);     // after every token but stop tokens, and with token -1 for the rest at the end:
+    void   *user;                    // bytes that can be shown, whole characters only and no beginning of a stop text; return 0 to end
+    int     beams;                   // > 1: beam search for the likeliest text; of .sample only repetition_penalty counts
+    float   length_penalty;          // beams: the score of a text is the sum of its log-probabilities / new tokens ^ this; default 1; NN_ZERO: 0
+} nn_generate_desc;
+NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc *desc);
+                                     // how many new tokens there are, -1 after an error
 
 // ---- metrics and training ---------------------------------------------------------------------------
 enum { NN_MAX_CLASSES = 64 };
@@ -907,7 +1005,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
-    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
+    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params ) \
+    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__no_params )
 #define NN_OPS_SHAPE(NN__X) \
     NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
@@ -1006,6 +1105,7 @@ NN__REF(nn_tensor *, nn_norm, (nn_tensor *x, nn_shape dims, const nn_norm_desc &
 NN__REF(nn_tensor *, nn_argmax, (nn_tensor *x, nn_shape dims, const nn_argmax_desc &desc), (x, dims, &desc))
 NN__REF(nn_tensor *, nn_argmin, (nn_tensor *x, nn_shape dims, const nn_argmin_desc &desc), (x, dims, &desc))
 NN__REF(nn_tensor *, nn_linear, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_quantize_new, (nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc &desc), (w, dtype, scale, &desc))
 NN__REF(nn_tensor *, nn_sort, (nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc &desc), (x, dim, indices, &desc))
 NN__REF(nn_tensor *, nn_topk, (nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc &desc), (x, k, dim, indices, &desc))
 NN__REF(nn_tensor *, nn_pad, (nn_tensor *x, nn_shape amounts, const nn_pad_desc &desc), (x, amounts, &desc))
@@ -1074,6 +1174,21 @@ NN__REF(nn_dataset *, nn_csv_load, (nn_context *nn, const char *path, const nn_c
 NN__REF(nn_dataset *, nn_csv_parse, (nn_context *nn, const char *text, size_t bytes, const nn_csv_desc &desc), (nn, text, bytes, &desc))
 NN__REF(nn_dataset *, nn_folder_load, (nn_context *nn, const char *path, const nn_folder_desc &desc), (nn, path, &desc))
 NN__REF(nn_loader *, nn_loader_new, (nn_dataset *data, const nn_loader_desc &desc), (data, &desc))
+NN__REF(nn_tokenizer *, nn_byte_tokenizer_new, (nn_context *nn, const nn_tokenizer_desc &desc), (nn, &desc))
+NN__REF(nn_tokenizer *, nn_char_tokenizer_new, (nn_context *nn, const char *text, size_t bytes, const nn_tokenizer_desc &desc), (nn, text, bytes, &desc))
+NN__REF(nn_tokenizer *, nn_bpe_tokenizer_new, (nn_context *nn, const char *text, size_t bytes, int64_t count, const nn_tokenizer_desc &desc), (nn, text, bytes, count, &desc))
+NN__REF(nn_tokenizer *, nn_bpe_tokenizer_load, (nn_context *nn, const char *vocab, const char *merges, const nn_tokenizer_desc &desc), (nn, vocab, merges, &desc))
+NN__REF(nn_tokenizer *, nn_llama_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
+NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
+NN__REF(nn_tokenizer *, nn_bpe_tokenizer_parse, (nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc &desc), (nn, vocab, vocab_bytes, merges, merges_bytes, &desc))
+NN__REF(nn_tokenizer *, nn_llama_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
+NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
+NN__REF(int64_t, nn_encode, (nn_tokenizer *tokenizer, const char *text, size_t bytes, int64_t *tokens, int64_t room, const nn_encode_desc &desc), (tokenizer, text, bytes, tokens, room, &desc))
+NN__REF(size_t, nn_decode, (nn_tokenizer *tokenizer, const int64_t *tokens, int64_t count, char *to, size_t room, const nn_decode_desc &desc), (tokenizer, tokens, count, to, room, &desc))
+NN__REF(nn_dataset *, nn_tokens_new, (nn_context *nn, int64_t length, const nn_tokens_desc &desc), (nn, length, &desc))
+NN__REF(nn_dataset *, nn_texts_new, (nn_context *nn, const int64_t *start, int64_t count, const nn_tokens_desc &desc), (nn, start, count, &desc))
+NN__REF(nn_tensor  *, nn_token_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
+NN__REF(int64_t, nn_generate, (nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc &desc), (nn, prompt, count, tokens, max_tokens, &desc))
 NN__REF(nn_plan *, nn_plan_new, (nn_layer *net, nn_shape input, const nn_plan_desc &desc), (net, input, &desc))
 NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
 NN__REF(int, nn_save, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
@@ -1140,6 +1255,11 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__UNUSED
 #  define NN__PRINTF(f, a)
 #  define NN__LIKELY(x) (x)
+#endif
+#if defined(__GNUC__) && !defined(__TINYC__)
+#  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
+#else
+#  define NN__FETCH(p)  ((void)0)
 #endif
 #define NN__PRAGMA(x)   _Pragma(#x)
 #if defined(__clang__)
@@ -1599,6 +1719,8 @@ struct nn_context {
     const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
+    uint64_t    samples;             // drawn by nn_sample and nn_generate so far
+    struct nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
 };
 
@@ -2074,7 +2196,7 @@ static void nn__on_free(nn_context *nn, void (*run)(void *), void *arg)   // cal
 // >>random   Philox4x32-10 (Salmon et al. 2011): random numbers are a function of (seed, step, ordinal, index), not of what was
 // drawn before. So masks and shuffles do not depend on threads, and resuming needs only seed and step.
 // =============================================================================================
-enum { NN__DOMAIN_OP = 0, NN__DOMAIN_INIT = 1, NN__DOMAIN_SHUFFLE = 2, NN__DOMAIN_AUGMENT = 3, NN__DOMAIN_SPLIT = 4 };
+enum { NN__DOMAIN_OP = 0, NN__DOMAIN_INIT = 1, NN__DOMAIN_SHUFFLE = 2, NN__DOMAIN_AUGMENT = 3, NN__DOMAIN_SPLIT = 4, NN__DOMAIN_SAMPLE = 5 };
 
 static void nn__philox(uint64_t seed, uint64_t step, uint64_t ordinal, uint64_t index, uint32_t out[4])
 {
@@ -2120,7 +2242,7 @@ NN_API void nn_seed(nn_context *nn, uint64_t seed)
 {
     if (!nn) return;
     nn->seed = seed;
-    nn->random_step = nn->ordinal = 0;
+    nn->random_step = nn->ordinal = nn->samples = 0;
 }
 
 // =============================================================================================
@@ -2298,12 +2420,14 @@ static int nn__cpu_features(void)
     int has = 0;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
     unsigned a, b, c, d, lo, hi;
+    int half;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return 0;              // OSXSAVE
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     if ((lo & 6) != 6) return 0;                                                     // the system saves ymm registers
     if (c & (1u << 12)) has |= NN__HAS_FMA;
+    half = (c & (1u << 29)) != 0;                                                    // F16C
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return has;
-    if ((b & (1u << 5)) && (has & NN__HAS_FMA)) has |= NN__HAS_AVX2;
+    if ((b & (1u << 5)) && (has & NN__HAS_FMA) && half) has |= NN__HAS_AVX2;
     if ((lo & 0xE6) == 0xE6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31))) has |= NN__HAS_AVX512; // F DQ BW VL
 #elif defined(__aarch64__) && defined(__GNUC__)
     has = NN__HAS_NEON | NN__HAS_FMA;
@@ -2920,6 +3044,7 @@ static double nn__call_flops(const nn_call *c)           // two per multiply-add
     double n;
     switch (c->op->id) {
     case NN_OP_matmul:
+    case NN_OP_linear_small:
     case NN_OP_linear: n = x->ndim ? (double)nn_view_count(y) * (double)x->shape[x->ndim - 1] : 0; break;
     case NN_OP_conv2d:           n = (double)nn_view_count(y) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
     case NN_OP_conv_transpose2d: n = (double)nn_view_count(x) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
@@ -5224,7 +5349,14 @@ NN_API void nn_schedule_metric(nn_schedule *schedule, double value)
 // matter which thread makes it or when, and to resume, a loader needs nothing but these three numbers.
 // =============================================================================================
 typedef struct nn__records { const unsigned char *at; int64_t count; } nn__records;
-enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS,
+typedef struct nn__tokens {           // of a stream, or of separate texts: see >>text
+    const int64_t  *i64;             // one of these three
+    const int32_t  *i32;
+    const uint16_t *u16;
+    const int64_t  *start;           // texts: number i is start[i] .. start[i + 1]; NULL: a stream
+    int64_t count, length, pad;      // length: of a sample, of the longest text
+} nn__tokens;
+enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS, NN__TARGET_TOKENS,
        NN__MOST_CLASSES = 1 << 20 };     // memory grows with the classes, so a file may not claim any number of them
 
 struct nn_dataset {
@@ -5240,6 +5372,7 @@ struct nn_dataset {
     nn__records   *part;                // records of bytes in memory, as they were in the file
     int         parts, type;         // type: idx code of one number
     size_t      pitch, offset;       // bytes of a record; where in it x begins
+    const nn__tokens *tokens;        // the loader reads these; `read` gives them as numbers
     nn_dataset *of;                  // a subset: sample i is sample indices[i] of that
     const int64_t *indices;
     int       (*get)(void *self, int64_t index, float *x, float *y, int64_t *label);
@@ -5715,6 +5848,7 @@ static nn_dataset *nn__subset_make(nn_dataset *data, const char *op, int64_t *in
     d->indices = indices;
     d->read = nn__read_subset;
     d->target = data->target;
+    d->tokens = data->tokens;
     d->classes = data->classes;
     d->names = data->names;
     return d;
@@ -6916,6 +7050,7 @@ NN__FLOAT_END
 typedef struct nn__delivery {
     float    *x, *y;                 // y: numbers, or with mixup probabilities
     int64_t  *labels;
+    int64_t  *tokens, *lengths, width;   // instead of x, and with labels (next tokens) of y; width: tokens of a row
     int64_t   epoch, index, count;   // what it is
     uint64_t  seed;
     int       wanted, ready;         // under the mutex
@@ -6934,11 +7069,13 @@ struct nn_loader {
     nn_augment_desc augment;
     int         augmented;
     int64_t    *order;               // of order_epoch
+    int64_t    *sorted;              // texts: room to sort by length
     int64_t     order_epoch;
     uint64_t    order_seed;
     double     *cumulative;          // sums of the sampling weights
     float      *other;               // room for one sample
     nn_tensor  *x[2], *y[2];         // the batch; the last, smaller one, a view of it
+    nn_tensor  *lengths[2];          // of texts
     nn__delivery slot[2];
     nn__thread  thread;
     nn__mutex   mutex;
@@ -6955,6 +7092,34 @@ static nn__stream nn__loader_stream(const nn_loader *l, const nn__delivery *s, i
     return r;
 }
 
+static int64_t nn__text_length(const nn_dataset *d, int64_t sample)
+{
+    const int64_t *start = d->tokens->start + (d->of ? d->indices[sample] : sample);
+    return nn__min(start[1] - start[0], d->tokens->length);
+}
+
+// Texts of similar length together: of the shuffled order, every 50 batches are sorted (merge sort, stable), and then all full batches shuffled.
+static void nn__order_by_length(nn_loader *l, const nn__delivery *s)
+{
+    int64_t n = l->data->count, pool = 50 * l->batch, full = n / l->batch, from, size, b, i, j, k, *o = l->order, *to = l->sorted;
+    if (!l->data->tokens->start) return;
+    for (size = 1; size < nn__min(pool, n); size *= 2) { // runs of `size` become runs of twice that, within their pool
+        for (from = 0; from < n; from += pool) {
+            int64_t end = nn__min(from + pool, n), a;
+            for (a = from; a < end; a += 2 * size) {
+                int64_t middle = nn__min(a + size, end), stop = nn__min(a + 2 * size, end);
+                for (i = a, j = middle, k = a; k < stop; k++)
+                    to[k] = i < middle && (j >= stop || nn__text_length(l->data, o[i]) <= nn__text_length(l->data, o[j])) ? o[i++] : o[j++];
+            }
+        }
+        memcpy(o, to, (size_t)n * sizeof *o);
+    }
+    for (b = 0; b < full; b++) to[b] = b;
+    nn__shuffle(to, full, s->seed, (uint64_t)s->epoch, nn__ordinal(NN__DOMAIN_SHUFFLE, 3));
+    memcpy(to + full, o, (size_t)(full * l->batch) * sizeof *o);       // room: 2 n
+    for (b = 0; b < full; b++) memcpy(o + b * l->batch, to + full + to[b] * l->batch, (size_t)l->batch * sizeof *o);
+}
+
 static int64_t nn__pick(nn_loader *l, const nn__delivery *s, int64_t position)       // which sample is at this position of the epoch
 {
     int64_t low = 0, high = l->data->count - 1, i;
@@ -6969,10 +7134,44 @@ static int64_t nn__pick(nn_loader *l, const nn__delivery *s, int64_t position)  
     if (l->order_epoch != s->epoch || l->order_seed != s->seed) {    // from 0, 1, 2 ... every time: no epoch depends on the one before
         for (i = 0; i < l->data->count; i++) l->order[i] = i;
         nn__shuffle(l->order, l->data->count, s->seed, (uint64_t)s->epoch, nn__ordinal(NN__DOMAIN_SHUFFLE, 0));
+        if (l->data->tokens) nn__order_by_length(l, s);
         l->order_epoch = s->epoch;
         l->order_seed = s->seed;
     }
     return l->order[position];
+}
+
+static int64_t nn__token_at(const nn__tokens *s, int64_t i) { return s->i64 ? s->i64[i] : s->i32 ? s->i32[i] : s->u16[i]; }
+
+// Tokens of one sample: x, and where y are tokens the ones behind them; in texts the last one has none.
+static void nn__fill_sample(nn_loader *l, nn__delivery *s, int64_t row, int64_t at, int64_t n)
+{
+    const nn__tokens *t = l->data->tokens;
+    int64_t *x = s->tokens + row * s->width, *y = l->data->target == NN__TARGET_TOKENS ? s->labels + row * s->width : NULL, k;
+    for (k = 0; k < s->width; k++) x[k] = k < n ? nn__token_at(t, at + k) : t->pad;
+    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : -100;
+    if (s->lengths) s->lengths[row] = n;
+}
+
+static void nn__fill_tokens(nn_loader *l, nn__delivery *s)
+{
+    nn_dataset *d = l->data;
+    const nn__tokens *t = d->tokens;
+    nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_SHUFFLE, 2);
+    int64_t i, sample;
+    s->width = t->start ? 1 : t->length;
+    for (i = 0; t->start && i < s->count; i++) s->width = nn__max(s->width, nn__text_length(d, nn__pick(l, s, s->index * l->batch + i)));
+    for (i = 0; i < s->count; i++) {
+        int64_t position = s->index * l->batch + i;
+        if (!t->start && l->shuffle && !d->of && !l->cumulative) {       // anywhere in the stream
+            nn__fill_sample(l, s, i, nn__draw_below(&r, (uint64_t)position, t->count - t->length), t->length);
+            continue;
+        }
+        sample = nn__pick(l, s, position);
+        if (d->of) sample = d->indices[sample];
+        nn__fill_sample(l, s, i, t->start ? t->start[sample] : sample * t->length, t->start ? nn__min(t->start[sample + 1] - t->start[sample], t->length) : t->length);
+        if (d->target == NN__TARGET_CLASS) s->labels[i] = (d->of ? d->of : d)->labels[sample];
+    }
 }
 
 // Mixup (Zhang et al. 2018) within the batch: sample i with sample count - 1 - i, which, in shuffled order, is any other.
@@ -6997,7 +7196,8 @@ static void nn__fill_delivery(nn_loader *l, nn__delivery *s)         // in any t
     nn__fpenv env = nn__fp_enter();
     int64_t i;
     s->error[0] = 0;
-    for (i = 0; i < s->count; i++) {
+    if (d->tokens) nn__fill_tokens(l, s);
+    for (i = 0; !d->tokens && i < s->count; i++) {
         int64_t position = s->index * l->batch + i;
         float *x = s->x + i * d->width, *y = d->target == NN__TARGET_NUMBERS ? s->y + i * d->y_width : NULL;
         nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_AUGMENT, position);
@@ -7156,7 +7356,7 @@ static int nn__loader_augment(nn_loader *l, const nn_augment_desc *a)
     nn_context *nn = l->nn;
     nn_shape shape = l->data->x_shape;
     int64_t c, channels = nn__channels(shape);
-    const char *rule = NULL;
+    const char *rule = l->data->tokens ? "tokens are no numbers" : NULL;
     int affine = a->rotate > 0 || a->scale > 0 || a->shear > 0 || a->translate > 0;
     if ((a->crop_padding || a->flip > 0 || affine || a->cutout) && shape.ndim != 3) rule = "only pictures (C, H, W) can be cropped, flipped, warped and cut";
     if (a->crop_padding < 0 || a->cutout < 0) rule = "crop_padding and cutout cannot be negative";
@@ -7173,6 +7373,53 @@ static int nn__loader_augment(nn_loader *l, const nn_augment_desc *a)
     if (a->std) l->augment.std = nn__copy_numbers(nn, a->std, channels);
     l->other = (float *)nn__life(nn, nn__mul_size((size_t)l->data->width, sizeof *l->other));
     return nn_ok(nn) && l->other;
+}
+
+static int nn__token_room(nn_loader *l)                  // as below, of tokens
+{
+    nn_context *nn = l->nn;
+    nn_dataset *d = l->data;
+    nn_shape one = nn__shape1(0);
+    int64_t last = d->count - (l->batches - 1) * l->batch;
+    size_t n = (size_t)l->batch, all = nn__mul_size(nn__mul_size(n, (size_t)d->width), sizeof(int64_t));
+    int k, classes = d->target == NN__TARGET_CLASS;
+    one.ndim = 0;
+    l->x[0] = nn__loader_tensor(l, NN_I64, d->x_shape, l->batch);
+    l->y[0] = nn__loader_tensor(l, NN_I64, classes ? one : d->x_shape, l->batch);
+    if (d->tokens->start) l->lengths[0] = nn__loader_tensor(l, NN_I64, one, l->batch);
+    for (k = 0; k < (l->prefetch ? 2 : 1); k++) {
+        l->slot[k].tokens = (int64_t *)nn__life(nn, all);
+        l->slot[k].labels = (int64_t *)nn__life(nn, classes ? n * sizeof(int64_t) : all);
+        if (d->tokens->start) l->slot[k].lengths = (int64_t *)nn__life(nn, n * sizeof(int64_t));
+    }
+    for (k = 0; k < 2; k++) {                            // views: narrower than the whole, or of fewer rows
+        int64_t rows = k && last > 0 ? last : l->batch;
+        if (k || d->tokens->start) {
+            nn_tensor *x = l->x[0]->base, *y = l->y[0]->base;
+            l->x[k] = nn__front_rows(x, rows);
+            l->y[k] = nn__front_rows(y, rows);
+        }
+        if (k && d->tokens->start) l->lengths[k] = nn__front_rows(l->lengths[0], rows);
+    }
+    if (d->tokens->start && l->shuffle) l->sorted = (int64_t *)nn__life(nn, nn__mul_size((size_t)d->count, 2 * sizeof *l->sorted));
+    return nn_ok(nn);
+}
+
+static void nn__set_width(nn_tensor *t, int64_t width)   // of a view of the front of a batch
+{
+    if (t->base == t || t->ndim != 2) return;
+    t->shape[1] = t->stride[0] = width;
+}
+
+static void nn__deliver_tokens(nn_loader *l, nn__delivery *s, nn_batch *batch)
+{
+    int last = s->count < l->batch;
+    batch->lengths = l->lengths[last];
+    nn__set_width(batch->x, s->width);
+    nn__set_width(batch->y, s->width);
+    nn_write_as(batch->x, NN_I64, s->tokens);
+    nn_write_as(batch->y, NN_I64, s->labels);
+    if (batch->lengths) nn_write_as(batch->lengths, NN_I64, s->lengths);
 }
 
 static int nn__loader_room(nn_loader *l)                 // the tensors, and the host memory that is filled ahead of them
@@ -7225,7 +7472,7 @@ NN_API nn_loader *nn_loader_new(nn_dataset *data, const nn_loader_desc *desc)
     if (d.augment && !nn__loader_augment(l, d.augment)) return NULL;
     if ((d.weights || d.balance) && !nn__loader_weights(l, d.weights)) return NULL;
     if (l->shuffle && !l->cumulative) l->order = (int64_t *)nn__life(nn, nn__mul_size((size_t)data->count, sizeof *l->order));
-    return nn_ok(nn) && nn__loader_room(l) ? l : NULL;
+    return nn_ok(nn) && (data->tokens ? nn__token_room(l) : nn__loader_room(l)) ? l : NULL;
 }
 
 NN_API int64_t nn_loader_batches(const nn_loader *loader) { return loader ? loader->batches : 0; }
@@ -7258,9 +7505,12 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
         batch->y = l->y[last];
         batch->count = s->count;
         batch->index = s->index;
-        if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
-        if (batch->y && batch->y->dtype == NN_I64) nn_write_as(batch->y, NN_I64, s->labels);
-        else if (batch->y && l->y_width) nn_write_as(batch->y, NN_F32, s->y);
+        if (l->data->tokens) nn__deliver_tokens(l, s, batch);
+        else {
+            if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
+            if (batch->y && batch->y->dtype == NN_I64) nn_write_as(batch->y, NN_I64, s->labels);
+            else if (batch->y && l->y_width) nn_write_as(batch->y, NN_F32, s->y);
+        }
     }
     l->position++;                   // also past a batch that failed: after nn_clear, the next one is tried
     if (!l->prefetch) return nn_ok(nn);
@@ -8518,12 +8768,12 @@ static int nn__transfer_tensor(nn__transfer *x, nn_tensor *t)
     return ok;
 }
 
-// ---- the JSON of the header: a strict parser that decodes strings in place -----------------------------------
-typedef struct nn__json { nn__io *io; char *s; size_t n, at; } nn__json;
+// ---- JSON, of headers and of tokenizers: a strict parser that decodes strings in place -----------------------------------
+typedef struct nn__json { nn__io *io; const char *part; char *s; size_t n, at; } nn__json;      // part: of the file, for messages
 
 static int nn__json_fail(nn__json *j, const char *why)
 {
-    nn_fail(j->io->nn, "%s: %s: header, byte %llu: %s", j->io->what, j->io->path, (unsigned long long)j->at, why);
+    nn_fail(j->io->nn, "%s: %s: %sbyte %llu: %s", j->io->what, j->io->path, j->part, (unsigned long long)j->at, why);
     return 0;
 }
 
@@ -8842,7 +9092,7 @@ static int nn__read_header(nn__io *io, nn__header *h)
     if (n > io->bytes - 8) { nn_fail(io->nn, "%s: %s: the file is cut off: %llu of %llu bytes of header", io->what, io->path, (unsigned long long)(io->bytes - 8), (unsigned long long)n); return 0; }
     h->data = 8 + n;
     h->bytes = io->bytes - h->data;
-    j.io = io; j.n = (size_t)n; j.at = 0;
+    j.io = io; j.part = "header, "; j.n = (size_t)n; j.at = 0;
     j.s = (char *)nn__host_step(io->nn, (size_t)n);
     if (!j.s || !nn__io_read(io, 8, j.s, j.n)) return 0;
     for (k = 0; k < n; k++) { tensors += j.s[k] == '{'; pairs += j.s[k] == ':'; }
@@ -9397,6 +9647,2186 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
     if (!nn_ok(nn) || !nn__check_save(nn, desc)) return 0;
     if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader, .ema"); return 0; }
     return nn__load_path(layer, "nn_resume", path, NULL, desc);
+}
+
+// =============================================================================================
+// >>text   Text for language models: tokenizers, batches of tokens, sampling, generation.
+//
+// A tokenizer is a table of tokens, each a string of bytes, and a rule that cuts a text into them:
+//
+//     bytes        every byte is a token
+//     characters   every code point that the training text had
+//     BPE          a text is cut into words, a word into bytes, and then the pair of neighbours with the lowest rank is joined, again and
+//                  again (Sennrich et al. 2016; on bytes: Radford et al. 2019). Ranks are the order in which training found the pairs
+//     llama2.c     the same with the whole text as one word, cut into code points; the rank of a pair is the score of what it makes
+//     WordPiece    words, lower-cased and without accents, then the longest token that fits, from the left (Devlin et al. 2019)
+//
+// Joining keeps the pairs in a heap and the pieces in a linked list: n log n, however long a word is.
+// =============================================================================================
+
+// ---- what it knows of Unicode 18: two tables, written by tests/record_text.py -------------------------------------
+// A table is text: numbers in base 45, highest digit first; all digits but the last are in the upper half of an alphabet of 90 characters.
+// Classes: every code point from 0 on, in runs: (length - 1) * 6 + class.
+// Folding is NFD, without marks, in lower case, where that is one code point: runs of {start - start of the last run,
+// (length - 1) * 4 + (every second one only) * 2 + (all become the same one), target - start as 0, -1, 1, -2 ...}.
+// It lacks compatibility ideographs and the 43 signs of Indic scripts and of music that decompose into several; Hangul is computed.
+enum { NN__OTHER, NN__LETTER, NN__NUMBER, NN__MARK, NN__PUNCTUATION, NN__CONTROL };      // L, N, Mn, P, C but Cn; the rest
+static const char nn__class_runs[] =
+    "T-!2!E!8Q-,.,S22!&!S2&!&!T3!&:&(#&!'4*!#,!$#&0&RN!T#!Q`N4Q8QD;G#!#R(_J;!)(5&#A#&/!#!R;!ZN!c5!=(g#!TN!)EU2,)4UM&%&+&+&1AS845,Q1F.,!,("
+    "Q4&'2U>RDQ-8)%^&&#J'!D)+!7)Q-/(#QH!'#%SKS:([EQ4#QDQ-T/Q()!2#(%(RH7#Q(#1#=(QN!S,1(&!Q2:S&!H-:Q(U8S('T+!W&%!%#.Q!4%(#JQ,+,Q-&R#%.N()(R"
+    "H!H!#.5(%#.7M%#Q=)!/+(Q-)(C(#&%(+(B4)(RH!H!)!)!)(%4+4+(1.%G5!#GQ-+/%&Q++(Q&!/!RH!H!)!;(%#.=!+4%(#QJ)+(Q-&M#D!%.N()(RH!H!)!;(%#!%!7M%"
+    ":7:)!/+(Q-!#CQ+%#!B./!5.)!#!).)./.Q8A%Q7%(#RAQ@Q=%.%N!/!RN!R#(%#1:1!7G+!/!)()+(Q-G&I!#%(&N!/!RN!Q,!;(%#!%A%:+QD/!)+(Q-!)Q=+(Q&!/!U2+"
+    "#.7M%#:/!I/+(R6!B!%.R/.S&!Q&!#(H.%G1!%QJQ-4&Q7V/%)J:HQ!&Q-,TG)!#!;!S&!#!Q,%)Q(#(;!#!J!Q-(5T(#.QN!&.+AR<!%!%!%8(N!TB4QG!=&+;Q4!TDQ%%Q"
+    "%>4,TGU>(7!D!+(+#Q-EB(+51#.)G/7Q>%(+A%#!Q-.%(TN!#:#(U>&}/!5(H!#!5(U2!5(T/!5(H!#!5(QK!W8!5(XH(1Q)R<.R#R![2(B(&Qv;!&R)!S2,.YK20NGR/1Q+"
+    "R5+!,Q%R/+Q7Q>!/!+Q7VH+!JM%(Q42#2!#%(Q-AQ-AQ51'%Q-A[EG;+T5%#:Y,Q+T#!14+Q%%A1M,Q-SK(;Q1UE4S2AQ3TGRN+(%(,VN!%!J!%!%(Q!AQ.(%Q-AQ-AK#E(Q"
+    "G!V=QJ7!V)%!=!%:%(N!,Q-KQ+Q(Q%2+!SK!7(+!1)Q-UE%!+.%!1Q+8TBMQ!(+.>Q-./Q-TB,Q2:U>(/Q#M1&QA!J5%B%)!+#:j8X7uN(B(TN(B(N!#!#!#!T#(VN!H!#./"
+    "!H.5(B4Q>:/!HQD@S)(@!R>!QB!Q;!@!Q0$#(C.,#Q-.,R)V.QA4%.Q:R(#4#(Q,!#.;A#!#!#!5!Q2(5:;4#!VC)<QUG8SD,z%WLZ.RIQv!QHSLV4,T!Q/QX=RKX.8T(,Qh"
+    "4o5A51):8$,TN!#:#(W2G#&QD%RNQ%H!H!H!H!H!H!H!H!T+V,#T,(Q;(8QYM2!)$Q/(Q;!Q'7(&;(0)&.[2(+(/&[K&5:U>!]5.6Q+T)V.R#T(Q-SJO!QLT(Q-U%QL{:dhH"
+    "X4Qen)XGV#,tE2R#Q-)R:V)%.&Q.&T#+Y,Q-+ET!Q&(^>(ZN4#QDR)%/%5%RN(+:%.CQ+VH8Q+V;R!+M,Q-AR1B2#&)%Q-S>Q!,RNQ4Q=&SE.1!V)%(7(+.QB!#Q-4,;%Q,Q"
+    "-;!U2D(+(+Q%/%N%.Q-(8RN.#!%!V;%#1)+;+#%#S%/,Q2!+(,/!%Q+B(B(BQ%H!H!U>!QE()(`,(%(%(&!%(Q-ArT8Q7RN4V54jQ3QSB(_#TMHQ7;:#%Q,!Q>!;!#!)!)!_"
+    "/T.QS/,R!X5(W&U+Q84R%Q/AR%T>!QH!&4&!,4;!bK('!2!E!8Q-,.,S22!&!S2&!&!K[E.B(B(B(/S=34Q8!S2!R5!)!QK(QET4a/:24ULQ7W9R(*_M%b+SE.V5QJ%S94T)"
+    "6Q%R;$N$:TN=:SK!&TB4N&<U7eN(Q-ATB4TB4U,MVHQ1&Q2!QK!H!)!Q2!QK!H!).VHQ7z2Q%RHQ+NS%B!U8!QEX4B(#!UE!).#(RN!&ORN(IT#MQ'V.R5!):<RHC.&S2:&S"
+    "2TMW24*)R$(V$#1!+:75!/!SE(14%Q'GQ)GSE*&SE0T(N!S>+4<KQ%W&.KRH(OR5:OR/G8Q7IZ:Y>W+VBQ=VBGCTB7MQ-AQ-S>.=&RNmMT$!U8!+&()R!B.=&MRH!R%SEQ-#"
+    "MRHQ46>RGR/78TMRBIR:RNQ+%!VNQMK4SL%)+#Q%1!UK.7(+,'8%Q+'(S,GQ-A1TB=!Q!!Q-8#(#MT;%,#Q%+!V/.Q((587&!%Q-#&#2!R<Q1R/!S,.1(%!+E%)%X(H!#!5!"
+    "QK!Q,&AV)%.Q!:Q-A+.N()(RH!H!)!;!+#(%QJ#Q7;4J.=Q1Q,!#(#!TN!#.DQ=%!%#%#,!,M+SDVN.Q!(1!%5>Q-,!&%/SJV/.D!%4+!+)&#MQ-g!V).7A+!+S#5+T4V/.Q"
+    "!(%!+2#Q1Q-AQBR4U>%!%(D!%#&AQ-AR<S=S8(%!%(7!=4Q92!Hi:UE.Q(!+&^+X5R6Q7N(#(N!)!S&Q1+!%#!#!%2Q%Q-Y+N(U&.7(+4%#&#S=#Q.U,D!#7Q#%M#D(1V#QA"
+    "!+2#>Q=Y>GQ/#[+%!1!%[DT/&QDQ-AQ&!TH!J!D!%#>Q+SF.,SK(RJ(J!+!+Y=H!)!TND.%!+!J#%MQ-AB!)!T)A+.%!%#GQ-AUE4Q-A%#p=R5+(,G+#!Q>!T5(=:%!%QBQ-"
+    "%[+#QJRCU7&RqH^7_I>Q3k#Q7z3Vw.]H,Q=SWHR'%BQMQ+[v;:Qq>e]!SKQ:.1Q-UV%QoEGT#!Q-4,Z5!Q-ASK(=&Q+V/J>45&Q1Q-!I!RB:R5Q]7UK2Q-k.X5RO8:S,(S,U"
+    "DYK4%#X(7Q>X4)&#%Q=)0Q%fxHTAT5]:`,Q=RpEQDVBgvD5!H!)!x8Q%#SD/(#QD;GQWBVv=_):Q>.Q&GQ,.+&9]a(Q-QhMV%(S!QcJ+X(1Q%Q$Q!(JSJ7d=1RG+^%R<Q7R<"
+    "_.S-bJ[,!Y2!)(#()(5!Q8!#!H!X;!5(N!H!S>!5!;!#.H!QP2!S,!S,!T#!S,!T#!S,!T#!S,!T#!S,!N(V<Qh(W.4V=M%QD%(>QJ=!QMS]%b,QDHW%VBJ!R+(J!+!=:X)T"
+    ".%_GUK.JH(Q-4#{ASK%R(UE7Q-Qb:S>7Q-m4SK+#Q-4&j7T#!/%)%H+;%M)nDH!5!)!QK!k)(Q'JU1XNJ#4Q-4,R_:WF!0!6Z!UL!QLjD5!S8!)!#(#!Q,!5!#!#A#4#!#!#"
+    "!/!)!#(#!#!#!#!#!)!#(5!H!5!5!#!Q,!R):/!;!R)Qq+Q@X[7Q-SR+RujKT(]}/!bTE(gV/QJQvHW^AQl)TeA_m5:jVKRl|4rj/|Yn1'SJ]FaMpMT]pJT_WI(T_WI(";
+static const char nn__fold_runs[] =
+    "Q6R,Q5RH7T+(!Q5#(T5#)T3%!T9#/T3&!Q5#&T3$/T5'!Q5#/T5&!T5#!Q5$7U>)(UI#)UG%!UM#/UG'&UG$/UI(/UI&)UI%7W$(@W,*'W:$!$$HWA,@X#*'X1$!$$DX7,!$"
+    "$'XN$'Y!%7Y&(($&7Y6)!$$7YG(!$$7Z#(@Z-*/Z;&!$$Q!ZF.'[,$+[,%7[0*!Y1#($&!Y)#!$$&Y'$!$%!S9#!XO#!Y##!$$!Y'#!Y+$!Y3#!Y/#!$&!Y3#!Y7$!Y9#'^:"
+    "$($&!YB#!$$!YB%!$$!YB#'^M$&Y@$($&!YD#!$&!$*'&%'&%'&%'a)$'`K$'`C$H`:-/aL&'[*$!$$'b!$'aL$/aH&'W/$!b0#'&%'b>$!T/#!R7#'b8$'c)$']1$'[>$/c"
+    "5&/c5&/c5&/c1&/c3&/c5&'cB$'cD$!$$'d6$!UE$($&'e'$'e#$@dA*'d<*!ZnF#!$$!W,#!Zn@%!$$!X@#!S%#!S)#4$V>($&!X/$!$*!v&#!U)(!q;#!QL#!pO#!R!#!R"
+    "$#!R&$!R.$!R6#!R<#!QH#Q5Q54:Q5)!A#!Q)#!,#!2#!4#!6#!M<!D#)-#!;$!+#!2&'#'Q#$>!R@%!$$!/#!$%*UE%'R2$4S;#!R($!S;$!S9$(S;%!R$#!QL#!R2#!S;#"
+    "Q3Q5#0Q5*!Q3$MQ5A!#9'Q*%!Q4&!#'!Q8#!Q>#!Q*$M$8'#$4$4R2$Q+!A#'V)$8$//W&&!$$'W($)$%!%#'W2$'W4$!$$/W:&'W6$)$%!%#'W$$7W<('WA$!$$'WA$R2$Q"
+    ",S/R(U2',$(Q=#!&S6!M$!#3!#^/!#*!#%!#G*RN%!RF#&R=$!R-#!R'RF&R=%!R'QJ!#%!&F&RN$!RF%!R-U+!#6&R=WL!M)&>%!1V$!#X#!#,!#'!#'!#'!#/!QGT+!#RC"
+    "S/WWIJ!WWI(!WWIa%W#wb/QF62z8)-*!=W4SDR|AQ!*R|AW*'Wg!$7Wg$('Wg.$HWg0,HWgC,'Wh'$'Wh)$HWh+,/Wh=&7WhB(@WhL*7Wi,(@Wi6*@WiE*/Wj%&@Wj)*HWj7"
+    ",@WjJ*HWk*,/Wk<&HWkC,/Wl'&'Wl-$7Wl/(!Wm2#!WlJ#!WlF#!WlD$!Wa*%!Wh5$R%Wn':Q2Wo!2/Wo:&R%Wo6:Q*Wp-0@WpB*,$(Q2VyB27Vz,*7Vz<*Q2VzI2Q2V{727"
+    "V{L*7V|.*@V|2+1V|E)Q2V|K2'WPA$,WP<#,WP>''WP4$'WP,$'WP(&Q2WQ32Q2WQH2Q2WQD2=WS9#)WS;(-WSH)!WSF%!WwG#+WT$&'WT,$'WT4$+WT4%+=%/WT<(7WTI)+"
+    "Q7%/WTE&'WU'$7WU#(!WU7#'WyE$!W}$%+WU3&'WU;$'WV&$+WUD%!WyM%&&V:!Wd%&!X];#!X^$)!Q-Q#Q1CF!$9!5#!35!Q(B((#!.Q+!#'!#%!#:(#@!+%!#%!%$!#9!X"
+    "m3$!#-!Q4#!Xn$#!Xn!#&9&&%&&%*&-&&%&&%G!5#&+$!)Q&&T5$&S<*.R7Q4&S[6XHR,Q)sO!$V8T*R(R(!$$!Zl6#!Ss8#!ZkD%,$(!Zn&#!ZlC#!Zn,#!Zn*$!$%!$+&Z"
+    "o@$T4$R3($)!$d%Q##;,#-'#%'#%'#%'#%'#:!S6,!#0Q##;,#-'#%'#%'#%'#%'#:!S6%.1)!#_v%R!$Q5Q+$S=<$2RC$Q<($&!sy/#4$/!$$!zs&%($(I$6!zt1#!ztH#!"
+    "zt@#!zt+#!zt1$!zr'#!zs*#!zr-#!z-#A$2!R'#!zt/#!s{=#($+!$(($B!$Zh%!QbP;$!Qa}:-/QbP5&+QbQC%6QbQG)2QbQG((QbQG%(QbQG%0QbQG%(QbQG&!QbRF#!Q"
+    "bS!#!QbR=#!QbR-fER,Q5lCS7QFSLS'QFT.Q@QD#4QD.<QD2,QD*!QDQ)!4=!5v=T6RIh1(#3!-a,!#VK!%g)REQ5Zv'REQ5`h0RMQ9";
+
+struct nn__unicode {                 // the tables, unpacked: once per context
+    uint32_t *end;                   // of a run of classes ...
+    unsigned char *kind;             // ... and its class
+    struct nn__fold { uint32_t start, last, target; int step, same; } *fold;
+    int       runs, folds;
+    unsigned char ascii[128];
+};
+
+static uint32_t nn__packed_number(const char **s)
+{
+    uint32_t v = 0, digit;
+    do {
+        int c = (unsigned char)*(*s)++;
+        digit = (uint32_t)(c - '!' - (c > '"') - (c > '?') - (c > '\\'));
+        v = v * 45 + digit % 45;
+    } while (digit >= 45);
+    return v;
+}
+
+static int nn__packed_count(const char *s)
+{
+    int n = 0;
+    while (*s) { nn__packed_number(&s); n++; }
+    return n;
+}
+
+static struct nn__unicode *nn__unicode_new(nn_context *nn)
+{
+    struct nn__unicode *u = nn->unicode;
+    const char *s = nn__class_runs;
+    uint32_t v, at = 0;
+    int i;
+    if (u) return u;
+    u = (struct nn__unicode *)nn__life(nn, sizeof *u);
+    if (!u) return NULL;
+    u->runs = nn__packed_count(nn__class_runs);
+    u->folds = nn__packed_count(nn__fold_runs) / 3;
+    u->end = (uint32_t *)nn__life(nn, (size_t)u->runs * sizeof *u->end);
+    u->kind = (unsigned char *)nn__life(nn, (size_t)u->runs);
+    u->fold = (struct nn__fold *)nn__life(nn, (size_t)u->folds * sizeof *u->fold);
+    if (!u->end || !u->kind || !u->fold) return NULL;
+    for (i = 0; i < u->runs; i++) {
+        v = nn__packed_number(&s);
+        u->end[i] = at += v / 6 + 1;
+        u->kind[i] = (unsigned char)(v % 6);
+    }
+    for (s = nn__fold_runs, at = 0, i = 0; i < u->folds; i++) {
+        struct nn__fold *f = &u->fold[i];
+        f->start = at += nn__packed_number(&s);
+        v = nn__packed_number(&s);
+        f->step = (int)(v >> 1 & 1) + 1;
+        f->same = (int)(v & 1);
+        f->last = at + (v >> 2) * (uint32_t)f->step;
+        v = nn__packed_number(&s);
+        f->target = v & 1 ? at - (v / 2 + 1) : at + v / 2;
+    }
+    for (at = 0, i = 0; at < 128; at++) {
+        while (u->end[i] <= at) i++;
+        u->ascii[at] = u->kind[i];
+    }
+    return nn->unicode = u;
+}
+
+static int nn__class_of(const struct nn__unicode *u, uint32_t c)
+{
+    int low = 0, high = u->runs - 1;
+    if (c < 128) return u->ascii[c];
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (u->end[middle] > c) high = middle; else low = middle + 1;
+    }
+    return u->kind[low];
+}
+
+static uint32_t nn__fold_of(const struct nn__unicode *u, uint32_t c)
+{
+    int low = 0, high = u->folds, i;
+    if (c < 128) return c >= 'A' && c <= 'Z' ? c + 32 : c;
+    while (low < high) {             // the first that starts behind c; runs overlap by the letters that they skip
+        int middle = (low + high) / 2;
+        if (u->fold[middle].start > c) high = middle; else low = middle + 1;
+    }
+    for (i = low - 1; i >= 0 && i >= low - 8; i--) {
+        const struct nn__fold *f = &u->fold[i];
+        if (c <= f->last && (c - f->start) % (uint32_t)f->step == 0) return f->target + (f->same ? 0 : c - f->start);
+    }
+    return c;
+}
+
+static int nn__is_space(uint32_t c)  // White_Space
+{
+    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+// The code point at s and its length; a byte that is not UTF-8 is a character of its own, beyond all code points.
+static uint32_t nn__code_point(const unsigned char *s, size_t n, size_t *length)
+{
+    size_t k = nn__utf8_length(s, n);
+    *length = k ? k : 1;
+    if (k == 1) return s[0];
+    if (k == 2) return (uint32_t)(s[0] & 31) << 6 | (s[1] & 63);
+    if (k == 3) return (uint32_t)(s[0] & 15) << 12 | (uint32_t)(s[1] & 63) << 6 | (s[2] & 63);
+    if (k == 4) return (uint32_t)(s[0] & 7) << 18 | (uint32_t)(s[1] & 63) << 12 | (uint32_t)(s[2] & 63) << 6 | (s[3] & 63);
+    return 0x110000u + s[0];
+}
+
+static size_t nn__put_code_point(uint32_t c, char *to)   // up to 4 bytes
+{
+    if (c < 0x80) { to[0] = (char)c; return 1; }
+    if (c < 0x800) { to[0] = (char)(0xC0 | c >> 6); to[1] = (char)(0x80 | (c & 63)); return 2; }
+    if (c < 0x10000) { to[0] = (char)(0xE0 | c >> 12); to[1] = (char)(0x80 | (c >> 6 & 63)); to[2] = (char)(0x80 | (c & 63)); return 3; }
+    if (c >= 0x110000u) { to[0] = (char)(c - 0x110000u); return 1; }
+    to[0] = (char)(0xF0 | c >> 18); to[1] = (char)(0x80 | (c >> 12 & 63)); to[2] = (char)(0x80 | (c >> 6 & 63)); to[3] = (char)(0x80 | (c & 63));
+    return 4;
+}
+
+// ---- tokens and pairs ---------------------------------------------------------------------------------------------
+enum { NN__TOKENS_BYTES, NN__TOKENS_CHARACTERS, NN__TOKENS_BPE, NN__TOKENS_LLAMA, NN__TOKENS_WORDPIECE };
+enum { NN__TOKEN_TEXT, NN__TOKEN_BYTE, NN__TOKEN_SPECIAL, NN__TOKEN_SILENT };  // a byte of llama2.c, <0x0A>; a special one that decodes to nothing
+enum { NN__MOST_TOKENS = 1 << 24, NN__WORD_LIMIT = 100, NN__PAIR_LIMIT = 512 };
+
+typedef struct nn__token { const char *text; size_t length; int kind; float score; } nn__token;
+typedef struct nn__pair_slot { uint64_t key; uint32_t rank; int32_t result; } nn__pair_slot;     // rank 0: empty
+
+struct nn_tokenizer {
+    nn_context *nn;
+    const char *op;                  // who makes it, for messages
+    int         kind, cased, bad;
+    int64_t     count, room;
+    nn__token  *token;
+    nn__words   words;               // the token of a text
+    char       *pool; size_t pool_room;
+    nn__pair_slot *pair; size_t pair_room;               // of neighbours (left << 32 | right): a power of two
+    int64_t     pairs;
+    int32_t     byte[256];           // the token of a byte, or -1
+    int16_t     alphabet[324];       // the byte of a character, or -1
+    int32_t    *special; int specials;                   // the longest first
+    unsigned char starts[256];       // 1: a special token begins with this byte
+    int64_t     unknown, begin, end; // or -1
+    size_t      longest;
+    const struct nn__unicode *unicode;
+};
+
+// GPT-2's alphabet has a printable character for every byte: those that print as Latin-1 stand for themselves, the others are
+// U+0100, U+0101 ... in order. Its tokens are numbered in this order, too.
+static int nn__prints(int b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174; }
+static uint32_t nn__byte_character(int b)
+{
+    int i, n = 0;
+    if (nn__prints(b)) return (uint32_t)b;
+    for (i = 0; i < b; i++) n += !nn__prints(i);
+    return 256u + (uint32_t)n;
+}
+
+static nn_tokenizer *nn__tokenizer_make(nn_context *nn, const char *op, int kind, int64_t count, size_t bytes, const nn_tokenizer_desc *d)
+{
+    nn_tokenizer *t;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    if (d && (d->special_count < 0 || d->special_count > 65536 || (d->special_count && !d->special))) { nn_fail(nn, "%s: %d special tokens", op, d->special_count); return NULL; }
+    for (i = 0; d && i < d->special_count; i++) {
+        if (!d->special[i] || !d->special[i][0]) { nn_fail(nn, "%s: special token %d is empty", op, i); return NULL; }
+        bytes += strlen(d->special[i]);
+    }
+    if (d) count += d->special_count;
+    if (d && d->unknown) { count++; bytes += strlen(d->unknown); }
+    if (count > NN__MOST_TOKENS) { nn_fail(nn, "%s: %lld tokens; the limit is %d", op, (long long)count, (int)NN__MOST_TOKENS); return NULL; }
+    t = (nn_tokenizer *)nn__life(nn, sizeof *t);
+    if (!t) return NULL;
+    t->nn = nn; t->op = op; t->kind = kind; t->room = count; t->pool_room = bytes;
+    t->unknown = t->begin = t->end = -1;
+    memset(t->byte, 0xFF, sizeof t->byte);
+    memset(t->alphabet, 0xFF, sizeof t->alphabet);
+    for (i = 0; i < 256; i++) t->alphabet[nn__byte_character(i)] = (int16_t)i;
+    for (t->words.room = 64; t->words.room < (size_t)count * 2; t->words.room *= 2) { }
+    t->words.nn = nn;
+    t->words.slot = (nn__word *)nn__life(nn, t->words.room * sizeof *t->words.slot);
+    t->token = (nn__token *)nn__life(nn, (size_t)nn__max(count, 1) * sizeof *t->token);
+    t->pool = (char *)nn__life(nn, bytes + 1);
+    t->unicode = nn__unicode_new(nn);
+    return t->words.slot && t->token && t->pool && t->unicode ? t : NULL;
+}
+
+static size_t nn__from_alphabet(const nn_tokenizer *t, char *s, size_t n)      // in place; text that is not in the alphabet stays as it is
+{
+    size_t i, k, to = 0;
+    for (i = 0; i < n; i += k) {
+        uint32_t c = nn__code_point((const unsigned char *)s + i, n - i, &k);
+        if (c >= 324 || t->alphabet[c] < 0) return n;
+    }
+    for (i = 0; i < n; i += k) s[to++] = (char)t->alphabet[nn__code_point((const unsigned char *)s + i, n - i, &k)];
+    return to;
+}
+
+static int64_t nn__token_find(const nn_tokenizer *t, const char *s, size_t n)
+{
+    const nn__word *w = nn__word_slot((nn__words *)&t->words, 0, s, n);
+    return w->text ? w->number : -1;
+}
+
+static int64_t nn__token_enter(nn_tokenizer *t, const char *text, size_t n, int kind) // its number. Of equal texts, the first is found
+{
+    nn__token *k = &t->token[t->count];
+    nn__word *w;
+    if (t->count == t->room) { t->bad = 1; return -1; }  // the caller has counted: does not happen
+    k->text = text; k->length = n; k->kind = kind;
+    if (n > t->longest && kind == NN__TOKEN_TEXT) t->longest = n;
+    w = kind == NN__TOKEN_BYTE || kind == NN__TOKEN_SILENT ? NULL : nn__word_slot(&t->words, 0, text, n);
+    if (w && !w->text) { w->text = text; w->length = n; w->number = t->count; }
+    return t->count++;
+}
+
+static int64_t nn__token_add(nn_tokenizer *t, const char *s, size_t n, int kind)     // of a copy of the text
+{
+    char *at = t->pool;
+    if (n > t->pool_room) { t->bad = 1; return -1; }
+    if (n) memcpy(at, s, n);
+    t->pool += n;
+    t->pool_room -= n;
+    return nn__token_enter(t, at, n, kind);
+}
+
+static int64_t nn__token_special(nn_tokenizer *t, const char *s)                     // the token with this text becomes a special one
+{
+    int64_t id = nn__token_find(t, s, strlen(s));
+    if (id < 0) return nn__token_add(t, s, strlen(s), NN__TOKEN_SPECIAL);
+    t->token[id].kind = NN__TOKEN_SPECIAL;
+    return id;
+}
+
+static int nn__longer_first(void *d, int64_t i, int64_t j)
+{
+    const nn_tokenizer *t = (const nn_tokenizer *)d;
+    size_t a = t->token[t->special[i]].length, b = t->token[t->special[j]].length;
+    return a != b ? a > b : t->special[i] < t->special[j];
+}
+static void nn__swap_specials(void *d, int64_t i, int64_t j) { int32_t *s = ((nn_tokenizer *)d)->special, k = s[i]; s[i] = s[j]; s[j] = k; }
+
+static nn_tokenizer *nn__tokenizer_finish(nn_tokenizer *t, const nn_tokenizer_desc *d)
+{
+    nn__order o;
+    int64_t i;
+    for (i = 0; d && i < d->special_count; i++) nn__token_special(t, d->special[i]);
+    if (d && d->unknown) t->unknown = nn__token_special(t, d->unknown);
+    for (i = 0; i < t->count; i++) t->specials += t->token[i].kind == NN__TOKEN_SPECIAL;
+    t->special = (int32_t *)nn__life(t->nn, (size_t)(t->specials + 1) * sizeof *t->special);
+    if (!t->special || t->bad || !nn_ok(t->nn)) return NULL;
+    for (t->specials = 0, i = 0; i < t->count; i++) if (t->token[i].kind == NN__TOKEN_SPECIAL && t->token[i].length) {
+        t->special[t->specials++] = (int32_t)i;
+        t->starts[(unsigned char)t->token[i].text[0]] = 1;
+    }
+    o.data = t; o.less = nn__longer_first; o.swap = nn__swap_specials;
+    nn__sort(&o, t->specials);
+    return t;
+}
+
+static int nn__pairs_room(nn_tokenizer *t, int64_t n)
+{
+    for (t->pair_room = 64; t->pair_room < (size_t)n * 2; t->pair_room *= 2) { }
+    t->pair = (nn__pair_slot *)nn__life(t->nn, nn__mul_size(t->pair_room, sizeof *t->pair));
+    return t->pair != NULL;
+}
+
+static nn__pair_slot *nn__pair_at(const nn_tokenizer *t, int32_t left, int32_t right)     // where it is or belongs
+{
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, h = key * 0x9E3779B97F4A7C15u;
+    size_t i = (size_t)(h ^ h >> 32) & (t->pair_room - 1);
+    while (t->pair[i].rank && t->pair[i].key != key) i = (i + 1) & (t->pair_room - 1);
+    return &t->pair[i];
+}
+
+static int nn__pair_add(nn_tokenizer *t, int32_t left, int32_t right, uint32_t rank, int32_t result)   // 0: it is there already
+{
+    nn__pair_slot *p = nn__pair_at(t, left, right);
+    if (p->rank) return 0;
+    p->key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    p->rank = rank;
+    p->result = result;
+    t->pairs++;
+    return 1;
+}
+
+// ---- words -------------------------------------------------------------------------------------------------------------
+// GPT-2's rule, a regular expression in its source:  's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+// The last space before a word belongs to the word.
+enum { NN__WORD_SPACE = 16 };
+static int nn__gpt2_class(const struct nn__unicode *u, const unsigned char *s, size_t n, size_t *length)     // letter, number, space, or other
+{
+    uint32_t c = nn__code_point(s, n, length);
+    int k;
+    if (nn__is_space(c)) return NN__WORD_SPACE;
+    k = c < 0x110000u ? nn__class_of(u, c) : NN__OTHER;
+    return k == NN__LETTER || k == NN__NUMBER ? k : NN__OTHER;
+}
+
+static size_t nn__gpt2_word(const struct nn__unicode *u, const unsigned char *s, size_t n)      // bytes of the first word; n > 0
+{
+    size_t i = 0, k, last = 0;
+    int kind;
+    if (s[0] == '\'' && n > 1) {
+        if (s[1] == 's' || s[1] == 't' || s[1] == 'm' || s[1] == 'd') return 2;
+        if (n > 2 && ((s[1] == 'r' && s[2] == 'e') || (s[1] == 'v' && s[2] == 'e') || (s[1] == 'l' && s[2] == 'l'))) return 3;
+    }
+    kind = nn__gpt2_class(u, s, n, &k);
+    if (s[0] == ' ' && n > 1) {
+        int next = nn__gpt2_class(u, s + 1, n - 1, &k);
+        if (next != NN__WORD_SPACE) { kind = next; i = 1; }
+    }
+    if (kind != NN__WORD_SPACE) {
+        while (i < n && nn__gpt2_class(u, s + i, n - i, &k) == kind) i += k;
+        return i;
+    }
+    while (i < n && nn__gpt2_class(u, s + i, n - i, &k) == NN__WORD_SPACE) { last = i; i += k; }
+    return i == n || last == 0 ? i : last;
+}
+
+// ---- encoding ----------------------------------------------------------------------------------------------------------
+typedef struct nn__symbol { int32_t id, prev, next; uint32_t rank; } nn__symbol;     // rank: of the pair with the next one; 0: none
+typedef struct nn__encoder {
+    nn_tokenizer *t;
+    int64_t   *to, room, n;          // n counts on when there is no room
+    nn__symbol *symbol;
+    uint64_t  *heap;                 // rank << 32 | index: the smallest first
+    size_t     symbol_room, heap_n;
+} nn__encoder;
+
+static void nn__emit(nn__encoder *e, int64_t id)
+{
+    if (e->n < e->room) e->to[e->n] = id;
+    e->n++;
+}
+
+static int nn__no_token(nn_tokenizer *t, const char *what, const unsigned char *s, size_t n)
+{
+    char text[16] = "";
+    if (nn__utf8_length(s, n) == n && s[0] >= ' ') { memcpy(text, s, n); text[n] = 0; }
+    nn_fail(t->nn, "nn_encode: no token for the %s %s (byte 0x%02X)", what, text[0] ? text : "?", s[0]);
+    return 0;
+}
+
+static int nn__symbols_room(nn__encoder *e, size_t n)    // room for a word of n symbols: a merge makes at most two new pairs
+{
+    nn_context *nn = e->t->nn;
+    if (n <= e->symbol_room) return 1;
+    if (n > INT32_MAX / 4) { nn_fail(nn, "nn_encode: a word of %llu characters", (unsigned long long)n); return 0; }
+    if (n < 256) n = 256;
+    nn__temp_free(nn, e->symbol);
+    nn__temp_free(nn, e->heap);
+    e->symbol = NULL;
+    e->heap = NULL;
+    e->symbol_room = 0;
+    e->symbol = (nn__symbol *)nn__temp(nn, nn__mul_size(n * 2, sizeof *e->symbol));
+    e->heap = (uint64_t *)nn__temp(nn, nn__mul_size(n * 6, sizeof *e->heap));
+    if (!e->symbol || !e->heap) return 0;
+    e->symbol_room = n * 2;
+    return 1;
+}
+
+static void nn__heap_push(nn__encoder *e, uint64_t v)
+{
+    size_t i = e->heap_n++, up;
+    for (; i && e->heap[up = (i - 1) / 2] > v; i = up) e->heap[i] = e->heap[up];
+    e->heap[i] = v;
+}
+
+static uint64_t nn__heap_pop(nn__encoder *e)
+{
+    uint64_t top = e->heap[0], v = e->heap[--e->heap_n];
+    size_t i = 0, k;
+    for (; (k = 2 * i + 1) < e->heap_n; i = k) {
+        if (k + 1 < e->heap_n && e->heap[k + 1] < e->heap[k]) k++;
+        if (e->heap[k] >= v) break;
+        e->heap[i] = e->heap[k];
+    }
+    e->heap[i] = v;
+    return top;
+}
+
+static void nn__pair_up(nn__encoder *e, int32_t i)       // looks up the pair that begins at symbol i
+{
+    nn__symbol *s = &e->symbol[i];
+    s->rank = s->next < 0 ? 0 : nn__pair_at(e->t, s->id, e->symbol[s->next].id)->rank;
+    if (s->rank) nn__heap_push(e, (uint64_t)s->rank << 32 | (uint32_t)i);
+}
+
+// Joins the n symbols, and emits what is left. What the heap holds of pairs that are gone is recognised by its rank.
+static void nn__join(nn__encoder *e, size_t n)
+{
+    nn__symbol *s = e->symbol;
+    int32_t i, count = (int32_t)n;
+    e->heap_n = 0;
+    for (i = 0; i < count; i++) { s[i].prev = i - 1; s[i].next = i + 1 < count ? i + 1 : -1; }
+    for (i = 0; i < count; i++) nn__pair_up(e, i);
+    while (e->heap_n) {
+        uint64_t top = nn__heap_pop(e);
+        int32_t gone;
+        i = (int32_t)(uint32_t)top;
+        if (s[i].rank != (uint32_t)(top >> 32)) continue;
+        gone = s[i].next;
+        s[i].id = nn__pair_at(e->t, s[i].id, s[gone].id)->result;
+        s[i].next = s[gone].next;
+        s[gone].rank = 0;
+        if (s[i].next >= 0) s[s[i].next].prev = i;
+        nn__pair_up(e, i);
+        if (s[i].prev >= 0) nn__pair_up(e, s[i].prev);
+    }
+    for (i = count ? 0 : -1; i >= 0; i = s[i].next) nn__emit(e, s[i].id);
+}
+
+static int nn__encode_bpe(nn__encoder *e, const unsigned char *s, size_t n)
+{
+    nn_tokenizer *t = e->t;
+    size_t length, i;
+    for (; n; s += length, n -= length) {
+        length = nn__gpt2_word(t->unicode, s, n);
+        if (!nn__symbols_room(e, length)) return 0;
+        for (i = 0; i < length; i++) {
+            if (t->byte[s[i]] < 0) return nn__no_token(t, "byte", s + i, 1);
+            e->symbol[i].id = t->byte[s[i]];
+        }
+        nn__join(e, length);
+    }
+    return 1;
+}
+
+static int nn__encode_llama(nn__encoder *e, const unsigned char *s, size_t n)
+{
+    nn_tokenizer *t = e->t;
+    size_t length, i, m = 0;
+    if (!nn__symbols_room(e, n)) return 0;
+    for (; n; s += length, n -= length) {
+        int64_t id;
+        nn__code_point(s, n, &length);
+        id = nn__token_find(t, (const char *)s, length);
+        if (id >= 0) { e->symbol[m++].id = (int32_t)id; continue; }
+        for (i = 0; i < length; i++) {
+            if (t->byte[s[i]] < 0) return nn__no_token(t, "byte", s + i, 1);
+            e->symbol[m++].id = t->byte[s[i]];
+        }
+    }
+    nn__join(e, m);
+    return 1;
+}
+
+static int nn__encode_characters(nn__encoder *e, const unsigned char *s, size_t n)
+{
+    size_t length;
+    for (; n; s += length, n -= length) {
+        int64_t id;
+        nn__code_point(s, n, &length);
+        id = nn__token_find(e->t, (const char *)s, length);
+        if (id < 0) id = e->t->unknown;
+        if (id < 0) return nn__no_token(e->t, "character", s, length);
+        nn__emit(e, id);
+    }
+    return 1;
+}
+
+// A word of BERT: characters from text[2] on, so that "##" can be written before any part of it.
+typedef struct nn__piece_word { char text[2 + 4 * NN__WORD_LIMIT]; size_t length; int characters; } nn__piece_word;
+
+static void nn__wordpiece_word(nn__encoder *e, nn__piece_word *w)        // Greedy: the longest token that fits, then the same with the rest
+{
+    const nn_tokenizer *t = e->t;
+    int64_t first = e->n, id = -1;
+    size_t at = 0, end;
+    if (!w->characters) return;
+    if (w->characters <= NN__WORD_LIMIT) while (at < w->length) {
+        char *s = w->text + 2 + at;
+        size_t front = at ? 2 : 0;
+        if (at) memcpy(s - 2, "##", 2);
+        end = t->longest < w->length - at + front ? at + t->longest - front : w->length;
+        for (id = -1; end > at && id < 0; end--)
+            if (end == w->length || (w->text[2 + end] & 0xC0) != 0x80) {
+                id = nn__token_find(t, s - front, end - at + front);
+                if (id >= 0) break;
+            }
+        if (id < 0) break;
+        nn__emit(e, id);
+        at = end;
+    }
+    if (id < 0) { e->n = first; nn__emit(e, t->unknown); }
+    w->length = 0;
+    w->characters = 0;
+}
+
+static void nn__wordpiece_put(nn__piece_word *w, uint32_t c)
+{
+    if (w->characters < NN__WORD_LIMIT) w->length += nn__put_code_point(c, w->text + 2 + w->length);
+    w->characters++;
+}
+
+static int nn__is_ideograph(uint32_t c)
+{
+    return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+           (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B820 && c <= 0x2CEAF) || (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+
+// BERT's BasicTokenizer: control characters and what is not UTF-8 go; ideographs and punctuation are words; the rest ends at spaces.
+static int nn__encode_wordpiece(nn__encoder *e, const unsigned char *s, size_t n)
+{
+    const struct nn__unicode *u = e->t->unicode;
+    nn__piece_word w;
+    size_t length;
+    w.length = 0;
+    w.characters = 0;
+    for (; n; s += length, n -= length) {
+        uint32_t c = nn__code_point(s, n, &length);
+        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone;
+        if (c == '\t' || c == '\n' || c == '\r' || (kind != NN__CONTROL && nn__is_space(c))) { nn__wordpiece_word(e, &w); continue; }
+        if (kind == NN__CONTROL || c == 0xFFFD || (kind == NN__MARK && !e->t->cased)) continue;
+        alone = kind == NN__PUNCTUATION || nn__is_ideograph(c) || (c > 32 && c < 127 && kind == NN__OTHER);
+        if (alone) nn__wordpiece_word(e, &w);
+        if (e->t->cased) nn__wordpiece_put(&w, c);
+        else if (c >= 0xAC00 && c < 0xD7A4) {            // Hangul syllables into their letters (Unicode, 3.12)
+            c -= 0xAC00;
+            nn__wordpiece_put(&w, 0x1100 + c / 588);
+            nn__wordpiece_put(&w, 0x1161 + c % 588 / 28);
+            if (c % 28) nn__wordpiece_put(&w, 0x11A7 + c % 28);
+        } else nn__wordpiece_put(&w, nn__fold_of(u, c));
+        if (alone) nn__wordpiece_word(e, &w);
+    }
+    nn__wordpiece_word(e, &w);
+    return 1;
+}
+
+static int nn__encode_part(nn__encoder *e, const unsigned char *s, size_t n)         // without special tokens
+{
+    size_t i;
+    switch (e->t->kind) {
+    case NN__TOKENS_BYTES:      for (i = 0; i < n; i++) nn__emit(e, s[i]); return 1;
+    case NN__TOKENS_CHARACTERS: return nn__encode_characters(e, s, n);
+    case NN__TOKENS_BPE:        return nn__encode_bpe(e, s, n);
+    case NN__TOKENS_LLAMA:      return nn__encode_llama(e, s, n);
+    default:                    return nn__encode_wordpiece(e, s, n);
+    }
+}
+
+static int64_t nn__special_at(const nn_tokenizer *t, const unsigned char *s, size_t n)   // the longest special token that stands here
+{
+    int i;
+    if (!t->starts[s[0]]) return -1;
+    for (i = 0; i < t->specials; i++) {
+        const nn__token *k = &t->token[t->special[i]];
+        if (k->length <= n && !memcmp(k->text, s, k->length)) return t->special[i];
+    }
+    return -1;
+}
+
+static int nn__encode_text(nn__encoder *e, const unsigned char *s, size_t n, int plain)
+{
+    nn_tokenizer *t = e->t;
+    char *spaced = NULL;
+    size_t i, start = 0;
+    int ok = 1;
+    if (t->kind == NN__TOKENS_LLAMA && n) {              // a space in front, which decoding takes away
+        spaced = (char *)nn__temp(t->nn, n + 1);
+        if (!spaced) return 0;
+        spaced[0] = ' ';
+        memcpy(spaced + 1, s, n++);
+        s = (const unsigned char *)spaced;
+    }
+    for (i = 0; ok && !plain && t->specials && i < n; i++) {
+        int64_t id = nn__special_at(t, s + i, n - i);
+        if (id < 0) continue;
+        ok = nn__encode_part(e, s + start, i - start);
+        nn__emit(e, id);
+        i += t->token[id].length - 1;
+        start = i + 1;
+    }
+    ok = ok && nn__encode_part(e, s + start, n - start);
+    nn__temp_free(t->nn, spaced);
+    return ok;
+}
+
+NN_API int64_t nn_encode(nn_tokenizer *tokenizer, const char *text, size_t bytes, int64_t *tokens, int64_t room, const nn_encode_desc *desc)
+{
+    nn_context *nn = tokenizer ? tokenizer->nn : NULL;
+    nn__encoder e;
+    nn__mark m;
+    int ok;
+    if (!nn_ok(nn)) return -1;
+    if ((bytes && !text) || room < 0 || (room && !tokens)) { nn_fail(nn, "nn_encode: the text or the room for tokens is NULL"); return -1; }
+    if (desc && ((desc->begin && tokenizer->begin < 0) || (desc->end && tokenizer->end < 0))) {
+        nn_fail(nn, "nn_encode: the tokenizer has no token for the %s of a text", desc->begin && tokenizer->begin < 0 ? "begin" : "end");
+        return -1;
+    }
+    memset(&e, 0, sizeof e);
+    e.t = tokenizer; e.to = tokens; e.room = room;
+    m = nn__get_mark(nn);
+    if (desc && desc->begin) nn__emit(&e, tokenizer->begin);
+    ok = nn__encode_text(&e, (const unsigned char *)text, bytes, desc && desc->plain);
+    if (desc && desc->end) nn__emit(&e, tokenizer->end);
+    nn__temp_free(nn, e.symbol);
+    nn__temp_free(nn, e.heap);
+    nn__rewind_memory(nn, &m);
+    return ok ? e.n : -1;
+}
+
+// ---- decoding ------------------------------------------------------------------------------------------------------------
+typedef struct nn__decoder { const nn_tokenizer *t; char *to; size_t room, n; int64_t before; } nn__decoder;   // before: tokens so far
+
+static void nn__decode_bytes(nn__decoder *d, const char *s, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++, d->n++) if (d->n < d->room) d->to[d->n] = s[i];
+}
+
+static void nn__decode_token(nn__decoder *d, int64_t id)
+{
+    const nn__token *k = &d->t->token[id];
+    const char *s = k->text;
+    size_t n = k->length;
+    int piece = d->t->kind == NN__TOKENS_WORDPIECE;
+    if (k->kind == NN__TOKEN_SILENT) return;
+    if (piece && n > 2 && s[0] == '#' && s[1] == '#') { s += 2; n -= 2; }
+    else if (piece && d->before) nn__decode_bytes(d, " ", 1);
+    if (d->t->kind == NN__TOKENS_LLAMA && !d->before && n && s[0] == ' ' && k->kind == NN__TOKEN_TEXT) { s++; n--; }
+    nn__decode_bytes(d, s, n);
+    d->before++;
+}
+
+NN_API size_t nn_decode(nn_tokenizer *tokenizer, const int64_t *tokens, int64_t count, char *to, size_t room, const nn_decode_desc *desc)
+{
+    nn__decoder d;
+    int64_t i;
+    memset(&d, 0, sizeof d);
+    if (room && to) to[0] = 0;
+    if (!tokenizer || !nn_ok(tokenizer->nn)) return 0;
+    if (count < 0 || (count && !tokens) || (room && !to)) { nn_fail(tokenizer->nn, "nn_decode: the tokens or the room for the text is NULL"); return 0; }
+    d.t = tokenizer; d.to = to; d.room = room;
+    for (i = 0; i < count; i++) {
+        if (tokens[i] < 0 || tokens[i] >= tokenizer->count) {
+            nn_fail(tokenizer->nn, "nn_decode: token %lld of a vocabulary of %lld", (long long)tokens[i], (long long)tokenizer->count);
+            if (room) to[0] = 0;
+            return 0;
+        }
+        if (desc && desc->skip_special && tokenizer->token[tokens[i]].kind == NN__TOKEN_SPECIAL) continue;
+        nn__decode_token(&d, tokens[i]);
+    }
+    if (room) to[d.n < room ? d.n : room - 1] = 0;
+    return d.n;
+}
+
+NN_API int64_t nn_token_count(const nn_tokenizer *tokenizer) { return tokenizer ? tokenizer->count : 0; }
+NN_API int64_t nn_token_begin(const nn_tokenizer *tokenizer) { return tokenizer ? tokenizer->begin : -1; }
+NN_API int64_t nn_token_end(const nn_tokenizer *tokenizer)   { return tokenizer ? tokenizer->end : -1; }
+NN_API int64_t nn_token_of(const nn_tokenizer *tokenizer, const char *text) { return tokenizer && text ? nn__token_find(tokenizer, text, strlen(text)) : -1; }
+NN_API const char *nn_token_text(const nn_tokenizer *tokenizer, int64_t token, size_t *bytes)
+{
+    int ok = tokenizer && token >= 0 && token < tokenizer->count;
+    if (bytes) *bytes = ok ? tokenizer->token[token].length : 0;
+    return ok ? tokenizer->token[token].text : NULL;
+}
+
+// ---- bytes and characters --------------------------------------------------------------------------------------------------
+NN_API nn_tokenizer *nn_byte_tokenizer_new(nn_context *nn, const nn_tokenizer_desc *desc)
+{
+    nn_tokenizer *t = nn__tokenizer_make(nn, "nn_byte_tokenizer_new", NN__TOKENS_BYTES, 256, 256, desc);
+    int i;
+    char c;
+    for (i = 0; t && i < 256; i++) { c = (char)i; t->byte[i] = (int32_t)nn__token_add(t, &c, 1, NN__TOKEN_TEXT); }
+    return t ? nn__tokenizer_finish(t, desc) : NULL;
+}
+
+NN_API nn_tokenizer *nn_char_tokenizer_new(nn_context *nn, const char *text, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    const char *op = "nn_char_tokenizer_new";
+    const unsigned char *s = (const unsigned char *)text;
+    enum { CODES = 0x110000 + 256, WORDS = CODES / 32 };
+    nn_tokenizer *t = NULL;
+    uint32_t *seen, c;
+    int64_t count = 0;
+    size_t i, k;
+    char utf8[4];
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (!text || !bytes) { nn_fail(nn, "%s: the text is empty", op); return NULL; }
+    m = nn__get_mark(nn);
+    seen = (uint32_t *)nn__temp(nn, WORDS * sizeof *seen);           // a bit for every code point, and for bytes that are none
+    if (!seen) return NULL;
+    memset(seen, 0, WORDS * sizeof *seen);
+    for (i = 0; i < bytes; i += k) {
+        uint32_t bit;
+        c = nn__code_point(s + i, bytes - i, &k);
+        bit = 1u << (c & 31);
+        count += !(seen[c >> 5] & bit);
+        seen[c >> 5] |= bit;
+    }
+    t = nn__tokenizer_make(nn, op, NN__TOKENS_CHARACTERS, count, (size_t)count * 4, desc);
+    for (c = 0; t && c < CODES; c++) if (seen[c >> 5] >> (c & 31) & 1) nn__token_add(t, utf8, nn__put_code_point(c, utf8), NN__TOKEN_TEXT);
+    nn__temp_free(nn, seen);
+    nn__rewind_memory(nn, &m);
+    return t ? nn__tokenizer_finish(t, desc) : NULL;
+}
+
+static void nn__bytes_of_tokens(nn_tokenizer *t)
+{
+    int b;
+    char c;
+    for (b = 0; b < 256; b++) { c = (char)b; t->byte[b] = (int32_t)nn__token_find(t, &c, 1); }
+}
+
+// ---- training BPE ----------------------------------------------------------------------------------------------------------------
+// The different words of the text lie one behind the other in one array of symbols, each with the number of times that the word occurs.
+// Every symbol that has a neighbour behind it is in the list of the pair that they are; a heap of pairs, by count, then by the numbers of
+// the tokens, has the next one to join on top. A join changes the pairs around it only.
+typedef struct nn__bpe_symbol { int32_t id, prev, next, before, after, pair; int64_t weight; } nn__bpe_symbol;    // before, after: in the pair's list
+typedef struct nn__bpe_pair { int32_t left, right, first, at; int64_t count; } nn__bpe_pair;                     // at: place in the heap
+typedef struct nn__bpe_trainer {
+    nn_context *nn;
+    nn__bpe_symbol *symbol;
+    nn__bpe_pair *pair;
+    int32_t   *heap, *slot;          // pairs; pair + 1 by hash
+    int64_t    pairs, room, slots, symbols;
+} nn__bpe_trainer;
+
+static int nn__bpe_above(const nn__bpe_trainer *b, int32_t i, int32_t j)
+{
+    const nn__bpe_pair *p = &b->pair[i], *q = &b->pair[j];
+    return p->count != q->count ? p->count > q->count : p->left != q->left ? p->left < q->left : p->right < q->right;
+}
+
+static void nn__bpe_sift(nn__bpe_trainer *b, int32_t i)  // pair i has another count
+{
+    int32_t *h = b->heap, at = b->pair[i].at, k;
+    for (; at && nn__bpe_above(b, i, h[(at - 1) / 2]); at = (at - 1) / 2) { h[at] = h[(at - 1) / 2]; b->pair[h[at]].at = at; }
+    for (; (k = 2 * at + 1) < b->pairs; at = k) {
+        if (k + 1 < b->pairs && nn__bpe_above(b, h[k + 1], h[k])) k++;
+        if (!nn__bpe_above(b, h[k], i)) break;
+        h[at] = h[k];
+        b->pair[h[at]].at = at;
+    }
+    h[at] = i;
+    b->pair[i].at = at;
+}
+
+static int64_t nn__bpe_slot(const nn__bpe_trainer *b, int32_t left, int32_t right)
+{
+    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
+    int64_t i = (int64_t)((h ^ h >> 32) & (uint64_t)(b->slots - 1));
+    for (; b->slot[i]; i = (i + 1) & (b->slots - 1)) if (b->pair[b->slot[i] - 1].left == left && b->pair[b->slot[i] - 1].right == right) break;
+    return i;
+}
+
+static int nn__bpe_grow(nn__bpe_trainer *b)
+{
+    nn_context *nn = b->nn;
+    int64_t room = b->room ? b->room * 2 : 4096, i;
+    nn__bpe_pair *pair = (nn__bpe_pair *)nn__temp(nn, nn__mul_size((size_t)room, sizeof *pair));
+    int32_t *heap = (int32_t *)nn__temp(nn, nn__mul_size((size_t)room, sizeof *heap)), *slot = (int32_t *)nn__temp(nn, nn__mul_size((size_t)room * 2, sizeof *slot));
+    int ok = pair && heap && slot && room < INT32_MAX / 2;
+    if (ok) {
+        if (b->pairs) { memcpy(pair, b->pair, (size_t)b->pairs * sizeof *pair); memcpy(heap, b->heap, (size_t)b->pairs * sizeof *heap); }
+        memset(slot, 0, (size_t)room * 2 * sizeof *slot);
+    }
+    nn__temp_free(nn, ok ? (void *)b->pair : (void *)pair);
+    nn__temp_free(nn, ok ? b->heap : heap);
+    nn__temp_free(nn, ok ? b->slot : slot);
+    if (!ok) return 0;
+    b->pair = pair; b->heap = heap; b->slot = slot; b->room = room; b->slots = room * 2;
+    for (i = 0; i < b->pairs; i++) b->slot[nn__bpe_slot(b, pair[i].left, pair[i].right)] = (int32_t)i + 1;
+    return 1;
+}
+
+static int nn__bpe_enter(nn__bpe_trainer *b, int32_t i)  // symbol i and the next one are a pair
+{
+    nn__bpe_symbol *s = &b->symbol[i];
+    nn__bpe_pair *p;
+    int64_t at;
+    int32_t k;
+    s->pair = -1;
+    if (s->next < 0) return 1;
+    if (b->pairs == b->room && !nn__bpe_grow(b)) return 0;
+    at = nn__bpe_slot(b, s->id, b->symbol[s->next].id);
+    if (!b->slot[at]) {
+        p = &b->pair[b->pairs];
+        p->left = s->id; p->right = b->symbol[s->next].id; p->first = -1; p->count = 0; p->at = (int32_t)b->pairs;
+        b->heap[b->pairs] = (int32_t)b->pairs;
+        b->slot[at] = (int32_t)++b->pairs;
+    }
+    k = b->slot[at] - 1;
+    p = &b->pair[k];
+    s->pair = k; s->before = -1; s->after = p->first;
+    if (p->first >= 0) b->symbol[p->first].before = i;
+    p->first = i;
+    p->count += s->weight;
+    nn__bpe_sift(b, k);
+    return 1;
+}
+
+static void nn__bpe_leave(nn__bpe_trainer *b, int32_t i)
+{
+    nn__bpe_symbol *s = &b->symbol[i];
+    int32_t k = s->pair;
+    if (k < 0) return;
+    if (s->after >= 0) b->symbol[s->after].before = s->before;
+    if (s->before >= 0) b->symbol[s->before].after = s->after; else b->pair[k].first = s->after;
+    s->pair = -1;
+    b->pair[k].count -= s->weight;
+    nn__bpe_sift(b, k);
+}
+
+static int nn__bpe_join(nn__bpe_trainer *b, int32_t k, int32_t id)       // wherever pair k stands; in a run of equal ones from the left
+{
+    while (b->pair[k].first >= 0) {
+        int32_t i = b->pair[k].first, prev = b->symbol[i].prev, gone;
+        while (prev >= 0 && b->symbol[prev].pair == k) { i = prev; prev = b->symbol[i].prev; }
+        gone = b->symbol[i].next;
+        nn__bpe_leave(b, i);
+        nn__bpe_leave(b, gone);
+        if (prev >= 0) nn__bpe_leave(b, prev);
+        b->symbol[i].id = id;
+        b->symbol[i].next = b->symbol[gone].next;
+        if (b->symbol[i].next >= 0) b->symbol[b->symbol[i].next].prev = i;
+        if (!nn__bpe_enter(b, i) || (prev >= 0 && !nn__bpe_enter(b, prev))) return 0;
+    }
+    return 1;
+}
+
+// Every different word once, with its count in `number`; special tokens of the text belong to no word. 0: out of memory.
+static int nn__bpe_words(nn__words *w, const nn_tokenizer *t, const unsigned char *s, size_t n)
+{
+    size_t length, stop = 0;
+    for (; n; s += length, n -= length) {
+        nn__word *k;
+        int64_t id;
+        if (stop) stop -= length;
+        if (!stop && t->specials) {                      // the text up to the next special token
+            while ((id = nn__special_at(t, s, n)) >= 0) {
+                s += t->token[id].length;
+                n -= t->token[id].length;
+                if (!n) return 1;
+            }
+            while (stop < n && nn__special_at(t, s + stop, n - stop) < 0) stop++;
+        }
+        length = nn__gpt2_word(t->unicode, s, stop ? stop : n);
+        if (w->count * 2 >= w->room && !nn__words_grow(w)) return 0;
+        k = nn__word_slot(w, 0, (const char *)s, length);
+        if (!k->text) { k->text = (const char *)s; k->length = length; k->number = 0; w->count++; }
+        k->number++;
+    }
+    return 1;
+}
+
+static int nn__bpe_lay_out(nn__bpe_trainer *b, const nn__words *w, const nn_tokenizer *t)      // in any order: only counts matter
+{
+    size_t i, k, symbols = 0;
+    for (i = 0; i < w->room; i++) if (w->slot[i].text) symbols += w->slot[i].length;
+    if (symbols >= INT32_MAX / 2) { nn_fail(b->nn, "%s: the different words of the text have %llu bytes; the limit is 1 GB", t->op, (unsigned long long)symbols); return 0; }
+    b->symbol = (nn__bpe_symbol *)nn__temp(b->nn, nn__mul_size(symbols + 1, sizeof *b->symbol));
+    if (!b->symbol) return 0;
+    for (i = 0; i < w->room; i++) for (k = 0; w->slot[i].text && k < w->slot[i].length; k++) {
+        nn__bpe_symbol *s = &b->symbol[b->symbols];
+        memset(s, 0, sizeof *s);
+        s->id = t->byte[(unsigned char)w->slot[i].text[k]];
+        s->prev = k ? (int32_t)b->symbols - 1 : -1;
+        s->next = k + 1 < w->slot[i].length ? (int32_t)b->symbols + 1 : -1;
+        s->weight = w->slot[i].number;
+        s->pair = -1;
+        b->symbols++;
+    }
+    return 1;
+}
+
+static int64_t nn__joined_token(nn_tokenizer *t, int32_t left, int32_t right)        // the token with the text of both, new unless there is one
+{
+    const nn__token *l = &t->token[left], *r = &t->token[right];
+    char *text = (char *)nn__life(t->nn, l->length + r->length);
+    int64_t id;
+    if (!text) return -1;
+    memcpy(text, l->text, l->length);
+    memcpy(text + l->length, r->text, r->length);
+    id = nn__token_find(t, text, l->length + r->length);
+    return id < 0 ? nn__token_enter(t, text, l->length + r->length, NN__TOKEN_TEXT) : id;
+}
+
+static int nn__bpe_train(nn_tokenizer *t, const char *text, size_t bytes)
+{
+    nn_context *nn = t->nn;
+    nn__bpe_trainer b;
+    nn__words w;
+    int64_t i, id;
+    int ok;
+    memset(&b, 0, sizeof b);
+    memset(&w, 0, sizeof w);
+    b.nn = w.nn = nn;
+    ok = nn__words_grow(&w) && nn__bpe_words(&w, t, (const unsigned char *)text, bytes) && nn__bpe_lay_out(&b, &w, t) && nn__bpe_grow(&b);
+    nn__temp_free(nn, w.slot);
+    for (i = 0; ok && i < b.symbols; i++) ok = nn__bpe_enter(&b, (int32_t)i);
+    while (ok && t->count < t->room && b.pairs && t->pairs < (int64_t)(t->pair_room / 4 * 3)) {
+        int32_t k = b.heap[0];
+        if (b.pair[k].count < 2) break;                  // joining what occurs once makes nothing shorter
+        id = nn__joined_token(t, b.pair[k].left, b.pair[k].right);
+        if (id >= 0) nn__pair_add(t, b.pair[k].left, b.pair[k].right, (uint32_t)t->pairs + 1, (int32_t)id);
+        ok = id >= 0 && nn__bpe_join(&b, k, (int32_t)id);
+    }
+    nn__temp_free(nn, b.symbol);
+    nn__temp_free(nn, b.pair);
+    nn__temp_free(nn, b.heap);
+    nn__temp_free(nn, b.slot);
+    return ok;
+}
+
+NN_API nn_tokenizer *nn_bpe_tokenizer_new(nn_context *nn, const char *text, size_t bytes, int64_t count, const nn_tokenizer_desc *desc)
+{
+    const char *op = "nn_bpe_tokenizer_new";
+    nn_tokenizer *t;
+    int64_t specials = desc ? desc->special_count + !!desc->unknown : 0, merges = count - 256 - specials;
+    int i, b;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (!text || !bytes) { nn_fail(nn, "%s: the text is empty", op); return NULL; }
+    if (specials < 0 || merges < 0 || count > NN__MOST_TOKENS) {
+        nn_fail(nn, "%s: %lld tokens; a vocabulary has the 256 bytes, %lld special tokens, and at most %d in all", op, (long long)count, (long long)specials, (int)NN__MOST_TOKENS);
+        return NULL;
+    }
+    t = nn__tokenizer_make(nn, op, NN__TOKENS_BPE, count - specials, 256, desc);
+    if (!t || !nn__pairs_room(t, merges)) return NULL;
+    for (i = 0; i < 2; i++) for (b = 0; b < 256; b++) if (nn__prints(b) == !i) { char c = (char)b; t->byte[b] = (int32_t)nn__token_add(t, &c, 1, NN__TOKEN_TEXT); }
+    if (!nn__tokenizer_finish(t, desc)) return NULL;
+    m = nn__get_mark(nn);
+    if (!nn__bpe_train(t, text, bytes)) t = NULL;
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+// ---- vocab.json and merges.txt --------------------------------------------------------------------------------------------------
+// A file in temporary memory that may be changed, with a 0 behind it.
+static char *nn__text_load(nn_context *nn, const char *op, const char *path, const void *from, size_t bytes, size_t *size)
+{
+    char *raw = (char *)nn__load_bytes(nn, op, path, from, bytes, 0, size), *text;
+    if (!raw) return NULL;
+    text = (char *)nn__temp(nn, *size + 1);
+    if (text) { memcpy(text, raw, *size); text[*size] = 0; }
+    nn__temp_free(nn, raw);
+    return text;
+}
+
+typedef struct nn__listed { char *text; int64_t id; int special; } nn__listed;       // a token as a file has it
+typedef struct nn__vocabulary {
+    nn_context *nn;
+    const char *op, *path;
+    nn__listed *entry;
+    int64_t    count, room;
+} nn__vocabulary;
+
+static int nn__vocabulary_room(nn__vocabulary *v, size_t text)           // for all that can stand in so many bytes: "":0,
+{
+    v->room = (int64_t)(text / 5) + 1;
+    v->entry = (nn__listed *)nn__temp(v->nn, nn__mul_size((size_t)v->room, sizeof *v->entry));
+    return v->entry != NULL;
+}
+
+static int nn__json_vocabulary(nn__json *j, nn__vocabulary *v)           // {"text": number, ...}
+{
+    int more = nn__json_open(j, '{', '}');
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        nn__listed *e = &v->entry[v->count];
+        if (v->count == v->room) return nn__json_fail(j, "too many tokens");
+        e->special = 0;
+        if (!nn__json_key(j, &e->text) || !nn__json_count(j, &e->id)) return 0;
+        v->count++;
+    }
+    return more == 0;
+}
+
+// The tokens in the order of their numbers, each number once. Tokens of bytes are written in GPT-2's alphabet.
+static nn_tokenizer *nn__vocabulary_tokens(nn__vocabulary *v, int kind, const nn_tokenizer_desc *desc)
+{
+    nn_context *nn = v->nn;
+    nn_tokenizer *t = NULL;
+    int64_t i, *order;
+    size_t bytes = 0;
+    if (!v->count) { nn_fail(nn, "%s: %s has no tokens", v->op, v->path); return NULL; }
+    order = (int64_t *)nn__temp(nn, nn__mul_size((size_t)v->count, sizeof *order));
+    if (!order) return NULL;
+    for (i = 0; i < v->count; i++) order[i] = -1;
+    for (i = 0; i < v->count && nn_ok(nn); i++) {
+        nn__listed *e = &v->entry[i];
+        if (e->id >= v->count) nn_fail(nn, "%s: %s: token %lld of a vocabulary of %lld", v->op, v->path, (long long)e->id, (long long)v->count);
+        else if (order[e->id] >= 0) nn_fail(nn, "%s: %s: token %lld occurs twice", v->op, v->path, (long long)e->id);
+        else order[e->id] = i;
+        bytes += strlen(e->text);
+    }
+    if (nn_ok(nn)) t = nn__tokenizer_make(nn, v->op, kind, v->count, bytes, desc);
+    for (i = 0; t && i < v->count; i++) {
+        nn__listed *e = &v->entry[order[i]];
+        size_t n = strlen(e->text);
+        if (kind == NN__TOKENS_BPE && !e->special) n = nn__from_alphabet(t, e->text, n);
+        if (nn__token_find(t, e->text, n) >= 0) { nn_fail(nn, "%s: %s: token %lld has the text of another one", v->op, v->path, (long long)i); t = NULL; }
+        else if (!n) { nn_fail(nn, "%s: %s: token %lld has no text", v->op, v->path, (long long)i); t = NULL; }
+        else nn__token_add(t, e->text, n, e->special ? NN__TOKEN_SPECIAL : NN__TOKEN_TEXT);
+    }
+    nn__temp_free(nn, order);
+    return t;
+}
+
+static int nn__merge_add(nn_tokenizer *t, const char *path, int64_t number, char *left, size_t a, char *right, size_t b)
+{
+    int64_t l, r, both = -1;
+    char *joined;
+    if (t->kind == NN__TOKENS_BPE) { a = nn__from_alphabet(t, left, a); b = nn__from_alphabet(t, right, b); }
+    l = nn__token_find(t, left, a);
+    r = nn__token_find(t, right, b);
+    joined = (char *)nn__temp(t->nn, a + b + 1);
+    if (!joined) return 0;
+    memcpy(joined, left, a);
+    memcpy(joined + a, right, b);
+    if (l >= 0 && r >= 0) both = nn__token_find(t, joined, a + b);
+    nn__temp_free(t->nn, joined);
+    if (both < 0) { nn_fail(t->nn, "%s: %s: pair %lld, or what it makes, is not in the vocabulary", t->op, path, (long long)number); return 0; }
+    if (nn__pair_add(t, (int32_t)l, (int32_t)r, (uint32_t)number, (int32_t)both)) return 1;
+    nn_fail(t->nn, "%s: %s: pair %lld occurs before", t->op, path, (long long)number);
+    return 0;
+}
+
+static int nn__merge_lines(nn_tokenizer *t, const char *path, char *s)   // "left right", one pair a line
+{
+    int64_t lines = 1, number = 0;
+    char *p;
+    for (p = s; *p; p++) lines += *p == '\n';
+    if (!nn__pairs_room(t, lines)) return 0;
+    if (!strncmp(s, "#version", 8)) s += strcspn(s, "\n");
+    for (; *s; s = p) {
+        size_t a, n;
+        while (*s == '\n' || *s == '\r') s++;
+        n = strcspn(s, "\r\n");
+        p = s + n;
+        if (!n) continue;
+        a = strcspn(s, " ");
+        if (a == 0 || a >= n - 1 || memchr(s + a + 1, ' ', n - a - 1)) { nn_fail(t->nn, "%s: %s: pair %lld is not two tokens with a space between", t->op, path, (long long)number + 1); return 0; }
+        if (!nn__merge_add(t, path, ++number, s, a, s + a + 1, n - a - 1)) return 0;
+    }
+    return 1;
+}
+
+static nn_tokenizer *nn__bpe_open(nn_context *nn, const char *op, const char *vocab_path, const void *vocab, size_t vocab_bytes, const char *merges_path,
+                                  const void *merges, size_t merges_bytes, const nn_tokenizer_desc *desc)
+{
+    nn_tokenizer *t = NULL;
+    nn__vocabulary v;
+    nn__io io;
+    nn__json j;
+    nn__mark m;
+    char *s, *pairs = NULL;
+    size_t n, k;
+    if (!nn_ok(nn)) return NULL;
+    memset(&v, 0, sizeof v);
+    memset(&io, 0, sizeof io);
+    m = nn__get_mark(nn);
+    io.nn = v.nn = nn; io.what = v.op = op; io.path = v.path = vocab_path ? vocab_path : "the vocabulary";
+    s = nn__text_load(nn, op, vocab_path, vocab, vocab_bytes, &n);
+    if (s) pairs = nn__text_load(nn, op, merges_path, merges, merges_bytes, &k);
+    if (pairs && nn__vocabulary_room(&v, n)) {
+        j.io = &io; j.part = ""; j.s = s; j.n = n; j.at = 0;
+        if (nn__json_vocabulary(&j, &v) && nn__json_peek(&j)) nn__json_fail(&j, "text after the end");
+        if (nn_ok(nn)) t = nn__vocabulary_tokens(&v, NN__TOKENS_BPE, desc);
+        if (t && nn__token_find(t, "<|endoftext|>", 13) >= 0) t->begin = t->end = nn__token_special(t, "<|endoftext|>");
+        if (t && (!nn__merge_lines(t, merges_path ? merges_path : "the pairs", pairs) || !nn__tokenizer_finish(t, desc))) t = NULL;
+        if (t) nn__bytes_of_tokens(t);
+    }
+    nn__temp_free(nn, v.entry);
+    nn__temp_free(nn, s);
+    nn__temp_free(nn, pairs);
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+NN_API nn_tokenizer *nn_bpe_tokenizer_load(nn_context *nn, const char *vocab, const char *merges, const nn_tokenizer_desc *desc)
+{
+    if (!vocab || !merges) { nn_fail(nn, "nn_bpe_tokenizer_load: the path is NULL"); return NULL; }
+    return nn__bpe_open(nn, "nn_bpe_tokenizer_load", vocab, NULL, 0, merges, NULL, 0, desc);
+}
+NN_API nn_tokenizer *nn_bpe_tokenizer_parse(nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc *desc)
+{
+    return nn__bpe_open(nn, "nn_bpe_tokenizer_parse", NULL, vocab, vocab_bytes, NULL, merges, merges_bytes, desc);
+}
+
+// ---- llama2.c's tokenizer.bin: i32 longest text; then for every token f32 score, i32 length, text -------------------------------------
+// Tokens 0, 1, 2 are <unk>, <s>, </s>, and 3..258 the bytes <0x00>..<0xFF>. What joins two tokens is a token with their text: the pair has the
+// score of that. A higher score is joined first, of equal ones the left one (sentencepiece's BPE).
+static int nn__byte_piece(const char *s, size_t n)       // "<0x0A>" -> 10; else -1
+{
+    static const char digits[] = "0123456789ABCDEF";
+    const char *high, *low;
+    if (n != 6 || memcmp(s, "<0x", 3) || s[5] != '>' || !s[3] || !s[4]) return -1;
+    high = strchr(digits, s[3]);
+    low = strchr(digits, s[4]);
+    return high && low ? (int)((high - digits) * 16 + (low - digits)) : -1;
+}
+
+typedef struct nn__scored { const nn_tokenizer *t; int32_t *id; } nn__scored;
+static int nn__higher_score(void *d, int64_t i, int64_t j)
+{
+    const nn__scored *s = (const nn__scored *)d;
+    float a = s->t->token[s->id[i]].score, b = s->t->token[s->id[j]].score;
+    return a != b ? a > b : s->id[i] < s->id[j];
+}
+static void nn__swap_scored(void *d, int64_t i, int64_t j) { int32_t *s = ((nn__scored *)d)->id, k = s[i]; s[i] = s[j]; s[j] = k; }
+
+static int nn__llama_pairs(nn_tokenizer *t)              // every way to cut a token into two
+{
+    nn__scored s;
+    nn__order o;
+    int64_t i, pairs = 0;
+    uint32_t rank = 0;
+    int pass;
+    s.t = t;
+    s.id = (int32_t *)nn__temp(t->nn, (size_t)t->count * sizeof *s.id);
+    if (!s.id) return 0;
+    for (i = 0; i < t->count; i++) s.id[i] = (int32_t)i;
+    o.data = &s; o.less = nn__higher_score; o.swap = nn__swap_scored;
+    nn__sort(&o, t->count);
+    for (pass = 0; pass < 2 && (!pass || nn__pairs_room(t, pairs)); pass++) for (i = 0; i < t->count; i++) {
+        const nn__token *k = &t->token[s.id[i]];
+        size_t cut;
+        if (i == 0 || k->score != t->token[s.id[i - 1]].score) rank++;
+        if (k->kind != NN__TOKEN_TEXT || k->length > NN__PAIR_LIMIT || nn__token_find(t, k->text, k->length) != s.id[i]) continue;
+        for (cut = 1; cut < k->length; cut++) {
+            int64_t left, right;
+            if ((k->text[cut] & 0xC0) == 0x80) continue; // bytes of one character are never apart, but for the 256 of the fallback
+            left = nn__token_find(t, k->text, cut);
+            right = left < 0 ? -1 : nn__token_find(t, k->text + cut, k->length - cut);
+            if (right < 0) continue;
+            if (!pass) pairs++; else nn__pair_add(t, (int32_t)left, (int32_t)right, rank, s.id[i]);
+        }
+    }
+    nn__temp_free(t->nn, s.id);
+    return t->pair != NULL;
+}
+
+static nn_tokenizer *nn__llama_open(nn_context *nn, const char *op, const char *path, const void *from, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    const char *name = path ? path : "the data";
+    nn_tokenizer *t = NULL;
+    unsigned char *p;
+    size_t n, at, text = 0;
+    int64_t count = 0, i;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    m = nn__get_mark(nn);
+    p = nn__load_bytes(nn, op, path, from, bytes, 0, &n);
+    if (!p) return NULL;
+    for (at = 4; at < n && nn_ok(nn); count++) {
+        uint32_t length = n - at < 8 ? 0 : nn__little32(p + at + 4), bits = n - at < 8 ? 0 : nn__little32(p + at);
+        float score;
+        memcpy(&score, &bits, sizeof score);
+        if (n - at < 8 || length > n - at - 8) nn_fail(nn, "%s: %s is truncated: token %lld is not all there", op, name, (long long)count);
+        else if (!(score <= FLT_MAX && score >= -FLT_MAX)) nn_fail(nn, "%s: %s: the score of token %lld is not a number", op, name, (long long)count);
+        else if (!length && count > 2) nn_fail(nn, "%s: %s: token %lld has no text", op, name, (long long)count);
+        at += 8 + (size_t)length;
+        text += length;
+    }
+    if (nn_ok(nn) && count < 259) nn_fail(nn, "%s: %s has %lld tokens; <unk>, <s>, </s> and the 256 bytes make 259", op, name, (long long)count);
+    if (nn_ok(nn)) t = nn__tokenizer_make(nn, op, NN__TOKENS_LLAMA, count, text, desc);
+    for (i = 0, at = 4; t && i < count; i++) {
+        uint32_t bits = nn__little32(p + at);
+        size_t length = nn__little32(p + at + 4);
+        const char *s = (const char *)p + at + 8;
+        int byte = i >= 3 && i < 259 ? nn__byte_piece(s, length) : -1;
+        char c = (char)byte;
+        if (i >= 3 && i < 259 && byte != (int)i - 3) { nn_fail(nn, "%s: %s: token %lld is not the byte <0x%02X>", op, name, (long long)i, (unsigned)i - 3); t = NULL; break; }
+        if (byte >= 0) t->byte[byte] = (int32_t)i;
+        memcpy(&t->token[i].score, &bits, sizeof bits);
+        nn__token_add(t, byte >= 0 ? &c : s, byte >= 0 ? 1 : length, i < 3 ? NN__TOKEN_SILENT : byte >= 0 ? NN__TOKEN_BYTE : NN__TOKEN_TEXT);
+        at += 8 + length;
+    }
+    if (t) { t->unknown = 0; t->begin = 1; t->end = 2; }
+    if (t && (!nn__llama_pairs(t) || !nn__tokenizer_finish(t, desc))) t = NULL;
+    nn__temp_free(nn, p);
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+NN_API nn_tokenizer *nn_llama_tokenizer_load(nn_context *nn, const char *path, const nn_tokenizer_desc *desc)
+{
+    if (!path) { nn_fail(nn, "nn_llama_tokenizer_load: the path is NULL"); return NULL; }
+    return nn__llama_open(nn, "nn_llama_tokenizer_load", path, NULL, 0, desc);
+}
+NN_API nn_tokenizer *nn_llama_tokenizer_parse(nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    return nn__llama_open(nn, "nn_llama_tokenizer_parse", NULL, from, bytes, desc);
+}
+
+// ---- vocab.txt of BERT: a token a line ------------------------------------------------------------------------------------------------
+static int nn__wordpiece_specials(nn_tokenizer *t, const char *path)
+{
+    static const char *const names[] = { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]" };
+    int64_t id;
+    int i;
+    for (i = 0; i < 5; i++) {
+        id = nn__token_find(t, names[i], 5 + (i == 4));
+        if (id < 0) continue;
+        nn__token_special(t, names[i]);
+        if (i == 1) t->unknown = id;
+        if (i == 2) t->begin = id;
+        if (i == 3) t->end = id;
+    }
+    if (t->unknown >= 0) return 1;
+    nn_fail(t->nn, "%s: %s has no token [UNK]", t->op, path);
+    return 0;
+}
+
+static nn_tokenizer *nn__wordpiece_open(nn_context *nn, const char *op, const char *path, const void *from, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    const char *name = path ? path : "the data";
+    nn_tokenizer *t = NULL;
+    char *s;
+    size_t n, at, length;
+    int64_t count = 1;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    m = nn__get_mark(nn);
+    s = nn__text_load(nn, op, path, from, bytes, &n);
+    if (!s) return NULL;
+    for (at = 0; at + 1 < n; at++) count += s[at] == '\n';
+    t = nn__tokenizer_make(nn, op, NN__TOKENS_WORDPIECE, count, n, desc);
+    for (at = 0; t && at < n; at += length + 1) {
+        size_t k;
+        for (length = 0; at + length < n && s[at + length] != '\n'; length++) { }
+        k = length && s[at + length - 1] == '\r' ? length - 1 : length;
+        if (!k) nn_fail(nn, "%s: %s: line %lld is empty", op, name, (long long)t->count + 1);
+        else if (nn__token_find(t, s + at, k) >= 0) nn_fail(nn, "%s: %s: line %lld is the same as line %lld", op, name, (long long)t->count + 1, (long long)nn__token_find(t, s + at, k) + 1);
+        else nn__token_add(t, s + at, k, NN__TOKEN_TEXT);
+        if (!nn_ok(nn)) t = NULL;
+    }
+    if (t) t->cased = desc && desc->cased;
+    if (t && (!nn__wordpiece_specials(t, name) || !nn__tokenizer_finish(t, desc))) t = NULL;
+    nn__temp_free(nn, s);
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+NN_API nn_tokenizer *nn_wordpiece_tokenizer_load(nn_context *nn, const char *path, const nn_tokenizer_desc *desc)
+{
+    if (!path) { nn_fail(nn, "nn_wordpiece_tokenizer_load: the path is NULL"); return NULL; }
+    return nn__wordpiece_open(nn, "nn_wordpiece_tokenizer_load", path, NULL, 0, desc);
+}
+NN_API nn_tokenizer *nn_wordpiece_tokenizer_parse(nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    return nn__wordpiece_open(nn, "nn_wordpiece_tokenizer_parse", NULL, from, bytes, desc);
+}
+
+// ---- tokenizer.json: the file of Hugging Face's tokenizers, as far as it says what we do ------------------------------------------------
+//     BPE of bytes     "model": {"type": "BPE", "vocab": {text: number}, "merges": [[left, right] ...]}, "pre_tokenizer": {"type": "ByteLevel"}
+//     characters       "model": {"type": "BPE", no merges}, no pre_tokenizer
+//     WordPiece        "model": {"type": "WordPiece"}, "normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"}
+// and "added_tokens": [{"id", "content", "special"} ...]. What would change the tokens and is not known is an error; post-processors are left out.
+typedef struct nn__model_file {      // what stands in the file
+    nn__vocabulary vocabulary;
+    char      *model, *normalizer, *cutter, *unknown;    // types
+    size_t     merges;               // where they begin; 0: there are none
+    int        lower, strip, seen;   // BertNormalizer: strip -1 is as lower; a vocabulary was there
+    const char *unsupported;
+} nn__model_file;
+
+static int nn__json_flag(nn__json *j, int *to)           // true or false; null leaves it
+{
+    int c = nn__json_peek(j);
+    if (c == 't' || c == 'f') *to = c == 't';
+    return nn__json_skip(j, 0);
+}
+
+static int nn__json_null(nn__json *j) { return nn__json_peek(j) == 'n'; }
+
+static int nn__json_text_or_null(nn__json *j, char **text) { return nn__json_null(j) ? nn__json_skip(j, 0) : nn__json_string(j, text); }
+
+static int nn__json_added(nn__json *j, nn__vocabulary *v)                // one of "added_tokens"
+{
+    int more = nn__json_open(j, '{', '}'), special = 1, have = 0;
+    int64_t id = 0;
+    char *key, *text = NULL;
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        if (!strcmp(key, "id")) { have = 1; if (!nn__json_count(j, &id)) return 0; }
+        else if (!strcmp(key, "content")) { if (!nn__json_string(j, &text)) return 0; }
+        else if (!strcmp(key, "special")) { if (!nn__json_flag(j, &special)) return 0; }
+        else if (!nn__json_skip(j, 0)) return 0;
+    }
+    if (more < 0) return 0;
+    if (!have || !text || !text[0]) return nn__json_fail(j, "an added token needs an id and a content");
+    if (v->count == v->room) return nn__json_fail(j, "too many tokens");
+    v->entry[v->count].text = text;
+    v->entry[v->count].id = id;
+    v->entry[v->count++].special = 1;
+    return 1;
+}
+
+static int nn__json_model(nn__json *j, nn__model_file *f)
+{
+    static const char *const plain[] = { "dropout", "byte_fallback", "ignore_merges", "fuse_unk", "end_of_word_suffix" };
+    int more = nn__json_open(j, '{', '}'), i, flag;
+    char *key, *text;
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        text = NULL;
+        for (i = 0; i < 5 && strcmp(key, plain[i]); i++) { }
+        if (!strcmp(key, "type")) { if (!nn__json_text_or_null(j, &f->model)) return 0; }
+        else if (!strcmp(key, "unk_token")) { if (!nn__json_text_or_null(j, &f->unknown)) return 0; }
+        else if (!strcmp(key, "vocab")) {
+            if (f->seen++) return nn__json_fail(j, "a second vocabulary");
+            if (nn__json_peek(j) != '{') { f->unsupported = "its model has another kind of vocabulary"; if (!nn__json_skip(j, 0)) return 0; }
+            else if (!nn__json_vocabulary(j, &f->vocabulary)) return 0;
+        } else if (!strcmp(key, "merges")) {             // read when the vocabulary is complete; skipping decodes strings, so this only finds the end
+            size_t depth = 0;
+            int quoted = 0;
+            nn__json_peek(j);
+            f->merges = j->at;
+            for (; j->at < j->n; j->at++) {
+                char c = j->s[j->at];
+                if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
+                if (c == '"') quoted = 1;
+                if (c == '[') depth++;
+                if (c == ']' && depth && !--depth) break;
+                if (!depth) return nn__json_fail(j, "merges are a list");
+            }
+            if (j->at >= j->n) return nn__json_fail(j, "a list does not end");
+            j->at++;
+        } else if (!strcmp(key, "continuing_subword_prefix")) {
+            if (!nn__json_text_or_null(j, &text)) return 0;
+            if (text && text[0] && strcmp(text, "##")) f->unsupported = "its continuing_subword_prefix is not ##";
+        } else if (i < 5 && nn__json_peek(j) == '"') {
+            if (!nn__json_string(j, &text)) return 0;
+            if (text[0]) f->unsupported = "its model ends words with a suffix";
+        } else if (i < 5) {
+            flag = !nn__json_null(j) && nn__json_peek(j) != 't' && nn__json_peek(j) != 'f';
+            if (!nn__json_flag(j, &flag)) return 0;
+            if (flag && strcmp(key, "fuse_unk")) f->unsupported = "its model has dropout, byte_fallback or ignore_merges";
+        } else if (!nn__json_skip(j, 0)) return 0;
+    }
+    return more == 0;
+}
+
+static int nn__json_rule(nn__json *j, nn__model_file *f, int cutter)     // the normalizer, or the pre_tokenizer
+{
+    int more, prefix = 0, regex = 1, clean = 1, chinese = 1;
+    char *key, **type = cutter ? &f->cutter : &f->normalizer;
+    if (nn__json_null(j)) return nn__json_skip(j, 0);
+    more = nn__json_open(j, '{', '}');
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        if (!strcmp(key, "type")) { if (!nn__json_string(j, type)) return 0; }
+        else if (!strcmp(key, "add_prefix_space")) { if (!nn__json_flag(j, &prefix)) return 0; }
+        else if (!strcmp(key, "use_regex")) { if (!nn__json_flag(j, &regex)) return 0; }
+        else if (!strcmp(key, "clean_text")) { if (!nn__json_flag(j, &clean)) return 0; }
+        else if (!strcmp(key, "handle_chinese_chars")) { if (!nn__json_flag(j, &chinese)) return 0; }
+        else if (!strcmp(key, "lowercase")) { if (!nn__json_flag(j, &f->lower)) return 0; }
+        else if (!strcmp(key, "strip_accents")) { if (!nn__json_flag(j, &f->strip)) return 0; }
+        else if (!nn__json_skip(j, 0)) return 0;
+    }
+    if (prefix || !regex) f->unsupported = "its pre_tokenizer is not GPT-2's (add_prefix_space, use_regex)";
+    if (!clean || !chinese) f->unsupported = "its normalizer is not BERT's (clean_text, handle_chinese_chars)";
+    return more == 0;
+}
+
+static int nn__json_tokenizer(nn__json *j, nn__model_file *f)
+{
+    int more = nn__json_open(j, '{', '}');
+    char *key;
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        if (!strcmp(key, "model")) { if (!nn__json_model(j, f)) return 0; }
+        else if (!strcmp(key, "normalizer")) { if (!nn__json_rule(j, f, 0)) return 0; }
+        else if (!strcmp(key, "pre_tokenizer")) { if (!nn__json_rule(j, f, 1)) return 0; }
+        else if (!strcmp(key, "added_tokens")) {
+            int inner = nn__json_open(j, '[', ']');
+            for (; inner == 1; inner = nn__json_more(j, ']')) if (!nn__json_added(j, &f->vocabulary)) return 0;
+            if (inner < 0) return 0;
+        } else if (!nn__json_skip(j, 0)) return 0;
+    }
+    if (more == 0 && nn__json_peek(j)) return nn__json_fail(j, "text after the end");
+    return more == 0;
+}
+
+static int nn__json_merges(nn__json *j, nn_tokenizer *t, size_t at)      // "left right" or ["left", "right"]
+{
+    int64_t number = 0, room = 1;
+    size_t i;
+    int more;
+    char *left, *right;
+    for (i = at; i < j->n; i++) room += j->s[i] == ',';
+    if (!nn__pairs_room(t, at ? room : 0) || !at) return nn_ok(t->nn);
+    j->at = at;
+    more = nn__json_open(j, '[', ']');
+    for (; more == 1; more = nn__json_more(j, ']')) {
+        int both = nn__json_peek(j) == '[';
+        if (both && (!nn__json_take(j, '[') || !nn__json_string(j, &left) || !nn__json_take(j, ',') || !nn__json_string(j, &right) || !nn__json_take(j, ']'))) return 0;
+        if (!both) {
+            if (!nn__json_string(j, &left)) return 0;
+            right = strchr(left, ' ');
+            if (!right || strchr(right + 1, ' ')) return nn__json_fail(j, "a merge is not two tokens with a space between");
+            *right++ = 0;
+        }
+        if (!nn__merge_add(t, j->io->path, ++number, left, strlen(left), right, strlen(right))) return 0;
+    }
+    return more == 0;
+}
+
+static const char *nn__unsupported(const nn__model_file *f, int *kind)   // NULL: the file says what we do
+{
+    int plain = f->model && !strcmp(f->model, "BPE");
+    if (f->unsupported) return f->unsupported;
+    if (!f->model) return "it does not say the type of its model";
+    if (plain && !f->normalizer && f->cutter && !strcmp(f->cutter, "ByteLevel")) { *kind = NN__TOKENS_BPE; return NULL; }
+    if (plain && !f->normalizer && !f->cutter && !f->merges) { *kind = NN__TOKENS_CHARACTERS; return NULL; }
+    if (strcmp(f->model, "WordPiece")) return "it is neither BPE of bytes, nor of characters without merges, nor WordPiece";
+    if (!f->normalizer || strcmp(f->normalizer, "BertNormalizer") || !f->cutter || strcmp(f->cutter, "BertPreTokenizer")) return "its WordPiece is not BERT's";
+    if (f->strip >= 0 && f->strip != f->lower) return "it strips accents or lower-cases, but not both";
+    *kind = NN__TOKENS_WORDPIECE;
+    return NULL;
+}
+
+static void nn__drop_replaced(nn__vocabulary *v)         // an added token stands for the one with its number in the vocabulary
+{
+    int64_t i, k, added = 0, *of = (int64_t *)nn__temp(v->nn, nn__mul_size((size_t)v->count + 1, sizeof *of));
+    if (!of) return;
+    for (i = 0; i < v->count; i++) of[i] = -1;
+    for (i = 0; i < v->count; i++) if (v->entry[i].special && v->entry[i].id < v->count) { of[v->entry[i].id] = i; added++; }
+    for (k = i = 0; added && i < v->count; i++)
+        if (v->entry[i].special || v->entry[i].id >= v->count || of[v->entry[i].id] < 0) v->entry[k++] = v->entry[i];
+    if (added) v->count = k;
+    nn__temp_free(v->nn, of);
+}
+
+static nn_tokenizer *nn__tokenizer_open(nn_context *nn, const char *op, const char *path, const void *from, size_t bytes)
+{
+    nn_tokenizer *t = NULL;
+    nn__model_file f;
+    nn__io io;
+    nn__json j;
+    nn__mark m;
+    const char *why;
+    char *s;
+    int kind = 0;
+    if (!nn_ok(nn)) return NULL;
+    memset(&f, 0, sizeof f);
+    memset(&io, 0, sizeof io);
+    f.lower = 1; f.strip = -1;
+    io.nn = f.vocabulary.nn = nn; io.what = f.vocabulary.op = op; io.path = f.vocabulary.path = path ? path : "the data";
+    j.io = &io; j.part = ""; j.at = 0;
+    m = nn__get_mark(nn);
+    s = j.s = nn__text_load(nn, op, path, from, bytes, &j.n);
+    if (s && nn__vocabulary_room(&f.vocabulary, j.n) && nn__json_tokenizer(&j, &f)) {
+        why = nn__unsupported(&f, &kind);
+        if (why) nn_fail(nn, "%s: %s: %s", op, io.path, why);
+        else nn__drop_replaced(&f.vocabulary);
+        if (nn_ok(nn)) t = nn__vocabulary_tokens(&f.vocabulary, kind, NULL);
+        if (t && kind == NN__TOKENS_BPE && !nn__json_merges(&j, t, f.merges)) t = NULL;
+        if (t && kind == NN__TOKENS_BPE && nn__token_find(t, "<|endoftext|>", 13) >= 0) t->begin = t->end = nn__token_find(t, "<|endoftext|>", 13);
+        if (t && kind == NN__TOKENS_CHARACTERS && f.unknown) t->unknown = nn__token_find(t, f.unknown, strlen(f.unknown));
+        if (t && kind == NN__TOKENS_WORDPIECE) { t->cased = !f.lower; if (!nn__wordpiece_specials(t, io.path)) t = NULL; }
+        if (t) t = nn__tokenizer_finish(t, NULL);
+        if (t && kind == NN__TOKENS_BPE) nn__bytes_of_tokens(t);
+    }
+    nn__temp_free(nn, f.vocabulary.entry);
+    nn__temp_free(nn, s);
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+NN_API nn_tokenizer *nn_tokenizer_load(nn_context *nn, const char *path)
+{
+    if (!path) { nn_fail(nn, "nn_tokenizer_load: the path is NULL"); return NULL; }
+    return nn__tokenizer_open(nn, "nn_tokenizer_load", path, NULL, 0);
+}
+NN_API nn_tokenizer *nn_tokenizer_parse(nn_context *nn, const void *from, size_t bytes) { return nn__tokenizer_open(nn, "nn_tokenizer_parse", NULL, from, bytes); }
+
+// ---- saving ------------------------------------------------------------------------------------------------------------------------
+static int nn__put_json(nn__bytes *b, const char *s, size_t n, int alphabet)         // a string; alphabet: bytes as GPT-2's characters
+{
+    size_t i, k;
+    char utf8[4];
+    nn__put_byte(b, '"');
+    for (i = 0; i < n; i += k) {
+        uint32_t c = nn__code_point((const unsigned char *)s + i, n - i, &k);
+        if (alphabet) { c = nn__byte_character((unsigned char)s[i]); k = 1; }
+        if (!c || c >= 0x110000u) return 0;
+        if (c == '"' || c == '\\') nn__put_byte(b, '\\');
+        if (c < 32) nn__put_format(b, "\\u%04x", (unsigned)c);
+        else nn__put(b, utf8, nn__put_code_point(c, utf8));
+    }
+    nn__put_byte(b, '"');
+    return 1;
+}
+
+static int nn__put_pairs(nn__bytes *b, const nn_tokenizer *t)            // in the order of their ranks
+{
+    const nn__pair_slot **order;
+    size_t i;
+    int64_t k;
+    order = (const nn__pair_slot **)nn__temp(t->nn, nn__mul_size((size_t)t->pairs + 1, sizeof *order));
+    if (!order) return 0;
+    for (i = 0; i < t->pair_room; i++) if (t->pair[i].rank) order[t->pair[i].rank - 1] = &t->pair[i];
+    for (k = 0; k < t->pairs; k++) {
+        const nn__token *l = &t->token[order[k]->key >> 32], *r = &t->token[(uint32_t)order[k]->key];
+        nn__put_chars(b, k ? ",\n      [" : "\n      [");
+        nn__put_json(b, l->text, l->length, 1);
+        nn__put_chars(b, ", ");
+        nn__put_json(b, r->text, r->length, 1);
+        nn__put_byte(b, ']');
+    }
+    nn__temp_free(t->nn, (void *)order);
+    return 1;
+}
+
+static int nn__put_tokenizer_json(nn__bytes *b, const nn_tokenizer *t)
+{
+    int bytes = t->kind == NN__TOKENS_BPE || t->kind == NN__TOKENS_BYTES, pieces = t->kind == NN__TOKENS_WORDPIECE, ok = 1;
+    const char *comma = "";
+    int64_t i;
+    nn__put_chars(b, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [");
+    for (i = 0; ok && i < t->count; i++) if (t->token[i].kind == NN__TOKEN_SPECIAL) {
+        nn__put_format(b, "%s\n    {\"id\": %lld, \"content\": ", comma, (long long)i);
+        ok = nn__put_json(b, t->token[i].text, t->token[i].length, 0);
+        nn__put_chars(b, ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true}");
+        comma = ",";
+    }
+    nn__put_chars(b, "],\n  \"normalizer\": ");
+    if (pieces) nn__put_format(b, "{\"type\": \"BertNormalizer\", \"clean_text\": true, \"handle_chinese_chars\": true, \"strip_accents\": null, \"lowercase\": %s}", t->cased ? "false" : "true");
+    else nn__put_chars(b, "null");
+    nn__put_chars(b, ",\n  \"pre_tokenizer\": ");
+    nn__put_chars(b, bytes ? "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}" : pieces ? "{\"type\": \"BertPreTokenizer\"}" : "null");
+    nn__put_chars(b, ",\n  \"post_processor\": null,\n  \"decoder\": ");
+    nn__put_chars(b, bytes ? "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true}" :
+                     pieces ? "{\"type\": \"WordPiece\", \"prefix\": \"##\", \"cleanup\": false}" : "{\"type\": \"Fuse\"}");
+    nn__put_format(b, ",\n  \"model\": {\n    \"type\": \"%s\",\n    \"unk_token\": ", pieces ? "WordPiece" : "BPE");
+    if (t->unknown >= 0) ok = ok && nn__put_json(b, t->token[t->unknown].text, t->token[t->unknown].length, 0);
+    else nn__put_chars(b, "null");
+    if (pieces) nn__put_chars(b, ",\n    \"continuing_subword_prefix\": \"##\",\n    \"max_input_chars_per_word\": 100");
+    else nn__put_chars(b, ",\n    \"dropout\": null,\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    \"byte_fallback\": false,\n    \"ignore_merges\": false");
+    nn__put_chars(b, ",\n    \"vocab\": {");
+    for (comma = "", i = 0; ok && i < t->count; i++) {
+        const nn__token *k = &t->token[i];
+        if (k->kind == NN__TOKEN_SPECIAL && bytes) continue;             // among the added tokens; here it would be read as bytes
+        nn__put_format(b, "%s\n      ", comma);
+        ok = nn__put_json(b, k->text, k->length, bytes);
+        nn__put_format(b, ": %lld", (long long)i);
+        comma = ",";
+    }
+    nn__put_chars(b, "}");
+    if (!pieces) {
+        nn__put_chars(b, ",\n    \"merges\": [");
+        ok = ok && nn__put_pairs(b, t);
+        nn__put_chars(b, "]");
+    }
+    nn__put_chars(b, "\n  }\n}\n");
+    return ok;
+}
+
+static void nn__put_llama(nn__bytes *b, const nn_tokenizer *t)
+{
+    int64_t i;
+    size_t most = 0;
+    for (i = 0; i < t->count; i++) if (t->token[i].length > most) most = t->token[i].length;
+    nn__put_little(b, most < 6 ? 6 : most, 4);
+    for (i = 0; i < t->count; i++) {
+        const nn__token *k = &t->token[i];
+        uint32_t bits;
+        char text[8];
+        memcpy(&bits, &k->score, sizeof bits);
+        snprintf(text, sizeof text, "<0x%02X>", k->length ? (unsigned)(unsigned char)k->text[0] : 0u);
+        nn__put_little(b, bits, 4);
+        nn__put_little(b, k->kind == NN__TOKEN_BYTE ? 6 : k->length, 4);
+        nn__put(b, k->kind == NN__TOKEN_BYTE ? text : k->text, k->kind == NN__TOKEN_BYTE ? 6 : k->length);
+    }
+}
+
+NN_API int nn_tokenizer_save(nn_tokenizer *tokenizer, const char *path)
+{
+    nn_context *nn = tokenizer ? tokenizer->nn : NULL;
+    nn__bytes b;
+    nn__mark m;
+    int ok = 1;
+    if (!nn_ok(nn)) return 0;
+    if (!path || !path[0]) { nn_fail(nn, "nn_tokenizer_save: the path is empty"); return 0; }
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 65536);
+    if (tokenizer->kind == NN__TOKENS_LLAMA) nn__put_llama(&b, tokenizer);
+    else ok = nn__put_tokenizer_json(&b, tokenizer);
+    if (!ok && nn_ok(nn)) nn_fail(nn, "nn_tokenizer_save: %s: a token is not text (UTF-8 without NUL), so JSON cannot hold it", path);
+    ok = ok && nn__bytes_save(&b, "nn_tokenizer_save", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- tokens for training ---------------------------------------------------------------------------------------------------------------
+// A stream is one long text, a sample of it `length` tokens and the same moved on by one. Texts are separate: a batch is as wide as its longest.
+static int nn__tokens_source(nn_context *nn, const char *op, nn__tokens *s, const nn_tokens_desc *d)
+{
+    if (!d || !d->tokens + !d->tokens32 + !d->tokens16 != 2) { nn_fail(nn, "%s: give one of tokens, tokens32 and tokens16", op); return 0; }
+    s->i64 = d->tokens; s->i32 = d->tokens32; s->u16 = d->tokens16;
+    return 1;
+}
+
+// Tokens as numbers, for nn_dataset_get; the loader does not come here.
+static int nn__read_tokens(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    const nn__tokens *s = d->tokens;
+    int64_t at = s->start ? s->start[i] : i * s->length, n = s->start ? nn__min(s->start[i + 1] - at, s->length) : s->length, k;
+    (void)why; (void)room;
+    for (k = 0; x && k < s->length; k++) x[k] = (float)(k < n ? nn__token_at(s, at + k) : s->pad);
+    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : -100);
+    if (label && d->labels) *label = d->labels[i];
+    return 1;
+}
+
+static nn_dataset *nn__tokens_dataset(nn_context *nn, const char *op, const nn__tokens *source, int64_t count)
+{
+    nn__tokens *s = (nn__tokens *)nn__life(nn, sizeof *s);
+    nn_dataset *d = s ? nn__dataset_make(nn, op, count, nn__shape1(source->length), nn__shape1(source->length)) : NULL;
+    if (!d) return NULL;
+    *s = *source;
+    d->tokens = s;
+    d->read = nn__read_tokens;
+    d->target = NN__TARGET_TOKENS;
+    return d;
+}
+
+NN_API nn_dataset *nn_tokens_new(nn_context *nn, int64_t length, const nn_tokens_desc *desc)
+{
+    const char *op = "nn_tokens_new";
+    nn__tokens s;
+    int64_t samples;
+    if (!nn_ok(nn)) return NULL;
+    memset(&s, 0, sizeof s);
+    if (!nn__tokens_source(nn, op, &s, desc)) return NULL;
+    s.count = desc->count; s.length = length;
+    if (length < 1) { nn_fail(nn, "%s: samples of %lld tokens", op, (long long)length); return NULL; }
+    if (s.count <= length) { nn_fail(nn, "%s: %lld tokens; a sample needs %lld and the one behind them", op, (long long)s.count, (long long)length); return NULL; }
+    samples = (s.count - 1) / length;
+    return nn__tokens_dataset(nn, op, &s, samples);
+}
+
+NN_API nn_dataset *nn_texts_new(nn_context *nn, const int64_t *start, int64_t count, const nn_tokens_desc *desc)
+{
+    const char *op = "nn_texts_new";
+    nn__tokens s;
+    nn_dataset *d;
+    int64_t i;
+    if (!nn_ok(nn)) return NULL;
+    memset(&s, 0, sizeof s);
+    if (!nn__tokens_source(nn, op, &s, desc)) return NULL;
+    if (!start || count < 1) { nn_fail(nn, "%s: %lld texts", op, (long long)count); return NULL; }
+    s.start = start; s.count = desc->count; s.pad = desc->pad;
+    for (i = 0; i < count; i++) {
+        if (start[i] < 0 || start[i + 1] < start[i] || start[i + 1] > s.count) {
+            nn_fail(nn, "%s: text %lld is tokens %lld..%lld of %lld", op, (long long)i, (long long)start[i], (long long)start[i + 1], (long long)s.count);
+            return NULL;
+        }
+        s.length = nn__max(s.length, start[i + 1] - start[i]);
+    }
+    if (desc->most > 0) s.length = nn__min(s.length, desc->most);
+    s.length = nn__max(s.length, 1);
+    d = nn__tokens_dataset(nn, op, &s, count);
+    if (!d || !desc->labels) return d;
+    d->labels = desc->labels;
+    d->classes = desc->classes;
+    return nn__check_labels(nn, op, d) ? d : NULL;
+}
+
+NN_API nn_tensor *nn_token_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    int64_t v = nn_dim(logits, -1), n = v > 0 ? nn_count(logits) / v : 0;
+    if (logits->ndim != 2) logits = nn_reshape(logits, nn__shape2(n, v));
+    if (target->ndim != 1) target = nn_reshape(target, nn__shape1(nn_count(target)));
+    return nn_cross_entropy(logits, target, desc);
+}
+
+// ---- sampling ------------------------------------------------------------------------------------------------------------------------
+// The order is that of Hugging Face's generate: repetition penalty (Keskar et al. 2019), temperature, top-k (Fan et al. 2018), top-p
+// (Holtzman et al. 2020), min-p (Nguyen et al. 2024). What a filter removes has the weight 0.
+typedef struct nn__sampler {
+    nn_context *nn;
+    const char *op;
+    nn_sample_desc d;
+    double     temperature;
+    int64_t    n;
+    double    *score;                // of a token; then its weight
+    int32_t   *heap;                 // tokens, the best on top
+    unsigned char *seen;
+} nn__sampler;
+
+static int nn__better(const nn__sampler *s, int32_t i, int32_t j) { return s->score[i] != s->score[j] ? s->score[i] > s->score[j] : i < j; }
+
+static void nn__best_sift(nn__sampler *s, int64_t i, int64_t n)
+{
+    int32_t *h = s->heap, v = h[i];
+    int64_t k;
+    for (; (k = 2 * i + 1) < n; i = k) {
+        if (k + 1 < n && nn__better(s, h[k + 1], h[k])) k++;
+        if (!nn__better(s, h[k], v)) break;
+        h[i] = h[k];
+    }
+    h[i] = v;
+}
+
+static void nn__best_start(nn__sampler *s)               // a heap in O(n); taking the best k of it is O(k log n)
+{
+    int64_t i;
+    for (i = 0; i < s->n; i++) s->heap[i] = (int32_t)i;
+    for (i = s->n / 2 - 1; i >= 0; i--) nn__best_sift(s, i, s->n);
+}
+
+static int32_t nn__best_take(nn__sampler *s, int64_t left)       // left: how many are in the heap
+{
+    int32_t top = s->heap[0];
+    s->heap[0] = s->heap[left - 1];
+    nn__best_sift(s, 0, left - 1);
+    return top;
+}
+
+static int nn__sample_rules(nn_context *nn, const char *op, const nn_sample_desc *desc, nn__sampler *s)
+{
+    nn_sample_desc d;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    s->nn = nn; s->op = op; s->d = d;
+    s->temperature = d.temperature == 0.0f ? 1.0 : d.temperature == (float)NN_ZERO ? 0.0 : (double)d.temperature;
+    if (!(s->temperature >= 0 && s->temperature <= FLT_MAX)) nn_fail(nn, "%s: temperature %g", op, (double)d.temperature);
+    else if (d.top_k < 0) nn_fail(nn, "%s: top_k %d", op, d.top_k);
+    else if (!(d.top_p >= 0 && d.top_p <= 1) || !(d.min_p >= 0 && d.min_p <= 1)) nn_fail(nn, "%s: top_p and min_p are shares, 0..1", op);
+    else if (!(d.repetition_penalty >= 0 && d.repetition_penalty <= FLT_MAX)) nn_fail(nn, "%s: repetition_penalty %g", op, (double)d.repetition_penalty);
+    return nn_ok(nn);
+}
+
+static int nn__sampler_room(nn__sampler *s, int64_t n)
+{
+    if (n < 1 || n > INT32_MAX) { nn_fail(s->nn, "%s: a vocabulary of %lld", s->op, (long long)n); return 0; }
+    s->n = n;
+    s->score = (double *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->score));
+    s->heap = (int32_t *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->heap));
+    s->seen = (unsigned char *)nn__temp(s->nn, (size_t)n);
+    return s->score && s->heap && s->seen;
+}
+
+static void nn__sampler_free(nn__sampler *s)
+{
+    nn__temp_free(s->nn, s->score);
+    nn__temp_free(s->nn, s->heap);
+    nn__temp_free(s->nn, s->seen);
+}
+
+static int nn__penalise(nn__sampler *s, const int64_t *previous, int64_t count)      // score < 0: times penalty, else divided by it; once per token
+{
+    double penalty = s->d.repetition_penalty > 0 ? (double)s->d.repetition_penalty : 1.0;
+    int64_t i;
+    for (i = 0; i < s->n; i++)
+        if (!(s->score[i] <= FLT_MAX)) { nn_fail(s->nn, "%s: the score of token %lld is %s", s->op, (long long)i, s->score[i] > 0 ? "infinite" : "not a number"); return 0; }
+    if (penalty == 1.0) return 1;
+    memset(s->seen, 0, (size_t)s->n);
+    for (i = 0; i < count; i++) {
+        int64_t k = previous[i];
+        if (k < 0 || k >= s->n || s->seen[k]) continue;
+        s->seen[k] = 1;
+        s->score[k] = s->score[k] < 0 ? s->score[k] * penalty : s->score[k] / penalty;
+    }
+    return 1;
+}
+
+static int nn__to_weights(nn__sampler *s, double most)   // scores to weights: top-k, top-p, min-p
+{
+    double total = 0, sum;
+    int64_t i, left;
+    int32_t last = -1;
+    if (s->d.top_k && s->d.top_k < s->n) {               // equals of the last one stay, as there
+        nn__best_start(s);
+        for (left = s->n; left > s->n - s->d.top_k; left--) last = nn__best_take(s, left);
+        for (sum = s->score[last], i = 0; i < s->n; i++) if (s->score[i] < sum) s->score[i] = -HUGE_VAL;
+    }
+    if (s->d.top_p > 0 && s->d.top_p < 1) nn__best_start(s);
+    for (i = 0; i < s->n; i++) {
+        double x = s->score[i] - most;
+        s->score[i] = x > -700.0 ? nn__host_exp(x) : 0.0;
+        total += s->score[i];
+    }
+    if (s->d.top_p > 0 && s->d.top_p < 1) {              // the best ones until their sum reaches top_p, at least one
+        for (sum = 0, left = s->n; left > 0 && sum < (double)s->d.top_p * total; left--) {
+            last = nn__best_take(s, left);
+            sum += s->score[last];
+        }
+        memset(s->seen, 0, (size_t)s->n);
+        for (i = 0; i < left; i++) s->seen[s->heap[i]] = 1;
+        for (i = 0; i < s->n; i++) if (s->seen[i]) s->score[i] = 0;
+    }
+    for (i = 0; s->d.min_p > 0 && i < s->n; i++) if (s->score[i] < (double)s->d.min_p) s->score[i] = 0;      // the best has the weight 1
+    return 1;
+}
+
+static int64_t nn__best_token(const nn__sampler *s)      // the first of equals; -1: all are -inf
+{
+    int64_t i, best = -1;
+    for (i = 0; i < s->n; i++) if (s->score[i] > -FLT_MAX && (best < 0 || s->score[i] > s->score[best])) best = i;
+    if (best < 0) nn_fail(s->nn, "%s: every token has the score -infinity", s->op);
+    return best;
+}
+
+static int64_t nn__sample_row(nn__sampler *s, const int64_t *previous, int64_t count, double u)      // scores are in s->score; u in [0, 1)
+{
+    double total = 0, sum = 0;
+    int64_t i, best, last = 0;
+    if (!nn__penalise(s, previous, count)) return -1;
+    best = nn__best_token(s);
+    if (best < 0 || s->d.greedy || s->temperature == 0) return best;
+    for (i = 0; i < s->n; i++) s->score[i] /= s->temperature;
+    if (!nn__to_weights(s, s->score[best])) return -1;
+    for (i = 0; i < s->n; i++) total += s->score[i];
+    for (i = 0; i < s->n; i++) {
+        sum += s->score[i];
+        if (s->score[i] > 0) last = i;
+        if (sum > u * total) return i;
+    }
+    return last;
+}
+
+static double nn__sample_draw(uint64_t seed, uint64_t draw, int64_t row)
+{
+    nn__stream r;
+    r.seed = seed; r.step = draw; r.ordinal = nn__ordinal(NN__DOMAIN_SAMPLE, (uint64_t)row);
+    return nn__draw(&r, 0);
+}
+
+NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, const nn_sample_desc *desc, int64_t *tokens)
+{
+    nn_context *nn = logits ? logits->nn : NULL;
+    nn__sampler s;
+    float *all;
+    int64_t rows, r, i;
+    nn__mark m;
+    int ok = 1;
+    if (!nn_ok(nn)) return 0;
+    memset(&s, 0, sizeof s);
+    if (!tokens || count < 0 || (count && !previous)) { nn_fail(nn, "nn_sample: no room for the tokens, or no previous ones"); return 0; }
+    if (logits->ndim < 1 || logits->ndim > 2) { nn_fail(nn, "nn_sample: scores are (V) or (B, V), not %s", nn__dims_text(logits->ndim, logits->shape).s); return 0; }
+    if (!nn__sample_rules(nn, "nn_sample", desc, &s)) return 0;
+    rows = logits->ndim == 2 ? logits->shape[0] : 1;
+    m = nn__get_mark(nn);
+    all = (float *)nn__temp(nn, nn__mul_size((size_t)nn_count(logits) + 1, sizeof *all));
+    ok = all && nn__sampler_room(&s, logits->shape[logits->ndim - 1]) && nn_read(logits, all);
+    for (r = 0; ok && r < rows; r++) {
+        for (i = 0; i < s.n; i++) s.score[i] = (double)all[r * s.n + i];
+        tokens[r] = nn->measuring ? 0 : nn__sample_row(&s, previous ? previous + r * count : NULL, count, nn__sample_draw(s.d.seed ? s.d.seed : nn->seed, nn->samples, r));
+        ok = tokens[r] >= 0;
+    }
+    nn->samples++;
+    nn__sampler_free(&s);
+    nn__temp_free(nn, all);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- generation ------------------------------------------------------------------------------------------------------------------------
+typedef struct nn__generation {
+    nn_context *nn;
+    nn_generate_desc d;
+    nn__sampler s;
+    int64_t   *text, prompt, count, most, beams;     // one row, or beams rows, of prompt + most tokens
+    float     *logits;
+    int64_t   *parent, fresh;
+    char      *out; size_t out_used, out_room, out_sent, stop_longest;       // bytes of the new tokens; sent: handed to on_text
+    nn__decoder decoder;
+    int        stopped;
+} nn__generation;
+
+static int nn__generate_rules(nn__generation *g, const int64_t *prompt, const int64_t *tokens)
+{
+    nn_context *nn = g->nn;
+    const nn_generate_desc *d = &g->d;
+    const char *op = "nn_generate";
+    int64_t i;
+    int k;
+    if (!d->step) nn_fail(nn, "%s: no step: the function that turns tokens into scores", op);
+    else if (!prompt || g->prompt < 1) nn_fail(nn, "%s: the prompt is empty: give it at least the token that begins a text", op);
+    else if (!tokens || g->most < 1) nn_fail(nn, "%s: no room for tokens: max_tokens is %lld", op, (long long)g->most);
+    else if (d->vocabulary < 1 || d->vocabulary > INT32_MAX) nn_fail(nn, "%s: a vocabulary of %lld: give vocabulary or tokenizer", op, (long long)d->vocabulary);
+    else if (d->context < 0 || d->beams < 0 || d->beams > d->vocabulary || d->stop_count < 0 || d->stop_text_count < 0) nn_fail(nn, "%s: a number is out of range", op);
+    else if ((d->stop_text_count || d->on_text) && !d->tokenizer) nn_fail(nn, "%s: stop_text and on_text need the tokenizer", op);
+    else if (d->beams > 1 && (d->stop_text_count || d->on_text || d->slide)) nn_fail(nn, "%s: beams have no stop_text, on_text and slide", op);
+    else if (d->context && !d->slide && g->prompt + g->most > d->context)
+        nn_fail(nn, "%s: %lld tokens of the prompt and %lld new ones are more than the context of %lld (see slide)", op, (long long)g->prompt, (long long)g->most, (long long)d->context);
+    for (i = 0; nn_ok(nn) && i < g->prompt; i++)
+        if (prompt[i] < 0 || prompt[i] >= d->vocabulary) nn_fail(nn, "%s: token %lld of the prompt is %lld; the vocabulary has %lld", op, (long long)i, (long long)prompt[i], (long long)d->vocabulary);
+    for (k = 0; nn_ok(nn) && k < d->stop_text_count; k++) {
+        size_t n = d->stop_text[k] ? strlen(d->stop_text[k]) : 0;
+        if (!n) nn_fail(nn, "%s: stop text %d is empty", op, k);
+        if (n > g->stop_longest) g->stop_longest = n;
+    }
+    return nn_ok(nn);
+}
+
+static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *parent)   // asks the model
+{
+    nn_generate_step s;
+    int64_t width = g->prompt + g->most, length = g->prompt + g->count, skip = 0;
+    if (g->d.slide && g->d.context && length > g->d.context) { skip = length - g->d.context; g->fresh = g->d.context; }
+    memset(&s, 0, sizeof s);
+    s.tokens = g->text + skip; s.pitch = width; s.batch = rows; s.length = length - skip; s.fresh = g->fresh; s.parent = parent;
+    s.vocabulary = g->d.vocabulary; s.logits = g->logits;
+    if (!g->d.step(g->d.self, &s)) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
+    g->fresh = 1;
+    return nn_ok(g->nn);
+}
+
+static void nn__load_scores(nn__generation *g, int64_t row)
+{
+    int64_t i, n = g->d.vocabulary;
+    for (i = 0; i < n; i++) g->s.score[i] = (double)g->logits[row * n + i];
+}
+
+static int nn__is_stop(const nn__generation *g, int64_t token)
+{
+    int i;
+    for (i = 0; i < g->d.stop_count; i++) if (g->d.stop[i] == token) return 1;
+    return 0;
+}
+
+static int nn__generate_bytes(nn__generation *g, int64_t token)          // appends the text of the token
+{
+    size_t need;
+    nn__decoder probe = g->decoder;
+    if (token >= g->d.tokenizer->count) { nn_fail(g->nn, "nn_generate: token %lld; the tokenizer has %lld", (long long)token, (long long)g->d.tokenizer->count); return 0; }
+    probe.to = NULL; probe.room = 0; probe.n = 0;
+    nn__decode_token(&probe, token);
+    need = g->out_used + probe.n;
+    if (need > g->out_room) {
+        char *more = (char *)nn__temp(g->nn, need * 2 + 64);
+        if (!more) return 0;
+        if (g->out_used) memcpy(more, g->out, g->out_used);
+        nn__temp_free(g->nn, g->out);
+        g->out = more;
+        g->out_room = need * 2 + 64;
+    }
+    g->decoder.to = g->out; g->decoder.room = g->out_room; g->decoder.n = g->out_used;
+    nn__decode_token(&g->decoder, token);
+    g->out_used = g->decoder.n;
+    return 1;
+}
+
+// How far the text may be shown: not beyond a stop text, nor into what may become one, nor into half a character.
+static size_t nn__generate_shown(nn__generation *g, size_t before, int end)
+{
+    size_t first = g->out_used, from = before + 1 > g->stop_longest ? before + 1 - g->stop_longest : 0, i, k;
+    int s;
+    for (i = from; i < g->out_used && !g->stopped; i++) for (s = 0; s < g->d.stop_text_count; s++) {
+        size_t n = strlen(g->d.stop_text[s]), have = g->out_used - i < n ? g->out_used - i : n;
+        if (memcmp(g->out + i, g->d.stop_text[s], have)) continue;
+        if (have == n && !g->stopped) { g->stopped = 1; first = i; }
+        else if (!end && i < first && !g->stopped) first = i;
+    }
+    if (g->stopped || end) return first;
+    for (k = 1; k <= 3 && k <= first; k++) {             // the last character: complete?
+        unsigned char c = (unsigned char)g->out[first - k];
+        size_t want = c >= 0xF0 && c < 0xF5 ? 4 : c >= 0xE0 ? 3 : 2;
+        if (c < 0x80 || c >= 0xF5) break;
+        if (c >= 0xC0) { if (want > k && first == g->out_used) first -= k; break; }
+    }
+    return first;
+}
+
+static int nn__generate_show(nn__generation *g, int64_t token, int end)
+{
+    size_t before = g->out_used, shown;
+    if (!g->d.tokenizer || (!g->d.on_text && !g->d.stop_text_count)) return 1;
+    if (token >= 0 && !nn__generate_bytes(g, token)) return 0;
+    shown = nn__generate_shown(g, before, end);
+    if (shown < g->out_sent) shown = g->out_sent;
+    if (g->d.on_text && (token >= 0 || shown > g->out_sent) &&
+        !g->d.on_text(g->d.user, token, g->out ? g->out + g->out_sent : "", shown - g->out_sent)) g->stopped = 1;
+    g->out_sent = shown;
+    return 1;
+}
+
+static int nn__generate_one(nn__generation *g)           // one row, token by token
+{
+    while (g->count < g->most && !g->stopped) {
+        int64_t token;
+        if (!nn__generate_scores(g, 1, NULL)) return 0;
+        nn__load_scores(g, 0);
+        token = nn__sample_row(&g->s, g->text, g->prompt + g->count, nn__sample_draw(g->s.d.seed ? g->s.d.seed : g->nn->seed, g->nn->samples++, 0));
+        if (token < 0) return 0;
+        g->text[g->prompt + g->count++] = token;
+        if (nn__is_stop(g, token)) break;
+        if (!nn__generate_show(g, token, 0)) return 0;
+    }
+    return g->stopped || nn__generate_show(g, -1, 1);
+}
+
+// Beam search as Hugging Face's: of all continuations of all beams the best 2 * beams by the sum of log-probabilities; those that stop leave
+// with the score sum / new tokens ^ length_penalty, the first `beams` others go on. It ends when no beam can be better than what has left.
+typedef struct nn__hypothesis { double score; int64_t length; } nn__hypothesis;
+typedef struct nn__candidate { double sum; int64_t beam, token; } nn__candidate;
+
+static double nn__length_norm(const nn__generation *g, int64_t length)
+{
+    double power = g->d.length_penalty == 0.0f ? 1.0 : g->d.length_penalty == (float)NN_ZERO ? 0.0 : (double)g->d.length_penalty;
+    return nn__host_exp(power * nn__host_log((double)length));
+}
+
+static int nn__beam_candidates(nn__generation *g, int64_t rows, const double *sums, nn__candidate *best, int64_t want)     // how many there are; 0: error
+{
+    int64_t r, i, k, found = 0;
+    for (r = 0; r < rows; r++) {
+        double most, total = 0, shift;
+        nn__load_scores(g, r);
+        if (!nn__penalise(&g->s, NULL, 0)) return 0;
+        i = nn__best_token(&g->s);
+        if (i < 0) return 0;
+        most = g->s.score[i];
+        for (i = 0; i < g->s.n; i++) if (g->s.score[i] - most > -700) total += nn__host_exp(g->s.score[i] - most);
+        shift = most + nn__host_log(total);
+        for (i = 0; i < g->s.n; i++) g->s.score[i] -= shift;
+        nn__penalise(&g->s, g->text + r * (g->prompt + g->most), g->prompt + g->count);
+        for (i = 0; i < g->s.n; i++) {                   // insertion into the few that are best so far
+            double sum = sums[r] + g->s.score[i];
+            if (!(sum > -DBL_MAX) || (found == want && sum <= best[want - 1].sum)) continue;
+            for (k = found < want ? found++ : want - 1; k > 0 && best[k - 1].sum < sum; k--) best[k] = best[k - 1];
+            best[k].sum = sum; best[k].beam = r; best[k].token = i;
+        }
+    }
+    return (int)found;
+}
+
+static void nn__beam_keep(nn__generation *g, nn__hypothesis *h, int64_t *kept, int64_t *texts, const int64_t *row, double sum)   // the new tokens of a text that ends
+{
+    double score = sum / nn__length_norm(g, g->count);
+    int64_t i, at = *kept;
+    if (*kept == g->beams) {
+        for (at = 0, i = 1; i < g->beams; i++) if (h[i].score < h[at].score) at = i;
+        if (score <= h[at].score) return;
+    } else ++*kept;
+    h[at].score = score;
+    h[at].length = g->count;
+    memcpy(texts + at * g->most, row + g->prompt, (size_t)g->count * sizeof *row);
+}
+
+static int nn__beam_worst_is_best(const nn__generation *g, const nn__hypothesis *h, int64_t kept, double sum)    // no beam can be better any more
+{
+    int64_t i;
+    double worst;
+    if (kept < g->beams) return 0;
+    for (worst = h[0].score, i = 1; i < kept; i++) if (h[i].score < worst) worst = h[i].score;
+    return worst >= sum / nn__length_norm(g, g->count);
+}
+
+static int nn__generate_beams(nn__generation *g, int64_t *tokens)
+{
+    nn_context *nn = g->nn;
+    int64_t b = g->beams, width = g->prompt + g->most, want = b * nn__max(2, g->d.stop_count + 1), rows = 1, kept = 0, i, found, next, best;
+    nn__hypothesis *h = (nn__hypothesis *)nn__temp(nn, (size_t)b * sizeof *h);
+    nn__candidate *c = (nn__candidate *)nn__temp(nn, (size_t)want * sizeof *c);
+    double *sums = (double *)nn__temp(nn, (size_t)b * sizeof *sums);
+    int64_t *texts = (int64_t *)nn__temp(nn, nn__mul_size((size_t)(b * g->most), sizeof *texts)), *other = (int64_t *)nn__temp(nn, nn__mul_size((size_t)(b * width), sizeof *other));
+    int ok = h && c && sums && texts && other;
+    if (ok) sums[0] = 0;
+    while (ok && rows && g->count < g->most) {
+        ok = nn__generate_scores(g, rows, g->count ? g->parent : NULL);
+        found = ok ? nn__beam_candidates(g, rows, sums, c, want) : 0;
+        if (!found) { ok = 0; break; }
+        g->count++;
+        for (next = i = 0; i < found && next < b; i++) {
+            int64_t *row = other + next * width;
+            memcpy(row, g->text + c[i].beam * width, (size_t)(g->prompt + g->count - 1) * sizeof *row);
+            row[g->prompt + g->count - 1] = c[i].token;
+            if (nn__is_stop(g, c[i].token) || g->count == g->most) { if (i < b) nn__beam_keep(g, h, &kept, texts, row, c[i].sum); continue; }
+            g->parent[next] = c[i].beam;
+            sums[next++] = c[i].sum;
+        }
+        memcpy(g->text, other, (size_t)(next * width) * sizeof *other);
+        rows = next && nn__beam_worst_is_best(g, h, kept, sums[0]) ? 0 : next;
+    }
+    for (best = 0, i = 1; i < kept; i++) if (h[i].score > h[best].score) best = i;
+    if (ok && kept) {
+        g->count = h[best].length;
+        memcpy(tokens, texts + best * g->most, (size_t)g->count * sizeof *tokens);
+    }
+    nn__temp_free(nn, h);
+    nn__temp_free(nn, c);
+    nn__temp_free(nn, sums);
+    nn__temp_free(nn, texts);
+    nn__temp_free(nn, other);
+    return ok;
+}
+
+NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc *desc)
+{
+    nn__generation g;
+    size_t rows;
+    int ok;
+    if (!nn_ok(nn)) return -1;
+    memset(&g, 0, sizeof g);
+    if (desc) g.d = *desc;
+    g.nn = nn; g.prompt = count; g.most = max_tokens; g.beams = nn__max(g.d.beams, 1); g.fresh = count;
+    if (!g.d.vocabulary) g.d.vocabulary = nn_token_count(g.d.tokenizer);
+    if (!nn__generate_rules(&g, prompt, tokens) || !nn__sample_rules(nn, "nn_generate", g.d.sample, &g.s)) return -1;
+    rows = (size_t)g.beams;
+    g.text = (int64_t *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)(count + max_tokens), sizeof *g.text)));
+    g.logits = (float *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
+    g.parent = (int64_t *)nn__temp(nn, rows * sizeof *g.parent);
+    ok = g.text && g.logits && g.parent && nn__sampler_room(&g.s, g.d.vocabulary);
+    if (ok) memcpy(g.text, prompt, (size_t)count * sizeof *g.text);
+    g.decoder.t = g.d.tokenizer;
+    g.decoder.before = 1;
+    if (ok && g.beams > 1) ok = nn__generate_beams(&g, tokens);
+    else if (ok) {
+        ok = nn__generate_one(&g);
+        memcpy(tokens, g.text + count, (size_t)g.count * sizeof *tokens);
+    }
+    nn__sampler_free(&g.s);
+    nn__temp_free(nn, g.text);
+    nn__temp_free(nn, g.logits);
+    nn__temp_free(nn, g.parent);
+    nn__temp_free(nn, g.out);
+    return ok ? g.count : -1;
 }
 
 // =============================================================================================
@@ -10920,7 +13350,7 @@ NN__TARGET_END
 #endif
 
 #if NN__HAVE_X86 && !defined(NN_NO_AVX2)
-NN__TARGET_BEGIN("avx2,fma")
+NN__TARGET_BEGIN("avx2,fma,f16c")
 #define NN__VISIT    5
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 0
@@ -10935,6 +13365,10 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
 #define NN__HOLD(v)      __asm__("" : "+x"(v))           // v stays in a register: GCC likes to read operands again from memory, each time
+#define NN__HALVES(p, q)      ((V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))     // half from p, half from q
+#define NN__FROM_BF16(p)      ((V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define NN__FROM_F16(p)       ((V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p))))
+#define NN__FROM_I8(p)        ((V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -10956,6 +13390,10 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
 #define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
 #define NN__HOLD(v)      __asm__("" : "+v"(v))
+#define NN__HALVES(p, q)      ((V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1))
+#define NN__FROM_BF16(p)      ((V)((VI)_mm512_maskz_cvtepu16_epi32((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
+#define NN__FROM_F16(p)       ((V)_mm512_maskz_cvtph_ps((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))))
+#define NN__FROM_I8(p)        ((V)_mm512_maskz_cvtepi32_ps((__mmask16)0xFFFF, _mm512_maskz_cvtepi8_epi32((__mmask16)0xFFFF, _mm_loadu_si128((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -14033,28 +16471,34 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
-//     strip        columns of B of a few vectors, in place if they lie side by side, else packed: [term][column]
+//     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
 //
-// (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048.
+// (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
+// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_WORK = 1 << 18 };
-typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b; size_t scratch; } nn__gemm_cut;    // scratch: numbers
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_WORK = 1 << 18 };
+typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
     const void *a, *b;
     void       *y;
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
+    int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
+    const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
+    int64_t     up, across, srs, scs;
 } nn__product;
+static int64_t nn__product_bytes(const nn__product *g, size_t real) { return (int64_t)(g->small ? nn_dtype_bytes((nn_dtype)g->small) : real); }     // of a number of b
 
-// Where y lies column by column, its transpose is computed: y' = b' a'.
-static nn__product nn__product_turned(nn__product p)
+// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
+static int nn__product_turn(nn__product *g)
 {
-    nn__product q = p;
-    if (p.ycs == 1 || p.yrs != 1) return p;
-    q.a = p.b; q.b = p.a; q.m = p.n; q.n = p.m;
-    q.ars = p.bcs; q.acs = p.brs; q.brs = p.acs; q.bcs = p.ars; q.yrs = p.ycs; q.ycs = 1;
-    return q;
+    nn__product p = *g;
+    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32)) && (p.ars == 1 || p.acs == 1);
+    if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
+    g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
+    g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
+    return 1;
 }
 
 static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
@@ -14074,16 +16518,17 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
         s.across = n ? (n + s.columns - 1) / s.columns : 0;
     }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
-    s.pack_b = g->bcs != 1 || g->brs < 1 || s.pack_a;
-    most = s.pack_a || s.pack_b ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
+    s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
+    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
-    s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, strips * NN__GEMM_STRIP) : 0)) * s.depth);
+    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
 }
 static int64_t nn__gemm_tasks(nn__product g)
 {
     nn__gemm_cut s;
-    g = nn__product_turned(g);
+    nn__product_turn(&g);
     s = nn__gemm_cuts(&g);
     return s.down * s.across;
 }
@@ -14092,7 +16537,7 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
     double work = (double)g.m * (double)g.n * (double)g.k / 8;
     nn__gemm_cut s;
     size_t bytes;
-    g = nn__product_turned(g);
+    nn__product_turn(&g);
     s = nn__gemm_cuts(&g);
     bytes = s.scratch * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
@@ -14116,11 +16561,13 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     V acc[NN__TALL][8], bv[8];
     int64_t p;
     int i, j;
-    NN__UNROLL for (i = 0; i < h; i++)
-        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
     if (start) {
+        NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
+    } else {
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
     }
     for (p = 0; p < k; p++, a += acs, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
@@ -14166,70 +16613,85 @@ static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ld
 }
 
 #if NN__LANES > 1
-#define NN__FOUR_LOW        0, 4, 1, 5
-#define NN__FOUR_HIGH       2, 6, 3, 7
-#define NN__FOUR_LOW_PAIRS  0, 1, 4, 5
-#define NN__FOUR_HIGH_PAIRS 2, 3, 6, 7
-typedef int32_t NN__K(ifour) __attribute__((vector_size(16)));
-NN__INLINE NN__K(four) NN__K(four_low)(NN__K(four) a, NN__K(four) b)        { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW); }
-NN__INLINE NN__K(four) NN__K(four_high)(NN__K(four) a, NN__K(four) b)       { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH); }
-NN__INLINE NN__K(four) NN__K(four_low_pairs)(NN__K(four) a, NN__K(four) b)  { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW_PAIRS); }
-NN__INLINE NN__K(four) NN__K(four_high_pairs)(NN__K(four) a, NN__K(four) b) { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH_PAIRS); }
-#undef NN__FOUR_LOW
-#undef NN__FOUR_HIGH
-#undef NN__FOUR_LOW_PAIRS
-#undef NN__FOUR_HIGH_PAIRS
-NN__INLINE void NN__K(transpose4)(const R *x, int64_t rs, R *to, int64_t width)      // to[p][j] = x[j][p], 4 x 4
+// In every four lanes of a and b: numbers 0 and 1 of both in turns, 2 and 3 in turns; 0 and 1 of a then b, 2 and 3 of a then b.
+#if NN__LANES == 16
+#define NN__FOURS(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
+#elif NN__LANES == 8
+#define NN__FOURS(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
+#else
+#define NN__FOURS(a, b, c, d) a, b, c, d
+#endif
+NN__INLINE V NN__K(four_low)(V a, V b)        { NN__SHUFFLE(VI, a, b, NN__FOURS(0, NN__LANES, 1, NN__LANES + 1)); }
+NN__INLINE V NN__K(four_high)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__FOURS(2, NN__LANES + 2, 3, NN__LANES + 3)); }
+NN__INLINE V NN__K(four_low_pairs)(V a, V b)  { NN__SHUFFLE(VI, a, b, NN__FOURS(0, 1, NN__LANES, NN__LANES + 1)); }
+NN__INLINE V NN__K(four_high_pairs)(V a, V b) { NN__SHUFFLE(VI, a, b, NN__FOURS(2, 3, NN__LANES + 2, NN__LANES + 3)); }
+#undef NN__FOURS
+#if NN__LANES == 16
+#define NN__EVERY_OTHER(i) i, i + 1, i + 2, i + 3, i + 8, i + 9, i + 10, i + 11, i + 16, i + 17, i + 18, i + 19, i + 24, i + 25, i + 26, i + 27
+NN__INLINE V NN__K(even_fours)(V a, V b)      { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(0)); }
+NN__INLINE V NN__K(odd_fours)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(4)); }
+#undef NN__EVERY_OTHER
+#endif
+// Numbers 0, 1 ... of NN__LANES rows: r[t] has number t of every row. Four terms at a time: vectors of four numbers of rows i, i + 4 ..., and these turned.
+NN__INLINE void NN__K(turn)(const R *x, int64_t rs, V *r)
 {
-    NN__K(four) a[4], r[4], low, high;
+    V q[4][4], low, high;
+    const R *x4 = x + 4 * rs, *x8 = x4 + 4 * rs, *x12 = x8 + 4 * rs;
+    int c, i, n = NN__LANES / 4;
+    NN__UNROLL for (i = 0; i < 4; i++, x += rs, x4 += rs, x8 += rs, x12 += rs) {
+#if NN__LANES == 16
+        NN__UNROLL for (c = 0; c < n; c += 2) {
+            V a = NN__HALVES(x + 4 * c, x4 + 4 * c), b = NN__HALVES(x8 + 4 * c, x12 + 4 * c);
+            q[c][i] = NN__K(even_fours)(a, b);
+            q[c + 1][i] = NN__K(odd_fours)(a, b);
+        }
+#elif NN__LANES == 8
+        NN__UNROLL for (c = 0; c < n; c++) q[c][i] = NN__HALVES(x + 4 * c, x4 + 4 * c);
+#else
+        q[0][i] = LOAD(x);
+#endif
+    }
+    NN__UNROLL for (c = 0; c < n; c++) {
+        low = NN__K(four_low)(q[c][0], q[c][1]); high = NN__K(four_low)(q[c][2], q[c][3]);
+        r[4 * c] = NN__K(four_low_pairs)(low, high); r[4 * c + 1] = NN__K(four_high_pairs)(low, high);
+        low = NN__K(four_high)(q[c][0], q[c][1]); high = NN__K(four_high)(q[c][2], q[c][3]);
+        r[4 * c + 2] = NN__K(four_low_pairs)(low, high); r[4 * c + 3] = NN__K(four_high_pairs)(low, high);
+    }
+}
+// to[p * width + j] = x[j rs + p] for at most NN__LANES rows and terms; `lanes` numbers of every term are written, those past the rows are 0.
+static void NN__K(turn_block)(int64_t rows, int64_t terms, const R *x, int64_t rs, R *to, int64_t width, int64_t lanes)
+{
+    V r[NN__LANES];
+    R part[NN__LANES * NN__LANES];
     int i;
-    NN__UNROLL for (i = 0; i < 4; i++) memcpy(&a[i], x + i * rs, 16);
-    low = NN__K(four_low)(a[0], a[1]); high = NN__K(four_low)(a[2], a[3]);
-    r[0] = NN__K(four_low_pairs)(low, high); r[1] = NN__K(four_high_pairs)(low, high);
-    low = NN__K(four_high)(a[0], a[1]); high = NN__K(four_high)(a[2], a[3]);
-    r[2] = NN__K(four_low_pairs)(low, high); r[3] = NN__K(four_high_pairs)(low, high);
-    NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * width, &r[i], 16);
+    if (rows < NN__LANES || terms < NN__LANES) {
+        for (i = 0; i < NN__LANES; i++) STORE(part + i * NN__LANES, i < rows ? NN__K(get_lanes)(x + i * rs, terms) : SET1(0.0f));
+        x = part;
+        rs = NN__LANES;
+    }
+    NN__K(turn)(x, rs, r);
+    if (terms >= NN__LANES && lanes >= NN__LANES) { NN__UNROLL for (i = 0; i < NN__LANES; i++, to += width) STORE(to, r[i]); return; }
+    for (i = 0; i < nn__min(terms, NN__LANES); i++) NN__K(put_lanes)(to + i * width, r[i], lanes);
 }
 #endif
 
-// w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero. B too, by swapped strides.
+// w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero.
 static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t width, R *to)
 {
-    int64_t terms = 0, rows = 0, first = 0, p, j;        // so many of each are done in blocks of 4 x 4, 64 terms of a row at a time
-    if (rs == 1) {
-        for (p = 0; p < k; p++) {
-            NN__K(copy_few)(to + p * width, x + p * cs, w);
-            for (j = w; j < width; j++) to[p * width + j] = 0;
+    int64_t p, j;
+#if NN__LANES > 1
+    if (cs == 1 && rs != 1) {
+        for (p = 0; p < k; p += NN__LANES) {
+            int64_t at = k < NN__LANES ? 0 : nn__min(p, k - NN__LANES);              // the last block may overlap its neighbour
+            for (j = 0; j < width; j += NN__LANES) NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, to + at * width + j, width, width - j);
         }
         return;
     }
-#if NN__LANES > 1
-    if (cs == 1) {
-        terms = k / 4 * 4;
-        rows = w / 4 * 4;
-        for (first = 0; first < terms; first += 64)
-            for (j = 0; j < rows; j += 4) for (p = first; p < nn__min(terms, first + 64); p += 4) NN__K(transpose4)(x + j * rs + p, rs, to + p * width + j, width);
-    }
-#else
-    (void)first;
 #endif
     for (p = 0; p < k; p++) {
-        for (j = p < terms ? rows : 0; j < w; j++) to[p * width + j] = x[j * rs + p * cs];
-        for (; j < width; j++) to[p * width + j] = 0;
-    }
-}
-
-// n rows of k numbers in panels: as many as there are tiles, nearly equal (A); or, tiles 0, as wide as strips are (B).
-static void NN__K(gemm_panels)(int64_t n, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t tiles, R *to)
-{
-    int64_t i, w, width, p, t;
-    for (p = 0; p < (rs == 1 ? k : 1); p++) {            // where rows lie side by side, go through memory in its order
-        for (i = 0, t = 0; i < n; i += w, t++) {
-            w = tiles ? n / tiles + (t < n % tiles) : nn__min(NN__NR, n - i);
-            width = tiles ? w : w > NN__LANES ? NN__NR : NN__LANES;
-            if (rs == 1) NN__K(gemm_turn)(w, 1, x + i + p * cs, 1, cs, width, to + i * k + p * width);
-            else         NN__K(gemm_turn)(w, k, x + i * rs, rs, cs, width, to + i * k);
-        }
+        if (rs == 1) NN__K(copy_few)(to + p * width, x + p * cs, w);
+        else for (j = 0; j < w; j++) to[p * width + j] = x[j * rs + p * cs];
+        for (j = w; j < width; j++) to[p * width + j] = 0;
     }
 }
 
@@ -14251,23 +16713,46 @@ static void NN__K(gemm_macro)(int64_t m, int64_t n, int64_t k, const R *a, const
         }
 }
 
-// All rows of a task times one strip: w columns, in tiles of nearly equal height. acs 0: A is packed, a panel per tile. b: [term][column].
-static void NN__K(gemm_strip)(int64_t m, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
-                              const R *start, R *y, int64_t rs, int64_t cs)
+// y (h, w) and a tile that has rows of `width` numbers side by side
+NN__INLINE void NN__K(edge_load)(int64_t h, int64_t w, int64_t width, const R *y, int64_t rs, int64_t cs, R *edge)
+{
+    int64_t p, q;
+    for (p = 0; p < h; p++) for (q = 0; q < width; q++) edge[p * width + q] = q < w ? y[p * rs + q * cs] : 0;
+}
+NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int64_t rs, int64_t cs, const R *edge)
+{
+    int64_t p, q;
+#if NN__LANES > 1
+    if (rs == 1 && cs != 1) {
+        for (q = 0; q < w; q += NN__LANES) NN__K(turn_block)(h, w - q, edge + q, width, y + q * cs, cs, h);
+        return;
+    }
+#endif
+    for (p = 0; p < h; p++) {
+        if (cs == 1) NN__K(copy_few)(y + p * rs, edge + p * width, w);
+        else for (q = 0; q < w; q++) y[p * rs + q * cs] = edge[p * width + q];
+    }
+}
+
+// All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
+// b: [term][column]. They start from y, or from start (a number per column), or from each (one per row, where y is not dense). ahead: where
+// the next strip lies, which is fetched meanwhile, or NULL.
+static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
+                              const R *start, const R *each, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + NN__TALL - 1) / NN__TALL, t, p, q, width = vectors * NN__LANES;
+    int64_t tiles = (m + tall - 1) / tall, t, p = 0, i, width = vectors * NN__LANES;
     for (t = 0; t < tiles; t++) {
         int64_t h = m / tiles + (t < m % tiles);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
-        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
+        if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
+        if (w == width && cs == 1 && !each) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
         else {
-            for (p = 0; !start && p < h; p++) for (q = 0; q < width; q++) edge[p * width + q] = q < w ? y[p * rs + q * cs] : 0;
+            if (each) for (i = 0; i < h; i++) NN__K(fill_with)(width, edge + i * width, each[t * h + (t < m % tiles ? 0 : m % tiles) + i]);
+            else if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
             tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, edge, width);
-            for (p = 0; p < h; p++) {
-                if (cs == 1) NN__K(copy_few)(y + p * rs, edge + p * width, w);
-                else for (q = 0; q < w; q++) y[p * rs + q * cs] = edge[p * width + q];
-            }
+            NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
         y += h * rs;
@@ -14287,13 +16772,135 @@ static int64_t NN__K(gemm_overrun)(int64_t w, int64_t width, int64_t ldb, int64_
     return w == width || !last ? 0 : nn__min(depth, (width - w + ldb - 1) / ldb);
 }
 
+// Rows of an A of odd strides, a panel per tile: [term][row].
+static void NN__K(gemm_pack_a)(int64_t m, int64_t tall, int64_t k, const R *a, int64_t ars, int64_t acs, R *to)
+{
+    int64_t tiles = (m + tall - 1) / tall, t, i = 0, p, j;
+    for (t = 0; t < tiles; t++) {
+        int64_t h = m / tiles + (t < m % tiles);
+        for (p = 0; p < k; p++) for (j = 0; j < h; j++) *to++ = a[(i + j) * ars + p * acs];
+        i += h;
+    }
+}
+
+#if NN__LANES > 1
+// One row of A times B whose columns are dense: blocks of B are turned in registers. n: a multiple of NN__NR. from: what y starts from, or
+// NULL for 0. Two blocks at a time: the sums of one wait for each other.
+static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const R *b, int64_t bcs, const R *from, R *y)
+{
+    int64_t j, p, whole = k / NN__LANES * NN__LANES;
+    R tail[NN__LANES * NN__NR];
+    int g, t;
+    for (j = 0; j < n; j += NN__NR, b += NN__NR * bcs) {
+        V sum[NN__NV], r[NN__LANES];
+        NN__UNROLL for (g = 0; g < NN__NV; g++) sum[g] = from ? LOAD(from + j + g * NN__LANES) : SET1(0.0f);
+        for (p = 0; p < whole; p += NN__LANES)
+            NN__UNROLL for (g = 0; g < NN__NV; g++) {
+                NN__K(turn)(b + p + g * NN__LANES * bcs, bcs, r);
+                NN__UNROLL for (t = 0; t < NN__LANES; t++) sum[g] = FMA(SET1(a[(p + t) * acs]), r[t], sum[g]);
+            }
+        NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
+        if (whole == k) continue;
+        NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, y + j, 0);
+    }
+}
+#endif
+
+// ---- b of other types: NN_BF16, NN_F16, NN_I8 become R as they are read
+NN__INLINE R NN__K(small_one)(int type, const char *p)
+{
+    double d;
+    if (type == NN_I8) return (R)*(const int8_t *)p;
+    nn__half_bits_f32(p, type == NN_BF16, &d);
+    return (R)d;
+}
+NN__INLINE V NN__K(small_load)(const int type, const char *p)
+{
+#ifdef NN__FROM_I8
+    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : NN__FROM_I8(p);
+#else
+    R part[NN__LANES];
+    int i;
+    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * (type == NN_I8 ? 1 : 2));
+    return LOAD(part);
+#endif
+}
+// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). b: rows of bytes, row_bytes apart. The sums are in y, so that a row is read as a stream.
+NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
+{
+    const int e = type == NN_I8 ? 1 : 2;
+    V x[8], sum, s = C(1), w;
+    int64_t j;
+    int t;
+    NN__UNROLL for (t = 0; t < rows; t++) x[t] = SET1(a[t * acs]);
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t left = n - j;
+        sum = NN__K(get_lanes)(y + j, left);
+        if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
+        NN__UNROLL for (t = 0; t < rows; t++) {
+            const char *p = b + t * row_bytes + j * e;
+            char part[2 * NN__LANES] = { 0 };
+            if (left < NN__LANES) { memcpy(part, p, (size_t)(left * e)); p = part; }
+            else NN__FETCH(p + 8 * row_bytes);
+            w = NN__K(small_load)(type, p);
+            if (type == NN_I8) w = w * s;
+            sum = FMA(x[t], w, sum);
+        }
+        NN__K(put_lanes)(y + j, sum, left);
+    }
+}
+NN__INLINE void NN__K(small_row_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
+{
+    int64_t p = 0, row_bytes = g->brs * (type == NN_I8 ? 1 : 2);
+    while (p < g->k) {
+        int64_t end = type == NN_I8 ? nn__min(g->k, (p / g->up + 1) * g->up) : g->k;
+        const R *s = type == NN_I8 ? scale + p / g->up * g->srs : NULL;
+        for (; p + 8 <= end; p += 8) NN__K(small_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p < end; p++)         NN__K(small_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+    }
+}
+static void NN__K(small_row)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)    // one row of A: y (n) += a b
+{
+    if (g->small == NN_BF16)     NN__K(small_row_of)(NN_BF16, g, n, a, b, scale, y);
+    else if (g->small == NN_F16) NN__K(small_row_of)(NN_F16, g, n, a, b, scale, y);
+    else                         NN__K(small_row_of)(NN_I8, g, n, a, b, scale, y);
+}
+NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    const int64_t e = type == NN_I8 ? 1 : 2;
+    const char *b = (const char *)g->b + (first * g->brs + j * g->bcs) * e;
+    const R *scale = (const R *)g->scale;
+    int64_t p, i;
+    int whole = w == width && g->bcs == 1 && (!scale || (g->across == 1 && g->scs == 1));
+    for (p = 0; p < k; p++, b += g->brs * e, to += width) {
+        const R *s = scale ? scale + (first + p) / g->up * g->srs : NULL;
+        if (whole) for (i = 0; i < width; i += NN__LANES) {
+            V v = NN__K(small_load)(type, b + i * e);
+            STORE(to + i, type == NN_I8 ? v * LOAD(s + j + i) : v);
+        }
+        else for (i = 0; i < width; i++) {
+            to[i] = i < w ? NN__K(small_one)(type, b + i * g->bcs * e) : 0;
+            if (type == NN_I8 && i < w) to[i] = to[i] * s[(j + i) / g->across * g->scs];
+        }
+    }
+}
+// k terms from `first` on of w columns from j on, as a strip of numbers
+static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    if (g->small == NN_BF16)     NN__K(small_strip_of)(NN_BF16, g, first, k, j, w, width, to);
+    else if (g->small == NN_F16) NN__K(small_strip_of)(NN_F16, g, first, k, j, w, width, to);
+    else                         NN__K(small_strip_of)(NN_I8, g, first, k, j, w, width, to);
+}
+
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task, R *scratch)
 {
     nn__gemm_cut s;
-    int64_t i0, j0, h, end, p = 0, j;
+    const R *each = NULL;
+    int64_t i0, j0, h, end, p = 0, j, tall;
     R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
-    g = nn__product_turned(g);
+    if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     i0 = task % s.down * s.rows;
     j0 = task / s.down * s.columns;
@@ -14301,27 +16908,54 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     end = nn__min(g.n, j0 + s.columns);
     y = (R *)g.y + i0 * g.yrs;
     strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
+    tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     if (h <= 0) return;
+    if (g.small && h == 1 && g.bcs == 1 && (!g.scale || (g.across == 1 && g.scs == 1))) {
+        if (!add) for (j = j0; j < end; j++) y[j] = bias ? bias[j] : 0;
+        NN__K(small_row)(&g, end - j0, (const R *)g.a + i0 * g.ars, (const char *)g.b + j0 * nn__product_bytes(&g, sizeof(R)), g.scale ? (const R *)g.scale + j0 : NULL, y + j0);
+        return;
+    }
     do {
         int64_t depth = nn__min(s.depth, g.k - p);
-        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs;
+        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = g.small ? NULL : (const R *)g.b + p * g.brs + j0 * g.bcs;
+        int keep = add || p;
         if (s.pack_a) {
-            NN__K(gemm_panels)(h, depth, x, g.ars, g.acs, (h + NN__TALL - 1) / NN__TALL, scratch);
+            NN__K(gemm_pack_a)(h, tall, depth, x, g.ars, g.acs, scratch);
             x = scratch;
         }
-        if (s.pack_b) NN__K(gemm_panels)(end - j0, depth, (const R *)g.b + p * g.brs + j0 * g.bcs, g.bcs, g.brs, 0, strip);
-        for (j = j0; j < end;) {
-            int vectors = NN__K(gemm_vectors)(h, end - j, !s.pack_b && g.ycs == 1);
-            int64_t width = vectors * NN__LANES, w = nn__min(width, end - j), ldb = g.brs, rest = 0;
-            const R *b = (const R *)g.b + p * g.brs + j * g.bcs;
+        j = j0;
+#if NN__LANES > 1
+        if (h == 1 && !g.small && g.brs == 1 && g.bcs != 1 && g.ycs == 1 && !s.pack_a) {
+            int64_t n = (end - j0) / NN__NR * NN__NR;
+            if (each && !keep) NN__K(fill_with)(n, y + j0, each[i0]);
+            NN__K(gemm_row)(n, depth, x, g.acs, b, g.bcs, keep || each ? y + j0 : bias ? bias + j0 : NULL, y + j0);
+            b += n * g.bcs;
+            j += n;
+        }
+#endif
+        while (j < end) {
+            int vectors = NN__K(gemm_vectors)(h, end - j, g.ycs == 1);
+            int64_t width, w, ldb = g.brs, rest = 0;
+            const R *next, *ahead = NULL;
+            if (s.pack_b && vectors > 4) vectors = 4;
+            width = vectors * NN__LANES;
+            w = nn__min(width, end - j);
+            next = g.small ? NULL : b + w * g.bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
-            if (s.pack_b) { b = strip + (j - j0) * depth; ldb = width; }
-            else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
-            NN__K(gemm_strip)(h, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, add || p ? NULL : start, y + j * g.ycs, g.yrs, g.ycs);
+            if (s.pack_b) {
+                if (g.small) NN__K(small_strip)(&g, p, depth, j, w, width, strip);
+                else NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip);
+                if (g.bcs == 1 && j + w < end) ahead = next;
+                b = strip;
+                ldb = width;
+            } else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep || each ? NULL : start, keep || !each ? NULL : each + i0,
+                              y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, y + j * g.ycs, g.yrs, g.ycs);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, NULL, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
             }
+            b = next;
             j += w;
         }
         p += depth;
@@ -14386,6 +17020,7 @@ static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)   
     const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0];
     size_t bytes = nn__real_bytes(c);
     nn__product g;
+    memset(&g, 0, sizeof g);
     g.a = (const char *)a->data + (size_t)nn__matrix_at(a, &c->out[0], i) * bytes;
     g.b = (const char *)b->data + (size_t)nn__matrix_at(b, &c->out[0], i) * bytes;
     g.y = (char *)y->data + (size_t)nn__matrix_at(y, &c->out[0], i) * bytes;
@@ -14490,6 +17125,7 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     nn__matmul_size s = nn__linear_sizes(c);
     nn__product g;
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
+    memset(&g, 0, sizeof g);
     g.a = which == 1 ? c->dout[0].data : c->in[0].data;
     g.b = which == 2 ? c->dout[0].data : w->data;
     g.y = which == 0 ? c->out[0].data : c->din[which - 1].data;
@@ -14497,6 +17133,14 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     g.ars = which == 0 ? s.k : which == 1 ? s.n : 1; g.acs = which == 2 ? s.k : 1;
     g.brs = which == 0 ? w->stride[1] : which == 1 ? w->stride[0] : s.n; g.bcs = which == 0 ? w->stride[0] : which == 1 ? w->stride[1] : 1;
     g.yrs = which == 0 ? s.n : which == 1 ? s.k : w->stride[1]; g.ycs = which == 2 ? w->stride[0] : 1;
+    if (which != 2 && c->op->id == NN_OP_linear_small) {
+        const nn_view *scale = &c->in[3];
+        int64_t group = scale->ndim == 2 && scale->shape[1] ? s.k / scale->shape[1] : nn__max(1, s.k), rs = scale->ndim == 2 ? scale->stride[1] : 0;
+        g.small = w->dtype;
+        g.scale = scale->data;
+        g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
+        g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
+    }
     return g;
 }
 static void nn__linear_plan(nn_call *c)
@@ -14508,16 +17152,70 @@ static void nn__linear_plan(nn_call *c)
     if (c->din[1].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(c, 2));
     if (c->din[2].data) c->tasks[0] += (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
+static int nn__linear_small_shape(nn_call *c)
+{
+    const nn_view *w = &c->in[1], *scale = &c->in[3];
+    int i;
+    for (i = 0; i < 4; i++)
+        if (i != 1 && c->in[i].data && c->in[i].dtype != (int)c->nn->desc.dtype) {
+            nn_fail(c->nn, "linear: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
+            return 0;
+        }
+    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8) { nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
+    if (!nn__linear_shape(c)) return 0;
+    if ((w->dtype == NN_I8) != (scale->ndim > 0) || (scale->ndim && (scale->shape[0] != w->shape[0] || scale->ndim > 2 || (scale->ndim == 2 && (scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))))) {
+        nn_fail(c->nn, "linear: scale %s does not fit w %s of type %s", NN__SHAPE_OF(scale), NN__SHAPE_OF(w), nn_dtype_name((nn_dtype)w->dtype));
+        return 0;
+    }
+    return 1;
+}
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc)
 {
-    nn_tensor *in[3];
+    nn_tensor *in[4];
+    nn_context *nn = x ? x->nn : NULL;
+    int small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
     in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
-    x = nn_apply_n(x ? x->nn : NULL, nn__op(NN_OP_linear), in, 3, NULL, NULL);
+    in[3] = small && desc ? desc->scale : NULL;
+    if (small && nn->mode == NN_TRAIN && (nn__wants(w) || nn__wants(in[3]))) {
+        nn_fail(nn, "linear: weights of type %s and their scale have no gradient (see nn_freeze)", nn_dtype_name((nn_dtype)w->dtype));
+        return nn__inert(nn);
+    }
+    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, NULL, NULL);
     return nn__activate(desc ? desc->activation : NULL, x);
+}
+
+static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
+{
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 1, dtype, x->ndim, x->shape) : nn__inert(nn);
+    if (nn__dead(t)) return t;
+    nn__input_major(t);
+    nn__copy_view(nn, nn__view_of(t), nn__view_of(x));
+    return t;
+}
+NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc)
+{
+    nn_context *nn = w ? w->nn : NULL;
+    int64_t group = desc && desc->group ? desc->group : w ? w->shape[1] : 0;
+    nn_tensor *parts, *s;
+    if (scale) *scale = nn__inert(nn);
+    if (!nn__check(nn, w, "nn_quantize_new")) return nn__inert(nn);
+    if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group))) {
+        nn_fail(nn, "nn_quantize_new: w %s as %s in groups of %lld", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name(dtype), (long long)group);
+        return nn__inert(nn);
+    }
+    if (dtype != NN_I8) return nn__small_new(nn, w, dtype);
+    nn_push(nn, NN_EVAL);
+    parts = nn_reshape(nn_contiguous(w), NN_SHAPE(w->shape[0], w->shape[1] / group, group));
+    s = nn_mul_scalar(nn_max(nn_abs(parts), NN_DIMS(2), NULL), 1.0f / 127);
+    *scale = nn__small_new(nn, s, nn->desc.dtype);
+    w = nn__small_new(nn, nn_reshape(nn_round(nn_div(parts, nn_unsqueeze(s, 2))), NN_SHAPE(w->shape[0], w->shape[1])), NN_I8);
+    nn_pop(nn);
+    return w;
 }
 #endif
 #if NN__IN_SIMD
-NN__FORWARD(linear) { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+NN__FORWARD(linear)        { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
     nn__matmul_size s = nn__linear_sizes(c);
@@ -14536,6 +17234,7 @@ NN__BACKWARD(linear)
         NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
     }
 }
+NN__BACKWARD(linear_small) { NN__K(linear_bwd)(c, t); }
 #endif
 
 // ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm ------------------------------------------------
@@ -18306,6 +21005,10 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__MUL32
 #undef NN__GET_PART
 #undef NN__PUT_PART
+#undef NN__HALVES
+#undef NN__FROM_BF16
+#undef NN__FROM_F16
+#undef NN__FROM_I8
 #undef NN__IS_F64
 #undef NN__PASS
 #undef NN__LANES
