@@ -13709,6 +13709,7 @@ NN__TARGET_BEGIN("avx2,fma,f16c")
 #define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
+#define NN__HOLD(v)      __asm__("" : "+x"(v))           // v stays in a register: GCC likes to read operands again from memory, each time
 #define NN__HALVES(p, q)      ((V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))     // half from p, half from q
 #define NN__FROM_BF16(p)      ((V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
 #define NN__FROM_F16(p)       ((V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p))))
@@ -13733,6 +13734,7 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
 #define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
+#define NN__HOLD(v)      __asm__("" : "+v"(v))
 #define NN__HALVES(p, q)      ((V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1))
 #define NN__FROM_BF16(p)      ((V)((VI)_mm512_maskz_cvtepu16_epi32((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
 #define NN__FROM_F16(p)       ((V)_mm512_maskz_cvtph_ps((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))))
@@ -18438,7 +18440,7 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
 // shorter than a vector waste only what lies between them: those results are computed and dropped. Zeros that end one line begin the next.
 typedef struct nn__strip { int64_t low_y, low_x, split_y, split_x, wide, below, pitch, part, channel; } nn__strip; // wide: numbers of a line
 enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_UNIT = 96, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
-       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 6144, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
+       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 8192, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
 static nn__strip nn__conv_strip(const nn__gather *q)
 {
     nn__strip z;
@@ -18517,7 +18519,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     int64_t most, results, blocks, area = v->stride[0] * v->stride[1];
     memset(s, 0, sizeof *s);
     if (v->taps > NN__STRIP_TAPS || v->o < 1 || v->c < 1 || !v->batch || !v->map[0] || !v->map[1]) return 0;
-    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / 2) {                    // where not all channels fit, fewer results leave room for more of them
+    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / (v->taps > 1 ? 2 : 4)) {        // where not all channels fit, fewer results leave room for more
         q = whole;
         s->across = (q.x.count + most - 1) / most;
         s->columns = s->across > 1 ? most : q.x.count;
@@ -18931,12 +18933,7 @@ static const NN__K(lane_fn) NN__K(lane_pairs)[] = { NN__HALF_TILES(NN__X) };
 #undef NN__TILES
 #undef NN__TILES_OF
 
-// GCC likes to read an operand again from memory for every multiply-add; vectors that lie across two cache lines cost two loads each time.
-#if NN__LANES == 16 && defined(__GNUC__)
-#define NN__HOLD(v) __asm__("" : "+v"(v))
-#elif NN__LANES == 8 && defined(__GNUC__)
-#define NN__HOLD(v) __asm__("" : "+x"(v))
-#else
+#ifndef NN__HOLD
 #define NN__HOLD(v) ((void)0)
 #endif
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
