@@ -17200,7 +17200,7 @@ NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, co
         NN__UNROLL for (t = 0; t < rows; t++) {
             const char *p = b + t * row_bytes + j * e;
             char part[NN__LANES * sizeof(R)] = { 0 };
-            if (left < NN__LANES) { memcpy(part, p, (size_t)(left * e)); p = part; }
+            if (left < NN__LANES) { memcpy(part, p, (size_t)left % NN__LANES * (size_t)e); p = part; }
             else NN__FETCH(p + 8 * row_bytes);
             w = NN__K(small_load)(type, p);
             if (type == NN_I8) w = w * s;
@@ -19138,7 +19138,7 @@ static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const 
             const R *w = a + j * terms + ch * q.taps * (wide ? NN__NR : NN__LANES), *next = j + NN__NR < m ? w + NN__NR * terms : a + (ch + depth) * q.taps * NN__NR;
             R start[NN__NR];
             if (ch == 0) memcpy(start, zero, sizeof start);
-            if (ch == 0 && bias) NN__K(copy_few)(start, bias + group * q.rows + row + j, nn__min(NN__NR, m - j));
+            if (ch == 0 && bias) memcpy(start, bias + group * q.rows + row + j, (size_t)nn__min(NN__NR, m - j) * sizeof *start);
             for (i = 0; i < images; i++) for (r = 0; r < ys; r += rows) for (e = 0, t = 0, rows = wide && xs <= pairs && ys - r > 1 ? 2 : 1; t < tiles; t++, e += h) {
                 NN__K(lane_fn) tile = rows == 2 ? NN__K(lane_pairs)[xs - 1] : NN__K(lane_tiles)[wide][xs / tiles + (t < xs % tiles) - 1];
                 h = xs / tiles + (t < xs % tiles);
