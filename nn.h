@@ -573,6 +573,44 @@ NN_API void nn_init_kaiming_uniform(nn_tensor *w, float slope);                 
 NN_API void nn_init_kaiming_normal (nn_tensor *w, float slope);
 NN_API void nn_init_orthogonal     (nn_tensor *w, float gain);                                        // Saxe et al. 2013
 
+// ---- recurrent nets -----------------------------------------------------------------------------------
+// Formulas, parameter names and shapes are PyTorch's (nn.RNN, nn.LSTM, nn.GRU). x (B, T, in) -> y (B, T, D out): D 2 if bidirectional, out hidden or proj.
+typedef struct nn_rnn_desc {
+    int     layers;                  // default 1
+    int     bidirectional;           // 1: a second net reads every layer's input backwards; y has both, side by side
+    float   dropout;                 // between layers, in NN_TRAIN; default 0
+    int     no_bias;
+    int     time_first;              // 1: x and y are (T, B, ...), PyTorch's batch_first=False
+    int     relu;                    // rnn: relu instead of tanh
+    int64_t proj;                    // lstm: h is projected to so many numbers; default 0: it is not
+    int     last;                    // 1: y is (B, D out), h after the last step: what a classifier wants
+} nn_rnn_desc;
+typedef nn_rnn_desc nn_lstm_desc, nn_gru_desc;
+// A zeroed state starts from zeros; after a call it holds the final state, ready for the next. It lives for this step like every result:
+// nn_rnn_keep(&s) before the next nn_begin carries it over (truncated back-propagation: gradients stop there).
+typedef struct nn_rnn_state {
+    nn_tensor *h, *c;                // (layers D, B, out), (layers D, B, hidden); c is the LSTM's. Of cells: (B, hidden)
+    nn_tensor *lengths;              // i32 or i64 (B), or NULL: sample b ends after lengths[b] steps. What is behind counts for nothing, there y is 0
+} nn_rnn_state;
+NN_API nn_layer  *nn_rnn_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc *desc);     // Elman 1990
+NN_API nn_layer  *nn_lstm_new(nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc *desc);    // Hochreiter & Schmidhuber 1997
+NN_API nn_layer  *nn_gru_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc *desc);     // Cho et al. 2014
+NN_API nn_layer  *nn_rnn_cell_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc *desc);    // one step: x (B, in) -> h (B, hidden);
+NN_API nn_layer  *nn_lstm_cell_new(nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc *desc);   // parameters weight_ih ...;
+NN_API nn_layer  *nn_gru_cell_new (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc *desc);    // reads relu and no_bias
+NN_API nn_tensor *nn_rnn_forward(nn_layer *layer, nn_tensor *x, nn_rnn_state *state);                 // nn_forward with a state; of any of these layers
+NN_API void       nn_rnn_keep(nn_rnn_state *state);
+NN_API int64_t    nn_rnn_state_size(const nn_layer *layer);                                           // numbers of one sample's state
+NN_API nn_tensor *nn_rnn_step(nn_layer *layer, nn_tensor *x);  // one step without tensors for the state: (B, in + S) -> (B, out + S), S = nn_rnn_state_size.
+                                     // For plans that generate or run on a stream: what comes out as state goes in with the next x, zeros at the start
+typedef struct nn_ctc_desc {
+    nn_reduction reduction;          // NN_MEAN: of each loss over its target's length, then over the batch
+    int blank;                       // class of the blank; default 0
+    int zero_infinity;               // 1: a target that is too long for its input counts as 0, and has no gradient
+} nn_ctc_desc;
+NN_API nn_tensor *nn_ctc_loss(nn_tensor *log_p, nn_tensor *targets, nn_tensor *input_lengths, nn_tensor *target_lengths, const nn_ctc_desc *desc);
+                                     // log_p (T, B, C), e.g. nn_log_softmax; targets i32/i64 (B, S), or (sum of lengths); lengths (B). Graves et al. 2006
+
 // ---- optimizers -----------------------------------------------------------------------------------
 // One struct for all; each constructor says which fields it reads. An option that the optimizer does not have is an error. NN_ZERO means 0.
 // All read lr, weight_decay, clip_norm and clip_value. Formulas and their order are PyTorch's (foreach=False); options count as written: 0.9f is 0.9.
@@ -940,6 +978,11 @@ struct nn_call {
     int64_t      cost;               // how much work it is, in numbers moved (some 8 multiply-adds each); 0: all of in, out ... A small call is not spread
     size_t       shared_bytes, task_bytes;   // scratch wanted: for all tasks together, for each running task
     void        *shared;             // the scratch, 64-byte aligned
+    unsigned     fixed;              // in plans, bit i: in[i] never changes. op->plan may then say that the first `once` phases read such inputs
+    int          once;               // only and write kept_bytes bytes of `kept` only: the plan runs them a single time and keeps those
+    unsigned     spent;              // bit i: the phases after those do not read in[i], so that the plan need not keep it
+    size_t       kept_bytes;
+    void        *kept;
 };
 typedef struct nn_task { int phase; int64_t index, count; void *scratch; } nn_task;
 typedef void (*nn_exec)(const nn_call *c, const nn_task *t);
@@ -1005,8 +1048,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
-    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params ) \
-    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__no_params )
+    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__int ) \
+    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__int )
 #define NN_OPS_SHAPE(NN__X) \
     NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
@@ -1044,6 +1087,11 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( nll,         PLAIN,          3, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__nll_shape,       nn__one_task,       nn__loss_params ) \
     NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
     NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
+#define NN_OPS_RNN(NN__X) \
+    NN__X( rnn,         SIMD,           7, 3, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(4) | NN_KEEP_IN(5) | NN_KEEP_IN(6), \
+                                                                                                       nn__rnn_shape,       nn__rnn_plan,         nn__rnn_params ) \
+    NN__X( ctc_loss,    SIMD,           4, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), \
+                                                                                                       nn__ctc_shape,       nn__ctc_plan,         nn__ctc_params )
 #define NN_OPS_OPTIM(NN__X) \
     NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
@@ -1058,7 +1106,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
-                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_OPTIM(NN__X) NN_OPS_RANDOM(NN__X)
+                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_RNN(NN__X) NN_OPS_OPTIM(NN__X) NN_OPS_RANDOM(NN__X)
 #define NN__ROW_ID(name, keep, f, df)                NN_OP_##name,
 #define NN__ROW_ID2(name, keep, f, da, db)           NN_OP_##name,
 #define NN__ROW_IDS(name, kind, in, out, flags, keep, shape, plan, params) NN_OP_##name,
@@ -1152,6 +1200,14 @@ NN__REF(nn_layer *, nn_maxpool2d_new, (nn_layer *parent, int kernel, const nn_ma
 NN__REF(nn_layer *, nn_avgpool1d_new, (nn_layer *parent, int kernel, const nn_avgpool1d_desc &desc), (parent, kernel, &desc))
 NN__REF(nn_layer *, nn_avgpool2d_new, (nn_layer *parent, int kernel, const nn_avgpool2d_desc &desc), (parent, kernel, &desc))
 NN__REF(nn_layer *, nn_upsample_new, (nn_layer *parent, int scale, const nn_upsample_desc &desc), (parent, scale, &desc))
+NN__REF(nn_layer *, nn_rnn_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_lstm_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_gru_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_rnn_cell_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_lstm_cell_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_lstm_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_layer *, nn_gru_cell_new, (nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_gru_desc &desc), (parent, name, in, hidden, &desc))
+NN__REF(nn_tensor *, nn_ctc_loss, (nn_tensor *log_p, nn_tensor *targets, nn_tensor *input_lengths, nn_tensor *target_lengths, const nn_ctc_desc &desc),
+        (log_p, targets, input_lengths, target_lengths, &desc))
 NN__REF(nn_optimizer *, nn_sgd_new, (nn_layer *layer, const nn_sgd_desc &desc), (layer, &desc))
 NN__REF(nn_optimizer *, nn_rmsprop_new, (nn_layer *layer, const nn_rmsprop_desc &desc), (layer, &desc))
 NN__REF(nn_optimizer *, nn_adagrad_new, (nn_layer *layer, const nn_adagrad_desc &desc), (layer, &desc))
@@ -2866,6 +2922,10 @@ static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *param
     c->cost = 0;
     c->shared_bytes = c->task_bytes = 0;
     c->shared = NULL;
+    c->fixed = c->spent = 0;
+    c->once = 0;
+    c->kept_bytes = 0;
+    c->kept = NULL;
 }
 
 // Plans: how many tasks for n independent items of `cost` multiply-adds each. Depends on shapes only.
@@ -3809,7 +3869,7 @@ struct nn_layer {
     void       *self;
     int         user, release;       // forward is the user's; it keeps no tensor
     nn_fn       fn, activation;
-    union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; } desc;
+    union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; nn_rnn_desc rnn; } desc;
     int64_t     size[4];             // channels, kernel and the like
     float       value;
     nn_shape    shape;               // what a layernorm or rmsnorm is for
@@ -3862,15 +3922,16 @@ static nn_tensor *nn__children_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__residual_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__fn_forward(void *self, nn_tensor *x);
 
-static int nn__own_fn(nn_fn fn)                          // one of the functions above, not the user's, which might hold on to a tensor
+static int nn__unary_id(nn_fn fn)                        // the op of a row of the table of functions, or 0
 {
 #define NN__X(name, keep, f, df) nn_##name,
-    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) nn_global_avgpool };
+    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) NULL };
 #undef NN__X
-    size_t i;
-    for (i = 0; i < sizeof own / sizeof *own; i++) if (own[i] == fn) return 1;
+    int i;
+    for (i = 0; own[i]; i++) if (own[i] == fn) return NN_OP_none + 1 + i;
     return 0;
 }
+static int nn__own_fn(nn_fn fn) { return nn__unary_id(fn) || fn == nn_global_avgpool; }    // not the user's, which might hold on to a tensor
 
 static int nn__is_private(const nn_layer *l)             // can nobody else see the tensors that it is given and makes?
 {
@@ -4594,6 +4655,189 @@ NN_API nn_layer *nn_dropout2d_new(nn_layer *parent, float p)
 }
 NN_API nn_layer *nn_flatten_new(nn_layer *parent)                 { return nn__value_layer(parent, "Flatten", nn__flatten_forward, 0); }
 NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__value_layer(parent, "LeakyReLU", nn__leaky_relu_forward, slope); }
+
+// ---- recurrent layers: parameters as in torch.nn.LSTM: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, (weight_hr_l0,) ..._l0_reverse, ..._l1 --
+// size[0]: input, size[1]: hidden, size[2]: kind, size[3]: parameters of one direction; a cell (desc.rnn.layers 0) has no suffix
+enum { NN__RNN_TANH, NN__RNN_RELU, NN__RNN_LSTM, NN__RNN_GRU };
+static nn_tensor *nn__rnn(int kind, int reverse, int time_first, nn_tensor *const *inputs, nn_tensor **out);        // >>ops
+static int64_t nn__rnn_gates(int kind);
+static int nn__rnn_directions(const nn_layer *l)     { return 1 + (l->desc.rnn.bidirectional != 0); }
+static int64_t nn__rnn_out(const nn_layer *l)        { return l->desc.rnn.proj ? l->desc.rnn.proj : l->size[1]; }
+static int nn__rnn_runs(const nn_layer *l)           { return (int)nn__max(1, l->desc.rnn.layers) * nn__rnn_directions(l); }
+
+// Padded steps of x become 0: not even a NaN in them gets into the sums over all steps.
+static nn_tensor *nn__rnn_masked(const nn_layer *l, nn_tensor *x, nn_tensor *lengths)
+{
+    nn_context *nn = l->nn;
+    int first = l->desc.rnn.time_first != 0;
+    nn_tensor *step = nn_arange(nn, 0, (float)x->shape[!first], 1);
+    if (!nn__check(nn, lengths, l->kind)) return x;
+    lengths = nn_cast(lengths, nn->desc.dtype);
+    return nn_where(nn_unsqueeze(nn_lt(nn_unsqueeze(step, first), nn_unsqueeze(lengths, !first)), -1), x, nn_scalar(nn, 0.0f));
+}
+static void nn__rnn_run(nn_layer *l, int run, nn_tensor *x, const nn_rnn_state *state, nn_tensor **out)      // one layer in one direction
+{
+    nn_context *nn = l->nn;
+    const nn_rnn_desc *d = &l->desc.rnn;
+    nn_tensor **w = l->param + run * l->size[3], *in[7], *gx = nn_linear(x, w[0], d->no_bias ? NULL : w[2], NULL);
+    in[0] = gx; in[1] = w[1];
+    in[2] = d->no_bias ? NULL : w[3];
+    in[3] = !state->h ? NULL : d->layers ? nn_select(state->h, 0, run) : state->h;
+    in[4] = !state->c || l->size[2] != NN__RNN_LSTM ? NULL : d->layers ? nn_select(state->c, 0, run) : state->c;
+    in[5] = state->lengths;
+    in[6] = d->proj ? w[l->size[3] - 1] : NULL;
+    nn__rnn((int)l->size[2], run % nn__rnn_directions(l), d->time_first != 0, in, out);
+    if (nn__dead(gx) || nn__dead(out[0]) || (gx->flags & NN__T_KEPT)) return;
+    gx->flags |= NN__T_PRIVATE;
+    nn__release(nn, gx);
+}
+static int nn__rnn_state_fits(const nn_layer *l, const nn_tensor *t, const char *what)
+{
+    if (!t || !l->desc.rnn.layers) return 1;
+    if (!nn__check(l->nn, t, l->kind)) return 0;
+    if (t->ndim == 3 && t->shape[0] == nn__rnn_runs(l)) return 1;
+    nn_fail(l->nn, "%s: %s of the state is %s, not (%d, B, %lld)", l->kind, what, nn__dims_text(t->ndim, t->shape).s, nn__rnn_runs(l),
+            (long long)(what[0] == 'c' ? l->size[1] : nn__rnn_out(l)));
+    return 0;
+}
+static nn_tensor *nn__rnn_layer_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    nn_context *nn = l->nn;
+    const nn_rnn_desc *d = &l->desc.rnn;
+    int sides = nn__rnn_directions(l), n = nn__rnn_runs(l), i, k, last = d->last || !d->layers;
+    nn_tensor *out[3], *side[2], **h, **c;
+    nn_rnn_state none, *state = (nn_rnn_state *)l->extra;
+    memset(&none, 0, sizeof none);
+    if (!state) state = &none;
+    if (x->ndim != (d->layers ? 3 : 2) || x->shape[x->ndim - 1] != l->size[0]) {
+        nn_fail(nn, "%s: x must be (%s%lld), not %s", l->kind, !d->layers ? "B, " : d->time_first ? "T, B, " : "B, T, ", (long long)l->size[0], nn__dims_text(x->ndim, x->shape).s);
+        return NULL;
+    }
+    h = (nn_tensor **)nn__host_step(nn, 2 * (size_t)n * sizeof *h);
+    if (!h || !nn__rnn_state_fits(l, state->h, "h") || !nn__rnn_state_fits(l, state->c, "c")) return NULL;
+    c = h + n;
+    if (!d->layers) x = nn_unsqueeze(x, 1);
+    if (state->lengths) x = nn__rnn_masked(l, x, state->lengths);
+    for (i = 0; i < n; i += sides) {
+        if (i) x = nn_dropout(x, d->dropout);
+        for (k = 0; k < sides; k++) {
+            nn__rnn_run(l, i + k, x, state, out);
+            side[k] = out[0]; h[i + k] = out[1]; c[i + k] = out[2];
+        }
+        if (i + sides < n || !last) x = sides == 2 ? nn_concat(side, 2, -1) : side[0];
+    }
+    if (last) x = sides == 2 ? nn_concat(h + n - 2, 2, -1) : h[n - 1];
+    if (state == &none) return x;
+    state->h = d->layers ? nn_stack(h, n, 0) : h[0];
+    if (l->size[2] == NN__RNN_LSTM) state->c = d->layers ? nn_stack(c, n, 0) : c[0];
+    return x;
+}
+
+static nn_layer *nn__rnn_layer(nn_layer *parent, const char *name, const char *kind, int which, int cell, int64_t in, int64_t hidden, const nn_rnn_desc *desc)
+{
+    nn_layer *l;
+    nn_rnn_desc d;
+    int run, i;
+    float bound = (float)(1.0 / sqrt((double)nn__max(1, hidden)));
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (d.proj == NN_ZERO) d.proj = 0;
+    if (which == NN__RNN_TANH && d.relu) which = NN__RNN_RELU;
+    if (!nn__positive(parent, kind, name, "in", in) || !nn__positive(parent, kind, name, "hidden", hidden) || !nn__not_negative(parent, kind, name, "layers", d.layers) ||
+        !nn__not_negative(parent, kind, name, "proj", d.proj) || !nn__probability(parent, kind, d.dropout)) return nn__or_inert(NULL);
+    if ((d.proj && (which != NN__RNN_LSTM || d.proj >= hidden)) || (cell && (d.layers || d.bidirectional || d.proj || d.time_first))) {
+        nn_fail(nn__context_below(parent), d.proj && !cell ? "%s: proj is for LSTM, and smaller than hidden" : "%s: a cell is one layer in one direction, without proj", kind);
+        return nn__or_inert(NULL);
+    }
+    l = nn__leaf(parent, name, kind, nn__rnn_layer_forward);
+    if (!l) return nn__or_inert(NULL);
+    d.layers = cell ? 0 : (int)nn__max(1, d.layers);
+    l->desc.rnn = d;
+    l->size[0] = in; l->size[1] = hidden; l->size[2] = which;
+    l->size[3] = 2 + (d.no_bias ? 0 : 2) + (d.proj != 0);
+    for (run = 0; run < nn__rnn_runs(l); run++) {
+        static const char *const names[] = { "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr" };
+        int64_t width = nn__rnn_gates(which) * hidden, first = run < nn__rnn_directions(l) ? in : nn__rnn_directions(l) * nn__rnn_out(l);
+        const nn_shape shapes[] = { nn__shape2(width, first), nn__shape2(width, nn__rnn_out(l)), nn__shape1(width), nn__shape1(width), nn__shape2(d.proj, hidden) };
+        for (i = 0; i < 5; i++) {
+            char full[64];
+            if ((i == 2 || i == 3) ? d.no_bias : i == 4 && !d.proj) continue;
+            if (cell) snprintf(full, sizeof full, "%s", names[i]);
+            else snprintf(full, sizeof full, "%s_l%d%s", names[i], run / nn__rnn_directions(l), run % nn__rnn_directions(l) ? "_reverse" : "");
+            nn_init_uniform(nn__add_param(l, full, shapes[i], NN__T_PARAM, shapes[i].ndim == 2), -bound, bound);
+        }
+    }
+    return nn__finished(l);
+}
+
+#define NN__RNN_LAYER(name, kind, which, cell, desc_type)                                                                         \
+    NN_API nn_layer *nn_##name##_new(nn_layer *parent, const char *layer, int64_t in, int64_t hidden, const desc_type *desc)      \
+    { return nn__rnn_layer(parent, layer, kind, which, cell, in, hidden, desc); }
+NN__RNN_LAYER(rnn,       "RNN",      NN__RNN_TANH, 0, nn_rnn_desc)
+NN__RNN_LAYER(lstm,      "LSTM",     NN__RNN_LSTM, 0, nn_lstm_desc)
+NN__RNN_LAYER(gru,       "GRU",      NN__RNN_GRU,  0, nn_gru_desc)
+NN__RNN_LAYER(rnn_cell,  "RNNCell",  NN__RNN_TANH, 1, nn_rnn_desc)
+NN__RNN_LAYER(lstm_cell, "LSTMCell", NN__RNN_LSTM, 1, nn_lstm_desc)
+NN__RNN_LAYER(gru_cell,  "GRUCell",  NN__RNN_GRU,  1, nn_gru_desc)
+#undef NN__RNN_LAYER
+
+static int nn__is_recurrent(const nn_layer *l, const char *op)
+{
+    if (nn__no_layer(l)) return 0;
+    if (l->forward == nn__rnn_layer_forward) return 1;
+    nn_fail(l->nn, "%s: a %s is not a recurrent layer", op, l->kind);
+    return 0;
+}
+NN_API nn_tensor *nn_rnn_forward(nn_layer *layer, nn_tensor *x, nn_rnn_state *state)
+{
+    nn_tensor *y;
+    if (!nn__is_recurrent(layer, "nn_rnn_forward")) return nn__inert(x ? x->nn : NULL);
+    layer->extra = state;
+    y = nn_forward(layer, x);
+    layer->extra = NULL;
+    return y;
+}
+NN_API void nn_rnn_keep(nn_rnn_state *state)
+{
+    if (state && state->h) state->h = nn_keep(state->h);
+    if (state && state->c) state->c = nn_keep(state->c);
+}
+NN_API int64_t nn_rnn_state_size(const nn_layer *layer)
+{
+    if (!nn__is_recurrent(layer, "nn_rnn_state_size")) return 0;
+    return nn__rnn_runs(layer) * (nn__rnn_out(layer) + (layer->size[2] == NN__RNN_LSTM ? layer->size[1] : 0));
+}
+static nn_shape nn__shape3(int64_t a, int64_t b, int64_t c) { nn_shape s = nn__shape2(a, b); s.ndim = 3; s.d[2] = c; return s; }
+// (B, n m) as (n, B, m), and back
+static nn_tensor *nn__rnn_unpack(nn_tensor *x, int64_t n) { return nn_permute(nn_reshape(x, nn__shape3(x->shape[0], n, -1)), nn__shape3(1, 0, 2)); }
+static nn_tensor *nn__rnn_repack(nn_tensor *x)            { return nn_flatten(nn_permute(x, nn__shape3(1, 0, 2)), 1); }
+NN_API nn_tensor *nn_rnn_step(nn_layer *layer, nn_tensor *x)
+{
+    nn_rnn_state state;
+    nn_tensor *part[3];
+    int64_t in, h;
+    int n, lstm, cell;
+    if (!nn__is_recurrent(layer, "nn_rnn_step") || !nn__check(layer->nn, x, "nn_rnn_step")) return nn__inert(x ? x->nn : NULL);
+    in = layer->size[0]; n = nn__rnn_runs(layer); h = in + n * nn__rnn_out(layer);
+    lstm = layer->size[2] == NN__RNN_LSTM; cell = !layer->desc.rnn.layers;
+    if (x->ndim != 2 || x->shape[1] != in + nn_rnn_state_size(layer) || layer->desc.rnn.bidirectional) {
+        nn_fail(layer->nn, "nn_rnn_step: x must be (B, %lld + %lld): input and state, of a layer in one direction; it is %s", (long long)in,
+                (long long)nn_rnn_state_size(layer), nn__dims_text(x->ndim, x->shape).s);
+        return nn__inert(layer->nn);
+    }
+    memset(&state, 0, sizeof state);
+    state.h = nn_slice(x, 1, in, h, 1);
+    if (lstm) state.c = nn_slice(x, 1, h, x->shape[1], 1);
+    if (!cell) state.h = nn__rnn_unpack(state.h, n);
+    if (!cell && lstm) state.c = nn__rnn_unpack(state.c, n);
+    x = nn_slice(x, 1, 0, in, 1);
+    part[0] = nn_rnn_forward(layer, cell ? x : nn_unsqueeze(x, layer->desc.rnn.time_first ? 0 : 1), &state);
+    if (part[0]->ndim == 3) part[0] = nn_squeeze(part[0], layer->desc.rnn.time_first ? 0 : 1);
+    part[1] = cell ? state.h : nn__rnn_repack(state.h);
+    part[2] = cell || !lstm ? state.c : nn__rnn_repack(state.c);
+    return nn_concat(part, 2 + lstm, 1);
+}
 
 // ---- nn_summary: the net runs once without computing (only shapes, as under nn_desc.measure), then the tree is printed ------------
 static void nn__forget_outputs(nn_layer *l)
@@ -12520,7 +12764,14 @@ NN__SIMPLE_END
 // =============================================================================================
 enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
 
-typedef struct nn__recorded { const nn_op *op; int nin, nout, naux, mode; double params[NN_MAX_PARAMS / sizeof(double)]; nn_view v[NN__PLAN_VIEWS]; } nn__recorded;
+typedef struct nn__recorded {
+    const nn_op *op;
+    int          nin, nout, naux, mode;
+    unsigned     fixed, spent;       // as in nn_call; fixed 0: nothing is prepared
+    size_t       kept_bytes;
+    double       params[NN_MAX_PARAMS / sizeof(double)];
+    nn_view      v[NN__PLAN_VIEWS];
+} nn__recorded;
 struct nn__recording {                  // while a plan is made, nn->record points here
     nn_context *nn;
     nn__recorded *call;
@@ -12536,7 +12787,7 @@ typedef struct nn__plan_view {
     int     base;
     int64_t at, at_step, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];
 } nn__plan_view;
-typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
+typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; unsigned fixed; char *kept; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
 struct nn_plan {
     nn_context    *nn;
     nn__plan_call *call;
@@ -12545,7 +12796,7 @@ struct nn_plan {
     char          *constants;
     int            calls, any_batch, threads;
     int64_t        batch;
-    size_t         input_bytes, output_bytes, temp_bytes, scratch_bytes;       // of one sample; of the whole workspace
+    size_t         output_bytes, temp_bytes, scratch_bytes, constant_bytes;    // of one sample; of the whole workspace; of weights and what is made of them
 };
 
 static void nn__record_refuse(nn_context *nn, const char *why) { if (nn->record && !nn->record->refused) nn->record->refused = why; }
@@ -12568,7 +12819,7 @@ static void nn__record_call(nn_context *nn, const nn_call *c)
         r->room = room;
     }
     to = &r->call[r->calls++];
-    to->op = c->op; to->nin = c->nin; to->nout = c->nout; to->naux = c->naux; to->mode = c->mode;
+    to->op = c->op; to->nin = c->nin; to->nout = c->nout; to->naux = c->naux; to->mode = c->mode; to->fixed = to->spent = 0; to->kept_bytes = 0;
     memset(to->params, 0, sizeof to->params);
     if (c->params) memcpy(to->params, c->params, c->op->params_bytes);
     for (i = 0; i < n; i++) to->v[i] = i < c->nin ? c->in[i] : i < c->nin + c->nout ? c->out[i - c->nin] : c->aux[i - c->nin - c->nout];
@@ -12645,8 +12896,10 @@ static int nn__foldable(const nn__recording *r, int j)      // which call the ba
     for (i = 1; i < 5; i++) if (n->v[i].data && n->v[i].dtype != NN_F32) return -1;
     for (i = 0; i < j; i++) {
         const nn__recorded *c = &r->call[i];
+        int then;                                        // what a linear layer does to its result
         if (!c->op || c->v[c->nin].data != n->v[0].data) continue;
-        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2) ? i : -1;
+        memcpy(&then, c->params, sizeof then);
+        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !then) ? i : -1;
     }
     for (k = 0; k < r->calls && found >= 0; k++)
         if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
@@ -12857,6 +13110,17 @@ static void nn__plan_begin(const nn_plan *p, nn_call *c)  // reads nothing of th
     c->add = 0;
     c->seed = c->step = c->ordinal = 0;
 }
+static void nn__plan_ask(nn_call *c)                     // how the op cuts its work
+{
+    c->phases = 1;
+    c->tasks[0] = 1;
+    c->shared_bytes = c->task_bytes = 0;
+    c->cost = 0;
+    c->once = 0;
+    c->spent = 0;
+    c->kept_bytes = 0;
+    if (c->op->plan) c->op->plan(c);
+}
 
 static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t batch, char *const *base, nn_call *c)
 {
@@ -12866,29 +13130,27 @@ static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t b
     c->params = k->params;
     c->mode = k->mode;
     c->nin = k->nin; c->nout = k->nout; c->naux = k->naux;
-    c->phases = 1;
-    c->tasks[0] = 1;
-    c->shared_bytes = c->task_bytes = 0;
-    c->cost = 0;
+    c->fixed = k->fixed;
     for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, batch, base);
     for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, batch, base);
     for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, batch, base);
-    if (k->op->plan) k->op->plan(c);
+    nn__plan_ask(c);
 }
 
 static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, char *scratch)
 {
     nn_task t;
     nn__job j;
+    c->kept = k->kept;
     c->shared = scratch;
     scratch += nn__round_up(c->shared_bytes);
     if (p->threads > 1 && !nn__is_small(c)) {
         j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
+        for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
         return;
     }
     t.scratch = scratch;
-    for (t.phase = 0; t.phase < c->phases; t.phase++) {
+    for (t.phase = c->once; t.phase < c->phases; t.phase++) {
         t.count = c->tasks[t.phase];
         for (t.index = 0; t.index < t.count; t.index++) k->exec(c, &t);
     }
@@ -12951,21 +13213,86 @@ static size_t nn__plan_scratch(const nn_plan *p)         // the most that any ba
     return most;
 }
 
-// One block holds the plan, its calls, views and constants.
+// ---- constants ----------------------------------------------------------------------------------------
+// What an op makes of its constant inputs (packed weights) is made once and kept; constants that nobody else reads are not.
+static void nn__plan_recorded(const nn__recording *r, const nn__recorded *from, nn_call *c)     // the call as it was recorded
+{
+    int i;
+    memset(c, 0, sizeof *c);
+    c->nn = r->nn;
+    c->op = from->op;
+    c->params = from->params;
+    c->mode = from->mode;
+    c->nin = from->nin; c->nout = from->nout; c->naux = from->naux;
+    c->fixed = from->fixed;
+    for (i = 0; i < c->nin + c->nout; i++) *(i < c->nin ? &c->in[i] : &c->out[i - c->nin]) = from->v[i];
+    nn__plan_ask(c);
+}
+static size_t nn__find_kept(nn__recording *r, nn__recording *q, const nn__storage *s, int n)    // the same in both recordings; its bytes
+{
+    size_t bytes = 0;
+    int i, j;
+    nn_call c;
+    for (i = 0; i < r->calls; i++) {
+        nn__recorded *k = &r->call[i];
+        if (!k->op) continue;
+        for (j = 0, k->fixed = 0; j < k->nin; j++)
+            if (!nn__view_empty(&k->v[j]) && s[nn__storage_of(s, n, &k->v[j])].base == NN__PLAN_CONST) k->fixed |= 1u << j;
+        nn__plan_recorded(r, k, &c);
+        if (!c.once) k->fixed = 0;
+        k->spent = c.once ? c.spent : 0;
+        k->kept_bytes = c.once ? nn__round_up(c.kept_bytes) : 0;
+        q->call[i].fixed = k->fixed; q->call[i].spent = k->spent; q->call[i].kept_bytes = k->kept_bytes;
+        bytes += k->kept_bytes;
+    }
+    return bytes;
+}
+static void nn__drop_spent(const nn__recording *r, nn__storage *s, int n)       // constants that nobody reads after nn_plan_new
+{
+    int i, j;
+    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) s[i].base = NN__PLAN_NONE;
+    for (i = 0; i < r->calls; i++) for (j = 0; r->call[i].op && j < r->call[i].nin; j++) {
+        nn__storage *t = nn__view_empty(&r->call[i].v[j]) ? NULL : &s[nn__storage_of(s, n, &r->call[i].v[j])];
+        if (t && t->base == NN__PLAN_NONE && !(r->call[i].spent >> j & 1)) t->base = NN__PLAN_CONST;
+    }
+    if (!nn__view_empty(&r->output)) {
+        nn__storage *t = &s[nn__storage_of(s, n, &r->output)];
+        if (t->base == NN__PLAN_NONE) t->base = NN__PLAN_CONST;
+    }
+}
+static int nn__plan_fill_kept(const nn__recording *r, const nn__recorded *from, const nn__plan_call *k)  // 0: out of memory
+{
+    nn_call c;
+    nn_task t;
+    char *scratch = NULL;
+    nn__plan_recorded(r, from, &c);
+    c.kept = k->kept;
+    if (c.task_bytes && !(scratch = (char *)nn__raw_alloc(r->nn, c.task_bytes + NN__ALIGN))) return 0;
+    t.scratch = scratch + (NN__ALIGN - 1 - ((uintptr_t)scratch + NN__ALIGN - 1) % NN__ALIGN);
+    for (t.phase = 0; t.phase < c.once; t.phase++)
+        for (t.count = c.tasks[t.phase], t.index = 0; t.index < t.count; t.index++) k->exec(&c, &t);
+    nn__raw_free(r->nn, scratch);
+    return 1;
+}
+
+// One block holds the plan, its calls, views, constants and what is kept of them.
 static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)
 {
     nn_context *nn = r->nn;
     int n = nn__find_storages(r, s), m = nn__find_storages(q, u), i, j, calls = 0, views = 0, linear = 1;
-    size_t constants = 0, head;
+    size_t constants = 0, head, kept;
     nn_plan *p;
     char *at;
     if (r->refused || q->refused) return NULL;
+    kept = nn__find_kept(r, q, s, n);
+    nn__drop_spent(r, s, n);
+    if (q != r) nn__drop_spent(q, u, m);
     nn__share_places(r, s, n);
     nn__share_places(q, u, m);
     for (i = 0; i < r->calls; i++) if (r->call[i].op) { calls++; views += r->call[i].nin + r->call[i].nout + r->call[i].naux; }
     for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) constants += (size_t)nn__storage_bytes_of(&s[i]);
     head = nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call) + nn__round_up((size_t)views * sizeof *p->view);
-    at = (char *)nn__raw_alloc(nn, head + constants + NN__ALIGN);
+    at = (char *)nn__raw_alloc(nn, head + constants + kept + NN__ALIGN);
     if (!at) { r->refused = "out of memory"; return NULL; }
     p = (nn_plan *)(void *)at;
     memset(p, 0, sizeof *p);
@@ -12989,18 +13316,26 @@ static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *
         k->op = c->op; k->nin = c->nin; k->nout = c->nout; k->naux = c->naux; k->mode = c->mode; k->view = views;
         k->exec = c->op->id ? nn->table->forward[c->op->id] : c->op->forward;
         memcpy(k->params, c->params, sizeof k->params);
+        k->fixed = c->fixed;
+        k->kept = c->kept_bytes ? p->constants + constants : NULL;
+        constants += c->kept_bytes;
         for (j = 0; j < c->nin + c->nout + c->naux; j++, views++) {
             if (j < c->nin + c->nout) linear &= nn__plan_bind(&p->view[views], &c->v[j], &q->call[i].v[j], r, q, s, n, u, m);
             else { memset(&p->view[views], 0, sizeof *p->view); p->view[views].v.dtype = c->v[j].dtype; }
         }
     }
     linear &= nn__plan_bind(&p->output, &r->output, &q->output, r, q, s, n, u, m);
+    for (i = 0, j = 0; linear && i < r->calls; i++) if (r->call[i].op) {
+        const nn__plan_call *k = &p->call[j++];
+        if (k->kept && !nn__plan_fill_kept(r, &r->call[i], k)) { r->refused = "out of memory"; linear = 0; }
+    }
     if (!linear) { nn__raw_free(nn, p); return NULL; }   // for one batch only: the caller tries r with itself
     p->any_batch = r->batch > 1 && r != q;
     p->out_shape.ndim = r->output.ndim;
     memcpy(p->out_shape.d, r->output.shape, sizeof r->output.shape);
     p->output_bytes = (size_t)(nn_view_count(&r->output) / nn__max(1, r->batch)) * sizeof(float);
     p->scratch_bytes = nn__plan_scratch(p);
+    p->constant_bytes = constants;
     return p;
 }
 
@@ -13106,8 +13441,8 @@ NN_API void nn_plan_print(const nn_plan *p)
         macs += m;
         seconds += took;
     }
-    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (temporaries %lld, scratch %lld)\n", p->calls, macs, seconds * 1e6,
-            (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes);
+    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (temporaries %lld, scratch %lld), constants %lld bytes\n", p->calls, macs, seconds * 1e6,
+            (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
     nn__raw_free(nn, memory);
 }
 
@@ -13208,6 +13543,8 @@ typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__rnn_params    { int kind, reverse, time_first; } nn__rnn_params;
+typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; } nn__ctc_params;
 typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
@@ -13372,6 +13709,7 @@ NN__TARGET_BEGIN("avx2,fma,f16c")
 #define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
+#define NN__HOLD(v)      __asm__("" : "+x"(v))           // v stays in a register: GCC likes to read operands again from memory, each time
 #define NN__HALVES(p, q)      ((V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))     // half from p, half from q
 #define NN__FROM_BF16(p)      ((V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
 #define NN__FROM_F16(p)       ((V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p))))
@@ -13396,6 +13734,7 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
 #define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
+#define NN__HOLD(v)      __asm__("" : "+v"(v))
 #define NN__HALVES(p, q)      ((V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1))
 #define NN__FROM_BF16(p)      ((V)((VI)_mm512_maskz_cvtepu16_epi32((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
 #define NN__FROM_F16(p)       ((V)_mm512_maskz_cvtph_ps((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))))
@@ -16479,11 +16818,12 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
 //     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
+//     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
 // lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_WORK = 1 << 18 };
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -16494,7 +16834,6 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
-static int64_t nn__product_bytes(const nn__product *g, size_t real) { return (int64_t)(g->small ? nn_dtype_bytes((nn_dtype)g->small) : real); }     // of a number of b
 
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
@@ -16530,6 +16869,20 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
+}
+// The block of y that a task makes.
+typedef struct nn__gemm_block { int64_t row, rows, column, columns; } nn__gemm_block;
+static nn__gemm_block nn__gemm_block_of(const nn__product *p, int64_t task)
+{
+    nn__product g = *p;
+    int turned = nn__product_turn(&g);
+    nn__gemm_cut s = nn__gemm_cuts(&g);
+    nn__gemm_block b, q;
+    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g.m - b.row));
+    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g.n - b.column);
+    if (!turned) return b;
+    q.row = b.column; q.rows = b.columns; q.column = b.row; q.columns = b.rows;
+    return q;
 }
 static int64_t nn__gemm_tasks(nn__product g)
 {
@@ -16604,8 +16957,6 @@ NN__TILE(1, 4) NN__TILE(1, 8) NN__TILE(2, 4) NN__TILE(3, 4)
 static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
 #undef NN__X
 #undef NN__TILE
-#undef NN__TILES
-#undef NN__TILES_OF
 
 NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 {
@@ -16813,7 +17164,8 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
 }
 #endif
 
-// ---- b of other types: NN_BF16, NN_F16, NN_I8 become R as they are read
+// Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type ? 2 : (int64_t)sizeof(R); }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
 {
     double d;
@@ -16824,18 +17176,19 @@ NN__INLINE R NN__K(small_one)(int type, const char *p)
 NN__INLINE V NN__K(small_load)(const int type, const char *p)
 {
 #ifdef NN__FROM_I8
-    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : NN__FROM_I8(p);
+    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : type ? NN__FROM_I8(p) : LOAD((const R *)(const void *)p);
 #else
     R part[NN__LANES];
     int i;
-    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * (type == NN_I8 ? 1 : 2));
+    if (!type) return LOAD((const R *)(const void *)p);
+    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * NN__K(small_bytes)(type));
     return LOAD(part);
 #endif
 }
-// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). b: rows of bytes, row_bytes apart. The sums are in y, so that a row is read as a stream.
-NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
+// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). Rows are row_bytes apart; each is read as a stream, so the sums stay in y.
+NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
 {
-    const int e = type == NN_I8 ? 1 : 2;
+    const int64_t e = NN__K(small_bytes)(type);
     V x[8], sum, s = C(1), w;
     int64_t j;
     int t;
@@ -16846,8 +17199,8 @@ NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, con
         if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
         NN__UNROLL for (t = 0; t < rows; t++) {
             const char *p = b + t * row_bytes + j * e;
-            char part[2 * NN__LANES] = { 0 };
-            if (left < NN__LANES) { memcpy(part, p, (size_t)(left * e)); p = part; }
+            char part[NN__LANES * sizeof(R)] = { 0 };
+            if (left < NN__LANES) { memcpy(part, p, (size_t)left % NN__LANES * (size_t)e); p = part; }
             else NN__FETCH(p + 8 * row_bytes);
             w = NN__K(small_load)(type, p);
             if (type == NN_I8) w = w * s;
@@ -16856,25 +17209,30 @@ NN__INLINE void NN__K(small_rows)(const int type, const int rows, int64_t n, con
         NN__K(put_lanes)(y + j, sum, left);
     }
 }
-NN__INLINE void NN__K(small_row_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
+NN__INLINE void NN__K(stream_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
 {
-    int64_t p = 0, row_bytes = g->brs * (type == NN_I8 ? 1 : 2);
+    int64_t p = 0, row_bytes = g->brs * NN__K(small_bytes)(type);
     while (p < g->k) {
         int64_t end = type == NN_I8 ? nn__min(g->k, (p / g->up + 1) * g->up) : g->k;
         const R *s = type == NN_I8 ? scale + p / g->up * g->srs : NULL;
-        for (; p + 8 <= end; p += 8) NN__K(small_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
-        for (; p < end; p++)         NN__K(small_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p + 8 <= end; p += 8) NN__K(stream_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p < end; p++)         NN__K(stream_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
     }
 }
-static void NN__K(small_row)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)    // one row of A: y (n) += a b
+// One row of A times columns j .. j + n of B, whose rows are dense: y += a b
+static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int64_t n, R *y)
 {
-    if (g->small == NN_BF16)     NN__K(small_row_of)(NN_BF16, g, n, a, b, scale, y);
-    else if (g->small == NN_F16) NN__K(small_row_of)(NN_F16, g, n, a, b, scale, y);
-    else                         NN__K(small_row_of)(NN_I8, g, n, a, b, scale, y);
+    const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
+    const R *scale = g->scale ? (const R *)g->scale + j : NULL;
+    if (!g->small)               NN__K(stream_of)(0, g, n, a, b, scale, y);
+    else if (g->small == NN_BF16) NN__K(stream_of)(NN_BF16, g, n, a, b, scale, y);
+    else if (g->small == NN_F16) NN__K(stream_of)(NN_F16, g, n, a, b, scale, y);
+    else                         NN__K(stream_of)(NN_I8, g, n, a, b, scale, y);
 }
+
 NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
-    const int64_t e = type == NN_I8 ? 1 : 2;
+    const int64_t e = NN__K(small_bytes)(type);
     const char *b = (const char *)g->b + (first * g->brs + j * g->bcs) * e;
     const R *scale = (const R *)g->scale;
     int64_t p, i;
@@ -16916,9 +17274,9 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     if (h <= 0) return;
-    if (g.small && h == 1 && g.bcs == 1 && (!g.scale || (g.across == 1 && g.scs == 1))) {
-        if (!add) for (j = j0; j < end; j++) y[j] = bias ? bias[j] : 0;
-        NN__K(small_row)(&g, end - j0, (const R *)g.a + i0 * g.ars, (const char *)g.b + j0 * nn__product_bytes(&g, sizeof(R)), g.scale ? (const R *)g.scale + j0 : NULL, y + j0);
+    if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
+        if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
+        NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
         return;
     }
     do {
@@ -17100,7 +17458,7 @@ NN__BACKWARD(matmul)
 }
 #endif
 
-// ---- linear:   Y = X W^T + b      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
+// ---- linear:   Y = f(X W^T + b)      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
 #if NN__IN_HOST
 static int nn__linear_shape(nn_call *c)
 {
@@ -17179,15 +17537,17 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
 {
     nn_tensor *in[4];
     nn_context *nn = x ? x->nn : NULL;
-    int small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
+    nn_fn f = desc ? desc->activation : NULL;
+    int then = 0, small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
     in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
     in[3] = small && desc ? desc->scale : NULL;
     if (small && nn->mode == NN_TRAIN && (nn__wants(w) || nn__wants(in[3]))) {
         nn_fail(nn, "linear: weights of type %s and their scale have no gradient (see nn_freeze)", nn_dtype_name((nn_dtype)w->dtype));
         return nn__inert(nn);
     }
-    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, NULL, NULL);
-    return nn__activate(desc ? desc->activation : NULL, x);
+    if (nn && (nn->mode != NN_TRAIN || !(nn__wants(x) || nn__wants(w) || nn__wants(b)))) then = nn__unary_id(f);      // else backward reads what f was given
+    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, &then, NULL);
+    return nn__activate(then ? NULL : f, x);
 }
 
 static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
@@ -17220,7 +17580,26 @@ NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scal
 }
 #endif
 #if NN__IN_SIMD
-NN__FORWARD(linear)        { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+#define NN__X(name, keep, f, df) NN__K(name##_row),
+static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
+#undef NN__X
+NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
+{
+    nn__product g = nn__linear_product(c, 0);
+    int then = *(const int *)c->params;
+    NN__K(gemm_task)(g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    if (then) {
+        nn__gemm_block k = nn__gemm_block_of(&g, t->index);
+        const R none[2] = { 0, 0 };
+        int64_t i;
+        for (i = 0; i < k.rows; i++) {
+            R *y = (R *)g.y + (k.row + i) * g.yrs + k.column;
+            const R *in[1];
+            in[0] = y;
+            NN__K(unary_rows)[then](k.columns, y, in, none);
+        }
+    }
+}
 NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
@@ -17947,7 +18326,7 @@ enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
     int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
-    int     transposed, winograd;
+    int     transposed, winograd, kept;                  // kept: weights are packed once, all of them
 } nn__conv;
 
 static nn__conv nn__conv_sizes(const nn_call *c)
@@ -17957,6 +18336,7 @@ static nn__conv nn__conv_sizes(const nn_call *c)
     const nn_view *image, *map, *w = &c->in[1];
     int d;
     v.transposed = c->op->id == NN_OP_conv_transpose2d;
+    v.kept = (int)(c->fixed >> 1 & 1);
     image = v.transposed ? &c->out[0] : &c->in[0];
     map   = v.transposed ? &c->in[0] : &c->out[0];
     v.batch = image->shape[0];
@@ -18060,7 +18440,7 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
 // shorter than a vector waste only what lies between them: those results are computed and dropped. Zeros that end one line begin the next.
 typedef struct nn__strip { int64_t low_y, low_x, split_y, split_x, wide, below, pitch, part, channel; } nn__strip; // wide: numbers of a line
 enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_UNIT = 96, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
-       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 6144, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
+       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 8192, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
 static nn__strip nn__conv_strip(const nn__gather *q)
 {
     nn__strip z;
@@ -18139,7 +18519,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     int64_t most, results, blocks, area = v->stride[0] * v->stride[1];
     memset(s, 0, sizeof *s);
     if (v->taps > NN__STRIP_TAPS || v->o < 1 || v->c < 1 || !v->batch || !v->map[0] || !v->map[1]) return 0;
-    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / 2) {                    // where not all channels fit, fewer results leave room for more of them
+    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / (v->taps > 1 ? 2 : 4)) {        // where not all channels fit, fewer results leave room for more
         q = whole;
         s->across = (q.x.count + most - 1) / most;
         s->columns = s->across > 1 ? most : q.x.count;
@@ -18171,7 +18551,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 // times that of a direct sum; below 4e-6 of the norm of all results, and no result is off by more than 1e-5 of the largest one
 // (tests/test_conv.c). A column is a tile; columns run through the batch, and every result is a chain over channels as before, so the
 // bits do not depend on neighbours, lanes or threads.
-enum { NN__TILE_ROWS = 24, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 144, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2 };
+enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2, NN__WINO_AHEAD = 1 << 19, NN__WINO_SOME = 16 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
 static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
 // Does it pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights costs about as much
@@ -18179,33 +18559,81 @@ static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * 
 static int nn__wino_pays(const nn__conv *v, const int64_t *results, int back)
 {
     int64_t direct = 9 * results[0] * results[1], tiles = 36 * nn__wino_tiles(results);
-    return v->winograd && tiles + tiles * 6 / v->o + tiles * 6 / v->c + (back ? 30 : 120) < direct * 7 / 8;
+    return v->winograd && tiles + tiles * 6 / v->o + tiles * 6 / v->c + (back ? 30 : 240) < direct * 7 / 8;
 }
 static int nn__conv_wino(const nn__conv *v, int spread) { return nn__wino_pays(v, spread ? v->image : v->map, spread != v->transposed); }
 static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v, v->map, 1); }
+
+// A gather of many channels is summed with channels in lanes, straight from its source: a task brings some channels of the source, padded with
+// zeros, into its scratch, and adds what their taps give to a block of results, pixels x channels, which goes to its place when it is complete.
+// Blocks are some columns of some rows; where an image is small, all of it, and of several images.
+enum { NN__LANES_N = 128, NN__LANES_X = 112, NN__LANES_M = 192, NN__LANES_FEW = 16, NN__LANES_ROOM = 32768 };
+typedef struct nn__lanes { int64_t x, y, images, across, down, deep, lines, width, source, channels; } nn__lanes;    // lines, width: of the source of a block
+static int64_t nn__axis_reach(const nn__axis *a) { int64_t reach = (nn__max(1, a->taps) - 1) * a->hop; return (reach < 0 ? -reach : reach) + 1; }
+static nn__lanes nn__conv_lanes(const nn__conv *v, int spread)
+{
+    nn__lanes b;
+    int64_t phases = spread ? v->phases[0] * v->phases[1] : 1, reach[2] = { 1, 1 }, taps = 1, phase;
+    nn__gather q = nn__conv_gather(v, spread, 0), p;     // phase 0 has the most pixels, but not always the most taps
+    for (phase = 0; phase < phases; phase++) {
+        p = nn__conv_gather(v, spread, phase);
+        reach[0] = nn__max(reach[0], nn__axis_reach(&p.y));
+        reach[1] = nn__max(reach[1], nn__axis_reach(&p.x));
+        taps = nn__max(taps, p.taps);
+    }
+    b.across = q.x.count <= NN__LANES_N ? 1 : (q.x.count + NN__LANES_X - 1) / NN__LANES_X;
+    b.x = nn__max(1, (q.x.count + b.across - 1) / b.across);
+    b.down = nn__max(1, nn__min(q.y.count, NN__LANES_N / b.x));
+    b.down = nn__max(1, (q.y.count + b.down - 1) / b.down);
+    b.y = nn__max(1, (q.y.count + b.down - 1) / b.down);
+    b.images = b.across == 1 && b.down == 1 ? nn__max(1, nn__min(v->batch, NN__LANES_N / (b.x * b.y))) : 1;
+    b.deep = (v->batch + b.images - 1) / b.images;
+    b.lines = (b.y - 1) * q.y.step + reach[0];
+    b.width = (b.x - 1) * q.x.step + reach[1];
+    b.source = b.lines * b.width;
+    b.channels = nn__max(1, nn__min(NN__CONV_K / taps, NN__LANES_ROOM / (b.source * b.images)));
+    return b;
+}
+static int nn__conv_many(const nn__conv *v, int spread)
+{
+    nn__lanes b;
+    if ((spread ? v->c : v->o) < NN__LANES_FEW || v->taps > NN__STRIP_TAPS || v->batch == 0 || v->phases[0] * v->phases[1] == 0) return 0;
+    b = nn__conv_lanes(v, spread);
+    return b.source * b.images <= NN__LANES_ROOM;
+}
 
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
     nn__bands bands;                                     // bands.count: 0 where pixels are packed
+    int     many;                                        // channels in lanes
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
+    int64_t ahead, ahead_tasks;                          // numbers of the image that are transformed in a phase of their own: Winograd with few tiles
 } nn__conv_cut;
-// Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__TILE_ROWS rows, a multiple of every NN__MR.
+// Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__LANE_ROWS rows, a multiple of every NN__NR.
 // Where there are few columns, weights are not packed in a phase of their own: every task transforms what it needs, which stays in the cache.
-static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__TILE_ROWS - 1) / NN__TILE_ROWS * NN__TILE_ROWS; }
+static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__LANE_ROWS - 1) / NN__LANE_ROWS * NN__LANE_ROWS; }
+static int64_t nn__wino_numbers(int64_t terms, int64_t width) { return 36 * ((terms + NN__WINO_K - 1) / NN__WINO_K * 16 + width * terms); }  // parts of NN__WINO_K terms
+static int64_t nn__wino_block_size(int64_t terms) { return nn__wino_numbers(terms, NN__LANE_ROWS); }    // of packed weights
+static int64_t nn__wino_ahead_size(const nn__conv *v, int spread)    // of the tiles of a block
+{
+    int64_t tiles = v->batch * nn__wino_tiles(spread ? v->image : v->map);
+    return nn__wino_numbers(spread ? v->o : v->c, nn__min(NN__WINO_N, (tiles + 15) / 16 * 16));
+}
 static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
     int64_t rows = spread ? v->c : v->o, terms = 36 * (spread ? v->o : v->c);
+    memset(&s, 0, sizeof s);
     s.phases = 1;
     s.blocks = (v->batch * nn__wino_tiles(spread ? v->image : v->map) + NN__WINO_N - 1) / NN__WINO_N;
-    s.lead = nn__tile_rows(rows, nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
+    s.lead = nn__tile_rows(rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
     s.rounds = (rows + s.lead - 1) / s.lead;
-    s.pack_blocks = s.lead / NN__TILE_ROWS;
-    s.panels = ((spread ? v->o : v->c) + NN__WINO_K - 1) / NN__WINO_K * 36 * 16 + s.lead * terms;
+    s.pack_blocks = s.lead / NN__LANE_ROWS;
+    s.panels = s.pack_blocks * nn__wino_block_size(spread ? v->o : v->c);
     s.splits = nn__max((s.lead + NN__WINO_M - 1) / NN__WINO_M, nn__min(4, 8 / (v->groups * s.blocks)));
-    if (s.blocks <= NN__WINO_FEW) {
+    if (s.blocks <= NN__WINO_FEW && !v->kept) {
         s.lead = nn__tile_rows(rows, 1);
         s.rounds = 1;
         s.pack_blocks = s.panels = 0;
@@ -18214,6 +18642,9 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.rows = nn__tile_rows(s.lead, s.splits);
     s.splits = (s.lead + s.rows - 1) / s.rows;
     s.tasks = v->groups * s.blocks * s.splits;
+    s.ahead = s.splits > 1 && s.blocks <= NN__WINO_FEW ? v->groups * s.blocks * nn__wino_ahead_size(v, spread) : 0;
+    if (s.ahead > NN__WINO_AHEAD) s.ahead = 0;
+    s.ahead_tasks = s.ahead ? v->groups * s.blocks * (((spread ? v->o : v->c) + NN__WINO_SOME - 1) / NN__WINO_SOME) : 0;
     return s;
 }
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
@@ -18227,9 +18658,26 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
     if (!nn__conv_bands(v, spread, &s.bands)) s.bands.count = 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    s.many = (q.channels >= NN__LANES_FEW || !s.bands.count) && nn__conv_many(v, spread);
+    if (s.many) {
+        nn__lanes b = nn__conv_lanes(v, spread);
+        s.bands.count = 0;
+        int64_t weights = v->groups * s.rows * q.channels * v->taps;
+        s.blocks = b.across * b.down * b.deep;
+        s.lead = nn__tile_rows(s.rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, weights / NN__CONV_PACK + 1));
+        s.rounds = (s.rows + s.lead - 1) / s.lead;
+        s.pack_blocks = s.lead / NN__LANE_ROWS;
+        s.panels = s.lead * q.channels * v->taps;
+        s.tasks = v->groups * s.phases * s.blocks;
+        s.splits = nn__max((s.lead + NN__LANES_M - 1) / NN__LANES_M, nn__min(s.pack_blocks, 8 / s.tasks));
+        s.rows = nn__tile_rows(s.lead, s.splits);
+        s.splits = (s.lead + s.rows - 1) / s.rows;
+        s.tasks *= s.splits;
+        return s;
+    }
     s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
     s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
-    s.rounds = nn__min(s.pack_blocks, v->groups * s.rows * q.channels * v->taps / NN__CONV_PACK + 1);
+    s.rounds = v->kept ? 1 : nn__min(s.pack_blocks, v->groups * s.rows * q.channels * v->taps / NN__CONV_PACK + 1);
     s.rounds = nn__min(s.rounds, NN_MAX_PHASES / 2);
     s.pack_blocks = (s.pack_blocks + s.rounds - 1) / s.rounds;
     s.rounds = (s.rows + s.pack_blocks * NN__GEMM_M - 1) / (s.pack_blocks * NN__GEMM_M);
@@ -18315,9 +18763,9 @@ static int nn__conv_shape(nn_call *c)
 }
 static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
-    int64_t rows = s->rows;
-    int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K), few = nn__wino_stride(NN__WINO_N + rows, NN__WINO_K / 2) + 16;
-    if (nn__conv_wino(v, spread)) return 36 * (sums + nn__max(image, rows <= NN__WINO_M / 2 ? few : 0));
+    int64_t rows = s->rows, sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
+    if (s->many) return NN__LANES_ROOM + NN__LANES_N * (rows + 16 + 16);
     if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
     return NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
 }
@@ -18345,6 +18793,18 @@ static void nn__conv_plan(nn_call *c)
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
         c->task_bytes = (size_t)nn__conv_scratch(&v, spread, &s) * real;
+        if (v.kept && c->shared_bytes) {
+            c->kept_bytes = c->shared_bytes;
+            c->shared_bytes = 0;
+            c->once = 1;
+            c->spent = 1u << 1;
+        }
+        if (s.ahead) {                                   // one round: pack, if that is a phase, transform, multiply
+            c->shared_bytes += nn__round_up((size_t)s.ahead * real);
+            c->phases = v.kept ? 3 : 2;
+            c->tasks[c->phases - 2] = s.ahead_tasks;
+            c->tasks[c->phases - 1] = s.tasks;
+        }
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
@@ -18426,12 +18886,54 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 #else
 #define NN__PREFETCH(p) ((void)(p))
 #endif
-// GCC likes to read an operand again from memory for every multiply-add; vectors that lie across two cache lines cost two loads each time.
-#if NN__LANES == 16 && defined(__GNUC__)
-#define NN__HOLD(v) __asm__("" : "+v"(v))
-#elif NN__LANES == 8 && defined(__GNUC__)
-#define NN__HOLD(v) __asm__("" : "+x"(v))
+// Products with channels in lanes: y (pixels, v vectors of channels) = sum over k terms of x(pixel, term) w(term, channel) + y, or + start for
+// every pixel. Pixels are h in each of `rows` rows; term p of pixel i in row r is x[i step + r line + at[p]]; a term of w is v vectors. Meanwhile
+// as much is fetched from `ahead`: the weights of small images come from far.
+NN__INLINE void NN__K(lane_sums)(const int rows, const int h, const int v, int64_t k, const R *x, int64_t step, int64_t line, const int64_t *at, const R *w, const R *ahead,
+                                 const R *start, R *y, int64_t ld)
+{
+    V acc[NN__TALL][NN__NV], wv[NN__NV];
+    int64_t p;
+    int i, j, r;
+    NN__UNROLL for (i = 0; i < rows * h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD((start ? start : y + i * ld) + j * NN__LANES);
+    for (p = 0; p < k; p++, w += v * NN__LANES, ahead += v * NN__LANES) {
+        const R *from = x + at[p];
+        NN__UNROLL for (j = 0; j < v; j++) { NN__PREFETCH(ahead + j * NN__LANES); wv[j] = LOAD(w + j * NN__LANES); }
+        NN__UNROLL for (r = 0; r < rows; r++) NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[r * h + i][j] = FMA(SET1(from[r * line + i * step]), wv[j], acc[r * h + i][j]);
+    }
+    NN__UNROLL for (i = 0; i < rows * h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ld + j * NN__LANES, acc[i][j]);
+}
+typedef void (*NN__K(lane_fn))(int64_t k, const R *x, int64_t step, int64_t line, const int64_t *at, const R *w, const R *ahead, const R *start, R *y, int64_t ld);
+#define NN__LANE_TILE(rows, h, v) static void NN__K(lane_##rows##x##h##x##v)(int64_t k, const R *x, int64_t step, int64_t line, const int64_t *at, const R *w, \
+                                                                            const R *ahead, const R *start, R *y, int64_t ld) \
+    { NN__K(lane_sums)(rows, h, v, k, x, step, line, at, w, ahead, start, y, ld); }
+#define NN__TILE(h, v) NN__LANE_TILE(1, h, v)
+NN__TILES(1, NN__TILE)
+NN__TILES(2, NN__TILE)
+#undef NN__TILE
+#define NN__X(h, v) NN__K(lane_1x##h##x##v),
+static const NN__K(lane_fn) NN__K(lane_tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
+#undef NN__X
+#if NN__TALL < 14                    // two rows
+#define NN__HALF_TILES(NN__X) NN__X(1) NN__X(2)
 #else
+#define NN__HALF_TILES(NN__X) NN__X(1) NN__X(2) NN__X(3) NN__X(4) NN__X(5) NN__X(6) NN__X(7)
+#endif
+#define NN__TILE(h) NN__LANE_TILE(2, h, 2)
+NN__HALF_TILES(NN__TILE)
+#define NN__X(h) NN__K(lane_2x##h##x2),
+static const NN__K(lane_fn) NN__K(lane_pairs)[] = { NN__HALF_TILES(NN__X) };
+#undef NN__X
+#undef NN__TILE
+#undef NN__HALF_TILES
+#undef NN__LANE_TILE
+#undef NN__TILES
+#undef NN__TILES_OF
+
+#ifndef NN__HOLD
 #define NN__HOLD(v) ((void)0)
 #endif
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
@@ -18535,6 +19037,120 @@ static void NN__K(conv_pixels)(const nn__gather *q, const nn__part *p, const R *
                 for (r = 0; r < m; r++) NN__K(copy_run)(z + part[r].at, part[r].from + c, part[r].n, q->x.step);
             }
         }
+    }
+}
+
+// A run of results goes to its place: y (+)= x.
+NN__INLINE void NN__K(conv_put)(R *y, const R *x, int64_t n, int add)
+{
+    int64_t i;
+    if (!add && n == 4) memcpy(y, x, 4 * sizeof *y);
+    else if (!add) NN__K(copy_few)(y, x, n);
+    else for (i = 0; i < n; i++) y[i] += x[i];
+}
+
+// Weights of NN__LANE_ROWS rows in panels of NN__NR (the last one narrower, if a vector is enough): phase, panel, channel, tap, row.
+static void NN__K(lanes_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__LANE_ROWS, tap[NN__STRIP_TAPS], phase, i, j, ch, k;
+    w += group * v->o * v->c * v->taps;
+    to += group * s.panels;
+    for (phase = 0; phase < s.phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        int64_t terms = q.channels * q.taps, end = nn__min(first + NN__LANE_ROWS, nn__min(s.lead, q.rows - round * s.lead));
+        for (k = 0; k < q.taps; k++) tap[k] = (q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step;
+        for (i = first; i < end; i += NN__NR) {
+            int64_t h = nn__min(NN__NR, end - i), width = h > NN__LANES ? NN__NR : NN__LANES;
+            const R *x = w + (round * s.lead + i) * q.w_row;
+            R *z = to + s.lead * q.before + i * terms;
+            if (!spread) { NN__K(gemm_turn)(h, terms, x, q.w_row, 1, width, z); continue; }
+            for (ch = 0; ch < q.channels; ch++) for (k = 0; k < q.taps; k++, z += width) {
+                for (j = 0; j < h; j++) z[j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
+                for (; j < width; j++) z[j] = 0;
+            }
+        }
+    }
+}
+// Some channels of the source of a block: its lines from (y, x) on, zeros where there is nothing. One tap a step: lines in between are not read.
+static void NN__K(lanes_source)(const nn__gather *q, const nn__lanes *b, const R *plane, int64_t channels, int64_t y, int64_t x, R *to)
+{
+    int64_t lo = nn__min(b->width, nn__max(0, -x)), hi = nn__max(lo, nn__min(b->width, q->x.size - x)), step = q->y.taps == 1 ? q->y.step : 1, ch, l;
+    int64_t first = nn__max(0, -y), last = nn__min(b->lines, q->y.size - y);
+    first = (first + step - 1) / step * step;
+    if (lo > 0 || hi < b->width || first > 0 || last < b->lines) memset(to, 0, (size_t)(channels * b->source) * sizeof *to);
+    for (ch = 0; ch < channels; ch++, plane += q->y.size * q->x.size, to += b->source)
+        for (l = first; l < last; l += step) NN__K(copy_few)(to + l * b->width + lo, plane + (y + l) * q->x.size + x + lo, hi - lo);
+}
+// n results of m channels, [pixel][channel], go to runs of `run` pixels of their planes, `line` apart. As many channels at a time as a vector has lanes.
+static void NN__K(lanes_put)(int64_t n, int64_t m, const R *sum, int64_t ld, R *y, int64_t plane, int64_t run, int64_t line, int64_t pitch, int add, R *part)
+{
+    int direct = run == n && pitch == 1 && !add;
+    int64_t i, j, r, e;
+    for (i = 0; i < m; i += NN__LANES) {
+        R *to = direct ? y + i * plane : part;
+#if NN__LANES > 1
+        for (j = 0; j < n; j += NN__LANES) NN__K(turn_block)(n - j, m - i, sum + j * ld + i, ld, to + j, direct ? plane : n, n - j);
+#else
+        for (j = 0; j < n; j++) to[j] = sum[j * ld + i];
+#endif
+        for (e = 0; e < nn__min(NN__LANES, m - i) && !direct; e++) for (r = 0; r * run < n; r++) {
+            const R *z = part + e * n + r * run;
+            R *at = y + (i + e) * plane + r * line;
+            if (pitch == 1) NN__K(conv_put)(at, z, run, add);
+            else for (j = 0; j < run; j++) at[j * pitch] = add ? at[j * pitch] + z[j] : z[j];
+        }
+    }
+}
+static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t block = index / s.splits % s.blocks, phase = index / s.splits / s.blocks % s.phases, group = index / s.splits / s.blocks / s.phases;
+    int64_t in_round = index % s.splits * s.rows, row = round * s.lead + in_round, at[NN__CONV_K + NN__STRIP_TAPS];
+    nn__gather q = nn__conv_gather(v, spread, phase);
+    nn__lanes b = nn__conv_lanes(v, spread);
+    int64_t x0 = block % b.across * b.x, y0 = block / b.across % b.down * b.y, image = block / b.across / b.down * b.images;
+    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), images = nn__min(b.images, v->batch - image);
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), source, terms, line, ch, k, n, i, j, e, r, t, h, xs, ys, tiles, rows;
+    const int64_t pairs = (int64_t)(sizeof NN__K(lane_pairs) / sizeof *NN__K(lane_pairs));
+    int64_t ld = s.rows + 16;                            // not a power of 2
+    R *sum = scratch + NN__LANES_ROOM, *part = sum + NN__LANES_N * ld, zero[NN__NR] = { 0 };
+    xs = nn__min(b.x, q.x.count - x0);
+    ys = nn__min(b.y, q.y.count - y0);
+    if (m <= 0 || xs <= 0 || ys <= 0) return;
+    n = images * ys * xs;
+    terms = q.channels * q.taps;
+    source = q.y.size * q.x.size;
+    line = q.y.step * b.width;
+    tiles = (xs + NN__TALL - 1) / NN__TALL;
+    a += group * s.panels + s.lead * q.before + in_round * terms;
+    if (terms == 0) for (i = 0; i < n; i++) for (j = 0; j < m; j++) sum[i * ld + j] = bias ? bias[group * q.rows + row + j] : 0;
+    for (ch = 0; ch < q.channels && terms; ch += b.channels) {
+        int64_t depth = nn__min(b.channels, q.channels - ch);
+        int64_t low_y = y0 * q.y.step + q.y.offset + nn__min(0, (q.y.taps - 1) * q.y.hop), low_x = x0 * q.x.step + q.x.offset + nn__min(0, (q.x.taps - 1) * q.x.hop);
+        for (i = 0; i < images; i++)
+            NN__K(lanes_source)(&q, &b, from + ((image + i) * v->groups * q.channels + group * q.channels + ch) * source, depth, low_y, low_x, scratch + i * depth * b.source);
+        for (k = 0; k < q.taps; k++)
+            at[k] = (k / q.x.taps * q.y.hop - nn__min(0, (q.y.taps - 1) * q.y.hop)) * b.width + k % q.x.taps * q.x.hop - nn__min(0, (q.x.taps - 1) * q.x.hop);
+        for (; k < depth * q.taps; k++) at[k] = at[k - q.taps] + b.source;
+        for (j = 0; j < m; j += NN__NR) {
+            int wide = m - j > NN__LANES;
+            const R *w = a + j * terms + ch * q.taps * (wide ? NN__NR : NN__LANES), *next = j + NN__NR < m ? w + NN__NR * terms : a + (ch + depth) * q.taps * NN__NR;
+            R start[NN__NR];
+            if (ch == 0) memcpy(start, zero, sizeof start);
+            if (ch == 0 && bias) memcpy(start, bias + group * q.rows + row + j, (size_t)nn__min(NN__NR, m - j) * sizeof *start);
+            for (i = 0; i < images; i++) for (r = 0; r < ys; r += rows) for (e = 0, t = 0, rows = wide && xs <= pairs && ys - r > 1 ? 2 : 1; t < tiles; t++, e += h) {
+                NN__K(lane_fn) tile = rows == 2 ? NN__K(lane_pairs)[xs - 1] : NN__K(lane_tiles)[wide][xs / tiles + (t < xs % tiles) - 1];
+                h = xs / tiles + (t < xs % tiles);
+                tile(depth * q.taps, scratch + i * depth * b.source + r * line + e * q.x.step, q.x.step, line, at, w, i || r || t ? w : next,
+                     ch ? NULL : start, sum + ((i * ys + r) * xs + e) * ld + j, ld);
+            }
+        }
+    }
+    for (i = 0; i < images; i++) {
+        R *to = y + (((image + i) * v->groups + group) * q.rows + row) * plane + (q.y.first + y0 * q.y.pitch) * width + q.x.first + x0 * q.x.pitch;
+        int64_t run = xs == width && q.y.pitch == 1 ? ys * xs : xs;
+        NN__K(lanes_put)(ys * xs, m, sum + i * ys * xs * ld, ld, to, plane, run, q.y.pitch * width, q.x.pitch, add, part);
     }
 }
 
@@ -19072,37 +19688,37 @@ NN__INLINE void NN__K(wino_kernel)(const V *g, int n, R *to, int64_t stride, int
     }
 }
 
-// Weights of some rows and channels, as wino_products reads them. Several channels at a time: rows of w may be far apart.
+// Weights of some rows and channels in panels of NN__NR rows, as wino_multiply reads them. Several channels at a time: rows of w may be far apart.
 static void NN__K(wino_kernels)(const nn__gather *q, int flip, const R *w, int64_t rows, int64_t channels, R *to, int64_t stride)
 {
     enum { some = 8 };
-    R g[some][9][16];
+    R g[some][9][NN__NR];
     int64_t i, ch, e, j, n;
     int k, l;
     memset(g, 0, sizeof g);
-    for (i = 0; i < rows; i += NN__MR) for (ch = 0; ch < channels; ch += some) {
+    for (i = 0; i < rows; i += NN__NR) for (ch = 0; ch < channels; ch += some) {
         n = nn__min(some, channels - ch);
-        for (j = 0; j < nn__min(NN__MR, rows - i); j++) for (e = 0; e < n; e++) {
+        for (j = 0; j < nn__min(NN__NR, rows - i); j++) for (e = 0; e < n; e++) {
             const R *x = w + (i + j) * q->w_row + (ch + e) * q->w_channel;
             NN__UNROLL for (k = 0; k < 9; k++) g[e][k][j] = x[k];
         }
-        for (e = 0; e < n; e++) for (l = 0; l < NN__MR; l += NN__LANES) {
+        for (e = 0; e < n; e++) for (l = 0; l < NN__NR; l += NN__LANES) {
             V x[9];
             NN__UNROLL for (k = 0; k < 9; k++) x[k] = LOAD(g[e][flip ? 8 - k : k] + l);
-            NN__K(wino_kernel)(x, 3, to + i * channels + (ch + e) * NN__MR + l, stride, ch + e == channels - 1 ? NN__MR - l : NN__LANES);
+            NN__K(wino_kernel)(x, 3, to + i * channels + (ch + e) * NN__NR + l, stride, NN__LANES);
         }
     }
 }
-// A task of the packing phase: NN__TILE_ROWS rows of a round, all channels in parts of NN__WINO_K.
+// A task of the packing phase: NN__LANE_ROWS rows of a round, all channels in parts of NN__WINO_K.
 static void NN__K(wino_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
-    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__TILE_ROWS, row = round * s.lead + first, part;
-    to += group * s.panels;
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__LANE_ROWS, row = round * s.lead + first, part;
+    to += group * s.panels + index % s.pack_blocks * nn__wino_block_size(q.channels);
     for (part = 0; part < q.channels; part += NN__WINO_K) {
-        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(s.lead, depth);
-        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__TILE_ROWS, q.rows - row), depth, to + first * depth, stride);
+        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(NN__LANE_ROWS, depth);
+        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__LANE_ROWS, q.rows - row), depth, to, stride);
         to += 36 * stride;
     }
 }
@@ -19129,78 +19745,104 @@ static void NN__K(wino_products)(int64_t m, int64_t n, int add, int64_t depth, c
         else for (i = 0; i < m; i += NN__MR) NN__K(wino_tile)(1, add, depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
     }
 }
-// One block of results: some rows (channels) and NN__WINO_N columns (tiles).
-static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+// y (n tiles, m rows) (+)= pixels * weights for each of the 36 matrices: [term][tile] times panels [term][NN__NR rows]. Channels are what lanes are, as
+// there are many of them however small an image is, and a weight is read once for up to NN__TALL tiles.
+static void NN__K(wino_multiply)(int64_t n, int64_t m, int add, int64_t depth, const R *x, int64_t wide, const R *w, int64_t w_stride, R *y, int64_t y_stride, int64_t ld)
+{
+    static const R zero[NN__NR] = { 0 };
+    int64_t at[NN__WINO_K], x_stride = nn__wino_stride(depth, wide), tiles = (n + NN__TALL - 1) / NN__TALL, i, j, t, h;
+    int e;
+    for (i = 0; i < depth; i++) at[i] = i * wide;
+    for (e = 0; e < 36; e++, x += x_stride, w += w_stride, y += y_stride) for (j = 0; j < m; j += NN__NR) {
+        const R *panel = w + j * depth, *next = j + NN__NR < m ? panel + NN__NR * depth : w + w_stride;
+        for (i = 0, t = 0; t < tiles; t++, i += h) {
+            h = n / tiles + (t < n % tiles);
+            NN__K(lane_tiles)[1][h - 1](depth, x + i, 1, 0, at, panel, t ? panel : next, add ? NULL : zero, y + i * ld + j, ld);
+        }
+    }
+}
+// Channels begin .. end - 1 of tiles first .. first + n - 1, transformed: [matrix][term][tile], `wide` tiles in a row.
+static void NN__K(wino_transform)(const nn__conv *v, const nn__gather *q, const R *from, int64_t group, int64_t first, int64_t n, int64_t begin, int64_t end, int64_t wide, R *to, int64_t stride)
+{
+    NN__K(patch) in[NN__WINO_N];
+    NN__K(patches) p;
+    int64_t across = (q->x.count + 3) / 4, tiles = across * ((q->y.count + 3) / 4), source = q->y.size * q->x.size, runs = 0, ch, l, i;
+    int64_t low_y = q->y.offset + nn__min(0, 2 * q->y.hop), low_x = q->x.offset + nn__min(0, 2 * q->x.hop);
+    for (l = 0; l < n; runs++) {
+        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across, tx = (first + l) % across, run = nn__min(across - tx, n - l);
+        in[runs] = NN__K(wino_patch)(4 * ty + low_y, 4 * tx + low_x, q->y.size, q->x.size, run, 6);
+        in[runs].at += (b * v->groups + group) * q->channels * source;
+        in[runs].stride = v->groups * q->channels * source;
+        in[runs].count = tiles == 1 ? n : 1;             // a tile is a whole image
+        in[runs].lane = l;
+        l += run * in[runs].count;
+    }
+    memset(&p, 0, sizeof p);
+    for (ch = begin; ch < end; ch++, to += wide) {
+        for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + ch * source, q->x.size, &p);
+        for (i = 0; i < wide; i += NN__LANES) NN__K(wino_image)(&p, (int)i, to + i, stride);
+    }
+}
+// A task of that phase: NN__WINO_SOME channels.
+static void NN__K(wino_some)(const nn__conv *v, int spread, const R *from, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    nn__gather q = nn__conv_gather(v, spread, 0);
+    int64_t some = (q.channels + NN__WINO_SOME - 1) / NN__WINO_SOME, block = index / some % s.blocks, group = index / some / s.blocks, begin = index % some * NN__WINO_SOME;
+    int64_t n = nn__min(NN__WINO_N, v->batch * nn__wino_tiles(spread ? v->image : v->map) - block * NN__WINO_N), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
+    int64_t part = begin / NN__WINO_K * NN__WINO_K, stride = nn__wino_stride(nn__min(NN__WINO_K, q.channels - part), wide);
+    to += (group * s.blocks + block) * nn__wino_ahead_size(v, spread) + nn__wino_numbers(part, wide);
+    NN__K(wino_transform)(v, &q, from, group, block * NN__WINO_N, n, begin, nn__min(begin + NN__WINO_SOME, q.channels), wide, to + (begin - part) * wide, stride);
+}
+// One block of results: some rows (channels) and NN__WINO_N columns (tiles). a: packed weights; ahead: transformed tiles, where that is a phase.
+static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahead, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
     int64_t group = index / s.splits / s.blocks, first = index / s.splits % s.blocks * NN__WINO_N, in_round = index % s.splits * s.rows, row = round * s.lead + in_round;
     int64_t across = (q.x.count + 3) / 4, tiles = across * ((q.y.count + 3) / 4), n = nn__min(NN__WINO_N, v->batch * tiles - first);
-    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), source = q.y.size * q.x.size, plane = q.y.count * q.x.count, wide, l, r, part, ch;
+    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), plane = q.y.count * q.x.count, l, r, part, ch;
+    int64_t y_stride = nn__wino_stride(NN__WINO_N, s.rows), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
     int few = s.panels == 0;
-    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(s.rows, NN__WINO_N), *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K / 2);
-    NN__K(patch) in[NN__WINO_N], out[NN__WINO_N];
-    NN__K(patches) p;
-    int64_t runs = 0, low_y = q.y.offset + nn__min(0, 2 * q.y.hop), low_x = q.x.offset + nn__min(0, 2 * q.x.hop);
-    R tile[4][NN__WINO_N][4];
+    R *mm = scratch, *vv = mm + 36 * y_stride, *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    R tile[4][NN__LANES][4];
     int i, j;
     if (m <= 0) return;
-    for (l = 0; l < n; runs++) {
-        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across, tx = (first + l) % across, run = nn__min(across - tx, n - l);
-        in[runs] = NN__K(wino_patch)(4 * ty + low_y, 4 * tx + low_x, q.y.size, q.x.size, run, 6);
-        in[runs].at += (b * v->groups + group) * q.channels * source;
-        in[runs].stride = v->groups * q.channels * source;
-        in[runs].count = tiles == 1 ? n : 1;             // a tile is a whole image
-        in[runs].lane = l;
-        out[runs] = NN__K(wino_patch)(4 * ty, 4 * tx, q.y.count, q.x.count, run, 4);
-        out[runs].at += ((b * v->groups + group) * q.rows + row) * plane;
-        out[runs].stride = v->groups * q.rows * plane;
-        out[runs].count = in[runs].count;
-        out[runs].lane = l;
-        l += run * in[runs].count;
-    }
-    memset(&p, 0, sizeof p);
-    wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
-    a += group * s.panels;
+    if (s.ahead) vv = ahead + (group * s.blocks + first / NN__WINO_N) * nn__wino_ahead_size(v, spread);
+    a += group * s.panels + in_round / NN__LANE_ROWS * nn__wino_block_size(q.channels);
     w += group * v->o * v->c * 9 + row * q.w_row;
-    for (part = 0; part < q.channels; part += few ? NN__WINO_K / 2 : NN__WINO_K) {
-        int64_t depth = nn__min(few ? NN__WINO_K / 2 : NN__WINO_K, q.channels - part);
-        const R *ww = few ? uu : a + in_round * depth;
-        int64_t stride = nn__wino_stride(few ? s.rows : s.lead, depth);
-        if (few) NN__K(wino_kernels)(&q, spread, w + part * q.w_channel, m, depth, uu, stride);
-        for (ch = 0; ch < depth; ch++) {
-            for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + (part + ch) * source, q.x.size, &p);
-            for (i = 0; i < wide; i += NN__LANES)
-                NN__K(wino_image)(&p, i, vv + i / NN__NR * depth * NN__NR + ch * NN__NR + i % NN__NR, nn__wino_stride(depth, NN__WINO_N));
+    for (part = 0; part < q.channels; part += NN__WINO_K) {
+        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(NN__LANE_ROWS, depth);
+        if (!s.ahead) NN__K(wino_transform)(v, &q, from, group, first, n, part, part + depth, wide, vv, nn__wino_stride(depth, wide));
+        for (r = 0; r < m; r += NN__LANE_ROWS) {
+            int64_t rows = nn__min(NN__LANE_ROWS, m - r);
+            const R *ww = few ? uu : a + r / NN__LANE_ROWS * nn__wino_block_size(q.channels) + nn__wino_block_size(part);
+            if (few) NN__K(wino_kernels)(&q, spread, w + r * q.w_row + part * q.w_channel, rows, depth, uu, stride);
+            NN__K(wino_multiply)(n, rows, part > 0, depth, vv, wide, ww, stride, mm + r, y_stride, s.rows);
         }
-        NN__K(wino_products)(m, wide, part > 0, depth, ww, stride, vv, nn__wino_stride(depth, NN__WINO_N), mm, nn__wino_stride(s.rows, NN__WINO_N), NN__WINO_N);
-        a += 36 * stride;
+        if (s.ahead) vv += 36 * nn__wino_stride(depth, wide);
     }
-    for (r = 0; r < m; r++, y += plane) {
-        R first_term = bias ? bias[group * q.rows + row + r] : 0;
-        for (i = 0; i < wide; i += NN__LANES) {
-            V t[24], z[4];
-            NN__UNROLL for (j = 0; j < 6; j++) {
-                V x[6];
-                int k;
-                NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(mm + (6 * k + j) * nn__wino_stride(s.rows, NN__WINO_N) + r * NN__WINO_N + i);
-                NN__K(wino_a)(x, 1, 4, 6, t + j);
-            }
-            NN__UNROLL for (j = 0; j < 4; j++) {
-                int k;
-                NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
-                NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + SET1(first_term);
-                NN__K(join_four)(z, tile[j][i]);
-            }
+    for (r = 0; r < m; r += NN__LANES) for (l = 0; l < n; l++) {
+        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across * 4, tx = (first + l) % across * 4, lanes = nn__min(NN__LANES, m - r);
+        int64_t high = nn__min(4, q.y.count - ty), width = nn__min(4, q.x.count - tx);
+        R *to = y + ((b * v->groups + group) * q.rows + row + r) * plane + ty * q.x.count + tx;
+        const R *from_sums = mm + l * s.rows + r;
+        V start = bias ? NN__K(get_lanes)(bias + group * q.rows + row + r, lanes) : C(0), t[24], z[4];
+        NN__UNROLL for (j = 0; j < 6; j++) {
+            V x[6];
+            int k;
+            NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(from_sums + (6 * k + j) * y_stride);
+            NN__K(wino_a)(x, 1, 4, 6, t + j);
         }
-        for (l = 0; l < runs; l++) for (i = 0; i < out[l].y1; i++) {
-            R *to = y + out[l].at + i * q.x.count;
-            const R *z = tile[i][out[l].lane];
-            for (ch = 0; ch < out[l].count; ch++, to += out[l].stride, z += 4) {
-                if (add) for (part = 0; part < out[l].x1; part++) to[part] += z[part];
-                else NN__K(copy_run)(to, z, out[l].x1, 1);
-            }
+        NN__UNROLL for (j = 0; j < 4; j++) {
+            int k;
+            NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
+            NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + start;
+            NN__K(join_four)(z, tile[j][0]);
         }
+        if (high == 4 && width == 4 && !add)
+            for (ch = 0; ch < lanes; ch++, to += plane) NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * q.x.count, tile[i][ch], 4 * sizeof *to);
+        else for (ch = 0; ch < lanes; ch++, to += plane) for (i = 0; i < high; i++) NN__K(conv_put)(to + i * q.x.count, tile[i][ch], width, add);
     }
 }
 // One block of dw over one chunk of the batch: rows are channels of the map, columns those of the image, terms are tiles.
@@ -19274,20 +19916,33 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
 // The three products, each by tiles or by strips.
 static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
-    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
-    else if (nn__conv_cuts(v, spread).bands.count) NN__K(conv_bands)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
-    else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
+    R *packed = (R *)(v->kept ? c->kept : c->shared);
+    int64_t round = v->kept ? 0 : t->phase / 2;
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
+    else if (s.many) NN__K(lanes_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
+    else if (s.bands.count) NN__K(conv_bands)(v, spread, packed, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
+    else NN__K(conv_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
 {
-    if (nn__conv_wino(v, spread)) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
-    else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
+    R *packed = (R *)(v->kept ? c->kept : c->shared);
+    if (nn__conv_wino(v, spread)) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+    else if (nn__conv_cuts(v, spread).many) NN__K(lanes_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+    else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+}
+// Phases: weights are packed, then multiplied, in turns; Winograd with few tiles transforms them before it multiplies.
+static void NN__K(conv_phase)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
+{
+    int ahead = nn__conv_wino(v, spread) && nn__conv_cuts(v, spread).ahead > 0;
+    if (ahead && t->phase == c->phases - 2) NN__K(wino_some)(v, spread, from, t->index, (R *)c->shared);
+    else if (t->phase % 2 == 0 && !(ahead && t->phase == c->phases - 1)) NN__K(conv_pack)(v, spread, c, t);
+    else NN__K(conv_product)(v, spread, c, t, from, bias, y, add);
 }
 static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
-    if (t->phase % 2 == 0) NN__K(conv_pack)(&v, v.transposed, c, t);
-    else NN__K(conv_product)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
+    NN__K(conv_phase)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
 }
 static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
 {
@@ -19297,8 +19952,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     R *dw = (R *)c->din[1].data, *part = (R *)c->shared;
     const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
     if (c->din[0].data) {                                // a call of its own: NN_OP_SPLIT
-        if (t->phase % 2 == 0) NN__K(conv_pack)(&v, !v.transposed, c, t);
-        else NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
+        NN__K(conv_phase)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
     }
     else if (t->phase == 1) {
         int64_t begin = nn__task_begin(w.count, t), end = nn__task_end(w.count, t), k;
@@ -19387,7 +20041,7 @@ typedef struct nn__pool_sizes { int64_t columns, line, outs, numbers; } nn__pool
 static nn__pool_sizes nn__pool_room(const nn__pool_params *p, int64_t w, int64_t ow)
 {
     nn__pool_sizes z;
-    z.columns = (w + 47) & ~(int64_t)15;
+    z.columns = (nn__max(w + 2 * p->pad[1], p->stride[1] * (ow + 31) + (p->kernel[1] - 1) * p->dilation[1]) + 47) & ~(int64_t)15;
     z.line = p->adaptive ? 0 : (ow + (p->kernel[1] - 1) * p->dilation[1] / p->stride[1] + 63) & ~(int64_t)15;
     z.outs = (ow + 31) & ~(int64_t)15;
     z.numbers = z.columns + p->stride[1] * z.line + z.outs;
@@ -19584,6 +20238,31 @@ static void NN__K(pool_max_rows)(const NN__K(pooling) *o, const R *x, int64_t pl
         NN__K(istore)(o->column_at + i, NN__K(count_up)(0) * 0 + INT32_MAX);
     }
 }
+// A row of maxima where nobody asks for places and windows are 1 or 2 columns apart: straight from the rows of x, in the order of x, so that zeros
+// of either sign come out as they do with places. A row that is padded, or the last of all, is read from a copy with -inf around it.
+static void NN__K(pool_max_values)(const NN__K(pooling) *o, const R *x, int64_t plane, nn__window wy, R *y, int64_t left)
+{
+    int64_t s = o->p->stride[1], pad = o->p->pad[1], reach = s * (o->ow + 2 * NN__LANES) + (o->p->kernel[1] - 1) * o->p->dilation[1] + NN__LANES, row, ox, k;
+    R *best = o->share;
+    for (row = wy.begin; row < wy.end; row += o->p->dilation[0]) {
+        int64_t at = (plane * o->h + row) * o->w;
+        const R *from = x + at;
+        if (pad || at + reach > o->in) {                 // the columns hold -inf elsewhere
+            memcpy(o->column + pad, from, (size_t)o->w * sizeof *from);
+            from = o->column;
+        }
+        for (ox = 0; ox < o->ow; ox += NN__LANES) {
+            V m = row == wy.begin ? C(-INFINITY) : LOAD(best + ox);
+            for (k = 0; k < o->p->kernel[1]; k++) {
+                int64_t i = s * ox + k * o->p->dilation[1];
+                V v = s == 1 ? LOAD(from + i) : NN__K(evens)(LOAD(from + i), LOAD(from + i + NN__LANES));
+                m = SEL((v > m) | (v != v), v, m);
+            }
+            if (row + o->p->dilation[0] < wy.end) STORE(best + ox, m);
+            else NN__K(put_lanes)(y + ox, m, left - ox);
+        }
+    }
+}
 // Windows of 2 x 2 side by side, the usual ones: their four pixels are the even and odd numbers of two rows.
 static int NN__K(pool_of_four)(const nn_call *c)
 {
@@ -19657,6 +20336,7 @@ NN__FORWARD(maxpool2d)
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
     if (NN__K(pool_of_four)(c)) { NN__K(pool_max_four)(c, &o); return; }
+    int values = !c->aux[0].data && !o.p->adaptive && o.p->stride[1] <= 2;
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
     for (i = 0; i < o.z.columns + pads; i++) o.column_at[i] = INT32_MAX;
     for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
@@ -19666,6 +20346,10 @@ NN__FORWARD(maxpool2d)
         if (wy.begin >= wy.end) {
             NN__K(fill_with)(o.ow, y, (R)-INFINITY);
             for (ox = 0; at && ox < o.ow; ox++) at[ox] = -1;
+            continue;
+        }
+        if (values) {
+            NN__K(pool_max_values)(&o, (const R *)c->in[0].data, i, wy, y, o.out - (i * o.oh + oy) * o.ow);
             continue;
         }
         NN__K(pool_max_rows)(&o, (const R *)c->in[0].data, i, wy);
@@ -20962,6 +21646,727 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
         memcpy(block, a + i, m);
         memcpy(a + i, b + i, m);
         memcpy(b + i, block, m);
+    }
+}
+#endif
+
+// ---- recurrent nets: one layer in one direction over a sequence ---------------------------------------------------------------
+// x W_ih^T + b_ih of all steps is one product, done before by nn_linear: gx (B, T, G H). What is left goes step by step (h: B x H):
+//
+//     rnn    h' = tanh or relu(a),  a = gx + b + W h                                                          1 gate
+//     lstm   i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o);  g = tanh(a_g);  c' = f c + i g;  h' = o tanh(c')     4 gates, in the order i f g o
+//            with a projection (Sak et al. 2014) h' = W_hr (o tanh(c')), of P numbers
+//     gru    r, z = sigmoid(a_r), sigmoid(a_z);  q = W_n h + b_n;  n = tanh(gx_n + r q);  h' = (1 - z) n + z h      3 gates, in the order r z n
+//
+// (Elman 1990; Hochreiter & Schmidhuber 1997; Cho et al. 2014, reset after the product. All as in PyTorch.) Samples do not depend on
+// each other: a task takes some rows of the batch through the whole sequence, so there is one fork for all steps, and its state stays in
+// the cache. W is packed once for all of them. Backward goes the same way back:  da from dh, dc;  dh of the step before = da W;  then
+// dW = sum of da h^T over all steps and samples is one product. Steps from a sample's length on are not there: h stays, y is 0.
+#if NN__IN_HOST
+enum { NN__RNN_GX, NN__RNN_W, NN__RNN_B, NN__RNN_H0, NN__RNN_C0, NN__RNN_LENGTHS, NN__RNN_WR, NN__RNN_INPUTS };
+enum { NN__RNN_ROWS = 16, NN__RNN_SCRATCH = 1 << 18 };    // rows of a task, unless they need more numbers than that
+typedef struct nn__rnn_weight {      // y += a B, B (k, n)
+    const void *b;
+    int64_t k, n, brs, bcs;
+    int     packed;
+    size_t  at;                      // in the shared scratch, in numbers
+} nn__rnn_weight;
+typedef struct nn__rnn_dims {
+    int     kind, gates, saved;      // saved: numbers of a unit and step that backward needs
+    int64_t batch, time, hidden, out, width;             // out: size of h; width: gates * hidden
+    int64_t sb, st;                  // the row of sample b, step t is b sb + t st
+    int64_t lh, lc, lg;              // rows of scratch: of h, of c, of all gates
+    nn__rnn_weight w, wr;            // of the steps in this direction; wr.b NULL: no projection
+    size_t  da, dh, m, shared, task; // places in the shared scratch; sizes of both. da: what goes to W, where that is not d gx itself
+} nn__rnn_dims;
+
+static int64_t nn__rnn_gates(int kind)           { return kind == NN__RNN_LSTM ? 4 : kind == NN__RNN_GRU ? 3 : 1; }
+static int64_t nn__rnn_saved(int kind)           { return kind <= NN__RNN_RELU ? 1 : 4; }
+static int64_t nn__to_16(int64_t n)              { return (n + 15) / 16 * 16; }
+static size_t  nn__rnn_take(nn__rnn_dims *s, int64_t n) { size_t at = s->shared; s->shared += (size_t)nn__to_16(n); return at; }
+
+// Weights (n, k) in file order. They are read in place where their rows lie right and too few rows use them to pay for packing.
+static void nn__rnn_bind(nn__rnn_dims *s, nn__rnn_weight *to, const nn_view *w, int turned)
+{
+    to->b = w->data;
+    to->n = w->shape[turned]; to->k = w->shape[!turned];
+    to->bcs = w->stride[turned]; to->brs = w->stride[!turned];
+    to->packed = to->bcs != 1 || (s->batch > 3 && s->time > 1);
+    to->at = to->packed ? nn__rnn_take(s, (to->n + 31) / 32 * 32 * to->k) : 0;
+}
+static int64_t nn__rnn_tasks(const nn__rnn_dims *s)
+{
+    int64_t rows = nn__max(1, nn__min(NN__RNN_ROWS, NN__RNN_SCRATCH / (s->lh + 2 * s->lc + s->lg)));
+    return (s->batch + rows - 1) / rows;
+}
+static nn__product nn__rnn_product(const nn__rnn_weight *w, int64_t m, const void *a, int64_t lda, void *y, int64_t ldy)
+{
+    nn__product g;
+    memset(&g, 0, sizeof g);
+    g.a = a; g.b = w->b; g.y = y;
+    g.m = m; g.n = w->n; g.k = w->k;
+    g.ars = lda; g.acs = 1; g.brs = w->brs; g.bcs = w->bcs; g.yrs = ldy; g.ycs = 1;
+    return g;
+}
+static nn__rnn_dims nn__rnn_open(const nn_call *c)
+{
+    const nn__rnn_params *p = (const nn__rnn_params *)c->params;
+    const nn_view *x = &c->in[NN__RNN_GX], *w = &c->in[NN__RNN_W], *wr = &c->in[NN__RNN_WR];
+    int back = c->pass == NN_BACKWARD;
+    int64_t rows, most;
+    nn__rnn_dims s;
+    memset(&s, 0, sizeof s);
+    s.kind = p->kind;
+    s.gates = (int)nn__rnn_gates(p->kind);
+    s.saved = (int)nn__rnn_saved(p->kind);
+    s.batch = x->shape[p->time_first]; s.time = x->shape[!p->time_first];
+    s.sb = p->time_first ? 1 : s.time; s.st = p->time_first ? s.batch : 1;
+    s.width = w->shape[0]; s.hidden = s.width / s.gates; s.out = w->shape[1];
+    s.lh = nn__to_16(s.out) + 16; s.lc = nn__to_16(s.hidden) + 16; s.lg = nn__to_16(s.width) + 16;       // vectors may read on a little
+    rows = s.batch * s.time;
+    nn__rnn_bind(&s, &s.w, w, back);
+    if (wr->ndim) nn__rnn_bind(&s, &s.wr, wr, back);
+    if (back) {
+        int own = p->kind == NN__RNN_GRU || !c->din[NN__RNN_GX].data || (c->add & 1);
+        s.da = own ? nn__rnn_take(&s, rows * s.width) : 0;
+        if (wr->ndim) { s.dh = nn__rnn_take(&s, rows * s.out); s.m = nn__rnn_take(&s, rows * s.hidden); }
+    }
+    most = s.batch ? (s.batch + nn__rnn_tasks(&s) - 1) / nn__rnn_tasks(&s) : 0;
+    s.task = (size_t)(most * (s.lh + 2 * s.lc + s.lg) + s.lc);
+    return s;
+}
+static nn__product nn__rnn_gradient(const nn_call *c, int which, const void *da, const void *a)      // dW^T, rows dense in an input-major weight
+{
+    const nn_view *w = &c->din[which];
+    nn__product g;
+    memset(&g, 0, sizeof g);
+    g.a = a; g.b = da; g.y = w->data;
+    g.m = w->shape[1]; g.n = w->shape[0]; g.k = c->in[NN__RNN_GX].shape[0] * c->in[NN__RNN_GX].shape[1];
+    g.ars = 1; g.acs = g.m; g.brs = g.n; g.bcs = 1; g.yrs = w->stride[1]; g.ycs = w->stride[0];
+    return g;
+}
+static void nn__rnn_room(nn_call *c, const nn__rnn_dims *s, const nn__rnn_weight *w)     // for a task, and for products in place
+{
+    nn__product g = nn__rnn_product(w, (s->batch + nn__rnn_tasks(s) - 1) / nn__max(1, nn__rnn_tasks(s)), NULL, s->lg, NULL, s->lg);
+    size_t bytes;
+    nn__product_turn(&g);
+    bytes = (s->task + (w->packed || !w->n ? 0 : nn__gemm_cuts(&g).scratch)) * nn__real_bytes(c);
+    if (bytes > c->task_bytes) c->task_bytes = bytes;
+}
+static void nn__rnn_plan(nn_call *c)
+{
+    nn__rnn_dims s = nn__rnn_open(c);
+    c->phases = 3;
+    c->tasks[0] = (s.w.packed ? (s.w.n + 31) / 32 : 0) + (s.wr.packed ? (s.wr.n + 31) / 32 : 0);
+    c->tasks[1] = nn__rnn_tasks(&s);
+    c->tasks[2] = c->in[NN__RNN_LENGTHS].ndim ? 1 : 0;
+    if (c->pass == NN_BACKWARD) {
+        c->tasks[2] = c->din[NN__RNN_B].data ? (s.width + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS : 0;
+        if (c->din[NN__RNN_W].data)  c->tasks[2] += nn__gemm_plan(c, nn__rnn_gradient(c, NN__RNN_W, NULL, NULL));
+        if (c->din[NN__RNN_WR].data) c->tasks[2] += nn__gemm_plan(c, nn__rnn_gradient(c, NN__RNN_WR, NULL, NULL));
+    }
+    c->shared_bytes = s.shared * nn__real_bytes(c);
+    nn__rnn_room(c, &s, &s.w);
+    nn__rnn_room(c, &s, &s.wr);
+    c->cost += s.batch * s.time * (s.width * s.out + s.hidden * 64) / 8 + 1;
+}
+
+static int nn__rnn_fits(nn_call *c, int i, const char *what, int ndim, int64_t a, int64_t b)         // an input that may be missing
+{
+    const nn_view *v = &c->in[i];
+    nn_shape s = nn__shape2(a, b);
+    if (!v->ndim || (v->ndim == ndim && v->shape[0] == a && (ndim == 1 || v->shape[1] == b))) return 1;
+    nn_fail(c->nn, "%s: %s is %s, not %s", c->op->name, what, NN__SHAPE_OF(v), nn__dims_text(ndim, s.d).s);
+    return 0;
+}
+static int nn__rnn_shape(nn_call *c)
+{
+    const nn__rnn_params *p = (const nn__rnn_params *)c->params;
+    const nn_view *x = &c->in[NN__RNN_GX], *w = &c->in[NN__RNN_W], *n = &c->in[NN__RNN_LENGTHS];
+    int dtype = (int)c->nn->desc.dtype, i;
+    int64_t rows, batch, shape[3], hidden, out;
+    for (i = 0; i < c->nin; i++) if (i != NN__RNN_LENGTHS && c->in[i].ndim && c->in[i].dtype != dtype) {
+        nn_fail(c->nn, "%s: input %d is %s, not %s", c->op->name, i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name((nn_dtype)dtype));
+        return 0;
+    }
+    if (x->ndim != 3 || w->ndim != 2 || x->shape[2] != w->shape[0] || w->shape[0] % nn__rnn_gates(p->kind)) {
+        nn_fail(c->nn, "%s: x W_ih %s does not fit W_hh %s", c->op->name, NN__SHAPE_OF(x), NN__SHAPE_OF(w));
+        return 0;
+    }
+    if (n->ndim && !nn__is_index(n)) { nn_fail(c->nn, "%s: lengths are i32 or i64, not %s", c->op->name, nn_dtype_name((nn_dtype)n->dtype)); return 0; }
+    batch = x->shape[p->time_first]; hidden = w->shape[0] / nn__rnn_gates(p->kind); out = w->shape[1];
+    if (out != hidden && !c->in[NN__RNN_WR].ndim) { nn_fail(c->nn, "%s: W_hh %s must be (%lld, %lld)", c->op->name, NN__SHAPE_OF(w), (long long)w->shape[0], (long long)hidden); return 0; }
+    if (!nn__rnn_fits(c, NN__RNN_B, "b_hh", 1, w->shape[0], 0) || !nn__rnn_fits(c, NN__RNN_H0, "h", 2, batch, out) || !nn__rnn_fits(c, NN__RNN_C0, "c", 2, batch, hidden) ||
+        !nn__rnn_fits(c, NN__RNN_LENGTHS, "lengths", 1, batch, 0) || !nn__rnn_fits(c, NN__RNN_WR, "W_hr", 2, out, hidden)) return 0;
+    rows = x->shape[0] * x->shape[1];
+    shape[0] = x->shape[0]; shape[1] = x->shape[1]; shape[2] = out;
+    nn__set_shape(&c->out[0], dtype, 3, shape);
+    shape[0] = batch; shape[1] = out;
+    nn__set_shape(&c->out[1], dtype, 2, shape);                      // h, c after the last step
+    shape[1] = p->kind == NN__RNN_LSTM ? hidden : 0;
+    nn__set_shape(&c->out[2], dtype, 2, shape);
+    c->naux = 3;
+    shape[0] = rows; shape[1] = nn__rnn_saved(p->kind) * hidden;
+    nn__set_shape(&c->aux[0], dtype, 2, shape);                      // gates: h (rnn), i f g o, r z n q
+    shape[1] = out;
+    nn__set_shape(&c->aux[1], dtype, 2, shape);                      // h before the step
+    shape[1] = p->kind == NN__RNN_LSTM ? hidden : 0;
+    nn__set_shape(&c->aux[2], dtype, 2, shape);                      // c after it
+    return 1;
+}
+static int64_t nn__rnn_length(const nn_call *c, int64_t b, int64_t time)
+{
+    return c->in[NN__RNN_LENGTHS].ndim ? nn__max(0, nn__min(time, nn__class_at(&c->in[NN__RNN_LENGTHS], b))) : time;
+}
+static int64_t nn__rnn_row(const nn_call *c, const nn__rnn_dims *s, int64_t b, int64_t length, int64_t step)      // where step `step` of sample b is
+{
+    return b * s->sb + (((const nn__rnn_params *)c->params)->reverse ? length - 1 - step : step) * s->st;
+}
+static nn_tensor *nn__rnn(int kind, int reverse, int time_first, nn_tensor *const *inputs, nn_tensor **out)      // inputs in the order of the enum; out: y, h, c
+{
+    nn_tensor *in[NN__RNN_INPUTS];
+    nn__rnn_params p;
+    int i;
+    p.kind = kind; p.reverse = reverse; p.time_first = time_first;
+    for (i = 0; i < NN__RNN_INPUTS; i++) in[i] = inputs[i] && i != NN__RNN_W && i != NN__RNN_WR ? nn_contiguous(inputs[i]) : inputs[i];
+    return nn__or_fail(in[0]->nn, nn_apply_n(in[0]->nn, nn__op(NN_OP_rnn), in, NN__RNN_INPUTS, &p, out));
+}
+#endif
+#if NN__IN_SIMD
+static void NN__K(rnn_pack)(const nn__rnn_weight *w, R *shared, int64_t strip)       // 32 columns
+{
+    int64_t j, n, end = nn__min(w->n, strip * 32 + 32);
+    for (j = strip * 32; j < end; j += n) {
+        n = nn__min(NN__NR, end - j);
+        NN__K(gemm_turn)(n, w->k, (const R *)w->b + j * w->bcs, w->bcs, w->brs, n > NN__LANES ? NN__NR : NN__LANES, shared + w->at + j * w->k);
+    }
+}
+static int NN__K(rnn_packs)(const nn__rnn_dims *s, const nn_call *c, const nn_task *t)
+{
+    int64_t first = s->w.packed ? (s->w.n + 31) / 32 : 0;
+    if (t->phase != 0) return 0;
+    if (t->index < first) NN__K(rnn_pack)(&s->w, (R *)c->shared, t->index);
+    else NN__K(rnn_pack)(&s->wr, (R *)c->shared, t->index - first);
+    return 1;
+}
+static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_t m, const R *a, int64_t lda, R *y, int64_t ldy, R *scratch)     // y += a B
+{
+    int64_t j, width, i, tasks;
+    if (!w->packed) {
+        nn__product g = nn__rnn_product(w, m, a, lda, y, ldy);
+        tasks = nn__gemm_tasks(g);
+        for (i = 0; i < tasks; i++) NN__K(gemm_task)(g, 1, NULL, i, scratch);
+        return;
+    }
+    for (j = 0; j < w->n; j += width) {
+        const R *b = shared + w->at + j * w->k;
+        int vectors = w->n - j > NN__LANES ? NN__NV : 1;
+        width = vectors * NN__LANES;
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, NULL, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
+    }
+}
+
+// Gates: tanh as x p(x^2) / q(x^2), fitted for the least relative error up to |x| = 8, where 1 - tanh x = 2e-7; within 3e-7, never beyond 1.
+// The words of >>words are exact to the last digits near 0 and for large x, which costs twice the time; here a sum follows.
+#ifdef NN__IS_F64
+NN__INLINE V NN__K(gate_tanh)(V x)    { return TANH(x); }
+NN__INLINE V NN__K(gate_sigmoid)(V x) { return SIGMOID(x); }
+#else
+NN__INLINE V NN__K(gate_tanh)(V x)
+{
+    V t = SEL(x > C(8), C(8), SEL(x < C(-8), C(-8), x)), z = t * t, p = FMA(C(1.513270093e-08), z, C(2.183063804e-05)), q = FMA(C(8.48454864e-07), z, C(0.0003405125786));
+    p = FMA(p, z, C(0.00356790401));
+    q = FMA(q, z, C(0.02615054702));
+    p = FMA(p, z, C(0.1344143622));
+    q = FMA(q, z, C(0.467747632));
+    p = FMA(p, z, C(0.9999999932));
+    q = FMA(q, z, C(1));
+    return t * p / q;
+}
+NN__INLINE V NN__K(gate_sigmoid)(V x) { return FMA(C(0.5), NN__K(gate_tanh)(C(0.5) * x), C(0.5)); }
+#endif
+
+// One step of one sample: n units; a: the gates' sums. m: o tanh(c), which is h where nothing is projected. save, save_c: for backward, or NULL.
+static void NN__K(lstm_cell)(int64_t n, const R *a, R *c, R *m, R *save, R *save_c)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        V i = NN__K(gate_sigmoid)(LOAD(a + j)), f = NN__K(gate_sigmoid)(LOAD(a + n + j)), g = NN__K(gate_tanh)(LOAD(a + 2 * n + j));
+        V o = NN__K(gate_sigmoid)(LOAD(a + 3 * n + j)), s = FMA(f, LOAD(c + j), i * g);
+        int64_t k = n - j;
+        STORE(c + j, s);
+        STORE(m + j, o * NN__K(gate_tanh)(s));
+        if (!save) continue;
+        NN__K(put_lanes)(save + j, i, k);
+        NN__K(put_lanes)(save + n + j, f, k);
+        NN__K(put_lanes)(save + 2 * n + j, g, k);
+        NN__K(put_lanes)(save + 3 * n + j, o, k);
+        NN__K(put_lanes)(save_c + j, s, k);
+    }
+}
+// dc: in, of c after the step; out, of c before it. before: that c.
+static void NN__K(lstm_cell_back)(int64_t n, const R *save, const R *c, const R *before, const R *dm, R *dc, R *da)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t k = n - j;
+        V i = NN__K(get_lanes)(save + j, k), f = NN__K(get_lanes)(save + n + j, k), g = NN__K(get_lanes)(save + 2 * n + j, k), o = NN__K(get_lanes)(save + 3 * n + j, k);
+        V t = NN__K(gate_tanh)(NN__K(get_lanes)(c + j, k)), d = LOAD(dm + j), s = FMA(d * o, C(1) - t * t, LOAD(dc + j));
+        NN__K(put_lanes)(da + j, s * g * i * (C(1) - i), k);
+        NN__K(put_lanes)(da + n + j, s * NN__K(get_lanes)(before + j, k) * f * (C(1) - f), k);
+        NN__K(put_lanes)(da + 2 * n + j, s * i * (C(1) - g * g), k);
+        NN__K(put_lanes)(da + 3 * n + j, d * t * o * (C(1) - o), k);
+        STORE(dc + j, s * f);
+    }
+}
+static void NN__K(gru_cell)(int64_t n, const R *a, const R *x, R *h, R *save)        // x: gx of the third gate
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t k = n - j;
+        V r = NN__K(gate_sigmoid)(LOAD(a + j)), z = NN__K(gate_sigmoid)(LOAD(a + n + j)), q = LOAD(a + 2 * n + j), u = NN__K(gate_tanh)(FMA(r, q, NN__K(get_lanes)(x + j, k)));
+        STORE(h + j, FMA(z, LOAD(h + j) - u, u));
+        if (!save) continue;
+        NN__K(put_lanes)(save + j, r, k);
+        NN__K(put_lanes)(save + n + j, z, k);
+        NN__K(put_lanes)(save + 2 * n + j, u, k);
+        NN__K(put_lanes)(save + 3 * n + j, q, k);
+    }
+}
+// dh: in, of h after the step; out, what of it goes to h before it past the product. da: as W sees it; dn: the third gate as x sees it
+static void NN__K(gru_cell_back)(int64_t n, const R *save, const R *before, R *dh, R *da, R *dn)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t k = n - j;
+        V r = NN__K(get_lanes)(save + j, k), z = NN__K(get_lanes)(save + n + j, k), u = NN__K(get_lanes)(save + 2 * n + j, k), q = NN__K(get_lanes)(save + 3 * n + j, k);
+        V d = LOAD(dh + j), e = d * (C(1) - z) * (C(1) - u * u);
+        NN__K(put_lanes)(da + j, e * q * r * (C(1) - r), k);
+        NN__K(put_lanes)(da + n + j, d * (NN__K(get_lanes)(before + j, k) - u) * z * (C(1) - z), k);
+        NN__K(put_lanes)(da + 2 * n + j, e * r, k);
+        NN__K(put_lanes)(dn + j, e, k);
+        STORE(dh + j, d * z);
+    }
+}
+static void NN__K(rnn_cell)(int64_t n, int relu, const R *a, R *h, R *save)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        V v = LOAD(a + j), y = relu ? SEL(v < C(0), C(0), v) : NN__K(gate_tanh)(v);
+        STORE(h + j, y);
+        if (save) NN__K(put_lanes)(save + j, y, n - j);
+    }
+}
+static void NN__K(rnn_cell_back)(int64_t n, int relu, const R *save, R *dh, R *da)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        V y = NN__K(get_lanes)(save + j, n - j), d = LOAD(dh + j);
+        NN__K(put_lanes)(da + j, relu ? SEL(y <= C(0), C(0), d) : d * (C(1) - y * y), n - j);
+        STORE(dh + j, C(0));
+    }
+}
+
+typedef struct NN__K(rnn_task) {     // the rows of the batch that a task has, and its scratch
+    int64_t begin, rows, steps;      // steps: of the longest
+    R *h, *c, *m, *a, *zero, *scratch;
+} NN__K(rnn_task);
+static NN__K(rnn_task) NN__K(rnn_begin)(const nn_call *c, const nn__rnn_dims *s, const nn_task *t)
+{
+    NN__K(rnn_task) o;
+    int64_t most = (s->batch + t->count - 1) / t->count, b;
+    o.begin = nn__task_begin(s->batch, t);
+    o.rows = nn__task_end(s->batch, t) - o.begin;
+    o.h = (R *)t->scratch;
+    o.c = o.h + most * s->lh;
+    o.m = o.c + most * s->lc;
+    o.a = o.m + most * s->lc;
+    o.zero = o.a + most * s->lg;
+    o.scratch = (R *)t->scratch + s->task;
+    memset(o.h, 0, s->task * sizeof(R));
+    for (b = 0, o.steps = 0; b < o.rows; b++) o.steps = nn__max(o.steps, nn__rnn_length(c, o.begin + b, s->time));
+    return o;
+}
+
+// a = gx + b, and of the GRU's third gate b alone
+static void NN__K(rnn_sums)(const nn__rnn_dims *s, const R *gx, const R *bias, const R *zero, R *a)
+{
+    int64_t j, n = s->kind == NN__RNN_GRU ? 2 * s->hidden : s->width;
+    if (!bias) {
+        NN__K(copy_few)(a, gx, n);
+        if (n < s->width) NN__K(copy_few)(a + n, zero, s->hidden);
+        return;
+    }
+    for (j = 0; j < n; j += NN__LANES) NN__K(put_lanes)(a + j, NN__K(get_lanes)(gx + j, n - j) + NN__K(get_lanes)(bias + j, n - j), n - j);
+    if (n < s->width) NN__K(copy_few)(a + n, bias + n, s->hidden);
+}
+static void NN__K(rnn_forward_cell)(const nn_call *c, const nn__rnn_dims *s, int64_t row, const R *a, R *h, R *cell, R *m)
+{
+    R *save = (R *)c->aux[0].data, *save_c = (R *)c->aux[2].data;
+    int64_t n = s->hidden;
+    if (save) save += row * s->saved * n;
+    switch (s->kind) {
+    case NN__RNN_LSTM: NN__K(lstm_cell)(n, a, cell, s->wr.n ? m : h, save, save ? save_c + row * n : NULL); break;
+    case NN__RNN_GRU:  NN__K(gru_cell)(n, a, (const R *)c->in[NN__RNN_GX].data + row * s->width + 2 * n, h, save); break;
+    default:           NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, h, save); break;
+    }
+}
+NN__FORWARD(rnn)
+{
+    nn__rnn_dims s = nn__rnn_open(c);
+    const R *gx = (const R *)c->in[NN__RNN_GX].data, *bias = (const R *)c->in[NN__RNN_B].data, *h0 = (const R *)c->in[NN__RNN_H0].data, *c0 = (const R *)c->in[NN__RNN_C0].data;
+    R *y = (R *)c->out[0].data, *hn = (R *)c->out[1].data, *cn = (R *)c->out[2].data, *before = (R *)c->aux[0].data ? (R *)c->aux[1].data : NULL;
+    NN__K(rnn_task) o;
+    int64_t step, r, b;
+    if (NN__K(rnn_packs)(&s, c, t)) return;
+    if (t->phase == 2) {
+        for (b = 0; b < s.batch; b++) {
+            int64_t n = nn__class_at(&c->in[NN__RNN_LENGTHS], b);
+            if (n >= 0 && n <= s.time) continue;
+            nn_fail(c->nn, "rnn: the length of sample %lld is %lld, not in 0..%lld", (long long)b, (long long)n, (long long)s.time);
+            return;
+        }
+        return;
+    }
+    o = NN__K(rnn_begin)(c, &s, t);
+    for (r = 0; r < o.rows; r++) {
+        if (h0) NN__K(copy_few)(o.h + r * s.lh, h0 + (o.begin + r) * s.out, s.out);
+        if (c0) NN__K(copy_few)(o.c + r * s.lc, c0 + (o.begin + r) * s.hidden, s.hidden);
+    }
+    for (step = 0; step < o.steps; step++) {
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s.time), row = nn__rnn_row(c, &s, o.begin + r, n, step);
+            if (step >= n) { memset(o.a + r * s.lg, 0, (size_t)s.lg * sizeof(R)); continue; }
+            NN__K(rnn_sums)(&s, gx + row * s.width, bias, o.zero, o.a + r * s.lg);
+            if (before) NN__K(copy_few)(before + row * s.out, o.h + r * s.lh, s.out);
+        }
+        NN__K(rnn_multiply)(&s.w, (const R *)c->shared, o.rows, o.h, s.lh, o.a, s.lg, o.scratch);
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s.time);
+            if (step >= n) { memset(o.m + r * s.lc, 0, (size_t)s.lc * sizeof(R)); continue; }
+            NN__K(rnn_forward_cell)(c, &s, nn__rnn_row(c, &s, o.begin + r, n, step), o.a + r * s.lg, o.h + r * s.lh, o.c + r * s.lc, o.m + r * s.lc);
+            if (s.wr.n) memset(o.h + r * s.lh, 0, (size_t)s.lh * sizeof(R));
+        }
+        if (s.wr.n) NN__K(rnn_multiply)(&s.wr, (const R *)c->shared, o.rows, o.m, s.lc, o.h, s.lh, o.scratch);     // m is 0 where h stays
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s.time);
+            if (step < n) NN__K(copy_few)(y + nn__rnn_row(c, &s, o.begin + r, n, step) * s.out, o.h + r * s.lh, s.out);
+        }
+    }
+    for (r = 0; r < o.rows; r++) {
+        b = o.begin + r;
+        NN__K(copy_few)(hn + b * s.out, o.h + r * s.lh, s.out);
+        if (s.kind == NN__RNN_LSTM) NN__K(copy_few)(cn + b * s.hidden, o.c + r * s.lc, s.hidden);
+        for (step = nn__rnn_length(c, b, s.time); step < s.time; step++) {
+            int64_t at = (b * s.sb + step * s.st) * s.out;
+            memset(y + at, 0, (size_t)s.out * sizeof(R));
+            if (before) memset(before + at, 0, (size_t)s.out * sizeof(R));
+        }
+    }
+}
+
+static void NN__K(rnn_put)(int64_t n, R *to, const R *from, int add) { if (add) NN__K(add_onto)(n, to, from); else NN__K(copy_few)(to, from, n); }
+// da of one step of one sample to d gx and to the sums of dW; dn: the GRU's third gate as x sees it.
+static void NN__K(rnn_give)(const nn_call *c, const nn__rnn_dims *s, int64_t row, const R *a, const R *dn, R *da)
+{
+    R *dx = (R *)c->din[NN__RNN_GX].data;
+    int64_t n = dn ? 2 * s->hidden : s->width;
+    if (da != dx) NN__K(copy_few)(da + row * s->width, a, s->width);
+    if (!dx) return;
+    dx += row * s->width;
+    NN__K(rnn_put)(n, dx, a, (int)(c->add & 1));
+    if (dn) NN__K(rnn_put)(s->hidden, dx + n, dn, (int)(c->add & 1));
+}
+// For dW_hr: dh and o tanh(c) of one step of one sample.
+static void NN__K(rnn_projected)(const nn__rnn_dims *s, R *shared, int64_t row, const R *dh, const R *save, const R *cell)
+{
+    R *m = shared + s->m + row * s->hidden;
+    int64_t j, n = s->hidden;
+    NN__K(copy_few)(shared + s->dh + row * s->out, dh, s->out);
+    for (j = 0; j < n; j += NN__LANES) NN__K(put_lanes)(m + j, NN__K(get_lanes)(save + 3 * n + j, n - j) * NN__K(gate_tanh)(NN__K(get_lanes)(cell + j, n - j)), n - j);
+}
+static void NN__K(rnn_backward_rows)(const nn_call *c, const nn__rnn_dims *s, const nn_task *t, R *da)
+{
+    NN__K(rnn_task) o = NN__K(rnn_begin)(c, s, t);
+    const R *dy = (const R *)c->dout[0].data, *save = (const R *)c->aux[0].data, *before = (const R *)c->aux[1].data, *cell = (const R *)c->aux[2].data;
+    const R *c0 = (const R *)c->in[NN__RNN_C0].data;
+    R *shared = (R *)c->shared;
+    int64_t h = s->hidden, step, r, b;
+    for (r = 0; r < o.rows; r++) {
+        NN__K(copy_few)(o.h + r * s->lh, (const R *)c->dout[1].data + (o.begin + r) * s->out, s->out);
+        if (s->kind == NN__RNN_LSTM) NN__K(copy_few)(o.c + r * s->lc, (const R *)c->dout[2].data + (o.begin + r) * h, h);
+    }
+    for (step = o.steps - 1; step >= 0; step--) {
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s->time), row = nn__rnn_row(c, s, o.begin + r, n, step);
+            if (step < n) NN__K(add_onto)(s->out, o.h + r * s->lh, dy + row * s->out);
+            if (step < n && s->wr.n) NN__K(rnn_projected)(s, shared, row, o.h + r * s->lh, save + row * s->saved * h, cell + row * h);
+        }
+        if (s->wr.n) {
+            memset(o.m, 0, (size_t)(o.rows * s->lc) * sizeof(R));
+            NN__K(rnn_multiply)(&s->wr, shared, o.rows, o.h, s->lh, o.m, s->lc, o.scratch);
+        }
+        for (r = 0; r < o.rows; r++) {
+            int64_t n = nn__rnn_length(c, o.begin + r, s->time), row = nn__rnn_row(c, s, o.begin + r, n, step), last = nn__rnn_row(c, s, o.begin + r, n, step - 1);
+            R *dh = o.h + r * s->lh, *dc = o.c + r * s->lc, *m = o.m + r * s->lc, *a = o.a + r * s->lg;
+            const R *kept = save + row * s->saved * h;
+            if (step >= n) { memset(a, 0, (size_t)s->lg * sizeof(R)); continue; }
+            switch (s->kind) {
+            case NN__RNN_LSTM:
+                NN__K(lstm_cell_back)(h, kept, cell + row * h, step ? cell + last * h : c0 ? c0 + (o.begin + r) * h : o.zero, s->wr.n ? m : dh, dc, a);
+                memset(dh, 0, (size_t)s->lh * sizeof(R));
+                break;
+            case NN__RNN_GRU: NN__K(gru_cell_back)(h, kept, before + row * h, dh, a, m); break;
+            default:          NN__K(rnn_cell_back)(h, s->kind == NN__RNN_RELU, kept, dh, a); break;
+            }
+            NN__K(rnn_give)(c, s, row, a, s->kind == NN__RNN_GRU ? m : NULL, da);
+        }
+        NN__K(rnn_multiply)(&s->w, shared, o.rows, o.a, s->lg, o.h, s->lh, o.scratch);
+    }
+    for (r = 0; r < o.rows; r++) {
+        R *dh0 = (R *)c->din[NN__RNN_H0].data, *dc0 = (R *)c->din[NN__RNN_C0].data, *dx = (R *)c->din[NN__RNN_GX].data;
+        b = o.begin + r;
+        if (dh0) NN__K(rnn_put)(s->out, dh0 + b * s->out, o.h + r * s->lh, (int)(c->add >> NN__RNN_H0 & 1));
+        if (dc0) NN__K(rnn_put)(h, dc0 + b * h, o.c + r * s->lc, (int)(c->add >> NN__RNN_C0 & 1));
+        for (step = nn__rnn_length(c, b, s->time); step < s->time; step++) {
+            int64_t row = b * s->sb + step * s->st;
+            memset(da + row * s->width, 0, (size_t)s->width * sizeof(R));
+            if (dx && !(c->add & 1)) memset(dx + row * s->width, 0, (size_t)s->width * sizeof(R));
+            if (s->wr.n) {
+                memset(shared + s->dh + row * s->out, 0, (size_t)s->out * sizeof(R));
+                memset(shared + s->m + row * h, 0, (size_t)h * sizeof(R));
+            }
+        }
+    }
+}
+NN__BACKWARD(rnn)
+{
+    nn__rnn_dims s = nn__rnn_open(c);
+    R *shared = (R *)c->shared, *da = (R *)c->din[NN__RNN_GX].data;
+    int64_t i = t->index, nw, nr;
+    nn__product w, wr;
+    if (NN__K(rnn_packs)(&s, c, t)) return;
+    if (s.kind == NN__RNN_GRU || !da || (c->add & 1)) da = shared + s.da;
+    if (t->phase == 1) { NN__K(rnn_backward_rows)(c, &s, t, da); return; }
+    w = nn__rnn_gradient(c, NN__RNN_W, da, c->aux[1].data);
+    wr = nn__rnn_gradient(c, NN__RNN_WR, shared + s.dh, shared + s.m);
+    nw = w.y ? nn__gemm_tasks(w) : 0;
+    nr = wr.y ? nn__gemm_tasks(wr) : 0;
+    if (i < nw) NN__K(gemm_task)(w, (int)(c->add >> NN__RNN_W & 1), NULL, i, (R *)t->scratch);
+    else if (i < nw + nr) NN__K(gemm_task)(wr, (int)(c->add >> NN__RNN_WR & 1), NULL, i - nw, (R *)t->scratch);
+    else {
+        nn_view rows = c->in[NN__RNN_GX], to;
+        int64_t shape[2], first = (i - nw - nr) * NN__BIAS_COLUMNS;
+        shape[0] = s.batch * s.time; shape[1] = s.width;
+        nn__set_shape(&rows, rows.dtype, 2, shape);
+        rows.data = da;
+        to = rows;
+        to.data = c->din[NN__RNN_B].data;
+        to.stride[0] = 0; to.stride[1] = 1;
+        NN__K(sum_to)(&rows, &to, (int)(c->add >> NN__RNN_B & 1), 1, first, nn__min(s.width, first + NN__BIAS_COLUMNS));
+    }
+}
+#endif
+
+// ---- ctc_loss:   l = -log of the sum over all paths of the product of their probabilities      (Graves et al. 2006) -----------------
+// A path gives every step a class or the blank; it spells the target once repeats are merged and blanks go. s counts the target with
+// blanks around every class (2 S + 1 of them), x(t, s) is log p of its class. In logarithms, over t:
+//
+//     alpha(t, s) = x(t, s) + log(e^alpha(t-1, s) + e^alpha(t-1, s-1) + e^alpha(t-1, s-2))        the last only between different classes
+//     beta(t, s)  = log(e^(x + beta)(t+1, s) + e^(x + beta)(t+1, s+1) + e^(x + beta)(t+1, s+2))
+//     l = -log(e^alpha(T-1, 2S) + e^alpha(T-1, 2S-1))      dx(t, class of s) -= e^(alpha(t, s) + beta(t, s) + l)
+//
+// This is the gradient w.r.t. log_p itself; PyTorch's adds e^log_p, which log_softmax takes away again.
+#if NN__IN_HOST
+enum { NN__CTC_X, NN__CTC_TARGET, NN__CTC_STEPS, NN__CTC_SIZES };
+typedef struct nn__ctc_sample { int64_t steps, size, first, states; int bad; } nn__ctc_sample;   // first: of its targets; states: 2 size + 1
+static int64_t nn__ctc_row(const nn_call *c)             // numbers of a row of states; vectors may read 2 + 16 past the end
+{
+    const nn_view *v = &c->in[NN__CTC_TARGET];
+    return nn__to_16(2 * v->shape[v->ndim - 1] + 1) + 32;
+}
+static nn__ctc_sample nn__ctc_open(const nn_call *c, int64_t b)
+{
+    const nn_view *x = &c->in[NN__CTC_X], *v = &c->in[NN__CTC_TARGET];
+    int64_t i, most = v->shape[v->ndim - 1];
+    nn__ctc_sample s;
+    s.steps = nn__class_at(&c->in[NN__CTC_STEPS], b);
+    s.size = nn__class_at(&c->in[NN__CTC_SIZES], b);
+    s.first = v->ndim == 2 ? b * most : 0;
+    for (i = 0; v->ndim == 1 && i < b; i++) s.first += nn__class_at(&c->in[NN__CTC_SIZES], i);
+    s.bad = s.steps < 0 || s.steps > x->shape[0] || s.size < 0 || s.first < 0 || s.first + s.size > nn_view_count(v) || s.size > most;
+    for (i = 0; !s.bad && i < s.size; i++) {
+        int64_t k = nn__class_at(v, s.first + i);
+        s.bad = k < 0 || k >= x->shape[2] || k == ((const nn__ctc_params *)c->params)->blank;
+    }
+    if (s.bad) s.steps = s.size = 0;
+    s.states = 2 * s.size + 1;
+    return s;
+}
+static int64_t nn__ctc_class(const nn_call *c, const nn__ctc_sample *s, int64_t state)
+{
+    return state & 1 ? nn__class_at(&c->in[NN__CTC_TARGET], s->first + state / 2) : ((const nn__ctc_params *)c->params)->blank;
+}
+static int nn__ctc_shape(nn_call *c)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    const nn_view *x = &c->in[NN__CTC_X], *v = &c->in[NN__CTC_TARGET];
+    int64_t shape[3];
+    int i, dtype = (int)c->nn->desc.dtype;
+    if (x->ndim != 3 || x->dtype != dtype) { nn_fail(c->nn, "ctc_loss: log_p %s must be %s, (T, B, C)", NN__SHAPE_OF(x), nn_dtype_name((nn_dtype)dtype)); return 0; }
+    for (i = 1; i < 4; i++) if (!nn__is_index(&c->in[i])) { nn_fail(c->nn, "ctc_loss: targets and lengths are i32 or i64, not %s", nn_dtype_name((nn_dtype)c->in[i].dtype)); return 0; }
+    if ((v->ndim != 1 && v->ndim != 2) || (v->ndim == 2 && v->shape[0] != x->shape[1])) {
+        nn_fail(c->nn, "ctc_loss: targets %s must be (%lld, S), or one behind the other", NN__SHAPE_OF(v), (long long)x->shape[1]);
+        return 0;
+    }
+    for (i = 2; i < 4; i++) if (c->in[i].ndim != 1 || c->in[i].shape[0] != x->shape[1]) {
+        nn_fail(c->nn, "ctc_loss: lengths are %s, not (%lld)", NN__SHAPE_OF(&c->in[i]), (long long)x->shape[1]);
+        return 0;
+    }
+    if (p->blank < 0 || p->blank >= x->shape[2]) { nn_fail(c->nn, "ctc_loss: blank %lld is not a class 0..%lld", (long long)p->blank, (long long)x->shape[2] - 1); return 0; }
+    shape[0] = x->shape[1];
+    nn__set_shape(&c->out[0], dtype, p->reduction == NN_NONE ? 1 : 0, shape);
+    c->naux = 2;
+    nn__set_shape(&c->aux[1], dtype, 1, shape);                      // l of every sample
+    shape[1] = x->shape[0]; shape[2] = nn__ctc_row(c);
+    nn__set_shape(&c->aux[0], dtype, 3, shape);                      // alpha
+    return 1;
+}
+static void nn__ctc_plan(nn_call *c)
+{
+    const nn_view *x = &c->in[NN__CTC_X];
+    int64_t row = nn__ctc_row(c);
+    c->phases = 2;
+    c->tasks[0] = nn__task_count(x->shape[1], 8 * x->shape[0] * row);
+    c->tasks[1] = c->pass == NN_FORWARD;
+    c->cost = x->shape[0] * x->shape[1] * row;
+    c->shared_bytes = (size_t)x->shape[1] * nn__real_bytes(c);
+    c->task_bytes = (size_t)(5 * row) * nn__real_bytes(c);
+}
+NN_API nn_tensor *nn_ctc_loss(nn_tensor *log_p, nn_tensor *targets, nn_tensor *input_lengths, nn_tensor *target_lengths, const nn_ctc_desc *desc)
+{
+    nn_context *nn = log_p ? log_p->nn : NULL;
+    nn_tensor *in[4];
+    nn__ctc_params p;
+    memset(&p, 0, sizeof p);
+    if (desc) { p.reduction = (int)desc->reduction; p.blank = desc->blank; p.zero_infinity = desc->zero_infinity; }
+    in[0] = log_p; in[1] = targets; in[2] = input_lengths; in[3] = target_lengths;
+    if (!nn__check(nn, log_p, "ctc_loss")) return nn__inert(nn);
+    if ((unsigned)p.reduction > NN_NONE) { nn_fail(nn, "ctc_loss: reduction %d is none of NN_MEAN, NN_SUM, NN_NONE", p.reduction); return nn__inert(nn); }
+    return nn__or_fail(nn, nn_apply_n(nn, nn__op(NN_OP_ctc_loss), in, 4, &p, NULL));
+}
+#endif
+#if NN__IN_SIMD
+NN__INLINE V NN__K(ctc_log_sum)(V a, V b, V d)           // log(e^a + e^b + e^d), -infinity of three of them
+{
+    V m = SEL(a > b, a, b), safe;
+    m = SEL(m > d, m, d);
+    safe = SEL(m == C(-INFINITY), C(0), m);
+    return SEL(m == C(-INFINITY), m, safe + LOG(EXP(a - safe) + EXP(b - safe) + EXP(d - safe)));
+}
+// y[s] = x[s] + log(e^a[s] + e^a[s - 1] + e^(a[s - 2] + skip[s])).  back: s + 1, s + 2 and skip[s + 2]
+static void NN__K(ctc_step)(int64_t n, int back, const R *a, const R *skip, const R *x, R *y)
+{
+    int64_t s, one = back ? 1 : -1;
+    for (s = 0; s < n; s += NN__LANES) {
+        V far = LOAD(a + s + 2 * one) + LOAD(skip + s + (back ? 2 : 0));
+        NN__K(put_lanes)(y + s, LOAD(x + s) + NN__K(ctc_log_sum)(LOAD(a + s), LOAD(a + s + one), far), n - s);
+    }
+}
+typedef struct NN__K(ctc_rows) { R *x, *skip, *a, *b, *e; } NN__K(ctc_rows);         // of the task's scratch; each has 2 numbers before its first
+static NN__K(ctc_rows) NN__K(ctc_begin)(const nn_call *c, const nn_task *t, const nn__ctc_sample *s)
+{
+    NN__K(ctc_rows) o;
+    int64_t row = nn__ctc_row(c), i;
+    NN__K(fill_with)(5 * row, (R *)t->scratch, -(R)INFINITY);
+    o.x = (R *)t->scratch + 2;
+    o.skip = o.x + row; o.a = o.skip + row; o.b = o.a + row; o.e = o.b + row;
+    for (i = 3; i < s->states; i += 2) if (nn__ctc_class(c, s, i) != nn__ctc_class(c, s, i - 2)) o.skip[i] = 0;
+    return o;
+}
+static void NN__K(ctc_classes)(const nn_call *c, const nn__ctc_sample *s, int64_t b, int64_t step, R *x)      // x[s] = log p of the class of s
+{
+    const nn_view *v = &c->in[NN__CTC_X];
+    const R *p = (const R *)v->data + (step * v->shape[1] + b) * v->shape[2];
+    int64_t i;
+    for (i = 0; i < s->states; i++) x[i] = p[nn__ctc_class(c, s, i)];
+}
+static R NN__K(ctc_forward)(const nn_call *c, const nn_task *t, int64_t b)
+{
+    nn__ctc_sample s = nn__ctc_open(c, b);
+    NN__K(ctc_rows) o = NN__K(ctc_begin)(c, t, &s);
+    int64_t row = nn__ctc_row(c), step;
+    R *keep = (R *)c->aux[0].data, last[16] = { 0 }, before[16] = { 0 }, sum[16], *from = o.a, *to = o.b;
+    if (s.steps == 0) return s.size ? (R)INFINITY : 0;
+    if (keep) keep += b * c->in[NN__CTC_X].shape[0] * row;
+    for (step = 0; step < s.steps; step++) {
+        R *swap = from;
+        NN__K(ctc_classes)(c, &s, b, step, o.x);
+        if (step) NN__K(ctc_step)(s.states, 0, from, o.skip, o.x, to);
+        else { to[0] = o.x[0]; if (s.size) to[1] = o.x[1]; }
+        if (keep) memcpy(keep + step * row, to, (size_t)(row - 2) * sizeof *to);
+        from = to;
+        to = swap;
+    }
+    last[0] = from[s.states - 1];
+    before[0] = from[s.states - 2];      // -infinity where there is none
+    STORE(sum, NN__K(ctc_log_sum)(LOAD(last), LOAD(before), C(-INFINITY)));
+    return -sum[0];
+}
+NN__FORWARD(ctc_loss)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    int64_t n = c->in[NN__CTC_X].shape[1], b;
+    R *l = (R *)c->shared, *keep = (R *)c->aux[1].data;
+    if (t->phase == 1) {
+        for (b = 0; b < n; b++) if (nn__ctc_open(c, b).bad) { nn_fail(c->nn, "ctc_loss: sample %lld: lengths or classes are out of range, or the blank is in the target", (long long)b); return; }
+        if (p->reduction != NN_NONE) *(R *)c->out[0].data = p->reduction == NN_SUM ? NN__K(long_sum)(n, l) : NN__K(long_sum)(n, l) / (R)n;
+        return;
+    }
+    for (b = nn__task_begin(n, t); b < nn__task_end(n, t); b++) {
+        R v = NN__K(ctc_forward)(c, t, b);
+        if (keep) keep[b] = v;
+        if (p->zero_infinity && v == (R)INFINITY) v = 0;
+        l[b] = p->reduction == NN_MEAN ? v / (R)nn__max(1, nn__ctc_open(c, b).size) : v;
+        if (p->reduction == NN_NONE) ((R *)c->out[0].data)[b] = l[b];
+    }
+}
+static void NN__K(ctc_backward)(const nn_call *c, const nn_task *t, int64_t b, R *dx, int64_t stride, R g)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    nn__ctc_sample s = nn__ctc_open(c, b);
+    NN__K(ctc_rows) o = NN__K(ctc_begin)(c, t, &s);
+    int64_t row = nn__ctc_row(c), step, i;
+    const R *alpha = (const R *)c->aux[0].data + b * c->in[NN__CTC_X].shape[0] * row;
+    R l = ((const R *)c->aux[1].data)[b], *zero = o.e;               // rows: a is x + beta of the step after, b is beta
+    if (p->zero_infinity && l == (R)INFINITY) return;
+    for (step = s.steps - 1; step >= 0; step--) {
+        if (step == s.steps - 1) { o.b[s.states - 1] = 0; if (s.size) o.b[s.states - 2] = 0; }
+        else {
+            NN__K(fill_with)(s.states, zero, 0);
+            NN__K(ctc_step)(s.states, 1, o.a, o.skip, zero, o.b);
+        }
+        NN__K(ctc_classes)(c, &s, b, step, o.x);
+        for (i = 0; i < s.states; i += NN__LANES) {
+            V beta = LOAD(o.b + i);
+            NN__K(put_lanes)(o.e + i, EXP(LOAD(alpha + step * row + i) + beta + SET1(l)), s.states - i);
+            NN__K(put_lanes)(o.a + i, LOAD(o.x + i) + beta, s.states - i);
+        }
+        for (i = 0; i < s.states; i++) dx[step * stride + nn__ctc_class(c, &s, i)] -= g * o.e[i];
+    }
+}
+NN__BACKWARD(ctc_loss)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    const nn_view *x = &c->in[NN__CTC_X];
+    int64_t n = x->shape[1], classes = x->shape[2], b, step;
+    R *dx = (R *)c->din[NN__CTC_X].data;
+    if (!dx || t->phase) return;
+    for (b = nn__task_begin(n, t); b < nn__task_end(n, t); b++) {
+        R g = ((const R *)c->dout[0].data)[p->reduction == NN_NONE ? b : 0];
+        if (p->reduction == NN_MEAN) g /= (R)nn__max(1, nn__ctc_open(c, b).size) * (R)n;
+        for (step = 0; !(c->add & 1) && step < x->shape[0]; step++) memset(dx + (step * n + b) * classes, 0, (size_t)classes * sizeof *dx);
+        NN__K(ctc_backward)(c, t, b, dx + b * classes, n * classes, g);
     }
 }
 #endif

@@ -2,17 +2,17 @@
 
    Build:  cc -O2 -I. bench/bench.c -o bench -lm -lpthread                  (make bench builds and runs it, about 2 minutes)
    Run:    ./bench [-t 1,2] [-s scale] [-p 1] [name ...]
-           rows whose name starts with a name; scale: multiplies the time of every row; -p 1: nn_profile's table after every row
+           rows whose name starts with a name; scale: multiplies the time of every row; -p 1: nn_profile's table, or nn_plan_print's, after every row
            ./bench -t 1 -                            a worker for peers.py: reads lines "workload seconds", answers rows, then "."
    Prints: peer, workload, threads, metric, value; tab-separated, as every program in bench/ does. Values are medians.
            limit   the multiply-adds that the cores do from registers, measured before and after the rows
            gemm_*  GFLOP/s of one product: NN is nn_matmul(a, b), NT nn_linear(x, w), TN nn_matmul of a transposed view. Operands live
                    long, the result is a new tensor each time; nn_begin, shape checks and packing are part of it, nothing is pre-packed
-           *_train samples/s of a step: forward, loss, backward, SGD with momentum (the batch is there already)
+           *_train samples/s (n5b: tokens/s) of a step: forward, loss, backward, SGD with momentum, recurrent nets Adam (the batch is there already)
            *_epoch seconds of 938 steps with a shuffling loader, the loss read every step
            *_infer us of one forward pass (nn_run of a plan, with 2 threads .parallel)
            eager_* ns of one nn_add of 4 numbers; with _tape it is recorded
-   Recurrent nets and transformers are not here yet: nn.h does not have them.                                                     */
+   Transformers are not here yet: nn.h does not have them.                                                                        */
 #define NN_IMPLEMENTATION
 #include "../nn.h"
 #include "limit.h"
@@ -122,8 +122,26 @@ static void separable(Bench *b)                                                 
     nn_batchnorm_new(b->net, NULL, 128, &(nn_batchnorm_desc){ .activation = nn_relu });
 }
 
+static void lstm(Bench *b)                                                       /* 32 steps of 10 numbers, a class of two */
+{
+    nn_lstm_new(b->net, NULL, 10, 128, &(nn_lstm_desc){ .last = 1 });
+    count(b, 2.0 * 32 * 512 * 10);
+    count(b, 2.0 * 32 * 512 * 128);
+    linear(b, 128, 2, NULL);
+}
+static void char_lstm(Bench *b)                                                  /* 64 characters, after each the next */
+{
+    nn_embedding_new(b->net, NULL, 65, 256);
+    nn_lstm_new(b->net, NULL, 256, 256, &(nn_lstm_desc){ .layers = 2 });
+    for (int i = 0; i < 4; i++) count(b, 2.0 * 64 * 1024 * 256);
+    b->first = 0;
+    nn_linear_new(b->net, NULL, 256, 65, NULL);
+    count(b, 2.0 * 64 * 256 * 65);
+}
+
 /* ---- one step of each kind ---- */
 static nn_tensor *ce(Bench *b, nn_tensor *scores)  { return nn_cross_entropy(scores, b->y, NULL); }
+static nn_tensor *ce_tokens(Bench *b, nn_tensor *scores) { return nn_cross_entropy(nn_reshape(scores, NN_SHAPE(-1, 65)), b->y, NULL); }
 static nn_tensor *mse(Bench *b, nn_tensor *scores) { return nn_mse(scores, b->y, NULL); }
 static nn_tensor *sum(Bench *b, nn_tensor *scores) { (void)b; return nn_sum(scores, NN_ALL, NULL); }
 
@@ -191,6 +209,8 @@ static int rows(Row *to)
         TRAIN("n2x_xor2-8-1_b4_train", xor_net, mse, 4, 1, 2)
         TRAIN("n3_cnn32-64_b64_train", cnn3, ce, 64, 3, 3, 32, 32)
         TRAIN("n4_lenet_b64_train", lenet, ce, 64, 2, 3, 32, 32)
+        TRAIN("n5a_lstm128_s32_b32_train", lstm, ce, 32, 2, 32, 10)
+        { "n5b_charlstm256x2_s64_b32_train", char_lstm, ce_tokens, 32, NN_SHAPE(64), train, "tokens_per_s", 32 * 64, 3, 0, 0, 0, 0, 0 },
         TRAIN("n7a_resnet18_cifar_b32_train", resnet18_cifar, ce, 32, 4, 3, 32, 32)
         TRAIN("n7c_dwsep64-128_32x32_b32_train", separable, sum, 32, 2, 64, 32, 32)
         INFER("n1_mlp784-128-10_b1_infer", mlp1, 1, 1, 784)
@@ -201,6 +221,8 @@ static int rows(Row *to)
         INFER("n3_cnn32-64_b64_infer", cnn3, 64, 2, 3, 32, 32)
         INFER("n4_lenet_b1_infer", lenet, 1, 1, 3, 32, 32)
         INFER("n4_lenet_b64_infer", lenet, 64, 1, 3, 32, 32)
+        INFER("n5a_lstm128_s32_b1_infer", lstm, 1, 1, 32, 10)
+        INFER("n5a_lstm128_s32_b32_infer", lstm, 32, 1, 32, 10)
         INFER("n7a_resnet18_cifar_b1_infer", resnet18_cifar, 1, 2, 3, 32, 32)
         INFER("n7b_resnet18_224_b1_infer", resnet18_224, 1, 2, 3, 224, 224)
         INFER("n7c_dwsep64-128_32x32_b1_infer", separable, 1, 1, 64, 32, 32)
@@ -240,12 +262,12 @@ static nn_tensor *random_tensor(nn_context *nn, nn_shape s)
 static void make_net(Bench *b, const Row *r)
 {
     nn_shape s = { r->sample.ndim + 1, { r->batch } };
-    int64_t labels[64], images = 60000;
+    int64_t labels[2048], images = 60000, classes = r->net == lstm ? 2 : 10, targets = r->loss == ce_tokens ? r->batch * 64 : r->batch;
     memcpy(s.d + 1, r->sample.d, (size_t)r->sample.ndim * sizeof *s.d);
-    for (int i = 0; i < 64; i++) labels[i] = i * 7 % 10;
+    for (int i = 0; i < 2048; i++) labels[i] = i * 7 % classes;
     b->net = nn_model_new(b->nn, NULL);
     r->net(b);
-    b->x = random_tensor(b->nn, s);
+    b->x = r->loss == ce_tokens ? nn_tensor_new_as(b->nn, NN_I64, s, labels) : random_tensor(b->nn, s);
     if (!r->loss) {
         b->plan = nn_plan_new(b->net, s, &(nn_plan_desc){ .parallel = nn_threads(b->nn) > 1 });
         if (!b->plan) { fprintf(stderr, "%s: %s\n", r->name, nn_error(b->nn)); exit(1); }
@@ -257,8 +279,9 @@ static void make_net(Bench *b, const Row *r)
         b->output = nnb_numbers(n);
         return;
     }
-    b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(r->batch), labels);
-    b->opt = nn_sgd_new(b->net, &(nn_sgd_desc){ .lr = r->loss == sum ? 1e-9f : 0.01f, .momentum = 0.9f });
+    b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(targets), labels);
+    if (r->net == lstm || r->net == char_lstm) b->opt = nn_adam_new(b->net, NULL);
+    else b->opt = nn_sgd_new(b->net, &(nn_sgd_desc){ .lr = r->loss == sum ? 1e-9f : 0.01f, .momentum = 0.9f });
     if (r->step != epoch) return;
     b->data = nnb_numbers(images * 784);
     b->labels = malloc((size_t)images * sizeof *b->labels);
@@ -348,7 +371,8 @@ int main(int argc, char **argv)
                 make(&b, &row[i], atoi(t));
                 if (profile) nn_profile(b.nn, 1);
                 measure(&b, &row[i], atoi(t), scale * row[i].budget, row[i].step == epoch ? 0 : 2);
-                if (profile) nn_profile_print(b.nn);
+                if (profile && b.plan) nn_plan_print(b.plan);
+                else if (profile) nn_profile_print(b.nn);
                 unmake(&b);
             }
         }

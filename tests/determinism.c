@@ -12,5 +12,8 @@ int main(void)
     nn = nn_new(NULL);
     printf("cnn %016llx\n", (unsigned long long)train_cnn(nn));
     nn_free(nn);
+    nn = nn_new(NULL);
+    printf("rnn %016llx\n", (unsigned long long)train_rnn(nn));
+    nn_free(nn);
     return 0;
 }

@@ -1,4 +1,4 @@
-/* determinism.h - 50 training steps of an MLP and of a CNN, and a hash of all parameters: used by test_determinism.c and, with other
+/* determinism.h - 50 training steps of an MLP and of a CNN, 20 of a recurrent net, and a hash of all parameters: used by test_determinism.c and, with other
    compilers and targets (NEON and big-endian under qemu, NN_DETERMINISTIC, WASM), by determinism.c. */
 static uint64_t hash_bytes(uint64_t h, const void *p, size_t n)
 {
@@ -65,6 +65,28 @@ static uint64_t train_cnn(nn_context *nn)
         nn_begin(nn, NN_TRAIN);
         nn_tensor *x = nn_randn(nn, NN_SHAPE(8, 3, 13, 11), 0, 1), *y = nn_from_as(nn, NN_I64, NN_SHAPE(8), labels);
         nn_backward(nn_cross_entropy(nn_forward(net, x), y, NULL));
+        nn_step(opt);
+    }
+    return hash_params(net);
+}
+
+static uint64_t train_rnn(nn_context *nn)                /* an LSTM in both directions, a GRU on it, an RNN with relu: CTC on sequences of several lengths */
+{
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_layer *lstm = nn_lstm_new(net, "lstm", 9, 21, &(nn_lstm_desc){ .layers = 2, .bidirectional = 1, .dropout = 0.1f });
+    nn_layer *proj = nn_lstm_new(net, "proj", 42, 23, &(nn_lstm_desc){ .proj = 11 });
+    nn_layer *gru = nn_gru_new(net, "gru", 11, 17, NULL), *rnn = nn_rnn_new(net, "rnn", 17, 13, &(nn_rnn_desc){ .relu = 1, .no_bias = 1 });
+    nn_layer *fc = nn_linear_new(net, "fc", 13, 6, NULL);
+    nn_optimizer *opt = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.01f });
+    for (int i = 0; i < 20; i++) {
+        int64_t lengths[37], sizes[37], targets[37 * 3];
+        for (int j = 0; j < 37; j++) { lengths[j] = 8 + (i + j) % 4; sizes[j] = 1 + j % 3; }
+        for (int j = 0; j < 37 * 3; j++) targets[j] = 1 + (i * 7 + j * 3) % 5;
+        nn_begin(nn, NN_TRAIN);
+        nn_rnn_state s = { .lengths = nn_from_as(nn, NN_I64, NN_SHAPE(37), lengths) }, t = s;
+        nn_tensor *y = nn_rnn_forward(proj, nn_rnn_forward(lstm, nn_randn(nn, NN_SHAPE(37, 11, 9), 0, 1), &s), &t);
+        y = nn_log_softmax(nn_forward(fc, nn_forward(rnn, nn_forward(gru, y))), 2);
+        nn_backward(nn_ctc_loss(nn_transpose(y, 0, 1), nn_from_as(nn, NN_I64, NN_SHAPE(37, 3), targets), s.lengths, nn_from_as(nn, NN_I64, NN_SHAPE(37), sizes), NULL));
         nn_step(opt);
     }
     return hash_params(net);

@@ -922,6 +922,85 @@ def layers():
     layer("net", "cnn eval", cnn(), rnd(2, 1, 8, 8), {"net": "cnn"}, 1)
 
 
+# ---- recurrent nets: all options of nn.RNN, nn.LSTM, nn.GRU; CTC ------------------------------------------------------
+def recurrent():
+    """One output: y, h and c, each flattened, one after the other, so that dy reaches all of them."""
+    def rnn(kind, cls, label, o, batch, steps, width, hidden, state, lengths=None, relu=0, proj=0):
+        cell, time_first = kind.endswith("_cell"), o.get("time_first", 0)
+        how = {} if cell else dict(num_layers=o.get("layers", 1), bidirectional=bool(o.get("bidirectional")), batch_first=not time_first)
+        if relu:
+            how["nonlinearity"] = "relu"
+        if proj:
+            how["proj_size"] = proj
+        m = cls(width, hidden, bias=not o.get("no_bias"), **how).double()
+        runs, out = o.get("layers", 1) * (2 if o.get("bidirectional") else 1), proj or hidden
+        inputs = [rnd(*((batch, width) if cell else (steps, batch, width) if time_first else (batch, steps, width)))]
+        if state:
+            inputs.append(rnd(*((batch, out) if cell else (runs, batch, out)), name="h"))
+            if "LSTM" in cls.__name__:
+                inputs.append(rnd(*((batch, hidden) if cell else (runs, batch, hidden)), name="c"))
+        if lengths:
+            inputs.append(raw(np.array(lengths, np.int64), "lengths"))
+        first = len(inputs)
+        names = [n for n, _ in m.named_parameters()]
+        with torch.no_grad():
+            for n, v in m.named_parameters():
+                i = rnd(*v.shape, low=-1, high=1, name="l." + n)
+                v.copy_(torch.tensor(i.values))
+                inputs.append(i)
+        t = {i.name: torch.tensor(i.values).double().requires_grad_(True) for i in inputs[:first] if i.name != "lengths"}
+        x, start = t["x"], None
+        if state:
+            start = (t["h"], t["c"]) if "c" in t else t["h"]
+        if lengths:
+            x = tnn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths), batch_first=not time_first, enforce_sorted=False)
+        y = m(x, start)
+        if cell:
+            parts = list(y) if isinstance(y, tuple) else [y]
+        else:
+            y, last = y
+            if lengths:
+                y = tnn.utils.rnn.pad_packed_sequence(y, batch_first=not time_first, total_length=steps)[0]
+            parts = [y] + (list(last) if isinstance(last, tuple) else [last])
+        y = torch.cat([v.reshape(-1) for v in parts])
+        dy = rnd(*y.shape, name="dy", low=-1, high=1)
+        y.backward(torch.tensor(dy.values).double())
+        params = dict(m.named_parameters())
+        grads = [(k, (t[i.name] if i.name in t else params[i.name[2:]]).grad.numpy()) for k, i in enumerate(inputs) if i.name != "lengths"]
+        opts = {k: v for k, v in dict(o, relu=relu, proj=proj).items() if v}
+        record("rnn_" + kind, label, dict(opts, hidden=hidden, first=first, **{"in": width}), inputs, [y.detach().numpy()], dy.values, grads, dy.stored)
+
+    for kind, cls, relu, proj in (("rnn", tnn.RNN, 0, 0), ("rnn", tnn.RNN, 1, 0), ("lstm", tnn.LSTM, 0, 0), ("lstm", tnn.LSTM, 0, 1), ("gru", tnn.GRU, 0, 0)):
+        for bits in range(64):
+            layers, bidirectional, time_first, no_bias, lengths, state = (bits >> k & 1 for k in range(6))
+            o = {"layers": layers + 1, "bidirectional": bidirectional, "time_first": time_first, "no_bias": no_bias}
+            label = name_of(*[n for n, v in (("relu", relu), ("proj", proj), ("deep", layers), ("both ways", bidirectional), ("time first", time_first), ("no bias", no_bias), ("lengths", lengths), ("state", state)) if v])
+            rnn(kind, cls, label, o, 2, 3, 2, 2, state, [(3, 2), (1, 3)][no_bias] if lengths else None, relu, proj)
+        rnn(kind, cls, name_of("relu" if relu else "", "proj" if proj else "", "one step"), {}, 1, 1, 3, 4, 1, None, relu, proj)
+        rnn(kind, cls, name_of("relu" if relu else "", "proj" if proj else "", "wide"), {}, 5, 2, 2, 17, 0, [2, 1, 2, 1, 2], relu, proj and 9)
+    for kind, cls in (("rnn_cell", tnn.RNNCell), ("lstm_cell", tnn.LSTMCell), ("gru_cell", tnn.GRUCell)):
+        for state in (0, 1):
+            for no_bias in (0, 1):
+                rnn(kind, cls, name_of("state" if state else "", "no bias" if no_bias else ""), {"no_bias": no_bias}, 3, 1, 2, 3, state)
+    rnn("rnn_cell", tnn.RNNCell, "relu", {}, 3, 1, 2, 3, 1, relu=1)
+
+    def ctc(label, classes, steps, targets, inputs, sizes, reduction="mean", blank=0, zero=0):
+        index = {"mean": 0, "sum": 1, "none": 2}[reduction]
+        more = [raw(np.array(v, np.int64), n) for n, v in (("targets", targets), ("steps", inputs), ("sizes", sizes))]
+        fn = lambda x, t, i, n: F.ctc_loss(F.log_softmax(x, 2), t, i, n, blank, reduction, bool(zero))
+        case("ctc_loss", label, fn, [rnd(steps, len(inputs), classes, low=-3, high=3)] + more, reduction=index, blank=blank, zero_infinity=zero)
+
+    for reduction in ("mean", "sum", "none"):
+        for blank in (0, 3):
+            c = [k for k in range(4) if k != blank]
+            ctc(name_of(reduction, blank, "padded"), 4, 7, [[c[0], c[1], c[1]], [c[2], c[2], 0], [c[0], 0, 0]], [7, 6, 3], [3, 2, 1], reduction, blank)
+            ctc(name_of(reduction, blank, "behind each other"), 4, 7, [c[0], c[1], c[1], c[2], c[2], c[0]], [7, 6, 3], [3, 2, 1], reduction, blank)
+            ctc(name_of(reduction, blank, "tight"), 4, 3, [[c[0], c[1], c[2]]], [3], [3], reduction, blank)
+            ctc(name_of(reduction, blank, "empty"), 4, 3, [[c[0], c[1]], [c[0], c[0]]], [3, 2], [0, 1], reduction, blank)
+            ctc(name_of(reduction, blank, "too long"), 4, 2, [[c[0], c[0]], [c[1], c[2]]], [2, 2], [2, 2], reduction, blank, 1)
+    ctc("long", 6, 40, [[1, 2, 3, 4, 5] * 4, [5, 5, 1, 1, 2] * 4], [40, 33], [20, 17])
+
+
 # ---- initialisers: bounds and statistics of many numbers -------------------------------------------------
 def initialisers():
     def stats(op, label, t, opts, exact_low=None, exact_high=None):
@@ -1208,7 +1287,7 @@ def curves():
     run("lenet", "adam", 200, 8, "adam", {"lr": 0.0003})
 
 
-THEMES = [elementwise, reductions, linear_algebra, shape_ops, conv_ops, norm_ops, losses, layers, initialisers, optimizers, curves]
+THEMES = [elementwise, reductions, linear_algebra, shape_ops, conv_ops, norm_ops, losses, layers, recurrent, initialisers, optimizers, curves]
 
 if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)

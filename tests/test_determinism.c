@@ -37,6 +37,7 @@ static void same_bits(uint64_t (*train)(nn_context *nn), const char *what)
 }
 TEST(mlp_training_gives_the_same_bits) { same_bits(train_mlp, "mlp"); }
 TEST(cnn_training_gives_the_same_bits) { same_bits(train_cnn, "cnn"); }
+TEST(rnn_training_gives_the_same_bits) { same_bits(train_rnn, "rnn"); }
 
 /* The output of a sample is the same bits alone and in any batch. */
 static void batch_independent(nn_layer *net, nn_shape one)
@@ -61,7 +62,7 @@ TEST(a_sample_does_not_see_its_batch)
         const nn__table *table = &nn__tables[i].table;
         if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
         nn_context *nn = nn_new(&(nn_desc){ .isa = table->isa });
-        nn_layer *mlp = nn_model_new(nn, NULL), *cnn = nn_model_new(nn, NULL);
+        nn_layer *mlp = nn_model_new(nn, NULL), *cnn = nn_model_new(nn, NULL), *rnn = nn_model_new(nn, NULL);
         nn_linear_new(mlp, "fc1", 300, 70, NULL);
         nn_fn_new(mlp, nn_gelu);
         nn_layernorm_new(mlp, "norm", NN_SHAPE(70), NULL);
@@ -75,6 +76,9 @@ TEST(a_sample_does_not_see_its_batch)
         nn_flatten_new(cnn);
         nn_linear_new(cnn, "fc", 33 * 3 * 3, 10, NULL);
         batch_independent(cnn, NN_SHAPE(1, 3, 10, 10));
+        nn_lstm_new(rnn, "lstm", 5, 19, &(nn_lstm_desc){ .bidirectional = 1 });
+        nn_gru_new(rnn, "gru", 38, 33, &(nn_gru_desc){ .last = 1 });
+        batch_independent(rnn, NN_SHAPE(1, 4, 5));
         nn_free(nn);
     }
 }

@@ -14,7 +14,7 @@
 /* ---- groups and their tolerances -----------------------------------------------------------------------
    scale of an error: the largest finite magnitude in the expected tensor, at least `floor`; each = 1: of the element itself, at least `floor`. */
 typedef struct group { const char *name; double forward, backward, floor; int each; const char *why; int run, failed; double worst; } group;
-enum { ELEMENTWISE, SATURATING, BINARY, REDUCE, LINEAR, SHAPE, CONV, POOL, NORM, SOFTMAX, LOSS, LAYER, INIT, OPTIM, EMA, SCHEDULE, CURVE, GROUPS };
+enum { ELEMENTWISE, SATURATING, BINARY, REDUCE, LINEAR, SHAPE, CONV, POOL, NORM, SOFTMAX, LOSS, LAYER, RNN, INIT, OPTIM, EMA, SCHEDULE, CURVE, GROUPS };
 static group groups[GROUPS] = {
     { "elementwise",  1e-5, 1e-5, 1e-3, 1, "each element against itself", 0, 0, 0 },
     { "saturating",   1e-5, 1e-5, 0.1,  1, "tanh, sigmoid, gelu: 1 - y^2 and 1 + erf(x) cancel, in PyTorch's float32 too", 0, 0, 0 },
@@ -28,6 +28,7 @@ static group groups[GROUPS] = {
     { "softmax",      1e-5, 1e-5, 1e-2, 0, "", 0, 0, 0 },
     { "loss",         1e-5, 1e-5, 1e-2, 0, "", 0, 0, 0 },
     { "layer",        1e-5, 1e-5, 0.1,  0, "", 0, 0, 0 },
+    { "recurrent",    1e-5, 1e-5, 0.1,  0, "", 0, 0, 0 },
     { "initialiser",  0,    0,    0,    0, "bounds, and mean and deviation within 7 standard errors", 0, 0, 0 },
     { "optimizer",    1e-5, 1e-5, 1e-2, 0, "100 steps", 0, 0, 0 },
     { "average",      1e-5, 1e-5, 1e-2, 0, "50 steps", 0, 0, 0 },
@@ -36,7 +37,7 @@ static group groups[GROUPS] = {
 };
 
 /* ---- records ------------------------------------------------------------------------------------------- */
-enum { MAX_OPTIONS = 24, MAX_IN = 16, MAX_OUT = 8, NAME = 256 };
+enum { MAX_OPTIONS = 24, MAX_IN = 24, MAX_OUT = 8, NAME = 256 };
 typedef struct numbers { char name[NAME]; int integer, ndim, want; int64_t d[NN_MAX_DIMS], n; float *f; int64_t *i; } numbers;
 typedef struct option { char name[64]; int kind, i; float f; char s[64]; } option;
 typedef struct record {
@@ -480,6 +481,38 @@ static nn_tensor *op_layer(record *r)
     return y;
 }
 
+/* ---- recurrent nets: y, h and c one after the other ------------------------------------------------------------- */
+static nn_tensor *op_rnn(record *r)
+{
+    nn_layer *m = nn_model_new(r->nn, NULL), *l = NULL;
+    nn_rnn_desc d;
+    nn_rnn_state s;
+    nn_tensor *part[3];
+    int64_t in = I(r, "in"), hidden = I(r, "hidden");
+    int n = 0, cell = strstr(r->op, "_cell") != NULL;
+    memset(&d, 0, sizeof d);
+    memset(&s, 0, sizeof s);
+    d.layers = cell ? 0 : I(r, "layers"); d.bidirectional = I(r, "bidirectional"); d.time_first = I(r, "time_first"); d.no_bias = I(r, "no_bias"); d.relu = I(r, "relu"); d.proj = I(r, "proj");
+#define IS(name) if (!strcmp(r->op, "rnn_" #name)) l = nn_##name##_new(m, "l", in, hidden, &d)
+    IS(rnn); IS(lstm); IS(gru); IS(rnn_cell); IS(lstm_cell); IS(gru_cell);
+#undef IS
+    if (nn_params(l, NULL, 0) != r->ins - I(r, "first")) { wrong(r, "%d parameters, PyTorch has %d", nn_params(l, NULL, 0), r->ins - I(r, "first")); return X(0); }
+    set_params(r, m, I(r, "first"));
+    s.h = T(r, "h"); s.c = T(r, "c"); s.lengths = T(r, "lengths");
+    part[n++] = nn_rnn_forward(l, X(0), &s);
+    if (!cell) part[n++] = s.h;
+    if (s.c) part[n++] = s.c;
+    for (int k = 0; k < n; k++) part[k] = nn_flatten(part[k], 0);
+    return nn_concat(part, n, 0);
+}
+OP(ctc_loss)
+{
+    nn_ctc_desc d;
+    memset(&d, 0, sizeof d);
+    d.reduction = (nn_reduction)I(r, "reduction"); d.blank = I(r, "blank"); d.zero_infinity = I(r, "zero_infinity");
+    return nn_ctc_loss(nn_log_softmax(X(0), 2), X(1), X(2), X(3), &d);
+}
+
 /* ---- initialisers ------------------------------------------------------------------------------------------------ */
 static void check_orthogonal(record *r, const float *w, int64_t rows, int64_t columns, double gain)
 {
@@ -794,7 +827,7 @@ static const struct row { const char *op; replay run; int group, prefix; } rows[
     ROW(batchnorm, NORM), ROW(layernorm, NORM), ROW(groupnorm, NORM), ROW(instancenorm, NORM), ROW(rmsnorm, NORM), ROW(dropout, NORM), ROW(dropout2d, NORM),
     ROW(cross_entropy, LOSS), ROW(nll, LOSS), ROW(binary_cross_entropy, LOSS), ROW(mse, LOSS), ROW(l1, LOSS), ROW(huber, LOSS), ROW(smooth_l1, LOSS), ROW(kl_div, LOSS), ROW(hinge, LOSS),
     ROW(cosine_embedding, LOSS), ROW(triplet_margin, LOSS), ROW(info_nce, LOSS),
-    { "layer_", op_layer, LAYER, 1 }, { "init_", op_init, INIT, 1 }, { "optim_", op_optim, OPTIM, 1 }, { "ema", op_ema, EMA, 1 }, { "lr_", op_lr, SCHEDULE, 1 }, { "curve_", op_curve, CURVE, 1 },
+    ROW(ctc_loss, RNN), { "layer_", op_layer, LAYER, 1 }, { "rnn_", op_rnn, RNN, 1 }, { "init_", op_init, INIT, 1 }, { "optim_", op_optim, OPTIM, 1 }, { "ema", op_ema, EMA, 1 }, { "lr_", op_lr, SCHEDULE, 1 }, { "curve_", op_curve, CURVE, 1 },
 };
 static const struct row *row_of(const record *r)
 {
@@ -921,7 +954,7 @@ static int run_file(const char *folder, const char *theme, const char *filter, i
 
 int main(int argc, char **argv)
 {
-    static const char *const themes[] = { "elementwise", "reductions", "linear_algebra", "shape_ops", "conv_ops", "norm_ops", "losses", "layers", "initialisers", "optimizers", "curves" };
+    static const char *const themes[] = { "elementwise", "reductions", "linear_algebra", "shape_ops", "conv_ops", "norm_ops", "losses", "layers", "recurrent", "initialisers", "optimizers", "curves" };
     static const char *const isas[] = { "scalar", "fma", "avx2", "avx512", "neon" };
     const char *tables[8] = { NULL }, *folder = getenv("NN_GOLDEN"), *filter = NULL;
     int n = 1, verbose = 0, enough;

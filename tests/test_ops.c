@@ -113,6 +113,9 @@ CASE(where, scalars)   { nn_tensor *a = var_scalar(f), *b = var(f, 3, 4); return
 #if __has_include("cases_loss.h")
 #include "cases_loss.h"
 #endif
+#if __has_include("cases_rnn.h")
+#include "cases_rnn.h"
+#endif
 
 /* One run in a training step. Returns the weighted sum; results and gradients in double, if asked for. */
 typedef struct outcome { int64_t n; double *y, *dx[MAX_VARS]; int wanted[MAX_VARS]; } outcome;

@@ -163,3 +163,25 @@ TEST(small_weights_that_do_not_fit_are_errors)
     CHECK(!nn_ok(nn));
     nn_free(nn);
 }
+
+/* An activation inside nn_linear gives the bits of the function called on its result, narrow or wide; with a gradient, too. */
+TEST(an_activation_is_part_of_the_product)
+{
+    static const nn_fn functions[] = { nn_relu, nn_gelu, nn_silu, nn_tanh, nn_sigmoid, nn_exp };
+    static float y[300 * 80], z[300 * 80];
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 2, .seed = 3 });
+    for (int mode = 0; mode < 2; mode++)
+        for (int q = 0; q < 5; q++) {
+            static const int64_t m[] = { 1, 300, 64, 40, 7 }, n[] = { 70, 80, 10, 1, 5 }, k[] = { 30, 90, 20, 33, 600 };
+            nn_begin(nn, mode ? NN_TRAIN : NN_EVAL);
+            nn_tensor *x = nn_randn(nn, NN_SHAPE(m[q], k[q]), 0, 1), *w = nn_randn(nn, NN_SHAPE(n[q], k[q]), 0, 0.1f), *b = nn_randn(nn, NN_SHAPE(n[q]), 0, 1);
+            if (mode) nn_want_grad(w);
+            for (int f = 0; f < 6; f++) {
+                CHECK(nn_read(nn_linear(x, w, b, &(nn_linear_desc){ .activation = functions[f] }), y));
+                CHECK(nn_read(functions[f](nn_linear(x, w, b, NULL)), z));
+                CHECK(!memcmp(y, z, (size_t)(m[q] * n[q]) * sizeof *y));
+            }
+        }
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}

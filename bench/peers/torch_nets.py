@@ -57,18 +57,38 @@ def separable():
                          nn.Conv2d(64, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU())
 
 
+class Lstm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(10, 128, batch_first=True), nn.Linear(128, 2)
+
+    def forward(self, x):
+        return self.out(self.lstm(x)[0][:, -1])
+
+
+class CharLstm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.lstm, self.out = nn.Embedding(65, 256), nn.LSTM(256, 256, 2, batch_first=True), nn.Linear(256, 65)
+
+    def forward(self, x):
+        return self.out(self.lstm(self.embedding(x))[0]).flatten(0, 1)
+
+
 NETS = {                                                 # beginning of the workload: net, shape of a sample
     "n1_": (mlp1, (784,)),
     "n2_": (mlp2, (784,)),
     "n2x_": (xor, (2,)),
     "n3_": (cnn3, (3, 32, 32)),
     "n4_": (lenet, (3, 32, 32)),
+    "n5a_": (Lstm, (32, 10)),
+    "n5b_": (CharLstm, (64,)),
     "n7a_": (lambda: resnet18(10), (3, 32, 32)),
     "n7b_": (lambda: resnet18(1000), (3, 224, 224)),
     "n7c_": (separable, (64, 32, 32)),
 }
 INFERENCE = ["n1_mlp784-128-10_b1", "n1_mlp784-128-10_b64", "n2_mlp784-128-64-10_b1", "n2_mlp784-128-64-10_b64", "n3_cnn32-64_b1", "n3_cnn32-64_b64",
-             "n4_lenet_b1", "n4_lenet_b64", "n7a_resnet18_cifar_b1", "n7b_resnet18_224_b1", "n7c_dwsep64-128_32x32_b1"]
+             "n4_lenet_b1", "n4_lenet_b64", "n5a_lstm128_s32_b1", "n5a_lstm128_s32_b32", "n7a_resnet18_cifar_b1", "n7b_resnet18_224_b1", "n7c_dwsep64-128_32x32_b1"]
 
 
 def net_of(workload):

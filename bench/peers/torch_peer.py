@@ -31,6 +31,12 @@ def sgd(net, lr=0.01):
     return torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, fused=True)
 
 
+def optimizer(net, workload):
+    if workload.startswith("n5"):
+        return torch.optim.Adam(net.parameters(), fused=True)
+    return sgd(net, 1e-9 if workload.startswith("n7c_") else 0.01)
+
+
 def compiled(f, **how):
     """torch.compile of a copy of f: it remembers by code object, so nets that share one would grow each other's checks and shapes."""
     own = types.FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
@@ -40,14 +46,16 @@ def compiled(f, **how):
 def train_step(workload, form):
     net, shape, batch = net_of(workload)
     net = net.train().to(memory_format=form)
-    x, y = random_batch(shape, batch, form), torch.randint(0, 10, (batch,))
-    if workload.startswith("n2x_"):
+    x, y = random_batch(shape, batch, form), torch.randint(0, 2 if workload.startswith("n5a_") else 10, (batch,))
+    if workload.startswith("n5b_"):
+        x, y, error = torch.randint(0, 65, (batch, 64)), torch.randint(0, 65, (batch * 64,)), cross_entropy
+    elif workload.startswith("n2x_"):
         y, error = torch.rand(batch, 1), nn.MSELoss()
     elif workload.startswith("n7c_"):
         error = lambda scores, _: scores.sum()
     else:
         error = cross_entropy
-    opt = sgd(net, 1e-9 if workload.startswith("n7c_") else 0.01)
+    opt = optimizer(net, workload)
     loss = lambda x, y: error(net(x), y)
     if COMPILE:
         loss = compiled(loss)
@@ -119,7 +127,8 @@ def make(workload):
     shape, batch = net_of(workload)[1:]
     some = formats(shape)
     if workload.endswith("_train"):
-        return "samples_per_s", batch, [train_step(workload, f) for f in some]
+        tokens = workload.startswith("n5b_")
+        return "tokens_per_s" if tokens else "samples_per_s", batch * (64 if tokens else 1), [train_step(workload, f) for f in some]
     return "us", 1, [without_gradients(infer_step(workload, f)) for f in some]
 
 

@@ -25,8 +25,8 @@ def median_step(step, budget, warm):
 
 
 def value(metric, units, seconds):
-    """units: samples, multiply-adds times 2, or calls of a step."""
-    if metric == "samples_per_s":
+    """units: samples, tokens, multiply-adds times 2, or calls of a step."""
+    if metric in ("samples_per_s", "tokens_per_s"):
         return units / seconds
     if metric == "GFLOPS":
         return units / seconds / 1e9
