@@ -3110,6 +3110,7 @@ static double nn__call_flops(const nn_call *c)           // two per multiply-add
     case NN_OP_linear: n = x->ndim ? (double)nn_view_count(y) * (double)x->shape[x->ndim - 1] : 0; break;
     case NN_OP_conv2d:           n = (double)nn_view_count(y) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
     case NN_OP_conv_transpose2d: n = (double)nn_view_count(x) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
+    case NN_OP_rnn:              n = (double)nn_view_count(x) * (double)w->shape[1]; break;
     default: return 0;
     }
     return 2 * n * (c->pass == NN_FORWARD ? 1 : (c->din[0].data != NULL) + (c->din[1].data != NULL));
@@ -22439,7 +22440,7 @@ NN__BACKWARD(ctc_loss)
    Revisions
        0.1.0  first version
        0.2.0  (not released) plans; updates during the walk; products in place, Winograd, a spinning pool, vectors everywhere; nn_profile; results
-              and gradients share memory
+              and gradients share memory; recurrent nets, CTC
 
    ------------------------------------------------------------------------------
    This software is available under 2 licenses; choose whichever you prefer.
