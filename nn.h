@@ -126,6 +126,7 @@ typedef struct nn_context   nn_context;
 typedef struct nn_tensor    nn_tensor;
 typedef struct nn_layer     nn_layer;
 typedef struct nn_optimizer nn_optimizer;
+typedef struct nn_kv_cache  nn_kv_cache;
 typedef struct nn_schedule  nn_schedule;
 typedef struct nn_dataset   nn_dataset;
 typedef struct nn_loader    nn_loader;
@@ -288,8 +289,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y <= C(0), C(0), SEL(y >= C(6), C(0), dy))          ) \
     NN__X( selu,       X,     SEL(x > C(0), C(1.0507009873554804934) * x, C(1.7580993408473768599) * EXPM1(x)),                      \
                               SEL(x <= C(0), C(1.7580993408473768599) * EXP(x) * dy, C(1.0507009873554804934) * dy)                ) \
-    NN__X( gelu,       X,     C(0.5) * x * (C(1) + ERF(x * C(0.70710678118654752440))),                                              \
-                              dy * (C(0.5) * (C(1) + ERF(x * C(0.70710678118654752440))) + x * C(0.39894228040143267794) * EXP(C(-0.5) * x * x)) ) \
+    NN__X( gelu,       X,     x * NN__K(normal_cdf)(x, 0),                 dy * (NN__K(normal_cdf)(x, 0) + x * NN__K(normal_cdf)(x, 1))    ) \
     NN__X( gelu_tanh,  X,     C(0.5) * x * (C(1) + TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x))),                 \
                               dy * GELU_TANH_GRAD(x)                                                                               ) \
     NN__X( silu,       X,     x * SIGMOID(x),                              dy * SIGMOID(x) * (C(1) + x * (C(1) - SIGMOID(x)))      ) \
@@ -482,6 +482,46 @@ NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w);                 
 NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim);
 NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
 
+// ---- attention -------------------------------------------------------------------------------------------
+typedef struct nn_attention_desc {
+    int        causal;               // 1: query i sees keys 0 .. i + Tk - Tq. So the last query sees all keys; PyTorch's is_causal is this for Tq = Tk
+    nn_tensor *mask;                 // broadcast to (B, heads, Tq, Tk). Floats are added to the scores (-inf hides); bool, u8: 0 hides. A constant
+    nn_tensor *lengths;              // i32/i64 (B): keys from lengths[b] on are hidden (padding)
+    nn_tensor *alibi;                // (heads): adds -slope |i - j|, i and j counted from the first key (Press et al. 2022); see nn_alibi_slopes
+    float      scale;                // of the scores; default 1 / sqrt(D)
+    float      dropout;              // NN_TRAIN: of the probabilities
+    int        heads, kv_heads;      // nn_attention only; default 1, and as many as heads
+    nn_kv_cache *cache;              // nn_attention only, NN_EVAL: k and v are appended to it, and q sees all that it then has
+} nn_attention_desc;
+typedef nn_attention_desc nn_scaled_dot_product_attention_desc;
+// softmax(scale q k^T) v without a (Tq, Tk) matrix in memory. q (B, heads, Tq, D), k (B, kv_heads, Tk, D), v (B, kv_heads, Tk, E) -> (B, heads, Tq, E), any
+// strides; kv_heads divides heads (grouped queries: head h uses h / (heads / kv_heads)). A query that sees no key gives 0. Same bits whatever Tq, B.
+NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+// The same with heads side by side: q (B, Tq, heads * D), k, v (B, Tk, kv_heads * D) -> (B, Tq, heads * D). k and v NULL: q has all three, (B, T, (heads + 2 kv_heads) * D)
+NN_API nn_tensor *nn_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+
+// A cache of keys and values, one per layer: decoding a position costs the same whatever came before, attention itself apart. It lives until nn_free.
+NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t kv_heads, int64_t capacity, int64_t size, int64_t v_size);   // v_size 0: as size, that of a head
+NN_API int64_t      nn_kv_cache_length(const nn_kv_cache *cache);
+NN_API int64_t      nn_kv_cache_capacity(const nn_kv_cache *cache);
+NN_API void         nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length);     // forgets all behind that position; 0: everything
+
+// Positions. A table lives until nn_free.
+typedef struct nn_rope_desc {
+    int64_t start;                   // position of the first row; default 0
+    int     interleaved;             // 1: pairs are numbers 2i and 2i + 1 (the paper, Llama); default i and i + size / 2 (GPT-NeoX, Hugging Face)
+    int     heads;                   // > 0: only so many of the last dimension but one are turned
+    int     time_dim;                // where positions are counted; default -2
+} nn_rope_desc;
+NN_API nn_tensor *nn_rope_new(nn_context *nn, int64_t positions, int64_t size, float base);   // cosines and sines (positions, size); base 0: 10000. Su et al. 2021
+NN_API nn_tensor *nn_rope(nn_tensor *x, nn_tensor *table, const nn_rope_desc *desc);  // (B, heads, T, D): turns the first `size` numbers of every row by its position
+NN_API nn_tensor *nn_sinusoidal_new(nn_context *nn, int64_t positions, int64_t size); // sin and cos in turns, as Vaswani et al. 2017
+NN_API nn_tensor *nn_alibi_slopes_new(nn_context *nn, int heads);
+
+// Computes fn(self, x) and keeps only x: backward computes it again (Chen et al. 2016). Less memory for a third more time; random numbers repeat. fn must not
+// hold on to what it makes. What it reads besides x must still be there in backward.
+NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void *self, nn_tensor *x);
+
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
 // As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
 typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
@@ -547,6 +587,40 @@ NN_API nn_layer *nn_dropout2d_new (nn_layer *parent, float p);
 NN_API nn_layer *nn_flatten_new   (nn_layer *parent);                                                 // (B, ...) -> (B, N)
 NN_API nn_layer *nn_softmax_new   (nn_layer *parent, int dim);
 NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope);
+
+typedef struct nn_multihead_attention_desc {
+    int     kv_heads;                // default heads; fewer: grouped queries
+    int64_t kdim, vdim;              // sizes of k and v; default embed
+    int     no_bias;
+    int     causal;                  // 1: always, without asking in every forward
+    float   dropout;                 // of the probabilities; default 0
+    nn_tensor *rope;                 // a table of nn_rope_new for embed / heads: turns q and k
+    int     rope_interleaved;
+    nn_tensor *alibi;                // slopes
+} nn_multihead_attention_desc;
+// torch.nn.MultiheadAttention with batch_first: in_proj_weight, in_proj_bias (or q_proj_weight ... where kdim, vdim differ), out_proj. nn_forward: self attention
+NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc *desc);
+NN_API nn_tensor *nn_multihead_attention_forward(nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+                                     // (B, T, embed); k NULL: as q; v NULL: as k. Of desc: causal, mask, lengths, alibi, scale, cache (self attention)
+typedef struct nn_transformer_desc {
+    int64_t hidden;                  // of the feed-forward part; default 2048
+    float   dropout;                 // default 0 (PyTorch: 0.1)
+    nn_fn   activation;              // default nn_relu; gated: nn_silu
+    int     norm_first;              // 1: norms before attention and feed-forward, not after
+    int     gated;                   // 1: linear2(f(linear1 x) * linear3 x): with silu, SwiGLU (Shazeer 2020)
+    int     rmsnorm;                 // 1: RMSNorm instead of LayerNorm
+    float   eps;                     // of the norms; default 1e-5
+    int     no_bias;
+    int     kv_heads, causal;        // of self attention, as above
+    nn_tensor *rope; int rope_interleaved; nn_tensor *alibi;
+} nn_transformer_desc;
+// torch.nn.TransformerEncoderLayer and TransformerDecoderLayer with batch_first: self_attn, multihead_attn, linear1, linear2 (linear3), norm1, norm2, norm3
+NN_API nn_layer *nn_transformer_encoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc);
+NN_API nn_layer *nn_transformer_decoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc);
+NN_API nn_tensor *nn_transformer_encoder_layer_forward(nn_layer *layer, nn_tensor *x, const nn_attention_desc *desc);   // nn_forward: without desc
+NN_API nn_tensor *nn_transformer_decoder_layer_forward(nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc *desc, const nn_attention_desc *memory_desc);
+NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding);                           // x W^T with the embedding's W: one parameter, saved once
+NN_API void      nn_checkpoint_layer(nn_layer *layer, int on);                                        // 1: its forward goes through nn_checkpoint
 
 NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x);
 NN_API nn_tensor *nn_param_new (nn_layer *layer, const char *name, nn_shape shape);                   // a parameter of your own layer; zeros
@@ -1087,6 +1161,10 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( nll,         PLAIN,          3, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__nll_shape,       nn__one_task,       nn__loss_params ) \
     NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
     NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
+#define NN_OPS_ATTENTION(NN__X) \
+    NN__X( attention,   SIMD,           6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE, 0,          nn__attention_shape, nn__attention_plan,   nn__attention_params ) \
+    NN__X( attention_dropout, SIMD,     6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE | NN_OP_RANDOM, 0, nn__attention_shape, nn__attention_plan, nn__attention_params ) \
+    NN__X( rope,        SIMD,           2, 1, NN_OP_ASSIGNS | NN_OP_ALL_INPUTS,      NN_KEEP_IN(1),   nn__rope_shape,      nn__rope_plan,        nn__rope_params )
 #define NN_OPS_RNN(NN__X) \
     NN__X( rnn,         SIMD,           7, 3, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(4) | NN_KEEP_IN(5) | NN_KEEP_IN(6), \
                                                                                                        nn__rnn_shape,       nn__rnn_plan,         nn__rnn_params ) \
@@ -1106,7 +1184,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
-                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_RNN(NN__X) NN_OPS_OPTIM(NN__X) NN_OPS_RANDOM(NN__X)
+                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_RNN(NN__X) NN_OPS_ATTENTION(NN__X) NN_OPS_OPTIM(NN__X) \
+                                 NN_OPS_RANDOM(NN__X)
 #define NN__ROW_ID(name, keep, f, df)                NN_OP_##name,
 #define NN__ROW_ID2(name, keep, f, da, db)           NN_OP_##name,
 #define NN__ROW_IDS(name, kind, in, out, flags, keep, shape, plan, params) NN_OP_##name,
@@ -1171,6 +1250,16 @@ NN__REF(nn_tensor *, nn_layernorm, (nn_tensor *x, int dims, nn_tensor *w, nn_ten
 NN__REF(nn_tensor *, nn_groupnorm, (nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc &desc), (x, groups, w, b, &desc))
 NN__REF(nn_tensor *, nn_instancenorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc &desc), (x, w, b, &desc))
 NN__REF(nn_tensor *, nn_rmsnorm, (nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc &desc), (x, w, &desc))
+NN__REF(nn_tensor *, nn_scaled_dot_product_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
+NN__REF(nn_tensor *, nn_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
+NN__REF(nn_tensor *, nn_rope, (nn_tensor *x, nn_tensor *table, const nn_rope_desc &desc), (x, table, &desc))
+NN__REF(nn_layer *, nn_multihead_attention_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_tensor *, nn_multihead_attention_forward, (nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (layer, q, k, v, &desc))
+NN__REF(nn_layer *, nn_transformer_encoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_layer *, nn_transformer_decoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_tensor *, nn_transformer_decoder_layer_forward, (nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc &desc, const nn_attention_desc &memory_desc),
+        (layer, x, memory, &desc, &memory_desc))
+NN__REF(nn_tensor *, nn_transformer_encoder_layer_forward, (nn_layer *layer, nn_tensor *x, const nn_attention_desc &desc), (layer, x, &desc))
 NN__REF(nn_tensor *, nn_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(nn_tensor *, nn_nll, (nn_tensor *log_p, nn_tensor *target, const nn_loss_desc &desc), (log_p, target, &desc))
 NN__REF(nn_tensor *, nn_binary_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
@@ -1769,6 +1858,7 @@ struct nn_context {
     nn_mode     mode, modes[NN__MODES];
     int         depth;
     uint64_t    seed, random_step, ordinal, inits;
+    int         no_tape;             // inside nn_checkpoint: nothing is recorded
     int64_t     fallbacks;
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
@@ -3516,7 +3606,7 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     if (op->shape) { if (!op->shape(&c)) return out[0]; }
     else nn__like(&c.out[0], &c.in[0]);
     for (i = 0; i < count; i++) if (nn__wants(in[i])) need |= 1u << i;
-    record = nn->mode == NN_TRAIN && need && nn__has_backward(nn, op);
+    record = nn->mode == NN_TRAIN && need && !nn->no_tape && nn__has_backward(nn, op);
     if (op->flags & NN_OP_RANDOM) c.ordinal = nn__ordinal(NN__DOMAIN_OP, nn->ordinal++);
     overwrites = nn__overwrites(nn, op, count ? in[0] : NULL, &c.out[0]);
     nn->reuse = NULL;
@@ -3654,6 +3744,15 @@ static int nn__in_place(const nn_node *d, int retain)    // which input, or -1
     return x && x->step && !x->grad && nn__same_sizes(y->ndim, y->shape, x->ndim, x->shape) ? i : -1;
 }
 
+static void nn__accumulate(nn_context *nn, nn_view from, nn_view to)     // to += from
+{
+    nn_call a;
+    nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
+    a.nin = a.nout = 1;
+    a.in[0] = from;
+    a.out[0] = to;
+    nn__run(nn, &a);
+}
 static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reuse)    // the gradients of the inputs in `need`
 {
     nn_call c;
@@ -3708,22 +3807,83 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
     nn__run(nn, &c);
     if (reuse >= 0) { d->out[0]->grad = NULL; d->out[0]->flags &= ~(unsigned)NN__T_GRAD_SET; }
     for (i = 0; i < d->nin; i++) if (twice[i]) {
-        nn_call a;
-        nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
-        a.nin = 1; a.nout = 1;
-        a.in[0] = nn__view_of(twice[i]);
-        a.out[0] = nn__view_of(d->in[i]->grad);
-        nn__run(nn, &a);
+        nn__accumulate(nn, nn__view_of(twice[i]), nn__view_of(d->in[i]->grad));
         nn__free_storage(nn, twice[i]);
     }
+}
+
+// ---- nn_checkpoint: a part of the tape that is made when it is walked --------------------------------------
+// Forward runs without a tape and leaves one node; its backward runs fn again, with a tape of its own, and walks that.
+typedef struct nn__checkpointed { nn_tensor *(*fn)(void *self, nn_tensor *x); void *self; uint64_t ordinal; nn_mode mode; } nn__checkpointed;
+static const nn_op nn__checkpoint_op = { "checkpoint", 1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED, NN_KEEP_IN(0), NULL, NULL, NULL, NULL, 0, sizeof(nn__checkpointed) };
+static void nn__make_private(nn_context *nn, int from, const nn_tensor *but);    // >>layers
+static void nn__release_since(nn_context *nn, int from, const nn_tensor *but);
+NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void *self, nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__checkpointed p;
+    nn_call c;
+    nn_tensor *y;
+    int from;
+    if (!nn__check(nn, x, "nn_checkpoint")) return nn__inert(nn);
+    if (nn->mode != NN_TRAIN || nn->no_tape) return fn(self, x);
+    memset(&p, 0, sizeof p);
+    p.fn = fn; p.self = self; p.ordinal = nn->ordinal; p.mode = nn->mode;
+    from = nn->tensors;
+    nn->no_tape = 1;
+    y = fn(self, x);
+    nn->no_tape = 0;
+    if (nn__dead(y) || y == x) return y;
+    nn__make_private(nn, from, y);
+    nn__release_since(nn, from, y);
+    if (y->base != y || y->step == 0 || y->node) y = nn_detach(y);
+    nn__begin_call(&c, nn, NN_OP_none, &p);
+    c.op = &nn__checkpoint_op;
+    c.nin = c.nout = 1;
+    nn__record(nn, &c, &x, &y, NULL, nn__wants(x) ? 1u : 0u);
+    return y;
+}
+static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
+{
+    const nn__checkpointed *p = (const nn__checkpointed *)d->params;
+    nn_tensor *x = d->in[0], *inner = nn_detach(x), *y;
+    nn_node *tape = nn->tape;
+    nn_layer *scope = nn->scope;
+    nn_mode mode = nn->mode;
+    uint64_t ordinal = nn->ordinal;
+    nn_backward_desc b;
+    int from;
+    if (x->base->version != d->versions[0]) nn_fail(nn, "nn_checkpoint: its input was overwritten before backward could use it");
+    if (d->need) nn_want_grad(inner);
+    nn->tape = NULL; nn->scope = d->layer; nn->mode = p->mode; nn->ordinal = p->ordinal;
+    from = nn->tensors;
+    y = p->fn(p->self, inner);
+    if (!nn__dead(y) && y->node) {
+        nn__make_private(nn, from, y);
+        nn__release_since(nn, from, y);
+        memset(&b, 0, sizeof b);
+        b.grad = d->out[0]->grad;
+        nn_backward_with(y, &b);
+        nn__drop_grad(nn, y);
+        if (y->base == y && !(y->flags & NN__T_WANT_GRAD)) { y->flags |= NN__T_PRIVATE; nn__release(nn, y); }
+    }
+    nn->tape = tape; nn->scope = scope; nn->mode = mode; nn->ordinal = ordinal;
+    if (!d->need || !inner->grad || !nn__make_grad(nn, x)) return;
+    if (x->flags & NN__T_GRAD_SET) nn__accumulate(nn, nn__view_of(inner->grad), nn__view_of(x->grad));
+    else nn__copy_view(nn, nn__view_of(x->grad), nn__view_of(inner->grad));
+    x->flags |= NN__T_GRAD_SET;
+    nn__free_storage(nn, inner->grad);
 }
 
 static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
 {
     int i;
     unsigned first = (d->op->flags & NN_OP_SPLIT) ? d->need & 1u : 0;
-    if (first) nn__backward_part(nn, d, first, -1);
-    if (d->need & ~first) nn__backward_part(nn, d, d->need & ~first, nn__in_place(d, retain));
+    if (d->op == &nn__checkpoint_op) nn__backward_checkpoint(nn, d);
+    else {
+        if (first) nn__backward_part(nn, d, first, -1);
+        if (d->need & ~first) nn__backward_part(nn, d, d->need & ~first, nn__in_place(d, retain));
+    }
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
     for (i = 0; i < d->naux && !retain; i++) nn__release(nn, d->aux[i]);
     for (i = 0; i < d->nout && !retain; i++) nn__release(nn, d->out[i]);      // the ops that used it have been walked
@@ -3754,6 +3914,7 @@ NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
     else nn__fill_view(nn, nn__view_of(y->grad), 1.0);
     y->flags |= NN__T_GRAD_SET;
     early = step && !nn__clips_norm(step);
+    for (d = y->node; d && early; d = d->prev) if (d->op == &nn__checkpoint_op) early = 0;       // it reads parameters that are not inputs of its node
     if (early) nn__updates_begin(step, y->node);
     for (d = y->node; d; d = d->prev) {
         int reached = 0;
@@ -3869,6 +4030,7 @@ struct nn_layer {
     nn_tensor *(*step)(void *self, const nn_batch *batch);
     void       *self;
     int         user, release;       // forward is the user's; it keeps no tensor
+    int         checkpoint;          // backward computes forward again
     nn_fn       fn, activation;
     union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; nn_rnn_desc rnn; } desc;
     int64_t     size[4];             // channels, kernel and the like
@@ -4021,7 +4183,7 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
     outer = nn->scope;
     nn->scope = layer;
     from = nn ? nn->tensors : 0;
-    x = layer->forward(layer->self, x);
+    x = layer->checkpoint ? nn_checkpoint(layer->forward, layer->self, x) : layer->forward(layer->self, x);
     nn->scope = outer;
     if (!x) return nn__inert(nn);
     if (layer->release && !nn__dead(x)) {
@@ -4182,6 +4344,7 @@ NN_API void nn_freeze_param(nn_tensor *param, int on)
     if (!param || nn__dead(param)) return;
     if (on) param->flags |= NN__T_FROZEN; else param->flags &= ~(unsigned)NN__T_FROZEN;
 }
+NN_API void nn_checkpoint_layer(nn_layer *layer, int on) { if (!nn__no_layer(layer)) layer->checkpoint = on; }
 NN_API void nn_freeze(nn_layer *layer, int on)
 {
     nn_layer *c;
@@ -4656,6 +4819,343 @@ NN_API nn_layer *nn_dropout2d_new(nn_layer *parent, float p)
 }
 NN_API nn_layer *nn_flatten_new(nn_layer *parent)                 { return nn__value_layer(parent, "Flatten", nn__flatten_forward, 0); }
 NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__value_layer(parent, "LeakyReLU", nn__leaky_relu_forward, slope); }
+
+// ---- attention layers ------------------------------------------------------------------------------------
+// Keys and values of the positions so far, (B, kv_heads, capacity, D) each: a head's rows lie behind each other, so that decoding reads
+// them as one run. A call appends its own rows and reads all before it.
+struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; };
+static nn_kv_cache nn__inert_cache;                      // only ever read
+NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t kv_heads, int64_t capacity, int64_t size, int64_t v_size)
+{
+    nn_kv_cache *c;
+    nn_shape s = nn__shape2(batch, kv_heads);
+    if (!nn_ok(nn)) return &nn__inert_cache;
+    if (batch < 1 || kv_heads < 1 || capacity < 1 || size < 1 || v_size < 0) { nn_fail(nn, "nn_kv_cache_new: batch, heads, capacity and size must be positive"); return &nn__inert_cache; }
+    c = (nn_kv_cache *)nn__life(nn, sizeof *c);
+    if (!c) return &nn__inert_cache;
+    s.ndim = 4;
+    s.d[2] = capacity;
+    s.d[3] = size;
+    c->k = nn__alloc_tensor(nn, 1, nn->desc.dtype, 4, s.d);
+    s.d[3] = v_size ? v_size : size;
+    c->v = nn__alloc_tensor(nn, 1, nn->desc.dtype, 4, s.d);
+    c->nn = nn;
+    return nn__dead(c->k) || nn__dead(c->v) ? &nn__inert_cache : c;
+}
+NN_API int64_t nn_kv_cache_length(const nn_kv_cache *cache)   { return cache ? cache->length : 0; }
+NN_API int64_t nn_kv_cache_capacity(const nn_kv_cache *cache) { return cache && cache->k ? cache->k->shape[2] : 0; }
+NN_API void nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length)
+{
+    if (!cache || !cache->nn) return;
+    if (length < 0 || length > cache->length) { nn_fail(cache->nn, "nn_kv_cache_truncate: %lld of %lld positions", (long long)length, (long long)cache->length); return; }
+    cache->length = length;
+}
+// Appends k and v (B, T, kv_heads * D); they become views (B, kv_heads, T', D) of all that is there. 0 after an error.
+static int nn__cache_append(nn_kv_cache *c, nn_tensor **k, nn_tensor **v)
+{
+    nn_context *nn = c->nn;
+    nn_tensor **rows[2], *all[2];
+    int64_t end, t = *k && (*k)->ndim == 3 ? (*k)->shape[1] : 0;
+    int i;
+    if (!nn) return 0;
+    rows[0] = k; rows[1] = v; all[0] = c->k; all[1] = c->v;
+    nn__record_refuse(nn, "it uses a cache of keys and values");
+    for (i = 0; i < 2; i++) {
+        const nn_tensor *x = *rows[i];
+        if (!nn__check(nn, x, "attention")) return 0;
+        if (nn->mode == NN_TRAIN && nn__wants(x)) { nn_fail(nn, "attention: no gradient goes through a cache: use NN_EVAL"); return 0; }
+        if (x->ndim != 3 || x->shape[0] != all[i]->shape[0] || x->shape[2] != all[i]->shape[1] * all[i]->shape[3] || x->shape[1] != t) {
+            nn_fail(nn, "attention: %s %s does not fit the cache %s", i ? "v" : "k", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(4, all[i]->shape).s);
+            return 0;
+        }
+    }
+    end = c->length + t;
+    if (end > c->k->shape[2]) {
+        nn_fail(nn, "attention: the cache is full: %lld more positions behind %lld of %lld", (long long)t, (long long)c->length, (long long)c->k->shape[2]);
+        return 0;
+    }
+    for (i = 0; i < 2; i++) {
+        nn_view to = nn__view_of(all[i]), from = nn__view_of(*rows[i]);
+        nn_tensor *seen;
+        to.shape[2] = t;             // memory moves, no op: nothing to record
+        if (to.data) to.data = (char *)to.data + (size_t)(c->length * to.stride[2]) * nn_dtype_bytes(nn->desc.dtype);
+        from.ndim = 4;
+        from.shape[1] = to.shape[1];  from.stride[1] = from.stride[2] * to.shape[3];
+        from.shape[3] = to.shape[3];  from.stride[3] = from.stride[2];
+        from.shape[2] = t;            from.stride[2] = (*rows[i])->stride[1];
+        nn__copy_view(nn, to, from);
+        seen = nn_detach(all[i]);
+        if (nn__dead(seen)) return 0;
+        seen->shape[2] = end;
+        *rows[i] = seen;
+    }
+    c->length = end;
+    return 1;
+}
+
+NN__FLOAT_BEGIN
+static nn_tensor *nn__from_doubles(nn_context *nn, nn_shape shape, double (*f)(int64_t row, int64_t column, double a, double b), double a, double b)
+{
+    nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, shape.ndim, shape.d);
+    int64_t n = nn_count(t), columns = shape.d[shape.ndim - 1], i;
+    nn__mark m = nn__get_mark(nn);
+    double *v;
+    if (nn__dead(t)) return t;
+    v = (double *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *v));
+    for (i = 0; v && i < n; i++) v[i] = f(i / columns, i % columns, a, b);
+    if (v && !nn_write_as(t, NN_F64, v)) t = nn__inert(nn);
+    nn__rewind(nn, &m);
+    return t;
+}
+static double nn__rope_value(int64_t t, int64_t i, double d, double base)        // cosines of the d / 2 angles of a position, then their sines
+{
+    int64_t half = (int64_t)d / 2;
+    double angle = (double)t * pow(base, -2.0 * (double)(i % half) / d);
+    return i < half ? cos(angle) : sin(angle);
+}
+static double nn__wave(int64_t t, int64_t i, double d, double base)  // sin, cos, sin ...
+{
+    double angle = (double)t * pow(base, -(double)(i / 2 * 2) / d);
+    return i % 2 ? cos(angle) : sin(angle);
+}
+static double nn__slope_of(int64_t row, int64_t h, double power, double heads)       // 2^(-8 (h + 1) / heads); not a power of two: as the paper's program
+{
+    (void)row; (void)heads;
+    return (double)h < power ? pow(2.0, -8.0 * (double)(h + 1) / power) : pow(2.0, -4.0 * (2.0 * ((double)h - power) + 1) / power);
+}
+NN_API nn_tensor *nn_rope_new(nn_context *nn, int64_t positions, int64_t size, float base)
+{
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (positions < 1 || size < 2 || size % 2 || !(base >= 0)) {
+        nn_fail(nn, "nn_rope_new: %lld positions, size %lld: the size must be even", (long long)positions, (long long)size);
+        return nn__inert(nn);
+    }
+    return nn__from_doubles(nn, nn__shape2(positions, size), nn__rope_value, (double)size, base > 0 ? (double)base : 10000.0);
+}
+NN_API nn_tensor *nn_sinusoidal_new(nn_context *nn, int64_t positions, int64_t size)
+{
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (positions < 1 || size < 1) { nn_fail(nn, "nn_sinusoidal_new: %lld positions, size %lld", (long long)positions, (long long)size); return nn__inert(nn); }
+    return nn__from_doubles(nn, nn__shape2(positions, size), nn__wave, (double)size, 10000.0);
+}
+NN_API nn_tensor *nn_alibi_slopes_new(nn_context *nn, int heads)
+{
+    int power = 1;
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (heads < 1) { nn_fail(nn, "nn_alibi_slopes_new: %d heads", heads); return nn__inert(nn); }
+    while (power <= heads / 2) power *= 2;
+    return nn__from_doubles(nn, nn__shape1(heads), nn__slope_of, power, heads);
+}
+NN__FLOAT_END
+
+typedef struct nn__mha {             // what a layer of attention keeps
+    nn_multihead_attention_desc d;
+    int64_t    embed, head;          // numbers of a position, of a head
+    int        heads, kv_heads;
+    nn_tensor *w[3], *bias;          // of q, k, v; w[1] NULL: all in w[0]
+    nn_layer  *out;
+} nn__mha;
+static nn_tensor *nn__rotated(const nn__mha *m, nn_tensor *x, int heads, int64_t start)      // the first heads of x (B, T, n * head)
+{
+    nn_rope_desc d;
+    nn_tensor *y;
+    if (!m->d.rope) return x;
+    memset(&d, 0, sizeof d);
+    d.start = start;
+    d.interleaved = m->d.rope_interleaved;
+    d.heads = heads;
+    d.time_dim = 1;
+    {
+        nn_shape s = nn_shape_of(x);
+        s.ndim = 4;
+        s.d[3] = m->head;
+        s.d[2] = x->shape[2] / m->head;
+        y = nn_rope(nn_reshape(x, s), m->d.rope, &d);
+        return nn_reshape(y, nn_shape_of(x));
+    }
+}
+static nn_tensor *nn__rows_of(nn_tensor *t, int64_t from, int64_t to) { return t ? nn_slice(t, 0, from, to, 1) : NULL; }
+// Projections (B, T, heads * head). Self attention with one weight stays packed: *k and *v are NULL.
+static nn_tensor *nn__project(const nn__mha *m, nn_tensor *q, nn_tensor **k, nn_tensor **v, int64_t start)
+{
+    int64_t e = m->heads * m->head, kv = m->kv_heads * m->head;
+    if (m->w[1] || *k != q || *v != q) {
+        nn_tensor *wq = m->w[0], *wk = m->w[1], *wv = m->w[2];
+        if (!wk) { wq = nn__rows_of(wq, 0, e); wk = nn__rows_of(m->w[0], e, e + kv); wv = nn__rows_of(m->w[0], e + kv, e + 2 * kv); }
+        *k = nn__rotated(m, nn_linear(*k, wk, nn__rows_of(m->bias, e, e + kv), NULL), m->kv_heads, 0);
+        *v = nn_linear(*v, wv, nn__rows_of(m->bias, e + kv, e + 2 * kv), NULL);
+        return nn__rotated(m, nn_linear(q, wq, nn__rows_of(m->bias, 0, e), NULL), m->heads, 0);
+    }
+    *k = *v = NULL;
+    return nn__rotated(m, nn_linear(q, m->w[0], m->bias, NULL), m->heads + m->kv_heads, start);
+}
+static nn_tensor *nn__mha_run(nn_layer *l, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    const nn__mha *m = (const nn__mha *)l->extra;
+    nn_attention_desc d;
+    nn_tensor *y;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!k) k = q;
+    if (!v) v = k;
+    if (!nn__check(l->nn, q, l->kind) || !nn__check(l->nn, k, l->kind) || !nn__check(l->nn, v, l->kind)) return nn__inert(l->nn);
+    if (q->ndim != 3 || k->ndim != 3 || v->ndim != 3 || q->shape[2] != m->embed) {
+        nn_fail(l->nn, "%s: q must be (B, T, %lld), not %s; k and v (B, T, ...)", l->kind, (long long)m->embed, nn__dims_text(q->ndim, q->shape).s);
+        return nn__inert(l->nn);
+    }
+    d.heads = m->heads;
+    d.kv_heads = m->kv_heads;
+    d.dropout = m->d.dropout;
+    if (m->d.alibi && !d.alibi) d.alibi = m->d.alibi;
+    if (m->d.causal) d.causal = 1;
+    y = nn__project(m, q, &k, &v, d.cache ? d.cache->length : 0);
+    if (nn__dead(y)) return y;
+    return nn_forward(m->out, nn_attention(y, k, v, &d));
+}
+static nn_tensor *nn__mha_forward(void *self, nn_tensor *x) { return nn__mha_run((nn_layer *)self, x, NULL, NULL, NULL); }
+static int nn__is_kind(const nn_layer *l, nn_tensor *(*forward)(void *, nn_tensor *), const char *function)
+{
+    if (nn__no_layer(l)) return 0;
+    if (l->forward == forward) return 1;
+    nn_fail(l->nn, "%s: the layer is a %s", function, l->kind);
+    return 0;
+}
+NN_API nn_tensor *nn_multihead_attention_forward(nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    nn_layer *outer;
+    if (!nn__is_kind(layer, nn__mha_forward, "nn_multihead_attention_forward")) return nn__inert(q ? q->nn : NULL);
+    outer = layer->nn->scope;
+    layer->nn->scope = layer;
+    q = nn__mha_run(layer, q, k, v, desc);
+    layer->nn->scope = outer;
+    return q;
+}
+NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc *desc)
+{
+    static const char *const kind = "MultiheadAttention", *const names[3] = { "q_proj_weight", "k_proj_weight", "v_proj_weight" };
+    nn_linear_desc linear;
+    nn__mha *m;
+    nn_layer *l;
+    int64_t kv, in[3];
+    int i, kv_heads = desc && desc->kv_heads ? desc->kv_heads : heads;
+    if (!nn__positive(parent, kind, name, "embed", embed) || !nn__positive(parent, kind, name, "heads", heads) || !nn__positive(parent, kind, name, "kv_heads", kv_heads) ||
+        !nn__divides(parent, kind, name, heads, embed) || !nn__divides(parent, kind, name, kv_heads, heads)) return nn__or_inert(NULL);
+    if (desc && !nn__probability(parent, kind, desc->dropout)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, nn__mha_forward);
+    m = l ? (nn__mha *)nn__life(l->nn, sizeof *m) : NULL;
+    if (!m) return nn__finished(l);
+    l->extra = m;
+    if (desc) m->d = *desc;
+    m->embed = embed; m->head = embed / heads; m->heads = heads; m->kv_heads = kv_heads;
+    kv = kv_heads * m->head;
+    in[0] = embed;
+    in[1] = m->d.kdim ? m->d.kdim : embed;
+    in[2] = m->d.vdim ? m->d.vdim : embed;
+    if (in[1] == embed && in[2] == embed) nn_init_xavier_uniform(m->w[0] = nn__add_param(l, "in_proj_weight", nn__shape2(embed + 2 * kv, embed), NN__T_PARAM, 1), 1);
+    else for (i = 0; i < 3; i++) nn_init_xavier_uniform(m->w[i] = nn__add_param(l, names[i], nn__shape2(i ? kv : embed, in[i]), NN__T_PARAM, 1), 1);
+    if (!m->d.no_bias) m->bias = nn__add_param(l, "in_proj_bias", nn__shape1(embed + 2 * kv), NN__T_PARAM, 0);
+    memset(&linear, 0, sizeof linear);
+    linear.no_bias = m->d.no_bias;
+    m->out = nn_linear_new(l, "out_proj", embed, embed, &linear);
+    if (!m->d.no_bias && !nn__no_layer(m->out)) nn_init_constant(m->out->param[1], 0);
+    return nn__finished(l);
+}
+
+// ---- transformer layers (Vaswani et al. 2017; norm_first: Xiong et al. 2020) -------------------------------
+typedef struct nn__transformer { nn_transformer_desc d; nn_layer *self_attn, *cross, *linear1, *linear2, *linear3, *norm[3]; } nn__transformer;
+static nn_tensor *nn__feed_forward(const nn__transformer *t, nn_tensor *x)           // linear2(f(linear1 x)); gated: linear2(f(linear1 x) * linear3 x)
+{
+    nn_tensor *h = nn__activate(t->d.activation ? t->d.activation : t->linear3 ? nn_silu : nn_relu, nn_forward(t->linear1, x));
+    if (t->linear3) h = nn_mul(h, nn_forward(t->linear3, x));
+    return nn_forward(t->linear2, nn_dropout(h, t->d.dropout));
+}
+// A part's result joins x: before or after it, a norm.
+static nn_tensor *nn__join_part(const nn__transformer *t, int norm, nn_tensor *x, nn_tensor *y)
+{
+    x = nn_add(x, nn_dropout(y, t->d.dropout));
+    return t->d.norm_first ? x : nn_forward(t->norm[norm], x);
+}
+static nn_tensor *nn__norm_before(const nn__transformer *t, int norm, nn_tensor *x) { return t->d.norm_first ? nn_forward(t->norm[norm], x) : x; }
+static nn_tensor *nn__encoder_run(nn_layer *l, nn_tensor *x, const nn_attention_desc *desc)
+{
+    const nn__transformer *t = (const nn__transformer *)l->extra;
+    x = nn__join_part(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
+    return nn__join_part(t, 1, x, nn__feed_forward(t, nn__norm_before(t, 1, x)));
+}
+static nn_tensor *nn__encoder_forward(void *self, nn_tensor *x) { return nn__encoder_run((nn_layer *)self, x, NULL); }
+static nn_tensor *nn__decoder_forward(void *self, nn_tensor *x)
+{
+    nn_fail(((nn_layer *)self)->nn, "TransformerDecoderLayer: it needs a memory: nn_transformer_decoder_layer_forward");
+    return x;
+}
+NN_API nn_tensor *nn_transformer_encoder_layer_forward(nn_layer *layer, nn_tensor *x, const nn_attention_desc *desc)
+{
+    return nn__is_kind(layer, nn__encoder_forward, "nn_transformer_encoder_layer_forward") ? nn__encoder_run(layer, x, desc) : nn__inert(x ? x->nn : NULL);
+}
+NN_API nn_tensor *nn_transformer_decoder_layer_forward(nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc *desc, const nn_attention_desc *memory_desc)
+{
+    const nn__transformer *t;
+    if (!nn__is_kind(layer, nn__decoder_forward, "nn_transformer_decoder_layer_forward")) return nn__inert(x ? x->nn : NULL);
+    t = (const nn__transformer *)layer->extra;
+    x = nn__join_part(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
+    x = nn__join_part(t, 1, x, nn_multihead_attention_forward(t->cross, nn__norm_before(t, 1, x), memory, memory, memory_desc));
+    return nn__join_part(t, 2, x, nn__feed_forward(t, nn__norm_before(t, 2, x)));
+}
+static nn_layer *nn__transformer_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int decoder,
+                                       int64_t embed, int heads, const nn_transformer_desc *desc)
+{
+    static const char *const norms[3] = { "norm1", "norm2", "norm3" };
+    nn_multihead_attention_desc self, cross;
+    nn_linear_desc linear;
+    nn_norm_layer_desc norm;
+    nn__transformer *t;
+    nn_layer *l;
+    int64_t hidden;
+    int i;
+    if (!nn__positive(parent, kind, name, "embed", embed)) return nn__or_inert(NULL);
+    if (desc && !nn__probability(parent, kind, desc->dropout)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    t = l ? (nn__transformer *)nn__life(l->nn, sizeof *t) : NULL;
+    if (!t) return nn__finished(l);
+    l->extra = t;
+    if (desc) t->d = *desc;
+    hidden = t->d.hidden ? t->d.hidden : 2048;
+    memset(&self, 0, sizeof self); memset(&linear, 0, sizeof linear); memset(&norm, 0, sizeof norm);
+    self.dropout = t->d.dropout;
+    self.no_bias = linear.no_bias = norm.no_bias = t->d.no_bias;
+    norm.eps = t->d.eps;
+    cross = self;
+    self.kv_heads = t->d.kv_heads; self.causal = t->d.causal; self.rope = t->d.rope; self.rope_interleaved = t->d.rope_interleaved; self.alibi = t->d.alibi;
+    t->self_attn = nn_multihead_attention_new(l, "self_attn", embed, heads, &self);
+    if (decoder) t->cross = nn_multihead_attention_new(l, "multihead_attn", embed, heads, &cross);
+    t->linear1 = nn_linear_new(l, "linear1", embed, hidden, &linear);
+    t->linear2 = nn_linear_new(l, "linear2", hidden, embed, &linear);
+    if (t->d.gated) t->linear3 = nn_linear_new(l, "linear3", embed, hidden, &linear);
+    for (i = 0; i < 2 + decoder; i++)
+        t->norm[i] = t->d.rmsnorm ? nn_rmsnorm_new(l, norms[i], embed, &norm) : nn_layernorm_new(l, norms[i], nn__shape1(embed), &norm);
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_transformer_encoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc)
+{
+    return nn__transformer_layer(parent, name, "TransformerEncoderLayer", nn__encoder_forward, 0, embed, heads, desc);
+}
+NN_API nn_layer *nn_transformer_decoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc)
+{
+    return nn__transformer_layer(parent, name, "TransformerDecoderLayer", nn__decoder_forward, 1, embed, heads, desc);
+}
+
+static nn_tensor *nn__tied_forward(void *self, nn_tensor *x) { return nn_linear(x, ((nn_layer *)((nn_layer *)self)->extra)->param[0], NULL, NULL); }
+NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding)
+{
+    nn_layer *l;
+    if (nn__no_layer(embedding) || !embedding->params || embedding->param[0]->ndim != 2) {
+        nn_fail(nn__context_below(parent), "nn_tied_linear_new: the other layer has no weight of two dimensions");
+        return nn__or_inert(NULL);
+    }
+    l = nn__leaf(parent, NULL, "TiedLinear", nn__tied_forward);
+    if (l) l->extra = embedding;
+    return nn__or_inert(l);
+}
 
 // ---- recurrent layers: parameters as in torch.nn.LSTM: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, (weight_hr_l0,) ..._l0_reverse, ..._l1 --
 // size[0]: input, size[1]: hidden, size[2]: kind, size[3]: parameters of one direction; a cell (desc.rnn.layers 0) has no suffix
@@ -13544,6 +14044,8 @@ typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
+typedef struct nn__rope_params   { int64_t start; int interleaved, heads, time_dim; } nn__rope_params;
 typedef struct nn__rnn_params    { int kind, reverse, time_first; } nn__rnn_params;
 typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; } nn__ctc_params;
 typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
@@ -14177,6 +14679,22 @@ NN__INLINE V NN__K(exp)(V x)
     p = FMA(p, r * r, r) + C(1);
     return p * FLOATS(SHL(h + 127, 23)) * FLOATS(SHL(n - h + 127, 23));
 }
+// e^x for x < 88, exactly 0 below -87: exp without its care for huge and denormal results
+NN__INLINE V NN__K(exp_down)(V x)
+{
+    V m = FMA(x, C(1.44269504), C(12582912)), f = m - C(12582912), r, p;
+    r = FMA(f, C(-0.693145751953125), x);
+    r = FMA(f, C(-1.42860677e-6), r);
+    p = C(0.0001989928569);
+    p = FMA(p, r, C(0.001393364885));
+    p = FMA(p, r, C(0.008333298469));
+    p = FMA(p, r, C(0.04166646494));
+    p = FMA(p, r, C(0.1666666672));
+    p = FMA(p, r, C(0.5));
+    p = FMA(p, r * r, r) + C(1);
+    p = p * FLOATS(SHL(BITS(m) - (0x4B400000 - 127), 23));
+    return SEL(x < C(-87), C(0), p);
+}
 NN__INLINE V NN__K(expm1)(V x)
 {
     V r = x, p = C(1.0 / 5040);
@@ -14307,6 +14825,40 @@ NN__INLINE V NN__K(sigmoid_word)(V x)      // e^-|x| never overflows: 1 / (1 + e
     return FMA(-y * lost, SEL(x < C(0), C(1) - y, y), y);            // what rounding 1 + e lost, to first order; 1/d is 1 - y or y
 }
 NN__INLINE V NN__K(softplus_word)(V x)     { return SEL(x > C(0), x, C(0)) + LOG1P(EXP(-ABS(x))); }
+// The normal distribution's function P(x) = 1 / (1 + e^-u), u(x) = log(P / (1 - P)): odd, a polynomial x p(x^2) fitted on [-5.6, 5.6]. Outside, P is 0 or 1.
+// density: P' = P (1 - P) u' instead. Errors below 6e-8 and 2.4e-7.
+#ifdef NN__IS_F64
+NN__INLINE V NN__K(exp_down)(V x)                 { return EXP(x); }
+NN__INLINE V NN__K(normal_cdf)(V x, int density)  { return density ? 0.39894228040143267794 * exp(-0.5 * x * x) : 0.5 * (1 + erf(x * 0.70710678118654752440)); }
+#else
+NN__INLINE V NN__K(normal_cdf)(V x, int density)
+{
+    V z = x * x, p = C(-2.75305668e-15), d = C(-5.78141903e-14), q;
+    p = FMA(p, z, C(4.15373e-13));
+    p = FMA(p, z, C(-2.54355422e-11));
+    p = FMA(p, z, C(7.63643813e-10));
+    p = FMA(p, z, C(-8.37960242e-09));
+    p = FMA(p, z, C(-1.68822439e-07));
+    p = FMA(p, z, C(7.56639212e-06));
+    p = FMA(p, z, C(-0.000110209966));
+    p = FMA(p, z, C(-6.43779266e-05));
+    p = FMA(p, z, C(0.0726644086));
+    p = FMA(p, z, C(1.59577051));
+    q = C(1) / (C(1) + NN__K(exp_down)(-(x * p)));
+    if (!density) return SEL(x < C(-5.6), C(0), SEL(x > C(5.6), C(1), q));
+    d = FMA(d, z, C(7.892087e-12));
+    d = FMA(d, z, C(-4.32404217e-10));
+    d = FMA(d, z, C(1.14546572e-08));
+    d = FMA(d, z, C(-1.08934831e-07));
+    d = FMA(d, z, C(-1.85704683e-06));
+    d = FMA(d, z, C(6.80975291e-05));
+    d = FMA(d, z, C(-0.000771469762));
+    d = FMA(d, z, C(-0.000321889633));
+    d = FMA(d, z, C(0.217993226));
+    d = FMA(d, z, C(1.59577051));
+    return SEL(ABS(x) > C(5.6), C(0), q * (C(1) - q) * d);
+}
+#endif
 NN__INLINE V NN__K(gelu_tanh_grad)(V x)    // u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh u:  (1 + t) / 2 + x (1 - t^2) u' / 2
 {
     V t = TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x));
@@ -21649,6 +22201,654 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
         memcpy(b + i, block, m);
     }
 }
+#endif
+
+// ---- attention:   S = scale Q K^T + bias      P = softmax(S), row by row      Y = P V ------------------------------------------
+// A row is a query, a column a key. No T x T matrix is ever in memory: keys are taken in tiles (Milakov & Gimelshein 2018; Dao et al.
+// 2022). m is the largest score of a row so far, l the sum of its exponentials, o its sum of p v. A tile that raises m rescales both:
+//
+//     m' = max(m, s)      o' = o e^(m - m') + sum of e^(s - m') v      l' = l e^(m - m') + sum of e^(s - m')      at the end  y = o / l
+//
+// L = m + log l is kept for backward, which computes the tiles again, P = e^(S - L), D = sum over a row of dy y:
+//
+//     dV = P^T dY      dP = dY V^T      dS = P (dP - D) scale      dQ = dS K      dK = dS^T Q
+//
+// Tiles count from key 0, and a hidden key adds exactly 0: so a row's bits depend neither on the rows beside it nor on keys behind its
+// last one, and decoding with a cache gives the bits of one pass over all. (Keys and values that are hidden must still be finite.) A row
+// that sees no key gives 0, as torch.nn.functional.scaled_dot_product_attention does, and its gradients are 0.
+//
+// Tiles lie in memory turned, S^T [key][row]: lanes are rows. K and V are read in place, whatever their strides: K is the left operand of
+// S^T = K Q^T, V (rows of d numbers) the right one of P V. Heads that share keys and values (grouped queries) are rows of one block.
+#if NN__IN_HOST
+enum { NN__ATT_ROWS = 32, NN__ATT_KEYS = 64 };           // of a tile
+enum { NN__ATT_HEADS, NN__ATT_LAST, NN__ATT_PACKED, NN__ATT_CACHED };  // (B, H, T, D); (B, T, H D); the same with q, k and v side by side in input 0;
+                                                         // q and the result (B, T, H D), k and v (B, H, T, D)
+enum { NN__ATT_MASK = 3, NN__ATT_LENGTHS, NN__ATT_ALIBI, NN__ATT_INPUTS };
+typedef struct nn__attention_size { int64_t b, h, hk, group, tq, tk, d, dv, rows, blocks, tiles; } nn__attention_size;   // rows: of all heads that share keys
+static nn__attention_size nn__attention_sizes(const nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2];
+    nn__attention_size z;
+    z.b = q->shape[0];
+    if (p->layout == NN__ATT_HEADS) {
+        z.h = q->shape[1]; z.hk = k->shape[1]; z.tq = q->shape[2]; z.tk = k->shape[2]; z.d = q->shape[3]; z.dv = v->shape[3];
+    } else {
+        z.h = p->heads; z.hk = p->kv_heads;
+        z.tq = z.tk = q->shape[1];
+        if (p->layout == NN__ATT_PACKED) z.d = z.dv = q->shape[2] / (z.h + 2 * z.hk);
+        else if (p->layout == NN__ATT_CACHED) { z.tk = k->shape[2]; z.d = k->shape[3]; z.dv = v->shape[3]; }
+        else { z.tk = k->shape[1]; z.d = q->shape[2] / z.h; z.dv = v->shape[2] / z.hk; }
+    }
+    z.group = z.hk ? z.h / z.hk : 1;
+    z.rows = z.group * z.tq;
+    z.blocks = (z.rows + NN__ATT_ROWS - 1) / NN__ATT_ROWS;
+    z.tiles = (z.tk + NN__ATT_KEYS - 1) / NN__ATT_KEYS;
+    return z;
+}
+
+typedef struct nn__heads { void *data; int64_t b, h, t, e; } nn__heads;          // strides of the batch, heads, time, and numbers of a head
+static nn__heads nn__heads_of(const nn_call *c, const nn_view *v, int which)     // v: the view that has q (which 0), k (1), v (2), or the result (3)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    nn__attention_size z = nn__attention_sizes(c);
+    nn__heads r;
+    r.data = v->data;
+    r.b = v->stride[0];
+    if (v->ndim == 4) { r.h = v->stride[1]; r.t = v->stride[2]; r.e = v->stride[3]; return r; }
+    r.t = v->stride[1]; r.e = v->stride[2];
+    r.h = (which < 2 ? z.d : z.dv) * r.e;
+    if (p->layout == NN__ATT_PACKED && r.data && (which == 1 || which == 2))
+        r.data = (char *)r.data + (size_t)(r.h * (which == 1 ? z.h : z.h + z.hk)) * nn__real_bytes(c);
+    return r;
+}
+static const nn_view *nn__attention_part(const nn_call *c, const nn_view *list, int which)   // of in or din: where q, k, v are
+{
+    return &list[((const nn__attention_params *)c->params)->layout == NN__ATT_PACKED ? 0 : which];
+}
+
+static int nn__attention_fail(nn_call *c, const char *rule)
+{
+    nn_fail(c->nn, "%s: q %s, k %s, v %s: %s", c->op->name, NN__SHAPE_OF(&c->in[0]), NN__SHAPE_OF(&c->in[1]), NN__SHAPE_OF(&c->in[2]), rule);
+    return 0;
+}
+static int nn__attention_extras(nn_call *c, const nn__attention_size *z)         // mask, lengths, slopes
+{
+    const nn_view *mask = &c->in[NN__ATT_MASK], *lengths = &c->in[NN__ATT_LENGTHS], *slopes = &c->in[NN__ATT_ALIBI];
+    int64_t shape[4];
+    int i;
+    shape[0] = z->b; shape[1] = z->h; shape[2] = z->tq; shape[3] = z->tk;
+    if (mask->ndim && mask->dtype != (int)c->nn->desc.dtype && mask->dtype != NN_BOOL && mask->dtype != NN_U8) {
+        nn_fail(c->nn, "%s: the mask is %s, not %s, bool or u8", c->op->name, nn_dtype_name((nn_dtype)mask->dtype), nn_dtype_name(c->nn->desc.dtype));
+        return 0;
+    }
+    for (i = 1; i <= mask->ndim; i++) if (i > 4 || (mask->shape[mask->ndim - i] != 1 && mask->shape[mask->ndim - i] != shape[4 - i])) {
+        nn_fail(c->nn, "%s: the mask %s does not broadcast to (B, heads, Tq, Tk) %s", c->op->name, NN__SHAPE_OF(mask), nn__dims_text(4, shape).s);
+        return 0;
+    }
+    if (lengths->ndim && (lengths->ndim != 1 || lengths->shape[0] != z->b || (lengths->dtype != NN_I32 && lengths->dtype != NN_I64))) {
+        nn_fail(c->nn, "%s: lengths must be i32 or i64 (%lld), not %s %s", c->op->name, (long long)z->b, nn_dtype_name((nn_dtype)lengths->dtype), NN__SHAPE_OF(lengths));
+        return 0;
+    }
+    if (slopes->ndim && (slopes->ndim != 1 || slopes->shape[0] != z->h || slopes->dtype != (int)c->nn->desc.dtype)) {
+        nn_fail(c->nn, "%s: alibi slopes must be (%lld), not %s", c->op->name, (long long)z->h, NN__SHAPE_OF(slopes));
+        return 0;
+    }
+    return 1;
+}
+static int nn__attention_shape(nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2];
+    int64_t shape[4], n;
+    nn__attention_size z;
+    int i, ndim = p->layout == NN__ATT_HEADS ? 4 : 3;
+    for (i = 0; i < (p->layout == NN__ATT_PACKED ? 1 : 3); i++) {
+        if (c->in[i].ndim != (i && p->layout == NN__ATT_CACHED ? 4 : ndim)) return nn__attention_fail(c, ndim == 4 ? "each must be (B, heads, T, D)" : "each must be (B, T, heads * D)");
+        if (c->in[i].dtype != (int)c->nn->desc.dtype || c->in[i].shape[0] != q->shape[0]) return nn__attention_fail(c, "batch sizes or types differ");
+    }
+    if (p->layout == NN__ATT_HEADS) {
+        if (k->shape[1] != v->shape[1] || k->shape[2] != v->shape[2]) return nn__attention_fail(c, "k and v must have the same heads and times");
+        if (q->shape[3] != k->shape[3]) return nn__attention_fail(c, "q and k must have the same last size");
+    } else {
+        int parts = p->layout == NN__ATT_PACKED ? p->heads + 2 * p->kv_heads : p->heads;
+        if (p->heads < 1 || p->kv_heads < 1 || q->shape[2] % parts) return nn__attention_fail(c, "the heads do not divide the last size of q");
+        if (p->layout == NN__ATT_CACHED && (k->shape[1] != p->kv_heads || k->shape[3] * parts != q->shape[2])) return nn__attention_fail(c, "the cache has other heads");
+        if (p->layout == NN__ATT_LAST && (k->shape[1] != v->shape[1] || k->shape[2] != q->shape[2] / p->heads * p->kv_heads || v->shape[2] % p->kv_heads))
+            return nn__attention_fail(c, "k and v must have the same times, k the last size kv_heads * D");
+    }
+    z = nn__attention_sizes(c);
+    if (z.hk ? z.h % z.hk != 0 : z.h != 0) return nn__attention_fail(c, "the heads of k must divide those of q");
+    if (!nn__attention_extras(c, &z)) return 0;
+    shape[0] = z.b;
+    if (ndim == 4) { shape[1] = z.h; shape[2] = z.tq; shape[3] = z.dv; }
+    else           { shape[1] = z.tq; shape[2] = z.h * z.dv; }
+    nn__set_shape(&c->out[0], q->dtype, ndim, shape);
+    c->naux = 1;
+    n = z.b * z.h * z.tq;
+    nn__set_shape(&c->aux[0], q->dtype, 1, &n);
+    return 1;
+}
+
+// Where keys and values are plenty, a task of backward owns one of them and computes all three gradients; else tasks own blocks of
+// rows (dQ), then tiles of keys (dK, dV), and both compute P and dP. The sums are the same.
+static int nn__attention_joint(const nn__attention_size *z) { return z->b * z->hk >= 8 || z->blocks * z->tiles <= 4; }
+static int64_t nn__padded(int64_t n) { return (n + 15) & ~(int64_t)15; }
+static void nn__attention_plan(nn_call *c)
+{
+    nn__attention_size z = nn__attention_sizes(c);
+    int64_t d = nn__padded(z.d), dv = nn__padded(z.dv), tile = NN__ATT_ROWS * NN__ATT_KEYS, units = z.b * z.hk, numbers;
+    double work = (double)(z.b * z.h) * (double)z.tq * (double)z.tk * (double)(z.d + z.dv) / 8;
+    c->cost = work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
+    if (c->pass == NN_FORWARD) {
+        c->tasks[0] = units * z.blocks;
+        numbers = NN__ATT_ROWS * (2 * d + dv) + 2 * tile + NN__ATT_KEYS * dv;
+    } else {
+        c->tasks[0] = units * (nn__attention_joint(&z) ? 1 : z.blocks + z.tiles);
+        numbers = NN__ATT_ROWS * (3 * d + 2 * dv) + 3 * tile + NN__ATT_KEYS * nn__max(d, dv);
+        c->cost *= 3;
+    }
+    c->task_bytes = (size_t)numbers * nn__real_bytes(c);
+}
+
+static int nn__unpack(const nn__attention_params *p, nn_tensor **q, nn_tensor **k, nn_tensor **v)      // views of q, k, v side by side
+{
+    nn_tensor *x = *q;
+    int64_t parts = p->heads + 2 * p->kv_heads, d = x->ndim == 3 ? x->shape[2] / parts : 0, at = p->heads * d, kv = p->kv_heads * d;
+    if (x->ndim != 3 || p->heads < 1 || p->kv_heads < 1 || x->shape[2] % parts) {
+        nn_fail(x->nn, "attention: q %s does not hold %d heads of q and twice %d of k and v", nn__dims_text(x->ndim, x->shape).s, p->heads, p->kv_heads);
+        return 0;
+    }
+    *q = nn_slice(x, 2, 0, at, 1);
+    *k = nn_slice(x, 2, at, at + kv, 1);
+    *v = nn_slice(x, 2, at + kv, at + 2 * kv, 1);
+    return 1;
+}
+static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    nn_attention_desc none;
+    nn_context *nn = q ? q->nn : NULL;
+    nn_tensor *in[NN__ATT_INPUTS], *y;
+    nn__attention_params p;
+    memset(&none, 0, sizeof none);
+    if (!desc) desc = &none;
+    if (!nn__check(nn, q, name)) return nn__inert(nn);
+    if (desc->cache && layout == NN__ATT_HEADS) { nn_fail(nn, "%s: a cache has heads side by side: use nn_attention", name); return nn__inert(nn); }
+    if (layout == NN__ATT_LAST && !k && !v) layout = NN__ATT_PACKED;
+    if (layout != NN__ATT_PACKED && (!nn__check(nn, k, name) || !nn__check(nn, v, name))) return nn__inert(nn);
+    if (!(desc->dropout >= 0 && desc->dropout <= 1)) { nn_fail(nn, "%s: dropout is %g, not in 0..1", name, (double)desc->dropout); return nn__inert(nn); }
+    if (nn__wants(desc->mask) || nn__wants(desc->alibi)) { nn_fail(nn, "%s: a mask and slopes have no gradient (see nn_detach)", name); return nn__inert(nn); }
+    memset(&p, 0, sizeof p);
+    p.layout = layout;
+    p.causal = desc->causal;
+    p.heads = desc->heads ? desc->heads : 1;
+    p.kv_heads = desc->kv_heads ? desc->kv_heads : p.heads;
+    p.scale = desc->scale;
+    p.dropout = nn->mode == NN_TRAIN ? desc->dropout : 0;
+    if (desc->cache) {
+        if (layout == NN__ATT_PACKED && !nn__unpack(&p, &q, &k, &v)) return nn__inert(nn);
+        p.layout = layout = NN__ATT_CACHED;
+        if (!nn__cache_append(desc->cache, &k, &v)) return nn__inert(nn);
+    }
+    in[0] = q; in[1] = layout == NN__ATT_PACKED ? NULL : k; in[2] = layout == NN__ATT_PACKED ? NULL : v;
+    in[NN__ATT_MASK] = desc->mask; in[NN__ATT_LENGTHS] = desc->lengths; in[NN__ATT_ALIBI] = desc->alibi;
+    nn_apply_n(nn, nn__op(p.dropout > 0 ? NN_OP_attention_dropout : NN_OP_attention), in, NN__ATT_INPUTS, &p, &y);
+    return y;
+}
+NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    return nn__attention("scaled_dot_product_attention", NN__ATT_HEADS, q, k, v, desc);
+}
+NN_API nn_tensor *nn_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    return nn__attention("attention", NN__ATT_LAST, q, k, v, desc);
+}
+#endif
+#if NN__IN_SIMD
+// One block of rows against the keys of one head: what forward and backward share. ld of all turned tiles is NN__ATT_ROWS.
+typedef struct NN__K(att) {
+    const nn_call *c;
+    const nn__attention_params *p;
+    nn__attention_size z;
+    int64_t b, g, row, n, width, seen;                   // sample, head of k, first row, rows, rows rounded up to lanes, keys that the block may see
+    R scale;
+    const R *k, *v;                                      // of this head
+    int64_t krs, kcs, khs, vrs, vcs, vhs;
+    int ahead;                                           // the next head's keys are fetched meanwhile
+    int32_t limit[NN__ATT_ROWS + 16];                    // a row sees keys below it
+    int64_t open;                                        // all rows see keys below it
+    R *qt, *q, *s, *bias;                                // scale Q^T [d][row], scale Q [row][d], S^T, what is added to it
+} NN__K(att);
+
+static R *NN__K(head_at)(const nn__heads *x, int64_t b, int64_t head, int64_t t) { return (R *)x->data + b * x->b + head * x->h + t * x->t; }
+
+// The numbers of the next head lie beside these of all rows, far apart: too many streams for the processor to see them coming.
+NN__INLINE void NN__K(att_ahead)(const R *x, int64_t d, int64_t head)
+{
+    int64_t e;
+    for (e = 0; e < d; e += 16) NN__FETCH(x + head + e);
+}
+// Rows of numbers of the block's queries, side by side in d padded numbers.
+static void NN__K(att_gather)(const NN__K(att) *a, const nn__heads *x, int64_t d, R *to)
+{
+    int64_t pad = nn__padded(d), i, e;
+    for (i = 0; i < a->n; i++) {
+        int64_t r = a->row + i;
+        const R *from = NN__K(head_at)(x, a->b, a->g * a->z.group + r % a->z.group, r / a->z.group);
+        if (x->e == 1) NN__K(copy_few)(to + i * pad, from, d);
+        else for (e = 0; e < d; e++) to[i * pad + e] = from[e * x->e];
+        for (e = d; e < pad; e++) to[i * pad + e] = 0;
+        if (x->h < x->t) NN__K(att_ahead)(from, d, x->h);
+    }
+}
+static void NN__K(att_times)(int64_t n, R *x, R scale)               // x *= scale; n % 16 == 0
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) STORE(x + i, LOAD(x + i) * SET1(scale));
+}
+static void NN__K(att_scatter)(const NN__K(att) *a, const nn__heads *x, int64_t d, const R *from, int add)
+{
+    int64_t pad = nn__padded(d), i, e;
+    for (i = 0; i < a->n; i++) {
+        int64_t r = a->row + i;
+        R *to = NN__K(head_at)(x, a->b, a->g * a->z.group + r % a->z.group, r / a->z.group);
+        if (x->e == 1 && add) NN__K(add_onto)(d, to, from + i * pad);
+        else if (x->e == 1)   NN__K(copy_few)(to, from + i * pad, d);
+        else for (e = 0; e < d; e++) to[e * x->e] = add ? to[e * x->e] + from[i * pad + e] : from[i * pad + e];
+    }
+}
+
+// n rows of d numbers as a right operand: in place where whole vectors of them can be read, else copied.
+static const R *NN__K(att_rows)(const R *x, int64_t rs, int64_t cs, int64_t n, int64_t d, R *room, int64_t *ld)
+{
+    int64_t pad = nn__padded(d), i, e;
+    *ld = rs;
+    if (cs == 1 && d % NN__LANES == 0) return x;
+    *ld = pad;
+    for (i = 0; i < n; i++) {
+        for (e = 0; e < d; e++) room[i * pad + e] = x[i * rs + e * cs];
+        for (; e < pad; e++) room[i * pad + e] = 0;
+    }
+    return room;
+}
+
+// y (m, w) (+)= A (m, k) B (k, w), B's rows whole vectors; columns at or behind w are not written.
+static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int64_t ars, int64_t acs, const R *b, int64_t ldb, int add, R *y, int64_t rs, int64_t cs)
+{
+    R zero[NN__NR] = { 0 };
+    int64_t j;
+    for (j = 0; j < w; j += NN__NR)
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, NULL, y + j * cs, rs, cs, NULL, 0);
+}
+
+static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
+{
+    nn__heads k = nn__heads_of(c, nn__attention_part(c, c->in, 1), 1), v = nn__heads_of(c, nn__attention_part(c, c->in, 2), 2);
+    a->c = c;
+    a->p = (const nn__attention_params *)c->params;
+    a->z = nn__attention_sizes(c);
+    a->b = unit / a->z.hk;
+    a->g = unit % a->z.hk;
+    a->scale = a->p->scale != 0 ? (R)a->p->scale : (R)(1.0 / sqrt((double)nn__max(1, a->z.d)));
+    a->k = NN__K(head_at)(&k, a->b, a->g, 0); a->krs = k.t; a->kcs = k.e; a->khs = k.h;
+    a->v = NN__K(head_at)(&v, a->b, a->g, 0); a->vrs = v.t; a->vcs = v.e; a->vhs = v.h;
+}
+static void NN__K(att_block)(NN__K(att) *a, int64_t block)           // the rows of a block
+{
+    nn__heads q = nn__heads_of(a->c, nn__attention_part(a->c, a->c->in, 0), 0);
+    const nn_view *lengths = &a->c->in[NN__ATT_LENGTHS];
+    int64_t length = a->z.tk, i, pad = nn__padded(a->z.d);
+    if (lengths->data) {
+        const char *at = (const char *)lengths->data + (size_t)(a->b * lengths->stride[0]) * (lengths->dtype == NN_I32 ? 4u : 8u);
+        int64_t n = 0;
+        if (lengths->dtype == NN_I32) { int32_t m; memcpy(&m, at, 4); n = m; } else memcpy(&n, at, 8);
+        length = nn__max(0, nn__min(length, n));
+    }
+    a->row = block * NN__ATT_ROWS;
+    a->n = nn__min(NN__ATT_ROWS, a->z.rows - a->row);
+    a->width = (a->n + NN__LANES - 1) / NN__LANES * NN__LANES;
+    a->seen = 0;
+    a->ahead = block == a->z.blocks - 1 && a->khs < a->krs;
+    a->open = length;
+    for (i = 0; i < a->width; i++) {
+        int64_t last = a->p->causal ? (a->row + nn__min(i, a->n - 1)) / a->z.group + a->z.tk - a->z.tq + 1 : length;
+        a->limit[i] = (int32_t)nn__min(nn__max(0, nn__min(last, length)), INT32_MAX);
+        a->seen = nn__max(a->seen, a->limit[i]);
+        a->open = nn__min(a->open, a->limit[i]);
+    }
+    NN__K(att_gather)(a, &q, a->z.d, a->q);
+    NN__K(att_times)(a->n * pad, a->q, a->scale);
+    NN__K(gemm_turn)(a->n, a->z.d, a->q, pad, 1, NN__ATT_ROWS, a->qt);
+}
+
+// What a mask and slopes add to the scores of a tile, [key][row]: -inf hides. 0 if there is neither.
+static int NN__K(att_bias)(const NN__K(att) *a, int64_t key, int64_t keys)
+{
+    const nn_view *mask = &a->c->in[NN__ATT_MASK], *slopes = &a->c->in[NN__ATT_ALIBI];
+    int64_t s[4] = { 0, 0, 0, 0 }, i, j;
+    int d;
+    if (!mask->data && !slopes->data) return 0;
+    for (d = 0; d < mask->ndim; d++) if (mask->shape[d] != 1) s[4 - mask->ndim + d] = mask->stride[d];
+    NN__K(fill_with)(keys * NN__ATT_ROWS, a->bias, 0);
+    for (i = 0; i < a->n; i++) {
+        int64_t r = a->row + i, head = a->g * a->z.group + r % a->z.group, t = r / a->z.group, at = a->b * s[0] + head * s[1] + t * s[2] + key * s[3];
+        R *to = a->bias + i;
+        if (mask->data && (mask->dtype == NN_BOOL || mask->dtype == NN_U8))
+            for (j = 0; j < keys; j++) to[j * NN__ATT_ROWS] = ((const unsigned char *)mask->data)[at + j * s[3]] ? (R)0 : -(R)INFINITY;
+        else if (mask->data)
+            for (j = 0; j < keys; j++) to[j * NN__ATT_ROWS] = ((const R *)mask->data)[at + j * s[3]];
+        if (slopes->data) {
+            R slope = ((const R *)slopes->data)[head * slopes->stride[0]];
+            int64_t from = key - (t + a->z.tk - a->z.tq);            // of the first key, seen from this query
+            for (j = 0; j < keys; j++) to[j * NN__ATT_ROWS] -= slope * (R)(from + j < 0 ? -(from + j) : from + j);
+        }
+    }
+    return 1;
+}
+
+// S^T of a tile, as it is: before masks.
+static void NN__K(att_scores)(const NN__K(att) *a, int64_t key, int64_t keys)
+{
+    int64_t j;
+    for (j = key; j < key + keys && a->ahead; j++) {
+        NN__K(att_ahead)(a->k + j * a->krs, a->z.d, a->khs);
+        NN__K(att_ahead)(a->v + j * a->vrs, a->z.dv, a->vhs);
+    }
+    NN__K(att_product)(keys, a->width, a->z.d, a->k + key * a->krs, a->krs, a->kcs, a->qt, NN__ATT_ROWS, 0, a->s, NN__ATT_ROWS, 1);
+}
+// The masks: hidden scores become -inf. Nothing to do where all rows see all keys.
+static void NN__K(att_hide)(const NN__K(att) *a, int64_t key, int64_t keys, int biased)
+{
+    int64_t i, j;
+    for (i = 0; biased && i < keys * NN__ATT_ROWS; i += NN__LANES) {
+        V add = LOAD(a->bias + i), x = LOAD(a->s + i) + add;
+        STORE(a->s + i, SEL(add == C(-INFINITY), add, x));
+    }
+    for (i = 0; i < a->width; i += NN__LANES) {
+        VI limit = NN__K(iload)(a->limit + i) - ISET1((int32_t)key);
+        for (j = nn__max(0, a->open - key); j < keys; j++) {
+            R *x = a->s + j * NN__ATT_ROWS + i;
+            STORE(x, SEL(ISET1((int32_t)j) < limit, LOAD(x), C(-INFINITY)));
+        }
+    }
+}
+// The largest score, P and its sum of some rows of a tile; m, l and the factor for o are brought up to date.
+NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t keys, R *m, R *l, R *factor)
+{
+    V old = LOAD(m + i), top = old, sum[16], safe, f;
+    R *s = a->s + i;
+    int64_t j;
+    int k;
+    for (j = 0; j < keys; j++) {
+        V x = LOAD(s + j * NN__ATT_ROWS);
+        top = SEL(x > top, x, top);
+    }
+    safe = SEL(top == C(-INFINITY), C(0), top);
+    for (k = 0; k < 16; k++) sum[k] = C(0);
+    for (j = 0; j < keys; j++) {
+        V p = NN__K(exp_down)(LOAD(s + j * NN__ATT_ROWS) - safe);
+        STORE(s + j * NN__ATT_ROWS, p);
+        sum[j & 15] = sum[j & 15] + p;
+    }
+    for (k = 8; k; k /= 2) for (j = 0; j < k; j++) sum[j] = sum[j] + sum[j + k];
+    f = NN__K(exp_down)(old - safe);
+    STORE(l + i, FMA(LOAD(l + i), f, sum[0]));
+    STORE(m + i, top);
+    STORE(factor + i, f);
+}
+
+// Dropout of a row of 32 numbers of a tile: number n of the stream belongs to (head of k, key, row) number n.
+static void NN__K(att_drop)(const NN__K(att) *a, int64_t key, int64_t keys, const R *x, R *y)
+{
+    double p = (double)a->p->dropout;
+    uint64_t dropped = (uint64_t)(p * 4294967296.0), first = (uint64_t)((((a->b * a->z.hk + a->g) * a->z.tk + key) * a->z.blocks * NN__ATT_ROWS + a->row) / 4);
+    R scale = p < 1 ? (R)(1.0 / (1.0 - p)) : 0;
+    int64_t j;
+    for (j = 0; j < keys; j++, first += (uint64_t)(a->z.blocks * NN__ATT_ROWS / 4)) {
+#if NN__LANES > 1
+        NN__K(masked_row)(a->c, (int64_t)first, NN__ATT_ROWS, x + j * NN__ATT_ROWS, y + j * NN__ATT_ROWS, scale, (int64_t)dropped, 0);
+#else
+        int64_t i, k;
+        for (i = 0; i < NN__ATT_ROWS; i += 4) {
+            uint32_t r[4];
+            nn__philox(a->c->seed, a->c->step, a->c->ordinal, first + (uint64_t)i / 4, r);
+            for (k = i; k < i + 4; k++) y[j * NN__ATT_ROWS + k] = r[k - i] >= dropped ? x[j * NN__ATT_ROWS + k] * scale : 0;
+        }
+#endif
+    }
+}
+
+static void NN__K(attend)(const nn_call *c, const nn_task *t)
+{
+    NN__K(att) a;
+    R m[NN__ATT_ROWS + 16], l[NN__ATT_ROWS + 16], f[NN__ATT_ROWS + 16], *o, *room;
+    nn__heads y = nn__heads_of(c, &c->out[0], 3);
+    int64_t blocks = nn__attention_sizes(c).blocks, d, dv, key, i, e, ld;
+    NN__K(att_keys)(&a, c, t->index / blocks);
+    d = nn__padded(a.z.d); dv = nn__padded(a.z.dv);
+    a.q = (R *)t->scratch;
+    a.qt = a.q + NN__ATT_ROWS * d;
+    a.s = a.qt + NN__ATT_ROWS * d;
+    a.bias = a.s + NN__ATT_ROWS * NN__ATT_KEYS;
+    o = a.bias + NN__ATT_ROWS * NN__ATT_KEYS;
+    room = o + NN__ATT_ROWS * dv;
+    NN__K(att_block)(&a, blocks - 1 - t->index % blocks);            // the longest first
+    NN__K(fill_with)(a.width, m, -(R)INFINITY);
+    NN__K(fill_with)(a.width, l, 0);
+    NN__K(fill_with)(a.n * dv, o, 0);
+    for (key = 0; key < a.seen; key += NN__ATT_KEYS) {
+        int64_t keys = nn__min(NN__ATT_KEYS, a.seen - key);
+        int biased = NN__K(att_bias)(&a, key, keys);
+        const R *v = NN__K(att_rows)(a.v + key * a.vrs, a.vrs, a.vcs, keys, a.z.dv, room, &ld);
+        NN__K(att_scores)(&a, key, keys);
+        NN__K(att_hide)(&a, key, keys, biased);
+        for (i = 0; i < a.width; i += NN__LANES) NN__K(att_softmax)(&a, i, keys, m, l, f);
+        for (i = 0; key && i < a.n; i++)
+            if (f[i] != 1) for (e = 0; e < dv; e += NN__LANES) STORE(o + i * dv + e, LOAD(o + i * dv + e) * SET1(f[i]));
+        if (a.p->dropout > 0) NN__K(att_drop)(&a, key, keys, a.s, a.s);
+        NN__K(att_product)(a.n, v == room ? dv : a.z.dv, keys, a.s, 1, NN__ATT_ROWS, v, ld, 1, o, dv, 1);
+    }
+    for (i = 0; i < a.n; i++) {
+        V scale = SET1(l[i] == 0 ? (R)0 : 1 / l[i]);
+        for (e = 0; e < dv; e += NN__LANES) STORE(o + i * dv + e, FMA(LOAD(o + i * dv + e), scale, C(0)));       // + 0: a sum's -0, which a hidden key undoes, is 0
+    }
+    NN__K(att_scatter)(&a, &y, a.z.dv, o, 0);
+    if (!c->aux[0].data) return;
+    for (i = 0; i < a.width; i += NN__LANES) {
+        V sum = LOAD(l + i), log_sum = SEL(sum == C(0), C(INFINITY), LOAD(m + i) + LOG(sum));
+        NN__K(put_lanes)((R *)c->aux[0].data + (a.b * a.z.hk + a.g) * a.z.rows + a.row + i, log_sum, a.n - i);
+    }
+}
+
+// Backward. A block also has dY and its transpose, L and D.
+typedef struct NN__K(att_back) {
+    R *dyt, *dy, *ds, *dq, *room, *dk, *dv, l[NN__ATT_ROWS + 16], d[NN__ATT_ROWS + 16];
+    nn__heads hk, hv;
+    int64_t done;                                        // keys below it have been written
+    int want_q, want_k, want_v, add_k, add_v;
+} NN__K(att_back);
+static void NN__K(att_block_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t block)
+{
+    nn__heads y = nn__heads_of(a->c, &a->c->out[0], 3), dy = nn__heads_of(a->c, &a->c->dout[0], 3);
+    int64_t dv = nn__padded(a->z.dv), i, e;
+    NN__K(att_block)(a, block);
+    NN__K(att_gather)(a, &dy, a->z.dv, g->dy);
+    NN__K(gemm_turn)(a->n, a->z.dv, g->dy, dv, 1, NN__ATT_ROWS, g->dyt);
+    NN__K(att_gather)(a, &y, a->z.dv, g->room);
+    for (i = 0; i < a->width; i++) {
+        V sum[16 / NN__LANES];
+        int k;
+        g->l[i] = i < a->n ? ((const R *)a->c->aux[0].data)[(a->b * a->z.hk + a->g) * a->z.rows + a->row + i] : (R)INFINITY;
+        g->d[i] = 0;
+        if (i >= a->n) continue;
+        for (k = 0; k < 16 / NN__LANES; k++) sum[k] = C(0);
+        for (e = i * dv; e < (i + 1) * dv; e += 16)
+            for (k = 0; k < 16 / NN__LANES; k++) sum[k] = FMA(LOAD(g->room + e + k * NN__LANES), LOAD(g->dy + e + k * NN__LANES), sum[k]);
+        g->d[i] = NN__K(sum16)(sum);
+    }
+    NN__K(fill_with)(NN__ATT_ROWS * nn__padded(a->z.d), g->dq, 0);
+}
+// dK or dV of a tile from a block: what this call has not written yet is assigned, unless it adds to a gradient that is there.
+static void NN__K(att_to_keys)(const NN__K(att) *a, const NN__K(att_back) *g, int64_t key, int64_t keys, int64_t d, const R *s, const R *rows, int add, const nn__heads *to, R *y)
+{
+    int64_t old = nn__max(0, nn__min(keys, g->done - key));
+    y += key * to->t;
+    if (old) NN__K(att_product)(old, d, a->n, s, NN__ATT_ROWS, 1, rows, nn__padded(d), 1, y, to->t, to->e);
+    if (old < keys) NN__K(att_product)(keys - old, d, a->n, s + old * NN__ATT_ROWS, NN__ATT_ROWS, 1, rows, nn__padded(d), add, y + old * to->t, to->t, to->e);
+}
+// P, dP and dS / scale of a block and a tile; what they add to dQ / scale (of the block), dK and dV (of the tile).
+static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
+{
+    int64_t i, j, ld;
+    int biased = NN__K(att_bias)(a, key, keys), dropped = a->p->dropout > 0;
+    NN__K(att_scores)(a, key, keys);
+    NN__K(att_hide)(a, key, keys, biased);
+    NN__K(att_product)(keys, a->width, a->z.dv, a->v + key * a->vrs, a->vrs, a->vcs, g->dyt, NN__ATT_ROWS, 0, g->ds, NN__ATT_ROWS, 1);
+    if (dropped) NN__K(att_drop)(a, key, keys, g->ds, g->ds);
+    for (i = 0; i < a->width; i += NN__LANES) {
+        V l = LOAD(g->l + i), d = LOAD(g->d + i);
+        for (j = 0; j < keys; j++) {
+            int64_t at = j * NN__ATT_ROWS + i;
+            V p = NN__K(exp_down)(LOAD(a->s + at) - l);
+            STORE(a->s + at, p);
+            STORE(g->ds + at, p * (LOAD(g->ds + at) - d));
+        }
+    }
+    if (dropped) NN__K(att_drop)(a, key, keys, a->s, a->s);
+    if (g->want_v) NN__K(att_to_keys)(a, g, key, keys, a->z.dv, a->s, g->dy, g->add_v, &g->hv, g->dv);
+    if (g->want_k) NN__K(att_to_keys)(a, g, key, keys, a->z.d, g->ds, a->q, g->add_k, &g->hk, g->dk);
+    if (g->want_q) {
+        const R *k = NN__K(att_rows)(a->k + key * a->krs, a->krs, a->kcs, keys, a->z.d, g->room, &ld);
+        NN__K(att_product)(a->n, k == g->room ? nn__padded(a->z.d) : a->z.d, keys, g->ds, 1, NN__ATT_ROWS, k, ld, 1, g->dq, nn__padded(a->z.d), 1);
+    }
+}
+static void NN__K(att_clear)(const nn__heads *x, R *at, int64_t from, int64_t to, int64_t d)
+{
+    int64_t t, e;
+    for (t = from; t < to; t++) for (e = 0; e < d; e++) at[t * x->t + e * x->e] = 0;
+}
+static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
+{
+    nn__attention_size z = nn__attention_sizes(c);
+    int joint = nn__attention_joint(&z), packed = ((const nn__attention_params *)c->params)->layout == NN__ATT_PACKED, add_q;
+    int64_t per = joint ? 1 : z.blocks + z.tiles, part = t->index % per, d = nn__padded(z.d), dv = nn__padded(z.dv), tile = NN__ATT_ROWS * NN__ATT_KEYS;
+    int64_t block = 0, last_block = z.blocks, from = 0, to = z.tk, key;
+    nn__heads hq = nn__heads_of(c, nn__attention_part(c, c->din, 0), 0);
+    NN__K(att) a;
+    NN__K(att_back) g;
+    NN__K(att_keys)(&a, c, t->index / per);
+    a.q = (R *)t->scratch;   a.qt = a.q + NN__ATT_ROWS * d;     g.dq = a.qt + NN__ATT_ROWS * d;
+    g.dy = g.dq + NN__ATT_ROWS * d;   g.dyt = g.dy + NN__ATT_ROWS * dv;   a.s = g.dyt + NN__ATT_ROWS * dv;
+    a.bias = a.s + tile;   g.ds = a.bias + tile;   g.room = g.ds + tile;
+    g.hk = nn__heads_of(c, nn__attention_part(c, c->din, 1), 1);
+    g.hv = nn__heads_of(c, nn__attention_part(c, c->din, 2), 2);
+    g.want_q = hq.data != NULL; g.want_k = g.hk.data != NULL; g.want_v = g.hv.data != NULL;
+    g.dk = g.want_k ? NN__K(head_at)(&g.hk, a.b, a.g, 0) : NULL;
+    g.dv = g.want_v ? NN__K(head_at)(&g.hv, a.b, a.g, 0) : NULL;
+    add_q = (int)(c->add & 1); g.add_k = packed ? add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? add_q : (int)(c->add >> 2 & 1);
+    if (!joint && part < z.blocks) { g.want_k = g.want_v = 0; block = z.blocks - 1 - part; last_block = block + 1; }
+    else if (!joint) { g.want_q = 0; from = (part - z.blocks) * NN__ATT_KEYS; to = nn__min(to, from + NN__ATT_KEYS); }
+    if (!g.want_q && !g.want_k && !g.want_v) return;
+    g.done = from;
+    for (; block < last_block; block++) {
+        NN__K(att_block_back)(&a, &g, block);
+        for (key = from; key < nn__min(to, a.seen); key += NN__ATT_KEYS) NN__K(att_tile_back)(&a, &g, key, nn__min(NN__ATT_KEYS, nn__min(to, a.seen) - key));
+        g.done = nn__max(g.done, nn__min(to, a.seen));
+        if (!g.want_q) continue;
+        NN__K(att_times)(a.n * d, g.dq, a.scale);
+        NN__K(att_scatter)(&a, &hq, z.d, g.dq, add_q);
+    }
+    if (g.want_k && !g.add_k) NN__K(att_clear)(&g.hk, g.dk, g.done, to, z.d);        // keys that no row sees
+    if (g.want_v && !g.add_v) NN__K(att_clear)(&g.hv, g.dv, g.done, to, z.dv);
+}
+NN__FORWARD(attention)          { NN__K(attend)(c, t); }
+NN__BACKWARD(attention)         { NN__K(attend_back)(c, t); }
+NN__FORWARD(attention_dropout)  { NN__K(attend)(c, t); }
+NN__BACKWARD(attention_dropout) { NN__K(attend_back)(c, t); }
+#endif
+
+// ---- rope:   (a, b) -> (a cos - b sin, b cos + a sin) for each pair of numbers, by angles of the row's position; backward turns back ------
+#if NN__IN_HOST
+static int nn__rope_shape(nn_call *c)
+{
+    const nn__rope_params *p = (const nn__rope_params *)c->params;
+    const nn_view *x = &c->in[0], *table = &c->in[1];
+    if (x->ndim < 2 || table->ndim != 2 || table->shape[1] > x->shape[x->ndim - 1] || table->shape[1] % 2) {
+        nn_fail(c->nn, "rope: x %s does not fit the table %s", NN__SHAPE_OF(x), NN__SHAPE_OF(table));
+        return 0;
+    }
+    if (p->start < 0 || p->start > table->shape[0] - x->shape[p->time_dim]) {
+        nn_fail(c->nn, "rope: %lld positions from %lld on, but the table has %lld", (long long)x->shape[p->time_dim], (long long)p->start, (long long)table->shape[0]);
+        return 0;
+    }
+    nn__like(&c->out[0], x);
+    return 1;
+}
+static void nn__rope_plan(nn_call *c)
+{
+    const nn_view *x = &c->in[0];
+    int64_t d = nn__max(1, x->shape[x->ndim - 1]);
+    c->tasks[0] = nn__task_count(nn_view_count(x) / d, 4 * d);
+}
+NN_API nn_tensor *nn_rope(nn_tensor *x, nn_tensor *table, const nn_rope_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__rope_params p;
+    if (!nn__check(nn, x, "rope") || !nn__check(nn, table, "rope")) return nn__inert(nn);
+    if (nn__wants(table)) { nn_fail(nn, "rope: the table has no gradient (see nn_detach)"); return nn__inert(nn); }
+    memset(&p, 0, sizeof p);
+    p.time_dim = nn__dim_index(nn, "rope", desc && desc->time_dim ? desc->time_dim : -2, x->ndim);
+    if (p.time_dim < 0) return nn__inert(nn);
+    if (desc) { p.start = desc->start; p.interleaved = desc->interleaved; p.heads = desc->heads; }
+    return nn__apply2(NN_OP_rope, x, table, &p);
+}
+#endif
+#if NN__IN_SIMD
+// One row: y (+)= x turned. sign -1: back.
+static void NN__K(rope_row)(int64_t half, const R *x, const R *table, R sign, int interleaved, int add, R *y)
+{
+    int64_t i, k;
+    for (i = 0; i < half; i += NN__LANES) {
+        V c = NN__K(get_lanes)(table + i, half - i), s = NN__K(get_lanes)(table + half + i, half - i) * SET1(sign), a, b, u, v;
+        R pair[2 * NN__LANES] = { 0 };
+        k = nn__min(NN__LANES, half - i);
+        if (interleaved) {
+            memcpy(pair, x + 2 * i, 2 * (size_t)k * sizeof *x);
+            a = NN__K(evens)(LOAD(pair), LOAD(pair + NN__LANES));
+            b = NN__K(odds)(LOAD(pair), LOAD(pair + NN__LANES));
+        } else { a = NN__K(get_lanes)(x + i, k); b = NN__K(get_lanes)(x + half + i, k); }
+        u = FMA(a, c, -(b * s));
+        v = FMA(b, c, a * s);
+        if (interleaved) {
+            STORE(pair, NN__K(zip_low)(u, v));
+            STORE(pair + NN__LANES, NN__K(zip_high)(u, v));
+            if (add) NN__K(add_onto)(2 * k, y + 2 * i, pair);
+            else     memcpy(y + 2 * i, pair, 2 * (size_t)k * sizeof *y);
+        } else {
+            if (add) { u = NN__K(get_lanes)(y + i, k) + u; v = NN__K(get_lanes)(y + half + i, k) + v; }
+            NN__K(put_lanes)(y + i, u, k);
+            NN__K(put_lanes)(y + half + i, v, k);
+        }
+    }
+}
+static void NN__K(rope_rows)(const nn_call *c, const nn_task *t, const nn_view *from, const nn_view *to, R sign, int add)
+{
+    const nn__rope_params *p = (const nn__rope_params *)c->params;
+    const nn_view *x = &c->in[0], *table = &c->in[1];
+    int64_t d = x->shape[x->ndim - 1], size = table->shape[1], inner = 1, heads = x->shape[x->ndim - 2], rows = nn_view_count(x) / nn__max(1, d), r, end = nn__task_end(rows, t);
+    int i;
+    for (i = p->time_dim + 1; i < x->ndim - 1; i++) inner *= x->shape[i];
+    for (r = nn__task_begin(rows, t); r < end; r++) {
+        const R *row = (const R *)from->data + r * d;
+        R *y = (R *)to->data + r * d;
+        int64_t turned = p->heads > 0 && r % heads >= p->heads ? 0 : size;
+        if (turned) NN__K(rope_row)(size / 2, row, (const R *)table->data + (p->start + r / inner % x->shape[p->time_dim]) * size, sign, p->interleaved, add, y);
+        if (add) NN__K(add_onto)(d - turned, y + turned, row + turned);
+        else     NN__K(copy_few)(y + turned, row + turned, d - turned);
+    }
+}
+NN__FORWARD(rope)  { NN__K(rope_rows)(c, t, &c->in[0], &c->out[0], 1, 0); }
+NN__BACKWARD(rope) { NN__K(rope_rows)(c, t, &c->dout[0], &c->din[0], -1, (int)(c->add & 1)); }
 #endif
 
 // ---- recurrent nets: one layer in one direction over a sequence ---------------------------------------------------------------
