@@ -952,6 +952,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( adam_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( nadam_update,   SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( lion_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( linear_update,  SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__linear_update_plan, nn__update_params ) \
     NN__X( ema_update,     SIMD_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      double        ) \
     NN__X( swap,           PLAIN_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
     NN__X( square_sum,     SIMD_FORWARD, 1, 1, NN_OP_STRIDED,                        NN_KEEP_NONE,    nn__same_shape,      nn__square_sum_plan,  nn__no_params ) \
@@ -3518,21 +3519,26 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
     }
 }
 
-static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
+typedef struct nn__slot nn__slot;                        // >>optim
+static int  nn__clips_norm(const nn_optimizer *opt);
+static void nn__updates_begin(nn_optimizer *opt, nn_node *tape);
+static nn__slot *nn__fused_slot(nn_optimizer *opt, const nn_node *d);
+static void nn__fused_update(nn_optimizer *opt, nn__slot *s, const nn_node *d);
+static void nn__updates_after(nn_optimizer *opt, const nn_node *d);
+static void nn__step_slots(nn_optimizer *opt, double clip_norm);
+static void nn__backward_node(nn_context *nn, nn_node *d, int retain, nn_optimizer *step)          // step: updates as it goes, or NULL
 {
     int i;
-    unsigned first = (d->op->flags & NN_OP_SPLIT) ? d->need & 1u : 0;
+    nn__slot *fused = step ? nn__fused_slot(step, d) : NULL;
+    unsigned need = fused ? d->need & ~2u : d->need, first = (d->op->flags & NN_OP_SPLIT) ? need & 1u : 0;
     if (first) nn__backward_part(nn, d, first, -1);
-    if (d->need & ~first) nn__backward_part(nn, d, d->need & ~first, nn__in_place(d, retain));
+    if (need & ~first) nn__backward_part(nn, d, need & ~first, nn__in_place(d, retain));
+    if (fused) nn__fused_update(step, fused, d);
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
     for (i = 0; i < d->naux && !retain; i++) nn__release(nn, d->aux[i]);
     for (i = 0; i < d->nout && !retain; i++) nn__release(nn, d->out[i]);      // the ops that used it have been walked
 }
 
-static int  nn__clips_norm(const nn_optimizer *opt);     // >>optim
-static void nn__updates_begin(nn_optimizer *opt, nn_node *tape);
-static void nn__updates_after(nn_optimizer *opt, const nn_node *d);
-static void nn__step_slots(nn_optimizer *opt, double clip_norm);
 NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
 {
     nn_context *nn = y ? y->nn : NULL;
@@ -3560,7 +3566,7 @@ NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
         for (i = 0; i < d->nout; i++) reached |= (d->out[i]->flags & NN__T_GRAD_SET) != 0;
         if (reached) {
             if (d->consumed) { nn_fail(nn, "nn_backward: %s was walked before in this step (see .retain)", d->op->name); return; }
-            nn__backward_node(nn, d, retain);
+            nn__backward_node(nn, d, retain, early ? step : NULL);
             if (nn->failed && !nn->out_of_memory) return;
             d->consumed = !retain;
         }
@@ -4588,17 +4594,19 @@ static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
 typedef struct nn__update_params {
     double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
     int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
+    int    op;                       // NN_OP_sgd_update ..., for linear_update
 } nn__update_params;
 
 // A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
-typedef struct nn__slot {
+struct nn__slot {
     nn_tensor *p, *state[NN__MAX_STATES];                // the states' names are their tensor's name
     int        group;
     int64_t    steps;                // updates of this parameter: PyTorch's state["step"]
-    nn_node   *last;                 // while nn_backward walks: the last node that has to do with the parameter
+    nn_node   *last;                 // while nn_backward walks: the last node that has to do with the parameter,
+    int        uses;                 // and how many there are
     double     product;              // nadam: product of its momentum factors up to product_step; follows from steps
     int64_t    product_step;
-} nn__slot;
+};
 typedef struct nn__group { double lr, initial_lr, option[NN__OPTIONS]; } nn__group;
 struct nn_optimizer {
     nn_context *nn;
@@ -4848,6 +4856,7 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
     u.clip_value = o[NN__CLIP_VALUE];
     u.momentum = o[NN__MOMENTUM] != 0; u.nesterov = o[NN__NESTEROV] != 0; u.centered = o[NN__CENTERED] != 0; u.amsgrad = o[NN__AMSGRAD] != 0;
     u.first = s->steps == 1;
+    u.op = opt->kind->op;
     switch (opt->kind - nn__optimizers) {
     case NN__SGD:
         u.decay1 = o[NN__MOMENTUM];
@@ -4885,18 +4894,26 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
     return u;
 }
 
+static void nn__run_update(nn_optimizer *opt, nn__slot *s, nn_call *c)               // in[0..2] and the op are given
+{
+    nn__update_params u;
+    int j;
+    s->steps++;
+    u = nn__update_of(opt, s);
+    c->params = &u;
+    c->nin = 3 + NN__MAX_STATES;
+    for (j = 0; j < NN__MAX_STATES; j++) c->in[3 + j] = nn__view_of(s->state[j]);
+    nn__run(opt->nn, c);
+    s->p->base->version++;
+}
+
 static int nn__step_slot(nn_optimizer *opt, nn__slot *s, double clip_norm)           // updates one parameter; 0 after an error
 {
     nn_context *nn = opt->nn;
-    nn__update_params u;
     nn_call c;
-    int j;
     if (!nn__movable(s)) return 1;
     if (!nn__slot_states(opt, s)) return 0;
-    s->steps++;
-    u = nn__update_of(opt, s);
-    nn__begin_call(&c, nn, opt->kind->op, &u);
-    c.nin = 3 + NN__MAX_STATES;
+    nn__begin_call(&c, nn, opt->kind->op, NULL);
     c.in[0] = nn__view_of(s->p);
     c.in[1] = nn__view_of(s->p->grad);
     c.in[2] = nn__view_of(NULL);
@@ -4905,9 +4922,7 @@ static int nn__step_slot(nn_optimizer *opt, nn__slot *s, double clip_norm)      
         c.in[2].ndim = 0;
         if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
     }
-    for (j = 0; j < NN__MAX_STATES; j++) c.in[3 + j] = nn__view_of(s->state[j]);
-    nn__run(nn, &c);
-    s->p->base->version++;
+    nn__run_update(opt, s, &c);
     return 1;
 }
 
@@ -4946,10 +4961,36 @@ static void nn__updates_begin(nn_optimizer *opt, nn_node *tape)
     nn_node *d;
     nn__slot *s;
     int i;
-    for (i = 0; i < opt->slots; i++) opt->slot[i].last = NULL;
+    for (i = 0; i < opt->slots; i++) { opt->slot[i].last = NULL; opt->slot[i].uses = 0; }
     for (d = tape; d; d = d->prev) for (i = 0; i < d->nin; i++)
-        if (d->in[i] && (d->in[i]->base->flags & NN__T_PARAM) && (s = nn__slot_of(opt, d->in[i]->base)) != NULL) s->last = d;
+        if (d->in[i] && (d->in[i]->base->flags & NN__T_PARAM) && (s = nn__slot_of(opt, d->in[i]->base)) != NULL) { s->last = d; s->uses++; }
     opt->steps++;
+}
+
+// The weight of a linear layer that nothing else on the tape reads is updated while its gradient is computed, tile by tile.
+static nn__slot *nn__fused_slot(nn_optimizer *opt, const nn_node *d)
+{
+    nn_context *nn = opt->nn;
+    nn_tensor *w;
+    nn__slot *s;
+    int op = opt->kind->op;
+    if (d->op->id != NN_OP_linear || !(d->need & 2) || nn->backend != &nn->cpu || (op != NN_OP_sgd_update && op != NN_OP_adam_update && op != NN_OP_lion_update)) return NULL;
+    w = d->in[1];
+    if (w->base != w || (w->flags & (NN__T_GRAD_SET | NN__T_WANT_GRAD)) || !nn_count(w) || !nn_count(d->in[0]) || nn_count(d->in[0]) > 1024 * w->shape[1]) return NULL;
+    s = (w->flags & NN__T_PARAM) ? nn__slot_of(opt, w) : NULL;
+    if (!s || s->uses != 1 || (w->stride[0] != 1 && w->stride[1] != 1)) return NULL;
+    return nn__slot_states(opt, s) ? s : NULL;
+}
+static void nn__fused_update(nn_optimizer *opt, nn__slot *s, const nn_node *d)
+{
+    nn_call c;
+    int i;
+    for (i = 0; i < 2; i++) if (d->in[i]->base->version != d->versions[i]) nn_fail(opt->nn, "linear: input %d was overwritten before backward could use it", i);
+    nn__begin_call(&c, opt->nn, NN_OP_linear_update, NULL);
+    c.in[0] = nn__view_of(s->p);
+    c.in[1] = nn__view_of(d->in[0]);
+    c.in[2] = nn__view_of(d->out[0]->grad);
+    nn__run_update(opt, s, &c);
 }
 
 static void nn__updates_after(nn_optimizer *opt, const nn_node *d)
@@ -17668,6 +17709,22 @@ NN_API nn_tensor *nn_info_nce(nn_tensor *a, nn_tensor *b, const nn_loss_desc *de
 // operations is PyTorch's (torch.optim, foreach=False). What does not depend on the element is computed once, in double, by >>optim.
 #if NN__IN_HOST
 static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+static nn__product nn__linear_update_product(const nn_call *c)       // dW^T, as in nn__linear_product
+{
+    const nn_view *w = &c->in[0];
+    nn__product g;
+    g.a = c->in[1].data; g.b = c->in[2].data; g.y = w->data;
+    g.m = w->shape[1]; g.n = w->shape[0]; g.k = nn_view_count(&c->in[2]) / g.n;
+    g.ars = 1; g.acs = g.m; g.brs = g.n; g.bcs = 1;
+    g.yrs = w->stride[1]; g.ycs = w->stride[0];
+    return g;
+}
+static void nn__linear_update_plan(nn_call *c)
+{
+    nn__product g = nn__linear_update_product(c);
+    c->tasks[0] = nn__gemm_plan(c, g);
+    c->task_bytes = (size_t)(g.k * NN__GEMM_STRIP) * nn__real_bytes(c);
+}
 static void nn__square_sum_plan(nn_call *c)
 {
     int64_t chunks = (nn_view_count(&c->in[0]) + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
@@ -17750,45 +17807,89 @@ NN__INLINE V NN__K(lion)(V p, V g, V *s, const NN__K(rates) *u)
     return FMA(-u->lr, NN__K(sign_of)(d), p);
 }
 
-// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
-NN__INLINE void NN__K(update_all)(const nn_call *c, const nn_task *t, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+static NN__K(rates) NN__K(rates_of)(const nn__update_params *u, R scale)
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t), m;
-    R *p = (R *)c->in[0].data, *state[3];
-    const R *g = (const R *)c->in[1].data;
     NN__K(rates) r;
-    int k;
     r.lr = SET1((R)u->lr); r.weight_decay = SET1((R)u->weight_decay); r.shrink = SET1((R)u->shrink);
     r.decay1 = SET1((R)u->decay1); r.rest1 = SET1((R)u->rest1); r.decay2 = SET1((R)u->decay2); r.rest2 = SET1((R)u->rest2);
     r.eps = SET1((R)u->eps); r.correct = SET1((R)u->correct); r.lr_grad = SET1((R)u->lr_grad); r.clip_value = SET1((R)u->clip_value);
-    r.scale = SET1(c->in[2].data ? *(const R *)c->in[2].data : 1);
+    r.scale = SET1(scale);
     r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
     r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
-    for (k = 0; k < 3; k++) state[k] = (R *)c->in[3 + k].data;
-    for (; i < end; i += m) {
-        V x, d, s[3];
-        m = nn__min(NN__LANES, end - i);
-        for (k = 0; k < 3; k++) s[k] = !state[k] ? C(0) : m == NN__LANES ? LOAD(state[k] + i) : NN__K(load_part)(state[k] + i, m);
-        x = m == NN__LANES ? LOAD(p + i) : NN__K(load_part)(p + i, m);
-        d = (m == NN__LANES ? LOAD(g + i) : NN__K(load_part)(g + i, m)) * r.scale;
-        if (r.clips) d = SEL(d < -r.clip_value, -r.clip_value, SEL(d > r.clip_value, r.clip_value, d));
-        x = f(x, d, s, &r);
-        if (m == NN__LANES) {
-            STORE(p + i, x);
-            for (k = 0; k < 3; k++) if (state[k]) STORE(state[k] + i, s[k]);
-        } else {
-            NN__K(store_part)(p + i, x, m);
-            for (k = 0; k < 3; k++) if (state[k]) NN__K(store_part)(state[k] + i, s[k], m);
+    return r;
+}
+
+// A rectangle of parameters, p[i][j] for i < rows, j < n, with gradients and up to 3 states (NULL: not in use) beside it.
+typedef struct NN__K(part) { R *p, *state[3]; const R *g; int64_t ld, ldg; } NN__K(part);        // ld: from row to row, of p and the states
+typedef void (*NN__K(update))(int64_t rows, int64_t n, const NN__K(part) *a, const NN__K(rates) *r);
+NN__INLINE void NN__K(update_part)(int64_t rows, int64_t n, const NN__K(part) *part, const NN__K(rates) *rates, const int states, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+{
+    const NN__K(part) own = *part, *a = &own;            // copies of our own stay in registers
+    const NN__K(rates) mine = *rates, *r = &mine;
+    int64_t i, j;
+    int k;
+    for (i = 0; i < rows; i++) for (j = 0; j < n; j += NN__LANES) {
+        int64_t at = i * a->ld + j, m = n - j;
+        V x = NN__K(get_lanes)(a->p + at, m), g = NN__K(get_lanes)(a->g + i * a->ldg + j, m) * r->scale, s[3];
+        NN__UNROLL for (k = 0; k < 3; k++) s[k] = k < states && a->state[k] ? NN__K(get_lanes)(a->state[k] + at, m) : C(0);
+        if (r->clips) g = SEL(g < -r->clip_value, -r->clip_value, SEL(g > r->clip_value, r->clip_value, g));
+        NN__K(put_lanes)(a->p + at, f(x, g, s, r), m);
+        NN__UNROLL for (k = 0; k < states; k++) if (a->state[k]) NN__K(put_lanes)(a->state[k] + at, s[k], m);
+    }
+}
+// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
+static void NN__K(update_all)(const nn_call *c, const nn_task *t, NN__K(update) update)
+{
+    NN__K(rates) r = NN__K(rates_of)((const nn__update_params *)c->params, c->in[2].data ? *(const R *)c->in[2].data : 1);
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t);
+    NN__K(part) a;
+    int k;
+    a.p = (R *)c->in[0].data + i;
+    a.g = (const R *)c->in[1].data + i;
+    a.ld = a.ldg = 0;
+    for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + i : NULL;
+    update(1, nn__task_end(n, t) - i, &a, &r);
+}
+#define NN__X(name, states) \
+    static void NN__K(name##_updates)(int64_t rows, int64_t n, const NN__K(part) *a, const NN__K(rates) *r) { NN__K(update_part)(rows, n, a, r, states, NN__K(name)); } \
+    NN__FORWARD(name##_update) { NN__K(update_all)(c, t, NN__K(name##_updates)); }
+NN__X(sgd, 1) NN__X(rmsprop, 3) NN__X(adagrad, 1) NN__X(adam, 3) NN__X(nadam, 2) NN__X(lion, 1)
+#undef NN__X
+
+// A tile of the gradient dW = dY^T X is in the first-level cache when the update reads it: dW is never written to memory.
+// in: W, X, dY, states. Every element is the same chain of fma as in nn_linear's backward.
+NN__FORWARD(linear_update)
+{
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    NN__K(update) update = u->op == NN_OP_sgd_update ? NN__K(sgd_updates) : u->op == NN_OP_adam_update ? NN__K(adam_updates) : NN__K(lion_updates);
+    NN__K(rates) r = NN__K(rates_of)(u, 1);
+    nn__product g = nn__product_turned(nn__linear_update_product(c));
+    nn__gemm_cut cut = nn__gemm_cuts(&g);
+    int64_t i0 = t->index % cut.down * cut.rows, j0 = t->index / cut.down * cut.columns, h = nn__min(cut.rows, g.m - i0), end = nn__min(g.n, j0 + cut.columns);
+    int64_t tiles = (h + NN__TALL - 1) / NN__TALL, tile, rows, j, w;
+    R dw[NN__TALL * NN__NR], zero[NN__NR] = { 0 }, *last = (R *)t->scratch;
+    const R *x = (const R *)g.a + i0 * g.ars;
+    NN__K(part) a;
+    int k;
+    w = (end - j0) % NN__LANES;      // the columns of an incomplete last vector are copied, with zeros beside them
+    if (h > 0 && w) NN__K(gemm_turn)(w, g.k, (const R *)g.b + end - w, 1, g.brs, NN__LANES, last);
+    a.ld = g.yrs;
+    a.g = dw;
+    for (tile = 0; tile < tiles; tile++, i0 += rows, x += rows * g.ars) {
+        rows = h / tiles + (tile < h % tiles);
+        for (j = j0; j < end; j += w) {
+            int vectors = end - j >= NN__NR ? NN__NV : 1;
+            int64_t at = i0 * g.yrs + j;
+            w = nn__min(vectors * NN__LANES, end - j);
+            a.ldg = vectors * NN__LANES;
+            a.p = (R *)g.y + at;
+            for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, dw, a.ldg);
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, dw, a.ldg);
+            update(rows, w, &a, &r);
         }
     }
 }
-NN__FORWARD(sgd_update)     { NN__K(update_all)(c, t, NN__K(sgd)); }
-NN__FORWARD(rmsprop_update) { NN__K(update_all)(c, t, NN__K(rmsprop)); }
-NN__FORWARD(adagrad_update) { NN__K(update_all)(c, t, NN__K(adagrad)); }
-NN__FORWARD(adam_update)    { NN__K(update_all)(c, t, NN__K(adam)); }
-NN__FORWARD(nadam_update)   { NN__K(update_all)(c, t, NN__K(nadam)); }
-NN__FORWARD(lion_update)    { NN__K(update_all)(c, t, NN__K(lion)); }
 
 NN__INLINE V NN__K(square_of)(const V *v, const V *k)    { (void)k; return v[0] * v[0]; }
 NN__FORWARD(square_sum)              // out = sum of in^2, dense memory of any strides; chunks, then the sums of chunks
