@@ -751,6 +751,8 @@ typedef struct nn_fit_desc {
     int           accumulate;        // batches per update, weighted like one large batch; default 1
     int           patience;          // > 0: stop after so many epochs without a better validation loss (training loss without
                                      // .validation), and end with the weights of the best epoch (with .ema: their averages)
+    int           repeat;            // steps as a fixed program (nn_step_plan): default: where model and loss consist of nn.h's own layers and functions;
+                                     // 1: with callbacks of yours too, which must do the same ops in every step; NN_ZERO: never
     int           quiet;             // 1: no progress lines
     const char   *log_dir;           // TensorBoard event files and history.csv go here; made if it is not there
     const char   *checkpoint;        // a file written after every epoch; if it exists, training resumes from it, bit for bit
@@ -782,6 +784,29 @@ NN_API int      nn_run(const nn_plan *plan, void *workspace, const void *input, 
 NN_API int      nn_run_batch(const nn_plan *plan, void *workspace, int64_t batch, const void *input, float *output);   // the first `batch` samples
 NN_API void     nn_plan_print(const nn_plan *plan);      // every step: shapes, bytes, multiply-adds, time of one run, GFLOP/s
 NN_API void     nn_plan_free(nn_plan *plan);
+
+// ---- training steps as fixed programs -------------------------------------------------------------------------
+// A step is forward, loss, backward, update. nn_step_plan_run does one in every call: the first as always, while its calls of kernels are recorded;
+// as soon as two steps made the same calls, from then on these are repeated: no tape, no tensors, no allocation, every number at a fixed place.
+// The bits are those of nn_begin, nn_forward, nn_backward_with(.step); parameters, optimizer states and running statistics stay where they are, and
+// learning rates, the count of steps and random numbers go on. What cannot be repeated runs as always: batches of another shape, steps whose
+// calls change, that read or write numbers by themselves (nn_item, nn_from), contexts in a caller's buffer (nn_desc.memory) or on a device.
+// It writes the model: one run at a time, in the thread that uses the context; runs use the context's threads. nn_freeze, nn_optimizer_add and
+// new layers are noticed, and recorded anew. nn_fit does all this by itself.
+typedef struct nn_step_plan nn_step_plan;
+typedef struct nn_step_plan_desc {
+    nn_loss       loss;              // of output and y; without y, of output and x
+    const nn_loss_desc *loss_desc;
+    nn_optimizer *optimizer;
+    nn_tensor  *(*step)(void *user, nn_tensor *x, nn_tensor *y);     // or the whole step in your words, without nn_begin; returns the loss.
+    void         *user;              // It is not called any more once it is repeated: it must do the same ops every time
+} nn_step_plan_desc;
+NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc);     // lives until nn_free
+NN_API nn_tensor  *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *y);       // begins a step; x, y outlive nn_begin (nn_tensor_new, a loader's,
+                                     // nn_keep); y may be NULL. Returns the loss, alive until the next nn_begin
+NN_API const char *nn_step_plan_why(const nn_step_plan *plan);       // why steps are not repeated (yet); NULL: they are
+NN_API int         nn_step_plan_calls(const nn_step_plan *plan);     // kernels called in a step that is repeated, else 0
+NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan);     // of this step's memory that it uses
 
 // ---- monitoring -------------------------------------------------------------------------------------
 NN_API nn_events *nn_events_new(nn_context *nn, const char *dir);
@@ -1076,6 +1101,7 @@ NN__REF(nn_dataset *, nn_csv_parse, (nn_context *nn, const char *text, size_t by
 NN__REF(nn_dataset *, nn_folder_load, (nn_context *nn, const char *path, const nn_folder_desc &desc), (nn, path, &desc))
 NN__REF(nn_loader *, nn_loader_new, (nn_dataset *data, const nn_loader_desc &desc), (data, &desc))
 NN__REF(nn_plan *, nn_plan_new, (nn_layer *net, nn_shape input, const nn_plan_desc &desc), (net, input, &desc))
+NN__REF(nn_step_plan *, nn_step_plan_new, (nn_layer *model, const nn_step_plan_desc &desc), (model, &desc))
 NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
 NN__REF(int, nn_save, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
 NN__REF(int, nn_load, (nn_layer *layer, const char *path, const nn_load_desc &desc), (layer, path, &desc))
@@ -1531,6 +1557,7 @@ typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; siz
 typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
 typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__recording nn__recording;                    // >>plan
+typedef struct nn__trace nn__trace;                      // >>step
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__profile nn__profile;                  // >>backend
@@ -1589,6 +1616,8 @@ struct nn_context {
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
     nn__recording *record;              // calls are kept for a plan
+    nn__trace  *trace;               // calls are kept for a plan of steps (>>step)
+    unsigned    changes;             // of layers, optimizers, frozen parameters: a step that was recorded before may not be the same any more
 };
 
 static int64_t nn__min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -1598,6 +1627,9 @@ static const nn_op *nn__op(int id);
 static const nn__table *nn__find_table(const char *isa, nn_dtype dtype);
 static void nn__record_call(nn_context *nn, const nn_call *c);
 static void nn__record_refuse(nn_context *nn, const char *why);
+static void nn__trace_refuse(nn_context *nn, const char *why);
+static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes);
+static void nn__trace_call(nn_context *nn, const nn_call *c);
 static const char *nn__layer_name(const nn_layer *layer, char *to, size_t bytes);
 static void nn__log(nn_context *nn, const char *format, ...) NN__PRINTF(2, 3);
 
@@ -1954,11 +1986,15 @@ static void *nn__step_data(nn_context *nn, size_t bytes, size_t *place)
     char *at;
     if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
     bytes = nn__round_up(bytes ? bytes : 1);
-    if (nn__take_free(nn, bytes, place, &at)) return at;
-    if (nn->leaf_grads_live) nn__compact_gradients(nn, bytes);
-    if (nn__take_free(nn, bytes, place, &at)) return at;
-    *place = nn->data_step->used;
-    return nn__arena_alloc(nn->data_step, bytes, 1);
+    if (!nn__take_free(nn, bytes, place, &at)) {
+        if (nn->leaf_grads_live && !nn->trace) nn__compact_gradients(nn, bytes);
+        if (nn->trace || !nn__take_free(nn, bytes, place, &at)) {
+            *place = nn->data_step->used;
+            at = (char *)nn__arena_alloc(nn->data_step, bytes, 1);
+        }
+    }
+    if (nn->trace && at) nn__trace_storage(nn, at, bytes);
+    return at;
 }
 
 static void nn__forget_free(nn_context *nn)              // free pieces beyond the top of the stack are part of it again
@@ -2529,7 +2565,10 @@ static nn_tensor *nn__upload(nn_context *nn, nn_tensor *t, const void *data)    
     size_t bytes = (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype);
     if (nn__dead(t) || !t->data || !bytes) return t;
     if (!data) nn__fill_view(nn, nn__view_of(t), 0.0);
-    else if (!nn->backend->upload(nn->backend->self, t->data, data, bytes)) nn_fail(nn, "%s: upload failed", nn->backend->name);
+    else {
+        nn__trace_refuse(nn, "it takes numbers from the host");
+        if (!nn->backend->upload(nn->backend->self, t->data, data, bytes)) nn_fail(nn, "%s: upload failed", nn->backend->name);
+    }
     return t;
 }
 
@@ -2874,6 +2913,7 @@ static void nn__run_unmeasured(nn_context *nn, nn_call *c)
     if (nn->failed && !nn->out_of_memory) return;
     if (nn->measuring && nn->backend != &nn->cpu) return;
     if (nn->record) nn__record_call(nn, c);
+    if (nn->trace) nn__trace_call(nn, c);
     if (nn->backend->run(nn->backend->self, c)) return;
     if (nn->backend != &nn->cpu) nn__run_staged(nn, c);
     else nn_fail(nn, "%s: this op has no %s", c->op->name, c->pass == NN_FORWARD ? "forward" : "backward");
@@ -3101,6 +3141,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
 {
     nn__kept **k;
     if (!nn) return;
+    nn__trace_refuse(nn, "it begins a step of its own");
     nn__save_leaf_grads(nn);
     nn->step += nn->step == UINT_MAX ? 2 : 1;            // 0 means "for life"
     nn->mode = mode;
@@ -3367,7 +3408,13 @@ NN_API nn_tensor *nn_detach(nn_tensor *x)
     return t;
 }
 
-NN_API nn_tensor *nn_want_grad(nn_tensor *x) { if (x && !nn__dead(x)) x->flags |= NN__T_WANT_GRAD; return x; }
+NN_API nn_tensor *nn_want_grad(nn_tensor *x)
+{
+    if (!x || nn__dead(x)) return x;
+    if (!x->step) x->nn->changes++;
+    x->flags |= NN__T_WANT_GRAD;
+    return x;
+}
 NN_API nn_tensor *nn_grad(nn_tensor *x)
 {
     if (!x || nn__dead(x) || !x->grad || !(x->flags & NN__T_GRAD_SET)) return NULL;
@@ -3705,6 +3752,7 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     if (!nn_ok(nn) || parent == &nn__inert_layer) return NULL;
     l = (nn_layer *)nn__life(nn, sizeof *l);
     if (!l) return NULL;
+    nn->changes++;
     snprintf(index, sizeof index, "%d", parent ? parent->children : 0);
     l->nn = nn;
     l->parent = parent;
@@ -3746,6 +3794,14 @@ static int nn__is_private(const nn_layer *l)             // can nobody else see 
     if (l->forward == nn__fn_forward) return nn__own_fn(l->fn);
     if (!children) return l->self == l && !l->user && (!l->activation || nn__own_fn(l->activation));
     for (c = l->child; c; c = c->next) if (!nn__is_private(c)) return 0;
+    return 1;
+}
+
+static int nn__is_ours(const nn_layer *l)                // no callback of the user's in it
+{
+    const nn_layer *c;
+    if (l->user || (l->fn && !nn__own_fn(l->fn)) || (l->activation && !nn__own_fn(l->activation))) return 0;
+    for (c = l->child; c; c = c->next) if (!nn__is_ours(c)) return 0;
     return 1;
 }
 
@@ -3984,6 +4040,7 @@ NN_API nn_layer *nn_child(nn_layer *layer, const char *path)
 NN_API void nn_freeze_param(nn_tensor *param, int on)
 {
     if (!param || nn__dead(param)) return;
+    param->nn->changes++;
     if (on) param->flags |= NN__T_FROZEN; else param->flags &= ~(unsigned)NN__T_FROZEN;
 }
 NN_API void nn_freeze(nn_layer *layer, int on)
@@ -3992,6 +4049,7 @@ NN_API void nn_freeze(nn_layer *layer, int on)
     int i;
     if (nn__no_layer(layer)) return;
     layer->frozen = on;
+    layer->nn->changes++;
     for (i = 0; i < layer->params; i++) nn_freeze_param(layer->param[i], on);
     for (c = layer->child; c; c = c->next) nn_freeze(c, on);
 }
@@ -4784,6 +4842,7 @@ NN_API void nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimi
     to = nn__new_group(opt);
     if (!to) return;
     *to = g;
+    nn->changes++;
     nn__add_slots(opt, layer, desc ? desc->match : NULL);
 }
 
@@ -4825,12 +4884,12 @@ static int nn__joint_norm(nn_optimizer *opt, double most)
     return nn_ok(nn);
 }
 
-NN_API float nn_grad_norm(nn_optimizer *opt)
+static double nn__last_norm(nn_optimizer *opt)           // that nn__joint_norm found
 {
     float v[2] = { NAN, NAN };
-    if (!opt || !nn_ok(opt->nn) || !nn__joint_norm(opt, 0) || !nn_read(opt->clip, v)) return NAN;
-    return v[0];
+    return nn_read(opt->clip, v) ? (double)v[0] : (double)NAN;
 }
+NN_API float nn_grad_norm(nn_optimizer *opt) { return opt && nn_ok(opt->nn) && nn__joint_norm(opt, 0) ? (float)nn__last_norm(opt) : NAN; }
 
 // nadam: factor of step t, and the product of the factors of steps 1..t
 static double nn__nadam_factor(const nn__group *g, double t) { return g->option[NN__BETA1] * (1 - 0.5 * pow(0.96, t * g->option[NN__MOMENTUM_DECAY])); }
@@ -4894,6 +4953,9 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
     return u;
 }
 
+static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot);          // >>step
+static void nn__trace_count(nn_optimizer *opt);
+static void nn__trace_norm(nn_context *nn);
 static void nn__run_update(nn_optimizer *opt, nn__slot *s, nn_call *c)               // in[0..2] and the op are given
 {
     nn__update_params u;
@@ -4903,6 +4965,7 @@ static void nn__run_update(nn_optimizer *opt, nn__slot *s, nn_call *c)          
     c->params = &u;
     c->nin = 3 + NN__MAX_STATES;
     for (j = 0; j < NN__MAX_STATES; j++) c->in[3 + j] = nn__view_of(s->state[j]);
+    nn__trace_update(opt->nn, opt, (int)(s - opt->slot));
     nn__run(opt->nn, c);
     s->p->base->version++;
 }
@@ -4941,6 +5004,8 @@ NN_API void nn_step(nn_optimizer *opt)
     if (!opt || !nn_ok(opt->nn)) return;
     clip_norm = opt->group[0].option[NN__CLIP_NORM];
     if (clip_norm > 0 && !nn__joint_norm(opt, clip_norm)) return;
+    nn__trace_norm(opt->nn);
+    nn__trace_count(opt);
     opt->steps++;
     nn__step_slots(opt, clip_norm);
 }
@@ -4964,6 +5029,7 @@ static void nn__updates_begin(nn_optimizer *opt, nn_node *tape)
     for (i = 0; i < opt->slots; i++) { opt->slot[i].last = NULL; opt->slot[i].uses = 0; }
     for (d = tape; d; d = d->prev) for (i = 0; i < d->nin; i++)
         if (d->in[i] && (d->in[i]->base->flags & NN__T_PARAM) && (s = nn__slot_of(opt, d->in[i]->base)) != NULL) { s->last = d; s->uses++; }
+    nn__trace_count(opt);
     opt->steps++;
 }
 
@@ -9442,6 +9508,7 @@ struct nn__trainer {                 // made once per model and used again by th
     nn_tensor  *numbers;             // nn__fit_state, f64
     nn_tensor **weight, **best;      // parameters and buffers; their copies from the best epoch, when patience wants them
     int         weights;
+    nn_step_plan *plan;              // NULL until it is wanted
     nn__extra  *extra;               // what a checkpoint holds besides model and optimizer: numbers, best weights, averages
     int         extras;
 };
@@ -9458,6 +9525,9 @@ typedef struct nn__fit {
     double       loss_sum, hit_sum, samples, labelled;   // of this epoch
     double       started, epoch_started, shown;          // seconds
     int          terminal, restored;
+    nn_step_plan *plan;              // NULL: every step as always
+    int          repeated, recorded; // this step is one of the plan; it is recorded for it
+    nn_tensor   *loss, *scores;      // of this step
 } nn__fit;
 
 static int nn__finite(double v) { return v - v == 0; }
@@ -9919,15 +9989,73 @@ static void nn__log_epoch(nn__fit *f)
 }
 
 // ---- the loop -----------------------------------------------------------------------------------------------
+static nn_step_plan *nn__step_plan_make(nn_layer *model);            // >>step: in this order in a step that is repeated ...
+static int        nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y);
+static int        nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y);
+static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores);
+static void       nn__step_to_norm(nn_step_plan *p);
+static void       nn__step_to_end(nn_step_plan *p);
+static int        nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y);          // ... and in one that is recorded
+static void       nn__step_loss_known(nn_step_plan *p);
+static void       nn__step_pause(nn_step_plan *p, int on);
+static void       nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_tensor *scores);
+static void       nn__step_forget(nn_step_plan *p);
+
+static int nn__own_loss(nn_loss loss)
+{
+    static const nn_loss own[] = { nn_cross_entropy, nn_nll, nn_binary_cross_entropy, nn_mse, nn_l1, nn_huber, nn_smooth_l1, nn_kl_div, nn_hinge };
+    size_t i;
+    for (i = 0; i < sizeof own / sizeof *own; i++) if (own[i] == loss) return 1;
+    return 0;
+}
+// A callback may do something else in a later step, and nobody would notice: then the user has to say that it does not.
+static nn_step_plan *nn__fit_plan(const nn__fit *f)
+{
+    if (f->d.repeat == NN_ZERO || f->d.accumulate > 1 || f->nn->buffer || f->nn->measuring) return NULL;
+    if (f->d.repeat != 1 && (f->model->step || !nn__own_loss(f->d.loss) || !nn__is_ours(f->model))) return NULL;
+    if (!f->keep->plan) f->keep->plan = nn__step_plan_make(f->model);
+    if (f->keep->plan) nn__step_forget(f->keep->plan);
+    return f->keep->plan;
+}
+
+static void nn__fit_forward(nn__fit *f, const nn_batch *b)
+{
+    f->recorded = 0;
+    f->repeated = f->plan && nn__step_ready(f->plan, b->x, b->y);
+    if (f->repeated) {
+        if (nn__step_start(f->plan, b->x, b->y)) f->loss = nn__step_to_loss(f->plan, &f->scores);
+        return;
+    }
+    nn_begin(f->nn, NN_TRAIN);
+    f->recorded = f->plan && b->count == f->d.train->batch && nn__step_record(f->plan, b->x, b->y);
+    f->loss = nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &f->scores);
+    if (f->recorded) { nn__step_loss_known(f->plan); nn__step_pause(f->plan, 1); }
+}
+
+static void nn__fit_backward(nn__fit *f, double scale, int last)
+{
+    nn_backward_desc back;
+    int clips = nn__clips_norm(f->d.optimizer);          // clipping has a guard of its own before the update
+    if (f->repeated) {
+        if (clips) nn__step_to_norm(f->plan); else nn__step_to_end(f->plan);
+        return;
+    }
+    if (f->recorded) nn__step_pause(f->plan, 0);
+    memset(&back, 0, sizeof back);
+    if (scale != 1) back.grad = nn_full(f->nn, nn_shape_of(f->loss), (float)scale);
+    if (last && !clips) back.step = f->d.optimizer;
+    nn_backward_with(f->loss, &back);
+    if (f->recorded) nn__step_pause(f->plan, 1);
+}
+
 // Forward, guard, backward; in the last batch of an update also the update, unless gradients are clipped. `scale` is this batch's share of the update that it belongs to.
 static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
 {
     nn_context *nn = f->nn;
-    nn_tensor *scores, *loss;
-    nn_backward_desc back;
+    nn_tensor *loss;
     double value;
-    nn_begin(nn, NN_TRAIN);
-    loss = nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &scores);
+    nn__fit_forward(f, b);
+    loss = f->loss;
     if (!nn_ok(nn)) return 0;
     if (nn_count(loss) != 1) {
         nn_fail(nn, "nn_fit: the loss has shape %s; it must be one number", loss ? nn__dims_text(loss->ndim, loss->shape).s : "NULL");
@@ -9938,22 +10066,23 @@ static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
     if (!nn__finite(value) && !nn->measuring) { nn__blame(f, b, value != value ? "NaN" : "infinite"); return 0; }
     f->loss_sum += nn__loss_of_samples(value, b, f->d.loss_desc);
     f->samples += (double)b->count;
-    nn__count_hits(scores, b, &f->hit_sum, &f->labelled);
-    memset(&back, 0, sizeof back);
-    if (scale != 1) back.grad = nn_full(nn, nn_shape_of(loss), (float)scale);
-    if (last && !nn__clips_norm(f->d.optimizer)) back.step = f->d.optimizer;         // clipping has a guard of its own before the update
-    nn_backward_with(loss, &back);
+    nn__count_hits(f->scores, b, &f->hit_sum, &f->labelled);
+    nn__fit_backward(f, scale, last);
     return nn_ok(nn);
 }
 
 static int nn__fit_update(nn__fit *f)
 {
     nn_optimizer *opt = f->d.optimizer;
-    if (opt->group[0].option[NN__CLIP_NORM] > 0 && !f->nn->measuring && !nn__finite((double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
+    int clips = nn__clips_norm(opt);
+    if (clips && !f->nn->measuring && !nn__finite(f->repeated ? nn__last_norm(opt) : (double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
         nn_fail(f->nn, "nn_fit: a gradient is not finite in epoch %d, batch %lld; parameters were not updated", f->p.epoch, (long long)f->p.step);
         return 0;
     }
-    if (nn__clips_norm(opt)) nn_step(opt);
+    if (f->repeated) nn__step_to_end(f->plan);
+    if (f->recorded) nn__step_pause(f->plan, 0);
+    if (clips && !f->repeated) nn_step(opt);
+    if (f->recorded) nn__step_recorded(f->plan, f->loss, f->scores);
     if (f->d.ema) nn_ema_update(f->d.ema);
     if (f->d.schedule && f->d.schedule->per_step) nn_schedule_advance(f->d.schedule);
     return nn_ok(f->nn);
@@ -10067,6 +10196,7 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
     f.p.optimizer = f.d.optimizer;
     f.p.epochs = f.d.epochs > 0 ? f.d.epochs : 1;
     f.p.loss = f.p.accuracy = f.p.validation_loss = f.p.validation_accuracy = NAN;
+    f.plan = nn__fit_plan(&f);
     f.started = nn__seconds();
     f.terminal = !f.d.quiet && !nn->desc.log && nn__is_terminal();
     nn_begin(nn, NN_EVAL);
@@ -10091,6 +10221,7 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
         if (f.s.best_epoch < f.s.epochs) nn__say(&f, "the weights of epoch %d are the best%s\n", (int)f.s.best_epoch, "");
     }
     nn__logs_close(&f);
+    if (f.plan) nn__step_forget(f.plan);
     nn_zero_grad(model);             // what an interrupted update left
     return nn_ok(nn);
 }
@@ -10137,7 +10268,11 @@ struct nn_plan {
     size_t         input_bytes, output_bytes, temp_bytes, scratch_bytes;       // of one sample; of the whole workspace
 };
 
-static void nn__record_refuse(nn_context *nn, const char *why) { if (nn->record && !nn->record->refused) nn->record->refused = why; }
+static void nn__record_refuse(nn_context *nn, const char *why)
+{
+    if (nn->record && !nn->record->refused) nn->record->refused = why;
+    nn__trace_refuse(nn, why);
+}
 static void nn__record_call(nn_context *nn, const nn_call *c)
 {
     nn__recording *r = nn->record;
@@ -10699,6 +10834,556 @@ NN_API void nn_plan_print(const nn_plan *p)
             (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes);
     nn__raw_free(nn, memory);
 }
+
+// =============================================================================================
+// >>step   A training step as a fixed program. A step runs as always while its calls are written down (nn__run is the only door to
+// the numbers); if the next step makes the same calls, from then on the calls alone are repeated.
+//
+//     trace     every call: op, parameters, views. A view is life memory (parameters, states, statistics: they stay where they are),
+//               x, y, or a part of a storage: a piece of this step's memory, known by when it was handed out
+//     compare   two traces are equal where ops, parameters, shapes, addresses of life memory and places in storages are
+//     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_temporaries)
+//     repeat    bind the views where memory or x or y have moved, then kernel after kernel. Only learning rates and what follows from
+//               the count of steps, and the random stream's number, are computed anew
+//
+// What a callback of the user decides by itself is not seen here; what it reads or writes by itself (nn_item, nn_data, nn_from) is, and refused.
+// =============================================================================================
+enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_OPTIMIZERS = 4,
+       NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
+
+typedef struct nn__step_call {
+    nn_exec       exec;
+    nn_optimizer *opt;               // an update: of that slot, its parameters are computed in every step
+    int           slot, random, alone, slots;
+    double        params[NN_MAX_PARAMS / sizeof(double)];
+    nn_call       c;                 // its params points to the above
+} nn__step_call;
+typedef struct nn__step_ref { int call, view, base, storage; int64_t at; } nn__step_ref;     // at: bytes from the base, or in the storage
+typedef struct nn__step_storage { const char *at; size_t bytes; int written; } nn__step_storage;
+
+struct nn__trace {
+    nn__step_call    *call;
+    nn__step_ref     *ref;
+    nn__step_storage *storage;
+    int          calls, call_room, refs, ref_room, storages, storage_room;
+    const char  *refused;            // why the step cannot be repeated
+    nn_view      x, y;
+    int          loss_at, norm_at;   // so many calls until the loss is known, and the norm of the gradients
+    nn_optimizer *counted[NN__STEP_OPTIMIZERS];          // those whose count of steps goes up
+    int          counts;
+    nn_optimizer *opt;               // whose update the next call is
+    int          slot;
+};
+
+struct nn_step_plan {
+    nn_context       *nn;
+    nn_layer         *model;
+    nn_step_plan_desc d;
+    nn__trace         trace, now;    // the last step that was recorded, then the program; while a step is recorded, nn->trace points to `now`
+    const char       *why;           // it is not repeated; NULL: it is
+    int               tries, same, at;   // same: y is x; at: the next call of this step
+    unsigned          changes;       // of the context when it was recorded
+    int64_t          *place;         // of each storage
+    int               moving;        // so many refs, the first ones, are into x and y
+    size_t            bytes, scratch;                    // of the memory of a step; where in it scratch begins
+    char             *base[NN__STEP_BASES];              // where views point now
+    nn_tensor         loss, scores;  // as nn_backward would have left them
+};
+
+// ---- trace --------------------------------------------------------------------------------------------
+static void nn__trace_refuse(nn_context *nn, const char *why) { if (nn->trace && !nn->trace->refused) nn->trace->refused = why; }
+
+static int nn__trace_grow(nn_context *nn, void **list, int *room, int count, size_t each)    // room for one more
+{
+    size_t more = *room ? 2 * (size_t)*room : 16;
+    void *to;
+    if (count < *room) return 1;
+    to = nn__raw_alloc(nn, more * each);
+    if (!to) { nn__trace_refuse(nn, "out of memory"); return 0; }
+    if (count) memcpy(to, *list, (size_t)count * each);
+    nn__raw_free(nn, *list);
+    *list = to;
+    *room = (int)more;
+    return 1;
+}
+
+static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes)          // memory of this step is handed out
+{
+    nn__trace *t = nn->trace;
+    void *list = t->storage;
+    int ok = nn__trace_grow(nn, &list, &t->storage_room, t->storages, sizeof *t->storage);
+    t->storage = (nn__step_storage *)list;
+    if (!ok) return;
+    t->storage[t->storages].at = at; t->storage[t->storages].bytes = bytes; t->storage[t->storages++].written = 0;
+}
+
+static nn_view *nn__call_view(nn_call *c, int i)         // all views of a call by number
+{
+    if (i < NN_MAX_INPUTS) return &c->in[i];
+    if ((i -= NN_MAX_INPUTS) < NN_MAX_OUTPUTS) return &c->out[i];
+    if ((i -= NN_MAX_OUTPUTS) < NN_MAX_AUX) return &c->aux[i];
+    if ((i -= NN_MAX_AUX) < NN_MAX_INPUTS) return &c->din[i];
+    return &c->dout[i - NN_MAX_INPUTS];
+}
+static int nn__call_has(const nn_call *c, int i, int *writes)        // is view i in use? Is it written?
+{
+    int back = c->pass == NN_BACKWARD;
+    if (i < NN_MAX_INPUTS) { *writes = 0; return i < c->nin; }       // also by those that change their inputs: the inputs are there before
+    if ((i -= NN_MAX_INPUTS) < NN_MAX_OUTPUTS) { *writes = !back; return i < c->nout; }
+    if ((i -= NN_MAX_OUTPUTS) < NN_MAX_AUX) { *writes = !back; return i < c->naux; }
+    if ((i -= NN_MAX_AUX) < NN_MAX_INPUTS) { *writes = 1; return back && i < c->nin; }
+    *writes = 0;
+    return back && i - NN_MAX_INPUTS < c->nout;
+}
+
+static int nn__inside(const nn_view *v, const void *p)   // is p in the memory of v?
+{
+    const char *low, *high;
+    if (nn__view_empty(v)) return 0;
+    nn__view_extent(v, &low, &high);
+    return (const char *)p >= low && (const char *)p < high;
+}
+static int nn__in_blocks(const nn__arena *a, const char *p)
+{
+    int i;
+    for (i = 0; i < a->blocks; i++) if (p >= a->block[i].at && p < a->block[i].at + a->block[i].bytes) return 1;
+    return 0;
+}
+
+// Where a view of view number `view` in call number `call` points. What was handed out last at an address is what is there.
+static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v, int writes)
+{
+    nn__trace *t = nn->trace;
+    const char *p = (const char *)v->data, *low, *high;
+    nn__step_ref ref;
+    void *list = t->ref;
+    int i, ok;
+    if (nn__view_empty(v)) return;
+    memset(&ref, 0, sizeof ref);
+    ref.call = call;
+    ref.view = view;
+    for (i = t->storages - 1; i >= 0 && !(p >= t->storage[i].at && p < t->storage[i].at + t->storage[i].bytes); i--) { }
+    if (i >= 0) {
+        nn__view_extent(v, &low, &high);
+        if (low < t->storage[i].at || high > t->storage[i].at + t->storage[i].bytes) { nn__trace_refuse(nn, "a view leaves its storage"); return; }
+        if (!writes && !t->storage[i].written) { nn__trace_refuse(nn, "it reads numbers that no op made"); return; }
+        t->storage[i].written = 1;
+        ref.base = NN__STEP_MEMORY;
+        ref.storage = i;
+        ref.at = p - t->storage[i].at;
+    }
+    else if (nn__inside(&t->x, p)) { ref.base = NN__STEP_X; ref.at = p - (const char *)t->x.data; }
+    else if (nn__inside(&t->y, p)) { ref.base = NN__STEP_Y; ref.at = p - (const char *)t->y.data; }
+    else if (nn__in_blocks(&nn->step_arena, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
+    else return;
+    if (writes && ref.base != NN__STEP_MEMORY) { nn__trace_refuse(nn, "it writes into x or y"); return; }
+    ok = nn__trace_grow(nn, &list, &t->ref_room, t->refs, sizeof *t->ref);
+    t->ref = (nn__step_ref *)list;
+    if (ok) t->ref[t->refs++] = ref;
+}
+
+static void nn__trace_call(nn_context *nn, const nn_call *c)
+{
+    nn__trace *t = nn->trace;
+    nn__step_call *k;
+    void *list = t->call;
+    int i, pass, writes, ok;
+    if ((c->op->flags & NN_OP_RANDOM) && c->step != nn->random_step) nn__trace_refuse(nn, "it draws random numbers of its own");
+    if (c->params && c->op->params_bytes > NN_MAX_PARAMS) nn__trace_refuse(nn, "an op has too many parameters");
+    if (t->refused) return;
+    ok = nn__trace_grow(nn, &list, &t->call_room, t->calls, sizeof *t->call);
+    t->call = (nn__step_call *)list;
+    if (!ok) return;
+    k = &t->call[t->calls];
+    memset(k, 0, sizeof *k);
+    k->c.op = c->op; k->c.nn = nn; k->c.pass = c->pass; k->c.nin = c->nin; k->c.nout = c->nout; k->c.naux = c->naux; k->c.mode = c->mode; k->c.add = c->add;
+    k->c.ordinal = c->ordinal;
+    k->c.params = c->params;
+    if (c->params) memcpy(k->params, c->params, c->op->params_bytes);
+    k->opt = t->opt;
+    k->slot = t->slot;
+    t->opt = NULL;
+    t->slot = 0;
+    if (c->op->id) k->exec = c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
+    else           k->exec = c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
+    if (!k->exec) nn__trace_refuse(nn, "an op has no kernel");
+    for (pass = 0; pass < 2; pass++)                     // what is read, then what is written
+        for (i = 0; i < NN__CALL_VIEWS; i++) {
+            nn_view *v = nn__call_view((nn_call *)(uintptr_t)c, i), *to = nn__call_view(&k->c, i);
+            if (!nn__call_has(c, i, &writes) || writes != pass) continue;
+            to->data = v->data;
+            to->ndim = v->ndim;
+            to->dtype = v->dtype;
+            memcpy(to->shape, v->shape, (size_t)v->ndim * sizeof *v->shape);
+            memcpy(to->stride, v->stride, (size_t)v->ndim * sizeof *v->stride);
+            nn__trace_view(nn, t->calls, i, v, writes);
+        }
+    t->calls++;
+}
+
+static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot) { if (nn->trace) { nn->trace->opt = opt; nn->trace->slot = slot; } }
+static void nn__trace_count(nn_optimizer *opt)
+{
+    nn__trace *t = opt->nn->trace;
+    if (!t) return;
+    if (t->counts == NN__STEP_OPTIMIZERS) nn__trace_refuse(opt->nn, "it uses too many optimizers");
+    else t->counted[t->counts++] = opt;
+}
+static void nn__trace_norm(nn_context *nn) { if (nn->trace) nn->trace->norm_at = nn->trace->calls; }
+
+static void nn__trace_free(nn_context *nn, nn__trace *t)
+{
+    nn__raw_free(nn, t->call);
+    nn__raw_free(nn, t->ref);
+    nn__raw_free(nn, t->storage);
+    memset(t, 0, sizeof *t);
+}
+
+// ---- compare ------------------------------------------------------------------------------------------
+static int nn__same_refs(const nn__trace *a, const nn__trace *b)     // and no view differs but by them
+{
+    int i, j, writes;
+    if (a->refs != b->refs || (a->refs && memcmp(a->ref, b->ref, (size_t)a->refs * sizeof *a->ref))) return 0;
+    for (i = 0; i < a->refs; i++) if (a->ref[i].call < a->calls) {
+        nn__call_view(&a->call[a->ref[i].call].c, a->ref[i].view)->data = NULL;
+        nn__call_view(&b->call[b->ref[i].call].c, b->ref[i].view)->data = NULL;
+    }
+    for (i = 0; i < a->calls; i++) for (j = 0; j < NN__CALL_VIEWS; j++) {
+        const nn_view *v = nn__call_view(&a->call[i].c, j), *w = nn__call_view(&b->call[i].c, j);
+        if (!nn__call_has(&a->call[i].c, j, &writes)) continue;
+        if (v->dtype != w->dtype || !nn__same_sizes(v->ndim, v->shape, w->ndim, w->shape) || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride)) return 0;
+        if (v->data != w->data && nn_view_count(v)) return 0;
+    }
+    return 1;
+}
+static int nn__same_traces(const nn__trace *a, const nn__trace *b)
+{
+    int i;
+    if (a->calls != b->calls || a->loss_at != b->loss_at || a->norm_at != b->norm_at || a->counts != b->counts || a->storages != b->storages) return 0;
+    for (i = 0; i < a->counts; i++) if (a->counted[i] != b->counted[i]) return 0;
+    for (i = 0; i < a->storages; i++) if (a->storage[i].bytes != b->storage[i].bytes) return 0;
+    for (i = 0; i < a->calls; i++) {
+        const nn__step_call *p = &a->call[i], *q = &b->call[i];
+        if (p->c.op != q->c.op || p->c.pass != q->c.pass || p->c.nin != q->c.nin || p->c.nout != q->c.nout || p->c.naux != q->c.naux) return 0;
+        if (p->c.mode != q->c.mode || p->c.add != q->c.add || p->c.ordinal != q->c.ordinal || !p->c.params != !q->c.params) return 0;
+        if (p->opt != q->opt || p->slot != q->slot || (!p->opt && memcmp(p->params, q->params, sizeof p->params))) return 0;
+    }
+    return nn__same_refs(a, b);
+}
+
+// ---- layout -------------------------------------------------------------------------------------------
+enum { NN__REF_LOSS = 0, NN__REF_SCORES = 1 };           // views of the results: refs of the call behind the last
+
+static int nn__by_base(const void *a, const void *b)     // x and y first; else as they were
+{
+    const nn__step_ref *p = (const nn__step_ref *)a, *q = (const nn__step_ref *)b;
+    int m = p->base == NN__STEP_MEMORY, n = q->base == NN__STEP_MEMORY;
+    return m != n ? m - n : p->call != q->call ? p->call - q->call : p->view - q->view;
+}
+
+static void nn__step_point(nn_step_plan *p, const nn__step_ref *r)
+{
+    char *to = p->base[r->base] + r->at + (r->base == NN__STEP_MEMORY ? p->place[r->storage] : 0);
+    if (r->call < p->trace.calls) nn__call_view(&p->trace.call[r->call].c, r->view)->data = to;
+    else (r->view == NN__REF_LOSS ? &p->loss : &p->scores)->data = to;
+}
+
+static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)         // how the work of a call is cut: once, as it depends on shapes only
+{
+    nn_context *nn = p->nn;
+    nn_call *c = &k->c;
+    int64_t most = 1;
+    int i;
+    size_t bytes;
+    if (c->params) c->params = k->params;
+    k->random = (c->op->flags & NN_OP_RANDOM) != 0;
+    c->phases = 1;
+    c->tasks[0] = 1;
+    if (c->op->plan) c->op->plan(c);
+    for (i = 0; i < c->phases; i++) most = nn__max(most, c->tasks[i]);
+    k->alone = nn->threads == 1 || most < 2 || nn__is_small(c);
+    k->slots = k->alone ? 1 : (int)nn__min(nn->threads, most);
+    bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);
+    if (bytes > *scratch) *scratch = bytes;
+}
+
+static int nn__step_build(nn_step_plan *p)               // the trace becomes the program; 0: out of memory
+{
+    nn_context *nn = p->nn;
+    nn__trace *t = &p->trace;
+    nn__storage *s = (nn__storage *)nn__raw_alloc(nn, (size_t)(t->storages + 1) * sizeof *s);
+    size_t scratch = 0;
+    int i;
+    p->place = (int64_t *)nn__raw_alloc(nn, (size_t)(t->storages + 1) * sizeof *p->place);
+    if (!s || !p->place) { nn__raw_free(nn, s); return 0; }
+    memset(s, 0, (size_t)(t->storages + 1) * sizeof *s);
+    for (i = 0; i < t->storages; i++) {
+        s[i].low = t->storage[i].at;
+        s[i].high = s[i].low + t->storage[i].bytes;
+        s[i].base = NN__PLAN_NONE;
+        s[i].into = -1;
+    }
+    for (i = 0; i < t->refs; i++) if (t->ref[i].base == NN__STEP_MEMORY) {
+        nn__storage *one = &s[t->ref[i].storage];
+        if (one->base == NN__PLAN_NONE) { one->base = NN__PLAN_TEMP; one->first = t->ref[i].call; }
+        if (t->ref[i].call < one->first) one->first = t->ref[i].call;
+        if (t->ref[i].call > one->last) one->last = t->ref[i].call;
+    }
+    p->scratch = (size_t)nn__place_temporaries(s, t->storages);
+    for (i = 0; i < t->storages; i++) p->place[i] = s[i].place;
+    nn__raw_free(nn, s);
+    qsort(t->ref, (size_t)t->refs, sizeof *t->ref, nn__by_base);
+    for (p->moving = 0; p->moving < t->refs && t->ref[p->moving].base != NN__STEP_MEMORY; p->moving++) { }
+    for (i = 0; i < NN__STEP_BASES; i++) p->base[i] = (char *)&p->loss;              // anything but NULL, to be replaced by the first run
+    for (i = 0; i < t->refs; i++) nn__step_point(p, &t->ref[i]);
+    for (i = 0; i < t->calls; i++) nn__step_cut(p, &t->call[i], &scratch);
+    p->bytes = p->scratch + scratch;
+    return 1;
+}
+
+// ---- recording a step -----------------------------------------------------------------------------------
+static void nn__step_forget(nn_step_plan *p)
+{
+    if (p->nn->trace == &p->now) p->nn->trace = NULL;
+    nn__trace_free(p->nn, &p->now);
+    nn__trace_free(p->nn, &p->trace);
+    nn__raw_free(p->nn, p->place);
+    p->place = NULL;
+    p->tries = 0;
+    p->why = "no step was recorded yet";
+}
+
+static int nn__step_fits(const nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)      // are x and y like those that were recorded?
+{
+    const nn_tensor *t[2];
+    const nn_view *v[2];
+    int i;
+    t[0] = x; t[1] = y;
+    v[0] = &p->trace.x; v[1] = &p->trace.y;
+    if ((x == y) != p->same) return 0;
+    for (i = 0; i < 2; i++)
+        if (t[i] ? t[i]->dtype != v[i]->dtype || !nn__same_sizes(t[i]->ndim, t[i]->shape, v[i]->ndim, v[i]->shape) || memcmp(t[i]->stride, v[i]->stride, (size_t)v[i]->ndim * sizeof *v[i]->stride)
+                 : v[i]->data != NULL) return 0;
+    return 1;
+}
+
+// May the step that has begun be recorded? Then its calls are, until nn__step_recorded.
+static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
+{
+    nn_context *nn = p->nn;
+    nn__trace *t = &p->now;
+    const char *low, *high, *l, *h;
+    if (nn->buffer || nn->backend != &nn->cpu || nn->measuring) { p->why = "plans of steps need the CPU and the heap"; return 0; }
+    if (p->tries == NN__STEP_TRIES || nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
+    if (p->tries && !nn__step_fits(p, x, y)) return 0;   // a batch of another size in between
+    nn__trace_free(nn, t);
+    t->x = nn__view_of(x);
+    t->y = nn__view_of(y);
+    p->same = x == y;
+    nn->trace = t;
+    if (y && !p->same) {
+        nn__view_extent(&t->x, &low, &high);
+        nn__view_extent(&t->y, &l, &h);
+        if (low < h && l < high) nn__trace_refuse(nn, "x and y share memory");
+    }
+    return 1;
+}
+static void nn__step_loss_known(nn_step_plan *p) { p->now.loss_at = p->now.calls; }
+static void nn__step_pause(nn_step_plan *p, int on) { p->nn->trace = on ? NULL : &p->now; }           // what is done meanwhile is no part of the step
+
+static void nn__step_result(nn_tensor *to, const nn_tensor *from)
+{
+    memset(to, 0, sizeof *to);
+    if (nn__dead(from)) return;
+    *to = *from;
+    to->base = to;
+    to->grad = NULL;
+    to->node = NULL;
+    to->flags = 0;
+}
+
+static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_tensor *scores)
+{
+    nn_context *nn = p->nn;
+    nn__trace *t = &p->now;
+    int same, i;
+    nn->trace = t;
+    for (i = 0; i < 2; i++) {
+        const nn_tensor *r = i == NN__REF_LOSS ? loss : scores;
+        nn_view v = nn__view_of(r);
+        if (nn__dead(r)) continue;
+        if (r->flags & NN__T_RELEASED) nn__trace_refuse(nn, "its result has been released");
+        nn__trace_view(nn, t->calls, i, &v, 0);
+    }
+    nn->trace = NULL;
+    p->tries++;
+    if (t->refused || !nn_ok(nn)) {
+        p->why = t->refused ? t->refused : "it failed";
+        p->tries = NN__STEP_TRIES;
+        nn__trace_free(nn, t);
+        nn__trace_free(nn, &p->trace);
+        return;
+    }
+    same = p->tries > 1 && p->changes == nn->changes && nn__same_traces(&p->trace, t);
+    nn__trace_free(nn, &p->trace);
+    p->trace = *t;
+    memset(t, 0, sizeof *t);
+    p->changes = nn->changes;
+    p->why = p->tries == NN__STEP_TRIES ? "no two steps made the same calls" : "only one step was recorded yet";
+    if (!same) return;
+    nn__step_result(&p->loss, loss);
+    nn__step_result(&p->scores, scores);
+    if (nn__step_build(p)) p->why = NULL;
+    else { p->why = "out of memory"; p->tries = NN__STEP_TRIES; }
+}
+
+// ---- repeat -------------------------------------------------------------------------------------------
+// Can the next step be the program? Parameters must not hold gradients of an earlier step, which it would add to.
+static int nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
+{
+    nn_context *nn = p->nn;
+    int i, j;
+    if (p->why || nn->measuring || nn->trace || nn->hold || !nn__step_fits(p, x, y)) return 0;
+    if (p->changes != nn->changes) { nn__step_forget(p); return 0; }
+    for (i = 0; i < p->trace.counts; i++) for (j = 0; j < p->trace.counted[i]->slots; j++)
+        if (p->trace.counted[i]->slot[j].p->flags & NN__T_GRAD_SET) return 0;
+    return 1;
+}
+
+static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)   // 0 after an error
+{
+    nn_context *nn = p->nn;
+    char *memory;
+    int i, from;
+    nn_begin(nn, NN_TRAIN);
+    if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
+    memory = (char *)nn__arena_alloc(&nn->step_arena, p->bytes, 1);
+    if (!memory) return 0;
+    from = memory == p->base[NN__STEP_MEMORY] ? p->moving : p->trace.refs;
+    if (from > p->moving || x->data != p->base[NN__STEP_X] || (y && y->data != p->base[NN__STEP_Y])) {
+        p->base[NN__STEP_X] = (char *)x->data;
+        p->base[NN__STEP_Y] = y ? (char *)y->data : NULL;
+        p->base[NN__STEP_MEMORY] = memory;
+        for (i = 0; i < from; i++) nn__step_point(p, &p->trace.ref[i]);
+        for (i = 0; i < p->trace.calls; i++) p->trace.call[i].c.shared = memory + p->scratch;
+    }
+    p->loss.step = p->scores.step = nn->step;
+    p->at = 0;
+    for (i = 0; i < p->trace.counts; i++) p->trace.counted[i]->steps++;
+    return 1;
+}
+
+static void nn__step_exec(nn_context *nn, nn__step_call *k)
+{
+    nn_call *c = &k->c;
+    nn_task t;
+    nn__job j;
+    if (nn->profile && nn->profile->on) {
+        nn_call again = *c;
+        again.phases = 1;
+        again.tasks[0] = 1;
+        again.cost = 0;
+        again.shared_bytes = again.task_bytes = 0;
+        nn__run(nn, &again);
+        return;
+    }
+    t.scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
+    if (!k->alone) {
+        j.c = c; j.exec = k->exec; j.slots = k->slots; j.scratch = (char *)t.scratch;
+        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j, 0);
+        return;
+    }
+    for (t.phase = 0; t.phase < c->phases; t.phase++)
+        for (t.count = c->tasks[t.phase], t.index = 0; t.index < t.count; t.index++) k->exec(c, &t);
+}
+
+static void nn__step_run(nn_step_plan *p, int to)        // the calls before number `to` that have not run yet
+{
+    nn_context *nn = p->nn;
+    nn__fpenv env = nn__fp_enter();
+    for (; p->at < to; p->at++) {
+        nn__step_call *k = &p->trace.call[p->at];
+        if (k->opt) {
+            nn__slot *s = &k->opt->slot[k->slot];
+            nn__update_params u;
+            s->steps++;
+            u = nn__update_of(k->opt, s);
+            memcpy(k->params, &u, sizeof u);
+        }
+        if (k->random) { k->c.step = nn->random_step; k->c.seed = nn->seed; }
+        nn__step_exec(nn, k);
+    }
+    nn__fp_leave(env);
+}
+static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
+{
+    nn__step_run(p, p->trace.loss_at);
+    *scores = p->scores.nn ? &p->scores : NULL;
+    return &p->loss;
+}
+static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at); }
+static void nn__step_to_end(nn_step_plan *p)  { nn__step_run(p, p->trace.calls); }
+
+// ---- the public functions -------------------------------------------------------------------------------
+static void nn__step_plan_forget(void *plan) { nn__step_forget((nn_step_plan *)plan); }
+
+static nn_step_plan *nn__step_plan_make(nn_layer *model)
+{
+    nn_step_plan *p = (nn_step_plan *)nn__life(model->nn, sizeof *p);
+    if (!p) return NULL;
+    p->nn = model->nn;
+    p->model = model;
+    nn__step_forget(p);
+    nn__on_free(p->nn, nn__step_plan_forget, p);
+    return p;
+}
+NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc)
+{
+    nn_context *nn = nn__no_layer(model) ? NULL : model->nn;
+    nn_step_plan *p;
+    if (!nn_ok(nn)) return NULL;
+    if (!desc || (!desc->step && (!desc->loss || !desc->optimizer))) { nn_fail(nn, "nn_step_plan_new: give .loss and .optimizer, or .step"); return NULL; }
+    if (desc->optimizer && desc->optimizer->nn != nn) { nn_fail(nn, "nn_step_plan_new: the optimizer belongs to another context"); return NULL; }
+    p = nn__step_plan_make(model);
+    if (p) p->d = *desc;
+    return p;
+}
+
+static nn_tensor *nn__step_eagerly(nn_step_plan *p, nn_tensor *x, nn_tensor *y, nn_tensor **scores)
+{
+    nn_backward_desc back;
+    nn_tensor *loss;
+    *scores = NULL;
+    if (p->d.step) return p->d.step(p->d.user, x, y);
+    memset(&back, 0, sizeof back);
+    back.step = p->d.optimizer;
+    *scores = nn_forward(p->model, x);
+    loss = p->d.loss(*scores, y ? y : x, p->d.loss_desc);
+    nn_backward_with(loss, &back);
+    return loss;
+}
+
+NN_API nn_tensor *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *y)
+{
+    nn_context *nn = plan ? plan->nn : NULL;
+    nn_tensor *loss, *scores;
+    int traced;
+    if (!nn_ok(nn) || !nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return nn__inert(nn);
+    if (nn__step_ready(plan, x, y)) {
+        if (!nn__step_start(plan, x, y)) return nn__inert(nn);
+        nn__step_to_end(plan);
+        return &plan->loss;
+    }
+    nn_begin(nn, NN_TRAIN);
+    traced = nn__step_record(plan, x, y);
+    loss = nn__step_eagerly(plan, x, y, &scores);
+    if (traced) nn__step_recorded(plan, loss, scores);
+    return loss ? loss : nn__inert(nn);
+}
+
+NN_API const char *nn_step_plan_why(const nn_step_plan *plan) { return plan ? plan->why : "no plan"; }
+NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan) { return plan && !plan->why ? plan->bytes : 0; }
+NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan && !plan->why ? plan->trace.calls : 0; }
 
 // =============================================================================================
 // >>passes   How one text becomes many kernels: this file includes itself, once per visit, with a few words set differently.
