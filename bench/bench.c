@@ -8,10 +8,13 @@
            limit   the multiply-adds that the cores do from registers, measured before and after the rows
            gemm_*  GFLOP/s of one product: NN is nn_matmul(a, b), NT nn_linear(x, w), TN nn_matmul of a transposed view. Operands live
                    long, the result is a new tensor each time; nn_begin, shape checks and packing are part of it, nothing is pre-packed
-           *_train samples/s of a step: forward, loss, backward, SGD with momentum (the batch is there already)
+           *_train samples/s of a step: forward, loss, backward, SGD with momentum (the batch is there already), by nn_step_plan_run as in nn_fit;
+                   fused: so many weights are updated inside the product of their gradient
+           *_eager the same by nn_forward and nn_backward_with
            *_epoch seconds of 938 steps with a shuffling loader, the loss read every step
            *_infer us of one forward pass (nn_run of a plan, with 2 threads .parallel)
            eager_* ns of one nn_add of 4 numbers; with _tape it is recorded
+           planned_add4    ns of one of 1000 such adds in a step that is repeated
    Recurrent nets and transformers are not here yet: nn.h does not have them.                                                     */
 #define NN_IMPLEMENTATION
 #include "../nn.h"
@@ -29,6 +32,7 @@ typedef struct Bench {
     int64_t *labels;
     Block blocks[8];
     double forward, first;           /* multiply-adds times 2 of one sample: all layers; the first, which has no input gradient */
+    nn_step_plan *steps;                                 /* training */
     nn_plan *plan;                                       /* inference */
     void *workspace;
     float *input, *output;
@@ -142,7 +146,16 @@ struct Row {
     int ta, tb;
 };
 
+static nn_tensor *step_loss(nn_tensor *scores, nn_tensor *y, const nn_loss_desc *desc)        /* nn_cross_entropy, nn_mse, or a sum */
+{
+    return y->dtype == NN_I64 ? nn_cross_entropy(scores, y, desc) : nn_count(y) > 1 ? nn_mse(scores, y, desc) : nn_sum(scores, NN_ALL, NULL);
+}
 static void train(Bench *b, const Row *r)
+{
+    (void)r;
+    nn_step_plan_run(b->steps, b->x, b->y);
+}
+static void train_eagerly(Bench *b, const Row *r)
 {
     nn_begin(b->nn, NN_TRAIN);
     nn_backward_with(r->loss(b, nn_forward(b->net, b->x)), &(nn_backward_desc){ .step = b->opt });
@@ -171,6 +184,14 @@ static void product(Bench *b, const Row *r)
     else            nn_matmul(b->a, b->b);
 }
 enum { ADDS = 1000 };
+static nn_tensor *add_step(void *user, nn_tensor *x, nn_tensor *y)
+{
+    nn_tensor *sum = x;
+    (void)user;
+    for (int i = 0; i < ADDS; i++) sum = nn_add(sum, y);
+    return sum;
+}
+static void planned_adds(Bench *b, const Row *r) { (void)r; nn_step_plan_run(b->steps, b->a, b->b); }
 static void adds(Bench *b, const Row *r)
 {
     nn_begin(b->nn, r->k ? NN_TRAIN : NN_EVAL);
@@ -179,6 +200,7 @@ static void adds(Bench *b, const Row *r)
 
 /* ---- the rows ---- */
 #define TRAIN(name, net, loss, batch, budget, ...) { name, net, loss, batch, NN_SHAPE(__VA_ARGS__), train, "samples_per_s", batch, budget, 0, 0, 0, 0, 0 },
+#define EAGERLY(name, net, loss, batch, budget, ...) { name, net, loss, batch, NN_SHAPE(__VA_ARGS__), train_eagerly, "samples_per_s", batch, budget, 0, 0, 0, 0, 0 },
 #define INFER(name, net, batch, budget, ...)       { name, net, NULL, batch, NN_SHAPE(__VA_ARGS__), infer, "us", 1e6, budget, 0, 0, 0, 0, 0 },
 #define GEMM(form, m, n, k)  { "gemm_" #form "_" #m "x" #n "x" #k, NULL, NULL, 0, { 0, { 0 } }, product, "GFLOPS", 2e-9 * m * n * k, 0.15, m, n, k, #form[0] == 'T', #form[1] == 'T' },
 #define EAGER(name, tape)    { name, NULL, NULL, 0, { 0, { 0 } }, adds, "ns", 1e9 / ADDS, 0.5, 1, 4, tape, 0, 0 },
@@ -189,6 +211,9 @@ static int rows(Row *to)
         { "n1_mlp784-128-10_epoch938", mlp1, ce, 64, NN_SHAPE(784), epoch, "seconds", 1, 2, 0, 0, 0, 0, 0 },
         TRAIN("n2_mlp784-128-64-10_b64_train", mlp2, ce, 64, 2, 784)
         TRAIN("n2x_xor2-8-1_b4_train", xor_net, mse, 4, 1, 2)
+        EAGERLY("n1_mlp784-128-10_b64_eager", mlp1, ce, 64, 2, 784)
+        EAGERLY("n2_mlp784-128-64-10_b64_eager", mlp2, ce, 64, 2, 784)
+        EAGERLY("n2x_xor2-8-1_b4_eager", xor_net, mse, 4, 1, 2)
         TRAIN("n3_cnn32-64_b64_train", cnn3, ce, 64, 3, 3, 32, 32)
         TRAIN("n4_lenet_b64_train", lenet, ce, 64, 2, 3, 32, 32)
         TRAIN("n7a_resnet18_cifar_b32_train", resnet18_cifar, ce, 32, 4, 3, 32, 32)
@@ -206,6 +231,7 @@ static int rows(Row *to)
         INFER("n7c_dwsep64-128_32x32_b1_infer", separable, 1, 1, 64, 32, 32)
         EAGER("eager_add4", 0)
         EAGER("eager_add4_tape", 1)
+        { "planned_add4", NULL, NULL, 0, { 0, { 0 } }, planned_adds, "ns", 1e9 / ADDS, 0.5, 1, 4, 0, 0, 0 },
         GEMM(NN, 64, 64, 64) GEMM(NN, 128, 128, 128) GEMM(NN, 256, 256, 256) GEMM(NN, 512, 512, 512) GEMM(NN, 1024, 1024, 1024)
         GEMM(NN, 2048, 2048, 2048) GEMM(NT, 256, 256, 256) GEMM(TN, 256, 256, 256) GEMM(NT, 1024, 1024, 1024) GEMM(TN, 1024, 1024, 1024)
         GEMM(NT, 64, 128, 784) GEMM(NN, 64, 784, 128) GEMM(TN, 128, 784, 64)      /* layers of MLPs: forward, dx, dw */
@@ -258,7 +284,9 @@ static void make_net(Bench *b, const Row *r)
         return;
     }
     b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(r->batch), labels);
+    if (r->loss == sum) b->y = nn_tensor_new(b->nn, NN_SHAPE(1), NULL);
     b->opt = nn_sgd_new(b->net, &(nn_sgd_desc){ .lr = r->loss == sum ? 1e-9f : 0.01f, .momentum = 0.9f });
+    b->steps = nn_step_plan_new(b->net, &(nn_step_plan_desc){ .loss = step_loss, .optimizer = b->opt });
     if (r->step != epoch) return;
     b->data = nnb_numbers(images * 784);
     b->labels = malloc((size_t)images * sizeof *b->labels);
@@ -272,9 +300,10 @@ static void make(Bench *b, const Row *r, int threads)
     memset(b, 0, sizeof *b);
     b->nn = nn_new(&(nn_desc){ .threads = threads, .seed = 1 });
     if (r->net) { make_net(b, r); return; }
-    b->a = random_tensor(b->nn, r->ta ? NN_SHAPE(r->k, r->m) : r->step == adds ? NN_SHAPE(4) : NN_SHAPE(r->m, r->k));
-    b->b = random_tensor(b->nn, r->tb ? NN_SHAPE(r->n, r->k) : r->step == adds ? NN_SHAPE(4) : NN_SHAPE(r->k, r->n));
+    b->a = random_tensor(b->nn, r->ta ? NN_SHAPE(r->k, r->m) : r->m == 1 && !r->ta && !r->tb && r->n == 4 ? NN_SHAPE(4) : NN_SHAPE(r->m, r->k));
+    b->b = random_tensor(b->nn, r->tb ? NN_SHAPE(r->n, r->k) : r->m == 1 && !r->ta && !r->tb && r->n == 4 ? NN_SHAPE(4) : NN_SHAPE(r->k, r->n));
     if (r->step == adds && r->k) nn_want_grad(b->a);
+    if (r->step == planned_adds) b->steps = nn_step_plan_new(nn_model_new(b->nn, NULL), &(nn_step_plan_desc){ .step = add_step });
 }
 static void unmake(Bench *b)
 {
@@ -291,13 +320,20 @@ static void unmake(Bench *b)
 typedef struct Run { Bench *bench; const Row *row; } Run;
 static void run_step(void *arg) { Run *run = arg; run->row->step(run->bench, run->row); }
 
+static int fused(const Bench *b)                         /* from the inside: how many of the calls that are repeated are such updates */
+{
+    int n = 0;
+    for (int i = 0; i < nn_step_plan_calls(b->steps); i++) n += b->steps->trace.call[i].c.op->id == NN_OP_linear_update;
+    return n;
+}
 static void measure(Bench *b, const Row *r, int threads, double budget, int warm)
 {
     Run run = { b, r };
-    int per_second = r->step == train || r->step == product;
+    int per_second = r->step == train || r->step == train_eagerly || r->step == product;
     double s = nnb_median(run_step, &run, budget, warm), flops = (double)r->batch * (r->loss ? 3 * b->forward - b->first : b->forward);
     if (!nn_ok(b->nn)) { fprintf(stderr, "%s: %s\n", r->name, nn_error(b->nn)); return; }
     nnb_report("nn.h", r->name, threads, r->metric, per_second ? r->scale / s : r->scale * s);
+    if (r->step == train) nnb_report("nn.h", r->name, threads, "fused", (double)fused(b));
     if (r->net && r->step != epoch) nnb_report("nn.h", r->name, threads, "GFLOPS", flops / s / 1e9);
 }
 static void limit(int threads) { nnb_report("limit", "fma", threads, "GFLOPS", nnb_fma_peak(threads)); }
