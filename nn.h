@@ -801,12 +801,13 @@ typedef struct nn_step_plan_desc {
     nn_tensor  *(*step)(void *user, nn_tensor *x, nn_tensor *y);     // or the whole step in your words, without nn_begin; returns the loss.
     void         *user;              // It is not called any more once it is repeated: it must do the same ops every time
 } nn_step_plan_desc;
-NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc);     // lives until nn_free
+NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc);     // NULL after an error. Free it before its context
 NN_API nn_tensor  *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *y);       // begins a step; x, y outlive nn_begin (nn_tensor_new, a loader's,
                                      // nn_keep); y may be NULL. Returns the loss, alive until the next nn_begin
 NN_API const char *nn_step_plan_why(const nn_step_plan *plan);       // why steps are not repeated (yet); NULL: they are
 NN_API int         nn_step_plan_calls(const nn_step_plan *plan);     // kernels called in a step that is repeated, else 0
 NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan);     // of this step's memory that it uses
+NN_API void        nn_step_plan_free(nn_step_plan *plan);
 
 // ---- monitoring -------------------------------------------------------------------------------------
 NN_API nn_events *nn_events_new(nn_context *nn, const char *dir);
@@ -1582,6 +1583,7 @@ struct nn_context {
     nn__arena  *data_life, *data_step;   // where numbers live: the two above, or their device twins
     char       *buffer;              // the caller's memory: life grows from lo, steps from hi down
     size_t      buffer_bytes, lo, hi, peak;
+    size_t      step_extra;          // so much more does this step use than if it were not repeated (modulo 2^n; it may be less): not in a buffer
     int         out_of_memory, measuring;
     int64_t     allocations;         // calls to the allocator so far
     nn__slab   *slabs, *slab;        // tensors of a step, reused every step
@@ -1769,7 +1771,7 @@ static void nn__arena_free(nn__arena *a)
 
 static void nn__count_peak(nn_context *nn)
 {
-    size_t all = nn__round_up(sizeof *nn) + nn->life.used + nn->step_arena.used;
+    size_t all = nn__round_up(sizeof *nn) + nn->life.used + nn->step_arena.used - nn->step_extra;
     if (nn->data_life != &nn->life) all += nn->device_life.used + nn->device_step.used;
     if (all > nn->peak) nn->peak = all;
 }
@@ -2776,8 +2778,9 @@ static int64_t nn__task_count(int64_t n, int64_t cost)
     int64_t per = nn__max(1, 32768 / nn__max(1, cost)), tasks = (n + per - 1) / per;
     return nn__max(1, nn__min(tasks, NN__MAX_SLOTS));
 }
-static int64_t nn__task_begin(int64_t n, const nn_task *t) { return n / t->count * t->index + nn__min(t->index, n % t->count); }
-static int64_t nn__task_end(int64_t n, const nn_task *t)   { return n / t->count * (t->index + 1) + nn__min(t->index + 1, n % t->count); }
+static int64_t nn__share_of(int64_t n, int64_t i, int64_t count) { return i == 0 ? 0 : i == count ? n : n / count * i + nn__min(i, n % count); }
+static int64_t nn__task_begin(int64_t n, const nn_task *t) { return nn__share_of(n, t->index, t->count); }
+static int64_t nn__task_end(int64_t n, const nn_task *t)   { return nn__share_of(n, t->index + 1, t->count); }
 
 // The same for items that belong together in units.
 static int64_t nn__unit_begin(int64_t n, int64_t unit, const nn_task *t) { return nn__min(n, nn__task_begin((n + unit - 1) / unit, t) * unit); }
@@ -3128,8 +3131,9 @@ static void nn__save_leaf_grads(nn_context *nn)          // those that no optimi
     nn__leaf_grad *e;
     for (e = nn->leaf_grads; e; e = e->next) {
         nn_tensor *g = e->t->grad;
-        nn_view from = nn__view_of(g);
+        nn_view from;
         if (g->step != nn->step || !(e->t->flags & NN__T_GRAD_SET)) continue;
+        from = nn__view_of(g);
         if (nn->failed) { e->t->flags &= ~(unsigned)NN__T_GRAD_SET; continue; }      // whether it is complete is not known
         g->data = nn__arena_alloc(nn->data_life, (size_t)nn_count(g) * nn_dtype_bytes(nn->desc.dtype), 1);
         g->step = 0;
@@ -3150,6 +3154,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
     nn->ordinal = 0;
     if (mode == NN_TRAIN) nn->random_step++;
     nn->free_count = 0;
+    nn->step_extra = 0;
     nn->leaf_grads_live = 0;
     nn->node_left = 0;
     nn->chunk = NULL;
@@ -9508,7 +9513,7 @@ struct nn__trainer {                 // made once per model and used again by th
     nn_tensor  *numbers;             // nn__fit_state, f64
     nn_tensor **weight, **best;      // parameters and buffers; their copies from the best epoch, when patience wants them
     int         weights;
-    nn_step_plan *plan;              // NULL until it is wanted
+    nn_step_plan *plan;              // while nn_fit runs, if steps can be repeated
     nn__extra  *extra;               // what a checkpoint holds besides model and optimizer: numbers, best weights, averages
     int         extras;
 };
@@ -9999,7 +10004,7 @@ static int        nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_
 static void       nn__step_loss_known(nn_step_plan *p);
 static void       nn__step_pause(nn_step_plan *p, int on);
 static void       nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_tensor *scores);
-static void       nn__step_forget(nn_step_plan *p);
+static void       nn__step_plan_drop(nn_step_plan *p);
 
 static int nn__own_loss(nn_loss loss)
 {
@@ -10013,9 +10018,7 @@ static nn_step_plan *nn__fit_plan(const nn__fit *f)
 {
     if (f->d.repeat == NN_ZERO || f->d.accumulate > 1 || f->nn->buffer || f->nn->measuring) return NULL;
     if (f->d.repeat != 1 && (f->model->step || !nn__own_loss(f->d.loss) || !nn__is_ours(f->model))) return NULL;
-    if (!f->keep->plan) f->keep->plan = nn__step_plan_make(f->model);
-    if (f->keep->plan) nn__step_forget(f->keep->plan);
-    return f->keep->plan;
+    return nn__step_plan_make(f->model);
 }
 
 static void nn__fit_forward(nn__fit *f, const nn_batch *b)
@@ -10196,7 +10199,7 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
     f.p.optimizer = f.d.optimizer;
     f.p.epochs = f.d.epochs > 0 ? f.d.epochs : 1;
     f.p.loss = f.p.accuracy = f.p.validation_loss = f.p.validation_accuracy = NAN;
-    f.plan = nn__fit_plan(&f);
+    f.plan = f.keep->plan = nn__fit_plan(&f);
     f.started = nn__seconds();
     f.terminal = !f.d.quiet && !nn->desc.log && nn__is_terminal();
     nn_begin(nn, NN_EVAL);
@@ -10221,7 +10224,8 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
         if (f.s.best_epoch < f.s.epochs) nn__say(&f, "the weights of epoch %d are the best%s\n", (int)f.s.best_epoch, "");
     }
     nn__logs_close(&f);
-    if (f.plan) nn__step_forget(f.plan);
+    nn__step_plan_drop(f.plan);
+    f.keep->plan = NULL;
     nn_zero_grad(model);             // what an interrupted update left
     return nn_ok(nn);
 }
@@ -10885,7 +10889,7 @@ struct nn_step_plan {
     unsigned          changes;       // of the context when it was recorded
     int64_t          *place;         // of each storage
     int               moving;        // so many refs, the first ones, are into x and y
-    size_t            bytes, scratch;                    // of the memory of a step; where in it scratch begins
+    size_t            bytes, scratch, usual;             // of the memory of a step; where in it scratch begins; what a usual step used at its end
     char             *base[NN__STEP_BASES];              // where views point now
     nn_tensor         loss, scores;  // as nn_backward would have left them
 };
@@ -11231,6 +11235,7 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     p->changes = nn->changes;
     p->why = p->tries == NN__STEP_TRIES ? "no two steps made the same calls" : "only one step was recorded yet";
     if (!same) return;
+    p->usual = nn->step_arena.used;
     nn__step_result(&p->loss, loss);
     nn__step_result(&p->scores, scores);
     if (nn__step_build(p)) p->why = NULL;
@@ -11257,6 +11262,7 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
     int i, from;
     nn_begin(nn, NN_TRAIN);
     if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
+    nn->step_extra = nn__round_up(p->bytes);             // what nn_fit does in the middle of a step was counted when it was recorded
     memory = (char *)nn__arena_alloc(&nn->step_arena, p->bytes, 1);
     if (!memory) return 0;
     from = memory == p->base[NN__STEP_MEMORY] ? p->moving : p->trace.refs;
@@ -11297,19 +11303,25 @@ static void nn__step_exec(nn_context *nn, nn__step_call *k)
         for (t.count = c->tasks[t.phase], t.index = 0; t.index < t.count; t.index++) k->exec(c, &t);
 }
 
+// The parameters of an update; those of the update before it where group and count are the same.
+static void nn__step_update(nn__step_call *k, const nn__step_call *before)
+{
+    nn__slot *s = &k->opt->slot[k->slot], *t = before ? &before->opt->slot[before->slot] : NULL;
+    nn__update_params u;
+    s->steps++;
+    if (t && before->opt == k->opt && t->group == s->group && t->steps == s->steps) { memcpy(k->params, before->params, sizeof u); return; }
+    u = nn__update_of(k->opt, s);
+    memcpy(k->params, &u, sizeof u);
+}
+
 static void nn__step_run(nn_step_plan *p, int to)        // the calls before number `to` that have not run yet
 {
     nn_context *nn = p->nn;
+    const nn__step_call *update = NULL;
     nn__fpenv env = nn__fp_enter();
     for (; p->at < to; p->at++) {
         nn__step_call *k = &p->trace.call[p->at];
-        if (k->opt) {
-            nn__slot *s = &k->opt->slot[k->slot];
-            nn__update_params u;
-            s->steps++;
-            u = nn__update_of(k->opt, s);
-            memcpy(k->params, &u, sizeof u);
-        }
+        if (k->opt) { nn__step_update(k, update); update = k; }
         if (k->random) { k->c.step = nn->random_step; k->c.seed = nn->seed; }
         nn__step_exec(nn, k);
     }
@@ -11322,20 +11334,28 @@ static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
     return &p->loss;
 }
 static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at); }
-static void nn__step_to_end(nn_step_plan *p)  { nn__step_run(p, p->trace.calls); }
+static void nn__step_to_end(nn_step_plan *p)
+{
+    nn__step_run(p, p->trace.calls);
+    p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
+}
 
 // ---- the public functions -------------------------------------------------------------------------------
-static void nn__step_plan_forget(void *plan) { nn__step_forget((nn_step_plan *)plan); }
-
 static nn_step_plan *nn__step_plan_make(nn_layer *model)
 {
-    nn_step_plan *p = (nn_step_plan *)nn__life(model->nn, sizeof *p);
+    nn_step_plan *p = (nn_step_plan *)nn__raw_alloc(model->nn, sizeof *p);
     if (!p) return NULL;
+    memset(p, 0, sizeof *p);
     p->nn = model->nn;
     p->model = model;
     nn__step_forget(p);
-    nn__on_free(p->nn, nn__step_plan_forget, p);
     return p;
+}
+static void nn__step_plan_drop(nn_step_plan *p)
+{
+    if (!p) return;
+    nn__step_forget(p);
+    nn__raw_free(p->nn, p);
 }
 NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc)
 {
@@ -11346,6 +11366,7 @@ NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *
     if (desc->optimizer && desc->optimizer->nn != nn) { nn_fail(nn, "nn_step_plan_new: the optimizer belongs to another context"); return NULL; }
     p = nn__step_plan_make(model);
     if (p) p->d = *desc;
+    else nn_fail(nn, "nn_step_plan_new: out of memory");
     return p;
 }
 
@@ -11381,6 +11402,7 @@ NN_API nn_tensor *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *
     return loss ? loss : nn__inert(nn);
 }
 
+NN_API void        nn_step_plan_free(nn_step_plan *plan)      { nn__step_plan_drop(plan); }
 NN_API const char *nn_step_plan_why(const nn_step_plan *plan) { return plan ? plan->why : "no plan"; }
 NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan) { return plan && !plan->why ? plan->bytes : 0; }
 NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan && !plan->why ? plan->trace.calls : 0; }
@@ -12308,6 +12330,24 @@ static void NN__K(add_onto)(int64_t n, R *y, const R *x)  // y += x
     for (; i < n; i++) y[i] += x[i];
 }
 
+// Do all operands lie side by side in the same way? Then f may see them whole.
+static int NN__K(alike)(const nn_view *out, const nn_view *const *in, int nin)
+{
+    size_t bytes = (size_t)out->ndim * sizeof *out->shape;
+    int k;
+    if (!nn__contiguous_view(out)) return 0;
+    for (k = 0; k < nin; k++)
+        if (in[k]->ndim != out->ndim || memcmp(in[k]->stride, out->stride, bytes) || memcmp(in[k]->shape, out->shape, bytes)) return 0;
+    return 1;
+}
+static void NN__K(each_alike)(R *y, const nn_view *const *in, int nin, int64_t begin, int64_t end, NN__K(row) f, const R *p)
+{
+    const R *row[5];
+    int k;
+    for (k = 0; k < nin; k++) row[k] = (const R *)in[k]->data + begin;
+    if (begin < end) f(end - begin, y + begin, row, p);
+}
+
 // out[i] (+)= f(in[0][i], in[1][i], ...) for the elements begin..end of out in logical order; f NULL: out (+)= in[0]. Operands of any
 // strides, all of out's shape (see broadcast). What is not contiguous goes through small blocks on the stack, so that f always sees
 // contiguous rows.
@@ -12318,6 +12358,7 @@ static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, i
     const R *data[5], *row[5];
     int n = 0, d, k, twin[5], direct = !add && f;
     if (begin >= end) return;
+    if (direct && NN__K(alike)(out, in, nin)) { NN__K(each_alike)((R *)out->data, in, nin, begin, end, f, p); return; }
     for (d = 0; d < out->ndim; d++) {                    // drop sizes 1, join dimensions that are one run for every operand
         int join = n > 0;
         if (out->shape[d] == 1) continue;
@@ -12677,6 +12718,9 @@ static void NN__K(broadcast_fwd)(const nn_call *c, const nn_task *t, NN__K(row) 
     const nn_view *in[3];
     int64_t n = nn_view_count(&c->out[0]);
     int i;
+    in[0] = in[1] = in[2] = &c->in[0];
+    for (i = 1; i < c->nin; i++) in[i] = &c->in[i];
+    if (NN__K(alike)(&c->out[0], in, c->nin)) { NN__K(each_alike)((R *)c->out[0].data, in, c->nin, nn__task_begin(n, t), nn__task_end(n, t), f, NULL); return; }
     for (i = 0; i < c->nin; i++) { v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]); in[i] = &v[i]; }
     NN__K(each)(&c->out[0], 0, in, c->nin, nn__task_begin(n, t), nn__task_end(n, t), f, NULL);
 }
@@ -15148,6 +15192,10 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     g.yrs = which == 0 ? s.n : which == 1 ? s.k : w->stride[1]; g.ycs = which == 2 ? w->stride[0] : 1;
     return g;
 }
+static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
+{
+    return g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
+}
 static void nn__linear_plan(nn_call *c)
 {
     nn__matmul_size s = nn__linear_sizes(c);
@@ -15166,24 +15214,52 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
 }
 #endif
 #if NN__IN_SIMD
-NN__FORWARD(linear) { NN__K(gemm_task)(nn__linear_product(c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch); }
+// A product of few numbers: element after element, or vector after vector, the same chains.
+static void NN__K(linear_task)(const nn__product *g, int add, const R *bias, int64_t task, R *scratch)
+{
+    int64_t step = g->bcs == 1 && g->ycs == 1 ? NN__LANES : 1, i, j, p;
+    if (!nn__is_few(g)) { NN__K(gemm_task)(*g, add, bias, task, scratch); return; }
+    for (i = 0; i < g->m; i++) for (j = 0; j < g->n; j += step) {
+        const R *a = (const R *)g->a + i * g->ars, *b = (const R *)g->b + j * g->bcs;
+        R *y = (R *)g->y + i * g->yrs + j * g->ycs;
+        int64_t w = nn__min(step, g->n - j);
+        V sum = add ? NN__K(load_part)(y, w) : bias ? NN__K(load_part)(bias + j, w) : C(0);
+        for (p = 0; p < g->k; p++) sum = FMA(SET1(a[p * g->acs]), NN__K(load_part)(b + p * g->brs, w), sum);
+        NN__K(store_part)(y, sum, w);
+    }
+}
+// y[j] (+)= the sum of column j of x (rows, n), n <= 64: in chunks of 128 rows, as sum_to adds them.
+static void NN__K(column_sums)(int64_t rows, int64_t n, const R *x, int64_t ld, int add, R *y)
+{
+    int64_t i, j;
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t w = nn__min(NN__LANES, n - j);
+        V all = C(0), part = C(0);
+        for (i = 0; i < rows; i++) {
+            part = part + NN__K(get_lanes)(x + i * ld + j, w);
+            if ((i + 1) % NN__K(fold_chunk) == 0 || i + 1 == rows) { all = all + part; part = C(0); }
+        }
+        NN__K(put_lanes)(y + j, add ? NN__K(get_lanes)(y + j, w) + all : all, w);
+    }
+}
+NN__FORWARD(linear)
+{
+    nn__product g = nn__linear_product(c, 0);
+    NN__K(linear_task)(&g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+}
 NN__BACKWARD(linear)
 {
     nn__matmul_size s = nn__linear_sizes(c);
-    int64_t i = t->index, nx = c->din[0].data ? nn__gemm_tasks(nn__linear_product(c, 1)) : 0, nw = c->din[1].data ? nn__gemm_tasks(nn__linear_product(c, 2)) : 0;
-    if (i < nx)           NN__K(gemm_task)(nn__linear_product(c, 1), (int)(c->add & 1), NULL, i, (R *)t->scratch);
-    else if (i < nx + nw) NN__K(gemm_task)(nn__linear_product(c, 2), (int)(c->add >> 1 & 1), NULL, i - nx, (R *)t->scratch);
-    else {
-        nn_view rows, to;
-        int64_t shape[2], first = (i - nx - nw) * NN__BIAS_COLUMNS;
-        shape[0] = s.m; shape[1] = s.n;
-        rows = c->dout[0];
-        nn__set_shape(&rows, rows.dtype, 2, shape);
-        to = rows;
-        to.data = c->din[2].data;
-        to.stride[0] = 0; to.stride[1] = 1;
-        NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
+    int64_t i = t->index, first;
+    int which;
+    for (which = 1; which < 3; which++) if (c->din[which - 1].data) {                // tasks of dX, then of dW
+        nn__product g = nn__linear_product(c, which);
+        int64_t tasks = nn__is_few(&g) ? 1 : nn__gemm_tasks(g);
+        if (i < tasks) { NN__K(linear_task)(&g, (int)(c->add >> (which - 1) & 1), NULL, i, (R *)t->scratch); return; }
+        i -= tasks;
     }
+    first = i * NN__BIAS_COLUMNS;
+    NN__K(column_sums)(s.m, nn__min(NN__BIAS_COLUMNS, s.n - first), (const R *)c->dout[0].data + first, s.n, (int)(c->add >> 2 & 1), (R *)c->din[2].data + first);
 }
 #endif
 
@@ -17589,6 +17665,7 @@ static R NN__K(long_sum)(int64_t n, const R *x)          // chunks, then the sum
 {
     R total[16] = { 0 };
     int64_t i;
+    if (n == 1) return x[0] + 0;     // what the sums below would give
     for (i = 0; i < n; i += NN__LOSS_CHUNK) {
         R lane[16] = { 0 };
         int k;
@@ -17671,8 +17748,7 @@ NN__INLINE V NN__K(bce)(V x, V yes, V no)                // yes softplus(-x) + n
 typedef struct NN__K(pair) { const R *x, *t, *w, *q; R p; R ones[NN__K(block)]; } NN__K(pair);
 static void NN__K(pair_open)(NN__K(pair) *o, const nn_call *c)
 {
-    int i;
-    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+    NN__K(fill_with)(nn__min(NN__K(block), nn_view_count(&c->in[0])), o->ones, 1);
     o->x = (const R *)c->in[0].data;
     o->t = (const R *)c->in[1].data;
     o->w = c->nin > 2 ? (const R *)c->in[2].data : NULL;
@@ -17716,7 +17792,7 @@ static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) 
     R g[NN__K(block)], value[NN__K(block)];
     NN__K(pair) o;
     NN__K(pair_open)(&o, c);
-    if (reduction != NN_NONE) for (i = 0; i < NN__K(block); i++) g[i] = reduction == NN_MEAN ? dy[0] / (R)n : dy[0];
+    if (reduction != NN_NONE) NN__K(fill_with)(nn__min(NN__K(block), n), g, reduction == NN_MEAN ? dy[0] / (R)n : dy[0]);
     for (side = 0; side < 2; side++) {
         R *dx = (R *)c->din[side].data;
         int add = (int)(c->add >> side & 1);
@@ -18402,6 +18478,11 @@ static nn__product nn__linear_update_product(const nn_call *c)       // dW^T, as
     g.m = w->shape[1]; g.n = w->shape[0]; g.k = nn_view_count(&c->in[2]) / g.n;
     g.ars = 1; g.acs = g.m; g.brs = g.n; g.bcs = 1;
     g.yrs = w->stride[1]; g.ycs = w->stride[0];
+    if (g.n == 1 && g.yrs == 1) {    // one output: a row of weights
+        g.a = g.b; g.b = c->in[1].data;
+        g.n = g.brs = g.yrs = g.m; g.m = 1;
+        g.acs = g.ycs = 1;
+    }
     return g;
 }
 static void nn__linear_update_plan(nn_call *c)

@@ -308,6 +308,7 @@ static void make(Bench *b, const Row *r, int threads)
 static void unmake(Bench *b)
 {
     nn_plan_free(b->plan);
+    nn_step_plan_free(b->steps);
     free(b->workspace);
     free(b->input);
     free(b->output);

@@ -104,6 +104,7 @@ static int64_t train(int how, int which, int optimizer, int threads, float *loss
         if (nn_step_plan_why(plan)) printf("net %d, optimizer %d: %s\n", which, optimizer, nn_step_plan_why(plan));
     }
     int64_t n = state_of(net, to);
+    nn_step_plan_free(plan);
     nn_free(nn);
     return n;
 }
@@ -208,9 +209,10 @@ static int64_t gan(int planned, float *to, float *losses)
         else { nn_begin(nn, NN_TRAIN); loss = gan_step(&a, x, y); }
         losses[i] = (float)nn_item(loss);
     }
-    CHECK(nn_ok(nn) && a.calls == (planned ? 2 : STEPS));
+    CHECK(nn_ok(nn) && (planned ? a.calls <= 4 : a.calls == STEPS));
     int64_t n = state_of(a.g, to);
     n += state_of(a.d, to + n);
+    nn_step_plan_free(plan);
     nn_free(nn);
     return n;
 }
@@ -260,6 +262,7 @@ static int64_t odd(int kind, int planned, float *to, int *repeated)
     *repeated = nn_step_plan_why(plan) == NULL;
     CHECK(*repeated ? o.calls < 10 : o.calls == 10);
     int64_t n = state_of(o.net, to);
+    nn_step_plan_free(plan);
     nn_free(nn);
     return n;
 }
@@ -275,8 +278,8 @@ TEST(refusals)
     }
 }
 
-/* In a caller's buffer, measured or not, steps run as always: no heap. */
-TEST(no_heap_in_a_buffer)
+/* In a caller's buffer steps run as always. */
+TEST(in_a_buffer)
 {
     static char memory[1 << 18];
     nn_context *nn = nn_new(&(nn_desc){ .memory = memory, .bytes = sizeof memory, .threads = 1, .seed = 5, .on_error = test_quiet });
@@ -287,6 +290,7 @@ TEST(no_heap_in_a_buffer)
     nn_tensor *x = nn_tensor_new(nn, shape, NULL), *y = nn_tensor_new(nn, NN_SHAPE(7, 5), NULL);
     for (int i = 0; i < 5; i++) CHECK(nn_item(nn_step_plan_run(plan, x, y)) >= 0);
     CHECK(nn_ok(nn) && nn_step_plan_why(plan) != NULL && nn_step_plan_calls(plan) == 0);
+    nn_step_plan_free(plan);
     nn_free(nn);
 }
 
@@ -321,6 +325,7 @@ TEST(between_other_steps)
         CHECK(nn_ok(nn) && calls == before);
         CHECK(planned == (nn_step_plan_why(plan) == NULL));
         state_of(net, state[planned]);
+        nn_step_plan_free(plan);
         nn_free(nn);
     }
     CHECK(!memcmp(state[0], state[1], sizeof state[0]));
