@@ -1630,7 +1630,7 @@ static const nn__table *nn__find_table(const char *isa, nn_dtype dtype);
 static void nn__record_call(nn_context *nn, const nn_call *c);
 static void nn__record_refuse(nn_context *nn, const char *why);
 static void nn__trace_refuse(nn_context *nn, const char *why);
-static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes);
+static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from);
 static void nn__trace_call(nn_context *nn, const nn_call *c);
 static const char *nn__layer_name(const nn_layer *layer, char *to, size_t bytes);
 static void nn__log(nn_context *nn, const char *format, ...) NN__PRINTF(2, 3);
@@ -1964,6 +1964,7 @@ static size_t nn__move_down(nn_context *nn, nn_tensor *g)          // bytes move
         from += bytes - gap;
     }
     if (at && !nn->backend->copy(nn->backend->self, at, g->data, bytes)) nn_fail(nn, "%s: copy failed", nn->backend->name);
+    if (nn->trace && at) nn__trace_storage(nn, at, bytes, (const char *)g->data);
     g->data = at;
     g->place = place;
     nn__step_free(nn, old, from, gap);
@@ -1989,13 +1990,13 @@ static void *nn__step_data(nn_context *nn, size_t bytes, size_t *place)
     if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
     bytes = nn__round_up(bytes ? bytes : 1);
     if (!nn__take_free(nn, bytes, place, &at)) {
-        if (nn->leaf_grads_live && !nn->trace) nn__compact_gradients(nn, bytes);
-        if (nn->trace || !nn__take_free(nn, bytes, place, &at)) {
+        if (nn->leaf_grads_live) nn__compact_gradients(nn, bytes);
+        if (!nn__take_free(nn, bytes, place, &at)) {
             *place = nn->data_step->used;
             at = (char *)nn__arena_alloc(nn->data_step, bytes, 1);
         }
     }
-    if (nn->trace && at) nn__trace_storage(nn, at, bytes);
+    if (nn->trace && at) nn__trace_storage(nn, at, bytes, NULL);
     return at;
 }
 
@@ -10863,7 +10864,7 @@ typedef struct nn__step_call {
     nn_call       c;                 // its params points to the above
 } nn__step_call;
 typedef struct nn__step_ref { int call, view, base, storage; int64_t at; } nn__step_ref;     // at: bytes from the base, or in the storage
-typedef struct nn__step_storage { const char *at; size_t bytes; int written; } nn__step_storage;
+typedef struct nn__step_storage { const char *at; size_t bytes; int id, written; } nn__step_storage;      // id: the one that it was before it moved, or its own number
 
 struct nn__trace {
     nn__step_call    *call;
@@ -10911,14 +10912,23 @@ static int nn__trace_grow(nn_context *nn, void **list, int *room, int count, siz
     return 1;
 }
 
-static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes)          // memory of this step is handed out
+static int nn__trace_find(const nn__trace *t, const char *p)         // what was handed out last at an address is what is there; -1: nothing
+{
+    int i;
+    for (i = t->storages - 1; i >= 0 && !(p >= t->storage[i].at && p < t->storage[i].at + t->storage[i].bytes); i--) { }
+    return i;
+}
+
+static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from)        // memory of this step is handed out, or moved
 {
     nn__trace *t = nn->trace;
     void *list = t->storage;
-    int ok = nn__trace_grow(nn, &list, &t->storage_room, t->storages, sizeof *t->storage);
+    int old = from ? nn__trace_find(t, from) : -1, ok = nn__trace_grow(nn, &list, &t->storage_room, t->storages, sizeof *t->storage);
     t->storage = (nn__step_storage *)list;
     if (!ok) return;
-    t->storage[t->storages].at = at; t->storage[t->storages].bytes = bytes; t->storage[t->storages++].written = 0;
+    t->storage[t->storages].at = at; t->storage[t->storages].bytes = bytes; t->storage[t->storages].written = 0;
+    t->storage[t->storages].id = old >= 0 ? t->storage[old].id : t->storages;
+    t->storages++;
 }
 
 static nn_view *nn__call_view(nn_call *c, int i)         // all views of a call by number
@@ -10954,26 +10964,27 @@ static int nn__in_blocks(const nn__arena *a, const char *p)
     return 0;
 }
 
-// Where a view of view number `view` in call number `call` points. What was handed out last at an address is what is there.
+// Where view number `view` of call number `call` points.
 static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v, int writes)
 {
     nn__trace *t = nn->trace;
     const char *p = (const char *)v->data, *low, *high;
     nn__step_ref ref;
     void *list = t->ref;
-    int i, ok;
+    int i, id, ok;
     if (nn__view_empty(v)) return;
     memset(&ref, 0, sizeof ref);
     ref.call = call;
     ref.view = view;
-    for (i = t->storages - 1; i >= 0 && !(p >= t->storage[i].at && p < t->storage[i].at + t->storage[i].bytes); i--) { }
+    i = nn__trace_find(t, p);
     if (i >= 0) {
+        id = t->storage[i].id;
         nn__view_extent(v, &low, &high);
         if (low < t->storage[i].at || high > t->storage[i].at + t->storage[i].bytes) { nn__trace_refuse(nn, "a view leaves its storage"); return; }
-        if (!writes && !t->storage[i].written) { nn__trace_refuse(nn, "it reads numbers that no op made"); return; }
-        t->storage[i].written = 1;
+        if (!writes && !t->storage[id].written) { nn__trace_refuse(nn, "it reads numbers that no op made"); return; }
+        t->storage[id].written = 1;
         ref.base = NN__STEP_MEMORY;
-        ref.storage = i;
+        ref.storage = id;
         ref.at = p - t->storage[i].at;
     }
     else if (nn__inside(&t->x, p)) { ref.base = NN__STEP_X; ref.at = p - (const char *)t->x.data; }
