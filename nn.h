@@ -188,7 +188,7 @@ typedef struct nn_desc {
     void    *user;                   // handed to the five hooks above
     uint64_t seed;                   // default 0
     const nn_backend *backend;       // default NULL: the CPU. nn_cuda(0) with nn_cuda.h
-    const char *isa;                 // CPU kernels: "scalar", "fma", "avx2", "avx512", "neon"; default: environment NN_ISA, else the best
+    const char *isa;                 // CPU kernels: "scalar", "avx2", "avx512", "neon", "rvv", "wasm"; default: environment NN_ISA, else the best
     nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
     int      exact;                  // 1: no Winograd: convolutions round as a direct sum does: less than half the error, twice the time
 } nn_desc;
@@ -1154,6 +1154,8 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  include <immintrin.h>
 #elif defined(__aarch64__) && defined(__GNUC__)
 #  include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#  include <wasm_simd128.h>
 #endif
 
 #if defined(__GNUC__) && !defined(__TINYC__)             // GCC and Clang
@@ -1206,6 +1208,16 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__FLOAT_BEGIN
 #  define NN__FLOAT_END
+#endif
+
+// Text that gains nothing from -O2 but takes long to compile with it: what runs once per file or epoch, rows of elementwise formulas
+// (straight lines already), plain C where the processor has a better table.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1"))
+#  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
+#else
+#  define NN__SIMPLE_BEGIN
+#  define NN__SIMPLE_END
 #endif
 
 #if defined(NN_NO_THREADS) || (!defined(__GNUC__) && !defined(_MSC_VER)) || defined(__TINYC__)
@@ -3712,6 +3724,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     return ok && nn_ok(nn);
 }
 
+NN__SIMPLE_BEGIN
 // =============================================================================================
 // >>layers   A layer is parameters with local names, children, and a forward function. Full names come from walking up the parents.
 // =============================================================================================
@@ -10231,6 +10244,7 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
     return nn_ok(nn);
 }
 
+NN__SIMPLE_END
 // =============================================================================================
 // >>plan   A forward pass as a fixed program. nn__run is the only door to the numbers, so recording is listening there:
 //
@@ -11425,7 +11439,8 @@ NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan &&
 //   HOST    shape rules, plans, builders, once              PLAIN   kernels that move data, once, plain C
 //   SIMD    kernels that compute, once per instruction set  f64     all kernels in double precision (NN_DOUBLE)
 //
-// Two classes of results (bit for bit the same within a class): F = fma, avx2, avx512, neon; N = scalar, and all PLAIN kernels.
+// Two classes of results (bit for bit the same within a class): F = fma, avx2, avx512, neon, rvv; N = scalar, wasm, and all
+// PLAIN kernels.
 // Under NN_DETERMINISTIC nothing fuses, and the classes are one.
 // =============================================================================================
 // Short words are macros within the visits only. Should the program have macros of these names, they are put aside and come back.
@@ -11598,6 +11613,33 @@ NN__UNUSED static float nn__pow_one(float x, float y)
 #define NN__PASS     f32
 #include NN_HEADER_FILENAME
 
+// Which tables there are. RISC-V and WASM have no attribute for one function: there the program is compiled for vectors, or not.
+#define NN__HAVE_X86  0
+#define NN__HAVE_NEON 0
+#define NN__HAVE_RVV  0
+#define NN__HAVE_WASM 0
+#if !defined(NN_NO_SIMD) && defined(NN__TARGET_BEGIN)
+#  if defined(__x86_64__)
+#    undef  NN__HAVE_X86
+#    define NN__HAVE_X86 1
+#  elif defined(__aarch64__) && defined(__AARCH64EL__)
+#    undef  NN__HAVE_NEON
+#    define NN__HAVE_NEON 1
+#  elif defined(__riscv_vector) && defined(__clang__)    // -march=rv64gcv; GCC 12 has no vectors for RISC-V
+#    if __has_builtin(__builtin_elementwise_fma) && __has_builtin(__builtin_elementwise_sqrt)
+#      undef  NN__HAVE_RVV
+#      define NN__HAVE_RVV 1
+#    endif
+#  elif defined(__wasm_simd128__) && defined(__clang__)  // -msimd128
+#    undef  NN__HAVE_WASM
+#    define NN__HAVE_WASM 1
+#  endif
+#endif
+#define NN__HAVE_SIMD (NN__HAVE_X86 || NN__HAVE_NEON || NN__HAVE_RVV || NN__HAVE_WASM)
+
+#if NN__HAVE_SIMD
+NN__SIMPLE_BEGIN
+#endif
 #define NN__VISIT    2
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 0
@@ -11606,6 +11648,9 @@ NN__UNUSED static float nn__pow_one(float x, float y)
 #define NN__LANES    1
 #define NN__PASS     scalar
 #include NN_HEADER_FILENAME
+#if NN__HAVE_SIMD
+NN__SIMPLE_END
+#endif
 
 #ifdef NN_DOUBLE
 #define NN__VISIT    3
@@ -11617,20 +11662,6 @@ NN__UNUSED static float nn__pow_one(float x, float y)
 #define NN__LANES    1
 #define NN__PASS     f64
 #include NN_HEADER_FILENAME
-#endif
-
-#if defined(NN_NO_SIMD) || !defined(NN__TARGET_BEGIN)
-#  define NN__HAVE_X86  0
-#  define NN__HAVE_NEON 0
-#elif defined(__x86_64__)
-#  define NN__HAVE_X86  1
-#  define NN__HAVE_NEON 0
-#elif defined(__aarch64__) && defined(__AARCH64EL__)
-#  define NN__HAVE_X86  0
-#  define NN__HAVE_NEON 1
-#else
-#  define NN__HAVE_X86  0
-#  define NN__HAVE_NEON 0
 #endif
 
 #if NN__HAVE_X86 && defined(NN_DOUBLE)                   // one lane, but fused: the plain-C twin of class F, for the tests
@@ -11659,7 +11690,7 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__PASS     avx2
 #define NN__FMA(a, b, c) ((V)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define NN__SQRT(a)      ((V)_mm256_sqrt_ps((__m256)(a)))
-#define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))              // 64-bit products of the low halves
+#define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
 #include NN_HEADER_FILENAME
@@ -11698,6 +11729,33 @@ NN__TARGET_END
 #define NN__FMA(a, b, c) ((V)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
 #define NN__SQRT(a)      ((V)vsqrtq_f32((float32x4_t)(a)))
 #define NN__MUL32(a, b)  vmull_u32(vmovn_u64((uint64x2_t)(a)), vmovn_u64((uint64x2_t)(b)))
+#include NN_HEADER_FILENAME
+#endif
+
+#if NN__HAVE_RVV
+#define NN__VISIT    8
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    4
+#define NN__MR       8
+#define NN__PASS     rvv
+#define NN__FMA(a, b, c) __builtin_elementwise_fma(a, b, c)
+#define NN__SQRT(a)      __builtin_elementwise_sqrt(a)
+#include NN_HEADER_FILENAME
+#endif
+
+#if NN__HAVE_WASM                                        // cannot fuse: class N
+#define NN__VISIT    9
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    4
+#define NN__MR       8
+#define NN__PASS     wasm
+#define NN__SQRT(a)      ((V)wasm_f32x4_sqrt((v128_t)(a)))
 #include NN_HEADER_FILENAME
 #endif
 NN__FLOAT_END
@@ -11775,6 +11833,16 @@ static const nn_exec nn__forward_avx512[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__ba
 static const nn_exec nn__forward_neon[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_neon[NN_OP_COUNT] = NN__BACKWARD_TABLE;
 #undef NN__T
 #endif
+#if NN__HAVE_RVV
+#define NN__T rvv
+static const nn_exec nn__forward_rvv[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_rvv[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#endif
+#if NN__HAVE_WASM
+#define NN__T wasm
+static const nn_exec nn__forward_wasm[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_wasm[NN_OP_COUNT] = NN__BACKWARD_TABLE;
+#undef NN__T
+#endif
 #undef NN__P
 #ifdef NN_DOUBLE
 #define NN__P f64
@@ -11794,6 +11862,12 @@ static const struct { nn__table table; int needs; } nn__tables[] = {
 #endif
 #if NN__HAVE_NEON
     { { "neon",    4, NN_F32, nn__forward_neon,   nn__backward_neon },   NN__HAS_NEON },
+#endif
+#if NN__HAVE_RVV
+    { { "rvv",     4, NN_F32, nn__forward_rvv,    nn__backward_rvv },    0 },
+#endif
+#if NN__HAVE_WASM
+    { { "wasm",    4, NN_F32, nn__forward_wasm,   nn__backward_wasm },   0 },
 #endif
     { { "scalar",  1, NN_F32, nn__forward_scalar, nn__backward_scalar }, 0 },
 #if NN__HAVE_X86 && defined(NN_DOUBLE)
@@ -11978,6 +12052,9 @@ NN__INLINE VI NN__K(iodds)(VI a, VI b)     { NN__SHUFFLE(VI, a, b, NN__ODDS); }
 NN__INLINE VI NN__K(isel)(VI m, VI a, VI b) { return (m & a) | (~m & b); }
 NN__INLINE VI NN__K(count_up)(int32_t first) { VI i = { NN__FIRST }; return i + first; }
 typedef uint64_t NN__K(pairs) __attribute__((vector_size(4 * NN__LANES)));
+#ifndef NN__MUL32
+#define NN__MUL32(a, b) (((a) & 0xFFFFFFFFu) * ((b) & 0xFFFFFFFFu))      // 64-bit products of the low halves
+#endif
 NN__INLINE NN__K(pairs) NN__K(zip_low_pairs)(NN__K(pairs) a, NN__K(pairs) b)  { NN__SHUFFLE(NN__K(pairs), a, b, NN__LOW_PAIRS); }
 NN__INLINE NN__K(pairs) NN__K(zip_high_pairs)(NN__K(pairs) a, NN__K(pairs) b) { NN__SHUFFLE(NN__K(pairs), a, b, NN__HIGH_PAIRS); }
 // The Philox blocks from `first` on (>>random), half as many as there are lanes: their numbers in order, as two vectors. A number of
@@ -12429,33 +12506,27 @@ static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, i
     }
 }
 
-// Loops over contiguous rows; the op's formula is inlined into them.
+// Loops over contiguous rows; the op's formula is inlined into them, once: the last vector may be incomplete.
 NN__INLINE void NN__K(map1)(int64_t n, R *y, const R *a, const R *p, V (*f)(V, V, V))
 {
     V v = SET1(p[0]), w = SET1(p[1]);
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), v, w));
-    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), v, w), n - i);
+    for (; n > 0; n -= NN__LANES, y += NN__LANES, a += NN__LANES) NN__K(put_lanes)(y, f(NN__K(get_lanes)(a, n), v, w), n);
 }
 NN__INLINE void NN__K(map2)(int64_t n, R *y, const R *a, const R *b, V (*f)(V, V))
 {
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), LOAD(b + i)));
-    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i)), n - i);
+    for (; n > 0; n -= NN__LANES, y += NN__LANES, a += NN__LANES, b += NN__LANES)
+        NN__K(put_lanes)(y, f(NN__K(get_lanes)(a, n), NN__K(get_lanes)(b, n)), n);
 }
 NN__INLINE void NN__K(map3)(int64_t n, R *y, const R *a, const R *b, const R *c, const R *p, V (*f)(V, V, V, V, V))
 {
     V v = SET1(p[0]), w = SET1(p[1]);
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), LOAD(b + i), LOAD(c + i), v, w));
-    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i), NN__K(load_part)(c + i, n - i), v, w), n - i);
+    for (; n > 0; n -= NN__LANES, y += NN__LANES, a += NN__LANES, b += NN__LANES, c += NN__LANES)
+        NN__K(put_lanes)(y, f(NN__K(get_lanes)(a, n), NN__K(get_lanes)(b, n), NN__K(get_lanes)(c, n), v, w), n);
 }
 NN__INLINE void NN__K(map4)(int64_t n, R *y, const R *a, const R *b, const R *c, const R *e, V (*f)(V, V, V, V))
 {
-    int64_t i;
-    for (i = 0; i + NN__LANES <= n; i += NN__LANES) STORE(y + i, f(LOAD(a + i), LOAD(b + i), LOAD(c + i), LOAD(e + i)));
-    if (i < n) NN__K(store_part)(y + i, f(NN__K(load_part)(a + i, n - i), NN__K(load_part)(b + i, n - i),
-                                          NN__K(load_part)(c + i, n - i), NN__K(load_part)(e + i, n - i)), n - i);
+    for (; n > 0; n -= NN__LANES, y += NN__LANES, a += NN__LANES, b += NN__LANES, c += NN__LANES, e += NN__LANES)
+        NN__K(put_lanes)(y, f(NN__K(get_lanes)(a, n), NN__K(get_lanes)(b, n), NN__K(get_lanes)(c, n), NN__K(get_lanes)(e, n)), n);
 }
 
 // ---- sums over rows of numbers side by side --------------------------------------------------------------
@@ -12696,9 +12767,11 @@ static void NN__K(unary_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df)
     static void NN__K(name##_drow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_d)); } \
     NN__FORWARD(name)  { NN__K(unary_fwd)(c, t, NN__K(name##_row)); } \
     NN__BACKWARD(name) { NN__K(unary_bwd)(c, t, NN__K(name##_drow)); }
+NN__SIMPLE_BEGIN
 NN_UNARY_OPS(NN__X)
 NN_UNARY1_OPS(NN__X)
 NN_UNARY2_OPS(NN__X)
+NN__SIMPLE_END
 #undef NN__X
 #endif
 
@@ -12775,7 +12848,9 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
     static void NN__K(name##_dbrow)(int64_t n, R *db_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, db_, in[0], in[1], in[2], in[3], NN__K(name##_db)); } \
     NN__FORWARD(name)  { NN__K(broadcast_fwd)(c, t, NN__K(name##_row)); } \
     NN__BACKWARD(name) { NN__K(row) df[2]; df[0] = NN__K(name##_darow); df[1] = NN__K(name##_dbrow); NN__K(broadcast_bwd)(c, t, df); }
+NN__SIMPLE_BEGIN
 NN_BINARY_OPS(NN__X)
+NN__SIMPLE_END
 #undef NN__X
 
 static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)        // in: condition, a, b

@@ -1,6 +1,4 @@
 # The header alone: compilers, standards, switches, two files, from another folder, renamed.
-warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
-printf '#define NN_IMPLEMENTATION\n#include "nn.h"\nint main(void) { nn_context *nn = nn_new(NULL); int ok = nn_ok(nn); nn_free(nn); return !ok; }\n' > $out/one.c
 cp $out/one.c $out/one.cpp
 for c in gcc clang; do
     for std in c99 c11; do with $c "$c -std=$std" $c -std=$std -O1 $warn -I. $out/one.c -o $out/one -lm -lpthread; done

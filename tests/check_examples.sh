@@ -7,5 +7,5 @@ example() {
     lines=$(wc -l < $e); [ "$lines" -le 150 ] || bad "$1 has $lines lines, more than 150"
 }
 for e in examples/*.c; do [ $e = examples/predict_image.c ] || example $(basename $e .c); done
-run "make digits ends with an accuracy of at least 97 %" sh -c 'make -s digits > build/check/digits.txt && tail -n 2 build/check/digits.txt | grep -E "test accuracy 9[789]\.[0-9]+%" && tail -n 1 build/check/digits.txt | grep -x "saved digits.safetensors"'
+run "make digits ends with an accuracy of at least 97 %" sh -c "make -s digits > $out/digits.txt && tail -n 2 $out/digits.txt | grep -E 'test accuracy 9[789]\.[0-9]+%' && tail -n 1 $out/digits.txt | grep -x 'saved digits.safetensors'"
 example predict_image                # reads what make digits has saved

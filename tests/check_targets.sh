@@ -39,5 +39,13 @@ else skip "s390x" qemu-s390x; fi
 if command -v clang-19 > /dev/null && command -v wasm-ld-19 > /dev/null && command -v node > /dev/null; then
     clang-19 --target=wasm32-wasi --sysroot=/usr -std=c11 -O1 -DNN_NO_THREADS -DNN_DETERMINISTIC -I. tests/determinism.c -o $out/det.wasm -fuse-ld="$(command -v wasm-ld-19)" &&
         same "WASM in node, NN_DETERMINISTIC: the same bits" $out/det_d.txt node --no-warnings tests/run_wasi.mjs $out/det.wasm
+    clang-19 --target=wasm32-wasi --sysroot=/usr -std=c11 -O1 -msimd128 -DNN_NO_THREADS -I. tests/determinism.c -o $out/det_simd.wasm -fuse-ld="$(command -v wasm-ld-19)" &&
+        same "WASM SIMD in node: the bits of plain C" $out/det_n.txt node --no-warnings tests/run_wasi.mjs $out/det_simd.wasm
 else skip "WASM" "clang-19, wasm-ld-19 or node"; fi
+if command -v clang-19 > /dev/null && command -v qemu-riscv64 > /dev/null && [ -d /usr/riscv64-linux-gnu/lib ]; then
+    clang-19 --target=riscv64-linux-gnu -march=rv64gcv -std=c11 -O1 -static -I. tests/determinism.c -o $out/det_rvv -lm -lpthread &&
+        for bits in 128 256; do
+            same "RISC-V vectors of $bits bits under qemu: the same bits" $out/det.txt qemu-riscv64 -cpu rv64,v=true,vext_spec=v1.0,vlen=$bits $out/det_rvv
+        done
+else skip "RISC-V" "clang-19, qemu-riscv64 or libc6-dev-riscv64-cross"; fi
 diff $out/det_d.txt <(gcc -std=c11 -O1 -DNN_DETERMINISTIC -DNN_NO_SIMD -I. tests/determinism.c -o $out/det_dn -lm -lpthread && $out/det_dn) > $out/log && ok "NN_DETERMINISTIC: plain C equals SIMD" || bad "NN_DETERMINISTIC: plain C equals SIMD"
