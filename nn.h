@@ -54,8 +54,9 @@
        >>random     counter-based numbers                         >>monitor    TensorBoard, SVG, PNG, CSV
        >>threads    a pool behind a parallel-for                  >>files      safetensors, checkpoints
        >>tensor     shapes, strides, views, printing              >>train      fit, evaluate, predict
-       >>passes     how one kernel text becomes many              >>plan       a forward pass as a fixed program
-       >>words      the vocabulary that kernels are written in    >>ops        every op: formula, shape, forward, backward
+       >>plan       a forward pass as a fixed program             >>step       a training step as a fixed program
+       >>passes     how one kernel text becomes many              >>ops        every op: formula, shape, forward, backward
+       >>words      the vocabulary that kernels are written in
 
    Reading route for students: >>tensor, >>graph, then any op in >>ops, then >>optim.
    Dimension letters: B batch, C channels, H W image, K kernel, T time, M N K of a matrix product. d + name is a gradient: dx, dw.
@@ -2443,6 +2444,14 @@ static nn_view nn__view_of(const nn_tensor *t)
     memcpy(v.stride, t->stride, sizeof v.stride);
     return v;
 }
+static void nn__view_into(nn_view *v, const nn_tensor *t)            // the same; of shape and strides only what there is
+{
+    int i;
+    v->data = t->data;
+    v->ndim = t->ndim;
+    v->dtype = t->dtype;
+    for (i = 0; i < t->ndim; i++) { v->shape[i] = t->shape[i]; v->stride[i] = t->stride[i]; }
+}
 
 // 0 <= result < ndim, or -1 after an error. Negative dims count from the end.
 static int nn__dim_index(nn_context *nn, const char *op, int dim, int ndim)
@@ -2488,7 +2497,11 @@ static nn_tensor *nn__new_head(nn_context *nn, int life)
         }
         t = &nn->slab->t[i];
         nn->tensors++;
-        memset(t, 0, sizeof *t);
+        for (i = 0; i < NN_MAX_DIMS; i++) t->shape[i] = t->stride[i] = 0;            // field by field: sooner done than a memset
+        t->data = NULL; t->grad = NULL; t->node = NULL; t->name = NULL; t->layer = NULL;
+        t->ndim = t->dtype = t->output = 0;
+        t->flags = t->version = 0;
+        t->place = 0;
     }
     if (!t) return NULL;
     t->nn = nn;
@@ -2516,7 +2529,13 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     return t->data || nn->measuring ? t : nn__inert(nn);
 }
 
-static int nn__same_sizes(int m, const int64_t *a, int n, const int64_t *b) { return m == n && !memcmp(a, b, (size_t)n * sizeof *a); }
+static int nn__same_numbers(int n, const int64_t *a, const int64_t *b)          // a few: a call of memcmp takes longer
+{
+    int i;
+    for (i = 0; i < n; i++) if (a[i] != b[i]) return 0;
+    return 1;
+}
+static int nn__same_sizes(int m, const int64_t *a, int n, const int64_t *b) { return m == n && nn__same_numbers(n, a, b); }
 
 static nn_shape nn__shape2(int64_t a, int64_t b)
 {
@@ -2833,10 +2852,18 @@ static int nn__is_small(const nn_call *c)
     for (k = 0; k < 5 && !c->cost; k++) for (i = 0; i < count[k] && cost < NN__SERIAL_COST; i++) if (list[k][i].data) cost += nn_view_count(&list[k][i]);
     return cost < NN__SERIAL_COST;
 }
-static void nn__run_phase(nn_context *nn, nn__job *j, int alone)
+// All phases in this thread.
+static void nn__run_alone(const nn_call *c, nn_exec exec, char *scratch)
 {
-    int64_t tasks = j->c->tasks[j->phase], i;
-    if (alone || tasks < 2)          for (i = 0; i < tasks; i++) nn__run_task(j, i, 0);
+    nn_task t;
+    t.scratch = scratch;
+    for (t.phase = 0; t.phase < c->phases; t.phase++)
+        for (t.count = c->tasks[t.phase], t.index = 0; t.index < t.count; t.index++) exec(c, &t);
+}
+static void nn__run_phase(nn_context *nn, nn__job *j)
+{
+    int64_t tasks = j->c->tasks[j->phase];
+    if (tasks < 2)                   { if (tasks) nn__run_task(j, 0, 0); }
     else if (nn->desc.parallel_for)  nn->desc.parallel_for(nn->desc.user, tasks, nn__run_task_somewhere, j);
     else                             nn__parallel(nn, tasks, nn__run_task, j);
 }
@@ -2845,7 +2872,7 @@ static int nn__cpu_run(void *self, const nn_call *call)
 {
     nn_context *nn = (nn_context *)self;
     nn_call *c = (nn_call *)(uintptr_t)call;             // the plan is ours to fill
-    nn__mark m = nn__get_mark(nn);
+    nn__mark m;
     nn__job j;
     int64_t most = 1;
     size_t bytes, place = 0;
@@ -2862,12 +2889,18 @@ static int nn__cpu_run(void *self, const nn_call *call)
     bytes = nn__round_up(c->shared_bytes) + (size_t)j.slots * nn__round_up(c->task_bytes);
     j.scratch = NULL;
     freed = bytes && nn->data_step == &nn->step_arena && nn__take_free(nn, bytes, &place, &j.scratch);
+    if (bytes && !freed) m = nn__get_mark(nn);
     if (bytes && !freed) j.scratch = (char *)nn__arena_alloc(&nn->step_arena, bytes, 1);
     free_at = j.scratch;
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
         if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j, alone);
+        if (alone) {
+            nn__fpenv env = nn__fp_enter();
+            nn__run_alone(c, j.exec, j.scratch);
+            nn__fp_leave(env);
+        }
+        else for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
     }
     if (freed) nn__step_free(nn, free_at, place, bytes);
     else if (bytes) nn__rewind_memory(nn, &m);
@@ -3259,13 +3292,15 @@ static void nn__inert_outputs(nn_context *nn, int n, nn_tensor **out)
     for (i = 0; i < n; i++) out[i] = nn__inert(nn);
 }
 
+static const nn_view nn__no_view = { NULL, { 0 }, { 0 }, 0, 0 };
+
 // Checks inputs, makes them contiguous where the op needs that, fills the call's inputs.
 static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, int n, nn_call *c)
 {
     int i;
     for (i = 0; i < n; i++) {
         if (!in[i] && (i == 0 || (op->flags & NN_OP_ALL_INPUTS))) { nn_fail(nn, "%s: input %d is NULL", op->name, i); return 0; }
-        if (!in[i]) { memset(&c->in[i], 0, sizeof c->in[i]); continue; }
+        if (!in[i]) { c->in[i] = nn__no_view; continue; }
         if (!nn__check(nn, in[i], op->name)) return 0;
         if (!(op->flags & NN_OP_ANY_DTYPE) && in[i]->dtype != (int)nn->desc.dtype) {
             nn_fail(nn, "%s: input %d is %s, not %s (see nn_cast)", op->name, i, nn_dtype_name((nn_dtype)in[i]->dtype), nn_dtype_name(nn->desc.dtype));
@@ -3275,7 +3310,7 @@ static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, i
             in[i] = nn_contiguous(in[i]);
             if (nn__dead(in[i])) return 0;
         }
-        c->in[i] = nn__view_of(in[i]);
+        nn__view_into(&c->in[i], in[i]);
     }
     return 1;
 }
@@ -3286,7 +3321,7 @@ static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
     nn_tensor *t;
     if (!view_of) {
         t = nn__alloc_tensor(nn, 0, (nn_dtype)v->dtype, v->ndim, v->shape);
-        if (!nn__dead(t)) *v = nn__view_of(t);
+        if (!nn__dead(t)) nn__view_into(v, t);
         return t;
     }
     t = nn__new_head(nn, 0);
@@ -3354,8 +3389,6 @@ static void nn__record(nn_context *nn, const nn_call *c, nn_tensor **in, nn_tens
     }
 }
 
-static const nn_view nn__no_view = { NULL, { 0 }, { 0 }, 0, 0 };
-
 NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *inputs, int count, const void *params, nn_tensor **outputs)
 {
     nn_call c;
@@ -3372,7 +3405,7 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     c.nin = count;
     c.nout = nout;
     if (!nn__prepare_inputs(nn, op, in, count, &c)) return out[0];
-    for (i = 0; i < nout; i++) c.out[i] = nn__no_view;
+    for (i = 0; i < nout; i++) { c.out[i].data = NULL; c.out[i].ndim = c.out[i].dtype = 0; }
     if (op->shape) { if (!op->shape(&c)) return out[0]; }
     else nn__like(&c.out[0], &c.in[0]);
     for (i = 0; i < count; i++) if (nn__wants(in[i])) need |= 1u << i;
@@ -10627,7 +10660,7 @@ static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, 
     scratch += nn__round_up(c->shared_bytes);
     if (p->threads > 1 && !nn__is_small(c)) {
         j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
+        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j);
         return;
     }
     t.scratch = scratch;
@@ -11307,7 +11340,7 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
 static void nn__step_exec(nn_context *nn, nn__step_call *k)
 {
     nn_call *c = &k->c;
-    nn_task t;
+    char *scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
     nn__job j;
     if (nn->profile && nn->profile->on) {
         nn_call again = *c;
@@ -11318,14 +11351,9 @@ static void nn__step_exec(nn_context *nn, nn__step_call *k)
         nn__run(nn, &again);
         return;
     }
-    t.scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
-    if (!k->alone) {
-        j.c = c; j.exec = k->exec; j.slots = k->slots; j.scratch = (char *)t.scratch;
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j, 0);
-        return;
-    }
-    for (t.phase = 0; t.phase < c->phases; t.phase++)
-        for (t.count = c->tasks[t.phase], t.index = 0; t.index < t.count; t.index++) k->exec(c, &t);
+    if (k->alone) { nn__run_alone(c, k->exec, scratch); return; }
+    j.c = c; j.exec = k->exec; j.slots = k->slots; j.scratch = scratch;
+    for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
 }
 
 // The parameters of an update; those of the update before it where group and count are the same.
@@ -12334,7 +12362,8 @@ static int nn__broadcast_shape(nn_call *c)
 {
     int64_t shape[NN_MAX_DIMS] = { 0 };
     int i, ndim = c->in[0].ndim;
-    memcpy(shape, c->in[0].shape, sizeof shape);
+    if (c->nin == 2 && nn__same_dims(&c->in[0], &c->in[1])) { nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, ndim, c->in[0].shape); return 1; }
+    memcpy(shape, c->in[0].shape, (size_t)ndim * sizeof *shape);
     for (i = 1; i < c->nin; i++) if (!nn__broadcast_into(c, shape, &ndim, &c->in[i])) return 0;
     nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, ndim, shape);
     return 1;
@@ -12421,11 +12450,10 @@ static void NN__K(add_onto)(int64_t n, R *y, const R *x)  // y += x
 // Do all operands lie side by side in the same way? Then f may see them whole.
 static int NN__K(alike)(const nn_view *out, const nn_view *const *in, int nin)
 {
-    size_t bytes = (size_t)out->ndim * sizeof *out->shape;
-    int k;
+    int k, n = out->ndim;
     if (!nn__contiguous_view(out)) return 0;
     for (k = 0; k < nin; k++)
-        if (in[k]->ndim != out->ndim || memcmp(in[k]->stride, out->stride, bytes) || memcmp(in[k]->shape, out->shape, bytes)) return 0;
+        if (in[k]->ndim != n || !nn__same_numbers(n, in[k]->stride, out->stride) || !nn__same_numbers(n, in[k]->shape, out->shape)) return 0;
     return 1;
 }
 static void NN__K(each_alike)(R *y, const nn_view *const *in, int nin, int64_t begin, int64_t end, NN__K(row) f, const R *p)
