@@ -3857,17 +3857,31 @@ static int nn__is_ours(const nn_layer *l)                // no callback of the u
     return 1;
 }
 
-static nn_tensor *nn__head_at(nn_context *nn, int i)     // tensor i of this step
+static nn__slab *nn__slab_at(nn_context *nn, int i)      // where tensor i of this step is: number i % NN__SLAB
 {
     nn__slab *s = nn->slabs;
     for (; i >= NN__SLAB; i -= NN__SLAB) s = s->next;
-    return &s->t[i];
+    return s;
+}
+static nn_tensor *nn__next_head(nn__slab **s, int i)     // tensor i; *s is its slab, and then that of tensor i + 1
+{
+    nn_tensor *t = &(*s)->t[i % NN__SLAB];
+    if (i % NN__SLAB == NN__SLAB - 1) *s = (*s)->next;
+    return t;
+}
+static int nn__made_between(nn_context *nn, int from, int to, const nn_tensor *t)
+{
+    nn__slab *s = from < to ? nn__slab_at(nn, from) : NULL;
+    int i;
+    for (i = from; i < to; i++) if (nn__next_head(&s, i) == t) return 1;
+    return 0;
 }
 static void nn__make_private(nn_context *nn, int from, const nn_tensor *but)         // the tensors since number `from`
 {
+    nn__slab *s = from < nn->tensors ? nn__slab_at(nn, from) : NULL;
     int i;
     for (i = from; i < nn->tensors; i++) {
-        nn_tensor *t = nn__head_at(nn, i);
+        nn_tensor *t = nn__next_head(&s, i);
         if (t != but->base && !(t->flags & NN__T_WANT_GRAD)) t->flags |= NN__T_PRIVATE;
     }
 }
@@ -3887,9 +3901,10 @@ static nn_tensor *nn__activate(nn_fn f, nn_tensor *x)
 }
 static void nn__release_since(nn_context *nn, int from, const nn_tensor *but)
 {
+    nn__slab *s = from < nn->tensors ? nn__slab_at(nn, from) : NULL;
     int i;
     for (i = from; i < nn->tensors; i++) {
-        nn_tensor *t = nn__head_at(nn, i);
+        nn_tensor *t = nn__next_head(&s, i);
         if (t != but->base && !(t->flags & NN__T_KEPT)) nn__release(nn, t);
     }
 }
@@ -3901,9 +3916,9 @@ static nn_tensor *nn__run_children(nn_layer *l, nn_tensor *x)
     nn_layer *c;
     int from = nn->tensors, before = 0;
     for (c = l->child; c; c = c->next) {
-        int start = nn->tensors, seen = !nn__is_private(c), i;
+        int start = nn->tensors, seen = !nn__is_private(c);
         nn_tensor *y;
-        for (i = from; i < start && before && !seen; i++) if (nn__head_at(nn, i) == x->base) x->base->flags |= NN__T_PRIVATE;
+        if (before && !seen && nn__made_between(nn, from, start, x->base)) x->base->flags |= NN__T_PRIVATE;
         if (seen) { x->base->flags &= ~(unsigned)NN__T_PRIVATE; before = 0; }
         nn->reuse = before && c->forward == nn__fn_forward && (x->flags & NN__T_PRIVATE) ? x : NULL;
         y = nn_forward(c, x);
@@ -3911,7 +3926,7 @@ static nn_tensor *nn__run_children(nn_layer *l, nn_tensor *x)
         if (nn__dead(y)) return y;
         if (!seen) nn__make_private(nn, start, y);
         nn__release_since(nn, from, y);
-        for (i = start; i < nn->tensors; i++) if (nn__head_at(nn, i) == y->base) { from = start; before = !seen; }
+        if (nn__made_between(nn, start, nn->tensors, y->base)) { from = start; before = !seen; }
         x = y;
     }
     x->base->flags &= ~(unsigned)NN__T_PRIVATE;
