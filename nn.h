@@ -53,10 +53,10 @@
        >>memory     two stacks: long-lived and step               >>metrics    accuracy, F1, AUC, confusion matrix
        >>random     counter-based numbers                         >>monitor    TensorBoard, SVG, PNG, CSV
        >>threads    a pool behind a parallel-for                  >>files      safetensors, checkpoints
-       >>tensor     shapes, strides, views, printing              >>train      fit, evaluate, predict
-       >>plan       a forward pass as a fixed program             >>step       a training step as a fixed program
-       >>passes     how one kernel text becomes many              >>ops        every op: formula, shape, forward, backward
-       >>words      the vocabulary that kernels are written in
+       >>tensor     shapes, strides, views, printing              >>text       tokenizers, sampling, generation
+       >>passes     how one kernel text becomes many              >>train      fit, evaluate, predict
+       >>words      the vocabulary that kernels are written in    >>plan       a forward pass as a fixed program
+       >>step       a training step as a fixed program            >>ops        every op: formula, shape, forward, backward
 
    Reading route for students: >>tensor, >>graph, then any op in >>ops, then >>optim.
    Dimension letters: B batch, C channels, H W image, K kernel, T time, M N K of a matrix product. d + name is a gradient: dx, dw.
@@ -376,9 +376,15 @@ NN_API nn_tensor *nn_cumsum   (nn_tensor *x, int dim);                          
 typedef struct nn_linear_desc {
     int   no_bias;                   // nn_linear_new: 1 leaves the bias out
     nn_fn activation;                // e.g. nn_relu; default none
+    nn_tensor *scale;                // nn_linear: of weights of type NN_I8 (nn_quantize_new)
 } nn_linear_desc;
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                         // (..., M, K) x (..., K, N) -> (..., M, N); 1-d as in NumPy
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
+// Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as NN_I8 = round(w / scale), where *scale (O, I / group) is
+// the largest |w| of `group` inputs of one output / 127. Both live long. nn_linear takes such a w and gives the bits that the weights
+// cast back to f32 (times their scale) would give; x gets a gradient, w does not. A batch of 1 waits for memory only: half, a quarter of the time.
+typedef struct nn_quantize_desc { int64_t group; } nn_quantize_desc;             // inputs with a scale of their own; default all; divides I
+NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc);   // scale: NULL unless dtype is NN_I8
 
 // ---- shape ----------------------------------------------------------------------------------------
 NN_API nn_tensor *nn_reshape   (nn_tensor *x, nn_shape shape);                   // one size may be -1; a view if x is contiguous
@@ -708,11 +714,102 @@ typedef struct nn_loader_desc {
     int     no_prefetch;             // 1: load in the calling thread
     const nn_augment_desc *augment;
 } nn_loader_desc;
-struct nn_batch { nn_tensor *x, *y; int64_t count, index; };   // x (B, ...); y i64 (B) or f32 (B, ...); live until the next delivery
+struct nn_batch { nn_tensor *x, *y; int64_t count, index; nn_tensor *lengths; };       // x (B, ...); y i64 (B) or f32 (B, ...); lengths i64 (B) of texts,
+                                     // else NULL. Live until the next delivery
 NN_API nn_loader *nn_loader_new(nn_dataset *data, const nn_loader_desc *desc);
 NN_API int        nn_loader_next(nn_loader *loader, nn_batch *batch);  // 0 at the end of an epoch (the next call starts another) or after an error
 NN_API int64_t    nn_loader_batches(const nn_loader *loader);          // per epoch
 NN_API void       nn_loader_rewind(nn_loader *loader);                 // give up this epoch
+
+// ---- text -------------------------------------------------------------------------------------------
+// A tokenizer cuts a text (bytes, as a rule UTF-8) into tokens 0..count-1 and joins them again. Bytes, BPE and llama2.c's give back any bytes.
+typedef struct nn_tokenizer nn_tokenizer;
+typedef struct nn_tokenizer_desc {
+    const char *const *special; int special_count;   // texts that are one token wherever they stand ("<|endoftext|>"); added if the vocabulary has none
+    const char *unknown;             // characters: the token for those that the text did not have ("<unk>"); default: they are an error
+    int         cased;               // WordPiece: 1 keeps case and accents
+} nn_tokenizer_desc;
+NN_API nn_tokenizer *nn_byte_tokenizer_new(nn_context *nn, const nn_tokenizer_desc *desc);                                      // token = byte
+NN_API nn_tokenizer *nn_char_tokenizer_new(nn_context *nn, const char *text, size_t bytes, const nn_tokenizer_desc *desc);      // the text's code points, in order
+NN_API nn_tokenizer *nn_bpe_tokenizer_new(nn_context *nn, const char *text, size_t bytes, int64_t count, const nn_tokenizer_desc *desc);
+                                     // trained on the text: 256 bytes, special tokens, then what its most frequent pairs make, until there are `count`
+                                     // or no pair occurs twice. Words are cut as GPT-2 does. Deterministic: of equals, the lower numbers
+NN_API nn_tokenizer *nn_bpe_tokenizer_load(nn_context *nn, const char *vocab, const char *merges, const nn_tokenizer_desc *desc);     // GPT-2's vocab.json, merges.txt
+NN_API nn_tokenizer *nn_llama_tokenizer_load(nn_context *nn, const char *path, const nn_tokenizer_desc *desc);                  // llama2.c's tokenizer.bin
+NN_API nn_tokenizer *nn_wordpiece_tokenizer_load(nn_context *nn, const char *path, const nn_tokenizer_desc *desc);              // BERT's vocab.txt
+NN_API nn_tokenizer *nn_bpe_tokenizer_parse(nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc *desc);
+NN_API nn_tokenizer *nn_llama_tokenizer_parse(nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc *desc);
+NN_API nn_tokenizer *nn_wordpiece_tokenizer_parse(nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc *desc);
+NN_API int           nn_tokenizer_save(nn_tokenizer *tokenizer, const char *path);       // tokenizer.json of Hugging Face's tokenizers; llama2.c's: tokenizer.bin
+NN_API nn_tokenizer *nn_tokenizer_load(nn_context *nn, const char *path);                // such a tokenizer.json: BPE of bytes, characters, BERT's WordPiece
+NN_API nn_tokenizer *nn_tokenizer_parse(nn_context *nn, const void *from, size_t bytes);
+typedef struct nn_encode_desc {
+    int plain;                       // 1: special tokens in the text are ordinary text (text from strangers)
+    int begin, end;                  // 1: puts <s> or [CLS] in front, </s> or [SEP] behind
+} nn_encode_desc;
+typedef struct nn_decode_desc { int skip_special; } nn_decode_desc;
+NN_API int64_t     nn_encode(nn_tokenizer *tokenizer, const char *text, size_t bytes, int64_t *tokens, int64_t room, const nn_encode_desc *desc);
+                                     // how many tokens it is, also when there is no room for all; -1 after an error
+NN_API size_t      nn_decode(nn_tokenizer *tokenizer, const int64_t *tokens, int64_t count, char *to, size_t room, const nn_decode_desc *desc);
+                                     // as snprintf: bytes of the text without the 0 at its end. WordPiece: words with single spaces between
+NN_API int64_t     nn_token_count(const nn_tokenizer *tokenizer);
+NN_API int64_t     nn_token_of(const nn_tokenizer *tokenizer, const char *text);         // the token with just this text, or -1
+NN_API const char *nn_token_text(const nn_tokenizer *tokenizer, int64_t token, size_t *bytes);    // its bytes; may hold zeros, has no 0 at its end
+NN_API int64_t     nn_token_begin(const nn_tokenizer *tokenizer);                        // what begins and ends a text, or -1
+NN_API int64_t     nn_token_end(const nn_tokenizer *tokenizer);
+
+// Datasets of tokens: x and y of their batches are i64, for nn_embedding and nn_token_cross_entropy.
+typedef struct nn_tokens_desc {
+    const int64_t  *tokens;          // one of the three; not copied, must stay valid
+    const int32_t  *tokens32;
+    const uint16_t *tokens16;        // nanoGPT's train.bin
+    int64_t        count;            // how many
+    int64_t        pad, most;        // nn_texts_new: fills short texts, default 0; longer texts are cut, default: not
+    const int64_t *labels; int64_t classes;          // nn_texts_new: y is the class of a text; default: the next token, and -100 where there is none
+} nn_tokens_desc;
+NN_API nn_dataset *nn_tokens_new(nn_context *nn, int64_t length, const nn_tokens_desc *desc);   // x = t[i .. i+length), y = t[i+1 .. i+length+1). A loader with
+                                     // shuffle draws every i at random (nanoGPT); without, samples lie side by side. An epoch is (count - 1) / length samples
+NN_API nn_dataset *nn_texts_new(nn_context *nn, const int64_t *start, int64_t count, const nn_tokens_desc *desc);    // text i is t[start[i] .. start[i+1]). Batches are
+                                     // as wide as their longest text, and have .lengths. A loader with shuffle puts texts of similar length together
+NN_API nn_tensor  *nn_token_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc);   // (B, T, V) or (B T, V); i64 (B, T): nn_fit's loss
+
+typedef struct nn_sample_desc {      // Hugging Face's order and formulas: penalty, temperature, top_k, top_p, min_p
+    int      greedy;                 // 1: always the token with the highest score (after the penalty)
+    float    temperature;            // scores are divided by it; default 1; NN_ZERO: greedy
+    int      top_k;                  // > 0: only the k best tokens, and equals of the last
+    float    top_p;                  // 0..1: only the best tokens that together have this probability; default: all
+    float    min_p;                  // 0..1: only tokens with at least this share of the probability of the best one
+    float    repetition_penalty;     // > 1: tokens that were there before become less likely; default 1
+    uint64_t seed;                   // default: the context's
+} nn_sample_desc;
+NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, const nn_sample_desc *desc, int64_t *tokens);
+                                     // (V) or (B, V) -> a token for every row. previous: (B, count), for the penalty only; may be NULL
+
+typedef struct nn_generate_step {    // what nn_generate asks the model
+    const int64_t *tokens;           // row r of the texts so far: tokens[r * pitch] .. [r * pitch + length - 1], the prompt included
+    int64_t batch, length, pitch;
+    int64_t fresh;                   // how many at the end were not there at the last call: all a model with a cache has to compute
+    const int64_t *parent;           // row r goes on from row parent[r] of the last call (beams: reorder the cache); NULL: from itself
+    int64_t vocabulary;
+    float  *logits;                  // to be filled: (batch, vocabulary), the scores of the next token
+} nn_generate_step;
+typedef struct nn_generate_desc {
+    int   (*step)(void *self, const nn_generate_step *step);     // 1 = ok
+    void   *self;
+    nn_tokenizer *tokenizer;         // for stop_text and on_text; gives the vocabulary
+    int64_t vocabulary;              // default: the tokenizer's
+    int64_t context;                 // most tokens that the model can see; default: any number. A prompt and max_tokens beyond it are an error ...
+    int     slide;                   // ... unless 1: the model sees the last `context` tokens, all of them fresh
+    const nn_sample_desc *sample;
+    const int64_t *stop; int stop_count;                 // tokens that end the text; they are part of the result
+    const char *const *stop_text; int stop_text_count;   // texts that end it, wherever the borders of tokens are; not shown
+    int   (*on_text)(void *user, int64_t token, const char *text, size_t bytes);     // after every token but stop tokens, and with token -1 for the rest at the end:
+    void   *user;                    // bytes that can be shown, whole characters only and no beginning of a stop text; return 0 to end
+    int     beams;                   // > 1: beam search for the likeliest text; of .sample only repetition_penalty counts
+    float   length_penalty;          // beams: the score of a text is the sum of its log-probabilities / new tokens ^ this; default 1; NN_ZERO: 0
+} nn_generate_desc;
+NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc *desc);
+                                     // how many new tokens there are, -1 after an error
 
 // ---- metrics and training ---------------------------------------------------------------------------
 enum { NN_MAX_CLASSES = 64 };
@@ -934,7 +1031,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( log_softmax, SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_OUT(0),  nn__same_shape,      nn__lines_plan,       nn__int       )
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
-    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__no_params )
+    NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__int ) \
+    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__int )
 #define NN_OPS_SHAPE(NN__X) \
     NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
@@ -1034,6 +1132,7 @@ NN__REF(nn_tensor *, nn_norm, (nn_tensor *x, nn_shape dims, const nn_norm_desc &
 NN__REF(nn_tensor *, nn_argmax, (nn_tensor *x, nn_shape dims, const nn_argmax_desc &desc), (x, dims, &desc))
 NN__REF(nn_tensor *, nn_argmin, (nn_tensor *x, nn_shape dims, const nn_argmin_desc &desc), (x, dims, &desc))
 NN__REF(nn_tensor *, nn_linear, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc &desc), (x, w, b, &desc))
+NN__REF(nn_tensor *, nn_quantize_new, (nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc &desc), (w, dtype, scale, &desc))
 NN__REF(nn_tensor *, nn_sort, (nn_tensor *x, int dim, nn_tensor **indices, const nn_sort_desc &desc), (x, dim, indices, &desc))
 NN__REF(nn_tensor *, nn_topk, (nn_tensor *x, int64_t k, int dim, nn_tensor **indices, const nn_topk_desc &desc), (x, k, dim, indices, &desc))
 NN__REF(nn_tensor *, nn_pad, (nn_tensor *x, nn_shape amounts, const nn_pad_desc &desc), (x, amounts, &desc))
@@ -1102,6 +1201,22 @@ NN__REF(nn_dataset *, nn_csv_load, (nn_context *nn, const char *path, const nn_c
 NN__REF(nn_dataset *, nn_csv_parse, (nn_context *nn, const char *text, size_t bytes, const nn_csv_desc &desc), (nn, text, bytes, &desc))
 NN__REF(nn_dataset *, nn_folder_load, (nn_context *nn, const char *path, const nn_folder_desc &desc), (nn, path, &desc))
 NN__REF(nn_loader *, nn_loader_new, (nn_dataset *data, const nn_loader_desc &desc), (data, &desc))
+NN__REF(nn_tokenizer *, nn_byte_tokenizer_new, (nn_context *nn, const nn_tokenizer_desc &desc), (nn, &desc))
+NN__REF(nn_tokenizer *, nn_char_tokenizer_new, (nn_context *nn, const char *text, size_t bytes, const nn_tokenizer_desc &desc), (nn, text, bytes, &desc))
+NN__REF(nn_tokenizer *, nn_bpe_tokenizer_new, (nn_context *nn, const char *text, size_t bytes, int64_t count, const nn_tokenizer_desc &desc), (nn, text, bytes, count, &desc))
+NN__REF(nn_tokenizer *, nn_bpe_tokenizer_load, (nn_context *nn, const char *vocab, const char *merges, const nn_tokenizer_desc &desc), (nn, vocab, merges, &desc))
+NN__REF(nn_tokenizer *, nn_llama_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
+NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_load, (nn_context *nn, const char *path, const nn_tokenizer_desc &desc), (nn, path, &desc))
+NN__REF(nn_tokenizer *, nn_bpe_tokenizer_parse, (nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc &desc),
+        (nn, vocab, vocab_bytes, merges, merges_bytes, &desc))
+NN__REF(nn_tokenizer *, nn_llama_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
+NN__REF(nn_tokenizer *, nn_wordpiece_tokenizer_parse, (nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc &desc), (nn, from, bytes, &desc))
+NN__REF(int64_t, nn_encode, (nn_tokenizer *tokenizer, const char *text, size_t bytes, int64_t *tokens, int64_t room, const nn_encode_desc &desc), (tokenizer, text, bytes, tokens, room, &desc))
+NN__REF(size_t, nn_decode, (nn_tokenizer *tokenizer, const int64_t *tokens, int64_t count, char *to, size_t room, const nn_decode_desc &desc), (tokenizer, tokens, count, to, room, &desc))
+NN__REF(nn_dataset *, nn_tokens_new, (nn_context *nn, int64_t length, const nn_tokens_desc &desc), (nn, length, &desc))
+NN__REF(nn_dataset *, nn_texts_new, (nn_context *nn, const int64_t *start, int64_t count, const nn_tokens_desc &desc), (nn, start, count, &desc))
+NN__REF(nn_tensor  *, nn_token_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
+NN__REF(int64_t, nn_generate, (nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc &desc), (nn, prompt, count, tokens, max_tokens, &desc))
 NN__REF(nn_plan *, nn_plan_new, (nn_layer *net, nn_shape input, const nn_plan_desc &desc), (net, input, &desc))
 NN__REF(nn_step_plan *, nn_step_plan_new, (nn_layer *model, const nn_step_plan_desc &desc), (model, &desc))
 NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
@@ -1169,6 +1284,11 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__UNUSED
 #  define NN__PRINTF(f, a)
 #  define NN__LIKELY(x) (x)
+#endif
+#if defined(__GNUC__) && !defined(__TINYC__)
+#  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
+#else
+#  define NN__FETCH(p)  ((void)0)
 #endif
 #define NN__PRAGMA(x)   _Pragma(#x)
 #if defined(__clang__)
@@ -1572,6 +1692,7 @@ typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor
 typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__recording nn__recording;                    // >>plan
 typedef struct nn__trace nn__trace;                      // >>step
+typedef struct nn__unicode nn__unicode;                  // >>text
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
 typedef struct nn__profile nn__profile;                  // >>backend
@@ -1630,6 +1751,8 @@ struct nn_context {
     const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
+    uint64_t    samples;             // drawn by nn_sample and nn_generate so far
+    nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
     nn__trace  *trace;               // calls are kept for a plan of steps (>>step)
     unsigned    changes;             // of layers, optimizers, frozen parameters: a step that was recorded before may not be the same any more
@@ -2115,7 +2238,7 @@ static void nn__on_free(nn_context *nn, void (*run)(void *), void *arg)   // cal
 // >>random   Philox4x32-10 (Salmon et al. 2011): random numbers are a function of (seed, step, ordinal, index), not of what was
 // drawn before. So masks and shuffles do not depend on threads, and resuming needs only seed and step.
 // =============================================================================================
-enum { NN__DOMAIN_OP = 0, NN__DOMAIN_INIT = 1, NN__DOMAIN_SHUFFLE = 2, NN__DOMAIN_AUGMENT = 3, NN__DOMAIN_SPLIT = 4 };
+enum { NN__DOMAIN_OP = 0, NN__DOMAIN_INIT = 1, NN__DOMAIN_SHUFFLE = 2, NN__DOMAIN_AUGMENT = 3, NN__DOMAIN_SPLIT = 4, NN__DOMAIN_SAMPLE = 5 };
 
 static void nn__philox(uint64_t seed, uint64_t step, uint64_t ordinal, uint64_t index, uint32_t out[4])
 {
@@ -2161,7 +2284,7 @@ NN_API void nn_seed(nn_context *nn, uint64_t seed)
 {
     if (!nn) return;
     nn->seed = seed;
-    nn->random_step = nn->ordinal = 0;
+    nn->random_step = nn->ordinal = nn->samples = 0;
 }
 
 // =============================================================================================
@@ -2339,12 +2462,14 @@ static int nn__cpu_features(void)
     int has = 0;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
     unsigned a, b, c, d, lo, hi;
+    int half;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return 0;              // OSXSAVE
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     if ((lo & 6) != 6) return 0;                                                     // the system saves ymm registers
     if (c & (1u << 12)) has |= NN__HAS_FMA;
+    half = (c & (1u << 29)) != 0;                                                    // F16C
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return has;
-    if ((b & (1u << 5)) && (has & NN__HAS_FMA)) has |= NN__HAS_AVX2;
+    if ((b & (1u << 5)) && (has & NN__HAS_FMA) && half) has |= NN__HAS_AVX2;
     if ((lo & 0xE6) == 0xE6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31))) has |= NN__HAS_AVX512; // F DQ BW VL
 #elif defined(__aarch64__) && defined(__GNUC__)
     has = NN__HAS_NEON | NN__HAS_FMA;
@@ -2998,6 +3123,7 @@ static double nn__call_flops(const nn_call *c)           // two per multiply-add
     double n;
     switch (c->op->id) {
     case NN_OP_matmul:
+    case NN_OP_linear_small:
     case NN_OP_linear: n = x->ndim ? (double)nn_view_count(y) * (double)x->shape[x->ndim - 1] : 0; break;
     case NN_OP_conv2d:           n = (double)nn_view_count(y) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
     case NN_OP_conv_transpose2d: n = (double)nn_view_count(x) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
@@ -3828,15 +3954,16 @@ static nn_tensor *nn__children_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__residual_forward(void *self, nn_tensor *x);
 static nn_tensor *nn__fn_forward(void *self, nn_tensor *x);
 
-static int nn__own_fn(nn_fn fn)                          // one of the functions above, not the user's, which might hold on to a tensor
+static int nn__unary_id(nn_fn fn)                        // the op of a row of the table of functions, or 0
 {
 #define NN__X(name, keep, f, df) nn_##name,
-    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) nn_global_avgpool };
+    static const nn_fn own[] = { NN_UNARY_OPS(NN__X) NULL };
 #undef NN__X
-    size_t i;
-    for (i = 0; i < sizeof own / sizeof *own; i++) if (own[i] == fn) return 1;
+    int i;
+    for (i = 0; own[i]; i++) if (own[i] == fn) return NN_OP_none + 1 + i;
     return 0;
 }
+static int nn__own_fn(nn_fn fn) { return nn__unary_id(fn) || fn == nn_global_avgpool; }    // not the user's, which might hold on to a tensor
 
 static int nn__is_private(const nn_layer *l)             // can nobody else see the tensors that it is given and makes?
 {
@@ -5385,7 +5512,14 @@ NN_API void nn_schedule_metric(nn_schedule *schedule, double value)
 // matter which thread makes it or when, and to resume, a loader needs nothing but these three numbers.
 // =============================================================================================
 typedef struct nn__records { const unsigned char *at; int64_t count; } nn__records;
-enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS,
+typedef struct nn__tokens {           // of a stream, or of separate texts: see >>text
+    const int64_t  *i64;             // one of these three
+    const int32_t  *i32;
+    const uint16_t *u16;
+    const int64_t  *start;           // texts: number i is start[i] .. start[i + 1]; NULL: a stream
+    int64_t count, length, pad;      // length: of a sample, of the longest text
+} nn__tokens;
+enum { NN__TARGET_NONE, NN__TARGET_CLASS, NN__TARGET_NUMBERS, NN__TARGET_TOKENS,
        NN__MOST_CLASSES = 1 << 20 };     // memory grows with the classes, so a file may not claim any number of them
 
 struct nn_dataset {
@@ -5401,6 +5535,7 @@ struct nn_dataset {
     nn__records   *part;                // records of bytes in memory, as they were in the file
     int         parts, type;         // type: idx code of one number
     size_t      pitch, offset;       // bytes of a record; where in it x begins
+    const nn__tokens *tokens;        // the loader reads these; `read` gives them as numbers
     nn_dataset *of;                  // a subset: sample i is sample indices[i] of that
     const int64_t *indices;
     int       (*get)(void *self, int64_t index, float *x, float *y, int64_t *label);
@@ -5876,6 +6011,7 @@ static nn_dataset *nn__subset_make(nn_dataset *data, const char *op, int64_t *in
     d->indices = indices;
     d->read = nn__read_subset;
     d->target = data->target;
+    d->tokens = data->tokens;
     d->classes = data->classes;
     d->names = data->names;
     return d;
@@ -7077,6 +7213,7 @@ NN__FLOAT_END
 typedef struct nn__delivery {
     float    *x, *y;                 // y: numbers, or with mixup probabilities
     int64_t  *labels;
+    int64_t  *tokens, *lengths, width;   // instead of x, and with labels (next tokens) of y; width: tokens of a row
     int64_t   epoch, index, count;   // what it is
     uint64_t  seed;
     int       wanted, ready;         // under the mutex
@@ -7095,11 +7232,13 @@ struct nn_loader {
     nn_augment_desc augment;
     int         augmented;
     int64_t    *order;               // of order_epoch
+    int64_t    *sorted;              // texts: room to sort by length
     int64_t     order_epoch;
     uint64_t    order_seed;
     double     *cumulative;          // sums of the sampling weights
     float      *other;               // room for one sample
     nn_tensor  *x[2], *y[2];         // the batch; the last, smaller one, a view of it
+    nn_tensor  *lengths[2];          // of texts
     nn__delivery slot[2];
     nn__thread  thread;
     nn__mutex   mutex;
@@ -7116,6 +7255,34 @@ static nn__stream nn__loader_stream(const nn_loader *l, const nn__delivery *s, i
     return r;
 }
 
+static int64_t nn__text_length(const nn_dataset *d, int64_t sample)
+{
+    const int64_t *start = d->tokens->start + (d->of ? d->indices[sample] : sample);
+    return nn__min(start[1] - start[0], d->tokens->length);
+}
+
+// Texts of similar length together: of the shuffled order, every 50 batches are sorted (merge sort, stable), and then all full batches shuffled.
+static void nn__order_by_length(nn_loader *l, const nn__delivery *s)
+{
+    int64_t n = l->data->count, pool = 50 * l->batch, full = n / l->batch, from, size, b, i, j, k, *o = l->order, *to = l->sorted;
+    if (!l->data->tokens->start) return;
+    for (size = 1; size < nn__min(pool, n); size *= 2) { // runs of `size` become runs of twice that, within their pool
+        for (from = 0; from < n; from += pool) {
+            int64_t end = nn__min(from + pool, n), a;
+            for (a = from; a < end; a += 2 * size) {
+                int64_t middle = nn__min(a + size, end), stop = nn__min(a + 2 * size, end);
+                for (i = a, j = middle, k = a; k < stop; k++)
+                    to[k] = i < middle && (j >= stop || nn__text_length(l->data, o[i]) <= nn__text_length(l->data, o[j])) ? o[i++] : o[j++];
+            }
+        }
+        memcpy(o, to, (size_t)n * sizeof *o);
+    }
+    for (b = 0; b < full; b++) to[b] = b;
+    nn__shuffle(to, full, s->seed, (uint64_t)s->epoch, nn__ordinal(NN__DOMAIN_SHUFFLE, 3));
+    memcpy(to + full, o, (size_t)(full * l->batch) * sizeof *o);       // room: 2 n
+    for (b = 0; b < full; b++) memcpy(o + b * l->batch, to + full + to[b] * l->batch, (size_t)l->batch * sizeof *o);
+}
+
 static int64_t nn__pick(nn_loader *l, const nn__delivery *s, int64_t position)       // which sample is at this position of the epoch
 {
     int64_t low = 0, high = l->data->count - 1, i;
@@ -7130,10 +7297,44 @@ static int64_t nn__pick(nn_loader *l, const nn__delivery *s, int64_t position)  
     if (l->order_epoch != s->epoch || l->order_seed != s->seed) {    // from 0, 1, 2 ... every time: no epoch depends on the one before
         for (i = 0; i < l->data->count; i++) l->order[i] = i;
         nn__shuffle(l->order, l->data->count, s->seed, (uint64_t)s->epoch, nn__ordinal(NN__DOMAIN_SHUFFLE, 0));
+        if (l->data->tokens) nn__order_by_length(l, s);
         l->order_epoch = s->epoch;
         l->order_seed = s->seed;
     }
     return l->order[position];
+}
+
+static int64_t nn__token_at(const nn__tokens *s, int64_t i) { return s->i64 ? s->i64[i] : s->i32 ? s->i32[i] : s->u16[i]; }
+
+// Tokens of one sample: x, and where y are tokens the ones behind them; in texts the last one has none.
+static void nn__fill_sample(nn_loader *l, nn__delivery *s, int64_t row, int64_t at, int64_t n)
+{
+    const nn__tokens *t = l->data->tokens;
+    int64_t *x = s->tokens + row * s->width, *y = l->data->target == NN__TARGET_TOKENS ? s->labels + row * s->width : NULL, k;
+    for (k = 0; k < s->width; k++) x[k] = k < n ? nn__token_at(t, at + k) : t->pad;
+    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : -100;
+    if (s->lengths) s->lengths[row] = n;
+}
+
+static void nn__fill_tokens(nn_loader *l, nn__delivery *s)
+{
+    nn_dataset *d = l->data;
+    const nn__tokens *t = d->tokens;
+    nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_SHUFFLE, 2);
+    int64_t i, sample;
+    s->width = t->start ? 1 : t->length;
+    for (i = 0; t->start && i < s->count; i++) s->width = nn__max(s->width, nn__text_length(d, nn__pick(l, s, s->index * l->batch + i)));
+    for (i = 0; i < s->count; i++) {
+        int64_t position = s->index * l->batch + i;
+        if (!t->start && l->shuffle && !d->of && !l->cumulative) {       // anywhere in the stream
+            nn__fill_sample(l, s, i, nn__draw_below(&r, (uint64_t)position, t->count - t->length), t->length);
+            continue;
+        }
+        sample = nn__pick(l, s, position);
+        if (d->of) sample = d->indices[sample];
+        nn__fill_sample(l, s, i, t->start ? t->start[sample] : sample * t->length, t->start ? nn__min(t->start[sample + 1] - t->start[sample], t->length) : t->length);
+        if (d->target == NN__TARGET_CLASS) s->labels[i] = (d->of ? d->of : d)->labels[sample];
+    }
 }
 
 // Mixup (Zhang et al. 2018) within the batch: sample i with sample count - 1 - i, which, in shuffled order, is any other.
@@ -7158,7 +7359,8 @@ static void nn__fill_delivery(nn_loader *l, nn__delivery *s)         // in any t
     nn__fpenv env = nn__fp_enter();
     int64_t i;
     s->error[0] = 0;
-    for (i = 0; i < s->count; i++) {
+    if (d->tokens) nn__fill_tokens(l, s);
+    for (i = 0; !d->tokens && i < s->count; i++) {
         int64_t position = s->index * l->batch + i;
         float *x = s->x + i * d->width, *y = d->target == NN__TARGET_NUMBERS ? s->y + i * d->y_width : NULL;
         nn__stream r = nn__loader_stream(l, s, NN__DOMAIN_AUGMENT, position);
@@ -7317,7 +7519,7 @@ static int nn__loader_augment(nn_loader *l, const nn_augment_desc *a)
     nn_context *nn = l->nn;
     nn_shape shape = l->data->x_shape;
     int64_t c, channels = nn__channels(shape);
-    const char *rule = NULL;
+    const char *rule = l->data->tokens ? "tokens are no numbers" : NULL;
     int affine = a->rotate > 0 || a->scale > 0 || a->shear > 0 || a->translate > 0;
     if ((a->crop_padding || a->flip > 0 || affine || a->cutout) && shape.ndim != 3) rule = "only pictures (C, H, W) can be cropped, flipped, warped and cut";
     if (a->crop_padding < 0 || a->cutout < 0) rule = "crop_padding and cutout cannot be negative";
@@ -7334,6 +7536,53 @@ static int nn__loader_augment(nn_loader *l, const nn_augment_desc *a)
     if (a->std) l->augment.std = nn__copy_numbers(nn, a->std, channels);
     l->other = (float *)nn__life(nn, nn__mul_size((size_t)l->data->width, sizeof *l->other));
     return nn_ok(nn) && l->other;
+}
+
+static int nn__token_room(nn_loader *l)                  // as below, of tokens
+{
+    nn_context *nn = l->nn;
+    nn_dataset *d = l->data;
+    nn_shape one = nn__shape1(0);
+    int64_t last = d->count - (l->batches - 1) * l->batch;
+    size_t n = (size_t)l->batch, all = nn__mul_size(nn__mul_size(n, (size_t)d->width), sizeof(int64_t));
+    int k, classes = d->target == NN__TARGET_CLASS;
+    one.ndim = 0;
+    l->x[0] = nn__loader_tensor(l, NN_I64, d->x_shape, l->batch);
+    l->y[0] = nn__loader_tensor(l, NN_I64, classes ? one : d->x_shape, l->batch);
+    if (d->tokens->start) l->lengths[0] = nn__loader_tensor(l, NN_I64, one, l->batch);
+    for (k = 0; k < (l->prefetch ? 2 : 1); k++) {
+        l->slot[k].tokens = (int64_t *)nn__life(nn, all);
+        l->slot[k].labels = (int64_t *)nn__life(nn, classes ? n * sizeof(int64_t) : all);
+        if (d->tokens->start) l->slot[k].lengths = (int64_t *)nn__life(nn, n * sizeof(int64_t));
+    }
+    for (k = 0; k < 2; k++) {                            // views: narrower than the whole, or of fewer rows
+        int64_t rows = k && last > 0 ? last : l->batch;
+        if (k || d->tokens->start) {
+            nn_tensor *x = l->x[0]->base, *y = l->y[0]->base;
+            l->x[k] = nn__front_rows(x, rows);
+            l->y[k] = nn__front_rows(y, rows);
+        }
+        if (k && d->tokens->start) l->lengths[k] = nn__front_rows(l->lengths[0], rows);
+    }
+    if (d->tokens->start && l->shuffle) l->sorted = (int64_t *)nn__life(nn, nn__mul_size((size_t)d->count, 2 * sizeof *l->sorted));
+    return nn_ok(nn);
+}
+
+static void nn__set_width(nn_tensor *t, int64_t width)   // of a view of the front of a batch
+{
+    if (t->base == t || t->ndim != 2) return;
+    t->shape[1] = t->stride[0] = width;
+}
+
+static void nn__deliver_tokens(nn_loader *l, nn__delivery *s, nn_batch *batch)
+{
+    int last = s->count < l->batch;
+    batch->lengths = l->lengths[last];
+    nn__set_width(batch->x, s->width);
+    nn__set_width(batch->y, s->width);
+    nn_write_as(batch->x, NN_I64, s->tokens);
+    nn_write_as(batch->y, NN_I64, s->labels);
+    if (batch->lengths) nn_write_as(batch->lengths, NN_I64, s->lengths);
 }
 
 static int nn__loader_room(nn_loader *l)                 // the tensors, and the host memory that is filled ahead of them
@@ -7386,7 +7635,7 @@ NN_API nn_loader *nn_loader_new(nn_dataset *data, const nn_loader_desc *desc)
     if (d.augment && !nn__loader_augment(l, d.augment)) return NULL;
     if ((d.weights || d.balance) && !nn__loader_weights(l, d.weights)) return NULL;
     if (l->shuffle && !l->cumulative) l->order = (int64_t *)nn__life(nn, nn__mul_size((size_t)data->count, sizeof *l->order));
-    return nn_ok(nn) && nn__loader_room(l) ? l : NULL;
+    return nn_ok(nn) && (data->tokens ? nn__token_room(l) : nn__loader_room(l)) ? l : NULL;
 }
 
 NN_API int64_t nn_loader_batches(const nn_loader *loader) { return loader ? loader->batches : 0; }
@@ -7419,9 +7668,12 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
         batch->y = l->y[last];
         batch->count = s->count;
         batch->index = s->index;
-        if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
-        if (batch->y && batch->y->dtype == NN_I64) nn_write_as(batch->y, NN_I64, s->labels);
-        else if (batch->y && l->y_width) nn_write_as(batch->y, NN_F32, s->y);
+        if (l->data->tokens) nn__deliver_tokens(l, s, batch);
+        else {
+            if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
+            if (batch->y && batch->y->dtype == NN_I64) nn_write_as(batch->y, NN_I64, s->labels);
+            else if (batch->y && l->y_width) nn_write_as(batch->y, NN_F32, s->y);
+        }
     }
     l->position++;                   // also past a batch that failed: after nn_clear, the next one is tried
     if (!l->prefetch) return nn_ok(nn);
@@ -8679,12 +8931,12 @@ static int nn__transfer_tensor(nn__transfer *x, nn_tensor *t)
     return ok;
 }
 
-// ---- the JSON of the header: a strict parser that decodes strings in place -----------------------------------
-typedef struct nn__json { nn__io *io; char *s; size_t n, at; } nn__json;
+// ---- JSON, of headers and of tokenizers: a strict parser that decodes strings in place -----------------------------------
+typedef struct nn__json { nn__io *io; const char *part; char *s; size_t n, at; } nn__json;      // part: of the file, for messages
 
 static int nn__json_fail(nn__json *j, const char *why)
 {
-    nn_fail(j->io->nn, "%s: %s: header, byte %llu: %s", j->io->what, j->io->path, (unsigned long long)j->at, why);
+    nn_fail(j->io->nn, "%s: %s: %sbyte %llu: %s", j->io->what, j->io->path, j->part, (unsigned long long)j->at, why);
     return 0;
 }
 
@@ -9003,7 +9255,7 @@ static int nn__read_header(nn__io *io, nn__header *h)
     if (n > io->bytes - 8) { nn_fail(io->nn, "%s: %s: the file is cut off: %llu of %llu bytes of header", io->what, io->path, (unsigned long long)(io->bytes - 8), (unsigned long long)n); return 0; }
     h->data = 8 + n;
     h->bytes = io->bytes - h->data;
-    j.io = io; j.n = (size_t)n; j.at = 0;
+    j.io = io; j.part = "header, "; j.n = (size_t)n; j.at = 0;
     j.s = (char *)nn__host_step(io->nn, (size_t)n);
     if (!j.s || !nn__io_read(io, 8, j.s, j.n)) return 0;
     for (k = 0; k < n; k++) { tensors += j.s[k] == '{'; pairs += j.s[k] == ':'; }
@@ -9558,6 +9810,2192 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
     if (!nn_ok(nn) || !nn__check_save(nn, desc)) return 0;
     if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader, .ema"); return 0; }
     return nn__load_path(layer, "nn_resume", path, NULL, desc);
+}
+
+// =============================================================================================
+// >>text   Text for language models: tokenizers, batches of tokens, sampling, generation.
+//
+// A tokenizer is a table of tokens, each a string of bytes, and a rule that cuts a text into them:
+//
+//     bytes        every byte is a token
+//     characters   every code point that the training text had
+//     BPE          a text is cut into words, a word into bytes, and then the pair of neighbours with the lowest rank is joined, again and
+//                  again (Sennrich et al. 2016; on bytes: Radford et al. 2019). Ranks are the order in which training found the pairs
+//     llama2.c     the same with the whole text as one word, cut into code points; the rank of a pair is the score of what it makes
+//     WordPiece    words, lower-cased and without accents, then the longest token that fits, from the left (Devlin et al. 2019)
+//
+// Joining keeps the pairs in a heap and the pieces in a linked list: n log n, however long a word is.
+// =============================================================================================
+
+// ---- what it knows of Unicode 18: two tables, written by tests/record_text.py -------------------------------------
+// A table is text: numbers in base 45, highest digit first; all digits but the last are in the upper half of an alphabet of 90 characters.
+// Classes: every code point from 0 on, in runs: (length - 1) * 6 + class.
+// Folding is NFD, without marks, in lower case, where that is one code point: runs of {start - start of the last run,
+// (length - 1) * 4 + (every second one only) * 2 + (all become the same one), target - start as 0, -1, 1, -2 ...}.
+// It lacks compatibility ideographs and the 43 signs of Indic scripts and of music that decompose into several; Hangul is computed.
+enum { NN__OTHER, NN__LETTER, NN__NUMBER, NN__MARK, NN__PUNCTUATION, NN__CONTROL };      // L, N, Mn, P, C but Cn; the rest
+static const char nn__class_runs[] =
+    "T-!2!E!8Q-,.,S22!&!S2&!&!T3!&:&(#&!'4*!#,!$#&0&RN!T#!Q`N4Q8QD;G#!#R(_J;!)(5&#A#&/!#!R;!ZN!c5!=(g#!TN!)EU2,)4UM&%&+&+&1AS845,Q1F.,!,("
+    "Q4&'2U>RDQ-8)%^&&#J'!D)+!7)Q-/(#QH!'#%SKS:([EQ4#QDQ-T/Q()!2#(%(RH7#Q(#1#=(QN!S,1(&!Q2:S&!H-:Q(U8S('T+!W&%!%#.Q!4%(#JQ,+,Q-&R#%.N()(R"
+    "H!H!#.5(%#.7M%#Q=)!/+(Q-)(C(#&%(+(B4)(RH!H!)!)!)(%4+4+(1.%G5!#GQ-+/%&Q++(Q&!/!RH!H!)!;(%#.=!+4%(#QJ)+(Q-&M#D!%.N()(RH!H!)!;(%#!%!7M%"
+    ":7:)!/+(Q-!#CQ+%#!B./!5.)!#!).)./.Q8A%Q7%(#RAQ@Q=%.%N!/!RN!R#(%#1:1!7G+!/!)()+(Q-G&I!#%(&N!/!RN!Q,!;(%#!%A%:+QD/!)+(Q-!)Q=+(Q&!/!U2+"
+    "#.7M%#:/!I/+(R6!B!%.R/.S&!Q&!#(H.%G1!%QJQ-4&Q7V/%)J:HQ!&Q-,TG)!#!;!S&!#!Q,%)Q(#(;!#!J!Q-(5T(#.QN!&.+AR<!%!%!%8(N!TB4QG!=&+;Q4!TDQ%%Q"
+    "%>4,TGU>(7!D!+(+#Q-EB(+51#.)G/7Q>%(+A%#!Q-.%(TN!#:#(U>&}/!5(H!#!5(U2!5(T/!5(H!#!5(QK!W8!5(XH(1Q)R<.R#R![2(B(&Qv;!&R)!S2,.YK20NGR/1Q+"
+    "R5+!,Q%R/+Q7Q>!/!+Q7VH+!JM%(Q42#2!#%(Q-AQ-AQ51'%Q-A[EG;+T5%#:Y,Q+T#!14+Q%%A1M,Q-SK(;Q1UE4S2AQ3TGRN+(%(,VN!%!J!%!%(Q!AQ.(%Q-AQ-AK#E(Q"
+    "G!V=QJ7!V)%!=!%:%(N!,Q-KQ+Q(Q%2+!SK!7(+!1)Q-UE%!+.%!1Q+8TBMQ!(+.>Q-./Q-TB,Q2:U>(/Q#M1&QA!J5%B%)!+#:j8X7uN(B(TN(B(N!#!#!#!T#(VN!H!#./"
+    "!H.5(B4Q>:/!HQD@S)(@!R>!QB!Q;!@!Q0$#(C.,#Q-.,R)V.QA4%.Q:R(#4#(Q,!#.;A#!#!#!5!Q2(5:;4#!VC)<QUG8SD,z%WLZ.RIQv!QHSLV4,T!Q/QX=RKX.8T(,Qh"
+    "4o5A51):8$,TN!#:#(W2G#&QD%RNQ%H!H!H!H!H!H!H!H!T+V,#T,(Q;(8QYM2!)$Q/(Q;!Q'7(&;(0)&.[2(+(/&[K&5:U>!]5.6Q+T)V.R#T(Q-SJO!QLT(Q-U%QL{:dhH"
+    "X4Qen)XGV#,tE2R#Q-)R:V)%.&Q.&T#+Y,Q-+ET!Q&(^>(ZN4#QDR)%/%5%RN(+:%.CQ+VH8Q+V;R!+M,Q-AR1B2#&)%Q-S>Q!,RNQ4Q=&SE.1!V)%(7(+.QB!#Q-4,;%Q,Q"
+    "-;!U2D(+(+Q%/%N%.Q-(8RN.#!%!V;%#1)+;+#%#S%/,Q2!+(,/!%Q+B(B(BQ%H!H!U>!QE()(`,(%(%(&!%(Q-ArT8Q7RN4V54jQ3QSB(_#TMHQ7;:#%Q,!Q>!;!#!)!)!_"
+    "/T.QS/,R!X5(W&U+Q84R%Q/AR%T>!QH!&4&!,4;!bK('!2!E!8Q-,.,S22!&!S2&!&!K[E.B(B(B(/S=34Q8!S2!R5!)!QK(QET4a/:24ULQ7W9R(*_M%b+SE.V5QJ%S94T)"
+    "6Q%R;$N$:TN=:SK!&TB4N&<U7eN(Q-ATB4TB4U,MVHQ1&Q2!QK!H!)!Q2!QK!H!).VHQ7z2Q%RHQ+NS%B!U8!QEX4B(#!UE!).#(RN!&ORN(IT#MQ'V.R5!):<RHC.&S2:&S"
+    "2TMW24*)R$(V$#1!+:75!/!SE(14%Q'GQ)GSE*&SE0T(N!S>+4<KQ%W&.KRH(OR5:OR/G8Q7IZ:Y>W+VBQ=VBGCTB7MQ-AQ-S>.=&RNmMT$!U8!+&()R!B.=&MRH!R%SEQ-#"
+    "MRHQ46>RGR/78TMRBIR:RNQ+%!VNQMK4SL%)+#Q%1!UK.7(+,'8%Q+'(S,GQ-A1TB=!Q!!Q-8#(#MT;%,#Q%+!V/.Q((587&!%Q-#&#2!R<Q1R/!S,.1(%!+E%)%X(H!#!5!"
+    "QK!Q,&AV)%.Q!:Q-A+.N()(RH!H!)!;!+#(%QJ#Q7;4J.=Q1Q,!#(#!TN!#.DQ=%!%#%#,!,M+SDVN.Q!(1!%5>Q-,!&%/SJV/.D!%4+!+)&#MQ-g!V).7A+!+S#5+T4V/.Q"
+    "!(%!+2#Q1Q-AQBR4U>%!%(D!%#&AQ-AR<S=S8(%!%(7!=4Q92!Hi:UE.Q(!+&^+X5R6Q7N(#(N!)!S&Q1+!%#!#!%2Q%Q-Y+N(U&.7(+4%#&#S=#Q.U,D!#7Q#%M#D(1V#QA"
+    "!+2#>Q=Y>GQ/#[+%!1!%[DT/&QDQ-AQ&!TH!J!D!%#>Q+SF.,SK(RJ(J!+!+Y=H!)!TND.%!+!J#%MQ-AB!)!T)A+.%!%#GQ-AUE4Q-A%#p=R5+(,G+#!Q>!T5(=:%!%QBQ-"
+    "%[+#QJRCU7&RqH^7_I>Q3k#Q7z3Vw.]H,Q=SWHR'%BQMQ+[v;:Qq>e]!SKQ:.1Q-UV%QoEGT#!Q-4,Z5!Q-ASK(=&Q+V/J>45&Q1Q-!I!RB:R5Q]7UK2Q-k.X5RO8:S,(S,U"
+    "DYK4%#X(7Q>X4)&#%Q=)0Q%fxHTAT5]:`,Q=RpEQDVBgvD5!H!)!x8Q%#SD/(#QD;GQWBVv=_):Q>.Q&GQ,.+&9]a(Q-QhMV%(S!QcJ+X(1Q%Q$Q!(JSJ7d=1RG+^%R<Q7R<"
+    "_.S-bJ[,!Y2!)(#()(5!Q8!#!H!X;!5(N!H!S>!5!;!#.H!QP2!S,!S,!T#!S,!T#!S,!T#!S,!T#!S,!N(V<Qh(W.4V=M%QD%(>QJ=!QMS]%b,QDHW%VBJ!R+(J!+!=:X)T"
+    ".%_GUK.JH(Q-4#{ASK%R(UE7Q-Qb:S>7Q-m4SK+#Q-4&j7T#!/%)%H+;%M)nDH!5!)!QK!k)(Q'JU1XNJ#4Q-4,R_:WF!0!6Z!UL!QLjD5!S8!)!#(#!Q,!5!#!#A#4#!#!#"
+    "!/!)!#(#!#!#!#!#!)!#(5!H!5!5!#!Q,!R):/!;!R)Qq+Q@X[7Q-SR+RujKT(]}/!bTE(gV/QJQvHW^AQl)TeA_m5:jVKRl|4rj/|Yn1'SJ]FaMpMT]pJT_WI(T_WI(";
+static const char nn__fold_runs[] =
+    "Q6R,Q5RH7T+(!Q5#(T5#)T3%!T9#/T3&!Q5#&T3$/T5'!Q5#/T5&!T5#!Q5$7U>)(UI#)UG%!UM#/UG'&UG$/UI(/UI&)UI%7W$(@W,*'W:$!$$HWA,@X#*'X1$!$$DX7,!$"
+    "$'XN$'Y!%7Y&(($&7Y6)!$$7YG(!$$7Z#(@Z-*/Z;&!$$Q!ZF.'[,$+[,%7[0*!Y1#($&!Y)#!$$&Y'$!$%!S9#!XO#!Y##!$$!Y'#!Y+$!Y3#!Y/#!$&!Y3#!Y7$!Y9#'^:"
+    "$($&!YB#!$$!YB%!$$!YB#'^M$&Y@$($&!YD#!$&!$*'&%'&%'&%'a)$'`K$'`C$H`:-/aL&'[*$!$$'b!$'aL$/aH&'W/$!b0#'&%'b>$!T/#!R7#'b8$'c)$']1$'[>$/c"
+    "5&/c5&/c5&/c1&/c3&/c5&'cB$'cD$!$$'d6$!UE$($&'e'$'e#$@dA*'d<*!ZnF#!$$!W,#!Zn@%!$$!X@#!S%#!S)#4$V>($&!X/$!$*!v&#!U)(!q;#!QL#!pO#!R!#!R"
+    "$#!R&$!R.$!R6#!R<#!QH#Q5Q54:Q5)!A#!Q)#!,#!2#!4#!6#!M<!D#)-#!;$!+#!2&'#'Q#$>!R@%!$$!/#!$%*UE%'R2$4S;#!R($!S;$!S9$(S;%!R$#!QL#!R2#!S;#"
+    "Q3Q5#0Q5*!Q3$MQ5A!#9'Q*%!Q4&!#'!Q8#!Q>#!Q*$M$8'#$4$4R2$Q+!A#'V)$8$//W&&!$$'W($)$%!%#'W2$'W4$!$$/W:&'W6$)$%!%#'W$$7W<('WA$!$$'WA$R2$Q"
+    ",S/R(U2',$(Q=#!&S6!M$!#3!#^/!#*!#%!#G*RN%!RF#&R=$!R-#!R'RF&R=%!R'QJ!#%!&F&RN$!RF%!R-U+!#6&R=WL!M)&>%!1V$!#X#!#,!#'!#'!#'!#/!QGT+!#RC"
+    "S/WWIJ!WWI(!WWIa%W#wb/QF62z8)-*!=W4SDR|AQ!*R|AW*'Wg!$7Wg$('Wg.$HWg0,HWgC,'Wh'$'Wh)$HWh+,/Wh=&7WhB(@WhL*7Wi,(@Wi6*@WiE*/Wj%&@Wj)*HWj7"
+    ",@WjJ*HWk*,/Wk<&HWkC,/Wl'&'Wl-$7Wl/(!Wm2#!WlJ#!WlF#!WlD$!Wa*%!Wh5$R%Wn':Q2Wo!2/Wo:&R%Wo6:Q*Wp-0@WpB*,$(Q2VyB27Vz,*7Vz<*Q2VzI2Q2V{727"
+    "V{L*7V|.*@V|2+1V|E)Q2V|K2'WPA$,WP<#,WP>''WP4$'WP,$'WP(&Q2WQ32Q2WQH2Q2WQD2=WS9#)WS;(-WSH)!WSF%!WwG#+WT$&'WT,$'WT4$+WT4%+=%/WT<(7WTI)+"
+    "Q7%/WTE&'WU'$7WU#(!WU7#'WyE$!W}$%+WU3&'WU;$'WV&$+WUD%!WyM%&&V:!Wd%&!X];#!X^$)!Q-Q#Q1CF!$9!5#!35!Q(B((#!.Q+!#'!#%!#:(#@!+%!#%!%$!#9!X"
+    "m3$!#-!Q4#!Xn$#!Xn!#&9&&%&&%*&-&&%&&%G!5#&+$!)Q&&T5$&S<*.R7Q4&S[6XHR,Q)sO!$V8T*R(R(!$$!Zl6#!Ss8#!ZkD%,$(!Zn&#!ZlC#!Zn,#!Zn*$!$%!$+&Z"
+    "o@$T4$R3($)!$d%Q##;,#-'#%'#%'#%'#%'#:!S6,!#0Q##;,#-'#%'#%'#%'#%'#:!S6%.1)!#_v%R!$Q5Q+$S=<$2RC$Q<($&!sy/#4$/!$$!zs&%($(I$6!zt1#!ztH#!"
+    "zt@#!zt+#!zt1$!zr'#!zs*#!zr-#!z-#A$2!R'#!zt/#!s{=#($+!$(($B!$Zh%!QbP;$!Qa}:-/QbP5&+QbQC%6QbQG)2QbQG((QbQG%(QbQG%0QbQG%(QbQG&!QbRF#!Q"
+    "bS!#!QbR=#!QbR-fER,Q5lCS7QFSLS'QFT.Q@QD#4QD.<QD2,QD*!QDQ)!4=!5v=T6RIh1(#3!-a,!#VK!%g)REQ5Zv'REQ5`h0RMQ9";
+
+typedef struct nn__fold_run { uint32_t start, last, target; int step, same; } nn__fold_run;
+struct nn__unicode {                 // the tables, unpacked: once per context
+    uint32_t *end;                   // of a run of classes ...
+    unsigned char *kind;             // ... and its class
+    nn__fold_run *fold;
+    int       runs, folds;
+    unsigned char ascii[128];
+};
+
+static uint32_t nn__packed_number(const char **s)
+{
+    uint32_t v = 0, digit;
+    do {
+        int c = (unsigned char)*(*s)++;
+        digit = (uint32_t)(c - '!' - (c > '"') - (c > '?') - (c > '\\'));
+        v = v * 45 + digit % 45;
+    } while (digit >= 45);
+    return v;
+}
+
+static int nn__packed_count(const char *s)
+{
+    int n = 0;
+    while (*s) { nn__packed_number(&s); n++; }
+    return n;
+}
+
+static nn__unicode *nn__unicode_new(nn_context *nn)
+{
+    nn__unicode *u = nn->unicode;
+    const char *s = nn__class_runs;
+    uint32_t v, at = 0;
+    int i;
+    if (u) return u;
+    u = (nn__unicode *)nn__life(nn, sizeof *u);
+    if (!u) return NULL;
+    u->runs = nn__packed_count(nn__class_runs);
+    u->folds = nn__packed_count(nn__fold_runs) / 3;
+    u->end = (uint32_t *)nn__life(nn, (size_t)u->runs * sizeof *u->end);
+    u->kind = (unsigned char *)nn__life(nn, (size_t)u->runs);
+    u->fold = (nn__fold_run *)nn__life(nn, (size_t)u->folds * sizeof *u->fold);
+    if (!u->end || !u->kind || !u->fold) return NULL;
+    for (i = 0; i < u->runs; i++) {
+        v = nn__packed_number(&s);
+        u->end[i] = at += v / 6 + 1;
+        u->kind[i] = (unsigned char)(v % 6);
+    }
+    for (s = nn__fold_runs, at = 0, i = 0; i < u->folds; i++) {
+        nn__fold_run *f = &u->fold[i];
+        f->start = at += nn__packed_number(&s);
+        v = nn__packed_number(&s);
+        f->step = (int)(v >> 1 & 1) + 1;
+        f->same = (int)(v & 1);
+        f->last = at + (v >> 2) * (uint32_t)f->step;
+        v = nn__packed_number(&s);
+        f->target = v & 1 ? at - (v / 2 + 1) : at + v / 2;
+    }
+    for (at = 0, i = 0; at < 128; at++) {
+        while (u->end[i] <= at) i++;
+        u->ascii[at] = u->kind[i];
+    }
+    return nn->unicode = u;
+}
+
+static int nn__class_of(const nn__unicode *u, uint32_t c)
+{
+    int low = 0, high = u->runs - 1;
+    if (c < 128) return u->ascii[c];
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (u->end[middle] > c) high = middle; else low = middle + 1;
+    }
+    return u->kind[low];
+}
+
+static uint32_t nn__fold_of(const nn__unicode *u, uint32_t c)
+{
+    int low = 0, high = u->folds, i;
+    if (c < 128) return c >= 'A' && c <= 'Z' ? c + 32 : c;
+    while (low < high) {             // the first that starts behind c; runs overlap by the letters that they skip
+        int middle = (low + high) / 2;
+        if (u->fold[middle].start > c) high = middle; else low = middle + 1;
+    }
+    for (i = low - 1; i >= 0 && i >= low - 8; i--) {
+        const nn__fold_run *f = &u->fold[i];
+        if (c <= f->last && (c - f->start) % (uint32_t)f->step == 0) return f->target + (f->same ? 0 : c - f->start);
+    }
+    return c;
+}
+
+static int nn__is_space(uint32_t c)  // White_Space
+{
+    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+// The code point at s and its length; a byte that is not UTF-8 is a character of its own, beyond all code points.
+static uint32_t nn__code_point(const unsigned char *s, size_t n, size_t *length)
+{
+    size_t k = nn__utf8_length(s, n);
+    *length = k ? k : 1;
+    if (k == 1) return s[0];
+    if (k == 2) return (uint32_t)(s[0] & 31) << 6 | (s[1] & 63);
+    if (k == 3) return (uint32_t)(s[0] & 15) << 12 | (uint32_t)(s[1] & 63) << 6 | (s[2] & 63);
+    if (k == 4) return (uint32_t)(s[0] & 7) << 18 | (uint32_t)(s[1] & 63) << 12 | (uint32_t)(s[2] & 63) << 6 | (s[3] & 63);
+    return 0x110000u + s[0];
+}
+
+static size_t nn__put_code_point(uint32_t c, char *to)   // up to 4 bytes
+{
+    if (c < 0x80) { to[0] = (char)c; return 1; }
+    if (c < 0x800) { to[0] = (char)(0xC0 | c >> 6); to[1] = (char)(0x80 | (c & 63)); return 2; }
+    if (c < 0x10000) { to[0] = (char)(0xE0 | c >> 12); to[1] = (char)(0x80 | (c >> 6 & 63)); to[2] = (char)(0x80 | (c & 63)); return 3; }
+    if (c >= 0x110000u) { to[0] = (char)(c - 0x110000u); return 1; }
+    to[0] = (char)(0xF0 | c >> 18); to[1] = (char)(0x80 | (c >> 12 & 63)); to[2] = (char)(0x80 | (c >> 6 & 63)); to[3] = (char)(0x80 | (c & 63));
+    return 4;
+}
+
+// ---- tokens and pairs ---------------------------------------------------------------------------------------------
+enum { NN__TOKENS_BYTES, NN__TOKENS_CHARACTERS, NN__TOKENS_BPE, NN__TOKENS_LLAMA, NN__TOKENS_WORDPIECE };
+enum { NN__TOKEN_TEXT, NN__TOKEN_BYTE, NN__TOKEN_SPECIAL, NN__TOKEN_SILENT };  // a byte of llama2.c, <0x0A>; a special one that decodes to nothing
+enum { NN__MOST_TOKENS = 1 << 24, NN__WORD_LIMIT = 100, NN__PAIR_LIMIT = 512 };
+
+typedef struct nn__token { const char *text; size_t length; int kind; float score; } nn__token;
+typedef struct nn__pair_slot { uint64_t key; uint32_t rank; int32_t result; } nn__pair_slot;     // rank 0: empty
+
+struct nn_tokenizer {
+    nn_context *nn;
+    const char *op;                  // who makes it, for messages
+    int         kind, cased, bad;
+    int64_t     count, room;
+    nn__token  *token;
+    nn__words   words;               // the token of a text
+    char       *pool; size_t pool_room;
+    nn__pair_slot *pair; size_t pair_room;               // of neighbours (left << 32 | right): a power of two
+    int64_t     pairs;
+    int32_t     byte[256];           // the token of a byte, or -1
+    int16_t     alphabet[324];       // the byte of a character, or -1
+    int32_t    *special; int specials;                   // the longest first
+    unsigned char starts[256];       // 1: a special token begins with this byte
+    int64_t     unknown, begin, end; // or -1
+    size_t      longest;
+    const nn__unicode *unicode;
+};
+
+// GPT-2's alphabet has a printable character for every byte: those that print as Latin-1 stand for themselves, the others are
+// U+0100, U+0101 ... in order. Its tokens are numbered in this order, too.
+static int nn__prints(int b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174; }
+static uint32_t nn__byte_character(int b)
+{
+    int i, n = 0;
+    if (nn__prints(b)) return (uint32_t)b;
+    for (i = 0; i < b; i++) n += !nn__prints(i);
+    return 256u + (uint32_t)n;
+}
+
+static nn_tokenizer *nn__tokenizer_make(nn_context *nn, const char *op, int kind, int64_t count, size_t bytes, const nn_tokenizer_desc *d)
+{
+    nn_tokenizer *t;
+    int i;
+    if (!nn_ok(nn)) return NULL;
+    if (d && (d->special_count < 0 || d->special_count > 65536 || (d->special_count && !d->special))) { nn_fail(nn, "%s: %d special tokens", op, d->special_count); return NULL; }
+    for (i = 0; d && i < d->special_count; i++) {
+        if (!d->special[i] || !d->special[i][0]) { nn_fail(nn, "%s: special token %d is empty", op, i); return NULL; }
+        bytes += strlen(d->special[i]);
+    }
+    if (d) count += d->special_count;
+    if (d && d->unknown) { count++; bytes += strlen(d->unknown); }
+    if (count > NN__MOST_TOKENS) { nn_fail(nn, "%s: %lld tokens; the limit is %d", op, (long long)count, (int)NN__MOST_TOKENS); return NULL; }
+    t = (nn_tokenizer *)nn__life(nn, sizeof *t);
+    if (!t) return NULL;
+    t->nn = nn; t->op = op; t->kind = kind; t->room = count; t->pool_room = bytes;
+    t->unknown = t->begin = t->end = -1;
+    memset(t->byte, 0xFF, sizeof t->byte);
+    memset(t->alphabet, 0xFF, sizeof t->alphabet);
+    for (i = 0; i < 256; i++) t->alphabet[nn__byte_character(i)] = (int16_t)i;
+    for (t->words.room = 64; t->words.room < (size_t)count * 2; t->words.room *= 2) { }
+    t->words.nn = nn;
+    t->words.slot = (nn__word *)nn__life(nn, t->words.room * sizeof *t->words.slot);
+    t->token = (nn__token *)nn__life(nn, (size_t)nn__max(count, 1) * sizeof *t->token);
+    t->pool = (char *)nn__life(nn, bytes + 1);
+    t->unicode = nn__unicode_new(nn);
+    return t->words.slot && t->token && t->pool && t->unicode ? t : NULL;
+}
+
+static size_t nn__from_alphabet(const nn_tokenizer *t, char *s, size_t n)      // in place; text that is not in the alphabet stays as it is
+{
+    size_t i, k, to = 0;
+    for (i = 0; i < n; i += k) {
+        uint32_t c = nn__code_point((const unsigned char *)s + i, n - i, &k);
+        if (c >= 324 || t->alphabet[c] < 0) return n;
+    }
+    for (i = 0; i < n; i += k) s[to++] = (char)t->alphabet[nn__code_point((const unsigned char *)s + i, n - i, &k)];
+    return to;
+}
+
+static int64_t nn__token_find(const nn_tokenizer *t, const char *s, size_t n)
+{
+    const nn__word *w = nn__word_slot((nn__words *)&t->words, 0, s, n);
+    return w->text ? w->number : -1;
+}
+
+static int64_t nn__token_enter(nn_tokenizer *t, const char *text, size_t n, int kind) // its number. Of equal texts, the first is found
+{
+    nn__token *k = &t->token[t->count];
+    nn__word *w;
+    if (t->count == t->room) { t->bad = 1; return -1; }  // the caller has counted: does not happen
+    k->text = text; k->length = n; k->kind = kind;
+    if (n > t->longest && kind == NN__TOKEN_TEXT) t->longest = n;
+    w = kind == NN__TOKEN_BYTE || kind == NN__TOKEN_SILENT ? NULL : nn__word_slot(&t->words, 0, text, n);
+    if (w && !w->text) { w->text = text; w->length = n; w->number = t->count; }
+    return t->count++;
+}
+
+static int64_t nn__token_add(nn_tokenizer *t, const char *s, size_t n, int kind)     // of a copy of the text
+{
+    char *at = t->pool;
+    if (n > t->pool_room) { t->bad = 1; return -1; }
+    if (n) memcpy(at, s, n);
+    t->pool += n;
+    t->pool_room -= n;
+    return nn__token_enter(t, at, n, kind);
+}
+
+static int64_t nn__token_special(nn_tokenizer *t, const char *s)                     // the token with this text becomes a special one
+{
+    int64_t id = nn__token_find(t, s, strlen(s));
+    if (id < 0) return nn__token_add(t, s, strlen(s), NN__TOKEN_SPECIAL);
+    t->token[id].kind = NN__TOKEN_SPECIAL;
+    return id;
+}
+
+static int nn__longer_first(void *d, int64_t i, int64_t j)
+{
+    const nn_tokenizer *t = (const nn_tokenizer *)d;
+    size_t a = t->token[t->special[i]].length, b = t->token[t->special[j]].length;
+    return a != b ? a > b : t->special[i] < t->special[j];
+}
+static void nn__swap_specials(void *d, int64_t i, int64_t j) { int32_t *s = ((nn_tokenizer *)d)->special, k = s[i]; s[i] = s[j]; s[j] = k; }
+
+static nn_tokenizer *nn__tokenizer_finish(nn_tokenizer *t, const nn_tokenizer_desc *d)
+{
+    nn__order o;
+    int64_t i;
+    for (i = 0; d && i < d->special_count; i++) nn__token_special(t, d->special[i]);
+    if (d && d->unknown) t->unknown = nn__token_special(t, d->unknown);
+    for (i = 0; i < t->count; i++) t->specials += t->token[i].kind == NN__TOKEN_SPECIAL;
+    t->special = (int32_t *)nn__life(t->nn, (size_t)(t->specials + 1) * sizeof *t->special);
+    if (!t->special || t->bad || !nn_ok(t->nn)) return NULL;
+    for (t->specials = 0, i = 0; i < t->count; i++) if (t->token[i].kind == NN__TOKEN_SPECIAL && t->token[i].length) {
+        t->special[t->specials++] = (int32_t)i;
+        t->starts[(unsigned char)t->token[i].text[0]] = 1;
+    }
+    o.data = t; o.less = nn__longer_first; o.swap = nn__swap_specials;
+    nn__sort(&o, t->specials);
+    return t;
+}
+
+static int nn__pairs_room(nn_tokenizer *t, int64_t n)
+{
+    for (t->pair_room = 64; t->pair_room < (size_t)n * 2; t->pair_room *= 2) { }
+    t->pair = (nn__pair_slot *)nn__life(t->nn, nn__mul_size(t->pair_room, sizeof *t->pair));
+    return t->pair != NULL;
+}
+
+static nn__pair_slot *nn__pair_at(const nn_tokenizer *t, int32_t left, int32_t right)     // where it is or belongs
+{
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, h = key * 0x9E3779B97F4A7C15u;
+    size_t i = (size_t)(h ^ h >> 32) & (t->pair_room - 1);
+    while (t->pair[i].rank && t->pair[i].key != key) i = (i + 1) & (t->pair_room - 1);
+    return &t->pair[i];
+}
+
+static int nn__pair_add(nn_tokenizer *t, int32_t left, int32_t right, uint32_t rank, int32_t result)   // 0: it is there already
+{
+    nn__pair_slot *p = nn__pair_at(t, left, right);
+    if (p->rank) return 0;
+    p->key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    p->rank = rank;
+    p->result = result;
+    t->pairs++;
+    return 1;
+}
+
+// ---- words -------------------------------------------------------------------------------------------------------------
+// GPT-2's rule, a regular expression in its source:  's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+// The last space before a word belongs to the word.
+enum { NN__WORD_SPACE = 16 };
+static int nn__gpt2_class(const nn__unicode *u, const unsigned char *s, size_t n, size_t *length)     // letter, number, space, or other
+{
+    uint32_t c = nn__code_point(s, n, length);
+    int k;
+    if (nn__is_space(c)) return NN__WORD_SPACE;
+    k = c < 0x110000u ? nn__class_of(u, c) : NN__OTHER;
+    return k == NN__LETTER || k == NN__NUMBER ? k : NN__OTHER;
+}
+
+static size_t nn__gpt2_word(const nn__unicode *u, const unsigned char *s, size_t n)      // bytes of the first word; n > 0
+{
+    size_t i = 0, k, last = 0;
+    int kind;
+    if (s[0] == '\'' && n > 1) {
+        if (s[1] == 's' || s[1] == 't' || s[1] == 'm' || s[1] == 'd') return 2;
+        if (n > 2 && ((s[1] == 'r' && s[2] == 'e') || (s[1] == 'v' && s[2] == 'e') || (s[1] == 'l' && s[2] == 'l'))) return 3;
+    }
+    kind = nn__gpt2_class(u, s, n, &k);
+    if (s[0] == ' ' && n > 1) {
+        int next = nn__gpt2_class(u, s + 1, n - 1, &k);
+        if (next != NN__WORD_SPACE) { kind = next; i = 1; }
+    }
+    if (kind != NN__WORD_SPACE) {
+        while (i < n && nn__gpt2_class(u, s + i, n - i, &k) == kind) i += k;
+        return i;
+    }
+    while (i < n && nn__gpt2_class(u, s + i, n - i, &k) == NN__WORD_SPACE) { last = i; i += k; }
+    return i == n || last == 0 ? i : last;
+}
+
+// ---- encoding ----------------------------------------------------------------------------------------------------------
+typedef struct nn__symbol { int32_t id, prev, next; uint32_t rank; } nn__symbol;     // rank: of the pair with the next one; 0: none
+typedef struct nn__encoder {
+    nn_tokenizer *t;
+    int64_t   *to, room, n;          // n counts on when there is no room
+    nn__symbol *symbol;
+    uint64_t  *heap;                 // rank << 32 | index: the smallest first
+    size_t     symbol_room, heap_n;
+} nn__encoder;
+
+static void nn__emit(nn__encoder *e, int64_t id)
+{
+    if (e->n < e->room) e->to[e->n] = id;
+    e->n++;
+}
+
+static int nn__no_token(nn_tokenizer *t, const char *what, const unsigned char *s, size_t n)
+{
+    char text[16] = "";
+    if (nn__utf8_length(s, n) == n && s[0] >= ' ') { memcpy(text, s, n); text[n] = 0; }
+    nn_fail(t->nn, "nn_encode: no token for the %s %s (byte 0x%02X)", what, text[0] ? text : "?", s[0]);
+    return 0;
+}
+
+static int nn__symbols_room(nn__encoder *e, size_t n)    // room for a word of n symbols: a merge makes at most two new pairs
+{
+    nn_context *nn = e->t->nn;
+    if (n <= e->symbol_room) return 1;
+    if (n > INT32_MAX / 4) { nn_fail(nn, "nn_encode: a word of %llu characters", (unsigned long long)n); return 0; }
+    if (n < 256) n = 256;
+    nn__temp_free(nn, e->symbol);
+    nn__temp_free(nn, e->heap);
+    e->symbol = NULL;
+    e->heap = NULL;
+    e->symbol_room = 0;
+    e->symbol = (nn__symbol *)nn__temp(nn, nn__mul_size(n * 2, sizeof *e->symbol));
+    e->heap = (uint64_t *)nn__temp(nn, nn__mul_size(n * 6, sizeof *e->heap));
+    if (!e->symbol || !e->heap) return 0;
+    e->symbol_room = n * 2;
+    return 1;
+}
+
+static void nn__heap_push(nn__encoder *e, uint64_t v)
+{
+    size_t i = e->heap_n++, up;
+    for (; i && e->heap[up = (i - 1) / 2] > v; i = up) e->heap[i] = e->heap[up];
+    e->heap[i] = v;
+}
+
+static uint64_t nn__heap_pop(nn__encoder *e)
+{
+    uint64_t top = e->heap[0], v = e->heap[--e->heap_n];
+    size_t i = 0, k;
+    for (; (k = 2 * i + 1) < e->heap_n; i = k) {
+        if (k + 1 < e->heap_n && e->heap[k + 1] < e->heap[k]) k++;
+        if (e->heap[k] >= v) break;
+        e->heap[i] = e->heap[k];
+    }
+    e->heap[i] = v;
+    return top;
+}
+
+static void nn__pair_up(nn__encoder *e, int32_t i)       // looks up the pair that begins at symbol i
+{
+    nn__symbol *s = &e->symbol[i];
+    s->rank = s->next < 0 ? 0 : nn__pair_at(e->t, s->id, e->symbol[s->next].id)->rank;
+    if (s->rank) nn__heap_push(e, (uint64_t)s->rank << 32 | (uint32_t)i);
+}
+
+// Joins the n symbols, and emits what is left. What the heap holds of pairs that are gone is recognised by its rank.
+static void nn__join(nn__encoder *e, size_t n)
+{
+    nn__symbol *s = e->symbol;
+    int32_t i, count = (int32_t)n;
+    e->heap_n = 0;
+    for (i = 0; i < count; i++) { s[i].prev = i - 1; s[i].next = i + 1 < count ? i + 1 : -1; }
+    for (i = 0; i < count; i++) nn__pair_up(e, i);
+    while (e->heap_n) {
+        uint64_t top = nn__heap_pop(e);
+        int32_t gone;
+        i = (int32_t)(uint32_t)top;
+        if (s[i].rank != (uint32_t)(top >> 32)) continue;
+        gone = s[i].next;
+        s[i].id = nn__pair_at(e->t, s[i].id, s[gone].id)->result;
+        s[i].next = s[gone].next;
+        s[gone].rank = 0;
+        if (s[i].next >= 0) s[s[i].next].prev = i;
+        nn__pair_up(e, i);
+        if (s[i].prev >= 0) nn__pair_up(e, s[i].prev);
+    }
+    for (i = count ? 0 : -1; i >= 0; i = s[i].next) nn__emit(e, s[i].id);
+}
+
+static int nn__encode_bpe(nn__encoder *e, const unsigned char *s, size_t n)
+{
+    nn_tokenizer *t = e->t;
+    size_t length, i;
+    for (; n; s += length, n -= length) {
+        length = nn__gpt2_word(t->unicode, s, n);
+        if (!nn__symbols_room(e, length)) return 0;
+        for (i = 0; i < length; i++) {
+            if (t->byte[s[i]] < 0) return nn__no_token(t, "byte", s + i, 1);
+            e->symbol[i].id = t->byte[s[i]];
+        }
+        nn__join(e, length);
+    }
+    return 1;
+}
+
+static int nn__encode_llama(nn__encoder *e, const unsigned char *s, size_t n)
+{
+    nn_tokenizer *t = e->t;
+    size_t length, i, m = 0;
+    if (!nn__symbols_room(e, n)) return 0;
+    for (; n; s += length, n -= length) {
+        int64_t id;
+        nn__code_point(s, n, &length);
+        id = nn__token_find(t, (const char *)s, length);
+        if (id >= 0) { e->symbol[m++].id = (int32_t)id; continue; }
+        for (i = 0; i < length; i++) {
+            if (t->byte[s[i]] < 0) return nn__no_token(t, "byte", s + i, 1);
+            e->symbol[m++].id = t->byte[s[i]];
+        }
+    }
+    nn__join(e, m);
+    return 1;
+}
+
+static int nn__encode_characters(nn__encoder *e, const unsigned char *s, size_t n)
+{
+    size_t length;
+    for (; n; s += length, n -= length) {
+        int64_t id;
+        nn__code_point(s, n, &length);
+        id = nn__token_find(e->t, (const char *)s, length);
+        if (id < 0) id = e->t->unknown;
+        if (id < 0) return nn__no_token(e->t, "character", s, length);
+        nn__emit(e, id);
+    }
+    return 1;
+}
+
+// A word of BERT: characters from text[2] on, so that "##" can be written before any part of it.
+typedef struct nn__piece_word { char text[2 + 4 * NN__WORD_LIMIT]; size_t length; int characters; } nn__piece_word;
+
+static void nn__wordpiece_word(nn__encoder *e, nn__piece_word *w)        // Greedy: the longest token that fits, then the same with the rest
+{
+    const nn_tokenizer *t = e->t;
+    int64_t first = e->n, id = -1;
+    size_t at = 0, end;
+    if (!w->characters) return;
+    if (w->characters <= NN__WORD_LIMIT) while (at < w->length) {
+        char *s = w->text + 2 + at;
+        size_t front = at ? 2 : 0;
+        if (at) memcpy(s - 2, "##", 2);
+        end = t->longest < w->length - at + front ? at + t->longest - front : w->length;
+        for (id = -1; end > at && id < 0; end--)
+            if (end == w->length || (w->text[2 + end] & 0xC0) != 0x80) {
+                id = nn__token_find(t, s - front, end - at + front);
+                if (id >= 0) break;
+            }
+        if (id < 0) break;
+        nn__emit(e, id);
+        at = end;
+    }
+    if (id < 0) { e->n = first; nn__emit(e, t->unknown); }
+    w->length = 0;
+    w->characters = 0;
+}
+
+static void nn__wordpiece_put(nn__piece_word *w, uint32_t c)
+{
+    if (w->characters < NN__WORD_LIMIT) w->length += nn__put_code_point(c, w->text + 2 + w->length);
+    w->characters++;
+}
+
+static int nn__is_ideograph(uint32_t c)
+{
+    return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+           (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B820 && c <= 0x2CEAF) || (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+
+// BERT's BasicTokenizer: control characters and what is not UTF-8 go; ideographs and punctuation are words; the rest ends at spaces.
+static int nn__encode_wordpiece(nn__encoder *e, const unsigned char *s, size_t n)
+{
+    const nn__unicode *u = e->t->unicode;
+    nn__piece_word w;
+    size_t length;
+    w.length = 0;
+    w.characters = 0;
+    for (; n; s += length, n -= length) {
+        uint32_t c = nn__code_point(s, n, &length);
+        int kind = c < 0x110000u ? nn__class_of(u, c) : NN__CONTROL, alone, hangul = c >= 0xAC00 && c < 0xD7A4;
+        if (c == '\t' || c == '\n' || c == '\r' || (kind != NN__CONTROL && nn__is_space(c))) { nn__wordpiece_word(e, &w); continue; }
+        if (kind == NN__CONTROL || c == 0xFFFD || (kind == NN__MARK && !e->t->cased)) continue;
+        if (!e->t->cased && !hangul) { c = nn__fold_of(u, c); kind = nn__class_of(u, c); }
+        alone = kind == NN__PUNCTUATION || nn__is_ideograph(c) || (c > 32 && c < 127 && kind == NN__OTHER);
+        if (alone) nn__wordpiece_word(e, &w);
+        if (hangul && !e->t->cased) {                    // syllables into their letters (Unicode, 3.12)
+            c -= 0xAC00;
+            nn__wordpiece_put(&w, 0x1100 + c / 588);
+            nn__wordpiece_put(&w, 0x1161 + c % 588 / 28);
+            if (c % 28) nn__wordpiece_put(&w, 0x11A7 + c % 28);
+        } else nn__wordpiece_put(&w, c);
+        if (alone) nn__wordpiece_word(e, &w);
+    }
+    nn__wordpiece_word(e, &w);
+    return 1;
+}
+
+static int nn__encode_part(nn__encoder *e, const unsigned char *s, size_t n)         // without special tokens
+{
+    size_t i;
+    switch (e->t->kind) {
+    case NN__TOKENS_BYTES:      for (i = 0; i < n; i++) nn__emit(e, s[i]); return 1;
+    case NN__TOKENS_CHARACTERS: return nn__encode_characters(e, s, n);
+    case NN__TOKENS_BPE:        return nn__encode_bpe(e, s, n);
+    case NN__TOKENS_LLAMA:      return nn__encode_llama(e, s, n);
+    default:                    return nn__encode_wordpiece(e, s, n);
+    }
+}
+
+static int64_t nn__special_at(const nn_tokenizer *t, const unsigned char *s, size_t n)   // the longest special token that stands here
+{
+    int i;
+    if (!t->starts[s[0]]) return -1;
+    for (i = 0; i < t->specials; i++) {
+        const nn__token *k = &t->token[t->special[i]];
+        if (k->length <= n && !memcmp(k->text, s, k->length)) return t->special[i];
+    }
+    return -1;
+}
+
+static int nn__encode_text(nn__encoder *e, const unsigned char *s, size_t n, int plain)
+{
+    nn_tokenizer *t = e->t;
+    char *spaced = NULL;
+    size_t i, start = 0;
+    int ok = 1;
+    if (t->kind == NN__TOKENS_LLAMA && n) {              // a space in front, which decoding takes away
+        spaced = (char *)nn__temp(t->nn, n + 1);
+        if (!spaced) return 0;
+        spaced[0] = ' ';
+        memcpy(spaced + 1, s, n++);
+        s = (const unsigned char *)spaced;
+    }
+    for (i = 0; ok && !plain && t->specials && i < n; i++) {
+        int64_t id = nn__special_at(t, s + i, n - i);
+        if (id < 0) continue;
+        ok = nn__encode_part(e, s + start, i - start);
+        nn__emit(e, id);
+        i += t->token[id].length - 1;
+        start = i + 1;
+    }
+    ok = ok && nn__encode_part(e, s + start, n - start);
+    nn__temp_free(t->nn, spaced);
+    return ok;
+}
+
+NN_API int64_t nn_encode(nn_tokenizer *tokenizer, const char *text, size_t bytes, int64_t *tokens, int64_t room, const nn_encode_desc *desc)
+{
+    nn_context *nn = tokenizer ? tokenizer->nn : NULL;
+    nn__encoder e;
+    nn__mark m;
+    int ok;
+    if (!nn_ok(nn)) return -1;
+    if ((bytes && !text) || room < 0 || (room && !tokens)) { nn_fail(nn, "nn_encode: the text or the room for tokens is NULL"); return -1; }
+    if (desc && ((desc->begin && tokenizer->begin < 0) || (desc->end && tokenizer->end < 0))) {
+        nn_fail(nn, "nn_encode: the tokenizer has no token for the %s of a text", desc->begin && tokenizer->begin < 0 ? "begin" : "end");
+        return -1;
+    }
+    memset(&e, 0, sizeof e);
+    e.t = tokenizer; e.to = tokens; e.room = room;
+    m = nn__get_mark(nn);
+    if (desc && desc->begin) nn__emit(&e, tokenizer->begin);
+    ok = nn__encode_text(&e, (const unsigned char *)text, bytes, desc && desc->plain);
+    if (desc && desc->end) nn__emit(&e, tokenizer->end);
+    nn__temp_free(nn, e.symbol);
+    nn__temp_free(nn, e.heap);
+    nn__rewind_memory(nn, &m);
+    return ok ? e.n : -1;
+}
+
+// ---- decoding ------------------------------------------------------------------------------------------------------------
+typedef struct nn__decoder { const nn_tokenizer *t; char *to; size_t room, n; int64_t before; } nn__decoder;   // before: tokens so far
+
+static void nn__decode_bytes(nn__decoder *d, const char *s, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++, d->n++) if (d->n < d->room) d->to[d->n] = s[i];
+}
+
+static void nn__decode_token(nn__decoder *d, int64_t id)
+{
+    const nn__token *k = &d->t->token[id];
+    const char *s = k->text;
+    size_t n = k->length;
+    int piece = d->t->kind == NN__TOKENS_WORDPIECE;
+    if (k->kind == NN__TOKEN_SILENT) return;
+    if (piece && n > 2 && s[0] == '#' && s[1] == '#') { s += 2; n -= 2; }
+    else if (piece && d->before) nn__decode_bytes(d, " ", 1);
+    if (d->t->kind == NN__TOKENS_LLAMA && !d->before && n && s[0] == ' ' && k->kind == NN__TOKEN_TEXT) { s++; n--; }
+    nn__decode_bytes(d, s, n);
+    d->before++;
+}
+
+NN_API size_t nn_decode(nn_tokenizer *tokenizer, const int64_t *tokens, int64_t count, char *to, size_t room, const nn_decode_desc *desc)
+{
+    nn__decoder d;
+    int64_t i;
+    memset(&d, 0, sizeof d);
+    if (room && to) to[0] = 0;
+    if (!tokenizer || !nn_ok(tokenizer->nn)) return 0;
+    if (count < 0 || (count && !tokens) || (room && !to)) { nn_fail(tokenizer->nn, "nn_decode: the tokens or the room for the text is NULL"); return 0; }
+    d.t = tokenizer; d.to = to; d.room = room;
+    for (i = 0; i < count; i++) {
+        if (tokens[i] < 0 || tokens[i] >= tokenizer->count) {
+            nn_fail(tokenizer->nn, "nn_decode: token %lld of a vocabulary of %lld", (long long)tokens[i], (long long)tokenizer->count);
+            if (room) to[0] = 0;
+            return 0;
+        }
+        if (desc && desc->skip_special && tokenizer->token[tokens[i]].kind == NN__TOKEN_SPECIAL) continue;
+        nn__decode_token(&d, tokens[i]);
+    }
+    if (room) to[d.n < room ? d.n : room - 1] = 0;
+    return d.n;
+}
+
+NN_API int64_t nn_token_count(const nn_tokenizer *tokenizer) { return tokenizer ? tokenizer->count : 0; }
+NN_API int64_t nn_token_begin(const nn_tokenizer *tokenizer) { return tokenizer ? tokenizer->begin : -1; }
+NN_API int64_t nn_token_end(const nn_tokenizer *tokenizer)   { return tokenizer ? tokenizer->end : -1; }
+NN_API int64_t nn_token_of(const nn_tokenizer *tokenizer, const char *text) { return tokenizer && text ? nn__token_find(tokenizer, text, strlen(text)) : -1; }
+NN_API const char *nn_token_text(const nn_tokenizer *tokenizer, int64_t token, size_t *bytes)
+{
+    int ok = tokenizer && token >= 0 && token < tokenizer->count;
+    if (bytes) *bytes = ok ? tokenizer->token[token].length : 0;
+    return ok ? tokenizer->token[token].text : NULL;
+}
+
+// ---- bytes and characters --------------------------------------------------------------------------------------------------
+NN_API nn_tokenizer *nn_byte_tokenizer_new(nn_context *nn, const nn_tokenizer_desc *desc)
+{
+    nn_tokenizer *t = nn__tokenizer_make(nn, "nn_byte_tokenizer_new", NN__TOKENS_BYTES, 256, 256, desc);
+    int i;
+    char c;
+    for (i = 0; t && i < 256; i++) { c = (char)i; t->byte[i] = (int32_t)nn__token_add(t, &c, 1, NN__TOKEN_TEXT); }
+    return t ? nn__tokenizer_finish(t, desc) : NULL;
+}
+
+NN_API nn_tokenizer *nn_char_tokenizer_new(nn_context *nn, const char *text, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    const char *op = "nn_char_tokenizer_new";
+    const unsigned char *s = (const unsigned char *)text;
+    enum { CODES = 0x110000 + 256, WORDS = CODES / 32 };
+    nn_tokenizer *t = NULL;
+    uint32_t *seen, c;
+    int64_t count = 0;
+    size_t i, k;
+    char utf8[4];
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (!text || !bytes) { nn_fail(nn, "%s: the text is empty", op); return NULL; }
+    m = nn__get_mark(nn);
+    seen = (uint32_t *)nn__temp(nn, WORDS * sizeof *seen);           // a bit for every code point, and for bytes that are none
+    if (!seen) return NULL;
+    memset(seen, 0, WORDS * sizeof *seen);
+    for (i = 0; i < bytes; i += k) {
+        uint32_t bit;
+        c = nn__code_point(s + i, bytes - i, &k);
+        bit = 1u << (c & 31);
+        count += !(seen[c >> 5] & bit);
+        seen[c >> 5] |= bit;
+    }
+    t = nn__tokenizer_make(nn, op, NN__TOKENS_CHARACTERS, count, (size_t)count * 4, desc);
+    for (c = 0; t && c < CODES; c++) if (seen[c >> 5] >> (c & 31) & 1) nn__token_add(t, utf8, nn__put_code_point(c, utf8), NN__TOKEN_TEXT);
+    nn__temp_free(nn, seen);
+    nn__rewind_memory(nn, &m);
+    return t ? nn__tokenizer_finish(t, desc) : NULL;
+}
+
+static void nn__bytes_of_tokens(nn_tokenizer *t)
+{
+    int b;
+    char c;
+    for (b = 0; b < 256; b++) { c = (char)b; t->byte[b] = (int32_t)nn__token_find(t, &c, 1); }
+}
+
+// ---- training BPE ----------------------------------------------------------------------------------------------------------------
+// The different words of the text lie one behind the other in one array of symbols, each with the number of times that the word occurs.
+// Every symbol that has a neighbour behind it is in the list of the pair that they are; a heap of pairs, by count, then by the numbers of
+// the tokens, has the next one to join on top. A join changes the pairs around it only.
+typedef struct nn__bpe_symbol { int32_t id, prev, next, before, after, pair; int64_t weight; } nn__bpe_symbol;    // before, after: in the pair's list
+typedef struct nn__bpe_pair { int32_t left, right, first, last, at; int64_t count; } nn__bpe_pair;               // at: place in the heap
+typedef struct nn__bpe_trainer {
+    nn_context *nn;
+    nn__bpe_symbol *symbol;
+    nn__bpe_pair *pair;
+    int32_t   *heap, *slot;          // pairs; pair + 1 by hash
+    int64_t    pairs, room, slots, symbols;
+} nn__bpe_trainer;
+
+static int nn__bpe_above(const nn__bpe_trainer *b, int32_t i, int32_t j)
+{
+    const nn__bpe_pair *p = &b->pair[i], *q = &b->pair[j];
+    return p->count != q->count ? p->count > q->count : p->left != q->left ? p->left < q->left : p->right < q->right;
+}
+
+static void nn__bpe_sift(nn__bpe_trainer *b, int32_t i)  // pair i has another count
+{
+    int32_t *h = b->heap, at = b->pair[i].at, k;
+    for (; at && nn__bpe_above(b, i, h[(at - 1) / 2]); at = (at - 1) / 2) { h[at] = h[(at - 1) / 2]; b->pair[h[at]].at = at; }
+    for (; (k = 2 * at + 1) < b->pairs; at = k) {
+        if (k + 1 < b->pairs && nn__bpe_above(b, h[k + 1], h[k])) k++;
+        if (!nn__bpe_above(b, h[k], i)) break;
+        h[at] = h[k];
+        b->pair[h[at]].at = at;
+    }
+    h[at] = i;
+    b->pair[i].at = at;
+}
+
+static int64_t nn__bpe_slot(const nn__bpe_trainer *b, int32_t left, int32_t right)
+{
+    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
+    int64_t i = (int64_t)((h ^ h >> 32) & (uint64_t)(b->slots - 1));
+    for (; b->slot[i]; i = (i + 1) & (b->slots - 1)) if (b->pair[b->slot[i] - 1].left == left && b->pair[b->slot[i] - 1].right == right) break;
+    return i;
+}
+
+static int nn__bpe_grow(nn__bpe_trainer *b)
+{
+    nn_context *nn = b->nn;
+    int64_t room = b->room ? b->room * 2 : 4096, i;
+    nn__bpe_pair *pair = (nn__bpe_pair *)nn__temp(nn, nn__mul_size((size_t)room, sizeof *pair));
+    int32_t *heap = (int32_t *)nn__temp(nn, nn__mul_size((size_t)room, sizeof *heap)), *slot = (int32_t *)nn__temp(nn, nn__mul_size((size_t)room * 2, sizeof *slot));
+    int ok = pair && heap && slot && room < INT32_MAX / 2;
+    if (ok) {
+        if (b->pairs) { memcpy(pair, b->pair, (size_t)b->pairs * sizeof *pair); memcpy(heap, b->heap, (size_t)b->pairs * sizeof *heap); }
+        memset(slot, 0, (size_t)room * 2 * sizeof *slot);
+    }
+    nn__temp_free(nn, ok ? (void *)b->pair : (void *)pair);
+    nn__temp_free(nn, ok ? b->heap : heap);
+    nn__temp_free(nn, ok ? b->slot : slot);
+    if (!ok) return 0;
+    b->pair = pair; b->heap = heap; b->slot = slot; b->room = room; b->slots = room * 2;
+    for (i = 0; i < b->pairs; i++) b->slot[nn__bpe_slot(b, pair[i].left, pair[i].right)] = (int32_t)i + 1;
+    return 1;
+}
+
+static int nn__bpe_enter(nn__bpe_trainer *b, int32_t i)  // symbol i and the next one are a pair
+{
+    nn__bpe_symbol *s = &b->symbol[i];
+    nn__bpe_pair *p;
+    int64_t at;
+    int32_t k;
+    s->pair = -1;
+    if (s->next < 0) return 1;
+    if (b->pairs == b->room && !nn__bpe_grow(b)) return 0;
+    at = nn__bpe_slot(b, s->id, b->symbol[s->next].id);
+    if (!b->slot[at]) {
+        p = &b->pair[b->pairs];
+        p->left = s->id; p->right = b->symbol[s->next].id; p->first = p->last = -1; p->count = 0; p->at = (int32_t)b->pairs;
+        b->heap[b->pairs] = (int32_t)b->pairs;
+        b->slot[at] = (int32_t)++b->pairs;
+    }
+    k = b->slot[at] - 1;
+    p = &b->pair[k];
+    s->pair = k; s->before = p->last; s->after = -1;     // at the end: lists are in the order of the text, nearly
+    if (p->last >= 0) b->symbol[p->last].after = i; else p->first = i;
+    p->last = i;
+    p->count += s->weight;
+    nn__bpe_sift(b, k);
+    return 1;
+}
+
+static void nn__bpe_leave(nn__bpe_trainer *b, int32_t i)
+{
+    nn__bpe_symbol *s = &b->symbol[i];
+    int32_t k = s->pair;
+    if (k < 0) return;
+    if (s->after >= 0) b->symbol[s->after].before = s->before; else b->pair[k].last = s->before;
+    if (s->before >= 0) b->symbol[s->before].after = s->after; else b->pair[k].first = s->after;
+    s->pair = -1;
+    b->pair[k].count -= s->weight;
+    nn__bpe_sift(b, k);
+}
+
+static int nn__bpe_join(nn__bpe_trainer *b, int32_t k, int32_t id)       // wherever pair k stands; in a run of equal ones from the left
+{
+    while (b->pair[k].first >= 0) {
+        int32_t i = b->pair[k].first, prev = b->symbol[i].prev, gone;
+        while (prev >= 0 && b->symbol[prev].pair == k) { i = prev; prev = b->symbol[i].prev; }
+        gone = b->symbol[i].next;
+        nn__bpe_leave(b, i);
+        nn__bpe_leave(b, gone);
+        if (prev >= 0) nn__bpe_leave(b, prev);
+        b->symbol[i].id = id;
+        b->symbol[i].next = b->symbol[gone].next;
+        if (b->symbol[i].next >= 0) b->symbol[b->symbol[i].next].prev = i;
+        if (!nn__bpe_enter(b, i) || (prev >= 0 && !nn__bpe_enter(b, prev))) return 0;
+    }
+    return 1;
+}
+
+// Every different word once, with its count in `number`; special tokens of the text belong to no word. 0: out of memory.
+static int nn__bpe_words(nn__words *w, const nn_tokenizer *t, const unsigned char *s, size_t n)
+{
+    size_t length, stop = 0;
+    for (; n; s += length, n -= length) {
+        nn__word *k;
+        int64_t id;
+        if (stop) stop -= length;
+        if (!stop && t->specials) {                      // the text up to the next special token
+            while ((id = nn__special_at(t, s, n)) >= 0) {
+                s += t->token[id].length;
+                n -= t->token[id].length;
+                if (!n) return 1;
+            }
+            while (stop < n && nn__special_at(t, s + stop, n - stop) < 0) stop++;
+        }
+        length = nn__gpt2_word(t->unicode, s, stop ? stop : n);
+        if (w->count * 2 >= w->room && !nn__words_grow(w)) return 0;
+        k = nn__word_slot(w, 0, (const char *)s, length);
+        if (!k->text) { k->text = (const char *)s; k->length = length; k->number = 0; w->count++; }
+        k->number++;
+    }
+    return 1;
+}
+
+static int nn__bpe_lay_out(nn__bpe_trainer *b, const nn__words *w, const nn_tokenizer *t)      // in any order: only counts matter
+{
+    size_t i, k, symbols = 0;
+    for (i = 0; i < w->room; i++) if (w->slot[i].text) symbols += w->slot[i].length;
+    if (symbols >= INT32_MAX / 2) { nn_fail(b->nn, "%s: the different words of the text have %llu bytes; the limit is 1 GB", t->op, (unsigned long long)symbols); return 0; }
+    b->symbol = (nn__bpe_symbol *)nn__temp(b->nn, nn__mul_size(symbols + 1, sizeof *b->symbol));
+    if (!b->symbol) return 0;
+    for (i = 0; i < w->room; i++) for (k = 0; w->slot[i].text && k < w->slot[i].length; k++) {
+        nn__bpe_symbol *s = &b->symbol[b->symbols];
+        memset(s, 0, sizeof *s);
+        s->id = t->byte[(unsigned char)w->slot[i].text[k]];
+        s->prev = k ? (int32_t)b->symbols - 1 : -1;
+        s->next = k + 1 < w->slot[i].length ? (int32_t)b->symbols + 1 : -1;
+        s->weight = w->slot[i].number;
+        s->pair = -1;
+        b->symbols++;
+    }
+    return 1;
+}
+
+static int64_t nn__joined_token(nn_tokenizer *t, int32_t left, int32_t right)        // the token with the text of both, new unless there is one
+{
+    const nn__token *l = &t->token[left], *r = &t->token[right];
+    char *text = (char *)nn__life(t->nn, l->length + r->length);
+    int64_t id;
+    if (!text) return -1;
+    memcpy(text, l->text, l->length);
+    memcpy(text + l->length, r->text, r->length);
+    id = nn__token_find(t, text, l->length + r->length);
+    return id < 0 ? nn__token_enter(t, text, l->length + r->length, NN__TOKEN_TEXT) : id;
+}
+
+static int nn__bpe_train(nn_tokenizer *t, const char *text, size_t bytes)
+{
+    nn_context *nn = t->nn;
+    nn__bpe_trainer b;
+    nn__words w;
+    int64_t i, id;
+    int ok;
+    memset(&b, 0, sizeof b);
+    memset(&w, 0, sizeof w);
+    b.nn = w.nn = nn;
+    ok = nn__words_grow(&w) && nn__bpe_words(&w, t, (const unsigned char *)text, bytes) && nn__bpe_lay_out(&b, &w, t) && nn__bpe_grow(&b);
+    nn__temp_free(nn, w.slot);
+    for (i = 0; ok && i < b.symbols; i++) ok = nn__bpe_enter(&b, (int32_t)i);
+    while (ok && t->count < t->room && b.pairs && t->pairs < (int64_t)(t->pair_room / 4 * 3)) {
+        int32_t k = b.heap[0];
+        if (b.pair[k].count < 2) break;                  // joining what occurs once makes nothing shorter
+        id = nn__joined_token(t, b.pair[k].left, b.pair[k].right);
+        if (id >= 0) nn__pair_add(t, b.pair[k].left, b.pair[k].right, (uint32_t)t->pairs + 1, (int32_t)id);
+        ok = id >= 0 && nn__bpe_join(&b, k, (int32_t)id);
+    }
+    nn__temp_free(nn, b.symbol);
+    nn__temp_free(nn, b.pair);
+    nn__temp_free(nn, b.heap);
+    nn__temp_free(nn, b.slot);
+    return ok;
+}
+
+NN_API nn_tokenizer *nn_bpe_tokenizer_new(nn_context *nn, const char *text, size_t bytes, int64_t count, const nn_tokenizer_desc *desc)
+{
+    const char *op = "nn_bpe_tokenizer_new";
+    nn_tokenizer *t;
+    int64_t specials = desc ? desc->special_count + !!desc->unknown : 0, merges = count - 256 - specials;
+    int i, b;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    if (!text || !bytes) { nn_fail(nn, "%s: the text is empty", op); return NULL; }
+    if (specials < 0 || merges < 0 || count > NN__MOST_TOKENS) {
+        nn_fail(nn, "%s: %lld tokens; a vocabulary has the 256 bytes, %lld special tokens, and at most %d in all", op, (long long)count, (long long)specials, (int)NN__MOST_TOKENS);
+        return NULL;
+    }
+    t = nn__tokenizer_make(nn, op, NN__TOKENS_BPE, count - specials, 256, desc);
+    if (!t || !nn__pairs_room(t, merges)) return NULL;
+    for (i = 0; i < 2; i++) for (b = 0; b < 256; b++) if (nn__prints(b) == !i) { char c = (char)b; t->byte[b] = (int32_t)nn__token_add(t, &c, 1, NN__TOKEN_TEXT); }
+    if (!nn__tokenizer_finish(t, desc)) return NULL;
+    m = nn__get_mark(nn);
+    if (!nn__bpe_train(t, text, bytes)) t = NULL;
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+// ---- vocab.json and merges.txt --------------------------------------------------------------------------------------------------
+// A file in temporary memory that may be changed, with a 0 behind it.
+static char *nn__text_load(nn_context *nn, const char *op, const char *path, const void *from, size_t bytes, size_t *size)
+{
+    char *raw = (char *)nn__load_bytes(nn, op, path, from, bytes, 0, size), *text;
+    if (!raw) return NULL;
+    text = (char *)nn__temp(nn, *size + 1);
+    if (text) { memcpy(text, raw, *size); text[*size] = 0; }
+    nn__temp_free(nn, raw);
+    return text;
+}
+
+typedef struct nn__listed { char *text; int64_t id; int special; } nn__listed;       // a token as a file has it
+typedef struct nn__vocabulary {
+    nn_context *nn;
+    const char *op, *path;
+    nn__listed *entry;
+    int64_t    count, room;
+} nn__vocabulary;
+
+static int nn__vocabulary_room(nn__vocabulary *v, size_t text)           // for all that can stand in so many bytes: "":0,
+{
+    v->room = (int64_t)(text / 5) + 1;
+    v->entry = (nn__listed *)nn__temp(v->nn, nn__mul_size((size_t)v->room, sizeof *v->entry));
+    return v->entry != NULL;
+}
+
+static int nn__json_vocabulary(nn__json *j, nn__vocabulary *v)           // {"text": number, ...}
+{
+    int more = nn__json_open(j, '{', '}');
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        nn__listed *e = &v->entry[v->count];
+        if (v->count == v->room) return nn__json_fail(j, "too many tokens");
+        e->special = 0;
+        if (!nn__json_key(j, &e->text) || !nn__json_count(j, &e->id)) return 0;
+        v->count++;
+    }
+    return more == 0;
+}
+
+// The tokens in the order of their numbers, each number once. Tokens of bytes are written in GPT-2's alphabet.
+static nn_tokenizer *nn__vocabulary_tokens(nn__vocabulary *v, int kind, const nn_tokenizer_desc *desc)
+{
+    nn_context *nn = v->nn;
+    nn_tokenizer *t = NULL;
+    int64_t i, *order;
+    size_t bytes = 0;
+    if (!v->count) { nn_fail(nn, "%s: %s has no tokens", v->op, v->path); return NULL; }
+    order = (int64_t *)nn__temp(nn, nn__mul_size((size_t)v->count, sizeof *order));
+    if (!order) return NULL;
+    for (i = 0; i < v->count; i++) order[i] = -1;
+    for (i = 0; i < v->count && nn_ok(nn); i++) {
+        nn__listed *e = &v->entry[i];
+        if (e->id >= v->count) nn_fail(nn, "%s: %s: token %lld of a vocabulary of %lld", v->op, v->path, (long long)e->id, (long long)v->count);
+        else if (order[e->id] >= 0) nn_fail(nn, "%s: %s: token %lld occurs twice", v->op, v->path, (long long)e->id);
+        else order[e->id] = i;
+        bytes += strlen(e->text);
+    }
+    if (nn_ok(nn)) t = nn__tokenizer_make(nn, v->op, kind, v->count, bytes, desc);
+    for (i = 0; t && i < v->count; i++) {
+        nn__listed *e = &v->entry[order[i]];
+        size_t n = strlen(e->text);
+        if (kind == NN__TOKENS_BPE && !e->special) n = nn__from_alphabet(t, e->text, n);
+        if (nn__token_find(t, e->text, n) >= 0) { nn_fail(nn, "%s: %s: token %lld has the text of another one", v->op, v->path, (long long)i); t = NULL; }
+        else if (!n) { nn_fail(nn, "%s: %s: token %lld has no text", v->op, v->path, (long long)i); t = NULL; }
+        else nn__token_add(t, e->text, n, e->special ? NN__TOKEN_SPECIAL : NN__TOKEN_TEXT);
+    }
+    nn__temp_free(nn, order);
+    return t;
+}
+
+static int nn__merge_add(nn_tokenizer *t, const char *path, int64_t number, char *left, size_t a, char *right, size_t b)
+{
+    int64_t l, r, both = -1;
+    char *joined;
+    if (t->kind == NN__TOKENS_BPE) { a = nn__from_alphabet(t, left, a); b = nn__from_alphabet(t, right, b); }
+    l = nn__token_find(t, left, a);
+    r = nn__token_find(t, right, b);
+    joined = (char *)nn__temp(t->nn, a + b + 1);
+    if (!joined) return 0;
+    memcpy(joined, left, a);
+    memcpy(joined + a, right, b);
+    if (l >= 0 && r >= 0) both = nn__token_find(t, joined, a + b);
+    nn__temp_free(t->nn, joined);
+    if (both < 0) { nn_fail(t->nn, "%s: %s: pair %lld, or what it makes, is not in the vocabulary", t->op, path, (long long)number); return 0; }
+    if (nn__pair_add(t, (int32_t)l, (int32_t)r, (uint32_t)number, (int32_t)both)) return 1;
+    nn_fail(t->nn, "%s: %s: pair %lld occurs before", t->op, path, (long long)number);
+    return 0;
+}
+
+static int nn__merge_lines(nn_tokenizer *t, const char *path, char *s)   // "left right", one pair a line
+{
+    int64_t lines = 1, number = 0;
+    char *p;
+    for (p = s; *p; p++) lines += *p == '\n';
+    if (!nn__pairs_room(t, lines)) return 0;
+    if (!strncmp(s, "#version", 8)) s += strcspn(s, "\n");
+    for (; *s; s = p) {
+        size_t a, n;
+        while (*s == '\n' || *s == '\r') s++;
+        n = strcspn(s, "\r\n");
+        p = s + n;
+        if (!n) continue;
+        a = strcspn(s, " ");
+        if (a == 0 || a >= n - 1 || memchr(s + a + 1, ' ', n - a - 1)) { nn_fail(t->nn, "%s: %s: pair %lld is not two tokens with a space between", t->op, path, (long long)number + 1); return 0; }
+        if (!nn__merge_add(t, path, ++number, s, a, s + a + 1, n - a - 1)) return 0;
+    }
+    return 1;
+}
+
+static nn_tokenizer *nn__bpe_open(nn_context *nn, const char *op, const char *vocab_path, const void *vocab, size_t vocab_bytes, const char *merges_path,
+                                  const void *merges, size_t merges_bytes, const nn_tokenizer_desc *desc)
+{
+    nn_tokenizer *t = NULL;
+    nn__vocabulary v;
+    nn__io io;
+    nn__json j;
+    nn__mark m;
+    char *s, *pairs = NULL;
+    size_t n, k;
+    if (!nn_ok(nn)) return NULL;
+    memset(&v, 0, sizeof v);
+    memset(&io, 0, sizeof io);
+    m = nn__get_mark(nn);
+    io.nn = v.nn = nn; io.what = v.op = op; io.path = v.path = vocab_path ? vocab_path : "the vocabulary";
+    s = nn__text_load(nn, op, vocab_path, vocab, vocab_bytes, &n);
+    if (s) pairs = nn__text_load(nn, op, merges_path, merges, merges_bytes, &k);
+    if (pairs && nn__vocabulary_room(&v, n)) {
+        j.io = &io; j.part = ""; j.s = s; j.n = n; j.at = 0;
+        if (nn__json_vocabulary(&j, &v) && nn__json_peek(&j)) nn__json_fail(&j, "text after the end");
+        if (nn_ok(nn)) t = nn__vocabulary_tokens(&v, NN__TOKENS_BPE, desc);
+        if (t && nn__token_find(t, "<|endoftext|>", 13) >= 0) t->begin = t->end = nn__token_special(t, "<|endoftext|>");
+        if (t && (!nn__merge_lines(t, merges_path ? merges_path : "the pairs", pairs) || !nn__tokenizer_finish(t, desc))) t = NULL;
+        if (t) nn__bytes_of_tokens(t);
+    }
+    nn__temp_free(nn, v.entry);
+    nn__temp_free(nn, s);
+    nn__temp_free(nn, pairs);
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+NN_API nn_tokenizer *nn_bpe_tokenizer_load(nn_context *nn, const char *vocab, const char *merges, const nn_tokenizer_desc *desc)
+{
+    if (!vocab || !merges) { nn_fail(nn, "nn_bpe_tokenizer_load: the path is NULL"); return NULL; }
+    return nn__bpe_open(nn, "nn_bpe_tokenizer_load", vocab, NULL, 0, merges, NULL, 0, desc);
+}
+NN_API nn_tokenizer *nn_bpe_tokenizer_parse(nn_context *nn, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, const nn_tokenizer_desc *desc)
+{
+    return nn__bpe_open(nn, "nn_bpe_tokenizer_parse", NULL, vocab, vocab_bytes, NULL, merges, merges_bytes, desc);
+}
+
+// ---- llama2.c's tokenizer.bin: i32 longest text; then for every token f32 score, i32 length, text -------------------------------------
+// Tokens 0, 1, 2 are <unk>, <s>, </s>, and 3..258 the bytes <0x00>..<0xFF>. What joins two tokens is a token with their text: the pair has the
+// score of that. A higher score is joined first, of equal ones the left one (sentencepiece's BPE).
+static int nn__byte_piece(const char *s, size_t n)       // "<0x0A>" -> 10; else -1
+{
+    static const char digits[] = "0123456789ABCDEF";
+    const char *high, *low;
+    if (n != 6 || memcmp(s, "<0x", 3) || s[5] != '>' || !s[3] || !s[4]) return -1;
+    high = strchr(digits, s[3]);
+    low = strchr(digits, s[4]);
+    return high && low ? (int)((high - digits) * 16 + (low - digits)) : -1;
+}
+
+typedef struct nn__scored { const nn_tokenizer *t; int32_t *id; } nn__scored;
+static int nn__higher_score(void *d, int64_t i, int64_t j)
+{
+    const nn__scored *s = (const nn__scored *)d;
+    float a = s->t->token[s->id[i]].score, b = s->t->token[s->id[j]].score;
+    return a != b ? a > b : s->id[i] < s->id[j];
+}
+static void nn__swap_scored(void *d, int64_t i, int64_t j) { int32_t *s = ((nn__scored *)d)->id, k = s[i]; s[i] = s[j]; s[j] = k; }
+
+static int nn__llama_pairs(nn_tokenizer *t)              // every way to cut a token into two
+{
+    nn__scored s;
+    nn__order o;
+    int64_t i, pairs = 0;
+    uint32_t rank = 0;
+    int pass;
+    s.t = t;
+    s.id = (int32_t *)nn__temp(t->nn, (size_t)t->count * sizeof *s.id);
+    if (!s.id) return 0;
+    for (i = 0; i < t->count; i++) s.id[i] = (int32_t)i;
+    o.data = &s; o.less = nn__higher_score; o.swap = nn__swap_scored;
+    nn__sort(&o, t->count);
+    for (pass = 0; pass < 2 && (!pass || nn__pairs_room(t, pairs)); pass++) for (i = 0; i < t->count; i++) {
+        const nn__token *k = &t->token[s.id[i]];
+        size_t cut;
+        if (i == 0 || k->score != t->token[s.id[i - 1]].score) rank++;
+        if (k->kind != NN__TOKEN_TEXT || k->length > NN__PAIR_LIMIT || nn__token_find(t, k->text, k->length) != s.id[i]) continue;
+        for (cut = 1; cut < k->length; cut++) {
+            int64_t left, right;
+            if ((k->text[cut] & 0xC0) == 0x80) continue; // bytes of one character are never apart, but for the 256 of the fallback
+            left = nn__token_find(t, k->text, cut);
+            right = left < 0 ? -1 : nn__token_find(t, k->text + cut, k->length - cut);
+            if (right < 0) continue;
+            if (!pass) pairs++; else nn__pair_add(t, (int32_t)left, (int32_t)right, rank, s.id[i]);
+        }
+    }
+    nn__temp_free(t->nn, s.id);
+    return t->pair != NULL;
+}
+
+static nn_tokenizer *nn__llama_open(nn_context *nn, const char *op, const char *path, const void *from, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    const char *name = path ? path : "the data";
+    nn_tokenizer *t = NULL;
+    unsigned char *p;
+    size_t n, at, text = 0;
+    int64_t count = 0, i;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    m = nn__get_mark(nn);
+    p = nn__load_bytes(nn, op, path, from, bytes, 0, &n);
+    if (!p) return NULL;
+    for (at = 4; at < n && nn_ok(nn); count++) {
+        uint32_t length = n - at < 8 ? 0 : nn__little32(p + at + 4), bits = n - at < 8 ? 0 : nn__little32(p + at);
+        float score;
+        memcpy(&score, &bits, sizeof score);
+        if (n - at < 8 || length > n - at - 8) nn_fail(nn, "%s: %s is truncated: token %lld is not all there", op, name, (long long)count);
+        else if (!(score <= FLT_MAX && score >= -FLT_MAX)) nn_fail(nn, "%s: %s: the score of token %lld is not a number", op, name, (long long)count);
+        else if (!length && count > 2) nn_fail(nn, "%s: %s: token %lld has no text", op, name, (long long)count);
+        at += 8 + (size_t)length;
+        text += length;
+    }
+    if (nn_ok(nn) && count < 259) nn_fail(nn, "%s: %s has %lld tokens; <unk>, <s>, </s> and the 256 bytes make 259", op, name, (long long)count);
+    if (nn_ok(nn)) t = nn__tokenizer_make(nn, op, NN__TOKENS_LLAMA, count, text, desc);
+    for (i = 0, at = 4; t && i < count; i++) {
+        uint32_t bits = nn__little32(p + at);
+        size_t length = nn__little32(p + at + 4);
+        const char *s = (const char *)p + at + 8;
+        int byte = i >= 3 && i < 259 ? nn__byte_piece(s, length) : -1;
+        char c = (char)byte;
+        if (i >= 3 && i < 259 && byte != (int)i - 3) { nn_fail(nn, "%s: %s: token %lld is not the byte <0x%02X>", op, name, (long long)i, (unsigned)i - 3); t = NULL; break; }
+        if (byte >= 0) t->byte[byte] = (int32_t)i;
+        memcpy(&t->token[i].score, &bits, sizeof bits);
+        nn__token_add(t, byte >= 0 ? &c : s, byte >= 0 ? 1 : length, i < 3 ? NN__TOKEN_SILENT : byte >= 0 ? NN__TOKEN_BYTE : NN__TOKEN_TEXT);
+        at += 8 + length;
+    }
+    if (t) { t->unknown = 0; t->begin = 1; t->end = 2; }
+    if (t && (!nn__llama_pairs(t) || !nn__tokenizer_finish(t, desc))) t = NULL;
+    nn__temp_free(nn, p);
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+NN_API nn_tokenizer *nn_llama_tokenizer_load(nn_context *nn, const char *path, const nn_tokenizer_desc *desc)
+{
+    if (!path) { nn_fail(nn, "nn_llama_tokenizer_load: the path is NULL"); return NULL; }
+    return nn__llama_open(nn, "nn_llama_tokenizer_load", path, NULL, 0, desc);
+}
+NN_API nn_tokenizer *nn_llama_tokenizer_parse(nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    return nn__llama_open(nn, "nn_llama_tokenizer_parse", NULL, from, bytes, desc);
+}
+
+// ---- vocab.txt of BERT: a token a line ------------------------------------------------------------------------------------------------
+static int nn__wordpiece_specials(nn_tokenizer *t, const char *path)
+{
+    static const char *const names[] = { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]" };
+    int64_t id;
+    int i;
+    for (i = 0; i < 5; i++) {
+        id = nn__token_find(t, names[i], 5 + (i == 4));
+        if (id < 0) continue;
+        nn__token_special(t, names[i]);
+        if (i == 1) t->unknown = id;
+        if (i == 2) t->begin = id;
+        if (i == 3) t->end = id;
+    }
+    if (t->unknown >= 0) return 1;
+    nn_fail(t->nn, "%s: %s has no token [UNK]", t->op, path);
+    return 0;
+}
+
+static nn_tokenizer *nn__wordpiece_open(nn_context *nn, const char *op, const char *path, const void *from, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    const char *name = path ? path : "the data";
+    nn_tokenizer *t = NULL;
+    char *s;
+    size_t n, at, length;
+    int64_t count = 1;
+    nn__mark m;
+    if (!nn_ok(nn)) return NULL;
+    m = nn__get_mark(nn);
+    s = nn__text_load(nn, op, path, from, bytes, &n);
+    if (!s) return NULL;
+    for (at = 0; at + 1 < n; at++) count += s[at] == '\n';
+    t = nn__tokenizer_make(nn, op, NN__TOKENS_WORDPIECE, count, n, desc);
+    for (at = 0; t && at < n; at += length + 1) {
+        size_t k;
+        for (length = 0; at + length < n && s[at + length] != '\n'; length++) { }
+        k = length && s[at + length - 1] == '\r' ? length - 1 : length;
+        if (!k) nn_fail(nn, "%s: %s: line %lld is empty", op, name, (long long)t->count + 1);
+        else if (nn__token_find(t, s + at, k) >= 0) nn_fail(nn, "%s: %s: line %lld is the same as line %lld", op, name, (long long)t->count + 1, (long long)nn__token_find(t, s + at, k) + 1);
+        else nn__token_add(t, s + at, k, NN__TOKEN_TEXT);
+        if (!nn_ok(nn)) t = NULL;
+    }
+    if (t) t->cased = desc && desc->cased;
+    if (t && (!nn__wordpiece_specials(t, name) || !nn__tokenizer_finish(t, desc))) t = NULL;
+    nn__temp_free(nn, s);
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+NN_API nn_tokenizer *nn_wordpiece_tokenizer_load(nn_context *nn, const char *path, const nn_tokenizer_desc *desc)
+{
+    if (!path) { nn_fail(nn, "nn_wordpiece_tokenizer_load: the path is NULL"); return NULL; }
+    return nn__wordpiece_open(nn, "nn_wordpiece_tokenizer_load", path, NULL, 0, desc);
+}
+NN_API nn_tokenizer *nn_wordpiece_tokenizer_parse(nn_context *nn, const void *from, size_t bytes, const nn_tokenizer_desc *desc)
+{
+    return nn__wordpiece_open(nn, "nn_wordpiece_tokenizer_parse", NULL, from, bytes, desc);
+}
+
+// ---- tokenizer.json: the file of Hugging Face's tokenizers, as far as it says what we do ------------------------------------------------
+//     BPE of bytes     "model": {"type": "BPE", "vocab": {text: number}, "merges": [[left, right] ...]}, "pre_tokenizer": {"type": "ByteLevel"}
+//     characters       "model": {"type": "BPE", no merges}, no pre_tokenizer
+//     WordPiece        "model": {"type": "WordPiece"}, "normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"}
+// and "added_tokens": [{"id", "content", "special"} ...]. What would change the tokens and is not known is an error; post-processors are left out.
+typedef struct nn__model_file {      // what stands in the file
+    nn__vocabulary vocabulary;
+    char      *model, *normalizer, *cutter, *unknown;    // types
+    size_t     merges;               // where they begin; 0: there are none
+    int        lower, strip, seen;   // BertNormalizer: strip -1 is as lower; a vocabulary was there
+    const char *unsupported;
+} nn__model_file;
+
+static int nn__json_flag(nn__json *j, int *to)           // true or false; null leaves it
+{
+    int c = nn__json_peek(j);
+    if (c == 't' || c == 'f') *to = c == 't';
+    return nn__json_skip(j, 0);
+}
+
+static int nn__json_null(nn__json *j) { return nn__json_peek(j) == 'n'; }
+
+static int nn__json_text_or_null(nn__json *j, char **text) { return nn__json_null(j) ? nn__json_skip(j, 0) : nn__json_string(j, text); }
+
+static int nn__json_added(nn__json *j, nn__vocabulary *v)                // one of "added_tokens"
+{
+    int more = nn__json_open(j, '{', '}'), special = 1, have = 0;
+    int64_t id = 0;
+    char *key, *text = NULL;
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        if (!strcmp(key, "id")) { have = 1; if (!nn__json_count(j, &id)) return 0; }
+        else if (!strcmp(key, "content")) { if (!nn__json_string(j, &text)) return 0; }
+        else if (!strcmp(key, "special")) { if (!nn__json_flag(j, &special)) return 0; }
+        else if (!nn__json_skip(j, 0)) return 0;
+    }
+    if (more < 0) return 0;
+    if (!have || !text || !text[0]) return nn__json_fail(j, "an added token needs an id and a content");
+    if (v->count == v->room) return nn__json_fail(j, "too many tokens");
+    v->entry[v->count].text = text;
+    v->entry[v->count].id = id;
+    v->entry[v->count++].special = 1;
+    return 1;
+}
+
+static int nn__json_pass_list(nn__json *j)               // moves behind a list and leaves its strings as they are
+{
+    size_t depth = 0;
+    int quoted = 0;
+    for (; j->at < j->n; j->at++) {
+        char c = j->s[j->at];
+        if (quoted) { if (c == '\\') j->at++; else if (c == '"') quoted = 0; continue; }
+        if (c == '"') quoted = 1;
+        if (c == '[') depth++;
+        if (!depth) return nn__json_fail(j, "merges are a list");
+        if (c == ']' && !--depth) { j->at++; return 1; }
+    }
+    return nn__json_fail(j, "a list does not end");
+}
+
+static int nn__json_model(nn__json *j, nn__model_file *f)
+{
+    static const char *const plain[] = { "dropout", "byte_fallback", "ignore_merges", "fuse_unk", "end_of_word_suffix" };
+    int more = nn__json_open(j, '{', '}'), i, flag;
+    char *key, *text;
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        text = NULL;
+        for (i = 0; i < 5 && strcmp(key, plain[i]); i++) { }
+        if (!strcmp(key, "type")) { if (!nn__json_text_or_null(j, &f->model)) return 0; }
+        else if (!strcmp(key, "unk_token")) { if (!nn__json_text_or_null(j, &f->unknown)) return 0; }
+        else if (!strcmp(key, "vocab")) {
+            if (f->seen++) return nn__json_fail(j, "a second vocabulary");
+            if (nn__json_peek(j) != '{') { f->unsupported = "its model has another kind of vocabulary"; if (!nn__json_skip(j, 0)) return 0; }
+            else if (!nn__json_vocabulary(j, &f->vocabulary)) return 0;
+        } else if (!strcmp(key, "merges")) {             // read when the vocabulary is complete; skipping decodes strings, so this only finds the end
+            nn__json_peek(j);
+            f->merges = j->at;
+            if (!nn__json_pass_list(j)) return 0;
+            if (j->at == f->merges + 2) f->merges = 0;   // []
+        } else if (!strcmp(key, "continuing_subword_prefix")) {
+            if (!nn__json_text_or_null(j, &text)) return 0;
+            if (text && text[0] && strcmp(text, "##")) f->unsupported = "its continuing_subword_prefix is not ##";
+        } else if (i < 5 && nn__json_peek(j) == '"') {
+            if (!nn__json_string(j, &text)) return 0;
+            if (text[0]) f->unsupported = "its model ends words with a suffix";
+        } else if (i < 5) {
+            flag = !nn__json_null(j) && nn__json_peek(j) != 't' && nn__json_peek(j) != 'f';
+            if (!nn__json_flag(j, &flag)) return 0;
+            if (flag && strcmp(key, "fuse_unk")) f->unsupported = "its model has dropout, byte_fallback or ignore_merges";
+        } else if (!nn__json_skip(j, 0)) return 0;
+    }
+    return more == 0;
+}
+
+static int nn__json_rule(nn__json *j, nn__model_file *f, int cutter)     // the normalizer, or the pre_tokenizer
+{
+    int more, prefix = 0, regex = 1, clean = 1, chinese = 1;
+    char *key, **type = cutter ? &f->cutter : &f->normalizer;
+    if (nn__json_null(j)) return nn__json_skip(j, 0);
+    more = nn__json_open(j, '{', '}');
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        if (!strcmp(key, "type")) { if (!nn__json_string(j, type)) return 0; }
+        else if (!strcmp(key, "add_prefix_space")) { if (!nn__json_flag(j, &prefix)) return 0; }
+        else if (!strcmp(key, "use_regex")) { if (!nn__json_flag(j, &regex)) return 0; }
+        else if (!strcmp(key, "clean_text")) { if (!nn__json_flag(j, &clean)) return 0; }
+        else if (!strcmp(key, "handle_chinese_chars")) { if (!nn__json_flag(j, &chinese)) return 0; }
+        else if (!strcmp(key, "lowercase")) { if (!nn__json_flag(j, &f->lower)) return 0; }
+        else if (!strcmp(key, "strip_accents")) { if (!nn__json_flag(j, &f->strip)) return 0; }
+        else if (!nn__json_skip(j, 0)) return 0;
+    }
+    if (prefix || !regex) f->unsupported = "its pre_tokenizer is not GPT-2's (add_prefix_space, use_regex)";
+    if (!clean || !chinese) f->unsupported = "its normalizer is not BERT's (clean_text, handle_chinese_chars)";
+    return more == 0;
+}
+
+static int nn__json_tokenizer(nn__json *j, nn__model_file *f)
+{
+    int more = nn__json_open(j, '{', '}');
+    char *key;
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        if (!nn__json_key(j, &key)) return 0;
+        if (!strcmp(key, "model")) { if (!nn__json_model(j, f)) return 0; }
+        else if (!strcmp(key, "normalizer")) { if (!nn__json_rule(j, f, 0)) return 0; }
+        else if (!strcmp(key, "pre_tokenizer")) { if (!nn__json_rule(j, f, 1)) return 0; }
+        else if (!strcmp(key, "added_tokens")) {
+            int inner = nn__json_open(j, '[', ']');
+            for (; inner == 1; inner = nn__json_more(j, ']')) if (!nn__json_added(j, &f->vocabulary)) return 0;
+            if (inner < 0) return 0;
+        } else if (!nn__json_skip(j, 0)) return 0;
+    }
+    if (more == 0 && nn__json_peek(j)) return nn__json_fail(j, "text after the end");
+    return more == 0;
+}
+
+static int nn__json_merges(nn__json *j, nn_tokenizer *t, size_t at)      // "left right" or ["left", "right"]
+{
+    int64_t number = 0, room = 1;
+    size_t i;
+    int more;
+    char *left, *right;
+    for (i = at; i < j->n; i++) room += j->s[i] == ',';
+    if (!nn__pairs_room(t, at ? room : 0) || !at) return nn_ok(t->nn);
+    j->at = at;
+    more = nn__json_open(j, '[', ']');
+    for (; more == 1; more = nn__json_more(j, ']')) {
+        int both = nn__json_peek(j) == '[';
+        if (both && (!nn__json_take(j, '[') || !nn__json_string(j, &left) || !nn__json_take(j, ',') || !nn__json_string(j, &right) || !nn__json_take(j, ']'))) return 0;
+        if (!both) {
+            if (!nn__json_string(j, &left)) return 0;
+            right = strchr(left, ' ');
+            if (!right || strchr(right + 1, ' ')) return nn__json_fail(j, "a merge is not two tokens with a space between");
+            *right++ = 0;
+        }
+        if (!nn__merge_add(t, j->io->path, ++number, left, strlen(left), right, strlen(right))) return 0;
+    }
+    return more == 0;
+}
+
+static const char *nn__unsupported(const nn__model_file *f, int *kind)   // NULL: the file says what we do
+{
+    int plain = f->model && !strcmp(f->model, "BPE");
+    if (f->unsupported) return f->unsupported;
+    if (!f->model) return "it does not say the type of its model";
+    if (plain && !f->normalizer && f->cutter && !strcmp(f->cutter, "ByteLevel")) { *kind = NN__TOKENS_BPE; return NULL; }
+    if (plain && !f->normalizer && !f->cutter && !f->merges) { *kind = NN__TOKENS_CHARACTERS; return NULL; }
+    if (strcmp(f->model, "WordPiece")) return "it is neither BPE of bytes, nor of characters without merges, nor WordPiece";
+    if (!f->normalizer || strcmp(f->normalizer, "BertNormalizer") || !f->cutter || strcmp(f->cutter, "BertPreTokenizer")) return "its WordPiece is not BERT's";
+    if (f->strip >= 0 && f->strip != f->lower) return "it strips accents or lower-cases, but not both";
+    *kind = NN__TOKENS_WORDPIECE;
+    return NULL;
+}
+
+static void nn__drop_replaced(nn__vocabulary *v)         // an added token stands for the one with its number in the vocabulary
+{
+    int64_t i, k, added = 0, *of = (int64_t *)nn__temp(v->nn, nn__mul_size((size_t)v->count + 1, sizeof *of));
+    if (!of) return;
+    for (i = 0; i < v->count; i++) of[i] = -1;
+    for (i = 0; i < v->count; i++) if (v->entry[i].special && v->entry[i].id < v->count) { of[v->entry[i].id] = i; added++; }
+    for (k = i = 0; added && i < v->count; i++)
+        if (v->entry[i].special || v->entry[i].id >= v->count || of[v->entry[i].id] < 0) v->entry[k++] = v->entry[i];
+    if (added) v->count = k;
+    nn__temp_free(v->nn, of);
+}
+
+static nn_tokenizer *nn__tokenizer_open(nn_context *nn, const char *op, const char *path, const void *from, size_t bytes)
+{
+    nn_tokenizer *t = NULL;
+    nn__model_file f;
+    nn__io io;
+    nn__json j;
+    nn__mark m;
+    const char *why;
+    char *s;
+    int kind = 0;
+    if (!nn_ok(nn)) return NULL;
+    memset(&f, 0, sizeof f);
+    memset(&io, 0, sizeof io);
+    f.lower = 1; f.strip = -1;
+    io.nn = f.vocabulary.nn = nn; io.what = f.vocabulary.op = op; io.path = f.vocabulary.path = path ? path : "the data";
+    j.io = &io; j.part = ""; j.at = 0;
+    m = nn__get_mark(nn);
+    s = j.s = nn__text_load(nn, op, path, from, bytes, &j.n);
+    if (s && nn__vocabulary_room(&f.vocabulary, j.n) && nn__json_tokenizer(&j, &f)) {
+        why = nn__unsupported(&f, &kind);
+        if (why) nn_fail(nn, "%s: %s: %s", op, io.path, why);
+        else nn__drop_replaced(&f.vocabulary);
+        if (nn_ok(nn)) t = nn__vocabulary_tokens(&f.vocabulary, kind, NULL);
+        if (t && kind == NN__TOKENS_BPE && !nn__json_merges(&j, t, f.merges)) t = NULL;
+        if (t && kind == NN__TOKENS_BPE && nn__token_find(t, "<|endoftext|>", 13) >= 0) t->begin = t->end = nn__token_find(t, "<|endoftext|>", 13);
+        if (t && kind == NN__TOKENS_CHARACTERS && f.unknown) t->unknown = nn__token_find(t, f.unknown, strlen(f.unknown));
+        if (t && kind == NN__TOKENS_WORDPIECE) { t->cased = !f.lower; if (!nn__wordpiece_specials(t, io.path)) t = NULL; }
+        if (t) t = nn__tokenizer_finish(t, NULL);
+        if (t && kind == NN__TOKENS_BPE) nn__bytes_of_tokens(t);
+    }
+    nn__temp_free(nn, f.vocabulary.entry);
+    nn__temp_free(nn, s);
+    nn__rewind_memory(nn, &m);
+    return t;
+}
+
+NN_API nn_tokenizer *nn_tokenizer_load(nn_context *nn, const char *path)
+{
+    if (!path) { nn_fail(nn, "nn_tokenizer_load: the path is NULL"); return NULL; }
+    return nn__tokenizer_open(nn, "nn_tokenizer_load", path, NULL, 0);
+}
+NN_API nn_tokenizer *nn_tokenizer_parse(nn_context *nn, const void *from, size_t bytes) { return nn__tokenizer_open(nn, "nn_tokenizer_parse", NULL, from, bytes); }
+
+// ---- saving ------------------------------------------------------------------------------------------------------------------------
+static int nn__put_json(nn__bytes *b, const char *s, size_t n, int alphabet)         // a string; alphabet: bytes as GPT-2's characters
+{
+    size_t i, k;
+    char utf8[4];
+    nn__put_byte(b, '"');
+    for (i = 0; i < n; i += k) {
+        uint32_t c = nn__code_point((const unsigned char *)s + i, n - i, &k);
+        if (alphabet) { c = nn__byte_character((unsigned char)s[i]); k = 1; }
+        if (!c || c >= 0x110000u) return 0;
+        if (c == '"' || c == '\\') nn__put_byte(b, '\\');
+        if (c < 32) nn__put_format(b, "\\u%04x", (unsigned)c);
+        else nn__put(b, utf8, nn__put_code_point(c, utf8));
+    }
+    nn__put_byte(b, '"');
+    return 1;
+}
+
+static int nn__put_pairs(nn__bytes *b, const nn_tokenizer *t)            // in the order of their ranks
+{
+    const nn__pair_slot **order;
+    size_t i;
+    int64_t k;
+    order = (const nn__pair_slot **)nn__temp(t->nn, nn__mul_size((size_t)t->pairs + 1, sizeof *order));
+    if (!order) return 0;
+    for (i = 0; i < t->pair_room; i++) if (t->pair[i].rank) order[t->pair[i].rank - 1] = &t->pair[i];
+    for (k = 0; k < t->pairs; k++) {
+        const nn__token *l = &t->token[order[k]->key >> 32], *r = &t->token[(uint32_t)order[k]->key];
+        nn__put_chars(b, k ? ",\n      [" : "\n      [");
+        nn__put_json(b, l->text, l->length, 1);
+        nn__put_chars(b, ", ");
+        nn__put_json(b, r->text, r->length, 1);
+        nn__put_byte(b, ']');
+    }
+    nn__temp_free(t->nn, (void *)order);
+    return 1;
+}
+
+static int nn__put_tokenizer_json(nn__bytes *b, const nn_tokenizer *t)
+{
+    int bytes = t->kind == NN__TOKENS_BPE || t->kind == NN__TOKENS_BYTES, pieces = t->kind == NN__TOKENS_WORDPIECE, ok = 1;
+    const char *comma = "";
+    int64_t i;
+    nn__put_chars(b, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [");
+    for (i = 0; ok && i < t->count; i++) if (t->token[i].kind == NN__TOKEN_SPECIAL) {
+        nn__put_format(b, "%s\n    {\"id\": %lld, \"content\": ", comma, (long long)i);
+        ok = nn__put_json(b, t->token[i].text, t->token[i].length, 0);
+        nn__put_chars(b, ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true}");
+        comma = ",";
+    }
+    nn__put_chars(b, "],\n  \"normalizer\": ");
+    if (pieces) nn__put_format(b, "{\"type\": \"BertNormalizer\", \"clean_text\": true, \"handle_chinese_chars\": true, \"strip_accents\": null, \"lowercase\": %s}", t->cased ? "false" : "true");
+    else nn__put_chars(b, "null");
+    nn__put_chars(b, ",\n  \"pre_tokenizer\": ");
+    nn__put_chars(b, bytes ? "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}" : pieces ? "{\"type\": \"BertPreTokenizer\"}" : "null");
+    nn__put_chars(b, ",\n  \"post_processor\": null,\n  \"decoder\": ");
+    nn__put_chars(b, bytes ? "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true}" :
+                     pieces ? "{\"type\": \"WordPiece\", \"prefix\": \"##\", \"cleanup\": false}" : "{\"type\": \"Fuse\"}");
+    nn__put_format(b, ",\n  \"model\": {\n    \"type\": \"%s\",\n    \"unk_token\": ", pieces ? "WordPiece" : "BPE");
+    if (t->unknown >= 0) ok = ok && nn__put_json(b, t->token[t->unknown].text, t->token[t->unknown].length, 0);
+    else nn__put_chars(b, "null");
+    if (pieces) nn__put_chars(b, ",\n    \"continuing_subword_prefix\": \"##\",\n    \"max_input_chars_per_word\": 100");
+    else nn__put_chars(b, ",\n    \"dropout\": null,\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n"
+                          "    \"byte_fallback\": false,\n    \"ignore_merges\": false");
+    nn__put_chars(b, ",\n    \"vocab\": {");
+    for (comma = "", i = 0; ok && i < t->count; i++) {
+        const nn__token *k = &t->token[i];
+        nn__put_format(b, "%s\n      ", comma);
+        ok = nn__put_json(b, k->text, k->length, bytes && k->kind != NN__TOKEN_SPECIAL);
+        nn__put_format(b, ": %lld", (long long)i);
+        comma = ",";
+    }
+    nn__put_chars(b, "}");
+    if (!pieces) {
+        nn__put_chars(b, ",\n    \"merges\": [");
+        ok = ok && nn__put_pairs(b, t);
+        nn__put_chars(b, "]");
+    }
+    nn__put_chars(b, "\n  }\n}\n");
+    return ok;
+}
+
+static void nn__put_llama(nn__bytes *b, const nn_tokenizer *t)
+{
+    int64_t i;
+    size_t most = 0;
+    for (i = 0; i < t->count; i++) if (t->token[i].length > most) most = t->token[i].length;
+    nn__put_little(b, most < 6 ? 6 : most, 4);
+    for (i = 0; i < t->count; i++) {
+        const nn__token *k = &t->token[i];
+        uint32_t bits;
+        char text[8];
+        memcpy(&bits, &k->score, sizeof bits);
+        snprintf(text, sizeof text, "<0x%02X>", k->length ? (unsigned)(unsigned char)k->text[0] : 0u);
+        nn__put_little(b, bits, 4);
+        nn__put_little(b, k->kind == NN__TOKEN_BYTE ? 6 : k->length, 4);
+        nn__put(b, k->kind == NN__TOKEN_BYTE ? text : k->text, k->kind == NN__TOKEN_BYTE ? 6 : k->length);
+    }
+}
+
+NN_API int nn_tokenizer_save(nn_tokenizer *tokenizer, const char *path)
+{
+    nn_context *nn = tokenizer ? tokenizer->nn : NULL;
+    nn__bytes b;
+    nn__mark m;
+    int ok = 1;
+    if (!nn_ok(nn)) return 0;
+    if (!path || !path[0]) { nn_fail(nn, "nn_tokenizer_save: the path is empty"); return 0; }
+    m = nn__get_mark(nn);
+    b = nn__bytes_new(nn, 65536);
+    if (tokenizer->kind == NN__TOKENS_LLAMA) nn__put_llama(&b, tokenizer);
+    else ok = nn__put_tokenizer_json(&b, tokenizer);
+    if (!ok && nn_ok(nn)) nn_fail(nn, "nn_tokenizer_save: %s: a token is not text (UTF-8 without NUL), so JSON cannot hold it", path);
+    ok = ok && nn__bytes_save(&b, "nn_tokenizer_save", path);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- tokens for training ---------------------------------------------------------------------------------------------------------------
+// A stream is one long text, a sample of it `length` tokens and the same moved on by one. Texts are separate: a batch is as wide as its longest.
+static int nn__tokens_source(nn_context *nn, const char *op, nn__tokens *s, const nn_tokens_desc *d)
+{
+    if (!d || !d->tokens + !d->tokens32 + !d->tokens16 != 2) { nn_fail(nn, "%s: give one of tokens, tokens32 and tokens16", op); return 0; }
+    s->i64 = d->tokens; s->i32 = d->tokens32; s->u16 = d->tokens16;
+    return 1;
+}
+
+// Tokens as numbers, for nn_dataset_get; the loader does not come here.
+static int nn__read_tokens(nn_dataset *d, int64_t i, float *x, float *y, int64_t *label, char *why, size_t room)
+{
+    const nn__tokens *s = d->tokens;
+    int64_t at = s->start ? s->start[i] : i * s->length, n = s->start ? nn__min(s->start[i + 1] - at, s->length) : s->length, k;
+    (void)why; (void)room;
+    for (k = 0; x && k < s->length; k++) x[k] = (float)(k < n ? nn__token_at(s, at + k) : s->pad);
+    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : -100);
+    if (label && d->labels) *label = d->labels[i];
+    return 1;
+}
+
+static nn_dataset *nn__tokens_dataset(nn_context *nn, const char *op, const nn__tokens *source, int64_t count)
+{
+    nn__tokens *s = (nn__tokens *)nn__life(nn, sizeof *s);
+    nn_dataset *d = s ? nn__dataset_make(nn, op, count, nn__shape1(source->length), nn__shape1(source->length)) : NULL;
+    if (!d) return NULL;
+    *s = *source;
+    d->tokens = s;
+    d->read = nn__read_tokens;
+    d->target = NN__TARGET_TOKENS;
+    return d;
+}
+
+NN_API nn_dataset *nn_tokens_new(nn_context *nn, int64_t length, const nn_tokens_desc *desc)
+{
+    const char *op = "nn_tokens_new";
+    nn__tokens s;
+    int64_t samples;
+    if (!nn_ok(nn)) return NULL;
+    memset(&s, 0, sizeof s);
+    if (!nn__tokens_source(nn, op, &s, desc)) return NULL;
+    s.count = desc->count; s.length = length;
+    if (length < 1) { nn_fail(nn, "%s: samples of %lld tokens", op, (long long)length); return NULL; }
+    if (s.count <= length) { nn_fail(nn, "%s: %lld tokens; a sample needs %lld and the one behind them", op, (long long)s.count, (long long)length); return NULL; }
+    samples = (s.count - 1) / length;
+    return nn__tokens_dataset(nn, op, &s, samples);
+}
+
+NN_API nn_dataset *nn_texts_new(nn_context *nn, const int64_t *start, int64_t count, const nn_tokens_desc *desc)
+{
+    const char *op = "nn_texts_new";
+    nn__tokens s;
+    nn_dataset *d;
+    int64_t i;
+    if (!nn_ok(nn)) return NULL;
+    memset(&s, 0, sizeof s);
+    if (!nn__tokens_source(nn, op, &s, desc)) return NULL;
+    if (!start || count < 1) { nn_fail(nn, "%s: %lld texts", op, (long long)count); return NULL; }
+    s.start = start; s.count = desc->count; s.pad = desc->pad;
+    for (i = 0; i < count; i++) {
+        if (start[i] < 0 || start[i + 1] < start[i] || start[i + 1] > s.count) {
+            nn_fail(nn, "%s: text %lld is tokens %lld..%lld of %lld", op, (long long)i, (long long)start[i], (long long)start[i + 1], (long long)s.count);
+            return NULL;
+        }
+        s.length = nn__max(s.length, start[i + 1] - start[i]);
+    }
+    if (desc->most > 0) s.length = nn__min(s.length, desc->most);
+    s.length = nn__max(s.length, 1);
+    d = nn__tokens_dataset(nn, op, &s, count);
+    if (!d || !desc->labels) return d;
+    d->labels = desc->labels;
+    d->classes = desc->classes;
+    return nn__check_labels(nn, op, d) ? d : NULL;
+}
+
+NN_API nn_tensor *nn_token_cross_entropy(nn_tensor *logits, nn_tensor *target, const nn_loss_desc *desc)
+{
+    int64_t v = nn_dim(logits, -1), n = v > 0 ? nn_count(logits) / v : 0;
+    if (logits->ndim != 2) logits = nn_reshape(logits, nn__shape2(n, v));
+    if (target->ndim != 1) target = nn_reshape(target, nn__shape1(nn_count(target)));
+    return nn_cross_entropy(logits, target, desc);
+}
+
+// ---- sampling ------------------------------------------------------------------------------------------------------------------------
+// The order is that of Hugging Face's generate: repetition penalty (Keskar et al. 2019), temperature, top-k (Fan et al. 2018), top-p
+// (Holtzman et al. 2020), min-p (Nguyen et al. 2024). What a filter removes has the weight 0.
+typedef struct nn__sampler {
+    nn_context *nn;
+    const char *op;
+    nn_sample_desc d;
+    double     temperature;
+    int64_t    n;
+    double    *score;                // of a token; then its weight
+    int32_t   *heap;                 // tokens, the best on top
+    unsigned char *seen;
+} nn__sampler;
+
+static int nn__better(const nn__sampler *s, int32_t i, int32_t j) { return s->score[i] != s->score[j] ? s->score[i] > s->score[j] : i < j; }
+
+static void nn__best_sift(nn__sampler *s, int64_t i, int64_t n)
+{
+    int32_t *h = s->heap, v = h[i];
+    int64_t k;
+    for (; (k = 2 * i + 1) < n; i = k) {
+        if (k + 1 < n && nn__better(s, h[k + 1], h[k])) k++;
+        if (!nn__better(s, h[k], v)) break;
+        h[i] = h[k];
+    }
+    h[i] = v;
+}
+
+static void nn__best_start(nn__sampler *s)               // a heap in O(n); taking the best k of it is O(k log n)
+{
+    int64_t i;
+    for (i = 0; i < s->n; i++) s->heap[i] = (int32_t)i;
+    for (i = s->n / 2 - 1; i >= 0; i--) nn__best_sift(s, i, s->n);
+}
+
+static int32_t nn__best_take(nn__sampler *s, int64_t left)       // left: how many are in the heap
+{
+    int32_t top = s->heap[0];
+    s->heap[0] = s->heap[left - 1];
+    nn__best_sift(s, 0, left - 1);
+    return top;
+}
+
+static int nn__sample_rules(nn_context *nn, const char *op, const nn_sample_desc *desc, nn__sampler *s)
+{
+    nn_sample_desc d;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    s->nn = nn; s->op = op; s->d = d;
+    s->temperature = d.temperature == 0.0f ? 1.0 : d.temperature == (float)NN_ZERO ? 0.0 : (double)d.temperature;
+    if (!(s->temperature >= 0 && s->temperature <= FLT_MAX)) nn_fail(nn, "%s: temperature %g", op, (double)d.temperature);
+    else if (d.top_k < 0) nn_fail(nn, "%s: top_k %d", op, d.top_k);
+    else if (!(d.top_p >= 0 && d.top_p <= 1) || !(d.min_p >= 0 && d.min_p <= 1)) nn_fail(nn, "%s: top_p and min_p are shares, 0..1", op);
+    else if (!(d.repetition_penalty >= 0 && d.repetition_penalty <= FLT_MAX)) nn_fail(nn, "%s: repetition_penalty %g", op, (double)d.repetition_penalty);
+    return nn_ok(nn);
+}
+
+static int nn__sampler_room(nn__sampler *s, int64_t n)
+{
+    if (n < 1 || n > INT32_MAX) { nn_fail(s->nn, "%s: a vocabulary of %lld", s->op, (long long)n); return 0; }
+    s->n = n;
+    s->score = (double *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->score));
+    s->heap = (int32_t *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->heap));
+    s->seen = (unsigned char *)nn__temp(s->nn, (size_t)n);
+    return s->score && s->heap && s->seen;
+}
+
+static void nn__sampler_free(nn__sampler *s)
+{
+    nn__temp_free(s->nn, s->score);
+    nn__temp_free(s->nn, s->heap);
+    nn__temp_free(s->nn, s->seen);
+}
+
+static int nn__penalise(nn__sampler *s, const int64_t *previous, int64_t count)      // score < 0: times penalty, else divided by it; once per token
+{
+    double penalty = s->d.repetition_penalty > 0 ? (double)s->d.repetition_penalty : 1.0;
+    int64_t i;
+    for (i = 0; i < s->n; i++)
+        if (!(s->score[i] <= FLT_MAX)) { nn_fail(s->nn, "%s: the score of token %lld is %s", s->op, (long long)i, s->score[i] > 0 ? "infinite" : "not a number"); return 0; }
+    if (penalty == 1.0) return 1;
+    memset(s->seen, 0, (size_t)s->n);
+    for (i = 0; i < count; i++) {
+        int64_t k = previous[i];
+        if (k < 0 || k >= s->n || s->seen[k]) continue;
+        s->seen[k] = 1;
+        s->score[k] = s->score[k] < 0 ? s->score[k] * penalty : s->score[k] / penalty;
+    }
+    return 1;
+}
+
+static int nn__to_weights(nn__sampler *s, double most)   // scores to weights: top-k, top-p, min-p
+{
+    double total = 0, sum;
+    int64_t i, left;
+    int32_t last = -1;
+    if (s->d.top_k && s->d.top_k < s->n) {               // equals of the last one stay, as there
+        nn__best_start(s);
+        for (left = s->n; left > s->n - s->d.top_k; left--) last = nn__best_take(s, left);
+        for (sum = s->score[last], i = 0; i < s->n; i++) if (s->score[i] < sum) s->score[i] = -HUGE_VAL;
+    }
+    if (s->d.top_p > 0 && s->d.top_p < 1) nn__best_start(s);
+    for (i = 0; i < s->n; i++) {
+        double x = s->score[i] - most;
+        s->score[i] = x > -700.0 ? nn__host_exp(x) : 0.0;
+        total += s->score[i];
+    }
+    if (s->d.top_p > 0 && s->d.top_p < 1) {              // the best ones until their sum reaches top_p, at least one
+        for (sum = 0, left = s->n; left > 0 && sum < (double)s->d.top_p * total; left--) {
+            last = nn__best_take(s, left);
+            sum += s->score[last];
+        }
+        memset(s->seen, 0, (size_t)s->n);
+        for (i = 0; i < left; i++) s->seen[s->heap[i]] = 1;
+        for (i = 0; i < s->n; i++) if (s->seen[i]) s->score[i] = 0;
+    }
+    for (i = 0; s->d.min_p > 0 && i < s->n; i++) if (s->score[i] < (double)s->d.min_p) s->score[i] = 0;      // the best has the weight 1
+    return 1;
+}
+
+static int64_t nn__best_token(const nn__sampler *s)      // the first of equals; -1: all are -inf
+{
+    int64_t i, best = -1;
+    for (i = 0; i < s->n; i++) if (s->score[i] > -FLT_MAX && (best < 0 || s->score[i] > s->score[best])) best = i;
+    if (best < 0) nn_fail(s->nn, "%s: every token has the score -infinity", s->op);
+    return best;
+}
+
+static int64_t nn__sample_row(nn__sampler *s, const int64_t *previous, int64_t count, double u)      // scores are in s->score; u in [0, 1)
+{
+    double total = 0, sum = 0;
+    int64_t i, best, last = 0;
+    if (!nn__penalise(s, previous, count)) return -1;
+    best = nn__best_token(s);
+    if (best < 0 || s->d.greedy || s->temperature == 0) return best;
+    for (i = 0; i < s->n; i++) s->score[i] /= s->temperature;
+    if (!nn__to_weights(s, s->score[best])) return -1;
+    for (i = 0; i < s->n; i++) total += s->score[i];
+    for (i = 0; i < s->n; i++) {
+        sum += s->score[i];
+        if (s->score[i] > 0) last = i;
+        if (sum > u * total) return i;
+    }
+    return last;
+}
+
+static double nn__sample_draw(uint64_t seed, uint64_t draw, int64_t row)
+{
+    nn__stream r;
+    r.seed = seed; r.step = draw; r.ordinal = nn__ordinal(NN__DOMAIN_SAMPLE, (uint64_t)row);
+    return nn__draw(&r, 0);
+}
+
+NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, const nn_sample_desc *desc, int64_t *tokens)
+{
+    nn_context *nn = logits ? logits->nn : NULL;
+    nn__sampler s;
+    float *all;
+    int64_t rows, r, i;
+    nn__mark m;
+    int ok = 1;
+    if (!nn_ok(nn)) return 0;
+    memset(&s, 0, sizeof s);
+    if (!tokens || count < 0 || (count && !previous)) { nn_fail(nn, "nn_sample: no room for the tokens, or no previous ones"); return 0; }
+    if (logits->ndim < 1 || logits->ndim > 2) { nn_fail(nn, "nn_sample: scores are (V) or (B, V), not %s", nn__dims_text(logits->ndim, logits->shape).s); return 0; }
+    if (!nn__sample_rules(nn, "nn_sample", desc, &s)) return 0;
+    rows = logits->ndim == 2 ? logits->shape[0] : 1;
+    m = nn__get_mark(nn);
+    all = (float *)nn__temp(nn, nn__mul_size((size_t)nn_count(logits) + 1, sizeof *all));
+    ok = all && nn__sampler_room(&s, logits->shape[logits->ndim - 1]) && nn_read(logits, all);
+    for (r = 0; ok && r < rows; r++) {
+        for (i = 0; i < s.n; i++) s.score[i] = (double)all[r * s.n + i];
+        tokens[r] = nn->measuring ? 0 : nn__sample_row(&s, previous ? previous + r * count : NULL, count, nn__sample_draw(s.d.seed ? s.d.seed : nn->seed, nn->samples, r));
+        ok = tokens[r] >= 0;
+    }
+    nn->samples++;
+    nn__sampler_free(&s);
+    nn__temp_free(nn, all);
+    nn__rewind_memory(nn, &m);
+    return ok;
+}
+
+// ---- generation ------------------------------------------------------------------------------------------------------------------------
+typedef struct nn__generation {
+    nn_context *nn;
+    nn_generate_desc d;
+    nn__sampler s;
+    int64_t   *text, prompt, count, most, beams;     // one row, or beams rows, of prompt + most tokens
+    float     *logits;
+    int64_t   *parent, fresh;
+    char      *out; size_t out_used, out_room, out_sent, stop_longest;       // bytes of the new tokens; sent: handed to on_text
+    nn__decoder decoder;
+    int        stopped;
+} nn__generation;
+
+static int nn__generate_rules(nn__generation *g, const int64_t *prompt, const int64_t *tokens)
+{
+    nn_context *nn = g->nn;
+    const nn_generate_desc *d = &g->d;
+    const char *op = "nn_generate";
+    int64_t i;
+    int k;
+    if (!d->step) nn_fail(nn, "%s: no step: the function that turns tokens into scores", op);
+    else if (!prompt || g->prompt < 1) nn_fail(nn, "%s: the prompt is empty: give it at least the token that begins a text", op);
+    else if (!tokens || g->most < 1) nn_fail(nn, "%s: no room for tokens: max_tokens is %lld", op, (long long)g->most);
+    else if (d->vocabulary < 1 || d->vocabulary > INT32_MAX) nn_fail(nn, "%s: a vocabulary of %lld: give vocabulary or tokenizer", op, (long long)d->vocabulary);
+    else if (d->context < 0 || d->beams < 0 || d->beams > d->vocabulary || d->stop_count < 0 || d->stop_text_count < 0) nn_fail(nn, "%s: a number is out of range", op);
+    else if ((d->stop_text_count || d->on_text) && !d->tokenizer) nn_fail(nn, "%s: stop_text and on_text need the tokenizer", op);
+    else if (d->beams > 1 && (d->stop_text_count || d->on_text || d->slide)) nn_fail(nn, "%s: beams have no stop_text, on_text and slide", op);
+    else if (d->context && !d->slide && g->prompt + g->most > d->context)
+        nn_fail(nn, "%s: %lld tokens of the prompt and %lld new ones are more than the context of %lld (see slide)", op, (long long)g->prompt, (long long)g->most, (long long)d->context);
+    for (i = 0; nn_ok(nn) && i < g->prompt; i++)
+        if (prompt[i] < 0 || prompt[i] >= d->vocabulary) nn_fail(nn, "%s: token %lld of the prompt is %lld; the vocabulary has %lld", op, (long long)i, (long long)prompt[i], (long long)d->vocabulary);
+    for (k = 0; nn_ok(nn) && k < d->stop_text_count; k++) {
+        size_t n = d->stop_text[k] ? strlen(d->stop_text[k]) : 0;
+        if (!n) nn_fail(nn, "%s: stop text %d is empty", op, k);
+        if (n > g->stop_longest) g->stop_longest = n;
+    }
+    return nn_ok(nn);
+}
+
+static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *parent)   // asks the model
+{
+    nn_generate_step s;
+    int64_t width = g->prompt + g->most, length = g->prompt + g->count, skip = 0;
+    if (g->d.slide && g->d.context && length > g->d.context) { skip = length - g->d.context; g->fresh = g->d.context; }
+    memset(&s, 0, sizeof s);
+    s.tokens = g->text + skip; s.pitch = width; s.batch = rows; s.length = length - skip; s.fresh = g->fresh; s.parent = parent;
+    s.vocabulary = g->d.vocabulary; s.logits = g->logits;
+    if (!g->d.step(g->d.self, &s)) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
+    g->fresh = 1;
+    return nn_ok(g->nn);
+}
+
+static void nn__load_scores(nn__generation *g, int64_t row)
+{
+    int64_t i, n = g->d.vocabulary;
+    for (i = 0; i < n; i++) g->s.score[i] = (double)g->logits[row * n + i];
+}
+
+static int nn__is_stop(const nn__generation *g, int64_t token)
+{
+    int i;
+    for (i = 0; i < g->d.stop_count; i++) if (g->d.stop[i] == token) return 1;
+    return 0;
+}
+
+static int nn__generate_bytes(nn__generation *g, int64_t token)          // appends the text of the token
+{
+    size_t need;
+    nn__decoder probe = g->decoder;
+    if (token >= g->d.tokenizer->count) { nn_fail(g->nn, "nn_generate: token %lld; the tokenizer has %lld", (long long)token, (long long)g->d.tokenizer->count); return 0; }
+    probe.to = NULL; probe.room = 0; probe.n = 0;
+    nn__decode_token(&probe, token);
+    need = g->out_used + probe.n;
+    if (need > g->out_room) {
+        char *more = (char *)nn__temp(g->nn, need * 2 + 64);
+        if (!more) return 0;
+        if (g->out_used) memcpy(more, g->out, g->out_used);
+        nn__temp_free(g->nn, g->out);
+        g->out = more;
+        g->out_room = need * 2 + 64;
+    }
+    g->decoder.to = g->out; g->decoder.room = g->out_room; g->decoder.n = g->out_used;
+    nn__decode_token(&g->decoder, token);
+    g->out_used = g->decoder.n;
+    return 1;
+}
+
+// How far the text may be shown: not beyond a stop text, nor into what may become one, nor into half a character.
+static size_t nn__generate_shown(nn__generation *g, size_t before, int end)
+{
+    size_t first = g->out_used, from = before + 1 > g->stop_longest ? before + 1 - g->stop_longest : 0, i, k;
+    int s;
+    for (i = from; i < g->out_used && !g->stopped; i++) for (s = 0; s < g->d.stop_text_count; s++) {
+        size_t n = strlen(g->d.stop_text[s]), have = g->out_used - i < n ? g->out_used - i : n;
+        if (memcmp(g->out + i, g->d.stop_text[s], have)) continue;
+        if (have == n && !g->stopped) { g->stopped = 1; first = i; }
+        else if (!end && i < first && !g->stopped) first = i;
+    }
+    if (g->stopped || end) return first;
+    for (k = 1; k <= 3 && k <= first; k++) {             // the last character: complete?
+        unsigned char c = (unsigned char)g->out[first - k];
+        size_t want = c >= 0xF0 && c < 0xF5 ? 4 : c >= 0xE0 ? 3 : 2;
+        if (c < 0x80 || c >= 0xF5) break;
+        if (c >= 0xC0) { if (want > k && first == g->out_used) first -= k; break; }
+    }
+    return first;
+}
+
+static int nn__generate_show(nn__generation *g, int64_t token, int end)
+{
+    size_t before = g->out_used, shown;
+    if (!g->d.tokenizer || (!g->d.on_text && !g->d.stop_text_count)) return 1;
+    if (token >= 0 && !nn__generate_bytes(g, token)) return 0;
+    shown = nn__generate_shown(g, before, end);
+    if (shown < g->out_sent) shown = g->out_sent;
+    if (g->d.on_text && (token >= 0 || shown > g->out_sent) &&
+        !g->d.on_text(g->d.user, token, g->out ? g->out + g->out_sent : "", shown - g->out_sent)) g->stopped = 1;
+    g->out_sent = shown;
+    return 1;
+}
+
+static int nn__generate_one(nn__generation *g)           // one row, token by token
+{
+    while (g->count < g->most && !g->stopped) {
+        int64_t token;
+        if (!nn__generate_scores(g, 1, NULL)) return 0;
+        nn__load_scores(g, 0);
+        token = nn__sample_row(&g->s, g->text, g->prompt + g->count, nn__sample_draw(g->s.d.seed ? g->s.d.seed : g->nn->seed, g->nn->samples++, 0));
+        if (token < 0) return 0;
+        g->text[g->prompt + g->count++] = token;
+        if (nn__is_stop(g, token)) break;
+        if (!nn__generate_show(g, token, 0)) return 0;
+    }
+    return g->stopped || nn__generate_show(g, -1, 1);
+}
+
+// Beam search as Hugging Face's: of all continuations of all beams the best 2 * beams by the sum of log-probabilities; those that stop leave
+// with the score sum / new tokens ^ length_penalty, the first `beams` others go on. It ends when no beam can be better than what has left.
+typedef struct nn__hypothesis { double score; int64_t length; } nn__hypothesis;
+typedef struct nn__candidate { double sum; int64_t beam, token; } nn__candidate;
+
+static double nn__length_norm(const nn__generation *g, int64_t length)
+{
+    double power = g->d.length_penalty == 0.0f ? 1.0 : g->d.length_penalty == (float)NN_ZERO ? 0.0 : (double)g->d.length_penalty;
+    return nn__host_exp(power * nn__host_log((double)length));
+}
+
+static int nn__beam_candidates(nn__generation *g, int64_t rows, const double *sums, nn__candidate *best, int64_t want)     // how many there are; 0: error
+{
+    int64_t r, i, k, found = 0;
+    for (r = 0; r < rows; r++) {
+        double most, total = 0, shift;
+        nn__load_scores(g, r);
+        if (!nn__penalise(&g->s, NULL, 0)) return 0;
+        i = nn__best_token(&g->s);
+        if (i < 0) return 0;
+        most = g->s.score[i];
+        for (i = 0; i < g->s.n; i++) if (g->s.score[i] - most > -700) total += nn__host_exp(g->s.score[i] - most);
+        shift = most + nn__host_log(total);
+        for (i = 0; i < g->s.n; i++) g->s.score[i] -= shift;
+        nn__penalise(&g->s, g->text + r * (g->prompt + g->most), g->prompt + g->count);
+        for (i = 0; i < g->s.n; i++) {                   // insertion into the few that are best so far
+            double sum = sums[r] + g->s.score[i];
+            if (!(sum > -DBL_MAX) || (found == want && sum <= best[want - 1].sum)) continue;
+            for (k = found < want ? found++ : want - 1; k > 0 && best[k - 1].sum < sum; k--) best[k] = best[k - 1];
+            best[k].sum = sum; best[k].beam = r; best[k].token = i;
+        }
+    }
+    return (int)found;
+}
+
+static void nn__beam_keep(nn__generation *g, nn__hypothesis *h, int64_t *kept, int64_t *texts, const int64_t *row, double sum)   // the new tokens of a text that ends
+{
+    double score = sum / nn__length_norm(g, g->count);
+    int64_t i, at = *kept;
+    if (*kept == g->beams) {
+        for (at = 0, i = 1; i < g->beams; i++) if (h[i].score < h[at].score) at = i;
+        if (score <= h[at].score) return;
+    } else ++*kept;
+    h[at].score = score;
+    h[at].length = g->count;
+    memcpy(texts + at * g->most, row + g->prompt, (size_t)g->count * sizeof *row);
+}
+
+static int nn__beam_worst_is_best(const nn__generation *g, const nn__hypothesis *h, int64_t kept, double sum)    // no beam can be better any more
+{
+    int64_t i;
+    double worst;
+    if (kept < g->beams) return 0;
+    for (worst = h[0].score, i = 1; i < kept; i++) if (h[i].score < worst) worst = h[i].score;
+    return worst >= sum / nn__length_norm(g, g->count);
+}
+
+static int nn__generate_beams(nn__generation *g, int64_t *tokens)
+{
+    nn_context *nn = g->nn;
+    int64_t b = g->beams, width = g->prompt + g->most, want = b * nn__max(2, g->d.stop_count + 1), rows = 1, kept = 0, i, found, next, best;
+    nn__hypothesis *h = (nn__hypothesis *)nn__temp(nn, (size_t)b * sizeof *h);
+    nn__candidate *c = (nn__candidate *)nn__temp(nn, (size_t)want * sizeof *c);
+    double *sums = (double *)nn__temp(nn, (size_t)b * sizeof *sums);
+    int64_t *texts = (int64_t *)nn__temp(nn, nn__mul_size((size_t)(b * g->most), sizeof *texts)), *other = (int64_t *)nn__temp(nn, nn__mul_size((size_t)(b * width), sizeof *other));
+    int ok = h && c && sums && texts && other;
+    if (ok) sums[0] = 0;
+    while (ok && rows && g->count < g->most) {
+        ok = nn__generate_scores(g, rows, g->count ? g->parent : NULL);
+        found = ok ? nn__beam_candidates(g, rows, sums, c, want) : 0;
+        if (!found) { ok = 0; break; }
+        g->count++;
+        for (next = i = 0; i < found && next < b; i++) {
+            int64_t *row = other + next * width;
+            memcpy(row, g->text + c[i].beam * width, (size_t)(g->prompt + g->count - 1) * sizeof *row);
+            row[g->prompt + g->count - 1] = c[i].token;
+            if (nn__is_stop(g, c[i].token) || g->count == g->most) { if (i < b) nn__beam_keep(g, h, &kept, texts, row, c[i].sum); continue; }
+            g->parent[next] = c[i].beam;
+            sums[next++] = c[i].sum;
+        }
+        memcpy(g->text, other, (size_t)(next * width) * sizeof *other);
+        rows = next && nn__beam_worst_is_best(g, h, kept, sums[0]) ? 0 : next;
+    }
+    for (best = 0, i = 1; i < kept; i++) if (h[i].score > h[best].score) best = i;
+    if (ok && kept) {
+        g->count = h[best].length;
+        memcpy(tokens, texts + best * g->most, (size_t)g->count * sizeof *tokens);
+    }
+    nn__temp_free(nn, h);
+    nn__temp_free(nn, c);
+    nn__temp_free(nn, sums);
+    nn__temp_free(nn, texts);
+    nn__temp_free(nn, other);
+    return ok;
+}
+
+NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc *desc)
+{
+    nn__generation g;
+    size_t rows;
+    int ok;
+    if (!nn_ok(nn)) return -1;
+    memset(&g, 0, sizeof g);
+    if (desc) g.d = *desc;
+    g.nn = nn; g.prompt = count; g.most = max_tokens; g.beams = nn__max(g.d.beams, 1); g.fresh = count;
+    if (!g.d.vocabulary) g.d.vocabulary = nn_token_count(g.d.tokenizer);
+    if (!nn__generate_rules(&g, prompt, tokens) || !nn__sample_rules(nn, "nn_generate", g.d.sample, &g.s)) return -1;
+    rows = (size_t)g.beams;
+    g.text = (int64_t *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)(count + max_tokens), sizeof *g.text)));
+    g.logits = (float *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
+    g.parent = (int64_t *)nn__temp(nn, rows * sizeof *g.parent);
+    ok = g.text && g.logits && g.parent && nn__sampler_room(&g.s, g.d.vocabulary);
+    if (ok) memcpy(g.text, prompt, (size_t)count * sizeof *g.text);
+    g.decoder.t = g.d.tokenizer;
+    g.decoder.before = 1;
+    if (ok && g.beams > 1) ok = nn__generate_beams(&g, tokens);
+    else if (ok) {
+        ok = nn__generate_one(&g);
+        memcpy(tokens, g.text + count, (size_t)g.count * sizeof *tokens);
+    }
+    nn__sampler_free(&g.s);
+    nn__temp_free(nn, g.text);
+    nn__temp_free(nn, g.logits);
+    nn__temp_free(nn, g.parent);
+    nn__temp_free(nn, g.out);
+    return ok ? g.count : -1;
 }
 
 // =============================================================================================
@@ -10436,8 +12874,10 @@ static int nn__foldable(const nn__recording *r, int j)      // which call the ba
     for (i = 1; i < 5; i++) if (n->v[i].data && n->v[i].dtype != NN_F32) return -1;
     for (i = 0; i < j; i++) {
         const nn__recorded *c = &r->call[i];
+        int then;                                        // what a linear layer does to its result
         if (!c->op || c->v[c->nin].data != n->v[0].data) continue;
-        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2) ? i : -1;
+        memcpy(&then, c->params, sizeof then);
+        found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !then) ? i : -1;
     }
     for (k = 0; k < r->calls && found >= 0; k++)
         if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
@@ -11722,7 +14162,7 @@ NN__TARGET_END
 #endif
 
 #if NN__HAVE_X86 && !defined(NN_NO_AVX2)
-NN__TARGET_BEGIN("avx2,fma")
+NN__TARGET_BEGIN("avx2,fma,f16c")
 #define NN__VISIT    5
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 0
@@ -11736,6 +14176,10 @@ NN__TARGET_BEGIN("avx2,fma")
 #define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
+#define NN__HALVES(p, q)      ((V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))     // half from p, half from q
+#define NN__FROM_BF16(p)      ((V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define NN__FROM_F16(p)       ((V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p))))
+#define NN__FROM_I8(p)        ((V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -11756,6 +14200,10 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
 #define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
+#define NN__HALVES(p, q)      ((V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1))
+#define NN__FROM_BF16(p)      ((V)((VI)_mm512_maskz_cvtepu16_epi32((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
+#define NN__FROM_F16(p)       ((V)_mm512_maskz_cvtph_ps((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))))
+#define NN__FROM_I8(p)        ((V)_mm512_maskz_cvtepi32_ps((__mmask16)0xFFFF, _mm512_maskz_cvtepi8_epi32((__mmask16)0xFFFF, _mm_loadu_si128((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
 #endif
@@ -14855,28 +17303,34 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
-//     strip        columns of B of a few vectors, in place if they lie side by side, else packed: [term][column]
+//     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
+//     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
 //
-// (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048.
+// (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
+// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_WORK = 1 << 18 };
-typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b; size_t scratch; } nn__gemm_cut;    // scratch: numbers
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18 };
+typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
     const void *a, *b;
     void       *y;
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
+    int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
+    const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
+    int64_t     up, across, srs, scs;
 } nn__product;
 
-// Where y lies column by column, its transpose is computed: y' = b' a'.
-static nn__product nn__product_turned(nn__product p)
+// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
+static int nn__product_turn(nn__product *g)
 {
-    nn__product q = p;
-    if (p.ycs == 1 || p.yrs != 1) return p;
-    q.a = p.b; q.b = p.a; q.m = p.n; q.n = p.m;
-    q.ars = p.bcs; q.acs = p.brs; q.brs = p.acs; q.bcs = p.ars; q.yrs = p.ycs; q.ycs = 1;
-    return q;
+    nn__product p = *g;
+    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32)) && (p.ars == 1 || p.acs == 1);
+    if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
+    g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
+    g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
+    return 1;
 }
 
 static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
@@ -14896,16 +17350,31 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
         s.across = n ? (n + s.columns - 1) / s.columns : 0;
     }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
-    s.pack_b = g->bcs != 1 || g->brs < 1 || s.pack_a;
-    most = s.pack_a || s.pack_b ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
+    s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
+    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
-    s.scratch = (size_t)(((s.pack_a ? s.rows : 0) + (s.pack_b ? nn__min(s.columns, strips * NN__GEMM_STRIP) : 0)) * s.depth);
+    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
+}
+// The block of y that a task makes.
+typedef struct nn__gemm_block { int64_t row, rows, column, columns; } nn__gemm_block;
+static nn__gemm_block nn__gemm_block_of(const nn__product *p, int64_t task)
+{
+    nn__product g = *p;
+    int turned = nn__product_turn(&g);
+    nn__gemm_cut s = nn__gemm_cuts(&g);
+    nn__gemm_block b, q;
+    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g.m - b.row));
+    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g.n - b.column);
+    if (!turned) return b;
+    q.row = b.column; q.rows = b.columns; q.column = b.row; q.columns = b.rows;
+    return q;
 }
 static int64_t nn__gemm_tasks(nn__product g)
 {
     nn__gemm_cut s;
-    g = nn__product_turned(g);
+    nn__product_turn(&g);
     s = nn__gemm_cuts(&g);
     return s.down * s.across;
 }
@@ -14914,7 +17383,7 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
     double work = (double)g.m * (double)g.n * (double)g.k / 8;
     nn__gemm_cut s;
     size_t bytes;
-    g = nn__product_turned(g);
+    nn__product_turn(&g);
     s = nn__gemm_cuts(&g);
     bytes = s.scratch * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
@@ -14938,11 +17407,13 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     V acc[NN__TALL][8], bv[8];
     int64_t p;
     int i, j;
-    NN__UNROLL for (i = 0; i < h; i++)
-        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
     if (start) {
+        NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
+    } else {
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
     }
     for (p = 0; p < k; p++, a += acs, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
@@ -14988,70 +17459,85 @@ static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ld
 }
 
 #if NN__LANES > 1
-#define NN__FOUR_LOW        0, 4, 1, 5
-#define NN__FOUR_HIGH       2, 6, 3, 7
-#define NN__FOUR_LOW_PAIRS  0, 1, 4, 5
-#define NN__FOUR_HIGH_PAIRS 2, 3, 6, 7
-typedef int32_t NN__K(ifour) __attribute__((vector_size(16)));
-NN__INLINE NN__K(four) NN__K(four_low)(NN__K(four) a, NN__K(four) b)        { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW); }
-NN__INLINE NN__K(four) NN__K(four_high)(NN__K(four) a, NN__K(four) b)       { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH); }
-NN__INLINE NN__K(four) NN__K(four_low_pairs)(NN__K(four) a, NN__K(four) b)  { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_LOW_PAIRS); }
-NN__INLINE NN__K(four) NN__K(four_high_pairs)(NN__K(four) a, NN__K(four) b) { NN__SHUFFLE(NN__K(ifour), a, b, NN__FOUR_HIGH_PAIRS); }
-#undef NN__FOUR_LOW
-#undef NN__FOUR_HIGH
-#undef NN__FOUR_LOW_PAIRS
-#undef NN__FOUR_HIGH_PAIRS
-NN__INLINE void NN__K(transpose4)(const R *x, int64_t rs, R *to, int64_t width)      // to[p][j] = x[j][p], 4 x 4
+// In every four lanes of a and b: numbers 0 and 1 of both in turns, 2 and 3 in turns; 0 and 1 of a then b, 2 and 3 of a then b.
+#if NN__LANES == 16
+#define NN__FOURS(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
+#elif NN__LANES == 8
+#define NN__FOURS(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
+#else
+#define NN__FOURS(a, b, c, d) a, b, c, d
+#endif
+NN__INLINE V NN__K(four_low)(V a, V b)        { NN__SHUFFLE(VI, a, b, NN__FOURS(0, NN__LANES, 1, NN__LANES + 1)); }
+NN__INLINE V NN__K(four_high)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__FOURS(2, NN__LANES + 2, 3, NN__LANES + 3)); }
+NN__INLINE V NN__K(four_low_pairs)(V a, V b)  { NN__SHUFFLE(VI, a, b, NN__FOURS(0, 1, NN__LANES, NN__LANES + 1)); }
+NN__INLINE V NN__K(four_high_pairs)(V a, V b) { NN__SHUFFLE(VI, a, b, NN__FOURS(2, 3, NN__LANES + 2, NN__LANES + 3)); }
+#undef NN__FOURS
+#if NN__LANES == 16
+#define NN__EVERY_OTHER(i) i, i + 1, i + 2, i + 3, i + 8, i + 9, i + 10, i + 11, i + 16, i + 17, i + 18, i + 19, i + 24, i + 25, i + 26, i + 27
+NN__INLINE V NN__K(even_fours)(V a, V b)      { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(0)); }
+NN__INLINE V NN__K(odd_fours)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(4)); }
+#undef NN__EVERY_OTHER
+#endif
+// Numbers 0, 1 ... of NN__LANES rows: r[t] has number t of every row. Four terms at a time: vectors of four numbers of rows i, i + 4 ..., and these turned.
+NN__INLINE void NN__K(turn)(const R *x, int64_t rs, V *r)
 {
-    NN__K(four) a[4], r[4], low, high;
+    V q[4][4], low, high;
+    const R *x4 = x + 4 * rs, *x8 = x4 + 4 * rs, *x12 = x8 + 4 * rs;
+    int c, i, n = NN__LANES / 4;
+    NN__UNROLL for (i = 0; i < 4; i++, x += rs, x4 += rs, x8 += rs, x12 += rs) {
+#if NN__LANES == 16
+        NN__UNROLL for (c = 0; c < n; c += 2) {
+            V a = NN__HALVES(x + 4 * c, x4 + 4 * c), b = NN__HALVES(x8 + 4 * c, x12 + 4 * c);
+            q[c][i] = NN__K(even_fours)(a, b);
+            q[c + 1][i] = NN__K(odd_fours)(a, b);
+        }
+#elif NN__LANES == 8
+        NN__UNROLL for (c = 0; c < n; c++) q[c][i] = NN__HALVES(x + 4 * c, x4 + 4 * c);
+#else
+        q[0][i] = LOAD(x);
+#endif
+    }
+    NN__UNROLL for (c = 0; c < n; c++) {
+        low = NN__K(four_low)(q[c][0], q[c][1]); high = NN__K(four_low)(q[c][2], q[c][3]);
+        r[4 * c] = NN__K(four_low_pairs)(low, high); r[4 * c + 1] = NN__K(four_high_pairs)(low, high);
+        low = NN__K(four_high)(q[c][0], q[c][1]); high = NN__K(four_high)(q[c][2], q[c][3]);
+        r[4 * c + 2] = NN__K(four_low_pairs)(low, high); r[4 * c + 3] = NN__K(four_high_pairs)(low, high);
+    }
+}
+// to[p * width + j] = x[j rs + p] for at most NN__LANES rows and terms; `lanes` numbers of every term are written, those past the rows are 0.
+static void NN__K(turn_block)(int64_t rows, int64_t terms, const R *x, int64_t rs, R *to, int64_t width, int64_t lanes)
+{
+    V r[NN__LANES];
+    R part[NN__LANES * NN__LANES];
     int i;
-    NN__UNROLL for (i = 0; i < 4; i++) memcpy(&a[i], x + i * rs, 16);
-    low = NN__K(four_low)(a[0], a[1]); high = NN__K(four_low)(a[2], a[3]);
-    r[0] = NN__K(four_low_pairs)(low, high); r[1] = NN__K(four_high_pairs)(low, high);
-    low = NN__K(four_high)(a[0], a[1]); high = NN__K(four_high)(a[2], a[3]);
-    r[2] = NN__K(four_low_pairs)(low, high); r[3] = NN__K(four_high_pairs)(low, high);
-    NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * width, &r[i], 16);
+    if (rows < NN__LANES || terms < NN__LANES) {
+        for (i = 0; i < NN__LANES; i++) STORE(part + i * NN__LANES, i < rows ? NN__K(get_lanes)(x + i * rs, terms) : SET1(0.0f));
+        x = part;
+        rs = NN__LANES;
+    }
+    NN__K(turn)(x, rs, r);
+    if (terms >= NN__LANES && lanes >= NN__LANES) { NN__UNROLL for (i = 0; i < NN__LANES; i++, to += width) STORE(to, r[i]); return; }
+    for (i = 0; i < nn__min(terms, NN__LANES); i++) NN__K(put_lanes)(to + i * width, r[i], lanes);
 }
 #endif
 
-// w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero. B too, by swapped strides.
+// w rows of k numbers to [term][row], rows beside each other: to[p * width + j] = x[j rs + p cs]; rows w .. width are zero.
 static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t width, R *to)
 {
-    int64_t terms = 0, rows = 0, first = 0, p, j;        // so many of each are done in blocks of 4 x 4, 64 terms of a row at a time
-    if (rs == 1) {
-        for (p = 0; p < k; p++) {
-            NN__K(copy_few)(to + p * width, x + p * cs, w);
-            for (j = w; j < width; j++) to[p * width + j] = 0;
+    int64_t p, j;
+#if NN__LANES > 1
+    if (cs == 1 && rs != 1) {
+        for (p = 0; p < k; p += NN__LANES) {
+            int64_t at = k < NN__LANES ? 0 : nn__min(p, k - NN__LANES);              // the last block may overlap its neighbour
+            for (j = 0; j < width; j += NN__LANES) NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, to + at * width + j, width, width - j);
         }
         return;
     }
-#if NN__LANES > 1
-    if (cs == 1) {
-        terms = k / 4 * 4;
-        rows = w / 4 * 4;
-        for (first = 0; first < terms; first += 64)
-            for (j = 0; j < rows; j += 4) for (p = first; p < nn__min(terms, first + 64); p += 4) NN__K(transpose4)(x + j * rs + p, rs, to + p * width + j, width);
-    }
-#else
-    (void)first;
 #endif
     for (p = 0; p < k; p++) {
-        for (j = p < terms ? rows : 0; j < w; j++) to[p * width + j] = x[j * rs + p * cs];
-        for (; j < width; j++) to[p * width + j] = 0;
-    }
-}
-
-// n rows of k numbers in panels: as many as there are tiles, nearly equal (A); or, tiles 0, as wide as strips are (B).
-static void NN__K(gemm_panels)(int64_t n, int64_t k, const R *x, int64_t rs, int64_t cs, int64_t tiles, R *to)
-{
-    int64_t i, w, width, p, t;
-    for (p = 0; p < (rs == 1 ? k : 1); p++) {            // where rows lie side by side, go through memory in its order
-        for (i = 0, t = 0; i < n; i += w, t++) {
-            w = tiles ? n / tiles + (t < n % tiles) : nn__min(NN__NR, n - i);
-            width = tiles ? w : w > NN__LANES ? NN__NR : NN__LANES;
-            if (rs == 1) NN__K(gemm_turn)(w, 1, x + i + p * cs, 1, cs, width, to + i * k + p * width);
-            else         NN__K(gemm_turn)(w, k, x + i * rs, rs, cs, width, to + i * k);
-        }
+        if (rs == 1) NN__K(copy_few)(to + p * width, x + p * cs, w);
+        else for (j = 0; j < w; j++) to[p * width + j] = x[j * rs + p * cs];
+        for (j = w; j < width; j++) to[p * width + j] = 0;
     }
 }
 
@@ -15073,23 +17559,46 @@ static void NN__K(gemm_macro)(int64_t m, int64_t n, int64_t k, const R *a, const
         }
 }
 
-// All rows of a task times one strip: w columns, in tiles of nearly equal height. acs 0: A is packed, a panel per tile. b: [term][column].
-static void NN__K(gemm_strip)(int64_t m, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
-                              const R *start, R *y, int64_t rs, int64_t cs)
+// y (h, w) and a tile that has rows of `width` numbers side by side
+NN__INLINE void NN__K(edge_load)(int64_t h, int64_t w, int64_t width, const R *y, int64_t rs, int64_t cs, R *edge)
+{
+    int64_t p, q;
+    for (p = 0; p < h; p++) for (q = 0; q < width; q++) edge[p * width + q] = q < w ? y[p * rs + q * cs] : 0;
+}
+NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int64_t rs, int64_t cs, const R *edge)
+{
+    int64_t p, q;
+#if NN__LANES > 1
+    if (rs == 1 && cs != 1) {
+        for (q = 0; q < w; q += NN__LANES) NN__K(turn_block)(h, w - q, edge + q, width, y + q * cs, cs, h);
+        return;
+    }
+#endif
+    for (p = 0; p < h; p++) {
+        if (cs == 1) NN__K(copy_few)(y + p * rs, edge + p * width, w);
+        else for (q = 0; q < w; q++) y[p * rs + q * cs] = edge[p * width + q];
+    }
+}
+
+// All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
+// b: [term][column]. They start from y, or from start (a number per column), or from each (one per row, where y is not dense). ahead: where
+// the next strip lies, which is fetched meanwhile, or NULL.
+static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
+                              const R *start, const R *each, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + NN__TALL - 1) / NN__TALL, t, p, q, width = vectors * NN__LANES;
+    int64_t tiles = (m + tall - 1) / tall, t, p = 0, i, width = vectors * NN__LANES;
     for (t = 0; t < tiles; t++) {
         int64_t h = m / tiles + (t < m % tiles);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
-        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
+        if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
+        if (w == width && cs == 1 && !each) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
         else {
-            for (p = 0; !start && p < h; p++) for (q = 0; q < width; q++) edge[p * width + q] = q < w ? y[p * rs + q * cs] : 0;
+            if (each) for (i = 0; i < h; i++) NN__K(fill_with)(width, edge + i * width, each[t * h + (t < m % tiles ? 0 : m % tiles) + i]);
+            else if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
             tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, edge, width);
-            for (p = 0; p < h; p++) {
-                if (cs == 1) NN__K(copy_few)(y + p * rs, edge + p * width, w);
-                else for (q = 0; q < w; q++) y[p * rs + q * cs] = edge[p * width + q];
-            }
+            NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
         y += h * rs;
@@ -15109,13 +17618,142 @@ static int64_t NN__K(gemm_overrun)(int64_t w, int64_t width, int64_t ldb, int64_
     return w == width || !last ? 0 : nn__min(depth, (width - w + ldb - 1) / ldb);
 }
 
+// Rows of an A of odd strides, a panel per tile: [term][row].
+static void NN__K(gemm_pack_a)(int64_t m, int64_t tall, int64_t k, const R *a, int64_t ars, int64_t acs, R *to)
+{
+    int64_t tiles = (m + tall - 1) / tall, t, i = 0, p, j;
+    for (t = 0; t < tiles; t++) {
+        int64_t h = m / tiles + (t < m % tiles);
+        for (p = 0; p < k; p++) for (j = 0; j < h; j++) *to++ = a[(i + j) * ars + p * acs];
+        i += h;
+    }
+}
+
+#if NN__LANES > 1
+// One row of A times B whose columns are dense: blocks of B are turned in registers. n: a multiple of NN__NR. from: what y starts from, or
+// NULL for 0. Two blocks at a time: the sums of one wait for each other.
+static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const R *b, int64_t bcs, const R *from, R *y)
+{
+    int64_t j, p, whole = k / NN__LANES * NN__LANES;
+    R tail[NN__LANES * NN__NR];
+    int g, t;
+    for (j = 0; j < n; j += NN__NR, b += NN__NR * bcs) {
+        V sum[NN__NV], r[NN__LANES];
+        NN__UNROLL for (g = 0; g < NN__NV; g++) sum[g] = from ? LOAD(from + j + g * NN__LANES) : SET1(0.0f);
+        for (p = 0; p < whole; p += NN__LANES)
+            NN__UNROLL for (g = 0; g < NN__NV; g++) {
+                NN__K(turn)(b + p + g * NN__LANES * bcs, bcs, r);
+                NN__UNROLL for (t = 0; t < NN__LANES; t++) sum[g] = FMA(SET1(a[(p + t) * acs]), r[t], sum[g]);
+            }
+        NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
+        if (whole == k) continue;
+        NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, y + j, 0);
+    }
+}
+#endif
+
+// Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type ? 2 : (int64_t)sizeof(R); }
+NN__INLINE R NN__K(small_one)(int type, const char *p)
+{
+    double d;
+    if (type == NN_I8) return (R)*(const int8_t *)p;
+    nn__half_bits_f32(p, type == NN_BF16, &d);
+    return (R)d;
+}
+NN__INLINE V NN__K(small_load)(const int type, const char *p)
+{
+#ifdef NN__FROM_I8
+    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : type ? NN__FROM_I8(p) : LOAD((const R *)(const void *)p);
+#else
+    R part[NN__LANES];
+    int i;
+    if (!type) return LOAD((const R *)(const void *)p);
+    for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * NN__K(small_bytes)(type));
+    return LOAD(part);
+#endif
+}
+// Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). Rows are row_bytes apart; each is read as a stream, so the sums stay in y.
+NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
+{
+    const int64_t e = NN__K(small_bytes)(type);
+    V x[8], sum, s = C(1), w;
+    int64_t j;
+    int t;
+    NN__UNROLL for (t = 0; t < rows; t++) x[t] = SET1(a[t * acs]);
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t left = n - j;
+        sum = NN__K(get_lanes)(y + j, left);
+        if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
+        NN__UNROLL for (t = 0; t < rows; t++) {
+            const char *p = b + t * row_bytes + j * e;
+            char part[NN__LANES * sizeof(R)] = { 0 };
+            if (left < NN__LANES) { memcpy(part, p, (size_t)(left * e)); p = part; }
+            else NN__FETCH(p + 8 * row_bytes);
+            w = NN__K(small_load)(type, p);
+            if (type == NN_I8) w = w * s;
+            sum = FMA(x[t], w, sum);
+        }
+        NN__K(put_lanes)(y + j, sum, left);
+    }
+}
+NN__INLINE void NN__K(stream_of)(const int type, const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
+{
+    int64_t p = 0, row_bytes = g->brs * NN__K(small_bytes)(type);
+    while (p < g->k) {
+        int64_t end = type == NN_I8 ? nn__min(g->k, (p / g->up + 1) * g->up) : g->k;
+        const R *s = type == NN_I8 ? scale + p / g->up * g->srs : NULL;
+        for (; p + 8 <= end; p += 8) NN__K(stream_rows)(type, 8, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+        for (; p < end; p++)         NN__K(stream_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
+    }
+}
+// One row of A times columns j .. j + n of B, whose rows are dense: y += a b
+static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int64_t n, R *y)
+{
+    const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
+    const R *scale = g->scale ? (const R *)g->scale + j : NULL;
+    if (!g->small)               NN__K(stream_of)(0, g, n, a, b, scale, y);
+    else if (g->small == NN_BF16) NN__K(stream_of)(NN_BF16, g, n, a, b, scale, y);
+    else if (g->small == NN_F16) NN__K(stream_of)(NN_F16, g, n, a, b, scale, y);
+    else                         NN__K(stream_of)(NN_I8, g, n, a, b, scale, y);
+}
+
+NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    const int64_t e = NN__K(small_bytes)(type);
+    const char *b = (const char *)g->b + (first * g->brs + j * g->bcs) * e;
+    const R *scale = (const R *)g->scale;
+    int64_t p, i;
+    int whole = w == width && g->bcs == 1 && (!scale || (g->across == 1 && g->scs == 1));
+    for (p = 0; p < k; p++, b += g->brs * e, to += width) {
+        const R *s = scale ? scale + (first + p) / g->up * g->srs : NULL;
+        if (whole) for (i = 0; i < width; i += NN__LANES) {
+            V v = NN__K(small_load)(type, b + i * e);
+            STORE(to + i, type == NN_I8 ? v * LOAD(s + j + i) : v);
+        }
+        else for (i = 0; i < width; i++) {
+            to[i] = i < w ? NN__K(small_one)(type, b + i * g->bcs * e) : 0;
+            if (type == NN_I8 && i < w) to[i] = to[i] * s[(j + i) / g->across * g->scs];
+        }
+    }
+}
+// k terms from `first` on of w columns from j on, as a strip of numbers
+static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    if (g->small == NN_BF16)     NN__K(small_strip_of)(NN_BF16, g, first, k, j, w, width, to);
+    else if (g->small == NN_F16) NN__K(small_strip_of)(NN_F16, g, first, k, j, w, width, to);
+    else                         NN__K(small_strip_of)(NN_I8, g, first, k, j, w, width, to);
+}
+
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task, R *scratch)
 {
     nn__gemm_cut s;
-    int64_t i0, j0, h, end, p = 0, j;
+    const R *each = NULL;
+    int64_t i0, j0, h, end, p = 0, j, tall;
     R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
-    g = nn__product_turned(g);
+    if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     i0 = task % s.down * s.rows;
     j0 = task / s.down * s.columns;
@@ -15123,27 +17761,54 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     end = nn__min(g.n, j0 + s.columns);
     y = (R *)g.y + i0 * g.yrs;
     strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
+    tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     if (h <= 0) return;
+    if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
+        if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
+        NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
+        return;
+    }
     do {
         int64_t depth = nn__min(s.depth, g.k - p);
-        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs;
+        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = g.small ? NULL : (const R *)g.b + p * g.brs + j0 * g.bcs;
+        int keep = add || p;
         if (s.pack_a) {
-            NN__K(gemm_panels)(h, depth, x, g.ars, g.acs, (h + NN__TALL - 1) / NN__TALL, scratch);
+            NN__K(gemm_pack_a)(h, tall, depth, x, g.ars, g.acs, scratch);
             x = scratch;
         }
-        if (s.pack_b) NN__K(gemm_panels)(end - j0, depth, (const R *)g.b + p * g.brs + j0 * g.bcs, g.bcs, g.brs, 0, strip);
-        for (j = j0; j < end;) {
-            int vectors = NN__K(gemm_vectors)(h, end - j, !s.pack_b && g.ycs == 1);
-            int64_t width = vectors * NN__LANES, w = nn__min(width, end - j), ldb = g.brs, rest = 0;
-            const R *b = (const R *)g.b + p * g.brs + j * g.bcs;
+        j = j0;
+#if NN__LANES > 1
+        if (h == 1 && !g.small && g.brs == 1 && g.bcs != 1 && g.ycs == 1 && !s.pack_a) {
+            int64_t n = (end - j0) / NN__NR * NN__NR;
+            if (each && !keep) NN__K(fill_with)(n, y + j0, each[i0]);
+            NN__K(gemm_row)(n, depth, x, g.acs, b, g.bcs, keep || each ? y + j0 : bias ? bias + j0 : NULL, y + j0);
+            b += n * g.bcs;
+            j += n;
+        }
+#endif
+        while (j < end) {
+            int vectors = NN__K(gemm_vectors)(h, end - j, g.ycs == 1);
+            int64_t width, w, ldb = g.brs, rest = 0;
+            const R *next, *ahead = NULL;
+            if (s.pack_b && vectors > 4) vectors = 4;
+            width = vectors * NN__LANES;
+            w = nn__min(width, end - j);
+            next = g.small ? NULL : b + w * g.bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
-            if (s.pack_b) { b = strip + (j - j0) * depth; ldb = width; }
-            else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
-            NN__K(gemm_strip)(h, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, add || p ? NULL : start, y + j * g.ycs, g.yrs, g.ycs);
+            if (s.pack_b) {
+                if (g.small) NN__K(small_strip)(&g, p, depth, j, w, width, strip);
+                else NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip);
+                if (g.bcs == 1 && j + w < end) ahead = next;
+                b = strip;
+                ldb = width;
+            } else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep || each ? NULL : start, keep || !each ? NULL : each + i0,
+                              y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, y + j * g.ycs, g.yrs, g.ycs);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, NULL, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
             }
+            b = next;
             j += w;
         }
         p += depth;
@@ -15208,6 +17873,7 @@ static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)   
     const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0];
     size_t bytes = nn__real_bytes(c);
     nn__product g;
+    memset(&g, 0, sizeof g);
     g.a = (const char *)a->data + (size_t)nn__matrix_at(a, &c->out[0], i) * bytes;
     g.b = (const char *)b->data + (size_t)nn__matrix_at(b, &c->out[0], i) * bytes;
     g.y = (char *)y->data + (size_t)nn__matrix_at(y, &c->out[0], i) * bytes;
@@ -15281,7 +17947,7 @@ NN__BACKWARD(matmul)
 }
 #endif
 
-// ---- linear:   Y = X W^T + b      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
+// ---- linear:   Y = f(X W^T + b)      dX = dY W      dW = dY^T X      db = sum of dY over rows ------------------
 #if NN__IN_HOST
 static int nn__linear_shape(nn_call *c)
 {
@@ -15312,6 +17978,7 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     nn__matmul_size s = nn__linear_sizes(c);
     nn__product g;
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
+    memset(&g, 0, sizeof g);
     g.a = which == 1 ? c->dout[0].data : c->in[0].data;
     g.b = which == 2 ? c->dout[0].data : w->data;
     g.y = which == 0 ? c->out[0].data : c->din[which - 1].data;
@@ -15319,6 +17986,14 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     g.ars = which == 0 ? s.k : which == 1 ? s.n : 1; g.acs = which == 2 ? s.k : 1;
     g.brs = which == 0 ? w->stride[1] : which == 1 ? w->stride[0] : s.n; g.bcs = which == 0 ? w->stride[0] : which == 1 ? w->stride[1] : 1;
     g.yrs = which == 0 ? s.n : which == 1 ? s.k : w->stride[1]; g.ycs = which == 2 ? w->stride[0] : 1;
+    if (which != 2 && c->op->id == NN_OP_linear_small) {
+        const nn_view *scale = &c->in[3];
+        int64_t group = scale->ndim == 2 && scale->shape[1] ? s.k / scale->shape[1] : nn__max(1, s.k), rs = scale->ndim == 2 ? scale->stride[1] : 0;
+        g.small = w->dtype;
+        g.scale = scale->data;
+        g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
+        g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
+    }
     return g;
 }
 static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
@@ -15334,12 +18009,67 @@ static void nn__linear_plan(nn_call *c)
     if (c->din[1].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(c, 2));
     if (c->din[2].data) c->tasks[0] += (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
+static int nn__linear_small_shape(nn_call *c)
+{
+    const nn_view *w = &c->in[1], *scale = &c->in[3];
+    int i;
+    for (i = 0; i < 4; i++)
+        if (i != 1 && c->in[i].data && c->in[i].dtype != (int)c->nn->desc.dtype) {
+            nn_fail(c->nn, "linear: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
+            return 0;
+        }
+    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8) { nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
+    if (!nn__linear_shape(c)) return 0;
+    if ((w->dtype == NN_I8) != (scale->ndim > 0) || (scale->ndim && (scale->shape[0] != w->shape[0] || scale->ndim > 2 || (scale->ndim == 2 && (scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))))) {
+        nn_fail(c->nn, "linear: scale %s does not fit w %s of type %s", NN__SHAPE_OF(scale), NN__SHAPE_OF(w), nn_dtype_name((nn_dtype)w->dtype));
+        return 0;
+    }
+    return 1;
+}
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc)
 {
-    nn_tensor *in[3];
+    nn_tensor *in[4];
+    nn_context *nn = x ? x->nn : NULL;
+    nn_fn f = desc ? desc->activation : NULL;
+    int then = 0, small = nn && w && !nn__dead(w) && (w->dtype != (int)nn->desc.dtype || (desc && desc->scale));
     in[0] = nn_contiguous(x); in[1] = w; in[2] = b ? nn_contiguous(b) : NULL;
-    x = nn_apply_n(x ? x->nn : NULL, nn__op(NN_OP_linear), in, 3, NULL, NULL);
-    return nn__activate(desc ? desc->activation : NULL, x);
+    in[3] = small && desc ? desc->scale : NULL;
+    if (small && nn->mode == NN_TRAIN && (nn__wants(w) || nn__wants(in[3]))) {
+        nn_fail(nn, "linear: weights of type %s and their scale have no gradient (see nn_freeze)", nn_dtype_name((nn_dtype)w->dtype));
+        return nn__inert(nn);
+    }
+    if (nn && (nn->mode != NN_TRAIN || !(nn__wants(x) || nn__wants(w) || nn__wants(b)))) then = nn__unary_id(f);      // else backward reads what f was given
+    x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, &then, NULL);
+    return nn__activate(then ? NULL : f, x);
+}
+
+static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
+{
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 1, dtype, x->ndim, x->shape) : nn__inert(nn);
+    if (nn__dead(t)) return t;
+    nn__input_major(t);
+    nn__copy_view(nn, nn__view_of(t), nn__view_of(x));
+    return t;
+}
+NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc)
+{
+    nn_context *nn = w ? w->nn : NULL;
+    int64_t group = desc && desc->group ? desc->group : w ? w->shape[1] : 0;
+    nn_tensor *parts, *s;
+    if (scale) *scale = nn__inert(nn);
+    if (!nn__check(nn, w, "nn_quantize_new")) return nn__inert(nn);
+    if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group))) {
+        nn_fail(nn, "nn_quantize_new: w %s as %s in groups of %lld", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name(dtype), (long long)group);
+        return nn__inert(nn);
+    }
+    if (dtype != NN_I8) return nn__small_new(nn, w, dtype);
+    nn_push(nn, NN_EVAL);
+    parts = nn_reshape(nn_contiguous(w), NN_SHAPE(w->shape[0], w->shape[1] / group, group));
+    s = nn_mul_scalar(nn_max(nn_abs(parts), NN_DIMS(2), NULL), 1.0f / 127);
+    *scale = nn__small_new(nn, s, nn->desc.dtype);
+    w = nn__small_new(nn, nn_reshape(nn_round(nn_div(parts, nn_unsqueeze(s, 2))), NN_SHAPE(w->shape[0], w->shape[1])), NN_I8);
+    nn_pop(nn);
+    return w;
 }
 #endif
 #if NN__IN_SIMD
@@ -15371,11 +18101,28 @@ static void NN__K(column_sums)(int64_t rows, int64_t n, const R *x, int64_t ld, 
         NN__K(put_lanes)(y + j, add ? NN__K(get_lanes)(y + j, w) + all : all, w);
     }
 }
-NN__FORWARD(linear)
+#define NN__X(name, keep, f, df) NN__K(name##_row),
+static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
+#undef NN__X
+NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
 {
     nn__product g = nn__linear_product(c, 0);
-    NN__K(linear_task)(&g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    int then = *(const int *)c->params;
+    if (c->in[1].dtype == c->in[0].dtype) NN__K(linear_task)(&g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    else                                  NN__K(gemm_task)(g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    if (then) {
+        nn__gemm_block k = nn__gemm_block_of(&g, t->index);
+        const R none[2] = { 0, 0 };
+        int64_t i;
+        for (i = 0; i < k.rows; i++) {
+            R *y = (R *)g.y + (k.row + i) * g.yrs + k.column;
+            const R *in[1];
+            in[0] = y;
+            NN__K(unary_rows)[then](k.columns, y, in, none);
+        }
+    }
 }
+NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
     nn__matmul_size s = nn__linear_sizes(c);
@@ -15390,6 +18137,7 @@ NN__BACKWARD(linear)
     first = i * NN__BIAS_COLUMNS;
     NN__K(column_sums)(s.m, nn__min(NN__BIAS_COLUMNS, s.n - first), (const R *)c->dout[0].data + first, s.n, (int)(c->add >> 2 & 1), (R *)c->din[2].data + first);
 }
+NN__BACKWARD(linear_small) { NN__K(linear_bwd)(c, t); }
 #endif
 
 // ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm ------------------------------------------------
@@ -16086,8 +18834,7 @@ NN__BACKWARD(dropout) { NN__K(masked)(c, t, &c->dout[0], &c->din[0], (int)(c->ad
 // never stored whole: a task packs the panel it needs straight from the grid (implicit GEMM; Chetlur et al. 2014, "cuDNN").
 // Columns run through the batch, and every result is one chain of fma over (channel, ky, kx): it does not depend on its neighbours.
 #if NN__IN_HOST
-enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19, NN__STRIP = 32768, NN__STRIP_TAPS = 64,
-       NN__THIN = 8, NN__THIN_SUMS = 4096 };
+enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32, NN__CONV_CHAIN = 16384, NN__CONV_PACK = 1 << 19 };
 
 #ifdef NN_DETERMINISTIC
 #define NN__WINOGRAD 0
@@ -16203,35 +18950,116 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
     return p->channels > 0;
 }
 
-// Depthwise convolutions have one row per matrix: nothing to share a packed panel with. They run directly on a strip: some rows of one
-// plane, padded with zeros, and for a step > 1 sorted by x mod step, so that every tap reads neighbouring numbers for neighbouring results.
-typedef struct nn__strip { int64_t low_y, low_x, span, sub, row, rows; } nn__strip;  // span: lines of one result row; sub: numbers per x mod step
-static nn__strip nn__conv_strip(const nn__axis *y, const nn__axis *x, int64_t room)  // room: numbers
+// Where few rows share a packed panel, packing costs more than it saves. Then results are computed from a strip: the pixels that a band
+// (some rows and columns of one image's results) reads, copied once, padded with zeros; for a step > 1 sorted into parts, one for each
+// (y mod step, x mod step). In a strip the lines of a part are `pitch` numbers apart, and results are numbered with the same pitch: result
+// p = r pitch + x reads number p + at[k] for its tap k, whatever p is. So vectors run on from one row into the next, and rows that are
+// shorter than a vector waste only what lies between them: those results are computed and dropped. Zeros that end one line begin the next.
+typedef struct nn__strip { int64_t low_y, low_x, split_y, split_x, wide, below, pitch, part, channel; } nn__strip; // wide: numbers of a line
+enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_UNIT = 96, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
+       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 6144, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
+static nn__strip nn__conv_strip(const nn__gather *q)
 {
     nn__strip z;
-    int64_t reach_y = (nn__max(1, y->taps) - 1) * y->hop, reach_x = (nn__max(1, x->taps) - 1) * x->hop;      // negative when it spreads
-    z.low_y = y->offset + nn__min(0, reach_y);
-    z.low_x = x->offset + nn__min(0, reach_x);
-    z.span = (reach_y < 0 ? -reach_y : reach_y) + 1;
-    z.sub = x->count + (reach_x < 0 ? -reach_x : reach_x) / x->step + 16;        // vectors may read beyond the last result
-    z.row = z.sub * x->step;
-    z.rows = nn__max(1, nn__min(y->count, (room / z.row - z.span) / y->step + 1));
+    int64_t reach_y = (nn__max(1, q->y.taps) - 1) * q->y.hop, reach_x = (nn__max(1, q->x.taps) - 1) * q->x.hop;      // negative when it spreads
+    z.low_y = q->y.offset + nn__min(0, reach_y);
+    z.low_x = q->x.offset + nn__min(0, reach_x);
+    reach_y = reach_y < 0 ? -reach_y : reach_y;
+    reach_x = reach_x < 0 ? -reach_x : reach_x;
+    z.split_y = nn__min(q->y.step, reach_y + 1);
+    z.split_x = nn__min(q->x.step, reach_x + 1);
+    z.below = reach_y / q->y.step;
+    z.wide = z.pitch = q->x.count + reach_x / q->x.step;
+    if (q->x.step == 1 && z.low_x <= 0) {                // pixels, then zeros for both ends
+        int64_t pixels = nn__max(0, nn__min(q->x.size, z.low_x + z.wide));
+        z.pitch = nn__max(q->x.count, pixels + nn__max(-z.low_x, z.low_x + z.wide - pixels));
+    }
+    z.part = (q->y.count + z.below) * z.pitch + nn__max(0, nn__min(-z.low_x, z.pitch));
+    z.channel = (z.split_y * z.split_x * z.part + 15) / 16 | 1;                                 // an odd number of cache lines: no power of 2
+    z.channel *= 16;
     return z;
 }
-static int nn__conv_direct(const nn__conv *v)
+static int64_t nn__strip_results(const nn__gather *q, const nn__strip *z) { return (q->y.count - 1) * z->pitch + q->x.count; }
+static void nn__axis_cut(nn__axis *a, int64_t first, int64_t count)
 {
-    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (nn__max(v->map[1], v->image[1]) + 36);
-    return v->c == 1 && v->o >= 1 && v->o <= 2 && v->taps <= NN__STRIP_TAPS && lines <= NN__STRIP / row;
+    a->offset += first * a->step;
+    a->first += first * a->pitch;
+    a->count = nn__max(0, nn__min(count, a->count - first));
 }
-// dw of few channels, too, is summed on strips: of all channels of a group, which leave room for fewer rows. Rows that fill few vectors
-// of 16 are left to the matrix product.
-static int nn__conv_thin(const nn__conv *v)
+// How a map is cut into bands, and whether they pay: multiply-adds for one image, per channel. Packing a panel of pixels costs as much as
+// 26 rows of results, a number of a strip 4; three vectors are computed at a time.
+typedef struct nn__bands { int64_t rows, columns, across, count, room; } nn__bands;   // room: numbers of the largest strip
+static int nn__conv_bands(const nn__conv *v, int spread, nn__bands *s)
 {
-    int64_t lines = v->dilation[0] * (v->kernel[0] - 1) + 1, row = v->dilation[1] * (v->kernel[1] - 1) + v->stride[1] * (v->map[1] + 36);
-    return nn__conv_direct(v) || (v->c >= 1 && v->o >= 1 && v->c <= NN__THIN && v->taps <= NN__STRIP_TAPS && 2 * lines <= NN__STRIP / row / v->c
-                              && v->map[1] <= NN__STRIP / 16 && 4 * v->map[1] >= (v->map[1] + 15) / 16 * 48);
+    int64_t phases = spread ? v->phases[0] * v->phases[1] : 1, rows = spread ? v->c : v->o, channels = spread ? v->o : v->c, banded = 0, packed = 0, phase;
+    nn__gather q;
+    nn__strip z;
+    memset(s, 0, sizeof *s);
+    if (v->taps > NN__STRIP_TAPS || phases > NN__STRIP_PHASES || rows < 1 || channels < 1 || v->groups * rows * channels * v->taps > NN__CONV_PACK) return 0;
+    q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    if (!q.y.count || !q.x.count) return 0;
+    z = nn__conv_strip(&q);
+    s->columns = NN__STRIP_ROOM / (channels * z.split_y * z.split_x * (z.below + 1)) / NN__STRIP_UNIT * NN__STRIP_UNIT;
+    s->columns = nn__max(NN__STRIP_UNIT, nn__min(s->columns, NN__STRIP_COLUMNS));
+    s->across = (q.x.count + s->columns - 1) / s->columns;
+    if (s->across == 1) s->columns = q.x.count;
+    s->rows = nn__min(q.y.count, NN__STRIP_COLUMNS);
+    for (phase = 0; phase < phases; phase++) {
+        q = nn__conv_gather(v, spread, phase);
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        s->rows = nn__max(1, nn__min(s->rows, NN__STRIP_ROOM / nn__max(1, channels * z.split_y * z.split_x * z.pitch) - z.below));
+    }
+    q = nn__conv_gather(v, spread, 0);
+    s->count = (q.y.count + s->rows - 1) / s->rows;
+    s->rows = (q.y.count + s->count - 1) / s->count;
+    for (phase = 0; phase < phases; phase++) {
+        q = nn__conv_gather(v, spread, phase);
+        packed += q.taps * ((rows + 11) / 12 * 12 + 26) * q.y.count * q.x.count;
+        nn__axis_cut(&q.y, 0, s->rows);
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        if (!q.y.count || !q.x.count) continue;
+        s->room = nn__max(s->room, channels * z.channel);
+        banded += s->count * s->across * (4 * z.channel + q.taps * (rows == 1 ? 2 : (rows + 3) / 4 * 4) * ((nn__strip_results(&q, &z) + 47) / 48 * 48));
+    }
+    s->count *= s->across;
+    return s->room <= NN__STRIP_MOST && banded < packed;
 }
-static int64_t nn__thin_rows(const nn__conv *v) { return nn__min((v->o + 3) / 4 * 4, NN__THIN_SUMS / (v->c * v->taps) / 4 * 4); }
+// dw on strips: every weight has 16 partial sums, in lanes that run through the results as above. A task has some rows of dw and some
+// channels, so that their strips stay in the first cache; where images are small, some at a time.
+typedef struct nn__dw_bands { int64_t rows, columns, across, count, images, block, channels; } nn__dw_bands;    // block: rows of dw
+static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
+{
+    nn__gather whole = nn__conv_gather(v, 0, 0), q;
+    nn__strip z;
+    int64_t most, results, blocks, area = v->stride[0] * v->stride[1];
+    memset(s, 0, sizeof *s);
+    if (v->taps > NN__STRIP_TAPS || v->o < 1 || v->c < 1 || !v->batch || !v->map[0] || !v->map[1]) return 0;
+    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / 2) {                    // where not all channels fit, fewer results leave room for more of them
+        q = whole;
+        s->across = (q.x.count + most - 1) / most;
+        s->columns = s->across > 1 ? most : q.x.count;
+        nn__axis_cut(&q.x, 0, s->columns);
+        z = nn__conv_strip(&q);
+        s->rows = nn__max(1, nn__min(q.y.count, most / z.pitch));
+        s->count = (q.y.count + s->rows - 1) / s->rows;
+        s->rows = (q.y.count + s->count - 1) / s->count;
+        nn__axis_cut(&q.y, 0, s->rows);
+        z = nn__conv_strip(&q);
+        if (most < NN__DW_RESULTS || v->c * z.channel <= NN__DW_FIRST) break;
+    }
+    results = (nn__strip_results(&q, &z) + 15) / 16 * 16;
+    s->count *= s->across;
+    if (z.channel > NN__DW_ROOM || 2 * s->count * results > 3 * v->map[0] * v->map[1]) return 0;
+    s->channels = nn__min(v->c, NN__DW_ROOM / z.channel);
+    s->channels = (v->c + (v->c + s->channels - 1) / s->channels - 1) / ((v->c + s->channels - 1) / s->channels);
+    s->images = s->count > 1 ? 1 : nn__max(1, nn__min(v->batch, nn__min(NN__DW_FIRST / (s->channels * z.channel), NN__DW_RESULTS / results)));
+    s->block = nn__min(nn__max(8, 256 * nn__min(area, 4) / v->taps), nn__max(4, NN__DW_SUMS / (s->channels * v->taps)));
+    blocks = (v->o + s->block - 1) / s->block;
+    s->block = nn__min(v->o, ((v->o + blocks - 1) / blocks + 3) / 4 * 4);
+    return s->channels * v->taps <= NN__DW_TERMS;
+}
 
 // 3x3 kernels with step 1 and many channels: Winograd's F(4x4, 3x3) (Winograd 1980; Lavin & Gray 2016). A tile of 4x4 results costs
 // 36 products per channel instead of 144:   Y = A^T [sum over c of (G g G^T) (B^T d B)] A,   g 3x3 weights, d 6x6 pixels, the products
@@ -16256,6 +19084,7 @@ static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
+    nn__bands bands;                                     // bands.count: 0 where pixels are packed
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
 } nn__conv_cut;
@@ -16293,10 +19122,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.rows = spread ? v->c : v->o;
     if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
     if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
-    if (nn__conv_direct(v)) {
-        s.tasks = nn__task_count(v->batch * v->groups, v->o * v->taps * v->map[0] * v->map[1]);
-        return s;
-    }
+    if (!nn__conv_bands(v, spread, &s.bands)) s.bands.count = 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
     s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
     s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
@@ -16306,13 +19132,19 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.rounds = (s.rows + s.pack_blocks * NN__GEMM_M - 1) / (s.pack_blocks * NN__GEMM_M);
     s.lead = nn__min((s.rows + 23) / 24 * 24, s.pack_blocks * NN__GEMM_M);      // NN__MR is 4, 6, 8 or 12
     s.panels = s.lead * q.channels * v->taps;
+    if (s.bands.count) {
+        s.splits = 1;
+        s.tasks = nn__task_count(v->batch * v->groups * s.bands.count, v->o * v->c * v->taps * v->map[0] * v->map[1] / s.bands.count / NN__STRIP_TASK);
+        if (s.rows * q.channels * v->taps <= NN__STRIP_OWN) s.pack_blocks = s.panels = 0;       // a task packs so few itself
+        return s;
+    }
     s.tasks = v->groups * s.phases * s.blocks;
     s.splits = nn__max((s.pack_blocks + 1) / 2, nn__min(s.pack_blocks, NN__CONV_TASKS / nn__max(1, s.tasks)));
     s.rows = (s.pack_blocks + s.splits - 1) / s.splits * NN__GEMM_M;
     s.tasks *= s.splits;
     return s;
 }
-typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
@@ -16321,7 +19153,11 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
-    if (nn__conv_thin(v)) s.blocks = (v->o + nn__thin_rows(v) - 1) / nn__thin_rows(v);
+    s.banded = !wino && nn__conv_dw_bands(v, &s.bands);
+    if (s.banded) {
+        s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
+        s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
+    }
     if (wino) {
         s.across = (v->c + NN__WINO_K - 1) / NN__WINO_K;
         s.blocks = (v->o + NN__WINO_DW_M - 1) / NN__WINO_DW_M * s.across;
@@ -16329,6 +19165,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
     want = nn__max((wino ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
     want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
+    if (s.banded) want = nn__min(want, v->batch * pixels / NN__DW_CHUNK);        // what it costs to sum up
     want = nn__max(1, want);
     s.images = (v->batch + want - 1) / want;
     s.chunks = s.images ? (v->batch + s.images - 1) / s.images : 1;
@@ -16373,16 +19210,18 @@ static int nn__conv_shape(nn_call *c)
     nn__set_shape(&c->out[0], x->dtype, 4, shape);
     return 1;
 }
-static int64_t nn__conv_scratch(const nn__conv *v, int spread, int64_t rows)        // numbers that a task of a gather needs; rows: of one task
+static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
+    int64_t rows = s->rows;
     int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K), few = nn__wino_stride(NN__WINO_N + rows, NN__WINO_K / 2) + 16;
     if (nn__conv_wino(v, spread)) return 36 * (sums + nn__max(image, rows <= NN__WINO_M / 2 ? few : 0));
-    return nn__conv_direct(v) ? (int64_t)NN__STRIP : NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
+    if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
+    return NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
 }
-static int64_t nn__conv_dw_scratch(const nn__conv *v)
+static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
-    return nn__conv_thin(v) ? 2 * NN__STRIP + 16 * NN__THIN_SUMS : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
+    return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
 static void nn__conv_plan(nn_call *c)
@@ -16402,13 +19241,13 @@ static void nn__conv_plan(nn_call *c)
             c->tasks[2 * round + 1] = s.tasks;
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
-        c->task_bytes = (size_t)nn__conv_scratch(&v, spread, s.rows) * real;
+        c->task_bytes = (size_t)nn__conv_scratch(&v, spread, &s) * real;
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
         c->tasks[0] = v.groups * w.blocks * w.chunks;
-        c->task_bytes = (size_t)nn__conv_dw_scratch(&v) * real;
+        c->task_bytes = (size_t)nn__conv_dw_scratch(&v, &w) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
             c->phases = 2;
@@ -16479,38 +19318,69 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 }
 #endif
 #if NN__IN_SIMD
-#define NN__THIN_M (NN__LANES == 8 ? 2 : 4)              // tiles of thin_tile: AVX2 has 16 registers, the others 32
 #ifdef __GNUC__
 #define NN__PREFETCH(p) __builtin_prefetch(p)
 #else
 #define NN__PREFETCH(p) ((void)(p))
 #endif
-// Packs the weights of one group and of NN__GEMM_M rows in a round, in the order in which conv_block reads them: phase, part, panel, term, row.
-static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+// GCC likes to read an operand again from memory for every multiply-add; vectors that lie across two cache lines cost two loads each time.
+#if NN__LANES == 16 && defined(__GNUC__)
+#define NN__HOLD(v) __asm__("" : "+v"(v))
+#elif NN__LANES == 8 && defined(__GNUC__)
+#define NN__HOLD(v) __asm__("" : "+x"(v))
+#else
+#define NN__HOLD(v) ((void)0)
+#endif
+#if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
+#define NN__DW_M 6
+#define NN__BAND_HEIGHTS     12, 8, 6, 4
+#define NN__BAND_TILES(NN__X) NN__X(12, 2, 1) NN__X(8, 3, 1) NN__X(6, 4, 2) NN__X(4, 6, 3) NN__X(1, 8, 4)
+#else
+#define NN__DW_M 2
+#define NN__BAND_HEIGHTS     6, 4
+#define NN__BAND_TILES(NN__X) NN__X(6, 2, 1) NN__X(4, 3, 1) NN__X(1, 8, 4)
+#endif
+// Packs weights of one group, rows first..last of a round that begins at row low, in the order in which they are read: phase, part, panel
+// of `height` rows, term, row.
+static void NN__K(conv_rows)(const nn__conv *v, int spread, const nn__conv_cut *s, const R *w, int64_t low, int64_t first, int64_t last, int height, R *to)
 {
-    nn__conv_cut s = nn__conv_cuts(v, spread);
-    int64_t group = index / s.pack_blocks, low = round * s.pack_blocks * NN__GEMM_M, first = low + index % s.pack_blocks * NN__GEMM_M, tap[NN__CONV_K], phase, i, ch, k;
+    int64_t tap[NN__CONV_K], phase, i, ch, k;
     int j;
-    w += group * v->o * v->c * v->taps;
-    to += group * s.panels;
-    for (phase = 0; phase < s.phases; phase++) {
+    for (phase = 0; phase < s->phases; phase++) {
         nn__gather q = nn__conv_gather(v, spread, phase);
         nn__part p = { 0, 0, 0, 0 };
         while (nn__next_part(&q, &p)) {
             for (k = 0; k < p.taps; k++) tap[k] = (q.y.tap0 + (p.tap + k) / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + (p.tap + k) % q.x.taps * q.x.tap_step;
-            for (i = first; i < nn__min(first + NN__GEMM_M, q.rows); i += NN__MR) {
+            for (i = first; i < nn__min(last, q.rows); i += height) {
                 R *z = to + (i - low) * p.channels * p.taps;
                 const R *x = w + i * q.w_row + p.channel * q.w_channel;
-                int h = (int)nn__min(NN__MR, q.rows - i);
-                if (h < NN__MR) memset(z, 0, (size_t)(p.channels * p.taps * NN__MR) * sizeof *z);
+                int h = (int)nn__min(height, q.rows - i);
+                if (h < height) memset(z, 0, (size_t)(p.channels * p.taps * height) * sizeof *z);
                 if (spread) for (ch = 0; ch < p.channels; ch++) for (k = 0; k < p.taps; k++) for (j = 0; j < h; j++) // neighbours in w come one after
-                    z[(ch * p.taps + k) * NN__MR + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];                   // the other: rows may lie far apart
+                    z[(ch * p.taps + k) * height + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];                  // the other: rows may lie far apart
                 else for (j = 0; j < h; j++) for (ch = 0; ch < p.channels; ch++) for (k = 0; k < p.taps; k++)
-                    z[(ch * p.taps + k) * NN__MR + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
+                    z[(ch * p.taps + k) * height + j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
             }
-            to += s.lead * p.channels * p.taps;
+            to += s->lead * p.channels * p.taps;
         }
     }
+}
+static int NN__K(conv_height)(const nn__conv_cut *s)     // rows of a panel
+{
+    static const int heights[] = { NN__BAND_HEIGHTS };
+    int i, best = 0;
+    if (!s->bands.count) return NN__MR;
+    if (s->rows == 1) return 1;
+    for (i = 1; i < (int)(sizeof heights / sizeof *heights); i++)
+        if ((s->rows + heights[i] - 1) / heights[i] * heights[i] < (s->rows + heights[best] - 1) / heights[best] * heights[best]) best = i;
+    return heights[best];
+}
+// One group, NN__GEMM_M rows in a round.
+static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.pack_blocks, low = round * s.pack_blocks * NN__GEMM_M, first = low + index % s.pack_blocks * NN__GEMM_M;
+    NN__K(conv_rows)(v, spread, &s, w + group * v->o * v->c * v->taps, low, first, first + NN__GEMM_M, NN__K(conv_height)(&s), to + group * s.panels);
 }
 
 NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)       // every step-th of from
@@ -16690,132 +19560,276 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
     }
 }
 
-// Lines first..first+rows (of results) of a strip. What comes next lies `ahead`.
-static void NN__K(strip_fill)(const nn__axis *y, const nn__axis *x, const nn__strip *z, const R *plane, int64_t first, int64_t rows, int64_t ahead, R *to)
+// n numbers of a line, every step-th of from, then zeros up to `wide`; what is behind may be overwritten: lines are written in order.
+NN__INLINE void NN__K(strip_line)(R *to, const R *from, int64_t n, int64_t step, int64_t wide)
 {
-    int64_t lines = (rows - 1) * y->step + z->span, l, e;
-    memset(to, 0, (size_t)(lines * z->row) * sizeof *to);
-    for (l = 0; l < lines; l++, to += z->row) {
-        int64_t line = first * y->step + z->low_y + l;
-        if (line < 0 || line >= y->size) continue;
-        for (e = 0; e < x->size; e += 16) NN__PREFETCH(plane + line * x->size + ahead + e);
-        for (e = 0; e < x->step; e++) {
-            int64_t at = z->low_x + e, lo = at < 0 ? (-at + x->step - 1) / x->step : 0, hi = at < x->size ? nn__min(z->sub, (x->size - 1 - at) / x->step + 1) : 0;
-            if (lo < hi) NN__K(copy_run)(to + e * z->sub + lo, plane + line * x->size + at + lo * x->step, hi - lo, x->step);
+    int64_t i;
+    if (step > 1) {
+        for (i = 0; step == 2 && i + NN__LANES < n; i += NN__LANES) STORE(to + i, NN__K(evens)(LOAD(from + 2 * i), LOAD(from + 2 * i + NN__LANES)));
+        for (; i < n; i++) to[i] = from[i * step];
+    } else for (i = 0; i < n; i += NN__LANES) STORE(to + i, NN__K(get_lanes)(from + i, n - i));
+    for (i = n; i < wide; i += NN__LANES) STORE(to + i, C(0));
+}
+static void NN__K(strip_fill)(const nn__gather *q, const nn__strip *z, const R *from, int64_t channels, R *to)
+{
+    int64_t lines = q->y.count + z->below, parts = z->split_y * z->split_x, ch, e, l;
+    for (ch = 0; ch < channels; ch++, from += q->y.size * q->x.size, to += z->channel) for (e = 0; e <= parts; e++) {
+        int64_t ey = e / z->split_x, ex = e % z->split_x;
+        R *part = to + e * z->part;
+        if (e == parts) { NN__K(strip_line)(part, part, 0, 1, z->channel - e * z->part); break; }
+        int64_t at = z->low_x + ex, step = q->x.step, n, low = at < 0 ? nn__min((-at + step - 1) / step, z->pitch) : 0, high = at < q->x.size ? (q->x.size - 1 - at) / step + 1 : 0;
+        n = nn__max(0, nn__min(high, z->wide) - low);
+        NN__K(strip_line)(part, part, 0, 1, low);
+        if (low == 0 && step == 1 && q->y.step == 1 && n == q->x.size && n == z->pitch) {        // no zeros between lines: many are like one
+            int64_t top = nn__min(lines, nn__max(0, -z->low_y)), bottom = nn__max(top, nn__min(lines, q->y.size - z->low_y));
+            NN__K(strip_line)(part, part, 0, 1, top * n);
+            NN__K(strip_line)(part + top * n, from + (z->low_y + top) * n, (bottom - top) * n, 1, (lines - top) * n);
+            continue;
+        }
+        for (l = 0; l < lines; l++) {
+            int64_t line = l * q->y.step + z->low_y + ey;
+            int inside = line >= 0 && line < q->y.size;
+            NN__K(strip_line)(part + low + l * z->pitch, from + (inside ? line * q->x.size + at + low * step : 0), inside ? n : 0, step, z->pitch);
         }
     }
 }
-static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t *at)       // where the taps of result (0, 0) lie in a strip
+static void NN__K(strip_taps)(const nn__gather *q, const nn__strip *z, int64_t channels, int64_t *at)      // where the terms of result 0 lie
 {
+    int64_t ch, k, y, x, ky, kx, line;
+    for (k = ky = 0, y = q->y.offset - z->low_y; ky < q->y.taps; ky++, y += q->y.hop) {
+        line = q->y.step == 1 ? y * z->pitch : y % q->y.step * z->split_x * z->part + y / q->y.step * z->pitch;
+        for (kx = 0, x = q->x.offset - z->low_x; kx < q->x.taps; kx++, x += q->x.hop) at[k++] = line + (q->x.step == 1 ? x : x % q->x.step * z->part + x / q->x.step);
+    }
+    for (ch = 1; ch < channels; ch++) for (k = 0; k < q->taps; k++) at[ch * q->taps + k] = at[k] + ch * z->channel;
+}
+// sum[h][v vectors] = bias, or what is there, + sum over k of w[k][h] x[at[k] ...]. As in gemm_sums, h and v are constants; row: numbers between rows of sums.
+NN__INLINE void NN__K(band_sums)(const int h, const int v, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)
+{
+    V acc[12][8], z[8];
     int64_t k;
-    for (k = 0; k < q->taps; k++) {
-        int64_t ky = q->y.offset + k / q->x.taps * q->y.hop - z->low_y, kx = q->x.offset + k % q->x.taps * q->x.hop - z->low_x;
-        at[k] = ky * z->row + kx % q->x.step * z->sub + kx / q->x.step;
+    int i, j;
+    if (bias) { NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = SET1(bias[i]); }
+    else      { NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(sum + i * row + j * NN__LANES); }
+    for (k = 0; k < terms; k++, w += h) {
+        NN__UNROLL for (j = 0; j < v; j++) z[j] = LOAD(x + at[k] + j * NN__LANES);
+        NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(w[i]), z[j], acc[i][j]);
+    }
+    NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < v; j++) STORE(sum + i * row + j * NN__LANES, acc[i][j]);
+}
+// n results, at most NN__CHUNK, in one row per row of a panel; v vectors at a time, at the end u
+#define NN__X(h, v, u) static void NN__K(band_##h)(int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)  \
+{                                                                                                                                             \
+    int64_t i;                                                                                                                                \
+    for (i = 0; i + (u) * NN__LANES < n; i += (v) * NN__LANES) NN__K(band_sums)(h, v, terms, w, x + i, at, bias, sum + i, row);               \
+    if (i < n) NN__K(band_sums)(h, u, terms, w, x + i, at, bias, sum + i, row);                                                               \
+}
+NN__BAND_TILES(NN__X)
+#undef NN__X
+static void NN__K(band_tiles)(int height, int64_t n, int64_t terms, const R *w, const R *x, const int64_t *at, const R *bias, R *sum, int64_t row)
+{
+#define NN__X(h, v, u) if (height == (h)) NN__K(band_##h)(n, terms, w, x, at, bias, sum, row);
+    NN__BAND_TILES(NN__X)
+#undef NN__X
+}
+// Results first..first+n of a band, from `rows` rows of sums to their places in y.
+static void NN__K(band_out)(const nn__gather *q, const nn__strip *z, const R *sum, int64_t rows, int64_t first, int64_t n, R *y, int64_t width, int64_t plane, int add)
+{
+    int64_t p, run, i, e;
+    for (p = 0; p < n; p += run) {
+        int64_t line = (first + p) / z->pitch, x = (first + p) % z->pitch, m = nn__min(q->x.count - x, n - p);
+        R *to = y + (q->y.first + line * q->y.pitch) * width + q->x.first + x * q->x.pitch;
+        run = z->pitch - x;
+        if (m <= 0) continue;
+        for (i = 0; i < rows; i++, to += plane) {
+            const R *from = sum + i * NN__CHUNK + p;
+            if (add) for (e = 0; e < m; e++) to[e * q->x.pitch] += from[e];
+            else if (q->x.pitch == 1) NN__K(copy_few)(to, from, m);
+            else for (e = 0; e < m; e++) to[e * q->x.pitch] = from[e];
+        }
     }
 }
-// y[i pitch] (+)= bias + sum over k of w[k] x[at[k] + i]
-static void NN__K(strip_row)(int64_t n, R *y, int64_t pitch, int add, R bias, int64_t taps, const R *w, const R *x, const int64_t *at)
+// One row, one channel, 3 x 3 taps, step 1: four lines of results at a time, so that a vector that is read serves three of them.
+// x: term 0 of the first result; lines of x are `line` apart, taps in a line `hop` (both negative when it spreads: then x, y are those of the last line).
+NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, R *y, int64_t y_line)
 {
-    int64_t i, j, k;
+    V tap[9], acc[4], z;
+    int64_t i;
+    int l, k, r;
+    NN__UNROLL for (k = 0; k < 9; k++) tap[k] = SET1(w[k]);
     for (i = 0; i < n; i += NN__LANES) {
-        int64_t m = nn__min(NN__LANES, n - i);
-        int whole = pitch == 1 && m == NN__LANES;
-        R part[NN__LANES] = { 0 };
-        V sum = SET1(bias);
-        if (add && whole) sum = LOAD(y + i);
-        else if (add) { for (j = 0; j < m; j++) part[j] = y[(i + j) * pitch]; sum = LOAD(part); }
-        for (k = 0; k < taps; k++) sum = FMA(SET1(w[k]), LOAD(x + at[k] + i), sum);
-        if (whole) { STORE(y + i, sum); continue; }
-        STORE(part, sum);
-        for (j = 0; j < m; j++) y[(i + j) * pitch] = part[j];
+        NN__UNROLL for (r = 0; r < 4; r++) acc[r] = SET1(bias);
+        NN__UNROLL for (l = 0; l < 6; l++) NN__UNROLL for (k = 0; k < 3; k++) {
+            z = LOAD(x + l * line + k * hop + i);
+            NN__HOLD(z);
+            NN__UNROLL for (r = 0; r < 4; r++) if (l >= r && l < r + 3) acc[r] = FMA(tap[(l - r + 9) % 3 * 3 + k], z, acc[r]);
+        }
+        NN__UNROLL for (r = 0; r < 4; r++) NN__K(put_lanes)(y + r * y_line + i, acc[r], n - i);
     }
 }
-static void NN__K(conv_strips)(const nn__conv *v, int spread, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, int64_t tasks, R *scratch)
+typedef struct NN__K(band) { nn__gather q; nn__strip z; int64_t results, at[NN__CONV_K]; } NN__K(band);
+static void NN__K(band_open)(NN__K(band) *b, const nn__conv *v, int spread, const nn__bands *s, int64_t phase, int64_t index)
 {
-    int64_t planes = v->batch * v->groups, phases = spread ? v->phases[0] * v->phases[1] : 1, i, phase, r0, r, n, ch, m, k;
-    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), at[NN__STRIP_TAPS];
-    R taps[NN__STRIP_TAPS];
-    for (i = planes * index / tasks; i < planes * (index + 1) / tasks; i++) for (phase = 0; phase < phases; phase++) {
-        nn__gather q = nn__conv_gather(v, spread, phase);
-        nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / 4);
-        int64_t group = i % v->groups, source = q.y.size * q.x.size;
-        NN__K(strip_taps)(&q, &z, at);
-        for (r0 = 0; r0 < q.y.count; r0 += n) for (n = nn__min(z.rows, q.y.count - r0), ch = 0; ch < q.channels; ch++) {
-            NN__K(strip_fill)(&q.y, &q.x, &z, from + (i * q.channels + ch) * source, r0, n, source, scratch);
-            for (m = 0; m < q.rows; m++) {
-                const R *x = w + group * v->o * v->taps + m * q.w_row + ch * q.w_channel;
-                R *to = y + (i * q.rows + m) * plane + q.x.first;
-                for (k = 0; k < q.taps; k++) taps[k] = x[(q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step];
-                for (r = 0; r < n; r++)
-                    NN__K(strip_row)(q.x.count, to + (q.y.first + (r0 + r) * q.y.pitch) * width, q.x.pitch, add || ch, bias ? bias[group * q.rows + m] : 0,
-                                     q.taps, taps, scratch + r * q.y.step * z.row, at);
+    b->q = nn__conv_gather(v, spread, phase);
+    nn__axis_cut(&b->q.y, index / s->across * s->rows, s->rows);
+    nn__axis_cut(&b->q.x, index % s->across * s->columns, s->columns);
+    if (!b->q.y.count || !b->q.x.count) return;
+    b->z = nn__conv_strip(&b->q);
+    b->results = nn__strip_results(&b->q, &b->z);
+    if (b->q.taps) NN__K(strip_taps)(&b->q, &b->z, nn__min(b->q.channels, NN__CONV_K / b->q.taps), b->at);
+}
+static int NN__K(band_is_nine)(const NN__K(band) *b, int64_t rows, int add)
+{
+    return rows == 1 && !add && b->q.channels == 1 && b->q.y.taps == 3 && b->q.x.taps == 3 && b->q.y.step == 1 && b->q.x.step == 1 && b->q.y.pitch == 1 && b->q.x.pitch == 1
+        && (b->q.y.hop == 1 || b->q.y.hop == -1) && b->q.y.count >= 4 && 3 * ((b->q.x.count + 15) / 16) <= b->q.x.count / 4;
+}
+static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), units = v->batch * v->groups * s.bands.count;
+    int64_t first = units * index / s.tasks, unit, phase, p, i, n;
+    R *sum = scratch, *own = sum + 12 * NN__CHUNK, *strip = own + 24 * NN__STRIP_OWN;
+    NN__K(band) b;
+    int height = NN__K(conv_height)(&s);
+    for (unit = first; unit < units * (index + 1) / s.tasks; unit++) {
+        int64_t image = unit / s.bands.count, group = image % v->groups;
+        const R *panels = s.pack_blocks ? a + group * s.panels : own, *weights = w + group * v->o * v->c * v->taps;
+        for (phase = 0; phase < s.phases; phase++) {
+            if (unit == first || s.phases > 1 || s.bands.count > 1) NN__K(band_open)(&b, v, spread, &s.bands, phase, unit % s.bands.count);
+            if (!b.q.y.count || !b.q.x.count) continue;
+            if (b.q.taps) {
+                NN__K(strip_fill)(&b.q, &b.z, from + image * b.q.channels * b.q.y.size * b.q.x.size, b.q.channels, strip);
+                NN__K(fill_run)(strip + b.q.channels * b.z.channel, NN__STRIP_SLACK, 0);
+            }
+            if (NN__K(band_is_nine)(&b, s.rows, add)) {
+                int64_t line = b.q.y.hop * b.z.pitch, up = b.q.y.hop < 0 ? 3 : 0;
+                R *to = y + image * plane + b.q.y.first * width + b.q.x.first;
+                for (i = 0; i < b.q.y.count; i += 4) {
+                    int64_t l = nn__min(i, b.q.y.count - 4) + up;
+                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, to + l * width, b.q.y.hop * width);
+                }
+                continue;
+            }
+            if (!s.pack_blocks && phase == 0) NN__K(conv_rows)(v, spread, &s, weights, 0, 0, s.rows, height, own);
+            for (p = 0; p < b.results; p += n) for (n = nn__min(NN__CHUNK, b.results - p), i = 0; i < s.rows; i += height) {
+                nn__part t = { 0, 0, 0, 0 };
+                const R *panel = panels + s.lead * b.q.before;
+                R start[12] = { 0 }, *to = y + (image * s.rows + i) * plane, *at = sum;
+                int64_t h = nn__min(height, s.rows - i), j, row = NN__CHUNK;
+                for (j = 0; bias && j < h; j++) start[j] = bias[group * s.rows + i + j];
+                if (h == height && height > 1 && !add && n % (NN__CHUNK / 2) == 0 && b.q.x.pitch == 1 && (b.q.y.count == 1 || (b.q.x.count == width && b.z.pitch == width))) {
+                    at = to + b.q.y.first * width + b.q.x.first + p;             // results lie as they do in y
+                    row = plane;
+                }
+                if (!b.q.taps) NN__K(band_tiles)(height, n, 0, panel, strip, b.at, start, at, row);
+                while (nn__next_part(&b.q, &t)) {
+                    int64_t terms = t.channels * t.taps;
+                    NN__K(band_tiles)(height, n, terms, panel + i * terms, strip + t.channel * b.z.channel + p, b.at, t.channel ? NULL : start, at, row);
+                    panel += s.lead * terms;
+                }
+                if (at == sum) NN__K(band_out)(&b.q, &b.z, sum, h, p, n, to, width, plane, add);
             }
         }
     }
 }
-// sum[m][k] += sum over rows and columns of dy[m] x[at[k]]: in 16 partial sums, whatever the vector width. rows: of dy, `wide` numbers, a
-// multiple of 16; planes of dy are dy_plane apart, lines of x x_line, sums of neighbouring m sum_row.
-NN__INLINE void NN__K(thin_tile)(int m, int taps, int64_t rows, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_line, const int64_t *at, R *sum, int64_t sum_row)
+// sum[m][k] (+)= sum over images and results of dy[m] x[at[k]], in 16 partial sums, whatever the vector width. wide: numbers of an image's results,
+// a multiple of 16; planes of dy are dy_plane apart, images of x x_image, sums of neighbouring m sum_row.
+NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum, int64_t sum_row)
 {
     int64_t r, i;
     int e, j, k;
     for (e = 0; e < 16; e += NN__LANES) {
-        V acc[4][9], g[4], z;
-        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = LOAD(sum + j * sum_row + k * 16 + e);
-        for (r = 0; r < rows; r++) for (i = e; i < wide; i += 16) {
-            NN__UNROLL for (j = 0; j < m; j++) g[j] = LOAD(dy + j * dy_plane + r * wide + i);
-            NN__UNROLL for (k = 0; k < taps; k++) {
-                z = LOAD(x + r * x_line + at[k] + i);
-                NN__UNROLL for (j = 0; j < m; j++) acc[j][k] = FMA(g[j], z, acc[j][k]);
+        V acc[6][5], g, z[5];
+        NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = first ? C(0) : LOAD(sum + j * sum_row + k * 16 + e);
+        for (r = 0; r < images; r++) for (i = e; i < wide; i += 16) {
+            NN__UNROLL for (k = 0; k < taps; k++) { z[k] = LOAD(x + r * x_image + at[k] + i); NN__HOLD(z[k]); }
+            NN__UNROLL for (j = 0; j < m; j++) {
+                g = LOAD(dy + j * dy_plane + r * wide + i);
+                NN__UNROLL for (k = 0; k < taps; k++) acc[j][k] = FMA(g, z[k], acc[j][k]);
             }
         }
         NN__UNROLL for (j = 0; j < m; j++) NN__UNROLL for (k = 0; k < taps; k++) STORE(sum + j * sum_row + k * 16 + e, acc[j][k]);
     }
 }
-// Some rows of dw, few channels: one group over one chunk of the batch.
-static void NN__K(conv_thin_dw)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+#define NN__DW_TILE(m) static void NN__K(dw_tiles_##m)(int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum) \
+{                                                                                                                                             \
+    int64_t k, t;                                                                                                                             \
+    for (k = 0; k < terms; k += t) {                     /* 5 or 4 at a time, or somewhat fewer */                                          \
+        const int most = (m) == 6 ? 4 : 5;                                                                                                    \
+        int64_t rest = terms - k, parts = (rest + most - 1) / most;                                                                           \
+        t = (rest + parts - 1) / parts;                                                                                                       \
+        if (most == 5 && t == 5) NN__K(dw_tile)(m, 5, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 4) NN__K(dw_tile)(m, 4, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else if (t == 3) NN__K(dw_tile)(m, 3, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16);                 \
+        else { t = 1;    NN__K(dw_tile)(m, 1, images, wide, dy, dy_plane, x, x_image, at + k, first, sum + k * 16, terms * 16); }               \
+    }                                                                                                                                         \
+}
+NN__DW_TILE(1)
+#if NN__DW_M == 6
+NN__DW_TILE(4)
+NN__DW_TILE(6)
+#else
+NN__DW_TILE(2)
+#endif
+#undef NN__DW_TILE
+static void NN__K(dw_rows)(int m, int64_t terms, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum)
+{
+#if NN__DW_M == 6
+    if (m == 6)      NN__K(dw_tiles_6)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+    else if (m == 4) NN__K(dw_tiles_4)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+#else
+    if (m == 2)      NN__K(dw_tiles_2)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+#endif
+    else             NN__K(dw_tiles_1)(terms, images, wide, dy, dy_plane, x, x_image, at, first, sum);
+}
+// Some rows of dw: one group over one chunk of the batch.
+static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
 {
     nn__dw_cut s = nn__conv_dw_cuts(v);
-    nn__gather q = nn__conv_gather(v, 0, 0);
-    int64_t wide = (q.x.count + 15) / 16 * 16, tile = v->o == 1 ? 1 : NN__THIN_M, terms = v->c * v->taps, all = nn__thin_rows(v);
-    nn__strip z = nn__conv_strip(&q.y, &q.x, NN__STRIP / v->c);
-    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, o0 = block * all, h = nn__min(all, v->o - o0);
-    int64_t pixels = q.y.count * q.x.count, at[NN__STRIP_TAPS], line = q.y.step * z.row, plane, b, r0, r, n, m, k, i, c;
-    R *dy = scratch + NN__STRIP, *total = dy + NN__STRIP;
-    z.rows = nn__max(1, nn__min(z.rows, NN__STRIP / 4 / wide));
-    plane = ((z.rows - 1) * q.y.step + z.span) * z.row;
-    memset(total, 0, (size_t)(all * terms * 16) * sizeof *total);
-    NN__K(strip_taps)(&q, &z, at);
-    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++) for (r0 = 0; r0 < q.y.count; r0 += n) {
-        n = nn__min(z.rows, q.y.count - r0);
-        for (c = 0; c < v->c; c++)
-            NN__K(strip_fill)(&q.y, &q.x, &z, image + ((b * v->groups + group) * v->c + c) * v->image[0] * v->image[1], r0, n, v->groups * v->c * v->image[0] * v->image[1], scratch + c * plane);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, c0 = block % s.across * s.bands.channels;
+    int64_t channels = nn__min(s.bands.channels, v->c - c0), terms = channels * v->taps, o0 = block / s.across * s.bands.block;
+    int64_t h = nn__min(s.bands.block, v->o - o0), last = nn__min(v->batch, (chunk + 1) * s.images), pixels = v->map[0] * v->map[1];
+    int64_t at[NN__DW_TERMS], b, band, m, n, i, j, r;
+    R *strip = scratch, *dy = strip + NN__DW_ROOM + NN__STRIP_SLACK, *total = dy + 6 * NN__DW_RESULTS;
+    for (b = chunk * s.images; b < last; b += n) for (n = nn__min(s.bands.images, last - b), band = 0; band < s.bands.count; band++) {
+        nn__gather q = nn__conv_gather(v, 0, 0);
+        nn__strip z;
+        int64_t wide, tile, plain;
+        nn__axis_cut(&q.y, band / s.bands.across * s.bands.rows, s.bands.rows);
+        nn__axis_cut(&q.x, band % s.bands.across * s.bands.columns, s.bands.columns);
+        if (!q.y.count || !q.x.count) continue;
+        z = nn__conv_strip(&q);
+        wide = (nn__strip_results(&q, &z) + 15) / 16 * 16;
+        plain = n == 1 && z.pitch == q.x.count && nn__strip_results(&q, &z) == wide && (q.y.count == 1 || q.x.count == v->map[1]);   // dy as it is
+        NN__K(strip_taps)(&q, &z, channels, at);
+        for (i = 0; i < n; i++)
+            NN__K(strip_fill)(&q, &z, image + (((b + i) * v->groups + group) * v->c + c0) * q.y.size * q.x.size, channels, strip + i * channels * z.channel);
+        NN__K(fill_run)(strip + n * channels * z.channel, NN__STRIP_SLACK, 0);
+        tile = h == 1 ? 1 : NN__DW_M == 6 && (h + 3) / 4 * 4 < (h + 5) / 6 * 6 ? 4 : NN__DW_M;
         for (m = 0; m < h; m += tile) {
-            const R *from = map + ((b * v->groups + group) * v->o + o0 + m) * pixels + r0 * q.x.count;
-            memset(dy, 0, (size_t)(tile * n * wide) * sizeof *dy);
-            for (i = 0; i < nn__min(tile, h - m); i++) for (r = 0; r < n; r++) {
-                for (k = 0; k < q.x.count; k += 16) NN__PREFETCH(from + (i + (v->o == 1 ? v->groups : tile)) * pixels + r * q.x.count + k);
-                NN__K(copy_run)(dy + (i * n + r) * wide, from + i * pixels + r * q.x.count, q.x.count, 1);
+            int64_t real = nn__min(tile, h - m);
+            if (plain && tile == real) {
+                NN__K(dw_rows)((int)tile, terms, 1, wide, map + ((b * v->groups + group) * v->o + o0 + m) * pixels + q.y.first * v->map[1] + q.x.first, pixels, strip, 0, at,
+                               b == chunk * s.images && !band, total + m * terms * 16);
+                continue;
             }
-            for (c = 0; c < v->c; c++) for (k = 0; k < v->taps;) {
-                const R *x = scratch + c * plane;
-                R *sum = total + (m * terms + c * v->taps + k) * 16;
-                int64_t left = v->taps - k;
-                if (tile == 1 && left >= 9)  { NN__K(thin_tile)(1, 9, n, wide, dy, 0, x, line, at + k, sum, 0); k += 9; }
-                else if (tile == 1 && left >= 3) { NN__K(thin_tile)(1, 3, n, wide, dy, 0, x, line, at + k, sum, 0); k += 3; }
-                else if (tile == 1)          { NN__K(thin_tile)(1, 1, n, wide, dy, 0, x, line, at + k, sum, 0); k++; }
-                else if (left >= 5 && left % 3) { NN__K(thin_tile)(NN__THIN_M, 5, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 5; }
-                else if (left >= 3)          { NN__K(thin_tile)(NN__THIN_M, 3, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k += 3; }
-                else                         { NN__K(thin_tile)(NN__THIN_M, 1, n, wide, dy, n * wide, x, line, at + k, sum, terms * 16); k++; }
+            for (j = 0; j < tile; j++) for (i = 0; i < n; i++) {
+                R *to = dy + (j * n + i) * wide;
+                const R *y = map + (((b + i) * v->groups + group) * v->o + o0 + m + j) * pixels + q.y.first * v->map[1] + q.x.first;
+                if (j >= real) { NN__K(fill_run)(to, wide, 0); continue; }
+                for (r = 0; r + 1 < q.y.count; r++) NN__K(strip_line)(to + r * z.pitch, y + r * v->map[1], q.x.count, 1, z.pitch);
+                r *= z.pitch;
+                NN__K(strip_line)(to + r, y + (q.y.count - 1) * v->map[1], q.x.count, 1, wide - r);
             }
+            NN__K(dw_rows)((int)tile, terms, n, wide, dy, n * wide, strip, channels * z.channel, at, b == chunk * s.images && !band, total + m * terms * 16);
         }
     }
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
-    dw += (group * v->o + o0) * terms;
-    for (m = 0; m < h * terms; m++) {
-        R *sum = total + m * 16;
-        for (k = 8; k; k /= 2) for (i = 0; i < k; i++) sum[i] += sum[i + k];
-        dw[m] = add ? dw[m] + sum[0] : sum[0];
+    for (m = 0; m < h; m++) for (j = 0; j < terms; j++) {
+        R sum, *to = dw + ((group * v->o + o0 + m) * v->c + c0) * v->taps + j;
+        V lanes[16 / NN__LANES];
+        memcpy(lanes, total + (m * terms + j) * 16, sizeof lanes);
+        sum = NN__K(sum16)(lanes);
+        *to = add ? *to + sum : sum;
     }
 }
 
@@ -17158,7 +20172,7 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
 static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
     if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
-    else if (nn__conv_direct(v)) NN__K(conv_strips)(v, spread, (const R *)c->in[1].data, from, bias, y, add, t->index, nn__conv_cuts(v, spread).tasks, (R *)t->scratch);
+    else if (nn__conv_cuts(v, spread).bands.count) NN__K(conv_bands)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
@@ -17194,7 +20208,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
         if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
-        else if (nn__conv_thin(&v)) NN__K(conv_thin_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (w.banded)       NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
     else {
@@ -17467,10 +20481,79 @@ static void NN__K(pool_max_rows)(const NN__K(pooling) *o, const R *x, int64_t pl
         NN__K(istore)(o->column_at + i, NN__K(count_up)(0) * 0 + INT32_MAX);
     }
 }
+// Windows of 2 x 2 side by side, the usual ones: their four pixels are the even and odd numbers of two rows.
+static int NN__K(pool_of_four)(const nn_call *c)
+{
+    const nn__pool_params *p = (const nn__pool_params *)c->params;
+    int d, four = !p->adaptive;
+    for (d = 0; d < 2; d++) four = four && p->kernel[d] == 2 && p->stride[d] == 2 && !p->pad[d] && p->dilation[d] == 1 && 2 * c->out[0].shape[2 + d] <= c->in[0].shape[2 + d];
+    return four;
+}
+NN__INLINE V NN__K(get_some)(const R *p, int64_t n)      { return n > 0 ? NN__K(get_lanes)(p, n) : C(0); }
+static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
+{
+    int64_t i, k, oy, ox, w = o->w;
+    for (i = o->first; i < o->last; i++) for (oy = 0; oy < o->oh; oy++) for (ox = 0; ox < o->ow; ox += NN__LANES) {
+        int64_t in = i * o->h * w + 2 * oy * w + 2 * ox, out = (i * o->oh + oy) * o->ow + ox, left = o->out - out;       // what follows the row is written later
+        V best = C(0), v[4];
+        VI place = NN__K(count_up)(0), at = place + place + (int32_t)(2 * oy * w + 2 * ox);
+        for (k = 0; k < 2; k++) {
+            const R *x = (const R *)c->in[0].data + in + k * w;
+            V low = NN__K(get_some)(x, o->in - in - k * w), high = NN__K(get_some)(x + NN__LANES, o->in - in - k * w - NN__LANES);
+            v[2 * k] = NN__K(evens)(low, high);
+            v[2 * k + 1] = NN__LANES > 1 ? NN__K(odds)(low, high) : high;
+        }
+        best = v[0];
+        place = at;
+        NN__UNROLL for (k = 1; k < 4; k++) {
+            VI m = (VI)((v[k] > best) | (v[k] != v[k]));
+            place = NN__K(isel)(m, at + (int32_t)(k / 2 * w + k % 2), place);
+            best = SEL(m, v[k], best);
+        }
+        NN__K(put_lanes)((R *)c->out[0].data + out, best, left);
+        if (!c->aux[0].data) continue;
+#if NN__LANES > 1
+        NN__K(put_lanes)((R *)c->aux[0].data + out, FLOATS(place), left);
+#else
+        ((int32_t *)c->aux[0].data)[out] = place;
+#endif
+    }
+}
+static void NN__K(pool_spread_four)(const nn_call *c, int64_t first, int64_t last)
+{
+    int64_t h = c->in[0].shape[2], w = c->in[0].shape[3], oh = c->out[0].shape[2], ow = c->out[0].shape[3], out = oh * ow, i, oy, ox, k;
+    const R *dys = (const R *)c->dout[0].data;
+    const int32_t *where = (const int32_t *)c->aux[0].data;
+    for (i = first; i < last; i++) {
+        R *dx = (R *)c->din[0].data + i * h * w;
+        for (oy = 0; oy < oh; oy++) for (ox = 0; ox < ow; ox += NN__LANES) {
+            int64_t from = i * out + oy * ow + ox, n = nn__min(NN__LANES, ow - ox);
+            V dy = NN__K(get_lanes)(dys + from, n), v[4], low, high;
+            VI at = NN__K(count_up)(0), place;
+            at = at + at + (int32_t)(2 * oy * w + 2 * ox);
+#if NN__LANES > 1
+            place = BITS(NN__K(get_lanes)((const R *)(const void *)(where + from), n));
+#else
+            place = where[from];
+#endif
+            NN__UNROLL for (k = 0; k < 4; k++) { VI m = (VI)(place == at + (int32_t)(k / 2 * w + k % 2)); v[k] = SEL(m, dy, C(0)); }
+            for (k = 0; k < 2; k++) {
+                R *to = dx + (2 * oy + k) * w + 2 * ox;
+                low = NN__K(zip_low)(v[2 * k], v[2 * k + 1]);
+                high = NN__LANES > 1 ? NN__K(zip_high)(v[2 * k], v[2 * k + 1]) : v[2 * k + 1];
+                NN__K(put_lanes)(to, low, 2 * n);
+                if (2 * n > NN__LANES) NN__K(put_lanes)(to + NN__LANES, high, 2 * n - NN__LANES);
+            }
+        }
+        for (oy = 0; oy < 2 * oh && 2 * ow < w; oy++) memset(dx + oy * w + 2 * ow, 0, (size_t)(w - 2 * ow) * sizeof *dx);
+        memset(dx + 2 * oh * w, 0, (size_t)((h - 2 * oh) * w) * sizeof *dx);
+    }
+}
 NN__FORWARD(maxpool2d)
 {
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    if (NN__K(pool_of_four)(c)) { NN__K(pool_max_four)(c, &o); return; }
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
     for (i = 0; i < o.z.columns + pads; i++) o.column_at[i] = INT32_MAX;
     for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
@@ -17518,6 +20601,7 @@ NN__FORWARD(maxpool2d)
 NN__BACKWARD(maxpool2d)
 {
     int64_t in = c->in[0].shape[2] * c->in[0].shape[3], out = c->out[0].shape[2] * c->out[0].shape[3], planes = c->out[0].shape[0] * c->out[0].shape[1], i, j;
+    if (NN__K(pool_of_four)(c) && !(c->add & 1)) { NN__K(pool_spread_four)(c, nn__task_begin(planes, t), nn__task_end(planes, t)); return; }
     for (i = nn__task_begin(planes, t); i < nn__task_end(planes, t); i++) {
         const R *dy = (const R *)c->dout[0].data + i * out;
         const int32_t *where = (const int32_t *)c->aux[0].data + i * out;
@@ -18599,25 +21683,27 @@ NN_API nn_tensor *nn_info_nce(nn_tensor *a, nn_tensor *b, const nn_loss_desc *de
 // operations is PyTorch's (torch.optim, foreach=False). What does not depend on the element is computed once, in double, by >>optim.
 #if NN__IN_HOST
 static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
-static nn__product nn__linear_update_product(const nn_call *c)       // dW^T, as in nn__linear_product
+static nn__product nn__linear_update_product(const nn_call *c)       // dW, or dW^T where that is how W lies in memory: rows of y are dense
 {
     const nn_view *w = &c->in[0];
+    int64_t outputs = w->shape[0], inputs = w->shape[1];
+    int turned = w->stride[1] == 1 && (w->stride[0] != 1 || outputs == 1);
     nn__product g;
-    g.a = c->in[1].data; g.b = c->in[2].data; g.y = w->data;
-    g.m = w->shape[1]; g.n = w->shape[0]; g.k = nn_view_count(&c->in[2]) / g.n;
-    g.ars = 1; g.acs = g.m; g.brs = g.n; g.bcs = 1;
-    g.yrs = w->stride[1]; g.ycs = w->stride[0];
-    if (g.n == 1 && g.yrs == 1) {    // one output: a row of weights
-        g.a = g.b; g.b = c->in[1].data;
-        g.n = g.brs = g.yrs = g.m; g.m = 1;
-        g.acs = g.ycs = 1;
-    }
+    memset(&g, 0, sizeof g);
+    g.k = nn_view_count(&c->in[2]) / outputs;
+    g.y = w->data;
+    g.ars = g.bcs = g.ycs = 1;
+    g.a = turned ? c->in[2].data : c->in[1].data;  g.m = g.acs = turned ? outputs : inputs;
+    g.b = turned ? c->in[1].data : c->in[2].data;  g.n = g.brs = turned ? inputs : outputs;
+    g.yrs = turned ? w->stride[0] : w->stride[1];
     return g;
 }
 static void nn__linear_update_plan(nn_call *c)
 {
     nn__product g = nn__linear_update_product(c);
-    c->tasks[0] = nn__gemm_plan(c, g);
+    nn__gemm_cut s = nn__gemm_cuts(&g);
+    c->tasks[0] = s.down * s.across;
+    c->cost = g.m * g.n * g.k / 8 + 1;
     c->task_bytes = (size_t)(g.k * NN__GEMM_STRIP) * nn__real_bytes(c);
 }
 static void nn__square_sum_plan(nn_call *c)
@@ -18758,7 +21844,7 @@ NN__FORWARD(linear_update)
     const nn__update_params *u = (const nn__update_params *)c->params;
     NN__K(update) update = u->op == NN_OP_sgd_update ? NN__K(sgd_updates) : u->op == NN_OP_adam_update ? NN__K(adam_updates) : NN__K(lion_updates);
     NN__K(rates) r = NN__K(rates_of)(u, 1);
-    nn__product g = nn__product_turned(nn__linear_update_product(c));
+    nn__product g = nn__linear_update_product(c);
     nn__gemm_cut cut = nn__gemm_cuts(&g);
     int64_t i0 = t->index % cut.down * cut.rows, j0 = t->index / cut.down * cut.columns, h = nn__min(cut.rows, g.m - i0), end = nn__min(g.n, j0 + cut.columns);
     int64_t tiles = (h + NN__TALL - 1) / NN__TALL, tile, rows, j, w;
@@ -18885,11 +21971,19 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 #undef NN__TALL
 #undef NN__NV
 #undef NN__NR
+#undef NN__DW_M
+#undef NN__HOLD
+#undef NN__BAND_HEIGHTS
+#undef NN__BAND_TILES
 #undef NN__FMA
 #undef NN__SQRT
 #undef NN__MUL32
 #undef NN__GET_PART
 #undef NN__PUT_PART
+#undef NN__HALVES
+#undef NN__FROM_BF16
+#undef NN__FROM_F16
+#undef NN__FROM_I8
 #undef NN__IS_F64
 #undef NN__PASS
 #undef NN__LANES

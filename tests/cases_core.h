@@ -45,5 +45,14 @@ CASE(linear, wide)            { nn_tensor *x = var(f, 2, 3, 11), *w = var(f, 130
 CASE(linear, vector)          { nn_tensor *x = var(f, 6), *w = var(f, 5, 6), *b = var(f, 5); return nn_linear(x, w, b, NULL); }
 CASE(linear, activation)      { nn_tensor *x = var(f, 4, 6), *w = var(f, 5, 6), *b = var(f, 5); return nn_linear(x, w, b, &(nn_linear_desc){ .activation = nn_tanh }); }
 CASE(linear, input_major)     { nn_tensor *x = var(f, 4, 6), *w = var(f, 6, 5), *b = var(f, 5); return nn_linear(x, nn_transpose(w, 0, 1), b, NULL); }
+static nn_tensor *small_linear(fixture *f, nn_dtype dtype, int64_t group)
+{
+    nn_tensor *x = var(f, 4, 6), *b = var(f, 5), *scale = NULL, *w = nn_quantize_new(nn_detach(nn_ones(f->nn, NN_SHAPE(5, 6))), dtype, dtype == NN_I8 ? &scale : NULL, &(nn_quantize_desc){ .group = group });
+    return nn_linear(x, w, b, &(nn_linear_desc){ .scale = scale });
+}
+CASE(linear_small, bf16)      { return small_linear(f, NN_BF16, 0); }
+CASE(linear_small, f16)       { return small_linear(f, NN_F16, 0); }
+CASE(linear_small, i8)        { return small_linear(f, NN_I8, 0); }
+CASE(linear_small, groups)    { return small_linear(f, NN_I8, 2); }
 CASE(linear, no_rows)         { nn_tensor *x = var(f, 0, 6), *w = var(f, 5, 6), *b = var(f, 5); return nn_linear(x, w, b, NULL); }
 CASE(cast, through_f64)       { nn_tensor *x = var(f, 4, 6); return nn_mul_scalar(nn_cast(nn_cast(x, NN_F64), f->nn->desc.dtype), 2.0f); }

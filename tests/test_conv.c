@@ -363,34 +363,63 @@ static float *run_bits(nn_context *nn, const sizes *s, int first, int count, int
     *n = at - all;
     return all;
 }
-TEST(equal_bits)
+static void equal_bits_of(sizes s)
 {
-    for (size_t i = 0; i < sizeof bit_sizes / sizeof *bit_sizes; i++) {
-        sizes s = bit_sizes[i];
-        CHECK(finish(&s));
-        int64_t x1 = (int64_t)s.g * s.c * s.h * s.w, y1 = (int64_t)s.g * s.o * s.oh * s.ow, n, m;
-        float *fx = numbers(s.b * x1), *fw = numbers((int64_t)s.g * s.o * s.c * s.kh * s.kw), *fb = numbers(s.g * s.o), *fy = numbers(s.b * y1), *first_fused = NULL;
-        for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
-            nn_context *one = context_of(tables[t], 1), *many = context_of(tables[t], 4);
-            if (!one) { nn_free(many); continue; }
-            float *a = run_bits(one, &s, 0, s.b, &n, fx, fw, fb, fy), *c = run_bits(many, &s, 0, s.b, &m, fx, fw, fb, fy);
-            CHECK(n == m && !memcmp(a, c, (size_t)n * sizeof *a));                              /* any number of threads */
+    CHECK(finish(&s));
+    int64_t x1 = (int64_t)s.g * s.c * s.h * s.w, y1 = (int64_t)s.g * s.o * s.oh * s.ow, n, m;
+    float *fx = numbers(s.b * x1), *fw = numbers((int64_t)s.g * s.o * s.c * s.kh * s.kw), *fb = numbers(s.g * s.o), *fy = numbers(s.b * y1), *first_fused = NULL;
+    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
+        nn_context *one = context_of(tables[t], 1), *many = context_of(tables[t], 4);
+        if (!one) { nn_free(many); continue; }
+        float *a = run_bits(one, &s, 0, s.b, &n, fx, fw, fb, fy), *c = run_bits(many, &s, 0, s.b, &m, fx, fw, fb, fy);
+        CHECK(n == m && !memcmp(a, c, (size_t)n * sizeof *a));                              /* any number of threads */
+        free(c);
+        for (int b = 0; b < s.b; b += 3) {                                                  /* any batch: y and dx of one image alone */
+            c = run_bits(one, &s, b, 1, &m, fx, fw, fb, fy);
+            CHECK(!memcmp(c, a + b * y1, (size_t)y1 * sizeof *a));
+            CHECK(!memcmp(c + y1, a + s.b * y1 + b * x1, (size_t)x1 * sizeof *a));
             free(c);
-            for (int b = 0; b < s.b; b += 3) {                                                  /* any batch: y and dx of one image alone */
-                c = run_bits(one, &s, b, 1, &m, fx, fw, fb, fy);
-                CHECK(!memcmp(c, a + b * y1, (size_t)y1 * sizeof *a));
-                CHECK(!memcmp(c + y1, a + s.b * y1 + b * x1, (size_t)x1 * sizeof *a));
-                free(c);
-            }
-            if (strcmp(tables[t], "scalar")) {                                                  /* any fused table */
-                if (first_fused) CHECK(!memcmp(a, first_fused, (size_t)n * sizeof *a));
-                if (first_fused) free(a); else first_fused = a;
-            } else free(a);
-            nn_free(one);
-            nn_free(many);
         }
-        free(first_fused); free(fx); free(fw); free(fb); free(fy);
+        if (strcmp(tables[t], "scalar")) {                                                  /* any fused table */
+            if (first_fused) CHECK(!memcmp(a, first_fused, (size_t)n * sizeof *a));
+            if (first_fused) free(a); else first_fused = a;
+        } else free(a);
+        nn_free(one);
+        nn_free(many);
     }
+    free(first_fused); free(fx); free(fw); free(fb); free(fy);
+}
+TEST(equal_bits) { for (size_t i = 0; i < sizeof bit_sizes / sizeof *bit_sizes; i++) equal_bits_of(bit_sizes[i]); }
+
+/* Strips: shapes whose results are computed without packed pixels, against the definition, and their bits. */
+static const sizes strip_sizes[] = {
+    { .b = 4, .g = 1, .c = 3, .o = 6, .h = 32, .w = 32, .kh = 5, .kw = 5, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },                           /* LeNet */
+    { .b = 7, .g = 1, .c = 6, .o = 16, .h = 14, .w = 14, .kh = 5, .kw = 5, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },
+    { .b = 2, .g = 1, .c = 3, .o = 13, .h = 41, .w = 50, .kh = 7, .kw = 7, .sh = 2, .sw = 2, .ph = 3, .pw = 3, .dh = 1, .dw = 1, .bias = 1 },       /* a stem */
+    { .b = 3, .g = 9, .c = 1, .o = 1, .h = 17, .w = 33, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },        /* depthwise: four lines at a time */
+    { .b = 2, .g = 4, .c = 1, .o = 1, .h = 5, .w = 14, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 2, .pw = 0, .dh = 1, .dw = 1 },
+    { .b = 2, .g = 5, .c = 1, .o = 1, .h = 9, .w = 7, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },          /* rows shorter than a vector */
+    { .b = 2, .g = 3, .c = 1, .o = 2, .h = 12, .w = 19, .kh = 5, .kw = 3, .sh = 2, .sw = 2, .ph = 2, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
+    { .b = 2, .g = 1, .c = 40, .o = 25, .h = 21, .w = 23, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },                       /* columns in several bands */
+    { .b = 1, .g = 1, .c = 5, .o = 12, .h = 1, .w = 2500, .kh = 1, .kw = 9, .sh = 1, .sw = 1, .pw = 4, .dh = 1, .dw = 1, .bias = 1 },              /* a signal */
+    { .b = 2, .g = 1, .c = 4, .o = 8, .h = 20, .w = 18, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 2, .pw = 2, .dh = 2, .dw = 2, .bias = 1 },
+    { .b = 2, .g = 1, .c = 3, .o = 20, .h = 16, .w = 16, .kh = 4, .kw = 4, .sh = 4, .sw = 4, .dh = 1, .dw = 1, .bias = 1 },                        /* patches */
+    { .transposed = 1, .b = 2, .g = 1, .c = 8, .o = 3, .h = 11, .w = 13, .kh = 4, .kw = 4, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
+    { .b = 2, .g = 1, .c = 33, .o = 18, .h = 30, .w = 29, .kh = 5, .kw = 5, .sh = 1, .sw = 1, .ph = 2, .pw = 2, .dh = 1, .dw = 1, .bias = 1 },     /* two parts of terms, several bands of lines */
+};
+TEST(conv_strips)
+{
+    nn_context *nn = context_of(NULL, 2), *plain = context_of("scalar", 1);
+    for (size_t i = 0; i < sizeof strip_sizes / sizeof *strip_sizes && !test_failures; i++) {
+        sizes s = strip_sizes[i];
+        CHECK(finish(&s));
+        check_conv(nn, &s, 0);
+        check_conv(plain, &s, 0);
+        equal_bits_of(s);
+        if (test_failures) printf("  in case %d\n", (int)i);
+    }
+    nn_free(nn);
+    nn_free(plain);
 }
 
 /* ---- pooling ---- */

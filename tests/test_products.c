@@ -1,0 +1,187 @@
+/* test_products.c - matrix products against plain sums in double, for every table: all forms (transposed, strided, narrow, one row, long),
+   the same bits within a class, whatever the batch and the number of threads */
+#define NN_IMPLEMENTATION
+#define NN_DOUBLE
+#include "../nn.h"
+#include "test.h"
+
+static int usable(size_t i) { return nn__tables[i].table.dtype == NN_F32 && (nn__cpu_features() & nn__tables[i].needs) == nn__tables[i].needs; }
+static int fused(const char *isa)
+{
+#ifdef NN_DETERMINISTIC
+    return isa != NULL;
+#else
+    return strcmp(isa, "scalar") != 0;
+#endif
+}
+
+/* Every sum is one chain of k multiply-adds:  |error| <= k u sum |a b|, u = 2^-24. b: NULL, or what sums start from. */
+static int close_enough(const nn_tensor *x, const nn_tensor *w, const nn_tensor *bias, const float *y, int64_t m, int64_t n, int64_t k)
+{
+    const float *xd = x->data, *wd = w->data, *b = bias ? bias->data : NULL;
+    for (int64_t q = 0; q < (m * n < 6000 ? m * n : 6000); q++) {
+        int64_t e = m * n < 6000 ? q : q < 64 ? m * n - 1 - q : q * 7919 % (m * n), i = e / n, j = e % n;
+        double s = b ? b[j] : 0, bound = fabs(s);
+        for (int64_t p = 0; p < k; p++) {
+            double term = (double)xd[i * x->stride[0] + p * x->stride[1]] * wd[p * w->stride[0] + j * w->stride[1]];
+            s += term;
+            bound += fabs(term);
+        }
+        if (!(fabs(s - y[e]) <= (double)(k + 1) * ldexp(bound, -24))) { printf("(%d, %d) of %d x %d x %d: %g, not %g\n", (int)i, (int)j, (int)m, (int)n, (int)k, y[e], s); return 0; }
+    }
+    return 1;
+}
+static uint64_t bits_of(const float *y, int64_t n)
+{
+    uint64_t h = 1469598103934665603u;
+    for (int64_t i = 0; i < n; i++) { uint32_t b; memcpy(&b, y + i, 4); h = (h ^ b) * 1099511628211u; }
+    return h;
+}
+
+typedef struct Shape { int64_t m, n, k; } Shape;
+static const Shape shapes[] = { { 1, 1, 1 }, { 1, 7, 3 }, { 1, 33, 77 }, { 1, 64, 96 }, { 1, 130, 600 }, { 2, 70, 33 }, { 3, 70, 33 }, { 5, 37, 61 }, { 8, 96, 48 }, { 13, 10, 5 },
+    { 16, 1, 20 }, { 33, 3, 17 }, { 64, 10, 40 }, { 70, 12, 19 }, { 40, 40, 15 }, { 64, 64, 32 }, { 31, 65, 130 }, { 130, 48, 257 }, { 28, 40, 1100 }, { 129, 1024, 300 }, { 24, 33, 1024 } };
+
+/* form: bit 0 A transposed, bit 1 B transposed, bit 2 every other column of A, bit 3 with a bias (nn_linear) */
+static uint64_t product(nn_context *nn, Shape s, int form, float *y, int check)
+{
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *a = nn_randn(nn, form & 1 ? NN_SHAPE(s.k, s.m) : form & 4 ? NN_SHAPE(s.m, 2 * s.k) : NN_SHAPE(s.m, s.k), 0, 1);
+    nn_tensor *b = nn_randn(nn, form & 2 ? NN_SHAPE(s.n, s.k) : NN_SHAPE(s.k, s.n), 0, 1), *bias = form & 8 ? nn_randn(nn, NN_SHAPE(s.n), 0, 1) : NULL;
+    if (form & 1) a = nn_transpose(a, 0, 1);
+    if (form & 4) a = nn_slice(a, 1, 0, 2 * s.k, 2);
+    if (form & 2) b = nn_transpose(b, 0, 1);
+    CHECK(nn_read(form & 8 ? nn_linear(a, nn_transpose(b, 0, 1), bias, NULL) : nn_matmul(a, b), y));
+    if (check) CHECK(close_enough(a, b, bias, y, s.m, s.n, s.k));
+    CHECK(nn_ok(nn));
+    return bits_of(y, s.m * s.n);
+}
+TEST(products_are_right_and_the_same_bits_everywhere)
+{
+    static float y[132 * 1024];
+    static const int forms[] = { 0, 1, 2, 3, 4, 8, 10 };
+    for (size_t q = 0; q < sizeof shapes / sizeof *shapes; q++)
+        for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+            uint64_t first[2] = { 0, 0 };
+            for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
+                if (!usable(i)) continue;
+                nn_context *nn = nn_new(&(nn_desc){ .isa = nn__tables[i].table.isa, .threads = 1 + (int)(i & 1), .seed = q + 1 });
+                uint64_t h = product(nn, shapes[q], forms[f], y, i == 0), *expected = &first[fused(nn__tables[i].table.isa)];
+                nn_free(nn);
+                if (!*expected) *expected = h;
+                if (h != *expected) printf("form %d of %d x %d x %d: other bits on %s\n", forms[f], (int)shapes[q].m, (int)shapes[q].n, (int)shapes[q].k, nn__tables[i].table.isa);
+                CHECK(h == *expected);
+            }
+        }
+}
+
+/* A row alone, and among others, of every width of a task. */
+TEST(a_row_does_not_see_the_others)
+{
+    static float all[70 * 200], few[70 * 200];
+    static const int64_t widths[] = { 1, 5, 12, 13, 33, 100, 200 }, counts[] = { 1, 2, 3, 9, 40 };
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3 });
+    for (int w = 0; w < 7; w++)
+        for (int form = 0; form < 2; form++) {
+            int64_t n = widths[w], k = 77;
+            nn_begin(nn, NN_EVAL);
+            nn_tensor *x = nn_randn(nn, NN_SHAPE(70, k), 0, 1), *v = form ? nn_randn(nn, NN_SHAPE(n, k), 0, 1) : nn_transpose(nn_randn(nn, NN_SHAPE(k, n), 0, 1), 0, 1);
+            nn_tensor *b = nn_randn(nn, NN_SHAPE(n), 0, 1);
+            CHECK(nn_read(nn_linear(x, v, b, NULL), all));
+            for (int c = 0; c < 5; c++) {
+                CHECK(nn_read(nn_linear(nn_slice(x, 0, 7, 7 + counts[c], 1), v, b, NULL), few));
+                CHECK(!memcmp(few, all + 7 * n, (size_t)(counts[c] * n) * sizeof *few));
+            }
+        }
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+
+/* Weights of fewer bytes give the bits of the same weights as numbers, in every layout, for every number of rows. */
+static nn_tensor *expanded(nn_tensor *w, nn_tensor *scale)
+{
+    nn_tensor *v = nn_cast(nn_contiguous(w), NN_F32);
+    if (!scale) return v;
+    int64_t o = w->shape[0], i = w->shape[1], groups = scale->shape[1];
+    return nn_reshape(nn_mul(nn_reshape(v, NN_SHAPE(o, groups, i / groups)), nn_unsqueeze(nn_contiguous(scale), 2)), NN_SHAPE(o, i));
+}
+static void small_weights(nn_context *nn, nn_dtype dtype, int64_t out, int64_t in, int64_t group)
+{
+    static float y[70 * 300], z[70 * 300];
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *scale = NULL, *full = nn_randn(nn, NN_SHAPE(out, in), 0, 1), *w = nn_quantize_new(full, dtype, dtype == NN_I8 ? &scale : NULL, &(nn_quantize_desc){ .group = group });
+    nn_tensor *b = nn_randn(nn, NN_SHAPE(out), 0, 1), *v = expanded(w, scale), *forms[2] = { w, nn_contiguous(w) };
+    nn_read(nn_reshape(nn_max(nn_abs(nn_sub(v, full)), NN_ALL, NULL), NN_SHAPE(1)), y);
+    CHECK(y[0] <= (dtype == NN_I8 ? 0.025f : dtype == NN_BF16 ? 0.016f : 0.002f));        /* half a step of the largest */
+    for (int m = 1; m < 70; m = m < 3 ? m + 1 : m * 3)
+        for (int f = 0; f < 2; f++) {
+            nn_tensor *x = nn_randn(nn, NN_SHAPE(m, in), 0, 1);
+            CHECK(nn_read(nn_linear(x, forms[f], b, &(nn_linear_desc){ .scale = scale }), y));
+            CHECK(nn_read(nn_linear(x, v, b, NULL), z));
+            CHECK(!memcmp(y, z, (size_t)(m * out) * sizeof *y));
+        }
+    nn_begin(nn, NN_TRAIN);                              /* x has a gradient */
+    v = expanded(w, scale);
+    nn_tensor *x = nn_randn(nn, NN_SHAPE(9, in), 0, 1), *dy = nn_randn(nn, NN_SHAPE(9, out), 0, 1);
+    nn_want_grad(x);
+    nn_backward(nn_sum(nn_mul(nn_linear(x, w, NULL, &(nn_linear_desc){ .scale = scale }), dy), NN_ALL, NULL));
+    CHECK(nn_read(nn_grad(x), y));
+    CHECK(nn_read(nn_matmul(dy, v), z));
+    CHECK(!memcmp(y, z, (size_t)(9 * in) * sizeof *y));
+    CHECK(nn_ok(nn));
+    nn_clear(nn);
+}
+TEST(small_weights_give_the_bits_of_expanded_ones)
+{
+    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
+        if (!usable(i)) continue;
+        nn_context *nn = nn_new(&(nn_desc){ .isa = nn__tables[i].table.isa, .threads = 2, .seed = 5 });
+        small_weights(nn, NN_BF16, 70, 37, 0);
+        small_weights(nn, NN_F16, 300, 64, 0);
+        small_weights(nn, NN_F16, 3, 5, 0);
+        small_weights(nn, NN_I8, 70, 37, 0);
+        small_weights(nn, NN_I8, 128, 96, 16);
+        small_weights(nn, NN_I8, 33, 60, 12);
+        nn_free(nn);
+    }
+}
+TEST(small_weights_that_do_not_fit_are_errors)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 5, .on_error = test_quiet });
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *scale, *full = nn_randn(nn, NN_SHAPE(6, 8), 0, 1), *x = nn_randn(nn, NN_SHAPE(2, 8), 0, 1), *w = nn_quantize_new(full, NN_I8, &scale, NULL);
+    nn_linear(x, w, NULL, NULL);                         /* without its scale */
+    CHECK(!nn_ok(nn));
+    nn_clear(nn);
+    nn_linear(x, full, NULL, &(nn_linear_desc){ .scale = scale });
+    CHECK(!nn_ok(nn));
+    nn_clear(nn);
+    nn_quantize_new(full, NN_I8, &scale, &(nn_quantize_desc){ .group = 3 });
+    CHECK(!nn_ok(nn));
+    nn_clear(nn);
+    nn_quantize_new(full, NN_I32, &scale, NULL);
+    CHECK(!nn_ok(nn));
+    nn_free(nn);
+}
+
+/* An activation inside nn_linear gives the bits of the function called on its result, narrow or wide; with a gradient, too. */
+TEST(an_activation_is_part_of_the_product)
+{
+    static const nn_fn functions[] = { nn_relu, nn_gelu, nn_silu, nn_tanh, nn_sigmoid, nn_exp };
+    static float y[300 * 80], z[300 * 80];
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 2, .seed = 3 });
+    for (int mode = 0; mode < 2; mode++)
+        for (int q = 0; q < 5; q++) {
+            static const int64_t m[] = { 1, 300, 64, 40, 7 }, n[] = { 70, 80, 10, 1, 5 }, k[] = { 30, 90, 20, 33, 600 };
+            nn_begin(nn, mode ? NN_TRAIN : NN_EVAL);
+            nn_tensor *x = nn_randn(nn, NN_SHAPE(m[q], k[q]), 0, 1), *w = nn_randn(nn, NN_SHAPE(n[q], k[q]), 0, 0.1f), *b = nn_randn(nn, NN_SHAPE(n[q]), 0, 1);
+            if (mode) nn_want_grad(w);
+            for (int f = 0; f < 6; f++) {
+                CHECK(nn_read(nn_linear(x, w, b, &(nn_linear_desc){ .activation = functions[f] }), y));
+                CHECK(nn_read(functions[f](nn_linear(x, w, b, NULL)), z));
+                CHECK(!memcmp(y, z, (size_t)(m[q] * n[q]) * sizeof *y));
+            }
+        }
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
