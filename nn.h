@@ -17998,7 +17998,7 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
 }
 static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
 {
-    return g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
+    return !g->small && g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
 }
 static void nn__linear_plan(nn_call *c)
 {
@@ -18108,8 +18108,7 @@ NN__FORWARD(linear)                  // params: the op of f, or 0; the block of 
 {
     nn__product g = nn__linear_product(c, 0);
     int then = *(const int *)c->params;
-    if (c->in[1].dtype == c->in[0].dtype) NN__K(linear_task)(&g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
-    else                                  NN__K(gemm_task)(g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    NN__K(linear_task)(&g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
     if (then) {
         nn__gemm_block k = nn__gemm_block_of(&g, t->index);
         const R none[2] = { 0, 0 };
