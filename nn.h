@@ -56,7 +56,7 @@
        >>tensor     shapes, strides, views, printing              >>text       tokenizers, sampling, generation
        >>passes     how one kernel text becomes many              >>train      fit, evaluate, predict
        >>words      the vocabulary that kernels are written in    >>plan       a forward pass as a fixed program
-                                                                  >>ops        every op: formula, shape, forward, backward
+       >>step       a training step as a fixed program            >>ops        every op: formula, shape, forward, backward
 
    Reading route for students: >>tensor, >>graph, then any op in >>ops, then >>optim.
    Dimension letters: B batch, C channels, H W image, K kernel, T time, M N K of a matrix product. d + name is a gradient: dx, dw.
@@ -974,6 +974,8 @@ typedef struct nn_fit_desc {
     int           accumulate;        // batches per update, weighted like one large batch; default 1
     int           patience;          // > 0: stop after so many epochs without a better validation loss (training loss without
                                      // .validation), and end with the weights of the best epoch (with .ema: their averages)
+    int           repeat;            // steps as a fixed program (nn_step_plan): default: where model and loss consist of nn.h's own layers and functions;
+                                     // 1: with callbacks of yours too, which must do the same ops in every step; NN_ZERO: never
     int           quiet;             // 1: no progress lines
     const char   *log_dir;           // TensorBoard event files and history.csv go here; made if it is not there
     const char   *checkpoint;        // a file written after every epoch; if it exists, training resumes from it, bit for bit
@@ -1005,6 +1007,30 @@ NN_API int      nn_run(const nn_plan *plan, void *workspace, const void *input, 
 NN_API int      nn_run_batch(const nn_plan *plan, void *workspace, int64_t batch, const void *input, float *output);   // the first `batch` samples
 NN_API void     nn_plan_print(const nn_plan *plan);      // every step: shapes, bytes, multiply-adds, time of one run, GFLOP/s
 NN_API void     nn_plan_free(nn_plan *plan);
+
+// ---- training steps as fixed programs -------------------------------------------------------------------------
+// A step is forward, loss, backward, update. nn_step_plan_run does one in every call: the first as always, while its calls of kernels are recorded;
+// as soon as two steps made the same calls, from then on these are repeated: no tape, no tensors, no allocation, every number at a fixed place.
+// The bits are those of nn_begin, nn_forward, nn_backward_with(.step); parameters, optimizer states and running statistics stay where they are, and
+// learning rates, the count of steps and random numbers go on. What cannot be repeated runs as always: batches of another shape, steps whose
+// calls change, that read or write numbers by themselves (nn_item, nn_from), contexts in a caller's buffer (nn_desc.memory) or on a device.
+// It writes the model: one run at a time, in the thread that uses the context; runs use the context's threads. nn_freeze, nn_optimizer_add and
+// new layers are noticed, and recorded anew. nn_fit does all this by itself.
+typedef struct nn_step_plan nn_step_plan;
+typedef struct nn_step_plan_desc {
+    nn_loss       loss;              // of output and y; without y, of output and x
+    const nn_loss_desc *loss_desc;
+    nn_optimizer *optimizer;
+    nn_tensor  *(*step)(void *user, nn_tensor *x, nn_tensor *y);     // or the whole step in your words, without nn_begin; returns the loss.
+    void         *user;              // It is not called any more once it is repeated: it must do the same ops every time
+} nn_step_plan_desc;
+NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc);     // NULL after an error. Free it before its context
+NN_API nn_tensor  *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *y);       // begins a step; x, y outlive nn_begin (nn_tensor_new, a loader's,
+                                     // nn_keep); y may be NULL. Returns the loss, alive until the next nn_begin
+NN_API const char *nn_step_plan_why(const nn_step_plan *plan);       // why steps are not repeated (yet); NULL: they are
+NN_API int         nn_step_plan_calls(const nn_step_plan *plan);     // kernels called in a step that is repeated, else 0
+NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan);     // of this step's memory that it uses
+NN_API void        nn_step_plan_free(nn_step_plan *plan);
 
 // ---- monitoring -------------------------------------------------------------------------------------
 NN_API nn_events *nn_events_new(nn_context *nn, const char *dir);
@@ -1198,6 +1224,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( adam_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( nadam_update,   SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( lion_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( linear_update,  SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__linear_update_plan, nn__update_params ) \
     NN__X( ema_update,     SIMD_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      double        ) \
     NN__X( swap,           PLAIN_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
     NN__X( square_sum,     SIMD_FORWARD, 1, 1, NN_OP_STRIDED,                        NN_KEEP_NONE,    nn__same_shape,      nn__square_sum_plan,  nn__no_params ) \
@@ -1358,6 +1385,7 @@ NN__REF(nn_dataset *, nn_texts_new, (nn_context *nn, const int64_t *start, int64
 NN__REF(nn_tensor  *, nn_token_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(int64_t, nn_generate, (nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc &desc), (nn, prompt, count, tokens, max_tokens, &desc))
 NN__REF(nn_plan *, nn_plan_new, (nn_layer *net, nn_shape input, const nn_plan_desc &desc), (net, input, &desc))
+NN__REF(nn_step_plan *, nn_step_plan_new, (nn_layer *model, const nn_step_plan_desc &desc), (model, &desc))
 NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
 NN__REF(int, nn_save, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
 NN__REF(int, nn_load, (nn_layer *layer, const char *path, const nn_load_desc &desc), (layer, path, &desc))
@@ -1830,6 +1858,7 @@ typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; siz
 typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
 typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__recording nn__recording;                    // >>plan
+typedef struct nn__trace nn__trace;                      // >>step
 typedef struct nn__unicode nn__unicode;                  // >>text
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
@@ -1855,6 +1884,7 @@ struct nn_context {
     nn__arena  *data_life, *data_step;   // where numbers live: the two above, or their device twins
     char       *buffer;              // the caller's memory: life grows from lo, steps from hi down
     size_t      buffer_bytes, lo, hi, peak;
+    size_t      step_extra;          // so much more does this step use than if it were not repeated (modulo 2^n; it may be less): not in a buffer
     int         out_of_memory, measuring;
     int64_t     allocations;         // calls to the allocator so far
     nn__slab   *slabs, *slab;        // tensors of a step, reused every step
@@ -1893,6 +1923,8 @@ struct nn_context {
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
     nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
+    nn__trace  *trace;               // calls are kept for a plan of steps (>>step)
+    unsigned    changes;             // of layers, optimizers, frozen parameters: a step that was recorded before may not be the same any more
 };
 
 static int64_t nn__min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -1902,6 +1934,9 @@ static const nn_op *nn__op(int id);
 static const nn__table *nn__find_table(const char *isa, nn_dtype dtype);
 static void nn__record_call(nn_context *nn, const nn_call *c);
 static void nn__record_refuse(nn_context *nn, const char *why);
+static void nn__trace_refuse(nn_context *nn, const char *why);
+static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from);
+static void nn__trace_call(nn_context *nn, const nn_call *c);
 static const char *nn__layer_name(const nn_layer *layer, char *to, size_t bytes);
 static void nn__log(nn_context *nn, const char *format, ...) NN__PRINTF(2, 3);
 
@@ -2041,7 +2076,7 @@ static void nn__arena_free(nn__arena *a)
 
 static void nn__count_peak(nn_context *nn)
 {
-    size_t all = nn__round_up(sizeof *nn) + nn->life.used + nn->step_arena.used;
+    size_t all = nn__round_up(sizeof *nn) + nn->life.used + nn->step_arena.used - nn->step_extra;
     if (nn->data_life != &nn->life) all += nn->device_life.used + nn->device_step.used;
     if (all > nn->peak) nn->peak = all;
 }
@@ -2234,6 +2269,7 @@ static size_t nn__move_down(nn_context *nn, nn_tensor *g)          // bytes move
         from += bytes - gap;
     }
     if (at && !nn->backend->copy(nn->backend->self, at, g->data, bytes)) nn_fail(nn, "%s: copy failed", nn->backend->name);
+    if (nn->trace && at) nn__trace_storage(nn, at, bytes, (const char *)g->data);
     g->data = at;
     g->place = place;
     nn__step_free(nn, old, from, gap);
@@ -2258,11 +2294,15 @@ static void *nn__step_data(nn_context *nn, size_t bytes, size_t *place)
     char *at;
     if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
     bytes = nn__round_up(bytes ? bytes : 1);
-    if (nn__take_free(nn, bytes, place, &at)) return at;
-    if (nn->leaf_grads_live) nn__compact_gradients(nn, bytes);
-    if (nn__take_free(nn, bytes, place, &at)) return at;
-    *place = nn->data_step->used;
-    return nn__arena_alloc(nn->data_step, bytes, 1);
+    if (!nn__take_free(nn, bytes, place, &at)) {
+        if (nn->leaf_grads_live) nn__compact_gradients(nn, bytes);
+        if (!nn__take_free(nn, bytes, place, &at)) {
+            *place = nn->data_step->used;
+            at = (char *)nn__arena_alloc(nn->data_step, bytes, 1);
+        }
+    }
+    if (nn->trace && at) nn__trace_storage(nn, at, bytes, NULL);
+    return at;
 }
 
 static void nn__forget_free(nn_context *nn)              // free pieces beyond the top of the stack are part of it again
@@ -2698,6 +2738,14 @@ static nn_view nn__view_of(const nn_tensor *t)
     memcpy(v.stride, t->stride, sizeof v.stride);
     return v;
 }
+static void nn__view_into(nn_view *v, const nn_tensor *t)            // the same; of shape and strides only what there is
+{
+    int i;
+    v->data = t->data;
+    v->ndim = t->ndim;
+    v->dtype = t->dtype;
+    for (i = 0; i < t->ndim; i++) { v->shape[i] = t->shape[i]; v->stride[i] = t->stride[i]; }
+}
 
 // 0 <= result < ndim, or -1 after an error. Negative dims count from the end.
 static int nn__dim_index(nn_context *nn, const char *op, int dim, int ndim)
@@ -2743,7 +2791,11 @@ static nn_tensor *nn__new_head(nn_context *nn, int life)
         }
         t = &nn->slab->t[i];
         nn->tensors++;
-        memset(t, 0, sizeof *t);
+        for (i = 0; i < NN_MAX_DIMS; i++) t->shape[i] = t->stride[i] = 0;            // field by field: sooner done than a memset
+        t->data = NULL; t->grad = NULL; t->node = NULL; t->name = NULL; t->layer = NULL;
+        t->ndim = t->dtype = t->output = 0;
+        t->flags = t->version = 0;
+        t->place = 0;
     }
     if (!t) return NULL;
     t->nn = nn;
@@ -2771,7 +2823,13 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     return t->data || nn->measuring ? t : nn__inert(nn);
 }
 
-static int nn__same_sizes(int m, const int64_t *a, int n, const int64_t *b) { return m == n && !memcmp(a, b, (size_t)n * sizeof *a); }
+static int nn__same_numbers(int n, const int64_t *a, const int64_t *b)          // a few: a call of memcmp takes longer
+{
+    int i;
+    for (i = 0; i < n; i++) if (a[i] != b[i]) return 0;
+    return 1;
+}
+static int nn__same_sizes(int m, const int64_t *a, int n, const int64_t *b) { return m == n && nn__same_numbers(n, a, b); }
 
 static nn_shape nn__shape2(int64_t a, int64_t b)
 {
@@ -2835,7 +2893,10 @@ static nn_tensor *nn__upload(nn_context *nn, nn_tensor *t, const void *data)    
     size_t bytes = (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype);
     if (nn__dead(t) || !t->data || !bytes) return t;
     if (!data) nn__fill_view(nn, nn__view_of(t), 0.0);
-    else if (!nn->backend->upload(nn->backend->self, t->data, data, bytes)) nn_fail(nn, "%s: upload failed", nn->backend->name);
+    else {
+        nn__trace_refuse(nn, "it takes numbers from the host");
+        if (!nn->backend->upload(nn->backend->self, t->data, data, bytes)) nn_fail(nn, "%s: upload failed", nn->backend->name);
+    }
     return t;
 }
 
@@ -3047,8 +3108,9 @@ static int64_t nn__task_count(int64_t n, int64_t cost)
     int64_t per = nn__max(1, 32768 / nn__max(1, cost)), tasks = (n + per - 1) / per;
     return nn__max(1, nn__min(tasks, NN__MAX_SLOTS));
 }
-static int64_t nn__task_begin(int64_t n, const nn_task *t) { return n / t->count * t->index + nn__min(t->index, n % t->count); }
-static int64_t nn__task_end(int64_t n, const nn_task *t)   { return n / t->count * (t->index + 1) + nn__min(t->index + 1, n % t->count); }
+static int64_t nn__share_of(int64_t n, int64_t i, int64_t count) { return i == 0 ? 0 : i == count ? n : n / count * i + nn__min(i, n % count); }
+static int64_t nn__task_begin(int64_t n, const nn_task *t) { return nn__share_of(n, t->index, t->count); }
+static int64_t nn__task_end(int64_t n, const nn_task *t)   { return nn__share_of(n, t->index + 1, t->count); }
 
 // The same for items that belong together in units.
 static int64_t nn__unit_begin(int64_t n, int64_t unit, const nn_task *t) { return nn__min(n, nn__task_begin((n + unit - 1) / unit, t) * unit); }
@@ -3088,10 +3150,18 @@ static int nn__is_small(const nn_call *c)
     for (k = 0; k < 5 && !c->cost; k++) for (i = 0; i < count[k] && cost < NN__SERIAL_COST; i++) if (list[k][i].data) cost += nn_view_count(&list[k][i]);
     return cost < NN__SERIAL_COST;
 }
-static void nn__run_phase(nn_context *nn, nn__job *j, int alone)
+// All phases in this thread.
+static void nn__run_alone(const nn_call *c, nn_exec exec, char *scratch)
 {
-    int64_t tasks = j->c->tasks[j->phase], i;
-    if (alone || tasks < 2)          for (i = 0; i < tasks; i++) nn__run_task(j, i, 0);
+    nn_task t;
+    t.scratch = scratch;
+    for (t.phase = 0; t.phase < c->phases; t.phase++)
+        for (t.count = c->tasks[t.phase], t.index = 0; t.index < t.count; t.index++) exec(c, &t);
+}
+static void nn__run_phase(nn_context *nn, nn__job *j)
+{
+    int64_t tasks = j->c->tasks[j->phase];
+    if (tasks < 2)                   { if (tasks) nn__run_task(j, 0, 0); }
     else if (nn->desc.parallel_for)  nn->desc.parallel_for(nn->desc.user, tasks, nn__run_task_somewhere, j);
     else                             nn__parallel(nn, tasks, nn__run_task, j);
 }
@@ -3100,7 +3170,7 @@ static int nn__cpu_run(void *self, const nn_call *call)
 {
     nn_context *nn = (nn_context *)self;
     nn_call *c = (nn_call *)(uintptr_t)call;             // the plan is ours to fill
-    nn__mark m = nn__get_mark(nn);
+    nn__mark m;
     nn__job j;
     int64_t most = 1;
     size_t bytes, place = 0;
@@ -3117,12 +3187,18 @@ static int nn__cpu_run(void *self, const nn_call *call)
     bytes = nn__round_up(c->shared_bytes) + (size_t)j.slots * nn__round_up(c->task_bytes);
     j.scratch = NULL;
     freed = bytes && nn->data_step == &nn->step_arena && nn__take_free(nn, bytes, &place, &j.scratch);
+    if (bytes && !freed) m = nn__get_mark(nn);
     if (bytes && !freed) j.scratch = (char *)nn__arena_alloc(&nn->step_arena, bytes, 1);
     free_at = j.scratch;
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
         if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j, alone);
+        if (alone) {
+            nn__fpenv env = nn__fp_enter();
+            nn__run_alone(c, j.exec, j.scratch);
+            nn__fp_leave(env);
+        }
+        else for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
     }
     if (freed) nn__step_free(nn, free_at, place, bytes);
     else if (bytes) nn__rewind_memory(nn, &m);
@@ -3184,6 +3260,7 @@ static void nn__run_unmeasured(nn_context *nn, nn_call *c)
     if (nn->failed && !nn->out_of_memory) return;
     if (nn->measuring && nn->backend != &nn->cpu) return;
     if (nn->record) nn__record_call(nn, c);
+    if (nn->trace) nn__trace_call(nn, c);
     if (nn->backend->run(nn->backend->self, c)) return;
     if (nn->backend != &nn->cpu) nn__run_staged(nn, c);
     else nn_fail(nn, "%s: this op has no %s", c->op->name, c->pass == NN_FORWARD ? "forward" : "backward");
@@ -3223,6 +3300,7 @@ static double nn__call_flops(const nn_call *c)           // two per multiply-add
     case NN_OP_linear: n = x->ndim ? (double)nn_view_count(y) * (double)x->shape[x->ndim - 1] : 0; break;
     case NN_OP_conv2d:           n = (double)nn_view_count(y) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
     case NN_OP_conv_transpose2d: n = (double)nn_view_count(x) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
+    case NN_OP_rnn:              n = (double)nn_view_count(x) * (double)w->shape[1]; break;
     default: return 0;
     }
     return 2 * n * (c->pass == NN_FORWARD ? 1 : (c->din[0].data != NULL) + (c->din[1].data != NULL));
@@ -3399,8 +3477,9 @@ static void nn__save_leaf_grads(nn_context *nn)          // those that no optimi
     nn__leaf_grad *e;
     for (e = nn->leaf_grads; e; e = e->next) {
         nn_tensor *g = e->t->grad;
-        nn_view from = nn__view_of(g);
+        nn_view from;
         if (g->step != nn->step || !(e->t->flags & NN__T_GRAD_SET)) continue;
+        from = nn__view_of(g);
         if (nn->failed) { e->t->flags &= ~(unsigned)NN__T_GRAD_SET; continue; }      // whether it is complete is not known
         g->data = nn__arena_alloc(nn->data_life, (size_t)nn_count(g) * nn_dtype_bytes(nn->desc.dtype), 1);
         g->step = 0;
@@ -3412,6 +3491,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
 {
     nn__kept **k;
     if (!nn) return;
+    nn__trace_refuse(nn, "it begins a step of its own");
     nn__save_leaf_grads(nn);
     nn->step += nn->step == UINT_MAX ? 2 : 1;            // 0 means "for life"
     nn->mode = mode;
@@ -3420,6 +3500,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
     nn->ordinal = 0;
     if (mode == NN_TRAIN) nn->random_step++;
     nn->free_count = 0;
+    nn->step_extra = 0;
     nn->leaf_grads_live = 0;
     nn->node_left = 0;
     nn->chunk = NULL;
@@ -3511,13 +3592,15 @@ static void nn__inert_outputs(nn_context *nn, int n, nn_tensor **out)
     for (i = 0; i < n; i++) out[i] = nn__inert(nn);
 }
 
+static const nn_view nn__no_view = { NULL, { 0 }, { 0 }, 0, 0 };
+
 // Checks inputs, makes them contiguous where the op needs that, fills the call's inputs.
 static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, int n, nn_call *c)
 {
     int i;
     for (i = 0; i < n; i++) {
         if (!in[i] && (i == 0 || (op->flags & NN_OP_ALL_INPUTS))) { nn_fail(nn, "%s: input %d is NULL", op->name, i); return 0; }
-        if (!in[i]) { memset(&c->in[i], 0, sizeof c->in[i]); continue; }
+        if (!in[i]) { c->in[i] = nn__no_view; continue; }
         if (!nn__check(nn, in[i], op->name)) return 0;
         if (!(op->flags & NN_OP_ANY_DTYPE) && in[i]->dtype != (int)nn->desc.dtype) {
             nn_fail(nn, "%s: input %d is %s, not %s (see nn_cast)", op->name, i, nn_dtype_name((nn_dtype)in[i]->dtype), nn_dtype_name(nn->desc.dtype));
@@ -3527,7 +3610,7 @@ static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, i
             in[i] = nn_contiguous(in[i]);
             if (nn__dead(in[i])) return 0;
         }
-        c->in[i] = nn__view_of(in[i]);
+        nn__view_into(&c->in[i], in[i]);
     }
     return 1;
 }
@@ -3538,7 +3621,7 @@ static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
     nn_tensor *t;
     if (!view_of) {
         t = nn__alloc_tensor(nn, 0, (nn_dtype)v->dtype, v->ndim, v->shape);
-        if (!nn__dead(t)) *v = nn__view_of(t);
+        if (!nn__dead(t)) nn__view_into(v, t);
         return t;
     }
     t = nn__new_head(nn, 0);
@@ -3606,8 +3689,6 @@ static void nn__record(nn_context *nn, const nn_call *c, nn_tensor **in, nn_tens
     }
 }
 
-static const nn_view nn__no_view = { NULL, { 0 }, { 0 }, 0, 0 };
-
 NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *inputs, int count, const void *params, nn_tensor **outputs)
 {
     nn_call c;
@@ -3624,7 +3705,7 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     c.nin = count;
     c.nout = nout;
     if (!nn__prepare_inputs(nn, op, in, count, &c)) return out[0];
-    for (i = 0; i < nout; i++) c.out[i] = nn__no_view;
+    for (i = 0; i < nout; i++) { c.out[i].data = NULL; c.out[i].ndim = c.out[i].dtype = 0; }
     if (op->shape) { if (!op->shape(&c)) return out[0]; }
     else nn__like(&c.out[0], &c.in[0]);
     for (i = 0; i < count; i++) if (nn__wants(in[i])) need |= 1u << i;
@@ -3678,7 +3759,13 @@ NN_API nn_tensor *nn_detach(nn_tensor *x)
     return t;
 }
 
-NN_API nn_tensor *nn_want_grad(nn_tensor *x) { if (x && !nn__dead(x)) x->flags |= NN__T_WANT_GRAD; return x; }
+NN_API nn_tensor *nn_want_grad(nn_tensor *x)
+{
+    if (!x || nn__dead(x)) return x;
+    if (!x->step) x->nn->changes++;
+    x->flags |= NN__T_WANT_GRAD;
+    return x;
+}
 NN_API nn_tensor *nn_grad(nn_tensor *x)
 {
     if (!x || nn__dead(x) || !x->grad || !(x->flags & NN__T_GRAD_SET)) return NULL;
@@ -3851,6 +3938,7 @@ NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void
     if (nn->mode != NN_TRAIN || nn->no_tape) return fn(self, x);
     memset(&p, 0, sizeof p);
     p.fn = fn; p.self = self; p.ordinal = nn->ordinal; p.mode = nn->mode;
+    nn__trace_refuse(nn, "nn_checkpoint runs a function in backward");
     from = nn->tensors;
     nn->no_tape = 1;
     y = fn(self, x);
@@ -3897,24 +3985,27 @@ static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
     nn__free_storage(nn, inner->grad);
 }
 
-static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
+typedef struct nn__slot nn__slot;                        // >>optim
+static int  nn__clips_norm(const nn_optimizer *opt);
+static void nn__updates_begin(nn_optimizer *opt, nn_node *tape);
+static nn__slot *nn__fused_slot(nn_optimizer *opt, const nn_node *d);
+static void nn__fused_update(nn_optimizer *opt, nn__slot *s, const nn_node *d);
+static void nn__updates_after(nn_optimizer *opt, const nn_node *d);
+static void nn__step_slots(nn_optimizer *opt, double clip_norm);
+static void nn__backward_node(nn_context *nn, nn_node *d, int retain, nn_optimizer *step)          // step: updates as it goes, or NULL
 {
     int i;
-    unsigned first = (d->op->flags & NN_OP_SPLIT) ? d->need & 1u : 0;
-    if (d->op == &nn__checkpoint_op) nn__backward_checkpoint(nn, d);
-    else {
-        if (first) nn__backward_part(nn, d, first, -1);
-        if (d->need & ~first) nn__backward_part(nn, d, d->need & ~first, nn__in_place(d, retain));
-    }
+    nn__slot *fused = step ? nn__fused_slot(step, d) : NULL;
+    unsigned need = fused ? d->need & ~2u : d->need, first = (d->op->flags & NN_OP_SPLIT) ? need & 1u : 0;
+    if (d->op == &nn__checkpoint_op) { nn__backward_checkpoint(nn, d); need = first = 0; }
+    if (first) nn__backward_part(nn, d, first, -1);
+    if (need & ~first) nn__backward_part(nn, d, need & ~first, nn__in_place(d, retain));
+    if (fused) nn__fused_update(step, fused, d);
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
     for (i = 0; i < d->naux && !retain; i++) nn__release(nn, d->aux[i]);
     for (i = 0; i < d->nout && !retain; i++) nn__release(nn, d->out[i]);      // the ops that used it have been walked
 }
 
-static int  nn__clips_norm(const nn_optimizer *opt);     // >>optim
-static void nn__updates_begin(nn_optimizer *opt, nn_node *tape);
-static void nn__updates_after(nn_optimizer *opt, const nn_node *d);
-static void nn__step_slots(nn_optimizer *opt, double clip_norm);
 NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
 {
     nn_context *nn = y ? y->nn : NULL;
@@ -3943,7 +4034,7 @@ NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
         for (i = 0; i < d->nout; i++) reached |= (d->out[i]->flags & NN__T_GRAD_SET) != 0;
         if (reached) {
             if (d->consumed) { nn_fail(nn, "nn_backward: %s was walked before in this step (see .retain)", d->op->name); return; }
-            nn__backward_node(nn, d, retain);
+            nn__backward_node(nn, d, retain, early ? step : NULL);
             if (nn->failed && !nn->out_of_memory) return;
             d->consumed = !retain;
         }
@@ -4084,6 +4175,7 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     if (!nn_ok(nn) || parent == &nn__inert_layer) return NULL;
     l = (nn_layer *)nn__life(nn, sizeof *l);
     if (!l) return NULL;
+    nn->changes++;
     snprintf(index, sizeof index, "%d", parent ? parent->children : 0);
     l->nn = nn;
     l->parent = parent;
@@ -4129,17 +4221,39 @@ static int nn__is_private(const nn_layer *l)             // can nobody else see 
     return 1;
 }
 
-static nn_tensor *nn__head_at(nn_context *nn, int i)     // tensor i of this step
+static int nn__is_ours(const nn_layer *l)                // no callback of the user's in it
+{
+    const nn_layer *c;
+    if (l->user || (l->fn && !nn__own_fn(l->fn)) || (l->activation && !nn__own_fn(l->activation))) return 0;
+    for (c = l->child; c; c = c->next) if (!nn__is_ours(c)) return 0;
+    return 1;
+}
+
+static nn__slab *nn__slab_at(nn_context *nn, int i)      // where tensor i of this step is: number i % NN__SLAB
 {
     nn__slab *s = nn->slabs;
     for (; i >= NN__SLAB; i -= NN__SLAB) s = s->next;
-    return &s->t[i];
+    return s;
+}
+static nn_tensor *nn__next_head(nn__slab **s, int i)     // tensor i; *s is its slab, and then that of tensor i + 1
+{
+    nn_tensor *t = &(*s)->t[i % NN__SLAB];
+    if (i % NN__SLAB == NN__SLAB - 1) *s = (*s)->next;
+    return t;
+}
+static int nn__made_between(nn_context *nn, int from, int to, const nn_tensor *t)
+{
+    nn__slab *s = from < to ? nn__slab_at(nn, from) : NULL;
+    int i;
+    for (i = from; i < to; i++) if (nn__next_head(&s, i) == t) return 1;
+    return 0;
 }
 static void nn__make_private(nn_context *nn, int from, const nn_tensor *but)         // the tensors since number `from`
 {
+    nn__slab *s = from < nn->tensors ? nn__slab_at(nn, from) : NULL;
     int i;
     for (i = from; i < nn->tensors; i++) {
-        nn_tensor *t = nn__head_at(nn, i);
+        nn_tensor *t = nn__next_head(&s, i);
         if (t != but->base && !(t->flags & NN__T_WANT_GRAD)) t->flags |= NN__T_PRIVATE;
     }
 }
@@ -4159,9 +4273,10 @@ static nn_tensor *nn__activate(nn_fn f, nn_tensor *x)
 }
 static void nn__release_since(nn_context *nn, int from, const nn_tensor *but)
 {
+    nn__slab *s = from < nn->tensors ? nn__slab_at(nn, from) : NULL;
     int i;
     for (i = from; i < nn->tensors; i++) {
-        nn_tensor *t = nn__head_at(nn, i);
+        nn_tensor *t = nn__next_head(&s, i);
         if (t != but->base && !(t->flags & NN__T_KEPT)) nn__release(nn, t);
     }
 }
@@ -4173,9 +4288,9 @@ static nn_tensor *nn__run_children(nn_layer *l, nn_tensor *x)
     nn_layer *c;
     int from = nn->tensors, before = 0;
     for (c = l->child; c; c = c->next) {
-        int start = nn->tensors, seen = !nn__is_private(c), i;
+        int start = nn->tensors, seen = !nn__is_private(c);
         nn_tensor *y;
-        for (i = from; i < start && before && !seen; i++) if (nn__head_at(nn, i) == x->base) x->base->flags |= NN__T_PRIVATE;
+        if (before && !seen && nn__made_between(nn, from, start, x->base)) x->base->flags |= NN__T_PRIVATE;
         if (seen) { x->base->flags &= ~(unsigned)NN__T_PRIVATE; before = 0; }
         nn->reuse = before && c->forward == nn__fn_forward && (x->flags & NN__T_PRIVATE) ? x : NULL;
         y = nn_forward(c, x);
@@ -4183,7 +4298,7 @@ static nn_tensor *nn__run_children(nn_layer *l, nn_tensor *x)
         if (nn__dead(y)) return y;
         if (!seen) nn__make_private(nn, start, y);
         nn__release_since(nn, from, y);
-        for (i = start; i < nn->tensors; i++) if (nn__head_at(nn, i) == y->base) { from = start; before = !seen; }
+        if (nn__made_between(nn, start, nn->tensors, y->base)) { from = start; before = !seen; }
         x = y;
     }
     x->base->flags &= ~(unsigned)NN__T_PRIVATE;
@@ -4364,6 +4479,7 @@ NN_API nn_layer *nn_child(nn_layer *layer, const char *path)
 NN_API void nn_freeze_param(nn_tensor *param, int on)
 {
     if (!param || nn__dead(param)) return;
+    param->nn->changes++;
     if (on) param->flags |= NN__T_FROZEN; else param->flags &= ~(unsigned)NN__T_FROZEN;
 }
 NN_API void nn_checkpoint_layer(nn_layer *layer, int on) { if (!nn__no_layer(layer)) layer->checkpoint = on; }
@@ -4373,6 +4489,7 @@ NN_API void nn_freeze(nn_layer *layer, int on)
     int i;
     if (nn__no_layer(layer)) return;
     layer->frozen = on;
+    layer->nn->changes++;
     for (i = 0; i < layer->params; i++) nn_freeze_param(layer->param[i], on);
     for (c = layer->child; c; c = c->next) nn_freeze(c, on);
 }
@@ -5563,17 +5680,19 @@ static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
 typedef struct nn__update_params {
     double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
     int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
+    int    op;                       // NN_OP_sgd_update ..., for linear_update
 } nn__update_params;
 
 // A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
-typedef struct nn__slot {
+struct nn__slot {
     nn_tensor *p, *state[NN__MAX_STATES];                // the states' names are their tensor's name
     int        group;
     int64_t    steps;                // updates of this parameter: PyTorch's state["step"]
-    nn_node   *last;                 // while nn_backward walks: the last node that has to do with the parameter
+    nn_node   *last;                 // while nn_backward walks: the last node that has to do with the parameter,
+    int        uses;                 // and how many there are
     double     product;              // nadam: product of its momentum factors up to product_step; follows from steps
     int64_t    product_step;
-} nn__slot;
+};
 typedef struct nn__group { double lr, initial_lr, option[NN__OPTIONS]; } nn__group;
 struct nn_optimizer {
     nn_context *nn;
@@ -5751,6 +5870,7 @@ NN_API void nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimi
     to = nn__new_group(opt);
     if (!to) return;
     *to = g;
+    nn->changes++;
     nn__add_slots(opt, layer, desc ? desc->match : NULL);
 }
 
@@ -5792,12 +5912,12 @@ static int nn__joint_norm(nn_optimizer *opt, double most)
     return nn_ok(nn);
 }
 
-NN_API float nn_grad_norm(nn_optimizer *opt)
+static double nn__last_norm(nn_optimizer *opt)           // that nn__joint_norm found
 {
     float v[2] = { NAN, NAN };
-    if (!opt || !nn_ok(opt->nn) || !nn__joint_norm(opt, 0) || !nn_read(opt->clip, v)) return NAN;
-    return v[0];
+    return nn_read(opt->clip, v) ? (double)v[0] : (double)NAN;
 }
+NN_API float nn_grad_norm(nn_optimizer *opt) { return opt && nn_ok(opt->nn) && nn__joint_norm(opt, 0) ? (float)nn__last_norm(opt) : NAN; }
 
 // nadam: factor of step t, and the product of the factors of steps 1..t
 static double nn__nadam_factor(const nn__group *g, double t) { return g->option[NN__BETA1] * (1 - 0.5 * pow(0.96, t * g->option[NN__MOMENTUM_DECAY])); }
@@ -5823,6 +5943,7 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
     u.clip_value = o[NN__CLIP_VALUE];
     u.momentum = o[NN__MOMENTUM] != 0; u.nesterov = o[NN__NESTEROV] != 0; u.centered = o[NN__CENTERED] != 0; u.amsgrad = o[NN__AMSGRAD] != 0;
     u.first = s->steps == 1;
+    u.op = opt->kind->op;
     switch (opt->kind - nn__optimizers) {
     case NN__SGD:
         u.decay1 = o[NN__MOMENTUM];
@@ -5860,18 +5981,30 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
     return u;
 }
 
+static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot);          // >>step
+static void nn__trace_count(nn_optimizer *opt);
+static void nn__trace_norm(nn_context *nn);
+static void nn__run_update(nn_optimizer *opt, nn__slot *s, nn_call *c)               // in[0..2] and the op are given
+{
+    nn__update_params u;
+    int j;
+    s->steps++;
+    u = nn__update_of(opt, s);
+    c->params = &u;
+    c->nin = 3 + NN__MAX_STATES;
+    for (j = 0; j < NN__MAX_STATES; j++) c->in[3 + j] = nn__view_of(s->state[j]);
+    nn__trace_update(opt->nn, opt, (int)(s - opt->slot));
+    nn__run(opt->nn, c);
+    s->p->base->version++;
+}
+
 static int nn__step_slot(nn_optimizer *opt, nn__slot *s, double clip_norm)           // updates one parameter; 0 after an error
 {
     nn_context *nn = opt->nn;
-    nn__update_params u;
     nn_call c;
-    int j;
     if (!nn__movable(s)) return 1;
     if (!nn__slot_states(opt, s)) return 0;
-    s->steps++;
-    u = nn__update_of(opt, s);
-    nn__begin_call(&c, nn, opt->kind->op, &u);
-    c.nin = 3 + NN__MAX_STATES;
+    nn__begin_call(&c, nn, opt->kind->op, NULL);
     c.in[0] = nn__view_of(s->p);
     c.in[1] = nn__view_of(s->p->grad);
     c.in[2] = nn__view_of(NULL);
@@ -5880,9 +6013,7 @@ static int nn__step_slot(nn_optimizer *opt, nn__slot *s, double clip_norm)      
         c.in[2].ndim = 0;
         if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
     }
-    for (j = 0; j < NN__MAX_STATES; j++) c.in[3 + j] = nn__view_of(s->state[j]);
-    nn__run(nn, &c);
-    s->p->base->version++;
+    nn__run_update(opt, s, &c);
     return 1;
 }
 
@@ -5901,6 +6032,8 @@ NN_API void nn_step(nn_optimizer *opt)
     if (!opt || !nn_ok(opt->nn)) return;
     clip_norm = opt->group[0].option[NN__CLIP_NORM];
     if (clip_norm > 0 && !nn__joint_norm(opt, clip_norm)) return;
+    nn__trace_norm(opt->nn);
+    nn__trace_count(opt);
     opt->steps++;
     nn__step_slots(opt, clip_norm);
 }
@@ -5921,10 +6054,38 @@ static void nn__updates_begin(nn_optimizer *opt, nn_node *tape)
     nn_node *d;
     nn__slot *s;
     int i;
-    for (i = 0; i < opt->slots; i++) opt->slot[i].last = NULL;
-    for (d = tape; d; d = d->prev) for (i = 0; i < d->nin; i++)
-        if (d->in[i] && (d->in[i]->base->flags & NN__T_PARAM) && (s = nn__slot_of(opt, d->in[i]->base)) != NULL) s->last = d;
+    for (i = 0; i < opt->slots; i++) { opt->slot[i].last = NULL; opt->slot[i].uses = 0; }
+    for (d = tape; d; d = d->prev) if (d->op == &nn__checkpoint_op) break;           // it uses parameters that the tape does not show
+    for (d = d ? NULL : tape; d; d = d->prev) for (i = 0; i < d->nin; i++)
+        if (d->in[i] && (d->in[i]->base->flags & NN__T_PARAM) && (s = nn__slot_of(opt, d->in[i]->base)) != NULL) { s->last = d; s->uses++; }
+    nn__trace_count(opt);
     opt->steps++;
+}
+
+// The weight of a linear layer that nothing else on the tape reads is updated while its gradient is computed, tile by tile.
+static nn__slot *nn__fused_slot(nn_optimizer *opt, const nn_node *d)
+{
+    nn_context *nn = opt->nn;
+    nn_tensor *w;
+    nn__slot *s;
+    int op = opt->kind->op;
+    if (d->op->id != NN_OP_linear || !(d->need & 2) || nn->backend != &nn->cpu || (op != NN_OP_sgd_update && op != NN_OP_adam_update && op != NN_OP_lion_update)) return NULL;
+    w = d->in[1];
+    if (w->base != w || (w->flags & (NN__T_GRAD_SET | NN__T_WANT_GRAD)) || !nn_count(w) || !nn_count(d->in[0]) || nn_count(d->in[0]) > 1024 * w->shape[1]) return NULL;
+    s = (w->flags & NN__T_PARAM) ? nn__slot_of(opt, w) : NULL;
+    if (!s || s->uses != 1 || (w->stride[0] != 1 && w->stride[1] != 1)) return NULL;
+    return nn__slot_states(opt, s) ? s : NULL;
+}
+static void nn__fused_update(nn_optimizer *opt, nn__slot *s, const nn_node *d)
+{
+    nn_call c;
+    int i;
+    for (i = 0; i < 2; i++) if (d->in[i]->base->version != d->versions[i]) nn_fail(opt->nn, "linear: input %d was overwritten before backward could use it", i);
+    nn__begin_call(&c, opt->nn, NN_OP_linear_update, NULL);
+    c.in[0] = nn__view_of(s->p);
+    c.in[1] = nn__view_of(d->in[0]);
+    c.in[2] = nn__view_of(d->out[0]->grad);
+    nn__run_update(opt, s, &c);
 }
 
 static void nn__updates_after(nn_optimizer *opt, const nn_node *d)
@@ -12796,6 +12957,7 @@ struct nn__trainer {                 // made once per model and used again by th
     nn_tensor  *numbers;             // nn__fit_state, f64
     nn_tensor **weight, **best;      // parameters and buffers; their copies from the best epoch, when patience wants them
     int         weights;
+    nn_step_plan *plan;              // while nn_fit runs, if steps can be repeated
     nn__extra  *extra;               // what a checkpoint holds besides model and optimizer: numbers, best weights, averages
     int         extras;
 };
@@ -12812,6 +12974,9 @@ typedef struct nn__fit {
     double       loss_sum, hit_sum, samples, labelled;   // of this epoch
     double       started, epoch_started, shown;          // seconds
     int          terminal, restored;
+    nn_step_plan *plan;              // NULL: every step as always
+    int          repeated, recorded; // this step is one of the plan; it is recorded for it
+    nn_tensor   *loss, *scores;      // of this step
 } nn__fit;
 
 static int nn__finite(double v) { return v - v == 0; }
@@ -13273,15 +13438,71 @@ static void nn__log_epoch(nn__fit *f)
 }
 
 // ---- the loop -----------------------------------------------------------------------------------------------
+static nn_step_plan *nn__step_plan_make(nn_layer *model);            // >>step: in this order in a step that is repeated ...
+static int        nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y);
+static int        nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y);
+static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores);
+static void       nn__step_to_norm(nn_step_plan *p);
+static void       nn__step_to_end(nn_step_plan *p);
+static int        nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y);          // ... and in one that is recorded
+static void       nn__step_loss_known(nn_step_plan *p);
+static void       nn__step_pause(nn_step_plan *p, int on);
+static void       nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_tensor *scores);
+static void       nn__step_plan_drop(nn_step_plan *p);
+
+static int nn__own_loss(nn_loss loss)
+{
+    static const nn_loss own[] = { nn_cross_entropy, nn_nll, nn_binary_cross_entropy, nn_mse, nn_l1, nn_huber, nn_smooth_l1, nn_kl_div, nn_hinge };
+    size_t i;
+    for (i = 0; i < sizeof own / sizeof *own; i++) if (own[i] == loss) return 1;
+    return 0;
+}
+// A callback may do something else in a later step, and nobody would notice: then the user has to say that it does not.
+static nn_step_plan *nn__fit_plan(const nn__fit *f)
+{
+    if (f->d.repeat == NN_ZERO || f->d.accumulate > 1 || f->nn->buffer || f->nn->measuring) return NULL;
+    if (f->d.repeat != 1 && (f->model->step || !nn__own_loss(f->d.loss) || !nn__is_ours(f->model))) return NULL;
+    return nn__step_plan_make(f->model);
+}
+
+static void nn__fit_forward(nn__fit *f, const nn_batch *b)
+{
+    f->recorded = 0;
+    f->repeated = f->plan && nn__step_ready(f->plan, b->x, b->y);
+    if (f->repeated) {
+        if (nn__step_start(f->plan, b->x, b->y)) f->loss = nn__step_to_loss(f->plan, &f->scores);
+        return;
+    }
+    nn_begin(f->nn, NN_TRAIN);
+    f->recorded = f->plan && b->count == f->d.train->batch && nn__step_record(f->plan, b->x, b->y);
+    f->loss = nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &f->scores);
+    if (f->recorded) { nn__step_loss_known(f->plan); nn__step_pause(f->plan, 1); }
+}
+
+static void nn__fit_backward(nn__fit *f, double scale, int last)
+{
+    nn_backward_desc back;
+    int clips = nn__clips_norm(f->d.optimizer);          // clipping has a guard of its own before the update
+    if (f->repeated) {
+        if (clips) nn__step_to_norm(f->plan); else nn__step_to_end(f->plan);
+        return;
+    }
+    if (f->recorded) nn__step_pause(f->plan, 0);
+    memset(&back, 0, sizeof back);
+    if (scale != 1) back.grad = nn_full(f->nn, nn_shape_of(f->loss), (float)scale);
+    if (last && !clips) back.step = f->d.optimizer;
+    nn_backward_with(f->loss, &back);
+    if (f->recorded) nn__step_pause(f->plan, 1);
+}
+
 // Forward, guard, backward; in the last batch of an update also the update, unless gradients are clipped. `scale` is this batch's share of the update that it belongs to.
 static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
 {
     nn_context *nn = f->nn;
-    nn_tensor *scores, *loss;
-    nn_backward_desc back;
+    nn_tensor *loss;
     double value;
-    nn_begin(nn, NN_TRAIN);
-    loss = nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &scores);
+    nn__fit_forward(f, b);
+    loss = f->loss;
     if (!nn_ok(nn)) return 0;
     if (nn_count(loss) != 1) {
         nn_fail(nn, "nn_fit: the loss has shape %s; it must be one number", loss ? nn__dims_text(loss->ndim, loss->shape).s : "NULL");
@@ -13292,22 +13513,23 @@ static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
     if (!nn__finite(value) && !nn->measuring) { nn__blame(f, b, value != value ? "NaN" : "infinite"); return 0; }
     f->loss_sum += nn__loss_of_samples(value, b, f->d.loss_desc);
     f->samples += (double)b->count;
-    nn__count_hits(scores, b, &f->hit_sum, &f->labelled);
-    memset(&back, 0, sizeof back);
-    if (scale != 1) back.grad = nn_full(nn, nn_shape_of(loss), (float)scale);
-    if (last && !nn__clips_norm(f->d.optimizer)) back.step = f->d.optimizer;         // clipping has a guard of its own before the update
-    nn_backward_with(loss, &back);
+    nn__count_hits(f->scores, b, &f->hit_sum, &f->labelled);
+    nn__fit_backward(f, scale, last);
     return nn_ok(nn);
 }
 
 static int nn__fit_update(nn__fit *f)
 {
     nn_optimizer *opt = f->d.optimizer;
-    if (opt->group[0].option[NN__CLIP_NORM] > 0 && !f->nn->measuring && !nn__finite((double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
+    int clips = nn__clips_norm(opt);
+    if (clips && !f->nn->measuring && !nn__finite(f->repeated ? nn__last_norm(opt) : (double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
         nn_fail(f->nn, "nn_fit: a gradient is not finite in epoch %d, batch %lld; parameters were not updated", f->p.epoch, (long long)f->p.step);
         return 0;
     }
-    if (nn__clips_norm(opt)) nn_step(opt);
+    if (f->repeated) nn__step_to_end(f->plan);
+    if (f->recorded) nn__step_pause(f->plan, 0);
+    if (clips && !f->repeated) nn_step(opt);
+    if (f->recorded) nn__step_recorded(f->plan, f->loss, f->scores);
     if (f->d.ema) nn_ema_update(f->d.ema);
     if (f->d.schedule && f->d.schedule->per_step) nn_schedule_advance(f->d.schedule);
     return nn_ok(f->nn);
@@ -13421,6 +13643,7 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
     f.p.optimizer = f.d.optimizer;
     f.p.epochs = f.d.epochs > 0 ? f.d.epochs : 1;
     f.p.loss = f.p.accuracy = f.p.validation_loss = f.p.validation_accuracy = NAN;
+    f.plan = f.keep->plan = nn__fit_plan(&f);
     f.started = nn__seconds();
     f.terminal = !f.d.quiet && !nn->desc.log && nn__is_terminal();
     nn_begin(nn, NN_EVAL);
@@ -13445,6 +13668,8 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
         if (f.s.best_epoch < f.s.epochs) nn__say(&f, "the weights of epoch %d are the best%s\n", (int)f.s.best_epoch, "");
     }
     nn__logs_close(&f);
+    nn__step_plan_drop(f.plan);
+    f.keep->plan = NULL;
     nn_zero_grad(model);             // what an interrupted update left
     return nn_ok(nn);
 }
@@ -13499,7 +13724,11 @@ struct nn_plan {
     size_t         output_bytes, temp_bytes, scratch_bytes, constant_bytes;    // of one sample; of the whole workspace; of weights and what is made of them
 };
 
-static void nn__record_refuse(nn_context *nn, const char *why) { if (nn->record && !nn->record->refused) nn->record->refused = why; }
+static void nn__record_refuse(nn_context *nn, const char *why)
+{
+    if (nn->record && !nn->record->refused) nn->record->refused = why;
+    nn__trace_refuse(nn, why);
+}
 static void nn__record_call(nn_context *nn, const nn_call *c)
 {
     nn__recording *r = nn->record;
@@ -13846,7 +14075,7 @@ static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, 
     scratch += nn__round_up(c->shared_bytes);
     if (p->threads > 1 && !nn__is_small(c)) {
         j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
-        for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
+        for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j);
         return;
     }
     t.scratch = scratch;
@@ -14145,6 +14374,579 @@ NN_API void nn_plan_print(const nn_plan *p)
             (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
     nn__raw_free(nn, memory);
 }
+
+// =============================================================================================
+// >>step   A training step as a fixed program. A step runs as always while its calls are written down (nn__run is the only door to
+// the numbers); if the next step makes the same calls, from then on the calls alone are repeated.
+//
+//     trace     every call: op, parameters, views. A view is life memory (parameters, states, statistics: they stay where they are),
+//               x, y, or a part of a storage: a piece of this step's memory, known by when it was handed out
+//     compare   two traces are equal where ops, parameters, shapes, addresses of life memory and places in storages are
+//     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_temporaries)
+//     repeat    bind the views where memory or x or y have moved, then kernel after kernel. Only learning rates and what follows from
+//               the count of steps, and the random stream's number, are computed anew
+//
+// What a callback of the user decides by itself is not seen here; what it reads or writes by itself (nn_item, nn_data, nn_from) is, and refused.
+// =============================================================================================
+enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_OPTIMIZERS = 4,
+       NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
+
+typedef struct nn__step_call {
+    nn_exec       exec;
+    nn_optimizer *opt;               // an update: of that slot, its parameters are computed in every step
+    int           slot, random, alone, slots;
+    double        params[NN_MAX_PARAMS / sizeof(double)];
+    nn_call       c;                 // its params points to the above
+} nn__step_call;
+typedef struct nn__step_ref { int call, view, base, storage; int64_t at; } nn__step_ref;     // at: bytes from the base, or in the storage
+typedef struct nn__step_storage { const char *at; size_t bytes; int id, written; } nn__step_storage;      // id: the one that it was before it moved, or its own number
+
+struct nn__trace {
+    nn__step_call    *call;
+    nn__step_ref     *ref;
+    nn__step_storage *storage;
+    int          calls, call_room, refs, ref_room, storages, storage_room;
+    const char  *refused;            // why the step cannot be repeated
+    nn_view      x, y;
+    int          loss_at, norm_at;   // so many calls until the loss is known, and the norm of the gradients
+    nn_optimizer *counted[NN__STEP_OPTIMIZERS];          // those whose count of steps goes up
+    int          counts;
+    nn_optimizer *opt;               // whose update the next call is
+    int          slot;
+};
+
+struct nn_step_plan {
+    nn_context       *nn;
+    nn_layer         *model;
+    nn_step_plan_desc d;
+    nn__trace         trace, now;    // the last step that was recorded, then the program; while a step is recorded, nn->trace points to `now`
+    const char       *why;           // it is not repeated; NULL: it is
+    int               tries, same, at;   // same: y is x; at: the next call of this step
+    unsigned          changes;       // of the context when it was recorded
+    int64_t          *place;         // of each storage
+    int               moving;        // so many refs, the first ones, are into x and y
+    size_t            bytes, scratch, usual;             // of the memory of a step; where in it scratch begins; what a usual step used at its end
+    char             *base[NN__STEP_BASES];              // where views point now
+    nn_tensor         loss, scores;  // as nn_backward would have left them
+};
+
+// ---- trace --------------------------------------------------------------------------------------------
+static void nn__trace_refuse(nn_context *nn, const char *why) { if (nn->trace && !nn->trace->refused) nn->trace->refused = why; }
+
+static int nn__trace_grow(nn_context *nn, void **list, int *room, int count, size_t each)    // room for one more
+{
+    size_t more = *room ? 2 * (size_t)*room : 16;
+    void *to;
+    if (count < *room) return 1;
+    to = nn__raw_alloc(nn, more * each);
+    if (!to) { nn__trace_refuse(nn, "out of memory"); return 0; }
+    if (count) memcpy(to, *list, (size_t)count * each);
+    nn__raw_free(nn, *list);
+    *list = to;
+    *room = (int)more;
+    return 1;
+}
+
+static int nn__trace_find(const nn__trace *t, const char *p)         // what was handed out last at an address is what is there; -1: nothing
+{
+    int i;
+    for (i = t->storages - 1; i >= 0 && !(p >= t->storage[i].at && p < t->storage[i].at + t->storage[i].bytes); i--) { }
+    return i;
+}
+
+static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from)        // memory of this step is handed out, or moved
+{
+    nn__trace *t = nn->trace;
+    void *list = t->storage;
+    int old = from ? nn__trace_find(t, from) : -1, ok = nn__trace_grow(nn, &list, &t->storage_room, t->storages, sizeof *t->storage);
+    t->storage = (nn__step_storage *)list;
+    if (!ok) return;
+    t->storage[t->storages].at = at; t->storage[t->storages].bytes = bytes; t->storage[t->storages].written = 0;
+    t->storage[t->storages].id = old >= 0 ? t->storage[old].id : t->storages;
+    t->storages++;
+}
+
+static nn_view *nn__call_view(nn_call *c, int i)         // all views of a call by number
+{
+    if (i < NN_MAX_INPUTS) return &c->in[i];
+    if ((i -= NN_MAX_INPUTS) < NN_MAX_OUTPUTS) return &c->out[i];
+    if ((i -= NN_MAX_OUTPUTS) < NN_MAX_AUX) return &c->aux[i];
+    if ((i -= NN_MAX_AUX) < NN_MAX_INPUTS) return &c->din[i];
+    return &c->dout[i - NN_MAX_INPUTS];
+}
+static int nn__call_has(const nn_call *c, int i, int *writes)        // is view i in use? Is it written?
+{
+    int back = c->pass == NN_BACKWARD;
+    if (i < NN_MAX_INPUTS) { *writes = 0; return i < c->nin; }       // also by those that change their inputs: the inputs are there before
+    if ((i -= NN_MAX_INPUTS) < NN_MAX_OUTPUTS) { *writes = !back; return i < c->nout; }
+    if ((i -= NN_MAX_OUTPUTS) < NN_MAX_AUX) { *writes = !back; return i < c->naux; }
+    if ((i -= NN_MAX_AUX) < NN_MAX_INPUTS) { *writes = 1; return back && i < c->nin; }
+    *writes = 0;
+    return back && i - NN_MAX_INPUTS < c->nout;
+}
+
+static int nn__inside(const nn_view *v, const void *p)   // is p in the memory of v?
+{
+    const char *low, *high;
+    if (nn__view_empty(v)) return 0;
+    nn__view_extent(v, &low, &high);
+    return (const char *)p >= low && (const char *)p < high;
+}
+static int nn__in_blocks(const nn__arena *a, const char *p)
+{
+    int i;
+    for (i = 0; i < a->blocks; i++) if (p >= a->block[i].at && p < a->block[i].at + a->block[i].bytes) return 1;
+    return 0;
+}
+
+// Where view number `view` of call number `call` points.
+static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v, int writes)
+{
+    nn__trace *t = nn->trace;
+    const char *p = (const char *)v->data, *low, *high;
+    nn__step_ref ref;
+    void *list = t->ref;
+    int i, id, ok;
+    if (nn__view_empty(v)) return;
+    memset(&ref, 0, sizeof ref);
+    ref.call = call;
+    ref.view = view;
+    i = nn__trace_find(t, p);
+    if (i >= 0) {
+        id = t->storage[i].id;
+        nn__view_extent(v, &low, &high);
+        if (low < t->storage[i].at || high > t->storage[i].at + t->storage[i].bytes) { nn__trace_refuse(nn, "a view leaves its storage"); return; }
+        if (!writes && !t->storage[id].written) { nn__trace_refuse(nn, "it reads numbers that no op made"); return; }
+        t->storage[id].written = 1;
+        ref.base = NN__STEP_MEMORY;
+        ref.storage = id;
+        ref.at = p - t->storage[i].at;
+    }
+    else if (nn__inside(&t->x, p)) { ref.base = NN__STEP_X; ref.at = p - (const char *)t->x.data; }
+    else if (nn__inside(&t->y, p)) { ref.base = NN__STEP_Y; ref.at = p - (const char *)t->y.data; }
+    else if (nn__in_blocks(&nn->step_arena, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
+    else return;
+    if (writes && ref.base != NN__STEP_MEMORY) { nn__trace_refuse(nn, "it writes into x or y"); return; }
+    ok = nn__trace_grow(nn, &list, &t->ref_room, t->refs, sizeof *t->ref);
+    t->ref = (nn__step_ref *)list;
+    if (ok) t->ref[t->refs++] = ref;
+}
+
+static void nn__trace_call(nn_context *nn, const nn_call *c)
+{
+    nn__trace *t = nn->trace;
+    nn__step_call *k;
+    void *list = t->call;
+    int i, pass, writes, ok;
+    if ((c->op->flags & NN_OP_RANDOM) && c->step != nn->random_step) nn__trace_refuse(nn, "it draws random numbers of its own");
+    if (c->params && c->op->params_bytes > NN_MAX_PARAMS) nn__trace_refuse(nn, "an op has too many parameters");
+    if (t->refused) return;
+    ok = nn__trace_grow(nn, &list, &t->call_room, t->calls, sizeof *t->call);
+    t->call = (nn__step_call *)list;
+    if (!ok) return;
+    k = &t->call[t->calls];
+    memset(k, 0, sizeof *k);
+    k->c.op = c->op; k->c.nn = nn; k->c.pass = c->pass; k->c.nin = c->nin; k->c.nout = c->nout; k->c.naux = c->naux; k->c.mode = c->mode; k->c.add = c->add;
+    k->c.ordinal = c->ordinal;
+    k->c.params = c->params;
+    if (c->params) memcpy(k->params, c->params, c->op->params_bytes);
+    k->opt = t->opt;
+    k->slot = t->slot;
+    t->opt = NULL;
+    t->slot = 0;
+    if (c->op->id) k->exec = c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
+    else           k->exec = c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
+    if (!k->exec) nn__trace_refuse(nn, "an op has no kernel");
+    for (pass = 0; pass < 2; pass++)                     // what is read, then what is written
+        for (i = 0; i < NN__CALL_VIEWS; i++) {
+            nn_view *v = nn__call_view((nn_call *)(uintptr_t)c, i), *to = nn__call_view(&k->c, i);
+            if (!nn__call_has(c, i, &writes) || writes != pass) continue;
+            to->data = v->data;
+            to->ndim = v->ndim;
+            to->dtype = v->dtype;
+            memcpy(to->shape, v->shape, (size_t)v->ndim * sizeof *v->shape);
+            memcpy(to->stride, v->stride, (size_t)v->ndim * sizeof *v->stride);
+            nn__trace_view(nn, t->calls, i, v, writes);
+        }
+    t->calls++;
+}
+
+static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot) { if (nn->trace) { nn->trace->opt = opt; nn->trace->slot = slot; } }
+static void nn__trace_count(nn_optimizer *opt)
+{
+    nn__trace *t = opt->nn->trace;
+    if (!t) return;
+    if (t->counts == NN__STEP_OPTIMIZERS) nn__trace_refuse(opt->nn, "it uses too many optimizers");
+    else t->counted[t->counts++] = opt;
+}
+static void nn__trace_norm(nn_context *nn) { if (nn->trace) nn->trace->norm_at = nn->trace->calls; }
+
+static void nn__trace_free(nn_context *nn, nn__trace *t)
+{
+    nn__raw_free(nn, t->call);
+    nn__raw_free(nn, t->ref);
+    nn__raw_free(nn, t->storage);
+    memset(t, 0, sizeof *t);
+}
+
+// ---- compare ------------------------------------------------------------------------------------------
+static int nn__same_refs(const nn__trace *a, const nn__trace *b)     // and no view differs but by them
+{
+    int i, j, writes;
+    if (a->refs != b->refs || (a->refs && memcmp(a->ref, b->ref, (size_t)a->refs * sizeof *a->ref))) return 0;
+    for (i = 0; i < a->refs; i++) if (a->ref[i].call < a->calls) {
+        nn__call_view(&a->call[a->ref[i].call].c, a->ref[i].view)->data = NULL;
+        nn__call_view(&b->call[b->ref[i].call].c, b->ref[i].view)->data = NULL;
+    }
+    for (i = 0; i < a->calls; i++) for (j = 0; j < NN__CALL_VIEWS; j++) {
+        const nn_view *v = nn__call_view(&a->call[i].c, j), *w = nn__call_view(&b->call[i].c, j);
+        if (!nn__call_has(&a->call[i].c, j, &writes)) continue;
+        if (v->dtype != w->dtype || !nn__same_sizes(v->ndim, v->shape, w->ndim, w->shape) || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride)) return 0;
+        if (v->data != w->data && nn_view_count(v)) return 0;
+    }
+    return 1;
+}
+static int nn__same_traces(const nn__trace *a, const nn__trace *b)
+{
+    int i;
+    if (a->calls != b->calls || a->loss_at != b->loss_at || a->norm_at != b->norm_at || a->counts != b->counts || a->storages != b->storages) return 0;
+    for (i = 0; i < a->counts; i++) if (a->counted[i] != b->counted[i]) return 0;
+    for (i = 0; i < a->storages; i++) if (a->storage[i].bytes != b->storage[i].bytes) return 0;
+    for (i = 0; i < a->calls; i++) {
+        const nn__step_call *p = &a->call[i], *q = &b->call[i];
+        if (p->c.op != q->c.op || p->c.pass != q->c.pass || p->c.nin != q->c.nin || p->c.nout != q->c.nout || p->c.naux != q->c.naux) return 0;
+        if (p->c.mode != q->c.mode || p->c.add != q->c.add || p->c.ordinal != q->c.ordinal || !p->c.params != !q->c.params) return 0;
+        if (p->opt != q->opt || p->slot != q->slot || (!p->opt && memcmp(p->params, q->params, sizeof p->params))) return 0;
+    }
+    return nn__same_refs(a, b);
+}
+
+// ---- layout -------------------------------------------------------------------------------------------
+enum { NN__REF_LOSS = 0, NN__REF_SCORES = 1 };           // views of the results: refs of the call behind the last
+
+static int nn__by_base(const void *a, const void *b)     // x and y first; else as they were
+{
+    const nn__step_ref *p = (const nn__step_ref *)a, *q = (const nn__step_ref *)b;
+    int m = p->base == NN__STEP_MEMORY, n = q->base == NN__STEP_MEMORY;
+    return m != n ? m - n : p->call != q->call ? p->call - q->call : p->view - q->view;
+}
+
+static void nn__step_point(nn_step_plan *p, const nn__step_ref *r)
+{
+    char *to = p->base[r->base] + r->at + (r->base == NN__STEP_MEMORY ? p->place[r->storage] : 0);
+    if (r->call < p->trace.calls) nn__call_view(&p->trace.call[r->call].c, r->view)->data = to;
+    else (r->view == NN__REF_LOSS ? &p->loss : &p->scores)->data = to;
+}
+
+static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)         // how the work of a call is cut: once, as it depends on shapes only
+{
+    nn_context *nn = p->nn;
+    nn_call *c = &k->c;
+    int64_t most = 1;
+    int i;
+    size_t bytes;
+    if (c->params) c->params = k->params;
+    k->random = (c->op->flags & NN_OP_RANDOM) != 0;
+    c->phases = 1;
+    c->tasks[0] = 1;
+    if (c->op->plan) c->op->plan(c);
+    for (i = 0; i < c->phases; i++) most = nn__max(most, c->tasks[i]);
+    k->alone = nn->threads == 1 || most < 2 || nn__is_small(c);
+    k->slots = k->alone ? 1 : (int)nn__min(nn->threads, most);
+    bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);
+    if (bytes > *scratch) *scratch = bytes;
+}
+
+static int nn__step_build(nn_step_plan *p)               // the trace becomes the program; 0: out of memory
+{
+    nn_context *nn = p->nn;
+    nn__trace *t = &p->trace;
+    nn__storage *s = (nn__storage *)nn__raw_alloc(nn, (size_t)(t->storages + 1) * sizeof *s);
+    size_t scratch = 0;
+    int i;
+    p->place = (int64_t *)nn__raw_alloc(nn, (size_t)(t->storages + 1) * sizeof *p->place);
+    if (!s || !p->place) { nn__raw_free(nn, s); return 0; }
+    memset(s, 0, (size_t)(t->storages + 1) * sizeof *s);
+    for (i = 0; i < t->storages; i++) {
+        s[i].low = t->storage[i].at;
+        s[i].high = s[i].low + t->storage[i].bytes;
+        s[i].base = NN__PLAN_NONE;
+        s[i].into = -1;
+    }
+    for (i = 0; i < t->refs; i++) if (t->ref[i].base == NN__STEP_MEMORY) {
+        nn__storage *one = &s[t->ref[i].storage];
+        if (one->base == NN__PLAN_NONE) { one->base = NN__PLAN_TEMP; one->first = t->ref[i].call; }
+        if (t->ref[i].call < one->first) one->first = t->ref[i].call;
+        if (t->ref[i].call > one->last) one->last = t->ref[i].call;
+    }
+    p->scratch = (size_t)nn__place_temporaries(s, t->storages);
+    for (i = 0; i < t->storages; i++) p->place[i] = s[i].place;
+    nn__raw_free(nn, s);
+    qsort(t->ref, (size_t)t->refs, sizeof *t->ref, nn__by_base);
+    for (p->moving = 0; p->moving < t->refs && t->ref[p->moving].base != NN__STEP_MEMORY; p->moving++) { }
+    for (i = 0; i < NN__STEP_BASES; i++) p->base[i] = (char *)&p->loss;              // anything but NULL, to be replaced by the first run
+    for (i = 0; i < t->refs; i++) nn__step_point(p, &t->ref[i]);
+    for (i = 0; i < t->calls; i++) nn__step_cut(p, &t->call[i], &scratch);
+    p->bytes = p->scratch + scratch;
+    return 1;
+}
+
+// ---- recording a step -----------------------------------------------------------------------------------
+static void nn__step_forget(nn_step_plan *p)
+{
+    if (p->nn->trace == &p->now) p->nn->trace = NULL;
+    nn__trace_free(p->nn, &p->now);
+    nn__trace_free(p->nn, &p->trace);
+    nn__raw_free(p->nn, p->place);
+    p->place = NULL;
+    p->tries = 0;
+    p->why = "no step was recorded yet";
+}
+
+static int nn__step_fits(const nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)      // are x and y like those that were recorded?
+{
+    const nn_tensor *t[2];
+    const nn_view *v[2];
+    int i;
+    t[0] = x; t[1] = y;
+    v[0] = &p->trace.x; v[1] = &p->trace.y;
+    if ((x == y) != p->same) return 0;
+    for (i = 0; i < 2; i++)
+        if (t[i] ? t[i]->dtype != v[i]->dtype || !nn__same_sizes(t[i]->ndim, t[i]->shape, v[i]->ndim, v[i]->shape) || memcmp(t[i]->stride, v[i]->stride, (size_t)v[i]->ndim * sizeof *v[i]->stride)
+                 : v[i]->data != NULL) return 0;
+    return 1;
+}
+
+// May the step that has begun be recorded? Then its calls are, until nn__step_recorded.
+static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
+{
+    nn_context *nn = p->nn;
+    nn__trace *t = &p->now;
+    const char *low, *high, *l, *h;
+    if (nn->buffer || nn->backend != &nn->cpu || nn->measuring) { p->why = "plans of steps need the CPU and the heap"; return 0; }
+    if (p->tries == NN__STEP_TRIES || nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
+    if (p->tries && !nn__step_fits(p, x, y)) return 0;   // a batch of another size in between
+    nn__trace_free(nn, t);
+    t->x = nn__view_of(x);
+    t->y = nn__view_of(y);
+    p->same = x == y;
+    nn->trace = t;
+    if (y && !p->same) {
+        nn__view_extent(&t->x, &low, &high);
+        nn__view_extent(&t->y, &l, &h);
+        if (low < h && l < high) nn__trace_refuse(nn, "x and y share memory");
+    }
+    return 1;
+}
+static void nn__step_loss_known(nn_step_plan *p) { p->now.loss_at = p->now.calls; }
+static void nn__step_pause(nn_step_plan *p, int on) { p->nn->trace = on ? NULL : &p->now; }           // what is done meanwhile is no part of the step
+
+static void nn__step_result(nn_tensor *to, const nn_tensor *from)
+{
+    memset(to, 0, sizeof *to);
+    if (nn__dead(from)) return;
+    *to = *from;
+    to->base = to;
+    to->grad = NULL;
+    to->node = NULL;
+    to->flags = 0;
+}
+
+static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_tensor *scores)
+{
+    nn_context *nn = p->nn;
+    nn__trace *t = &p->now;
+    int same, i;
+    nn->trace = t;
+    for (i = 0; i < 2; i++) {
+        const nn_tensor *r = i == NN__REF_LOSS ? loss : scores;
+        nn_view v = nn__view_of(r);
+        if (nn__dead(r)) continue;
+        if (r->flags & NN__T_RELEASED) nn__trace_refuse(nn, "its result has been released");
+        nn__trace_view(nn, t->calls, i, &v, 0);
+    }
+    nn->trace = NULL;
+    p->tries++;
+    if (t->refused || !nn_ok(nn)) {
+        p->why = t->refused ? t->refused : "it failed";
+        p->tries = NN__STEP_TRIES;
+        nn__trace_free(nn, t);
+        nn__trace_free(nn, &p->trace);
+        return;
+    }
+    same = p->tries > 1 && p->changes == nn->changes && nn__same_traces(&p->trace, t);
+    nn__trace_free(nn, &p->trace);
+    p->trace = *t;
+    memset(t, 0, sizeof *t);
+    p->changes = nn->changes;
+    p->why = p->tries == NN__STEP_TRIES ? "no two steps made the same calls" : "only one step was recorded yet";
+    if (!same) return;
+    p->usual = nn->step_arena.used;
+    nn__step_result(&p->loss, loss);
+    nn__step_result(&p->scores, scores);
+    if (nn__step_build(p)) p->why = NULL;
+    else { p->why = "out of memory"; p->tries = NN__STEP_TRIES; }
+}
+
+// ---- repeat -------------------------------------------------------------------------------------------
+// Can the next step be the program? Parameters must not hold gradients of an earlier step, which it would add to.
+static int nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
+{
+    nn_context *nn = p->nn;
+    int i, j;
+    if (p->why || nn->measuring || nn->trace || nn->hold || !nn__step_fits(p, x, y)) return 0;
+    if (p->changes != nn->changes) { nn__step_forget(p); return 0; }
+    for (i = 0; i < p->trace.counts; i++) for (j = 0; j < p->trace.counted[i]->slots; j++)
+        if (p->trace.counted[i]->slot[j].p->flags & NN__T_GRAD_SET) return 0;
+    return 1;
+}
+
+static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)   // 0 after an error
+{
+    nn_context *nn = p->nn;
+    char *memory;
+    int i, from;
+    nn_begin(nn, NN_TRAIN);
+    if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
+    nn->step_extra = nn__round_up(p->bytes);             // what nn_fit does in the middle of a step was counted when it was recorded
+    memory = (char *)nn__arena_alloc(&nn->step_arena, p->bytes, 1);
+    if (!memory) return 0;
+    from = memory == p->base[NN__STEP_MEMORY] ? p->moving : p->trace.refs;
+    if (from > p->moving || x->data != p->base[NN__STEP_X] || (y && y->data != p->base[NN__STEP_Y])) {
+        p->base[NN__STEP_X] = (char *)x->data;
+        p->base[NN__STEP_Y] = y ? (char *)y->data : NULL;
+        p->base[NN__STEP_MEMORY] = memory;
+        for (i = 0; i < from; i++) nn__step_point(p, &p->trace.ref[i]);
+        for (i = 0; i < p->trace.calls; i++) p->trace.call[i].c.shared = memory + p->scratch;
+    }
+    p->loss.step = p->scores.step = nn->step;
+    p->at = 0;
+    for (i = 0; i < p->trace.counts; i++) p->trace.counted[i]->steps++;
+    return 1;
+}
+
+static void nn__step_exec(nn_context *nn, nn__step_call *k)
+{
+    nn_call *c = &k->c;
+    char *scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
+    nn__job j;
+    if (nn->profile && nn->profile->on) {
+        nn_call again = *c;
+        again.phases = 1;
+        again.tasks[0] = 1;
+        again.cost = 0;
+        again.shared_bytes = again.task_bytes = 0;
+        nn__run(nn, &again);
+        return;
+    }
+    if (k->alone) { nn__run_alone(c, k->exec, scratch); return; }
+    j.c = c; j.exec = k->exec; j.slots = k->slots; j.scratch = scratch;
+    for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
+}
+
+// The parameters of an update; those of the update before it where group and count are the same.
+static void nn__step_update(nn__step_call *k, const nn__step_call *before)
+{
+    nn__slot *s = &k->opt->slot[k->slot], *t = before ? &before->opt->slot[before->slot] : NULL;
+    nn__update_params u;
+    s->steps++;
+    if (t && before->opt == k->opt && t->group == s->group && t->steps == s->steps) { memcpy(k->params, before->params, sizeof u); return; }
+    u = nn__update_of(k->opt, s);
+    memcpy(k->params, &u, sizeof u);
+}
+
+static void nn__step_run(nn_step_plan *p, int to)        // the calls before number `to` that have not run yet
+{
+    nn_context *nn = p->nn;
+    const nn__step_call *update = NULL;
+    nn__fpenv env = nn__fp_enter();
+    for (; p->at < to; p->at++) {
+        nn__step_call *k = &p->trace.call[p->at];
+        if (k->opt) { nn__step_update(k, update); update = k; }
+        if (k->random) { k->c.step = nn->random_step; k->c.seed = nn->seed; }
+        nn__step_exec(nn, k);
+    }
+    nn__fp_leave(env);
+}
+static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
+{
+    nn__step_run(p, p->trace.loss_at);
+    *scores = p->scores.nn ? &p->scores : NULL;
+    return &p->loss;
+}
+static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at); }
+static void nn__step_to_end(nn_step_plan *p)
+{
+    nn__step_run(p, p->trace.calls);
+    p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
+}
+
+// ---- the public functions -------------------------------------------------------------------------------
+static nn_step_plan *nn__step_plan_make(nn_layer *model)
+{
+    nn_step_plan *p = (nn_step_plan *)nn__raw_alloc(model->nn, sizeof *p);
+    if (!p) return NULL;
+    memset(p, 0, sizeof *p);
+    p->nn = model->nn;
+    p->model = model;
+    nn__step_forget(p);
+    return p;
+}
+static void nn__step_plan_drop(nn_step_plan *p)
+{
+    if (!p) return;
+    nn__step_forget(p);
+    nn__raw_free(p->nn, p);
+}
+NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc)
+{
+    nn_context *nn = nn__no_layer(model) ? NULL : model->nn;
+    nn_step_plan *p;
+    if (!nn_ok(nn)) return NULL;
+    if (!desc || (!desc->step && (!desc->loss || !desc->optimizer))) { nn_fail(nn, "nn_step_plan_new: give .loss and .optimizer, or .step"); return NULL; }
+    if (desc->optimizer && desc->optimizer->nn != nn) { nn_fail(nn, "nn_step_plan_new: the optimizer belongs to another context"); return NULL; }
+    p = nn__step_plan_make(model);
+    if (p) p->d = *desc;
+    else nn_fail(nn, "nn_step_plan_new: out of memory");
+    return p;
+}
+
+static nn_tensor *nn__step_eagerly(nn_step_plan *p, nn_tensor *x, nn_tensor *y, nn_tensor **scores)
+{
+    nn_backward_desc back;
+    nn_tensor *loss;
+    *scores = NULL;
+    if (p->d.step) return p->d.step(p->d.user, x, y);
+    memset(&back, 0, sizeof back);
+    back.step = p->d.optimizer;
+    *scores = nn_forward(p->model, x);
+    loss = p->d.loss(*scores, y ? y : x, p->d.loss_desc);
+    nn_backward_with(loss, &back);
+    return loss;
+}
+
+NN_API nn_tensor *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *y)
+{
+    nn_context *nn = plan ? plan->nn : NULL;
+    nn_tensor *loss, *scores;
+    int traced;
+    if (!nn_ok(nn) || !nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return nn__inert(nn);
+    if (nn__step_ready(plan, x, y)) {
+        if (!nn__step_start(plan, x, y)) return nn__inert(nn);
+        nn__step_to_end(plan);
+        return &plan->loss;
+    }
+    nn_begin(nn, NN_TRAIN);
+    traced = nn__step_record(plan, x, y);
+    loss = nn__step_eagerly(plan, x, y, &scores);
+    if (traced) nn__step_recorded(plan, loss, scores);
+    return loss ? loss : nn__inert(nn);
+}
+
+NN_API void        nn_step_plan_free(nn_step_plan *plan)      { nn__step_plan_drop(plan); }
+NN_API const char *nn_step_plan_why(const nn_step_plan *plan) { return plan ? plan->why : "no plan"; }
+NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan) { return plan && !plan->why ? plan->bytes : 0; }
+NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan && !plan->why ? plan->trace.calls : 0; }
 
 // =============================================================================================
 // >>passes   How one text becomes many kernels: this file includes itself, once per visit, with a few words set differently.
@@ -15112,7 +15914,8 @@ static int nn__broadcast_shape(nn_call *c)
 {
     int64_t shape[NN_MAX_DIMS] = { 0 };
     int i, ndim = c->in[0].ndim;
-    memcpy(shape, c->in[0].shape, sizeof shape);
+    if (c->nin == 2 && nn__same_dims(&c->in[0], &c->in[1])) { nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, ndim, c->in[0].shape); return 1; }
+    memcpy(shape, c->in[0].shape, (size_t)ndim * sizeof *shape);
     for (i = 1; i < c->nin; i++) if (!nn__broadcast_into(c, shape, &ndim, &c->in[i])) return 0;
     nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, ndim, shape);
     return 1;
@@ -15196,6 +15999,23 @@ static void NN__K(add_onto)(int64_t n, R *y, const R *x)  // y += x
     for (; i < n; i++) y[i] += x[i];
 }
 
+// Do all operands lie side by side in the same way? Then f may see them whole.
+static int NN__K(alike)(const nn_view *out, const nn_view *const *in, int nin)
+{
+    int k, n = out->ndim;
+    if (!nn__contiguous_view(out)) return 0;
+    for (k = 0; k < nin; k++)
+        if (in[k]->ndim != n || !nn__same_numbers(n, in[k]->stride, out->stride) || !nn__same_numbers(n, in[k]->shape, out->shape)) return 0;
+    return 1;
+}
+static void NN__K(each_alike)(R *y, const nn_view *const *in, int nin, int64_t begin, int64_t end, NN__K(row) f, const R *p)
+{
+    const R *row[5];
+    int k;
+    for (k = 0; k < nin; k++) row[k] = (const R *)in[k]->data + begin;
+    if (begin < end) f(end - begin, y + begin, row, p);
+}
+
 // out[i] (+)= f(in[0][i], in[1][i], ...) for the elements begin..end of out in logical order; f NULL: out (+)= in[0]. Operands of any
 // strides, all of out's shape (see broadcast). What is not contiguous goes through small blocks on the stack, so that f always sees
 // contiguous rows.
@@ -15206,6 +16026,7 @@ static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, i
     const R *data[5], *row[5];
     int n = 0, d, k, twin[5], direct = !add && f;
     if (begin >= end) return;
+    if (direct && NN__K(alike)(out, in, nin)) { NN__K(each_alike)((R *)out->data, in, nin, begin, end, f, p); return; }
     for (d = 0; d < out->ndim; d++) {                    // drop sizes 1, join dimensions that are one run for every operand
         int join = n > 0;
         if (out->shape[d] == 1) continue;
@@ -15561,6 +16382,9 @@ static void NN__K(broadcast_fwd)(const nn_call *c, const nn_task *t, NN__K(row) 
     const nn_view *in[3];
     int64_t n = nn_view_count(&c->out[0]);
     int i;
+    in[0] = in[1] = in[2] = &c->in[0];
+    for (i = 1; i < c->nin; i++) in[i] = &c->in[i];
+    if (NN__K(alike)(&c->out[0], in, c->nin)) { NN__K(each_alike)((R *)c->out[0].data, in, c->nin, nn__task_begin(n, t), nn__task_end(n, t), f, NULL); return; }
     for (i = 0; i < c->nin; i++) { v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]); in[i] = &v[i]; }
     NN__K(each)(&c->out[0], 0, in, c->nin, nn__task_begin(n, t), nn__task_end(n, t), f, NULL);
 }
@@ -18259,6 +19083,10 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     }
     return g;
 }
+static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
+{
+    return !g->small && g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
+}
 static void nn__linear_plan(nn_call *c)
 {
     nn__matmul_size s = nn__linear_sizes(c);
@@ -18332,6 +19160,34 @@ NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scal
 }
 #endif
 #if NN__IN_SIMD
+// A product of few numbers: element after element, or vector after vector, the same chains.
+static void NN__K(linear_task)(const nn__product *g, int add, const R *bias, int64_t task, R *scratch)
+{
+    int64_t step = g->bcs == 1 && g->ycs == 1 ? NN__LANES : 1, i, j, p;
+    if (!nn__is_few(g)) { NN__K(gemm_task)(*g, add, bias, task, scratch); return; }
+    for (i = 0; i < g->m; i++) for (j = 0; j < g->n; j += step) {
+        const R *a = (const R *)g->a + i * g->ars, *b = (const R *)g->b + j * g->bcs;
+        R *y = (R *)g->y + i * g->yrs + j * g->ycs;
+        int64_t w = nn__min(step, g->n - j);
+        V sum = add ? NN__K(load_part)(y, w) : bias ? NN__K(load_part)(bias + j, w) : C(0);
+        for (p = 0; p < g->k; p++) sum = FMA(SET1(a[p * g->acs]), NN__K(load_part)(b + p * g->brs, w), sum);
+        NN__K(store_part)(y, sum, w);
+    }
+}
+// y[j] (+)= the sum of column j of x (rows, n), n <= 64: in chunks of 128 rows, as sum_to adds them.
+static void NN__K(column_sums)(int64_t rows, int64_t n, const R *x, int64_t ld, int add, R *y)
+{
+    int64_t i, j;
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t w = nn__min(NN__LANES, n - j);
+        V all = C(0), part = C(0);
+        for (i = 0; i < rows; i++) {
+            part = part + NN__K(get_lanes)(x + i * ld + j, w);
+            if ((i + 1) % NN__K(fold_chunk) == 0 || i + 1 == rows) { all = all + part; part = C(0); }
+        }
+        NN__K(put_lanes)(y + j, add ? NN__K(get_lanes)(y + j, w) + all : all, w);
+    }
+}
 #define NN__X(name, keep, f, df) NN__K(name##_row),
 static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
 #undef NN__X
@@ -18339,7 +19195,7 @@ NN__FORWARD(linear)                  // params: the op of f, or 0; the block of 
 {
     nn__product g = nn__linear_product(c, 0);
     int then = *(const int *)c->params;
-    NN__K(gemm_task)(g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    NN__K(linear_task)(&g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
     if (then) {
         nn__gemm_block k = nn__gemm_block_of(&g, t->index);
         const R none[2] = { 0, 0 };
@@ -18356,20 +19212,16 @@ NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
     nn__matmul_size s = nn__linear_sizes(c);
-    int64_t i = t->index, nx = c->din[0].data ? nn__gemm_tasks(nn__linear_product(c, 1)) : 0, nw = c->din[1].data ? nn__gemm_tasks(nn__linear_product(c, 2)) : 0;
-    if (i < nx)           NN__K(gemm_task)(nn__linear_product(c, 1), (int)(c->add & 1), NULL, i, (R *)t->scratch);
-    else if (i < nx + nw) NN__K(gemm_task)(nn__linear_product(c, 2), (int)(c->add >> 1 & 1), NULL, i - nx, (R *)t->scratch);
-    else {
-        nn_view rows, to;
-        int64_t shape[2], first = (i - nx - nw) * NN__BIAS_COLUMNS;
-        shape[0] = s.m; shape[1] = s.n;
-        rows = c->dout[0];
-        nn__set_shape(&rows, rows.dtype, 2, shape);
-        to = rows;
-        to.data = c->din[2].data;
-        to.stride[0] = 0; to.stride[1] = 1;
-        NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
+    int64_t i = t->index, first;
+    int which;
+    for (which = 1; which < 3; which++) if (c->din[which - 1].data) {                // tasks of dX, then of dW
+        nn__product g = nn__linear_product(c, which);
+        int64_t tasks = nn__is_few(&g) ? 1 : nn__gemm_tasks(g);
+        if (i < tasks) { NN__K(linear_task)(&g, (int)(c->add >> (which - 1) & 1), NULL, i, (R *)t->scratch); return; }
+        i -= tasks;
     }
+    first = i * NN__BIAS_COLUMNS;
+    NN__K(column_sums)(s.m, nn__min(NN__BIAS_COLUMNS, s.n - first), (const R *)c->dout[0].data + first, s.n, (int)(c->add >> 2 & 1), (R *)c->din[2].data + first);
 }
 NN__BACKWARD(linear_small) { NN__K(linear_bwd)(c, t); }
 #endif
@@ -21417,6 +22269,7 @@ static R NN__K(long_sum)(int64_t n, const R *x)          // chunks, then the sum
 {
     R total[16] = { 0 };
     int64_t i;
+    if (n == 1) return x[0] + 0;     // what the sums below would give
     for (i = 0; i < n; i += NN__LOSS_CHUNK) {
         R lane[16] = { 0 };
         int k;
@@ -21499,8 +22352,7 @@ NN__INLINE V NN__K(bce)(V x, V yes, V no)                // yes softplus(-x) + n
 typedef struct NN__K(pair) { const R *x, *t, *w, *q; R p; R ones[NN__K(block)]; } NN__K(pair);
 static void NN__K(pair_open)(NN__K(pair) *o, const nn_call *c)
 {
-    int i;
-    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+    NN__K(fill_with)(nn__min(NN__K(block), nn_view_count(&c->in[0])), o->ones, 1);
     o->x = (const R *)c->in[0].data;
     o->t = (const R *)c->in[1].data;
     o->w = c->nin > 2 ? (const R *)c->in[2].data : NULL;
@@ -21544,7 +22396,7 @@ static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) 
     R g[NN__K(block)], value[NN__K(block)];
     NN__K(pair) o;
     NN__K(pair_open)(&o, c);
-    if (reduction != NN_NONE) for (i = 0; i < NN__K(block); i++) g[i] = reduction == NN_MEAN ? dy[0] / (R)n : dy[0];
+    if (reduction != NN_NONE) NN__K(fill_with)(nn__min(NN__K(block), n), g, reduction == NN_MEAN ? dy[0] / (R)n : dy[0]);
     for (side = 0; side < 2; side++) {
         R *dx = (R *)c->din[side].data;
         int add = (int)(c->add >> side & 1);
@@ -22222,6 +23074,29 @@ NN_API nn_tensor *nn_info_nce(nn_tensor *a, nn_tensor *b, const nn_loss_desc *de
 // operations is PyTorch's (torch.optim, foreach=False). What does not depend on the element is computed once, in double, by >>optim.
 #if NN__IN_HOST
 static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+static nn__product nn__linear_update_product(const nn_call *c)       // dW, or dW^T where that is how W lies in memory: rows of y are dense
+{
+    const nn_view *w = &c->in[0];
+    int64_t outputs = w->shape[0], inputs = w->shape[1];
+    int turned = w->stride[1] == 1 && (w->stride[0] != 1 || outputs == 1);
+    nn__product g;
+    memset(&g, 0, sizeof g);
+    g.k = nn_view_count(&c->in[2]) / outputs;
+    g.y = w->data;
+    g.ars = g.bcs = g.ycs = 1;
+    g.a = turned ? c->in[2].data : c->in[1].data;  g.m = g.acs = turned ? outputs : inputs;
+    g.b = turned ? c->in[1].data : c->in[2].data;  g.n = g.brs = turned ? inputs : outputs;
+    g.yrs = turned ? w->stride[0] : w->stride[1];
+    return g;
+}
+static void nn__linear_update_plan(nn_call *c)
+{
+    nn__product g = nn__linear_update_product(c);
+    nn__gemm_cut s = nn__gemm_cuts(&g);
+    c->tasks[0] = s.down * s.across;
+    c->cost = g.m * g.n * g.k / 8 + 1;
+    c->task_bytes = (size_t)(g.k * NN__GEMM_STRIP) * nn__real_bytes(c);
+}
 static void nn__square_sum_plan(nn_call *c)
 {
     int64_t chunks = (nn_view_count(&c->in[0]) + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
@@ -22304,45 +23179,89 @@ NN__INLINE V NN__K(lion)(V p, V g, V *s, const NN__K(rates) *u)
     return FMA(-u->lr, NN__K(sign_of)(d), p);
 }
 
-// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
-NN__INLINE void NN__K(update_all)(const nn_call *c, const nn_task *t, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+static NN__K(rates) NN__K(rates_of)(const nn__update_params *u, R scale)
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t), m;
-    R *p = (R *)c->in[0].data, *state[3];
-    const R *g = (const R *)c->in[1].data;
     NN__K(rates) r;
-    int k;
     r.lr = SET1((R)u->lr); r.weight_decay = SET1((R)u->weight_decay); r.shrink = SET1((R)u->shrink);
     r.decay1 = SET1((R)u->decay1); r.rest1 = SET1((R)u->rest1); r.decay2 = SET1((R)u->decay2); r.rest2 = SET1((R)u->rest2);
     r.eps = SET1((R)u->eps); r.correct = SET1((R)u->correct); r.lr_grad = SET1((R)u->lr_grad); r.clip_value = SET1((R)u->clip_value);
-    r.scale = SET1(c->in[2].data ? *(const R *)c->in[2].data : 1);
+    r.scale = SET1(scale);
     r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
     r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
-    for (k = 0; k < 3; k++) state[k] = (R *)c->in[3 + k].data;
-    for (; i < end; i += m) {
-        V x, d, s[3];
-        m = nn__min(NN__LANES, end - i);
-        for (k = 0; k < 3; k++) s[k] = !state[k] ? C(0) : m == NN__LANES ? LOAD(state[k] + i) : NN__K(load_part)(state[k] + i, m);
-        x = m == NN__LANES ? LOAD(p + i) : NN__K(load_part)(p + i, m);
-        d = (m == NN__LANES ? LOAD(g + i) : NN__K(load_part)(g + i, m)) * r.scale;
-        if (r.clips) d = SEL(d < -r.clip_value, -r.clip_value, SEL(d > r.clip_value, r.clip_value, d));
-        x = f(x, d, s, &r);
-        if (m == NN__LANES) {
-            STORE(p + i, x);
-            for (k = 0; k < 3; k++) if (state[k]) STORE(state[k] + i, s[k]);
-        } else {
-            NN__K(store_part)(p + i, x, m);
-            for (k = 0; k < 3; k++) if (state[k]) NN__K(store_part)(state[k] + i, s[k], m);
+    return r;
+}
+
+// A rectangle of parameters, p[i][j] for i < rows, j < n, with gradients and up to 3 states (NULL: not in use) beside it.
+typedef struct NN__K(part) { R *p, *state[3]; const R *g; int64_t ld, ldg; } NN__K(part);        // ld: from row to row, of p and the states
+typedef void (*NN__K(update))(int64_t rows, int64_t n, const NN__K(part) *a, const NN__K(rates) *r);
+NN__INLINE void NN__K(update_part)(int64_t rows, int64_t n, const NN__K(part) *part, const NN__K(rates) *rates, const int states, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+{
+    const NN__K(part) own = *part, *a = &own;            // copies of our own stay in registers
+    const NN__K(rates) mine = *rates, *r = &mine;
+    int64_t i, j;
+    int k;
+    for (i = 0; i < rows; i++) for (j = 0; j < n; j += NN__LANES) {
+        int64_t at = i * a->ld + j, m = n - j;
+        V x = NN__K(get_lanes)(a->p + at, m), g = NN__K(get_lanes)(a->g + i * a->ldg + j, m) * r->scale, s[3];
+        NN__UNROLL for (k = 0; k < 3; k++) s[k] = k < states && a->state[k] ? NN__K(get_lanes)(a->state[k] + at, m) : C(0);
+        if (r->clips) g = SEL(g < -r->clip_value, -r->clip_value, SEL(g > r->clip_value, r->clip_value, g));
+        NN__K(put_lanes)(a->p + at, f(x, g, s, r), m);
+        NN__UNROLL for (k = 0; k < states; k++) if (a->state[k]) NN__K(put_lanes)(a->state[k] + at, s[k], m);
+    }
+}
+// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
+static void NN__K(update_all)(const nn_call *c, const nn_task *t, NN__K(update) update)
+{
+    NN__K(rates) r = NN__K(rates_of)((const nn__update_params *)c->params, c->in[2].data ? *(const R *)c->in[2].data : 1);
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t);
+    NN__K(part) a;
+    int k;
+    a.p = (R *)c->in[0].data + i;
+    a.g = (const R *)c->in[1].data + i;
+    a.ld = a.ldg = 0;
+    for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + i : NULL;
+    update(1, nn__task_end(n, t) - i, &a, &r);
+}
+#define NN__X(name, states) \
+    static void NN__K(name##_updates)(int64_t rows, int64_t n, const NN__K(part) *a, const NN__K(rates) *r) { NN__K(update_part)(rows, n, a, r, states, NN__K(name)); } \
+    NN__FORWARD(name##_update) { NN__K(update_all)(c, t, NN__K(name##_updates)); }
+NN__X(sgd, 1) NN__X(rmsprop, 3) NN__X(adagrad, 1) NN__X(adam, 3) NN__X(nadam, 2) NN__X(lion, 1)
+#undef NN__X
+
+// A tile of the gradient dW = dY^T X is in the first-level cache when the update reads it: dW is never written to memory.
+// in: W, X, dY, states. Every element is the same chain of fma as in nn_linear's backward.
+NN__FORWARD(linear_update)
+{
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    NN__K(update) update = u->op == NN_OP_sgd_update ? NN__K(sgd_updates) : u->op == NN_OP_adam_update ? NN__K(adam_updates) : NN__K(lion_updates);
+    NN__K(rates) r = NN__K(rates_of)(u, 1);
+    nn__product g = nn__linear_update_product(c);
+    nn__gemm_cut cut = nn__gemm_cuts(&g);
+    int64_t i0 = t->index % cut.down * cut.rows, j0 = t->index / cut.down * cut.columns, h = nn__min(cut.rows, g.m - i0), end = nn__min(g.n, j0 + cut.columns);
+    int64_t tiles = (h + NN__TALL - 1) / NN__TALL, tile, rows, j, w;
+    R dw[NN__TALL * NN__NR], zero[NN__NR] = { 0 }, *last = (R *)t->scratch;
+    const R *x = (const R *)g.a + i0 * g.ars;
+    NN__K(part) a;
+    int k;
+    w = (end - j0) % NN__LANES;      // the columns of an incomplete last vector are copied, with zeros beside them
+    if (h > 0 && w) NN__K(gemm_turn)(w, g.k, (const R *)g.b + end - w, 1, g.brs, NN__LANES, last);
+    a.ld = g.yrs;
+    a.g = dw;
+    for (tile = 0; tile < tiles; tile++, i0 += rows, x += rows * g.ars) {
+        rows = h / tiles + (tile < h % tiles);
+        for (j = j0; j < end; j += w) {
+            int vectors = end - j >= NN__NR ? NN__NV : 1;
+            int64_t at = i0 * g.yrs + j;
+            w = nn__min(vectors * NN__LANES, end - j);
+            a.ldg = vectors * NN__LANES;
+            a.p = (R *)g.y + at;
+            for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, dw, a.ldg);
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, dw, a.ldg);
+            update(rows, w, &a, &r);
         }
     }
 }
-NN__FORWARD(sgd_update)     { NN__K(update_all)(c, t, NN__K(sgd)); }
-NN__FORWARD(rmsprop_update) { NN__K(update_all)(c, t, NN__K(rmsprop)); }
-NN__FORWARD(adagrad_update) { NN__K(update_all)(c, t, NN__K(adagrad)); }
-NN__FORWARD(adam_update)    { NN__K(update_all)(c, t, NN__K(adam)); }
-NN__FORWARD(nadam_update)   { NN__K(update_all)(c, t, NN__K(nadam)); }
-NN__FORWARD(lion_update)    { NN__K(update_all)(c, t, NN__K(lion)); }
 
 NN__INLINE V NN__K(square_of)(const V *v, const V *k)    { (void)k; return v[0] * v[0]; }
 NN__FORWARD(square_sum)              // out = sum of in^2, dense memory of any strides; chunks, then the sums of chunks
@@ -23839,7 +24758,7 @@ NN__BACKWARD(ctc_loss)
    Revisions
        0.1.0  first version
        0.2.0  (not released) plans; updates during the walk; products in place, Winograd, a spinning pool, vectors everywhere; nn_profile; results
-              and gradients share memory
+              and gradients share memory; recurrent nets, CTC
 
    ------------------------------------------------------------------------------
    This software is available under 2 licenses; choose whichever you prefer.

@@ -8,13 +8,14 @@
            limit   the multiply-adds that the cores do from registers, measured before and after the rows
            gemm_*  GFLOP/s of one product: NN is nn_matmul(a, b), NT nn_linear(x, w), TN nn_matmul of a transposed view. Operands live
                    long, the result is a new tensor each time; nn_begin, shape checks and packing are part of it, nothing is pre-packed
-           *_train samples/s (n5b, n6: tokens/s) of a step: forward, loss, backward, SGD with momentum; recurrent nets Adam, GPT AdamW (the batch is
-                   there already)
+           *_train samples/s (n5b, n6: tokens/s) of a step: forward, loss, backward, SGD with momentum (recurrent nets: Adam, GPT: AdamW; the batch
+                   is there already), by nn_step_plan_run as in nn_fit; fused: so many weights are updated inside the product of their gradient
+           *_eager the same by nn_forward and nn_backward_with
            *_epoch seconds of 938 steps with a shuffling loader, the loss read every step
            *_infer us of one forward pass (nn_run of a plan, with 2 threads .parallel); *_prefill the same of a whole context of a GPT,
                    *_decode us of one more token, behind half a context in the cache (eager)
            eager_* ns of one nn_add of 4 numbers; with _tape it is recorded
-                                                                                                                                 */
+           planned_add4    ns of one of 1000 such adds in a step that is repeated                                                      */
 #define NN_IMPLEMENTATION
 #include "../nn.h"
 #include "limit.h"
@@ -36,6 +37,7 @@ typedef struct Bench {
     int layers;
     int64_t context, at;             /* position of the first token */
     double forward, first;           /* multiply-adds times 2 of one sample: all layers; the first, which has no input gradient */
+    nn_step_plan *steps;                                 /* training */
     nn_plan *plan;                                       /* inference */
     void *workspace;
     void *input;
@@ -187,7 +189,7 @@ static void char_lstm(Bench *b)                                                 
 
 /* ---- one step of each kind ---- */
 static nn_tensor *ce(Bench *b, nn_tensor *scores)  { return nn_cross_entropy(scores, b->y, NULL); }
-static nn_tensor *ce_tokens(Bench *b, nn_tensor *scores) { return nn_cross_entropy(nn_reshape(scores, NN_SHAPE(-1, 65)), b->y, NULL); }
+static nn_tensor *ce_tokens(Bench *b, nn_tensor *scores) { return nn_token_cross_entropy(scores, b->y, NULL); }
 static nn_tensor *mse(Bench *b, nn_tensor *scores) { return nn_mse(scores, b->y, NULL); }
 static nn_tensor *sum(Bench *b, nn_tensor *scores) { (void)b; return nn_sum(scores, NN_ALL, NULL); }
 
@@ -206,7 +208,17 @@ struct Row {
     int ta, tb;
 };
 
+static nn_tensor *step_loss(nn_tensor *scores, nn_tensor *y, const nn_loss_desc *desc)        /* of classes, of tokens; nn_mse, or a sum */
+{
+    if (y->ndim == 2 && y->dtype == NN_I64) return nn_token_cross_entropy(scores, y, desc);
+    return y->dtype == NN_I64 ? nn_cross_entropy(scores, y, desc) : nn_count(y) > 1 ? nn_mse(scores, y, desc) : nn_sum(scores, NN_ALL, NULL);
+}
 static void train(Bench *b, const Row *r)
+{
+    (void)r;
+    nn_step_plan_run(b->steps, b->x, b->y);
+}
+static void train_eagerly(Bench *b, const Row *r)
 {
     nn_begin(b->nn, NN_TRAIN);
     nn_backward_with(r->loss(b, nn_forward(b->net, b->x)), &(nn_backward_desc){ .step = b->opt });
@@ -242,6 +254,14 @@ static void product(Bench *b, const Row *r)
     else            nn_matmul(b->a, b->b);
 }
 enum { ADDS = 1000 };
+static nn_tensor *add_step(void *user, nn_tensor *x, nn_tensor *y)
+{
+    nn_tensor *sum = x;
+    (void)user;
+    for (int i = 0; i < ADDS; i++) sum = nn_add(sum, y);
+    return sum;
+}
+static void planned_adds(Bench *b, const Row *r) { (void)r; nn_step_plan_run(b->steps, b->a, b->b); }
 static void adds(Bench *b, const Row *r)
 {
     nn_begin(b->nn, r->k ? NN_TRAIN : NN_EVAL);
@@ -250,6 +270,7 @@ static void adds(Bench *b, const Row *r)
 
 /* ---- the rows ---- */
 #define TRAIN(name, net, loss, batch, budget, ...) { name, net, loss, batch, NN_SHAPE(__VA_ARGS__), train, "samples_per_s", batch, budget, 0, 0, 0, 0, 0 },
+#define EAGERLY(name, net, loss, batch, budget, ...) { name, net, loss, batch, NN_SHAPE(__VA_ARGS__), train_eagerly, "samples_per_s", batch, budget, 0, 0, 0, 0, 0 },
 #define INFER(name, net, batch, budget, ...)       { name, net, NULL, batch, NN_SHAPE(__VA_ARGS__), infer, "us", 1e6, budget, 0, 0, 0, 0, 0 },
 #define GPT(name, net, context, budget) \
     { name "_b12_train", net, ce_tokens, 12 * context, NN_SHAPE(context), train, "tokens_per_s", 12 * context, 3 * budget, 0, 0, 0, 0, 0 }, \
@@ -264,6 +285,9 @@ static int rows(Row *to)
         { "n1_mlp784-128-10_epoch938", mlp1, ce, 64, NN_SHAPE(784), epoch, "seconds", 1, 2, 0, 0, 0, 0, 0 },
         TRAIN("n2_mlp784-128-64-10_b64_train", mlp2, ce, 64, 2, 784)
         TRAIN("n2x_xor2-8-1_b4_train", xor_net, mse, 4, 1, 2)
+        EAGERLY("n1_mlp784-128-10_b64_eager", mlp1, ce, 64, 2, 784)
+        EAGERLY("n2_mlp784-128-64-10_b64_eager", mlp2, ce, 64, 2, 784)
+        EAGERLY("n2x_xor2-8-1_b4_eager", xor_net, mse, 4, 1, 2)
         TRAIN("n3_cnn32-64_b64_train", cnn3, ce, 64, 3, 3, 32, 32)
         TRAIN("n4_lenet_b64_train", lenet, ce, 64, 2, 3, 32, 32)
         TRAIN("n5a_lstm128_s32_b32_train", lstm, ce, 32, 2, 32, 10)
@@ -287,6 +311,7 @@ static int rows(Row *to)
         INFER("n7c_dwsep64-128_32x32_b1_infer", separable, 1, 1, 64, 32, 32)
         EAGER("eager_add4", 0)
         EAGER("eager_add4_tape", 1)
+        { "planned_add4", NULL, NULL, 0, { 0, { 0 } }, planned_adds, "ns", 1e9 / ADDS, 0.5, 1, 4, 0, 0, 0 },
         GEMM(NN, 64, 64, 64) GEMM(NN, 128, 128, 128) GEMM(NN, 256, 256, 256) GEMM(NN, 512, 512, 512) GEMM(NN, 1024, 1024, 1024)
         GEMM(NN, 2048, 2048, 2048) GEMM(NT, 256, 256, 256) GEMM(TN, 256, 256, 256) GEMM(NT, 1024, 1024, 1024) GEMM(TN, 1024, 1024, 1024)
         GEMM(NT, 64, 128, 784) GEMM(NN, 64, 784, 128) GEMM(TN, 128, 784, 64)      /* layers of MLPs: forward, dx, dw */
@@ -324,8 +349,12 @@ static void make_gpt(Bench *b, const Row *r)             /* tokens come in, not 
     int64_t tokens[MOST], n = r->step == decode ? b->context / 2 : r->batch;
     for (int i = 0; i < MOST; i++) tokens[i] = i * 7 % 65;
     b->x = nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(n / b->context + (n < b->context), r->step == decode ? n : b->context), tokens);
-    b->y = nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(r->batch), tokens);
-    if (r->loss) { b->opt = nn_adamw_new(b->net, &(nn_adamw_desc){ .lr = 0.001f, .weight_decay = 0.01f }); return; }
+    b->y = nn_tensor_new_as(b->nn, NN_I64, nn_shape_of(b->x), tokens);
+    if (r->loss) {
+        b->opt = nn_adamw_new(b->net, &(nn_adamw_desc){ .lr = 0.001f, .weight_decay = 0.01f });
+        b->steps = nn_step_plan_new(b->net, &(nn_step_plan_desc){ .loss = step_loss, .optimizer = b->opt });
+        return;
+    }
     if (r->step == decode) {
         for (int i = 0; i < b->layers; i++) b->gpt[i].cache = nn_kv_cache_new(b->nn, 1, b->gpt[i].heads, b->context, nn_dim(nn_param(b->tokens, "weight"), 1) / b->gpt[i].heads, 0);
         nn_begin(b->nn, NN_EVAL);
@@ -345,7 +374,7 @@ static void make_gpt(Bench *b, const Row *r)             /* tokens come in, not 
 static void make_net(Bench *b, const Row *r)
 {
     nn_shape s = { r->sample.ndim + 1, { r->batch } };
-    int64_t labels[2048], images = 60000, classes = r->net == lstm ? 2 : 10, targets = r->loss == ce_tokens ? r->batch * 64 : r->batch;
+    int64_t labels[2048], images = 60000, classes = r->net == lstm ? 2 : 10;
     memcpy(s.d + 1, r->sample.d, (size_t)r->sample.ndim * sizeof *s.d);
     for (int i = 0; i < 2048; i++) labels[i] = i * 7 % classes;
     b->net = nn_model_new(b->nn, NULL);
@@ -363,9 +392,11 @@ static void make_net(Bench *b, const Row *r)
         b->output = nnb_numbers(n);
         return;
     }
-    b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(targets), labels);
+    b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : r->loss == sum ? nn_tensor_new(b->nn, NN_SHAPE(1), NULL) :
+           nn_tensor_new_as(b->nn, NN_I64, r->loss == ce_tokens ? s : NN_SHAPE(r->batch), labels);
     if (r->net == lstm || r->net == char_lstm) b->opt = nn_adam_new(b->net, NULL);
     else b->opt = nn_sgd_new(b->net, &(nn_sgd_desc){ .lr = r->loss == sum ? 1e-9f : 0.01f, .momentum = 0.9f });
+    b->steps = nn_step_plan_new(b->net, &(nn_step_plan_desc){ .loss = step_loss, .optimizer = b->opt });
     if (r->step != epoch) return;
     b->data = nnb_numbers(images * 784);
     b->labels = malloc((size_t)images * sizeof *b->labels);
@@ -379,13 +410,15 @@ static void make(Bench *b, const Row *r, int threads)
     memset(b, 0, sizeof *b);
     b->nn = nn_new(&(nn_desc){ .threads = threads, .seed = 1 });
     if (r->net) { make_net(b, r); return; }
-    b->a = random_tensor(b->nn, r->ta ? NN_SHAPE(r->k, r->m) : r->step == adds ? NN_SHAPE(4) : NN_SHAPE(r->m, r->k));
-    b->b = random_tensor(b->nn, r->tb ? NN_SHAPE(r->n, r->k) : r->step == adds ? NN_SHAPE(4) : NN_SHAPE(r->k, r->n));
+    b->a = random_tensor(b->nn, r->ta ? NN_SHAPE(r->k, r->m) : r->m == 1 && !r->ta && !r->tb && r->n == 4 ? NN_SHAPE(4) : NN_SHAPE(r->m, r->k));
+    b->b = random_tensor(b->nn, r->tb ? NN_SHAPE(r->n, r->k) : r->m == 1 && !r->ta && !r->tb && r->n == 4 ? NN_SHAPE(4) : NN_SHAPE(r->k, r->n));
     if (r->step == adds && r->k) nn_want_grad(b->a);
+    if (r->step == planned_adds) b->steps = nn_step_plan_new(nn_model_new(b->nn, NULL), &(nn_step_plan_desc){ .step = add_step });
 }
 static void unmake(Bench *b)
 {
     nn_plan_free(b->plan);
+    nn_step_plan_free(b->steps);
     free(b->workspace);
     free(b->input);
     free(b->output);
@@ -398,13 +431,20 @@ static void unmake(Bench *b)
 typedef struct Run { Bench *bench; const Row *row; } Run;
 static void run_step(void *arg) { Run *run = arg; run->row->step(run->bench, run->row); }
 
+static int fused(const Bench *b)                         /* from the inside: how many of the calls that are repeated are such updates */
+{
+    int n = 0;
+    for (int i = 0; i < nn_step_plan_calls(b->steps); i++) n += b->steps->trace.call[i].c.op->id == NN_OP_linear_update;
+    return n;
+}
 static void measure(Bench *b, const Row *r, int threads, double budget, int warm)
 {
     Run run = { b, r };
-    int per_second = r->step == train || r->step == product;
+    int per_second = r->step == train || r->step == train_eagerly || r->step == product;
     double s = nnb_median(run_step, &run, budget, warm), flops = (double)r->batch * (r->loss ? 3 * b->forward - b->first : b->forward);
     if (!nn_ok(b->nn)) { fprintf(stderr, "%s: %s\n", r->name, nn_error(b->nn)); return; }
     nnb_report("nn.h", r->name, threads, r->metric, per_second ? r->scale / s : r->scale * s);
+    if (r->step == train) nnb_report("nn.h", r->name, threads, "fused", (double)fused(b));
     if (r->net && r->step != epoch) nnb_report("nn.h", r->name, threads, "GFLOPS", flops / s / 1e9);
 }
 static void limit(int threads) { nnb_report("limit", "fma", threads, "GFLOPS", nnb_fma_peak(threads)); }
