@@ -375,6 +375,7 @@ NN_API nn_tensor *nn_cumsum   (nn_tensor *x, int dim);                          
 // ---- linear algebra -------------------------------------------------------------------------------
 typedef struct nn_linear_desc {
     int   no_bias;                   // nn_linear_new: 1 leaves the bias out
+    int   transposed;                // nn_linear_new: 1: the weight is (I, O), as in GPT-2's files (there called Conv1D)
     nn_fn activation;                // e.g. nn_relu; default none
     nn_tensor *scale;                // nn_linear: of weights of type NN_I8 (nn_quantize_new)
 } nn_linear_desc;
@@ -634,9 +635,21 @@ NN_API nn_layer  *nn_child(nn_layer *layer, const char *path);                  
 NN_API void       nn_freeze(nn_layer *layer, int on);                                                 // no gradients, no updates, norm statistics kept
 NN_API void       nn_freeze_param(nn_tensor *param, int on);
 NN_API void       nn_summary(nn_layer *layer, nn_shape input);                                        // a table: layer, output shape, parameters
+typedef struct nn_lora_desc {
+    int         rank;                // r; default 8
+    float       alpha;               // default r
+    float       dropout;             // of what the adapter reads; default 0
+    const char *match;               // only layers whose full name ends in this ("q_proj"); call it again for others
+} nn_lora_desc;
+// Low-rank adapters (Hu et al. 2021): every linear layer below `layer` becomes W x + b + alpha/r B A x and all else is frozen. A (r, I) is random, B (O, r) zero:
+// at first nothing changes. Names as in PEFT's files: fc1.lora_A.weight. Saved, loaded alone: nn_save_desc.trainable, nn_load_desc.trainable.
+// How many adapters were added. Linear layers are those of nn_linear_new; make optimizers after it
+NN_API int        nn_lora_new(nn_layer *layer, const nn_lora_desc *desc);
+NN_API int        nn_lora_merge(nn_layer *layer);                                                     // W += alpha/r B A, and the adapters go; how many. What is frozen stays it
 NN_API nn_context *nn_context_of(const nn_layer *layer);
 
 // Initialisers, in place. Layers start with PyTorch's defaults.
+NN_API void nn_init_skip           (nn_context *nn, int on);                                          // 1: random initialisers leave zeros: for layers that nn_load is to fill
 NN_API void nn_init_constant       (nn_tensor *w, float value);
 NN_API void nn_init_uniform        (nn_tensor *w, float low, float high);
 NN_API void nn_init_normal         (nn_tensor *w, float mean, float std);
@@ -1039,6 +1052,8 @@ typedef struct nn_load_desc {
     const char *skip;                // names in the model with this prefix are left as they are
     const nn_rename *rename; int rename_count;
     int   not_strict;                // 1: missing and unexpected tensors are allowed; mis-shaped ones never are
+    int   allow_unexpected;          // 1: only these: the file may have more than the model
+    int   trainable;                 // 1: only what is not frozen is loaded, the rest need not be there: an adapter, a new head
     char *report; size_t report_bytes;   // gets the lists of missing, unexpected and mis-shaped names
 } nn_load_desc;
 typedef struct nn_save_desc {
@@ -1047,12 +1062,18 @@ typedef struct nn_save_desc {
     nn_loader    *loader;            // ... and where the loader stands ...
     nn_ema       *ema;               // ... and the weight averages: a checkpoint
     nn_dtype      dtype;             // NN_F16, NN_BF16: store parameters smaller; default as they are
+    int           trainable;         // 1: only parameters and buffers that are not frozen: an adapter, a new head
 } nn_save_desc;
 NN_API int nn_save(nn_layer *layer, const char *path, const nn_save_desc *desc);    // safetensors; written beside, flushed, renamed
 NN_API int nn_load(nn_layer *layer, const char *path, const nn_load_desc *desc);    // parameters and buffers; all or nothing
 NN_API int nn_save_memory(nn_layer *layer, void *to, size_t bytes, size_t *written, const nn_save_desc *desc);   // to NULL: only counts
 NN_API int nn_load_memory(nn_layer *layer, const void *from, size_t bytes, const nn_load_desc *desc);
 NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc);  // a checkpoint, exactly
+// What to build before it is loaded. 0: it is not there, which is no error; a file that cannot be read is one.
+NN_API int    nn_file_shape(nn_context *nn, const char *path, const char *name, nn_shape *shape);     // of a tensor in a safetensors file; 1 if it is there
+NN_API size_t nn_json_text(nn_context *nn, const char *path, const char *key, char *to, size_t bytes); // a string, number, true or false of a JSON file
+                                     // (config.json) as text: "n_head"; "rope_scaling.factor" of an object in it. Its length, as snprintf
+NN_API double nn_json_number(nn_context *nn, const char *path, const char *key, double otherwise);    // true is 1, false 0; otherwise: where it is not there
 
 // ---- ops of your own, and backends ----------------------------------------------------------------------
 // Numbers are reached only through a call: which op, on which memory. Kernels see calls, never tensors.
@@ -1302,6 +1323,7 @@ NN__REF(nn_tensor *, nn_info_nce, (nn_tensor *a, nn_tensor *b, const nn_loss_des
 NN__REF(nn_layer *, nn_model_new, (nn_context *nn, const nn_model_desc &desc), (nn, &desc))
 NN__REF(nn_layer *, nn_layer_new, (nn_layer *parent, const char *name, const nn_layer_desc &desc), (parent, name, &desc))
 NN__REF(nn_layer *, nn_linear_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, const nn_linear_desc &desc), (parent, name, in, out, &desc))
+NN__REF(int, nn_lora_new, (nn_layer *layer, const nn_lora_desc &desc), (layer, &desc))
 NN__REF(nn_layer *, nn_conv1d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv1d_desc &desc), (parent, name, in, out, kernel, &desc))
 NN__REF(nn_layer *, nn_conv2d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv2d_desc &desc), (parent, name, in, out, kernel, &desc))
 NN__REF(nn_layer *, nn_conv_transpose1d_new, (nn_layer *parent, const char *name, int64_t in, int64_t out, int kernel, const nn_conv_transpose1d_desc &desc), (parent, name, in, out, kernel, &desc))
@@ -1897,6 +1919,7 @@ struct nn_context {
     const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
+    int         skip_init;           // nn_init_skip
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
     nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
@@ -4491,10 +4514,11 @@ static void nn__randomize(nn_context *nn, nn_view to, uint64_t step, uint64_t or
 }
 static void nn__init(nn_tensor *w, int kind, double a, double b, double low, double high)
 {
-    if (!w || !nn__check(w->nn, w, "nn_init")) return;
+    if (!w || !nn__check(w->nn, w, "nn_init") || w->nn->skip_init) return;
     w->base->version++;
     nn__randomize(w->nn, nn__view_of(w), 0, nn__ordinal(NN__DOMAIN_INIT, w->nn->inits++), kind, a, b, low, high);
 }
+NN_API void nn_init_skip(nn_context *nn, int on) { if (nn) nn->skip_init = on; }
 NN_API void nn_init_constant(nn_tensor *w, float value)
 {
     if (!w || !nn__check(w->nn, w, "nn_init_constant")) return;
@@ -4638,10 +4662,14 @@ static nn_layer *nn__finished(nn_layer *l)               // a layer without all 
 }
 static nn_tensor *nn__param_at(const nn_layer *l, int i, int64_t params) { return i < params ? l->param[i] : NULL; }
 
-static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)
+static nn_tensor *nn__linear_weight(const nn_layer *l) { return l->desc.linear.transposed ? nn_transpose(l->param[0], 0, 1) : l->param[0]; }
+static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)       // children: the A and B of an adapter
 {
     nn_layer *l = (nn_layer *)self;
-    return nn_linear(x, l->param[0], nn__param_at(l, 1, l->desc.linear.no_bias ? 1 : 2), &l->desc.linear);
+    nn_tensor *w = nn__linear_weight(l), *b = nn__param_at(l, 1, l->desc.linear.no_bias ? 1 : 2), *y;
+    if (!l->child) return nn_linear(x, w, b, &l->desc.linear);
+    y = nn_forward(l->child, nn_dropout(x, l->child->value));
+    return nn__activate(l->activation, nn_add(nn_linear(x, w, b, NULL), nn_forward(l->last_child, nn_mul_scalar(y, l->value))));
 }
 
 // PyTorch's default for weight and bias: kaiming_uniform with slope sqrt(5), which is uniform in +- 1 / sqrt(fan_in).
@@ -4660,8 +4688,71 @@ NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, i
     if (!l) return nn__or_inert(NULL);
     if (desc) { l->desc.linear = *desc; l->activation = desc->activation; }
     l->size[0] = in; l->size[1] = out;
-    nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
+    if (l->desc.linear.transposed) nn__weight_and_bias(l, nn__shape2(in, out), out, (double)in, l->desc.linear.no_bias, 0);
+    else nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
     return nn__finished(l);
+}
+
+// An adapter of rank r. A starts as a linear layer of its own would, B with zeros.
+static int nn__add_lora(nn_layer *l, int rank, const nn_lora_desc *d)
+{
+    nn_linear_desc linear;
+    nn_layer *a, *b;
+    memset(&linear, 0, sizeof linear);
+    linear.no_bias = 1;
+    a = nn_linear_new(l, "lora_A", l->size[0], rank, &linear);
+    b = nn_linear_new(l, "lora_B", rank, l->size[1], &linear);
+    if (nn__no_layer(a) || nn__no_layer(b)) { l->child = l->last_child = NULL; l->children = 0; return 0; }
+    nn_init_constant(b->param[0], 0);
+    a->value = d ? d->dropout : 0;
+    l->value = d && d->alpha != 0 ? d->alpha / (float)rank : 1;
+    return 1;
+}
+static int nn__lora_walk(nn_layer *l, int rank, const nn_lora_desc *d)
+{
+    nn_layer *c;
+    char name[256];
+    size_t n = d && d->match ? strlen(d->match) : 0, k;
+    int i, count = 0;
+    l->frozen = 1;
+    for (i = 0; i < l->params; i++) nn_freeze_param(l->param[i], 1);
+    if (l->forward != nn__linear_forward) {
+        for (c = l->child; c; c = c->next) count += nn__lora_walk(c, rank, d);
+        return count;
+    }
+    k = strlen(nn__layer_name(l, name, sizeof name));
+    return !l->child && k >= n && !strcmp(name + k - n, n ? d->match : "") && nn__add_lora(l, rank, d);
+}
+NN_API int nn_lora_new(nn_layer *layer, const nn_lora_desc *desc)
+{
+    int rank = desc && desc->rank ? desc->rank : 8, count;
+    if (nn__no_layer(layer) || !nn_ok(layer->nn) || !nn__positive(layer, "LoRA", NULL, "rank", rank)) return 0;
+    if (desc && !(desc->dropout >= 0 && desc->dropout <= 1)) { nn_fail(layer->nn, "nn_lora_new: .dropout is %g, not in 0..1", (double)desc->dropout); return 0; }
+    count = nn__lora_walk(layer, rank, desc);
+    if (!count) nn_fail(layer->nn, "nn_lora_new: there is no linear layer%s%s that has no adapter yet", desc && desc->match ? " called " : "", desc && desc->match ? desc->match : "");
+    return count;
+}
+static int nn__merge_one(nn_layer *l)
+{
+    nn_context *nn = l->nn;
+    nn_tensor *w = nn__linear_weight(l);
+    nn__mark m = nn__get_mark(nn);
+    int ok;
+    nn_push(nn, NN_EVAL);
+    ok = nn_copy(w, nn_add(w, nn_mul_scalar(nn_matmul(l->last_child->param[0], l->child->param[0]), l->value)));
+    nn_pop(nn);
+    nn__rewind(nn, &m);
+    if (ok) { l->child = l->last_child = NULL; l->children = 0; }
+    return ok;
+}
+NN_API int nn_lora_merge(nn_layer *layer)
+{
+    nn_layer *c;
+    int count = 0;
+    if (nn__no_layer(layer) || !nn_ok(layer->nn)) return 0;
+    if (layer->forward == nn__linear_forward) return layer->child && nn__merge_one(layer);
+    for (c = layer->child; c; c = c->next) count += nn_lora_merge(c);
+    return count;
 }
 
 // ---- convolution layers --------------------------------------------------------------------------------
@@ -10037,7 +10128,7 @@ static const char *nn__find_meta(const nn__header *h, const char *key)   // sort
 
 // ---- what is saved: a list of tensors and, for a checkpoint, a list of single numbers ---------------------------
 typedef struct nn__item { const char *name; nn_tensor *t; int dtype; uint64_t begin; } nn__item;
-typedef struct nn__items { nn_context *nn; nn_layer *below; nn__item *list; int64_t count, room; const char *prefix; } nn__items;
+typedef struct nn__items { nn_context *nn; nn_layer *below; nn__item *list; int64_t count, room; const char *prefix; int trainable; } nn__items;
 
 static void nn__add_item(nn__items *s, nn_tensor *t, const nn_tensor *named, const char *prefix)     // prefix + the name of `named`
 {
@@ -10053,7 +10144,12 @@ static void nn__add_item(nn__items *s, nn_tensor *t, const nn_tensor *named, con
     }
     s->count++;
 }
-static int nn__add_walked(nn_tensor *t, void *arg) { nn__add_item((nn__items *)arg, t, t, ""); return 1; }
+static int nn__add_walked(nn_tensor *t, void *arg)
+{
+    nn__items *s = (nn__items *)arg;
+    if (!s->trainable || !(t->flags & NN__T_FROZEN)) nn__add_item(s, t, t, "");
+    return 1;
+}
 
 // One list for writing and reading, so that the two cannot disagree.
 // COUNT: a 64-bit integer from 0 to 2^53. INT: an int from 0. SAME (an int64_t) and TEXT are compared, not restored.
@@ -10192,10 +10288,11 @@ static int nn__unique_names(nn__io *io, const nn__items *s)
 }
 
 // Lists all of it in memory of this step.
-static int nn__collect(nn__io *io, nn_layer *layer, const nn_save_desc *desc, nn__state *s)
+static int nn__collect(nn__io *io, nn_layer *layer, const nn_save_desc *desc, int trainable, nn__state *s)
 {
     nn_context *nn = io->nn;
     memset(s, 0, sizeof *s);
+    s->items.trainable = trainable || (desc && desc->trainable);
     s->items.nn = nn;
     s->items.below = layer;
     nn__list_tensors(&s->items, layer, desc);
@@ -10336,7 +10433,7 @@ NN_API int nn_save(nn_layer *layer, const char *path, const nn_save_desc *desc)
     if (!nn__io_begin(&io, layer, "nn_save", path) || !nn__check_save(io.nn, desc)) return 0;
     if (!path || !path[0]) { nn_fail(io.nn, "nn_save: the path is empty"); return 0; }
     m = nn__get_mark(io.nn);
-    ok = nn__collect(&io, layer, desc, &s) && nn__save_file(&io, &s, desc);
+    ok = nn__collect(&io, layer, desc, 0, &s) && nn__save_file(&io, &s, desc);
     nn__rewind_memory(io.nn, &m);
     return ok;
 }
@@ -10350,7 +10447,7 @@ NN_API int nn_save_memory(nn_layer *layer, void *to, size_t bytes, size_t *writt
     if (written) *written = 0;
     if (!nn__io_begin(&io, layer, "nn_save_memory", NULL) || !nn__check_save(io.nn, desc)) return 0;
     m = nn__get_mark(io.nn);
-    ok = nn__collect(&io, layer, desc, &s);
+    ok = nn__collect(&io, layer, desc, 0, &s);
     if (ok && to) {                  // nothing is written where not all of it fits
         nn__io count = io;
         ok = nn__save_to(&count, &s, desc);
@@ -10454,7 +10551,9 @@ static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_
         if (nn__has_suffix(e->name, ".num_batches_tracked")) continue;      // PyTorch's batch norm counts; ours does not need it
         nn__find(&f, NN__UNEXPECTED, e->name, "");
     }
-    if (!f.count[NN__MISSHAPED] && ((d && d->not_strict) || (!f.count[NN__MISSING] && !f.count[NN__UNEXPECTED]))) return 1;
+    if (d && d->not_strict) f.count[NN__MISSING] = 0;
+    if (d && (d->not_strict || d->allow_unexpected)) f.count[NN__UNEXPECTED] = 0;
+    if (!f.count[NN__MISSHAPED] && !f.count[NN__MISSING] && !f.count[NN__UNEXPECTED]) return 1;
     nn_fail(io->nn, "%s: %s: %d missing%s%s, %d unexpected%s%s, %d mis-shaped%s%s", io->what, io->path,
             f.count[0], f.count[0] ? ": " : "", f.names[0], f.count[1], f.count[1] ? ": " : "", f.names[1], f.count[2], f.count[2] ? ": " : "", f.names[2]);
     return 0;
@@ -10502,7 +10601,7 @@ static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, 
     nn__state s;
     nn__transfer x;
     int64_t i;
-    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__make_states(io, &h, layer, saved) || !nn__collect(io, layer, saved, &s)) return 0;
+    if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__make_states(io, &h, layer, saved) || !nn__collect(io, layer, saved, desc && desc->trainable, &s)) return 0;
     if (!nn__match(io, &h, &s.items, desc, nn__find_meta(&h, "nn.checkpoint") != NULL)) return 0;
     if (!nn__check_fields(io, &h, &s.fields, 0)) return 0;
     x.io = io; x.write = 0;
@@ -10554,6 +10653,95 @@ NN_API int nn_resume(nn_layer *layer, const char *path, const nn_save_desc *desc
     if (!nn_ok(nn) || !nn__check_save(nn, desc)) return 0;
     if (!nn__is_checkpoint(desc)) { nn_fail(nn, "nn_resume: give it what was saved: .optimizer, .schedule, .loader, .ema"); return 0; }
     return nn__load_path(layer, "nn_resume", path, NULL, desc);
+}
+
+// ---- looking into a file before there is a model --------------------------------------------------------------------
+static int nn__io_look(nn__io *io, nn_context *nn, const char *what, const char *path)
+{
+    memset(io, 0, sizeof *io);
+    io->nn = nn;
+    io->what = what;
+    io->path = path;
+    return nn_ok(nn) && nn__io_open(io);
+}
+NN_API int nn_file_shape(nn_context *nn, const char *path, const char *name, nn_shape *shape)
+{
+    nn__io io;
+    nn__header h;
+    nn__entry *e = NULL;
+    nn__mark m;
+    if (!nn__io_look(&io, nn, "nn_file_shape", path)) return 0;
+    m = nn__get_mark(nn);
+    if (nn__read_header(&io, &h)) {
+        nn__sort_entries(h.entry, h.entries, nn__by_name);
+        e = nn__find_entry(&h, name ? name : "");
+    }
+    if (e && e->ndim > NN_MAX_DIMS) e = NULL;
+    if (e && shape) {
+        memset(shape, 0, sizeof *shape);
+        shape->ndim = (int)e->ndim;
+        memcpy(shape->d, e->shape, (size_t)e->ndim * sizeof *e->shape);
+    }
+    nn__rewind_memory(nn, &m);
+    nn__file_close(io.file, 0);
+    return e != NULL;
+}
+
+// The value of "a.b" in the object that begins here: where its text is, how long. 1: found, 0: not, -1: an error.
+static int nn__json_find(nn__json *j, const char *path, char **text, size_t *n, int depth)
+{
+    int more = nn__json_open(j, '{', '}'), found = 0;
+    if (depth == NN__JSON_DEPTH) return nn__json_fail(j, "nested too deeply") - 1;
+    for (; more == 1; more = nn__json_more(j, '}')) {
+        char *key;
+        size_t k;
+        int c;
+        if (!nn__json_key(j, &key)) return -1;
+        k = strlen(key);
+        c = nn__json_peek(j);
+        if (c == '{' && !strncmp(key, path, k) && path[k] == '.') {
+            int inner = nn__json_find(j, path + k + 1, text, n, depth + 1);
+            if (inner < 0) return -1;
+            found |= inner;
+        } else if (!strcmp(key, path) && c == '"') {
+            if (!nn__json_string(j, text)) return -1;
+            *n = strlen(*text);
+            found = 1;
+        } else {
+            size_t start = j->at;
+            if (!nn__json_skip(j, depth + 1)) return -1;
+            if (strcmp(key, path) || c == '{' || c == '[' || c == 'n') continue;
+            *text = j->s + start;
+            *n = j->at - start;
+            found = 1;
+        }
+    }
+    return more < 0 ? -1 : found;
+}
+NN_API size_t nn_json_text(nn_context *nn, const char *path, const char *key, char *to, size_t bytes)
+{
+    nn__io io;
+    nn__json j;
+    nn__mark m;
+    char *text = NULL;
+    size_t n = 0;
+    if (bytes) to[0] = 0;
+    if (!nn__io_look(&io, nn, "nn_json_text", path)) return 0;
+    m = nn__get_mark(nn);
+    memset(&j, 0, sizeof j);
+    j.io = &io; j.part = "";
+    j.n = io.bytes <= NN__HEADER_LIMIT ? (size_t)io.bytes : 0;
+    j.s = (char *)nn__host_step(nn, j.n + 1);
+    if (!j.n) nn__json_fail(&j, "not a JSON file");
+    else if (!j.s || !nn__io_read(&io, 0, j.s, j.n) || nn__json_find(&j, key ? key : "", &text, &n, 0) != 1) n = 0;
+    if (n && bytes) {
+        size_t k = n < bytes ? n : bytes - 1;
+        memcpy(to, text, k);
+        to[k] = 0;
+    }
+    nn__rewind_memory(nn, &m);
+    nn__file_close(io.file, 0);
+    return n;
 }
 
 // =============================================================================================
@@ -11008,7 +11196,7 @@ static void nn__pair_up(nn__encoder *e, int32_t i)       // looks up the pair th
 }
 
 // Joins the n symbols, and emits what is left. What the heap holds of pairs that are gone is recognised by its rank.
-static void nn__join(nn__encoder *e, size_t n)
+static void nn__join_pairs(nn__encoder *e, size_t n)
 {
     nn__symbol *s = e->symbol;
     int32_t i, count = (int32_t)n;
@@ -11042,7 +11230,7 @@ static int nn__encode_bpe(nn__encoder *e, const unsigned char *s, size_t n)
             if (t->byte[s[i]] < 0) return nn__no_token(t, "byte", s + i, 1);
             e->symbol[i].id = t->byte[s[i]];
         }
-        nn__join(e, length);
+        nn__join_pairs(e, length);
     }
     return 1;
 }
@@ -11062,7 +11250,7 @@ static int nn__encode_llama(nn__encoder *e, const unsigned char *s, size_t n)
             e->symbol[m++].id = t->byte[s[i]];
         }
     }
-    nn__join(e, m);
+    nn__join_pairs(e, m);
     return 1;
 }
 
@@ -12740,6 +12928,18 @@ NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count,
     nn__temp_free(nn, g.parent);
     nn__temp_free(nn, g.out);
     return ok ? g.count : -1;
+}
+
+NN_API double nn_json_number(nn_context *nn, const char *path, const char *key, double otherwise)
+{
+    char text[64];
+    double value;
+    size_t n = nn_json_text(nn, path, key, text, sizeof text);
+    if (n == 0) return otherwise;
+    if (!strcmp(text, "true") || !strcmp(text, "false")) return text[0] == 't';
+    if (n < sizeof text && nn__parse_number(text, n, &value)) return value;
+    nn_fail(nn, "nn_json_number: %s: %s is \"%s\", not a number", path, key, text);
+    return otherwise;
 }
 
 // =============================================================================================

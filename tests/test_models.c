@@ -1,0 +1,422 @@
+/* test_models.c - the pretrained models of examples/, by the very code of the examples, against what Hugging Face's transformers computes with the same
+   files (tests/record_models.py); decoding with caches; low-rank adapters; files that do not fit. */
+#define main gpt2_main
+#include "../examples/gpt2.c"
+#undef main
+#define main llama_main
+#include "../examples/llama.c"
+#undef main
+#define main bert_main
+#include "../examples/bert.c"
+#undef main
+#include "test.h"
+#include <unistd.h>
+
+static GPT2 gpt2;
+static Llama llama;
+static Bert bert;
+enum { VOCABULARY = 61, NEW = 64 };
+
+static const char *golden(const char *name)              /* the text of one of four calls stays */
+{
+    static char path[4][256];
+    static int next;
+    FILE *f = fopen("tests/golden/gpt2/config.json", "rb");
+    snprintf(path[next++ % 4], 256, "%s/%s", f ? "tests/golden" : "golden", name);
+    if (f) fclose(f);
+    return path[(next - 1) % 4];
+}
+static const char *temporary(const char *name)
+{
+    static char path[4][256];
+    static int next;
+    const char *dir = getenv("TMPDIR");
+    snprintf(path[next++ % 4], 256, "%s/nn_%d_%s", dir ? dir : "/tmp", (int)getpid(), name);
+    return path[(next - 1) % 4];
+}
+
+/* Everything of a file of recorded tensors, as parameters of a layer. */
+static nn_layer *recorded(nn_context *nn, const char *path)
+{
+    static const char *const names[] = { "prompt0", "logits0", "prompt1", "logits1", "tokens", "ids", "lengths", "hidden", "sentence" };
+    nn_layer *l = nn_model_new(nn, NULL);
+    nn_shape s;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) if (nn_file_shape(nn, path, names[i], &s)) nn_param_new(l, names[i], s);
+    nn_load(l, path, NULL);
+    return l;
+}
+static nn_tensor *as_ids(nn_tensor *t) { return nn_cast(t->ndim == 1 ? nn_unsqueeze(t, 0) : t, NN_I64); }
+static double distance(const nn_tensor *a, const nn_tensor *b)       /* the largest difference */
+{
+    int64_t n = nn_count(b);
+    double worst = nn_count(a) == n ? 0 : INFINITY;
+    float *v = malloc((size_t)(2 * n + 1) * sizeof *v);
+    if (nn_count(a) == n && nn_read(a, v) && nn_read(b, v + n))
+        for (int64_t i = 0; i < n; i++) { double d = fabs((double)v[i] - (double)v[n + i]); if (!(d <= worst)) worst = d; }
+    else worst = INFINITY;
+    free(v);
+    return worst;
+}
+
+/* 0: GPT-2; 1: Llama from safetensors, with grouped queries; 2: the same from llama2.c's format */
+static LanguageModel *load(nn_context *nn, int which)
+{
+    int ok = which == 0 ? gpt2_load(nn, &gpt2, golden("gpt2")) : llama_load(nn, &llama, golden(which == 1 ? "llama" : "llama/model.bin"));
+    CHECK(ok);
+    return which == 0 ? &gpt2.lm : &llama.lm;
+}
+static nn_layer *answers(nn_context *nn, int which) { return recorded(nn, golden(which ? "llama/expected.safetensors" : "gpt2/expected.safetensors")); }
+
+/* Logits of one pass, of decoding token by token, and in uneven pieces: bit by bit the same. */
+static void same_bits(LanguageModel *m, const int64_t *ids, int64_t n)
+{
+    static float all[128 * VOCABULARY], part[128 * VOCABULARY];
+    static const int64_t sizes[][2] = { { 1, 1 }, { 5, 1 }, { 7, 3 }, { 33, 33 } };
+    nn_context *nn = nn_context_of(m->net);
+    nn_begin(nn, NN_EVAL);
+    CHECK(nn_read(nn_forward(m->net, nn_from_as(nn, NN_I64, NN_SHAPE(1, n), ids)), all));
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        lm_rewind(m, 0);
+        memset(part, 0, sizeof part);
+        m->cached = 1;
+        for (int64_t i = 0, step; i < n; i += step) {
+            step = i ? sizes[s][1] : sizes[s][0];
+            if (step > n - i) step = n - i;
+            nn_begin(nn, NN_EVAL);
+            CHECK(nn_read(nn_forward(m->net, nn_from_as(nn, NN_I64, NN_SHAPE(1, step), ids + i)), part + i * VOCABULARY));
+        }
+        m->cached = 0;
+        CHECK(!memcmp(all, part, (size_t)(n * VOCABULARY) * sizeof *all));
+    }
+}
+
+static void parity(int which, const char *isa, int threads)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .isa = isa, .threads = threads });
+    LanguageModel *m = load(nn, which);
+    nn_layer *want = answers(nn, which);
+    int64_t ids[128], tokens[NEW], expected[NEW], n;
+    if (!nn_ok(nn)) { nn_free(nn); return; }
+    for (int i = 0; i < 2; i++) {
+        nn_begin(nn, NN_EVAL);
+        nn_tensor *logits = nn_forward(m->net, as_ids(nn_param(want, i ? "prompt1" : "prompt0")));
+        CHECK_NEAR(distance(logits, nn_param(want, i ? "logits1" : "logits0")), 0, 1e-4);
+    }
+    n = nn_count(nn_param(want, "prompt0"));
+    CHECK(nn_read_as(nn_param(want, "prompt0"), NN_I64, ids) && nn_read_as(nn_param(want, "tokens"), NN_I64, expected));
+    CHECK(lm_generate(m, NULL, ids, n, tokens, NEW, 0, NULL) == NEW);
+    CHECK(!memcmp(tokens, expected, sizeof tokens));
+    memcpy(ids + n, expected, sizeof expected);
+    same_bits(m, ids, n + NEW);
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+TEST(decoders_match_transformers)
+{
+    for (int which = 0; which < 3; which++)
+        for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
+            const nn__table *t = &nn__tables[i].table;
+            if (t->dtype == NN_F32 && (nn__cpu_features() & nn__tables[i].needs) == nn__tables[i].needs) parity(which, t->isa, 1 + (int)(i % 2));
+        }
+}
+
+TEST(encoder_matches_transformers)
+{
+    nn_context *nn = nn_new(NULL);
+    CHECK(bert_load(nn, &bert, golden("bert")));
+    nn_layer *want = recorded(nn, golden("bert/expected.safetensors"));
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *ids = as_ids(nn_param(want, "ids")), *hidden, *alone;
+    bert.lengths = nn_cast(nn_param(want, "lengths"), NN_I64);
+    hidden = nn_forward(bert.net, ids);
+    CHECK_NEAR(distance(nn_select(hidden, 0, 0), nn_select(nn_param(want, "hidden"), 0, 0)), 0, 1e-4);
+    CHECK_NEAR(distance(bert_sentences(&bert, ids), nn_param(want, "sentence")), 0, 1e-4);
+    bert.lengths = NULL;             /* the second sentence without its padding */
+    alone = nn_forward(bert.net, nn_slice(nn_slice(ids, 0, 1, 2, 1), 1, 0, 3, 1));
+    CHECK(distance(alone, nn_slice(nn_slice(hidden, 0, 1, 2, 1), 1, 0, 3, 1)) == 0);
+    CHECK_NEAR(distance(alone, nn_slice(nn_slice(nn_param(want, "hidden"), 0, 1, 2, 1), 1, 0, 3, 1)), 0, 1e-4);
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+
+/* ---- training -------------------------------------------------------------------------------------------- */
+enum { PARAMS = 128 };
+static uint64_t hash_of(const nn_tensor *t)
+{
+    int64_t n = nn_count(t);
+    uint64_t h = 1;
+    float *v = malloc((size_t)(n + 1) * sizeof *v);
+    if (!nn_read(t, v)) h = 0;
+    for (int64_t i = 0; i < n && h; i++) { uint32_t b; memcpy(&b, v + i, 4); h = (h ^ b) * 0x100000001B3u; }
+    free(v);
+    return h;
+}
+static nn_tensor *loss_of(nn_layer *net, nn_layer *want)     /* of saying tokens 1..32 after 0..31 */
+{
+    nn_tensor *t = as_ids(nn_param(want, "tokens"));
+    return nn_token_cross_entropy(nn_forward(net, nn_slice(t, 1, 0, 32, 1)), nn_contiguous(nn_slice(t, 1, 1, 33, 1)), NULL);
+}
+
+TEST(all_parameters_learn)
+{
+    for (int which = 0; which < 3; which++) {
+        nn_context *nn = nn_new(NULL);
+        nn_tensor *p[PARAMS];
+        uint64_t before[PARAMS];
+        nn_layer *net, *want;
+        int n;
+        if (which < 2) { net = load(nn, which)->net; want = answers(nn, which); }
+        else { CHECK(bert_load(nn, &bert, golden("bert"))); net = bert.net; want = recorded(nn, golden("bert/expected.safetensors")); }
+        n = nn_params(net, p, PARAMS);
+        CHECK(n > 20 && n <= PARAMS);
+        for (int i = 0; i < n && i < PARAMS; i++) before[i] = hash_of(p[i]);
+        nn_optimizer *opt = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.003f });
+        double first = 0, last = 0;
+        for (int i = 0; i < 10; i++) {
+            nn_begin(nn, NN_TRAIN);
+            nn_tensor *loss;
+            if (which < 2) loss = loss_of(net, want);
+            else {                   /* the second and third sentence come close to the first */
+                bert.lengths = nn_cast(nn_param(want, "lengths"), NN_I64);
+                nn_tensor *y = bert_sentences(&bert, as_ids(nn_param(want, "ids")));
+                loss = nn_neg(nn_sum(nn_matmul(nn_slice(y, 0, 1, 3, 1), nn_select(y, 0, 0)), NN_ALL, NULL));
+            }
+            last = nn_item(loss);
+            if (i == 0) first = last;
+            nn_backward(loss);
+            nn_step(opt);
+        }
+        CHECK(last < first);
+        for (int i = 0; i < n && i < PARAMS; i++) {
+            char name[128];
+            nn_name(p[i], NULL, name, sizeof name);
+            if (hash_of(p[i]) == before[i]) printf("model %d: %s has not changed\n", which, name);
+            CHECK(hash_of(p[i]) != before[i]);
+        }
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+    }
+}
+
+static int is_adapter(const nn_tensor *t)
+{
+    char name[128];
+    nn_name(t, NULL, name, sizeof name);
+    return strstr(name, ".lora_A.weight") || strstr(name, ".lora_B.weight");
+}
+/* GPT-2, where weights are transposed, and Llama: adapters change nothing at first, only they learn, they are saved and loaded alone, they merge. */
+TEST(lora)
+{
+    for (int which = 0; which < 2; which++) {
+        nn_context *nn = nn_new(NULL), *other = nn_new(NULL);
+        nn_tensor *p[PARAMS], *y;
+        uint64_t before[PARAMS];
+        char *path = (char *)(uintptr_t)temporary("adapter.safetensors");
+        nn_layer *net = load(nn, which)->net, *want = answers(nn, which);
+        int64_t full = nn_param_count(net), adapters;
+        int n;
+        double first = 0, last = 0;
+        CHECK(nn_lora_new(net, &(nn_lora_desc){ .rank = 2, .alpha = 4, .dropout = 0.1f }) == (which ? 15 : 8));
+        adapters = nn_param_count(net) - full;
+        CHECK((double)adapters < 0.2 * (double)full);
+        nn_begin(nn, NN_EVAL);
+        CHECK_NEAR(distance(nn_forward(net, as_ids(nn_param(want, "prompt0"))), nn_param(want, "logits0")), 0, 1e-4);
+        n = nn_params(net, p, PARAMS);
+        CHECK(n <= PARAMS);
+        for (int i = 0; i < n; i++) before[i] = hash_of(p[i]);
+        nn_optimizer *opt = nn_adamw_new(net, &(nn_adamw_desc){ .lr = 0.02f });
+        for (int i = 0; i < 20; i++) {
+            nn_begin(nn, NN_TRAIN);
+            nn_tensor *loss = loss_of(net, want);
+            last = nn_item(loss);
+            if (i == 0) first = last;
+            nn_backward(loss);
+            if (i == 0) {            /* B is zero: only B gets a gradient that is not */
+                CHECK(nn_grad(nn_param(net, which ? "model.embed_tokens.weight" : "wte.weight")) == NULL);
+                CHECK(nn_grad(nn_param(net, which ? "model.layers.0.self_attn.q_proj.lora_B.weight" : "h.0.attn.c_attn.lora_B.weight")) != NULL);
+            }
+            nn_step(opt);
+        }
+        CHECK(last < 0.95 * first);
+        for (int i = 0; i < n; i++) CHECK((hash_of(p[i]) != before[i]) == is_adapter(p[i]));
+
+        /* alone in a file, and from there into another model */
+        nn_shape s;
+        size_t bytes = 0;
+        CHECK(nn_save(net, path, &(nn_save_desc){ .trainable = 1 }) && nn_save_memory(net, NULL, 0, &bytes, &(nn_save_desc){ .trainable = 1 }));
+        CHECK(bytes < 4 * (size_t)adapters + 5000);
+        CHECK(!nn_file_shape(nn, path, which ? "model.norm.weight" : "ln_f.weight", NULL));
+        CHECK(nn_file_shape(nn, path, which ? "model.layers.1.mlp.down_proj.lora_A.weight" : "h.1.mlp.c_proj.lora_A.weight", &s) && s.ndim == 2 && s.d[0] == 2 && s.d[1] == (which ? 40 : 64));
+        nn_begin(nn, NN_EVAL);
+        y = nn_keep(nn_forward(net, as_ids(nn_param(want, "prompt1"))));
+        float tuned[9 * VOCABULARY], again[9 * VOCABULARY];
+        CHECK(distance(y, nn_param(want, "logits1")) > 0.1 && nn_read(y, tuned));
+        nn_layer *net2 = load(other, which)->net, *want2 = answers(other, which);
+        nn_lora_new(net2, &(nn_lora_desc){ .rank = 2, .alpha = 4 });
+        CHECK(nn_load(net2, path, &(nn_load_desc){ .trainable = 1 }));
+        nn_begin(other, NN_EVAL);
+        CHECK(nn_read(nn_forward(net2, as_ids(nn_param(want2, "prompt1"))), again) && !memcmp(tuned, again, sizeof tuned));
+
+        /* merged: the old names, nearly the same numbers, and the cache still agrees */
+        CHECK(nn_lora_merge(net2) == (which ? 15 : 8) && nn_param_count(net2) == full && nn_lora_merge(net2) == 0);
+        nn_begin(other, NN_EVAL);
+        CHECK(nn_read(nn_forward(net2, as_ids(nn_param(want2, "prompt1"))), again));
+        for (int i = 0; i < 9 * VOCABULARY; i++) CHECK_NEAR(again[i], tuned[i], 1e-4);
+        int64_t ids[9];
+        CHECK(nn_read_as(nn_param(want2, "prompt1"), NN_I64, ids));
+        same_bits(which ? &llama.lm : &gpt2.lm, ids, 9);
+        CHECK(nn_ok(nn) && nn_ok(other));
+        remove(path);
+        nn_free(nn);
+        nn_free(other);
+    }
+}
+
+TEST(lora_by_name_and_checkpoint)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet, .seed = 3 });
+    nn_layer *net = nn_model_new(nn, NULL), *head;
+    char report[512], *path = (char *)(uintptr_t)temporary("lora.safetensors");
+    float x[8] = { 1, -2, 3, 0.5f, -1, 2, 0.25f, 1 };
+    nn_linear_new(net, "fc1", 4, 6, &(nn_linear_desc){ .activation = nn_relu, .no_bias = 1 });
+    nn_linear_new(net, "fc2", 6, 5, NULL);
+    head = nn_linear_new(net, "head", 5, 2, NULL);
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *y = nn_keep(nn_forward(net, nn_from(nn, NN_SHAPE(2, 4), x)));
+    CHECK(nn_lora_new(net, &(nn_lora_desc){ .rank = 3, .match = "fc1" }) == 1 && nn_lora_new(net, &(nn_lora_desc){ .rank = 1, .match = "fc2" }) == 1);
+    nn_freeze(head, 0);              /* learns as a whole, beside the adapters */
+    CHECK(nn_param_count(net) == 24 + 35 + 12 + 3 * 10 + 11);
+    nn_begin(nn, NN_EVAL);
+    CHECK(distance(nn_forward(net, nn_from(nn, NN_SHAPE(2, 4), x)), y) == 0);
+
+    /* a checkpoint of what learns, resumed: the same numbers as without a break */
+    double loss[2] = { 0, 0 };
+    nn_optimizer *opt = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.05f });
+    for (int round = 0; round < 2; round++) {
+        nn_save_desc d = { .optimizer = opt, .trainable = 1 };
+        if (round == 1) CHECK(nn_resume(net, path, &d));
+        for (int i = 0; i < 3; i++) {
+            nn_begin(nn, NN_TRAIN);
+            nn_tensor *l = nn_sum(nn_square(nn_forward(net, nn_from(nn, NN_SHAPE(2, 4), x))), NN_ALL, NULL);
+            loss[round] = nn_item(l);
+            nn_backward(l);
+            nn_step(opt);
+            if (round == 0 && i == 0) CHECK(nn_save(net, path, &d));
+        }
+        if (round == 1) break;
+    }
+    CHECK(loss[1] < loss[0]);        /* one step further: 1 + 3 against 3 */
+    nn_begin(nn, NN_EVAL);
+    y = nn_keep(nn_forward(net, nn_from(nn, NN_SHAPE(2, 4), x)));
+    CHECK(nn_save(net, path, &(nn_save_desc){ .trainable = 1 }));
+    CHECK(nn_lora_merge(net) == 2);
+    nn_begin(nn, NN_EVAL);
+    CHECK(distance(nn_forward(net, nn_from(nn, NN_SHAPE(2, 4), x)), y) < 1e-5);
+    CHECK(nn_ok(nn));
+
+    CHECK(nn_lora_new(net, &(nn_lora_desc){ .match = "fc7" }) == 0);
+    CHECK_TEXT(nn_error(nn), "fc7");
+    nn_clear(nn);
+    CHECK(nn_lora_new(net, &(nn_lora_desc){ .rank = -1 }) == 0 && !nn_ok(nn));
+    nn_clear(nn);
+    CHECK(nn_lora_new(net, &(nn_lora_desc){ .match = "fc1", .rank = 2 }) == 1);       /* the file has 3 */
+    CHECK(!nn_load(net, path, &(nn_load_desc){ .trainable = 1, .allow_unexpected = 1, .report = report, .report_bytes = sizeof report }));
+    CHECK_TEXT(report, "mis-shaped fc1.lora_A.weight: (3, 4) in the file, (2, 4) in the model");
+    nn_clear(nn);
+    remove(path);
+    nn_free(nn);
+}
+
+/* ---- files -------------------------------------------------------------------------------------------------- */
+TEST(misfits_are_named)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
+    nn_load_desc d = { .allow_unexpected = 1 };
+    nn_rename rename = { "transformer.", "" };
+    load(nn, 0);
+    gpt2.lm.positions = 95;
+    gpt2_build(nn, &gpt2, 1e-5f);
+    d.rename = &rename;
+    d.rename_count = 1;
+    CHECK(!nn_load(gpt2.lm.net, golden("gpt2/model.safetensors"), &d));
+    CHECK_TEXT(nn_error(nn), "wpe.weight: (96, 16) in the file, (95, 16) in the model");
+    nn_clear(nn);
+
+    load(nn, 1);
+    llama.lm.kv_heads = 4;
+    CHECK(llama_build(nn, &llama) && !nn_load(llama.lm.net, golden("llama/model.safetensors"), &d));
+    CHECK_TEXT(nn_error(nn), "model.layers.0.self_attn.k_proj.weight: (8, 16) in the file, (16, 16) in the model");
+    nn_clear(nn);
+    llama.lm.layers = 3;
+    CHECK(llama_build(nn, &llama) && !nn_load(llama.lm.net, golden("llama/model.safetensors"), &d));
+    CHECK_TEXT(nn_error(nn), "missing: model.layers.2.");
+    nn_clear(nn);
+
+    /* llama2.c's format has no names; a file that is too short ends in one */
+    static char bytes[31000];
+    const char *path = temporary("short.bin");
+    FILE *f = fopen(golden("llama/model.bin"), "rb"), *to = fopen(path, "wb");
+    CHECK(f && to && fread(bytes, 1, sizeof bytes, f) == sizeof bytes && fwrite(bytes, 1, sizeof bytes, to) == sizeof bytes);
+    if (f) fclose(f);
+    if (to) fclose(to);
+    CHECK(!llama_load(nn, &llama, path));
+    CHECK_TEXT(nn_error(nn), "the file ends in lm_head.weight");
+    nn_clear(nn);
+    remove(path);
+
+    /* names as in OpenAI's own file: no prefix, and a mask in every layer, which nobody needs */
+    load(nn, 0);
+    nn_tensor *mask = nn_buffer_new(nn_child(gpt2.lm.net, "h.0.attn"), "bias", NN_SHAPE(1, 1, 2, 2));
+    CHECK(mask && nn_save(gpt2.lm.net, path, NULL));
+    load(nn, 0);
+    CHECK(!nn_load(gpt2.lm.net, path, NULL));
+    CHECK_TEXT(nn_error(nn), "unexpected: h.0.attn.bias");
+    nn_clear(nn);
+    CHECK(nn_load(gpt2.lm.net, path, &d));
+    remove(path);
+    nn_free(nn);
+}
+
+TEST(looking_into_files)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
+    static const char json[] = "{ \"a\": 12, \"b\": {\"a\": -1.5e-3, \"c\": [1, {\"a\": 3}]}, \"text\": \"h\\u00e9 \\\"x\\\"\", \"yes\": true, \"no\": false, \"null\": null, \"empty\": \"\" }";
+    const char *path = temporary("config.json");
+    char text[8];
+    nn_shape s;
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(json, 1, sizeof json - 1, f) == sizeof json - 1);
+    if (f) fclose(f);
+    CHECK(nn_json_number(nn, path, "a", 0) == 12 && nn_json_number(nn, path, "b.a", 0) == -1.5e-3 && nn_json_number(nn, path, "yes", 5) == 1 && nn_json_number(nn, path, "no", 5) == 0);
+    CHECK(nn_json_number(nn, path, "null", 5) == 5 && nn_json_number(nn, path, "b", 5) == 5 && nn_json_number(nn, path, "b.c", 5) == 5);
+    CHECK(nn_json_number(nn, path, "z", 5) == 5 && nn_json_number(nn, path, "a.a", 5) == 5);
+    CHECK(nn_json_text(nn, path, "text", text, sizeof text) == 7 && !strcmp(text, "h\xc3\xa9 \"x\""));
+    CHECK(nn_json_text(nn, path, "text", text, 3) == 7 && !strcmp(text, "h\xc3"));
+    CHECK(nn_json_text(nn, path, "a", text, sizeof text) == 2 && !strcmp(text, "12") && nn_json_text(nn, path, "empty", text, sizeof text) == 0 && nn_ok(nn));
+    CHECK(nn_json_number(nn, path, "text", 5) == 5);
+    CHECK_TEXT(nn_error(nn), "text is");
+    nn_clear(nn);
+    f = fopen(path, "wb");
+    CHECK(f && fwrite(json, 1, 60, f) == 60);
+    if (f) fclose(f);
+    CHECK(nn_json_text(nn, path, "a", text, sizeof text) == 0 && !nn_ok(nn));
+    nn_clear(nn);
+    remove(path);
+    CHECK(nn_json_text(nn, path, "a", text, sizeof text) == 0);
+    CHECK_TEXT(nn_error(nn), "cannot open");
+    nn_clear(nn);
+    CHECK(nn_file_shape(nn, golden("gpt2/model.safetensors"), "transformer.wpe.weight", &s) && s.ndim == 2 && s.d[0] == 96 && s.d[1] == 16);
+    CHECK(!nn_file_shape(nn, golden("gpt2/model.safetensors"), "wpe.weight", &s) && nn_ok(nn));
+    CHECK(!nn_file_shape(nn, golden("gpt2/config.json"), "a", &s) && !nn_ok(nn));
+    nn_clear(nn);
+
+    nn_layer *l = nn_model_new(nn, NULL);                /* what is to be loaded needs no random numbers, and draws none */
+    nn_begin(nn, NN_EVAL);
+    for (int skip = 0; skip < 2; skip++) {
+        nn_init_skip(nn, skip);
+        nn_tensor *w = nn_param(nn_linear_new(l, NULL, 3, 5, NULL), "weight");
+        CHECK((nn_item(nn_sum(nn_abs(w), NN_ALL, NULL)) == 0) == skip);
+    }
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
