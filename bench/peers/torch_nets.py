@@ -86,7 +86,7 @@ class Gpt(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens, caches=None, at=0):
-        x = self.tokens(tokens) + self.positions.weight[at:at + tokens.shape[1]]
+        x = self.tokens(tokens) + self.positions(torch.arange(at, at + int(tokens.shape[1])))
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches is not None else None, at)
         return F.linear(self.norm(x), self.tokens.weight)
@@ -135,7 +135,6 @@ NETS = {                                                 # beginning of the work
     "n7b_": (lambda: resnet18(1000), (3, 224, 224)),
     "n7c_": (separable, (64, 32, 32)),
 }
-PREFILL = ["n6a_gpt_L4_d128_c64", "n6b_gpt_L6_d384_c256"]
 INFERENCE = ["n1_mlp784-128-10_b1", "n1_mlp784-128-10_b64", "n2_mlp784-128-64-10_b1", "n2_mlp784-128-64-10_b64", "n3_cnn32-64_b1", "n3_cnn32-64_b64",
              "n4_lenet_b1", "n4_lenet_b64", "n5a_lstm128_s32_b1", "n5a_lstm128_s32_b32", "n7a_resnet18_cifar_b1", "n7b_resnet18_224_b1", "n7c_dwsep64-128_32x32_b1"]
 
