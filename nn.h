@@ -978,6 +978,11 @@ struct nn_call {
     int64_t      cost;               // how much work it is, in numbers moved (some 8 multiply-adds each); 0: all of in, out ... A small call is not spread
     size_t       shared_bytes, task_bytes;   // scratch wanted: for all tasks together, for each running task
     void        *shared;             // the scratch, 64-byte aligned
+    unsigned     fixed;              // in plans, bit i: in[i] never changes. op->plan may then say that the first `once` phases read such inputs
+    int          once;               // only and write kept_bytes bytes of `kept` only: the plan runs them a single time and keeps those
+    unsigned     spent;              // bit i: the phases after those do not read in[i], so that the plan need not keep it
+    size_t       kept_bytes;
+    void        *kept;
 };
 typedef struct nn_task { int phase; int64_t index, count; void *scratch; } nn_task;
 typedef void (*nn_exec)(const nn_call *c, const nn_task *t);
@@ -2917,6 +2922,10 @@ static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *param
     c->cost = 0;
     c->shared_bytes = c->task_bytes = 0;
     c->shared = NULL;
+    c->fixed = c->spent = 0;
+    c->once = 0;
+    c->kept_bytes = 0;
+    c->kept = NULL;
 }
 
 // Plans: how many tasks for n independent items of `cost` multiply-adds each. Depends on shapes only.
@@ -12756,7 +12765,14 @@ NN__SIMPLE_END
 // =============================================================================================
 enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
 
-typedef struct nn__recorded { const nn_op *op; int nin, nout, naux, mode; double params[NN_MAX_PARAMS / sizeof(double)]; nn_view v[NN__PLAN_VIEWS]; } nn__recorded;
+typedef struct nn__recorded {
+    const nn_op *op;
+    int          nin, nout, naux, mode;
+    unsigned     fixed, spent;       // as in nn_call; fixed 0: nothing is prepared
+    size_t       kept_bytes;
+    double       params[NN_MAX_PARAMS / sizeof(double)];
+    nn_view      v[NN__PLAN_VIEWS];
+} nn__recorded;
 struct nn__recording {                  // while a plan is made, nn->record points here
     nn_context *nn;
     nn__recorded *call;
@@ -12772,7 +12788,7 @@ typedef struct nn__plan_view {
     int     base;
     int64_t at, at_step, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];
 } nn__plan_view;
-typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
+typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; unsigned fixed; char *kept; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
 struct nn_plan {
     nn_context    *nn;
     nn__plan_call *call;
@@ -12781,7 +12797,7 @@ struct nn_plan {
     char          *constants;
     int            calls, any_batch, threads;
     int64_t        batch;
-    size_t         input_bytes, output_bytes, temp_bytes, scratch_bytes;       // of one sample; of the whole workspace
+    size_t         output_bytes, temp_bytes, scratch_bytes, constant_bytes;    // of one sample; of the whole workspace; of weights and what is made of them
 };
 
 static void nn__record_refuse(nn_context *nn, const char *why) { if (nn->record && !nn->record->refused) nn->record->refused = why; }
@@ -12804,7 +12820,7 @@ static void nn__record_call(nn_context *nn, const nn_call *c)
         r->room = room;
     }
     to = &r->call[r->calls++];
-    to->op = c->op; to->nin = c->nin; to->nout = c->nout; to->naux = c->naux; to->mode = c->mode;
+    to->op = c->op; to->nin = c->nin; to->nout = c->nout; to->naux = c->naux; to->mode = c->mode; to->fixed = to->spent = 0; to->kept_bytes = 0;
     memset(to->params, 0, sizeof to->params);
     if (c->params) memcpy(to->params, c->params, c->op->params_bytes);
     for (i = 0; i < n; i++) to->v[i] = i < c->nin ? c->in[i] : i < c->nin + c->nout ? c->out[i - c->nin] : c->aux[i - c->nin - c->nout];
@@ -13095,6 +13111,17 @@ static void nn__plan_begin(const nn_plan *p, nn_call *c)  // reads nothing of th
     c->add = 0;
     c->seed = c->step = c->ordinal = 0;
 }
+static void nn__plan_ask(nn_call *c)                     // how the op cuts its work
+{
+    c->phases = 1;
+    c->tasks[0] = 1;
+    c->shared_bytes = c->task_bytes = 0;
+    c->cost = 0;
+    c->once = 0;
+    c->spent = 0;
+    c->kept_bytes = 0;
+    if (c->op->plan) c->op->plan(c);
+}
 
 static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t batch, char *const *base, nn_call *c)
 {
@@ -13104,29 +13131,27 @@ static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t b
     c->params = k->params;
     c->mode = k->mode;
     c->nin = k->nin; c->nout = k->nout; c->naux = k->naux;
-    c->phases = 1;
-    c->tasks[0] = 1;
-    c->shared_bytes = c->task_bytes = 0;
-    c->cost = 0;
+    c->fixed = k->fixed;
     for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, batch, base);
     for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, batch, base);
     for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, batch, base);
-    if (k->op->plan) k->op->plan(c);
+    nn__plan_ask(c);
 }
 
 static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, char *scratch)
 {
     nn_task t;
     nn__job j;
+    c->kept = k->kept;
     c->shared = scratch;
     scratch += nn__round_up(c->shared_bytes);
     if (p->threads > 1 && !nn__is_small(c)) {
         j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
+        for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
         return;
     }
     t.scratch = scratch;
-    for (t.phase = 0; t.phase < c->phases; t.phase++) {
+    for (t.phase = c->once; t.phase < c->phases; t.phase++) {
         t.count = c->tasks[t.phase];
         for (t.index = 0; t.index < t.count; t.index++) k->exec(c, &t);
     }
@@ -13189,21 +13214,86 @@ static size_t nn__plan_scratch(const nn_plan *p)         // the most that any ba
     return most;
 }
 
-// One block holds the plan, its calls, views and constants.
+// ---- constants ----------------------------------------------------------------------------------------
+// What an op makes of its constant inputs (packed weights) is made once and kept; constants that nobody else reads are not.
+static void nn__plan_recorded(const nn__recording *r, const nn__recorded *from, nn_call *c)     // the call as it was recorded
+{
+    int i;
+    memset(c, 0, sizeof *c);
+    c->nn = r->nn;
+    c->op = from->op;
+    c->params = from->params;
+    c->mode = from->mode;
+    c->nin = from->nin; c->nout = from->nout; c->naux = from->naux;
+    c->fixed = from->fixed;
+    for (i = 0; i < c->nin + c->nout; i++) *(i < c->nin ? &c->in[i] : &c->out[i - c->nin]) = from->v[i];
+    nn__plan_ask(c);
+}
+static size_t nn__find_kept(nn__recording *r, nn__recording *q, const nn__storage *s, int n)    // the same in both recordings; its bytes
+{
+    size_t bytes = 0;
+    int i, j;
+    nn_call c;
+    for (i = 0; i < r->calls; i++) {
+        nn__recorded *k = &r->call[i];
+        if (!k->op) continue;
+        for (j = 0, k->fixed = 0; j < k->nin; j++)
+            if (!nn__view_empty(&k->v[j]) && s[nn__storage_of(s, n, &k->v[j])].base == NN__PLAN_CONST) k->fixed |= 1u << j;
+        nn__plan_recorded(r, k, &c);
+        if (!c.once) k->fixed = 0;
+        k->spent = c.once ? c.spent : 0;
+        k->kept_bytes = c.once ? nn__round_up(c.kept_bytes) : 0;
+        q->call[i].fixed = k->fixed; q->call[i].spent = k->spent; q->call[i].kept_bytes = k->kept_bytes;
+        bytes += k->kept_bytes;
+    }
+    return bytes;
+}
+static void nn__drop_spent(const nn__recording *r, nn__storage *s, int n)       // constants that nobody reads after nn_plan_new
+{
+    int i, j;
+    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) s[i].base = NN__PLAN_NONE;
+    for (i = 0; i < r->calls; i++) for (j = 0; r->call[i].op && j < r->call[i].nin; j++) {
+        nn__storage *t = nn__view_empty(&r->call[i].v[j]) ? NULL : &s[nn__storage_of(s, n, &r->call[i].v[j])];
+        if (t && t->base == NN__PLAN_NONE && !(r->call[i].spent >> j & 1)) t->base = NN__PLAN_CONST;
+    }
+    if (!nn__view_empty(&r->output)) {
+        nn__storage *t = &s[nn__storage_of(s, n, &r->output)];
+        if (t->base == NN__PLAN_NONE) t->base = NN__PLAN_CONST;
+    }
+}
+static int nn__plan_fill_kept(const nn__recording *r, const nn__recorded *from, const nn__plan_call *k)  // 0: out of memory
+{
+    nn_call c;
+    nn_task t;
+    char *scratch = NULL;
+    nn__plan_recorded(r, from, &c);
+    c.kept = k->kept;
+    if (c.task_bytes && !(scratch = (char *)nn__raw_alloc(r->nn, c.task_bytes + NN__ALIGN))) return 0;
+    t.scratch = scratch + (NN__ALIGN - 1 - ((uintptr_t)scratch + NN__ALIGN - 1) % NN__ALIGN);
+    for (t.phase = 0; t.phase < c.once; t.phase++)
+        for (t.count = c.tasks[t.phase], t.index = 0; t.index < t.count; t.index++) k->exec(&c, &t);
+    nn__raw_free(r->nn, scratch);
+    return 1;
+}
+
+// One block holds the plan, its calls, views, constants and what is kept of them.
 static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)
 {
     nn_context *nn = r->nn;
     int n = nn__find_storages(r, s), m = nn__find_storages(q, u), i, j, calls = 0, views = 0, linear = 1;
-    size_t constants = 0, head;
+    size_t constants = 0, head, kept;
     nn_plan *p;
     char *at;
     if (r->refused || q->refused) return NULL;
+    kept = nn__find_kept(r, q, s, n);
+    nn__drop_spent(r, s, n);
+    if (q != r) nn__drop_spent(q, u, m);
     nn__share_places(r, s, n);
     nn__share_places(q, u, m);
     for (i = 0; i < r->calls; i++) if (r->call[i].op) { calls++; views += r->call[i].nin + r->call[i].nout + r->call[i].naux; }
     for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) constants += (size_t)nn__storage_bytes_of(&s[i]);
     head = nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call) + nn__round_up((size_t)views * sizeof *p->view);
-    at = (char *)nn__raw_alloc(nn, head + constants + NN__ALIGN);
+    at = (char *)nn__raw_alloc(nn, head + constants + kept + NN__ALIGN);
     if (!at) { r->refused = "out of memory"; return NULL; }
     p = (nn_plan *)(void *)at;
     memset(p, 0, sizeof *p);
@@ -13227,18 +13317,26 @@ static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *
         k->op = c->op; k->nin = c->nin; k->nout = c->nout; k->naux = c->naux; k->mode = c->mode; k->view = views;
         k->exec = c->op->id ? nn->table->forward[c->op->id] : c->op->forward;
         memcpy(k->params, c->params, sizeof k->params);
+        k->fixed = c->fixed;
+        k->kept = c->kept_bytes ? p->constants + constants : NULL;
+        constants += c->kept_bytes;
         for (j = 0; j < c->nin + c->nout + c->naux; j++, views++) {
             if (j < c->nin + c->nout) linear &= nn__plan_bind(&p->view[views], &c->v[j], &q->call[i].v[j], r, q, s, n, u, m);
             else { memset(&p->view[views], 0, sizeof *p->view); p->view[views].v.dtype = c->v[j].dtype; }
         }
     }
     linear &= nn__plan_bind(&p->output, &r->output, &q->output, r, q, s, n, u, m);
+    for (i = 0, j = 0; linear && i < r->calls; i++) if (r->call[i].op) {
+        const nn__plan_call *k = &p->call[j++];
+        if (k->kept && !nn__plan_fill_kept(r, &r->call[i], k)) { r->refused = "out of memory"; linear = 0; }
+    }
     if (!linear) { nn__raw_free(nn, p); return NULL; }   // for one batch only: the caller tries r with itself
     p->any_batch = r->batch > 1 && r != q;
     p->out_shape.ndim = r->output.ndim;
     memcpy(p->out_shape.d, r->output.shape, sizeof r->output.shape);
     p->output_bytes = (size_t)(nn_view_count(&r->output) / nn__max(1, r->batch)) * sizeof(float);
     p->scratch_bytes = nn__plan_scratch(p);
+    p->constant_bytes = constants;
     return p;
 }
 
@@ -13344,8 +13442,8 @@ NN_API void nn_plan_print(const nn_plan *p)
         macs += m;
         seconds += took;
     }
-    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (temporaries %lld, scratch %lld)\n", p->calls, macs, seconds * 1e6,
-            (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes);
+    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (temporaries %lld, scratch %lld), constants %lld bytes\n", p->calls, macs, seconds * 1e6,
+            (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
     nn__raw_free(nn, memory);
 }
 
@@ -13612,6 +13710,7 @@ NN__TARGET_BEGIN("avx2,fma,f16c")
 #define NN__MUL32(a, b)  _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm256_maskload_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n))))     // n lanes, the rest 0
 #define NN__PUT_PART(p, v, n) _mm256_maskstore_ps(p, (__m256i)(NN__K(count_up)(0) < (int32_t)(n)), (__m256)(v))
+#define NN__HOLD(v)      __asm__("" : "+x"(v))           // v stays in a register: GCC likes to read operands again from memory, each time
 #define NN__HALVES(p, q)      ((V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))     // half from p, half from q
 #define NN__FROM_BF16(p)      ((V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
 #define NN__FROM_F16(p)       ((V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p))))
@@ -13636,6 +13735,7 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
 #define NN__GET_PART(p, n)    ((V)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p))
 #define NN__PUT_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), (__m512)(v))
+#define NN__HOLD(v)      __asm__("" : "+v"(v))
 #define NN__HALVES(p, q)      ((V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1))
 #define NN__FROM_BF16(p)      ((V)((VI)_mm512_maskz_cvtepu16_epi32((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
 #define NN__FROM_F16(p)       ((V)_mm512_maskz_cvtph_ps((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))))
@@ -16858,8 +16958,6 @@ NN__TILE(1, 4) NN__TILE(1, 8) NN__TILE(2, 4) NN__TILE(3, 4)
 static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
 #undef NN__X
 #undef NN__TILE
-#undef NN__TILES
-#undef NN__TILES_OF
 
 NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 {
@@ -17103,7 +17201,7 @@ NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, co
         NN__UNROLL for (t = 0; t < rows; t++) {
             const char *p = b + t * row_bytes + j * e;
             char part[NN__LANES * sizeof(R)] = { 0 };
-            if (left < NN__LANES) { memcpy(part, p, (size_t)(left * e)); p = part; }
+            if (left < NN__LANES) { memcpy(part, p, (size_t)left % NN__LANES * (size_t)e); p = part; }
             else NN__FETCH(p + 8 * row_bytes);
             w = NN__K(small_load)(type, p);
             if (type == NN_I8) w = w * s;
@@ -18229,7 +18327,7 @@ enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
     int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
-    int     transposed, winograd;
+    int     transposed, winograd, kept;                  // kept: weights are packed once, all of them
 } nn__conv;
 
 static nn__conv nn__conv_sizes(const nn_call *c)
@@ -18239,6 +18337,7 @@ static nn__conv nn__conv_sizes(const nn_call *c)
     const nn_view *image, *map, *w = &c->in[1];
     int d;
     v.transposed = c->op->id == NN_OP_conv_transpose2d;
+    v.kept = (int)(c->fixed >> 1 & 1);
     image = v.transposed ? &c->out[0] : &c->in[0];
     map   = v.transposed ? &c->in[0] : &c->out[0];
     v.batch = image->shape[0];
@@ -18342,7 +18441,7 @@ static int nn__next_part(const nn__gather *q, nn__part *p)
 // shorter than a vector waste only what lies between them: those results are computed and dropped. Zeros that end one line begin the next.
 typedef struct nn__strip { int64_t low_y, low_x, split_y, split_x, wide, below, pitch, part, channel; } nn__strip; // wide: numbers of a line
 enum { NN__STRIP_TAPS = 64, NN__STRIP_ROOM = 16384, NN__STRIP_MOST = 65536, NN__STRIP_SLACK = 160, NN__STRIP_UNIT = 96, NN__STRIP_COLUMNS = 1024, NN__STRIP_PHASES = 16, NN__CHUNK = 384,
-       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 6144, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
+       NN__STRIP_OWN = 128, NN__STRIP_TASK = 16, NN__DW_SUMS = 8192, NN__DW_TERMS = 1024, NN__DW_FIRST = 6144, NN__DW_ROOM = 24576, NN__DW_RESULTS = 1024, NN__DW_CHUNK = 2048 };
 static nn__strip nn__conv_strip(const nn__gather *q)
 {
     nn__strip z;
@@ -18421,7 +18520,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     int64_t most, results, blocks, area = v->stride[0] * v->stride[1];
     memset(s, 0, sizeof *s);
     if (v->taps > NN__STRIP_TAPS || v->o < 1 || v->c < 1 || !v->batch || !v->map[0] || !v->map[1]) return 0;
-    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / 2) {                    // where not all channels fit, fewer results leave room for more of them
+    for (most = NN__DW_RESULTS;; most = NN__DW_RESULTS / (v->taps > 1 ? 2 : 4)) {        // where not all channels fit, fewer results leave room for more
         q = whole;
         s->across = (q.x.count + most - 1) / most;
         s->columns = s->across > 1 ? most : q.x.count;
@@ -18453,7 +18552,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 // times that of a direct sum; below 4e-6 of the norm of all results, and no result is off by more than 1e-5 of the largest one
 // (tests/test_conv.c). A column is a tile; columns run through the batch, and every result is a chain over channels as before, so the
 // bits do not depend on neighbours, lanes or threads.
-enum { NN__TILE_ROWS = 24, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 144, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2 };
+enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2, NN__WINO_AHEAD = 1 << 19, NN__WINO_SOME = 16 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
 static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
 // Does it pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights costs about as much
@@ -18461,33 +18560,81 @@ static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * 
 static int nn__wino_pays(const nn__conv *v, const int64_t *results, int back)
 {
     int64_t direct = 9 * results[0] * results[1], tiles = 36 * nn__wino_tiles(results);
-    return v->winograd && tiles + tiles * 6 / v->o + tiles * 6 / v->c + (back ? 30 : 120) < direct * 7 / 8;
+    return v->winograd && tiles + tiles * 6 / v->o + tiles * 6 / v->c + (back ? 30 : 240) < direct * 7 / 8;
 }
 static int nn__conv_wino(const nn__conv *v, int spread) { return nn__wino_pays(v, spread ? v->image : v->map, spread != v->transposed); }
 static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v, v->map, 1); }
+
+// A gather of many channels is summed with channels in lanes, straight from its source: a task brings some channels of the source, padded with
+// zeros, into its scratch, and adds what their taps give to a block of results, pixels x channels, which goes to its place when it is complete.
+// Blocks are some columns of some rows; where an image is small, all of it, and of several images.
+enum { NN__LANES_N = 128, NN__LANES_X = 112, NN__LANES_M = 192, NN__LANES_FEW = 16, NN__LANES_ROOM = 32768 };
+typedef struct nn__lanes { int64_t x, y, images, across, down, deep, lines, width, source, channels; } nn__lanes;    // lines, width: of the source of a block
+static int64_t nn__axis_reach(const nn__axis *a) { int64_t reach = (nn__max(1, a->taps) - 1) * a->hop; return (reach < 0 ? -reach : reach) + 1; }
+static nn__lanes nn__conv_lanes(const nn__conv *v, int spread)
+{
+    nn__lanes b;
+    int64_t phases = spread ? v->phases[0] * v->phases[1] : 1, reach[2] = { 1, 1 }, taps = 1, phase;
+    nn__gather q = nn__conv_gather(v, spread, 0), p;     // phase 0 has the most pixels, but not always the most taps
+    for (phase = 0; phase < phases; phase++) {
+        p = nn__conv_gather(v, spread, phase);
+        reach[0] = nn__max(reach[0], nn__axis_reach(&p.y));
+        reach[1] = nn__max(reach[1], nn__axis_reach(&p.x));
+        taps = nn__max(taps, p.taps);
+    }
+    b.across = q.x.count <= NN__LANES_N ? 1 : (q.x.count + NN__LANES_X - 1) / NN__LANES_X;
+    b.x = nn__max(1, (q.x.count + b.across - 1) / b.across);
+    b.down = nn__max(1, nn__min(q.y.count, NN__LANES_N / b.x));
+    b.down = nn__max(1, (q.y.count + b.down - 1) / b.down);
+    b.y = nn__max(1, (q.y.count + b.down - 1) / b.down);
+    b.images = b.across == 1 && b.down == 1 ? nn__max(1, nn__min(v->batch, NN__LANES_N / (b.x * b.y))) : 1;
+    b.deep = (v->batch + b.images - 1) / b.images;
+    b.lines = (b.y - 1) * q.y.step + reach[0];
+    b.width = (b.x - 1) * q.x.step + reach[1];
+    b.source = b.lines * b.width;
+    b.channels = nn__max(1, nn__min(NN__CONV_K / taps, NN__LANES_ROOM / (b.source * b.images)));
+    return b;
+}
+static int nn__conv_many(const nn__conv *v, int spread)
+{
+    nn__lanes b;
+    if ((spread ? v->c : v->o) < NN__LANES_FEW || v->taps > NN__STRIP_TAPS || v->batch == 0 || v->phases[0] * v->phases[1] == 0) return 0;
+    b = nn__conv_lanes(v, spread);
+    return b.source * b.images <= NN__LANES_ROOM;
+}
 
 // How the three products are cut into tasks; from sizes only.
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
     nn__bands bands;                                     // bands.count: 0 where pixels are packed
+    int     many;                                        // channels in lanes
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
+    int64_t ahead, ahead_tasks;                          // numbers of the image that are transformed in a phase of their own: Winograd with few tiles
 } nn__conv_cut;
-// Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__TILE_ROWS rows, a multiple of every NN__MR.
+// Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__LANE_ROWS rows, a multiple of every NN__NR.
 // Where there are few columns, weights are not packed in a phase of their own: every task transforms what it needs, which stays in the cache.
-static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__TILE_ROWS - 1) / NN__TILE_ROWS * NN__TILE_ROWS; }
+static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__LANE_ROWS - 1) / NN__LANE_ROWS * NN__LANE_ROWS; }
+static int64_t nn__wino_numbers(int64_t terms, int64_t width) { return 36 * ((terms + NN__WINO_K - 1) / NN__WINO_K * 16 + width * terms); }  // parts of NN__WINO_K terms
+static int64_t nn__wino_block_size(int64_t terms) { return nn__wino_numbers(terms, NN__LANE_ROWS); }    // of packed weights
+static int64_t nn__wino_ahead_size(const nn__conv *v, int spread)    // of the tiles of a block
+{
+    int64_t tiles = v->batch * nn__wino_tiles(spread ? v->image : v->map);
+    return nn__wino_numbers(spread ? v->o : v->c, nn__min(NN__WINO_N, (tiles + 15) / 16 * 16));
+}
 static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
     int64_t rows = spread ? v->c : v->o, terms = 36 * (spread ? v->o : v->c);
+    memset(&s, 0, sizeof s);
     s.phases = 1;
     s.blocks = (v->batch * nn__wino_tiles(spread ? v->image : v->map) + NN__WINO_N - 1) / NN__WINO_N;
-    s.lead = nn__tile_rows(rows, nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
+    s.lead = nn__tile_rows(rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
     s.rounds = (rows + s.lead - 1) / s.lead;
-    s.pack_blocks = s.lead / NN__TILE_ROWS;
-    s.panels = ((spread ? v->o : v->c) + NN__WINO_K - 1) / NN__WINO_K * 36 * 16 + s.lead * terms;
+    s.pack_blocks = s.lead / NN__LANE_ROWS;
+    s.panels = s.pack_blocks * nn__wino_block_size(spread ? v->o : v->c);
     s.splits = nn__max((s.lead + NN__WINO_M - 1) / NN__WINO_M, nn__min(4, 8 / (v->groups * s.blocks)));
-    if (s.blocks <= NN__WINO_FEW) {
+    if (s.blocks <= NN__WINO_FEW && !v->kept) {
         s.lead = nn__tile_rows(rows, 1);
         s.rounds = 1;
         s.pack_blocks = s.panels = 0;
@@ -18496,6 +18643,9 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.rows = nn__tile_rows(s.lead, s.splits);
     s.splits = (s.lead + s.rows - 1) / s.rows;
     s.tasks = v->groups * s.blocks * s.splits;
+    s.ahead = s.splits > 1 && s.blocks <= NN__WINO_FEW ? v->groups * s.blocks * nn__wino_ahead_size(v, spread) : 0;
+    if (s.ahead > NN__WINO_AHEAD) s.ahead = 0;
+    s.ahead_tasks = s.ahead ? v->groups * s.blocks * (((spread ? v->o : v->c) + NN__WINO_SOME - 1) / NN__WINO_SOME) : 0;
     return s;
 }
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
@@ -18509,9 +18659,26 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
     if (!nn__conv_bands(v, spread, &s.bands)) s.bands.count = 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
+    s.many = (q.channels >= NN__LANES_FEW || !s.bands.count) && nn__conv_many(v, spread);
+    if (s.many) {
+        nn__lanes b = nn__conv_lanes(v, spread);
+        s.bands.count = 0;
+        int64_t weights = v->groups * s.rows * q.channels * v->taps;
+        s.blocks = b.across * b.down * b.deep;
+        s.lead = nn__tile_rows(s.rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, weights / NN__CONV_PACK + 1));
+        s.rounds = (s.rows + s.lead - 1) / s.lead;
+        s.pack_blocks = s.lead / NN__LANE_ROWS;
+        s.panels = s.lead * q.channels * v->taps;
+        s.tasks = v->groups * s.phases * s.blocks;
+        s.splits = nn__max((s.lead + NN__LANES_M - 1) / NN__LANES_M, nn__min(s.pack_blocks, 8 / s.tasks));
+        s.rows = nn__tile_rows(s.lead, s.splits);
+        s.splits = (s.lead + s.rows - 1) / s.rows;
+        s.tasks *= s.splits;
+        return s;
+    }
     s.blocks = (q.columns + NN__CONV_N - 1) / NN__CONV_N;
     s.pack_blocks = (s.rows + NN__GEMM_M - 1) / NN__GEMM_M;
-    s.rounds = nn__min(s.pack_blocks, v->groups * s.rows * q.channels * v->taps / NN__CONV_PACK + 1);
+    s.rounds = v->kept ? 1 : nn__min(s.pack_blocks, v->groups * s.rows * q.channels * v->taps / NN__CONV_PACK + 1);
     s.rounds = nn__min(s.rounds, NN_MAX_PHASES / 2);
     s.pack_blocks = (s.pack_blocks + s.rounds - 1) / s.rounds;
     s.rounds = (s.rows + s.pack_blocks * NN__GEMM_M - 1) / (s.pack_blocks * NN__GEMM_M);
@@ -18597,9 +18764,9 @@ static int nn__conv_shape(nn_call *c)
 }
 static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
-    int64_t rows = s->rows;
-    int64_t sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K), few = nn__wino_stride(NN__WINO_N + rows, NN__WINO_K / 2) + 16;
-    if (nn__conv_wino(v, spread)) return 36 * (sums + nn__max(image, rows <= NN__WINO_M / 2 ? few : 0));
+    int64_t rows = s->rows, sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
+    if (s->many) return NN__LANES_ROOM + NN__LANES_N * (rows + 16 + 16);
     if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
     return NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
 }
@@ -18627,6 +18794,18 @@ static void nn__conv_plan(nn_call *c)
         }
         c->shared_bytes = nn__round_up((size_t)(v.groups * s.panels) * real);
         c->task_bytes = (size_t)nn__conv_scratch(&v, spread, &s) * real;
+        if (v.kept && c->shared_bytes) {
+            c->kept_bytes = c->shared_bytes;
+            c->shared_bytes = 0;
+            c->once = 1;
+            c->spent = 1u << 1;
+        }
+        if (s.ahead) {                                   // one round: pack, if that is a phase, transform, multiply
+            c->shared_bytes += nn__round_up((size_t)s.ahead * real);
+            c->phases = v.kept ? 3 : 2;
+            c->tasks[c->phases - 2] = s.ahead_tasks;
+            c->tasks[c->phases - 1] = s.tasks;
+        }
     }
     else c->phases = 1;
     if (back && c->din[1].data) {
@@ -18708,12 +18887,54 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 #else
 #define NN__PREFETCH(p) ((void)(p))
 #endif
-// GCC likes to read an operand again from memory for every multiply-add; vectors that lie across two cache lines cost two loads each time.
-#if NN__LANES == 16 && defined(__GNUC__)
-#define NN__HOLD(v) __asm__("" : "+v"(v))
-#elif NN__LANES == 8 && defined(__GNUC__)
-#define NN__HOLD(v) __asm__("" : "+x"(v))
+// Products with channels in lanes: y (pixels, v vectors of channels) = sum over k terms of x(pixel, term) w(term, channel) + y, or + start for
+// every pixel. Pixels are h in each of `rows` rows; term p of pixel i in row r is x[i step + r line + at[p]]; a term of w is v vectors. Meanwhile
+// as much is fetched from `ahead`: the weights of small images come from far.
+NN__INLINE void NN__K(lane_sums)(const int rows, const int h, const int v, int64_t k, const R *x, int64_t step, int64_t line, const int64_t *at, const R *w, const R *ahead,
+                                 const R *start, R *y, int64_t ld)
+{
+    V acc[NN__TALL][NN__NV], wv[NN__NV];
+    int64_t p;
+    int i, j, r;
+    NN__UNROLL for (i = 0; i < rows * h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD((start ? start : y + i * ld) + j * NN__LANES);
+    for (p = 0; p < k; p++, w += v * NN__LANES, ahead += v * NN__LANES) {
+        const R *from = x + at[p];
+        NN__UNROLL for (j = 0; j < v; j++) { NN__PREFETCH(ahead + j * NN__LANES); wv[j] = LOAD(w + j * NN__LANES); }
+        NN__UNROLL for (r = 0; r < rows; r++) NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[r * h + i][j] = FMA(SET1(from[r * line + i * step]), wv[j], acc[r * h + i][j]);
+    }
+    NN__UNROLL for (i = 0; i < rows * h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ld + j * NN__LANES, acc[i][j]);
+}
+typedef void (*NN__K(lane_fn))(int64_t k, const R *x, int64_t step, int64_t line, const int64_t *at, const R *w, const R *ahead, const R *start, R *y, int64_t ld);
+#define NN__LANE_TILE(rows, h, v) static void NN__K(lane_##rows##x##h##x##v)(int64_t k, const R *x, int64_t step, int64_t line, const int64_t *at, const R *w, \
+                                                                            const R *ahead, const R *start, R *y, int64_t ld) \
+    { NN__K(lane_sums)(rows, h, v, k, x, step, line, at, w, ahead, start, y, ld); }
+#define NN__TILE(h, v) NN__LANE_TILE(1, h, v)
+NN__TILES(1, NN__TILE)
+NN__TILES(2, NN__TILE)
+#undef NN__TILE
+#define NN__X(h, v) NN__K(lane_1x##h##x##v),
+static const NN__K(lane_fn) NN__K(lane_tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
+#undef NN__X
+#if NN__TALL < 14                    // two rows
+#define NN__HALF_TILES(NN__X) NN__X(1) NN__X(2)
 #else
+#define NN__HALF_TILES(NN__X) NN__X(1) NN__X(2) NN__X(3) NN__X(4) NN__X(5) NN__X(6) NN__X(7)
+#endif
+#define NN__TILE(h) NN__LANE_TILE(2, h, 2)
+NN__HALF_TILES(NN__TILE)
+#define NN__X(h) NN__K(lane_2x##h##x2),
+static const NN__K(lane_fn) NN__K(lane_pairs)[] = { NN__HALF_TILES(NN__X) };
+#undef NN__X
+#undef NN__TILE
+#undef NN__HALF_TILES
+#undef NN__LANE_TILE
+#undef NN__TILES
+#undef NN__TILES_OF
+
+#ifndef NN__HOLD
 #define NN__HOLD(v) ((void)0)
 #endif
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
@@ -18817,6 +19038,120 @@ static void NN__K(conv_pixels)(const nn__gather *q, const nn__part *p, const R *
                 for (r = 0; r < m; r++) NN__K(copy_run)(z + part[r].at, part[r].from + c, part[r].n, q->x.step);
             }
         }
+    }
+}
+
+// A run of results goes to its place: y (+)= x.
+NN__INLINE void NN__K(conv_put)(R *y, const R *x, int64_t n, int add)
+{
+    int64_t i;
+    if (!add && n == 4) memcpy(y, x, 4 * sizeof *y);
+    else if (!add) NN__K(copy_few)(y, x, n);
+    else for (i = 0; i < n; i++) y[i] += x[i];
+}
+
+// Weights of NN__LANE_ROWS rows in panels of NN__NR (the last one narrower, if a vector is enough): phase, panel, channel, tap, row.
+static void NN__K(lanes_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__LANE_ROWS, tap[NN__STRIP_TAPS], phase, i, j, ch, k;
+    w += group * v->o * v->c * v->taps;
+    to += group * s.panels;
+    for (phase = 0; phase < s.phases; phase++) {
+        nn__gather q = nn__conv_gather(v, spread, phase);
+        int64_t terms = q.channels * q.taps, end = nn__min(first + NN__LANE_ROWS, nn__min(s.lead, q.rows - round * s.lead));
+        for (k = 0; k < q.taps; k++) tap[k] = (q.y.tap0 + k / q.x.taps * q.y.tap_step) * v->kernel[1] + q.x.tap0 + k % q.x.taps * q.x.tap_step;
+        for (i = first; i < end; i += NN__NR) {
+            int64_t h = nn__min(NN__NR, end - i), width = h > NN__LANES ? NN__NR : NN__LANES;
+            const R *x = w + (round * s.lead + i) * q.w_row;
+            R *z = to + s.lead * q.before + i * terms;
+            if (!spread) { NN__K(gemm_turn)(h, terms, x, q.w_row, 1, width, z); continue; }
+            for (ch = 0; ch < q.channels; ch++) for (k = 0; k < q.taps; k++, z += width) {
+                for (j = 0; j < h; j++) z[j] = x[j * q.w_row + ch * q.w_channel + tap[k]];
+                for (; j < width; j++) z[j] = 0;
+            }
+        }
+    }
+}
+// Some channels of the source of a block: its lines from (y, x) on, zeros where there is nothing. One tap a step: lines in between are not read.
+static void NN__K(lanes_source)(const nn__gather *q, const nn__lanes *b, const R *plane, int64_t channels, int64_t y, int64_t x, R *to)
+{
+    int64_t lo = nn__min(b->width, nn__max(0, -x)), hi = nn__max(lo, nn__min(b->width, q->x.size - x)), step = q->y.taps == 1 ? q->y.step : 1, ch, l;
+    int64_t first = nn__max(0, -y), last = nn__min(b->lines, q->y.size - y);
+    first = (first + step - 1) / step * step;
+    if (lo > 0 || hi < b->width || first > 0 || last < b->lines) memset(to, 0, (size_t)(channels * b->source) * sizeof *to);
+    for (ch = 0; ch < channels; ch++, plane += q->y.size * q->x.size, to += b->source)
+        for (l = first; l < last; l += step) NN__K(copy_few)(to + l * b->width + lo, plane + (y + l) * q->x.size + x + lo, hi - lo);
+}
+// n results of m channels, [pixel][channel], go to runs of `run` pixels of their planes, `line` apart. As many channels at a time as a vector has lanes.
+static void NN__K(lanes_put)(int64_t n, int64_t m, const R *sum, int64_t ld, R *y, int64_t plane, int64_t run, int64_t line, int64_t pitch, int add, R *part)
+{
+    int direct = run == n && pitch == 1 && !add;
+    int64_t i, j, r, e;
+    for (i = 0; i < m; i += NN__LANES) {
+        R *to = direct ? y + i * plane : part;
+#if NN__LANES > 1
+        for (j = 0; j < n; j += NN__LANES) NN__K(turn_block)(n - j, m - i, sum + j * ld + i, ld, to + j, direct ? plane : n, n - j);
+#else
+        for (j = 0; j < n; j++) to[j] = sum[j * ld + i];
+#endif
+        for (e = 0; e < nn__min(NN__LANES, m - i) && !direct; e++) for (r = 0; r * run < n; r++) {
+            const R *z = part + e * n + r * run;
+            R *at = y + (i + e) * plane + r * line;
+            if (pitch == 1) NN__K(conv_put)(at, z, run, add);
+            else for (j = 0; j < run; j++) at[j * pitch] = add ? at[j * pitch] + z[j] : z[j];
+        }
+    }
+}
+static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    int64_t block = index / s.splits % s.blocks, phase = index / s.splits / s.blocks % s.phases, group = index / s.splits / s.blocks / s.phases;
+    int64_t in_round = index % s.splits * s.rows, row = round * s.lead + in_round, at[NN__CONV_K + NN__STRIP_TAPS];
+    nn__gather q = nn__conv_gather(v, spread, phase);
+    nn__lanes b = nn__conv_lanes(v, spread);
+    int64_t x0 = block % b.across * b.x, y0 = block / b.across % b.down * b.y, image = block / b.across / b.down * b.images;
+    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), images = nn__min(b.images, v->batch - image);
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), source, terms, line, ch, k, n, i, j, e, r, t, h, xs, ys, tiles, rows;
+    const int64_t pairs = (int64_t)(sizeof NN__K(lane_pairs) / sizeof *NN__K(lane_pairs));
+    int64_t ld = s.rows + 16;                            // not a power of 2
+    R *sum = scratch + NN__LANES_ROOM, *part = sum + NN__LANES_N * ld, zero[NN__NR] = { 0 };
+    xs = nn__min(b.x, q.x.count - x0);
+    ys = nn__min(b.y, q.y.count - y0);
+    if (m <= 0 || xs <= 0 || ys <= 0) return;
+    n = images * ys * xs;
+    terms = q.channels * q.taps;
+    source = q.y.size * q.x.size;
+    line = q.y.step * b.width;
+    tiles = (xs + NN__TALL - 1) / NN__TALL;
+    a += group * s.panels + s.lead * q.before + in_round * terms;
+    if (terms == 0) for (i = 0; i < n; i++) for (j = 0; j < m; j++) sum[i * ld + j] = bias ? bias[group * q.rows + row + j] : 0;
+    for (ch = 0; ch < q.channels && terms; ch += b.channels) {
+        int64_t depth = nn__min(b.channels, q.channels - ch);
+        int64_t low_y = y0 * q.y.step + q.y.offset + nn__min(0, (q.y.taps - 1) * q.y.hop), low_x = x0 * q.x.step + q.x.offset + nn__min(0, (q.x.taps - 1) * q.x.hop);
+        for (i = 0; i < images; i++)
+            NN__K(lanes_source)(&q, &b, from + ((image + i) * v->groups * q.channels + group * q.channels + ch) * source, depth, low_y, low_x, scratch + i * depth * b.source);
+        for (k = 0; k < q.taps; k++)
+            at[k] = (k / q.x.taps * q.y.hop - nn__min(0, (q.y.taps - 1) * q.y.hop)) * b.width + k % q.x.taps * q.x.hop - nn__min(0, (q.x.taps - 1) * q.x.hop);
+        for (; k < depth * q.taps; k++) at[k] = at[k - q.taps] + b.source;
+        for (j = 0; j < m; j += NN__NR) {
+            int wide = m - j > NN__LANES;
+            const R *w = a + j * terms + ch * q.taps * (wide ? NN__NR : NN__LANES), *next = j + NN__NR < m ? w + NN__NR * terms : a + (ch + depth) * q.taps * NN__NR;
+            R start[NN__NR];
+            if (ch == 0) memcpy(start, zero, sizeof start);
+            if (ch == 0 && bias) memcpy(start, bias + group * q.rows + row + j, (size_t)nn__min(NN__NR, m - j) * sizeof *start);
+            for (i = 0; i < images; i++) for (r = 0; r < ys; r += rows) for (e = 0, t = 0, rows = wide && xs <= pairs && ys - r > 1 ? 2 : 1; t < tiles; t++, e += h) {
+                NN__K(lane_fn) tile = rows == 2 ? NN__K(lane_pairs)[xs - 1] : NN__K(lane_tiles)[wide][xs / tiles + (t < xs % tiles) - 1];
+                h = xs / tiles + (t < xs % tiles);
+                tile(depth * q.taps, scratch + i * depth * b.source + r * line + e * q.x.step, q.x.step, line, at, w, i || r || t ? w : next,
+                     ch ? NULL : start, sum + ((i * ys + r) * xs + e) * ld + j, ld);
+            }
+        }
+    }
+    for (i = 0; i < images; i++) {
+        R *to = y + (((image + i) * v->groups + group) * q.rows + row) * plane + (q.y.first + y0 * q.y.pitch) * width + q.x.first + x0 * q.x.pitch;
+        int64_t run = xs == width && q.y.pitch == 1 ? ys * xs : xs;
+        NN__K(lanes_put)(ys * xs, m, sum + i * ys * xs * ld, ld, to, plane, run, q.y.pitch * width, q.x.pitch, add, part);
     }
 }
 
@@ -19354,37 +19689,37 @@ NN__INLINE void NN__K(wino_kernel)(const V *g, int n, R *to, int64_t stride, int
     }
 }
 
-// Weights of some rows and channels, as wino_products reads them. Several channels at a time: rows of w may be far apart.
+// Weights of some rows and channels in panels of NN__NR rows, as wino_multiply reads them. Several channels at a time: rows of w may be far apart.
 static void NN__K(wino_kernels)(const nn__gather *q, int flip, const R *w, int64_t rows, int64_t channels, R *to, int64_t stride)
 {
     enum { some = 8 };
-    R g[some][9][16];
+    R g[some][9][NN__NR];
     int64_t i, ch, e, j, n;
     int k, l;
     memset(g, 0, sizeof g);
-    for (i = 0; i < rows; i += NN__MR) for (ch = 0; ch < channels; ch += some) {
+    for (i = 0; i < rows; i += NN__NR) for (ch = 0; ch < channels; ch += some) {
         n = nn__min(some, channels - ch);
-        for (j = 0; j < nn__min(NN__MR, rows - i); j++) for (e = 0; e < n; e++) {
+        for (j = 0; j < nn__min(NN__NR, rows - i); j++) for (e = 0; e < n; e++) {
             const R *x = w + (i + j) * q->w_row + (ch + e) * q->w_channel;
             NN__UNROLL for (k = 0; k < 9; k++) g[e][k][j] = x[k];
         }
-        for (e = 0; e < n; e++) for (l = 0; l < NN__MR; l += NN__LANES) {
+        for (e = 0; e < n; e++) for (l = 0; l < NN__NR; l += NN__LANES) {
             V x[9];
             NN__UNROLL for (k = 0; k < 9; k++) x[k] = LOAD(g[e][flip ? 8 - k : k] + l);
-            NN__K(wino_kernel)(x, 3, to + i * channels + (ch + e) * NN__MR + l, stride, ch + e == channels - 1 ? NN__MR - l : NN__LANES);
+            NN__K(wino_kernel)(x, 3, to + i * channels + (ch + e) * NN__NR + l, stride, NN__LANES);
         }
     }
 }
-// A task of the packing phase: NN__TILE_ROWS rows of a round, all channels in parts of NN__WINO_K.
+// A task of the packing phase: NN__LANE_ROWS rows of a round, all channels in parts of NN__WINO_K.
 static void NN__K(wino_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
-    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__TILE_ROWS, row = round * s.lead + first, part;
-    to += group * s.panels;
+    int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__LANE_ROWS, row = round * s.lead + first, part;
+    to += group * s.panels + index % s.pack_blocks * nn__wino_block_size(q.channels);
     for (part = 0; part < q.channels; part += NN__WINO_K) {
-        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(s.lead, depth);
-        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__TILE_ROWS, q.rows - row), depth, to + first * depth, stride);
+        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(NN__LANE_ROWS, depth);
+        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__LANE_ROWS, q.rows - row), depth, to, stride);
         to += 36 * stride;
     }
 }
@@ -19411,78 +19746,104 @@ static void NN__K(wino_products)(int64_t m, int64_t n, int add, int64_t depth, c
         else for (i = 0; i < m; i += NN__MR) NN__K(wino_tile)(1, add, depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
     }
 }
-// One block of results: some rows (channels) and NN__WINO_N columns (tiles).
-static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+// y (n tiles, m rows) (+)= pixels * weights for each of the 36 matrices: [term][tile] times panels [term][NN__NR rows]. Channels are what lanes are, as
+// there are many of them however small an image is, and a weight is read once for up to NN__TALL tiles.
+static void NN__K(wino_multiply)(int64_t n, int64_t m, int add, int64_t depth, const R *x, int64_t wide, const R *w, int64_t w_stride, R *y, int64_t y_stride, int64_t ld)
+{
+    static const R zero[NN__NR] = { 0 };
+    int64_t at[NN__WINO_K], x_stride = nn__wino_stride(depth, wide), tiles = (n + NN__TALL - 1) / NN__TALL, i, j, t, h;
+    int e;
+    for (i = 0; i < depth; i++) at[i] = i * wide;
+    for (e = 0; e < 36; e++, x += x_stride, w += w_stride, y += y_stride) for (j = 0; j < m; j += NN__NR) {
+        const R *panel = w + j * depth, *next = j + NN__NR < m ? panel + NN__NR * depth : w + w_stride;
+        for (i = 0, t = 0; t < tiles; t++, i += h) {
+            h = n / tiles + (t < n % tiles);
+            NN__K(lane_tiles)[1][h - 1](depth, x + i, 1, 0, at, panel, t ? panel : next, add ? NULL : zero, y + i * ld + j, ld);
+        }
+    }
+}
+// Channels begin .. end - 1 of tiles first .. first + n - 1, transformed: [matrix][term][tile], `wide` tiles in a row.
+static void NN__K(wino_transform)(const nn__conv *v, const nn__gather *q, const R *from, int64_t group, int64_t first, int64_t n, int64_t begin, int64_t end, int64_t wide, R *to, int64_t stride)
+{
+    NN__K(patch) in[NN__WINO_N];
+    NN__K(patches) p;
+    int64_t across = (q->x.count + 3) / 4, tiles = across * ((q->y.count + 3) / 4), source = q->y.size * q->x.size, runs = 0, ch, l, i;
+    int64_t low_y = q->y.offset + nn__min(0, 2 * q->y.hop), low_x = q->x.offset + nn__min(0, 2 * q->x.hop);
+    for (l = 0; l < n; runs++) {
+        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across, tx = (first + l) % across, run = nn__min(across - tx, n - l);
+        in[runs] = NN__K(wino_patch)(4 * ty + low_y, 4 * tx + low_x, q->y.size, q->x.size, run, 6);
+        in[runs].at += (b * v->groups + group) * q->channels * source;
+        in[runs].stride = v->groups * q->channels * source;
+        in[runs].count = tiles == 1 ? n : 1;             // a tile is a whole image
+        in[runs].lane = l;
+        l += run * in[runs].count;
+    }
+    memset(&p, 0, sizeof p);
+    for (ch = begin; ch < end; ch++, to += wide) {
+        for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + ch * source, q->x.size, &p);
+        for (i = 0; i < wide; i += NN__LANES) NN__K(wino_image)(&p, (int)i, to + i, stride);
+    }
+}
+// A task of that phase: NN__WINO_SOME channels.
+static void NN__K(wino_some)(const nn__conv *v, int spread, const R *from, int64_t index, R *to)
+{
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    nn__gather q = nn__conv_gather(v, spread, 0);
+    int64_t some = (q.channels + NN__WINO_SOME - 1) / NN__WINO_SOME, block = index / some % s.blocks, group = index / some / s.blocks, begin = index % some * NN__WINO_SOME;
+    int64_t n = nn__min(NN__WINO_N, v->batch * nn__wino_tiles(spread ? v->image : v->map) - block * NN__WINO_N), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
+    int64_t part = begin / NN__WINO_K * NN__WINO_K, stride = nn__wino_stride(nn__min(NN__WINO_K, q.channels - part), wide);
+    to += (group * s.blocks + block) * nn__wino_ahead_size(v, spread) + nn__wino_numbers(part, wide);
+    NN__K(wino_transform)(v, &q, from, group, block * NN__WINO_N, n, begin, nn__min(begin + NN__WINO_SOME, q.channels), wide, to + (begin - part) * wide, stride);
+}
+// One block of results: some rows (channels) and NN__WINO_N columns (tiles). a: packed weights; ahead: transformed tiles, where that is a phase.
+static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahead, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
     int64_t group = index / s.splits / s.blocks, first = index / s.splits % s.blocks * NN__WINO_N, in_round = index % s.splits * s.rows, row = round * s.lead + in_round;
     int64_t across = (q.x.count + 3) / 4, tiles = across * ((q.y.count + 3) / 4), n = nn__min(NN__WINO_N, v->batch * tiles - first);
-    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), source = q.y.size * q.x.size, plane = q.y.count * q.x.count, wide, l, r, part, ch;
+    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), plane = q.y.count * q.x.count, l, r, part, ch;
+    int64_t y_stride = nn__wino_stride(NN__WINO_N, s.rows), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
     int few = s.panels == 0;
-    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(s.rows, NN__WINO_N), *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K / 2);
-    NN__K(patch) in[NN__WINO_N], out[NN__WINO_N];
-    NN__K(patches) p;
-    int64_t runs = 0, low_y = q.y.offset + nn__min(0, 2 * q.y.hop), low_x = q.x.offset + nn__min(0, 2 * q.x.hop);
-    R tile[4][NN__WINO_N][4];
+    R *mm = scratch, *vv = mm + 36 * y_stride, *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    R tile[4][NN__LANES][4];
     int i, j;
     if (m <= 0) return;
-    for (l = 0; l < n; runs++) {
-        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across, tx = (first + l) % across, run = nn__min(across - tx, n - l);
-        in[runs] = NN__K(wino_patch)(4 * ty + low_y, 4 * tx + low_x, q.y.size, q.x.size, run, 6);
-        in[runs].at += (b * v->groups + group) * q.channels * source;
-        in[runs].stride = v->groups * q.channels * source;
-        in[runs].count = tiles == 1 ? n : 1;             // a tile is a whole image
-        in[runs].lane = l;
-        out[runs] = NN__K(wino_patch)(4 * ty, 4 * tx, q.y.count, q.x.count, run, 4);
-        out[runs].at += ((b * v->groups + group) * q.rows + row) * plane;
-        out[runs].stride = v->groups * q.rows * plane;
-        out[runs].count = in[runs].count;
-        out[runs].lane = l;
-        l += run * in[runs].count;
-    }
-    memset(&p, 0, sizeof p);
-    wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
-    a += group * s.panels;
+    if (s.ahead) vv = ahead + (group * s.blocks + first / NN__WINO_N) * nn__wino_ahead_size(v, spread);
+    a += group * s.panels + in_round / NN__LANE_ROWS * nn__wino_block_size(q.channels);
     w += group * v->o * v->c * 9 + row * q.w_row;
-    for (part = 0; part < q.channels; part += few ? NN__WINO_K / 2 : NN__WINO_K) {
-        int64_t depth = nn__min(few ? NN__WINO_K / 2 : NN__WINO_K, q.channels - part);
-        const R *ww = few ? uu : a + in_round * depth;
-        int64_t stride = nn__wino_stride(few ? s.rows : s.lead, depth);
-        if (few) NN__K(wino_kernels)(&q, spread, w + part * q.w_channel, m, depth, uu, stride);
-        for (ch = 0; ch < depth; ch++) {
-            for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + (part + ch) * source, q.x.size, &p);
-            for (i = 0; i < wide; i += NN__LANES)
-                NN__K(wino_image)(&p, i, vv + i / NN__NR * depth * NN__NR + ch * NN__NR + i % NN__NR, nn__wino_stride(depth, NN__WINO_N));
+    for (part = 0; part < q.channels; part += NN__WINO_K) {
+        int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(NN__LANE_ROWS, depth);
+        if (!s.ahead) NN__K(wino_transform)(v, &q, from, group, first, n, part, part + depth, wide, vv, nn__wino_stride(depth, wide));
+        for (r = 0; r < m; r += NN__LANE_ROWS) {
+            int64_t rows = nn__min(NN__LANE_ROWS, m - r);
+            const R *ww = few ? uu : a + r / NN__LANE_ROWS * nn__wino_block_size(q.channels) + nn__wino_block_size(part);
+            if (few) NN__K(wino_kernels)(&q, spread, w + r * q.w_row + part * q.w_channel, rows, depth, uu, stride);
+            NN__K(wino_multiply)(n, rows, part > 0, depth, vv, wide, ww, stride, mm + r, y_stride, s.rows);
         }
-        NN__K(wino_products)(m, wide, part > 0, depth, ww, stride, vv, nn__wino_stride(depth, NN__WINO_N), mm, nn__wino_stride(s.rows, NN__WINO_N), NN__WINO_N);
-        a += 36 * stride;
+        if (s.ahead) vv += 36 * nn__wino_stride(depth, wide);
     }
-    for (r = 0; r < m; r++, y += plane) {
-        R first_term = bias ? bias[group * q.rows + row + r] : 0;
-        for (i = 0; i < wide; i += NN__LANES) {
-            V t[24], z[4];
-            NN__UNROLL for (j = 0; j < 6; j++) {
-                V x[6];
-                int k;
-                NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(mm + (6 * k + j) * nn__wino_stride(s.rows, NN__WINO_N) + r * NN__WINO_N + i);
-                NN__K(wino_a)(x, 1, 4, 6, t + j);
-            }
-            NN__UNROLL for (j = 0; j < 4; j++) {
-                int k;
-                NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
-                NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + SET1(first_term);
-                NN__K(join_four)(z, tile[j][i]);
-            }
+    for (r = 0; r < m; r += NN__LANES) for (l = 0; l < n; l++) {
+        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across * 4, tx = (first + l) % across * 4, lanes = nn__min(NN__LANES, m - r);
+        int64_t high = nn__min(4, q.y.count - ty), width = nn__min(4, q.x.count - tx);
+        R *to = y + ((b * v->groups + group) * q.rows + row + r) * plane + ty * q.x.count + tx;
+        const R *from_sums = mm + l * s.rows + r;
+        V start = bias ? NN__K(get_lanes)(bias + group * q.rows + row + r, lanes) : C(0), t[24], z[4];
+        NN__UNROLL for (j = 0; j < 6; j++) {
+            V x[6];
+            int k;
+            NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(from_sums + (6 * k + j) * y_stride);
+            NN__K(wino_a)(x, 1, 4, 6, t + j);
         }
-        for (l = 0; l < runs; l++) for (i = 0; i < out[l].y1; i++) {
-            R *to = y + out[l].at + i * q.x.count;
-            const R *z = tile[i][out[l].lane];
-            for (ch = 0; ch < out[l].count; ch++, to += out[l].stride, z += 4) {
-                if (add) for (part = 0; part < out[l].x1; part++) to[part] += z[part];
-                else NN__K(copy_run)(to, z, out[l].x1, 1);
-            }
+        NN__UNROLL for (j = 0; j < 4; j++) {
+            int k;
+            NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
+            NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + start;
+            NN__K(join_four)(z, tile[j][0]);
         }
+        if (high == 4 && width == 4 && !add)
+            for (ch = 0; ch < lanes; ch++, to += plane) NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * q.x.count, tile[i][ch], 4 * sizeof *to);
+        else for (ch = 0; ch < lanes; ch++, to += plane) for (i = 0; i < high; i++) NN__K(conv_put)(to + i * q.x.count, tile[i][ch], width, add);
     }
 }
 // One block of dw over one chunk of the batch: rows are channels of the map, columns those of the image, terms are tiles.
@@ -19556,20 +19917,33 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
 // The three products, each by tiles or by strips.
 static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
-    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
-    else if (nn__conv_cuts(v, spread).bands.count) NN__K(conv_bands)(v, spread, (const R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
-    else NN__K(conv_block)(v, spread, (const R *)c->shared, from, bias, y, add, t->phase / 2, t->index, (R *)t->scratch);
+    R *packed = (R *)(v->kept ? c->kept : c->shared);
+    int64_t round = v->kept ? 0 : t->phase / 2;
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
+    else if (s.many) NN__K(lanes_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
+    else if (s.bands.count) NN__K(conv_bands)(v, spread, packed, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
+    else NN__K(conv_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
 {
-    if (nn__conv_wino(v, spread)) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
-    else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, (R *)c->shared);
+    R *packed = (R *)(v->kept ? c->kept : c->shared);
+    if (nn__conv_wino(v, spread)) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+    else if (nn__conv_cuts(v, spread).many) NN__K(lanes_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+    else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+}
+// Phases: weights are packed, then multiplied, in turns; Winograd with few tiles transforms them before it multiplies.
+static void NN__K(conv_phase)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
+{
+    int ahead = nn__conv_wino(v, spread) && nn__conv_cuts(v, spread).ahead > 0;
+    if (ahead && t->phase == c->phases - 2) NN__K(wino_some)(v, spread, from, t->index, (R *)c->shared);
+    else if (t->phase % 2 == 0 && !(ahead && t->phase == c->phases - 1)) NN__K(conv_pack)(v, spread, c, t);
+    else NN__K(conv_product)(v, spread, c, t, from, bias, y, add);
 }
 static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
-    if (t->phase % 2 == 0) NN__K(conv_pack)(&v, v.transposed, c, t);
-    else NN__K(conv_product)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
+    NN__K(conv_phase)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
 }
 static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
 {
@@ -19579,8 +19953,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     R *dw = (R *)c->din[1].data, *part = (R *)c->shared;
     const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
     if (c->din[0].data) {                                // a call of its own: NN_OP_SPLIT
-        if (t->phase % 2 == 0) NN__K(conv_pack)(&v, !v.transposed, c, t);
-        else NN__K(conv_product)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
+        NN__K(conv_phase)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
     }
     else if (t->phase == 1) {
         int64_t begin = nn__task_begin(w.count, t), end = nn__task_end(w.count, t), k;
@@ -19669,7 +20042,7 @@ typedef struct nn__pool_sizes { int64_t columns, line, outs, numbers; } nn__pool
 static nn__pool_sizes nn__pool_room(const nn__pool_params *p, int64_t w, int64_t ow)
 {
     nn__pool_sizes z;
-    z.columns = (w + 47) & ~(int64_t)15;
+    z.columns = (nn__max(w + 2 * p->pad[1], p->stride[1] * (ow + 31) + (p->kernel[1] - 1) * p->dilation[1]) + 47) & ~(int64_t)15;
     z.line = p->adaptive ? 0 : (ow + (p->kernel[1] - 1) * p->dilation[1] / p->stride[1] + 63) & ~(int64_t)15;
     z.outs = (ow + 31) & ~(int64_t)15;
     z.numbers = z.columns + p->stride[1] * z.line + z.outs;
@@ -19866,6 +20239,31 @@ static void NN__K(pool_max_rows)(const NN__K(pooling) *o, const R *x, int64_t pl
         NN__K(istore)(o->column_at + i, NN__K(count_up)(0) * 0 + INT32_MAX);
     }
 }
+// A row of maxima where nobody asks for places and windows are 1 or 2 columns apart: straight from the rows of x, in the order of x, so that zeros
+// of either sign come out as they do with places. A row that is padded, or the last of all, is read from a copy with -inf around it.
+static void NN__K(pool_max_values)(const NN__K(pooling) *o, const R *x, int64_t plane, nn__window wy, R *y, int64_t left)
+{
+    int64_t s = o->p->stride[1], pad = o->p->pad[1], reach = s * (o->ow + 2 * NN__LANES) + (o->p->kernel[1] - 1) * o->p->dilation[1] + NN__LANES, row, ox, k;
+    R *best = o->share;
+    for (row = wy.begin; row < wy.end; row += o->p->dilation[0]) {
+        int64_t at = (plane * o->h + row) * o->w;
+        const R *from = x + at;
+        if (pad || at + reach > o->in) {                 // the columns hold -inf elsewhere
+            memcpy(o->column + pad, from, (size_t)o->w * sizeof *from);
+            from = o->column;
+        }
+        for (ox = 0; ox < o->ow; ox += NN__LANES) {
+            V m = row == wy.begin ? C(-INFINITY) : LOAD(best + ox);
+            for (k = 0; k < o->p->kernel[1]; k++) {
+                int64_t i = s * ox + k * o->p->dilation[1];
+                V v = s == 1 ? LOAD(from + i) : NN__K(evens)(LOAD(from + i), LOAD(from + i + NN__LANES));
+                m = SEL((v > m) | (v != v), v, m);
+            }
+            if (row + o->p->dilation[0] < wy.end) STORE(best + ox, m);
+            else NN__K(put_lanes)(y + ox, m, left - ox);
+        }
+    }
+}
 // Windows of 2 x 2 side by side, the usual ones: their four pixels are the even and odd numbers of two rows.
 static int NN__K(pool_of_four)(const nn_call *c)
 {
@@ -19939,6 +20337,7 @@ NN__FORWARD(maxpool2d)
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
     if (NN__K(pool_of_four)(c)) { NN__K(pool_max_four)(c, &o); return; }
+    int values = !c->aux[0].data && !o.p->adaptive && o.p->stride[1] <= 2;
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
     for (i = 0; i < o.z.columns + pads; i++) o.column_at[i] = INT32_MAX;
     for (i = o.first; i < o.last; i++) for (oy = 0; oy < o.oh; oy++) {
@@ -19948,6 +20347,10 @@ NN__FORWARD(maxpool2d)
         if (wy.begin >= wy.end) {
             NN__K(fill_with)(o.ow, y, (R)-INFINITY);
             for (ox = 0; at && ox < o.ow; ox++) at[ox] = -1;
+            continue;
+        }
+        if (values) {
+            NN__K(pool_max_values)(&o, (const R *)c->in[0].data, i, wy, y, o.out - (i * o.oh + oy) * o.ow);
             continue;
         }
         NN__K(pool_max_rows)(&o, (const R *)c->in[0].data, i, wy);

@@ -257,6 +257,28 @@ TEST(conv_winograd)
         if (test_failures) { printf("  in case %d\n", (int)i); break; }
     }
 }
+TEST(conv_channels)                  /* channels in lanes: panels that are not full, blocks of rows, columns and images, phases with different taps */
+{
+    const sizes list[] = {
+        { .b = 2, .g = 1, .c = 20, .o = 37, .h = 9, .w = 11, .kh = 3, .kw = 3, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 1, .g = 1, .c = 130, .o = 16, .h = 7, .w = 5, .kh = 3, .kw = 3, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1 },
+        { .b = 9, .g = 1, .c = 17, .o = 40, .h = 4, .w = 4, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 1, .g = 2, .c = 18, .o = 50, .h = 3, .w = 140, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 2, .g = 1, .c = 24, .o = 33, .h = 9, .w = 9, .kh = 1, .kw = 1, .sh = 2, .sw = 2, .dh = 1, .dw = 1 },
+        { .b = 1, .g = 1, .c = 16, .o = 20, .h = 12, .w = 13, .kh = 2, .kw = 5, .sh = 3, .sw = 2, .ph = 1, .pw = 2, .dh = 2, .dw = 1, .bias = 1 },
+        { .transposed = 1, .b = 2, .g = 1, .c = 19, .o = 35, .h = 5, .w = 6, .kh = 4, .kw = 3, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
+    };
+    nn_context *nn = context_of(NULL, 2), *plain = context_of("scalar", 1);
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        sizes s = list[i];
+        CHECK(finish(&s));
+        check_conv(nn, &s, 0);
+        check_conv(plain, &s, 0);
+    }
+    nn_free(nn);
+    nn_free(plain);
+}
+
 TEST(conv_by_hand)                   /* numbers that anyone can check */
 {
     nn_context *nn = nn_new(NULL);

@@ -99,6 +99,39 @@ TEST(equals_forward)
     }
 }
 
+TEST(packed_weights)                 /* of every kind of convolution: the bits of nn_forward for every batch, and no second copy of the weights */
+{
+    static const struct { int c, o, kernel, side, groups, stride, transposed; } list[] = {
+        { 32, 48, 3, 8, 1, 1, 0 }, { 20, 70, 3, 9, 1, 2, 0 }, { 40, 33, 1, 6, 1, 1, 0 }, { 64, 130, 3, 4, 1, 1, 0 }, { 32, 64, 3, 6, 2, 1, 0 }, { 8, 8, 3, 9, 8, 1, 0 },
+        { 3, 6, 5, 12, 1, 1, 0 }, { 18, 20, 3, 16, 1, 1, 0 }, { 20, 24, 4, 5, 1, 2, 1 }, { 24, 40, 3, 8, 1, 1, 1 }, { 80, 96, 3, 16, 1, 1, 0 },
+    };
+    static float x[200000], y[2][200000];
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) for (int batch = 1; batch < 4; batch += 2) {
+        nn_context *nn = quiet();
+        nn_layer *net = nn_model_new(nn, NULL);
+        nn_conv2d_desc d = { .stride = list[i].stride, .padding = list[i].kernel / 2, .groups = list[i].groups };
+        if (list[i].transposed) nn_conv_transpose2d_new(net, NULL, list[i].c, list[i].o, list[i].kernel, &d);
+        else                    nn_conv2d_new(net, NULL, list[i].c, list[i].o, list[i].kernel, &d);
+        nn_shape s = NN_SHAPE(batch, list[i].c, list[i].side, list[i].side);
+        nn_plan *p = nn_plan_new(net, s, NULL);
+        CHECK(p != NULL);
+        if (!p) { puts(nn_error(nn)); nn_free(nn); continue; }
+        void *work = malloc(nn_plan_bytes(p) + 1);
+        fill(x, batch * list[i].c * list[i].side * list[i].side);
+        for (s.d[0] = 1; s.d[0] <= batch; s.d[0]++) {
+            nn_begin(nn, NN_EVAL);
+            nn_tensor *t = nn_forward(net, nn_from(nn, s, x));
+            CHECK(nn_count(t) <= 200000 && nn_read(t, y[0]));
+            CHECK(nn_run_batch(p, work, s.d[0], x, y[1]));
+            CHECK(!memcmp(y[0], y[1], (size_t)nn_count(t) * sizeof(float)));
+        }
+        if (list[i].c == 20 && list[i].stride == 2 && !list[i].transposed) CHECK(p->constant_bytes < 2 * 9 * 20 * 70 * sizeof(float));
+        free(work);
+        nn_plan_free(p);
+        nn_free(nn);
+    }
+}
+
 TEST(a_snapshot)                     /* training goes on, the plan does not see it; a plan can be made inside a step */
 {
     float x[77], y[2][35];
