@@ -25,7 +25,7 @@ examples: $(EXAMPLES:%=build/%)
 
 # Tests of kernels are built with every table, in double too; the others with plain C, which compiles in a third of the time.
 # -O1: they check numbers, not time.
-KERNEL_TESTS = conv determinism golden norm ops rnn words
+KERNEL_TESTS = attention conv determinism golden norm ops rnn words
 build/tests/test_%: tests/test_%.c tests/test.h tests/determinism.h $(wildcard tests/cases_*.h) nn.h | build
 	@mkdir -p build/tests
 	$(CC) -std=c11 -O1 -g -Wall -Wextra $(if $(filter $*,$(KERNEL_TESTS)),,-DNN_NO_SIMD) -I. $< -o $@ $(LIBS)

@@ -56,7 +56,7 @@
        >>tensor     shapes, strides, views, printing              >>text       tokenizers, sampling, generation
        >>passes     how one kernel text becomes many              >>train      fit, evaluate, predict
        >>words      the vocabulary that kernels are written in    >>plan       a forward pass as a fixed program
-                                                                  >>ops        every op: formula, shape, forward, backward
+       >>step       a training step as a fixed program            >>ops        every op: formula, shape, forward, backward
 
    Reading route for students: >>tensor, >>graph, then any op in >>ops, then >>optim.
    Dimension letters: B batch, C channels, H W image, K kernel, T time, M N K of a matrix product. d + name is a gradient: dx, dw.
@@ -126,6 +126,7 @@ typedef struct nn_context   nn_context;
 typedef struct nn_tensor    nn_tensor;
 typedef struct nn_layer     nn_layer;
 typedef struct nn_optimizer nn_optimizer;
+typedef struct nn_kv_cache  nn_kv_cache;
 typedef struct nn_schedule  nn_schedule;
 typedef struct nn_dataset   nn_dataset;
 typedef struct nn_loader    nn_loader;
@@ -288,8 +289,7 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     NN__X( relu6,      Y,     SEL(x < C(0), C(0), SEL(x > C(6), C(6), x)), SEL(y <= C(0), C(0), SEL(y >= C(6), C(0), dy))          ) \
     NN__X( selu,       X,     SEL(x > C(0), C(1.0507009873554804934) * x, C(1.7580993408473768599) * EXPM1(x)),                      \
                               SEL(x <= C(0), C(1.7580993408473768599) * EXP(x) * dy, C(1.0507009873554804934) * dy)                ) \
-    NN__X( gelu,       X,     C(0.5) * x * (C(1) + ERF(x * C(0.70710678118654752440))),                                              \
-                              dy * (C(0.5) * (C(1) + ERF(x * C(0.70710678118654752440))) + x * C(0.39894228040143267794) * EXP(C(-0.5) * x * x)) ) \
+    NN__X( gelu,       X,     x * NN__K(normal_cdf)(x, 0),                 dy * (NN__K(normal_cdf)(x, 0) + x * NN__K(normal_cdf)(x, 1))    ) \
     NN__X( gelu_tanh,  X,     C(0.5) * x * (C(1) + TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x))),                 \
                               dy * GELU_TANH_GRAD(x)                                                                               ) \
     NN__X( silu,       X,     x * SIGMOID(x),                              dy * SIGMOID(x) * (C(1) + x * (C(1) - SIGMOID(x)))      ) \
@@ -482,6 +482,46 @@ NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w);                 
 NN_API nn_tensor *nn_softmax(nn_tensor *x, int dim);
 NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
 
+// ---- attention -------------------------------------------------------------------------------------------
+typedef struct nn_attention_desc {
+    int        causal;               // 1: query i sees keys 0 .. i + Tk - Tq. So the last query sees all keys; PyTorch's is_causal is this for Tq = Tk
+    nn_tensor *mask;                 // broadcast to (B, heads, Tq, Tk). Floats are added to the scores (-inf hides); bool, u8: 0 hides. A constant
+    nn_tensor *lengths;              // i32/i64 (B): keys from lengths[b] on are hidden (padding)
+    nn_tensor *alibi;                // (heads): adds -slope |i - j|, i and j counted from the first key (Press et al. 2022); see nn_alibi_slopes
+    float      scale;                // of the scores; default 1 / sqrt(D)
+    float      dropout;              // NN_TRAIN: of the probabilities
+    int        heads, kv_heads;      // nn_attention only; default 1, and as many as heads
+    nn_kv_cache *cache;              // nn_attention only, NN_EVAL: k and v are appended to it, and q sees all that it then has
+} nn_attention_desc;
+typedef nn_attention_desc nn_scaled_dot_product_attention_desc;
+// softmax(scale q k^T) v without a (Tq, Tk) matrix in memory. q (B, heads, Tq, D), k (B, kv_heads, Tk, D), v (B, kv_heads, Tk, E) -> (B, heads, Tq, E), any
+// strides; kv_heads divides heads (grouped queries: head h uses h / (heads / kv_heads)). A query that sees no key gives 0. Same bits whatever Tq, B.
+NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+// The same with heads side by side: q (B, Tq, heads * D), k, v (B, Tk, kv_heads * D) -> (B, Tq, heads * D). k and v NULL: q has all three, (B, T, (heads + 2 kv_heads) * D)
+NN_API nn_tensor *nn_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+
+// A cache of keys and values, one per layer: decoding a position costs the same whatever came before, attention itself apart. It lives until nn_free.
+NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t kv_heads, int64_t capacity, int64_t size, int64_t v_size);   // v_size 0: as size, that of a head
+NN_API int64_t      nn_kv_cache_length(const nn_kv_cache *cache);
+NN_API int64_t      nn_kv_cache_capacity(const nn_kv_cache *cache);
+NN_API void         nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length);     // forgets all behind that position; 0: everything
+
+// Positions. A table lives until nn_free.
+typedef struct nn_rope_desc {
+    int64_t start;                   // position of the first row; default 0
+    int     interleaved;             // 1: pairs are numbers 2i and 2i + 1 (the paper, Llama); default i and i + size / 2 (GPT-NeoX, Hugging Face)
+    int     heads;                   // > 0: only so many of the last dimension but one are turned
+    int     time_dim;                // where positions are counted; default -2
+} nn_rope_desc;
+NN_API nn_tensor *nn_rope_new(nn_context *nn, int64_t positions, int64_t size, float base);   // cosines and sines (positions, size); base 0: 10000. Su et al. 2021
+NN_API nn_tensor *nn_rope(nn_tensor *x, nn_tensor *table, const nn_rope_desc *desc);  // (B, heads, T, D): turns the first `size` numbers of every row by its position
+NN_API nn_tensor *nn_sinusoidal_new(nn_context *nn, int64_t positions, int64_t size); // sin and cos in turns, as Vaswani et al. 2017
+NN_API nn_tensor *nn_alibi_slopes_new(nn_context *nn, int heads);
+
+// Computes fn(self, x) and keeps only x: backward computes it again (Chen et al. 2016). Less memory for a third more time; random numbers repeat. fn must not
+// hold on to what it makes. What it reads besides x must still be there in backward.
+NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void *self, nn_tensor *x);
+
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
 // As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
 typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
@@ -547,6 +587,40 @@ NN_API nn_layer *nn_dropout2d_new (nn_layer *parent, float p);
 NN_API nn_layer *nn_flatten_new   (nn_layer *parent);                                                 // (B, ...) -> (B, N)
 NN_API nn_layer *nn_softmax_new   (nn_layer *parent, int dim);
 NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope);
+
+typedef struct nn_multihead_attention_desc {
+    int     kv_heads;                // default heads; fewer: grouped queries
+    int64_t kdim, vdim;              // sizes of k and v; default embed
+    int     no_bias;
+    int     causal;                  // 1: always, without asking in every forward
+    float   dropout;                 // of the probabilities; default 0
+    nn_tensor *rope;                 // a table of nn_rope_new for embed / heads: turns q and k
+    int     rope_interleaved;
+    nn_tensor *alibi;                // slopes
+} nn_multihead_attention_desc;
+// torch.nn.MultiheadAttention with batch_first: in_proj_weight, in_proj_bias (or q_proj_weight ... where kdim, vdim differ), out_proj. nn_forward: self attention
+NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc *desc);
+NN_API nn_tensor *nn_multihead_attention_forward(nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
+                                     // (B, T, embed); k NULL: as q; v NULL: as k. Of desc: causal, mask, lengths, alibi, scale, cache (self attention)
+typedef struct nn_transformer_desc {
+    int64_t hidden;                  // of the feed-forward part; default 2048
+    float   dropout;                 // default 0 (PyTorch: 0.1)
+    nn_fn   activation;              // default nn_relu; gated: nn_silu
+    int     norm_first;              // 1: norms before attention and feed-forward, not after
+    int     gated;                   // 1: linear2(f(linear1 x) * linear3 x): with silu, SwiGLU (Shazeer 2020)
+    int     rmsnorm;                 // 1: RMSNorm instead of LayerNorm
+    float   eps;                     // of the norms; default 1e-5
+    int     no_bias;
+    int     kv_heads, causal;        // of self attention, as above
+    nn_tensor *rope; int rope_interleaved; nn_tensor *alibi;
+} nn_transformer_desc;
+// torch.nn.TransformerEncoderLayer and TransformerDecoderLayer with batch_first: self_attn, multihead_attn, linear1, linear2 (linear3), norm1, norm2, norm3
+NN_API nn_layer *nn_transformer_encoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc);
+NN_API nn_layer *nn_transformer_decoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc);
+NN_API nn_tensor *nn_transformer_encoder_layer_forward(nn_layer *layer, nn_tensor *x, const nn_attention_desc *desc);   // nn_forward: without desc
+NN_API nn_tensor *nn_transformer_decoder_layer_forward(nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc *desc, const nn_attention_desc *memory_desc);
+NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding);                           // x W^T with the embedding's W: one parameter, saved once
+NN_API void      nn_checkpoint_layer(nn_layer *layer, int on);                                        // 1: its forward goes through nn_checkpoint
 
 NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x);
 NN_API nn_tensor *nn_param_new (nn_layer *layer, const char *name, nn_shape shape);                   // a parameter of your own layer; zeros
@@ -887,6 +961,8 @@ typedef struct nn_fit_desc {
     int           accumulate;        // batches per update, weighted like one large batch; default 1
     int           patience;          // > 0: stop after so many epochs without a better validation loss (training loss without
                                      // .validation), and end with the weights of the best epoch (with .ema: their averages)
+    int           repeat;            // steps as a fixed program (nn_step_plan): default: where model and loss consist of nn.h's own layers and functions;
+                                     // 1: with callbacks of yours too, which must do the same ops in every step; NN_ZERO: never
     int           quiet;             // 1: no progress lines
     const char   *log_dir;           // TensorBoard event files and history.csv go here; made if it is not there
     const char   *checkpoint;        // a file written after every epoch; if it exists, training resumes from it, bit for bit
@@ -918,6 +994,30 @@ NN_API int      nn_run(const nn_plan *plan, void *workspace, const void *input, 
 NN_API int      nn_run_batch(const nn_plan *plan, void *workspace, int64_t batch, const void *input, float *output);   // the first `batch` samples
 NN_API void     nn_plan_print(const nn_plan *plan);      // every step: shapes, bytes, multiply-adds, time of one run, GFLOP/s
 NN_API void     nn_plan_free(nn_plan *plan);
+
+// ---- training steps as fixed programs -------------------------------------------------------------------------
+// A step is forward, loss, backward, update. nn_step_plan_run does one in every call: the first as always, while its calls of kernels are recorded;
+// as soon as two steps made the same calls, from then on these are repeated: no tape, no tensors, no allocation, every number at a fixed place.
+// The bits are those of nn_begin, nn_forward, nn_backward_with(.step); parameters, optimizer states and running statistics stay where they are, and
+// learning rates, the count of steps and random numbers go on. What cannot be repeated runs as always: batches of another shape, steps whose
+// calls change, that read or write numbers by themselves (nn_item, nn_from), contexts in a caller's buffer (nn_desc.memory) or on a device.
+// It writes the model: one run at a time, in the thread that uses the context; runs use the context's threads. nn_freeze, nn_optimizer_add and
+// new layers are noticed, and recorded anew. nn_fit does all this by itself.
+typedef struct nn_step_plan nn_step_plan;
+typedef struct nn_step_plan_desc {
+    nn_loss       loss;              // of output and y; without y, of output and x
+    const nn_loss_desc *loss_desc;
+    nn_optimizer *optimizer;
+    nn_tensor  *(*step)(void *user, nn_tensor *x, nn_tensor *y);     // or the whole step in your words, without nn_begin; returns the loss.
+    void         *user;              // It is not called any more once it is repeated: it must do the same ops every time
+} nn_step_plan_desc;
+NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc);     // NULL after an error. Free it before its context
+NN_API nn_tensor  *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *y);       // begins a step; x, y outlive nn_begin (nn_tensor_new, a loader's,
+                                     // nn_keep); y may be NULL. Returns the loss, alive until the next nn_begin
+NN_API const char *nn_step_plan_why(const nn_step_plan *plan);       // why steps are not repeated (yet); NULL: they are
+NN_API int         nn_step_plan_calls(const nn_step_plan *plan);     // kernels called in a step that is repeated, else 0
+NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan);     // of this step's memory that it uses
+NN_API void        nn_step_plan_free(nn_step_plan *plan);
 
 // ---- monitoring -------------------------------------------------------------------------------------
 NN_API nn_events *nn_events_new(nn_context *nn, const char *dir);
@@ -1087,6 +1187,10 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( nll,         PLAIN,          3, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__nll_shape,       nn__one_task,       nn__loss_params ) \
     NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
     NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
+#define NN_OPS_ATTENTION(NN__X) \
+    NN__X( attention,   SIMD,           6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE, 0,          nn__attention_shape, nn__attention_plan,   nn__attention_params ) \
+    NN__X( attention_dropout, SIMD,     6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE | NN_OP_RANDOM, 0, nn__attention_shape, nn__attention_plan, nn__attention_params ) \
+    NN__X( rope,        SIMD,           2, 1, NN_OP_ASSIGNS | NN_OP_ALL_INPUTS,      NN_KEEP_IN(1),   nn__rope_shape,      nn__rope_plan,        nn__rope_params )
 #define NN_OPS_RNN(NN__X) \
     NN__X( rnn,         SIMD,           7, 3, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(4) | NN_KEEP_IN(5) | NN_KEEP_IN(6), \
                                                                                                        nn__rnn_shape,       nn__rnn_plan,         nn__rnn_params ) \
@@ -1099,6 +1203,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
     NN__X( adam_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( nadam_update,   SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( lion_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( linear_update,  SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__linear_update_plan, nn__update_params ) \
     NN__X( ema_update,     SIMD_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      double        ) \
     NN__X( swap,           PLAIN_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
     NN__X( square_sum,     SIMD_FORWARD, 1, 1, NN_OP_STRIDED,                        NN_KEEP_NONE,    nn__same_shape,      nn__square_sum_plan,  nn__no_params ) \
@@ -1106,7 +1211,8 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
-                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_RNN(NN__X) NN_OPS_OPTIM(NN__X) NN_OPS_RANDOM(NN__X)
+                                 NN_OPS_CONV(NN__X) NN_OPS_NORM(NN__X) NN_OPS_LOSS(NN__X) NN_OPS_RNN(NN__X) NN_OPS_ATTENTION(NN__X) NN_OPS_OPTIM(NN__X) \
+                                 NN_OPS_RANDOM(NN__X)
 #define NN__ROW_ID(name, keep, f, df)                NN_OP_##name,
 #define NN__ROW_ID2(name, keep, f, da, db)           NN_OP_##name,
 #define NN__ROW_IDS(name, kind, in, out, flags, keep, shape, plan, params) NN_OP_##name,
@@ -1171,6 +1277,16 @@ NN__REF(nn_tensor *, nn_layernorm, (nn_tensor *x, int dims, nn_tensor *w, nn_ten
 NN__REF(nn_tensor *, nn_groupnorm, (nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc &desc), (x, groups, w, b, &desc))
 NN__REF(nn_tensor *, nn_instancenorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc &desc), (x, w, b, &desc))
 NN__REF(nn_tensor *, nn_rmsnorm, (nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc &desc), (x, w, &desc))
+NN__REF(nn_tensor *, nn_scaled_dot_product_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
+NN__REF(nn_tensor *, nn_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
+NN__REF(nn_tensor *, nn_rope, (nn_tensor *x, nn_tensor *table, const nn_rope_desc &desc), (x, table, &desc))
+NN__REF(nn_layer *, nn_multihead_attention_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_tensor *, nn_multihead_attention_forward, (nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (layer, q, k, v, &desc))
+NN__REF(nn_layer *, nn_transformer_encoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_layer *, nn_transformer_decoder_layer_new, (nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc &desc), (parent, name, embed, heads, &desc))
+NN__REF(nn_tensor *, nn_transformer_decoder_layer_forward, (nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc &desc, const nn_attention_desc &memory_desc),
+        (layer, x, memory, &desc, &memory_desc))
+NN__REF(nn_tensor *, nn_transformer_encoder_layer_forward, (nn_layer *layer, nn_tensor *x, const nn_attention_desc &desc), (layer, x, &desc))
 NN__REF(nn_tensor *, nn_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(nn_tensor *, nn_nll, (nn_tensor *log_p, nn_tensor *target, const nn_loss_desc &desc), (log_p, target, &desc))
 NN__REF(nn_tensor *, nn_binary_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
@@ -1247,6 +1363,7 @@ NN__REF(nn_dataset *, nn_texts_new, (nn_context *nn, const int64_t *start, int64
 NN__REF(nn_tensor  *, nn_token_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(int64_t, nn_generate, (nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc &desc), (nn, prompt, count, tokens, max_tokens, &desc))
 NN__REF(nn_plan *, nn_plan_new, (nn_layer *net, nn_shape input, const nn_plan_desc &desc), (net, input, &desc))
+NN__REF(nn_step_plan *, nn_step_plan_new, (nn_layer *model, const nn_step_plan_desc &desc), (model, &desc))
 NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
 NN__REF(int, nn_save, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
 NN__REF(int, nn_load, (nn_layer *layer, const char *path, const nn_load_desc &desc), (layer, path, &desc))
@@ -1719,6 +1836,7 @@ typedef struct nn__kept { struct nn__kept *next; nn_tensor *t; void *memory; siz
 typedef struct nn__extra { const char *prefix; const nn_tensor *named; nn_tensor *t; } nn__extra;    // a tensor called prefix + name of `named`
 typedef struct nn__trainer nn__trainer;                  // >>train
 typedef struct nn__recording nn__recording;                    // >>plan
+typedef struct nn__trace nn__trace;                      // >>step
 typedef struct nn__unicode nn__unicode;                  // >>text
 typedef struct nn__cleanup { struct nn__cleanup *next; void (*run)(void *); void *arg; } nn__cleanup;
 typedef struct nn__pool nn__pool;
@@ -1744,6 +1862,7 @@ struct nn_context {
     nn__arena  *data_life, *data_step;   // where numbers live: the two above, or their device twins
     char       *buffer;              // the caller's memory: life grows from lo, steps from hi down
     size_t      buffer_bytes, lo, hi, peak;
+    size_t      step_extra;          // so much more does this step use than if it were not repeated (modulo 2^n; it may be less): not in a buffer
     int         out_of_memory, measuring;
     int64_t     allocations;         // calls to the allocator so far
     nn__slab   *slabs, *slab;        // tensors of a step, reused every step
@@ -1769,6 +1888,7 @@ struct nn_context {
     nn_mode     mode, modes[NN__MODES];
     int         depth;
     uint64_t    seed, random_step, ordinal, inits;
+    int         no_tape;             // inside nn_checkpoint: nothing is recorded
     int64_t     fallbacks;
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
@@ -1780,6 +1900,8 @@ struct nn_context {
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
     nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
+    nn__trace  *trace;               // calls are kept for a plan of steps (>>step)
+    unsigned    changes;             // of layers, optimizers, frozen parameters: a step that was recorded before may not be the same any more
 };
 
 static int64_t nn__min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -1789,6 +1911,9 @@ static const nn_op *nn__op(int id);
 static const nn__table *nn__find_table(const char *isa, nn_dtype dtype);
 static void nn__record_call(nn_context *nn, const nn_call *c);
 static void nn__record_refuse(nn_context *nn, const char *why);
+static void nn__trace_refuse(nn_context *nn, const char *why);
+static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from);
+static void nn__trace_call(nn_context *nn, const nn_call *c);
 static const char *nn__layer_name(const nn_layer *layer, char *to, size_t bytes);
 static void nn__log(nn_context *nn, const char *format, ...) NN__PRINTF(2, 3);
 
@@ -1928,7 +2053,7 @@ static void nn__arena_free(nn__arena *a)
 
 static void nn__count_peak(nn_context *nn)
 {
-    size_t all = nn__round_up(sizeof *nn) + nn->life.used + nn->step_arena.used;
+    size_t all = nn__round_up(sizeof *nn) + nn->life.used + nn->step_arena.used - nn->step_extra;
     if (nn->data_life != &nn->life) all += nn->device_life.used + nn->device_step.used;
     if (all > nn->peak) nn->peak = all;
 }
@@ -2121,6 +2246,7 @@ static size_t nn__move_down(nn_context *nn, nn_tensor *g)          // bytes move
         from += bytes - gap;
     }
     if (at && !nn->backend->copy(nn->backend->self, at, g->data, bytes)) nn_fail(nn, "%s: copy failed", nn->backend->name);
+    if (nn->trace && at) nn__trace_storage(nn, at, bytes, (const char *)g->data);
     g->data = at;
     g->place = place;
     nn__step_free(nn, old, from, gap);
@@ -2145,11 +2271,15 @@ static void *nn__step_data(nn_context *nn, size_t bytes, size_t *place)
     char *at;
     if (bytes > SIZE_MAX / 4) { nn__oom(nn, bytes); return NULL; }
     bytes = nn__round_up(bytes ? bytes : 1);
-    if (nn__take_free(nn, bytes, place, &at)) return at;
-    if (nn->leaf_grads_live) nn__compact_gradients(nn, bytes);
-    if (nn__take_free(nn, bytes, place, &at)) return at;
-    *place = nn->data_step->used;
-    return nn__arena_alloc(nn->data_step, bytes, 1);
+    if (!nn__take_free(nn, bytes, place, &at)) {
+        if (nn->leaf_grads_live) nn__compact_gradients(nn, bytes);
+        if (!nn__take_free(nn, bytes, place, &at)) {
+            *place = nn->data_step->used;
+            at = (char *)nn__arena_alloc(nn->data_step, bytes, 1);
+        }
+    }
+    if (nn->trace && at) nn__trace_storage(nn, at, bytes, NULL);
+    return at;
 }
 
 static void nn__forget_free(nn_context *nn)              // free pieces beyond the top of the stack are part of it again
@@ -2585,6 +2715,14 @@ static nn_view nn__view_of(const nn_tensor *t)
     memcpy(v.stride, t->stride, sizeof v.stride);
     return v;
 }
+static void nn__view_into(nn_view *v, const nn_tensor *t)            // the same; of shape and strides only what there is
+{
+    int i;
+    v->data = t->data;
+    v->ndim = t->ndim;
+    v->dtype = t->dtype;
+    for (i = 0; i < t->ndim; i++) { v->shape[i] = t->shape[i]; v->stride[i] = t->stride[i]; }
+}
 
 // 0 <= result < ndim, or -1 after an error. Negative dims count from the end.
 static int nn__dim_index(nn_context *nn, const char *op, int dim, int ndim)
@@ -2630,7 +2768,11 @@ static nn_tensor *nn__new_head(nn_context *nn, int life)
         }
         t = &nn->slab->t[i];
         nn->tensors++;
-        memset(t, 0, sizeof *t);
+        for (i = 0; i < NN_MAX_DIMS; i++) t->shape[i] = t->stride[i] = 0;            // field by field: sooner done than a memset
+        t->data = NULL; t->grad = NULL; t->node = NULL; t->name = NULL; t->layer = NULL;
+        t->ndim = t->dtype = t->output = 0;
+        t->flags = t->version = 0;
+        t->place = 0;
     }
     if (!t) return NULL;
     t->nn = nn;
@@ -2658,7 +2800,13 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     return t->data || nn->measuring ? t : nn__inert(nn);
 }
 
-static int nn__same_sizes(int m, const int64_t *a, int n, const int64_t *b) { return m == n && !memcmp(a, b, (size_t)n * sizeof *a); }
+static int nn__same_numbers(int n, const int64_t *a, const int64_t *b)          // a few: a call of memcmp takes longer
+{
+    int i;
+    for (i = 0; i < n; i++) if (a[i] != b[i]) return 0;
+    return 1;
+}
+static int nn__same_sizes(int m, const int64_t *a, int n, const int64_t *b) { return m == n && nn__same_numbers(n, a, b); }
 
 static nn_shape nn__shape2(int64_t a, int64_t b)
 {
@@ -2722,7 +2870,10 @@ static nn_tensor *nn__upload(nn_context *nn, nn_tensor *t, const void *data)    
     size_t bytes = (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype);
     if (nn__dead(t) || !t->data || !bytes) return t;
     if (!data) nn__fill_view(nn, nn__view_of(t), 0.0);
-    else if (!nn->backend->upload(nn->backend->self, t->data, data, bytes)) nn_fail(nn, "%s: upload failed", nn->backend->name);
+    else {
+        nn__trace_refuse(nn, "it takes numbers from the host");
+        if (!nn->backend->upload(nn->backend->self, t->data, data, bytes)) nn_fail(nn, "%s: upload failed", nn->backend->name);
+    }
     return t;
 }
 
@@ -2934,8 +3085,9 @@ static int64_t nn__task_count(int64_t n, int64_t cost)
     int64_t per = nn__max(1, 32768 / nn__max(1, cost)), tasks = (n + per - 1) / per;
     return nn__max(1, nn__min(tasks, NN__MAX_SLOTS));
 }
-static int64_t nn__task_begin(int64_t n, const nn_task *t) { return n / t->count * t->index + nn__min(t->index, n % t->count); }
-static int64_t nn__task_end(int64_t n, const nn_task *t)   { return n / t->count * (t->index + 1) + nn__min(t->index + 1, n % t->count); }
+static int64_t nn__share_of(int64_t n, int64_t i, int64_t count) { return i == 0 ? 0 : i == count ? n : n / count * i + nn__min(i, n % count); }
+static int64_t nn__task_begin(int64_t n, const nn_task *t) { return nn__share_of(n, t->index, t->count); }
+static int64_t nn__task_end(int64_t n, const nn_task *t)   { return nn__share_of(n, t->index + 1, t->count); }
 
 // The same for items that belong together in units.
 static int64_t nn__unit_begin(int64_t n, int64_t unit, const nn_task *t) { return nn__min(n, nn__task_begin((n + unit - 1) / unit, t) * unit); }
@@ -2975,10 +3127,18 @@ static int nn__is_small(const nn_call *c)
     for (k = 0; k < 5 && !c->cost; k++) for (i = 0; i < count[k] && cost < NN__SERIAL_COST; i++) if (list[k][i].data) cost += nn_view_count(&list[k][i]);
     return cost < NN__SERIAL_COST;
 }
-static void nn__run_phase(nn_context *nn, nn__job *j, int alone)
+// All phases in this thread.
+static void nn__run_alone(const nn_call *c, nn_exec exec, char *scratch)
 {
-    int64_t tasks = j->c->tasks[j->phase], i;
-    if (alone || tasks < 2)          for (i = 0; i < tasks; i++) nn__run_task(j, i, 0);
+    nn_task t;
+    t.scratch = scratch;
+    for (t.phase = 0; t.phase < c->phases; t.phase++)
+        for (t.count = c->tasks[t.phase], t.index = 0; t.index < t.count; t.index++) exec(c, &t);
+}
+static void nn__run_phase(nn_context *nn, nn__job *j)
+{
+    int64_t tasks = j->c->tasks[j->phase];
+    if (tasks < 2)                   { if (tasks) nn__run_task(j, 0, 0); }
     else if (nn->desc.parallel_for)  nn->desc.parallel_for(nn->desc.user, tasks, nn__run_task_somewhere, j);
     else                             nn__parallel(nn, tasks, nn__run_task, j);
 }
@@ -2987,7 +3147,7 @@ static int nn__cpu_run(void *self, const nn_call *call)
 {
     nn_context *nn = (nn_context *)self;
     nn_call *c = (nn_call *)(uintptr_t)call;             // the plan is ours to fill
-    nn__mark m = nn__get_mark(nn);
+    nn__mark m;
     nn__job j;
     int64_t most = 1;
     size_t bytes, place = 0;
@@ -3004,12 +3164,18 @@ static int nn__cpu_run(void *self, const nn_call *call)
     bytes = nn__round_up(c->shared_bytes) + (size_t)j.slots * nn__round_up(c->task_bytes);
     j.scratch = NULL;
     freed = bytes && nn->data_step == &nn->step_arena && nn__take_free(nn, bytes, &place, &j.scratch);
+    if (bytes && !freed) m = nn__get_mark(nn);
     if (bytes && !freed) j.scratch = (char *)nn__arena_alloc(&nn->step_arena, bytes, 1);
     free_at = j.scratch;
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
         if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
-        for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j, alone);
+        if (alone) {
+            nn__fpenv env = nn__fp_enter();
+            nn__run_alone(c, j.exec, j.scratch);
+            nn__fp_leave(env);
+        }
+        else for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
     }
     if (freed) nn__step_free(nn, free_at, place, bytes);
     else if (bytes) nn__rewind_memory(nn, &m);
@@ -3071,6 +3237,7 @@ static void nn__run_unmeasured(nn_context *nn, nn_call *c)
     if (nn->failed && !nn->out_of_memory) return;
     if (nn->measuring && nn->backend != &nn->cpu) return;
     if (nn->record) nn__record_call(nn, c);
+    if (nn->trace) nn__trace_call(nn, c);
     if (nn->backend->run(nn->backend->self, c)) return;
     if (nn->backend != &nn->cpu) nn__run_staged(nn, c);
     else nn_fail(nn, "%s: this op has no %s", c->op->name, c->pass == NN_FORWARD ? "forward" : "backward");
@@ -3287,8 +3454,9 @@ static void nn__save_leaf_grads(nn_context *nn)          // those that no optimi
     nn__leaf_grad *e;
     for (e = nn->leaf_grads; e; e = e->next) {
         nn_tensor *g = e->t->grad;
-        nn_view from = nn__view_of(g);
+        nn_view from;
         if (g->step != nn->step || !(e->t->flags & NN__T_GRAD_SET)) continue;
+        from = nn__view_of(g);
         if (nn->failed) { e->t->flags &= ~(unsigned)NN__T_GRAD_SET; continue; }      // whether it is complete is not known
         g->data = nn__arena_alloc(nn->data_life, (size_t)nn_count(g) * nn_dtype_bytes(nn->desc.dtype), 1);
         g->step = 0;
@@ -3300,6 +3468,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
 {
     nn__kept **k;
     if (!nn) return;
+    nn__trace_refuse(nn, "it begins a step of its own");
     nn__save_leaf_grads(nn);
     nn->step += nn->step == UINT_MAX ? 2 : 1;            // 0 means "for life"
     nn->mode = mode;
@@ -3308,6 +3477,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
     nn->ordinal = 0;
     if (mode == NN_TRAIN) nn->random_step++;
     nn->free_count = 0;
+    nn->step_extra = 0;
     nn->leaf_grads_live = 0;
     nn->node_left = 0;
     nn->chunk = NULL;
@@ -3399,13 +3569,15 @@ static void nn__inert_outputs(nn_context *nn, int n, nn_tensor **out)
     for (i = 0; i < n; i++) out[i] = nn__inert(nn);
 }
 
+static const nn_view nn__no_view = { NULL, { 0 }, { 0 }, 0, 0 };
+
 // Checks inputs, makes them contiguous where the op needs that, fills the call's inputs.
 static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, int n, nn_call *c)
 {
     int i;
     for (i = 0; i < n; i++) {
         if (!in[i] && (i == 0 || (op->flags & NN_OP_ALL_INPUTS))) { nn_fail(nn, "%s: input %d is NULL", op->name, i); return 0; }
-        if (!in[i]) { memset(&c->in[i], 0, sizeof c->in[i]); continue; }
+        if (!in[i]) { c->in[i] = nn__no_view; continue; }
         if (!nn__check(nn, in[i], op->name)) return 0;
         if (!(op->flags & NN_OP_ANY_DTYPE) && in[i]->dtype != (int)nn->desc.dtype) {
             nn_fail(nn, "%s: input %d is %s, not %s (see nn_cast)", op->name, i, nn_dtype_name((nn_dtype)in[i]->dtype), nn_dtype_name(nn->desc.dtype));
@@ -3415,7 +3587,7 @@ static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, i
             in[i] = nn_contiguous(in[i]);
             if (nn__dead(in[i])) return 0;
         }
-        c->in[i] = nn__view_of(in[i]);
+        nn__view_into(&c->in[i], in[i]);
     }
     return 1;
 }
@@ -3426,7 +3598,7 @@ static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
     nn_tensor *t;
     if (!view_of) {
         t = nn__alloc_tensor(nn, 0, (nn_dtype)v->dtype, v->ndim, v->shape);
-        if (!nn__dead(t)) *v = nn__view_of(t);
+        if (!nn__dead(t)) nn__view_into(v, t);
         return t;
     }
     t = nn__new_head(nn, 0);
@@ -3494,8 +3666,6 @@ static void nn__record(nn_context *nn, const nn_call *c, nn_tensor **in, nn_tens
     }
 }
 
-static const nn_view nn__no_view = { NULL, { 0 }, { 0 }, 0, 0 };
-
 NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *inputs, int count, const void *params, nn_tensor **outputs)
 {
     nn_call c;
@@ -3512,11 +3682,11 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     c.nin = count;
     c.nout = nout;
     if (!nn__prepare_inputs(nn, op, in, count, &c)) return out[0];
-    for (i = 0; i < nout; i++) c.out[i] = nn__no_view;
+    for (i = 0; i < nout; i++) { c.out[i].data = NULL; c.out[i].ndim = c.out[i].dtype = 0; }
     if (op->shape) { if (!op->shape(&c)) return out[0]; }
     else nn__like(&c.out[0], &c.in[0]);
     for (i = 0; i < count; i++) if (nn__wants(in[i])) need |= 1u << i;
-    record = nn->mode == NN_TRAIN && need && nn__has_backward(nn, op);
+    record = nn->mode == NN_TRAIN && need && !nn->no_tape && nn__has_backward(nn, op);
     if (op->flags & NN_OP_RANDOM) c.ordinal = nn__ordinal(NN__DOMAIN_OP, nn->ordinal++);
     overwrites = nn__overwrites(nn, op, count ? in[0] : NULL, &c.out[0]);
     nn->reuse = NULL;
@@ -3566,7 +3736,13 @@ NN_API nn_tensor *nn_detach(nn_tensor *x)
     return t;
 }
 
-NN_API nn_tensor *nn_want_grad(nn_tensor *x) { if (x && !nn__dead(x)) x->flags |= NN__T_WANT_GRAD; return x; }
+NN_API nn_tensor *nn_want_grad(nn_tensor *x)
+{
+    if (!x || nn__dead(x)) return x;
+    if (!x->step) x->nn->changes++;
+    x->flags |= NN__T_WANT_GRAD;
+    return x;
+}
 NN_API nn_tensor *nn_grad(nn_tensor *x)
 {
     if (!x || nn__dead(x) || !x->grad || !(x->flags & NN__T_GRAD_SET)) return NULL;
@@ -3654,6 +3830,15 @@ static int nn__in_place(const nn_node *d, int retain)    // which input, or -1
     return x && x->step && !x->grad && nn__same_sizes(y->ndim, y->shape, x->ndim, x->shape) ? i : -1;
 }
 
+static void nn__accumulate(nn_context *nn, nn_view from, nn_view to)     // to += from
+{
+    nn_call a;
+    nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
+    a.nin = a.nout = 1;
+    a.in[0] = from;
+    a.out[0] = to;
+    nn__run(nn, &a);
+}
 static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reuse)    // the gradients of the inputs in `need`
 {
     nn_call c;
@@ -3708,31 +3893,96 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
     nn__run(nn, &c);
     if (reuse >= 0) { d->out[0]->grad = NULL; d->out[0]->flags &= ~(unsigned)NN__T_GRAD_SET; }
     for (i = 0; i < d->nin; i++) if (twice[i]) {
-        nn_call a;
-        nn__begin_call(&a, nn, NN_OP_accumulate, NULL);
-        a.nin = 1; a.nout = 1;
-        a.in[0] = nn__view_of(twice[i]);
-        a.out[0] = nn__view_of(d->in[i]->grad);
-        nn__run(nn, &a);
+        nn__accumulate(nn, nn__view_of(twice[i]), nn__view_of(d->in[i]->grad));
         nn__free_storage(nn, twice[i]);
     }
 }
 
-static void nn__backward_node(nn_context *nn, nn_node *d, int retain)
+// ---- nn_checkpoint: a part of the tape that is made when it is walked --------------------------------------
+// Forward runs without a tape and leaves one node; its backward runs fn again, with a tape of its own, and walks that.
+typedef struct nn__checkpointed { nn_tensor *(*fn)(void *self, nn_tensor *x); void *self; uint64_t ordinal; nn_mode mode; } nn__checkpointed;
+static const nn_op nn__checkpoint_op = { "checkpoint", 1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED, NN_KEEP_IN(0), NULL, NULL, NULL, NULL, 0, sizeof(nn__checkpointed) };
+static void nn__make_private(nn_context *nn, int from, const nn_tensor *but);    // >>layers
+static void nn__release_since(nn_context *nn, int from, const nn_tensor *but);
+NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void *self, nn_tensor *x)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__checkpointed p;
+    nn_call c;
+    nn_tensor *y;
+    int from;
+    if (!nn__check(nn, x, "nn_checkpoint")) return nn__inert(nn);
+    if (nn->mode != NN_TRAIN || nn->no_tape) return fn(self, x);
+    memset(&p, 0, sizeof p);
+    p.fn = fn; p.self = self; p.ordinal = nn->ordinal; p.mode = nn->mode;
+    nn__trace_refuse(nn, "nn_checkpoint runs a function in backward");
+    from = nn->tensors;
+    nn->no_tape = 1;
+    y = fn(self, x);
+    nn->no_tape = 0;
+    if (nn__dead(y) || y == x) return y;
+    nn__make_private(nn, from, y);
+    nn__release_since(nn, from, y);
+    if (y->base != y || y->step == 0 || y->node) y = nn_detach(y);
+    nn__begin_call(&c, nn, NN_OP_none, &p);
+    c.op = &nn__checkpoint_op;
+    c.nin = c.nout = 1;
+    nn__record(nn, &c, &x, &y, NULL, nn__wants(x) ? 1u : 0u);
+    return y;
+}
+static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
+{
+    const nn__checkpointed *p = (const nn__checkpointed *)d->params;
+    nn_tensor *x = d->in[0], *inner = nn_detach(x), *y;
+    nn_node *tape = nn->tape;
+    nn_layer *scope = nn->scope;
+    nn_mode mode = nn->mode;
+    uint64_t ordinal = nn->ordinal;
+    nn_backward_desc b;
+    int from;
+    if (x->base->version != d->versions[0]) nn_fail(nn, "nn_checkpoint: its input was overwritten before backward could use it");
+    if (d->need) nn_want_grad(inner);
+    nn->tape = NULL; nn->scope = d->layer; nn->mode = p->mode; nn->ordinal = p->ordinal;
+    from = nn->tensors;
+    y = p->fn(p->self, inner);
+    if (!nn__dead(y) && y->node) {
+        nn__make_private(nn, from, y);
+        nn__release_since(nn, from, y);
+        memset(&b, 0, sizeof b);
+        b.grad = d->out[0]->grad;
+        nn_backward_with(y, &b);
+        nn__drop_grad(nn, y);
+        if (y->base == y && !(y->flags & NN__T_WANT_GRAD)) { y->flags |= NN__T_PRIVATE; nn__release(nn, y); }
+    }
+    nn->tape = tape; nn->scope = scope; nn->mode = mode; nn->ordinal = ordinal;
+    if (!d->need || !inner->grad || !nn__make_grad(nn, x)) return;
+    if (x->flags & NN__T_GRAD_SET) nn__accumulate(nn, nn__view_of(inner->grad), nn__view_of(x->grad));
+    else nn__copy_view(nn, nn__view_of(x->grad), nn__view_of(inner->grad));
+    x->flags |= NN__T_GRAD_SET;
+    nn__free_storage(nn, inner->grad);
+}
+
+typedef struct nn__slot nn__slot;                        // >>optim
+static int  nn__clips_norm(const nn_optimizer *opt);
+static void nn__updates_begin(nn_optimizer *opt, nn_node *tape);
+static nn__slot *nn__fused_slot(nn_optimizer *opt, const nn_node *d);
+static void nn__fused_update(nn_optimizer *opt, nn__slot *s, const nn_node *d);
+static void nn__updates_after(nn_optimizer *opt, const nn_node *d);
+static void nn__step_slots(nn_optimizer *opt, double clip_norm);
+static void nn__backward_node(nn_context *nn, nn_node *d, int retain, nn_optimizer *step)          // step: updates as it goes, or NULL
 {
     int i;
-    unsigned first = (d->op->flags & NN_OP_SPLIT) ? d->need & 1u : 0;
+    nn__slot *fused = step ? nn__fused_slot(step, d) : NULL;
+    unsigned need = fused ? d->need & ~2u : d->need, first = (d->op->flags & NN_OP_SPLIT) ? need & 1u : 0;
+    if (d->op == &nn__checkpoint_op) { nn__backward_checkpoint(nn, d); need = first = 0; }
     if (first) nn__backward_part(nn, d, first, -1);
-    if (d->need & ~first) nn__backward_part(nn, d, d->need & ~first, nn__in_place(d, retain));
+    if (need & ~first) nn__backward_part(nn, d, need & ~first, nn__in_place(d, retain));
+    if (fused) nn__fused_update(step, fused, d);
     for (i = 0; i < d->nout; i++) nn__drop_grad(nn, d->out[i]);
     for (i = 0; i < d->naux && !retain; i++) nn__release(nn, d->aux[i]);
     for (i = 0; i < d->nout && !retain; i++) nn__release(nn, d->out[i]);      // the ops that used it have been walked
 }
 
-static int  nn__clips_norm(const nn_optimizer *opt);     // >>optim
-static void nn__updates_begin(nn_optimizer *opt, nn_node *tape);
-static void nn__updates_after(nn_optimizer *opt, const nn_node *d);
-static void nn__step_slots(nn_optimizer *opt, double clip_norm);
 NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
 {
     nn_context *nn = y ? y->nn : NULL;
@@ -3754,13 +4004,14 @@ NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
     else nn__fill_view(nn, nn__view_of(y->grad), 1.0);
     y->flags |= NN__T_GRAD_SET;
     early = step && !nn__clips_norm(step);
+    for (d = y->node; d && early; d = d->prev) if (d->op == &nn__checkpoint_op) early = 0;       // it reads parameters that are not inputs of its node
     if (early) nn__updates_begin(step, y->node);
     for (d = y->node; d; d = d->prev) {
         int reached = 0;
         for (i = 0; i < d->nout; i++) reached |= (d->out[i]->flags & NN__T_GRAD_SET) != 0;
         if (reached) {
             if (d->consumed) { nn_fail(nn, "nn_backward: %s was walked before in this step (see .retain)", d->op->name); return; }
-            nn__backward_node(nn, d, retain);
+            nn__backward_node(nn, d, retain, early ? step : NULL);
             if (nn->failed && !nn->out_of_memory) return;
             d->consumed = !retain;
         }
@@ -3869,6 +4120,7 @@ struct nn_layer {
     nn_tensor *(*step)(void *self, const nn_batch *batch);
     void       *self;
     int         user, release;       // forward is the user's; it keeps no tensor
+    int         checkpoint;          // backward computes forward again
     nn_fn       fn, activation;
     union { nn_conv_desc conv; nn_pool_desc pool; nn_norm_layer_desc norm; nn_linear_desc linear; nn_upsample_desc upsample; nn_rnn_desc rnn; } desc;
     int64_t     size[4];             // channels, kernel and the like
@@ -3900,6 +4152,7 @@ static nn_layer *nn__new_layer(nn_context *nn, nn_layer *parent, const char *nam
     if (!nn_ok(nn) || parent == &nn__inert_layer) return NULL;
     l = (nn_layer *)nn__life(nn, sizeof *l);
     if (!l) return NULL;
+    nn->changes++;
     snprintf(index, sizeof index, "%d", parent ? parent->children : 0);
     l->nn = nn;
     l->parent = parent;
@@ -3945,17 +4198,39 @@ static int nn__is_private(const nn_layer *l)             // can nobody else see 
     return 1;
 }
 
-static nn_tensor *nn__head_at(nn_context *nn, int i)     // tensor i of this step
+static int nn__is_ours(const nn_layer *l)                // no callback of the user's in it
+{
+    const nn_layer *c;
+    if (l->user || (l->fn && !nn__own_fn(l->fn)) || (l->activation && !nn__own_fn(l->activation))) return 0;
+    for (c = l->child; c; c = c->next) if (!nn__is_ours(c)) return 0;
+    return 1;
+}
+
+static nn__slab *nn__slab_at(nn_context *nn, int i)      // where tensor i of this step is: number i % NN__SLAB
 {
     nn__slab *s = nn->slabs;
     for (; i >= NN__SLAB; i -= NN__SLAB) s = s->next;
-    return &s->t[i];
+    return s;
+}
+static nn_tensor *nn__next_head(nn__slab **s, int i)     // tensor i; *s is its slab, and then that of tensor i + 1
+{
+    nn_tensor *t = &(*s)->t[i % NN__SLAB];
+    if (i % NN__SLAB == NN__SLAB - 1) *s = (*s)->next;
+    return t;
+}
+static int nn__made_between(nn_context *nn, int from, int to, const nn_tensor *t)
+{
+    nn__slab *s = from < to ? nn__slab_at(nn, from) : NULL;
+    int i;
+    for (i = from; i < to; i++) if (nn__next_head(&s, i) == t) return 1;
+    return 0;
 }
 static void nn__make_private(nn_context *nn, int from, const nn_tensor *but)         // the tensors since number `from`
 {
+    nn__slab *s = from < nn->tensors ? nn__slab_at(nn, from) : NULL;
     int i;
     for (i = from; i < nn->tensors; i++) {
-        nn_tensor *t = nn__head_at(nn, i);
+        nn_tensor *t = nn__next_head(&s, i);
         if (t != but->base && !(t->flags & NN__T_WANT_GRAD)) t->flags |= NN__T_PRIVATE;
     }
 }
@@ -3975,9 +4250,10 @@ static nn_tensor *nn__activate(nn_fn f, nn_tensor *x)
 }
 static void nn__release_since(nn_context *nn, int from, const nn_tensor *but)
 {
+    nn__slab *s = from < nn->tensors ? nn__slab_at(nn, from) : NULL;
     int i;
     for (i = from; i < nn->tensors; i++) {
-        nn_tensor *t = nn__head_at(nn, i);
+        nn_tensor *t = nn__next_head(&s, i);
         if (t != but->base && !(t->flags & NN__T_KEPT)) nn__release(nn, t);
     }
 }
@@ -3989,9 +4265,9 @@ static nn_tensor *nn__run_children(nn_layer *l, nn_tensor *x)
     nn_layer *c;
     int from = nn->tensors, before = 0;
     for (c = l->child; c; c = c->next) {
-        int start = nn->tensors, seen = !nn__is_private(c), i;
+        int start = nn->tensors, seen = !nn__is_private(c);
         nn_tensor *y;
-        for (i = from; i < start && before && !seen; i++) if (nn__head_at(nn, i) == x->base) x->base->flags |= NN__T_PRIVATE;
+        if (before && !seen && nn__made_between(nn, from, start, x->base)) x->base->flags |= NN__T_PRIVATE;
         if (seen) { x->base->flags &= ~(unsigned)NN__T_PRIVATE; before = 0; }
         nn->reuse = before && c->forward == nn__fn_forward && (x->flags & NN__T_PRIVATE) ? x : NULL;
         y = nn_forward(c, x);
@@ -3999,7 +4275,7 @@ static nn_tensor *nn__run_children(nn_layer *l, nn_tensor *x)
         if (nn__dead(y)) return y;
         if (!seen) nn__make_private(nn, start, y);
         nn__release_since(nn, from, y);
-        for (i = start; i < nn->tensors; i++) if (nn__head_at(nn, i) == y->base) { from = start; before = !seen; }
+        if (nn__made_between(nn, start, nn->tensors, y->base)) { from = start; before = !seen; }
         x = y;
     }
     x->base->flags &= ~(unsigned)NN__T_PRIVATE;
@@ -4021,7 +4297,7 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
     outer = nn->scope;
     nn->scope = layer;
     from = nn ? nn->tensors : 0;
-    x = layer->forward(layer->self, x);
+    x = layer->checkpoint ? nn_checkpoint(layer->forward, layer->self, x) : layer->forward(layer->self, x);
     nn->scope = outer;
     if (!x) return nn__inert(nn);
     if (layer->release && !nn__dead(x)) {
@@ -4180,14 +4456,17 @@ NN_API nn_layer *nn_child(nn_layer *layer, const char *path)
 NN_API void nn_freeze_param(nn_tensor *param, int on)
 {
     if (!param || nn__dead(param)) return;
+    param->nn->changes++;
     if (on) param->flags |= NN__T_FROZEN; else param->flags &= ~(unsigned)NN__T_FROZEN;
 }
+NN_API void nn_checkpoint_layer(nn_layer *layer, int on) { if (!nn__no_layer(layer)) layer->checkpoint = on; }
 NN_API void nn_freeze(nn_layer *layer, int on)
 {
     nn_layer *c;
     int i;
     if (nn__no_layer(layer)) return;
     layer->frozen = on;
+    layer->nn->changes++;
     for (i = 0; i < layer->params; i++) nn_freeze_param(layer->param[i], on);
     for (c = layer->child; c; c = c->next) nn_freeze(c, on);
 }
@@ -4657,6 +4936,343 @@ NN_API nn_layer *nn_dropout2d_new(nn_layer *parent, float p)
 NN_API nn_layer *nn_flatten_new(nn_layer *parent)                 { return nn__value_layer(parent, "Flatten", nn__flatten_forward, 0); }
 NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__value_layer(parent, "LeakyReLU", nn__leaky_relu_forward, slope); }
 
+// ---- attention layers ------------------------------------------------------------------------------------
+// Keys and values of the positions so far, (B, kv_heads, capacity, D) each: a head's rows lie behind each other, so that decoding reads
+// them as one run. A call appends its own rows and reads all before it.
+struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; };
+static nn_kv_cache nn__inert_cache;                      // only ever read
+NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t kv_heads, int64_t capacity, int64_t size, int64_t v_size)
+{
+    nn_kv_cache *c;
+    nn_shape s = nn__shape2(batch, kv_heads);
+    if (!nn_ok(nn)) return &nn__inert_cache;
+    if (batch < 1 || kv_heads < 1 || capacity < 1 || size < 1 || v_size < 0) { nn_fail(nn, "nn_kv_cache_new: batch, heads, capacity and size must be positive"); return &nn__inert_cache; }
+    c = (nn_kv_cache *)nn__life(nn, sizeof *c);
+    if (!c) return &nn__inert_cache;
+    s.ndim = 4;
+    s.d[2] = capacity;
+    s.d[3] = size;
+    c->k = nn__alloc_tensor(nn, 1, nn->desc.dtype, 4, s.d);
+    s.d[3] = v_size ? v_size : size;
+    c->v = nn__alloc_tensor(nn, 1, nn->desc.dtype, 4, s.d);
+    c->nn = nn;
+    return nn__dead(c->k) || nn__dead(c->v) ? &nn__inert_cache : c;
+}
+NN_API int64_t nn_kv_cache_length(const nn_kv_cache *cache)   { return cache ? cache->length : 0; }
+NN_API int64_t nn_kv_cache_capacity(const nn_kv_cache *cache) { return cache && cache->k ? cache->k->shape[2] : 0; }
+NN_API void nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length)
+{
+    if (!cache || !cache->nn) return;
+    if (length < 0 || length > cache->length) { nn_fail(cache->nn, "nn_kv_cache_truncate: %lld of %lld positions", (long long)length, (long long)cache->length); return; }
+    cache->length = length;
+}
+// Appends k and v (B, T, kv_heads * D); they become views (B, kv_heads, T', D) of all that is there. 0 after an error.
+static int nn__cache_append(nn_kv_cache *c, nn_tensor **k, nn_tensor **v)
+{
+    nn_context *nn = c->nn;
+    nn_tensor **rows[2], *all[2];
+    int64_t end, t = *k && (*k)->ndim == 3 ? (*k)->shape[1] : 0;
+    int i;
+    if (!nn) return 0;
+    rows[0] = k; rows[1] = v; all[0] = c->k; all[1] = c->v;
+    nn__record_refuse(nn, "it uses a cache of keys and values");
+    for (i = 0; i < 2; i++) {
+        const nn_tensor *x = *rows[i];
+        if (!nn__check(nn, x, "attention")) return 0;
+        if (nn->mode == NN_TRAIN && nn__wants(x)) { nn_fail(nn, "attention: no gradient goes through a cache: use NN_EVAL"); return 0; }
+        if (x->ndim != 3 || x->shape[0] != all[i]->shape[0] || x->shape[2] != all[i]->shape[1] * all[i]->shape[3] || x->shape[1] != t) {
+            nn_fail(nn, "attention: %s %s does not fit the cache %s", i ? "v" : "k", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(4, all[i]->shape).s);
+            return 0;
+        }
+    }
+    end = c->length + t;
+    if (end > c->k->shape[2]) {
+        nn_fail(nn, "attention: the cache is full: %lld more positions behind %lld of %lld", (long long)t, (long long)c->length, (long long)c->k->shape[2]);
+        return 0;
+    }
+    for (i = 0; i < 2; i++) {
+        nn_view to = nn__view_of(all[i]), from = nn__view_of(*rows[i]);
+        nn_tensor *seen;
+        to.shape[2] = t;             // memory moves, no op: nothing to record
+        if (to.data) to.data = (char *)to.data + (size_t)(c->length * to.stride[2]) * nn_dtype_bytes(nn->desc.dtype);
+        from.ndim = 4;
+        from.shape[1] = to.shape[1];  from.stride[1] = from.stride[2] * to.shape[3];
+        from.shape[3] = to.shape[3];  from.stride[3] = from.stride[2];
+        from.shape[2] = t;            from.stride[2] = (*rows[i])->stride[1];
+        nn__copy_view(nn, to, from);
+        seen = nn_detach(all[i]);
+        if (nn__dead(seen)) return 0;
+        seen->shape[2] = end;
+        *rows[i] = seen;
+    }
+    c->length = end;
+    return 1;
+}
+
+NN__FLOAT_BEGIN
+static nn_tensor *nn__from_doubles(nn_context *nn, nn_shape shape, double (*f)(int64_t row, int64_t column, double a, double b), double a, double b)
+{
+    nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, shape.ndim, shape.d);
+    int64_t n = nn_count(t), columns = shape.d[shape.ndim - 1], i;
+    nn__mark m = nn__get_mark(nn);
+    double *v;
+    if (nn__dead(t)) return t;
+    v = (double *)nn__host_step(nn, nn__mul_size((size_t)n, sizeof *v));
+    for (i = 0; v && i < n; i++) v[i] = f(i / columns, i % columns, a, b);
+    if (v && !nn_write_as(t, NN_F64, v)) t = nn__inert(nn);
+    nn__rewind(nn, &m);
+    return t;
+}
+static double nn__rope_value(int64_t t, int64_t i, double d, double base)        // cosines of the d / 2 angles of a position, then their sines
+{
+    int64_t half = (int64_t)d / 2;
+    double angle = (double)t * pow(base, -2.0 * (double)(i % half) / d);
+    return i < half ? cos(angle) : sin(angle);
+}
+static double nn__wave(int64_t t, int64_t i, double d, double base)  // sin, cos, sin ...
+{
+    double angle = (double)t * pow(base, -(double)(i / 2 * 2) / d);
+    return i % 2 ? cos(angle) : sin(angle);
+}
+static double nn__slope_of(int64_t row, int64_t h, double power, double heads)       // 2^(-8 (h + 1) / heads); not a power of two: as the paper's program
+{
+    (void)row; (void)heads;
+    return (double)h < power ? pow(2.0, -8.0 * (double)(h + 1) / power) : pow(2.0, -4.0 * (2.0 * ((double)h - power) + 1) / power);
+}
+NN_API nn_tensor *nn_rope_new(nn_context *nn, int64_t positions, int64_t size, float base)
+{
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (positions < 1 || size < 2 || size % 2 || !(base >= 0)) {
+        nn_fail(nn, "nn_rope_new: %lld positions, size %lld: the size must be even", (long long)positions, (long long)size);
+        return nn__inert(nn);
+    }
+    return nn__from_doubles(nn, nn__shape2(positions, size), nn__rope_value, (double)size, base > 0 ? (double)base : 10000.0);
+}
+NN_API nn_tensor *nn_sinusoidal_new(nn_context *nn, int64_t positions, int64_t size)
+{
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (positions < 1 || size < 1) { nn_fail(nn, "nn_sinusoidal_new: %lld positions, size %lld", (long long)positions, (long long)size); return nn__inert(nn); }
+    return nn__from_doubles(nn, nn__shape2(positions, size), nn__wave, (double)size, 10000.0);
+}
+NN_API nn_tensor *nn_alibi_slopes_new(nn_context *nn, int heads)
+{
+    int power = 1;
+    if (!nn_ok(nn)) return nn__inert(nn);
+    if (heads < 1) { nn_fail(nn, "nn_alibi_slopes_new: %d heads", heads); return nn__inert(nn); }
+    while (power <= heads / 2) power *= 2;
+    return nn__from_doubles(nn, nn__shape1(heads), nn__slope_of, power, heads);
+}
+NN__FLOAT_END
+
+typedef struct nn__mha {             // what a layer of attention keeps
+    nn_multihead_attention_desc d;
+    int64_t    embed, head;          // numbers of a position, of a head
+    int        heads, kv_heads;
+    nn_tensor *w[3], *bias;          // of q, k, v; w[1] NULL: all in w[0]
+    nn_layer  *out;
+} nn__mha;
+static nn_tensor *nn__rotated(const nn__mha *m, nn_tensor *x, int heads, int64_t start)      // the first heads of x (B, T, n * head)
+{
+    nn_rope_desc d;
+    nn_tensor *y;
+    if (!m->d.rope) return x;
+    memset(&d, 0, sizeof d);
+    d.start = start;
+    d.interleaved = m->d.rope_interleaved;
+    d.heads = heads;
+    d.time_dim = 1;
+    {
+        nn_shape s = nn_shape_of(x);
+        s.ndim = 4;
+        s.d[3] = m->head;
+        s.d[2] = x->shape[2] / m->head;
+        y = nn_rope(nn_reshape(x, s), m->d.rope, &d);
+        return nn_reshape(y, nn_shape_of(x));
+    }
+}
+static nn_tensor *nn__rows_of(nn_tensor *t, int64_t from, int64_t to) { return t ? nn_slice(t, 0, from, to, 1) : NULL; }
+// Projections (B, T, heads * head). Self attention with one weight stays packed: *k and *v are NULL.
+static nn_tensor *nn__project(const nn__mha *m, nn_tensor *q, nn_tensor **k, nn_tensor **v, int64_t start)
+{
+    int64_t e = m->heads * m->head, kv = m->kv_heads * m->head;
+    if (m->w[1] || *k != q || *v != q) {
+        nn_tensor *wq = m->w[0], *wk = m->w[1], *wv = m->w[2];
+        if (!wk) { wq = nn__rows_of(wq, 0, e); wk = nn__rows_of(m->w[0], e, e + kv); wv = nn__rows_of(m->w[0], e + kv, e + 2 * kv); }
+        *k = nn__rotated(m, nn_linear(*k, wk, nn__rows_of(m->bias, e, e + kv), NULL), m->kv_heads, 0);
+        *v = nn_linear(*v, wv, nn__rows_of(m->bias, e + kv, e + 2 * kv), NULL);
+        return nn__rotated(m, nn_linear(q, wq, nn__rows_of(m->bias, 0, e), NULL), m->heads, 0);
+    }
+    *k = *v = NULL;
+    return nn__rotated(m, nn_linear(q, m->w[0], m->bias, NULL), m->heads + m->kv_heads, start);
+}
+static nn_tensor *nn__mha_run(nn_layer *l, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    const nn__mha *m = (const nn__mha *)l->extra;
+    nn_attention_desc d;
+    nn_tensor *y;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!k) k = q;
+    if (!v) v = k;
+    if (!nn__check(l->nn, q, l->kind) || !nn__check(l->nn, k, l->kind) || !nn__check(l->nn, v, l->kind)) return nn__inert(l->nn);
+    if (q->ndim != 3 || k->ndim != 3 || v->ndim != 3 || q->shape[2] != m->embed) {
+        nn_fail(l->nn, "%s: q must be (B, T, %lld), not %s; k and v (B, T, ...)", l->kind, (long long)m->embed, nn__dims_text(q->ndim, q->shape).s);
+        return nn__inert(l->nn);
+    }
+    d.heads = m->heads;
+    d.kv_heads = m->kv_heads;
+    d.dropout = m->d.dropout;
+    if (m->d.alibi && !d.alibi) d.alibi = m->d.alibi;
+    if (m->d.causal) d.causal = 1;
+    y = nn__project(m, q, &k, &v, d.cache ? d.cache->length : 0);
+    if (nn__dead(y)) return y;
+    return nn_forward(m->out, nn_attention(y, k, v, &d));
+}
+static nn_tensor *nn__mha_forward(void *self, nn_tensor *x) { return nn__mha_run((nn_layer *)self, x, NULL, NULL, NULL); }
+static int nn__is_kind(const nn_layer *l, nn_tensor *(*forward)(void *, nn_tensor *), const char *function)
+{
+    if (nn__no_layer(l)) return 0;
+    if (l->forward == forward) return 1;
+    nn_fail(l->nn, "%s: the layer is a %s", function, l->kind);
+    return 0;
+}
+NN_API nn_tensor *nn_multihead_attention_forward(nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    nn_layer *outer;
+    if (!nn__is_kind(layer, nn__mha_forward, "nn_multihead_attention_forward")) return nn__inert(q ? q->nn : NULL);
+    outer = layer->nn->scope;
+    layer->nn->scope = layer;
+    q = nn__mha_run(layer, q, k, v, desc);
+    layer->nn->scope = outer;
+    return q;
+}
+NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc *desc)
+{
+    static const char *const kind = "MultiheadAttention", *const names[3] = { "q_proj_weight", "k_proj_weight", "v_proj_weight" };
+    nn_linear_desc linear;
+    nn__mha *m;
+    nn_layer *l;
+    int64_t kv, in[3];
+    int i, kv_heads = desc && desc->kv_heads ? desc->kv_heads : heads;
+    if (!nn__positive(parent, kind, name, "embed", embed) || !nn__positive(parent, kind, name, "heads", heads) || !nn__positive(parent, kind, name, "kv_heads", kv_heads) ||
+        !nn__divides(parent, kind, name, heads, embed) || !nn__divides(parent, kind, name, kv_heads, heads)) return nn__or_inert(NULL);
+    if (desc && !nn__probability(parent, kind, desc->dropout)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, nn__mha_forward);
+    m = l ? (nn__mha *)nn__life(l->nn, sizeof *m) : NULL;
+    if (!m) return nn__finished(l);
+    l->extra = m;
+    if (desc) m->d = *desc;
+    m->embed = embed; m->head = embed / heads; m->heads = heads; m->kv_heads = kv_heads;
+    kv = kv_heads * m->head;
+    in[0] = embed;
+    in[1] = m->d.kdim ? m->d.kdim : embed;
+    in[2] = m->d.vdim ? m->d.vdim : embed;
+    if (in[1] == embed && in[2] == embed) nn_init_xavier_uniform(m->w[0] = nn__add_param(l, "in_proj_weight", nn__shape2(embed + 2 * kv, embed), NN__T_PARAM, 1), 1);
+    else for (i = 0; i < 3; i++) nn_init_xavier_uniform(m->w[i] = nn__add_param(l, names[i], nn__shape2(i ? kv : embed, in[i]), NN__T_PARAM, 1), 1);
+    if (!m->d.no_bias) m->bias = nn__add_param(l, "in_proj_bias", nn__shape1(embed + 2 * kv), NN__T_PARAM, 0);
+    memset(&linear, 0, sizeof linear);
+    linear.no_bias = m->d.no_bias;
+    m->out = nn_linear_new(l, "out_proj", embed, embed, &linear);
+    if (!m->d.no_bias && !nn__no_layer(m->out)) nn_init_constant(m->out->param[1], 0);
+    return nn__finished(l);
+}
+
+// ---- transformer layers (Vaswani et al. 2017; norm_first: Xiong et al. 2020) -------------------------------
+typedef struct nn__transformer { nn_transformer_desc d; nn_layer *self_attn, *cross, *linear1, *linear2, *linear3, *norm[3]; } nn__transformer;
+static nn_tensor *nn__feed_forward(const nn__transformer *t, nn_tensor *x)           // linear2(f(linear1 x)); gated: linear2(f(linear1 x) * linear3 x)
+{
+    nn_tensor *h = nn__activate(t->d.activation ? t->d.activation : t->linear3 ? nn_silu : nn_relu, nn_forward(t->linear1, x));
+    if (t->linear3) h = nn_mul(h, nn_forward(t->linear3, x));
+    return nn_forward(t->linear2, nn_dropout(h, t->d.dropout));
+}
+// A part's result joins x: before or after it, a norm.
+static nn_tensor *nn__join_part(const nn__transformer *t, int norm, nn_tensor *x, nn_tensor *y)
+{
+    x = nn_add(x, nn_dropout(y, t->d.dropout));
+    return t->d.norm_first ? x : nn_forward(t->norm[norm], x);
+}
+static nn_tensor *nn__norm_before(const nn__transformer *t, int norm, nn_tensor *x) { return t->d.norm_first ? nn_forward(t->norm[norm], x) : x; }
+static nn_tensor *nn__encoder_run(nn_layer *l, nn_tensor *x, const nn_attention_desc *desc)
+{
+    const nn__transformer *t = (const nn__transformer *)l->extra;
+    x = nn__join_part(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
+    return nn__join_part(t, 1, x, nn__feed_forward(t, nn__norm_before(t, 1, x)));
+}
+static nn_tensor *nn__encoder_forward(void *self, nn_tensor *x) { return nn__encoder_run((nn_layer *)self, x, NULL); }
+static nn_tensor *nn__decoder_forward(void *self, nn_tensor *x)
+{
+    nn_fail(((nn_layer *)self)->nn, "TransformerDecoderLayer: it needs a memory: nn_transformer_decoder_layer_forward");
+    return x;
+}
+NN_API nn_tensor *nn_transformer_encoder_layer_forward(nn_layer *layer, nn_tensor *x, const nn_attention_desc *desc)
+{
+    return nn__is_kind(layer, nn__encoder_forward, "nn_transformer_encoder_layer_forward") ? nn__encoder_run(layer, x, desc) : nn__inert(x ? x->nn : NULL);
+}
+NN_API nn_tensor *nn_transformer_decoder_layer_forward(nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc *desc, const nn_attention_desc *memory_desc)
+{
+    const nn__transformer *t;
+    if (!nn__is_kind(layer, nn__decoder_forward, "nn_transformer_decoder_layer_forward")) return nn__inert(x ? x->nn : NULL);
+    t = (const nn__transformer *)layer->extra;
+    x = nn__join_part(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
+    x = nn__join_part(t, 1, x, nn_multihead_attention_forward(t->cross, nn__norm_before(t, 1, x), memory, memory, memory_desc));
+    return nn__join_part(t, 2, x, nn__feed_forward(t, nn__norm_before(t, 2, x)));
+}
+static nn_layer *nn__transformer_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int decoder,
+                                       int64_t embed, int heads, const nn_transformer_desc *desc)
+{
+    static const char *const norms[3] = { "norm1", "norm2", "norm3" };
+    nn_multihead_attention_desc self, cross;
+    nn_linear_desc linear;
+    nn_norm_layer_desc norm;
+    nn__transformer *t;
+    nn_layer *l;
+    int64_t hidden;
+    int i;
+    if (!nn__positive(parent, kind, name, "embed", embed)) return nn__or_inert(NULL);
+    if (desc && !nn__probability(parent, kind, desc->dropout)) return nn__or_inert(NULL);
+    l = nn__leaf(parent, name, kind, forward);
+    t = l ? (nn__transformer *)nn__life(l->nn, sizeof *t) : NULL;
+    if (!t) return nn__finished(l);
+    l->extra = t;
+    if (desc) t->d = *desc;
+    hidden = t->d.hidden ? t->d.hidden : 2048;
+    memset(&self, 0, sizeof self); memset(&linear, 0, sizeof linear); memset(&norm, 0, sizeof norm);
+    self.dropout = t->d.dropout;
+    self.no_bias = linear.no_bias = norm.no_bias = t->d.no_bias;
+    norm.eps = t->d.eps;
+    cross = self;
+    self.kv_heads = t->d.kv_heads; self.causal = t->d.causal; self.rope = t->d.rope; self.rope_interleaved = t->d.rope_interleaved; self.alibi = t->d.alibi;
+    t->self_attn = nn_multihead_attention_new(l, "self_attn", embed, heads, &self);
+    if (decoder) t->cross = nn_multihead_attention_new(l, "multihead_attn", embed, heads, &cross);
+    t->linear1 = nn_linear_new(l, "linear1", embed, hidden, &linear);
+    t->linear2 = nn_linear_new(l, "linear2", hidden, embed, &linear);
+    if (t->d.gated) t->linear3 = nn_linear_new(l, "linear3", embed, hidden, &linear);
+    for (i = 0; i < 2 + decoder; i++)
+        t->norm[i] = t->d.rmsnorm ? nn_rmsnorm_new(l, norms[i], embed, &norm) : nn_layernorm_new(l, norms[i], nn__shape1(embed), &norm);
+    return nn__finished(l);
+}
+NN_API nn_layer *nn_transformer_encoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc)
+{
+    return nn__transformer_layer(parent, name, "TransformerEncoderLayer", nn__encoder_forward, 0, embed, heads, desc);
+}
+NN_API nn_layer *nn_transformer_decoder_layer_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_transformer_desc *desc)
+{
+    return nn__transformer_layer(parent, name, "TransformerDecoderLayer", nn__decoder_forward, 1, embed, heads, desc);
+}
+
+static nn_tensor *nn__tied_forward(void *self, nn_tensor *x) { return nn_linear(x, ((nn_layer *)((nn_layer *)self)->extra)->param[0], NULL, NULL); }
+NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding)
+{
+    nn_layer *l;
+    if (nn__no_layer(embedding) || !embedding->params || embedding->param[0]->ndim != 2) {
+        nn_fail(nn__context_below(parent), "nn_tied_linear_new: the other layer has no weight of two dimensions");
+        return nn__or_inert(NULL);
+    }
+    l = nn__leaf(parent, NULL, "TiedLinear", nn__tied_forward);
+    if (l) l->extra = embedding;
+    return nn__or_inert(l);
+}
+
 // ---- recurrent layers: parameters as in torch.nn.LSTM: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, (weight_hr_l0,) ..._l0_reverse, ..._l1 --
 // size[0]: input, size[1]: hidden, size[2]: kind, size[3]: parameters of one direction; a cell (desc.rnn.layers 0) has no suffix
 enum { NN__RNN_TANH, NN__RNN_RELU, NN__RNN_LSTM, NN__RNN_GRU };
@@ -4973,17 +5589,19 @@ static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
 typedef struct nn__update_params {
     double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
     int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
+    int    op;                       // NN_OP_sgd_update ..., for linear_update
 } nn__update_params;
 
 // A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
-typedef struct nn__slot {
+struct nn__slot {
     nn_tensor *p, *state[NN__MAX_STATES];                // the states' names are their tensor's name
     int        group;
     int64_t    steps;                // updates of this parameter: PyTorch's state["step"]
-    nn_node   *last;                 // while nn_backward walks: the last node that has to do with the parameter
+    nn_node   *last;                 // while nn_backward walks: the last node that has to do with the parameter,
+    int        uses;                 // and how many there are
     double     product;              // nadam: product of its momentum factors up to product_step; follows from steps
     int64_t    product_step;
-} nn__slot;
+};
 typedef struct nn__group { double lr, initial_lr, option[NN__OPTIONS]; } nn__group;
 struct nn_optimizer {
     nn_context *nn;
@@ -5161,6 +5779,7 @@ NN_API void nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimi
     to = nn__new_group(opt);
     if (!to) return;
     *to = g;
+    nn->changes++;
     nn__add_slots(opt, layer, desc ? desc->match : NULL);
 }
 
@@ -5202,12 +5821,12 @@ static int nn__joint_norm(nn_optimizer *opt, double most)
     return nn_ok(nn);
 }
 
-NN_API float nn_grad_norm(nn_optimizer *opt)
+static double nn__last_norm(nn_optimizer *opt)           // that nn__joint_norm found
 {
     float v[2] = { NAN, NAN };
-    if (!opt || !nn_ok(opt->nn) || !nn__joint_norm(opt, 0) || !nn_read(opt->clip, v)) return NAN;
-    return v[0];
+    return nn_read(opt->clip, v) ? (double)v[0] : (double)NAN;
 }
+NN_API float nn_grad_norm(nn_optimizer *opt) { return opt && nn_ok(opt->nn) && nn__joint_norm(opt, 0) ? (float)nn__last_norm(opt) : NAN; }
 
 // nadam: factor of step t, and the product of the factors of steps 1..t
 static double nn__nadam_factor(const nn__group *g, double t) { return g->option[NN__BETA1] * (1 - 0.5 * pow(0.96, t * g->option[NN__MOMENTUM_DECAY])); }
@@ -5233,6 +5852,7 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
     u.clip_value = o[NN__CLIP_VALUE];
     u.momentum = o[NN__MOMENTUM] != 0; u.nesterov = o[NN__NESTEROV] != 0; u.centered = o[NN__CENTERED] != 0; u.amsgrad = o[NN__AMSGRAD] != 0;
     u.first = s->steps == 1;
+    u.op = opt->kind->op;
     switch (opt->kind - nn__optimizers) {
     case NN__SGD:
         u.decay1 = o[NN__MOMENTUM];
@@ -5270,18 +5890,30 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
     return u;
 }
 
+static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot);          // >>step
+static void nn__trace_count(nn_optimizer *opt);
+static void nn__trace_norm(nn_context *nn);
+static void nn__run_update(nn_optimizer *opt, nn__slot *s, nn_call *c)               // in[0..2] and the op are given
+{
+    nn__update_params u;
+    int j;
+    s->steps++;
+    u = nn__update_of(opt, s);
+    c->params = &u;
+    c->nin = 3 + NN__MAX_STATES;
+    for (j = 0; j < NN__MAX_STATES; j++) c->in[3 + j] = nn__view_of(s->state[j]);
+    nn__trace_update(opt->nn, opt, (int)(s - opt->slot));
+    nn__run(opt->nn, c);
+    s->p->base->version++;
+}
+
 static int nn__step_slot(nn_optimizer *opt, nn__slot *s, double clip_norm)           // updates one parameter; 0 after an error
 {
     nn_context *nn = opt->nn;
-    nn__update_params u;
     nn_call c;
-    int j;
     if (!nn__movable(s)) return 1;
     if (!nn__slot_states(opt, s)) return 0;
-    s->steps++;
-    u = nn__update_of(opt, s);
-    nn__begin_call(&c, nn, opt->kind->op, &u);
-    c.nin = 3 + NN__MAX_STATES;
+    nn__begin_call(&c, nn, opt->kind->op, NULL);
     c.in[0] = nn__view_of(s->p);
     c.in[1] = nn__view_of(s->p->grad);
     c.in[2] = nn__view_of(NULL);
@@ -5290,9 +5922,7 @@ static int nn__step_slot(nn_optimizer *opt, nn__slot *s, double clip_norm)      
         c.in[2].ndim = 0;
         if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
     }
-    for (j = 0; j < NN__MAX_STATES; j++) c.in[3 + j] = nn__view_of(s->state[j]);
-    nn__run(nn, &c);
-    s->p->base->version++;
+    nn__run_update(opt, s, &c);
     return 1;
 }
 
@@ -5311,6 +5941,8 @@ NN_API void nn_step(nn_optimizer *opt)
     if (!opt || !nn_ok(opt->nn)) return;
     clip_norm = opt->group[0].option[NN__CLIP_NORM];
     if (clip_norm > 0 && !nn__joint_norm(opt, clip_norm)) return;
+    nn__trace_norm(opt->nn);
+    nn__trace_count(opt);
     opt->steps++;
     nn__step_slots(opt, clip_norm);
 }
@@ -5331,10 +5963,38 @@ static void nn__updates_begin(nn_optimizer *opt, nn_node *tape)
     nn_node *d;
     nn__slot *s;
     int i;
-    for (i = 0; i < opt->slots; i++) opt->slot[i].last = NULL;
-    for (d = tape; d; d = d->prev) for (i = 0; i < d->nin; i++)
-        if (d->in[i] && (d->in[i]->base->flags & NN__T_PARAM) && (s = nn__slot_of(opt, d->in[i]->base)) != NULL) s->last = d;
+    for (i = 0; i < opt->slots; i++) { opt->slot[i].last = NULL; opt->slot[i].uses = 0; }
+    for (d = tape; d; d = d->prev) if (d->op == &nn__checkpoint_op) break;           // it uses parameters that the tape does not show
+    for (d = d ? NULL : tape; d; d = d->prev) for (i = 0; i < d->nin; i++)
+        if (d->in[i] && (d->in[i]->base->flags & NN__T_PARAM) && (s = nn__slot_of(opt, d->in[i]->base)) != NULL) { s->last = d; s->uses++; }
+    nn__trace_count(opt);
     opt->steps++;
+}
+
+// The weight of a linear layer that nothing else on the tape reads is updated while its gradient is computed, tile by tile.
+static nn__slot *nn__fused_slot(nn_optimizer *opt, const nn_node *d)
+{
+    nn_context *nn = opt->nn;
+    nn_tensor *w;
+    nn__slot *s;
+    int op = opt->kind->op;
+    if (d->op->id != NN_OP_linear || !(d->need & 2) || nn->backend != &nn->cpu || (op != NN_OP_sgd_update && op != NN_OP_adam_update && op != NN_OP_lion_update)) return NULL;
+    w = d->in[1];
+    if (w->base != w || (w->flags & (NN__T_GRAD_SET | NN__T_WANT_GRAD)) || !nn_count(w) || !nn_count(d->in[0]) || nn_count(d->in[0]) > 1024 * w->shape[1]) return NULL;
+    s = (w->flags & NN__T_PARAM) ? nn__slot_of(opt, w) : NULL;
+    if (!s || s->uses != 1 || (w->stride[0] != 1 && w->stride[1] != 1)) return NULL;
+    return nn__slot_states(opt, s) ? s : NULL;
+}
+static void nn__fused_update(nn_optimizer *opt, nn__slot *s, const nn_node *d)
+{
+    nn_call c;
+    int i;
+    for (i = 0; i < 2; i++) if (d->in[i]->base->version != d->versions[i]) nn_fail(opt->nn, "linear: input %d was overwritten before backward could use it", i);
+    nn__begin_call(&c, opt->nn, NN_OP_linear_update, NULL);
+    c.in[0] = nn__view_of(s->p);
+    c.in[1] = nn__view_of(d->in[0]);
+    c.in[2] = nn__view_of(d->out[0]->grad);
+    nn__run_update(opt, s, &c);
 }
 
 static void nn__updates_after(nn_optimizer *opt, const nn_node *d)
@@ -12097,6 +12757,7 @@ struct nn__trainer {                 // made once per model and used again by th
     nn_tensor  *numbers;             // nn__fit_state, f64
     nn_tensor **weight, **best;      // parameters and buffers; their copies from the best epoch, when patience wants them
     int         weights;
+    nn_step_plan *plan;              // while nn_fit runs, if steps can be repeated
     nn__extra  *extra;               // what a checkpoint holds besides model and optimizer: numbers, best weights, averages
     int         extras;
 };
@@ -12113,6 +12774,9 @@ typedef struct nn__fit {
     double       loss_sum, hit_sum, samples, labelled;   // of this epoch
     double       started, epoch_started, shown;          // seconds
     int          terminal, restored;
+    nn_step_plan *plan;              // NULL: every step as always
+    int          repeated, recorded; // this step is one of the plan; it is recorded for it
+    nn_tensor   *loss, *scores;      // of this step
 } nn__fit;
 
 static int nn__finite(double v) { return v - v == 0; }
@@ -12574,15 +13238,71 @@ static void nn__log_epoch(nn__fit *f)
 }
 
 // ---- the loop -----------------------------------------------------------------------------------------------
+static nn_step_plan *nn__step_plan_make(nn_layer *model);            // >>step: in this order in a step that is repeated ...
+static int        nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y);
+static int        nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y);
+static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores);
+static void       nn__step_to_norm(nn_step_plan *p);
+static void       nn__step_to_end(nn_step_plan *p);
+static int        nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y);          // ... and in one that is recorded
+static void       nn__step_loss_known(nn_step_plan *p);
+static void       nn__step_pause(nn_step_plan *p, int on);
+static void       nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_tensor *scores);
+static void       nn__step_plan_drop(nn_step_plan *p);
+
+static int nn__own_loss(nn_loss loss)
+{
+    static const nn_loss own[] = { nn_cross_entropy, nn_nll, nn_binary_cross_entropy, nn_mse, nn_l1, nn_huber, nn_smooth_l1, nn_kl_div, nn_hinge };
+    size_t i;
+    for (i = 0; i < sizeof own / sizeof *own; i++) if (own[i] == loss) return 1;
+    return 0;
+}
+// A callback may do something else in a later step, and nobody would notice: then the user has to say that it does not.
+static nn_step_plan *nn__fit_plan(const nn__fit *f)
+{
+    if (f->d.repeat == NN_ZERO || f->d.accumulate > 1 || f->nn->buffer || f->nn->measuring) return NULL;
+    if (f->d.repeat != 1 && (f->model->step || !nn__own_loss(f->d.loss) || !nn__is_ours(f->model))) return NULL;
+    return nn__step_plan_make(f->model);
+}
+
+static void nn__fit_forward(nn__fit *f, const nn_batch *b)
+{
+    f->recorded = 0;
+    f->repeated = f->plan && nn__step_ready(f->plan, b->x, b->y);
+    if (f->repeated) {
+        if (nn__step_start(f->plan, b->x, b->y)) f->loss = nn__step_to_loss(f->plan, &f->scores);
+        return;
+    }
+    nn_begin(f->nn, NN_TRAIN);
+    f->recorded = f->plan && b->count == f->d.train->batch && nn__step_record(f->plan, b->x, b->y);
+    f->loss = nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &f->scores);
+    if (f->recorded) { nn__step_loss_known(f->plan); nn__step_pause(f->plan, 1); }
+}
+
+static void nn__fit_backward(nn__fit *f, double scale, int last)
+{
+    nn_backward_desc back;
+    int clips = nn__clips_norm(f->d.optimizer);          // clipping has a guard of its own before the update
+    if (f->repeated) {
+        if (clips) nn__step_to_norm(f->plan); else nn__step_to_end(f->plan);
+        return;
+    }
+    if (f->recorded) nn__step_pause(f->plan, 0);
+    memset(&back, 0, sizeof back);
+    if (scale != 1) back.grad = nn_full(f->nn, nn_shape_of(f->loss), (float)scale);
+    if (last && !clips) back.step = f->d.optimizer;
+    nn_backward_with(f->loss, &back);
+    if (f->recorded) nn__step_pause(f->plan, 1);
+}
+
 // Forward, guard, backward; in the last batch of an update also the update, unless gradients are clipped. `scale` is this batch's share of the update that it belongs to.
 static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
 {
     nn_context *nn = f->nn;
-    nn_tensor *scores, *loss;
-    nn_backward_desc back;
+    nn_tensor *loss;
     double value;
-    nn_begin(nn, NN_TRAIN);
-    loss = nn__batch_loss(f->model, b, f->model->step ? NULL : f->d.loss, f->d.loss_desc, &scores);
+    nn__fit_forward(f, b);
+    loss = f->loss;
     if (!nn_ok(nn)) return 0;
     if (nn_count(loss) != 1) {
         nn_fail(nn, "nn_fit: the loss has shape %s; it must be one number", loss ? nn__dims_text(loss->ndim, loss->shape).s : "NULL");
@@ -12593,22 +13313,23 @@ static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
     if (!nn__finite(value) && !nn->measuring) { nn__blame(f, b, value != value ? "NaN" : "infinite"); return 0; }
     f->loss_sum += nn__loss_of_samples(value, b, f->d.loss_desc);
     f->samples += (double)b->count;
-    nn__count_hits(scores, b, &f->hit_sum, &f->labelled);
-    memset(&back, 0, sizeof back);
-    if (scale != 1) back.grad = nn_full(nn, nn_shape_of(loss), (float)scale);
-    if (last && !nn__clips_norm(f->d.optimizer)) back.step = f->d.optimizer;         // clipping has a guard of its own before the update
-    nn_backward_with(loss, &back);
+    nn__count_hits(f->scores, b, &f->hit_sum, &f->labelled);
+    nn__fit_backward(f, scale, last);
     return nn_ok(nn);
 }
 
 static int nn__fit_update(nn__fit *f)
 {
     nn_optimizer *opt = f->d.optimizer;
-    if (opt->group[0].option[NN__CLIP_NORM] > 0 && !f->nn->measuring && !nn__finite((double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
+    int clips = nn__clips_norm(opt);
+    if (clips && !f->nn->measuring && !nn__finite(f->repeated ? nn__last_norm(opt) : (double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
         nn_fail(f->nn, "nn_fit: a gradient is not finite in epoch %d, batch %lld; parameters were not updated", f->p.epoch, (long long)f->p.step);
         return 0;
     }
-    if (nn__clips_norm(opt)) nn_step(opt);
+    if (f->repeated) nn__step_to_end(f->plan);
+    if (f->recorded) nn__step_pause(f->plan, 0);
+    if (clips && !f->repeated) nn_step(opt);
+    if (f->recorded) nn__step_recorded(f->plan, f->loss, f->scores);
     if (f->d.ema) nn_ema_update(f->d.ema);
     if (f->d.schedule && f->d.schedule->per_step) nn_schedule_advance(f->d.schedule);
     return nn_ok(f->nn);
@@ -12722,6 +13443,7 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
     f.p.optimizer = f.d.optimizer;
     f.p.epochs = f.d.epochs > 0 ? f.d.epochs : 1;
     f.p.loss = f.p.accuracy = f.p.validation_loss = f.p.validation_accuracy = NAN;
+    f.plan = f.keep->plan = nn__fit_plan(&f);
     f.started = nn__seconds();
     f.terminal = !f.d.quiet && !nn->desc.log && nn__is_terminal();
     nn_begin(nn, NN_EVAL);
@@ -12746,6 +13468,8 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
         if (f.s.best_epoch < f.s.epochs) nn__say(&f, "the weights of epoch %d are the best%s\n", (int)f.s.best_epoch, "");
     }
     nn__logs_close(&f);
+    nn__step_plan_drop(f.plan);
+    f.keep->plan = NULL;
     nn_zero_grad(model);             // what an interrupted update left
     return nn_ok(nn);
 }
@@ -12800,7 +13524,11 @@ struct nn_plan {
     size_t         output_bytes, temp_bytes, scratch_bytes, constant_bytes;    // of one sample; of the whole workspace; of weights and what is made of them
 };
 
-static void nn__record_refuse(nn_context *nn, const char *why) { if (nn->record && !nn->record->refused) nn->record->refused = why; }
+static void nn__record_refuse(nn_context *nn, const char *why)
+{
+    if (nn->record && !nn->record->refused) nn->record->refused = why;
+    nn__trace_refuse(nn, why);
+}
 static void nn__record_call(nn_context *nn, const nn_call *c)
 {
     nn__recording *r = nn->record;
@@ -13147,7 +13875,7 @@ static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, 
     scratch += nn__round_up(c->shared_bytes);
     if (p->threads > 1 && !nn__is_small(c)) {
         j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
-        for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j, 0);
+        for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j);
         return;
     }
     t.scratch = scratch;
@@ -13448,6 +14176,579 @@ NN_API void nn_plan_print(const nn_plan *p)
 }
 
 // =============================================================================================
+// >>step   A training step as a fixed program. A step runs as always while its calls are written down (nn__run is the only door to
+// the numbers); if the next step makes the same calls, from then on the calls alone are repeated.
+//
+//     trace     every call: op, parameters, views. A view is life memory (parameters, states, statistics: they stay where they are),
+//               x, y, or a part of a storage: a piece of this step's memory, known by when it was handed out
+//     compare   two traces are equal where ops, parameters, shapes, addresses of life memory and places in storages are
+//     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_temporaries)
+//     repeat    bind the views where memory or x or y have moved, then kernel after kernel. Only learning rates and what follows from
+//               the count of steps, and the random stream's number, are computed anew
+//
+// What a callback of the user decides by itself is not seen here; what it reads or writes by itself (nn_item, nn_data, nn_from) is, and refused.
+// =============================================================================================
+enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_OPTIMIZERS = 4,
+       NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
+
+typedef struct nn__step_call {
+    nn_exec       exec;
+    nn_optimizer *opt;               // an update: of that slot, its parameters are computed in every step
+    int           slot, random, alone, slots;
+    double        params[NN_MAX_PARAMS / sizeof(double)];
+    nn_call       c;                 // its params points to the above
+} nn__step_call;
+typedef struct nn__step_ref { int call, view, base, storage; int64_t at; } nn__step_ref;     // at: bytes from the base, or in the storage
+typedef struct nn__step_storage { const char *at; size_t bytes; int id, written; } nn__step_storage;      // id: the one that it was before it moved, or its own number
+
+struct nn__trace {
+    nn__step_call    *call;
+    nn__step_ref     *ref;
+    nn__step_storage *storage;
+    int          calls, call_room, refs, ref_room, storages, storage_room;
+    const char  *refused;            // why the step cannot be repeated
+    nn_view      x, y;
+    int          loss_at, norm_at;   // so many calls until the loss is known, and the norm of the gradients
+    nn_optimizer *counted[NN__STEP_OPTIMIZERS];          // those whose count of steps goes up
+    int          counts;
+    nn_optimizer *opt;               // whose update the next call is
+    int          slot;
+};
+
+struct nn_step_plan {
+    nn_context       *nn;
+    nn_layer         *model;
+    nn_step_plan_desc d;
+    nn__trace         trace, now;    // the last step that was recorded, then the program; while a step is recorded, nn->trace points to `now`
+    const char       *why;           // it is not repeated; NULL: it is
+    int               tries, same, at;   // same: y is x; at: the next call of this step
+    unsigned          changes;       // of the context when it was recorded
+    int64_t          *place;         // of each storage
+    int               moving;        // so many refs, the first ones, are into x and y
+    size_t            bytes, scratch, usual;             // of the memory of a step; where in it scratch begins; what a usual step used at its end
+    char             *base[NN__STEP_BASES];              // where views point now
+    nn_tensor         loss, scores;  // as nn_backward would have left them
+};
+
+// ---- trace --------------------------------------------------------------------------------------------
+static void nn__trace_refuse(nn_context *nn, const char *why) { if (nn->trace && !nn->trace->refused) nn->trace->refused = why; }
+
+static int nn__trace_grow(nn_context *nn, void **list, int *room, int count, size_t each)    // room for one more
+{
+    size_t more = *room ? 2 * (size_t)*room : 16;
+    void *to;
+    if (count < *room) return 1;
+    to = nn__raw_alloc(nn, more * each);
+    if (!to) { nn__trace_refuse(nn, "out of memory"); return 0; }
+    if (count) memcpy(to, *list, (size_t)count * each);
+    nn__raw_free(nn, *list);
+    *list = to;
+    *room = (int)more;
+    return 1;
+}
+
+static int nn__trace_find(const nn__trace *t, const char *p)         // what was handed out last at an address is what is there; -1: nothing
+{
+    int i;
+    for (i = t->storages - 1; i >= 0 && !(p >= t->storage[i].at && p < t->storage[i].at + t->storage[i].bytes); i--) { }
+    return i;
+}
+
+static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from)        // memory of this step is handed out, or moved
+{
+    nn__trace *t = nn->trace;
+    void *list = t->storage;
+    int old = from ? nn__trace_find(t, from) : -1, ok = nn__trace_grow(nn, &list, &t->storage_room, t->storages, sizeof *t->storage);
+    t->storage = (nn__step_storage *)list;
+    if (!ok) return;
+    t->storage[t->storages].at = at; t->storage[t->storages].bytes = bytes; t->storage[t->storages].written = 0;
+    t->storage[t->storages].id = old >= 0 ? t->storage[old].id : t->storages;
+    t->storages++;
+}
+
+static nn_view *nn__call_view(nn_call *c, int i)         // all views of a call by number
+{
+    if (i < NN_MAX_INPUTS) return &c->in[i];
+    if ((i -= NN_MAX_INPUTS) < NN_MAX_OUTPUTS) return &c->out[i];
+    if ((i -= NN_MAX_OUTPUTS) < NN_MAX_AUX) return &c->aux[i];
+    if ((i -= NN_MAX_AUX) < NN_MAX_INPUTS) return &c->din[i];
+    return &c->dout[i - NN_MAX_INPUTS];
+}
+static int nn__call_has(const nn_call *c, int i, int *writes)        // is view i in use? Is it written?
+{
+    int back = c->pass == NN_BACKWARD;
+    if (i < NN_MAX_INPUTS) { *writes = 0; return i < c->nin; }       // also by those that change their inputs: the inputs are there before
+    if ((i -= NN_MAX_INPUTS) < NN_MAX_OUTPUTS) { *writes = !back; return i < c->nout; }
+    if ((i -= NN_MAX_OUTPUTS) < NN_MAX_AUX) { *writes = !back; return i < c->naux; }
+    if ((i -= NN_MAX_AUX) < NN_MAX_INPUTS) { *writes = 1; return back && i < c->nin; }
+    *writes = 0;
+    return back && i - NN_MAX_INPUTS < c->nout;
+}
+
+static int nn__inside(const nn_view *v, const void *p)   // is p in the memory of v?
+{
+    const char *low, *high;
+    if (nn__view_empty(v)) return 0;
+    nn__view_extent(v, &low, &high);
+    return (const char *)p >= low && (const char *)p < high;
+}
+static int nn__in_blocks(const nn__arena *a, const char *p)
+{
+    int i;
+    for (i = 0; i < a->blocks; i++) if (p >= a->block[i].at && p < a->block[i].at + a->block[i].bytes) return 1;
+    return 0;
+}
+
+// Where view number `view` of call number `call` points.
+static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v, int writes)
+{
+    nn__trace *t = nn->trace;
+    const char *p = (const char *)v->data, *low, *high;
+    nn__step_ref ref;
+    void *list = t->ref;
+    int i, id, ok;
+    if (nn__view_empty(v)) return;
+    memset(&ref, 0, sizeof ref);
+    ref.call = call;
+    ref.view = view;
+    i = nn__trace_find(t, p);
+    if (i >= 0) {
+        id = t->storage[i].id;
+        nn__view_extent(v, &low, &high);
+        if (low < t->storage[i].at || high > t->storage[i].at + t->storage[i].bytes) { nn__trace_refuse(nn, "a view leaves its storage"); return; }
+        if (!writes && !t->storage[id].written) { nn__trace_refuse(nn, "it reads numbers that no op made"); return; }
+        t->storage[id].written = 1;
+        ref.base = NN__STEP_MEMORY;
+        ref.storage = id;
+        ref.at = p - t->storage[i].at;
+    }
+    else if (nn__inside(&t->x, p)) { ref.base = NN__STEP_X; ref.at = p - (const char *)t->x.data; }
+    else if (nn__inside(&t->y, p)) { ref.base = NN__STEP_Y; ref.at = p - (const char *)t->y.data; }
+    else if (nn__in_blocks(&nn->step_arena, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
+    else return;
+    if (writes && ref.base != NN__STEP_MEMORY) { nn__trace_refuse(nn, "it writes into x or y"); return; }
+    ok = nn__trace_grow(nn, &list, &t->ref_room, t->refs, sizeof *t->ref);
+    t->ref = (nn__step_ref *)list;
+    if (ok) t->ref[t->refs++] = ref;
+}
+
+static void nn__trace_call(nn_context *nn, const nn_call *c)
+{
+    nn__trace *t = nn->trace;
+    nn__step_call *k;
+    void *list = t->call;
+    int i, pass, writes, ok;
+    if ((c->op->flags & NN_OP_RANDOM) && c->step != nn->random_step) nn__trace_refuse(nn, "it draws random numbers of its own");
+    if (c->params && c->op->params_bytes > NN_MAX_PARAMS) nn__trace_refuse(nn, "an op has too many parameters");
+    if (t->refused) return;
+    ok = nn__trace_grow(nn, &list, &t->call_room, t->calls, sizeof *t->call);
+    t->call = (nn__step_call *)list;
+    if (!ok) return;
+    k = &t->call[t->calls];
+    memset(k, 0, sizeof *k);
+    k->c.op = c->op; k->c.nn = nn; k->c.pass = c->pass; k->c.nin = c->nin; k->c.nout = c->nout; k->c.naux = c->naux; k->c.mode = c->mode; k->c.add = c->add;
+    k->c.ordinal = c->ordinal;
+    k->c.params = c->params;
+    if (c->params) memcpy(k->params, c->params, c->op->params_bytes);
+    k->opt = t->opt;
+    k->slot = t->slot;
+    t->opt = NULL;
+    t->slot = 0;
+    if (c->op->id) k->exec = c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
+    else           k->exec = c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
+    if (!k->exec) nn__trace_refuse(nn, "an op has no kernel");
+    for (pass = 0; pass < 2; pass++)                     // what is read, then what is written
+        for (i = 0; i < NN__CALL_VIEWS; i++) {
+            nn_view *v = nn__call_view((nn_call *)(uintptr_t)c, i), *to = nn__call_view(&k->c, i);
+            if (!nn__call_has(c, i, &writes) || writes != pass) continue;
+            to->data = v->data;
+            to->ndim = v->ndim;
+            to->dtype = v->dtype;
+            memcpy(to->shape, v->shape, (size_t)v->ndim * sizeof *v->shape);
+            memcpy(to->stride, v->stride, (size_t)v->ndim * sizeof *v->stride);
+            nn__trace_view(nn, t->calls, i, v, writes);
+        }
+    t->calls++;
+}
+
+static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot) { if (nn->trace) { nn->trace->opt = opt; nn->trace->slot = slot; } }
+static void nn__trace_count(nn_optimizer *opt)
+{
+    nn__trace *t = opt->nn->trace;
+    if (!t) return;
+    if (t->counts == NN__STEP_OPTIMIZERS) nn__trace_refuse(opt->nn, "it uses too many optimizers");
+    else t->counted[t->counts++] = opt;
+}
+static void nn__trace_norm(nn_context *nn) { if (nn->trace) nn->trace->norm_at = nn->trace->calls; }
+
+static void nn__trace_free(nn_context *nn, nn__trace *t)
+{
+    nn__raw_free(nn, t->call);
+    nn__raw_free(nn, t->ref);
+    nn__raw_free(nn, t->storage);
+    memset(t, 0, sizeof *t);
+}
+
+// ---- compare ------------------------------------------------------------------------------------------
+static int nn__same_refs(const nn__trace *a, const nn__trace *b)     // and no view differs but by them
+{
+    int i, j, writes;
+    if (a->refs != b->refs || (a->refs && memcmp(a->ref, b->ref, (size_t)a->refs * sizeof *a->ref))) return 0;
+    for (i = 0; i < a->refs; i++) if (a->ref[i].call < a->calls) {
+        nn__call_view(&a->call[a->ref[i].call].c, a->ref[i].view)->data = NULL;
+        nn__call_view(&b->call[b->ref[i].call].c, b->ref[i].view)->data = NULL;
+    }
+    for (i = 0; i < a->calls; i++) for (j = 0; j < NN__CALL_VIEWS; j++) {
+        const nn_view *v = nn__call_view(&a->call[i].c, j), *w = nn__call_view(&b->call[i].c, j);
+        if (!nn__call_has(&a->call[i].c, j, &writes)) continue;
+        if (v->dtype != w->dtype || !nn__same_sizes(v->ndim, v->shape, w->ndim, w->shape) || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride)) return 0;
+        if (v->data != w->data && nn_view_count(v)) return 0;
+    }
+    return 1;
+}
+static int nn__same_traces(const nn__trace *a, const nn__trace *b)
+{
+    int i;
+    if (a->calls != b->calls || a->loss_at != b->loss_at || a->norm_at != b->norm_at || a->counts != b->counts || a->storages != b->storages) return 0;
+    for (i = 0; i < a->counts; i++) if (a->counted[i] != b->counted[i]) return 0;
+    for (i = 0; i < a->storages; i++) if (a->storage[i].bytes != b->storage[i].bytes) return 0;
+    for (i = 0; i < a->calls; i++) {
+        const nn__step_call *p = &a->call[i], *q = &b->call[i];
+        if (p->c.op != q->c.op || p->c.pass != q->c.pass || p->c.nin != q->c.nin || p->c.nout != q->c.nout || p->c.naux != q->c.naux) return 0;
+        if (p->c.mode != q->c.mode || p->c.add != q->c.add || p->c.ordinal != q->c.ordinal || !p->c.params != !q->c.params) return 0;
+        if (p->opt != q->opt || p->slot != q->slot || (!p->opt && memcmp(p->params, q->params, sizeof p->params))) return 0;
+    }
+    return nn__same_refs(a, b);
+}
+
+// ---- layout -------------------------------------------------------------------------------------------
+enum { NN__REF_LOSS = 0, NN__REF_SCORES = 1 };           // views of the results: refs of the call behind the last
+
+static int nn__by_base(const void *a, const void *b)     // x and y first; else as they were
+{
+    const nn__step_ref *p = (const nn__step_ref *)a, *q = (const nn__step_ref *)b;
+    int m = p->base == NN__STEP_MEMORY, n = q->base == NN__STEP_MEMORY;
+    return m != n ? m - n : p->call != q->call ? p->call - q->call : p->view - q->view;
+}
+
+static void nn__step_point(nn_step_plan *p, const nn__step_ref *r)
+{
+    char *to = p->base[r->base] + r->at + (r->base == NN__STEP_MEMORY ? p->place[r->storage] : 0);
+    if (r->call < p->trace.calls) nn__call_view(&p->trace.call[r->call].c, r->view)->data = to;
+    else (r->view == NN__REF_LOSS ? &p->loss : &p->scores)->data = to;
+}
+
+static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)         // how the work of a call is cut: once, as it depends on shapes only
+{
+    nn_context *nn = p->nn;
+    nn_call *c = &k->c;
+    int64_t most = 1;
+    int i;
+    size_t bytes;
+    if (c->params) c->params = k->params;
+    k->random = (c->op->flags & NN_OP_RANDOM) != 0;
+    c->phases = 1;
+    c->tasks[0] = 1;
+    if (c->op->plan) c->op->plan(c);
+    for (i = 0; i < c->phases; i++) most = nn__max(most, c->tasks[i]);
+    k->alone = nn->threads == 1 || most < 2 || nn__is_small(c);
+    k->slots = k->alone ? 1 : (int)nn__min(nn->threads, most);
+    bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);
+    if (bytes > *scratch) *scratch = bytes;
+}
+
+static int nn__step_build(nn_step_plan *p)               // the trace becomes the program; 0: out of memory
+{
+    nn_context *nn = p->nn;
+    nn__trace *t = &p->trace;
+    nn__storage *s = (nn__storage *)nn__raw_alloc(nn, (size_t)(t->storages + 1) * sizeof *s);
+    size_t scratch = 0;
+    int i;
+    p->place = (int64_t *)nn__raw_alloc(nn, (size_t)(t->storages + 1) * sizeof *p->place);
+    if (!s || !p->place) { nn__raw_free(nn, s); return 0; }
+    memset(s, 0, (size_t)(t->storages + 1) * sizeof *s);
+    for (i = 0; i < t->storages; i++) {
+        s[i].low = t->storage[i].at;
+        s[i].high = s[i].low + t->storage[i].bytes;
+        s[i].base = NN__PLAN_NONE;
+        s[i].into = -1;
+    }
+    for (i = 0; i < t->refs; i++) if (t->ref[i].base == NN__STEP_MEMORY) {
+        nn__storage *one = &s[t->ref[i].storage];
+        if (one->base == NN__PLAN_NONE) { one->base = NN__PLAN_TEMP; one->first = t->ref[i].call; }
+        if (t->ref[i].call < one->first) one->first = t->ref[i].call;
+        if (t->ref[i].call > one->last) one->last = t->ref[i].call;
+    }
+    p->scratch = (size_t)nn__place_temporaries(s, t->storages);
+    for (i = 0; i < t->storages; i++) p->place[i] = s[i].place;
+    nn__raw_free(nn, s);
+    qsort(t->ref, (size_t)t->refs, sizeof *t->ref, nn__by_base);
+    for (p->moving = 0; p->moving < t->refs && t->ref[p->moving].base != NN__STEP_MEMORY; p->moving++) { }
+    for (i = 0; i < NN__STEP_BASES; i++) p->base[i] = (char *)&p->loss;              // anything but NULL, to be replaced by the first run
+    for (i = 0; i < t->refs; i++) nn__step_point(p, &t->ref[i]);
+    for (i = 0; i < t->calls; i++) nn__step_cut(p, &t->call[i], &scratch);
+    p->bytes = p->scratch + scratch;
+    return 1;
+}
+
+// ---- recording a step -----------------------------------------------------------------------------------
+static void nn__step_forget(nn_step_plan *p)
+{
+    if (p->nn->trace == &p->now) p->nn->trace = NULL;
+    nn__trace_free(p->nn, &p->now);
+    nn__trace_free(p->nn, &p->trace);
+    nn__raw_free(p->nn, p->place);
+    p->place = NULL;
+    p->tries = 0;
+    p->why = "no step was recorded yet";
+}
+
+static int nn__step_fits(const nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)      // are x and y like those that were recorded?
+{
+    const nn_tensor *t[2];
+    const nn_view *v[2];
+    int i;
+    t[0] = x; t[1] = y;
+    v[0] = &p->trace.x; v[1] = &p->trace.y;
+    if ((x == y) != p->same) return 0;
+    for (i = 0; i < 2; i++)
+        if (t[i] ? t[i]->dtype != v[i]->dtype || !nn__same_sizes(t[i]->ndim, t[i]->shape, v[i]->ndim, v[i]->shape) || memcmp(t[i]->stride, v[i]->stride, (size_t)v[i]->ndim * sizeof *v[i]->stride)
+                 : v[i]->data != NULL) return 0;
+    return 1;
+}
+
+// May the step that has begun be recorded? Then its calls are, until nn__step_recorded.
+static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
+{
+    nn_context *nn = p->nn;
+    nn__trace *t = &p->now;
+    const char *low, *high, *l, *h;
+    if (nn->buffer || nn->backend != &nn->cpu || nn->measuring) { p->why = "plans of steps need the CPU and the heap"; return 0; }
+    if (p->tries == NN__STEP_TRIES || nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
+    if (p->tries && !nn__step_fits(p, x, y)) return 0;   // a batch of another size in between
+    nn__trace_free(nn, t);
+    t->x = nn__view_of(x);
+    t->y = nn__view_of(y);
+    p->same = x == y;
+    nn->trace = t;
+    if (y && !p->same) {
+        nn__view_extent(&t->x, &low, &high);
+        nn__view_extent(&t->y, &l, &h);
+        if (low < h && l < high) nn__trace_refuse(nn, "x and y share memory");
+    }
+    return 1;
+}
+static void nn__step_loss_known(nn_step_plan *p) { p->now.loss_at = p->now.calls; }
+static void nn__step_pause(nn_step_plan *p, int on) { p->nn->trace = on ? NULL : &p->now; }           // what is done meanwhile is no part of the step
+
+static void nn__step_result(nn_tensor *to, const nn_tensor *from)
+{
+    memset(to, 0, sizeof *to);
+    if (nn__dead(from)) return;
+    *to = *from;
+    to->base = to;
+    to->grad = NULL;
+    to->node = NULL;
+    to->flags = 0;
+}
+
+static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_tensor *scores)
+{
+    nn_context *nn = p->nn;
+    nn__trace *t = &p->now;
+    int same, i;
+    nn->trace = t;
+    for (i = 0; i < 2; i++) {
+        const nn_tensor *r = i == NN__REF_LOSS ? loss : scores;
+        nn_view v = nn__view_of(r);
+        if (nn__dead(r)) continue;
+        if (r->flags & NN__T_RELEASED) nn__trace_refuse(nn, "its result has been released");
+        nn__trace_view(nn, t->calls, i, &v, 0);
+    }
+    nn->trace = NULL;
+    p->tries++;
+    if (t->refused || !nn_ok(nn)) {
+        p->why = t->refused ? t->refused : "it failed";
+        p->tries = NN__STEP_TRIES;
+        nn__trace_free(nn, t);
+        nn__trace_free(nn, &p->trace);
+        return;
+    }
+    same = p->tries > 1 && p->changes == nn->changes && nn__same_traces(&p->trace, t);
+    nn__trace_free(nn, &p->trace);
+    p->trace = *t;
+    memset(t, 0, sizeof *t);
+    p->changes = nn->changes;
+    p->why = p->tries == NN__STEP_TRIES ? "no two steps made the same calls" : "only one step was recorded yet";
+    if (!same) return;
+    p->usual = nn->step_arena.used;
+    nn__step_result(&p->loss, loss);
+    nn__step_result(&p->scores, scores);
+    if (nn__step_build(p)) p->why = NULL;
+    else { p->why = "out of memory"; p->tries = NN__STEP_TRIES; }
+}
+
+// ---- repeat -------------------------------------------------------------------------------------------
+// Can the next step be the program? Parameters must not hold gradients of an earlier step, which it would add to.
+static int nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
+{
+    nn_context *nn = p->nn;
+    int i, j;
+    if (p->why || nn->measuring || nn->trace || nn->hold || !nn__step_fits(p, x, y)) return 0;
+    if (p->changes != nn->changes) { nn__step_forget(p); return 0; }
+    for (i = 0; i < p->trace.counts; i++) for (j = 0; j < p->trace.counted[i]->slots; j++)
+        if (p->trace.counted[i]->slot[j].p->flags & NN__T_GRAD_SET) return 0;
+    return 1;
+}
+
+static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)   // 0 after an error
+{
+    nn_context *nn = p->nn;
+    char *memory;
+    int i, from;
+    nn_begin(nn, NN_TRAIN);
+    if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
+    nn->step_extra = nn__round_up(p->bytes);             // what nn_fit does in the middle of a step was counted when it was recorded
+    memory = (char *)nn__arena_alloc(&nn->step_arena, p->bytes, 1);
+    if (!memory) return 0;
+    from = memory == p->base[NN__STEP_MEMORY] ? p->moving : p->trace.refs;
+    if (from > p->moving || x->data != p->base[NN__STEP_X] || (y && y->data != p->base[NN__STEP_Y])) {
+        p->base[NN__STEP_X] = (char *)x->data;
+        p->base[NN__STEP_Y] = y ? (char *)y->data : NULL;
+        p->base[NN__STEP_MEMORY] = memory;
+        for (i = 0; i < from; i++) nn__step_point(p, &p->trace.ref[i]);
+        for (i = 0; i < p->trace.calls; i++) p->trace.call[i].c.shared = memory + p->scratch;
+    }
+    p->loss.step = p->scores.step = nn->step;
+    p->at = 0;
+    for (i = 0; i < p->trace.counts; i++) p->trace.counted[i]->steps++;
+    return 1;
+}
+
+static void nn__step_exec(nn_context *nn, nn__step_call *k)
+{
+    nn_call *c = &k->c;
+    char *scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
+    nn__job j;
+    if (nn->profile && nn->profile->on) {
+        nn_call again = *c;
+        again.phases = 1;
+        again.tasks[0] = 1;
+        again.cost = 0;
+        again.shared_bytes = again.task_bytes = 0;
+        nn__run(nn, &again);
+        return;
+    }
+    if (k->alone) { nn__run_alone(c, k->exec, scratch); return; }
+    j.c = c; j.exec = k->exec; j.slots = k->slots; j.scratch = scratch;
+    for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
+}
+
+// The parameters of an update; those of the update before it where group and count are the same.
+static void nn__step_update(nn__step_call *k, const nn__step_call *before)
+{
+    nn__slot *s = &k->opt->slot[k->slot], *t = before ? &before->opt->slot[before->slot] : NULL;
+    nn__update_params u;
+    s->steps++;
+    if (t && before->opt == k->opt && t->group == s->group && t->steps == s->steps) { memcpy(k->params, before->params, sizeof u); return; }
+    u = nn__update_of(k->opt, s);
+    memcpy(k->params, &u, sizeof u);
+}
+
+static void nn__step_run(nn_step_plan *p, int to)        // the calls before number `to` that have not run yet
+{
+    nn_context *nn = p->nn;
+    const nn__step_call *update = NULL;
+    nn__fpenv env = nn__fp_enter();
+    for (; p->at < to; p->at++) {
+        nn__step_call *k = &p->trace.call[p->at];
+        if (k->opt) { nn__step_update(k, update); update = k; }
+        if (k->random) { k->c.step = nn->random_step; k->c.seed = nn->seed; }
+        nn__step_exec(nn, k);
+    }
+    nn__fp_leave(env);
+}
+static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
+{
+    nn__step_run(p, p->trace.loss_at);
+    *scores = p->scores.nn ? &p->scores : NULL;
+    return &p->loss;
+}
+static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at); }
+static void nn__step_to_end(nn_step_plan *p)
+{
+    nn__step_run(p, p->trace.calls);
+    p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
+}
+
+// ---- the public functions -------------------------------------------------------------------------------
+static nn_step_plan *nn__step_plan_make(nn_layer *model)
+{
+    nn_step_plan *p = (nn_step_plan *)nn__raw_alloc(model->nn, sizeof *p);
+    if (!p) return NULL;
+    memset(p, 0, sizeof *p);
+    p->nn = model->nn;
+    p->model = model;
+    nn__step_forget(p);
+    return p;
+}
+static void nn__step_plan_drop(nn_step_plan *p)
+{
+    if (!p) return;
+    nn__step_forget(p);
+    nn__raw_free(p->nn, p);
+}
+NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc)
+{
+    nn_context *nn = nn__no_layer(model) ? NULL : model->nn;
+    nn_step_plan *p;
+    if (!nn_ok(nn)) return NULL;
+    if (!desc || (!desc->step && (!desc->loss || !desc->optimizer))) { nn_fail(nn, "nn_step_plan_new: give .loss and .optimizer, or .step"); return NULL; }
+    if (desc->optimizer && desc->optimizer->nn != nn) { nn_fail(nn, "nn_step_plan_new: the optimizer belongs to another context"); return NULL; }
+    p = nn__step_plan_make(model);
+    if (p) p->d = *desc;
+    else nn_fail(nn, "nn_step_plan_new: out of memory");
+    return p;
+}
+
+static nn_tensor *nn__step_eagerly(nn_step_plan *p, nn_tensor *x, nn_tensor *y, nn_tensor **scores)
+{
+    nn_backward_desc back;
+    nn_tensor *loss;
+    *scores = NULL;
+    if (p->d.step) return p->d.step(p->d.user, x, y);
+    memset(&back, 0, sizeof back);
+    back.step = p->d.optimizer;
+    *scores = nn_forward(p->model, x);
+    loss = p->d.loss(*scores, y ? y : x, p->d.loss_desc);
+    nn_backward_with(loss, &back);
+    return loss;
+}
+
+NN_API nn_tensor *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *y)
+{
+    nn_context *nn = plan ? plan->nn : NULL;
+    nn_tensor *loss, *scores;
+    int traced;
+    if (!nn_ok(nn) || !nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return nn__inert(nn);
+    if (nn__step_ready(plan, x, y)) {
+        if (!nn__step_start(plan, x, y)) return nn__inert(nn);
+        nn__step_to_end(plan);
+        return &plan->loss;
+    }
+    nn_begin(nn, NN_TRAIN);
+    traced = nn__step_record(plan, x, y);
+    loss = nn__step_eagerly(plan, x, y, &scores);
+    if (traced) nn__step_recorded(plan, loss, scores);
+    return loss ? loss : nn__inert(nn);
+}
+
+NN_API void        nn_step_plan_free(nn_step_plan *plan)      { nn__step_plan_drop(plan); }
+NN_API const char *nn_step_plan_why(const nn_step_plan *plan) { return plan ? plan->why : "no plan"; }
+NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan) { return plan && !plan->why ? plan->bytes : 0; }
+NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan && !plan->why ? plan->trace.calls : 0; }
+
+// =============================================================================================
 // >>passes   How one text becomes many kernels: this file includes itself, once per visit, with a few words set differently.
 // The visits end at the #else of `#ifndef NN__VISIT` at the top, so they see only >>words and >>ops:
 //
@@ -13544,6 +14845,8 @@ typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
+typedef struct nn__rope_params   { int64_t start; int interleaved, heads, time_dim; } nn__rope_params;
 typedef struct nn__rnn_params    { int kind, reverse, time_first; } nn__rnn_params;
 typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; } nn__ctc_params;
 typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
@@ -14177,6 +15480,22 @@ NN__INLINE V NN__K(exp)(V x)
     p = FMA(p, r * r, r) + C(1);
     return p * FLOATS(SHL(h + 127, 23)) * FLOATS(SHL(n - h + 127, 23));
 }
+// e^x for x < 88, exactly 0 below -87: exp without its care for huge and denormal results
+NN__INLINE V NN__K(exp_down)(V x)
+{
+    V m = FMA(x, C(1.44269504), C(12582912)), f = m - C(12582912), r, p;
+    r = FMA(f, C(-0.693145751953125), x);
+    r = FMA(f, C(-1.42860677e-6), r);
+    p = C(0.0001989928569);
+    p = FMA(p, r, C(0.001393364885));
+    p = FMA(p, r, C(0.008333298469));
+    p = FMA(p, r, C(0.04166646494));
+    p = FMA(p, r, C(0.1666666672));
+    p = FMA(p, r, C(0.5));
+    p = FMA(p, r * r, r) + C(1);
+    p = p * FLOATS(SHL(BITS(m) - (0x4B400000 - 127), 23));
+    return SEL(x < C(-87), C(0), p);
+}
 NN__INLINE V NN__K(expm1)(V x)
 {
     V r = x, p = C(1.0 / 5040);
@@ -14307,6 +15626,40 @@ NN__INLINE V NN__K(sigmoid_word)(V x)      // e^-|x| never overflows: 1 / (1 + e
     return FMA(-y * lost, SEL(x < C(0), C(1) - y, y), y);            // what rounding 1 + e lost, to first order; 1/d is 1 - y or y
 }
 NN__INLINE V NN__K(softplus_word)(V x)     { return SEL(x > C(0), x, C(0)) + LOG1P(EXP(-ABS(x))); }
+// The normal distribution's function P(x) = 1 / (1 + e^-u), u(x) = log(P / (1 - P)): odd, a polynomial x p(x^2) fitted on [-5.6, 5.6]. Outside, P is 0 or 1.
+// density: P' = P (1 - P) u' instead. Errors below 6e-8 and 2.4e-7.
+#ifdef NN__IS_F64
+NN__INLINE V NN__K(exp_down)(V x)                 { return EXP(x); }
+NN__INLINE V NN__K(normal_cdf)(V x, int density)  { return density ? 0.39894228040143267794 * exp(-0.5 * x * x) : 0.5 * (1 + erf(x * 0.70710678118654752440)); }
+#else
+NN__INLINE V NN__K(normal_cdf)(V x, int density)
+{
+    V z = x * x, p = C(-2.75305668e-15), d = C(-5.78141903e-14), q;
+    p = FMA(p, z, C(4.15373e-13));
+    p = FMA(p, z, C(-2.54355422e-11));
+    p = FMA(p, z, C(7.63643813e-10));
+    p = FMA(p, z, C(-8.37960242e-09));
+    p = FMA(p, z, C(-1.68822439e-07));
+    p = FMA(p, z, C(7.56639212e-06));
+    p = FMA(p, z, C(-0.000110209966));
+    p = FMA(p, z, C(-6.43779266e-05));
+    p = FMA(p, z, C(0.0726644086));
+    p = FMA(p, z, C(1.59577051));
+    q = C(1) / (C(1) + NN__K(exp_down)(-(x * p)));
+    if (!density) return SEL(x < C(-5.6), C(0), SEL(x > C(5.6), C(1), q));
+    d = FMA(d, z, C(7.892087e-12));
+    d = FMA(d, z, C(-4.32404217e-10));
+    d = FMA(d, z, C(1.14546572e-08));
+    d = FMA(d, z, C(-1.08934831e-07));
+    d = FMA(d, z, C(-1.85704683e-06));
+    d = FMA(d, z, C(6.80975291e-05));
+    d = FMA(d, z, C(-0.000771469762));
+    d = FMA(d, z, C(-0.000321889633));
+    d = FMA(d, z, C(0.217993226));
+    d = FMA(d, z, C(1.59577051));
+    return SEL(ABS(x) > C(5.6), C(0), q * (C(1) - q) * d);
+}
+#endif
 NN__INLINE V NN__K(gelu_tanh_grad)(V x)    // u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh u:  (1 + t) / 2 + x (1 - t^2) u' / 2
 {
     V t = TANH(C(0.79788456080286535588) * (x + C(0.044715) * x * x * x));
@@ -14361,7 +15714,8 @@ static int nn__broadcast_shape(nn_call *c)
 {
     int64_t shape[NN_MAX_DIMS] = { 0 };
     int i, ndim = c->in[0].ndim;
-    memcpy(shape, c->in[0].shape, sizeof shape);
+    if (c->nin == 2 && nn__same_dims(&c->in[0], &c->in[1])) { nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, ndim, c->in[0].shape); return 1; }
+    memcpy(shape, c->in[0].shape, (size_t)ndim * sizeof *shape);
     for (i = 1; i < c->nin; i++) if (!nn__broadcast_into(c, shape, &ndim, &c->in[i])) return 0;
     nn__set_shape(&c->out[0], (int)c->nn->desc.dtype, ndim, shape);
     return 1;
@@ -14445,6 +15799,23 @@ static void NN__K(add_onto)(int64_t n, R *y, const R *x)  // y += x
     for (; i < n; i++) y[i] += x[i];
 }
 
+// Do all operands lie side by side in the same way? Then f may see them whole.
+static int NN__K(alike)(const nn_view *out, const nn_view *const *in, int nin)
+{
+    int k, n = out->ndim;
+    if (!nn__contiguous_view(out)) return 0;
+    for (k = 0; k < nin; k++)
+        if (in[k]->ndim != n || !nn__same_numbers(n, in[k]->stride, out->stride) || !nn__same_numbers(n, in[k]->shape, out->shape)) return 0;
+    return 1;
+}
+static void NN__K(each_alike)(R *y, const nn_view *const *in, int nin, int64_t begin, int64_t end, NN__K(row) f, const R *p)
+{
+    const R *row[5];
+    int k;
+    for (k = 0; k < nin; k++) row[k] = (const R *)in[k]->data + begin;
+    if (begin < end) f(end - begin, y + begin, row, p);
+}
+
 // out[i] (+)= f(in[0][i], in[1][i], ...) for the elements begin..end of out in logical order; f NULL: out (+)= in[0]. Operands of any
 // strides, all of out's shape (see broadcast). What is not contiguous goes through small blocks on the stack, so that f always sees
 // contiguous rows.
@@ -14455,6 +15826,7 @@ static void NN__K(each)(const nn_view *out, int add, const nn_view *const *in, i
     const R *data[5], *row[5];
     int n = 0, d, k, twin[5], direct = !add && f;
     if (begin >= end) return;
+    if (direct && NN__K(alike)(out, in, nin)) { NN__K(each_alike)((R *)out->data, in, nin, begin, end, f, p); return; }
     for (d = 0; d < out->ndim; d++) {                    // drop sizes 1, join dimensions that are one run for every operand
         int join = n > 0;
         if (out->shape[d] == 1) continue;
@@ -14810,6 +16182,9 @@ static void NN__K(broadcast_fwd)(const nn_call *c, const nn_task *t, NN__K(row) 
     const nn_view *in[3];
     int64_t n = nn_view_count(&c->out[0]);
     int i;
+    in[0] = in[1] = in[2] = &c->in[0];
+    for (i = 1; i < c->nin; i++) in[i] = &c->in[i];
+    if (NN__K(alike)(&c->out[0], in, c->nin)) { NN__K(each_alike)((R *)c->out[0].data, in, c->nin, nn__task_begin(n, t), nn__task_end(n, t), f, NULL); return; }
     for (i = 0; i < c->nin; i++) { v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]); in[i] = &v[i]; }
     NN__K(each)(&c->out[0], 0, in, c->nin, nn__task_begin(n, t), nn__task_end(n, t), f, NULL);
 }
@@ -17508,6 +18883,10 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
     }
     return g;
 }
+static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
+{
+    return !g->small && g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
+}
 static void nn__linear_plan(nn_call *c)
 {
     nn__matmul_size s = nn__linear_sizes(c);
@@ -17581,6 +18960,34 @@ NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scal
 }
 #endif
 #if NN__IN_SIMD
+// A product of few numbers: element after element, or vector after vector, the same chains.
+static void NN__K(linear_task)(const nn__product *g, int add, const R *bias, int64_t task, R *scratch)
+{
+    int64_t step = g->bcs == 1 && g->ycs == 1 ? NN__LANES : 1, i, j, p;
+    if (!nn__is_few(g)) { NN__K(gemm_task)(*g, add, bias, task, scratch); return; }
+    for (i = 0; i < g->m; i++) for (j = 0; j < g->n; j += step) {
+        const R *a = (const R *)g->a + i * g->ars, *b = (const R *)g->b + j * g->bcs;
+        R *y = (R *)g->y + i * g->yrs + j * g->ycs;
+        int64_t w = nn__min(step, g->n - j);
+        V sum = add ? NN__K(load_part)(y, w) : bias ? NN__K(load_part)(bias + j, w) : C(0);
+        for (p = 0; p < g->k; p++) sum = FMA(SET1(a[p * g->acs]), NN__K(load_part)(b + p * g->brs, w), sum);
+        NN__K(store_part)(y, sum, w);
+    }
+}
+// y[j] (+)= the sum of column j of x (rows, n), n <= 64: in chunks of 128 rows, as sum_to adds them.
+static void NN__K(column_sums)(int64_t rows, int64_t n, const R *x, int64_t ld, int add, R *y)
+{
+    int64_t i, j;
+    for (j = 0; j < n; j += NN__LANES) {
+        int64_t w = nn__min(NN__LANES, n - j);
+        V all = C(0), part = C(0);
+        for (i = 0; i < rows; i++) {
+            part = part + NN__K(get_lanes)(x + i * ld + j, w);
+            if ((i + 1) % NN__K(fold_chunk) == 0 || i + 1 == rows) { all = all + part; part = C(0); }
+        }
+        NN__K(put_lanes)(y + j, add ? NN__K(get_lanes)(y + j, w) + all : all, w);
+    }
+}
 #define NN__X(name, keep, f, df) NN__K(name##_row),
 static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
 #undef NN__X
@@ -17588,7 +18995,7 @@ NN__FORWARD(linear)                  // params: the op of f, or 0; the block of 
 {
     nn__product g = nn__linear_product(c, 0);
     int then = *(const int *)c->params;
-    NN__K(gemm_task)(g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    NN__K(linear_task)(&g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
     if (then) {
         nn__gemm_block k = nn__gemm_block_of(&g, t->index);
         const R none[2] = { 0, 0 };
@@ -17605,20 +19012,16 @@ NN__FORWARD(linear_small)  { NN__K(linear_fwd)(c, t); }
 NN__BACKWARD(linear)
 {
     nn__matmul_size s = nn__linear_sizes(c);
-    int64_t i = t->index, nx = c->din[0].data ? nn__gemm_tasks(nn__linear_product(c, 1)) : 0, nw = c->din[1].data ? nn__gemm_tasks(nn__linear_product(c, 2)) : 0;
-    if (i < nx)           NN__K(gemm_task)(nn__linear_product(c, 1), (int)(c->add & 1), NULL, i, (R *)t->scratch);
-    else if (i < nx + nw) NN__K(gemm_task)(nn__linear_product(c, 2), (int)(c->add >> 1 & 1), NULL, i - nx, (R *)t->scratch);
-    else {
-        nn_view rows, to;
-        int64_t shape[2], first = (i - nx - nw) * NN__BIAS_COLUMNS;
-        shape[0] = s.m; shape[1] = s.n;
-        rows = c->dout[0];
-        nn__set_shape(&rows, rows.dtype, 2, shape);
-        to = rows;
-        to.data = c->din[2].data;
-        to.stride[0] = 0; to.stride[1] = 1;
-        NN__K(sum_to)(&rows, &to, (int)(c->add >> 2 & 1), 1, first, nn__min(s.n, first + NN__BIAS_COLUMNS));
+    int64_t i = t->index, first;
+    int which;
+    for (which = 1; which < 3; which++) if (c->din[which - 1].data) {                // tasks of dX, then of dW
+        nn__product g = nn__linear_product(c, which);
+        int64_t tasks = nn__is_few(&g) ? 1 : nn__gemm_tasks(g);
+        if (i < tasks) { NN__K(linear_task)(&g, (int)(c->add >> (which - 1) & 1), NULL, i, (R *)t->scratch); return; }
+        i -= tasks;
     }
+    first = i * NN__BIAS_COLUMNS;
+    NN__K(column_sums)(s.m, nn__min(NN__BIAS_COLUMNS, s.n - first), (const R *)c->dout[0].data + first, s.n, (int)(c->add >> 2 & 1), (R *)c->din[2].data + first);
 }
 NN__BACKWARD(linear_small) { NN__K(linear_bwd)(c, t); }
 #endif
@@ -20666,6 +22069,7 @@ static R NN__K(long_sum)(int64_t n, const R *x)          // chunks, then the sum
 {
     R total[16] = { 0 };
     int64_t i;
+    if (n == 1) return x[0] + 0;     // what the sums below would give
     for (i = 0; i < n; i += NN__LOSS_CHUNK) {
         R lane[16] = { 0 };
         int k;
@@ -20748,8 +22152,7 @@ NN__INLINE V NN__K(bce)(V x, V yes, V no)                // yes softplus(-x) + n
 typedef struct NN__K(pair) { const R *x, *t, *w, *q; R p; R ones[NN__K(block)]; } NN__K(pair);
 static void NN__K(pair_open)(NN__K(pair) *o, const nn_call *c)
 {
-    int i;
-    for (i = 0; i < NN__K(block); i++) o->ones[i] = 1;
+    NN__K(fill_with)(nn__min(NN__K(block), nn_view_count(&c->in[0])), o->ones, 1);
     o->x = (const R *)c->in[0].data;
     o->t = (const R *)c->in[1].data;
     o->w = c->nin > 2 ? (const R *)c->in[2].data : NULL;
@@ -20793,7 +22196,7 @@ static void NN__K(pair_loss_bwd)(const nn_call *c, const nn_task *t, NN__K(row) 
     R g[NN__K(block)], value[NN__K(block)];
     NN__K(pair) o;
     NN__K(pair_open)(&o, c);
-    if (reduction != NN_NONE) for (i = 0; i < NN__K(block); i++) g[i] = reduction == NN_MEAN ? dy[0] / (R)n : dy[0];
+    if (reduction != NN_NONE) NN__K(fill_with)(nn__min(NN__K(block), n), g, reduction == NN_MEAN ? dy[0] / (R)n : dy[0]);
     for (side = 0; side < 2; side++) {
         R *dx = (R *)c->din[side].data;
         int add = (int)(c->add >> side & 1);
@@ -21471,6 +22874,29 @@ NN_API nn_tensor *nn_info_nce(nn_tensor *a, nn_tensor *b, const nn_loss_desc *de
 // operations is PyTorch's (torch.optim, foreach=False). What does not depend on the element is computed once, in double, by >>optim.
 #if NN__IN_HOST
 static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+static nn__product nn__linear_update_product(const nn_call *c)       // dW, or dW^T where that is how W lies in memory: rows of y are dense
+{
+    const nn_view *w = &c->in[0];
+    int64_t outputs = w->shape[0], inputs = w->shape[1];
+    int turned = w->stride[1] == 1 && (w->stride[0] != 1 || outputs == 1);
+    nn__product g;
+    memset(&g, 0, sizeof g);
+    g.k = nn_view_count(&c->in[2]) / outputs;
+    g.y = w->data;
+    g.ars = g.bcs = g.ycs = 1;
+    g.a = turned ? c->in[2].data : c->in[1].data;  g.m = g.acs = turned ? outputs : inputs;
+    g.b = turned ? c->in[1].data : c->in[2].data;  g.n = g.brs = turned ? inputs : outputs;
+    g.yrs = turned ? w->stride[0] : w->stride[1];
+    return g;
+}
+static void nn__linear_update_plan(nn_call *c)
+{
+    nn__product g = nn__linear_update_product(c);
+    nn__gemm_cut s = nn__gemm_cuts(&g);
+    c->tasks[0] = s.down * s.across;
+    c->cost = g.m * g.n * g.k / 8 + 1;
+    c->task_bytes = (size_t)(g.k * NN__GEMM_STRIP) * nn__real_bytes(c);
+}
 static void nn__square_sum_plan(nn_call *c)
 {
     int64_t chunks = (nn_view_count(&c->in[0]) + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK;
@@ -21553,45 +22979,89 @@ NN__INLINE V NN__K(lion)(V p, V g, V *s, const NN__K(rates) *u)
     return FMA(-u->lr, NN__K(sign_of)(d), p);
 }
 
-// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
-NN__INLINE void NN__K(update_all)(const nn_call *c, const nn_task *t, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+static NN__K(rates) NN__K(rates_of)(const nn__update_params *u, R scale)
 {
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t), end = nn__task_end(n, t), m;
-    R *p = (R *)c->in[0].data, *state[3];
-    const R *g = (const R *)c->in[1].data;
     NN__K(rates) r;
-    int k;
     r.lr = SET1((R)u->lr); r.weight_decay = SET1((R)u->weight_decay); r.shrink = SET1((R)u->shrink);
     r.decay1 = SET1((R)u->decay1); r.rest1 = SET1((R)u->rest1); r.decay2 = SET1((R)u->decay2); r.rest2 = SET1((R)u->rest2);
     r.eps = SET1((R)u->eps); r.correct = SET1((R)u->correct); r.lr_grad = SET1((R)u->lr_grad); r.clip_value = SET1((R)u->clip_value);
-    r.scale = SET1(c->in[2].data ? *(const R *)c->in[2].data : 1);
+    r.scale = SET1(scale);
     r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
     r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
-    for (k = 0; k < 3; k++) state[k] = (R *)c->in[3 + k].data;
-    for (; i < end; i += m) {
-        V x, d, s[3];
-        m = nn__min(NN__LANES, end - i);
-        for (k = 0; k < 3; k++) s[k] = !state[k] ? C(0) : m == NN__LANES ? LOAD(state[k] + i) : NN__K(load_part)(state[k] + i, m);
-        x = m == NN__LANES ? LOAD(p + i) : NN__K(load_part)(p + i, m);
-        d = (m == NN__LANES ? LOAD(g + i) : NN__K(load_part)(g + i, m)) * r.scale;
-        if (r.clips) d = SEL(d < -r.clip_value, -r.clip_value, SEL(d > r.clip_value, r.clip_value, d));
-        x = f(x, d, s, &r);
-        if (m == NN__LANES) {
-            STORE(p + i, x);
-            for (k = 0; k < 3; k++) if (state[k]) STORE(state[k] + i, s[k]);
-        } else {
-            NN__K(store_part)(p + i, x, m);
-            for (k = 0; k < 3; k++) if (state[k]) NN__K(store_part)(state[k] + i, s[k], m);
+    return r;
+}
+
+// A rectangle of parameters, p[i][j] for i < rows, j < n, with gradients and up to 3 states (NULL: not in use) beside it.
+typedef struct NN__K(part) { R *p, *state[3]; const R *g; int64_t ld, ldg; } NN__K(part);        // ld: from row to row, of p and the states
+typedef void (*NN__K(update))(int64_t rows, int64_t n, const NN__K(part) *a, const NN__K(rates) *r);
+NN__INLINE void NN__K(update_part)(int64_t rows, int64_t n, const NN__K(part) *part, const NN__K(rates) *rates, const int states, V (*f)(V p, V g, V *s, const NN__K(rates) *u))
+{
+    const NN__K(part) own = *part, *a = &own;            // copies of our own stay in registers
+    const NN__K(rates) mine = *rates, *r = &mine;
+    int64_t i, j;
+    int k;
+    for (i = 0; i < rows; i++) for (j = 0; j < n; j += NN__LANES) {
+        int64_t at = i * a->ld + j, m = n - j;
+        V x = NN__K(get_lanes)(a->p + at, m), g = NN__K(get_lanes)(a->g + i * a->ldg + j, m) * r->scale, s[3];
+        NN__UNROLL for (k = 0; k < 3; k++) s[k] = k < states && a->state[k] ? NN__K(get_lanes)(a->state[k] + at, m) : C(0);
+        if (r->clips) g = SEL(g < -r->clip_value, -r->clip_value, SEL(g > r->clip_value, r->clip_value, g));
+        NN__K(put_lanes)(a->p + at, f(x, g, s, r), m);
+        NN__UNROLL for (k = 0; k < states; k++) if (a->state[k]) NN__K(put_lanes)(a->state[k] + at, s[k], m);
+    }
+}
+// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
+static void NN__K(update_all)(const nn_call *c, const nn_task *t, NN__K(update) update)
+{
+    NN__K(rates) r = NN__K(rates_of)((const nn__update_params *)c->params, c->in[2].data ? *(const R *)c->in[2].data : 1);
+    int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t);
+    NN__K(part) a;
+    int k;
+    a.p = (R *)c->in[0].data + i;
+    a.g = (const R *)c->in[1].data + i;
+    a.ld = a.ldg = 0;
+    for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + i : NULL;
+    update(1, nn__task_end(n, t) - i, &a, &r);
+}
+#define NN__X(name, states) \
+    static void NN__K(name##_updates)(int64_t rows, int64_t n, const NN__K(part) *a, const NN__K(rates) *r) { NN__K(update_part)(rows, n, a, r, states, NN__K(name)); } \
+    NN__FORWARD(name##_update) { NN__K(update_all)(c, t, NN__K(name##_updates)); }
+NN__X(sgd, 1) NN__X(rmsprop, 3) NN__X(adagrad, 1) NN__X(adam, 3) NN__X(nadam, 2) NN__X(lion, 1)
+#undef NN__X
+
+// A tile of the gradient dW = dY^T X is in the first-level cache when the update reads it: dW is never written to memory.
+// in: W, X, dY, states. Every element is the same chain of fma as in nn_linear's backward.
+NN__FORWARD(linear_update)
+{
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    NN__K(update) update = u->op == NN_OP_sgd_update ? NN__K(sgd_updates) : u->op == NN_OP_adam_update ? NN__K(adam_updates) : NN__K(lion_updates);
+    NN__K(rates) r = NN__K(rates_of)(u, 1);
+    nn__product g = nn__linear_update_product(c);
+    nn__gemm_cut cut = nn__gemm_cuts(&g);
+    int64_t i0 = t->index % cut.down * cut.rows, j0 = t->index / cut.down * cut.columns, h = nn__min(cut.rows, g.m - i0), end = nn__min(g.n, j0 + cut.columns);
+    int64_t tiles = (h + NN__TALL - 1) / NN__TALL, tile, rows, j, w;
+    R dw[NN__TALL * NN__NR], zero[NN__NR] = { 0 }, *last = (R *)t->scratch;
+    const R *x = (const R *)g.a + i0 * g.ars;
+    NN__K(part) a;
+    int k;
+    w = (end - j0) % NN__LANES;      // the columns of an incomplete last vector are copied, with zeros beside them
+    if (h > 0 && w) NN__K(gemm_turn)(w, g.k, (const R *)g.b + end - w, 1, g.brs, NN__LANES, last);
+    a.ld = g.yrs;
+    a.g = dw;
+    for (tile = 0; tile < tiles; tile++, i0 += rows, x += rows * g.ars) {
+        rows = h / tiles + (tile < h % tiles);
+        for (j = j0; j < end; j += w) {
+            int vectors = end - j >= NN__NR ? NN__NV : 1;
+            int64_t at = i0 * g.yrs + j;
+            w = nn__min(vectors * NN__LANES, end - j);
+            a.ldg = vectors * NN__LANES;
+            a.p = (R *)g.y + at;
+            for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, dw, a.ldg);
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, dw, a.ldg);
+            update(rows, w, &a, &r);
         }
     }
 }
-NN__FORWARD(sgd_update)     { NN__K(update_all)(c, t, NN__K(sgd)); }
-NN__FORWARD(rmsprop_update) { NN__K(update_all)(c, t, NN__K(rmsprop)); }
-NN__FORWARD(adagrad_update) { NN__K(update_all)(c, t, NN__K(adagrad)); }
-NN__FORWARD(adam_update)    { NN__K(update_all)(c, t, NN__K(adam)); }
-NN__FORWARD(nadam_update)   { NN__K(update_all)(c, t, NN__K(nadam)); }
-NN__FORWARD(lion_update)    { NN__K(update_all)(c, t, NN__K(lion)); }
 
 NN__INLINE V NN__K(square_of)(const V *v, const V *k)    { (void)k; return v[0] * v[0]; }
 NN__FORWARD(square_sum)              // out = sum of in^2, dense memory of any strides; chunks, then the sums of chunks
@@ -21649,6 +23119,654 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
         memcpy(b + i, block, m);
     }
 }
+#endif
+
+// ---- attention:   S = scale Q K^T + bias      P = softmax(S), row by row      Y = P V ------------------------------------------
+// A row is a query, a column a key. No T x T matrix is ever in memory: keys are taken in tiles (Milakov & Gimelshein 2018; Dao et al.
+// 2022). m is the largest score of a row so far, l the sum of its exponentials, o its sum of p v. A tile that raises m rescales both:
+//
+//     m' = max(m, s)      o' = o e^(m - m') + sum of e^(s - m') v      l' = l e^(m - m') + sum of e^(s - m')      at the end  y = o / l
+//
+// L = m + log l is kept for backward, which computes the tiles again, P = e^(S - L), D = sum over a row of dy y:
+//
+//     dV = P^T dY      dP = dY V^T      dS = P (dP - D) scale      dQ = dS K      dK = dS^T Q
+//
+// Tiles count from key 0, and a hidden key adds exactly 0: so a row's bits depend neither on the rows beside it nor on keys behind its
+// last one, and decoding with a cache gives the bits of one pass over all. (Keys and values that are hidden must still be finite.) A row
+// that sees no key gives 0, as torch.nn.functional.scaled_dot_product_attention does, and its gradients are 0.
+//
+// Tiles lie in memory turned, S^T [key][row]: lanes are rows. K and V are read in place, whatever their strides: K is the left operand of
+// S^T = K Q^T, V (rows of d numbers) the right one of P V. Heads that share keys and values (grouped queries) are rows of one block.
+#if NN__IN_HOST
+enum { NN__ATT_ROWS = 32, NN__ATT_KEYS = 64 };           // of a tile
+enum { NN__ATT_HEADS, NN__ATT_LAST, NN__ATT_PACKED, NN__ATT_CACHED };  // (B, H, T, D); (B, T, H D); the same with q, k and v side by side in input 0;
+                                                         // q and the result (B, T, H D), k and v (B, H, T, D)
+enum { NN__ATT_MASK = 3, NN__ATT_LENGTHS, NN__ATT_ALIBI, NN__ATT_INPUTS };
+typedef struct nn__attention_size { int64_t b, h, hk, group, tq, tk, d, dv, rows, blocks, tiles; } nn__attention_size;   // rows: of all heads that share keys
+static nn__attention_size nn__attention_sizes(const nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2];
+    nn__attention_size z;
+    z.b = q->shape[0];
+    if (p->layout == NN__ATT_HEADS) {
+        z.h = q->shape[1]; z.hk = k->shape[1]; z.tq = q->shape[2]; z.tk = k->shape[2]; z.d = q->shape[3]; z.dv = v->shape[3];
+    } else {
+        z.h = p->heads; z.hk = p->kv_heads;
+        z.tq = z.tk = q->shape[1];
+        if (p->layout == NN__ATT_PACKED) z.d = z.dv = q->shape[2] / (z.h + 2 * z.hk);
+        else if (p->layout == NN__ATT_CACHED) { z.tk = k->shape[2]; z.d = k->shape[3]; z.dv = v->shape[3]; }
+        else { z.tk = k->shape[1]; z.d = q->shape[2] / z.h; z.dv = v->shape[2] / z.hk; }
+    }
+    z.group = z.hk ? z.h / z.hk : 1;
+    z.rows = z.group * z.tq;
+    z.blocks = (z.rows + NN__ATT_ROWS - 1) / NN__ATT_ROWS;
+    z.tiles = (z.tk + NN__ATT_KEYS - 1) / NN__ATT_KEYS;
+    return z;
+}
+
+typedef struct nn__heads { void *data; int64_t b, h, t, e; } nn__heads;          // strides of the batch, heads, time, and numbers of a head
+static nn__heads nn__heads_of(const nn_call *c, const nn_view *v, int which)     // v: the view that has q (which 0), k (1), v (2), or the result (3)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    nn__attention_size z = nn__attention_sizes(c);
+    nn__heads r;
+    r.data = v->data;
+    r.b = v->stride[0];
+    if (v->ndim == 4) { r.h = v->stride[1]; r.t = v->stride[2]; r.e = v->stride[3]; return r; }
+    r.t = v->stride[1]; r.e = v->stride[2];
+    r.h = (which < 2 ? z.d : z.dv) * r.e;
+    if (p->layout == NN__ATT_PACKED && r.data && (which == 1 || which == 2))
+        r.data = (char *)r.data + (size_t)(r.h * (which == 1 ? z.h : z.h + z.hk)) * nn__real_bytes(c);
+    return r;
+}
+static const nn_view *nn__attention_part(const nn_call *c, const nn_view *list, int which)   // of in or din: where q, k, v are
+{
+    return &list[((const nn__attention_params *)c->params)->layout == NN__ATT_PACKED ? 0 : which];
+}
+
+static int nn__attention_fail(nn_call *c, const char *rule)
+{
+    nn_fail(c->nn, "%s: q %s, k %s, v %s: %s", c->op->name, NN__SHAPE_OF(&c->in[0]), NN__SHAPE_OF(&c->in[1]), NN__SHAPE_OF(&c->in[2]), rule);
+    return 0;
+}
+static int nn__attention_extras(nn_call *c, const nn__attention_size *z)         // mask, lengths, slopes
+{
+    const nn_view *mask = &c->in[NN__ATT_MASK], *lengths = &c->in[NN__ATT_LENGTHS], *slopes = &c->in[NN__ATT_ALIBI];
+    int64_t shape[4];
+    int i;
+    shape[0] = z->b; shape[1] = z->h; shape[2] = z->tq; shape[3] = z->tk;
+    if (mask->ndim && mask->dtype != (int)c->nn->desc.dtype && mask->dtype != NN_BOOL && mask->dtype != NN_U8) {
+        nn_fail(c->nn, "%s: the mask is %s, not %s, bool or u8", c->op->name, nn_dtype_name((nn_dtype)mask->dtype), nn_dtype_name(c->nn->desc.dtype));
+        return 0;
+    }
+    for (i = 1; i <= mask->ndim; i++) if (i > 4 || (mask->shape[mask->ndim - i] != 1 && mask->shape[mask->ndim - i] != shape[4 - i])) {
+        nn_fail(c->nn, "%s: the mask %s does not broadcast to (B, heads, Tq, Tk) %s", c->op->name, NN__SHAPE_OF(mask), nn__dims_text(4, shape).s);
+        return 0;
+    }
+    if (lengths->ndim && (lengths->ndim != 1 || lengths->shape[0] != z->b || (lengths->dtype != NN_I32 && lengths->dtype != NN_I64))) {
+        nn_fail(c->nn, "%s: lengths must be i32 or i64 (%lld), not %s %s", c->op->name, (long long)z->b, nn_dtype_name((nn_dtype)lengths->dtype), NN__SHAPE_OF(lengths));
+        return 0;
+    }
+    if (slopes->ndim && (slopes->ndim != 1 || slopes->shape[0] != z->h || slopes->dtype != (int)c->nn->desc.dtype)) {
+        nn_fail(c->nn, "%s: alibi slopes must be (%lld), not %s", c->op->name, (long long)z->h, NN__SHAPE_OF(slopes));
+        return 0;
+    }
+    return 1;
+}
+static int nn__attention_shape(nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2];
+    int64_t shape[4], n;
+    nn__attention_size z;
+    int i, ndim = p->layout == NN__ATT_HEADS ? 4 : 3;
+    for (i = 0; i < (p->layout == NN__ATT_PACKED ? 1 : 3); i++) {
+        if (c->in[i].ndim != (i && p->layout == NN__ATT_CACHED ? 4 : ndim)) return nn__attention_fail(c, ndim == 4 ? "each must be (B, heads, T, D)" : "each must be (B, T, heads * D)");
+        if (c->in[i].dtype != (int)c->nn->desc.dtype || c->in[i].shape[0] != q->shape[0]) return nn__attention_fail(c, "batch sizes or types differ");
+    }
+    if (p->layout == NN__ATT_HEADS) {
+        if (k->shape[1] != v->shape[1] || k->shape[2] != v->shape[2]) return nn__attention_fail(c, "k and v must have the same heads and times");
+        if (q->shape[3] != k->shape[3]) return nn__attention_fail(c, "q and k must have the same last size");
+    } else {
+        int parts = p->layout == NN__ATT_PACKED ? p->heads + 2 * p->kv_heads : p->heads;
+        if (p->heads < 1 || p->kv_heads < 1 || q->shape[2] % parts) return nn__attention_fail(c, "the heads do not divide the last size of q");
+        if (p->layout == NN__ATT_CACHED && (k->shape[1] != p->kv_heads || k->shape[3] * parts != q->shape[2])) return nn__attention_fail(c, "the cache has other heads");
+        if (p->layout == NN__ATT_LAST && (k->shape[1] != v->shape[1] || k->shape[2] != q->shape[2] / p->heads * p->kv_heads || v->shape[2] % p->kv_heads))
+            return nn__attention_fail(c, "k and v must have the same times, k the last size kv_heads * D");
+    }
+    z = nn__attention_sizes(c);
+    if (z.hk ? z.h % z.hk != 0 : z.h != 0) return nn__attention_fail(c, "the heads of k must divide those of q");
+    if (!nn__attention_extras(c, &z)) return 0;
+    shape[0] = z.b;
+    if (ndim == 4) { shape[1] = z.h; shape[2] = z.tq; shape[3] = z.dv; }
+    else           { shape[1] = z.tq; shape[2] = z.h * z.dv; }
+    nn__set_shape(&c->out[0], q->dtype, ndim, shape);
+    c->naux = 1;
+    n = z.b * z.h * z.tq;
+    nn__set_shape(&c->aux[0], q->dtype, 1, &n);
+    return 1;
+}
+
+// Where keys and values are plenty, a task of backward owns one of them and computes all three gradients; else tasks own blocks of
+// rows (dQ), then tiles of keys (dK, dV), and both compute P and dP. The sums are the same.
+static int nn__attention_joint(const nn__attention_size *z) { return z->b * z->hk >= 8 || z->blocks * z->tiles <= 4; }
+static int64_t nn__padded(int64_t n) { return (n + 15) & ~(int64_t)15; }
+static void nn__attention_plan(nn_call *c)
+{
+    nn__attention_size z = nn__attention_sizes(c);
+    int64_t d = nn__padded(z.d), dv = nn__padded(z.dv), tile = NN__ATT_ROWS * NN__ATT_KEYS, units = z.b * z.hk, numbers;
+    double work = (double)(z.b * z.h) * (double)z.tq * (double)z.tk * (double)(z.d + z.dv) / 8;
+    c->cost = work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
+    if (c->pass == NN_FORWARD) {
+        c->tasks[0] = units * z.blocks;
+        numbers = NN__ATT_ROWS * (2 * d + dv) + 2 * tile + NN__ATT_KEYS * dv;
+    } else {
+        c->tasks[0] = units * (nn__attention_joint(&z) ? 1 : z.blocks + z.tiles);
+        numbers = NN__ATT_ROWS * (3 * d + 2 * dv) + 3 * tile + NN__ATT_KEYS * nn__max(d, dv);
+        c->cost *= 3;
+    }
+    c->task_bytes = (size_t)numbers * nn__real_bytes(c);
+}
+
+static int nn__unpack(const nn__attention_params *p, nn_tensor **q, nn_tensor **k, nn_tensor **v)      // views of q, k, v side by side
+{
+    nn_tensor *x = *q;
+    int64_t parts = p->heads + 2 * p->kv_heads, d = x->ndim == 3 ? x->shape[2] / parts : 0, at = p->heads * d, kv = p->kv_heads * d;
+    if (x->ndim != 3 || p->heads < 1 || p->kv_heads < 1 || x->shape[2] % parts) {
+        nn_fail(x->nn, "attention: q %s does not hold %d heads of q and twice %d of k and v", nn__dims_text(x->ndim, x->shape).s, p->heads, p->kv_heads);
+        return 0;
+    }
+    *q = nn_slice(x, 2, 0, at, 1);
+    *k = nn_slice(x, 2, at, at + kv, 1);
+    *v = nn_slice(x, 2, at + kv, at + 2 * kv, 1);
+    return 1;
+}
+static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    nn_attention_desc none;
+    nn_context *nn = q ? q->nn : NULL;
+    nn_tensor *in[NN__ATT_INPUTS], *y;
+    nn__attention_params p;
+    memset(&none, 0, sizeof none);
+    if (!desc) desc = &none;
+    if (!nn__check(nn, q, name)) return nn__inert(nn);
+    if (desc->cache && layout == NN__ATT_HEADS) { nn_fail(nn, "%s: a cache has heads side by side: use nn_attention", name); return nn__inert(nn); }
+    if (layout == NN__ATT_LAST && !k && !v) layout = NN__ATT_PACKED;
+    if (layout != NN__ATT_PACKED && (!nn__check(nn, k, name) || !nn__check(nn, v, name))) return nn__inert(nn);
+    if (!(desc->dropout >= 0 && desc->dropout <= 1)) { nn_fail(nn, "%s: dropout is %g, not in 0..1", name, (double)desc->dropout); return nn__inert(nn); }
+    if (nn__wants(desc->mask) || nn__wants(desc->alibi)) { nn_fail(nn, "%s: a mask and slopes have no gradient (see nn_detach)", name); return nn__inert(nn); }
+    memset(&p, 0, sizeof p);
+    p.layout = layout;
+    p.causal = desc->causal;
+    p.heads = desc->heads ? desc->heads : 1;
+    p.kv_heads = desc->kv_heads ? desc->kv_heads : p.heads;
+    p.scale = desc->scale;
+    p.dropout = nn->mode == NN_TRAIN ? desc->dropout : 0;
+    if (desc->cache) {
+        if (layout == NN__ATT_PACKED && !nn__unpack(&p, &q, &k, &v)) return nn__inert(nn);
+        p.layout = layout = NN__ATT_CACHED;
+        if (!nn__cache_append(desc->cache, &k, &v)) return nn__inert(nn);
+    }
+    in[0] = q; in[1] = layout == NN__ATT_PACKED ? NULL : k; in[2] = layout == NN__ATT_PACKED ? NULL : v;
+    in[NN__ATT_MASK] = desc->mask; in[NN__ATT_LENGTHS] = desc->lengths; in[NN__ATT_ALIBI] = desc->alibi;
+    nn_apply_n(nn, nn__op(p.dropout > 0 ? NN_OP_attention_dropout : NN_OP_attention), in, NN__ATT_INPUTS, &p, &y);
+    return y;
+}
+NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    return nn__attention("scaled_dot_product_attention", NN__ATT_HEADS, q, k, v, desc);
+}
+NN_API nn_tensor *nn_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
+{
+    return nn__attention("attention", NN__ATT_LAST, q, k, v, desc);
+}
+#endif
+#if NN__IN_SIMD
+// One block of rows against the keys of one head: what forward and backward share. ld of all turned tiles is NN__ATT_ROWS.
+typedef struct NN__K(att) {
+    const nn_call *c;
+    const nn__attention_params *p;
+    nn__attention_size z;
+    int64_t b, g, row, n, width, seen;                   // sample, head of k, first row, rows, rows rounded up to lanes, keys that the block may see
+    R scale;
+    const R *k, *v;                                      // of this head
+    int64_t krs, kcs, khs, vrs, vcs, vhs;
+    int ahead;                                           // the next head's keys are fetched meanwhile
+    int32_t limit[NN__ATT_ROWS + 16];                    // a row sees keys below it
+    int64_t open;                                        // all rows see keys below it
+    R *qt, *q, *s, *bias;                                // scale Q^T [d][row], scale Q [row][d], S^T, what is added to it
+} NN__K(att);
+
+static R *NN__K(head_at)(const nn__heads *x, int64_t b, int64_t head, int64_t t) { return (R *)x->data + b * x->b + head * x->h + t * x->t; }
+
+// The numbers of the next head lie beside these of all rows, far apart: too many streams for the processor to see them coming.
+NN__INLINE void NN__K(att_ahead)(const R *x, int64_t d, int64_t head)
+{
+    int64_t e;
+    for (e = 0; e < d; e += 16) NN__FETCH(x + head + e);
+}
+// Rows of numbers of the block's queries, side by side in d padded numbers.
+static void NN__K(att_gather)(const NN__K(att) *a, const nn__heads *x, int64_t d, R *to)
+{
+    int64_t pad = nn__padded(d), i, e;
+    for (i = 0; i < a->n; i++) {
+        int64_t r = a->row + i;
+        const R *from = NN__K(head_at)(x, a->b, a->g * a->z.group + r % a->z.group, r / a->z.group);
+        if (x->e == 1) NN__K(copy_few)(to + i * pad, from, d);
+        else for (e = 0; e < d; e++) to[i * pad + e] = from[e * x->e];
+        for (e = d; e < pad; e++) to[i * pad + e] = 0;
+        if (x->h < x->t) NN__K(att_ahead)(from, d, x->h);
+    }
+}
+static void NN__K(att_times)(int64_t n, R *x, R scale)               // x *= scale; n % 16 == 0
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) STORE(x + i, LOAD(x + i) * SET1(scale));
+}
+static void NN__K(att_scatter)(const NN__K(att) *a, const nn__heads *x, int64_t d, const R *from, int add)
+{
+    int64_t pad = nn__padded(d), i, e;
+    for (i = 0; i < a->n; i++) {
+        int64_t r = a->row + i;
+        R *to = NN__K(head_at)(x, a->b, a->g * a->z.group + r % a->z.group, r / a->z.group);
+        if (x->e == 1 && add) NN__K(add_onto)(d, to, from + i * pad);
+        else if (x->e == 1)   NN__K(copy_few)(to, from + i * pad, d);
+        else for (e = 0; e < d; e++) to[e * x->e] = add ? to[e * x->e] + from[i * pad + e] : from[i * pad + e];
+    }
+}
+
+// n rows of d numbers as a right operand: in place where whole vectors of them can be read, else copied.
+static const R *NN__K(att_rows)(const R *x, int64_t rs, int64_t cs, int64_t n, int64_t d, R *room, int64_t *ld)
+{
+    int64_t pad = nn__padded(d), i, e;
+    *ld = rs;
+    if (cs == 1 && d % NN__LANES == 0) return x;
+    *ld = pad;
+    for (i = 0; i < n; i++) {
+        for (e = 0; e < d; e++) room[i * pad + e] = x[i * rs + e * cs];
+        for (; e < pad; e++) room[i * pad + e] = 0;
+    }
+    return room;
+}
+
+// y (m, w) (+)= A (m, k) B (k, w), B's rows whole vectors; columns at or behind w are not written.
+static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int64_t ars, int64_t acs, const R *b, int64_t ldb, int add, R *y, int64_t rs, int64_t cs)
+{
+    R zero[NN__NR] = { 0 };
+    int64_t j;
+    for (j = 0; j < w; j += NN__NR)
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, NULL, y + j * cs, rs, cs, NULL, 0);
+}
+
+static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
+{
+    nn__heads k = nn__heads_of(c, nn__attention_part(c, c->in, 1), 1), v = nn__heads_of(c, nn__attention_part(c, c->in, 2), 2);
+    a->c = c;
+    a->p = (const nn__attention_params *)c->params;
+    a->z = nn__attention_sizes(c);
+    a->b = unit / a->z.hk;
+    a->g = unit % a->z.hk;
+    a->scale = a->p->scale != 0 ? (R)a->p->scale : (R)(1.0 / sqrt((double)nn__max(1, a->z.d)));
+    a->k = NN__K(head_at)(&k, a->b, a->g, 0); a->krs = k.t; a->kcs = k.e; a->khs = k.h;
+    a->v = NN__K(head_at)(&v, a->b, a->g, 0); a->vrs = v.t; a->vcs = v.e; a->vhs = v.h;
+}
+static void NN__K(att_block)(NN__K(att) *a, int64_t block)           // the rows of a block
+{
+    nn__heads q = nn__heads_of(a->c, nn__attention_part(a->c, a->c->in, 0), 0);
+    const nn_view *lengths = &a->c->in[NN__ATT_LENGTHS];
+    int64_t length = a->z.tk, i, pad = nn__padded(a->z.d);
+    if (lengths->data) {
+        const char *at = (const char *)lengths->data + (size_t)(a->b * lengths->stride[0]) * (lengths->dtype == NN_I32 ? 4u : 8u);
+        int64_t n = 0;
+        if (lengths->dtype == NN_I32) { int32_t m; memcpy(&m, at, 4); n = m; } else memcpy(&n, at, 8);
+        length = nn__max(0, nn__min(length, n));
+    }
+    a->row = block * NN__ATT_ROWS;
+    a->n = nn__min(NN__ATT_ROWS, a->z.rows - a->row);
+    a->width = (a->n + NN__LANES - 1) / NN__LANES * NN__LANES;
+    a->seen = 0;
+    a->ahead = block == a->z.blocks - 1 && a->khs < a->krs;
+    a->open = length;
+    for (i = 0; i < a->width; i++) {
+        int64_t last = a->p->causal ? (a->row + nn__min(i, a->n - 1)) / a->z.group + a->z.tk - a->z.tq + 1 : length;
+        a->limit[i] = (int32_t)nn__min(nn__max(0, nn__min(last, length)), INT32_MAX);
+        a->seen = nn__max(a->seen, a->limit[i]);
+        a->open = nn__min(a->open, a->limit[i]);
+    }
+    NN__K(att_gather)(a, &q, a->z.d, a->q);
+    NN__K(att_times)(a->n * pad, a->q, a->scale);
+    NN__K(gemm_turn)(a->n, a->z.d, a->q, pad, 1, NN__ATT_ROWS, a->qt);
+}
+
+// What a mask and slopes add to the scores of a tile, [key][row]: -inf hides. 0 if there is neither.
+static int NN__K(att_bias)(const NN__K(att) *a, int64_t key, int64_t keys)
+{
+    const nn_view *mask = &a->c->in[NN__ATT_MASK], *slopes = &a->c->in[NN__ATT_ALIBI];
+    int64_t s[4] = { 0, 0, 0, 0 }, i, j;
+    int d;
+    if (!mask->data && !slopes->data) return 0;
+    for (d = 0; d < mask->ndim; d++) if (mask->shape[d] != 1) s[4 - mask->ndim + d] = mask->stride[d];
+    NN__K(fill_with)(keys * NN__ATT_ROWS, a->bias, 0);
+    for (i = 0; i < a->n; i++) {
+        int64_t r = a->row + i, head = a->g * a->z.group + r % a->z.group, t = r / a->z.group, at = a->b * s[0] + head * s[1] + t * s[2] + key * s[3];
+        R *to = a->bias + i;
+        if (mask->data && (mask->dtype == NN_BOOL || mask->dtype == NN_U8))
+            for (j = 0; j < keys; j++) to[j * NN__ATT_ROWS] = ((const unsigned char *)mask->data)[at + j * s[3]] ? (R)0 : -(R)INFINITY;
+        else if (mask->data)
+            for (j = 0; j < keys; j++) to[j * NN__ATT_ROWS] = ((const R *)mask->data)[at + j * s[3]];
+        if (slopes->data) {
+            R slope = ((const R *)slopes->data)[head * slopes->stride[0]];
+            int64_t from = key - (t + a->z.tk - a->z.tq);            // of the first key, seen from this query
+            for (j = 0; j < keys; j++) to[j * NN__ATT_ROWS] -= slope * (R)(from + j < 0 ? -(from + j) : from + j);
+        }
+    }
+    return 1;
+}
+
+// S^T of a tile, as it is: before masks.
+static void NN__K(att_scores)(const NN__K(att) *a, int64_t key, int64_t keys)
+{
+    int64_t j;
+    for (j = key; j < key + keys && a->ahead; j++) {
+        NN__K(att_ahead)(a->k + j * a->krs, a->z.d, a->khs);
+        NN__K(att_ahead)(a->v + j * a->vrs, a->z.dv, a->vhs);
+    }
+    NN__K(att_product)(keys, a->width, a->z.d, a->k + key * a->krs, a->krs, a->kcs, a->qt, NN__ATT_ROWS, 0, a->s, NN__ATT_ROWS, 1);
+}
+// The masks: hidden scores become -inf. Nothing to do where all rows see all keys.
+static void NN__K(att_hide)(const NN__K(att) *a, int64_t key, int64_t keys, int biased)
+{
+    int64_t i, j;
+    for (i = 0; biased && i < keys * NN__ATT_ROWS; i += NN__LANES) {
+        V add = LOAD(a->bias + i), x = LOAD(a->s + i) + add;
+        STORE(a->s + i, SEL(add == C(-INFINITY), add, x));
+    }
+    for (i = 0; i < a->width; i += NN__LANES) {
+        VI limit = NN__K(iload)(a->limit + i) - ISET1((int32_t)key);
+        for (j = nn__max(0, a->open - key); j < keys; j++) {
+            R *x = a->s + j * NN__ATT_ROWS + i;
+            STORE(x, SEL(ISET1((int32_t)j) < limit, LOAD(x), C(-INFINITY)));
+        }
+    }
+}
+// The largest score, P and its sum of some rows of a tile; m, l and the factor for o are brought up to date.
+NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t keys, R *m, R *l, R *factor)
+{
+    V old = LOAD(m + i), top = old, sum[16], safe, f;
+    R *s = a->s + i;
+    int64_t j;
+    int k;
+    for (j = 0; j < keys; j++) {
+        V x = LOAD(s + j * NN__ATT_ROWS);
+        top = SEL(x > top, x, top);
+    }
+    safe = SEL(top == C(-INFINITY), C(0), top);
+    for (k = 0; k < 16; k++) sum[k] = C(0);
+    for (j = 0; j < keys; j++) {
+        V p = NN__K(exp_down)(LOAD(s + j * NN__ATT_ROWS) - safe);
+        STORE(s + j * NN__ATT_ROWS, p);
+        sum[j & 15] = sum[j & 15] + p;
+    }
+    for (k = 8; k; k /= 2) for (j = 0; j < k; j++) sum[j] = sum[j] + sum[j + k];
+    f = NN__K(exp_down)(old - safe);
+    STORE(l + i, FMA(LOAD(l + i), f, sum[0]));
+    STORE(m + i, top);
+    STORE(factor + i, f);
+}
+
+// Dropout of a row of 32 numbers of a tile: number n of the stream belongs to (head of k, key, row) number n.
+static void NN__K(att_drop)(const NN__K(att) *a, int64_t key, int64_t keys, const R *x, R *y)
+{
+    double p = (double)a->p->dropout;
+    uint64_t dropped = (uint64_t)(p * 4294967296.0), first = (uint64_t)((((a->b * a->z.hk + a->g) * a->z.tk + key) * a->z.blocks * NN__ATT_ROWS + a->row) / 4);
+    R scale = p < 1 ? (R)(1.0 / (1.0 - p)) : 0;
+    int64_t j;
+    for (j = 0; j < keys; j++, first += (uint64_t)(a->z.blocks * NN__ATT_ROWS / 4)) {
+#if NN__LANES > 1
+        NN__K(masked_row)(a->c, (int64_t)first, NN__ATT_ROWS, x + j * NN__ATT_ROWS, y + j * NN__ATT_ROWS, scale, (int64_t)dropped, 0);
+#else
+        int64_t i, k;
+        for (i = 0; i < NN__ATT_ROWS; i += 4) {
+            uint32_t r[4];
+            nn__philox(a->c->seed, a->c->step, a->c->ordinal, first + (uint64_t)i / 4, r);
+            for (k = i; k < i + 4; k++) y[j * NN__ATT_ROWS + k] = r[k - i] >= dropped ? x[j * NN__ATT_ROWS + k] * scale : 0;
+        }
+#endif
+    }
+}
+
+static void NN__K(attend)(const nn_call *c, const nn_task *t)
+{
+    NN__K(att) a;
+    R m[NN__ATT_ROWS + 16], l[NN__ATT_ROWS + 16], f[NN__ATT_ROWS + 16], *o, *room;
+    nn__heads y = nn__heads_of(c, &c->out[0], 3);
+    int64_t blocks = nn__attention_sizes(c).blocks, d, dv, key, i, e, ld;
+    NN__K(att_keys)(&a, c, t->index / blocks);
+    d = nn__padded(a.z.d); dv = nn__padded(a.z.dv);
+    a.q = (R *)t->scratch;
+    a.qt = a.q + NN__ATT_ROWS * d;
+    a.s = a.qt + NN__ATT_ROWS * d;
+    a.bias = a.s + NN__ATT_ROWS * NN__ATT_KEYS;
+    o = a.bias + NN__ATT_ROWS * NN__ATT_KEYS;
+    room = o + NN__ATT_ROWS * dv;
+    NN__K(att_block)(&a, blocks - 1 - t->index % blocks);            // the longest first
+    NN__K(fill_with)(a.width, m, -(R)INFINITY);
+    NN__K(fill_with)(a.width, l, 0);
+    NN__K(fill_with)(a.n * dv, o, 0);
+    for (key = 0; key < a.seen; key += NN__ATT_KEYS) {
+        int64_t keys = nn__min(NN__ATT_KEYS, a.seen - key);
+        int biased = NN__K(att_bias)(&a, key, keys);
+        const R *v = NN__K(att_rows)(a.v + key * a.vrs, a.vrs, a.vcs, keys, a.z.dv, room, &ld);
+        NN__K(att_scores)(&a, key, keys);
+        NN__K(att_hide)(&a, key, keys, biased);
+        for (i = 0; i < a.width; i += NN__LANES) NN__K(att_softmax)(&a, i, keys, m, l, f);
+        for (i = 0; key && i < a.n; i++)
+            if (f[i] != 1) for (e = 0; e < dv; e += NN__LANES) STORE(o + i * dv + e, LOAD(o + i * dv + e) * SET1(f[i]));
+        if (a.p->dropout > 0) NN__K(att_drop)(&a, key, keys, a.s, a.s);
+        NN__K(att_product)(a.n, v == room ? dv : a.z.dv, keys, a.s, 1, NN__ATT_ROWS, v, ld, 1, o, dv, 1);
+    }
+    for (i = 0; i < a.n; i++) {
+        V scale = SET1(l[i] == 0 ? (R)0 : 1 / l[i]);
+        for (e = 0; e < dv; e += NN__LANES) STORE(o + i * dv + e, FMA(LOAD(o + i * dv + e), scale, C(0)));       // + 0: a sum's -0, which a hidden key undoes, is 0
+    }
+    NN__K(att_scatter)(&a, &y, a.z.dv, o, 0);
+    if (!c->aux[0].data) return;
+    for (i = 0; i < a.width; i += NN__LANES) {
+        V sum = LOAD(l + i), log_sum = SEL(sum == C(0), C(INFINITY), LOAD(m + i) + LOG(sum));
+        NN__K(put_lanes)((R *)c->aux[0].data + (a.b * a.z.hk + a.g) * a.z.rows + a.row + i, log_sum, a.n - i);
+    }
+}
+
+// Backward. A block also has dY and its transpose, L and D.
+typedef struct NN__K(att_back) {
+    R *dyt, *dy, *ds, *dq, *room, *dk, *dv, l[NN__ATT_ROWS + 16], d[NN__ATT_ROWS + 16];
+    nn__heads hk, hv;
+    int64_t done;                                        // keys below it have been written
+    int want_q, want_k, want_v, add_k, add_v;
+} NN__K(att_back);
+static void NN__K(att_block_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t block)
+{
+    nn__heads y = nn__heads_of(a->c, &a->c->out[0], 3), dy = nn__heads_of(a->c, &a->c->dout[0], 3);
+    int64_t dv = nn__padded(a->z.dv), i, e;
+    NN__K(att_block)(a, block);
+    NN__K(att_gather)(a, &dy, a->z.dv, g->dy);
+    NN__K(gemm_turn)(a->n, a->z.dv, g->dy, dv, 1, NN__ATT_ROWS, g->dyt);
+    NN__K(att_gather)(a, &y, a->z.dv, g->room);
+    for (i = 0; i < a->width; i++) {
+        V sum[16 / NN__LANES];
+        int k;
+        g->l[i] = i < a->n ? ((const R *)a->c->aux[0].data)[(a->b * a->z.hk + a->g) * a->z.rows + a->row + i] : (R)INFINITY;
+        g->d[i] = 0;
+        if (i >= a->n) continue;
+        for (k = 0; k < 16 / NN__LANES; k++) sum[k] = C(0);
+        for (e = i * dv; e < (i + 1) * dv; e += 16)
+            for (k = 0; k < 16 / NN__LANES; k++) sum[k] = FMA(LOAD(g->room + e + k * NN__LANES), LOAD(g->dy + e + k * NN__LANES), sum[k]);
+        g->d[i] = NN__K(sum16)(sum);
+    }
+    NN__K(fill_with)(NN__ATT_ROWS * nn__padded(a->z.d), g->dq, 0);
+}
+// dK or dV of a tile from a block: what this call has not written yet is assigned, unless it adds to a gradient that is there.
+static void NN__K(att_to_keys)(const NN__K(att) *a, const NN__K(att_back) *g, int64_t key, int64_t keys, int64_t d, const R *s, const R *rows, int add, const nn__heads *to, R *y)
+{
+    int64_t old = nn__max(0, nn__min(keys, g->done - key));
+    y += key * to->t;
+    if (old) NN__K(att_product)(old, d, a->n, s, NN__ATT_ROWS, 1, rows, nn__padded(d), 1, y, to->t, to->e);
+    if (old < keys) NN__K(att_product)(keys - old, d, a->n, s + old * NN__ATT_ROWS, NN__ATT_ROWS, 1, rows, nn__padded(d), add, y + old * to->t, to->t, to->e);
+}
+// P, dP and dS / scale of a block and a tile; what they add to dQ / scale (of the block), dK and dV (of the tile).
+static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
+{
+    int64_t i, j, ld;
+    int biased = NN__K(att_bias)(a, key, keys), dropped = a->p->dropout > 0;
+    NN__K(att_scores)(a, key, keys);
+    NN__K(att_hide)(a, key, keys, biased);
+    NN__K(att_product)(keys, a->width, a->z.dv, a->v + key * a->vrs, a->vrs, a->vcs, g->dyt, NN__ATT_ROWS, 0, g->ds, NN__ATT_ROWS, 1);
+    if (dropped) NN__K(att_drop)(a, key, keys, g->ds, g->ds);
+    for (i = 0; i < a->width; i += NN__LANES) {
+        V l = LOAD(g->l + i), d = LOAD(g->d + i);
+        for (j = 0; j < keys; j++) {
+            int64_t at = j * NN__ATT_ROWS + i;
+            V p = NN__K(exp_down)(LOAD(a->s + at) - l);
+            STORE(a->s + at, p);
+            STORE(g->ds + at, p * (LOAD(g->ds + at) - d));
+        }
+    }
+    if (dropped) NN__K(att_drop)(a, key, keys, a->s, a->s);
+    if (g->want_v) NN__K(att_to_keys)(a, g, key, keys, a->z.dv, a->s, g->dy, g->add_v, &g->hv, g->dv);
+    if (g->want_k) NN__K(att_to_keys)(a, g, key, keys, a->z.d, g->ds, a->q, g->add_k, &g->hk, g->dk);
+    if (g->want_q) {
+        const R *k = NN__K(att_rows)(a->k + key * a->krs, a->krs, a->kcs, keys, a->z.d, g->room, &ld);
+        NN__K(att_product)(a->n, k == g->room ? nn__padded(a->z.d) : a->z.d, keys, g->ds, 1, NN__ATT_ROWS, k, ld, 1, g->dq, nn__padded(a->z.d), 1);
+    }
+}
+static void NN__K(att_clear)(const nn__heads *x, R *at, int64_t from, int64_t to, int64_t d)
+{
+    int64_t t, e;
+    for (t = from; t < to; t++) for (e = 0; e < d; e++) at[t * x->t + e * x->e] = 0;
+}
+static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
+{
+    nn__attention_size z = nn__attention_sizes(c);
+    int joint = nn__attention_joint(&z), packed = ((const nn__attention_params *)c->params)->layout == NN__ATT_PACKED, add_q;
+    int64_t per = joint ? 1 : z.blocks + z.tiles, part = t->index % per, d = nn__padded(z.d), dv = nn__padded(z.dv), tile = NN__ATT_ROWS * NN__ATT_KEYS;
+    int64_t block = 0, last_block = z.blocks, from = 0, to = z.tk, key;
+    nn__heads hq = nn__heads_of(c, nn__attention_part(c, c->din, 0), 0);
+    NN__K(att) a;
+    NN__K(att_back) g;
+    NN__K(att_keys)(&a, c, t->index / per);
+    a.q = (R *)t->scratch;   a.qt = a.q + NN__ATT_ROWS * d;     g.dq = a.qt + NN__ATT_ROWS * d;
+    g.dy = g.dq + NN__ATT_ROWS * d;   g.dyt = g.dy + NN__ATT_ROWS * dv;   a.s = g.dyt + NN__ATT_ROWS * dv;
+    a.bias = a.s + tile;   g.ds = a.bias + tile;   g.room = g.ds + tile;
+    g.hk = nn__heads_of(c, nn__attention_part(c, c->din, 1), 1);
+    g.hv = nn__heads_of(c, nn__attention_part(c, c->din, 2), 2);
+    g.want_q = hq.data != NULL; g.want_k = g.hk.data != NULL; g.want_v = g.hv.data != NULL;
+    g.dk = g.want_k ? NN__K(head_at)(&g.hk, a.b, a.g, 0) : NULL;
+    g.dv = g.want_v ? NN__K(head_at)(&g.hv, a.b, a.g, 0) : NULL;
+    add_q = (int)(c->add & 1); g.add_k = packed ? add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? add_q : (int)(c->add >> 2 & 1);
+    if (!joint && part < z.blocks) { g.want_k = g.want_v = 0; block = z.blocks - 1 - part; last_block = block + 1; }
+    else if (!joint) { g.want_q = 0; from = (part - z.blocks) * NN__ATT_KEYS; to = nn__min(to, from + NN__ATT_KEYS); }
+    if (!g.want_q && !g.want_k && !g.want_v) return;
+    g.done = from;
+    for (; block < last_block; block++) {
+        NN__K(att_block_back)(&a, &g, block);
+        for (key = from; key < nn__min(to, a.seen); key += NN__ATT_KEYS) NN__K(att_tile_back)(&a, &g, key, nn__min(NN__ATT_KEYS, nn__min(to, a.seen) - key));
+        g.done = nn__max(g.done, nn__min(to, a.seen));
+        if (!g.want_q) continue;
+        NN__K(att_times)(a.n * d, g.dq, a.scale);
+        NN__K(att_scatter)(&a, &hq, z.d, g.dq, add_q);
+    }
+    if (g.want_k && !g.add_k) NN__K(att_clear)(&g.hk, g.dk, g.done, to, z.d);        // keys that no row sees
+    if (g.want_v && !g.add_v) NN__K(att_clear)(&g.hv, g.dv, g.done, to, z.dv);
+}
+NN__FORWARD(attention)          { NN__K(attend)(c, t); }
+NN__BACKWARD(attention)         { NN__K(attend_back)(c, t); }
+NN__FORWARD(attention_dropout)  { NN__K(attend)(c, t); }
+NN__BACKWARD(attention_dropout) { NN__K(attend_back)(c, t); }
+#endif
+
+// ---- rope:   (a, b) -> (a cos - b sin, b cos + a sin) for each pair of numbers, by angles of the row's position; backward turns back ------
+#if NN__IN_HOST
+static int nn__rope_shape(nn_call *c)
+{
+    const nn__rope_params *p = (const nn__rope_params *)c->params;
+    const nn_view *x = &c->in[0], *table = &c->in[1];
+    if (x->ndim < 2 || table->ndim != 2 || table->shape[1] > x->shape[x->ndim - 1] || table->shape[1] % 2) {
+        nn_fail(c->nn, "rope: x %s does not fit the table %s", NN__SHAPE_OF(x), NN__SHAPE_OF(table));
+        return 0;
+    }
+    if (p->start < 0 || p->start > table->shape[0] - x->shape[p->time_dim]) {
+        nn_fail(c->nn, "rope: %lld positions from %lld on, but the table has %lld", (long long)x->shape[p->time_dim], (long long)p->start, (long long)table->shape[0]);
+        return 0;
+    }
+    nn__like(&c->out[0], x);
+    return 1;
+}
+static void nn__rope_plan(nn_call *c)
+{
+    const nn_view *x = &c->in[0];
+    int64_t d = nn__max(1, x->shape[x->ndim - 1]);
+    c->tasks[0] = nn__task_count(nn_view_count(x) / d, 4 * d);
+}
+NN_API nn_tensor *nn_rope(nn_tensor *x, nn_tensor *table, const nn_rope_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn__rope_params p;
+    if (!nn__check(nn, x, "rope") || !nn__check(nn, table, "rope")) return nn__inert(nn);
+    if (nn__wants(table)) { nn_fail(nn, "rope: the table has no gradient (see nn_detach)"); return nn__inert(nn); }
+    memset(&p, 0, sizeof p);
+    p.time_dim = nn__dim_index(nn, "rope", desc && desc->time_dim ? desc->time_dim : -2, x->ndim);
+    if (p.time_dim < 0) return nn__inert(nn);
+    if (desc) { p.start = desc->start; p.interleaved = desc->interleaved; p.heads = desc->heads; }
+    return nn__apply2(NN_OP_rope, x, table, &p);
+}
+#endif
+#if NN__IN_SIMD
+// One row: y (+)= x turned. sign -1: back.
+static void NN__K(rope_row)(int64_t half, const R *x, const R *table, R sign, int interleaved, int add, R *y)
+{
+    int64_t i, k;
+    for (i = 0; i < half; i += NN__LANES) {
+        V c = NN__K(get_lanes)(table + i, half - i), s = NN__K(get_lanes)(table + half + i, half - i) * SET1(sign), a, b, u, v;
+        R pair[2 * NN__LANES] = { 0 };
+        k = nn__min(NN__LANES, half - i);
+        if (interleaved) {
+            memcpy(pair, x + 2 * i, 2 * (size_t)k * sizeof *x);
+            a = NN__K(evens)(LOAD(pair), LOAD(pair + NN__LANES));
+            b = NN__K(odds)(LOAD(pair), LOAD(pair + NN__LANES));
+        } else { a = NN__K(get_lanes)(x + i, k); b = NN__K(get_lanes)(x + half + i, k); }
+        u = FMA(a, c, -(b * s));
+        v = FMA(b, c, a * s);
+        if (interleaved) {
+            STORE(pair, NN__K(zip_low)(u, v));
+            STORE(pair + NN__LANES, NN__K(zip_high)(u, v));
+            if (add) NN__K(add_onto)(2 * k, y + 2 * i, pair);
+            else     memcpy(y + 2 * i, pair, 2 * (size_t)k * sizeof *y);
+        } else {
+            if (add) { u = NN__K(get_lanes)(y + i, k) + u; v = NN__K(get_lanes)(y + half + i, k) + v; }
+            NN__K(put_lanes)(y + i, u, k);
+            NN__K(put_lanes)(y + half + i, v, k);
+        }
+    }
+}
+static void NN__K(rope_rows)(const nn_call *c, const nn_task *t, const nn_view *from, const nn_view *to, R sign, int add)
+{
+    const nn__rope_params *p = (const nn__rope_params *)c->params;
+    const nn_view *x = &c->in[0], *table = &c->in[1];
+    int64_t d = x->shape[x->ndim - 1], size = table->shape[1], inner = 1, heads = x->shape[x->ndim - 2], rows = nn_view_count(x) / nn__max(1, d), r, end = nn__task_end(rows, t);
+    int i;
+    for (i = p->time_dim + 1; i < x->ndim - 1; i++) inner *= x->shape[i];
+    for (r = nn__task_begin(rows, t); r < end; r++) {
+        const R *row = (const R *)from->data + r * d;
+        R *y = (R *)to->data + r * d;
+        int64_t turned = p->heads > 0 && r % heads >= p->heads ? 0 : size;
+        if (turned) NN__K(rope_row)(size / 2, row, (const R *)table->data + (p->start + r / inner % x->shape[p->time_dim]) * size, sign, p->interleaved, add, y);
+        if (add) NN__K(add_onto)(d - turned, y + turned, row + turned);
+        else     NN__K(copy_few)(y + turned, row + turned, d - turned);
+    }
+}
+NN__FORWARD(rope)  { NN__K(rope_rows)(c, t, &c->in[0], &c->out[0], 1, 0); }
+NN__BACKWARD(rope) { NN__K(rope_rows)(c, t, &c->dout[0], &c->din[0], -1, (int)(c->add & 1)); }
 #endif
 
 // ---- recurrent nets: one layer in one direction over a sequence ---------------------------------------------------------------

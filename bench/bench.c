@@ -8,17 +8,21 @@
            limit   the multiply-adds that the cores do from registers, measured before and after the rows
            gemm_*  GFLOP/s of one product: NN is nn_matmul(a, b), NT nn_linear(x, w), TN nn_matmul of a transposed view. Operands live
                    long, the result is a new tensor each time; nn_begin, shape checks and packing are part of it, nothing is pre-packed
-           *_train samples/s (n5b: tokens/s) of a step: forward, loss, backward, SGD with momentum, recurrent nets Adam (the batch is there already)
+           *_train samples/s (n5b, n6: tokens/s) of a step: forward, loss, backward, SGD with momentum (recurrent nets: Adam, GPT: AdamW; the batch
+                   is there already), by nn_step_plan_run as in nn_fit; fused: so many weights are updated inside the product of their gradient
+           *_eager the same by nn_forward and nn_backward_with
            *_epoch seconds of 938 steps with a shuffling loader, the loss read every step
-           *_infer us of one forward pass (nn_run of a plan, with 2 threads .parallel)
+           *_infer us of one forward pass (nn_run of a plan, with 2 threads .parallel); *_prefill the same of a whole context of a GPT,
+                   *_decode us of one more token, behind half a context in the cache (eager)
            eager_* ns of one nn_add of 4 numbers; with _tape it is recorded
-   Transformers are not here yet: nn.h does not have them.                                                                        */
+           planned_add4    ns of one of 1000 such adds in a step that is repeated                                                      */
 #define NN_IMPLEMENTATION
 #include "../nn.h"
 #include "limit.h"
 
 /* ---- nets: the same as in bench_torch.py, bench_jax.py, bench_tf.py ---- */
 typedef struct Block { nn_layer *conv1, *bn1, *conv2, *bn2, *down, *down_bn; } Block;
+typedef struct Gpt { nn_layer *ln1, *qkv, *proj, *ln2, *fc, *fp; int heads; nn_kv_cache *cache; } Gpt;
 typedef struct Bench {
     nn_context *nn;
     nn_layer *net;
@@ -28,10 +32,16 @@ typedef struct Bench {
     float *data;
     int64_t *labels;
     Block blocks[8];
+    Gpt gpt[6];
+    nn_layer *tokens, *positions, *norm, *layer[6];
+    int layers;
+    int64_t context, at;             /* position of the first token */
     double forward, first;           /* multiply-adds times 2 of one sample: all layers; the first, which has no input gradient */
+    nn_step_plan *steps;                                 /* training */
     nn_plan *plan;                                       /* inference */
     void *workspace;
-    float *input, *output;
+    void *input;
+    float *output;
 } Bench;
 
 static void count(Bench *b, double flops)
@@ -122,6 +132,44 @@ static void separable(Bench *b)                                                 
     nn_batchnorm_new(b->net, NULL, 128, &(nn_batchnorm_desc){ .activation = nn_relu });
 }
 
+/* nanoGPT's decoder: norms first, GELU, learned positions, the embedding is also the last layer */
+static nn_tensor *gpt_block(void *self, nn_tensor *x)                            /* (B, T, C) */
+{
+    Gpt *g = self;
+    x = nn_add(x, nn_forward(g->proj, nn_attention(nn_forward(g->qkv, nn_forward(g->ln1, x)), NULL, NULL, &(nn_attention_desc){ .heads = g->heads, .causal = 1, .cache = g->cache })));
+    return nn_add(x, nn_forward(g->fp, nn_forward(g->fc, nn_forward(g->ln2, x))));
+}
+static nn_tensor *gpt_forward(void *self, nn_tensor *tokens)
+{
+    Bench *b = self;
+    nn_tensor *x = nn_add(nn_forward(b->tokens, tokens), nn_slice(nn_param(b->positions, "weight"), 0, b->at, b->at + nn_dim(tokens, 1), 1));
+    for (int i = 0; i < b->layers; i++) x = nn_forward(b->layer[i], x);
+    return nn_linear(nn_forward(b->norm, x), nn_param(b->tokens, "weight"), NULL, NULL);
+}
+static void gpt(Bench *b, int layers, int heads, int64_t width, int64_t context)
+{
+    nn_layer *net = nn_layer_new(b->net, NULL, &(nn_layer_desc){ .forward = gpt_forward, .self = b, .release = 1 });
+    b->layers = layers;
+    b->context = context;
+    b->tokens = nn_embedding_new(net, "wte", 65, width);
+    b->positions = nn_embedding_new(net, "wpe", context, width);
+    for (int i = 0; i < layers; i++) {
+        Gpt *g = &b->gpt[i];
+        nn_layer *l = b->layer[i] = nn_layer_new(net, NULL, &(nn_layer_desc){ .forward = gpt_block, .self = g, .release = 1 });
+        g->heads = heads;
+        g->ln1  = nn_layernorm_new(l, "ln_1", NN_SHAPE(width), NULL);
+        g->qkv  = nn_linear_new(l, "c_attn", width, 3 * width, NULL);
+        g->proj = nn_linear_new(l, "c_proj", width, width, NULL);
+        g->ln2  = nn_layernorm_new(l, "ln_2", NN_SHAPE(width), NULL);
+        g->fc   = nn_linear_new(l, "c_fc", width, 4 * width, &(nn_linear_desc){ .activation = nn_gelu });
+        g->fp   = nn_linear_new(l, "c_out", 4 * width, width, NULL);
+    }
+    b->norm = nn_layernorm_new(net, "ln_f", NN_SHAPE(width), NULL);
+    b->first = 0;                    /* of a token: weights, and half of the scores */
+    b->forward = (double)layers * (24.0 * (double)(width * width) + 2.0 * (double)(width * context)) + 130.0 * (double)width;
+}
+static void gpt_small(Bench *b) { gpt(b, 4, 4, 128, 64); }
+static void gpt_large(Bench *b) { gpt(b, 6, 6, 384, 256); }
 static void lstm(Bench *b)                                                       /* 32 steps of 10 numbers, a class of two */
 {
     nn_lstm_new(b->net, NULL, 10, 128, &(nn_lstm_desc){ .last = 1 });
@@ -141,7 +189,7 @@ static void char_lstm(Bench *b)                                                 
 
 /* ---- one step of each kind ---- */
 static nn_tensor *ce(Bench *b, nn_tensor *scores)  { return nn_cross_entropy(scores, b->y, NULL); }
-static nn_tensor *ce_tokens(Bench *b, nn_tensor *scores) { return nn_cross_entropy(nn_reshape(scores, NN_SHAPE(-1, 65)), b->y, NULL); }
+static nn_tensor *ce_tokens(Bench *b, nn_tensor *scores) { return nn_token_cross_entropy(scores, b->y, NULL); }
 static nn_tensor *mse(Bench *b, nn_tensor *scores) { return nn_mse(scores, b->y, NULL); }
 static nn_tensor *sum(Bench *b, nn_tensor *scores) { (void)b; return nn_sum(scores, NN_ALL, NULL); }
 
@@ -160,7 +208,17 @@ struct Row {
     int ta, tb;
 };
 
+static nn_tensor *step_loss(nn_tensor *scores, nn_tensor *y, const nn_loss_desc *desc)        /* of classes, of tokens; nn_mse, or a sum */
+{
+    if (y->ndim == 2 && y->dtype == NN_I64) return nn_token_cross_entropy(scores, y, desc);
+    return y->dtype == NN_I64 ? nn_cross_entropy(scores, y, desc) : nn_count(y) > 1 ? nn_mse(scores, y, desc) : nn_sum(scores, NN_ALL, NULL);
+}
 static void train(Bench *b, const Row *r)
+{
+    (void)r;
+    nn_step_plan_run(b->steps, b->x, b->y);
+}
+static void train_eagerly(Bench *b, const Row *r)
 {
     nn_begin(b->nn, NN_TRAIN);
     nn_backward_with(r->loss(b, nn_forward(b->net, b->x)), &(nn_backward_desc){ .step = b->opt });
@@ -169,6 +227,13 @@ static void infer(Bench *b, const Row *r)
 {
     (void)r;
     if (!nn_run(b->plan, b->workspace, b->input, b->output)) abort();
+}
+static void decode(Bench *b, const Row *r)
+{
+    (void)r;
+    for (int i = 0; i < b->layers; i++) nn_kv_cache_truncate(b->gpt[i].cache, b->context / 2);
+    nn_begin(b->nn, NN_EVAL);
+    nn_forward(b->net, b->x);
 }
 static void epoch(Bench *b, const Row *r)
 {
@@ -189,6 +254,14 @@ static void product(Bench *b, const Row *r)
     else            nn_matmul(b->a, b->b);
 }
 enum { ADDS = 1000 };
+static nn_tensor *add_step(void *user, nn_tensor *x, nn_tensor *y)
+{
+    nn_tensor *sum = x;
+    (void)user;
+    for (int i = 0; i < ADDS; i++) sum = nn_add(sum, y);
+    return sum;
+}
+static void planned_adds(Bench *b, const Row *r) { (void)r; nn_step_plan_run(b->steps, b->a, b->b); }
 static void adds(Bench *b, const Row *r)
 {
     nn_begin(b->nn, r->k ? NN_TRAIN : NN_EVAL);
@@ -197,7 +270,12 @@ static void adds(Bench *b, const Row *r)
 
 /* ---- the rows ---- */
 #define TRAIN(name, net, loss, batch, budget, ...) { name, net, loss, batch, NN_SHAPE(__VA_ARGS__), train, "samples_per_s", batch, budget, 0, 0, 0, 0, 0 },
+#define EAGERLY(name, net, loss, batch, budget, ...) { name, net, loss, batch, NN_SHAPE(__VA_ARGS__), train_eagerly, "samples_per_s", batch, budget, 0, 0, 0, 0, 0 },
 #define INFER(name, net, batch, budget, ...)       { name, net, NULL, batch, NN_SHAPE(__VA_ARGS__), infer, "us", 1e6, budget, 0, 0, 0, 0, 0 },
+#define GPT(name, net, context, budget) \
+    { name "_b12_train", net, ce_tokens, 12 * context, NN_SHAPE(context), train, "tokens_per_s", 12 * context, 3 * budget, 0, 0, 0, 0, 0 }, \
+    { name "_prefill", net, NULL, context, NN_SHAPE(context), infer, "us", 1e6, budget, 0, 0, 0, 0, 0 }, \
+    { name "_decode", net, NULL, 1, NN_SHAPE(1), decode, "us", 1e6, budget, 0, 0, 0, 0, 0 },
 #define GEMM(form, m, n, k)  { "gemm_" #form "_" #m "x" #n "x" #k, NULL, NULL, 0, { 0, { 0 } }, product, "GFLOPS", 2e-9 * m * n * k, 0.15, m, n, k, #form[0] == 'T', #form[1] == 'T' },
 #define EAGER(name, tape)    { name, NULL, NULL, 0, { 0, { 0 } }, adds, "ns", 1e9 / ADDS, 0.5, 1, 4, tape, 0, 0 },
 static int rows(Row *to)
@@ -207,12 +285,17 @@ static int rows(Row *to)
         { "n1_mlp784-128-10_epoch938", mlp1, ce, 64, NN_SHAPE(784), epoch, "seconds", 1, 2, 0, 0, 0, 0, 0 },
         TRAIN("n2_mlp784-128-64-10_b64_train", mlp2, ce, 64, 2, 784)
         TRAIN("n2x_xor2-8-1_b4_train", xor_net, mse, 4, 1, 2)
+        EAGERLY("n1_mlp784-128-10_b64_eager", mlp1, ce, 64, 2, 784)
+        EAGERLY("n2_mlp784-128-64-10_b64_eager", mlp2, ce, 64, 2, 784)
+        EAGERLY("n2x_xor2-8-1_b4_eager", xor_net, mse, 4, 1, 2)
         TRAIN("n3_cnn32-64_b64_train", cnn3, ce, 64, 3, 3, 32, 32)
         TRAIN("n4_lenet_b64_train", lenet, ce, 64, 2, 3, 32, 32)
         TRAIN("n5a_lstm128_s32_b32_train", lstm, ce, 32, 2, 32, 10)
         { "n5b_charlstm256x2_s64_b32_train", char_lstm, ce_tokens, 32, NN_SHAPE(64), train, "tokens_per_s", 32 * 64, 3, 0, 0, 0, 0, 0 },
         TRAIN("n7a_resnet18_cifar_b32_train", resnet18_cifar, ce, 32, 4, 3, 32, 32)
         TRAIN("n7c_dwsep64-128_32x32_b32_train", separable, sum, 32, 2, 64, 32, 32)
+        GPT("n6a_gpt_L4_d128_c64", gpt_small, 64, 1)
+        GPT("n6b_gpt_L6_d384_c256", gpt_large, 256, 2)
         INFER("n1_mlp784-128-10_b1_infer", mlp1, 1, 1, 784)
         INFER("n1_mlp784-128-10_b64_infer", mlp1, 64, 1, 784)
         INFER("n2_mlp784-128-64-10_b1_infer", mlp2, 1, 1, 784)
@@ -228,6 +311,7 @@ static int rows(Row *to)
         INFER("n7c_dwsep64-128_32x32_b1_infer", separable, 1, 1, 64, 32, 32)
         EAGER("eager_add4", 0)
         EAGER("eager_add4_tape", 1)
+        { "planned_add4", NULL, NULL, 0, { 0, { 0 } }, planned_adds, "ns", 1e9 / ADDS, 0.5, 1, 4, 0, 0, 0 },
         GEMM(NN, 64, 64, 64) GEMM(NN, 128, 128, 128) GEMM(NN, 256, 256, 256) GEMM(NN, 512, 512, 512) GEMM(NN, 1024, 1024, 1024)
         GEMM(NN, 2048, 2048, 2048) GEMM(NT, 256, 256, 256) GEMM(TN, 256, 256, 256) GEMM(NT, 1024, 1024, 1024) GEMM(TN, 1024, 1024, 1024)
         GEMM(NT, 64, 128, 784) GEMM(NN, 64, 784, 128) GEMM(TN, 128, 784, 64)      /* layers of MLPs: forward, dx, dw */
@@ -259,14 +343,43 @@ static nn_tensor *random_tensor(nn_context *nn, nn_shape s)
     return t;
 }
 
+static void make_gpt(Bench *b, const Row *r)             /* tokens come in, not numbers */
+{
+    enum { MOST = 12 * 256 };
+    int64_t tokens[MOST], n = r->step == decode ? b->context / 2 : r->batch;
+    for (int i = 0; i < MOST; i++) tokens[i] = i * 7 % 65;
+    b->x = nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(n / b->context + (n < b->context), r->step == decode ? n : b->context), tokens);
+    b->y = nn_tensor_new_as(b->nn, NN_I64, nn_shape_of(b->x), tokens);
+    if (r->loss) {
+        b->opt = nn_adamw_new(b->net, &(nn_adamw_desc){ .lr = 0.001f, .weight_decay = 0.01f });
+        b->steps = nn_step_plan_new(b->net, &(nn_step_plan_desc){ .loss = step_loss, .optimizer = b->opt });
+        return;
+    }
+    if (r->step == decode) {
+        for (int i = 0; i < b->layers; i++) b->gpt[i].cache = nn_kv_cache_new(b->nn, 1, b->gpt[i].heads, b->context, nn_dim(nn_param(b->tokens, "weight"), 1) / b->gpt[i].heads, 0);
+        nn_begin(b->nn, NN_EVAL);
+        nn_forward(b->net, b->x);
+        b->at = b->context / 2;
+        b->x = nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(1, 1), tokens);
+        return;
+    }
+    b->plan = nn_plan_new(b->net, nn_shape_of(b->x), &(nn_plan_desc){ .dtype = NN_I64, .parallel = nn_threads(b->nn) > 1 });
+    if (!b->plan) { fprintf(stderr, "%s: %s\n", r->name, nn_error(b->nn)); exit(1); }
+    b->workspace = malloc(nn_plan_bytes(b->plan) + 1);
+    b->input = malloc((size_t)r->batch * sizeof *tokens);
+    memcpy(b->input, tokens, (size_t)r->batch * sizeof *tokens);
+    b->output = nnb_numbers(r->batch * 65);
+}
+
 static void make_net(Bench *b, const Row *r)
 {
     nn_shape s = { r->sample.ndim + 1, { r->batch } };
-    int64_t labels[2048], images = 60000, classes = r->net == lstm ? 2 : 10, targets = r->loss == ce_tokens ? r->batch * 64 : r->batch;
+    int64_t labels[2048], images = 60000, classes = r->net == lstm ? 2 : 10;
     memcpy(s.d + 1, r->sample.d, (size_t)r->sample.ndim * sizeof *s.d);
     for (int i = 0; i < 2048; i++) labels[i] = i * 7 % classes;
     b->net = nn_model_new(b->nn, NULL);
     r->net(b);
+    if (b->context) { make_gpt(b, r); return; }
     b->x = r->loss == ce_tokens ? nn_tensor_new_as(b->nn, NN_I64, s, labels) : random_tensor(b->nn, s);
     if (!r->loss) {
         b->plan = nn_plan_new(b->net, s, &(nn_plan_desc){ .parallel = nn_threads(b->nn) > 1 });
@@ -279,9 +392,11 @@ static void make_net(Bench *b, const Row *r)
         b->output = nnb_numbers(n);
         return;
     }
-    b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(targets), labels);
+    b->y = r->loss == mse ? random_tensor(b->nn, NN_SHAPE(r->batch, 1)) : r->loss == sum ? nn_tensor_new(b->nn, NN_SHAPE(1), NULL) :
+           nn_tensor_new_as(b->nn, NN_I64, r->loss == ce_tokens ? s : NN_SHAPE(r->batch), labels);
     if (r->net == lstm || r->net == char_lstm) b->opt = nn_adam_new(b->net, NULL);
     else b->opt = nn_sgd_new(b->net, &(nn_sgd_desc){ .lr = r->loss == sum ? 1e-9f : 0.01f, .momentum = 0.9f });
+    b->steps = nn_step_plan_new(b->net, &(nn_step_plan_desc){ .loss = step_loss, .optimizer = b->opt });
     if (r->step != epoch) return;
     b->data = nnb_numbers(images * 784);
     b->labels = malloc((size_t)images * sizeof *b->labels);
@@ -295,13 +410,15 @@ static void make(Bench *b, const Row *r, int threads)
     memset(b, 0, sizeof *b);
     b->nn = nn_new(&(nn_desc){ .threads = threads, .seed = 1 });
     if (r->net) { make_net(b, r); return; }
-    b->a = random_tensor(b->nn, r->ta ? NN_SHAPE(r->k, r->m) : r->step == adds ? NN_SHAPE(4) : NN_SHAPE(r->m, r->k));
-    b->b = random_tensor(b->nn, r->tb ? NN_SHAPE(r->n, r->k) : r->step == adds ? NN_SHAPE(4) : NN_SHAPE(r->k, r->n));
+    b->a = random_tensor(b->nn, r->ta ? NN_SHAPE(r->k, r->m) : r->m == 1 && !r->ta && !r->tb && r->n == 4 ? NN_SHAPE(4) : NN_SHAPE(r->m, r->k));
+    b->b = random_tensor(b->nn, r->tb ? NN_SHAPE(r->n, r->k) : r->m == 1 && !r->ta && !r->tb && r->n == 4 ? NN_SHAPE(4) : NN_SHAPE(r->k, r->n));
     if (r->step == adds && r->k) nn_want_grad(b->a);
+    if (r->step == planned_adds) b->steps = nn_step_plan_new(nn_model_new(b->nn, NULL), &(nn_step_plan_desc){ .step = add_step });
 }
 static void unmake(Bench *b)
 {
     nn_plan_free(b->plan);
+    nn_step_plan_free(b->steps);
     free(b->workspace);
     free(b->input);
     free(b->output);
@@ -314,13 +431,20 @@ static void unmake(Bench *b)
 typedef struct Run { Bench *bench; const Row *row; } Run;
 static void run_step(void *arg) { Run *run = arg; run->row->step(run->bench, run->row); }
 
+static int fused(const Bench *b)                         /* from the inside: how many of the calls that are repeated are such updates */
+{
+    int n = 0;
+    for (int i = 0; i < nn_step_plan_calls(b->steps); i++) n += b->steps->trace.call[i].c.op->id == NN_OP_linear_update;
+    return n;
+}
 static void measure(Bench *b, const Row *r, int threads, double budget, int warm)
 {
     Run run = { b, r };
-    int per_second = r->step == train || r->step == product;
+    int per_second = r->step == train || r->step == train_eagerly || r->step == product;
     double s = nnb_median(run_step, &run, budget, warm), flops = (double)r->batch * (r->loss ? 3 * b->forward - b->first : b->forward);
     if (!nn_ok(b->nn)) { fprintf(stderr, "%s: %s\n", r->name, nn_error(b->nn)); return; }
     nnb_report("nn.h", r->name, threads, r->metric, per_second ? r->scale / s : r->scale * s);
+    if (r->step == train) nnb_report("nn.h", r->name, threads, "fused", (double)fused(b));
     if (r->net && r->step != epoch) nnb_report("nn.h", r->name, threads, "GFLOPS", flops / s / 1e9);
 }
 static void limit(int threads) { nnb_report("limit", "fma", threads, "GFLOPS", nnb_fma_peak(threads)); }

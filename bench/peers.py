@@ -23,7 +23,9 @@ import time
 NETS = """n1_mlp784-128-10_b64_train n1_mlp784-128-10_epoch938 n2_mlp784-128-64-10_b64_train n2x_xor2-8-1_b4_train n3_cnn32-64_b64_train
 n4_lenet_b64_train n5a_lstm128_s32_b32_train n5b_charlstm256x2_s64_b32_train n7a_resnet18_cifar_b32_train n7c_dwsep64-128_32x32_b32_train n1_mlp784-128-10_b1_infer n1_mlp784-128-10_b64_infer
 n2_mlp784-128-64-10_b1_infer n2_mlp784-128-64-10_b64_infer n3_cnn32-64_b1_infer n3_cnn32-64_b64_infer n4_lenet_b1_infer n4_lenet_b64_infer
-n5a_lstm128_s32_b1_infer n5a_lstm128_s32_b32_infer n7a_resnet18_cifar_b1_infer n7b_resnet18_224_b1_infer n7c_dwsep64-128_32x32_b1_infer eager_add4 eager_add4_tape""".split()
+n5a_lstm128_s32_b1_infer n5a_lstm128_s32_b32_infer n7a_resnet18_cifar_b1_infer n7b_resnet18_224_b1_infer n7c_dwsep64-128_32x32_b1_infer n6a_gpt_L4_d128_c64_b12_train
+n6b_gpt_L6_d384_c256_b12_train n6a_gpt_L4_d128_c64_prefill n6a_gpt_L4_d128_c64_decode n6b_gpt_L6_d384_c256_prefill n6b_gpt_L6_d384_c256_decode
+eager_add4 eager_add4_tape""".split()
 GEMM = """NN_64x64x64 NN_128x128x128 NN_256x256x256 NN_512x512x512 NN_1024x1024x1024 NN_2048x2048x2048 NT_256x256x256 TN_256x256x256
 NT_1024x1024x1024 TN_1024x1024x1024 NT_64x128x784 NN_64x784x128 TN_128x784x64 NT_64x10x128 NN_64x128x10 TN_10x128x64 NT_256x512x784
 NN_256x784x512 TN_512x784x256 NT_1x128x784 NT_1x10x128 NN_6x784x75 NN_16x100x150 NN_32x1024x27 NN_64x256x288 NN_64x1024x576 NN_128x256x1152
@@ -134,7 +136,7 @@ def main_metric(workload):
         return "GFLOPS"
     if workload.startswith("eager"):
         return "ns"
-    return "us" if workload.endswith("infer") else ("tokens_per_s" if workload.startswith("n5b_") else "samples_per_s") if workload.endswith("train") else "seconds"
+    return "us" if workload.endswith(("infer", "prefill", "decode")) else ("tokens_per_s" if workload.startswith(("n5b_", "n6")) else "samples_per_s") if workload.endswith("train") else "seconds"
 
 
 def speed(metric, value):
@@ -188,7 +190,7 @@ def mean(values):
 
 def table(paths):
     values = read(paths)
-    kinds = [("Training", lambda w: w.endswith(("train", "epoch938"))), ("Inference", lambda w: w.endswith("infer")),
+    kinds = [("Training", lambda w: w.endswith(("train", "epoch938"))), ("Inference", lambda w: w.endswith(("infer", "prefill", "decode"))),
              ("Eager ops", lambda w: w.startswith("eager")), ("Products", lambda w: w.startswith("gemm"))]
     means = []
     for title, belongs in kinds:

@@ -922,6 +922,166 @@ def layers():
     layer("net", "cnn eval", cnn(), rnd(2, 1, 8, 8), {"net": "cnn"}, 1)
 
 
+# ---- attention and what is made of it ---------------------------------------------------------------------
+def visible(tq, tk):
+    """causal, aligned to the end"""
+    return torch.ones(tq, tk, dtype=torch.bool).tril(tk - tq)
+
+
+def alibi_slopes(h):
+    p = 1 << (h.bit_length() - 1)
+    return np.array([2.0 ** (-8 * (i + 1) / p) if i < p else 2.0 ** (-4 * (2 * (i - p) + 1) / p) for i in range(h)], np.float32)
+
+
+def attention():
+    def sdpa(label, h, hk, tq, tk, d, e, mask=None, causal=0, batch=1, **opts):
+        ins = [rnd(batch, h, tq, d, name="q"), rnd(batch, hk, tk, d, name="k"), rnd(batch, hk, tk, e, name="v")]
+        if mask is not None:
+            ins.append(mask)
+
+        def fn(q, k, v, *m):
+            bias = torch.zeros(batch, h, tq, tk, dtype=q.dtype)
+            if m and mask.name == "mask" and mask.values.dtype.kind == "f":
+                bias = bias + m[0]
+            elif m and mask.name == "mask":
+                bias = bias.masked_fill(m[0] == 0, -np.inf)
+            elif m and mask.name == "lengths":
+                bias = bias.masked_fill(torch.arange(tk) >= m[0].view(-1, 1, 1, 1), -np.inf)
+            elif m:
+                at = torch.arange(tq).view(-1, 1) + tk - tq
+                bias = bias - m[0].to(q.dtype).view(-1, 1, 1) * (torch.arange(tk) - at).abs()
+            if causal:
+                bias = bias.masked_fill(~visible(tq, tk), -np.inf)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=f32(opts["scale"]) if "scale" in opts else None, enable_gqa=h != hk)
+        case("attention", name_of(label, (batch, h, hk, tq, tk, d, e), sorted(opts.items())), fn, ins, causal=causal, **opts)
+
+    masks = {
+        "none": lambda b, h, tq, tk: (None, 0), "causal": lambda b, h, tq, tk: (None, 1),
+        "bool": lambda b, h, tq, tk: (raw((np.arange(tq * tk).reshape(tq, tk) % 3 != 1).astype(np.int64), "mask"), 0),
+        "bool keys": lambda b, h, tq, tk: (raw((np.arange(b * tk).reshape(b, 1, 1, tk) % 4 != 3).astype(np.int64), "mask"), 0),
+        "float": lambda b, h, tq, tk: (rnd(tq, tk, name="mask", grad=False), 1),
+        "float heads": lambda b, h, tq, tk: (rnd(h, tq, tk, name="mask", grad=False), 0),
+        "lengths": lambda b, h, tq, tk: (raw(np.array([max(1, tk - 2 * i) for i in range(b)]), "lengths"), 0),
+        "alibi": lambda b, h, tq, tk: (raw(alibi_slopes(h), "alibi", grad=False), 1),
+    }
+    for what, make in masks.items():
+        for h, hk in ((2, 2), (4, 2), (3, 1)):
+            for n, (tq, tk, d, e) in enumerate(((3, 3, 4, 4), (2, 5, 3, 2), (1, 4, 2, 5), (4, 4, 1, 1), (2, 6, 3, 3))):
+                b = 2 if h == 2 else 1
+                for scale in ({}, {"scale": 0.4}):
+                    mask, causal = make(b, h, tq, tk)
+                    sdpa(what, h, hk, tq, tk, d, e, mask, causal, b, **scale)
+    sdpa("hidden row", 2, 2, 4, 3, 3, 3, raw(np.array([[1], [0], [1], [0]]), "mask"))
+    sdpa("hidden by inf", 2, 1, 2, 3, 3, 3, raw(np.array([[0, 0.5, -np.inf], [-np.inf] * 3], np.float32), "mask", grad=False))
+    sdpa("more queries than keys", 2, 2, 5, 3, 3, 3, None, 1)
+    sdpa("tiles", 1, 1, 3, 130, 2, 2, None, 1)
+    sdpa("large scores", 1, 1, 5, 9, 3, 3, None, 0, scale=3.0)
+    for h, hk, t, d, causal in ((1, 1, 3, 4, 1), (2, 2, 4, 3, 1), (4, 2, 3, 2, 0), (3, 1, 5, 2, 1)):
+        def packed(x, h=h, hk=hk, t=t, d=d, causal=causal):
+            q, k, v = x.view(2, t, h + 2 * hk, d).transpose(1, 2).split([h, hk, hk], 1)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible(t, t) if causal else None, enable_gqa=h != hk)
+            return y.transpose(1, 2).reshape(2, t, h * d)
+        case("attention_packed", name_of((h, hk, t, d), causal), packed, [rnd(2, t, (h + 2 * hk) * d)], heads=h, kv_heads=hk, causal=causal)
+
+    for shape, time in (((2, 3, 4), 1), ((1, 2, 5, 6), 2), ((2, 3, 2, 4), 1), ((4, 2), 0)):       # rotary positions
+        for interleaved in (0, 1):
+            for start, base in ((0, 10000.0), (3, 100.0)):
+                d, n = shape[-1], shape[time]
+
+                def rope(x, d=d, n=n, time=time, interleaved=interleaved, start=start, base=base):
+                    angle = torch.arange(start, start + n, dtype=x.dtype).view(-1, 1) * base ** (-torch.arange(0, d, 2, dtype=x.dtype) / d)
+                    angle = angle.view([n if i == time else 1 for i in range(x.ndim - 1)] + [d // 2])
+                    a, b = (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :d // 2], x[..., d // 2:])
+                    u, v = a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()
+                    return torch.stack((u, v), -1).flatten(-2) if interleaved else torch.cat((u, v), -1)
+                case("rope", name_of(shape, time, interleaved, start, base), rope, [rnd(*shape)], interleaved=interleaved, start=start, base=base, time=time)
+    for n, d in ((5, 6), (3, 2), (4, 5)):
+        at, i = np.arange(n)[:, None].astype(np.float64), np.arange(d)
+        angle = at * 10000.0 ** (-(i // 2 * 2) / d)
+        record("sinusoidal", name_of((n, d)), {"n": n, "d": d}, [], [np.where(i % 2, np.cos(angle), np.sin(angle))])
+    for h in (1, 2, 6, 8, 12):
+        record("alibi", str(h), {"heads": h}, [], [alibi_slopes(h)])
+
+    def layer(op, label, module, data, call, **opts):
+        """data: inputs before the parameters. The parameters get numbers here and travel as inputs named as in the state_dict."""
+        module = module.double().train()
+        inputs, params = list(data), dict(module.named_parameters())
+        for n in module.state_dict():
+            inputs.append(rnd(*params[n].shape, name=n, low=-0.75, high=0.75))
+            with torch.no_grad():
+                params[n].copy_(torch.tensor(inputs[-1].values, dtype=torch.float64))
+        args = {i.name: torch.tensor(i.values) for i in data}
+        args = {k: t.double().requires_grad_(i.grad) if t.is_floating_point() else t for (k, t), i in zip(args.items(), data)}
+        y = call(module, args)
+        d = rnd(*y.shape, low=-1, high=1, key="dy %s %s" % (op, label))
+        y.backward(torch.tensor(d.values, dtype=torch.float64))
+        leaves = [args[i.name] for i in data] + [params[i.name] for i in inputs[len(data):]]
+        grads = [(k, t.grad.numpy()) for k, t in enumerate(leaves) if inputs[k].grad]
+        opts = dict(opts, data=len(data), count=len(params))
+        record("attn_" + op, label, {k: (f32(v) if isinstance(v, float) else v) for k, v in opts.items()}, inputs, [numpy_of(y)], d.values, grads, d.stored)
+
+    def padding(b, t):
+        return raw((np.arange(b * t).reshape(b, t) % 5 != 4).astype(np.int64), "keys")
+
+    def hide(a, name="keys"):
+        return a[name] == 0 if name in a else None
+    for bias in (1, 0):
+        for heads in (1, 2):
+            for what in ("none", "causal", "keys", "bool", "float"):
+                data = [rnd(2, 3, 4, name="q")]
+                data += [padding(2, 3)] if what == "keys" else [raw(np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]]), "mask")] if what == "bool" else \
+                        [rnd(3, 3, name="mask", grad=False)] if what == "float" else []
+
+                def call(m, a, what=what):
+                    mask = ~visible(3, 3) if what == "causal" else a["mask"] == 0 if what == "bool" else a.get("mask")
+                    return m(a["q"], a["q"], a["q"], attn_mask=mask, key_padding_mask=hide(a), need_weights=False)[0]
+                layer("mha", name_of("self", what, heads, bias), tnn.MultiheadAttention(4, heads, bias=bool(bias), batch_first=True), data, call,
+                      embed=4, heads=heads, no_bias=1 - bias, causal=int(what == "causal"))
+        for kdim, vdim in ((4, 4), (3, 4), (4, 5), (3, 2)):
+            for keys in (0, 1):
+                data = [rnd(2, 3, 4, name="q"), rnd(2, 5, kdim, name="k"), rnd(2, 5, vdim, name="v")] + ([padding(2, 5)] if keys else [])
+                layer("mha", name_of("cross", kdim, vdim, keys, bias), tnn.MultiheadAttention(4, 2, bias=bool(bias), kdim=kdim, vdim=vdim, batch_first=True), data,
+                      lambda m, a: m(a["q"], a["k"], a["v"], key_padding_mask=hide(a), need_weights=False)[0],
+                      embed=4, heads=2, no_bias=1 - bias, kdim=kdim, vdim=vdim)
+    for bias in (1, 0):
+        for first in (0, 1):
+            for act in ("relu", "gelu"):
+                how = dict(dim_feedforward=6, dropout=0.0, activation=act, batch_first=True, norm_first=bool(first), bias=bool(bias), layer_norm_eps=f32(1e-3 if bias else 1e-5))
+                o = {"embed": 4, "heads": 2, "hidden": 6, "norm_first": first, "activation": act, "no_bias": 1 - bias, "eps": 1e-3 if bias else 1e-5}
+                for what in ("none", "causal", "keys"):
+                    layer("encoder", name_of(act, first, bias, what), tnn.TransformerEncoderLayer(4, 2, **how), [rnd(2, 3, 4, name="q")] + ([padding(2, 3)] if what == "keys" else []),
+                          lambda m, a, what=what: m(a["q"], src_mask=~visible(3, 3) if what == "causal" else None, src_key_padding_mask=hide(a)), causal=int(what == "causal"), **o)
+                for causal in (0, 1):
+                    for keys in (0, 1):
+                        layer("decoder", name_of(act, first, bias, causal, keys), tnn.TransformerDecoderLayer(4, 2, **how),
+                              [rnd(2, 3, 4, name="q"), rnd(2, 5, 4, name="memory")] + ([padding(2, 5)] if keys else []),
+                              lambda m, a, causal=causal: m(a["q"], a["memory"], tgt_mask=~visible(3, 3) if causal else None, memory_key_padding_mask=hide(a)), causal=causal, **o)
+
+    class Llama(tnn.Module):
+        """RMSNorm first, SwiGLU, rotary positions, grouped queries"""
+        def __init__(self, hk):
+            super().__init__()
+            self.hk = hk
+            self.self_attn = tnn.Module()
+            self.self_attn.in_proj_weight = tnn.Parameter(torch.zeros(8 + 4 * hk, 8))
+            self.self_attn.out_proj = tnn.Linear(8, 8, bias=False)
+            self.linear1, self.linear2, self.linear3 = tnn.Linear(8, 5, bias=False), tnn.Linear(5, 8, bias=False), tnn.Linear(8, 5, bias=False)
+            self.norm1, self.norm2 = tnn.RMSNorm(8, eps=f32(1e-5)), tnn.RMSNorm(8, eps=f32(1e-5))
+
+        def forward(self, x):
+            b, t, _ = x.shape
+            q, k, v = (self.norm1(x) @ self.self_attn.in_proj_weight.T).view(b, t, -1, 2).transpose(1, 2).split([4, self.hk, self.hk], 1)
+            angle = torch.arange(t, dtype=x.dtype).view(t, 1)
+            turn = lambda z: torch.stack((z[..., 0::2] * angle.cos() - z[..., 1::2] * angle.sin(), z[..., 1::2] * angle.cos() + z[..., 0::2] * angle.sin()), -1).flatten(-2)
+            y = F.scaled_dot_product_attention(turn(q), turn(k), v, attn_mask=visible(t, t), enable_gqa=self.hk != 4)
+            x = x + self.self_attn.out_proj(y.transpose(1, 2).reshape(b, t, 8))
+            h = self.norm2(x)
+            return x + self.linear2(F.silu(self.linear1(h)) * self.linear3(h))
+    for hk in (4, 2, 1):
+        layer("encoder", name_of("llama", hk), Llama(hk), [rnd(2, 3, 8, name="q")], lambda m, a: m(a["q"]), embed=8, heads=4, kv_heads=hk, hidden=5, norm_first=1, no_bias=1, causal=1,
+              rmsnorm=1, gated=1, rope=1, eps=1e-5)
+
+
 # ---- recurrent nets: all options of nn.RNN, nn.LSTM, nn.GRU; CTC ------------------------------------------------------
 def recurrent():
     """One output: y, h and c, each flattened, one after the other, so that dy reaches all of them."""
@@ -1287,7 +1447,7 @@ def curves():
     run("lenet", "adam", 200, 8, "adam", {"lr": 0.0003})
 
 
-THEMES = [elementwise, reductions, linear_algebra, shape_ops, conv_ops, norm_ops, losses, layers, recurrent, initialisers, optimizers, curves]
+THEMES = [elementwise, reductions, linear_algebra, shape_ops, conv_ops, norm_ops, losses, layers, recurrent, attention, initialisers, optimizers, curves]
 
 if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)

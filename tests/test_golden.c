@@ -14,7 +14,7 @@
 /* ---- groups and their tolerances -----------------------------------------------------------------------
    scale of an error: the largest finite magnitude in the expected tensor, at least `floor`; each = 1: of the element itself, at least `floor`. */
 typedef struct group { const char *name; double forward, backward, floor; int each; const char *why; int run, failed; double worst; } group;
-enum { ELEMENTWISE, SATURATING, BINARY, REDUCE, LINEAR, SHAPE, CONV, POOL, NORM, SOFTMAX, LOSS, LAYER, RNN, INIT, OPTIM, EMA, SCHEDULE, CURVE, GROUPS };
+enum { ELEMENTWISE, SATURATING, BINARY, REDUCE, LINEAR, SHAPE, CONV, POOL, NORM, SOFTMAX, LOSS, ATTENTION, LAYER, RNN, INIT, OPTIM, EMA, SCHEDULE, CURVE, GROUPS };
 static group groups[GROUPS] = {
     { "elementwise",  1e-5, 1e-5, 1e-3, 1, "each element against itself", 0, 0, 0 },
     { "saturating",   1e-5, 1e-5, 0.1,  1, "tanh, sigmoid, gelu: 1 - y^2 and 1 + erf(x) cancel, in PyTorch's float32 too", 0, 0, 0 },
@@ -27,6 +27,7 @@ static group groups[GROUPS] = {
     { "norm",         1e-5, 1e-5, 0.1,  0, "", 0, 0, 0 },
     { "softmax",      1e-5, 1e-5, 1e-2, 0, "", 0, 0, 0 },
     { "loss",         1e-5, 1e-5, 1e-2, 0, "", 0, 0, 0 },
+    { "attention",    1e-5, 1e-5, 1e-2, 0, "", 0, 0, 0 },
     { "layer",        1e-5, 1e-5, 0.1,  0, "", 0, 0, 0 },
     { "recurrent",    1e-5, 1e-5, 0.1,  0, "", 0, 0, 0 },
     { "initialiser",  0,    0,    0,    0, "bounds, and mean and deviation within 7 standard errors", 0, 0, 0 },
@@ -37,7 +38,7 @@ static group groups[GROUPS] = {
 };
 
 /* ---- records ------------------------------------------------------------------------------------------- */
-enum { MAX_OPTIONS = 24, MAX_IN = 24, MAX_OUT = 8, NAME = 256 };
+enum { MAX_OPTIONS = 24, MAX_IN = 32, MAX_OUT = 8, NAME = 256 };
 typedef struct numbers { char name[NAME]; int integer, ndim, want; int64_t d[NN_MAX_DIMS], n; float *f; int64_t *i; } numbers;
 typedef struct option { char name[64]; int kind, i; float f; char s[64]; } option;
 typedef struct record {
@@ -187,6 +188,8 @@ static nn_fn function(const char *name)
     for (size_t k = 0; k < sizeof list / sizeof *list; k++) if (!strcmp(list[k].name, name)) return list[k].fn;
     return NULL;
 }
+
+static nn_tensor *make_input(record *r, const numbers *t);
 
 /* ---- comparing -------------------------------------------------------------------------------------------- */
 static void wrong(record *r, const char *format, ...)
@@ -514,6 +517,75 @@ OP(ctc_loss)
 }
 
 /* ---- initialisers ------------------------------------------------------------------------------------------------ */
+/* ---- attention ------------------------------------------------------------------------------------------------- */
+static const numbers *numbers_called(const record *r, const char *name)
+{
+    for (int k = 0; k < r->ins; k++) if (!strcmp(r->in[k].name, name)) return &r->in[k];
+    return NULL;
+}
+/* Integers are truth values. (B, T) of keys: (B, 1, 1, T). */
+static nn_tensor *mask_of(record *r, const char *name)
+{
+    const numbers *t = numbers_called(r, name);
+    nn_tensor *m;
+    unsigned char *v;
+    if (!t) return NULL;
+    if (!t->integer) return nn_from(r->nn, shape_of(t), t->f);
+    v = (unsigned char *)malloc((size_t)t->n + 1);
+    for (int64_t i = 0; i < t->n; i++) v[i] = t->i[i] != 0;
+    m = nn_from_as(r->nn, NN_BOOL, shape_of(t), v);
+    free(v);
+    return strcmp(name, "keys") ? m : nn_unsqueeze(nn_unsqueeze(m, 1), 1);
+}
+static nn_attention_desc attention_desc(record *r)
+{
+    nn_attention_desc d;
+    memset(&d, 0, sizeof d);
+    d.causal = I(r, "causal"); d.scale = R_(r, "scale"); d.heads = I(r, "heads"); d.kv_heads = I(r, "kv_heads");
+    d.mask = numbers_called(r, "keys") ? mask_of(r, "keys") : mask_of(r, "mask");
+    d.lengths = T(r, "lengths"); d.alibi = T(r, "alibi");
+    return d;
+}
+OP(attention)        { nn_attention_desc d = attention_desc(r); return nn_scaled_dot_product_attention(X(0), X(1), X(2), &d); }
+OP(attention_packed) { nn_attention_desc d = attention_desc(r); return nn_attention(X(0), NULL, NULL, &d); }
+OP(sinusoidal)       { return nn_sinusoidal_new(r->nn, I(r, "n"), I(r, "d")); }
+OP(alibi)            { return nn_alibi_slopes_new(r->nn, I(r, "heads")); }
+OP(rope)
+{
+    nn_rope_desc d;
+    memset(&d, 0, sizeof d);
+    d.interleaved = I(r, "interleaved"); d.start = I(r, "start"); d.time_dim = I(r, "time") - r->in[0].ndim;
+    return nn_rope(X(0), nn_rope_new(r->nn, 16, r->in[0].d[r->in[0].ndim - 1], R_(r, "base")), &d);
+}
+static nn_tensor *op_attn(record *r)                     /* layers; inputs before `data` are no parameters */
+{
+    nn_layer *m = nn_model_new(r->nn, NULL), *l = m;
+    nn_attention_desc d = attention_desc(r), self;
+    const char *kind = r->op + 5;
+    nn_transformer_desc t;
+    nn_tensor *rope = I(r, "rope") ? nn_rope_new(r->nn, 8, I(r, "embed") / I(r, "heads"), 0) : NULL;
+    memset(&t, 0, sizeof t);
+    memset(&self, 0, sizeof self);
+    t.hidden = I(r, "hidden"); t.norm_first = I(r, "norm_first"); t.activation = function(S(r, "activation")); t.no_bias = I(r, "no_bias"); t.eps = R_(r, "eps");
+    t.kv_heads = I(r, "kv_heads"); t.rmsnorm = I(r, "rmsnorm"); t.gated = I(r, "gated"); t.rope = rope; t.rope_interleaved = 1;
+    for (int k = 1; k < I(r, "data"); k++) r->x[k] = r->leaf[k] = make_input(r, &r->in[k]);
+    if (!strcmp(kind, "mha")) {
+        nn_multihead_attention_desc a;
+        memset(&a, 0, sizeof a);
+        a.no_bias = I(r, "no_bias"); a.kdim = I(r, "kdim"); a.vdim = I(r, "vdim");
+        l = nn_multihead_attention_new(m, "l", I(r, "embed"), I(r, "heads"), &a);
+    } else if (!strcmp(kind, "encoder")) l = nn_transformer_encoder_layer_new(m, "l", I(r, "embed"), I(r, "heads"), &t);
+    else l = nn_transformer_decoder_layer_new(m, "l", I(r, "embed"), I(r, "heads"), &t);
+    if (nn_params(l, NULL, 0) != I(r, "count")) wrong(r, "%d parameters, PyTorch has %d", nn_params(l, NULL, 0), I(r, "count"));
+    set_params(r, l, I(r, "data"));
+    if (r->message[0]) return X(0);
+    if (!strcmp(kind, "mha"))     return nn_multihead_attention_forward(l, X(0), T(r, "k"), T(r, "v"), &d);
+    if (!strcmp(kind, "encoder")) return nn_transformer_encoder_layer_forward(l, X(0), &d);
+    self.causal = d.causal;
+    d.causal = 0;
+    return nn_transformer_decoder_layer_forward(l, X(0), T(r, "memory"), &self, &d);
+}
+
 static void check_orthogonal(record *r, const float *w, int64_t rows, int64_t columns, double gain)
 {
     int64_t small = rows < columns ? rows : columns, large = rows < columns ? columns : rows;
@@ -827,6 +899,7 @@ static const struct row { const char *op; replay run; int group, prefix; } rows[
     ROW(batchnorm, NORM), ROW(layernorm, NORM), ROW(groupnorm, NORM), ROW(instancenorm, NORM), ROW(rmsnorm, NORM), ROW(dropout, NORM), ROW(dropout2d, NORM),
     ROW(cross_entropy, LOSS), ROW(nll, LOSS), ROW(binary_cross_entropy, LOSS), ROW(mse, LOSS), ROW(l1, LOSS), ROW(huber, LOSS), ROW(smooth_l1, LOSS), ROW(kl_div, LOSS), ROW(hinge, LOSS),
     ROW(cosine_embedding, LOSS), ROW(triplet_margin, LOSS), ROW(info_nce, LOSS),
+    ROW(attention, ATTENTION), ROW(attention_packed, ATTENTION), ROW(rope, ATTENTION), ROW(sinusoidal, ATTENTION), ROW(alibi, ATTENTION), { "attn_", op_attn, LAYER, 1 },
     ROW(ctc_loss, RNN), { "layer_", op_layer, LAYER, 1 }, { "rnn_", op_rnn, RNN, 1 }, { "init_", op_init, INIT, 1 }, { "optim_", op_optim, OPTIM, 1 }, { "ema", op_ema, EMA, 1 }, { "lr_", op_lr, SCHEDULE, 1 }, { "curve_", op_curve, CURVE, 1 },
 };
 static const struct row *row_of(const record *r)
@@ -954,7 +1027,7 @@ static int run_file(const char *folder, const char *theme, const char *filter, i
 
 int main(int argc, char **argv)
 {
-    static const char *const themes[] = { "elementwise", "reductions", "linear_algebra", "shape_ops", "conv_ops", "norm_ops", "losses", "layers", "recurrent", "initialisers", "optimizers", "curves" };
+    static const char *const themes[] = { "elementwise", "reductions", "linear_algebra", "shape_ops", "conv_ops", "norm_ops", "losses", "layers", "recurrent", "attention", "initialisers", "optimizers", "curves" };
     static const char *const isas[] = { "scalar", "fma", "avx2", "avx512", "neon" };
     const char *tables[8] = { NULL }, *folder = getenv("NN_GOLDEN"), *filter = NULL;
     int n = 1, verbose = 0, enough;

@@ -113,6 +113,9 @@ CASE(where, scalars)   { nn_tensor *a = var_scalar(f), *b = var(f, 3, 4); return
 #if __has_include("cases_loss.h")
 #include "cases_loss.h"
 #endif
+#if __has_include("cases_attention.h")
+#include "cases_attention.h"
+#endif
 #if __has_include("cases_rnn.h")
 #include "cases_rnn.h"
 #endif

@@ -5,12 +5,20 @@ import warnings
 
 import torch
 
-from torch_nets import INFERENCE, net_of
+from torch_nets import INFERENCE, PREFILL, gpt_of, net_of, random_tokens
 
 warnings.filterwarnings("ignore")
 os.makedirs(sys.argv[1], exist_ok=True)
 torch.manual_seed(1)
+
+
+def write(name, net, x):
+    torch.onnx.export(net.eval(), (x,), os.path.join(sys.argv[1], name + ".onnx"), input_names=["x"], output_names=["y"], opset_version=17, dynamo=False)
+
+
 for name in (n + "_infer" for n in INFERENCE):
     net, shape, batch = net_of(name)
-    torch.onnx.export(net.eval(), (torch.rand(batch, *shape),), os.path.join(sys.argv[1], name + ".onnx"), input_names=["x"], output_names=["y"],
-                      opset_version=17, dynamo=False)
+    write(name, net, torch.rand(batch, *shape))
+for name in (n + "_prefill" for n in PREFILL):
+    net = gpt_of(name)
+    write(name, net, random_tokens(1, net.context))

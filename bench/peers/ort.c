@@ -47,8 +47,10 @@ static int open_net(Net *n, const char *workload)
     check(CALL(GET_DIM_COUNT, const void *, size_t *)(info, &dims));
     check(CALL(GET_DIMS, const void *, int64_t *, size_t)(info, d, dims));
     for (size_t i = 0; i < dims; i++) count *= (size_t)d[i];
+    int tokens = strstr(workload, "_gpt_") != NULL;      /* i64 */
+    size_t bytes = count * (tokens ? sizeof(int64_t) : sizeof(float));
     check(CALL(CREATE_TENSOR, Handle, void *, size_t, const int64_t *, size_t, int, Handle *)
-              (memory, nnb_numbers((int64_t)count), count * sizeof(float), d, dims, 1, &n->in));
+              (memory, tokens ? calloc(count, sizeof(int64_t)) : (void *)nnb_numbers((int64_t)count), bytes, d, dims, tokens ? 7 : 1, &n->in));
     return 1;
 }
 

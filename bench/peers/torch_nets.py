@@ -1,4 +1,5 @@
 """torch_nets.py - The nets of bench.c in PyTorch, for torch_peer.py and onnx_nets.py."""
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
@@ -57,6 +58,53 @@ def separable():
                          nn.Conv2d(64, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU())
 
 
+class GptBlock(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln1, self.qkv, self.proj = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.ln2, self.fc, self.out = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x, cache=None, at=0):
+        b, t, c = x.shape
+        q, k, v = (z.view(b, t, self.heads, -1).transpose(1, 2) for z in self.qkv(self.ln1(x)).split(c, 2))
+        if cache is not None:                            # made ahead: (2, B, heads, context, D)
+            cache[0, :, :, at:at + t], cache[1, :, :, at:at + t] = k, v
+            k, v = cache[0, :, :, :at + t], cache[1, :, :, :at + t]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=bool(at == 0))
+        x = x + self.proj(y.transpose(1, 2).reshape(b, t, c))
+        return x + self.out(F.gelu(self.fc(self.ln2(x))))
+
+
+class Gpt(nn.Module):
+    """nanoGPT's decoder; the embedding is also the last layer."""
+    def __init__(self, layers, heads, width, context):
+        super().__init__()
+        self.context = context
+        self.tokens, self.positions = nn.Embedding(65, width), nn.Embedding(context, width)
+        self.blocks = nn.ModuleList([GptBlock(width, heads) for _ in range(layers)])
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens, caches=None, at=0):
+        x = self.tokens(tokens) + self.positions.weight[at:at + tokens.shape[1]]
+        for i, block in enumerate(self.blocks):
+            x = block(x, caches[i] if caches is not None else None, at)
+        return F.linear(self.norm(x), self.tokens.weight)
+
+    def caches(self):
+        width = self.tokens.weight.shape[1]
+        heads = self.blocks[0].heads
+        return [torch.zeros(2, 1, heads, self.context, width // heads) for _ in self.blocks]
+
+
+def gpt_of(workload):
+    return Gpt(4, 4, 128, 64) if workload.startswith("n6a_") else Gpt(6, 6, 384, 256)
+
+
+def random_tokens(batch, time):
+    return torch.randint(0, 65, (batch, time))
+
+
 class Lstm(nn.Module):
     def __init__(self):
         super().__init__()
@@ -87,6 +135,7 @@ NETS = {                                                 # beginning of the work
     "n7b_": (lambda: resnet18(1000), (3, 224, 224)),
     "n7c_": (separable, (64, 32, 32)),
 }
+PREFILL = ["n6a_gpt_L4_d128_c64", "n6b_gpt_L6_d384_c256"]
 INFERENCE = ["n1_mlp784-128-10_b1", "n1_mlp784-128-10_b64", "n2_mlp784-128-64-10_b1", "n2_mlp784-128-64-10_b64", "n3_cnn32-64_b1", "n3_cnn32-64_b64",
              "n4_lenet_b1", "n4_lenet_b64", "n5a_lstm128_s32_b1", "n5a_lstm128_s32_b32", "n7a_resnet18_cifar_b1", "n7b_resnet18_224_b1", "n7c_dwsep64-128_32x32_b1"]
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 
 import worker
-from torch_nets import net_of
+from torch_nets import gpt_of, net_of, random_tokens
 
 THREADS, COMPILE = int(sys.argv[1]), "--compile" in sys.argv
 torch.set_num_threads(THREADS)
@@ -87,6 +87,33 @@ def epoch():
     return step
 
 
+def gpt(workload):
+    """Training with the fused AdamW, a whole context, or one token behind half a context in the cache."""
+    net = gpt_of(workload)
+    context = net.context
+    if workload.endswith("_train"):
+        opt = torch.optim.AdamW(net.parameters(), lr=0.001, fused=True)
+        x, y = random_tokens(12, context), random_tokens(12, context).flatten()
+        loss = lambda x, y: cross_entropy(net(x).flatten(0, 1), y)
+        loss = compiled(loss) if COMPILE else loss
+
+        def step():
+            opt.zero_grad()
+            loss(x, y).backward()
+            opt.step()
+        return "tokens_per_s", 12 * context, [step]
+    net.eval()
+    if workload.endswith("_prefill"):
+        x = random_tokens(1, context)
+        run = compiled(lambda x: net(x), options={"freezing": True}) if COMPILE else net
+        return "us", 1, [without_gradients(lambda: run(x))]
+    caches, at, x = net.caches(), context // 2, random_tokens(1, 1)
+    with torch.no_grad():
+        net(random_tokens(1, at), caches)
+    run = compiled(lambda x: net(x, caches, at)) if COMPILE else lambda x: net(x, caches, at)
+    return "us", 1, [without_gradients(lambda: run(x))]
+
+
 def infer_step(workload, form):
     net, shape, batch = net_of(workload)
     net = net.eval().to(memory_format=form)
@@ -124,6 +151,8 @@ def make(workload):
         return adds(workload.endswith("_tape"))
     if workload.endswith("_epoch938"):
         return "seconds", 1, [epoch()]
+    if "_gpt_" in workload:
+        return gpt(workload)
     shape, batch = net_of(workload)[1:]
     some = formats(shape)
     if workload.endswith("_train"):
