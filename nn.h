@@ -19107,7 +19107,8 @@ static int nn__linear_small_shape(nn_call *c)
         }
     if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8) { nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
     if (!nn__linear_shape(c)) return 0;
-    if ((w->dtype == NN_I8) != (scale->ndim > 0) || (scale->ndim && (scale->shape[0] != w->shape[0] || scale->ndim > 2 || (scale->ndim == 2 && (scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))))) {
+    if ((w->dtype == NN_I8) != (scale->ndim > 0) || (scale->ndim && (scale->shape[0] != w->shape[0] || scale->ndim > 2 ||
+        (scale->ndim == 2 && (scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))))) {
         nn_fail(c->nn, "linear: scale %s does not fit w %s of type %s", NN__SHAPE_OF(scale), NN__SHAPE_OF(w), nn_dtype_name((nn_dtype)w->dtype));
         return 0;
     }
@@ -20155,7 +20156,8 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 // times that of a direct sum; below 4e-6 of the norm of all results, and no result is off by more than 1e-5 of the largest one
 // (tests/test_conv.c). A column is a tile; columns run through the batch, and every result is a chain over channels as before, so the
 // bits do not depend on neighbours, lanes or threads.
-enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20, NN__WINO_FEW = 2, NN__WINO_AHEAD = 1 << 19, NN__WINO_SOME = 16 };
+enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20,
+       NN__WINO_FEW = 2, NN__WINO_AHEAD = 1 << 19, NN__WINO_SOME = 16 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
 static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
 // Does it pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights costs about as much
@@ -21056,7 +21058,8 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
 }
 // sum[m][k] (+)= sum over images and results of dy[m] x[at[k]], in 16 partial sums, whatever the vector width. wide: numbers of an image's results,
 // a multiple of 16; planes of dy are dy_plane apart, images of x x_image, sums of neighbouring m sum_row.
-NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image, const int64_t *at, int first, R *sum, int64_t sum_row)
+NN__INLINE void NN__K(dw_tile)(const int m, const int taps, int64_t images, int64_t wide, const R *dy, int64_t dy_plane, const R *x, int64_t x_image,
+                               const int64_t *at, int first, R *sum, int64_t sum_row)
 {
     int64_t r, i;
     int e, j, k;
