@@ -23,12 +23,27 @@ build:
 
 examples: $(EXAMPLES:%=build/%)
 
-# Tests of kernels are built with every table, in double too; the others with plain C, which compiles in a third of the time.
-# -O1: they check numbers, not time.
-KERNEL_TESTS = attention conv determinism golden models norm ops rnn words
-build/tests/test_%: tests/test_%.c tests/test.h tests/determinism.h $(wildcard tests/cases_*.h) nn.h | build
+# Tests that use only what is public (TEST_LINKED, see tests/test.h) share two builds of nn.h: one with every table, in double too, for
+# those of kernels, one with plain C. The others bring their own; of those only test_ops and test_norm need the tables.
+# -O1: tests check numbers, not time.
+TEST_CFLAGS  = -std=c11 -O1 -g -Wall -Wextra -I.
+LINKED       = $(patsubst tests/test_%.c,%,$(shell grep -l TEST_LINKED tests/test_*.c))
+PLAIN_LINKED = backend memory
+KERNEL_TESTS = norm ops
+build/tests/nn_tables.o: nn.h | build
 	@mkdir -p build/tests
-	$(CC) -std=c11 -O1 -g -Wall -Wextra $(if $(filter $*,$(KERNEL_TESTS)),,-DNN_NO_SIMD) -I. $< -o $@ $(LIBS)
+	$(CC) $(TEST_CFLAGS) -DNN_DOUBLE -DNN_IMPLEMENTATION -x c -c $< -o $@
+build/tests/nn_plain.o: nn.h | build
+	@mkdir -p build/tests
+	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -DNN_IMPLEMENTATION -x c -c $< -o $@
+TEST_DEPENDS = tests/test.h tests/determinism.h $(wildcard tests/cases_*.h) nn.h
+$(PLAIN_LINKED:%=build/tests/test_%): build/tests/test_%: tests/test_%.c build/tests/nn_plain.o $(TEST_DEPENDS)
+	$(CC) $(TEST_CFLAGS) -DTEST_LINKED $< build/tests/nn_plain.o -o $@ $(LIBS)
+$(filter-out $(PLAIN_LINKED:%=build/tests/test_%),$(LINKED:%=build/tests/test_%)): build/tests/test_%: tests/test_%.c build/tests/nn_tables.o $(TEST_DEPENDS)
+	$(CC) $(TEST_CFLAGS) -DTEST_LINKED $< build/tests/nn_tables.o -o $@ $(LIBS)
+build/tests/test_%: tests/test_%.c $(TEST_DEPENDS) | build
+	@mkdir -p build/tests
+	$(CC) $(TEST_CFLAGS) $(if $(filter $*,$(KERNEL_TESTS)),,-DNN_NO_SIMD) $< -o $@ $(LIBS)
 
 test:
 	@$(MAKE) --no-print-directory -j$(JOBS) $(TESTS:%=build/tests/%)

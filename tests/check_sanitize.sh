@@ -1,18 +1,25 @@
-# Tests under ASan + UBSan, TSan (threads) and valgrind. Two builds at a time; plain C and AVX2 kernels where kernels are tested, else plain C.
+# Tests under ASan + UBSan, TSan (threads) and valgrind. Two builds at a time. Every op runs on plain C and AVX2 kernels under ASan; where the
+# host part is tested, plain C only. Tests with TEST_LINKED share one build of nn.h.
+compile="gcc -std=c11 -O1 -g -DNN_NO_AVX512 -I."
+asan="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 build() { # build KIND TEST FLAGS...
     local kind=$1 t=$2; shift 2
-    printf '%s\n' "gcc -std=c11 -O1 -g -DNN_NO_AVX512 $* -I. tests/test_$t.c -o $out/${kind}_$t -lm -lpthread"
+    printf '%s\n' "$compile $* tests/test_$t.c -o $out/${kind}_$t -lm -lpthread"
 }
-kernels="ops conv norm reduce shape losses"
-host="core memory backend files data metrics layers optim monitor train plan"
-threads="determinism train data plan"
+kernels="ops"
+linked="conv attention rnn products"
+host="core memory backend files data metrics layers norm reduce shape losses optim monitor train plan step text models"
+threads="determinism train data plan step"
 {
-    for t in $kernels; do build asan $t -fsanitize=address,undefined -fno-sanitize-recover=undefined; done
-    for t in $host; do build asan $t -DNN_NO_AVX2 -fsanitize=address,undefined -fno-sanitize-recover=undefined; done
+    printf '%s\n' "$compile $asan -DNN_DOUBLE -DNN_IMPLEMENTATION -x c -c nn.h -o $out/nn_asan.o"
+    for t in $kernels; do build asan $t $asan; done
+    for t in $host; do build asan $t -DNN_NO_AVX2 $asan; done
     for t in $threads; do build tsan $t -DNN_NO_AVX2 -fsanitize=thread; done
     for t in core memory; do build valgrind $t -DNN_NO_AVX2; done
-} | xargs -P "$(nproc)" -I{} sh -c '{}' > $out/log 2>&1 && ok "sanitizer builds" || bad "sanitizer builds"
-for t in $kernels $host; do sums "ASan+UBSan test_$t" $out/asan_$t; done
+} | xargs -P "$(nproc)" -I{} sh -c '{}' > $out/log 2>&1 && for t in $linked; do
+    $compile $asan -DTEST_LINKED tests/test_$t.c $out/nn_asan.o -o $out/asan_$t -lm -lpthread || break
+done >> $out/log 2>&1 && ok "sanitizer builds" || bad "sanitizer builds"
+for t in $kernels $linked $host; do sums "ASan+UBSan test_$t" $out/asan_$t; done
 for t in $threads; do TSAN_OPTIONS=halt_on_error=1 sums "TSan test_$t" $out/tsan_$t; done
 if command -v valgrind > /dev/null; then
     for t in core memory; do sums "valgrind test_$t" valgrind -q --error-exitcode=9 --leak-check=full $out/valgrind_$t; done

@@ -1,5 +1,6 @@
 /* test.h - the harness: TEST(name) { CHECK(...); } registers itself; main runs all, or those whose name contains argv[1].
 
+   A test that uses only what is public is compiled without the implementation (TEST_LINKED) and linked with one that all share: see Makefile.
    A test that cannot run here calls SKIP("reason"). The last line of a program is  N passed, N failed, N skipped. */
 #ifndef TEST_H
 #define TEST_H
@@ -33,6 +34,23 @@ static void test_add(test_case *t) { *test_last = t; test_last = &t->next; }
 
 /* For on_error: errors that a test expects are not printed. */
 __attribute__((unused)) static void test_quiet(void *user, const char *message) { (void)user; (void)message; }
+
+/* The kernel tables of this machine in f32, by number; NULL after the last. */
+__attribute__((unused)) static const char *test_isa(int number)
+{
+    static const char *const isas[] = { "scalar", "fma", "avx2", "avx512", "neon", "rvv", "wasm" };
+    static const char *here[8];
+    static int count = -1;
+    if (count < 0) {
+        count = 0;
+        for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+            nn_context *nn = nn_new(&(nn_desc){ .isa = isas[i], .on_error = test_quiet });
+            if (nn_ok(nn)) here[count++] = isas[i];
+            nn_free(nn);
+        }
+    }
+    return number < count ? here[number] : NULL;
+}
 
 /* The folder with data sets that are not in the repository, or NULL. */
 __attribute__((unused)) static const char *test_shared(void)

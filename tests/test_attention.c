@@ -1,18 +1,13 @@
 /* test_attention.c - attention against a naive oracle; the same bits for threads, tables, batches, and for decoding with a cache; memory; NaN;
    the layers made of it */
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #define NN_DOUBLE
 #include "../nn.h"
 #include "test.h"
 
 typedef nn_attention_desc AD;
-
-static const nn__table *usable(size_t i)
-{
-    const nn__table *t = &nn__tables[i].table;
-    return t->dtype == NN_F32 && (nn__cpu_features() & nn__tables[i].needs) == nn__tables[i].needs ? t : NULL;
-}
-enum { TABLES = (int)(sizeof nn__tables / sizeof *nn__tables) };
 
 static uint32_t state;
 static float number(void) { state = state * 1664525u + 1013904223u; return (float)(state >> 8) / 8388608.0f - 1; }
@@ -48,9 +43,9 @@ static void naive(int tq, int tk, int d, int e, const float *q, const float *k, 
 TEST(against_the_definition)
 {
     static const int sizes[][4] = { { 1, 1, 1, 1 }, { 1, 70, 5, 3 }, { 33, 65, 16, 16 }, { 64, 64, 32, 32 }, { 130, 130, 8, 24 }, { 100, 300, 64, 64 }, { 31, 7, 2, 2 } };
-    for (int i = 0; i < TABLES; i++) for (size_t s = 0; usable((size_t)i) && s < sizeof sizes / sizeof *sizes; s++) for (int how = 0; how < 4; how++) {
+    for (int i = 0; test_isa(i); i++) for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) for (int how = 0; how < 4; how++) {
         int tq = sizes[s][0], tk = sizes[s][1], d = sizes[s][2], e = sizes[s][3], causal = how & 1;
-        nn_context *nn = nn_new(&(nn_desc){ .isa = usable((size_t)i)->isa, .threads = 2 });
+        nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = 2 });
         state = 5;
         nn_tensor *q = numbers(nn, NN_SHAPE(2, 3, tq, d)), *k = numbers(nn, NN_SHAPE(2, 3, tk, d)), *v = numbers(nn, NN_SHAPE(2, 3, tk, e)), *m = numbers(nn, NN_SHAPE(tq, tk)), *y;
         for (int64_t j = 0; j < nn_count(q); j++) nn_data(q)[j] *= 4;
@@ -101,8 +96,8 @@ TEST(same_bits)
     static const int threads[] = { 1, 2, 3, 8 };
     for (int which = 0; which < 3; which++) {
         uint64_t first[2] = { 0, 0 };
-        for (int i = 0; i < TABLES; i++) for (int t = 0; usable((size_t)i) && t < 4; t++) {
-            nn_context *nn = nn_new(&(nn_desc){ .isa = usable((size_t)i)->isa, .threads = threads[t] });
+        for (int i = 0; test_isa(i); i++) for (int t = 0; t < 4; t++) {
+            nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = threads[t] });
             int class_f = 0;
 #ifndef NN_DETERMINISTIC
             class_f = strcmp(nn_isa(nn), "scalar") != 0;
@@ -121,8 +116,8 @@ TEST(same_bits)
 TEST(decoding_has_the_bits_of_one_pass)
 {
     enum { T = 150, D = 24 };
-    for (int i = 0; i < TABLES; i++) if (usable((size_t)i)) for (int kv = 1; kv <= 4; kv *= 2) {
-        nn_context *nn = nn_new(&(nn_desc){ .isa = usable((size_t)i)->isa });
+    for (int i = 0; test_isa(i); i++) for (int kv = 1; kv <= 4; kv *= 2) {
+        nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i) });
         state = 3;
         nn_tensor *q = numbers(nn, NN_SHAPE(2, 4, T, D)), *k = numbers(nn, NN_SHAPE(2, kv, T, D)), *v = numbers(nn, NN_SHAPE(2, kv, T, D)), *all, *one;
         static float a[2 * 4 * T * D], b[2 * 4 * T * D];
@@ -170,19 +165,19 @@ TEST(layouts_have_the_same_bits)
 TEST(rows_that_see_nothing)          /* 0, and so are their gradients */
 {
     nn_context *nn = nn_new(NULL);
-    nn_tensor *q = nn_want_grad(numbers(nn, NN_SHAPE(1, 1, 3, 4))), *k = numbers(nn, NN_SHAPE(1, 1, 2, 4)), *v = numbers(nn, NN_SHAPE(1, 1, 2, 4)), *y;
+    nn_tensor *numbers_of_q = numbers(nn, NN_SHAPE(1, 1, 3, 4)), *k = numbers(nn, NN_SHAPE(1, 1, 2, 4)), *v = numbers(nn, NN_SHAPE(1, 1, 2, 4)), *q, *y;
     unsigned char seen[] = { 1, 1, 0, 0, 0, 1 };
     float minus[] = { 0, 0, -(float)INFINITY, -(float)INFINITY, -(float)INFINITY, 0 };
     for (int how = 0; how < 2; how++) {
         nn_begin(nn, NN_TRAIN);
         nn_tensor *mask = how ? nn_from(nn, NN_SHAPE(3, 2), minus) : nn_from_as(nn, NN_BOOL, NN_SHAPE(3, 2), seen);
+        q = nn_want_grad(nn_detach(numbers_of_q));
         y = nn_scaled_dot_product_attention(q, k, v, &(AD){ .mask = mask });
         nn_backward(nn_sum(nn_mul(y, y), NN_ALL, NULL));
         for (int i = 0; i < 4; i++) CHECK(nn_data(y)[4 + i] == 0 && nn_data(nn_grad(q))[4 + i] == 0 && nn_data(y)[i] != 0);
-        q->flags &= ~(unsigned)NN__T_GRAD_SET;
     }
     int64_t none[] = { 0 };
-    y = nn_scaled_dot_product_attention(q, k, v, &(AD){ .lengths = nn_from_as(nn, NN_I64, NN_SHAPE(1), none) });
+    y = nn_scaled_dot_product_attention(numbers_of_q, k, v, &(AD){ .lengths = nn_from_as(nn, NN_I64, NN_SHAPE(1), none) });
     for (int i = 0; i < 12; i++) CHECK(nn_data(y)[i] == 0);
     nn_free(nn);
 }
@@ -224,12 +219,12 @@ TEST(memory_grows_with_t)
     printf("T = 2048: %.2f MB, T = 4096: %.2f MB\n", (double)bytes[0] / 1e6, (double)bytes[1] / 1e6);
     CHECK(bytes[1] < 12000000);
     CHECK((double)bytes[1] < 2.05 * (double)bytes[0]);
-    nn_context *nn = nn_new(&(nn_desc){ .memory = malloc(bytes[1] + 64), .bytes = bytes[1] + 64, .threads = 2 });
+    void *memory = malloc(bytes[1] + 64);
+    nn_context *nn = nn_new(&(nn_desc){ .memory = memory, .bytes = bytes[1] + 64, .threads = 2 });
     nn_tensor *x = nn_want_grad(nn_tensor_new(nn, NN_SHAPE(1, 4096, 3 * 64), NULL));
     nn_begin(nn, NN_TRAIN);
     nn_backward(nn_sum(nn_attention(x, NULL, NULL, &(AD){ .causal = 1 }), NN_ALL, NULL));
     CHECK(nn_ok(nn) && nn_grad(x));
-    void *memory = nn->desc.memory;
     nn_free(nn);
     free(memory);
 }
@@ -399,11 +394,11 @@ static uint64_t train_deep(int checkpoint, int how, size_t *bytes)
     nn_tensor *x = numbers(nn, NN_SHAPE(4, 64, 16));
     for (int i = 0; i < 3; i++) {
         nn_begin(nn, NN_TRAIN);
-        if (how == 1) nn_want_grad(x);
-        nn_tensor *y = nn_forward(d.net, x), *loss = nn_mean(nn_mul(y, nn_slice(y, 2, 0, 16, 1)), NN_ALL, NULL);
+        nn_tensor *leaf = how == 1 ? nn_want_grad(nn_detach(x)) : x;
+        nn_tensor *y = nn_forward(d.net, leaf), *loss = nn_mean(nn_mul(y, nn_slice(y, 2, 0, 16, 1)), NN_ALL, NULL);
         nn_backward_with(loss, &(nn_backward_desc){ .step = opt });
         h = hash(h, loss);
-        if (how == 1) { h = hash(h, nn_grad(x)); x->flags &= ~(unsigned)NN__T_GRAD_SET; }
+        if (how == 1) h = hash(h, nn_grad(leaf));
     }
     int n = nn_params(d.net, list, 128);
     for (int i = 0; i < n; i++) h = hash(h, list[i]);

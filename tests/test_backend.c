@@ -1,6 +1,8 @@
 /* test_backend.c - the whole library on a device whose memory the host cannot touch (fake_device.h) */
 #define _DEFAULT_SOURCE
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #include "../nn.h"
 #include "test.h"
 #include "fake_device.h"

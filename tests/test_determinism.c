@@ -1,5 +1,7 @@
 /* test_determinism.c - the same bits for 1, 2, 3, 8 threads and on every table of a class; results that do not depend on the batch */
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #define NN_DOUBLE
 #include "../nn.h"
 #include "test.h"
@@ -20,16 +22,15 @@ static void same_bits(uint64_t (*train)(nn_context *nn), const char *what)
 {
     static const int threads[] = { 1, 2, 3, 8 };
     uint64_t first[2] = { 0, 0 };
-    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
-        const nn__table *table = &nn__tables[i].table;
-        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
+    for (int i = 0; test_isa(i); i++) {
+        const char *isa = test_isa(i);
         for (int t = 0; t < 4; t++) {
-            nn_context *nn = nn_new(&(nn_desc){ .isa = table->isa, .threads = threads[t], .seed = 1 });
-            uint64_t h = train(nn), *expected = &first[class_of(table->isa)];
+            nn_context *nn = nn_new(&(nn_desc){ .isa = isa, .threads = threads[t], .seed = 1 });
+            uint64_t h = train(nn), *expected = &first[class_of(isa)];
             nn_free(nn);
             CHECK(h != 0);
             if (!*expected) *expected = h;
-            if (h != *expected) printf("%s: %s with %d threads gives %016llx, not %016llx\n", what, table->isa, threads[t], (unsigned long long)h, (unsigned long long)*expected);
+            if (h != *expected) printf("%s: %s with %d threads gives %016llx, not %016llx\n", what, isa, threads[t], (unsigned long long)h, (unsigned long long)*expected);
             CHECK(h == *expected);
         }
     }
@@ -58,10 +59,9 @@ static void batch_independent(nn_layer *net, nn_shape one)
 }
 TEST(a_sample_does_not_see_its_batch)
 {
-    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
-        const nn__table *table = &nn__tables[i].table;
-        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
-        nn_context *nn = nn_new(&(nn_desc){ .isa = table->isa });
+    for (int i = 0; test_isa(i); i++) {
+        const char *isa = test_isa(i);
+        nn_context *nn = nn_new(&(nn_desc){ .isa = isa });
         nn_layer *mlp = nn_model_new(nn, NULL), *cnn = nn_model_new(nn, NULL), *rnn = nn_model_new(nn, NULL);
         nn_linear_new(mlp, "fc1", 300, 70, NULL);
         nn_fn_new(mlp, nn_gelu);

@@ -1,5 +1,7 @@
 /* test_memory.c - allocator calls in steady state, failing allocations, a caller's buffer, measuring */
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #include "../nn.h"
 #include "test.h"
 

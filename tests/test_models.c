@@ -114,10 +114,7 @@ static void parity(int which, const char *isa, int threads)
 TEST(decoders_match_transformers)
 {
     for (int which = 0; which < 3; which++)
-        for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
-            const nn__table *t = &nn__tables[i].table;
-            if (t->dtype == NN_F32 && (nn__cpu_features() & nn__tables[i].needs) == nn__tables[i].needs) parity(which, t->isa, 1 + (int)(i % 2));
-        }
+        for (int i = 0; test_isa(i); i++) parity(which, test_isa(i), 1 + i % 2);
 }
 
 TEST(encoder_matches_transformers)

@@ -1,11 +1,12 @@
 /* test_products.c - matrix products against plain sums in double, for every table: all forms (transposed, strided, narrow, one row, long),
    the same bits within a class, whatever the batch and the number of threads */
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #define NN_DOUBLE
 #include "../nn.h"
 #include "test.h"
 
-static int usable(size_t i) { return nn__tables[i].table.dtype == NN_F32 && (nn__cpu_features() & nn__tables[i].needs) == nn__tables[i].needs; }
 static int fused(const char *isa)
 {
 #ifdef NN_DETERMINISTIC
@@ -63,13 +64,12 @@ TEST(products_are_right_and_the_same_bits_everywhere)
     for (size_t q = 0; q < sizeof shapes / sizeof *shapes; q++)
         for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
             uint64_t first[2] = { 0, 0 };
-            for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
-                if (!usable(i)) continue;
-                nn_context *nn = nn_new(&(nn_desc){ .isa = nn__tables[i].table.isa, .threads = 1 + (int)(i & 1), .seed = q + 1 });
-                uint64_t h = product(nn, shapes[q], forms[f], y, i == 0), *expected = &first[fused(nn__tables[i].table.isa)];
+            for (int i = 0; test_isa(i); i++) {
+                nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = 1 + (i & 1), .seed = q + 1 });
+                uint64_t h = product(nn, shapes[q], forms[f], y, i == 0), *expected = &first[fused(test_isa(i))];
                 nn_free(nn);
                 if (!*expected) *expected = h;
-                if (h != *expected) printf("form %d of %d x %d x %d: other bits on %s\n", forms[f], (int)shapes[q].m, (int)shapes[q].n, (int)shapes[q].k, nn__tables[i].table.isa);
+                if (h != *expected) printf("form %d of %d x %d x %d: other bits on %s\n", forms[f], (int)shapes[q].m, (int)shapes[q].n, (int)shapes[q].k, test_isa(i));
                 CHECK(h == *expected);
             }
         }
@@ -133,9 +133,8 @@ static void small_weights(nn_context *nn, nn_dtype dtype, int64_t out, int64_t i
 }
 TEST(small_weights_give_the_bits_of_expanded_ones)
 {
-    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
-        if (!usable(i)) continue;
-        nn_context *nn = nn_new(&(nn_desc){ .isa = nn__tables[i].table.isa, .threads = 2, .seed = 5 });
+    for (int i = 0; test_isa(i); i++) {
+        nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = 2, .seed = 5 });
         small_weights(nn, NN_BF16, 70, 37, 0);
         small_weights(nn, NN_F16, 300, 64, 0);
         small_weights(nn, NN_F16, 3, 5, 0);

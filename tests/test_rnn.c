@@ -1,5 +1,7 @@
 /* test_rnn.c - recurrent nets: padding, streaming, truncated back-propagation, plans, memory, errors; CTC against a sum over all paths */
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #define NN_DOUBLE
 #include "../nn.h"
 #include "test.h"
@@ -66,15 +68,15 @@ static nn_tensor *step(void *self, nn_tensor *x) { return nn_rnn_step(self, x); 
 TEST(steps_are_the_sequence)
 {
     enum { B = 5, T = 9, I = 4, H = 21 };
-    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) for (int kind = 0; kind < 3; kind++) for (int layers = 1; layers < 3; layers++) {
-        const nn__table *table = &nn__tables[i].table;
-        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
-        nn_context *nn = nn_new(&(nn_desc){ .isa = table->isa, .threads = 2 });
+    for (int i = 0; test_isa(i); i++) for (int kind = 0; kind < 3; kind++) for (int layers = 1; layers < 3; layers++) {
+        nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = 2 });
         nn_layer *l = make[kind](nn_model_new(nn, NULL), "l", I, H, &(nn_rnn_desc){ .layers = layers }), *cell = make_cell[kind](nn_model_new(nn, NULL), "l", I, H, NULL);
         nn_rnn_state whole = { 0 }, halves = { 0 }, single = { 0 }, one = { 0 };
         int64_t size = nn_rnn_state_size(l);
         float x[B * T * I], in[B * (I + 4 * H)] = { 0 }, out[B * (H + 4 * H)], y_plan[B * H];
-        for (int k = 0; k < 4 && layers == 1; k++) nn_copy(cell->param[k], l->param[k]);
+        nn_tensor *from[16], *to[4];
+        CHECK(nn_params(cell, to, 4) == 4 && nn_params(l, from, 16) == 4 * layers);
+        for (int k = 0; k < 4 && layers == 1; k++) nn_copy(to[k], from[k]);
         nn_layer *streaming = nn_model_new(nn, &(nn_model_desc){ .forward = step, .self = l });
         nn_plan *plan = nn_plan_new(streaming, NN_SHAPE(B, I + size), NULL);
         void *work = malloc(nn_plan_bytes(plan) + 1);
@@ -183,9 +185,9 @@ TEST(steady_memory_and_updates_during_the_walk)
             nn_tensor *loss = nn_cross_entropy(nn_forward(net, nn_from(nn, NN_SHAPE(17, 5, 4), x)), nn_from_as(nn, NN_I64, NN_SHAPE(17), label), NULL);
             nn_backward_with(loss, &(nn_backward_desc){ .step = early ? opt : NULL });
             if (!early) nn_step(opt);
-            if (i == 2) before = (int64_t)nn->allocations;
+            if (i == 2) before = nn_allocations(nn);
         }
-        CHECK((int64_t)nn->allocations == before);
+        CHECK(nn_allocations(nn) == before);
         CHECK(nn_read(nn_param(net, "0.weight_hh_l1"), w) && nn_ok(nn));
         for (int i = 0; i < 80 * 20; i++) { uint32_t b; memcpy(&b, w + i, 4); bits[early] = bits[early] * 31 + b; }
         nn_free(nn);

@@ -1,5 +1,7 @@
 /* test_words.c - the vector words against libm in double, over the full range of floats: at most 2 ulp, on every table */
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #define NN_DOUBLE
 #include "../nn.h"
 #include "test.h"
