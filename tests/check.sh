@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 passed=0 failed=0 skipped=0
 if [ $# -eq 0 ]; then
     mkdir -p build/check
-    lane() { "tests/check.sh" "$@" | tee "build/check/$1.log" | sed '$d'; }
+    lane() { "tests/check.sh" "$@" | tee "build/check/$1.log" | sed -u '$d'; }
     lane test
     lane compile targets docs &
     lane sanitize files examples
