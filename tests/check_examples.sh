@@ -6,6 +6,8 @@ example() {
     LIMIT=300 run "run example $1 $args" sh -c "build/$1 $args"
     lines=$(wc -l < $e); [ "$lines" -le 150 ] || bad "$1 has $lines lines, more than 150"
 }
+fsdd=../shared/data/audio/fsdd_train900.tar.gz     # speech_digits reads a folder
+[ -f $fsdd ] && mkdir -p build/fsdd && tar -xzf $fsdd -C build/fsdd --strip-components=1
 for e in examples/*.c; do [ $e = examples/predict_image.c ] || example $(basename $e .c); done
 run "make digits ends with an accuracy of at least 97 %" sh -c "make -s digits > $out/digits.txt && tail -n 2 $out/digits.txt | grep -E 'test accuracy 9[789]\.[0-9]+%' && tail -n 1 $out/digits.txt | grep -x 'saved digits.safetensors'"
 example predict_image                # reads what make digits has saved
