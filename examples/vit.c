@@ -6,13 +6,14 @@
    Data:     CIFAR-10, binary version (https://www.cs.toronto.edu/~kriz/cifar.html):  ./vit [--epochs N] train1.bin[.gz] ... test.bin[.gz]
              Without files it trains on synthetic pictures, to show that it runs.
    Build:    cc -O2 examples/vit.c -o vit -lm -lpthread
-   Expect:   TODO
+   Expect:   on the first 4,000 pictures of CIFAR-10 a test accuracy of 52 % after 25 epochs (a minute). 75 epochs give no more: then it knows 84 % of the
+             pictures that it learned from. It needs more pictures, not more epochs; the net of cifar10.c has 55 % after 10
    Run in CI: --epochs 1
    Level:    ***                                                                                  */
 #define NN_IMPLEMENTATION
 #include "../nn.h"
 
-enum { SIDE = 32, PATCH = 4, PATCHES = SIDE / PATCH * (SIDE / PATCH), WIDTH = 96, HEADS = 4, LAYERS = 6, CLASSES = 10 };
+enum { SIDE = 32, PATCH = 4, PATCHES = SIDE / PATCH * (SIDE / PATCH), WIDTH = 64, HEADS = 4, LAYERS = 4, CLASSES = 10 };
 typedef struct Vit { nn_layer *root, *patches, *positions, *block[LAYERS], *norm, *head; } Vit;
 
 static nn_tensor *forward(void *self, nn_tensor *x)                              /* (B, 3, 32, 32) */
@@ -54,7 +55,7 @@ static int synthetic(void *self, int64_t i, float *x, float *y, int64_t *label)
 int main(int argc, char **argv)
 {
     const char *files[16];
-    int count = 0, epochs = 20;
+    int count = 0, epochs = 25;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--epochs") && i + 1 < argc) epochs = atoi(argv[++i]);
         else if (count < 16) files[count++] = argv[i];
@@ -69,11 +70,11 @@ int main(int argc, char **argv)
 
     Vit v;
     build(&v, nn);
-    printf("%lld pictures to learn from, %lld to test, %lld parameters\n", (long long)nn_dataset_count(train), (long long)nn_dataset_count(test), (long long)nn_param_count(v.root));
+    printf("%lld pictures, %lld to test, %lld parameters\n", (long long)nn_dataset_count(train), (long long)nn_dataset_count(test), (long long)nn_param_count(v.root));
     float mean[3] = { 0.491f, 0.482f, 0.447f }, std[3] = { 0.247f, 0.243f, 0.262f };
     nn_augment_desc to_train = { .crop_padding = 4, .flip = 0.5f, .mean = mean, .std = std }, to_test = { .mean = mean, .std = std };
     if (count < 2) to_train = to_test;                   /* a spot that has moved is another class */
-    nn_loader *batches = nn_loader_new(train, &(nn_loader_desc){ .batch = 50, .shuffle = 1, .augment = &to_train });
+    nn_loader *batches = nn_loader_new(train, &(nn_loader_desc){ .batch = 25, .shuffle = 1, .augment = &to_train });
     nn_loader *tests = nn_loader_new(test, &(nn_loader_desc){ .batch = 100, .augment = &to_test });
     nn_optimizer *opt = nn_adamw_new(v.root, &(nn_adamw_desc){ .lr = 0.001f, .weight_decay = 0.05f, .clip_norm = 1 });
     int steps = epochs * (int)nn_loader_batches(batches);
@@ -83,6 +84,7 @@ int main(int argc, char **argv)
     nn_report report;
     if (!nn_evaluate(v.root, tests, NULL, NULL, &report)) return 1;
     printf("test accuracy %.2f%%\n", 100 * report.accuracy);
+    int ok = nn_ok(nn);
     nn_free(nn);
-    return 0;
+    return !ok;
 }
