@@ -18849,7 +18849,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     h = nn__min(s.rows, g.m - i0);
     end = nn__min(g.n, j0 + s.columns);
     y = (R *)g.y + i0 * g.yrs;
-    strip = scratch + (s.pack_a ? s.rows * s.depth : 0);
+    strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     if (h <= 0) return;
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
