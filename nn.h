@@ -20158,7 +20158,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 // times that of a direct sum; below 4e-6 of the norm of all results, and no result is off by more than 1e-5 of the largest one
 // (tests/test_conv.c). A column is a tile; columns run through the batch, and every result is a chain over channels as before, so the
 // bits do not depend on neighbours, lanes or threads.
-enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 1 << 20,
+enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 3 << 18,
        NN__WINO_FEW = 2, NN__WINO_AHEAD = 1 << 19, NN__WINO_SOME = 16 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
 static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
@@ -24763,7 +24763,8 @@ NN__BACKWARD(ctc_loss)
    Revisions
        0.1.0  first version
        0.2.0  (not released) plans; updates during the walk; products in place, Winograd, a spinning pool, vectors everywhere; nn_profile; results
-              and gradients share memory; recurrent nets, CTC
+              and gradients share memory; training steps as fixed programs, updates inside products, weights in bf16, f16, int8, tables for RISC-V
+              vectors and WASM SIMD; recurrent nets, CTC, attention, Transformers, key/value caches, checkpointing, LoRA; tokenizers, generation
 
    ------------------------------------------------------------------------------
    This software is available under 2 licenses; choose whichever you prefer.
