@@ -1,5 +1,6 @@
-# Every example is built as its head comment says and run with the arguments that the comment names for CI.
-run "build the examples" make -s -k -j"$(nproc)" examples
+# Every example is built and run with the arguments that the comment names for CI.
+# -O1 and without AVX-512: two thirds of the time; make digits below builds as the README says.
+run "build the examples" make -s -k -j"$(nproc)" examples CFLAGS="-O1 -DNN_NO_AVX512"
 example() {
     local e=examples/$1.c args lines
     args=$(sed -n 's/.*Run in CI: *\(.*[^ ]\) *$/\1/p' $e | head -n 1)
@@ -9,5 +10,5 @@ example() {
 fsdd=../shared/data/audio/fsdd_train900.tar.gz     # speech_digits reads a folder
 [ -f $fsdd ] && mkdir -p build/fsdd && tar -xzf $fsdd -C build/fsdd --strip-components=1
 for e in examples/*.c; do [ $e = examples/predict_image.c ] || example $(basename $e .c); done
-run "make digits ends with an accuracy of at least 97 %" sh -c "make -s digits > $out/digits.txt && tail -n 2 $out/digits.txt | grep -E 'test accuracy 9[789]\.[0-9]+%' && tail -n 1 $out/digits.txt | grep -x 'saved digits.safetensors'"
+run "make digits ends with an accuracy of at least 97 %" sh -c "rm -f build/digits; make -s digits > $out/digits.txt && tail -n 2 $out/digits.txt | grep -E 'test accuracy 9[789]\.[0-9]+%' && tail -n 1 $out/digits.txt | grep -x 'saved digits.safetensors'"
 example predict_image                # reads what make digits has saved
