@@ -5469,7 +5469,11 @@ static nn_layer *nn__rnn_layer(nn_layer *parent, const char *name, const char *k
     for (run = 0; run < nn__rnn_runs(l); run++) {
         static const char *const names[] = { "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr" };
         int64_t width = nn__rnn_gates(which) * hidden, first = run < nn__rnn_directions(l) ? in : nn__rnn_directions(l) * nn__rnn_out(l);
-        const nn_shape shapes[] = { nn__shape2(width, first), nn__shape2(width, nn__rnn_out(l)), nn__shape1(width), nn__shape1(width), nn__shape2(d.proj, hidden) };
+        nn_shape shapes[5];
+        shapes[0] = nn__shape2(width, first);
+        shapes[1] = nn__shape2(width, nn__rnn_out(l));
+        shapes[2] = shapes[3] = nn__shape1(width);
+        shapes[4] = nn__shape2(d.proj, hidden);
         for (i = 0; i < 5; i++) {
             char full[64];
             if ((i == 2 || i == 3) ? d.no_bias : i == 4 && !d.proj) continue;
