@@ -18663,7 +18663,8 @@ NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int
     int64_t p, q;
 #if NN__LANES > 1
     if (rs == 1 && cs != 1) {
-        for (q = 0; q < w; q += NN__LANES) NN__K(turn_block)(h, w - q, edge + q, width, y + q * cs, cs, h);
+        for (p = 0; p < h; p += NN__LANES)               // a tile may be taller than a vector
+            for (q = 0; q < w; q += NN__LANES) NN__K(turn_block)(h - p, w - q, edge + p * width + q, width, y + p + q * cs, cs, h - p);
         return;
     }
 #endif
@@ -24597,8 +24598,8 @@ static void NN__K(ctc_step)(int64_t n, int back, const R *a, const R *skip, cons
 {
     int64_t s, one = back ? 1 : -1;
     for (s = 0; s < n; s += NN__LANES) {
-        V far = LOAD(a + s + 2 * one) + LOAD(skip + s + (back ? 2 : 0));
-        NN__K(put_lanes)(y + s, LOAD(x + s) + NN__K(ctc_log_sum)(LOAD(a + s), LOAD(a + s + one), far), n - s);
+        V over = LOAD(a + s + 2 * one) + LOAD(skip + s + (back ? 2 : 0));
+        NN__K(put_lanes)(y + s, LOAD(x + s) + NN__K(ctc_log_sum)(LOAD(a + s), LOAD(a + s + one), over), n - s);
     }
 }
 typedef struct NN__K(ctc_rows) { R *x, *skip, *a, *b, *e; } NN__K(ctc_rows);         // of the task's scratch; each has 2 numbers before its first
