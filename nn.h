@@ -493,7 +493,7 @@ typedef struct nn_attention_desc {
     float      scale;                // of the scores; default 1 / sqrt(D)
     float      dropout;              // NN_TRAIN: of the probabilities
     int        heads, kv_heads;      // nn_attention only; default 1, and as many as heads
-    nn_kv_cache *cache;              // nn_attention only, NN_EVAL: k and v are appended to it, and q sees all that it then has
+    nn_kv_cache *cache;              // not nn_scaled_dot_product_attention, NN_EVAL: k and v are appended, q sees all there is then; layers: self attention only
 } nn_attention_desc;
 typedef nn_attention_desc nn_scaled_dot_product_attention_desc;
 // softmax(scale q k^T) v without a (Tq, Tk) matrix in memory. q (B, heads, Tq, D), k (B, kv_heads, Tk, D), v (B, kv_heads, Tk, E) -> (B, heads, Tq, E), any
@@ -1456,7 +1456,7 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #if defined(__GNUC__) && !defined(__TINYC__)
 #  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
 #else
-#  define NN__FETCH(p)  ((void)0)
+#  define NN__FETCH(p)  ((void)(p))
 #endif
 #define NN__PRAGMA(x)   _Pragma(#x)
 #if defined(__clang__)
@@ -1922,7 +1922,7 @@ struct nn_context {
     int64_t     loaders;             // made so far
     int         skip_init;           // nn_init_skip
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
-    nn__unicode *unicode;     // >>text; NULL until there is a tokenizer
+    nn__unicode *unicode;            // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
     nn__trace  *trace;               // calls are kept for a plan of steps (>>step)
     unsigned    changes;             // of layers, optimizers, frozen parameters: a step that was recorded before may not be the same any more
@@ -3152,12 +3152,12 @@ static int nn__is_small(const nn_call *c)
     for (k = 0; k < 5 && !c->cost; k++) for (i = 0; i < count[k] && cost < NN__SERIAL_COST; i++) if (list[k][i].data) cost += nn_view_count(&list[k][i]);
     return cost < NN__SERIAL_COST;
 }
-// All phases in this thread.
+// All phases in this thread, but those that a plan of inference has run once.
 static void nn__run_alone(const nn_call *c, nn_exec exec, char *scratch)
 {
     nn_task t;
     t.scratch = scratch;
-    for (t.phase = 0; t.phase < c->phases; t.phase++)
+    for (t.phase = c->once; t.phase < c->phases; t.phase++)
         for (t.count = c->tasks[t.phase], t.index = 0; t.index < t.count; t.index++) exec(c, &t);
 }
 static void nn__run_phase(nn_context *nn, nn__job *j)
@@ -3168,24 +3168,32 @@ static void nn__run_phase(nn_context *nn, nn__job *j)
     else                             nn__parallel(nn, tasks, nn__run_task, j);
 }
 
+static nn_exec nn__exec_of(nn_context *nn, const nn_call *c)          // NULL: the op has no kernel in this direction
+{
+    if (c->op->id) return c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
+    return c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
+}
+static int nn__slots_of(nn_context *nn, const nn_call *c)            // threads for a call that is planned; 1: it stays in the caller's
+{
+    int64_t most = 1;
+    int i;
+    for (i = 0; i < c->phases; i++) most = nn__max(most, c->tasks[i]);
+    return nn->threads == 1 || most < 2 || nn__is_small(c) ? 1 : (int)nn__min(nn->threads, most);
+}
 static int nn__cpu_run(void *self, const nn_call *call)
 {
     nn_context *nn = (nn_context *)self;
     nn_call *c = (nn_call *)(uintptr_t)call;             // the plan is ours to fill
     nn__mark m;
     nn__job j;
-    int64_t most = 1;
     size_t bytes, place = 0;
     char *free_at;
-    int i, freed, alone;
+    int freed;
     if (c->op->plan) c->op->plan(c);
-    if (c->op->id) j.exec = c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
-    else           j.exec = c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
+    j.exec = nn__exec_of(nn, c);
     if (!j.exec) return 0;
     j.c = c;
-    for (i = 0; i < c->phases; i++) most = nn__max(most, c->tasks[i]);
-    alone = nn->threads == 1 || most < 2 || nn__is_small(c);
-    j.slots = alone ? 1 : (int)nn__min(nn->threads, most);
+    j.slots = nn__slots_of(nn, c);
     bytes = nn__round_up(c->shared_bytes) + (size_t)j.slots * nn__round_up(c->task_bytes);
     j.scratch = NULL;
     freed = bytes && nn->data_step == &nn->step_arena && nn__take_free(nn, bytes, &place, &j.scratch);
@@ -3195,7 +3203,7 @@ static int nn__cpu_run(void *self, const nn_call *call)
     if (!nn->measuring && (j.scratch || !bytes)) {
         c->shared = j.scratch;
         if (j.scratch) j.scratch += nn__round_up(c->shared_bytes);
-        if (alone) {
+        if (j.slots == 1) {
             nn__fpenv env = nn__fp_enter();
             nn__run_alone(c, j.exec, j.scratch);
             nn__fp_leave(env);
@@ -5212,6 +5220,10 @@ static nn_tensor *nn__mha_run(nn_layer *l, nn_tensor *q, nn_tensor *k, nn_tensor
         nn_fail(l->nn, "%s: q must be (B, T, %lld), not %s; k and v (B, T, ...)", l->kind, (long long)m->embed, nn__dims_text(q->ndim, q->shape).s);
         return nn__inert(l->nn);
     }
+    if (d.cache && (k != q || v != q)) {
+        nn_fail(l->nn, "%s: a cache is for attention of x to itself: other keys and values are all there in every call", l->kind);
+        return nn__inert(l->nn);
+    }
     d.heads = m->heads;
     d.kv_heads = m->kv_heads;
     d.dropout = m->d.dropout;
@@ -6061,8 +6073,7 @@ static void nn__updates_begin(nn_optimizer *opt, nn_node *tape)
     nn__slot *s;
     int i;
     for (i = 0; i < opt->slots; i++) { opt->slot[i].last = NULL; opt->slot[i].uses = 0; }
-    for (d = tape; d; d = d->prev) if (d->op == &nn__checkpoint_op) break;           // it uses parameters that the tape does not show
-    for (d = d ? NULL : tape; d; d = d->prev) for (i = 0; i < d->nin; i++)
+    for (d = tape; d; d = d->prev) for (i = 0; i < d->nin; i++)
         if (d->in[i] && (d->in[i]->base->flags & NN__T_PARAM) && (s = nn__slot_of(opt, d->in[i]->base)) != NULL) { s->last = d; s->uses++; }
     nn__trace_count(opt);
     opt->steps++;
@@ -14074,7 +14085,6 @@ static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t b
 
 static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, char *scratch)
 {
-    nn_task t;
     nn__job j;
     c->kept = k->kept;
     c->shared = scratch;
@@ -14084,11 +14094,7 @@ static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, 
         for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j);
         return;
     }
-    t.scratch = scratch;
-    for (t.phase = c->once; t.phase < c->phases; t.phase++) {
-        t.count = c->tasks[t.phase];
-        for (t.index = 0; t.index < t.count; t.index++) k->exec(c, &t);
-    }
+    nn__run_alone(c, k->exec, scratch);
 }
 
 NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const void *input, float *output)
@@ -14400,7 +14406,7 @@ enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, N
 typedef struct nn__step_call {
     nn_exec       exec;
     nn_optimizer *opt;               // an update: of that slot, its parameters are computed in every step
-    int           slot, random, alone, slots;
+    int           slot, random, slots;
     double        params[NN_MAX_PARAMS / sizeof(double)];
     nn_call       c;                 // its params points to the above
 } nn__step_call;
@@ -14560,8 +14566,7 @@ static void nn__trace_call(nn_context *nn, const nn_call *c)
     k->slot = t->slot;
     t->opt = NULL;
     t->slot = 0;
-    if (c->op->id) k->exec = c->pass == NN_FORWARD ? nn->table->forward[c->op->id] : nn->table->backward[c->op->id];
-    else           k->exec = c->pass == NN_FORWARD ? c->op->forward : c->op->backward;
+    k->exec = nn__exec_of(nn, c);
     if (!k->exec) nn__trace_refuse(nn, "an op has no kernel");
     for (pass = 0; pass < 2; pass++)                     // what is read, then what is written
         for (i = 0; i < NN__CALL_VIEWS; i++) {
@@ -14648,17 +14653,13 @@ static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)    
 {
     nn_context *nn = p->nn;
     nn_call *c = &k->c;
-    int64_t most = 1;
-    int i;
     size_t bytes;
     if (c->params) c->params = k->params;
     k->random = (c->op->flags & NN_OP_RANDOM) != 0;
     c->phases = 1;
     c->tasks[0] = 1;
     if (c->op->plan) c->op->plan(c);
-    for (i = 0; i < c->phases; i++) most = nn__max(most, c->tasks[i]);
-    k->alone = nn->threads == 1 || most < 2 || nn__is_small(c);
-    k->slots = k->alone ? 1 : (int)nn__min(nn->threads, most);
+    k->slots = nn__slots_of(nn, c);
     bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);
     if (bytes > *scratch) *scratch = bytes;
 }
@@ -14845,7 +14846,7 @@ static void nn__step_exec(nn_context *nn, nn__step_call *k)
         nn__run(nn, &again);
         return;
     }
-    if (k->alone) { nn__run_alone(c, k->exec, scratch); return; }
+    if (k->slots == 1) { nn__run_alone(c, k->exec, scratch); return; }
     j.c = c; j.exec = k->exec; j.slots = k->slots; j.scratch = scratch;
     for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
 }
@@ -20494,11 +20495,6 @@ NN_API nn_tensor *nn_conv_transpose2d(nn_tensor *x, nn_tensor *w, nn_tensor *b, 
 }
 #endif
 #if NN__IN_SIMD
-#ifdef __GNUC__
-#define NN__PREFETCH(p) __builtin_prefetch(p)
-#else
-#define NN__PREFETCH(p) ((void)(p))
-#endif
 // Products with channels in lanes: y (pixels, v vectors of channels) = sum over k terms of x(pixel, term) w(term, channel) + y, or + start for
 // every pixel. Pixels are h in each of `rows` rows; term p of pixel i in row r is x[i step + r line + at[p]]; a term of w is v vectors. Meanwhile
 // as much is fetched from `ahead`: the weights of small images come from far.
@@ -20512,7 +20508,7 @@ NN__INLINE void NN__K(lane_sums)(const int rows, const int h, const int v, int64
         NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD((start ? start : y + i * ld) + j * NN__LANES);
     for (p = 0; p < k; p++, w += v * NN__LANES, ahead += v * NN__LANES) {
         const R *from = x + at[p];
-        NN__UNROLL for (j = 0; j < v; j++) { NN__PREFETCH(ahead + j * NN__LANES); wv[j] = LOAD(w + j * NN__LANES); }
+        NN__UNROLL for (j = 0; j < v; j++) { NN__FETCH(ahead + j * NN__LANES); wv[j] = LOAD(w + j * NN__LANES); }
         NN__UNROLL for (r = 0; r < rows; r++) NN__UNROLL for (i = 0; i < h; i++)
             NN__UNROLL for (j = 0; j < v; j++) acc[r * h + i][j] = FMA(SET1(from[r * line + i * step]), wv[j], acc[r * h + i][j]);
     }
@@ -21242,7 +21238,7 @@ static void NN__K(wino_copy_planes)(const NN__K(patch) *p, int tiles, const R *p
         const R *x = plane + (p[t].at + i * width);
         R *a = to[t].low[i][l], *b = to[t].high[i][l];
         int64_t x0 = p[t].x0, x1 = p[t].x1, from = nn__max(4, x0);
-        if (t == 0) NN__PREFETCH(x + 4 * p->stride + 8);
+        if (t == 0) NN__FETCH(x + 4 * p->stride + 8);
         if (x0 == 0 && x1 >= 4) memcpy(a, x, 4 * sizeof *x);
         else NN__K(copy_run)(a + x0, x + x0, nn__min(4, x1) - x0, 1);
         if (x1 == 6 && x0 <= 4) memcpy(b, x + 4, 2 * sizeof *x);

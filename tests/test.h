@@ -52,6 +52,27 @@ __attribute__((unused)) static const char *test_isa(int number)
     return number < count ? here[number] : NULL;
 }
 
+/* An error with these words, then clear it. */
+#define CHECK_ERROR(nn, words) do { CHECK(!nn_ok(nn)); CHECK_TEXT(nn_error(nn), words); nn_clear(nn); } while (0)
+
+/* A file and a 0 behind it; NULL: it cannot be opened. */
+__attribute__((unused)) static char *slurp(const char *path, size_t *size)
+{
+    FILE *f = fopen(path, "rb");
+    char *p;
+    long n;
+    *size = 0;
+    if (!f) return NULL;
+    fseek(f, 0, SEEK_END);
+    n = ftell(f);
+    rewind(f);
+    p = malloc((size_t)n + 1);
+    *size = fread(p, 1, (size_t)n, f);
+    p[*size] = 0;
+    fclose(f);
+    return p;
+}
+
 /* The folder with data sets that are not in the repository, or NULL. */
 __attribute__((unused)) static const char *test_shared(void)
 {

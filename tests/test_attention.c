@@ -305,6 +305,9 @@ TEST(a_cache_gives_the_bits_of_one_pass)
         nn_begin(nn, NN_TRAIN);
         nn_multihead_attention_forward(l, nn_contiguous(nn_slice(x, 1, 0, 2, 1)), NULL, NULL, &(AD){ .cache = cache });
         CHECK(fails_with(nn, "no gradient goes through a cache"));
+        nn_begin(nn, NN_EVAL);
+        nn_multihead_attention_forward(l, nn_contiguous(nn_slice(x, 1, 0, 2, 1)), x, x, &(AD){ .cache = cache });
+        CHECK(fails_with(nn, "a cache is for attention of x to itself"));
         nn_kv_cache_truncate(cache, 99);
         CHECK(fails_with(nn, "nn_kv_cache_truncate"));
         nn_free(nn);

@@ -159,6 +159,19 @@ TEST(conv_fuzz)
         nn_free(nn);
     }
 }
+static void check_list(const sizes *list, size_t count)      /* on the best table with two threads, and on plain C */
+{
+    nn_context *nn = context_of(NULL, 2), *plain = context_of("scalar", 1);
+    for (size_t i = 0; i < count; i++) {
+        sizes s = list[i];
+        CHECK(finish(&s));
+        check_conv(nn, &s, 0);
+        check_conv(plain, &s, 0);
+    }
+    nn_free(nn);
+    nn_free(plain);
+}
+
 TEST(conv_large)                     /* several blocks of rows, columns, terms, taps; several chunks of the batch */
 {
     static const sizes list[] = {
@@ -176,15 +189,7 @@ TEST(conv_large)                     /* several blocks of rows, columns, terms, 
         { .transposed = 1, .b = 2, .g = 1, .c = 40, .o = 100, .h = 5, .w = 6, .kh = 4, .kw = 4, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
         { .transposed = 1, .b = 3, .g = 5, .c = 1, .o = 1, .h = 20, .w = 50, .kh = 3, .kw = 3, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .eh = 1, .ew = 1, .bias = 1 },
     };
-    nn_context *nn = context_of(NULL, 2), *plain = context_of("scalar", 1);
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        sizes s = list[i];
-        CHECK(finish(&s));
-        check_conv(nn, &s, 0);
-        check_conv(plain, &s, 0);
-    }
-    nn_free(nn);
-    nn_free(plain);
+    check_list(list, sizeof list / sizeof *list);
 }
 /* Winograd: against double, its own bound; .exact is a direct sum; the same bits on every table that fuses, with any threads, alone and in a batch. */
 static void error_of(const char *what, const float *got, const double *want, int64_t n, double rms_bound, double max_bound)
@@ -270,15 +275,7 @@ TEST(conv_channels)                  /* channels in lanes: panels that are not f
         { .b = 1, .g = 1, .c = 16, .o = 20, .h = 12, .w = 13, .kh = 2, .kw = 5, .sh = 3, .sw = 2, .ph = 1, .pw = 2, .dh = 2, .dw = 1, .bias = 1 },
         { .transposed = 1, .b = 2, .g = 1, .c = 19, .o = 35, .h = 5, .w = 6, .kh = 4, .kw = 3, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
     };
-    nn_context *nn = context_of(NULL, 2), *plain = context_of("scalar", 1);
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        sizes s = list[i];
-        CHECK(finish(&s));
-        check_conv(nn, &s, 0);
-        check_conv(plain, &s, 0);
-    }
-    nn_free(nn);
-    nn_free(plain);
+    check_list(list, sizeof list / sizeof *list);
 }
 
 TEST(conv_by_hand)                   /* numbers that anyone can check */

@@ -9,25 +9,6 @@
 
 static nn_context *quiet(uint64_t seed) { return nn_new(&(nn_desc){ .on_error = test_quiet, .seed = seed, .threads = 2 }); }
 
-/* An error with these words, then clear it. */
-#define CHECK_ERROR(nn, words) do { CHECK(!nn_ok(nn)); CHECK_TEXT(nn_error(nn), words); nn_clear(nn); } while (0)
-
-static char *slurp(const char *path, size_t *size)
-{
-    FILE *f = fopen(path, "rb");
-    char *p;
-    long n;
-    *size = 0;
-    if (!f) return NULL;
-    fseek(f, 0, SEEK_END);
-    n = ftell(f);
-    rewind(f);
-    p = malloc((size_t)n + 1);
-    *size = fread(p, 1, (size_t)n, f);
-    fclose(f);
-    return p;
-}
-
 /* ---- datasets ------------------------------------------------------------------------------------------------ */
 TEST(arrays)
 {

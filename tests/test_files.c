@@ -44,19 +44,6 @@ static char *path_of(const char *name)
     snprintf(path[(next - 1) % 4], 300, "%s/nn_%d_%s", dir ? dir : "/tmp", (int)getpid(), name);
     return p;
 }
-static char *slurp(const char *path, size_t *n)
-{
-    FILE *f = fopen(path, "rb");
-    char *s;
-    if (!f) return NULL;
-    fseek(f, 0, SEEK_END);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    s = malloc(*n + 1);
-    *n = fread(s, 1, *n, f);
-    fclose(f);
-    return s;
-}
 static void spill(const char *path, const void *s, size_t n) { FILE *f = fopen(path, "wb"); fwrite(s, 1, n, f); fclose(f); }
 static int exists(const char *path) { FILE *f = fopen(path, "rb"); if (f) fclose(f); return f != NULL; }
 

@@ -33,21 +33,6 @@ static char *folder(const char *name)                   /* below NN_TEST_DIR, or
     return path;
 }
 
-static unsigned char *slurp(const char *path, size_t *n)
-{
-    FILE *f = fopen(path, "rb");
-    unsigned char *p;
-    *n = 0;
-    if (!f) return NULL;
-    fseek(f, 0, SEEK_END);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    p = calloc(1, *n + 1);
-    if (fread(p, 1, *n, f) != *n) *n = 0;
-    fclose(f);
-    return p;
-}
-
 TEST(crc_check_values)                                   /* of "123456789", from the catalogue of parametrised CRC algorithms */
 {
     CHECK(nn__crc(0xEDB88320u, 0, (const unsigned char *)"123456789", 9) == 0xCBF43926u);
@@ -67,7 +52,7 @@ static void round_trip(nn_context *nn, int64_t c, int64_t h, int64_t w, int kind
         v[i] = kind == 0 ? (float)(rand() % 256) / 255.0f : kind == 1 ? (float)(i / 97 % 2) : kind == 2 ? 0.5f : (float)(i % w) / (float)w;
     snprintf(path, sizeof path, "%s/a.png", folder("png"));
     CHECK(nn_png_save(nn_from(nn, NN_SHAPE(c, h, w), v), path));
-    unsigned char *file = slurp(path, &n), *p = file ? stbi_load_from_memory(file, (int)n, &sw, &sh, &sc, 0) : NULL;
+    unsigned char *file = (unsigned char *)slurp(path, &n), *p = file ? stbi_load_from_memory(file, (int)n, &sw, &sh, &sc, 0) : NULL;
     CHECK(p && sw == w && sh == h && sc == c);
     int wrong = 0;
     for (i = 0; p && i < c; i++) for (y = 0; y < h; y++) for (x = 0; x < w; x++)
@@ -110,7 +95,7 @@ TEST(png_clamps_and_rejects)
     CHECK(nn_png_save(nn_from(nn, NN_SHAPE(2, 2), v), path));
 #ifdef HAVE_STB
     int w, h, c;
-    unsigned char *file = slurp(path, &n), *p = stbi_load_from_memory(file, (int)n, &w, &h, &c, 0);
+    unsigned char *file = (unsigned char *)slurp(path, &n), *p = stbi_load_from_memory(file, (int)n, &w, &h, &c, 0);
     CHECK(p && p[0] == 0 && p[1] == 255 && p[2] == 0 && p[3] == 128);
     stbi_image_free(p);
     free(file);
@@ -141,7 +126,7 @@ TEST(png_sheet)
 #ifdef HAVE_STB
     size_t n;
     int w, h, c;
-    unsigned char *file = slurp(path, &n), *p = stbi_load_from_memory(file, (int)n, &w, &h, &c, 0);
+    unsigned char *file = (unsigned char *)slurp(path, &n), *p = stbi_load_from_memory(file, (int)n, &w, &h, &c, 0);
     CHECK(p && w == 4 * 46 - 1 && h == 2 * 46 - 1 && c == 1);        /* 5 x 5, enlarged nine times, one pixel between */
     int low = 255, high = 0;
     for (int y = 0; y < 45; y++) for (int x = 0; x < 45; x++) { int q = p[y * w + x]; if (q < low) low = q; if (q > high) high = q; }
@@ -230,7 +215,7 @@ TEST(event_file)
     closedir(list);
     CHECK(files == 2);
     size_t n;
-    unsigned char *bytes = slurp(path, &n);              /* flushed already: the context is still alive */
+    unsigned char *bytes = (unsigned char *)slurp(path, &n);              /* flushed already: the context is still alive */
     span file = { bytes, n }, event, summary, value, tag, x, y;
     CHECK(next_event(&file, &event) && field(&event, 3, &x, NULL) && x.n == 13 && !memcmp(x.p, "brain.Event:2", 13));
     CHECK(field(&event, 1, NULL, &number));
@@ -303,7 +288,7 @@ TEST(svg_plot)
     size_t n;
     snprintf(path, sizeof path, "%s/a.svg", folder("svg"));
     CHECK(nn_svg_plot(nn, path, "title", s, 4));
-    char *t = (char *)slurp(path, &n);
+    char *t = slurp(path, &n);
     CHECK(t && n > 500);
     CHECK_TEXT(t, "train &lt;loss>");
     CHECK_TEXT(t, "b &amp; c");
@@ -314,7 +299,7 @@ TEST(svg_plot)
     CHECK(nn_svg_plot(nn, path, NULL, s, 1));
     s[0].y = wild; s[0].count = 4;
     CHECK(nn_svg_plot(nn, path, "wild", s, 1));
-    t = (char *)slurp(path, &n);
+    t = slurp(path, &n);
     CHECK(t && !strstr(t, "nan") && !strstr(t, "inf"));
     free(t);
     CHECK(nn_svg_plot(nn, path, "nothing", NULL, 0));
@@ -334,7 +319,7 @@ TEST(svg_confusion)
     snprintf(r.names[0], 16, "set<osa>");
     snprintf(path, sizeof path, "%s/a.svg", folder("svg"));
     CHECK(nn_svg_confusion(nn, path, &r));
-    char *t = (char *)slurp(path, &n);
+    char *t = slurp(path, &n);
     CHECK_TEXT(t, "set&lt;osa>");
     CHECK_TEXT(t, ">123456<");
     CHECK_TEXT(t, ">7<");

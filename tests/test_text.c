@@ -8,25 +8,6 @@
 
 #define DIR "tests/golden/text/"
 static nn_context *quiet(uint64_t seed) { return nn_new(&(nn_desc){ .on_error = test_quiet, .seed = seed, .threads = 2 }); }
-#define CHECK_ERROR(nn, words) do { CHECK(!nn_ok(nn)); CHECK_TEXT(nn_error(nn), words); nn_clear(nn); } while (0)
-
-static char *slurp(const char *path, size_t *size)
-{
-    FILE *f = fopen(path, "rb");
-    char *p;
-    long n;
-    *size = 0;
-    if (!f) return NULL;
-    fseek(f, 0, SEEK_END);
-    n = ftell(f);
-    rewind(f);
-    p = malloc((size_t)n + 1);
-    *size = fread(p, 1, (size_t)n, f);
-    p[*size] = 0;
-    fclose(f);
-    return p;
-}
-
 static uint32_t hashed(uint32_t i)
 {
     i += 0x9E3779B9u; i ^= i >> 16; i *= 0x7FEB352Du; i ^= i >> 15; i *= 0x846CA68Bu;
