@@ -13660,7 +13660,6 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
     f.p.optimizer = f.d.optimizer;
     f.p.epochs = f.d.epochs > 0 ? f.d.epochs : 1;
     f.p.loss = f.p.accuracy = f.p.validation_loss = f.p.validation_accuracy = NAN;
-    f.plan = f.keep->plan = nn__fit_plan(&f);
     f.started = nn__seconds();
     f.terminal = !f.d.quiet && !nn->desc.log && nn__is_terminal();
     nn_begin(nn, NN_EVAL);
@@ -13672,6 +13671,7 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
         if (!nn__checkpoint(&f, 1)) return 0;
         nn__say(&f, "resumed after epoch %d from %s\n", (int)f.s.epochs, f.d.checkpoint);
     }
+    f.plan = f.keep->plan = nn__fit_plan(&f);
     if (nn__logs_open(&f)) {
         f.p.events = f.events;
         while (f.s.epochs < f.p.epochs && !f.p.stop && !(f.d.patience > 0 && f.s.waited >= f.d.patience)) {

@@ -9,7 +9,8 @@ if command -v clang > /dev/null; then
     for f in tests/fuzz/fuzz_*.c; do
         [ -f "$f" ] || continue
         n=$(basename $f .c); n=${n#fuzz_}
+        mkdir -p $out/corpus_$n $out/found/$n
         run "build fuzz_$n" clang -std=c11 -g -O1 -DNN_NO_SIMD -fsanitize=fuzzer,address,undefined -I. $f -o $out/fuzz_$n -lm -lpthread
-        run "fuzz_$n: the corpus, then ${FUZZ_SECONDS:-15} s" $out/fuzz_$n -max_total_time=${FUZZ_SECONDS:-15} -rss_limit_mb=2048 -max_len=4096 -timeout=10 -artifact_prefix=$out/ $(mkdir -p $out/corpus_$n; echo $out/corpus_$n) tests/fuzz/corpus/$n $out/found/$n
+        run "fuzz_$n: the corpus, then ${FUZZ_SECONDS:-15} s" $out/fuzz_$n -max_total_time=${FUZZ_SECONDS:-15} -rss_limit_mb=2048 -max_len=4096 -timeout=10 -artifact_prefix=$out/ $out/corpus_$n tests/fuzz/corpus/$n $out/found/$n
     done
 else skip "fuzzing" clang; fi
