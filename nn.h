@@ -18474,6 +18474,11 @@ static int64_t nn__gemm_tasks(nn__product g)
     s = nn__gemm_cuts(&g);
     return s.down * s.across;
 }
+static size_t nn__gemm_scratch(nn__product g)           // numbers
+{
+    nn__product_turn(&g);
+    return nn__gemm_cuts(&g).scratch;
+}
 static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same; also makes room for their scratch and adds what they cost
 {
     double work = (double)g.m * (double)g.n * (double)g.k / 8;
@@ -20220,7 +20225,7 @@ static int nn__conv_many(const nn__conv *v, int spread)
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
     nn__bands bands;                                     // bands.count: 0 where pixels are packed
-    int     many;                                        // channels in lanes
+    int     many, plain;                                 // channels in lanes; a product of the images as they are
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
     int64_t ahead, ahead_tasks;                          // numbers of the image that are transformed in a phase of their own: Winograd with few tiles
@@ -20261,6 +20266,21 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.ahead_tasks = s.ahead ? v->groups * s.blocks * (((spread ? v->o : v->c) + NN__WINO_SOME - 1) / NN__WINO_SOME) : 0;
     return s;
 }
+// 1x1 kernels with step 1: one group of one image is the product  y (rows, pixels) = w (rows, channels) x (channels, pixels).  It is laid out
+// column by column, y' = x' w', so that a bias per row is one per column; nn__product_turn turns it back.
+enum { NN__PLAIN_PIXELS = 64 };
+static int nn__conv_is_plain(const nn__conv *v) { return v->taps == 1 && v->map[0] == 1 && v->image[0] == 1 && v->map[1] == v->image[1] && v->stride[1] == 1 && !v->pad[1] && v->map[1] >= NN__PLAIN_PIXELS; }
+static nn__product nn__conv_plain(const nn__conv *v, int spread)     // of the first group of the first image; a, b, y are for the caller
+{
+    nn__product g;
+    int64_t pixels = v->map[1];
+    memset(&g, 0, sizeof g);
+    g.m = pixels; g.n = spread ? v->c : v->o; g.k = spread ? v->o : v->c;
+    g.ars = 1; g.acs = pixels;
+    g.brs = spread ? v->c : 1; g.bcs = spread ? 1 : v->c;
+    g.yrs = 1; g.ycs = pixels;
+    return g;
+}
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
@@ -20269,6 +20289,12 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.phases = spread ? v->phases[0] * v->phases[1] : 1;
     s.rows = spread ? v->c : v->o;
     if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
+    if (nn__conv_is_plain(v)) {
+        s.plain = s.rounds = s.blocks = 1;
+        s.splits = nn__gemm_tasks(nn__conv_plain(v, spread));
+        s.tasks = v->batch * v->groups * s.splits;
+        return s;
+    }
     if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
     if (!nn__conv_bands(v, spread, &s.bands)) s.bands.count = 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
@@ -20378,6 +20404,7 @@ static int nn__conv_shape(nn_call *c)
 static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
     int64_t rows = s->rows, sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain(v, spread));
     if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
     if (s->many) return NN__LANES_ROOM + NN__LANES_N * (rows + 16 + 16);
     if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
@@ -21529,7 +21556,15 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
     R *packed = (R *)(v->kept ? c->kept : c->shared);
     int64_t round = v->kept ? 0 : t->phase / 2;
     nn__conv_cut s = nn__conv_cuts(v, spread);
-    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
+    if (s.plain) {
+        nn__product g = nn__conv_plain(v, spread);
+        int64_t part = t->index / s.splits, group = part % v->groups;
+        g.a = from + part * g.k * g.m;
+        g.b = (const R *)c->in[1].data + group * v->o * v->c;
+        g.y = y + part * g.n * g.m;
+        NN__K(gemm_task)(g, add, bias ? bias + group * g.n : NULL, t->index % s.splits, (R *)t->scratch);
+    }
+    else if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (s.many) NN__K(lanes_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (s.bands.count) NN__K(conv_bands)(v, spread, packed, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
