@@ -1242,8 +1242,9 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN__ROW_ID(name, keep, f, df)                NN_OP_##name,
 #define NN__ROW_ID2(name, keep, f, da, db)           NN_OP_##name,
 #define NN__ROW_IDS(name, kind, in, out, flags, keep, shape, plan, params) NN_OP_##name,
+#define NN__ONE_MORE(name, keep, f, df) + 1
 enum { NN_OP_none, NN_UNARY_OPS(NN__ROW_ID) NN_UNARY1_OPS(NN__ROW_ID) NN_UNARY2_OPS(NN__ROW_ID) NN_BINARY_OPS(NN__ROW_ID2) NN_OP_where,
-       NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT };
+       NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT, NN__UNARY_END = NN_OP_none + 1 NN_UNARY_OPS(NN__ONE_MORE) };
 
 enum { NN_BACKEND_VERSION = 1 };
 // A device. Life cycle: nn_new keeps the pointer; memory is taken in large blocks; run is called for every op; nn_free releases the blocks.
@@ -13840,12 +13841,26 @@ static void nn__record_net(nn__recording *r, nn_layer *net, const nn__buffers *b
 
 // ---- folding ------------------------------------------------------------------------------------------
 static float nn__norm_eps(const void *params);           // >>ops
-static int nn__reads_storage(const nn__recorded *c, const void *data)
+static int nn__conv_then_relu(void *params);             // >>ops
+static int nn__views_meet(const nn_view *a, const nn_view *b)
 {
-    int i;
-    for (i = 0; i < c->nin; i++) if (c->v[i].data == data) return 1;
-    return 0;
+    const char *low, *high, *l, *h;
+    if (nn__view_empty(a) || nn__view_empty(b)) return 0;
+    nn__view_extent(a, &low, &high);
+    nn__view_extent(b, &l, &h);
+    return low < h && l < high;
 }
+static int nn__only_reader(const nn__recording *r, int j, const nn_view *v)      // is call j the only one that reads v or a part of it?
+{
+    int i, k;
+    for (k = 0; k < r->calls; k++) for (i = 0; k != j && r->call[k].op && i < r->call[k].nin; i++) if (nn__views_meet(&r->call[k].v[i], v)) return 0;
+    return !nn__views_meet(&r->output, v);
+}
+static int nn__same_layout(const nn_view *a, const nn_view *b)
+{
+    return nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
+}
+static int nn__same_view(const nn_view *a, const nn_view *b) { return a->data == b->data && nn__same_layout(a, b); }
 
 // Folds call j, a batch norm, into call i, whose result nobody else reads. w, b: room for the new weights and bias. twin: the same net, another batch.
 static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float *w, float *b)
@@ -13881,7 +13896,7 @@ static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float 
 static int nn__foldable(const nn__recording *r, int j)      // which call the batch norm j can go into, or -1
 {
     const nn__recorded *n = &r->call[j];
-    int i, k, found = -1;
+    int i, found = -1;
     if (!n->op || n->op->id != NN_OP_batchnorm || n->mode == NN_TRAIN || !n->v[3].data || !n->v[4].data) return -1;
     for (i = 1; i < 5; i++) if (n->v[i].data && n->v[i].dtype != NN_F32) return -1;
     for (i = 0; i < j; i++) {
@@ -13891,14 +13906,41 @@ static int nn__foldable(const nn__recording *r, int j)      // which call the ba
         memcpy(&then, c->params, sizeof then);
         found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !then) ? i : -1;
     }
-    for (k = 0; k < r->calls && found >= 0; k++)
-        if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
+    if (found >= 0 && !nn__only_reader(r, j, &n->v[0])) found = -1;
     if (found >= 0) {                                    // weights that are a part of something larger stay as they are
         const char *low, *high;
         nn__view_extent(&r->call[found].v[1], &low, &high);
         if (high - low != nn_view_count(&r->call[found].v[1]) * (int64_t)sizeof(float)) found = -1;
     }
-    return found >= 0 && r->output.data != n->v[0].data ? found : -1;
+    return found;
+}
+
+// What an op does to its result before it goes to memory: ReLU in a convolution, any function of the table in a linear layer. 0: it cannot.
+static int nn__set_then(nn__recorded *c, int function)
+{
+    int then;
+    memcpy(&then, c->params, sizeof then);
+    if (c->op->id == NN_OP_linear || c->op->id == NN_OP_linear_small) {
+        if (then) return 0;
+        memcpy(c->params, &function, sizeof function);
+        return 1;
+    }
+    return c->op->id == NN_OP_conv2d && function == NN_OP_relu && nn__conv_then_relu(c->params);
+}
+// Call j, a function of each number, goes into the call that makes its argument, if nobody else reads that.
+static void nn__fuse(nn__recording *r, nn__recording *twin, int j)
+{
+    const nn__recorded *f = &r->call[j];
+    int i, t, id = f->op ? f->op->id : NN_OP_none;
+    if (id <= NN_OP_none || id >= NN__UNARY_END || nn__view_empty(&f->v[0]) || !nn__only_reader(r, j, &f->v[0])) return;
+    for (i = j - 1; i >= 0; i--) if (r->call[i].op && r->call[i].v[r->call[i].nin].data == f->v[0].data) break;
+    if (i < 0 || !nn__same_view(&f->v[0], &r->call[i].v[r->call[i].nin]) || !nn__same_layout(&f->v[0], &f->v[1]) || !nn__set_then(&r->call[i], id)) return;
+    if (twin != r) nn__set_then(&twin->call[i], id);
+    for (t = 0; t < 2; t++) {
+        nn__recording *both = t ? twin : r;
+        both->call[i].v[both->call[i].nin] = both->call[j].v[1];
+        both->call[j].op = NULL;
+    }
 }
 
 // ---- storages -----------------------------------------------------------------------------------------
@@ -13995,11 +14037,6 @@ static void nn__drop_dead(nn__recording *r, nn__recording *twin)   // calls whos
 }
 
 // ---- layout -------------------------------------------------------------------------------------------
-static int nn__same_view(const nn_view *a, const nn_view *b)
-{
-    return a->data == b->data && nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
-}
-
 static int nn__storage_root(const nn__storage *s, int i) { while (s[i].into >= 0) i = s[i].into; return i; }
 
 // The result of an elementwise op may lie where its first input does, if that is as large, laid out alike and not needed any more.
@@ -14378,6 +14415,7 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
                 nn__fold(&big, twin, i, j, folded + room, folded + room + nn_view_count(&big.call[i].v[1]));
                 room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)big.call[i].v[1].shape[0];
             }
+            for (j = 1; j < big.calls; j++) nn__fuse(&big, twin, j);
             nn__drop_dead(&big, twin);
             p = nn__plan_build(&big, twin, s, u, desc && desc->parallel);
             if (!p && !big.refused && !twin->refused && twin != &big) p = nn__plan_build(&big, &big, s, u, desc && desc->parallel);
@@ -15115,7 +15153,7 @@ typedef struct nn__range_params  { double start, step, end; } nn__range_params;
 typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 // Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
-typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
+typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same, relu; } nn__conv_params; // relu: of the result, in plans
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
 typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
@@ -18479,6 +18517,7 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     const void *a, *b;
     void       *y;
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
+    int         turned;              // a and b have changed places, y is its transpose
     int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
@@ -18492,6 +18531,7 @@ static int nn__product_turn(nn__product *g)
     if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
     g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
     g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
+    g->turned = 1;
     return 1;
 }
 
@@ -18517,6 +18557,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
+    if (g->turned) s.scratch += (size_t)(s.rows + 12) * NN__GEMM_STRIP;              // a bias is one number per row
     return s;
 }
 // The block of y that a task makes.
@@ -18568,20 +18609,16 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
 #define NN__NV 2                     // vectors per row of a tile
 #define NN__NR (NN__NV * NN__LANES)
 
-// y[h][v vectors] = A (h, k) B (k, v vectors) + y, or + start in every row. h and v are constants where this is inlined: the sums stay in registers.
-NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy)
+// y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart, or + y. h and v are constants where this is inlined: the sums stay
+// in registers.
+NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
 {
     V acc[NN__TALL][8], bv[8];
     int64_t p;
     int i, j;
-    if (start) {
-        NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
-        NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
-    } else {
-        NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
-    }
+    if (!start) { start = y; lds = ldy; }
+    NN__UNROLL for (i = 0; i < h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + i * lds + j * NN__LANES);
     for (p = 0; p < k; p++, a += acs, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
@@ -18591,9 +18628,9 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
         NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
 }
 
-typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy);
-#define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy) \
-    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, y, ldy); }
+typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy);
+#define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy) \
+    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, lds, y, ldy); }
 #define NN__TILES_OF(v, NN__X) NN__X(1, v) NN__X(2, v) NN__X(3, v) NN__X(4, v)
 #if NN__TALL == 4
 #define NN__TILES(v, NN__X) NN__TILES_OF(v, NN__X)
@@ -18620,7 +18657,7 @@ NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 
 static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
 {
-    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, y, ldy);
+    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, 0, y, ldy);
 }
 
 #if NN__LANES > 1
@@ -18747,10 +18784,9 @@ NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int
 }
 
 // All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
-// b: [term][column]. They start from y, or from start (a number per column), or from each (one per row, where y is not dense). ahead: where
-// the next strip lies, which is fetched meanwhile, or NULL.
+// b: [term][column]. They start from y, or from start, whose rows are lds apart. ahead: where the next strip lies, which is fetched meanwhile, or NULL.
 static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
-                              const R *start, const R *each, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
+                              const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
     int64_t tiles = (m + tall - 1) / tall, t, p = 0, i, width = vectors * NN__LANES;
@@ -18759,15 +18795,15 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
-        if (w == width && cs == 1 && !each) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
+        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
         else {
-            if (each) for (i = 0; i < h; i++) NN__K(fill_with)(width, edge + i * width, each[t * h + (t < m % tiles ? 0 : m % tiles) + i]);
-            else if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
-            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, edge, width);
+            if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
+            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, edge, width);
             NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
         y += h * rs;
+        if (start) start += h * lds;
     }
 }
 
@@ -18814,7 +18850,7 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
         NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
         if (whole == k) continue;
         NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
-        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, y + j, 0);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, 0, y + j, 0);
     }
 }
 #endif
@@ -18917,8 +18953,8 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
 {
     nn__gemm_cut s;
     const R *each = NULL;
-    int64_t i0, j0, h, end, p = 0, j, tall;
-    R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
+    int64_t i0, j0, h, end, p, j, tall, wide;
+    R *y, *strip, *rows, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     i0 = task % s.down * s.rows;
@@ -18928,12 +18964,16 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     y = (R *)g.y + i0 * g.yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
+    wide = h <= 3 ? 8 * NN__LANES : NN__NR;
+    rows = scratch + s.scratch - (s.rows + 12) * NN__GEMM_STRIP;
     if (h <= 0) return;
+    if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
         NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
         return;
     }
+    p = 0;
     do {
         int64_t depth = nn__min(s.depth, g.k - p);
         const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = g.small ? NULL : (const R *)g.b + p * g.brs + j0 * g.bcs;
@@ -18968,11 +19008,11 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
                 b = strip;
                 ldb = width;
             } else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
-            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep || each ? NULL : start, keep || !each ? NULL : each + i0,
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep ? NULL : each ? rows : start, each ? wide : 0,
                               y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, NULL, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, 0, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
             }
             b = next;
             j += w;
@@ -20010,7 +20050,7 @@ enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
     int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
-    int     transposed, winograd, kept;                  // kept: weights are packed once, all of them
+    int     transposed, winograd, kept, relu;            // kept: weights are packed once, all of them
 } nn__conv;
 
 static nn__conv nn__conv_sizes(const nn_call *c)
@@ -20021,6 +20061,7 @@ static nn__conv nn__conv_sizes(const nn_call *c)
     int d;
     v.transposed = c->op->id == NN_OP_conv_transpose2d;
     v.kept = (int)(c->fixed >> 1 & 1);
+    v.relu = p->relu;
     image = v.transposed ? &c->out[0] : &c->in[0];
     map   = v.transposed ? &c->in[0] : &c->out[0];
     v.batch = image->shape[0];
@@ -20356,7 +20397,8 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.rows = spread ? v->c : v->o;
     if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
     if (nn__conv_is_plain(v)) {
-        s.plain = s.rounds = s.blocks = 1;
+        s.plain = 1;
+        s.rounds = s.blocks = 1;
         s.splits = nn__gemm_tasks(nn__conv_plain(v, spread));
         s.tasks = v->batch * v->groups * s.splits;
         return s;
@@ -20527,6 +20569,7 @@ static void nn__conv_plan(nn_call *c)
     if (back && c->din[2].data) c->tasks[0] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
 
+static int nn__conv_then_relu(void *params) { return ((nn__conv_params *)params)->relu ? 0 : (((nn__conv_params *)params)->relu = 1); }
 static int64_t nn__int_option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
 static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_desc *desc)
 {
@@ -20690,6 +20733,14 @@ static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64
     NN__K(conv_rows)(v, spread, &s, w + group * v->o * v->c * v->taps, low, first, first + NN__GEMM_M, NN__K(conv_height)(&s), to + group * s.panels);
 }
 
+static void NN__K(relu_rows)(int64_t rows, int64_t n, R *y, int64_t ld)
+{
+    int64_t i, j;
+    for (i = 0; i < rows; i++, y += ld) for (j = 0; j < n; j += NN__LANES) {
+        V x = NN__K(get_lanes)(y + j, n - j);
+        NN__K(put_lanes)(y + j, SEL(x < C(0), C(0), x), n - j);
+    }
+}
 NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)       // every step-th of from
 {
     int64_t i;
@@ -20849,6 +20900,7 @@ static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const 
             }
         }
     }
+    if (v->relu) NN__K(relu_rows)(n, m, sum, ld);
     for (i = 0; i < images; i++) {
         R *to = y + (((image + i) * v->groups + group) * q.rows + row) * plane + (q.y.first + y0 * q.y.pitch) * width + q.x.first + x0 * q.x.pitch;
         int64_t run = xs == width && q.y.pitch == 1 ? ys * xs : xs;
@@ -20892,6 +20944,7 @@ static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R
             NN__K(gemm_tile)(depth, a + (in_round + i) * depth, scratch + j * depth, sum + i * NN__CONV_N + j, NN__CONV_N);
         a += s.lead * depth;
     }
+    if (v->relu) NN__K(relu_rows)(m, n, sum, NN__CONV_N);
     y += (group * q.rows + row) * plane;
     for (j = 0; j < n; j = k) {
         for (k = j + 1; k < n && column[k] == column[k - 1] + q.x.pitch; k++) { }
@@ -21071,7 +21124,7 @@ static void NN__K(band_out)(const nn__gather *q, const nn__strip *z, const R *su
 }
 // One row, one channel, 3 x 3 taps, step 1: four lines of results at a time, so that a vector that is read serves three of them.
 // x: term 0 of the first result; lines of x are `line` apart, taps in a line `hop` (both negative when it spreads: then x, y are those of the last line).
-NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, R *y, int64_t y_line)
+NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, int relu, R *y, int64_t y_line)
 {
     V tap[9], acc[4], z;
     int64_t i;
@@ -21084,6 +21137,7 @@ NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line
             NN__HOLD(z);
             NN__UNROLL for (r = 0; r < 4; r++) if (l >= r && l < r + 3) acc[r] = FMA(tap[(l - r + 9) % 3 * 3 + k], z, acc[r]);
         }
+        if (relu) NN__UNROLL for (r = 0; r < 4; r++) acc[r] = SEL(acc[r] < C(0), C(0), acc[r]);
         NN__UNROLL for (r = 0; r < 4; r++) NN__K(put_lanes)(y + r * y_line + i, acc[r], n - i);
     }
 }
@@ -21126,7 +21180,7 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
                 R *to = y + image * plane + b.q.y.first * width + b.q.x.first;
                 for (i = 0; i < b.q.y.count; i += 4) {
                     int64_t l = nn__min(i, b.q.y.count - 4) + up;
-                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, to + l * width, b.q.y.hop * width);
+                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, v->relu, to + l * width, b.q.y.hop * width);
                 }
                 continue;
             }
@@ -21147,6 +21201,7 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
                     NN__K(band_tiles)(height, n, terms, panel + i * terms, strip + t.channel * b.z.channel + p, b.at, t.channel ? NULL : start, at, row);
                     panel += s.lead * terms;
                 }
+                if (v->relu) NN__K(relu_rows)(h, n, at, row);
                 if (at == sum) NN__K(band_out)(&b.q, &b.z, sum, h, p, n, to, width, plane, add);
             }
         }
@@ -21541,6 +21596,7 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahea
             int k;
             NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
             NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + start;
+            if (v->relu) NN__UNROLL for (k = 0; k < 4; k++) z[k] = SEL(z[k] < C(0), C(0), z[k]);
             NN__K(join_four)(z, tile[j][0]);
         }
         if (high == 4 && width == 4 && !add)
@@ -21629,6 +21685,10 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
         g.b = (const R *)c->in[1].data + group * v->o * v->c;
         g.y = y + part * g.n * g.m;
         NN__K(gemm_task)(g, add, bias ? bias + group * g.n : NULL, t->index % s.splits, (R *)t->scratch);
+        if (v->relu) {
+            nn__gemm_block k = nn__gemm_block_of(&g, t->index % s.splits);
+            NN__K(relu_rows)(k.columns, k.rows, (R *)g.y + k.column * g.m + k.row, g.m);
+        }
     }
     else if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (s.many) NN__K(lanes_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
@@ -23363,8 +23423,8 @@ NN__FORWARD(linear_update)
             a.ldg = vectors * NN__LANES;
             a.p = (R *)g.y + at;
             for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
-            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, dw, a.ldg);
-            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, dw, a.ldg);
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, 0, dw, a.ldg);
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, 0, dw, a.ldg);
             update(rows, w, &a, &r);
         }
     }
@@ -23703,7 +23763,7 @@ static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int6
     R zero[NN__NR] = { 0 };
     int64_t j;
     for (j = 0; j < w; j += NN__NR)
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, NULL, y + j * cs, rs, cs, NULL, 0);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, 0, y + j * cs, rs, cs, NULL, 0);
 }
 
 static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
@@ -24288,7 +24348,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
         const R *b = shared + w->at + j * w->k;
         int vectors = w->n - j > NN__LANES ? NN__NV : 1;
         width = vectors * NN__LANES;
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, NULL, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, 0, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
     }
 }
 
