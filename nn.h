@@ -20388,6 +20388,15 @@ static nn__product nn__conv_plain(const nn__conv *v, int spread)     // of the f
     g.yrs = 1; g.ycs = pixels;
     return g;
 }
+static nn__product nn__conv_plain_dw(const nn__conv *v)              // of one image: dw (o, c) = map (o, pixels) image (c, pixels)'
+{
+    nn__product g;
+    memset(&g, 0, sizeof g);
+    g.m = v->o; g.n = v->c; g.k = v->map[1];
+    g.ars = g.bcs = g.k; g.acs = g.brs = 1;
+    g.yrs = g.n; g.ycs = 1;
+    return g;
+}
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
@@ -20443,7 +20452,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.tasks *= s.splits;
     return s;
 }
-typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
@@ -20452,7 +20461,9 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
-    s.banded = !wino && nn__conv_dw_bands(v, &s.bands);
+    s.plain = nn__conv_is_plain(v);
+    s.banded = !wino && !s.plain && nn__conv_dw_bands(v, &s.bands);
+    if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(v));
     if (s.banded) {
         s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
         s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
@@ -20520,6 +20531,7 @@ static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cu
 }
 static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(v));
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
     return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
@@ -21027,10 +21039,23 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
         int64_t depth = nn__min(NN__CONV_K, total - p);
         R *pb = scratch + NN__CONV_K * (NN__CONV_M + 16);
         NN__K(conv_planes)(map, pixels, v->groups * v->o * pixels, p, depth, h, NN__MR, scratch);
-        if (v->taps == 1 && v->image[0] == 1 && pixels == v->image[1])               // 1x1: the image as it is
-            NN__K(conv_planes)(image + j0 * pixels, pixels, v->groups * v->c * pixels, p, depth, w, NN__NR, pb);
-        else NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
+        NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
         NN__K(gemm_macro)(h, w, depth, scratch, pb, dw, columns, 1);
+    }
+}
+
+// A block of dw of 1x1 kernels over a chunk of the batch: product after product.
+static void NN__K(conv_dw_plain)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    nn__product g = nn__conv_plain_dw(v);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, b;
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    g.y = dw + group * g.m * g.n;
+    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++, add = 1) {
+        g.a = map + (b * v->groups + group) * g.m * g.k;
+        g.b = image + (b * v->groups + group) * g.n * g.k;
+        NN__K(gemm_task)(g, add, NULL, block, scratch);
     }
 }
 
@@ -21735,7 +21760,8 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     }
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
-        if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        if (w.plain)             NN__K(conv_dw_plain)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else if (w.banded)       NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
