@@ -13708,9 +13708,11 @@ NN__SIMPLE_END
 //               writes: kept in the workspace from run to run) or temporary
 //     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
 //               an elementwise result takes the place of its input where that dies
+//     slices    first calls that work sample by sample on more than the second-level cache holds run on a few samples at a time, one
+//               call after the other; what lies between them is then as large as a slice, and threads share slices, not calls
 //     batch     a size, stride or place that differs between the two recordings is linear in the batch
 // =============================================================================================
-enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
+enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_SLICE, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
 
 typedef struct nn__recorded {
     const nn_op *op;
@@ -13736,7 +13738,7 @@ typedef struct nn__storage { const char *low, *high; int base, first, last, into
 typedef struct nn__plan_view {
     nn_view v;                       // for batch 0: sizes are shape + batch * shape_step; data is not used
     int     base;
-    int64_t at, at_step, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];
+    int64_t at, at_step, sample, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];      // sample: bytes from one to the next, in calls of slices
 } nn__plan_view;
 typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; unsigned fixed; char *kept; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
 struct nn_plan {
@@ -13746,11 +13748,20 @@ struct nn_plan {
     nn_shape       out_shape;
     char          *constants;
     char          *state;            // its first values, among the constants
-    int            calls, any_batch, threads;
-    int64_t        batch;
+    int            calls, any_batch, threads, slice_calls;   // slice_calls: the first ones, which run in slices
+    int64_t        batch, slice;     // samples of a slice
     size_t         output_bytes, state_bytes, temp_bytes, scratch_bytes, constant_bytes;   // of one sample; of the workspace: state, temporaries,
-};                                                                                         // scratch; of weights and what is made of them
+    size_t         slice_bytes, slice_scratch;               // scratch; of weights and what is made of them; of what lies between the calls of a slice; of a slice
+};
+// Two recordings of a net on their way to a plan: r with the largest batch, q with another one (or r again), and their storages.
+typedef struct nn__draft {
+    nn__recording *r, *q;
+    nn__storage   *s, *u;
+    int            n, m, slice_calls;                        // storages; calls (of r, also those that are gone) that run in slices
+    int64_t        slice;
+} nn__draft;
 
+static char *nn__aligned(void *p) { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
 static void nn__record_refuse(nn_context *nn, const char *why)
 {
@@ -13970,6 +13981,41 @@ static void nn__storage_add(nn__storage *s, int *n, const nn_view *v)    // join
     ++*n;
 }
 
+static nn__storage *nn__storage_at(nn__storage *s, int n, const nn_view *v) { return nn__view_empty(v) ? NULL : &s[nn__storage_of(s, n, v)]; }
+
+// What call i does with storages: it reads its inputs, writes its outputs; both keep them alive.
+static void nn__storages_used(nn__recording *r, nn__storage *s, int n, int i)
+{
+    const nn__recorded *c = &r->call[i];
+    int j;
+    for (j = 0; c->op && j < c->nin + c->nout; j++) {
+        nn__storage *t = nn__storage_at(s, n, &c->v[j]);
+        if (!t) continue;
+        if (j < c->nin && (c->op->flags & NN_OP_MUTATES) && c->mode == NN_TRAIN) r->refused = "it changes its buffers";
+        if (j >= c->nin) {
+            if (nn__in_buffers(r->buffers, t->low, t->high)) t->base = NN__PLAN_STATE;
+            else if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
+            else t->base = NN__PLAN_TEMP;
+        }
+        if (t->first < 0) t->first = i;
+        t->last = i;
+    }
+}
+// The input and the output of the net are the caller's memory, where a call reads or writes all of them.
+static void nn__storages_outside(nn__recording *r, nn__storage *s, int n)
+{
+    nn__storage *in = nn__storage_at(s, n, &r->input), *out = nn__storage_at(s, n, &r->output);
+    const char *low, *high;
+    if (in) {
+        if (in->base == NN__PLAN_TEMP) r->refused = "it overwrites its input";
+        in->base = NN__PLAN_INPUT;
+    }
+    if (out) {
+        nn__view_extent(&r->output, &low, &high);
+        if (out->base == NN__PLAN_TEMP && low == out->low && high == out->high) out->base = NN__PLAN_OUTPUT;
+        out->last = r->calls;
+    }
+}
 static int nn__find_storages(nn__recording *r, nn__storage *s)
 {
     int n = 0, i, j;
@@ -13977,34 +14023,8 @@ static int nn__find_storages(nn__recording *r, nn__storage *s)
     nn__storage_add(s, &n, &r->output);
     for (i = 0; i < r->calls; i++)
         for (j = 0; r->call[i].op && j < r->call[i].nin + r->call[i].nout; j++) nn__storage_add(s, &n, &r->call[i].v[j]);
-    for (i = 0; i < r->calls; i++) {
-        const nn__recorded *c = &r->call[i];
-        for (j = 0; c->op && j < c->nin + c->nout; j++) {
-            nn__storage *t;
-            if (nn__view_empty(&c->v[j])) continue;
-            t = &s[nn__storage_of(s, n, &c->v[j])];
-            if (j < c->nin && (c->op->flags & NN_OP_MUTATES) && c->mode == NN_TRAIN) r->refused = "it changes its buffers";
-            if (j >= c->nin) {
-                if (nn__in_buffers(r->buffers, t->low, t->high)) t->base = NN__PLAN_STATE;
-                else if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
-                else t->base = NN__PLAN_TEMP;
-            }
-            if (t->first < 0) t->first = i;
-            t->last = i;
-        }
-    }
-    if (!nn__view_empty(&r->input)) {
-        nn__storage *t = &s[nn__storage_of(s, n, &r->input)];
-        if (t->base == NN__PLAN_TEMP) r->refused = "it overwrites its input";
-        t->base = NN__PLAN_INPUT;
-    }
-    if (!nn__view_empty(&r->output)) {
-        nn__storage *t = &s[nn__storage_of(s, n, &r->output)];
-        const char *low, *high;
-        nn__view_extent(&r->output, &low, &high);
-        if (t->base == NN__PLAN_TEMP && low == t->low && high == t->high) t->base = NN__PLAN_OUTPUT;
-        t->last = r->calls;
-    }
+    for (i = 0; i < r->calls; i++) nn__storages_used(r, s, n, i);
+    nn__storages_outside(r, s, n);
     return n;
 }
 
@@ -14062,21 +14082,21 @@ static void nn__share_places(const nn__recording *r, nn__storage *s, int n)
 
 static int64_t nn__storage_bytes_of(const nn__storage *s) { return (int64_t)nn__round_up((size_t)(s->high - s->low)); }
 
-static int64_t nn__place_temporaries(nn__storage *s, int n)          // greedy by size; returns the bytes needed
+static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those of a kind, greedy by size; returns the bytes needed
 {
     int64_t total = 0;
     int done, i, j;
-    for (i = 0; i < n; i++) s[i].place = -1;
+    for (i = 0; i < n; i++) if (s[i].base == base) s[i].place = -1;
     for (done = 0; done < n; done++) {
         int best = -1;
         int64_t at = 0;
         for (i = 0; i < n; i++) {
-            if (s[i].base != NN__PLAN_TEMP || s[i].into >= 0 || s[i].place >= 0) continue;
+            if (s[i].base != base || s[i].into >= 0 || s[i].place >= 0) continue;
             if (best < 0 || nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best])) best = i;
         }
         if (best < 0) break;
         for (j = 0; j < n; j++) {                        // the lowest place that no storage alive at the same time covers
-            if (s[j].base != NN__PLAN_TEMP || s[j].into >= 0 || s[j].place < 0 || s[j].last < s[best].first || s[best].last < s[j].first) continue;
+            if (s[j].base != base || s[j].into >= 0 || s[j].place < 0 || s[j].last < s[best].first || s[best].last < s[j].first) continue;
             if (s[j].place < at + nn__storage_bytes_of(&s[best]) && at < s[j].place + nn__storage_bytes_of(&s[j])) {
                 at = s[j].place + nn__storage_bytes_of(&s[j]);
                 j = -1;
@@ -14088,11 +14108,78 @@ static int64_t nn__place_temporaries(nn__storage *s, int n)          // greedy b
     return total;
 }
 
+// ---- slices -------------------------------------------------------------------------------------------
+// Calls that make each sample of their results from the same sample of their arguments, and whose results depend on nothing else, may run on
+// some samples after the others: the same bits (an output of a sample does not depend on its batch). One call after the other on so few
+// samples that what lies between them stays in the second-level cache; of weights too, no more than it holds.
+enum { NN__SLICE_BYTES = 1 << 19 };
+static int64_t nn__view_sample(const nn_view *v) { return v->stride[0] * (int64_t)nn_dtype_bytes((nn_dtype)v->dtype); }
+static int nn__is_by_sample(const nn__draft *d, const nn_view *v, const nn_view *w)     // is v, in the other recording w, a row of samples that fills its storage?
+{
+    const nn__storage *s = &d->s[nn__storage_of(d->s, d->n, v)], *u;
+    if (nn__view_empty(w) || v->ndim != w->ndim || v->ndim < 1) return 0;
+    u = &d->u[nn__storage_of(d->u, d->m, w)];
+    return v->shape[0] == d->r->batch && w->shape[0] == d->q->batch && nn__same_sizes(v->ndim - 1, v->shape + 1, w->ndim - 1, w->shape + 1)
+        && !memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride) && (const char *)v->data - s->low == (const char *)w->data - u->low
+        && s->high - s->low == v->shape[0] * nn__view_sample(v);
+}
+// Bytes that call i reads and writes for a sample, and those of its weights; -1 where it does not work sample by sample.
+static int64_t nn__slice_width(const nn__draft *d, int i, int64_t *weights)
+{
+    const nn__recorded *c = &d->r->call[i], *e = &d->q->call[i];
+    int id = c->op->id, j;
+    int64_t bytes = 0;
+    *weights = (int64_t)c->kept_bytes;
+    if (!(id > NN_OP_none && id < NN_OP_where) && id != NN_OP_conv2d && id != NN_OP_conv_transpose2d && id != NN_OP_maxpool2d && id != NN_OP_avgpool2d) return -1;
+    for (j = 0; j < c->nin + c->nout; j++) {
+        if (nn__view_empty(&c->v[j])) continue;
+        if (d->s[nn__storage_of(d->s, d->n, &c->v[j])].base <= NN__PLAN_CONST) {
+            if (!nn__same_layout(&c->v[j], &e->v[j])) return -1;
+            if (!(c->spent >> j & 1)) *weights += nn_view_count(&c->v[j]) * (int64_t)sizeof(float);
+        }
+        else if (nn__is_by_sample(d, &c->v[j], &e->v[j])) bytes += nn__view_sample(&c->v[j]);
+        else return -1;
+    }
+    return bytes;
+}
+static void nn__storages_of_slices(nn__storage *s, int n, int calls, int64_t batch, int64_t slice)     // those that only the first `calls` calls use
+{
+    int i;
+    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_TEMP && s[nn__storage_root(s, i)].last < calls) {
+        s[i].high = s[i].low + (s[i].high - s[i].low) / batch * slice;
+        s[i].base = NN__PLAN_SLICE;
+    }
+}
+static void nn__find_slices(nn__draft *d, int threads)
+{
+    int64_t batch = d->r->batch, widest = 0, sum = 0, width, weights, slices;
+    int i, calls = 0;
+    d->slice_calls = 0;
+    if (d->r == d->q) return;
+    for (i = 0; i < d->r->calls; i++) {
+        if (!d->r->call[i].op) continue;
+        width = nn__slice_width(d, i, &weights);
+        sum += weights;
+        if (width < 0 || sum > NN__SLICE_BYTES) break;
+        if (width * batch > NN__SLICE_BYTES) calls = i + 1;          // calls at the end that find all they need in the cache stay out
+        widest = nn__max(widest, width);
+    }
+    slices = (widest * batch + NN__SLICE_BYTES - 1) / NN__SLICE_BYTES;
+    if (!calls || slices < 2 || (threads > 1 && slices < 2 * threads)) return;
+    d->slice = (batch + slices - 1) / slices;
+    d->slice_calls = calls;
+    nn__storages_of_slices(d->s, d->n, calls, batch, d->slice);
+    nn__storages_of_slices(d->u, d->m, calls, d->q->batch, nn__min(d->slice, d->q->batch));
+}
+
 // ---- the program --------------------------------------------------------------------------------------
 // How the view of two recordings depends on the batch. 0: it does not in a linear way.
-static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, const nn__recording *r, const nn__recording *q, const nn__storage *s, int n, const nn__storage *u, int m)
+static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, const nn__draft *d)
 {
+    const nn__recording *r = d->r, *q = d->q;
+    const nn__storage *s = d->s, *u = d->u;
     int64_t step = r->batch - q->batch, at[2];
+    int n = d->n, m = d->m;
     int i, a, b, base;
     memset(to, 0, sizeof *to);
     to->v = *v;
@@ -14115,14 +14202,14 @@ static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, 
         }
     }
     to->base = base;
-    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_CONST || base == NN__PLAN_STATE || base == NN__PLAN_TEMP ? s[nn__storage_root(s, a)].place : 0);
+    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_INPUT || base == NN__PLAN_OUTPUT ? 0 : s[nn__storage_root(s, a)].place);
     return 1;
 }
 
-NN__INLINE void nn__plan_fill(nn_view *to, const nn__plan_view *from, int64_t batch, char *const *base)
+NN__INLINE void nn__plan_fill(nn_view *to, const nn__plan_view *from, int64_t first, int64_t batch, char *const *base)
 {
     int i;
-    to->data = from->base == NN__PLAN_NONE ? NULL : base[from->base] + from->at + from->at_step * batch;
+    to->data = from->base == NN__PLAN_NONE ? NULL : base[from->base] + from->at + from->at_step * batch + from->sample * first;
     to->ndim = from->v.ndim;
     to->dtype = from->v.dtype;
     for (i = 0; i < from->v.ndim; i++) {
@@ -14150,7 +14237,7 @@ static void nn__plan_ask(nn_call *c)                     // how the op cuts its 
     if (c->op->plan) c->op->plan(c);
 }
 
-static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t batch, char *const *base, nn_call *c)
+static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t first, int64_t batch, char *const *base, nn_call *c)    // samples: first, how many
 {
     const nn__plan_view *v = p->view + k->view;
     int i;
@@ -14159,31 +14246,79 @@ static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t b
     c->mode = k->mode;
     c->nin = k->nin; c->nout = k->nout; c->naux = k->naux;
     c->fixed = k->fixed;
-    for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, batch, base);
-    for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, batch, base);
-    for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, batch, base);
+    for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, first, batch, base);
+    for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, first, batch, base);
+    for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, first, batch, base);
     nn__plan_ask(c);
 }
 
-static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, char *scratch)
+static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, int threads, char *scratch)
 {
     nn__job j;
     c->kept = k->kept;
     c->shared = scratch;
     scratch += nn__round_up(c->shared_bytes);
-    if (p->threads > 1 && !nn__is_small(c)) {
-        j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
+    if (threads > 1 && !nn__is_small(c)) {
+        j.c = c; j.exec = k->exec; j.slots = threads; j.scratch = scratch;
         for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j);
         return;
     }
     nn__run_alone(c, k->exec, scratch);
 }
+// Slice t of a run: its calls one after the other, in this thread. A slice is a task of a call that no op has.
+typedef struct nn__slice_run { const nn_plan *p; char *const *base; int64_t batch; } nn__slice_run;
+static void nn__run_slice(const nn_call *call, const nn_task *t)
+{
+    const nn__slice_run *run = (const nn__slice_run *)call->params;
+    const nn_plan *p = run->p;
+    int64_t first = t->index * p->slice;
+    char *base[NN__PLAN_BASES];
+    nn_call c;
+    int i;
+    memcpy(base, run->base, sizeof base);
+    base[NN__PLAN_SLICE] = (char *)t->scratch;
+    nn__plan_begin(p, &c);
+    for (i = 0; i < p->slice_calls; i++) {
+        nn__plan_prepare(p, &p->call[i], first, nn__min(p->slice, run->batch - first), base, &c);
+        nn__plan_exec(p, &p->call[i], &c, 1, base[NN__PLAN_SLICE] + p->slice_bytes);
+    }
+}
+static size_t nn__slice_scratch(const nn_plan *p)        // of a slice: what lies between its calls, and their scratch
+{
+    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+    size_t most = 0, bytes;
+    int64_t b;
+    int i;
+    nn_call c;
+    nn__plan_begin(p, &c);
+    for (b = 1; b <= p->slice; b++) for (i = 0; i < p->slice_calls; i++) {
+        nn__plan_prepare(p, &p->call[i], 0, b, base, &c);
+        bytes = nn__round_up(c.shared_bytes) + nn__round_up(c.task_bytes);
+        if (bytes > most) most = bytes;
+    }
+    return p->slice_bytes + most;
+}
+static void nn__run_slices(const nn_plan *p, int64_t batch, char *const *base, char *scratch)
+{
+    nn__slice_run run;
+    nn_call c;
+    nn__job j;
+    run.p = p; run.base = base; run.batch = batch;
+    nn__plan_begin(p, &c);
+    c.params = &run;
+    c.phases = 1;
+    c.once = 0;
+    c.tasks[0] = (batch + p->slice - 1) / p->slice;
+    c.task_bytes = p->slice_scratch;
+    if (p->threads == 1) { nn__run_alone(&c, nn__run_slice, scratch); return; }
+    j.c = &c; j.exec = nn__run_slice; j.phase = 0; j.slots = p->threads; j.scratch = scratch;
+    nn__run_phase(p->nn, &j);
+}
 
-static char *nn__aligned(void *p) { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 NN_API void nn_plan_reset(const nn_plan *p, void *workspace) { if (p && workspace && p->state_bytes) memcpy(nn__aligned(workspace), p->state, p->state_bytes); }
 NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const void *input, float *output)
 {
-    char *base[NN__PLAN_BASES];
+    char *base[NN__PLAN_BASES], *scratch;
     nn_call c;
     nn__fpenv env;
     int i;
@@ -14195,11 +14330,14 @@ NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const 
     base[NN__PLAN_OUTPUT] = (char *)output;
     base[NN__PLAN_STATE] = nn__aligned(workspace);
     base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
+    base[NN__PLAN_SLICE] = NULL;
+    scratch = base[NN__PLAN_TEMP] + p->temp_bytes;
     nn__plan_begin(p, &c);
     env = nn__fp_enter();
-    for (i = 0; i < p->calls; i++) {
-        nn__plan_prepare(p, &p->call[i], batch, base, &c);
-        nn__plan_exec(p, &p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+    if (p->slice_calls) nn__run_slices(p, batch, base, scratch);
+    for (i = p->slice_calls; i < p->calls; i++) {
+        nn__plan_prepare(p, &p->call[i], 0, batch, base, &c);
+        nn__plan_exec(p, &p->call[i], &c, p->threads, scratch);
     }
     nn__fp_leave(env);
     if (p->output.base != NN__PLAN_OUTPUT) memcpy(output, base[p->output.base] + p->output.at + p->output.at_step * batch, (size_t)batch * p->output_bytes);
@@ -14224,15 +14362,15 @@ static int nn__plan_same_stream(const nn__recording *r, const nn__recording *q)
 
 static size_t nn__plan_scratch(const nn_plan *p)         // the most that any batch needs
 {
-    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL };
-    size_t most = 0;
+    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+    size_t most = (size_t)p->threads * nn__round_up(p->slice_scratch);
     int64_t b;
     int i;
     nn_call c;
     nn__plan_begin(p, &c);
-    for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = 0; i < p->calls; i++) {
+    for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = p->slice_calls; i < p->calls; i++) {
         size_t bytes;
-        nn__plan_prepare(p, &p->call[i], b, base, &c);
+        nn__plan_prepare(p, &p->call[i], 0, b, base, &c);
         bytes = nn__round_up(c.shared_bytes) + (size_t)p->threads * nn__round_up(c.task_bytes);
         if (bytes > most) most = bytes;
     }
@@ -14314,65 +14452,104 @@ static size_t nn__place_values(nn__storage *s, int n, int base, char *to)       
 }
 
 // One block holds the plan, its calls, views, first state, constants and what is kept of them.
-static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)
+static nn_plan *nn__plan_room(const nn__draft *d, size_t kept)       // NULL: out of memory
 {
-    nn_context *nn = r->nn;
-    int n = nn__find_storages(r, s), m = nn__find_storages(q, u), i, j, calls = 0, views = 0, linear = 1;
-    size_t constants = 0, head, kept;
+    size_t constants = 0, calls = 0, views = 0, head;
     nn_plan *p;
     char *at;
-    if (r->refused || q->refused) return NULL;
-    kept = nn__find_kept(r, q, s, n);
-    nn__drop_spent(r, s, n);
-    if (q != r) nn__drop_spent(q, u, m);
-    nn__share_places(r, s, n);
-    nn__share_places(q, u, m);
-    for (i = 0; i < r->calls; i++) if (r->call[i].op) { calls++; views += r->call[i].nin + r->call[i].nout + r->call[i].naux; }
-    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST || s[i].base == NN__PLAN_STATE) constants += (size_t)nn__storage_bytes_of(&s[i]);
-    head = nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call) + nn__round_up((size_t)views * sizeof *p->view);
-    at = (char *)nn__raw_alloc(nn, head + constants + kept + NN__ALIGN);
-    if (!at) { r->refused = "out of memory"; return NULL; }
+    int i;
+    for (i = 0; i < d->r->calls; i++) if (d->r->call[i].op) { calls++; views += (size_t)(d->r->call[i].nin + d->r->call[i].nout + d->r->call[i].naux); }
+    for (i = 0; i < d->n; i++) if (d->s[i].base == NN__PLAN_CONST || d->s[i].base == NN__PLAN_STATE) constants += (size_t)nn__storage_bytes_of(&d->s[i]);
+    head = nn__round_up(sizeof *p) + nn__round_up(calls * sizeof *p->call) + nn__round_up(views * sizeof *p->view);
+    at = (char *)nn__raw_alloc(d->r->nn, head + constants + kept + NN__ALIGN);
+    if (!at) return NULL;
     p = (nn_plan *)(void *)at;
     memset(p, 0, sizeof *p);
-    p->nn = nn;
-    p->batch = r->batch;
-    p->threads = parallel ? nn->threads : 1;
+    p->nn = d->r->nn;
+    p->batch = d->r->batch;
     p->call = (nn__plan_call *)(void *)(at + nn__round_up(sizeof *p));
-    p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call));
-    p->constants = (char *)(((uintptr_t)at + head + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
-    p->temp_bytes = (size_t)nn__place_temporaries(s, n);
-    p->state = p->constants;                             // the first values of the state, then constants
-    p->state_bytes = nn__place_values(s, n, NN__PLAN_STATE, p->state);
-    p->constants += p->state_bytes;
-    constants = nn__place_values(s, n, NN__PLAN_CONST, p->constants);
-    for (i = 0, views = 0; i < r->calls; i++) {
-        const nn__recorded *c = &r->call[i];
+    p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up(calls * sizeof *p->call));
+    p->state = nn__aligned(at + head);
+    return p;
+}
+static void nn__plan_layout(nn_plan *p, nn__draft *d)    // a place for every storage; the values of state and constants
+{
+    p->temp_bytes = (size_t)nn__place_storages(d->s, d->n, NN__PLAN_TEMP);
+    p->slice_bytes = (size_t)nn__place_storages(d->s, d->n, NN__PLAN_SLICE);
+    p->state_bytes = nn__place_values(d->s, d->n, NN__PLAN_STATE, p->state);
+    p->constants = p->state + p->state_bytes;
+    p->constant_bytes = nn__place_values(d->s, d->n, NN__PLAN_CONST, p->constants);
+}
+static int nn__plan_views(nn_plan *p, const nn__draft *d, int i, int first)      // of call i, from number first on. 0: not linear in the batch
+{
+    const nn__recorded *c = &d->r->call[i];
+    int j, linear = 1;
+    for (j = 0; j < c->nin + c->nout + c->naux; j++) {
+        nn__plan_view *v = &p->view[first + j];
+        if (j < c->nin + c->nout) linear &= nn__plan_bind(v, &c->v[j], &d->q->call[i].v[j], d);
+        else { memset(v, 0, sizeof *v); v->v.dtype = c->v[j].dtype; }
+        if (i < d->slice_calls && v->base > NN__PLAN_CONST && v->base != NN__PLAN_SLICE) v->sample = nn__view_sample(&v->v);
+    }
+    return linear;
+}
+static int nn__plan_calls(nn_plan *p, const nn__draft *d)            // 0: not linear in the batch
+{
+    int i, views = 0, linear = 1;
+    for (i = 0; i < d->r->calls; i++) {
+        const nn__recorded *c = &d->r->call[i];
         nn__plan_call *k = &p->call[p->calls];
         if (!c->op) continue;
         p->calls++;
+        if (i < d->slice_calls) p->slice_calls = p->calls;
         k->op = c->op; k->nin = c->nin; k->nout = c->nout; k->naux = c->naux; k->mode = c->mode; k->view = views;
-        k->exec = c->op->id ? nn->table->forward[c->op->id] : c->op->forward;
+        k->exec = c->op->id ? p->nn->table->forward[c->op->id] : c->op->forward;
         memcpy(k->params, c->params, sizeof k->params);
         k->fixed = c->fixed;
-        k->kept = c->kept_bytes ? p->constants + constants : NULL;
-        constants += c->kept_bytes;
-        for (j = 0; j < c->nin + c->nout + c->naux; j++, views++) {
-            if (j < c->nin + c->nout) linear &= nn__plan_bind(&p->view[views], &c->v[j], &q->call[i].v[j], r, q, s, n, u, m);
-            else { memset(&p->view[views], 0, sizeof *p->view); p->view[views].v.dtype = c->v[j].dtype; }
-        }
+        k->kept = c->kept_bytes ? p->constants + p->constant_bytes : NULL;
+        p->constant_bytes += c->kept_bytes;
+        linear &= nn__plan_views(p, d, i, views);
+        views += c->nin + c->nout + c->naux;
     }
-    linear &= nn__plan_bind(&p->output, &r->output, &q->output, r, q, s, n, u, m);
-    for (i = 0, j = 0; linear && i < r->calls; i++) if (r->call[i].op) {
+    p->slice = d->slice;
+    return linear & nn__plan_bind(&p->output, &d->r->output, &d->q->output, d);
+}
+static int nn__plan_keep(const nn_plan *p, const nn__draft *d)       // what calls keep of their constants. 0: out of memory
+{
+    int i, j;
+    for (i = 0, j = 0; i < d->r->calls; i++) if (d->r->call[i].op) {
         const nn__plan_call *k = &p->call[j++];
-        if (k->kept && !nn__plan_fill_kept(r, &r->call[i], k)) { r->refused = "out of memory"; linear = 0; }
+        if (k->kept && !nn__plan_fill_kept(d->r, &d->r->call[i], k)) return 0;
     }
-    if (!linear) { nn__raw_free(nn, p); return NULL; }   // for one batch only: the caller tries r with itself
+    return 1;
+}
+static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)  // NULL: refused, or not linear in the batch
+{
+    nn__draft d;
+    nn_plan *p;
+    size_t kept;
+    int threads = parallel ? r->nn->threads : 1;
+    d.r = r; d.q = q; d.s = s; d.u = u; d.slice = 0;
+    d.n = nn__find_storages(r, s);
+    d.m = nn__find_storages(q, u);
+    if (r->refused || q->refused) return NULL;
+    kept = nn__find_kept(r, q, s, d.n);
+    nn__drop_spent(r, s, d.n);
+    if (q != r) nn__drop_spent(q, u, d.m);
+    nn__share_places(r, s, d.n);
+    nn__share_places(q, u, d.m);
+    nn__find_slices(&d, threads);
+    p = nn__plan_room(&d, kept);
+    if (!p) { r->refused = "out of memory"; return NULL; }
+    p->threads = threads;
+    nn__plan_layout(p, &d);
+    if (!nn__plan_calls(p, &d)) { nn__raw_free(r->nn, p); return NULL; }
+    if (!nn__plan_keep(p, &d)) { r->refused = "out of memory"; nn__raw_free(r->nn, p); return NULL; }
     p->any_batch = r->batch > 1 && r != q;
     p->out_shape.ndim = r->output.ndim;
     memcpy(p->out_shape.d, r->output.shape, sizeof r->output.shape);
     p->output_bytes = (size_t)(nn_view_count(&r->output) / nn__max(1, r->batch)) * sizeof(float);
+    p->slice_scratch = p->slice_calls ? nn__slice_scratch(p) : 0;
     p->scratch_bytes = nn__plan_scratch(p);
-    p->constant_bytes = constants;
     return p;
 }
 
@@ -14455,7 +14632,7 @@ NN_API void nn_plan_print(const nn_plan *p)
         const nn__plan_view *v = p->view + p->call[i].view + j;
         nn_view w;
         memset(base, 0, sizeof base);
-        nn__plan_fill(&w, v, p->batch, base);
+        nn__plan_fill(&w, v, 0, p->batch, base);
         if (v->base == NN__PLAN_INPUT && in < (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype)) in = (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype);
     }
     in = nn__round_up(in);
@@ -14469,18 +14646,22 @@ NN_API void nn_plan_print(const nn_plan *p)
     base[NN__PLAN_OUTPUT] = base[NN__PLAN_INPUT] + in;
     base[NN__PLAN_STATE] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
     base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
+    base[NN__PLAN_SLICE] = base[NN__PLAN_TEMP] + p->temp_bytes;
     memcpy(base[NN__PLAN_STATE], p->state, p->state_bytes);
     nn__plan_begin(p, &c);
+    if (p->slice_calls) nn__log(nn, "the first %d steps run on %lld samples at a time\n", p->slice_calls, (long long)p->slice);
     nn__log(nn, "%-4s %-16s %-24s %10s %12s %10s %8s\n", "step", "op", "result", "bytes", "mult-adds", "us", "GFLOP/s");
     for (i = 0; i < p->calls; i++) {
         double took = 1e30, m;
+        int sliced = i < p->slice_calls;
         for (j = 0; j < 3; j++) {
             double start = nn__seconds();
-            nn__plan_prepare(p, &p->call[i], p->batch, base, &c);
-            nn__plan_exec(p, &p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+            nn__plan_prepare(p, &p->call[i], 0, sliced ? p->slice : p->batch, base, &c);
+            nn__plan_exec(p, &p->call[i], &c, sliced ? 1 : p->threads, base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
             if (nn__seconds() - start < took) took = nn__seconds() - start;
         }
         m = nn__plan_macs(&c);
+        if (sliced) { m *= (double)p->batch / (double)p->slice; took *= (double)p->batch / (double)p->slice; }
         nn__log(nn, "%-4d %-16s %-24s %10lld %12.0f %10.2f %8.1f\n", i, c.op->name, NN__SHAPE_OF(&c.out[0]),
                 (long long)(nn_view_count(&c.out[0]) * (int64_t)nn_dtype_bytes((nn_dtype)c.out[0].dtype)), m, took * 1e6, took > 0 ? 2e-9 * m / took : 0);
         macs += m;
@@ -14498,7 +14679,7 @@ NN_API void nn_plan_print(const nn_plan *p)
 //     trace     every call: op, parameters, views. A view is life memory (parameters, states, statistics: they stay where they are),
 //               x, y, or a part of a storage: a piece of this step's memory, known by when it was handed out
 //     compare   two traces are equal where ops, parameters, shapes, addresses of life memory and places in storages are
-//     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_temporaries)
+//     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_storages)
 //     repeat    bind the views where memory or x or y have moved, then kernel after kernel. Only learning rates and what follows from
 //               the count of steps, and the random stream's number, are computed anew
 //
@@ -14790,7 +14971,7 @@ static int nn__step_build(nn_step_plan *p)               // the trace becomes th
         if (t->ref[i].call < one->first) one->first = t->ref[i].call;
         if (t->ref[i].call > one->last) one->last = t->ref[i].call;
     }
-    p->scratch = (size_t)nn__place_temporaries(s, t->storages);
+    p->scratch = (size_t)nn__place_storages(s, t->storages, NN__PLAN_TEMP);
     for (i = 0; i < t->storages; i++) p->place[i] = s[i].place;
     nn__raw_free(nn, s);
     qsort(t->ref, (size_t)t->refs, sizeof *t->ref, nn__by_base);
