@@ -22250,6 +22250,28 @@ static int NN__K(pool_of_four)(const nn_call *c)
     return four;
 }
 NN__INLINE V NN__K(get_some)(const R *p, int64_t n)      { return n > 0 ? NN__K(get_lanes)(p, n) : C(0); }
+// Without places. Where a row is one vector, two rows of windows at a time: their maxima lie side by side, too.
+static void NN__K(pool_values_four)(const nn_call *c, const NN__K(pooling) *o)
+{
+    int64_t w = o->w, pairs = w == NN__LANES && 2 * o->ow == w && o->oh % 2 == 0, next = pairs ? 2 * w : NN__LANES, i, oy, ox;
+    for (i = o->first; i < o->last; i++) for (oy = 0; oy < o->oh; oy += 1 + pairs) for (ox = 0; ox < o->ow; ox += NN__LANES) {
+        int64_t in = (i * o->h + 2 * oy) * w + 2 * ox, out = (i * o->oh + oy) * o->ow + ox, left = o->in - in;       // what follows the row is written later
+        const R *x = (const R *)c->in[0].data + in;
+        int inside = left >= w + next + NN__LANES, k;
+        V p[4], v[4], best;
+        NN__UNROLL for (k = 0; k < 4; k++) {
+            int64_t at = k / 2 * w + k % 2 * next;
+            p[k] = inside ? LOAD(x + at) : NN__K(get_some)(x + at, left - at);
+        }
+        NN__UNROLL for (k = 0; k < 4; k += 2) {
+            v[k] = NN__K(evens)(p[k], p[k + 1]);
+            v[k + 1] = NN__LANES > 1 ? NN__K(odds)(p[k], p[k + 1]) : p[k + 1];
+        }
+        best = v[0];
+        NN__UNROLL for (k = 1; k < 4; k++) best = SEL((v[k] > best) | (v[k] != v[k]), v[k], best);
+        NN__K(put_lanes)((R *)c->out[0].data + out, best, o->out - out);
+    }
+}
 static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
 {
     int64_t i, k, oy, ox, w = o->w;
@@ -22271,7 +22293,6 @@ static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
             best = SEL(m, v[k], best);
         }
         NN__K(put_lanes)((R *)c->out[0].data + out, best, left);
-        if (!c->aux[0].data) continue;
 #if NN__LANES > 1
         NN__K(put_lanes)((R *)c->aux[0].data + out, FLOATS(place), left);
 #else
@@ -22313,6 +22334,7 @@ NN__FORWARD(maxpool2d)
 {
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    if (NN__K(pool_of_four)(c) && !c->aux[0].data) { NN__K(pool_values_four)(c, &o); return; }
     if (NN__K(pool_of_four)(c)) { NN__K(pool_max_four)(c, &o); return; }
     int values = !c->aux[0].data && !o.p->adaptive && o.p->stride[1] <= 2;
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
