@@ -10,7 +10,8 @@
 #define NN_IMPLEMENTATION
 #include "../nn.h"
 
-enum { LAYERS = 4, HEADS = 4, WIDTH = 128, CONTEXT = 64, BATCH = 12, MOST = 1 << 24 };
+enum { LAYERS = 4, HEADS = 4, WIDTH = 128, CONTEXT = 64, BATCH = 12, WARMUP = 100, MOST = 1 << 24 };
+static const double RATE = 1e-3;
 typedef struct Gpt {
     nn_layer *net, *tokens, *positions, *block[LAYERS], *norm, *head;
     nn_kv_cache *cache[LAYERS];      /* of sampling */
@@ -36,10 +37,15 @@ static void build(Gpt *g, nn_context *nn, int characters)
         g->block[i] = nn_transformer_encoder_layer_new(g->net, name, WIDTH, HEADS, &(nn_transformer_desc){ .hidden = 4 * WIDTH, .activation = nn_gelu, .norm_first = 1, .causal = 1, .no_bias = 1 });
         g->cache[i] = nn_kv_cache_new(nn, 1, HEADS, CONTEXT, WIDTH / HEADS, 0);
     }
-    g->norm = nn_layernorm_new(g->net, "norm", NN_SHAPE(WIDTH), NULL);
+    g->norm = nn_layernorm_new(g->net, "norm", NN_SHAPE(WIDTH), &(nn_layernorm_desc){ .no_bias = 1 });
     g->head = nn_tied_linear_new(g->net, g->tokens);
-    nn_init_normal(nn_param(g->tokens, "weight"), 0, 0.02f);
-    nn_init_normal(nn_param(g->positions, "weight"), 0, 0.02f);
+    nn_tensor *p[64];
+    for (int i = 0, n = nn_params(g->net, p, 64); i < n; i++) {  /* GPT-2's start: small, and smaller what is added to the stream through the blocks */
+        char name[64];
+        nn_name(p[i], NULL, name, sizeof name);
+        int added = strstr(name, "out_proj") || strstr(name, "linear2");
+        if (p[i]->ndim > 1) nn_init_normal(p[i], 0, added ? 0.02f / sqrtf(2 * LAYERS) : 0.02f);
+    }
 }
 
 /* ---- the text, as indices of characters ---- */
@@ -128,13 +134,15 @@ int main(int argc, char **argv)
     nn_context *nn = nn_new(&(nn_desc){ .seed = 1 });
     Gpt g = { 0 };
     build(&g, nn, text.characters);
-    nn_optimizer *opt = nn_adamw_new(g.net, &(nn_adamw_desc){ .lr = 0.002f, .beta2 = 0.99f, .weight_decay = 0.1f, .clip_norm = 1 });
+    nn_optimizer *opt = nn_adamw_new(g.net, &(nn_adamw_desc){ .lr = (float)RATE, .beta2 = 0.99f, .weight_decay = 0.1f, .clip_norm = 1 });
+    static const char *const norms[] = { "norm1.weight", "norm2.weight", "norm.weight" };        /* only matrices decay */
+    for (int i = 0; i < 3; i++) nn_optimizer_add(opt, g.net, &(nn_optimizer_desc){ .match = norms[i], .weight_decay = NN_ZERO });
     FILE *old = save ? fopen(save, "rb") : NULL;
     if (old && (fclose(old), !nn_resume(g.net, save, &(nn_save_desc){ .optimizer = opt }))) return 1;
     printf("%lld characters of %d kinds, %lld parameters, step %lld\n", (long long)text.count, text.characters, (long long)nn_param_count(g.net), (long long)nn_steps(opt));
-    for (int64_t first = nn_steps(opt), i = first; i < first + steps && nn_ok(nn); i++) {
-        double done = (double)(i - first) / steps;
-        nn_set_lr(opt, (float)(i < 100 ? 2e-5 * (double)(i + 1) : 1e-4 + 9.5e-4 * (1 + cos(3.14159265 * done))));
+    for (int64_t i = nn_steps(opt); i < steps && nn_ok(nn); i++) {
+        double done = (double)(i - WARMUP) / (steps - WARMUP);     /* up in a line, then down to a tenth as half a cosine */
+        nn_set_lr(opt, (float)(RATE * (i < WARMUP ? (double)(i + 1) / (WARMUP + 1) : 0.55 + 0.45 * cos(3.14159265 * done))));
         nn_begin(nn, NN_TRAIN);
         nn_tensor *loss = loss_of(&g, &text, 0, text.train, (uint64_t)i);
         nn_backward_with(loss, &(nn_backward_desc){ .step = opt });
