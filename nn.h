@@ -487,13 +487,14 @@ NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
 // ---- attention -------------------------------------------------------------------------------------------
 typedef struct nn_attention_desc {
     int        causal;               // 1: query i sees keys 0 .. i + Tk - Tq. So the last query sees all keys; PyTorch's is_causal is this for Tq = Tk
-    nn_tensor *mask;                 // broadcast to (B, heads, Tq, Tk). Floats are added to the scores (-inf hides); bool, u8: 0 hides. A constant
+    nn_tensor *mask;                 // broadcast to (B, heads, Tq, Tk). Floats are added to the scores (-inf hides) and may have a gradient; bool, u8: 0 hides
     nn_tensor *lengths;              // i32/i64 (B): keys from lengths[b] on are hidden (padding)
     nn_tensor *alibi;                // (heads): adds -slope |i - j|, i and j counted from the first key (Press et al. 2022); see nn_alibi_slopes
     float      scale;                // of the scores; default 1 / sqrt(D)
     float      dropout;              // NN_TRAIN: of the probabilities
     int        heads, kv_heads;      // nn_attention only; default 1, and as many as heads
-    nn_kv_cache *cache;              // not nn_scaled_dot_product_attention, NN_EVAL: k and v are appended, q sees all there is then; layers: self attention only
+    nn_kv_cache *cache;              // not nn_scaled_dot_product_attention, NN_EVAL: k and v are appended, q sees all there is then. Layers, attention to another
+                                     // sequence: the first call fills it, later ones read it; truncate it to 0 for the next sequence
 } nn_attention_desc;
 typedef nn_attention_desc nn_scaled_dot_product_attention_desc;
 // softmax(scale q k^T) v without a (Tq, Tk) matrix in memory. q (B, heads, Tq, D), k (B, kv_heads, Tk, D), v (B, kv_heads, Tk, E) -> (B, heads, Tq, E), any
@@ -603,7 +604,7 @@ typedef struct nn_multihead_attention_desc {
 // torch.nn.MultiheadAttention with batch_first: in_proj_weight, in_proj_bias (or q_proj_weight ... where kdim, vdim differ), out_proj. nn_forward: self attention
 NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc *desc);
 NN_API nn_tensor *nn_multihead_attention_forward(nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
-                                     // (B, T, embed); k NULL: as q; v NULL: as k. Of desc: causal, mask, lengths, alibi, scale, cache (self attention)
+                                     // (B, T, embed); k NULL: as q; v NULL: as k. Of desc: causal, mask, lengths, alibi, scale, cache
 typedef struct nn_transformer_desc {
     int64_t hidden;                  // of the feed-forward part; default 2048
     float   dropout;                 // default 0 (PyTorch: 0.1)
@@ -640,16 +641,20 @@ typedef struct nn_lora_desc {
     int         rank;                // r; default 8
     float       alpha;               // default r
     float       dropout;             // of what the adapter reads; default 0
-    const char *match;               // only layers whose full name ends in this ("q_proj"); call it again for others
+    const char *match;               // only layers whose full name ends in this ("q_proj", "self_attn.in_proj"); call it again for others
 } nn_lora_desc;
 // Low-rank adapters (Hu et al. 2021): every linear layer below `layer` becomes W x + b + alpha/r B A x and all else is frozen. A (r, I) is random, B (O, r) zero:
 // at first nothing changes. Names as in PEFT's files: fc1.lora_A.weight. Saved, loaded alone: nn_save_desc.trainable, nn_load_desc.trainable.
-// How many adapters were added. Linear layers are those of nn_linear_new; make optimizers after it
+// How many adapters were added. Linear layers are those of nn_linear_new, and "in_proj" of attention with one weight for q, k and v; make optimizers after it
 NN_API int        nn_lora_new(nn_layer *layer, const nn_lora_desc *desc);
 NN_API int        nn_lora_merge(nn_layer *layer);                                                     // W += alpha/r B A, and the adapters go; how many. What is frozen stays it
 NN_API nn_context *nn_context_of(const nn_layer *layer);
 
 // Initialisers, in place. Layers start with PyTorch's defaults.
+// Linear layers, embeddings and the projections of attention that are made after it hold their weights as NN_BF16, NN_F16 or NN_I8, and their products read
+// them so: a half, a quarter of the memory. Constants: nn_load and nn_write round to them what they bring (NN_I8 as nn_quantize_new, with a buffer
+// "weight_scale" beside "weight"), adapters of nn_lora_new learn beside them. NN_F32: as always
+NN_API void nn_weights_as          (nn_context *nn, nn_dtype dtype, const nn_quantize_desc *desc);
 NN_API void nn_init_skip           (nn_context *nn, int on);                                          // 1: random initialisers leave zeros: for layers that nn_load is to fill
 NN_API void nn_init_constant       (nn_tensor *w, float value);
 NN_API void nn_init_uniform        (nn_tensor *w, float low, float high);
@@ -1926,6 +1931,8 @@ struct nn_context {
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
     int         skip_init;           // nn_init_skip
+    nn_dtype    weight_dtype;        // nn_weights_as
+    int64_t     weight_group;
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
     nn__unicode *unicode;            // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
@@ -2976,6 +2983,7 @@ NN_API int nn_read_as(const nn_tensor *x, nn_dtype dtype, void *to)
 }
 NN_API int nn_read(const nn_tensor *x, float *to) { return nn_read_as(x, NN_F32, to); }
 
+static int nn__round_weight(nn_tensor *from, nn_tensor *to);         // >>layers
 NN_API int nn_write_as(nn_tensor *x, nn_dtype dtype, const void *from)
 {
     nn_context *nn = x ? x->nn : NULL;
@@ -2986,7 +2994,7 @@ NN_API int nn_write_as(nn_tensor *x, nn_dtype dtype, const void *from)
     if (x->dtype == (int)dtype && nn__contiguous_tensor(x)) { nn__upload(nn, x, from); return nn_ok(nn); }
     m = nn__get_mark(nn);
     t = nn__upload(nn, nn__alloc_tensor(nn, 0, dtype, x->ndim, x->shape), from);
-    if (!nn__dead(t)) nn__copy_view(nn, nn__view_of(x), nn__view_of(t));
+    if (!nn__dead(t) && (dtype == NN_I8 || !nn__round_weight(t, x))) nn__copy_view(nn, nn__view_of(x), nn__view_of(t));
     nn__rewind(nn, &m);
     return nn_ok(nn);
 }
@@ -4681,17 +4689,62 @@ static nn_tensor *nn__linear_weight(const nn_layer *l) { return l->desc.linear.t
 static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)       // children: the A and B of an adapter
 {
     nn_layer *l = (nn_layer *)self;
-    nn_tensor *w = nn__linear_weight(l), *b = nn__param_at(l, 1, l->desc.linear.no_bias ? 1 : 2), *y;
-    if (!l->child) return nn_linear(x, w, b, &l->desc.linear);
+    nn_tensor *w = nn__linear_weight(l), *b = l->desc.linear.no_bias ? NULL : l->param[l->params - 1], *y;
+    nn_linear_desc d = l->desc.linear;
+    if (!l->child) return nn_linear(x, w, b, &d);
+    d.activation = NULL;
     y = nn_forward(l->child, nn_dropout(x, l->child->value));
-    return nn__activate(l->activation, nn_add(nn_linear(x, w, b, NULL), nn_forward(l->last_child, nn_mul_scalar(y, l->value))));
+    return nn__activate(l->activation, nn_add(nn_linear(x, w, b, &d), nn_forward(l->last_child, nn_mul_scalar(y, l->value))));
+}
+
+static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale);         // >>ops
+// The weight of a product: a parameter, or a constant in fewer bytes (nn_weights_as) and, where these are whole numbers, their scales.
+static nn_tensor *nn__scale_of(const nn_tensor *w)
+{
+    const nn_layer *l = w->layer;
+    size_t n = l ? strlen(w->name) : 0;
+    int i;
+    for (i = 0; l && w->dtype == NN_I8 && i < l->params; i++)
+        if (!strncmp(l->param[i]->name, w->name, n) && !strcmp(l->param[i]->name + n, "_scale")) return l->param[i];
+    return NULL;
+}
+static int nn__is_turned(const nn_tensor *w) { return w->layer && w->layer->forward == nn__linear_forward && w->layer->desc.linear.transposed; }
+static int nn__round_weight(nn_tensor *from, nn_tensor *to)          // 0: it has no scales
+{
+    nn_tensor *scale = nn__scale_of(to);
+    if (!scale) return 0;
+    from = nn_cast(from, to->nn->desc.dtype);
+    nn__round_into(nn__is_turned(to) ? nn_transpose(from, 0, 1) : from, nn__is_turned(to) ? nn_transpose(to, 0, 1) : to, scale);
+    return 1;
+}
+// (O, I), or transposed (I, O); returns its scales, or NULL. input_major: inputs outermost in memory.
+static nn_tensor *nn__add_weight(nn_layer *l, const char *name, nn_shape shape, int transposed, int input_major)
+{
+    nn_context *nn = l->nn;
+    int64_t in = shape.d[!transposed], out = shape.d[transposed], group = nn->weight_group ? nn->weight_group : in;
+    unsigned flags = nn->weight_dtype ? NN__T_BUFFER | NN__T_FROZEN : NN__T_PARAM;
+    char scale[64];
+    if (nn->weight_dtype == NN_I8 && in % group) { nn_fail(nn, "%s: groups of %lld inputs do not divide %lld (nn_weights_as)", l->kind, (long long)group, (long long)in); return NULL; }
+    nn__add_param_as(l, name, nn->weight_dtype ? nn->weight_dtype : nn->desc.dtype, shape, flags, input_major);
+    snprintf(scale, sizeof scale, "%s_scale", name);
+    return nn->weight_dtype == NN_I8 ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, in / group), flags, 1) : NULL;
+}
+NN_API void nn_weights_as(nn_context *nn, nn_dtype dtype, const nn_quantize_desc *desc)
+{
+    if (!nn || !nn_ok(nn)) return;
+    if ((dtype != NN_F32 && dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (desc && (desc->group < 0 || (desc->group && dtype != NN_I8)))) {
+        nn_fail(nn, "nn_weights_as: %s in groups of %lld", nn_dtype_name(dtype), desc ? (long long)desc->group : 0);
+        return;
+    }
+    nn->weight_dtype = dtype;
+    nn->weight_group = desc ? desc->group : 0;
 }
 
 // PyTorch's default for weight and bias: kaiming_uniform with slope sqrt(5), which is uniform in +- 1 / sqrt(fan_in).
-static void nn__weight_and_bias(nn_layer *l, nn_shape weight, int64_t out, double fan_in, int no_bias, int input_major)
+static void nn__weight_and_bias(nn_layer *l, nn_tensor *weight, int64_t out, double fan_in, int no_bias)
 {
     float bound = (float)(1.0 / sqrt(fan_in));
-    nn_init_uniform(nn__add_param(l, "weight", weight, NN__T_PARAM, input_major), -bound, bound);
+    if (weight->flags & NN__T_PARAM) nn_init_uniform(weight, -bound, bound);
     if (!no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
 }
 
@@ -4703,21 +4756,35 @@ NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, i
     if (!l) return nn__or_inert(NULL);
     if (desc) { l->desc.linear = *desc; l->activation = desc->activation; }
     l->size[0] = in; l->size[1] = out;
-    if (l->desc.linear.transposed) nn__weight_and_bias(l, nn__shape2(in, out), out, (double)in, l->desc.linear.no_bias, 0);
-    else nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
+    l->desc.linear.scale = nn__add_weight(l, "weight", l->desc.linear.transposed ? nn__shape2(in, out) : nn__shape2(out, in), l->desc.linear.transposed != 0, !l->desc.linear.transposed);
+    if (nn_ok(l->nn)) nn__weight_and_bias(l, l->param[0], out, (double)in, l->desc.linear.no_bias);
     return nn__finished(l);
 }
 
-// An adapter of rank r. A starts as a linear layer of its own would, B with zeros.
+static int nn__ends_in(const char *name, const char *end);           // >>optim
+// An adapter of rank r: two more children, of a linear layer or of attention with one weight for q, k and v, there behind out_proj. A starts as a
+// linear layer of its own would, B with zeros.
+static nn_tensor *nn__mha_forward(void *self, nn_tensor *x);
+static int nn__can_adapt(const nn_layer *l) { return l->forward == nn__linear_forward || (l->forward == nn__mha_forward && l->size[1]); }
+static nn_layer *nn__lora_of(const nn_layer *l) { return l->forward == nn__linear_forward ? l->child : l->child->next; }       // A; B is the next
+static void nn__drop_lora(nn_layer *l)
+{
+    l->children = l->forward == nn__mha_forward;
+    if (l->children) l->child->next = NULL; else l->child = NULL;
+    l->last_child = l->child;
+}
 static int nn__add_lora(nn_layer *l, int rank, const nn_lora_desc *d)
 {
     nn_linear_desc linear;
     nn_layer *a, *b;
+    nn_dtype held = l->nn->weight_dtype;
     memset(&linear, 0, sizeof linear);
     linear.no_bias = 1;
+    l->nn->weight_dtype = NN_F32;
     a = nn_linear_new(l, "lora_A", l->size[0], rank, &linear);
     b = nn_linear_new(l, "lora_B", rank, l->size[1], &linear);
-    if (nn__no_layer(a) || nn__no_layer(b)) { l->child = l->last_child = NULL; l->children = 0; return 0; }
+    l->nn->weight_dtype = held;
+    if (nn__no_layer(a) || nn__no_layer(b)) { nn__drop_lora(l); return 0; }
     nn_init_constant(b->param[0], 0);
     a->value = d ? d->dropout : 0;
     l->value = d && d->alpha != 0 ? d->alpha / (float)rank : 1;
@@ -4725,18 +4792,22 @@ static int nn__add_lora(nn_layer *l, int rank, const nn_lora_desc *d)
 }
 static int nn__lora_walk(nn_layer *l, int rank, const nn_lora_desc *d)
 {
-    nn_layer *c;
-    char name[256];
-    size_t n = d && d->match ? strlen(d->match) : 0, k;
+    nn_layer *c, *next;
+    char name[272];
+    const char *end = d && d->match ? d->match : "";
     int i, count = 0;
     l->frozen = 1;
     for (i = 0; i < l->params; i++) nn_freeze_param(l->param[i], 1);
-    if (l->forward != nn__linear_forward) {
-        for (c = l->child; c; c = c->next) count += nn__lora_walk(c, rank, d);
-        return count;
+    if (nn__can_adapt(l) && !nn__lora_of(l)) {
+        nn__layer_name(l, name, 256);
+        if (l->forward == nn__mha_forward) strcat(name, ".in_proj");
+        if (nn__ends_in(name, end)) count = nn__add_lora(l, rank, d);
     }
-    k = strlen(nn__layer_name(l, name, sizeof name));
-    return !l->child && k >= n && !strcmp(name + k - n, n ? d->match : "") && nn__add_lora(l, rank, d);
+    for (c = l->child; c && l->forward != nn__linear_forward; c = next) {
+        next = nn__can_adapt(l) ? NULL : c->next;        // of attention only out_proj
+        count += nn__lora_walk(c, rank, d);
+    }
+    return count;
 }
 NN_API int nn_lora_new(nn_layer *layer, const nn_lora_desc *desc)
 {
@@ -4750,14 +4821,16 @@ NN_API int nn_lora_new(nn_layer *layer, const nn_lora_desc *desc)
 static int nn__merge_one(nn_layer *l)
 {
     nn_context *nn = l->nn;
-    nn_tensor *w = nn__linear_weight(l);
+    nn_layer *a = nn__lora_of(l), *b = a->next;
+    nn_tensor *w = l->forward == nn__linear_forward ? nn__linear_weight(l) : l->param[0];
     nn__mark m = nn__get_mark(nn);
     int ok;
+    if (w->dtype != (int)nn->desc.dtype) { nn_fail(nn, "nn_lora_merge: the weights of type %s would have to be rounded again (nn_weights_as)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
     nn_push(nn, NN_EVAL);
-    ok = nn_copy(w, nn_add(w, nn_mul_scalar(nn_matmul(l->last_child->param[0], l->child->param[0]), l->value)));
+    ok = nn_copy(w, nn_add(w, nn_mul_scalar(nn_matmul(b->param[0], a->param[0]), l->value)));
     nn_pop(nn);
     nn__rewind(nn, &m);
-    if (ok) { l->child = l->last_child = NULL; l->children = 0; }
+    if (ok) nn__drop_lora(l);
     return ok;
 }
 NN_API int nn_lora_merge(nn_layer *layer)
@@ -4765,7 +4838,7 @@ NN_API int nn_lora_merge(nn_layer *layer)
     nn_layer *c;
     int count = 0;
     if (nn__no_layer(layer) || !nn_ok(layer->nn)) return 0;
-    if (layer->forward == nn__linear_forward) return layer->child && nn__merge_one(layer);
+    if (nn__can_adapt(layer) && nn__lora_of(layer)) count = nn__merge_one(layer);
     for (c = layer->child; c; c = c->next) count += nn_lora_merge(c);
     return count;
 }
@@ -4801,7 +4874,7 @@ static nn_layer *nn__conv_layer(nn_layer *parent, const char *name, const char *
     fan_in = (double)w.d[1] * (double)w.d[2] * (dims == 2 ? (double)w.d[3] : 1.0);
     l->desc.conv = d;
     l->activation = d.activation;
-    nn__weight_and_bias(l, w, out, fan_in, d.no_bias, 0);
+    nn__weight_and_bias(l, nn__add_param(l, "weight", w, NN__T_PARAM, 0), out, fan_in, d.no_bias);
     return nn__finished(l);
 }
 #define NN__CONV_LAYER(name, kind, dims, transposed)                                                                              \
@@ -4929,14 +5002,28 @@ NN_API nn_layer *nn_rmsnorm_new(nn_layer *parent, const char *name, int64_t chan
 }
 
 // ---- embedding -------------------------------------------------------------------------------------------
-static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x) { return nn_embedding(x, ((nn_layer *)self)->param[0]); }
+static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    nn_tensor *w = l->param[0], *scale = l->desc.linear.scale, *y = nn_embedding(x, w), *by;
+    nn_shape s, groups;
+    if (w->dtype == (int)l->nn->desc.dtype || nn__dead(y)) return y;
+    y = nn_cast(y, l->nn->desc.dtype);                   // weights in fewer bytes (nn_weights_as)
+    if (!scale) return y;
+    by = nn_embedding(x, scale);                         // (..., groups): one scale for so many numbers
+    s = nn_shape_of(y); groups = nn_shape_of(by);
+    groups.d[groups.ndim] = w->shape[1] / nn__max(1, scale->shape[1]);
+    if (++groups.ndim > NN_MAX_DIMS) { nn_fail(l->nn, "Embedding: an index of %d dimensions", x->ndim); return nn__inert(l->nn); }
+    return nn_reshape(nn_mul(nn_reshape(y, groups), nn_unsqueeze(by, -1)), s);
+}
 NN_API nn_layer *nn_embedding_new(nn_layer *parent, const char *name, int64_t count, int64_t channels)
 {
     nn_layer *l;
     if (!nn__positive(parent, "Embedding", name, "count", count) || !nn__positive(parent, "Embedding", name, "channels", channels)) return nn__or_inert(NULL);
     l = nn__leaf(parent, name, "Embedding", nn__embedding_forward);
     if (!l) return nn__or_inert(NULL);
-    nn_init_normal(nn__add_param(l, "weight", nn__shape2(count, channels), NN__T_PARAM, 0), 0, 1);
+    l->desc.linear.scale = nn__add_weight(l, "weight", nn__shape2(count, channels), 0, 0);
+    if (nn_ok(l->nn) && (l->param[0]->flags & NN__T_PARAM)) nn_init_normal(l->param[0], 0, 1);
     return nn__finished(l);
 }
 
@@ -5072,46 +5159,60 @@ NN_API void nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length)
     if (length < 0 || length > cache->length) { nn_fail(cache->nn, "nn_kv_cache_truncate: %lld of %lld positions", (long long)length, (long long)cache->length); return; }
     cache->length = length;
 }
-// Appends k and v (B, T, kv_heads * D); they become views (B, kv_heads, T', D) of all that is there. 0 after an error.
-static int nn__cache_append(nn_kv_cache *c, nn_tensor **k, nn_tensor **v)
+static nn_tensor *nn__cache_view(nn_kv_cache *c, nn_tensor *all)     // (B, kv_heads, T', D): what is there
+{
+    nn_tensor *seen = nn_detach(all);
+    nn__record_refuse(c->nn, "it uses a cache of keys and values");
+    if (!nn__dead(seen)) seen->shape[2] = c->length;
+    return seen;
+}
+static int nn__cache_trains(const nn_kv_cache *c, const nn_tensor *x)
+{
+    if (c->nn->mode != NN_TRAIN || !nn__wants(x)) return 0;
+    nn_fail(c->nn, "attention: no gradient goes through a cache: use NN_EVAL");
+    return 1;
+}
+// May attention to another sequence, of the length of k, use what the cache has of it?
+static int nn__cache_holds(const nn_kv_cache *c, const nn_tensor *k, const nn_tensor *v)
+{
+    if (!c->nn || nn__cache_trains(c, k) || nn__cache_trains(c, v)) return 0;
+    if (!c->length || (c->length == k->shape[1] && c->k->shape[0] == k->shape[0])) return 1;
+    nn_fail(c->nn, "attention: the cache has keys and values of %lld sequences of %lld, not of %s: truncate it to 0 for others", (long long)c->k->shape[0], (long long)c->length,
+            nn__dims_text(k->ndim, k->shape).s);
+    return 0;
+}
+// Appends k and v (B, T, kv_heads * D). 0 after an error.
+static int nn__cache_append(nn_kv_cache *c, const nn_tensor *k, const nn_tensor *v)
 {
     nn_context *nn = c->nn;
-    nn_tensor **rows[2], *all[2];
-    int64_t end, t = *k && (*k)->ndim == 3 ? (*k)->shape[1] : 0;
+    const nn_tensor *rows[2], *all[2];
+    int64_t t = k && k->ndim == 3 ? k->shape[1] : 0;
     int i;
     if (!nn) return 0;
     rows[0] = k; rows[1] = v; all[0] = c->k; all[1] = c->v;
-    nn__record_refuse(nn, "it uses a cache of keys and values");
     for (i = 0; i < 2; i++) {
-        const nn_tensor *x = *rows[i];
-        if (!nn__check(nn, x, "attention")) return 0;
-        if (nn->mode == NN_TRAIN && nn__wants(x)) { nn_fail(nn, "attention: no gradient goes through a cache: use NN_EVAL"); return 0; }
+        const nn_tensor *x = rows[i];
+        if (!nn__check(nn, x, "attention") || nn__cache_trains(c, x)) return 0;
         if (x->ndim != 3 || x->shape[0] != all[i]->shape[0] || x->shape[2] != all[i]->shape[1] * all[i]->shape[3] || x->shape[1] != t) {
             nn_fail(nn, "attention: %s %s does not fit the cache %s", i ? "v" : "k", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(4, all[i]->shape).s);
             return 0;
         }
     }
-    end = c->length + t;
-    if (end > c->k->shape[2]) {
+    if (c->length + t > c->k->shape[2]) {
         nn_fail(nn, "attention: the cache is full: %lld more positions behind %lld of %lld", (long long)t, (long long)c->length, (long long)c->k->shape[2]);
         return 0;
     }
     for (i = 0; i < 2; i++) {
-        nn_view to = nn__view_of(all[i]), from = nn__view_of(*rows[i]);
-        nn_tensor *seen;
+        nn_view to = nn__view_of(all[i]), from = nn__view_of(rows[i]);
         to.shape[2] = t;             // memory moves, no op: nothing to record
         if (to.data) to.data = (char *)to.data + (size_t)(c->length * to.stride[2]) * nn_dtype_bytes(nn->desc.dtype);
         from.ndim = 4;
         from.shape[1] = to.shape[1];  from.stride[1] = from.stride[2] * to.shape[3];
         from.shape[3] = to.shape[3];  from.stride[3] = from.stride[2];
-        from.shape[2] = t;            from.stride[2] = (*rows[i])->stride[1];
+        from.shape[2] = t;            from.stride[2] = rows[i]->stride[1];
         nn__copy_view(nn, to, from);
-        seen = nn_detach(all[i]);
-        if (nn__dead(seen)) return 0;
-        seen->shape[2] = end;
-        *rows[i] = seen;
     }
-    c->length = end;
+    c->length += t;
     return 1;
 }
 
@@ -5174,7 +5275,7 @@ typedef struct nn__mha {             // what a layer of attention keeps
     nn_multihead_attention_desc d;
     int64_t    embed, head;          // numbers of a position, of a head
     int        heads, kv_heads;
-    nn_tensor *w[3], *bias;          // of q, k, v; w[1] NULL: all in w[0]
+    nn_tensor *w[3], *scale[3], *bias;   // of q, k, v; w[1] NULL: all in w[0]; scales of weights in fewer bytes
     nn_layer  *out;
 } nn__mha;
 static nn_tensor *nn__rotated(const nn__mha *m, nn_tensor *x, int heads, int64_t start)      // the first heads of x (B, T, n * head)
@@ -5196,26 +5297,43 @@ static nn_tensor *nn__rotated(const nn__mha *m, nn_tensor *x, int heads, int64_t
         return nn_reshape(y, nn_shape_of(x));
     }
 }
-static nn_tensor *nn__rows_of(nn_tensor *t, int64_t from, int64_t to) { return t ? nn_slice(t, 0, from, to, 1) : NULL; }
-// Projections (B, T, heads * head). Self attention with one weight stays packed: *k and *v are NULL.
-static nn_tensor *nn__project(const nn__mha *m, nn_tensor *q, nn_tensor **k, nn_tensor **v, int64_t start)
+static nn_tensor *nn__rows_of(nn_tensor *t, int64_t from, int64_t to) { return !t || (from == 0 && to == t->shape[0]) ? t : nn_slice(t, 0, from, to, 1); }
+// Outputs from .. to - 1 of the one weight, or all of a weight of its own (part 0 q, 1 k, 2 v); what an adapter adds.
+static nn_tensor *nn__in_proj(const nn_layer *l, int part, nn_tensor *x, int64_t from, int64_t to)
 {
+    const nn__mha *m = (const nn__mha *)l->extra;
+    nn_layer *a = m->w[1] ? NULL : nn__lora_of(l);
+    int own = m->w[1] ? part : 0;
+    int64_t first = m->w[1] ? 0 : from, end = m->w[1] ? m->w[own]->shape[0] : to;
+    nn_linear_desc d;
+    nn_tensor *y;
+    memset(&d, 0, sizeof d);
+    d.scale = nn__rows_of(m->scale[own], first, end);
+    y = nn_linear(x, nn__rows_of(m->w[own], first, end), nn__rows_of(m->bias, from, to), &d);
+    if (!a) return y;
+    x = nn_mul_scalar(nn_forward(a, nn_dropout(x, a->value)), l->value);
+    return nn_add(y, nn_linear(x, nn__rows_of(a->next->param[0], from, to), NULL, NULL));
+}
+// Projections (B, T, heads * head). Self attention with one weight stays packed: *k and *v are NULL.
+static nn_tensor *nn__project(const nn_layer *l, nn_tensor *q, nn_tensor **k, nn_tensor **v, int64_t start)
+{
+    const nn__mha *m = (const nn__mha *)l->extra;
     int64_t e = m->heads * m->head, kv = m->kv_heads * m->head;
     if (m->w[1] || *k != q || *v != q) {
-        nn_tensor *wq = m->w[0], *wk = m->w[1], *wv = m->w[2];
-        if (!wk) { wq = nn__rows_of(wq, 0, e); wk = nn__rows_of(m->w[0], e, e + kv); wv = nn__rows_of(m->w[0], e + kv, e + 2 * kv); }
-        *k = nn__rotated(m, nn_linear(*k, wk, nn__rows_of(m->bias, e, e + kv), NULL), m->kv_heads, 0);
-        *v = nn_linear(*v, wv, nn__rows_of(m->bias, e + kv, e + 2 * kv), NULL);
-        return nn__rotated(m, nn_linear(q, wq, nn__rows_of(m->bias, 0, e), NULL), m->heads, 0);
+        if (*k) *k = nn__rotated(m, nn__in_proj(l, 1, *k, e, e + kv), m->kv_heads, 0);
+        if (*v) *v = nn__in_proj(l, 2, *v, e + kv, e + 2 * kv);
+        return nn__rotated(m, nn__in_proj(l, 0, q, 0, e), m->heads, 0);
     }
     *k = *v = NULL;
-    return nn__rotated(m, nn_linear(q, m->w[0], m->bias, NULL), m->heads + m->kv_heads, start);
+    return nn__rotated(m, nn__in_proj(l, 0, q, 0, e + 2 * kv), m->heads + m->kv_heads, start);
 }
+static nn_tensor *nn__attention_across(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);     // >>ops
 static nn_tensor *nn__mha_run(nn_layer *l, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
 {
     const nn__mha *m = (const nn__mha *)l->extra;
     nn_attention_desc d;
     nn_tensor *y;
+    int other;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
     if (!k) k = q;
@@ -5225,18 +5343,17 @@ static nn_tensor *nn__mha_run(nn_layer *l, nn_tensor *q, nn_tensor *k, nn_tensor
         nn_fail(l->nn, "%s: q must be (B, T, %lld), not %s; k and v (B, T, ...)", l->kind, (long long)m->embed, nn__dims_text(q->ndim, q->shape).s);
         return nn__inert(l->nn);
     }
-    if (d.cache && (k != q || v != q)) {
-        nn_fail(l->nn, "%s: a cache is for attention of x to itself: other keys and values are all there in every call", l->kind);
-        return nn__inert(l->nn);
-    }
+    other = k != q || v != q;
     d.heads = m->heads;
     d.kv_heads = m->kv_heads;
     d.dropout = m->d.dropout;
     if (m->d.alibi && !d.alibi) d.alibi = m->d.alibi;
     if (m->d.causal) d.causal = 1;
-    y = nn__project(m, q, &k, &v, d.cache ? d.cache->length : 0);
+    if (d.cache && other && !nn__cache_holds(d.cache, k, v)) return nn__inert(l->nn);
+    if (d.cache && other && d.cache->length) k = v = NULL;           // another sequence: its keys and values are there since the first call
+    y = nn__project(l, q, &k, &v, d.cache ? d.cache->length : 0);
     if (nn__dead(y)) return y;
-    return nn_forward(m->out, nn_attention(y, k, v, &d));
+    return nn_forward(m->out, d.cache && other ? nn__attention_across(y, k, v, &d) : nn_attention(y, k, v, &d));
 }
 static nn_tensor *nn__mha_forward(void *self, nn_tensor *x) { return nn__mha_run((nn_layer *)self, x, NULL, NULL, NULL); }
 static int nn__is_kind(const nn_layer *l, nn_tensor *(*forward)(void *, nn_tensor *), const char *function)
@@ -5277,13 +5394,20 @@ NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, 
     in[0] = embed;
     in[1] = m->d.kdim ? m->d.kdim : embed;
     in[2] = m->d.vdim ? m->d.vdim : embed;
-    if (in[1] == embed && in[2] == embed) nn_init_xavier_uniform(m->w[0] = nn__add_param(l, "in_proj_weight", nn__shape2(embed + 2 * kv, embed), NN__T_PARAM, 1), 1);
-    else for (i = 0; i < 3; i++) nn_init_xavier_uniform(m->w[i] = nn__add_param(l, names[i], nn__shape2(i ? kv : embed, in[i]), NN__T_PARAM, 1), 1);
+    for (i = 0; i < (in[1] == embed && in[2] == embed ? 1 : 3) && nn_ok(l->nn); i++) {
+        int packed = in[1] == embed && in[2] == embed, at = l->params;
+        m->scale[i] = nn__add_weight(l, packed ? "in_proj_weight" : names[i], nn__shape2(packed ? embed + 2 * kv : i ? kv : embed, in[i]), 0, 1);
+        if (!nn_ok(l->nn)) break;
+        m->w[i] = l->param[at];
+        if (m->w[i]->flags & NN__T_PARAM) nn_init_xavier_uniform(m->w[i], 1);
+    }
+    l->size[0] = embed;
+    l->size[1] = m->w[1] ? 0 : embed + 2 * kv;           // of an adapter
     if (!m->d.no_bias) m->bias = nn__add_param(l, "in_proj_bias", nn__shape1(embed + 2 * kv), NN__T_PARAM, 0);
     memset(&linear, 0, sizeof linear);
     linear.no_bias = m->d.no_bias;
     m->out = nn_linear_new(l, "out_proj", embed, embed, &linear);
-    if (!m->d.no_bias && !nn__no_layer(m->out)) nn_init_constant(m->out->param[1], 0);
+    if (!m->d.no_bias && !nn__no_layer(m->out)) nn_init_constant(m->out->param[m->out->params - 1], 0);
     return nn__finished(l);
 }
 
@@ -5370,7 +5494,11 @@ NN_API nn_layer *nn_transformer_decoder_layer_new(nn_layer *parent, const char *
     return nn__transformer_layer(parent, name, "TransformerDecoderLayer", nn__decoder_forward, 1, embed, heads, desc);
 }
 
-static nn_tensor *nn__tied_forward(void *self, nn_tensor *x) { return nn_linear(x, ((nn_layer *)((nn_layer *)self)->extra)->param[0], NULL, NULL); }
+static nn_tensor *nn__tied_forward(void *self, nn_tensor *x)
+{
+    const nn_layer *embedding = (const nn_layer *)((nn_layer *)self)->extra;
+    return nn_linear(x, embedding->param[0], NULL, &embedding->desc.linear);
+}
 NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding)
 {
     nn_layer *l;
@@ -10547,6 +10675,19 @@ static void nn__describe_misfit(const nn__entry *e, const nn_tensor *t, char *to
     else snprintf(to, bytes, ": %s in the file, %s in the model", nn__dims_text((int)e->ndim, e->shape).s, nn__dims_text(t->ndim, t->shape).s);
 }
 
+// Scales of weights that are rounded while they are read, since the file has them in another type.
+static int nn__is_made(const nn__header *h, const nn__item *item)
+{
+    size_t n = strlen(item->name);
+    char name[512];
+    nn__entry *e;
+    if (n < 7 || n >= sizeof name || !nn__has_suffix(item->name, "_scale")) return 0;
+    memcpy(name, item->name, n - 6);
+    name[n - 6] = 0;
+    e = nn__find_entry(h, name);
+    return e && nn__file_dtypes[e->type].dtype != NN_I8;
+}
+
 // Compares names and shapes. Items get their entry by marking it used; those without one are left as they are.
 static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_desc *d, int checkpoint)
 {
@@ -10560,7 +10701,7 @@ static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_
         nn__item *item = &items->list[i];
         nn__entry *e = nn__find_entry(h, item->name);
         if (nn__has_prefix(item->name, skip)) continue;
-        if (!e) { if (!nn__has_prefix(item->name, "trainer.")) nn__find(&f, NN__MISSING, item->name, ""); continue; }
+        if (!e) { if (!nn__has_prefix(item->name, "trainer.") && !nn__is_made(h, item)) nn__find(&f, NN__MISSING, item->name, ""); continue; }
         e->used = 1;
         if (nn__fits(e, item->t)) continue;
         nn__describe_misfit(e, item->t, detail, sizeof detail);
@@ -10616,12 +10757,33 @@ static int nn__make_states(nn__io *io, const nn__header *h, nn_layer *layer, con
     return nn_ok(io->nn);
 }
 
+// Numbers of a file become whole numbers and their scales: row by row, where a row is an output, so that few of them are there as they were.
+static int nn__load_rounded(nn__transfer *x, nn_tensor *w, nn_tensor *scale)
+{
+    nn_context *nn = x->io->nn;
+    int turned = nn__is_turned(w);
+    int64_t rows = w->shape[0], step = turned ? rows : nn__max(1, NN__PIECE / nn__max(1, w->shape[1])), r;
+    int ok = 1;
+    for (r = 0; ok && r < rows; r += step) {
+        int64_t end = nn__min(rows, r + step);
+        nn__mark m = nn__get_mark(nn);
+        nn_shape s = nn__shape2(end - r, w->shape[1]);
+        nn_tensor *t = nn__alloc_tensor(nn, 0, nn->desc.dtype, 2, s.d);
+        ok = !nn__dead(t) && nn__transfer_tensor(x, t);
+        if (ok) nn__round_into(turned ? nn_transpose(t, 0, 1) : t, turned ? nn_transpose(w, 0, 1) : nn_slice(w, 0, r, end, 1), turned ? scale : nn_slice(scale, 0, r, end, 1));
+        nn__rewind(nn, &m);
+        ok = ok && nn_ok(nn);
+    }
+    return ok;
+}
+
 // saved NULL: a plain load. Everything is checked first; then the numbers are read, in the order of the file's names.
 static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, const nn_save_desc *saved)
 {
     nn__header h;
     nn__state s;
     nn__transfer x;
+    nn_tensor *scale;
     int64_t i;
     if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__make_states(io, &h, layer, saved) || !nn__collect(io, layer, saved, desc && desc->trainable, &s)) return 0;
     if (!nn__match(io, &h, &s.items, desc, nn__find_meta(&h, "nn.checkpoint") != NULL)) return 0;
@@ -10632,7 +10794,8 @@ static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, 
         if (!e || nn__has_prefix(s.items.list[i].name, desc ? desc->skip : NULL)) continue;
         x.dtype = nn__file_dtypes[e->type].dtype;
         x.at = h.data + (uint64_t)e->begin;
-        if (!nn__transfer_tensor(&x, s.items.list[i].t)) return 0;
+        scale = nn__scale_of(s.items.list[i].t);
+        if (scale && x.dtype != NN_I8 ? !nn__load_rounded(&x, s.items.list[i].t, scale) : !nn__transfer_tensor(&x, s.items.list[i].t)) return 0;
     }
     return nn__check_fields(io, &h, &s.fields, 1);
 }
@@ -19431,33 +19594,47 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
     return nn__activate(then ? NULL : f, x);
 }
 
-static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
+static nn_tensor *nn__small_new(nn_context *nn, nn_dtype dtype, int64_t out, int64_t in)         // for life, inputs outermost in memory
 {
-    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 1, dtype, x->ndim, x->shape) : nn__inert(nn);
-    if (nn__dead(t)) return t;
-    nn__input_major(t);
-    nn__copy_view(nn, nn__view_of(t), nn__view_of(x));
+    nn_shape s = nn__shape2(out, in);
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 1, dtype, 2, s.d) : nn__inert(nn);
+    if (!nn__dead(t)) nn__input_major(t);
     return t;
+}
+static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale)        // to = round(w / scale), scale of so many inputs = their largest |w| / 127
+{
+    nn_context *nn = w->nn;
+    nn_tensor *parts, *s;
+    nn__mark m = nn__get_mark(nn);
+    if (nn__dead(w) || nn__dead(to) || nn__dead(scale)) return;
+    nn_push(nn, NN_EVAL);
+    parts = nn_reshape(nn_contiguous(w), NN_SHAPE(w->shape[0], scale->shape[1], w->shape[1] / nn__max(1, scale->shape[1])));
+    s = nn_mul_scalar(nn_max(nn_abs(parts), NN_DIMS(2), NULL), 1.0f / 127);
+    w = nn_reshape(nn_round(nn_div(parts, nn_unsqueeze(s, 2))), NN_SHAPE(w->shape[0], w->shape[1]));
+    if (nn_ok(nn)) { nn__copy_view(nn, nn__view_of(scale), nn__view_of(s)); nn__copy_view(nn, nn__view_of(to), nn__view_of(w)); }
+    nn_pop(nn);
+    nn__rewind(nn, &m);
 }
 NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc)
 {
     nn_context *nn = w ? w->nn : NULL;
     int64_t group = desc && desc->group ? desc->group : w ? w->shape[1] : 0;
-    nn_tensor *parts, *s;
+    nn_tensor *q;
     if (scale) *scale = nn__inert(nn);
     if (!nn__check(nn, w, "nn_quantize_new")) return nn__inert(nn);
     if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group))) {
         nn_fail(nn, "nn_quantize_new: w %s as %s in groups of %lld", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name(dtype), (long long)group);
         return nn__inert(nn);
     }
-    if (dtype != NN_I8) return nn__small_new(nn, w, dtype);
-    nn_push(nn, NN_EVAL);
-    parts = nn_reshape(nn_contiguous(w), NN_SHAPE(w->shape[0], w->shape[1] / group, group));
-    s = nn_mul_scalar(nn_max(nn_abs(parts), NN_DIMS(2), NULL), 1.0f / 127);
-    *scale = nn__small_new(nn, s, nn->desc.dtype);
-    w = nn__small_new(nn, nn_reshape(nn_round(nn_div(parts, nn_unsqueeze(s, 2))), NN_SHAPE(w->shape[0], w->shape[1])), NN_I8);
-    nn_pop(nn);
-    return w;
+    if (dtype != NN_I8) {
+        q = nn__small_new(nn, dtype, w->shape[0], w->shape[1]);
+        if (!nn__dead(q)) nn__copy_view(nn, nn__view_of(q), nn__view_of(w));
+        return q;
+    }
+    q = nn__small_new(nn, NN_I8, w->shape[0], w->shape[1]);
+    *scale = nn__small_new(nn, nn->desc.dtype, w->shape[0], w->shape[1] / group);
+    nn__round_into(w, q, *scale);
+    return q;
 }
 #endif
 #if NN__IN_SIMD
@@ -23725,7 +23902,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 //
 // L = m + log l is kept for backward, which computes the tiles again, P = e^(S - L), D = sum over a row of dy y:
 //
-//     dV = P^T dY      dP = dY V^T      dS = P (dP - D) scale      dQ = dS K      dK = dS^T Q
+//     dV = P^T dY      dP = dY V^T      dS = P (dP - D) scale      dQ = dS K      dK = dS^T Q      dmask = dS / scale, summed over what shared it
 //
 // Tiles count from key 0, and a hidden key adds exactly 0: so a row's bits depend neither on the rows beside it nor on keys behind its
 // last one, and decoding with a cache gives the bits of one pass over all. (Keys and values that are hidden must still be finite.) A row
@@ -23846,6 +24023,14 @@ static int nn__attention_shape(nn_call *c)
 
 // Where keys and values are plenty, a task of backward owns one of them and computes all three gradients; else tasks own blocks of
 // rows (dQ), then tiles of keys (dK, dV), and both compute P and dP. The sums are the same.
+// The gradient of a mask has tasks of its own: one has a tile of keys of one mask, for all samples and heads that share it, in their order.
+static int64_t nn__mask_size(const nn_view *mask, int dim) { return mask->ndim + dim >= 4 ? mask->shape[mask->ndim + dim - 4] : 1; }      // dim of (B, H, Tq, Tk)
+static int64_t nn__mask_tasks(const nn_call *c, const nn__attention_size *z)
+{
+    const nn_view *m = &c->in[NN__ATT_MASK];
+    if (!c->din[NN__ATT_MASK].data) return 0;
+    return (nn__mask_size(m, 0) == 1 ? 1 : z->b) * (nn__mask_size(m, 1) == 1 ? 1 : z->hk) * (nn__mask_size(m, 3) == 1 ? 1 : z->tiles);
+}
 static int nn__attention_joint(const nn__attention_size *z) { return z->b * z->hk >= 8 || z->blocks * z->tiles <= 4; }
 static int64_t nn__padded(int64_t n) { return (n + 15) & ~(int64_t)15; }
 static void nn__attention_plan(nn_call *c)
@@ -23858,7 +24043,7 @@ static void nn__attention_plan(nn_call *c)
         c->tasks[0] = units * z.blocks;
         numbers = NN__ATT_ROWS * (2 * d + dv) + 2 * tile + NN__ATT_KEYS * dv;
     } else {
-        c->tasks[0] = units * (nn__attention_joint(&z) ? 1 : z.blocks + z.tiles);
+        c->tasks[0] = units * (nn__attention_joint(&z) ? 1 : z.blocks + z.tiles) + nn__mask_tasks(c, &z);
         numbers = NN__ATT_ROWS * (3 * d + 2 * dv) + 3 * tile + NN__ATT_KEYS * nn__max(d, dv);
         c->cost *= 3;
     }
@@ -23889,9 +24074,12 @@ static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_t
     if (!nn__check(nn, q, name)) return nn__inert(nn);
     if (desc->cache && layout == NN__ATT_HEADS) { nn_fail(nn, "%s: a cache has heads side by side: use nn_attention", name); return nn__inert(nn); }
     if (layout == NN__ATT_LAST && !k && !v) layout = NN__ATT_PACKED;
-    if (layout != NN__ATT_PACKED && (!nn__check(nn, k, name) || !nn__check(nn, v, name))) return nn__inert(nn);
+    if (layout != NN__ATT_PACKED && (k || v || layout != NN__ATT_CACHED) && (!nn__check(nn, k, name) || !nn__check(nn, v, name))) return nn__inert(nn);
     if (!(desc->dropout >= 0 && desc->dropout <= 1)) { nn_fail(nn, "%s: dropout is %g, not in 0..1", name, (double)desc->dropout); return nn__inert(nn); }
-    if (nn__wants(desc->mask) || nn__wants(desc->alibi)) { nn_fail(nn, "%s: a mask and slopes have no gradient (see nn_detach)", name); return nn__inert(nn); }
+    if (nn__wants(desc->alibi) || (nn__wants(desc->mask) && desc->mask->dtype != (int)nn->desc.dtype)) {
+        nn_fail(nn, "%s: slopes and masks of whole numbers have no gradient (see nn_detach)", name);
+        return nn__inert(nn);
+    }
     memset(&p, 0, sizeof p);
     p.layout = layout;
     p.causal = desc->causal;
@@ -23902,12 +24090,19 @@ static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_t
     if (desc->cache) {
         if (layout == NN__ATT_PACKED && !nn__unpack(&p, &q, &k, &v)) return nn__inert(nn);
         p.layout = layout = NN__ATT_CACHED;
-        if (!nn__cache_append(desc->cache, &k, &v)) return nn__inert(nn);
+        if (k && !nn__cache_append(desc->cache, k, v)) return nn__inert(nn);
+        if (!desc->cache->nn) return nn__inert(nn);
+        k = nn__cache_view(desc->cache, desc->cache->k);
+        v = nn__cache_view(desc->cache, desc->cache->v);
     }
     in[0] = q; in[1] = layout == NN__ATT_PACKED ? NULL : k; in[2] = layout == NN__ATT_PACKED ? NULL : v;
     in[NN__ATT_MASK] = desc->mask; in[NN__ATT_LENGTHS] = desc->lengths; in[NN__ATT_ALIBI] = desc->alibi;
     nn_apply_n(nn, nn__op(p.dropout > 0 ? NN_OP_attention_dropout : NN_OP_attention), in, NN__ATT_INPUTS, &p, &y);
     return y;
+}
+static nn_tensor *nn__attention_across(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)      // k, v: of a sequence that fills the cache; NULL: it has
+{
+    return nn__attention("attention", NN__ATT_CACHED, q, k, v, desc);
 }
 NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
 {
@@ -24210,10 +24405,10 @@ static void NN__K(att_to_keys)(const NN__K(att) *a, const NN__K(att_back) *g, in
     if (old) NN__K(att_product)(old, d, a->n, s, NN__ATT_ROWS, 1, rows, nn__padded(d), 1, y, to->t, to->e);
     if (old < keys) NN__K(att_product)(keys - old, d, a->n, s + old * NN__ATT_ROWS, NN__ATT_ROWS, 1, rows, nn__padded(d), add, y + old * to->t, to->t, to->e);
 }
-// P, dP and dS / scale of a block and a tile; what they add to dQ / scale (of the block), dK and dV (of the tile).
-static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
+// P, as dropout leaves it, and dS / scale of a block and a tile.
+static void NN__K(att_tile_slope)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
 {
-    int64_t i, j, ld;
+    int64_t i, j;
     int biased = NN__K(att_bias)(a, key, keys), dropped = a->p->dropout > 0;
     NN__K(att_scores)(a, key, keys);
     NN__K(att_hide)(a, key, keys, biased);
@@ -24229,6 +24424,12 @@ static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key,
         }
     }
     if (dropped) NN__K(att_drop)(a, key, keys, a->s, a->s);
+}
+// What they add to dQ / scale (of the block), dK and dV (of the tile).
+static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
+{
+    int64_t ld;
+    NN__K(att_tile_slope)(a, g, key, keys);
     if (g->want_v) NN__K(att_to_keys)(a, g, key, keys, a->z.dv, a->s, g->dy, g->add_v, &g->hv, g->dv);
     if (g->want_k) NN__K(att_to_keys)(a, g, key, keys, a->z.d, g->ds, a->q, g->add_k, &g->hk, g->dk);
     if (g->want_q) {
@@ -24241,6 +24442,37 @@ static void NN__K(att_clear)(const nn__heads *x, R *at, int64_t from, int64_t to
     int64_t t, e;
     for (t = from; t < to; t++) for (e = 0; e < d; e++) at[t * x->t + e * x->e] = 0;
 }
+// The gradient of a mask: one tile of keys (all, where one number is for all keys) of one mask (see nn__mask_tasks).
+static void NN__K(att_mask_back)(const nn_call *c, NN__K(att) *a, NN__K(att_back) *g, int64_t task)
+{
+    const nn_view *m = &c->din[NN__ATT_MASK];
+    nn__attention_size z = nn__attention_sizes(c);
+    int64_t s[4], size[4], from = 0, to = z.tk, b, h, q, k, i, j, block, key, last_b, last_h;
+    int d;
+    for (d = 0; d < 4; d++) { size[d] = nn__mask_size(m, d); s[d] = size[d] == 1 ? 0 : m->stride[m->ndim + d - 4]; }
+    if (size[3] != 1) { from = task % z.tiles * NN__ATT_KEYS; to = nn__min(to, from + NN__ATT_KEYS); task /= z.tiles; }
+    h = size[1] == 1 ? 0 : task % z.hk;
+    b = size[0] == 1 ? 0 : task / (size[1] == 1 ? 1 : z.hk);
+    last_h = size[1] == 1 ? z.hk : h + 1;
+    last_b = size[0] == 1 ? z.b : b + 1;
+    for (i = 0; !(c->add >> NN__ATT_MASK & 1) && i < (size[1] == 1 ? 1 : z.group); i++)
+        for (q = 0; q < size[2]; q++) for (k = from; k < (size[3] == 1 ? 1 : to); k++) ((R *)m->data)[b * s[0] + (h * z.group + i) * s[1] + q * s[2] + k * s[3]] = 0;
+    for (; b < last_b; b++) for (q = h; q < last_h; q++) {
+        NN__K(att_keys)(a, c, b * z.hk + q);
+        for (block = 0; block < z.blocks; block++) {
+            NN__K(att_block_back)(a, g, block);
+            for (key = from; key < nn__min(to, a->seen); key += NN__ATT_KEYS) {
+                int64_t keys = nn__min(NN__ATT_KEYS, nn__min(to, a->seen) - key);
+                NN__K(att_tile_slope)(a, g, key, keys);
+                for (i = 0; i < a->n; i++) {
+                    int64_t r = a->row + i;
+                    R *y = (R *)m->data + b * s[0] + (q * z.group + r % z.group) * s[1] + r / z.group * s[2] + key * s[3];
+                    for (j = 0; j < keys; j++) y[j * s[3]] += g->ds[j * NN__ATT_ROWS + i];
+                }
+            }
+        }
+    }
+}
 static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
 {
     nn__attention_size z = nn__attention_sizes(c);
@@ -24250,10 +24482,11 @@ static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
     nn__heads hq = nn__heads_of(c, nn__attention_part(c, c->din, 0), 0);
     NN__K(att) a;
     NN__K(att_back) g;
-    NN__K(att_keys)(&a, c, t->index / per);
     a.q = (R *)t->scratch;   a.qt = a.q + NN__ATT_ROWS * d;     g.dq = a.qt + NN__ATT_ROWS * d;
     g.dy = g.dq + NN__ATT_ROWS * d;   g.dyt = g.dy + NN__ATT_ROWS * dv;   a.s = g.dyt + NN__ATT_ROWS * dv;
     a.bias = a.s + tile;   g.ds = a.bias + tile;   g.room = g.ds + tile;
+    if (t->index >= z.b * z.hk * per) { NN__K(att_mask_back)(c, &a, &g, t->index - z.b * z.hk * per); return; }
+    NN__K(att_keys)(&a, c, t->index / per);
     g.hk = nn__heads_of(c, nn__attention_part(c, c->din, 1), 1);
     g.hv = nn__heads_of(c, nn__attention_part(c, c->din, 2), 2);
     g.want_q = hq.data != NULL; g.want_k = g.hk.data != NULL; g.want_v = g.hv.data != NULL;

@@ -120,7 +120,7 @@ TEST(decoders_match_transformers)
 TEST(encoder_matches_transformers)
 {
     nn_context *nn = nn_new(NULL);
-    CHECK(bert_load(nn, &bert, golden("bert")));
+    CHECK(bert_load(nn, &bert, golden("bert"), NN_F32));
     nn_layer *want = recorded(nn, golden("bert/expected.safetensors"));
     nn_begin(nn, NN_EVAL);
     nn_tensor *ids = as_ids(nn_param(want, "ids")), *hidden, *alone;
@@ -163,7 +163,7 @@ TEST(all_parameters_learn)
         nn_layer *net, *want;
         int n;
         if (which < 2) { net = load(nn, which)->net; want = answers(nn, which); }
-        else { CHECK(bert_load(nn, &bert, golden("bert"))); net = bert.net; want = recorded(nn, golden("bert/expected.safetensors")); }
+        else { CHECK(bert_load(nn, &bert, golden("bert"), NN_F32)); net = bert.net; want = recorded(nn, golden("bert/expected.safetensors")); }
         n = nn_params(net, p, PARAMS);
         CHECK(n > 20 && n <= PARAMS);
         for (int i = 0; i < n && i < PARAMS; i++) before[i] = hash_of(p[i]);
