@@ -451,7 +451,7 @@ TEST(relu_in_plans)
         { 32, 48, 3, 8, 1, 1 }, { 20, 70, 3, 9, 1, 2 }, { 40, 33, 1, 6, 1, 1 }, { 40, 33, 1, 11, 1, 1 }, { 24, 16, 1, 32, 2, 1 }, { 8, 8, 3, 9, 8, 1 }, { 5, 5, 3, 32, 5, 1 },
         { 3, 6, 5, 12, 1, 1 }, { 3, 5, 9, 12, 1, 1 }, { 18, 20, 3, 16, 1, 1 }, { 2, 8, 1, 9, 1, 2 },
     };
-    static float x[40000], y[2][60000];
+    static float x[60000], y[2][60000];
     for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = (float)(i * 37 % 61) / 30 - 1;
     for (int k = 0; test_isa(k); k++) for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         nn_context *nn = context_of(test_isa(k), 1);
