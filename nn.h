@@ -14328,7 +14328,8 @@ static void nn__find_slices(nn__draft *d, int threads)
         widest = nn__max(widest, width);
     }
     slices = (widest * batch + NN__SLICE_BYTES - 1) / NN__SLICE_BYTES;
-    if (!calls || slices < 2 || (threads > 1 && slices < 2 * threads)) return;
+    if (!calls || slices < 2) return;
+    if (threads > 1) slices = nn__min(batch, nn__max(2, (slices + threads - 1) / threads) * threads);        // as many for each thread
     d->slice = (batch + slices - 1) / slices;
     d->slice_calls = calls;
     nn__storages_of_slices(d->s, d->n, calls, batch, d->slice);
@@ -21410,6 +21411,7 @@ static void NN__K(conv_dw_plain)(const nn__conv *v, const R *map, const R *image
     int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, b;
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
     g.y = dw + group * g.m * g.n;
+    if (v->batch == 0 && !add && block == 0) NN__K(fill_run)((R *)g.y, g.m * g.n, 0);
     for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++, add = 1) {
         g.a = map + (b * v->groups + group) * g.m * g.k;
         g.b = image + (b * v->groups + group) * g.n * g.k;
