@@ -1944,6 +1944,7 @@ struct nn_context {
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
     nn_tensor  *lengths;             // nn_forward_lengths
+    struct { void *data; size_t bytes; int taken; } room[8];         // of sampling and generating (nn__take)
     int         skip_init;           // nn_init_skip
     nn_dtype    weight_dtype;        // nn_weights_as
     int64_t     weight_group;
@@ -12720,6 +12721,27 @@ NN_API nn_tensor *nn_token_cross_entropy(nn_tensor *logits, nn_tensor *target, c
 // ---- sampling ------------------------------------------------------------------------------------------------------------------------
 // The order is that of Hugging Face's generate: repetition penalty (Keskar et al. 2019), temperature, top-k (Fan et al. 2018), top-p
 // (Holtzman et al. 2020), min-p (Nguyen et al. 2024). What a filter removes has the weight 0.
+// Memory of sampling and generating stays with the context: the next call of its kind finds it. Calls within a call get their own.
+enum { NN__ROOM_SCORE, NN__ROOM_HEAP, NN__ROOM_SEEN, NN__ROOM_ALL, NN__ROOM_TEXT, NN__ROOM_LOGITS, NN__ROOM_PARENT, NN__ROOM_HIDDEN };
+static void *nn__take(nn_context *nn, int which, size_t bytes)
+{
+    if (nn->room[which].taken) return nn__temp(nn, bytes);
+    if (!nn->room[which].data || bytes > nn->room[which].bytes) {
+        size_t most = nn->buffer || bytes > SIZE_MAX / 4 ? bytes : 2 * nn->room[which].bytes > bytes ? 2 * nn->room[which].bytes : bytes;
+        void *p = nn__life_raw(nn, most ? most : 1);
+        if (!p) return NULL;
+        nn->room[which].data = p;
+        nn->room[which].bytes = most;
+    }
+    nn->room[which].taken = 1;
+    return nn->room[which].data;
+}
+static void nn__give(nn_context *nn, int which, void *p)
+{
+    if (p && p == nn->room[which].data) nn->room[which].taken = 0;
+    else nn__temp_free(nn, p);
+}
+
 typedef struct nn__sampler {
     nn_context *nn;
     const char *op;
@@ -12778,17 +12800,17 @@ static int nn__sampler_room(nn__sampler *s, int64_t n)
 {
     if (n < 1 || n > INT32_MAX) { nn_fail(s->nn, "%s: a vocabulary of %lld", s->op, (long long)n); return 0; }
     s->n = n;
-    s->score = (double *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->score));
-    s->heap = (int32_t *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->heap));
-    s->seen = (unsigned char *)nn__temp(s->nn, (size_t)n);
+    s->score = (double *)nn__take(s->nn, NN__ROOM_SCORE, nn__mul_size((size_t)n, sizeof *s->score));
+    s->heap = (int32_t *)nn__take(s->nn, NN__ROOM_HEAP, nn__mul_size((size_t)n, sizeof *s->heap));
+    s->seen = (unsigned char *)nn__take(s->nn, NN__ROOM_SEEN, (size_t)n);
     return s->score && s->heap && s->seen;
 }
 
 static void nn__sampler_free(nn__sampler *s)
 {
-    nn__temp_free(s->nn, s->score);
-    nn__temp_free(s->nn, s->heap);
-    nn__temp_free(s->nn, s->seen);
+    nn__give(s->nn, NN__ROOM_SCORE, s->score);
+    nn__give(s->nn, NN__ROOM_HEAP, s->heap);
+    nn__give(s->nn, NN__ROOM_SEEN, s->seen);
 }
 
 static int nn__penalise(nn__sampler *s, const int64_t *previous, int64_t count)      // score < 0: times penalty, else divided by it; once per token
@@ -12885,7 +12907,7 @@ NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, 
     if (!nn__sample_rules(nn, "nn_sample", desc, &s)) return 0;
     rows = logits->ndim == 2 ? logits->shape[0] : 1;
     m = nn__get_mark(nn);
-    all = (float *)nn__temp(nn, nn__mul_size((size_t)nn_count(logits) + 1, sizeof *all));
+    all = (float *)nn__take(nn, NN__ROOM_ALL, nn__mul_size((size_t)nn_count(logits) + 1, sizeof *all));
     ok = all && nn__sampler_room(&s, logits->shape[logits->ndim - 1]) && nn_read(logits, all);
     for (r = 0; ok && r < rows; r++) {
         for (i = 0; i < s.n; i++) s.score[i] = (double)all[r * s.n + i];
@@ -12894,7 +12916,7 @@ NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, 
     }
     nn->samples++;
     nn__sampler_free(&s);
-    nn__temp_free(nn, all);
+    nn__give(nn, NN__ROOM_ALL, all);
     nn__rewind_memory(nn, &m);
     return ok;
 }
@@ -13143,9 +13165,9 @@ NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count,
     if (!g.d.vocabulary) g.d.vocabulary = nn_token_count(g.d.tokenizer);
     if (!nn__generate_rules(&g, prompt, tokens) || !nn__sample_rules(nn, "nn_generate", g.d.sample, &g.s)) return -1;
     rows = (size_t)g.beams;
-    g.text = (int64_t *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)(count + max_tokens), sizeof *g.text)));
-    g.logits = (float *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
-    g.parent = (int64_t *)nn__temp(nn, rows * sizeof *g.parent);
+    g.text = (int64_t *)nn__take(nn, NN__ROOM_TEXT, nn__mul_size(rows, nn__mul_size((size_t)(count + max_tokens), sizeof *g.text)));
+    g.logits = (float *)nn__take(nn, NN__ROOM_LOGITS, nn__mul_size(rows, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
+    g.parent = (int64_t *)nn__take(nn, NN__ROOM_PARENT, rows * sizeof *g.parent);
     ok = g.text && g.logits && g.parent && nn__sampler_room(&g.s, g.d.vocabulary);
     if (ok) memcpy(g.text, prompt, (size_t)count * sizeof *g.text);
     g.decoder.t = g.d.tokenizer;
@@ -13156,9 +13178,9 @@ NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count,
         memcpy(tokens, g.text + count, (size_t)g.count * sizeof *tokens);
     }
     nn__sampler_free(&g.s);
-    nn__temp_free(nn, g.text);
-    nn__temp_free(nn, g.logits);
-    nn__temp_free(nn, g.parent);
+    nn__give(nn, NN__ROOM_TEXT, g.text);
+    nn__give(nn, NN__ROOM_LOGITS, g.logits);
+    nn__give(nn, NN__ROOM_PARENT, g.parent);
     nn__temp_free(nn, g.out);
     return ok ? g.count : -1;
 }
@@ -13186,9 +13208,9 @@ NN_API int nn_generate_batch(nn_context *nn, const int64_t *prompts, const int64
     if (!nn_ok(nn) || !nn__sample_rules(nn, "nn_generate_batch", g.d.sample, &g.s)) return 0;
     g.prompt = g.fresh = longest;
     pitch = longest + max_tokens;
-    g.text = (int64_t *)nn__temp(nn, nn__mul_size((size_t)batch, nn__mul_size((size_t)pitch, sizeof *g.text)));
-    g.logits = (float *)nn__temp(nn, nn__mul_size((size_t)batch, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
-    g.hidden = (int64_t *)nn__temp(nn, (size_t)batch * sizeof *g.hidden);
+    g.text = (int64_t *)nn__take(nn, NN__ROOM_TEXT, nn__mul_size((size_t)batch, nn__mul_size((size_t)pitch, sizeof *g.text)));
+    g.logits = (float *)nn__take(nn, NN__ROOM_LOGITS, nn__mul_size((size_t)batch, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
+    g.hidden = (int64_t *)nn__take(nn, NN__ROOM_HIDDEN, (size_t)batch * sizeof *g.hidden);
     ok = g.text && g.logits && g.hidden && nn__sampler_room(&g.s, g.d.vocabulary);
     for (r = 0; ok && r < batch; r++) {
         int64_t i;
@@ -13212,9 +13234,9 @@ NN_API int nn_generate_batch(nn_context *nn, const int64_t *prompts, const int64
     }
     for (r = 0; ok && r < batch; r++) if (made[r] < 0) made[r] = -made[r];
     nn__sampler_free(&g.s);
-    nn__temp_free(nn, g.text);
-    nn__temp_free(nn, g.logits);
-    nn__temp_free(nn, g.hidden);
+    nn__give(nn, NN__ROOM_TEXT, g.text);
+    nn__give(nn, NN__ROOM_LOGITS, g.logits);
+    nn__give(nn, NN__ROOM_HIDDEN, g.hidden);
     return ok;
 }
 

@@ -541,7 +541,7 @@ TEST(lora_of_in_proj)
     nn_init_normal(x, 0, 1);
     nn_init_normal(memory, 0, 1);
     nn_begin(nn, NN_EVAL);
-    y = nn_keep(nn_transformer_decoder_layer_forward(l, x, memory, NULL, NULL));
+    y = nn_tensor_new(nn, NN_SHAPE(2, 5, 8), nn_data(nn_transformer_decoder_layer_forward(l, x, memory, NULL, NULL)));
     CHECK(nn_lora_new(net, &(nn_lora_desc){ .rank = 2, .alpha = 4, .match = "self_attn.in_proj" }) == 1);
     CHECK(nn_param_count(net) == full + 2 * (8 + 24));
     CHECK(nn_lora_new(net, &(nn_lora_desc){ .rank = 2, .alpha = 4, .dropout = 0.1f }) == 5);           /* the others: out_proj twice, in_proj, linear1, linear2 */
@@ -606,7 +606,7 @@ TEST(texts_side_by_side)
         nn_free(nn);
     }
 }
-/* Calls to the allocator: none in a loop of decoding, and nn_generate's do not depend on how much it makes. */
+/* Calls to the allocator: none in a loop of decoding, nor in nn_generate, once it has been called. */
 TEST(generation_allocates_nothing)
 {
     for (int which = 0; which < 2; which++) {
@@ -620,13 +620,12 @@ TEST(generation_allocates_nothing)
             CHECK(lm_generate(m, NULL, prompt, 5, tokens, lengths[i], 0.8f, NULL) == lengths[i]);
             calls[i] = nn_allocations(nn) - before;
         }
-        CHECK(calls[1] == calls[2]);
-        if (calls[1]) printf("nn_generate: %lld calls to the allocator for 4 tokens, %lld for 64\n", (long long)calls[1], (long long)calls[2]);
-        CHECK(calls[1] <= 6);
+        CHECK(calls[2] == 0);
+        CHECK(calls[0] > 0 && calls[1] == 0);
         lm_rewind(m, 0);
         m->cached = m->last = 1;
         for (int i = 0; i < 40; i++) {
-            if (i == 2) before = nn_allocations(nn);
+            if (i == 20) before = nn_allocations(nn);
             nn_begin(nn, NN_EVAL);
             CHECK(nn_sample(nn_select(nn_forward(m->net, nn_from_as(nn, NN_I64, NN_SHAPE(1, 1), prompt)), 1, 0), NULL, 0, &(nn_sample_desc){ .greedy = 1 }, tokens));
         }
