@@ -528,12 +528,13 @@ NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
 // As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
 typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
+enum { NN_IGNORE = -100 };           // a target that does not count: PyTorch's default of ignore_index
 typedef struct nn_loss_desc {
     nn_reduction reduction;
     nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction. Constants: no gradient
     nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives, broadcast likewise
     float label_smoothing;           // cross_entropy: 0..1
-    int   ignore_index;              // cross_entropy, nll: default -100; NN_ZERO to ignore class 0
+    int   ignore_index;              // cross_entropy, nll: default NN_IGNORE; NN_ZERO to ignore class 0
     float temperature;               // kl_div: default 1; info_nce: default 0.07
     float margin;                    // hinge, triplet_margin: default 1; cosine_embedding: default 0
     float delta;                     // huber, smooth_l1 (there called beta): default 1
@@ -626,6 +627,9 @@ NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding);     
 NN_API void      nn_checkpoint_layer(nn_layer *layer, int on);                                        // 1: its forward goes through nn_checkpoint
 
 NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x);
+// nn_forward of padded sequences: recurrent layers and self attention below, where they are called without lengths of their own, take these (i32 or i64 (B)):
+// what is behind them counts for nothing. For layers in a row that keep the time steps of x. nn_fit, nn_evaluate and nn_predict do so with nn_batch.lengths
+NN_API nn_tensor *nn_forward_lengths(nn_layer *layer, nn_tensor *x, nn_tensor *lengths);
 NN_API nn_tensor *nn_param_new (nn_layer *layer, const char *name, nn_shape shape);                   // a parameter of your own layer; zeros
 NN_API nn_tensor *nn_buffer_new(nn_layer *layer, const char *name, nn_shape shape);                   // saved with the model, no gradient; zeros
 NN_API nn_tensor *nn_param(nn_layer *layer, const char *path);                                        // parameter or buffer "fc1.weight"; NULL if none
@@ -823,6 +827,8 @@ NN_API void        nn_split_data(nn_dataset *data, double share, nn_dataset **fi
 typedef struct nn_scaler nn_scaler;                      // x -> (x - mean) / std per feature (of pictures per channel); "scaler.mean", "scaler.std"
 NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train);   // fitted on train; a child of the model: saved with it, and run first
 NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape);   // to load into: changes nothing until nn_load brings the numbers
+NN_API nn_scaler *nn_sequence_scaler_new(nn_layer *model, nn_dataset *train, nn_shape x_shape);     // of sequences (T, F): per feature of the last dimension,
+                                     // over samples and time; train NULL: unfitted, for samples of x_shape (else it is not read)
 NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x);           // for models with a .forward of their own: call it first there
 
 // Augmentation: applied by the loader to each training sample, in this order, the same for the same seed whatever the threads.
@@ -896,7 +902,7 @@ typedef struct nn_tokens_desc {
     const uint16_t *tokens16;        // nanoGPT's train.bin
     int64_t        count;            // how many
     int64_t        pad, most;        // nn_texts_new: fills short texts, default 0; longer texts are cut, default: not
-    const int64_t *labels; int64_t classes;          // nn_texts_new: y is the class of a text; default: the next token, and -100 where there is none
+    const int64_t *labels; int64_t classes;          // nn_texts_new: y is the class of a text; default: the next token, and NN_IGNORE where there is none
 } nn_tokens_desc;
 NN_API nn_dataset *nn_tokens_new(nn_context *nn, int64_t length, const nn_tokens_desc *desc);   // x = t[i .. i+length), y = t[i+1 .. i+length+1). A loader with
                                      // shuffle draws every i at random (nanoGPT); without, samples lie side by side. An epoch is (count - 1) / length samples
@@ -921,6 +927,7 @@ typedef struct nn_generate_step {    // what nn_generate asks the model
     int64_t batch, length, pitch;
     int64_t fresh;                   // how many at the end were not there at the last call: all a model with a cache has to compute
     const int64_t *parent;           // row r goes on from row parent[r] of the last call (beams: reorder the cache); NULL: from itself
+    const int64_t *hidden;           // prompts of different lengths: the first hidden[r] tokens of row r are there only to fill it (see nn_generate_batch); NULL: none
     int64_t vocabulary;
     float  *logits;                  // to be filled: (batch, vocabulary), the scores of the next token
 } nn_generate_step;
@@ -941,6 +948,11 @@ typedef struct nn_generate_desc {
 } nn_generate_desc;
 NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc *desc);
                                      // how many new tokens there are, -1 after an error
+// Several prompts at once: row r of prompts (batch, width) has counts[r] tokens. New ones go into tokens (batch, max_tokens), made[r] of them. Each text is as if it
+// were alone, as far as the model hides what fills shorter rows from the left (s->hidden: a mask, and positions that count behind them).
+// No beams, slide, stop_text and on_text. A row that has ended gets its last token again. 1 = ok
+NN_API int nn_generate_batch(nn_context *nn, const int64_t *prompts, const int64_t *counts, int64_t batch, int64_t width, int64_t *tokens, int64_t *made, int64_t max_tokens,
+                             const nn_generate_desc *desc);
 
 // ---- metrics and training ---------------------------------------------------------------------------
 enum { NN_MAX_CLASSES = 64 };
@@ -1051,7 +1063,11 @@ NN_API int nn_events_text(nn_events *events, const char *tag, int64_t step, cons
 NN_API int nn_png_save(const nn_tensor *image, const char *path);                   // (C, H, W) or (H, W), 0..1
 NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path);    // (B, C, H, W): a contact sheet; small pictures are enlarged,
                                      // those that leave 0..1 (filters) scaled to their own range; C not 1 or 3: every channel is a picture
-typedef struct nn_series { const char *name; const double *y; int64_t count; } nn_series;
+typedef struct nn_series {
+    const char *name;
+    const double *y; int64_t count;
+    const char *const *labels;       // of the first series, count texts: what stands below the places of the x axis; default: 0, 1, ...
+} nn_series;
 NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, const nn_series *series, int count);   // lines over 0..count-1
 NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *report);
 NN_API size_t nn_sparkline(const double *y, int64_t count, int width, char *to, size_t bytes);         // UTF-8 bars
@@ -1395,6 +1411,8 @@ NN__REF(nn_dataset *, nn_tokens_new, (nn_context *nn, int64_t length, const nn_t
 NN__REF(nn_dataset *, nn_texts_new, (nn_context *nn, const int64_t *start, int64_t count, const nn_tokens_desc &desc), (nn, start, count, &desc))
 NN__REF(nn_tensor  *, nn_token_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(int64_t, nn_generate, (nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc &desc), (nn, prompt, count, tokens, max_tokens, &desc))
+NN__REF(int, nn_generate_batch, (nn_context *nn, const int64_t *prompts, const int64_t *counts, int64_t batch, int64_t width, int64_t *tokens, int64_t *made, int64_t max_tokens,
+        const nn_generate_desc &desc), (nn, prompts, counts, batch, width, tokens, made, max_tokens, &desc))
 NN__REF(nn_plan *, nn_plan_new, (nn_layer *net, nn_shape input, const nn_plan_desc &desc), (net, input, &desc))
 NN__REF(nn_step_plan *, nn_step_plan_new, (nn_layer *model, const nn_step_plan_desc &desc), (model, &desc))
 NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
@@ -1930,6 +1948,8 @@ struct nn_context {
     const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
+    nn_tensor  *lengths;             // nn_forward_lengths
+    struct { void *data; size_t bytes; int taken; } room[8];         // of sampling and generating (nn__take)
     int         skip_init;           // nn_init_skip
     nn_dtype    weight_dtype;        // nn_weights_as
     int64_t     weight_group;
@@ -3946,7 +3966,7 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
 
 // ---- nn_checkpoint: a part of the tape that is made when it is walked --------------------------------------
 // Forward runs without a tape and leaves one node; its backward runs fn again, with a tape of its own, and walks that.
-typedef struct nn__checkpointed { nn_tensor *(*fn)(void *self, nn_tensor *x); void *self; uint64_t ordinal; nn_mode mode; } nn__checkpointed;
+typedef struct nn__checkpointed { nn_tensor *(*fn)(void *self, nn_tensor *x); void *self; nn_tensor *lengths; uint64_t ordinal; nn_mode mode; } nn__checkpointed;
 static const nn_op nn__checkpoint_op = { "checkpoint", 1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED, NN_KEEP_IN(0), NULL, NULL, NULL, NULL, 0, sizeof(nn__checkpointed) };
 static void nn__make_private(nn_context *nn, int from, const nn_tensor *but);    // >>layers
 static void nn__release_since(nn_context *nn, int from, const nn_tensor *but);
@@ -3960,7 +3980,7 @@ NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void
     if (!nn__check(nn, x, "nn_checkpoint")) return nn__inert(nn);
     if (nn->mode != NN_TRAIN || nn->no_tape) return fn(self, x);
     memset(&p, 0, sizeof p);
-    p.fn = fn; p.self = self; p.ordinal = nn->ordinal; p.mode = nn->mode;
+    p.fn = fn; p.self = self; p.lengths = nn->lengths; p.ordinal = nn->ordinal; p.mode = nn->mode;
     nn__trace_refuse(nn, "nn_checkpoint runs a function in backward");
     from = nn->tensors;
     nn->no_tape = 1;
@@ -3983,12 +4003,13 @@ static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
     nn_node *tape = nn->tape;
     nn_layer *scope = nn->scope;
     nn_mode mode = nn->mode;
+    nn_tensor *lengths = nn->lengths;
     uint64_t ordinal = nn->ordinal;
     nn_backward_desc b;
     int from;
     if (x->base->version != d->versions[0]) nn_fail(nn, "nn_checkpoint: its input was overwritten before backward could use it");
     if (d->need) nn_want_grad(inner);
-    nn->tape = NULL; nn->scope = d->layer; nn->mode = p->mode; nn->ordinal = p->ordinal;
+    nn->tape = NULL; nn->scope = d->layer; nn->mode = p->mode; nn->ordinal = p->ordinal; nn->lengths = p->lengths;
     from = nn->tensors;
     y = p->fn(p->self, inner);
     if (!nn__dead(y) && y->node) {
@@ -4000,7 +4021,7 @@ static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
         nn__drop_grad(nn, y);
         if (y->base == y && !(y->flags & NN__T_WANT_GRAD)) { y->flags |= NN__T_PRIVATE; nn__release(nn, y); }
     }
-    nn->tape = tape; nn->scope = scope; nn->mode = mode; nn->ordinal = ordinal;
+    nn->tape = tape; nn->scope = scope; nn->mode = mode; nn->ordinal = ordinal; nn->lengths = lengths;
     if (!d->need || !inner->grad || !nn__make_grad(nn, x)) return;
     if (x->flags & NN__T_GRAD_SET) nn__accumulate(nn, nn__view_of(inner->grad), nn__view_of(x->grad));
     else nn__copy_view(nn, nn__view_of(x->grad), nn__view_of(inner->grad));
@@ -4355,6 +4376,15 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
     memcpy(layer->out.d, x->shape, sizeof x->shape);
     return x;
 }
+NN_API nn_tensor *nn_forward_lengths(nn_layer *layer, nn_tensor *x, nn_tensor *lengths)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *outer = nn ? nn->lengths : NULL;
+    if (nn) nn->lengths = lengths;
+    x = nn_forward(layer, x);
+    if (nn) nn->lengths = outer;
+    return x;
+}
 
 static nn_layer *nn__own_layer(nn_context *nn, nn_layer *parent, const char *name, const char *kind, const nn_layer_desc *desc)
 {
@@ -4454,7 +4484,17 @@ static nn__listing nn__list(nn_layer *layer, unsigned flags, nn_tensor **list, i
 }
 NN_API int     nn_params(nn_layer *layer, nn_tensor **list, int max)  { return nn__list(layer, NN__T_PARAM, list, max).n; }
 NN_API int     nn_buffers(nn_layer *layer, nn_tensor **list, int max) { return nn__list(layer, NN__T_BUFFER, list, max).n; }
-NN_API int64_t nn_param_count(nn_layer *layer)                        { return nn__list(layer, NN__T_PARAM, NULL, 0).count; }
+static int nn__count_held(nn_tensor *t, void *arg)       // parameters, and weights in fewer bytes (nn_weights_as)
+{
+    if ((t->flags & NN__T_PARAM) || t->dtype == NN_BF16 || t->dtype == NN_F16 || t->dtype == NN_I8) *(int64_t *)arg += nn_count(t);
+    return 1;
+}
+NN_API int64_t nn_param_count(nn_layer *layer)
+{
+    int64_t n = 0;
+    nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__count_held, &n);
+    return n;
+}
 
 NN_API size_t nn_name(const nn_tensor *param, const nn_layer *below, char *to, size_t bytes)
 {
@@ -5348,6 +5388,7 @@ static nn_tensor *nn__mha_run(nn_layer *l, nn_tensor *q, nn_tensor *k, nn_tensor
     d.kv_heads = m->kv_heads;
     d.dropout = m->d.dropout;
     if (m->d.alibi && !d.alibi) d.alibi = m->d.alibi;
+    if (!other && !d.cache && !d.lengths) d.lengths = l->nn->lengths;
     if (m->d.causal) d.causal = 1;
     if (d.cache && other && !nn__cache_holds(d.cache, k, v)) return nn__inert(l->nn);
     if (d.cache && other && d.cache->length) k = v = NULL;           // another sequence: its keys and values are there since the first call
@@ -5564,6 +5605,7 @@ static nn_tensor *nn__rnn_layer_forward(void *self, nn_tensor *x)
     nn_tensor *out[3], *side[2], **h, **c;
     nn_rnn_state none, *state = (nn_rnn_state *)l->extra;
     memset(&none, 0, sizeof none);
+    if (d->layers) none.lengths = nn->lengths;
     if (!state) state = &none;
     if (x->ndim != (d->layers ? 3 : 2) || x->shape[x->ndim - 1] != l->size[0]) {
         nn_fail(nn, "%s: x must be (%s%lld), not %s", l->kind, !d->layers ? "B, " : d->time_first ? "T, B, " : "B, T, ", (long long)l->size[0], nn__dims_text(x->ndim, x->shape).s);
@@ -7898,9 +7940,10 @@ NN_API nn_dataset *nn_folder_load(nn_context *nn, const char *path, const nn_fol
 
 // ---- scaling -----------------------------------------------------------------------------------------------------------
 // x' = (x - mean) / std, per feature of (F), per channel (dimension 0 of a sample) of anything larger.
-struct nn_scaler { nn_context *nn; nn_layer *layer; nn_tensor *mean, *std; nn_shape x_shape; };
+struct nn_scaler { nn_context *nn; nn_layer *layer; nn_tensor *mean, *std; nn_shape x_shape; int last; };   // last: features are the last dimension, not the first
 
 static int64_t nn__channels(nn_shape s) { return s.ndim ? s.d[0] : 1; }
+static int64_t nn__features(nn_shape s, int last) { return last && s.ndim ? s.d[s.ndim - 1] : nn__channels(s); }
 
 NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x)
 {
@@ -7909,7 +7952,8 @@ NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x)
     int i, n;
     if (!nn__check(nn, x, "nn_scale")) return nn__inert(nn ? nn : x ? x->nn : NULL);
     n = (int)nn__max(scaler->x_shape.ndim, 1);           // broadcast over the batch in front and the pixels behind: (C, 1, 1)
-    if (x->ndim < n || x->shape[x->ndim - n] != nn__channels(scaler->x_shape)) {
+    if (scaler->last) n = 1;
+    if (x->ndim < n || x->shape[x->ndim - n] != nn__features(scaler->x_shape, scaler->last)) {
         nn_fail(nn, "nn_scale: %s does not hold samples of the shape %s that the scaler was made for", nn__dims_text(x->ndim, x->shape).s,
                 nn__dims_text(scaler->x_shape.ndim, scaler->x_shape.d).s);
         return nn__inert(nn);
@@ -7923,7 +7967,7 @@ NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x)
 
 static nn_tensor *nn__scaler_forward(void *self, nn_tensor *x) { return nn_scale((nn_scaler *)self, x); }
 
-NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape)
+static nn_scaler *nn__scaler_unfitted(nn_layer *model, nn_shape x_shape, int last)
 {
     nn_context *nn = nn__context_below(model);
     nn_scaler *s;
@@ -7936,8 +7980,9 @@ NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape)
     s->nn = nn;
     s->layer = l;
     s->x_shape = x_shape;
-    s->mean = nn_buffer_new(l, "mean", nn__shape1(nn__channels(x_shape)));
-    s->std  = nn_buffer_new(l, "std",  nn__shape1(nn__channels(x_shape)));
+    s->last = last;
+    s->mean = nn_buffer_new(l, "mean", nn__shape1(nn__features(x_shape, last)));
+    s->std  = nn_buffer_new(l, "std",  nn__shape1(nn__features(x_shape, last)));
     if (nn__dead(s->mean) || nn__dead(s->std)) return NULL;
     nn__fill_view(nn, nn__view_of(s->std), 1.0);
     model->children--;               // it comes first whenever it was made, and does not shift the numbers that name other children
@@ -7953,19 +7998,20 @@ NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape)
 
 // Mean and squared deviations of each sample's channel, joined with those of the samples before (Chan et al. 1979):
 // d = mean_b - mean_a,  mean = mean_a + d n_b / n,  m2 = m2_a + m2_b + d^2 n_a n_b / n
-static int nn__fit_scaler(nn_dataset *train, float *x, double *mean, double *m2)
+static int nn__fit_scaler(nn_dataset *train, int last, float *x, double *mean, double *m2)
 {
-    int64_t channels = nn__channels(train->x_shape), pixels = channels ? train->width / channels : 0, i, c, k;
+    int64_t channels = nn__features(train->x_shape, last), pixels = channels ? train->width / channels : 0, i, c, k;
     char why[256];
     for (i = 0; i < train->count; i++) {
         double n_a = (double)i * (double)pixels, n_b = (double)pixels, n = n_a + n_b;
         if (!train->read(train, i, x, NULL, NULL, why, sizeof why)) { nn_fail(train->nn, "nn_scaler_new: %s", why); return 0; }
         for (c = 0; pixels && c < channels; c++) {
-            const float *p = x + c * pixels;
+            const float *p = x + (last ? c : c * pixels);
+            int64_t step = last ? channels : 1;
             double b = 0.0, m2_b = 0.0, d;
-            for (k = 0; k < pixels; k++) b += p[k];
+            for (k = 0; k < pixels; k++) b += p[k * step];
             b /= n_b;
-            for (k = 0; k < pixels; k++) m2_b += (p[k] - b) * (p[k] - b);
+            for (k = 0; k < pixels; k++) m2_b += (p[k * step] - b) * (p[k * step] - b);
             d = b - mean[c];
             mean[c] += d * n_b / n;
             m2[c] += m2_b + d * d * n_a * n_b / n;
@@ -7983,7 +8029,8 @@ static int nn__fit_scaler(nn_dataset *train, float *x, double *mean, double *m2)
     return 1;
 }
 
-NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train)
+NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape) { return nn__scaler_unfitted(model, x_shape, 0); }
+static nn_scaler *nn__scaler_fitted(nn_layer *model, nn_dataset *train, int last)
 {
     nn_context *nn = nn__context_below(model);
     nn_scaler *s;
@@ -7994,20 +8041,25 @@ NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train)
     if (!nn_ok(nn)) return NULL;
     if (!train) { nn_fail(nn, "nn_scaler_new: the dataset is NULL (nn_scaler_unfitted_new needs none)"); return NULL; }
     if (!train->count) { nn_fail(nn, "nn_scaler_new: the dataset has no samples"); return NULL; }
-    s = nn_scaler_unfitted_new(model, train->x_shape);
+    s = nn__scaler_unfitted(model, train->x_shape, last);
     if (!s) return NULL;
     m = nn__get_mark(nn);
-    n = (size_t)nn__channels(train->x_shape);
+    n = (size_t)nn__features(train->x_shape, last);
     mean = (double *)nn__host_step(nn, nn__mul_size(n, sizeof *mean));
     std = (double *)nn__host_step(nn, nn__mul_size(n, sizeof *std));
     x = (float *)nn__host_step(nn, nn__mul_size((size_t)train->width, sizeof *x));
     if (mean && std && x) {
         memset(mean, 0, n * sizeof *mean);
         memset(std, 0, n * sizeof *std);
-        if (nn__fit_scaler(train, x, mean, std)) { nn_write_as(s->mean, NN_F64, mean); nn_write_as(s->std, NN_F64, std); }
+        if (nn__fit_scaler(train, last, x, mean, std)) { nn_write_as(s->mean, NN_F64, mean); nn_write_as(s->std, NN_F64, std); }
     }
     nn__rewind_memory(nn, &m);
     return nn_ok(nn) ? s : NULL;
+}
+NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train) { return nn__scaler_fitted(model, train, 0); }
+NN_API nn_scaler *nn_sequence_scaler_new(nn_layer *model, nn_dataset *train, nn_shape x_shape)
+{
+    return train ? nn__scaler_fitted(model, train, 1) : nn__scaler_unfitted(model, x_shape, 1);
 }
 
 // ---- augmentation ------------------------------------------------------------------------------------------------------
@@ -8297,7 +8349,7 @@ static void nn__fill_sample(nn_loader *l, nn__delivery *s, int64_t row, int64_t 
     const nn__tokens *t = l->data->tokens;
     int64_t *x = s->tokens + row * s->width, *y = l->data->target == NN__TARGET_TOKENS ? s->labels + row * s->width : NULL, k;
     for (k = 0; k < s->width; k++) x[k] = k < n ? nn__token_at(t, at + k) : t->pad;
-    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : -100;
+    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : NN_IGNORE;
     if (s->lengths) s->lengths[row] = n;
 }
 
@@ -9599,7 +9651,7 @@ static double nn__place(double v, double low, double high, double from, double t
     return from + (to - from) * ((v / 2 - low / 2) / (high / 2 - low / 2));
 }
 
-typedef struct nn__axes { double x0, x1, y0, y1, low, high; int64_t last; } nn__axes;    // pixels, range of y, last index on x
+typedef struct nn__axes { double x0, x1, y0, y1, low, high; int64_t last, names; const char *const *name; } nn__axes;    // pixels, range of y, last index on x, texts there
 
 static void nn__svg_axes(nn__bytes *b, const nn__axes *a)
 {
@@ -9624,7 +9676,7 @@ static void nn__svg_axes(nn__bytes *b, const nn__axes *a)
         char s[32];
         snprintf(s, sizeof s, "%.0f", i * step);
         nn__svg_line(b, x, a->y0, x, a->y0 + 4, "#333");
-        nn__svg_text(b, x, a->y0 + 18, "text-anchor=\"middle\"", s);
+        nn__svg_text(b, x, a->y0 + 18, "text-anchor=\"middle\"", i * step >= (double)a->names ? s : a->name[(int64_t)(i * step)] ? a->name[(int64_t)(i * step)] : "");
     }
     nn__svg_line(b, a->x0, a->y0, a->x1, a->y0, "#333");
     nn__svg_line(b, a->x0, a->y0, a->x0, a->y1, "#333");
@@ -9659,6 +9711,8 @@ NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, cons
     m = nn__get_mark(nn);
     b = nn__bytes_new(nn, 16384);
     a.x0 = 70; a.x1 = 560; a.y0 = 360; a.y1 = 40; a.low = INFINITY; a.high = -INFINITY; a.last = 0;
+    a.name = count > 0 ? series[0].labels : NULL;
+    a.names = a.name ? series[0].count : 0;
     for (i = 0; i < count; i++) {
         a.last = nn__max(a.last, series[i].count - 1);
         for (j = 0; series[i].y && j < series[i].count; j++) {
@@ -12602,7 +12656,7 @@ static int nn__read_tokens(nn_dataset *d, int64_t i, float *x, float *y, int64_t
     int64_t at = s->start ? s->start[i] : i * s->length, n = s->start ? nn__min(s->start[i + 1] - at, s->length) : s->length, k;
     (void)why; (void)room;
     for (k = 0; x && k < s->length; k++) x[k] = (float)(k < n ? nn__token_at(s, at + k) : s->pad);
-    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : -100);
+    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : NN_IGNORE);
     if (label && d->labels) *label = d->labels[i];
     return 1;
 }
@@ -12672,6 +12726,27 @@ NN_API nn_tensor *nn_token_cross_entropy(nn_tensor *logits, nn_tensor *target, c
 // ---- sampling ------------------------------------------------------------------------------------------------------------------------
 // The order is that of Hugging Face's generate: repetition penalty (Keskar et al. 2019), temperature, top-k (Fan et al. 2018), top-p
 // (Holtzman et al. 2020), min-p (Nguyen et al. 2024). What a filter removes has the weight 0.
+// Memory of sampling and generating stays with the context: the next call of its kind finds it. Calls within a call get their own.
+enum { NN__ROOM_SCORE, NN__ROOM_HEAP, NN__ROOM_SEEN, NN__ROOM_ALL, NN__ROOM_TEXT, NN__ROOM_LOGITS, NN__ROOM_PARENT, NN__ROOM_HIDDEN };
+static void *nn__take(nn_context *nn, int which, size_t bytes)
+{
+    if (nn->room[which].taken) return nn__temp(nn, bytes);
+    if (!nn->room[which].data || bytes > nn->room[which].bytes) {
+        size_t most = nn->buffer || bytes > SIZE_MAX / 4 ? bytes : 2 * nn->room[which].bytes > bytes ? 2 * nn->room[which].bytes : bytes;
+        void *p = nn__life_raw(nn, most ? most : 1);
+        if (!p) return NULL;
+        nn->room[which].data = p;
+        nn->room[which].bytes = most;
+    }
+    nn->room[which].taken = 1;
+    return nn->room[which].data;
+}
+static void nn__give(nn_context *nn, int which, void *p)
+{
+    if (p && p == nn->room[which].data) nn->room[which].taken = 0;
+    else nn__temp_free(nn, p);
+}
+
 typedef struct nn__sampler {
     nn_context *nn;
     const char *op;
@@ -12730,17 +12805,17 @@ static int nn__sampler_room(nn__sampler *s, int64_t n)
 {
     if (n < 1 || n > INT32_MAX) { nn_fail(s->nn, "%s: a vocabulary of %lld", s->op, (long long)n); return 0; }
     s->n = n;
-    s->score = (double *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->score));
-    s->heap = (int32_t *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->heap));
-    s->seen = (unsigned char *)nn__temp(s->nn, (size_t)n);
+    s->score = (double *)nn__take(s->nn, NN__ROOM_SCORE, nn__mul_size((size_t)n, sizeof *s->score));
+    s->heap = (int32_t *)nn__take(s->nn, NN__ROOM_HEAP, nn__mul_size((size_t)n, sizeof *s->heap));
+    s->seen = (unsigned char *)nn__take(s->nn, NN__ROOM_SEEN, (size_t)n);
     return s->score && s->heap && s->seen;
 }
 
 static void nn__sampler_free(nn__sampler *s)
 {
-    nn__temp_free(s->nn, s->score);
-    nn__temp_free(s->nn, s->heap);
-    nn__temp_free(s->nn, s->seen);
+    nn__give(s->nn, NN__ROOM_SCORE, s->score);
+    nn__give(s->nn, NN__ROOM_HEAP, s->heap);
+    nn__give(s->nn, NN__ROOM_SEEN, s->seen);
 }
 
 static int nn__penalise(nn__sampler *s, const int64_t *previous, int64_t count)      // score < 0: times penalty, else divided by it; once per token
@@ -12837,7 +12912,7 @@ NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, 
     if (!nn__sample_rules(nn, "nn_sample", desc, &s)) return 0;
     rows = logits->ndim == 2 ? logits->shape[0] : 1;
     m = nn__get_mark(nn);
-    all = (float *)nn__temp(nn, nn__mul_size((size_t)nn_count(logits) + 1, sizeof *all));
+    all = (float *)nn__take(nn, NN__ROOM_ALL, nn__mul_size((size_t)nn_count(logits) + 1, sizeof *all));
     ok = all && nn__sampler_room(&s, logits->shape[logits->ndim - 1]) && nn_read(logits, all);
     for (r = 0; ok && r < rows; r++) {
         for (i = 0; i < s.n; i++) s.score[i] = (double)all[r * s.n + i];
@@ -12846,7 +12921,7 @@ NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, 
     }
     nn->samples++;
     nn__sampler_free(&s);
-    nn__temp_free(nn, all);
+    nn__give(nn, NN__ROOM_ALL, all);
     nn__rewind_memory(nn, &m);
     return ok;
 }
@@ -12858,7 +12933,7 @@ typedef struct nn__generation {
     nn__sampler s;
     int64_t   *text, prompt, count, most, beams;     // one row, or beams rows, of prompt + most tokens
     float     *logits;
-    int64_t   *parent, fresh;
+    int64_t   *parent, *hidden, fresh;
     char      *out; size_t out_used, out_room, out_sent, stop_longest;       // bytes of the new tokens; sent: handed to on_text
     nn__decoder decoder;
     int        stopped;
@@ -12896,7 +12971,7 @@ static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *p
     int64_t width = g->prompt + g->most, length = g->prompt + g->count, skip = 0;
     if (g->d.slide && g->d.context && length > g->d.context) { skip = length - g->d.context; g->fresh = g->d.context; }
     memset(&s, 0, sizeof s);
-    s.tokens = g->text + skip; s.pitch = width; s.batch = rows; s.length = length - skip; s.fresh = g->fresh; s.parent = parent;
+    s.tokens = g->text + skip; s.pitch = width; s.batch = rows; s.length = length - skip; s.fresh = g->fresh; s.parent = parent; s.hidden = g->hidden;
     s.vocabulary = g->d.vocabulary; s.logits = g->logits;
     if (!g->d.step(g->d.self, &s)) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
     g->fresh = 1;
@@ -13095,9 +13170,9 @@ NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count,
     if (!g.d.vocabulary) g.d.vocabulary = nn_token_count(g.d.tokenizer);
     if (!nn__generate_rules(&g, prompt, tokens) || !nn__sample_rules(nn, "nn_generate", g.d.sample, &g.s)) return -1;
     rows = (size_t)g.beams;
-    g.text = (int64_t *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)(count + max_tokens), sizeof *g.text)));
-    g.logits = (float *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
-    g.parent = (int64_t *)nn__temp(nn, rows * sizeof *g.parent);
+    g.text = (int64_t *)nn__take(nn, NN__ROOM_TEXT, nn__mul_size(rows, nn__mul_size((size_t)(count + max_tokens), sizeof *g.text)));
+    g.logits = (float *)nn__take(nn, NN__ROOM_LOGITS, nn__mul_size(rows, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
+    g.parent = (int64_t *)nn__take(nn, NN__ROOM_PARENT, rows * sizeof *g.parent);
     ok = g.text && g.logits && g.parent && nn__sampler_room(&g.s, g.d.vocabulary);
     if (ok) memcpy(g.text, prompt, (size_t)count * sizeof *g.text);
     g.decoder.t = g.d.tokenizer;
@@ -13108,11 +13183,66 @@ NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count,
         memcpy(tokens, g.text + count, (size_t)g.count * sizeof *tokens);
     }
     nn__sampler_free(&g.s);
-    nn__temp_free(nn, g.text);
-    nn__temp_free(nn, g.logits);
-    nn__temp_free(nn, g.parent);
+    nn__give(nn, NN__ROOM_TEXT, g.text);
+    nn__give(nn, NN__ROOM_LOGITS, g.logits);
+    nn__give(nn, NN__ROOM_PARENT, g.parent);
     nn__temp_free(nn, g.out);
     return ok ? g.count : -1;
+}
+NN_API int nn_generate_batch(nn_context *nn, const int64_t *prompts, const int64_t *counts, int64_t batch, int64_t width, int64_t *tokens, int64_t *made, int64_t max_tokens,
+                             const nn_generate_desc *desc)
+{
+    nn__generation g;
+    int64_t r, open = batch, longest = 0, pitch;
+    int ok = 1;
+    if (!nn_ok(nn)) return 0;
+    memset(&g, 0, sizeof g);
+    if (desc) g.d = *desc;
+    if (!g.d.vocabulary) g.d.vocabulary = nn_token_count(g.d.tokenizer);
+    if (batch < 1 || !prompts || !counts || !made || width < 1) nn_fail(nn, "nn_generate_batch: no prompts");
+    else if (g.d.beams > 1 || g.d.slide || g.d.stop_text_count || g.d.on_text) nn_fail(nn, "nn_generate_batch: no beams, slide, stop_text and on_text");
+    for (r = 0; nn_ok(nn) && r < batch; r++) {
+        if (counts[r] < 1 || counts[r] > width) nn_fail(nn, "nn_generate_batch: prompt %lld has %lld tokens of %lld", (long long)r, (long long)counts[r], (long long)width);
+        longest = nn__max(longest, counts[r]);
+    }
+    g.nn = nn; g.most = max_tokens; g.beams = 1;
+    for (r = 0; nn_ok(nn) && r < batch; r++) {
+        g.prompt = counts[r];
+        nn__generate_rules(&g, prompts + r * width, tokens);
+    }
+    if (!nn_ok(nn) || !nn__sample_rules(nn, "nn_generate_batch", g.d.sample, &g.s)) return 0;
+    g.prompt = g.fresh = longest;
+    pitch = longest + max_tokens;
+    g.text = (int64_t *)nn__take(nn, NN__ROOM_TEXT, nn__mul_size((size_t)batch, nn__mul_size((size_t)pitch, sizeof *g.text)));
+    g.logits = (float *)nn__take(nn, NN__ROOM_LOGITS, nn__mul_size((size_t)batch, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
+    g.hidden = (int64_t *)nn__take(nn, NN__ROOM_HIDDEN, (size_t)batch * sizeof *g.hidden);
+    ok = g.text && g.logits && g.hidden && nn__sampler_room(&g.s, g.d.vocabulary);
+    for (r = 0; ok && r < batch; r++) {
+        int64_t i;
+        g.hidden[r] = longest - counts[r];
+        for (i = 0; i < longest; i++) g.text[r * pitch + i] = prompts[r * width + nn__max(0, i - g.hidden[r])];      // filled with the first token
+        made[r] = 0;
+    }
+    for (; ok && open && g.count < max_tokens; g.count++) {
+        ok = nn__generate_scores(&g, batch, NULL);
+        for (r = 0; ok && r < batch; r++) {
+            int64_t *row = g.text + r * pitch + g.hidden[r], n = counts[r] + g.count;
+            row[n] = row[n - 1];
+            if (made[r] < g.count) continue;             // it has ended: made is negative
+            nn__load_scores(&g, r);
+            row[n] = nn__sample_row(&g.s, row, n, nn__sample_draw(g.s.d.seed ? g.s.d.seed : nn->seed, nn->samples, r));
+            if (row[n] < 0) { ok = 0; break; }
+            tokens[r * max_tokens + made[r]++] = row[n];
+            if (nn__is_stop(&g, row[n])) { made[r] = -made[r]; open--; }
+        }
+        nn->samples++;
+    }
+    for (r = 0; ok && r < batch; r++) if (made[r] < 0) made[r] = -made[r];
+    nn__sampler_free(&g.s);
+    nn__give(nn, NN__ROOM_TEXT, g.text);
+    nn__give(nn, NN__ROOM_LOGITS, g.logits);
+    nn__give(nn, NN__ROOM_HIDDEN, g.hidden);
+    return ok;
 }
 
 NN_API double nn_json_number(nn_context *nn, const char *path, const char *key, double otherwise)
@@ -13172,7 +13302,7 @@ static nn_tensor *nn__batch_loss(nn_layer *model, const nn_batch *b, nn_loss los
 {
     *scores = NULL;
     if (!loss && model->step) return model->step(model->extra, b);
-    *scores = nn_forward(model, b->x);
+    *scores = nn_forward_lengths(model, b->x, b->lengths);
     return loss ? loss(*scores, b->y ? b->y : b->x, desc) : NULL;
 }
 
@@ -13397,7 +13527,7 @@ NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs)
     nn_loader_rewind(data);
     m = nn__get_mark(nn);
     while (nn_ok(nn) && nn_loader_next(data, &b)) {
-        nn_tensor *y = nn_forward(model, b.x);
+        nn_tensor *y = nn_forward_lengths(model, b.x, b.lengths);
         if (nn->measuring || !nn_read(y, outputs)) break;
         outputs += nn_count(y);
         nn__rewind(nn, &m);
@@ -22765,7 +22895,7 @@ static int nn__loss_misses(nn_context *nn, const char *op, unsigned reads, unsig
 static int nn__loss_options(nn_context *nn, const char *op, const nn_loss_desc *d, unsigned reads, nn__loss_params *p)
 {
     memset(p, 0, sizeof *p);
-    p->ignore = -100;
+    p->ignore = NN_IGNORE;
     if (!d) return nn_ok(nn);
     p->reduction = (int)d->reduction;
     p->smoothing = nn__option(d->label_smoothing, 0);
