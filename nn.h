@@ -1486,7 +1486,8 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__FETCH(p)  ((void)(p))
 #endif
-#define NN__PRAGMA(x)   _Pragma(#x)
+#define NN__PRAGMA2(x)  _Pragma(#x)
+#define NN__PRAGMA(x)   NN__PRAGMA2(x)
 #if defined(__clang__)
 #  define NN__UNROLL    NN__PRAGMA(clang loop unroll(full))
 #elif defined(__GNUC__) && !defined(__CUDACC__)
@@ -1512,6 +1513,26 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__TARGET_END      NN__PRAGMA(GCC pop_options)
 #endif
 
+// Passes of GCC that cost time and gain nothing here. LEAN: kernels, which are written as they shall be. SIMPLE: text that gains
+// nothing from -O2 either, as it runs once per file or epoch, or is a straight line, or waits for memory, or is plain C where the
+// processor has a better table.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#  define NN__LEAN            "no-tree-slp-vectorize", "no-tree-vectorize", "no-schedule-insns2", "no-tree-loop-distribute-patterns", "no-crossjumping", \
+                              "no-peephole2", "no-cprop-registers", "no-if-conversion2", "no-store-merging", "no-ree", "no-partial-inlining", \
+                              "no-ipa-cp", "no-ipa-icf", "no-ipa-modref", "no-ipa-ra", "no-ipa-sra", "no-ipa-vrp"
+#  define NN__LEAN_BEGIN      NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize(NN__LEAN))
+#  define NN__LEAN_END        NN__PRAGMA(GCC pop_options)
+#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
+                              "no-tree-dominator-opts", "no-tree-vrp", "no-tree-dse", "no-dse", "no-tree-copy-prop", "no-tree-bit-ccp", "no-tree-slsr", \
+                              "no-tree-sink", "no-tree-reassoc", "no-shrink-wrap"))
+#  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
+#else
+#  define NN__LEAN_BEGIN
+#  define NN__LEAN_END
+#  define NN__SIMPLE_BEGIN
+#  define NN__SIMPLE_END
+#endif
+
 // The compiler must not fuse a * b + c on its own: which products it fuses differs from compiler to compiler (design 5.6 d).
 #if defined(__clang__)
 #  define NN__FLOAT_BEGIN     NN__PRAGMA(STDC FP_CONTRACT OFF)
@@ -1525,16 +1546,6 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__FLOAT_BEGIN
 #  define NN__FLOAT_END
-#endif
-
-// Text that gains nothing from -O2 but takes long to compile with it: what runs once per file or epoch, rows of elementwise formulas
-// (straight lines already), plain C where the processor has a better table.
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1"))
-#  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
-#else
-#  define NN__SIMPLE_BEGIN
-#  define NN__SIMPLE_END
 #endif
 
 #if defined(NN_NO_THREADS) || (!defined(__GNUC__) && !defined(_MSC_VER)) || defined(__TINYC__)
@@ -15649,6 +15660,7 @@ typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothi
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
+NN__LEAN_BEGIN
 // -- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere --
 // x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
 NN__UNUSED static float nn__reduce_angle(float x, int32_t *quarter)
@@ -15874,6 +15886,7 @@ NN__TARGET_END
 #define NN__SQRT(a)      ((V)wasm_f32x4_sqrt((v128_t)(a)))
 #include NN_HEADER_FILENAME
 #endif
+NN__LEAN_END
 NN__FLOAT_END
 
 // -- the tables --
