@@ -18692,7 +18692,7 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
 // lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18 };
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18, NN__GEMM_EACH = 16 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -18739,7 +18739,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
-    if (g->turned) s.scratch += (size_t)(s.rows + 12) * NN__GEMM_STRIP;              // a bias is one number per row
+    if (g->turned && s.rows > NN__GEMM_EACH) s.scratch += (size_t)s.rows * NN__GEMM_STRIP;             // a bias is one number per row
     return s;
 }
 // The block of y that a task makes.
@@ -19136,7 +19136,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     nn__gemm_cut s;
     const R *each = NULL;
     int64_t i0, j0, h, end, p, j, tall, wide;
-    R *y, *strip, *rows, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
+    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     i0 = task % s.down * s.rows;
@@ -19147,7 +19147,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     wide = h <= 3 ? 8 * NN__LANES : NN__NR;
-    rows = scratch + s.scratch - (s.rows + 12) * NN__GEMM_STRIP;
+    rows = s.rows <= NN__GEMM_EACH ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
