@@ -18395,34 +18395,42 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
 // Every element of C is one chain  c = fma(a_0, b_0, c0), c = fma(a_1, b_1, c) ...  in the order of k: tiles load C before they
-// add to it, so neither block sizes nor m and n nor threads nor packing change a bit.
+// add to it, so neither block sizes nor m and n nor threads nor packing change a bit. Where the terms of both factors lie side by side
+// (B transposed: rows of weights) and there are NN__GEMM_LONG or more, an element is a dot product instead, summed in 16 lanes: term p on
+// lane p % 16 (what is missing is 0), then x_0 .. x_15 by halves, Q_i = (x_4i + x_4i+2) + (x_4i+1 + x_4i+3) and (Q_0 + Q_2) + (Q_1 + Q_3).
+// Nothing needs to be turned then, and one row of A reads B as it lies. Which of the two it is depends on k and strides only.
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
 //     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
 //     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
+//     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
 // lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18 };
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
+       NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
     const void *a, *b;
     void       *y;
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
+    int         dots;                // an element is a dot product in 16 lanes, not a chain
     int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
 
+static int nn__is_dots(const nn__product *g) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= NN__GEMM_LONG; }
+
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
 {
     nn__product p = *g;
-    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32)) && (p.ars == 1 || p.acs == 1);
+    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32 && !p.dots)) && (p.ars == 1 || p.acs == 1);
     if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
     g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
     g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
@@ -18450,6 +18458,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
     most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
+    if (g->dots) { s.pack_b = 0; s.depth = (k + (k + 1023) / 1024 - 1) / ((k + 1023) / 1024) + 15; s.depth -= s.depth % 16; }
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
 }
@@ -18496,6 +18505,11 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
 #endif
 #define NN__NV 2                     // vectors per row of a tile
 #define NN__NR (NN__NV * NN__LANES)
+#if NN__LANES == 8
+#define NN__DOTS 3                   // rows of A at a time whose dot products are summed in registers
+#else
+#define NN__DOTS 6
+#endif
 
 // y[h][v vectors] = A (h, k) B (k, v vectors) + y, or + start in every row. h and v are constants where this is inlined: the sums stay in registers.
 NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy)
@@ -18566,6 +18580,15 @@ NN__INLINE V NN__K(four_high)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__FOURS(
 NN__INLINE V NN__K(four_low_pairs)(V a, V b)  { NN__SHUFFLE(VI, a, b, NN__FOURS(0, 1, NN__LANES, NN__LANES + 1)); }
 NN__INLINE V NN__K(four_high_pairs)(V a, V b) { NN__SHUFFLE(VI, a, b, NN__FOURS(2, 3, NN__LANES + 2, NN__LANES + 3)); }
 #undef NN__FOURS
+#if NN__LANES == 16
+#define NN__UPPER 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15
+NN__INLINE V NN__K(high_half)(V a) { NN__SHUFFLE(VI, a, a, NN__UPPER); }
+#undef NN__UPPER
+#elif NN__LANES == 8
+#define NN__UPPER 4, 5, 6, 7, 4, 5, 6, 7
+NN__INLINE V NN__K(high_half)(V a) { NN__SHUFFLE(VI, a, a, NN__UPPER); }
+#undef NN__UPPER
+#endif
 #if NN__LANES == 16
 #define NN__EVERY_OTHER(i) i, i + 1, i + 2, i + 3, i + 8, i + 9, i + 10, i + 11, i + 16, i + 17, i + 18, i + 19, i + 24, i + 25, i + 26, i + 27
 NN__INLINE V NN__K(even_fours)(V a, V b)      { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(0)); }
@@ -18748,6 +18771,102 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
 }
 #endif
 
+// Dot products of h rows of A, ars apart, and four columns of B, all dense; y (h, w), w <= 4, is added to, or to what `from` has for the column.
+typedef void (*NN__K(dots_fn))(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs);
+#if NN__LANES > 1
+#if NN__LANES == 16
+NN__INLINE V NN__K(add_fours)(const V *q)
+{
+    V s = q[0];
+    s = s + NN__K(high_half)(s);
+    return s + NN__K(odd_fours)(s, s);
+}
+#elif NN__LANES == 8
+NN__INLINE V NN__K(add_fours)(const V *q) { V s = q[0] + q[1]; return s + NN__K(high_half)(s); }
+#else
+NN__INLINE V NN__K(add_fours)(const V *q) { return (q[0] + q[2]) + (q[1] + q[3]); }
+#endif
+NN__INLINE void NN__K(dots)(const int h, int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+{
+    V q[NN__DOTS][16 / NN__LANES], s[NN__DOTS][4], x, bv[4];
+    int64_t whole = k - k % 16, p;
+    int part, i, j;
+    for (part = 0; part < 16 / NN__LANES; part++) {
+        NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < 4; j++) s[i][j] = C(0);
+        for (p = part * NN__LANES; p < whole; p += 16) {
+            NN__UNROLL for (j = 0; j < 4; j++) bv[j] = LOAD(b[j] + p);
+            NN__UNROLL for (i = 0; i < h; i++) {
+                x = LOAD(a + i * ars + p);
+                NN__UNROLL for (j = 0; j < 4; j++) s[i][j] = FMA(x, bv[j], s[i][j]);
+            }
+        }
+        if (whole < k) {
+            int64_t left = nn__max(0, nn__min(NN__LANES, k - p));
+            NN__UNROLL for (j = 0; j < 4; j++) bv[j] = NN__K(get_lanes)(b[j] + p, left);
+            NN__UNROLL for (i = 0; i < h; i++) {
+                x = NN__K(get_lanes)(a + i * ars + p, left);
+                NN__UNROLL for (j = 0; j < 4; j++) s[i][j] = FMA(x, bv[j], s[i][j]);
+            }
+        }
+        NN__UNROLL for (i = 0; i < h; i++) {             // lanes of every four together: q has the four columns side by side
+            V low = NN__K(four_low)(s[i][0], s[i][1]) + NN__K(four_high)(s[i][0], s[i][1]), high = NN__K(four_low)(s[i][2], s[i][3]) + NN__K(four_high)(s[i][2], s[i][3]);
+            q[i][part] = NN__K(four_low_pairs)(low, high) + NN__K(four_high_pairs)(low, high);
+        }
+    }
+    NN__UNROLL for (i = 0; i < h; i++) {
+        R *z = y + i * yrs, sum[NN__LANES];
+        x = NN__K(add_fours)(q[i]);
+        if (ycs == 1) { NN__K(put_lanes)(z, NN__K(get_lanes)(from ? from : z, w) + x, w); continue; }
+        STORE(sum, x);
+        for (j = 0; j < w; j++) z[j * ycs] = (from ? from[j] : z[j * ycs]) + sum[j];
+    }
+}
+#define NN__X(h) static void NN__K(dots_##h)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs) \
+    { NN__K(dots)(h, k, a, ars, b, from, w, y, yrs, ycs); }
+NN__X(1) NN__X(2) NN__X(3)
+#if NN__DOTS == 6
+NN__X(4) NN__X(6)
+static const NN__K(dots_fn) NN__K(dots_of)[7] = { NULL, NN__K(dots_1), NN__K(dots_2), NN__K(dots_3), NN__K(dots_4), NN__K(dots_3), NN__K(dots_6) };      // by the rows that are left
+#else
+static const NN__K(dots_fn) NN__K(dots_of)[4] = { NULL, NN__K(dots_1), NN__K(dots_2), NN__K(dots_3) };
+#endif
+#undef NN__X
+#else
+static void NN__K(dots_1)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+{
+    int64_t j, p;
+    int t;
+    (void)ars; (void)yrs;
+    for (j = 0; j < w; j++) {
+        R s[16] = { 0 }, *z = y + j * ycs;
+        for (p = 0; p < k; p += 16) for (t = 0; t < 16; t++) s[t] = p + t < k ? FMA(a[p + t], b[j][p + t], s[t]) : FMA(0, 0, s[t]);
+        for (t = 0; t < 4; t++) s[t] = (s[4 * t] + s[4 * t + 2]) + (s[4 * t + 1] + s[4 * t + 3]);
+        *z = (from ? from[j] : *z) + ((s[0] + s[2]) + (s[1] + s[3]));
+    }
+}
+#endif
+static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_t ars, const R *b, int64_t bcs, const R *from, R *y, int64_t yrs, int64_t ycs)
+{
+    int64_t block = nn__max(4, NN__GEMM_DOTS / k / 4 * 4), first, i, j, h;
+    for (first = 0; first < n; first += block)
+        for (i = 0; i < m; i += h) {
+#if NN__LANES > 1
+            NN__K(dots_fn) dots = NN__K(dots_of)[nn__min(NN__DOTS, m - i)];
+            h = nn__min(NN__DOTS, m - i);
+            if (h == 5) h = 3;
+#else
+            NN__K(dots_fn) dots = NN__K(dots_1);
+            h = 1;
+#endif
+            for (j = first; j < nn__min(n, first + block); j += 4) {
+                int64_t last = n - 1 - j;                // columns past the last are the last again, and are not written
+                const R *c = b + j * bcs, *columns[4];
+                columns[0] = c; columns[1] = c + nn__min(1, last) * bcs; columns[2] = c + nn__min(2, last) * bcs; columns[3] = c + nn__min(3, last) * bcs;
+                dots(k, a + i * ars, ars, columns, from ? from + j : NULL, nn__min(4, last + 1), y + i * yrs + j * ycs, yrs, ycs);
+            }
+        }
+}
+
 // Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R
 NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type ? 2 : (int64_t)sizeof(R); }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
@@ -18861,6 +18980,14 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
         NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
+        return;
+    }
+    if (g.dots) {
+        int64_t i;
+        for (i = 0; !add && (each || !bias) && i < h; i++) for (j = j0; j < end; j++) y[i * g.yrs + j * g.ycs] = each ? each[i0 + i] : 0;
+        for (; p < g.k; p += s.depth)
+            NN__K(gemm_dots)(h, end - j0, nn__min(s.depth, g.k - p), (const R *)g.a + i0 * g.ars + p, g.ars, (const R *)g.b + p + j0 * g.bcs, g.bcs,
+                             p || add || each || !bias ? NULL : bias + j0, y + j0 * g.ycs, g.yrs, g.ycs);
         return;
     }
     do {
@@ -18978,6 +19105,7 @@ static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)   
     g.yrs = y->stride[y->ndim - 2]; g.ycs = y->stride[y->ndim - 1];
     if (which == 2) { int64_t t = g.ars; g.ars = g.acs; g.acs = t; }
     if (which == 1) { int64_t t = g.brs; g.brs = g.bcs; g.bcs = t; }
+    g.dots = nn__is_dots(&g);
     return g;
 }
 static void nn__matmul_plan(nn_call *c)
@@ -19089,11 +19217,12 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
         g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
         g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
     }
+    g.dots = nn__is_dots(&g);
     return g;
 }
 static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
 {
-    return !g->small && g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
+    return !g->small && !g->dots && g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
 }
 static void nn__linear_plan(nn_call *c)
 {
@@ -24737,6 +24866,7 @@ NN__BACKWARD(ctc_loss)
 #undef NN__TALL
 #undef NN__NV
 #undef NN__NR
+#undef NN__DOTS
 #undef NN__DW_M
 #undef NN__HOLD
 #undef NN__BAND_HEIGHTS
