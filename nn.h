@@ -18646,7 +18646,14 @@ static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64
     if (cs == 1 && rs != 1) {
         for (p = 0; p < k; p += NN__LANES) {
             int64_t at = k < NN__LANES ? 0 : nn__min(p, k - NN__LANES);              // the last block may overlap its neighbour
-            for (j = 0; j < width; j += NN__LANES) NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, to + at * width + j, width, width - j);
+            for (j = 0; j < width; j += NN__LANES) {
+                V r[NN__LANES];
+                R *z = to + at * width + j;
+                int i;
+                if (w - j < NN__LANES || k < NN__LANES) { NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, z, width, width - j); continue; }
+                NN__K(turn)(x + j * rs + at, rs, r);
+                NN__UNROLL for (i = 0; i < NN__LANES; i++) STORE(z + i * width, r[i]);
+            }
         }
         return;
     }
