@@ -18712,15 +18712,15 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
                               const R *start, const R *each, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + tall - 1) / tall, t, p = 0, i, width = vectors * NN__LANES;
+    int64_t tiles = (m + tall - 1) / tall, least = m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
     for (t = 0; t < tiles; t++) {
-        int64_t h = m / tiles + (t < m % tiles);
+        int64_t h = least + (t < more);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
         if (w == width && cs == 1 && !each) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
         else {
-            if (each) for (i = 0; i < h; i++) NN__K(fill_with)(width, edge + i * width, each[t * h + (t < m % tiles ? 0 : m % tiles) + i]);
+            if (each) for (i = 0; i < h; i++) NN__K(fill_with)(width, edge + i * width, each[t * h + (t < more ? 0 : more) + i]);
             else if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
             tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, edge, width);
             NN__K(edge_store)(h, w, width, y, rs, cs, edge);
@@ -18976,8 +18976,8 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
-    i0 = task % s.down * s.rows;
-    j0 = task / s.down * s.columns;
+    if (s.down == 1) { i0 = 0; j0 = task * s.columns; }
+    else { i0 = task % s.down * s.rows; j0 = task / s.down * s.columns; }
     h = nn__min(s.rows, g.m - i0);
     end = nn__min(g.n, j0 + s.columns);
     y = (R *)g.y + i0 * g.yrs;
@@ -19048,6 +19048,13 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
 // ---- matmul:   Y = A B      dA = dY B^T      dB = A^T dY      leading dimensions broadcast -----------------
 #if NN__IN_HOST
 typedef struct nn__matmul_size { int64_t batch, m, n, k; } nn__matmul_size;
+static int64_t nn__leading(const nn_view *v)
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < v->ndim - 2; i++) n *= v->shape[i];
+    return n;
+}
 static nn__matmul_size nn__matmul_sizes(const nn_call *c)
 {
     nn__matmul_size s;
@@ -19055,7 +19062,7 @@ static nn__matmul_size nn__matmul_sizes(const nn_call *c)
     s.m = y->shape[y->ndim - 2];
     s.n = y->shape[y->ndim - 1];
     s.k = c->in[0].shape[c->in[0].ndim - 1];
-    s.batch = s.m && s.n ? nn_view_count(y) / s.m / s.n : 0;
+    s.batch = s.m && s.n ? nn__leading(y) : 0;
     return s;
 }
 static int nn__matmul_shape(nn_call *c)
@@ -19077,13 +19084,6 @@ static int nn__matmul_shape(nn_call *c)
     return 1;
 }
 // Backward: tasks are blocks of dA, then blocks of dB, of every batch entry. A broadcast operand sums over the batch inside its task.
-static int64_t nn__leading(const nn_view *v)
-{
-    int64_t n = 1;
-    int i;
-    for (i = 0; i < v->ndim - 2; i++) n *= v->shape[i];
-    return n;
-}
 // Element offset of the matrix of v that belongs to batch entry i of a result shaped like `like`.
 static int64_t nn__matrix_at(const nn_view *v, const nn_view *like, int64_t i)
 {
@@ -19145,8 +19145,8 @@ NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b)
 #if NN__IN_SIMD
 NN__FORWARD(matmul)
 {
-    int64_t tasks = c->tasks[0] / nn__matmul_sizes(c).batch;
-    NN__K(gemm_task)(nn__matmul_product(c, 0, t->index / tasks), 0, NULL, t->index % tasks, (R *)t->scratch);
+    int64_t batch = nn__matmul_sizes(c).batch, tasks = batch == 1 ? c->tasks[0] : c->tasks[0] / batch, i = batch == 1 ? 0 : t->index / tasks;
+    NN__K(gemm_task)(nn__matmul_product(c, 0, i), 0, NULL, t->index - i * tasks, (R *)t->scratch);
 }
 NN__BACKWARD(matmul)
 {
