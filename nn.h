@@ -1454,8 +1454,10 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__LIKELY(x) (x)
 #endif
 #if defined(__GNUC__) && !defined(__TINYC__)
+#  define NN__HIDE(p)   __asm__("" : "+r"(p))            // where p came from: else addresses are all computed ahead, and spilled
 #  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
 #else
+#  define NN__HIDE(p)   ((void)(p))
 #  define NN__FETCH(p)  ((void)(p))
 #endif
 #define NN__PRAGMA(x)   _Pragma(#x)
@@ -18515,23 +18517,31 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
 NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy)
 {
     V acc[NN__TALL][8], bv[8];
+    const R *rows[(NN__TALL + 2) / 3];                   // of every third row: an address has room for 0, 1 or 2 times ars
+    R *z = y;
     int64_t p;
     int i, j;
+    NN__UNROLL for (i = 0; i < (h + 2) / 3; i++, a += 3 * ars) { rows[i] = a; NN__HIDE(rows[i]); }
     if (start) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
     } else {
-        NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
+        NN__UNROLL for (i = 0; i < h; i++, z += ldy) {
+            NN__HIDE(z);
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(z + j * NN__LANES);
+        }
     }
-    for (p = 0; p < k; p++, a += acs, b += ldb) {
+    for (p = 0; p < k; p++, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(a[i * ars]), bv[j], acc[i][j]);
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(rows[i / 3][i % 3 * ars]), bv[j], acc[i][j]);
+        NN__UNROLL for (i = 0; i < (h + 2) / 3; i++) rows[i] += acs;
     }
-    NN__UNROLL for (i = 0; i < h; i++)
-        NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
+    NN__UNROLL for (i = 0; i < h; i++, y += ldy) {
+        NN__HIDE(y);
+        NN__UNROLL for (j = 0; j < v; j++) STORE(y + j * NN__LANES, acc[i][j]);
+    }
 }
 
 typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy);
