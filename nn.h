@@ -18411,9 +18411,10 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
 // lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
+// The next strip of a B that no second-level cache holds is fetched while this one is used.
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
-       NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17 };
+       NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -19040,7 +19041,10 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
                 if (g.bcs == 1 && j + w < end) ahead = next;
                 b = strip;
                 ldb = width;
-            } else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            } else {
+                if (g.k * g.n >= NN__GEMM_FAR && j + w < end) ahead = next;
+                rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            }
             NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep || each ? NULL : start, keep || !each ? NULL : each + i0,
                               y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
             if (rest) {
