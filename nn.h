@@ -18481,7 +18481,7 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
        NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18 };
-typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
+typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
     const void *a, *b;
@@ -18524,11 +18524,12 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
     s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
+    s.pages = g->brs % NN__GEMM_PAGE == 0 && s.rows >= 28 && k >= 16;
     s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
     most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
-    if (g->dots) { s.pack_b = 0; s.depth = (k + (k + 1023) / 1024 - 1) / ((k + 1023) / 1024) + 15; s.depth -= s.depth % 16; }
-    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
+    if (g->dots) { s.pack_b = s.pages = 0; s.depth = (k + (k + 1023) / 1024 - 1) / ((k + 1023) / 1024) + 15; s.depth -= s.depth % 16; }
+    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b && !s.pages ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
     return s;
 }
 // The block of y that a task makes.
@@ -19053,6 +19054,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
+    if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
     if (s.down == 1) { i0 = 0; j0 = task * s.columns; }
     else { i0 = task % s.down * s.rows; j0 = task / s.down * s.columns; }
     h = nn__min(s.rows, g.m - i0);
