@@ -19171,7 +19171,7 @@ static int64_t nn__matrix_at(const nn_view *v, const nn_view *like, int64_t i)
 {
     int64_t at = 0;
     int d;
-    for (d = like->ndim - 3; d >= 0; d--) {
+    for (d = like->ndim - 3; i && d >= 0; d--) {
         int e = d - (like->ndim - v->ndim);
         if (e >= 0 && v->shape[e] != 1) at += i % like->shape[d] * v->stride[e];
         i /= like->shape[d];
