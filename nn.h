@@ -18476,7 +18476,8 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
-// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
+// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time,
+// or, if those are its columns, fewer terms.
 // The next strip of a B that no second-level cache holds is fetched while this one is used.
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
@@ -18526,7 +18527,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
     s.pages = g->brs % NN__GEMM_PAGE == 0 && s.rows >= 28 && k >= 16;
     s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
-    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH && g->acs % NN__GEMM_PAGE ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     if (g->dots) { s.pack_b = s.pages = 0; s.depth = (k + (k + 1023) / 1024 - 1) / ((k + 1023) / 1024) + 15; s.depth -= s.depth % 16; }
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b && !s.pages ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
