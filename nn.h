@@ -19307,7 +19307,7 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
         g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
         g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
     }
-    g.dots = nn__is_dots(&g);
+    g.dots = which != 2 && nn__is_dots(&g);              // not dW: linear_update computes it, too
     return g;
 }
 static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
