@@ -19109,6 +19109,7 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
 #define NN__TALL NN__MR
 #endif
 #define NN__NV 2                     // vectors per row of a tile
+#define NN__FLAT (NN__LANES == 16 ? 6 : 3)               // rows of a tile of four vectors
 #define NN__NR (NN__NV * NN__LANES)
 #if NN__LANES == 8
 #define NN__DOTS 3                   // rows of A at a time whose dot products are summed in registers
@@ -19158,6 +19159,9 @@ typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, 
 NN__TILES(1, NN__TILE)
 NN__TILES(2, NN__TILE)
 NN__TILE(1, 4) NN__TILE(1, 8) NN__TILE(2, 4) NN__TILE(3, 4)
+#if NN__LANES == 16
+NN__TILE(4, 4) NN__TILE(5, 4) NN__TILE(6, 4)
+#endif
 #define NN__X(h, v) NN__K(tile_##h##x##v),
 static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
 #undef NN__X
@@ -19166,6 +19170,9 @@ static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) 
 NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 {
     if (vectors <= 2) return NN__K(tiles)[vectors - 1][rows - 1];
+#if NN__LANES == 16
+    if (rows > 3) return rows == 4 ? NN__K(tile_4x4) : rows == 5 ? NN__K(tile_5x4) : NN__K(tile_6x4);
+#endif
     return vectors == 8 ? NN__K(tile_1x8) : rows == 1 ? NN__K(tile_1x4) : rows == 2 ? NN__K(tile_2x4) : NN__K(tile_3x4);
 }
 
@@ -19340,7 +19347,7 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
 static int NN__K(gemm_vectors)(int64_t m, int64_t w, int wide)   // of the next strip, of which w columns are left
 {
     if (wide && m == 1 && w >= 8 * NN__LANES) return 8;
-    if (wide && m <= 3 && w >= 4 * NN__LANES) return 4;
+    if (wide && m <= NN__FLAT && w >= 4 * NN__LANES) return 4;
     return w > NN__LANES ? 2 : 1;
 }
 
@@ -19631,7 +19638,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
             int vectors = NN__K(gemm_vectors)(h, end - j, g.ycs == 1);
             int64_t width, w, ldb = g.brs, rest = 0;
             const R *next, *ahead = NULL;
-            if (s.pack_b && vectors > 4) vectors = 4;
+            if (s.pack_b && vectors > 2) vectors = g.m <= 3 ? 4 : 2;     // there is room for them
             width = vectors * NN__LANES;
             w = nn__min(width, end - j);
             next = g.small ? NULL : b + w * g.bcs;
@@ -25656,6 +25663,7 @@ NN__BACKWARD(ctc_loss)
 #undef NN__MR
 #undef NN__TALL
 #undef NN__NV
+#undef NN__FLAT
 #undef NN__NR
 #undef NN__DOTS
 #undef NN__DW_M
