@@ -8362,7 +8362,7 @@ static void nn__fill_sample(nn_loader *l, nn__delivery *s, int64_t row, int64_t 
     const nn__tokens *t = l->data->tokens;
     int64_t *x = s->tokens + row * s->width, *y = l->data->target == NN__TARGET_TOKENS ? s->labels + row * s->width : NULL, k;
     for (k = 0; k < s->width; k++) x[k] = k < n ? nn__token_at(t, at + k) : t->pad;
-    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : NN_IGNORE;
+    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : (int64_t)NN_IGNORE;
     if (s->lengths) s->lengths[row] = n;
 }
 
@@ -12669,7 +12669,7 @@ static int nn__read_tokens(nn_dataset *d, int64_t i, float *x, float *y, int64_t
     int64_t at = s->start ? s->start[i] : i * s->length, n = s->start ? nn__min(s->start[i + 1] - at, s->length) : s->length, k;
     (void)why; (void)room;
     for (k = 0; x && k < s->length; k++) x[k] = (float)(k < n ? nn__token_at(s, at + k) : s->pad);
-    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : NN_IGNORE);
+    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : (int64_t)NN_IGNORE);
     if (label && d->labels) *label = d->labels[i];
     return 1;
 }
