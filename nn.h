@@ -1139,6 +1139,36 @@ NN_API nn_tensor *nn_apply(const nn_op *op, nn_tensor *const *inputs, const void
 NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *inputs, int count, const void *params, nn_tensor **outputs);
 NN_API int64_t    nn_view_count(const nn_view *v);
 
+// ---- what nn_call.params points to, for the ops below: backends read it ------------------------------------
+typedef char nn__no_params;
+typedef int  nn__int;
+typedef struct nn__scalars       { float p, q; } nn__scalars;
+typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
+typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+typedef struct nn__sort_params   { int dim, descending; int64_t k; } nn__sort_params;
+typedef struct nn__pad_params    { int mode; double value; int64_t left[NN_MAX_DIMS], right[NN_MAX_DIMS]; } nn__pad_params;
+typedef struct nn__range_params  { double start, step, end; } nn__range_params;
+typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
+typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
+// Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
+typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
+typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
+typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
+typedef struct nn__rope_params   { int64_t start; int interleaved, heads, time_dim; } nn__rope_params;
+typedef struct nn__rnn_params    { int kind, reverse, time_first; } nn__rnn_params;
+typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; } nn__ctc_params;
+typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
+// normal: mean a, deviation b, cut off at low and high if truncated; uniform: from a to b
+typedef struct nn__random_params { int kind; double a, b, low, high; } nn__random_params;
+enum { NN__UNIFORM, NN__NORMAL, NN__TRUNC_NORMAL };
+// What an update needs besides tensors. Several optimizers share a name: decay1 is momentum or beta1, decay2 is alpha or beta2.
+typedef struct nn__update_params {
+    double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+    int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
+    int    op;                       // NN_OP_sgd_update ..., for linear_update
+} nn__update_params;
+
 // ---- every structured op: one row here, one block in >>ops -----------------------------------------------
 // The elementwise rows above are ops too. From all rows come the ids (NN_OP_relu, NN_OP_matmul ...), the table of ops and the tables of kernels.
 // kind: where its kernels are stamped (>>passes): SIMD once per instruction set, PLAIN once; _FORWARD: no gradient; VIEW: only a gradient.
@@ -1241,7 +1271,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 enum { NN_OP_none, NN_UNARY_OPS(NN__ROW_ID) NN_UNARY1_OPS(NN__ROW_ID) NN_UNARY2_OPS(NN__ROW_ID) NN_BINARY_OPS(NN__ROW_ID2) NN_OP_where,
        NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT };
 
-enum { NN_BACKEND_VERSION = 1 };
+enum { NN_BACKEND_VERSION = 2 };
 // A device. Life cycle: nn_new keeps the pointer; memory is taken in large blocks; run is called for every op; nn_free releases the blocks.
 // All work is in order; only download and sync wait for it. Functions return 1 for ok.
 struct nn_backend {
@@ -1255,6 +1285,8 @@ struct nn_backend {
     int       (*copy)    (void *self, void *to, const void *from, size_t bytes);      // device to device
     int       (*run)     (void *self, const nn_call *c);                              // 0: unsupported -> downloaded, run on the CPU, uploaded, counted
     int       (*sync)    (void *self);
+    int       (*open)    (void *self, nn_context *nn);   // may be NULL. nn_new calls it first; 0 after nn_fail: the context is left with the CPU
+    void      (*close)   (void *self, nn_context *nn);   // may be NULL. nn_free calls it last, after an open that returned 1
 };
 NN_API int64_t nn_fallbacks(const nn_context *nn);       // calls that the backend could not run itself
 NN_API int     nn_run_on_cpu(const nn_call *c);          // runs a call whose pointers are host memory, with the context's CPU kernels
@@ -3442,6 +3474,7 @@ NN_API nn_context *nn_new(const nn_desc *desc)
         nn_fail(nn, "%s: backend version %d, this nn.h wants %d", nn->backend->name, nn->backend->version, NN_BACKEND_VERSION);
         nn->backend = &nn->cpu;
     }
+    if (nn->backend->open && !nn->backend->open(nn->backend->self, nn)) nn->backend = &nn->cpu;
     nn->free_room = 32;
     nn->free_list = (nn__free_entry *)nn__life(nn, (size_t)nn->free_room * sizeof *nn->free_list);
     if (!nn->free_list) nn->free_room = 0;
@@ -3471,6 +3504,7 @@ NN_API void nn_free(nn_context *nn)
     nn__arena_free(&nn->device_life);
     nn__arena_free(&nn->step_arena);
     nn__arena_free(&nn->life);
+    if (nn->backend->close) nn->backend->close(nn->backend->self, nn);
     if (nn->buffer) return;
     d = nn->desc;
     if (d.free) d.free(d.user, nn);
@@ -4508,8 +4542,6 @@ static int nn__clear_grad(nn_tensor *t, void *arg) { (void)arg; t->flags &= ~(un
 NN_API void nn_zero_grad(nn_layer *layer)          { nn__walk(layer, NN__T_PARAM, nn__clear_grad, NULL); }
 
 // ---- initialisers -------------------------------------------------------------------------------------
-typedef struct nn__random_params { int kind; double a, b, low, high; } nn__random_params;
-enum { NN__UNIFORM, NN__NORMAL, NN__TRUNC_NORMAL };
 static void nn__randomize(nn_context *nn, nn_view to, uint64_t step, uint64_t ordinal, int kind, double a, double b, double low, double high)
 {
     nn__random_params p;
@@ -5693,13 +5725,6 @@ static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
                  { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { NULL, 0 } } },
     { "lion",    NN_OP_lion_update,    NN__O(BETA1) | NN__O(BETA2),                                        1e-4,  0.9, 0.99,  0,     0,
                  { { "exp_avg", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } } };
-
-// What an update needs besides tensors. Several optimizers share a name: decay1 is momentum or beta1, decay2 is alpha or beta2.
-typedef struct nn__update_params {
-    double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
-    int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
-    int    op;                       // NN_OP_sgd_update ..., for linear_update
-} nn__update_params;
 
 // A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
 struct nn__slot {
@@ -15038,26 +15063,6 @@ NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan &&
 #undef X
 #undef Y
 
-typedef char nn__no_params;
-typedef int  nn__int;
-typedef struct nn__scalars       { float p, q; } nn__scalars;
-typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
-typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
-typedef struct nn__sort_params   { int dim, descending; int64_t k; } nn__sort_params;
-typedef struct nn__pad_params    { int mode; double value; int64_t left[NN_MAX_DIMS], right[NN_MAX_DIMS]; } nn__pad_params;
-typedef struct nn__range_params  { double start, step, end; } nn__range_params;
-typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
-typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
-// Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
-typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
-typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
-typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
-typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
-typedef struct nn__rope_params   { int64_t start; int interleaved, heads, time_dim; } nn__rope_params;
-typedef struct nn__rnn_params    { int kind, reverse, time_first; } nn__rnn_params;
-typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; } nn__ctc_params;
-typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
-
 // -- the host visit --
 #define NN__VISIT    0
 #define NN__IN_HOST  1
@@ -15070,67 +15075,6 @@ typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothi
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
-// -- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere --
-// x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
-NN__UNUSED static float nn__reduce_angle(float x, int32_t *quarter)
-{
-    static const uint32_t two_over_pi[8] = { 0, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu };
-    uint32_t b, w[3];
-    uint64_t m, p;
-    int e, i, q;
-    double f;
-    memcpy(&b, &x, 4);
-    if ((b & 0x7F800000u) == 0x7F800000u) { *quarter = 0; return (float)NAN; }
-    m = (b & 0x7FFFFFu) | 0x800000u;
-    e = (int)(b >> 23 & 255) - 150 + 30;                 // bit position of the first needed word, from 32 bits before the point
-    q = e / 32;
-    for (i = 0; i < 3; i++) {
-        uint64_t two = ((uint64_t)two_over_pi[q + i] << 32) | two_over_pi[q + i + 1];
-        w[i] = (uint32_t)(two >> (32 - e % 32));
-    }
-    p = (m * w[0] << 32) + m * w[1] + (m * w[2] >> 32);  // x 2/pi mod 4, with 62 bits after the point
-    *quarter = (int32_t)((p + (1ull << 61)) >> 62);
-    p -= (uint64_t)(unsigned)*quarter << 62;
-    f = (double)(int64_t)p * (1.57079632679489661923 / 4611686018427387904.0);
-    if (b >> 31) { f = -f; *quarter = -*quarter; }
-    return (float)f;
-}
-
-// x^y = 2^n e^r from log x = e ln 2 + 2 atanh((m - 1) / (m + 1)); special cases as C's pow.
-NN__UNUSED static float nn__pow_one(float x, float y)
-{
-    double a = fabs((double)x), s, z, l, r, p;
-    uint64_t bits;
-    int64_t e, n;
-    int i, integer = floor((double)y) == (double)y, odd = integer && fabs((double)y) < 16777216.0 && ((int64_t)y & 1);
-    if (y == 0 || x == 1) return 1;
-    if (x != x || y != y) return x + y;
-    if (x < 0 && !integer && a < (double)INFINITY) return (float)NAN;
-    if (a == 0 || a == (double)INFINITY) {
-        r = (a == 0) == (y > 0) ? 0 : (double)INFINITY;
-        return (float)(odd && signbit(x) ? -r : r);
-    }
-    if (a == 1) return x < 0 && odd ? -1.0f : 1.0f;
-    if (fabs((double)y) == (double)INFINITY) return (a > 1) == (y > 0) ? (float)INFINITY : 0.0f;
-    memcpy(&bits, &a, 8);
-    e = (int64_t)(bits >> 52) - 1023;
-    bits = (bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull;
-    memcpy(&a, &bits, 8);
-    if (a > 1.41421356237309504880) { a *= 0.5; e++; }
-    s = (a - 1) / (a + 1);
-    z = s * s;
-    for (i = 21, p = 0; i >= 3; i -= 2) p = (p + 1.0 / i) * z;
-    l = ((double)e * 0.69314718055994530942 + 2 * s * (1 + p)) * (double)y;
-    if (l > 89) return x < 0 && odd ? -(float)INFINITY : (float)INFINITY;
-    if (l < -105) return x < 0 && odd ? -0.0f : 0.0f;
-    n = (int64_t)floor(l * 1.44269504088896340736 + 0.5);
-    r = l - (double)n * 0.69314718055994530942;
-    for (i = 13, p = 1; i >= 1; i--) p = 1 + p * r / i;
-    bits = (uint64_t)(n + 1023) << 52;
-    memcpy(&s, &bits, 8);
-    return (float)(x < 0 && odd ? -p * s : p * s);
-}
-
 #define NN__VISIT    1
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 1
@@ -15476,6 +15420,72 @@ static const nn__table *nn__find_table(const char *isa, nn_dtype dtype)
 // + - * / and comparisons are written in infix. No word uses libm (sqrt apart), so their bits are the same everywhere; in the
 // f64 visit they are libm's, which makes the double kernels an independent check of the float ones.
 // =============================================================================================
+#if NN__VISIT == 1 || defined(NN__STAMP)
+#ifndef NN__ONE_LANE
+#define NN__ONE_LANE NN__UNUSED static
+#endif
+// ---- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere ----
+// x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
+NN__ONE_LANE float nn__reduce_angle(float x, int32_t *quarter)
+{
+    static const uint32_t two_over_pi[8] = { 0, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu };
+    uint32_t b, w[3];
+    uint64_t m, p;
+    int e, i, q;
+    double f;
+    memcpy(&b, &x, 4);
+    if ((b & 0x7F800000u) == 0x7F800000u) { *quarter = 0; return (float)NAN; }
+    m = (b & 0x7FFFFFu) | 0x800000u;
+    e = (int)(b >> 23 & 255) - 150 + 30;                 // bit position of the first needed word, from 32 bits before the point
+    q = e / 32;
+    for (i = 0; i < 3; i++) {
+        uint64_t two = ((uint64_t)two_over_pi[q + i] << 32) | two_over_pi[q + i + 1];
+        w[i] = (uint32_t)(two >> (32 - e % 32));
+    }
+    p = (m * w[0] << 32) + m * w[1] + (m * w[2] >> 32);  // x 2/pi mod 4, with 62 bits after the point
+    *quarter = (int32_t)((p + (1ull << 61)) >> 62);
+    p -= (uint64_t)(unsigned)*quarter << 62;
+    f = (double)(int64_t)p * (1.57079632679489661923 / 4611686018427387904.0);
+    if (b >> 31) { f = -f; *quarter = -*quarter; }
+    return (float)f;
+}
+
+// x^y = 2^n e^r from log x = e ln 2 + 2 atanh((m - 1) / (m + 1)); special cases as C's pow.
+NN__ONE_LANE float nn__pow_one(float x, float y)
+{
+    double a = fabs((double)x), s, z, l, r, p;
+    uint64_t bits;
+    int64_t e, n;
+    int i, integer = floor((double)y) == (double)y, odd = integer && fabs((double)y) < 16777216.0 && ((int64_t)y & 1);
+    if (y == 0 || x == 1) return 1;
+    if (x != x || y != y) return x + y;
+    if (x < 0 && !integer && a < (double)INFINITY) return (float)NAN;
+    if (a == 0 || a == (double)INFINITY) {
+        r = (a == 0) == (y > 0) ? 0 : (double)INFINITY;
+        return (float)(odd && signbit(x) ? -r : r);
+    }
+    if (a == 1) return x < 0 && odd ? -1.0f : 1.0f;
+    if (fabs((double)y) == (double)INFINITY) return (a > 1) == (y > 0) ? (float)INFINITY : 0.0f;
+    memcpy(&bits, &a, 8);
+    e = (int64_t)(bits >> 52) - 1023;
+    bits = (bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull;
+    memcpy(&a, &bits, 8);
+    if (a > 1.41421356237309504880) { a *= 0.5; e++; }
+    s = (a - 1) / (a + 1);
+    z = s * s;
+    for (i = 21, p = 0; i >= 3; i -= 2) p = (p + 1.0 / i) * z;
+    l = ((double)e * 0.69314718055994530942 + 2 * s * (1 + p)) * (double)y;
+    if (l > 89) return x < 0 && odd ? -(float)INFINITY : (float)INFINITY;
+    if (l < -105) return x < 0 && odd ? -0.0f : 0.0f;
+    n = (int64_t)floor(l * 1.44269504088896340736 + 0.5);
+    r = l - (double)n * 0.69314718055994530942;
+    for (i = 13, p = 1; i >= 1; i--) p = 1 + p * r / i;
+    bits = (uint64_t)(n + 1023) << 52;
+    memcpy(&s, &bits, 8);
+    return (float)(x < 0 && odd ? -p * s : p * s);
+}
+#endif
+
 #if NN__IN_PLAIN || NN__IN_SIMD
 #define NN__K(name) NN__CAT(nn__##name, NN__PASS)
 #define R           NN__REAL
@@ -15879,6 +15889,10 @@ NN__INLINE V NN__K(mish_grad)(V x)         // t = tanh(softplus(x)):  t + x (1 -
 }
 #endif
 
+#ifdef NN__STAMP                     // a companion file asks for the words alone, to stamp kernels of its own from the rows of elementwise ops
+NN__STAMP
+#undef NN__STAMP
+#else
 // =============================================================================================
 // >>ops   Every op is one block: formula; shape rule, plan and builder (HOST); forward and backward (SIMD or PLAIN).
 // A kernel is NN__FORWARD(name) or NN__BACKWARD(name): it gets the call c and its task t, and writes only what its task owns.
@@ -24695,6 +24709,8 @@ NN__BACKWARD(ctc_loss)
     }
 }
 #endif
+
+#endif // NN__STAMP
 
 // ---- the end of a visit: every word goes ----------------------------------------------------------------
 #undef NN__FORWARD
