@@ -771,19 +771,19 @@ CUSHIM_NOSAN static void cp_async_wait(int groups)       /* all but the last `gr
     for (int i = 0; i < t->ncopies; i++) t->copies[i] = t->copies[i + n];
 }
 } // namespace cushim
-#define NN_MMA_BF16_16816(d, a, b) cushim::mma(d, a, b, cushim::BF16, 16, __LINE__)
-#define NN_MMA_BF16_1688(d, a, b)  cushim::mma(d, a, b, cushim::BF16, 8, __LINE__)
-#define NN_MMA_F16_16816(d, a, b)  cushim::mma(d, a, b, cushim::F16, 16, __LINE__)
-#define NN_MMA_F16_1688(d, a, b)   cushim::mma(d, a, b, cushim::F16, 8, __LINE__)
-#define NN_MMA_TF32_1688(d, a, b)  cushim::mma(d, a, b, cushim::TF32, 8, __LINE__)
-#define NN_MMA_TF32_1684(d, a, b)  cushim::mma(d, a, b, cushim::TF32, 4, __LINE__)
-#define NN_LDMATRIX(r, row, count)       cushim::ldmatrix(r, row, count, 0, __LINE__)
-#define NN_LDMATRIX_TRANS(r, row, count) cushim::ldmatrix(r, row, count, 1, __LINE__)
-#define NN_CP_ASYNC(to, from, bytes)     cushim::cp_async(to, from, bytes, bytes, __LINE__)
-#define NN_CP_ASYNC_PART(to, from, bytes, have) cushim::cp_async(to, from, bytes, have, __LINE__)   /* the rest becomes 0 */
-#define NN_CP_ASYNC_COMMIT()             cushim::cp_async_commit()
-#define NN_CP_ASYNC_WAIT(groups)         cushim::cp_async_wait(groups)
-#define NN_CP_ASYNC_WAIT_ALL()           cushim::cp_async_wait(-1)
+#define NN__MMA_BF16_16816(d, a, b) cushim::mma(d, a, b, cushim::BF16, 16, __LINE__)
+#define NN__MMA_BF16_1688(d, a, b)  cushim::mma(d, a, b, cushim::BF16, 8, __LINE__)
+#define NN__MMA_F16_16816(d, a, b)  cushim::mma(d, a, b, cushim::F16, 16, __LINE__)
+#define NN__MMA_F16_1688(d, a, b)   cushim::mma(d, a, b, cushim::F16, 8, __LINE__)
+#define NN__MMA_TF32_1688(d, a, b)  cushim::mma(d, a, b, cushim::TF32, 8, __LINE__)
+#define NN__MMA_TF32_1684(d, a, b)  cushim::mma(d, a, b, cushim::TF32, 4, __LINE__)
+#define NN__LDMATRIX(r, row, count)       cushim::ldmatrix(r, row, count, 0, __LINE__)
+#define NN__LDMATRIX_TRANS(r, row, count) cushim::ldmatrix(r, row, count, 1, __LINE__)
+#define NN__CP_ASYNC(to, from, bytes)     cushim::cp_async(to, from, bytes, bytes, __LINE__)
+#define NN__CP_ASYNC_PART(to, from, bytes, have) cushim::cp_async(to, from, bytes, have, __LINE__)   /* the rest becomes 0 */
+#define NN__CP_ASYNC_COMMIT()             cushim::cp_async_commit()
+#define NN__CP_ASYNC_WAIT(groups)         cushim::cp_async_wait(groups)
+#define NN__CP_ASYNC_WAIT_ALL()           cushim::cp_async_wait(-1)
 
 /* ---------- host API ---------- */
 static inline const char *cudaGetErrorString(cudaError_t e)
