@@ -36,7 +36,7 @@ build/tests/nn_tables.o: nn.h | build
 build/tests/nn_plain.o: nn.h | build
 	@mkdir -p build/tests
 	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -DNN_IMPLEMENTATION -x c -c $< -o $@
-TEST_DEPENDS = tests/test.h tests/determinism.h $(wildcard tests/cases_*.h) nn.h
+TEST_DEPENDS = tests/test.h tests/determinism.h tests/cases.h $(wildcard tests/cases_*.h) nn.h
 $(PLAIN_LINKED:%=build/tests/test_%): build/tests/test_%: tests/test_%.c build/tests/nn_plain.o $(TEST_DEPENDS)
 	$(CC) $(TEST_CFLAGS) -DTEST_LINKED $< build/tests/nn_plain.o -o $@ $(LIBS)
 $(filter-out $(PLAIN_LINKED:%=build/tests/test_%),$(LINKED:%=build/tests/test_%)): build/tests/test_%: tests/test_%.c build/tests/nn_tables.o $(TEST_DEPENDS)
@@ -48,6 +48,30 @@ build/tests/test_%: tests/test_%.c $(TEST_DEPENDS) | build
 test:
 	@$(MAKE) --no-print-directory -j$(JOBS) $(TESTS:%=build/tests/%)
 	@tests/run.sh $(TESTS:%=build/tests/%)
+
+# CUDA (see tests/check_cuda.sh): the kernels of nn_cuda.h as C++ on the CPU, or nvcc's PTX in tests/cuda/ptxsim, and one test program for all.
+# make build/cuda/test_shim && NN_CASE=conv2d build/cuda/test_shim every_case
+NVCC     = $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
+SHIM     = $(CXX) -std=c++11 -O1 -g -Wall -Wextra -Wno-unused-function -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h
+build/cuda/test_cuda.o: tests/cuda/test_cuda.c $(TEST_DEPENDS) nn_cuda.h
+	@mkdir -p build/cuda
+	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -c $< -o $@
+build/cuda/shim.o build/cuda/asan.o build/cuda/tsan.o: build/cuda/%.o: tests/cuda/nn_cuda.cu nn_cuda.h tests/cuda/cushim.h nn.h
+	@mkdir -p build/cuda
+	$(SHIM) $(SANITIZE_$*) -c $< -o $@
+SANITIZE_asan = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SANITIZE_tsan = -fsanitize=thread
+build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/%.o
+	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
+build/cuda/ptx.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
+	@mkdir -p build/cuda
+	$(NVCC) -O3 -lineinfo -cudart shared -gencode arch=compute_80,code=compute_80 -I. -c $< -o $@
+build/cuda/libcudart.so.13: tests/cuda/ptxsim/ptxsim.cpp
+	@mkdir -p build/cuda
+	$(CXX) -std=c++14 -O2 -ffp-contract=off -fPIC -shared -Wall -Wno-misleading-indentation -I$(dir $(NVCC))../include $< -o $@ -Wl,-soname,libcudart.so.13 \
+	    -Wl,--version-script,tests/cuda/ptxsim/version.map -ldl
+build/cuda/test_ptx: build/cuda/test_cuda.o build/cuda/ptx.o build/cuda/libcudart.so.13
+	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
 
 build/bench: bench/bench.c bench/limit.h bench/measure.h nn.h | build
 	$(CC) -O2 -I. $< -o $@ $(LIBS)
