@@ -331,6 +331,11 @@ static void nn__cuda_close(void *self, nn_context *nn)
 //   NN__BLOCKS(n, per)  blocks for n items     nn__warp_sum nn__warp_max nn__block_sum     NN__MMA_*  one tensor core product of a warp
 // =============================================================================================
 #define NN__FULL 0xffffffffu
+#ifdef NN_CUDA_EMU
+#define NN__UNROLL
+#else
+#define NN__UNROLL _Pragma("unroll")
+#endif
 #define NN__DEV  static __device__ __forceinline__
 #ifndef NN_CUDA_EMU
 #define NN_SHARED(T, name, dims)  __shared__ T name dims
@@ -535,27 +540,27 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_map(nn__l
     if (i >= l.count) return;
     int n = !fours ? 1 : l.count - i < 4 ? (int)(l.count - i) : 4, last = l.ndim ? l.ndim - 1 : 0;
     nn__offsets(l, i, at);
-#pragma unroll
+NN__UNROLL
     for (int k = 0; k < IN; k++) {
         if (o.p[k]) nn__get4(x[k], o.p[k] + at[k], l.stride[k][last], n);
         else x[k][0] = x[k][1] = x[k][2] = x[k][3] = 0.0f;
     }
-#pragma unroll
+NN__UNROLL
     for (int j = 0; j < 4; j++) {
         if (j >= n) break;
-#pragma unroll
+NN__UNROLL
         for (int k = 0; k < IN; k++) in[k] = x[k][j];
         F::at(in, out, p, q);
-#pragma unroll
+NN__UNROLL
         for (int k = 0; k < OUT; k++) y[k][j] = out[k];
     }
-#pragma unroll
+NN__UNROLL
     for (int k = 0; k < OUT; k++) {
         float *to = o.p[IN + k] + at[IN + k], old[4];
         if (!o.p[IN + k]) continue;
         if (o.add >> k & 1) {
             nn__get4(old, to, l.stride[IN + k][last], n);
-#pragma unroll
+NN__UNROLL
             for (int j = 0; j < 4; j++) if (j < n) y[k][j] = old[j] + y[k][j];
         }
         nn__put4(to, y[k], l.stride[IN + k][last], n);
@@ -920,7 +925,7 @@ NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
 {
     uint32_t k0 = (uint32_t)s.seed, k1 = (uint32_t)(s.seed >> 32);
     uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)s.step;
-#pragma unroll
+NN__UNROLL
     for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
         c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
