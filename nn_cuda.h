@@ -64,7 +64,7 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #endif
 #ifdef NN_CUDA_EMU                   // tests: the kernels as C++ on the CPU
 #  ifndef CUSHIM_H
-#    error "nn_cuda.h: with NN_CUDA_EMU, include tests/cuda/cushim.h first"
+#    error "nn_cuda.h: with NN_CUDA_EMU, include tests/cuda/cushim.h first (-include)"
 #  endif
 #else
 #  include <cuda_runtime.h>
@@ -331,25 +331,58 @@ static void nn__cuda_close(void *self, nn_context *nn)
 //   NN__BLOCKS(n, per)  blocks for n items     nn__warp_sum nn__warp_max nn__block_sum     NN__MMA_*  one tensor core product of a warp
 // =============================================================================================
 #define NN__FULL 0xffffffffu
+#ifdef NN_CUDA_EMU
+#define NN__UNROLL
+#else
+#define NN__UNROLL _Pragma("unroll")
+#endif
 #define NN__DEV  static __device__ __forceinline__
 #ifndef NN_CUDA_EMU
 #define NN_SHARED(T, name, dims)  __shared__ T name dims
 #define NN_SHARED_DYN(T, name)    extern __shared__ __align__(16) unsigned char nn__shared_bytes[]; T *name = (T *)nn__shared_bytes
 #define NN__START(k, grid, block, bytes, stream, ...) (k)<<<(grid), (block), (bytes), (stream)>>>(__VA_ARGS__)
-// mma.sync m16n8k16: d (16 x 8, f32) += a (16 x 16) b (16 x 8). Lane l, g = l / 4, t = l % 4: d[0..1] is row g, columns 2t, 2t + 1, d[2..3] row
-// g + 8; a[0] row g, columns 2t, 2t + 1, a[1] row g + 8, a[2] and a[3] the same 8 columns on; b[0] rows 2t, 2t + 1 of column g, b[1] 8 rows on.
-#define NN__MMA_16816(type, d, a, b) \
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
+// mma.sync: d (16 x 8, f32) += a (16 x k) b (k x 8). Lane l, g = l / 4, t = l % 4; 16-bit numbers lie two to a register. d[0..1] is row g, columns
+// 2t, 2t + 1, d[2..3] row g + 8. k = 16: a[0] is row g, columns 2t, 2t + 1, a[1] row g + 8, a[2] and a[3] the same 8 columns on; b[0] rows 2t,
+// 2t + 1 of column g, b[1] 8 rows on. tf32, k = 8: a[0] is row g, column t, a[1] row g + 8, a[2] and a[3] 4 columns on; b[0] row t of column g, b[1] 4 rows on.
+#define NN__MMA_4_2(shape, type, d, a, b) \
+    asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
                  : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3]) : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]))
-#define NN__MMA_F16_16816(d, a, b)  NN__MMA_16816("f16", d, a, b)
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800      // sm_75 multiplies f16 only
-#define NN__MMA_BF16_16816(d, a, b) NN__MMA_16816("bf16", d, a, b)
-#define NN__MMA_TF32_1688(d, a, b) \
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
-                 : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3]) : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]))
-#else
-#define NN__MMA_BF16_16816(d, a, b) ((void)(a), (void)(b), __trap())
-#define NN__MMA_TF32_1688(d, a, b)  ((void)(a), (void)(b), __trap())
+#define NN__MMA_2_1(shape, type, d, a, b) \
+    asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};" \
+                 : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3]) : "r"((a)[0]), "r"((a)[1]), "r"((b)[0]))
+#define NN__MMA_F16_1688(d, a, b)   NN__MMA_2_1("m16n8k8", "f16", d, a, b)
+#define NN__LDMATRIX_(r, row, count, turned) do { \
+    unsigned at_ = (unsigned)__cvta_generic_to_shared(row), *r_ = (unsigned *)(r); \
+    if ((count) == 4)      asm volatile("ldmatrix.sync.aligned.m8n8.x4" turned ".shared.b16 {%0,%1,%2,%3},[%4];" : "=r"(r_[0]), "=r"(r_[1]), "=r"(r_[2]), "=r"(r_[3]) : "r"(at_) : "memory"); \
+    else if ((count) == 2) asm volatile("ldmatrix.sync.aligned.m8n8.x2" turned ".shared.b16 {%0,%1},[%2];" : "=r"(r_[0]), "=r"(r_[1]) : "r"(at_) : "memory"); \
+    else                   asm volatile("ldmatrix.sync.aligned.m8n8.x1" turned ".shared.b16 {%0},[%1];" : "=r"(r_[0]) : "r"(at_) : "memory"); } while (0)
+#define NN__LDMATRIX(r, row, count)       NN__LDMATRIX_(r, row, count, "")           // count 8 x 8 matrices of 16-bit numbers; lane l gives row l
+#define NN__LDMATRIX_TRANS(r, row, count) NN__LDMATRIX_(r, row, count, ".trans")
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define NN__MMA_F16_16816(d, a, b)  NN__MMA_4_2("m16n8k16", "f16", d, a, b)
+#define NN__MMA_BF16_16816(d, a, b) NN__MMA_4_2("m16n8k16", "bf16", d, a, b)
+#define NN__MMA_BF16_1688(d, a, b)  NN__MMA_2_1("m16n8k8", "bf16", d, a, b)
+#define NN__MMA_TF32_1688(d, a, b)  NN__MMA_4_2("m16n8k8", "tf32", d, a, b)
+#define NN__MMA_TF32_1684(d, a, b)  NN__MMA_2_1("m16n8k4", "tf32", d, a, b)
+// To shared memory without passing through registers: 4, 8 or 16 aligned bytes; of which `have` are there, the rest becomes 0.
+#define NN__CP_ASYNC_PART(to, from, bytes, have) \
+    asm volatile("cp.async.ca.shared.global [%0],[%1],%2,%3;" :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "n"(bytes), "r"((int)(have)) : "memory")
+#define NN__CP_ASYNC(to, from, bytes) NN__CP_ASYNC_PART(to, from, bytes, bytes)
+#define NN__CP_ASYNC_COMMIT()         asm volatile("cp.async.commit_group;" ::: "memory")
+#define NN__CP_ASYNC_WAIT(groups)     asm volatile("cp.async.wait_group %0;" :: "n"(groups) : "memory")
+#define NN__CP_ASYNC_WAIT_ALL()       asm volatile("cp.async.wait_all;" ::: "memory")
+#else                                // sm_75: f16 eight deep, no bf16, no tf32; copies pass through registers
+#define NN__MMA_F16_16816(d, a, b)  do { unsigned b0_[1] = { (b)[0] }, b1_[1] = { (b)[1] }; NN__MMA_F16_1688(d, a, b0_); NN__MMA_F16_1688(d, (a) + 2, b1_); } while (0)
+#define NN__MMA_BF16_16816(d, a, b) ((void)(d), (void)(a), (void)(b), __trap())
+#define NN__MMA_BF16_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
+#define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
+#define NN__MMA_TF32_1684(d, a, b)  NN__MMA_BF16_16816(d, a, b)
+#define NN__CP_ASYNC_PART(to, from, bytes, have) \
+    do { for (int k_ = 0; k_ < (bytes) / 4; k_++) ((float *)(to))[k_] = 4 * k_ < (have) ? ((const float *)(from))[k_] : 0.0f; } while (0)
+#define NN__CP_ASYNC(to, from, bytes) NN__CP_ASYNC_PART(to, from, bytes, bytes)
+#define NN__CP_ASYNC_COMMIT()         ((void)0)
+#define NN__CP_ASYNC_WAIT(groups)     ((void)0)
+#define NN__CP_ASYNC_WAIT_ALL()       ((void)0)
 #endif
 #else
 #define NN__START(k, grid, block, bytes, stream, ...) NN_LAUNCH(k, grid, block, bytes, stream, __VA_ARGS__)
@@ -507,27 +540,27 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_map(nn__l
     if (i >= l.count) return;
     int n = !fours ? 1 : l.count - i < 4 ? (int)(l.count - i) : 4, last = l.ndim ? l.ndim - 1 : 0;
     nn__offsets(l, i, at);
-#pragma unroll
+NN__UNROLL
     for (int k = 0; k < IN; k++) {
         if (o.p[k]) nn__get4(x[k], o.p[k] + at[k], l.stride[k][last], n);
         else x[k][0] = x[k][1] = x[k][2] = x[k][3] = 0.0f;
     }
-#pragma unroll
+NN__UNROLL
     for (int j = 0; j < 4; j++) {
         if (j >= n) break;
-#pragma unroll
+NN__UNROLL
         for (int k = 0; k < IN; k++) in[k] = x[k][j];
         F::at(in, out, p, q);
-#pragma unroll
+NN__UNROLL
         for (int k = 0; k < OUT; k++) y[k][j] = out[k];
     }
-#pragma unroll
+NN__UNROLL
     for (int k = 0; k < OUT; k++) {
         float *to = o.p[IN + k] + at[IN + k], old[4];
         if (!o.p[IN + k]) continue;
         if (o.add >> k & 1) {
             nn__get4(old, to, l.stride[IN + k][last], n);
-#pragma unroll
+NN__UNROLL
             for (int j = 0; j < 4; j++) if (j < n) y[k][j] = old[j] + y[k][j];
         }
         nn__put4(to, y[k], l.stride[IN + k][last], n);
@@ -892,7 +925,7 @@ NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
 {
     uint32_t k0 = (uint32_t)s.seed, k1 = (uint32_t)(s.seed >> 32);
     uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)s.step;
-#pragma unroll
+NN__UNROLL
     for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
         c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
