@@ -64,7 +64,7 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #endif
 #ifdef NN_CUDA_EMU                   // tests: the kernels as C++ on the CPU
 #  ifndef CUSHIM_H
-#    error "nn_cuda.h: with NN_CUDA_EMU, include tests/cuda/cushim.h first"
+#    error "nn_cuda.h: with NN_CUDA_EMU, include tests/cuda/cushim.h first (-include)"
 #  endif
 #else
 #  include <cuda_runtime.h>
@@ -331,25 +331,58 @@ static void nn__cuda_close(void *self, nn_context *nn)
 //   NN__BLOCKS(n, per)  blocks for n items     nn__warp_sum nn__warp_max nn__block_sum     NN__MMA_*  one tensor core product of a warp
 // =============================================================================================
 #define NN__FULL 0xffffffffu
+#ifdef NN_CUDA_EMU
+#define NN__UNROLL
+#else
+#define NN__UNROLL _Pragma("unroll")
+#endif
 #define NN__DEV  static __device__ __forceinline__
 #ifndef NN_CUDA_EMU
 #define NN_SHARED(T, name, dims)  __shared__ T name dims
 #define NN_SHARED_DYN(T, name)    extern __shared__ __align__(16) unsigned char nn__shared_bytes[]; T *name = (T *)nn__shared_bytes
 #define NN__START(k, grid, block, bytes, stream, ...) (k)<<<(grid), (block), (bytes), (stream)>>>(__VA_ARGS__)
-// mma.sync m16n8k16: d (16 x 8, f32) += a (16 x 16) b (16 x 8). Lane l, g = l / 4, t = l % 4: d[0..1] is row g, columns 2t, 2t + 1, d[2..3] row
-// g + 8; a[0] row g, columns 2t, 2t + 1, a[1] row g + 8, a[2] and a[3] the same 8 columns on; b[0] rows 2t, 2t + 1 of column g, b[1] 8 rows on.
-#define NN__MMA_16816(type, d, a, b) \
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
+// mma.sync: d (16 x 8, f32) += a (16 x k) b (k x 8). Lane l, g = l / 4, t = l % 4; 16-bit numbers lie two to a register. d[0..1] is row g, columns
+// 2t, 2t + 1, d[2..3] row g + 8. k = 16: a[0] is row g, columns 2t, 2t + 1, a[1] row g + 8, a[2] and a[3] the same 8 columns on; b[0] rows 2t,
+// 2t + 1 of column g, b[1] 8 rows on. tf32, k = 8: a[0] is row g, column t, a[1] row g + 8, a[2] and a[3] 4 columns on; b[0] row t of column g, b[1] 4 rows on.
+#define NN__MMA_4_2(shape, type, d, a, b) \
+    asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
                  : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3]) : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]))
-#define NN__MMA_F16_16816(d, a, b)  NN__MMA_16816("f16", d, a, b)
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800      // sm_75 multiplies f16 only
-#define NN__MMA_BF16_16816(d, a, b) NN__MMA_16816("bf16", d, a, b)
-#define NN__MMA_TF32_1688(d, a, b) \
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
-                 : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3]) : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]))
-#else
-#define NN__MMA_BF16_16816(d, a, b) ((void)(a), (void)(b), __trap())
-#define NN__MMA_TF32_1688(d, a, b)  ((void)(a), (void)(b), __trap())
+#define NN__MMA_2_1(shape, type, d, a, b) \
+    asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};" \
+                 : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3]) : "r"((a)[0]), "r"((a)[1]), "r"((b)[0]))
+#define NN__MMA_F16_1688(d, a, b)   NN__MMA_2_1("m16n8k8", "f16", d, a, b)
+#define NN__LDMATRIX_(r, row, count, turned) do { \
+    unsigned at_ = (unsigned)__cvta_generic_to_shared(row), *r_ = (unsigned *)(r); \
+    if ((count) == 4)      asm volatile("ldmatrix.sync.aligned.m8n8.x4" turned ".shared.b16 {%0,%1,%2,%3},[%4];" : "=r"(r_[0]), "=r"(r_[1]), "=r"(r_[2]), "=r"(r_[3]) : "r"(at_) : "memory"); \
+    else if ((count) == 2) asm volatile("ldmatrix.sync.aligned.m8n8.x2" turned ".shared.b16 {%0,%1},[%2];" : "=r"(r_[0]), "=r"(r_[1]) : "r"(at_) : "memory"); \
+    else                   asm volatile("ldmatrix.sync.aligned.m8n8.x1" turned ".shared.b16 {%0},[%1];" : "=r"(r_[0]) : "r"(at_) : "memory"); } while (0)
+#define NN__LDMATRIX(r, row, count)       NN__LDMATRIX_(r, row, count, "")           // count 8 x 8 matrices of 16-bit numbers; lane l gives row l
+#define NN__LDMATRIX_TRANS(r, row, count) NN__LDMATRIX_(r, row, count, ".trans")
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define NN__MMA_F16_16816(d, a, b)  NN__MMA_4_2("m16n8k16", "f16", d, a, b)
+#define NN__MMA_BF16_16816(d, a, b) NN__MMA_4_2("m16n8k16", "bf16", d, a, b)
+#define NN__MMA_BF16_1688(d, a, b)  NN__MMA_2_1("m16n8k8", "bf16", d, a, b)
+#define NN__MMA_TF32_1688(d, a, b)  NN__MMA_4_2("m16n8k8", "tf32", d, a, b)
+#define NN__MMA_TF32_1684(d, a, b)  NN__MMA_2_1("m16n8k4", "tf32", d, a, b)
+// To shared memory without passing through registers: 4, 8 or 16 aligned bytes; of which `have` are there, the rest becomes 0.
+#define NN__CP_ASYNC_PART(to, from, bytes, have) \
+    asm volatile("cp.async.ca.shared.global [%0],[%1],%2,%3;" :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "n"(bytes), "r"((int)(have)) : "memory")
+#define NN__CP_ASYNC(to, from, bytes) NN__CP_ASYNC_PART(to, from, bytes, bytes)
+#define NN__CP_ASYNC_COMMIT()         asm volatile("cp.async.commit_group;" ::: "memory")
+#define NN__CP_ASYNC_WAIT(groups)     asm volatile("cp.async.wait_group %0;" :: "n"(groups) : "memory")
+#define NN__CP_ASYNC_WAIT_ALL()       asm volatile("cp.async.wait_all;" ::: "memory")
+#else                                // sm_75: f16 eight deep, no bf16, no tf32; copies pass through registers
+#define NN__MMA_F16_16816(d, a, b)  do { unsigned b0_[1] = { (b)[0] }, b1_[1] = { (b)[1] }; NN__MMA_F16_1688(d, a, b0_); NN__MMA_F16_1688(d, (a) + 2, b1_); } while (0)
+#define NN__MMA_BF16_16816(d, a, b) ((void)(d), (void)(a), (void)(b), __trap())
+#define NN__MMA_BF16_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
+#define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
+#define NN__MMA_TF32_1684(d, a, b)  NN__MMA_BF16_16816(d, a, b)
+#define NN__CP_ASYNC_PART(to, from, bytes, have) \
+    do { for (int k_ = 0; k_ < (bytes) / 4; k_++) ((float *)(to))[k_] = 4 * k_ < (have) ? ((const float *)(from))[k_] : 0.0f; } while (0)
+#define NN__CP_ASYNC(to, from, bytes) NN__CP_ASYNC_PART(to, from, bytes, bytes)
+#define NN__CP_ASYNC_COMMIT()         ((void)0)
+#define NN__CP_ASYNC_WAIT(groups)     ((void)0)
+#define NN__CP_ASYNC_WAIT_ALL()       ((void)0)
 #endif
 #else
 #define NN__START(k, grid, block, bytes, stream, ...) NN_LAUNCH(k, grid, block, bytes, stream, __VA_ARGS__)
@@ -465,12 +498,544 @@ NN__DEV void nn__complain(nn__complaint *bad, int64_t at, int64_t value, int64_t
 
 // =============================================================================================
 // >>maps   Elementwise ops, stamped from nn.h's rows; copies, casts, fills; dropout and random numbers.
+// A thread takes four neighbours where every operand allows it (nn__lay_fours), else one number. It reads all of its numbers before it
+// writes, so a result may lie in the memory of an input.
 // =============================================================================================
-#define NN__CUDA_MAPS(X)
+// The words of the rows are nn.h's own (>>words there), one lane wide: the same formulas, rounding apart, as on the CPU.
+#define NN__INLINE    NN__DEV
+#define NN__ONE_LANE  NN__DEV
+#define NN__UNUSED
+#define NN__CAT2(a, b) a##_##b
+#define NN__CAT(a, b)  NN__CAT2(a, b)
+#define NN__FN        static __device__ __forceinline__ void
+#define NN__CUDA_ROW(name, keep, f, df) \
+    struct nn__f_##name { enum { IN = 1, OUT = 1 }; NN__FN at(const float *in, float *out, float p, float q) { float x = in[0]; (void)p; (void)q; (void)x; out[0] = f; } }; \
+    struct nn__d_##name { enum { IN = 3, OUT = 1 }; NN__FN at(const float *in, float *out, float p, float q) \
+        { float x = in[0], y = in[1], dy = in[2]; (void)p; (void)q; (void)x; (void)y; (void)dy; out[0] = df; } };
+#define NN__CUDA_ROW2(name, keep, f, da, db) \
+    struct nn__f_##name { enum { IN = 2, OUT = 1 }; NN__FN at(const float *in, float *out, float p, float q) { float a = in[0], b = in[1]; (void)p; (void)q; out[0] = f; } }; \
+    struct nn__d_##name { enum { IN = 4, OUT = 2 }; NN__FN at(const float *in, float *out, float p, float q) \
+        { float a = in[0], b = in[1], y = in[2], dy = in[3]; (void)p; (void)q; (void)a; (void)b; (void)y; (void)dy; out[0] = da; out[1] = db; } };
+// Functions for the sections below, which do without the short words.
+#define NN__STAMP NN_UNARY_OPS(NN__CUDA_ROW) NN_UNARY1_OPS(NN__CUDA_ROW) NN_UNARY2_OPS(NN__CUDA_ROW) NN_BINARY_OPS(NN__CUDA_ROW2) \
+    NN__DEV float nn__exp(float x) { return EXP(x); } NN__DEV float nn__log(float x) { return LOG(x); } NN__DEV float nn__pow(float x, float y) { return POW(x, y); } \
+    NN__DEV float nn__sin(float x) { return SIN(x); } NN__DEV float nn__cos(float x) { return COS(x); } NN__DEV float nn__tanh(float x) { return TANH(x); } \
+    NN__DEV float nn__sigmoid(float x) { return SIGMOID(x); } NN__DEV float nn__softplus(float x) { return SOFTPLUS(x); } NN__DEV float nn__log1p(float x) { return LOG1P(x); }
+#define NN__VISIT    20
+#define NN__IN_HOST  0
+#define NN__IN_PLAIN 0
+#define NN__IN_SIMD  1
+#define NN__REAL     float
+#define NN__LANES    1
+#define NN__PASS     gpu
+#define NN__FMA(a, b, c) fmaf(a, b, c)
+#ifdef __CUDACC__
+#pragma nv_diagnostic push
+#pragma nv_diag_suppress 177, 550    // rows do not read all of x, y, dy
+#endif
+#include NN_HEADER_FILENAME
+#ifdef __CUDACC__
+#pragma nv_diagnostic pop
+#endif
+
+typedef struct nn__operands { float *p[NN__LAY_VIEWS]; unsigned add; } nn__operands;
+NN__DEV void nn__get4(float *v, const float *p, int64_t stride, int n)       // n of four numbers; the others become 0
+{
+    if (n == 4 && stride == 1) { float4 f = *(const float4 *)p; v[0] = f.x; v[1] = f.y; v[2] = f.z; v[3] = f.w; return; }
+    for (int j = 0; j < 4; j++) v[j] = j < n ? p[j * stride] : 0.0f;
+}
+NN__DEV void nn__put4(float *p, const float *v, int64_t stride, int n)
+{
+    if (n == 4 && stride == 1) { *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]); return; }
+    for (int j = 0; j < 4; j++) if (j < n) p[j * stride] = v[j];
+}
+template <class F> static __global__ void __launch_bounds__(256) nn__k_map(nn__lay l, nn__operands o, float p, float q, int fours)
+{
+    enum { IN = F::IN, OUT = F::OUT };
+    int64_t i = ((int64_t)blockIdx.x * 256 + threadIdx.x) * (fours ? 4 : 1), at[IN + OUT];
+    float x[IN][4], y[OUT][4], in[IN], out[OUT];
+    if (i >= l.count) return;
+    int n = !fours ? 1 : l.count - i < 4 ? (int)(l.count - i) : 4, last = l.ndim ? l.ndim - 1 : 0;
+    nn__offsets(l, i, at);
+NN__UNROLL
+    for (int k = 0; k < IN; k++) {
+        if (o.p[k]) nn__get4(x[k], o.p[k] + at[k], l.stride[k][last], n);
+        else x[k][0] = x[k][1] = x[k][2] = x[k][3] = 0.0f;
+    }
+NN__UNROLL
+    for (int j = 0; j < 4; j++) {
+        if (j >= n) break;
+NN__UNROLL
+        for (int k = 0; k < IN; k++) in[k] = x[k][j];
+        F::at(in, out, p, q);
+NN__UNROLL
+        for (int k = 0; k < OUT; k++) y[k][j] = out[k];
+    }
+NN__UNROLL
+    for (int k = 0; k < OUT; k++) {
+        float *to = o.p[IN + k] + at[IN + k], old[4];
+        if (!o.p[IN + k]) continue;
+        if (o.add >> k & 1) {
+            nn__get4(old, to, l.stride[IN + k][last], n);
+NN__UNROLL
+            for (int j = 0; j < 4; j++) if (j < n) y[k][j] = old[j] + y[k][j];
+        }
+        nn__put4(to, y[k], l.stride[IN + k][last], n);
+    }
+}
+// v: inputs, then results, all of one shape; data NULL: not there, not wanted. add: bit k: result k is added to.
+template <class F> static int nn__map(nn__cuda *d, const nn_view *const *v, unsigned add, float p, float q)
+{
+    const nn_view *w[NN__LAY_VIEWS];
+    nn__operands o;
+    nn__lay l;
+    int k, there = 0, fours;
+    memset(&o, 0, sizeof o);
+    o.add = add;
+    for (k = 0; k < F::IN + F::OUT; k++) if (v[k]->data) there = k;
+    for (k = 0; k < F::IN + F::OUT; k++) { w[k] = v[k]->data ? v[k] : v[there]; o.p[k] = (float *)v[k]->data; }
+    if (there < F::IN || nn_view_count(v[there]) == 0) return 1;
+    l = nn__lay_of(F::IN + F::OUT, w);
+    fours = nn__lay_fours(&l, F::IN + F::OUT, w);
+    NN__LAUNCH(d, nn__k_map<F>, dim3(NN__BLOCKS(l.count, fours ? 1024 : 256)), dim3(256), 0, l, o, p, q, fours);
+    return 1;
+}
+template <class F> static int nn__cuda_unary(nn__cuda *d, const nn_call *c)
+{
+    const nn__scalars *s = (const nn__scalars *)c->params;
+    const nn_view *v[4];
+    v[0] = &c->in[0]; v[1] = &c->out[0];
+    return nn__map<F>(d, v, 0, s->p, s->q);
+}
+template <class F> static int nn__cuda_unary_back(nn__cuda *d, const nn_call *c)
+{
+    const nn__scalars *s = (const nn__scalars *)c->params;
+    const nn_view *v[4];
+    v[0] = &c->in[0]; v[1] = &c->out[0]; v[2] = &c->dout[0]; v[3] = &c->din[0];
+    return nn__map<F>(d, v, c->add & 1, s->p, s->q);
+}
+static int nn__cuda_sum_to(nn__cuda *d, const nn_view *x, const nn_view *y, int add, float scale);     // >>reduce
+static int nn__same_sizes_of(const nn_view *a, const nn_view *b)
+{
+    return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape);
+}
+template <class F> static int nn__cuda_binary(nn__cuda *d, const nn_call *c)
+{
+    nn_view b[3];
+    const nn_view *v[4];
+    int i;
+    for (i = 0; i < c->nin; i++) { b[i] = nn__as_broadcast(&c->in[i], &c->out[0]); v[i] = &b[i]; }
+    v[i] = &c->out[0];
+    return nn__map<F>(d, v, 0, 0, 0);
+}
+// Operands of backward: the inputs, y, dy; then a gradient per input. That of a broadcast input is made at full size and summed; where it is
+// dy itself, up to a sign, dy is summed.
+template <class F> static int nn__cuda_binary_back(nn__cuda *d, const nn_call *c)
+{
+    nn_view b[2], g[2];
+    const nn_view *v[6];
+    int i, plain[2] = { 0, 0 }, id = c->op->id;
+    for (i = 0; i < 2; i++) {
+        b[i] = nn__as_broadcast(&c->in[i], &c->out[0]);
+        g[i] = c->din[i];
+        v[i] = &b[i];
+        v[4 + i] = &g[i];
+        if (!g[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
+        plain[i] = id == NN_OP_add || id == NN_OP_sub;
+        g[i] = c->dout[0];
+        g[i].data = plain[i] ? NULL : nn__cuda_scratch(d, (size_t)nn_view_count(&c->dout[0]) * sizeof(float));
+        if (!plain[i] && !g[i].data) return 1;
+    }
+    v[2] = &c->out[0]; v[3] = &c->dout[0];
+    nn__map<F>(d, v, (nn__same_sizes_of(&c->din[0], &c->dout[0]) ? c->add & 1 : 0) | (nn__same_sizes_of(&c->din[1], &c->dout[0]) ? c->add & 2 : 0), 0, 0);
+    for (i = 0; i < 2; i++) {
+        nn_view to;
+        if (!c->din[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
+        to = nn__as_broadcast(&c->din[i], &c->dout[0]);
+        if (plain[i]) nn__cuda_sum_to(d, &c->dout[0], &to, (int)(c->add >> i & 1), id == NN_OP_sub && i == 1 ? -1.0f : 1.0f);
+        else nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
+    }
+    return 1;
+}
+struct nn__f_where { enum { IN = 3, OUT = 1 }; NN__FN at(const float *in, float *out, float, float) { out[0] = in[0] != 0 ? in[1] : in[2]; } };
+struct nn__d_where { enum { IN = 2, OUT = 3 }; NN__FN at(const float *in, float *out, float, float)      // condition, dy
+    { out[0] = 0; out[1] = in[0] != 0 ? in[1] : 0; out[2] = in[0] != 0 ? 0 : in[1]; } };
+static int nn__cuda_where_back(nn__cuda *d, const nn_call *c)
+{
+    nn_view cond = nn__as_broadcast(&c->in[0], &c->out[0]), g[3];
+    const nn_view *v[5];
+    unsigned add = 0;
+    int i;
+    v[0] = &cond; v[1] = &c->dout[0];
+    for (i = 0; i < 3; i++) {
+        g[i] = c->din[i];
+        v[2 + i] = &g[i];
+        if (!g[i].data) continue;
+        if (nn__same_sizes_of(&g[i], &c->dout[0])) { add |= c->add & 1u << i; continue; }
+        g[i] = c->dout[0];
+        g[i].data = nn__cuda_scratch(d, (size_t)nn_view_count(&c->dout[0]) * sizeof(float));
+        if (!g[i].data) return 1;
+    }
+    nn__map<nn__d_where>(d, v, add, 0, 0);
+    for (i = 0; i < 3; i++) {
+        nn_view to = nn__as_broadcast(&c->din[i], &c->dout[0]);
+        if (c->din[i].data && !nn__same_sizes_of(&c->din[i], &c->dout[0])) nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
+    }
+    return 1;
+}
+
+// ---- copies: numbers of 1, 2, 4 or 8 bytes, any strides ------------------------------------------------------------------
+struct nn__f_same { enum { IN = 1, OUT = 1 }; NN__FN at(const float *in, float *out, float, float) { out[0] = in[0]; } };
+template <class T> static __global__ void __launch_bounds__(256) nn__k_copy(nn__lay l, const T *x, T *y)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, at[2];
+    if (i >= l.count) return;
+    nn__offsets(l, i, at);
+    y[at[1]] = x[at[0]];
+}
+// Turned: x's numbers lie side by side along dimension a, y's along b. A tile of 32 x 32 goes through shared memory.
+typedef struct nn__turn { int64_t na, nb, ax, ay, bx, by; nn__lay rest; } nn__turn;      // sizes, strides in x and y; the other dimensions
+static __global__ void __launch_bounds__(256) nn__k_turn(nn__turn t, const float *x, float *y, int add)
+{
+    NN_SHARED(float, tile, [32][33]);
+    int64_t tiles = (t.nb + 31) / 32, a0 = (int64_t)(blockIdx.x / tiles) * 32, b0 = (int64_t)(blockIdx.x % tiles) * 32, at[2];
+    int tx = threadIdx.x & 31, ty = threadIdx.x >> 5;
+    for (int64_t r = blockIdx.y; r < t.rest.count; r += gridDim.y) {
+        nn__offsets(t.rest, r, at);
+        for (int k = ty; k < 32; k += 8) if (a0 + tx < t.na && b0 + k < t.nb) tile[k][tx] = x[at[0] + (a0 + tx) * t.ax + (b0 + k) * t.bx];
+        __syncthreads();
+        for (int k = ty; k < 32; k += 8) if (b0 + tx < t.nb && a0 + k < t.na) {
+            float *to = y + at[1] + (a0 + k) * t.ay + (b0 + tx) * t.by;
+            *to = add ? *to + tile[tx][k] : tile[tx][k];
+        }
+        __syncthreads();
+    }
+}
+static int nn__turn_of(const nn__lay *l, nn__turn *t)    // 0: not a turned matrix, or too small to matter
+{
+    int a = -1, b = -1, k, n = 0;
+    for (k = 0; k < l->ndim; k++) { if (l->stride[0][k] == 1) a = k; if (l->stride[1][k] == 1) b = k; }
+    if (a < 0 || b < 0 || a == b || l->size[a] < 8 || l->size[b] < 8) return 0;
+    t->na = l->size[a]; t->ax = l->stride[0][a]; t->ay = l->stride[1][a];
+    t->nb = l->size[b]; t->bx = l->stride[0][b]; t->by = l->stride[1][b];
+    memset(&t->rest, 0, sizeof t->rest);
+    t->rest.count = l->count / (t->na * t->nb);
+    t->rest.small = t->rest.count < 0x7fffffff;
+    for (k = 0; k < l->ndim; k++) {
+        if (k == a || k == b) continue;
+        t->rest.size[n] = l->size[k];
+        t->rest.stride[0][n] = l->stride[0][k];
+        t->rest.stride[1][n++] = l->stride[1][k];
+    }
+    t->rest.ndim = n;
+    return ((t->na + 31) / 32) * ((t->nb + 31) / 32) < 0x7fffffff;
+}
+template <class T> static void nn__copy_as(nn__cuda *d, const nn__lay *l, const void *x, void *y)
+{
+    NN__LAUNCH(d, nn__k_copy<T>, dim3(NN__BLOCKS(l->count, 256)), dim3(256), 0, *l, (const T *)x, (T *)y);
+}
+static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add)        // to = from, or, floats, to += from; one shape, one dtype
+{
+    const nn_view *v[2];
+    int64_t n = nn_view_count(from);
+    size_t bytes = nn_dtype_bytes((nn_dtype)from->dtype);
+    nn__turn turn;
+    nn__lay l;
+    if (n == 0 || !to->data) return 1;
+    if (!add && nn__is_flat(to) && nn__is_flat(from)) {
+        if (to->data != from->data) NN__CU(d, cudaMemcpyAsync(to->data, from->data, (size_t)n * bytes, cudaMemcpyDeviceToDevice, d->stream));
+        return 1;
+    }
+    v[0] = from; v[1] = to;
+    l = nn__lay_of(2, v);
+    if (bytes == 4 && nn__turn_of(&l, &turn)) {
+        int64_t tiles = ((turn.na + 31) / 32) * ((turn.nb + 31) / 32);
+        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)tiles, (unsigned)(turn.rest.count < 65535 ? turn.rest.count : 65535)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
+        return 1;
+    }
+    if (bytes == 4) return nn__map<nn__f_same>(d, v, add ? 1u : 0u, 0, 0);
+    if (bytes == 8) nn__copy_as<uint64_t>(d, &l, from->data, to->data);
+    if (bytes == 2) nn__copy_as<uint16_t>(d, &l, from->data, to->data);
+    if (bytes == 1) nn__copy_as<uint8_t>(d, &l, from->data, to->data);
+    return 1;
+}
+static int nn__cuda_copied(nn__cuda *d, const nn_call *c)     { return nn__move(d, &c->out[0], &c->in[0], 0); }
+static int nn__cuda_accumulate(nn__cuda *d, const nn_call *c) { return nn__move(d, &c->out[0], &c->in[0], 1); }
+static int nn__cuda_give_back(nn__cuda *d, const nn_call *c)  { return nn__move(d, &c->din[0], &c->dout[0], (int)(c->add & 1)); }
+
+// Gradients of views: dy goes into the part of dx that the view showed.
+static int nn__cuda_reshape_back(nn__cuda *d, const nn_call *c)
+{
+    nn_view to = c->din[0], from = c->dout[0];
+    nn_view *plain = nn__is_flat(&to) ? &to : &from;     // dy always is contiguous
+    const nn_view *like = plain == &to ? &from : &to;
+    int64_t run = 1;
+    int i;
+    plain->ndim = like->ndim;
+    memcpy(plain->shape, like->shape, sizeof plain->shape);
+    for (i = like->ndim - 1; i >= 0; run *= like->shape[i--]) plain->stride[i] = run;
+    return nn__move(d, &to, &from, (int)(c->add & 1));
+}
+static int nn__cuda_permute_back(nn__cuda *d, const nn_call *c)
+{
+    const nn_shape *p = (const nn_shape *)c->params;
+    nn_view to = c->din[0];
+    int i;
+    for (i = 0; i < to.ndim; i++) {
+        int64_t k = p->d[i] < 0 ? p->d[i] + to.ndim : p->d[i];
+        to.shape[i] = c->din[0].shape[k];
+        to.stride[i] = c->din[0].stride[k];
+    }
+    return nn__move(d, &to, &c->dout[0], (int)(c->add & 1));
+}
+static int nn__cuda_slice_back(nn__cuda *d, const nn_call *c)    // dx was zeroed, if it is new
+{
+    const nn__slice_params *p = (const nn__slice_params *)c->params;
+    nn_view to = c->din[0];
+    to.shape[p->dim] = p->count;
+    to.data = (float *)to.data + p->start * to.stride[p->dim];
+    to.stride[p->dim] *= p->step;
+    return nn__move(d, &to, &c->dout[0], (int)(c->add & 1));
+}
+static int nn__cuda_expand_back(nn__cuda *d, const nn_call *c)
+{
+    nn_view to = nn__as_broadcast(&c->din[0], &c->dout[0]);
+    return nn__cuda_sum_to(d, &c->dout[0], &to, (int)(c->add & 1), 1);
+}
+static int nn__cuda_flip_back(nn__cuda *d, const nn_call *c)
+{
+    nn_view to = c->din[0];
+    int i, mask = *(const int *)c->params;
+    for (i = 0; i < to.ndim; i++) {
+        if (!(mask & 1 << i)) continue;
+        if (to.data && to.shape[i] > 1) to.data = (float *)to.data + (to.shape[i] - 1) * to.stride[i];
+        to.stride[i] = -to.stride[i];
+    }
+    return nn__move(d, &to, &c->dout[0], (int)(c->add & 1));
+}
+
+// ---- casts: by way of a float or, from integers, a 64-bit integer; integers saturate, NaN becomes 0 --------------------------
+NN__DEV float nn__bf16_to(uint16_t h) { return __uint_as_float((uint32_t)h << 16); }
+NN__DEV float nn__f16_to(uint16_t h)
+{
+    uint32_t e = h >> 10 & 31, m = h & 1023, s = (uint32_t)(h >> 15) << 31;
+    if (e == 31) return __uint_as_float(s | 0x7F800000u | m << 13);
+    if (e) return __uint_as_float(s | (e + 112) << 23 | m << 13);
+    return __uint_as_float(s | __float_as_uint((float)m * 5.9604644775390625e-8f));
+}
+NN__DEV uint16_t nn__to_bf16(float f)                    // to nearest, ties to even
+{
+    uint32_t w = __float_as_uint(f);
+    return (w & 0x7FFFFFFFu) > 0x7F800000u ? (uint16_t)(w >> 16 | 64) : (uint16_t)((w + 0x7FFFu + (w >> 16 & 1)) >> 16);
+}
+NN__DEV uint16_t nn__to_f16(float f)
+{
+    uint32_t w = __float_as_uint(f), sign = w >> 16 & 0x8000u, m, r, rest, half;
+    int shift;
+    w &= 0x7FFFFFFFu;
+    if (w > 0x7F800000u) return (uint16_t)(sign | 0x7E00u);
+    if (w >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u);
+    if (w < 0x33000000u) return (uint16_t)sign;
+    m = (w & 0x7FFFFFu) | 0x800000u;
+    shift = w >= 0x38800000u ? 13 : 126 - (int)(w >> 23);
+    r = w >= 0x38800000u ? (w >> 13) - (112u << 10) : m >> shift;
+    rest = m & ((1u << shift) - 1);
+    half = 1u << (shift - 1);
+    return (uint16_t)(sign | (r + (rest > half || (rest == half && (r & 1)))));
+}
+NN__DEV int64_t nn__get_int(int dtype, const void *p, int64_t i)         // of integers; floats are cut
+{
+    switch (dtype) {
+    case NN_I8:   return ((const int8_t *)p)[i];
+    case NN_U8:   return ((const uint8_t *)p)[i];
+    case NN_BOOL: return ((const uint8_t *)p)[i] != 0;
+    case NN_I32:  return ((const int32_t *)p)[i];
+    case NN_I64:  return ((const int64_t *)p)[i];
+    default:      return (int64_t)((const float *)p)[i];
+    }
+}
+NN__DEV float nn__get_float(int dtype, const void *p, int64_t i)
+{
+    switch (dtype) {
+    case NN_F32:  return ((const float *)p)[i];
+    case NN_F16:  return nn__f16_to(((const uint16_t *)p)[i]);
+    case NN_BF16: return nn__bf16_to(((const uint16_t *)p)[i]);
+    default:      return (float)nn__get_int(dtype, p, i);
+    }
+}
+NN__DEV int64_t nn__saturate(float f, int64_t least, int64_t most)
+{
+    return f != f ? 0 : f <= (float)least ? least : f >= (float)most ? most : (int64_t)f;
+}
+NN__DEV void nn__put_int(int dtype, void *p, int64_t i, int64_t v)
+{
+    switch (dtype) {
+    case NN_I8:   ((int8_t *)p)[i] = (int8_t)(v < -128 ? -128 : v > 127 ? 127 : v); break;
+    case NN_U8:   ((uint8_t *)p)[i] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v); break;
+    case NN_BOOL: ((uint8_t *)p)[i] = v != 0; break;
+    case NN_I32:  ((int32_t *)p)[i] = (int32_t)(v < -2147483647 - 1 ? -2147483647 - 1 : v > 2147483647 ? 2147483647 : v); break;
+    case NN_I64:  ((int64_t *)p)[i] = v; break;
+    }
+}
+NN__DEV void nn__put_float(int dtype, void *p, int64_t i, float v)
+{
+    switch (dtype) {
+    case NN_F32:  ((float *)p)[i] = v; break;
+    case NN_F16:  ((uint16_t *)p)[i] = nn__to_f16(v); break;
+    case NN_BF16: ((uint16_t *)p)[i] = nn__to_bf16(v); break;
+    case NN_BOOL: ((uint8_t *)p)[i] = v != 0; break;
+    case NN_I8:   ((int8_t *)p)[i] = (int8_t)nn__saturate(v, -128, 127); break;
+    case NN_U8:   ((uint8_t *)p)[i] = (uint8_t)nn__saturate(v, 0, 255); break;
+    case NN_I32:  ((int32_t *)p)[i] = (int32_t)nn__saturate(v, -2147483647 - 1, 2147483647); break;
+    default:      ((int64_t *)p)[i] = nn__saturate(v, INT64_MIN, INT64_MAX); break;
+    }
+}
+NN__DEV int nn__is_whole(int dtype) { return dtype == NN_I8 || dtype == NN_U8 || dtype == NN_I32 || dtype == NN_I64 || dtype == NN_BOOL; }
+static __global__ void __launch_bounds__(256) nn__k_cast(nn__lay l, int from, const void *x, int to, void *y, int add)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, at[2];
+    if (i >= l.count) return;
+    nn__offsets(l, i, at);
+    if (add) nn__put_float(to, y, at[1], nn__get_float(to, y, at[1]) + nn__get_float(from, x, at[0]));
+    else if (nn__is_whole(from) && nn__is_whole(to)) nn__put_int(to, y, at[1], nn__get_int(from, x, at[0]));
+    else nn__put_float(to, y, at[1], nn__get_float(from, x, at[0]));
+}
+static int nn__cast_view(nn__cuda *d, const nn_view *to, const nn_view *from, int add)
+{
+    const nn_view *v[2];
+    nn__lay l;
+    v[0] = from; v[1] = to;
+    l = nn__lay_of(2, v);
+    if (l.count && to->data) NN__LAUNCH(d, nn__k_cast, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, from->dtype, (const void *)from->data, to->dtype, (void *)to->data, add);
+    return 1;
+}
+static int nn__cuda_cast(nn__cuda *d, const nn_call *c)      { return nn__cast_view(d, &c->out[0], &c->in[0], 0); }
+static int nn__cuda_cast_back(nn__cuda *d, const nn_call *c) { return nn__cast_view(d, &c->din[0], &c->dout[0], (int)(c->add & 1)); }
+
+// ---- fills, random numbers ------------------------------------------------------------------------------------------------
+static __global__ void __launch_bounds__(256) nn__k_fill(nn__lay l, int dtype, void *y, float v, int64_t w)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, at[1];
+    if (i >= l.count) return;
+    nn__offsets(l, i, at);
+    if (nn__is_whole(dtype)) nn__put_int(dtype, y, at[0], w);
+    else nn__put_float(dtype, y, at[0], v);
+}
+static int nn__cuda_fill(nn__cuda *d, const nn_call *c)
+{
+    const nn_view *v[1];
+    double value = *(const double *)c->params, cut = value != value ? 0 : value < -9.2e18 ? -9.2e18 : value > 9.2e18 ? 9.2e18 : value;
+    nn__lay l;
+    v[0] = &c->out[0];
+    l = nn__lay_of(1, v);
+    if (l.count == 0) return 1;
+    if (value == 0 && !signbit(value) && nn__is_flat(v[0])) {
+        NN__CU(d, cudaMemsetAsync(v[0]->data, 0, (size_t)l.count * nn_dtype_bytes((nn_dtype)v[0]->dtype), d->stream));
+        return 1;
+    }
+    NN__LAUNCH(d, nn__k_fill, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, v[0]->dtype, (void *)v[0]->data, (float)value, v[0]->dtype == NN_BOOL ? (int64_t)(value != 0) : (int64_t)cut);
+    return 1;
+}
+// Philox4x32-10, as nn.h's >>random: the four numbers of block `index` of a stream.
+typedef struct nn__stream { uint64_t seed, step, ordinal; } nn__stream;
+NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
+{
+    uint32_t k0 = (uint32_t)s.seed, k1 = (uint32_t)(s.seed >> 32);
+    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)s.step;
+NN__UNROLL
+    for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+    }
+    r[0] = c0; r[1] = c1; r[2] = c2; r[3] = c3;
+}
+static nn__stream nn__stream_of(const nn_call *c) { nn__stream s; s.seed = c->seed; s.step = c->step; s.ordinal = c->ordinal; return s; }
+NN__DEV float nn__unit(uint32_t r) { return (float)(r >> 8) * (1.0f / 16777216.0f); }
+static __global__ void __launch_bounds__(256) nn__k_random(nn__lay l, nn__stream s, nn__random_params p, int dtype, void *y)
+{
+    int64_t b = (int64_t)blockIdx.x * 256 + threadIdx.x, at[1];
+    uint32_t r[4];
+    float z[4];
+    if (4 * b >= l.count) return;
+    nn__philox(s, (uint64_t)b, r);
+    for (int k = 0; k < 4; k++) z[k] = nn__unit(r[k]);
+    for (int k = 0; k < 4 && p.kind != NN__UNIFORM; k += 2) {        // Box & Muller
+        float radius = sqrtf(-2.0f * nn__log(1.0f - z[k])), angle = (float)(6.28318530717958647692 * (double)z[k + 1]);
+        z[k] = radius * nn__cos(angle);
+        z[k + 1] = radius * nn__sin(angle);
+    }
+    for (int k = 0; k < 4 && 4 * b + k < l.count; k++) {
+        double v = p.kind == NN__UNIFORM ? p.a + (p.b - p.a) * (double)z[k] : p.a + p.b * (double)z[k];
+        for (uint64_t again = 1; p.kind == NN__TRUNC_NORMAL && !(v >= p.low && v <= p.high) && again < 1000; again++) {      // rejection
+            nn__philox(s, (uint64_t)(4 * b + k) | again << 40, r);
+            v = p.a + p.b * (double)sqrtf(-2.0f * nn__log(1.0f - nn__unit(r[0]))) * (double)nn__cos((float)(6.28318530717958647692 * (double)nn__unit(r[1])));
+        }
+        if (p.kind == NN__TRUNC_NORMAL) v = v < p.low ? p.low : v > p.high ? p.high : v;
+        nn__offsets(l, 4 * b + k, at);
+        nn__put_float(dtype, y, at[0], (float)v);
+    }
+}
+static int nn__cuda_random(nn__cuda *d, const nn_call *c)
+{
+    const nn_view *v[1];
+    nn__lay l;
+    v[0] = &c->out[0];
+    l = nn__lay_of(1, v);
+    if (l.count) NN__LAUNCH(d, nn__k_random, dim3(NN__BLOCKS((l.count + 3) / 4, 256)), dim3(256), 0, l, nn__stream_of(c), *(const nn__random_params *)c->params, v[0]->dtype, (void *)v[0]->data);
+    return 1;
+}
+// Dropout: mask number m covers `run` neighbours; the numbers are drawn again in backward. Contiguous.
+static __global__ void __launch_bounds__(256) nn__k_dropout(int64_t n, int64_t run, nn__stream s, const uint64_t *step, uint64_t dropped, float scale, const float *x, float *y, int add, int fours)
+{
+    int64_t i = ((int64_t)blockIdx.x * 256 + threadIdx.x) * 4;
+    uint32_t r[4];
+    float v[4], old[4];
+    if (i >= n) return;
+    int m = n - i < 4 ? (int)(n - i) : 4;
+    if (step) s.step = *step;
+    nn__get4(v, x + i, fours || m < 4, m);
+    if (!fours && m == 4) for (int k = 0; k < 4; k++) v[k] = x[i + k];
+    if (run == 1) nn__philox(s, (uint64_t)i / 4, r);
+    for (int k = 0; k < 4; k++) {
+        if (run != 1) {
+            int64_t mask = (i + k) / run;
+            uint32_t q[4];
+            if (k == 0 || mask != (i + k - 1) / run) nn__philox(s, (uint64_t)mask / 4, q);
+            else { r[k] = r[k - 1]; continue; }
+            r[k] = mask % 4 == 0 ? q[0] : mask % 4 == 1 ? q[1] : mask % 4 == 2 ? q[2] : q[3];
+        }
+    }
+    for (int k = 0; k < 4; k++) v[k] = r[k] >= dropped ? v[k] * scale : 0.0f;
+    if (add) for (int k = 0; k < 4; k++) { old[k] = k < m ? y[i + k] : 0.0f; v[k] = old[k] + v[k]; }
+    if (fours) nn__put4(y + i, v, 1, m);
+    else for (int k = 0; k < m; k++) y[i + k] = v[k];
+}
+static int nn__dropped(nn__cuda *d, const nn_call *c, const nn_view *x, const nn_view *y, int add)
+{
+    const nn__dropout_params *p = (const nn__dropout_params *)c->params;
+    int64_t n = nn_view_count(x);
+    if (n && y->data) NN__LAUNCH(d, nn__k_dropout, dim3(NN__BLOCKS(n, 1024)), dim3(256), 0, n, p->run, nn__stream_of(c), (const uint64_t *)NULL, (uint64_t)((double)p->p * 4294967296.0),
+                                 p->p < 1 ? (float)(1.0 / (1.0 - (double)p->p)) : 0.0f, (const float *)x->data, (float *)y->data, add, nn__aligned(x->data, y->data, NULL));
+    return 1;
+}
+static int nn__cuda_dropout(nn__cuda *d, const nn_call *c)      { return nn__dropped(d, c, &c->in[0], &c->out[0], 0); }
+static int nn__cuda_dropout_back(nn__cuda *d, const nn_call *c) { return nn__dropped(d, c, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
+#define NN__CUDA_ROWS(name, keep, f, df)       NN__CUDA_ENTRY(name, nn__cuda_unary<nn__f_##name>, nn__cuda_unary_back<nn__d_##name>)
+#define NN__CUDA_ROWS2(name, keep, f, da, db)  NN__CUDA_ENTRY(name, nn__cuda_binary<nn__f_##name>, nn__cuda_binary_back<nn__d_##name>)
+#define NN__CUDA_MAPS(X) \
+    NN_UNARY_OPS(NN__CUDA_ROWS) NN_UNARY1_OPS(NN__CUDA_ROWS) NN_UNARY2_OPS(NN__CUDA_ROWS) NN_BINARY_OPS(NN__CUDA_ROWS2) \
+    X(where, nn__cuda_binary<nn__f_where>, nn__cuda_where_back) X(copy, nn__cuda_copied, NULL) X(cast, nn__cuda_cast, nn__cuda_cast_back) X(fill, nn__cuda_fill, NULL) \
+    X(accumulate, nn__cuda_accumulate, NULL) X(contiguous, nn__cuda_copied, nn__cuda_give_back) X(reshape, NULL, nn__cuda_reshape_back) \
+    X(permute, NULL, nn__cuda_permute_back) X(slice, NULL, nn__cuda_slice_back) X(expand, NULL, nn__cuda_expand_back) X(flip, NULL, nn__cuda_flip_back) \
+    X(dropout, nn__cuda_dropout, nn__cuda_dropout_back) X(random, nn__cuda_random, NULL)
 
 // =============================================================================================
 // >>reduce   Sums and their kin over any dimensions; argmax, argmin; cumsum.
 // =============================================================================================
+static int nn__cuda_sum_to(nn__cuda *d, const nn_view *x, const nn_view *y, int add, float scale) { (void)d; (void)x; (void)y; (void)add; (void)scale; return 0; }
 #define NN__CUDA_REDUCE(X)
 
 // =============================================================================================

@@ -20,6 +20,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -159,7 +160,8 @@ enum {
     F_RP = 1 << 15,
     F_NAN = 1 << 16,
     F_CG = 1 << 17,
-    F_RELU = 1 << 18
+    F_RELU = 1 << 18,
+    F_SYNC = 1 << 19
 };
 struct Var {
     u64 off;
@@ -210,9 +212,11 @@ static void ainit(void) {
     grace = (Sh *)mmap(0, acap / 2 * sizeof(Sh), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (arena == MAP_FAILED || ashadow == MAP_FAILED || grace == MAP_FAILED) fatal("no memory for the device arena");
 }
+static size_t nvars, varstop;                          /* module variables, which stay */
 static u64 amalloc(size_t n) {
     ainit();
     size_t need = (n + 511) / 256 * 256;
+    if (live.size() == nvars) atop = varstop;            /* else addresses are never used again: use after free shows */
     if (atop + need > acap) return 0;
     u64 p = (u64)(arena + atop);
     atop += need;
@@ -220,8 +224,24 @@ static u64 amalloc(size_t n) {
     bool o = aopen;
     aprot(true);
     memset((void *)p, 0xff, n);
+    memset(ashadow + (p - (u64)arena), 0, n);
     aprot(o);
     return p;
+}
+/* What a launch may touch in the blocks that were named with nn_device_block; NULL: everything. */
+struct Guard {
+    vector<std::pair<u64, u64>> range;
+};
+static map<u64, size_t> guarded;
+static std::shared_ptr<Guard> guard_next, guard_now;
+static vector<std::pair<u64, size_t>> fills;
+static bool allowed(u64 a, size_t n) {
+    if (!guard_now) return true;
+    auto it = guarded.upper_bound(a);
+    if (it == guarded.begin() || (--it, a >= it->first + it->second)) return true;
+    for (auto &r : guard_now->range)
+        if (a >= r.first && a + n <= r.first + r.second) return true;
+    return false;
 }
 static bool isdev(u64 p, size_t n) {
     auto it = live.upper_bound(p);
@@ -463,6 +483,7 @@ static void instr(Kernel *k, string s, int line) {
         else if (q == "x2") in.nvec = 2;
         else if (q == "x4") in.nvec = 4;
         else in.mod += "." + q;
+        if (q == "volatile" || q == "acquire" || q == "release" || q == "relaxed") in.fl |= F_SYNC;
     }
     static const map<string, Op> ops = {{"mov", MOV},
                                         {"ld", LD},
@@ -771,6 +792,8 @@ static void parse_module(const string &src0) {
                     v.size = sz;
                     v.sp = GLOBAL;
                     v.off = amalloc(sz ? sz : 1);
+                    nvars++;
+                    varstop = atop;
                     bool o = aopen;
                     aprot(true);
                     memset((void *)v.off, 0, sz);
@@ -880,9 +903,10 @@ static map<string, map<string, u64>> counts;
 static map<string, long> nlaunch;
 
 static void complain(Th *t, const Ins *in, const char *fmt, ...) {
+    static map<std::pair<Kernel *, const Ins *>, int> said;
     n_err++;
     R->dead = true;
-    if (n_err > 20) return;
+    if (said[std::make_pair(R->k, in)]++ > 1 || said.size() > 100) return;
     va_list ap;
     va_start(ap, fmt);
     fprintf(stderr, "ptxsim: ");
@@ -1101,6 +1125,10 @@ static char *access(Th *t, const Ins *in, Space sp, u64 a, int n, bool wr, bool 
         lb = it->first;
         le = lb + it->second;
         ll = R->launch;
+    }
+    if (guard_now && !allowed(a, (size_t)n)) {
+        complain(t, in, "global address 0x%llx (%d bytes) belongs to no tensor of this call", (unsigned long long)a, n);
+        return 0;
     }
     u64 off = a - (u64)arena;
     if (wr) memset(ashadow + off, 1, (size_t)n);
@@ -1516,9 +1544,7 @@ static void step(Th *t) {
                 u64 a = addr(t, in, o[1], &sp);
                 if (in->sp == CONSTS) sp = GLOBAL;
                 int n = in->t.bits / 8 * in->nvec;
-                char *p = access(t, in, sp, a, n, false,
-                                 in->mod.find("volatile") != string::npos || in->mod.find("acquire") != string::npos ||
-                                     in->mod.find("relaxed") != string::npos);
+                char *p = access(t, in, sp, a, n, false, in->fl & F_SYNC);
                 if (!p) return;
                 if (in->nvec == 1) r[o[0].r] = loadv(p, in->t);
                 else
@@ -1529,9 +1555,7 @@ static void step(Th *t) {
                 Space sp = in->sp;
                 u64 a = addr(t, in, o[0], &sp);
                 int n = in->t.bits / 8 * in->nvec;
-                char *p = access(t, in, sp, a, n, true,
-                                 in->mod.find("volatile") != string::npos || in->mod.find("release") != string::npos ||
-                                     in->mod.find("relaxed") != string::npos);
+                char *p = access(t, in, sp, a, n, true, in->fl & F_SYNC);
                 if (!p) return;
                 if (in->nvec == 1) {
                     u64 v = get(t, in, o[1].k == 'v' ? o[1].v[0] : o[1]);
@@ -2178,6 +2202,7 @@ struct QOp {
     std::function<void()> fn;
     CUevent_st *ev = 0;
     long ver = 0, seq = 0;
+    std::shared_ptr<Guard> guard;
 };
 struct CUstream_st {
     std::deque<QOp> q;
@@ -2218,9 +2243,12 @@ static bool sstep(CUstream_st *s) {
     QOp r = o;
     s->q.pop_front();
     if (r.kind == 0 && !sticky) {
+        bool o = aopen;
         aprot(true);
+        guard_now = r.guard;
         r.fn();
-        aprot(false);
+        guard_now.reset();
+        aprot(o);
     }
     if (r.kind == 1) r.ev->done = std::max(r.ev->done + 1, r.ver);
     return true;
@@ -2232,11 +2260,29 @@ static cudaError_t E(int e) {
 }
 static cudaError_t drain(CUstream_st *s) {
     if (s->cap) return E(cudaErrorStreamCaptureUnsupported);
+    aprot(true);
     while (!s->q.empty())
         if (!sstep(s)) fatal("a stream waits for an event that is never recorded");
+    aprot(false);
     return E(0);
 }
+static long handles, counted[3], failing[3];            /* streams, events, graphs; allocations, launches, copies */
+static map<u64, size_t> pinned;
+static bool planned_failure(int kind) { return ++counted[kind] == failing[kind]; }
+static void minit(void *d, size_t n, u8 v) {
+    if (isdev((u64)d, n)) memset(ashadow + ((u64)d - (u64)arena), v, n);
+}
 static cudaError_t enq(CUstream_st *s, QOp o) {
+    if (o.kind == 0) {
+        o.guard = guard_next;
+        if (fills.size()) {
+            vector<std::pair<u64, size_t>> now;
+            now.swap(fills);
+            QOp q;
+            q.fn = [now]() { for (auto &r : now) { memset((void *)r.first, 0xff, r.second); minit((void *)r.first, r.second, 0); } };
+            enq(s, q);
+        }
+    }
     if (s->cap) {
         s->ops.push_back(o);
         return cudaSuccess;
@@ -2316,6 +2362,7 @@ cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **args, size_t 
         return E(cudaErrorInvalidConfiguration);
     vector<char> p(k->parambytes + 8);
     for (size_t i = 0; i < k->params.size(); i++) memcpy(&p[k->params[i].second.off], args[i], k->params[i].second.size);
+    if (planned_failure(1)) return E(cudaErrorLaunchOutOfResources);
     return enqf(st, [=]() {
         vector<char> q = p;
         run_kernel(k, g, b, q.data(), dyn);
@@ -2325,15 +2372,18 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t k, dim3 g, dim3 b, void **a, size_t 
     return cudaLaunchKernel((const void *)k, g, b, a, s, st);
 }
 cudaError_t cudaGetDeviceCount(int *n) {
-    *n = nodev() ? 0 : 1;
-    return nodev() ? E(cudaErrorNoDevice) : cudaSuccess;
+    if (nodev()) return E(cudaErrorNoDevice);
+    *n = 1;
+    return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int d) { return nodev() ? E(cudaErrorNoDevice) : d ? E(cudaErrorInvalidDevice) : cudaSuccess; }
 cudaError_t cudaGetDevice(int *d) {
     *d = 0;
     return cudaSuccess;
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int i) {
+    if (nodev()) return E(cudaErrorNoDevice);
+    if (i) return E(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     strcpy(p->name, "ptxsim");
     p->totalGlobalMem = (size_t)ienv("PTXSIM_ARENA", 512) << 20;
@@ -2350,7 +2400,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int) {
-    *v = a == cudaDevAttrMultiProcessorCount            ? 132
+    *v = a == cudaDevAttrMemoryPoolsSupported ? 1 : a == cudaDevAttrMultiProcessorCount            ? 132
          : a == cudaDevAttrComputeCapabilityMajor       ? 9
          : a == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 232448
          : a == cudaDevAttrWarpSize                     ? 32
@@ -2371,13 +2421,11 @@ cudaError_t cudaMemGetInfo(size_t *f, size_t *t) {
     *t = acap;
     return cudaSuccess;
 }
-static long nalloc;
 cudaError_t cudaMalloc(void **p, size_t n) {
     if (nodev()) return E(cudaErrorNoDevice);
     for (auto s : streams())
         if (s->cap) return E(cudaErrorStreamCaptureUnsupported);
-    if (++nalloc == ienv("PTXSIM_OOM", 0)) return E(cudaErrorMemoryAllocation);
-    u64 a = amalloc(n ? n : 1);
+    u64 a = planned_failure(0) ? 0 : amalloc(n ? n : 1);
     if (!a) return E(cudaErrorMemoryAllocation);
     *p = (void *)a;
     return E(0);
@@ -2400,31 +2448,49 @@ cudaError_t cudaMallocAsync(void **p, size_t n, cudaStream_t) { return cudaMallo
 cudaError_t cudaFreeAsync(void *p, cudaStream_t s) {
     return enqf(s, [=]() { live.erase((u64)p); });
 }
-cudaError_t cudaMallocHost(void **p, size_t n) {
-    *p = malloc(n);
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *p, int) { *p = 0; return cudaSuccess; }
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void *) { return cudaSuccess; }
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return cudaSuccess; }
+cudaError_t cudaMallocHost(void **p, size_t n) { /* pinned: the only host memory that a copy reads or writes late */
+    if (nodev()) return E(cudaErrorNoDevice);
+    if (planned_failure(0)) return E(cudaErrorMemoryAllocation);
+    *p = malloc(n ? n : 1);
+    pinned[(u64)*p] = n;
     return cudaSuccess;
 }
-cudaError_t cudaHostAlloc(void **p, size_t n, unsigned) {
-    *p = malloc(n);
-    return cudaSuccess;
-}
+cudaError_t cudaHostAlloc(void **p, size_t n, unsigned) { return cudaMallocHost(p, n); }
 cudaError_t cudaFreeHost(void *p) {
+    if (!p) return cudaSuccess;
+    if (!pinned.erase((u64)p)) return E(cudaErrorInvalidValue);
+    cudaDeviceSynchronize();
     free(p);
     return cudaSuccess;
 }
-static void minit(void *d, size_t n, u8 v) {
-    if (isdev((u64)d, n)) memset(ashadow + ((u64)d - (u64)arena), v, n);
+static bool ispinned(const void *p, size_t n) {
+    auto it = pinned.upper_bound((u64)p);
+    return it != pinned.begin() && (--it, (u64)p + n <= it->first + it->second);
 }
 cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind k, cudaStream_t st) {
     bool dd = isdev((u64)d, n), sd = isdev((u64)s, n);
+    if (!n) return E(0);
+    if (k == cudaMemcpyDefault) k = dd ? sd ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost;
     if ((k == cudaMemcpyHostToDevice && (!dd || sd)) || (k == cudaMemcpyDeviceToHost && (dd || !sd)) ||
         (k == cudaMemcpyDeviceToDevice && !(dd && sd))) {
         fprintf(stderr, "ptxsim: cudaMemcpy of %zu bytes: a pointer is on the wrong side or out of bounds\n", n);
         n_err++;
         return E(cudaErrorInvalidValue);
     }
-    return enqf(st, [=]() {
-        if (sd && ienv("PTXSIM_INIT", 1))
+    if (planned_failure(2)) return E(cudaErrorUnknown);
+    if (k == cudaMemcpyHostToDevice && !ispinned(s, n)) { /* pageable memory is read before the call returns */
+        vector<char> now((const char *)s, (const char *)s + n);
+        return enqf(st, [d, now]() {
+            memcpy(d, now.data(), now.size());
+            minit(d, now.size(), 1);
+        });
+    }
+    static bool check = ienv("PTXSIM_INIT", 1);
+    cudaError_t e = enqf(st, [=]() {
+        if (sd && check)
             for (size_t i = 0; i < n; i++)
                 if (!ashadow[(u64)s - (u64)arena + i]) {
                     fprintf(stderr, "ptxsim: cudaMemcpy reads device memory that was never written\n");
@@ -2434,12 +2500,15 @@ cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind k, 
         memmove(d, s, n);
         minit(d, n, 1);
     });
+    return !e && k == cudaMemcpyDeviceToHost && !ispinned(d, n) ? drain(S(st)) : e;
 }
 cudaError_t cudaMemcpy(void *d, const void *s, size_t n, cudaMemcpyKind k) {
     cudaError_t e = cudaMemcpyAsync(d, s, n, k, 0);
     return e ? e : drain(S(0));
 }
 cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t st) {
+    if (!n) return E(0);
+    if (planned_failure(2)) return E(cudaErrorUnknown);
     if (!isdev((u64)d, n)) {
         n_err++;
         fprintf(stderr, "ptxsim: cudaMemset out of bounds\n");
@@ -2464,6 +2533,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned f) {
     *s = new CUstream_st();
     (*s)->blocking = !(f & 1);
     streams().push_back(*s);
+    handles++;
     return E(0);
 }
 cudaError_t cudaStreamCreate(cudaStream_t *s) { return cudaStreamCreateWithFlags(s, 0); }
@@ -2473,20 +2543,22 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
     auto &v = streams();
     v.erase(std::find(v.begin(), v.end(), s));
     delete s;
+    handles--;
+    sticky = lasterr = 0; /* a real context would stay lost; here the next one is whole, so that one fault does not hide others */
     return E(0);
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) { return drain(S(s)); }
 cudaError_t cudaStreamQuery(cudaStream_t s) { return S(s)->q.empty() ? E(0) : cudaErrorNotReady; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
+    if (nodev()) return E(cudaErrorNoDevice);
+    handles++;
     *e = new CUevent_st();
     return E(0);
 }
-cudaError_t cudaEventCreate(cudaEvent_t *e) {
-    *e = new CUevent_st();
-    return E(0);
-}
+cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
     cudaDeviceSynchronize();
+    handles--;
     delete e;
     return E(0);
 }
@@ -2529,6 +2601,8 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
     return E(0);
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
+    if (!s->cap) return E(cudaErrorStreamCaptureUnsupported);
+    handles++;
     *g = new CUgraph_st();
     (*g)->ops = s->ops;
     s->cap = false;
@@ -2539,23 +2613,59 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) {
     return E(0);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
+    handles++;
     *x = new CUgraphExec_st();
     (*x)->ops = g->ops;
     return E(0);
 }
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t x, cudaGraph_t g, cudaGraphExecUpdateResultInfo *) {
+    if (x->ops.size() != g->ops.size()) return E(cudaErrorInvalidValue);
+    x->ops = g->ops;
+    return E(0);
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
-    for (auto &o : x->ops) enq(S(s), o);
+    if (planned_failure(1)) return E(cudaErrorLaunchOutOfResources);
+    for (auto o : x->ops) { /* with the guards of the time when it was captured */
+        o.seq = seqno++;
+        S(s)->q.push_back(o);
+    }
     return E(0);
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g) {
+    handles--;
     delete g;
     return E(0);
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g) {
     cudaDeviceSynchronize();
+    handles--;
     delete g;
     return E(0);
 }
+/* what tests ask for: see test_cuda.c */
+void nn_device_block(void *p, size_t n, int there) {
+    if (there) {
+        guarded[(u64)p] = n;
+        return;
+    }
+    cudaDeviceSynchronize();
+    guarded.erase((u64)p);
+}
+void nn_device_guard(void *const *p, const size_t *n, int count) {
+    fills.clear();
+    guard_next.reset();
+    if (count < 0) return;
+    guard_next = std::make_shared<Guard>();
+    for (int i = 0; i < count; i++) guard_next->range.push_back(std::make_pair((u64)p[i], (u64)n[i]));
+}
+void nn_device_fill(void *p, size_t n) { fills.push_back(std::make_pair((u64)p, n)); }
+void nn_device_fail(int kind, long n) {
+    for (int i = 0; i < 3; i++) counted[i] = failing[i] = 0;
+    if (kind >= 0) failing[kind] = n;
+    lasterr = 0;
+}
+long nn_device_count(int kind) { return counted[kind]; }
+long nn_device_live(void) { return (long)(live.size() - nvars) + (long)pinned.size() + handles; }
 /* for fakeblas.cpp: run on a stream; check a range (write 1: mark it written) */
 int ptxsim_enqueue(cudaStream_t s, void (*fn)(void *), void *arg) {
     return enqf(s, [=]() { fn(arg); });
