@@ -479,6 +479,23 @@ static int nn__is_flat(const nn_view *v)                 // contiguous, as nn.h 
 }
 static int nn__aligned(const void *a, const void *b, const void *c) { return (((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) & 15) == 0; }
 
+#ifdef NN_CUDA_EMU
+#  define NN__UNROLLED
+#else
+#  define NN__UNROLLED _Pragma("unroll")
+#endif
+// Classes, indices, lengths: i64 or i32.
+typedef struct nn__index { const void *data; int wide; } nn__index;
+static nn__index nn__index_of(const nn_view *v) { nn__index r; r.data = v->data; r.wide = v->dtype == NN_I64; return r; }
+NN__DEV int64_t nn__index_at(const nn__index &t, int64_t i) { return t.wide ? ((const int64_t *)t.data)[i] : (int64_t)((const int *)t.data)[i]; }
+// One that is out of range: the first kernel to see one writes it down.
+typedef struct nn__complaint { int said; int64_t at, value, size; } nn__complaint;
+NN__DEV void nn__complain(nn__complaint *bad, int64_t at, int64_t value, int64_t size)
+{
+    if (bad && atomicCAS(&bad->said, 0, 1) == 0) { bad->at = at; bad->value = value; bad->size = size; }
+}
+#define NN__COMPLAINT(d) ((nn__complaint *)NULL)
+
 // =============================================================================================
 // >>maps   Elementwise ops, stamped from nn.h's rows; copies, casts, fills; dropout and random numbers.
 // A thread takes four neighbours where every operand allows it (nn__lay_fours), else one number. It reads all of its numbers before it
@@ -2337,22 +2354,1385 @@ static int nn__cuda_upsample_back(nn__cuda *d, const nn_call *c)
 // =============================================================================================
 // >>norm   Softmax, log-softmax; layer, RMS, batch and group norm.
 // =============================================================================================
-#define NN__CUDA_NORM(X)
+typedef struct nn__stream { uint64_t seed, step, ordinal; } nn__stream;
+NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
+{
+    uint32_t k0 = (uint32_t)s.seed, k1 = (uint32_t)(s.seed >> 32);
+    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)s.step;
+    for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+    }
+    r[0] = c0; r[1] = c1; r[2] = c2; r[3] = c3;
+}
+// ---- lines: numbers along a dimension, that a team of threads goes through four at a time ------------------------
+// Where the numbers of a line lie side by side, its team is a warp, or a block if it is long or there are few. Other lines lie side by
+// side themselves: a block of 32 x 8 threads takes 32 of them, and a team is the 8 threads of a column. Number i of line k is at
+//     k / inner * outer + k % inner + i * step,     or, with a run:     ... + i / run * jump + i % run        (a channel of a batch)
+typedef struct nn__lines { int64_t count, inner, outer, n, step, jump, run; } nn__lines;
+typedef struct nn__team { int64_t line, at, n; int id, size, cols; } nn__team;           // n: 0 for a team that has no line
+typedef struct nn__quad { float v[4]; } nn__quad;
+#define NN__EACH_QUAD(i, t, n) for (int64_t i = 4 * (int64_t)(t).id; i < (n); i += 4 * (int64_t)(t).size)
+NN__DEV nn__team nn__team_of(const nn__lines &l)
+{
+    nn__team t;
+    t.cols = l.step != 1;
+    t.line = t.cols ? (int64_t)blockIdx.x * 32 + threadIdx.x : (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    t.id = t.cols ? threadIdx.y : threadIdx.x;
+    t.size = t.cols ? blockDim.y : blockDim.x;
+    t.n = t.line < l.count ? l.n : 0;
+    t.at = t.line / l.inner * l.outer + t.line % l.inner;
+    return t;
+}
+NN__DEV int64_t nn__line_at(const nn__lines &l, const nn__team &t, int64_t i)
+{
+    if (!l.run) return t.at + i * l.step;
+    return l.n < 0x7fffffff ? t.at + (int64_t)((unsigned)i / (unsigned)l.run) * l.jump + (unsigned)i % (unsigned)l.run : t.at + i / l.run * l.jump + i % l.run;
+}
+NN__DEV int nn__is_quad(const void *p) { return ((uintptr_t)p & 15) == 0; }
+NN__DEV nn__quad nn__quad_of(float a) { nn__quad q; for (int k = 0; k < 4; k++) q.v[k] = a; return q; }
+NN__DEV nn__quad nn__load_quad(const float *p)
+{
+    float4 f = *(const float4 *)p;
+    nn__quad q;
+    q.v[0] = f.x; q.v[1] = f.y; q.v[2] = f.z; q.v[3] = f.w;
+    return q;
+}
+NN__DEV void nn__store_quad(float *p, const nn__quad &q) { *(float4 *)p = make_float4(q.v[0], q.v[1], q.v[2], q.v[3]); }
+// Numbers i .. i + 3 of n side by side; those behind the end are `none`.
+NN__DEV nn__quad nn__near4(const float *p, int64_t i, int64_t n, float none)
+{
+    nn__quad q;
+    if (i + 4 <= n && nn__is_quad(p + i)) return nn__load_quad(p + i);
+    for (int k = 0; k < 4; k++) q.v[k] = i + k < n ? p[i + k] : none;
+    return q;
+}
+NN__DEV void nn__near4_put(float *p, int64_t i, int64_t n, nn__quad q, int add)
+{
+    if (add) {
+        nn__quad old = nn__near4(p, i, n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = old.v[k] + q.v[k];
+    }
+    if (i + 4 <= n && nn__is_quad(p + i)) { nn__store_quad(p + i, q); return; }
+    for (int k = 0; k < 4; k++) if (i + k < n) p[i + k] = q.v[k];
+}
+// The same for a line; numbers from `end` on are `none`.
+NN__DEV nn__quad nn__get4(const nn__lines &l, const nn__team &t, const float *p, int64_t i, int64_t end, float none)
+{
+    nn__quad q;
+    if (l.step == 1 && l.run % 4 == 0) {
+        int64_t at = nn__line_at(l, t, i);
+        if (i + 4 <= end && nn__is_quad(p + at)) return nn__load_quad(p + at);
+    }
+    for (int k = 0; k < 4; k++) q.v[k] = i + k < end ? p[nn__line_at(l, t, i + k)] : none;
+    return q;
+}
+NN__DEV void nn__put4(const nn__lines &l, const nn__team &t, float *p, int64_t i, nn__quad q, int add)
+{
+    if (add) {
+        nn__quad old = nn__get4(l, t, p, i, t.n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = old.v[k] + q.v[k];
+    }
+    if (l.step == 1 && l.run % 4 == 0) {
+        int64_t at = nn__line_at(l, t, i);
+        if (i + 4 <= t.n && nn__is_quad(p + at)) { nn__store_quad(p + at, q); return; }
+    }
+    for (int k = 0; k < 4; k++) if (i + k < t.n) p[nn__line_at(l, t, i + k)] = q.v[k];
+}
+// The sum or the maximum over a team, in every thread of it. All threads of the block take part.
+NN__DEV float nn__team_join(const nn__team &t, float v, int most)
+{
+    NN_SHARED(float, part, [8][33]);
+    int w = t.cols ? threadIdx.y : threadIdx.x >> 5, lane = threadIdx.x & 31, column = t.cols ? lane : 0;
+    if (!t.cols) {
+        v = most ? nn__warp_max(v) : nn__warp_sum(v);
+        if (blockDim.x == 32) return v;
+    }
+    if (t.cols || lane == 0) part[w][column] = v;
+    __syncthreads();
+    v = part[0][column];
+    for (int k = 1; k < 8; k++) v = most ? fmaxf(v, part[k][column]) : v + part[k][column];
+    __syncthreads();
+    return v;
+}
+NN__DEV float nn__team_sum(const nn__team &t, float v) { return nn__team_join(t, v, 0); }
+NN__DEV float nn__team_max(const nn__team &t, float v) { return nn__team_join(t, v, 1); }
+// A running maximum and the sum of e^(x - maximum); -infinity of both so far: 0.
+NN__DEV void nn__soft_add(const nn__quad &q, float *m, float *s)
+{
+    float top = fmaxf(fmaxf(q.v[0], q.v[1]), fmaxf(q.v[2], q.v[3])), safe;
+    if (top > *m) { *s *= expf(*m - top); *m = top; }
+    safe = *m == -INFINITY ? 0.0f : *m;
+    for (int k = 0; k < 4; k++) *s += expf(q.v[k] - safe);
+}
+NN__DEV void nn__soft_join(const nn__team &t, float *m, float *s)
+{
+    float top = nn__team_max(t, *m);
+    *s = nn__team_sum(t, *m == -INFINITY ? *s : *s * expf(*m - top));
+    *m = top;
+}
+
+// n numbers with `inner` numbers between neighbours, `outer` such groups.
+static nn__lines nn__lines_of(int64_t outer, int64_t n, int64_t inner)
+{
+    nn__lines l;
+    l.count = outer * inner; l.inner = inner > 0 ? inner : 1; l.outer = n * inner; l.n = n; l.step = inner; l.jump = l.run = 0;
+    return l;
+}
+static nn__lines nn__lines_around(const nn_view *x, int dim)
+{
+    int64_t outer = 1, inner = 1;
+    int i;
+    for (i = 0; i < dim; i++) outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) inner *= x->shape[i];
+    return nn__lines_of(outer, x->ndim ? x->shape[dim] : 1, inner);
+}
+static int nn__lines_long(const nn__lines *l)            // a block for each line
+{
+    int64_t room = l->count;
+    return l->n > 4096 || (l->n > 256 && room < 512);
+}
+static dim3 nn__lines_grid(const nn__lines *l) { return dim3(l->step != 1 ? NN__BLOCKS(l->count, 32) : nn__lines_long(l) ? (unsigned)l->count : NN__BLOCKS(l->count, 4)); }
+static dim3 nn__lines_block(const nn__lines *l) { return l->step != 1 ? dim3(32, 8) : nn__lines_long(l) ? dim3(256) : dim3(32, 4); }
+#define NN__LAUNCH_LINES(d, k, l, ...) \
+    do { if ((l).count) NN__LAUNCH(d, k, nn__lines_grid(&(l)), nn__lines_block(&(l)), 0, __VA_ARGS__); } while (0)
+
+// ---- softmax:   y = e^(x - m) / s      log_softmax:   y = x - m - log s      backward:   y (dy - sum y dy),   dy - e^y sum dy -----
+static __global__ void __launch_bounds__(256) nn__k_softmax(nn__lines l, const float *x, float *y, int logs)
+{
+    nn__team t = nn__team_of(l);
+    float m = -INFINITY, s = 0, by;
+    NN__EACH_QUAD(i, t, t.n) nn__soft_add(nn__get4(l, t, x, i, t.n, -INFINITY), &m, &s);
+    nn__soft_join(t, &m, &s);
+    by = logs ? logf(s) : 1.0f / s;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = logs ? q.v[k] - m - by : expf(q.v[k] - m) * by;
+        nn__put4(l, t, y, i, q, 0);
+    }
+}
+static __global__ void __launch_bounds__(256) nn__k_softmax_back(nn__lines l, const float *y, const float *dy, float *dx, int logs, int add)
+{
+    nn__team t = nn__team_of(l);
+    float s = 0;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad g = nn__get4(l, t, dy, i, t.n, 0), q = logs ? nn__quad_of(1) : nn__get4(l, t, y, i, t.n, 0);
+        for (int k = 0; k < 4; k++) s += g.v[k] * q.v[k];
+    }
+    s = nn__team_sum(t, s);
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad g = nn__get4(l, t, dy, i, t.n, 0), q = nn__get4(l, t, y, i, t.n, 0);
+        for (int k = 0; k < 4; k++) g.v[k] = logs ? g.v[k] - expf(q.v[k]) * s : q.v[k] * (g.v[k] - s);
+        nn__put4(l, t, dx, i, g, add);
+    }
+}
+static int nn__cuda_softmax(nn__cuda *d, const nn_call *c)
+{
+    nn__lines l = nn__lines_around(&c->in[0], *(const int *)c->params);
+    NN__LAUNCH_LINES(d, nn__k_softmax, l, l, (const float *)c->in[0].data, (float *)c->out[0].data, (int)(c->op->id == NN_OP_log_softmax));
+    return 1;
+}
+static int nn__cuda_softmax_back(nn__cuda *d, const nn_call *c)
+{
+    nn__lines l = nn__lines_around(&c->out[0], *(const int *)c->params);
+    if (c->din[0].data) NN__LAUNCH_LINES(d, nn__k_softmax_back, l, l, (const float *)c->out[0].data, (const float *)c->dout[0].data, (float *)c->din[0].data,
+                                         (int)(c->op->id == NN_OP_log_softmax), (int)(c->add & 1));
+    return 1;
+}
+
+// ---- norms: formulas as at nn.h's.   x is (B, C, S): n numbers share mean and rstd.   y = w h + b,  h = (x - mean) rstd -----------
+typedef struct nn__norm_dims { int64_t b, c, s, groups, n; } nn__norm_dims;
+static nn__norm_dims nn__norm_dims_of(const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__norm_dims z;
+    int i;
+    z.b = z.c = z.s = 1;
+    if (p->dims) {
+        for (i = 0; i < x->ndim; i++) if (i < x->ndim - p->dims) z.b *= x->shape[i]; else z.c *= x->shape[i];
+    } else {
+        z.b = x->shape[0];
+        z.c = x->shape[1];
+        for (i = 2; i < x->ndim; i++) z.s *= x->shape[i];
+    }
+    z.groups = p->groups ? p->groups : 1;
+    z.n = p->groups ? z.c / z.groups * z.s : z.b * z.s;
+    return z;
+}
+// Weights of numbers i .. i + 3 of a row whose first channel is `first`; 1 or 0 where there are none.
+NN__DEV nn__quad nn__norm_weights(const float *w, int64_t first, int64_t s, int64_t i, int64_t n, float none)
+{
+    nn__quad q;
+    if (!w) return nn__quad_of(none);
+    if (s == 1) return nn__near4(w + first, i, n, none);
+    for (int k = 0; k < 4; k++) q.v[k] = i + k < n ? w[first + (n < 0x7fffffff ? (int64_t)((unsigned)(i + k) / (unsigned)s) : (i + k) / s)] : none;
+    return q;
+}
+static __global__ void __launch_bounds__(256) nn__k_norm(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *b, float *y, float *means, float *rstds,
+                                                         float eps, int center)
+{
+    nn__team t = nn__team_of(l);
+    int64_t first = t.line % z.groups * (z.c / z.groups);
+    float mean = 0, var = 0, rstd, count = z.n > 0 ? (float)z.n : 1.0f;
+    if (center) {
+        NN__EACH_QUAD(i, t, t.n) { nn__quad q = nn__get4(l, t, x, i, t.n, 0); mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]); }
+        mean = nn__team_sum(t, mean) / count;
+    }
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, mean);
+        for (int k = 0; k < 4; k++) var += (q.v[k] - mean) * (q.v[k] - mean);
+    }
+    rstd = 1.0f / sqrtf(nn__team_sum(t, var) / count + eps);
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1), shift = nn__norm_weights(b, first, z.s, i, t.n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = (q.v[k] - mean) * (rstd * scale.v[k]) + shift.v[k];
+        nn__put4(l, t, y, i, q, 0);
+    }
+    if (means && t.id == 0 && t.line < l.count) { means[t.line] = mean; rstds[t.line] = rstd; }
+}
+static __global__ void __launch_bounds__(256) nn__k_norm_dx(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *dy, const float *means, const float *rstds,
+                                                            float *dx, int center, int add)
+{
+    nn__team t = nn__team_of(l);
+    int64_t first = t.line % z.groups * (z.c / z.groups);
+    float mean = t.n ? means[t.line] : 0, rstd = t.n ? rstds[t.line] : 0, sum = 0, dot = 0, count = z.n > 0 ? (float)z.n : 1.0f, p, q;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad v = nn__get4(l, t, x, i, t.n, mean), g = nn__get4(l, t, dy, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1);
+        for (int k = 0; k < 4; k++) { float e = g.v[k] * scale.v[k]; sum += e; dot += e * (v.v[k] - mean); }
+    }
+    dot = nn__team_sum(t, dot);
+    p = -(rstd * dot / count * rstd * rstd);
+    q = center ? -(rstd * nn__team_sum(t, sum) / count) : 0.0f;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = nn__get4(l, t, dy, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1);
+        for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - mean) * p + (g.v[k] * (rstd * scale.v[k]) + q);
+        nn__put4(l, t, dx, i, v, add);
+    }
+}
+// Sums over channels, in two stages: a block takes numbers from blockIdx.y * per on of its channels, then a thread adds the chunks of a channel.
+typedef struct nn__chunks { int64_t count, per; } nn__chunks;
+static nn__lines nn__channel_lines(const nn__norm_dims *z)
+{
+    nn__lines l = nn__lines_of(1, z->b, z->c);
+    if (z->s == 1) return l;
+    l.count = z->c; l.inner = 1; l.outer = z->s; l.n = z->b * z->s; l.step = 1; l.jump = z->c * z->s; l.run = z->s;
+    return l;
+}
+static nn__chunks nn__chunks_of(const nn__lines *l)
+{
+    int64_t least = l->step == 1 ? 4096 : 128;
+    nn__chunks k;
+    k.count = l->n / least < 1 ? 1 : l->n / least > 64 ? 64 : l->n / least;
+    k.per = ((l->n + k.count - 1) / k.count + 3) / 4 * 4;
+    return k;
+}
+#define NN__LAUNCH_CHUNKS(d, k, l, chunks, ...) \
+    do { dim3 nn__g = nn__lines_grid(&(l)); nn__g.y = (unsigned)(chunks).count; \
+         if ((l).count) NN__LAUNCH(d, k, nn__g, nn__lines_block(&(l)), 0, l, (chunks).per, __VA_ARGS__); } while (0)
+// part[chunk][0][channel]: sum dy h, part[chunk][1][channel]: sum dy. Statistics belong to a group of a sample, or (groups 0) to the channel.
+static __global__ void __launch_bounds__(256) nn__k_norm_sums(nn__lines l, int64_t per, nn__norm_dims z, const float *x, const float *dy, const float *means, const float *rstds, float *part)
+{
+    nn__team t = nn__team_of(l);
+    int64_t from = per * blockIdx.y, end = from + per < t.n ? from + per : t.n, mine = z.groups && t.n ? t.line / (z.c / z.groups) : t.line;
+    float dot = 0, sum = 0;
+    NN__EACH_QUAD(j, t, end - from) {
+        int64_t i = from + j;
+        nn__quad v = nn__get4(l, t, x, i, end, 0), g = nn__get4(l, t, dy, i, end, 0);
+        for (int k = 0; k < 4; k++) if (i + k < end) {
+            int64_t at = z.groups ? (z.s == 1 ? i + k : (i + k) / z.s) * z.groups + mine : mine;
+            dot += g.v[k] * ((v.v[k] - means[at]) * rstds[at]);
+            sum += g.v[k];
+        }
+    }
+    dot = nn__team_sum(t, dot);
+    sum = nn__team_sum(t, sum);
+    if (t.id == 0 && t.line < l.count) { float *to = part + (int64_t)blockIdx.y * 2 * l.count + t.line; to[0] = dot; to[l.count] = sum; }
+}
+// dw, db; for batch norm also what dx is made of, at coef: mean, factor of x - mean, shift, factor of dy.
+static __global__ void nn__k_norm_give(int64_t channels, int64_t chunks, const float *part, float *dw, float *db, int add_w, int add_b, float *coef, const float *w,
+                                       const float *means, const float *rstds, float count, int batch)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
+    float dot = 0, sum = 0;
+    if (i >= channels) return;
+    for (k = 0; k < chunks; k++) { dot += part[2 * k * channels + i]; sum += part[(2 * k + 1) * channels + i]; }
+    if (dw) dw[i] = add_w ? dw[i] + dot : dot;
+    if (db) db[i] = add_b ? db[i] + sum : sum;
+    if (!coef) return;
+    float scale = w ? w[i] : 1.0f, rstd = rstds[i];
+    coef[i] = means[i];
+    coef[channels + i] = batch ? -(rstd * rstd * (scale * dot) / count) : 0.0f;
+    coef[2 * channels + i] = batch ? -(rstd * (scale * sum) / count) : 0.0f;
+    coef[3 * channels + i] = rstd * scale;
+}
+static int nn__cuda_norm(nn__cuda *d, const nn_call *c)
+{
+    nn__norm_dims z = nn__norm_dims_of(c);
+    nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
+    NN__LAUNCH_LINES(d, nn__k_norm, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)(c->nin > 2 ? c->in[2].data : NULL), (float *)c->out[0].data,
+                     (float *)c->aux[0].data, (float *)c->aux[1].data, ((const nn__norm_params *)c->params)->eps, (int)(c->op->id != NN_OP_rmsnorm));
+    return 1;
+}
+static int nn__norm_parameters(nn__cuda *d, const nn_call *c, const nn__norm_dims *z, float *coef)       // dw, db, coef
+{
+    nn__lines l = nn__channel_lines(z);
+    nn__chunks k = nn__chunks_of(&l);
+    nn__norm_dims sums = *z;
+    float *dw = (float *)c->din[1].data, *db = c->nin > 2 ? (float *)c->din[2].data : NULL, *part;
+    if (!l.count || (!dw && !db && !coef)) return 1;
+    part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * l.count) * sizeof *part);
+    if (!part) return 1;
+    if (c->op->id == NN_OP_batchnorm) sums.groups = 0;
+    NN__LAUNCH_CHUNKS(d, nn__k_norm_sums, l, k, sums, (const float *)c->in[0].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, part);
+    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, (int)(c->add >> 1 & 1), (int)(c->add >> 2 & 1), coef,
+               (const float *)c->in[1].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, z->n > 0 ? (float)z->n : 1.0f, ((const nn__norm_params *)c->params)->batch);
+    return 1;
+}
+static int nn__cuda_norm_back(nn__cuda *d, const nn_call *c)
+{
+    nn__norm_dims z = nn__norm_dims_of(c);
+    nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
+    if (c->din[0].data) NN__LAUNCH_LINES(d, nn__k_norm_dx, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data,
+                                         (const float *)c->aux[1].data, (float *)c->din[0].data, (int)(c->op->id != NN_OP_rmsnorm), (int)(c->add & 1));
+    return nn__norm_parameters(d, c, &z, NULL);
+}
+
+// ---- batch norm: chunks of every channel, joined as in Chan, Golub & LeVeque 1979; then one pass over x ---------------------------
+static __global__ void __launch_bounds__(256) nn__k_batch_stats(nn__lines l, int64_t per, const float *x, float *part)      // part[chunk][0]: mean, [1]: squared distances
+{
+    nn__team t = nn__team_of(l);
+    int64_t from = per * blockIdx.y, end = from + per < t.n ? from + per : t.n;
+    float mean = 0, squares = 0;
+    NN__EACH_QUAD(j, t, end - from) { nn__quad q = nn__get4(l, t, x, from + j, end, 0); mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]); }
+    mean = nn__team_sum(t, mean) / (float)(end > from ? end - from : 1);
+    NN__EACH_QUAD(j, t, end - from) {
+        nn__quad q = nn__get4(l, t, x, from + j, end, mean);
+        for (int k = 0; k < 4; k++) squares += (q.v[k] - mean) * (q.v[k] - mean);
+    }
+    squares = nn__team_sum(t, squares);
+    if (t.id == 0 && t.line < l.count) { float *to = part + (int64_t)blockIdx.y * 2 * l.count + t.line; to[0] = mean; to[l.count] = squares; }
+}
+typedef struct nn__batch_norm {
+    int64_t channels, n, chunks, per;
+    const float *part, *w, *bias;        // part NULL: use the running statistics
+    float *running_mean, *running_var, *mean, *rstd, *coef;
+    int64_t *tracked;
+    float eps, momentum;
+} nn__batch_norm;
+static __global__ void nn__k_batch_finish(nn__batch_norm b)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k, n = 0;
+    float mean = 0, var = 0, rstd;
+    if (i == 0 && b.tracked) ++*b.tracked;
+    if (i >= b.channels) return;
+    for (k = 0; b.part && k < b.chunks; k++) {
+        int64_t more = b.n - k * b.per < b.per ? b.n - k * b.per : b.per;
+        float delta = b.part[2 * k * b.channels + i] - mean, share;
+        if (more <= 0) break;
+        share = (float)more / (float)(n + more);
+        var += b.part[(2 * k + 1) * b.channels + i] + delta * delta * (float)n * share;
+        mean += delta * share;
+        n += more;
+    }
+    var /= n > 0 ? (float)n : 1.0f;
+    if (!b.part) { mean = b.running_mean[i]; var = b.running_var[i]; }
+    else if (b.running_mean && n > 0) {                  // unbiased, as PyTorch
+        b.running_mean[i] = (1 - b.momentum) * b.running_mean[i] + b.momentum * mean;
+        b.running_var[i] = (1 - b.momentum) * b.running_var[i] + b.momentum * (var * ((float)n / (float)(n - 1)));
+    }
+    rstd = 1.0f / sqrtf(var + b.eps);
+    if (b.mean) { b.mean[i] = mean; b.rstd[i] = rstd; }
+    b.coef[i] = mean;
+    b.coef[b.channels + i] = b.w ? rstd * b.w[i] : rstd;
+    b.coef[2 * b.channels + i] = b.bias ? b.bias[i] : 0.0f;
+}
+// y (+)= (x - mean) coef1 + coef2 + dy coef3.   A line is a channel of a sample, or (s 1) a sample.
+static __global__ void __launch_bounds__(256) nn__k_batch_apply(nn__lines l, int64_t channels, int64_t s, const float *x, const float *dy, const float *coef, float *y, int add)
+{
+    nn__team t = nn__team_of(l);
+    int64_t fixed = s == 1 ? 0 : t.line % channels;
+    nn__quad q[4];
+    for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = dy ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(0);
+        for (int k = 0; s == 1 && k < (dy ? 4 : 3); k++) q[k] = nn__near4(coef + k * channels, i, channels, 0);
+        for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - q[0].v[k]) * q[1].v[k] + (g.v[k] * q[3].v[k] + q[2].v[k]);
+        nn__put4(l, t, y, i, v, add);
+    }
+}
+static void nn__batch_apply(nn__cuda *d, const nn__norm_dims *z, const void *x, const void *dy, const float *coef, void *y, int add)
+{
+    nn__lines l = nn__lines_of(z->s == 1 ? z->b : z->b * z->c, z->s == 1 ? z->c : z->s, 1);
+    NN__LAUNCH_LINES(d, nn__k_batch_apply, l, l, z->c, z->s, (const float *)x, (const float *)dy, coef, (float *)y, add);
+}
+static int nn__cuda_batchnorm(nn__cuda *d, const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_dims z = nn__norm_dims_of(c);
+    nn__lines l = nn__channel_lines(&z);
+    nn__chunks k = nn__chunks_of(&l);
+    nn__batch_norm b;
+    float *part = NULL;
+    b.channels = z.c; b.n = z.n; b.chunks = k.count; b.per = k.per;
+    b.coef = (float *)nn__cuda_scratch(d, (size_t)(3 * z.c) * sizeof(float));
+    if (p->batch) part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * z.c) * sizeof(float));
+    if (!b.coef || (p->batch && !part)) return 1;
+    if (p->batch) NN__LAUNCH_CHUNKS(d, nn__k_batch_stats, l, k, (const float *)c->in[0].data, part);
+    b.part = part; b.w = (const float *)c->in[1].data; b.bias = (const float *)c->in[2].data;
+    b.running_mean = (float *)c->in[3].data; b.running_var = (float *)c->in[4].data; b.tracked = (int64_t *)c->in[5].data;
+    b.mean = (float *)c->aux[0].data; b.rstd = (float *)c->aux[1].data;
+    b.eps = p->eps; b.momentum = p->momentum;
+    NN__LAUNCH(d, nn__k_batch_finish, NN__BLOCKS(z.c + 1, 128), 128, 0, b);
+    nn__batch_apply(d, &z, c->in[0].data, NULL, b.coef, c->out[0].data, 0);
+    return 1;
+}
+static int nn__cuda_batchnorm_back(nn__cuda *d, const nn_call *c)
+{
+    nn__norm_dims z = nn__norm_dims_of(c);
+    float *coef = c->din[0].data ? (float *)nn__cuda_scratch(d, (size_t)(4 * z.c) * sizeof *coef) : NULL;
+    if (c->din[0].data && !coef) return 1;
+    nn__norm_parameters(d, c, &z, coef);
+    if (coef) nn__batch_apply(d, &z, c->in[0].data, c->dout[0].data, coef, c->din[0].data, (int)(c->add & 1));
+    return 1;
+}
+#define NN__CUDA_NORM(X) \
+    X(softmax, nn__cuda_softmax, nn__cuda_softmax_back) X(log_softmax, nn__cuda_softmax, nn__cuda_softmax_back) \
+    X(layernorm, nn__cuda_norm, nn__cuda_norm_back) X(groupnorm, nn__cuda_norm, nn__cuda_norm_back) X(rmsnorm, nn__cuda_norm, nn__cuda_norm_back) \
+    X(batchnorm, nn__cuda_batchnorm, nn__cuda_batchnorm_back)
 
 // =============================================================================================
-// >>loss   Losses.
+// >>loss   Losses. Rows or chunks first, each a number; then one block adds those and divides.
 // =============================================================================================
-#define NN__CUDA_LOSS(X)
+enum { NN__CUDA_LOSS_CHUNK = 4096 };
+// One block: out = sum of x / divisor, x being chunks of losses; weights: their sums, which are the divisor of a mean. `kept`: the divisor, for backward.
+static __global__ void __launch_bounds__(256) nn__k_loss_total(int64_t n, const float *x, const float *weights, float divisor, float *out, float *kept)
+{
+    NN_SHARED(float, warps, [32]);
+    float sum = 0, by = 0;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) { sum += x[i]; if (weights) by += weights[i]; }
+    sum = nn__block_sum(sum, warps);
+    if (weights) divisor = nn__block_sum(by, warps);
+    if (threadIdx.x) return;
+    if (out) *out = sum / divisor;
+    if (kept) *kept = divisor;
+}
+static __global__ void __launch_bounds__(256) nn__k_loss_chunks(int64_t n, const float *x, float *part)      // sums of 4096 neighbours, of up to two arrays of n
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t from = (int64_t)blockIdx.x * NN__CUDA_LOSS_CHUNK, end = from + NN__CUDA_LOSS_CHUNK < n ? from + NN__CUDA_LOSS_CHUNK : n;
+    float sum = 0;
+    for (int64_t i = from + threadIdx.x; i < end; i += blockDim.x) sum += x[blockIdx.y * n + i];
+    sum = nn__block_sum(sum, warps);
+    if (threadIdx.x == 0) part[(int64_t)blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+static void nn__loss_total(nn__cuda *d, int64_t n, float *x, int weighted, float divisor, void *out, void *kept)     // weights: n numbers behind x
+{
+    const float *from = x;
+    if (n > 4 * NN__CUDA_LOSS_CHUNK) {
+        int64_t chunks = (n + NN__CUDA_LOSS_CHUNK - 1) / NN__CUDA_LOSS_CHUNK;
+        float *part = (float *)nn__cuda_scratch(d, (size_t)(2 * chunks) * sizeof *part);
+        if (!part) return;
+        NN__LAUNCH(d, nn__k_loss_chunks, dim3((unsigned)chunks, weighted ? 2 : 1), 256, 0, n, from, part);
+        from = part;
+        n = chunks;
+    }
+    NN__LAUNCH(d, nn__k_loss_total, 1, 256, 0, n, from, weighted ? from + n : (const float *)NULL, divisor, (float *)out, (float *)kept);
+}
+
+// ---- losses of single elements: the formulas of nn.h's table NN__PAIR_LOSSES --------------------------------------------------
+NN__DEV float nn__sign_of(float v)         { return v > 0 ? 1.0f : v < 0 ? -1.0f : v; }
+NN__DEV float nn__within(float v, float p) { return v < -p ? -p : v > p ? p : v; }
+NN__DEV float nn__bce(float x, float yes, float no)
+{
+    float rest = log1pf(expf(-fabsf(x)));
+    return yes * ((x < 0 ? -x : 0.0f) + rest) + no * ((x > 0 ? x : 0.0f) + rest);
+}
+NN__DEV float nn__sigmoid_of(float x) { return 1.0f / (1.0f + expf(-x)); }
+NN__DEV float nn__pair_loss(int op, float x, float t, float w, float q, float p)
+{
+    float e = x - t, a = fabsf(e);
+    switch (op) {
+    case NN_OP_mse:       return e * e;
+    case NN_OP_l1:        return a;
+    case NN_OP_huber:     return a < p ? 0.5f * e * e : p * (a - 0.5f * p);
+    case NN_OP_smooth_l1: return a < p ? 0.5f * e * e / p : a - 0.5f * p;
+    case NN_OP_hinge:     return p - t * x < 0 ? 0.0f : p - t * x;
+    default:              return w * nn__bce(x, q * t, 1 - t);
+    }
+}
+NN__DEV float nn__pair_slope(int op, int side, float x, float t, float w, float q, float p)      // dl/dx, dl/dt
+{
+    float e = side ? t - x : x - t;
+    switch (op) {
+    case NN_OP_mse:       return 2 * e;
+    case NN_OP_l1:        return nn__sign_of(e);
+    case NN_OP_huber:     return nn__within(e, p);
+    case NN_OP_smooth_l1: return fabsf(e) < p ? e / p : nn__sign_of(e);
+    case NN_OP_hinge:     return p - t * x > 0 ? (side ? -x : -t) : 0.0f;
+    default:              return side ? w * nn__bce(x, q, -1) : w * ((1 - t) * nn__sigmoid_of(x) - q * t * nn__sigmoid_of(-x));
+    }
+}
+typedef struct nn__pair { const float *x, *t, *w, *q; int64_t n; float p; int op, none; } nn__pair;
+NN__DEV nn__quad nn__pair_get(const float *p, int64_t i, int64_t n) { return p ? nn__near4(p, i, n, 0) : nn__quad_of(1); }
+static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pair o, float *y)        // y: of elements, or of chunks
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t from = (int64_t)blockIdx.x * NN__CUDA_LOSS_CHUNK, end = from + NN__CUDA_LOSS_CHUNK < o.n ? from + NN__CUDA_LOSS_CHUNK : o.n;
+    float sum = 0;
+    for (int64_t i = from + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
+        nn__quad x = nn__near4(o.x, i, end, 0), t = nn__near4(o.t, i, end, 0), w = nn__pair_get(o.w, i, end), q = nn__pair_get(o.q, i, end);
+        for (int k = 0; k < 4; k++) { x.v[k] = nn__pair_loss(o.op, x.v[k], t.v[k], w.v[k], q.v[k], o.p); if (i + k < end) sum += x.v[k]; }
+        if (o.none) nn__near4_put(y, i, end, x, 0);
+    }
+    if (o.none) return;
+    sum = nn__block_sum(sum, warps);
+    if (threadIdx.x == 0) y[blockIdx.x] = sum;
+}
+static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pair o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
+{
+    int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= o.n) return;
+    nn__quad x = nn__near4(o.x, i, o.n, 0), t = nn__near4(o.t, i, o.n, 0), w = nn__pair_get(o.w, i, o.n), q = nn__pair_get(o.q, i, o.n);
+    nn__quad g = o.none ? nn__near4(dy, i, o.n, 0) : nn__quad_of(dy[0] / divisor), a, b;
+    for (int k = 0; k < 4; k++) a.v[k] = g.v[k] * nn__pair_slope(o.op, 0, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
+    if (dx) nn__near4_put(dx, i, o.n, a, add_x);
+    if (!dt) return;
+    for (int k = 0; k < 4; k++) b.v[k] = g.v[k] * nn__pair_slope(o.op, 1, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
+    nn__near4_put(dt, i, o.n, b, add_t);
+}
+static nn__pair nn__pair_of(const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__pair o;
+    o.x = (const float *)c->in[0].data; o.t = (const float *)c->in[1].data;
+    o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL); o.q = (const float *)(c->nin > 3 ? c->in[3].data : NULL);
+    o.n = nn_view_count(&c->in[0]); o.p = (float)p->p; o.op = c->op->id; o.none = p->reduction == NN_NONE;
+    return o;
+}
+static int nn__cuda_pair_loss(nn__cuda *d, const nn_call *c)
+{
+    nn__pair o = nn__pair_of(c);
+    int64_t chunks = (o.n + NN__CUDA_LOSS_CHUNK - 1) / NN__CUDA_LOSS_CHUNK;
+    float *y = (float *)(o.none ? c->out[0].data : nn__cuda_scratch(d, (size_t)chunks * sizeof *y));
+    if (!y) return 1;
+    if (chunks) NN__LAUNCH(d, nn__k_pair_loss, (unsigned)chunks, 256, 0, o, y);
+    if (!o.none) nn__loss_total(d, chunks, y, 0, ((const nn__loss_params *)c->params)->reduction == NN_MEAN ? (float)o.n : 1.0f, c->out[0].data, NULL);
+    return 1;
+}
+static int nn__cuda_pair_loss_back(nn__cuda *d, const nn_call *c)
+{
+    nn__pair o = nn__pair_of(c);
+    if (o.n && (c->din[0].data || c->din[1].data))
+        NN__LAUNCH(d, nn__k_pair_loss_back, NN__BLOCKS(o.n, 1024), 256, 0, o, (const float *)c->dout[0].data, ((const nn__loss_params *)c->params)->reduction == NN_MEAN ? (float)o.n : 1.0f,
+                   (float *)c->din[0].data, (float *)c->din[1].data, (int)(c->add & 1), (int)(c->add >> 1 & 1));
+    return 1;
+}
+
+// ---- cross_entropy:   l = sum of w_c t_c (ls - (x_c - m)),   m = max x, ls = log sum e^(x - m);   dx_c = W p_c - w_c t_c,  W = sum of w_c t_c
+typedef struct nn__classes {
+    nn__lines l;                     // a line: the classes of a row
+    const float *x, *t, *w;          // t: probabilities, or NULL
+    nn__index target;                // classes
+    int64_t ignore;
+    float keep, spread;              // 1 - e, e / C
+    float *m, *ls;                   // kept, or NULL
+} nn__classes;
+static nn__lines nn__class_lines(const nn_view *x) { return nn__lines_around(x, x->ndim > 1); }
+static nn__classes nn__classes_of(const nn_call *c, const nn_view *x)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    const nn_view *t = &c->in[1];
+    nn__classes o;
+    int is_class = t->dtype == NN_I32 || t->dtype == NN_I64;
+    o.l = nn__class_lines(x);
+    o.x = (const float *)c->in[0].data; o.t = is_class ? NULL : (const float *)t->data; o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL);
+    o.target = nn__index_of(t);
+    o.ignore = p->ignore;
+    o.keep = (float)(1 - p->smoothing); o.spread = (float)(p->smoothing / (double)o.l.n);
+    o.m = (float *)(c->naux > 1 ? c->aux[0].data : NULL); o.ls = o.m ? o.m + o.l.count : NULL;
+    return o;
+}
+NN__DEV int64_t nn__class_here(const nn__classes &o, int64_t row)  // -1: it counts for nothing
+{
+    int64_t k = nn__index_at(o.target, row);
+    return k == o.ignore || k < 0 || k >= o.l.n ? -1 : k;
+}
+NN__DEV nn__quad nn__class_weights(const nn__classes &o, int64_t i) { return o.w ? nn__near4(o.w, i, o.l.n, 0) : nn__quad_of(1); }
+// losses[row], and behind them the weights of the rows (classes) that a mean divides by.
+static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+{
+    nn__team t = nn__team_of(o.l);
+    int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
+    float m = -INFINITY, s = 0, loss = 0, ls, share = o.t ? o.keep : 0.0f;
+    NN__EACH_QUAD(i, t, t.n) nn__soft_add(nn__get4(o.l, t, o.x, i, t.n, -INFINITY), &m, &s);
+    nn__soft_join(t, &m, &s);
+    ls = logf(s);
+    if (o.t || o.spread != 0) {
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), p = o.t ? nn__get4(o.l, t, o.t, i, t.n, 0) : nn__quad_of(0), w = nn__class_weights(o, i);
+            for (int j = 0; j < 4; j++) if (i + j < t.n) loss += w.v[j] * (share * p.v[j] + o.spread) * (ls - (x.v[j] - m));
+        }
+        loss = nn__team_sum(t, loss);
+    }
+    if (t.id || t.line >= o.l.count) return;
+    if (!o.t && k >= 0) loss += o.keep * (o.w ? o.w[k] : 1.0f) * (ls - (o.x[t.at + k * o.l.step] - m));
+    losses[t.line] = k < 0 ? 0.0f : loss;
+    if (weights) weights[t.line] = k < 0 ? 0.0f : o.w && !o.t ? o.w[k] : 1.0f;
+    if (o.m) { o.m[t.line] = m; o.ls[t.line] = ls; }
+    if (k < 0 && nn__index_at(o.target, t.line) != o.ignore) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+}
+static __global__ void __launch_bounds__(256) nn__k_cross_entropy_back(nn__classes o, const float *dy, const float *divisor, float *dx, float *dt, int add_x, int add_t)
+{
+    nn__team t = nn__team_of(o.l);
+    int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
+    float g = k < 0 || !t.n ? 0.0f : divisor ? dy[0] / *divisor : dy[t.line], m = t.n ? o.m[t.line] : 0.0f, ls = t.n ? o.ls[t.line] : 0.0f, mass = 0, share = o.t ? o.keep : 0.0f;
+    float one = !o.t && k >= 0 ? o.keep * (o.w && t.n ? o.w[k] : 1.0f) : 0.0f;
+    if (o.t || (o.w && o.spread != 0)) {
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad p = o.t ? nn__get4(o.l, t, o.t, i, t.n, 0) : nn__quad_of(0), w = nn__class_weights(o, i);
+            for (int j = 0; j < 4; j++) if (i + j < t.n) mass += w.v[j] * (share * p.v[j] + o.spread);
+        }
+        mass = nn__team_sum(t, mass);
+    } else mass = o.spread * (float)o.l.n;
+    mass += one;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), p = o.t ? nn__get4(o.l, t, o.t, i, t.n, 0) : nn__quad_of(0), w = nn__class_weights(o, i), a, b;
+        for (int j = 0; j < 4; j++) {
+            a.v[j] = k < 0 ? 0.0f : g * (mass * expf((x.v[j] - m) - ls) - w.v[j] * (share * p.v[j] + o.spread) - (i + j == k ? one : 0.0f));
+            b.v[j] = g * w.v[j] * share * (ls - (x.v[j] - m));
+        }
+        if (dx) nn__put4(o.l, t, dx, i, a, add_x);
+        if (o.t && dt) nn__put4(o.l, t, dt, i, b, add_t);
+    }
+}
+static int nn__cuda_cross_entropy(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = p->reduction == NN_NONE, weighted = !o.t && p->reduction == NN_MEAN;
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
+    if (!losses && o.l.count) return 1;
+    NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, none ? NULL : c->out[0].data, c->aux[1].data);
+    return 1;
+}
+static int nn__cuda_cross_entropy_back(nn__cuda *d, const nn_call *c)
+{
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    NN__LAUNCH_LINES(d, nn__k_cross_entropy_back, o.l, o, (const float *)c->dout[0].data, (const float *)(none ? NULL : c->aux[1].data), (float *)c->din[0].data, (float *)c->din[1].data,
+                     (int)(c->add & 1), (int)(c->add >> 1 & 1));
+    return 1;
+}
+
+// ---- nll:   l = -w_k x_k       multi_margin:   l = sum over c != k of max(0, margin - x_k + x_c) / C ------------------------------
+static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
+    if (row >= o.l.count) return;
+    k = nn__class_here(o, row);
+    losses[row] = k < 0 ? 0.0f : -(o.w ? o.w[k] : 1.0f) * o.x[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step];
+    if (weights) weights[row] = k < 0 ? 0.0f : o.w ? o.w[k] : 1.0f;
+    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__complain(bad, row, nn__index_at(o.target, row), o.l.n);
+}
+static __global__ void nn__k_nll_back(nn__classes o, const float *dy, const float *divisor, float *dx)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k = row < o.l.count ? nn__class_here(o, row) : -1;
+    if (k >= 0) dx[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step] -= (o.w ? o.w[k] : 1.0f) * (divisor ? dy[0] / *divisor : dy[row]);
+}
+static int nn__cuda_nll(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = p->reduction == NN_NONE, weighted = p->reduction == NN_MEAN;
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
+    if (!losses && o.l.count) return 1;
+    if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, 1, none ? NULL : c->out[0].data, c->aux[0].data);
+    return 1;
+}
+static int nn__cuda_nll_back(nn__cuda *d, const nn_call *c)
+{
+    nn__classes o = nn__classes_of(c, &c->din[0]);
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    if (c->din[0].data && o.l.count)
+        NN__LAUNCH(d, nn__k_nll_back, NN__BLOCKS(o.l.count, 128), 128, 0, o, (const float *)c->dout[0].data, (const float *)(none ? NULL : c->aux[0].data), (float *)c->din[0].data);
+    return 1;
+}
+// Forward: y is not NULL. Backward adds.
+static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, float margin, float *y, const float *dy, float divisor, float *dx, nn__complaint *bad)
+{
+    nn__team t = nn__team_of(o.l);
+    int64_t k = t.n ? nn__class_here(o, t.line) : -1;
+    float sum = 0, active = 0, right = k >= 0 ? margin - o.x[t.at + k * o.l.step] : 0.0f, g = y || k < 0 ? 0.0f : (divisor > 0 ? dy[0] / divisor : dy[t.line]) / (float)o.l.n;
+    NN__EACH_QUAD(i, t, k >= 0 ? t.n : 0) {
+        nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), e;
+        for (int j = 0; j < 4; j++) {
+            float z = right + x.v[j];
+            int over = i + j != k && i + j < t.n && !(z <= 0);
+            if (over) { sum += z; active += 1; }
+            e.v[j] = over ? g : 0.0f;
+        }
+        if (!y) nn__put4(o.l, t, dx, i, e, 1);
+    }
+    sum = nn__team_sum(t, sum);                          // and barriers: dx_k was added 0 above
+    active = nn__team_sum(t, active);
+    if (!y) __syncthreads();
+    if (t.id || t.line >= o.l.count) return;
+    if (y) {
+        y[t.line] = sum / (float)o.l.n;
+        if (k < 0) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+    } else if (k >= 0) dx[t.at + k * o.l.step] -= g * active;
+}
+static int nn__cuda_multi_margin(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = p->reduction == NN_NONE, back = c->pass == NN_BACKWARD;
+    float *y = back ? NULL : (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)o.l.count * sizeof *y));
+    o.ignore = INT64_MIN;
+    if (back ? !c->din[0].data : !y && o.l.count) return 1;
+    NN__LAUNCH_LINES(d, nn__k_multi_margin, o.l, o, (float)p->p, y, (const float *)(back ? c->dout[0].data : NULL), none ? 0.0f : p->reduction == NN_MEAN ? (float)o.l.count : 1.0f,
+                     (float *)(back ? c->din[0].data : NULL), NN__COMPLAINT(d));
+    if (!back && !none) nn__loss_total(d, o.l.count, y, 0, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, c->out[0].data, NULL);
+    return 1;
+}
+
+// ---- kl_div:   l = T^2 sum of q (log q - log p),  p = softmax(x / T), q = softmax(t / T) -------------------------------------------
+typedef struct nn__kl { const float *x, *t; float *aux; float by, temperature; int none; } nn__kl;   // aux: of a row m and log sum of x / T, then of t / T
+static __global__ void __launch_bounds__(256) nn__k_kl_div(nn__lines l, nn__kl o, float *y)      // y: of elements, or of rows
+{
+    nn__team t = nn__team_of(l);
+    float m[2], s[2], sum = 0;
+    for (int side = 0; side < 2; side++) {
+        m[side] = -INFINITY; s[side] = 0;
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad q = nn__get4(l, t, side ? o.t : o.x, i, t.n, -INFINITY);
+            for (int k = 0; k < 4; k++) q.v[k] *= o.by;
+            nn__soft_add(q, &m[side], &s[side]);
+        }
+        nn__soft_join(t, &m[side], &s[side]);
+        s[side] = logf(s[side]);
+        if (o.aux && t.id == 0 && t.line < l.count) { o.aux[4 * t.line + 2 * side] = m[side]; o.aux[4 * t.line + 2 * side + 1] = s[side]; }
+    }
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad x = nn__get4(l, t, o.x, i, t.n, 0), q = nn__get4(l, t, o.t, i, t.n, 0);
+        for (int k = 0; k < 4; k++) {
+            float log_p = x.v[k] * o.by - m[0] - s[0], log_q = q.v[k] * o.by - m[1] - s[1];
+            q.v[k] = o.temperature * o.temperature * (expf(log_q) * (log_q - log_p));
+            if (i + k < t.n) sum += q.v[k];
+        }
+        if (o.none) nn__put4(l, t, y, i, q, 0);
+    }
+    sum = nn__team_sum(t, sum);
+    if (!o.none && t.id == 0 && t.line < l.count) y[t.line] = sum;
+}
+static __global__ void __launch_bounds__(256) nn__k_kl_div_back(nn__lines l, nn__kl o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
+{
+    nn__team t = nn__team_of(l);
+    float a[4], mass = 0, slope = 0, g = o.none ? 0.0f : dy[0] / divisor;
+    for (int k = 0; k < 4; k++) a[k] = t.n ? o.aux[4 * t.line + k] : 0.0f;
+    for (int pass = 0; pass < 2; pass++) {               // first the sums over the row, then the gradients
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad x = nn__get4(l, t, o.x, i, t.n, 0), q = nn__get4(l, t, o.t, i, t.n, 0), e = o.none ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(g);
+            for (int k = 0; k < 4; k++) {
+                float log_p = x.v[k] * o.by - a[0] - a[1], log_q = q.v[k] * o.by - a[2] - a[3], r = log_q - log_p + 1, w = expf(log_q);
+                if (pass == 0) { if (i + k < t.n) { mass += w * e.v[k]; slope += w * e.v[k] * r; } }
+                else { x.v[k] = (expf(log_p) * mass - w * e.v[k]) * o.temperature; q.v[k] = w * (e.v[k] * r - slope) * o.temperature; }
+            }
+            if (pass && dx) nn__put4(l, t, dx, i, x, add_x);
+            if (pass && dt) nn__put4(l, t, dt, i, q, add_t);
+        }
+        if (pass == 0) { mass = nn__team_sum(t, mass); slope = nn__team_sum(t, slope); }
+    }
+}
+static int nn__cuda_kl_div(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t n = x->ndim ? x->shape[x->ndim - 1] : 1, rows = 1;
+    int i, back = c->pass == NN_BACKWARD;
+    nn__lines l;
+    nn__kl o;
+    float *y, divisor;
+    for (i = 0; i + 1 < x->ndim; i++) rows *= x->shape[i];
+    l = nn__lines_of(rows, n, 1);
+    divisor = p->reduction == NN_MEAN ? (float)rows : 1.0f;
+    o.x = (const float *)x->data; o.t = (const float *)c->in[1].data; o.aux = (float *)c->aux[0].data;
+    o.by = (float)(1 / p->p); o.temperature = (float)p->p; o.none = p->reduction == NN_NONE;
+    if (back) {
+        NN__LAUNCH_LINES(d, nn__k_kl_div_back, l, l, o, (const float *)c->dout[0].data, divisor, (float *)c->din[0].data, (float *)c->din[1].data, (int)(c->add & 1), (int)(c->add >> 1 & 1));
+        return 1;
+    }
+    y = (float *)(o.none ? c->out[0].data : nn__cuda_scratch(d, (size_t)rows * sizeof *y));
+    if (!y && rows) return 1;
+    NN__LAUNCH_LINES(d, nn__k_kl_div, l, l, o, y);
+    if (!o.none) nn__loss_total(d, rows, y, 0, divisor, c->out[0].data, NULL);
+    return 1;
+}
+#define NN__CUDA_LOSS(X) \
+    X(mse, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(huber, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
+    X(smooth_l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(hinge, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
+    X(binary_cross_entropy, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(cross_entropy, nn__cuda_cross_entropy, nn__cuda_cross_entropy_back) \
+    X(nll, nn__cuda_nll, nn__cuda_nll_back) X(multi_margin, nn__cuda_multi_margin, nn__cuda_multi_margin) X(kl_div, nn__cuda_kl_div, nn__cuda_kl_div)
 
 // =============================================================================================
-// >>embedding   Rows of a table.
+// >>embedding   Rows of a table:   y[k] = x[index[k]]      dx[index[k]] += dy[k],  one writer for each row, in the order of k
 // =============================================================================================
-#define NN__CUDA_EMBEDDING(X)
+typedef struct nn__rows { int64_t outer, count, n, inner; nn__index index; } nn__rows;       // x (outer, count, inner), y (outer, n, inner)
+static nn__rows nn__rows_of(const nn_call *c, const nn_view *x)
+{
+    nn__rows r;
+    int i, dim = c->op->id == NN_OP_embedding ? 0 : *(const int *)c->params;
+    r.outer = r.inner = 1;
+    for (i = 0; i < dim; i++) r.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) r.inner *= x->shape[i];
+    r.count = x->ndim ? x->shape[dim] : 1;
+    r.n = nn_view_count(&c->in[1]);
+    r.index = nn__index_of(&c->in[1]);
+    return r;
+}
+// U: as many bytes as fit: r.inner counts them. A warp takes 128 of a row.
+template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__rows r, const U *x, U *y, nn__complaint *bad)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, k;
+    U zero;
+    if (row >= r.outer * r.n) return;
+    k = nn__index_at(r.index, row % r.n);
+    memset(&zero, 0, sizeof zero);
+    if ((k < 0 || k >= r.count) && threadIdx.x == 0 && blockIdx.y == 0) nn__complain(bad, row % r.n, k, r.count);
+    for (int64_t i = (int64_t)blockIdx.y * 128 + threadIdx.x, end = i - threadIdx.x + 128 < r.inner ? i - threadIdx.x + 128 : r.inner; i < end; i += 32)
+        y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
+}
+static int nn__cuda_rows(nn__cuda *d, const nn_call *c)
+{
+    nn__rows r = nn__rows_of(c, &c->in[0]);
+    size_t bytes = (size_t)r.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype), unit = 1;
+    dim3 grid;
+    while (unit < 16 && bytes % (2 * unit) == 0 && ((uintptr_t)c->in[0].data | (uintptr_t)c->out[0].data) % (2 * unit) == 0) unit *= 2;
+    r.inner = (int64_t)(bytes / unit);
+    if (!r.outer || !r.n || !r.inner) return 1;
+    grid = dim3(NN__BLOCKS(r.outer * r.n, 4), NN__BLOCKS(r.inner, 128));
+    if (grid.y > 65535) return 0;
+    if (unit == 16)     NN__LAUNCH(d, nn__k_rows<uint4>, grid, dim3(32, 4), 0, r, (const uint4 *)c->in[0].data, (uint4 *)c->out[0].data, NN__COMPLAINT(d));
+    else if (unit >= 4) { r.inner *= (int64_t)unit / 4; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned>, grid, dim3(32, 4), 0, r, (const unsigned *)c->in[0].data, (unsigned *)c->out[0].data, NN__COMPLAINT(d)); }
+    else                { r.inner *= (int64_t)unit; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned char>, grid, dim3(32, 4), 0, r, (const unsigned char *)c->in[0].data, (unsigned char *)c->out[0].data, NN__COMPLAINT(d)); }
+    return 1;
+}
+// Backward takes NN__SORT numbers of the index at a time, in order: each finds its place among them (those before it that are not larger,
+// those behind it that are smaller), so equal ones stand together in their old order, and a warp adds up a run of them.
+enum { NN__SORT = 16384 };
+static __global__ void __launch_bounds__(256) nn__k_rows_sort(nn__index index, int64_t from, int n, int64_t count, int *key, int *place)
+{
+    NN_SHARED(int, keys, [1024]);
+    int i = blockIdx.x * blockDim.x + threadIdx.x, mine = 0, at = 0;
+    if (i < n) { int64_t k = nn__index_at(index, from + i); mine = k < 0 || k >= count ? -1 : (int)k; }
+    for (int first = 0; first < n; first += 1024) {
+        __syncthreads();
+        for (int j = threadIdx.x; j < 1024; j += blockDim.x) {
+            int64_t k = first + j < n ? nn__index_at(index, from + first + j) : 0;
+            keys[j] = k < 0 || k >= count ? -1 : (int)k;
+        }
+        __syncthreads();
+        for (int j = 0; j < 1024 && first + j < n; j++) at += keys[j] < mine || (keys[j] == mine && first + j < i);
+    }
+    if (i < n) { key[at] = mine; place[at] = i; }
+}
+static __global__ void __launch_bounds__(128) nn__k_rows_add(nn__rows r, int64_t from, int n, const int *key, const int *place, const float *dy, float *dx)
+{
+    int at = blockIdx.x * blockDim.y + threadIdx.y;
+    int64_t column = 4 * ((int64_t)blockIdx.y * 32 + threadIdx.x), outer = blockIdx.z;
+    nn__quad sum;
+    float *to;
+    if (at >= n || key[at] < 0 || (at && key[at - 1] == key[at]) || column >= r.inner) return;
+    to = dx + (outer * r.count + key[at]) * r.inner;
+    sum = nn__near4(to, column, r.inner, 0);
+    for (int j = at; j < n && key[j] == key[at]; j++) {
+        nn__quad q = nn__near4(dy + (outer * r.n + from + place[j]) * r.inner, column, r.inner, 0);
+        for (int k = 0; k < 4; k++) sum.v[k] += q.v[k];
+    }
+    nn__near4_put(to, column, r.inner, sum, 0);
+}
+static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
+{
+    nn__rows r = nn__rows_of(c, &c->din[0]);
+    int64_t from;
+    int *key;
+    if (!c->din[0].data || !r.outer || !r.n || !r.inner) return 1;
+    if (r.count > 0x7fffffff || r.outer > 65535 || NN__BLOCKS(r.inner, 128) > 65535) return 0;
+    key = (int *)nn__cuda_scratch(d, 2 * NN__SORT * sizeof *key);
+    if (!key) return 1;
+    for (from = 0; from < r.n; from += NN__SORT) {
+        int n = (int)(r.n - from < NN__SORT ? r.n - from : (int64_t)NN__SORT);
+        NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, key + NN__SORT);
+        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), (unsigned)r.outer), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
+                   (const float *)c->dout[0].data, (float *)c->din[0].data);
+    }
+    return 1;
+}
+#define NN__CUDA_EMBEDDING(X) X(embedding, nn__cuda_rows, nn__cuda_rows_back) X(index_select, nn__cuda_rows, nn__cuda_rows_back)
 
 // =============================================================================================
 // >>attention   Attention, rotary positions.
 // =============================================================================================
-#define NN__CUDA_ATTENTION(X)
+// ---- attention:   S = scale Q K^T + bias      P = softmax(S)      Y = P V        (formulas, L and D: at nn.h's) ---------------------
+// As in nn.h the heads that share keys are rows of one unit: row r is head r % group, time r / group. A block keeps a tile of rows and
+// walks over tiles of columns; S is never in memory. A thread has 4 rows and every 16th column of S, and 4 columns of every 64 of the result.
+// Rows of more numbers than a tile holds are taken in chunks, and a block (blockIdx.z) makes one chunk of the result.
+enum { NN__ATT_HEADS, NN__ATT_LAST, NN__ATT_PACKED, NN__ATT_CACHED };        // layouts, as in nn.h
+enum { NN__ATT_MASK = 3, NN__ATT_LENGTHS, NN__ATT_ALIBI };
+typedef struct nn__heads { float *data; int64_t b, h, t, e; } nn__heads;     // strides of the batch, heads, time, and numbers of a head
+typedef struct nn__att {
+    nn__heads q, k, v, y;
+    int64_t b, h, hk, group, tq, tk, d, dv, rows, blocks;    // blocks: of 32 rows, for the random stream
+    nn__index lengths;
+    const void *mask;
+    const float *slopes;
+    int64_t mask_step[4], lengths_step, slopes_step;
+    float *kept;                     // L of every row, or NULL
+    nn__stream stream;
+    uint64_t dropped;
+    float scale, survives;           // survives: what a number that is not dropped is multiplied by; 0 and dropped 0: no dropout
+    int causal, mask_bytes, drop;
+} nn__att;
+NN__DEV float *nn__head_at(const nn__heads &x, int64_t b, int64_t head, int64_t t) { return x.data + b * x.b + head * x.h + t * x.t; }
+NN__DEV float *nn__unit_at(const nn__att &a, const nn__heads &x, int64_t unit, int64_t r, int keys)        // a row, or a key
+{
+    int64_t b = unit / a.hk, g = unit % a.hk;
+    return keys ? nn__head_at(x, b, g, r) : nn__head_at(x, b, g * a.group + (int)r % (int)a.group, (int)r / (int)a.group);
+}
+NN__DEV int nn__att_length(const nn__att &a, int64_t unit)
+{
+    int64_t n = a.lengths.data ? nn__index_at(a.lengths, unit / a.hk * a.lengths_step) : a.tk;
+    return (int)(n < 0 ? 0 : n < a.tk ? n : a.tk);
+}
+typedef struct nn__att_row { int limit, time; const char *mask; float slope; } nn__att_row;      // what a row sees: keys below the limit
+NN__DEV nn__att_row nn__att_row_of(const nn__att &a, int64_t unit, int r, int length)
+{
+    nn__att_row o;
+    int64_t b = unit / a.hk, head = unit % a.hk * a.group + r % (int)a.group;
+    int last;
+    o.time = r / (int)a.group;
+    last = o.time + (int)(a.tk - a.tq) + 1;
+    o.limit = r >= a.rows ? 0 : !a.causal ? length : last < 0 ? 0 : last < length ? last : length;
+    o.mask = a.mask ? (const char *)a.mask + (b * a.mask_step[0] + head * a.mask_step[1] + o.time * a.mask_step[2]) * a.mask_bytes : NULL;
+    o.slope = a.slopes && r < a.rows ? a.slopes[head * a.slopes_step] : 0.0f;
+    return o;
+}
+NN__DEV float nn__att_score(const nn__att &a, const nn__att_row &o, int key, float s)    // -infinity: hidden
+{
+    float more = 0;
+    if (key >= o.limit) return -INFINITY;
+    if (a.mask_bytes == 1) { if (!o.mask[key * a.mask_step[3]]) return -INFINITY; }
+    else if (a.mask_bytes) more = *(const float *)(const void *)(o.mask + key * a.mask_step[3] * 4);
+    if (a.slopes) more -= o.slope * fabsf((float)(key - o.time - (int)(a.tk - a.tq)));
+    return more == -INFINITY ? more : s + more;
+}
+NN__DEV void nn__att_keep4(const nn__att &a, int64_t unit, int key, int row, float *keep)      // what 4 rows from a multiple of 4 on are multiplied by
+{
+    uint32_t r[4];
+    nn__philox(a.stream, (uint64_t)(((unit * a.tk + key) * a.blocks * 32 + row) / 4), r);
+    for (int k = 0; k < 4; k++) keep[k] = r[k] >= a.dropped ? a.survives : 0.0f;
+}
+// n rows (or keys) from `first` on, numbers from .. from + CH - 1 of their d, to shared memory; zeros where there are none.
+template <int CH> NN__DEV void nn__att_tile(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int n, int64_t from, int64_t d, float scale, float *to)
+{
+    for (int i = threadIdx.x; i < n * (CH / 4); i += blockDim.x) {
+        int r = i / (CH / 4), e = i % (CH / 4) * 4;
+        nn__quad q = nn__quad_of(0);
+        if (first + r < last && from + e < d) {
+            const float *p = nn__unit_at(a, x, unit, first + r, keys);
+            if (x.e == 1) q = nn__near4(p, from + e, d, 0);
+            else for (int k = 0; k < 4; k++) if (from + e + k < d) q.v[k] = p[(from + e + k) * x.e];
+        }
+        for (int k = 0; k < 4; k++) q.v[k] *= scale;
+        nn__store_quad(to + r * (CH + 4) + e, q);
+    }
+}
+// s (4 rows, every 16th of 16 * RN columns) += x y^T over n numbers, and acc (4 rows, 4 of every 64 columns) += p b over BN rows of b
+template <int CH, int RN> NN__DEV void nn__tile_dot(float (&s)[4][RN], const float *x, const float *y, int n)
+{
+    for (int e = 0; e < n; e += 4) {
+        nn__quad u[4], v[RN];
+        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(x + i * (CH + 4) + e);
+        NN__UNROLLED for (int j = 0; j < RN; j++) v[j] = nn__load_quad(y + 16 * j * (CH + 4) + e);
+        NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) NN__UNROLLED for (int k = 0; k < 4; k++) s[i][j] += u[i].v[k] * v[j].v[k];
+    }
+}
+template <int CH, int BN> NN__DEV void nn__tile_mix(float (&acc)[4][CH / 16], const float *p, const float *b)
+{
+    for (int j = 0; j < BN; j += 4) {
+        nn__quad u[4];
+        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(p + i * (BN + 4) + j);
+        NN__UNROLLED for (int k = 0; k < 4; k++) NN__UNROLLED for (int c = 0; c < CH / 64; c++) {
+            nn__quad v = nn__load_quad(b + (j + k) * (CH + 4) + 64 * c);
+            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int e = 0; e < 4; e++) acc[i][4 * c + e] += u[i].v[k] * v.v[e];
+        }
+    }
+}
+template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, float (&acc)[4][CH / 16], const float *scale, int add)
+{
+    for (int i = 0; i < 4; i++) {
+        int64_t r = first + 4 * (threadIdx.x >> 4) + i, at = (int64_t)blockIdx.z * CH + 4 * (threadIdx.x & 15);
+        if (r >= last) continue;
+        float *p = nn__unit_at(a, x, unit, r, keys);
+        NN__UNROLLED for (int c = 0; c < CH / 64; c++, at += 64) {
+            nn__quad q;
+            NN__UNROLLED for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
+            if (x.e == 1) { if (at < d) nn__near4_put(p, at, d, q, add); }
+            else for (int k = 0; k < 4; k++) if (at + k < d) p[(at + k) * x.e] = add ? p[(at + k) * x.e] + q.v[k] : q.v[k];
+        }
+    }
+}
+#define NN__OVER_16(v, join) for (int o_ = 8; o_; o_ >>= 1) { float other = __shfl_xor_sync(NN__FULL, v, o_); v = join; }
+template <int CH, int BN> static __global__ void __launch_bounds__(256) nn__k_attend(nn__att a, int64_t row_blocks)
+{
+    enum { BM = 64, LD = CH + 4, LP = BN + 4, RN = BN / 16 };
+    NN_SHARED_DYN(float, shared);
+    float *qs = shared, *ks = qs + BM * LD, *ps = ks + BN * LD;
+    int tx = threadIdx.x & 15, top = 4 * (threadIdx.x >> 4), length, seen, row;
+    int64_t unit = blockIdx.x / row_blocks, first = (row_blocks - 1 - blockIdx.x % row_blocks) * BM;      // the longest first
+    float m[4], l[4], o[4][CH / 16] = {{0}}, by[4];
+    nn__att_row info[4];
+    length = nn__att_length(a, unit);
+    row = (int)(first + BM < a.rows ? first + BM : a.rows) - 1;
+    seen = nn__att_row_of(a, unit, row, length).limit;
+    for (int i = 0; i < 4; i++) { m[i] = -INFINITY; l[i] = 0; info[i] = nn__att_row_of(a, unit, (int)first + top + i, length); }
+    for (int key = 0; key < seen; key += BN) {
+        float s[4][RN] = {{0}};
+        for (int64_t e = 0; e < a.d; e += CH) {
+            __syncthreads();
+            if (key == 0 || a.d > CH) nn__att_tile<CH>(a, a.q, unit, 0, first, a.rows, BM, e, a.d, a.scale, qs);
+            nn__att_tile<CH>(a, a.k, unit, 1, key, seen, BN, e, a.d, 1, ks);
+            __syncthreads();
+            nn__tile_dot<CH, RN>(s, qs + top * LD, ks + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
+        }
+        NN__UNROLLED for (int i = 0; i < 4; i++) {
+            float most = m[i], sum = 0, f, safe;
+            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = nn__att_score(a, info[i], key + tx + 16 * j, s[i][j]); most = fmaxf(most, s[i][j]); }
+            NN__OVER_16(most, fmaxf(most, other))
+            safe = most == -INFINITY ? 0.0f : most;
+            f = __expf(m[i] - safe);
+            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = __expf(s[i][j] - safe); sum += s[i][j]; }
+            NN__OVER_16(sum, sum + other)
+            l[i] = l[i] * f + sum;
+            m[i] = most;
+            NN__UNROLLED for (int e = 0; e < CH / 16; e++) o[i][e] *= f;
+        }
+        NN__UNROLLED for (int j = 0; j < RN; j++) {
+            float keep[4] = { 1, 1, 1, 1 };
+            if (a.drop) nn__att_keep4(a, unit, key + tx + 16 * j, (int)first + top, keep);
+            NN__UNROLLED for (int i = 0; i < 4; i++) ps[(top + i) * LP + tx + 16 * j] = s[i][j] * keep[i];
+        }
+        __syncthreads();
+        nn__att_tile<CH>(a, a.v, unit, 1, key, seen, BN, (int64_t)blockIdx.z * CH, a.dv, 1, ks);
+        __syncthreads();
+        nn__tile_mix<CH, BN>(o, ps + top * LP, ks + 4 * tx);
+    }
+    for (int i = 0; i < 4; i++) {
+        by[i] = l[i] == 0 ? 0.0f : 1.0f / l[i];
+        if (a.kept && tx == 0 && blockIdx.z == 0 && first + top + i < a.rows) a.kept[unit * a.rows + first + top + i] = l[i] == 0 ? INFINITY : m[i] + logf(l[i]);
+    }
+    nn__att_give<CH>(a, a.y, unit, 0, first, a.rows, a.dv, o, by, 0);
+}
+// Backward. Side 0: rows are queries, columns keys: dQ = scale dS K. Side 1: rows are keys, columns queries: dK = dS^T Q, dV = P^T dY.
+typedef struct nn__att_back { nn__heads dy, dq, dk, dv; const float *delta; int add_q, add_k, add_v; } nn__att_back;
+static __global__ void __launch_bounds__(128) nn__k_att_delta(nn__att a, nn__heads dy, float *delta)       // D = sum of dy y
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    float sum = 0;
+    if (i >= a.b * a.hk * a.rows) return;
+    const float *y = nn__unit_at(a, a.y, i / a.rows, i % a.rows, 0), *g = nn__unit_at(a, dy, i / a.rows, i % a.rows, 0);
+    for (int64_t e = threadIdx.x; e < a.dv; e += 32) sum += y[e * a.y.e] * g[e * dy.e];
+    sum = nn__warp_sum(sum);
+    if (threadIdx.x == 0) delta[i] = sum;
+}
+template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_bounds__(BM * 4) nn__k_attend_back(nn__att a, nn__att_back g, int64_t row_blocks)
+{
+    enum { LD = CH + 4, LP = BN + 4, RN = BN / 16 };
+    NN_SHARED_DYN(float, shared);
+    float *a1 = shared, *a2 = a1 + BM * LD, *b1 = a2 + BM * LD, *b2 = b1 + BN * LD, *ps = b2 + BN * LD;
+    int tx = threadIdx.x & 15, top = 4 * (threadIdx.x >> 4), length, column, end, many = a.d > CH || a.dv > CH;
+    int64_t unit = blockIdx.x / row_blocks, first = blockIdx.x % row_blocks * BM, rows = SIDE ? a.tk : a.rows;
+    float one[4][CH / 16] = {{0}}, two[4][CH / 16] = {{0}}, scale[4];        // dQ or dK; dV
+    const nn__heads &x1 = SIDE ? a.k : a.q, &x2 = SIDE ? a.v : g.dy, &y1 = SIDE ? a.q : a.k, &y2 = SIDE ? g.dy : a.v;
+    float s1 = SIDE ? 1.0f : a.scale, t1 = SIDE ? a.scale : 1.0f;            // Q comes scaled
+    length = nn__att_length(a, unit);
+    if (SIDE) {                                          // queries that may see these keys
+        int64_t since = first - (a.tk - a.tq);
+        column = a.causal && since > 0 ? (int)(since * a.group / BN * BN) : 0;
+        end = first < length ? (int)a.rows : 0;
+    } else {
+        column = 0;
+        end = nn__att_row_of(a, unit, (int)(first + BM < rows ? first + BM : rows) - 1, length).limit;
+    }
+    for (int fresh = 1; column < end; column += BN, fresh = 0) {
+        float s[4][RN] = {{0}}, dp[4][RN] = {{0}};
+        for (int64_t e = 0; e < a.d || e < a.dv; e += CH) {
+            __syncthreads();
+            if (fresh || many) {
+                nn__att_tile<CH>(a, x1, unit, SIDE, first, rows, BM, e, a.d, s1, a1);
+                nn__att_tile<CH>(a, x2, unit, SIDE, first, rows, BM, e, a.dv, 1, a2);
+            }
+            nn__att_tile<CH>(a, y1, unit, !SIDE, column, end, BN, e, a.d, t1, b1);
+            nn__att_tile<CH>(a, y2, unit, !SIDE, column, end, BN, e, a.dv, 1, b2);
+            __syncthreads();
+            nn__tile_dot<CH, RN>(s, a1 + top * LD, b1 + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
+            nn__tile_dot<CH, RN>(dp, a2 + top * LD, b2 + tx * LD, (int)(a.dv - e < CH ? a.dv - e : CH));
+        }
+        NN__UNROLLED for (int j = 0; j < RN; j++) {
+            int other = column + tx + 16 * j;
+            float keep[4] = { 1, 1, 1, 1 };
+            if (a.drop && !SIDE) nn__att_keep4(a, unit, other, (int)first + top, keep);
+            NN__UNROLLED for (int i = 0; i < 4; i++) {
+                int mine = (int)first + top + i, row = SIDE ? other : mine, key = SIDE ? mine : other, there = row < a.rows && key < a.tk;
+                nn__att_row info = nn__att_row_of(a, unit, row, length);
+                float p = there ? __expf(nn__att_score(a, info, key, s[i][j]) - a.kept[unit * a.rows + row]) : 0.0f;
+                if (a.drop && SIDE) { float k4[4]; nn__att_keep4(a, unit, key, row & ~3, k4); keep[i] = row & 2 ? row & 1 ? k4[3] : k4[2] : row & 1 ? k4[1] : k4[0]; }
+                dp[i][j] = there ? p * (dp[i][j] * keep[i] - g.delta[unit * a.rows + row]) : 0.0f;
+                s[i][j] = p * keep[i];
+            }
+        }
+        if (many) {                                      // the chunk that this block makes
+            __syncthreads();
+            nn__att_tile<CH>(a, y1, unit, !SIDE, column, end, BN, (int64_t)blockIdx.z * CH, a.d, t1, b1);
+            nn__att_tile<CH>(a, y2, unit, !SIDE, column, end, BN, (int64_t)blockIdx.z * CH, a.dv, 1, b2);
+            __syncthreads();
+        }
+        for (int pass = !SIDE; pass < 2; pass++) {       // P, then dS; only the 16 threads of a row read what they wrote
+            __syncwarp(NN__FULL);
+            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) ps[(top + i) * LP + tx + 16 * j] = pass ? dp[i][j] : s[i][j];
+            __syncwarp(NN__FULL);
+            if (pass) nn__tile_mix<CH, BN>(one, ps + top * LP, b1 + 4 * tx);
+            else      nn__tile_mix<CH, BN>(two, ps + top * LP, b2 + 4 * tx);
+        }
+    }
+    for (int i = 0; i < 4; i++) scale[i] = SIDE ? 1.0f : a.scale;
+    if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__att_give<CH>(a, SIDE ? g.dk : g.dq, unit, SIDE, first, rows, a.d, one, scale, SIDE ? g.add_k : g.add_q);
+    if (SIDE && g.dv.data) nn__att_give<CH>(a, g.dv, unit, SIDE, first, rows, a.dv, two, scale, g.add_v);
+}
+
+// ---- decoding: few rows against many keys. Blocks share the keys of a unit; a group of `lanes` threads takes a key; then the parts join.
+enum { NN__DECODE_ROWS = 8 };
+static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits, int lanes, float *part)       // part[unit][split][row]: m, l, then dv numbers
+{
+    NN_SHARED(float, best, [16][2]);
+    NN_SHARED(float, sums, [16][132]);
+    int64_t unit = blockIdx.x / splits;
+    int split = blockIdx.x % splits, length = nn__att_length(a, unit), per = (int)((a.tk + splits - 1) / splits), groups = 128 / lanes;
+    int mine = threadIdx.x / lanes, e = threadIdx.x % lanes * 4, end = (split + 1) * per < length ? (split + 1) * per : length, steps = (end - split * per + groups - 1) / groups;
+    nn__att_row info[NN__DECODE_ROWS];
+    nn__quad q[NN__DECODE_ROWS], o[NN__DECODE_ROWS];
+    float m[NN__DECODE_ROWS], l[NN__DECODE_ROWS];
+    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) {
+        info[r] = nn__att_row_of(a, unit, r, length);
+        q[r] = o[r] = nn__quad_of(0);
+        m[r] = -INFINITY; l[r] = 0;
+        if (r < a.rows) for (int k = 0; k < 4; k++) if (e + k < a.d) q[r].v[k] = nn__unit_at(a, a.q, unit, r, 0)[(e + k) * a.q.e] * a.scale;
+    }
+    for (int step = 0; step < steps; step++) {
+        int key = split * per + step * groups + mine, there = key < end;
+        nn__quad kq = nn__quad_of(0), vq = nn__quad_of(0);
+        if (there) {
+            const float *kp = nn__unit_at(a, a.k, unit, key, 1), *vp = nn__unit_at(a, a.v, unit, key, 1);
+            if (a.k.e == 1) { if (e < a.d) kq = nn__near4(kp, e, a.d, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.d) kq.v[k] = kp[(e + k) * a.k.e];
+            if (a.v.e == 1) { if (e < a.dv) vq = nn__near4(vp, e, a.dv, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.dv) vq.v[k] = vp[(e + k) * a.v.e];
+        }
+        NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+            float s = (q[r].v[0] * kq.v[0] + q[r].v[1] * kq.v[1]) + (q[r].v[2] * kq.v[2] + q[r].v[3] * kq.v[3]), top, safe, f, p;
+            for (int w = lanes / 2; w; w >>= 1) s += __shfl_xor_sync(NN__FULL, s, w);
+            s = there ? nn__att_score(a, info[r], key, s) : -INFINITY;
+            top = fmaxf(m[r], s);
+            safe = top == -INFINITY ? 0.0f : top;
+            f = __expf(m[r] - safe); p = __expf(s - safe);
+            m[r] = top;
+            l[r] = l[r] * f + p;
+            for (int k = 0; k < 4; k++) o[r].v[k] = o[r].v[k] * f + p * vq.v[k];
+        }
+    }
+    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+        float top = -INFINITY, sum = 0, *to = part + ((unit * splits + split) * a.rows + r) * (a.dv + 2);
+        __syncthreads();
+        if (e == 0) { best[mine][0] = m[r]; best[mine][1] = l[r]; }
+        nn__store_quad(&sums[mine][e], o[r]);
+        __syncthreads();
+        for (int k = 0; k < groups; k++) top = fmaxf(top, best[k][0]);
+        for (int i = threadIdx.x; i < a.dv + 1; i += 128) {
+            sum = 0;
+            for (int k = 0; k < groups; k++) if (best[k][0] != -INFINITY) sum += __expf(best[k][0] - top) * (i < a.dv ? sums[k][i] : best[k][1]);
+            to[i < a.dv ? i + 2 : 1] = sum;
+        }
+        if (threadIdx.x == 0) to[0] = top;
+    }
+}
+static __global__ void __launch_bounds__(128) nn__k_decode_join(nn__att a, int splits, const float *part)
+{
+    int64_t unit = blockIdx.x / a.rows;
+    int r = (int)(blockIdx.x % a.rows);
+    float top = -INFINITY, l = 0, *y = nn__unit_at(a, a.y, unit, r, 0);
+    part += (unit * splits * a.rows + r) * (a.dv + 2);
+    for (int s = 0; s < splits; s++) top = fmaxf(top, part[s * a.rows * (a.dv + 2)]);
+    for (int s = 0; s < splits; s++) { const float *p = part + s * a.rows * (a.dv + 2); if (p[0] != -INFINITY) l += __expf(p[0] - top) * p[1]; }
+    for (int64_t i = threadIdx.x; i < a.dv; i += 128) {
+        float sum = 0;
+        for (int s = 0; s < splits; s++) { const float *p = part + s * a.rows * (a.dv + 2); if (p[0] != -INFINITY) sum += __expf(p[0] - top) * p[2 + i]; }
+        y[i * a.y.e] = l == 0 ? 0.0f : sum / l;
+    }
+    if (a.kept && threadIdx.x == 0) a.kept[unit * a.rows + r] = l == 0 ? INFINITY : top + logf(l);
+}
+
+// ---- from a call to the kernels ----------------------------------------------------------------------------------------------------
+static nn__heads nn__heads_of(const nn__att *a, int layout, const nn_view *list, int which)      // which: 0 q, 1 k, 2 v, 3 the result (list[0])
+{
+    const nn_view *v = which == 3 || layout == NN__ATT_PACKED ? &list[0] : &list[which];
+    nn__heads r;
+    r.data = (float *)v->data;
+    r.b = v->stride[0];
+    if (v->ndim == 4) { r.h = v->stride[1]; r.t = v->stride[2]; r.e = v->stride[3]; return r; }
+    r.t = v->stride[1]; r.e = v->stride[2];
+    r.h = (which < 2 ? a->d : a->dv) * r.e;
+    if (layout == NN__ATT_PACKED && r.data && (which == 1 || which == 2)) r.data += r.h * (which == 1 ? a->h : a->h + a->hk);
+    return r;
+}
+static nn__att nn__att_of(const nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2], *mask = &c->in[NN__ATT_MASK], *lengths = &c->in[NN__ATT_LENGTHS], *slopes = &c->in[NN__ATT_ALIBI];
+    nn__att a;
+    int i;
+    memset(&a, 0, sizeof a);
+    a.b = q->shape[0];
+    if (p->layout == NN__ATT_HEADS) { a.h = q->shape[1]; a.hk = k->shape[1]; a.tq = q->shape[2]; a.tk = k->shape[2]; a.d = q->shape[3]; a.dv = v->shape[3]; }
+    else {
+        a.h = p->heads; a.hk = p->kv_heads;
+        a.tq = a.tk = q->shape[1];
+        if (p->layout == NN__ATT_PACKED) a.d = a.dv = q->shape[2] / (a.h + 2 * a.hk);
+        else if (p->layout == NN__ATT_CACHED) { a.tk = k->shape[2]; a.d = k->shape[3]; a.dv = v->shape[3]; }
+        else { a.tk = k->shape[1]; a.d = q->shape[2] / a.h; a.dv = v->shape[2] / a.hk; }
+    }
+    a.group = a.hk ? a.h / a.hk : 1;
+    a.rows = a.group * a.tq;
+    a.blocks = (a.rows + 31) / 32;
+    a.q = nn__heads_of(&a, p->layout, c->in, 0); a.k = nn__heads_of(&a, p->layout, c->in, 1); a.v = nn__heads_of(&a, p->layout, c->in, 2);
+    a.y = nn__heads_of(&a, p->layout, c->out, 3);
+    a.scale = p->scale != 0 ? p->scale : (float)(1.0 / sqrt((double)(a.d > 1 ? a.d : 1)));
+    a.causal = p->causal;
+    a.kept = (float *)c->aux[0].data;
+    a.mask = mask->data;
+    a.mask_bytes = !mask->data ? 0 : mask->dtype == NN_BOOL || mask->dtype == NN_U8 ? 1 : 4;
+    for (i = 0; mask->data && i < mask->ndim; i++) if (mask->shape[i] != 1) a.mask_step[4 - mask->ndim + i] = mask->stride[i];
+    a.lengths = nn__index_of(lengths); a.lengths_step = lengths->stride[0];
+    a.slopes = (const float *)slopes->data; a.slopes_step = slopes->stride[0];
+    a.drop = p->dropout > 0;
+    a.stream.seed = c->seed; a.stream.step = c->step; a.stream.ordinal = c->ordinal;
+    a.dropped = (uint64_t)((double)p->dropout * 4294967296.0);
+    a.survives = p->dropout < 1 ? (float)(1.0 / (1.0 - (double)p->dropout)) : 0.0f;
+    return a;
+}
+static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
+#define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
+    do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
+static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
+{
+    nn__att a = nn__att_of(c);
+    int64_t units = a.b * a.hk, blocks = (a.rows + 63) / 64;
+    if (!units || !a.rows) return 1;
+    if (!nn__att_fits(&a)) return 0;
+    if (a.rows <= NN__DECODE_ROWS && a.d <= 128 && a.dv <= 128 && !a.drop && a.tk >= 32) {
+        int64_t wide = a.d > a.dv ? a.d : a.dv, most = 1024 / units > 1 ? 1024 / units : 1, splits = (a.tk + 127) / 128;
+        float *part;
+        if (splits > most) splits = most;
+        part = (float *)nn__cuda_scratch(d, (size_t)(units * splits * a.rows * (a.dv + 2)) * sizeof *part);
+        if (!part) return 1;
+        NN__LAUNCH(d, nn__k_decode, (unsigned)(units * splits), 128, 0, a, (int)splits, wide <= 32 ? 8 : wide <= 64 ? 16 : 32, part);
+        NN__LAUNCH(d, nn__k_decode_join, (unsigned)(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
+        return 1;
+    }
+    if (a.d <= 64 && a.dv <= 64) NN__LAUNCH_ATT(d, (nn__k_attend<64, 64>), units, blocks, 1, 256, (64 * 68 + 64 * 68 + 64 * 68) * sizeof(float), a);
+    else NN__LAUNCH_ATT(d, (nn__k_attend<128, 32>), units, blocks, (a.dv + 127) / 128, 256, (64 * 132 + 32 * 132 + 64 * 36) * sizeof(float), a);
+    return 1;
+}
+static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
+{
+    nn__att a = nn__att_of(c);
+    int layout = ((const nn__attention_params *)c->params)->layout, packed = layout == NN__ATT_PACKED, want_q, want_k;
+    int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
+    nn__att_back g;
+    float *delta;
+    if (!nn__att_fits(&a)) return 0;
+    g.dy = nn__heads_of(&a, layout, c->dout, 3);
+    g.dq = nn__heads_of(&a, layout, c->din, 0); g.dk = nn__heads_of(&a, layout, c->din, 1); g.dv = nn__heads_of(&a, layout, c->din, 2);
+    g.add_q = (int)(c->add & 1); g.add_k = packed ? g.add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? g.add_q : (int)(c->add >> 2 & 1);
+    want_q = g.dq.data && a.rows; want_k = (g.dk.data || g.dv.data) && a.tk;
+    if (!units || (!want_q && !want_k)) return 1;
+    delta = (float *)nn__cuda_scratch(d, (size_t)all * sizeof *delta);
+    if (!delta) return 1;
+    g.delta = delta;
+    if (all) NN__LAUNCH(d, nn__k_att_delta, NN__BLOCKS(all, 4), dim3(32, 4), 0, a, g.dy, delta);
+    if (a.d <= 64 && a.dv <= 64) {
+        size_t bytes = (2 * 64 * 68 + 2 * 32 * 68 + 64 * 36) * sizeof(float);
+        if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 0>), units, (a.rows + 63) / 64, 1, 256, bytes, a, g);
+        if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 1>), units, (a.tk + 63) / 64, 1, 256, bytes, a, g);
+    } else {
+        size_t bytes = (2 * 32 * 132 + 2 * 16 * 132 + 32 * 20) * sizeof(float);
+        if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_back<128, 32, 16, 0>), units, (a.rows + 31) / 32, chunks, 128, bytes, a, g);
+        if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_back<128, 32, 16, 1>), units, (a.tk + 31) / 32, chunks, 128, bytes, a, g);
+    }
+    return 1;
+}
+
+// ---- rope:   (a, b) -> (a cos - b sin, b cos + a sin) by the angles of the row's position; sign -1 turns back -----------------------
+typedef struct nn__rope { int64_t rows, d, half, inner, time, start, heads, turned; int interleaved; } nn__rope;      // the first `turned` of `heads` heads turn; 0: all
+static __global__ void __launch_bounds__(128) nn__k_rope(nn__rope o, const float *x, const float *table, float sign, float *y, int add)
+{
+    int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, half = o.turned && r % o.heads >= o.turned ? 0 : o.half, rest = 2 * half;
+    if (r >= o.rows) return;
+    x += r * o.d; y += r * o.d;
+    table += (o.start + r / o.inner % o.time) * 2 * o.half;
+    for (int64_t i = 4 * threadIdx.x; i < half; i += 128) {
+        nn__quad c = nn__near4(table, i, half, 0), s = nn__near4(table + half, i, half, 0);
+        nn__quad a = o.interleaved ? nn__near4(x, 2 * i, rest, 0) : nn__near4(x, i, half, 0), b = o.interleaved ? nn__near4(x, 2 * i + 4, rest, 0) : nn__near4(x + half, i, half, 0);
+        if (o.interleaved) {                             // pairs lie side by side
+            nn__quad u = a, v = b;
+            a.v[1] = u.v[2]; a.v[2] = v.v[0]; a.v[3] = v.v[2];
+            b.v[0] = u.v[1]; b.v[1] = u.v[3]; b.v[2] = v.v[1];
+        }
+        for (int k = 0; k < 4; k++) {
+            float u = a.v[k], v = b.v[k], sn = s.v[k] * sign;
+            a.v[k] = u * c.v[k] - v * sn;
+            b.v[k] = v * c.v[k] + u * sn;
+        }
+        if (o.interleaved) {
+            nn__quad u = a, v = b;
+            a.v[1] = v.v[0]; a.v[2] = u.v[1]; a.v[3] = v.v[1];
+            b.v[0] = u.v[2]; b.v[1] = v.v[2]; b.v[2] = u.v[3];
+            nn__near4_put(y, 2 * i, rest, a, add);
+            if (2 * i + 4 < rest) nn__near4_put(y, 2 * i + 4, rest, b, add);
+        } else { nn__near4_put(y, i, half, a, add); nn__near4_put(y + half, i, half, b, add); }
+    }
+    for (int64_t i = 4 * threadIdx.x; i < o.d - rest; i += 128) nn__near4_put(y + rest, i, o.d - rest, nn__near4(x + rest, i, o.d - rest, 0), add);
+}
+static int nn__cuda_rope(nn__cuda *d, const nn_call *c)
+{
+    const nn__rope_params *p = (const nn__rope_params *)c->params;
+    const nn_view *x = &c->in[0], *table = &c->in[1];
+    int back = c->pass == NN_BACKWARD, i;
+    nn__rope o;
+    o.d = x->shape[x->ndim - 1]; o.half = table->shape[1] / 2; o.heads = x->shape[x->ndim - 2]; o.time = x->shape[p->time_dim]; o.start = p->start;
+    o.interleaved = p->interleaved; o.turned = p->heads > 0 ? p->heads : 0;
+    for (o.rows = 1, i = 0; i + 1 < x->ndim; i++) o.rows *= x->shape[i];
+    for (o.inner = 1, i = p->time_dim + 1; i < x->ndim - 1; i++) o.inner *= x->shape[i];
+    if ((back && !c->din[0].data) || !o.rows || !o.d) return 1;
+    NN__LAUNCH(d, nn__k_rope, NN__BLOCKS(o.rows, 4), dim3(32, 4), 0, o, (const float *)(back ? c->dout[0].data : x->data), (const float *)table->data, back ? -1.0f : 1.0f,
+               (float *)(back ? c->din[0].data : c->out[0].data), (int)(back && (c->add & 1)));
+    return 1;
+}
+#define NN__CUDA_ATTENTION(X) \
+    X(attention, nn__cuda_attention, nn__cuda_attention_back) X(attention_dropout, nn__cuda_attention, nn__cuda_attention_back) X(rope, nn__cuda_rope, nn__cuda_rope)
 
 // =============================================================================================
 // >>rnn   RNN, LSTM, GRU; CTC.
