@@ -1100,18 +1100,9 @@ NN__DEV int64_t nn__offset(int4 p) { return (int64_t)p.y << 32 | (unsigned)p.x; 
 enum { NN__ALONG_P, NN__ALONG_I };   // in which direction neighbouring lanes read a factor
 #ifdef NN_CUDA_EMU
 NN__DEV unsigned nn__tf32(float x) { unsigned u = __float_as_uint(x); return (u & 0x7f800000u) == 0x7f800000u ? u : (u + 0x1000u) & 0xffffe000u; }
-NN__DEV unsigned nn__bf16(float x) { unsigned u = __float_as_uint(x); return x != x ? 0x7fffu : (u + 0x7fffu + (u >> 16 & 1)) >> 16; }
-NN__DEV unsigned nn__f16(float x)
-{
-    unsigned u = __float_as_uint(x), s = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
-    if (a > 0x7f800000u) return 0x7fffu;
-    if (a >= 0x477ff000u) return s | 0x7c00u;
-    if (a < 0x38800000u) return s | (unsigned)lrintf(__uint_as_float(a) * 16777216.0f);
-    return s | ((a + 0xfffu + (a >> 13 & 1) - 0x38000000u) >> 13);
-}
-NN__DEV float    nn__wide_f16(unsigned short h) { return cushim::half_to_float(h); }
-NN__DEV unsigned nn__two_bf16(float a, float b) { return nn__bf16(a) | nn__bf16(b) << 16; }
-NN__DEV unsigned nn__two_f16(float a, float b)  { return nn__f16(a) | nn__f16(b) << 16; }
+NN__DEV unsigned nn__two_bf16(float a, float b) { return nn__to_bf16(a) | (unsigned)nn__to_bf16(b) << 16; }
+NN__DEV unsigned nn__two_f16(float a, float b)  { return nn__to_f16(a) | (unsigned)nn__to_f16(b) << 16; }
+NN__DEV float    nn__wide_f16(unsigned short h) { return nn__f16_to(h); }
 #else
 NN__DEV float    nn__wide_f16(unsigned short h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
@@ -1124,7 +1115,6 @@ NN__DEV unsigned nn__two_bf16(float, float) { return 0; }
 NN__DEV unsigned nn__two_f16(float, float)  { return 0; }
 #endif
 #endif
-NN__DEV float nn__wide_bf16(unsigned short h) { return __uint_as_float((unsigned)h << 16); }
 template <int MMA> NN__DEV unsigned nn__word(float a, float b)
 {
     return MMA == NN_CUDA_BF16 ? nn__two_bf16(a, b) : MMA == NN_CUDA_FP16 ? nn__two_f16(a, b) : MMA == NN_CUDA_TF32 ? nn__tf32(a) : __float_as_uint(a);
@@ -1143,7 +1133,7 @@ NN__DEV void nn__tile_load(const nn__factor &f, const float *at, const int4 *row
     typedef nn__tile<MMA, B> T;
     const int t = (int)threadIdx.x;
     if (f.four) {
-#pragma unroll
+NN__UNROLL
         for (int e = 0; e < T::PASSES; e++) {
             int i = ALONG == NN__ALONG_P ? t >> 1 : 4 * (t % (B / 4));
             int p = ALONG == NN__ALONG_P ? 4 * (t & 1) + 8 * e : T::HALF ? 2 * (t / (B / 4)) + e : t / (B / 4) + 8 * e;
@@ -1154,9 +1144,9 @@ NN__DEV void nn__tile_load(const nn__factor &f, const float *at, const int4 *row
         }
         return;
     }
-#pragma unroll
+NN__UNROLL
     for (int e = 0; e < T::PASSES; e++)
-#pragma unroll
+NN__UNROLL
         for (int s = 0; s < 4; s++) {
             int i = ALONG == NN__ALONG_P ? (t >> 3) + s * (B / 4) : t % B;
             int p = ALONG == NN__ALONG_P ? (T::HALF ? 2 * (t & 7) + e : (t & 7) + 8 * e) : T::HALF ? 8 * e + 4 * (s >> 1) + 2 * (t / B) + (s & 1) : t / B + 2 * s + 8 * e;
@@ -1169,7 +1159,7 @@ NN__DEV void nn__tile_store(int four, const float (*r)[4], unsigned *to)
 {
     typedef nn__tile<MMA, B> T;
     const int t = (int)threadIdx.x, last = T::PASSES - 1;
-#pragma unroll
+NN__UNROLL
     for (int e = 0; e < (T::HALF && (four ? ALONG == NN__ALONG_I : ALONG == NN__ALONG_P) ? 1 : T::PASSES); e++) {
         if (four && ALONG == NN__ALONG_I) {
             uint4 v;
@@ -1177,7 +1167,7 @@ NN__DEV void nn__tile_store(int four, const float (*r)[4], unsigned *to)
             v.z = nn__word<MMA>(r[e][2], r[last][2]); v.w = nn__word<MMA>(r[e][3], r[last][3]);
             *(uint4 *)&to[T::at(t / (B / 4) + 8 * e, 4 * (t % (B / 4)))] = v;
         } else
-#pragma unroll
+NN__UNROLL
             for (int s = 0; s < (T::HALF && (four || ALONG == NN__ALONG_I) ? 2 : 4); s++) {
                 if (ALONG == NN__ALONG_P && four) {
                     if (T::HALF) to[T::at(2 * (t & 1) + s + 4 * e, t >> 1)] = nn__word<MMA>(r[e][2 * s & 3], r[e][(2 * s + 1) & 3]);
@@ -1199,19 +1189,19 @@ NN__DEV void nn__tile_multiply(const unsigned *a, const unsigned *b, float *sum)
     const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     if (MMA) {
         const int g = lane >> 2, t = lane & 3, i0 = warp / (B / 32) * (B / 2) + g, j0 = warp % (B / 32) * 32 + g;
-#pragma unroll
+NN__UNROLL
         for (int step = 0; step < T::ROWS; step += 8) {
             unsigned fa[O::RI][4], fb[O::RJ][2];
-#pragma unroll
+NN__UNROLL
             for (int u = 0; u < O::RI; u++) {
                 fa[u][0] = a[T::at(step + t, i0 + 16 * u)];     fa[u][1] = a[T::at(step + t, i0 + 16 * u + 8)];
                 fa[u][2] = a[T::at(step + t + 4, i0 + 16 * u)]; fa[u][3] = a[T::at(step + t + 4, i0 + 16 * u + 8)];
             }
-#pragma unroll
+NN__UNROLL
             for (int v = 0; v < O::RJ; v++) { fb[v][0] = b[T::at(step + t, j0 + 8 * v)]; fb[v][1] = b[T::at(step + t + 4, j0 + 8 * v)]; }
-#pragma unroll
+NN__UNROLL
             for (int u = 0; u < O::RI; u++)
-#pragma unroll
+NN__UNROLL
                 for (int v = 0; v < O::RJ; v++) {
                     float *d = sum + 4 * (u * O::RJ + v);
                     if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(d, fa[u], fb[v]);
@@ -1222,16 +1212,16 @@ NN__DEV void nn__tile_multiply(const unsigned *a, const unsigned *b, float *sum)
         return;
     }
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
-#pragma unroll
+NN__UNROLL
     for (int q = 0; q < T::ROWS; q++) {
         float x[O::RI * 4], y[O::RJ * 4];
-#pragma unroll
+NN__UNROLL
         for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
-#pragma unroll
+NN__UNROLL
         for (int v = 0; v < O::RJ; v++) *(float4 *)&y[4 * v] = *(const float4 *)&b[q * T::LINE + v * (B / O::RJ) + 4 * tx];
-#pragma unroll
+NN__UNROLL
         for (int i = 0; i < 4 * O::RI; i++)
-#pragma unroll
+NN__UNROLL
             for (int j = 0; j < 4 * O::RJ; j++) sum[i * 4 * O::RJ + j] = fmaf(x[i], y[j], sum[i * 4 * O::RJ + j]);
     }
 }
@@ -1261,15 +1251,15 @@ template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o,
     float *row = o.y + i * o.ys, v[W];
     if (o.four && j + W <= o.n) {
         float *at = row + column[0];
-#pragma unroll
+NN__UNROLL
         for (int s = 0; s < W; s++) v[s] = 0;
         if (o.add) { if (W == 4) *(float4 *)v = *(const float4 *)at; else *(float2 *)v = *(const float2 *)at; }
-#pragma unroll
+NN__UNROLL
         for (int s = 0; s < W; s++) v[s] = nn__finish(g, o, i, j + s, sum[s], v[s]);
         if (W == 4) *(float4 *)at = *(const float4 *)v; else *(float2 *)at = *(const float2 *)v;
         return;
     }
-#pragma unroll
+NN__UNROLL
     for (int s = 0; s < W; s++) if (j + s < o.n) row[column[s]] = nn__finish(g, o, i, j + s, sum[s], o.add ? row[column[s]] : 0);
 }
 
@@ -1298,7 +1288,7 @@ static __global__ void __launch_bounds__(2 * B) nn__k_product(const nn__product 
     nn__offsets(g.outer, entry, at);
     const float *a = s.a.at + at[0], *b = s.b.at + at[1];
     float sum[O::SUMS], ra[T::PASSES][4], rb[T::PASSES][4];
-#pragma unroll
+NN__UNROLL
     for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
 
     if (t < B) { rows[0][t] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + t : nn__offset(nn__point(s.column, j0 + t, s.column.count)); }
@@ -1336,18 +1326,18 @@ static __global__ void __launch_bounds__(2 * B) nn__k_product(const nn__product 
     const int lane = t & 31, warp = t >> 5;
     if (MMA) {
         const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
-#pragma unroll
+NN__UNROLL
         for (int u = 0; u < O::RI; u++)
-#pragma unroll
+NN__UNROLL
             for (int v = 0; v < O::RJ; v++)
-#pragma unroll
+NN__UNROLL
                 for (int h = 0; h < 2; h++) nn__put<2>(g, o, i0 + r + 16 * u + 8 * h, j0 + c + 8 * v, column + c + 8 * v, sum + 4 * (u * O::RJ + v) + 2 * h);
         return;
     }
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
-#pragma unroll
+NN__UNROLL
     for (int i = 0; i < 4 * O::RI; i++)
-#pragma unroll
+NN__UNROLL
         for (int v = 0; v < O::RJ; v++) {
             const int r = i / 4 * (B / O::RI) + 4 * ty + i % 4, c = v * (B / O::RJ) + 4 * tx;
             nn__put<4>(g, o, i0 + r, j0 + c, column + c, sum + i * 4 * O::RJ + 4 * v);
@@ -1378,7 +1368,7 @@ template <int TYPE> NN__DEV float nn__weight(const void *w, int64_t i)
 {
     if (TYPE == NN_I8) return (float)((const signed char *)w)[i];
     if (TYPE == NN_F32) return ((const float *)w)[i];
-    return TYPE == NN_BF16 ? nn__wide_bf16(((const unsigned short *)w)[i]) : nn__wide_f16(((const unsigned short *)w)[i]);
+    return TYPE == NN_BF16 ? nn__bf16_to(((const unsigned short *)w)[i]) : nn__wide_f16(((const unsigned short *)w)[i]);
 }
 template <int TYPE, int N> NN__DEV void nn__weights_at(const void *w, int64_t i, float *v)          // N aligned neighbours; N 4 or 16 bytes of them
 {
@@ -1388,7 +1378,7 @@ template <int TYPE, int N> NN__DEV void nn__weights_at(const void *w, int64_t i,
     if (BYTES == 16) *(uint4 *)u = *(const uint4 *)from;
     else if (BYTES == 8) *(uint2 *)u = *(const uint2 *)from;
     else u[0] = *(const unsigned *)from;
-#pragma unroll
+NN__UNROLL
     for (int s = 0; s < N; s++) {
         unsigned x = u[s * SIZE / 4];
         if (TYPE == NN_F32) v[s] = __uint_as_float(x);
@@ -1412,18 +1402,18 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_t
     const float *x = s.a.at + at[0], *scale = w.scale ? w.scale + j * w.sj : NULL;
     const int64_t wj = at[1] + j * s.b.i.sx;
     float sum[M];
-#pragma unroll
+NN__UNROLL
     for (int m = 0; m < M; m++) sum[m] = 0;
     if (wide) for (p = p0 + lane * N; p < end; p += 32 * N) {
         float v[N];
         nn__weights_at<TYPE, N>(w.at, wj + p, v);
         if (scale) {
-#pragma unroll
+NN__UNROLL
             for (int e = 0; e < N; e++) v[e] *= scale[nn__over(p + e, w.group) * w.sg];
         }
-#pragma unroll
+NN__UNROLL
         for (int m = 0; m < M; m++) if (i0 + m < g.m) {
-#pragma unroll
+NN__UNROLL
             for (int e = 0; e < N; e += 4) {
                 float4 u = *(const float4 *)(x + (i0 + m) * xs + p + e);
                 sum[m] = fmaf(u.x, v[e], fmaf(u.y, v[e + 1], fmaf(u.z, v[e + 2], fmaf(u.w, v[e + 3], sum[m]))));
@@ -1433,12 +1423,12 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_t
     else for (p = p0 + lane; p < end; p += 32) {
         float v = nn__weight<TYPE>(w.at, wj + p * s.b.p.sx);
         if (scale) v *= scale[nn__over(p, w.group) * w.sg];
-#pragma unroll
+NN__UNROLL
         for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
     const int64_t to = g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count));
-#pragma unroll
+NN__UNROLL
     for (int m = 0; m < M; m++) {
         sum[m] = nn__warp_sum(sum[m]);
         if (lane == 0 && i0 + m < g.m) { float *y = o.y + (i0 + m) * o.ys + to; *y = nn__finish(g, o, i0 + m, j, sum[m], o.add ? *y : 0); }
@@ -1457,32 +1447,32 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_t
     nn__offsets(g.outer, entry, at);
     const float *x = s.a.at + at[0];
     float sum[M][4];
-#pragma unroll
+NN__UNROLL
     for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = sum[m][2] = sum[m][3] = 0;
     if (j < n) for (p = p0 + t / 8; p < end; p += 32) {
         const int64_t wp = at[1] + p * s.b.p.sx;
         float v[4];
         if (wide) nn__weights_at<TYPE, 4>(w.at, wp + j, v);
         else {
-#pragma unroll
+NN__UNROLL
             for (int e = 0; e < 4; e++) v[e] = j + e < n ? nn__weight<TYPE>(w.at, wp + (j + e) * s.b.i.sx) : 0;
         }
         if (w.scale) {
             const float *scale = w.scale + nn__over(p, w.group) * w.sg;
-#pragma unroll
+NN__UNROLL
             for (int e = 0; e < 4; e++) if (j + e < n) v[e] *= scale[(j + e) * w.sj];
         }
-#pragma unroll
+NN__UNROLL
         for (int m = 0; m < M; m++) if (i0 + m < g.m) {
             const float u = x[(i0 + m) * xs + p * xp];
-#pragma unroll
+NN__UNROLL
             for (int e = 0; e < 4; e++) sum[m][e] = fmaf(u, v[e], sum[m][e]);
         }
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-#pragma unroll
+NN__UNROLL
     for (int m = 0; m < M; m++) {
-#pragma unroll
+NN__UNROLL
         for (int e = 0; e < 4; e++) for (int k = 8; k < 32; k += k) sum[m][e] += __shfl_xor_sync(NN__FULL, sum[m][e], k);
         if (lane < 8) sums[t >> 5][four] = make_float4(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
         __syncthreads();
@@ -1520,7 +1510,7 @@ template <int R> static __global__ void __launch_bounds__(128) nn__k_few_rows(co
     nn__offsets(g.outer, entry, at);
     const int4 c = nn__point(s.b.i, j, s.b.i.count);
     const float *b = s.b.at + at[1] + nn__offset(c) + s.b.p.from, *a = s.a.at + at[0] + s.a.p.from;
-#pragma unroll
+NN__UNROLL
     for (int r = 0; r < R; r++) { rows[r] = s.a.i.from + min(i0 + r, g.m - 1) * s.a.i.sx; sum[r] = 0; }
     const int64_t outer = s.k ? s.k / (s.b.p.ny * s.b.p.nx) : 0;
     for (int64_t q = 0; q < outer; q++) for (int y = 0; y < (int)s.b.p.ny; y++) {
@@ -1530,13 +1520,13 @@ template <int R> static __global__ void __launch_bounds__(128) nn__k_few_rows(co
             const int px = c.w + s.b.p.x0 + x * s.b.p.px;
             if ((unsigned)px >= (unsigned)s.b.w) continue;
             const float v = b[q * s.b.p.sq + y * s.b.p.sy + x * s.b.p.sx];
-#pragma unroll
+NN__UNROLL
             for (int r = 0; r < R; r++) sum[r] = fmaf(a[rows[r] + q * s.a.p.sq + y * s.a.p.sy + x * s.a.p.sx], v, sum[r]);
         }
     }
     const nn__target o = nn__target_of(g, entry, (int)side, 0, at[2]);
     float *to = o.y + nn__offset(nn__point(s.column, j, s.column.count));
-#pragma unroll
+NN__UNROLL
     for (int r = 0; r < R; r++) if (i0 + r < g.m) { float *y = to + (i0 + r) * o.ys; *y = nn__finish(g, o, i0 + r, j, sum[r], o.add ? *y : 0); }
 }
 // ---- products of few results and many terms (weights of a depthwise convolution): a block has one row and up to nine columns ----
@@ -1557,19 +1547,19 @@ static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__produc
     if (t < 9) columns[t] = nn__point(s.b.i, j0 + t, s.b.i.count);
     __syncthreads();
     const float *a = s.a.at + at[0] + nn__offset(nn__point(s.a.i, i, s.a.i.count)), *b = s.b.at + at[1];
-#pragma unroll
+NN__UNROLL
     for (int k = 0; k < 9; k++) sum[k] = 0;
     for (int64_t p = p0 + t; p < end; p += 256) {
         const float v = a[nn__offset(nn__point(s.a.p, p, end))];
         const int4 q = nn__point(s.b.p, p, end);
-#pragma unroll
+NN__UNROLL
         for (int k = 0; k < 9; k++) {
             const int4 c = columns[k];
             if ((unsigned)(c.z + q.z) < (unsigned)s.b.h && (unsigned)(c.w + q.w) < (unsigned)s.b.w) sum[k] = fmaf(v, b[nn__offset(c) + nn__offset(q)], sum[k]);
         }
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-#pragma unroll
+NN__UNROLL
     for (int k = 0; k < 9; k++) {
         const float all = nn__block_sum(sum[k], warps);
         if (t == 0 && j0 + k < s.column.count) {
@@ -1758,6 +1748,7 @@ static void nn__lay_add(nn__lay *l, int64_t size, int64_t a, int64_t b, int64_t 
 {
     int n = l->ndim - 1;
     l->count *= size;
+    l->small = l->count < 0x7fffffff;
     if (size == 1) return;
     if (n >= 0 && l->stride[0][n] == a * size && l->stride[1][n] == b * size && l->stride[2][n] == y * size) l->size[n] *= size;
     else { n = l->ndim++; l->size[n] = size; }
