@@ -529,6 +529,23 @@ static int nn__is_flat(const nn_view *v)                 // contiguous, as nn.h 
 }
 static int nn__aligned(const void *a, const void *b, const void *c) { return (((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) & 15) == 0; }
 
+#ifdef NN_CUDA_EMU
+#  define NN__UNROLLED
+#else
+#  define NN__UNROLLED _Pragma("unroll")
+#endif
+// Classes, indices, lengths: i64 or i32.
+typedef struct nn__index { const void *data; int wide; } nn__index;
+static nn__index nn__index_of(const nn_view *v) { nn__index r; r.data = v->data; r.wide = v->dtype == NN_I64; return r; }
+NN__DEV int64_t nn__index_at(const nn__index &t, int64_t i) { return t.wide ? ((const int64_t *)t.data)[i] : (int64_t)((const int *)t.data)[i]; }
+// One that is out of range: the first kernel to see one writes it down.
+typedef struct nn__complaint { int said; int64_t at, value, size; } nn__complaint;
+NN__DEV void nn__complain(nn__complaint *bad, int64_t at, int64_t value, int64_t size)
+{
+    if (bad && atomicCAS(&bad->said, 0, 1) == 0) { bad->at = at; bad->value = value; bad->size = size; }
+}
+#define NN__COMPLAINT(d) ((nn__complaint *)NULL)
+
 // =============================================================================================
 // >>maps   Elementwise ops, stamped from nn.h's rows; copies, casts, fills; dropout and random numbers.
 // A thread takes four neighbours where every operand allows it (nn__lay_fours), else one number. It reads all of its numbers before it
@@ -2163,33 +2180,2680 @@ static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c);
 
 // =============================================================================================
 // >>products   matmul, linear, linear_small.
+//
+// One tile of a product, y(i, j) = sum over p of a(i, p) b(p, j), is the work of one block, and its text serves matrices and convolutions alike:
+// a factor is found through two tables, one of its rows (or columns), one of its terms. An index is a number of three digits (q, y, x); every
+// digit has a stride in memory and a step in a grid, and where the place in the grid is outside, the factor is 0 (padding). So a matrix, the
+// gather of a convolution, its spread and the correlation of its weights differ in numbers only, and nothing is unrolled into memory.
+// Sums run in an order that follows from the shapes alone: long ones are cut into parts, which a second kernel adds up in order.
 // =============================================================================================
-#define NN__CUDA_PRODUCTS(X)
+enum { NN__SIDES = 4, NN__FAR = -(1 << 30) };
+typedef struct nn__points {          // index -> offset and place
+    int64_t count, ny, nx, sq, sy, sx, from;
+    int py, px, y0, x0;
+} nn__points;
+typedef struct nn__factor {
+    const float *at;
+    nn__points   i, p;               // rows of y (columns of y, for b), terms
+    int          h, w, four;         // the grid. four: along the lanes, neighbours come in aligned fours
+} nn__factor;
+typedef struct nn__side { nn__factor a, b; nn__points column; float *y; int64_t k; } nn__side;      // column: where column j of y is
+typedef struct nn__product {
+    nn__side side[NN__SIDES];        // products with the same rows, as the phases of a convolution with a stride
+    int      sides, add, relu, four, parts;      // four: aligned fours of columns lie side by side in y
+    int64_t  m, n, ys, per;          // n: the largest number of columns; ys: from row to row of y; per: terms in one part
+    nn__lay  outer;                  // batch entries or groups: strides of a, b, y
+    const float *bias;
+    int64_t  bi, bj, bz;             // its strides: by row, column, batch entry
+    float   *part;                   // (entry, side, part, m, n) if parts > 1
+} nn__product;
+
+NN__DEV int64_t nn__over(int64_t a, int64_t b) { return ((a | b) >> 32) ? a / b : (int64_t)((unsigned)a / (unsigned)b); }
+NN__DEV int4 nn__point(const nn__points &s, int64_t i, int64_t end)          // offset (low, high), place; out of the grid from `end` on
+{
+    int64_t q, y, x, off;
+    int4 r;
+    if (i >= end) { r.x = r.y = r.w = 0; r.z = NN__FAR; return r; }
+    q = s.nx > i ? 0 : nn__over(i, s.nx);
+    x = i - q * s.nx;
+    y = q;
+    q = s.ny > y ? 0 : nn__over(y, s.ny);
+    y -= q * s.ny;
+    off = s.from + q * s.sq + y * s.sy + x * s.sx;
+    r.x = (int)(unsigned)off; r.y = (int)(off >> 32);
+    r.z = s.y0 + (int)y * s.py; r.w = s.x0 + (int)x * s.px;
+    return r;
+}
+NN__DEV int64_t nn__offset(int4 p) { return (int64_t)p.y << 32 | (unsigned)p.x; }
+
+// Tensor cores take words: a number rounded to TF32, or two halves, neighbours in p. Then all of them work on the same tile.
+enum { NN__ALONG_P, NN__ALONG_I };   // in which direction neighbouring lanes read a factor
+#ifdef NN_CUDA_EMU
+NN__DEV unsigned nn__tf32(float x) { unsigned u = __float_as_uint(x); return (u & 0x7f800000u) == 0x7f800000u ? u : (u + 0x1000u) & 0xffffe000u; }
+NN__DEV unsigned nn__two_bf16(float a, float b) { return nn__to_bf16(a) | (unsigned)nn__to_bf16(b) << 16; }
+NN__DEV unsigned nn__two_f16(float a, float b)  { return nn__to_f16(a) | (unsigned)nn__to_f16(b) << 16; }
+NN__DEV float    nn__wide_f16(unsigned short h) { return nn__f16_to(h); }
+#else
+NN__DEV float    nn__wide_f16(unsigned short h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+NN__DEV unsigned nn__tf32(float x) { unsigned u; asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(u) : "f"(x)); return u; }
+NN__DEV unsigned nn__two_bf16(float a, float b) { unsigned u; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(b), "f"(a)); return u; }
+NN__DEV unsigned nn__two_f16(float a, float b)  { unsigned u; asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(b), "f"(a)); return u; }
+#else
+NN__DEV unsigned nn__tf32(float x) { return __float_as_uint(x); }
+NN__DEV unsigned nn__two_bf16(float, float) { return 0; }
+NN__DEV unsigned nn__two_f16(float, float)  { return 0; }
+#endif
+#endif
+template <int MMA> NN__DEV unsigned nn__word(float a, float b)
+{
+    return MMA == NN_CUDA_BF16 ? nn__two_bf16(a, b) : MMA == NN_CUDA_FP16 ? nn__two_f16(a, b) : MMA == NN_CUDA_TF32 ? nn__tf32(a) : __float_as_uint(a);
+}
+// A tile: B rows, B columns, P terms by 2 B threads. In shared memory a factor is ROWS lines of B words and some, one line a word in p. Words of
+// lines 4 to 7 (of 8) are swapped so that neither the lanes' stores nor the fragments' loads meet in a bank.
+template <int MMA, int B> struct nn__tile {
+    enum { HALF = MMA >= NN_CUDA_BF16, P = MMA ? 16 : 8, ROWS = HALF ? 8 : P, LINE = B + (MMA ? 8 : 4), PASSES = P / 8, WORDS = ROWS * LINE };
+    static __device__ __forceinline__ int at(int q, int i) { return q * LINE + (MMA && (q & 4) ? i ^ 20 : i); }
+};
+
+// Eight terms a pass, four numbers of them a thread: i and p of number s of pass e.
+template <int MMA, int B, int ALONG>
+NN__DEV void nn__tile_load(const nn__factor &f, const float *at, const int4 *rows, const int4 *terms, float (*r)[4])
+{
+    typedef nn__tile<MMA, B> T;
+    const int t = (int)threadIdx.x;
+    if (f.four) {
+NN__UNROLL
+        for (int e = 0; e < T::PASSES; e++) {
+            int i = ALONG == NN__ALONG_P ? t >> 1 : 4 * (t % (B / 4));
+            int p = ALONG == NN__ALONG_P ? 4 * (t & 1) + 8 * e : T::HALF ? 2 * (t / (B / 4)) + e : t / (B / 4) + 8 * e;
+            int4 a = rows[i], b = terms[p];
+            float4 v = make_float4(0, 0, 0, 0);
+            if (a.z + b.z >= 0) v = *(const float4 *)(at + nn__offset(a) + nn__offset(b));
+            r[e][0] = v.x; r[e][1] = v.y; r[e][2] = v.z; r[e][3] = v.w;
+        }
+        return;
+    }
+NN__UNROLL
+    for (int e = 0; e < T::PASSES; e++)
+NN__UNROLL
+        for (int s = 0; s < 4; s++) {
+            int i = ALONG == NN__ALONG_P ? (t >> 3) + s * (B / 4) : t % B;
+            int p = ALONG == NN__ALONG_P ? (T::HALF ? 2 * (t & 7) + e : (t & 7) + 8 * e) : T::HALF ? 8 * e + 4 * (s >> 1) + 2 * (t / B) + (s & 1) : t / B + 2 * s + 8 * e;
+            int4 a = rows[i], b = terms[p];
+            r[e][s] = (unsigned)(a.z + b.z) < (unsigned)f.h && (unsigned)(a.w + b.w) < (unsigned)f.w ? at[nn__offset(a) + nn__offset(b)] : 0.0f;
+        }
+}
+template <int MMA, int B, int ALONG>
+NN__DEV void nn__tile_store(int four, const float (*r)[4], unsigned *to)
+{
+    typedef nn__tile<MMA, B> T;
+    const int t = (int)threadIdx.x, last = T::PASSES - 1;
+NN__UNROLL
+    for (int e = 0; e < (T::HALF && (four ? ALONG == NN__ALONG_I : ALONG == NN__ALONG_P) ? 1 : T::PASSES); e++) {
+        if (four && ALONG == NN__ALONG_I) {
+            uint4 v;
+            v.x = nn__word<MMA>(r[e][0], r[last][0]); v.y = nn__word<MMA>(r[e][1], r[last][1]);
+            v.z = nn__word<MMA>(r[e][2], r[last][2]); v.w = nn__word<MMA>(r[e][3], r[last][3]);
+            *(uint4 *)&to[T::at(t / (B / 4) + 8 * e, 4 * (t % (B / 4)))] = v;
+        } else
+NN__UNROLL
+            for (int s = 0; s < (T::HALF && (four || ALONG == NN__ALONG_I) ? 2 : 4); s++) {
+                if (ALONG == NN__ALONG_P && four) {
+                    if (T::HALF) to[T::at(2 * (t & 1) + s + 4 * e, t >> 1)] = nn__word<MMA>(r[e][2 * s & 3], r[e][(2 * s + 1) & 3]);
+                    else         to[T::at(4 * (t & 1) + s + 8 * e, t >> 1)] = nn__word<MMA>(r[e][s], 0);
+                } else if (ALONG == NN__ALONG_P) to[T::at((t & 7) + (T::HALF ? 0 : 8 * e), (t >> 3) + s * (B / 4))] = nn__word<MMA>(r[e][s], r[last][s]);
+                else if (T::HALF) to[T::at(4 * e + 2 * s + t / B, t % B)] = nn__word<MMA>(r[e][2 * s & 3], r[e][(2 * s + 1) & 3]);
+                else to[T::at(t / B + 2 * s + 8 * e, t % B)] = nn__word<MMA>(r[e][s], 0);
+            }
+    }
+}
+
+// What a thread owns of a tile. FFMA: RI fours of rows and RJ fours of columns, far apart. Tensor cores: a warp has B / 2 x 32 in fragments.
+template <int MMA, int B> struct nn__own { enum { RI = MMA ? B / 32 : 2, RJ = MMA ? 4 : B / 64, SUMS = MMA ? 4 * RI * RJ : 16 * RI * RJ }; };
+template <int MMA, int B>
+NN__DEV void nn__tile_multiply(const unsigned *a, const unsigned *b, float *sum)
+{
+    typedef nn__tile<MMA, B> T;
+    typedef nn__own<MMA, B> O;
+    const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
+    if (MMA) {
+        const int g = lane >> 2, t = lane & 3, i0 = warp / (B / 32) * (B / 2) + g, j0 = warp % (B / 32) * 32 + g;
+NN__UNROLL
+        for (int step = 0; step < T::ROWS; step += 8) {
+            unsigned fa[O::RI][4], fb[O::RJ][2];
+NN__UNROLL
+            for (int u = 0; u < O::RI; u++) {
+                fa[u][0] = a[T::at(step + t, i0 + 16 * u)];     fa[u][1] = a[T::at(step + t, i0 + 16 * u + 8)];
+                fa[u][2] = a[T::at(step + t + 4, i0 + 16 * u)]; fa[u][3] = a[T::at(step + t + 4, i0 + 16 * u + 8)];
+            }
+NN__UNROLL
+            for (int v = 0; v < O::RJ; v++) { fb[v][0] = b[T::at(step + t, j0 + 8 * v)]; fb[v][1] = b[T::at(step + t + 4, j0 + 8 * v)]; }
+NN__UNROLL
+            for (int u = 0; u < O::RI; u++)
+NN__UNROLL
+                for (int v = 0; v < O::RJ; v++) {
+                    float *d = sum + 4 * (u * O::RJ + v);
+                    if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(d, fa[u], fb[v]);
+                    else if (MMA == NN_CUDA_BF16) NN__MMA_BF16_16816(d, fa[u], fb[v]);
+                    else NN__MMA_F16_16816(d, fa[u], fb[v]);
+                }
+        }
+        return;
+    }
+    const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
+NN__UNROLL
+    for (int q = 0; q < T::ROWS; q++) {
+        float x[O::RI * 4], y[O::RJ * 4];
+NN__UNROLL
+        for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
+NN__UNROLL
+        for (int v = 0; v < O::RJ; v++) *(float4 *)&y[4 * v] = *(const float4 *)&b[q * T::LINE + v * (B / O::RJ) + 4 * tx];
+NN__UNROLL
+        for (int i = 0; i < 4 * O::RI; i++)
+NN__UNROLL
+            for (int j = 0; j < 4 * O::RJ; j++) sum[i * 4 * O::RJ + j] = fmaf(x[i], y[j], sum[i * 4 * O::RJ + j]);
+    }
+}
+
+// Where the results of one (entry, side, part) go: to their place, or into the parts.
+typedef struct nn__target { float *y; const float *bias; int64_t ys, n; int add, relu, four; } nn__target;
+NN__DEV nn__target nn__target_of(const nn__product &g, int64_t entry, int side, int64_t part, int64_t y_at)
+{
+    nn__target o;
+    o.n = g.side[side].column.count;
+    o.y = g.side[side].y + y_at; o.ys = g.ys; o.bias = g.bias ? g.bias + entry * g.bz : NULL; o.add = g.add; o.relu = g.relu; o.four = g.four;
+    if (g.parts > 1) {
+        o.y = g.part + ((entry * g.sides + side) * g.parts + part) * g.m * g.n;
+        o.ys = g.n; o.bias = NULL; o.add = o.relu = 0; o.four = (g.n & 3) == 0;
+    }
+    return o;
+}
+NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, int64_t j, float sum, float old)
+{
+    if (o.bias) sum += o.bias[i * g.bi + j * g.bj];
+    if (o.relu) sum = sum < 0 ? 0 : sum;
+    return o.add ? old + sum : sum;
+}
+template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, const int64_t *column, const float *sum)     // W neighbours
+{
+    if (i >= g.m) return;
+    float *row = o.y + i * o.ys, v[W];
+    if (o.four && j + W <= o.n) {
+        float *at = row + column[0];
+NN__UNROLL
+        for (int s = 0; s < W; s++) v[s] = 0;
+        if (o.add) { if (W == 4) *(float4 *)v = *(const float4 *)at; else *(float2 *)v = *(const float2 *)at; }
+NN__UNROLL
+        for (int s = 0; s < W; s++) v[s] = nn__finish(g, o, i, j + s, sum[s], v[s]);
+        if (W == 4) *(float4 *)at = *(const float4 *)v; else *(float2 *)at = *(const float2 *)v;
+        return;
+    }
+NN__UNROLL
+    for (int s = 0; s < W; s++) if (j + s < o.n) row[column[s]] = nn__finish(g, o, i, j + s, sum[s], o.add ? row[column[s]] : 0);
+}
+
+template <int MMA, int B, int AA, int AB>
+static __global__ void __launch_bounds__(2 * B) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
+{
+    typedef nn__tile<MMA, B> T;
+    typedef nn__own<MMA, B> O;
+    NN_SHARED(uint4, as, [2][T::WORDS / 4]);
+    NN_SHARED(uint4, bs, [2][T::WORDS / 4]);
+    NN_SHARED(int4, rows, [2][B]);
+    NN_SHARED(int4, terms, [2][2][T::P]);
+    NN_SHARED(int64_t, column, [B]);
+    const int t = (int)threadIdx.x;
+    unsigned block = blockIdx.x / tiles_m, z;
+    const int64_t i0 = (int64_t)(blockIdx.x - block * tiles_m) * B;
+    z = block / tiles_n;
+    const int64_t j0 = (int64_t)(block - z * tiles_n) * B;
+    const unsigned part = z % (unsigned)g.parts, side = z / (unsigned)g.parts % (unsigned)g.sides;
+    const int64_t entry = z / (unsigned)g.parts / (unsigned)g.sides;
+    const nn__side &s = g.side[side];
+    const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per);
+    const int count = (int)((max(end - p0, (int64_t)0) + T::P - 1) / T::P);
+    int64_t at[3];
+    if (j0 >= s.column.count) return;                    // a smaller side
+    nn__offsets(g.outer, entry, at);
+    const float *a = s.a.at + at[0], *b = s.b.at + at[1];
+    float sum[O::SUMS], ra[T::PASSES][4], rb[T::PASSES][4];
+NN__UNROLL
+    for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
+
+    if (t < B) { rows[0][t] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + t : nn__offset(nn__point(s.column, j0 + t, s.column.count)); }
+    else rows[1][t - B] = nn__point(s.b.i, j0 + t - B, s.b.i.count);
+    if (t < 2 * T::P) for (int k = 0; k < 2; k++) {
+        const int f = t / T::P, p = t % T::P;
+        terms[k][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + k * T::P + p, end);
+    }
+    __syncthreads();
+    if (count) {
+        nn__tile_load<MMA, B, AA>(s.a, a, rows[0], terms[0][0], ra);
+        nn__tile_load<MMA, B, AB>(s.b, b, rows[1], terms[0][1], rb);
+        nn__tile_store<MMA, B, AA>(s.a.four, ra, (unsigned *)as[0]);
+        nn__tile_store<MMA, B, AB>(s.b.four, rb, (unsigned *)bs[0]);
+    }
+    __syncthreads();
+    for (int k = 0; k < count; k++) {                    // the next tile is on its way while this one is multiplied
+        const int now = k & 1, next = now ^ 1;
+        if (k + 1 < count) {
+            nn__tile_load<MMA, B, AA>(s.a, a, rows[0], terms[next][0], ra);
+            nn__tile_load<MMA, B, AB>(s.b, b, rows[1], terms[next][1], rb);
+        }
+        nn__tile_multiply<MMA, B>((const unsigned *)as[now], (const unsigned *)bs[now], sum);
+        if (k + 1 < count) {
+            nn__tile_store<MMA, B, AA>(s.a.four, ra, (unsigned *)as[next]);
+            nn__tile_store<MMA, B, AB>(s.b.four, rb, (unsigned *)bs[next]);
+            if (t < 2 * T::P) {
+                const int f = t / T::P, p = t % T::P;
+                terms[now][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + (int64_t)(k + 2) * T::P + p, end);
+            }
+        }
+        __syncthreads();
+    }
+    const nn__target o = nn__target_of(g, entry, (int)side, part, at[2]);
+    const int lane = t & 31, warp = t >> 5;
+    if (MMA) {
+        const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
+NN__UNROLL
+        for (int u = 0; u < O::RI; u++)
+NN__UNROLL
+            for (int v = 0; v < O::RJ; v++)
+NN__UNROLL
+                for (int h = 0; h < 2; h++) nn__put<2>(g, o, i0 + r + 16 * u + 8 * h, j0 + c + 8 * v, column + c + 8 * v, sum + 4 * (u * O::RJ + v) + 2 * h);
+        return;
+    }
+    const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
+NN__UNROLL
+    for (int i = 0; i < 4 * O::RI; i++)
+NN__UNROLL
+        for (int v = 0; v < O::RJ; v++) {
+            const int r = i / 4 * (B / O::RI) + 4 * ty + i % 4, c = v * (B / O::RJ) + 4 * tx;
+            nn__put<4>(g, o, i0 + r, j0 + c, column + c, sum + i * 4 * O::RJ + 4 * v);
+        }
+}
+static __global__ void nn__k_parts(const nn__product g, int64_t count)       // y = the sum of its parts
+{
+    int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, j, i, z, at[3];
+    float sum = 0;
+    if (e >= count) return;
+    z = nn__over(e, g.n); j = e - z * g.n;
+    e = z; z = nn__over(e, g.m); i = e - z * g.m;
+    const int side = (int)(z % g.sides);
+    const int64_t entry = z / g.sides;
+    const nn__side &s = g.side[side];
+    if (j >= s.column.count) return;
+    for (int p = 0; p < g.parts; p++) sum += g.part[((z * g.parts + p) * g.m + i) * g.n + j];
+    nn__offsets(g.outer, entry, at);
+    float *y = s.y + at[2] + i * g.ys + nn__offset(nn__point(s.column, j, s.column.count));
+    nn__target o;
+    o.bias = g.bias ? g.bias + entry * g.bz : NULL; o.relu = g.relu; o.add = g.add;
+    *y = nn__finish(g, o, i, j, sum, g.add ? *y : 0);
+}
+
+// ---- thin products: few rows times a large matrix, whose every number is read once: what counts is that all lanes read side by side ----
+typedef struct nn__weights { const void *at; const float *scale; int64_t sj, sg, group; } nn__weights;     // scale of (term p, column j): [j sj + p / group sg]
+template <int TYPE> NN__DEV float nn__weight(const void *w, int64_t i)
+{
+    if (TYPE == NN_I8) return (float)((const signed char *)w)[i];
+    if (TYPE == NN_F32) return ((const float *)w)[i];
+    return TYPE == NN_BF16 ? nn__bf16_to(((const unsigned short *)w)[i]) : nn__wide_f16(((const unsigned short *)w)[i]);
+}
+template <int TYPE, int N> NN__DEV void nn__weights_at(const void *w, int64_t i, float *v)          // N aligned neighbours; N 4 or 16 bytes of them
+{
+    enum { SIZE = TYPE == NN_F32 ? 4 : TYPE == NN_I8 ? 1 : 2, BYTES = N * SIZE };
+    unsigned u[BYTES / 4];
+    const char *from = (const char *)w + i * SIZE;
+    if (BYTES == 16) *(uint4 *)u = *(const uint4 *)from;
+    else if (BYTES == 8) *(uint2 *)u = *(const uint2 *)from;
+    else u[0] = *(const unsigned *)from;
+NN__UNROLL
+    for (int s = 0; s < N; s++) {
+        unsigned x = u[s * SIZE / 4];
+        if (TYPE == NN_F32) v[s] = __uint_as_float(x);
+        else if (TYPE == NN_I8) v[s] = (float)(signed char)(x >> 8 * (s & 3));
+        else if (TYPE == NN_BF16) v[s] = __uint_as_float(s & 1 ? x & 0xffff0000u : x << 16);
+        else v[s] = nn__wide_f16((unsigned short)(x >> 16 * (s & 1)));
+    }
+}
+// Neighbours in p lie side by side: a warp a column. wide: 16 bytes a lane.
+template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_thin_terms(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
+{
+    enum { N = TYPE == NN_F32 ? 4 : TYPE == NN_I8 ? 16 : 8 };
+    const int lane = (int)threadIdx.x & 31;
+    const unsigned block = blockIdx.x / across, z = block / chunks, part = z % (unsigned)g.parts;
+    const int64_t j = (int64_t)(blockIdx.x - block * across) * 8 + (threadIdx.x >> 5), i0 = (int64_t)(block - z * chunks) * M, entry = z / (unsigned)g.parts;
+    const nn__side &s = g.side[0];
+    const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per), xs = s.a.i.sx, xp = s.a.p.sx;
+    int64_t at[3], p;
+    if (j >= s.column.count) return;
+    nn__offsets(g.outer, entry, at);
+    const float *x = s.a.at + at[0], *scale = w.scale ? w.scale + j * w.sj : NULL;
+    const int64_t wj = at[1] + j * s.b.i.sx;
+    float sum[M];
+NN__UNROLL
+    for (int m = 0; m < M; m++) sum[m] = 0;
+    if (wide) for (p = p0 + lane * N; p < end; p += 32 * N) {
+        float v[N];
+        nn__weights_at<TYPE, N>(w.at, wj + p, v);
+        if (scale) {
+NN__UNROLL
+            for (int e = 0; e < N; e++) v[e] *= scale[nn__over(p + e, w.group) * w.sg];
+        }
+NN__UNROLL
+        for (int m = 0; m < M; m++) if (i0 + m < g.m) {
+NN__UNROLL
+            for (int e = 0; e < N; e += 4) {
+                float4 u = *(const float4 *)(x + (i0 + m) * xs + p + e);
+                sum[m] = fmaf(u.x, v[e], fmaf(u.y, v[e + 1], fmaf(u.z, v[e + 2], fmaf(u.w, v[e + 3], sum[m]))));
+            }
+        }
+    }
+    else for (p = p0 + lane; p < end; p += 32) {
+        float v = nn__weight<TYPE>(w.at, wj + p * s.b.p.sx);
+        if (scale) v *= scale[nn__over(p, w.group) * w.sg];
+NN__UNROLL
+        for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
+    }
+    const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
+    const int64_t to = g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count));
+NN__UNROLL
+    for (int m = 0; m < M; m++) {
+        sum[m] = nn__warp_sum(sum[m]);
+        if (lane == 0 && i0 + m < g.m) { float *y = o.y + (i0 + m) * o.ys + to; *y = nn__finish(g, o, i0 + m, j, sum[m], o.add ? *y : 0); }
+    }
+}
+// Neighbours in j lie side by side: a block has 8 fours of columns and 32 terms at a time.
+template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_thin_columns(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
+{
+    NN_SHARED(float4, sums, [8][8]);
+    const int t = (int)threadIdx.x, lane = t & 31, four = t & 7;
+    const unsigned block = blockIdx.x / across, z = block / chunks, part = z % (unsigned)g.parts;
+    const int64_t j = (int64_t)(blockIdx.x - block * across) * 32 + 4 * four, i0 = (int64_t)(block - z * chunks) * M, entry = z / (unsigned)g.parts;
+    const nn__side &s = g.side[0];
+    const int64_t n = s.column.count, p0 = part * g.per, end = min(s.k, p0 + g.per), xs = s.a.i.sx, xp = s.a.p.sx;
+    int64_t at[3], p;
+    nn__offsets(g.outer, entry, at);
+    const float *x = s.a.at + at[0];
+    float sum[M][4];
+NN__UNROLL
+    for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = sum[m][2] = sum[m][3] = 0;
+    if (j < n) for (p = p0 + t / 8; p < end; p += 32) {
+        const int64_t wp = at[1] + p * s.b.p.sx;
+        float v[4];
+        if (wide) nn__weights_at<TYPE, 4>(w.at, wp + j, v);
+        else {
+NN__UNROLL
+            for (int e = 0; e < 4; e++) v[e] = j + e < n ? nn__weight<TYPE>(w.at, wp + (j + e) * s.b.i.sx) : 0;
+        }
+        if (w.scale) {
+            const float *scale = w.scale + nn__over(p, w.group) * w.sg;
+NN__UNROLL
+            for (int e = 0; e < 4; e++) if (j + e < n) v[e] *= scale[(j + e) * w.sj];
+        }
+NN__UNROLL
+        for (int m = 0; m < M; m++) if (i0 + m < g.m) {
+            const float u = x[(i0 + m) * xs + p * xp];
+NN__UNROLL
+            for (int e = 0; e < 4; e++) sum[m][e] = fmaf(u, v[e], sum[m][e]);
+        }
+    }
+    const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
+NN__UNROLL
+    for (int m = 0; m < M; m++) {
+NN__UNROLL
+        for (int e = 0; e < 4; e++) for (int k = 8; k < 32; k += k) sum[m][e] += __shfl_xor_sync(NN__FULL, sum[m][e], k);
+        if (lane < 8) sums[t >> 5][four] = make_float4(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
+        __syncthreads();
+        if (t < 32 && i0 + m < g.m) {
+            const int64_t c = j - 4 * four + t;
+            float all = 0;
+            for (int k = 0; k < 8; k++) all += ((const float *)sums[k])[t];
+            if (c < n) {
+                float *y = o.y + (i0 + m) * o.ys + (g.parts > 1 ? c : nn__offset(nn__point(s.column, c, n)));
+                *y = nn__finish(g, o, i0 + m, c, all, o.add ? *y : 0);
+            }
+        }
+        __syncthreads();
+    }
+}
+template <int TYPE> static __global__ void nn__k_enlarge(const nn__weights w, float *to, int64_t count, int64_t inner, int64_t j_in, int64_t j_out)
+{                                    // weights of any type to floats in the same order: the inner index runs over columns (j_in 1) or terms
+    int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, out, in;
+    if (e >= count) return;
+    out = nn__over(e, inner); in = e - out * inner;
+    float v = nn__weight<TYPE>(w.at, e);
+    if (w.scale) v *= w.scale[(j_in * in + j_out * out) * w.sj + nn__over(j_out * in + j_in * out, w.group) * w.sg];
+    to[e] = v;
+}
+
+// ---- products of few rows (a channel or two of a convolution): a thread a column ----
+template <int R> static __global__ void __launch_bounds__(128) nn__k_few_rows(const nn__product g, unsigned across, unsigned chunks)
+{
+    const unsigned block = blockIdx.x / across, z = block / chunks, side = z % (unsigned)g.sides;
+    const int64_t j = (int64_t)(blockIdx.x - block * across) * 128 + threadIdx.x, i0 = (int64_t)(block - z * chunks) * R, entry = z / (unsigned)g.sides;
+    const nn__side &s = g.side[side];
+    int64_t at[3], rows[R];
+    float sum[R];
+    if (j >= s.column.count) return;
+    nn__offsets(g.outer, entry, at);
+    const int4 c = nn__point(s.b.i, j, s.b.i.count);
+    const float *b = s.b.at + at[1] + nn__offset(c) + s.b.p.from, *a = s.a.at + at[0] + s.a.p.from;
+NN__UNROLL
+    for (int r = 0; r < R; r++) { rows[r] = s.a.i.from + min(i0 + r, g.m - 1) * s.a.i.sx; sum[r] = 0; }
+    const int64_t outer = s.k ? s.k / (s.b.p.ny * s.b.p.nx) : 0;
+    for (int64_t q = 0; q < outer; q++) for (int y = 0; y < (int)s.b.p.ny; y++) {
+        const int py = c.z + s.b.p.y0 + y * s.b.p.py;
+        if ((unsigned)py >= (unsigned)s.b.h) continue;
+        for (int x = 0; x < (int)s.b.p.nx; x++) {
+            const int px = c.w + s.b.p.x0 + x * s.b.p.px;
+            if ((unsigned)px >= (unsigned)s.b.w) continue;
+            const float v = b[q * s.b.p.sq + y * s.b.p.sy + x * s.b.p.sx];
+NN__UNROLL
+            for (int r = 0; r < R; r++) sum[r] = fmaf(a[rows[r] + q * s.a.p.sq + y * s.a.p.sy + x * s.a.p.sx], v, sum[r]);
+        }
+    }
+    const nn__target o = nn__target_of(g, entry, (int)side, 0, at[2]);
+    float *to = o.y + nn__offset(nn__point(s.column, j, s.column.count));
+NN__UNROLL
+    for (int r = 0; r < R; r++) if (i0 + r < g.m) { float *y = to + (i0 + r) * o.ys; *y = nn__finish(g, o, i0 + r, j, sum[r], o.add ? *y : 0); }
+}
+// ---- products of few results and many terms (weights of a depthwise convolution): a block has one row and up to nine columns ----
+static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__product g, unsigned across)
+{
+    NN_SHARED(int4, columns, [9]);
+    NN_SHARED(float, warps, [32]);
+    const int t = (int)threadIdx.x;
+    unsigned block = blockIdx.x / across, z = block / (unsigned)g.m;
+    const int64_t j0 = (int64_t)(blockIdx.x - block * across) * 9, i = block - z * (unsigned)g.m;
+    const unsigned part = z % (unsigned)g.parts;
+    const int64_t entry = z / (unsigned)g.parts;
+    const nn__side &s = g.side[0];
+    const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per);
+    int64_t at[3];
+    float sum[9];
+    nn__offsets(g.outer, entry, at);
+    if (t < 9) columns[t] = nn__point(s.b.i, j0 + t, s.b.i.count);
+    __syncthreads();
+    const float *a = s.a.at + at[0] + nn__offset(nn__point(s.a.i, i, s.a.i.count)), *b = s.b.at + at[1];
+NN__UNROLL
+    for (int k = 0; k < 9; k++) sum[k] = 0;
+    for (int64_t p = p0 + t; p < end; p += 256) {
+        const float v = a[nn__offset(nn__point(s.a.p, p, end))];
+        const int4 q = nn__point(s.b.p, p, end);
+NN__UNROLL
+        for (int k = 0; k < 9; k++) {
+            const int4 c = columns[k];
+            if ((unsigned)(c.z + q.z) < (unsigned)s.b.h && (unsigned)(c.w + q.w) < (unsigned)s.b.w) sum[k] = fmaf(v, b[nn__offset(c) + nn__offset(q)], sum[k]);
+        }
+    }
+    const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
+NN__UNROLL
+    for (int k = 0; k < 9; k++) {
+        const float all = nn__block_sum(sum[k], warps);
+        if (t == 0 && j0 + k < s.column.count) {
+            float *y = o.y + i * o.ys + (g.parts > 1 ? j0 + k : nn__offset(nn__point(s.column, j0 + k, s.column.count)));
+            *y = nn__finish(g, o, i, j0 + k, all, o.add ? *y : 0);
+        }
+    }
+}
+
+// ---- from numbers to a launch ------------------------------------------------------------------------------------
+static nn__points nn__line(int64_t count, int64_t stride)            // an index of one digit
+{
+    nn__points s;
+    memset(&s, 0, sizeof s);
+    s.count = count; s.ny = 1; s.nx = count > 0 ? count : 1; s.sx = stride;
+    return s;
+}
+static nn__points nn__digits(int64_t nq, int64_t ny, int64_t nx, int64_t sq, int64_t sy, int64_t sx)
+{
+    nn__points s;
+    memset(&s, 0, sizeof s);
+    s.count = nq * ny * nx; s.ny = ny > 0 ? ny : 1; s.nx = nx > 0 ? nx : 1; s.sq = sq; s.sy = sy; s.sx = sx;
+    return s;
+}
+static void nn__join(nn__points *s)  // digits that run on are one; only where they have no place in a grid
+{
+    if (s->py | s->px) return;
+    if (s->nx == 1) { s->nx = s->ny; s->sx = s->sy; s->ny = 1; }
+    else if (s->ny == 1 || s->sy == s->nx * s->sx) { s->nx *= s->ny; s->ny = 1; }
+    else return;
+    s->sy = 0;
+    if (s->nx == 1) s->sx = s->sq;
+    else if (s->sq != s->nx * s->sx && s->count > s->nx) return;
+    s->nx = s->count > 0 ? s->count : 1;
+    s->sq = 0;
+}
+static int nn__quarter(const nn__points *s) { return ((s->sq | s->sy | s->sx | s->from) & 3) == 0; }
+static int nn__along(nn__factor *f, int64_t outer)       // which way the lanes go, and whether in fours
+{
+    int way, flat;
+    nn__join(&f->i);
+    nn__join(&f->p);
+    flat = !(f->i.py | f->i.px | f->p.py | f->p.px) && f->h == 1 && f->w == 1 && !((uintptr_t)f->at & 15) && !(outer & 3) && !((f->i.from | f->p.from) & 3);
+    way = f->p.sx == 1 && f->p.nx > 1 ? NN__ALONG_P : f->i.sx == 1 || f->i.sx < f->p.sx ? NN__ALONG_I : NN__ALONG_P;
+    if (way == NN__ALONG_P) f->four = flat && f->p.sx == 1 && !((f->p.nx | f->p.count | f->p.sq | f->p.sy) & 3) && nn__quarter(&f->i);
+    else                    f->four = flat && f->i.sx == 1 && !((f->i.nx | f->i.count | f->i.sq | f->i.sy) & 3) && nn__quarter(&f->p);
+    return way;
+}
+static int64_t nn__all_of(const nn__lay *l, int view)    // strides, or-ed: what all of them are multiples of
+{
+    int64_t s = 0;
+    int k;
+    for (k = 0; k < l->ndim; k++) s |= l->stride[view][k];
+    return s;
+}
+typedef void (*nn__product_kernel)(const nn__product g, unsigned, unsigned);
+#define NN__TILED(MMA, B) { { nn__k_product<MMA, B, 0, 0>, nn__k_product<MMA, B, 0, 1> }, { nn__k_product<MMA, B, 1, 0>, nn__k_product<MMA, B, 1, 1> } }
+#define NN__TILES(MMA)    { NN__TILED(MMA, 64), NN__TILED(MMA, 128) }
+static const nn__product_kernel nn__products[4][2][2][2] = { NN__TILES(NN_CUDA_FP32), NN__TILES(NN_CUDA_TF32), NN__TILES(NN_CUDA_BF16), NN__TILES(NN_CUDA_FP16) };
+
+enum { NN__ENOUGH_BLOCKS = 192, NN__MOST_PARTS = 64 };   // fixed numbers, so that results do not depend on the device
+static int64_t nn__ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int nn__cut_terms(nn__cuda *d, nn__product *g, int64_t blocks, int64_t k, int64_t least)      // 0 after an error
+{
+    int64_t parts = blocks >= NN__ENOUGH_BLOCKS / 2 ? 1 : nn__ceil(NN__ENOUGH_BLOCKS, blocks > 0 ? blocks : 1);
+    if (parts > k / least) parts = k / least;
+    if (parts > NN__MOST_PARTS) parts = NN__MOST_PARTS;
+    if (parts < 1) parts = 1;
+    g->per = (nn__ceil(k, parts) + 63) & ~(int64_t)63;
+    if (g->per < 64) g->per = 64;
+    parts = k ? nn__ceil(k, g->per) : 1;
+    g->parts = (int)parts;
+    if (parts == 1) return 1;
+    g->part = (float *)nn__cuda_scratch(d, (size_t)(g->outer.count * g->sides * parts * g->m * g->n) * sizeof(float));
+    return g->part != NULL;
+}
+static void nn__add_parts(nn__cuda *d, const nn__product *g)
+{
+    int64_t count = g->outer.count * g->sides * g->m * g->n;
+    if (g->parts > 1) NN__LAUNCH(d, nn__k_parts, NN__BLOCKS(count, 256), 256, 0, *g, count);
+}
+static void nn__set_four(nn__product *g)
+{
+    int i;
+    g->four = !(nn__all_of(&g->outer, 2) & 3) && !(g->ys & 3);
+    for (i = 0; i < g->sides; i++) {
+        nn__points *c = &g->side[i].column;
+        nn__join(c);
+        if (c->sx != 1 || ((c->nx | c->count | c->sq | c->sy | c->from) & 3) || ((uintptr_t)g->side[i].y & 15)) g->four = 0;
+    }
+}
+static int nn__product_tiled(nn__cuda *d, nn__product *g)
+{
+    int i, mma = d->arch >= 80 ? d->precision : 0, large, aa = 0, ab = 0, way;
+    int64_t k = 0, entries = g->outer.count * g->sides, b;
+    unsigned tm, tn;
+    for (i = 0; i < g->sides; i++) {
+        way = nn__along(&g->side[i].a, nn__all_of(&g->outer, 0));
+        if (!i) aa = way; else if (aa != way) { g->side[i].a.four = 0; }
+        way = nn__along(&g->side[i].b, nn__all_of(&g->outer, 1));
+        if (!i) ab = way; else if (ab != way) { g->side[i].b.four = 0; }
+        if (g->side[i].k > k) k = g->side[i].k;
+    }
+    nn__set_four(g);
+    large = g->m > 64 && g->n > 64 && nn__ceil(g->m, 128) * nn__ceil(g->n, 128) * entries >= NN__ENOUGH_BLOCKS / 2;
+    b = large ? 128 : 64;
+    tm = NN__BLOCKS(g->m, b); tn = NN__BLOCKS(g->n, b);
+    if (!nn__cut_terms(d, g, (int64_t)tm * tn * entries, k, 256)) return 1;
+    nn__product_kernel product = nn__products[mma][large][aa][ab];
+    NN__LAUNCH(d, product, (unsigned)((int64_t)tm * tn * entries * g->parts), (unsigned)(2 * b), 0, *g, tm, tn);
+    nn__add_parts(d, g);
+    return 1;
+}
+#define NN__THIN(kernel, TYPE) (g->m == 1 ? kernel<TYPE, 1> : kernel<TYPE, 4>)
+typedef void (*nn__thin_kernel)(const nn__product g, const nn__weights w, unsigned, unsigned, int);
+static int nn__product_thin(nn__cuda *d, nn__product *g, const nn__weights *w, int type)     // factors of one digit each
+{
+    const nn__factor *a = &g->side[0].a, *b = &g->side[0].b;
+    int terms = b->p.sx == 1 && b->p.count > 1, size = type == NN_F32 ? 4 : type == NN_I8 ? 1 : 2, n = terms ? 16 / size : 4, wide;
+    unsigned across = NN__BLOCKS(g->n, terms ? 8 : 32), chunks = g->m == 1 ? 1 : NN__BLOCKS(g->m, 4);
+    int64_t strides = nn__all_of(&g->outer, 1) | b->i.from | b->p.from, k = g->side[0].k;
+    nn__thin_kernel thin;
+    wide = !((uintptr_t)w->at % (size_t)(n * size)) && !((strides | (terms ? b->i.sx | k : b->p.sx | g->n)) % n) && (terms || b->i.sx == 1);
+    if (terms && (a->p.sx != 1 || ((a->i.sx | nn__all_of(&g->outer, 0)) & 3) || ((uintptr_t)a->at & 15))) wide = 0;
+    if (!nn__cut_terms(d, g, (int64_t)across * chunks * g->outer.count, k, terms ? 1024 : 256)) return 1;
+    if (terms) thin = type == NN_F32 ? NN__THIN(nn__k_thin_terms, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_terms, NN_I8) :
+                      type == NN_BF16 ? NN__THIN(nn__k_thin_terms, NN_BF16) : NN__THIN(nn__k_thin_terms, NN_F16);
+    else thin = type == NN_F32 ? NN__THIN(nn__k_thin_columns, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_columns, NN_I8) :
+                type == NN_BF16 ? NN__THIN(nn__k_thin_columns, NN_BF16) : NN__THIN(nn__k_thin_columns, NN_F16);
+    NN__LAUNCH(d, thin, (unsigned)((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, *w, across, chunks, wide);
+    nn__add_parts(d, g);
+    return 1;
+}
+// y (m, n) = a (m, k) b (k, n) in rows of strides; sums over `fold` more digits of the terms (batch entries that a broadcast factor had).
+typedef struct nn__matrices {
+    const float *a, *b;
+    float   *y;
+    int64_t  m, n, k, ai, ap, bp, bj, yi, yj;
+    int64_t  fold[2], afold[2], bfold[2];                // 1 where there is none
+    nn__lay  outer;
+    const float *bias;                                   // of columns
+    int      add, relu;
+} nn__matrices;
+static int nn__multiply(nn__cuda *d, nn__matrices m, const nn__weights *w, int type)
+{
+    nn__product g;
+    nn__side *s = &g.side[0];
+    int swap = !w && m.yj != 1 && m.yi == 1;
+    nn__weights own;
+    memset(&g, 0, sizeof g);
+    if (!m.m || !m.n || !m.outer.count) return 1;
+    if (!swap && !w && m.n <= 8 && m.m > 8) swap = 1;    // thin the other way
+    if (swap) {
+        const float *f = m.a; m.a = m.b; m.b = f;
+        int64_t t = m.m, i; m.m = m.n; m.n = t;
+        t = m.ai; m.ai = m.bj; m.bj = t;
+        t = m.ap; m.ap = m.bp; m.bp = t;
+        t = m.yi; m.yi = m.yj; m.yj = t;
+        for (i = 0; i < 2; i++) { t = m.afold[i]; m.afold[i] = m.bfold[i]; m.bfold[i] = t; }
+        for (i = 0; i < m.outer.ndim; i++) { t = m.outer.stride[0][i]; m.outer.stride[0][i] = m.outer.stride[1][i]; m.outer.stride[1][i] = t; }
+    }
+    s->a.at = m.a; s->b.at = m.b; s->y = m.y;
+    s->a.h = s->a.w = s->b.h = s->b.w = 1;
+    s->a.i = nn__line(m.m, m.ai); s->b.i = nn__line(m.n, m.bj); s->column = nn__line(m.n, m.yj);
+    s->a.p = nn__digits(m.fold[1], m.fold[0], m.k, m.afold[1], m.afold[0], m.ap);
+    s->b.p = nn__digits(m.fold[1], m.fold[0], m.k, m.bfold[1], m.bfold[0], m.bp);
+    s->k = s->a.p.count;
+    if (s->k == s->a.p.nx) { nn__join(&s->a.p); nn__join(&s->b.p); }
+    g.sides = 1; g.parts = 1; g.add = m.add; g.relu = m.relu; g.m = m.m; g.n = m.n; g.ys = m.yi; g.outer = m.outer;
+    g.bias = m.bias; g.bi = swap; g.bj = !swap;
+    if (w) return nn__product_thin(d, &g, w, type);
+    nn__points pa = s->a.p, pb = s->b.p;
+    nn__join(&pa); nn__join(&pb);
+    if (m.m <= 8 && pa.nx == s->k && pb.nx == s->k && s->k) {
+        s->a.p = pa; s->b.p = pb;
+        memset(&own, 0, sizeof own);
+        own.at = m.b;
+        return nn__product_thin(d, &g, &own, NN_F32);
+    }
+    return nn__product_tiled(d, &g);
+}
+
+// ---- matmul ----
+static int nn__is_f32(const nn_view *v) { return !v->data || v->dtype == NN_F32; }
+static void nn__lay_add(nn__lay *l, int64_t size, int64_t a, int64_t b, int64_t y)       // one more dimension, the fastest
+{
+    int n = l->ndim - 1;
+    l->count *= size;
+    l->small = l->count < 0x7fffffff;
+    if (size == 1) return;
+    if (n >= 0 && l->stride[0][n] == a * size && l->stride[1][n] == b * size && l->stride[2][n] == y * size) l->size[n] *= size;
+    else { n = l->ndim++; l->size[n] = size; }
+    l->stride[0][n] = a; l->stride[1][n] = b; l->stride[2][n] = y;
+}
+static int64_t nn__batch_stride(const nn_view *v, const nn_view *like, int dim)          // of dimension dim of `like`; 0 where v is broadcast
+{
+    int e = dim - (like->ndim - v->ndim);
+    return e < 0 || v->shape[e] == 1 ? 0 : v->stride[e];
+}
+// which: 0 y = a b, 1 da = dy b', 2 db = a' dy. Where the result was broadcast, the sum goes over the batch as well.
+static int nn__matmul_part(nn__cuda *d, const nn_call *c, int which)
+{
+    const nn_view *like = &c->out[0], *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1];
+    const nn_view *y = which ? &c->din[which - 1] : like;
+    int64_t m = like->shape[like->ndim - 2], n = like->shape[like->ndim - 1], k = c->in[0].shape[c->in[0].ndim - 1];
+    nn__matrices g;
+    nn__lay rest;                    // folds: sizes and strides of a and b
+    int i, dim;
+    int64_t at[3], r;
+    memset(&g, 0, sizeof g);
+    memset(&rest, 0, sizeof rest);
+    g.outer.count = rest.count = g.fold[0] = g.fold[1] = 1;
+    g.a = (const float *)a->data; g.b = (const float *)b->data; g.y = (float *)y->data;
+    g.m = which == 2 ? k : m; g.n = which == 1 ? k : n; g.k = which == 1 ? n : which == 2 ? m : k;
+    g.ai = a->stride[a->ndim - 2]; g.ap = a->stride[a->ndim - 1];
+    g.bp = b->stride[b->ndim - 2]; g.bj = b->stride[b->ndim - 1];
+    if (which == 2) { r = g.ai; g.ai = g.ap; g.ap = r; }
+    if (which == 1) { r = g.bp; g.bp = g.bj; g.bj = r; }
+    g.yi = y->stride[y->ndim - 2]; g.yj = y->stride[y->ndim - 1];
+    g.add = which ? (int)(c->add >> (which - 1) & 1) : 0;
+    for (dim = 0; dim < like->ndim - 2; dim++) {
+        int e = dim - (like->ndim - y->ndim);
+        int64_t size = like->shape[dim], sa = nn__batch_stride(a, like, dim), sb = nn__batch_stride(b, like, dim);
+        if (e >= 0 && (y->shape[e] == size || !which)) nn__lay_add(&g.outer, size, sa, sb, y->stride[e]);
+        else nn__lay_add(&rest, size, sa, sb, 0);
+    }
+    // rows of a that run on through the batch are more rows
+    if (g.outer.ndim == 1 && g.outer.stride[1][0] == 0 && g.outer.stride[0][0] == g.m * g.ai && g.outer.stride[2][0] == g.m * g.yi && g.m) {
+        g.m *= g.outer.count;
+        memset(&g.outer, 0, sizeof g.outer);
+        g.outer.count = 1;
+    }
+    for (i = 0; i < 2 && i < rest.ndim; i++) {           // the last dimensions are digits of the terms
+        int e = rest.ndim - 1 - i;
+        g.fold[i] = rest.size[e]; g.afold[i] = rest.stride[0][e]; g.bfold[i] = rest.stride[1][e];
+    }
+    if (!rest.count) g.k = 0;
+    if (rest.ndim <= 2) return nn__multiply(d, g, NULL, NN_F32);
+    for (r = 0; r < rest.count / (g.fold[0] * g.fold[1]); r++) {     // and those before them more launches
+        nn__matrices one = g;
+        int64_t left = r;
+        at[0] = at[1] = 0;
+        for (i = rest.ndim - 3; i >= 0; i--) { at[0] += left % rest.size[i] * rest.stride[0][i]; at[1] += left % rest.size[i] * rest.stride[1][i]; left /= rest.size[i]; }
+        one.a += at[0]; one.b += at[1];
+        one.add = g.add || r;
+        if (!nn__multiply(d, one, NULL, NN_F32)) return 0;
+    }
+    return 1;
+}
+static int nn__cuda_matmul(nn__cuda *d, const nn_call *c) { return nn__is_f32(&c->out[0]) && nn__matmul_part(d, c, 0); }
+static int nn__cuda_matmul_back(nn__cuda *d, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < 2; i++) if (c->din[i].data && !nn__is_f32(&c->din[i])) return 0;
+    for (i = 0; i < 2; i++) if (c->din[i].data && !nn__matmul_part(d, c, i + 1)) return 0;
+    return 1;
+}
+
+// ---- sums of columns and of channels: gradients of biases ----
+// x (rows, n): 32 columns a block, 8 rows at a time. x (batch, n, inner): a channel a block.
+static __global__ void __launch_bounds__(256) nn__k_column_sums(const float *x, int64_t rows, int64_t n, int64_t per, float *y, int add)
+{
+    NN_SHARED(float, sums, [8][33]);
+    const int t = (int)threadIdx.x, lane = t & 31, w = t >> 5;
+    const int64_t j = (int64_t)blockIdx.x * 32 + lane, first = blockIdx.y * per, end = min(rows, first + per);
+    float sum = 0;
+    if (j < n) for (int64_t i = first + w; i < end; i += 8) sum += x[i * n + j];
+    sums[w][lane] = sum;
+    __syncthreads();
+    if (w || j >= n) return;
+    for (int k = 1; k < 8; k++) sum += sums[k][lane];
+    y += blockIdx.y * n + j;
+    *y = add ? *y + sum : sum;
+}
+static __global__ void __launch_bounds__(256) nn__k_channel_sums(const float *x, int64_t batch, int64_t n, int64_t inner, int64_t per, float *y, int add)
+{
+    NN_SHARED(float, warps, [32]);
+    const int64_t channel = blockIdx.x, first = blockIdx.y * per, end = min(batch * inner, first + per);
+    float sum = 0;
+    for (int64_t e = first + threadIdx.x; e < end; e += 256) { const int64_t b = nn__over(e, inner); sum += x[(b * n + channel) * inner + e - b * inner]; }
+    sum = nn__block_sum(sum, warps);
+    y += blockIdx.y * n + channel;
+    if (threadIdx.x == 0) *y = add ? *y + sum : sum;
+}
+static int nn__sum_bias(nn__cuda *d, const float *x, int64_t batch, int64_t n, int64_t inner, float *y, int add)
+{
+    int64_t rows = batch * inner, blocks = inner == 1 ? nn__ceil(n, 32) : n, parts, per;
+    float *to = y;
+    if (!n) return 1;
+    parts = blocks >= NN__ENOUGH_BLOCKS / 2 ? 1 : nn__ceil(NN__ENOUGH_BLOCKS, blocks);
+    if (parts > nn__ceil(rows, inner == 1 ? 64 : 2048)) parts = nn__ceil(rows, inner == 1 ? 64 : 2048);
+    if (parts < 1) parts = 1;
+    per = nn__ceil(rows, parts);
+    if (parts > 1 && !(to = (float *)nn__cuda_scratch(d, (size_t)(parts * n) * sizeof *to))) return 1;
+    dim3 grid((unsigned)blocks, (unsigned)parts);
+    if (inner == 1) NN__LAUNCH(d, nn__k_column_sums, grid, 256, 0, x, rows, n, per, to, parts == 1 && add);
+    else            NN__LAUNCH(d, nn__k_channel_sums, grid, 256, 0, x, batch, n, inner, per, to, parts == 1 && add);
+    if (parts > 1)  NN__LAUNCH(d, nn__k_column_sums, NN__BLOCKS(n, 32), 256, 0, (const float *)to, parts, n, parts, y, add);
+    return 1;
+}
+
+// ---- linear ----
+static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x w', 1 dx = dy w, 2 dw = dy' x
+{
+    const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
+    int64_t n = c->in[1].shape[0], k = c->in[1].shape[1], m = n ? nn_view_count(&c->out[0]) / n : 0;
+    nn__matrices g;
+    if (!n && k) m = nn_view_count(&c->in[0]) / k;
+    memset(&g, 0, sizeof g);
+    g.outer.count = g.fold[0] = g.fold[1] = 1;
+    if (which < 2) {
+        g.a = (const float *)(which ? c->dout[0].data : c->in[0].data); g.b = (const float *)w->data; g.y = (float *)(which ? c->din[0].data : c->out[0].data);
+        g.m = m; g.n = which ? k : n; g.k = which ? n : k;
+        g.ai = g.k; g.ap = 1; g.bp = w->stride[!which]; g.bj = w->stride[which]; g.yi = g.n; g.yj = 1;
+        g.add = which && (c->add & 1);
+    } else {
+        g.a = (const float *)c->dout[0].data; g.b = (const float *)c->in[0].data; g.y = (float *)w->data;
+        g.m = n; g.n = k; g.k = m;
+        g.ai = 1; g.ap = n; g.bp = k; g.bj = 1; g.yi = w->stride[0]; g.yj = w->stride[1];
+        g.add = (int)(c->add >> 1 & 1);
+    }
+    return g;
+}
+static nn__weights nn__weights_of(const nn_call *c)
+{
+    const nn_view *scale = &c->in[3];
+    nn__weights w;
+    memset(&w, 0, sizeof w);
+    w.at = c->in[1].data; w.group = 1;
+    if (c->op->id != NN_OP_linear_small || !scale->data) return w;
+    w.scale = (const float *)scale->data;
+    w.sj = scale->stride[0];
+    w.group = c->in[1].shape[1] > 0 ? c->in[1].shape[1] : 1;
+    if (scale->ndim == 2) { w.group /= scale->shape[1]; w.sg = scale->stride[1]; }
+    return w;
+}
+static const float *nn__large_weights(nn__cuda *d, const nn_call *c)         // small weights as floats, in the same order; NULL after an error
+{
+    const nn_view *v = &c->in[1];
+    nn__weights w = nn__weights_of(c);
+    int64_t count = nn_view_count(v), columns = v->stride[0] == 1 && v->shape[0] > 1, inner = v->shape[columns ? 0 : 1];
+    float *to = (float *)nn__cuda_scratch(d, (size_t)count * sizeof *to);
+    if (!to || !count) return to;
+    if (v->dtype == NN_I8)        NN__LAUNCH(d, nn__k_enlarge<NN_I8>,   NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
+    else if (v->dtype == NN_BF16) NN__LAUNCH(d, nn__k_enlarge<NN_BF16>, NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
+    else                          NN__LAUNCH(d, nn__k_enlarge<NN_F16>,  NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
+    return to;
+}
+static int nn__dense_either_way(const nn_view *v)
+{
+    return (v->stride[1] == 1 && v->stride[0] == v->shape[1]) || (v->stride[0] == 1 && v->stride[1] == v->shape[0]);
+}
+static int nn__cuda_linear(nn__cuda *d, const nn_call *c)
+{
+    nn__matrices g = nn__linear_of(c, 0);
+    nn__weights w = nn__weights_of(c);
+    int then = *(const int *)c->params, small = c->op->id == NN_OP_linear_small, done;
+    if (!nn__is_f32(&c->in[0])) return 0;
+    g.bias = (const float *)c->in[2].data;
+    g.relu = then == NN_OP_relu;
+    if (small && g.m > 8) {
+        if (!nn__dense_either_way(&c->in[1])) return 0;
+        g.b = nn__large_weights(d, c);
+        if (!g.b) return 1;
+        small = 0;
+    }
+    if (then && then != NN_OP_relu) return 0;
+    done = nn__multiply(d, g, small ? &w : NULL, c->in[1].dtype);
+    return done;
+}
+static int nn__cuda_linear_back(nn__cuda *d, const nn_call *c)
+{
+    nn__matrices g = nn__linear_of(c, 1);
+    if (!nn__is_f32(&c->in[0]) || !nn__is_f32(&c->dout[0])) return 0;
+    if (c->din[0].data) {
+        if (c->op->id == NN_OP_linear_small) {
+            if (!nn__dense_either_way(&c->in[1])) return 0;
+            g.b = nn__large_weights(d, c);
+            if (!g.b) return 1;
+        }
+        if (!nn__multiply(d, g, NULL, NN_F32)) return 0;
+    }
+    if (c->din[1].data && !nn__multiply(d, nn__linear_of(c, 2), NULL, NN_F32)) return 0;
+    if (c->din[2].data) return nn__sum_bias(d, (const float *)c->dout[0].data, g.m, g.k, 1, (float *)c->din[2].data, (int)(c->add >> 2 & 1));
+    return 1;
+}
+#define NN__CUDA_PRODUCTS(X) X(matmul, nn__cuda_matmul, nn__cuda_matmul_back) X(linear, nn__cuda_linear, nn__cuda_linear_back) \
+                             X(linear_small, nn__cuda_linear, nn__cuda_linear_back)
 
 // =============================================================================================
 // >>conv   Convolutions, pooling, upsampling.
+//
+// A convolution ties a map to an image (see >>ops in nn.h): conv2d gathers the map from the image, its dx spreads the map over the image, its dw
+// correlates the two; conv_transpose2d the other way round. A spread is one gather of stride 1 for every phase of the stride. All are products:
+//   gather     rows: channels out     columns: (sample, y, x)         terms: (channel in, ky, kx)
+//   correlate  rows: map channels     columns: (channel, ky, kx)      terms: (sample, y, x)
 // =============================================================================================
-#define NN__CUDA_CONV(X)
+typedef struct nn__conv_size { int64_t batch, groups, o, c, kernel[2], map[2], image[2], stride[2], pad[2], dilation[2]; int transposed; } nn__conv_size;
+static int nn__conv_of(const nn_call *c, nn__conv_size *v)           // 0: too large for places of 32 bits
+{
+    const nn__conv_params *p = (const nn__conv_params *)c->params;
+    const nn_view *image, *map, *w = &c->in[1];
+    int d, fits = 1;
+    v->transposed = c->op->id == NN_OP_conv_transpose2d;
+    image = v->transposed ? &c->out[0] : &c->in[0];
+    map = v->transposed ? &c->in[0] : &c->out[0];
+    v->batch = image->shape[0]; v->groups = p->groups; v->o = w->shape[0] / p->groups; v->c = w->shape[1];
+    for (d = 0; d < 2; d++) {
+        v->kernel[d] = w->shape[2 + d]; v->map[d] = map->shape[2 + d]; v->image[d] = image->shape[2 + d];
+        v->stride[d] = p->stride[d]; v->dilation[d] = p->dilation[d];
+        v->pad[d] = p->same ? p->dilation[d] * (v->kernel[d] - 1) / 2 : p->pad[d];
+        fits = fits && v->image[d] < 1 << 28 && v->map[d] < 1 << 28 && v->pad[d] < 1 << 28 && v->kernel[d] * v->dilation[d] < 1 << 28 && v->map[d] * v->stride[d] < 1 << 29;
+    }
+    return fits;
+}
+// One dimension: result i lies at first + i pitch; its tap a, tap0 + a tap_step of the kernel, reads place i step + offset + a hop.
+typedef struct nn__axis { int64_t count, first, pitch, step, offset, hop, taps, tap0, tap_step; } nn__axis;
+static nn__axis nn__axis_of(const nn__conv_size *v, int d, int spread, int64_t phase)
+{
+    nn__axis a;
+    int64_t k;
+    a.count = v->map[d]; a.first = 0; a.pitch = 1; a.step = v->stride[d]; a.offset = -v->pad[d]; a.hop = v->dilation[d];
+    a.taps = v->kernel[d]; a.tap0 = 0; a.tap_step = 1;
+    if (!spread) return a;
+    a.count = (v->image[d] - phase + v->stride[d] - 1) / v->stride[d];
+    a.first = phase; a.pitch = v->stride[d]; a.step = 1;
+    a.offset = a.hop = a.taps = 0;
+    for (k = 0; k < v->kernel[d]; k++) {
+        int64_t at = phase + v->pad[d] - k * v->dilation[d];
+        if (at % v->stride[d]) continue;
+        if (a.taps == 0) { a.tap0 = k; a.offset = at / v->stride[d]; }
+        if (a.taps == 1) { a.tap_step = k - a.tap0; a.hop = at / v->stride[d] - a.offset; }
+        a.taps++;
+    }
+    return a;
+}
+static void nn__places(nn__points *s, int64_t py, int64_t px, int64_t y0, int64_t x0) { s->py = (int)py; s->px = (int)px; s->y0 = (int)y0; s->x0 = (int)x0; }
+static int nn__within(int i0, int64_t in, int ip, int p0, int64_t pn, int pp, int size)      // no index leads out of the grid in this direction
+{
+    int64_t a = (in - 1) * ip, b = (pn - 1) * pp, low = i0 + p0 + (a < 0 ? a : 0) + (b < 0 ? b : 0), high = i0 + p0 + (a > 0 ? a : 0) + (b > 0 ? b : 0);
+    return low >= 0 && high < size;
+}
+static void nn__forget_places(nn__factor *f)             // where nothing is padding
+{
+    if (nn__within(f->i.y0, f->i.ny, f->i.py, f->p.y0, f->p.ny, f->p.py, f->h)) { f->i.py = f->p.py = f->i.y0 = f->p.y0 = 0; f->h = 1; }
+    if (nn__within(f->i.x0, f->i.nx, f->i.px, f->p.x0, f->p.nx, f->p.px, f->w)) { f->i.px = f->p.px = f->i.x0 = f->p.x0 = 0; f->w = 1; }
+}
+static int nn__conv_gather(nn__cuda *d, const nn__conv_size *v, int spread, const float *from, const float *w, const float *bias, float *to, int add)
+{
+    const int64_t *in = spread ? v->map : v->image, *out = spread ? v->image : v->map, taps = v->kernel[0] * v->kernel[1];
+    int64_t rows = spread ? v->c : v->o, channels = spread ? v->o : v->c, in_plane = in[0] * in[1], out_plane = out[0] * out[1];
+    int64_t py = spread && v->stride[0] < out[0] ? v->stride[0] : 1, px = spread && v->stride[1] < out[1] ? v->stride[1] : 1, phase, phases;
+    nn__product g;
+    if (spread && v->stride[0] >= out[0]) py = out[0];
+    if (spread && v->stride[1] >= out[1]) px = out[1];
+    phases = py * px;
+    memset(&g, 0, sizeof g);
+    g.add = add; g.parts = 1; g.m = rows; g.ys = out_plane; g.bias = bias; g.bi = 1; g.bz = rows;
+    g.outer.count = 1;
+    nn__lay_add(&g.outer, v->groups, v->o * v->c * taps, channels * in_plane, rows * out_plane);
+    for (phase = 0; phase < phases; phase++) {
+        nn__side *s = &g.side[g.sides++];
+        nn__axis y = nn__axis_of(v, 0, spread, phase / px), x = nn__axis_of(v, 1, spread, phase % px);
+        memset(s, 0, sizeof *s);
+        s->k = channels * y.taps * x.taps;
+        s->a.at = w; s->b.at = from; s->y = to;
+        s->a.h = s->a.w = 1; s->b.h = (int)in[0]; s->b.w = (int)in[1];
+        s->a.i = nn__line(rows, spread ? taps : v->c * taps);
+        s->a.p = nn__digits(channels, y.taps, x.taps, spread ? v->c * taps : taps, y.tap_step * v->kernel[1], x.tap_step);
+        s->a.p.from = y.tap0 * v->kernel[1] + x.tap0;
+        s->b.i = nn__digits(v->batch, y.count, x.count, v->groups * channels * in_plane, y.step * in[1], x.step);
+        s->b.i.from = y.offset * in[1] + x.offset;
+        nn__places(&s->b.i, y.step, x.step, y.offset, x.offset);
+        s->b.p = nn__digits(channels, y.taps, x.taps, in_plane, y.hop * in[1], x.hop);
+        nn__places(&s->b.p, y.hop, x.hop, 0, 0);
+        s->column = nn__digits(v->batch, y.count, x.count, v->groups * rows * out_plane, y.pitch * out[1], x.pitch);
+        s->column.from = y.first * out[1] + x.first;
+        nn__forget_places(&s->b);
+        if (s->column.count > g.n) g.n = s->column.count;
+        if (g.sides < NN__SIDES && phase + 1 < phases) continue;
+        if (g.m && g.n && (rows <= 4 || (v->groups > 1 && rows <= 16))) {
+            unsigned across = NN__BLOCKS(g.n, 128), chunks = rows == 1 ? 1 : NN__BLOCKS(rows, 4), blocks = (unsigned)(across * chunks * g.outer.count * g.sides);
+            if (rows == 1) NN__LAUNCH(d, nn__k_few_rows<1>, blocks, 128, 0, g, across, chunks);
+            else           NN__LAUNCH(d, nn__k_few_rows<4>, blocks, 128, 0, g, across, chunks);
+        } else if (g.m && g.n) nn__product_tiled(d, &g);
+        g.sides = 0; g.n = 0; g.parts = 1;
+    }
+    return 1;
+}
+static int nn__conv_correlate(nn__cuda *d, const nn__conv_size *v, const float *map, const float *image, float *dw, int add)
+{
+    int64_t taps = v->kernel[0] * v->kernel[1], map_plane = v->map[0] * v->map[1], plane = v->image[0] * v->image[1];
+    nn__product g;
+    nn__side *s = &g.side[0];
+    memset(&g, 0, sizeof g);
+    g.sides = g.parts = 1; g.add = add; g.m = v->o; g.n = g.ys = v->c * taps;
+    g.outer.count = 1;
+    nn__lay_add(&g.outer, v->groups, v->o * map_plane, v->c * plane, v->o * v->c * taps);
+    s->a.at = map; s->b.at = image; s->y = dw;
+    s->k = v->batch * map_plane;
+    s->a.h = s->a.w = 1; s->b.h = (int)v->image[0]; s->b.w = (int)v->image[1];
+    s->a.i = nn__line(v->o, map_plane);
+    s->a.p = nn__digits(v->batch, v->map[0], v->map[1], v->groups * v->o * map_plane, v->map[1], 1);
+    s->b.i = nn__digits(v->c, v->kernel[0], v->kernel[1], plane, v->dilation[0] * v->image[1], v->dilation[1]);
+    nn__places(&s->b.i, v->dilation[0], v->dilation[1], 0, 0);
+    s->b.p = nn__digits(v->batch, v->map[0], v->map[1], v->groups * v->c * plane, v->stride[0] * v->image[1], v->stride[1]);
+    s->b.p.from = -v->pad[0] * v->image[1] - v->pad[1];
+    nn__places(&s->b.p, v->stride[0], v->stride[1], -v->pad[0], -v->pad[1]);
+    s->column = nn__line(g.n, 1);
+    nn__forget_places(&s->b);
+    if (!g.m || !g.n) return 1;
+    if (v->o * nn__ceil(g.n, 9) > 16) return nn__product_tiled(d, &g);
+    unsigned across = NN__BLOCKS(g.n, 9);
+    if (!nn__cut_terms(d, &g, across * g.m * g.outer.count, s->k, 2048)) return 1;
+    NN__LAUNCH(d, nn__k_few_results, (unsigned)(across * g.m * g.outer.count * g.parts), 256, 0, g, across);
+    nn__add_parts(d, &g);
+    return 1;
+}
+static int nn__cuda_conv(nn__cuda *d, const nn_call *c)
+{
+    nn__conv_size v;
+    if (!nn__is_f32(&c->in[0]) || !nn__conv_of(c, &v)) return 0;
+    return nn__conv_gather(d, &v, v.transposed, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)c->in[2].data, (float *)c->out[0].data, 0);
+}
+static int nn__cuda_conv_back(nn__cuda *d, const nn_call *c)
+{
+    nn__conv_size v;
+    const nn_view *dy = &c->dout[0];
+    const float *x = (const float *)c->in[0].data, *w = (const float *)c->in[1].data, *g = (const float *)dy->data;
+    if (!nn__is_f32(&c->in[0]) || !nn__is_f32(dy) || !nn__conv_of(c, &v)) return 0;
+    if (c->din[0].data) nn__conv_gather(d, &v, !v.transposed, g, w, NULL, (float *)c->din[0].data, (int)(c->add & 1));
+    if (c->din[1].data) nn__conv_correlate(d, &v, v.transposed ? x : g, v.transposed ? g : x, (float *)c->din[1].data, (int)(c->add >> 1 & 1));
+    if (c->din[2].data) nn__sum_bias(d, g, dy->shape[0], dy->shape[1], dy->shape[2] * dy->shape[3], (float *)c->din[2].data, (int)(c->add >> 2 & 1));
+    return 1;
+}
+
+// ---- pooling: a thread a result; backward, a thread a pixel, which looks at the windows it lies in, in order -------------------
+typedef struct nn__pool { int64_t count; int n[2], m[2], kernel[2], stride[2], pad[2], dilation[2], adaptive, exclude_pad, pairs; } nn__pool;     // count results or pixels
+typedef struct nn__span { int begin, end, full; } nn__span;
+NN__DEV nn__span nn__span_of(const nn__pool &p, int d, int i)        // window i in direction d (nn__pool_window of nn.h)
+{
+    nn__span w;
+    if (p.adaptive) {
+        w.begin = (int)nn__over((int64_t)i * p.n[d], p.m[d]);
+        w.end = (int)nn__over((int64_t)(i + 1) * p.n[d] + p.m[d] - 1, p.m[d]);
+        w.full = w.end - w.begin;
+        return w;
+    }
+    w.begin = i * p.stride[d] - p.pad[d];
+    w.end = w.begin + (p.kernel[d] - 1) * p.dilation[d] + 1;
+    w.full = min(w.end, p.n[d] + p.pad[d]) - w.begin;
+    w.end = min(w.end, p.n[d]);
+    if (w.begin < 0) w.begin += (-w.begin + p.dilation[d] - 1) / p.dilation[d] * p.dilation[d];
+    return w;
+}
+NN__DEV nn__span nn__windows_of(const nn__pool &p, int d, int at)    // the windows, first to end, that may hold pixel `at`
+{
+    nn__span w;
+    if (p.adaptive) {
+        w.begin = (int)nn__over((int64_t)at * p.m[d], p.n[d]);
+        w.end = (int)nn__over((int64_t)(at + 1) * p.m[d] + p.n[d] - 1, p.n[d]);
+    } else {
+        const int from = at + p.pad[d] - (p.kernel[d] - 1) * p.dilation[d];
+        w.begin = from <= 0 ? 0 : (from + p.stride[d] - 1) / p.stride[d];
+        w.end = (at + p.pad[d]) / p.stride[d] + 1;
+    }
+    w.end = min(w.end, p.m[d]);
+    w.full = 0;
+    return w;
+}
+NN__DEV float nn__share_of(const nn__pool &p, nn__span y, nn__span x)
+{
+    const float n = p.exclude_pad ? (float)max(0, y.end - y.begin) * (float)max(0, x.end - x.begin) : (float)y.full * (float)x.full;
+    return n > 0 ? n : 0;
+}
+NN__DEV int64_t nn__pixel(int64_t e, const int *size, int *y, int *x)        // plane, row, column of number e
+{
+    const int64_t r = nn__over(e, size[1]), plane = nn__over(r, size[0]);
+    *x = (int)(e - r * size[1]);
+    *y = (int)(r - plane * size[0]);
+    return plane;
+}
+static __global__ void nn__k_maxpool(const nn__pool p, const float *x, float *y, int *at)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int oy, ox, place = -1;
+    float best = -INFINITY;
+    if (e >= p.count) return;
+    x += nn__pixel(e, p.m, &oy, &ox) * p.n[0] * p.n[1];
+    const nn__span wy = nn__span_of(p, 0, oy), wx = nn__span_of(p, 1, ox);
+    const int sy = p.adaptive ? 1 : p.dilation[0], sx = p.adaptive ? 1 : p.dilation[1];
+    if (p.pairs) for (int i = wy.begin; i < wy.end; i++) {           // windows of two columns, side by side, aligned
+        const float2 v = *(const float2 *)(x + (int64_t)i * p.n[1] + wx.begin);
+        if (place < 0 || v.x > best || v.x != v.x) { best = v.x; place = i * p.n[1] + wx.begin; }
+        if (v.y > best || v.y != v.y) { best = v.y; place = i * p.n[1] + wx.begin + 1; }
+    }
+    else for (int i = wy.begin; i < wy.end; i += sy) for (int j = wx.begin; j < wx.end; j += sx) {
+        const float v = x[(int64_t)i * p.n[1] + j];
+        if (place < 0 || v > best || v != v) { best = v; place = i * p.n[1] + j; }
+    }
+    y[e] = best;
+    if (at) at[e] = place;
+}
+static __global__ void nn__k_maxpool_back(const nn__pool p, const float *dy, const int *at, float *dx, int add)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int y, x;
+    if (e >= p.count) return;
+    const int64_t plane = nn__pixel(e, p.n, &y, &x) * p.m[0] * p.m[1];
+    const nn__span wy = nn__windows_of(p, 0, y), wx = nn__windows_of(p, 1, x);
+    const int place = y * p.n[1] + x;
+    float sum = add ? dx[e] : 0;
+    for (int i = wy.begin; i < wy.end; i++) for (int j = wx.begin; j < wx.end; j++) {
+        const int64_t k = plane + (int64_t)i * p.m[1] + j;
+        if (at[k] == place) sum += dy[k];
+    }
+    dx[e] = sum;
+}
+static __global__ void nn__k_avgpool(const nn__pool p, const float *x, float *y)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int oy, ox;
+    float sum = 0;
+    if (e >= p.count) return;
+    x += nn__pixel(e, p.m, &oy, &ox) * p.n[0] * p.n[1];
+    const nn__span wy = nn__span_of(p, 0, oy), wx = nn__span_of(p, 1, ox);
+    if (p.pairs) for (int i = wy.begin; i < wy.end; i++) { const float2 v = *(const float2 *)(x + (int64_t)i * p.n[1] + wx.begin); sum += v.x; sum += v.y; }
+    else for (int i = wy.begin; i < wy.end; i++) for (int j = wx.begin; j < wx.end; j++) sum += x[(int64_t)i * p.n[1] + j];
+    const float n = nn__share_of(p, wy, wx);
+    y[e] = n > 0 ? sum / n : 0;
+}
+static __global__ void nn__k_avgpool_back(const nn__pool p, const float *dy, float *dx, int add)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int y, x;
+    if (e >= p.count) return;
+    const int64_t plane = nn__pixel(e, p.n, &y, &x) * p.m[0] * p.m[1];
+    const nn__span wy = nn__windows_of(p, 0, y), wx = nn__windows_of(p, 1, x);
+    float sum = 0;
+    for (int i = wy.begin; i < wy.end; i++) {
+        const nn__span sy = nn__span_of(p, 0, i);
+        for (int j = wx.begin; j < wx.end; j++) {
+            const float n = nn__share_of(p, sy, nn__span_of(p, 1, j));
+            if (n > 0) sum += dy[plane + (int64_t)i * p.m[1] + j] / n;
+        }
+    }
+    dx[e] = add ? dx[e] + sum : sum;
+}
+static int nn__pool_of(const nn_call *c, nn__pool *p)
+{
+    const nn__pool_params *q = (const nn__pool_params *)c->params;
+    int d, fits = nn__is_f32(&c->in[0]);
+    memset(p, 0, sizeof *p);
+    for (d = 0; d < 2; d++) {
+        int64_t n = c->in[0].shape[2 + d], m = c->out[0].shape[2 + d];
+        fits = fits && n < 1 << 29 && m < 1 << 29 && q->stride[d] < 1 << 29 && m * q->stride[d] < 1 << 30 && q->kernel[d] < 1 << 29 && q->kernel[d] * q->dilation[d] < 1 << 29;
+        p->n[d] = (int)n; p->m[d] = (int)m; p->kernel[d] = (int)q->kernel[d]; p->stride[d] = (int)q->stride[d];
+        p->pad[d] = (int)q->pad[d]; p->dilation[d] = (int)q->dilation[d];
+    }
+    p->adaptive = q->adaptive; p->exclude_pad = q->exclude_pad;
+    p->pairs = !p->adaptive && p->kernel[1] == 2 && p->stride[1] == 2 && !p->pad[1] && p->dilation[0] == 1 && p->dilation[1] == 1 && 2 * p->m[1] <= p->n[1] &&
+               !(p->n[1] & 1) && !((uintptr_t)c->in[0].data & 7);
+    p->count = nn_view_count(c->pass == NN_FORWARD ? &c->out[0] : &c->in[0]);
+    return fits;
+}
+static int nn__cuda_pool(nn__cuda *d, const nn_call *c)
+{
+    nn__pool p;
+    const float *x = (const float *)c->in[0].data;
+    float *y = (float *)c->out[0].data;
+    if (!nn__pool_of(c, &p)) return 0;
+    if (!p.count) return 1;
+    if (c->op->id == NN_OP_avgpool2d) NN__LAUNCH(d, nn__k_avgpool, NN__BLOCKS(p.count, 256), 256, 0, p, x, y);
+    else                              NN__LAUNCH(d, nn__k_maxpool, NN__BLOCKS(p.count, 256), 256, 0, p, x, y, (int *)c->aux[0].data);
+    return 1;
+}
+static int nn__cuda_pool_back(nn__cuda *d, const nn_call *c)
+{
+    nn__pool p;
+    const float *dy = (const float *)c->dout[0].data;
+    float *dx = (float *)c->din[0].data;
+    int add = (int)(c->add & 1);
+    if (!nn__pool_of(c, &p)) return 0;
+    if (!p.count || !dx) return 1;
+    if (c->op->id == NN_OP_avgpool2d) NN__LAUNCH(d, nn__k_avgpool_back, NN__BLOCKS(p.count, 256), 256, 0, p, dy, dx, add);
+    else                              NN__LAUNCH(d, nn__k_maxpool_back, NN__BLOCKS(p.count, 256), 256, 0, p, dy, (const int *)c->aux[0].data, dx, add);
+    return 1;
+}
+
+// ---- upsample: places are fractions of integers, so that no double is needed -------------------------------------------------
+typedef struct nn__resize { int64_t count; int n[2], m[2], bilinear, align; } nn__resize;
+typedef struct nn__between2 { int a, b; float share; } nn__between2; // (1 - share) x(a) + share x(b)
+NN__DEV nn__between2 nn__between_of(const nn__resize &p, int d, int i)
+{
+    nn__between2 r;
+    const int64_t n = p.n[d], m = p.m[d];
+    int64_t top = p.align ? i * (n - 1) : (2 * (int64_t)i + 1) * n - m, low = p.align ? m - 1 : 2 * m;
+    r.share = 0;
+    if (!p.bilinear) { r.a = r.b = (int)nn__over(i * n, m); return r; }
+    if (low < 1) { top = 0; low = 1; }
+    if (top < 0) top = 0;
+    const int64_t q = nn__over(top, low);
+    r.a = (int)min(q, n - 1);
+    r.b = (int)min(q + 1, n - 1);
+    r.share = (float)(top - q * low) / (float)low;
+    return r;
+}
+// Results that may read pixel `at`: their places lie in at - 1 .. at + 1.
+NN__DEV void nn__readers(const nn__resize &p, int d, int at, int *first, int *end)
+{
+    const int64_t n = p.n[d], m = p.m[d];
+    int64_t a, b;
+    if (!p.bilinear) { a = nn__over(at * m, n); b = nn__over((at + 1) * m + n - 1, n) + 1; }
+    else if (p.align) { a = n > 1 ? nn__over(max(at - 1, 0) * (m - 1), n - 1) : 0; b = n > 1 ? nn__over((at + 1) * (m - 1), n - 1) + 2 : m; }
+    else { a = nn__over(max(2 * (int64_t)at - 1, (int64_t)0) * m, 2 * n) - 1; b = nn__over((2 * (int64_t)at + 3) * m, 2 * n) + 2; }
+    if (at == 0) a = 0;
+    if (at == n - 1) b = m;
+    *first = (int)max(a, (int64_t)0);
+    *end = (int)min(b, m);
+}
+static __global__ void nn__k_upsample(const nn__resize p, const float *x, float *y)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int oy, ox;
+    if (e >= p.count) return;
+    x += nn__pixel(e, p.m, &oy, &ox) * p.n[0] * p.n[1];
+    const nn__between2 r = nn__between_of(p, 0, oy), c = nn__between_of(p, 1, ox);
+    const float *a = x + (int64_t)r.a * p.n[1], *b = x + (int64_t)r.b * p.n[1];
+    y[e] = p.bilinear ? (1 - r.share) * ((1 - c.share) * a[c.a] + c.share * a[c.b]) + r.share * ((1 - c.share) * b[c.a] + c.share * b[c.b]) : a[c.a];
+}
+static __global__ void nn__k_upsample_back(const nn__resize p, const float *dy, float *dx, int add)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int y, x, y0, y1, x0, x1;
+    float sum = 0;
+    if (e >= p.count) return;
+    dy += nn__pixel(e, p.n, &y, &x) * p.m[0] * p.m[1];
+    nn__readers(p, 0, y, &y0, &y1);
+    nn__readers(p, 1, x, &x0, &x1);
+    for (int i = y0; i < y1; i++) {
+        const nn__between2 r = nn__between_of(p, 0, i);
+        const float u = (r.a == y ? 1 - r.share : 0) + (r.b == y && p.bilinear ? r.share : 0);
+        if (r.a != y && r.b != y) continue;
+        for (int j = x0; j < x1; j++) {
+            const nn__between2 c = nn__between_of(p, 1, j);
+            if (c.a == x || c.b == x) sum += u * ((c.a == x ? 1 - c.share : 0) + (c.b == x && p.bilinear ? c.share : 0)) * dy[(int64_t)i * p.m[1] + j];
+        }
+    }
+    dx[e] = add ? dx[e] + sum : sum;
+}
+static int nn__resize_of(const nn_call *c, nn__resize *r)
+{
+    const nn__upsample_params *q = (const nn__upsample_params *)c->params;
+    int d, fits = nn__is_f32(&c->in[0]);
+    memset(r, 0, sizeof *r);
+    for (d = 0; d < 2; d++) {
+        r->n[d] = (int)c->in[0].shape[2 + d]; r->m[d] = (int)c->out[0].shape[2 + d];
+        fits = fits && c->in[0].shape[2 + d] < 1 << 30 && c->out[0].shape[2 + d] < 1 << 30;
+    }
+    r->bilinear = q->bilinear; r->align = q->align_corners;
+    r->count = nn_view_count(c->pass == NN_FORWARD ? &c->out[0] : &c->in[0]);
+    return fits;
+}
+static int nn__cuda_upsample(nn__cuda *d, const nn_call *c)
+{
+    nn__resize r;
+    if (!nn__resize_of(c, &r)) return 0;
+    if (r.count) NN__LAUNCH(d, nn__k_upsample, NN__BLOCKS(r.count, 256), 256, 0, r, (const float *)c->in[0].data, (float *)c->out[0].data);
+    return 1;
+}
+static int nn__cuda_upsample_back(nn__cuda *d, const nn_call *c)
+{
+    nn__resize r;
+    if (!nn__resize_of(c, &r)) return 0;
+    if (r.count && c->din[0].data)
+        NN__LAUNCH(d, nn__k_upsample_back, NN__BLOCKS(r.count, 256), 256, 0, r, (const float *)c->dout[0].data, (float *)c->din[0].data, (int)(c->add & 1));
+    return 1;
+}
+#define NN__CUDA_CONV(X) X(conv2d, nn__cuda_conv, nn__cuda_conv_back) X(conv_transpose2d, nn__cuda_conv, nn__cuda_conv_back) \
+                         X(maxpool2d, nn__cuda_pool, nn__cuda_pool_back) X(avgpool2d, nn__cuda_pool, nn__cuda_pool_back) \
+                         X(upsample, nn__cuda_upsample, nn__cuda_upsample_back)
 
 // =============================================================================================
 // >>norm   Softmax, log-softmax; layer, RMS, batch and group norm.
 // =============================================================================================
-#define NN__CUDA_NORM(X)
+typedef struct nn__stream { uint64_t seed, step, ordinal; } nn__stream;
+NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
+{
+    uint32_t k0 = (uint32_t)s.seed, k1 = (uint32_t)(s.seed >> 32);
+    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)s.step;
+    for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+    }
+    r[0] = c0; r[1] = c1; r[2] = c2; r[3] = c3;
+}
+// ---- lines: numbers along a dimension, that a team of threads goes through four at a time ------------------------
+// Where the numbers of a line lie side by side, its team is a warp, or a block if it is long or there are few. Other lines lie side by
+// side themselves: a block of 32 x 8 threads takes 32 of them, and a team is the 8 threads of a column. Number i of line k is at
+//     k / inner * outer + k % inner + i * step,     or, with a run:     ... + i / run * jump + i % run        (a channel of a batch)
+typedef struct nn__lines { int64_t count, inner, outer, n, step, jump, run; } nn__lines;
+typedef struct nn__team { int64_t line, at, n; int id, size, cols; } nn__team;           // n: 0 for a team that has no line
+typedef struct nn__quad { float v[4]; } nn__quad;
+#define NN__EACH_QUAD(i, t, n) for (int64_t i = 4 * (int64_t)(t).id; i < (n); i += 4 * (int64_t)(t).size)
+NN__DEV nn__team nn__team_of(const nn__lines &l)
+{
+    nn__team t;
+    t.cols = l.step != 1;
+    t.line = t.cols ? (int64_t)blockIdx.x * 32 + threadIdx.x : (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    t.id = t.cols ? threadIdx.y : threadIdx.x;
+    t.size = t.cols ? blockDim.y : blockDim.x;
+    t.n = t.line < l.count ? l.n : 0;
+    t.at = t.line / l.inner * l.outer + t.line % l.inner;
+    return t;
+}
+NN__DEV int64_t nn__line_at(const nn__lines &l, const nn__team &t, int64_t i)
+{
+    if (!l.run) return t.at + i * l.step;
+    return l.n < 0x7fffffff ? t.at + (int64_t)((unsigned)i / (unsigned)l.run) * l.jump + (unsigned)i % (unsigned)l.run : t.at + i / l.run * l.jump + i % l.run;
+}
+NN__DEV int nn__is_quad(const void *p) { return ((uintptr_t)p & 15) == 0; }
+NN__DEV nn__quad nn__quad_of(float a) { nn__quad q; for (int k = 0; k < 4; k++) q.v[k] = a; return q; }
+NN__DEV nn__quad nn__load_quad(const float *p)
+{
+    float4 f = *(const float4 *)p;
+    nn__quad q;
+    q.v[0] = f.x; q.v[1] = f.y; q.v[2] = f.z; q.v[3] = f.w;
+    return q;
+}
+NN__DEV void nn__store_quad(float *p, const nn__quad &q) { *(float4 *)p = make_float4(q.v[0], q.v[1], q.v[2], q.v[3]); }
+// Numbers i .. i + 3 of n side by side; those behind the end are `none`.
+NN__DEV nn__quad nn__near4(const float *p, int64_t i, int64_t n, float none)
+{
+    nn__quad q;
+    if (i + 4 <= n && nn__is_quad(p + i)) return nn__load_quad(p + i);
+    for (int k = 0; k < 4; k++) q.v[k] = i + k < n ? p[i + k] : none;
+    return q;
+}
+NN__DEV void nn__near4_put(float *p, int64_t i, int64_t n, nn__quad q, int add)
+{
+    if (add) {
+        nn__quad old = nn__near4(p, i, n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = old.v[k] + q.v[k];
+    }
+    if (i + 4 <= n && nn__is_quad(p + i)) { nn__store_quad(p + i, q); return; }
+    for (int k = 0; k < 4; k++) if (i + k < n) p[i + k] = q.v[k];
+}
+// The same for a line; numbers from `end` on are `none`.
+NN__DEV nn__quad nn__get4(const nn__lines &l, const nn__team &t, const float *p, int64_t i, int64_t end, float none)
+{
+    nn__quad q;
+    if (l.step == 1 && l.run % 4 == 0) {
+        int64_t at = nn__line_at(l, t, i);
+        if (i + 4 <= end && nn__is_quad(p + at)) return nn__load_quad(p + at);
+    }
+    for (int k = 0; k < 4; k++) q.v[k] = i + k < end ? p[nn__line_at(l, t, i + k)] : none;
+    return q;
+}
+NN__DEV void nn__put4(const nn__lines &l, const nn__team &t, float *p, int64_t i, nn__quad q, int add)
+{
+    if (add) {
+        nn__quad old = nn__get4(l, t, p, i, t.n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = old.v[k] + q.v[k];
+    }
+    if (l.step == 1 && l.run % 4 == 0) {
+        int64_t at = nn__line_at(l, t, i);
+        if (i + 4 <= t.n && nn__is_quad(p + at)) { nn__store_quad(p + at, q); return; }
+    }
+    for (int k = 0; k < 4; k++) if (i + k < t.n) p[nn__line_at(l, t, i + k)] = q.v[k];
+}
+// The sum or the maximum over a team, in every thread of it. All threads of the block take part.
+NN__DEV float nn__team_join(const nn__team &t, float v, int most)
+{
+    NN_SHARED(float, part, [8][33]);
+    int w = t.cols ? threadIdx.y : threadIdx.x >> 5, lane = threadIdx.x & 31, column = t.cols ? lane : 0;
+    if (!t.cols) {
+        v = most ? nn__warp_max(v) : nn__warp_sum(v);
+        if (blockDim.x == 32) return v;
+    }
+    if (t.cols || lane == 0) part[w][column] = v;
+    __syncthreads();
+    v = part[0][column];
+    for (int k = 1; k < 8; k++) v = most ? fmaxf(v, part[k][column]) : v + part[k][column];
+    __syncthreads();
+    return v;
+}
+NN__DEV float nn__team_sum(const nn__team &t, float v) { return nn__team_join(t, v, 0); }
+NN__DEV float nn__team_max(const nn__team &t, float v) { return nn__team_join(t, v, 1); }
+// A running maximum and the sum of e^(x - maximum); -infinity of both so far: 0.
+NN__DEV void nn__soft_add(const nn__quad &q, float *m, float *s)
+{
+    float top = fmaxf(fmaxf(q.v[0], q.v[1]), fmaxf(q.v[2], q.v[3])), safe;
+    if (top > *m) { *s *= expf(*m - top); *m = top; }
+    safe = *m == -INFINITY ? 0.0f : *m;
+    for (int k = 0; k < 4; k++) *s += expf(q.v[k] - safe);
+}
+NN__DEV void nn__soft_join(const nn__team &t, float *m, float *s)
+{
+    float top = nn__team_max(t, *m);
+    *s = nn__team_sum(t, *m == -INFINITY ? *s : *s * expf(*m - top));
+    *m = top;
+}
+
+// n numbers with `inner` numbers between neighbours, `outer` such groups.
+static nn__lines nn__lines_of(int64_t outer, int64_t n, int64_t inner)
+{
+    nn__lines l;
+    l.count = outer * inner; l.inner = inner > 0 ? inner : 1; l.outer = n * inner; l.n = n; l.step = inner; l.jump = l.run = 0;
+    return l;
+}
+static nn__lines nn__lines_around(const nn_view *x, int dim)
+{
+    int64_t outer = 1, inner = 1;
+    int i;
+    for (i = 0; i < dim; i++) outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) inner *= x->shape[i];
+    return nn__lines_of(outer, x->ndim ? x->shape[dim] : 1, inner);
+}
+static int nn__lines_long(const nn__lines *l)            // a block for each line
+{
+    int64_t room = l->count;
+    return l->n > 4096 || (l->n > 256 && room < 512);
+}
+static dim3 nn__lines_grid(const nn__lines *l) { return dim3(l->step != 1 ? NN__BLOCKS(l->count, 32) : nn__lines_long(l) ? (unsigned)l->count : NN__BLOCKS(l->count, 4)); }
+static dim3 nn__lines_block(const nn__lines *l) { return l->step != 1 ? dim3(32, 8) : nn__lines_long(l) ? dim3(256) : dim3(32, 4); }
+#define NN__LAUNCH_LINES(d, k, l, ...) \
+    do { if ((l).count) NN__LAUNCH(d, k, nn__lines_grid(&(l)), nn__lines_block(&(l)), 0, __VA_ARGS__); } while (0)
+
+// ---- softmax:   y = e^(x - m) / s      log_softmax:   y = x - m - log s      backward:   y (dy - sum y dy),   dy - e^y sum dy -----
+static __global__ void __launch_bounds__(256) nn__k_softmax(nn__lines l, const float *x, float *y, int logs)
+{
+    nn__team t = nn__team_of(l);
+    float m = -INFINITY, s = 0, by;
+    NN__EACH_QUAD(i, t, t.n) nn__soft_add(nn__get4(l, t, x, i, t.n, -INFINITY), &m, &s);
+    nn__soft_join(t, &m, &s);
+    by = logs ? logf(s) : 1.0f / s;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = logs ? q.v[k] - m - by : expf(q.v[k] - m) * by;
+        nn__put4(l, t, y, i, q, 0);
+    }
+}
+static __global__ void __launch_bounds__(256) nn__k_softmax_back(nn__lines l, const float *y, const float *dy, float *dx, int logs, int add)
+{
+    nn__team t = nn__team_of(l);
+    float s = 0;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad g = nn__get4(l, t, dy, i, t.n, 0), q = logs ? nn__quad_of(1) : nn__get4(l, t, y, i, t.n, 0);
+        for (int k = 0; k < 4; k++) s += g.v[k] * q.v[k];
+    }
+    s = nn__team_sum(t, s);
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad g = nn__get4(l, t, dy, i, t.n, 0), q = nn__get4(l, t, y, i, t.n, 0);
+        for (int k = 0; k < 4; k++) g.v[k] = logs ? g.v[k] - expf(q.v[k]) * s : q.v[k] * (g.v[k] - s);
+        nn__put4(l, t, dx, i, g, add);
+    }
+}
+static int nn__cuda_softmax(nn__cuda *d, const nn_call *c)
+{
+    nn__lines l = nn__lines_around(&c->in[0], *(const int *)c->params);
+    NN__LAUNCH_LINES(d, nn__k_softmax, l, l, (const float *)c->in[0].data, (float *)c->out[0].data, (int)(c->op->id == NN_OP_log_softmax));
+    return 1;
+}
+static int nn__cuda_softmax_back(nn__cuda *d, const nn_call *c)
+{
+    nn__lines l = nn__lines_around(&c->out[0], *(const int *)c->params);
+    if (c->din[0].data) NN__LAUNCH_LINES(d, nn__k_softmax_back, l, l, (const float *)c->out[0].data, (const float *)c->dout[0].data, (float *)c->din[0].data,
+                                         (int)(c->op->id == NN_OP_log_softmax), (int)(c->add & 1));
+    return 1;
+}
+
+// ---- norms: formulas as at nn.h's.   x is (B, C, S): n numbers share mean and rstd.   y = w h + b,  h = (x - mean) rstd -----------
+typedef struct nn__norm_dims { int64_t b, c, s, groups, n; } nn__norm_dims;
+static nn__norm_dims nn__norm_dims_of(const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__norm_dims z;
+    int i;
+    z.b = z.c = z.s = 1;
+    if (p->dims) {
+        for (i = 0; i < x->ndim; i++) if (i < x->ndim - p->dims) z.b *= x->shape[i]; else z.c *= x->shape[i];
+    } else {
+        z.b = x->shape[0];
+        z.c = x->shape[1];
+        for (i = 2; i < x->ndim; i++) z.s *= x->shape[i];
+    }
+    z.groups = p->groups ? p->groups : 1;
+    z.n = p->groups ? z.c / z.groups * z.s : z.b * z.s;
+    return z;
+}
+// Weights of numbers i .. i + 3 of a row whose first channel is `first`; 1 or 0 where there are none.
+NN__DEV nn__quad nn__norm_weights(const float *w, int64_t first, int64_t s, int64_t i, int64_t n, float none)
+{
+    nn__quad q;
+    if (!w) return nn__quad_of(none);
+    if (s == 1) return nn__near4(w + first, i, n, none);
+    for (int k = 0; k < 4; k++) q.v[k] = i + k < n ? w[first + (n < 0x7fffffff ? (int64_t)((unsigned)(i + k) / (unsigned)s) : (i + k) / s)] : none;
+    return q;
+}
+static __global__ void __launch_bounds__(256) nn__k_norm(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *b, float *y, float *means, float *rstds,
+                                                         float eps, int center)
+{
+    nn__team t = nn__team_of(l);
+    int64_t first = t.line % z.groups * (z.c / z.groups);
+    float mean = 0, var = 0, rstd, count = z.n > 0 ? (float)z.n : 1.0f;
+    if (center) {
+        NN__EACH_QUAD(i, t, t.n) { nn__quad q = nn__get4(l, t, x, i, t.n, 0); mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]); }
+        mean = nn__team_sum(t, mean) / count;
+    }
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, mean);
+        for (int k = 0; k < 4; k++) var += (q.v[k] - mean) * (q.v[k] - mean);
+    }
+    rstd = 1.0f / sqrtf(nn__team_sum(t, var) / count + eps);
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1), shift = nn__norm_weights(b, first, z.s, i, t.n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = (q.v[k] - mean) * (rstd * scale.v[k]) + shift.v[k];
+        nn__put4(l, t, y, i, q, 0);
+    }
+    if (means && t.id == 0 && t.line < l.count) { means[t.line] = mean; rstds[t.line] = rstd; }
+}
+static __global__ void __launch_bounds__(256) nn__k_norm_dx(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *dy, const float *means, const float *rstds,
+                                                            float *dx, int center, int add)
+{
+    nn__team t = nn__team_of(l);
+    int64_t first = t.line % z.groups * (z.c / z.groups);
+    float mean = t.n ? means[t.line] : 0, rstd = t.n ? rstds[t.line] : 0, sum = 0, dot = 0, count = z.n > 0 ? (float)z.n : 1.0f, p, q;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad v = nn__get4(l, t, x, i, t.n, mean), g = nn__get4(l, t, dy, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1);
+        for (int k = 0; k < 4; k++) { float e = g.v[k] * scale.v[k]; sum += e; dot += e * (v.v[k] - mean); }
+    }
+    dot = nn__team_sum(t, dot);
+    p = -(rstd * dot / count * rstd * rstd);
+    q = center ? -(rstd * nn__team_sum(t, sum) / count) : 0.0f;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = nn__get4(l, t, dy, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1);
+        for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - mean) * p + (g.v[k] * (rstd * scale.v[k]) + q);
+        nn__put4(l, t, dx, i, v, add);
+    }
+}
+// Sums over channels, in two stages: a block takes numbers from blockIdx.y * per on of its channels, then a thread adds the chunks of a channel.
+typedef struct nn__chunks { int64_t count, per; } nn__chunks;
+static nn__lines nn__channel_lines(const nn__norm_dims *z)
+{
+    nn__lines l = nn__lines_of(1, z->b, z->c);
+    if (z->s == 1) return l;
+    l.count = z->c; l.inner = 1; l.outer = z->s; l.n = z->b * z->s; l.step = 1; l.jump = z->c * z->s; l.run = z->s;
+    return l;
+}
+static nn__chunks nn__chunks_of(const nn__lines *l)
+{
+    int64_t least = l->step == 1 ? 4096 : 128;
+    nn__chunks k;
+    k.count = l->n / least < 1 ? 1 : l->n / least > 64 ? 64 : l->n / least;
+    k.per = ((l->n + k.count - 1) / k.count + 3) / 4 * 4;
+    return k;
+}
+#define NN__LAUNCH_CHUNKS(d, k, l, chunks, ...) \
+    do { dim3 nn__g = nn__lines_grid(&(l)); nn__g.y = (unsigned)(chunks).count; \
+         if ((l).count) NN__LAUNCH(d, k, nn__g, nn__lines_block(&(l)), 0, l, (chunks).per, __VA_ARGS__); } while (0)
+// part[chunk][0][channel]: sum dy h, part[chunk][1][channel]: sum dy. Statistics belong to a group of a sample, or (groups 0) to the channel.
+static __global__ void __launch_bounds__(256) nn__k_norm_sums(nn__lines l, int64_t per, nn__norm_dims z, const float *x, const float *dy, const float *means, const float *rstds, float *part)
+{
+    nn__team t = nn__team_of(l);
+    int64_t from = per * blockIdx.y, end = from + per < t.n ? from + per : t.n, mine = z.groups && t.n ? t.line / (z.c / z.groups) : t.line;
+    float dot = 0, sum = 0;
+    NN__EACH_QUAD(j, t, end - from) {
+        int64_t i = from + j;
+        nn__quad v = nn__get4(l, t, x, i, end, 0), g = nn__get4(l, t, dy, i, end, 0);
+        for (int k = 0; k < 4; k++) if (i + k < end) {
+            int64_t at = z.groups ? (z.s == 1 ? i + k : (i + k) / z.s) * z.groups + mine : mine;
+            dot += g.v[k] * ((v.v[k] - means[at]) * rstds[at]);
+            sum += g.v[k];
+        }
+    }
+    dot = nn__team_sum(t, dot);
+    sum = nn__team_sum(t, sum);
+    if (t.id == 0 && t.line < l.count) { float *to = part + (int64_t)blockIdx.y * 2 * l.count + t.line; to[0] = dot; to[l.count] = sum; }
+}
+// dw, db; for batch norm also what dx is made of, at coef: mean, factor of x - mean, shift, factor of dy.
+static __global__ void nn__k_norm_give(int64_t channels, int64_t chunks, const float *part, float *dw, float *db, int add_w, int add_b, float *coef, const float *w,
+                                       const float *means, const float *rstds, float count, int batch)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
+    float dot = 0, sum = 0;
+    if (i >= channels) return;
+    for (k = 0; k < chunks; k++) { dot += part[2 * k * channels + i]; sum += part[(2 * k + 1) * channels + i]; }
+    if (dw) dw[i] = add_w ? dw[i] + dot : dot;
+    if (db) db[i] = add_b ? db[i] + sum : sum;
+    if (!coef) return;
+    float scale = w ? w[i] : 1.0f, rstd = rstds[i];
+    coef[i] = means[i];
+    coef[channels + i] = batch ? -(rstd * rstd * (scale * dot) / count) : 0.0f;
+    coef[2 * channels + i] = batch ? -(rstd * (scale * sum) / count) : 0.0f;
+    coef[3 * channels + i] = rstd * scale;
+}
+static int nn__cuda_norm(nn__cuda *d, const nn_call *c)
+{
+    nn__norm_dims z = nn__norm_dims_of(c);
+    nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
+    NN__LAUNCH_LINES(d, nn__k_norm, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)(c->nin > 2 ? c->in[2].data : NULL), (float *)c->out[0].data,
+                     (float *)c->aux[0].data, (float *)c->aux[1].data, ((const nn__norm_params *)c->params)->eps, (int)(c->op->id != NN_OP_rmsnorm));
+    return 1;
+}
+static int nn__norm_parameters(nn__cuda *d, const nn_call *c, const nn__norm_dims *z, float *coef)       // dw, db, coef
+{
+    nn__lines l = nn__channel_lines(z);
+    nn__chunks k = nn__chunks_of(&l);
+    nn__norm_dims sums = *z;
+    float *dw = (float *)c->din[1].data, *db = c->nin > 2 ? (float *)c->din[2].data : NULL, *part;
+    if (!l.count || (!dw && !db && !coef)) return 1;
+    part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * l.count) * sizeof *part);
+    if (!part) return 1;
+    if (c->op->id == NN_OP_batchnorm) sums.groups = 0;
+    NN__LAUNCH_CHUNKS(d, nn__k_norm_sums, l, k, sums, (const float *)c->in[0].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, part);
+    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, (int)(c->add >> 1 & 1), (int)(c->add >> 2 & 1), coef,
+               (const float *)c->in[1].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, z->n > 0 ? (float)z->n : 1.0f, ((const nn__norm_params *)c->params)->batch);
+    return 1;
+}
+static int nn__cuda_norm_back(nn__cuda *d, const nn_call *c)
+{
+    nn__norm_dims z = nn__norm_dims_of(c);
+    nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
+    if (c->din[0].data) NN__LAUNCH_LINES(d, nn__k_norm_dx, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data,
+                                         (const float *)c->aux[1].data, (float *)c->din[0].data, (int)(c->op->id != NN_OP_rmsnorm), (int)(c->add & 1));
+    return nn__norm_parameters(d, c, &z, NULL);
+}
+
+// ---- batch norm: chunks of every channel, joined as in Chan, Golub & LeVeque 1979; then one pass over x ---------------------------
+static __global__ void __launch_bounds__(256) nn__k_batch_stats(nn__lines l, int64_t per, const float *x, float *part)      // part[chunk][0]: mean, [1]: squared distances
+{
+    nn__team t = nn__team_of(l);
+    int64_t from = per * blockIdx.y, end = from + per < t.n ? from + per : t.n;
+    float mean = 0, squares = 0;
+    NN__EACH_QUAD(j, t, end - from) { nn__quad q = nn__get4(l, t, x, from + j, end, 0); mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]); }
+    mean = nn__team_sum(t, mean) / (float)(end > from ? end - from : 1);
+    NN__EACH_QUAD(j, t, end - from) {
+        nn__quad q = nn__get4(l, t, x, from + j, end, mean);
+        for (int k = 0; k < 4; k++) squares += (q.v[k] - mean) * (q.v[k] - mean);
+    }
+    squares = nn__team_sum(t, squares);
+    if (t.id == 0 && t.line < l.count) { float *to = part + (int64_t)blockIdx.y * 2 * l.count + t.line; to[0] = mean; to[l.count] = squares; }
+}
+typedef struct nn__batch_norm {
+    int64_t channels, n, chunks, per;
+    const float *part, *w, *bias;        // part NULL: use the running statistics
+    float *running_mean, *running_var, *mean, *rstd, *coef;
+    int64_t *tracked;
+    float eps, momentum;
+} nn__batch_norm;
+static __global__ void nn__k_batch_finish(nn__batch_norm b)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k, n = 0;
+    float mean = 0, var = 0, rstd;
+    if (i == 0 && b.tracked) ++*b.tracked;
+    if (i >= b.channels) return;
+    for (k = 0; b.part && k < b.chunks; k++) {
+        int64_t more = b.n - k * b.per < b.per ? b.n - k * b.per : b.per;
+        float delta = b.part[2 * k * b.channels + i] - mean, share;
+        if (more <= 0) break;
+        share = (float)more / (float)(n + more);
+        var += b.part[(2 * k + 1) * b.channels + i] + delta * delta * (float)n * share;
+        mean += delta * share;
+        n += more;
+    }
+    var /= n > 0 ? (float)n : 1.0f;
+    if (!b.part) { mean = b.running_mean[i]; var = b.running_var[i]; }
+    else if (b.running_mean && n > 0) {                  // unbiased, as PyTorch
+        b.running_mean[i] = (1 - b.momentum) * b.running_mean[i] + b.momentum * mean;
+        b.running_var[i] = (1 - b.momentum) * b.running_var[i] + b.momentum * (var * ((float)n / (float)(n - 1)));
+    }
+    rstd = 1.0f / sqrtf(var + b.eps);
+    if (b.mean) { b.mean[i] = mean; b.rstd[i] = rstd; }
+    b.coef[i] = mean;
+    b.coef[b.channels + i] = b.w ? rstd * b.w[i] : rstd;
+    b.coef[2 * b.channels + i] = b.bias ? b.bias[i] : 0.0f;
+}
+// y (+)= (x - mean) coef1 + coef2 + dy coef3.   A line is a channel of a sample, or (s 1) a sample.
+static __global__ void __launch_bounds__(256) nn__k_batch_apply(nn__lines l, int64_t channels, int64_t s, const float *x, const float *dy, const float *coef, float *y, int add)
+{
+    nn__team t = nn__team_of(l);
+    int64_t fixed = s == 1 ? 0 : t.line % channels;
+    nn__quad q[4];
+    for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = dy ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(0);
+        for (int k = 0; s == 1 && k < (dy ? 4 : 3); k++) q[k] = nn__near4(coef + k * channels, i, channels, 0);
+        for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - q[0].v[k]) * q[1].v[k] + (g.v[k] * q[3].v[k] + q[2].v[k]);
+        nn__put4(l, t, y, i, v, add);
+    }
+}
+static void nn__batch_apply(nn__cuda *d, const nn__norm_dims *z, const void *x, const void *dy, const float *coef, void *y, int add)
+{
+    nn__lines l = nn__lines_of(z->s == 1 ? z->b : z->b * z->c, z->s == 1 ? z->c : z->s, 1);
+    NN__LAUNCH_LINES(d, nn__k_batch_apply, l, l, z->c, z->s, (const float *)x, (const float *)dy, coef, (float *)y, add);
+}
+static int nn__cuda_batchnorm(nn__cuda *d, const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_dims z = nn__norm_dims_of(c);
+    nn__lines l = nn__channel_lines(&z);
+    nn__chunks k = nn__chunks_of(&l);
+    nn__batch_norm b;
+    float *part = NULL;
+    b.channels = z.c; b.n = z.n; b.chunks = k.count; b.per = k.per;
+    b.coef = (float *)nn__cuda_scratch(d, (size_t)(3 * z.c) * sizeof(float));
+    if (p->batch) part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * z.c) * sizeof(float));
+    if (!b.coef || (p->batch && !part)) return 1;
+    if (p->batch) NN__LAUNCH_CHUNKS(d, nn__k_batch_stats, l, k, (const float *)c->in[0].data, part);
+    b.part = part; b.w = (const float *)c->in[1].data; b.bias = (const float *)c->in[2].data;
+    b.running_mean = (float *)c->in[3].data; b.running_var = (float *)c->in[4].data; b.tracked = (int64_t *)c->in[5].data;
+    b.mean = (float *)c->aux[0].data; b.rstd = (float *)c->aux[1].data;
+    b.eps = p->eps; b.momentum = p->momentum;
+    NN__LAUNCH(d, nn__k_batch_finish, NN__BLOCKS(z.c + 1, 128), 128, 0, b);
+    nn__batch_apply(d, &z, c->in[0].data, NULL, b.coef, c->out[0].data, 0);
+    return 1;
+}
+static int nn__cuda_batchnorm_back(nn__cuda *d, const nn_call *c)
+{
+    nn__norm_dims z = nn__norm_dims_of(c);
+    float *coef = c->din[0].data ? (float *)nn__cuda_scratch(d, (size_t)(4 * z.c) * sizeof *coef) : NULL;
+    if (c->din[0].data && !coef) return 1;
+    nn__norm_parameters(d, c, &z, coef);
+    if (coef) nn__batch_apply(d, &z, c->in[0].data, c->dout[0].data, coef, c->din[0].data, (int)(c->add & 1));
+    return 1;
+}
+#define NN__CUDA_NORM(X) \
+    X(softmax, nn__cuda_softmax, nn__cuda_softmax_back) X(log_softmax, nn__cuda_softmax, nn__cuda_softmax_back) \
+    X(layernorm, nn__cuda_norm, nn__cuda_norm_back) X(groupnorm, nn__cuda_norm, nn__cuda_norm_back) X(rmsnorm, nn__cuda_norm, nn__cuda_norm_back) \
+    X(batchnorm, nn__cuda_batchnorm, nn__cuda_batchnorm_back)
 
 // =============================================================================================
-// >>loss   Losses.
+// >>loss   Losses. Rows or chunks first, each a number; then one block adds those and divides.
 // =============================================================================================
-#define NN__CUDA_LOSS(X)
+enum { NN__CUDA_LOSS_CHUNK = 4096 };
+// One block: out = sum of x / divisor, x being chunks of losses; weights: their sums, which are the divisor of a mean. `kept`: the divisor, for backward.
+static __global__ void __launch_bounds__(256) nn__k_loss_total(int64_t n, const float *x, const float *weights, float divisor, float *out, float *kept)
+{
+    NN_SHARED(float, warps, [32]);
+    float sum = 0, by = 0;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) { sum += x[i]; if (weights) by += weights[i]; }
+    sum = nn__block_sum(sum, warps);
+    if (weights) divisor = nn__block_sum(by, warps);
+    if (threadIdx.x) return;
+    if (out) *out = sum / divisor;
+    if (kept) *kept = divisor;
+}
+static __global__ void __launch_bounds__(256) nn__k_loss_chunks(int64_t n, const float *x, float *part)      // sums of 4096 neighbours, of up to two arrays of n
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t from = (int64_t)blockIdx.x * NN__CUDA_LOSS_CHUNK, end = from + NN__CUDA_LOSS_CHUNK < n ? from + NN__CUDA_LOSS_CHUNK : n;
+    float sum = 0;
+    for (int64_t i = from + threadIdx.x; i < end; i += blockDim.x) sum += x[blockIdx.y * n + i];
+    sum = nn__block_sum(sum, warps);
+    if (threadIdx.x == 0) part[(int64_t)blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+static void nn__loss_total(nn__cuda *d, int64_t n, float *x, int weighted, float divisor, void *out, void *kept)     // weights: n numbers behind x
+{
+    const float *from = x;
+    if (n > 4 * NN__CUDA_LOSS_CHUNK) {
+        int64_t chunks = (n + NN__CUDA_LOSS_CHUNK - 1) / NN__CUDA_LOSS_CHUNK;
+        float *part = (float *)nn__cuda_scratch(d, (size_t)(2 * chunks) * sizeof *part);
+        if (!part) return;
+        NN__LAUNCH(d, nn__k_loss_chunks, dim3((unsigned)chunks, weighted ? 2 : 1), 256, 0, n, from, part);
+        from = part;
+        n = chunks;
+    }
+    NN__LAUNCH(d, nn__k_loss_total, 1, 256, 0, n, from, weighted ? from + n : (const float *)NULL, divisor, (float *)out, (float *)kept);
+}
+
+// ---- losses of single elements: the formulas of nn.h's table NN__PAIR_LOSSES --------------------------------------------------
+NN__DEV float nn__sign_of(float v)         { return v > 0 ? 1.0f : v < 0 ? -1.0f : v; }
+NN__DEV float nn__within(float v, float p) { return v < -p ? -p : v > p ? p : v; }
+NN__DEV float nn__bce(float x, float yes, float no)
+{
+    float rest = log1pf(expf(-fabsf(x)));
+    return yes * ((x < 0 ? -x : 0.0f) + rest) + no * ((x > 0 ? x : 0.0f) + rest);
+}
+NN__DEV float nn__sigmoid_of(float x) { return 1.0f / (1.0f + expf(-x)); }
+NN__DEV float nn__pair_loss(int op, float x, float t, float w, float q, float p)
+{
+    float e = x - t, a = fabsf(e);
+    switch (op) {
+    case NN_OP_mse:       return e * e;
+    case NN_OP_l1:        return a;
+    case NN_OP_huber:     return a < p ? 0.5f * e * e : p * (a - 0.5f * p);
+    case NN_OP_smooth_l1: return a < p ? 0.5f * e * e / p : a - 0.5f * p;
+    case NN_OP_hinge:     return p - t * x < 0 ? 0.0f : p - t * x;
+    default:              return w * nn__bce(x, q * t, 1 - t);
+    }
+}
+NN__DEV float nn__pair_slope(int op, int side, float x, float t, float w, float q, float p)      // dl/dx, dl/dt
+{
+    float e = side ? t - x : x - t;
+    switch (op) {
+    case NN_OP_mse:       return 2 * e;
+    case NN_OP_l1:        return nn__sign_of(e);
+    case NN_OP_huber:     return nn__within(e, p);
+    case NN_OP_smooth_l1: return fabsf(e) < p ? e / p : nn__sign_of(e);
+    case NN_OP_hinge:     return p - t * x > 0 ? (side ? -x : -t) : 0.0f;
+    default:              return side ? w * nn__bce(x, q, -1) : w * ((1 - t) * nn__sigmoid_of(x) - q * t * nn__sigmoid_of(-x));
+    }
+}
+typedef struct nn__pair { const float *x, *t, *w, *q; int64_t n; float p; int op, none; } nn__pair;
+NN__DEV nn__quad nn__pair_get(const float *p, int64_t i, int64_t n) { return p ? nn__near4(p, i, n, 0) : nn__quad_of(1); }
+static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pair o, float *y)        // y: of elements, or of chunks
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t from = (int64_t)blockIdx.x * NN__CUDA_LOSS_CHUNK, end = from + NN__CUDA_LOSS_CHUNK < o.n ? from + NN__CUDA_LOSS_CHUNK : o.n;
+    float sum = 0;
+    for (int64_t i = from + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
+        nn__quad x = nn__near4(o.x, i, end, 0), t = nn__near4(o.t, i, end, 0), w = nn__pair_get(o.w, i, end), q = nn__pair_get(o.q, i, end);
+        for (int k = 0; k < 4; k++) { x.v[k] = nn__pair_loss(o.op, x.v[k], t.v[k], w.v[k], q.v[k], o.p); if (i + k < end) sum += x.v[k]; }
+        if (o.none) nn__near4_put(y, i, end, x, 0);
+    }
+    if (o.none) return;
+    sum = nn__block_sum(sum, warps);
+    if (threadIdx.x == 0) y[blockIdx.x] = sum;
+}
+static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pair o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
+{
+    int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= o.n) return;
+    nn__quad x = nn__near4(o.x, i, o.n, 0), t = nn__near4(o.t, i, o.n, 0), w = nn__pair_get(o.w, i, o.n), q = nn__pair_get(o.q, i, o.n);
+    nn__quad g = o.none ? nn__near4(dy, i, o.n, 0) : nn__quad_of(dy[0] / divisor), a, b;
+    for (int k = 0; k < 4; k++) a.v[k] = g.v[k] * nn__pair_slope(o.op, 0, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
+    if (dx) nn__near4_put(dx, i, o.n, a, add_x);
+    if (!dt) return;
+    for (int k = 0; k < 4; k++) b.v[k] = g.v[k] * nn__pair_slope(o.op, 1, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
+    nn__near4_put(dt, i, o.n, b, add_t);
+}
+static nn__pair nn__pair_of(const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__pair o;
+    o.x = (const float *)c->in[0].data; o.t = (const float *)c->in[1].data;
+    o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL); o.q = (const float *)(c->nin > 3 ? c->in[3].data : NULL);
+    o.n = nn_view_count(&c->in[0]); o.p = (float)p->p; o.op = c->op->id; o.none = p->reduction == NN_NONE;
+    return o;
+}
+static int nn__cuda_pair_loss(nn__cuda *d, const nn_call *c)
+{
+    nn__pair o = nn__pair_of(c);
+    int64_t chunks = (o.n + NN__CUDA_LOSS_CHUNK - 1) / NN__CUDA_LOSS_CHUNK;
+    float *y = (float *)(o.none ? c->out[0].data : nn__cuda_scratch(d, (size_t)chunks * sizeof *y));
+    if (!y) return 1;
+    if (chunks) NN__LAUNCH(d, nn__k_pair_loss, (unsigned)chunks, 256, 0, o, y);
+    if (!o.none) nn__loss_total(d, chunks, y, 0, ((const nn__loss_params *)c->params)->reduction == NN_MEAN ? (float)o.n : 1.0f, c->out[0].data, NULL);
+    return 1;
+}
+static int nn__cuda_pair_loss_back(nn__cuda *d, const nn_call *c)
+{
+    nn__pair o = nn__pair_of(c);
+    if (o.n && (c->din[0].data || c->din[1].data))
+        NN__LAUNCH(d, nn__k_pair_loss_back, NN__BLOCKS(o.n, 1024), 256, 0, o, (const float *)c->dout[0].data, ((const nn__loss_params *)c->params)->reduction == NN_MEAN ? (float)o.n : 1.0f,
+                   (float *)c->din[0].data, (float *)c->din[1].data, (int)(c->add & 1), (int)(c->add >> 1 & 1));
+    return 1;
+}
+
+// ---- cross_entropy:   l = sum of w_c t_c (ls - (x_c - m)),   m = max x, ls = log sum e^(x - m);   dx_c = W p_c - w_c t_c,  W = sum of w_c t_c
+typedef struct nn__classes {
+    nn__lines l;                     // a line: the classes of a row
+    const float *x, *t, *w;          // t: probabilities, or NULL
+    nn__index target;                // classes
+    int64_t ignore;
+    float keep, spread;              // 1 - e, e / C
+    float *m, *ls;                   // kept, or NULL
+} nn__classes;
+static nn__lines nn__class_lines(const nn_view *x) { return nn__lines_around(x, x->ndim > 1); }
+static nn__classes nn__classes_of(const nn_call *c, const nn_view *x)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    const nn_view *t = &c->in[1];
+    nn__classes o;
+    int is_class = t->dtype == NN_I32 || t->dtype == NN_I64;
+    o.l = nn__class_lines(x);
+    o.x = (const float *)c->in[0].data; o.t = is_class ? NULL : (const float *)t->data; o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL);
+    o.target = nn__index_of(t);
+    o.ignore = p->ignore;
+    o.keep = (float)(1 - p->smoothing); o.spread = (float)(p->smoothing / (double)o.l.n);
+    o.m = (float *)(c->naux > 1 ? c->aux[0].data : NULL); o.ls = o.m ? o.m + o.l.count : NULL;
+    return o;
+}
+NN__DEV int64_t nn__class_here(const nn__classes &o, int64_t row)  // -1: it counts for nothing
+{
+    int64_t k = nn__index_at(o.target, row);
+    return k == o.ignore || k < 0 || k >= o.l.n ? -1 : k;
+}
+NN__DEV nn__quad nn__class_weights(const nn__classes &o, int64_t i) { return o.w ? nn__near4(o.w, i, o.l.n, 0) : nn__quad_of(1); }
+// losses[row], and behind them the weights of the rows (classes) that a mean divides by.
+static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+{
+    nn__team t = nn__team_of(o.l);
+    int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
+    float m = -INFINITY, s = 0, loss = 0, ls, share = o.t ? o.keep : 0.0f;
+    NN__EACH_QUAD(i, t, t.n) nn__soft_add(nn__get4(o.l, t, o.x, i, t.n, -INFINITY), &m, &s);
+    nn__soft_join(t, &m, &s);
+    ls = logf(s);
+    if (o.t || o.spread != 0) {
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), p = o.t ? nn__get4(o.l, t, o.t, i, t.n, 0) : nn__quad_of(0), w = nn__class_weights(o, i);
+            for (int j = 0; j < 4; j++) if (i + j < t.n) loss += w.v[j] * (share * p.v[j] + o.spread) * (ls - (x.v[j] - m));
+        }
+        loss = nn__team_sum(t, loss);
+    }
+    if (t.id || t.line >= o.l.count) return;
+    if (!o.t && k >= 0) loss += o.keep * (o.w ? o.w[k] : 1.0f) * (ls - (o.x[t.at + k * o.l.step] - m));
+    losses[t.line] = k < 0 ? 0.0f : loss;
+    if (weights) weights[t.line] = k < 0 ? 0.0f : o.w && !o.t ? o.w[k] : 1.0f;
+    if (o.m) { o.m[t.line] = m; o.ls[t.line] = ls; }
+    if (k < 0 && nn__index_at(o.target, t.line) != o.ignore) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+}
+static __global__ void __launch_bounds__(256) nn__k_cross_entropy_back(nn__classes o, const float *dy, const float *divisor, float *dx, float *dt, int add_x, int add_t)
+{
+    nn__team t = nn__team_of(o.l);
+    int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
+    float g = k < 0 || !t.n ? 0.0f : divisor ? dy[0] / *divisor : dy[t.line], m = t.n ? o.m[t.line] : 0.0f, ls = t.n ? o.ls[t.line] : 0.0f, mass = 0, share = o.t ? o.keep : 0.0f;
+    float one = !o.t && k >= 0 ? o.keep * (o.w && t.n ? o.w[k] : 1.0f) : 0.0f;
+    if (o.t || (o.w && o.spread != 0)) {
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad p = o.t ? nn__get4(o.l, t, o.t, i, t.n, 0) : nn__quad_of(0), w = nn__class_weights(o, i);
+            for (int j = 0; j < 4; j++) if (i + j < t.n) mass += w.v[j] * (share * p.v[j] + o.spread);
+        }
+        mass = nn__team_sum(t, mass);
+    } else mass = o.spread * (float)o.l.n;
+    mass += one;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), p = o.t ? nn__get4(o.l, t, o.t, i, t.n, 0) : nn__quad_of(0), w = nn__class_weights(o, i), a, b;
+        for (int j = 0; j < 4; j++) {
+            a.v[j] = k < 0 ? 0.0f : g * (mass * expf((x.v[j] - m) - ls) - w.v[j] * (share * p.v[j] + o.spread) - (i + j == k ? one : 0.0f));
+            b.v[j] = g * w.v[j] * share * (ls - (x.v[j] - m));
+        }
+        if (dx) nn__put4(o.l, t, dx, i, a, add_x);
+        if (o.t && dt) nn__put4(o.l, t, dt, i, b, add_t);
+    }
+}
+static int nn__cuda_cross_entropy(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = p->reduction == NN_NONE, weighted = !o.t && p->reduction == NN_MEAN;
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
+    if (!losses && o.l.count) return 1;
+    NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, none ? NULL : c->out[0].data, c->aux[1].data);
+    return 1;
+}
+static int nn__cuda_cross_entropy_back(nn__cuda *d, const nn_call *c)
+{
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    NN__LAUNCH_LINES(d, nn__k_cross_entropy_back, o.l, o, (const float *)c->dout[0].data, (const float *)(none ? NULL : c->aux[1].data), (float *)c->din[0].data, (float *)c->din[1].data,
+                     (int)(c->add & 1), (int)(c->add >> 1 & 1));
+    return 1;
+}
+
+// ---- nll:   l = -w_k x_k       multi_margin:   l = sum over c != k of max(0, margin - x_k + x_c) / C ------------------------------
+static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
+    if (row >= o.l.count) return;
+    k = nn__class_here(o, row);
+    losses[row] = k < 0 ? 0.0f : -(o.w ? o.w[k] : 1.0f) * o.x[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step];
+    if (weights) weights[row] = k < 0 ? 0.0f : o.w ? o.w[k] : 1.0f;
+    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__complain(bad, row, nn__index_at(o.target, row), o.l.n);
+}
+static __global__ void nn__k_nll_back(nn__classes o, const float *dy, const float *divisor, float *dx)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k = row < o.l.count ? nn__class_here(o, row) : -1;
+    if (k >= 0) dx[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step] -= (o.w ? o.w[k] : 1.0f) * (divisor ? dy[0] / *divisor : dy[row]);
+}
+static int nn__cuda_nll(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = p->reduction == NN_NONE, weighted = p->reduction == NN_MEAN;
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
+    if (!losses && o.l.count) return 1;
+    if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, 1, none ? NULL : c->out[0].data, c->aux[0].data);
+    return 1;
+}
+static int nn__cuda_nll_back(nn__cuda *d, const nn_call *c)
+{
+    nn__classes o = nn__classes_of(c, &c->din[0]);
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    if (c->din[0].data && o.l.count)
+        NN__LAUNCH(d, nn__k_nll_back, NN__BLOCKS(o.l.count, 128), 128, 0, o, (const float *)c->dout[0].data, (const float *)(none ? NULL : c->aux[0].data), (float *)c->din[0].data);
+    return 1;
+}
+// Forward: y is not NULL. Backward adds.
+static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, float margin, float *y, const float *dy, float divisor, float *dx, nn__complaint *bad)
+{
+    nn__team t = nn__team_of(o.l);
+    int64_t k = t.n ? nn__class_here(o, t.line) : -1;
+    float sum = 0, active = 0, right = k >= 0 ? margin - o.x[t.at + k * o.l.step] : 0.0f, g = y || k < 0 ? 0.0f : (divisor > 0 ? dy[0] / divisor : dy[t.line]) / (float)o.l.n;
+    NN__EACH_QUAD(i, t, k >= 0 ? t.n : 0) {
+        nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), e;
+        for (int j = 0; j < 4; j++) {
+            float z = right + x.v[j];
+            int over = i + j != k && i + j < t.n && !(z <= 0);
+            if (over) { sum += z; active += 1; }
+            e.v[j] = over ? g : 0.0f;
+        }
+        if (!y) nn__put4(o.l, t, dx, i, e, 1);
+    }
+    sum = nn__team_sum(t, sum);                          // and barriers: dx_k was added 0 above
+    active = nn__team_sum(t, active);
+    if (!y) __syncthreads();
+    if (t.id || t.line >= o.l.count) return;
+    if (y) {
+        y[t.line] = sum / (float)o.l.n;
+        if (k < 0) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+    } else if (k >= 0) dx[t.at + k * o.l.step] -= g * active;
+}
+static int nn__cuda_multi_margin(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = p->reduction == NN_NONE, back = c->pass == NN_BACKWARD;
+    float *y = back ? NULL : (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)o.l.count * sizeof *y));
+    o.ignore = INT64_MIN;
+    if (back ? !c->din[0].data : !y && o.l.count) return 1;
+    NN__LAUNCH_LINES(d, nn__k_multi_margin, o.l, o, (float)p->p, y, (const float *)(back ? c->dout[0].data : NULL), none ? 0.0f : p->reduction == NN_MEAN ? (float)o.l.count : 1.0f,
+                     (float *)(back ? c->din[0].data : NULL), NN__COMPLAINT(d));
+    if (!back && !none) nn__loss_total(d, o.l.count, y, 0, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, c->out[0].data, NULL);
+    return 1;
+}
+
+// ---- kl_div:   l = T^2 sum of q (log q - log p),  p = softmax(x / T), q = softmax(t / T) -------------------------------------------
+typedef struct nn__kl { const float *x, *t; float *aux; float by, temperature; int none; } nn__kl;   // aux: of a row m and log sum of x / T, then of t / T
+static __global__ void __launch_bounds__(256) nn__k_kl_div(nn__lines l, nn__kl o, float *y)      // y: of elements, or of rows
+{
+    nn__team t = nn__team_of(l);
+    float m[2], s[2], sum = 0;
+    for (int side = 0; side < 2; side++) {
+        m[side] = -INFINITY; s[side] = 0;
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad q = nn__get4(l, t, side ? o.t : o.x, i, t.n, -INFINITY);
+            for (int k = 0; k < 4; k++) q.v[k] *= o.by;
+            nn__soft_add(q, &m[side], &s[side]);
+        }
+        nn__soft_join(t, &m[side], &s[side]);
+        s[side] = logf(s[side]);
+        if (o.aux && t.id == 0 && t.line < l.count) { o.aux[4 * t.line + 2 * side] = m[side]; o.aux[4 * t.line + 2 * side + 1] = s[side]; }
+    }
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad x = nn__get4(l, t, o.x, i, t.n, 0), q = nn__get4(l, t, o.t, i, t.n, 0);
+        for (int k = 0; k < 4; k++) {
+            float log_p = x.v[k] * o.by - m[0] - s[0], log_q = q.v[k] * o.by - m[1] - s[1];
+            q.v[k] = o.temperature * o.temperature * (expf(log_q) * (log_q - log_p));
+            if (i + k < t.n) sum += q.v[k];
+        }
+        if (o.none) nn__put4(l, t, y, i, q, 0);
+    }
+    sum = nn__team_sum(t, sum);
+    if (!o.none && t.id == 0 && t.line < l.count) y[t.line] = sum;
+}
+static __global__ void __launch_bounds__(256) nn__k_kl_div_back(nn__lines l, nn__kl o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
+{
+    nn__team t = nn__team_of(l);
+    float a[4], mass = 0, slope = 0, g = o.none ? 0.0f : dy[0] / divisor;
+    for (int k = 0; k < 4; k++) a[k] = t.n ? o.aux[4 * t.line + k] : 0.0f;
+    for (int pass = 0; pass < 2; pass++) {               // first the sums over the row, then the gradients
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad x = nn__get4(l, t, o.x, i, t.n, 0), q = nn__get4(l, t, o.t, i, t.n, 0), e = o.none ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(g);
+            for (int k = 0; k < 4; k++) {
+                float log_p = x.v[k] * o.by - a[0] - a[1], log_q = q.v[k] * o.by - a[2] - a[3], r = log_q - log_p + 1, w = expf(log_q);
+                if (pass == 0) { if (i + k < t.n) { mass += w * e.v[k]; slope += w * e.v[k] * r; } }
+                else { x.v[k] = (expf(log_p) * mass - w * e.v[k]) * o.temperature; q.v[k] = w * (e.v[k] * r - slope) * o.temperature; }
+            }
+            if (pass && dx) nn__put4(l, t, dx, i, x, add_x);
+            if (pass && dt) nn__put4(l, t, dt, i, q, add_t);
+        }
+        if (pass == 0) { mass = nn__team_sum(t, mass); slope = nn__team_sum(t, slope); }
+    }
+}
+static int nn__cuda_kl_div(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t n = x->ndim ? x->shape[x->ndim - 1] : 1, rows = 1;
+    int i, back = c->pass == NN_BACKWARD;
+    nn__lines l;
+    nn__kl o;
+    float *y, divisor;
+    for (i = 0; i + 1 < x->ndim; i++) rows *= x->shape[i];
+    l = nn__lines_of(rows, n, 1);
+    divisor = p->reduction == NN_MEAN ? (float)rows : 1.0f;
+    o.x = (const float *)x->data; o.t = (const float *)c->in[1].data; o.aux = (float *)c->aux[0].data;
+    o.by = (float)(1 / p->p); o.temperature = (float)p->p; o.none = p->reduction == NN_NONE;
+    if (back) {
+        NN__LAUNCH_LINES(d, nn__k_kl_div_back, l, l, o, (const float *)c->dout[0].data, divisor, (float *)c->din[0].data, (float *)c->din[1].data, (int)(c->add & 1), (int)(c->add >> 1 & 1));
+        return 1;
+    }
+    y = (float *)(o.none ? c->out[0].data : nn__cuda_scratch(d, (size_t)rows * sizeof *y));
+    if (!y && rows) return 1;
+    NN__LAUNCH_LINES(d, nn__k_kl_div, l, l, o, y);
+    if (!o.none) nn__loss_total(d, rows, y, 0, divisor, c->out[0].data, NULL);
+    return 1;
+}
+#define NN__CUDA_LOSS(X) \
+    X(mse, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(huber, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
+    X(smooth_l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(hinge, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
+    X(binary_cross_entropy, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(cross_entropy, nn__cuda_cross_entropy, nn__cuda_cross_entropy_back) \
+    X(nll, nn__cuda_nll, nn__cuda_nll_back) X(multi_margin, nn__cuda_multi_margin, nn__cuda_multi_margin) X(kl_div, nn__cuda_kl_div, nn__cuda_kl_div)
 
 // =============================================================================================
-// >>embedding   Rows of a table.
+// >>embedding   Rows of a table:   y[k] = x[index[k]]      dx[index[k]] += dy[k],  one writer for each row, in the order of k
 // =============================================================================================
-#define NN__CUDA_EMBEDDING(X)
+typedef struct nn__rows { int64_t outer, count, n, inner; nn__index index; } nn__rows;       // x (outer, count, inner), y (outer, n, inner)
+static nn__rows nn__rows_of(const nn_call *c, const nn_view *x)
+{
+    nn__rows r;
+    int i, dim = c->op->id == NN_OP_embedding ? 0 : *(const int *)c->params;
+    r.outer = r.inner = 1;
+    for (i = 0; i < dim; i++) r.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) r.inner *= x->shape[i];
+    r.count = x->ndim ? x->shape[dim] : 1;
+    r.n = nn_view_count(&c->in[1]);
+    r.index = nn__index_of(&c->in[1]);
+    return r;
+}
+// U: as many bytes as fit: r.inner counts them. A warp takes 128 of a row.
+template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__rows r, const U *x, U *y, nn__complaint *bad)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, k;
+    U zero;
+    if (row >= r.outer * r.n) return;
+    k = nn__index_at(r.index, row % r.n);
+    memset(&zero, 0, sizeof zero);
+    if ((k < 0 || k >= r.count) && threadIdx.x == 0 && blockIdx.y == 0) nn__complain(bad, row % r.n, k, r.count);
+    for (int64_t i = (int64_t)blockIdx.y * 128 + threadIdx.x, end = i - threadIdx.x + 128 < r.inner ? i - threadIdx.x + 128 : r.inner; i < end; i += 32)
+        y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
+}
+static int nn__cuda_rows(nn__cuda *d, const nn_call *c)
+{
+    nn__rows r = nn__rows_of(c, &c->in[0]);
+    size_t bytes = (size_t)r.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype), unit = 1;
+    dim3 grid;
+    while (unit < 16 && bytes % (2 * unit) == 0 && ((uintptr_t)c->in[0].data | (uintptr_t)c->out[0].data) % (2 * unit) == 0) unit *= 2;
+    r.inner = (int64_t)(bytes / unit);
+    if (!r.outer || !r.n || !r.inner) return 1;
+    grid = dim3(NN__BLOCKS(r.outer * r.n, 4), NN__BLOCKS(r.inner, 128));
+    if (grid.y > 65535) return 0;
+    if (unit == 16)     NN__LAUNCH(d, nn__k_rows<uint4>, grid, dim3(32, 4), 0, r, (const uint4 *)c->in[0].data, (uint4 *)c->out[0].data, NN__COMPLAINT(d));
+    else if (unit >= 4) { r.inner *= (int64_t)unit / 4; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned>, grid, dim3(32, 4), 0, r, (const unsigned *)c->in[0].data, (unsigned *)c->out[0].data, NN__COMPLAINT(d)); }
+    else                { r.inner *= (int64_t)unit; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned char>, grid, dim3(32, 4), 0, r, (const unsigned char *)c->in[0].data, (unsigned char *)c->out[0].data, NN__COMPLAINT(d)); }
+    return 1;
+}
+// Backward takes NN__SORT numbers of the index at a time, in order: each finds its place among them (those before it that are not larger,
+// those behind it that are smaller), so equal ones stand together in their old order, and a warp adds up a run of them.
+enum { NN__SORT = 16384 };
+static __global__ void __launch_bounds__(256) nn__k_rows_sort(nn__index index, int64_t from, int n, int64_t count, int *key, int *place)
+{
+    NN_SHARED(int, keys, [1024]);
+    int i = blockIdx.x * blockDim.x + threadIdx.x, mine = 0, at = 0;
+    if (i < n) { int64_t k = nn__index_at(index, from + i); mine = k < 0 || k >= count ? -1 : (int)k; }
+    for (int first = 0; first < n; first += 1024) {
+        __syncthreads();
+        for (int j = threadIdx.x; j < 1024; j += blockDim.x) {
+            int64_t k = first + j < n ? nn__index_at(index, from + first + j) : 0;
+            keys[j] = k < 0 || k >= count ? -1 : (int)k;
+        }
+        __syncthreads();
+        for (int j = 0; j < 1024 && first + j < n; j++) at += keys[j] < mine || (keys[j] == mine && first + j < i);
+    }
+    if (i < n) { key[at] = mine; place[at] = i; }
+}
+static __global__ void __launch_bounds__(128) nn__k_rows_add(nn__rows r, int64_t from, int n, const int *key, const int *place, const float *dy, float *dx)
+{
+    int at = blockIdx.x * blockDim.y + threadIdx.y;
+    int64_t column = 4 * ((int64_t)blockIdx.y * 32 + threadIdx.x), outer = blockIdx.z;
+    nn__quad sum;
+    float *to;
+    if (at >= n || key[at] < 0 || (at && key[at - 1] == key[at]) || column >= r.inner) return;
+    to = dx + (outer * r.count + key[at]) * r.inner;
+    sum = nn__near4(to, column, r.inner, 0);
+    for (int j = at; j < n && key[j] == key[at]; j++) {
+        nn__quad q = nn__near4(dy + (outer * r.n + from + place[j]) * r.inner, column, r.inner, 0);
+        for (int k = 0; k < 4; k++) sum.v[k] += q.v[k];
+    }
+    nn__near4_put(to, column, r.inner, sum, 0);
+}
+static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
+{
+    nn__rows r = nn__rows_of(c, &c->din[0]);
+    int64_t from;
+    int *key;
+    if (!c->din[0].data || !r.outer || !r.n || !r.inner) return 1;
+    if (r.count > 0x7fffffff || r.outer > 65535 || NN__BLOCKS(r.inner, 128) > 65535) return 0;
+    key = (int *)nn__cuda_scratch(d, 2 * NN__SORT * sizeof *key);
+    if (!key) return 1;
+    for (from = 0; from < r.n; from += NN__SORT) {
+        int n = (int)(r.n - from < NN__SORT ? r.n - from : (int64_t)NN__SORT);
+        NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, key + NN__SORT);
+        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), (unsigned)r.outer), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
+                   (const float *)c->dout[0].data, (float *)c->din[0].data);
+    }
+    return 1;
+}
+#define NN__CUDA_EMBEDDING(X) X(embedding, nn__cuda_rows, nn__cuda_rows_back) X(index_select, nn__cuda_rows, nn__cuda_rows_back)
 
 // =============================================================================================
 // >>attention   Attention, rotary positions.
 // =============================================================================================
-#define NN__CUDA_ATTENTION(X)
+// ---- attention:   S = scale Q K^T + bias      P = softmax(S)      Y = P V        (formulas, L and D: at nn.h's) ---------------------
+// As in nn.h the heads that share keys are rows of one unit: row r is head r % group, time r / group. A block keeps a tile of rows and
+// walks over tiles of columns; S is never in memory. A thread has 4 rows and every 16th column of S, and 4 columns of every 64 of the result.
+// Rows of more numbers than a tile holds are taken in chunks, and a block (blockIdx.z) makes one chunk of the result.
+enum { NN__ATT_HEADS, NN__ATT_LAST, NN__ATT_PACKED, NN__ATT_CACHED };        // layouts, as in nn.h
+enum { NN__ATT_MASK = 3, NN__ATT_LENGTHS, NN__ATT_ALIBI };
+typedef struct nn__heads { float *data; int64_t b, h, t, e; } nn__heads;     // strides of the batch, heads, time, and numbers of a head
+typedef struct nn__att {
+    nn__heads q, k, v, y;
+    int64_t b, h, hk, group, tq, tk, d, dv, rows, blocks;    // blocks: of 32 rows, for the random stream
+    nn__index lengths;
+    const void *mask;
+    const float *slopes;
+    int64_t mask_step[4], lengths_step, slopes_step;
+    float *kept;                     // L of every row, or NULL
+    nn__stream stream;
+    uint64_t dropped;
+    float scale, survives;           // survives: what a number that is not dropped is multiplied by; 0 and dropped 0: no dropout
+    int causal, mask_bytes, drop;
+} nn__att;
+NN__DEV float *nn__head_at(const nn__heads &x, int64_t b, int64_t head, int64_t t) { return x.data + b * x.b + head * x.h + t * x.t; }
+NN__DEV float *nn__unit_at(const nn__att &a, const nn__heads &x, int64_t unit, int64_t r, int keys)        // a row, or a key
+{
+    int64_t b = unit / a.hk, g = unit % a.hk;
+    return keys ? nn__head_at(x, b, g, r) : nn__head_at(x, b, g * a.group + (int)r % (int)a.group, (int)r / (int)a.group);
+}
+NN__DEV int nn__att_length(const nn__att &a, int64_t unit)
+{
+    int64_t n = a.lengths.data ? nn__index_at(a.lengths, unit / a.hk * a.lengths_step) : a.tk;
+    return (int)(n < 0 ? 0 : n < a.tk ? n : a.tk);
+}
+typedef struct nn__att_row { int limit, time; const char *mask; float slope; } nn__att_row;      // what a row sees: keys below the limit
+NN__DEV nn__att_row nn__att_row_of(const nn__att &a, int64_t unit, int r, int length)
+{
+    nn__att_row o;
+    int64_t b = unit / a.hk, head = unit % a.hk * a.group + r % (int)a.group;
+    int last;
+    o.time = r / (int)a.group;
+    last = o.time + (int)(a.tk - a.tq) + 1;
+    o.limit = r >= a.rows ? 0 : !a.causal ? length : last < 0 ? 0 : last < length ? last : length;
+    o.mask = a.mask ? (const char *)a.mask + (b * a.mask_step[0] + head * a.mask_step[1] + o.time * a.mask_step[2]) * a.mask_bytes : NULL;
+    o.slope = a.slopes && r < a.rows ? a.slopes[head * a.slopes_step] : 0.0f;
+    return o;
+}
+NN__DEV float nn__att_score(const nn__att &a, const nn__att_row &o, int key, float s)    // -infinity: hidden
+{
+    float more = 0;
+    if (key >= o.limit) return -INFINITY;
+    if (a.mask_bytes == 1) { if (!o.mask[key * a.mask_step[3]]) return -INFINITY; }
+    else if (a.mask_bytes) more = *(const float *)(const void *)(o.mask + key * a.mask_step[3] * 4);
+    if (a.slopes) more -= o.slope * fabsf((float)(key - o.time - (int)(a.tk - a.tq)));
+    return more == -INFINITY ? more : s + more;
+}
+NN__DEV void nn__att_keep4(const nn__att &a, int64_t unit, int key, int row, float *keep)      // what 4 rows from a multiple of 4 on are multiplied by
+{
+    uint32_t r[4];
+    nn__philox(a.stream, (uint64_t)(((unit * a.tk + key) * a.blocks * 32 + row) / 4), r);
+    for (int k = 0; k < 4; k++) keep[k] = r[k] >= a.dropped ? a.survives : 0.0f;
+}
+// n rows (or keys) from `first` on, numbers from .. from + CH - 1 of their d, to shared memory; zeros where there are none.
+template <int CH> NN__DEV void nn__att_tile(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int n, int64_t from, int64_t d, float scale, float *to)
+{
+    for (int i = threadIdx.x; i < n * (CH / 4); i += blockDim.x) {
+        int r = i / (CH / 4), e = i % (CH / 4) * 4;
+        nn__quad q = nn__quad_of(0);
+        if (first + r < last && from + e < d) {
+            const float *p = nn__unit_at(a, x, unit, first + r, keys);
+            if (x.e == 1) q = nn__near4(p, from + e, d, 0);
+            else for (int k = 0; k < 4; k++) if (from + e + k < d) q.v[k] = p[(from + e + k) * x.e];
+        }
+        for (int k = 0; k < 4; k++) q.v[k] *= scale;
+        nn__store_quad(to + r * (CH + 4) + e, q);
+    }
+}
+// s (4 rows, every 16th of 16 * RN columns) += x y^T over n numbers, and acc (4 rows, 4 of every 64 columns) += p b over BN rows of b
+template <int CH, int RN> NN__DEV void nn__tile_dot(float (&s)[4][RN], const float *x, const float *y, int n)
+{
+    for (int e = 0; e < n; e += 4) {
+        nn__quad u[4], v[RN];
+        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(x + i * (CH + 4) + e);
+        NN__UNROLLED for (int j = 0; j < RN; j++) v[j] = nn__load_quad(y + 16 * j * (CH + 4) + e);
+        NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) NN__UNROLLED for (int k = 0; k < 4; k++) s[i][j] += u[i].v[k] * v[j].v[k];
+    }
+}
+template <int CH, int BN> NN__DEV void nn__tile_mix(float (&acc)[4][CH / 16], const float *p, const float *b)
+{
+    for (int j = 0; j < BN; j += 4) {
+        nn__quad u[4];
+        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(p + i * (BN + 4) + j);
+        NN__UNROLLED for (int k = 0; k < 4; k++) NN__UNROLLED for (int c = 0; c < CH / 64; c++) {
+            nn__quad v = nn__load_quad(b + (j + k) * (CH + 4) + 64 * c);
+            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int e = 0; e < 4; e++) acc[i][4 * c + e] += u[i].v[k] * v.v[e];
+        }
+    }
+}
+template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, float (&acc)[4][CH / 16], const float *scale, int add)
+{
+    for (int i = 0; i < 4; i++) {
+        int64_t r = first + 4 * (threadIdx.x >> 4) + i, at = (int64_t)blockIdx.z * CH + 4 * (threadIdx.x & 15);
+        if (r >= last) continue;
+        float *p = nn__unit_at(a, x, unit, r, keys);
+        NN__UNROLLED for (int c = 0; c < CH / 64; c++, at += 64) {
+            nn__quad q;
+            NN__UNROLLED for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
+            if (x.e == 1) { if (at < d) nn__near4_put(p, at, d, q, add); }
+            else for (int k = 0; k < 4; k++) if (at + k < d) p[(at + k) * x.e] = add ? p[(at + k) * x.e] + q.v[k] : q.v[k];
+        }
+    }
+}
+#define NN__OVER_16(v, join) for (int o_ = 8; o_; o_ >>= 1) { float other = __shfl_xor_sync(NN__FULL, v, o_); v = join; }
+template <int CH, int BN> static __global__ void __launch_bounds__(256) nn__k_attend(nn__att a, int64_t row_blocks)
+{
+    enum { BM = 64, LD = CH + 4, LP = BN + 4, RN = BN / 16 };
+    NN_SHARED_DYN(float, shared);
+    float *qs = shared, *ks = qs + BM * LD, *ps = ks + BN * LD;
+    int tx = threadIdx.x & 15, top = 4 * (threadIdx.x >> 4), length, seen, row;
+    int64_t unit = blockIdx.x / row_blocks, first = (row_blocks - 1 - blockIdx.x % row_blocks) * BM;      // the longest first
+    float m[4], l[4], o[4][CH / 16] = {{0}}, by[4];
+    nn__att_row info[4];
+    length = nn__att_length(a, unit);
+    row = (int)(first + BM < a.rows ? first + BM : a.rows) - 1;
+    seen = nn__att_row_of(a, unit, row, length).limit;
+    for (int i = 0; i < 4; i++) { m[i] = -INFINITY; l[i] = 0; info[i] = nn__att_row_of(a, unit, (int)first + top + i, length); }
+    for (int key = 0; key < seen; key += BN) {
+        float s[4][RN] = {{0}};
+        for (int64_t e = 0; e < a.d; e += CH) {
+            __syncthreads();
+            if (key == 0 || a.d > CH) nn__att_tile<CH>(a, a.q, unit, 0, first, a.rows, BM, e, a.d, a.scale, qs);
+            nn__att_tile<CH>(a, a.k, unit, 1, key, seen, BN, e, a.d, 1, ks);
+            __syncthreads();
+            nn__tile_dot<CH, RN>(s, qs + top * LD, ks + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
+        }
+        NN__UNROLLED for (int i = 0; i < 4; i++) {
+            float most = m[i], sum = 0, f, safe;
+            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = nn__att_score(a, info[i], key + tx + 16 * j, s[i][j]); most = fmaxf(most, s[i][j]); }
+            NN__OVER_16(most, fmaxf(most, other))
+            safe = most == -INFINITY ? 0.0f : most;
+            f = __expf(m[i] - safe);
+            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = __expf(s[i][j] - safe); sum += s[i][j]; }
+            NN__OVER_16(sum, sum + other)
+            l[i] = l[i] * f + sum;
+            m[i] = most;
+            NN__UNROLLED for (int e = 0; e < CH / 16; e++) o[i][e] *= f;
+        }
+        NN__UNROLLED for (int j = 0; j < RN; j++) {
+            float keep[4] = { 1, 1, 1, 1 };
+            if (a.drop) nn__att_keep4(a, unit, key + tx + 16 * j, (int)first + top, keep);
+            NN__UNROLLED for (int i = 0; i < 4; i++) ps[(top + i) * LP + tx + 16 * j] = s[i][j] * keep[i];
+        }
+        __syncthreads();
+        nn__att_tile<CH>(a, a.v, unit, 1, key, seen, BN, (int64_t)blockIdx.z * CH, a.dv, 1, ks);
+        __syncthreads();
+        nn__tile_mix<CH, BN>(o, ps + top * LP, ks + 4 * tx);
+    }
+    for (int i = 0; i < 4; i++) {
+        by[i] = l[i] == 0 ? 0.0f : 1.0f / l[i];
+        if (a.kept && tx == 0 && blockIdx.z == 0 && first + top + i < a.rows) a.kept[unit * a.rows + first + top + i] = l[i] == 0 ? INFINITY : m[i] + logf(l[i]);
+    }
+    nn__att_give<CH>(a, a.y, unit, 0, first, a.rows, a.dv, o, by, 0);
+}
+// Backward. Side 0: rows are queries, columns keys: dQ = scale dS K. Side 1: rows are keys, columns queries: dK = dS^T Q, dV = P^T dY.
+typedef struct nn__att_back { nn__heads dy, dq, dk, dv; const float *delta; int add_q, add_k, add_v; } nn__att_back;
+static __global__ void __launch_bounds__(128) nn__k_att_delta(nn__att a, nn__heads dy, float *delta)       // D = sum of dy y
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    float sum = 0;
+    if (i >= a.b * a.hk * a.rows) return;
+    const float *y = nn__unit_at(a, a.y, i / a.rows, i % a.rows, 0), *g = nn__unit_at(a, dy, i / a.rows, i % a.rows, 0);
+    for (int64_t e = threadIdx.x; e < a.dv; e += 32) sum += y[e * a.y.e] * g[e * dy.e];
+    sum = nn__warp_sum(sum);
+    if (threadIdx.x == 0) delta[i] = sum;
+}
+template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_bounds__(BM * 4) nn__k_attend_back(nn__att a, nn__att_back g, int64_t row_blocks)
+{
+    enum { LD = CH + 4, LP = BN + 4, RN = BN / 16 };
+    NN_SHARED_DYN(float, shared);
+    float *a1 = shared, *a2 = a1 + BM * LD, *b1 = a2 + BM * LD, *b2 = b1 + BN * LD, *ps = b2 + BN * LD;
+    int tx = threadIdx.x & 15, top = 4 * (threadIdx.x >> 4), length, column, end, many = a.d > CH || a.dv > CH;
+    int64_t unit = blockIdx.x / row_blocks, first = blockIdx.x % row_blocks * BM, rows = SIDE ? a.tk : a.rows;
+    float one[4][CH / 16] = {{0}}, two[4][CH / 16] = {{0}}, scale[4];        // dQ or dK; dV
+    const nn__heads &x1 = SIDE ? a.k : a.q, &x2 = SIDE ? a.v : g.dy, &y1 = SIDE ? a.q : a.k, &y2 = SIDE ? g.dy : a.v;
+    float s1 = SIDE ? 1.0f : a.scale, t1 = SIDE ? a.scale : 1.0f;            // Q comes scaled
+    length = nn__att_length(a, unit);
+    if (SIDE) {                                          // queries that may see these keys
+        int64_t since = first - (a.tk - a.tq);
+        column = a.causal && since > 0 ? (int)(since * a.group / BN * BN) : 0;
+        end = first < length ? (int)a.rows : 0;
+    } else {
+        column = 0;
+        end = nn__att_row_of(a, unit, (int)(first + BM < rows ? first + BM : rows) - 1, length).limit;
+    }
+    for (int fresh = 1; column < end; column += BN, fresh = 0) {
+        float s[4][RN] = {{0}}, dp[4][RN] = {{0}};
+        for (int64_t e = 0; e < a.d || e < a.dv; e += CH) {
+            __syncthreads();
+            if (fresh || many) {
+                nn__att_tile<CH>(a, x1, unit, SIDE, first, rows, BM, e, a.d, s1, a1);
+                nn__att_tile<CH>(a, x2, unit, SIDE, first, rows, BM, e, a.dv, 1, a2);
+            }
+            nn__att_tile<CH>(a, y1, unit, !SIDE, column, end, BN, e, a.d, t1, b1);
+            nn__att_tile<CH>(a, y2, unit, !SIDE, column, end, BN, e, a.dv, 1, b2);
+            __syncthreads();
+            nn__tile_dot<CH, RN>(s, a1 + top * LD, b1 + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
+            nn__tile_dot<CH, RN>(dp, a2 + top * LD, b2 + tx * LD, (int)(a.dv - e < CH ? a.dv - e : CH));
+        }
+        NN__UNROLLED for (int j = 0; j < RN; j++) {
+            int other = column + tx + 16 * j;
+            float keep[4] = { 1, 1, 1, 1 };
+            if (a.drop && !SIDE) nn__att_keep4(a, unit, other, (int)first + top, keep);
+            NN__UNROLLED for (int i = 0; i < 4; i++) {
+                int mine = (int)first + top + i, row = SIDE ? other : mine, key = SIDE ? mine : other, there = row < a.rows && key < a.tk;
+                nn__att_row info = nn__att_row_of(a, unit, row, length);
+                float p = there ? __expf(nn__att_score(a, info, key, s[i][j]) - a.kept[unit * a.rows + row]) : 0.0f;
+                if (a.drop && SIDE) { float k4[4]; nn__att_keep4(a, unit, key, row & ~3, k4); keep[i] = row & 2 ? row & 1 ? k4[3] : k4[2] : row & 1 ? k4[1] : k4[0]; }
+                dp[i][j] = there ? p * (dp[i][j] * keep[i] - g.delta[unit * a.rows + row]) : 0.0f;
+                s[i][j] = p * keep[i];
+            }
+        }
+        if (many) {                                      // the chunk that this block makes
+            __syncthreads();
+            nn__att_tile<CH>(a, y1, unit, !SIDE, column, end, BN, (int64_t)blockIdx.z * CH, a.d, t1, b1);
+            nn__att_tile<CH>(a, y2, unit, !SIDE, column, end, BN, (int64_t)blockIdx.z * CH, a.dv, 1, b2);
+            __syncthreads();
+        }
+        for (int pass = !SIDE; pass < 2; pass++) {       // P, then dS; only the 16 threads of a row read what they wrote
+            __syncwarp(NN__FULL);
+            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) ps[(top + i) * LP + tx + 16 * j] = pass ? dp[i][j] : s[i][j];
+            __syncwarp(NN__FULL);
+            if (pass) nn__tile_mix<CH, BN>(one, ps + top * LP, b1 + 4 * tx);
+            else      nn__tile_mix<CH, BN>(two, ps + top * LP, b2 + 4 * tx);
+        }
+    }
+    for (int i = 0; i < 4; i++) scale[i] = SIDE ? 1.0f : a.scale;
+    if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__att_give<CH>(a, SIDE ? g.dk : g.dq, unit, SIDE, first, rows, a.d, one, scale, SIDE ? g.add_k : g.add_q);
+    if (SIDE && g.dv.data) nn__att_give<CH>(a, g.dv, unit, SIDE, first, rows, a.dv, two, scale, g.add_v);
+}
+
+// ---- decoding: few rows against many keys. Blocks share the keys of a unit; a group of `lanes` threads takes a key; then the parts join.
+enum { NN__DECODE_ROWS = 8 };
+static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits, int lanes, float *part)       // part[unit][split][row]: m, l, then dv numbers
+{
+    NN_SHARED(float, best, [16][2]);
+    NN_SHARED(float, sums, [16][132]);
+    int64_t unit = blockIdx.x / splits;
+    int split = blockIdx.x % splits, length = nn__att_length(a, unit), per = (int)((a.tk + splits - 1) / splits), groups = 128 / lanes;
+    int mine = threadIdx.x / lanes, e = threadIdx.x % lanes * 4, end = (split + 1) * per < length ? (split + 1) * per : length, steps = (end - split * per + groups - 1) / groups;
+    nn__att_row info[NN__DECODE_ROWS];
+    nn__quad q[NN__DECODE_ROWS], o[NN__DECODE_ROWS];
+    float m[NN__DECODE_ROWS], l[NN__DECODE_ROWS];
+    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) {
+        info[r] = nn__att_row_of(a, unit, r, length);
+        q[r] = o[r] = nn__quad_of(0);
+        m[r] = -INFINITY; l[r] = 0;
+        if (r < a.rows) for (int k = 0; k < 4; k++) if (e + k < a.d) q[r].v[k] = nn__unit_at(a, a.q, unit, r, 0)[(e + k) * a.q.e] * a.scale;
+    }
+    for (int step = 0; step < steps; step++) {
+        int key = split * per + step * groups + mine, there = key < end;
+        nn__quad kq = nn__quad_of(0), vq = nn__quad_of(0);
+        if (there) {
+            const float *kp = nn__unit_at(a, a.k, unit, key, 1), *vp = nn__unit_at(a, a.v, unit, key, 1);
+            if (a.k.e == 1) { if (e < a.d) kq = nn__near4(kp, e, a.d, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.d) kq.v[k] = kp[(e + k) * a.k.e];
+            if (a.v.e == 1) { if (e < a.dv) vq = nn__near4(vp, e, a.dv, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.dv) vq.v[k] = vp[(e + k) * a.v.e];
+        }
+        NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+            float s = (q[r].v[0] * kq.v[0] + q[r].v[1] * kq.v[1]) + (q[r].v[2] * kq.v[2] + q[r].v[3] * kq.v[3]), top, safe, f, p;
+            for (int w = lanes / 2; w; w >>= 1) s += __shfl_xor_sync(NN__FULL, s, w);
+            s = there ? nn__att_score(a, info[r], key, s) : -INFINITY;
+            top = fmaxf(m[r], s);
+            safe = top == -INFINITY ? 0.0f : top;
+            f = __expf(m[r] - safe); p = __expf(s - safe);
+            m[r] = top;
+            l[r] = l[r] * f + p;
+            for (int k = 0; k < 4; k++) o[r].v[k] = o[r].v[k] * f + p * vq.v[k];
+        }
+    }
+    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+        float top = -INFINITY, sum = 0, *to = part + ((unit * splits + split) * a.rows + r) * (a.dv + 2);
+        __syncthreads();
+        if (e == 0) { best[mine][0] = m[r]; best[mine][1] = l[r]; }
+        nn__store_quad(&sums[mine][e], o[r]);
+        __syncthreads();
+        for (int k = 0; k < groups; k++) top = fmaxf(top, best[k][0]);
+        for (int i = threadIdx.x; i < a.dv + 1; i += 128) {
+            sum = 0;
+            for (int k = 0; k < groups; k++) if (best[k][0] != -INFINITY) sum += __expf(best[k][0] - top) * (i < a.dv ? sums[k][i] : best[k][1]);
+            to[i < a.dv ? i + 2 : 1] = sum;
+        }
+        if (threadIdx.x == 0) to[0] = top;
+    }
+}
+static __global__ void __launch_bounds__(128) nn__k_decode_join(nn__att a, int splits, const float *part)
+{
+    int64_t unit = blockIdx.x / a.rows;
+    int r = (int)(blockIdx.x % a.rows);
+    float top = -INFINITY, l = 0, *y = nn__unit_at(a, a.y, unit, r, 0);
+    part += (unit * splits * a.rows + r) * (a.dv + 2);
+    for (int s = 0; s < splits; s++) top = fmaxf(top, part[s * a.rows * (a.dv + 2)]);
+    for (int s = 0; s < splits; s++) { const float *p = part + s * a.rows * (a.dv + 2); if (p[0] != -INFINITY) l += __expf(p[0] - top) * p[1]; }
+    for (int64_t i = threadIdx.x; i < a.dv; i += 128) {
+        float sum = 0;
+        for (int s = 0; s < splits; s++) { const float *p = part + s * a.rows * (a.dv + 2); if (p[0] != -INFINITY) sum += __expf(p[0] - top) * p[2 + i]; }
+        y[i * a.y.e] = l == 0 ? 0.0f : sum / l;
+    }
+    if (a.kept && threadIdx.x == 0) a.kept[unit * a.rows + r] = l == 0 ? INFINITY : top + logf(l);
+}
+
+// ---- from a call to the kernels ----------------------------------------------------------------------------------------------------
+static nn__heads nn__heads_of(const nn__att *a, int layout, const nn_view *list, int which)      // which: 0 q, 1 k, 2 v, 3 the result (list[0])
+{
+    const nn_view *v = which == 3 || layout == NN__ATT_PACKED ? &list[0] : &list[which];
+    nn__heads r;
+    r.data = (float *)v->data;
+    r.b = v->stride[0];
+    if (v->ndim == 4) { r.h = v->stride[1]; r.t = v->stride[2]; r.e = v->stride[3]; return r; }
+    r.t = v->stride[1]; r.e = v->stride[2];
+    r.h = (which < 2 ? a->d : a->dv) * r.e;
+    if (layout == NN__ATT_PACKED && r.data && (which == 1 || which == 2)) r.data += r.h * (which == 1 ? a->h : a->h + a->hk);
+    return r;
+}
+static nn__att nn__att_of(const nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2], *mask = &c->in[NN__ATT_MASK], *lengths = &c->in[NN__ATT_LENGTHS], *slopes = &c->in[NN__ATT_ALIBI];
+    nn__att a;
+    int i;
+    memset(&a, 0, sizeof a);
+    a.b = q->shape[0];
+    if (p->layout == NN__ATT_HEADS) { a.h = q->shape[1]; a.hk = k->shape[1]; a.tq = q->shape[2]; a.tk = k->shape[2]; a.d = q->shape[3]; a.dv = v->shape[3]; }
+    else {
+        a.h = p->heads; a.hk = p->kv_heads;
+        a.tq = a.tk = q->shape[1];
+        if (p->layout == NN__ATT_PACKED) a.d = a.dv = q->shape[2] / (a.h + 2 * a.hk);
+        else if (p->layout == NN__ATT_CACHED) { a.tk = k->shape[2]; a.d = k->shape[3]; a.dv = v->shape[3]; }
+        else { a.tk = k->shape[1]; a.d = q->shape[2] / a.h; a.dv = v->shape[2] / a.hk; }
+    }
+    a.group = a.hk ? a.h / a.hk : 1;
+    a.rows = a.group * a.tq;
+    a.blocks = (a.rows + 31) / 32;
+    a.q = nn__heads_of(&a, p->layout, c->in, 0); a.k = nn__heads_of(&a, p->layout, c->in, 1); a.v = nn__heads_of(&a, p->layout, c->in, 2);
+    a.y = nn__heads_of(&a, p->layout, c->out, 3);
+    a.scale = p->scale != 0 ? p->scale : (float)(1.0 / sqrt((double)(a.d > 1 ? a.d : 1)));
+    a.causal = p->causal;
+    a.kept = (float *)c->aux[0].data;
+    a.mask = mask->data;
+    a.mask_bytes = !mask->data ? 0 : mask->dtype == NN_BOOL || mask->dtype == NN_U8 ? 1 : 4;
+    for (i = 0; mask->data && i < mask->ndim; i++) if (mask->shape[i] != 1) a.mask_step[4 - mask->ndim + i] = mask->stride[i];
+    a.lengths = nn__index_of(lengths); a.lengths_step = lengths->stride[0];
+    a.slopes = (const float *)slopes->data; a.slopes_step = slopes->stride[0];
+    a.drop = p->dropout > 0;
+    a.stream.seed = c->seed; a.stream.step = c->step; a.stream.ordinal = c->ordinal;
+    a.dropped = (uint64_t)((double)p->dropout * 4294967296.0);
+    a.survives = p->dropout < 1 ? (float)(1.0 / (1.0 - (double)p->dropout)) : 0.0f;
+    return a;
+}
+static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
+#define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
+    do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
+static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
+{
+    nn__att a = nn__att_of(c);
+    int64_t units = a.b * a.hk, blocks = (a.rows + 63) / 64;
+    if (!units || !a.rows) return 1;
+    if (!nn__att_fits(&a)) return 0;
+    if (a.rows <= NN__DECODE_ROWS && a.d <= 128 && a.dv <= 128 && !a.drop && a.tk >= 32) {
+        int64_t wide = a.d > a.dv ? a.d : a.dv, most = 1024 / units > 1 ? 1024 / units : 1, splits = (a.tk + 127) / 128;
+        float *part;
+        if (splits > most) splits = most;
+        part = (float *)nn__cuda_scratch(d, (size_t)(units * splits * a.rows * (a.dv + 2)) * sizeof *part);
+        if (!part) return 1;
+        NN__LAUNCH(d, nn__k_decode, (unsigned)(units * splits), 128, 0, a, (int)splits, wide <= 32 ? 8 : wide <= 64 ? 16 : 32, part);
+        NN__LAUNCH(d, nn__k_decode_join, (unsigned)(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
+        return 1;
+    }
+    if (a.d <= 64 && a.dv <= 64) NN__LAUNCH_ATT(d, (nn__k_attend<64, 64>), units, blocks, 1, 256, (64 * 68 + 64 * 68 + 64 * 68) * sizeof(float), a);
+    else NN__LAUNCH_ATT(d, (nn__k_attend<128, 32>), units, blocks, (a.dv + 127) / 128, 256, (64 * 132 + 32 * 132 + 64 * 36) * sizeof(float), a);
+    return 1;
+}
+static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
+{
+    nn__att a = nn__att_of(c);
+    int layout = ((const nn__attention_params *)c->params)->layout, packed = layout == NN__ATT_PACKED, want_q, want_k;
+    int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
+    nn__att_back g;
+    float *delta;
+    if (!nn__att_fits(&a)) return 0;
+    g.dy = nn__heads_of(&a, layout, c->dout, 3);
+    g.dq = nn__heads_of(&a, layout, c->din, 0); g.dk = nn__heads_of(&a, layout, c->din, 1); g.dv = nn__heads_of(&a, layout, c->din, 2);
+    g.add_q = (int)(c->add & 1); g.add_k = packed ? g.add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? g.add_q : (int)(c->add >> 2 & 1);
+    want_q = g.dq.data && a.rows; want_k = (g.dk.data || g.dv.data) && a.tk;
+    if (!units || (!want_q && !want_k)) return 1;
+    delta = (float *)nn__cuda_scratch(d, (size_t)all * sizeof *delta);
+    if (!delta) return 1;
+    g.delta = delta;
+    if (all) NN__LAUNCH(d, nn__k_att_delta, NN__BLOCKS(all, 4), dim3(32, 4), 0, a, g.dy, delta);
+    if (a.d <= 64 && a.dv <= 64) {
+        size_t bytes = (2 * 64 * 68 + 2 * 32 * 68 + 64 * 36) * sizeof(float);
+        if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 0>), units, (a.rows + 63) / 64, 1, 256, bytes, a, g);
+        if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 1>), units, (a.tk + 63) / 64, 1, 256, bytes, a, g);
+    } else {
+        size_t bytes = (2 * 32 * 132 + 2 * 16 * 132 + 32 * 20) * sizeof(float);
+        if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_back<128, 32, 16, 0>), units, (a.rows + 31) / 32, chunks, 128, bytes, a, g);
+        if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_back<128, 32, 16, 1>), units, (a.tk + 31) / 32, chunks, 128, bytes, a, g);
+    }
+    return 1;
+}
+
+// ---- rope:   (a, b) -> (a cos - b sin, b cos + a sin) by the angles of the row's position; sign -1 turns back -----------------------
+typedef struct nn__rope { int64_t rows, d, half, inner, time, start, heads, turned; int interleaved; } nn__rope;      // the first `turned` of `heads` heads turn; 0: all
+static __global__ void __launch_bounds__(128) nn__k_rope(nn__rope o, const float *x, const float *table, float sign, float *y, int add)
+{
+    int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, half = o.turned && r % o.heads >= o.turned ? 0 : o.half, rest = 2 * half;
+    if (r >= o.rows) return;
+    x += r * o.d; y += r * o.d;
+    table += (o.start + r / o.inner % o.time) * 2 * o.half;
+    for (int64_t i = 4 * threadIdx.x; i < half; i += 128) {
+        nn__quad c = nn__near4(table, i, half, 0), s = nn__near4(table + half, i, half, 0);
+        nn__quad a = o.interleaved ? nn__near4(x, 2 * i, rest, 0) : nn__near4(x, i, half, 0), b = o.interleaved ? nn__near4(x, 2 * i + 4, rest, 0) : nn__near4(x + half, i, half, 0);
+        if (o.interleaved) {                             // pairs lie side by side
+            nn__quad u = a, v = b;
+            a.v[1] = u.v[2]; a.v[2] = v.v[0]; a.v[3] = v.v[2];
+            b.v[0] = u.v[1]; b.v[1] = u.v[3]; b.v[2] = v.v[1];
+        }
+        for (int k = 0; k < 4; k++) {
+            float u = a.v[k], v = b.v[k], sn = s.v[k] * sign;
+            a.v[k] = u * c.v[k] - v * sn;
+            b.v[k] = v * c.v[k] + u * sn;
+        }
+        if (o.interleaved) {
+            nn__quad u = a, v = b;
+            a.v[1] = v.v[0]; a.v[2] = u.v[1]; a.v[3] = v.v[1];
+            b.v[0] = u.v[2]; b.v[1] = v.v[2]; b.v[2] = u.v[3];
+            nn__near4_put(y, 2 * i, rest, a, add);
+            if (2 * i + 4 < rest) nn__near4_put(y, 2 * i + 4, rest, b, add);
+        } else { nn__near4_put(y, i, half, a, add); nn__near4_put(y + half, i, half, b, add); }
+    }
+    for (int64_t i = 4 * threadIdx.x; i < o.d - rest; i += 128) nn__near4_put(y + rest, i, o.d - rest, nn__near4(x + rest, i, o.d - rest, 0), add);
+}
+static int nn__cuda_rope(nn__cuda *d, const nn_call *c)
+{
+    const nn__rope_params *p = (const nn__rope_params *)c->params;
+    const nn_view *x = &c->in[0], *table = &c->in[1];
+    int back = c->pass == NN_BACKWARD, i;
+    nn__rope o;
+    o.d = x->shape[x->ndim - 1]; o.half = table->shape[1] / 2; o.heads = x->shape[x->ndim - 2]; o.time = x->shape[p->time_dim]; o.start = p->start;
+    o.interleaved = p->interleaved; o.turned = p->heads > 0 ? p->heads : 0;
+    for (o.rows = 1, i = 0; i + 1 < x->ndim; i++) o.rows *= x->shape[i];
+    for (o.inner = 1, i = p->time_dim + 1; i < x->ndim - 1; i++) o.inner *= x->shape[i];
+    if ((back && !c->din[0].data) || !o.rows || !o.d) return 1;
+    NN__LAUNCH(d, nn__k_rope, NN__BLOCKS(o.rows, 4), dim3(32, 4), 0, o, (const float *)(back ? c->dout[0].data : x->data), (const float *)table->data, back ? -1.0f : 1.0f,
+               (float *)(back ? c->din[0].data : c->out[0].data), (int)(back && (c->add & 1)));
+    return 1;
+}
+#define NN__CUDA_ATTENTION(X) \
+    X(attention, nn__cuda_attention, nn__cuda_attention_back) X(attention_dropout, nn__cuda_attention, nn__cuda_attention_back) X(rope, nn__cuda_rope, nn__cuda_rope)
 
 // =============================================================================================
 // >>rnn   RNN, LSTM, GRU; CTC.
