@@ -79,9 +79,16 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 // >>device   A device: its stream, its memory, its first error. Everything is in the order of one stream, so memory that one call gives
 // back can serve the next at once. A state is opened by the first context and closed by the last, which leaves nothing behind.
 // =============================================================================================
-enum { NN__CUDA_DEVICES = 16, NN__CUDA_PRECISIONS = 4, NN__CUDA_BLOCKS = 64, NN__CUDA_SCRATCHES = 16, NN__CUDA_STAGES = 2, NN__CUDA_NAMES = 512 };
+enum { NN__CUDA_DEVICES = 16, NN__CUDA_PRECISIONS = 4, NN__CUDA_BLOCKS = 64, NN__CUDA_SCRATCHES = 16, NN__CUDA_STAGES = 2 };
 #define NN__CUDA_STAGE_BYTES ((size_t)1 << 20)           // of pinned memory, twice
 typedef struct nn__cuda_block { void *at; size_t bytes; int used; } nn__cuda_block;
+typedef struct nn__fault { int op; int64_t index, size; } nn__fault;         // the first bad index that a kernel met; op 0: none
+// Parameter updates that wait for each other (>>optim).
+enum { NN__BATCH = 48 };
+typedef struct nn__rates { float lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value; int decays, clips, momentum, nesterov, first, centered, amsgrad, far1; } nn__rates;
+typedef struct nn__part { float *p; const float *g; float *s[3]; int64_t n; unsigned block; int fours; } nn__part;
+typedef struct nn__parts { int count; nn__part part[NN__BATCH]; } nn__parts;
+typedef struct nn__batch { const nn_op *op; nn_context *nn; const float *scale; unsigned blocks; nn__rates rates; nn__parts parts; } nn__batch;
 typedef struct nn__cuda {
     nn_backend     backend;
     char           name[24], error[512];
@@ -98,12 +105,24 @@ typedef struct nn__cuda {
     char          *stage[NN__CUDA_STAGES];               // pinned
     cudaEvent_t    stage_free[NN__CUDA_STAGES];
     int            stage_next;
+    nn__fault     *fault, *seen;                         // on the device; pinned, where it is read
+    nn_context    *fault_nn;                             // whose call may have met one since the last look; NULL: none did
+    nn__batch      batch;
     int64_t        launches, bytes, peak, uploads, downloads;
     int64_t        calls[NN_OP_COUNT][2], refused[NN_OP_COUNT][2];
 } nn__cuda;
 static nn__cuda nn__cuda_states[NN__CUDA_DEVICES][NN__CUDA_PRECISIONS];
 static char nn__cuda_reason[512];
 
+#define NN__CUDA_NAME(name, keep, f, df)                                       #name,
+#define NN__CUDA_NAME2(name, keep, f, da, db)                                  #name,
+#define NN__CUDA_NAMES_(name, kind, in, out, flags, keep, shape, plan, params) #name,
+static const char *nn__cuda_op_name(int id)
+{
+    static const char *const name[NN_OP_COUNT] = { "your op", NN_UNARY_OPS(NN__CUDA_NAME) NN_UNARY1_OPS(NN__CUDA_NAME) NN_UNARY2_OPS(NN__CUDA_NAME) NN_BINARY_OPS(NN__CUDA_NAME2)
+                                                   "where", NN_STRUCTURED_OPS(NN__CUDA_NAMES_) };
+    return name[id];
+}
 static void nn__cuda_describe(const nn_call *c, char *text, size_t room)     // "matmul backward (3, 4) (4, 5)"
 {
     int i, k, n = snprintf(text, room, "%s %s", c->op->name, c->pass == NN_FORWARD ? "forward" : "backward");
@@ -127,6 +146,14 @@ static int nn__cuda_check(nn__cuda *d, cudaError_t e, const char *what, int line
     return 0;
 }
 #define NN__CU(d, call) nn__cuda_check(d, call, #call, __LINE__)
+
+static void nn__cuda_flush_now(nn__cuda *d);             // >>optim
+static int nn__cuda_ready(nn__cuda *d)                   // what waited comes first; 0: the device is lost
+{
+    cudaSetDevice(d->device);
+    if (d->batch.parts.count && !d->dead) nn__cuda_flush_now(d);
+    return !d->dead;
+}
 
 // ---- memory: blocks that nn.h returned are kept for the next request ---------------------------------------------
 static void nn__cuda_drop_blocks(nn__cuda *d)            // those that nobody uses go back to the driver
@@ -178,6 +205,7 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
     nn__cuda *d = (nn__cuda *)self;
     int i;
     (void)bytes;
+    if (d->batch.parts.count) nn__cuda_ready(d);
     for (i = 0; memory && i < d->blocks; i++) if (d->block[i].at == memory) d->block[i].used = 0;
 }
 
@@ -220,8 +248,7 @@ static int nn__cuda_upload(void *self, void *to, const void *from, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
     size_t at, n;
-    if (d->dead) return 0;
-    cudaSetDevice(d->device);
+    if (!nn__cuda_ready(d)) return 0;
     d->uploads += (int64_t)bytes;
     for (at = 0; at < bytes; at += n) {
         int s = d->stage_next;
@@ -234,25 +261,40 @@ static int nn__cuda_upload(void *self, void *to, const void *from, size_t bytes)
     }
     return 1;
 }
+// What a kernel that reads indices gets. Waiting for the device looks whether one was bad.
+static nn__fault *nn__cuda_may_fault(nn__cuda *d, const nn_call *c)
+{
+    d->fault_nn = c->nn;
+    return d->fault;
+}
+static int nn__cuda_wait(nn__cuda *d)
+{
+    nn_context *nn = d->fault_nn;
+    if (nn && !NN__CU(d, cudaMemcpyAsync(d->seen, d->fault, sizeof *d->seen, cudaMemcpyDeviceToHost, d->stream))) return 0;
+    if (!NN__CU(d, cudaStreamSynchronize(d->stream))) return 0;
+    d->fault_nn = NULL;
+    if (!nn || !d->seen->op) return 1;
+    nn_fail(nn, "%s: index %lld is out of range: there are %lld", nn__cuda_op_name(d->seen->op), (long long)d->seen->index, (long long)d->seen->size);
+    NN__CU(d, cudaMemsetAsync(d->fault, 0, sizeof *d->fault, d->stream));
+    return 1;
+}
 static int nn__cuda_download(void *self, void *to, const void *from, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
-    if (d->dead) return 0;
-    cudaSetDevice(d->device);
+    if (!nn__cuda_ready(d)) return 0;
     d->downloads += (int64_t)bytes;
-    return (!bytes || NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream))) && NN__CU(d, cudaStreamSynchronize(d->stream));
+    return (!bytes || NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream))) && nn__cuda_wait(d);
 }
 static int nn__cuda_copy(void *self, void *to, const void *from, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
-    if (d->dead) return 0;
-    cudaSetDevice(d->device);
+    if (!nn__cuda_ready(d)) return 0;
     return !bytes || NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, d->stream));
 }
 static int nn__cuda_sync(void *self)
 {
     nn__cuda *d = (nn__cuda *)self;
-    return !d->dead && NN__CU(d, cudaStreamSynchronize(d->stream));
+    return nn__cuda_ready(d) && nn__cuda_wait(d);
 }
 
 // ---- opening and closing -------------------------------------------------------------------------------------------------
@@ -270,6 +312,8 @@ extern "C" const char *nn_cuda_why(void) { return nn__cuda_reason; }
 static void nn__cuda_close_all(nn__cuda *d)
 {
     int i;
+    d->batch.parts.count = 0;
+    d->batch.blocks = 0;
     if (d->stream) cudaStreamSynchronize(d->stream);
     nn__cuda_keep_scratch(d, 0);
     for (i = 0; i < d->blocks; i++) d->block[i].used = 0;
@@ -280,6 +324,10 @@ static void nn__cuda_close_all(nn__cuda *d)
         d->stage[i] = NULL;
         d->stage_free[i] = NULL;
     }
+    if (d->fault) cudaFree(d->fault);
+    if (d->seen) cudaFreeHost(d->seen);
+    d->fault = d->seen = NULL;
+    d->fault_nn = NULL;
     if (d->stream) cudaStreamDestroy(d->stream);
     d->stream = NULL;
     (void)cudaGetLastError();
@@ -295,8 +343,10 @@ static int nn__cuda_start(nn__cuda *d)
     d->shared_most = p.sharedMemPerBlockOptin;
     d->sync = sync && sync[0] == '1';
     if (!NN__CU(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking))) return 0;
+    if (!NN__CU(d, cudaMalloc((void **)&d->fault, sizeof *d->fault)) || !NN__CU(d, cudaMallocHost((void **)&d->seen, sizeof *d->seen)) ||
+        !NN__CU(d, cudaMemsetAsync(d->fault, 0, sizeof *d->fault, d->stream))) return 0;
     for (i = 0; i < NN__CUDA_STAGES; i++)
-        if (!NN__CU(d, cudaMallocHost(&d->stage[i], NN__CUDA_STAGE_BYTES)) || !NN__CU(d, cudaEventCreateWithFlags(&d->stage_free[i], cudaEventDisableTiming))) return 0;
+        if (!NN__CU(d, cudaMallocHost((void **)&d->stage[i], NN__CUDA_STAGE_BYTES)) || !NN__CU(d, cudaEventCreateWithFlags(&d->stage_free[i], cudaEventDisableTiming))) return 0;
     return 1;
 }
 static int nn__cuda_open(void *self, nn_context *nn)
@@ -478,6 +528,23 @@ static int nn__is_flat(const nn_view *v)                 // contiguous, as nn.h 
     return 1;
 }
 static int nn__aligned(const void *a, const void *b, const void *c) { return (((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) & 15) == 0; }
+
+#ifdef NN_CUDA_EMU
+#  define NN__UNROLLED
+#else
+#  define NN__UNROLLED _Pragma("unroll")
+#endif
+// Classes, indices, lengths: i64 or i32.
+typedef struct nn__index { const void *data; int wide; } nn__index;
+static nn__index nn__index_of(const nn_view *v) { nn__index r; r.data = v->data; r.wide = v->dtype == NN_I64; return r; }
+NN__DEV int64_t nn__index_at(const nn__index &t, int64_t i) { return t.wide ? ((const int64_t *)t.data)[i] : (int64_t)((const int *)t.data)[i]; }
+// One that is out of range: the first kernel to see one writes it down.
+typedef struct nn__complaint { int said; int64_t at, value, size; } nn__complaint;
+NN__DEV void nn__complain(nn__complaint *bad, int64_t at, int64_t value, int64_t size)
+{
+    if (bad && atomicCAS(&bad->said, 0, 1) == 0) { bad->at = at; bad->value = value; bad->size = size; }
+}
+#define NN__COMPLAINT(d) ((nn__complaint *)NULL)
 
 // =============================================================================================
 // >>maps   Elementwise ops, stamped from nn.h's rows; copies, casts, fills; dropout and random numbers.
@@ -1017,19 +1084,1099 @@ static int nn__cuda_dropout_back(nn__cuda *d, const nn_call *c) { return nn__dro
 
 // =============================================================================================
 // >>reduce   Sums and their kin over any dimensions; argmax, argmin; cumsum.
+// A fold joins the numbers that belong to one result: f(acc, x, m, p) takes one more, m being a number per result. Where results are few,
+// their terms are cut into pieces, which a second launch joins. Cuts and orders follow from shapes alone: the same bits every time.
 // =============================================================================================
-static int nn__cuda_sum_to(nn__cuda *d, const nn_view *x, const nn_view *y, int add, float scale) { (void)d; (void)x; (void)y; (void)add; (void)scale; return 0; }
-#define NN__CUDA_REDUCE(X)
+enum { NN__JOIN_ADD, NN__JOIN_MUL, NN__JOIN_MAX, NN__JOIN_MIN };
+NN__DEV float nn__join(int how, float a, float b)        // a NaN stays
+{
+    switch (how) {
+    case NN__JOIN_ADD: return a + b;
+    case NN__JOIN_MUL: return a * b;
+    case NN__JOIN_MAX: return b > a || b != b ? b : a;
+    default:           return b < a || b != b ? b : a;
+    }
+}
+#define NN__CUDA_FOLD(name, join, start, formula) \
+    struct nn__fold_##name { enum { JOIN = join }; NN__DEV float first() { return start; } \
+        NN__DEV float at(float acc, float x, float m, float p) { (void)acc; (void)x; (void)m; (void)p; return formula; } };
+NN__CUDA_FOLD(sum,       NN__JOIN_ADD, 0.0f, acc + x)
+NN__CUDA_FOLD(square,    NN__JOIN_ADD, 0.0f, fmaf(x - m, x - m, acc))
+NN__CUDA_FOLD(exp,       NN__JOIN_ADD, 0.0f, acc + nn__exp(x - m))
+NN__CUDA_FOLD(equal,     NN__JOIN_ADD, 0.0f, acc + (x == m ? 1.0f : 0.0f))
+NN__CUDA_FOLD(equal_abs, NN__JOIN_ADD, 0.0f, acc + (fabsf(x) == m ? 1.0f : 0.0f))
+NN__CUDA_FOLD(zeros,     NN__JOIN_ADD, 0.0f, acc + (x == 0 ? 1.0f : 0.0f))
+NN__CUDA_FOLD(norm0,     NN__JOIN_ADD, 0.0f, acc + (x == 0 ? 0.0f : 1.0f))
+NN__CUDA_FOLD(norm1,     NN__JOIN_ADD, 0.0f, acc + fabsf(x))
+NN__CUDA_FOLD(normp,     NN__JOIN_ADD, 0.0f, acc + nn__pow(fabsf(x), p))
+NN__CUDA_FOLD(prod,      NN__JOIN_MUL, 1.0f, acc * x)
+NN__CUDA_FOLD(nonzero,   NN__JOIN_MUL, 1.0f, acc * (x == 0 ? 1.0f : x))
+NN__CUDA_FOLD(max,       NN__JOIN_MAX, -INFINITY, x > acc || x != x ? x : acc)
+NN__CUDA_FOLD(min,       NN__JOIN_MIN, INFINITY, x < acc || x != x ? x : acc)
+NN__CUDA_FOLD(max_abs,   NN__JOIN_MAX, 0.0f, fabsf(x) > acc || x != x ? fabsf(x) : acc)
+NN__CUDA_FOLD(min_abs,   NN__JOIN_MIN, INFINITY, fabsf(x) < acc || x != x ? fabsf(x) : acc)
+
+// What becomes of a fold's result: v, times s; s being a number, `other` one per result.
+enum { NN__END_SCALE, NN__END_SQRT, NN__END_POW, NN__END_FINITE, NN__END_LOG, NN__END_SHARE };
+typedef struct nn__end { int how, add; float s; const float *other; } nn__end;
+NN__DEV void nn__finish(const nn__end &e, int64_t out, float v, float *to)
+{
+    switch (e.how) {
+    case NN__END_SQRT:   v = sqrtf(v * e.s); break;
+    case NN__END_POW:    v = nn__pow(v, e.s); break;
+    case NN__END_FINITE: v = v - v == 0 ? v : 0.0f; break;           // inf - inf would be NaN
+    case NN__END_LOG:    v = e.other[out] + nn__log(v); break;
+    case NN__END_SHARE:  v = e.other[out] / v; break;
+    default:             v *= e.s; break;
+    }
+    *to = e.add ? *to + v : v;
+}
+// Kept dimensions (of x, of y) and reduced ones (of x), neighbours joined where they are one run.
+typedef struct nn__walk { nn__lay kept, reduced; int64_t pieces, piece; int wide, fours; } nn__walk;
+// Terms lie side by side: `team` threads (a warp or the block) share a result.
+template <class F> static __global__ void __launch_bounds__(256) nn__k_fold_lines(nn__walk w, int team, const float *x, const float *m, float p, nn__end e, float *y, float *part)
+{
+    NN_SHARED(float, warp, [8]);
+    int lane = (int)threadIdx.x % team;
+    int64_t out = (int64_t)blockIdx.x * (256 / team) + (int)threadIdx.x / team, at[2] = { 0, 0 }, o[1];
+    int64_t i = (int64_t)blockIdx.y * w.piece, end = i + w.piece < w.reduced.count ? i + w.piece : w.reduced.count;
+    int there = out < w.kept.count, run = w.fours ? 4 : 1;
+    float acc = F::first(), mine = 0, v[4];
+    if (there) {
+        nn__offsets(w.kept, out, at);
+        if (m) mine = m[out];
+        for (i += lane * run; i < end; i += team * run) {
+            int n = !w.fours ? 1 : end - i < 4 ? (int)(end - i) : 4;
+            nn__offsets(w.reduced, i, o);
+            nn__get4(v, x + at[0] + o[0], 1, n);
+            acc = F::at(acc, v[0], mine, p);
+NN__UNROLL
+            for (int k = 1; k < 4; k++) if (k < n) acc = F::at(acc, v[k], mine, p);
+        }
+    }
+    for (int k = 16; k; k >>= 1) acc = nn__join(F::JOIN, acc, __shfl_xor_sync(NN__FULL, acc, k));
+    if (team > 32) {
+        if ((threadIdx.x & 31) == 0) warp[threadIdx.x >> 5] = acc;
+        __syncthreads();
+        acc = warp[0];
+        for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, warp[k]);
+    }
+    if (lane || !there) return;
+    if (part) part[blockIdx.y * w.kept.count + out] = acc;
+    else nn__finish(e, out, acc, y + at[1]);
+}
+// Results lie side by side: 32 of them, and 8 threads for each.
+template <class F> static __global__ void __launch_bounds__(256) nn__k_fold_columns(nn__walk w, const float *x, const float *m, float p, nn__end e, float *y, float *part)
+{
+    NN_SHARED(float, rows, [8][32]);
+    int tx = threadIdx.x & 31, ty = threadIdx.x >> 5;
+    int64_t out = (int64_t)blockIdx.x * 32 + tx, at[2] = { 0, 0 }, o[1];
+    int64_t i = (int64_t)blockIdx.y * w.piece, end = i + w.piece < w.reduced.count ? i + w.piece : w.reduced.count;
+    int there = out < w.kept.count;
+    float acc = F::first(), mine = 0;
+    if (there) {
+        nn__offsets(w.kept, out, at);
+        if (m) mine = m[out];
+        for (i += ty; i < end; i += 8) {
+            nn__offsets(w.reduced, i, o);
+            acc = F::at(acc, x[at[0] + o[0]], mine, p);
+        }
+    }
+    rows[ty][tx] = acc;
+    __syncthreads();
+    if (ty || !there) return;
+    for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, rows[k][tx]);
+    if (part) part[blockIdx.y * w.kept.count + out] = acc;
+    else nn__finish(e, out, acc, y + at[1]);
+}
+static __global__ void __launch_bounds__(256) nn__k_join(nn__walk w, int join, const float *part, nn__end e, float *y)
+{
+    int64_t out = (int64_t)blockIdx.x * 256 + threadIdx.x, at[2];
+    if (out >= w.kept.count) return;
+    float acc = part[out];
+    for (int64_t k = 1; k < w.pieces; k++) acc = nn__join(join, acc, part[k * w.kept.count + out]);
+    nn__offsets(w.kept, out, at);
+    nn__finish(e, out, acc, y + at[1]);
+}
+// y: shaped like x, with stride 0 in the reduced dimensions
+static nn__walk nn__walk_over(const nn_view *x, const nn_view *y)
+{
+    nn_view kept = *x, to = *x, reduced = *x;
+    const nn_view *v[2];
+    nn__walk w;
+    int64_t blocks;
+    int i, last;
+    kept.ndim = to.ndim = reduced.ndim = 0;
+    for (i = 0; i < x->ndim; i++) {
+        nn_view *r = y->stride[i] || x->shape[i] == 1 ? &kept : &reduced;
+        r->shape[r->ndim] = x->shape[i];
+        r->stride[r->ndim++] = x->stride[i];
+        if (r == &kept) { to.shape[to.ndim] = x->shape[i]; to.stride[to.ndim++] = y->stride[i]; }
+    }
+    memset(&w, 0, sizeof w);
+    v[0] = &kept; v[1] = &to;
+    w.kept = nn__lay_of(2, v);
+    v[0] = &reduced;
+    w.reduced = nn__lay_of(1, v);
+    last = w.kept.ndim - 1;
+    w.wide = last >= 0 && w.kept.stride[0][last] == 1 && w.kept.size[last] >= 4 && !(w.reduced.ndim && w.reduced.stride[0][w.reduced.ndim - 1] == 1 && w.reduced.size[w.reduced.ndim - 1] >= 4);
+    w.fours = !w.wide && nn__lay_fours(&w.reduced, 1, v) && w.reduced.ndim && w.reduced.stride[0][w.reduced.ndim - 1] == 1 && !((uintptr_t)x->data & 15);
+    for (i = 0; i <= last; i++) if (w.kept.stride[0][i] % 4) w.fours = 0;
+    blocks = w.wide ? (w.kept.count + 31) / 32 : (w.kept.count + 7) / 8;         // enough of them for a large device, and enough work for each
+    w.pieces = blocks ? 432 / blocks : 1;
+    if (w.pieces > w.reduced.count / (w.wide ? 64 : 4096)) w.pieces = w.reduced.count / (w.wide ? 64 : 4096);
+    if (w.pieces < 1) w.pieces = 1;
+    w.piece = ((w.reduced.count + w.pieces - 1) / w.pieces + 3) & ~(int64_t)3;
+    if (w.piece < 1) w.piece = 1;
+    w.pieces = w.reduced.count ? (w.reduced.count + w.piece - 1) / w.piece : 1;
+    return w;
+}
+template <class F> static int nn__fold(nn__cuda *d, const nn_view *x, const nn_view *y, float p, const float *m, nn__end e)
+{
+    nn__walk w = nn__walk_over(x, y);
+    const float *from = (const float *)x->data;
+    float *to = (float *)y->data, *part = NULL;
+    int team = w.reduced.count > 1024 ? 256 : 32;
+    if (w.kept.count == 0) return 1;
+    if (w.pieces > 1 && !(part = (float *)nn__cuda_scratch(d, (size_t)(w.pieces * w.kept.count) * sizeof *part))) return 1;
+    if (w.wide) NN__LAUNCH(d, nn__k_fold_columns<F>, dim3(NN__BLOCKS(w.kept.count, 32), (unsigned)w.pieces), dim3(256), 0, w, from, m, p, e, to, part);
+    else NN__LAUNCH(d, nn__k_fold_lines<F>, dim3(NN__BLOCKS(w.kept.count, 256 / team), (unsigned)w.pieces), dim3(256), 0, w, team, from, m, p, e, to, part);
+    if (part) NN__LAUNCH(d, nn__k_join, dim3(NN__BLOCKS(w.kept.count, 256)), dim3(256), 0, w, (int)F::JOIN, (const float *)part, e, to);
+    return 1;
+}
+static nn__end nn__end_of(int how, float s, const float *other, int add) { nn__end e; e.how = how; e.s = s; e.other = other; e.add = add; return e; }
+// y (+)= scale * sum of x over the dimensions where y, shaped like x, has stride 0
+static int nn__cuda_sum_to(nn__cuda *d, const nn_view *x, const nn_view *y, int add, float scale)
+{
+    return nn__fold<nn__fold_sum>(d, x, y, 0, NULL, nn__end_of(NN__END_SCALE, scale, NULL, add));
+}
+// A result (or a gradient) of a reduction as seen from x: stride 0 where numbers were joined.
+static nn_view nn__reduced(const nn_view *y, void *data, const nn_view *x, const nn__reduce_params *p)
+{
+    nn_view r = *x;
+    int i, k = 0;
+    r.data = data;
+    for (i = 0; i < x->ndim; i++) {
+        if (p->mask & 1u << i) { r.stride[i] = 0; k += p->keepdim; }
+        else r.stride[i] = y->stride[k++];
+    }
+    return r;
+}
+static int64_t nn__terms(const nn_call *c)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < c->in[0].ndim; i++) if (p->mask & 1u << i) n *= c->in[0].shape[i];
+    return n;
+}
+static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
+{
+    const nn__reduce_params *q = (const nn__reduce_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn_view y = nn__reduced(&c->out[0], c->out[0].data, x, q), m = y;
+    float p = (float)q->p, scale = (float)q->scale;
+    nn__end plain = nn__end_of(NN__END_SCALE, 1, NULL, 0);
+    int id = c->op->id, two = id == NN_OP_var || id == NN_OP_std || id == NN_OP_logsumexp;
+    if (two) {                       // first the mean, or the maximum
+        m.data = c->naux ? c->aux[0].data : NULL;
+        if (!m.data) m.data = nn__cuda_scratch(d, (size_t)nn_view_count(&c->out[0]) * sizeof(float));
+        if (!m.data) return 1;
+    }
+    switch (id) {
+    case NN_OP_sum:  return nn__fold<nn__fold_sum>(d, x, &y, 0, NULL, nn__end_of(NN__END_SCALE, scale, NULL, 0));
+    case NN_OP_max:  return nn__fold<nn__fold_max>(d, x, &y, 0, NULL, plain);
+    case NN_OP_min:  return nn__fold<nn__fold_min>(d, x, &y, 0, NULL, plain);
+    case NN_OP_prod: return nn__fold<nn__fold_prod>(d, x, &y, 0, NULL, plain);
+    case NN_OP_var:
+    case NN_OP_std:
+        nn__fold<nn__fold_sum>(d, x, &m, 0, NULL, nn__end_of(NN__END_SCALE, 1.0f / (float)nn__terms(c), NULL, 0));
+        return nn__fold<nn__fold_square>(d, x, &y, 0, (const float *)m.data, nn__end_of(id == NN_OP_std ? NN__END_SQRT : NN__END_SCALE, scale, NULL, 0));
+    case NN_OP_logsumexp:
+        nn__fold<nn__fold_max>(d, x, &m, 0, NULL, nn__end_of(NN__END_FINITE, 1, NULL, 0));
+        return nn__fold<nn__fold_exp>(d, x, &y, 0, (const float *)m.data, nn__end_of(NN__END_LOG, 1, (const float *)m.data, 0));
+    default: break;
+    }
+    if (isinf(q->p)) return q->p > 0 ? nn__fold<nn__fold_max_abs>(d, x, &y, 0, NULL, plain) : nn__fold<nn__fold_min_abs>(d, x, &y, 0, NULL, plain);
+    if (p == 0) return nn__fold<nn__fold_norm0>(d, x, &y, 0, NULL, plain);
+    if (p == 1) return nn__fold<nn__fold_norm1>(d, x, &y, 0, NULL, plain);
+    if (p == 2) return nn__fold<nn__fold_square>(d, x, &y, 0, NULL, nn__end_of(NN__END_SQRT, 1, NULL, 0));
+    return nn__fold<nn__fold_normp>(d, x, &y, p, NULL, nn__end_of(NN__END_POW, 1 / p, NULL, 0));
+}
+// dx (+)= df(x, a, b), a and b being numbers per result
+#define NN__CUDA_SLOPE(name, formula) \
+    struct nn__slope_##name { enum { IN = 3, OUT = 1 }; NN__FN at(const float *in, float *out, float p, float) \
+        { float x = in[0], a = in[1], b = in[2]; (void)x; (void)a; (void)b; (void)p; out[0] = formula; } };
+NN__CUDA_SLOPE(sum,       b * p)
+NN__CUDA_SLOPE(equal,     x == a ? b : 0.0f)
+NN__CUDA_SLOPE(equal_abs, fabsf(x) == a ? (x > 0 ? b : x < 0 ? -b : 0.0f) : 0.0f)
+NN__CUDA_SLOPE(prod,      x == 0 ? b : a / x)
+NN__CUDA_SLOPE(var,       2.0f * b * (x - a) * p)
+NN__CUDA_SLOPE(std,       b * (x - a) * p)
+NN__CUDA_SLOPE(logsumexp, b * (x == a ? 1.0f : nn__exp(x - a)))
+NN__CUDA_SLOPE(norm1,     x > 0 ? b : x < 0 ? -b : 0.0f * b)
+NN__CUDA_SLOPE(norm2,     a == 0 ? 0.0f : b * (x / a))
+NN__CUDA_SLOPE(normp,     a == 0 ? 0.0f : (x > 0 ? b : x < 0 ? -b : 0.0f) * (x == 0 ? 1.0f : nn__pow(fabsf(x) / a, p - 1.0f)))
+struct nn__f_std_share { enum { IN = 2, OUT = 1 }; NN__FN at(const float *in, float *out, float, float) { out[0] = in[0] == 0 ? 0.0f : in[1] / in[0]; } };     // y, dy
+struct nn__f_prod_share { enum { IN = 3, OUT = 2 }; NN__FN at(const float *in, float *out, float, float)     // product of what is not 0, zeros, dy
+    { out[0] = in[1] == 0 ? in[2] * in[0] : 0.0f; out[1] = in[1] == 1 ? in[2] * in[0] : 0.0f; } };
+template <class F> static int nn__slope(nn__cuda *d, const nn_call *c, void *a, void *b, float p)
+{
+    const nn__reduce_params *q = (const nn__reduce_params *)c->params;
+    nn_view va = nn__reduced(&c->dout[0], a, &c->in[0], q), vb = nn__reduced(&c->dout[0], b, &c->in[0], q);
+    const nn_view *v[4];
+    v[0] = &c->in[0]; v[1] = &va; v[2] = &vb; v[3] = &c->din[0];
+    return nn__map<F>(d, v, c->add & 1, p, 0);
+}
+static int nn__cuda_reduce_back(nn__cuda *d, const nn_call *c)
+{
+    const nn__reduce_params *q = (const nn__reduce_params *)c->params;
+    size_t bytes = (size_t)nn_view_count(&c->dout[0]) * sizeof(float);
+    void *y = c->out[0].data, *dy = c->dout[0].data, *share = NULL, *hole = NULL;
+    nn_view to = nn__reduced(&c->dout[0], NULL, &c->in[0], q), flat = c->dout[0], other = flat, from = flat;
+    const nn_view *v[5];
+    nn__end one = nn__end_of(NN__END_SCALE, 1, NULL, 0), split = nn__end_of(NN__END_SHARE, 1, (const float *)dy, 0);
+    int id = c->op->id, extreme = id == NN_OP_max || id == NN_OP_min, far = id == NN_OP_norm && isinf(q->p);
+    float p = (float)q->p, scale = (float)q->scale;
+    if (!c->din[0].data) return 1;
+    if (extreme || far || id == NN_OP_prod || id == NN_OP_std) {
+        share = nn__cuda_scratch(d, bytes);
+        hole = id == NN_OP_prod ? nn__cuda_scratch(d, bytes) : share;
+        if (!share || !hole) return 1;
+        to.data = flat.data = share;
+    }
+    if (extreme || far) {            // equal ones share
+        if (far) nn__fold<nn__fold_equal_abs>(d, &c->in[0], &to, 0, (const float *)y, split);
+        else     nn__fold<nn__fold_equal>(d, &c->in[0], &to, 0, (const float *)y, split);
+        return far ? nn__slope<nn__slope_equal_abs>(d, c, y, share, 0) : nn__slope<nn__slope_equal>(d, c, y, share, 0);
+    }
+    switch (id) {
+    case NN_OP_sum: return nn__slope<nn__slope_sum>(d, c, NULL, dy, scale);
+    case NN_OP_var: return nn__slope<nn__slope_var>(d, c, c->aux[0].data, dy, scale);
+    case NN_OP_logsumexp: return nn__slope<nn__slope_logsumexp>(d, c, y, dy, 0);
+    case NN_OP_std:
+        from.data = y;
+        v[0] = &from; v[1] = &c->dout[0]; v[2] = &flat;
+        nn__map<nn__f_std_share>(d, v, 0, 0, 0);
+        return nn__slope<nn__slope_std>(d, c, c->aux[0].data, share, scale);
+    case NN_OP_prod:
+        nn__fold<nn__fold_nonzero>(d, &c->in[0], &to, 0, NULL, one);
+        to.data = other.data = hole;
+        nn__fold<nn__fold_zeros>(d, &c->in[0], &to, 0, NULL, one);
+        v[0] = &flat; v[1] = &other; v[2] = &c->dout[0]; v[3] = &flat; v[4] = &other;
+        nn__map<nn__f_prod_share>(d, v, 0, 0, 0);
+        return nn__slope<nn__slope_prod>(d, c, share, hole, 0);
+    default: break;
+    }
+    if (p == 0) return nn__slope<nn__slope_sum>(d, c, NULL, dy, 0);
+    if (p == 1) return nn__slope<nn__slope_norm1>(d, c, y, dy, p);
+    return p == 2 ? nn__slope<nn__slope_norm2>(d, c, y, dy, p) : nn__slope<nn__slope_normp>(d, c, y, dy, p);
+}
+
+// ---- argmax, argmin: of numbers of any type as integers of the same order; the first of equals, a NaN before all -----------
+NN__DEV int64_t nn__order_key(int dtype, const void *p, int64_t i, int *nan)
+{
+    *nan = 0;
+    if (nn__is_whole(dtype)) return nn__get_int(dtype, p, i);
+    float f = nn__get_float(dtype, p, i) + 0.0f;
+    int32_t k = __float_as_int(f);
+    if (f != f) { *nan = 1; return INT64_MAX; }
+    return k < 0 ? (int64_t)(k ^ 0x7FFFFFFF) : (int64_t)k;
+}
+static __global__ void __launch_bounds__(256) nn__k_arg(nn__lay kept, nn__lay reduced, int dtype, const void *x, int least, int64_t *y)      // a warp per result
+{
+    int lane = threadIdx.x & 31, nan;
+    int64_t out = (int64_t)blockIdx.x * 8 + (threadIdx.x >> 5), at[1], o[1], best = 0, key = INT64_MIN;
+    if (out >= kept.count) return;
+    nn__offsets(kept, out, at);
+    for (int64_t i = lane; i < reduced.count; i += 32) {
+        nn__offsets(reduced, i, o);
+        int64_t k = nn__order_key(dtype, x, at[0] + o[0], &nan);
+        if (least && !nan) k = ~k;
+        if (i == lane || k > key) { key = k; best = i; }
+    }
+    for (int m = 16; m; m >>= 1) {
+        int64_t k = __shfl_xor_sync(NN__FULL, (long long)key, m), b = __shfl_xor_sync(NN__FULL, (long long)best, m);
+        int theirs = (lane ^ m) < reduced.count;
+        if (theirs && (k > key || (k == key && b < best))) { key = k; best = b; }
+    }
+    if (lane == 0) y[out] = best;
+}
+static int nn__cuda_arg(nn__cuda *d, const nn_call *c)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    const nn_view *x = &c->in[0], *v[1];
+    nn_view part[2];
+    nn__lay kept, reduced;
+    int i;
+    part[0] = part[1] = *x;
+    part[0].ndim = part[1].ndim = 0;
+    for (i = 0; i < x->ndim; i++) {
+        nn_view *r = &part[p->mask >> i & 1];
+        r->shape[r->ndim] = x->shape[i];
+        r->stride[r->ndim++] = x->stride[i];
+    }
+    v[0] = &part[0];
+    kept = nn__lay_of(1, v);
+    v[0] = &part[1];
+    reduced = nn__lay_of(1, v);
+    if (kept.count) NN__LAUNCH(d, nn__k_arg, dim3(NN__BLOCKS(kept.count, 8)), dim3(256), 0, kept, reduced, x->dtype, (const void *)x->data, c->op->id == NN_OP_argmin, (int64_t *)c->out[0].data);
+    return 1;
+}
+
+// ---- cumsum: sums in double. A contiguous x is (outer, n, inner) ---------------------------------------------------------
+typedef struct nn__three { int64_t outer, n, inner; } nn__three;
+static nn__three nn__around(const nn_view *x, int dim)
+{
+    nn__three s;
+    int i;
+    s.outer = s.inner = 1;
+    s.n = x->ndim ? x->shape[dim] : 1;
+    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
+    return s;
+}
+static __global__ void __launch_bounds__(256) nn__k_cumsum_columns(nn__three s, const float *x, float *y, int back, int add)     // a thread per line
+{
+    int64_t line = (int64_t)blockIdx.x * 256 + threadIdx.x, base = line / s.inner * s.n * s.inner + line % s.inner;
+    double sum = 0;
+    if (line >= s.outer * s.inner) return;
+    for (int64_t i = 0; i < s.n; i++) {
+        int64_t at = base + (back ? s.n - 1 - i : i) * s.inner;
+        sum += (double)x[at];
+        y[at] = (float)(add ? (double)y[at] + sum : sum);
+    }
+}
+static __global__ void __launch_bounds__(256) nn__k_cumsum_lines(nn__three s, const float *x, float *y, int back, int add)       // a warp per line
+{
+    int lane = threadIdx.x & 31;
+    int64_t line = (int64_t)blockIdx.x * 8 + (threadIdx.x >> 5);
+    double before = 0;
+    if (line >= s.outer) return;
+    for (int64_t i = 0; i < s.n; i += 32) {
+        int64_t at = line * s.n + (back ? s.n - 1 - i - lane : i + lane);
+        double v = i + lane < s.n ? (double)x[at] : 0.0;
+        for (int m = 1; m < 32; m <<= 1) {
+            double u = __shfl_up_sync(NN__FULL, v, m);
+            if (lane >= m) v += u;
+        }
+        v += before;
+        if (i + lane < s.n) y[at] = (float)(add ? (double)y[at] + v : v);
+        before = __shfl_sync(NN__FULL, v, 31);
+    }
+}
+static int nn__running_sum(nn__cuda *d, const nn_call *c, const nn_view *x, const nn_view *y, int back, int add)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    if (s.outer * s.n * s.inner == 0 || !y->data) return 1;
+    if (s.inner == 1) NN__LAUNCH(d, nn__k_cumsum_lines, dim3(NN__BLOCKS(s.outer, 8)), dim3(256), 0, s, (const float *)x->data, (float *)y->data, back, add);
+    else NN__LAUNCH(d, nn__k_cumsum_columns, dim3(NN__BLOCKS(s.outer * s.inner, 256)), dim3(256), 0, s, (const float *)x->data, (float *)y->data, back, add);
+    return 1;
+}
+static int nn__cuda_cumsum(nn__cuda *d, const nn_call *c)      { return nn__running_sum(d, c, &c->in[0], &c->out[0], 0, 0); }
+static int nn__cuda_cumsum_back(nn__cuda *d, const nn_call *c) { return nn__running_sum(d, c, &c->dout[0], &c->din[0], 1, (int)(c->add & 1)); }
+#define NN__CUDA_REDUCE(X) \
+    X(sum, nn__cuda_reduce, nn__cuda_reduce_back) X(max, nn__cuda_reduce, nn__cuda_reduce_back) X(min, nn__cuda_reduce, nn__cuda_reduce_back) \
+    X(prod, nn__cuda_reduce, nn__cuda_reduce_back) X(var, nn__cuda_reduce, nn__cuda_reduce_back) X(std, nn__cuda_reduce, nn__cuda_reduce_back) \
+    X(logsumexp, nn__cuda_reduce, nn__cuda_reduce_back) X(norm, nn__cuda_reduce, nn__cuda_reduce_back) \
+    X(argmax, nn__cuda_arg, NULL) X(argmin, nn__cuda_arg, NULL) X(cumsum, nn__cuda_cumsum, nn__cuda_cumsum_back)
 
 // =============================================================================================
-// >>shape   Ops that move numbers.
+// >>shape   Ops that move numbers. Kernels that meet a bad index skip it and note it; the next download or sync reports it.
 // =============================================================================================
-#define NN__CUDA_SHAPE(X)
+#define NN__EACH(l) int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; if (i >= (l).count) return      // one number a thread
+NN__DEV void nn__bad_index(nn__fault *f, int op, int64_t index, int64_t size)
+{
+    if (atomicCAS(&f->op, 0, op) == 0) { f->index = index; f->size = size; }
+}
+NN__DEV int64_t nn__index_at(int dtype, const void *p, int64_t i) { return dtype == NN_I64 ? ((const int64_t *)p)[i] : (int64_t)((const int32_t *)p)[i]; }
+// The kernels that move move bytes: a number of 1, 2, 4 or 8 of them.
+NN__DEV void nn__move_one(int bytes, void *to, int64_t a, const void *from, int64_t b)
+{
+    if (bytes == 4)      ((uint32_t *)to)[a] = ((const uint32_t *)from)[b];
+    else if (bytes == 8) ((uint64_t *)to)[a] = ((const uint64_t *)from)[b];
+    else if (bytes == 2) ((uint16_t *)to)[a] = ((const uint16_t *)from)[b];
+    else                 ((uint8_t *)to)[a] = ((const uint8_t *)from)[b];
+}
+NN__DEV void nn__clear_one(int bytes, void *to, int64_t a)
+{
+    if (bytes == 4)      ((uint32_t *)to)[a] = 0;
+    else if (bytes == 8) ((uint64_t *)to)[a] = 0;
+    else if (bytes == 2) ((uint16_t *)to)[a] = 0;
+    else                 ((uint8_t *)to)[a] = 0;
+}
+static int nn__width(const nn_view *v) { return (int)nn_dtype_bytes((nn_dtype)v->dtype); }
+
+static nn_view nn__concat_part(const nn_call *c, const nn_view *whole, int i)    // where input i lies
+{
+    nn_view part = *whole;
+    int k, dim = *(const int *)c->params;
+    int64_t at = 0;
+    for (k = 0; k < i; k++) at += c->in[k].shape[dim];
+    part.shape[dim] = c->in[i].shape[dim];
+    if (nn_view_count(&part)) part.data = (char *)part.data + at * part.stride[dim] * nn__width(whole);
+    return part;
+}
+static int nn__cuda_concat(nn__cuda *d, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) { nn_view part = nn__concat_part(c, &c->out[0], i); nn__move(d, &part, &c->in[i], 0); }
+    return 1;
+}
+static int nn__cuda_concat_back(nn__cuda *d, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) {
+        nn_view part = nn__concat_part(c, &c->dout[0], i);
+        if (c->din[i].data) nn__move(d, &c->din[i], &part, (int)(c->add >> i & 1));
+    }
+    return 1;
+}
+
+// ---- gather, scatter_add: the elements of an index, each with a place in `part` and a line of `table` along dim ---------------
+// Additions to one number of the table go in the order of the index. Only elements of one line can meet there: the first of those that name
+// a number adds them all. Long lines have one thread each instead.
+enum { NN__GETS, NN__ADDS };         // part = table[index], part += table[index]
+typedef struct nn__by { nn__lay l; int64_t size, along, n, step[3]; int dtype, bytes, op; } nn__by;      // l: index, table (its line), part. step: along dim in all three
+static __global__ void __launch_bounds__(256) nn__k_by_index(nn__by b, int how, const void *index, const void *table, void *part, nn__fault *f)
+{
+    int64_t at[3];
+    NN__EACH(b.l);
+    nn__offsets(b.l, i, at);
+    int64_t k = nn__index_at(b.dtype, index, at[0]);
+    int bad = k < 0 || k >= b.size;
+    if (bad && f) nn__bad_index(f, b.op, k, b.size);
+    if (how == NN__ADDS) { if (!bad) ((float *)part)[at[2]] += ((const float *)table)[at[1] + k * b.along]; }
+    else if (bad) nn__clear_one(b.bytes, part, at[2]);
+    else nn__move_one(b.bytes, part, at[2], table, at[1] + k * b.along);
+}
+NN__DEV void nn__add_one(int dtype, void *to, int64_t a, const void *from, int64_t b)
+{
+    if (dtype == NN_F32) ((float *)to)[a] += ((const float *)from)[b];
+    else if (nn__is_whole(dtype)) nn__put_int(dtype, to, a, (int64_t)((uint64_t)nn__get_int(dtype, to, a) + (uint64_t)nn__get_int(dtype, from, b)));
+    else nn__put_float(dtype, to, a, nn__get_float(dtype, to, a) + nn__get_float(dtype, from, b));
+}
+// l: without dim: lines. A thread per element of the index (owners), or per line.
+static __global__ void __launch_bounds__(256) nn__k_table_adds(nn__by b, int owners, int numbers, const void *index, void *table, const void *part, nn__fault *f)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, at[3], first = owners ? i % b.n : 0, line = owners ? i / b.n : i;
+    if (line >= b.l.count) return;
+    nn__offsets(b.l, line, at);
+    int64_t mine = owners ? nn__index_at(b.dtype, index, at[0] + first * b.step[0]) : 0;
+    for (int64_t j = 0; j < first; j++) if (nn__index_at(b.dtype, index, at[0] + j * b.step[0]) == mine) return;
+    for (int64_t j = first; j < b.n; j++) {
+        int64_t k = nn__index_at(b.dtype, index, at[0] + j * b.step[0]);
+        if (owners && k != mine) continue;
+        if (k >= 0 && k < b.size) nn__add_one(numbers, table, at[1] + k * b.along, part, at[2] + j * b.step[2]);
+        else if (f) nn__bad_index(f, b.op, k, b.size);
+    }
+}
+static nn__by nn__by_of(const nn_call *c, const nn_view *table, const nn_view *part, int lines)
+{
+    int dim = *(const int *)c->params;
+    nn_view index = c->in[1], others = index, mine = index;
+    const nn_view *v[3];
+    nn__by b;
+    memset(&b, 0, sizeof b);
+    memcpy(others.stride, table->stride, sizeof others.stride);
+    memcpy(mine.stride, part->stride, sizeof mine.stride);
+    b.size = table->shape[dim]; b.along = table->stride[dim]; b.n = index.shape[dim];
+    b.step[0] = index.stride[dim]; b.step[2] = part->stride[dim];
+    others.stride[dim] = 0;
+    if (lines) index.shape[dim] = others.shape[dim] = mine.shape[dim] = 1;
+    v[0] = &index; v[1] = &others; v[2] = &mine;
+    b.l = nn__lay_of(3, v);
+    b.dtype = index.dtype; b.bytes = nn__width(table); b.op = c->op->id;
+    return b;
+}
+static int nn__by_index(nn__cuda *d, const nn_call *c, int how, const nn_view *table, const nn_view *part, nn__fault *f)
+{
+    nn__by b = nn__by_of(c, table, part, 0);
+    if (b.l.count) NN__LAUNCH(d, nn__k_by_index, dim3(NN__BLOCKS(b.l.count, 256)), dim3(256), 0, b, how, (const void *)c->in[1].data, (const void *)table->data, part->data, f);
+    return 1;
+}
+static int nn__table_adds(nn__cuda *d, const nn_call *c, const nn_view *table, const nn_view *part, nn__fault *f)
+{
+    nn__by b = nn__by_of(c, table, part, 1);
+    int owners = b.n <= 16384;
+    if (b.l.count && b.n) NN__LAUNCH(d, nn__k_table_adds, dim3(NN__BLOCKS(owners ? b.l.count * b.n : b.l.count, 256)), dim3(256), 0,
+                                     b, owners, table->dtype, (const void *)c->in[1].data, table->data, (const void *)part->data, f);
+    return 1;
+}
+static int nn__cuda_gather(nn__cuda *d, const nn_call *c)      { return nn__by_index(d, c, NN__GETS, &c->in[0], &c->out[0], nn__cuda_may_fault(d, c)); }
+static int nn__cuda_gather_back(nn__cuda *d, const nn_call *c) { return c->din[0].data ? nn__table_adds(d, c, &c->din[0], &c->dout[0], NULL) : 1; }
+static int nn__cuda_scatter_add(nn__cuda *d, const nn_call *c)
+{
+    nn__move(d, &c->out[0], &c->in[0], 0);
+    return nn__table_adds(d, c, &c->out[0], &c->in[2], nn__cuda_may_fault(d, c));
+}
+static int nn__cuda_scatter_add_back(nn__cuda *d, const nn_call *c)     // both gradients are added to
+{
+    if (c->din[0].data) nn__move(d, &c->din[0], &c->dout[0], 1);
+    if (c->din[2].data) nn__by_index(d, c, NN__ADDS, &c->dout[0], &c->din[2], NULL);
+    return 1;
+}
+
+// ---- index_select: y[k] = x[index[k]] along dim; the first position that names a row of dx adds all of them, in their order -------
+static __global__ void __launch_bounds__(256) nn__k_select(nn__three s, int64_t n, int dtype, const void *index, int bytes, const void *x, void *y, int op, nn__fault *f)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= s.outer * n * s.inner) return;
+    int64_t row = i / s.inner, k = nn__index_at(dtype, index, row % n);
+    if (k >= 0 && k < s.n) { nn__move_one(bytes, y, i, x, (row / n * s.n + k) * s.inner + i % s.inner); return; }
+    nn__clear_one(bytes, y, i);
+    nn__bad_index(f, op, k, s.n);
+}
+static __global__ void __launch_bounds__(128) nn__k_select_back(nn__three s, int64_t n, int dtype, const void *index, const float *dy, float *dx)
+{
+    NN_SHARED(int, seen, [1]);
+    int64_t i = blockIdx.x, k = nn__index_at(dtype, index, i), outer = blockIdx.y;
+    if (k < 0 || k >= s.n) return;
+    if (threadIdx.x == 0) seen[0] = 0;
+    __syncthreads();
+    for (int64_t j = threadIdx.x; j < i; j += 128) if (nn__index_at(dtype, index, j) == k) atomicExch(&seen[0], 1);
+    __syncthreads();
+    if (seen[0]) return;
+    for (int64_t col = threadIdx.x; col < s.inner; col += 128) {
+        float *to = dx + (outer * s.n + k) * s.inner + col, sum = *to;
+        for (int64_t j = i; j < n; j++) if (nn__index_at(dtype, index, j) == k) sum += dy[(outer * n + j) * s.inner + col];
+        *to = sum;
+    }
+}
+static int nn__cuda_select(nn__cuda *d, const nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]);
+    nn__fault *f = nn__cuda_may_fault(d, c);
+    if (s.outer * n * s.inner == 0) return 1;
+    NN__LAUNCH(d, nn__k_select, dim3(NN__BLOCKS(s.outer * n * s.inner, 256)), dim3(256), 0, s, n, c->in[1].dtype, (const void *)c->in[1].data, nn__width(&c->in[0]),
+               (const void *)c->in[0].data, c->out[0].data, c->op->id, f);
+    return 1;
+}
+static int nn__cuda_select_back(nn__cuda *d, const nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]);
+    if (s.outer > 65535) return 0;
+    if (c->din[0].data && s.outer * n * s.inner > 0) NN__LAUNCH(d, nn__k_select_back, dim3((unsigned)n, (unsigned)s.outer), dim3(128), 0, s, n, c->in[1].dtype,
+                                                            (const void *)c->in[1].data, (const float *)c->dout[0].data, (float *)c->din[0].data);
+    return 1;
+}
+
+// ---- one_hot, tril, triu, arange -----------------------------------------------------------------------------------------
+static __global__ void __launch_bounds__(256) nn__k_one_hot(int64_t n, int64_t classes, int dtype, const void *index, float *y, int op, nn__fault *f)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= n * classes) return;
+    int64_t k = nn__index_at(dtype, index, i / classes);
+    y[i] = k == i % classes ? 1.0f : 0.0f;
+    if (i % classes == 0 && (k < 0 || k >= classes)) nn__bad_index(f, op, k, classes);
+}
+static int nn__cuda_one_hot(nn__cuda *d, const nn_call *c)
+{
+    int64_t n = nn_view_count(&c->in[0]), classes = *(const int64_t *)c->params;
+    nn__fault *f = nn__cuda_may_fault(d, c);
+    if (n) NN__LAUNCH(d, nn__k_one_hot, dim3(NN__BLOCKS(n * classes, 256)), dim3(256), 0, n, classes, c->in[0].dtype, (const void *)c->in[0].data, (float *)c->out[0].data, c->op->id, f);
+    return 1;
+}
+static __global__ void __launch_bounds__(256) nn__k_triangle(int64_t count, int64_t m, int64_t n, int64_t diagonal, int upper, int bytes, const void *x, void *y, int add)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= count) return;
+    int64_t off = i % n - i / n % m;
+    int in = upper ? off >= diagonal : off <= diagonal;
+    if (add) { if (in) ((float *)y)[i] += ((const float *)x)[i]; }
+    else if (in) nn__move_one(bytes, y, i, x, i);
+    else nn__clear_one(bytes, y, i);
+}
+static int nn__triangle(nn__cuda *d, const nn_call *c, const nn_view *x, const nn_view *y, int add)
+{
+    int64_t n = nn_view_count(y);
+    if (n && y->data) NN__LAUNCH(d, nn__k_triangle, dim3(NN__BLOCKS(n, 256)), dim3(256), 0, n, y->shape[y->ndim - 2], y->shape[y->ndim - 1], *(const int64_t *)c->params,
+                                 c->op->id == NN_OP_triu, nn__width(y), (const void *)x->data, y->data, add);
+    return 1;
+}
+static int nn__cuda_triangle(nn__cuda *d, const nn_call *c)      { return nn__triangle(d, c, &c->in[0], &c->out[0], 0); }
+static int nn__cuda_triangle_back(nn__cuda *d, const nn_call *c) { return nn__triangle(d, c, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
+static __global__ void __launch_bounds__(256) nn__k_arange(nn__lay l, nn__range_params p, int dtype, void *y)
+{
+    int64_t at[1];
+    NN__EACH(l);
+    nn__offsets(l, i, at);
+    double v = p.end == p.end && i >= l.count / 2 ? p.end - (double)(l.count - 1 - i) * p.step : p.start + (double)i * p.step;
+    if (nn__is_whole(dtype)) nn__put_int(dtype, y, at[0], (int64_t)v);
+    else nn__put_float(dtype, y, at[0], (float)v);
+}
+static int nn__cuda_arange(nn__cuda *d, const nn_call *c)
+{
+    const nn_view *v[1];
+    nn__lay l;
+    v[0] = &c->out[0];
+    l = nn__lay_of(1, v);
+    if (l.count) NN__LAUNCH(d, nn__k_arange, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, *(const nn__range_params *)c->params, v[0]->dtype, v[0]->data);
+    return 1;
+}
+
+// ---- sort, topk: pairs of key and index in a total order, so that equal numbers stay in theirs --------------------------------
+// Runs of NN__SORT_RUN are sorted in shared memory (bitonic, Batcher 1968); then pairs of runs merge: a pair's place is its place in its own
+// run plus the number of smaller pairs in the other, found by bisection.
+enum { NN__SORT_RUN = 1024 };
+typedef struct nn__pair { int64_t key, index; } nn__pair;
+NN__DEV int nn__before(const nn__pair &a, const nn__pair &b) { return a.key < b.key || (a.key == b.key && a.index < b.index); }
+static __global__ void __launch_bounds__(256) nn__k_sort_runs(nn__three s, int runs, int dtype, const void *x, int descending, nn__pair *to)
+{
+    NN_SHARED(nn__pair, run, [NN__SORT_RUN]);
+    int64_t line = blockIdx.x / runs, first = (int64_t)(blockIdx.x % runs) * NN__SORT_RUN, base = line / s.inner * s.n * s.inner + line % s.inner;
+    int n = s.n - first < NN__SORT_RUN ? (int)(s.n - first) : NN__SORT_RUN, room = 1, nan;
+    while (room < n) room *= 2;
+    for (int i = threadIdx.x; i < room; i += 256) {
+        int64_t key = i < n ? nn__order_key(dtype, x, base + (first + i) * s.inner, &nan) : 0;
+        run[i].key = i < n ? (descending ? ~key : key) : INT64_MAX;
+        run[i].index = i < n ? first + i : INT64_MAX;
+    }
+    __syncthreads();
+    for (int size = 2; size <= room; size *= 2) for (int gap = size / 2; gap; gap /= 2) {
+        for (int i = threadIdx.x; i < room / 2; i += 256) {
+            int a = 2 * i - (i & (gap - 1)), b = a + gap;
+            nn__pair p = run[a], q = run[b];
+            if (nn__before(q, p) == ((a & size) == 0)) { run[a] = q; run[b] = p; }
+        }
+        __syncthreads();
+    }
+    for (int i = threadIdx.x; i < n; i += 256) to[line * s.n + first + i] = run[i];
+}
+static __global__ void __launch_bounds__(256) nn__k_sort_merge(int64_t count, int64_t n, int64_t width, const nn__pair *from, nn__pair *to)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= count) return;
+    int64_t at = i % n, mine = at / width, base = i - at, low = (mine ^ 1) * width, start = low < n ? low : n, high = low + width < n ? low + width : n;
+    nn__pair p = from[i];
+    for (low = start; low < high;) {
+        int64_t mid = low + (high - low) / 2;
+        if (nn__before(from[base + mid], p)) low = mid + 1; else high = mid;
+    }
+    to[base + (mine & ~(int64_t)1) * width + at % width + (low - start)] = p;
+}
+static __global__ void __launch_bounds__(256) nn__k_sorted(nn__three s, int64_t k, int bytes, const nn__pair *order, const void *x, void *y, int64_t *index)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= s.outer * k * s.inner) return;
+    int64_t outer = i / (k * s.inner), inner = i % s.inner, from = order[(outer * s.inner + inner) * s.n + i / s.inner % k].index;
+    nn__move_one(bytes, y, i, x, (outer * s.n + from) * s.inner + inner);
+    index[i] = from;
+}
+static int nn__cuda_sort(nn__cuda *d, const nn_call *c)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    nn__three s = nn__around(&c->in[0], p->dim);
+    int64_t lines = s.outer * s.inner, width, total = s.outer * p->k * s.inner, runs = (s.n + NN__SORT_RUN - 1) / NN__SORT_RUN;
+    nn__pair *a, *b;
+    if (total == 0) return 1;
+    if (lines * runs > 0x7fffffff) return 0;
+    a = (nn__pair *)nn__cuda_scratch(d, (size_t)(lines * s.n) * sizeof *a);
+    b = runs > 1 ? (nn__pair *)nn__cuda_scratch(d, (size_t)(lines * s.n) * sizeof *b) : a;
+    if (!a || !b) return 1;
+    NN__LAUNCH(d, nn__k_sort_runs, dim3((unsigned)(lines * runs)), dim3(256), 0, s, (int)runs, c->in[0].dtype, (const void *)c->in[0].data, p->descending, a);
+    for (width = NN__SORT_RUN; width < s.n; width *= 2) {
+        nn__pair *other = a;
+        NN__LAUNCH(d, nn__k_sort_merge, dim3(NN__BLOCKS(lines * s.n, 256)), dim3(256), 0, lines * s.n, s.n, width, (const nn__pair *)a, b);
+        a = b;
+        b = other;
+    }
+    NN__LAUNCH(d, nn__k_sorted, dim3(NN__BLOCKS(total, 256)), dim3(256), 0, s, p->k, nn__width(&c->in[0]), (const nn__pair *)a, (const void *)c->in[0].data, c->out[0].data, (int64_t *)c->out[1].data);
+    return 1;
+}
+static __global__ void __launch_bounds__(256) nn__k_sort_back(nn__three s, int64_t k, const int64_t *index, const float *dy, float *dx)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= s.outer * k * s.inner) return;
+    dx[(i / (k * s.inner) * s.n + index[i]) * s.inner + i % s.inner] += dy[i];      // an index names a number once
+}
+static int nn__cuda_sort_back(nn__cuda *d, const nn_call *c)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    nn__three s = nn__around(&c->in[0], p->dim);
+    int64_t total = s.outer * p->k * s.inner;
+    if (total && c->din[0].data) NN__LAUNCH(d, nn__k_sort_back, dim3(NN__BLOCKS(total, 256)), dim3(256), 0, s, p->k, (const int64_t *)c->out[1].data, (const float *)c->dout[0].data, (float *)c->din[0].data);
+    return 1;
+}
+
+// ---- pad: position o of the result comes from o - left; outside: the value, mirrored without the edge, or the edge ------------
+typedef struct nn__padding { int ndim, mode; int64_t count, n[NN_MAX_DIMS], m[NN_MAX_DIMS], left[NN_MAX_DIMS]; } nn__padding;      // sizes of x, of y
+static __global__ void __launch_bounds__(256) nn__k_pad(nn__padding p, int bytes, uint64_t value, const void *x, void *y)
+{
+    int64_t from = 0, scale = 1;
+    NN__EACH(p);
+    int64_t at = i;
+    for (int k = p.ndim - 1; k >= 0; k--) {
+        int64_t o = at % p.m[k] - p.left[k], n = p.n[k];
+        at /= p.m[k];
+        if (o < 0 || o >= n) {
+            if (p.mode == NN_PAD_CONSTANT) { from = -1; break; }
+            o = p.mode == NN_PAD_REPLICATE ? (o < 0 ? 0 : n - 1) : o < 0 ? -o : 2 * (n - 1) - o;
+        }
+        from += o * scale;
+        scale *= n;
+    }
+    if (from >= 0) nn__move_one(bytes, y, i, x, from);
+    else if (bytes == 4) ((uint32_t *)y)[i] = (uint32_t)value;
+    else if (bytes == 8) ((uint64_t *)y)[i] = value;
+    else if (bytes == 2) ((uint16_t *)y)[i] = (uint16_t)value;
+    else ((uint8_t *)y)[i] = (uint8_t)value;
+}
+// Position number j, in rising order, of those in a dimension that show i; -1: there are no more.
+NN__DEV int64_t nn__pad_place(const nn__padding &p, int k, int64_t i, int64_t j)
+{
+    int64_t n = p.n[k], m = p.m[k], left = p.left[k], at = left + i, first = at, last = at;
+    if (p.mode == NN_PAD_REPLICATE) {
+        if (i == 0) first = 0;
+        if (i == n - 1) last = m - 1;
+        first = first < 0 ? 0 : first;
+        last = last > m - 1 ? m - 1 : last;
+        return first + j <= last ? first + j : -1;
+    }
+    for (int side = 0; side < 3; side++) {
+        int64_t o = side == 0 ? left - i : side == 1 ? at : left + 2 * (n - 1) - i;
+        int in = o >= 0 && o < m && (side == 1 || p.mode == NN_PAD_REFLECT) && (side != 0 || i > 0) && (side != 2 || i < n - 1);
+        if (in && j-- == 0) return o;
+    }
+    return -1;
+}
+static __global__ void __launch_bounds__(256) nn__k_pad_back(nn__padding p, const float *dy, float *dx)      // a thread per number of x; count: of x
+{
+    int64_t at[NN_MAX_DIMS], j[NN_MAX_DIMS], o[NN_MAX_DIMS], rest;
+    NN__EACH(p);
+    float sum = dx[i];
+    rest = i;
+NN__UNROLL
+    for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
+        at[k] = j[k] = o[k] = 0;
+        if (k >= p.ndim) continue;
+        at[k] = rest % p.n[k];
+        rest /= p.n[k];
+        o[k] = nn__pad_place(p, k, at[k], 0);
+        if (o[k] < 0) return;                            // cut away
+    }
+    for (int more = 1; more;) {
+        int64_t from = 0;
+NN__UNROLL
+        for (int k = 0; k < NN_MAX_DIMS; k++) if (k < p.ndim) from = from * p.m[k] + o[k];
+        sum += dy[from];
+        more = 0;
+NN__UNROLL
+        for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
+            if (k >= p.ndim || more) continue;
+            int64_t next = nn__pad_place(p, k, at[k], ++j[k]);
+            more = next >= 0;
+            if (!more) j[k] = 0;
+            o[k] = more ? next : nn__pad_place(p, k, at[k], 0);
+        }
+    }
+    dx[i] = sum;
+}
+static nn__padding nn__padding_of(const nn_call *c, int64_t count)
+{
+    const nn__pad_params *q = (const nn__pad_params *)c->params;
+    nn__padding p;
+    int k;
+    memset(&p, 0, sizeof p);
+    p.ndim = c->in[0].ndim; p.mode = q->mode; p.count = count;
+    for (k = 0; k < p.ndim; k++) { p.n[k] = c->in[0].shape[k]; p.left[k] = q->left[k]; p.m[k] = c->in[0].shape[k] + q->left[k] + q->right[k]; }
+    return p;
+}
+static uint64_t nn__bits_of(int dtype, double v)         // the bytes of v as a number of that type
+{
+    uint64_t bits = 0;
+    int64_t whole = v != v ? 0 : v < -9.2e18 ? INT64_MIN : v > 9.2e18 ? INT64_MAX : (int64_t)v;
+    float f = (float)v;
+    uint32_t w;
+    memcpy(&w, &f, 4);
+    switch (dtype) {
+    case NN_F32:  return w;
+    case NN_BF16: return v != v ? 0x7FC0u : ((uint64_t)w + 0x7FFFu + (w >> 16 & 1)) >> 16;
+    case NN_F16:                     // by the rules of nn__to_f16
+        if (v != v) return 0x7E00u;
+        bits = w >> 16 & 0x8000u;
+        f = fabsf(f);
+        if (f >= 65520.0f) return bits | 0x7C00u;
+        if (f < 6.103515625e-05f) return bits | (uint64_t)rintf(f * 16777216.0f);
+        memcpy(&w, &f, 4);
+        return bits | ((((uint64_t)w + 0xFFFu + (w >> 13 & 1)) >> 13) - (112u << 10));
+    case NN_I8:   return (uint8_t)(whole < -128 ? -128 : whole > 127 ? 127 : whole);
+    case NN_U8:   return (uint8_t)(whole < 0 ? 0 : whole > 255 ? 255 : whole);
+    case NN_BOOL: return v != 0;
+    case NN_I32:  return (uint32_t)(whole < INT32_MIN ? INT32_MIN : whole > INT32_MAX ? INT32_MAX : whole);
+    default:      return (uint64_t)whole;
+    }
+}
+static int nn__cuda_pad(nn__cuda *d, const nn_call *c)
+{
+    nn__padding p = nn__padding_of(c, nn_view_count(&c->out[0]));
+    if (p.count) NN__LAUNCH(d, nn__k_pad, dim3(NN__BLOCKS(p.count, 256)), dim3(256), 0, p, nn__width(&c->in[0]), nn__bits_of(c->in[0].dtype, ((const nn__pad_params *)c->params)->value),
+                            (const void *)c->in[0].data, c->out[0].data);
+    return 1;
+}
+static int nn__cuda_pad_back(nn__cuda *d, const nn_call *c)
+{
+    nn__padding p = nn__padding_of(c, nn_view_count(&c->in[0]));
+    if (p.count && c->din[0].data && nn_view_count(&c->dout[0]))
+        NN__LAUNCH(d, nn__k_pad_back, dim3(NN__BLOCKS(p.count, 256)), dim3(256), 0, p, (const float *)c->dout[0].data, (float *)c->din[0].data);
+    return 1;
+}
+#define NN__CUDA_SHAPE(X) \
+    X(concat, nn__cuda_concat, nn__cuda_concat_back) X(gather, nn__cuda_gather, nn__cuda_gather_back) X(scatter_add, nn__cuda_scatter_add, nn__cuda_scatter_add_back) \
+    X(index_select, nn__cuda_select, nn__cuda_select_back) X(one_hot, nn__cuda_one_hot, NULL) X(tril, nn__cuda_triangle, nn__cuda_triangle_back) \
+    X(triu, nn__cuda_triangle, nn__cuda_triangle_back) X(sort, nn__cuda_sort, nn__cuda_sort_back) X(topk, nn__cuda_sort, nn__cuda_sort_back) \
+    X(pad, nn__cuda_pad, nn__cuda_pad_back) X(arange, nn__cuda_arange, NULL)
 
 // =============================================================================================
-// >>optim   Parameter updates.
+// >>optim   Parameter updates. nn.h asks for them parameter by parameter; calls of one kind that follow each other wait (nn__cuda_flush) and
+// leave in one launch of up to NN__BATCH tensors. The order of operations is PyTorch's, as in nn.h; p, g and the states are flat memory.
 // =============================================================================================
-#define NN__CUDA_OPTIM(X)
+NN__DEV float nn__decayed(float p, float g, const nn__rates &u)      { return u.decays ? fmaf(u.weight_decay, p, g) : g; }
+NN__DEV float nn__lerp(float a, float b, float w, int late)          { return late ? fmaf(w - 1.0f, b - a, b) : fmaf(w, b - a, a); }
+#define NN__CUDA_UPDATE(name, states) struct nn__u_##name { enum { STATES = states }; NN__DEV float at(float p, float g, float *s, const nn__rates &u); }; \
+    NN__DEV_OUT float nn__u_##name::at(float p, float g, float *s, const nn__rates &u)
+#define NN__DEV_OUT __device__ __forceinline__
+NN__CUDA_UPDATE(sgd, 1)
+{
+    g = nn__decayed(p, g, u);
+    if (u.momentum) {
+        s[0] = u.first ? g : fmaf(u.rest1, g, s[0] * u.decay1);
+        g = u.nesterov ? fmaf(u.decay1, s[0], g) : s[0];
+    }
+    return fmaf(-u.lr, g, p);
+}
+NN__CUDA_UPDATE(rmsprop, 3)
+{
+    g = nn__decayed(p, g, u);
+    float v = s[0] = s[0] * u.decay2 + u.rest2 * g * g;
+    if (u.centered) {
+        s[2] = nn__lerp(s[2], g, u.rest2, u.far1);
+        v = v - s[2] * s[2];
+    }
+    v = sqrtf(v) + u.eps;
+    if (!u.momentum) return p - u.lr * g / v;
+    s[1] = s[1] * u.decay1 + g / v;
+    return fmaf(-u.lr, s[1], p);
+}
+NN__CUDA_UPDATE(adagrad, 1)
+{
+    g = nn__decayed(p, g, u);
+    s[0] = s[0] + g * g;
+    return p - u.lr * g / (sqrtf(s[0]) + u.eps);
+}
+NN__CUDA_UPDATE(adam, 3)
+{
+    p = p * u.shrink;
+    g = nn__decayed(p, g, u);
+    s[0] = nn__lerp(s[0], g, u.rest1, u.far1);
+    float v = s[1] = s[1] * u.decay2 + u.rest2 * g * g;
+    if (u.amsgrad) v = s[2] = s[2] > v ? s[2] : v;
+    return p - u.lr * s[0] / (sqrtf(v) / u.correct + u.eps);
+}
+NN__CUDA_UPDATE(nadam, 2)
+{
+    g = nn__decayed(p, g, u);
+    s[0] = nn__lerp(s[0], g, u.rest1, u.far1);
+    s[1] = s[1] * u.decay2 + u.rest2 * g * g;
+    float d = sqrtf(s[1] / u.correct) + u.eps;
+    p = p - u.lr_grad * g / d;
+    return p - u.lr * s[0] / d;
+}
+NN__CUDA_UPDATE(lion, 1)
+{
+    float d = s[0] * u.decay1 + g * u.rest1;
+    p = p * u.shrink;
+    s[0] = fmaf(u.rest2, g, s[0] * u.decay2);
+    return fmaf(-u.lr, d > 0 ? 1.0f : d < 0 ? -1.0f : d, p);
+}
+NN__CUDA_UPDATE(ema, 0) { (void)s; return fmaf(g, u.rest1, p * u.decay1); }
+NN__CUDA_UPDATE(swap, 1) { (void)u; s[0] = p; return g; }            // states: what lies where g lies
+
+// Blocks of 1024 numbers; those of tensor k begin at block[k].
+NN__DEV int nn__tensor_of(const nn__parts &a)
+{
+    int k = 0;
+    while (k + 1 < a.count && blockIdx.x >= a.part[k + 1].block) k++;
+    return k;
+}
+template <class F> static __global__ void __launch_bounds__(256) nn__k_update(nn__parts a, nn__rates own, const nn__rates *now, const float *scale)
+{
+    const nn__part &t = a.part[nn__tensor_of(a)];
+    nn__rates u = own;
+    int64_t i = ((int64_t)(blockIdx.x - t.block) * 256 + threadIdx.x) * 4;
+    float p[4], g[4], s[3][4], mine[3], by = scale ? *scale : 1.0f;
+    if (i >= t.n) return;
+    if (now) u = *now;
+    int n = t.n - i < 4 ? (int)(t.n - i) : 4, run = t.fours || n < 4;
+    if (!run) {                      // four numbers that do not lie as 16 aligned bytes
+NN__UNROLL
+        for (int j = 0; j < 4; j++) {
+            p[j] = t.p[i + j];
+            g[j] = t.g[i + j];
+            for (int k = 0; k < F::STATES; k++) s[k][j] = t.s[k] ? t.s[k][i + j] : 0.0f;
+        }
+    } else {
+        nn__get4(p, t.p + i, 1, n);
+        nn__get4(g, t.g + i, 1, n);
+NN__UNROLL
+        for (int k = 0; k < F::STATES; k++) { if (t.s[k]) nn__get4(s[k], t.s[k] + i, 1, n); else s[k][0] = s[k][1] = s[k][2] = s[k][3] = 0.0f; }
+    }
+NN__UNROLL
+    for (int j = 0; j < 4; j++) {
+        float x = g[j] * by;
+        if (u.clips) x = x < -u.clip_value ? -u.clip_value : x > u.clip_value ? u.clip_value : x;
+        for (int k = 0; k < F::STATES; k++) mine[k] = s[k][j];
+        p[j] = F::at(p[j], x, mine, u);
+        for (int k = 0; k < F::STATES; k++) s[k][j] = mine[k];
+    }
+    if (run) {
+        nn__put4(t.p + i, p, 1, n);
+NN__UNROLL
+        for (int k = 0; k < F::STATES; k++) if (t.s[k]) nn__put4(t.s[k] + i, s[k], 1, n);
+    } else {
+NN__UNROLL
+        for (int j = 0; j < 4; j++) {
+            t.p[i + j] = p[j];
+            for (int k = 0; k < F::STATES; k++) if (t.s[k]) t.s[k][i + j] = s[k][j];
+        }
+    }
+}
+// Sums of squares of many tensors: a number per block, then one warp per tensor adds its blocks.
+static __global__ void __launch_bounds__(256) nn__k_square_sum(nn__parts a, float *part)
+{
+    NN_SHARED(float, warps, [32]);
+    const nn__part &t = a.part[nn__tensor_of(a)];
+    int64_t i = ((int64_t)(blockIdx.x - t.block) * 256 + threadIdx.x) * 4;
+    float sum = 0;
+    for (int j = 0; j < 4; j++) if (i + j < t.n) sum = fmaf(t.p[i + j], t.p[i + j], sum);
+    sum = nn__block_sum(sum, warps);
+    if (threadIdx.x == 0) part[blockIdx.x] = sum;
+}
+static __global__ void nn__k_square_join(nn__parts a, unsigned blocks, const float *part)
+{
+    const nn__part &t = a.part[blockIdx.x];
+    unsigned end = (int)blockIdx.x + 1 < a.count ? a.part[blockIdx.x + 1].block : blocks;
+    float sum = 0;
+    for (unsigned i = t.block + threadIdx.x; i < end; i += 32) sum += part[i];
+    sum = nn__warp_sum(sum);
+    if (threadIdx.x == 0) *t.s[0] = sum;
+}
+#define NN__CUDA_UPDATED(id, name) case id: NN__LAUNCH(d, nn__k_update<nn__u_##name>, dim3(blocks), dim3(256), 0, b->parts, b->rates, (const nn__rates *)NULL, b->scale); break;
+static void nn__cuda_flush_now(nn__cuda *d)              // what waits is launched
+{
+    nn__batch *b = &d->batch;
+    const nn_call *outer = d->call;
+    nn_call c;
+    unsigned blocks = b->blocks;
+    float *part;
+    memset(&c, 0, sizeof c);
+    c.op = b->op;
+    c.nn = b->nn;
+    d->call = &c;
+    d->failed = 0;
+    d->scratch_used = d->scratch_wanted = 0;
+    if (blocks) switch (b->op->id) {
+    NN__CUDA_UPDATED(NN_OP_sgd_update, sgd)
+    NN__CUDA_UPDATED(NN_OP_rmsprop_update, rmsprop)
+    NN__CUDA_UPDATED(NN_OP_adagrad_update, adagrad)
+    NN__CUDA_UPDATED(NN_OP_adam_update, adam)
+    NN__CUDA_UPDATED(NN_OP_nadam_update, nadam)
+    NN__CUDA_UPDATED(NN_OP_lion_update, lion)
+    NN__CUDA_UPDATED(NN_OP_ema_update, ema)
+    NN__CUDA_UPDATED(NN_OP_swap, swap)
+    default: break;
+    }
+    if (b->op->id == NN_OP_square_sum) {
+        part = (float *)nn__cuda_scratch(d, (blocks ? blocks : 1) * sizeof *part);
+        if (part && blocks) NN__LAUNCH(d, nn__k_square_sum, dim3(blocks), dim3(256), 0, b->parts, part);
+        if (part) NN__LAUNCH(d, nn__k_square_join, dim3((unsigned)b->parts.count), dim3(32), 0, b->parts, blocks, (const float *)part);
+    }
+    b->parts.count = 0;
+    b->blocks = 0;
+    d->call = outer;
+}
+static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, const float *scale, float *p, const float *g, float *const *s, int states)
+{
+    nn__batch *b = &d->batch;
+    int64_t n = nn_view_count(&c->in[0]);
+    nn__part *t;
+    int k;
+    if (n > (int64_t)1 << 40) return 0;
+    if (b->parts.count && (b->parts.count == NN__BATCH || b->op != c->op || b->nn != c->nn || b->scale != scale || memcmp(&b->rates, r, sizeof *r) || b->blocks > 0x3fffffff)) nn__cuda_flush_now(d);
+    b->op = c->op; b->nn = c->nn; b->scale = scale; b->rates = *r;
+    t = &b->parts.part[b->parts.count++];
+    t->p = p; t->g = g; t->n = n; t->block = b->blocks;
+    t->fours = nn__aligned(p, g, NULL);
+    for (k = 0; k < 3; k++) { t->s[k] = k < states ? s[k] : NULL; if ((uintptr_t)t->s[k] & 15) t->fours = 0; }
+    b->blocks += NN__BLOCKS(n, 1024);
+    return 1;
+}
+static nn__rates nn__rates_of(const nn__update_params *u)
+{
+    nn__rates r;
+    memset(&r, 0, sizeof r);
+    r.lr = (float)u->lr; r.weight_decay = (float)u->weight_decay; r.shrink = (float)u->shrink;
+    r.decay1 = (float)u->decay1; r.rest1 = (float)u->rest1; r.decay2 = (float)u->decay2; r.rest2 = (float)u->rest2;
+    r.eps = (float)u->eps; r.correct = (float)u->correct; r.lr_grad = (float)u->lr_grad; r.clip_value = (float)u->clip_value;
+    r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
+    r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
+    return r;
+}
+static int nn__cuda_update(nn__cuda *d, const nn_call *c)        // in: p, g, scale or NULL, up to three states
+{
+    nn__rates r = nn__rates_of((const nn__update_params *)c->params);
+    float *s[3];
+    int k;
+    for (k = 0; k < 3; k++) s[k] = (float *)c->in[3 + k].data;
+    return nn__cuda_batched(d, c, &r, (const float *)c->in[2].data, (float *)c->in[0].data, (const float *)c->in[1].data, s, 3);
+}
+static int nn__cuda_ema(nn__cuda *d, const nn_call *c)
+{
+    double decay = *(const double *)c->params;
+    nn__rates r;
+    memset(&r, 0, sizeof r);
+    r.decay1 = (float)decay; r.rest1 = (float)(1 - decay);
+    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, (const float *)c->in[1].data, NULL, 0);
+}
+static int nn__cuda_swap(nn__cuda *d, const nn_call *c)
+{
+    nn__rates r;
+    float *s[1];
+    memset(&r, 0, sizeof r);
+    s[0] = (float *)c->in[1].data;
+    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, (const float *)c->in[1].data, s, 1);
+}
+static int nn__cuda_square_sum(nn__cuda *d, const nn_call *c)
+{
+    nn__rates r;
+    float *s[1];
+    memset(&r, 0, sizeof r);
+    s[0] = (float *)c->out[0].data;
+    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, NULL, s, 1);
+}
+static __global__ void nn__k_clip_scale(int64_t n, double most, const float *x, float *y)
+{
+    double sum = 0;
+    for (int64_t i = threadIdx.x; i < n; i += 32) sum += (double)x[i];
+    for (int m = 16; m; m >>= 1) sum += __shfl_xor_sync(NN__FULL, sum, m);
+    if (threadIdx.x) return;
+    y[0] = (float)sqrt(sum);
+    double scale = most > 0 ? most / ((double)y[0] + 1e-6) : 1.0;
+    y[1] = (float)(scale > 1 ? 1.0 : scale);
+}
+static int nn__cuda_clip_scale(nn__cuda *d, const nn_call *c)
+{
+    NN__LAUNCH(d, nn__k_clip_scale, dim3(1), dim3(32), 0, c->in[0].shape[0], *(const double *)c->params, (const float *)c->in[0].data, (float *)c->out[0].data);
+    return 1;
+}
+// dW = dY^T X by linear's own backward, then the update. in: W, X, dY, states
+static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c);
+#define NN__CUDA_OPTIM(X) \
+    X(sgd_update, nn__cuda_update, NULL) X(rmsprop_update, nn__cuda_update, NULL) X(adagrad_update, nn__cuda_update, NULL) X(adam_update, nn__cuda_update, NULL) \
+    X(nadam_update, nn__cuda_update, NULL) X(lion_update, nn__cuda_update, NULL) X(linear_update, nn__cuda_linear_update, NULL) \
+    X(ema_update, nn__cuda_ema, NULL) X(swap, nn__cuda_swap, NULL) X(square_sum, nn__cuda_square_sum, NULL) X(clip_scale, nn__cuda_clip_scale, NULL)
 
 // =============================================================================================
 // >>products   matmul, linear, linear_small.
@@ -2334,22 +3481,1385 @@ static int nn__cuda_upsample_back(nn__cuda *d, const nn_call *c)
 // =============================================================================================
 // >>norm   Softmax, log-softmax; layer, RMS, batch and group norm.
 // =============================================================================================
-#define NN__CUDA_NORM(X)
+typedef struct nn__stream { uint64_t seed, step, ordinal; } nn__stream;
+NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
+{
+    uint32_t k0 = (uint32_t)s.seed, k1 = (uint32_t)(s.seed >> 32);
+    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)s.step;
+    for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+    }
+    r[0] = c0; r[1] = c1; r[2] = c2; r[3] = c3;
+}
+// ---- lines: numbers along a dimension, that a team of threads goes through four at a time ------------------------
+// Where the numbers of a line lie side by side, its team is a warp, or a block if it is long or there are few. Other lines lie side by
+// side themselves: a block of 32 x 8 threads takes 32 of them, and a team is the 8 threads of a column. Number i of line k is at
+//     k / inner * outer + k % inner + i * step,     or, with a run:     ... + i / run * jump + i % run        (a channel of a batch)
+typedef struct nn__lines { int64_t count, inner, outer, n, step, jump, run; } nn__lines;
+typedef struct nn__team { int64_t line, at, n; int id, size, cols; } nn__team;           // n: 0 for a team that has no line
+typedef struct nn__quad { float v[4]; } nn__quad;
+#define NN__EACH_QUAD(i, t, n) for (int64_t i = 4 * (int64_t)(t).id; i < (n); i += 4 * (int64_t)(t).size)
+NN__DEV nn__team nn__team_of(const nn__lines &l)
+{
+    nn__team t;
+    t.cols = l.step != 1;
+    t.line = t.cols ? (int64_t)blockIdx.x * 32 + threadIdx.x : (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    t.id = t.cols ? threadIdx.y : threadIdx.x;
+    t.size = t.cols ? blockDim.y : blockDim.x;
+    t.n = t.line < l.count ? l.n : 0;
+    t.at = t.line / l.inner * l.outer + t.line % l.inner;
+    return t;
+}
+NN__DEV int64_t nn__line_at(const nn__lines &l, const nn__team &t, int64_t i)
+{
+    if (!l.run) return t.at + i * l.step;
+    return l.n < 0x7fffffff ? t.at + (int64_t)((unsigned)i / (unsigned)l.run) * l.jump + (unsigned)i % (unsigned)l.run : t.at + i / l.run * l.jump + i % l.run;
+}
+NN__DEV int nn__is_quad(const void *p) { return ((uintptr_t)p & 15) == 0; }
+NN__DEV nn__quad nn__quad_of(float a) { nn__quad q; for (int k = 0; k < 4; k++) q.v[k] = a; return q; }
+NN__DEV nn__quad nn__load_quad(const float *p)
+{
+    float4 f = *(const float4 *)p;
+    nn__quad q;
+    q.v[0] = f.x; q.v[1] = f.y; q.v[2] = f.z; q.v[3] = f.w;
+    return q;
+}
+NN__DEV void nn__store_quad(float *p, const nn__quad &q) { *(float4 *)p = make_float4(q.v[0], q.v[1], q.v[2], q.v[3]); }
+// Numbers i .. i + 3 of n side by side; those behind the end are `none`.
+NN__DEV nn__quad nn__near4(const float *p, int64_t i, int64_t n, float none)
+{
+    nn__quad q;
+    if (i + 4 <= n && nn__is_quad(p + i)) return nn__load_quad(p + i);
+    for (int k = 0; k < 4; k++) q.v[k] = i + k < n ? p[i + k] : none;
+    return q;
+}
+NN__DEV void nn__near4_put(float *p, int64_t i, int64_t n, nn__quad q, int add)
+{
+    if (add) {
+        nn__quad old = nn__near4(p, i, n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = old.v[k] + q.v[k];
+    }
+    if (i + 4 <= n && nn__is_quad(p + i)) { nn__store_quad(p + i, q); return; }
+    for (int k = 0; k < 4; k++) if (i + k < n) p[i + k] = q.v[k];
+}
+// The same for a line; numbers from `end` on are `none`.
+NN__DEV nn__quad nn__get4(const nn__lines &l, const nn__team &t, const float *p, int64_t i, int64_t end, float none)
+{
+    nn__quad q;
+    if (l.step == 1 && l.run % 4 == 0) {
+        int64_t at = nn__line_at(l, t, i);
+        if (i + 4 <= end && nn__is_quad(p + at)) return nn__load_quad(p + at);
+    }
+    for (int k = 0; k < 4; k++) q.v[k] = i + k < end ? p[nn__line_at(l, t, i + k)] : none;
+    return q;
+}
+NN__DEV void nn__put4(const nn__lines &l, const nn__team &t, float *p, int64_t i, nn__quad q, int add)
+{
+    if (add) {
+        nn__quad old = nn__get4(l, t, p, i, t.n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = old.v[k] + q.v[k];
+    }
+    if (l.step == 1 && l.run % 4 == 0) {
+        int64_t at = nn__line_at(l, t, i);
+        if (i + 4 <= t.n && nn__is_quad(p + at)) { nn__store_quad(p + at, q); return; }
+    }
+    for (int k = 0; k < 4; k++) if (i + k < t.n) p[nn__line_at(l, t, i + k)] = q.v[k];
+}
+// The sum or the maximum over a team, in every thread of it. All threads of the block take part.
+NN__DEV float nn__team_join(const nn__team &t, float v, int most)
+{
+    NN_SHARED(float, part, [8][33]);
+    int w = t.cols ? threadIdx.y : threadIdx.x >> 5, lane = threadIdx.x & 31, column = t.cols ? lane : 0;
+    if (!t.cols) {
+        v = most ? nn__warp_max(v) : nn__warp_sum(v);
+        if (blockDim.x == 32) return v;
+    }
+    if (t.cols || lane == 0) part[w][column] = v;
+    __syncthreads();
+    v = part[0][column];
+    for (int k = 1; k < 8; k++) v = most ? fmaxf(v, part[k][column]) : v + part[k][column];
+    __syncthreads();
+    return v;
+}
+NN__DEV float nn__team_sum(const nn__team &t, float v) { return nn__team_join(t, v, 0); }
+NN__DEV float nn__team_max(const nn__team &t, float v) { return nn__team_join(t, v, 1); }
+// A running maximum and the sum of e^(x - maximum); -infinity of both so far: 0.
+NN__DEV void nn__soft_add(const nn__quad &q, float *m, float *s)
+{
+    float top = fmaxf(fmaxf(q.v[0], q.v[1]), fmaxf(q.v[2], q.v[3])), safe;
+    if (top > *m) { *s *= expf(*m - top); *m = top; }
+    safe = *m == -INFINITY ? 0.0f : *m;
+    for (int k = 0; k < 4; k++) *s += expf(q.v[k] - safe);
+}
+NN__DEV void nn__soft_join(const nn__team &t, float *m, float *s)
+{
+    float top = nn__team_max(t, *m);
+    *s = nn__team_sum(t, *m == -INFINITY ? *s : *s * expf(*m - top));
+    *m = top;
+}
+
+// n numbers with `inner` numbers between neighbours, `outer` such groups.
+static nn__lines nn__lines_of(int64_t outer, int64_t n, int64_t inner)
+{
+    nn__lines l;
+    l.count = outer * inner; l.inner = inner > 0 ? inner : 1; l.outer = n * inner; l.n = n; l.step = inner; l.jump = l.run = 0;
+    return l;
+}
+static nn__lines nn__lines_around(const nn_view *x, int dim)
+{
+    int64_t outer = 1, inner = 1;
+    int i;
+    for (i = 0; i < dim; i++) outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) inner *= x->shape[i];
+    return nn__lines_of(outer, x->ndim ? x->shape[dim] : 1, inner);
+}
+static int nn__lines_long(const nn__lines *l)            // a block for each line
+{
+    int64_t room = l->count;
+    return l->n > 4096 || (l->n > 256 && room < 512);
+}
+static dim3 nn__lines_grid(const nn__lines *l) { return dim3(l->step != 1 ? NN__BLOCKS(l->count, 32) : nn__lines_long(l) ? (unsigned)l->count : NN__BLOCKS(l->count, 4)); }
+static dim3 nn__lines_block(const nn__lines *l) { return l->step != 1 ? dim3(32, 8) : nn__lines_long(l) ? dim3(256) : dim3(32, 4); }
+#define NN__LAUNCH_LINES(d, k, l, ...) \
+    do { if ((l).count) NN__LAUNCH(d, k, nn__lines_grid(&(l)), nn__lines_block(&(l)), 0, __VA_ARGS__); } while (0)
+
+// ---- softmax:   y = e^(x - m) / s      log_softmax:   y = x - m - log s      backward:   y (dy - sum y dy),   dy - e^y sum dy -----
+static __global__ void __launch_bounds__(256) nn__k_softmax(nn__lines l, const float *x, float *y, int logs)
+{
+    nn__team t = nn__team_of(l);
+    float m = -INFINITY, s = 0, by;
+    NN__EACH_QUAD(i, t, t.n) nn__soft_add(nn__get4(l, t, x, i, t.n, -INFINITY), &m, &s);
+    nn__soft_join(t, &m, &s);
+    by = logs ? logf(s) : 1.0f / s;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = logs ? q.v[k] - m - by : expf(q.v[k] - m) * by;
+        nn__put4(l, t, y, i, q, 0);
+    }
+}
+static __global__ void __launch_bounds__(256) nn__k_softmax_back(nn__lines l, const float *y, const float *dy, float *dx, int logs, int add)
+{
+    nn__team t = nn__team_of(l);
+    float s = 0;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad g = nn__get4(l, t, dy, i, t.n, 0), q = logs ? nn__quad_of(1) : nn__get4(l, t, y, i, t.n, 0);
+        for (int k = 0; k < 4; k++) s += g.v[k] * q.v[k];
+    }
+    s = nn__team_sum(t, s);
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad g = nn__get4(l, t, dy, i, t.n, 0), q = nn__get4(l, t, y, i, t.n, 0);
+        for (int k = 0; k < 4; k++) g.v[k] = logs ? g.v[k] - expf(q.v[k]) * s : q.v[k] * (g.v[k] - s);
+        nn__put4(l, t, dx, i, g, add);
+    }
+}
+static int nn__cuda_softmax(nn__cuda *d, const nn_call *c)
+{
+    nn__lines l = nn__lines_around(&c->in[0], *(const int *)c->params);
+    NN__LAUNCH_LINES(d, nn__k_softmax, l, l, (const float *)c->in[0].data, (float *)c->out[0].data, (int)(c->op->id == NN_OP_log_softmax));
+    return 1;
+}
+static int nn__cuda_softmax_back(nn__cuda *d, const nn_call *c)
+{
+    nn__lines l = nn__lines_around(&c->out[0], *(const int *)c->params);
+    if (c->din[0].data) NN__LAUNCH_LINES(d, nn__k_softmax_back, l, l, (const float *)c->out[0].data, (const float *)c->dout[0].data, (float *)c->din[0].data,
+                                         (int)(c->op->id == NN_OP_log_softmax), (int)(c->add & 1));
+    return 1;
+}
+
+// ---- norms: formulas as at nn.h's.   x is (B, C, S): n numbers share mean and rstd.   y = w h + b,  h = (x - mean) rstd -----------
+typedef struct nn__norm_dims { int64_t b, c, s, groups, n; } nn__norm_dims;
+static nn__norm_dims nn__norm_dims_of(const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn__norm_dims z;
+    int i;
+    z.b = z.c = z.s = 1;
+    if (p->dims) {
+        for (i = 0; i < x->ndim; i++) if (i < x->ndim - p->dims) z.b *= x->shape[i]; else z.c *= x->shape[i];
+    } else {
+        z.b = x->shape[0];
+        z.c = x->shape[1];
+        for (i = 2; i < x->ndim; i++) z.s *= x->shape[i];
+    }
+    z.groups = p->groups ? p->groups : 1;
+    z.n = p->groups ? z.c / z.groups * z.s : z.b * z.s;
+    return z;
+}
+// Weights of numbers i .. i + 3 of a row whose first channel is `first`; 1 or 0 where there are none.
+NN__DEV nn__quad nn__norm_weights(const float *w, int64_t first, int64_t s, int64_t i, int64_t n, float none)
+{
+    nn__quad q;
+    if (!w) return nn__quad_of(none);
+    if (s == 1) return nn__near4(w + first, i, n, none);
+    for (int k = 0; k < 4; k++) q.v[k] = i + k < n ? w[first + (n < 0x7fffffff ? (int64_t)((unsigned)(i + k) / (unsigned)s) : (i + k) / s)] : none;
+    return q;
+}
+static __global__ void __launch_bounds__(256) nn__k_norm(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *b, float *y, float *means, float *rstds,
+                                                         float eps, int center)
+{
+    nn__team t = nn__team_of(l);
+    int64_t first = t.line % z.groups * (z.c / z.groups);
+    float mean = 0, var = 0, rstd, count = z.n > 0 ? (float)z.n : 1.0f;
+    if (center) {
+        NN__EACH_QUAD(i, t, t.n) { nn__quad q = nn__get4(l, t, x, i, t.n, 0); mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]); }
+        mean = nn__team_sum(t, mean) / count;
+    }
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, mean);
+        for (int k = 0; k < 4; k++) var += (q.v[k] - mean) * (q.v[k] - mean);
+    }
+    rstd = 1.0f / sqrtf(nn__team_sum(t, var) / count + eps);
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1), shift = nn__norm_weights(b, first, z.s, i, t.n, 0);
+        for (int k = 0; k < 4; k++) q.v[k] = (q.v[k] - mean) * (rstd * scale.v[k]) + shift.v[k];
+        nn__put4(l, t, y, i, q, 0);
+    }
+    if (means && t.id == 0 && t.line < l.count) { means[t.line] = mean; rstds[t.line] = rstd; }
+}
+static __global__ void __launch_bounds__(256) nn__k_norm_dx(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *dy, const float *means, const float *rstds,
+                                                            float *dx, int center, int add)
+{
+    nn__team t = nn__team_of(l);
+    int64_t first = t.line % z.groups * (z.c / z.groups);
+    float mean = t.n ? means[t.line] : 0, rstd = t.n ? rstds[t.line] : 0, sum = 0, dot = 0, count = z.n > 0 ? (float)z.n : 1.0f, p, q;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad v = nn__get4(l, t, x, i, t.n, mean), g = nn__get4(l, t, dy, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1);
+        for (int k = 0; k < 4; k++) { float e = g.v[k] * scale.v[k]; sum += e; dot += e * (v.v[k] - mean); }
+    }
+    dot = nn__team_sum(t, dot);
+    p = -(rstd * dot / count * rstd * rstd);
+    q = center ? -(rstd * nn__team_sum(t, sum) / count) : 0.0f;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = nn__get4(l, t, dy, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1);
+        for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - mean) * p + (g.v[k] * (rstd * scale.v[k]) + q);
+        nn__put4(l, t, dx, i, v, add);
+    }
+}
+// Sums over channels, in two stages: a block takes numbers from blockIdx.y * per on of its channels, then a thread adds the chunks of a channel.
+typedef struct nn__chunks { int64_t count, per; } nn__chunks;
+static nn__lines nn__channel_lines(const nn__norm_dims *z)
+{
+    nn__lines l = nn__lines_of(1, z->b, z->c);
+    if (z->s == 1) return l;
+    l.count = z->c; l.inner = 1; l.outer = z->s; l.n = z->b * z->s; l.step = 1; l.jump = z->c * z->s; l.run = z->s;
+    return l;
+}
+static nn__chunks nn__chunks_of(const nn__lines *l)
+{
+    int64_t least = l->step == 1 ? 4096 : 128;
+    nn__chunks k;
+    k.count = l->n / least < 1 ? 1 : l->n / least > 64 ? 64 : l->n / least;
+    k.per = ((l->n + k.count - 1) / k.count + 3) / 4 * 4;
+    return k;
+}
+#define NN__LAUNCH_CHUNKS(d, k, l, chunks, ...) \
+    do { dim3 nn__g = nn__lines_grid(&(l)); nn__g.y = (unsigned)(chunks).count; \
+         if ((l).count) NN__LAUNCH(d, k, nn__g, nn__lines_block(&(l)), 0, l, (chunks).per, __VA_ARGS__); } while (0)
+// part[chunk][0][channel]: sum dy h, part[chunk][1][channel]: sum dy. Statistics belong to a group of a sample, or (groups 0) to the channel.
+static __global__ void __launch_bounds__(256) nn__k_norm_sums(nn__lines l, int64_t per, nn__norm_dims z, const float *x, const float *dy, const float *means, const float *rstds, float *part)
+{
+    nn__team t = nn__team_of(l);
+    int64_t from = per * blockIdx.y, end = from + per < t.n ? from + per : t.n, mine = z.groups && t.n ? t.line / (z.c / z.groups) : t.line;
+    float dot = 0, sum = 0;
+    NN__EACH_QUAD(j, t, end - from) {
+        int64_t i = from + j;
+        nn__quad v = nn__get4(l, t, x, i, end, 0), g = nn__get4(l, t, dy, i, end, 0);
+        for (int k = 0; k < 4; k++) if (i + k < end) {
+            int64_t at = z.groups ? (z.s == 1 ? i + k : (i + k) / z.s) * z.groups + mine : mine;
+            dot += g.v[k] * ((v.v[k] - means[at]) * rstds[at]);
+            sum += g.v[k];
+        }
+    }
+    dot = nn__team_sum(t, dot);
+    sum = nn__team_sum(t, sum);
+    if (t.id == 0 && t.line < l.count) { float *to = part + (int64_t)blockIdx.y * 2 * l.count + t.line; to[0] = dot; to[l.count] = sum; }
+}
+// dw, db; for batch norm also what dx is made of, at coef: mean, factor of x - mean, shift, factor of dy.
+static __global__ void nn__k_norm_give(int64_t channels, int64_t chunks, const float *part, float *dw, float *db, int add_w, int add_b, float *coef, const float *w,
+                                       const float *means, const float *rstds, float count, int batch)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
+    float dot = 0, sum = 0;
+    if (i >= channels) return;
+    for (k = 0; k < chunks; k++) { dot += part[2 * k * channels + i]; sum += part[(2 * k + 1) * channels + i]; }
+    if (dw) dw[i] = add_w ? dw[i] + dot : dot;
+    if (db) db[i] = add_b ? db[i] + sum : sum;
+    if (!coef) return;
+    float scale = w ? w[i] : 1.0f, rstd = rstds[i];
+    coef[i] = means[i];
+    coef[channels + i] = batch ? -(rstd * rstd * (scale * dot) / count) : 0.0f;
+    coef[2 * channels + i] = batch ? -(rstd * (scale * sum) / count) : 0.0f;
+    coef[3 * channels + i] = rstd * scale;
+}
+static int nn__cuda_norm(nn__cuda *d, const nn_call *c)
+{
+    nn__norm_dims z = nn__norm_dims_of(c);
+    nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
+    NN__LAUNCH_LINES(d, nn__k_norm, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)(c->nin > 2 ? c->in[2].data : NULL), (float *)c->out[0].data,
+                     (float *)c->aux[0].data, (float *)c->aux[1].data, ((const nn__norm_params *)c->params)->eps, (int)(c->op->id != NN_OP_rmsnorm));
+    return 1;
+}
+static int nn__norm_parameters(nn__cuda *d, const nn_call *c, const nn__norm_dims *z, float *coef)       // dw, db, coef
+{
+    nn__lines l = nn__channel_lines(z);
+    nn__chunks k = nn__chunks_of(&l);
+    nn__norm_dims sums = *z;
+    float *dw = (float *)c->din[1].data, *db = c->nin > 2 ? (float *)c->din[2].data : NULL, *part;
+    if (!l.count || (!dw && !db && !coef)) return 1;
+    part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * l.count) * sizeof *part);
+    if (!part) return 1;
+    if (c->op->id == NN_OP_batchnorm) sums.groups = 0;
+    NN__LAUNCH_CHUNKS(d, nn__k_norm_sums, l, k, sums, (const float *)c->in[0].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, part);
+    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, (int)(c->add >> 1 & 1), (int)(c->add >> 2 & 1), coef,
+               (const float *)c->in[1].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, z->n > 0 ? (float)z->n : 1.0f, ((const nn__norm_params *)c->params)->batch);
+    return 1;
+}
+static int nn__cuda_norm_back(nn__cuda *d, const nn_call *c)
+{
+    nn__norm_dims z = nn__norm_dims_of(c);
+    nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
+    if (c->din[0].data) NN__LAUNCH_LINES(d, nn__k_norm_dx, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data,
+                                         (const float *)c->aux[1].data, (float *)c->din[0].data, (int)(c->op->id != NN_OP_rmsnorm), (int)(c->add & 1));
+    return nn__norm_parameters(d, c, &z, NULL);
+}
+
+// ---- batch norm: chunks of every channel, joined as in Chan, Golub & LeVeque 1979; then one pass over x ---------------------------
+static __global__ void __launch_bounds__(256) nn__k_batch_stats(nn__lines l, int64_t per, const float *x, float *part)      // part[chunk][0]: mean, [1]: squared distances
+{
+    nn__team t = nn__team_of(l);
+    int64_t from = per * blockIdx.y, end = from + per < t.n ? from + per : t.n;
+    float mean = 0, squares = 0;
+    NN__EACH_QUAD(j, t, end - from) { nn__quad q = nn__get4(l, t, x, from + j, end, 0); mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]); }
+    mean = nn__team_sum(t, mean) / (float)(end > from ? end - from : 1);
+    NN__EACH_QUAD(j, t, end - from) {
+        nn__quad q = nn__get4(l, t, x, from + j, end, mean);
+        for (int k = 0; k < 4; k++) squares += (q.v[k] - mean) * (q.v[k] - mean);
+    }
+    squares = nn__team_sum(t, squares);
+    if (t.id == 0 && t.line < l.count) { float *to = part + (int64_t)blockIdx.y * 2 * l.count + t.line; to[0] = mean; to[l.count] = squares; }
+}
+typedef struct nn__batch_norm {
+    int64_t channels, n, chunks, per;
+    const float *part, *w, *bias;        // part NULL: use the running statistics
+    float *running_mean, *running_var, *mean, *rstd, *coef;
+    int64_t *tracked;
+    float eps, momentum;
+} nn__batch_norm;
+static __global__ void nn__k_batch_finish(nn__batch_norm b)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k, n = 0;
+    float mean = 0, var = 0, rstd;
+    if (i == 0 && b.tracked) ++*b.tracked;
+    if (i >= b.channels) return;
+    for (k = 0; b.part && k < b.chunks; k++) {
+        int64_t more = b.n - k * b.per < b.per ? b.n - k * b.per : b.per;
+        float delta = b.part[2 * k * b.channels + i] - mean, share;
+        if (more <= 0) break;
+        share = (float)more / (float)(n + more);
+        var += b.part[(2 * k + 1) * b.channels + i] + delta * delta * (float)n * share;
+        mean += delta * share;
+        n += more;
+    }
+    var /= n > 0 ? (float)n : 1.0f;
+    if (!b.part) { mean = b.running_mean[i]; var = b.running_var[i]; }
+    else if (b.running_mean && n > 0) {                  // unbiased, as PyTorch
+        b.running_mean[i] = (1 - b.momentum) * b.running_mean[i] + b.momentum * mean;
+        b.running_var[i] = (1 - b.momentum) * b.running_var[i] + b.momentum * (var * ((float)n / (float)(n - 1)));
+    }
+    rstd = 1.0f / sqrtf(var + b.eps);
+    if (b.mean) { b.mean[i] = mean; b.rstd[i] = rstd; }
+    b.coef[i] = mean;
+    b.coef[b.channels + i] = b.w ? rstd * b.w[i] : rstd;
+    b.coef[2 * b.channels + i] = b.bias ? b.bias[i] : 0.0f;
+}
+// y (+)= (x - mean) coef1 + coef2 + dy coef3.   A line is a channel of a sample, or (s 1) a sample.
+static __global__ void __launch_bounds__(256) nn__k_batch_apply(nn__lines l, int64_t channels, int64_t s, const float *x, const float *dy, const float *coef, float *y, int add)
+{
+    nn__team t = nn__team_of(l);
+    int64_t fixed = s == 1 ? 0 : t.line % channels;
+    nn__quad q[4];
+    for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = dy ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(0);
+        for (int k = 0; s == 1 && k < (dy ? 4 : 3); k++) q[k] = nn__near4(coef + k * channels, i, channels, 0);
+        for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - q[0].v[k]) * q[1].v[k] + (g.v[k] * q[3].v[k] + q[2].v[k]);
+        nn__put4(l, t, y, i, v, add);
+    }
+}
+static void nn__batch_apply(nn__cuda *d, const nn__norm_dims *z, const void *x, const void *dy, const float *coef, void *y, int add)
+{
+    nn__lines l = nn__lines_of(z->s == 1 ? z->b : z->b * z->c, z->s == 1 ? z->c : z->s, 1);
+    NN__LAUNCH_LINES(d, nn__k_batch_apply, l, l, z->c, z->s, (const float *)x, (const float *)dy, coef, (float *)y, add);
+}
+static int nn__cuda_batchnorm(nn__cuda *d, const nn_call *c)
+{
+    const nn__norm_params *p = (const nn__norm_params *)c->params;
+    nn__norm_dims z = nn__norm_dims_of(c);
+    nn__lines l = nn__channel_lines(&z);
+    nn__chunks k = nn__chunks_of(&l);
+    nn__batch_norm b;
+    float *part = NULL;
+    b.channels = z.c; b.n = z.n; b.chunks = k.count; b.per = k.per;
+    b.coef = (float *)nn__cuda_scratch(d, (size_t)(3 * z.c) * sizeof(float));
+    if (p->batch) part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * z.c) * sizeof(float));
+    if (!b.coef || (p->batch && !part)) return 1;
+    if (p->batch) NN__LAUNCH_CHUNKS(d, nn__k_batch_stats, l, k, (const float *)c->in[0].data, part);
+    b.part = part; b.w = (const float *)c->in[1].data; b.bias = (const float *)c->in[2].data;
+    b.running_mean = (float *)c->in[3].data; b.running_var = (float *)c->in[4].data; b.tracked = (int64_t *)c->in[5].data;
+    b.mean = (float *)c->aux[0].data; b.rstd = (float *)c->aux[1].data;
+    b.eps = p->eps; b.momentum = p->momentum;
+    NN__LAUNCH(d, nn__k_batch_finish, NN__BLOCKS(z.c + 1, 128), 128, 0, b);
+    nn__batch_apply(d, &z, c->in[0].data, NULL, b.coef, c->out[0].data, 0);
+    return 1;
+}
+static int nn__cuda_batchnorm_back(nn__cuda *d, const nn_call *c)
+{
+    nn__norm_dims z = nn__norm_dims_of(c);
+    float *coef = c->din[0].data ? (float *)nn__cuda_scratch(d, (size_t)(4 * z.c) * sizeof *coef) : NULL;
+    if (c->din[0].data && !coef) return 1;
+    nn__norm_parameters(d, c, &z, coef);
+    if (coef) nn__batch_apply(d, &z, c->in[0].data, c->dout[0].data, coef, c->din[0].data, (int)(c->add & 1));
+    return 1;
+}
+#define NN__CUDA_NORM(X) \
+    X(softmax, nn__cuda_softmax, nn__cuda_softmax_back) X(log_softmax, nn__cuda_softmax, nn__cuda_softmax_back) \
+    X(layernorm, nn__cuda_norm, nn__cuda_norm_back) X(groupnorm, nn__cuda_norm, nn__cuda_norm_back) X(rmsnorm, nn__cuda_norm, nn__cuda_norm_back) \
+    X(batchnorm, nn__cuda_batchnorm, nn__cuda_batchnorm_back)
 
 // =============================================================================================
-// >>loss   Losses.
+// >>loss   Losses. Rows or chunks first, each a number; then one block adds those and divides.
 // =============================================================================================
-#define NN__CUDA_LOSS(X)
+enum { NN__CUDA_LOSS_CHUNK = 4096 };
+// One block: out = sum of x / divisor, x being chunks of losses; weights: their sums, which are the divisor of a mean. `kept`: the divisor, for backward.
+static __global__ void __launch_bounds__(256) nn__k_loss_total(int64_t n, const float *x, const float *weights, float divisor, float *out, float *kept)
+{
+    NN_SHARED(float, warps, [32]);
+    float sum = 0, by = 0;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) { sum += x[i]; if (weights) by += weights[i]; }
+    sum = nn__block_sum(sum, warps);
+    if (weights) divisor = nn__block_sum(by, warps);
+    if (threadIdx.x) return;
+    if (out) *out = sum / divisor;
+    if (kept) *kept = divisor;
+}
+static __global__ void __launch_bounds__(256) nn__k_loss_chunks(int64_t n, const float *x, float *part)      // sums of 4096 neighbours, of up to two arrays of n
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t from = (int64_t)blockIdx.x * NN__CUDA_LOSS_CHUNK, end = from + NN__CUDA_LOSS_CHUNK < n ? from + NN__CUDA_LOSS_CHUNK : n;
+    float sum = 0;
+    for (int64_t i = from + threadIdx.x; i < end; i += blockDim.x) sum += x[blockIdx.y * n + i];
+    sum = nn__block_sum(sum, warps);
+    if (threadIdx.x == 0) part[(int64_t)blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+static void nn__loss_total(nn__cuda *d, int64_t n, float *x, int weighted, float divisor, void *out, void *kept)     // weights: n numbers behind x
+{
+    const float *from = x;
+    if (n > 4 * NN__CUDA_LOSS_CHUNK) {
+        int64_t chunks = (n + NN__CUDA_LOSS_CHUNK - 1) / NN__CUDA_LOSS_CHUNK;
+        float *part = (float *)nn__cuda_scratch(d, (size_t)(2 * chunks) * sizeof *part);
+        if (!part) return;
+        NN__LAUNCH(d, nn__k_loss_chunks, dim3((unsigned)chunks, weighted ? 2 : 1), 256, 0, n, from, part);
+        from = part;
+        n = chunks;
+    }
+    NN__LAUNCH(d, nn__k_loss_total, 1, 256, 0, n, from, weighted ? from + n : (const float *)NULL, divisor, (float *)out, (float *)kept);
+}
+
+// ---- losses of single elements: the formulas of nn.h's table NN__PAIR_LOSSES --------------------------------------------------
+NN__DEV float nn__sign_of(float v)         { return v > 0 ? 1.0f : v < 0 ? -1.0f : v; }
+NN__DEV float nn__within(float v, float p) { return v < -p ? -p : v > p ? p : v; }
+NN__DEV float nn__bce(float x, float yes, float no)
+{
+    float rest = log1pf(expf(-fabsf(x)));
+    return yes * ((x < 0 ? -x : 0.0f) + rest) + no * ((x > 0 ? x : 0.0f) + rest);
+}
+NN__DEV float nn__sigmoid_of(float x) { return 1.0f / (1.0f + expf(-x)); }
+NN__DEV float nn__pair_loss(int op, float x, float t, float w, float q, float p)
+{
+    float e = x - t, a = fabsf(e);
+    switch (op) {
+    case NN_OP_mse:       return e * e;
+    case NN_OP_l1:        return a;
+    case NN_OP_huber:     return a < p ? 0.5f * e * e : p * (a - 0.5f * p);
+    case NN_OP_smooth_l1: return a < p ? 0.5f * e * e / p : a - 0.5f * p;
+    case NN_OP_hinge:     return p - t * x < 0 ? 0.0f : p - t * x;
+    default:              return w * nn__bce(x, q * t, 1 - t);
+    }
+}
+NN__DEV float nn__pair_slope(int op, int side, float x, float t, float w, float q, float p)      // dl/dx, dl/dt
+{
+    float e = side ? t - x : x - t;
+    switch (op) {
+    case NN_OP_mse:       return 2 * e;
+    case NN_OP_l1:        return nn__sign_of(e);
+    case NN_OP_huber:     return nn__within(e, p);
+    case NN_OP_smooth_l1: return fabsf(e) < p ? e / p : nn__sign_of(e);
+    case NN_OP_hinge:     return p - t * x > 0 ? (side ? -x : -t) : 0.0f;
+    default:              return side ? w * nn__bce(x, q, -1) : w * ((1 - t) * nn__sigmoid_of(x) - q * t * nn__sigmoid_of(-x));
+    }
+}
+typedef struct nn__pair { const float *x, *t, *w, *q; int64_t n; float p; int op, none; } nn__pair;
+NN__DEV nn__quad nn__pair_get(const float *p, int64_t i, int64_t n) { return p ? nn__near4(p, i, n, 0) : nn__quad_of(1); }
+static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pair o, float *y)        // y: of elements, or of chunks
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t from = (int64_t)blockIdx.x * NN__CUDA_LOSS_CHUNK, end = from + NN__CUDA_LOSS_CHUNK < o.n ? from + NN__CUDA_LOSS_CHUNK : o.n;
+    float sum = 0;
+    for (int64_t i = from + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
+        nn__quad x = nn__near4(o.x, i, end, 0), t = nn__near4(o.t, i, end, 0), w = nn__pair_get(o.w, i, end), q = nn__pair_get(o.q, i, end);
+        for (int k = 0; k < 4; k++) { x.v[k] = nn__pair_loss(o.op, x.v[k], t.v[k], w.v[k], q.v[k], o.p); if (i + k < end) sum += x.v[k]; }
+        if (o.none) nn__near4_put(y, i, end, x, 0);
+    }
+    if (o.none) return;
+    sum = nn__block_sum(sum, warps);
+    if (threadIdx.x == 0) y[blockIdx.x] = sum;
+}
+static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pair o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
+{
+    int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= o.n) return;
+    nn__quad x = nn__near4(o.x, i, o.n, 0), t = nn__near4(o.t, i, o.n, 0), w = nn__pair_get(o.w, i, o.n), q = nn__pair_get(o.q, i, o.n);
+    nn__quad g = o.none ? nn__near4(dy, i, o.n, 0) : nn__quad_of(dy[0] / divisor), a, b;
+    for (int k = 0; k < 4; k++) a.v[k] = g.v[k] * nn__pair_slope(o.op, 0, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
+    if (dx) nn__near4_put(dx, i, o.n, a, add_x);
+    if (!dt) return;
+    for (int k = 0; k < 4; k++) b.v[k] = g.v[k] * nn__pair_slope(o.op, 1, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
+    nn__near4_put(dt, i, o.n, b, add_t);
+}
+static nn__pair nn__pair_of(const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__pair o;
+    o.x = (const float *)c->in[0].data; o.t = (const float *)c->in[1].data;
+    o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL); o.q = (const float *)(c->nin > 3 ? c->in[3].data : NULL);
+    o.n = nn_view_count(&c->in[0]); o.p = (float)p->p; o.op = c->op->id; o.none = p->reduction == NN_NONE;
+    return o;
+}
+static int nn__cuda_pair_loss(nn__cuda *d, const nn_call *c)
+{
+    nn__pair o = nn__pair_of(c);
+    int64_t chunks = (o.n + NN__CUDA_LOSS_CHUNK - 1) / NN__CUDA_LOSS_CHUNK;
+    float *y = (float *)(o.none ? c->out[0].data : nn__cuda_scratch(d, (size_t)chunks * sizeof *y));
+    if (!y) return 1;
+    if (chunks) NN__LAUNCH(d, nn__k_pair_loss, (unsigned)chunks, 256, 0, o, y);
+    if (!o.none) nn__loss_total(d, chunks, y, 0, ((const nn__loss_params *)c->params)->reduction == NN_MEAN ? (float)o.n : 1.0f, c->out[0].data, NULL);
+    return 1;
+}
+static int nn__cuda_pair_loss_back(nn__cuda *d, const nn_call *c)
+{
+    nn__pair o = nn__pair_of(c);
+    if (o.n && (c->din[0].data || c->din[1].data))
+        NN__LAUNCH(d, nn__k_pair_loss_back, NN__BLOCKS(o.n, 1024), 256, 0, o, (const float *)c->dout[0].data, ((const nn__loss_params *)c->params)->reduction == NN_MEAN ? (float)o.n : 1.0f,
+                   (float *)c->din[0].data, (float *)c->din[1].data, (int)(c->add & 1), (int)(c->add >> 1 & 1));
+    return 1;
+}
+
+// ---- cross_entropy:   l = sum of w_c t_c (ls - (x_c - m)),   m = max x, ls = log sum e^(x - m);   dx_c = W p_c - w_c t_c,  W = sum of w_c t_c
+typedef struct nn__classes {
+    nn__lines l;                     // a line: the classes of a row
+    const float *x, *t, *w;          // t: probabilities, or NULL
+    nn__index target;                // classes
+    int64_t ignore;
+    float keep, spread;              // 1 - e, e / C
+    float *m, *ls;                   // kept, or NULL
+} nn__classes;
+static nn__lines nn__class_lines(const nn_view *x) { return nn__lines_around(x, x->ndim > 1); }
+static nn__classes nn__classes_of(const nn_call *c, const nn_view *x)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    const nn_view *t = &c->in[1];
+    nn__classes o;
+    int is_class = t->dtype == NN_I32 || t->dtype == NN_I64;
+    o.l = nn__class_lines(x);
+    o.x = (const float *)c->in[0].data; o.t = is_class ? NULL : (const float *)t->data; o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL);
+    o.target = nn__index_of(t);
+    o.ignore = p->ignore;
+    o.keep = (float)(1 - p->smoothing); o.spread = (float)(p->smoothing / (double)o.l.n);
+    o.m = (float *)(c->naux > 1 ? c->aux[0].data : NULL); o.ls = o.m ? o.m + o.l.count : NULL;
+    return o;
+}
+NN__DEV int64_t nn__class_here(const nn__classes &o, int64_t row)  // -1: it counts for nothing
+{
+    int64_t k = nn__index_at(o.target, row);
+    return k == o.ignore || k < 0 || k >= o.l.n ? -1 : k;
+}
+NN__DEV nn__quad nn__class_weights(const nn__classes &o, int64_t i) { return o.w ? nn__near4(o.w, i, o.l.n, 0) : nn__quad_of(1); }
+// losses[row], and behind them the weights of the rows (classes) that a mean divides by.
+static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+{
+    nn__team t = nn__team_of(o.l);
+    int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
+    float m = -INFINITY, s = 0, loss = 0, ls, share = o.t ? o.keep : 0.0f;
+    NN__EACH_QUAD(i, t, t.n) nn__soft_add(nn__get4(o.l, t, o.x, i, t.n, -INFINITY), &m, &s);
+    nn__soft_join(t, &m, &s);
+    ls = logf(s);
+    if (o.t || o.spread != 0) {
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), p = o.t ? nn__get4(o.l, t, o.t, i, t.n, 0) : nn__quad_of(0), w = nn__class_weights(o, i);
+            for (int j = 0; j < 4; j++) if (i + j < t.n) loss += w.v[j] * (share * p.v[j] + o.spread) * (ls - (x.v[j] - m));
+        }
+        loss = nn__team_sum(t, loss);
+    }
+    if (t.id || t.line >= o.l.count) return;
+    if (!o.t && k >= 0) loss += o.keep * (o.w ? o.w[k] : 1.0f) * (ls - (o.x[t.at + k * o.l.step] - m));
+    losses[t.line] = k < 0 ? 0.0f : loss;
+    if (weights) weights[t.line] = k < 0 ? 0.0f : o.w && !o.t ? o.w[k] : 1.0f;
+    if (o.m) { o.m[t.line] = m; o.ls[t.line] = ls; }
+    if (k < 0 && nn__index_at(o.target, t.line) != o.ignore) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+}
+static __global__ void __launch_bounds__(256) nn__k_cross_entropy_back(nn__classes o, const float *dy, const float *divisor, float *dx, float *dt, int add_x, int add_t)
+{
+    nn__team t = nn__team_of(o.l);
+    int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
+    float g = k < 0 || !t.n ? 0.0f : divisor ? dy[0] / *divisor : dy[t.line], m = t.n ? o.m[t.line] : 0.0f, ls = t.n ? o.ls[t.line] : 0.0f, mass = 0, share = o.t ? o.keep : 0.0f;
+    float one = !o.t && k >= 0 ? o.keep * (o.w && t.n ? o.w[k] : 1.0f) : 0.0f;
+    if (o.t || (o.w && o.spread != 0)) {
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad p = o.t ? nn__get4(o.l, t, o.t, i, t.n, 0) : nn__quad_of(0), w = nn__class_weights(o, i);
+            for (int j = 0; j < 4; j++) if (i + j < t.n) mass += w.v[j] * (share * p.v[j] + o.spread);
+        }
+        mass = nn__team_sum(t, mass);
+    } else mass = o.spread * (float)o.l.n;
+    mass += one;
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), p = o.t ? nn__get4(o.l, t, o.t, i, t.n, 0) : nn__quad_of(0), w = nn__class_weights(o, i), a, b;
+        for (int j = 0; j < 4; j++) {
+            a.v[j] = k < 0 ? 0.0f : g * (mass * expf((x.v[j] - m) - ls) - w.v[j] * (share * p.v[j] + o.spread) - (i + j == k ? one : 0.0f));
+            b.v[j] = g * w.v[j] * share * (ls - (x.v[j] - m));
+        }
+        if (dx) nn__put4(o.l, t, dx, i, a, add_x);
+        if (o.t && dt) nn__put4(o.l, t, dt, i, b, add_t);
+    }
+}
+static int nn__cuda_cross_entropy(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = p->reduction == NN_NONE, weighted = !o.t && p->reduction == NN_MEAN;
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
+    if (!losses && o.l.count) return 1;
+    NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, none ? NULL : c->out[0].data, c->aux[1].data);
+    return 1;
+}
+static int nn__cuda_cross_entropy_back(nn__cuda *d, const nn_call *c)
+{
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    NN__LAUNCH_LINES(d, nn__k_cross_entropy_back, o.l, o, (const float *)c->dout[0].data, (const float *)(none ? NULL : c->aux[1].data), (float *)c->din[0].data, (float *)c->din[1].data,
+                     (int)(c->add & 1), (int)(c->add >> 1 & 1));
+    return 1;
+}
+
+// ---- nll:   l = -w_k x_k       multi_margin:   l = sum over c != k of max(0, margin - x_k + x_c) / C ------------------------------
+static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
+    if (row >= o.l.count) return;
+    k = nn__class_here(o, row);
+    losses[row] = k < 0 ? 0.0f : -(o.w ? o.w[k] : 1.0f) * o.x[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step];
+    if (weights) weights[row] = k < 0 ? 0.0f : o.w ? o.w[k] : 1.0f;
+    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__complain(bad, row, nn__index_at(o.target, row), o.l.n);
+}
+static __global__ void nn__k_nll_back(nn__classes o, const float *dy, const float *divisor, float *dx)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k = row < o.l.count ? nn__class_here(o, row) : -1;
+    if (k >= 0) dx[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step] -= (o.w ? o.w[k] : 1.0f) * (divisor ? dy[0] / *divisor : dy[row]);
+}
+static int nn__cuda_nll(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = p->reduction == NN_NONE, weighted = p->reduction == NN_MEAN;
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
+    if (!losses && o.l.count) return 1;
+    if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, 1, none ? NULL : c->out[0].data, c->aux[0].data);
+    return 1;
+}
+static int nn__cuda_nll_back(nn__cuda *d, const nn_call *c)
+{
+    nn__classes o = nn__classes_of(c, &c->din[0]);
+    int none = ((const nn__loss_params *)c->params)->reduction == NN_NONE;
+    if (c->din[0].data && o.l.count)
+        NN__LAUNCH(d, nn__k_nll_back, NN__BLOCKS(o.l.count, 128), 128, 0, o, (const float *)c->dout[0].data, (const float *)(none ? NULL : c->aux[0].data), (float *)c->din[0].data);
+    return 1;
+}
+// Forward: y is not NULL. Backward adds.
+static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, float margin, float *y, const float *dy, float divisor, float *dx, nn__complaint *bad)
+{
+    nn__team t = nn__team_of(o.l);
+    int64_t k = t.n ? nn__class_here(o, t.line) : -1;
+    float sum = 0, active = 0, right = k >= 0 ? margin - o.x[t.at + k * o.l.step] : 0.0f, g = y || k < 0 ? 0.0f : (divisor > 0 ? dy[0] / divisor : dy[t.line]) / (float)o.l.n;
+    NN__EACH_QUAD(i, t, k >= 0 ? t.n : 0) {
+        nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), e;
+        for (int j = 0; j < 4; j++) {
+            float z = right + x.v[j];
+            int over = i + j != k && i + j < t.n && !(z <= 0);
+            if (over) { sum += z; active += 1; }
+            e.v[j] = over ? g : 0.0f;
+        }
+        if (!y) nn__put4(o.l, t, dx, i, e, 1);
+    }
+    sum = nn__team_sum(t, sum);                          // and barriers: dx_k was added 0 above
+    active = nn__team_sum(t, active);
+    if (!y) __syncthreads();
+    if (t.id || t.line >= o.l.count) return;
+    if (y) {
+        y[t.line] = sum / (float)o.l.n;
+        if (k < 0) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+    } else if (k >= 0) dx[t.at + k * o.l.step] -= g * active;
+}
+static int nn__cuda_multi_margin(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    nn__classes o = nn__classes_of(c, &c->in[0]);
+    int none = p->reduction == NN_NONE, back = c->pass == NN_BACKWARD;
+    float *y = back ? NULL : (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)o.l.count * sizeof *y));
+    o.ignore = INT64_MIN;
+    if (back ? !c->din[0].data : !y && o.l.count) return 1;
+    NN__LAUNCH_LINES(d, nn__k_multi_margin, o.l, o, (float)p->p, y, (const float *)(back ? c->dout[0].data : NULL), none ? 0.0f : p->reduction == NN_MEAN ? (float)o.l.count : 1.0f,
+                     (float *)(back ? c->din[0].data : NULL), NN__COMPLAINT(d));
+    if (!back && !none) nn__loss_total(d, o.l.count, y, 0, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, c->out[0].data, NULL);
+    return 1;
+}
+
+// ---- kl_div:   l = T^2 sum of q (log q - log p),  p = softmax(x / T), q = softmax(t / T) -------------------------------------------
+typedef struct nn__kl { const float *x, *t; float *aux; float by, temperature; int none; } nn__kl;   // aux: of a row m and log sum of x / T, then of t / T
+static __global__ void __launch_bounds__(256) nn__k_kl_div(nn__lines l, nn__kl o, float *y)      // y: of elements, or of rows
+{
+    nn__team t = nn__team_of(l);
+    float m[2], s[2], sum = 0;
+    for (int side = 0; side < 2; side++) {
+        m[side] = -INFINITY; s[side] = 0;
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad q = nn__get4(l, t, side ? o.t : o.x, i, t.n, -INFINITY);
+            for (int k = 0; k < 4; k++) q.v[k] *= o.by;
+            nn__soft_add(q, &m[side], &s[side]);
+        }
+        nn__soft_join(t, &m[side], &s[side]);
+        s[side] = logf(s[side]);
+        if (o.aux && t.id == 0 && t.line < l.count) { o.aux[4 * t.line + 2 * side] = m[side]; o.aux[4 * t.line + 2 * side + 1] = s[side]; }
+    }
+    NN__EACH_QUAD(i, t, t.n) {
+        nn__quad x = nn__get4(l, t, o.x, i, t.n, 0), q = nn__get4(l, t, o.t, i, t.n, 0);
+        for (int k = 0; k < 4; k++) {
+            float log_p = x.v[k] * o.by - m[0] - s[0], log_q = q.v[k] * o.by - m[1] - s[1];
+            q.v[k] = o.temperature * o.temperature * (expf(log_q) * (log_q - log_p));
+            if (i + k < t.n) sum += q.v[k];
+        }
+        if (o.none) nn__put4(l, t, y, i, q, 0);
+    }
+    sum = nn__team_sum(t, sum);
+    if (!o.none && t.id == 0 && t.line < l.count) y[t.line] = sum;
+}
+static __global__ void __launch_bounds__(256) nn__k_kl_div_back(nn__lines l, nn__kl o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
+{
+    nn__team t = nn__team_of(l);
+    float a[4], mass = 0, slope = 0, g = o.none ? 0.0f : dy[0] / divisor;
+    for (int k = 0; k < 4; k++) a[k] = t.n ? o.aux[4 * t.line + k] : 0.0f;
+    for (int pass = 0; pass < 2; pass++) {               // first the sums over the row, then the gradients
+        NN__EACH_QUAD(i, t, t.n) {
+            nn__quad x = nn__get4(l, t, o.x, i, t.n, 0), q = nn__get4(l, t, o.t, i, t.n, 0), e = o.none ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(g);
+            for (int k = 0; k < 4; k++) {
+                float log_p = x.v[k] * o.by - a[0] - a[1], log_q = q.v[k] * o.by - a[2] - a[3], r = log_q - log_p + 1, w = expf(log_q);
+                if (pass == 0) { if (i + k < t.n) { mass += w * e.v[k]; slope += w * e.v[k] * r; } }
+                else { x.v[k] = (expf(log_p) * mass - w * e.v[k]) * o.temperature; q.v[k] = w * (e.v[k] * r - slope) * o.temperature; }
+            }
+            if (pass && dx) nn__put4(l, t, dx, i, x, add_x);
+            if (pass && dt) nn__put4(l, t, dt, i, q, add_t);
+        }
+        if (pass == 0) { mass = nn__team_sum(t, mass); slope = nn__team_sum(t, slope); }
+    }
+}
+static int nn__cuda_kl_div(nn__cuda *d, const nn_call *c)
+{
+    const nn__loss_params *p = (const nn__loss_params *)c->params;
+    const nn_view *x = &c->in[0];
+    int64_t n = x->ndim ? x->shape[x->ndim - 1] : 1, rows = 1;
+    int i, back = c->pass == NN_BACKWARD;
+    nn__lines l;
+    nn__kl o;
+    float *y, divisor;
+    for (i = 0; i + 1 < x->ndim; i++) rows *= x->shape[i];
+    l = nn__lines_of(rows, n, 1);
+    divisor = p->reduction == NN_MEAN ? (float)rows : 1.0f;
+    o.x = (const float *)x->data; o.t = (const float *)c->in[1].data; o.aux = (float *)c->aux[0].data;
+    o.by = (float)(1 / p->p); o.temperature = (float)p->p; o.none = p->reduction == NN_NONE;
+    if (back) {
+        NN__LAUNCH_LINES(d, nn__k_kl_div_back, l, l, o, (const float *)c->dout[0].data, divisor, (float *)c->din[0].data, (float *)c->din[1].data, (int)(c->add & 1), (int)(c->add >> 1 & 1));
+        return 1;
+    }
+    y = (float *)(o.none ? c->out[0].data : nn__cuda_scratch(d, (size_t)rows * sizeof *y));
+    if (!y && rows) return 1;
+    NN__LAUNCH_LINES(d, nn__k_kl_div, l, l, o, y);
+    if (!o.none) nn__loss_total(d, rows, y, 0, divisor, c->out[0].data, NULL);
+    return 1;
+}
+#define NN__CUDA_LOSS(X) \
+    X(mse, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(huber, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
+    X(smooth_l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(hinge, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
+    X(binary_cross_entropy, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(cross_entropy, nn__cuda_cross_entropy, nn__cuda_cross_entropy_back) \
+    X(nll, nn__cuda_nll, nn__cuda_nll_back) X(multi_margin, nn__cuda_multi_margin, nn__cuda_multi_margin) X(kl_div, nn__cuda_kl_div, nn__cuda_kl_div)
 
 // =============================================================================================
-// >>embedding   Rows of a table.
+// >>embedding   Rows of a table:   y[k] = x[index[k]]      dx[index[k]] += dy[k],  one writer for each row, in the order of k
 // =============================================================================================
-#define NN__CUDA_EMBEDDING(X)
+typedef struct nn__rows { int64_t outer, count, n, inner; nn__index index; } nn__rows;       // x (outer, count, inner), y (outer, n, inner)
+static nn__rows nn__rows_of(const nn_call *c, const nn_view *x)
+{
+    nn__rows r;
+    int i, dim = c->op->id == NN_OP_embedding ? 0 : *(const int *)c->params;
+    r.outer = r.inner = 1;
+    for (i = 0; i < dim; i++) r.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) r.inner *= x->shape[i];
+    r.count = x->ndim ? x->shape[dim] : 1;
+    r.n = nn_view_count(&c->in[1]);
+    r.index = nn__index_of(&c->in[1]);
+    return r;
+}
+// U: as many bytes as fit: r.inner counts them. A warp takes 128 of a row.
+template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__rows r, const U *x, U *y, nn__complaint *bad)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, k;
+    U zero;
+    if (row >= r.outer * r.n) return;
+    k = nn__index_at(r.index, row % r.n);
+    memset(&zero, 0, sizeof zero);
+    if ((k < 0 || k >= r.count) && threadIdx.x == 0 && blockIdx.y == 0) nn__complain(bad, row % r.n, k, r.count);
+    for (int64_t i = (int64_t)blockIdx.y * 128 + threadIdx.x, end = i - threadIdx.x + 128 < r.inner ? i - threadIdx.x + 128 : r.inner; i < end; i += 32)
+        y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
+}
+static int nn__cuda_rows(nn__cuda *d, const nn_call *c)
+{
+    nn__rows r = nn__rows_of(c, &c->in[0]);
+    size_t bytes = (size_t)r.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype), unit = 1;
+    dim3 grid;
+    while (unit < 16 && bytes % (2 * unit) == 0 && ((uintptr_t)c->in[0].data | (uintptr_t)c->out[0].data) % (2 * unit) == 0) unit *= 2;
+    r.inner = (int64_t)(bytes / unit);
+    if (!r.outer || !r.n || !r.inner) return 1;
+    grid = dim3(NN__BLOCKS(r.outer * r.n, 4), NN__BLOCKS(r.inner, 128));
+    if (grid.y > 65535) return 0;
+    if (unit == 16)     NN__LAUNCH(d, nn__k_rows<uint4>, grid, dim3(32, 4), 0, r, (const uint4 *)c->in[0].data, (uint4 *)c->out[0].data, NN__COMPLAINT(d));
+    else if (unit >= 4) { r.inner *= (int64_t)unit / 4; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned>, grid, dim3(32, 4), 0, r, (const unsigned *)c->in[0].data, (unsigned *)c->out[0].data, NN__COMPLAINT(d)); }
+    else                { r.inner *= (int64_t)unit; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned char>, grid, dim3(32, 4), 0, r, (const unsigned char *)c->in[0].data, (unsigned char *)c->out[0].data, NN__COMPLAINT(d)); }
+    return 1;
+}
+// Backward takes NN__SORT numbers of the index at a time, in order: each finds its place among them (those before it that are not larger,
+// those behind it that are smaller), so equal ones stand together in their old order, and a warp adds up a run of them.
+enum { NN__SORT = 16384 };
+static __global__ void __launch_bounds__(256) nn__k_rows_sort(nn__index index, int64_t from, int n, int64_t count, int *key, int *place)
+{
+    NN_SHARED(int, keys, [1024]);
+    int i = blockIdx.x * blockDim.x + threadIdx.x, mine = 0, at = 0;
+    if (i < n) { int64_t k = nn__index_at(index, from + i); mine = k < 0 || k >= count ? -1 : (int)k; }
+    for (int first = 0; first < n; first += 1024) {
+        __syncthreads();
+        for (int j = threadIdx.x; j < 1024; j += blockDim.x) {
+            int64_t k = first + j < n ? nn__index_at(index, from + first + j) : 0;
+            keys[j] = k < 0 || k >= count ? -1 : (int)k;
+        }
+        __syncthreads();
+        for (int j = 0; j < 1024 && first + j < n; j++) at += keys[j] < mine || (keys[j] == mine && first + j < i);
+    }
+    if (i < n) { key[at] = mine; place[at] = i; }
+}
+static __global__ void __launch_bounds__(128) nn__k_rows_add(nn__rows r, int64_t from, int n, const int *key, const int *place, const float *dy, float *dx)
+{
+    int at = blockIdx.x * blockDim.y + threadIdx.y;
+    int64_t column = 4 * ((int64_t)blockIdx.y * 32 + threadIdx.x), outer = blockIdx.z;
+    nn__quad sum;
+    float *to;
+    if (at >= n || key[at] < 0 || (at && key[at - 1] == key[at]) || column >= r.inner) return;
+    to = dx + (outer * r.count + key[at]) * r.inner;
+    sum = nn__near4(to, column, r.inner, 0);
+    for (int j = at; j < n && key[j] == key[at]; j++) {
+        nn__quad q = nn__near4(dy + (outer * r.n + from + place[j]) * r.inner, column, r.inner, 0);
+        for (int k = 0; k < 4; k++) sum.v[k] += q.v[k];
+    }
+    nn__near4_put(to, column, r.inner, sum, 0);
+}
+static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
+{
+    nn__rows r = nn__rows_of(c, &c->din[0]);
+    int64_t from;
+    int *key;
+    if (!c->din[0].data || !r.outer || !r.n || !r.inner) return 1;
+    if (r.count > 0x7fffffff || r.outer > 65535 || NN__BLOCKS(r.inner, 128) > 65535) return 0;
+    key = (int *)nn__cuda_scratch(d, 2 * NN__SORT * sizeof *key);
+    if (!key) return 1;
+    for (from = 0; from < r.n; from += NN__SORT) {
+        int n = (int)(r.n - from < NN__SORT ? r.n - from : (int64_t)NN__SORT);
+        NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, key + NN__SORT);
+        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), (unsigned)r.outer), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
+                   (const float *)c->dout[0].data, (float *)c->din[0].data);
+    }
+    return 1;
+}
+#define NN__CUDA_EMBEDDING(X) X(embedding, nn__cuda_rows, nn__cuda_rows_back) X(index_select, nn__cuda_rows, nn__cuda_rows_back)
 
 // =============================================================================================
 // >>attention   Attention, rotary positions.
 // =============================================================================================
-#define NN__CUDA_ATTENTION(X)
+// ---- attention:   S = scale Q K^T + bias      P = softmax(S)      Y = P V        (formulas, L and D: at nn.h's) ---------------------
+// As in nn.h the heads that share keys are rows of one unit: row r is head r % group, time r / group. A block keeps a tile of rows and
+// walks over tiles of columns; S is never in memory. A thread has 4 rows and every 16th column of S, and 4 columns of every 64 of the result.
+// Rows of more numbers than a tile holds are taken in chunks, and a block (blockIdx.z) makes one chunk of the result.
+enum { NN__ATT_HEADS, NN__ATT_LAST, NN__ATT_PACKED, NN__ATT_CACHED };        // layouts, as in nn.h
+enum { NN__ATT_MASK = 3, NN__ATT_LENGTHS, NN__ATT_ALIBI };
+typedef struct nn__heads { float *data; int64_t b, h, t, e; } nn__heads;     // strides of the batch, heads, time, and numbers of a head
+typedef struct nn__att {
+    nn__heads q, k, v, y;
+    int64_t b, h, hk, group, tq, tk, d, dv, rows, blocks;    // blocks: of 32 rows, for the random stream
+    nn__index lengths;
+    const void *mask;
+    const float *slopes;
+    int64_t mask_step[4], lengths_step, slopes_step;
+    float *kept;                     // L of every row, or NULL
+    nn__stream stream;
+    uint64_t dropped;
+    float scale, survives;           // survives: what a number that is not dropped is multiplied by; 0 and dropped 0: no dropout
+    int causal, mask_bytes, drop;
+} nn__att;
+NN__DEV float *nn__head_at(const nn__heads &x, int64_t b, int64_t head, int64_t t) { return x.data + b * x.b + head * x.h + t * x.t; }
+NN__DEV float *nn__unit_at(const nn__att &a, const nn__heads &x, int64_t unit, int64_t r, int keys)        // a row, or a key
+{
+    int64_t b = unit / a.hk, g = unit % a.hk;
+    return keys ? nn__head_at(x, b, g, r) : nn__head_at(x, b, g * a.group + (int)r % (int)a.group, (int)r / (int)a.group);
+}
+NN__DEV int nn__att_length(const nn__att &a, int64_t unit)
+{
+    int64_t n = a.lengths.data ? nn__index_at(a.lengths, unit / a.hk * a.lengths_step) : a.tk;
+    return (int)(n < 0 ? 0 : n < a.tk ? n : a.tk);
+}
+typedef struct nn__att_row { int limit, time; const char *mask; float slope; } nn__att_row;      // what a row sees: keys below the limit
+NN__DEV nn__att_row nn__att_row_of(const nn__att &a, int64_t unit, int r, int length)
+{
+    nn__att_row o;
+    int64_t b = unit / a.hk, head = unit % a.hk * a.group + r % (int)a.group;
+    int last;
+    o.time = r / (int)a.group;
+    last = o.time + (int)(a.tk - a.tq) + 1;
+    o.limit = r >= a.rows ? 0 : !a.causal ? length : last < 0 ? 0 : last < length ? last : length;
+    o.mask = a.mask ? (const char *)a.mask + (b * a.mask_step[0] + head * a.mask_step[1] + o.time * a.mask_step[2]) * a.mask_bytes : NULL;
+    o.slope = a.slopes && r < a.rows ? a.slopes[head * a.slopes_step] : 0.0f;
+    return o;
+}
+NN__DEV float nn__att_score(const nn__att &a, const nn__att_row &o, int key, float s)    // -infinity: hidden
+{
+    float more = 0;
+    if (key >= o.limit) return -INFINITY;
+    if (a.mask_bytes == 1) { if (!o.mask[key * a.mask_step[3]]) return -INFINITY; }
+    else if (a.mask_bytes) more = *(const float *)(const void *)(o.mask + key * a.mask_step[3] * 4);
+    if (a.slopes) more -= o.slope * fabsf((float)(key - o.time - (int)(a.tk - a.tq)));
+    return more == -INFINITY ? more : s + more;
+}
+NN__DEV void nn__att_keep4(const nn__att &a, int64_t unit, int key, int row, float *keep)      // what 4 rows from a multiple of 4 on are multiplied by
+{
+    uint32_t r[4];
+    nn__philox(a.stream, (uint64_t)(((unit * a.tk + key) * a.blocks * 32 + row) / 4), r);
+    for (int k = 0; k < 4; k++) keep[k] = r[k] >= a.dropped ? a.survives : 0.0f;
+}
+// n rows (or keys) from `first` on, numbers from .. from + CH - 1 of their d, to shared memory; zeros where there are none.
+template <int CH> NN__DEV void nn__att_tile(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int n, int64_t from, int64_t d, float scale, float *to)
+{
+    for (int i = threadIdx.x; i < n * (CH / 4); i += blockDim.x) {
+        int r = i / (CH / 4), e = i % (CH / 4) * 4;
+        nn__quad q = nn__quad_of(0);
+        if (first + r < last && from + e < d) {
+            const float *p = nn__unit_at(a, x, unit, first + r, keys);
+            if (x.e == 1) q = nn__near4(p, from + e, d, 0);
+            else for (int k = 0; k < 4; k++) if (from + e + k < d) q.v[k] = p[(from + e + k) * x.e];
+        }
+        for (int k = 0; k < 4; k++) q.v[k] *= scale;
+        nn__store_quad(to + r * (CH + 4) + e, q);
+    }
+}
+// s (4 rows, every 16th of 16 * RN columns) += x y^T over n numbers, and acc (4 rows, 4 of every 64 columns) += p b over BN rows of b
+template <int CH, int RN> NN__DEV void nn__tile_dot(float (&s)[4][RN], const float *x, const float *y, int n)
+{
+    for (int e = 0; e < n; e += 4) {
+        nn__quad u[4], v[RN];
+        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(x + i * (CH + 4) + e);
+        NN__UNROLLED for (int j = 0; j < RN; j++) v[j] = nn__load_quad(y + 16 * j * (CH + 4) + e);
+        NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) NN__UNROLLED for (int k = 0; k < 4; k++) s[i][j] += u[i].v[k] * v[j].v[k];
+    }
+}
+template <int CH, int BN> NN__DEV void nn__tile_mix(float (&acc)[4][CH / 16], const float *p, const float *b)
+{
+    for (int j = 0; j < BN; j += 4) {
+        nn__quad u[4];
+        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(p + i * (BN + 4) + j);
+        NN__UNROLLED for (int k = 0; k < 4; k++) NN__UNROLLED for (int c = 0; c < CH / 64; c++) {
+            nn__quad v = nn__load_quad(b + (j + k) * (CH + 4) + 64 * c);
+            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int e = 0; e < 4; e++) acc[i][4 * c + e] += u[i].v[k] * v.v[e];
+        }
+    }
+}
+template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, float (&acc)[4][CH / 16], const float *scale, int add)
+{
+    for (int i = 0; i < 4; i++) {
+        int64_t r = first + 4 * (threadIdx.x >> 4) + i, at = (int64_t)blockIdx.z * CH + 4 * (threadIdx.x & 15);
+        if (r >= last) continue;
+        float *p = nn__unit_at(a, x, unit, r, keys);
+        NN__UNROLLED for (int c = 0; c < CH / 64; c++, at += 64) {
+            nn__quad q;
+            NN__UNROLLED for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
+            if (x.e == 1) { if (at < d) nn__near4_put(p, at, d, q, add); }
+            else for (int k = 0; k < 4; k++) if (at + k < d) p[(at + k) * x.e] = add ? p[(at + k) * x.e] + q.v[k] : q.v[k];
+        }
+    }
+}
+#define NN__OVER_16(v, join) for (int o_ = 8; o_; o_ >>= 1) { float other = __shfl_xor_sync(NN__FULL, v, o_); v = join; }
+template <int CH, int BN> static __global__ void __launch_bounds__(256) nn__k_attend(nn__att a, int64_t row_blocks)
+{
+    enum { BM = 64, LD = CH + 4, LP = BN + 4, RN = BN / 16 };
+    NN_SHARED_DYN(float, shared);
+    float *qs = shared, *ks = qs + BM * LD, *ps = ks + BN * LD;
+    int tx = threadIdx.x & 15, top = 4 * (threadIdx.x >> 4), length, seen, row;
+    int64_t unit = blockIdx.x / row_blocks, first = (row_blocks - 1 - blockIdx.x % row_blocks) * BM;      // the longest first
+    float m[4], l[4], o[4][CH / 16] = {{0}}, by[4];
+    nn__att_row info[4];
+    length = nn__att_length(a, unit);
+    row = (int)(first + BM < a.rows ? first + BM : a.rows) - 1;
+    seen = nn__att_row_of(a, unit, row, length).limit;
+    for (int i = 0; i < 4; i++) { m[i] = -INFINITY; l[i] = 0; info[i] = nn__att_row_of(a, unit, (int)first + top + i, length); }
+    for (int key = 0; key < seen; key += BN) {
+        float s[4][RN] = {{0}};
+        for (int64_t e = 0; e < a.d; e += CH) {
+            __syncthreads();
+            if (key == 0 || a.d > CH) nn__att_tile<CH>(a, a.q, unit, 0, first, a.rows, BM, e, a.d, a.scale, qs);
+            nn__att_tile<CH>(a, a.k, unit, 1, key, seen, BN, e, a.d, 1, ks);
+            __syncthreads();
+            nn__tile_dot<CH, RN>(s, qs + top * LD, ks + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
+        }
+        NN__UNROLLED for (int i = 0; i < 4; i++) {
+            float most = m[i], sum = 0, f, safe;
+            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = nn__att_score(a, info[i], key + tx + 16 * j, s[i][j]); most = fmaxf(most, s[i][j]); }
+            NN__OVER_16(most, fmaxf(most, other))
+            safe = most == -INFINITY ? 0.0f : most;
+            f = __expf(m[i] - safe);
+            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = __expf(s[i][j] - safe); sum += s[i][j]; }
+            NN__OVER_16(sum, sum + other)
+            l[i] = l[i] * f + sum;
+            m[i] = most;
+            NN__UNROLLED for (int e = 0; e < CH / 16; e++) o[i][e] *= f;
+        }
+        NN__UNROLLED for (int j = 0; j < RN; j++) {
+            float keep[4] = { 1, 1, 1, 1 };
+            if (a.drop) nn__att_keep4(a, unit, key + tx + 16 * j, (int)first + top, keep);
+            NN__UNROLLED for (int i = 0; i < 4; i++) ps[(top + i) * LP + tx + 16 * j] = s[i][j] * keep[i];
+        }
+        __syncthreads();
+        nn__att_tile<CH>(a, a.v, unit, 1, key, seen, BN, (int64_t)blockIdx.z * CH, a.dv, 1, ks);
+        __syncthreads();
+        nn__tile_mix<CH, BN>(o, ps + top * LP, ks + 4 * tx);
+    }
+    for (int i = 0; i < 4; i++) {
+        by[i] = l[i] == 0 ? 0.0f : 1.0f / l[i];
+        if (a.kept && tx == 0 && blockIdx.z == 0 && first + top + i < a.rows) a.kept[unit * a.rows + first + top + i] = l[i] == 0 ? INFINITY : m[i] + logf(l[i]);
+    }
+    nn__att_give<CH>(a, a.y, unit, 0, first, a.rows, a.dv, o, by, 0);
+}
+// Backward. Side 0: rows are queries, columns keys: dQ = scale dS K. Side 1: rows are keys, columns queries: dK = dS^T Q, dV = P^T dY.
+typedef struct nn__att_back { nn__heads dy, dq, dk, dv; const float *delta; int add_q, add_k, add_v; } nn__att_back;
+static __global__ void __launch_bounds__(128) nn__k_att_delta(nn__att a, nn__heads dy, float *delta)       // D = sum of dy y
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    float sum = 0;
+    if (i >= a.b * a.hk * a.rows) return;
+    const float *y = nn__unit_at(a, a.y, i / a.rows, i % a.rows, 0), *g = nn__unit_at(a, dy, i / a.rows, i % a.rows, 0);
+    for (int64_t e = threadIdx.x; e < a.dv; e += 32) sum += y[e * a.y.e] * g[e * dy.e];
+    sum = nn__warp_sum(sum);
+    if (threadIdx.x == 0) delta[i] = sum;
+}
+template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_bounds__(BM * 4) nn__k_attend_back(nn__att a, nn__att_back g, int64_t row_blocks)
+{
+    enum { LD = CH + 4, LP = BN + 4, RN = BN / 16 };
+    NN_SHARED_DYN(float, shared);
+    float *a1 = shared, *a2 = a1 + BM * LD, *b1 = a2 + BM * LD, *b2 = b1 + BN * LD, *ps = b2 + BN * LD;
+    int tx = threadIdx.x & 15, top = 4 * (threadIdx.x >> 4), length, column, end, many = a.d > CH || a.dv > CH;
+    int64_t unit = blockIdx.x / row_blocks, first = blockIdx.x % row_blocks * BM, rows = SIDE ? a.tk : a.rows;
+    float one[4][CH / 16] = {{0}}, two[4][CH / 16] = {{0}}, scale[4];        // dQ or dK; dV
+    const nn__heads &x1 = SIDE ? a.k : a.q, &x2 = SIDE ? a.v : g.dy, &y1 = SIDE ? a.q : a.k, &y2 = SIDE ? g.dy : a.v;
+    float s1 = SIDE ? 1.0f : a.scale, t1 = SIDE ? a.scale : 1.0f;            // Q comes scaled
+    length = nn__att_length(a, unit);
+    if (SIDE) {                                          // queries that may see these keys
+        int64_t since = first - (a.tk - a.tq);
+        column = a.causal && since > 0 ? (int)(since * a.group / BN * BN) : 0;
+        end = first < length ? (int)a.rows : 0;
+    } else {
+        column = 0;
+        end = nn__att_row_of(a, unit, (int)(first + BM < rows ? first + BM : rows) - 1, length).limit;
+    }
+    for (int fresh = 1; column < end; column += BN, fresh = 0) {
+        float s[4][RN] = {{0}}, dp[4][RN] = {{0}};
+        for (int64_t e = 0; e < a.d || e < a.dv; e += CH) {
+            __syncthreads();
+            if (fresh || many) {
+                nn__att_tile<CH>(a, x1, unit, SIDE, first, rows, BM, e, a.d, s1, a1);
+                nn__att_tile<CH>(a, x2, unit, SIDE, first, rows, BM, e, a.dv, 1, a2);
+            }
+            nn__att_tile<CH>(a, y1, unit, !SIDE, column, end, BN, e, a.d, t1, b1);
+            nn__att_tile<CH>(a, y2, unit, !SIDE, column, end, BN, e, a.dv, 1, b2);
+            __syncthreads();
+            nn__tile_dot<CH, RN>(s, a1 + top * LD, b1 + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
+            nn__tile_dot<CH, RN>(dp, a2 + top * LD, b2 + tx * LD, (int)(a.dv - e < CH ? a.dv - e : CH));
+        }
+        NN__UNROLLED for (int j = 0; j < RN; j++) {
+            int other = column + tx + 16 * j;
+            float keep[4] = { 1, 1, 1, 1 };
+            if (a.drop && !SIDE) nn__att_keep4(a, unit, other, (int)first + top, keep);
+            NN__UNROLLED for (int i = 0; i < 4; i++) {
+                int mine = (int)first + top + i, row = SIDE ? other : mine, key = SIDE ? mine : other, there = row < a.rows && key < a.tk;
+                nn__att_row info = nn__att_row_of(a, unit, row, length);
+                float p = there ? __expf(nn__att_score(a, info, key, s[i][j]) - a.kept[unit * a.rows + row]) : 0.0f;
+                if (a.drop && SIDE) { float k4[4]; nn__att_keep4(a, unit, key, row & ~3, k4); keep[i] = row & 2 ? row & 1 ? k4[3] : k4[2] : row & 1 ? k4[1] : k4[0]; }
+                dp[i][j] = there ? p * (dp[i][j] * keep[i] - g.delta[unit * a.rows + row]) : 0.0f;
+                s[i][j] = p * keep[i];
+            }
+        }
+        if (many) {                                      // the chunk that this block makes
+            __syncthreads();
+            nn__att_tile<CH>(a, y1, unit, !SIDE, column, end, BN, (int64_t)blockIdx.z * CH, a.d, t1, b1);
+            nn__att_tile<CH>(a, y2, unit, !SIDE, column, end, BN, (int64_t)blockIdx.z * CH, a.dv, 1, b2);
+            __syncthreads();
+        }
+        for (int pass = !SIDE; pass < 2; pass++) {       // P, then dS; only the 16 threads of a row read what they wrote
+            __syncwarp(NN__FULL);
+            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) ps[(top + i) * LP + tx + 16 * j] = pass ? dp[i][j] : s[i][j];
+            __syncwarp(NN__FULL);
+            if (pass) nn__tile_mix<CH, BN>(one, ps + top * LP, b1 + 4 * tx);
+            else      nn__tile_mix<CH, BN>(two, ps + top * LP, b2 + 4 * tx);
+        }
+    }
+    for (int i = 0; i < 4; i++) scale[i] = SIDE ? 1.0f : a.scale;
+    if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__att_give<CH>(a, SIDE ? g.dk : g.dq, unit, SIDE, first, rows, a.d, one, scale, SIDE ? g.add_k : g.add_q);
+    if (SIDE && g.dv.data) nn__att_give<CH>(a, g.dv, unit, SIDE, first, rows, a.dv, two, scale, g.add_v);
+}
+
+// ---- decoding: few rows against many keys. Blocks share the keys of a unit; a group of `lanes` threads takes a key; then the parts join.
+enum { NN__DECODE_ROWS = 8 };
+static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits, int lanes, float *part)       // part[unit][split][row]: m, l, then dv numbers
+{
+    NN_SHARED(float, best, [16][2]);
+    NN_SHARED(float, sums, [16][132]);
+    int64_t unit = blockIdx.x / splits;
+    int split = blockIdx.x % splits, length = nn__att_length(a, unit), per = (int)((a.tk + splits - 1) / splits), groups = 128 / lanes;
+    int mine = threadIdx.x / lanes, e = threadIdx.x % lanes * 4, end = (split + 1) * per < length ? (split + 1) * per : length, steps = (end - split * per + groups - 1) / groups;
+    nn__att_row info[NN__DECODE_ROWS];
+    nn__quad q[NN__DECODE_ROWS], o[NN__DECODE_ROWS];
+    float m[NN__DECODE_ROWS], l[NN__DECODE_ROWS];
+    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) {
+        info[r] = nn__att_row_of(a, unit, r, length);
+        q[r] = o[r] = nn__quad_of(0);
+        m[r] = -INFINITY; l[r] = 0;
+        if (r < a.rows) for (int k = 0; k < 4; k++) if (e + k < a.d) q[r].v[k] = nn__unit_at(a, a.q, unit, r, 0)[(e + k) * a.q.e] * a.scale;
+    }
+    for (int step = 0; step < steps; step++) {
+        int key = split * per + step * groups + mine, there = key < end;
+        nn__quad kq = nn__quad_of(0), vq = nn__quad_of(0);
+        if (there) {
+            const float *kp = nn__unit_at(a, a.k, unit, key, 1), *vp = nn__unit_at(a, a.v, unit, key, 1);
+            if (a.k.e == 1) { if (e < a.d) kq = nn__near4(kp, e, a.d, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.d) kq.v[k] = kp[(e + k) * a.k.e];
+            if (a.v.e == 1) { if (e < a.dv) vq = nn__near4(vp, e, a.dv, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.dv) vq.v[k] = vp[(e + k) * a.v.e];
+        }
+        NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+            float s = (q[r].v[0] * kq.v[0] + q[r].v[1] * kq.v[1]) + (q[r].v[2] * kq.v[2] + q[r].v[3] * kq.v[3]), top, safe, f, p;
+            for (int w = lanes / 2; w; w >>= 1) s += __shfl_xor_sync(NN__FULL, s, w);
+            s = there ? nn__att_score(a, info[r], key, s) : -INFINITY;
+            top = fmaxf(m[r], s);
+            safe = top == -INFINITY ? 0.0f : top;
+            f = __expf(m[r] - safe); p = __expf(s - safe);
+            m[r] = top;
+            l[r] = l[r] * f + p;
+            for (int k = 0; k < 4; k++) o[r].v[k] = o[r].v[k] * f + p * vq.v[k];
+        }
+    }
+    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+        float top = -INFINITY, sum = 0, *to = part + ((unit * splits + split) * a.rows + r) * (a.dv + 2);
+        __syncthreads();
+        if (e == 0) { best[mine][0] = m[r]; best[mine][1] = l[r]; }
+        nn__store_quad(&sums[mine][e], o[r]);
+        __syncthreads();
+        for (int k = 0; k < groups; k++) top = fmaxf(top, best[k][0]);
+        for (int i = threadIdx.x; i < a.dv + 1; i += 128) {
+            sum = 0;
+            for (int k = 0; k < groups; k++) if (best[k][0] != -INFINITY) sum += __expf(best[k][0] - top) * (i < a.dv ? sums[k][i] : best[k][1]);
+            to[i < a.dv ? i + 2 : 1] = sum;
+        }
+        if (threadIdx.x == 0) to[0] = top;
+    }
+}
+static __global__ void __launch_bounds__(128) nn__k_decode_join(nn__att a, int splits, const float *part)
+{
+    int64_t unit = blockIdx.x / a.rows;
+    int r = (int)(blockIdx.x % a.rows);
+    float top = -INFINITY, l = 0, *y = nn__unit_at(a, a.y, unit, r, 0);
+    part += (unit * splits * a.rows + r) * (a.dv + 2);
+    for (int s = 0; s < splits; s++) top = fmaxf(top, part[s * a.rows * (a.dv + 2)]);
+    for (int s = 0; s < splits; s++) { const float *p = part + s * a.rows * (a.dv + 2); if (p[0] != -INFINITY) l += __expf(p[0] - top) * p[1]; }
+    for (int64_t i = threadIdx.x; i < a.dv; i += 128) {
+        float sum = 0;
+        for (int s = 0; s < splits; s++) { const float *p = part + s * a.rows * (a.dv + 2); if (p[0] != -INFINITY) sum += __expf(p[0] - top) * p[2 + i]; }
+        y[i * a.y.e] = l == 0 ? 0.0f : sum / l;
+    }
+    if (a.kept && threadIdx.x == 0) a.kept[unit * a.rows + r] = l == 0 ? INFINITY : top + logf(l);
+}
+
+// ---- from a call to the kernels ----------------------------------------------------------------------------------------------------
+static nn__heads nn__heads_of(const nn__att *a, int layout, const nn_view *list, int which)      // which: 0 q, 1 k, 2 v, 3 the result (list[0])
+{
+    const nn_view *v = which == 3 || layout == NN__ATT_PACKED ? &list[0] : &list[which];
+    nn__heads r;
+    r.data = (float *)v->data;
+    r.b = v->stride[0];
+    if (v->ndim == 4) { r.h = v->stride[1]; r.t = v->stride[2]; r.e = v->stride[3]; return r; }
+    r.t = v->stride[1]; r.e = v->stride[2];
+    r.h = (which < 2 ? a->d : a->dv) * r.e;
+    if (layout == NN__ATT_PACKED && r.data && (which == 1 || which == 2)) r.data += r.h * (which == 1 ? a->h : a->h + a->hk);
+    return r;
+}
+static nn__att nn__att_of(const nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2], *mask = &c->in[NN__ATT_MASK], *lengths = &c->in[NN__ATT_LENGTHS], *slopes = &c->in[NN__ATT_ALIBI];
+    nn__att a;
+    int i;
+    memset(&a, 0, sizeof a);
+    a.b = q->shape[0];
+    if (p->layout == NN__ATT_HEADS) { a.h = q->shape[1]; a.hk = k->shape[1]; a.tq = q->shape[2]; a.tk = k->shape[2]; a.d = q->shape[3]; a.dv = v->shape[3]; }
+    else {
+        a.h = p->heads; a.hk = p->kv_heads;
+        a.tq = a.tk = q->shape[1];
+        if (p->layout == NN__ATT_PACKED) a.d = a.dv = q->shape[2] / (a.h + 2 * a.hk);
+        else if (p->layout == NN__ATT_CACHED) { a.tk = k->shape[2]; a.d = k->shape[3]; a.dv = v->shape[3]; }
+        else { a.tk = k->shape[1]; a.d = q->shape[2] / a.h; a.dv = v->shape[2] / a.hk; }
+    }
+    a.group = a.hk ? a.h / a.hk : 1;
+    a.rows = a.group * a.tq;
+    a.blocks = (a.rows + 31) / 32;
+    a.q = nn__heads_of(&a, p->layout, c->in, 0); a.k = nn__heads_of(&a, p->layout, c->in, 1); a.v = nn__heads_of(&a, p->layout, c->in, 2);
+    a.y = nn__heads_of(&a, p->layout, c->out, 3);
+    a.scale = p->scale != 0 ? p->scale : (float)(1.0 / sqrt((double)(a.d > 1 ? a.d : 1)));
+    a.causal = p->causal;
+    a.kept = (float *)c->aux[0].data;
+    a.mask = mask->data;
+    a.mask_bytes = !mask->data ? 0 : mask->dtype == NN_BOOL || mask->dtype == NN_U8 ? 1 : 4;
+    for (i = 0; mask->data && i < mask->ndim; i++) if (mask->shape[i] != 1) a.mask_step[4 - mask->ndim + i] = mask->stride[i];
+    a.lengths = nn__index_of(lengths); a.lengths_step = lengths->stride[0];
+    a.slopes = (const float *)slopes->data; a.slopes_step = slopes->stride[0];
+    a.drop = p->dropout > 0;
+    a.stream.seed = c->seed; a.stream.step = c->step; a.stream.ordinal = c->ordinal;
+    a.dropped = (uint64_t)((double)p->dropout * 4294967296.0);
+    a.survives = p->dropout < 1 ? (float)(1.0 / (1.0 - (double)p->dropout)) : 0.0f;
+    return a;
+}
+static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
+#define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
+    do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
+static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
+{
+    nn__att a = nn__att_of(c);
+    int64_t units = a.b * a.hk, blocks = (a.rows + 63) / 64;
+    if (!units || !a.rows) return 1;
+    if (!nn__att_fits(&a)) return 0;
+    if (a.rows <= NN__DECODE_ROWS && a.d <= 128 && a.dv <= 128 && !a.drop && a.tk >= 32) {
+        int64_t wide = a.d > a.dv ? a.d : a.dv, most = 1024 / units > 1 ? 1024 / units : 1, splits = (a.tk + 127) / 128;
+        float *part;
+        if (splits > most) splits = most;
+        part = (float *)nn__cuda_scratch(d, (size_t)(units * splits * a.rows * (a.dv + 2)) * sizeof *part);
+        if (!part) return 1;
+        NN__LAUNCH(d, nn__k_decode, (unsigned)(units * splits), 128, 0, a, (int)splits, wide <= 32 ? 8 : wide <= 64 ? 16 : 32, part);
+        NN__LAUNCH(d, nn__k_decode_join, (unsigned)(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
+        return 1;
+    }
+    if (a.d <= 64 && a.dv <= 64) NN__LAUNCH_ATT(d, (nn__k_attend<64, 64>), units, blocks, 1, 256, (64 * 68 + 64 * 68 + 64 * 68) * sizeof(float), a);
+    else NN__LAUNCH_ATT(d, (nn__k_attend<128, 32>), units, blocks, (a.dv + 127) / 128, 256, (64 * 132 + 32 * 132 + 64 * 36) * sizeof(float), a);
+    return 1;
+}
+static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
+{
+    nn__att a = nn__att_of(c);
+    int layout = ((const nn__attention_params *)c->params)->layout, packed = layout == NN__ATT_PACKED, want_q, want_k;
+    int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
+    nn__att_back g;
+    float *delta;
+    if (!nn__att_fits(&a)) return 0;
+    g.dy = nn__heads_of(&a, layout, c->dout, 3);
+    g.dq = nn__heads_of(&a, layout, c->din, 0); g.dk = nn__heads_of(&a, layout, c->din, 1); g.dv = nn__heads_of(&a, layout, c->din, 2);
+    g.add_q = (int)(c->add & 1); g.add_k = packed ? g.add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? g.add_q : (int)(c->add >> 2 & 1);
+    want_q = g.dq.data && a.rows; want_k = (g.dk.data || g.dv.data) && a.tk;
+    if (!units || (!want_q && !want_k)) return 1;
+    delta = (float *)nn__cuda_scratch(d, (size_t)all * sizeof *delta);
+    if (!delta) return 1;
+    g.delta = delta;
+    if (all) NN__LAUNCH(d, nn__k_att_delta, NN__BLOCKS(all, 4), dim3(32, 4), 0, a, g.dy, delta);
+    if (a.d <= 64 && a.dv <= 64) {
+        size_t bytes = (2 * 64 * 68 + 2 * 32 * 68 + 64 * 36) * sizeof(float);
+        if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 0>), units, (a.rows + 63) / 64, 1, 256, bytes, a, g);
+        if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 1>), units, (a.tk + 63) / 64, 1, 256, bytes, a, g);
+    } else {
+        size_t bytes = (2 * 32 * 132 + 2 * 16 * 132 + 32 * 20) * sizeof(float);
+        if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_back<128, 32, 16, 0>), units, (a.rows + 31) / 32, chunks, 128, bytes, a, g);
+        if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_back<128, 32, 16, 1>), units, (a.tk + 31) / 32, chunks, 128, bytes, a, g);
+    }
+    return 1;
+}
+
+// ---- rope:   (a, b) -> (a cos - b sin, b cos + a sin) by the angles of the row's position; sign -1 turns back -----------------------
+typedef struct nn__rope { int64_t rows, d, half, inner, time, start, heads, turned; int interleaved; } nn__rope;      // the first `turned` of `heads` heads turn; 0: all
+static __global__ void __launch_bounds__(128) nn__k_rope(nn__rope o, const float *x, const float *table, float sign, float *y, int add)
+{
+    int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, half = o.turned && r % o.heads >= o.turned ? 0 : o.half, rest = 2 * half;
+    if (r >= o.rows) return;
+    x += r * o.d; y += r * o.d;
+    table += (o.start + r / o.inner % o.time) * 2 * o.half;
+    for (int64_t i = 4 * threadIdx.x; i < half; i += 128) {
+        nn__quad c = nn__near4(table, i, half, 0), s = nn__near4(table + half, i, half, 0);
+        nn__quad a = o.interleaved ? nn__near4(x, 2 * i, rest, 0) : nn__near4(x, i, half, 0), b = o.interleaved ? nn__near4(x, 2 * i + 4, rest, 0) : nn__near4(x + half, i, half, 0);
+        if (o.interleaved) {                             // pairs lie side by side
+            nn__quad u = a, v = b;
+            a.v[1] = u.v[2]; a.v[2] = v.v[0]; a.v[3] = v.v[2];
+            b.v[0] = u.v[1]; b.v[1] = u.v[3]; b.v[2] = v.v[1];
+        }
+        for (int k = 0; k < 4; k++) {
+            float u = a.v[k], v = b.v[k], sn = s.v[k] * sign;
+            a.v[k] = u * c.v[k] - v * sn;
+            b.v[k] = v * c.v[k] + u * sn;
+        }
+        if (o.interleaved) {
+            nn__quad u = a, v = b;
+            a.v[1] = v.v[0]; a.v[2] = u.v[1]; a.v[3] = v.v[1];
+            b.v[0] = u.v[2]; b.v[1] = v.v[2]; b.v[2] = u.v[3];
+            nn__near4_put(y, 2 * i, rest, a, add);
+            if (2 * i + 4 < rest) nn__near4_put(y, 2 * i + 4, rest, b, add);
+        } else { nn__near4_put(y, i, half, a, add); nn__near4_put(y + half, i, half, b, add); }
+    }
+    for (int64_t i = 4 * threadIdx.x; i < o.d - rest; i += 128) nn__near4_put(y + rest, i, o.d - rest, nn__near4(x + rest, i, o.d - rest, 0), add);
+}
+static int nn__cuda_rope(nn__cuda *d, const nn_call *c)
+{
+    const nn__rope_params *p = (const nn__rope_params *)c->params;
+    const nn_view *x = &c->in[0], *table = &c->in[1];
+    int back = c->pass == NN_BACKWARD, i;
+    nn__rope o;
+    o.d = x->shape[x->ndim - 1]; o.half = table->shape[1] / 2; o.heads = x->shape[x->ndim - 2]; o.time = x->shape[p->time_dim]; o.start = p->start;
+    o.interleaved = p->interleaved; o.turned = p->heads > 0 ? p->heads : 0;
+    for (o.rows = 1, i = 0; i + 1 < x->ndim; i++) o.rows *= x->shape[i];
+    for (o.inner = 1, i = p->time_dim + 1; i < x->ndim - 1; i++) o.inner *= x->shape[i];
+    if ((back && !c->din[0].data) || !o.rows || !o.d) return 1;
+    NN__LAUNCH(d, nn__k_rope, NN__BLOCKS(o.rows, 4), dim3(32, 4), 0, o, (const float *)(back ? c->dout[0].data : x->data), (const float *)table->data, back ? -1.0f : 1.0f,
+               (float *)(back ? c->din[0].data : c->out[0].data), (int)(back && (c->add & 1)));
+    return 1;
+}
+#define NN__CUDA_ATTENTION(X) \
+    X(attention, nn__cuda_attention, nn__cuda_attention_back) X(attention_dropout, nn__cuda_attention, nn__cuda_attention_back) X(rope, nn__cuda_rope, nn__cuda_rope)
 
 // =============================================================================================
 // >>rnn   RNN, LSTM, GRU; CTC.
@@ -2368,15 +4878,52 @@ static nn__cuda_handler nn__cuda_table[NN_OP_COUNT][2];
 static int nn__cuda_forward(nn__cuda *d, int op, const nn_call *c) { return nn__cuda_table[op][0] && nn__cuda_table[op][0](d, c); }
 static void nn__cuda_fill_table(void) { NN__CUDA_OPS(NN__CUDA_ENTRY) }
 
+static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c)
+{
+    static const nn_op linear = { "linear", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, 0, NULL, NULL, NULL, NULL, NN_OP_linear, sizeof(int) };
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    nn__rates r = nn__rates_of(u);
+    nn_call g = *c;
+    nn_op update = *c->op;
+    float *s[3], *dw = (float *)nn__cuda_scratch(d, (size_t)nn_view_count(&c->in[0]) * sizeof *dw);
+    int none = 0, k;
+    if (!dw) return 1;
+    if (!nn__cuda_table[NN_OP_linear][1]) return 0;
+    g.op = &linear; g.params = &none; g.pass = NN_BACKWARD; g.nin = 3; g.nout = 1; g.naux = 0; g.add = 0;
+    g.in[0] = c->in[1]; g.in[1] = c->in[0];
+    memset(&g.in[2], 0, sizeof g.in[2]);
+    memset(g.din, 0, sizeof g.din);
+    g.din[1] = c->in[0];
+    g.din[1].data = dw;
+    g.dout[0] = g.out[0] = c->in[2];
+    g.out[0].data = NULL;
+    if (!nn__cuda_table[NN_OP_linear][1](d, &g)) return 0;
+    if (d->failed) return 1;
+    for (k = 0; k < 3; k++) s[k] = (float *)c->in[3 + k].data;
+    update.id = u->op;
+    g.op = &update; g.in[0] = c->in[0];
+    nn__cuda_batched(d, &g, &r, NULL, (float *)c->in[0].data, dw, s, 3);
+    d->call = c;
+    nn__cuda_flush_now(d);
+    return 1;
+}
+static int nn__cuda_double(const nn_call *c)             // there are no kernels for 64-bit floats
+{
+    int i;
+    for (i = 0; i < c->nin; i++)  if (c->in[i].data && c->in[i].dtype == NN_F64) return 1;
+    for (i = 0; i < c->nout; i++) if (c->out[i].dtype == NN_F64) return 1;
+    return c->pass == NN_BACKWARD && c->nin && c->din[0].data && c->din[0].dtype == NN_F64;
+}
 static int nn__cuda_run(void *self, const nn_call *c)
 {
     nn__cuda *d = (nn__cuda *)self;
     nn__cuda_handler handler = nn__cuda_table[c->op->id][c->pass == NN_BACKWARD];
     int done;
     if (d->dead) { nn_fail(c->nn, "%s", d->error); return 1; }
-    if (!handler) { d->refused[c->op->id][c->pass]++; return 0; }
+    if (!handler || nn__cuda_double(c)) { d->refused[c->op->id][c->pass]++; return 0; }
+    if (d->batch.parts.count && d->batch.op != c->op) nn__cuda_flush_now(d);
     cudaSetDevice(d->device);
-    nn__cuda_keep_scratch(d, d->scratches > 1);
+    nn__cuda_keep_scratch(d, d->scratches > 0);
     d->call = c;
     d->failed = 0;
     d->scratch_used = d->scratch_wanted = 0;
