@@ -1045,13 +1045,1306 @@ static int nn__cuda_sum_to(nn__cuda *d, const nn_view *x, const nn_view *y, int 
 
 // =============================================================================================
 // >>products   matmul, linear, linear_small.
+//
+// One tile of a product, y(i, j) = sum over p of a(i, p) b(p, j), is the work of one block, and its text serves matrices and convolutions alike:
+// a factor is found through two tables, one of its rows (or columns), one of its terms. An index is a number of three digits (q, y, x); every
+// digit has a stride in memory and a step in a grid, and where the place in the grid is outside, the factor is 0 (padding). So a matrix, the
+// gather of a convolution, its spread and the correlation of its weights differ in numbers only, and nothing is unrolled into memory.
+// Sums run in an order that follows from the shapes alone: long ones are cut into parts, which a second kernel adds up in order.
 // =============================================================================================
-#define NN__CUDA_PRODUCTS(X)
+enum { NN__SIDES = 4, NN__FAR = -(1 << 30) };
+typedef struct nn__points {          // index -> offset and place
+    int64_t count, ny, nx, sq, sy, sx, from;
+    int py, px, y0, x0;
+} nn__points;
+typedef struct nn__factor {
+    const float *at;
+    nn__points   i, p;               // rows of y (columns of y, for b), terms
+    int          h, w, four;         // the grid. four: along the lanes, neighbours come in aligned fours
+} nn__factor;
+typedef struct nn__side { nn__factor a, b; nn__points column; float *y; int64_t k; } nn__side;      // column: where column j of y is
+typedef struct nn__product {
+    nn__side side[NN__SIDES];        // products with the same rows, as the phases of a convolution with a stride
+    int      sides, add, relu, four, parts;      // four: aligned fours of columns lie side by side in y
+    int64_t  m, n, ys, per;          // n: the largest number of columns; ys: from row to row of y; per: terms in one part
+    nn__lay  outer;                  // batch entries or groups: strides of a, b, y
+    const float *bias;
+    int64_t  bi, bj, bz;             // its strides: by row, column, batch entry
+    float   *part;                   // (entry, side, part, m, n) if parts > 1
+} nn__product;
+
+NN__DEV int64_t nn__over(int64_t a, int64_t b) { return ((a | b) >> 32) ? a / b : (int64_t)((unsigned)a / (unsigned)b); }
+NN__DEV int4 nn__point(const nn__points &s, int64_t i, int64_t end)          // offset (low, high), place; out of the grid from `end` on
+{
+    int64_t q, y, x, off;
+    int4 r;
+    if (i >= end) { r.x = r.y = r.w = 0; r.z = NN__FAR; return r; }
+    q = s.nx > i ? 0 : nn__over(i, s.nx);
+    x = i - q * s.nx;
+    y = q;
+    q = s.ny > y ? 0 : nn__over(y, s.ny);
+    y -= q * s.ny;
+    off = s.from + q * s.sq + y * s.sy + x * s.sx;
+    r.x = (int)(unsigned)off; r.y = (int)(off >> 32);
+    r.z = s.y0 + (int)y * s.py; r.w = s.x0 + (int)x * s.px;
+    return r;
+}
+NN__DEV int64_t nn__offset(int4 p) { return (int64_t)p.y << 32 | (unsigned)p.x; }
+
+// Tensor cores take words: a number rounded to TF32, or two halves, neighbours in p. Then all of them work on the same tile.
+enum { NN__ALONG_P, NN__ALONG_I };   // in which direction neighbouring lanes read a factor
+#ifdef NN_CUDA_EMU
+NN__DEV unsigned nn__tf32(float x) { unsigned u = __float_as_uint(x); return (u & 0x7f800000u) == 0x7f800000u ? u : (u + 0x1000u) & 0xffffe000u; }
+NN__DEV unsigned nn__bf16(float x) { unsigned u = __float_as_uint(x); return x != x ? 0x7fffu : (u + 0x7fffu + (u >> 16 & 1)) >> 16; }
+NN__DEV unsigned nn__f16(float x)
+{
+    unsigned u = __float_as_uint(x), s = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
+    if (a > 0x7f800000u) return 0x7fffu;
+    if (a >= 0x477ff000u) return s | 0x7c00u;
+    if (a < 0x38800000u) return s | (unsigned)lrintf(__uint_as_float(a) * 16777216.0f);
+    return s | ((a + 0xfffu + (a >> 13 & 1) - 0x38000000u) >> 13);
+}
+NN__DEV float    nn__wide_f16(unsigned short h) { return cushim::half_to_float(h); }
+NN__DEV unsigned nn__two_bf16(float a, float b) { return nn__bf16(a) | nn__bf16(b) << 16; }
+NN__DEV unsigned nn__two_f16(float a, float b)  { return nn__f16(a) | nn__f16(b) << 16; }
+#else
+NN__DEV float    nn__wide_f16(unsigned short h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+NN__DEV unsigned nn__tf32(float x) { unsigned u; asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(u) : "f"(x)); return u; }
+NN__DEV unsigned nn__two_bf16(float a, float b) { unsigned u; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(b), "f"(a)); return u; }
+NN__DEV unsigned nn__two_f16(float a, float b)  { unsigned u; asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(b), "f"(a)); return u; }
+#else
+NN__DEV unsigned nn__tf32(float x) { return __float_as_uint(x); }
+NN__DEV unsigned nn__two_bf16(float, float) { return 0; }
+NN__DEV unsigned nn__two_f16(float, float)  { return 0; }
+#endif
+#endif
+NN__DEV float nn__wide_bf16(unsigned short h) { return __uint_as_float((unsigned)h << 16); }
+template <int MMA> NN__DEV unsigned nn__word(float a, float b)
+{
+    return MMA == NN_CUDA_BF16 ? nn__two_bf16(a, b) : MMA == NN_CUDA_FP16 ? nn__two_f16(a, b) : MMA == NN_CUDA_TF32 ? nn__tf32(a) : __float_as_uint(a);
+}
+// A tile: B rows, B columns, P terms by 2 B threads. In shared memory a factor is ROWS lines of B words and some, one line a word in p. Words of
+// lines 4 to 7 (of 8) are swapped so that neither the lanes' stores nor the fragments' loads meet in a bank.
+template <int MMA, int B> struct nn__tile {
+    enum { HALF = MMA >= NN_CUDA_BF16, P = MMA ? 16 : 8, ROWS = HALF ? 8 : P, LINE = B + (MMA ? 8 : 4), PASSES = P / 8, WORDS = ROWS * LINE };
+    static __device__ __forceinline__ int at(int q, int i) { return q * LINE + (MMA && (q & 4) ? i ^ 20 : i); }
+};
+
+// Eight terms a pass, four numbers of them a thread: i and p of number s of pass e.
+template <int MMA, int B, int ALONG>
+NN__DEV void nn__tile_load(const nn__factor &f, const float *at, const int4 *rows, const int4 *terms, float (*r)[4])
+{
+    typedef nn__tile<MMA, B> T;
+    const int t = (int)threadIdx.x;
+    if (f.four) {
+#pragma unroll
+        for (int e = 0; e < T::PASSES; e++) {
+            int i = ALONG == NN__ALONG_P ? t >> 1 : 4 * (t % (B / 4));
+            int p = ALONG == NN__ALONG_P ? 4 * (t & 1) + 8 * e : T::HALF ? 2 * (t / (B / 4)) + e : t / (B / 4) + 8 * e;
+            int4 a = rows[i], b = terms[p];
+            float4 v = make_float4(0, 0, 0, 0);
+            if (a.z + b.z >= 0) v = *(const float4 *)(at + nn__offset(a) + nn__offset(b));
+            r[e][0] = v.x; r[e][1] = v.y; r[e][2] = v.z; r[e][3] = v.w;
+        }
+        return;
+    }
+#pragma unroll
+    for (int e = 0; e < T::PASSES; e++)
+#pragma unroll
+        for (int s = 0; s < 4; s++) {
+            int i = ALONG == NN__ALONG_P ? (t >> 3) + s * (B / 4) : t % B;
+            int p = ALONG == NN__ALONG_P ? (T::HALF ? 2 * (t & 7) + e : (t & 7) + 8 * e) : T::HALF ? 8 * e + 4 * (s >> 1) + 2 * (t / B) + (s & 1) : t / B + 2 * s + 8 * e;
+            int4 a = rows[i], b = terms[p];
+            r[e][s] = (unsigned)(a.z + b.z) < (unsigned)f.h && (unsigned)(a.w + b.w) < (unsigned)f.w ? at[nn__offset(a) + nn__offset(b)] : 0.0f;
+        }
+}
+template <int MMA, int B, int ALONG>
+NN__DEV void nn__tile_store(int four, const float (*r)[4], unsigned *to)
+{
+    typedef nn__tile<MMA, B> T;
+    const int t = (int)threadIdx.x, last = T::PASSES - 1;
+#pragma unroll
+    for (int e = 0; e < (T::HALF && (four ? ALONG == NN__ALONG_I : ALONG == NN__ALONG_P) ? 1 : T::PASSES); e++) {
+        if (four && ALONG == NN__ALONG_I) {
+            uint4 v;
+            v.x = nn__word<MMA>(r[e][0], r[last][0]); v.y = nn__word<MMA>(r[e][1], r[last][1]);
+            v.z = nn__word<MMA>(r[e][2], r[last][2]); v.w = nn__word<MMA>(r[e][3], r[last][3]);
+            *(uint4 *)&to[T::at(t / (B / 4) + 8 * e, 4 * (t % (B / 4)))] = v;
+        } else
+#pragma unroll
+            for (int s = 0; s < (T::HALF && (four || ALONG == NN__ALONG_I) ? 2 : 4); s++) {
+                if (ALONG == NN__ALONG_P && four) {
+                    if (T::HALF) to[T::at(2 * (t & 1) + s + 4 * e, t >> 1)] = nn__word<MMA>(r[e][2 * s & 3], r[e][(2 * s + 1) & 3]);
+                    else         to[T::at(4 * (t & 1) + s + 8 * e, t >> 1)] = nn__word<MMA>(r[e][s], 0);
+                } else if (ALONG == NN__ALONG_P) to[T::at((t & 7) + (T::HALF ? 0 : 8 * e), (t >> 3) + s * (B / 4))] = nn__word<MMA>(r[e][s], r[last][s]);
+                else if (T::HALF) to[T::at(4 * e + 2 * s + t / B, t % B)] = nn__word<MMA>(r[e][2 * s & 3], r[e][(2 * s + 1) & 3]);
+                else to[T::at(t / B + 2 * s + 8 * e, t % B)] = nn__word<MMA>(r[e][s], 0);
+            }
+    }
+}
+
+// What a thread owns of a tile. FFMA: RI fours of rows and RJ fours of columns, far apart. Tensor cores: a warp has B / 2 x 32 in fragments.
+template <int MMA, int B> struct nn__own { enum { RI = MMA ? B / 32 : 2, RJ = MMA ? 4 : B / 64, SUMS = MMA ? 4 * RI * RJ : 16 * RI * RJ }; };
+template <int MMA, int B>
+NN__DEV void nn__tile_multiply(const unsigned *a, const unsigned *b, float *sum)
+{
+    typedef nn__tile<MMA, B> T;
+    typedef nn__own<MMA, B> O;
+    const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
+    if (MMA) {
+        const int g = lane >> 2, t = lane & 3, i0 = warp / (B / 32) * (B / 2) + g, j0 = warp % (B / 32) * 32 + g;
+#pragma unroll
+        for (int step = 0; step < T::ROWS; step += 8) {
+            unsigned fa[O::RI][4], fb[O::RJ][2];
+#pragma unroll
+            for (int u = 0; u < O::RI; u++) {
+                fa[u][0] = a[T::at(step + t, i0 + 16 * u)];     fa[u][1] = a[T::at(step + t, i0 + 16 * u + 8)];
+                fa[u][2] = a[T::at(step + t + 4, i0 + 16 * u)]; fa[u][3] = a[T::at(step + t + 4, i0 + 16 * u + 8)];
+            }
+#pragma unroll
+            for (int v = 0; v < O::RJ; v++) { fb[v][0] = b[T::at(step + t, j0 + 8 * v)]; fb[v][1] = b[T::at(step + t + 4, j0 + 8 * v)]; }
+#pragma unroll
+            for (int u = 0; u < O::RI; u++)
+#pragma unroll
+                for (int v = 0; v < O::RJ; v++) {
+                    float *d = sum + 4 * (u * O::RJ + v);
+                    if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(d, fa[u], fb[v]);
+                    else if (MMA == NN_CUDA_BF16) NN__MMA_BF16_16816(d, fa[u], fb[v]);
+                    else NN__MMA_F16_16816(d, fa[u], fb[v]);
+                }
+        }
+        return;
+    }
+    const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
+#pragma unroll
+    for (int q = 0; q < T::ROWS; q++) {
+        float x[O::RI * 4], y[O::RJ * 4];
+#pragma unroll
+        for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
+#pragma unroll
+        for (int v = 0; v < O::RJ; v++) *(float4 *)&y[4 * v] = *(const float4 *)&b[q * T::LINE + v * (B / O::RJ) + 4 * tx];
+#pragma unroll
+        for (int i = 0; i < 4 * O::RI; i++)
+#pragma unroll
+            for (int j = 0; j < 4 * O::RJ; j++) sum[i * 4 * O::RJ + j] = fmaf(x[i], y[j], sum[i * 4 * O::RJ + j]);
+    }
+}
+
+// Where the results of one (entry, side, part) go: to their place, or into the parts.
+typedef struct nn__target { float *y; const float *bias; int64_t ys, n; int add, relu, four; } nn__target;
+NN__DEV nn__target nn__target_of(const nn__product &g, int64_t entry, int side, int64_t part, int64_t y_at)
+{
+    nn__target o;
+    o.n = g.side[side].column.count;
+    o.y = g.side[side].y + y_at; o.ys = g.ys; o.bias = g.bias ? g.bias + entry * g.bz : NULL; o.add = g.add; o.relu = g.relu; o.four = g.four;
+    if (g.parts > 1) {
+        o.y = g.part + ((entry * g.sides + side) * g.parts + part) * g.m * g.n;
+        o.ys = g.n; o.bias = NULL; o.add = o.relu = 0; o.four = (g.n & 3) == 0;
+    }
+    return o;
+}
+NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, int64_t j, float sum, float old)
+{
+    if (o.bias) sum += o.bias[i * g.bi + j * g.bj];
+    if (o.relu) sum = sum < 0 ? 0 : sum;
+    return o.add ? old + sum : sum;
+}
+template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, const int64_t *column, const float *sum)     // W neighbours
+{
+    if (i >= g.m) return;
+    float *row = o.y + i * o.ys, v[W];
+    if (o.four && j + W <= o.n) {
+        float *at = row + column[0];
+#pragma unroll
+        for (int s = 0; s < W; s++) v[s] = 0;
+        if (o.add) { if (W == 4) *(float4 *)v = *(const float4 *)at; else *(float2 *)v = *(const float2 *)at; }
+#pragma unroll
+        for (int s = 0; s < W; s++) v[s] = nn__finish(g, o, i, j + s, sum[s], v[s]);
+        if (W == 4) *(float4 *)at = *(const float4 *)v; else *(float2 *)at = *(const float2 *)v;
+        return;
+    }
+#pragma unroll
+    for (int s = 0; s < W; s++) if (j + s < o.n) row[column[s]] = nn__finish(g, o, i, j + s, sum[s], o.add ? row[column[s]] : 0);
+}
+
+template <int MMA, int B, int AA, int AB>
+static __global__ void __launch_bounds__(2 * B) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
+{
+    typedef nn__tile<MMA, B> T;
+    typedef nn__own<MMA, B> O;
+    NN_SHARED(uint4, as, [2][T::WORDS / 4]);
+    NN_SHARED(uint4, bs, [2][T::WORDS / 4]);
+    NN_SHARED(int4, rows, [2][B]);
+    NN_SHARED(int4, terms, [2][2][T::P]);
+    NN_SHARED(int64_t, column, [B]);
+    const int t = (int)threadIdx.x;
+    unsigned block = blockIdx.x / tiles_m, z;
+    const int64_t i0 = (int64_t)(blockIdx.x - block * tiles_m) * B;
+    z = block / tiles_n;
+    const int64_t j0 = (int64_t)(block - z * tiles_n) * B;
+    const unsigned part = z % (unsigned)g.parts, side = z / (unsigned)g.parts % (unsigned)g.sides;
+    const int64_t entry = z / (unsigned)g.parts / (unsigned)g.sides;
+    const nn__side &s = g.side[side];
+    const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per);
+    const int count = (int)((max(end - p0, (int64_t)0) + T::P - 1) / T::P);
+    int64_t at[3];
+    if (j0 >= s.column.count) return;                    // a smaller side
+    nn__offsets(g.outer, entry, at);
+    const float *a = s.a.at + at[0], *b = s.b.at + at[1];
+    float sum[O::SUMS], ra[T::PASSES][4], rb[T::PASSES][4];
+#pragma unroll
+    for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
+
+    if (t < B) { rows[0][t] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + t : nn__offset(nn__point(s.column, j0 + t, s.column.count)); }
+    else rows[1][t - B] = nn__point(s.b.i, j0 + t - B, s.b.i.count);
+    if (t < 2 * T::P) for (int k = 0; k < 2; k++) {
+        const int f = t / T::P, p = t % T::P;
+        terms[k][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + k * T::P + p, end);
+    }
+    __syncthreads();
+    if (count) {
+        nn__tile_load<MMA, B, AA>(s.a, a, rows[0], terms[0][0], ra);
+        nn__tile_load<MMA, B, AB>(s.b, b, rows[1], terms[0][1], rb);
+        nn__tile_store<MMA, B, AA>(s.a.four, ra, (unsigned *)as[0]);
+        nn__tile_store<MMA, B, AB>(s.b.four, rb, (unsigned *)bs[0]);
+    }
+    __syncthreads();
+    for (int k = 0; k < count; k++) {                    // the next tile is on its way while this one is multiplied
+        const int now = k & 1, next = now ^ 1;
+        if (k + 1 < count) {
+            nn__tile_load<MMA, B, AA>(s.a, a, rows[0], terms[next][0], ra);
+            nn__tile_load<MMA, B, AB>(s.b, b, rows[1], terms[next][1], rb);
+        }
+        nn__tile_multiply<MMA, B>((const unsigned *)as[now], (const unsigned *)bs[now], sum);
+        if (k + 1 < count) {
+            nn__tile_store<MMA, B, AA>(s.a.four, ra, (unsigned *)as[next]);
+            nn__tile_store<MMA, B, AB>(s.b.four, rb, (unsigned *)bs[next]);
+            if (t < 2 * T::P) {
+                const int f = t / T::P, p = t % T::P;
+                terms[now][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + (int64_t)(k + 2) * T::P + p, end);
+            }
+        }
+        __syncthreads();
+    }
+    const nn__target o = nn__target_of(g, entry, (int)side, part, at[2]);
+    const int lane = t & 31, warp = t >> 5;
+    if (MMA) {
+        const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
+#pragma unroll
+        for (int u = 0; u < O::RI; u++)
+#pragma unroll
+            for (int v = 0; v < O::RJ; v++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) nn__put<2>(g, o, i0 + r + 16 * u + 8 * h, j0 + c + 8 * v, column + c + 8 * v, sum + 4 * (u * O::RJ + v) + 2 * h);
+        return;
+    }
+    const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
+#pragma unroll
+    for (int i = 0; i < 4 * O::RI; i++)
+#pragma unroll
+        for (int v = 0; v < O::RJ; v++) {
+            const int r = i / 4 * (B / O::RI) + 4 * ty + i % 4, c = v * (B / O::RJ) + 4 * tx;
+            nn__put<4>(g, o, i0 + r, j0 + c, column + c, sum + i * 4 * O::RJ + 4 * v);
+        }
+}
+static __global__ void nn__k_parts(const nn__product g, int64_t count)       // y = the sum of its parts
+{
+    int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, j, i, z, at[3];
+    float sum = 0;
+    if (e >= count) return;
+    z = nn__over(e, g.n); j = e - z * g.n;
+    e = z; z = nn__over(e, g.m); i = e - z * g.m;
+    const int side = (int)(z % g.sides);
+    const int64_t entry = z / g.sides;
+    const nn__side &s = g.side[side];
+    if (j >= s.column.count) return;
+    for (int p = 0; p < g.parts; p++) sum += g.part[((z * g.parts + p) * g.m + i) * g.n + j];
+    nn__offsets(g.outer, entry, at);
+    float *y = s.y + at[2] + i * g.ys + nn__offset(nn__point(s.column, j, s.column.count));
+    nn__target o;
+    o.bias = g.bias ? g.bias + entry * g.bz : NULL; o.relu = g.relu; o.add = g.add;
+    *y = nn__finish(g, o, i, j, sum, g.add ? *y : 0);
+}
+
+// ---- thin products: few rows times a large matrix, whose every number is read once: what counts is that all lanes read side by side ----
+typedef struct nn__weights { const void *at; const float *scale; int64_t sj, sg, group; } nn__weights;     // scale of (term p, column j): [j sj + p / group sg]
+template <int TYPE> NN__DEV float nn__weight(const void *w, int64_t i)
+{
+    if (TYPE == NN_I8) return (float)((const signed char *)w)[i];
+    if (TYPE == NN_F32) return ((const float *)w)[i];
+    return TYPE == NN_BF16 ? nn__wide_bf16(((const unsigned short *)w)[i]) : nn__wide_f16(((const unsigned short *)w)[i]);
+}
+template <int TYPE, int N> NN__DEV void nn__weights_at(const void *w, int64_t i, float *v)          // N aligned neighbours; N 4 or 16 bytes of them
+{
+    enum { SIZE = TYPE == NN_F32 ? 4 : TYPE == NN_I8 ? 1 : 2, BYTES = N * SIZE };
+    unsigned u[BYTES / 4];
+    const char *from = (const char *)w + i * SIZE;
+    if (BYTES == 16) *(uint4 *)u = *(const uint4 *)from;
+    else if (BYTES == 8) *(uint2 *)u = *(const uint2 *)from;
+    else u[0] = *(const unsigned *)from;
+#pragma unroll
+    for (int s = 0; s < N; s++) {
+        unsigned x = u[s * SIZE / 4];
+        if (TYPE == NN_F32) v[s] = __uint_as_float(x);
+        else if (TYPE == NN_I8) v[s] = (float)(signed char)(x >> 8 * (s & 3));
+        else if (TYPE == NN_BF16) v[s] = __uint_as_float(s & 1 ? x & 0xffff0000u : x << 16);
+        else v[s] = nn__wide_f16((unsigned short)(x >> 16 * (s & 1)));
+    }
+}
+// Neighbours in p lie side by side: a warp a column. wide: 16 bytes a lane.
+template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_thin_terms(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
+{
+    enum { N = TYPE == NN_F32 ? 4 : TYPE == NN_I8 ? 16 : 8 };
+    const int lane = (int)threadIdx.x & 31;
+    const unsigned block = blockIdx.x / across, z = block / chunks, part = z % (unsigned)g.parts;
+    const int64_t j = (int64_t)(blockIdx.x - block * across) * 8 + (threadIdx.x >> 5), i0 = (int64_t)(block - z * chunks) * M, entry = z / (unsigned)g.parts;
+    const nn__side &s = g.side[0];
+    const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per), xs = s.a.i.sx, xp = s.a.p.sx;
+    int64_t at[3], p;
+    if (j >= s.column.count) return;
+    nn__offsets(g.outer, entry, at);
+    const float *x = s.a.at + at[0], *scale = w.scale ? w.scale + j * w.sj : NULL;
+    const int64_t wj = at[1] + j * s.b.i.sx;
+    float sum[M];
+#pragma unroll
+    for (int m = 0; m < M; m++) sum[m] = 0;
+    if (wide) for (p = p0 + lane * N; p < end; p += 32 * N) {
+        float v[N];
+        nn__weights_at<TYPE, N>(w.at, wj + p, v);
+        if (scale) {
+#pragma unroll
+            for (int e = 0; e < N; e++) v[e] *= scale[nn__over(p + e, w.group) * w.sg];
+        }
+#pragma unroll
+        for (int m = 0; m < M; m++) if (i0 + m < g.m) {
+#pragma unroll
+            for (int e = 0; e < N; e += 4) {
+                float4 u = *(const float4 *)(x + (i0 + m) * xs + p + e);
+                sum[m] = fmaf(u.x, v[e], fmaf(u.y, v[e + 1], fmaf(u.z, v[e + 2], fmaf(u.w, v[e + 3], sum[m]))));
+            }
+        }
+    }
+    else for (p = p0 + lane; p < end; p += 32) {
+        float v = nn__weight<TYPE>(w.at, wj + p * s.b.p.sx);
+        if (scale) v *= scale[nn__over(p, w.group) * w.sg];
+#pragma unroll
+        for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
+    }
+    const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
+    const int64_t to = g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count));
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        sum[m] = nn__warp_sum(sum[m]);
+        if (lane == 0 && i0 + m < g.m) { float *y = o.y + (i0 + m) * o.ys + to; *y = nn__finish(g, o, i0 + m, j, sum[m], o.add ? *y : 0); }
+    }
+}
+// Neighbours in j lie side by side: a block has 8 fours of columns and 32 terms at a time.
+template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_thin_columns(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
+{
+    NN_SHARED(float4, sums, [8][8]);
+    const int t = (int)threadIdx.x, lane = t & 31, four = t & 7;
+    const unsigned block = blockIdx.x / across, z = block / chunks, part = z % (unsigned)g.parts;
+    const int64_t j = (int64_t)(blockIdx.x - block * across) * 32 + 4 * four, i0 = (int64_t)(block - z * chunks) * M, entry = z / (unsigned)g.parts;
+    const nn__side &s = g.side[0];
+    const int64_t n = s.column.count, p0 = part * g.per, end = min(s.k, p0 + g.per), xs = s.a.i.sx, xp = s.a.p.sx;
+    int64_t at[3], p;
+    nn__offsets(g.outer, entry, at);
+    const float *x = s.a.at + at[0];
+    float sum[M][4];
+#pragma unroll
+    for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = sum[m][2] = sum[m][3] = 0;
+    if (j < n) for (p = p0 + t / 8; p < end; p += 32) {
+        const int64_t wp = at[1] + p * s.b.p.sx;
+        float v[4];
+        if (wide) nn__weights_at<TYPE, 4>(w.at, wp + j, v);
+        else {
+#pragma unroll
+            for (int e = 0; e < 4; e++) v[e] = j + e < n ? nn__weight<TYPE>(w.at, wp + (j + e) * s.b.i.sx) : 0;
+        }
+        if (w.scale) {
+            const float *scale = w.scale + nn__over(p, w.group) * w.sg;
+#pragma unroll
+            for (int e = 0; e < 4; e++) if (j + e < n) v[e] *= scale[(j + e) * w.sj];
+        }
+#pragma unroll
+        for (int m = 0; m < M; m++) if (i0 + m < g.m) {
+            const float u = x[(i0 + m) * xs + p * xp];
+#pragma unroll
+            for (int e = 0; e < 4; e++) sum[m][e] = fmaf(u, v[e], sum[m][e]);
+        }
+    }
+    const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) for (int k = 8; k < 32; k += k) sum[m][e] += __shfl_xor_sync(NN__FULL, sum[m][e], k);
+        if (lane < 8) sums[t >> 5][four] = make_float4(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
+        __syncthreads();
+        if (t < 32 && i0 + m < g.m) {
+            const int64_t c = j - 4 * four + t;
+            float all = 0;
+            for (int k = 0; k < 8; k++) all += ((const float *)sums[k])[t];
+            if (c < n) {
+                float *y = o.y + (i0 + m) * o.ys + (g.parts > 1 ? c : nn__offset(nn__point(s.column, c, n)));
+                *y = nn__finish(g, o, i0 + m, c, all, o.add ? *y : 0);
+            }
+        }
+        __syncthreads();
+    }
+}
+template <int TYPE> static __global__ void nn__k_enlarge(const nn__weights w, float *to, int64_t count, int64_t inner, int64_t j_in, int64_t j_out)
+{                                    // weights of any type to floats in the same order: the inner index runs over columns (j_in 1) or terms
+    int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, out, in;
+    if (e >= count) return;
+    out = nn__over(e, inner); in = e - out * inner;
+    float v = nn__weight<TYPE>(w.at, e);
+    if (w.scale) v *= w.scale[(j_in * in + j_out * out) * w.sj + nn__over(j_out * in + j_in * out, w.group) * w.sg];
+    to[e] = v;
+}
+
+// ---- products of few rows (a channel or two of a convolution): a thread a column ----
+template <int R> static __global__ void __launch_bounds__(128) nn__k_few_rows(const nn__product g, unsigned across, unsigned chunks)
+{
+    const unsigned block = blockIdx.x / across, z = block / chunks, side = z % (unsigned)g.sides;
+    const int64_t j = (int64_t)(blockIdx.x - block * across) * 128 + threadIdx.x, i0 = (int64_t)(block - z * chunks) * R, entry = z / (unsigned)g.sides;
+    const nn__side &s = g.side[side];
+    int64_t at[3], rows[R];
+    float sum[R];
+    if (j >= s.column.count) return;
+    nn__offsets(g.outer, entry, at);
+    const int4 c = nn__point(s.b.i, j, s.b.i.count);
+    const float *b = s.b.at + at[1] + nn__offset(c) + s.b.p.from, *a = s.a.at + at[0] + s.a.p.from;
+#pragma unroll
+    for (int r = 0; r < R; r++) { rows[r] = s.a.i.from + min(i0 + r, g.m - 1) * s.a.i.sx; sum[r] = 0; }
+    const int64_t outer = s.k ? s.k / (s.b.p.ny * s.b.p.nx) : 0;
+    for (int64_t q = 0; q < outer; q++) for (int y = 0; y < (int)s.b.p.ny; y++) {
+        const int py = c.z + s.b.p.y0 + y * s.b.p.py;
+        if ((unsigned)py >= (unsigned)s.b.h) continue;
+        for (int x = 0; x < (int)s.b.p.nx; x++) {
+            const int px = c.w + s.b.p.x0 + x * s.b.p.px;
+            if ((unsigned)px >= (unsigned)s.b.w) continue;
+            const float v = b[q * s.b.p.sq + y * s.b.p.sy + x * s.b.p.sx];
+#pragma unroll
+            for (int r = 0; r < R; r++) sum[r] = fmaf(a[rows[r] + q * s.a.p.sq + y * s.a.p.sy + x * s.a.p.sx], v, sum[r]);
+        }
+    }
+    const nn__target o = nn__target_of(g, entry, (int)side, 0, at[2]);
+    float *to = o.y + nn__offset(nn__point(s.column, j, s.column.count));
+#pragma unroll
+    for (int r = 0; r < R; r++) if (i0 + r < g.m) { float *y = to + (i0 + r) * o.ys; *y = nn__finish(g, o, i0 + r, j, sum[r], o.add ? *y : 0); }
+}
+// ---- products of few results and many terms (weights of a depthwise convolution): a block has one row and up to nine columns ----
+static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__product g, unsigned across)
+{
+    NN_SHARED(int4, columns, [9]);
+    NN_SHARED(float, warps, [32]);
+    const int t = (int)threadIdx.x;
+    unsigned block = blockIdx.x / across, z = block / (unsigned)g.m;
+    const int64_t j0 = (int64_t)(blockIdx.x - block * across) * 9, i = block - z * (unsigned)g.m;
+    const unsigned part = z % (unsigned)g.parts;
+    const int64_t entry = z / (unsigned)g.parts;
+    const nn__side &s = g.side[0];
+    const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per);
+    int64_t at[3];
+    float sum[9];
+    nn__offsets(g.outer, entry, at);
+    if (t < 9) columns[t] = nn__point(s.b.i, j0 + t, s.b.i.count);
+    __syncthreads();
+    const float *a = s.a.at + at[0] + nn__offset(nn__point(s.a.i, i, s.a.i.count)), *b = s.b.at + at[1];
+#pragma unroll
+    for (int k = 0; k < 9; k++) sum[k] = 0;
+    for (int64_t p = p0 + t; p < end; p += 256) {
+        const float v = a[nn__offset(nn__point(s.a.p, p, end))];
+        const int4 q = nn__point(s.b.p, p, end);
+#pragma unroll
+        for (int k = 0; k < 9; k++) {
+            const int4 c = columns[k];
+            if ((unsigned)(c.z + q.z) < (unsigned)s.b.h && (unsigned)(c.w + q.w) < (unsigned)s.b.w) sum[k] = fmaf(v, b[nn__offset(c) + nn__offset(q)], sum[k]);
+        }
+    }
+    const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
+#pragma unroll
+    for (int k = 0; k < 9; k++) {
+        const float all = nn__block_sum(sum[k], warps);
+        if (t == 0 && j0 + k < s.column.count) {
+            float *y = o.y + i * o.ys + (g.parts > 1 ? j0 + k : nn__offset(nn__point(s.column, j0 + k, s.column.count)));
+            *y = nn__finish(g, o, i, j0 + k, all, o.add ? *y : 0);
+        }
+    }
+}
+
+// ---- from numbers to a launch ------------------------------------------------------------------------------------
+static nn__points nn__line(int64_t count, int64_t stride)            // an index of one digit
+{
+    nn__points s;
+    memset(&s, 0, sizeof s);
+    s.count = count; s.ny = 1; s.nx = count > 0 ? count : 1; s.sx = stride;
+    return s;
+}
+static nn__points nn__digits(int64_t nq, int64_t ny, int64_t nx, int64_t sq, int64_t sy, int64_t sx)
+{
+    nn__points s;
+    memset(&s, 0, sizeof s);
+    s.count = nq * ny * nx; s.ny = ny > 0 ? ny : 1; s.nx = nx > 0 ? nx : 1; s.sq = sq; s.sy = sy; s.sx = sx;
+    return s;
+}
+static void nn__join(nn__points *s)  // digits that run on are one; only where they have no place in a grid
+{
+    if (s->py | s->px) return;
+    if (s->nx == 1) { s->nx = s->ny; s->sx = s->sy; s->ny = 1; }
+    else if (s->ny == 1 || s->sy == s->nx * s->sx) { s->nx *= s->ny; s->ny = 1; }
+    else return;
+    s->sy = 0;
+    if (s->nx == 1) s->sx = s->sq;
+    else if (s->sq != s->nx * s->sx && s->count > s->nx) return;
+    s->nx = s->count > 0 ? s->count : 1;
+    s->sq = 0;
+}
+static int nn__quarter(const nn__points *s) { return ((s->sq | s->sy | s->sx | s->from) & 3) == 0; }
+static int nn__along(nn__factor *f, int64_t outer)       // which way the lanes go, and whether in fours
+{
+    int way, flat;
+    nn__join(&f->i);
+    nn__join(&f->p);
+    flat = !(f->i.py | f->i.px | f->p.py | f->p.px) && f->h == 1 && f->w == 1 && !((uintptr_t)f->at & 15) && !(outer & 3) && !((f->i.from | f->p.from) & 3);
+    way = f->p.sx == 1 && f->p.nx > 1 ? NN__ALONG_P : f->i.sx == 1 || f->i.sx < f->p.sx ? NN__ALONG_I : NN__ALONG_P;
+    if (way == NN__ALONG_P) f->four = flat && f->p.sx == 1 && !((f->p.nx | f->p.count | f->p.sq | f->p.sy) & 3) && nn__quarter(&f->i);
+    else                    f->four = flat && f->i.sx == 1 && !((f->i.nx | f->i.count | f->i.sq | f->i.sy) & 3) && nn__quarter(&f->p);
+    return way;
+}
+static int64_t nn__all_of(const nn__lay *l, int view)    // strides, or-ed: what all of them are multiples of
+{
+    int64_t s = 0;
+    int k;
+    for (k = 0; k < l->ndim; k++) s |= l->stride[view][k];
+    return s;
+}
+typedef void (*nn__product_kernel)(const nn__product g, unsigned, unsigned);
+#define NN__TILED(MMA, B) { { nn__k_product<MMA, B, 0, 0>, nn__k_product<MMA, B, 0, 1> }, { nn__k_product<MMA, B, 1, 0>, nn__k_product<MMA, B, 1, 1> } }
+#define NN__TILES(MMA)    { NN__TILED(MMA, 64), NN__TILED(MMA, 128) }
+static const nn__product_kernel nn__products[4][2][2][2] = { NN__TILES(NN_CUDA_FP32), NN__TILES(NN_CUDA_TF32), NN__TILES(NN_CUDA_BF16), NN__TILES(NN_CUDA_FP16) };
+
+enum { NN__ENOUGH_BLOCKS = 192, NN__MOST_PARTS = 64 };   // fixed numbers, so that results do not depend on the device
+static int64_t nn__ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int nn__cut_terms(nn__cuda *d, nn__product *g, int64_t blocks, int64_t k, int64_t least)      // 0 after an error
+{
+    int64_t parts = blocks >= NN__ENOUGH_BLOCKS / 2 ? 1 : nn__ceil(NN__ENOUGH_BLOCKS, blocks > 0 ? blocks : 1);
+    if (parts > k / least) parts = k / least;
+    if (parts > NN__MOST_PARTS) parts = NN__MOST_PARTS;
+    if (parts < 1) parts = 1;
+    g->per = (nn__ceil(k, parts) + 63) & ~(int64_t)63;
+    if (g->per < 64) g->per = 64;
+    parts = k ? nn__ceil(k, g->per) : 1;
+    g->parts = (int)parts;
+    if (parts == 1) return 1;
+    g->part = (float *)nn__cuda_scratch(d, (size_t)(g->outer.count * g->sides * parts * g->m * g->n) * sizeof(float));
+    return g->part != NULL;
+}
+static void nn__add_parts(nn__cuda *d, const nn__product *g)
+{
+    int64_t count = g->outer.count * g->sides * g->m * g->n;
+    if (g->parts > 1) NN__LAUNCH(d, nn__k_parts, NN__BLOCKS(count, 256), 256, 0, *g, count);
+}
+static void nn__set_four(nn__product *g)
+{
+    int i;
+    g->four = !(nn__all_of(&g->outer, 2) & 3) && !(g->ys & 3);
+    for (i = 0; i < g->sides; i++) {
+        nn__points *c = &g->side[i].column;
+        nn__join(c);
+        if (c->sx != 1 || ((c->nx | c->count | c->sq | c->sy | c->from) & 3) || ((uintptr_t)g->side[i].y & 15)) g->four = 0;
+    }
+}
+static int nn__product_tiled(nn__cuda *d, nn__product *g)
+{
+    int i, mma = d->arch >= 80 ? d->precision : 0, large, aa = 0, ab = 0, way;
+    int64_t k = 0, entries = g->outer.count * g->sides, b;
+    unsigned tm, tn;
+    for (i = 0; i < g->sides; i++) {
+        way = nn__along(&g->side[i].a, nn__all_of(&g->outer, 0));
+        if (!i) aa = way; else if (aa != way) { g->side[i].a.four = 0; }
+        way = nn__along(&g->side[i].b, nn__all_of(&g->outer, 1));
+        if (!i) ab = way; else if (ab != way) { g->side[i].b.four = 0; }
+        if (g->side[i].k > k) k = g->side[i].k;
+    }
+    nn__set_four(g);
+    large = g->m > 64 && g->n > 64 && nn__ceil(g->m, 128) * nn__ceil(g->n, 128) * entries >= NN__ENOUGH_BLOCKS / 2;
+    b = large ? 128 : 64;
+    tm = NN__BLOCKS(g->m, b); tn = NN__BLOCKS(g->n, b);
+    if (!nn__cut_terms(d, g, (int64_t)tm * tn * entries, k, 256)) return 1;
+    nn__product_kernel product = nn__products[mma][large][aa][ab];
+    NN__LAUNCH(d, product, (unsigned)((int64_t)tm * tn * entries * g->parts), (unsigned)(2 * b), 0, *g, tm, tn);
+    nn__add_parts(d, g);
+    return 1;
+}
+#define NN__THIN(kernel, TYPE) (g->m == 1 ? kernel<TYPE, 1> : kernel<TYPE, 4>)
+typedef void (*nn__thin_kernel)(const nn__product g, const nn__weights w, unsigned, unsigned, int);
+static int nn__product_thin(nn__cuda *d, nn__product *g, const nn__weights *w, int type)     // factors of one digit each
+{
+    const nn__factor *a = &g->side[0].a, *b = &g->side[0].b;
+    int terms = b->p.sx == 1 && b->p.count > 1, size = type == NN_F32 ? 4 : type == NN_I8 ? 1 : 2, n = terms ? 16 / size : 4, wide;
+    unsigned across = NN__BLOCKS(g->n, terms ? 8 : 32), chunks = g->m == 1 ? 1 : NN__BLOCKS(g->m, 4);
+    int64_t strides = nn__all_of(&g->outer, 1) | b->i.from | b->p.from, k = g->side[0].k;
+    nn__thin_kernel thin;
+    wide = !((uintptr_t)w->at % (size_t)(n * size)) && !((strides | (terms ? b->i.sx | k : b->p.sx | g->n)) % n) && (terms || b->i.sx == 1);
+    if (terms && (a->p.sx != 1 || ((a->i.sx | nn__all_of(&g->outer, 0)) & 3) || ((uintptr_t)a->at & 15))) wide = 0;
+    if (!nn__cut_terms(d, g, (int64_t)across * chunks * g->outer.count, k, terms ? 1024 : 256)) return 1;
+    if (terms) thin = type == NN_F32 ? NN__THIN(nn__k_thin_terms, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_terms, NN_I8) :
+                      type == NN_BF16 ? NN__THIN(nn__k_thin_terms, NN_BF16) : NN__THIN(nn__k_thin_terms, NN_F16);
+    else thin = type == NN_F32 ? NN__THIN(nn__k_thin_columns, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_columns, NN_I8) :
+                type == NN_BF16 ? NN__THIN(nn__k_thin_columns, NN_BF16) : NN__THIN(nn__k_thin_columns, NN_F16);
+    NN__LAUNCH(d, thin, (unsigned)((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, *w, across, chunks, wide);
+    nn__add_parts(d, g);
+    return 1;
+}
+// y (m, n) = a (m, k) b (k, n) in rows of strides; sums over `fold` more digits of the terms (batch entries that a broadcast factor had).
+typedef struct nn__matrices {
+    const float *a, *b;
+    float   *y;
+    int64_t  m, n, k, ai, ap, bp, bj, yi, yj;
+    int64_t  fold[2], afold[2], bfold[2];                // 1 where there is none
+    nn__lay  outer;
+    const float *bias;                                   // of columns
+    int      add, relu;
+} nn__matrices;
+static int nn__multiply(nn__cuda *d, nn__matrices m, const nn__weights *w, int type)
+{
+    nn__product g;
+    nn__side *s = &g.side[0];
+    int swap = !w && m.yj != 1 && m.yi == 1;
+    nn__weights own;
+    memset(&g, 0, sizeof g);
+    if (!m.m || !m.n || !m.outer.count) return 1;
+    if (!swap && !w && m.n <= 8 && m.m > 8) swap = 1;    // thin the other way
+    if (swap) {
+        const float *f = m.a; m.a = m.b; m.b = f;
+        int64_t t = m.m, i; m.m = m.n; m.n = t;
+        t = m.ai; m.ai = m.bj; m.bj = t;
+        t = m.ap; m.ap = m.bp; m.bp = t;
+        t = m.yi; m.yi = m.yj; m.yj = t;
+        for (i = 0; i < 2; i++) { t = m.afold[i]; m.afold[i] = m.bfold[i]; m.bfold[i] = t; }
+        for (i = 0; i < m.outer.ndim; i++) { t = m.outer.stride[0][i]; m.outer.stride[0][i] = m.outer.stride[1][i]; m.outer.stride[1][i] = t; }
+    }
+    s->a.at = m.a; s->b.at = m.b; s->y = m.y;
+    s->a.h = s->a.w = s->b.h = s->b.w = 1;
+    s->a.i = nn__line(m.m, m.ai); s->b.i = nn__line(m.n, m.bj); s->column = nn__line(m.n, m.yj);
+    s->a.p = nn__digits(m.fold[1], m.fold[0], m.k, m.afold[1], m.afold[0], m.ap);
+    s->b.p = nn__digits(m.fold[1], m.fold[0], m.k, m.bfold[1], m.bfold[0], m.bp);
+    s->k = s->a.p.count;
+    if (s->k == s->a.p.nx) { nn__join(&s->a.p); nn__join(&s->b.p); }
+    g.sides = 1; g.parts = 1; g.add = m.add; g.relu = m.relu; g.m = m.m; g.n = m.n; g.ys = m.yi; g.outer = m.outer;
+    g.bias = m.bias; g.bi = swap; g.bj = !swap;
+    if (w) return nn__product_thin(d, &g, w, type);
+    nn__points pa = s->a.p, pb = s->b.p;
+    nn__join(&pa); nn__join(&pb);
+    if (m.m <= 8 && pa.nx == s->k && pb.nx == s->k && s->k) {
+        s->a.p = pa; s->b.p = pb;
+        memset(&own, 0, sizeof own);
+        own.at = m.b;
+        return nn__product_thin(d, &g, &own, NN_F32);
+    }
+    return nn__product_tiled(d, &g);
+}
+
+// ---- matmul ----
+static int nn__is_f32(const nn_view *v) { return !v->data || v->dtype == NN_F32; }
+static void nn__lay_add(nn__lay *l, int64_t size, int64_t a, int64_t b, int64_t y)       // one more dimension, the fastest
+{
+    int n = l->ndim - 1;
+    l->count *= size;
+    if (size == 1) return;
+    if (n >= 0 && l->stride[0][n] == a * size && l->stride[1][n] == b * size && l->stride[2][n] == y * size) l->size[n] *= size;
+    else { n = l->ndim++; l->size[n] = size; }
+    l->stride[0][n] = a; l->stride[1][n] = b; l->stride[2][n] = y;
+}
+static int64_t nn__batch_stride(const nn_view *v, const nn_view *like, int dim)          // of dimension dim of `like`; 0 where v is broadcast
+{
+    int e = dim - (like->ndim - v->ndim);
+    return e < 0 || v->shape[e] == 1 ? 0 : v->stride[e];
+}
+// which: 0 y = a b, 1 da = dy b', 2 db = a' dy. Where the result was broadcast, the sum goes over the batch as well.
+static int nn__matmul_part(nn__cuda *d, const nn_call *c, int which)
+{
+    const nn_view *like = &c->out[0], *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1];
+    const nn_view *y = which ? &c->din[which - 1] : like;
+    int64_t m = like->shape[like->ndim - 2], n = like->shape[like->ndim - 1], k = c->in[0].shape[c->in[0].ndim - 1];
+    nn__matrices g;
+    nn__lay rest;                    // folds: sizes and strides of a and b
+    int i, dim;
+    int64_t at[3], r;
+    memset(&g, 0, sizeof g);
+    memset(&rest, 0, sizeof rest);
+    g.outer.count = rest.count = g.fold[0] = g.fold[1] = 1;
+    g.a = (const float *)a->data; g.b = (const float *)b->data; g.y = (float *)y->data;
+    g.m = which == 2 ? k : m; g.n = which == 1 ? k : n; g.k = which == 1 ? n : which == 2 ? m : k;
+    g.ai = a->stride[a->ndim - 2]; g.ap = a->stride[a->ndim - 1];
+    g.bp = b->stride[b->ndim - 2]; g.bj = b->stride[b->ndim - 1];
+    if (which == 2) { r = g.ai; g.ai = g.ap; g.ap = r; }
+    if (which == 1) { r = g.bp; g.bp = g.bj; g.bj = r; }
+    g.yi = y->stride[y->ndim - 2]; g.yj = y->stride[y->ndim - 1];
+    g.add = which ? (int)(c->add >> (which - 1) & 1) : 0;
+    for (dim = 0; dim < like->ndim - 2; dim++) {
+        int e = dim - (like->ndim - y->ndim);
+        int64_t size = like->shape[dim], sa = nn__batch_stride(a, like, dim), sb = nn__batch_stride(b, like, dim);
+        if (e >= 0 && (y->shape[e] == size || !which)) nn__lay_add(&g.outer, size, sa, sb, y->stride[e]);
+        else nn__lay_add(&rest, size, sa, sb, 0);
+    }
+    // rows of a that run on through the batch are more rows
+    if (g.outer.ndim == 1 && g.outer.stride[1][0] == 0 && g.outer.stride[0][0] == g.m * g.ai && g.outer.stride[2][0] == g.m * g.yi && g.m) {
+        g.m *= g.outer.count;
+        memset(&g.outer, 0, sizeof g.outer);
+        g.outer.count = 1;
+    }
+    for (i = 0; i < 2 && i < rest.ndim; i++) {           // the last dimensions are digits of the terms
+        int e = rest.ndim - 1 - i;
+        g.fold[i] = rest.size[e]; g.afold[i] = rest.stride[0][e]; g.bfold[i] = rest.stride[1][e];
+    }
+    if (!rest.count) g.k = 0;
+    if (rest.ndim <= 2) return nn__multiply(d, g, NULL, NN_F32);
+    for (r = 0; r < rest.count / (g.fold[0] * g.fold[1]); r++) {     // and those before them more launches
+        nn__matrices one = g;
+        int64_t left = r;
+        at[0] = at[1] = 0;
+        for (i = rest.ndim - 3; i >= 0; i--) { at[0] += left % rest.size[i] * rest.stride[0][i]; at[1] += left % rest.size[i] * rest.stride[1][i]; left /= rest.size[i]; }
+        one.a += at[0]; one.b += at[1];
+        one.add = g.add || r;
+        if (!nn__multiply(d, one, NULL, NN_F32)) return 0;
+    }
+    return 1;
+}
+static int nn__cuda_matmul(nn__cuda *d, const nn_call *c) { return nn__is_f32(&c->out[0]) && nn__matmul_part(d, c, 0); }
+static int nn__cuda_matmul_back(nn__cuda *d, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < 2; i++) if (c->din[i].data && !nn__is_f32(&c->din[i])) return 0;
+    for (i = 0; i < 2; i++) if (c->din[i].data && !nn__matmul_part(d, c, i + 1)) return 0;
+    return 1;
+}
+
+// ---- sums of columns and of channels: gradients of biases ----
+// x (rows, n): 32 columns a block, 8 rows at a time. x (batch, n, inner): a channel a block.
+static __global__ void __launch_bounds__(256) nn__k_column_sums(const float *x, int64_t rows, int64_t n, int64_t per, float *y, int add)
+{
+    NN_SHARED(float, sums, [8][33]);
+    const int t = (int)threadIdx.x, lane = t & 31, w = t >> 5;
+    const int64_t j = (int64_t)blockIdx.x * 32 + lane, first = blockIdx.y * per, end = min(rows, first + per);
+    float sum = 0;
+    if (j < n) for (int64_t i = first + w; i < end; i += 8) sum += x[i * n + j];
+    sums[w][lane] = sum;
+    __syncthreads();
+    if (w || j >= n) return;
+    for (int k = 1; k < 8; k++) sum += sums[k][lane];
+    y += blockIdx.y * n + j;
+    *y = add ? *y + sum : sum;
+}
+static __global__ void __launch_bounds__(256) nn__k_channel_sums(const float *x, int64_t batch, int64_t n, int64_t inner, int64_t per, float *y, int add)
+{
+    NN_SHARED(float, warps, [32]);
+    const int64_t channel = blockIdx.x, first = blockIdx.y * per, end = min(batch * inner, first + per);
+    float sum = 0;
+    for (int64_t e = first + threadIdx.x; e < end; e += 256) { const int64_t b = nn__over(e, inner); sum += x[(b * n + channel) * inner + e - b * inner]; }
+    sum = nn__block_sum(sum, warps);
+    y += blockIdx.y * n + channel;
+    if (threadIdx.x == 0) *y = add ? *y + sum : sum;
+}
+static int nn__sum_bias(nn__cuda *d, const float *x, int64_t batch, int64_t n, int64_t inner, float *y, int add)
+{
+    int64_t rows = batch * inner, blocks = inner == 1 ? nn__ceil(n, 32) : n, parts, per;
+    float *to = y;
+    if (!n) return 1;
+    parts = blocks >= NN__ENOUGH_BLOCKS / 2 ? 1 : nn__ceil(NN__ENOUGH_BLOCKS, blocks);
+    if (parts > nn__ceil(rows, inner == 1 ? 64 : 2048)) parts = nn__ceil(rows, inner == 1 ? 64 : 2048);
+    if (parts < 1) parts = 1;
+    per = nn__ceil(rows, parts);
+    if (parts > 1 && !(to = (float *)nn__cuda_scratch(d, (size_t)(parts * n) * sizeof *to))) return 1;
+    dim3 grid((unsigned)blocks, (unsigned)parts);
+    if (inner == 1) NN__LAUNCH(d, nn__k_column_sums, grid, 256, 0, x, rows, n, per, to, parts == 1 && add);
+    else            NN__LAUNCH(d, nn__k_channel_sums, grid, 256, 0, x, batch, n, inner, per, to, parts == 1 && add);
+    if (parts > 1)  NN__LAUNCH(d, nn__k_column_sums, NN__BLOCKS(n, 32), 256, 0, (const float *)to, parts, n, parts, y, add);
+    return 1;
+}
+
+// ---- linear ----
+static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x w', 1 dx = dy w, 2 dw = dy' x
+{
+    const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
+    int64_t n = c->in[1].shape[0], k = c->in[1].shape[1], m = n ? nn_view_count(&c->out[0]) / n : 0;
+    nn__matrices g;
+    if (!n && k) m = nn_view_count(&c->in[0]) / k;
+    memset(&g, 0, sizeof g);
+    g.outer.count = g.fold[0] = g.fold[1] = 1;
+    if (which < 2) {
+        g.a = (const float *)(which ? c->dout[0].data : c->in[0].data); g.b = (const float *)w->data; g.y = (float *)(which ? c->din[0].data : c->out[0].data);
+        g.m = m; g.n = which ? k : n; g.k = which ? n : k;
+        g.ai = g.k; g.ap = 1; g.bp = w->stride[!which]; g.bj = w->stride[which]; g.yi = g.n; g.yj = 1;
+        g.add = which && (c->add & 1);
+    } else {
+        g.a = (const float *)c->dout[0].data; g.b = (const float *)c->in[0].data; g.y = (float *)w->data;
+        g.m = n; g.n = k; g.k = m;
+        g.ai = 1; g.ap = n; g.bp = k; g.bj = 1; g.yi = w->stride[0]; g.yj = w->stride[1];
+        g.add = (int)(c->add >> 1 & 1);
+    }
+    return g;
+}
+static nn__weights nn__weights_of(const nn_call *c)
+{
+    const nn_view *scale = &c->in[3];
+    nn__weights w;
+    memset(&w, 0, sizeof w);
+    w.at = c->in[1].data; w.group = 1;
+    if (c->op->id != NN_OP_linear_small || !scale->data) return w;
+    w.scale = (const float *)scale->data;
+    w.sj = scale->stride[0];
+    w.group = c->in[1].shape[1] > 0 ? c->in[1].shape[1] : 1;
+    if (scale->ndim == 2) { w.group /= scale->shape[1]; w.sg = scale->stride[1]; }
+    return w;
+}
+static const float *nn__large_weights(nn__cuda *d, const nn_call *c)         // small weights as floats, in the same order; NULL after an error
+{
+    const nn_view *v = &c->in[1];
+    nn__weights w = nn__weights_of(c);
+    int64_t count = nn_view_count(v), columns = v->stride[0] == 1 && v->shape[0] > 1, inner = v->shape[columns ? 0 : 1];
+    float *to = (float *)nn__cuda_scratch(d, (size_t)count * sizeof *to);
+    if (!to || !count) return to;
+    if (v->dtype == NN_I8)        NN__LAUNCH(d, nn__k_enlarge<NN_I8>,   NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
+    else if (v->dtype == NN_BF16) NN__LAUNCH(d, nn__k_enlarge<NN_BF16>, NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
+    else                          NN__LAUNCH(d, nn__k_enlarge<NN_F16>,  NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
+    return to;
+}
+static int nn__dense_either_way(const nn_view *v)
+{
+    return (v->stride[1] == 1 && v->stride[0] == v->shape[1]) || (v->stride[0] == 1 && v->stride[1] == v->shape[0]);
+}
+static int nn__cuda_linear(nn__cuda *d, const nn_call *c)
+{
+    nn__matrices g = nn__linear_of(c, 0);
+    nn__weights w = nn__weights_of(c);
+    int then = *(const int *)c->params, small = c->op->id == NN_OP_linear_small, done;
+    if (!nn__is_f32(&c->in[0])) return 0;
+    g.bias = (const float *)c->in[2].data;
+    g.relu = then == NN_OP_relu;
+    if (small && g.m > 8) {
+        if (!nn__dense_either_way(&c->in[1])) return 0;
+        g.b = nn__large_weights(d, c);
+        if (!g.b) return 1;
+        small = 0;
+    }
+    if (then && then != NN_OP_relu) return 0;
+    done = nn__multiply(d, g, small ? &w : NULL, c->in[1].dtype);
+    return done;
+}
+static int nn__cuda_linear_back(nn__cuda *d, const nn_call *c)
+{
+    nn__matrices g = nn__linear_of(c, 1);
+    if (!nn__is_f32(&c->in[0]) || !nn__is_f32(&c->dout[0])) return 0;
+    if (c->din[0].data) {
+        if (c->op->id == NN_OP_linear_small) {
+            if (!nn__dense_either_way(&c->in[1])) return 0;
+            g.b = nn__large_weights(d, c);
+            if (!g.b) return 1;
+        }
+        if (!nn__multiply(d, g, NULL, NN_F32)) return 0;
+    }
+    if (c->din[1].data && !nn__multiply(d, nn__linear_of(c, 2), NULL, NN_F32)) return 0;
+    if (c->din[2].data) return nn__sum_bias(d, (const float *)c->dout[0].data, g.m, g.k, 1, (float *)c->din[2].data, (int)(c->add >> 2 & 1));
+    return 1;
+}
+#define NN__CUDA_PRODUCTS(X) X(matmul, nn__cuda_matmul, nn__cuda_matmul_back) X(linear, nn__cuda_linear, nn__cuda_linear_back) \
+                             X(linear_small, nn__cuda_linear, nn__cuda_linear_back)
 
 // =============================================================================================
 // >>conv   Convolutions, pooling, upsampling.
+//
+// A convolution ties a map to an image (see >>ops in nn.h): conv2d gathers the map from the image, its dx spreads the map over the image, its dw
+// correlates the two; conv_transpose2d the other way round. A spread is one gather of stride 1 for every phase of the stride. All are products:
+//   gather     rows: channels out     columns: (sample, y, x)         terms: (channel in, ky, kx)
+//   correlate  rows: map channels     columns: (channel, ky, kx)      terms: (sample, y, x)
 // =============================================================================================
-#define NN__CUDA_CONV(X)
+typedef struct nn__conv_size { int64_t batch, groups, o, c, kernel[2], map[2], image[2], stride[2], pad[2], dilation[2]; int transposed; } nn__conv_size;
+static int nn__conv_of(const nn_call *c, nn__conv_size *v)           // 0: too large for places of 32 bits
+{
+    const nn__conv_params *p = (const nn__conv_params *)c->params;
+    const nn_view *image, *map, *w = &c->in[1];
+    int d, fits = 1;
+    v->transposed = c->op->id == NN_OP_conv_transpose2d;
+    image = v->transposed ? &c->out[0] : &c->in[0];
+    map = v->transposed ? &c->in[0] : &c->out[0];
+    v->batch = image->shape[0]; v->groups = p->groups; v->o = w->shape[0] / p->groups; v->c = w->shape[1];
+    for (d = 0; d < 2; d++) {
+        v->kernel[d] = w->shape[2 + d]; v->map[d] = map->shape[2 + d]; v->image[d] = image->shape[2 + d];
+        v->stride[d] = p->stride[d]; v->dilation[d] = p->dilation[d];
+        v->pad[d] = p->same ? p->dilation[d] * (v->kernel[d] - 1) / 2 : p->pad[d];
+        fits = fits && v->image[d] < 1 << 28 && v->map[d] < 1 << 28 && v->pad[d] < 1 << 28 && v->kernel[d] * v->dilation[d] < 1 << 28 && v->map[d] * v->stride[d] < 1 << 29;
+    }
+    return fits;
+}
+// One dimension: result i lies at first + i pitch; its tap a, tap0 + a tap_step of the kernel, reads place i step + offset + a hop.
+typedef struct nn__axis { int64_t count, first, pitch, step, offset, hop, taps, tap0, tap_step; } nn__axis;
+static nn__axis nn__axis_of(const nn__conv_size *v, int d, int spread, int64_t phase)
+{
+    nn__axis a;
+    int64_t k;
+    a.count = v->map[d]; a.first = 0; a.pitch = 1; a.step = v->stride[d]; a.offset = -v->pad[d]; a.hop = v->dilation[d];
+    a.taps = v->kernel[d]; a.tap0 = 0; a.tap_step = 1;
+    if (!spread) return a;
+    a.count = (v->image[d] - phase + v->stride[d] - 1) / v->stride[d];
+    a.first = phase; a.pitch = v->stride[d]; a.step = 1;
+    a.offset = a.hop = a.taps = 0;
+    for (k = 0; k < v->kernel[d]; k++) {
+        int64_t at = phase + v->pad[d] - k * v->dilation[d];
+        if (at % v->stride[d]) continue;
+        if (a.taps == 0) { a.tap0 = k; a.offset = at / v->stride[d]; }
+        if (a.taps == 1) { a.tap_step = k - a.tap0; a.hop = at / v->stride[d] - a.offset; }
+        a.taps++;
+    }
+    return a;
+}
+static void nn__places(nn__points *s, int64_t py, int64_t px, int64_t y0, int64_t x0) { s->py = (int)py; s->px = (int)px; s->y0 = (int)y0; s->x0 = (int)x0; }
+static int nn__within(int i0, int64_t in, int ip, int p0, int64_t pn, int pp, int size)      // no index leads out of the grid in this direction
+{
+    int64_t a = (in - 1) * ip, b = (pn - 1) * pp, low = i0 + p0 + (a < 0 ? a : 0) + (b < 0 ? b : 0), high = i0 + p0 + (a > 0 ? a : 0) + (b > 0 ? b : 0);
+    return low >= 0 && high < size;
+}
+static void nn__forget_places(nn__factor *f)             // where nothing is padding
+{
+    if (nn__within(f->i.y0, f->i.ny, f->i.py, f->p.y0, f->p.ny, f->p.py, f->h)) { f->i.py = f->p.py = f->i.y0 = f->p.y0 = 0; f->h = 1; }
+    if (nn__within(f->i.x0, f->i.nx, f->i.px, f->p.x0, f->p.nx, f->p.px, f->w)) { f->i.px = f->p.px = f->i.x0 = f->p.x0 = 0; f->w = 1; }
+}
+static int nn__conv_gather(nn__cuda *d, const nn__conv_size *v, int spread, const float *from, const float *w, const float *bias, float *to, int add)
+{
+    const int64_t *in = spread ? v->map : v->image, *out = spread ? v->image : v->map, taps = v->kernel[0] * v->kernel[1];
+    int64_t rows = spread ? v->c : v->o, channels = spread ? v->o : v->c, in_plane = in[0] * in[1], out_plane = out[0] * out[1];
+    int64_t py = spread && v->stride[0] < out[0] ? v->stride[0] : 1, px = spread && v->stride[1] < out[1] ? v->stride[1] : 1, phase, phases;
+    nn__product g;
+    if (spread && v->stride[0] >= out[0]) py = out[0];
+    if (spread && v->stride[1] >= out[1]) px = out[1];
+    phases = py * px;
+    memset(&g, 0, sizeof g);
+    g.add = add; g.parts = 1; g.m = rows; g.ys = out_plane; g.bias = bias; g.bi = 1; g.bz = rows;
+    g.outer.count = 1;
+    nn__lay_add(&g.outer, v->groups, v->o * v->c * taps, channels * in_plane, rows * out_plane);
+    for (phase = 0; phase < phases; phase++) {
+        nn__side *s = &g.side[g.sides++];
+        nn__axis y = nn__axis_of(v, 0, spread, phase / px), x = nn__axis_of(v, 1, spread, phase % px);
+        memset(s, 0, sizeof *s);
+        s->k = channels * y.taps * x.taps;
+        s->a.at = w; s->b.at = from; s->y = to;
+        s->a.h = s->a.w = 1; s->b.h = (int)in[0]; s->b.w = (int)in[1];
+        s->a.i = nn__line(rows, spread ? taps : v->c * taps);
+        s->a.p = nn__digits(channels, y.taps, x.taps, spread ? v->c * taps : taps, y.tap_step * v->kernel[1], x.tap_step);
+        s->a.p.from = y.tap0 * v->kernel[1] + x.tap0;
+        s->b.i = nn__digits(v->batch, y.count, x.count, v->groups * channels * in_plane, y.step * in[1], x.step);
+        s->b.i.from = y.offset * in[1] + x.offset;
+        nn__places(&s->b.i, y.step, x.step, y.offset, x.offset);
+        s->b.p = nn__digits(channels, y.taps, x.taps, in_plane, y.hop * in[1], x.hop);
+        nn__places(&s->b.p, y.hop, x.hop, 0, 0);
+        s->column = nn__digits(v->batch, y.count, x.count, v->groups * rows * out_plane, y.pitch * out[1], x.pitch);
+        s->column.from = y.first * out[1] + x.first;
+        nn__forget_places(&s->b);
+        if (s->column.count > g.n) g.n = s->column.count;
+        if (g.sides < NN__SIDES && phase + 1 < phases) continue;
+        if (g.m && g.n && (rows <= 4 || (v->groups > 1 && rows <= 16))) {
+            unsigned across = NN__BLOCKS(g.n, 128), chunks = rows == 1 ? 1 : NN__BLOCKS(rows, 4), blocks = (unsigned)(across * chunks * g.outer.count * g.sides);
+            if (rows == 1) NN__LAUNCH(d, nn__k_few_rows<1>, blocks, 128, 0, g, across, chunks);
+            else           NN__LAUNCH(d, nn__k_few_rows<4>, blocks, 128, 0, g, across, chunks);
+        } else if (g.m && g.n) nn__product_tiled(d, &g);
+        g.sides = 0; g.n = 0; g.parts = 1;
+    }
+    return 1;
+}
+static int nn__conv_correlate(nn__cuda *d, const nn__conv_size *v, const float *map, const float *image, float *dw, int add)
+{
+    int64_t taps = v->kernel[0] * v->kernel[1], map_plane = v->map[0] * v->map[1], plane = v->image[0] * v->image[1];
+    nn__product g;
+    nn__side *s = &g.side[0];
+    memset(&g, 0, sizeof g);
+    g.sides = g.parts = 1; g.add = add; g.m = v->o; g.n = g.ys = v->c * taps;
+    g.outer.count = 1;
+    nn__lay_add(&g.outer, v->groups, v->o * map_plane, v->c * plane, v->o * v->c * taps);
+    s->a.at = map; s->b.at = image; s->y = dw;
+    s->k = v->batch * map_plane;
+    s->a.h = s->a.w = 1; s->b.h = (int)v->image[0]; s->b.w = (int)v->image[1];
+    s->a.i = nn__line(v->o, map_plane);
+    s->a.p = nn__digits(v->batch, v->map[0], v->map[1], v->groups * v->o * map_plane, v->map[1], 1);
+    s->b.i = nn__digits(v->c, v->kernel[0], v->kernel[1], plane, v->dilation[0] * v->image[1], v->dilation[1]);
+    nn__places(&s->b.i, v->dilation[0], v->dilation[1], 0, 0);
+    s->b.p = nn__digits(v->batch, v->map[0], v->map[1], v->groups * v->c * plane, v->stride[0] * v->image[1], v->stride[1]);
+    s->b.p.from = -v->pad[0] * v->image[1] - v->pad[1];
+    nn__places(&s->b.p, v->stride[0], v->stride[1], -v->pad[0], -v->pad[1]);
+    s->column = nn__line(g.n, 1);
+    nn__forget_places(&s->b);
+    if (!g.m || !g.n) return 1;
+    if (v->o * nn__ceil(g.n, 9) > 16) return nn__product_tiled(d, &g);
+    unsigned across = NN__BLOCKS(g.n, 9);
+    if (!nn__cut_terms(d, &g, across * g.m * g.outer.count, s->k, 2048)) return 1;
+    NN__LAUNCH(d, nn__k_few_results, (unsigned)(across * g.m * g.outer.count * g.parts), 256, 0, g, across);
+    nn__add_parts(d, &g);
+    return 1;
+}
+static int nn__cuda_conv(nn__cuda *d, const nn_call *c)
+{
+    nn__conv_size v;
+    if (!nn__is_f32(&c->in[0]) || !nn__conv_of(c, &v)) return 0;
+    return nn__conv_gather(d, &v, v.transposed, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)c->in[2].data, (float *)c->out[0].data, 0);
+}
+static int nn__cuda_conv_back(nn__cuda *d, const nn_call *c)
+{
+    nn__conv_size v;
+    const nn_view *dy = &c->dout[0];
+    const float *x = (const float *)c->in[0].data, *w = (const float *)c->in[1].data, *g = (const float *)dy->data;
+    if (!nn__is_f32(&c->in[0]) || !nn__is_f32(dy) || !nn__conv_of(c, &v)) return 0;
+    if (c->din[0].data) nn__conv_gather(d, &v, !v.transposed, g, w, NULL, (float *)c->din[0].data, (int)(c->add & 1));
+    if (c->din[1].data) nn__conv_correlate(d, &v, v.transposed ? x : g, v.transposed ? g : x, (float *)c->din[1].data, (int)(c->add >> 1 & 1));
+    if (c->din[2].data) nn__sum_bias(d, g, dy->shape[0], dy->shape[1], dy->shape[2] * dy->shape[3], (float *)c->din[2].data, (int)(c->add >> 2 & 1));
+    return 1;
+}
+
+// ---- pooling: a thread a result; backward, a thread a pixel, which looks at the windows it lies in, in order -------------------
+typedef struct nn__pool { int64_t count; int n[2], m[2], kernel[2], stride[2], pad[2], dilation[2], adaptive, exclude_pad, pairs; } nn__pool;     // count results or pixels
+typedef struct nn__span { int begin, end, full; } nn__span;
+NN__DEV nn__span nn__span_of(const nn__pool &p, int d, int i)        // window i in direction d (nn__pool_window of nn.h)
+{
+    nn__span w;
+    if (p.adaptive) {
+        w.begin = (int)nn__over((int64_t)i * p.n[d], p.m[d]);
+        w.end = (int)nn__over((int64_t)(i + 1) * p.n[d] + p.m[d] - 1, p.m[d]);
+        w.full = w.end - w.begin;
+        return w;
+    }
+    w.begin = i * p.stride[d] - p.pad[d];
+    w.end = w.begin + (p.kernel[d] - 1) * p.dilation[d] + 1;
+    w.full = min(w.end, p.n[d] + p.pad[d]) - w.begin;
+    w.end = min(w.end, p.n[d]);
+    if (w.begin < 0) w.begin += (-w.begin + p.dilation[d] - 1) / p.dilation[d] * p.dilation[d];
+    return w;
+}
+NN__DEV nn__span nn__windows_of(const nn__pool &p, int d, int at)    // the windows, first to end, that may hold pixel `at`
+{
+    nn__span w;
+    if (p.adaptive) {
+        w.begin = (int)nn__over((int64_t)at * p.m[d], p.n[d]);
+        w.end = (int)nn__over((int64_t)(at + 1) * p.m[d] + p.n[d] - 1, p.n[d]);
+    } else {
+        const int from = at + p.pad[d] - (p.kernel[d] - 1) * p.dilation[d];
+        w.begin = from <= 0 ? 0 : (from + p.stride[d] - 1) / p.stride[d];
+        w.end = (at + p.pad[d]) / p.stride[d] + 1;
+    }
+    w.end = min(w.end, p.m[d]);
+    w.full = 0;
+    return w;
+}
+NN__DEV float nn__share_of(const nn__pool &p, nn__span y, nn__span x)
+{
+    const float n = p.exclude_pad ? (float)max(0, y.end - y.begin) * (float)max(0, x.end - x.begin) : (float)y.full * (float)x.full;
+    return n > 0 ? n : 0;
+}
+NN__DEV int64_t nn__pixel(int64_t e, const int *size, int *y, int *x)        // plane, row, column of number e
+{
+    const int64_t r = nn__over(e, size[1]), plane = nn__over(r, size[0]);
+    *x = (int)(e - r * size[1]);
+    *y = (int)(r - plane * size[0]);
+    return plane;
+}
+static __global__ void nn__k_maxpool(const nn__pool p, const float *x, float *y, int *at)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int oy, ox, place = -1;
+    float best = -INFINITY;
+    if (e >= p.count) return;
+    x += nn__pixel(e, p.m, &oy, &ox) * p.n[0] * p.n[1];
+    const nn__span wy = nn__span_of(p, 0, oy), wx = nn__span_of(p, 1, ox);
+    const int sy = p.adaptive ? 1 : p.dilation[0], sx = p.adaptive ? 1 : p.dilation[1];
+    if (p.pairs) for (int i = wy.begin; i < wy.end; i++) {           // windows of two columns, side by side, aligned
+        const float2 v = *(const float2 *)(x + (int64_t)i * p.n[1] + wx.begin);
+        if (place < 0 || v.x > best || v.x != v.x) { best = v.x; place = i * p.n[1] + wx.begin; }
+        if (v.y > best || v.y != v.y) { best = v.y; place = i * p.n[1] + wx.begin + 1; }
+    }
+    else for (int i = wy.begin; i < wy.end; i += sy) for (int j = wx.begin; j < wx.end; j += sx) {
+        const float v = x[(int64_t)i * p.n[1] + j];
+        if (place < 0 || v > best || v != v) { best = v; place = i * p.n[1] + j; }
+    }
+    y[e] = best;
+    if (at) at[e] = place;
+}
+static __global__ void nn__k_maxpool_back(const nn__pool p, const float *dy, const int *at, float *dx, int add)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int y, x;
+    if (e >= p.count) return;
+    const int64_t plane = nn__pixel(e, p.n, &y, &x) * p.m[0] * p.m[1];
+    const nn__span wy = nn__windows_of(p, 0, y), wx = nn__windows_of(p, 1, x);
+    const int place = y * p.n[1] + x;
+    float sum = add ? dx[e] : 0;
+    for (int i = wy.begin; i < wy.end; i++) for (int j = wx.begin; j < wx.end; j++) {
+        const int64_t k = plane + (int64_t)i * p.m[1] + j;
+        if (at[k] == place) sum += dy[k];
+    }
+    dx[e] = sum;
+}
+static __global__ void nn__k_avgpool(const nn__pool p, const float *x, float *y)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int oy, ox;
+    float sum = 0;
+    if (e >= p.count) return;
+    x += nn__pixel(e, p.m, &oy, &ox) * p.n[0] * p.n[1];
+    const nn__span wy = nn__span_of(p, 0, oy), wx = nn__span_of(p, 1, ox);
+    if (p.pairs) for (int i = wy.begin; i < wy.end; i++) { const float2 v = *(const float2 *)(x + (int64_t)i * p.n[1] + wx.begin); sum += v.x; sum += v.y; }
+    else for (int i = wy.begin; i < wy.end; i++) for (int j = wx.begin; j < wx.end; j++) sum += x[(int64_t)i * p.n[1] + j];
+    const float n = nn__share_of(p, wy, wx);
+    y[e] = n > 0 ? sum / n : 0;
+}
+static __global__ void nn__k_avgpool_back(const nn__pool p, const float *dy, float *dx, int add)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int y, x;
+    if (e >= p.count) return;
+    const int64_t plane = nn__pixel(e, p.n, &y, &x) * p.m[0] * p.m[1];
+    const nn__span wy = nn__windows_of(p, 0, y), wx = nn__windows_of(p, 1, x);
+    float sum = 0;
+    for (int i = wy.begin; i < wy.end; i++) {
+        const nn__span sy = nn__span_of(p, 0, i);
+        for (int j = wx.begin; j < wx.end; j++) {
+            const float n = nn__share_of(p, sy, nn__span_of(p, 1, j));
+            if (n > 0) sum += dy[plane + (int64_t)i * p.m[1] + j] / n;
+        }
+    }
+    dx[e] = add ? dx[e] + sum : sum;
+}
+static int nn__pool_of(const nn_call *c, nn__pool *p)
+{
+    const nn__pool_params *q = (const nn__pool_params *)c->params;
+    int d, fits = nn__is_f32(&c->in[0]);
+    memset(p, 0, sizeof *p);
+    for (d = 0; d < 2; d++) {
+        int64_t n = c->in[0].shape[2 + d], m = c->out[0].shape[2 + d];
+        fits = fits && n < 1 << 29 && m < 1 << 29 && q->stride[d] < 1 << 29 && m * q->stride[d] < 1 << 30 && q->kernel[d] < 1 << 29 && q->kernel[d] * q->dilation[d] < 1 << 29;
+        p->n[d] = (int)n; p->m[d] = (int)m; p->kernel[d] = (int)q->kernel[d]; p->stride[d] = (int)q->stride[d];
+        p->pad[d] = (int)q->pad[d]; p->dilation[d] = (int)q->dilation[d];
+    }
+    p->adaptive = q->adaptive; p->exclude_pad = q->exclude_pad;
+    p->pairs = !p->adaptive && p->kernel[1] == 2 && p->stride[1] == 2 && !p->pad[1] && p->dilation[0] == 1 && p->dilation[1] == 1 && 2 * p->m[1] <= p->n[1] &&
+               !(p->n[1] & 1) && !((uintptr_t)c->in[0].data & 7);
+    p->count = nn_view_count(c->pass == NN_FORWARD ? &c->out[0] : &c->in[0]);
+    return fits;
+}
+static int nn__cuda_pool(nn__cuda *d, const nn_call *c)
+{
+    nn__pool p;
+    const float *x = (const float *)c->in[0].data;
+    float *y = (float *)c->out[0].data;
+    if (!nn__pool_of(c, &p)) return 0;
+    if (!p.count) return 1;
+    if (c->op->id == NN_OP_avgpool2d) NN__LAUNCH(d, nn__k_avgpool, NN__BLOCKS(p.count, 256), 256, 0, p, x, y);
+    else                              NN__LAUNCH(d, nn__k_maxpool, NN__BLOCKS(p.count, 256), 256, 0, p, x, y, (int *)c->aux[0].data);
+    return 1;
+}
+static int nn__cuda_pool_back(nn__cuda *d, const nn_call *c)
+{
+    nn__pool p;
+    const float *dy = (const float *)c->dout[0].data;
+    float *dx = (float *)c->din[0].data;
+    int add = (int)(c->add & 1);
+    if (!nn__pool_of(c, &p)) return 0;
+    if (!p.count || !dx) return 1;
+    if (c->op->id == NN_OP_avgpool2d) NN__LAUNCH(d, nn__k_avgpool_back, NN__BLOCKS(p.count, 256), 256, 0, p, dy, dx, add);
+    else                              NN__LAUNCH(d, nn__k_maxpool_back, NN__BLOCKS(p.count, 256), 256, 0, p, dy, (const int *)c->aux[0].data, dx, add);
+    return 1;
+}
+
+// ---- upsample: places are fractions of integers, so that no double is needed -------------------------------------------------
+typedef struct nn__resize { int64_t count; int n[2], m[2], bilinear, align; } nn__resize;
+typedef struct nn__between2 { int a, b; float share; } nn__between2; // (1 - share) x(a) + share x(b)
+NN__DEV nn__between2 nn__between_of(const nn__resize &p, int d, int i)
+{
+    nn__between2 r;
+    const int64_t n = p.n[d], m = p.m[d];
+    int64_t top = p.align ? i * (n - 1) : (2 * (int64_t)i + 1) * n - m, low = p.align ? m - 1 : 2 * m;
+    r.share = 0;
+    if (!p.bilinear) { r.a = r.b = (int)nn__over(i * n, m); return r; }
+    if (low < 1) { top = 0; low = 1; }
+    if (top < 0) top = 0;
+    const int64_t q = nn__over(top, low);
+    r.a = (int)min(q, n - 1);
+    r.b = (int)min(q + 1, n - 1);
+    r.share = (float)(top - q * low) / (float)low;
+    return r;
+}
+// Results that may read pixel `at`: their places lie in at - 1 .. at + 1.
+NN__DEV void nn__readers(const nn__resize &p, int d, int at, int *first, int *end)
+{
+    const int64_t n = p.n[d], m = p.m[d];
+    int64_t a, b;
+    if (!p.bilinear) { a = nn__over(at * m, n); b = nn__over((at + 1) * m + n - 1, n) + 1; }
+    else if (p.align) { a = n > 1 ? nn__over(max(at - 1, 0) * (m - 1), n - 1) : 0; b = n > 1 ? nn__over((at + 1) * (m - 1), n - 1) + 2 : m; }
+    else { a = nn__over(max(2 * (int64_t)at - 1, (int64_t)0) * m, 2 * n) - 1; b = nn__over((2 * (int64_t)at + 3) * m, 2 * n) + 2; }
+    if (at == 0) a = 0;
+    if (at == n - 1) b = m;
+    *first = (int)max(a, (int64_t)0);
+    *end = (int)min(b, m);
+}
+static __global__ void nn__k_upsample(const nn__resize p, const float *x, float *y)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int oy, ox;
+    if (e >= p.count) return;
+    x += nn__pixel(e, p.m, &oy, &ox) * p.n[0] * p.n[1];
+    const nn__between2 r = nn__between_of(p, 0, oy), c = nn__between_of(p, 1, ox);
+    const float *a = x + (int64_t)r.a * p.n[1], *b = x + (int64_t)r.b * p.n[1];
+    y[e] = p.bilinear ? (1 - r.share) * ((1 - c.share) * a[c.a] + c.share * a[c.b]) + r.share * ((1 - c.share) * b[c.a] + c.share * b[c.b]) : a[c.a];
+}
+static __global__ void nn__k_upsample_back(const nn__resize p, const float *dy, float *dx, int add)
+{
+    const int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int y, x, y0, y1, x0, x1;
+    float sum = 0;
+    if (e >= p.count) return;
+    dy += nn__pixel(e, p.n, &y, &x) * p.m[0] * p.m[1];
+    nn__readers(p, 0, y, &y0, &y1);
+    nn__readers(p, 1, x, &x0, &x1);
+    for (int i = y0; i < y1; i++) {
+        const nn__between2 r = nn__between_of(p, 0, i);
+        const float u = (r.a == y ? 1 - r.share : 0) + (r.b == y && p.bilinear ? r.share : 0);
+        if (r.a != y && r.b != y) continue;
+        for (int j = x0; j < x1; j++) {
+            const nn__between2 c = nn__between_of(p, 1, j);
+            if (c.a == x || c.b == x) sum += u * ((c.a == x ? 1 - c.share : 0) + (c.b == x && p.bilinear ? c.share : 0)) * dy[(int64_t)i * p.m[1] + j];
+        }
+    }
+    dx[e] = add ? dx[e] + sum : sum;
+}
+static int nn__resize_of(const nn_call *c, nn__resize *r)
+{
+    const nn__upsample_params *q = (const nn__upsample_params *)c->params;
+    int d, fits = nn__is_f32(&c->in[0]);
+    memset(r, 0, sizeof *r);
+    for (d = 0; d < 2; d++) {
+        r->n[d] = (int)c->in[0].shape[2 + d]; r->m[d] = (int)c->out[0].shape[2 + d];
+        fits = fits && c->in[0].shape[2 + d] < 1 << 30 && c->out[0].shape[2 + d] < 1 << 30;
+    }
+    r->bilinear = q->bilinear; r->align = q->align_corners;
+    r->count = nn_view_count(c->pass == NN_FORWARD ? &c->out[0] : &c->in[0]);
+    return fits;
+}
+static int nn__cuda_upsample(nn__cuda *d, const nn_call *c)
+{
+    nn__resize r;
+    if (!nn__resize_of(c, &r)) return 0;
+    if (r.count) NN__LAUNCH(d, nn__k_upsample, NN__BLOCKS(r.count, 256), 256, 0, r, (const float *)c->in[0].data, (float *)c->out[0].data);
+    return 1;
+}
+static int nn__cuda_upsample_back(nn__cuda *d, const nn_call *c)
+{
+    nn__resize r;
+    if (!nn__resize_of(c, &r)) return 0;
+    if (r.count && c->din[0].data)
+        NN__LAUNCH(d, nn__k_upsample_back, NN__BLOCKS(r.count, 256), 256, 0, r, (const float *)c->dout[0].data, (float *)c->din[0].data, (int)(c->add & 1));
+    return 1;
+}
+#define NN__CUDA_CONV(X) X(conv2d, nn__cuda_conv, nn__cuda_conv_back) X(conv_transpose2d, nn__cuda_conv, nn__cuda_conv_back) \
+                         X(maxpool2d, nn__cuda_pool, nn__cuda_pool_back) X(avgpool2d, nn__cuda_pool, nn__cuda_pool_back) \
+                         X(upsample, nn__cuda_upsample, nn__cuda_upsample_back)
 
 // =============================================================================================
 // >>norm   Softmax, log-softmax; layer, RMS, batch and group norm.

@@ -5,6 +5,7 @@
  * data races in a block and between blocks, barrier and warp-operation agreement, cp.async waits, host access to device memory.
  * Environment: PTXSIM_PROF=1 counts instructions, sectors a request and bank conflicts;  PTXSIM_ORDER=fwd|rev|rand PTXSIM_SEED=n;
  * PTXSIM_RACE=0 PTXSIM_INIT=0 switch checks off, PTXSIM_RACE=2 looks inside blocks only (for 'last block finishes' kernels);  PTXSIM_EAGER=1;  PTXSIM_NODEV=1;  PTXSIM_ARENA=MiB;  PTXSIM_ARCH=80.
+ * PTXSIM_TABLE=file writes what PTXSIM_PROF counts as a table for sass.py.
  * At exit it prints 'ptxsim: L launches, I instructions, E errors'; an error makes the process exit with 9. */
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
@@ -1953,7 +1954,7 @@ static void run_kernel(Kernel *k, dim3 g, dim3 b, char *param, size_t dyn) {
         chk_init = ienv("PTXSIM_INIT", 1);
         order = !strcmp(env("PTXSIM_ORDER", "fwd"), "rev") ? 1 : !strcmp(env("PTXSIM_ORDER", "fwd"), "rand") ? 2 : 0;
         rs = (u64)ienv("PTXSIM_SEED", 1);
-        prof = ienv("PTXSIM_PROF", 0);
+        prof = ienv("PTXSIM_PROF", *env("PTXSIM_TABLE", "") ? 3 : 0);
     }
     n_launch++;
     nlaunch[k->name]++;
@@ -2155,7 +2156,31 @@ static void load_fat(const void *w) {
     }
     if (!got) fprintf(stderr, "ptxsim: a module has no PTX (build with code=compute_80)\n");
 }
+/* PTXSIM_TABLE=file: kernel, launches; then each load and store with its requests, sectors (bank passes), and how few there could be. See sass.py. */
+static void table(const char *path) {
+    FILE *f = fopen(path, "w");
+    if (!f) return;
+    for (auto &kk : kernels) {
+        Kernel *k = kk.second;
+        if (!nlaunch[kk.first]) continue;
+        u64 steps = 0;
+        for (auto &in : k->code) steps += in.cnt;
+        fprintf(f, "kernel\t%s\t%ld\t%llu\n", kk.first.c_str(), nlaunch[kk.first], (unsigned long long)steps);
+        for (auto &q : profs[kk.first]) {
+            const Ins *in = &k->code[(size_t)q.first];
+            Prof &p = q.second;
+            if (!p.req) continue;
+            bool sh = in->sp == SHARED || in->op == LDMATRIX;
+            fprintf(f, "%s\t%s\t%d\t%d\t%llu\t%llu\t%llu\t%s\n", sh ? "shared" : "global", kk.first.c_str(), in->line,
+                    in->op == CPASYNC ? 16 : in->t.bits / 8 * in->nvec, (unsigned long long)p.req, (unsigned long long)p.sect, (unsigned long long)p.ideal,
+                    in->text.c_str());
+        }
+    }
+    fclose(f);
+}
 static void report(void) {
+    if (*env("PTXSIM_TABLE", "")) table(env("PTXSIM_TABLE", ""));
+    if (ienv("PTXSIM_PROF", 0) == 3) goto end;
     if (ienv("PTXSIM_PROF", 0))
         for (auto &kk : kernels) {
             Kernel *k = kk.second;
@@ -2188,6 +2213,7 @@ static void report(void) {
                         (double)p.sect / (double)p.req, (double)p.ideal / (double)p.req, f >= 2 ? "  <-- slow" : "");
             }
         }
+end:
     fprintf(stderr, "ptxsim: %ld launches, %llu instructions, %ld errors\n", n_launch, (unsigned long long)n_instr, n_err);
     fflush(stdout);
     if (n_err) _exit(9);
