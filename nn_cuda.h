@@ -2749,10 +2749,10 @@ static __global__ void __launch_bounds__(256) nn__k_batch_apply(nn__lines l, int
     nn__team t = nn__team_of(l);
     int64_t fixed = s == 1 ? 0 : t.line % channels;
     nn__quad q[4];
-    for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
+    NN__UNROLL for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
     NN__EACH_QUAD(i, t, t.n) {
         nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = dy ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(0);
-        for (int k = 0; s == 1 && k < (dy ? 4 : 3); k++) q[k] = nn__near4(coef + k * channels, i, channels, 0);
+        NN__UNROLL for (int k = 0; k < 4; k++) if (s == 1 && (k < 3 || dy)) q[k] = nn__near4(coef + k * channels, i, channels, 0);
         for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - q[0].v[k]) * q[1].v[k] + (g.v[k] * q[3].v[k] + q[2].v[k]);
         nn__put4(l, t, y, i, v, add);
     }
@@ -3101,7 +3101,7 @@ static __global__ void __launch_bounds__(256) nn__k_kl_div(nn__lines l, nn__kl o
 {
     nn__team t = nn__team_of(l);
     float m[2], s[2], sum = 0;
-    for (int side = 0; side < 2; side++) {
+    NN__UNROLL for (int side = 0; side < 2; side++) {
         m[side] = -INFINITY; s[side] = 0;
         NN__EACH_QUAD(i, t, t.n) {
             nn__quad q = nn__get4(l, t, side ? o.t : o.x, i, t.n, -INFINITY);
@@ -3382,7 +3382,7 @@ template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x
     }
 }
 #define NN__OVER_16(v, join) for (int o_ = 8; o_; o_ >>= 1) { float other = __shfl_xor_sync(NN__FULL, v, o_); v = join; }
-template <int CH, int BN> static __global__ void __launch_bounds__(256) nn__k_attend(nn__att a, int64_t row_blocks)
+template <int CH, int BN> static __global__ void __launch_bounds__(256, 1) nn__k_attend(nn__att a, int64_t row_blocks)
 {
     enum { BM = 64, LD = CH + 4, LP = BN + 4, RN = BN / 16 };
     NN_SHARED_DYN(float, shared);
@@ -3444,7 +3444,7 @@ static __global__ void __launch_bounds__(128) nn__k_att_delta(nn__att a, nn__hea
     sum = nn__warp_sum(sum);
     if (threadIdx.x == 0) delta[i] = sum;
 }
-template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_bounds__(BM * 4) nn__k_attend_back(nn__att a, nn__att_back g, int64_t row_blocks)
+template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_bounds__(BM * 4, 1) nn__k_attend_back(nn__att a, nn__att_back g, int64_t row_blocks)
 {
     enum { LD = CH + 4, LP = BN + 4, RN = BN / 16 };
     NN_SHARED_DYN(float, shared);
@@ -3621,7 +3621,7 @@ static nn__att nn__att_of(const nn_call *c)
     a.lengths = nn__index_of(lengths); a.lengths_step = lengths->stride[0];
     a.slopes = (const float *)slopes->data; a.slopes_step = slopes->stride[0];
     a.drop = p->dropout > 0;
-    a.stream.seed = c->seed; a.stream.step = c->step; a.stream.ordinal = c->ordinal;
+    a.stream = nn__stream_of(c);
     a.dropped = (uint64_t)((double)p->dropout * 4294967296.0);
     a.survives = p->dropout < 1 ? (float)(1.0 / (1.0 - (double)p->dropout)) : 0.0f;
     return a;
@@ -4198,13 +4198,20 @@ static nn__cuda_handler nn__cuda_table[NN_OP_COUNT][2];
 #define NN__CUDA_ENTRY(name, forward, backward) nn__cuda_table[NN_OP_##name][0] = forward; nn__cuda_table[NN_OP_##name][1] = backward;
 static void nn__cuda_fill_table(void) { NN__CUDA_OPS(NN__CUDA_ENTRY) }
 
+static int nn__cuda_double(const nn_call *c)             // there are no kernels for 64-bit floats
+{
+    int i;
+    for (i = 0; i < c->nin; i++)  if (c->in[i].data && c->in[i].dtype == NN_F64) return 1;
+    for (i = 0; i < c->nout; i++) if (c->out[i].dtype == NN_F64) return 1;
+    return c->pass == NN_BACKWARD && c->nin && c->din[0].data && c->din[0].dtype == NN_F64;
+}
 static int nn__cuda_run(void *self, const nn_call *c)
 {
     nn__cuda *d = (nn__cuda *)self;
     nn__cuda_handler handler = nn__cuda_table[c->op->id][c->pass == NN_BACKWARD];
     int done;
     if (d->dead) { nn_fail(c->nn, "%s", d->error); return 1; }
-    if (!handler) { d->refused[c->op->id][c->pass]++; return 0; }
+    if (!handler || nn__cuda_double(c)) { d->refused[c->op->id][c->pass]++; return 0; }
     cudaSetDevice(d->device);
     nn__cuda_keep_scratch(d, d->scratches > 1);
     d->call = c;
