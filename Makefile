@@ -52,7 +52,7 @@ test:
 # CUDA (see tests/check_cuda.sh): the kernels of nn_cuda.h as C++ on the CPU, or nvcc's PTX in tests/cuda/ptxsim, and one test program for all.
 # make build/cuda/test_shim && NN_CASE=conv2d build/cuda/test_shim every_case
 NVCC     = $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
-SHIM     = $(CXX) -std=c++11 -O1 -g -Wall -Wextra -Wno-unused-function -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h
+SHIM     = $(CXX) -std=c++11 -O1 -g -Wall -Wextra -Wno-unused-function -Wno-unknown-pragmas -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h
 build/cuda/test_cuda.o: tests/cuda/test_cuda.c $(TEST_DEPENDS) nn_cuda.h
 	@mkdir -p build/cuda
 	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -c $< -o $@
