@@ -3331,6 +3331,20 @@ NN__DEV void nn__att_keep4(const nn__att &a, int64_t unit, int key, int row, flo
     nn__philox(a.stream, (uint64_t)(((unit * a.tk + key) * a.blocks * 32 + row) / 4), r);
     for (int k = 0; k < 4; k++) keep[k] = r[k] >= a.dropped ? a.survives : 0.0f;
 }
+NN__DEV float nn__att_keep(const nn__att &a, int64_t unit, int key, int row)
+{
+    float k[4];
+    nn__att_keep4(a, unit, key, row & ~3, k);
+    return row & 2 ? row & 1 ? k[3] : k[2] : row & 1 ? k[1] : k[0];
+}
+// The columns that a tile of rows of attention's backward walks over: side 0 keys, side 1 the queries that may see these keys.
+NN__DEV void nn__att_reach(const nn__att &a, int64_t unit, int side, int64_t first, int rows, int step, int length, int *column, int *end)
+{
+    int64_t since = first - (a.tk - a.tq);
+    *column = side && a.causal && since > 0 ? (int)(since * a.group / step * step) : 0;
+    if (side) *end = first < length ? (int)a.rows : 0;
+    else *end = nn__att_row_of(a, unit, (int)(first + rows < a.rows ? first + rows : a.rows) - 1, length).limit;
+}
 // n rows (or keys) from `first` on, numbers from .. from + CH - 1 of their d, to shared memory; zeros where there are none.
 template <int CH> NN__DEV void nn__att_tile(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int n, int64_t from, int64_t d, float scale, float *to)
 {
@@ -3455,14 +3469,7 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
     const nn__heads &x1 = SIDE ? a.k : a.q, &x2 = SIDE ? a.v : g.dy, &y1 = SIDE ? a.q : a.k, &y2 = SIDE ? g.dy : a.v;
     float s1 = SIDE ? 1.0f : a.scale, t1 = SIDE ? a.scale : 1.0f;            // Q comes scaled
     length = nn__att_length(a, unit);
-    if (SIDE) {                                          // queries that may see these keys
-        int64_t since = first - (a.tk - a.tq);
-        column = a.causal && since > 0 ? (int)(since * a.group / BN * BN) : 0;
-        end = first < length ? (int)a.rows : 0;
-    } else {
-        column = 0;
-        end = nn__att_row_of(a, unit, (int)(first + BM < rows ? first + BM : rows) - 1, length).limit;
-    }
+    nn__att_reach(a, unit, SIDE, first, BM, BN, length, &column, &end);
     for (int fresh = 1; column < end; column += BN, fresh = 0) {
         float s[4][RN] = {{0}}, dp[4][RN] = {{0}};
         for (int64_t e = 0; e < a.d || e < a.dv; e += CH) {
@@ -3485,7 +3492,7 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
                 int mine = (int)first + top + i, row = SIDE ? other : mine, key = SIDE ? mine : other, there = row < a.rows && key < a.tk;
                 nn__att_row info = nn__att_row_of(a, unit, row, length);
                 float p = there ? __expf(nn__att_score(a, info, key, s[i][j]) - a.kept[unit * a.rows + row]) : 0.0f;
-                if (a.drop && SIDE) { float k4[4]; nn__att_keep4(a, unit, key, row & ~3, k4); keep[i] = row & 2 ? row & 1 ? k4[3] : k4[2] : row & 1 ? k4[1] : k4[0]; }
+                if (a.drop && SIDE) keep[i] = nn__att_keep(a, unit, key, row);
                 dp[i][j] = there ? p * (dp[i][j] * keep[i] - g.delta[unit * a.rows + row]) : 0.0f;
                 s[i][j] = p * keep[i];
             }
@@ -3507,6 +3514,173 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
     for (int i = 0; i < 4; i++) scale[i] = SIDE ? 1.0f : a.scale;
     if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__att_give<CH>(a, SIDE ? g.dk : g.dq, unit, SIDE, first, rows, a.d, one, scale, SIDE ? g.add_k : g.add_q);
     if (SIDE && g.dv.data) nn__att_give<CH>(a, g.dv, unit, SIDE, first, rows, a.dv, two, scale, g.add_v);
+}
+
+// ---- the same on tensor cores: TF32 words are numbers, BF16 words two neighbours; sizes up to 128. A warp has 16 rows; lane 4 g + t has rows
+// g and g + 8 and columns 2 t, 2 t + 1 of every 8, and what it has of P is, as it stands, the left factor of the next product.
+template <int MMA> NN__DEV void nn__att_mma(float (&y)[4], const unsigned *a, const unsigned *b) { if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(y, a, b); else NN__MMA_BF16_16816(y, a, b); }
+template <int D, int MMA> struct nn__mma_tile { enum { HALF = MMA != NN_CUDA_TF32, LINE = (HALF ? D / 2 : D) + 4, STEPS = (HALF ? D / 2 : D) / 8 }; };
+template <int D, int MMA> NN__DEV void nn__att_words(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int n, int64_t d, float scale, unsigned *to)
+{
+    typedef nn__mma_tile<D, MMA> T;
+    for (int i = threadIdx.x; i < n * (D / 4); i += blockDim.x) {
+        int r = i / (D / 4), e = i % (D / 4) * 4;
+        nn__quad q = nn__quad_of(0);
+        if (first + r < last && e < d) {
+            const float *p = nn__unit_at(a, x, unit, first + r, keys);
+            if (x.e == 1) q = nn__near4(p, e, d, 0);
+            else for (int k = 0; k < 4; k++) if (e + k < d) q.v[k] = p[(e + k) * x.e];
+        }
+        for (int k = 0; k < 4; k++) q.v[k] *= scale;
+        if (T::HALF) *(uint2 *)(to + r * T::LINE + e / 2) = make_uint2(nn__word<MMA>(q.v[0], q.v[1]), nn__word<MMA>(q.v[2], q.v[3]));
+        else *(uint4 *)(to + r * T::LINE + e) = make_uint4(nn__word<MMA>(q.v[0], 0), nn__word<MMA>(q.v[1], 0), nn__word<MMA>(q.v[2], 0), nn__word<MMA>(q.v[3], 0));
+    }
+}
+// s (16 rows of the warp, 8 * N columns) += x y^T;   acc (16 rows, D columns) += p b, p of 8 * N columns as s is
+template <int D, int MMA, int N> NN__DEV void nn__mma_dot(float (&s)[N][4], const unsigned *x, const unsigned *y)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE };
+    int g = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3;
+    NN__UNROLL for (int k = 0; k < nn__mma_tile<D, MMA>::STEPS; k++) {
+        const unsigned *p = x + g * LINE + 8 * k + t, *q = y + g * LINE + 8 * k + t;
+        unsigned u[4] = { p[0], p[8 * LINE], p[4], p[8 * LINE + 4] };
+        NN__UNROLL for (int j = 0; j < N; j++) { unsigned v[2] = { q[8 * j * LINE], q[8 * j * LINE + 4] }; nn__att_mma<MMA>(s[j], u, v); }
+    }
+}
+template <int D, int MMA, int N> NN__DEV void nn__mma_mix(float (&acc)[D / 8][4], const float (&p)[N][4], const unsigned *b)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE };
+    int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    if (nn__mma_tile<D, MMA>::HALF) {
+        NN__UNROLL for (int j = 0; j < N; j += 2) {
+            unsigned u[4] = { nn__word<MMA>(p[j][0], p[j][1]), nn__word<MMA>(p[j][2], p[j][3]), nn__word<MMA>(p[j + 1][0], p[j + 1][1]), nn__word<MMA>(p[j + 1][2], p[j + 1][3]) };
+            NN__UNROLL for (int c = 0; c < D / 8; c += 2) {
+                unsigned v[4];
+                NN__LDMATRIX_TRANS(v, b + (8 * j + (lane & 15)) * LINE + 4 * (c + (lane >> 4)), 4);
+                nn__att_mma<MMA>(acc[c], u, v);
+                nn__att_mma<MMA>(acc[c + 1], u, v + 2);
+            }
+        }
+    } else NN__UNROLL for (int j = 0; j < N; j++) {      // term t of a product is column 2 t, term t + 4 column 2 t + 1
+        unsigned u[4] = { nn__word<MMA>(p[j][0], 0), nn__word<MMA>(p[j][2], 0), nn__word<MMA>(p[j][1], 0), nn__word<MMA>(p[j][3], 0) };
+        const unsigned *q = b + (8 * j + 2 * t) * LINE + g;
+        NN__UNROLL for (int c = 0; c < D / 8; c++) { unsigned v[2] = { q[8 * c], q[LINE + 8 * c] }; nn__att_mma<MMA>(acc[c], u, v); }
+    }
+}
+template <int D> NN__DEV void nn__mma_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, const float (&acc)[D / 8][4], float low, float high, int add)
+{
+    int t = threadIdx.x & 3;
+    NN__UNROLL for (int i = 0; i < 2; i++) {
+        int64_t r = first + 8 * i;
+        if (r >= last) continue;
+        float *p = nn__unit_at(a, x, unit, r, keys);
+        NN__UNROLL for (int c = 0; c < D / 8; c++) {
+            int e = 8 * c + 2 * t;
+            float u = acc[c][2 * i] * (i ? high : low), v = acc[c][2 * i + 1] * (i ? high : low);
+            if (e + 1 < d && x.e == 1 && ((uintptr_t)(p + e) & 7) == 0) {
+                float2 *to = (float2 *)(p + e);
+                if (add) { float2 old = *to; u += old.x; v += old.y; }
+                *to = make_float2(u, v);
+                continue;
+            }
+            if (e < d) p[e * x.e] = add ? p[e * x.e] + u : u;
+            if (e + 1 < d) p[(e + 1) * x.e] = add ? p[(e + 1) * x.e] + v : v;
+        }
+    }
+}
+#define NN__OVER_4(v, join) for (int o_ = 1; o_ < 4; o_ *= 2) { float other = __shfl_xor_sync(NN__FULL, v, o_); v = join; }
+template <int D, int MMA, int BN> static __global__ void __launch_bounds__(128, 1) nn__k_attend_mma(nn__att a, int64_t row_blocks)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE, N = BN / 8 };
+    NN_SHARED_DYN(unsigned, shared);
+    unsigned *qs = shared, *ks = qs + 64 * LINE, *vs = ks + BN * LINE;
+    int length, seen, warp = threadIdx.x >> 5, t = threadIdx.x & 3;
+    int64_t unit = blockIdx.x / row_blocks, first = (row_blocks - 1 - blockIdx.x % row_blocks) * 64, mine = first + 16 * warp + ((threadIdx.x & 31) >> 2);
+    float m[2], l[2], o[D / 8][4] = {{0}};
+    nn__att_row info[2];
+    length = nn__att_length(a, unit);
+    seen = nn__att_row_of(a, unit, (int)(first + 64 < a.rows ? first + 64 : a.rows) - 1, length).limit;
+    NN__UNROLL for (int i = 0; i < 2; i++) { m[i] = -INFINITY; l[i] = 0; info[i] = nn__att_row_of(a, unit, (int)mine + 8 * i, length); }
+    nn__att_words<D, MMA>(a, a.q, unit, 0, first, a.rows, 64, a.d, a.scale, qs);
+    for (int key = 0; key < seen; key += BN) {
+        float s[N][4] = {{0}};
+        __syncthreads();
+        nn__att_words<D, MMA>(a, a.k, unit, 1, key, seen, BN, a.d, 1, ks);
+        nn__att_words<D, MMA>(a, a.v, unit, 1, key, seen, BN, a.dv, 1, vs);
+        __syncthreads();
+        nn__mma_dot<D, MMA, N>(s, qs + 16 * warp * LINE, ks);
+        NN__UNROLL for (int i = 0; i < 2; i++) {
+            float most = m[i], sum = 0, f, safe;
+            NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
+                s[j][e] = nn__att_score(a, info[i], key + 8 * j + 2 * t + (e & 1), s[j][e]);
+                most = fmaxf(most, s[j][e]);
+            }
+            NN__OVER_4(most, fmaxf(most, other))
+            safe = most == -INFINITY ? 0.0f : most;
+            f = __expf(m[i] - safe);
+            NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
+                s[j][e] = __expf(s[j][e] - safe);
+                sum += s[j][e];
+                if (a.drop) s[j][e] *= nn__att_keep(a, unit, key + 8 * j + 2 * t + (e & 1), (int)mine + 8 * i);
+            }
+            NN__OVER_4(sum, sum + other)
+            l[i] = l[i] * f + sum;
+            m[i] = most;
+            NN__UNROLL for (int c = 0; c < D / 8; c++) { o[c][2 * i] *= f; o[c][2 * i + 1] *= f; }
+        }
+        nn__mma_mix<D, MMA, N>(o, s, vs);
+    }
+    NN__UNROLL for (int i = 0; i < 2; i++)
+        if (a.kept && t == 0 && mine + 8 * i < a.rows) a.kept[unit * a.rows + mine + 8 * i] = l[i] == 0 ? INFINITY : m[i] + logf(l[i]);
+    nn__mma_give<D>(a, a.y, unit, 0, mine, a.rows, a.dv, o, l[0] == 0 ? 0.0f : 1.0f / l[0], l[1] == 0 ? 0.0f : 1.0f / l[1], 0);
+}
+template <int D, int MMA, int WARPS, int SIDE> static __global__ void __launch_bounds__(32 * WARPS, 1) nn__k_attend_mma_back(nn__att a, nn__att_back g, int64_t row_blocks)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE, BM = 16 * WARPS, BN = 32, N = BN / 8 };
+    NN_SHARED_DYN(unsigned, shared);
+    unsigned *a1 = shared, *a2 = a1 + BM * LINE, *b1 = a2 + BM * LINE, *b2 = b1 + BN * LINE;
+    int length, column, end, warp = threadIdx.x >> 5, t = threadIdx.x & 3;
+    int64_t unit = blockIdx.x / row_blocks, first = blockIdx.x % row_blocks * BM, mine = first + 16 * warp + ((threadIdx.x & 31) >> 2), rows = SIDE ? a.tk : a.rows;
+    float one[D / 8][4] = {{0}}, two[D / 8][4] = {{0}}, kept[2], delta[2];
+    nn__att_row info[2];
+    length = nn__att_length(a, unit);
+    nn__att_reach(a, unit, SIDE, first, BM, BN, length, &column, &end);
+    NN__UNROLL for (int i = 0; i < 2; i++) {
+        int there = !SIDE && mine + 8 * i < rows;
+        info[i] = nn__att_row_of(a, unit, there ? (int)mine + 8 * i : (int)a.rows, length);
+        kept[i] = there ? a.kept[unit * a.rows + mine + 8 * i] : INFINITY;
+        delta[i] = there ? g.delta[unit * a.rows + mine + 8 * i] : 0.0f;
+    }
+    nn__att_words<D, MMA>(a, SIDE ? a.k : a.q, unit, SIDE, first, rows, BM, a.d, SIDE ? 1.0f : a.scale, a1);
+    nn__att_words<D, MMA>(a, SIDE ? a.v : g.dy, unit, SIDE, first, rows, BM, a.dv, 1, a2);
+    for (; column < end; column += BN) {
+        float s[N][4] = {{0}}, dp[N][4] = {{0}};
+        __syncthreads();
+        nn__att_words<D, MMA>(a, SIDE ? a.q : a.k, unit, !SIDE, column, end, BN, a.d, SIDE ? a.scale : 1.0f, b1);
+        nn__att_words<D, MMA>(a, SIDE ? g.dy : a.v, unit, !SIDE, column, end, BN, a.dv, 1, b2);
+        __syncthreads();
+        nn__mma_dot<D, MMA, N>(s, a1 + 16 * warp * LINE, b1);
+        nn__mma_dot<D, MMA, N>(dp, a2 + 16 * warp * LINE, b2);
+        NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 0; e < 2; e++) {
+            int at = column + 8 * j + 2 * t + e;
+            if (SIDE) {
+                int there = at < a.rows;
+                info[0] = info[1] = nn__att_row_of(a, unit, there ? at : (int)a.rows, length);
+                kept[0] = kept[1] = there ? a.kept[unit * a.rows + at] : INFINITY;
+                delta[0] = delta[1] = there ? g.delta[unit * a.rows + at] : 0.0f;
+            }
+            NN__UNROLL for (int i = 0; i < 2; i++) {
+                int key = SIDE ? (int)mine + 8 * i : at, row = SIDE ? at : (int)mine + 8 * i;
+                float p = __expf(nn__att_score(a, info[i], key, s[j][2 * i + e]) - kept[i]), keep = a.drop ? nn__att_keep(a, unit, key, row) : 1.0f;
+                dp[j][2 * i + e] = p * (dp[j][2 * i + e] * keep - delta[i]);
+                s[j][2 * i + e] = p * keep;
+            }
+        }
+        nn__mma_mix<D, MMA, N>(one, dp, b1);
+        if (SIDE) nn__mma_mix<D, MMA, N>(two, s, b2);
+    }
+    if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__mma_give<D>(a, SIDE ? g.dk : g.dq, unit, SIDE, mine, rows, a.d, one, SIDE ? 1.0f : a.scale, SIDE ? 1.0f : a.scale, SIDE ? g.add_k : g.add_q);
+    if (SIDE && g.dv.data) nn__mma_give<D>(a, g.dv, unit, SIDE, mine, rows, a.dv, two, 1, 1, g.add_v);
 }
 
 // ---- decoding: few rows against many keys. Blocks share the keys of a unit; a group of `lanes` threads takes a key; then the parts join.
@@ -3629,10 +3803,24 @@ static nn__att nn__att_of(const nn_call *c)
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
     do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
+static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0. FP16 would overflow where BF16 does not: TF32 has its digits
+{
+    return d->arch < 80 || a->d > 128 || a->dv > 128 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
+}
+template <int D, int MMA, int WARPS> static int nn__attend_cores(nn__cuda *d, const nn__att &a, const nn__att_back &g, int want_q, int want_k)
+{
+    enum { BM = 16 * WARPS };
+    size_t bytes = (2 * BM + 64) * nn__mma_tile<D, MMA>::LINE * sizeof(float);
+    int64_t units = a.b * a.hk;
+    if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_mma_back<D, MMA, WARPS, 0>), units, (a.rows + BM - 1) / BM, 1, 32 * WARPS, bytes, a, g);
+    if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_mma_back<D, MMA, WARPS, 1>), units, (a.tk + BM - 1) / BM, 1, 32 * WARPS, bytes, a, g);
+    return 1;
+}
 static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
 {
     nn__att a = nn__att_of(c);
     int64_t units = a.b * a.hk, blocks = (a.rows + 63) / 64;
+    int mma = nn__att_cores(d, &a), small = a.d <= 64 && a.dv <= 64;
     if (!units || !a.rows) return 1;
     if (!nn__att_fits(&a)) return 0;
     if (a.rows <= NN__DECODE_ROWS && a.d <= 128 && a.dv <= 128 && !a.drop && a.tk >= 32) {
@@ -3645,14 +3833,18 @@ static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
         NN__LAUNCH(d, nn__k_decode_join, (unsigned)(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
         return 1;
     }
-    if (a.d <= 64 && a.dv <= 64) NN__LAUNCH_ATT(d, (nn__k_attend<64, 64>), units, blocks, 1, 256, (64 * 68 + 64 * 68 + 64 * 68) * sizeof(float), a);
+    if (mma == NN_CUDA_BF16 && small)    NN__LAUNCH_ATT(d, (nn__k_attend_mma<64, NN_CUDA_BF16, 64>), units, blocks, 1, 128, 3 * 64 * 36 * sizeof(float), a);
+    else if (mma == NN_CUDA_BF16)        NN__LAUNCH_ATT(d, (nn__k_attend_mma<128, NN_CUDA_BF16, 64>), units, blocks, 1, 128, 3 * 64 * 68 * sizeof(float), a);
+    else if (mma == NN_CUDA_TF32 && small) NN__LAUNCH_ATT(d, (nn__k_attend_mma<64, NN_CUDA_TF32, 64>), units, blocks, 1, 128, 3 * 64 * 68 * sizeof(float), a);
+    else if (mma == NN_CUDA_TF32)        NN__LAUNCH_ATT(d, (nn__k_attend_mma<128, NN_CUDA_TF32, 32>), units, blocks, 1, 128, 128 * 132 * sizeof(float), a);
+    else if (small) NN__LAUNCH_ATT(d, (nn__k_attend<64, 64>), units, blocks, 1, 256, (64 * 68 + 64 * 68 + 64 * 68) * sizeof(float), a);
     else NN__LAUNCH_ATT(d, (nn__k_attend<128, 32>), units, blocks, (a.dv + 127) / 128, 256, (64 * 132 + 32 * 132 + 64 * 36) * sizeof(float), a);
     return 1;
 }
 static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
 {
     nn__att a = nn__att_of(c);
-    int layout = ((const nn__attention_params *)c->params)->layout, packed = layout == NN__ATT_PACKED, want_q, want_k;
+    int layout = ((const nn__attention_params *)c->params)->layout, packed = layout == NN__ATT_PACKED, want_q, want_k, mma = nn__att_cores(d, &a), small = a.d <= 64 && a.dv <= 64;
     int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
     nn__att_back g;
     float *delta;
@@ -3666,7 +3858,9 @@ static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
     if (!delta) return 1;
     g.delta = delta;
     if (all) NN__LAUNCH(d, nn__k_att_delta, NN__BLOCKS(all, 4), dim3(32, 4), 0, a, g.dy, delta);
-    if (a.d <= 64 && a.dv <= 64) {
+    if (mma == NN_CUDA_BF16)      return small ? nn__attend_cores<64, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k);
+    else if (mma == NN_CUDA_TF32) return small ? nn__attend_cores<64, NN_CUDA_TF32, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_TF32, 2>(d, a, g, want_q, want_k);
+    if (small) {
         size_t bytes = (2 * 64 * 68 + 2 * 32 * 68 + 64 * 36) * sizeof(float);
         if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 0>), units, (a.rows + 63) / 64, 1, 256, bytes, a, g);
         if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 1>), units, (a.tk + 63) / 64, 1, 256, bytes, a, g);
