@@ -87,7 +87,7 @@ static int guarded_run(void *self, const nn_call *c)
         nn_device_guard(extent.at, extent.bytes, extent.count);
         k = 0;
         if (back) for (int i = 0; i < c->nin; i++, k++) { if (!(c->add >> i & 1) && (c->op->flags & NN_OP_ASSIGNS)) must_write(&c->din[i], numbers[k]); }
-        else if (c->op->id != NN_OP_accumulate) {        /* which reads its result */
+        else if (c->op->id != NN_OP_accumulate) {        /* which adds to its result */
             for (int i = 0; i < c->nout; i++) must_write(&c->out[i], numbers[k++]);
             for (int i = 0; i < c->naux; i++) must_write(&c->aux[i], numbers[k++]);
         }
