@@ -3982,15 +3982,15 @@ NN__DEV float nn__pair_slope(int op, int side, float x, float t, float w, float 
     default:              return side ? w * nn__bce(x, q, -1) : w * ((1 - t) * nn__sigmoid_of(x) - q * t * nn__sigmoid_of(-x));
     }
 }
-typedef struct nn__pair { const float *x, *t, *w, *q; int64_t n; float p; int op, none; } nn__pair;
-NN__DEV nn__quad nn__pair_get(const float *p, int64_t i, int64_t n) { return p ? nn__near4(p, i, n, 0) : nn__quad_of(1); }
-static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pair o, float *y)        // y: of elements, or of chunks
+typedef struct nn__pairs { const float *x, *t, *w, *q; int64_t n; float p; int op, none; } nn__pairs;
+NN__DEV nn__quad nn__pairs_get(const float *p, int64_t i, int64_t n) { return p ? nn__near4(p, i, n, 0) : nn__quad_of(1); }
+static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pairs o, float *y)        // y: of elements, or of chunks
 {
     NN_SHARED(float, warps, [32]);
     int64_t from = (int64_t)blockIdx.x * NN__CUDA_LOSS_CHUNK, end = from + NN__CUDA_LOSS_CHUNK < o.n ? from + NN__CUDA_LOSS_CHUNK : o.n;
     float sum = 0;
     for (int64_t i = from + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
-        nn__quad x = nn__near4(o.x, i, end, 0), t = nn__near4(o.t, i, end, 0), w = nn__pair_get(o.w, i, end), q = nn__pair_get(o.q, i, end);
+        nn__quad x = nn__near4(o.x, i, end, 0), t = nn__near4(o.t, i, end, 0), w = nn__pairs_get(o.w, i, end), q = nn__pairs_get(o.q, i, end);
         for (int k = 0; k < 4; k++) { x.v[k] = nn__pair_loss(o.op, x.v[k], t.v[k], w.v[k], q.v[k], o.p); if (i + k < end) sum += x.v[k]; }
         if (o.none) nn__near4_put(y, i, end, x, 0);
     }
@@ -3998,11 +3998,11 @@ static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pair o, float 
     sum = nn__block_sum(sum, warps);
     if (threadIdx.x == 0) y[blockIdx.x] = sum;
 }
-static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pair o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
+static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pairs o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
 {
     int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= o.n) return;
-    nn__quad x = nn__near4(o.x, i, o.n, 0), t = nn__near4(o.t, i, o.n, 0), w = nn__pair_get(o.w, i, o.n), q = nn__pair_get(o.q, i, o.n);
+    nn__quad x = nn__near4(o.x, i, o.n, 0), t = nn__near4(o.t, i, o.n, 0), w = nn__pairs_get(o.w, i, o.n), q = nn__pairs_get(o.q, i, o.n);
     nn__quad g = o.none ? nn__near4(dy, i, o.n, 0) : nn__quad_of(dy[0] / divisor), a, b;
     for (int k = 0; k < 4; k++) a.v[k] = g.v[k] * nn__pair_slope(o.op, 0, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
     if (dx) nn__near4_put(dx, i, o.n, a, add_x);
@@ -4010,10 +4010,10 @@ static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pair o, c
     for (int k = 0; k < 4; k++) b.v[k] = g.v[k] * nn__pair_slope(o.op, 1, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
     nn__near4_put(dt, i, o.n, b, add_t);
 }
-static nn__pair nn__pair_of(const nn_call *c)
+static nn__pairs nn__pairs_of(const nn_call *c)
 {
     const nn__loss_params *p = (const nn__loss_params *)c->params;
-    nn__pair o;
+    nn__pairs o;
     o.x = (const float *)c->in[0].data; o.t = (const float *)c->in[1].data;
     o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL); o.q = (const float *)(c->nin > 3 ? c->in[3].data : NULL);
     o.n = nn_view_count(&c->in[0]); o.p = (float)p->p; o.op = c->op->id; o.none = p->reduction == NN_NONE;
@@ -4021,7 +4021,7 @@ static nn__pair nn__pair_of(const nn_call *c)
 }
 static int nn__cuda_pair_loss(nn__cuda *d, const nn_call *c)
 {
-    nn__pair o = nn__pair_of(c);
+    nn__pairs o = nn__pairs_of(c);
     int64_t chunks = (o.n + NN__CUDA_LOSS_CHUNK - 1) / NN__CUDA_LOSS_CHUNK;
     float *y = (float *)(o.none ? c->out[0].data : nn__cuda_scratch(d, (size_t)chunks * sizeof *y));
     if (!y) return 1;
@@ -4031,7 +4031,7 @@ static int nn__cuda_pair_loss(nn__cuda *d, const nn_call *c)
 }
 static int nn__cuda_pair_loss_back(nn__cuda *d, const nn_call *c)
 {
-    nn__pair o = nn__pair_of(c);
+    nn__pairs o = nn__pairs_of(c);
     if (o.n && (c->din[0].data || c->din[1].data))
         NN__LAUNCH(d, nn__k_pair_loss_back, NN__BLOCKS(o.n, 1024), 256, 0, o, (const float *)c->dout[0].data, ((const nn__loss_params *)c->params)->reduction == NN_MEAN ? (float)o.n : 1.0f,
                    (float *)c->din[0].data, (float *)c->din[1].data, (int)(c->add & 1), (int)(c->add >> 1 & 1));
