@@ -534,23 +534,6 @@ static int nn__is_flat(const nn_view *v)                 // contiguous, as nn.h 
 }
 static int nn__aligned(const void *a, const void *b, const void *c) { return (((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) & 15) == 0; }
 
-#ifdef NN_CUDA_EMU
-#  define NN__UNROLLED
-#else
-#  define NN__UNROLLED _Pragma("unroll")
-#endif
-// Classes, indices, lengths: i64 or i32.
-typedef struct nn__index { const void *data; int wide; } nn__index;
-static nn__index nn__index_of(const nn_view *v) { nn__index r; r.data = v->data; r.wide = v->dtype == NN_I64; return r; }
-NN__DEV int64_t nn__index_at(const nn__index &t, int64_t i) { return t.wide ? ((const int64_t *)t.data)[i] : (int64_t)((const int *)t.data)[i]; }
-// One that is out of range: the first kernel to see one writes it down.
-typedef struct nn__complaint { int said; int64_t at, value, size; } nn__complaint;
-NN__DEV void nn__complain(nn__complaint *bad, int64_t at, int64_t value, int64_t size)
-{
-    if (bad && atomicCAS(&bad->said, 0, 1) == 0) { bad->at = at; bad->value = value; bad->size = size; }
-}
-#define NN__COMPLAINT(d) ((nn__complaint *)NULL)
-
 // =============================================================================================
 // >>maps   Elementwise ops, stamped from nn.h's rows; copies, casts, fills; dropout and random numbers.
 // A thread takes four neighbours where every operand allows it (nn__lay_fours), else one number. It reads all of its numbers before it
@@ -3594,20 +3577,10 @@ static int nn__cuda_upsample_back(nn__cuda *d, const nn_call *c)
 // =============================================================================================
 // >>norm   Softmax, log-softmax; layer, RMS, batch and group norm.
 // =============================================================================================
-typedef struct nn__stream { uint64_t seed, step, ordinal; } nn__stream;
-NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
-{
-    uint32_t k0 = (uint32_t)s.seed, k1 = (uint32_t)(s.seed >> 32);
-    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)s.step;
-    for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
-    }
-    r[0] = c0; r[1] = c1; r[2] = c2; r[3] = c3;
-}
+typedef struct nn__index { const void *data; int dtype; } nn__index;         // classes, rows of a table, lengths: i64 or i32
+static nn__index nn__index_of(const nn_view *v) { nn__index r; r.data = v->data; r.dtype = v->dtype; return r; }
+NN__DEV int64_t nn__index_at(const nn__index &t, int64_t i) { return nn__index_at(t.dtype, t.data, i); }
+
 // ---- lines: numbers along a dimension, that a team of threads goes through four at a time ------------------------
 // Where the numbers of a line lie side by side, its team is a warp, or a block if it is long or there are few. Other lines lie side by
 // side themselves: a block of 32 x 8 threads takes 32 of them, and a team is the 8 threads of a column. Number i of line k is at
@@ -3783,6 +3756,12 @@ static int nn__cuda_softmax_back(nn__cuda *d, const nn_call *c)
     return 1;
 }
 
+static __global__ void __launch_bounds__(256) nn__k_give(nn__lines l, const float *x, float *y, int add)       // y (+)= x
+{
+    nn__team t = nn__team_of(l);
+    NN__EACH_QUAD(i, t, t.n) nn__put4(l, t, y, i, nn__get4(l, t, x, i, t.n, 0), add);
+}
+
 // ---- norms: formulas as at nn.h's.   x is (B, C, S): n numbers share mean and rstd.   y = w h + b,  h = (x - mean) rstd -----------
 typedef struct nn__norm_dims { int64_t b, c, s, groups, n; } nn__norm_dims;
 static nn__norm_dims nn__norm_dims_of(const nn_call *c)
@@ -3881,10 +3860,10 @@ static __global__ void __launch_bounds__(256) nn__k_norm_sums(nn__lines l, int64
     float dot = 0, sum = 0;
     NN__EACH_QUAD(j, t, end - from) {
         int64_t i = from + j;
-        nn__quad v = nn__get4(l, t, x, i, end, 0), g = nn__get4(l, t, dy, i, end, 0);
+        nn__quad v = x ? nn__get4(l, t, x, i, end, 0) : nn__quad_of(0), g = nn__get4(l, t, dy, i, end, 0);
         for (int k = 0; k < 4; k++) if (i + k < end) {
             int64_t at = z.groups ? (z.s == 1 ? i + k : (i + k) / z.s) * z.groups + mine : mine;
-            dot += g.v[k] * ((v.v[k] - means[at]) * rstds[at]);
+            if (x) dot += g.v[k] * ((v.v[k] - means[at]) * rstds[at]);
             sum += g.v[k];
         }
     }
@@ -3917,20 +3896,25 @@ static int nn__cuda_norm(nn__cuda *d, const nn_call *c)
                      (float *)c->aux[0].data, (float *)c->aux[1].data, ((const nn__norm_params *)c->params)->eps, (int)(c->op->id != NN_OP_rmsnorm));
     return 1;
 }
-static int nn__norm_parameters(nn__cuda *d, const nn_call *c, const nn__norm_dims *z, float *coef)       // dw, db, coef
+// db, and with x, mean, rstd: dw; with coef: that. z->groups 0: statistics belong to channels.
+static void nn__channel_sums(nn__cuda *d, const nn__norm_dims *z, const float *x, const float *dy, const float *means, const float *rstds, float *dw, float *db, int add_w, int add_b,
+                             float *coef, const float *w, int batch)
 {
     nn__lines l = nn__channel_lines(z);
     nn__chunks k = nn__chunks_of(&l);
-    nn__norm_dims sums = *z;
-    float *dw = (float *)c->din[1].data, *db = c->nin > 2 ? (float *)c->din[2].data : NULL, *part;
-    if (!l.count || (!dw && !db && !coef)) return 1;
+    float *part;
+    if (!l.count || (!dw && !db && !coef)) return;
     part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * l.count) * sizeof *part);
-    if (!part) return 1;
-    if (c->op->id == NN_OP_batchnorm) sums.groups = 0;
-    NN__LAUNCH_CHUNKS(d, nn__k_norm_sums, l, k, sums, (const float *)c->in[0].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, part);
-    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, (int)(c->add >> 1 & 1), (int)(c->add >> 2 & 1), coef,
-               (const float *)c->in[1].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, z->n > 0 ? (float)z->n : 1.0f, ((const nn__norm_params *)c->params)->batch);
-    return 1;
+    if (!part) return;
+    NN__LAUNCH_CHUNKS(d, nn__k_norm_sums, l, k, *z, x, dy, means, rstds, part);
+    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, add_w, add_b, coef, w, means, rstds, z->n > 0 ? (float)z->n : 1.0f, batch);
+}
+static void nn__norm_parameters(nn__cuda *d, const nn_call *c, nn__norm_dims z, float *coef)
+{
+    if (c->op->id == NN_OP_batchnorm) z.groups = 0;
+    nn__channel_sums(d, &z, (const float *)c->in[0].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, (float *)c->din[1].data,
+                     (float *)(c->nin > 2 ? c->din[2].data : NULL), (int)(c->add >> 1 & 1), (int)(c->add >> 2 & 1), coef, (const float *)c->in[1].data,
+                     ((const nn__norm_params *)c->params)->batch);
 }
 static int nn__cuda_norm_back(nn__cuda *d, const nn_call *c)
 {
@@ -3938,7 +3922,8 @@ static int nn__cuda_norm_back(nn__cuda *d, const nn_call *c)
     nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
     if (c->din[0].data) NN__LAUNCH_LINES(d, nn__k_norm_dx, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data,
                                          (const float *)c->aux[1].data, (float *)c->din[0].data, (int)(c->op->id != NN_OP_rmsnorm), (int)(c->add & 1));
-    return nn__norm_parameters(d, c, &z, NULL);
+    nn__norm_parameters(d, c, z, NULL);
+    return 1;
 }
 
 // ---- batch norm: chunks of every channel, joined as in Chan, Golub & LeVeque 1979; then one pass over x ---------------------------
@@ -3996,10 +3981,10 @@ static __global__ void __launch_bounds__(256) nn__k_batch_apply(nn__lines l, int
     nn__team t = nn__team_of(l);
     int64_t fixed = s == 1 ? 0 : t.line % channels;
     nn__quad q[4];
-    for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
+    NN__UNROLL for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
     NN__EACH_QUAD(i, t, t.n) {
         nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = dy ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(0);
-        for (int k = 0; s == 1 && k < (dy ? 4 : 3); k++) q[k] = nn__near4(coef + k * channels, i, channels, 0);
+        NN__UNROLL for (int k = 0; k < 4; k++) if (s == 1 && (k < 3 || dy)) q[k] = nn__near4(coef + k * channels, i, channels, 0);
         for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - q[0].v[k]) * q[1].v[k] + (g.v[k] * q[3].v[k] + q[2].v[k]);
         nn__put4(l, t, y, i, v, add);
     }
@@ -4035,7 +4020,7 @@ static int nn__cuda_batchnorm_back(nn__cuda *d, const nn_call *c)
     nn__norm_dims z = nn__norm_dims_of(c);
     float *coef = c->din[0].data ? (float *)nn__cuda_scratch(d, (size_t)(4 * z.c) * sizeof *coef) : NULL;
     if (c->din[0].data && !coef) return 1;
-    nn__norm_parameters(d, c, &z, coef);
+    nn__norm_parameters(d, c, z, coef);
     if (coef) nn__batch_apply(d, &z, c->in[0].data, c->dout[0].data, coef, c->din[0].data, (int)(c->add & 1));
     return 1;
 }
@@ -4116,15 +4101,15 @@ NN__DEV float nn__pair_slope(int op, int side, float x, float t, float w, float 
     default:              return side ? w * nn__bce(x, q, -1) : w * ((1 - t) * nn__sigmoid_of(x) - q * t * nn__sigmoid_of(-x));
     }
 }
-typedef struct nn__pair { const float *x, *t, *w, *q; int64_t n; float p; int op, none; } nn__pair;
-NN__DEV nn__quad nn__pair_get(const float *p, int64_t i, int64_t n) { return p ? nn__near4(p, i, n, 0) : nn__quad_of(1); }
-static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pair o, float *y)        // y: of elements, or of chunks
+typedef struct nn__pairs { const float *x, *t, *w, *q; int64_t n; float p; int op, none; } nn__pairs;
+NN__DEV nn__quad nn__pairs_get(const float *p, int64_t i, int64_t n) { return p ? nn__near4(p, i, n, 0) : nn__quad_of(1); }
+static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pairs o, float *y)        // y: of elements, or of chunks
 {
     NN_SHARED(float, warps, [32]);
     int64_t from = (int64_t)blockIdx.x * NN__CUDA_LOSS_CHUNK, end = from + NN__CUDA_LOSS_CHUNK < o.n ? from + NN__CUDA_LOSS_CHUNK : o.n;
     float sum = 0;
     for (int64_t i = from + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
-        nn__quad x = nn__near4(o.x, i, end, 0), t = nn__near4(o.t, i, end, 0), w = nn__pair_get(o.w, i, end), q = nn__pair_get(o.q, i, end);
+        nn__quad x = nn__near4(o.x, i, end, 0), t = nn__near4(o.t, i, end, 0), w = nn__pairs_get(o.w, i, end), q = nn__pairs_get(o.q, i, end);
         for (int k = 0; k < 4; k++) { x.v[k] = nn__pair_loss(o.op, x.v[k], t.v[k], w.v[k], q.v[k], o.p); if (i + k < end) sum += x.v[k]; }
         if (o.none) nn__near4_put(y, i, end, x, 0);
     }
@@ -4132,11 +4117,11 @@ static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pair o, float 
     sum = nn__block_sum(sum, warps);
     if (threadIdx.x == 0) y[blockIdx.x] = sum;
 }
-static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pair o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
+static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pairs o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
 {
     int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= o.n) return;
-    nn__quad x = nn__near4(o.x, i, o.n, 0), t = nn__near4(o.t, i, o.n, 0), w = nn__pair_get(o.w, i, o.n), q = nn__pair_get(o.q, i, o.n);
+    nn__quad x = nn__near4(o.x, i, o.n, 0), t = nn__near4(o.t, i, o.n, 0), w = nn__pairs_get(o.w, i, o.n), q = nn__pairs_get(o.q, i, o.n);
     nn__quad g = o.none ? nn__near4(dy, i, o.n, 0) : nn__quad_of(dy[0] / divisor), a, b;
     for (int k = 0; k < 4; k++) a.v[k] = g.v[k] * nn__pair_slope(o.op, 0, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
     if (dx) nn__near4_put(dx, i, o.n, a, add_x);
@@ -4144,10 +4129,10 @@ static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pair o, c
     for (int k = 0; k < 4; k++) b.v[k] = g.v[k] * nn__pair_slope(o.op, 1, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
     nn__near4_put(dt, i, o.n, b, add_t);
 }
-static nn__pair nn__pair_of(const nn_call *c)
+static nn__pairs nn__pairs_of(const nn_call *c)
 {
     const nn__loss_params *p = (const nn__loss_params *)c->params;
-    nn__pair o;
+    nn__pairs o;
     o.x = (const float *)c->in[0].data; o.t = (const float *)c->in[1].data;
     o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL); o.q = (const float *)(c->nin > 3 ? c->in[3].data : NULL);
     o.n = nn_view_count(&c->in[0]); o.p = (float)p->p; o.op = c->op->id; o.none = p->reduction == NN_NONE;
@@ -4155,7 +4140,7 @@ static nn__pair nn__pair_of(const nn_call *c)
 }
 static int nn__cuda_pair_loss(nn__cuda *d, const nn_call *c)
 {
-    nn__pair o = nn__pair_of(c);
+    nn__pairs o = nn__pairs_of(c);
     int64_t chunks = (o.n + NN__CUDA_LOSS_CHUNK - 1) / NN__CUDA_LOSS_CHUNK;
     float *y = (float *)(o.none ? c->out[0].data : nn__cuda_scratch(d, (size_t)chunks * sizeof *y));
     if (!y) return 1;
@@ -4165,7 +4150,7 @@ static int nn__cuda_pair_loss(nn__cuda *d, const nn_call *c)
 }
 static int nn__cuda_pair_loss_back(nn__cuda *d, const nn_call *c)
 {
-    nn__pair o = nn__pair_of(c);
+    nn__pairs o = nn__pairs_of(c);
     if (o.n && (c->din[0].data || c->din[1].data))
         NN__LAUNCH(d, nn__k_pair_loss_back, NN__BLOCKS(o.n, 1024), 256, 0, o, (const float *)c->dout[0].data, ((const nn__loss_params *)c->params)->reduction == NN_MEAN ? (float)o.n : 1.0f,
                    (float *)c->din[0].data, (float *)c->din[1].data, (int)(c->add & 1), (int)(c->add >> 1 & 1));
@@ -4178,6 +4163,7 @@ typedef struct nn__classes {
     const float *x, *t, *w;          // t: probabilities, or NULL
     nn__index target;                // classes
     int64_t ignore;
+    int     op;
     float keep, spread;              // 1 - e, e / C
     float *m, *ls;                   // kept, or NULL
 } nn__classes;
@@ -4203,7 +4189,7 @@ NN__DEV int64_t nn__class_here(const nn__classes &o, int64_t row)  // -1: it cou
 }
 NN__DEV nn__quad nn__class_weights(const nn__classes &o, int64_t i) { return o.w ? nn__near4(o.w, i, o.l.n, 0) : nn__quad_of(1); }
 // losses[row], and behind them the weights of the rows (classes) that a mean divides by.
-static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o, float *losses, float *weights, nn__fault *bad)
 {
     nn__team t = nn__team_of(o.l);
     int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
@@ -4223,7 +4209,7 @@ static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o,
     losses[t.line] = k < 0 ? 0.0f : loss;
     if (weights) weights[t.line] = k < 0 ? 0.0f : o.w && !o.t ? o.w[k] : 1.0f;
     if (o.m) { o.m[t.line] = m; o.ls[t.line] = ls; }
-    if (k < 0 && nn__index_at(o.target, t.line) != o.ignore) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+    if (k < 0 && nn__index_at(o.target, t.line) != o.ignore) nn__bad_index(bad, o.op, nn__index_at(o.target, t.line), o.l.n);
 }
 static __global__ void __launch_bounds__(256) nn__k_cross_entropy_back(nn__classes o, const float *dy, const float *divisor, float *dx, float *dt, int add_x, int add_t)
 {
@@ -4256,7 +4242,7 @@ static int nn__cuda_cross_entropy(nn__cuda *d, const nn_call *c)
     int none = p->reduction == NN_NONE, weighted = !o.t && p->reduction == NN_MEAN;
     float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
     if (!losses && o.l.count) return 1;
-    NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weighted ? losses + o.l.count : (float *)NULL, nn__cuda_may_fault(d, c));
     nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, none ? NULL : c->out[0].data, c->aux[1].data);
     return 1;
 }
@@ -4270,14 +4256,14 @@ static int nn__cuda_cross_entropy_back(nn__cuda *d, const nn_call *c)
 }
 
 // ---- nll:   l = -w_k x_k       multi_margin:   l = sum over c != k of max(0, margin - x_k + x_c) / C ------------------------------
-static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__fault *bad)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
     if (row >= o.l.count) return;
     k = nn__class_here(o, row);
     losses[row] = k < 0 ? 0.0f : -(o.w ? o.w[k] : 1.0f) * o.x[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step];
     if (weights) weights[row] = k < 0 ? 0.0f : o.w ? o.w[k] : 1.0f;
-    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__complain(bad, row, nn__index_at(o.target, row), o.l.n);
+    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__bad_index(bad, o.op, nn__index_at(o.target, row), o.l.n);
 }
 static __global__ void nn__k_nll_back(nn__classes o, const float *dy, const float *divisor, float *dx)
 {
@@ -4291,7 +4277,7 @@ static int nn__cuda_nll(nn__cuda *d, const nn_call *c)
     int none = p->reduction == NN_NONE, weighted = p->reduction == NN_MEAN;
     float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
     if (!losses && o.l.count) return 1;
-    if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weighted ? losses + o.l.count : (float *)NULL, nn__cuda_may_fault(d, c));
     nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, 1, none ? NULL : c->out[0].data, c->aux[0].data);
     return 1;
 }
@@ -4304,7 +4290,7 @@ static int nn__cuda_nll_back(nn__cuda *d, const nn_call *c)
     return 1;
 }
 // Forward: y is not NULL. Backward adds.
-static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, float margin, float *y, const float *dy, float divisor, float *dx, nn__complaint *bad)
+static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, float margin, float *y, const float *dy, float divisor, float *dx, nn__fault *bad)
 {
     nn__team t = nn__team_of(o.l);
     int64_t k = t.n ? nn__class_here(o, t.line) : -1;
@@ -4325,7 +4311,7 @@ static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, 
     if (t.id || t.line >= o.l.count) return;
     if (y) {
         y[t.line] = sum / (float)o.l.n;
-        if (k < 0) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+        if (k < 0) nn__bad_index(bad, o.op, nn__index_at(o.target, t.line), o.l.n);
     } else if (k >= 0) dx[t.at + k * o.l.step] -= g * active;
 }
 static int nn__cuda_multi_margin(nn__cuda *d, const nn_call *c)
@@ -4337,7 +4323,7 @@ static int nn__cuda_multi_margin(nn__cuda *d, const nn_call *c)
     o.ignore = INT64_MIN;
     if (back ? !c->din[0].data : !y && o.l.count) return 1;
     NN__LAUNCH_LINES(d, nn__k_multi_margin, o.l, o, (float)p->p, y, (const float *)(back ? c->dout[0].data : NULL), none ? 0.0f : p->reduction == NN_MEAN ? (float)o.l.count : 1.0f,
-                     (float *)(back ? c->din[0].data : NULL), NN__COMPLAINT(d));
+                     (float *)(back ? c->din[0].data : NULL), nn__cuda_may_fault(d, c));
     if (!back && !none) nn__loss_total(d, o.l.count, y, 0, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, c->out[0].data, NULL);
     return 1;
 }
@@ -4348,7 +4334,7 @@ static __global__ void __launch_bounds__(256) nn__k_kl_div(nn__lines l, nn__kl o
 {
     nn__team t = nn__team_of(l);
     float m[2], s[2], sum = 0;
-    for (int side = 0; side < 2; side++) {
+    NN__UNROLL for (int side = 0; side < 2; side++) {
         m[side] = -INFINITY; s[side] = 0;
         NN__EACH_QUAD(i, t, t.n) {
             nn__quad q = nn__get4(l, t, side ? o.t : o.x, i, t.n, -INFINITY);
@@ -4423,7 +4409,7 @@ static int nn__cuda_kl_div(nn__cuda *d, const nn_call *c)
 // =============================================================================================
 // >>embedding   Rows of a table:   y[k] = x[index[k]]      dx[index[k]] += dy[k],  one writer for each row, in the order of k
 // =============================================================================================
-typedef struct nn__rows { int64_t outer, count, n, inner; nn__index index; } nn__rows;       // x (outer, count, inner), y (outer, n, inner)
+typedef struct nn__rows { int64_t outer, count, n, inner; nn__index index; int op; } nn__rows;       // x (outer, count, inner), y (outer, n, inner)
 static nn__rows nn__rows_of(const nn_call *c, const nn_view *x)
 {
     nn__rows r;
@@ -4434,17 +4420,18 @@ static nn__rows nn__rows_of(const nn_call *c, const nn_view *x)
     r.count = x->ndim ? x->shape[dim] : 1;
     r.n = nn_view_count(&c->in[1]);
     r.index = nn__index_of(&c->in[1]);
+    r.op = c->op->id;
     return r;
 }
 // U: as many bytes as fit: r.inner counts them. A warp takes 128 of a row.
-template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__rows r, const U *x, U *y, nn__complaint *bad)
+template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__rows r, const U *x, U *y, nn__fault *bad)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, k;
     U zero;
     if (row >= r.outer * r.n) return;
     k = nn__index_at(r.index, row % r.n);
     memset(&zero, 0, sizeof zero);
-    if ((k < 0 || k >= r.count) && threadIdx.x == 0 && blockIdx.y == 0) nn__complain(bad, row % r.n, k, r.count);
+    if ((k < 0 || k >= r.count) && threadIdx.x == 0 && blockIdx.y == 0) nn__bad_index(bad, r.op, k, r.count);
     for (int64_t i = (int64_t)blockIdx.y * 128 + threadIdx.x, end = i - threadIdx.x + 128 < r.inner ? i - threadIdx.x + 128 : r.inner; i < end; i += 32)
         y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
 }
@@ -4458,9 +4445,9 @@ static int nn__cuda_rows(nn__cuda *d, const nn_call *c)
     if (!r.outer || !r.n || !r.inner) return 1;
     grid = dim3(NN__BLOCKS(r.outer * r.n, 4), NN__BLOCKS(r.inner, 128));
     if (grid.y > 65535) return 0;
-    if (unit == 16)     NN__LAUNCH(d, nn__k_rows<uint4>, grid, dim3(32, 4), 0, r, (const uint4 *)c->in[0].data, (uint4 *)c->out[0].data, NN__COMPLAINT(d));
-    else if (unit >= 4) { r.inner *= (int64_t)unit / 4; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned>, grid, dim3(32, 4), 0, r, (const unsigned *)c->in[0].data, (unsigned *)c->out[0].data, NN__COMPLAINT(d)); }
-    else                { r.inner *= (int64_t)unit; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned char>, grid, dim3(32, 4), 0, r, (const unsigned char *)c->in[0].data, (unsigned char *)c->out[0].data, NN__COMPLAINT(d)); }
+    if (unit == 16)     NN__LAUNCH(d, nn__k_rows<uint4>, grid, dim3(32, 4), 0, r, (const uint4 *)c->in[0].data, (uint4 *)c->out[0].data, nn__cuda_may_fault(d, c));
+    else if (unit >= 4) { r.inner *= (int64_t)unit / 4; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned>, grid, dim3(32, 4), 0, r, (const unsigned *)c->in[0].data, (unsigned *)c->out[0].data, nn__cuda_may_fault(d, c)); }
+    else                { r.inner *= (int64_t)unit; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned char>, grid, dim3(32, 4), 0, r, (const unsigned char *)c->in[0].data, (unsigned char *)c->out[0].data, nn__cuda_may_fault(d, c)); }
     return 1;
 }
 // Backward takes NN__SORT numbers of the index at a time, in order: each finds its place among them (those before it that are not larger,
@@ -4578,6 +4565,20 @@ NN__DEV void nn__att_keep4(const nn__att &a, int64_t unit, int key, int row, flo
     nn__philox(a.stream, (uint64_t)(((unit * a.tk + key) * a.blocks * 32 + row) / 4), r);
     for (int k = 0; k < 4; k++) keep[k] = r[k] >= a.dropped ? a.survives : 0.0f;
 }
+NN__DEV float nn__att_keep(const nn__att &a, int64_t unit, int key, int row)
+{
+    float k[4];
+    nn__att_keep4(a, unit, key, row & ~3, k);
+    return row & 2 ? row & 1 ? k[3] : k[2] : row & 1 ? k[1] : k[0];
+}
+// The columns that a tile of rows of attention's backward walks over: side 0 keys, side 1 the queries that may see these keys.
+NN__DEV void nn__att_reach(const nn__att &a, int64_t unit, int side, int64_t first, int rows, int step, int length, int *column, int *end)
+{
+    int64_t since = first - (a.tk - a.tq);
+    *column = side && a.causal && since > 0 ? (int)(since * a.group / step * step) : 0;
+    if (side) *end = first < length ? (int)a.rows : 0;
+    else *end = nn__att_row_of(a, unit, (int)(first + rows < a.rows ? first + rows : a.rows) - 1, length).limit;
+}
 // n rows (or keys) from `first` on, numbers from .. from + CH - 1 of their d, to shared memory; zeros where there are none.
 template <int CH> NN__DEV void nn__att_tile(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int n, int64_t from, int64_t d, float scale, float *to)
 {
@@ -4598,19 +4599,19 @@ template <int CH, int RN> NN__DEV void nn__tile_dot(float (&s)[4][RN], const flo
 {
     for (int e = 0; e < n; e += 4) {
         nn__quad u[4], v[RN];
-        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(x + i * (CH + 4) + e);
-        NN__UNROLLED for (int j = 0; j < RN; j++) v[j] = nn__load_quad(y + 16 * j * (CH + 4) + e);
-        NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) NN__UNROLLED for (int k = 0; k < 4; k++) s[i][j] += u[i].v[k] * v[j].v[k];
+        NN__UNROLL for (int i = 0; i < 4; i++) u[i] = nn__load_quad(x + i * (CH + 4) + e);
+        NN__UNROLL for (int j = 0; j < RN; j++) v[j] = nn__load_quad(y + 16 * j * (CH + 4) + e);
+        NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < RN; j++) NN__UNROLL for (int k = 0; k < 4; k++) s[i][j] += u[i].v[k] * v[j].v[k];
     }
 }
 template <int CH, int BN> NN__DEV void nn__tile_mix(float (&acc)[4][CH / 16], const float *p, const float *b)
 {
     for (int j = 0; j < BN; j += 4) {
         nn__quad u[4];
-        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(p + i * (BN + 4) + j);
-        NN__UNROLLED for (int k = 0; k < 4; k++) NN__UNROLLED for (int c = 0; c < CH / 64; c++) {
+        NN__UNROLL for (int i = 0; i < 4; i++) u[i] = nn__load_quad(p + i * (BN + 4) + j);
+        NN__UNROLL for (int k = 0; k < 4; k++) NN__UNROLL for (int c = 0; c < CH / 64; c++) {
             nn__quad v = nn__load_quad(b + (j + k) * (CH + 4) + 64 * c);
-            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int e = 0; e < 4; e++) acc[i][4 * c + e] += u[i].v[k] * v.v[e];
+            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int e = 0; e < 4; e++) acc[i][4 * c + e] += u[i].v[k] * v.v[e];
         }
     }
 }
@@ -4620,16 +4621,16 @@ template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x
         int64_t r = first + 4 * (threadIdx.x >> 4) + i, at = (int64_t)blockIdx.z * CH + 4 * (threadIdx.x & 15);
         if (r >= last) continue;
         float *p = nn__unit_at(a, x, unit, r, keys);
-        NN__UNROLLED for (int c = 0; c < CH / 64; c++, at += 64) {
+        NN__UNROLL for (int c = 0; c < CH / 64; c++, at += 64) {
             nn__quad q;
-            NN__UNROLLED for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
+            NN__UNROLL for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
             if (x.e == 1) { if (at < d) nn__near4_put(p, at, d, q, add); }
             else for (int k = 0; k < 4; k++) if (at + k < d) p[(at + k) * x.e] = add ? p[(at + k) * x.e] + q.v[k] : q.v[k];
         }
     }
 }
 #define NN__OVER_16(v, join) for (int o_ = 8; o_; o_ >>= 1) { float other = __shfl_xor_sync(NN__FULL, v, o_); v = join; }
-template <int CH, int BN> static __global__ void __launch_bounds__(256) nn__k_attend(nn__att a, int64_t row_blocks)
+template <int CH, int BN> static __global__ void __launch_bounds__(256, 1) nn__k_attend(nn__att a, int64_t row_blocks)
 {
     enum { BM = 64, LD = CH + 4, LP = BN + 4, RN = BN / 16 };
     NN_SHARED_DYN(float, shared);
@@ -4651,22 +4652,22 @@ template <int CH, int BN> static __global__ void __launch_bounds__(256) nn__k_at
             __syncthreads();
             nn__tile_dot<CH, RN>(s, qs + top * LD, ks + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
         }
-        NN__UNROLLED for (int i = 0; i < 4; i++) {
+        NN__UNROLL for (int i = 0; i < 4; i++) {
             float most = m[i], sum = 0, f, safe;
-            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = nn__att_score(a, info[i], key + tx + 16 * j, s[i][j]); most = fmaxf(most, s[i][j]); }
+            NN__UNROLL for (int j = 0; j < RN; j++) { s[i][j] = nn__att_score(a, info[i], key + tx + 16 * j, s[i][j]); most = fmaxf(most, s[i][j]); }
             NN__OVER_16(most, fmaxf(most, other))
             safe = most == -INFINITY ? 0.0f : most;
             f = __expf(m[i] - safe);
-            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = __expf(s[i][j] - safe); sum += s[i][j]; }
+            NN__UNROLL for (int j = 0; j < RN; j++) { s[i][j] = __expf(s[i][j] - safe); sum += s[i][j]; }
             NN__OVER_16(sum, sum + other)
             l[i] = l[i] * f + sum;
             m[i] = most;
-            NN__UNROLLED for (int e = 0; e < CH / 16; e++) o[i][e] *= f;
+            NN__UNROLL for (int e = 0; e < CH / 16; e++) o[i][e] *= f;
         }
-        NN__UNROLLED for (int j = 0; j < RN; j++) {
+        NN__UNROLL for (int j = 0; j < RN; j++) {
             float keep[4] = { 1, 1, 1, 1 };
             if (a.drop) nn__att_keep4(a, unit, key + tx + 16 * j, (int)first + top, keep);
-            NN__UNROLLED for (int i = 0; i < 4; i++) ps[(top + i) * LP + tx + 16 * j] = s[i][j] * keep[i];
+            NN__UNROLL for (int i = 0; i < 4; i++) ps[(top + i) * LP + tx + 16 * j] = s[i][j] * keep[i];
         }
         __syncthreads();
         nn__att_tile<CH>(a, a.v, unit, 1, key, seen, BN, (int64_t)blockIdx.z * CH, a.dv, 1, ks);
@@ -4691,7 +4692,7 @@ static __global__ void __launch_bounds__(128) nn__k_att_delta(nn__att a, nn__hea
     sum = nn__warp_sum(sum);
     if (threadIdx.x == 0) delta[i] = sum;
 }
-template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_bounds__(BM * 4) nn__k_attend_back(nn__att a, nn__att_back g, int64_t row_blocks)
+template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_bounds__(BM * 4, 1) nn__k_attend_back(nn__att a, nn__att_back g, int64_t row_blocks)
 {
     enum { LD = CH + 4, LP = BN + 4, RN = BN / 16 };
     NN_SHARED_DYN(float, shared);
@@ -4702,14 +4703,7 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
     const nn__heads &x1 = SIDE ? a.k : a.q, &x2 = SIDE ? a.v : g.dy, &y1 = SIDE ? a.q : a.k, &y2 = SIDE ? g.dy : a.v;
     float s1 = SIDE ? 1.0f : a.scale, t1 = SIDE ? a.scale : 1.0f;            // Q comes scaled
     length = nn__att_length(a, unit);
-    if (SIDE) {                                          // queries that may see these keys
-        int64_t since = first - (a.tk - a.tq);
-        column = a.causal && since > 0 ? (int)(since * a.group / BN * BN) : 0;
-        end = first < length ? (int)a.rows : 0;
-    } else {
-        column = 0;
-        end = nn__att_row_of(a, unit, (int)(first + BM < rows ? first + BM : rows) - 1, length).limit;
-    }
+    nn__att_reach(a, unit, SIDE, first, BM, BN, length, &column, &end);
     for (int fresh = 1; column < end; column += BN, fresh = 0) {
         float s[4][RN] = {{0}}, dp[4][RN] = {{0}};
         for (int64_t e = 0; e < a.d || e < a.dv; e += CH) {
@@ -4724,15 +4718,15 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
             nn__tile_dot<CH, RN>(s, a1 + top * LD, b1 + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
             nn__tile_dot<CH, RN>(dp, a2 + top * LD, b2 + tx * LD, (int)(a.dv - e < CH ? a.dv - e : CH));
         }
-        NN__UNROLLED for (int j = 0; j < RN; j++) {
+        NN__UNROLL for (int j = 0; j < RN; j++) {
             int other = column + tx + 16 * j;
             float keep[4] = { 1, 1, 1, 1 };
             if (a.drop && !SIDE) nn__att_keep4(a, unit, other, (int)first + top, keep);
-            NN__UNROLLED for (int i = 0; i < 4; i++) {
+            NN__UNROLL for (int i = 0; i < 4; i++) {
                 int mine = (int)first + top + i, row = SIDE ? other : mine, key = SIDE ? mine : other, there = row < a.rows && key < a.tk;
                 nn__att_row info = nn__att_row_of(a, unit, row, length);
                 float p = there ? __expf(nn__att_score(a, info, key, s[i][j]) - a.kept[unit * a.rows + row]) : 0.0f;
-                if (a.drop && SIDE) { float k4[4]; nn__att_keep4(a, unit, key, row & ~3, k4); keep[i] = row & 2 ? row & 1 ? k4[3] : k4[2] : row & 1 ? k4[1] : k4[0]; }
+                if (a.drop && SIDE) keep[i] = nn__att_keep(a, unit, key, row);
                 dp[i][j] = there ? p * (dp[i][j] * keep[i] - g.delta[unit * a.rows + row]) : 0.0f;
                 s[i][j] = p * keep[i];
             }
@@ -4745,7 +4739,7 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
         }
         for (int pass = !SIDE; pass < 2; pass++) {       // P, then dS; only the 16 threads of a row read what they wrote
             __syncwarp(NN__FULL);
-            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) ps[(top + i) * LP + tx + 16 * j] = pass ? dp[i][j] : s[i][j];
+            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < RN; j++) ps[(top + i) * LP + tx + 16 * j] = pass ? dp[i][j] : s[i][j];
             __syncwarp(NN__FULL);
             if (pass) nn__tile_mix<CH, BN>(one, ps + top * LP, b1 + 4 * tx);
             else      nn__tile_mix<CH, BN>(two, ps + top * LP, b2 + 4 * tx);
@@ -4754,6 +4748,173 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
     for (int i = 0; i < 4; i++) scale[i] = SIDE ? 1.0f : a.scale;
     if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__att_give<CH>(a, SIDE ? g.dk : g.dq, unit, SIDE, first, rows, a.d, one, scale, SIDE ? g.add_k : g.add_q);
     if (SIDE && g.dv.data) nn__att_give<CH>(a, g.dv, unit, SIDE, first, rows, a.dv, two, scale, g.add_v);
+}
+
+// ---- the same on tensor cores: TF32 words are numbers, BF16 words two neighbours; sizes up to 128. A warp has 16 rows; lane 4 g + t has rows
+// g and g + 8 and columns 2 t, 2 t + 1 of every 8, and what it has of P is, as it stands, the left factor of the next product.
+template <int MMA> NN__DEV void nn__att_mma(float (&y)[4], const unsigned *a, const unsigned *b) { if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(y, a, b); else NN__MMA_BF16_16816(y, a, b); }
+template <int D, int MMA> struct nn__mma_tile { enum { HALF = MMA != NN_CUDA_TF32, LINE = (HALF ? D / 2 : D) + 4, STEPS = (HALF ? D / 2 : D) / 8 }; };
+template <int D, int MMA> NN__DEV void nn__att_words(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int n, int64_t d, float scale, unsigned *to)
+{
+    typedef nn__mma_tile<D, MMA> T;
+    for (int i = threadIdx.x; i < n * (D / 4); i += blockDim.x) {
+        int r = i / (D / 4), e = i % (D / 4) * 4;
+        nn__quad q = nn__quad_of(0);
+        if (first + r < last && e < d) {
+            const float *p = nn__unit_at(a, x, unit, first + r, keys);
+            if (x.e == 1) q = nn__near4(p, e, d, 0);
+            else for (int k = 0; k < 4; k++) if (e + k < d) q.v[k] = p[(e + k) * x.e];
+        }
+        for (int k = 0; k < 4; k++) q.v[k] *= scale;
+        if (T::HALF) *(uint2 *)(to + r * T::LINE + e / 2) = make_uint2(nn__word<MMA>(q.v[0], q.v[1]), nn__word<MMA>(q.v[2], q.v[3]));
+        else *(uint4 *)(to + r * T::LINE + e) = make_uint4(nn__word<MMA>(q.v[0], 0), nn__word<MMA>(q.v[1], 0), nn__word<MMA>(q.v[2], 0), nn__word<MMA>(q.v[3], 0));
+    }
+}
+// s (16 rows of the warp, 8 * N columns) += x y^T;   acc (16 rows, D columns) += p b, p of 8 * N columns as s is
+template <int D, int MMA, int N> NN__DEV void nn__mma_dot(float (&s)[N][4], const unsigned *x, const unsigned *y)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE };
+    int g = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3;
+    NN__UNROLL for (int k = 0; k < nn__mma_tile<D, MMA>::STEPS; k++) {
+        const unsigned *p = x + g * LINE + 8 * k + t, *q = y + g * LINE + 8 * k + t;
+        unsigned u[4] = { p[0], p[8 * LINE], p[4], p[8 * LINE + 4] };
+        NN__UNROLL for (int j = 0; j < N; j++) { unsigned v[2] = { q[8 * j * LINE], q[8 * j * LINE + 4] }; nn__att_mma<MMA>(s[j], u, v); }
+    }
+}
+template <int D, int MMA, int N> NN__DEV void nn__mma_mix(float (&acc)[D / 8][4], const float (&p)[N][4], const unsigned *b)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE };
+    int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    if (nn__mma_tile<D, MMA>::HALF) {
+        NN__UNROLL for (int j = 0; j < N; j += 2) {
+            unsigned u[4] = { nn__word<MMA>(p[j][0], p[j][1]), nn__word<MMA>(p[j][2], p[j][3]), nn__word<MMA>(p[j + 1][0], p[j + 1][1]), nn__word<MMA>(p[j + 1][2], p[j + 1][3]) };
+            NN__UNROLL for (int c = 0; c < D / 8; c += 2) {
+                unsigned v[4];
+                NN__LDMATRIX_TRANS(v, b + (8 * j + (lane & 15)) * LINE + 4 * (c + (lane >> 4)), 4);
+                nn__att_mma<MMA>(acc[c], u, v);
+                nn__att_mma<MMA>(acc[c + 1], u, v + 2);
+            }
+        }
+    } else NN__UNROLL for (int j = 0; j < N; j++) {      // term t of a product is column 2 t, term t + 4 column 2 t + 1
+        unsigned u[4] = { nn__word<MMA>(p[j][0], 0), nn__word<MMA>(p[j][2], 0), nn__word<MMA>(p[j][1], 0), nn__word<MMA>(p[j][3], 0) };
+        const unsigned *q = b + (8 * j + 2 * t) * LINE + g;
+        NN__UNROLL for (int c = 0; c < D / 8; c++) { unsigned v[2] = { q[8 * c], q[LINE + 8 * c] }; nn__att_mma<MMA>(acc[c], u, v); }
+    }
+}
+template <int D> NN__DEV void nn__mma_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, const float (&acc)[D / 8][4], float low, float high, int add)
+{
+    int t = threadIdx.x & 3;
+    NN__UNROLL for (int i = 0; i < 2; i++) {
+        int64_t r = first + 8 * i;
+        if (r >= last) continue;
+        float *p = nn__unit_at(a, x, unit, r, keys);
+        NN__UNROLL for (int c = 0; c < D / 8; c++) {
+            int e = 8 * c + 2 * t;
+            float u = acc[c][2 * i] * (i ? high : low), v = acc[c][2 * i + 1] * (i ? high : low);
+            if (e + 1 < d && x.e == 1 && ((uintptr_t)(p + e) & 7) == 0) {
+                float2 *to = (float2 *)(p + e);
+                if (add) { float2 old = *to; u += old.x; v += old.y; }
+                *to = make_float2(u, v);
+                continue;
+            }
+            if (e < d) p[e * x.e] = add ? p[e * x.e] + u : u;
+            if (e + 1 < d) p[(e + 1) * x.e] = add ? p[(e + 1) * x.e] + v : v;
+        }
+    }
+}
+#define NN__OVER_4(v, join) for (int o_ = 1; o_ < 4; o_ *= 2) { float other = __shfl_xor_sync(NN__FULL, v, o_); v = join; }
+template <int D, int MMA, int BN> static __global__ void __launch_bounds__(128, 1) nn__k_attend_mma(nn__att a, int64_t row_blocks)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE, N = BN / 8 };
+    NN_SHARED_DYN(unsigned, shared);
+    unsigned *qs = shared, *ks = qs + 64 * LINE, *vs = ks + BN * LINE;
+    int length, seen, warp = threadIdx.x >> 5, t = threadIdx.x & 3;
+    int64_t unit = blockIdx.x / row_blocks, first = (row_blocks - 1 - blockIdx.x % row_blocks) * 64, mine = first + 16 * warp + ((threadIdx.x & 31) >> 2);
+    float m[2], l[2], o[D / 8][4] = {{0}};
+    nn__att_row info[2];
+    length = nn__att_length(a, unit);
+    seen = nn__att_row_of(a, unit, (int)(first + 64 < a.rows ? first + 64 : a.rows) - 1, length).limit;
+    NN__UNROLL for (int i = 0; i < 2; i++) { m[i] = -INFINITY; l[i] = 0; info[i] = nn__att_row_of(a, unit, (int)mine + 8 * i, length); }
+    nn__att_words<D, MMA>(a, a.q, unit, 0, first, a.rows, 64, a.d, a.scale, qs);
+    for (int key = 0; key < seen; key += BN) {
+        float s[N][4] = {{0}};
+        __syncthreads();
+        nn__att_words<D, MMA>(a, a.k, unit, 1, key, seen, BN, a.d, 1, ks);
+        nn__att_words<D, MMA>(a, a.v, unit, 1, key, seen, BN, a.dv, 1, vs);
+        __syncthreads();
+        nn__mma_dot<D, MMA, N>(s, qs + 16 * warp * LINE, ks);
+        NN__UNROLL for (int i = 0; i < 2; i++) {
+            float most = m[i], sum = 0, f, safe;
+            NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
+                s[j][e] = nn__att_score(a, info[i], key + 8 * j + 2 * t + (e & 1), s[j][e]);
+                most = fmaxf(most, s[j][e]);
+            }
+            NN__OVER_4(most, fmaxf(most, other))
+            safe = most == -INFINITY ? 0.0f : most;
+            f = __expf(m[i] - safe);
+            NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
+                s[j][e] = __expf(s[j][e] - safe);
+                sum += s[j][e];
+                if (a.drop) s[j][e] *= nn__att_keep(a, unit, key + 8 * j + 2 * t + (e & 1), (int)mine + 8 * i);
+            }
+            NN__OVER_4(sum, sum + other)
+            l[i] = l[i] * f + sum;
+            m[i] = most;
+            NN__UNROLL for (int c = 0; c < D / 8; c++) { o[c][2 * i] *= f; o[c][2 * i + 1] *= f; }
+        }
+        nn__mma_mix<D, MMA, N>(o, s, vs);
+    }
+    NN__UNROLL for (int i = 0; i < 2; i++)
+        if (a.kept && t == 0 && mine + 8 * i < a.rows) a.kept[unit * a.rows + mine + 8 * i] = l[i] == 0 ? INFINITY : m[i] + logf(l[i]);
+    nn__mma_give<D>(a, a.y, unit, 0, mine, a.rows, a.dv, o, l[0] == 0 ? 0.0f : 1.0f / l[0], l[1] == 0 ? 0.0f : 1.0f / l[1], 0);
+}
+template <int D, int MMA, int WARPS, int SIDE> static __global__ void __launch_bounds__(32 * WARPS, 1) nn__k_attend_mma_back(nn__att a, nn__att_back g, int64_t row_blocks)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE, BM = 16 * WARPS, BN = 32, N = BN / 8 };
+    NN_SHARED_DYN(unsigned, shared);
+    unsigned *a1 = shared, *a2 = a1 + BM * LINE, *b1 = a2 + BM * LINE, *b2 = b1 + BN * LINE;
+    int length, column, end, warp = threadIdx.x >> 5, t = threadIdx.x & 3;
+    int64_t unit = blockIdx.x / row_blocks, first = blockIdx.x % row_blocks * BM, mine = first + 16 * warp + ((threadIdx.x & 31) >> 2), rows = SIDE ? a.tk : a.rows;
+    float one[D / 8][4] = {{0}}, two[D / 8][4] = {{0}}, kept[2], delta[2];
+    nn__att_row info[2];
+    length = nn__att_length(a, unit);
+    nn__att_reach(a, unit, SIDE, first, BM, BN, length, &column, &end);
+    NN__UNROLL for (int i = 0; i < 2; i++) {
+        int there = !SIDE && mine + 8 * i < rows;
+        info[i] = nn__att_row_of(a, unit, there ? (int)mine + 8 * i : (int)a.rows, length);
+        kept[i] = there ? a.kept[unit * a.rows + mine + 8 * i] : INFINITY;
+        delta[i] = there ? g.delta[unit * a.rows + mine + 8 * i] : 0.0f;
+    }
+    nn__att_words<D, MMA>(a, SIDE ? a.k : a.q, unit, SIDE, first, rows, BM, a.d, SIDE ? 1.0f : a.scale, a1);
+    nn__att_words<D, MMA>(a, SIDE ? a.v : g.dy, unit, SIDE, first, rows, BM, a.dv, 1, a2);
+    for (; column < end; column += BN) {
+        float s[N][4] = {{0}}, dp[N][4] = {{0}};
+        __syncthreads();
+        nn__att_words<D, MMA>(a, SIDE ? a.q : a.k, unit, !SIDE, column, end, BN, a.d, SIDE ? a.scale : 1.0f, b1);
+        nn__att_words<D, MMA>(a, SIDE ? g.dy : a.v, unit, !SIDE, column, end, BN, a.dv, 1, b2);
+        __syncthreads();
+        nn__mma_dot<D, MMA, N>(s, a1 + 16 * warp * LINE, b1);
+        nn__mma_dot<D, MMA, N>(dp, a2 + 16 * warp * LINE, b2);
+        NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 0; e < 2; e++) {
+            int at = column + 8 * j + 2 * t + e;
+            if (SIDE) {
+                int there = at < a.rows;
+                info[0] = info[1] = nn__att_row_of(a, unit, there ? at : (int)a.rows, length);
+                kept[0] = kept[1] = there ? a.kept[unit * a.rows + at] : INFINITY;
+                delta[0] = delta[1] = there ? g.delta[unit * a.rows + at] : 0.0f;
+            }
+            NN__UNROLL for (int i = 0; i < 2; i++) {
+                int key = SIDE ? (int)mine + 8 * i : at, row = SIDE ? at : (int)mine + 8 * i;
+                float p = __expf(nn__att_score(a, info[i], key, s[j][2 * i + e]) - kept[i]), keep = a.drop ? nn__att_keep(a, unit, key, row) : 1.0f;
+                dp[j][2 * i + e] = p * (dp[j][2 * i + e] * keep - delta[i]);
+                s[j][2 * i + e] = p * keep;
+            }
+        }
+        nn__mma_mix<D, MMA, N>(one, dp, b1);
+        if (SIDE) nn__mma_mix<D, MMA, N>(two, s, b2);
+    }
+    if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__mma_give<D>(a, SIDE ? g.dk : g.dq, unit, SIDE, mine, rows, a.d, one, SIDE ? 1.0f : a.scale, SIDE ? 1.0f : a.scale, SIDE ? g.add_k : g.add_q);
+    if (SIDE && g.dv.data) nn__mma_give<D>(a, g.dv, unit, SIDE, mine, rows, a.dv, two, 1, 1, g.add_v);
 }
 
 // ---- decoding: few rows against many keys. Blocks share the keys of a unit; a group of `lanes` threads takes a key; then the parts join.
@@ -4768,7 +4929,7 @@ static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits
     nn__att_row info[NN__DECODE_ROWS];
     nn__quad q[NN__DECODE_ROWS], o[NN__DECODE_ROWS];
     float m[NN__DECODE_ROWS], l[NN__DECODE_ROWS];
-    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) {
+    NN__UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) {
         info[r] = nn__att_row_of(a, unit, r, length);
         q[r] = o[r] = nn__quad_of(0);
         m[r] = -INFINITY; l[r] = 0;
@@ -4782,7 +4943,7 @@ static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits
             if (a.k.e == 1) { if (e < a.d) kq = nn__near4(kp, e, a.d, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.d) kq.v[k] = kp[(e + k) * a.k.e];
             if (a.v.e == 1) { if (e < a.dv) vq = nn__near4(vp, e, a.dv, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.dv) vq.v[k] = vp[(e + k) * a.v.e];
         }
-        NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+        NN__UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
             float s = (q[r].v[0] * kq.v[0] + q[r].v[1] * kq.v[1]) + (q[r].v[2] * kq.v[2] + q[r].v[3] * kq.v[3]), top, safe, f, p;
             for (int w = lanes / 2; w; w >>= 1) s += __shfl_xor_sync(NN__FULL, s, w);
             s = there ? nn__att_score(a, info[r], key, s) : -INFINITY;
@@ -4794,7 +4955,7 @@ static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits
             for (int k = 0; k < 4; k++) o[r].v[k] = o[r].v[k] * f + p * vq.v[k];
         }
     }
-    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+    NN__UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
         float top = -INFINITY, sum = 0, *to = part + ((unit * splits + split) * a.rows + r) * (a.dv + 2);
         __syncthreads();
         if (e == 0) { best[mine][0] = m[r]; best[mine][1] = l[r]; }
@@ -4868,7 +5029,7 @@ static nn__att nn__att_of(const nn_call *c)
     a.lengths = nn__index_of(lengths); a.lengths_step = lengths->stride[0];
     a.slopes = (const float *)slopes->data; a.slopes_step = slopes->stride[0];
     a.drop = p->dropout > 0;
-    a.stream.seed = c->seed; a.stream.step = c->step; a.stream.ordinal = c->ordinal;
+    a.stream = nn__stream_of(c);
     a.dropped = (uint64_t)((double)p->dropout * 4294967296.0);
     a.survives = p->dropout < 1 ? (float)(1.0 / (1.0 - (double)p->dropout)) : 0.0f;
     return a;
@@ -4876,10 +5037,24 @@ static nn__att nn__att_of(const nn_call *c)
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
     do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
+static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0. FP16 would overflow where BF16 does not: TF32 has its digits
+{
+    return d->arch < 80 || a->d > 128 || a->dv > 128 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
+}
+template <int D, int MMA, int WARPS> static int nn__attend_cores(nn__cuda *d, const nn__att &a, const nn__att_back &g, int want_q, int want_k)
+{
+    enum { BM = 16 * WARPS };
+    size_t bytes = (2 * BM + 64) * nn__mma_tile<D, MMA>::LINE * sizeof(float);
+    int64_t units = a.b * a.hk;
+    if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_mma_back<D, MMA, WARPS, 0>), units, (a.rows + BM - 1) / BM, 1, 32 * WARPS, bytes, a, g);
+    if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_mma_back<D, MMA, WARPS, 1>), units, (a.tk + BM - 1) / BM, 1, 32 * WARPS, bytes, a, g);
+    return 1;
+}
 static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
 {
     nn__att a = nn__att_of(c);
     int64_t units = a.b * a.hk, blocks = (a.rows + 63) / 64;
+    int mma = nn__att_cores(d, &a), small = a.d <= 64 && a.dv <= 64;
     if (!units || !a.rows) return 1;
     if (!nn__att_fits(&a)) return 0;
     if (a.rows <= NN__DECODE_ROWS && a.d <= 128 && a.dv <= 128 && !a.drop && a.tk >= 32) {
@@ -4892,14 +5067,18 @@ static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
         NN__LAUNCH(d, nn__k_decode_join, (unsigned)(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
         return 1;
     }
-    if (a.d <= 64 && a.dv <= 64) NN__LAUNCH_ATT(d, (nn__k_attend<64, 64>), units, blocks, 1, 256, (64 * 68 + 64 * 68 + 64 * 68) * sizeof(float), a);
+    if (mma == NN_CUDA_BF16 && small)    NN__LAUNCH_ATT(d, (nn__k_attend_mma<64, NN_CUDA_BF16, 64>), units, blocks, 1, 128, 3 * 64 * 36 * sizeof(float), a);
+    else if (mma == NN_CUDA_BF16)        NN__LAUNCH_ATT(d, (nn__k_attend_mma<128, NN_CUDA_BF16, 64>), units, blocks, 1, 128, 3 * 64 * 68 * sizeof(float), a);
+    else if (mma == NN_CUDA_TF32 && small) NN__LAUNCH_ATT(d, (nn__k_attend_mma<64, NN_CUDA_TF32, 64>), units, blocks, 1, 128, 3 * 64 * 68 * sizeof(float), a);
+    else if (mma == NN_CUDA_TF32)        NN__LAUNCH_ATT(d, (nn__k_attend_mma<128, NN_CUDA_TF32, 32>), units, blocks, 1, 128, 128 * 132 * sizeof(float), a);
+    else if (small) NN__LAUNCH_ATT(d, (nn__k_attend<64, 64>), units, blocks, 1, 256, (64 * 68 + 64 * 68 + 64 * 68) * sizeof(float), a);
     else NN__LAUNCH_ATT(d, (nn__k_attend<128, 32>), units, blocks, (a.dv + 127) / 128, 256, (64 * 132 + 32 * 132 + 64 * 36) * sizeof(float), a);
     return 1;
 }
 static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
 {
     nn__att a = nn__att_of(c);
-    int layout = ((const nn__attention_params *)c->params)->layout, packed = layout == NN__ATT_PACKED, want_q, want_k;
+    int layout = ((const nn__attention_params *)c->params)->layout, packed = layout == NN__ATT_PACKED, want_q, want_k, mma = nn__att_cores(d, &a), small = a.d <= 64 && a.dv <= 64;
     int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
     nn__att_back g;
     float *delta;
@@ -4913,7 +5092,9 @@ static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
     if (!delta) return 1;
     g.delta = delta;
     if (all) NN__LAUNCH(d, nn__k_att_delta, NN__BLOCKS(all, 4), dim3(32, 4), 0, a, g.dy, delta);
-    if (a.d <= 64 && a.dv <= 64) {
+    if (mma == NN_CUDA_BF16)      return small ? nn__attend_cores<64, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k);
+    else if (mma == NN_CUDA_TF32) return small ? nn__attend_cores<64, NN_CUDA_TF32, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_TF32, 2>(d, a, g, want_q, want_k);
+    if (small) {
         size_t bytes = (2 * 64 * 68 + 2 * 32 * 68 + 64 * 36) * sizeof(float);
         if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 0>), units, (a.rows + 63) / 64, 1, 256, bytes, a, g);
         if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 1>), units, (a.tk + 63) / 64, 1, 256, bytes, a, g);
@@ -4977,7 +5158,465 @@ static int nn__cuda_rope(nn__cuda *d, const nn_call *c)
 // =============================================================================================
 // >>rnn   RNN, LSTM, GRU; CTC.
 // =============================================================================================
-#define NN__CUDA_RNN(X)
+// ---- recurrent nets: formulas as at nn.h's. The input's product is done before; a step is one launch, its product and its gates fused ------
+// Blocks are tiles of 32 samples x 16 units with all their gates. h is in two buffers, since a step reads all of the one before.
+enum { NN__RNN_GX, NN__RNN_W, NN__RNN_B, NN__RNN_H0, NN__RNN_C0, NN__RNN_LENGTHS, NN__RNN_WR, NN__RNN_TANH = 0, NN__RNN_RELU, NN__RNN_LSTM, NN__RNN_GRU };
+typedef struct nn__rnn {
+    int     kind, reverse, projected, has_lengths;
+    int64_t gates, saved, batch, time, hidden, out, width, sb, st;       // as in nn.h: the row of sample b, step t is b sb + t st
+    nn__index lengths;
+    nn__fault *fault;
+    const float *gx, *w, *bias, *c0, *wr;
+    int64_t ws[2], wrs[2];           // strides of W (width, out) and W_hr (out, hidden)
+    float  *y, *save, *before, *save_c, *c;          // forward: results, what is kept (or NULL), the running c
+    const float *dy;                 // backward
+    float  *dx, *da, *carry, *dc, *dh0, *dhp, *dh_all, *m_all;       // carry: what of dh does not go through W; dhp: dh of this step; *_all: for dW_hr
+    int     add_x, add_h0;
+} nn__rnn;
+NN__DEV int64_t nn__rnn_length(const nn__rnn &o, int64_t b)
+{
+    int64_t n = o.has_lengths ? nn__index_at(o.lengths, b) : o.time;
+    return n < 0 ? 0 : n < o.time ? n : o.time;
+}
+NN__DEV int64_t nn__rnn_row(const nn__rnn &o, int64_t b, int64_t length, int64_t step) { return b * o.sb + (o.reverse ? length - 1 - step : step) * o.st; }
+// acc[i][g] += sum over k < K of A[sample i][k] W(g * units + unit, k). A's row of sample b is a + row * lda: b, or of step `step`, if it is there.
+template <int G> NN__DEV void nn__rnn_product(const nn__rnn &o, float (&acc)[2][G], const float *a, int64_t lda, int gather, int64_t step, const float *w, int64_t wn, int64_t wk,
+                                              int64_t K, int64_t units)
+{
+    NN_SHARED(float, as, [32][36]);
+    NN_SHARED(float, ws, [16 * G][36]);
+    int64_t b0 = (int64_t)blockIdx.y * 32, j0 = (int64_t)blockIdx.x * 16;
+    int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
+    for (int64_t k0 = 0; k0 < K; k0 += 32) {
+        for (int i = threadIdx.x; i < 32 * 32; i += 256) {
+            int64_t b = b0 + i / 32, k = k0 + i % 32, row = b;
+            int there = b < o.batch && k < K;
+            if (gather && there) { int64_t n = nn__rnn_length(o, b); there = step < n; row = nn__rnn_row(o, b, n, step); }
+            as[i / 32][i % 32] = there ? a[row * lda + k] : 0.0f;
+        }
+        for (int i = threadIdx.x; i < 16 * G * 32; i += 256) {           // neighbours in memory to neighbouring threads
+            int r = wk == 1 ? i / 32 : i % (16 * G), e = wk == 1 ? i % 32 : i / (16 * G);
+            int64_t j = j0 + r % 16, k = k0 + e;
+            ws[r][e] = j < units && k < K ? w[(r / 16 * units + j) * wn + k * wk] : 0.0f;
+        }
+        __syncthreads();
+        for (int k = 0; k < 32; k += 4) {
+            nn__quad u[2], v[G];
+            NN__UNROLL for (int i = 0; i < 2; i++) u[i] = nn__load_quad(&as[2 * ty + i][k]);
+            NN__UNROLL for (int g = 0; g < G; g++) v[g] = nn__load_quad(&ws[16 * g + tx][k]);
+            NN__UNROLL for (int i = 0; i < 2; i++) NN__UNROLL for (int g = 0; g < G; g++) NN__UNROLL for (int e = 0; e < 4; e++) acc[i][g] += u[i].v[e] * v[g].v[e];
+        }
+        __syncthreads();
+    }
+}
+// One step: h before it (batch, out) to h after it. With a projection o tanh(c) goes to `m` instead, and nn__k_rnn_project makes h of it.
+template <int G> static __global__ void __launch_bounds__(256) nn__k_rnn_step(nn__rnn o, int64_t step, const float *h, float *next, float *m)
+{
+    float acc[2][G] = {{0}};
+    int64_t j = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15), H = o.hidden;
+    nn__rnn_product<G>(o, acc, h, o.out, 0, 0, o.w, o.ws[0], o.ws[1], o.out, H);
+    NN__UNROLL for (int i = 0; i < 2; i++) {
+        int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, row;
+        float a[4] = { 0, 0, 0, 0 }, old, value;
+        if (b >= o.batch || j >= H) continue;
+        n = nn__rnn_length(o, b);
+        if (o.has_lengths && step == 0 && j == 0 && n != nn__index_at(o.lengths, b)) nn__bad_index(o.fault, NN_OP_rnn, nn__index_at(o.lengths, b), o.time + 1);
+        row = nn__rnn_row(o, b, n, step);
+        old = o.projected ? 0.0f : h[b * o.out + j];
+        if (step >= n) { if (o.projected) m[b * H + j] = 0; else next[b * H + j] = old; continue; }
+        NN__UNROLL for (int g = 0; g < G; g++) a[g] = acc[i][g] + (o.bias ? o.bias[g * H + j] : 0.0f) + (G == 3 && g == 2 ? 0.0f : o.gx[row * o.width + g * H + j]);
+        if (G == 4) {
+            float c = o.c[b * H + j];
+            a[0] = nn__sigmoid_of(a[0]); a[1] = nn__sigmoid_of(a[1]); a[2] = tanhf(a[2]); a[3] = nn__sigmoid_of(a[3]);
+            c = a[1] * c + a[0] * a[2];
+            o.c[b * H + j] = c;
+            if (o.save) o.save_c[row * H + j] = c;
+            value = a[3] * tanhf(c);
+        } else if (G == 3) {
+            float q = a[2];
+            a[0] = nn__sigmoid_of(a[0]); a[1] = nn__sigmoid_of(a[1]); a[2] = tanhf(a[0] * q + o.gx[row * o.width + 2 * H + j]);
+            a[3] = q;
+            value = a[1] * (old - a[2]) + a[2];
+        } else value = a[0] = o.kind == NN__RNN_RELU ? (a[0] < 0 ? 0.0f : a[0]) : tanhf(a[0]);
+        for (int64_t g = 0; o.save && g < o.saved; g++) o.save[(row * o.saved + g) * H + j] = g == 0 ? a[0] : g == 1 ? a[1] : g == 2 ? a[2] : a[3];
+        if (o.projected) { m[b * H + j] = value; continue; }
+        if (o.before) o.before[row * H + j] = old;
+        next[b * H + j] = o.y[row * H + j] = value;
+    }
+}
+static __global__ void __launch_bounds__(256) nn__k_rnn_project(nn__rnn o, int64_t step, const float *h, float *next, const float *m)
+{
+    float acc[2][1] = {{0}};
+    int64_t p = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15);
+    nn__rnn_product<1>(o, acc, m, o.hidden, 0, 0, o.wr, o.wrs[0], o.wrs[1], o.hidden, o.out);
+    for (int i = 0; i < 2; i++) {
+        int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, row;
+        if (b >= o.batch || p >= o.out) continue;
+        n = nn__rnn_length(o, b);
+        row = nn__rnn_row(o, b, n, step);
+        next[b * o.out + p] = step < n ? acc[i][0] : h[b * o.out + p];
+        if (step >= n) continue;
+        o.y[row * o.out + p] = acc[i][0];
+        if (o.before) o.before[row * o.out + p] = h[b * o.out + p];
+    }
+}
+// Backward of the cell of unit j: d is dh (of o tanh(c), if projected); da, and what of dh and dc goes on to the step before.
+NN__DEV void nn__rnn_cell_back(const nn__rnn &o, int64_t b, int64_t j, int64_t n, int64_t step, float d)
+{
+    int64_t H = o.hidden, row = nn__rnn_row(o, b, n, step);
+    const float *s = o.save + row * o.saved * H + j;
+    float a[4] = { 0, 0, 0, 0 }, third = 0, left = 0;    // third: the GRU's third gate as x sees it
+    if (o.kind == NN__RNN_LSTM) {
+        float i = s[0], f = s[H], g = s[2 * H], og = s[3 * H], t = tanhf(o.save_c[row * H + j]), dc = o.dc[b * H + j] + d * og * (1 - t * t);
+        float before = step ? o.save_c[nn__rnn_row(o, b, n, step - 1) * H + j] : o.c0 ? o.c0[b * H + j] : 0.0f;
+        a[0] = dc * g * i * (1 - i); a[1] = dc * before * f * (1 - f); a[2] = dc * i * (1 - g * g); a[3] = d * t * og * (1 - og);
+        o.dc[b * H + j] = dc * f;
+        if (o.m_all) o.m_all[row * H + j] = og * t;
+    } else if (o.kind == NN__RNN_GRU) {
+        float r = s[0], z = s[H], u = s[2 * H], q = s[3 * H];
+        third = d * (1 - z) * (1 - u * u);
+        a[0] = third * q * r * (1 - r); a[1] = d * (o.before[row * H + j] - u) * z * (1 - z); a[2] = third * r;
+        left = d * z;
+    } else a[0] = o.kind == NN__RNN_RELU ? (s[0] <= 0 ? 0.0f : d) : d * (1 - s[0] * s[0]);
+    if (!o.projected) o.carry[b * H + j] = left;
+    NN__UNROLL for (int g = 0; g < 4; g++) if (g < o.gates) {
+        int64_t at = row * o.width + g * H + j;
+        float v = o.kind == NN__RNN_GRU && g == 2 ? third : a[g];
+        o.da[at] = a[g];
+        if (o.dx && o.dx != o.da) o.dx[at] = o.add_x ? o.dx[at] + v : v;
+    }
+}
+// dh of step `step` = what was left + da of the step behind it W + dy; then the cell, or with a projection dh alone. step -1: dh0.
+static __global__ void __launch_bounds__(256) nn__k_rnn_back(nn__rnn o, int64_t step)
+{
+    float acc[2][1] = {{0}};
+    int64_t p = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15);
+    nn__rnn_product<1>(o, acc, o.da, o.width, 1, step + 1, o.w, o.ws[1], o.ws[0], o.width, o.out);
+    for (int i = 0; i < 2; i++) {
+        int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, at = b * o.out + p;
+        float d;
+        if (b >= o.batch || p >= o.out) continue;
+        n = nn__rnn_length(o, b);
+        d = acc[i][0] + o.carry[at];
+        if (step < 0) { if (o.dh0) o.dh0[at] = o.add_h0 ? o.dh0[at] + d : d; continue; }
+        if (step >= n) { if (o.projected) o.dhp[at] = 0; continue; }
+        int64_t row = nn__rnn_row(o, b, n, step);
+        d += o.dy[row * o.out + p];
+        if (!o.projected) { nn__rnn_cell_back(o, b, p, n, step, d); continue; }
+        o.carry[at] = 0;
+        o.dhp[at] = o.dh_all[row * o.out + p] = d;
+    }
+}
+static __global__ void __launch_bounds__(256) nn__k_rnn_project_back(nn__rnn o, int64_t step)        // d(o tanh c) = dh W_hr, then the cell
+{
+    float acc[2][1] = {{0}};
+    int64_t j = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15);
+    nn__rnn_product<1>(o, acc, o.dhp, o.out, 0, 0, o.wr, o.wrs[1], o.wrs[0], o.out, o.hidden);
+    for (int i = 0; i < 2; i++) {
+        int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n;
+        if (b >= o.batch || j >= o.hidden) continue;
+        n = nn__rnn_length(o, b);
+        if (step < n) nn__rnn_cell_back(o, b, j, n, step, acc[i][0]);
+    }
+}
+// Y (N, K) (+)= sum over rows of A (rows, N)^T B (rows, K): blocks of 64 x 64, blockIdx.z a share of the rows; then the shares are added.
+static __global__ void __launch_bounds__(256) nn__k_outer_sums(int64_t rows, int64_t per, int64_t N, int64_t K, const float *a, const float *b, float *part)
+{
+    NN_SHARED(float, as, [16][68]);
+    NN_SHARED(float, bs, [16][68]);
+    int64_t n0 = (int64_t)blockIdx.y * 64, k0 = (int64_t)blockIdx.x * 64, from = blockIdx.z * per, end = from + per < rows ? from + per : rows;
+    int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
+    float acc[4][4] = {{0}};
+    for (; from < end; from += 16) {
+        for (int i = threadIdx.x; i < 16 * 64; i += 256) {
+            int64_t r = from + i / 64, n = n0 + i % 64, k = k0 + i % 64;
+            as[i / 64][i % 64] = r < end && n < N ? a[r * N + n] : 0.0f;
+            bs[i / 64][i % 64] = r < end && k < K ? b[r * K + k] : 0.0f;
+        }
+        __syncthreads();
+        for (int r = 0; r < 16; r++) {
+            nn__quad u = nn__load_quad(&as[r][4 * ty]), v = nn__load_quad(&bs[r][4 * tx]);
+            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < 4; j++) acc[i][j] += u.v[i] * v.v[j];
+        }
+        __syncthreads();
+    }
+    for (int i = 0; i < 4; i++) {
+        nn__quad q;
+        for (int j = 0; j < 4; j++) q.v[j] = acc[i][j];
+        if (n0 + 4 * ty + i < N && k0 + 4 * tx < K) nn__near4_put(part + (blockIdx.z * N + n0 + 4 * ty + i) * K, k0 + 4 * tx, K, q, 0);
+    }
+}
+static __global__ void nn__k_outer_give(int64_t N, int64_t K, int64_t shares, const float *part, float *y, int64_t yn, int64_t yk, int add)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, at = i / K * yn + i % K * yk;
+    float sum = 0;
+    if (i >= N * K) return;
+    for (int64_t s = 0; s < shares; s++) sum += part[s * N * K + i];
+    y[at] = add ? y[at] + sum : sum;
+}
+static void nn__outer_sum(nn__cuda *d, int64_t rows, const float *a, const float *b, const nn_view *y, int add)
+{
+    int64_t N = y->shape[0], K = y->shape[1], tiles = ((N + 63) / 64) * ((K + 63) / 64), shares, per;
+    float *part;
+    if (!N || !K) return;
+    shares = tiles < 128 ? 128 / tiles : 1;
+    if (shares > (rows + 255) / 256) shares = rows > 0 ? (rows + 255) / 256 : 1;
+    per = ((rows + shares - 1) / shares + 15) / 16 * 16;
+    part = (float *)nn__cuda_scratch(d, (size_t)(shares * N * K) * sizeof *part);
+    if (!part) return;
+    NN__LAUNCH(d, nn__k_outer_sums, dim3(NN__BLOCKS(K, 64), NN__BLOCKS(N, 64), (unsigned)shares), 256, 0, rows, per, N, K, a, b, part);
+    NN__LAUNCH(d, nn__k_outer_give, NN__BLOCKS(N * K, 256), 256, 0, N, K, shares, (const float *)part, (float *)y->data, y->stride[0], y->stride[1], add);
+}
+static nn__rnn nn__rnn_of(const nn_call *c)
+{
+    const nn__rnn_params *p = (const nn__rnn_params *)c->params;
+    const nn_view *x = &c->in[NN__RNN_GX], *w = &c->in[NN__RNN_W], *wr = &c->in[NN__RNN_WR];
+    nn__rnn o;
+    memset(&o, 0, sizeof o);
+    o.kind = p->kind; o.reverse = p->reverse; o.projected = wr->ndim != 0;
+    o.gates = p->kind == NN__RNN_LSTM ? 4 : p->kind == NN__RNN_GRU ? 3 : 1;
+    o.saved = p->kind <= NN__RNN_RELU ? 1 : 4;
+    o.batch = x->shape[p->time_first]; o.time = x->shape[!p->time_first];
+    o.sb = p->time_first ? 1 : o.time; o.st = p->time_first ? o.batch : 1;
+    o.width = w->shape[0]; o.hidden = o.width / o.gates; o.out = w->shape[1];
+    o.has_lengths = c->in[NN__RNN_LENGTHS].ndim != 0; o.lengths = nn__index_of(&c->in[NN__RNN_LENGTHS]);
+    o.gx = (const float *)x->data; o.w = (const float *)w->data; o.bias = (const float *)c->in[NN__RNN_B].data; o.c0 = (const float *)c->in[NN__RNN_C0].data; o.wr = (const float *)wr->data;
+    o.ws[0] = w->stride[0]; o.ws[1] = w->stride[1]; o.wrs[0] = wr->stride[0]; o.wrs[1] = wr->stride[1];
+    o.save = (float *)c->aux[0].data; o.before = o.save ? (float *)c->aux[1].data : NULL; o.save_c = (float *)c->aux[2].data;
+    return o;
+}
+static void nn__rnn_zero(nn__cuda *d, void *p, int64_t n) { if (p && n > 0 && !d->failed) NN__CU(d, cudaMemsetAsync(p, 0, (size_t)n * sizeof(float), d->stream)); }
+static void nn__rnn_start(nn__cuda *d, void *to, const void *from, int64_t n)        // from NULL: zeros
+{
+    if (!from) nn__rnn_zero(d, to, n);
+    else if (to && n > 0 && to != from && !d->failed) NN__CU(d, cudaMemcpyAsync(to, from, (size_t)n * sizeof(float), cudaMemcpyDeviceToDevice, d->stream));
+}
+static int nn__cuda_rnn(nn__cuda *d, const nn_call *c)
+{
+    nn__rnn o = nn__rnn_of(c);
+    int64_t rows = o.batch * o.time, bytes = o.batch * o.out * (int64_t)sizeof(float), step;
+    dim3 grid(NN__BLOCKS(o.hidden, 16), NN__BLOCKS(o.batch, 32)), grid_out(NN__BLOCKS(o.out, 16), grid.y);
+    float *buffer[2], *m = NULL, *last = (float *)c->out[1].data;
+    const float *h;
+    o.fault = nn__cuda_may_fault(d, c);
+    o.y = (float *)c->out[0].data; o.c = (float *)c->out[2].data;
+    if (grid.y > 65535) return 0;
+    if (o.kind == NN__RNN_LSTM) nn__rnn_start(d, o.c, o.c0, o.batch * o.hidden);
+    if (o.has_lengths) { nn__rnn_zero(d, o.y, rows * o.out); nn__rnn_zero(d, o.before, rows * o.out); }
+    buffer[0] = (float *)nn__cuda_scratch(d, (size_t)bytes);
+    buffer[1] = (float *)nn__cuda_scratch(d, (size_t)bytes);
+    if (o.projected) m = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.hidden) * sizeof *m);
+    if (!buffer[0] || !buffer[1] || (o.projected && !m)) return 1;
+    h = (const float *)c->in[NN__RNN_H0].data;
+    if (!h || o.time == 0) { nn__rnn_start(d, o.time ? buffer[1] : last, h, o.batch * o.out); h = buffer[1]; }
+    for (step = 0; step < o.time && o.batch && o.hidden && o.out; step++) {
+        float *next = step == o.time - 1 ? last : buffer[step & 1];
+        if (o.gates == 4)      NN__LAUNCH(d, nn__k_rnn_step<4>, grid, 256, 0, o, step, h, next, m);
+        else if (o.gates == 3) NN__LAUNCH(d, nn__k_rnn_step<3>, grid, 256, 0, o, step, h, next, m);
+        else                   NN__LAUNCH(d, nn__k_rnn_step<1>, grid, 256, 0, o, step, h, next, m);
+        if (o.projected) NN__LAUNCH(d, nn__k_rnn_project, grid_out, 256, 0, o, step, h, next, (const float *)m);
+        h = next;
+    }
+    return 1;
+}
+static int nn__cuda_rnn_back(nn__cuda *d, const nn_call *c)
+{
+    nn__rnn o = nn__rnn_of(c);
+    nn__norm_dims none;
+    int64_t rows = o.batch * o.time, step;
+    dim3 grid(NN__BLOCKS(o.out, 16), NN__BLOCKS(o.batch, 32)), grid_hidden(NN__BLOCKS(o.hidden, 16), grid.y);
+    float *db = (float *)c->din[NN__RNN_B].data;
+    if (grid.y > 65535) return 0;
+    o.dy = (const float *)c->dout[0].data;
+    o.dx = (float *)c->din[NN__RNN_GX].data; o.add_x = (int)(c->add & 1);
+    o.dh0 = (float *)c->din[NN__RNN_H0].data; o.add_h0 = (int)(c->add >> NN__RNN_H0 & 1);
+    o.da = o.kind == NN__RNN_GRU || !o.dx || o.add_x ? (float *)nn__cuda_scratch(d, (size_t)(rows * o.width) * sizeof(float)) : o.dx;
+    o.carry = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.out) * sizeof(float));
+    o.dc = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.hidden) * sizeof(float));
+    if (o.projected) {
+        o.dhp = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.out) * sizeof(float));
+        o.dh_all = (float *)nn__cuda_scratch(d, (size_t)(rows * o.out) * sizeof(float));
+        o.m_all = (float *)nn__cuda_scratch(d, (size_t)(rows * o.hidden) * sizeof(float));
+    }
+    if (d->failed) return 1;
+    nn__rnn_start(d, o.carry, c->dout[1].data, o.batch * o.out);
+    if (o.kind == NN__RNN_LSTM) nn__rnn_start(d, o.dc, c->dout[2].data, o.batch * o.hidden);
+    if (o.has_lengths) {                                 // steps that are not there
+        nn__rnn_zero(d, o.da, rows * o.width);
+        if (o.dx != o.da && !o.add_x) nn__rnn_zero(d, o.dx, rows * o.width);
+        nn__rnn_zero(d, o.dh_all, rows * o.out);
+        nn__rnn_zero(d, o.m_all, rows * o.hidden);
+    }
+    for (step = o.time - 1; step >= -1 && o.batch && o.out; step--) {
+        if (step < 0 && !o.dh0) break;
+        NN__LAUNCH(d, nn__k_rnn_back, grid, 256, 0, o, step);
+        if (o.projected && step >= 0 && o.hidden) NN__LAUNCH(d, nn__k_rnn_project_back, grid_hidden, 256, 0, o, step);
+    }
+    if (c->din[NN__RNN_C0].data && o.batch * o.hidden > 0) {
+        nn__lines l = nn__lines_of(1, o.batch * o.hidden, 1);
+        NN__LAUNCH_LINES(d, nn__k_give, l, l, (const float *)o.dc, (float *)c->din[NN__RNN_C0].data, (int)(c->add >> NN__RNN_C0 & 1));
+    }
+    if (c->din[NN__RNN_W].data)  nn__outer_sum(d, rows, o.da, o.before, &c->din[NN__RNN_W], (int)(c->add >> NN__RNN_W & 1));
+    if (c->din[NN__RNN_WR].data) nn__outer_sum(d, rows, o.dh_all, o.m_all, &c->din[NN__RNN_WR], (int)(c->add >> NN__RNN_WR & 1));
+    if (db && o.width) {
+        memset(&none, 0, sizeof none);
+        none.b = rows; none.c = o.width; none.s = 1;
+        nn__channel_sums(d, &none, NULL, o.da, NULL, NULL, NULL, db, 0, (int)(c->add >> NN__RNN_B & 1), NULL, NULL, 0);
+    }
+    return 1;
+}
+
+// ---- ctc_loss: formulas as at nn.h's. A block takes a sample through time; states are its threads' ------------------------------------
+enum { NN__CTC_X, NN__CTC_TARGET, NN__CTC_STEPS, NN__CTC_SIZES };
+typedef struct nn__ctc {
+    const float *x;
+    nn__index target, steps, sizes;
+    int64_t time, batch, classes, blank, row, most, all;     // row: of alpha; most: targets of a sample; all: of all of them
+    int flat, reduction, zero_infinity;                      // flat: targets one behind the other
+} nn__ctc;
+typedef struct nn__ctc_sample { int64_t b, steps, size, first, states; int bad; } nn__ctc_sample;
+NN__DEV int64_t nn__ctc_class(const nn__ctc &o, const nn__ctc_sample &s, int64_t state) { return state & 1 ? nn__index_at(o.target, s.first + state / 2) : o.blank; }
+NN__DEV nn__ctc_sample nn__ctc_open(const nn__ctc &o, int64_t b, float *warps)
+{
+    nn__ctc_sample s;
+    float wrong = 0;
+    s.b = b;
+    s.steps = nn__index_at(o.steps, b); s.size = nn__index_at(o.sizes, b);
+    s.first = o.flat ? 0 : b * o.most;
+    for (int64_t i = 0; o.flat && i < b; i++) s.first += nn__index_at(o.sizes, i);
+    s.bad = s.steps < 0 || s.steps > o.time || s.size < 0 || s.first < 0 || s.first + s.size > o.all || s.size > o.most;
+    for (int64_t i = threadIdx.x; !s.bad && i < s.size; i += blockDim.x) {
+        int64_t k = nn__index_at(o.target, s.first + i);
+        if (k < 0 || k >= o.classes || k == o.blank) wrong = 1;
+    }
+    if (nn__block_sum(wrong, warps) > 0) s.bad = 1;
+    if (s.bad) s.steps = s.size = 0;
+    s.states = 2 * s.size + 1;
+    return s;
+}
+NN__DEV float nn__log_sum3(float a, float b, float c)
+{
+    float m = fmaxf(fmaxf(a, b), c);
+    return m == -INFINITY ? m : m + logf(expf(a - m) + expf(b - m) + expf(c - m));
+}
+NN__DEV float nn__ctc_over(const nn__ctc &o, const nn__ctc_sample &s, int64_t state)        // may paths go from state - 2 to it: 0, or -infinity
+{
+    return state >= 3 && (state & 1) && state < s.states && nn__ctc_class(o, s, state) != nn__ctc_class(o, s, state - 2) ? 0.0f : -INFINITY;
+}
+static __global__ void __launch_bounds__(128) nn__k_ctc(nn__ctc o, float *alpha, int kept, float *l, float *losses, nn__fault *bad)      // kept: a row of alpha for each step, else two
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t b = blockIdx.x, rows = kept ? o.time : 2;
+    nn__ctc_sample s = nn__ctc_open(o, b, warps);
+    float v;
+    alpha += b * rows * o.row;
+    for (int64_t t = 0; t < s.steps; t++) {
+        float *to = alpha + (kept ? t : t & 1) * o.row;
+        const float *from = alpha + (kept ? t - 1 : (t - 1) & 1) * o.row, *x = o.x + (t * o.batch + b) * o.classes;
+        for (int64_t i = threadIdx.x; i < o.row; i += blockDim.x) {
+            float a = -INFINITY;
+            if (i < s.states && t == 0) a = i < 2 ? x[nn__ctc_class(o, s, i)] : -INFINITY;
+            else if (i < s.states) {
+                float over = nn__ctc_over(o, s, i);
+                a = x[nn__ctc_class(o, s, i)] + nn__log_sum3(from[i], i > 0 ? from[i - 1] : -INFINITY, over == 0 ? from[i - 2] : -INFINITY);
+            }
+            to[i] = a;
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x) return;
+    if (s.bad) nn__bad_index(bad, NN_OP_ctc_loss, nn__index_at(o.steps, b), o.time + 1);
+    if (s.steps == 0) v = s.size ? INFINITY : 0.0f;
+    else {
+        const float *last = alpha + (kept ? s.steps - 1 : (s.steps - 1) & 1) * o.row;
+        v = -nn__log_sum3(last[s.states - 1], s.states > 1 ? last[s.states - 2] : -INFINITY, -INFINITY);
+    }
+    if (l) l[b] = v;
+    if (o.zero_infinity && v == INFINITY) v = 0;
+    losses[b] = o.reduction == NN_MEAN ? v / (float)(s.size > 1 ? s.size : 1) : v;
+}
+// e(t, s) = e^(alpha + beta + l), in rows like alpha's. z: two rows of x + beta for each sample.
+static __global__ void __launch_bounds__(128) nn__k_ctc_beta(nn__ctc o, const float *alpha, const float *l, float *z, float *e)
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t b = blockIdx.x;
+    nn__ctc_sample s = nn__ctc_open(o, b, warps);
+    alpha += b * o.time * o.row; e += b * o.time * o.row; z += b * 2 * o.row;
+    for (int64_t t = s.steps - 1; t >= 0; t--) {
+        const float *after = z + ((t + 1) & 1) * o.row, *x = o.x + (t * o.batch + b) * o.classes;
+        for (int64_t i = threadIdx.x; i < s.states; i += blockDim.x) {
+            float beta = i >= s.states - 2 ? 0.0f : -INFINITY;
+            if (t < s.steps - 1) beta = nn__log_sum3(after[i], i + 1 < s.states ? after[i + 1] : -INFINITY, nn__ctc_over(o, s, i + 2) == 0 ? after[i + 2] : -INFINITY);
+            e[t * o.row + i] = expf(alpha[t * o.row + i] + beta + l[b]);
+            z[(t & 1) * o.row + i] = x[nn__ctc_class(o, s, i)] + beta;
+        }
+        __syncthreads();
+    }
+}
+// One step of one sample: a class takes from all its states, the first of which does it; the blank's are added by the block.
+static __global__ void __launch_bounds__(128) nn__k_ctc_give(nn__ctc o, const float *l, const float *e, const float *dy, float *dx, int add)
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t b = blockIdx.x % o.batch, t = blockIdx.x / o.batch;
+    nn__ctc_sample s = nn__ctc_open(o, b, warps);
+    float g = dy[o.reduction == NN_NONE ? b : 0], blank = 0;
+    int there = t < s.steps && !(o.zero_infinity && l[b] == INFINITY);
+    if (o.reduction == NN_MEAN) g /= (float)(s.size > 1 ? s.size : 1) * (float)o.batch;
+    dx += (t * o.batch + b) * o.classes;
+    e += (b * o.time + t) * o.row;
+    for (int64_t i = threadIdx.x; !add && i < o.classes; i += blockDim.x) dx[i] = 0;
+    for (int64_t i = 2 * (int64_t)threadIdx.x; there && i < s.states; i += 2 * blockDim.x) blank += e[i];
+    blank = nn__block_sum(blank, warps);
+    __syncthreads();
+    if (!there) return;
+    if (threadIdx.x == 0) dx[o.blank] -= g * blank;
+    for (int64_t i = threadIdx.x; i < s.size; i += blockDim.x) {
+        int64_t k = nn__index_at(o.target, s.first + i), j;
+        float sum = 0;
+        for (j = 0; j < i && nn__index_at(o.target, s.first + j) != k; j++) { }
+        if (j < i) continue;
+        for (; j < s.size; j++) if (nn__index_at(o.target, s.first + j) == k) sum += e[2 * j + 1];
+        dx[k] -= g * sum;
+    }
+}
+static nn__ctc nn__ctc_of(const nn_call *c)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    const nn_view *x = &c->in[NN__CTC_X], *v = &c->in[NN__CTC_TARGET];
+    nn__ctc o;
+    o.x = (const float *)x->data;
+    o.target = nn__index_of(v); o.steps = nn__index_of(&c->in[NN__CTC_STEPS]); o.sizes = nn__index_of(&c->in[NN__CTC_SIZES]);
+    o.time = x->shape[0]; o.batch = x->shape[1]; o.classes = x->shape[2]; o.blank = p->blank;
+    o.most = v->shape[v->ndim - 1]; o.all = nn_view_count(v); o.flat = v->ndim == 1;
+    o.row = (2 * o.most + 1 + 15) / 16 * 16 + 32;
+    o.reduction = p->reduction; o.zero_infinity = p->zero_infinity;
+    return o;
+}
+static int nn__cuda_ctc(nn__cuda *d, const nn_call *c)
+{
+    nn__ctc o = nn__ctc_of(c);
+    int kept = c->aux[0].data != NULL, none = o.reduction == NN_NONE;
+    float *alpha = (float *)(kept ? c->aux[0].data : nn__cuda_scratch(d, (size_t)(o.batch * 2 * o.row) * sizeof *alpha));
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)o.batch * sizeof *losses));
+    if ((!alpha || !losses) && o.batch) return 1;
+    if (o.batch) NN__LAUNCH(d, nn__k_ctc, (unsigned)o.batch, 128, 0, o, alpha, kept, (float *)c->aux[1].data, losses, nn__cuda_may_fault(d, c));
+    if (!none) nn__loss_total(d, o.batch, losses, 0, o.reduction == NN_MEAN ? (float)o.batch : 1.0f, c->out[0].data, NULL);
+    return 1;
+}
+static int nn__cuda_ctc_back(nn__cuda *d, const nn_call *c)
+{
+    nn__ctc o = nn__ctc_of(c);
+    float *dx = (float *)c->din[NN__CTC_X].data, *z, *e;
+    const float *l = (const float *)c->aux[1].data;
+    if (!dx || !o.batch || !o.time || !o.classes) return 1;
+    z = (float *)nn__cuda_scratch(d, (size_t)(o.batch * 2 * o.row) * sizeof *z);
+    e = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.time * o.row) * sizeof *e);
+    if (!z || !e) return 1;
+    NN__LAUNCH(d, nn__k_ctc_beta, (unsigned)o.batch, 128, 0, o, (const float *)c->aux[0].data, l, z, e);
+    NN__LAUNCH(d, nn__k_ctc_give, (unsigned)(o.batch * o.time), 128, 0, o, l, (const float *)e, (const float *)c->dout[0].data, dx, (int)(c->add & 1));
+    return 1;
+}
+#define NN__CUDA_RNN(X) X(rnn, nn__cuda_rnn, nn__cuda_rnn_back) X(ctc_loss, nn__cuda_ctc, nn__cuda_ctc_back)
 
 // =============================================================================================
 // >>run   From a call to its kernels: every section lists X(op, forward, backward); NULL: there is none.
