@@ -2212,7 +2212,7 @@ NN__DEV int4 nn__point(const nn__points &s, int64_t i, int64_t end)          // 
     r.z = s.y0 + (int)y * s.py; r.w = s.x0 + (int)x * s.px;
     return r;
 }
-NN__DEV int64_t nn__offset(int4 p) { return (int64_t)p.y << 32 | (unsigned)p.x; }
+NN__DEV int64_t nn__offset(int4 p) { return (int64_t)((uint64_t)(unsigned)p.y << 32 | (unsigned)p.x); }
 
 // Tensor cores take words: a number rounded to TF32, or two halves, neighbours in p. Then all of them work on the same tile.
 enum { NN__ALONG_P, NN__ALONG_I };   // in which direction neighbouring lanes read a factor
@@ -2364,11 +2364,12 @@ NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, i
     if (o.relu) sum = sum < 0 ? 0 : sum;
     return o.add ? old + sum : sum;
 }
-template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, const int64_t *column, int64_t first, const float *sum)    // W neighbours
+// W results of a row, columns j, j + step ...
+template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, int step, const int64_t *column, int64_t first, const float *sum)
 {
     if (i >= g.m) return;
     float *row = o.y + i * o.ys, v[W];
-    if (o.four && j + W <= o.n) {
+    if (o.four && step == 1 && j + W <= o.n) {
         float *at = row + first;
 NN__UNROLL
         for (int s = 0; s < W; s++) v[s] = 0;
@@ -2379,7 +2380,7 @@ NN__UNROLL
         return;
     }
 NN__UNROLL
-    for (int s = 0; s < W; s++) if (j + s < o.n) row[column[s]] = nn__finish(g, o, i, j + s, sum[s], o.add ? row[column[s]] : 0);
+    for (int s = 0; s < W; s++) if (j + s * step < o.n) row[column[s]] = nn__finish(g, o, i, j + s * step, sum[s], o.add ? row[column[s]] : 0);
 }
 
 template <int MMA, int B, int AA, int AB>
@@ -2410,8 +2411,11 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF3
 NN__UNROLL
     for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
 
-    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + t : nn__offset(nn__point(s.column, j0 + t, s.column.count)); }
-    else rows[1][T::row(t - B)] = nn__point(s.b.i, j0 + t - B, s.b.i.count);
+    // Without tensor cores a thread has four columns. Where they cannot be written at once, they are dealt out among the lanes.
+    const int dealt = !MMA && !(g.parts > 1 ? (g.n & 3) == 0 : g.four) && !(AB == NN__ALONG_I && s.b.four), step = dealt ? 8 : 1;
+    const int slot = t < B ? t : t - B, j = dealt ? (slot & ~31) + (slot & 31) / 4 + (slot & 3) * 8 : slot;
+    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + j : nn__offset(nn__point(s.column, j0 + j, s.column.count)); }
+    else rows[1][T::row(slot)] = nn__point(s.b.i, j0 + j, s.b.i.count);
     if (t < 2 * T::P) for (int k = 0; k < 2; k++) {
         const int f = t / T::P, p = t % T::P;
         terms[k][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + k * T::P + p, end);
@@ -2450,7 +2454,7 @@ NN__UNROLL
             const int64_t first = column[c + 8 * v];
 NN__UNROLL
             for (int u = 0; u < 2 * O::RI; u++)
-                nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1));
+                nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, 1, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1));
         }
         return;
     }
@@ -2460,7 +2464,7 @@ NN__UNROLL
         const int c = v * (B / O::RJ) + 4 * tx;
         const int64_t first = column[c];
 NN__UNROLL
-        for (int i = 0; i < 4 * O::RI; i++) nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, j0 + c, column + c, first, sum + i * 4 * O::RJ + 4 * v);
+        for (int i = 0; i < 4 * O::RI; i++) nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, j0 + (dealt ? (c & ~31) + (c & 31) / 4 : c), step, column + c, first, sum + i * 4 * O::RJ + 4 * v);
     }
 }
 static __global__ void nn__k_parts(const nn__product g, int64_t count)       // y = the sum of its parts
