@@ -63,6 +63,14 @@ SANITIZE_asan = -fsanitize=address,undefined -fno-sanitize-recover=undefined
 SANITIZE_tsan = -fsanitize=thread
 build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/%.o
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
+# products and convolutions at larger sizes: NN_ROW=7 build/cuda/products_shim
+build/cuda/test_products.o: tests/cuda/test_products.c tests/test.h nn.h nn_cuda.h
+	@mkdir -p build/cuda
+	$(CC) $(TEST_CFLAGS) -c $< -o $@
+build/cuda/products_shim build/cuda/products_asan build/cuda/products_tsan: build/cuda/products_%: build/cuda/test_products.o build/cuda/%.o build/tests/nn_plain.o
+	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
+build/cuda/products_ptx: build/cuda/test_products.o build/cuda/ptx.o build/tests/nn_plain.o build/cuda/libcudart.so.13
+	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
 build/cuda/ptx.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
 	@mkdir -p build/cuda
 	$(NVCC) -O3 -lineinfo -cudart shared -gencode arch=compute_80,code=compute_80 -I. -c $< -o $@
