@@ -2192,7 +2192,7 @@ typedef struct nn__product {
     int64_t  m, n, ys, per;          // n: the largest number of columns; ys: from row to row of y; per: terms in one part
     nn__lay  outer;                  // batch entries or groups: strides of a, b, y
     const float *bias;
-    int64_t  bi, bj, bz;             // its strides: by row, column, batch entry
+    int64_t  bi, bj, bz;             // its strides: by row, by column (1 and 0 or 0 and 1), by batch entry
     float   *part;                   // (entry, side, part, m, n) if parts > 1
 } nn__product;
 
@@ -2333,7 +2333,7 @@ NN__UNROLL
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
 NN__UNROLL
     for (int q = 0; q < T::ROWS; q++) {
-        float x[O::RI * 4], y[O::RJ * 4];
+        __align__(16) float x[O::RI * 4], y[O::RJ * 4];
 NN__UNROLL
         for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
 NN__UNROLL
@@ -2364,27 +2364,38 @@ NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, i
     if (o.relu) sum = sum < 0 ? 0 : sum;
     return o.add ? old + sum : sum;
 }
-// W results of a row, columns j, j + step ...
-template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, int step, const int64_t *column, int64_t first, const float *sum)
+// W results of a row, columns j, j + step ... of which `extra` is the bias
+template <int W> NN__DEV void nn__column_bias(const nn__product &g, const nn__target &o, int64_t j, int step, float *extra)
+{
+NN__UNROLL
+    for (int s = 0; s < W; s++) extra[s] = o.bias && g.bj && j + s * step < o.n ? o.bias[j + s * step] : 0;
+}
+template <int W>
+NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, int step, const int64_t *column, int64_t first, const float *sum, const float *extra)
 {
     if (i >= g.m) return;
-    float *row = o.y + i * o.ys, v[W];
+    float *row = o.y + i * o.ys;
+    __align__(16) float v[W];
+    const float bias = o.bias && g.bi ? o.bias[i] : 0;
+NN__UNROLL
+    for (int s = 0; s < W; s++) { v[s] = sum[s] + (extra[s] + bias); if (o.relu) v[s] = v[s] < 0 ? 0 : v[s]; }
     if (o.four && step == 1 && j + W <= o.n) {
         float *at = row + first;
+        __align__(16) float old[W];
+        if (o.add) {
+            if (W == 4) *(float4 *)old = *(const float4 *)at; else *(float2 *)old = *(const float2 *)at;
 NN__UNROLL
-        for (int s = 0; s < W; s++) v[s] = 0;
-        if (o.add) { if (W == 4) *(float4 *)v = *(const float4 *)at; else *(float2 *)v = *(const float2 *)at; }
-NN__UNROLL
-        for (int s = 0; s < W; s++) v[s] = nn__finish(g, o, i, j + s, sum[s], v[s]);
+            for (int s = 0; s < W; s++) v[s] = old[s] + v[s];
+        }
         if (W == 4) *(float4 *)at = *(const float4 *)v; else *(float2 *)at = *(const float2 *)v;
         return;
     }
 NN__UNROLL
-    for (int s = 0; s < W; s++) if (j + s * step < o.n) row[column[s]] = nn__finish(g, o, i, j + s * step, sum[s], o.add ? row[column[s]] : 0);
+    for (int s = 0; s < W; s++) if (j + s * step < o.n) { float *at = row + column[s]; *at = o.add ? *at + v[s] : v[s]; }
 }
 
 template <int MMA, int B, int AA, int AB>
-static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF32 ? 1 : 2) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
+static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA ? 1 : 2) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
 {
     typedef nn__tile<MMA, B> T;
     typedef nn__own<MMA, B> O;
@@ -2394,16 +2405,14 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF3
     NN_SHARED(int4, terms, [2][2][T::P]);
     NN_SHARED(int64_t, column, [B]);
     const int t = (int)threadIdx.x;
-    unsigned block = blockIdx.x / tiles_m, z;
-    const int64_t i0 = (int64_t)(blockIdx.x - block * tiles_m) * B;
-    z = block / tiles_n;
-    const int64_t j0 = (int64_t)(block - z * tiles_n) * B;
+    const unsigned block = blockIdx.x / tiles_m, z = block / tiles_n, tile_i = blockIdx.x - block * tiles_m, tile_j = block - z * tiles_n;
+    const int64_t i0 = (int64_t)tile_i * B, j0 = (int64_t)tile_j * B;
     const unsigned part = z % (unsigned)g.parts, side = z / (unsigned)g.parts % (unsigned)g.sides;
     const int64_t entry = z / (unsigned)g.parts / (unsigned)g.sides;
     const nn__side &s = g.side[side];
     const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per);
     const int count = (int)((max(end - p0, (int64_t)0) + T::P - 1) / T::P);
-    int64_t at[3];
+    int64_t at[2], to[3];
     if (j0 >= s.column.count) return;                    // a smaller side
     nn__offsets(g.outer, entry, at);
     const float *a = s.a.at + at[0], *b = s.b.at + at[1];
@@ -2440,21 +2449,24 @@ NN__UNROLL
             nn__tile_store<MMA, B, AB>(s.b.four, rb, (unsigned *)bs[next]);
             if (t < 2 * T::P) {
                 const int f = t / T::P, p = t % T::P;
-                terms[now][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + (int64_t)(k + 2) * T::P + p, end);
+                terms[now][f][p] = nn__point(f ? s.b.p : s.a.p, part * g.per + (int64_t)(k + 2) * T::P + p, min(s.k, (part + 1) * g.per));
             }
         }
         __syncthreads();
     }
-    const nn__target o = nn__target_of(g, entry, (int)side, part, at[2]);
+    nn__offsets(g.outer, entry, to);
+    const nn__target o = nn__target_of(g, entry, (int)side, part, to[2]);
     const int lane = t & 31, warp = t >> 5;
     if (MMA) {
         const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
 NN__UNROLL
         for (int v = 0; v < O::RJ; v++) {
             const int64_t first = column[c + 8 * v];
+            float extra[2];
+            nn__column_bias<2>(g, o, j0 + c + 8 * v, 1, extra);
 NN__UNROLL
             for (int u = 0; u < 2 * O::RI; u++)
-                nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, 1, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1));
+                nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, 1, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1), extra);
         }
         return;
     }
@@ -2462,9 +2474,12 @@ NN__UNROLL
 NN__UNROLL
     for (int v = 0; v < O::RJ; v++) {
         const int c = v * (B / O::RJ) + 4 * tx;
-        const int64_t first = column[c];
+        const int64_t first = column[c], c0 = j0 + (dealt ? (c & ~31) + (c & 31) / 4 : c);
+        float extra[4];
+        nn__column_bias<4>(g, o, c0, step, extra);
 NN__UNROLL
-        for (int i = 0; i < 4 * O::RI; i++) nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, j0 + (dealt ? (c & ~31) + (c & 31) / 4 : c), step, column + c, first, sum + i * 4 * O::RJ + 4 * v);
+        for (int i = 0; i < 4 * O::RI; i++)
+            nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, c0, step, column + c, first, sum + i * 4 * O::RJ + 4 * v, extra);
     }
 }
 static __global__ void nn__k_parts(const nn__product g, int64_t count)       // y = the sum of its parts
