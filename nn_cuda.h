@@ -479,11 +479,6 @@ static int nn__is_flat(const nn_view *v)                 // contiguous, as nn.h 
 }
 static int nn__aligned(const void *a, const void *b, const void *c) { return (((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) & 15) == 0; }
 
-#ifdef NN_CUDA_EMU
-#  define NN__UNROLLED
-#else
-#  define NN__UNROLLED _Pragma("unroll")
-#endif
 // Classes, indices, lengths: i64 or i32.
 typedef struct nn__index { const void *data; int wide; } nn__index;
 static nn__index nn__index_of(const nn_view *v) { nn__index r; r.data = v->data; r.wide = v->dtype == NN_I64; return r; }
@@ -2345,20 +2340,6 @@ static int nn__cuda_upsample_back(nn__cuda *d, const nn_call *c)
 // =============================================================================================
 // >>norm   Softmax, log-softmax; layer, RMS, batch and group norm.
 // =============================================================================================
-typedef struct nn__stream { uint64_t seed, step, ordinal; } nn__stream;
-NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
-{
-    uint32_t k0 = (uint32_t)s.seed, k1 = (uint32_t)(s.seed >> 32);
-    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)s.step;
-    for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
-    }
-    r[0] = c0; r[1] = c1; r[2] = c2; r[3] = c3;
-}
 // ---- lines: numbers along a dimension, that a team of threads goes through four at a time ------------------------
 // Where the numbers of a line lie side by side, its team is a warp, or a block if it is long or there are few. Other lines lie side by
 // side themselves: a block of 32 x 8 threads takes 32 of them, and a team is the 8 threads of a column. Number i of line k is at
@@ -2534,6 +2515,12 @@ static int nn__cuda_softmax_back(nn__cuda *d, const nn_call *c)
     return 1;
 }
 
+static __global__ void __launch_bounds__(256) nn__k_give(nn__lines l, const float *x, float *y, int add)       // y (+)= x
+{
+    nn__team t = nn__team_of(l);
+    NN__EACH_QUAD(i, t, t.n) nn__put4(l, t, y, i, nn__get4(l, t, x, i, t.n, 0), add);
+}
+
 // ---- norms: formulas as at nn.h's.   x is (B, C, S): n numbers share mean and rstd.   y = w h + b,  h = (x - mean) rstd -----------
 typedef struct nn__norm_dims { int64_t b, c, s, groups, n; } nn__norm_dims;
 static nn__norm_dims nn__norm_dims_of(const nn_call *c)
@@ -2632,10 +2619,10 @@ static __global__ void __launch_bounds__(256) nn__k_norm_sums(nn__lines l, int64
     float dot = 0, sum = 0;
     NN__EACH_QUAD(j, t, end - from) {
         int64_t i = from + j;
-        nn__quad v = nn__get4(l, t, x, i, end, 0), g = nn__get4(l, t, dy, i, end, 0);
+        nn__quad v = x ? nn__get4(l, t, x, i, end, 0) : nn__quad_of(0), g = nn__get4(l, t, dy, i, end, 0);
         for (int k = 0; k < 4; k++) if (i + k < end) {
             int64_t at = z.groups ? (z.s == 1 ? i + k : (i + k) / z.s) * z.groups + mine : mine;
-            dot += g.v[k] * ((v.v[k] - means[at]) * rstds[at]);
+            if (x) dot += g.v[k] * ((v.v[k] - means[at]) * rstds[at]);
             sum += g.v[k];
         }
     }
@@ -2668,20 +2655,25 @@ static int nn__cuda_norm(nn__cuda *d, const nn_call *c)
                      (float *)c->aux[0].data, (float *)c->aux[1].data, ((const nn__norm_params *)c->params)->eps, (int)(c->op->id != NN_OP_rmsnorm));
     return 1;
 }
-static int nn__norm_parameters(nn__cuda *d, const nn_call *c, const nn__norm_dims *z, float *coef)       // dw, db, coef
+// db, and with x, mean, rstd: dw; with coef: that. z->groups 0: statistics belong to channels.
+static void nn__channel_sums(nn__cuda *d, const nn__norm_dims *z, const float *x, const float *dy, const float *means, const float *rstds, float *dw, float *db, int add_w, int add_b,
+                             float *coef, const float *w, int batch)
 {
     nn__lines l = nn__channel_lines(z);
     nn__chunks k = nn__chunks_of(&l);
-    nn__norm_dims sums = *z;
-    float *dw = (float *)c->din[1].data, *db = c->nin > 2 ? (float *)c->din[2].data : NULL, *part;
-    if (!l.count || (!dw && !db && !coef)) return 1;
+    float *part;
+    if (!l.count || (!dw && !db && !coef)) return;
     part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * l.count) * sizeof *part);
-    if (!part) return 1;
-    if (c->op->id == NN_OP_batchnorm) sums.groups = 0;
-    NN__LAUNCH_CHUNKS(d, nn__k_norm_sums, l, k, sums, (const float *)c->in[0].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, part);
-    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, (int)(c->add >> 1 & 1), (int)(c->add >> 2 & 1), coef,
-               (const float *)c->in[1].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, z->n > 0 ? (float)z->n : 1.0f, ((const nn__norm_params *)c->params)->batch);
-    return 1;
+    if (!part) return;
+    NN__LAUNCH_CHUNKS(d, nn__k_norm_sums, l, k, *z, x, dy, means, rstds, part);
+    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, add_w, add_b, coef, w, means, rstds, z->n > 0 ? (float)z->n : 1.0f, batch);
+}
+static void nn__norm_parameters(nn__cuda *d, const nn_call *c, nn__norm_dims z, float *coef)
+{
+    if (c->op->id == NN_OP_batchnorm) z.groups = 0;
+    nn__channel_sums(d, &z, (const float *)c->in[0].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, (float *)c->din[1].data,
+                     (float *)(c->nin > 2 ? c->din[2].data : NULL), (int)(c->add >> 1 & 1), (int)(c->add >> 2 & 1), coef, (const float *)c->in[1].data,
+                     ((const nn__norm_params *)c->params)->batch);
 }
 static int nn__cuda_norm_back(nn__cuda *d, const nn_call *c)
 {
@@ -2689,7 +2681,8 @@ static int nn__cuda_norm_back(nn__cuda *d, const nn_call *c)
     nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
     if (c->din[0].data) NN__LAUNCH_LINES(d, nn__k_norm_dx, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data,
                                          (const float *)c->aux[1].data, (float *)c->din[0].data, (int)(c->op->id != NN_OP_rmsnorm), (int)(c->add & 1));
-    return nn__norm_parameters(d, c, &z, NULL);
+    nn__norm_parameters(d, c, z, NULL);
+    return 1;
 }
 
 // ---- batch norm: chunks of every channel, joined as in Chan, Golub & LeVeque 1979; then one pass over x ---------------------------
@@ -2747,10 +2740,10 @@ static __global__ void __launch_bounds__(256) nn__k_batch_apply(nn__lines l, int
     nn__team t = nn__team_of(l);
     int64_t fixed = s == 1 ? 0 : t.line % channels;
     nn__quad q[4];
-    for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
+    NN__UNROLL for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
     NN__EACH_QUAD(i, t, t.n) {
         nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = dy ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(0);
-        for (int k = 0; s == 1 && k < (dy ? 4 : 3); k++) q[k] = nn__near4(coef + k * channels, i, channels, 0);
+        NN__UNROLL for (int k = 0; k < 4; k++) if (s == 1 && (k < 3 || dy)) q[k] = nn__near4(coef + k * channels, i, channels, 0);
         for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - q[0].v[k]) * q[1].v[k] + (g.v[k] * q[3].v[k] + q[2].v[k]);
         nn__put4(l, t, y, i, v, add);
     }
@@ -2786,7 +2779,7 @@ static int nn__cuda_batchnorm_back(nn__cuda *d, const nn_call *c)
     nn__norm_dims z = nn__norm_dims_of(c);
     float *coef = c->din[0].data ? (float *)nn__cuda_scratch(d, (size_t)(4 * z.c) * sizeof *coef) : NULL;
     if (c->din[0].data && !coef) return 1;
-    nn__norm_parameters(d, c, &z, coef);
+    nn__norm_parameters(d, c, z, coef);
     if (coef) nn__batch_apply(d, &z, c->in[0].data, c->dout[0].data, coef, c->din[0].data, (int)(c->add & 1));
     return 1;
 }
@@ -3099,7 +3092,7 @@ static __global__ void __launch_bounds__(256) nn__k_kl_div(nn__lines l, nn__kl o
 {
     nn__team t = nn__team_of(l);
     float m[2], s[2], sum = 0;
-    for (int side = 0; side < 2; side++) {
+    NN__UNROLL for (int side = 0; side < 2; side++) {
         m[side] = -INFINITY; s[side] = 0;
         NN__EACH_QUAD(i, t, t.n) {
             nn__quad q = nn__get4(l, t, side ? o.t : o.x, i, t.n, -INFINITY);
@@ -3349,19 +3342,19 @@ template <int CH, int RN> NN__DEV void nn__tile_dot(float (&s)[4][RN], const flo
 {
     for (int e = 0; e < n; e += 4) {
         nn__quad u[4], v[RN];
-        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(x + i * (CH + 4) + e);
-        NN__UNROLLED for (int j = 0; j < RN; j++) v[j] = nn__load_quad(y + 16 * j * (CH + 4) + e);
-        NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) NN__UNROLLED for (int k = 0; k < 4; k++) s[i][j] += u[i].v[k] * v[j].v[k];
+        NN__UNROLL for (int i = 0; i < 4; i++) u[i] = nn__load_quad(x + i * (CH + 4) + e);
+        NN__UNROLL for (int j = 0; j < RN; j++) v[j] = nn__load_quad(y + 16 * j * (CH + 4) + e);
+        NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < RN; j++) NN__UNROLL for (int k = 0; k < 4; k++) s[i][j] += u[i].v[k] * v[j].v[k];
     }
 }
 template <int CH, int BN> NN__DEV void nn__tile_mix(float (&acc)[4][CH / 16], const float *p, const float *b)
 {
     for (int j = 0; j < BN; j += 4) {
         nn__quad u[4];
-        NN__UNROLLED for (int i = 0; i < 4; i++) u[i] = nn__load_quad(p + i * (BN + 4) + j);
-        NN__UNROLLED for (int k = 0; k < 4; k++) NN__UNROLLED for (int c = 0; c < CH / 64; c++) {
+        NN__UNROLL for (int i = 0; i < 4; i++) u[i] = nn__load_quad(p + i * (BN + 4) + j);
+        NN__UNROLL for (int k = 0; k < 4; k++) NN__UNROLL for (int c = 0; c < CH / 64; c++) {
             nn__quad v = nn__load_quad(b + (j + k) * (CH + 4) + 64 * c);
-            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int e = 0; e < 4; e++) acc[i][4 * c + e] += u[i].v[k] * v.v[e];
+            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int e = 0; e < 4; e++) acc[i][4 * c + e] += u[i].v[k] * v.v[e];
         }
     }
 }
@@ -3371,16 +3364,16 @@ template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x
         int64_t r = first + 4 * (threadIdx.x >> 4) + i, at = (int64_t)blockIdx.z * CH + 4 * (threadIdx.x & 15);
         if (r >= last) continue;
         float *p = nn__unit_at(a, x, unit, r, keys);
-        NN__UNROLLED for (int c = 0; c < CH / 64; c++, at += 64) {
+        NN__UNROLL for (int c = 0; c < CH / 64; c++, at += 64) {
             nn__quad q;
-            NN__UNROLLED for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
+            NN__UNROLL for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
             if (x.e == 1) { if (at < d) nn__near4_put(p, at, d, q, add); }
             else for (int k = 0; k < 4; k++) if (at + k < d) p[(at + k) * x.e] = add ? p[(at + k) * x.e] + q.v[k] : q.v[k];
         }
     }
 }
 #define NN__OVER_16(v, join) for (int o_ = 8; o_; o_ >>= 1) { float other = __shfl_xor_sync(NN__FULL, v, o_); v = join; }
-template <int CH, int BN> static __global__ void __launch_bounds__(256) nn__k_attend(nn__att a, int64_t row_blocks)
+template <int CH, int BN> static __global__ void __launch_bounds__(256, 1) nn__k_attend(nn__att a, int64_t row_blocks)
 {
     enum { BM = 64, LD = CH + 4, LP = BN + 4, RN = BN / 16 };
     NN_SHARED_DYN(float, shared);
@@ -3402,22 +3395,22 @@ template <int CH, int BN> static __global__ void __launch_bounds__(256) nn__k_at
             __syncthreads();
             nn__tile_dot<CH, RN>(s, qs + top * LD, ks + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
         }
-        NN__UNROLLED for (int i = 0; i < 4; i++) {
+        NN__UNROLL for (int i = 0; i < 4; i++) {
             float most = m[i], sum = 0, f, safe;
-            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = nn__att_score(a, info[i], key + tx + 16 * j, s[i][j]); most = fmaxf(most, s[i][j]); }
+            NN__UNROLL for (int j = 0; j < RN; j++) { s[i][j] = nn__att_score(a, info[i], key + tx + 16 * j, s[i][j]); most = fmaxf(most, s[i][j]); }
             NN__OVER_16(most, fmaxf(most, other))
             safe = most == -INFINITY ? 0.0f : most;
             f = __expf(m[i] - safe);
-            NN__UNROLLED for (int j = 0; j < RN; j++) { s[i][j] = __expf(s[i][j] - safe); sum += s[i][j]; }
+            NN__UNROLL for (int j = 0; j < RN; j++) { s[i][j] = __expf(s[i][j] - safe); sum += s[i][j]; }
             NN__OVER_16(sum, sum + other)
             l[i] = l[i] * f + sum;
             m[i] = most;
-            NN__UNROLLED for (int e = 0; e < CH / 16; e++) o[i][e] *= f;
+            NN__UNROLL for (int e = 0; e < CH / 16; e++) o[i][e] *= f;
         }
-        NN__UNROLLED for (int j = 0; j < RN; j++) {
+        NN__UNROLL for (int j = 0; j < RN; j++) {
             float keep[4] = { 1, 1, 1, 1 };
             if (a.drop) nn__att_keep4(a, unit, key + tx + 16 * j, (int)first + top, keep);
-            NN__UNROLLED for (int i = 0; i < 4; i++) ps[(top + i) * LP + tx + 16 * j] = s[i][j] * keep[i];
+            NN__UNROLL for (int i = 0; i < 4; i++) ps[(top + i) * LP + tx + 16 * j] = s[i][j] * keep[i];
         }
         __syncthreads();
         nn__att_tile<CH>(a, a.v, unit, 1, key, seen, BN, (int64_t)blockIdx.z * CH, a.dv, 1, ks);
@@ -3442,7 +3435,7 @@ static __global__ void __launch_bounds__(128) nn__k_att_delta(nn__att a, nn__hea
     sum = nn__warp_sum(sum);
     if (threadIdx.x == 0) delta[i] = sum;
 }
-template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_bounds__(BM * 4) nn__k_attend_back(nn__att a, nn__att_back g, int64_t row_blocks)
+template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_bounds__(BM * 4, 1) nn__k_attend_back(nn__att a, nn__att_back g, int64_t row_blocks)
 {
     enum { LD = CH + 4, LP = BN + 4, RN = BN / 16 };
     NN_SHARED_DYN(float, shared);
@@ -3475,11 +3468,11 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
             nn__tile_dot<CH, RN>(s, a1 + top * LD, b1 + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
             nn__tile_dot<CH, RN>(dp, a2 + top * LD, b2 + tx * LD, (int)(a.dv - e < CH ? a.dv - e : CH));
         }
-        NN__UNROLLED for (int j = 0; j < RN; j++) {
+        NN__UNROLL for (int j = 0; j < RN; j++) {
             int other = column + tx + 16 * j;
             float keep[4] = { 1, 1, 1, 1 };
             if (a.drop && !SIDE) nn__att_keep4(a, unit, other, (int)first + top, keep);
-            NN__UNROLLED for (int i = 0; i < 4; i++) {
+            NN__UNROLL for (int i = 0; i < 4; i++) {
                 int mine = (int)first + top + i, row = SIDE ? other : mine, key = SIDE ? mine : other, there = row < a.rows && key < a.tk;
                 nn__att_row info = nn__att_row_of(a, unit, row, length);
                 float p = there ? __expf(nn__att_score(a, info, key, s[i][j]) - a.kept[unit * a.rows + row]) : 0.0f;
@@ -3496,7 +3489,7 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
         }
         for (int pass = !SIDE; pass < 2; pass++) {       // P, then dS; only the 16 threads of a row read what they wrote
             __syncwarp(NN__FULL);
-            NN__UNROLLED for (int i = 0; i < 4; i++) NN__UNROLLED for (int j = 0; j < RN; j++) ps[(top + i) * LP + tx + 16 * j] = pass ? dp[i][j] : s[i][j];
+            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < RN; j++) ps[(top + i) * LP + tx + 16 * j] = pass ? dp[i][j] : s[i][j];
             __syncwarp(NN__FULL);
             if (pass) nn__tile_mix<CH, BN>(one, ps + top * LP, b1 + 4 * tx);
             else      nn__tile_mix<CH, BN>(two, ps + top * LP, b2 + 4 * tx);
@@ -3519,7 +3512,7 @@ static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits
     nn__att_row info[NN__DECODE_ROWS];
     nn__quad q[NN__DECODE_ROWS], o[NN__DECODE_ROWS];
     float m[NN__DECODE_ROWS], l[NN__DECODE_ROWS];
-    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) {
+    NN__UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) {
         info[r] = nn__att_row_of(a, unit, r, length);
         q[r] = o[r] = nn__quad_of(0);
         m[r] = -INFINITY; l[r] = 0;
@@ -3533,7 +3526,7 @@ static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits
             if (a.k.e == 1) { if (e < a.d) kq = nn__near4(kp, e, a.d, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.d) kq.v[k] = kp[(e + k) * a.k.e];
             if (a.v.e == 1) { if (e < a.dv) vq = nn__near4(vp, e, a.dv, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.dv) vq.v[k] = vp[(e + k) * a.v.e];
         }
-        NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+        NN__UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
             float s = (q[r].v[0] * kq.v[0] + q[r].v[1] * kq.v[1]) + (q[r].v[2] * kq.v[2] + q[r].v[3] * kq.v[3]), top, safe, f, p;
             for (int w = lanes / 2; w; w >>= 1) s += __shfl_xor_sync(NN__FULL, s, w);
             s = there ? nn__att_score(a, info[r], key, s) : -INFINITY;
@@ -3545,7 +3538,7 @@ static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits
             for (int k = 0; k < 4; k++) o[r].v[k] = o[r].v[k] * f + p * vq.v[k];
         }
     }
-    NN__UNROLLED for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+    NN__UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
         float top = -INFINITY, sum = 0, *to = part + ((unit * splits + split) * a.rows + r) * (a.dv + 2);
         __syncthreads();
         if (e == 0) { best[mine][0] = m[r]; best[mine][1] = l[r]; }
@@ -3619,7 +3612,7 @@ static nn__att nn__att_of(const nn_call *c)
     a.lengths = nn__index_of(lengths); a.lengths_step = lengths->stride[0];
     a.slopes = (const float *)slopes->data; a.slopes_step = slopes->stride[0];
     a.drop = p->dropout > 0;
-    a.stream.seed = c->seed; a.stream.step = c->step; a.stream.ordinal = c->ordinal;
+    a.stream = nn__stream_of(c);
     a.dropped = (uint64_t)((double)p->dropout * 4294967296.0);
     a.survives = p->dropout < 1 ? (float)(1.0 / (1.0 - (double)p->dropout)) : 0.0f;
     return a;
@@ -3728,7 +3721,462 @@ static int nn__cuda_rope(nn__cuda *d, const nn_call *c)
 // =============================================================================================
 // >>rnn   RNN, LSTM, GRU; CTC.
 // =============================================================================================
-#define NN__CUDA_RNN(X)
+// ---- recurrent nets: formulas as at nn.h's. The input's product is done before; a step is one launch, its product and its gates fused ------
+// Blocks are tiles of 32 samples x 16 units with all their gates. h is in two buffers, since a step reads all of the one before.
+enum { NN__RNN_GX, NN__RNN_W, NN__RNN_B, NN__RNN_H0, NN__RNN_C0, NN__RNN_LENGTHS, NN__RNN_WR, NN__RNN_TANH = 0, NN__RNN_RELU, NN__RNN_LSTM, NN__RNN_GRU };
+typedef struct nn__rnn {
+    int     kind, reverse, projected, has_lengths;
+    int64_t gates, saved, batch, time, hidden, out, width, sb, st;       // as in nn.h: the row of sample b, step t is b sb + t st
+    nn__index lengths;
+    const float *gx, *w, *bias, *c0, *wr;
+    int64_t ws[2], wrs[2];           // strides of W (width, out) and W_hr (out, hidden)
+    float  *y, *save, *before, *save_c, *c;          // forward: results, what is kept (or NULL), the running c
+    const float *dy;                 // backward
+    float  *dx, *da, *carry, *dc, *dh0, *dhp, *dh_all, *m_all;       // carry: what of dh does not go through W; dhp: dh of this step; *_all: for dW_hr
+    int     add_x, add_h0;
+} nn__rnn;
+NN__DEV int64_t nn__rnn_length(const nn__rnn &o, int64_t b)
+{
+    int64_t n = o.has_lengths ? nn__index_at(o.lengths, b) : o.time;
+    return n < 0 ? 0 : n < o.time ? n : o.time;
+}
+NN__DEV int64_t nn__rnn_row(const nn__rnn &o, int64_t b, int64_t length, int64_t step) { return b * o.sb + (o.reverse ? length - 1 - step : step) * o.st; }
+// acc[i][g] += sum over k < K of A[sample i][k] W(g * units + unit, k). A's row of sample b is a + row * lda: b, or of step `step`, if it is there.
+template <int G> NN__DEV void nn__rnn_product(const nn__rnn &o, float (&acc)[2][G], const float *a, int64_t lda, int gather, int64_t step, const float *w, int64_t wn, int64_t wk,
+                                              int64_t K, int64_t units)
+{
+    NN_SHARED(float, as, [32][36]);
+    NN_SHARED(float, ws, [16 * G][36]);
+    int64_t b0 = (int64_t)blockIdx.y * 32, j0 = (int64_t)blockIdx.x * 16;
+    int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
+    for (int64_t k0 = 0; k0 < K; k0 += 32) {
+        for (int i = threadIdx.x; i < 32 * 32; i += 256) {
+            int64_t b = b0 + i / 32, k = k0 + i % 32, row = b;
+            int there = b < o.batch && k < K;
+            if (gather && there) { int64_t n = nn__rnn_length(o, b); there = step < n; row = nn__rnn_row(o, b, n, step); }
+            as[i / 32][i % 32] = there ? a[row * lda + k] : 0.0f;
+        }
+        for (int i = threadIdx.x; i < 16 * G * 32; i += 256) {           // neighbours in memory to neighbouring threads
+            int r = wk == 1 ? i / 32 : i % (16 * G), e = wk == 1 ? i % 32 : i / (16 * G);
+            int64_t j = j0 + r % 16, k = k0 + e;
+            ws[r][e] = j < units && k < K ? w[(r / 16 * units + j) * wn + k * wk] : 0.0f;
+        }
+        __syncthreads();
+        for (int k = 0; k < 32; k += 4) {
+            nn__quad u[2], v[G];
+            NN__UNROLL for (int i = 0; i < 2; i++) u[i] = nn__load_quad(&as[2 * ty + i][k]);
+            NN__UNROLL for (int g = 0; g < G; g++) v[g] = nn__load_quad(&ws[16 * g + tx][k]);
+            NN__UNROLL for (int i = 0; i < 2; i++) NN__UNROLL for (int g = 0; g < G; g++) NN__UNROLL for (int e = 0; e < 4; e++) acc[i][g] += u[i].v[e] * v[g].v[e];
+        }
+        __syncthreads();
+    }
+}
+// One step: h before it (batch, out) to h after it. With a projection o tanh(c) goes to `m` instead, and nn__k_rnn_project makes h of it.
+template <int G> static __global__ void __launch_bounds__(256) nn__k_rnn_step(nn__rnn o, int64_t step, const float *h, float *next, float *m)
+{
+    float acc[2][G] = {{0}};
+    int64_t j = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15), H = o.hidden;
+    nn__rnn_product<G>(o, acc, h, o.out, 0, 0, o.w, o.ws[0], o.ws[1], o.out, H);
+    NN__UNROLL for (int i = 0; i < 2; i++) {
+        int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, row;
+        float a[4] = { 0, 0, 0, 0 }, old, value;
+        if (b >= o.batch || j >= H) continue;
+        n = nn__rnn_length(o, b);
+        row = nn__rnn_row(o, b, n, step);
+        old = o.projected ? 0.0f : h[b * o.out + j];
+        if (step >= n) { if (o.projected) m[b * H + j] = 0; else next[b * H + j] = old; continue; }
+        NN__UNROLL for (int g = 0; g < G; g++) a[g] = acc[i][g] + (o.bias ? o.bias[g * H + j] : 0.0f) + (G == 3 && g == 2 ? 0.0f : o.gx[row * o.width + g * H + j]);
+        if (G == 4) {
+            float c = o.c[b * H + j];
+            a[0] = nn__sigmoid_of(a[0]); a[1] = nn__sigmoid_of(a[1]); a[2] = tanhf(a[2]); a[3] = nn__sigmoid_of(a[3]);
+            c = a[1] * c + a[0] * a[2];
+            o.c[b * H + j] = c;
+            if (o.save) o.save_c[row * H + j] = c;
+            value = a[3] * tanhf(c);
+        } else if (G == 3) {
+            float q = a[2];
+            a[0] = nn__sigmoid_of(a[0]); a[1] = nn__sigmoid_of(a[1]); a[2] = tanhf(a[0] * q + o.gx[row * o.width + 2 * H + j]);
+            a[3] = q;
+            value = a[1] * (old - a[2]) + a[2];
+        } else value = a[0] = o.kind == NN__RNN_RELU ? (a[0] < 0 ? 0.0f : a[0]) : tanhf(a[0]);
+        for (int64_t g = 0; o.save && g < o.saved; g++) o.save[(row * o.saved + g) * H + j] = g == 0 ? a[0] : g == 1 ? a[1] : g == 2 ? a[2] : a[3];
+        if (o.projected) { m[b * H + j] = value; continue; }
+        if (o.before) o.before[row * H + j] = old;
+        next[b * H + j] = o.y[row * H + j] = value;
+    }
+}
+static __global__ void __launch_bounds__(256) nn__k_rnn_project(nn__rnn o, int64_t step, const float *h, float *next, const float *m)
+{
+    float acc[2][1] = {{0}};
+    int64_t p = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15);
+    nn__rnn_product<1>(o, acc, m, o.hidden, 0, 0, o.wr, o.wrs[0], o.wrs[1], o.hidden, o.out);
+    for (int i = 0; i < 2; i++) {
+        int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, row;
+        if (b >= o.batch || p >= o.out) continue;
+        n = nn__rnn_length(o, b);
+        row = nn__rnn_row(o, b, n, step);
+        next[b * o.out + p] = step < n ? acc[i][0] : h[b * o.out + p];
+        if (step >= n) continue;
+        o.y[row * o.out + p] = acc[i][0];
+        if (o.before) o.before[row * o.out + p] = h[b * o.out + p];
+    }
+}
+// Backward of the cell of unit j: d is dh (of o tanh(c), if projected); da, and what of dh and dc goes on to the step before.
+NN__DEV void nn__rnn_cell_back(const nn__rnn &o, int64_t b, int64_t j, int64_t n, int64_t step, float d)
+{
+    int64_t H = o.hidden, row = nn__rnn_row(o, b, n, step);
+    const float *s = o.save + row * o.saved * H + j;
+    float a[4] = { 0, 0, 0, 0 }, third = 0, left = 0;    // third: the GRU's third gate as x sees it
+    if (o.kind == NN__RNN_LSTM) {
+        float i = s[0], f = s[H], g = s[2 * H], og = s[3 * H], t = tanhf(o.save_c[row * H + j]), dc = o.dc[b * H + j] + d * og * (1 - t * t);
+        float before = step ? o.save_c[nn__rnn_row(o, b, n, step - 1) * H + j] : o.c0 ? o.c0[b * H + j] : 0.0f;
+        a[0] = dc * g * i * (1 - i); a[1] = dc * before * f * (1 - f); a[2] = dc * i * (1 - g * g); a[3] = d * t * og * (1 - og);
+        o.dc[b * H + j] = dc * f;
+        if (o.m_all) o.m_all[row * H + j] = og * t;
+    } else if (o.kind == NN__RNN_GRU) {
+        float r = s[0], z = s[H], u = s[2 * H], q = s[3 * H];
+        third = d * (1 - z) * (1 - u * u);
+        a[0] = third * q * r * (1 - r); a[1] = d * (o.before[row * H + j] - u) * z * (1 - z); a[2] = third * r;
+        left = d * z;
+    } else a[0] = o.kind == NN__RNN_RELU ? (s[0] <= 0 ? 0.0f : d) : d * (1 - s[0] * s[0]);
+    if (!o.projected) o.carry[b * H + j] = left;
+    NN__UNROLL for (int g = 0; g < 4; g++) if (g < o.gates) {
+        int64_t at = row * o.width + g * H + j;
+        float v = o.kind == NN__RNN_GRU && g == 2 ? third : a[g];
+        o.da[at] = a[g];
+        if (o.dx && o.dx != o.da) o.dx[at] = o.add_x ? o.dx[at] + v : v;
+    }
+}
+// dh of step `step` = what was left + da of the step behind it W + dy; then the cell, or with a projection dh alone. step -1: dh0.
+static __global__ void __launch_bounds__(256) nn__k_rnn_back(nn__rnn o, int64_t step)
+{
+    float acc[2][1] = {{0}};
+    int64_t p = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15);
+    nn__rnn_product<1>(o, acc, o.da, o.width, 1, step + 1, o.w, o.ws[1], o.ws[0], o.width, o.out);
+    for (int i = 0; i < 2; i++) {
+        int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, at = b * o.out + p;
+        float d;
+        if (b >= o.batch || p >= o.out) continue;
+        n = nn__rnn_length(o, b);
+        d = acc[i][0] + o.carry[at];
+        if (step < 0) { if (o.dh0) o.dh0[at] = o.add_h0 ? o.dh0[at] + d : d; continue; }
+        if (step >= n) { if (o.projected) o.dhp[at] = 0; continue; }
+        int64_t row = nn__rnn_row(o, b, n, step);
+        d += o.dy[row * o.out + p];
+        if (!o.projected) { nn__rnn_cell_back(o, b, p, n, step, d); continue; }
+        o.carry[at] = 0;
+        o.dhp[at] = o.dh_all[row * o.out + p] = d;
+    }
+}
+static __global__ void __launch_bounds__(256) nn__k_rnn_project_back(nn__rnn o, int64_t step)        // d(o tanh c) = dh W_hr, then the cell
+{
+    float acc[2][1] = {{0}};
+    int64_t j = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15);
+    nn__rnn_product<1>(o, acc, o.dhp, o.out, 0, 0, o.wr, o.wrs[1], o.wrs[0], o.out, o.hidden);
+    for (int i = 0; i < 2; i++) {
+        int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n;
+        if (b >= o.batch || j >= o.hidden) continue;
+        n = nn__rnn_length(o, b);
+        if (step < n) nn__rnn_cell_back(o, b, j, n, step, acc[i][0]);
+    }
+}
+// Y (N, K) (+)= sum over rows of A (rows, N)^T B (rows, K): blocks of 64 x 64, blockIdx.z a share of the rows; then the shares are added.
+static __global__ void __launch_bounds__(256) nn__k_outer_sums(int64_t rows, int64_t per, int64_t N, int64_t K, const float *a, const float *b, float *part)
+{
+    NN_SHARED(float, as, [16][68]);
+    NN_SHARED(float, bs, [16][68]);
+    int64_t n0 = (int64_t)blockIdx.y * 64, k0 = (int64_t)blockIdx.x * 64, from = blockIdx.z * per, end = from + per < rows ? from + per : rows;
+    int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
+    float acc[4][4] = {{0}};
+    for (; from < end; from += 16) {
+        for (int i = threadIdx.x; i < 16 * 64; i += 256) {
+            int64_t r = from + i / 64, n = n0 + i % 64, k = k0 + i % 64;
+            as[i / 64][i % 64] = r < end && n < N ? a[r * N + n] : 0.0f;
+            bs[i / 64][i % 64] = r < end && k < K ? b[r * K + k] : 0.0f;
+        }
+        __syncthreads();
+        for (int r = 0; r < 16; r++) {
+            nn__quad u = nn__load_quad(&as[r][4 * ty]), v = nn__load_quad(&bs[r][4 * tx]);
+            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < 4; j++) acc[i][j] += u.v[i] * v.v[j];
+        }
+        __syncthreads();
+    }
+    for (int i = 0; i < 4; i++) {
+        nn__quad q;
+        for (int j = 0; j < 4; j++) q.v[j] = acc[i][j];
+        if (n0 + 4 * ty + i < N && k0 + 4 * tx < K) nn__near4_put(part + (blockIdx.z * N + n0 + 4 * ty + i) * K, k0 + 4 * tx, K, q, 0);
+    }
+}
+static __global__ void nn__k_outer_give(int64_t N, int64_t K, int64_t shares, const float *part, float *y, int64_t yn, int64_t yk, int add)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, at = i / K * yn + i % K * yk;
+    float sum = 0;
+    if (i >= N * K) return;
+    for (int64_t s = 0; s < shares; s++) sum += part[s * N * K + i];
+    y[at] = add ? y[at] + sum : sum;
+}
+static void nn__outer_sum(nn__cuda *d, int64_t rows, const float *a, const float *b, const nn_view *y, int add)
+{
+    int64_t N = y->shape[0], K = y->shape[1], tiles = ((N + 63) / 64) * ((K + 63) / 64), shares, per;
+    float *part;
+    if (!N || !K) return;
+    shares = tiles < 128 ? 128 / tiles : 1;
+    if (shares > (rows + 255) / 256) shares = rows > 0 ? (rows + 255) / 256 : 1;
+    per = ((rows + shares - 1) / shares + 15) / 16 * 16;
+    part = (float *)nn__cuda_scratch(d, (size_t)(shares * N * K) * sizeof *part);
+    if (!part) return;
+    NN__LAUNCH(d, nn__k_outer_sums, dim3(NN__BLOCKS(K, 64), NN__BLOCKS(N, 64), (unsigned)shares), 256, 0, rows, per, N, K, a, b, part);
+    NN__LAUNCH(d, nn__k_outer_give, NN__BLOCKS(N * K, 256), 256, 0, N, K, shares, (const float *)part, (float *)y->data, y->stride[0], y->stride[1], add);
+}
+static nn__rnn nn__rnn_of(const nn_call *c)
+{
+    const nn__rnn_params *p = (const nn__rnn_params *)c->params;
+    const nn_view *x = &c->in[NN__RNN_GX], *w = &c->in[NN__RNN_W], *wr = &c->in[NN__RNN_WR];
+    nn__rnn o;
+    memset(&o, 0, sizeof o);
+    o.kind = p->kind; o.reverse = p->reverse; o.projected = wr->ndim != 0;
+    o.gates = p->kind == NN__RNN_LSTM ? 4 : p->kind == NN__RNN_GRU ? 3 : 1;
+    o.saved = p->kind <= NN__RNN_RELU ? 1 : 4;
+    o.batch = x->shape[p->time_first]; o.time = x->shape[!p->time_first];
+    o.sb = p->time_first ? 1 : o.time; o.st = p->time_first ? o.batch : 1;
+    o.width = w->shape[0]; o.hidden = o.width / o.gates; o.out = w->shape[1];
+    o.has_lengths = c->in[NN__RNN_LENGTHS].ndim != 0; o.lengths = nn__index_of(&c->in[NN__RNN_LENGTHS]);
+    o.gx = (const float *)x->data; o.w = (const float *)w->data; o.bias = (const float *)c->in[NN__RNN_B].data; o.c0 = (const float *)c->in[NN__RNN_C0].data; o.wr = (const float *)wr->data;
+    o.ws[0] = w->stride[0]; o.ws[1] = w->stride[1]; o.wrs[0] = wr->stride[0]; o.wrs[1] = wr->stride[1];
+    o.save = (float *)c->aux[0].data; o.before = o.save ? (float *)c->aux[1].data : NULL; o.save_c = (float *)c->aux[2].data;
+    return o;
+}
+static void nn__rnn_zero(nn__cuda *d, void *p, int64_t n) { if (p && n > 0 && !d->failed) NN__CU(d, cudaMemsetAsync(p, 0, (size_t)n * sizeof(float), d->stream)); }
+static void nn__rnn_start(nn__cuda *d, void *to, const void *from, int64_t n)        // from NULL: zeros
+{
+    if (!from) nn__rnn_zero(d, to, n);
+    else if (to && n > 0 && to != from && !d->failed) NN__CU(d, cudaMemcpyAsync(to, from, (size_t)n * sizeof(float), cudaMemcpyDeviceToDevice, d->stream));
+}
+static int nn__cuda_rnn(nn__cuda *d, const nn_call *c)
+{
+    nn__rnn o = nn__rnn_of(c);
+    int64_t rows = o.batch * o.time, bytes = o.batch * o.out * (int64_t)sizeof(float), step;
+    dim3 grid(NN__BLOCKS(o.hidden, 16), NN__BLOCKS(o.batch, 32)), grid_out(NN__BLOCKS(o.out, 16), grid.y);
+    float *buffer[2], *m = NULL, *last = (float *)c->out[1].data;
+    const float *h;
+    o.y = (float *)c->out[0].data; o.c = (float *)c->out[2].data;
+    if (grid.y > 65535) return 0;
+    if (o.kind == NN__RNN_LSTM) nn__rnn_start(d, o.c, o.c0, o.batch * o.hidden);
+    if (o.has_lengths) { nn__rnn_zero(d, o.y, rows * o.out); nn__rnn_zero(d, o.before, rows * o.out); }
+    buffer[0] = (float *)nn__cuda_scratch(d, (size_t)bytes);
+    buffer[1] = (float *)nn__cuda_scratch(d, (size_t)bytes);
+    if (o.projected) m = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.hidden) * sizeof *m);
+    if (!buffer[0] || !buffer[1] || (o.projected && !m)) return 1;
+    h = (const float *)c->in[NN__RNN_H0].data;
+    if (!h || o.time == 0) { nn__rnn_start(d, o.time ? buffer[1] : last, h, o.batch * o.out); h = buffer[1]; }
+    for (step = 0; step < o.time && o.batch && o.hidden && o.out; step++) {
+        float *next = step == o.time - 1 ? last : buffer[step & 1];
+        if (o.gates == 4)      NN__LAUNCH(d, nn__k_rnn_step<4>, grid, 256, 0, o, step, h, next, m);
+        else if (o.gates == 3) NN__LAUNCH(d, nn__k_rnn_step<3>, grid, 256, 0, o, step, h, next, m);
+        else                   NN__LAUNCH(d, nn__k_rnn_step<1>, grid, 256, 0, o, step, h, next, m);
+        if (o.projected) NN__LAUNCH(d, nn__k_rnn_project, grid_out, 256, 0, o, step, h, next, (const float *)m);
+        h = next;
+    }
+    return 1;
+}
+static int nn__cuda_rnn_back(nn__cuda *d, const nn_call *c)
+{
+    nn__rnn o = nn__rnn_of(c);
+    nn__norm_dims none;
+    int64_t rows = o.batch * o.time, step;
+    dim3 grid(NN__BLOCKS(o.out, 16), NN__BLOCKS(o.batch, 32)), grid_hidden(NN__BLOCKS(o.hidden, 16), grid.y);
+    float *db = (float *)c->din[NN__RNN_B].data;
+    if (grid.y > 65535) return 0;
+    o.dy = (const float *)c->dout[0].data;
+    o.dx = (float *)c->din[NN__RNN_GX].data; o.add_x = (int)(c->add & 1);
+    o.dh0 = (float *)c->din[NN__RNN_H0].data; o.add_h0 = (int)(c->add >> NN__RNN_H0 & 1);
+    o.da = o.kind == NN__RNN_GRU || !o.dx || o.add_x ? (float *)nn__cuda_scratch(d, (size_t)(rows * o.width) * sizeof(float)) : o.dx;
+    o.carry = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.out) * sizeof(float));
+    o.dc = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.hidden) * sizeof(float));
+    if (o.projected) {
+        o.dhp = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.out) * sizeof(float));
+        o.dh_all = (float *)nn__cuda_scratch(d, (size_t)(rows * o.out) * sizeof(float));
+        o.m_all = (float *)nn__cuda_scratch(d, (size_t)(rows * o.hidden) * sizeof(float));
+    }
+    if (d->failed) return 1;
+    nn__rnn_start(d, o.carry, c->dout[1].data, o.batch * o.out);
+    if (o.kind == NN__RNN_LSTM) nn__rnn_start(d, o.dc, c->dout[2].data, o.batch * o.hidden);
+    if (o.has_lengths) {                                 // steps that are not there
+        nn__rnn_zero(d, o.da, rows * o.width);
+        if (o.dx != o.da && !o.add_x) nn__rnn_zero(d, o.dx, rows * o.width);
+        nn__rnn_zero(d, o.dh_all, rows * o.out);
+        nn__rnn_zero(d, o.m_all, rows * o.hidden);
+    }
+    for (step = o.time - 1; step >= -1 && o.batch && o.out; step--) {
+        if (step < 0 && !o.dh0) break;
+        NN__LAUNCH(d, nn__k_rnn_back, grid, 256, 0, o, step);
+        if (o.projected && step >= 0 && o.hidden) NN__LAUNCH(d, nn__k_rnn_project_back, grid_hidden, 256, 0, o, step);
+    }
+    if (c->din[NN__RNN_C0].data && o.batch * o.hidden > 0) {
+        nn__lines l = nn__lines_of(1, o.batch * o.hidden, 1);
+        NN__LAUNCH_LINES(d, nn__k_give, l, l, (const float *)o.dc, (float *)c->din[NN__RNN_C0].data, (int)(c->add >> NN__RNN_C0 & 1));
+    }
+    if (c->din[NN__RNN_W].data)  nn__outer_sum(d, rows, o.da, o.before, &c->din[NN__RNN_W], (int)(c->add >> NN__RNN_W & 1));
+    if (c->din[NN__RNN_WR].data) nn__outer_sum(d, rows, o.dh_all, o.m_all, &c->din[NN__RNN_WR], (int)(c->add >> NN__RNN_WR & 1));
+    if (db && o.width) {
+        memset(&none, 0, sizeof none);
+        none.b = rows; none.c = o.width; none.s = 1;
+        nn__channel_sums(d, &none, NULL, o.da, NULL, NULL, NULL, db, 0, (int)(c->add >> NN__RNN_B & 1), NULL, NULL, 0);
+    }
+    return 1;
+}
+
+// ---- ctc_loss: formulas as at nn.h's. A block takes a sample through time; states are its threads' ------------------------------------
+enum { NN__CTC_X, NN__CTC_TARGET, NN__CTC_STEPS, NN__CTC_SIZES };
+typedef struct nn__ctc {
+    const float *x;
+    nn__index target, steps, sizes;
+    int64_t time, batch, classes, blank, row, most, all;     // row: of alpha; most: targets of a sample; all: of all of them
+    int flat, reduction, zero_infinity;                      // flat: targets one behind the other
+} nn__ctc;
+typedef struct nn__ctc_sample { int64_t b, steps, size, first, states; int bad; } nn__ctc_sample;
+NN__DEV int64_t nn__ctc_class(const nn__ctc &o, const nn__ctc_sample &s, int64_t state) { return state & 1 ? nn__index_at(o.target, s.first + state / 2) : o.blank; }
+NN__DEV nn__ctc_sample nn__ctc_open(const nn__ctc &o, int64_t b, float *warps)
+{
+    nn__ctc_sample s;
+    float wrong = 0;
+    s.b = b;
+    s.steps = nn__index_at(o.steps, b); s.size = nn__index_at(o.sizes, b);
+    s.first = o.flat ? 0 : b * o.most;
+    for (int64_t i = 0; o.flat && i < b; i++) s.first += nn__index_at(o.sizes, i);
+    s.bad = s.steps < 0 || s.steps > o.time || s.size < 0 || s.first < 0 || s.first + s.size > o.all || s.size > o.most;
+    for (int64_t i = threadIdx.x; !s.bad && i < s.size; i += blockDim.x) {
+        int64_t k = nn__index_at(o.target, s.first + i);
+        if (k < 0 || k >= o.classes || k == o.blank) wrong = 1;
+    }
+    if (nn__block_sum(wrong, warps) > 0) s.bad = 1;
+    if (s.bad) s.steps = s.size = 0;
+    s.states = 2 * s.size + 1;
+    return s;
+}
+NN__DEV float nn__log_sum3(float a, float b, float c)
+{
+    float m = fmaxf(fmaxf(a, b), c);
+    return m == -INFINITY ? m : m + logf(expf(a - m) + expf(b - m) + expf(c - m));
+}
+NN__DEV float nn__ctc_over(const nn__ctc &o, const nn__ctc_sample &s, int64_t state)        // may paths go from state - 2 to it: 0, or -infinity
+{
+    return state >= 3 && (state & 1) && state < s.states && nn__ctc_class(o, s, state) != nn__ctc_class(o, s, state - 2) ? 0.0f : -INFINITY;
+}
+static __global__ void __launch_bounds__(128) nn__k_ctc(nn__ctc o, float *alpha, int kept, float *l, float *losses, nn__complaint *bad)      // kept: a row of alpha for each step, else two
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t b = blockIdx.x, rows = kept ? o.time : 2;
+    nn__ctc_sample s = nn__ctc_open(o, b, warps);
+    float v;
+    alpha += b * rows * o.row;
+    for (int64_t t = 0; t < s.steps; t++) {
+        float *to = alpha + (kept ? t : t & 1) * o.row;
+        const float *from = alpha + (kept ? t - 1 : (t - 1) & 1) * o.row, *x = o.x + (t * o.batch + b) * o.classes;
+        for (int64_t i = threadIdx.x; i < o.row; i += blockDim.x) {
+            float a = -INFINITY;
+            if (i < s.states && t == 0) a = i < 2 ? x[nn__ctc_class(o, s, i)] : -INFINITY;
+            else if (i < s.states) {
+                float over = nn__ctc_over(o, s, i);
+                a = x[nn__ctc_class(o, s, i)] + nn__log_sum3(from[i], i > 0 ? from[i - 1] : -INFINITY, over == 0 ? from[i - 2] : -INFINITY);
+            }
+            to[i] = a;
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x) return;
+    if (s.bad) nn__complain(bad, b, nn__index_at(o.steps, b), o.time);
+    if (s.steps == 0) v = s.size ? INFINITY : 0.0f;
+    else {
+        const float *last = alpha + (kept ? s.steps - 1 : (s.steps - 1) & 1) * o.row;
+        v = -nn__log_sum3(last[s.states - 1], s.states > 1 ? last[s.states - 2] : -INFINITY, -INFINITY);
+    }
+    if (l) l[b] = v;
+    if (o.zero_infinity && v == INFINITY) v = 0;
+    losses[b] = o.reduction == NN_MEAN ? v / (float)(s.size > 1 ? s.size : 1) : v;
+}
+// e(t, s) = e^(alpha + beta + l), in rows like alpha's. z: two rows of x + beta for each sample.
+static __global__ void __launch_bounds__(128) nn__k_ctc_beta(nn__ctc o, const float *alpha, const float *l, float *z, float *e)
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t b = blockIdx.x;
+    nn__ctc_sample s = nn__ctc_open(o, b, warps);
+    alpha += b * o.time * o.row; e += b * o.time * o.row; z += b * 2 * o.row;
+    for (int64_t t = s.steps - 1; t >= 0; t--) {
+        const float *after = z + ((t + 1) & 1) * o.row, *x = o.x + (t * o.batch + b) * o.classes;
+        for (int64_t i = threadIdx.x; i < s.states; i += blockDim.x) {
+            float beta = i >= s.states - 2 ? 0.0f : -INFINITY;
+            if (t < s.steps - 1) beta = nn__log_sum3(after[i], i + 1 < s.states ? after[i + 1] : -INFINITY, nn__ctc_over(o, s, i + 2) == 0 ? after[i + 2] : -INFINITY);
+            e[t * o.row + i] = expf(alpha[t * o.row + i] + beta + l[b]);
+            z[(t & 1) * o.row + i] = x[nn__ctc_class(o, s, i)] + beta;
+        }
+        __syncthreads();
+    }
+}
+// One step of one sample: a class takes from all its states, the first of which does it; the blank's are added by the block.
+static __global__ void __launch_bounds__(128) nn__k_ctc_give(nn__ctc o, const float *l, const float *e, const float *dy, float *dx, int add)
+{
+    NN_SHARED(float, warps, [32]);
+    int64_t b = blockIdx.x % o.batch, t = blockIdx.x / o.batch;
+    nn__ctc_sample s = nn__ctc_open(o, b, warps);
+    float g = dy[o.reduction == NN_NONE ? b : 0], blank = 0;
+    int there = t < s.steps && !(o.zero_infinity && l[b] == INFINITY);
+    if (o.reduction == NN_MEAN) g /= (float)(s.size > 1 ? s.size : 1) * (float)o.batch;
+    dx += (t * o.batch + b) * o.classes;
+    e += (b * o.time + t) * o.row;
+    for (int64_t i = threadIdx.x; !add && i < o.classes; i += blockDim.x) dx[i] = 0;
+    for (int64_t i = 2 * (int64_t)threadIdx.x; there && i < s.states; i += 2 * blockDim.x) blank += e[i];
+    blank = nn__block_sum(blank, warps);
+    __syncthreads();
+    if (!there) return;
+    if (threadIdx.x == 0) dx[o.blank] -= g * blank;
+    for (int64_t i = threadIdx.x; i < s.size; i += blockDim.x) {
+        int64_t k = nn__index_at(o.target, s.first + i), j;
+        float sum = 0;
+        for (j = 0; j < i && nn__index_at(o.target, s.first + j) != k; j++) { }
+        if (j < i) continue;
+        for (; j < s.size; j++) if (nn__index_at(o.target, s.first + j) == k) sum += e[2 * j + 1];
+        dx[k] -= g * sum;
+    }
+}
+static nn__ctc nn__ctc_of(const nn_call *c)
+{
+    const nn__ctc_params *p = (const nn__ctc_params *)c->params;
+    const nn_view *x = &c->in[NN__CTC_X], *v = &c->in[NN__CTC_TARGET];
+    nn__ctc o;
+    o.x = (const float *)x->data;
+    o.target = nn__index_of(v); o.steps = nn__index_of(&c->in[NN__CTC_STEPS]); o.sizes = nn__index_of(&c->in[NN__CTC_SIZES]);
+    o.time = x->shape[0]; o.batch = x->shape[1]; o.classes = x->shape[2]; o.blank = p->blank;
+    o.most = v->shape[v->ndim - 1]; o.all = nn_view_count(v); o.flat = v->ndim == 1;
+    o.row = (2 * o.most + 1 + 15) / 16 * 16 + 32;
+    o.reduction = p->reduction; o.zero_infinity = p->zero_infinity;
+    return o;
+}
+static int nn__cuda_ctc(nn__cuda *d, const nn_call *c)
+{
+    nn__ctc o = nn__ctc_of(c);
+    int kept = c->aux[0].data != NULL, none = o.reduction == NN_NONE;
+    float *alpha = (float *)(kept ? c->aux[0].data : nn__cuda_scratch(d, (size_t)(o.batch * 2 * o.row) * sizeof *alpha));
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)o.batch * sizeof *losses));
+    if ((!alpha || !losses) && o.batch) return 1;
+    if (o.batch) NN__LAUNCH(d, nn__k_ctc, (unsigned)o.batch, 128, 0, o, alpha, kept, (float *)c->aux[1].data, losses, NN__COMPLAINT(d));
+    if (!none) nn__loss_total(d, o.batch, losses, 0, o.reduction == NN_MEAN ? (float)o.batch : 1.0f, c->out[0].data, NULL);
+    return 1;
+}
+static int nn__cuda_ctc_back(nn__cuda *d, const nn_call *c)
+{
+    nn__ctc o = nn__ctc_of(c);
+    float *dx = (float *)c->din[NN__CTC_X].data, *z, *e;
+    const float *l = (const float *)c->aux[1].data;
+    if (!dx || !o.batch || !o.time || !o.classes) return 1;
+    z = (float *)nn__cuda_scratch(d, (size_t)(o.batch * 2 * o.row) * sizeof *z);
+    e = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.time * o.row) * sizeof *e);
+    if (!z || !e) return 1;
+    NN__LAUNCH(d, nn__k_ctc_beta, (unsigned)o.batch, 128, 0, o, (const float *)c->aux[0].data, l, z, e);
+    NN__LAUNCH(d, nn__k_ctc_give, (unsigned)(o.batch * o.time), 128, 0, o, l, (const float *)e, (const float *)c->dout[0].data, dx, (int)(c->add & 1));
+    return 1;
+}
+#define NN__CUDA_RNN(X) X(rnn, nn__cuda_rnn, nn__cuda_rnn_back) X(ctc_loss, nn__cuda_ctc, nn__cuda_ctc_back)
 
 // =============================================================================================
 // >>run   From a call to its kernels: every section lists X(op, forward, backward); NULL: there is none.
@@ -3741,13 +4189,20 @@ static nn__cuda_handler nn__cuda_table[NN_OP_COUNT][2];
 #define NN__CUDA_ENTRY(name, forward, backward) nn__cuda_table[NN_OP_##name][0] = forward; nn__cuda_table[NN_OP_##name][1] = backward;
 static void nn__cuda_fill_table(void) { NN__CUDA_OPS(NN__CUDA_ENTRY) }
 
+static int nn__cuda_double(const nn_call *c)             // there are no kernels for 64-bit floats
+{
+    int i;
+    for (i = 0; i < c->nin; i++)  if (c->in[i].data && c->in[i].dtype == NN_F64) return 1;
+    for (i = 0; i < c->nout; i++) if (c->out[i].dtype == NN_F64) return 1;
+    return c->pass == NN_BACKWARD && c->nin && c->din[0].data && c->din[0].dtype == NN_F64;
+}
 static int nn__cuda_run(void *self, const nn_call *c)
 {
     nn__cuda *d = (nn__cuda *)self;
     nn__cuda_handler handler = nn__cuda_table[c->op->id][c->pass == NN_BACKWARD];
     int done;
     if (d->dead) { nn_fail(c->nn, "%s", d->error); return 1; }
-    if (!handler) { d->refused[c->op->id][c->pass]++; return 0; }
+    if (!handler || nn__cuda_double(c)) { d->refused[c->op->id][c->pass]++; return 0; }
     cudaSetDevice(d->device);
     nn__cuda_keep_scratch(d, d->scratches > 1);
     d->call = c;
