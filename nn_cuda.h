@@ -79,9 +79,16 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 // >>device   A device: its stream, its memory, its first error. Everything is in the order of one stream, so memory that one call gives
 // back can serve the next at once. A state is opened by the first context and closed by the last, which leaves nothing behind.
 // =============================================================================================
-enum { NN__CUDA_DEVICES = 16, NN__CUDA_PRECISIONS = 4, NN__CUDA_BLOCKS = 64, NN__CUDA_SCRATCHES = 16, NN__CUDA_STAGES = 2, NN__CUDA_NAMES = 512 };
+enum { NN__CUDA_DEVICES = 16, NN__CUDA_PRECISIONS = 4, NN__CUDA_BLOCKS = 64, NN__CUDA_SCRATCHES = 16, NN__CUDA_STAGES = 2 };
 #define NN__CUDA_STAGE_BYTES ((size_t)1 << 20)           // of pinned memory, twice
 typedef struct nn__cuda_block { void *at; size_t bytes; int used; } nn__cuda_block;
+typedef struct nn__fault { int op; int64_t index, size; } nn__fault;         // the first bad index that a kernel met; op 0: none
+// Parameter updates that wait for each other (>>optim).
+enum { NN__BATCH = 48 };
+typedef struct nn__rates { float lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value; int decays, clips, momentum, nesterov, first, centered, amsgrad, far1; } nn__rates;
+typedef struct nn__part { float *p; const float *g; float *s[3]; int64_t n; unsigned block; int fours; } nn__part;
+typedef struct nn__parts { int count; nn__part part[NN__BATCH]; } nn__parts;
+typedef struct nn__batch { const nn_op *op; nn_context *nn; const float *scale; unsigned blocks; nn__rates rates; nn__parts parts; } nn__batch;
 typedef struct nn__cuda {
     nn_backend     backend;
     char           name[24], error[512];
@@ -98,12 +105,24 @@ typedef struct nn__cuda {
     char          *stage[NN__CUDA_STAGES];               // pinned
     cudaEvent_t    stage_free[NN__CUDA_STAGES];
     int            stage_next;
+    nn__fault     *fault, *seen;                         // on the device; pinned, where it is read
+    nn_context    *fault_nn;                             // whose call may have met one since the last look; NULL: none did
+    nn__batch      batch;
     int64_t        launches, bytes, peak, uploads, downloads;
     int64_t        calls[NN_OP_COUNT][2], refused[NN_OP_COUNT][2];
 } nn__cuda;
 static nn__cuda nn__cuda_states[NN__CUDA_DEVICES][NN__CUDA_PRECISIONS];
 static char nn__cuda_reason[512];
 
+#define NN__CUDA_NAME(name, keep, f, df)                                       #name,
+#define NN__CUDA_NAME2(name, keep, f, da, db)                                  #name,
+#define NN__CUDA_NAMES_(name, kind, in, out, flags, keep, shape, plan, params) #name,
+static const char *nn__cuda_op_name(int id)
+{
+    static const char *const name[NN_OP_COUNT] = { "your op", NN_UNARY_OPS(NN__CUDA_NAME) NN_UNARY1_OPS(NN__CUDA_NAME) NN_UNARY2_OPS(NN__CUDA_NAME) NN_BINARY_OPS(NN__CUDA_NAME2)
+                                                   "where", NN_STRUCTURED_OPS(NN__CUDA_NAMES_) };
+    return name[id];
+}
 static void nn__cuda_describe(const nn_call *c, char *text, size_t room)     // "matmul backward (3, 4) (4, 5)"
 {
     int i, k, n = snprintf(text, room, "%s %s", c->op->name, c->pass == NN_FORWARD ? "forward" : "backward");
@@ -127,6 +146,14 @@ static int nn__cuda_check(nn__cuda *d, cudaError_t e, const char *what, int line
     return 0;
 }
 #define NN__CU(d, call) nn__cuda_check(d, call, #call, __LINE__)
+
+static void nn__cuda_flush_now(nn__cuda *d);             // >>optim
+static int nn__cuda_ready(nn__cuda *d)                   // what waited comes first; 0: the device is lost
+{
+    cudaSetDevice(d->device);
+    if (d->batch.parts.count && !d->dead) nn__cuda_flush_now(d);
+    return !d->dead;
+}
 
 // ---- memory: blocks that nn.h returned are kept for the next request ---------------------------------------------
 static void nn__cuda_drop_blocks(nn__cuda *d)            // those that nobody uses go back to the driver
@@ -178,6 +205,7 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
     nn__cuda *d = (nn__cuda *)self;
     int i;
     (void)bytes;
+    if (d->batch.parts.count) nn__cuda_ready(d);
     for (i = 0; memory && i < d->blocks; i++) if (d->block[i].at == memory) d->block[i].used = 0;
 }
 
@@ -220,8 +248,7 @@ static int nn__cuda_upload(void *self, void *to, const void *from, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
     size_t at, n;
-    if (d->dead) return 0;
-    cudaSetDevice(d->device);
+    if (!nn__cuda_ready(d)) return 0;
     d->uploads += (int64_t)bytes;
     for (at = 0; at < bytes; at += n) {
         int s = d->stage_next;
@@ -234,25 +261,40 @@ static int nn__cuda_upload(void *self, void *to, const void *from, size_t bytes)
     }
     return 1;
 }
+// What a kernel that reads indices gets. Waiting for the device looks whether one was bad.
+static nn__fault *nn__cuda_may_fault(nn__cuda *d, const nn_call *c)
+{
+    d->fault_nn = c->nn;
+    return d->fault;
+}
+static int nn__cuda_wait(nn__cuda *d)
+{
+    nn_context *nn = d->fault_nn;
+    if (nn && !NN__CU(d, cudaMemcpyAsync(d->seen, d->fault, sizeof *d->seen, cudaMemcpyDeviceToHost, d->stream))) return 0;
+    if (!NN__CU(d, cudaStreamSynchronize(d->stream))) return 0;
+    d->fault_nn = NULL;
+    if (!nn || !d->seen->op) return 1;
+    nn_fail(nn, "%s: index %lld is out of range: there are %lld", nn__cuda_op_name(d->seen->op), (long long)d->seen->index, (long long)d->seen->size);
+    NN__CU(d, cudaMemsetAsync(d->fault, 0, sizeof *d->fault, d->stream));
+    return 1;
+}
 static int nn__cuda_download(void *self, void *to, const void *from, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
-    if (d->dead) return 0;
-    cudaSetDevice(d->device);
+    if (!nn__cuda_ready(d)) return 0;
     d->downloads += (int64_t)bytes;
-    return (!bytes || NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream))) && NN__CU(d, cudaStreamSynchronize(d->stream));
+    return (!bytes || NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream))) && nn__cuda_wait(d);
 }
 static int nn__cuda_copy(void *self, void *to, const void *from, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
-    if (d->dead) return 0;
-    cudaSetDevice(d->device);
+    if (!nn__cuda_ready(d)) return 0;
     return !bytes || NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, d->stream));
 }
 static int nn__cuda_sync(void *self)
 {
     nn__cuda *d = (nn__cuda *)self;
-    return !d->dead && NN__CU(d, cudaStreamSynchronize(d->stream));
+    return nn__cuda_ready(d) && nn__cuda_wait(d);
 }
 
 // ---- opening and closing -------------------------------------------------------------------------------------------------
@@ -270,6 +312,8 @@ extern "C" const char *nn_cuda_why(void) { return nn__cuda_reason; }
 static void nn__cuda_close_all(nn__cuda *d)
 {
     int i;
+    d->batch.parts.count = 0;
+    d->batch.blocks = 0;
     if (d->stream) cudaStreamSynchronize(d->stream);
     nn__cuda_keep_scratch(d, 0);
     for (i = 0; i < d->blocks; i++) d->block[i].used = 0;
@@ -280,6 +324,10 @@ static void nn__cuda_close_all(nn__cuda *d)
         d->stage[i] = NULL;
         d->stage_free[i] = NULL;
     }
+    if (d->fault) cudaFree(d->fault);
+    if (d->seen) cudaFreeHost(d->seen);
+    d->fault = d->seen = NULL;
+    d->fault_nn = NULL;
     if (d->stream) cudaStreamDestroy(d->stream);
     d->stream = NULL;
     (void)cudaGetLastError();
@@ -295,8 +343,10 @@ static int nn__cuda_start(nn__cuda *d)
     d->shared_most = p.sharedMemPerBlockOptin;
     d->sync = sync && sync[0] == '1';
     if (!NN__CU(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking))) return 0;
+    if (!NN__CU(d, cudaMalloc((void **)&d->fault, sizeof *d->fault)) || !NN__CU(d, cudaMallocHost((void **)&d->seen, sizeof *d->seen)) ||
+        !NN__CU(d, cudaMemsetAsync(d->fault, 0, sizeof *d->fault, d->stream))) return 0;
     for (i = 0; i < NN__CUDA_STAGES; i++)
-        if (!NN__CU(d, cudaMallocHost(&d->stage[i], NN__CUDA_STAGE_BYTES)) || !NN__CU(d, cudaEventCreateWithFlags(&d->stage_free[i], cudaEventDisableTiming))) return 0;
+        if (!NN__CU(d, cudaMallocHost((void **)&d->stage[i], NN__CUDA_STAGE_BYTES)) || !NN__CU(d, cudaEventCreateWithFlags(&d->stage_free[i], cudaEventDisableTiming))) return 0;
     return 1;
 }
 static int nn__cuda_open(void *self, nn_context *nn)
@@ -478,18 +528,6 @@ static int nn__is_flat(const nn_view *v)                 // contiguous, as nn.h 
     return 1;
 }
 static int nn__aligned(const void *a, const void *b, const void *c) { return (((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) & 15) == 0; }
-
-// Classes, indices, lengths: i64 or i32.
-typedef struct nn__index { const void *data; int wide; } nn__index;
-static nn__index nn__index_of(const nn_view *v) { nn__index r; r.data = v->data; r.wide = v->dtype == NN_I64; return r; }
-NN__DEV int64_t nn__index_at(const nn__index &t, int64_t i) { return t.wide ? ((const int64_t *)t.data)[i] : (int64_t)((const int *)t.data)[i]; }
-// One that is out of range: the first kernel to see one writes it down.
-typedef struct nn__complaint { int said; int64_t at, value, size; } nn__complaint;
-NN__DEV void nn__complain(nn__complaint *bad, int64_t at, int64_t value, int64_t size)
-{
-    if (bad && atomicCAS(&bad->said, 0, 1) == 0) { bad->at = at; bad->value = value; bad->size = size; }
-}
-#define NN__COMPLAINT(d) ((nn__complaint *)NULL)
 
 // =============================================================================================
 // >>maps   Elementwise ops, stamped from nn.h's rows; copies, casts, fills; dropout and random numbers.
@@ -1029,19 +1067,1099 @@ static int nn__cuda_dropout_back(nn__cuda *d, const nn_call *c) { return nn__dro
 
 // =============================================================================================
 // >>reduce   Sums and their kin over any dimensions; argmax, argmin; cumsum.
+// A fold joins the numbers that belong to one result: f(acc, x, m, p) takes one more, m being a number per result. Where results are few,
+// their terms are cut into pieces, which a second launch joins. Cuts and orders follow from shapes alone: the same bits every time.
 // =============================================================================================
-static int nn__cuda_sum_to(nn__cuda *d, const nn_view *x, const nn_view *y, int add, float scale) { (void)d; (void)x; (void)y; (void)add; (void)scale; return 0; }
-#define NN__CUDA_REDUCE(X)
+enum { NN__JOIN_ADD, NN__JOIN_MUL, NN__JOIN_MAX, NN__JOIN_MIN };
+NN__DEV float nn__join(int how, float a, float b)        // a NaN stays
+{
+    switch (how) {
+    case NN__JOIN_ADD: return a + b;
+    case NN__JOIN_MUL: return a * b;
+    case NN__JOIN_MAX: return b > a || b != b ? b : a;
+    default:           return b < a || b != b ? b : a;
+    }
+}
+#define NN__CUDA_FOLD(name, join, start, formula) \
+    struct nn__fold_##name { enum { JOIN = join }; NN__DEV float first() { return start; } \
+        NN__DEV float at(float acc, float x, float m, float p) { (void)acc; (void)x; (void)m; (void)p; return formula; } };
+NN__CUDA_FOLD(sum,       NN__JOIN_ADD, 0.0f, acc + x)
+NN__CUDA_FOLD(square,    NN__JOIN_ADD, 0.0f, fmaf(x - m, x - m, acc))
+NN__CUDA_FOLD(exp,       NN__JOIN_ADD, 0.0f, acc + nn__exp(x - m))
+NN__CUDA_FOLD(equal,     NN__JOIN_ADD, 0.0f, acc + (x == m ? 1.0f : 0.0f))
+NN__CUDA_FOLD(equal_abs, NN__JOIN_ADD, 0.0f, acc + (fabsf(x) == m ? 1.0f : 0.0f))
+NN__CUDA_FOLD(zeros,     NN__JOIN_ADD, 0.0f, acc + (x == 0 ? 1.0f : 0.0f))
+NN__CUDA_FOLD(norm0,     NN__JOIN_ADD, 0.0f, acc + (x == 0 ? 0.0f : 1.0f))
+NN__CUDA_FOLD(norm1,     NN__JOIN_ADD, 0.0f, acc + fabsf(x))
+NN__CUDA_FOLD(normp,     NN__JOIN_ADD, 0.0f, acc + nn__pow(fabsf(x), p))
+NN__CUDA_FOLD(prod,      NN__JOIN_MUL, 1.0f, acc * x)
+NN__CUDA_FOLD(nonzero,   NN__JOIN_MUL, 1.0f, acc * (x == 0 ? 1.0f : x))
+NN__CUDA_FOLD(max,       NN__JOIN_MAX, -INFINITY, x > acc || x != x ? x : acc)
+NN__CUDA_FOLD(min,       NN__JOIN_MIN, INFINITY, x < acc || x != x ? x : acc)
+NN__CUDA_FOLD(max_abs,   NN__JOIN_MAX, 0.0f, fabsf(x) > acc || x != x ? fabsf(x) : acc)
+NN__CUDA_FOLD(min_abs,   NN__JOIN_MIN, INFINITY, fabsf(x) < acc || x != x ? fabsf(x) : acc)
+
+// What becomes of a fold's result: v, times s; s being a number, `other` one per result.
+enum { NN__END_SCALE, NN__END_SQRT, NN__END_POW, NN__END_FINITE, NN__END_LOG, NN__END_SHARE };
+typedef struct nn__end { int how, add; float s; const float *other; } nn__end;
+NN__DEV void nn__finish(const nn__end &e, int64_t out, float v, float *to)
+{
+    switch (e.how) {
+    case NN__END_SQRT:   v = sqrtf(v * e.s); break;
+    case NN__END_POW:    v = nn__pow(v, e.s); break;
+    case NN__END_FINITE: v = v - v == 0 ? v : 0.0f; break;           // inf - inf would be NaN
+    case NN__END_LOG:    v = e.other[out] + nn__log(v); break;
+    case NN__END_SHARE:  v = e.other[out] / v; break;
+    default:             v *= e.s; break;
+    }
+    *to = e.add ? *to + v : v;
+}
+// Kept dimensions (of x, of y) and reduced ones (of x), neighbours joined where they are one run.
+typedef struct nn__walk { nn__lay kept, reduced; int64_t pieces, piece; int wide, fours; } nn__walk;
+// Terms lie side by side: `team` threads (a warp or the block) share a result.
+template <class F> static __global__ void __launch_bounds__(256) nn__k_fold_lines(nn__walk w, int team, const float *x, const float *m, float p, nn__end e, float *y, float *part)
+{
+    NN_SHARED(float, warp, [8]);
+    int lane = (int)threadIdx.x % team;
+    int64_t out = (int64_t)blockIdx.x * (256 / team) + (int)threadIdx.x / team, at[2] = { 0, 0 }, o[1];
+    int64_t i = (int64_t)blockIdx.y * w.piece, end = i + w.piece < w.reduced.count ? i + w.piece : w.reduced.count;
+    int there = out < w.kept.count, run = w.fours ? 4 : 1;
+    float acc = F::first(), mine = 0, v[4];
+    if (there) {
+        nn__offsets(w.kept, out, at);
+        if (m) mine = m[out];
+        for (i += lane * run; i < end; i += team * run) {
+            int n = !w.fours ? 1 : end - i < 4 ? (int)(end - i) : 4;
+            nn__offsets(w.reduced, i, o);
+            nn__get4(v, x + at[0] + o[0], 1, n);
+            acc = F::at(acc, v[0], mine, p);
+NN__UNROLL
+            for (int k = 1; k < 4; k++) if (k < n) acc = F::at(acc, v[k], mine, p);
+        }
+    }
+    for (int k = 16; k; k >>= 1) acc = nn__join(F::JOIN, acc, __shfl_xor_sync(NN__FULL, acc, k));
+    if (team > 32) {
+        if ((threadIdx.x & 31) == 0) warp[threadIdx.x >> 5] = acc;
+        __syncthreads();
+        acc = warp[0];
+        for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, warp[k]);
+    }
+    if (lane || !there) return;
+    if (part) part[blockIdx.y * w.kept.count + out] = acc;
+    else nn__finish(e, out, acc, y + at[1]);
+}
+// Results lie side by side: 32 of them, and 8 threads for each.
+template <class F> static __global__ void __launch_bounds__(256) nn__k_fold_columns(nn__walk w, const float *x, const float *m, float p, nn__end e, float *y, float *part)
+{
+    NN_SHARED(float, rows, [8][32]);
+    int tx = threadIdx.x & 31, ty = threadIdx.x >> 5;
+    int64_t out = (int64_t)blockIdx.x * 32 + tx, at[2] = { 0, 0 }, o[1];
+    int64_t i = (int64_t)blockIdx.y * w.piece, end = i + w.piece < w.reduced.count ? i + w.piece : w.reduced.count;
+    int there = out < w.kept.count;
+    float acc = F::first(), mine = 0;
+    if (there) {
+        nn__offsets(w.kept, out, at);
+        if (m) mine = m[out];
+        for (i += ty; i < end; i += 8) {
+            nn__offsets(w.reduced, i, o);
+            acc = F::at(acc, x[at[0] + o[0]], mine, p);
+        }
+    }
+    rows[ty][tx] = acc;
+    __syncthreads();
+    if (ty || !there) return;
+    for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, rows[k][tx]);
+    if (part) part[blockIdx.y * w.kept.count + out] = acc;
+    else nn__finish(e, out, acc, y + at[1]);
+}
+static __global__ void __launch_bounds__(256) nn__k_join(nn__walk w, int join, const float *part, nn__end e, float *y)
+{
+    int64_t out = (int64_t)blockIdx.x * 256 + threadIdx.x, at[2];
+    if (out >= w.kept.count) return;
+    float acc = part[out];
+    for (int64_t k = 1; k < w.pieces; k++) acc = nn__join(join, acc, part[k * w.kept.count + out]);
+    nn__offsets(w.kept, out, at);
+    nn__finish(e, out, acc, y + at[1]);
+}
+// y: shaped like x, with stride 0 in the reduced dimensions
+static nn__walk nn__walk_over(const nn_view *x, const nn_view *y)
+{
+    nn_view kept = *x, to = *x, reduced = *x;
+    const nn_view *v[2];
+    nn__walk w;
+    int64_t blocks;
+    int i, last;
+    kept.ndim = to.ndim = reduced.ndim = 0;
+    for (i = 0; i < x->ndim; i++) {
+        nn_view *r = y->stride[i] || x->shape[i] == 1 ? &kept : &reduced;
+        r->shape[r->ndim] = x->shape[i];
+        r->stride[r->ndim++] = x->stride[i];
+        if (r == &kept) { to.shape[to.ndim] = x->shape[i]; to.stride[to.ndim++] = y->stride[i]; }
+    }
+    memset(&w, 0, sizeof w);
+    v[0] = &kept; v[1] = &to;
+    w.kept = nn__lay_of(2, v);
+    v[0] = &reduced;
+    w.reduced = nn__lay_of(1, v);
+    last = w.kept.ndim - 1;
+    w.wide = last >= 0 && w.kept.stride[0][last] == 1 && w.kept.size[last] >= 4 && !(w.reduced.ndim && w.reduced.stride[0][w.reduced.ndim - 1] == 1 && w.reduced.size[w.reduced.ndim - 1] >= 4);
+    w.fours = !w.wide && nn__lay_fours(&w.reduced, 1, v) && w.reduced.ndim && w.reduced.stride[0][w.reduced.ndim - 1] == 1 && !((uintptr_t)x->data & 15);
+    for (i = 0; i <= last; i++) if (w.kept.stride[0][i] % 4) w.fours = 0;
+    blocks = w.wide ? (w.kept.count + 31) / 32 : (w.kept.count + 7) / 8;         // enough of them for a large device, and enough work for each
+    w.pieces = blocks ? 432 / blocks : 1;
+    if (w.pieces > w.reduced.count / (w.wide ? 64 : 4096)) w.pieces = w.reduced.count / (w.wide ? 64 : 4096);
+    if (w.pieces < 1) w.pieces = 1;
+    w.piece = ((w.reduced.count + w.pieces - 1) / w.pieces + 3) & ~(int64_t)3;
+    if (w.piece < 1) w.piece = 1;
+    w.pieces = w.reduced.count ? (w.reduced.count + w.piece - 1) / w.piece : 1;
+    return w;
+}
+template <class F> static int nn__fold(nn__cuda *d, const nn_view *x, const nn_view *y, float p, const float *m, nn__end e)
+{
+    nn__walk w = nn__walk_over(x, y);
+    const float *from = (const float *)x->data;
+    float *to = (float *)y->data, *part = NULL;
+    int team = w.reduced.count > 1024 ? 256 : 32;
+    if (w.kept.count == 0) return 1;
+    if (w.pieces > 1 && !(part = (float *)nn__cuda_scratch(d, (size_t)(w.pieces * w.kept.count) * sizeof *part))) return 1;
+    if (w.wide) NN__LAUNCH(d, nn__k_fold_columns<F>, dim3(NN__BLOCKS(w.kept.count, 32), (unsigned)w.pieces), dim3(256), 0, w, from, m, p, e, to, part);
+    else NN__LAUNCH(d, nn__k_fold_lines<F>, dim3(NN__BLOCKS(w.kept.count, 256 / team), (unsigned)w.pieces), dim3(256), 0, w, team, from, m, p, e, to, part);
+    if (part) NN__LAUNCH(d, nn__k_join, dim3(NN__BLOCKS(w.kept.count, 256)), dim3(256), 0, w, (int)F::JOIN, (const float *)part, e, to);
+    return 1;
+}
+static nn__end nn__end_of(int how, float s, const float *other, int add) { nn__end e; e.how = how; e.s = s; e.other = other; e.add = add; return e; }
+// y (+)= scale * sum of x over the dimensions where y, shaped like x, has stride 0
+static int nn__cuda_sum_to(nn__cuda *d, const nn_view *x, const nn_view *y, int add, float scale)
+{
+    return nn__fold<nn__fold_sum>(d, x, y, 0, NULL, nn__end_of(NN__END_SCALE, scale, NULL, add));
+}
+// A result (or a gradient) of a reduction as seen from x: stride 0 where numbers were joined.
+static nn_view nn__reduced(const nn_view *y, void *data, const nn_view *x, const nn__reduce_params *p)
+{
+    nn_view r = *x;
+    int i, k = 0;
+    r.data = data;
+    for (i = 0; i < x->ndim; i++) {
+        if (p->mask & 1u << i) { r.stride[i] = 0; k += p->keepdim; }
+        else r.stride[i] = y->stride[k++];
+    }
+    return r;
+}
+static int64_t nn__terms(const nn_call *c)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < c->in[0].ndim; i++) if (p->mask & 1u << i) n *= c->in[0].shape[i];
+    return n;
+}
+static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
+{
+    const nn__reduce_params *q = (const nn__reduce_params *)c->params;
+    const nn_view *x = &c->in[0];
+    nn_view y = nn__reduced(&c->out[0], c->out[0].data, x, q), m = y;
+    float p = (float)q->p, scale = (float)q->scale;
+    nn__end plain = nn__end_of(NN__END_SCALE, 1, NULL, 0);
+    int id = c->op->id, two = id == NN_OP_var || id == NN_OP_std || id == NN_OP_logsumexp;
+    if (two) {                       // first the mean, or the maximum
+        m.data = c->naux ? c->aux[0].data : NULL;
+        if (!m.data) m.data = nn__cuda_scratch(d, (size_t)nn_view_count(&c->out[0]) * sizeof(float));
+        if (!m.data) return 1;
+    }
+    switch (id) {
+    case NN_OP_sum:  return nn__fold<nn__fold_sum>(d, x, &y, 0, NULL, nn__end_of(NN__END_SCALE, scale, NULL, 0));
+    case NN_OP_max:  return nn__fold<nn__fold_max>(d, x, &y, 0, NULL, plain);
+    case NN_OP_min:  return nn__fold<nn__fold_min>(d, x, &y, 0, NULL, plain);
+    case NN_OP_prod: return nn__fold<nn__fold_prod>(d, x, &y, 0, NULL, plain);
+    case NN_OP_var:
+    case NN_OP_std:
+        nn__fold<nn__fold_sum>(d, x, &m, 0, NULL, nn__end_of(NN__END_SCALE, 1.0f / (float)nn__terms(c), NULL, 0));
+        return nn__fold<nn__fold_square>(d, x, &y, 0, (const float *)m.data, nn__end_of(id == NN_OP_std ? NN__END_SQRT : NN__END_SCALE, scale, NULL, 0));
+    case NN_OP_logsumexp:
+        nn__fold<nn__fold_max>(d, x, &m, 0, NULL, nn__end_of(NN__END_FINITE, 1, NULL, 0));
+        return nn__fold<nn__fold_exp>(d, x, &y, 0, (const float *)m.data, nn__end_of(NN__END_LOG, 1, (const float *)m.data, 0));
+    default: break;
+    }
+    if (isinf(q->p)) return q->p > 0 ? nn__fold<nn__fold_max_abs>(d, x, &y, 0, NULL, plain) : nn__fold<nn__fold_min_abs>(d, x, &y, 0, NULL, plain);
+    if (p == 0) return nn__fold<nn__fold_norm0>(d, x, &y, 0, NULL, plain);
+    if (p == 1) return nn__fold<nn__fold_norm1>(d, x, &y, 0, NULL, plain);
+    if (p == 2) return nn__fold<nn__fold_square>(d, x, &y, 0, NULL, nn__end_of(NN__END_SQRT, 1, NULL, 0));
+    return nn__fold<nn__fold_normp>(d, x, &y, p, NULL, nn__end_of(NN__END_POW, 1 / p, NULL, 0));
+}
+// dx (+)= df(x, a, b), a and b being numbers per result
+#define NN__CUDA_SLOPE(name, formula) \
+    struct nn__slope_##name { enum { IN = 3, OUT = 1 }; NN__FN at(const float *in, float *out, float p, float) \
+        { float x = in[0], a = in[1], b = in[2]; (void)x; (void)a; (void)b; (void)p; out[0] = formula; } };
+NN__CUDA_SLOPE(sum,       b * p)
+NN__CUDA_SLOPE(equal,     x == a ? b : 0.0f)
+NN__CUDA_SLOPE(equal_abs, fabsf(x) == a ? (x > 0 ? b : x < 0 ? -b : 0.0f) : 0.0f)
+NN__CUDA_SLOPE(prod,      x == 0 ? b : a / x)
+NN__CUDA_SLOPE(var,       2.0f * b * (x - a) * p)
+NN__CUDA_SLOPE(std,       b * (x - a) * p)
+NN__CUDA_SLOPE(logsumexp, b * (x == a ? 1.0f : nn__exp(x - a)))
+NN__CUDA_SLOPE(norm1,     x > 0 ? b : x < 0 ? -b : 0.0f * b)
+NN__CUDA_SLOPE(norm2,     a == 0 ? 0.0f : b * (x / a))
+NN__CUDA_SLOPE(normp,     a == 0 ? 0.0f : (x > 0 ? b : x < 0 ? -b : 0.0f) * (x == 0 ? 1.0f : nn__pow(fabsf(x) / a, p - 1.0f)))
+struct nn__f_std_share { enum { IN = 2, OUT = 1 }; NN__FN at(const float *in, float *out, float, float) { out[0] = in[0] == 0 ? 0.0f : in[1] / in[0]; } };     // y, dy
+struct nn__f_prod_share { enum { IN = 3, OUT = 2 }; NN__FN at(const float *in, float *out, float, float)     // product of what is not 0, zeros, dy
+    { out[0] = in[1] == 0 ? in[2] * in[0] : 0.0f; out[1] = in[1] == 1 ? in[2] * in[0] : 0.0f; } };
+template <class F> static int nn__slope(nn__cuda *d, const nn_call *c, void *a, void *b, float p)
+{
+    const nn__reduce_params *q = (const nn__reduce_params *)c->params;
+    nn_view va = nn__reduced(&c->dout[0], a, &c->in[0], q), vb = nn__reduced(&c->dout[0], b, &c->in[0], q);
+    const nn_view *v[4];
+    v[0] = &c->in[0]; v[1] = &va; v[2] = &vb; v[3] = &c->din[0];
+    return nn__map<F>(d, v, c->add & 1, p, 0);
+}
+static int nn__cuda_reduce_back(nn__cuda *d, const nn_call *c)
+{
+    const nn__reduce_params *q = (const nn__reduce_params *)c->params;
+    size_t bytes = (size_t)nn_view_count(&c->dout[0]) * sizeof(float);
+    void *y = c->out[0].data, *dy = c->dout[0].data, *share = NULL, *hole = NULL;
+    nn_view to = nn__reduced(&c->dout[0], NULL, &c->in[0], q), flat = c->dout[0], other = flat, from = flat;
+    const nn_view *v[5];
+    nn__end one = nn__end_of(NN__END_SCALE, 1, NULL, 0), split = nn__end_of(NN__END_SHARE, 1, (const float *)dy, 0);
+    int id = c->op->id, extreme = id == NN_OP_max || id == NN_OP_min, far = id == NN_OP_norm && isinf(q->p);
+    float p = (float)q->p, scale = (float)q->scale;
+    if (!c->din[0].data) return 1;
+    if (extreme || far || id == NN_OP_prod || id == NN_OP_std) {
+        share = nn__cuda_scratch(d, bytes);
+        hole = id == NN_OP_prod ? nn__cuda_scratch(d, bytes) : share;
+        if (!share || !hole) return 1;
+        to.data = flat.data = share;
+    }
+    if (extreme || far) {            // equal ones share
+        if (far) nn__fold<nn__fold_equal_abs>(d, &c->in[0], &to, 0, (const float *)y, split);
+        else     nn__fold<nn__fold_equal>(d, &c->in[0], &to, 0, (const float *)y, split);
+        return far ? nn__slope<nn__slope_equal_abs>(d, c, y, share, 0) : nn__slope<nn__slope_equal>(d, c, y, share, 0);
+    }
+    switch (id) {
+    case NN_OP_sum: return nn__slope<nn__slope_sum>(d, c, NULL, dy, scale);
+    case NN_OP_var: return nn__slope<nn__slope_var>(d, c, c->aux[0].data, dy, scale);
+    case NN_OP_logsumexp: return nn__slope<nn__slope_logsumexp>(d, c, y, dy, 0);
+    case NN_OP_std:
+        from.data = y;
+        v[0] = &from; v[1] = &c->dout[0]; v[2] = &flat;
+        nn__map<nn__f_std_share>(d, v, 0, 0, 0);
+        return nn__slope<nn__slope_std>(d, c, c->aux[0].data, share, scale);
+    case NN_OP_prod:
+        nn__fold<nn__fold_nonzero>(d, &c->in[0], &to, 0, NULL, one);
+        to.data = other.data = hole;
+        nn__fold<nn__fold_zeros>(d, &c->in[0], &to, 0, NULL, one);
+        v[0] = &flat; v[1] = &other; v[2] = &c->dout[0]; v[3] = &flat; v[4] = &other;
+        nn__map<nn__f_prod_share>(d, v, 0, 0, 0);
+        return nn__slope<nn__slope_prod>(d, c, share, hole, 0);
+    default: break;
+    }
+    if (p == 0) return nn__slope<nn__slope_sum>(d, c, NULL, dy, 0);
+    if (p == 1) return nn__slope<nn__slope_norm1>(d, c, y, dy, p);
+    return p == 2 ? nn__slope<nn__slope_norm2>(d, c, y, dy, p) : nn__slope<nn__slope_normp>(d, c, y, dy, p);
+}
+
+// ---- argmax, argmin: of numbers of any type as integers of the same order; the first of equals, a NaN before all -----------
+NN__DEV int64_t nn__order_key(int dtype, const void *p, int64_t i, int *nan)
+{
+    *nan = 0;
+    if (nn__is_whole(dtype)) return nn__get_int(dtype, p, i);
+    float f = nn__get_float(dtype, p, i) + 0.0f;
+    int32_t k = __float_as_int(f);
+    if (f != f) { *nan = 1; return INT64_MAX; }
+    return k < 0 ? (int64_t)(k ^ 0x7FFFFFFF) : (int64_t)k;
+}
+static __global__ void __launch_bounds__(256) nn__k_arg(nn__lay kept, nn__lay reduced, int dtype, const void *x, int least, int64_t *y)      // a warp per result
+{
+    int lane = threadIdx.x & 31, nan;
+    int64_t out = (int64_t)blockIdx.x * 8 + (threadIdx.x >> 5), at[1], o[1], best = 0, key = INT64_MIN;
+    if (out >= kept.count) return;
+    nn__offsets(kept, out, at);
+    for (int64_t i = lane; i < reduced.count; i += 32) {
+        nn__offsets(reduced, i, o);
+        int64_t k = nn__order_key(dtype, x, at[0] + o[0], &nan);
+        if (least && !nan) k = ~k;
+        if (i == lane || k > key) { key = k; best = i; }
+    }
+    for (int m = 16; m; m >>= 1) {
+        int64_t k = __shfl_xor_sync(NN__FULL, (long long)key, m), b = __shfl_xor_sync(NN__FULL, (long long)best, m);
+        int theirs = (lane ^ m) < reduced.count;
+        if (theirs && (k > key || (k == key && b < best))) { key = k; best = b; }
+    }
+    if (lane == 0) y[out] = best;
+}
+static int nn__cuda_arg(nn__cuda *d, const nn_call *c)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    const nn_view *x = &c->in[0], *v[1];
+    nn_view part[2];
+    nn__lay kept, reduced;
+    int i;
+    part[0] = part[1] = *x;
+    part[0].ndim = part[1].ndim = 0;
+    for (i = 0; i < x->ndim; i++) {
+        nn_view *r = &part[p->mask >> i & 1];
+        r->shape[r->ndim] = x->shape[i];
+        r->stride[r->ndim++] = x->stride[i];
+    }
+    v[0] = &part[0];
+    kept = nn__lay_of(1, v);
+    v[0] = &part[1];
+    reduced = nn__lay_of(1, v);
+    if (kept.count) NN__LAUNCH(d, nn__k_arg, dim3(NN__BLOCKS(kept.count, 8)), dim3(256), 0, kept, reduced, x->dtype, (const void *)x->data, c->op->id == NN_OP_argmin, (int64_t *)c->out[0].data);
+    return 1;
+}
+
+// ---- cumsum: sums in double. A contiguous x is (outer, n, inner) ---------------------------------------------------------
+typedef struct nn__three { int64_t outer, n, inner; } nn__three;
+static nn__three nn__around(const nn_view *x, int dim)
+{
+    nn__three s;
+    int i;
+    s.outer = s.inner = 1;
+    s.n = x->ndim ? x->shape[dim] : 1;
+    for (i = 0; i < dim; i++) s.outer *= x->shape[i];
+    for (i = dim + 1; i < x->ndim; i++) s.inner *= x->shape[i];
+    return s;
+}
+static __global__ void __launch_bounds__(256) nn__k_cumsum_columns(nn__three s, const float *x, float *y, int back, int add)     // a thread per line
+{
+    int64_t line = (int64_t)blockIdx.x * 256 + threadIdx.x, base = line / s.inner * s.n * s.inner + line % s.inner;
+    double sum = 0;
+    if (line >= s.outer * s.inner) return;
+    for (int64_t i = 0; i < s.n; i++) {
+        int64_t at = base + (back ? s.n - 1 - i : i) * s.inner;
+        sum += (double)x[at];
+        y[at] = (float)(add ? (double)y[at] + sum : sum);
+    }
+}
+static __global__ void __launch_bounds__(256) nn__k_cumsum_lines(nn__three s, const float *x, float *y, int back, int add)       // a warp per line
+{
+    int lane = threadIdx.x & 31;
+    int64_t line = (int64_t)blockIdx.x * 8 + (threadIdx.x >> 5);
+    double before = 0;
+    if (line >= s.outer) return;
+    for (int64_t i = 0; i < s.n; i += 32) {
+        int64_t at = line * s.n + (back ? s.n - 1 - i - lane : i + lane);
+        double v = i + lane < s.n ? (double)x[at] : 0.0;
+        for (int m = 1; m < 32; m <<= 1) {
+            double u = __shfl_up_sync(NN__FULL, v, m);
+            if (lane >= m) v += u;
+        }
+        v += before;
+        if (i + lane < s.n) y[at] = (float)(add ? (double)y[at] + v : v);
+        before = __shfl_sync(NN__FULL, v, 31);
+    }
+}
+static int nn__running_sum(nn__cuda *d, const nn_call *c, const nn_view *x, const nn_view *y, int back, int add)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    if (s.outer * s.n * s.inner == 0 || !y->data) return 1;
+    if (s.inner == 1) NN__LAUNCH(d, nn__k_cumsum_lines, dim3(NN__BLOCKS(s.outer, 8)), dim3(256), 0, s, (const float *)x->data, (float *)y->data, back, add);
+    else NN__LAUNCH(d, nn__k_cumsum_columns, dim3(NN__BLOCKS(s.outer * s.inner, 256)), dim3(256), 0, s, (const float *)x->data, (float *)y->data, back, add);
+    return 1;
+}
+static int nn__cuda_cumsum(nn__cuda *d, const nn_call *c)      { return nn__running_sum(d, c, &c->in[0], &c->out[0], 0, 0); }
+static int nn__cuda_cumsum_back(nn__cuda *d, const nn_call *c) { return nn__running_sum(d, c, &c->dout[0], &c->din[0], 1, (int)(c->add & 1)); }
+#define NN__CUDA_REDUCE(X) \
+    X(sum, nn__cuda_reduce, nn__cuda_reduce_back) X(max, nn__cuda_reduce, nn__cuda_reduce_back) X(min, nn__cuda_reduce, nn__cuda_reduce_back) \
+    X(prod, nn__cuda_reduce, nn__cuda_reduce_back) X(var, nn__cuda_reduce, nn__cuda_reduce_back) X(std, nn__cuda_reduce, nn__cuda_reduce_back) \
+    X(logsumexp, nn__cuda_reduce, nn__cuda_reduce_back) X(norm, nn__cuda_reduce, nn__cuda_reduce_back) \
+    X(argmax, nn__cuda_arg, NULL) X(argmin, nn__cuda_arg, NULL) X(cumsum, nn__cuda_cumsum, nn__cuda_cumsum_back)
 
 // =============================================================================================
-// >>shape   Ops that move numbers.
+// >>shape   Ops that move numbers. Kernels that meet a bad index skip it and note it; the next download or sync reports it.
 // =============================================================================================
-#define NN__CUDA_SHAPE(X)
+#define NN__EACH(l) int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; if (i >= (l).count) return      // one number a thread
+NN__DEV void nn__bad_index(nn__fault *f, int op, int64_t index, int64_t size)
+{
+    if (atomicCAS(&f->op, 0, op) == 0) { f->index = index; f->size = size; }
+}
+NN__DEV int64_t nn__index_at(int dtype, const void *p, int64_t i) { return dtype == NN_I64 ? ((const int64_t *)p)[i] : (int64_t)((const int32_t *)p)[i]; }
+// The kernels that move move bytes: a number of 1, 2, 4 or 8 of them.
+NN__DEV void nn__move_one(int bytes, void *to, int64_t a, const void *from, int64_t b)
+{
+    if (bytes == 4)      ((uint32_t *)to)[a] = ((const uint32_t *)from)[b];
+    else if (bytes == 8) ((uint64_t *)to)[a] = ((const uint64_t *)from)[b];
+    else if (bytes == 2) ((uint16_t *)to)[a] = ((const uint16_t *)from)[b];
+    else                 ((uint8_t *)to)[a] = ((const uint8_t *)from)[b];
+}
+NN__DEV void nn__clear_one(int bytes, void *to, int64_t a)
+{
+    if (bytes == 4)      ((uint32_t *)to)[a] = 0;
+    else if (bytes == 8) ((uint64_t *)to)[a] = 0;
+    else if (bytes == 2) ((uint16_t *)to)[a] = 0;
+    else                 ((uint8_t *)to)[a] = 0;
+}
+static int nn__width(const nn_view *v) { return (int)nn_dtype_bytes((nn_dtype)v->dtype); }
+
+static nn_view nn__concat_part(const nn_call *c, const nn_view *whole, int i)    // where input i lies
+{
+    nn_view part = *whole;
+    int k, dim = *(const int *)c->params;
+    int64_t at = 0;
+    for (k = 0; k < i; k++) at += c->in[k].shape[dim];
+    part.shape[dim] = c->in[i].shape[dim];
+    if (nn_view_count(&part)) part.data = (char *)part.data + at * part.stride[dim] * nn__width(whole);
+    return part;
+}
+static int nn__cuda_concat(nn__cuda *d, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) { nn_view part = nn__concat_part(c, &c->out[0], i); nn__move(d, &part, &c->in[i], 0); }
+    return 1;
+}
+static int nn__cuda_concat_back(nn__cuda *d, const nn_call *c)
+{
+    int i;
+    for (i = 0; i < c->nin; i++) {
+        nn_view part = nn__concat_part(c, &c->dout[0], i);
+        if (c->din[i].data) nn__move(d, &c->din[i], &part, (int)(c->add >> i & 1));
+    }
+    return 1;
+}
+
+// ---- gather, scatter_add: the elements of an index, each with a place in `part` and a line of `table` along dim ---------------
+// Additions to one number of the table go in the order of the index. Only elements of one line can meet there: the first of those that name
+// a number adds them all. Long lines have one thread each instead.
+enum { NN__GETS, NN__ADDS };         // part = table[index], part += table[index]
+typedef struct nn__by { nn__lay l; int64_t size, along, n, step[3]; int dtype, bytes, op; } nn__by;      // l: index, table (its line), part. step: along dim in all three
+static __global__ void __launch_bounds__(256) nn__k_by_index(nn__by b, int how, const void *index, const void *table, void *part, nn__fault *f)
+{
+    int64_t at[3];
+    NN__EACH(b.l);
+    nn__offsets(b.l, i, at);
+    int64_t k = nn__index_at(b.dtype, index, at[0]);
+    int bad = k < 0 || k >= b.size;
+    if (bad && f) nn__bad_index(f, b.op, k, b.size);
+    if (how == NN__ADDS) { if (!bad) ((float *)part)[at[2]] += ((const float *)table)[at[1] + k * b.along]; }
+    else if (bad) nn__clear_one(b.bytes, part, at[2]);
+    else nn__move_one(b.bytes, part, at[2], table, at[1] + k * b.along);
+}
+NN__DEV void nn__add_one(int dtype, void *to, int64_t a, const void *from, int64_t b)
+{
+    if (dtype == NN_F32) ((float *)to)[a] += ((const float *)from)[b];
+    else if (nn__is_whole(dtype)) nn__put_int(dtype, to, a, (int64_t)((uint64_t)nn__get_int(dtype, to, a) + (uint64_t)nn__get_int(dtype, from, b)));
+    else nn__put_float(dtype, to, a, nn__get_float(dtype, to, a) + nn__get_float(dtype, from, b));
+}
+// l: without dim: lines. A thread per element of the index (owners), or per line.
+static __global__ void __launch_bounds__(256) nn__k_table_adds(nn__by b, int owners, int numbers, const void *index, void *table, const void *part, nn__fault *f)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, at[3], first = owners ? i % b.n : 0, line = owners ? i / b.n : i;
+    if (line >= b.l.count) return;
+    nn__offsets(b.l, line, at);
+    int64_t mine = owners ? nn__index_at(b.dtype, index, at[0] + first * b.step[0]) : 0;
+    for (int64_t j = 0; j < first; j++) if (nn__index_at(b.dtype, index, at[0] + j * b.step[0]) == mine) return;
+    for (int64_t j = first; j < b.n; j++) {
+        int64_t k = nn__index_at(b.dtype, index, at[0] + j * b.step[0]);
+        if (owners && k != mine) continue;
+        if (k >= 0 && k < b.size) nn__add_one(numbers, table, at[1] + k * b.along, part, at[2] + j * b.step[2]);
+        else if (f) nn__bad_index(f, b.op, k, b.size);
+    }
+}
+static nn__by nn__by_of(const nn_call *c, const nn_view *table, const nn_view *part, int lines)
+{
+    int dim = *(const int *)c->params;
+    nn_view index = c->in[1], others = index, mine = index;
+    const nn_view *v[3];
+    nn__by b;
+    memset(&b, 0, sizeof b);
+    memcpy(others.stride, table->stride, sizeof others.stride);
+    memcpy(mine.stride, part->stride, sizeof mine.stride);
+    b.size = table->shape[dim]; b.along = table->stride[dim]; b.n = index.shape[dim];
+    b.step[0] = index.stride[dim]; b.step[2] = part->stride[dim];
+    others.stride[dim] = 0;
+    if (lines) index.shape[dim] = others.shape[dim] = mine.shape[dim] = 1;
+    v[0] = &index; v[1] = &others; v[2] = &mine;
+    b.l = nn__lay_of(3, v);
+    b.dtype = index.dtype; b.bytes = nn__width(table); b.op = c->op->id;
+    return b;
+}
+static int nn__by_index(nn__cuda *d, const nn_call *c, int how, const nn_view *table, const nn_view *part, nn__fault *f)
+{
+    nn__by b = nn__by_of(c, table, part, 0);
+    if (b.l.count) NN__LAUNCH(d, nn__k_by_index, dim3(NN__BLOCKS(b.l.count, 256)), dim3(256), 0, b, how, (const void *)c->in[1].data, (const void *)table->data, part->data, f);
+    return 1;
+}
+static int nn__table_adds(nn__cuda *d, const nn_call *c, const nn_view *table, const nn_view *part, nn__fault *f)
+{
+    nn__by b = nn__by_of(c, table, part, 1);
+    int owners = b.n <= 16384;
+    if (b.l.count && b.n) NN__LAUNCH(d, nn__k_table_adds, dim3(NN__BLOCKS(owners ? b.l.count * b.n : b.l.count, 256)), dim3(256), 0,
+                                     b, owners, table->dtype, (const void *)c->in[1].data, table->data, (const void *)part->data, f);
+    return 1;
+}
+static int nn__cuda_gather(nn__cuda *d, const nn_call *c)      { return nn__by_index(d, c, NN__GETS, &c->in[0], &c->out[0], nn__cuda_may_fault(d, c)); }
+static int nn__cuda_gather_back(nn__cuda *d, const nn_call *c) { return c->din[0].data ? nn__table_adds(d, c, &c->din[0], &c->dout[0], NULL) : 1; }
+static int nn__cuda_scatter_add(nn__cuda *d, const nn_call *c)
+{
+    nn__move(d, &c->out[0], &c->in[0], 0);
+    return nn__table_adds(d, c, &c->out[0], &c->in[2], nn__cuda_may_fault(d, c));
+}
+static int nn__cuda_scatter_add_back(nn__cuda *d, const nn_call *c)     // both gradients are added to
+{
+    if (c->din[0].data) nn__move(d, &c->din[0], &c->dout[0], 1);
+    if (c->din[2].data) nn__by_index(d, c, NN__ADDS, &c->dout[0], &c->din[2], NULL);
+    return 1;
+}
+
+// ---- index_select: y[k] = x[index[k]] along dim; the first position that names a row of dx adds all of them, in their order -------
+static __global__ void __launch_bounds__(256) nn__k_select(nn__three s, int64_t n, int dtype, const void *index, int bytes, const void *x, void *y, int op, nn__fault *f)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= s.outer * n * s.inner) return;
+    int64_t row = i / s.inner, k = nn__index_at(dtype, index, row % n);
+    if (k >= 0 && k < s.n) { nn__move_one(bytes, y, i, x, (row / n * s.n + k) * s.inner + i % s.inner); return; }
+    nn__clear_one(bytes, y, i);
+    nn__bad_index(f, op, k, s.n);
+}
+static __global__ void __launch_bounds__(128) nn__k_select_back(nn__three s, int64_t n, int dtype, const void *index, const float *dy, float *dx)
+{
+    NN_SHARED(int, seen, [1]);
+    int64_t i = blockIdx.x, k = nn__index_at(dtype, index, i), outer = blockIdx.y;
+    if (k < 0 || k >= s.n) return;
+    if (threadIdx.x == 0) seen[0] = 0;
+    __syncthreads();
+    for (int64_t j = threadIdx.x; j < i; j += 128) if (nn__index_at(dtype, index, j) == k) atomicExch(&seen[0], 1);
+    __syncthreads();
+    if (seen[0]) return;
+    for (int64_t col = threadIdx.x; col < s.inner; col += 128) {
+        float *to = dx + (outer * s.n + k) * s.inner + col, sum = *to;
+        for (int64_t j = i; j < n; j++) if (nn__index_at(dtype, index, j) == k) sum += dy[(outer * n + j) * s.inner + col];
+        *to = sum;
+    }
+}
+static int nn__cuda_select(nn__cuda *d, const nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]);
+    nn__fault *f = nn__cuda_may_fault(d, c);
+    if (s.outer * n * s.inner == 0) return 1;
+    NN__LAUNCH(d, nn__k_select, dim3(NN__BLOCKS(s.outer * n * s.inner, 256)), dim3(256), 0, s, n, c->in[1].dtype, (const void *)c->in[1].data, nn__width(&c->in[0]),
+               (const void *)c->in[0].data, c->out[0].data, c->op->id, f);
+    return 1;
+}
+static int nn__cuda_select_back(nn__cuda *d, const nn_call *c)
+{
+    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
+    int64_t n = nn_view_count(&c->in[1]);
+    if (s.outer > 65535) return 0;
+    if (c->din[0].data && s.outer * n * s.inner > 0) NN__LAUNCH(d, nn__k_select_back, dim3((unsigned)n, (unsigned)s.outer), dim3(128), 0, s, n, c->in[1].dtype,
+                                                            (const void *)c->in[1].data, (const float *)c->dout[0].data, (float *)c->din[0].data);
+    return 1;
+}
+
+// ---- one_hot, tril, triu, arange -----------------------------------------------------------------------------------------
+static __global__ void __launch_bounds__(256) nn__k_one_hot(int64_t n, int64_t classes, int dtype, const void *index, float *y, int op, nn__fault *f)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= n * classes) return;
+    int64_t k = nn__index_at(dtype, index, i / classes);
+    y[i] = k == i % classes ? 1.0f : 0.0f;
+    if (i % classes == 0 && (k < 0 || k >= classes)) nn__bad_index(f, op, k, classes);
+}
+static int nn__cuda_one_hot(nn__cuda *d, const nn_call *c)
+{
+    int64_t n = nn_view_count(&c->in[0]), classes = *(const int64_t *)c->params;
+    nn__fault *f = nn__cuda_may_fault(d, c);
+    if (n) NN__LAUNCH(d, nn__k_one_hot, dim3(NN__BLOCKS(n * classes, 256)), dim3(256), 0, n, classes, c->in[0].dtype, (const void *)c->in[0].data, (float *)c->out[0].data, c->op->id, f);
+    return 1;
+}
+static __global__ void __launch_bounds__(256) nn__k_triangle(int64_t count, int64_t m, int64_t n, int64_t diagonal, int upper, int bytes, const void *x, void *y, int add)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= count) return;
+    int64_t off = i % n - i / n % m;
+    int in = upper ? off >= diagonal : off <= diagonal;
+    if (add) { if (in) ((float *)y)[i] += ((const float *)x)[i]; }
+    else if (in) nn__move_one(bytes, y, i, x, i);
+    else nn__clear_one(bytes, y, i);
+}
+static int nn__triangle(nn__cuda *d, const nn_call *c, const nn_view *x, const nn_view *y, int add)
+{
+    int64_t n = nn_view_count(y);
+    if (n && y->data) NN__LAUNCH(d, nn__k_triangle, dim3(NN__BLOCKS(n, 256)), dim3(256), 0, n, y->shape[y->ndim - 2], y->shape[y->ndim - 1], *(const int64_t *)c->params,
+                                 c->op->id == NN_OP_triu, nn__width(y), (const void *)x->data, y->data, add);
+    return 1;
+}
+static int nn__cuda_triangle(nn__cuda *d, const nn_call *c)      { return nn__triangle(d, c, &c->in[0], &c->out[0], 0); }
+static int nn__cuda_triangle_back(nn__cuda *d, const nn_call *c) { return nn__triangle(d, c, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
+static __global__ void __launch_bounds__(256) nn__k_arange(nn__lay l, nn__range_params p, int dtype, void *y)
+{
+    int64_t at[1];
+    NN__EACH(l);
+    nn__offsets(l, i, at);
+    double v = p.end == p.end && i >= l.count / 2 ? p.end - (double)(l.count - 1 - i) * p.step : p.start + (double)i * p.step;
+    if (nn__is_whole(dtype)) nn__put_int(dtype, y, at[0], (int64_t)v);
+    else nn__put_float(dtype, y, at[0], (float)v);
+}
+static int nn__cuda_arange(nn__cuda *d, const nn_call *c)
+{
+    const nn_view *v[1];
+    nn__lay l;
+    v[0] = &c->out[0];
+    l = nn__lay_of(1, v);
+    if (l.count) NN__LAUNCH(d, nn__k_arange, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, *(const nn__range_params *)c->params, v[0]->dtype, v[0]->data);
+    return 1;
+}
+
+// ---- sort, topk: pairs of key and index in a total order, so that equal numbers stay in theirs --------------------------------
+// Runs of NN__SORT_RUN are sorted in shared memory (bitonic, Batcher 1968); then pairs of runs merge: a pair's place is its place in its own
+// run plus the number of smaller pairs in the other, found by bisection.
+enum { NN__SORT_RUN = 1024 };
+typedef struct nn__pair { int64_t key, index; } nn__pair;
+NN__DEV int nn__before(const nn__pair &a, const nn__pair &b) { return a.key < b.key || (a.key == b.key && a.index < b.index); }
+static __global__ void __launch_bounds__(256) nn__k_sort_runs(nn__three s, int runs, int dtype, const void *x, int descending, nn__pair *to)
+{
+    NN_SHARED(nn__pair, run, [NN__SORT_RUN]);
+    int64_t line = blockIdx.x / runs, first = (int64_t)(blockIdx.x % runs) * NN__SORT_RUN, base = line / s.inner * s.n * s.inner + line % s.inner;
+    int n = s.n - first < NN__SORT_RUN ? (int)(s.n - first) : NN__SORT_RUN, room = 1, nan;
+    while (room < n) room *= 2;
+    for (int i = threadIdx.x; i < room; i += 256) {
+        int64_t key = i < n ? nn__order_key(dtype, x, base + (first + i) * s.inner, &nan) : 0;
+        run[i].key = i < n ? (descending ? ~key : key) : INT64_MAX;
+        run[i].index = i < n ? first + i : INT64_MAX;
+    }
+    __syncthreads();
+    for (int size = 2; size <= room; size *= 2) for (int gap = size / 2; gap; gap /= 2) {
+        for (int i = threadIdx.x; i < room / 2; i += 256) {
+            int a = 2 * i - (i & (gap - 1)), b = a + gap;
+            nn__pair p = run[a], q = run[b];
+            if (nn__before(q, p) == ((a & size) == 0)) { run[a] = q; run[b] = p; }
+        }
+        __syncthreads();
+    }
+    for (int i = threadIdx.x; i < n; i += 256) to[line * s.n + first + i] = run[i];
+}
+static __global__ void __launch_bounds__(256) nn__k_sort_merge(int64_t count, int64_t n, int64_t width, const nn__pair *from, nn__pair *to)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= count) return;
+    int64_t at = i % n, mine = at / width, base = i - at, low = (mine ^ 1) * width, start = low < n ? low : n, high = low + width < n ? low + width : n;
+    nn__pair p = from[i];
+    for (low = start; low < high;) {
+        int64_t mid = low + (high - low) / 2;
+        if (nn__before(from[base + mid], p)) low = mid + 1; else high = mid;
+    }
+    to[base + (mine & ~(int64_t)1) * width + at % width + (low - start)] = p;
+}
+static __global__ void __launch_bounds__(256) nn__k_sorted(nn__three s, int64_t k, int bytes, const nn__pair *order, const void *x, void *y, int64_t *index)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= s.outer * k * s.inner) return;
+    int64_t outer = i / (k * s.inner), inner = i % s.inner, from = order[(outer * s.inner + inner) * s.n + i / s.inner % k].index;
+    nn__move_one(bytes, y, i, x, (outer * s.n + from) * s.inner + inner);
+    index[i] = from;
+}
+static int nn__cuda_sort(nn__cuda *d, const nn_call *c)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    nn__three s = nn__around(&c->in[0], p->dim);
+    int64_t lines = s.outer * s.inner, width, total = s.outer * p->k * s.inner, runs = (s.n + NN__SORT_RUN - 1) / NN__SORT_RUN;
+    nn__pair *a, *b;
+    if (total == 0) return 1;
+    if (lines * runs > 0x7fffffff) return 0;
+    a = (nn__pair *)nn__cuda_scratch(d, (size_t)(lines * s.n) * sizeof *a);
+    b = runs > 1 ? (nn__pair *)nn__cuda_scratch(d, (size_t)(lines * s.n) * sizeof *b) : a;
+    if (!a || !b) return 1;
+    NN__LAUNCH(d, nn__k_sort_runs, dim3((unsigned)(lines * runs)), dim3(256), 0, s, (int)runs, c->in[0].dtype, (const void *)c->in[0].data, p->descending, a);
+    for (width = NN__SORT_RUN; width < s.n; width *= 2) {
+        nn__pair *other = a;
+        NN__LAUNCH(d, nn__k_sort_merge, dim3(NN__BLOCKS(lines * s.n, 256)), dim3(256), 0, lines * s.n, s.n, width, (const nn__pair *)a, b);
+        a = b;
+        b = other;
+    }
+    NN__LAUNCH(d, nn__k_sorted, dim3(NN__BLOCKS(total, 256)), dim3(256), 0, s, p->k, nn__width(&c->in[0]), (const nn__pair *)a, (const void *)c->in[0].data, c->out[0].data, (int64_t *)c->out[1].data);
+    return 1;
+}
+static __global__ void __launch_bounds__(256) nn__k_sort_back(nn__three s, int64_t k, const int64_t *index, const float *dy, float *dx)
+{
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= s.outer * k * s.inner) return;
+    dx[(i / (k * s.inner) * s.n + index[i]) * s.inner + i % s.inner] += dy[i];      // an index names a number once
+}
+static int nn__cuda_sort_back(nn__cuda *d, const nn_call *c)
+{
+    const nn__sort_params *p = (const nn__sort_params *)c->params;
+    nn__three s = nn__around(&c->in[0], p->dim);
+    int64_t total = s.outer * p->k * s.inner;
+    if (total && c->din[0].data) NN__LAUNCH(d, nn__k_sort_back, dim3(NN__BLOCKS(total, 256)), dim3(256), 0, s, p->k, (const int64_t *)c->out[1].data, (const float *)c->dout[0].data, (float *)c->din[0].data);
+    return 1;
+}
+
+// ---- pad: position o of the result comes from o - left; outside: the value, mirrored without the edge, or the edge ------------
+typedef struct nn__padding { int ndim, mode; int64_t count, n[NN_MAX_DIMS], m[NN_MAX_DIMS], left[NN_MAX_DIMS]; } nn__padding;      // sizes of x, of y
+static __global__ void __launch_bounds__(256) nn__k_pad(nn__padding p, int bytes, uint64_t value, const void *x, void *y)
+{
+    int64_t from = 0, scale = 1;
+    NN__EACH(p);
+    int64_t at = i;
+    for (int k = p.ndim - 1; k >= 0; k--) {
+        int64_t o = at % p.m[k] - p.left[k], n = p.n[k];
+        at /= p.m[k];
+        if (o < 0 || o >= n) {
+            if (p.mode == NN_PAD_CONSTANT) { from = -1; break; }
+            o = p.mode == NN_PAD_REPLICATE ? (o < 0 ? 0 : n - 1) : o < 0 ? -o : 2 * (n - 1) - o;
+        }
+        from += o * scale;
+        scale *= n;
+    }
+    if (from >= 0) nn__move_one(bytes, y, i, x, from);
+    else if (bytes == 4) ((uint32_t *)y)[i] = (uint32_t)value;
+    else if (bytes == 8) ((uint64_t *)y)[i] = value;
+    else if (bytes == 2) ((uint16_t *)y)[i] = (uint16_t)value;
+    else ((uint8_t *)y)[i] = (uint8_t)value;
+}
+// Position number j, in rising order, of those in a dimension that show i; -1: there are no more.
+NN__DEV int64_t nn__pad_place(const nn__padding &p, int k, int64_t i, int64_t j)
+{
+    int64_t n = p.n[k], m = p.m[k], left = p.left[k], at = left + i, first = at, last = at;
+    if (p.mode == NN_PAD_REPLICATE) {
+        if (i == 0) first = 0;
+        if (i == n - 1) last = m - 1;
+        first = first < 0 ? 0 : first;
+        last = last > m - 1 ? m - 1 : last;
+        return first + j <= last ? first + j : -1;
+    }
+    for (int side = 0; side < 3; side++) {
+        int64_t o = side == 0 ? left - i : side == 1 ? at : left + 2 * (n - 1) - i;
+        int in = o >= 0 && o < m && (side == 1 || p.mode == NN_PAD_REFLECT) && (side != 0 || i > 0) && (side != 2 || i < n - 1);
+        if (in && j-- == 0) return o;
+    }
+    return -1;
+}
+static __global__ void __launch_bounds__(256) nn__k_pad_back(nn__padding p, const float *dy, float *dx)      // a thread per number of x; count: of x
+{
+    int64_t at[NN_MAX_DIMS], j[NN_MAX_DIMS], o[NN_MAX_DIMS], rest;
+    NN__EACH(p);
+    float sum = dx[i];
+    rest = i;
+NN__UNROLL
+    for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
+        at[k] = j[k] = o[k] = 0;
+        if (k >= p.ndim) continue;
+        at[k] = rest % p.n[k];
+        rest /= p.n[k];
+        o[k] = nn__pad_place(p, k, at[k], 0);
+        if (o[k] < 0) return;                            // cut away
+    }
+    for (int more = 1; more;) {
+        int64_t from = 0;
+NN__UNROLL
+        for (int k = 0; k < NN_MAX_DIMS; k++) if (k < p.ndim) from = from * p.m[k] + o[k];
+        sum += dy[from];
+        more = 0;
+NN__UNROLL
+        for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
+            if (k >= p.ndim || more) continue;
+            int64_t next = nn__pad_place(p, k, at[k], ++j[k]);
+            more = next >= 0;
+            if (!more) j[k] = 0;
+            o[k] = more ? next : nn__pad_place(p, k, at[k], 0);
+        }
+    }
+    dx[i] = sum;
+}
+static nn__padding nn__padding_of(const nn_call *c, int64_t count)
+{
+    const nn__pad_params *q = (const nn__pad_params *)c->params;
+    nn__padding p;
+    int k;
+    memset(&p, 0, sizeof p);
+    p.ndim = c->in[0].ndim; p.mode = q->mode; p.count = count;
+    for (k = 0; k < p.ndim; k++) { p.n[k] = c->in[0].shape[k]; p.left[k] = q->left[k]; p.m[k] = c->in[0].shape[k] + q->left[k] + q->right[k]; }
+    return p;
+}
+static uint64_t nn__bits_of(int dtype, double v)         // the bytes of v as a number of that type
+{
+    uint64_t bits = 0;
+    int64_t whole = v != v ? 0 : v < -9.2e18 ? INT64_MIN : v > 9.2e18 ? INT64_MAX : (int64_t)v;
+    float f = (float)v;
+    uint32_t w;
+    memcpy(&w, &f, 4);
+    switch (dtype) {
+    case NN_F32:  return w;
+    case NN_BF16: return v != v ? 0x7FC0u : ((uint64_t)w + 0x7FFFu + (w >> 16 & 1)) >> 16;
+    case NN_F16:                     // by the rules of nn__to_f16
+        if (v != v) return 0x7E00u;
+        bits = w >> 16 & 0x8000u;
+        f = fabsf(f);
+        if (f >= 65520.0f) return bits | 0x7C00u;
+        if (f < 6.103515625e-05f) return bits | (uint64_t)rintf(f * 16777216.0f);
+        memcpy(&w, &f, 4);
+        return bits | ((((uint64_t)w + 0xFFFu + (w >> 13 & 1)) >> 13) - (112u << 10));
+    case NN_I8:   return (uint8_t)(whole < -128 ? -128 : whole > 127 ? 127 : whole);
+    case NN_U8:   return (uint8_t)(whole < 0 ? 0 : whole > 255 ? 255 : whole);
+    case NN_BOOL: return v != 0;
+    case NN_I32:  return (uint32_t)(whole < INT32_MIN ? INT32_MIN : whole > INT32_MAX ? INT32_MAX : whole);
+    default:      return (uint64_t)whole;
+    }
+}
+static int nn__cuda_pad(nn__cuda *d, const nn_call *c)
+{
+    nn__padding p = nn__padding_of(c, nn_view_count(&c->out[0]));
+    if (p.count) NN__LAUNCH(d, nn__k_pad, dim3(NN__BLOCKS(p.count, 256)), dim3(256), 0, p, nn__width(&c->in[0]), nn__bits_of(c->in[0].dtype, ((const nn__pad_params *)c->params)->value),
+                            (const void *)c->in[0].data, c->out[0].data);
+    return 1;
+}
+static int nn__cuda_pad_back(nn__cuda *d, const nn_call *c)
+{
+    nn__padding p = nn__padding_of(c, nn_view_count(&c->in[0]));
+    if (p.count && c->din[0].data && nn_view_count(&c->dout[0]))
+        NN__LAUNCH(d, nn__k_pad_back, dim3(NN__BLOCKS(p.count, 256)), dim3(256), 0, p, (const float *)c->dout[0].data, (float *)c->din[0].data);
+    return 1;
+}
+#define NN__CUDA_SHAPE(X) \
+    X(concat, nn__cuda_concat, nn__cuda_concat_back) X(gather, nn__cuda_gather, nn__cuda_gather_back) X(scatter_add, nn__cuda_scatter_add, nn__cuda_scatter_add_back) \
+    X(index_select, nn__cuda_select, nn__cuda_select_back) X(one_hot, nn__cuda_one_hot, NULL) X(tril, nn__cuda_triangle, nn__cuda_triangle_back) \
+    X(triu, nn__cuda_triangle, nn__cuda_triangle_back) X(sort, nn__cuda_sort, nn__cuda_sort_back) X(topk, nn__cuda_sort, nn__cuda_sort_back) \
+    X(pad, nn__cuda_pad, nn__cuda_pad_back) X(arange, nn__cuda_arange, NULL)
 
 // =============================================================================================
-// >>optim   Parameter updates.
+// >>optim   Parameter updates. nn.h asks for them parameter by parameter; calls of one kind that follow each other wait (nn__cuda_flush) and
+// leave in one launch of up to NN__BATCH tensors. The order of operations is PyTorch's, as in nn.h; p, g and the states are flat memory.
 // =============================================================================================
-#define NN__CUDA_OPTIM(X)
+NN__DEV float nn__decayed(float p, float g, const nn__rates &u)      { return u.decays ? fmaf(u.weight_decay, p, g) : g; }
+NN__DEV float nn__lerp(float a, float b, float w, int late)          { return late ? fmaf(w - 1.0f, b - a, b) : fmaf(w, b - a, a); }
+#define NN__CUDA_UPDATE(name, states) struct nn__u_##name { enum { STATES = states }; NN__DEV float at(float p, float g, float *s, const nn__rates &u); }; \
+    NN__DEV_OUT float nn__u_##name::at(float p, float g, float *s, const nn__rates &u)
+#define NN__DEV_OUT __device__ __forceinline__
+NN__CUDA_UPDATE(sgd, 1)
+{
+    g = nn__decayed(p, g, u);
+    if (u.momentum) {
+        s[0] = u.first ? g : fmaf(u.rest1, g, s[0] * u.decay1);
+        g = u.nesterov ? fmaf(u.decay1, s[0], g) : s[0];
+    }
+    return fmaf(-u.lr, g, p);
+}
+NN__CUDA_UPDATE(rmsprop, 3)
+{
+    g = nn__decayed(p, g, u);
+    float v = s[0] = s[0] * u.decay2 + u.rest2 * g * g;
+    if (u.centered) {
+        s[2] = nn__lerp(s[2], g, u.rest2, u.far1);
+        v = v - s[2] * s[2];
+    }
+    v = sqrtf(v) + u.eps;
+    if (!u.momentum) return p - u.lr * g / v;
+    s[1] = s[1] * u.decay1 + g / v;
+    return fmaf(-u.lr, s[1], p);
+}
+NN__CUDA_UPDATE(adagrad, 1)
+{
+    g = nn__decayed(p, g, u);
+    s[0] = s[0] + g * g;
+    return p - u.lr * g / (sqrtf(s[0]) + u.eps);
+}
+NN__CUDA_UPDATE(adam, 3)
+{
+    p = p * u.shrink;
+    g = nn__decayed(p, g, u);
+    s[0] = nn__lerp(s[0], g, u.rest1, u.far1);
+    float v = s[1] = s[1] * u.decay2 + u.rest2 * g * g;
+    if (u.amsgrad) v = s[2] = s[2] > v ? s[2] : v;
+    return p - u.lr * s[0] / (sqrtf(v) / u.correct + u.eps);
+}
+NN__CUDA_UPDATE(nadam, 2)
+{
+    g = nn__decayed(p, g, u);
+    s[0] = nn__lerp(s[0], g, u.rest1, u.far1);
+    s[1] = s[1] * u.decay2 + u.rest2 * g * g;
+    float d = sqrtf(s[1] / u.correct) + u.eps;
+    p = p - u.lr_grad * g / d;
+    return p - u.lr * s[0] / d;
+}
+NN__CUDA_UPDATE(lion, 1)
+{
+    float d = s[0] * u.decay1 + g * u.rest1;
+    p = p * u.shrink;
+    s[0] = fmaf(u.rest2, g, s[0] * u.decay2);
+    return fmaf(-u.lr, d > 0 ? 1.0f : d < 0 ? -1.0f : d, p);
+}
+NN__CUDA_UPDATE(ema, 0) { (void)s; return fmaf(g, u.rest1, p * u.decay1); }
+NN__CUDA_UPDATE(swap, 1) { (void)u; s[0] = p; return g; }            // states: what lies where g lies
+
+// Blocks of 1024 numbers; those of tensor k begin at block[k].
+NN__DEV int nn__tensor_of(const nn__parts &a)
+{
+    int k = 0;
+    while (k + 1 < a.count && blockIdx.x >= a.part[k + 1].block) k++;
+    return k;
+}
+template <class F> static __global__ void __launch_bounds__(256) nn__k_update(nn__parts a, nn__rates own, const nn__rates *now, const float *scale)
+{
+    const nn__part &t = a.part[nn__tensor_of(a)];
+    nn__rates u = own;
+    int64_t i = ((int64_t)(blockIdx.x - t.block) * 256 + threadIdx.x) * 4;
+    float p[4], g[4], s[3][4], mine[3], by = scale ? *scale : 1.0f;
+    if (i >= t.n) return;
+    if (now) u = *now;
+    int n = t.n - i < 4 ? (int)(t.n - i) : 4, run = t.fours || n < 4;
+    if (!run) {                      // four numbers that do not lie as 16 aligned bytes
+NN__UNROLL
+        for (int j = 0; j < 4; j++) {
+            p[j] = t.p[i + j];
+            g[j] = t.g[i + j];
+            for (int k = 0; k < F::STATES; k++) s[k][j] = t.s[k] ? t.s[k][i + j] : 0.0f;
+        }
+    } else {
+        nn__get4(p, t.p + i, 1, n);
+        nn__get4(g, t.g + i, 1, n);
+NN__UNROLL
+        for (int k = 0; k < F::STATES; k++) { if (t.s[k]) nn__get4(s[k], t.s[k] + i, 1, n); else s[k][0] = s[k][1] = s[k][2] = s[k][3] = 0.0f; }
+    }
+NN__UNROLL
+    for (int j = 0; j < 4; j++) {
+        float x = g[j] * by;
+        if (u.clips) x = x < -u.clip_value ? -u.clip_value : x > u.clip_value ? u.clip_value : x;
+        for (int k = 0; k < F::STATES; k++) mine[k] = s[k][j];
+        p[j] = F::at(p[j], x, mine, u);
+        for (int k = 0; k < F::STATES; k++) s[k][j] = mine[k];
+    }
+    if (run) {
+        nn__put4(t.p + i, p, 1, n);
+NN__UNROLL
+        for (int k = 0; k < F::STATES; k++) if (t.s[k]) nn__put4(t.s[k] + i, s[k], 1, n);
+    } else {
+NN__UNROLL
+        for (int j = 0; j < 4; j++) {
+            t.p[i + j] = p[j];
+            for (int k = 0; k < F::STATES; k++) if (t.s[k]) t.s[k][i + j] = s[k][j];
+        }
+    }
+}
+// Sums of squares of many tensors: a number per block, then one warp per tensor adds its blocks.
+static __global__ void __launch_bounds__(256) nn__k_square_sum(nn__parts a, float *part)
+{
+    NN_SHARED(float, warps, [32]);
+    const nn__part &t = a.part[nn__tensor_of(a)];
+    int64_t i = ((int64_t)(blockIdx.x - t.block) * 256 + threadIdx.x) * 4;
+    float sum = 0;
+    for (int j = 0; j < 4; j++) if (i + j < t.n) sum = fmaf(t.p[i + j], t.p[i + j], sum);
+    sum = nn__block_sum(sum, warps);
+    if (threadIdx.x == 0) part[blockIdx.x] = sum;
+}
+static __global__ void nn__k_square_join(nn__parts a, unsigned blocks, const float *part)
+{
+    const nn__part &t = a.part[blockIdx.x];
+    unsigned end = (int)blockIdx.x + 1 < a.count ? a.part[blockIdx.x + 1].block : blocks;
+    float sum = 0;
+    for (unsigned i = t.block + threadIdx.x; i < end; i += 32) sum += part[i];
+    sum = nn__warp_sum(sum);
+    if (threadIdx.x == 0) *t.s[0] = sum;
+}
+#define NN__CUDA_UPDATED(id, name) case id: NN__LAUNCH(d, nn__k_update<nn__u_##name>, dim3(blocks), dim3(256), 0, b->parts, b->rates, (const nn__rates *)NULL, b->scale); break;
+static void nn__cuda_flush_now(nn__cuda *d)              // what waits is launched
+{
+    nn__batch *b = &d->batch;
+    const nn_call *outer = d->call;
+    nn_call c;
+    unsigned blocks = b->blocks;
+    float *part;
+    memset(&c, 0, sizeof c);
+    c.op = b->op;
+    c.nn = b->nn;
+    d->call = &c;
+    d->failed = 0;
+    d->scratch_used = d->scratch_wanted = 0;
+    if (blocks) switch (b->op->id) {
+    NN__CUDA_UPDATED(NN_OP_sgd_update, sgd)
+    NN__CUDA_UPDATED(NN_OP_rmsprop_update, rmsprop)
+    NN__CUDA_UPDATED(NN_OP_adagrad_update, adagrad)
+    NN__CUDA_UPDATED(NN_OP_adam_update, adam)
+    NN__CUDA_UPDATED(NN_OP_nadam_update, nadam)
+    NN__CUDA_UPDATED(NN_OP_lion_update, lion)
+    NN__CUDA_UPDATED(NN_OP_ema_update, ema)
+    NN__CUDA_UPDATED(NN_OP_swap, swap)
+    default: break;
+    }
+    if (b->op->id == NN_OP_square_sum) {
+        part = (float *)nn__cuda_scratch(d, (blocks ? blocks : 1) * sizeof *part);
+        if (part && blocks) NN__LAUNCH(d, nn__k_square_sum, dim3(blocks), dim3(256), 0, b->parts, part);
+        if (part) NN__LAUNCH(d, nn__k_square_join, dim3((unsigned)b->parts.count), dim3(32), 0, b->parts, blocks, (const float *)part);
+    }
+    b->parts.count = 0;
+    b->blocks = 0;
+    d->call = outer;
+}
+static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, const float *scale, float *p, const float *g, float *const *s, int states)
+{
+    nn__batch *b = &d->batch;
+    int64_t n = nn_view_count(&c->in[0]);
+    nn__part *t;
+    int k;
+    if (n > (int64_t)1 << 40) return 0;
+    if (b->parts.count && (b->parts.count == NN__BATCH || b->op != c->op || b->nn != c->nn || b->scale != scale || memcmp(&b->rates, r, sizeof *r) || b->blocks > 0x3fffffff)) nn__cuda_flush_now(d);
+    b->op = c->op; b->nn = c->nn; b->scale = scale; b->rates = *r;
+    t = &b->parts.part[b->parts.count++];
+    t->p = p; t->g = g; t->n = n; t->block = b->blocks;
+    t->fours = nn__aligned(p, g, NULL);
+    for (k = 0; k < 3; k++) { t->s[k] = k < states ? s[k] : NULL; if ((uintptr_t)t->s[k] & 15) t->fours = 0; }
+    b->blocks += NN__BLOCKS(n, 1024);
+    return 1;
+}
+static nn__rates nn__rates_of(const nn__update_params *u)
+{
+    nn__rates r;
+    memset(&r, 0, sizeof r);
+    r.lr = (float)u->lr; r.weight_decay = (float)u->weight_decay; r.shrink = (float)u->shrink;
+    r.decay1 = (float)u->decay1; r.rest1 = (float)u->rest1; r.decay2 = (float)u->decay2; r.rest2 = (float)u->rest2;
+    r.eps = (float)u->eps; r.correct = (float)u->correct; r.lr_grad = (float)u->lr_grad; r.clip_value = (float)u->clip_value;
+    r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
+    r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
+    return r;
+}
+static int nn__cuda_update(nn__cuda *d, const nn_call *c)        // in: p, g, scale or NULL, up to three states
+{
+    nn__rates r = nn__rates_of((const nn__update_params *)c->params);
+    float *s[3];
+    int k;
+    for (k = 0; k < 3; k++) s[k] = (float *)c->in[3 + k].data;
+    return nn__cuda_batched(d, c, &r, (const float *)c->in[2].data, (float *)c->in[0].data, (const float *)c->in[1].data, s, 3);
+}
+static int nn__cuda_ema(nn__cuda *d, const nn_call *c)
+{
+    double decay = *(const double *)c->params;
+    nn__rates r;
+    memset(&r, 0, sizeof r);
+    r.decay1 = (float)decay; r.rest1 = (float)(1 - decay);
+    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, (const float *)c->in[1].data, NULL, 0);
+}
+static int nn__cuda_swap(nn__cuda *d, const nn_call *c)
+{
+    nn__rates r;
+    float *s[1];
+    memset(&r, 0, sizeof r);
+    s[0] = (float *)c->in[1].data;
+    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, (const float *)c->in[1].data, s, 1);
+}
+static int nn__cuda_square_sum(nn__cuda *d, const nn_call *c)
+{
+    nn__rates r;
+    float *s[1];
+    memset(&r, 0, sizeof r);
+    s[0] = (float *)c->out[0].data;
+    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, NULL, s, 1);
+}
+static __global__ void nn__k_clip_scale(int64_t n, double most, const float *x, float *y)
+{
+    double sum = 0;
+    for (int64_t i = threadIdx.x; i < n; i += 32) sum += (double)x[i];
+    for (int m = 16; m; m >>= 1) sum += __shfl_xor_sync(NN__FULL, sum, m);
+    if (threadIdx.x) return;
+    y[0] = (float)sqrt(sum);
+    double scale = most > 0 ? most / ((double)y[0] + 1e-6) : 1.0;
+    y[1] = (float)(scale > 1 ? 1.0 : scale);
+}
+static int nn__cuda_clip_scale(nn__cuda *d, const nn_call *c)
+{
+    NN__LAUNCH(d, nn__k_clip_scale, dim3(1), dim3(32), 0, c->in[0].shape[0], *(const double *)c->params, (const float *)c->in[0].data, (float *)c->out[0].data);
+    return 1;
+}
+// dW = dY^T X by linear's own backward, then the update. in: W, X, dY, states
+static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c);
+#define NN__CUDA_OPTIM(X) \
+    X(sgd_update, nn__cuda_update, NULL) X(rmsprop_update, nn__cuda_update, NULL) X(adagrad_update, nn__cuda_update, NULL) X(adam_update, nn__cuda_update, NULL) \
+    X(nadam_update, nn__cuda_update, NULL) X(lion_update, nn__cuda_update, NULL) X(linear_update, nn__cuda_linear_update, NULL) \
+    X(ema_update, nn__cuda_ema, NULL) X(swap, nn__cuda_swap, NULL) X(square_sum, nn__cuda_square_sum, NULL) X(clip_scale, nn__cuda_clip_scale, NULL)
 
 // =============================================================================================
 // >>products   matmul, linear, linear_small.
@@ -1259,7 +2377,7 @@ NN__UNROLL
 }
 
 template <int MMA, int B, int AA, int AB>
-static __global__ void __launch_bounds__(2 * B) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
+static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF32 ? 1 : 2) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
 {
     typedef nn__tile<MMA, B> T;
     typedef nn__own<MMA, B> O;
@@ -1383,7 +2501,7 @@ NN__UNROLL
     }
 }
 // Neighbours in p lie side by side: a warp a column. wide: 16 bytes a lane.
-template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_thin_terms(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
+template <int TYPE, int M> static __global__ void __launch_bounds__(256, 3) nn__k_thin_terms(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
 {
     enum { N = TYPE == NN_F32 ? 4 : TYPE == NN_I8 ? 16 : 8 };
     const int lane = (int)threadIdx.x & 31;
@@ -1857,6 +2975,7 @@ static int nn__sum_bias(nn__cuda *d, const float *x, int64_t batch, int64_t n, i
 }
 
 // ---- linear ----
+static int nn__cuda_forward(nn__cuda *d, int op, const nn_call *c);  // the op's own handler (>>run)
 static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x w', 1 dx = dy w, 2 dw = dy' x
 {
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
@@ -1921,8 +3040,13 @@ static int nn__cuda_linear(nn__cuda *d, const nn_call *c)
         if (!g.b) return 1;
         small = 0;
     }
-    if (then && then != NN_OP_relu) return 0;
     done = nn__multiply(d, g, small ? &w : NULL, c->in[1].dtype);
+    if (done && then && !g.relu) {                       // any other activation, in place
+        nn_call f = *c;
+        f.in[0] = f.out[0];
+        f.nin = 1;
+        done = nn__cuda_forward(d, then, &f);
+    }
     return done;
 }
 static int nn__cuda_linear_back(nn__cuda *d, const nn_call *c)
@@ -2340,6 +3464,10 @@ static int nn__cuda_upsample_back(nn__cuda *d, const nn_call *c)
 // =============================================================================================
 // >>norm   Softmax, log-softmax; layer, RMS, batch and group norm.
 // =============================================================================================
+typedef struct nn__index { const void *data; int dtype; } nn__index;         // classes, rows of a table, lengths: i64 or i32
+static nn__index nn__index_of(const nn_view *v) { nn__index r; r.data = v->data; r.dtype = v->dtype; return r; }
+NN__DEV int64_t nn__index_at(const nn__index &t, int64_t i) { return nn__index_at(t.dtype, t.data, i); }
+
 // ---- lines: numbers along a dimension, that a team of threads goes through four at a time ------------------------
 // Where the numbers of a line lie side by side, its team is a warp, or a block if it is long or there are few. Other lines lie side by
 // side themselves: a block of 32 x 8 threads takes 32 of them, and a team is the 8 threads of a column. Number i of line k is at
@@ -2860,15 +3988,15 @@ NN__DEV float nn__pair_slope(int op, int side, float x, float t, float w, float 
     default:              return side ? w * nn__bce(x, q, -1) : w * ((1 - t) * nn__sigmoid_of(x) - q * t * nn__sigmoid_of(-x));
     }
 }
-typedef struct nn__pair { const float *x, *t, *w, *q; int64_t n; float p; int op, none; } nn__pair;
-NN__DEV nn__quad nn__pair_get(const float *p, int64_t i, int64_t n) { return p ? nn__near4(p, i, n, 0) : nn__quad_of(1); }
-static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pair o, float *y)        // y: of elements, or of chunks
+typedef struct nn__pairs { const float *x, *t, *w, *q; int64_t n; float p; int op, none; } nn__pairs;
+NN__DEV nn__quad nn__pairs_get(const float *p, int64_t i, int64_t n) { return p ? nn__near4(p, i, n, 0) : nn__quad_of(1); }
+static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pairs o, float *y)        // y: of elements, or of chunks
 {
     NN_SHARED(float, warps, [32]);
     int64_t from = (int64_t)blockIdx.x * NN__CUDA_LOSS_CHUNK, end = from + NN__CUDA_LOSS_CHUNK < o.n ? from + NN__CUDA_LOSS_CHUNK : o.n;
     float sum = 0;
     for (int64_t i = from + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
-        nn__quad x = nn__near4(o.x, i, end, 0), t = nn__near4(o.t, i, end, 0), w = nn__pair_get(o.w, i, end), q = nn__pair_get(o.q, i, end);
+        nn__quad x = nn__near4(o.x, i, end, 0), t = nn__near4(o.t, i, end, 0), w = nn__pairs_get(o.w, i, end), q = nn__pairs_get(o.q, i, end);
         for (int k = 0; k < 4; k++) { x.v[k] = nn__pair_loss(o.op, x.v[k], t.v[k], w.v[k], q.v[k], o.p); if (i + k < end) sum += x.v[k]; }
         if (o.none) nn__near4_put(y, i, end, x, 0);
     }
@@ -2876,11 +4004,11 @@ static __global__ void __launch_bounds__(256) nn__k_pair_loss(nn__pair o, float 
     sum = nn__block_sum(sum, warps);
     if (threadIdx.x == 0) y[blockIdx.x] = sum;
 }
-static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pair o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
+static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pairs o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
 {
     int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= o.n) return;
-    nn__quad x = nn__near4(o.x, i, o.n, 0), t = nn__near4(o.t, i, o.n, 0), w = nn__pair_get(o.w, i, o.n), q = nn__pair_get(o.q, i, o.n);
+    nn__quad x = nn__near4(o.x, i, o.n, 0), t = nn__near4(o.t, i, o.n, 0), w = nn__pairs_get(o.w, i, o.n), q = nn__pairs_get(o.q, i, o.n);
     nn__quad g = o.none ? nn__near4(dy, i, o.n, 0) : nn__quad_of(dy[0] / divisor), a, b;
     for (int k = 0; k < 4; k++) a.v[k] = g.v[k] * nn__pair_slope(o.op, 0, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
     if (dx) nn__near4_put(dx, i, o.n, a, add_x);
@@ -2888,10 +4016,10 @@ static __global__ void __launch_bounds__(256) nn__k_pair_loss_back(nn__pair o, c
     for (int k = 0; k < 4; k++) b.v[k] = g.v[k] * nn__pair_slope(o.op, 1, x.v[k], t.v[k], w.v[k], q.v[k], o.p);
     nn__near4_put(dt, i, o.n, b, add_t);
 }
-static nn__pair nn__pair_of(const nn_call *c)
+static nn__pairs nn__pairs_of(const nn_call *c)
 {
     const nn__loss_params *p = (const nn__loss_params *)c->params;
-    nn__pair o;
+    nn__pairs o;
     o.x = (const float *)c->in[0].data; o.t = (const float *)c->in[1].data;
     o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL); o.q = (const float *)(c->nin > 3 ? c->in[3].data : NULL);
     o.n = nn_view_count(&c->in[0]); o.p = (float)p->p; o.op = c->op->id; o.none = p->reduction == NN_NONE;
@@ -2899,7 +4027,7 @@ static nn__pair nn__pair_of(const nn_call *c)
 }
 static int nn__cuda_pair_loss(nn__cuda *d, const nn_call *c)
 {
-    nn__pair o = nn__pair_of(c);
+    nn__pairs o = nn__pairs_of(c);
     int64_t chunks = (o.n + NN__CUDA_LOSS_CHUNK - 1) / NN__CUDA_LOSS_CHUNK;
     float *y = (float *)(o.none ? c->out[0].data : nn__cuda_scratch(d, (size_t)chunks * sizeof *y));
     if (!y) return 1;
@@ -2909,7 +4037,7 @@ static int nn__cuda_pair_loss(nn__cuda *d, const nn_call *c)
 }
 static int nn__cuda_pair_loss_back(nn__cuda *d, const nn_call *c)
 {
-    nn__pair o = nn__pair_of(c);
+    nn__pairs o = nn__pairs_of(c);
     if (o.n && (c->din[0].data || c->din[1].data))
         NN__LAUNCH(d, nn__k_pair_loss_back, NN__BLOCKS(o.n, 1024), 256, 0, o, (const float *)c->dout[0].data, ((const nn__loss_params *)c->params)->reduction == NN_MEAN ? (float)o.n : 1.0f,
                    (float *)c->din[0].data, (float *)c->din[1].data, (int)(c->add & 1), (int)(c->add >> 1 & 1));
@@ -2922,6 +4050,7 @@ typedef struct nn__classes {
     const float *x, *t, *w;          // t: probabilities, or NULL
     nn__index target;                // classes
     int64_t ignore;
+    int     op;
     float keep, spread;              // 1 - e, e / C
     float *m, *ls;                   // kept, or NULL
 } nn__classes;
@@ -2947,7 +4076,7 @@ NN__DEV int64_t nn__class_here(const nn__classes &o, int64_t row)  // -1: it cou
 }
 NN__DEV nn__quad nn__class_weights(const nn__classes &o, int64_t i) { return o.w ? nn__near4(o.w, i, o.l.n, 0) : nn__quad_of(1); }
 // losses[row], and behind them the weights of the rows (classes) that a mean divides by.
-static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o, float *losses, float *weights, nn__fault *bad)
 {
     nn__team t = nn__team_of(o.l);
     int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
@@ -2967,7 +4096,7 @@ static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o,
     losses[t.line] = k < 0 ? 0.0f : loss;
     if (weights) weights[t.line] = k < 0 ? 0.0f : o.w && !o.t ? o.w[k] : 1.0f;
     if (o.m) { o.m[t.line] = m; o.ls[t.line] = ls; }
-    if (k < 0 && nn__index_at(o.target, t.line) != o.ignore) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+    if (k < 0 && nn__index_at(o.target, t.line) != o.ignore) nn__bad_index(bad, o.op, nn__index_at(o.target, t.line), o.l.n);
 }
 static __global__ void __launch_bounds__(256) nn__k_cross_entropy_back(nn__classes o, const float *dy, const float *divisor, float *dx, float *dt, int add_x, int add_t)
 {
@@ -3000,7 +4129,7 @@ static int nn__cuda_cross_entropy(nn__cuda *d, const nn_call *c)
     int none = p->reduction == NN_NONE, weighted = !o.t && p->reduction == NN_MEAN;
     float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
     if (!losses && o.l.count) return 1;
-    NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weighted ? losses + o.l.count : (float *)NULL, nn__cuda_may_fault(d, c));
     nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, none ? NULL : c->out[0].data, c->aux[1].data);
     return 1;
 }
@@ -3014,14 +4143,14 @@ static int nn__cuda_cross_entropy_back(nn__cuda *d, const nn_call *c)
 }
 
 // ---- nll:   l = -w_k x_k       multi_margin:   l = sum over c != k of max(0, margin - x_k + x_c) / C ------------------------------
-static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__complaint *bad)
+static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__fault *bad)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
     if (row >= o.l.count) return;
     k = nn__class_here(o, row);
     losses[row] = k < 0 ? 0.0f : -(o.w ? o.w[k] : 1.0f) * o.x[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step];
     if (weights) weights[row] = k < 0 ? 0.0f : o.w ? o.w[k] : 1.0f;
-    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__complain(bad, row, nn__index_at(o.target, row), o.l.n);
+    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__bad_index(bad, o.op, nn__index_at(o.target, row), o.l.n);
 }
 static __global__ void nn__k_nll_back(nn__classes o, const float *dy, const float *divisor, float *dx)
 {
@@ -3035,7 +4164,7 @@ static int nn__cuda_nll(nn__cuda *d, const nn_call *c)
     int none = p->reduction == NN_NONE, weighted = p->reduction == NN_MEAN;
     float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
     if (!losses && o.l.count) return 1;
-    if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weighted ? losses + o.l.count : (float *)NULL, NN__COMPLAINT(d));
+    if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weighted ? losses + o.l.count : (float *)NULL, nn__cuda_may_fault(d, c));
     nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, 1, none ? NULL : c->out[0].data, c->aux[0].data);
     return 1;
 }
@@ -3048,7 +4177,7 @@ static int nn__cuda_nll_back(nn__cuda *d, const nn_call *c)
     return 1;
 }
 // Forward: y is not NULL. Backward adds.
-static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, float margin, float *y, const float *dy, float divisor, float *dx, nn__complaint *bad)
+static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, float margin, float *y, const float *dy, float divisor, float *dx, nn__fault *bad)
 {
     nn__team t = nn__team_of(o.l);
     int64_t k = t.n ? nn__class_here(o, t.line) : -1;
@@ -3069,7 +4198,7 @@ static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, 
     if (t.id || t.line >= o.l.count) return;
     if (y) {
         y[t.line] = sum / (float)o.l.n;
-        if (k < 0) nn__complain(bad, t.line, nn__index_at(o.target, t.line), o.l.n);
+        if (k < 0) nn__bad_index(bad, o.op, nn__index_at(o.target, t.line), o.l.n);
     } else if (k >= 0) dx[t.at + k * o.l.step] -= g * active;
 }
 static int nn__cuda_multi_margin(nn__cuda *d, const nn_call *c)
@@ -3081,7 +4210,7 @@ static int nn__cuda_multi_margin(nn__cuda *d, const nn_call *c)
     o.ignore = INT64_MIN;
     if (back ? !c->din[0].data : !y && o.l.count) return 1;
     NN__LAUNCH_LINES(d, nn__k_multi_margin, o.l, o, (float)p->p, y, (const float *)(back ? c->dout[0].data : NULL), none ? 0.0f : p->reduction == NN_MEAN ? (float)o.l.count : 1.0f,
-                     (float *)(back ? c->din[0].data : NULL), NN__COMPLAINT(d));
+                     (float *)(back ? c->din[0].data : NULL), nn__cuda_may_fault(d, c));
     if (!back && !none) nn__loss_total(d, o.l.count, y, 0, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, c->out[0].data, NULL);
     return 1;
 }
@@ -3167,7 +4296,7 @@ static int nn__cuda_kl_div(nn__cuda *d, const nn_call *c)
 // =============================================================================================
 // >>embedding   Rows of a table:   y[k] = x[index[k]]      dx[index[k]] += dy[k],  one writer for each row, in the order of k
 // =============================================================================================
-typedef struct nn__rows { int64_t outer, count, n, inner; nn__index index; } nn__rows;       // x (outer, count, inner), y (outer, n, inner)
+typedef struct nn__rows { int64_t outer, count, n, inner; nn__index index; int op; } nn__rows;       // x (outer, count, inner), y (outer, n, inner)
 static nn__rows nn__rows_of(const nn_call *c, const nn_view *x)
 {
     nn__rows r;
@@ -3178,17 +4307,18 @@ static nn__rows nn__rows_of(const nn_call *c, const nn_view *x)
     r.count = x->ndim ? x->shape[dim] : 1;
     r.n = nn_view_count(&c->in[1]);
     r.index = nn__index_of(&c->in[1]);
+    r.op = c->op->id;
     return r;
 }
 // U: as many bytes as fit: r.inner counts them. A warp takes 128 of a row.
-template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__rows r, const U *x, U *y, nn__complaint *bad)
+template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__rows r, const U *x, U *y, nn__fault *bad)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, k;
     U zero;
     if (row >= r.outer * r.n) return;
     k = nn__index_at(r.index, row % r.n);
     memset(&zero, 0, sizeof zero);
-    if ((k < 0 || k >= r.count) && threadIdx.x == 0 && blockIdx.y == 0) nn__complain(bad, row % r.n, k, r.count);
+    if ((k < 0 || k >= r.count) && threadIdx.x == 0 && blockIdx.y == 0) nn__bad_index(bad, r.op, k, r.count);
     for (int64_t i = (int64_t)blockIdx.y * 128 + threadIdx.x, end = i - threadIdx.x + 128 < r.inner ? i - threadIdx.x + 128 : r.inner; i < end; i += 32)
         y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
 }
@@ -3202,9 +4332,9 @@ static int nn__cuda_rows(nn__cuda *d, const nn_call *c)
     if (!r.outer || !r.n || !r.inner) return 1;
     grid = dim3(NN__BLOCKS(r.outer * r.n, 4), NN__BLOCKS(r.inner, 128));
     if (grid.y > 65535) return 0;
-    if (unit == 16)     NN__LAUNCH(d, nn__k_rows<uint4>, grid, dim3(32, 4), 0, r, (const uint4 *)c->in[0].data, (uint4 *)c->out[0].data, NN__COMPLAINT(d));
-    else if (unit >= 4) { r.inner *= (int64_t)unit / 4; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned>, grid, dim3(32, 4), 0, r, (const unsigned *)c->in[0].data, (unsigned *)c->out[0].data, NN__COMPLAINT(d)); }
-    else                { r.inner *= (int64_t)unit; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned char>, grid, dim3(32, 4), 0, r, (const unsigned char *)c->in[0].data, (unsigned char *)c->out[0].data, NN__COMPLAINT(d)); }
+    if (unit == 16)     NN__LAUNCH(d, nn__k_rows<uint4>, grid, dim3(32, 4), 0, r, (const uint4 *)c->in[0].data, (uint4 *)c->out[0].data, nn__cuda_may_fault(d, c));
+    else if (unit >= 4) { r.inner *= (int64_t)unit / 4; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned>, grid, dim3(32, 4), 0, r, (const unsigned *)c->in[0].data, (unsigned *)c->out[0].data, nn__cuda_may_fault(d, c)); }
+    else                { r.inner *= (int64_t)unit; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned char>, grid, dim3(32, 4), 0, r, (const unsigned char *)c->in[0].data, (unsigned char *)c->out[0].data, nn__cuda_may_fault(d, c)); }
     return 1;
 }
 // Backward takes NN__SORT numbers of the index at a time, in order: each finds its place among them (those before it that are not larger,
@@ -3321,6 +4451,20 @@ NN__DEV void nn__att_keep4(const nn__att &a, int64_t unit, int key, int row, flo
     uint32_t r[4];
     nn__philox(a.stream, (uint64_t)(((unit * a.tk + key) * a.blocks * 32 + row) / 4), r);
     for (int k = 0; k < 4; k++) keep[k] = r[k] >= a.dropped ? a.survives : 0.0f;
+}
+NN__DEV float nn__att_keep(const nn__att &a, int64_t unit, int key, int row)
+{
+    float k[4];
+    nn__att_keep4(a, unit, key, row & ~3, k);
+    return row & 2 ? row & 1 ? k[3] : k[2] : row & 1 ? k[1] : k[0];
+}
+// The columns that a tile of rows of attention's backward walks over: side 0 keys, side 1 the queries that may see these keys.
+NN__DEV void nn__att_reach(const nn__att &a, int64_t unit, int side, int64_t first, int rows, int step, int length, int *column, int *end)
+{
+    int64_t since = first - (a.tk - a.tq);
+    *column = side && a.causal && since > 0 ? (int)(since * a.group / step * step) : 0;
+    if (side) *end = first < length ? (int)a.rows : 0;
+    else *end = nn__att_row_of(a, unit, (int)(first + rows < a.rows ? first + rows : a.rows) - 1, length).limit;
 }
 // n rows (or keys) from `first` on, numbers from .. from + CH - 1 of their d, to shared memory; zeros where there are none.
 template <int CH> NN__DEV void nn__att_tile(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int n, int64_t from, int64_t d, float scale, float *to)
@@ -3446,14 +4590,7 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
     const nn__heads &x1 = SIDE ? a.k : a.q, &x2 = SIDE ? a.v : g.dy, &y1 = SIDE ? a.q : a.k, &y2 = SIDE ? g.dy : a.v;
     float s1 = SIDE ? 1.0f : a.scale, t1 = SIDE ? a.scale : 1.0f;            // Q comes scaled
     length = nn__att_length(a, unit);
-    if (SIDE) {                                          // queries that may see these keys
-        int64_t since = first - (a.tk - a.tq);
-        column = a.causal && since > 0 ? (int)(since * a.group / BN * BN) : 0;
-        end = first < length ? (int)a.rows : 0;
-    } else {
-        column = 0;
-        end = nn__att_row_of(a, unit, (int)(first + BM < rows ? first + BM : rows) - 1, length).limit;
-    }
+    nn__att_reach(a, unit, SIDE, first, BM, BN, length, &column, &end);
     for (int fresh = 1; column < end; column += BN, fresh = 0) {
         float s[4][RN] = {{0}}, dp[4][RN] = {{0}};
         for (int64_t e = 0; e < a.d || e < a.dv; e += CH) {
@@ -3476,7 +4613,7 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
                 int mine = (int)first + top + i, row = SIDE ? other : mine, key = SIDE ? mine : other, there = row < a.rows && key < a.tk;
                 nn__att_row info = nn__att_row_of(a, unit, row, length);
                 float p = there ? __expf(nn__att_score(a, info, key, s[i][j]) - a.kept[unit * a.rows + row]) : 0.0f;
-                if (a.drop && SIDE) { float k4[4]; nn__att_keep4(a, unit, key, row & ~3, k4); keep[i] = row & 2 ? row & 1 ? k4[3] : k4[2] : row & 1 ? k4[1] : k4[0]; }
+                if (a.drop && SIDE) keep[i] = nn__att_keep(a, unit, key, row);
                 dp[i][j] = there ? p * (dp[i][j] * keep[i] - g.delta[unit * a.rows + row]) : 0.0f;
                 s[i][j] = p * keep[i];
             }
@@ -3498,6 +4635,173 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
     for (int i = 0; i < 4; i++) scale[i] = SIDE ? 1.0f : a.scale;
     if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__att_give<CH>(a, SIDE ? g.dk : g.dq, unit, SIDE, first, rows, a.d, one, scale, SIDE ? g.add_k : g.add_q);
     if (SIDE && g.dv.data) nn__att_give<CH>(a, g.dv, unit, SIDE, first, rows, a.dv, two, scale, g.add_v);
+}
+
+// ---- the same on tensor cores: TF32 words are numbers, BF16 words two neighbours; sizes up to 128. A warp has 16 rows; lane 4 g + t has rows
+// g and g + 8 and columns 2 t, 2 t + 1 of every 8, and what it has of P is, as it stands, the left factor of the next product.
+template <int MMA> NN__DEV void nn__att_mma(float (&y)[4], const unsigned *a, const unsigned *b) { if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(y, a, b); else NN__MMA_BF16_16816(y, a, b); }
+template <int D, int MMA> struct nn__mma_tile { enum { HALF = MMA != NN_CUDA_TF32, LINE = (HALF ? D / 2 : D) + 4, STEPS = (HALF ? D / 2 : D) / 8 }; };
+template <int D, int MMA> NN__DEV void nn__att_words(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int n, int64_t d, float scale, unsigned *to)
+{
+    typedef nn__mma_tile<D, MMA> T;
+    for (int i = threadIdx.x; i < n * (D / 4); i += blockDim.x) {
+        int r = i / (D / 4), e = i % (D / 4) * 4;
+        nn__quad q = nn__quad_of(0);
+        if (first + r < last && e < d) {
+            const float *p = nn__unit_at(a, x, unit, first + r, keys);
+            if (x.e == 1) q = nn__near4(p, e, d, 0);
+            else for (int k = 0; k < 4; k++) if (e + k < d) q.v[k] = p[(e + k) * x.e];
+        }
+        for (int k = 0; k < 4; k++) q.v[k] *= scale;
+        if (T::HALF) *(uint2 *)(to + r * T::LINE + e / 2) = make_uint2(nn__word<MMA>(q.v[0], q.v[1]), nn__word<MMA>(q.v[2], q.v[3]));
+        else *(uint4 *)(to + r * T::LINE + e) = make_uint4(nn__word<MMA>(q.v[0], 0), nn__word<MMA>(q.v[1], 0), nn__word<MMA>(q.v[2], 0), nn__word<MMA>(q.v[3], 0));
+    }
+}
+// s (16 rows of the warp, 8 * N columns) += x y^T;   acc (16 rows, D columns) += p b, p of 8 * N columns as s is
+template <int D, int MMA, int N> NN__DEV void nn__mma_dot(float (&s)[N][4], const unsigned *x, const unsigned *y)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE };
+    int g = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3;
+    NN__UNROLL for (int k = 0; k < nn__mma_tile<D, MMA>::STEPS; k++) {
+        const unsigned *p = x + g * LINE + 8 * k + t, *q = y + g * LINE + 8 * k + t;
+        unsigned u[4] = { p[0], p[8 * LINE], p[4], p[8 * LINE + 4] };
+        NN__UNROLL for (int j = 0; j < N; j++) { unsigned v[2] = { q[8 * j * LINE], q[8 * j * LINE + 4] }; nn__att_mma<MMA>(s[j], u, v); }
+    }
+}
+template <int D, int MMA, int N> NN__DEV void nn__mma_mix(float (&acc)[D / 8][4], const float (&p)[N][4], const unsigned *b)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE };
+    int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    if (nn__mma_tile<D, MMA>::HALF) {
+        NN__UNROLL for (int j = 0; j < N; j += 2) {
+            unsigned u[4] = { nn__word<MMA>(p[j][0], p[j][1]), nn__word<MMA>(p[j][2], p[j][3]), nn__word<MMA>(p[j + 1][0], p[j + 1][1]), nn__word<MMA>(p[j + 1][2], p[j + 1][3]) };
+            NN__UNROLL for (int c = 0; c < D / 8; c += 2) {
+                unsigned v[4];
+                NN__LDMATRIX_TRANS(v, b + (8 * j + (lane & 15)) * LINE + 4 * (c + (lane >> 4)), 4);
+                nn__att_mma<MMA>(acc[c], u, v);
+                nn__att_mma<MMA>(acc[c + 1], u, v + 2);
+            }
+        }
+    } else NN__UNROLL for (int j = 0; j < N; j++) {      // term t of a product is column 2 t, term t + 4 column 2 t + 1
+        unsigned u[4] = { nn__word<MMA>(p[j][0], 0), nn__word<MMA>(p[j][2], 0), nn__word<MMA>(p[j][1], 0), nn__word<MMA>(p[j][3], 0) };
+        const unsigned *q = b + (8 * j + 2 * t) * LINE + g;
+        NN__UNROLL for (int c = 0; c < D / 8; c++) { unsigned v[2] = { q[8 * c], q[LINE + 8 * c] }; nn__att_mma<MMA>(acc[c], u, v); }
+    }
+}
+template <int D> NN__DEV void nn__mma_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, const float (&acc)[D / 8][4], float low, float high, int add)
+{
+    int t = threadIdx.x & 3;
+    NN__UNROLL for (int i = 0; i < 2; i++) {
+        int64_t r = first + 8 * i;
+        if (r >= last) continue;
+        float *p = nn__unit_at(a, x, unit, r, keys);
+        NN__UNROLL for (int c = 0; c < D / 8; c++) {
+            int e = 8 * c + 2 * t;
+            float u = acc[c][2 * i] * (i ? high : low), v = acc[c][2 * i + 1] * (i ? high : low);
+            if (e + 1 < d && x.e == 1 && ((uintptr_t)(p + e) & 7) == 0) {
+                float2 *to = (float2 *)(p + e);
+                if (add) { float2 old = *to; u += old.x; v += old.y; }
+                *to = make_float2(u, v);
+                continue;
+            }
+            if (e < d) p[e * x.e] = add ? p[e * x.e] + u : u;
+            if (e + 1 < d) p[(e + 1) * x.e] = add ? p[(e + 1) * x.e] + v : v;
+        }
+    }
+}
+#define NN__OVER_4(v, join) for (int o_ = 1; o_ < 4; o_ *= 2) { float other = __shfl_xor_sync(NN__FULL, v, o_); v = join; }
+template <int D, int MMA, int BN> static __global__ void __launch_bounds__(128, 1) nn__k_attend_mma(nn__att a, int64_t row_blocks)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE, N = BN / 8 };
+    NN_SHARED_DYN(unsigned, shared);
+    unsigned *qs = shared, *ks = qs + 64 * LINE, *vs = ks + BN * LINE;
+    int length, seen, warp = threadIdx.x >> 5, t = threadIdx.x & 3;
+    int64_t unit = blockIdx.x / row_blocks, first = (row_blocks - 1 - blockIdx.x % row_blocks) * 64, mine = first + 16 * warp + ((threadIdx.x & 31) >> 2);
+    float m[2], l[2], o[D / 8][4] = {{0}};
+    nn__att_row info[2];
+    length = nn__att_length(a, unit);
+    seen = nn__att_row_of(a, unit, (int)(first + 64 < a.rows ? first + 64 : a.rows) - 1, length).limit;
+    NN__UNROLL for (int i = 0; i < 2; i++) { m[i] = -INFINITY; l[i] = 0; info[i] = nn__att_row_of(a, unit, (int)mine + 8 * i, length); }
+    nn__att_words<D, MMA>(a, a.q, unit, 0, first, a.rows, 64, a.d, a.scale, qs);
+    for (int key = 0; key < seen; key += BN) {
+        float s[N][4] = {{0}};
+        __syncthreads();
+        nn__att_words<D, MMA>(a, a.k, unit, 1, key, seen, BN, a.d, 1, ks);
+        nn__att_words<D, MMA>(a, a.v, unit, 1, key, seen, BN, a.dv, 1, vs);
+        __syncthreads();
+        nn__mma_dot<D, MMA, N>(s, qs + 16 * warp * LINE, ks);
+        NN__UNROLL for (int i = 0; i < 2; i++) {
+            float most = m[i], sum = 0, f, safe;
+            NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
+                s[j][e] = nn__att_score(a, info[i], key + 8 * j + 2 * t + (e & 1), s[j][e]);
+                most = fmaxf(most, s[j][e]);
+            }
+            NN__OVER_4(most, fmaxf(most, other))
+            safe = most == -INFINITY ? 0.0f : most;
+            f = __expf(m[i] - safe);
+            NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
+                s[j][e] = __expf(s[j][e] - safe);
+                sum += s[j][e];
+                if (a.drop) s[j][e] *= nn__att_keep(a, unit, key + 8 * j + 2 * t + (e & 1), (int)mine + 8 * i);
+            }
+            NN__OVER_4(sum, sum + other)
+            l[i] = l[i] * f + sum;
+            m[i] = most;
+            NN__UNROLL for (int c = 0; c < D / 8; c++) { o[c][2 * i] *= f; o[c][2 * i + 1] *= f; }
+        }
+        nn__mma_mix<D, MMA, N>(o, s, vs);
+    }
+    NN__UNROLL for (int i = 0; i < 2; i++)
+        if (a.kept && t == 0 && mine + 8 * i < a.rows) a.kept[unit * a.rows + mine + 8 * i] = l[i] == 0 ? INFINITY : m[i] + logf(l[i]);
+    nn__mma_give<D>(a, a.y, unit, 0, mine, a.rows, a.dv, o, l[0] == 0 ? 0.0f : 1.0f / l[0], l[1] == 0 ? 0.0f : 1.0f / l[1], 0);
+}
+template <int D, int MMA, int WARPS, int SIDE> static __global__ void __launch_bounds__(32 * WARPS, 1) nn__k_attend_mma_back(nn__att a, nn__att_back g, int64_t row_blocks)
+{
+    enum { LINE = nn__mma_tile<D, MMA>::LINE, BM = 16 * WARPS, BN = 32, N = BN / 8 };
+    NN_SHARED_DYN(unsigned, shared);
+    unsigned *a1 = shared, *a2 = a1 + BM * LINE, *b1 = a2 + BM * LINE, *b2 = b1 + BN * LINE;
+    int length, column, end, warp = threadIdx.x >> 5, t = threadIdx.x & 3;
+    int64_t unit = blockIdx.x / row_blocks, first = blockIdx.x % row_blocks * BM, mine = first + 16 * warp + ((threadIdx.x & 31) >> 2), rows = SIDE ? a.tk : a.rows;
+    float one[D / 8][4] = {{0}}, two[D / 8][4] = {{0}}, kept[2], delta[2];
+    nn__att_row info[2];
+    length = nn__att_length(a, unit);
+    nn__att_reach(a, unit, SIDE, first, BM, BN, length, &column, &end);
+    NN__UNROLL for (int i = 0; i < 2; i++) {
+        int there = !SIDE && mine + 8 * i < rows;
+        info[i] = nn__att_row_of(a, unit, there ? (int)mine + 8 * i : (int)a.rows, length);
+        kept[i] = there ? a.kept[unit * a.rows + mine + 8 * i] : INFINITY;
+        delta[i] = there ? g.delta[unit * a.rows + mine + 8 * i] : 0.0f;
+    }
+    nn__att_words<D, MMA>(a, SIDE ? a.k : a.q, unit, SIDE, first, rows, BM, a.d, SIDE ? 1.0f : a.scale, a1);
+    nn__att_words<D, MMA>(a, SIDE ? a.v : g.dy, unit, SIDE, first, rows, BM, a.dv, 1, a2);
+    for (; column < end; column += BN) {
+        float s[N][4] = {{0}}, dp[N][4] = {{0}};
+        __syncthreads();
+        nn__att_words<D, MMA>(a, SIDE ? a.q : a.k, unit, !SIDE, column, end, BN, a.d, SIDE ? a.scale : 1.0f, b1);
+        nn__att_words<D, MMA>(a, SIDE ? g.dy : a.v, unit, !SIDE, column, end, BN, a.dv, 1, b2);
+        __syncthreads();
+        nn__mma_dot<D, MMA, N>(s, a1 + 16 * warp * LINE, b1);
+        nn__mma_dot<D, MMA, N>(dp, a2 + 16 * warp * LINE, b2);
+        NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 0; e < 2; e++) {
+            int at = column + 8 * j + 2 * t + e;
+            if (SIDE) {
+                int there = at < a.rows;
+                info[0] = info[1] = nn__att_row_of(a, unit, there ? at : (int)a.rows, length);
+                kept[0] = kept[1] = there ? a.kept[unit * a.rows + at] : INFINITY;
+                delta[0] = delta[1] = there ? g.delta[unit * a.rows + at] : 0.0f;
+            }
+            NN__UNROLL for (int i = 0; i < 2; i++) {
+                int key = SIDE ? (int)mine + 8 * i : at, row = SIDE ? at : (int)mine + 8 * i;
+                float p = __expf(nn__att_score(a, info[i], key, s[j][2 * i + e]) - kept[i]), keep = a.drop ? nn__att_keep(a, unit, key, row) : 1.0f;
+                dp[j][2 * i + e] = p * (dp[j][2 * i + e] * keep - delta[i]);
+                s[j][2 * i + e] = p * keep;
+            }
+        }
+        nn__mma_mix<D, MMA, N>(one, dp, b1);
+        if (SIDE) nn__mma_mix<D, MMA, N>(two, s, b2);
+    }
+    if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__mma_give<D>(a, SIDE ? g.dk : g.dq, unit, SIDE, mine, rows, a.d, one, SIDE ? 1.0f : a.scale, SIDE ? 1.0f : a.scale, SIDE ? g.add_k : g.add_q);
+    if (SIDE && g.dv.data) nn__mma_give<D>(a, g.dv, unit, SIDE, mine, rows, a.dv, two, 1, 1, g.add_v);
 }
 
 // ---- decoding: few rows against many keys. Blocks share the keys of a unit; a group of `lanes` threads takes a key; then the parts join.
@@ -3620,10 +4924,24 @@ static nn__att nn__att_of(const nn_call *c)
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
     do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
+static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0. FP16 would overflow where BF16 does not: TF32 has its digits
+{
+    return d->arch < 80 || a->d > 128 || a->dv > 128 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
+}
+template <int D, int MMA, int WARPS> static int nn__attend_cores(nn__cuda *d, const nn__att &a, const nn__att_back &g, int want_q, int want_k)
+{
+    enum { BM = 16 * WARPS };
+    size_t bytes = (2 * BM + 64) * nn__mma_tile<D, MMA>::LINE * sizeof(float);
+    int64_t units = a.b * a.hk;
+    if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_mma_back<D, MMA, WARPS, 0>), units, (a.rows + BM - 1) / BM, 1, 32 * WARPS, bytes, a, g);
+    if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_mma_back<D, MMA, WARPS, 1>), units, (a.tk + BM - 1) / BM, 1, 32 * WARPS, bytes, a, g);
+    return 1;
+}
 static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
 {
     nn__att a = nn__att_of(c);
     int64_t units = a.b * a.hk, blocks = (a.rows + 63) / 64;
+    int mma = nn__att_cores(d, &a), small = a.d <= 64 && a.dv <= 64;
     if (!units || !a.rows) return 1;
     if (!nn__att_fits(&a)) return 0;
     if (a.rows <= NN__DECODE_ROWS && a.d <= 128 && a.dv <= 128 && !a.drop && a.tk >= 32) {
@@ -3636,14 +4954,18 @@ static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
         NN__LAUNCH(d, nn__k_decode_join, (unsigned)(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
         return 1;
     }
-    if (a.d <= 64 && a.dv <= 64) NN__LAUNCH_ATT(d, (nn__k_attend<64, 64>), units, blocks, 1, 256, (64 * 68 + 64 * 68 + 64 * 68) * sizeof(float), a);
+    if (mma == NN_CUDA_BF16 && small)    NN__LAUNCH_ATT(d, (nn__k_attend_mma<64, NN_CUDA_BF16, 64>), units, blocks, 1, 128, 3 * 64 * 36 * sizeof(float), a);
+    else if (mma == NN_CUDA_BF16)        NN__LAUNCH_ATT(d, (nn__k_attend_mma<128, NN_CUDA_BF16, 64>), units, blocks, 1, 128, 3 * 64 * 68 * sizeof(float), a);
+    else if (mma == NN_CUDA_TF32 && small) NN__LAUNCH_ATT(d, (nn__k_attend_mma<64, NN_CUDA_TF32, 64>), units, blocks, 1, 128, 3 * 64 * 68 * sizeof(float), a);
+    else if (mma == NN_CUDA_TF32)        NN__LAUNCH_ATT(d, (nn__k_attend_mma<128, NN_CUDA_TF32, 32>), units, blocks, 1, 128, 128 * 132 * sizeof(float), a);
+    else if (small) NN__LAUNCH_ATT(d, (nn__k_attend<64, 64>), units, blocks, 1, 256, (64 * 68 + 64 * 68 + 64 * 68) * sizeof(float), a);
     else NN__LAUNCH_ATT(d, (nn__k_attend<128, 32>), units, blocks, (a.dv + 127) / 128, 256, (64 * 132 + 32 * 132 + 64 * 36) * sizeof(float), a);
     return 1;
 }
 static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
 {
     nn__att a = nn__att_of(c);
-    int layout = ((const nn__attention_params *)c->params)->layout, packed = layout == NN__ATT_PACKED, want_q, want_k;
+    int layout = ((const nn__attention_params *)c->params)->layout, packed = layout == NN__ATT_PACKED, want_q, want_k, mma = nn__att_cores(d, &a), small = a.d <= 64 && a.dv <= 64;
     int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
     nn__att_back g;
     float *delta;
@@ -3657,7 +4979,9 @@ static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
     if (!delta) return 1;
     g.delta = delta;
     if (all) NN__LAUNCH(d, nn__k_att_delta, NN__BLOCKS(all, 4), dim3(32, 4), 0, a, g.dy, delta);
-    if (a.d <= 64 && a.dv <= 64) {
+    if (mma == NN_CUDA_BF16)      return small ? nn__attend_cores<64, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k);
+    else if (mma == NN_CUDA_TF32) return small ? nn__attend_cores<64, NN_CUDA_TF32, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_TF32, 2>(d, a, g, want_q, want_k);
+    if (small) {
         size_t bytes = (2 * 64 * 68 + 2 * 32 * 68 + 64 * 36) * sizeof(float);
         if (want_q) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 0>), units, (a.rows + 63) / 64, 1, 256, bytes, a, g);
         if (want_k) NN__LAUNCH_ATT(d, (nn__k_attend_back<64, 64, 32, 1>), units, (a.tk + 63) / 64, 1, 256, bytes, a, g);
@@ -3728,6 +5052,7 @@ typedef struct nn__rnn {
     int     kind, reverse, projected, has_lengths;
     int64_t gates, saved, batch, time, hidden, out, width, sb, st;       // as in nn.h: the row of sample b, step t is b sb + t st
     nn__index lengths;
+    nn__fault *fault;
     const float *gx, *w, *bias, *c0, *wr;
     int64_t ws[2], wrs[2];           // strides of W (width, out) and W_hr (out, hidden)
     float  *y, *save, *before, *save_c, *c;          // forward: results, what is kept (or NULL), the running c
@@ -3782,6 +5107,7 @@ template <int G> static __global__ void __launch_bounds__(256) nn__k_rnn_step(nn
         float a[4] = { 0, 0, 0, 0 }, old, value;
         if (b >= o.batch || j >= H) continue;
         n = nn__rnn_length(o, b);
+        if (o.has_lengths && step == 0 && j == 0 && n != nn__index_at(o.lengths, b)) nn__bad_index(o.fault, NN_OP_rnn, nn__index_at(o.lengths, b), o.time + 1);
         row = nn__rnn_row(o, b, n, step);
         old = o.projected ? 0.0f : h[b * o.out + j];
         if (step >= n) { if (o.projected) m[b * H + j] = 0; else next[b * H + j] = old; continue; }
@@ -3959,6 +5285,7 @@ static int nn__cuda_rnn(nn__cuda *d, const nn_call *c)
     dim3 grid(NN__BLOCKS(o.hidden, 16), NN__BLOCKS(o.batch, 32)), grid_out(NN__BLOCKS(o.out, 16), grid.y);
     float *buffer[2], *m = NULL, *last = (float *)c->out[1].data;
     const float *h;
+    o.fault = nn__cuda_may_fault(d, c);
     o.y = (float *)c->out[0].data; o.c = (float *)c->out[2].data;
     if (grid.y > 65535) return 0;
     if (o.kind == NN__RNN_LSTM) nn__rnn_start(d, o.c, o.c0, o.batch * o.hidden);
@@ -4063,7 +5390,7 @@ NN__DEV float nn__ctc_over(const nn__ctc &o, const nn__ctc_sample &s, int64_t st
 {
     return state >= 3 && (state & 1) && state < s.states && nn__ctc_class(o, s, state) != nn__ctc_class(o, s, state - 2) ? 0.0f : -INFINITY;
 }
-static __global__ void __launch_bounds__(128) nn__k_ctc(nn__ctc o, float *alpha, int kept, float *l, float *losses, nn__complaint *bad)      // kept: a row of alpha for each step, else two
+static __global__ void __launch_bounds__(128) nn__k_ctc(nn__ctc o, float *alpha, int kept, float *l, float *losses, nn__fault *bad)      // kept: a row of alpha for each step, else two
 {
     NN_SHARED(float, warps, [32]);
     int64_t b = blockIdx.x, rows = kept ? o.time : 2;
@@ -4085,7 +5412,7 @@ static __global__ void __launch_bounds__(128) nn__k_ctc(nn__ctc o, float *alpha,
         __syncthreads();
     }
     if (threadIdx.x) return;
-    if (s.bad) nn__complain(bad, b, nn__index_at(o.steps, b), o.time);
+    if (s.bad) nn__bad_index(bad, NN_OP_ctc_loss, nn__index_at(o.steps, b), o.time + 1);
     if (s.steps == 0) v = s.size ? INFINITY : 0.0f;
     else {
         const float *last = alpha + (kept ? s.steps - 1 : (s.steps - 1) & 1) * o.row;
@@ -4159,7 +5486,7 @@ static int nn__cuda_ctc(nn__cuda *d, const nn_call *c)
     float *alpha = (float *)(kept ? c->aux[0].data : nn__cuda_scratch(d, (size_t)(o.batch * 2 * o.row) * sizeof *alpha));
     float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)o.batch * sizeof *losses));
     if ((!alpha || !losses) && o.batch) return 1;
-    if (o.batch) NN__LAUNCH(d, nn__k_ctc, (unsigned)o.batch, 128, 0, o, alpha, kept, (float *)c->aux[1].data, losses, NN__COMPLAINT(d));
+    if (o.batch) NN__LAUNCH(d, nn__k_ctc, (unsigned)o.batch, 128, 0, o, alpha, kept, (float *)c->aux[1].data, losses, nn__cuda_may_fault(d, c));
     if (!none) nn__loss_total(d, o.batch, losses, 0, o.reduction == NN_MEAN ? (float)o.batch : 1.0f, c->out[0].data, NULL);
     return 1;
 }
@@ -4187,8 +5514,38 @@ static int nn__cuda_ctc_back(nn__cuda *d, const nn_call *c)
 typedef int (*nn__cuda_handler)(nn__cuda *d, const nn_call *c);
 static nn__cuda_handler nn__cuda_table[NN_OP_COUNT][2];
 #define NN__CUDA_ENTRY(name, forward, backward) nn__cuda_table[NN_OP_##name][0] = forward; nn__cuda_table[NN_OP_##name][1] = backward;
+static int nn__cuda_forward(nn__cuda *d, int op, const nn_call *c) { return nn__cuda_table[op][0] && nn__cuda_table[op][0](d, c); }
 static void nn__cuda_fill_table(void) { NN__CUDA_OPS(NN__CUDA_ENTRY) }
 
+static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c)
+{
+    static const nn_op linear = { "linear", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, 0, NULL, NULL, NULL, NULL, NN_OP_linear, sizeof(int) };
+    const nn__update_params *u = (const nn__update_params *)c->params;
+    nn__rates r = nn__rates_of(u);
+    nn_call g = *c;
+    nn_op update = *c->op;
+    float *s[3], *dw = (float *)nn__cuda_scratch(d, (size_t)nn_view_count(&c->in[0]) * sizeof *dw);
+    int none = 0, k;
+    if (!dw) return 1;
+    if (!nn__cuda_table[NN_OP_linear][1]) return 0;
+    g.op = &linear; g.params = &none; g.pass = NN_BACKWARD; g.nin = 3; g.nout = 1; g.naux = 0; g.add = 0;
+    g.in[0] = c->in[1]; g.in[1] = c->in[0];
+    memset(&g.in[2], 0, sizeof g.in[2]);
+    memset(g.din, 0, sizeof g.din);
+    g.din[1] = c->in[0];
+    g.din[1].data = dw;
+    g.dout[0] = g.out[0] = c->in[2];
+    g.out[0].data = NULL;
+    if (!nn__cuda_table[NN_OP_linear][1](d, &g)) return 0;
+    if (d->failed) return 1;
+    for (k = 0; k < 3; k++) s[k] = (float *)c->in[3 + k].data;
+    update.id = u->op;
+    g.op = &update; g.in[0] = c->in[0];
+    nn__cuda_batched(d, &g, &r, NULL, (float *)c->in[0].data, dw, s, 3);
+    d->call = c;
+    nn__cuda_flush_now(d);
+    return 1;
+}
 static int nn__cuda_double(const nn_call *c)             // there are no kernels for 64-bit floats
 {
     int i;
@@ -4203,8 +5560,9 @@ static int nn__cuda_run(void *self, const nn_call *c)
     int done;
     if (d->dead) { nn_fail(c->nn, "%s", d->error); return 1; }
     if (!handler || nn__cuda_double(c)) { d->refused[c->op->id][c->pass]++; return 0; }
+    if (d->batch.parts.count && d->batch.op != c->op) nn__cuda_flush_now(d);
     cudaSetDevice(d->device);
-    nn__cuda_keep_scratch(d, d->scratches > 1);
+    nn__cuda_keep_scratch(d, d->scratches > 0);
     d->call = c;
     d->failed = 0;
     d->scratch_used = d->scratch_wanted = 0;
