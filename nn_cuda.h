@@ -49,6 +49,7 @@ typedef struct nn_cuda_desc {
 } nn_cuda_desc;
 const nn_backend *nn_cuda(int device);                                       // for nn_desc.backend; never NULL: without that device nn_new fails
 const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc);
+const nn_backend *nn_cuda_default(void);                                     // nn_cuda(0) where there is a device, else NULL: the CPU. For NN_DEFAULT_BACKEND
 int         nn_cuda_available(void);                                         // number of usable devices; 0: no driver or no GPU
 const char *nn_cuda_why(void);                                               // the last failure outside of a call, or why there is no device; "" if none
 void        nn_cuda_report(const nn_backend *backend);                       // memory, launches, calls by op and fallbacks, to stdout
@@ -670,7 +671,7 @@ template <class F> static int nn__cuda_binary(nn__cuda *d, const nn_call *c)
 // dy itself, up to a sign, dy is summed.
 template <class F> static int nn__cuda_binary_back(nn__cuda *d, const nn_call *c)
 {
-    nn_view b[2], g[2];
+    nn_view b[2], g[2], to;
     const nn_view *v[6];
     int i, plain[2] = { 0, 0 }, id = c->op->id;
     for (i = 0; i < 2; i++) {
@@ -685,13 +686,15 @@ template <class F> static int nn__cuda_binary_back(nn__cuda *d, const nn_call *c
         if (!plain[i] && !g[i].data) return 1;
     }
     v[2] = &c->out[0]; v[3] = &c->dout[0];
+    for (i = 0; i < 2; i++) if (plain[i]) {              // first, as the last gradient may be written over dy
+        to = nn__as_broadcast(&c->din[i], &c->dout[0]);
+        nn__cuda_sum_to(d, &c->dout[0], &to, (int)(c->add >> i & 1), id == NN_OP_sub && i == 1 ? -1.0f : 1.0f);
+    }
     nn__map<F>(d, v, (nn__same_sizes_of(&c->din[0], &c->dout[0]) ? c->add & 1 : 0) | (nn__same_sizes_of(&c->din[1], &c->dout[0]) ? c->add & 2 : 0), 0, 0);
     for (i = 0; i < 2; i++) {
-        nn_view to;
-        if (!c->din[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
+        if (plain[i] || !c->din[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
         to = nn__as_broadcast(&c->din[i], &c->dout[0]);
-        if (plain[i]) nn__cuda_sum_to(d, &c->dout[0], &to, (int)(c->add >> i & 1), id == NN_OP_sub && i == 1 ? -1.0f : 1.0f);
-        else nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
+        nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
     }
     return 1;
 }
@@ -929,12 +932,24 @@ NN__DEV void nn__put_float(int dtype, void *p, int64_t i, float v)
     }
 }
 NN__DEV int nn__is_whole(int dtype) { return dtype == NN_I8 || dtype == NN_U8 || dtype == NN_I32 || dtype == NN_I64 || dtype == NN_BOOL; }
+NN__DEV double nn__get_double(int dtype, const void *p, int64_t i)
+{
+    return dtype == NN_F64 ? ((const double *)p)[i] : nn__is_whole(dtype) ? (double)nn__get_int(dtype, p, i) : (double)nn__get_float(dtype, p, i);
+}
+NN__DEV void nn__put_double(int dtype, void *p, int64_t i, double v)
+{
+    if (dtype == NN_F64) ((double *)p)[i] = v;
+    else if (!nn__is_whole(dtype)) nn__put_float(dtype, p, i, (float)v);
+    else if (dtype == NN_BOOL) nn__put_int(dtype, p, i, v != 0);
+    else nn__put_int(dtype, p, i, v != v ? 0 : v <= -9223372036854775808.0 ? INT64_MIN : v >= 9223372036854775807.0 ? INT64_MAX : (int64_t)v);
+}
 static __global__ void __launch_bounds__(256) nn__k_cast(nn__lay l, int from, const void *x, int to, void *y, int add)
 {
     int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, at[2];
     if (i >= l.count) return;
     nn__offsets(l, i, at);
-    if (add) nn__put_float(to, y, at[1], nn__get_float(to, y, at[1]) + nn__get_float(from, x, at[0]));
+    if (from == NN_F64 || to == NN_F64) nn__put_double(to, y, at[1], nn__get_double(from, x, at[0]) + (add ? nn__get_double(to, y, at[1]) : 0.0));
+    else if (add) nn__put_float(to, y, at[1], nn__get_float(to, y, at[1]) + nn__get_float(from, x, at[0]));
     else if (nn__is_whole(from) && nn__is_whole(to)) nn__put_int(to, y, at[1], nn__get_int(from, x, at[0]));
     else nn__put_float(to, y, at[1], nn__get_float(from, x, at[0]));
 }
@@ -1105,11 +1120,12 @@ NN__CUDA_FOLD(max_abs,   NN__JOIN_MAX, 0.0f, fabsf(x) > acc || x != x ? fabsf(x)
 NN__CUDA_FOLD(min_abs,   NN__JOIN_MIN, INFINITY, fabsf(x) < acc || x != x ? fabsf(x) : acc)
 
 // What becomes of a fold's result: v, times s; s being a number, `other` one per result.
-enum { NN__END_SCALE, NN__END_SQRT, NN__END_POW, NN__END_FINITE, NN__END_LOG, NN__END_SHARE };
+enum { NN__END_SCALE, NN__END_MEAN, NN__END_SQRT, NN__END_POW, NN__END_FINITE, NN__END_LOG, NN__END_SHARE };
 typedef struct nn__end { int how, add; float s; const float *other; } nn__end;
 NN__DEV void nn__finish(const nn__end &e, int64_t out, float v, float *to)
 {
     switch (e.how) {
+    case NN__END_MEAN:   v /= e.s; break;            // exact for equal numbers, whose variance then is 0
     case NN__END_SQRT:   v = sqrtf(v * e.s); break;
     case NN__END_POW:    v = nn__pow(v, e.s); break;
     case NN__END_FINITE: v = v - v == 0 ? v : 0.0f; break;           // inf - inf would be NaN
@@ -1278,7 +1294,7 @@ static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
     case NN_OP_prod: return nn__fold<nn__fold_prod>(d, x, &y, 0, NULL, plain);
     case NN_OP_var:
     case NN_OP_std:
-        nn__fold<nn__fold_sum>(d, x, &m, 0, NULL, nn__end_of(NN__END_SCALE, 1.0f / (float)nn__terms(c), NULL, 0));
+        nn__fold<nn__fold_sum>(d, x, &m, 0, NULL, nn__end_of(NN__END_MEAN, (float)nn__terms(c), NULL, 0));
         return nn__fold<nn__fold_square>(d, x, &y, 0, (const float *)m.data, nn__end_of(id == NN_OP_std ? NN__END_SQRT : NN__END_SCALE, scale, NULL, 0));
     case NN_OP_logsumexp:
         nn__fold<nn__fold_max>(d, x, &m, 0, NULL, nn__end_of(NN__END_FINITE, 1, NULL, 0));
@@ -1292,6 +1308,10 @@ static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
     return nn__fold<nn__fold_normp>(d, x, &y, p, NULL, nn__end_of(NN__END_POW, 1 / p, NULL, 0));
 }
 // dx (+)= df(x, a, b), a and b being numbers per result
+#ifdef __CUDACC__
+#pragma nv_diagnostic push
+#pragma nv_diag_suppress 550         // formulas do not read all of x, a, b
+#endif
 #define NN__CUDA_SLOPE(name, formula) \
     struct nn__slope_##name { enum { IN = 3, OUT = 1 }; NN__FN at(const float *in, float *out, float p, float) \
         { float x = in[0], a = in[1], b = in[2]; (void)x; (void)a; (void)b; (void)p; out[0] = formula; } };
@@ -1305,6 +1325,9 @@ NN__CUDA_SLOPE(logsumexp, b * (x == a ? 1.0f : nn__exp(x - a)))
 NN__CUDA_SLOPE(norm1,     x > 0 ? b : x < 0 ? -b : 0.0f * b)
 NN__CUDA_SLOPE(norm2,     a == 0 ? 0.0f : b * (x / a))
 NN__CUDA_SLOPE(normp,     a == 0 ? 0.0f : (x > 0 ? b : x < 0 ? -b : 0.0f) * (x == 0 ? 1.0f : nn__pow(fabsf(x) / a, p - 1.0f)))
+#ifdef __CUDACC__
+#pragma nv_diagnostic pop
+#endif
 struct nn__f_std_share { enum { IN = 2, OUT = 1 }; NN__FN at(const float *in, float *out, float, float) { out[0] = in[0] == 0 ? 0.0f : in[1] / in[0]; } };     // y, dy
 struct nn__f_prod_share { enum { IN = 3, OUT = 2 }; NN__FN at(const float *in, float *out, float, float)     // product of what is not 0, zeros, dy
     { out[0] = in[1] == 0 ? in[2] * in[0] : 0.0f; out[1] = in[1] == 1 ? in[2] * in[0] : 0.0f; } };
@@ -5678,9 +5701,10 @@ static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c)
     nn__cuda_flush_now(d);
     return 1;
 }
-static int nn__cuda_double(const nn_call *c)             // there are no kernels for 64-bit floats
+static int nn__cuda_double(const nn_call *c)             // 64-bit floats are moved, not computed with
 {
     int i;
+    if (c->op->id == NN_OP_cast || c->op->id == NN_OP_copy) return 0;
     for (i = 0; i < c->nin; i++)  if (c->in[i].data && c->in[i].dtype == NN_F64) return 1;
     for (i = 0; i < c->nout; i++) if (c->out[i].dtype == NN_F64) return 1;
     return c->pass == NN_BACKWARD && c->nin && c->din[0].data && c->din[0].dtype == NN_F64;
@@ -5730,6 +5754,7 @@ extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
     return &d->backend;
 }
 extern "C" const nn_backend *nn_cuda(int device) { return nn_cuda_with(device, NULL); }
+extern "C" const nn_backend *nn_cuda_default(void) { return nn_cuda_available() ? nn_cuda(0) : NULL; }
 
 extern "C" void nn_cuda_report(const nn_backend *backend)
 {
