@@ -4333,7 +4333,7 @@ static int nn__cuda_rows(nn__cuda *d, const nn_call *c)
 }
 // Backward takes NN__SORT numbers of the index at a time, in order: each finds its place among them (those before it that are not larger,
 // those behind it that are smaller), so equal ones stand together in their old order, and a warp adds up a run of them.
-enum { NN__SORT = 16384 };
+enum { NN__SORT = 8192 };
 static __global__ void __launch_bounds__(256) nn__k_rows_sort(nn__index index, int64_t from, int n, int64_t count, int *key, int *place)
 {
     NN_SHARED(int, keys, [1024]);
@@ -4918,9 +4918,9 @@ static nn__att nn__att_of(const nn_call *c)
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
     do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
-static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0. FP16 would overflow where BF16 does not: TF32 has its digits
+static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0; of a single key P is 1, exactly. FP16 would overflow where BF16 does not: TF32 has its digits
 {
-    return d->arch < 80 || a->d > 128 || a->dv > 128 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
+    return d->arch < 80 || a->d > 128 || a->dv > 128 || a->tk < 2 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
 }
 template <int D, int MMA, int WARPS> static int nn__attend_cores(nn__cuda *d, const nn__att &a, const nn__att_back &g, int want_q, int want_k)
 {
