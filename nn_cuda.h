@@ -2377,7 +2377,7 @@ NN__UNROLL
 }
 
 template <int MMA, int B, int AA, int AB>
-static __global__ void __launch_bounds__(2 * B) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
+static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF32 ? 1 : 2) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
 {
     typedef nn__tile<MMA, B> T;
     typedef nn__own<MMA, B> O;
@@ -2501,7 +2501,7 @@ NN__UNROLL
     }
 }
 // Neighbours in p lie side by side: a warp a column. wide: 16 bytes a lane.
-template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_thin_terms(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
+template <int TYPE, int M> static __global__ void __launch_bounds__(256, 3) nn__k_thin_terms(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
 {
     enum { N = TYPE == NN_F32 ? 4 : TYPE == NN_I8 ? 16 : 8 };
     const int lane = (int)threadIdx.x & 31;
@@ -2975,6 +2975,7 @@ static int nn__sum_bias(nn__cuda *d, const float *x, int64_t batch, int64_t n, i
 }
 
 // ---- linear ----
+static int nn__cuda_forward(nn__cuda *d, int op, const nn_call *c);  // the op's own handler (>>run)
 static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x w', 1 dx = dy w, 2 dw = dy' x
 {
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
@@ -3039,8 +3040,13 @@ static int nn__cuda_linear(nn__cuda *d, const nn_call *c)
         if (!g.b) return 1;
         small = 0;
     }
-    if (then && then != NN_OP_relu) return 0;
     done = nn__multiply(d, g, small ? &w : NULL, c->in[1].dtype);
+    if (done && then && !g.relu) {                       // any other activation, in place
+        nn_call f = *c;
+        f.in[0] = f.out[0];
+        f.nin = 1;
+        done = nn__cuda_forward(d, then, &f);
+    }
     return done;
 }
 static int nn__cuda_linear_back(nn__cuda *d, const nn_call *c)
@@ -5508,6 +5514,7 @@ static int nn__cuda_ctc_back(nn__cuda *d, const nn_call *c)
 typedef int (*nn__cuda_handler)(nn__cuda *d, const nn_call *c);
 static nn__cuda_handler nn__cuda_table[NN_OP_COUNT][2];
 #define NN__CUDA_ENTRY(name, forward, backward) nn__cuda_table[NN_OP_##name][0] = forward; nn__cuda_table[NN_OP_##name][1] = backward;
+static int nn__cuda_forward(nn__cuda *d, int op, const nn_call *c) { return nn__cuda_table[op][0] && nn__cuda_table[op][0](d, c); }
 static void nn__cuda_fill_table(void) { NN__CUDA_OPS(NN__CUDA_ENTRY) }
 
 static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c)
