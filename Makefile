@@ -15,8 +15,23 @@ EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 digits: build/digits
 	./build/digits
 
-build/%: examples/%.c $(wildcard examples/*.h) nn.h | build
-	$(CC) -std=c99 $(CFLAGS) -Wall -Wextra $(STB:%=-isystem %) $< -o $@ $(LIBS)
+# make CUDA=1 build/NAME: the same example on a GPU, where there is one. NVCCFLAGS=-arch=sm_80 chooses one architecture.
+ifdef CUDA
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+NVCCFLAGS ?= -arch=all-major
+CUDA_NEEDS = build/nn_cuda.o
+CUDA_CC    = -DNN_DEFAULT_BACKEND=nn_cuda_default
+CUDA_LIBS  = build/nn_cuda.o -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread
+endif
+build/%: examples/%.c $(wildcard examples/*.h) nn.h $(CUDA_NEEDS) | build
+	$(CC) -std=c99 $(CFLAGS) $(CUDA_CC) -Wall -Wextra $(STB:%=-isystem %) $< -o $@ $(CUDA_LIBS) $(LIBS)
+build/nn_cuda.o: nn_cuda.h nn.h | build
+	printf '#define NN_CUDA_IMPLEMENTATION\n#include "nn_cuda.h"\n' > build/nn_cuda.cu
+	$(NVCC) -O3 $(NVCCFLAGS) -I. -Xcompiler -fno-exceptions,-fno-rtti,-fno-threadsafe-statics -c build/nn_cuda.cu -o $@
+build/nn.o: nn.h | build
+	$(CC) -std=c99 $(CFLAGS) -DNN_IMPLEMENTATION -x c -c $< -o $@
+build/mnist_cuda: examples/mnist_cuda.cu nn_cuda.h build/nn.o
+	$(NVCC) -O3 $(NVCCFLAGS) $< build/nn.o -o $@
 
 build:
 	mkdir -p build

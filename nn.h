@@ -80,6 +80,7 @@
 //   NN_NO_AVX512 NN_NO_AVX2   leave these kernels out (a smaller program)
 //   NN_DETERMINISTIC       no fused multiply-add anywhere: same bits on every target with FLT_EVAL_METHOD == 0
 //   NN_DOUBLE              also stamp the kernels in double precision: nn_desc.dtype = NN_F64 (gradient checks)
+//   NN_DEFAULT_BACKEND     a function, const nn_backend *f(void): where contexts run whose desc names no backend, no buffer, no dtype; NULL: the CPU
 #ifndef NN_HEADER_FILENAME
 #define NN_HEADER_FILENAME "nn.h"
 #endif
@@ -1288,6 +1289,9 @@ struct nn_backend {
     int       (*open)    (void *self, nn_context *nn);   // may be NULL. nn_new calls it first; 0 after nn_fail: the context is left with the CPU
     void      (*close)   (void *self, nn_context *nn);   // may be NULL. nn_free calls it last, after an open that returned 1
 };
+#ifdef NN_DEFAULT_BACKEND
+const nn_backend *NN_DEFAULT_BACKEND(void);
+#endif
 NN_API int64_t nn_fallbacks(const nn_context *nn);       // calls that the backend could not run itself
 NN_API int     nn_run_on_cpu(const nn_call *c);          // runs a call whose pointers are host memory, with the context's CPU kernels
 
@@ -3426,6 +3430,9 @@ NN_API nn_context *nn_new(const nn_desc *desc)
     char *at;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
+#ifdef NN_DEFAULT_BACKEND
+    if (!d.backend && !d.memory && !d.measure && d.dtype == NN_F32) d.backend = NN_DEFAULT_BACKEND();
+#endif
     if (d.memory) {
         at = (char *)(((uintptr_t)d.memory + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
         if (d.bytes < (size_t)(at - (char *)d.memory) + nn__round_up(sizeof *nn)) return NULL;

@@ -45,9 +45,11 @@ typedef enum nn_cuda_precision {
 } nn_cuda_precision;
 typedef struct nn_cuda_desc {
     nn_cuda_precision precision;     // default NN_CUDA_FP32
+    int own_products;                // 1: large matrix products are ours too; default: cuBLASLt's, if it is installed
 } nn_cuda_desc;
 const nn_backend *nn_cuda(int device);                                       // for nn_desc.backend; never NULL: without that device nn_new fails
 const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc);
+const nn_backend *nn_cuda_default(void);                                     // nn_cuda(0) where there is a device, else NULL: the CPU. For NN_DEFAULT_BACKEND
 int         nn_cuda_available(void);                                         // number of usable devices; 0: no driver or no GPU
 const char *nn_cuda_why(void);                                               // the last failure outside of a call, or why there is no device; "" if none
 void        nn_cuda_report(const nn_backend *backend);                       // memory, launches, calls by op and fallbacks, to stdout
@@ -68,6 +70,9 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #  endif
 #else
 #  include <cuda_runtime.h>
+#  ifndef _WIN32
+#    include <dlfcn.h>
+#  endif
 #endif
 #include <math.h>
 #include <stdarg.h>
@@ -94,6 +99,7 @@ typedef struct nn__cuda {
     char           name[24], error[512];
     int            device, precision, users, failed;     // failed: this call; dead: the device's context is lost
     int            dead, arch, multiprocessors, sync;    // arch: 80 for sm_80. sync: NN_CUDA_SYNC=1, wait after every launch to find the guilty one
+    int            own_products;
     size_t         shared_most;                          // bytes of shared memory that a block may have, if asked for
     cudaStream_t   stream;
     const nn_call *call;                                 // what runs now, for messages
@@ -665,7 +671,7 @@ template <class F> static int nn__cuda_binary(nn__cuda *d, const nn_call *c)
 // dy itself, up to a sign, dy is summed.
 template <class F> static int nn__cuda_binary_back(nn__cuda *d, const nn_call *c)
 {
-    nn_view b[2], g[2];
+    nn_view b[2], g[2], to;
     const nn_view *v[6];
     int i, plain[2] = { 0, 0 }, id = c->op->id;
     for (i = 0; i < 2; i++) {
@@ -680,13 +686,15 @@ template <class F> static int nn__cuda_binary_back(nn__cuda *d, const nn_call *c
         if (!plain[i] && !g[i].data) return 1;
     }
     v[2] = &c->out[0]; v[3] = &c->dout[0];
+    for (i = 0; i < 2; i++) if (plain[i]) {              // first, as the last gradient may be written over dy
+        to = nn__as_broadcast(&c->din[i], &c->dout[0]);
+        nn__cuda_sum_to(d, &c->dout[0], &to, (int)(c->add >> i & 1), id == NN_OP_sub && i == 1 ? -1.0f : 1.0f);
+    }
     nn__map<F>(d, v, (nn__same_sizes_of(&c->din[0], &c->dout[0]) ? c->add & 1 : 0) | (nn__same_sizes_of(&c->din[1], &c->dout[0]) ? c->add & 2 : 0), 0, 0);
     for (i = 0; i < 2; i++) {
-        nn_view to;
-        if (!c->din[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
+        if (plain[i] || !c->din[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
         to = nn__as_broadcast(&c->din[i], &c->dout[0]);
-        if (plain[i]) nn__cuda_sum_to(d, &c->dout[0], &to, (int)(c->add >> i & 1), id == NN_OP_sub && i == 1 ? -1.0f : 1.0f);
-        else nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
+        nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
     }
     return 1;
 }
@@ -924,12 +932,24 @@ NN__DEV void nn__put_float(int dtype, void *p, int64_t i, float v)
     }
 }
 NN__DEV int nn__is_whole(int dtype) { return dtype == NN_I8 || dtype == NN_U8 || dtype == NN_I32 || dtype == NN_I64 || dtype == NN_BOOL; }
+NN__DEV double nn__get_double(int dtype, const void *p, int64_t i)
+{
+    return dtype == NN_F64 ? ((const double *)p)[i] : nn__is_whole(dtype) ? (double)nn__get_int(dtype, p, i) : (double)nn__get_float(dtype, p, i);
+}
+NN__DEV void nn__put_double(int dtype, void *p, int64_t i, double v)
+{
+    if (dtype == NN_F64) ((double *)p)[i] = v;
+    else if (!nn__is_whole(dtype)) nn__put_float(dtype, p, i, (float)v);
+    else if (dtype == NN_BOOL) nn__put_int(dtype, p, i, v != 0);
+    else nn__put_int(dtype, p, i, v != v ? 0 : v <= -9223372036854775808.0 ? INT64_MIN : v >= 9223372036854775807.0 ? INT64_MAX : (int64_t)v);
+}
 static __global__ void __launch_bounds__(256) nn__k_cast(nn__lay l, int from, const void *x, int to, void *y, int add)
 {
     int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, at[2];
     if (i >= l.count) return;
     nn__offsets(l, i, at);
-    if (add) nn__put_float(to, y, at[1], nn__get_float(to, y, at[1]) + nn__get_float(from, x, at[0]));
+    if (from == NN_F64 || to == NN_F64) nn__put_double(to, y, at[1], nn__get_double(from, x, at[0]) + (add ? nn__get_double(to, y, at[1]) : 0.0));
+    else if (add) nn__put_float(to, y, at[1], nn__get_float(to, y, at[1]) + nn__get_float(from, x, at[0]));
     else if (nn__is_whole(from) && nn__is_whole(to)) nn__put_int(to, y, at[1], nn__get_int(from, x, at[0]));
     else nn__put_float(to, y, at[1], nn__get_float(from, x, at[0]));
 }
@@ -1100,11 +1120,12 @@ NN__CUDA_FOLD(max_abs,   NN__JOIN_MAX, 0.0f, fabsf(x) > acc || x != x ? fabsf(x)
 NN__CUDA_FOLD(min_abs,   NN__JOIN_MIN, INFINITY, fabsf(x) < acc || x != x ? fabsf(x) : acc)
 
 // What becomes of a fold's result: v, times s; s being a number, `other` one per result.
-enum { NN__END_SCALE, NN__END_SQRT, NN__END_POW, NN__END_FINITE, NN__END_LOG, NN__END_SHARE };
+enum { NN__END_SCALE, NN__END_MEAN, NN__END_SQRT, NN__END_POW, NN__END_FINITE, NN__END_LOG, NN__END_SHARE };
 typedef struct nn__end { int how, add; float s; const float *other; } nn__end;
 NN__DEV void nn__finish(const nn__end &e, int64_t out, float v, float *to)
 {
     switch (e.how) {
+    case NN__END_MEAN:   v /= e.s; break;            // exact for equal numbers, whose variance then is 0
     case NN__END_SQRT:   v = sqrtf(v * e.s); break;
     case NN__END_POW:    v = nn__pow(v, e.s); break;
     case NN__END_FINITE: v = v - v == 0 ? v : 0.0f; break;           // inf - inf would be NaN
@@ -1273,7 +1294,7 @@ static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
     case NN_OP_prod: return nn__fold<nn__fold_prod>(d, x, &y, 0, NULL, plain);
     case NN_OP_var:
     case NN_OP_std:
-        nn__fold<nn__fold_sum>(d, x, &m, 0, NULL, nn__end_of(NN__END_SCALE, 1.0f / (float)nn__terms(c), NULL, 0));
+        nn__fold<nn__fold_sum>(d, x, &m, 0, NULL, nn__end_of(NN__END_MEAN, (float)nn__terms(c), NULL, 0));
         return nn__fold<nn__fold_square>(d, x, &y, 0, (const float *)m.data, nn__end_of(id == NN_OP_std ? NN__END_SQRT : NN__END_SCALE, scale, NULL, 0));
     case NN_OP_logsumexp:
         nn__fold<nn__fold_max>(d, x, &m, 0, NULL, nn__end_of(NN__END_FINITE, 1, NULL, 0));
@@ -1287,6 +1308,10 @@ static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
     return nn__fold<nn__fold_normp>(d, x, &y, p, NULL, nn__end_of(NN__END_POW, 1 / p, NULL, 0));
 }
 // dx (+)= df(x, a, b), a and b being numbers per result
+#ifdef __CUDACC__
+#pragma nv_diagnostic push
+#pragma nv_diag_suppress 550         // formulas do not read all of x, a, b
+#endif
 #define NN__CUDA_SLOPE(name, formula) \
     struct nn__slope_##name { enum { IN = 3, OUT = 1 }; NN__FN at(const float *in, float *out, float p, float) \
         { float x = in[0], a = in[1], b = in[2]; (void)x; (void)a; (void)b; (void)p; out[0] = formula; } };
@@ -1300,6 +1325,9 @@ NN__CUDA_SLOPE(logsumexp, b * (x == a ? 1.0f : nn__exp(x - a)))
 NN__CUDA_SLOPE(norm1,     x > 0 ? b : x < 0 ? -b : 0.0f * b)
 NN__CUDA_SLOPE(norm2,     a == 0 ? 0.0f : b * (x / a))
 NN__CUDA_SLOPE(normp,     a == 0 ? 0.0f : (x > 0 ? b : x < 0 ? -b : 0.0f) * (x == 0 ? 1.0f : nn__pow(fabsf(x) / a, p - 1.0f)))
+#ifdef __CUDACC__
+#pragma nv_diagnostic pop
+#endif
 struct nn__f_std_share { enum { IN = 2, OUT = 1 }; NN__FN at(const float *in, float *out, float, float) { out[0] = in[0] == 0 ? 0.0f : in[1] / in[0]; } };     // y, dy
 struct nn__f_prod_share { enum { IN = 3, OUT = 2 }; NN__FN at(const float *in, float *out, float, float)     // product of what is not 0, zeros, dy
     { out[0] = in[1] == 0 ? in[2] * in[0] : 0.0f; out[1] = in[1] == 1 ? in[2] * in[0] : 0.0f; } };
@@ -2237,6 +2265,7 @@ template <int MMA> NN__DEV unsigned nn__word(float a, float b)
 template <int MMA, int B> struct nn__tile {
     enum { HALF = MMA >= NN_CUDA_BF16, P = MMA ? 16 : 8, ROWS = HALF ? 8 : P, LINE = B + (MMA ? 8 : 4), PASSES = P / 8, WORDS = ROWS * LINE };
     static __device__ __forceinline__ int at(int q, int i) { return q * LINE + (MMA && (q & 4) ? i ^ 20 : i); }
+    static __device__ __forceinline__ int row(int i) { return (i & 3) * (B / 4 + 2) + (i >> 2); }      // in the table of rows: fours, or neighbours, meet in no bank
 };
 
 // Eight terms a pass, four numbers of them a thread: i and p of number s of pass e.
@@ -2250,7 +2279,7 @@ NN__UNROLL
         for (int e = 0; e < T::PASSES; e++) {
             int i = ALONG == NN__ALONG_P ? t >> 1 : 4 * (t % (B / 4));
             int p = ALONG == NN__ALONG_P ? 4 * (t & 1) + 8 * e : T::HALF ? 2 * (t / (B / 4)) + e : t / (B / 4) + 8 * e;
-            int4 a = rows[i], b = terms[p];
+            int4 a = rows[T::row(i)], b = terms[p];
             float4 v = make_float4(0, 0, 0, 0);
             if (a.z + b.z >= 0) v = *(const float4 *)(at + nn__offset(a) + nn__offset(b));
             r[e][0] = v.x; r[e][1] = v.y; r[e][2] = v.z; r[e][3] = v.w;
@@ -2263,7 +2292,7 @@ NN__UNROLL
         for (int s = 0; s < 4; s++) {
             int i = ALONG == NN__ALONG_P ? (t >> 3) + s * (B / 4) : t % B;
             int p = ALONG == NN__ALONG_P ? (T::HALF ? 2 * (t & 7) + e : (t & 7) + 8 * e) : T::HALF ? 8 * e + 4 * (s >> 1) + 2 * (t / B) + (s & 1) : t / B + 2 * s + 8 * e;
-            int4 a = rows[i], b = terms[p];
+            int4 a = rows[T::row(i)], b = terms[p];
             r[e][s] = (unsigned)(a.z + b.z) < (unsigned)f.h && (unsigned)(a.w + b.w) < (unsigned)f.w ? at[nn__offset(a) + nn__offset(b)] : 0.0f;
         }
 }
@@ -2358,12 +2387,12 @@ NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, i
     if (o.relu) sum = sum < 0 ? 0 : sum;
     return o.add ? old + sum : sum;
 }
-template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, const int64_t *column, const float *sum)     // W neighbours
+template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, const int64_t *column, int64_t first, const float *sum)    // W neighbours
 {
     if (i >= g.m) return;
     float *row = o.y + i * o.ys, v[W];
     if (o.four && j + W <= o.n) {
-        float *at = row + column[0];
+        float *at = row + first;
 NN__UNROLL
         for (int s = 0; s < W; s++) v[s] = 0;
         if (o.add) { if (W == 4) *(float4 *)v = *(const float4 *)at; else *(float2 *)v = *(const float2 *)at; }
@@ -2383,7 +2412,7 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF3
     typedef nn__own<MMA, B> O;
     NN_SHARED(uint4, as, [2][T::WORDS / 4]);
     NN_SHARED(uint4, bs, [2][T::WORDS / 4]);
-    NN_SHARED(int4, rows, [2][B]);
+    NN_SHARED(int4, rows, [2][B + 8]);
     NN_SHARED(int4, terms, [2][2][T::P]);
     NN_SHARED(int64_t, column, [B]);
     const int t = (int)threadIdx.x;
@@ -2404,8 +2433,8 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF3
 NN__UNROLL
     for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
 
-    if (t < B) { rows[0][t] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + t : nn__offset(nn__point(s.column, j0 + t, s.column.count)); }
-    else rows[1][t - B] = nn__point(s.b.i, j0 + t - B, s.b.i.count);
+    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + t : nn__offset(nn__point(s.column, j0 + t, s.column.count)); }
+    else rows[1][T::row(t - B)] = nn__point(s.b.i, j0 + t - B, s.b.i.count);
     if (t < 2 * T::P) for (int k = 0; k < 2; k++) {
         const int f = t / T::P, p = t % T::P;
         terms[k][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + k * T::P + p, end);
@@ -2440,21 +2469,22 @@ NN__UNROLL
     if (MMA) {
         const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
 NN__UNROLL
-        for (int u = 0; u < O::RI; u++)
+        for (int v = 0; v < O::RJ; v++) {
+            const int64_t first = column[c + 8 * v];
 NN__UNROLL
-            for (int v = 0; v < O::RJ; v++)
-NN__UNROLL
-                for (int h = 0; h < 2; h++) nn__put<2>(g, o, i0 + r + 16 * u + 8 * h, j0 + c + 8 * v, column + c + 8 * v, sum + 4 * (u * O::RJ + v) + 2 * h);
+            for (int u = 0; u < 2 * O::RI; u++)
+                nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1));
+        }
         return;
     }
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
 NN__UNROLL
-    for (int i = 0; i < 4 * O::RI; i++)
+    for (int v = 0; v < O::RJ; v++) {
+        const int c = v * (B / O::RJ) + 4 * tx;
+        const int64_t first = column[c];
 NN__UNROLL
-        for (int v = 0; v < O::RJ; v++) {
-            const int r = i / 4 * (B / O::RI) + 4 * ty + i % 4, c = v * (B / O::RJ) + 4 * tx;
-            nn__put<4>(g, o, i0 + r, j0 + c, column + c, sum + i * 4 * O::RJ + 4 * v);
-        }
+        for (int i = 0; i < 4 * O::RI; i++) nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, j0 + c, column + c, first, sum + i * 4 * O::RJ + 4 * v);
+    }
 }
 static __global__ void nn__k_parts(const nn__product g, int64_t count)       // y = the sum of its parts
 {
@@ -2816,6 +2846,111 @@ typedef struct nn__matrices {
     const float *bias;                                   // of columns
     int      add, relu;
 } nn__matrices;
+// ---- cuBLASLt, opened at run time when the first large product is wanted; a product of the same sizes finds its plan again ----
+#if defined(NN_CUDA_EMU) || defined(_WIN32)
+static int nn__lt_multiply(nn__cuda *, const nn__matrices *) { return 0; }
+#else
+#ifndef NN__LT_LEAST
+#define NN__LT_LEAST 1.3e8           // multiply-adds from which it is asked: 512 cubed
+#endif
+enum { NN__LT_PLANS = 64, NN__LT_BYTES = 32 << 20 };
+typedef struct nn__lt_found { uint64_t algo[8]; size_t bytes; int status; float waves; int reserved[4]; } nn__lt_found;        // cublasLtMatmulHeuristicResult_t
+typedef struct nn__lt_key { int64_t m, n, k, la, lb, ly, sa, sb, sy, count; int ta, tb, compute, epilogue; } nn__lt_key;
+typedef struct nn__lt_plan { nn__lt_key key; void *desc, *a, *b, *y; nn__lt_found found; int usable; } nn__lt_plan;
+#define NN__LT_CALLS(X) \
+    X(int, Create, (void **handle)) X(int, Destroy, (void *handle)) \
+    X(int, MatmulDescCreate, (void **desc, int compute, int type)) X(int, MatmulDescSetAttribute, (void *desc, int which, const void *value, size_t bytes)) \
+    X(int, MatrixLayoutCreate, (void **layout, int type, uint64_t rows, uint64_t columns, int64_t ld)) \
+    X(int, MatrixLayoutSetAttribute, (void *layout, int which, const void *value, size_t bytes)) \
+    X(int, MatmulPreferenceCreate, (void **preference)) X(int, MatmulPreferenceDestroy, (void *preference)) \
+    X(int, MatmulPreferenceSetAttribute, (void *preference, int which, const void *value, size_t bytes)) \
+    X(int, MatmulAlgoGetHeuristic, (void *handle, void *desc, void *a, void *b, void *c, void *y, void *preference, int wanted, nn__lt_found *found, int *count)) \
+    X(int, Matmul, (void *handle, void *desc, const void *alpha, const void *a, void *la, const void *b, void *lb, const void *beta, const void *c, void *lc, \
+                    void *y, void *ly, const void *algo, void *room, size_t bytes, cudaStream_t stream))
+#define NN__LT_MEMBER(type, name, arguments) type (*name) arguments;
+static struct nn__lt { int state; void *handle[NN__CUDA_DEVICES]; NN__LT_CALLS(NN__LT_MEMBER) nn__lt_plan plan[NN__CUDA_DEVICES][NN__LT_PLANS]; int plans[NN__CUDA_DEVICES]; } nn__lt;
+static int nn__lt_open(const nn__cuda *d)                // state: 0 not tried, 1 there, -1 not there
+{
+    static const char *const names[] = { "libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so" };
+    void *library = NULL;
+    size_t i;
+    if (!nn__lt.state) {
+        nn__lt.state = 1;
+        for (i = 0; i < 3 && !library; i++) library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+        if (!library) nn__lt.state = -1;
+#define NN__LT_FIND(type, name, arguments) if (library && !(*(void **)&nn__lt.name = dlsym(library, "cublasLt" #name))) nn__lt.state = -1;
+        NN__LT_CALLS(NN__LT_FIND)
+#undef NN__LT_FIND
+    }
+    if (nn__lt.state < 0 || nn__lt.handle[d->device]) return nn__lt.state > 0;
+    if (nn__lt.Create(&nn__lt.handle[d->device])) { nn__lt.handle[d->device] = NULL; nn__lt.state = -1; }
+    return nn__lt.state > 0;
+}
+static void nn__lt_layout(void **to, int64_t rows, int64_t columns, int64_t ld, int64_t stride, int64_t count)
+{
+    int n = (int)count;
+    if (nn__lt.MatrixLayoutCreate(to, 0, (uint64_t)rows, (uint64_t)columns, ld)) { *to = NULL; return; }
+    nn__lt.MatrixLayoutSetAttribute(*to, 5, &n, sizeof n);
+    nn__lt.MatrixLayoutSetAttribute(*to, 6, &stride, sizeof stride);
+}
+static nn__lt_plan *nn__lt_plan_of(const nn__cuda *d, const nn__lt_key *key)         // NULL: it has none
+{
+    nn__lt_plan *p = nn__lt.plan[d->device];
+    size_t room = NN__LT_BYTES;
+    unsigned aligned = 16;
+    void *preference = NULL;
+    int i, n = nn__lt.plans[d->device], count = 0;
+    for (i = 0; i < n; i++) if (!memcmp(&p[i].key, key, sizeof *key)) return p[i].usable ? &p[i] : NULL;
+    if (n == NN__LT_PLANS) return NULL;
+    p += n;
+    nn__lt.plans[d->device]++;
+    memset(p, 0, sizeof *p);
+    p->key = *key;
+    // it thinks in columns: y' (n, m) = b' a'
+    if (nn__lt.MatmulDescCreate(&p->desc, key->compute, 0)) return NULL;
+    nn__lt.MatmulDescSetAttribute(p->desc, 3, &key->tb, sizeof key->tb);
+    nn__lt.MatmulDescSetAttribute(p->desc, 4, &key->ta, sizeof key->ta);
+    nn__lt.MatmulDescSetAttribute(p->desc, 7, &key->epilogue, sizeof key->epilogue);
+    nn__lt_layout(&p->b, key->tb ? key->k : key->n, key->tb ? key->n : key->k, key->lb, key->sb, key->count);
+    nn__lt_layout(&p->a, key->ta ? key->m : key->k, key->ta ? key->k : key->m, key->la, key->sa, key->count);
+    nn__lt_layout(&p->y, key->n, key->m, key->ly, key->sy, key->count);
+    if (!p->a || !p->b || !p->y || nn__lt.MatmulPreferenceCreate(&preference)) return NULL;
+    nn__lt.MatmulPreferenceSetAttribute(preference, 1, &room, sizeof room);
+    for (i = 5; i <= 8; i++) nn__lt.MatmulPreferenceSetAttribute(preference, i, &aligned, sizeof aligned);
+    p->usable = !nn__lt.MatmulAlgoGetHeuristic(nn__lt.handle[d->device], p->desc, p->b, p->a, p->y, p->y, preference, 1, &p->found, &count) && count > 0 && !p->found.status;
+    nn__lt.MatmulPreferenceDestroy(preference);
+    return p->usable ? p : NULL;
+}
+static int nn__lt_multiply(nn__cuda *d, const nn__matrices *m)       // 1: launched
+{
+    static const int compute[4] = { 68, 77, 75, 74 };    // CUBLAS_COMPUTE_32F, its fast forms
+    const float one = 1, beta = m->add ? 1.0f : 0.0f;
+    nn__lt_key key;
+    nn__lt_plan *p;
+    void *room;
+    if (d->own_products || (double)m->m * (double)m->n * (double)m->k < NN__LT_LEAST || m->yj != 1 || m->fold[0] != 1 || m->fold[1] != 1 || m->outer.ndim > 1 || m->outer.count > 65535) return 0;
+    memset(&key, 0, sizeof key);
+    key.m = m->m; key.n = m->n; key.k = m->k; key.count = m->outer.count; key.ly = m->yi;
+    key.ta = m->ap != 1; key.la = key.ta ? m->ap : m->ai;
+    key.tb = m->bj != 1; key.lb = key.tb ? m->bj : m->bp;
+    if (m->outer.ndim) { key.sa = m->outer.stride[0][0]; key.sb = m->outer.stride[1][0]; key.sy = m->outer.stride[2][0]; }
+    key.compute = compute[d->precision];
+    key.epilogue = m->bias ? (m->relu ? 6 : 4) : m->relu ? 2 : 1;
+    if ((key.ta && m->ai != 1) || (key.tb && m->bp != 1) || ((key.la | key.lb | key.ly | key.sa | key.sb | key.sy) & 3) ||
+        key.la < (key.ta ? key.m : key.k) || key.lb < (key.tb ? key.k : key.n) || key.ly < key.n ||
+        (((uintptr_t)m->a | (uintptr_t)m->b | (uintptr_t)m->y | (uintptr_t)m->bias) & 15)) return 0;
+    if (!nn__lt_open(d) || !(p = nn__lt_plan_of(d, &key))) return 0;
+    room = p->found.bytes ? nn__cuda_scratch(d, p->found.bytes) : NULL;
+    if (p->found.bytes && !room) return 1;
+    if (m->bias) nn__lt.MatmulDescSetAttribute(p->desc, 8, &m->bias, sizeof m->bias);
+    if (nn__lt.Matmul(nn__lt.handle[d->device], p->desc, &one, m->b, p->b, m->a, p->a, &beta, m->y, p->y, m->y, p->y, &p->found.algo, room, p->found.bytes, d->stream)) {
+        p->usable = 0;
+        return 0;
+    }
+    nn__cuda_launched(d, "cublasLtMatmul", __LINE__);
+    return 1;
+}
+#endif
 static int nn__multiply(nn__cuda *d, nn__matrices m, const nn__weights *w, int type)
 {
     nn__product g;
@@ -2825,7 +2960,7 @@ static int nn__multiply(nn__cuda *d, nn__matrices m, const nn__weights *w, int t
     memset(&g, 0, sizeof g);
     if (!m.m || !m.n || !m.outer.count) return 1;
     if (!swap && !w && m.n <= 8 && m.m > 8) swap = 1;    // thin the other way
-    if (swap) {
+    if (swap) {                      // y' = b' a'
         const float *f = m.a; m.a = m.b; m.b = f;
         int64_t t = m.m, i; m.m = m.n; m.n = t;
         t = m.ai; m.ai = m.bj; m.bj = t;
@@ -2834,6 +2969,7 @@ static int nn__multiply(nn__cuda *d, nn__matrices m, const nn__weights *w, int t
         for (i = 0; i < 2; i++) { t = m.afold[i]; m.afold[i] = m.bfold[i]; m.bfold[i] = t; }
         for (i = 0; i < m.outer.ndim; i++) { t = m.outer.stride[0][i]; m.outer.stride[0][i] = m.outer.stride[1][i]; m.outer.stride[1][i] = t; }
     }
+    if (!w && (!swap || !m.bias) && nn__lt_multiply(d, &m)) return 1;
     s->a.at = m.a; s->b.at = m.b; s->y = m.y;
     s->a.h = s->a.w = s->b.h = s->b.w = 1;
     s->a.i = nn__line(m.m, m.ai); s->b.i = nn__line(m.n, m.bj); s->column = nn__line(m.n, m.yj);
@@ -5509,9 +5645,10 @@ static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c)
     nn__cuda_flush_now(d);
     return 1;
 }
-static int nn__cuda_double(const nn_call *c)             // there are no kernels for 64-bit floats
+static int nn__cuda_double(const nn_call *c)             // 64-bit floats are moved, not computed with
 {
     int i;
+    if (c->op->id == NN_OP_cast || c->op->id == NN_OP_copy) return 0;
     for (i = 0; i < c->nin; i++)  if (c->in[i].data && c->in[i].dtype == NN_F64) return 1;
     for (i = 0; i < c->nout; i++) if (c->out[i].dtype == NN_F64) return 1;
     return c->pass == NN_BACKWARD && c->nin && c->din[0].data && c->din[0].dtype == NN_F64;
@@ -5540,6 +5677,7 @@ extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
 {
     int known = device >= 0 && device < NN__CUDA_DEVICES, precision = desc ? (int)desc->precision : 0;
     nn__cuda *d = &nn__cuda_states[known ? device : NN__CUDA_DEVICES - 1][precision & 3];
+    d->own_products = desc && desc->own_products;
     if (d->backend.self) return &d->backend;
     nn__cuda_fill_table();
     d->device = known ? device : 0x7fffffff;
@@ -5560,6 +5698,7 @@ extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
     return &d->backend;
 }
 extern "C" const nn_backend *nn_cuda(int device) { return nn_cuda_with(device, NULL); }
+extern "C" const nn_backend *nn_cuda_default(void) { return nn_cuda_available() ? nn_cuda(0) : NULL; }
 
 extern "C" void nn_cuda_report(const nn_backend *backend)
 {
