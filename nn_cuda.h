@@ -4494,7 +4494,7 @@ static int nn__cuda_rows(nn__cuda *d, const nn_call *c)
 }
 // Backward takes NN__SORT numbers of the index at a time, in order: each finds its place among them (those before it that are not larger,
 // those behind it that are smaller), so equal ones stand together in their old order, and a warp adds up a run of them.
-enum { NN__SORT = 16384 };
+enum { NN__SORT = 8192 };
 static __global__ void __launch_bounds__(256) nn__k_rows_sort(nn__index index, int64_t from, int n, int64_t count, int *key, int *place)
 {
     NN_SHARED(int, keys, [1024]);
@@ -5079,9 +5079,9 @@ static nn__att nn__att_of(const nn_call *c)
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
     do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
-static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0. FP16 would overflow where BF16 does not: TF32 has its digits
+static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0; of a single key P is 1, exactly. FP16 would overflow where BF16 does not: TF32 has its digits
 {
-    return d->arch < 80 || a->d > 128 || a->dv > 128 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
+    return d->arch < 80 || a->d > 128 || a->dv > 128 || a->tk < 2 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
 }
 template <int D, int MMA, int WARPS> static int nn__attend_cores(nn__cuda *d, const nn__att &a, const nn__att_back &g, int want_q, int want_k)
 {
@@ -5361,53 +5361,16 @@ static __global__ void __launch_bounds__(256) nn__k_rnn_project_back(nn__rnn o, 
         if (step < n) nn__rnn_cell_back(o, b, j, n, step, acc[i][0]);
     }
 }
-// Y (N, K) (+)= sum over rows of A (rows, N)^T B (rows, K): blocks of 64 x 64, blockIdx.z a share of the rows; then the shares are added.
-static __global__ void __launch_bounds__(256) nn__k_outer_sums(int64_t rows, int64_t per, int64_t N, int64_t K, const float *a, const float *b, float *part)
+static void nn__outer_sum(nn__cuda *d, int64_t rows, const float *a, const float *b, const nn_view *y, int add)      // y (n, k) (+)= sum over rows of a (rows, n)^T b (rows, k)
 {
-    NN_SHARED(float, as, [16][68]);
-    NN_SHARED(float, bs, [16][68]);
-    int64_t n0 = (int64_t)blockIdx.y * 64, k0 = (int64_t)blockIdx.x * 64, from = blockIdx.z * per, end = from + per < rows ? from + per : rows;
-    int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
-    float acc[4][4] = {{0}};
-    for (; from < end; from += 16) {
-        for (int i = threadIdx.x; i < 16 * 64; i += 256) {
-            int64_t r = from + i / 64, n = n0 + i % 64, k = k0 + i % 64;
-            as[i / 64][i % 64] = r < end && n < N ? a[r * N + n] : 0.0f;
-            bs[i / 64][i % 64] = r < end && k < K ? b[r * K + k] : 0.0f;
-        }
-        __syncthreads();
-        for (int r = 0; r < 16; r++) {
-            nn__quad u = nn__load_quad(&as[r][4 * ty]), v = nn__load_quad(&bs[r][4 * tx]);
-            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < 4; j++) acc[i][j] += u.v[i] * v.v[j];
-        }
-        __syncthreads();
-    }
-    for (int i = 0; i < 4; i++) {
-        nn__quad q;
-        for (int j = 0; j < 4; j++) q.v[j] = acc[i][j];
-        if (n0 + 4 * ty + i < N && k0 + 4 * tx < K) nn__near4_put(part + (blockIdx.z * N + n0 + 4 * ty + i) * K, k0 + 4 * tx, K, q, 0);
-    }
-}
-static __global__ void nn__k_outer_give(int64_t N, int64_t K, int64_t shares, const float *part, float *y, int64_t yn, int64_t yk, int add)
-{
-    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, at = i / K * yn + i % K * yk;
-    float sum = 0;
-    if (i >= N * K) return;
-    for (int64_t s = 0; s < shares; s++) sum += part[s * N * K + i];
-    y[at] = add ? y[at] + sum : sum;
-}
-static void nn__outer_sum(nn__cuda *d, int64_t rows, const float *a, const float *b, const nn_view *y, int add)
-{
-    int64_t N = y->shape[0], K = y->shape[1], tiles = ((N + 63) / 64) * ((K + 63) / 64), shares, per;
-    float *part;
-    if (!N || !K) return;
-    shares = tiles < 128 ? 128 / tiles : 1;
-    if (shares > (rows + 255) / 256) shares = rows > 0 ? (rows + 255) / 256 : 1;
-    per = ((rows + shares - 1) / shares + 15) / 16 * 16;
-    part = (float *)nn__cuda_scratch(d, (size_t)(shares * N * K) * sizeof *part);
-    if (!part) return;
-    NN__LAUNCH(d, nn__k_outer_sums, dim3(NN__BLOCKS(K, 64), NN__BLOCKS(N, 64), (unsigned)shares), 256, 0, rows, per, N, K, a, b, part);
-    NN__LAUNCH(d, nn__k_outer_give, NN__BLOCKS(N * K, 256), 256, 0, N, K, shares, (const float *)part, (float *)y->data, y->stride[0], y->stride[1], add);
+    nn__matrices g;
+    memset(&g, 0, sizeof g);
+    g.outer.count = g.fold[0] = g.fold[1] = 1;
+    g.a = a; g.b = b; g.y = (float *)y->data;
+    g.m = y->shape[0]; g.n = y->shape[1]; g.k = rows;
+    g.ai = 1; g.ap = g.m; g.bp = g.n; g.bj = 1; g.yi = y->stride[0]; g.yj = y->stride[1];
+    g.add = add;
+    if (!nn__multiply(d, g, NULL, NN_F32)) nn__cuda_check(d, cudaErrorInvalidValue, "a product that is too large", __LINE__);
 }
 static nn__rnn nn__rnn_of(const nn_call *c)
 {
