@@ -1288,6 +1288,12 @@ struct nn_backend {
     int       (*sync)    (void *self);
     int       (*open)    (void *self, nn_context *nn);   // may be NULL. nn_new calls it first; 0 after nn_fail: the context is left with the CPU
     void      (*close)   (void *self, nn_context *nn);   // may be NULL. nn_free calls it last, after an open that returned 1
+    // Training steps as fixed programs (nn_step_plan) become lists of calls that run as one. All four, or NULL.
+    int       (*record)  (void *self);                   // from now on `run` writes calls down instead, until:
+    void     *(*recorded)(void *self);                   // the list; NULL: one of them cannot be in a list
+    int       (*repeat)  (void *self, void *list, const nn_call *const *varying, int count);     // run it. varying: its updates and random calls,
+                                     // in order, as they are now: parameters, step. 0: it cannot with these; nothing ran
+    void      (*forget)  (void *self, void *list);
 };
 #ifdef NN_DEFAULT_BACKEND
 const nn_backend *NN_DEFAULT_BACKEND(void);
@@ -14433,7 +14439,7 @@ NN_API void nn_plan_print(const nn_plan *p)
 // What a callback of the user decides by itself is not seen here; what it reads or writes by itself (nn_item, nn_data, nn_from) is, and refused.
 // =============================================================================================
 enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_OPTIMIZERS = 4,
-       NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
+       NN__STEP_LISTS = 4, NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
 
 typedef struct nn__step_call {
     nn_exec       exec;
@@ -14472,6 +14478,9 @@ struct nn_step_plan {
     size_t            bytes, scratch, usual;             // of the memory of a step; where in it scratch begins; what a usual step used at its end
     char             *base[NN__STEP_BASES];              // where views point now
     nn_tensor         loss, scores;  // as nn_backward would have left them
+    struct nn__step_list { int from, to; void *list; } list[NN__STEP_LISTS];       // a device's lists of calls from .. to - 1; NULL: it has none
+    int               lists, still;  // still: the views have not moved for so many steps
+    const nn_call   **varying;
 };
 
 // ---- trace --------------------------------------------------------------------------------------------
@@ -14568,7 +14577,7 @@ static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v,
     }
     else if (nn__inside(&t->x, p)) { ref.base = NN__STEP_X; ref.at = p - (const char *)t->x.data; }
     else if (nn__inside(&t->y, p)) { ref.base = NN__STEP_Y; ref.at = p - (const char *)t->y.data; }
-    else if (nn__in_blocks(&nn->step_arena, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
+    else if (nn__in_blocks(nn->data_step, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
     else return;
     if (writes && ref.base != NN__STEP_MEMORY) { nn__trace_refuse(nn, "it writes into x or y"); return; }
     ok = nn__trace_grow(nn, &list, &t->ref_room, t->refs, sizeof *t->ref);
@@ -14690,6 +14699,7 @@ static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)    
     k->random = (c->op->flags & NN_OP_RANDOM) != 0;
     c->phases = 1;
     c->tasks[0] = 1;
+    if (nn->backend != &nn->cpu) return;
     if (c->op->plan) c->op->plan(c);
     k->slots = nn__slots_of(nn, c);
     bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);
@@ -14727,12 +14737,23 @@ static int nn__step_build(nn_step_plan *p)               // the trace becomes th
     for (i = 0; i < t->refs; i++) nn__step_point(p, &t->ref[i]);
     for (i = 0; i < t->calls; i++) nn__step_cut(p, &t->call[i], &scratch);
     p->bytes = p->scratch + scratch;
-    return 1;
+    if (nn->backend == &nn->cpu) return 1;
+    p->varying = (const nn_call **)nn__raw_alloc(nn, (size_t)(t->calls + 1) * sizeof *p->varying);
+    return p->varying != NULL;
 }
 
 // ---- recording a step -----------------------------------------------------------------------------------
+static void nn__step_drop_lists(nn_step_plan *p)
+{
+    int i;
+    for (i = 0; i < p->lists; i++) if (p->list[i].list) p->nn->backend->forget(p->nn->backend->self, p->list[i].list);
+    p->lists = p->still = 0;
+}
 static void nn__step_forget(nn_step_plan *p)
 {
+    nn__step_drop_lists(p);
+    nn__raw_free(p->nn, p->varying);
+    p->varying = NULL;
     if (p->nn->trace == &p->now) p->nn->trace = NULL;
     nn__trace_free(p->nn, &p->now);
     nn__trace_free(p->nn, &p->trace);
@@ -14762,7 +14783,8 @@ static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor 
     nn_context *nn = p->nn;
     nn__trace *t = &p->now;
     const char *low, *high, *l, *h;
-    if (nn->buffer || nn->backend != &nn->cpu || nn->measuring) { p->why = "plans of steps need the CPU and the heap"; return 0; }
+    if (nn->buffer || nn->measuring) { p->why = "plans of steps need the heap"; return 0; }
+    if (nn->backend != &nn->cpu && !nn->backend->record) { p->why = "the backend cannot repeat a list of calls"; return 0; }
     if (p->tries == NN__STEP_TRIES || nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
     if (p->tries && !nn__step_fits(p, x, y)) return 0;   // a batch of another size in between
     nn__trace_free(nn, t);
@@ -14820,7 +14842,7 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     p->changes = nn->changes;
     p->why = p->tries == NN__STEP_TRIES ? "no two steps made the same calls" : "only one step was recorded yet";
     if (!same) return;
-    p->usual = nn->step_arena.used;
+    p->usual = nn->data_step->used;
     nn__step_result(&p->loss, loss);
     nn__step_result(&p->scores, scores);
     if (nn__step_build(p)) p->why = NULL;
@@ -14847,19 +14869,21 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
     int i, from;
     nn_begin(nn, NN_TRAIN);
     if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
-    nn->step_extra = nn__round_up(p->bytes);             // what nn_fit does in the middle of a step was counted when it was recorded
-    memory = (char *)nn__arena_alloc(&nn->step_arena, p->bytes, 1);
+    if (nn->data_step == &nn->step_arena) nn->step_extra = nn__round_up(p->bytes);         // what nn_fit does in the middle of a step was counted when it was recorded
+    memory = (char *)nn__arena_alloc(nn->data_step, p->bytes, 1);
     if (!memory) return 0;
     from = memory == p->base[NN__STEP_MEMORY] ? p->moving : p->trace.refs;
     if (from > p->moving || x->data != p->base[NN__STEP_X] || (y && y->data != p->base[NN__STEP_Y])) {
         p->base[NN__STEP_X] = (char *)x->data;
         p->base[NN__STEP_Y] = y ? (char *)y->data : NULL;
         p->base[NN__STEP_MEMORY] = memory;
+        nn__step_drop_lists(p);
         for (i = 0; i < from; i++) nn__step_point(p, &p->trace.ref[i]);
         for (i = 0; i < p->trace.calls; i++) p->trace.call[i].c.shared = memory + p->scratch;
     }
     p->loss.step = p->scores.step = nn->step;
     p->at = 0;
+    p->still++;
     for (i = 0; i < p->trace.counts; i++) p->trace.counted[i]->steps++;
     return 1;
 }
@@ -14867,9 +14891,9 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
 static void nn__step_exec(nn_context *nn, nn__step_call *k)
 {
     nn_call *c = &k->c;
-    char *scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
+    char *scratch;
     nn__job j;
-    if (nn->profile && nn->profile->on) {
+    if (nn->backend != &nn->cpu || (nn->profile && nn->profile->on)) {
         nn_call again = *c;
         again.phases = 1;
         again.tasks[0] = 1;
@@ -14878,6 +14902,7 @@ static void nn__step_exec(nn_context *nn, nn__step_call *k)
         nn__run(nn, &again);
         return;
     }
+    scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
     if (k->slots == 1) { nn__run_alone(c, k->exec, scratch); return; }
     j.c = c; j.exec = k->exec; j.slots = k->slots; j.scratch = scratch;
     for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
@@ -14894,17 +14919,43 @@ static void nn__step_update(nn__step_call *k, const nn__step_call *before)
     memcpy(k->params, &u, sizeof u);
 }
 
+// On a device: calls p->at .. to - 1 as one list, which is written down when they run where they ran before. 0: one by one, please.
+static int nn__step_listed(nn_step_plan *p, int to, int varying)
+{
+    nn_context *nn = p->nn;
+    const nn_backend *b = nn->backend;
+    struct nn__step_list *l = p->list;
+    int i, known = 0;
+    if (b == &nn->cpu || !b->record || (nn->profile && nn->profile->on) || p->still < 2) return 0;
+    for (i = 0; i < p->lists && !known; i++) if (p->list[i].from == p->at && p->list[i].to == to) { l = &p->list[i]; known = 1; }
+    if (!known) {
+        if (p->lists == NN__STEP_LISTS || !b->record(b->self)) return 0;
+        l = &p->list[p->lists++];
+        l->from = p->at;
+        l->to = to;
+        for (i = p->at; i < to; i++) b->run(b->self, &p->trace.call[i].c);
+        l->list = b->recorded(b->self);
+    }
+    if (!l->list) return 0;
+    if (b->repeat(b->self, l->list, p->varying, varying)) return 1;
+    b->forget(b->self, l->list);     // it does not fit any more, and will not be tried again
+    l->list = NULL;
+    return 0;
+}
 static void nn__step_run(nn_step_plan *p, int to)        // the calls before number `to` that have not run yet
 {
     nn_context *nn = p->nn;
     const nn__step_call *update = NULL;
     nn__fpenv env = nn__fp_enter();
-    for (; p->at < to; p->at++) {
-        nn__step_call *k = &p->trace.call[p->at];
+    int i, varying = 0;
+    for (i = p->at; i < to; i++) {
+        nn__step_call *k = &p->trace.call[i];
         if (k->opt) { nn__step_update(k, update); update = k; }
         if (k->random) { k->c.step = nn->random_step; k->c.seed = nn->seed; }
-        nn__step_exec(nn, k);
+        if (p->varying && (k->opt || k->random)) p->varying[varying++] = &k->c;
     }
+    if (to > p->at && nn__step_listed(p, to, varying)) p->at = to;
+    for (; p->at < to; p->at++) nn__step_exec(nn, &p->trace.call[p->at]);
     nn__fp_leave(env);
 }
 static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
@@ -14917,7 +14968,7 @@ static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at
 static void nn__step_to_end(nn_step_plan *p)
 {
     nn__step_run(p, p->trace.calls);
-    p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
+    if (p->nn->data_step == &p->nn->step_arena) p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
 }
 
 // ---- the public functions -------------------------------------------------------------------------------
