@@ -2335,7 +2335,7 @@ typedef struct nn__product {
     int64_t  m, n, ys, per;          // n: the largest number of columns; ys: from row to row of y; per: terms in one part
     nn__lay  outer;                  // batch entries or groups: strides of a, b, y
     const float *bias;
-    int64_t  bi, bj, bz;             // its strides: by row, column, batch entry
+    int64_t  bi, bj, bz;             // its strides: by row, by column (1 and 0 or 0 and 1), by batch entry
     float   *part;                   // (entry, side, part, m, n) if parts > 1
 } nn__product;
 
@@ -2355,7 +2355,7 @@ NN__DEV int4 nn__point(const nn__points &s, int64_t i, int64_t end)          // 
     r.z = s.y0 + (int)y * s.py; r.w = s.x0 + (int)x * s.px;
     return r;
 }
-NN__DEV int64_t nn__offset(int4 p) { return (int64_t)p.y << 32 | (unsigned)p.x; }
+NN__DEV int64_t nn__offset(int4 p) { return (int64_t)((uint64_t)(unsigned)p.y << 32 | (unsigned)p.x); }
 
 // Tensor cores take words: a number rounded to TF32, or two halves, neighbours in p. Then all of them work on the same tile.
 enum { NN__ALONG_P, NN__ALONG_I };   // in which direction neighbouring lanes read a factor
@@ -2476,7 +2476,7 @@ NN__UNROLL
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
 NN__UNROLL
     for (int q = 0; q < T::ROWS; q++) {
-        float x[O::RI * 4], y[O::RJ * 4];
+        __align__(16) float x[O::RI * 4], y[O::RJ * 4];
 NN__UNROLL
         for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
 NN__UNROLL
@@ -2507,26 +2507,38 @@ NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, i
     if (o.relu) sum = sum < 0 ? 0 : sum;
     return o.add ? old + sum : sum;
 }
-template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, const int64_t *column, int64_t first, const float *sum)    // W neighbours
+// W results of a row, columns j, j + step ... of which `extra` is the bias
+template <int W> NN__DEV void nn__column_bias(const nn__product &g, const nn__target &o, int64_t j, int step, float *extra)
+{
+NN__UNROLL
+    for (int s = 0; s < W; s++) extra[s] = o.bias && g.bj && j + s * step < o.n ? o.bias[j + s * step] : 0;
+}
+template <int W>
+NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, int step, const int64_t *column, int64_t first, const float *sum, const float *extra)
 {
     if (i >= g.m) return;
-    float *row = o.y + i * o.ys, v[W];
-    if (o.four && j + W <= o.n) {
+    float *row = o.y + i * o.ys;
+    __align__(16) float v[W];
+    const float bias = o.bias && g.bi ? o.bias[i] : 0;
+NN__UNROLL
+    for (int s = 0; s < W; s++) { v[s] = sum[s] + (extra[s] + bias); if (o.relu) v[s] = v[s] < 0 ? 0 : v[s]; }
+    if (o.four && step == 1 && j + W <= o.n) {
         float *at = row + first;
+        __align__(16) float old[W];
+        if (o.add) {
+            if (W == 4) *(float4 *)old = *(const float4 *)at; else *(float2 *)old = *(const float2 *)at;
 NN__UNROLL
-        for (int s = 0; s < W; s++) v[s] = 0;
-        if (o.add) { if (W == 4) *(float4 *)v = *(const float4 *)at; else *(float2 *)v = *(const float2 *)at; }
-NN__UNROLL
-        for (int s = 0; s < W; s++) v[s] = nn__finish(g, o, i, j + s, sum[s], v[s]);
+            for (int s = 0; s < W; s++) v[s] = old[s] + v[s];
+        }
         if (W == 4) *(float4 *)at = *(const float4 *)v; else *(float2 *)at = *(const float2 *)v;
         return;
     }
 NN__UNROLL
-    for (int s = 0; s < W; s++) if (j + s < o.n) row[column[s]] = nn__finish(g, o, i, j + s, sum[s], o.add ? row[column[s]] : 0);
+    for (int s = 0; s < W; s++) if (j + s * step < o.n) { float *at = row + column[s]; *at = o.add ? *at + v[s] : v[s]; }
 }
 
 template <int MMA, int B, int AA, int AB>
-static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF32 ? 1 : 2) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
+static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA ? 1 : 2) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
 {
     typedef nn__tile<MMA, B> T;
     typedef nn__own<MMA, B> O;
@@ -2536,16 +2548,14 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF3
     NN_SHARED(int4, terms, [2][2][T::P]);
     NN_SHARED(int64_t, column, [B]);
     const int t = (int)threadIdx.x;
-    unsigned block = blockIdx.x / tiles_m, z;
-    const int64_t i0 = (int64_t)(blockIdx.x - block * tiles_m) * B;
-    z = block / tiles_n;
-    const int64_t j0 = (int64_t)(block - z * tiles_n) * B;
+    const unsigned block = blockIdx.x / tiles_m, z = block / tiles_n, tile_i = blockIdx.x - block * tiles_m, tile_j = block - z * tiles_n;
+    const int64_t i0 = (int64_t)tile_i * B, j0 = (int64_t)tile_j * B;
     const unsigned part = z % (unsigned)g.parts, side = z / (unsigned)g.parts % (unsigned)g.sides;
     const int64_t entry = z / (unsigned)g.parts / (unsigned)g.sides;
     const nn__side &s = g.side[side];
     const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per);
     const int count = (int)((max(end - p0, (int64_t)0) + T::P - 1) / T::P);
-    int64_t at[3];
+    int64_t at[2], to[3];
     if (j0 >= s.column.count) return;                    // a smaller side
     nn__offsets(g.outer, entry, at);
     const float *a = s.a.at + at[0], *b = s.b.at + at[1];
@@ -2553,8 +2563,11 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF3
 NN__UNROLL
     for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
 
-    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + t : nn__offset(nn__point(s.column, j0 + t, s.column.count)); }
-    else rows[1][T::row(t - B)] = nn__point(s.b.i, j0 + t - B, s.b.i.count);
+    // Without tensor cores a thread has four columns. Where they cannot be written at once, they are dealt out among the lanes.
+    const int dealt = !MMA && !(g.parts > 1 ? (g.n & 3) == 0 : g.four) && !(AB == NN__ALONG_I && s.b.four), step = dealt ? 8 : 1;
+    const int slot = t < B ? t : t - B, j = dealt ? (slot & ~31) + (slot & 31) / 4 + (slot & 3) * 8 : slot;
+    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + j : nn__offset(nn__point(s.column, j0 + j, s.column.count)); }
+    else rows[1][T::row(slot)] = nn__point(s.b.i, j0 + j, s.b.i.count);
     if (t < 2 * T::P) for (int k = 0; k < 2; k++) {
         const int f = t / T::P, p = t % T::P;
         terms[k][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + k * T::P + p, end);
@@ -2579,21 +2592,24 @@ NN__UNROLL
             nn__tile_store<MMA, B, AB>(s.b.four, rb, (unsigned *)bs[next]);
             if (t < 2 * T::P) {
                 const int f = t / T::P, p = t % T::P;
-                terms[now][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + (int64_t)(k + 2) * T::P + p, end);
+                terms[now][f][p] = nn__point(f ? s.b.p : s.a.p, part * g.per + (int64_t)(k + 2) * T::P + p, min(s.k, (part + 1) * g.per));
             }
         }
         __syncthreads();
     }
-    const nn__target o = nn__target_of(g, entry, (int)side, part, at[2]);
+    nn__offsets(g.outer, entry, to);
+    const nn__target o = nn__target_of(g, entry, (int)side, part, to[2]);
     const int lane = t & 31, warp = t >> 5;
     if (MMA) {
         const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
 NN__UNROLL
         for (int v = 0; v < O::RJ; v++) {
             const int64_t first = column[c + 8 * v];
+            float extra[2];
+            nn__column_bias<2>(g, o, j0 + c + 8 * v, 1, extra);
 NN__UNROLL
             for (int u = 0; u < 2 * O::RI; u++)
-                nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1));
+                nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, 1, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1), extra);
         }
         return;
     }
@@ -2601,9 +2617,12 @@ NN__UNROLL
 NN__UNROLL
     for (int v = 0; v < O::RJ; v++) {
         const int c = v * (B / O::RJ) + 4 * tx;
-        const int64_t first = column[c];
+        const int64_t first = column[c], c0 = j0 + (dealt ? (c & ~31) + (c & 31) / 4 : c);
+        float extra[4];
+        nn__column_bias<4>(g, o, c0, step, extra);
 NN__UNROLL
-        for (int i = 0; i < 4 * O::RI; i++) nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, j0 + c, column + c, first, sum + i * 4 * O::RJ + 4 * v);
+        for (int i = 0; i < 4 * O::RI; i++)
+            nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, c0, step, column + c, first, sum + i * 4 * O::RJ + 4 * v, extra);
     }
 }
 static __global__ void nn__k_parts(const nn__product g, int64_t count)       // y = the sum of its parts
@@ -4595,7 +4614,7 @@ static int nn__cuda_rows(nn__cuda *d, const nn_call *c)
 }
 // Backward takes NN__SORT numbers of the index at a time, in order: each finds its place among them (those before it that are not larger,
 // those behind it that are smaller), so equal ones stand together in their old order, and a warp adds up a run of them.
-enum { NN__SORT = 16384 };
+enum { NN__SORT = 8192 };
 static __global__ void __launch_bounds__(256) nn__k_rows_sort(nn__index index, int64_t from, int n, int64_t count, int *key, int *place)
 {
     NN_SHARED(int, keys, [1024]);
@@ -5180,9 +5199,9 @@ static nn__att nn__att_of(const nn_call *c)
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
     do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
-static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0. FP16 would overflow where BF16 does not: TF32 has its digits
+static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0; of a single key P is 1, exactly. FP16 would overflow where BF16 does not: TF32 has its digits
 {
-    return d->arch < 80 || a->d > 128 || a->dv > 128 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
+    return d->arch < 80 || a->d > 128 || a->dv > 128 || a->tk < 2 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
 }
 template <int D, int MMA, int WARPS> static int nn__attend_cores(nn__cuda *d, const nn__att &a, const nn__att_back &g, int want_q, int want_k)
 {
@@ -5462,53 +5481,16 @@ static __global__ void __launch_bounds__(256) nn__k_rnn_project_back(nn__rnn o, 
         if (step < n) nn__rnn_cell_back(o, b, j, n, step, acc[i][0]);
     }
 }
-// Y (N, K) (+)= sum over rows of A (rows, N)^T B (rows, K): blocks of 64 x 64, blockIdx.z a share of the rows; then the shares are added.
-static __global__ void __launch_bounds__(256) nn__k_outer_sums(int64_t rows, int64_t per, int64_t N, int64_t K, const float *a, const float *b, float *part)
+static void nn__outer_sum(nn__cuda *d, int64_t rows, const float *a, const float *b, const nn_view *y, int add)      // y (n, k) (+)= sum over rows of a (rows, n)^T b (rows, k)
 {
-    NN_SHARED(float, as, [16][68]);
-    NN_SHARED(float, bs, [16][68]);
-    int64_t n0 = (int64_t)blockIdx.y * 64, k0 = (int64_t)blockIdx.x * 64, from = blockIdx.z * per, end = from + per < rows ? from + per : rows;
-    int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
-    float acc[4][4] = {{0}};
-    for (; from < end; from += 16) {
-        for (int i = threadIdx.x; i < 16 * 64; i += 256) {
-            int64_t r = from + i / 64, n = n0 + i % 64, k = k0 + i % 64;
-            as[i / 64][i % 64] = r < end && n < N ? a[r * N + n] : 0.0f;
-            bs[i / 64][i % 64] = r < end && k < K ? b[r * K + k] : 0.0f;
-        }
-        __syncthreads();
-        for (int r = 0; r < 16; r++) {
-            nn__quad u = nn__load_quad(&as[r][4 * ty]), v = nn__load_quad(&bs[r][4 * tx]);
-            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < 4; j++) acc[i][j] += u.v[i] * v.v[j];
-        }
-        __syncthreads();
-    }
-    for (int i = 0; i < 4; i++) {
-        nn__quad q;
-        for (int j = 0; j < 4; j++) q.v[j] = acc[i][j];
-        if (n0 + 4 * ty + i < N && k0 + 4 * tx < K) nn__near4_put(part + (blockIdx.z * N + n0 + 4 * ty + i) * K, k0 + 4 * tx, K, q, 0);
-    }
-}
-static __global__ void nn__k_outer_give(int64_t N, int64_t K, int64_t shares, const float *part, float *y, int64_t yn, int64_t yk, int add)
-{
-    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, at = i / K * yn + i % K * yk;
-    float sum = 0;
-    if (i >= N * K) return;
-    for (int64_t s = 0; s < shares; s++) sum += part[s * N * K + i];
-    y[at] = add ? y[at] + sum : sum;
-}
-static void nn__outer_sum(nn__cuda *d, int64_t rows, const float *a, const float *b, const nn_view *y, int add)
-{
-    int64_t N = y->shape[0], K = y->shape[1], tiles = ((N + 63) / 64) * ((K + 63) / 64), shares, per;
-    float *part;
-    if (!N || !K) return;
-    shares = tiles < 128 ? 128 / tiles : 1;
-    if (shares > (rows + 255) / 256) shares = rows > 0 ? (rows + 255) / 256 : 1;
-    per = ((rows + shares - 1) / shares + 15) / 16 * 16;
-    part = (float *)nn__cuda_scratch(d, (size_t)(shares * N * K) * sizeof *part);
-    if (!part) return;
-    NN__LAUNCH(d, nn__k_outer_sums, dim3(NN__BLOCKS(K, 64), NN__BLOCKS(N, 64), (unsigned)shares), 256, 0, rows, per, N, K, a, b, part);
-    NN__LAUNCH(d, nn__k_outer_give, NN__BLOCKS(N * K, 256), 256, 0, N, K, shares, (const float *)part, (float *)y->data, y->stride[0], y->stride[1], add);
+    nn__matrices g;
+    memset(&g, 0, sizeof g);
+    g.outer.count = g.fold[0] = g.fold[1] = 1;
+    g.a = a; g.b = b; g.y = (float *)y->data;
+    g.m = y->shape[0]; g.n = y->shape[1]; g.k = rows;
+    g.ai = 1; g.ap = g.m; g.bp = g.n; g.bj = 1; g.yi = y->stride[0]; g.yj = y->stride[1];
+    g.add = add;
+    if (!nn__multiply(d, g, NULL, NN_F32)) nn__cuda_check(d, cudaErrorInvalidValue, "a product that is too large", __LINE__);
 }
 static nn__rnn nn__rnn_of(const nn_call *c)
 {

@@ -9,6 +9,7 @@
 #include "../../nn_cuda.h"
 #include "../test.h"
 #include "../cases.h"
+#include "cases_seq.h"
 
 /* ---- what the simulators offer; NULL on a GPU ---- */
 #define WEAK __attribute__((weak))
