@@ -4597,20 +4597,20 @@ template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__
     for (int64_t i = (int64_t)blockIdx.y * 128 + threadIdx.x, end = i - threadIdx.x + 128 < r.inner ? i - threadIdx.x + 128 : r.inner; i < end; i += 32)
         y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
 }
+template <class U> static int nn__rows_as(nn__cuda *d, const nn_call *c, nn__rows r, size_t bytes)
+{
+    dim3 grid(NN__BLOCKS(r.outer * r.n, 4), NN__BLOCKS(bytes / sizeof(U), 128));
+    if (grid.y > 65535) return 0;
+    r.inner = (int64_t)(bytes / sizeof(U));
+    NN__LAUNCH(d, nn__k_rows<U>, grid, dim3(32, 4), 0, r, (const U *)c->in[0].data, (U *)c->out[0].data, nn__cuda_may_fault(d, c));
+    return 1;
+}
 static int nn__cuda_rows(nn__cuda *d, const nn_call *c)
 {
     nn__rows r = nn__rows_of(c, &c->in[0]);
-    size_t bytes = (size_t)r.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype), unit = 1;
-    dim3 grid;
-    while (unit < 16 && bytes % (2 * unit) == 0 && ((uintptr_t)c->in[0].data | (uintptr_t)c->out[0].data) % (2 * unit) == 0) unit *= 2;
-    r.inner = (int64_t)(bytes / unit);
-    if (!r.outer || !r.n || !r.inner) return 1;
-    grid = dim3(NN__BLOCKS(r.outer * r.n, 4), NN__BLOCKS(r.inner, 128));
-    if (grid.y > 65535) return 0;
-    if (unit == 16)     NN__LAUNCH(d, nn__k_rows<uint4>, grid, dim3(32, 4), 0, r, (const uint4 *)c->in[0].data, (uint4 *)c->out[0].data, nn__cuda_may_fault(d, c));
-    else if (unit >= 4) { r.inner *= (int64_t)unit / 4; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned>, grid, dim3(32, 4), 0, r, (const unsigned *)c->in[0].data, (unsigned *)c->out[0].data, nn__cuda_may_fault(d, c)); }
-    else                { r.inner *= (int64_t)unit; grid.y = NN__BLOCKS(r.inner, 128); NN__LAUNCH(d, nn__k_rows<unsigned char>, grid, dim3(32, 4), 0, r, (const unsigned char *)c->in[0].data, (unsigned char *)c->out[0].data, nn__cuda_may_fault(d, c)); }
-    return 1;
+    size_t bytes = (size_t)r.inner * nn_dtype_bytes((nn_dtype)c->in[0].dtype), all = bytes | (size_t)(uintptr_t)c->in[0].data | (size_t)(uintptr_t)c->out[0].data;
+    if (!r.outer || !r.n || !bytes) return 1;
+    return all % 16 == 0 ? nn__rows_as<uint4>(d, c, r, bytes) : all % 4 == 0 ? nn__rows_as<unsigned>(d, c, r, bytes) : nn__rows_as<unsigned char>(d, c, r, bytes);
 }
 // Backward takes NN__SORT numbers of the index at a time, in order: each finds its place among them (those before it that are not larger,
 // those behind it that are smaller), so equal ones stand together in their old order, and a warp adds up a run of them.
