@@ -994,6 +994,8 @@ NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs);        
 // For games, audio callbacks, servers: the forward pass recorded once in evaluation mode, its memory laid out once, batch norm folded into
 // the layer before it. The plan holds copies of the weights and never changes: any number of threads may run it at once, each with a workspace
 // of its own. A run allocates nothing, locks nothing, makes no system call. Free plans before their context.
+// A net whose forward writes buffers of its own with nn_copy (the state of a recurrent net that streams, the last samples of a filter) has a stateful
+// plan, for that batch only: the buffers' values go on in the workspace, from run to run, and the net's own stay as they are.
 typedef struct nn_plan nn_plan;
 typedef struct nn_plan_desc {
     nn_dtype dtype;                  // of the input; default NN_F32
@@ -1005,6 +1007,8 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
 NN_API size_t   nn_plan_bytes(const nn_plan *plan);      // of a workspace; any alignment, need not be initialised, may move between runs
 NN_API nn_shape nn_plan_output(const nn_plan *plan);     // for the largest batch
 NN_API int      nn_plan_any_batch(const nn_plan *plan);  // 1: smaller batches run too
+NN_API void     nn_plan_reset(const nn_plan *plan, void *workspace);    // stateful plans: before the first run, and to begin anew: the values that the buffers had
+                                     // in nn_plan_new. Such a workspace must not move. Other plans need none of this
 NN_API int      nn_run(const nn_plan *plan, void *workspace, const void *input, float *output);          // the whole batch; 1 = done
 NN_API int      nn_run_batch(const nn_plan *plan, void *workspace, int64_t batch, const void *input, float *output);   // the first `batch` samples
 NN_API void     nn_plan_print(const nn_plan *plan);      // every step: shapes, bytes, multiply-adds, time of one run, GFLOP/s
@@ -13737,12 +13741,13 @@ NN__SIMPLE_END
 //               so that equal addresses mean the same numbers
 //     fold      batch norm under running statistics is a scale and a shift per channel: w' = w s, b' = (b - mean) s + beta,
 //               s = gamma / sqrt(var + eps), goes into the convolution or linear layer before it
-//     storages  overlapping views are one storage: constant (nobody writes it: copied), input, output or temporary
+//     storages  overlapping views are one storage: constant (nobody writes it: copied), input, output, state (a buffer of the net that it
+//               writes: kept in the workspace from run to run) or temporary
 //     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
 //               an elementwise result takes the place of its input where that dies
 //     batch     a size, stride or place that differs between the two recordings is linear in the batch
 // =============================================================================================
-enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
+enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
 
 typedef struct nn__recorded {
     const nn_op *op;
@@ -13752,6 +13757,7 @@ typedef struct nn__recorded {
     double       params[NN_MAX_PARAMS / sizeof(double)];
     nn_view      v[NN__PLAN_VIEWS];
 } nn__recorded;
+typedef struct nn__buffers { nn_tensor **t; char *values; int n; } nn__buffers;         // of the net, and what they held before it was recorded
 struct nn__recording {                  // while a plan is made, nn->record points here
     nn_context *nn;
     nn__recorded *call;
@@ -13759,6 +13765,8 @@ struct nn__recording {                  // while a plan is made, nn->record poin
     const char  *refused;            // why there can be no plan
     nn_view      input, output;
     int64_t      batch;
+    const nn__buffers *buffers;
+    int          stateful;           // it writes some of them
 };
 
 typedef struct nn__storage { const char *low, *high; int base, first, last, into; int64_t place; } nn__storage;  // into: shares the place of that one, or -1
@@ -13774,15 +13782,45 @@ struct nn_plan {
     nn__plan_view *view, output;
     nn_shape       out_shape;
     char          *constants;
+    char          *state;            // its first values, among the constants
     int            calls, any_batch, threads;
     int64_t        batch;
-    size_t         output_bytes, temp_bytes, scratch_bytes, constant_bytes;    // of one sample; of the whole workspace; of weights and what is made of them
-};
+    size_t         output_bytes, state_bytes, temp_bytes, scratch_bytes, constant_bytes;   // of one sample; of the workspace: state, temporaries,
+};                                                                                         // scratch; of weights and what is made of them
 
+static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
 static void nn__record_refuse(nn_context *nn, const char *why)
 {
     if (nn->record && !nn->record->refused) nn->record->refused = why;
     nn__trace_refuse(nn, why);
+}
+static size_t nn__bytes_of(const nn_tensor *t) { return (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype); }
+static int nn__buffers_save(nn__buffers *b, nn_layer *net)           // 0: out of memory
+{
+    size_t bytes = 0;
+    int i;
+    b->n = nn_buffers(net, NULL, 0);
+    b->t = (nn_tensor **)nn__raw_alloc(net->nn, (size_t)(b->n + 1) * sizeof *b->t);
+    b->values = NULL;
+    if (!b->t) return 0;
+    nn_buffers(net, b->t, b->n);
+    for (i = 0; i < b->n; i++) bytes += nn__bytes_of(b->t[i]);
+    b->values = (char *)nn__raw_alloc(net->nn, bytes + 1);
+    for (i = 0, bytes = 0; b->values && i < b->n; bytes += nn__bytes_of(b->t[i++])) memcpy(b->values + bytes, b->t[i]->data, nn__bytes_of(b->t[i]));
+    return b->values != NULL;
+}
+static void nn__buffers_restore(const nn__buffers *b)
+{
+    size_t bytes = 0;
+    int i;
+    for (i = 0; b->values && i < b->n; bytes += nn__bytes_of(b->t[i++])) memcpy(b->t[i]->data, b->values + bytes, nn__bytes_of(b->t[i]));
+}
+static int nn__in_buffers(const nn__buffers *b, const char *low, const char *high)
+{
+    int i;
+    for (i = 0; i < b->n; i++)
+        if (low < (const char *)b->t[i]->data + nn__bytes_of(b->t[i]) && (const char *)b->t[i]->data < high) return 1;
+    return 0;
 }
 static void nn__record_call(nn_context *nn, const nn_call *c)
 {
@@ -13807,9 +13845,15 @@ static void nn__record_call(nn_context *nn, const nn_call *c)
     memset(to->params, 0, sizeof to->params);
     if (c->params) memcpy(to->params, c->params, c->op->params_bytes);
     for (i = 0; i < n; i++) to->v[i] = i < c->nin ? c->in[i] : i < c->nin + c->nout ? c->out[i - c->nin] : c->aux[i - c->nin - c->nout];
+    for (i = 0; i < c->nout; i++) {
+        const char *low, *high;
+        if (nn__view_empty(&c->out[i])) continue;
+        nn__view_extent(&c->out[i], &low, &high);
+        r->stateful |= nn__in_buffers(r->buffers, low, high);
+    }
 }
 
-static void nn__record_net(nn__recording *r, nn_layer *net, nn_shape shape, nn_dtype dtype)
+static void nn__record_net(nn__recording *r, nn_layer *net, const nn__buffers *buffers, nn_shape shape, nn_dtype dtype)
 {
     nn_context *nn = net->nn;
     nn_tensor *x, *y;
@@ -13817,6 +13861,7 @@ static void nn__record_net(nn__recording *r, nn_layer *net, nn_shape shape, nn_d
     memset(r, 0, sizeof *r);
     r->nn = nn;
     r->batch = shape.d[0];
+    r->buffers = buffers;
     x = dtype == NN_F32 ? nn_zeros(nn, shape) : nn__alloc_tensor(nn, 0, dtype, shape.ndim, shape.d);
     if (nn__dead(x)) return;
     if (dtype != NN_F32) nn__fill_view(nn, nn__view_of(x), 0.0);
@@ -13827,10 +13872,9 @@ static void nn__record_net(nn__recording *r, nn_layer *net, nn_shape shape, nn_d
     nn->record = NULL;
     nn->hold = hold;
     r->output = nn__view_of(y);
+    nn__buffers_restore(buffers);
     if (nn_ok(nn) && (y->ndim < 1 || y->dtype != NN_F32)) r->refused = "its result is not f32, or has no batch dimension";
 }
-
-static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
 
 // ---- folding ------------------------------------------------------------------------------------------
 static float nn__norm_eps(const void *params);           // >>ops
@@ -13937,8 +13981,9 @@ static int nn__find_storages(nn__recording *r, nn__storage *s)
             t = &s[nn__storage_of(s, n, &c->v[j])];
             if (j < c->nin && (c->op->flags & NN_OP_MUTATES) && c->mode == NN_TRAIN) r->refused = "it changes its buffers";
             if (j >= c->nin) {
-                if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
-                t->base = NN__PLAN_TEMP;
+                if (nn__in_buffers(r->buffers, t->low, t->high)) t->base = NN__PLAN_STATE;
+                else if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
+                else t->base = NN__PLAN_TEMP;
             }
             if (t->first < 0) t->first = i;
             t->last = i;
@@ -13972,7 +14017,7 @@ static void nn__drop_dead(nn__recording *r, nn__recording *twin)   // calls whos
                 if (nn__view_empty(v)) continue;
                 nn__view_extent(v, &low, &high);
                 nn__view_extent(&r->output, &l, &h);
-                used = low < h && l < high;
+                used = (low < h && l < high) || nn__in_buffers(r->buffers, low, high);
                 for (k = i + 1; k < r->calls && !used; k++) {
                     int in;
                     for (in = 0; r->call[k].op && in < r->call[k].nin && !used; in++) {
@@ -14071,7 +14116,7 @@ static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, 
         }
     }
     to->base = base;
-    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_CONST || base == NN__PLAN_TEMP ? s[nn__storage_root(s, a)].place : 0);
+    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_CONST || base == NN__PLAN_STATE || base == NN__PLAN_TEMP ? s[nn__storage_root(s, a)].place : 0);
     return 1;
 }
 
@@ -14135,6 +14180,8 @@ static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, 
     nn__run_alone(c, k->exec, scratch);
 }
 
+static char *nn__aligned(void *p) { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
+NN_API void nn_plan_reset(const nn_plan *p, void *workspace) { if (p && workspace && p->state_bytes) memcpy(nn__aligned(workspace), p->state, p->state_bytes); }
 NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const void *input, float *output)
 {
     char *base[NN__PLAN_BASES];
@@ -14147,7 +14194,8 @@ NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const 
     base[NN__PLAN_CONST] = p->constants;
     base[NN__PLAN_INPUT] = (char *)(uintptr_t)input;
     base[NN__PLAN_OUTPUT] = (char *)output;
-    base[NN__PLAN_TEMP] = (char *)(((uintptr_t)workspace + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
+    base[NN__PLAN_STATE] = nn__aligned(workspace);
+    base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
     nn__plan_begin(p, &c);
     env = nn__fp_enter();
     for (i = 0; i < p->calls; i++) {
@@ -14159,7 +14207,7 @@ NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const 
     return 1;
 }
 NN_API int      nn_run(const nn_plan *p, void *workspace, const void *input, float *output) { return p && nn_run_batch(p, workspace, p->batch, input, output); }
-NN_API size_t   nn_plan_bytes(const nn_plan *p)     { return p && p->temp_bytes + p->scratch_bytes ? p->temp_bytes + p->scratch_bytes + NN__ALIGN : 0; }
+NN_API size_t   nn_plan_bytes(const nn_plan *p)     { size_t n = p ? p->state_bytes + p->temp_bytes + p->scratch_bytes : 0; return n ? n + NN__ALIGN : 0; }
 NN_API nn_shape nn_plan_output(const nn_plan *p)    { return p ? p->out_shape : nn_shape_of(NULL); }
 NN_API int      nn_plan_any_batch(const nn_plan *p) { return p && p->any_batch; }
 NN_API void     nn_plan_free(nn_plan *p)            { if (p) nn__raw_free(p->nn, p); }
@@ -14177,7 +14225,7 @@ static int nn__plan_same_stream(const nn__recording *r, const nn__recording *q)
 
 static size_t nn__plan_scratch(const nn_plan *p)         // the most that any batch needs
 {
-    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL };
+    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL };
     size_t most = 0;
     int64_t b;
     int i;
@@ -14254,7 +14302,19 @@ static int nn__plan_fill_kept(const nn__recording *r, const nn__recorded *from, 
     return 1;
 }
 
-// One block holds the plan, its calls, views, constants and what is kept of them.
+static size_t nn__place_values(nn__storage *s, int n, int base, char *to)       // storages of a kind, one after the other; the bytes that they take
+{
+    size_t bytes = 0;
+    int i;
+    for (i = 0; i < n; i++) if (s[i].base == base) {
+        s[i].place = (int64_t)bytes;
+        memcpy(to + bytes, s[i].low, (size_t)(s[i].high - s[i].low));
+        bytes += (size_t)nn__storage_bytes_of(&s[i]);
+    }
+    return bytes;
+}
+
+// One block holds the plan, its calls, views, first state, constants and what is kept of them.
 static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)
 {
     nn_context *nn = r->nn;
@@ -14269,7 +14329,7 @@ static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *
     nn__share_places(r, s, n);
     nn__share_places(q, u, m);
     for (i = 0; i < r->calls; i++) if (r->call[i].op) { calls++; views += r->call[i].nin + r->call[i].nout + r->call[i].naux; }
-    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) constants += (size_t)nn__storage_bytes_of(&s[i]);
+    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST || s[i].base == NN__PLAN_STATE) constants += (size_t)nn__storage_bytes_of(&s[i]);
     head = nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call) + nn__round_up((size_t)views * sizeof *p->view);
     at = (char *)nn__raw_alloc(nn, head + constants + kept + NN__ALIGN);
     if (!at) { r->refused = "out of memory"; return NULL; }
@@ -14282,11 +14342,10 @@ static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *
     p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call));
     p->constants = (char *)(((uintptr_t)at + head + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
     p->temp_bytes = (size_t)nn__place_temporaries(s, n);
-    for (i = 0, constants = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) {
-        s[i].place = (int64_t)constants;
-        memcpy(p->constants + constants, s[i].low, (size_t)(s[i].high - s[i].low));
-        constants += (size_t)nn__storage_bytes_of(&s[i]);
-    }
+    p->state = p->constants;                             // the first values of the state, then constants
+    p->state_bytes = nn__place_values(s, n, NN__PLAN_STATE, p->state);
+    p->constants += p->state_bytes;
+    constants = nn__place_values(s, n, NN__PLAN_CONST, p->constants);
     for (i = 0, views = 0; i < r->calls; i++) {
         const nn__recorded *c = &r->call[i];
         nn__plan_call *k = &p->call[p->calls];
@@ -14328,16 +14387,19 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
     nn_plan *p = NULL;
     float *folded = NULL;
     nn__aside aside;
+    nn__buffers buffers;
     size_t room = 0;
-    int i, j, views = 2, same = 1;
+    int i, j, views = 2, same = 0;
     if (!nn || !nn_ok(nn)) return NULL;
     if (nn->backend != &nn->cpu || nn->desc.dtype != NN_F32 || nn->measuring) { nn_fail(nn, "nn_plan_new: plans are for f32 on the CPU"); return NULL; }
     if (input.ndim < 1 || input.d[0] < 1) { nn_fail(nn, "nn_plan_new: the input needs a batch dimension of at least 1"); return NULL; }
     aside = nn__aside_begin(nn);
-    nn__record_net(&big, net, input, dtype);
+    memset(&small, 0, sizeof small);
+    memset(&big, 0, sizeof big);
+    if (!nn__buffers_save(&buffers, net)) big.refused = "out of memory";
+    else nn__record_net(&big, net, &buffers, input, dtype);
     less.d[0] = input.d[0] > 1 ? input.d[0] - 1 : 1;
-    if (nn_ok(nn) && !big.refused) { nn__record_net(&small, net, less, dtype); same = nn__plan_same_stream(&big, &small); }
-    else memset(&small, 0, sizeof small);
+    if (nn_ok(nn) && !big.refused && !big.stateful) { nn__record_net(&small, net, &buffers, less, dtype); same = nn__plan_same_stream(&big, &small); }
     if (nn_ok(nn) && !big.refused && !small.refused) {
         nn__recording *twin = same ? &small : &big;
         for (i = 0; i < big.calls; i++) {
@@ -14360,6 +14422,8 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
         }
     }
     if (!p && nn_ok(nn)) nn_fail(nn, "nn_plan_new: this net has no plan: %s", big.refused ? big.refused : small.refused ? small.refused : "out of memory");
+    nn__raw_free(nn, buffers.values);
+    nn__raw_free(nn, buffers.t);
     nn__raw_free(nn, folded);
     nn__raw_free(nn, s);
     nn__raw_free(nn, small.call);
@@ -14403,7 +14467,9 @@ NN_API void nn_plan_print(const nn_plan *p)
     base[NN__PLAN_CONST] = p->constants;
     base[NN__PLAN_INPUT] = (char *)(((uintptr_t)memory + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
     base[NN__PLAN_OUTPUT] = base[NN__PLAN_INPUT] + in;
-    base[NN__PLAN_TEMP] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
+    base[NN__PLAN_STATE] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
+    base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
+    memcpy(base[NN__PLAN_STATE], p->state, p->state_bytes);
     nn__plan_begin(p, &c);
     nn__log(nn, "%-4s %-16s %-24s %10s %12s %10s %8s\n", "step", "op", "result", "bytes", "mult-adds", "us", "GFLOP/s");
     for (i = 0; i < p->calls; i++) {
@@ -14420,8 +14486,8 @@ NN_API void nn_plan_print(const nn_plan *p)
         macs += m;
         seconds += took;
     }
-    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (temporaries %lld, scratch %lld), constants %lld bytes\n", p->calls, macs, seconds * 1e6,
-            (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
+    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (state %lld, temporaries %lld, scratch %lld), constants %lld bytes\n", p->calls, macs, seconds * 1e6,
+            (long long)nn_plan_bytes(p), (long long)p->state_bytes, (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
     nn__raw_free(nn, memory);
 }
 
