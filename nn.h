@@ -3491,7 +3491,11 @@ NN_API nn_context *nn_new(const nn_desc *desc)
         nn_fail(nn, "%s: backend version %d, this nn.h wants %d", nn->backend->name, nn->backend->version, NN_BACKEND_VERSION);
         nn->backend = &nn->cpu;
     }
-    if (nn->backend->open && !nn->backend->open(nn->backend->self, nn)) nn->backend = &nn->cpu;
+    if (nn->backend->open && !nn->backend->open(nn->backend->self, nn)) {
+        nn->backend = &nn->cpu;
+        nn->data_life = &nn->life;
+        nn->data_step = &nn->step_arena;
+    }
     nn->free_room = 32;
     nn->free_list = (nn__free_entry *)nn__life(nn, (size_t)nn->free_room * sizeof *nn->free_list);
     if (!nn->free_list) nn->free_room = 0;
