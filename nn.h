@@ -15008,8 +15008,7 @@ static int nn__step_listed(nn_step_plan *p, int to, int varying)
     }
     if (!l->list) return 0;
     if (b->repeat(b->self, l->list, p->varying, varying)) return 1;
-    b->forget(b->self, l->list);     // it does not fit any more, and will not be tried again
-    l->list = NULL;
+    nn__step_drop_lists(p);          // it does not fit any more: another is made later
     return 0;
 }
 static void nn__step_run(nn_step_plan *p, int to)        // the calls before number `to` that have not run yet

@@ -2118,7 +2118,7 @@ static void nn__cuda_flush_now(nn__cuda *d)              // what waits is launch
     const nn_call *outer = d->call;
     nn_call c;
     unsigned blocks = b->blocks;
-    const nn__rates *now = d->making ? &d->making->now->rates[d->making->batches - 1] : NULL;
+    const nn__rates *now = d->making && d->making->batches ? &d->making->now->rates[d->making->batches - 1] : NULL;
     float *part;
     memset(&c, 0, sizeof c);
     c.op = b->op;
