@@ -15,10 +15,10 @@ EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 digits: build/digits
 	./build/digits
 
-# make CUDA=1 build/NAME: the same example on a GPU, where there is one. NVCCFLAGS=-arch=sm_80 chooses one architecture.
+# make CUDA=1 build/NAME: the same example on a GPU, where there is one. NVCCFLAGS=-arch=sm_90 (or native, sm_75 ...) for one architecture.
 ifdef CUDA
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
-NVCCFLAGS ?= -arch=all-major
+NVCCFLAGS ?= -arch=sm_80
 CUDA_NEEDS = build/nn_cuda.o
 CUDA_CC    = -DNN_DEFAULT_BACKEND=nn_cuda_default
 CUDA_LIBS  = build/nn_cuda.o -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread
