@@ -10,15 +10,15 @@ STB      = $(wildcard /usr/include/stb)
 TESTS    = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 
-.PHONY: digits test check install uninstall clean examples bench bench-peers
+.PHONY: digits test check install uninstall clean examples bench bench-peers cuda-report
 
 digits: build/digits
 	./build/digits
 
-# make CUDA=1 build/NAME: the same example on a GPU, where there is one. NVCCFLAGS=-arch=sm_80 chooses one architecture.
+# make CUDA=1 build/NAME: the same example on a GPU, where there is one. NVCCFLAGS=-arch=sm_90 (or native, sm_75 ...) for one architecture.
 ifdef CUDA
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
-NVCCFLAGS ?= -arch=all-major
+NVCCFLAGS ?= -arch=sm_80
 CUDA_NEEDS = build/nn_cuda.o
 CUDA_CC    = -DNN_DEFAULT_BACKEND=nn_cuda_default
 CUDA_LIBS  = build/nn_cuda.o -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread
@@ -78,6 +78,14 @@ SANITIZE_asan = -fsanitize=address,undefined -fno-sanitize-recover=undefined
 SANITIZE_tsan = -fsanitize=thread
 build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/%.o
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
+# products and convolutions at larger sizes: NN_ROW=7 build/cuda/products_shim
+build/cuda/test_products.o: tests/cuda/test_products.c tests/test.h nn.h nn_cuda.h
+	@mkdir -p build/cuda
+	$(CC) $(TEST_CFLAGS) -c $< -o $@
+build/cuda/products_shim build/cuda/products_asan build/cuda/products_tsan: build/cuda/products_%: build/cuda/test_products.o build/cuda/%.o build/tests/nn_plain.o
+	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
+build/cuda/products_ptx: build/cuda/test_products.o build/cuda/ptx.o build/tests/nn_plain.o build/cuda/libcudart.so.13
+	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
 build/cuda/ptx.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
 	@mkdir -p build/cuda
 	$(NVCC) -O3 -lineinfo -cudart shared -gencode arch=compute_80,code=compute_80 -I. -c $< -o $@
@@ -87,6 +95,18 @@ build/cuda/libcudart.so.13: tests/cuda/ptxsim/ptxsim.cpp
 	    -Wl,--version-script,tests/cuda/ptxsim/version.map -ldl
 build/cuda/test_ptx: build/cuda/test_cuda.o build/cuda/ptx.o build/cuda/libcudart.so.13
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
+
+build/cuda/gpu.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
+	@mkdir -p build/cuda
+	$(NVCC) -O1 -Xptxas -O0 -gencode arch=compute_75,code=sm_75 -I. -c $< -o $@
+build/cuda/test_gpu: build/cuda/test_cuda.o build/cuda/gpu.o
+	$(CXX) $^ -o $@ -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt $(LIBS)
+build/cuda/sm_%.cubin: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
+	@mkdir -p build/cuda
+	$(NVCC) -O3 -arch=sm_$* -cubin -Xptxas -v -I. $< -o $@ > build/cuda/sm_$*.log 2>&1
+cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin
+	@python3 tests/cuda/sass.py --budget tests/cuda/budget.txt $(foreach a,80 90,sm_$a:build/cuda/sm_$a.cubin:build/cuda/sm_$a.log) \
+	    $(if $(wildcard build/cuda/profile.tsv),--profile build/cuda/profile.tsv)
 
 build/bench: bench/bench.c bench/limit.h bench/measure.h nn.h | build
 	$(CC) -O2 -I. $< -o $@ $(LIBS)

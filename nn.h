@@ -994,6 +994,8 @@ NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs);        
 // For games, audio callbacks, servers: the forward pass recorded once in evaluation mode, its memory laid out once, batch norm folded into
 // the layer before it. The plan holds copies of the weights and never changes: any number of threads may run it at once, each with a workspace
 // of its own. A run allocates nothing, locks nothing, makes no system call. Free plans before their context.
+// A net whose forward writes buffers of its own with nn_copy (the state of a recurrent net that streams, the last samples of a filter) has a stateful
+// plan, for that batch only: the buffers' values go on in the workspace, from run to run, and the net's own stay as they are.
 typedef struct nn_plan nn_plan;
 typedef struct nn_plan_desc {
     nn_dtype dtype;                  // of the input; default NN_F32
@@ -1005,6 +1007,8 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
 NN_API size_t   nn_plan_bytes(const nn_plan *plan);      // of a workspace; any alignment, need not be initialised, may move between runs
 NN_API nn_shape nn_plan_output(const nn_plan *plan);     // for the largest batch
 NN_API int      nn_plan_any_batch(const nn_plan *plan);  // 1: smaller batches run too
+NN_API void     nn_plan_reset(const nn_plan *plan, void *workspace);    // stateful plans: before the first run, and to begin anew: the values that the buffers had
+                                     // in nn_plan_new. Such a workspace must not move. Other plans need none of this
 NN_API int      nn_run(const nn_plan *plan, void *workspace, const void *input, float *output);          // the whole batch; 1 = done
 NN_API int      nn_run_batch(const nn_plan *plan, void *workspace, int64_t batch, const void *input, float *output);   // the first `batch` samples
 NN_API void     nn_plan_print(const nn_plan *plan);      // every step: shapes, bytes, multiply-adds, time of one run, GFLOP/s
@@ -1288,6 +1292,12 @@ struct nn_backend {
     int       (*sync)    (void *self);
     int       (*open)    (void *self, nn_context *nn);   // may be NULL. nn_new calls it first; 0 after nn_fail: the context is left with the CPU
     void      (*close)   (void *self, nn_context *nn);   // may be NULL. nn_free calls it last, after an open that returned 1
+    // Training steps as fixed programs (nn_step_plan) become lists of calls that run as one. All four, or NULL.
+    int       (*record)  (void *self);                   // from now on `run` writes calls down instead, until:
+    void     *(*recorded)(void *self);                   // the list; NULL: one of them cannot be in a list
+    int       (*repeat)  (void *self, void *list, const nn_call *const *varying, int count);     // run it. varying: its updates and random calls,
+                                     // in order, as they are now: parameters, step. 0: it cannot with these; nothing ran
+    void      (*forget)  (void *self, void *list);
 };
 #ifdef NN_DEFAULT_BACKEND
 const nn_backend *NN_DEFAULT_BACKEND(void);
@@ -3481,7 +3491,11 @@ NN_API nn_context *nn_new(const nn_desc *desc)
         nn_fail(nn, "%s: backend version %d, this nn.h wants %d", nn->backend->name, nn->backend->version, NN_BACKEND_VERSION);
         nn->backend = &nn->cpu;
     }
-    if (nn->backend->open && !nn->backend->open(nn->backend->self, nn)) nn->backend = &nn->cpu;
+    if (nn->backend->open && !nn->backend->open(nn->backend->self, nn)) {
+        nn->backend = &nn->cpu;
+        nn->data_life = &nn->life;
+        nn->data_step = &nn->step_arena;
+    }
     nn->free_room = 32;
     nn->free_list = (nn__free_entry *)nn__life(nn, (size_t)nn->free_room * sizeof *nn->free_list);
     if (!nn->free_list) nn->free_room = 0;
@@ -13731,12 +13745,13 @@ NN__SIMPLE_END
 //               so that equal addresses mean the same numbers
 //     fold      batch norm under running statistics is a scale and a shift per channel: w' = w s, b' = (b - mean) s + beta,
 //               s = gamma / sqrt(var + eps), goes into the convolution or linear layer before it
-//     storages  overlapping views are one storage: constant (nobody writes it: copied), input, output or temporary
+//     storages  overlapping views are one storage: constant (nobody writes it: copied), input, output, state (a buffer of the net that it
+//               writes: kept in the workspace from run to run) or temporary
 //     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
 //               an elementwise result takes the place of its input where that dies
 //     batch     a size, stride or place that differs between the two recordings is linear in the batch
 // =============================================================================================
-enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
+enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
 
 typedef struct nn__recorded {
     const nn_op *op;
@@ -13746,6 +13761,7 @@ typedef struct nn__recorded {
     double       params[NN_MAX_PARAMS / sizeof(double)];
     nn_view      v[NN__PLAN_VIEWS];
 } nn__recorded;
+typedef struct nn__buffers { nn_tensor **t; char *values; int n; } nn__buffers;         // of the net, and what they held before it was recorded
 struct nn__recording {                  // while a plan is made, nn->record points here
     nn_context *nn;
     nn__recorded *call;
@@ -13753,6 +13769,8 @@ struct nn__recording {                  // while a plan is made, nn->record poin
     const char  *refused;            // why there can be no plan
     nn_view      input, output;
     int64_t      batch;
+    const nn__buffers *buffers;
+    int          stateful;           // it writes some of them
 };
 
 typedef struct nn__storage { const char *low, *high; int base, first, last, into; int64_t place; } nn__storage;  // into: shares the place of that one, or -1
@@ -13768,15 +13786,45 @@ struct nn_plan {
     nn__plan_view *view, output;
     nn_shape       out_shape;
     char          *constants;
+    char          *state;            // its first values, among the constants
     int            calls, any_batch, threads;
     int64_t        batch;
-    size_t         output_bytes, temp_bytes, scratch_bytes, constant_bytes;    // of one sample; of the whole workspace; of weights and what is made of them
-};
+    size_t         output_bytes, state_bytes, temp_bytes, scratch_bytes, constant_bytes;   // of one sample; of the workspace: state, temporaries,
+};                                                                                         // scratch; of weights and what is made of them
 
+static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
 static void nn__record_refuse(nn_context *nn, const char *why)
 {
     if (nn->record && !nn->record->refused) nn->record->refused = why;
     nn__trace_refuse(nn, why);
+}
+static size_t nn__bytes_of(const nn_tensor *t) { return (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype); }
+static int nn__buffers_save(nn__buffers *b, nn_layer *net)           // 0: out of memory
+{
+    size_t bytes = 0;
+    int i;
+    b->n = nn_buffers(net, NULL, 0);
+    b->t = (nn_tensor **)nn__raw_alloc(net->nn, (size_t)(b->n + 1) * sizeof *b->t);
+    b->values = NULL;
+    if (!b->t) return 0;
+    nn_buffers(net, b->t, b->n);
+    for (i = 0; i < b->n; i++) bytes += nn__bytes_of(b->t[i]);
+    b->values = (char *)nn__raw_alloc(net->nn, bytes + 1);
+    for (i = 0, bytes = 0; b->values && i < b->n; bytes += nn__bytes_of(b->t[i++])) memcpy(b->values + bytes, b->t[i]->data, nn__bytes_of(b->t[i]));
+    return b->values != NULL;
+}
+static void nn__buffers_restore(const nn__buffers *b)
+{
+    size_t bytes = 0;
+    int i;
+    for (i = 0; b->values && i < b->n; bytes += nn__bytes_of(b->t[i++])) memcpy(b->t[i]->data, b->values + bytes, nn__bytes_of(b->t[i]));
+}
+static int nn__in_buffers(const nn__buffers *b, const char *low, const char *high)
+{
+    int i;
+    for (i = 0; i < b->n; i++)
+        if (low < (const char *)b->t[i]->data + nn__bytes_of(b->t[i]) && (const char *)b->t[i]->data < high) return 1;
+    return 0;
 }
 static void nn__record_call(nn_context *nn, const nn_call *c)
 {
@@ -13801,9 +13849,15 @@ static void nn__record_call(nn_context *nn, const nn_call *c)
     memset(to->params, 0, sizeof to->params);
     if (c->params) memcpy(to->params, c->params, c->op->params_bytes);
     for (i = 0; i < n; i++) to->v[i] = i < c->nin ? c->in[i] : i < c->nin + c->nout ? c->out[i - c->nin] : c->aux[i - c->nin - c->nout];
+    for (i = 0; i < c->nout; i++) {
+        const char *low, *high;
+        if (nn__view_empty(&c->out[i])) continue;
+        nn__view_extent(&c->out[i], &low, &high);
+        r->stateful |= nn__in_buffers(r->buffers, low, high);
+    }
 }
 
-static void nn__record_net(nn__recording *r, nn_layer *net, nn_shape shape, nn_dtype dtype)
+static void nn__record_net(nn__recording *r, nn_layer *net, const nn__buffers *buffers, nn_shape shape, nn_dtype dtype)
 {
     nn_context *nn = net->nn;
     nn_tensor *x, *y;
@@ -13811,6 +13865,7 @@ static void nn__record_net(nn__recording *r, nn_layer *net, nn_shape shape, nn_d
     memset(r, 0, sizeof *r);
     r->nn = nn;
     r->batch = shape.d[0];
+    r->buffers = buffers;
     x = dtype == NN_F32 ? nn_zeros(nn, shape) : nn__alloc_tensor(nn, 0, dtype, shape.ndim, shape.d);
     if (nn__dead(x)) return;
     if (dtype != NN_F32) nn__fill_view(nn, nn__view_of(x), 0.0);
@@ -13821,10 +13876,9 @@ static void nn__record_net(nn__recording *r, nn_layer *net, nn_shape shape, nn_d
     nn->record = NULL;
     nn->hold = hold;
     r->output = nn__view_of(y);
+    nn__buffers_restore(buffers);
     if (nn_ok(nn) && (y->ndim < 1 || y->dtype != NN_F32)) r->refused = "its result is not f32, or has no batch dimension";
 }
-
-static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
 
 // ---- folding ------------------------------------------------------------------------------------------
 static float nn__norm_eps(const void *params);           // >>ops
@@ -13931,8 +13985,9 @@ static int nn__find_storages(nn__recording *r, nn__storage *s)
             t = &s[nn__storage_of(s, n, &c->v[j])];
             if (j < c->nin && (c->op->flags & NN_OP_MUTATES) && c->mode == NN_TRAIN) r->refused = "it changes its buffers";
             if (j >= c->nin) {
-                if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
-                t->base = NN__PLAN_TEMP;
+                if (nn__in_buffers(r->buffers, t->low, t->high)) t->base = NN__PLAN_STATE;
+                else if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
+                else t->base = NN__PLAN_TEMP;
             }
             if (t->first < 0) t->first = i;
             t->last = i;
@@ -13966,7 +14021,7 @@ static void nn__drop_dead(nn__recording *r, nn__recording *twin)   // calls whos
                 if (nn__view_empty(v)) continue;
                 nn__view_extent(v, &low, &high);
                 nn__view_extent(&r->output, &l, &h);
-                used = low < h && l < high;
+                used = (low < h && l < high) || nn__in_buffers(r->buffers, low, high);
                 for (k = i + 1; k < r->calls && !used; k++) {
                     int in;
                     for (in = 0; r->call[k].op && in < r->call[k].nin && !used; in++) {
@@ -14065,7 +14120,7 @@ static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, 
         }
     }
     to->base = base;
-    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_CONST || base == NN__PLAN_TEMP ? s[nn__storage_root(s, a)].place : 0);
+    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_CONST || base == NN__PLAN_STATE || base == NN__PLAN_TEMP ? s[nn__storage_root(s, a)].place : 0);
     return 1;
 }
 
@@ -14129,6 +14184,8 @@ static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, 
     nn__run_alone(c, k->exec, scratch);
 }
 
+static char *nn__aligned(void *p) { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
+NN_API void nn_plan_reset(const nn_plan *p, void *workspace) { if (p && workspace && p->state_bytes) memcpy(nn__aligned(workspace), p->state, p->state_bytes); }
 NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const void *input, float *output)
 {
     char *base[NN__PLAN_BASES];
@@ -14141,7 +14198,8 @@ NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const 
     base[NN__PLAN_CONST] = p->constants;
     base[NN__PLAN_INPUT] = (char *)(uintptr_t)input;
     base[NN__PLAN_OUTPUT] = (char *)output;
-    base[NN__PLAN_TEMP] = (char *)(((uintptr_t)workspace + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
+    base[NN__PLAN_STATE] = nn__aligned(workspace);
+    base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
     nn__plan_begin(p, &c);
     env = nn__fp_enter();
     for (i = 0; i < p->calls; i++) {
@@ -14153,7 +14211,7 @@ NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const 
     return 1;
 }
 NN_API int      nn_run(const nn_plan *p, void *workspace, const void *input, float *output) { return p && nn_run_batch(p, workspace, p->batch, input, output); }
-NN_API size_t   nn_plan_bytes(const nn_plan *p)     { return p && p->temp_bytes + p->scratch_bytes ? p->temp_bytes + p->scratch_bytes + NN__ALIGN : 0; }
+NN_API size_t   nn_plan_bytes(const nn_plan *p)     { size_t n = p ? p->state_bytes + p->temp_bytes + p->scratch_bytes : 0; return n ? n + NN__ALIGN : 0; }
 NN_API nn_shape nn_plan_output(const nn_plan *p)    { return p ? p->out_shape : nn_shape_of(NULL); }
 NN_API int      nn_plan_any_batch(const nn_plan *p) { return p && p->any_batch; }
 NN_API void     nn_plan_free(nn_plan *p)            { if (p) nn__raw_free(p->nn, p); }
@@ -14171,7 +14229,7 @@ static int nn__plan_same_stream(const nn__recording *r, const nn__recording *q)
 
 static size_t nn__plan_scratch(const nn_plan *p)         // the most that any batch needs
 {
-    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL };
+    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL };
     size_t most = 0;
     int64_t b;
     int i;
@@ -14248,7 +14306,19 @@ static int nn__plan_fill_kept(const nn__recording *r, const nn__recorded *from, 
     return 1;
 }
 
-// One block holds the plan, its calls, views, constants and what is kept of them.
+static size_t nn__place_values(nn__storage *s, int n, int base, char *to)       // storages of a kind, one after the other; the bytes that they take
+{
+    size_t bytes = 0;
+    int i;
+    for (i = 0; i < n; i++) if (s[i].base == base) {
+        s[i].place = (int64_t)bytes;
+        memcpy(to + bytes, s[i].low, (size_t)(s[i].high - s[i].low));
+        bytes += (size_t)nn__storage_bytes_of(&s[i]);
+    }
+    return bytes;
+}
+
+// One block holds the plan, its calls, views, first state, constants and what is kept of them.
 static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)
 {
     nn_context *nn = r->nn;
@@ -14263,7 +14333,7 @@ static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *
     nn__share_places(r, s, n);
     nn__share_places(q, u, m);
     for (i = 0; i < r->calls; i++) if (r->call[i].op) { calls++; views += r->call[i].nin + r->call[i].nout + r->call[i].naux; }
-    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) constants += (size_t)nn__storage_bytes_of(&s[i]);
+    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST || s[i].base == NN__PLAN_STATE) constants += (size_t)nn__storage_bytes_of(&s[i]);
     head = nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call) + nn__round_up((size_t)views * sizeof *p->view);
     at = (char *)nn__raw_alloc(nn, head + constants + kept + NN__ALIGN);
     if (!at) { r->refused = "out of memory"; return NULL; }
@@ -14276,11 +14346,10 @@ static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *
     p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call));
     p->constants = (char *)(((uintptr_t)at + head + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
     p->temp_bytes = (size_t)nn__place_temporaries(s, n);
-    for (i = 0, constants = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST) {
-        s[i].place = (int64_t)constants;
-        memcpy(p->constants + constants, s[i].low, (size_t)(s[i].high - s[i].low));
-        constants += (size_t)nn__storage_bytes_of(&s[i]);
-    }
+    p->state = p->constants;                             // the first values of the state, then constants
+    p->state_bytes = nn__place_values(s, n, NN__PLAN_STATE, p->state);
+    p->constants += p->state_bytes;
+    constants = nn__place_values(s, n, NN__PLAN_CONST, p->constants);
     for (i = 0, views = 0; i < r->calls; i++) {
         const nn__recorded *c = &r->call[i];
         nn__plan_call *k = &p->call[p->calls];
@@ -14322,16 +14391,19 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
     nn_plan *p = NULL;
     float *folded = NULL;
     nn__aside aside;
+    nn__buffers buffers;
     size_t room = 0;
-    int i, j, views = 2, same = 1;
+    int i, j, views = 2, same = 0;
     if (!nn || !nn_ok(nn)) return NULL;
     if (nn->backend != &nn->cpu || nn->desc.dtype != NN_F32 || nn->measuring) { nn_fail(nn, "nn_plan_new: plans are for f32 on the CPU"); return NULL; }
     if (input.ndim < 1 || input.d[0] < 1) { nn_fail(nn, "nn_plan_new: the input needs a batch dimension of at least 1"); return NULL; }
     aside = nn__aside_begin(nn);
-    nn__record_net(&big, net, input, dtype);
+    memset(&small, 0, sizeof small);
+    memset(&big, 0, sizeof big);
+    if (!nn__buffers_save(&buffers, net)) big.refused = "out of memory";
+    else nn__record_net(&big, net, &buffers, input, dtype);
     less.d[0] = input.d[0] > 1 ? input.d[0] - 1 : 1;
-    if (nn_ok(nn) && !big.refused) { nn__record_net(&small, net, less, dtype); same = nn__plan_same_stream(&big, &small); }
-    else memset(&small, 0, sizeof small);
+    if (nn_ok(nn) && !big.refused && !big.stateful) { nn__record_net(&small, net, &buffers, less, dtype); same = nn__plan_same_stream(&big, &small); }
     if (nn_ok(nn) && !big.refused && !small.refused) {
         nn__recording *twin = same ? &small : &big;
         for (i = 0; i < big.calls; i++) {
@@ -14354,6 +14426,8 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
         }
     }
     if (!p && nn_ok(nn)) nn_fail(nn, "nn_plan_new: this net has no plan: %s", big.refused ? big.refused : small.refused ? small.refused : "out of memory");
+    nn__raw_free(nn, buffers.values);
+    nn__raw_free(nn, buffers.t);
     nn__raw_free(nn, folded);
     nn__raw_free(nn, s);
     nn__raw_free(nn, small.call);
@@ -14397,7 +14471,9 @@ NN_API void nn_plan_print(const nn_plan *p)
     base[NN__PLAN_CONST] = p->constants;
     base[NN__PLAN_INPUT] = (char *)(((uintptr_t)memory + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
     base[NN__PLAN_OUTPUT] = base[NN__PLAN_INPUT] + in;
-    base[NN__PLAN_TEMP] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
+    base[NN__PLAN_STATE] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
+    base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
+    memcpy(base[NN__PLAN_STATE], p->state, p->state_bytes);
     nn__plan_begin(p, &c);
     nn__log(nn, "%-4s %-16s %-24s %10s %12s %10s %8s\n", "step", "op", "result", "bytes", "mult-adds", "us", "GFLOP/s");
     for (i = 0; i < p->calls; i++) {
@@ -14414,8 +14490,8 @@ NN_API void nn_plan_print(const nn_plan *p)
         macs += m;
         seconds += took;
     }
-    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (temporaries %lld, scratch %lld), constants %lld bytes\n", p->calls, macs, seconds * 1e6,
-            (long long)nn_plan_bytes(p), (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
+    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (state %lld, temporaries %lld, scratch %lld), constants %lld bytes\n", p->calls, macs, seconds * 1e6,
+            (long long)nn_plan_bytes(p), (long long)p->state_bytes, (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
     nn__raw_free(nn, memory);
 }
 
@@ -14433,7 +14509,7 @@ NN_API void nn_plan_print(const nn_plan *p)
 // What a callback of the user decides by itself is not seen here; what it reads or writes by itself (nn_item, nn_data, nn_from) is, and refused.
 // =============================================================================================
 enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_OPTIMIZERS = 4,
-       NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
+       NN__STEP_LISTS = 4, NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
 
 typedef struct nn__step_call {
     nn_exec       exec;
@@ -14472,6 +14548,9 @@ struct nn_step_plan {
     size_t            bytes, scratch, usual;             // of the memory of a step; where in it scratch begins; what a usual step used at its end
     char             *base[NN__STEP_BASES];              // where views point now
     nn_tensor         loss, scores;  // as nn_backward would have left them
+    struct nn__step_list { int from, to; void *list; } list[NN__STEP_LISTS];       // a device's lists of calls from .. to - 1; NULL: it has none
+    int               lists, still;  // still: the views have not moved for so many steps
+    const nn_call   **varying;
 };
 
 // ---- trace --------------------------------------------------------------------------------------------
@@ -14568,7 +14647,7 @@ static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v,
     }
     else if (nn__inside(&t->x, p)) { ref.base = NN__STEP_X; ref.at = p - (const char *)t->x.data; }
     else if (nn__inside(&t->y, p)) { ref.base = NN__STEP_Y; ref.at = p - (const char *)t->y.data; }
-    else if (nn__in_blocks(&nn->step_arena, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
+    else if (nn__in_blocks(nn->data_step, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
     else return;
     if (writes && ref.base != NN__STEP_MEMORY) { nn__trace_refuse(nn, "it writes into x or y"); return; }
     ok = nn__trace_grow(nn, &list, &t->ref_room, t->refs, sizeof *t->ref);
@@ -14690,6 +14769,7 @@ static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)    
     k->random = (c->op->flags & NN_OP_RANDOM) != 0;
     c->phases = 1;
     c->tasks[0] = 1;
+    if (nn->backend != &nn->cpu) return;
     if (c->op->plan) c->op->plan(c);
     k->slots = nn__slots_of(nn, c);
     bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);
@@ -14727,12 +14807,23 @@ static int nn__step_build(nn_step_plan *p)               // the trace becomes th
     for (i = 0; i < t->refs; i++) nn__step_point(p, &t->ref[i]);
     for (i = 0; i < t->calls; i++) nn__step_cut(p, &t->call[i], &scratch);
     p->bytes = p->scratch + scratch;
-    return 1;
+    if (nn->backend == &nn->cpu) return 1;
+    p->varying = (const nn_call **)nn__raw_alloc(nn, (size_t)(t->calls + 1) * sizeof *p->varying);
+    return p->varying != NULL;
 }
 
 // ---- recording a step -----------------------------------------------------------------------------------
+static void nn__step_drop_lists(nn_step_plan *p)
+{
+    int i;
+    for (i = 0; i < p->lists; i++) if (p->list[i].list) p->nn->backend->forget(p->nn->backend->self, p->list[i].list);
+    p->lists = p->still = 0;
+}
 static void nn__step_forget(nn_step_plan *p)
 {
+    nn__step_drop_lists(p);
+    nn__raw_free(p->nn, p->varying);
+    p->varying = NULL;
     if (p->nn->trace == &p->now) p->nn->trace = NULL;
     nn__trace_free(p->nn, &p->now);
     nn__trace_free(p->nn, &p->trace);
@@ -14762,7 +14853,8 @@ static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor 
     nn_context *nn = p->nn;
     nn__trace *t = &p->now;
     const char *low, *high, *l, *h;
-    if (nn->buffer || nn->backend != &nn->cpu || nn->measuring) { p->why = "plans of steps need the CPU and the heap"; return 0; }
+    if (nn->buffer || nn->measuring) { p->why = "plans of steps need the heap"; return 0; }
+    if (nn->backend != &nn->cpu && !nn->backend->record) { p->why = "the backend cannot repeat a list of calls"; return 0; }
     if (p->tries == NN__STEP_TRIES || nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
     if (p->tries && !nn__step_fits(p, x, y)) return 0;   // a batch of another size in between
     nn__trace_free(nn, t);
@@ -14820,7 +14912,7 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     p->changes = nn->changes;
     p->why = p->tries == NN__STEP_TRIES ? "no two steps made the same calls" : "only one step was recorded yet";
     if (!same) return;
-    p->usual = nn->step_arena.used;
+    p->usual = nn->data_step->used;
     nn__step_result(&p->loss, loss);
     nn__step_result(&p->scores, scores);
     if (nn__step_build(p)) p->why = NULL;
@@ -14847,19 +14939,21 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
     int i, from;
     nn_begin(nn, NN_TRAIN);
     if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
-    nn->step_extra = nn__round_up(p->bytes);             // what nn_fit does in the middle of a step was counted when it was recorded
-    memory = (char *)nn__arena_alloc(&nn->step_arena, p->bytes, 1);
+    if (nn->data_step == &nn->step_arena) nn->step_extra = nn__round_up(p->bytes);         // what nn_fit does in the middle of a step was counted when it was recorded
+    memory = (char *)nn__arena_alloc(nn->data_step, p->bytes, 1);
     if (!memory) return 0;
     from = memory == p->base[NN__STEP_MEMORY] ? p->moving : p->trace.refs;
     if (from > p->moving || x->data != p->base[NN__STEP_X] || (y && y->data != p->base[NN__STEP_Y])) {
         p->base[NN__STEP_X] = (char *)x->data;
         p->base[NN__STEP_Y] = y ? (char *)y->data : NULL;
         p->base[NN__STEP_MEMORY] = memory;
+        nn__step_drop_lists(p);
         for (i = 0; i < from; i++) nn__step_point(p, &p->trace.ref[i]);
         for (i = 0; i < p->trace.calls; i++) p->trace.call[i].c.shared = memory + p->scratch;
     }
     p->loss.step = p->scores.step = nn->step;
     p->at = 0;
+    p->still++;
     for (i = 0; i < p->trace.counts; i++) p->trace.counted[i]->steps++;
     return 1;
 }
@@ -14867,9 +14961,9 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
 static void nn__step_exec(nn_context *nn, nn__step_call *k)
 {
     nn_call *c = &k->c;
-    char *scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
+    char *scratch;
     nn__job j;
-    if (nn->profile && nn->profile->on) {
+    if (nn->backend != &nn->cpu || (nn->profile && nn->profile->on)) {
         nn_call again = *c;
         again.phases = 1;
         again.tasks[0] = 1;
@@ -14878,6 +14972,7 @@ static void nn__step_exec(nn_context *nn, nn__step_call *k)
         nn__run(nn, &again);
         return;
     }
+    scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
     if (k->slots == 1) { nn__run_alone(c, k->exec, scratch); return; }
     j.c = c; j.exec = k->exec; j.slots = k->slots; j.scratch = scratch;
     for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
@@ -14894,17 +14989,42 @@ static void nn__step_update(nn__step_call *k, const nn__step_call *before)
     memcpy(k->params, &u, sizeof u);
 }
 
+// On a device: calls p->at .. to - 1 as one list, which is written down when they run where they ran before. 0: one by one, please.
+static int nn__step_listed(nn_step_plan *p, int to, int varying)
+{
+    nn_context *nn = p->nn;
+    const nn_backend *b = nn->backend;
+    struct nn__step_list *l = p->list;
+    int i, known = 0;
+    if (b == &nn->cpu || !b->record || (nn->profile && nn->profile->on) || p->still < 2) return 0;
+    for (i = 0; i < p->lists && !known; i++) if (p->list[i].from == p->at && p->list[i].to == to) { l = &p->list[i]; known = 1; }
+    if (!known) {
+        if (p->lists == NN__STEP_LISTS || !b->record(b->self)) return 0;
+        l = &p->list[p->lists++];
+        l->from = p->at;
+        l->to = to;
+        for (i = p->at; i < to; i++) b->run(b->self, &p->trace.call[i].c);
+        l->list = b->recorded(b->self);
+    }
+    if (!l->list) return 0;
+    if (b->repeat(b->self, l->list, p->varying, varying)) return 1;
+    nn__step_drop_lists(p);          // it does not fit any more: another is made later
+    return 0;
+}
 static void nn__step_run(nn_step_plan *p, int to)        // the calls before number `to` that have not run yet
 {
     nn_context *nn = p->nn;
     const nn__step_call *update = NULL;
     nn__fpenv env = nn__fp_enter();
-    for (; p->at < to; p->at++) {
-        nn__step_call *k = &p->trace.call[p->at];
+    int i, varying = 0;
+    for (i = p->at; i < to; i++) {
+        nn__step_call *k = &p->trace.call[i];
         if (k->opt) { nn__step_update(k, update); update = k; }
         if (k->random) { k->c.step = nn->random_step; k->c.seed = nn->seed; }
-        nn__step_exec(nn, k);
+        if (p->varying && (k->opt || k->random)) p->varying[varying++] = &k->c;
     }
+    if (to > p->at && nn__step_listed(p, to, varying)) p->at = to;
+    for (; p->at < to; p->at++) nn__step_exec(nn, &p->trace.call[p->at]);
     nn__fp_leave(env);
 }
 static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
@@ -14917,7 +15037,7 @@ static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at
 static void nn__step_to_end(nn_step_plan *p)
 {
     nn__step_run(p, p->trace.calls);
-    p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
+    if (p->nn->data_step == &p->nn->step_arena) p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
 }
 
 // ---- the public functions -------------------------------------------------------------------------------

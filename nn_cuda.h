@@ -13,6 +13,7 @@
        nn_context *nn = nn_new(&(nn_desc){ .backend = nn_cuda_available() ? nn_cuda(0) : NULL });
 
    Nothing else changes: parameters, batches, gradients and the optimizer's states live on the device; only reading a number waits for it.
+   All contexts on one device belong to one thread.
 
    Checked by simulation (tests/cuda: the same kernels on the CPU, and nvcc's PTX executed instruction by instruction), never run on a GPU.
 
@@ -52,7 +53,8 @@ const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc);
 const nn_backend *nn_cuda_default(void);                                     // nn_cuda(0) where there is a device, else NULL: the CPU. For NN_DEFAULT_BACKEND
 int         nn_cuda_available(void);                                         // number of usable devices; 0: no driver or no GPU
 const char *nn_cuda_why(void);                                               // the last failure outside of a call, or why there is no device; "" if none
-void        nn_cuda_report(const nn_backend *backend);                       // memory, launches, calls by op and fallbacks, to stdout
+void        nn_cuda_report(const nn_backend *backend);                       // memory, launches, calls by op, those that ran on the CPU, to stdout;
+                                                                             // with NN_CUDA_TIME=1 in the environment also the time that each op took
 #ifdef __cplusplus
 }
 #endif
@@ -93,6 +95,18 @@ enum { NN__BATCH = 48 };
 typedef struct nn__rates { float lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value; int decays, clips, momentum, nesterov, first, centered, amsgrad, far1; } nn__rates;
 typedef struct nn__part { float *p; const float *g; float *s[3]; int64_t n; unsigned block; int fours; } nn__part;
 typedef struct nn__parts { int count; nn__part part[NN__BATCH]; } nn__parts;
+// A step as a CUDA graph: what changes from step to step, the random stream and the rates of each batch of updates, is read from the device.
+enum { NN__NOW_BATCHES = 64, NN__NOW_UPDATES = 4096 };
+typedef struct nn__now { uint64_t seed, step; nn__rates rates[NN__NOW_BATCHES]; } nn__now;
+typedef struct nn__list {
+    cudaGraphExec_t exec;
+    cudaEvent_t  sent;               // `host` was read
+    nn__now     *now, *host;         // on the device; pinned
+    const void  *scratch;            // where the graph's scratch was
+    nn_context  *fault_nn;
+    int          updates, batches;
+    short        batch_of[NN__NOW_UPDATES];
+} nn__list;
 typedef struct nn__batch { const nn_op *op; nn_context *nn; const float *scale; unsigned blocks; nn__rates rates; nn__parts parts; } nn__batch;
 typedef struct nn__cuda {
     nn_backend     backend;
@@ -114,8 +128,12 @@ typedef struct nn__cuda {
     nn__fault     *fault, *seen;                         // on the device; pinned, where it is read
     nn_context    *fault_nn;                             // whose call may have met one since the last look; NULL: none did
     nn__batch      batch;
+    nn__list      *making;                               // the list that calls are written into; NULL: they run
+    int            broken;                               // it cannot be finished
     int64_t        launches, bytes, peak, uploads, downloads;
-    int64_t        calls[NN_OP_COUNT][2], refused[NN_OP_COUNT][2];
+    int64_t        calls[NN_OP_COUNT][2], refused[NN_OP_COUNT][2], repeats;
+    cudaEvent_t    clock[2];                             // NULL: time is not taken
+    double         ms[NN_OP_COUNT][2];
 } nn__cuda;
 static nn__cuda nn__cuda_states[NN__CUDA_DEVICES][NN__CUDA_PRECISIONS];
 static char nn__cuda_reason[512];
@@ -145,6 +163,7 @@ static int nn__cuda_check(nn__cuda *d, cudaError_t e, const char *what, int line
     (void)cudaGetLastError();
     if (d->call) nn__cuda_describe(d->call, call, sizeof call);
     d->failed = 1;
+    if (d->making) { d->broken = 1; return 0; }          // the same calls will run one by one, and fail again if they must
     if (!d->error[0]) snprintf(d->error, sizeof d->error, "%s: %s%s%s: %s (nn_cuda.h:%d)", d->name, call, call[0] ? ": " : "", what, cudaGetErrorString(e), line);
     snprintf(nn__cuda_reason, sizeof nn__cuda_reason, "%s", d->error);
     if (e != cudaErrorMemoryAllocation && e != cudaErrorInvalidConfiguration && e != cudaErrorInvalidValue) d->dead = 1;
@@ -157,8 +176,9 @@ static void nn__cuda_flush_now(nn__cuda *d);             // >>optim
 static int nn__cuda_ready(nn__cuda *d)                   // what waited comes first; 0: the device is lost
 {
     cudaSetDevice(d->device);
-    if (d->batch.parts.count && !d->dead) nn__cuda_flush_now(d);
-    return !d->dead;
+    if (d->making) d->broken = 1;                        // nothing passes between host and device in a list
+    else if (d->batch.parts.count && !d->dead) nn__cuda_flush_now(d);
+    return !d->dead && !d->making;
 }
 
 // ---- memory: blocks that nn.h returned are kept for the next request ---------------------------------------------
@@ -175,7 +195,9 @@ static void nn__cuda_drop_blocks(nn__cuda *d)            // those that nobody us
 static void *nn__cuda_take(nn__cuda *d, size_t bytes)    // from the driver; NULL: there is no more
 {
     void *p = NULL;
-    cudaError_t e = cudaMalloc(&p, bytes);
+    cudaError_t e;
+    if (d->making) { d->broken = d->failed = 1; return NULL; }
+    e = cudaMalloc(&p, bytes);
     if (e != cudaSuccess) {
         (void)cudaGetLastError();
         cudaStreamSynchronize(d->stream);
@@ -241,7 +263,7 @@ static void *nn__cuda_scratch(nn__cuda *d, size_t bytes)
 static void nn__cuda_keep_scratch(nn__cuda *d, int kept) // the last `kept` blocks
 {
     int i, drop = d->scratches - kept;
-    if (drop <= 0) return;
+    if (drop <= 0 || d->making) return;
     cudaStreamSynchronize(d->stream);
     for (i = 0; i < drop; i++) { cudaFree(d->scratch[i].at); d->bytes -= (int64_t)d->scratch[i].bytes; }
     for (i = 0; i < kept; i++) d->scratch[i] = d->scratch[drop + i];
@@ -270,7 +292,8 @@ static int nn__cuda_upload(void *self, void *to, const void *from, size_t bytes)
 // What a kernel that reads indices gets. Waiting for the device looks whether one was bad.
 static nn__fault *nn__cuda_may_fault(nn__cuda *d, const nn_call *c)
 {
-    d->fault_nn = c->nn;
+    if (d->making) d->making->fault_nn = c->nn;
+    else d->fault_nn = c->nn;
     return d->fault;
 }
 static int nn__cuda_wait(nn__cuda *d)
@@ -330,6 +353,7 @@ static void nn__cuda_close_all(nn__cuda *d)
         d->stage[i] = NULL;
         d->stage_free[i] = NULL;
     }
+    for (i = 0; i < 2; i++) if (d->clock[i]) { cudaEventDestroy(d->clock[i]); d->clock[i] = NULL; }
     if (d->fault) cudaFree(d->fault);
     if (d->seen) cudaFreeHost(d->seen);
     d->fault = d->seen = NULL;
@@ -341,13 +365,14 @@ static void nn__cuda_close_all(nn__cuda *d)
 static int nn__cuda_start(nn__cuda *d)
 {
     cudaDeviceProp p;
-    const char *sync = getenv("NN_CUDA_SYNC");
+    const char *sync = getenv("NN_CUDA_SYNC"), *clock = getenv("NN_CUDA_TIME");
     int i;
     if (!NN__CU(d, cudaSetDevice(d->device)) || !NN__CU(d, cudaGetDeviceProperties(&p, d->device))) return 0;
     d->arch = 10 * p.major + p.minor;
     d->multiprocessors = p.multiProcessorCount;
     d->shared_most = p.sharedMemPerBlockOptin;
     d->sync = sync && sync[0] == '1';
+    for (i = 0; i < 2 && clock && clock[0] == '1'; i++) if (!NN__CU(d, cudaEventCreateWithFlags(&d->clock[i], cudaEventDefault))) return 0;
     if (!NN__CU(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking))) return 0;
     if (!NN__CU(d, cudaMalloc((void **)&d->fault, sizeof *d->fault)) || !NN__CU(d, cudaMallocHost((void **)&d->seen, sizeof *d->seen)) ||
         !NN__CU(d, cudaMemsetAsync(d->fault, 0, sizeof *d->fault, d->stream))) return 0;
@@ -454,7 +479,7 @@ static void nn__cuda_launched(nn__cuda *d, const char *kernel, int line)
 {
     cudaError_t e = cudaGetLastError();
     d->launches++;
-    if (e == cudaSuccess && d->sync) e = cudaStreamSynchronize(d->stream);
+    if (e == cudaSuccess && d->sync && !d->making) e = cudaStreamSynchronize(d->stream);
     nn__cuda_check(d, e, kernel, line);
 }
 
@@ -990,11 +1015,13 @@ static int nn__cuda_fill(nn__cuda *d, const nn_call *c)
     return 1;
 }
 // Philox4x32-10, as nn.h's >>random: the four numbers of block `index` of a stream.
-typedef struct nn__stream { uint64_t seed, step, ordinal; } nn__stream;
+typedef struct nn__stream { uint64_t seed, step, ordinal; const nn__now *now; } nn__stream;      // now: in a graph, seed and step are there
+static thread_local const nn__now *nn__cuda_now;
 NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
 {
-    uint32_t k0 = (uint32_t)s.seed, k1 = (uint32_t)(s.seed >> 32);
-    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)s.step;
+    uint64_t seed = s.now ? s.now->seed : s.seed, step = s.now ? s.now->step : s.step;
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)step;
 NN__UNROLL
     for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
@@ -1005,7 +1032,7 @@ NN__UNROLL
     }
     r[0] = c0; r[1] = c1; r[2] = c2; r[3] = c3;
 }
-static nn__stream nn__stream_of(const nn_call *c) { nn__stream s; s.seed = c->seed; s.step = c->step; s.ordinal = c->ordinal; return s; }
+static nn__stream nn__stream_of(const nn_call *c) { nn__stream s; s.seed = c->seed; s.step = c->step; s.ordinal = c->ordinal; s.now = nn__cuda_now; return s; }
 NN__DEV float nn__unit(uint32_t r) { return (float)(r >> 8) * (1.0f / 16777216.0f); }
 static __global__ void __launch_bounds__(256) nn__k_random(nn__lay l, nn__stream s, nn__random_params p, int dtype, void *y)
 {
@@ -1041,14 +1068,13 @@ static int nn__cuda_random(nn__cuda *d, const nn_call *c)
     return 1;
 }
 // Dropout: mask number m covers `run` neighbours; the numbers are drawn again in backward. Contiguous.
-static __global__ void __launch_bounds__(256) nn__k_dropout(int64_t n, int64_t run, nn__stream s, const uint64_t *step, uint64_t dropped, float scale, const float *x, float *y, int add, int fours)
+static __global__ void __launch_bounds__(256) nn__k_dropout(int64_t n, int64_t run, nn__stream s, uint64_t dropped, float scale, const float *x, float *y, int add, int fours)
 {
     int64_t i = ((int64_t)blockIdx.x * 256 + threadIdx.x) * 4;
     uint32_t r[4];
     float v[4], old[4];
     if (i >= n) return;
     int m = n - i < 4 ? (int)(n - i) : 4;
-    if (step) s.step = *step;
     nn__get4(v, x + i, fours || m < 4, m);
     if (!fours && m == 4) for (int k = 0; k < 4; k++) v[k] = x[i + k];
     if (run == 1) nn__philox(s, (uint64_t)i / 4, r);
@@ -1070,7 +1096,7 @@ static int nn__dropped(nn__cuda *d, const nn_call *c, const nn_view *x, const nn
 {
     const nn__dropout_params *p = (const nn__dropout_params *)c->params;
     int64_t n = nn_view_count(x);
-    if (n && y->data) NN__LAUNCH(d, nn__k_dropout, dim3(NN__BLOCKS(n, 1024)), dim3(256), 0, n, p->run, nn__stream_of(c), (const uint64_t *)NULL, (uint64_t)((double)p->p * 4294967296.0),
+    if (n && y->data) NN__LAUNCH(d, nn__k_dropout, dim3(NN__BLOCKS(n, 1024)), dim3(256), 0, n, p->run, nn__stream_of(c), (uint64_t)((double)p->p * 4294967296.0),
                                  p->p < 1 ? (float)(1.0 / (1.0 - (double)p->p)) : 0.0f, (const float *)x->data, (float *)y->data, add, nn__aligned(x->data, y->data, NULL));
     return 1;
 }
@@ -1104,6 +1130,7 @@ NN__DEV float nn__join(int how, float a, float b)        // a NaN stays
     struct nn__fold_##name { enum { JOIN = join }; NN__DEV float first() { return start; } \
         NN__DEV float at(float acc, float x, float m, float p) { (void)acc; (void)x; (void)m; (void)p; return formula; } };
 NN__CUDA_FOLD(sum,       NN__JOIN_ADD, 0.0f, acc + x)
+NN__CUDA_FOLD(shifted,   NN__JOIN_ADD, 0.0f, acc + (x - m))
 NN__CUDA_FOLD(square,    NN__JOIN_ADD, 0.0f, fmaf(x - m, x - m, acc))
 NN__CUDA_FOLD(exp,       NN__JOIN_ADD, 0.0f, acc + nn__exp(x - m))
 NN__CUDA_FOLD(equal,     NN__JOIN_ADD, 0.0f, acc + (x == m ? 1.0f : 0.0f))
@@ -1125,7 +1152,7 @@ typedef struct nn__end { int how, add; float s; const float *other; } nn__end;
 NN__DEV void nn__finish(const nn__end &e, int64_t out, float v, float *to)
 {
     switch (e.how) {
-    case NN__END_MEAN:   v /= e.s; break;            // exact for equal numbers, whose variance then is 0
+    case NN__END_MEAN:   v = e.other[out] + v / e.s; break;
     case NN__END_SQRT:   v = sqrtf(v * e.s); break;
     case NN__END_POW:    v = nn__pow(v, e.s); break;
     case NN__END_FINITE: v = v - v == 0 ? v : 0.0f; break;           // inf - inf would be NaN
@@ -1152,10 +1179,11 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_fold_line
         for (i += lane * run; i < end; i += team * run) {
             int n = !w.fours ? 1 : end - i < 4 ? (int)(end - i) : 4;
             nn__offsets(w.reduced, i, o);
-            nn__get4(v, x + at[0] + o[0], 1, n);
-            acc = F::at(acc, v[0], mine, p);
+            const float *from = x + at[0] + o[0];
+            if (n < 4) { for (int k = 0; k < n; k++) acc = F::at(acc, from[k], mine, p); continue; }
+            nn__get4(v, from, 1, 4);
 NN__UNROLL
-            for (int k = 1; k < 4; k++) if (k < n) acc = F::at(acc, v[k], mine, p);
+            for (int k = 0; k < 4; k++) acc = F::at(acc, v[k], mine, p);
         }
     }
     for (int k = 16; k; k >>= 1) acc = nn__join(F::JOIN, acc, __shfl_xor_sync(NN__FULL, acc, k));
@@ -1274,6 +1302,14 @@ static int64_t nn__terms(const nn_call *c)
     for (i = 0; i < c->in[0].ndim; i++) if (p->mask & 1u << i) n *= c->in[0].shape[i];
     return n;
 }
+static void nn__first_of(nn__cuda *d, const nn_view *x, const nn_view *to)       // the first of the numbers that belong to each result
+{
+    nn_view from = *x, y = *to;
+    int i;
+    for (i = 0; i < x->ndim; i++) if (to->stride[i] == 0) from.shape[i] = y.shape[i] = 1;
+    if (nn_view_count(x)) nn__move(d, &y, &from, 0);
+    else if (nn_view_count(&y)) NN__CU(d, cudaMemsetAsync(y.data, 0, (size_t)nn_view_count(&y) * sizeof(float), d->stream));
+}
 static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
 {
     const nn__reduce_params *q = (const nn__reduce_params *)c->params;
@@ -1294,7 +1330,8 @@ static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
     case NN_OP_prod: return nn__fold<nn__fold_prod>(d, x, &y, 0, NULL, plain);
     case NN_OP_var:
     case NN_OP_std:
-        nn__fold<nn__fold_sum>(d, x, &m, 0, NULL, nn__end_of(NN__END_MEAN, (float)nn__terms(c), NULL, 0));
+        nn__first_of(d, x, &m);      // the mean is the first number plus the mean distance from it: of equal numbers it is exact, and their variance 0
+        nn__fold<nn__fold_shifted>(d, x, &m, 0, (const float *)m.data, nn__end_of(NN__END_MEAN, (float)nn__terms(c), (const float *)m.data, 0));
         return nn__fold<nn__fold_square>(d, x, &y, 0, (const float *)m.data, nn__end_of(id == NN_OP_std ? NN__END_SQRT : NN__END_SCALE, scale, NULL, 0));
     case NN_OP_logsumexp:
         nn__fold<nn__fold_max>(d, x, &m, 0, NULL, nn__end_of(NN__END_FINITE, 1, NULL, 0));
@@ -2074,13 +2111,14 @@ static __global__ void nn__k_square_join(nn__parts a, unsigned blocks, const flo
     sum = nn__warp_sum(sum);
     if (threadIdx.x == 0) *t.s[0] = sum;
 }
-#define NN__CUDA_UPDATED(id, name) case id: NN__LAUNCH(d, nn__k_update<nn__u_##name>, dim3(blocks), dim3(256), 0, b->parts, b->rates, (const nn__rates *)NULL, b->scale); break;
+#define NN__CUDA_UPDATED(id, name) case id: NN__LAUNCH(d, nn__k_update<nn__u_##name>, dim3(blocks), dim3(256), 0, b->parts, b->rates, now, b->scale); break;
 static void nn__cuda_flush_now(nn__cuda *d)              // what waits is launched
 {
     nn__batch *b = &d->batch;
     const nn_call *outer = d->call;
     nn_call c;
     unsigned blocks = b->blocks;
+    const nn__rates *now = d->making && d->making->batches ? &d->making->now->rates[d->making->batches - 1] : NULL;
     float *part;
     memset(&c, 0, sizeof c);
     c.op = b->op;
@@ -2095,8 +2133,12 @@ static void nn__cuda_flush_now(nn__cuda *d)              // what waits is launch
     NN__CUDA_UPDATED(NN_OP_adam_update, adam)
     NN__CUDA_UPDATED(NN_OP_nadam_update, nadam)
     NN__CUDA_UPDATED(NN_OP_lion_update, lion)
-    NN__CUDA_UPDATED(NN_OP_ema_update, ema)
-    NN__CUDA_UPDATED(NN_OP_swap, swap)
+    case NN_OP_ema_update:
+    case NN_OP_swap:
+        now = NULL;                  // nothing about them varies
+        if (b->op->id == NN_OP_swap) NN__LAUNCH(d, nn__k_update<nn__u_swap>, dim3(blocks), dim3(256), 0, b->parts, b->rates, now, b->scale);
+        else NN__LAUNCH(d, nn__k_update<nn__u_ema>, dim3(blocks), dim3(256), 0, b->parts, b->rates, now, b->scale);
+        break;
     default: break;
     }
     if (b->op->id == NN_OP_square_sum) {
@@ -2117,6 +2159,12 @@ static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, c
     if (n > (int64_t)1 << 40) return 0;
     if (b->parts.count && (b->parts.count == NN__BATCH || b->op != c->op || b->nn != c->nn || b->scale != scale || memcmp(&b->rates, r, sizeof *r) || b->blocks > 0x3fffffff)) nn__cuda_flush_now(d);
     b->op = c->op; b->nn = c->nn; b->scale = scale; b->rates = *r;
+    if (d->making && c->op->id >= NN_OP_sgd_update && c->op->id <= NN_OP_lion_update) {
+        nn__list *l = d->making;
+        if (b->parts.count == 0) l->batches++;
+        if (l->batches > NN__NOW_BATCHES || l->updates == NN__NOW_UPDATES) { l->batches = 1; l->updates = 0; d->broken = 1; }
+        l->batch_of[l->updates++] = (short)(l->batches - 1);
+    }
     t = &b->parts.part[b->parts.count++];
     t->p = p; t->g = g; t->n = n; t->block = b->blocks;
     t->fours = nn__aligned(p, g, NULL);
@@ -2134,6 +2182,78 @@ static nn__rates nn__rates_of(const nn__update_params *u)
     r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
     r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
     return r;
+}
+// ---- lists: calls are captured as a graph. Its pointers are those of the capture: nn.h forgets a list when memory has moved ----------
+static void nn__cuda_forget(void *self, void *list)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__list *l = (nn__list *)list;
+    if (!l) return;
+    cudaStreamSynchronize(d->stream);
+    if (l->exec) cudaGraphExecDestroy(l->exec);
+    if (l->sent) cudaEventDestroy(l->sent);
+    if (l->now) { cudaFree(l->now); d->bytes -= (int64_t)sizeof *l->now; }
+    if (l->host) cudaFreeHost(l->host);
+    free(l);
+}
+static const void *nn__cuda_scratch_at(const nn__cuda *d) { return d->scratches ? d->scratch[d->scratches - 1].at : NULL; }
+static int nn__cuda_record(void *self)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__list *l;
+    if (!nn__cuda_ready(d)) return 0;
+    nn__cuda_keep_scratch(d, d->scratches > 0);
+    l = (nn__list *)calloc(1, sizeof *l);
+    if (!l) return 0;
+    d->call = NULL;
+    l->now = (nn__now *)nn__cuda_take(d, sizeof *l->now);
+    if (!l->now || !NN__CU(d, cudaMallocHost((void **)&l->host, sizeof *l->host)) || !NN__CU(d, cudaEventCreateWithFlags(&l->sent, cudaEventDisableTiming)) ||
+        !NN__CU(d, cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal))) { nn__cuda_forget(d, l); return 0; }
+    memset(l->host, 0, sizeof *l->host);
+    l->scratch = nn__cuda_scratch_at(d);
+    d->making = l;
+    d->broken = 0;
+    nn__cuda_now = l->now;
+    return 1;
+}
+static void *nn__cuda_recorded(void *self)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__list *l = d->making;
+    cudaGraph_t graph = NULL;
+    cudaError_t e;
+    if (d->batch.parts.count) nn__cuda_flush_now(d);
+    e = cudaStreamEndCapture(d->stream, &graph);
+    d->making = NULL;
+    nn__cuda_now = NULL;
+    if (e == cudaSuccess && !d->broken) e = cudaGraphInstantiate(&l->exec, graph, 0);
+    if (graph) cudaGraphDestroy(graph);
+    if (e != cudaSuccess) { (void)cudaGetLastError(); d->broken = 1; l->exec = NULL; }
+    if (!d->broken) return l;
+    nn__cuda_forget(d, l);
+    return NULL;
+}
+static int nn__cuda_repeat(void *self, void *list, const nn_call *const *varying, int count)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__list *l = (nn__list *)list;
+    nn__rates r;
+    int i, update = 0, batch = -1;
+    if (!nn__cuda_ready(d) || l->scratch != nn__cuda_scratch_at(d) || !NN__CU(d, cudaEventSynchronize(l->sent))) return 0;
+    for (i = 0; i < count; i++) {
+        const nn_call *c = varying[i];
+        if (c->op->flags & NN_OP_RANDOM) { l->host->seed = c->seed; l->host->step = c->step; continue; }
+        if (update == l->updates) return 0;
+        r = nn__rates_of((const nn__update_params *)c->params);
+        if (l->batch_of[update] != batch) l->host->rates[batch = l->batch_of[update]] = r;
+        else if (memcmp(&l->host->rates[batch], &r, sizeof r)) return 0;         // rates that were equal are so no more
+        update++;
+    }
+    d->failed = 0;
+    d->repeats++;
+    d->fault_nn = l->fault_nn ? l->fault_nn : d->fault_nn;
+    return update == l->updates && NN__CU(d, cudaMemcpyAsync(l->now, l->host, sizeof *l->now, cudaMemcpyHostToDevice, d->stream)) &&
+           NN__CU(d, cudaEventRecord(l->sent, d->stream)) && NN__CU(d, cudaGraphLaunch(l->exec, d->stream));
 }
 static int nn__cuda_update(nn__cuda *d, const nn_call *c)        // in: p, g, scale or NULL, up to three states
 {
@@ -2215,7 +2335,7 @@ typedef struct nn__product {
     int64_t  m, n, ys, per;          // n: the largest number of columns; ys: from row to row of y; per: terms in one part
     nn__lay  outer;                  // batch entries or groups: strides of a, b, y
     const float *bias;
-    int64_t  bi, bj, bz;             // its strides: by row, column, batch entry
+    int64_t  bi, bj, bz;             // its strides: by row, by column (1 and 0 or 0 and 1), by batch entry
     float   *part;                   // (entry, side, part, m, n) if parts > 1
 } nn__product;
 
@@ -2235,7 +2355,7 @@ NN__DEV int4 nn__point(const nn__points &s, int64_t i, int64_t end)          // 
     r.z = s.y0 + (int)y * s.py; r.w = s.x0 + (int)x * s.px;
     return r;
 }
-NN__DEV int64_t nn__offset(int4 p) { return (int64_t)p.y << 32 | (unsigned)p.x; }
+NN__DEV int64_t nn__offset(int4 p) { return (int64_t)((uint64_t)(unsigned)p.y << 32 | (unsigned)p.x); }
 
 // Tensor cores take words: a number rounded to TF32, or two halves, neighbours in p. Then all of them work on the same tile.
 enum { NN__ALONG_P, NN__ALONG_I };   // in which direction neighbouring lanes read a factor
@@ -2356,7 +2476,7 @@ NN__UNROLL
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
 NN__UNROLL
     for (int q = 0; q < T::ROWS; q++) {
-        float x[O::RI * 4], y[O::RJ * 4];
+        __align__(16) float x[O::RI * 4], y[O::RJ * 4];
 NN__UNROLL
         for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
 NN__UNROLL
@@ -2387,26 +2507,38 @@ NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, i
     if (o.relu) sum = sum < 0 ? 0 : sum;
     return o.add ? old + sum : sum;
 }
-template <int W> NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, const int64_t *column, int64_t first, const float *sum)    // W neighbours
+// W results of a row, columns j, j + step ... of which `extra` is the bias
+template <int W> NN__DEV void nn__column_bias(const nn__product &g, const nn__target &o, int64_t j, int step, float *extra)
+{
+NN__UNROLL
+    for (int s = 0; s < W; s++) extra[s] = o.bias && g.bj && j + s * step < o.n ? o.bias[j + s * step] : 0;
+}
+template <int W>
+NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, int step, const int64_t *column, int64_t first, const float *sum, const float *extra)
 {
     if (i >= g.m) return;
-    float *row = o.y + i * o.ys, v[W];
-    if (o.four && j + W <= o.n) {
+    float *row = o.y + i * o.ys;
+    __align__(16) float v[W];
+    const float bias = o.bias && g.bi ? o.bias[i] : 0;
+NN__UNROLL
+    for (int s = 0; s < W; s++) { v[s] = sum[s] + (extra[s] + bias); if (o.relu) v[s] = v[s] < 0 ? 0 : v[s]; }
+    if (o.four && step == 1 && j + W <= o.n) {
         float *at = row + first;
+        __align__(16) float old[W];
+        if (o.add) {
+            if (W == 4) *(float4 *)old = *(const float4 *)at; else *(float2 *)old = *(const float2 *)at;
 NN__UNROLL
-        for (int s = 0; s < W; s++) v[s] = 0;
-        if (o.add) { if (W == 4) *(float4 *)v = *(const float4 *)at; else *(float2 *)v = *(const float2 *)at; }
-NN__UNROLL
-        for (int s = 0; s < W; s++) v[s] = nn__finish(g, o, i, j + s, sum[s], v[s]);
+            for (int s = 0; s < W; s++) v[s] = old[s] + v[s];
+        }
         if (W == 4) *(float4 *)at = *(const float4 *)v; else *(float2 *)at = *(const float2 *)v;
         return;
     }
 NN__UNROLL
-    for (int s = 0; s < W; s++) if (j + s < o.n) row[column[s]] = nn__finish(g, o, i, j + s, sum[s], o.add ? row[column[s]] : 0);
+    for (int s = 0; s < W; s++) if (j + s * step < o.n) { float *at = row + column[s]; *at = o.add ? *at + v[s] : v[s]; }
 }
 
 template <int MMA, int B, int AA, int AB>
-static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF32 ? 1 : 2) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
+static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA ? 1 : 2) nn__k_product(const nn__product g, unsigned tiles_m, unsigned tiles_n)
 {
     typedef nn__tile<MMA, B> T;
     typedef nn__own<MMA, B> O;
@@ -2416,16 +2548,14 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF3
     NN_SHARED(int4, terms, [2][2][T::P]);
     NN_SHARED(int64_t, column, [B]);
     const int t = (int)threadIdx.x;
-    unsigned block = blockIdx.x / tiles_m, z;
-    const int64_t i0 = (int64_t)(blockIdx.x - block * tiles_m) * B;
-    z = block / tiles_n;
-    const int64_t j0 = (int64_t)(block - z * tiles_n) * B;
+    const unsigned block = blockIdx.x / tiles_m, z = block / tiles_n, tile_i = blockIdx.x - block * tiles_m, tile_j = block - z * tiles_n;
+    const int64_t i0 = (int64_t)tile_i * B, j0 = (int64_t)tile_j * B;
     const unsigned part = z % (unsigned)g.parts, side = z / (unsigned)g.parts % (unsigned)g.sides;
     const int64_t entry = z / (unsigned)g.parts / (unsigned)g.sides;
     const nn__side &s = g.side[side];
     const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per);
     const int count = (int)((max(end - p0, (int64_t)0) + T::P - 1) / T::P);
-    int64_t at[3];
+    int64_t at[2], to[3];
     if (j0 >= s.column.count) return;                    // a smaller side
     nn__offsets(g.outer, entry, at);
     const float *a = s.a.at + at[0], *b = s.b.at + at[1];
@@ -2433,8 +2563,11 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA == NN_CUDA_TF3
 NN__UNROLL
     for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
 
-    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + t : nn__offset(nn__point(s.column, j0 + t, s.column.count)); }
-    else rows[1][T::row(t - B)] = nn__point(s.b.i, j0 + t - B, s.b.i.count);
+    // Without tensor cores a thread has four columns. Where they cannot be written at once, they are dealt out among the lanes.
+    const int dealt = !MMA && !(g.parts > 1 ? (g.n & 3) == 0 : g.four) && !(AB == NN__ALONG_I && s.b.four), step = dealt ? 8 : 1;
+    const int slot = t < B ? t : t - B, j = dealt ? (slot & ~31) + (slot & 31) / 4 + (slot & 3) * 8 : slot;
+    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + j : nn__offset(nn__point(s.column, j0 + j, s.column.count)); }
+    else rows[1][T::row(slot)] = nn__point(s.b.i, j0 + j, s.b.i.count);
     if (t < 2 * T::P) for (int k = 0; k < 2; k++) {
         const int f = t / T::P, p = t % T::P;
         terms[k][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + k * T::P + p, end);
@@ -2459,21 +2592,24 @@ NN__UNROLL
             nn__tile_store<MMA, B, AB>(s.b.four, rb, (unsigned *)bs[next]);
             if (t < 2 * T::P) {
                 const int f = t / T::P, p = t % T::P;
-                terms[now][f][p] = nn__point(f ? s.b.p : s.a.p, p0 + (int64_t)(k + 2) * T::P + p, end);
+                terms[now][f][p] = nn__point(f ? s.b.p : s.a.p, part * g.per + (int64_t)(k + 2) * T::P + p, min(s.k, (part + 1) * g.per));
             }
         }
         __syncthreads();
     }
-    const nn__target o = nn__target_of(g, entry, (int)side, part, at[2]);
+    nn__offsets(g.outer, entry, to);
+    const nn__target o = nn__target_of(g, entry, (int)side, part, to[2]);
     const int lane = t & 31, warp = t >> 5;
     if (MMA) {
         const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
 NN__UNROLL
         for (int v = 0; v < O::RJ; v++) {
             const int64_t first = column[c + 8 * v];
+            float extra[2];
+            nn__column_bias<2>(g, o, j0 + c + 8 * v, 1, extra);
 NN__UNROLL
             for (int u = 0; u < 2 * O::RI; u++)
-                nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1));
+                nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, 1, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1), extra);
         }
         return;
     }
@@ -2481,9 +2617,12 @@ NN__UNROLL
 NN__UNROLL
     for (int v = 0; v < O::RJ; v++) {
         const int c = v * (B / O::RJ) + 4 * tx;
-        const int64_t first = column[c];
+        const int64_t first = column[c], c0 = j0 + (dealt ? (c & ~31) + (c & 31) / 4 : c);
+        float extra[4];
+        nn__column_bias<4>(g, o, c0, step, extra);
 NN__UNROLL
-        for (int i = 0; i < 4 * O::RI; i++) nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, j0 + c, column + c, first, sum + i * 4 * O::RJ + 4 * v);
+        for (int i = 0; i < 4 * O::RI; i++)
+            nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, c0, step, column + c, first, sum + i * 4 * O::RJ + 4 * v, extra);
     }
 }
 static __global__ void nn__k_parts(const nn__product g, int64_t count)       // y = the sum of its parts
@@ -5663,6 +5802,7 @@ static int nn__cuda_run(void *self, const nn_call *c)
     nn__cuda_handler handler = nn__cuda_table[c->op->id][c->pass == NN_BACKWARD];
     int done;
     if (d->dead) { nn_fail(c->nn, "%s", d->error); return 1; }
+    if (d->making && (d->broken || !handler || nn__cuda_double(c))) { d->broken = 1; return 1; }
     if (!handler || nn__cuda_double(c)) { d->refused[c->op->id][c->pass]++; return 0; }
     if (d->batch.parts.count && d->batch.op != c->op) nn__cuda_flush_now(d);
     cudaSetDevice(d->device);
@@ -5670,8 +5810,16 @@ static int nn__cuda_run(void *self, const nn_call *c)
     d->call = c;
     d->failed = 0;
     d->scratch_used = d->scratch_wanted = 0;
+    if (d->clock[1] && !d->making) NN__CU(d, cudaEventRecord(d->clock[0], d->stream));
     done = handler(d, c);
+    if (d->clock[1] && !d->making && !d->failed) {
+        float ms = 0;
+        if (d->batch.parts.count) nn__cuda_flush_now(d);
+        if (NN__CU(d, cudaEventRecord(d->clock[1], d->stream)) && NN__CU(d, cudaEventSynchronize(d->clock[1])) && NN__CU(d, cudaEventElapsedTime(&ms, d->clock[0], d->clock[1])))
+            d->ms[c->op->id][c->pass] += (double)ms;
+    }
     d->call = NULL;
+    if (d->making && !done) d->broken = done = 1;
     if (d->failed) return 1;                             // nn_fail was called
     (done ? d->calls : d->refused)[c->op->id][c->pass]++;
     return done;
@@ -5698,6 +5846,10 @@ extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
     d->backend.sync = nn__cuda_sync;
     d->backend.open = nn__cuda_open;
     d->backend.close = nn__cuda_close;
+    d->backend.record = nn__cuda_record;
+    d->backend.recorded = nn__cuda_recorded;
+    d->backend.repeat = nn__cuda_repeat;
+    d->backend.forget = nn__cuda_forget;
     d->backend.self = d;
     return &d->backend;
 }
@@ -5706,12 +5858,18 @@ extern "C" const nn_backend *nn_cuda_default(void) { return nn_cuda_available() 
 
 extern "C" void nn_cuda_report(const nn_backend *backend)
 {
-    const nn__cuda *d = (const nn__cuda *)backend->self;
+    const nn__cuda *d = backend ? (const nn__cuda *)backend->self : NULL;
     int i, k;
-    printf("%s: sm_%d, %d multiprocessors; %lld launches; %.1f MB now, %.1f MB at most; up %.1f MB, down %.1f MB\n", d->name, d->arch, d->multiprocessors,
-           (long long)d->launches, (double)d->bytes * 1e-6, (double)d->peak * 1e-6, (double)d->uploads * 1e-6, (double)d->downloads * 1e-6);
-    for (i = 0; i < NN_OP_COUNT; i++) for (k = 0; k < 2; k++)
-        if (d->refused[i][k]) printf("  op %d %s: %lld calls on the CPU\n", i, k ? "backward" : "forward", (long long)d->refused[i][k]);
+    if (!d || backend->run != nn__cuda_run) return;
+    printf("%s: sm_%d, %d multiprocessors; %lld launches, %lld repeated steps; %.1f MB now, %.1f MB at most; %.1f MB up, %.1f MB down\n", d->name, d->arch, d->multiprocessors,
+           (long long)d->launches, (long long)d->repeats, (double)d->bytes * 1e-6, (double)d->peak * 1e-6, (double)d->uploads * 1e-6, (double)d->downloads * 1e-6);
+    for (i = 0; i < NN_OP_COUNT; i++) for (k = 0; k < 2; k++) {
+        if (!d->calls[i][k] && !d->refused[i][k]) continue;
+        printf("  %-22s %-8s %8lld calls", nn__cuda_op_name(i), k ? "backward" : "forward", (long long)(d->calls[i][k] + d->refused[i][k]));
+        if (d->clock[1]) printf(" %11.3f ms", d->ms[i][k]);
+        if (d->refused[i][k]) printf(", %lld of them on the CPU", (long long)d->refused[i][k]);
+        printf("\n");
+    }
 }
 #endif // NN_CUDA_IMPLEMENTED
 #endif // NN_CUDA_IMPLEMENTATION

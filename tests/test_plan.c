@@ -284,6 +284,54 @@ TEST(eight_threads_share_a_plan_while_its_net_trains)
     nn_free(nn);
 }
 
+/* A state in buffers of the net: it goes on in the workspace; two workspaces are two streams; the net's buffers stay as they are. */
+typedef struct Stream { nn_layer *lstm; nn_tensor *h, *c, *sum; } Stream;
+static nn_tensor *stream(void *self, nn_tensor *x)                  /* (2, 1, 3) -> (2, 1, 5), plus the running sum of all outputs */
+{
+    Stream *s = self;
+    nn_rnn_state state = { .h = s->h, .c = s->c };
+    nn_tensor *y = nn_rnn_forward(s->lstm, x, &state);
+    nn_copy(s->h, state.h);
+    nn_copy(s->c, state.c);
+    nn_copy(s->sum, nn_add(s->sum, y));
+    return nn_add(y, s->sum);
+}
+TEST(a_stateful_plan)
+{
+    enum { T = 6 };
+    Stream s;
+    float x[2][T][6], y[2][T][10], expect[2][T][10], start[10], after[10];
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 4 });
+    nn_layer *net = nn_layer_new(nn_model_new(nn, NULL), "stream", &(nn_layer_desc){ .forward = stream, .self = &s });
+    s.lstm = nn_lstm_new(net, "lstm", 3, 5, NULL);
+    s.h = nn_buffer_new(net, "h", NN_SHAPE(1, 2, 5));
+    s.c = nn_buffer_new(net, "c", NN_SHAPE(1, 2, 5));
+    s.sum = nn_buffer_new(net, "sum", NN_SHAPE(2, 1, 5));
+    for (int i = 0; i < 10; i++) start[i] = 0.1f * (float)i;
+    nn_write(s.sum, start);
+    fill(x[0][0], sizeof x / sizeof(float));
+    nn_plan *plan = nn_plan_new(net, NN_SHAPE(2, 1, 3), NULL);
+    CHECK(plan && nn_ok(nn) && !nn_plan_any_batch(plan));
+    CHECK(nn_read(s.sum, after) && !memcmp(start, after, sizeof start));
+    void *work[2] = { malloc(nn_plan_bytes(plan)), malloc(nn_plan_bytes(plan)) };
+    for (int again = 0; again < 2; again++) {
+        for (int k = 0; k < 2; k++) { if (!again) memset(work[k], 255, nn_plan_bytes(plan)); nn_plan_reset(plan, work[k]); }
+        for (int t = 0; t < T; t++) for (int k = 0; k < 2; k++) CHECK(nn_run(plan, work[k], x[k][t], y[k][t]));
+        for (int k = 0; k < 2 && !again; k++) {
+            nn_write(s.sum, start);
+            nn_copy(s.h, nn_zeros(nn, NN_SHAPE(1, 2, 5)));
+            nn_copy(s.c, nn_zeros(nn, NN_SHAPE(1, 2, 5)));
+            for (int t = 0; t < T; t++) { nn_begin(nn, NN_EVAL); CHECK(nn_read(nn_forward(net, nn_from(nn, NN_SHAPE(2, 1, 3), x[k][t])), expect[k][t])); }
+        }
+        CHECK(!memcmp(y, expect, sizeof y));
+    }
+    CHECK(memcmp(y[0][0], y[0][T - 1], sizeof y[0][0]) && nn_ok(nn));
+    nn_plan_print(plan);
+    for (int k = 0; k < 2; k++) free(work[k]);
+    nn_plan_free(plan);
+    nn_free(nn);
+}
+
 TEST(integers_go_in)                 /* token numbers into an embedding */
 {
     nn_context *nn = quiet();

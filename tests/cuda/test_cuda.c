@@ -288,6 +288,7 @@ static int train(nn_context *nn, int which, int how, int optimizer, int steps, f
         nn_schedule_advance(schedule);
     }
     ok = nn_ok(nn);
+    if (plan && nn_step_plan_why(plan)) { printf("%s: a step is not repeated: %s\n", program_names[which], nn_step_plan_why(plan)); ok = 0; }
     nn_step_plan_free(plan);
     return ok;
 }

@@ -197,7 +197,7 @@ static int sticky, lasterr;
 static vector<char> g_init_pending;
 struct Sh {
     u32 w, we, r, re;
-}; /* writer/reader thread + 1 and its epoch; per 2 bytes */
+}; /* writer/reader thread + 1 and its epoch; a cell per 4 bytes, and one per byte for accesses of fewer than 4 bytes */
 static Sh *grace;
 static void aprot(bool o) {
     if (o != aopen) {
@@ -210,7 +210,7 @@ static void ainit(void) {
     acap = (size_t)ienv("PTXSIM_ARENA", 512) << 20;
     arena = (char *)mmap(0, acap, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ashadow = (u8 *)mmap(0, acap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    grace = (Sh *)mmap(0, acap / 2 * sizeof(Sh), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    grace = (Sh *)mmap(0, (acap / 4 + acap) * sizeof(Sh), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (arena == MAP_FAILED || ashadow == MAP_FAILED || grace == MAP_FAILED) fatal("no memory for the device arena");
 }
 static size_t nvars, varstop;                          /* module variables, which stay */
@@ -1095,7 +1095,7 @@ static char *access(Th *t, const Ins *in, Space sp, u64 a, int n, bool wr, bool 
                         return 0;
                     }
             if (chk_race)
-                for (int i = 0; i < n; i += 2) race(t, in, &R->shrace[(a + (u64)i) / 2], wr, atomic, true, a);
+                for (int i = 0; i < n; i += 4) race(t, in, n < 4 ? &R->shrace[R->sh.size() / 4 + 1 + a] : &R->shrace[(a + (u64)i) / 4], wr, atomic, true, a);
             return &R->sh[a];
         }
         case LOCAL:
@@ -1140,7 +1140,7 @@ static char *access(Th *t, const Ins *in, Space sp, u64 a, int n, bool wr, bool 
                 return 0;
             }
     if (chk_race)
-        for (int i = 0; i < n; i += 2) race(t, in, &grace[(off + (u64)i) / 2], wr, atomic, false, off);
+        for (int i = 0; i < n; i += 4) race(t, in, n < 4 ? &grace[acap / 4 + off] : &grace[(off + (u64)i) / 4], wr, atomic, false, off);
     return (char *)a;
 }
 static u64 loadv(char *p, Type t) {
@@ -1975,7 +1975,10 @@ static void run_kernel(Kernel *k, dim3 g, dim3 b, char *param, size_t dyn) {
     vector<u8> locsh(loc.size());
     vector<int> ord((size_t)n);
     run.th.resize((size_t)n);
-    if (chk_race && run.launch == 1 && launchno > 1) memset(grace, 0, atop / 2 * sizeof(Sh));
+    if (chk_race && run.launch == 1 && launchno > 1) {
+        memset(grace, 0, atop / 4 * sizeof(Sh));
+        memset(grace + acap / 4, 0, atop * sizeof(Sh));
+    }
     for (long bi = 0; bi < total && !run.dead; bi++) {
         long q = order ? total - 1 - bi : bi;
         run.blk = q;
@@ -1984,7 +1987,7 @@ static void run_kernel(Kernel *k, dim3 g, dim3 b, char *param, size_t dyn) {
         run.bid[2] = (u32)(q / g.x / g.y);
         run.sh.assign(shsz, (char)0xff);
         run.shinit.assign(shsz, 0);
-        if (chk_race) run.shrace.assign(shsz / 2 + 1, Sh());
+        if (chk_race) run.shrace.assign(shsz / 4 + 2 + shsz, Sh());
         run.bepoch = 0;
         run.wepoch.assign((size_t)nw, 0);
         run.prof = prof && (bi == 0 || bi == total / 2);
