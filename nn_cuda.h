@@ -4070,7 +4070,8 @@ static void nn__channel_sums(nn__cuda *d, const nn__norm_dims *z, const float *x
     part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * l.count) * sizeof *part);
     if (!part) return;
     NN__LAUNCH_CHUNKS(d, nn__k_norm_sums, l, k, *z, x, dy, means, rstds, part);
-    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, add_w, add_b, coef, w, means, rstds, z->n > 0 ? (float)z->n : 1.0f, batch);
+    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, add_w, add_b, coef, w, means, rstds,
+               z->n > 0 ? (float)z->n : 1.0f, batch);
 }
 static void nn__norm_parameters(nn__cuda *d, const nn_call *c, nn__norm_dims z, float *coef)
 {
@@ -4778,7 +4779,8 @@ template <int CH, int BN> NN__DEV void nn__tile_mix(float (&acc)[4][CH / 16], co
         }
     }
 }
-template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, float (&acc)[4][CH / 16], const float *scale, int add)
+template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, float (&acc)[4][CH / 16],
+                                            const float *scale, int add)
 {
     for (int i = 0; i < 4; i++) {
         int64_t r = first + 4 * (threadIdx.x >> 4) + i, at = (int64_t)blockIdx.z * CH + 4 * (threadIdx.x & 15);
@@ -4964,7 +4966,8 @@ template <int D, int MMA, int N> NN__DEV void nn__mma_mix(float (&acc)[D / 8][4]
         NN__UNROLL for (int c = 0; c < D / 8; c++) { unsigned v[2] = { q[8 * c], q[LINE + 8 * c] }; nn__att_mma<MMA>(acc[c], u, v); }
     }
 }
-template <int D> NN__DEV void nn__mma_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, const float (&acc)[D / 8][4], float low, float high, int add)
+template <int D> NN__DEV void nn__mma_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, const float (&acc)[D / 8][4],
+                                           float low, float high, int add)
 {
     int t = threadIdx.x & 3;
     NN__UNROLL for (int i = 0; i < 2; i++) {
@@ -5076,8 +5079,9 @@ template <int D, int MMA, int WARPS, int SIDE> static __global__ void __launch_b
         nn__mma_mix<D, MMA, N>(one, dp, b1);
         if (SIDE) nn__mma_mix<D, MMA, N>(two, s, b2);
     }
-    if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__mma_give<D>(a, SIDE ? g.dk : g.dq, unit, SIDE, mine, rows, a.d, one, SIDE ? 1.0f : a.scale, SIDE ? 1.0f : a.scale, SIDE ? g.add_k : g.add_q);
-    if (SIDE && g.dv.data) nn__mma_give<D>(a, g.dv, unit, SIDE, mine, rows, a.dv, two, 1, 1, g.add_v);
+    if (SIDE && g.dk.data)  nn__mma_give<D>(a, g.dk, unit, 1, mine, rows, a.d, one, 1, 1, g.add_k);
+    if (!SIDE && g.dq.data) nn__mma_give<D>(a, g.dq, unit, 0, mine, rows, a.d, one, a.scale, a.scale, g.add_q);
+    if (SIDE && g.dv.data)  nn__mma_give<D>(a, g.dv, unit, 1, mine, rows, a.dv, two, 1, 1, g.add_v);
 }
 
 // ---- decoding: few rows against many keys. Blocks share the keys of a unit; a group of `lanes` threads takes a key; then the parts join.
@@ -5200,7 +5204,8 @@ static nn__att nn__att_of(const nn_call *c)
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
     do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
-static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0; of a single key P is 1, exactly. FP16 would overflow where BF16 does not: TF32 has its digits
+// Which tensor core product, or 0; of a single key P is 1, exactly. FP16 would overflow where BF16 does not: TF32 has its digits.
+static int nn__att_cores(const nn__cuda *d, const nn__att *a)
 {
     return d->arch < 80 || a->d > 128 || a->dv > 128 || a->tk < 2 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
 }
@@ -5343,8 +5348,8 @@ NN__DEV int64_t nn__rnn_length(const nn__rnn &o, int64_t b)
 }
 NN__DEV int64_t nn__rnn_row(const nn__rnn &o, int64_t b, int64_t length, int64_t step) { return b * o.sb + (o.reverse ? length - 1 - step : step) * o.st; }
 // acc[i][g] += sum over k < K of A[sample i][k] W(g * units + unit, k). A's row of sample b is a + row * lda: b, or of step `step`, if it is there.
-template <int G> NN__DEV void nn__rnn_product(const nn__rnn &o, float (*tiles)[36], float (&acc)[2][G], const float *a, int64_t lda, int gather, int64_t step, const float *w, int64_t wn, int64_t wk,
-                                              int64_t K, int64_t units)
+template <int G> NN__DEV void nn__rnn_product(const nn__rnn &o, float (*tiles)[36], float (&acc)[2][G], const float *a, int64_t lda, int gather, int64_t step,
+                                              const float *w, int64_t wn, int64_t wk, int64_t K, int64_t units)
 {
     float (*as)[36] = tiles, (*ws)[36] = tiles + 32;
     int64_t b0 = (int64_t)blockIdx.y * 32, j0 = (int64_t)blockIdx.x * 16;
