@@ -68,7 +68,7 @@ test:
 # make build/cuda/test_shim && NN_CASE=conv2d build/cuda/test_shim every_case
 NVCC     = $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 SHIM     = $(CXX) -std=c++11 -O1 -g -Wall -Wextra -Wno-unused-function -Wno-unknown-pragmas -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h
-build/cuda/test_cuda.o: tests/cuda/test_cuda.c $(TEST_DEPENDS) nn_cuda.h
+build/cuda/test_cuda.o: tests/cuda/test_cuda.c tests/cuda/cases_seq.h $(TEST_DEPENDS) nn_cuda.h
 	@mkdir -p build/cuda
 	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -c $< -o $@
 build/cuda/shim.o build/cuda/asan.o build/cuda/tsan.o: build/cuda/%.o: tests/cuda/nn_cuda.cu nn_cuda.h tests/cuda/cushim.h nn.h

@@ -3748,7 +3748,7 @@ NN__DEV int64_t nn__index_at(const nn__index &t, int64_t i) { return nn__index_a
 // side themselves: a block of 32 x 8 threads takes 32 of them, and a team is the 8 threads of a column. Number i of line k is at
 //     k / inner * outer + k % inner + i * step,     or, with a run:     ... + i / run * jump + i % run        (a channel of a batch)
 typedef struct nn__lines { int64_t count, inner, outer, n, step, jump, run; } nn__lines;
-typedef struct nn__team { int64_t line, at, n; int id, size, cols; } nn__team;           // n: 0 for a team that has no line
+typedef struct nn__team { int64_t line, at, n; int id, size, cols; float (*part)[33]; } nn__team;        // n: 0 for a team that has no line
 typedef struct nn__quad { float v[4]; } nn__quad;
 #define NN__EACH_QUAD(i, t, n) for (int64_t i = 4 * (int64_t)(t).id; i < (n); i += 4 * (int64_t)(t).size)
 NN__DEV nn__team nn__team_of(const nn__lines &l)
@@ -3762,6 +3762,7 @@ NN__DEV nn__team nn__team_of(const nn__lines &l)
     t.at = t.line / l.inner * l.outer + t.line % l.inner;
     return t;
 }
+#define NN__TEAM(t, l) NN_SHARED(float, nn__team_part, [8][33]); nn__team t = nn__team_of(l); t.part = nn__team_part
 NN__DEV int64_t nn__line_at(const nn__lines &l, const nn__team &t, int64_t i)
 {
     if (!l.run) return t.at + i * l.step;
@@ -3820,7 +3821,7 @@ NN__DEV void nn__put4(const nn__lines &l, const nn__team &t, float *p, int64_t i
 // The sum or the maximum over a team, in every thread of it. All threads of the block take part.
 NN__DEV float nn__team_join(const nn__team &t, float v, int most)
 {
-    NN_SHARED(float, part, [8][33]);
+    float (*part)[33] = t.part;
     int w = t.cols ? threadIdx.y : threadIdx.x >> 5, lane = threadIdx.x & 31, column = t.cols ? lane : 0;
     if (!t.cols) {
         v = most ? nn__warp_max(v) : nn__warp_sum(v);
@@ -3878,7 +3879,7 @@ static dim3 nn__lines_block(const nn__lines *l) { return l->step != 1 ? dim3(32,
 // ---- softmax:   y = e^(x - m) / s      log_softmax:   y = x - m - log s      backward:   y (dy - sum y dy),   dy - e^y sum dy -----
 static __global__ void __launch_bounds__(256) nn__k_softmax(nn__lines l, const float *x, float *y, int logs)
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     float m = -INFINITY, s = 0, by;
     NN__EACH_QUAD(i, t, t.n) nn__soft_add(nn__get4(l, t, x, i, t.n, -INFINITY), &m, &s);
     nn__soft_join(t, &m, &s);
@@ -3891,7 +3892,7 @@ static __global__ void __launch_bounds__(256) nn__k_softmax(nn__lines l, const f
 }
 static __global__ void __launch_bounds__(256) nn__k_softmax_back(nn__lines l, const float *y, const float *dy, float *dx, int logs, int add)
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     float s = 0;
     NN__EACH_QUAD(i, t, t.n) {
         nn__quad g = nn__get4(l, t, dy, i, t.n, 0), q = logs ? nn__quad_of(1) : nn__get4(l, t, y, i, t.n, 0);
@@ -3920,7 +3921,7 @@ static int nn__cuda_softmax_back(nn__cuda *d, const nn_call *c)
 
 static __global__ void __launch_bounds__(256) nn__k_give(nn__lines l, const float *x, float *y, int add)       // y (+)= x
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     NN__EACH_QUAD(i, t, t.n) nn__put4(l, t, y, i, nn__get4(l, t, x, i, t.n, 0), add);
 }
 
@@ -3956,7 +3957,7 @@ NN__DEV nn__quad nn__norm_weights(const float *w, int64_t first, int64_t s, int6
 static __global__ void __launch_bounds__(256) nn__k_norm(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *b, float *y, float *means, float *rstds,
                                                          float eps, int center)
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     int64_t first = t.line % z.groups * (z.c / z.groups);
     float mean = 0, var = 0, rstd, count = z.n > 0 ? (float)z.n : 1.0f;
     if (center) {
@@ -3978,7 +3979,7 @@ static __global__ void __launch_bounds__(256) nn__k_norm(nn__lines l, nn__norm_d
 static __global__ void __launch_bounds__(256) nn__k_norm_dx(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *dy, const float *means, const float *rstds,
                                                             float *dx, int center, int add)
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     int64_t first = t.line % z.groups * (z.c / z.groups);
     float mean = t.n ? means[t.line] : 0, rstd = t.n ? rstds[t.line] : 0, sum = 0, dot = 0, count = z.n > 0 ? (float)z.n : 1.0f, p, q;
     NN__EACH_QUAD(i, t, t.n) {
@@ -4017,7 +4018,7 @@ static nn__chunks nn__chunks_of(const nn__lines *l)
 // part[chunk][0][channel]: sum dy h, part[chunk][1][channel]: sum dy. Statistics belong to a group of a sample, or (groups 0) to the channel.
 static __global__ void __launch_bounds__(256) nn__k_norm_sums(nn__lines l, int64_t per, nn__norm_dims z, const float *x, const float *dy, const float *means, const float *rstds, float *part)
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     int64_t from = per * blockIdx.y, end = from + per < t.n ? from + per : t.n, mine = z.groups && t.n ? t.line / (z.c / z.groups) : t.line;
     float dot = 0, sum = 0;
     NN__EACH_QUAD(j, t, end - from) {
@@ -4069,7 +4070,8 @@ static void nn__channel_sums(nn__cuda *d, const nn__norm_dims *z, const float *x
     part = (float *)nn__cuda_scratch(d, (size_t)(2 * k.count * l.count) * sizeof *part);
     if (!part) return;
     NN__LAUNCH_CHUNKS(d, nn__k_norm_sums, l, k, *z, x, dy, means, rstds, part);
-    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, add_w, add_b, coef, w, means, rstds, z->n > 0 ? (float)z->n : 1.0f, batch);
+    NN__LAUNCH(d, nn__k_norm_give, NN__BLOCKS(l.count, 128), 128, 0, l.count, k.count, (const float *)part, dw, db, add_w, add_b, coef, w, means, rstds,
+               z->n > 0 ? (float)z->n : 1.0f, batch);
 }
 static void nn__norm_parameters(nn__cuda *d, const nn_call *c, nn__norm_dims z, float *coef)
 {
@@ -4091,7 +4093,7 @@ static int nn__cuda_norm_back(nn__cuda *d, const nn_call *c)
 // ---- batch norm: chunks of every channel, joined as in Chan, Golub & LeVeque 1979; then one pass over x ---------------------------
 static __global__ void __launch_bounds__(256) nn__k_batch_stats(nn__lines l, int64_t per, const float *x, float *part)      // part[chunk][0]: mean, [1]: squared distances
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     int64_t from = per * blockIdx.y, end = from + per < t.n ? from + per : t.n;
     float mean = 0, squares = 0;
     NN__EACH_QUAD(j, t, end - from) { nn__quad q = nn__get4(l, t, x, from + j, end, 0); mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]); }
@@ -4140,7 +4142,7 @@ static __global__ void nn__k_batch_finish(nn__batch_norm b)
 // y (+)= (x - mean) coef1 + coef2 + dy coef3.   A line is a channel of a sample, or (s 1) a sample.
 static __global__ void __launch_bounds__(256) nn__k_batch_apply(nn__lines l, int64_t channels, int64_t s, const float *x, const float *dy, const float *coef, float *y, int add)
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     int64_t fixed = s == 1 ? 0 : t.line % channels;
     nn__quad q[4];
     NN__UNROLL for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
@@ -4353,7 +4355,7 @@ NN__DEV nn__quad nn__class_weights(const nn__classes &o, int64_t i) { return o.w
 // losses[row], and behind them the weights of the rows (classes) that a mean divides by.
 static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o, float *losses, float *weights, nn__fault *bad)
 {
-    nn__team t = nn__team_of(o.l);
+    NN__TEAM(t, o.l);
     int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
     float m = -INFINITY, s = 0, loss = 0, ls, share = o.t ? o.keep : 0.0f;
     NN__EACH_QUAD(i, t, t.n) nn__soft_add(nn__get4(o.l, t, o.x, i, t.n, -INFINITY), &m, &s);
@@ -4375,7 +4377,7 @@ static __global__ void __launch_bounds__(256) nn__k_cross_entropy(nn__classes o,
 }
 static __global__ void __launch_bounds__(256) nn__k_cross_entropy_back(nn__classes o, const float *dy, const float *divisor, float *dx, float *dt, int add_x, int add_t)
 {
-    nn__team t = nn__team_of(o.l);
+    NN__TEAM(t, o.l);
     int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
     float g = k < 0 || !t.n ? 0.0f : divisor ? dy[0] / *divisor : dy[t.line], m = t.n ? o.m[t.line] : 0.0f, ls = t.n ? o.ls[t.line] : 0.0f, mass = 0, share = o.t ? o.keep : 0.0f;
     float one = !o.t && k >= 0 ? o.keep * (o.w && t.n ? o.w[k] : 1.0f) : 0.0f;
@@ -4454,7 +4456,7 @@ static int nn__cuda_nll_back(nn__cuda *d, const nn_call *c)
 // Forward: y is not NULL. Backward adds.
 static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, float margin, float *y, const float *dy, float divisor, float *dx, nn__fault *bad)
 {
-    nn__team t = nn__team_of(o.l);
+    NN__TEAM(t, o.l);
     int64_t k = t.n ? nn__class_here(o, t.line) : -1;
     float sum = 0, active = 0, right = k >= 0 ? margin - o.x[t.at + k * o.l.step] : 0.0f, g = y || k < 0 ? 0.0f : (divisor > 0 ? dy[0] / divisor : dy[t.line]) / (float)o.l.n;
     NN__EACH_QUAD(i, t, k >= 0 ? t.n : 0) {
@@ -4494,7 +4496,7 @@ static int nn__cuda_multi_margin(nn__cuda *d, const nn_call *c)
 typedef struct nn__kl { const float *x, *t; float *aux; float by, temperature; int none; } nn__kl;   // aux: of a row m and log sum of x / T, then of t / T
 static __global__ void __launch_bounds__(256) nn__k_kl_div(nn__lines l, nn__kl o, float *y)      // y: of elements, or of rows
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     float m[2], s[2], sum = 0;
     NN__UNROLL for (int side = 0; side < 2; side++) {
         m[side] = -INFINITY; s[side] = 0;
@@ -4521,7 +4523,7 @@ static __global__ void __launch_bounds__(256) nn__k_kl_div(nn__lines l, nn__kl o
 }
 static __global__ void __launch_bounds__(256) nn__k_kl_div_back(nn__lines l, nn__kl o, const float *dy, float divisor, float *dx, float *dt, int add_x, int add_t)
 {
-    nn__team t = nn__team_of(l);
+    NN__TEAM(t, l);
     float a[4], mass = 0, slope = 0, g = o.none ? 0.0f : dy[0] / divisor;
     for (int k = 0; k < 4; k++) a[k] = t.n ? o.aux[4 * t.line + k] : 0.0f;
     for (int pass = 0; pass < 2; pass++) {               // first the sums over the row, then the gradients
@@ -4777,7 +4779,8 @@ template <int CH, int BN> NN__DEV void nn__tile_mix(float (&acc)[4][CH / 16], co
         }
     }
 }
-template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, float (&acc)[4][CH / 16], const float *scale, int add)
+template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, float (&acc)[4][CH / 16],
+                                            const float *scale, int add)
 {
     for (int i = 0; i < 4; i++) {
         int64_t r = first + 4 * (threadIdx.x >> 4) + i, at = (int64_t)blockIdx.z * CH + 4 * (threadIdx.x & 15);
@@ -4963,7 +4966,8 @@ template <int D, int MMA, int N> NN__DEV void nn__mma_mix(float (&acc)[D / 8][4]
         NN__UNROLL for (int c = 0; c < D / 8; c++) { unsigned v[2] = { q[8 * c], q[LINE + 8 * c] }; nn__att_mma<MMA>(acc[c], u, v); }
     }
 }
-template <int D> NN__DEV void nn__mma_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, const float (&acc)[D / 8][4], float low, float high, int add)
+template <int D> NN__DEV void nn__mma_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, const float (&acc)[D / 8][4],
+                                           float low, float high, int add)
 {
     int t = threadIdx.x & 3;
     NN__UNROLL for (int i = 0; i < 2; i++) {
@@ -5075,8 +5079,9 @@ template <int D, int MMA, int WARPS, int SIDE> static __global__ void __launch_b
         nn__mma_mix<D, MMA, N>(one, dp, b1);
         if (SIDE) nn__mma_mix<D, MMA, N>(two, s, b2);
     }
-    if (SIDE ? g.dk.data != NULL : g.dq.data != NULL) nn__mma_give<D>(a, SIDE ? g.dk : g.dq, unit, SIDE, mine, rows, a.d, one, SIDE ? 1.0f : a.scale, SIDE ? 1.0f : a.scale, SIDE ? g.add_k : g.add_q);
-    if (SIDE && g.dv.data) nn__mma_give<D>(a, g.dv, unit, SIDE, mine, rows, a.dv, two, 1, 1, g.add_v);
+    if (SIDE && g.dk.data)  nn__mma_give<D>(a, g.dk, unit, 1, mine, rows, a.d, one, 1, 1, g.add_k);
+    if (!SIDE && g.dq.data) nn__mma_give<D>(a, g.dq, unit, 0, mine, rows, a.d, one, a.scale, a.scale, g.add_q);
+    if (SIDE && g.dv.data)  nn__mma_give<D>(a, g.dv, unit, 1, mine, rows, a.dv, two, 1, 1, g.add_v);
 }
 
 // ---- decoding: few rows against many keys. Blocks share the keys of a unit; a group of `lanes` threads takes a key; then the parts join.
@@ -5199,7 +5204,8 @@ static nn__att nn__att_of(const nn_call *c)
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
     do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
-static int nn__att_cores(const nn__cuda *d, const nn__att *a)        // which tensor core product, or 0; of a single key P is 1, exactly. FP16 would overflow where BF16 does not: TF32 has its digits
+// Which tensor core product, or 0; of a single key P is 1, exactly. FP16 would overflow where BF16 does not: TF32 has its digits.
+static int nn__att_cores(const nn__cuda *d, const nn__att *a)
 {
     return d->arch < 80 || a->d > 128 || a->dv > 128 || a->tk < 2 ? 0 : d->precision == NN_CUDA_FP16 ? (int)NN_CUDA_TF32 : d->precision;
 }
@@ -5342,11 +5348,10 @@ NN__DEV int64_t nn__rnn_length(const nn__rnn &o, int64_t b)
 }
 NN__DEV int64_t nn__rnn_row(const nn__rnn &o, int64_t b, int64_t length, int64_t step) { return b * o.sb + (o.reverse ? length - 1 - step : step) * o.st; }
 // acc[i][g] += sum over k < K of A[sample i][k] W(g * units + unit, k). A's row of sample b is a + row * lda: b, or of step `step`, if it is there.
-template <int G> NN__DEV void nn__rnn_product(const nn__rnn &o, float (&acc)[2][G], const float *a, int64_t lda, int gather, int64_t step, const float *w, int64_t wn, int64_t wk,
-                                              int64_t K, int64_t units)
+template <int G> NN__DEV void nn__rnn_product(const nn__rnn &o, float (*tiles)[36], float (&acc)[2][G], const float *a, int64_t lda, int gather, int64_t step,
+                                              const float *w, int64_t wn, int64_t wk, int64_t K, int64_t units)
 {
-    NN_SHARED(float, as, [32][36]);
-    NN_SHARED(float, ws, [16 * G][36]);
+    float (*as)[36] = tiles, (*ws)[36] = tiles + 32;
     int64_t b0 = (int64_t)blockIdx.y * 32, j0 = (int64_t)blockIdx.x * 16;
     int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
     for (int64_t k0 = 0; k0 < K; k0 += 32) {
@@ -5374,9 +5379,10 @@ template <int G> NN__DEV void nn__rnn_product(const nn__rnn &o, float (&acc)[2][
 // One step: h before it (batch, out) to h after it. With a projection o tanh(c) goes to `m` instead, and nn__k_rnn_project makes h of it.
 template <int G> static __global__ void __launch_bounds__(256) nn__k_rnn_step(nn__rnn o, int64_t step, const float *h, float *next, float *m)
 {
+    NN_SHARED(float, tiles, [32 + 16 * G][36]);
     float acc[2][G] = {{0}};
     int64_t j = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15), H = o.hidden;
-    nn__rnn_product<G>(o, acc, h, o.out, 0, 0, o.w, o.ws[0], o.ws[1], o.out, H);
+    nn__rnn_product<G>(o, tiles, acc, h, o.out, 0, 0, o.w, o.ws[0], o.ws[1], o.out, H);
     NN__UNROLL for (int i = 0; i < 2; i++) {
         int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, row;
         float a[4] = { 0, 0, 0, 0 }, old, value;
@@ -5408,9 +5414,10 @@ template <int G> static __global__ void __launch_bounds__(256) nn__k_rnn_step(nn
 }
 static __global__ void __launch_bounds__(256) nn__k_rnn_project(nn__rnn o, int64_t step, const float *h, float *next, const float *m)
 {
+    NN_SHARED(float, tiles, [48][36]);
     float acc[2][1] = {{0}};
     int64_t p = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15);
-    nn__rnn_product<1>(o, acc, m, o.hidden, 0, 0, o.wr, o.wrs[0], o.wrs[1], o.hidden, o.out);
+    nn__rnn_product<1>(o, tiles, acc, m, o.hidden, 0, 0, o.wr, o.wrs[0], o.wrs[1], o.hidden, o.out);
     for (int i = 0; i < 2; i++) {
         int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, row;
         if (b >= o.batch || p >= o.out) continue;
@@ -5451,9 +5458,10 @@ NN__DEV void nn__rnn_cell_back(const nn__rnn &o, int64_t b, int64_t j, int64_t n
 // dh of step `step` = what was left + da of the step behind it W + dy; then the cell, or with a projection dh alone. step -1: dh0.
 static __global__ void __launch_bounds__(256) nn__k_rnn_back(nn__rnn o, int64_t step)
 {
+    NN_SHARED(float, tiles, [48][36]);
     float acc[2][1] = {{0}};
     int64_t p = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15);
-    nn__rnn_product<1>(o, acc, o.da, o.width, 1, step + 1, o.w, o.ws[1], o.ws[0], o.width, o.out);
+    nn__rnn_product<1>(o, tiles, acc, o.da, o.width, 1, step + 1, o.w, o.ws[1], o.ws[0], o.width, o.out);
     for (int i = 0; i < 2; i++) {
         int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, at = b * o.out + p;
         float d;
@@ -5471,9 +5479,10 @@ static __global__ void __launch_bounds__(256) nn__k_rnn_back(nn__rnn o, int64_t 
 }
 static __global__ void __launch_bounds__(256) nn__k_rnn_project_back(nn__rnn o, int64_t step)        // d(o tanh c) = dh W_hr, then the cell
 {
+    NN_SHARED(float, tiles, [48][36]);
     float acc[2][1] = {{0}};
     int64_t j = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15);
-    nn__rnn_product<1>(o, acc, o.dhp, o.out, 0, 0, o.wr, o.wrs[1], o.wrs[0], o.out, o.hidden);
+    nn__rnn_product<1>(o, tiles, acc, o.dhp, o.out, 0, 0, o.wr, o.wrs[1], o.wrs[0], o.out, o.hidden);
     for (int i = 0; i < 2; i++) {
         int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n;
         if (b >= o.batch || j >= o.hidden) continue;
