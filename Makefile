@@ -10,13 +10,28 @@ STB      = $(wildcard /usr/include/stb)
 TESTS    = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 
-.PHONY: digits test check install uninstall clean examples bench bench-peers
+.PHONY: digits test check install uninstall clean examples bench bench-peers cuda-report
 
 digits: build/digits
 	./build/digits
 
-build/%: examples/%.c $(wildcard examples/*.h) nn.h | build
-	$(CC) -std=c99 $(CFLAGS) -Wall -Wextra $(STB:%=-isystem %) $< -o $@ $(LIBS)
+# make CUDA=1 build/NAME: the same example on a GPU, where there is one. NVCCFLAGS=-arch=sm_90 (or native, sm_75 ...) for one architecture.
+ifdef CUDA
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+NVCCFLAGS ?= -arch=sm_80
+CUDA_NEEDS = build/nn_cuda.o
+CUDA_CC    = -DNN_DEFAULT_BACKEND=nn_cuda_default
+CUDA_LIBS  = build/nn_cuda.o -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread
+endif
+build/%: examples/%.c $(wildcard examples/*.h) nn.h $(CUDA_NEEDS) | build
+	$(CC) -std=c99 $(CFLAGS) $(CUDA_CC) -Wall -Wextra $(STB:%=-isystem %) $< -o $@ $(CUDA_LIBS) $(LIBS)
+build/nn_cuda.o: nn_cuda.h nn.h | build
+	printf '#define NN_CUDA_IMPLEMENTATION\n#include "nn_cuda.h"\n' > build/nn_cuda.cu
+	$(NVCC) -O3 $(NVCCFLAGS) -I. -Xcompiler -fno-exceptions,-fno-rtti,-fno-threadsafe-statics -c build/nn_cuda.cu -o $@
+build/nn.o: nn.h | build
+	$(CC) -std=c99 $(CFLAGS) -DNN_IMPLEMENTATION -x c -c $< -o $@
+build/mnist_cuda: examples/mnist_cuda.cu nn_cuda.h build/nn.o
+	$(NVCC) -O3 $(NVCCFLAGS) $< build/nn.o -o $@
 
 build:
 	mkdir -p build
@@ -36,7 +51,7 @@ build/tests/nn_tables.o: nn.h | build
 build/tests/nn_plain.o: nn.h | build
 	@mkdir -p build/tests
 	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -DNN_IMPLEMENTATION -x c -c $< -o $@
-TEST_DEPENDS = tests/test.h tests/determinism.h $(wildcard tests/cases_*.h) nn.h
+TEST_DEPENDS = tests/test.h tests/determinism.h tests/cases.h $(wildcard tests/cases_*.h) nn.h
 $(PLAIN_LINKED:%=build/tests/test_%): build/tests/test_%: tests/test_%.c build/tests/nn_plain.o $(TEST_DEPENDS)
 	$(CC) $(TEST_CFLAGS) -DTEST_LINKED $< build/tests/nn_plain.o -o $@ $(LIBS)
 $(filter-out $(PLAIN_LINKED:%=build/tests/test_%),$(LINKED:%=build/tests/test_%)): build/tests/test_%: tests/test_%.c build/tests/nn_tables.o $(TEST_DEPENDS)
@@ -48,6 +63,50 @@ build/tests/test_%: tests/test_%.c $(TEST_DEPENDS) | build
 test:
 	@$(MAKE) --no-print-directory -j$(JOBS) $(TESTS:%=build/tests/%)
 	@tests/run.sh $(TESTS:%=build/tests/%)
+
+# CUDA (see tests/check_cuda.sh): the kernels of nn_cuda.h as C++ on the CPU, or nvcc's PTX in tests/cuda/ptxsim, and one test program for all.
+# make build/cuda/test_shim && NN_CASE=conv2d build/cuda/test_shim every_case
+NVCC     = $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
+SHIM     = $(CXX) -std=c++11 -O1 -g -Wall -Wextra -Wno-unused-function -Wno-unknown-pragmas -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h
+build/cuda/test_cuda.o: tests/cuda/test_cuda.c tests/cuda/cases_seq.h $(TEST_DEPENDS) nn_cuda.h
+	@mkdir -p build/cuda
+	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -c $< -o $@
+build/cuda/shim.o build/cuda/asan.o build/cuda/tsan.o: build/cuda/%.o: tests/cuda/nn_cuda.cu nn_cuda.h tests/cuda/cushim.h nn.h
+	@mkdir -p build/cuda
+	$(SHIM) $(SANITIZE_$*) -c $< -o $@
+SANITIZE_asan = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SANITIZE_tsan = -fsanitize=thread
+build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/%.o
+	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
+# products and convolutions at larger sizes: NN_ROW=7 build/cuda/products_shim
+build/cuda/test_products.o: tests/cuda/test_products.c tests/test.h nn.h nn_cuda.h
+	@mkdir -p build/cuda
+	$(CC) $(TEST_CFLAGS) -c $< -o $@
+build/cuda/products_shim build/cuda/products_asan build/cuda/products_tsan: build/cuda/products_%: build/cuda/test_products.o build/cuda/%.o build/tests/nn_plain.o
+	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
+build/cuda/products_ptx: build/cuda/test_products.o build/cuda/ptx.o build/tests/nn_plain.o build/cuda/libcudart.so.13
+	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
+build/cuda/ptx.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
+	@mkdir -p build/cuda
+	$(NVCC) -O3 -lineinfo -cudart shared -gencode arch=compute_80,code=compute_80 -I. -c $< -o $@
+build/cuda/libcudart.so.13: tests/cuda/ptxsim/ptxsim.cpp
+	@mkdir -p build/cuda
+	$(CXX) -std=c++14 -O2 -ffp-contract=off -fPIC -shared -Wall -Wno-misleading-indentation -I$(dir $(NVCC))../include $< -o $@ -Wl,-soname,libcudart.so.13 \
+	    -Wl,--version-script,tests/cuda/ptxsim/version.map -ldl
+build/cuda/test_ptx: build/cuda/test_cuda.o build/cuda/ptx.o build/cuda/libcudart.so.13
+	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
+
+build/cuda/gpu.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
+	@mkdir -p build/cuda
+	$(NVCC) -O1 -Xptxas -O0 -gencode arch=compute_75,code=sm_75 -I. -c $< -o $@
+build/cuda/test_gpu: build/cuda/test_cuda.o build/cuda/gpu.o
+	$(CXX) $^ -o $@ -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt $(LIBS)
+build/cuda/sm_%.cubin: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
+	@mkdir -p build/cuda
+	$(NVCC) -O3 -arch=sm_$* -cubin -Xptxas -v -I. $< -o $@ > build/cuda/sm_$*.log 2>&1
+cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin
+	@python3 tests/cuda/sass.py --budget tests/cuda/budget.txt $(foreach a,80 90,sm_$a:build/cuda/sm_$a.cubin:build/cuda/sm_$a.log) \
+	    $(if $(wildcard build/cuda/profile.tsv),--profile build/cuda/profile.tsv)
 
 build/bench: bench/bench.c bench/limit.h bench/measure.h nn.h | build
 	$(CC) -O2 -I. $< -o $@ $(LIBS)

@@ -80,6 +80,7 @@
 //   NN_NO_AVX512 NN_NO_AVX2   leave these kernels out (a smaller program)
 //   NN_DETERMINISTIC       no fused multiply-add anywhere: same bits on every target with FLT_EVAL_METHOD == 0
 //   NN_DOUBLE              also stamp the kernels in double precision: nn_desc.dtype = NN_F64 (gradient checks)
+//   NN_DEFAULT_BACKEND     a function, const nn_backend *f(void): where contexts run whose desc names no backend, no buffer, no dtype; NULL: the CPU
 #ifndef NN_HEADER_FILENAME
 #define NN_HEADER_FILENAME "nn.h"
 #endif
@@ -1164,6 +1165,36 @@ NN_API nn_tensor *nn_apply(const nn_op *op, nn_tensor *const *inputs, const void
 NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *inputs, int count, const void *params, nn_tensor **outputs);
 NN_API int64_t    nn_view_count(const nn_view *v);
 
+// ---- what nn_call.params points to, for the ops below: backends read it ------------------------------------
+typedef char nn__no_params;
+typedef int  nn__int;
+typedef struct nn__scalars       { float p, q; } nn__scalars;
+typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
+typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
+typedef struct nn__sort_params   { int dim, descending; int64_t k; } nn__sort_params;
+typedef struct nn__pad_params    { int mode; double value; int64_t left[NN_MAX_DIMS], right[NN_MAX_DIMS]; } nn__pad_params;
+typedef struct nn__range_params  { double start, step, end; } nn__range_params;
+typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
+typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
+// Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
+typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same, relu; } nn__conv_params; // relu: of the result, in plans
+typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
+typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
+typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
+typedef struct nn__rope_params   { int64_t start; int interleaved, heads, time_dim; } nn__rope_params;
+typedef struct nn__rnn_params    { int kind, reverse, time_first; } nn__rnn_params;
+typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; } nn__ctc_params;
+typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
+// normal: mean a, deviation b, cut off at low and high if truncated; uniform: from a to b
+typedef struct nn__random_params { int kind; double a, b, low, high; } nn__random_params;
+enum { NN__UNIFORM, NN__NORMAL, NN__TRUNC_NORMAL };
+// What an update needs besides tensors. Several optimizers share a name: decay1 is momentum or beta1, decay2 is alpha or beta2.
+typedef struct nn__update_params {
+    double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+    int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
+    int    op;                       // NN_OP_sgd_update ..., for linear_update
+} nn__update_params;
+
 // ---- every structured op: one row here, one block in >>ops -----------------------------------------------
 // The elementwise rows above are ops too. From all rows come the ids (NN_OP_relu, NN_OP_matmul ...), the table of ops and the tables of kernels.
 // kind: where its kernels are stamped (>>passes): SIMD once per instruction set, PLAIN once; _FORWARD: no gradient; VIEW: only a gradient.
@@ -1267,7 +1298,7 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 enum { NN_OP_none, NN_UNARY_OPS(NN__ROW_ID) NN_UNARY1_OPS(NN__ROW_ID) NN_UNARY2_OPS(NN__ROW_ID) NN_BINARY_OPS(NN__ROW_ID2) NN_OP_where,
        NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT, NN__UNARY_END = NN_OP_none + 1 NN_UNARY_OPS(NN__ONE_MORE) };
 
-enum { NN_BACKEND_VERSION = 1 };
+enum { NN_BACKEND_VERSION = 2 };
 // A device. Life cycle: nn_new keeps the pointer; memory is taken in large blocks; run is called for every op; nn_free releases the blocks.
 // All work is in order; only download and sync wait for it. Functions return 1 for ok.
 struct nn_backend {
@@ -1281,7 +1312,18 @@ struct nn_backend {
     int       (*copy)    (void *self, void *to, const void *from, size_t bytes);      // device to device
     int       (*run)     (void *self, const nn_call *c);                              // 0: unsupported -> downloaded, run on the CPU, uploaded, counted
     int       (*sync)    (void *self);
+    int       (*open)    (void *self, nn_context *nn);   // may be NULL. nn_new calls it first; 0 after nn_fail: the context is left with the CPU
+    void      (*close)   (void *self, nn_context *nn);   // may be NULL. nn_free calls it last, after an open that returned 1
+    // Training steps as fixed programs (nn_step_plan) become lists of calls that run as one. All four, or NULL.
+    int       (*record)  (void *self);                   // from now on `run` writes calls down instead, until:
+    void     *(*recorded)(void *self);                   // the list; NULL: one of them cannot be in a list
+    int       (*repeat)  (void *self, void *list, const nn_call *const *varying, int count);     // run it. varying: its updates and random calls,
+                                     // in order, as they are now: parameters, step. 0: it cannot with these; nothing ran
+    void      (*forget)  (void *self, void *list);
 };
+#ifdef NN_DEFAULT_BACKEND
+const nn_backend *NN_DEFAULT_BACKEND(void);
+#endif
 NN_API int64_t nn_fallbacks(const nn_context *nn);       // calls that the backend could not run itself
 NN_API int     nn_run_on_cpu(const nn_call *c);          // runs a call whose pointers are host memory, with the context's CPU kernels
 
@@ -3440,6 +3482,9 @@ NN_API nn_context *nn_new(const nn_desc *desc)
     char *at;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
+#ifdef NN_DEFAULT_BACKEND
+    if (!d.backend && !d.memory && !d.measure && d.dtype == NN_F32) d.backend = NN_DEFAULT_BACKEND();
+#endif
     if (d.memory) {
         at = (char *)(((uintptr_t)d.memory + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
         if (d.bytes < (size_t)(at - (char *)d.memory) + nn__round_up(sizeof *nn)) return NULL;
@@ -3488,6 +3533,11 @@ NN_API nn_context *nn_new(const nn_desc *desc)
         nn_fail(nn, "%s: backend version %d, this nn.h wants %d", nn->backend->name, nn->backend->version, NN_BACKEND_VERSION);
         nn->backend = &nn->cpu;
     }
+    if (nn->backend->open && !nn->backend->open(nn->backend->self, nn)) {
+        nn->backend = &nn->cpu;
+        nn->data_life = &nn->life;
+        nn->data_step = &nn->step_arena;
+    }
     nn->free_room = 32;
     nn->free_list = (nn__free_entry *)nn__life(nn, (size_t)nn->free_room * sizeof *nn->free_list);
     if (!nn->free_list) nn->free_room = 0;
@@ -3517,6 +3567,7 @@ NN_API void nn_free(nn_context *nn)
     nn__arena_free(&nn->device_life);
     nn__arena_free(&nn->step_arena);
     nn__arena_free(&nn->life);
+    if (nn->backend->close) nn->backend->close(nn->backend->self, nn);
     if (nn->buffer) return;
     d = nn->desc;
     if (d.free) d.free(d.user, nn);
@@ -4574,8 +4625,6 @@ static int nn__clear_grad(nn_tensor *t, void *arg) { (void)arg; t->flags &= ~(un
 NN_API void nn_zero_grad(nn_layer *layer)          { nn__walk(layer, NN__T_PARAM, nn__clear_grad, NULL); }
 
 // ---- initialisers -------------------------------------------------------------------------------------
-typedef struct nn__random_params { int kind; double a, b, low, high; } nn__random_params;
-enum { NN__UNIFORM, NN__NORMAL, NN__TRUNC_NORMAL };
 static void nn__randomize(nn_context *nn, nn_view to, uint64_t step, uint64_t ordinal, int kind, double a, double b, double low, double high)
 {
     nn__random_params p;
@@ -5881,13 +5930,6 @@ static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
                  { { "exp_avg", NN__ALWAYS }, { "exp_avg_sq", NN__ALWAYS }, { NULL, 0 } } },
     { "lion",    NN_OP_lion_update,    NN__O(BETA1) | NN__O(BETA2),                                        1e-4,  0.9, 0.99,  0,     0,
                  { { "exp_avg", NN__ALWAYS }, { NULL, 0 }, { NULL, 0 } } } };
-
-// What an update needs besides tensors. Several optimizers share a name: decay1 is momentum or beta1, decay2 is alpha or beta2.
-typedef struct nn__update_params {
-    double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
-    int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
-    int    op;                       // NN_OP_sgd_update ..., for linear_update
-} nn__update_params;
 
 // A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
 struct nn__slot {
@@ -14993,7 +15035,7 @@ NN_API void nn_plan_print(const nn_plan *p)
 // What a callback of the user decides by itself is not seen here; what it reads or writes by itself (nn_item, nn_data, nn_from) is, and refused.
 // =============================================================================================
 enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_OPTIMIZERS = 4,
-       NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
+       NN__STEP_LISTS = 4, NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
 
 typedef struct nn__step_call {
     nn_exec       exec;
@@ -15032,6 +15074,9 @@ struct nn_step_plan {
     size_t            bytes, scratch, usual;             // of the memory of a step; where in it scratch begins; what a usual step used at its end
     char             *base[NN__STEP_BASES];              // where views point now
     nn_tensor         loss, scores;  // as nn_backward would have left them
+    struct nn__step_list { int from, to; void *list; } list[NN__STEP_LISTS];       // a device's lists of calls from .. to - 1; NULL: it has none
+    int               lists, still;  // still: the views have not moved for so many steps
+    const nn_call   **varying;
 };
 
 // ---- trace --------------------------------------------------------------------------------------------
@@ -15128,7 +15173,7 @@ static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v,
     }
     else if (nn__inside(&t->x, p)) { ref.base = NN__STEP_X; ref.at = p - (const char *)t->x.data; }
     else if (nn__inside(&t->y, p)) { ref.base = NN__STEP_Y; ref.at = p - (const char *)t->y.data; }
-    else if (nn__in_blocks(&nn->step_arena, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
+    else if (nn__in_blocks(nn->data_step, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
     else return;
     if (writes && ref.base != NN__STEP_MEMORY) { nn__trace_refuse(nn, "it writes into x or y"); return; }
     ok = nn__trace_grow(nn, &list, &t->ref_room, t->refs, sizeof *t->ref);
@@ -15250,6 +15295,7 @@ static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)    
     k->random = (c->op->flags & NN_OP_RANDOM) != 0;
     c->phases = 1;
     c->tasks[0] = 1;
+    if (nn->backend != &nn->cpu) return;
     if (c->op->plan) c->op->plan(c);
     k->slots = nn__slots_of(nn, c);
     bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);
@@ -15287,12 +15333,23 @@ static int nn__step_build(nn_step_plan *p)               // the trace becomes th
     for (i = 0; i < t->refs; i++) nn__step_point(p, &t->ref[i]);
     for (i = 0; i < t->calls; i++) nn__step_cut(p, &t->call[i], &scratch);
     p->bytes = p->scratch + scratch;
-    return 1;
+    if (nn->backend == &nn->cpu) return 1;
+    p->varying = (const nn_call **)nn__raw_alloc(nn, (size_t)(t->calls + 1) * sizeof *p->varying);
+    return p->varying != NULL;
 }
 
 // ---- recording a step -----------------------------------------------------------------------------------
+static void nn__step_drop_lists(nn_step_plan *p)
+{
+    int i;
+    for (i = 0; i < p->lists; i++) if (p->list[i].list) p->nn->backend->forget(p->nn->backend->self, p->list[i].list);
+    p->lists = p->still = 0;
+}
 static void nn__step_forget(nn_step_plan *p)
 {
+    nn__step_drop_lists(p);
+    nn__raw_free(p->nn, p->varying);
+    p->varying = NULL;
     if (p->nn->trace == &p->now) p->nn->trace = NULL;
     nn__trace_free(p->nn, &p->now);
     nn__trace_free(p->nn, &p->trace);
@@ -15322,7 +15379,8 @@ static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor 
     nn_context *nn = p->nn;
     nn__trace *t = &p->now;
     const char *low, *high, *l, *h;
-    if (nn->buffer || nn->backend != &nn->cpu || nn->measuring) { p->why = "plans of steps need the CPU and the heap"; return 0; }
+    if (nn->buffer || nn->measuring) { p->why = "plans of steps need the heap"; return 0; }
+    if (nn->backend != &nn->cpu && !nn->backend->record) { p->why = "the backend cannot repeat a list of calls"; return 0; }
     if (p->tries == NN__STEP_TRIES || nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
     if (p->tries && !nn__step_fits(p, x, y)) return 0;   // a batch of another size in between
     nn__trace_free(nn, t);
@@ -15380,7 +15438,7 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     p->changes = nn->changes;
     p->why = p->tries == NN__STEP_TRIES ? "no two steps made the same calls" : "only one step was recorded yet";
     if (!same) return;
-    p->usual = nn->step_arena.used;
+    p->usual = nn->data_step->used;
     nn__step_result(&p->loss, loss);
     nn__step_result(&p->scores, scores);
     if (nn__step_build(p)) p->why = NULL;
@@ -15407,19 +15465,21 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
     int i, from;
     nn_begin(nn, NN_TRAIN);
     if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
-    nn->step_extra = nn__round_up(p->bytes);             // what nn_fit does in the middle of a step was counted when it was recorded
-    memory = (char *)nn__arena_alloc(&nn->step_arena, p->bytes, 1);
+    if (nn->data_step == &nn->step_arena) nn->step_extra = nn__round_up(p->bytes);         // what nn_fit does in the middle of a step was counted when it was recorded
+    memory = (char *)nn__arena_alloc(nn->data_step, p->bytes, 1);
     if (!memory) return 0;
     from = memory == p->base[NN__STEP_MEMORY] ? p->moving : p->trace.refs;
     if (from > p->moving || x->data != p->base[NN__STEP_X] || (y && y->data != p->base[NN__STEP_Y])) {
         p->base[NN__STEP_X] = (char *)x->data;
         p->base[NN__STEP_Y] = y ? (char *)y->data : NULL;
         p->base[NN__STEP_MEMORY] = memory;
+        nn__step_drop_lists(p);
         for (i = 0; i < from; i++) nn__step_point(p, &p->trace.ref[i]);
         for (i = 0; i < p->trace.calls; i++) p->trace.call[i].c.shared = memory + p->scratch;
     }
     p->loss.step = p->scores.step = nn->step;
     p->at = 0;
+    p->still++;
     for (i = 0; i < p->trace.counts; i++) p->trace.counted[i]->steps++;
     return 1;
 }
@@ -15427,9 +15487,9 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
 static void nn__step_exec(nn_context *nn, nn__step_call *k)
 {
     nn_call *c = &k->c;
-    char *scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
+    char *scratch;
     nn__job j;
-    if (nn->profile && nn->profile->on) {
+    if (nn->backend != &nn->cpu || (nn->profile && nn->profile->on)) {
         nn_call again = *c;
         again.phases = 1;
         again.tasks[0] = 1;
@@ -15438,6 +15498,7 @@ static void nn__step_exec(nn_context *nn, nn__step_call *k)
         nn__run(nn, &again);
         return;
     }
+    scratch = (char *)c->shared + nn__round_up(c->shared_bytes);
     if (k->slots == 1) { nn__run_alone(c, k->exec, scratch); return; }
     j.c = c; j.exec = k->exec; j.slots = k->slots; j.scratch = scratch;
     for (j.phase = 0; j.phase < c->phases; j.phase++) nn__run_phase(nn, &j);
@@ -15454,17 +15515,42 @@ static void nn__step_update(nn__step_call *k, const nn__step_call *before)
     memcpy(k->params, &u, sizeof u);
 }
 
+// On a device: calls p->at .. to - 1 as one list, which is written down when they run where they ran before. 0: one by one, please.
+static int nn__step_listed(nn_step_plan *p, int to, int varying)
+{
+    nn_context *nn = p->nn;
+    const nn_backend *b = nn->backend;
+    struct nn__step_list *l = p->list;
+    int i, known = 0;
+    if (b == &nn->cpu || !b->record || (nn->profile && nn->profile->on) || p->still < 2) return 0;
+    for (i = 0; i < p->lists && !known; i++) if (p->list[i].from == p->at && p->list[i].to == to) { l = &p->list[i]; known = 1; }
+    if (!known) {
+        if (p->lists == NN__STEP_LISTS || !b->record(b->self)) return 0;
+        l = &p->list[p->lists++];
+        l->from = p->at;
+        l->to = to;
+        for (i = p->at; i < to; i++) b->run(b->self, &p->trace.call[i].c);
+        l->list = b->recorded(b->self);
+    }
+    if (!l->list) return 0;
+    if (b->repeat(b->self, l->list, p->varying, varying)) return 1;
+    nn__step_drop_lists(p);          // it does not fit any more: another is made later
+    return 0;
+}
 static void nn__step_run(nn_step_plan *p, int to)        // the calls before number `to` that have not run yet
 {
     nn_context *nn = p->nn;
     const nn__step_call *update = NULL;
     nn__fpenv env = nn__fp_enter();
-    for (; p->at < to; p->at++) {
-        nn__step_call *k = &p->trace.call[p->at];
+    int i, varying = 0;
+    for (i = p->at; i < to; i++) {
+        nn__step_call *k = &p->trace.call[i];
         if (k->opt) { nn__step_update(k, update); update = k; }
         if (k->random) { k->c.step = nn->random_step; k->c.seed = nn->seed; }
-        nn__step_exec(nn, k);
+        if (p->varying && (k->opt || k->random)) p->varying[varying++] = &k->c;
     }
+    if (to > p->at && nn__step_listed(p, to, varying)) p->at = to;
+    for (; p->at < to; p->at++) nn__step_exec(nn, &p->trace.call[p->at]);
     nn__fp_leave(env);
 }
 static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
@@ -15477,7 +15563,7 @@ static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at
 static void nn__step_to_end(nn_step_plan *p)
 {
     nn__step_run(p, p->trace.calls);
-    p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
+    if (p->nn->data_step == &p->nn->step_arena) p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
 }
 
 // ---- the public functions -------------------------------------------------------------------------------
@@ -15630,26 +15716,6 @@ NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan &&
 #undef X
 #undef Y
 
-typedef char nn__no_params;
-typedef int  nn__int;
-typedef struct nn__scalars       { float p, q; } nn__scalars;
-typedef struct nn__reduce_params { unsigned mask; int keepdim; double scale, p; } nn__reduce_params;
-typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__slice_params;
-typedef struct nn__sort_params   { int dim, descending; int64_t k; } nn__sort_params;
-typedef struct nn__pad_params    { int mode; double value; int64_t left[NN_MAX_DIMS], right[NN_MAX_DIMS]; } nn__pad_params;
-typedef struct nn__range_params  { double start, step, end; } nn__range_params;
-typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
-typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
-// Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
-typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same, relu; } nn__conv_params; // relu: of the result, in plans
-typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
-typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
-typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
-typedef struct nn__rope_params   { int64_t start; int interleaved, heads, time_dim; } nn__rope_params;
-typedef struct nn__rnn_params    { int kind, reverse, time_first; } nn__rnn_params;
-typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; } nn__ctc_params;
-typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
-
 // -- the host visit --
 NN__SIMPLE_BEGIN
 #define NN__VISIT    0
@@ -15665,67 +15731,6 @@ NN__SIMPLE_END
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
 NN__LEAN_BEGIN
-// -- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere --
-// x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
-NN__UNUSED static float nn__reduce_angle(float x, int32_t *quarter)
-{
-    static const uint32_t two_over_pi[8] = { 0, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu };
-    uint32_t b, w[3];
-    uint64_t m, p;
-    int e, i, q;
-    double f;
-    memcpy(&b, &x, 4);
-    if ((b & 0x7F800000u) == 0x7F800000u) { *quarter = 0; return (float)NAN; }
-    m = (b & 0x7FFFFFu) | 0x800000u;
-    e = (int)(b >> 23 & 255) - 150 + 30;                 // bit position of the first needed word, from 32 bits before the point
-    q = e / 32;
-    for (i = 0; i < 3; i++) {
-        uint64_t two = ((uint64_t)two_over_pi[q + i] << 32) | two_over_pi[q + i + 1];
-        w[i] = (uint32_t)(two >> (32 - e % 32));
-    }
-    p = (m * w[0] << 32) + m * w[1] + (m * w[2] >> 32);  // x 2/pi mod 4, with 62 bits after the point
-    *quarter = (int32_t)((p + (1ull << 61)) >> 62);
-    p -= (uint64_t)(unsigned)*quarter << 62;
-    f = (double)(int64_t)p * (1.57079632679489661923 / 4611686018427387904.0);
-    if (b >> 31) { f = -f; *quarter = -*quarter; }
-    return (float)f;
-}
-
-// x^y = 2^n e^r from log x = e ln 2 + 2 atanh((m - 1) / (m + 1)); special cases as C's pow.
-NN__UNUSED static float nn__pow_one(float x, float y)
-{
-    double a = fabs((double)x), s, z, l, r, p;
-    uint64_t bits;
-    int64_t e, n;
-    int i, integer = floor((double)y) == (double)y, odd = integer && fabs((double)y) < 16777216.0 && ((int64_t)y & 1);
-    if (y == 0 || x == 1) return 1;
-    if (x != x || y != y) return x + y;
-    if (x < 0 && !integer && a < (double)INFINITY) return (float)NAN;
-    if (a == 0 || a == (double)INFINITY) {
-        r = (a == 0) == (y > 0) ? 0 : (double)INFINITY;
-        return (float)(odd && signbit(x) ? -r : r);
-    }
-    if (a == 1) return x < 0 && odd ? -1.0f : 1.0f;
-    if (fabs((double)y) == (double)INFINITY) return (a > 1) == (y > 0) ? (float)INFINITY : 0.0f;
-    memcpy(&bits, &a, 8);
-    e = (int64_t)(bits >> 52) - 1023;
-    bits = (bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull;
-    memcpy(&a, &bits, 8);
-    if (a > 1.41421356237309504880) { a *= 0.5; e++; }
-    s = (a - 1) / (a + 1);
-    z = s * s;
-    for (i = 21, p = 0; i >= 3; i -= 2) p = (p + 1.0 / i) * z;
-    l = ((double)e * 0.69314718055994530942 + 2 * s * (1 + p)) * (double)y;
-    if (l > 89) return x < 0 && odd ? -(float)INFINITY : (float)INFINITY;
-    if (l < -105) return x < 0 && odd ? -0.0f : 0.0f;
-    n = (int64_t)floor(l * 1.44269504088896340736 + 0.5);
-    r = l - (double)n * 0.69314718055994530942;
-    for (i = 13, p = 1; i >= 1; i--) p = 1 + p * r / i;
-    bits = (uint64_t)(n + 1023) << 52;
-    memcpy(&s, &bits, 8);
-    return (float)(x < 0 && odd ? -p * s : p * s);
-}
-
 #define NN__VISIT    1
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 1
@@ -16076,6 +16081,72 @@ static const nn__table *nn__find_table(const char *isa, nn_dtype dtype)
 // + - * / and comparisons are written in infix. No word uses libm (sqrt apart), so their bits are the same everywhere; in the
 // f64 visit they are libm's, which makes the double kernels an independent check of the float ones.
 // =============================================================================================
+#if NN__VISIT == 1 || defined(NN__STAMP)
+#ifndef NN__ONE_LANE
+#define NN__ONE_LANE NN__UNUSED static
+#endif
+// ---- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere ----
+// x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
+NN__ONE_LANE float nn__reduce_angle(float x, int32_t *quarter)
+{
+    static const uint32_t two_over_pi[8] = { 0, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu };
+    uint32_t b, w[3];
+    uint64_t m, p;
+    int e, i, q;
+    double f;
+    memcpy(&b, &x, 4);
+    if ((b & 0x7F800000u) == 0x7F800000u) { *quarter = 0; return (float)NAN; }
+    m = (b & 0x7FFFFFu) | 0x800000u;
+    e = (int)(b >> 23 & 255) - 150 + 30;                 // bit position of the first needed word, from 32 bits before the point
+    q = e / 32;
+    for (i = 0; i < 3; i++) {
+        uint64_t two = ((uint64_t)two_over_pi[q + i] << 32) | two_over_pi[q + i + 1];
+        w[i] = (uint32_t)(two >> (32 - e % 32));
+    }
+    p = (m * w[0] << 32) + m * w[1] + (m * w[2] >> 32);  // x 2/pi mod 4, with 62 bits after the point
+    *quarter = (int32_t)((p + (1ull << 61)) >> 62);
+    p -= (uint64_t)(unsigned)*quarter << 62;
+    f = (double)(int64_t)p * (1.57079632679489661923 / 4611686018427387904.0);
+    if (b >> 31) { f = -f; *quarter = -*quarter; }
+    return (float)f;
+}
+
+// x^y = 2^n e^r from log x = e ln 2 + 2 atanh((m - 1) / (m + 1)); special cases as C's pow.
+NN__ONE_LANE float nn__pow_one(float x, float y)
+{
+    double a = fabs((double)x), s, z, l, r, p;
+    uint64_t bits;
+    int64_t e, n;
+    int i, integer = floor((double)y) == (double)y, odd = integer && fabs((double)y) < 16777216.0 && ((int64_t)y & 1);
+    if (y == 0 || x == 1) return 1;
+    if (x != x || y != y) return x + y;
+    if (x < 0 && !integer && a < (double)INFINITY) return (float)NAN;
+    if (a == 0 || a == (double)INFINITY) {
+        r = (a == 0) == (y > 0) ? 0 : (double)INFINITY;
+        return (float)(odd && signbit(x) ? -r : r);
+    }
+    if (a == 1) return x < 0 && odd ? -1.0f : 1.0f;
+    if (fabs((double)y) == (double)INFINITY) return (a > 1) == (y > 0) ? (float)INFINITY : 0.0f;
+    memcpy(&bits, &a, 8);
+    e = (int64_t)(bits >> 52) - 1023;
+    bits = (bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull;
+    memcpy(&a, &bits, 8);
+    if (a > 1.41421356237309504880) { a *= 0.5; e++; }
+    s = (a - 1) / (a + 1);
+    z = s * s;
+    for (i = 21, p = 0; i >= 3; i -= 2) p = (p + 1.0 / i) * z;
+    l = ((double)e * 0.69314718055994530942 + 2 * s * (1 + p)) * (double)y;
+    if (l > 89) return x < 0 && odd ? -(float)INFINITY : (float)INFINITY;
+    if (l < -105) return x < 0 && odd ? -0.0f : 0.0f;
+    n = (int64_t)floor(l * 1.44269504088896340736 + 0.5);
+    r = l - (double)n * 0.69314718055994530942;
+    for (i = 13, p = 1; i >= 1; i--) p = 1 + p * r / i;
+    bits = (uint64_t)(n + 1023) << 52;
+    memcpy(&s, &bits, 8);
+    return (float)(x < 0 && odd ? -p * s : p * s);
+}
+#endif
+
 #if NN__IN_PLAIN || NN__IN_SIMD
 #define NN__K(name) NN__CAT(nn__##name, NN__PASS)
 #define R           NN__REAL
@@ -16484,6 +16555,10 @@ NN__INLINE V NN__K(mish_grad)(V x)         // t = tanh(softplus(x)):  t + x (1 -
 }
 #endif
 
+#ifdef NN__STAMP                     // a companion file asks for the words alone, to stamp kernels of its own from the rows of elementwise ops
+NN__STAMP
+#undef NN__STAMP
+#else
 // =============================================================================================
 // >>ops   Every op is one block: formula; shape rule, plan and builder (HOST); forward and backward (SIMD or PLAIN).
 // A kernel is NN__FORWARD(name) or NN__BACKWARD(name): it gets the call c and its task t, and writes only what its task owns.
@@ -25637,6 +25712,8 @@ NN__BACKWARD(ctc_loss)
     }
 }
 #endif
+
+#endif // NN__STAMP
 
 // ---- the end of a visit: every word goes ----------------------------------------------------------------
 #undef NN__FORWARD

@@ -3,14 +3,14 @@
 # said so; with NN_CI=1 a missing tool is a failure. Ends with   N passed, N failed, N skipped
 #
 #     tests/check.sh            all parts; after the fast tests two lanes at a time, as most parts keep one core busy
-#     tests/check.sh PART ...   these parts one after the other: test compile targets docs sanitize files examples
+#     tests/check.sh PART ...   these parts one after the other: test compile targets docs cuda sanitize files examples
 cd "$(dirname "$0")/.."
 passed=0 failed=0 skipped=0
 if [ $# -eq 0 ]; then
     mkdir -p build/check
     lane() { "tests/check.sh" "$@" | tee "build/check/$1.log" | sed -u '$d'; }
     lane test
-    lane compile targets docs &
+    lane compile targets docs cuda &
     lane sanitize files examples
     wait
     for l in test compile sanitize; do

@@ -1,0 +1,24 @@
+# nn_cuda.h without a GPU (see tests/cuda/test_cuda.c): the kernels as C++ on the CPU, plain, under ASan+UBSan and TSan, in three orders; nvcc's PTX in
+# ptxsim; nvcc's warnings for every architecture; registers, spills and occupancy against tests/cuda/budget.txt. CUDA_FULL=1: everything everywhere.
+nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+make="make --no-print-directory -s"
+run "builds: C++ on the CPU, plain and sanitized" $make build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan
+sums "cases, programs and faults on the CPU" build/cuda/test_shim
+for order in rev rand; do
+    CUSHIM_ORDER=$order sums "cases in order $order" build/cuda/test_shim every_case
+done
+for precision in 1 2 3; do NN_PRECISION=$precision NN_OFFSET=0 sums "cases on tensor cores, precision $precision" build/cuda/test_shim every_case; done
+for order in fwd rev rand; do CUSHIM_ORDER=$order build/cuda/test_shim the_same_bits_again | grep '^bits'; done | sort -u > $out/log
+[ "$(wc -l < $out/log)" = 1 ] && ok "the same bits in every order" || bad "the same bits in every order"
+sums "ASan+UBSan" env ASAN_OPTIONS=detect_leaks=0 build/cuda/test_asan ${CUDA_FULL:-every_case}
+for op in ${CUDA_RACES:-sum matmul softmax}; do TSAN_OPTIONS=halt_on_error=1 NN_OFFSET=0 NN_CASE=$op sums "TSan: $op" build/cuda/test_tsan every_case; done
+CUSHIM_NODEV=1 sums "no device: simulated" build/cuda/test_shim no_device
+if [ -n "$nvcc" ]; then
+    run "builds: nvcc, PTX" $make NVCC="$nvcc" build/cuda/test_ptx build/cuda/test_gpu
+    sums "nvcc's PTX: cases, programs, faults" build/cuda/test_ptx
+    sums "no device: the real runtime" build/cuda/test_gpu no_device
+    for sm in ${CUDA_ARCHS:-75 90 121}; do
+        run "nvcc -Werror all-warnings, sm_$sm" "$nvcc" -O1 -Xptxas -O0 -arch=sm_$sm -Werror all-warnings -I. -cubin tests/cuda/nn_cuda.cu -o $out/sm_$sm.cubin
+    done
+    run "registers, spills, occupancy, 16-byte accesses: the budget" $make NVCC="$nvcc" cuda-report
+else skip "nvcc" "nvcc (on the PATH or in /usr/local/cuda/bin)"; fi

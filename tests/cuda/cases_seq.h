@@ -1,0 +1,72 @@
+/* cases_seq.h - sizes that only matter to kernels on a device: rows of a block, several chunks of a sum, heads of 64 and 128 numbers, many
+   keys, more states than threads (see test_cuda.c). Large operands are sums of a column and a row. */
+static nn_tensor *outer(fixture *f, int64_t rows, int64_t columns) { nn_tensor *a = var(f, rows, 1), *b = var(f, 1, columns); return nn_sin(nn_add(nn_mul_scalar(a, 7), nn_mul_scalar(b, 5))); }
+static nn_tensor *wide(fixture *f, int64_t rows, int64_t columns)  { nn_tensor *two[2] = { outer(f, rows, columns), outer(f, rows, columns) }; return nn_concat(two, 2, 1); }
+static nn_tensor *numbers(fixture *f, nn_shape s, int64_t below, int narrow)         /* indices 0 .. below - 1 */
+{
+    int64_t n = 1, *v, i;
+    nn_tensor *t;
+    for (int d = 0; d < s.ndim; d++) n *= s.d[d];
+    v = malloc((size_t)(n + 1) * sizeof *v);
+    for (i = 0; i < n; i++) { int64_t k = (i * i + i / 3) % below; if (narrow) ((int32_t *)v)[i] = (int32_t)k; else v[i] = k; }
+    t = nn_from_as(f->nn, narrow ? NN_I32 : NN_I64, s, v);
+    free(v);
+    return t;
+}
+#define SOFT(op) \
+    CASE(op, block)        { return nn_##op(outer(f, 3, 301), 1); } \
+    CASE(op, long_rows)    { return nn_##op(wide(f, 2, 701), 1); } \
+    CASE(op, many_rows)    { return nn_##op(outer(f, 601, 259), 1); } \
+    CASE(op, columns)      { return nn_##op(nn_reshape(outer(f, 70, 45), NN_SHAPE(2, 35, 45)), 1); }
+SOFT(softmax)
+SOFT(log_softmax)
+CASE(layernorm, block)       { nn_tensor *x = outer(f, 3, 300), *w = var(f, 300), *b = var(f, 300); return nn_layernorm(x, 1, w, b, NULL); }
+CASE(layernorm, long_rows)   { nn_tensor *x = wide(f, 2, 2051); return nn_layernorm(x, 1, NULL, NULL, NULL); }
+CASE(layernorm, chunks)      { nn_tensor *x = outer(f, 401, 37), *w = var(f, 37), *b = var(f, 37); return nn_layernorm(x, 1, w, b, NULL); }
+CASE(rmsnorm, chunks)        { nn_tensor *x = outer(f, 300, 68), *w = var(f, 68); return nn_rmsnorm(x, w, NULL); }
+CASE(rmsnorm, block)         { nn_tensor *x = outer(f, 2, 777), *w = var(f, 777); return nn_rmsnorm(x, w, NULL); }
+CASE(groupnorm, block)       { nn_tensor *x = nn_reshape(outer(f, 24, 70), NN_SHAPE(3, 8, 70)), *w = var(f, 8), *b = var(f, 8); return nn_groupnorm(x, 2, w, b, NULL); }
+CASE(batchnorm, chunks)      { nn_tensor *x = outer(f, 300, 5), *w = var(f, 5), *b = var(f, 5); return nn_batchnorm(x, w, b, running(f, 5, 0.1f), running(f, 5, 0.8f), NULL); }
+CASE(batchnorm, large)       { nn_tensor *x = nn_reshape(outer(f, 9, 1803), NN_SHAPE(3, 3, 1803)), *w = var(f, 3), *b = var(f, 3); return nn_batchnorm(x, w, b, NULL, NULL, NULL); }
+CASE(batchnorm, large_image) { nn_tensor *x = nn_reshape(outer(f, 8, 3000), NN_SHAPE(4, 2, 50, 60)), *w = var(f, 2), *b = var(f, 2); return nn_batchnorm(x, w, b, running(f, 2, 0.1f), running(f, 2, 0.8f), NULL); }
+
+CASE(mse, few_chunks)          { return nn_mse(outer(f, 130, 70), outer(f, 130, 70), NULL); }
+CASE(huber, two_stages)      { return nn_huber(outer(f, 301, 299), outer(f, 301, 299), LOSS(.reduction = NN_SUM, .delta = 0.5f)); }
+CASE(binary_cross_entropy, few_chunks) { nn_tensor *x = outer(f, 130, 70), *w = var_in(f, 0.5, 2, 70); return nn_binary_cross_entropy(x, nn_detach(nn_sigmoid(x)), LOSS(.weight = w, .pos_weight = w)); }
+CASE(cross_entropy, block)   { nn_tensor *x = outer(f, 5, 301), *w = var_in(f, 0.5, 2, 301); return nn_cross_entropy(x, numbers(f, NN_SHAPE(5), 301, 1), LOSS(.weight = w, .label_smoothing = 0.2f)); }
+CASE(cross_entropy, vocabulary) { return nn_cross_entropy(wide(f, 6, 2501), numbers(f, NN_SHAPE(6), 4999, 0), NULL); }
+CASE(cross_entropy, soft_block) { nn_tensor *x = outer(f, 4, 300); return nn_cross_entropy(x, nn_softmax(outer(f, 4, 300), 1), LOSS(.label_smoothing = 0.1f)); }
+CASE(cross_entropy, pixels)  { nn_tensor *x = nn_reshape(outer(f, 40, 45), NN_SHAPE(2, 20, 5, 9)); return nn_cross_entropy(x, numbers(f, NN_SHAPE(2, 5, 9), 20, 0), LOSS(.ignore_index = 3)); }
+CASE(cross_entropy, many_rows) { nn_tensor *x = nn_reshape(outer(f, 201, 200), NN_SHAPE(20100, 2)), *w = var_in(f, 0.5, 2, 2); return nn_cross_entropy(x, numbers(f, NN_SHAPE(20100), 2, 1), LOSS(.weight = w)); }
+CASE(nll, many_rows)         { nn_tensor *x = nn_reshape(outer(f, 201, 200), NN_SHAPE(20100, 2)); return nn_nll(x, numbers(f, NN_SHAPE(20100), 2, 1), NULL); }
+CASE(multi_margin, block)    { return nn_hinge(outer(f, 3, 300), numbers(f, NN_SHAPE(3), 300, 0), NULL); }
+CASE(kl_div, block)          { return nn_kl_div(outer(f, 3, 300), outer(f, 3, 300), LOSS(.temperature = 2)); }
+CASE(embedding, long)        { return nn_embedding(numbers(f, NN_SHAPE(1500), 31, 1), var(f, 31, 7)); }
+CASE(embedding, wide)        { return nn_embedding(numbers(f, NN_SHAPE(3, 5), 11, 0), outer(f, 11, 268)); }
+CASE(embedding, longer)      { return nn_embedding(numbers(f, NN_SHAPE(9001), 13, 0), var(f, 13, 1)); }
+
+CASE(attention, head_64)        qkv(1, 2, 1, 30, 31, 64, 64, .causal = 1)
+CASE(attention, head_64_wide)   qkv(1, 1, 1, 63, 66, 62, 57, .causal = 0)
+CASE(attention, head_128)       qkv(1, 1, 1, 29, 31, 128, 128, .causal = 1)
+CASE(attention, head_100)       qkv(1, 1, 1, 40, 40, 100, 99, .causal = 0)
+CASE(attention, head_200)       qkv(1, 1, 1, 9, 11, 200, 300, .causal = 1)
+CASE(attention, rows_tiles)     qkv(1, 3, 1, 70, 70, 16, 16, .causal = 1)
+CASE(attention, rows_mask)      qkv(1, 2, 2, 67, 130, 5, 5, .mask = bools(f, NN_SHAPE(2, 1, 130), 7), .lengths = ints(f, NN_SHAPE(1), 101), .alibi = constant(f, NN_SHAPE(2)))
+CASE(attention, head_64_mask)   qkv(1, 2, 2, 20, 30, 64, 48, .mask = constant(f, NN_SHAPE(20, 30)), .causal = 1)
+CASE(attention, decode)         qkv(1, 4, 2, 1, 200, 8, 8, .causal = 1)
+CASE(attention, decode_few)     qkv(2, 2, 2, 3, 130, 5, 9, .causal = 1)
+CASE(attention, decode_64)      qkv(1, 8, 1, 1, 61, 64, 64, .mask = bools(f, NN_SHAPE(8, 1, 61), 3))
+CASE(attention, decode_100)     qkv(1, 1, 1, 2, 40, 100, 60, .alibi = constant(f, NN_SHAPE(1)), .causal = 1)
+CASE(attention, decode_length)  qkv(3, 1, 1, 1, 300, 4, 4, .lengths = ints(f, NN_SHAPE(3), 300, 0, 77))
+CASE(attention_dropout, head_64) qkv(1, 2, 1, 30, 31, 64, 64, .causal = 1, .dropout = 0.3f)
+CASE(rope, wide_half)           { return nn_rope(nn_reshape(outer(f, 30, 150), NN_SHAPE(2, 15, 150)), table(f, 15, 144), NULL); }
+CASE(rope, wide_pairs)       { return nn_rope(nn_reshape(outer(f, 30, 150), NN_SHAPE(2, 15, 150)), table(f, 15, 138), &(RD){ .interleaved = 1 }); }
+
+CASE(rnn, gru_tiles)         { return RNN(.kind = NN__RNN_GRU, .batch = 3, .time = 4, .hidden = 33, .state = 1); }
+CASE(rnn, tanh_tiles)        { return RNN(.kind = NN__RNN_TANH, .batch = 35, .time = 1, .hidden = 60, .state = 1); }
+CASE(rnn, lstm_tiles)        { return RNN(.kind = NN__RNN_LSTM, .batch = 4, .time = 3, .hidden = 31, .lengths = 1, .file_order = 1); }
+CASE(rnn, shares)            { return RNN(.kind = NN__RNN_RELU, .batch = 35, .time = 10, .hidden = 3, .reverse = 1); }
+CASE(ctc_loss, many_states)
+{
+    return ctc(f, numbers(f, NN_SHAPE(2, 70), 4, 0), 190, 5, LIST(190, 171), LIST(70, 66), 2, (nn_ctc_desc){ .reduction = NN_SUM, .blank = 4 });
+}

@@ -1,0 +1,1354 @@
+/* cushim.h - run CUDA C kernels on the CPU, for tests only.
+ *
+ * Compile the SAME source that nvcc compiles with g++/clang++ -x c++ -DNN_CUDA_EMU and include this
+ * file instead of <cuda_runtime.h>.  Every CUDA thread is a fiber; blocks run one after another or on
+ * several OS threads.  Streams are queues that run as LATE as the API allows, so that a missing
+ * synchronisation shows.  Device memory is a separate arena that the host cannot touch between calls.
+ *
+ * Environment:
+ *   CUSHIM_ORDER   fwd | rev | rand   order in which threads of a block (and blocks) run (default fwd)
+ *   CUSHIM_SEED    seed for rand
+ *   CUSHIM_WORKERS OS threads that run blocks (default 1)
+ *   CUSHIM_EAGER   1: run each operation at once (no lazy streams)
+ *   CUSHIM_NODEV   1: behave like a machine without a GPU
+ *   CUSHIM_ARENA   MiB of device addresses (default 4096)
+ *   CUSHIM_DRY     1: kernels are not run, large copies and fills not done: only what the host does counts, at any size;
+ *                  2: of a grid of more than 64 blocks the first, the last and 14 others run: index arithmetic at any size
+ *   CUSHIM_STATS   1: print launches, blocks and threads at exit
+ * Sanitizers: -fsanitize=address (device redzones, shared-memory redzones, fiber stacks annotated),
+ *             -fsanitize=thread  (each CUDA thread is a TSan fiber: finds races inside and between blocks),
+ *             -fsanitize=undefined (alignment of float4 accesses, shifts, overflow).
+ */
+#ifndef CUSHIM_H
+#define CUSHIM_H
+#if !defined(__cplusplus)
+#error "cushim.h: compile as C++ (nvcc does the same with .cu files)"
+#endif
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define CUSHIM_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CUSHIM_ASAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define CUSHIM_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define CUSHIM_TSAN 1
+#endif
+#endif
+#ifdef CUSHIM_ASAN
+#include <sanitizer/asan_interface.h>
+extern "C" void __sanitizer_start_switch_fiber(void **, const void *, size_t);
+extern "C" void __sanitizer_finish_switch_fiber(void *, const void **, size_t *);
+#endif
+#ifdef CUSHIM_TSAN
+extern "C" {
+void *__tsan_get_current_fiber(void);
+void *__tsan_create_fiber(unsigned);
+void __tsan_destroy_fiber(void *);
+void __tsan_switch_to_fiber(void *, unsigned);
+void __tsan_acquire(void *);
+void __tsan_release(void *);
+}
+#define CUSHIM_ACQ(p) __tsan_acquire((void *)(p))
+#define CUSHIM_REL(p) __tsan_release((void *)(p))
+#else
+#define CUSHIM_ACQ(p) ((void)(p))
+#define CUSHIM_REL(p) ((void)(p))
+#endif
+#define CUSHIM_NOSAN __attribute__((no_sanitize_thread, noinline, unused))
+
+/* ---------- vector types ---------- */
+struct uint3 {
+    unsigned x, y, z;
+};
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+#define CUSHIM_VEC(T, N, AL2, AL4)                                             \
+    struct alignas(AL2) N##2 { T x, y; };                                      \
+    struct alignas(AL4) N##4 { T x, y, z, w; };                                \
+    static inline N##2 make_##N##2(T a, T b) { N##2 r = { a, b }; return r; }  \
+    static inline N##4 make_##N##4(T a, T b, T c, T d) { N##4 r = { a, b, c, d }; return r; }
+CUSHIM_VEC(float, float, 8, 16)
+CUSHIM_VEC(int, int, 8, 16)
+CUSHIM_VEC(unsigned, uint, 8, 16)
+CUSHIM_VEC(unsigned short, ushort, 4, 8)
+CUSHIM_VEC(signed char, char, 2, 4)
+CUSHIM_VEC(unsigned char, uchar, 2, 4)
+CUSHIM_VEC(long long, longlong, 16, 16)
+CUSHIM_VEC(double, double, 16, 16)
+
+/* ---------- language ---------- */
+#define __global__
+#define __device__
+#define __host__
+#define __constant__ static
+#define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+#define __shared__ static thread_local /* works; NN_SHARED below is checked better */
+
+/* ---------- fibers ---------- */
+#if defined(__x86_64__)
+extern "C" void cushim_swap(void **save, void *to);
+asm(".text\n.weak cushim_swap\n.type cushim_swap,@function\ncushim_swap:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp,(%rdi)\nmovq %rsi,%rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n.size cushim_swap,.-cushim_swap\n");
+#else
+#include <ucontext.h>
+#define CUSHIM_UCONTEXT 1
+#endif
+
+namespace cushim {
+
+struct Block;
+struct Warp;
+struct Copy { char *to; const char *from; int bytes, have, group; };
+struct Thread {
+    uint3 tid;
+    int linear, lane;
+    Warp *warp;
+    Block *blk;
+    int state; /* 0 ready, 1 at barrier, 2 in a warp operation, 3 wants shared memory, 4 done */
+    int line;
+    int groups;                                          /* cp.async: groups closed so far */
+    int ncopies;
+    Copy copies[64];                                     /* those that have not arrived */
+    void *sp;
+    char *stack;
+    void *tsan;
+    void *fake;
+#ifdef CUSHIM_UCONTEXT
+    ucontext_t uc;
+#endif
+};
+struct Meet {
+    unsigned mask, arrived;
+    int gen, line, kind;
+    uint64_t val[2][32];
+}; /* one per lane mask in use */
+struct Warp {
+    Thread *t[32];
+    int n;
+    unsigned alive;
+    Meet meet[32];
+    int nmeet;
+    char tag;
+};
+struct Smem {
+    const void *key;
+    char *p;
+    size_t n;
+};
+struct Grid {
+    const char *name;
+    dim3 g, b;
+    size_t dyn;
+    std::function<void()> *body;
+    long next;
+    char tag;
+    size_t stat;
+};
+struct Block {
+    Grid *grid;
+    uint3 bid;
+    int n, alive, arrived, gen, line;
+    Thread *th;
+    Warp *w;
+    int nw;
+    Smem sm[32];
+    int nsm;
+    const void *want_key;
+    size_t want_n;
+    char *dyn;
+    char bartag[2], schedtag;
+    int any[2];
+    void *sched_sp;
+    void *sched_tsan;
+    void *sched_fake;
+    const void *sst;
+    size_t ssz;
+#ifdef CUSHIM_UCONTEXT
+    ucontext_t sched_uc;
+#endif
+};
+enum { STACK = 64 * 1024 };
+
+extern thread_local Thread *cur;
+struct Worker {
+    char *stacks[1024];
+    Thread *th;
+    Warp *w;
+    std::vector<std::pair<char *, size_t>> *junk;
+};
+
+static inline const char *env(const char *k, const char *d) {
+    const char *v = getenv(k);
+    return v && *v ? v : d;
+}
+struct Conf {
+    int order, workers, eager, nodev, stats, dry;
+    uint64_t seed;
+    size_t arena;
+};
+Conf &conf();
+
+[[noreturn]] CUSHIM_NOSAN static void die(const char *what, int line) {
+    Thread *t = cur;
+    fflush(stdout);
+    if (t)
+        fprintf(stderr, "cushim: %s\n  kernel %s block (%u,%u,%u) thread (%u,%u,%u) line %d\n", what, t->blk->grid->name, t->blk->bid.x,
+                t->blk->bid.y, t->blk->bid.z, t->tid.x, t->tid.y, t->tid.z, line);
+    else fprintf(stderr, "cushim: %s (line %d)\n", what, line);
+    abort();
+}
+
+/* thread -> scheduler */
+CUSHIM_NOSAN static void yield_(void) {
+    Thread *t = cur;
+    Block *b = t->blk;
+#ifdef CUSHIM_ASAN
+    __sanitizer_start_switch_fiber(t->state == 4 ? 0 : &t->fake, b->sst, b->ssz);
+#endif
+#ifdef CUSHIM_TSAN
+    __tsan_switch_to_fiber(b->sched_tsan, 1);
+#endif
+#ifdef CUSHIM_UCONTEXT
+    swapcontext(&t->uc, &b->sched_uc);
+#else
+    cushim_swap(&t->sp, b->sched_sp);
+#endif
+#ifdef CUSHIM_ASAN
+    __sanitizer_finish_switch_fiber(t->fake, 0, 0);
+#endif
+}
+CUSHIM_NOSAN static void thread_main(void) {
+#ifdef CUSHIM_ASAN
+    __sanitizer_finish_switch_fiber(0, &cur->blk->sst, &cur->blk->ssz);
+#endif
+    (*cur->blk->grid->body)();
+    CUSHIM_REL(&cur->blk->grid->tag);
+    cur->state = 4;
+    yield_();
+    abort();
+}
+/* scheduler -> thread */
+CUSHIM_NOSAN static void resume(Block *b, Thread *t) {
+    cur = t;
+#ifdef CUSHIM_ASAN
+    __sanitizer_start_switch_fiber(&b->sched_fake, t->stack, STACK);
+#endif
+#ifdef CUSHIM_TSAN
+    __tsan_switch_to_fiber(t->tsan, 1);
+#endif
+#ifdef CUSHIM_UCONTEXT
+    swapcontext(&b->sched_uc, &t->uc);
+#else
+    cushim_swap(&b->sched_sp, t->sp);
+#endif
+#ifdef CUSHIM_ASAN
+    __sanitizer_finish_switch_fiber(b->sched_fake, 0, 0);
+#endif
+    cur = 0;
+}
+CUSHIM_NOSAN static void fiber_init(Thread *t) {
+#ifdef CUSHIM_ASAN
+    __asan_unpoison_memory_region(t->stack, STACK);
+#endif
+#ifdef CUSHIM_UCONTEXT
+    getcontext(&t->uc);
+    t->uc.uc_stack.ss_sp = t->stack;
+    t->uc.uc_stack.ss_size = STACK;
+    t->uc.uc_link = 0;
+    makecontext(&t->uc, thread_main, 0);
+#else
+    void **s = (void **)(t->stack + STACK - 64);
+    *--s = 0;
+    *--s = (void *)thread_main;
+    for (int i = 0; i < 6; i++) *--s = 0;
+    t->sp = s;
+#endif
+#ifdef CUSHIM_TSAN
+    t->tsan = __tsan_create_fiber(0);
+#endif
+}
+
+/* ---------- block-wide barrier ---------- */
+CUSHIM_NOSAN static void bar_release(Block *b) {
+    b->arrived = 0;
+    b->gen++;
+    b->any[b->gen & 1] = 0;
+    for (int i = 0; i < b->n; i++)
+        if (b->th[i].state == 1) b->th[i].state = 0;
+}
+CUSHIM_NOSAN static void syncthreads(int line) {
+    Thread *t = cur;
+    Block *b = t->blk;
+    if (b->alive != b->n) die("__syncthreads reached after some threads of the block returned", line);
+    if (b->arrived && b->line != line) die("__syncthreads: threads of one block wait at different lines", line);
+    b->line = line;
+    t->line = line;
+    int g = b->gen & 1;
+    (void)g;
+    CUSHIM_REL(&b->bartag[g]);
+    if (++b->arrived == b->alive) bar_release(b);
+    else {
+        t->state = 1;
+        yield_();
+    }
+    CUSHIM_ACQ(&b->bartag[g]);
+}
+
+CUSHIM_NOSAN static int syncthreads_or(int p, int line) {
+    int g = cur->blk->gen & 1;
+    if (p) cur->blk->any[g] = 1;
+    syncthreads(line);
+    return cur->blk->any[g];
+}
+
+/* ---------- warp-wide operations ---------- */
+CUSHIM_NOSAN static const uint64_t *meet(unsigned mask, uint64_t v, int kind, int line) {
+    Thread *t = cur;
+    Warp *w = t->warp;
+    Meet *m = 0;
+    if (!(mask >> t->lane & 1)) die("warp operation: the calling lane is not in its mask", line);
+    if (mask & ~((w->n == 32) ? ~0u : ((1u << w->n) - 1))) die("warp operation: mask names lanes the warp does not have", line);
+    if (mask & ~w->alive) die("warp operation: a lane of the mask has returned", line);
+    for (int i = 0; i < w->nmeet; i++)
+        if (w->meet[i].mask == mask) m = &w->meet[i];
+    if (!m) {
+        if (w->nmeet == 32) die("warp operation: too many different masks", line);
+        m = &w->meet[w->nmeet++];
+        m->mask = mask;
+        m->arrived = 0;
+        m->gen = m->line = m->kind = 0;
+    } /* no memset: TSan would see it */
+    if (m->arrived && (m->line != line || m->kind != kind)) die("warp operation: lanes of one mask are at different operations", line);
+    m->line = line;
+    m->kind = kind;
+    t->line = line;
+    int g = m->gen & 1;
+    m->val[g][t->lane] = v;
+    m->arrived |= 1u << t->lane;
+    if (m->arrived == mask) {
+        m->arrived = 0;
+        m->gen++;
+        for (int i = 0; i < w->n; i++)
+            if (w->t[i]->state == 2 && (mask >> i & 1)) w->t[i]->state = 0;
+    } else {
+        t->state = 2;
+        yield_();
+    }
+    return m->val[g];
+}
+template <class T> CUSHIM_NOSAN static T shfl(unsigned mask, T v, int mode, int line, int arg, int width = 32) {
+    uint64_t u = 0;
+    memcpy(&u, &v, sizeof v);
+    int lane = cur->lane, base = lane & ~(width - 1), src = lane;
+    const uint64_t *r = meet(mask, u, 16 + mode, line);
+    switch (mode) {
+        case 0: src = base + (arg & (width - 1)); break;
+        case 1:
+            src = lane - arg;
+            if (src < base) src = lane;
+            break;
+        case 2:
+            src = lane + arg;
+            if (src >= base + width) src = lane;
+            break;
+        case 3:
+            src = lane ^ arg;
+            if (src >= base + width) src = lane;
+            break;
+    }
+    if (!(mask >> src & 1)) die("shuffle reads a lane that is not in the mask", line);
+    T o;
+    memcpy(&o, &r[src], sizeof o);
+    return o;
+}
+CUSHIM_NOSAN static unsigned ballot(unsigned mask, int p, int line) {
+    const uint64_t *r = meet(mask, p != 0, 32, line);
+    unsigned o = 0;
+    for (int i = 0; i < 32; i++)
+        if (mask >> i & 1) o |= (unsigned)r[i] << i;
+    return o;
+}
+CUSHIM_NOSAN static void syncwarp(int line, unsigned mask = 0xffffffffu) {
+    char *tag = &cur->warp->tag;
+    CUSHIM_REL(tag);
+    meet(mask, 0, 33, line);
+    CUSHIM_ACQ(tag);
+    (void)tag;
+}
+
+/* ---------- shared memory: one allocation per variable and block, poisoned with NaN ---------- */
+CUSHIM_NOSAN static void *smem(const void *key, size_t n, int line) {
+    Thread *t = cur;
+    Block *b = t->blk;
+    for (int i = 0; i < b->nsm; i++)
+        if (b->sm[i].key == key) {
+            CUSHIM_ACQ(&b->schedtag);
+            return b->sm[i].p;
+        }
+    if (b->nsm == 32) die("more than 32 shared variables", line);
+    b->want_key = key;
+    b->want_n = n;
+    t->line = line;
+    t->state = 3;
+    yield_();
+    CUSHIM_ACQ(&b->schedtag);
+    return b->sm[b->nsm - 1].p;
+}
+CUSHIM_NOSAN static void *dynsmem(int line) {
+    Block *b = cur->blk;
+    if (!b->grid->dyn) die("kernel uses dynamic shared memory but was launched with 0 bytes", line);
+    CUSHIM_ACQ(&b->schedtag);
+    return b->dyn;
+}
+
+static inline uint64_t rnd(uint64_t *s) {
+    uint64_t z = (*s += 0x9e3779b97f4a7c15ull);
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+
+void run_grid(Grid *g);
+
+/* ---------- streams, events, graphs: queues that run late ---------- */
+struct Event { long want, done; };
+/* What a launch may touch in the blocks that were named with nn_device_block (tests/cuda/guard.h); NULL: everything. */
+struct Guard { std::vector<std::pair<char *, size_t> > range; };
+struct Op { int kind; std::function<void()> fn; Event *ev; long ver, seq; std::shared_ptr<Guard> guard; };   /* kind 0 run, 1 record, 2 wait */
+struct Stream { std::deque<Op> q; bool legacy, blocking, capturing; std::vector<Op> *cap; };
+struct Dev {
+    std::vector<Stream *> st;
+    Stream *null;
+    long seq;
+    char *arena;
+    size_t cap, top;
+    int depth;                                          /* > 0: the arena is open */
+    std::map<char *, size_t> live, pinned;
+    std::map<const void *, size_t> maxdyn;
+    int err;
+    long launches, blocks, threads, handles, count[3], fail[3];          /* allocations, launches, copies */
+    std::map<char *, size_t> guarded;
+    std::shared_ptr<Guard> guard, guard_now;
+    std::vector<std::pair<char *, size_t> > fills;
+};
+Dev &dev();
+bool step(Stream *want);
+} // namespace cushim
+
+/* ---------- the runtime's names ---------- */
+typedef int cudaError_t;
+enum {
+    cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevicePointer = 17,
+    cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorInvalidDevice = 101, cudaErrorNotReady = 600, cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchOutOfResources = 701, cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900, cudaErrorUnknown = 999
+};
+enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
+enum { cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
+enum cudaDeviceAttr {
+    cudaDevAttrMaxThreadsPerBlock = 1, cudaDevAttrMaxSharedMemoryPerBlock = 8, cudaDevAttrWarpSize = 10, cudaDevAttrMultiProcessorCount = 16,
+    cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97, cudaDevAttrMemoryPoolsSupported = 115
+};
+enum cudaMemPoolAttr { cudaMemPoolReuseFollowEventDependencies = 1, cudaMemPoolAttrReleaseThreshold = 4 };
+typedef cushim::Stream *cudaStream_t;
+typedef cushim::Event *cudaEvent_t;
+typedef struct cushim_pool *cudaMemPool_t;
+struct cushim_graph { std::vector<cushim::Op> ops; };
+typedef cushim_graph *cudaGraph_t;
+typedef cushim_graph *cudaGraphExec_t;
+struct cudaGraphExecUpdateResultInfo { int result; };
+struct cudaFuncAttributes { size_t sharedSizeBytes, constSizeBytes, localSizeBytes; int maxThreadsPerBlock, numRegs; };
+struct cudaDeviceProp {
+    char name[256];
+    size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
+    int major, minor, multiProcessorCount, warpSize, maxThreadsPerBlock, maxThreadsPerMultiProcessor, l2CacheSize, regsPerBlock;
+};
+
+namespace cushim {
+static inline cudaError_t seterr(int e) { if (e) dev().err = e; return e; }
+static inline bool within(const std::map<char *, size_t> &m, const void *p, size_t n)
+{
+    auto it = m.upper_bound((char *)p);
+    if (it == m.begin()) return false;
+    --it;
+    return (char *)p + n <= it->first + it->second;
+}
+static inline bool isdev(const void *p, size_t n) { return within(dev().live, p, n); }
+static inline Stream *S(cudaStream_t s) { return s ? s : dev().null; }
+static inline void arena_protect(bool open) { Dev &d = dev(); if (mprotect(d.arena, d.cap, open ? PROT_READ | PROT_WRITE : PROT_NONE)) die("mprotect", 0); }
+static inline void arena_open(bool o)                    /* nests, so that a whole queue runs with one change of rights */
+{
+    Dev &d = dev();
+    if (o ? d.depth++ == 0 : --d.depth == 0) arena_protect(o);
+}
+static inline bool planned_failure(int kind) { Dev &d = dev(); return ++d.count[kind] == d.fail[kind]; }
+static inline bool capturing(void) { for (Stream *s : dev().st) if (s->capturing) return true; return false; }
+static inline int enqueue(Stream *s, Op o)
+{
+    Dev &d = dev();
+    if (o.kind == 0) {
+        o.guard = d.guard;
+        if (d.fills.size()) {
+            std::vector<std::pair<char *, size_t> > fills;
+            fills.swap(d.fills);
+            Op f;
+            f.kind = 0; f.ev = 0; f.ver = 0;
+            f.fn = [fills]() { for (auto &r : fills) memset(r.first, 0xff, r.second); };
+            enqueue(s, f);
+        }
+    }
+    if (s->capturing) { s->cap->push_back(o); return 0; }
+    o.seq = d.seq++;
+    s->q.push_back(o);
+    if (conf().eager) { arena_open(true); while (!s->q.empty() && step(s)) {} arena_open(false); }
+    return 0;
+}
+static inline int run_op(Stream *s, std::function<void()> f) { Op o; o.kind = 0; o.fn = f; o.ev = 0; o.ver = 0; return enqueue(s, o); }
+static inline int finish(Stream *s)
+{
+    if (s->capturing) return seterr(cudaErrorStreamCaptureUnsupported);
+    arena_open(true);
+    while (!s->q.empty()) if (!step(s)) die("stream waits for an event that is never recorded", 0);
+    arena_open(false);
+    return 0;
+}
+
+template <int... I> struct seq {};
+template <int N, int... I> struct mkseq : mkseq<N - 1, N - 1, I...> {};
+template <int... I> struct mkseq<0, I...> { typedef seq<I...> type; };
+template <class F, class T, int... I> static inline void apply(F f, T &t, seq<I...>) { (void)t; f(std::get<I>(t)...); }
+
+/* a pointer argument must point into device memory (or be null; a 0-d or empty view may stand right behind a block) */
+template <class T> static inline bool okarg(const T &) { return true; }
+template <class T> static inline bool okarg(T *const &p) { return !p || isdev((const void *)p, 0); }
+static inline bool okargs() { return true; }
+template <class T, class... R> static inline bool okargs(const T &a, const R &...r) { return okarg(a) && okargs(r...); }
+
+template <class... P, class... A>
+static int launch(const char *name, void (*k)(P...), dim3 g, dim3 b, size_t dyn, cudaStream_t st, A... a)
+{
+    Dev &d = dev();
+    size_t n = (size_t)b.x * b.y * b.z, bytes[] = { 0, sizeof(P)... }, total = 0;
+    auto md = d.maxdyn.find((const void *)k);
+    size_t lim = md == d.maxdyn.end() ? 49152 : md->second;
+    for (size_t s : bytes) total += s;
+    if (conf().nodev) return seterr(cudaErrorNoDevice);
+    if (total > 4096) { fprintf(stderr, "cushim: kernel %s takes %zu bytes of arguments\n", name, total); return seterr(cudaErrorInvalidValue); }
+    if (!n || n > 1024 || b.z > 64 || !g.x || !g.y || !g.z || g.x > 2147483647u || g.y > 65535 || g.z > 65535 || dyn > lim)
+        return seterr(cudaErrorInvalidConfiguration);
+    if (!okargs(a...)) {
+        fprintf(stderr, "cushim: kernel %s was given a pointer that is not device memory\n", name);
+        return seterr(cudaErrorInvalidDevicePointer);
+    }
+    if (planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
+    if (conf().dry == 1) { d.launches++; return 0; }
+    std::tuple<P...> args(a...);                         /* arguments are evaluated and copied now, as on a GPU */
+    return run_op(S(st), [=]() {
+        std::tuple<P...> t = args;
+        std::function<void()> body = [&]() {
+            std::tuple<P...> mine = t;
+            apply(k, mine, typename mkseq<sizeof...(P)>::type());
+        };
+        Grid gr;
+        gr.name = name; gr.g = g; gr.b = b; gr.dyn = dyn; gr.body = &body; gr.next = 0; gr.tag = 0; gr.stat = 0;
+        run_grid(&gr);
+    });
+}
+} // namespace cushim
+
+/* The launch: with nvcc it is k<<<grid, block, smem, stream>>>(...). */
+#define NN_LAUNCH(k, grid, block, smem, stream, ...) (cushim::launch(#k, k, (grid), (block), (smem), (stream), ##__VA_ARGS__))
+/* Shared memory: NN_SHARED(float, tile, [32][33]);  with nvcc: __shared__ float tile[32][33]; */
+#define NN_SHARED(T, name, dims)              \
+    static const char name##_key_ = 0;        \
+    typedef T name##_t_ dims;                 \
+    name##_t_ &name = *(name##_t_ *)cushim::smem(&name##_key_, sizeof(name##_t_), __LINE__)
+#define NN_SHARED_DYN(T, name) T *name = (T *)cushim::dynsmem(__LINE__)
+
+#define threadIdx (cushim::cur->tid)
+#define blockIdx  (cushim::cur->blk->bid)
+#define blockDim  (cushim::cur->blk->grid->b)
+#define gridDim   (cushim::cur->blk->grid->g)
+static const int warpSize = 32;
+#define CUSHIM_WIDTH(a, n, ...) n
+#define __syncthreads()               cushim::syncthreads(__LINE__)
+#define __syncthreads_or(p)           cushim::syncthreads_or(p, __LINE__)
+#define __shfl_sync(m, v, ...)        cushim::shfl(m, v, 0, __LINE__, __VA_ARGS__)
+#define __shfl_up_sync(m, v, ...)     cushim::shfl(m, v, 1, __LINE__, __VA_ARGS__)
+#define __shfl_down_sync(m, v, ...)   cushim::shfl(m, v, 2, __LINE__, __VA_ARGS__)
+#define __shfl_xor_sync(m, v, ...)    cushim::shfl(m, v, 3, __LINE__, __VA_ARGS__)
+#define __ballot_sync(m, p)           cushim::ballot(m, p, __LINE__)
+#define __any_sync(m, p)              (cushim::ballot(m, p, __LINE__) != 0)
+#define __all_sync(m, p)              (cushim::ballot(m, p, __LINE__) == (unsigned)(m))
+#define __syncwarp(...)               cushim::syncwarp(__LINE__, ##__VA_ARGS__)
+#define __activemask()                cushim::die("__activemask says nothing: name the lanes", __LINE__)
+#define __threadfence()               __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define __threadfence_block()         __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define __ldg(p)                      (*(p))
+#define __ldcg(p)                     (*(p))
+#define __ldcs(p)                     (*(p))
+#define __stcs(p, v)                  (*(p) = (v))
+#define __stcg(p, v)                  (*(p) = (v))
+#define __trap()                      cushim::die("__trap", __LINE__)
+#define __nanosleep(n)                ((void)(n))
+
+/* ---------- intrinsics ---------- */
+/* glibc declares functions with some of these names */
+#define __expf(x)   expf(x)
+#define __exp10f(x) exp10f(x)
+#define __logf(x)   logf(x)
+#define __log2f(x)  log2f(x)
+#define __sinf(x)   sinf(x)
+#define __cosf(x)   cosf(x)
+#define __powf(x, y) powf(x, y)
+static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
+static inline float __fdividef(float a, float b) { return a / b; }
+static inline float __fadd_rn(float a, float b) { volatile float r = a + b; return r; }
+static inline float __fsub_rn(float a, float b) { volatile float r = a - b; return r; }
+static inline float __fmul_rn(float a, float b) { volatile float r = a * b; return r; }
+static inline float __fdiv_rn(float a, float b) { return a / b; }
+static inline float __frcp_rn(float a) { return 1.0f / a; }
+static inline float __fsqrt_rn(float a) { return sqrtf(a); }
+static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+static inline double __dadd_rn(double a, double b) { volatile double r = a + b; return r; }
+static inline double __dmul_rn(double a, double b) { volatile double r = a * b; return r; }
+static inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1.0f : 0.0f; }
+static inline float __int2float_rn(int x) { return (float)x; }
+static inline float __uint2float_rn(unsigned x) { return (float)x; }
+static inline int __float2int_rn(float x) { return (int)lrintf(x); }
+static inline int __float2int_rz(float x) { return (int)x; }
+static inline int __float2int_rd(float x) { return (int)floorf(x); }
+#define CUSHIM_BITS(name, A, B) static inline B name(A a) { B b; memcpy(&b, &a, sizeof b); return b; }
+CUSHIM_BITS(__float_as_uint, float, unsigned)
+CUSHIM_BITS(__uint_as_float, unsigned, float)
+CUSHIM_BITS(__float_as_int, float, int)
+CUSHIM_BITS(__int_as_float, int, float)
+CUSHIM_BITS(__double_as_longlong, double, long long)
+CUSHIM_BITS(__longlong_as_double, long long, double)
+static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+static inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
+static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
+static inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
+static inline int __ffs(int x) { return __builtin_ffs(x); }
+static inline unsigned __brev(unsigned x) { unsigned r = 0; for (int i = 0; i < 32; i++) r |= (x >> i & 1u) << (31 - i); return r; }
+static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
+static inline int __mulhi(int a, int b) { return (int)((int64_t)a * b >> 32); }
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned long long)((unsigned __int128)a * b >> 64); }
+static inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned n) { n &= 31; return n ? hi << n | lo >> (32 - n) : hi; }
+static inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned n) { n &= 31; return n ? lo >> n | hi << (32 - n) : lo; }
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s)
+{
+    uint64_t w = (uint64_t)b << 32 | a;
+    unsigned r = 0;
+    for (int i = 0; i < 4; i++) r |= (unsigned)(w >> ((s >> (4 * i) & 7) * 8) & 255) << (8 * i);
+    return r;
+}
+static inline int __dp4a(int a, int b, int c) { for (int i = 0; i < 4; i++) c += (int)(int8_t)(a >> (8 * i)) * (int)(int8_t)(b >> (8 * i)); return c; }
+#define CUSHIM_MINMAX(T)                                    \
+    static inline T min(T a, T b) { return a < b ? a : b; } \
+    static inline T max(T a, T b) { return a > b ? a : b; }
+CUSHIM_MINMAX(int) CUSHIM_MINMAX(unsigned) CUSHIM_MINMAX(long) CUSHIM_MINMAX(unsigned long) CUSHIM_MINMAX(long long) CUSHIM_MINMAX(unsigned long long)
+static inline float min(float a, float b) { return fminf(a, b); }
+static inline float max(float a, float b) { return fmaxf(a, b); }
+static inline double min(double a, double b) { return fmin(a, b); }
+static inline double max(double a, double b) { return fmax(a, b); }
+
+/* ---------- atomics (real ones: blocks may run on several OS threads) ---------- */
+template <class T> static inline T atomicAdd(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+template <class T> static inline T atomicSub(T *p, T v) { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
+template <class T> static inline T atomicOr(T *p, T v)  { return __atomic_fetch_or(p, v, __ATOMIC_RELAXED); }
+template <class T> static inline T atomicAnd(T *p, T v) { return __atomic_fetch_and(p, v, __ATOMIC_RELAXED); }
+static inline float atomicAdd(float *p, float v)
+{
+    unsigned *u = (unsigned *)p, o = __atomic_load_n(u, __ATOMIC_RELAXED), n;
+    do n = __float_as_uint(__uint_as_float(o) + v); while (!__atomic_compare_exchange_n(u, &o, n, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return __uint_as_float(o);
+}
+template <class T> static inline T atomicMax(T *p, T v)
+{
+    T o = __atomic_load_n(p, __ATOMIC_RELAXED);
+    while (o < v && !__atomic_compare_exchange_n(p, &o, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    return o;
+}
+template <class T> static inline T atomicMin(T *p, T v)
+{
+    T o = __atomic_load_n(p, __ATOMIC_RELAXED);
+    while (v < o && !__atomic_compare_exchange_n(p, &o, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    return o;
+}
+template <class T> static inline T atomicCAS(T *p, T c, T v) { __atomic_compare_exchange_n(p, &c, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED); return c; }
+template <class T> static inline T atomicExch(T *p, T v) { return __atomic_exchange_n(p, v, __ATOMIC_RELAXED); }
+
+/* ---------- tensor cores: PTX's fragment layouts, computed by the lanes together ----------
+   mma.sync.aligned.m16n8kK.row.col.f32.T.T.f32: d (4 floats) += a (16 x K) b (K x 8). A lane holds rows lane/4 and lane/4 + 8. */
+namespace cushim {
+static inline float half_to_float(uint32_t h)
+{
+    uint32_t s = (h & 0x8000u) << 16, e = h >> 10 & 31, m = h & 1023;
+    if (e == 31) return __uint_as_float(s | 0x7f800000u | m << 13);
+    if (!e) { float f = (float)m * 5.9604644775390625e-8f; return s ? -f : f; }
+    return __uint_as_float(s | (e + 112) << 23 | m << 13);
+}
+enum { BF16, F16, TF32 };
+static inline float part(uint32_t w, int hi, int type)
+{
+    return type == BF16 ? __uint_as_float(hi ? w & 0xffff0000u : w << 16) : type == F16 ? half_to_float(hi ? w >> 16 : w & 0xffffu) : __uint_as_float(w & 0xffffe000u);
+}
+CUSHIM_NOSAN static void mma(float d[4], const uint32_t *a, const uint32_t *b, int type, int K, int line)
+{
+    int per = type == TF32 ? 1 : 2, na = 16 * K / 32 / per, nb = 8 * K / 32 / per;      /* registers of a and b */
+    uint32_t A[4][32], B[2][32];
+    for (int i = 0; i < na; i++) { const uint64_t *r = meet(~0u, a[i], 40 + i, line); for (int q = 0; q < 32; q++) A[i][q] = (uint32_t)r[q]; }
+    for (int i = 0; i < nb; i++) { const uint64_t *r = meet(~0u, b[i], 44 + i, line); for (int q = 0; q < 32; q++) B[i][q] = (uint32_t)r[q]; }
+    int g = cur->lane >> 2, t = cur->lane & 3, half = 4 * per;                           /* half: columns that one register of a row spans */
+    for (int i = 0; i < 4; i++) {
+        int row = g + (i >> 1) * 8, col = t * 2 + (i & 1);
+        double s = 0;
+        for (int k = 0; k < K; k++) {
+            int in = k % half, block = k / half;
+            s += (double)part(A[(row >> 3) + block * 2][(row & 7) * 4 + in / per], in % per, type) * part(B[block][col * 4 + in / per], in % per, type);
+        }
+        d[i] = (float)(d[i] + s);
+    }
+}
+static uint32_t two(const uint64_t *m, int trans, int a, int b)          /* sanitizers see these reads */
+{
+    uint16_t lo = trans ? ((const uint16_t *)m[b])[a] : ((const uint16_t *)m[a])[b], hi = trans ? ((const uint16_t *)m[b + 1])[a] : ((const uint16_t *)m[a])[b + 1];
+    return (uint32_t)lo | (uint32_t)hi << 16;
+}
+/* ldmatrix: lane l names row l of the matrices (16 bytes each); every lane gets two numbers of each 8x8 matrix */
+CUSHIM_NOSAN static void ldmatrix(uint32_t *r, const void *row, int count, int trans, int line)
+{
+    const uint64_t *p = meet(~0u, (uint64_t)(uintptr_t)row, 48 + count, line);
+    uint64_t rows[32];
+    for (int q = 0; q < 32; q++) rows[q] = p[q];
+    int lane = cur->lane;
+    if (lane < 8 * count && ((uintptr_t)row & 15)) die("ldmatrix: a row is not aligned to 16 bytes", line);
+    for (int i = 0; i < count; i++) r[i] = two(rows + 8 * i, trans, lane / 4, lane % 4 * 2);
+}
+/* cp.async: copied as late as possible, at the wait */
+CUSHIM_NOSAN static void cp_async(void *to, const void *from, int bytes, int have, int line)
+{
+    if (((uintptr_t)to | (uintptr_t)from) % (uintptr_t)bytes && have) die("cp.async: an address is not aligned to its size", line);
+    Copy c = { (char *)to, (const char *)from, bytes, have, cur->groups };
+    if (cur->ncopies == 64) die("cp.async: more than 64 copies under way in a thread", line);
+    cur->copies[cur->ncopies++] = c;
+}
+CUSHIM_NOSAN static void cp_async_commit(void) { cur->groups++; }
+static void cp_async_copy(const Copy &c) { if (c.have) memcpy(c.to, c.from, (size_t)c.have); if (c.have < c.bytes) memset(c.to + c.have, 0, (size_t)(c.bytes - c.have)); }
+CUSHIM_NOSAN static void cp_async_wait(int groups)       /* all but the last `groups` groups have arrived; -1: everything */
+{
+    Thread *t = cur;
+    int n = 0;
+    if (groups < 0) { t->groups++; groups = 0; }
+    while (n < t->ncopies && t->copies[n].group < t->groups - groups) cp_async_copy(t->copies[n++]);
+    t->ncopies -= n;
+    for (int i = 0; i < t->ncopies; i++) t->copies[i] = t->copies[i + n];
+}
+} // namespace cushim
+#define NN__MMA_BF16_16816(d, a, b) cushim::mma(d, a, b, cushim::BF16, 16, __LINE__)
+#define NN__MMA_BF16_1688(d, a, b)  cushim::mma(d, a, b, cushim::BF16, 8, __LINE__)
+#define NN__MMA_F16_16816(d, a, b)  cushim::mma(d, a, b, cushim::F16, 16, __LINE__)
+#define NN__MMA_F16_1688(d, a, b)   cushim::mma(d, a, b, cushim::F16, 8, __LINE__)
+#define NN__MMA_TF32_1688(d, a, b)  cushim::mma(d, a, b, cushim::TF32, 8, __LINE__)
+#define NN__MMA_TF32_1684(d, a, b)  cushim::mma(d, a, b, cushim::TF32, 4, __LINE__)
+#define NN__LDMATRIX(r, row, count)       cushim::ldmatrix(r, row, count, 0, __LINE__)
+#define NN__LDMATRIX_TRANS(r, row, count) cushim::ldmatrix(r, row, count, 1, __LINE__)
+#define NN__CP_ASYNC(to, from, bytes)     cushim::cp_async(to, from, bytes, bytes, __LINE__)
+#define NN__CP_ASYNC_PART(to, from, bytes, have) cushim::cp_async(to, from, bytes, have, __LINE__)   /* the rest becomes 0 */
+#define NN__CP_ASYNC_COMMIT()             cushim::cp_async_commit()
+#define NN__CP_ASYNC_WAIT(groups)         cushim::cp_async_wait(groups)
+#define NN__CP_ASYNC_WAIT_ALL()           cushim::cp_async_wait(-1)
+
+/* ---------- host API ---------- */
+static inline const char *cudaGetErrorString(cudaError_t e)
+{
+    switch (e) {
+        case cudaSuccess: return "no error";
+        case cudaErrorInvalidValue: return "invalid argument";
+        case cudaErrorMemoryAllocation: return "out of memory";
+        case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+        case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+        case cudaErrorNotReady: return "device not ready";
+        case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+        case cudaErrorLaunchOutOfResources: return "too many resources requested for launch";
+        case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+        default: return "unknown error";
+    }
+}
+static inline const char *cudaGetErrorName(cudaError_t e) { return e ? "cudaError" : "cudaSuccess"; }
+static inline cudaError_t cudaGetDeviceCount(int *n) { if (cushim::conf().nodev) return cudaErrorNoDevice; *n = 1; return 0; }
+static inline cudaError_t cudaSetDevice(int i) { return cushim::conf().nodev ? cudaErrorNoDevice : i ? cudaErrorInvalidDevice : 0; }
+static inline cudaError_t cudaGetDevice(int *i) { *i = 0; return cushim::conf().nodev ? cudaErrorNoDevice : 0; }
+static inline cudaError_t cudaDriverGetVersion(int *v) { *v = cushim::conf().nodev ? 0 : 13000; return 0; }
+static inline cudaError_t cudaRuntimeGetVersion(int *v) { *v = 13000; return 0; }
+static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int i)
+{
+    if (cushim::conf().nodev) return cudaErrorNoDevice;
+    if (i) return cushim::seterr(cudaErrorInvalidDevice);
+    memset(p, 0, sizeof *p);
+    strcpy(p->name, "cushim");
+    p->totalGlobalMem = cushim::conf().arena;
+    p->sharedMemPerBlock = 49152;
+    p->sharedMemPerBlockOptin = 232448;
+    p->sharedMemPerMultiprocessor = 233472;
+    p->major = 9;
+    p->multiProcessorCount = 4;
+    p->warpSize = 32;
+    p->maxThreadsPerBlock = 1024;
+    p->maxThreadsPerMultiProcessor = 2048;
+    p->l2CacheSize = 1 << 20;
+    p->regsPerBlock = 65536;
+    return 0;
+}
+static inline cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int)
+{
+    *v = a == cudaDevAttrMultiProcessorCount ? 4 : a == cudaDevAttrComputeCapabilityMajor ? 9 : a == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 232448
+       : a == cudaDevAttrMaxSharedMemoryPerBlock ? 49152 : a == cudaDevAttrWarpSize ? 32 : a == cudaDevAttrMaxThreadsPerBlock ? 1024 : a == cudaDevAttrMemoryPoolsSupported ? 1 : 0;
+    return cushim::conf().nodev ? cudaErrorNoDevice : 0;
+}
+static inline cudaError_t cudaGetLastError(void) { int e = cushim::dev().err; cushim::dev().err = 0; return e; }
+static inline cudaError_t cudaPeekAtLastError(void) { return cushim::dev().err; }
+cudaError_t cushim_malloc(void **p, size_t n);
+cudaError_t cushim_free(void *p);
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t s) { return cushim::finish(cushim::S(s)); }
+static inline cudaError_t cudaDeviceSynchronize(void)
+{
+    for (size_t i = 0; i < cushim::dev().st.size(); i++) { int e = cushim::finish(cushim::dev().st[i]); if (e) return e; }
+    return 0;
+}
+static inline cudaError_t cudaDeviceReset(void) { return cudaDeviceSynchronize(); }
+static inline cudaError_t cudaMemGetInfo(size_t *f, size_t *t) { *t = cushim::dev().cap; *f = cushim::dev().cap - cushim::dev().top; return 0; }
+template <class T> static inline cudaError_t cudaMalloc(T **p, size_t n) { return cushim_malloc((void **)p, n); }
+template <class T> static inline cudaError_t cudaMallocAsync(T **p, size_t n, cudaStream_t) { return cushim_malloc((void **)p, n); }
+static inline cudaError_t cudaFree(void *p)
+{
+    int e = cudaDeviceSynchronize();
+    return e ? e : cushim_free(p);
+}
+static inline cudaError_t cudaFreeAsync(void *p, cudaStream_t s)
+{
+    if (!cushim::isdev(p, 1)) return cushim::seterr(cudaErrorInvalidValue);
+    return cushim::run_op(cushim::S(s), [=]() { cushim_free(p); });
+}
+static inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *p, int) { *p = 0; return 0; }
+static inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void *) { return 0; }
+static inline cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return 0; }
+/* pinned memory: the only host memory that a copy reads or writes late */
+template <class T> static inline cudaError_t cudaMallocHost(T **p, size_t n)
+{
+    if (cushim::conf().nodev) return cudaErrorNoDevice;
+    if (cushim::planned_failure(0) || !(*p = (T *)malloc(n ? n : 1))) return cushim::seterr(cudaErrorMemoryAllocation);
+    cushim::dev().pinned[(char *)*p] = n;
+    return 0;
+}
+template <class T> static inline cudaError_t cudaHostAlloc(T **p, size_t n, unsigned) { return cudaMallocHost(p, n); }
+static inline cudaError_t cudaFreeHost(void *p)
+{
+    if (!p) return 0;
+    if (!cushim::dev().pinned.erase((char *)p)) return cushim::seterr(cudaErrorInvalidValue);
+    cudaDeviceSynchronize();
+    free(p);
+    return 0;
+}
+static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind k, cudaStream_t st)
+{
+    using namespace cushim;
+    bool dd = isdev(d, n), sd = isdev(s, n);
+    if (!n) return 0;
+    if (k == cudaMemcpyDefault) k = dd ? sd ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice : sd ? cudaMemcpyDeviceToHost : cudaMemcpyHostToHost;
+    if (dd != (k == cudaMemcpyHostToDevice || k == cudaMemcpyDeviceToDevice) || sd != (k == cudaMemcpyDeviceToHost || k == cudaMemcpyDeviceToDevice)) {
+        fprintf(stderr, "cushim: cudaMemcpy of %zu bytes: a pointer is on the wrong side or out of bounds\n", n);
+        return seterr(cudaErrorInvalidValue);
+    }
+    if (planned_failure(2)) return seterr(cudaErrorUnknown);
+    if (conf().dry && n > 1 << 26) return 0;
+    if (k == cudaMemcpyHostToDevice && !within(dev().pinned, s, n)) {   /* pageable memory is read before the call returns */
+        std::vector<char> now((const char *)s, (const char *)s + n);
+        return run_op(S(st), [d, now]() { memcpy(d, now.data(), now.size()); });
+    }
+    int e = run_op(S(st), [=]() { memmove(d, s, n); });
+    return !e && k == cudaMemcpyDeviceToHost && !within(dev().pinned, d, n) ? finish(S(st)) : e;
+}
+static inline cudaError_t cudaMemcpy(void *d, const void *s, size_t n, cudaMemcpyKind k) { int e = cudaMemcpyAsync(d, s, n, k, 0); return e ? e : cudaStreamSynchronize(0); }
+static inline cudaError_t cudaMemcpy2DAsync(void *d, size_t dp, const void *s, size_t sp, size_t w, size_t h, cudaMemcpyKind k, cudaStream_t st)
+{
+    for (size_t i = 0; i < h; i++) { int e = cudaMemcpyAsync((char *)d + i * dp, (const char *)s + i * sp, w, k, st); if (e) return e; }
+    return 0;
+}
+static inline cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t st)
+{
+    if (!n) return 0;
+    if (!cushim::isdev(d, n)) return cushim::seterr(cudaErrorInvalidValue);
+    if (cushim::planned_failure(2)) return cushim::seterr(cudaErrorUnknown);
+    if (cushim::conf().dry && n > 1 << 26) return 0;     /* untouched memory is 0 */
+    return cushim::run_op(cushim::S(st), [=]() { memset(d, v, n); });
+}
+static inline cudaError_t cudaMemset(void *d, int v, size_t n) { return cudaMemsetAsync(d, v, n, 0); }
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned f)
+{
+    if (cushim::conf().nodev) return cudaErrorNoDevice;
+    *s = new cushim::Stream();
+    (*s)->blocking = !(f & 1);
+    cushim::dev().handles++;
+    cushim::dev().st.push_back(*s);
+    return 0;
+}
+static inline cudaError_t cudaStreamCreate(cudaStream_t *s) { return cudaStreamCreateWithFlags(s, 0); }
+static inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned f, int) { return cudaStreamCreateWithFlags(s, f); }
+static inline cudaError_t cudaStreamDestroy(cudaStream_t s)
+{
+    cushim::finish(s);
+    auto &v = cushim::dev().st;
+    for (size_t i = 0; i < v.size(); i++) if (v[i] == s) { v.erase(v.begin() + (long)i); break; }
+    cushim::dev().handles--;
+    delete s->cap;
+    delete s;
+    return 0;
+}
+static inline cudaError_t cudaStreamQuery(cudaStream_t s) { return cushim::S(s)->q.empty() ? 0 : cudaErrorNotReady; }
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { if (cushim::conf().nodev) return cudaErrorNoDevice; *e = new cushim::Event(); cushim::dev().handles++; return 0; }
+static inline cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
+static inline cudaError_t cudaEventDestroy(cudaEvent_t e) { cudaDeviceSynchronize(); cushim::dev().handles--; delete e; return 0; }
+static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; return cushim::enqueue(cushim::S(s), o); }
+static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { return cushim_event(s, 1, e, ++e->want); }
+static inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) { return cushim_event(s, 2, e, e->want); }
+static inline cudaError_t cudaEventQuery(cudaEvent_t e) { return e->done >= e->want ? 0 : cudaErrorNotReady; }
+static inline cudaError_t cudaEventSynchronize(cudaEvent_t e)
+{
+    cushim::arena_open(true);
+    while (e->done < e->want) {
+        bool any = false;
+        for (size_t i = 0; i < cushim::dev().st.size() && !any; i++) any = !cushim::dev().st[i]->q.empty() && cushim::step(cushim::dev().st[i]);
+        if (!any) cushim::die("event never recorded", 0);
+    }
+    cushim::arena_open(false);
+    return 0;
+}
+static inline cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) { *ms = 1; return 0; }
+static inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
+{
+    if (!s || s->capturing) return cushim::seterr(cudaErrorStreamCaptureUnsupported);
+    s->capturing = true;
+    s->cap = new std::vector<cushim::Op>();
+    return 0;
+}
+static inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
+{
+    if (!s->capturing) return cushim::seterr(cudaErrorStreamCaptureUnsupported);
+    *g = new cushim_graph();
+    cushim::dev().handles++;
+    (*g)->ops = *s->cap;
+    delete s->cap;
+    s->cap = 0;
+    s->capturing = false;
+    return 0;
+}
+static inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) { *st = cushim::S(s)->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return 0; }
+static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) { *x = new cushim_graph(*g); cushim::dev().handles++; return 0; }
+static inline cudaError_t cudaGraphExecUpdate(cudaGraphExec_t x, cudaGraph_t g, cudaGraphExecUpdateResultInfo *)
+{
+    if (x->ops.size() != g->ops.size()) return cushim::seterr(cudaErrorInvalidValue);
+    x->ops = g->ops;
+    return 0;
+}
+static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
+{
+    using namespace cushim;
+    Dev &d = dev();
+    if (planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
+    for (auto o : x->ops) { o.seq = d.seq++; S(s)->q.push_back(o); }        /* with the guards of the time when it was captured */
+    return 0;
+}
+static inline cudaError_t cudaGraphGetNodes(cudaGraph_t g, void *, size_t *n) { *n = g->ops.size(); return 0; }
+static inline cudaError_t cudaGraphDestroy(cudaGraph_t g) { cushim::dev().handles--; delete g; return 0; }
+static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g) { cudaDeviceSynchronize(); cushim::dev().handles--; delete g; return 0; }
+template <class... P> static inline cudaError_t cudaFuncSetAttribute(void (*k)(P...), int attr, int v)
+{
+    if (attr == cudaFuncAttributePreferredSharedMemoryCarveout) return 0;
+    if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize || v > 232448) return cushim::seterr(cudaErrorInvalidValue);
+    cushim::dev().maxdyn[(const void *)k] = (size_t)v;
+    return 0;
+}
+template <class F> static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, F) { memset(a, 0, sizeof *a); a->maxThreadsPerBlock = 1024; return 0; }
+template <class F> static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, F, int, size_t) { *n = 2; return 0; }
+
+/* ---------- what tests ask for: see tests/cuda/guard.h ---------- */
+extern "C" {
+void nn_device_block(void *p, size_t n, int there);
+void nn_device_guard(void *const *p, const size_t *n, int count);
+void nn_device_fill(void *p, size_t n);
+void nn_device_fail(int kind, long n);
+long nn_device_count(int kind);
+long nn_device_live(void);
+}
+
+#ifndef CUSHIM_DECLARATIONS
+namespace cushim {
+thread_local Thread *cur;
+Conf &conf()
+{
+    static Conf c;
+    static bool init;
+    if (!init) {
+        const char *o = env("CUSHIM_ORDER", "fwd");
+        c.order = !strcmp(o, "rev") ? 1 : !strcmp(o, "rand") ? 2 : 0;
+        c.workers = atoi(env("CUSHIM_WORKERS", "1"));
+        c.eager = atoi(env("CUSHIM_EAGER", "0"));
+        c.nodev = atoi(env("CUSHIM_NODEV", "0"));
+        c.dry = atoi(env("CUSHIM_DRY", "0"));
+        c.stats = atoi(env("CUSHIM_STATS", "0"));
+        c.seed = strtoull(env("CUSHIM_SEED", "1"), 0, 10);
+        c.arena = (size_t)atol(env("CUSHIM_ARENA", "4096")) << 20;
+        init = true;
+    }
+    return c;
+}
+static void stats_at_exit() { Dev &d = dev(); fprintf(stderr, "cushim: %ld launches, %ld blocks, %ld threads, %ld things live\n", d.launches, d.blocks, d.threads, nn_device_live()); }
+Dev &dev()
+{
+    static Dev *d;
+    if (!d) {
+        d = new Dev();
+        d->null = new Stream();
+        d->null->legacy = true;
+        d->null->blocking = true;
+        d->st.push_back(d->null);
+        d->cap = conf().arena;
+        d->arena = (char *)mmap(0, d->cap, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (conf().stats) atexit(stats_at_exit);
+    }
+    return *d;
+}
+/* Before a launch with a guard, AddressSanitizer learns what it may touch: the ranges of the guard, and every block that is not guarded. */
+static void apply_guard(const std::shared_ptr<Guard> &g)
+{
+#ifdef CUSHIM_ASAN
+    Dev &d = dev();
+    if (g == d.guard_now) return;
+    for (auto &b : d.guarded) if (g) __asan_poison_memory_region(b.first, b.second); else __asan_unpoison_memory_region(b.first, b.second);
+    if (g) for (auto &r : g->range) __asan_unpoison_memory_region(r.first, r.second);
+    d.guard_now = g;
+#else
+    (void)g;
+#endif
+}
+/* Run one operation that helps s to make progress; ops of other streams run only when needed (as late as allowed). */
+bool step(Stream *s)
+{
+    Dev &d = dev();
+    if (s->q.empty()) return false;
+    Op &o = s->q.front();
+    for (Stream *x : d.st)                               /* the legacy stream orders itself with all blocking streams */
+        if (x != s && !x->q.empty() && x->q.front().seq < o.seq && ((s->legacy && x->blocking) || (x->legacy && s->blocking))) return step(x);
+    if (o.kind == 2 && o.ev->done < o.ver) {
+        for (Stream *x : d.st) if (x != s) for (Op &p : x->q) if (p.kind == 1 && p.ev == o.ev) return step(x);
+        return false;
+    }
+    Op run = o;
+    s->q.pop_front();
+    if (run.kind == 0) { apply_guard(run.guard); run.fn(); }
+    if (run.kind == 1) { if (run.ev->done < run.ver) run.ev->done = run.ver; else run.ev->done++; }
+    return true;
+}
+#ifdef CUSHIM_TSAN
+enum { KEEP = 1 };
+#else
+enum { KEEP = 0 };
+#endif
+CUSHIM_NOSAN static void run_block(Grid *g, long bi, Worker *wk, uint64_t *rs) {
+    Block *b = new Block();
+    int n = (int)(g->b.x * g->b.y * g->b.z), nw = (n + 31) / 32, i;
+    b->grid = g;
+    b->n = b->alive = n;
+    b->nw = nw;
+    b->th = wk->th;
+    b->w = wk->w;
+    b->bid.x = (unsigned)(bi % g->g.x);
+    b->bid.y = (unsigned)(bi / g->g.x % g->g.y);
+    b->bid.z = (unsigned)(bi / g->g.x / g->g.y);
+    auto alloc = [&](size_t sz) {
+        char *p = (char *)aligned_alloc(256, (sz + 255) / 256 * 256);
+#ifdef CUSHIM_ASAN
+        free(p);
+        {
+            void *v_ = 0;
+            if (posix_memalign(&v_, 16, sz)) abort();
+            p = (char *)v_;
+        } /* exact size: redzone right behind */
+#endif
+        memset(p, 0xff, sz);
+        if (KEEP) wk->junk->push_back(std::make_pair(p, sz));
+        return p;
+    };
+    if (g->dyn) b->dyn = alloc(g->dyn);
+#ifdef CUSHIM_TSAN
+    b->sched_tsan = __tsan_get_current_fiber();
+#endif
+    for (i = 0; i < nw; i++) {
+        b->w[i].n = 0;
+        b->w[i].alive = 0;
+        b->w[i].nmeet = 0;
+    }
+    for (i = 0; i < n; i++) {
+        Thread *t = &b->th[i];
+        Warp *w = &b->w[i / 32];
+        t->tid.x = (unsigned)i % g->b.x;
+        t->tid.y = (unsigned)i / g->b.x % g->b.y;
+        t->tid.z = (unsigned)i / g->b.x / g->b.y;
+        t->linear = i;
+        t->lane = i & 31;
+        t->warp = w;
+        t->blk = b;
+        t->state = 0;
+        t->line = 0;
+        t->fake = 0;
+        t->groups = 0;
+        t->ncopies = 0;
+        w->t[w->n++] = t;
+        w->alive |= 1u << t->lane;
+#ifdef CUSHIM_TSAN /* a fresh stack for each thread: TSan forgets the accesses of the one before */
+        if (wk->stacks[i]) {
+            munmap(wk->stacks[i], STACK);
+            wk->stacks[i] = 0;
+        }
+#endif
+        if (!wk->stacks[i])
+            wk->stacks[i] = (char *)mmap(0, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        t->stack = wk->stacks[i];
+    }
+    CUSHIM_REL(&b->schedtag);
+    for (i = 0; i < n; i++) fiber_init(&b->th[i]);
+    static thread_local int ord[1024];
+    for (i = 0; i < n; i++) ord[i] = conf().order == 1 ? n - 1 - i : i;
+    while (b->alive) {
+        bool any = false;
+        if (conf().order == 2)
+            for (i = n - 1; i > 0; i--) {
+                int j = (int)(rnd(rs) % (uint64_t)(i + 1)), x = ord[i];
+                ord[i] = ord[j];
+                ord[j] = x;
+            }
+        for (i = 0; i < n; i++) {
+            Thread *t = &b->th[ord[i]];
+            while (t->state == 0) {
+                any = true;
+                resume(b, t);
+                if (t->state == 3) { /* the scheduler allocates shared memory, so no thread is ordered by it */
+                    int have = 0;
+                    for (int k = 0; k < b->nsm; k++)
+                        if (b->sm[k].key == b->want_key) have = 1;
+                    if (!have) {
+                        Smem s;
+                        s.key = b->want_key;
+                        s.n = b->want_n;
+                        s.p = alloc(b->want_n);
+                        size_t tot = s.n;
+                        for (int k = 0; k < b->nsm; k++) tot += b->sm[k].n;
+                        b->sm[b->nsm++] = s;
+                        if (tot > 49152) {
+                            cur = t;
+                            die("more than 48 KiB of static shared memory", t->line);
+                        }
+                    }
+                    CUSHIM_REL(&b->schedtag);
+                    t->state = 0;
+                }
+                if (t->state == 4) {
+                    b->alive--;
+                    t->warp->alive &= ~(1u << t->lane);
+#ifdef CUSHIM_TSAN
+                    __tsan_destroy_fiber(t->tsan);
+#endif
+                    if (t->ncopies) {
+                        cur = t;
+                        die("cp.async that was never waited for", t->line);
+                    }
+                    if (b->arrived) {
+                        cur = t;
+                        die("a thread returned while others of its block wait in __syncthreads", b->line);
+                    }
+                    for (int k = 0; k < t->warp->nmeet; k++)
+                        if (t->warp->meet[k].arrived && (t->warp->meet[k].mask >> t->lane & 1)) {
+                            cur = t;
+                            die("a thread returned while lanes of its warp wait for it", t->warp->meet[k].line);
+                        }
+                }
+            }
+        }
+        if (!any && b->alive) {
+            for (i = 0; i < n; i++)
+                if (b->th[i].state && b->th[i].state != 4) {
+                    cur = &b->th[i];
+                    die("deadlock: no thread of the block can go on", cur->line);
+                }
+        }
+    }
+    if (!KEEP) {
+        for (i = 0; i < b->nsm; i++) free(b->sm[i].p);
+        free(b->dyn);
+    } else wk->junk->push_back(std::make_pair((char *)b, (size_t)0));
+    if (!KEEP) delete b;
+}
+struct Job {
+    Grid *g;
+    long total;
+    int id;
+};
+CUSHIM_NOSAN static void *worker(void *arg) {
+    static thread_local Worker *wk;
+    Job *j = (Job *)arg;
+    uint64_t rs = conf().seed * 7919 + (uint64_t)j->id;
+    if (!wk) {
+        wk = new Worker();
+        wk->th = new Thread[1024]();
+        wk->w = new Warp[32]();
+        wk->junk = new std::vector<std::pair<char *, size_t>>();
+    }
+    for (;;) {
+        long i = __atomic_fetch_add(&j->g->next, 1, __ATOMIC_RELAXED);
+        if (i >= j->total) break;
+        if (conf().dry && j->total > 64) {
+            if (i >= 16) break;
+            i = i == 0 ? 0 : i == 1 ? j->total - 1 : (long)((double)j->total / 15.3 * (double)(i - 1));
+        }
+        run_block(j->g, conf().order ? j->total - 1 - i : i, wk, &rs);
+    }
+    if (KEEP) {
+        CUSHIM_ACQ(&j->g->tag);
+        for (auto &p : *wk->junk) {
+            if (p.second) free(p.first);
+            else delete (Block *)p.first;
+        }
+        wk->junk->clear();
+    }
+    return 0;
+}
+CUSHIM_NOSAN void run_grid(Grid *g) {
+    long total = (long)g->g.x * g->g.y * g->g.z;
+    int W = conf().workers;
+    Dev &d = dev();
+    d.launches++;
+    d.blocks += total;
+    d.threads += total * (long)(g->b.x * g->b.y * g->b.z);
+    if (W < 2 || total < 2) {
+        Job j = {g, total, 0};
+        worker(&j);
+    } else {
+        if (W > 64) W = 64;
+        pthread_t th[64];
+        Job js[64];
+        for (int i = 0; i < W; i++) {
+            js[i].g = g;
+            js[i].total = total;
+            js[i].id = i;
+            pthread_create(&th[i], 0, worker, &js[i]);
+        }
+        for (int i = 0; i < W; i++) pthread_join(th[i], 0);
+    }
+    CUSHIM_ACQ(&g->tag);
+}
+} // namespace cushim
+
+cudaError_t cushim_malloc(void **p, size_t n)
+{
+    using namespace cushim;
+    Dev &d = dev();
+    size_t need = (n + 511) / 256 * 256;                 /* 256-byte aligned, at least 256 bytes of redzone behind */
+    if (conf().nodev) return seterr(cudaErrorNoDevice);
+    if (capturing()) return seterr(cudaErrorStreamCaptureUnsupported);
+    if (planned_failure(0)) return seterr(cudaErrorMemoryAllocation);
+    if (d.live.empty()) d.top = 0;                       /* else addresses are never used again: use after free shows */
+    if (d.top + need > d.cap) return seterr(cudaErrorMemoryAllocation);
+    char *q = d.arena + d.top;
+    d.top += need;
+#ifdef CUSHIM_ASAN
+    __asan_unpoison_memory_region(q, need);
+#endif
+    if (!conf().dry) {
+        arena_open(true);
+        memset(q, 0xff, need);
+        arena_open(false);
+    }
+#ifdef CUSHIM_ASAN
+    __asan_poison_memory_region(q, need);
+    __asan_unpoison_memory_region(q, n);
+#endif
+    d.live[q] = n;
+    *p = q;
+    return 0;
+}
+cudaError_t cushim_free(void *p)
+{
+    using namespace cushim;
+    Dev &d = dev();
+    if (!p) return 0;
+    auto it = d.live.find((char *)p);
+    if (it == d.live.end()) return seterr(cudaErrorInvalidValue);
+    size_t n = it->second, need = (n + 511) / 256 * 256;
+    (void)need;
+#ifndef CUSHIM_ASAN
+    if (conf().dry) { d.live.erase(it); return 0; }
+    arena_open(true);
+    for (size_t i = n; i < need; i++) if ((unsigned char)((char *)p)[i] != 0xff) die("write behind a device allocation (found at cudaFree)", 0);
+    memset(p, 0xff, n);
+    arena_open(false);
+#else
+    __asan_poison_memory_region(p, n);
+#endif
+    d.live.erase(it);
+    return 0;
+}
+extern "C" {
+void nn_device_block(void *p, size_t n, int there)
+{
+    cushim::Dev &d = cushim::dev();
+    if (there) { d.guarded[(char *)p] = n; return; }
+    cudaDeviceSynchronize();
+    cushim::apply_guard(std::shared_ptr<cushim::Guard>());
+    d.guarded.erase((char *)p);
+}
+void nn_device_guard(void *const *p, const size_t *n, int count)
+{
+    cushim::Dev &d = cushim::dev();
+    d.fills.clear();
+    d.guard.reset();
+    if (count < 0) return;
+    d.guard = std::make_shared<cushim::Guard>();
+    for (int i = 0; i < count; i++) d.guard->range.push_back(std::make_pair((char *)p[i], n[i]));
+}
+void nn_device_fill(void *p, size_t n) { cushim::dev().fills.push_back(std::make_pair((char *)p, n)); }
+void nn_device_fail(int kind, long n) { cushim::Dev &d = cushim::dev(); for (int i = 0; i < 3; i++) d.count[i] = d.fail[i] = 0; if (kind >= 0) d.fail[kind] = n; d.err = 0; }
+long nn_device_count(int kind) { return cushim::dev().count[kind]; }
+long nn_device_live(void) { cushim::Dev &d = cushim::dev(); return (long)d.live.size() + (long)d.pinned.size() + d.handles; }
+}
+#endif /* CUSHIM_DECLARATIONS */
+#endif

@@ -1,0 +1,2 @@
+#define NN_CUDA_IMPLEMENTATION
+#include "../../nn_cuda.h"

@@ -1,0 +1,432 @@
+/* test_cuda.c - nn_cuda.h beside the CPU: every case of the op table, whole programs, faults.
+
+   One source, three ways to run it (tests/check_cuda.sh): the kernels as C++ on the CPU (cushim.h, with or without sanitizers), nvcc's PTX
+   executed by ptxsim in place of libcudart, and on a GPU. The first two know nn_device_*: for every call they are told what it may touch
+   and which results it must write in full, and they can fail on demand.
+   Environment: NN_CASE=conv2d one op's cases;  NN_PRECISION=0..3 the cases on tensor cores (nn_cuda_precision);  NN_OFFSET=0, 1 one alignment only. */
+#define NN_IMPLEMENTATION
+#include "../../nn.h"
+#include "../../nn_cuda.h"
+#include "../test.h"
+#include "../cases.h"
+#include "cases_seq.h"
+
+/* ---- what the simulators offer; NULL on a GPU ---- */
+#define WEAK __attribute__((weak))
+WEAK void nn_device_block(void *p, size_t n, int there);                    /* memory of tensors: only what a guard names may be touched */
+WEAK void nn_device_guard(void *const *p, const size_t *n, int count);      /* -1: everything again */
+WEAK void nn_device_fill(void *p, size_t n);                                /* with NaN, before the next launch */
+WEAK void nn_device_fail(int kind, long n);                                 /* the n-th allocation, launch, copy from now on; -1: none */
+WEAK long nn_device_count(int kind);                                        /* of them since then */
+WEAK long nn_device_live(void);                                             /* allocations, streams, events, graphs */
+
+/* ---- a backend around nn_cuda's that tells the simulator what a call may touch ---- */
+typedef struct guarded { nn_backend backend; const nn_backend *inner; } guarded;
+static int64_t fell_back[NN_OP_COUNT][2], ran[NN_OP_COUNT][2];
+static struct { void *at[64]; size_t bytes[64]; int count; } extent;
+
+static void *guarded_alloc(void *self, size_t bytes)
+{
+    guarded *g = self;
+    void *p = g->inner->alloc(g->inner->self, bytes);
+    if (p && nn_device_block) nn_device_block(p, bytes, 1);
+    return p;
+}
+static void guarded_free(void *self, void *p, size_t bytes)
+{
+    guarded *g = self;
+    if (p && nn_device_block) nn_device_block(p, bytes, 0);
+    g->inner->free(g->inner->self, p, bytes);
+}
+static int guarded_upload(void *self, void *to, const void *from, size_t n)   { guarded *g = self; return g->inner->upload(g->inner->self, to, from, n); }
+static int guarded_download(void *self, void *to, const void *from, size_t n) { guarded *g = self; return g->inner->download(g->inner->self, to, from, n); }
+static int guarded_copy(void *self, void *to, const void *from, size_t n)     { guarded *g = self; return g->inner->copy(g->inner->self, to, from, n); }
+static int guarded_sync(void *self)                  { guarded *g = self; return g->inner->sync(g->inner->self); }
+static int guarded_open(void *self, nn_context *nn)  { guarded *g = self; return !g->inner->open || g->inner->open(g->inner->self, nn); }
+static void guarded_close(void *self, nn_context *nn) { guarded *g = self; if (g->inner->close) g->inner->close(g->inner->self, nn); }
+
+static int add_extent(const nn_view *v)              /* its number, or -1 */
+{
+    int64_t low = 0, high = 0;
+    size_t size = nn_dtype_bytes((nn_dtype)v->dtype);
+    if (!v->data || nn_view_count(v) == 0 || extent.count == 64) return -1;
+    for (int i = 0; i < v->ndim; i++) if (v->stride[i] < 0) low += v->stride[i] * (v->shape[i] - 1); else high += v->stride[i] * (v->shape[i] - 1);
+    extent.at[extent.count] = (char *)v->data + low * (int64_t)size;
+    extent.bytes[extent.count] = (size_t)(high - low + 1) * size;
+    return extent.count++;
+}
+/* A result that the call assigns holds NaN before, unless it shares memory with anything else of the call or has gaps. */
+static void must_write(const nn_view *v, int number)
+{
+    if (number < 0 || (size_t)nn_view_count(v) * nn_dtype_bytes((nn_dtype)v->dtype) != extent.bytes[number]) return;
+    for (int i = 0; i < extent.count; i++)
+        if (i != number && (char *)extent.at[i] < (char *)extent.at[number] + extent.bytes[number] && (char *)extent.at[number] < (char *)extent.at[i] + extent.bytes[i]) return;
+    nn_device_fill(extent.at[number], extent.bytes[number]);
+}
+static int in_double(const nn_call *c)                   /* such calls, of tests and of nn_item, run on the CPU and do not count */
+{
+    for (int i = 0; i < c->nin; i++) if (c->in[i].data && c->in[i].dtype == NN_F64) return 1;
+    for (int i = 0; i < c->nout; i++) if (c->out[i].dtype == NN_F64) return 1;
+    return c->pass == NN_BACKWARD && c->nin && c->din[0].data && c->din[0].dtype == NN_F64;
+}
+static int guarded_run(void *self, const nn_call *c)
+{
+    guarded *g = self;
+    if (in_double(c)) return 0;
+    int numbers[NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX], done, back = c->pass == NN_BACKWARD;
+    if (nn_device_guard) {
+        int k = 0;
+        extent.count = 0;
+        for (int i = 0; i < c->nin; i++) add_extent(&c->in[i]);
+        for (int i = 0; i < c->nout; i++) numbers[k++] = add_extent(&c->out[i]);
+        for (int i = 0; i < c->naux; i++) numbers[k++] = add_extent(&c->aux[i]);
+        if (back) {
+            for (int i = 0; i < c->nout; i++) add_extent(&c->dout[i]);
+            k = 0;
+            for (int i = 0; i < c->nin; i++) numbers[k++] = add_extent(&c->din[i]);
+        }
+        nn_device_guard(extent.at, extent.bytes, extent.count);
+        k = 0;
+        if (back) for (int i = 0; i < c->nin; i++, k++) { if (!(c->add >> i & 1) && (c->op->flags & NN_OP_ASSIGNS)) must_write(&c->din[i], numbers[k]); }
+        else if (c->op->id != NN_OP_accumulate) {        /* which adds to its result */
+            for (int i = 0; i < c->nout; i++) must_write(&c->out[i], numbers[k++]);
+            for (int i = 0; i < c->naux; i++) must_write(&c->aux[i], numbers[k++]);
+        }
+    }
+    done = g->inner->run(g->inner->self, c);
+    if (nn_device_guard) nn_device_guard(NULL, NULL, -1);
+    (done ? ran : fell_back)[c->op->id][back]++;
+    return done;
+}
+static const nn_backend *guarded_cuda(int precision)
+{
+    static guarded all[4];
+    guarded *g = &all[precision];
+    g->inner = nn_cuda_with(0, &(nn_cuda_desc){ .precision = (nn_cuda_precision)precision });
+    g->backend = (nn_backend){ .version = NN_BACKEND_VERSION, .name = "cuda, guarded", .self = g, .alloc = guarded_alloc, .free = guarded_free, .upload = guarded_upload,
+                               .download = guarded_download, .copy = guarded_copy, .run = guarded_run, .sync = guarded_sync, .open = guarded_open, .close = guarded_close };
+    return &g->backend;
+}
+#define NEEDS_DEVICE do { if (!nn_cuda_available()) SKIP(nn_cuda_why()); } while (0)
+#define NEEDS_SIMULATOR do { NEEDS_DEVICE; if (!nn_device_fail) SKIP("needs a simulated device"); } while (0)
+
+/* ---- every case of the op table ---- */
+/* How far a result may be from the CPU's, relative to the largest number of the result. */
+static double tolerance_of(const char *op, int precision)
+{
+    static const struct { const char *op; double fp32; } rows[] = { { "prod", 2e-5 }, { "var", 2e-5 }, { "std", 2e-5 }, { "rnn", 2e-5 }, { "ctc_loss", 5e-5 }, { "groupnorm", 2e-5 }, { "layernorm", 2e-5 }, { "batchnorm", 2e-5 }, { "pow", 2e-5 } };
+    static const double coarse[] = { 0, 4e-3, 4e-2, 4e-3 };              /* TF32, BF16, FP16: 2^-11, 2^-8, 2^-11 a factor, and sums of a few */
+    double t = 1e-5;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) if (!strcmp(rows[i].op, op)) t = rows[i].fp32;
+    return precision && (strstr("matmul linear conv2d conv_transpose2d attention attention_dropout rnn", op)) ? coarse[precision] : t;
+}
+static int differ(double a, double b, double scale, double tolerance) { return !(fabs(a - b) <= tolerance * (scale + 1e-3)) && a != b && !(isnan(a) && isnan(b)); }
+static int same(const op_case *k, const char *how, const char *what, int v, int64_t n, const double *a, const double *b, double tolerance)
+{
+    double scale = 0;
+    for (int64_t i = 0; i < n; i++) if (isfinite(b[i]) && fabs(b[i]) > scale) scale = fabs(b[i]);
+    for (int64_t i = 0; i < n; i++) if (differ(a[i], b[i], scale, tolerance)) {
+        printf("%s/%s%s: %s %d, element %lld of %lld: %.9g, on the CPU %.9g\n", k->name, k->label, how, what, v, (long long)i, (long long)n, a[i], b[i]);
+        return 0;
+    }
+    return 1;
+}
+static int check_case(const op_case *k, int offset, int precision)
+{
+    const char *how = offset ? " (unaligned)" : "";
+    fixture f;
+    outcome cpu, o;
+    int ok = 1;
+    memset(&f, 0, sizeof f); memset(&cpu, 0, sizeof cpu); memset(&o, 0, sizeof o);
+    f.seed = 1;
+    f.offset = offset;
+    f.nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet });
+    run_case(k, &f, &cpu);
+    if (!nn_ok(f.nn)) { nn_free(f.nn); for (int i = 0; i < MAX_VARS; i++) free(f.value[i]); return 1; }      /* needs double: test_ops.c runs it */
+    nn_free(f.nn);
+    f.nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = guarded_cuda(precision) });
+    run_case(k, &f, &o);
+    if (!nn_ok(f.nn)) { printf("%s/%s%s: %s\n", k->name, k->label, how, nn_error(f.nn)); ok = 0; }
+    else if (o.n != cpu.n) { printf("%s/%s%s: another shape than on the CPU\n", k->name, k->label, how); ok = 0; }
+    else {
+        double tolerance = tolerance_of(k->name, precision);
+        ok = same(k, how, "result", 0, o.n, o.y, cpu.y, tolerance);
+        for (int v = 0; v < f.vars; v++)
+            if (o.wanted[v] != cpu.wanted[v]) { printf("%s/%s%s: the gradient of variable %d is missing\n", k->name, k->label, how, v); ok = 0; }
+            else ok &= same(k, how, "gradient", v, f.count[v], o.dx[v], cpu.dx[v], tolerance);
+    }
+    nn_free(f.nn);
+    free_outcome(&o);
+    free_outcome(&cpu);
+    for (int i = 0; i < MAX_VARS; i++) free(f.value[i]);
+    return ok;
+}
+TEST(every_case)
+{
+    const char *only = getenv("NN_CASE"), *offset = getenv("NN_OFFSET"), *precision = getenv("NN_PRECISION");
+    int cases = 0;
+    NEEDS_DEVICE;
+    for (op_case *k = first_case; k; k = k->next) {
+        if (only && !strstr(k->name, only)) continue;
+        for (int o = 0; o < 2; o++) if (!offset || atoi(offset) == o) { cases++; CHECK(check_case(k, o, precision ? atoi(precision) & 3 : 0)); }
+    }
+    printf("%d cases\n", cases);
+}
+
+/* ---- whole programs ---- */
+typedef struct program {
+    nn_layer *net, *part[8];
+    int which;
+} program;
+enum { MLP, LENET, LSTM, GPT, PROGRAMS, STEPS = 20, WIDTH = 32, TOKENS = 17, CONTEXT = 8 };
+static const char *const program_names[] = { "MLP", "LeNet", "LSTM", "GPT" };
+
+static nn_tensor *program_forward(void *self, nn_tensor *x)
+{
+    program *p = self;
+    if (p->which == LSTM) {
+        x = nn_forward(p->part[1], nn_forward(p->part[0], x));
+        return nn_reshape(nn_forward(p->part[2], x), NN_SHAPE(-1, TOKENS));
+    }
+    x = nn_add(nn_forward(p->part[0], x), nn_slice(nn_param(p->part[1], "weight"), 0, 0, nn_dim(x, 1), 1));
+    x = nn_forward(p->part[3], nn_forward(p->part[2], x));
+    return nn_reshape(nn_forward(p->part[5], nn_forward(p->part[4], x)), NN_SHAPE(-1, TOKENS));
+}
+static void program_build(program *p, nn_context *nn, int which)
+{
+    nn_layer *net;
+    memset(p, 0, sizeof *p);
+    p->which = which;
+    net = p->net = which < LSTM ? nn_model_new(nn, NULL) : nn_model_new(nn, &(nn_model_desc){ .forward = program_forward, .self = p });
+    if (which == MLP) {
+        nn_linear_new(net, NULL, 19, 48, &(nn_linear_desc){ .activation = nn_tanh });
+        nn_batchnorm_new(net, NULL, 48, NULL);
+        nn_linear_new(net, NULL, 48, 33, &(nn_linear_desc){ .activation = nn_gelu });
+        nn_dropout_new(net, 0.2f);
+        nn_linear_new(net, NULL, 33, 10, NULL);
+    }
+    if (which == LENET) {
+        nn_conv2d_new(net, NULL, 1, 6, 5, &(nn_conv2d_desc){ .padding = 2 });
+        nn_fn_new(net, nn_relu);
+        nn_maxpool2d_new(net, 2, NULL);
+        nn_conv2d_new(net, NULL, 6, 9, 3, NULL);
+        nn_fn_new(net, nn_relu);
+        nn_avgpool2d_new(net, 2, NULL);
+        nn_flatten_new(net);
+        nn_linear_new(net, NULL, 9 * 2 * 2, 30, NULL);
+        nn_fn_new(net, nn_relu);
+        nn_linear_new(net, NULL, 30, 10, NULL);
+    }
+    if (which == LSTM) {
+        p->part[0] = nn_embedding_new(net, "embedding", TOKENS, 12);
+        p->part[1] = nn_lstm_new(net, "lstm", 12, 20, &(nn_lstm_desc){ .layers = 2 });
+        p->part[2] = nn_linear_new(net, "out", 20, TOKENS, NULL);
+    }
+    if (which == GPT) {
+        nn_transformer_desc d = { .hidden = 4 * WIDTH, .activation = nn_gelu, .norm_first = 1, .causal = 1 };
+        p->part[0] = nn_embedding_new(net, "tokens", TOKENS, WIDTH);
+        p->part[1] = nn_embedding_new(net, "positions", CONTEXT, WIDTH);
+        p->part[2] = nn_transformer_encoder_layer_new(net, "block0", WIDTH, 2, &d);
+        p->part[3] = nn_transformer_encoder_layer_new(net, "block1", WIDTH, 2, &d);
+        p->part[4] = nn_layernorm_new(net, "norm", NN_SHAPE(WIDTH), NULL);
+        p->part[5] = nn_tied_linear_new(net, p->part[0]);
+        nn_init_normal(nn_param(p->part[0], "weight"), 0, 0.02f);
+        nn_init_normal(nn_param(p->part[1], "weight"), 0, 0.02f);
+    }
+}
+static void program_batch(int which, nn_context *nn, nn_tensor **x, nn_tensor **y)
+{
+    int64_t tokens[6 * CONTEXT], next[64], batch = which == MLP ? 17 : which == LENET ? 5 : 3;
+    static float v[5 * 144];
+    for (int i = 0; i < 5 * 144; i++) v[i] = (float)((i * 37 + i / 7 * 11) % 61) / 30 - 1;
+    if (which == MLP) *x = nn_tensor_new(nn, NN_SHAPE(batch, 19), v);
+    if (which == LENET) *x = nn_tensor_new(nn, NN_SHAPE(batch, 1, 12, 12), v);
+    if (which >= LSTM) {
+        for (int i = 0; i < batch * CONTEXT; i++) { tokens[i] = (i * 7 + i / 5) % TOKENS; next[i] = ((i + 1) * 7 + (i + 1) / 5) % TOKENS; }
+        *x = nn_tensor_new_as(nn, NN_I64, NN_SHAPE(batch, CONTEXT), tokens);
+        *y = nn_tensor_new_as(nn, NN_I64, NN_SHAPE(batch * CONTEXT), next);
+        return;
+    }
+    for (int i = 0; i < batch; i++) next[i] = (i * 3 + i / 4) % 10;
+    *y = nn_tensor_new_as(nn, NN_I64, NN_SHAPE(batch), next);
+}
+enum { EAGER, REPEATED };
+static nn_optimizer *optimizer_for(nn_layer *net, int which)
+{
+    switch (which) {
+    case 0: return nn_adamw_new(net, &(nn_adamw_desc){ .lr = 0.003f, .clip_norm = 1 });
+    case 1: return nn_sgd_new(net, &(nn_sgd_desc){ .lr = 0.05f });
+    case 2: return nn_sgd_new(net, &(nn_sgd_desc){ .lr = 0.05f, .momentum = 0.9f, .nesterov = 1, .weight_decay = 1e-3f, .clip_value = 0.02f });
+    case 3: return nn_adam_new(net, &(nn_adam_desc){ .lr = 0.003f, .amsgrad = 1 });
+    case 4: return nn_rmsprop_new(net, &(nn_rmsprop_desc){ .lr = 0.003f });
+    case 5: return nn_adagrad_new(net, &(nn_adagrad_desc){ .lr = 0.01f });
+    case 6: return nn_nadam_new(net, &(nn_nadam_desc){ .lr = 0.003f });
+    default: return nn_lion_new(net, &(nn_lion_desc){ .lr = 0.001f });
+    }
+}
+enum { OPTIMIZERS = 8 };
+/* Trains; 1 if nothing failed. */
+static int train(nn_context *nn, int which, int how, int optimizer, int steps, float *losses)
+{
+    program p;
+    nn_tensor *x = NULL, *y = NULL, *loss = NULL;
+    int i, ok;
+    program_build(&p, nn, which);
+    program_batch(which, nn, &x, &y);
+    nn_optimizer *opt = optimizer_for(p.net, optimizer);
+    nn_schedule *schedule = nn_cosine_lr_new(opt, &(nn_schedule_desc){ .total = 25, .per_step = 1 });
+    nn_step_plan *plan = how == REPEATED ? nn_step_plan_new(p.net, &(nn_step_plan_desc){ .loss = nn_cross_entropy, .optimizer = opt }) : NULL;
+    for (i = 0; i < steps; i++) {
+        if (plan) loss = nn_step_plan_run(plan, x, y);
+        else {
+            nn_begin(nn, NN_TRAIN);
+            loss = nn_cross_entropy(nn_forward(p.net, x), y, NULL);
+            nn_backward(loss);
+            nn_step(opt);
+        }
+        losses[i] = (float)nn_item(loss);
+        nn_schedule_advance(schedule);
+    }
+    ok = nn_ok(nn);
+    if (plan && nn_step_plan_why(plan)) { printf("%s: a step is not repeated: %s\n", program_names[which], nn_step_plan_why(plan)); ok = 0; }
+    nn_step_plan_free(plan);
+    return ok;
+}
+static int follows(const char *name, int steps, const float *cpu, const float *cuda, double tolerance)
+{
+    for (int i = 0; i < steps; i++) if (!(fabs(cpu[i] - cuda[i]) <= tolerance * (fabs(cpu[i]) + 0.1))) {
+        printf("%s: step %d: loss %.7g, on the CPU %.7g\n", name, i, cuda[i], cpu[i]);
+        return 0;
+    }
+    return 1;
+}
+static void whole_program(int which)
+{
+    static const double tolerance[4] = { 1e-4, 1e-2, 5e-2, 1e-2 };       /* of a loss after 20 steps: FP32, TF32, BF16, FP16 */
+    float cpu[STEPS], cuda[STEPS];
+    NEEDS_DEVICE;
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3 });
+    CHECK(train(nn, which, EAGER, 0, STEPS, cpu));
+    nn_free(nn);
+    CHECK(cpu[STEPS - 1] < 0.98f * cpu[0]);
+    for (int precision = 0; precision < 4; precision++) {
+        nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = guarded_cuda(precision) });
+        CHECK(train(nn, which, EAGER, 0, STEPS, cuda));
+        CHECK(follows(program_names[which], STEPS, cpu, cuda, tolerance[precision]));
+        nn_free(nn);
+    }
+    nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = nn_cuda(0) });
+    float again[STEPS];
+    CHECK(train(nn, which, REPEATED, 0, STEPS, again));
+    nn_free(nn);
+    nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = nn_cuda(0) });
+    CHECK(train(nn, which, EAGER, 0, STEPS, cuda));
+    nn_free(nn);
+    CHECK(memcmp(again, cuda, sizeof cuda) == 0);                        /* a repeated step has the bits of an eager one */
+}
+TEST(mlp)   { whole_program(MLP); }
+TEST(lenet) { whole_program(LENET); }
+TEST(lstm)  { whole_program(LSTM); }
+TEST(gpt)   { whole_program(GPT); }
+TEST(optimizers)
+{
+    float cpu[5], cuda[5];
+    NEEDS_DEVICE;
+    for (int o = 1; o < OPTIMIZERS; o++) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3 });
+        CHECK(train(nn, MLP, EAGER, o, 5, cpu));
+        nn_free(nn);
+        nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = guarded_cuda(0) });
+        CHECK(train(nn, MLP, EAGER, o, 5, cuda));
+        CHECK(follows("optimizers", 5, cpu, cuda, 1e-4));
+        nn_free(nn);
+    }
+}
+TEST(the_same_bits_again)                                /* no order of blocks or threads may show */
+{
+    float first[STEPS], again[STEPS];
+    NEEDS_DEVICE;
+    for (int i = 0; i < 2; i++) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = nn_cuda(0) });
+        CHECK(train(nn, GPT, EAGER, 0, 5, i ? again : first));
+        nn_free(nn);
+    }
+    CHECK(memcmp(first, again, 5 * sizeof *first) == 0);
+    unsigned h = 2166136261u;
+    for (size_t i = 0; i < 5 * sizeof *first; i++) h = (h ^ ((unsigned char *)first)[i]) * 16777619u;
+    printf("bits of a GPT's losses: %08x\n", h);         /* check_cuda.sh compares orders */
+}
+
+/* ---- memory, faults, no device ---- */
+TEST(steady_state_takes_no_memory)
+{
+    NEEDS_SIMULATOR;
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .backend = nn_cuda(0) });
+    program p;
+    nn_tensor *x, *y;
+    long before = 0;
+    program_build(&p, nn, GPT);
+    program_batch(GPT, nn, &x, &y);
+    nn_optimizer *opt = nn_adamw_new(p.net, NULL);
+    nn_device_fail(-1, 0);
+    for (int i = 0; i < 6; i++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_backward(nn_cross_entropy(nn_forward(p.net, x), y, NULL));
+        nn_step(opt);
+        if (i == 2) before = nn_device_count(0);
+    }
+    CHECK(nn_ok(nn) && nn_device_count(0) == before);
+    nn_free(nn);
+    CHECK(nn_device_live() == 0);
+}
+TEST(planned_faults)                                     /* an error in the context, nothing left behind, and the program goes on */
+{
+    float losses[4];
+    NEEDS_SIMULATOR;
+    for (int kind = 0; kind < 3; kind++) for (long n = 1, reached = 1; reached; n += n < 12 ? 1 : n / 3) {
+        CHECK(nn_device_live() == 0);
+        nn_device_fail(kind, n);
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .on_error = test_quiet, .backend = nn_cuda(0) });
+        int ok = train(nn, MLP, EAGER, 0, 2, losses);
+        reached = nn_device_count(kind) >= n;
+        CHECK(ok == nn_ok(nn));
+        if (reached && ok && kind) printf("fault %d of kind %d went unnoticed\n", (int)n, kind);
+        CHECK(!reached || !ok || kind == 0);             /* an allocation that fails may be tried again at the size that is needed */
+        CHECK(reached || ok);
+        CHECK(ok || nn_error(nn)[0]);
+        nn_free(nn);
+        nn_device_fail(-1, 0);
+        CHECK(nn_device_live() == 0);
+        if (!ok) {
+            nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = n % 2 ? nn_cuda(0) : NULL });        /* on the device again, or on the CPU */
+            CHECK(train(nn, MLP, EAGER, 0, 1, losses));
+            nn_free(nn);
+        }
+    }
+}
+TEST(no_device)                                          /* a reason, a context that says so, and a CPU that works */
+{
+    float losses[2];
+    if (nn_cuda_available()) SKIP("there is a device");
+    CHECK_TEXT(nn_cuda_why(), "no CUDA device");
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = nn_cuda(0) });
+    CHECK(!nn_ok(nn));
+    CHECK_TEXT(nn_error(nn), "no CUDA device");
+    nn_free(nn);
+    nn = nn_new(&(nn_desc){ .threads = 1, .backend = nn_cuda_available() ? nn_cuda(0) : NULL });
+    CHECK(train(nn, MLP, EAGER, 0, 2, losses));
+    nn_free(nn);
+}
+TEST(wrong_device_number)
+{
+    NEEDS_DEVICE;
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = nn_cuda(99) });
+    CHECK(!nn_ok(nn) && nn_error(nn)[0]);
+    nn_free(nn);
+}
+TEST(no_call_falls_back)                                 /* of all that ran before */
+{
+    NEEDS_DEVICE;
+    for (int op = 1; op < NN_OP_COUNT; op++) for (int back = 0; back < 2; back++)
+        if (fell_back[op][back]) { printf("%s %s: %lld of %lld calls ran on the CPU\n", nn__ops[op].name, back ? "backward" : "forward", (long long)fell_back[op][back], (long long)(fell_back[op][back] + ran[op][back])); CHECK(!fell_back[op][back]); }
+}
