@@ -274,6 +274,7 @@ static void adds(Bench *b, const Row *r)
 #define INFER(name, net, batch, budget, ...)       { name, net, NULL, batch, NN_SHAPE(__VA_ARGS__), infer, "us", 1e6, budget, 0, 0, 0, 0, 0 },
 #define GPT(name, net, context, budget) \
     { name "_b12_train", net, ce_tokens, 12 * context, NN_SHAPE(context), train, "tokens_per_s", 12 * context, 3 * budget, 0, 0, 0, 0, 0 }, \
+    { name "_b12_eager", net, ce_tokens, 12 * context, NN_SHAPE(context), train_eagerly, "tokens_per_s", 12 * context, 2 * budget, 0, 0, 0, 0, 0 }, \
     { name "_prefill", net, NULL, context, NN_SHAPE(context), infer, "us", 1e6, budget, 0, 0, 0, 0, 0 }, \
     { name "_decode", net, NULL, 1, NN_SHAPE(1), decode, "us", 1e6, budget, 0, 0, 0, 0, 0 },
 #define GEMM(form, m, n, k)  { "gemm_" #form "_" #m "x" #n "x" #k, NULL, NULL, 0, { 0, { 0 } }, product, "GFLOPS", 2e-9 * m * n * k, 0.15, m, n, k, #form[0] == 'T', #form[1] == 'T' },

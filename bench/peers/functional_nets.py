@@ -73,12 +73,62 @@ def separable(ops, take, x, train):
     return ops.relu(batchnorm(ops, take, conv(ops, take, x, 64, 128, 1, bias=False), 128, train))
 
 
+def layernorm(ops, take, x, width):
+    mean = ops.average(x)
+    x = x - mean
+    return x * ops.rsqrt(ops.average(x * x) + 1e-5) * take("one", width) + take("zero", width)
+
+
+def lstm(ops, take, x, cin, width):
+    """x: (T, B, cin); all products with the input at once."""
+    recurrent = take("w", width, 4 * width)
+
+    def step(state, gates):
+        h, c = state
+        i, f, g, o = ops.split4(gates + h @ recurrent)
+        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+        h = ops.sigmoid(o) * ops.tanh(c)
+        return (h, c), h
+    start = ops.zeros((x.shape[1], width))
+    return ops.scan(step, (start, start), dense(take, x, cin, 4 * width))
+
+
+def last_of_lstm(ops, take, x, train):
+    return dense(take, lstm(ops, take, ops.swap(x), 10, 128)[-1], 128, 2)
+
+
+def char_lstm(ops, take, x, train):
+    x = ops.swap(ops.lookup(take("w", 65, 256), x))
+    for _ in range(2):
+        x = lstm(ops, take, x, 256, 256)
+    return ops.rows(dense(take, ops.swap(x), 256, 65), 65)
+
+
+def gpt(layers, heads, width):
+    """nanoGPT's decoder; the embedding is also the last layer. cache: (key, value) per layer, (B, heads, context, D), and where the token stands."""
+    def forward(ops, take, x, train, caches=None, at=0):
+        tokens, context = take("w", 65, width), 64 if width == 128 else 256
+        x = ops.lookup(tokens, x) + take("w", context, width)[at:at + x.shape[1]]
+        for i in range(layers):
+            y = layernorm(ops, take, x, width)
+            y = ops.attention(dense(take, y, width, 3 * width), heads, caches and caches[i], at)
+            x = x + dense(take, y, width, width)
+            y = layernorm(ops, take, x, width)
+            x = x + dense(take, ops.gelu(dense(take, y, width, 4 * width)), 4 * width, width)
+        return ops.rows(layernorm(ops, take, x, width) @ tokens.T, 65)
+    return forward
+
+
 NETS = {
     "n1": (mlp([784, 128, 10]), (784,)),
     "n2": (mlp([784, 128, 64, 10]), (784,)),
     "n2x": (xor, (2,)),
     "n3": (cnn([(3, 32, 3, 1), (32, 64, 3, 1)], [4096, 128, 10]), (32, 32, 3)),
     "n4": (cnn([(3, 6, 5, 0), (6, 16, 5, 0)], [400, 120, 84, 10]), (32, 32, 3)),
+    "n5a": (last_of_lstm, (32, 10)),
+    "n5b": (char_lstm, (64,)),
+    "n6a": (gpt(4, 4, 128), (64,)),
+    "n6b": (gpt(6, 6, 384), (256,)),
     "n7a": (resnet18(10), (32, 32, 3)),
     "n7b": (resnet18(1000), (224, 224, 3)),
     "n7c": (separable, (32, 32, 64)),
@@ -86,11 +136,15 @@ NETS = {
 
 
 def net_of(workload):
-    """forward, shape of the batch"""
+    """forward, shape of the batch (1 where the name has none)"""
     parts = workload.split("_")
-    batch = next(int(p[1:]) for p in parts if p[:1] == "b" and p[1:].isdigit())
+    batch = next((int(p[1:]) for p in parts if p[:1] == "b" and p[1:].isdigit()), 1)
     forward, shape = NETS[parts[0]]
     return forward, (batch, *shape)
+
+
+def takes_tokens(workload):
+    return workload.startswith(("n5b_", "n6"))
 
 
 def maker(parameters, convert):

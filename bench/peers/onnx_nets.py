@@ -16,9 +16,19 @@ def write(name, net, x):
     torch.onnx.export(net.eval(), (x,), os.path.join(sys.argv[1], name + ".onnx"), input_names=["x"], output_names=["y"], opset_version=17, dynamo=False)
 
 
+class OfTokens(torch.nn.Module):
+    """Without the cache's arguments, which would become inputs."""
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
+
+
 for name in (n + "_infer" for n in INFERENCE):
     net, shape, batch = net_of(name)
     write(name, net, torch.rand(batch, *shape))
 for name in (n + "_prefill" for n in PREFILL):
     net = gpt_of(name)
-    write(name, net, random_tokens(1, net.context))
+    write(name, OfTokens(net), random_tokens(1, net.context))

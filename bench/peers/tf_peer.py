@@ -80,7 +80,7 @@ def infer_step(forward, shape, xla):
 
 
 def make(workload):
-    if not workload.endswith(("train", "infer")):
+    if not workload.endswith(("train", "infer")) or workload.startswith(("n5", "n6")):
         return None
     forward, shape = net_of(workload)
     if workload.endswith("infer"):

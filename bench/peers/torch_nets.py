@@ -138,6 +138,8 @@ NETS = {                                                 # beginning of the work
 INFERENCE = ["n1_mlp784-128-10_b1", "n1_mlp784-128-10_b64", "n2_mlp784-128-64-10_b1", "n2_mlp784-128-64-10_b64", "n3_cnn32-64_b1", "n3_cnn32-64_b64",
              "n4_lenet_b1", "n4_lenet_b64", "n5a_lstm128_s32_b1", "n5a_lstm128_s32_b32", "n7a_resnet18_cifar_b1", "n7b_resnet18_224_b1", "n7c_dwsep64-128_32x32_b1"]
 
+PREFILL = ["n6a_gpt_L4_d128_c64", "n6b_gpt_L6_d384_c256"]
+
 
 def net_of(workload):
     """net, shape of a sample, batch"""
