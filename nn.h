@@ -15649,7 +15649,6 @@ typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; 
 typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
-NN__SIMPLE_BEGIN
 #define NN__VISIT    0
 #define NN__IN_HOST  1
 #define NN__IN_PLAIN 0
@@ -15658,7 +15657,6 @@ NN__SIMPLE_BEGIN
 #define NN__LANES    1
 #define NN__PASS     host
 #include NN_HEADER_FILENAME
-NN__SIMPLE_END
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
