@@ -15717,7 +15717,6 @@ NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan &&
 #undef Y
 
 // -- the host visit --
-NN__SIMPLE_BEGIN
 #define NN__VISIT    0
 #define NN__IN_HOST  1
 #define NN__IN_PLAIN 0
@@ -15726,7 +15725,6 @@ NN__SIMPLE_BEGIN
 #define NN__LANES    1
 #define NN__PASS     host
 #include NN_HEADER_FILENAME
-NN__SIMPLE_END
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
