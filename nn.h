@@ -1009,7 +1009,7 @@ NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs);        
 
 // ---- plans: a net as a fixed program ------------------------------------------------------------------------
 // For games, audio callbacks, servers: the forward pass recorded once in evaluation mode, its memory laid out once, batch norm folded into
-// the layer before it. The plan holds copies of the weights and never changes: any number of threads may run it at once, each with a workspace
+// the layer before it, activations fused with it; large images run a few at a time. The plan holds copies of the weights and never changes: any number of threads may run it at once, each with a workspace
 // of its own. A run allocates nothing, locks nothing, makes no system call. Free plans before their context.
 // A net whose forward writes buffers of its own with nn_copy (the state of a recurrent net that streams, the last samples of a filter) has a stateful
 // plan, for that batch only: the buffers' values go on in the workspace, from run to run, and the net's own stay as they are.
@@ -19689,7 +19689,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     y = (R *)g.y + i0 * g.yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
-    wide = h <= 3 ? 8 * NN__LANES : NN__NR;
+    wide = h == 1 ? 8 * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
@@ -21125,7 +21125,11 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
 // 1x1 kernels with step 1: one group of one image is the product  y (rows, pixels) = w (rows, channels) x (channels, pixels).  It is laid out
 // column by column, y' = x' w', so that a bias per row is one per column; nn__product_turn turns it back.
 enum { NN__PLAIN_PIXELS = 64 };
-static int nn__conv_is_plain(const nn__conv *v) { return v->taps == 1 && v->map[0] == 1 && v->image[0] == 1 && v->map[1] == v->image[1] && v->stride[1] == 1 && !v->pad[1] && v->map[1] >= NN__PLAIN_PIXELS; }
+static int nn__conv_is_plain(const nn__conv *v)
+{
+    return v->taps == 1 && v->map[0] == 1 && v->image[0] == 1 && v->map[1] == v->image[1] && v->stride[1] == 1 && !v->pad[0] && !v->pad[1]
+        && v->map[1] >= NN__PLAIN_PIXELS;
+}
 static nn__product nn__conv_plain(const nn__conv *v, int spread)     // of the first group of the first image; a, b, y are for the caller
 {
     nn__product g;

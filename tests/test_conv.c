@@ -278,6 +278,20 @@ TEST(conv_channels)                  /* channels in lanes: panels that are not f
     check_list(list, sizeof list / sizeof *list);
 }
 
+TEST(conv_one_by_one)                /* products of images as they are: blocks of pixels and rows, chunks of the batch; a row that reads only padding is none of them */
+{
+    static const sizes list[] = {
+        { .b = 2, .g = 1, .c = 5, .o = 7, .h = 1, .w = 70, .kh = 1, .kw = 1, .sh = 3, .sw = 1, .ph = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 33, .g = 1, .c = 17, .o = 40, .h = 8, .w = 8, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 3, .g = 2, .c = 33, .o = 20, .h = 32, .w = 32, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 2, .g = 1, .c = 3, .o = 1, .h = 31, .w = 33, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 2, .g = 2, .c = 4, .o = 5, .h = 7, .w = 13, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 1, .g = 1, .c = 70, .o = 150, .h = 25, .w = 41, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1 },
+        { .transposed = 1, .b = 2, .g = 1, .c = 40, .o = 30, .h = 9, .w = 8, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },
+    };
+    check_list(list, sizeof list / sizeof *list);
+}
+
 TEST(conv_by_hand)                   /* numbers that anyone can check */
 {
     nn_context *nn = nn_new(NULL);
