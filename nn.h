@@ -1491,11 +1491,11 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #define NN__PRAGMA2(x)  _Pragma(#x)
 #define NN__PRAGMA(x)   NN__PRAGMA2(x)
 #if defined(__clang__)
-#  define NN__UNROLL    NN__PRAGMA(clang loop unroll(full))
+#  define NN__UNROLLED  NN__PRAGMA(clang loop unroll(full))
 #elif defined(__GNUC__) && !defined(__CUDACC__)
-#  define NN__UNROLL    NN__PRAGMA(GCC unroll 32)
+#  define NN__UNROLLED  NN__PRAGMA(GCC unroll 32)
 #else
-#  define NN__UNROLL
+#  define NN__UNROLLED
 #endif
 #if defined(__clang__)                                   // lanes of a, then b, in the order of `list`; VI: an integer vector like them
 #  define NN__SHUFFLE(VI, a, b, list) return __builtin_shufflevector(a, b, list)
@@ -8362,7 +8362,7 @@ static void nn__fill_sample(nn_loader *l, nn__delivery *s, int64_t row, int64_t 
     const nn__tokens *t = l->data->tokens;
     int64_t *x = s->tokens + row * s->width, *y = l->data->target == NN__TARGET_TOKENS ? s->labels + row * s->width : NULL, k;
     for (k = 0; k < s->width; k++) x[k] = k < n ? nn__token_at(t, at + k) : t->pad;
-    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : NN_IGNORE;
+    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : (int64_t)NN_IGNORE;
     if (s->lengths) s->lengths[row] = n;
 }
 
@@ -12669,7 +12669,7 @@ static int nn__read_tokens(nn_dataset *d, int64_t i, float *x, float *y, int64_t
     int64_t at = s->start ? s->start[i] : i * s->length, n = s->start ? nn__min(s->start[i + 1] - at, s->length) : s->length, k;
     (void)why; (void)room;
     for (k = 0; x && k < s->length; k++) x[k] = (float)(k < n ? nn__token_at(s, at + k) : s->pad);
-    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : NN_IGNORE);
+    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : (int64_t)NN_IGNORE);
     if (label && d->labels) *label = d->labels[i];
     return 1;
 }
@@ -15651,6 +15651,7 @@ typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; 
 typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
+NN__SIMPLE_BEGIN
 #define NN__VISIT    0
 #define NN__IN_HOST  1
 #define NN__IN_PLAIN 0
@@ -15659,6 +15660,7 @@ typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothi
 #define NN__LANES    1
 #define NN__PASS     host
 #include NN_HEADER_FILENAME
+NN__SIMPLE_END
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
@@ -15767,6 +15769,9 @@ NN__SIMPLE_BEGIN
 #define NN__REAL     float
 #define NN__LANES    1
 #define NN__PASS     scalar
+#if NN__HAVE_SIMD
+#define NN__SMALL                    // few processors will need it: loops stay loops
+#endif
 #include NN_HEADER_FILENAME
 #if NN__HAVE_SIMD
 NN__SIMPLE_END
@@ -15793,6 +15798,7 @@ NN__TARGET_BEGIN("fma")
 #define NN__REAL     float
 #define NN__LANES    1
 #define NN__PASS     fma
+#define NN__SMALL
 #define NN__FMA(a, b, c) __builtin_fmaf(a, b, c)
 #include NN_HEADER_FILENAME
 NN__TARGET_END
@@ -15919,10 +15925,10 @@ static const nn_op nn__ops[NN_OP_COUNT] = {
 #undef B
 static const nn_op *nn__op(int id) { return &nn__ops[id]; }
 
-#define NN__FWD(name, keep, f, df)       NN__CAT3(nn__, name##_fwd_, NN__T),
-#define NN__BWD(name, keep, f, df)       NN__CAT3(nn__, name##_bwd_, NN__T),
-#define NN__FWD2(name, keep, f, da, db)  NN__CAT3(nn__, name##_fwd_, NN__T),
-#define NN__BWD2(name, keep, f, da, db)  NN__CAT3(nn__, name##_bwd_, NN__T),
+#define NN__FWD(name, keep, f, df)       NN__CAT3(nn__, unary_fwd_, NN__T),
+#define NN__BWD(name, keep, f, df)       NN__CAT3(nn__, unary_bwd_, NN__T),
+#define NN__FWD2(name, keep, f, da, db)  NN__CAT3(nn__, binary_fwd_, NN__T),
+#define NN__BWD2(name, keep, f, da, db)  NN__CAT3(nn__, binary_bwd_, NN__T),
 #define NN__CAT3(a, b, c)  NN__CAT3_(a, b, c)
 #define NN__CAT3_(a, b, c) a##b##c
 #define NN__FWD_SIMD(name)          NN__CAT3(nn__, name##_fwd_, NN__T)
@@ -16073,6 +16079,11 @@ static const nn__table *nn__find_table(const char *isa, nn_dtype dtype)
 #if NN__IN_PLAIN || NN__IN_SIMD
 #define NN__K(name) NN__CAT(nn__##name, NN__PASS)
 #define R           NN__REAL
+#ifdef NN__SMALL
+#define NN__UNROLL
+#else
+#define NN__UNROLL  NN__UNROLLED
+#endif
 #if NN__LANES > 1
 typedef float   NN__K(vector)  __attribute__((vector_size(4 * NN__LANES)));
 typedef int32_t NN__K(ivector) __attribute__((vector_size(4 * NN__LANES)));
@@ -16149,7 +16160,7 @@ NN__INLINE void NN__K(istore)(int32_t *p, VI v)      { memcpy(p, &v, sizeof v); 
 #define NN__FIRST_PAIRS 0, 1
 #endif
 #if NN__LANES > 1
-#define NN__PARTS NN__UNROLL         // loops over the vectors of 16 or 64 numbers
+#define NN__PARTS NN__UNROLLED       // loops over the vectors of 16 or 64 numbers
 #else
 #define NN__PARTS
 #endif
@@ -16919,7 +16930,24 @@ NN_UNARY2_OPS(NN__X)
 #undef NN__X
 #endif
 #if NN__IN_SIMD
-static void NN__K(unary_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
+#define NN__X(name, keep, f, df) \
+    NN__INLINE V NN__K(name##_f)(V x, V p, V q)              { (void)x; (void)p; (void)q; return f; } \
+    NN__INLINE V NN__K(name##_d)(V x, V y, V dy, V p, V q)   { (void)x; (void)y; (void)dy; (void)p; (void)q; return df; } \
+    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map1)(n, y, in[0], p, NN__K(name##_f)); } \
+    static void NN__K(name##_drow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_d)); }
+NN__SIMPLE_BEGIN
+NN_UNARY_OPS(NN__X)
+NN_UNARY1_OPS(NN__X)
+NN_UNARY2_OPS(NN__X)
+NN__SIMPLE_END
+#undef NN__X
+#define NN__X(name, keep, f, df) NN__K(name##_row),
+static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) NN_UNARY1_OPS(NN__X) NN_UNARY2_OPS(NN__X) };       // by op
+#undef NN__X
+#define NN__X(name, keep, f, df) NN__K(name##_drow),
+static const NN__K(row) NN__K(unary_drows)[] = { NULL, NN_UNARY_OPS(NN__X) NN_UNARY1_OPS(NN__X) NN_UNARY2_OPS(NN__X) };
+#undef NN__X
+NN__FORWARD(unary)
 {
     const nn__scalars *s = (const nn__scalars *)c->params;
     const nn_view *in[1];
@@ -16927,9 +16955,9 @@ static void NN__K(unary_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
     R p[2];
     p[0] = s->p; p[1] = s->q;
     in[0] = &c->in[0];
-    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), f, p);
+    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(unary_rows)[c->op->id], p);
 }
-static void NN__K(unary_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df)
+NN__BACKWARD(unary)
 {
     const nn__scalars *s = (const nn__scalars *)c->params;
     const nn_view *in[3];
@@ -16939,21 +16967,8 @@ static void NN__K(unary_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df)
     in[0] = c->in[0].data  ? &c->in[0]  : &c->dout[0];   // what was not kept is not read by df
     in[1] = c->out[0].data ? &c->out[0] : &c->dout[0];
     in[2] = &c->dout[0];
-    NN__K(each)(&c->din[0], c->add & 1, in, 3, nn__task_begin(n, t), nn__task_end(n, t), df, p);
+    NN__K(each)(&c->din[0], c->add & 1, in, 3, nn__task_begin(n, t), nn__task_end(n, t), NN__K(unary_drows)[c->op->id], p);
 }
-#define NN__X(name, keep, f, df) \
-    NN__INLINE V NN__K(name##_f)(V x, V p, V q)              { (void)x; (void)p; (void)q; return f; } \
-    NN__INLINE V NN__K(name##_d)(V x, V y, V dy, V p, V q)   { (void)x; (void)y; (void)dy; (void)p; (void)q; return df; } \
-    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map1)(n, y, in[0], p, NN__K(name##_f)); } \
-    static void NN__K(name##_drow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_d)); } \
-    NN__FORWARD(name)  { NN__K(unary_fwd)(c, t, NN__K(name##_row)); } \
-    NN__BACKWARD(name) { NN__K(unary_bwd)(c, t, NN__K(name##_drow)); }
-NN__SIMPLE_BEGIN
-NN_UNARY_OPS(NN__X)
-NN_UNARY1_OPS(NN__X)
-NN_UNARY2_OPS(NN__X)
-NN__SIMPLE_END
-#undef NN__X
 #endif
 
 // ---- elementwise with broadcasting: the rows of NN_BINARY_OPS, and where ------------------------------
@@ -17026,13 +17041,16 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
     NN__INLINE V NN__K(name##_db)(V a, V b, V y, V dy)       { (void)a; (void)b; (void)y; (void)dy; return db; } \
     static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)    { (void)p; NN__K(map2)(n, y, in[0], in[1], NN__K(name##_f)); } \
     static void NN__K(name##_darow)(int64_t n, R *da_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, da_, in[0], in[1], in[2], in[3], NN__K(name##_da)); } \
-    static void NN__K(name##_dbrow)(int64_t n, R *db_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, db_, in[0], in[1], in[2], in[3], NN__K(name##_db)); } \
-    NN__FORWARD(name)  { NN__K(broadcast_fwd)(c, t, NN__K(name##_row)); } \
-    NN__BACKWARD(name) { NN__K(row) df[2]; df[0] = NN__K(name##_darow); df[1] = NN__K(name##_dbrow); NN__K(broadcast_bwd)(c, t, df); }
+    static void NN__K(name##_dbrow)(int64_t n, R *db_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, db_, in[0], in[1], in[2], in[3], NN__K(name##_db)); }
 NN__SIMPLE_BEGIN
 NN_BINARY_OPS(NN__X)
 NN__SIMPLE_END
 #undef NN__X
+#define NN__X(name, keep, f, da, db) { NN__K(name##_row), { NN__K(name##_darow), NN__K(name##_dbrow) } },
+static const struct { NN__K(row) f, df[2]; } NN__K(binary_rows)[] = { NN_BINARY_OPS(NN__X) };                // by op, from NN_OP_add on
+#undef NN__X
+NN__FORWARD(binary)  { NN__K(broadcast_fwd)(c, t, NN__K(binary_rows)[c->op->id - NN_OP_add].f); }
+NN__BACKWARD(binary) { NN__K(broadcast_bwd)(c, t, NN__K(binary_rows)[c->op->id - NN_OP_add].df); }
 
 static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)        // in: condition, a, b
 {
@@ -19007,7 +19025,7 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 // The next strip of a B that no second-level cache holds is fetched while this one is used.
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
-       NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18 };
+       NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -19059,7 +19077,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     if (g->dots) { s.pack_b = s.pages = 0; s.depth = (k + (k + 1023) / 1024 - 1) / ((k + 1023) / 1024) + 15; s.depth -= s.depth % 16; }
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b && !s.pages ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
-    if (g->turned) s.scratch += (size_t)(s.rows + 12) * NN__GEMM_STRIP;              // a bias is one number per row
+    if (g->turned && s.rows > NN__GEMM_EACH) s.scratch += (size_t)s.rows * NN__GEMM_STRIP;             // a bias is one number per row
     return s;
 }
 // The block of y that a task makes.
@@ -19593,7 +19611,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     nn__gemm_cut s;
     const R *each = NULL;
     int64_t i0, j0, h, end, p, j, tall, wide;
-    R *y, *strip, *rows, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
+    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
@@ -19605,7 +19623,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     wide = h <= 3 ? 8 * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;
-    rows = scratch + s.scratch - (s.rows + 12) * NN__GEMM_STRIP;
+    rows = s.rows <= NN__GEMM_EACH ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
@@ -19975,9 +19993,6 @@ static void NN__K(column_sums)(int64_t rows, int64_t n, const R *x, int64_t ld, 
         NN__K(put_lanes)(y + j, add ? NN__K(get_lanes)(y + j, w) + all : all, w);
     }
 }
-#define NN__X(name, keep, f, df) NN__K(name##_row),
-static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
-#undef NN__X
 NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
 {
     nn__product g = nn__linear_product(c, 0);
@@ -25686,6 +25701,8 @@ NN__BACKWARD(ctc_loss)
 #undef NN__FROM_F16
 #undef NN__FROM_I8
 #undef NN__IS_F64
+#undef NN__SMALL
+#undef NN__UNROLL
 #undef NN__PASS
 #undef NN__LANES
 #undef NN__REAL
