@@ -19216,11 +19216,17 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     const R *rows[(NN__TALL + 2) / 3];                   // of every third row: an address has room for 0, 1 or 2 times ars
     int64_t p;
     int i, j;
-    if (!start) { start = y; lds = ldy; }
     NN__UNROLL for (i = 0; i < (h + 2) / 3; i++, a += 3 * ars) { rows[i] = a; NN__HIDE(rows[i]); }
-    NN__UNROLL for (i = 0; i < h; i++, start += lds) {
-        NN__HIDE(start);
-        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
+    if (start && !lds) {
+        NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
+    } else {
+        if (!start) { start = y; lds = ldy; }
+        NN__UNROLL for (i = 0; i < h; i++, start += lds) {
+            NN__HIDE(start);
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
+        }
     }
     for (p = 0; p < k; p++, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
