@@ -1263,8 +1263,9 @@ NN_API int64_t    nn_view_count(const nn_view *v);
 #define NN__ROW_ID(name, keep, f, df)                NN_OP_##name,
 #define NN__ROW_ID2(name, keep, f, da, db)           NN_OP_##name,
 #define NN__ROW_IDS(name, kind, in, out, flags, keep, shape, plan, params) NN_OP_##name,
+#define NN__ONE_MORE(name, keep, f, df) + 1
 enum { NN_OP_none, NN_UNARY_OPS(NN__ROW_ID) NN_UNARY1_OPS(NN__ROW_ID) NN_UNARY2_OPS(NN__ROW_ID) NN_BINARY_OPS(NN__ROW_ID2) NN_OP_where,
-       NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT };
+       NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT, NN__UNARY_END = NN_OP_none + 1 NN_UNARY_OPS(NN__ONE_MORE) };
 
 enum { NN_BACKEND_VERSION = 1 };
 // A device. Life cycle: nn_new keeps the pointer; memory is taken in large blocks; run is called for every op; nn_free releases the blocks.
@@ -1481,17 +1482,20 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__LIKELY(x) (x)
 #endif
 #if defined(__GNUC__) && !defined(__TINYC__)
+#  define NN__HIDE(p)   __asm__("" : "+r"(p))            // where p came from: else addresses are all computed ahead, and spilled
 #  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
 #else
+#  define NN__HIDE(p)   ((void)(p))
 #  define NN__FETCH(p)  ((void)(p))
 #endif
-#define NN__PRAGMA(x)   _Pragma(#x)
+#define NN__PRAGMA2(x)  _Pragma(#x)
+#define NN__PRAGMA(x)   NN__PRAGMA2(x)
 #if defined(__clang__)
-#  define NN__UNROLL    NN__PRAGMA(clang loop unroll(full))
+#  define NN__UNROLLED  NN__PRAGMA(clang loop unroll(full))
 #elif defined(__GNUC__) && !defined(__CUDACC__)
-#  define NN__UNROLL    NN__PRAGMA(GCC unroll 32)
+#  define NN__UNROLLED  NN__PRAGMA(GCC unroll 32)
 #else
-#  define NN__UNROLL
+#  define NN__UNROLLED
 #endif
 #if defined(__clang__)                                   // lanes of a, then b, in the order of `list`; VI: an integer vector like them
 #  define NN__SHUFFLE(VI, a, b, list) return __builtin_shufflevector(a, b, list)
@@ -1511,6 +1515,26 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__TARGET_END      NN__PRAGMA(GCC pop_options)
 #endif
 
+// Passes of GCC that cost time and gain nothing here. LEAN: kernels, which are written as they shall be. SIMPLE: text that gains
+// nothing from -O2 either, as it runs once per file or epoch, or is a straight line, or waits for memory, or is plain C where the
+// processor has a better table.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#  define NN__LEAN            "no-tree-slp-vectorize", "no-tree-vectorize", "no-schedule-insns2", "no-tree-loop-distribute-patterns", "no-crossjumping", \
+                              "no-peephole2", "no-cprop-registers", "no-if-conversion2", "no-store-merging", "no-ree", "no-partial-inlining", \
+                              "no-ipa-cp", "no-ipa-icf", "no-ipa-modref", "no-ipa-ra", "no-ipa-sra", "no-ipa-vrp"
+#  define NN__LEAN_BEGIN      NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize(NN__LEAN))
+#  define NN__LEAN_END        NN__PRAGMA(GCC pop_options)
+#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
+                              "no-tree-dominator-opts", "no-tree-vrp", "no-tree-dse", "no-dse", "no-tree-copy-prop", "no-tree-bit-ccp", "no-tree-slsr", \
+                              "no-tree-sink", "no-tree-reassoc", "no-shrink-wrap"))
+#  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
+#else
+#  define NN__LEAN_BEGIN
+#  define NN__LEAN_END
+#  define NN__SIMPLE_BEGIN
+#  define NN__SIMPLE_END
+#endif
+
 // The compiler must not fuse a * b + c on its own: which products it fuses differs from compiler to compiler (design 5.6 d).
 #if defined(__clang__)
 #  define NN__FLOAT_BEGIN     NN__PRAGMA(STDC FP_CONTRACT OFF)
@@ -1524,16 +1548,6 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__FLOAT_BEGIN
 #  define NN__FLOAT_END
-#endif
-
-// Text that gains nothing from -O2 but takes long to compile with it: what runs once per file or epoch, rows of elementwise formulas
-// (straight lines already), plain C where the processor has a better table.
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1"))
-#  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
-#else
-#  define NN__SIMPLE_BEGIN
-#  define NN__SIMPLE_END
 #endif
 
 #if defined(NN_NO_THREADS) || (!defined(__GNUC__) && !defined(_MSC_VER)) || defined(__TINYC__)
@@ -8348,7 +8362,7 @@ static void nn__fill_sample(nn_loader *l, nn__delivery *s, int64_t row, int64_t 
     const nn__tokens *t = l->data->tokens;
     int64_t *x = s->tokens + row * s->width, *y = l->data->target == NN__TARGET_TOKENS ? s->labels + row * s->width : NULL, k;
     for (k = 0; k < s->width; k++) x[k] = k < n ? nn__token_at(t, at + k) : t->pad;
-    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : NN_IGNORE;
+    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : (int64_t)NN_IGNORE;
     if (s->lengths) s->lengths[row] = n;
 }
 
@@ -12655,7 +12669,7 @@ static int nn__read_tokens(nn_dataset *d, int64_t i, float *x, float *y, int64_t
     int64_t at = s->start ? s->start[i] : i * s->length, n = s->start ? nn__min(s->start[i + 1] - at, s->length) : s->length, k;
     (void)why; (void)room;
     for (k = 0; x && k < s->length; k++) x[k] = (float)(k < n ? nn__token_at(s, at + k) : s->pad);
-    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : NN_IGNORE);
+    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : (int64_t)NN_IGNORE);
     if (label && d->labels) *label = d->labels[i];
     return 1;
 }
@@ -14000,9 +14014,11 @@ NN__SIMPLE_END
 //               writes: kept in the workspace from run to run) or temporary
 //     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
 //               an elementwise result takes the place of its input where that dies
+//     slices    first calls that work sample by sample on more than the second-level cache holds run on a few samples at a time, one
+//               call after the other; what lies between them is then as large as a slice, and threads share slices, not calls
 //     batch     a size, stride or place that differs between the two recordings is linear in the batch
 // =============================================================================================
-enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
+enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_SLICE, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
 
 typedef struct nn__recorded {
     const nn_op *op;
@@ -14028,7 +14044,7 @@ typedef struct nn__storage { const char *low, *high; int base, first, last, into
 typedef struct nn__plan_view {
     nn_view v;                       // for batch 0: sizes are shape + batch * shape_step; data is not used
     int     base;
-    int64_t at, at_step, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];
+    int64_t at, at_step, sample, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];      // sample: bytes from one to the next, in calls of slices
 } nn__plan_view;
 typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; unsigned fixed; char *kept; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
 struct nn_plan {
@@ -14038,11 +14054,20 @@ struct nn_plan {
     nn_shape       out_shape;
     char          *constants;
     char          *state;            // its first values, among the constants
-    int            calls, any_batch, threads;
-    int64_t        batch;
+    int            calls, any_batch, threads, slice_calls;   // slice_calls: the first ones, which run in slices
+    int64_t        batch, slice;     // samples of a slice
     size_t         output_bytes, state_bytes, temp_bytes, scratch_bytes, constant_bytes;   // of one sample; of the workspace: state, temporaries,
-};                                                                                         // scratch; of weights and what is made of them
+    size_t         slice_bytes, slice_scratch;               // scratch; of weights and what is made of them; of what lies between the calls of a slice; of a slice
+};
+// Two recordings of a net on their way to a plan: r with the largest batch, q with another one (or r again), and their storages.
+typedef struct nn__draft {
+    nn__recording *r, *q;
+    nn__storage   *s, *u;
+    int            n, m, slice_calls;                        // storages; calls (of r, also those that are gone) that run in slices
+    int64_t        slice;
+} nn__draft;
 
+static char *nn__aligned(void *p) { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
 static void nn__record_refuse(nn_context *nn, const char *why)
 {
@@ -14133,12 +14158,26 @@ static void nn__record_net(nn__recording *r, nn_layer *net, const nn__buffers *b
 
 // ---- folding ------------------------------------------------------------------------------------------
 static float nn__norm_eps(const void *params);           // >>ops
-static int nn__reads_storage(const nn__recorded *c, const void *data)
+static int nn__conv_then_relu(void *params);             // >>ops
+static int nn__views_meet(const nn_view *a, const nn_view *b)
 {
-    int i;
-    for (i = 0; i < c->nin; i++) if (c->v[i].data == data) return 1;
-    return 0;
+    const char *low, *high, *l, *h;
+    if (nn__view_empty(a) || nn__view_empty(b)) return 0;
+    nn__view_extent(a, &low, &high);
+    nn__view_extent(b, &l, &h);
+    return low < h && l < high;
 }
+static int nn__only_reader(const nn__recording *r, int j, const nn_view *v)      // is call j the only one that reads v or a part of it?
+{
+    int i, k;
+    for (k = 0; k < r->calls; k++) for (i = 0; k != j && r->call[k].op && i < r->call[k].nin; i++) if (nn__views_meet(&r->call[k].v[i], v)) return 0;
+    return !nn__views_meet(&r->output, v);
+}
+static int nn__same_layout(const nn_view *a, const nn_view *b)
+{
+    return nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
+}
+static int nn__same_view(const nn_view *a, const nn_view *b) { return a->data == b->data && nn__same_layout(a, b); }
 
 // Folds call j, a batch norm, into call i, whose result nobody else reads. w, b: room for the new weights and bias. twin: the same net, another batch.
 static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float *w, float *b)
@@ -14174,7 +14213,7 @@ static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float 
 static int nn__foldable(const nn__recording *r, int j)      // which call the batch norm j can go into, or -1
 {
     const nn__recorded *n = &r->call[j];
-    int i, k, found = -1;
+    int i, found = -1;
     if (!n->op || n->op->id != NN_OP_batchnorm || n->mode == NN_TRAIN || !n->v[3].data || !n->v[4].data) return -1;
     for (i = 1; i < 5; i++) if (n->v[i].data && n->v[i].dtype != NN_F32) return -1;
     for (i = 0; i < j; i++) {
@@ -14184,14 +14223,41 @@ static int nn__foldable(const nn__recording *r, int j)      // which call the ba
         memcpy(&then, c->params, sizeof then);
         found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !then) ? i : -1;
     }
-    for (k = 0; k < r->calls && found >= 0; k++)
-        if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
+    if (found >= 0 && !nn__only_reader(r, j, &n->v[0])) found = -1;
     if (found >= 0) {                                    // weights that are a part of something larger stay as they are
         const char *low, *high;
         nn__view_extent(&r->call[found].v[1], &low, &high);
         if (high - low != nn_view_count(&r->call[found].v[1]) * (int64_t)sizeof(float)) found = -1;
     }
-    return found >= 0 && r->output.data != n->v[0].data ? found : -1;
+    return found;
+}
+
+// What an op does to its result before it goes to memory: ReLU in a convolution, any function of the table in a linear layer. 0: it cannot.
+static int nn__set_then(nn__recorded *c, int function)
+{
+    int then;
+    memcpy(&then, c->params, sizeof then);
+    if (c->op->id == NN_OP_linear || c->op->id == NN_OP_linear_small) {
+        if (then) return 0;
+        memcpy(c->params, &function, sizeof function);
+        return 1;
+    }
+    return c->op->id == NN_OP_conv2d && function == NN_OP_relu && nn__conv_then_relu(c->params);
+}
+// Call j, a function of each number, goes into the call that makes its argument, if nobody else reads that.
+static void nn__fuse(nn__recording *r, nn__recording *twin, int j)
+{
+    const nn__recorded *f = &r->call[j];
+    int i, t, id = f->op ? f->op->id : NN_OP_none;
+    if (id <= NN_OP_none || id >= NN__UNARY_END || nn__view_empty(&f->v[0]) || !nn__only_reader(r, j, &f->v[0])) return;
+    for (i = j - 1; i >= 0; i--) if (r->call[i].op && r->call[i].v[r->call[i].nin].data == f->v[0].data) break;
+    if (i < 0 || !nn__same_view(&f->v[0], &r->call[i].v[r->call[i].nin]) || !nn__same_layout(&f->v[0], &f->v[1]) || !nn__set_then(&r->call[i], id)) return;
+    if (twin != r) nn__set_then(&twin->call[i], id);
+    for (t = 0; t < 2; t++) {
+        nn__recording *both = t ? twin : r;
+        both->call[i].v[both->call[i].nin] = both->call[j].v[1];
+        both->call[j].op = NULL;
+    }
 }
 
 // ---- storages -----------------------------------------------------------------------------------------
@@ -14221,6 +14287,41 @@ static void nn__storage_add(nn__storage *s, int *n, const nn_view *v)    // join
     ++*n;
 }
 
+static nn__storage *nn__storage_at(nn__storage *s, int n, const nn_view *v) { return nn__view_empty(v) ? NULL : &s[nn__storage_of(s, n, v)]; }
+
+// What call i does with storages: it reads its inputs, writes its outputs; both keep them alive.
+static void nn__storages_used(nn__recording *r, nn__storage *s, int n, int i)
+{
+    const nn__recorded *c = &r->call[i];
+    int j;
+    for (j = 0; c->op && j < c->nin + c->nout; j++) {
+        nn__storage *t = nn__storage_at(s, n, &c->v[j]);
+        if (!t) continue;
+        if (j < c->nin && (c->op->flags & NN_OP_MUTATES) && c->mode == NN_TRAIN) r->refused = "it changes its buffers";
+        if (j >= c->nin) {
+            if (nn__in_buffers(r->buffers, t->low, t->high)) t->base = NN__PLAN_STATE;
+            else if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
+            else t->base = NN__PLAN_TEMP;
+        }
+        if (t->first < 0) t->first = i;
+        t->last = i;
+    }
+}
+// The input and the output of the net are the caller's memory, where a call reads or writes all of them.
+static void nn__storages_outside(nn__recording *r, nn__storage *s, int n)
+{
+    nn__storage *in = nn__storage_at(s, n, &r->input), *out = nn__storage_at(s, n, &r->output);
+    const char *low, *high;
+    if (in) {
+        if (in->base == NN__PLAN_TEMP) r->refused = "it overwrites its input";
+        in->base = NN__PLAN_INPUT;
+    }
+    if (out) {
+        nn__view_extent(&r->output, &low, &high);
+        if (out->base == NN__PLAN_TEMP && low == out->low && high == out->high) out->base = NN__PLAN_OUTPUT;
+        out->last = r->calls;
+    }
+}
 static int nn__find_storages(nn__recording *r, nn__storage *s)
 {
     int n = 0, i, j;
@@ -14228,34 +14329,8 @@ static int nn__find_storages(nn__recording *r, nn__storage *s)
     nn__storage_add(s, &n, &r->output);
     for (i = 0; i < r->calls; i++)
         for (j = 0; r->call[i].op && j < r->call[i].nin + r->call[i].nout; j++) nn__storage_add(s, &n, &r->call[i].v[j]);
-    for (i = 0; i < r->calls; i++) {
-        const nn__recorded *c = &r->call[i];
-        for (j = 0; c->op && j < c->nin + c->nout; j++) {
-            nn__storage *t;
-            if (nn__view_empty(&c->v[j])) continue;
-            t = &s[nn__storage_of(s, n, &c->v[j])];
-            if (j < c->nin && (c->op->flags & NN_OP_MUTATES) && c->mode == NN_TRAIN) r->refused = "it changes its buffers";
-            if (j >= c->nin) {
-                if (nn__in_buffers(r->buffers, t->low, t->high)) t->base = NN__PLAN_STATE;
-                else if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
-                else t->base = NN__PLAN_TEMP;
-            }
-            if (t->first < 0) t->first = i;
-            t->last = i;
-        }
-    }
-    if (!nn__view_empty(&r->input)) {
-        nn__storage *t = &s[nn__storage_of(s, n, &r->input)];
-        if (t->base == NN__PLAN_TEMP) r->refused = "it overwrites its input";
-        t->base = NN__PLAN_INPUT;
-    }
-    if (!nn__view_empty(&r->output)) {
-        nn__storage *t = &s[nn__storage_of(s, n, &r->output)];
-        const char *low, *high;
-        nn__view_extent(&r->output, &low, &high);
-        if (t->base == NN__PLAN_TEMP && low == t->low && high == t->high) t->base = NN__PLAN_OUTPUT;
-        t->last = r->calls;
-    }
+    for (i = 0; i < r->calls; i++) nn__storages_used(r, s, n, i);
+    nn__storages_outside(r, s, n);
     return n;
 }
 
@@ -14288,11 +14363,6 @@ static void nn__drop_dead(nn__recording *r, nn__recording *twin)   // calls whos
 }
 
 // ---- layout -------------------------------------------------------------------------------------------
-static int nn__same_view(const nn_view *a, const nn_view *b)
-{
-    return a->data == b->data && nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
-}
-
 static int nn__storage_root(const nn__storage *s, int i) { while (s[i].into >= 0) i = s[i].into; return i; }
 
 // The result of an elementwise op may lie where its first input does, if that is as large, laid out alike and not needed any more.
@@ -14318,21 +14388,21 @@ static void nn__share_places(const nn__recording *r, nn__storage *s, int n)
 
 static int64_t nn__storage_bytes_of(const nn__storage *s) { return (int64_t)nn__round_up((size_t)(s->high - s->low)); }
 
-static int64_t nn__place_temporaries(nn__storage *s, int n)          // greedy by size; returns the bytes needed
+static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those of a kind, greedy by size; returns the bytes needed
 {
     int64_t total = 0;
     int done, i, j;
-    for (i = 0; i < n; i++) s[i].place = -1;
+    for (i = 0; i < n; i++) if (s[i].base == base) s[i].place = -1;
     for (done = 0; done < n; done++) {
         int best = -1;
         int64_t at = 0;
         for (i = 0; i < n; i++) {
-            if (s[i].base != NN__PLAN_TEMP || s[i].into >= 0 || s[i].place >= 0) continue;
+            if (s[i].base != base || s[i].into >= 0 || s[i].place >= 0) continue;
             if (best < 0 || nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best])) best = i;
         }
         if (best < 0) break;
         for (j = 0; j < n; j++) {                        // the lowest place that no storage alive at the same time covers
-            if (s[j].base != NN__PLAN_TEMP || s[j].into >= 0 || s[j].place < 0 || s[j].last < s[best].first || s[best].last < s[j].first) continue;
+            if (s[j].base != base || s[j].into >= 0 || s[j].place < 0 || s[j].last < s[best].first || s[best].last < s[j].first) continue;
             if (s[j].place < at + nn__storage_bytes_of(&s[best]) && at < s[j].place + nn__storage_bytes_of(&s[j])) {
                 at = s[j].place + nn__storage_bytes_of(&s[j]);
                 j = -1;
@@ -14344,11 +14414,79 @@ static int64_t nn__place_temporaries(nn__storage *s, int n)          // greedy b
     return total;
 }
 
+// ---- slices -------------------------------------------------------------------------------------------
+// Calls that make each sample of their results from the same sample of their arguments, and whose results depend on nothing else, may run on
+// some samples after the others: the same bits (an output of a sample does not depend on its batch). One call after the other on so few
+// samples that what lies between them stays in the second-level cache; of weights too, no more than it holds.
+enum { NN__SLICE_BYTES = 1 << 19 };
+static int64_t nn__view_sample(const nn_view *v) { return v->stride[0] * (int64_t)nn_dtype_bytes((nn_dtype)v->dtype); }
+static int nn__is_by_sample(const nn__draft *d, const nn_view *v, const nn_view *w)     // is v, in the other recording w, a row of samples that fills its storage?
+{
+    const nn__storage *s = &d->s[nn__storage_of(d->s, d->n, v)], *u;
+    if (nn__view_empty(w) || v->ndim != w->ndim || v->ndim < 1) return 0;
+    u = &d->u[nn__storage_of(d->u, d->m, w)];
+    return v->shape[0] == d->r->batch && w->shape[0] == d->q->batch && nn__same_sizes(v->ndim - 1, v->shape + 1, w->ndim - 1, w->shape + 1)
+        && !memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride) && (const char *)v->data - s->low == (const char *)w->data - u->low
+        && s->high - s->low == v->shape[0] * nn__view_sample(v);
+}
+// Bytes that call i reads and writes for a sample, and those of its weights; -1 where it does not work sample by sample.
+static int64_t nn__slice_width(const nn__draft *d, int i, int64_t *weights)
+{
+    const nn__recorded *c = &d->r->call[i], *e = &d->q->call[i];
+    int id = c->op->id, j;
+    int64_t bytes = 0;
+    *weights = (int64_t)c->kept_bytes;
+    if (!(id > NN_OP_none && id < NN_OP_where) && id != NN_OP_conv2d && id != NN_OP_conv_transpose2d && id != NN_OP_maxpool2d && id != NN_OP_avgpool2d) return -1;
+    for (j = 0; j < c->nin + c->nout; j++) {
+        if (nn__view_empty(&c->v[j])) continue;
+        if (d->s[nn__storage_of(d->s, d->n, &c->v[j])].base <= NN__PLAN_CONST) {
+            if (!nn__same_layout(&c->v[j], &e->v[j])) return -1;
+            if (!(c->spent >> j & 1)) *weights += nn_view_count(&c->v[j]) * (int64_t)sizeof(float);
+        }
+        else if (nn__is_by_sample(d, &c->v[j], &e->v[j])) bytes += nn__view_sample(&c->v[j]);
+        else return -1;
+    }
+    return bytes;
+}
+static void nn__storages_of_slices(nn__storage *s, int n, int calls, int64_t batch, int64_t slice)     // those that only the first `calls` calls use
+{
+    int i;
+    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_TEMP && s[nn__storage_root(s, i)].last < calls) {
+        s[i].high = s[i].low + (s[i].high - s[i].low) / batch * slice;
+        s[i].base = NN__PLAN_SLICE;
+    }
+}
+static void nn__find_slices(nn__draft *d, int threads)
+{
+    int64_t batch = d->r->batch, widest = 0, sum = 0, width, weights, slices;
+    int i, calls = 0;
+    d->slice_calls = 0;
+    if (d->r == d->q) return;
+    for (i = 0; i < d->r->calls; i++) {
+        if (!d->r->call[i].op) continue;
+        width = nn__slice_width(d, i, &weights);
+        sum += weights;
+        if (width < 0 || sum > NN__SLICE_BYTES) break;
+        if (width * batch > NN__SLICE_BYTES) calls = i + 1;          // calls at the end that find all they need in the cache stay out
+        widest = nn__max(widest, width);
+    }
+    slices = (widest * batch + NN__SLICE_BYTES - 1) / NN__SLICE_BYTES;
+    if (!calls || slices < 2) return;
+    if (threads > 1) slices = nn__min(batch, nn__max(2, (slices + threads - 1) / threads) * threads);        // as many for each thread
+    d->slice = (batch + slices - 1) / slices;
+    d->slice_calls = calls;
+    nn__storages_of_slices(d->s, d->n, calls, batch, d->slice);
+    nn__storages_of_slices(d->u, d->m, calls, d->q->batch, nn__min(d->slice, d->q->batch));
+}
+
 // ---- the program --------------------------------------------------------------------------------------
 // How the view of two recordings depends on the batch. 0: it does not in a linear way.
-static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, const nn__recording *r, const nn__recording *q, const nn__storage *s, int n, const nn__storage *u, int m)
+static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, const nn__draft *d)
 {
+    const nn__recording *r = d->r, *q = d->q;
+    const nn__storage *s = d->s, *u = d->u;
     int64_t step = r->batch - q->batch, at[2];
+    int n = d->n, m = d->m;
     int i, a, b, base;
     memset(to, 0, sizeof *to);
     to->v = *v;
@@ -14371,14 +14509,14 @@ static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, 
         }
     }
     to->base = base;
-    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_CONST || base == NN__PLAN_STATE || base == NN__PLAN_TEMP ? s[nn__storage_root(s, a)].place : 0);
+    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_INPUT || base == NN__PLAN_OUTPUT ? 0 : s[nn__storage_root(s, a)].place);
     return 1;
 }
 
-NN__INLINE void nn__plan_fill(nn_view *to, const nn__plan_view *from, int64_t batch, char *const *base)
+NN__INLINE void nn__plan_fill(nn_view *to, const nn__plan_view *from, int64_t first, int64_t batch, char *const *base)
 {
     int i;
-    to->data = from->base == NN__PLAN_NONE ? NULL : base[from->base] + from->at + from->at_step * batch;
+    to->data = from->base == NN__PLAN_NONE ? NULL : base[from->base] + from->at + from->at_step * batch + from->sample * first;
     to->ndim = from->v.ndim;
     to->dtype = from->v.dtype;
     for (i = 0; i < from->v.ndim; i++) {
@@ -14406,7 +14544,7 @@ static void nn__plan_ask(nn_call *c)                     // how the op cuts its 
     if (c->op->plan) c->op->plan(c);
 }
 
-static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t batch, char *const *base, nn_call *c)
+static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t first, int64_t batch, char *const *base, nn_call *c)    // samples: first, how many
 {
     const nn__plan_view *v = p->view + k->view;
     int i;
@@ -14415,31 +14553,79 @@ static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t b
     c->mode = k->mode;
     c->nin = k->nin; c->nout = k->nout; c->naux = k->naux;
     c->fixed = k->fixed;
-    for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, batch, base);
-    for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, batch, base);
-    for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, batch, base);
+    for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, first, batch, base);
+    for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, first, batch, base);
+    for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, first, batch, base);
     nn__plan_ask(c);
 }
 
-static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, char *scratch)
+static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, int threads, char *scratch)
 {
     nn__job j;
     c->kept = k->kept;
     c->shared = scratch;
     scratch += nn__round_up(c->shared_bytes);
-    if (p->threads > 1 && !nn__is_small(c)) {
-        j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
+    if (threads > 1 && !nn__is_small(c)) {
+        j.c = c; j.exec = k->exec; j.slots = threads; j.scratch = scratch;
         for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j);
         return;
     }
     nn__run_alone(c, k->exec, scratch);
 }
+// Slice t of a run: its calls one after the other, in this thread. A slice is a task of a call that no op has.
+typedef struct nn__slice_run { const nn_plan *p; char *const *base; int64_t batch; } nn__slice_run;
+static void nn__run_slice(const nn_call *call, const nn_task *t)
+{
+    const nn__slice_run *run = (const nn__slice_run *)call->params;
+    const nn_plan *p = run->p;
+    int64_t first = t->index * p->slice;
+    char *base[NN__PLAN_BASES];
+    nn_call c;
+    int i;
+    memcpy(base, run->base, sizeof base);
+    base[NN__PLAN_SLICE] = (char *)t->scratch;
+    nn__plan_begin(p, &c);
+    for (i = 0; i < p->slice_calls; i++) {
+        nn__plan_prepare(p, &p->call[i], first, nn__min(p->slice, run->batch - first), base, &c);
+        nn__plan_exec(p, &p->call[i], &c, 1, base[NN__PLAN_SLICE] + p->slice_bytes);
+    }
+}
+static size_t nn__slice_scratch(const nn_plan *p)        // of a slice: what lies between its calls, and their scratch
+{
+    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+    size_t most = 0, bytes;
+    int64_t b;
+    int i;
+    nn_call c;
+    nn__plan_begin(p, &c);
+    for (b = 1; b <= p->slice; b++) for (i = 0; i < p->slice_calls; i++) {
+        nn__plan_prepare(p, &p->call[i], 0, b, base, &c);
+        bytes = nn__round_up(c.shared_bytes) + nn__round_up(c.task_bytes);
+        if (bytes > most) most = bytes;
+    }
+    return p->slice_bytes + most;
+}
+static void nn__run_slices(const nn_plan *p, int64_t batch, char *const *base, char *scratch)
+{
+    nn__slice_run run;
+    nn_call c;
+    nn__job j;
+    run.p = p; run.base = base; run.batch = batch;
+    nn__plan_begin(p, &c);
+    c.params = &run;
+    c.phases = 1;
+    c.once = 0;
+    c.tasks[0] = (batch + p->slice - 1) / p->slice;
+    c.task_bytes = p->slice_scratch;
+    if (p->threads == 1) { nn__run_alone(&c, nn__run_slice, scratch); return; }
+    j.c = &c; j.exec = nn__run_slice; j.phase = 0; j.slots = p->threads; j.scratch = scratch;
+    nn__run_phase(p->nn, &j);
+}
 
-static char *nn__aligned(void *p) { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 NN_API void nn_plan_reset(const nn_plan *p, void *workspace) { if (p && workspace && p->state_bytes) memcpy(nn__aligned(workspace), p->state, p->state_bytes); }
 NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const void *input, float *output)
 {
-    char *base[NN__PLAN_BASES];
+    char *base[NN__PLAN_BASES], *scratch;
     nn_call c;
     nn__fpenv env;
     int i;
@@ -14451,11 +14637,14 @@ NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const 
     base[NN__PLAN_OUTPUT] = (char *)output;
     base[NN__PLAN_STATE] = nn__aligned(workspace);
     base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
+    base[NN__PLAN_SLICE] = NULL;
+    scratch = base[NN__PLAN_TEMP] + p->temp_bytes;
     nn__plan_begin(p, &c);
     env = nn__fp_enter();
-    for (i = 0; i < p->calls; i++) {
-        nn__plan_prepare(p, &p->call[i], batch, base, &c);
-        nn__plan_exec(p, &p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+    if (p->slice_calls) nn__run_slices(p, batch, base, scratch);
+    for (i = p->slice_calls; i < p->calls; i++) {
+        nn__plan_prepare(p, &p->call[i], 0, batch, base, &c);
+        nn__plan_exec(p, &p->call[i], &c, p->threads, scratch);
     }
     nn__fp_leave(env);
     if (p->output.base != NN__PLAN_OUTPUT) memcpy(output, base[p->output.base] + p->output.at + p->output.at_step * batch, (size_t)batch * p->output_bytes);
@@ -14480,15 +14669,15 @@ static int nn__plan_same_stream(const nn__recording *r, const nn__recording *q)
 
 static size_t nn__plan_scratch(const nn_plan *p)         // the most that any batch needs
 {
-    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL };
-    size_t most = 0;
+    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+    size_t most = (size_t)p->threads * nn__round_up(p->slice_scratch);
     int64_t b;
     int i;
     nn_call c;
     nn__plan_begin(p, &c);
-    for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = 0; i < p->calls; i++) {
+    for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = p->slice_calls; i < p->calls; i++) {
         size_t bytes;
-        nn__plan_prepare(p, &p->call[i], b, base, &c);
+        nn__plan_prepare(p, &p->call[i], 0, b, base, &c);
         bytes = nn__round_up(c.shared_bytes) + (size_t)p->threads * nn__round_up(c.task_bytes);
         if (bytes > most) most = bytes;
     }
@@ -14570,65 +14759,104 @@ static size_t nn__place_values(nn__storage *s, int n, int base, char *to)       
 }
 
 // One block holds the plan, its calls, views, first state, constants and what is kept of them.
-static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)
+static nn_plan *nn__plan_room(const nn__draft *d, size_t kept)       // NULL: out of memory
 {
-    nn_context *nn = r->nn;
-    int n = nn__find_storages(r, s), m = nn__find_storages(q, u), i, j, calls = 0, views = 0, linear = 1;
-    size_t constants = 0, head, kept;
+    size_t constants = 0, calls = 0, views = 0, head;
     nn_plan *p;
     char *at;
-    if (r->refused || q->refused) return NULL;
-    kept = nn__find_kept(r, q, s, n);
-    nn__drop_spent(r, s, n);
-    if (q != r) nn__drop_spent(q, u, m);
-    nn__share_places(r, s, n);
-    nn__share_places(q, u, m);
-    for (i = 0; i < r->calls; i++) if (r->call[i].op) { calls++; views += r->call[i].nin + r->call[i].nout + r->call[i].naux; }
-    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST || s[i].base == NN__PLAN_STATE) constants += (size_t)nn__storage_bytes_of(&s[i]);
-    head = nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call) + nn__round_up((size_t)views * sizeof *p->view);
-    at = (char *)nn__raw_alloc(nn, head + constants + kept + NN__ALIGN);
-    if (!at) { r->refused = "out of memory"; return NULL; }
+    int i;
+    for (i = 0; i < d->r->calls; i++) if (d->r->call[i].op) { calls++; views += (size_t)(d->r->call[i].nin + d->r->call[i].nout + d->r->call[i].naux); }
+    for (i = 0; i < d->n; i++) if (d->s[i].base == NN__PLAN_CONST || d->s[i].base == NN__PLAN_STATE) constants += (size_t)nn__storage_bytes_of(&d->s[i]);
+    head = nn__round_up(sizeof *p) + nn__round_up(calls * sizeof *p->call) + nn__round_up(views * sizeof *p->view);
+    at = (char *)nn__raw_alloc(d->r->nn, head + constants + kept + NN__ALIGN);
+    if (!at) return NULL;
     p = (nn_plan *)(void *)at;
     memset(p, 0, sizeof *p);
-    p->nn = nn;
-    p->batch = r->batch;
-    p->threads = parallel ? nn->threads : 1;
+    p->nn = d->r->nn;
+    p->batch = d->r->batch;
     p->call = (nn__plan_call *)(void *)(at + nn__round_up(sizeof *p));
-    p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call));
-    p->constants = (char *)(((uintptr_t)at + head + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
-    p->temp_bytes = (size_t)nn__place_temporaries(s, n);
-    p->state = p->constants;                             // the first values of the state, then constants
-    p->state_bytes = nn__place_values(s, n, NN__PLAN_STATE, p->state);
-    p->constants += p->state_bytes;
-    constants = nn__place_values(s, n, NN__PLAN_CONST, p->constants);
-    for (i = 0, views = 0; i < r->calls; i++) {
-        const nn__recorded *c = &r->call[i];
+    p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up(calls * sizeof *p->call));
+    p->state = nn__aligned(at + head);
+    return p;
+}
+static void nn__plan_layout(nn_plan *p, nn__draft *d)    // a place for every storage; the values of state and constants
+{
+    p->temp_bytes = (size_t)nn__place_storages(d->s, d->n, NN__PLAN_TEMP);
+    p->slice_bytes = (size_t)nn__place_storages(d->s, d->n, NN__PLAN_SLICE);
+    p->state_bytes = nn__place_values(d->s, d->n, NN__PLAN_STATE, p->state);
+    p->constants = p->state + p->state_bytes;
+    p->constant_bytes = nn__place_values(d->s, d->n, NN__PLAN_CONST, p->constants);
+}
+static int nn__plan_views(nn_plan *p, const nn__draft *d, int i, int first)      // of call i, from number first on. 0: not linear in the batch
+{
+    const nn__recorded *c = &d->r->call[i];
+    int j, linear = 1;
+    for (j = 0; j < c->nin + c->nout + c->naux; j++) {
+        nn__plan_view *v = &p->view[first + j];
+        if (j < c->nin + c->nout) linear &= nn__plan_bind(v, &c->v[j], &d->q->call[i].v[j], d);
+        else { memset(v, 0, sizeof *v); v->v.dtype = c->v[j].dtype; }
+        if (i < d->slice_calls && v->base > NN__PLAN_CONST && v->base != NN__PLAN_SLICE) v->sample = nn__view_sample(&v->v);
+    }
+    return linear;
+}
+static int nn__plan_calls(nn_plan *p, const nn__draft *d)            // 0: not linear in the batch
+{
+    int i, views = 0, linear = 1;
+    for (i = 0; i < d->r->calls; i++) {
+        const nn__recorded *c = &d->r->call[i];
         nn__plan_call *k = &p->call[p->calls];
         if (!c->op) continue;
         p->calls++;
+        if (i < d->slice_calls) p->slice_calls = p->calls;
         k->op = c->op; k->nin = c->nin; k->nout = c->nout; k->naux = c->naux; k->mode = c->mode; k->view = views;
-        k->exec = c->op->id ? nn->table->forward[c->op->id] : c->op->forward;
+        k->exec = c->op->id ? p->nn->table->forward[c->op->id] : c->op->forward;
         memcpy(k->params, c->params, sizeof k->params);
         k->fixed = c->fixed;
-        k->kept = c->kept_bytes ? p->constants + constants : NULL;
-        constants += c->kept_bytes;
-        for (j = 0; j < c->nin + c->nout + c->naux; j++, views++) {
-            if (j < c->nin + c->nout) linear &= nn__plan_bind(&p->view[views], &c->v[j], &q->call[i].v[j], r, q, s, n, u, m);
-            else { memset(&p->view[views], 0, sizeof *p->view); p->view[views].v.dtype = c->v[j].dtype; }
-        }
+        k->kept = c->kept_bytes ? p->constants + p->constant_bytes : NULL;
+        p->constant_bytes += c->kept_bytes;
+        linear &= nn__plan_views(p, d, i, views);
+        views += c->nin + c->nout + c->naux;
     }
-    linear &= nn__plan_bind(&p->output, &r->output, &q->output, r, q, s, n, u, m);
-    for (i = 0, j = 0; linear && i < r->calls; i++) if (r->call[i].op) {
+    p->slice = d->slice;
+    return linear & nn__plan_bind(&p->output, &d->r->output, &d->q->output, d);
+}
+static int nn__plan_keep(const nn_plan *p, const nn__draft *d)       // what calls keep of their constants. 0: out of memory
+{
+    int i, j;
+    for (i = 0, j = 0; i < d->r->calls; i++) if (d->r->call[i].op) {
         const nn__plan_call *k = &p->call[j++];
-        if (k->kept && !nn__plan_fill_kept(r, &r->call[i], k)) { r->refused = "out of memory"; linear = 0; }
+        if (k->kept && !nn__plan_fill_kept(d->r, &d->r->call[i], k)) return 0;
     }
-    if (!linear) { nn__raw_free(nn, p); return NULL; }   // for one batch only: the caller tries r with itself
+    return 1;
+}
+static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)  // NULL: refused, or not linear in the batch
+{
+    nn__draft d;
+    nn_plan *p;
+    size_t kept;
+    int threads = parallel ? r->nn->threads : 1;
+    d.r = r; d.q = q; d.s = s; d.u = u; d.slice = 0;
+    d.n = nn__find_storages(r, s);
+    d.m = nn__find_storages(q, u);
+    if (r->refused || q->refused) return NULL;
+    kept = nn__find_kept(r, q, s, d.n);
+    nn__drop_spent(r, s, d.n);
+    if (q != r) nn__drop_spent(q, u, d.m);
+    nn__share_places(r, s, d.n);
+    nn__share_places(q, u, d.m);
+    nn__find_slices(&d, threads);
+    p = nn__plan_room(&d, kept);
+    if (!p) { r->refused = "out of memory"; return NULL; }
+    p->threads = threads;
+    nn__plan_layout(p, &d);
+    if (!nn__plan_calls(p, &d)) { nn__raw_free(r->nn, p); return NULL; }
+    if (!nn__plan_keep(p, &d)) { r->refused = "out of memory"; nn__raw_free(r->nn, p); return NULL; }
     p->any_batch = r->batch > 1 && r != q;
     p->out_shape.ndim = r->output.ndim;
     memcpy(p->out_shape.d, r->output.shape, sizeof r->output.shape);
     p->output_bytes = (size_t)(nn_view_count(&r->output) / nn__max(1, r->batch)) * sizeof(float);
+    p->slice_scratch = p->slice_calls ? nn__slice_scratch(p) : 0;
     p->scratch_bytes = nn__plan_scratch(p);
-    p->constant_bytes = constants;
     return p;
 }
 
@@ -14671,6 +14899,7 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
                 nn__fold(&big, twin, i, j, folded + room, folded + room + nn_view_count(&big.call[i].v[1]));
                 room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)big.call[i].v[1].shape[0];
             }
+            for (j = 1; j < big.calls; j++) nn__fuse(&big, twin, j);
             nn__drop_dead(&big, twin);
             p = nn__plan_build(&big, twin, s, u, desc && desc->parallel);
             if (!p && !big.refused && !twin->refused && twin != &big) p = nn__plan_build(&big, &big, s, u, desc && desc->parallel);
@@ -14710,7 +14939,7 @@ NN_API void nn_plan_print(const nn_plan *p)
         const nn__plan_view *v = p->view + p->call[i].view + j;
         nn_view w;
         memset(base, 0, sizeof base);
-        nn__plan_fill(&w, v, p->batch, base);
+        nn__plan_fill(&w, v, 0, p->batch, base);
         if (v->base == NN__PLAN_INPUT && in < (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype)) in = (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype);
     }
     in = nn__round_up(in);
@@ -14724,18 +14953,22 @@ NN_API void nn_plan_print(const nn_plan *p)
     base[NN__PLAN_OUTPUT] = base[NN__PLAN_INPUT] + in;
     base[NN__PLAN_STATE] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
     base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
+    base[NN__PLAN_SLICE] = base[NN__PLAN_TEMP] + p->temp_bytes;
     memcpy(base[NN__PLAN_STATE], p->state, p->state_bytes);
     nn__plan_begin(p, &c);
+    if (p->slice_calls) nn__log(nn, "the first %d steps run on %lld samples at a time\n", p->slice_calls, (long long)p->slice);
     nn__log(nn, "%-4s %-16s %-24s %10s %12s %10s %8s\n", "step", "op", "result", "bytes", "mult-adds", "us", "GFLOP/s");
     for (i = 0; i < p->calls; i++) {
         double took = 1e30, m;
+        int sliced = i < p->slice_calls;
         for (j = 0; j < 3; j++) {
             double start = nn__seconds();
-            nn__plan_prepare(p, &p->call[i], p->batch, base, &c);
-            nn__plan_exec(p, &p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+            nn__plan_prepare(p, &p->call[i], 0, sliced ? p->slice : p->batch, base, &c);
+            nn__plan_exec(p, &p->call[i], &c, sliced ? 1 : p->threads, base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
             if (nn__seconds() - start < took) took = nn__seconds() - start;
         }
         m = nn__plan_macs(&c);
+        if (sliced) { m *= (double)p->batch / (double)p->slice; took *= (double)p->batch / (double)p->slice; }
         nn__log(nn, "%-4d %-16s %-24s %10lld %12.0f %10.2f %8.1f\n", i, c.op->name, NN__SHAPE_OF(&c.out[0]),
                 (long long)(nn_view_count(&c.out[0]) * (int64_t)nn_dtype_bytes((nn_dtype)c.out[0].dtype)), m, took * 1e6, took > 0 ? 2e-9 * m / took : 0);
         macs += m;
@@ -14753,7 +14986,7 @@ NN_API void nn_plan_print(const nn_plan *p)
 //     trace     every call: op, parameters, views. A view is life memory (parameters, states, statistics: they stay where they are),
 //               x, y, or a part of a storage: a piece of this step's memory, known by when it was handed out
 //     compare   two traces are equal where ops, parameters, shapes, addresses of life memory and places in storages are
-//     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_temporaries)
+//     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_storages)
 //     repeat    bind the views where memory or x or y have moved, then kernel after kernel. Only learning rates and what follows from
 //               the count of steps, and the random stream's number, are computed anew
 //
@@ -15045,7 +15278,7 @@ static int nn__step_build(nn_step_plan *p)               // the trace becomes th
         if (t->ref[i].call < one->first) one->first = t->ref[i].call;
         if (t->ref[i].call > one->last) one->last = t->ref[i].call;
     }
-    p->scratch = (size_t)nn__place_temporaries(s, t->storages);
+    p->scratch = (size_t)nn__place_storages(s, t->storages, NN__PLAN_TEMP);
     for (i = 0; i < t->storages; i++) p->place[i] = s[i].place;
     nn__raw_free(nn, s);
     qsort(t->ref, (size_t)t->refs, sizeof *t->ref, nn__by_base);
@@ -15408,7 +15641,7 @@ typedef struct nn__range_params  { double start, step, end; } nn__range_params;
 typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 // Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
-typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
+typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same, relu; } nn__conv_params; // relu: of the result, in plans
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
 typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
@@ -15418,6 +15651,7 @@ typedef struct nn__ctc_params    { int reduction, zero_infinity; int64_t blank; 
 typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothing, p; } nn__loss_params;   // p: margin, delta or temperature
 
 // -- the host visit --
+NN__SIMPLE_BEGIN
 #define NN__VISIT    0
 #define NN__IN_HOST  1
 #define NN__IN_PLAIN 0
@@ -15426,9 +15660,11 @@ typedef struct nn__loss_params   { int reduction; int64_t ignore; double smoothi
 #define NN__LANES    1
 #define NN__PASS     host
 #include NN_HEADER_FILENAME
+NN__SIMPLE_END
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
+NN__LEAN_BEGIN
 // -- two words need more than float arithmetic: one lane at a time, in double without fusing, so their bits are the same everywhere --
 // x mod pi/2 for |x| >= 2^15 (Payne & Hanek 1983): x = m 2^e; only the bits of 2/pi that leave a result below 4 are multiplied.
 NN__UNUSED static float nn__reduce_angle(float x, int32_t *quarter)
@@ -15533,6 +15769,9 @@ NN__SIMPLE_BEGIN
 #define NN__REAL     float
 #define NN__LANES    1
 #define NN__PASS     scalar
+#if NN__HAVE_SIMD
+#define NN__SMALL                    // few processors will need it: loops stay loops
+#endif
 #include NN_HEADER_FILENAME
 #if NN__HAVE_SIMD
 NN__SIMPLE_END
@@ -15559,6 +15798,7 @@ NN__TARGET_BEGIN("fma")
 #define NN__REAL     float
 #define NN__LANES    1
 #define NN__PASS     fma
+#define NN__SMALL
 #define NN__FMA(a, b, c) __builtin_fmaf(a, b, c)
 #include NN_HEADER_FILENAME
 NN__TARGET_END
@@ -15654,6 +15894,7 @@ NN__TARGET_END
 #define NN__SQRT(a)      ((V)wasm_f32x4_sqrt((v128_t)(a)))
 #include NN_HEADER_FILENAME
 #endif
+NN__LEAN_END
 NN__FLOAT_END
 
 // -- the tables --
@@ -15684,10 +15925,10 @@ static const nn_op nn__ops[NN_OP_COUNT] = {
 #undef B
 static const nn_op *nn__op(int id) { return &nn__ops[id]; }
 
-#define NN__FWD(name, keep, f, df)       NN__CAT3(nn__, name##_fwd_, NN__T),
-#define NN__BWD(name, keep, f, df)       NN__CAT3(nn__, name##_bwd_, NN__T),
-#define NN__FWD2(name, keep, f, da, db)  NN__CAT3(nn__, name##_fwd_, NN__T),
-#define NN__BWD2(name, keep, f, da, db)  NN__CAT3(nn__, name##_bwd_, NN__T),
+#define NN__FWD(name, keep, f, df)       NN__CAT3(nn__, unary_fwd_, NN__T),
+#define NN__BWD(name, keep, f, df)       NN__CAT3(nn__, unary_bwd_, NN__T),
+#define NN__FWD2(name, keep, f, da, db)  NN__CAT3(nn__, binary_fwd_, NN__T),
+#define NN__BWD2(name, keep, f, da, db)  NN__CAT3(nn__, binary_bwd_, NN__T),
 #define NN__CAT3(a, b, c)  NN__CAT3_(a, b, c)
 #define NN__CAT3_(a, b, c) a##b##c
 #define NN__FWD_SIMD(name)          NN__CAT3(nn__, name##_fwd_, NN__T)
@@ -15838,6 +16079,11 @@ static const nn__table *nn__find_table(const char *isa, nn_dtype dtype)
 #if NN__IN_PLAIN || NN__IN_SIMD
 #define NN__K(name) NN__CAT(nn__##name, NN__PASS)
 #define R           NN__REAL
+#ifdef NN__SMALL
+#define NN__UNROLL
+#else
+#define NN__UNROLL  NN__UNROLLED
+#endif
 #if NN__LANES > 1
 typedef float   NN__K(vector)  __attribute__((vector_size(4 * NN__LANES)));
 typedef int32_t NN__K(ivector) __attribute__((vector_size(4 * NN__LANES)));
@@ -15914,7 +16160,7 @@ NN__INLINE void NN__K(istore)(int32_t *p, VI v)      { memcpy(p, &v, sizeof v); 
 #define NN__FIRST_PAIRS 0, 1
 #endif
 #if NN__LANES > 1
-#define NN__PARTS NN__UNROLL         // loops over the vectors of 16 or 64 numbers
+#define NN__PARTS NN__UNROLLED       // loops over the vectors of 16 or 64 numbers
 #else
 #define NN__PARTS
 #endif
@@ -16684,7 +16930,24 @@ NN_UNARY2_OPS(NN__X)
 #undef NN__X
 #endif
 #if NN__IN_SIMD
-static void NN__K(unary_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
+#define NN__X(name, keep, f, df) \
+    NN__INLINE V NN__K(name##_f)(V x, V p, V q)              { (void)x; (void)p; (void)q; return f; } \
+    NN__INLINE V NN__K(name##_d)(V x, V y, V dy, V p, V q)   { (void)x; (void)y; (void)dy; (void)p; (void)q; return df; } \
+    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map1)(n, y, in[0], p, NN__K(name##_f)); } \
+    static void NN__K(name##_drow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_d)); }
+NN__SIMPLE_BEGIN
+NN_UNARY_OPS(NN__X)
+NN_UNARY1_OPS(NN__X)
+NN_UNARY2_OPS(NN__X)
+NN__SIMPLE_END
+#undef NN__X
+#define NN__X(name, keep, f, df) NN__K(name##_row),
+static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) NN_UNARY1_OPS(NN__X) NN_UNARY2_OPS(NN__X) };       // by op
+#undef NN__X
+#define NN__X(name, keep, f, df) NN__K(name##_drow),
+static const NN__K(row) NN__K(unary_drows)[] = { NULL, NN_UNARY_OPS(NN__X) NN_UNARY1_OPS(NN__X) NN_UNARY2_OPS(NN__X) };
+#undef NN__X
+NN__FORWARD(unary)
 {
     const nn__scalars *s = (const nn__scalars *)c->params;
     const nn_view *in[1];
@@ -16692,9 +16955,9 @@ static void NN__K(unary_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
     R p[2];
     p[0] = s->p; p[1] = s->q;
     in[0] = &c->in[0];
-    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), f, p);
+    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(unary_rows)[c->op->id], p);
 }
-static void NN__K(unary_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df)
+NN__BACKWARD(unary)
 {
     const nn__scalars *s = (const nn__scalars *)c->params;
     const nn_view *in[3];
@@ -16704,21 +16967,8 @@ static void NN__K(unary_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df)
     in[0] = c->in[0].data  ? &c->in[0]  : &c->dout[0];   // what was not kept is not read by df
     in[1] = c->out[0].data ? &c->out[0] : &c->dout[0];
     in[2] = &c->dout[0];
-    NN__K(each)(&c->din[0], c->add & 1, in, 3, nn__task_begin(n, t), nn__task_end(n, t), df, p);
+    NN__K(each)(&c->din[0], c->add & 1, in, 3, nn__task_begin(n, t), nn__task_end(n, t), NN__K(unary_drows)[c->op->id], p);
 }
-#define NN__X(name, keep, f, df) \
-    NN__INLINE V NN__K(name##_f)(V x, V p, V q)              { (void)x; (void)p; (void)q; return f; } \
-    NN__INLINE V NN__K(name##_d)(V x, V y, V dy, V p, V q)   { (void)x; (void)y; (void)dy; (void)p; (void)q; return df; } \
-    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map1)(n, y, in[0], p, NN__K(name##_f)); } \
-    static void NN__K(name##_drow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_d)); } \
-    NN__FORWARD(name)  { NN__K(unary_fwd)(c, t, NN__K(name##_row)); } \
-    NN__BACKWARD(name) { NN__K(unary_bwd)(c, t, NN__K(name##_drow)); }
-NN__SIMPLE_BEGIN
-NN_UNARY_OPS(NN__X)
-NN_UNARY1_OPS(NN__X)
-NN_UNARY2_OPS(NN__X)
-NN__SIMPLE_END
-#undef NN__X
 #endif
 
 // ---- elementwise with broadcasting: the rows of NN_BINARY_OPS, and where ------------------------------
@@ -16791,13 +17041,16 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
     NN__INLINE V NN__K(name##_db)(V a, V b, V y, V dy)       { (void)a; (void)b; (void)y; (void)dy; return db; } \
     static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)    { (void)p; NN__K(map2)(n, y, in[0], in[1], NN__K(name##_f)); } \
     static void NN__K(name##_darow)(int64_t n, R *da_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, da_, in[0], in[1], in[2], in[3], NN__K(name##_da)); } \
-    static void NN__K(name##_dbrow)(int64_t n, R *db_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, db_, in[0], in[1], in[2], in[3], NN__K(name##_db)); } \
-    NN__FORWARD(name)  { NN__K(broadcast_fwd)(c, t, NN__K(name##_row)); } \
-    NN__BACKWARD(name) { NN__K(row) df[2]; df[0] = NN__K(name##_darow); df[1] = NN__K(name##_dbrow); NN__K(broadcast_bwd)(c, t, df); }
+    static void NN__K(name##_dbrow)(int64_t n, R *db_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, db_, in[0], in[1], in[2], in[3], NN__K(name##_db)); }
 NN__SIMPLE_BEGIN
 NN_BINARY_OPS(NN__X)
 NN__SIMPLE_END
 #undef NN__X
+#define NN__X(name, keep, f, da, db) { NN__K(name##_row), { NN__K(name##_darow), NN__K(name##_dbrow) } },
+static const struct { NN__K(row) f, df[2]; } NN__K(binary_rows)[] = { NN_BINARY_OPS(NN__X) };                // by op, from NN_OP_add on
+#undef NN__X
+NN__FORWARD(binary)  { NN__K(broadcast_fwd)(c, t, NN__K(binary_rows)[c->op->id - NN_OP_add].f); }
+NN__BACKWARD(binary) { NN__K(broadcast_bwd)(c, t, NN__K(binary_rows)[c->op->id - NN_OP_add].df); }
 
 static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)        // in: condition, a, b
 {
@@ -18754,37 +19007,49 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
 // Every element of C is one chain  c = fma(a_0, b_0, c0), c = fma(a_1, b_1, c) ...  in the order of k: tiles load C before they
-// add to it, so neither block sizes nor m and n nor threads nor packing change a bit.
+// add to it, so neither block sizes nor m and n nor threads nor packing change a bit. Where the terms of both factors lie side by side
+// (B transposed: rows of weights) and there are NN__GEMM_LONG or more, an element is a dot product instead, summed in 16 lanes: term p on
+// lane p % 16 (what is missing is 0), then x_0 .. x_15 by halves, Q_i = (x_4i + x_4i+2) + (x_4i+1 + x_4i+3) and (Q_0 + Q_2) + (Q_1 + Q_3).
+// Nothing needs to be turned then, and one row of A reads B as it lies. Which of the two it is depends on k and strides only.
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
 //     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
 //     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
+//     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
-// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
+// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time,
+// or, if those are its columns, fewer terms.
+// The next strip of a B that no second-level cache holds is fetched while this one is used.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18 };
-typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
+       NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
+typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
     const void *a, *b;
     void       *y;
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
+    int         turned;              // a and b have changed places, y is its transpose
+    int         dots;                // an element is a dot product in 16 lanes, not a chain
     int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
 
+static int nn__is_dots(const nn__product *g) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= NN__GEMM_LONG; }
+
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
 {
     nn__product p = *g;
-    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32)) && (p.ars == 1 || p.acs == 1);
+    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32 && !p.dots)) && (p.ars == 1 || p.acs == 1);
     if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
     g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
     g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
+    g->turned = 1;
     return 1;
 }
 
@@ -18806,10 +19071,13 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
     s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
+    s.pages = g->brs % NN__GEMM_PAGE == 0 && s.rows >= 28 && k >= 16;
     s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
-    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH && g->acs % NN__GEMM_PAGE ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
-    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
+    if (g->dots) { s.pack_b = s.pages = 0; s.depth = (k + (k + 1023) / 1024 - 1) / ((k + 1023) / 1024) + 15; s.depth -= s.depth % 16; }
+    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b && !s.pages ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
+    if (g->turned && s.rows > NN__GEMM_EACH) s.scratch += (size_t)s.rows * NN__GEMM_STRIP;             // a bias is one number per row
     return s;
 }
 // The block of y that a task makes.
@@ -18833,6 +19101,11 @@ static int64_t nn__gemm_tasks(nn__product g)
     s = nn__gemm_cuts(&g);
     return s.down * s.across;
 }
+static size_t nn__gemm_scratch(nn__product g)           // numbers
+{
+    nn__product_turn(&g);
+    return nn__gemm_cuts(&g).scratch;
+}
 static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same; also makes room for their scratch and adds what they cost
 {
     double work = (double)g.m * (double)g.n * (double)g.k / 8;
@@ -18854,34 +19127,43 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
 #define NN__TALL NN__MR
 #endif
 #define NN__NV 2                     // vectors per row of a tile
+#define NN__FLAT (NN__LANES == 16 ? 6 : 3)               // rows of a tile of four vectors
 #define NN__NR (NN__NV * NN__LANES)
+#if NN__LANES == 8
+#define NN__DOTS 3                   // rows of A at a time whose dot products are summed in registers
+#else
+#define NN__DOTS 6
+#endif
 
-// y[h][v vectors] = A (h, k) B (k, v vectors) + y, or + start in every row. h and v are constants where this is inlined: the sums stay in registers.
-NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy)
+// y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart, or + y. h and v are constants where this is inlined: the sums stay
+// in registers.
+NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
 {
     V acc[NN__TALL][8], bv[8];
+    const R *rows[(NN__TALL + 2) / 3];                   // of every third row: an address has room for 0, 1 or 2 times ars
     int64_t p;
     int i, j;
-    if (start) {
-        NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
-        NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
-    } else {
-        NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
+    if (!start) { start = y; lds = ldy; }
+    NN__UNROLL for (i = 0; i < (h + 2) / 3; i++, a += 3 * ars) { rows[i] = a; NN__HIDE(rows[i]); }
+    NN__UNROLL for (i = 0; i < h; i++, start += lds) {
+        NN__HIDE(start);
+        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
     }
-    for (p = 0; p < k; p++, a += acs, b += ldb) {
+    for (p = 0; p < k; p++, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(a[i * ars]), bv[j], acc[i][j]);
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(rows[i / 3][i % 3 * ars]), bv[j], acc[i][j]);
+        NN__UNROLL for (i = 0; i < (h + 2) / 3; i++) rows[i] += acs;
     }
-    NN__UNROLL for (i = 0; i < h; i++)
-        NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
+    NN__UNROLL for (i = 0; i < h; i++, y += ldy) {
+        NN__HIDE(y);
+        NN__UNROLL for (j = 0; j < v; j++) STORE(y + j * NN__LANES, acc[i][j]);
+    }
 }
 
-typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy);
-#define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy) \
-    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, y, ldy); }
+typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy);
+#define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy) \
+    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, lds, y, ldy); }
 #define NN__TILES_OF(v, NN__X) NN__X(1, v) NN__X(2, v) NN__X(3, v) NN__X(4, v)
 #if NN__TALL == 4
 #define NN__TILES(v, NN__X) NN__TILES_OF(v, NN__X)
@@ -18895,6 +19177,9 @@ typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, 
 NN__TILES(1, NN__TILE)
 NN__TILES(2, NN__TILE)
 NN__TILE(1, 4) NN__TILE(1, 8) NN__TILE(2, 4) NN__TILE(3, 4)
+#if NN__LANES == 16
+NN__TILE(4, 4) NN__TILE(5, 4) NN__TILE(6, 4)
+#endif
 #define NN__X(h, v) NN__K(tile_##h##x##v),
 static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
 #undef NN__X
@@ -18903,12 +19188,15 @@ static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) 
 NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 {
     if (vectors <= 2) return NN__K(tiles)[vectors - 1][rows - 1];
+#if NN__LANES == 16
+    if (rows > 3) return rows == 4 ? NN__K(tile_4x4) : rows == 5 ? NN__K(tile_5x4) : NN__K(tile_6x4);
+#endif
     return vectors == 8 ? NN__K(tile_1x8) : rows == 1 ? NN__K(tile_1x4) : rows == 2 ? NN__K(tile_2x4) : NN__K(tile_3x4);
 }
 
 static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
 {
-    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, y, ldy);
+    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, 0, y, ldy);
 }
 
 #if NN__LANES > 1
@@ -18925,6 +19213,15 @@ NN__INLINE V NN__K(four_high)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__FOURS(
 NN__INLINE V NN__K(four_low_pairs)(V a, V b)  { NN__SHUFFLE(VI, a, b, NN__FOURS(0, 1, NN__LANES, NN__LANES + 1)); }
 NN__INLINE V NN__K(four_high_pairs)(V a, V b) { NN__SHUFFLE(VI, a, b, NN__FOURS(2, 3, NN__LANES + 2, NN__LANES + 3)); }
 #undef NN__FOURS
+#if NN__LANES == 16
+#define NN__UPPER 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15
+NN__INLINE V NN__K(high_half)(V a) { NN__SHUFFLE(VI, a, a, NN__UPPER); }
+#undef NN__UPPER
+#elif NN__LANES == 8
+#define NN__UPPER 4, 5, 6, 7, 4, 5, 6, 7
+NN__INLINE V NN__K(high_half)(V a) { NN__SHUFFLE(VI, a, a, NN__UPPER); }
+#undef NN__UPPER
+#endif
 #if NN__LANES == 16
 #define NN__EVERY_OTHER(i) i, i + 1, i + 2, i + 3, i + 8, i + 9, i + 10, i + 11, i + 16, i + 17, i + 18, i + 19, i + 24, i + 25, i + 26, i + 27
 NN__INLINE V NN__K(even_fours)(V a, V b)      { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(0)); }
@@ -18982,7 +19279,14 @@ static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64
     if (cs == 1 && rs != 1) {
         for (p = 0; p < k; p += NN__LANES) {
             int64_t at = k < NN__LANES ? 0 : nn__min(p, k - NN__LANES);              // the last block may overlap its neighbour
-            for (j = 0; j < width; j += NN__LANES) NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, to + at * width + j, width, width - j);
+            for (j = 0; j < width; j += NN__LANES) {
+                V r[NN__LANES];
+                R *z = to + at * width + j;
+                int i;
+                if (w - j < NN__LANES || k < NN__LANES) { NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, z, width, width - j); continue; }
+                NN__K(turn)(x + j * rs + at, rs, r);
+                NN__UNROLL for (i = 0; i < NN__LANES; i++) STORE(z + i * width, r[i]);
+            }
         }
         return;
     }
@@ -19035,34 +19339,33 @@ NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int
 }
 
 // All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
-// b: [term][column]. They start from y, or from start (a number per column), or from each (one per row, where y is not dense). ahead: where
-// the next strip lies, which is fetched meanwhile, or NULL.
+// b: [term][column]. They start from y, or from start, whose rows are lds apart. ahead: where the next strip lies, which is fetched meanwhile, or NULL.
 static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
-                              const R *start, const R *each, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
+                              const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + tall - 1) / tall, t, p = 0, i, width = vectors * NN__LANES;
+    int64_t tiles = (m + tall - 1) / tall, least = m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
     for (t = 0; t < tiles; t++) {
-        int64_t h = m / tiles + (t < m % tiles);
+        int64_t h = least + (t < more);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
-        if (w == width && cs == 1 && !each) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
+        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
         else {
-            if (each) for (i = 0; i < h; i++) NN__K(fill_with)(width, edge + i * width, each[t * h + (t < m % tiles ? 0 : m % tiles) + i]);
-            else if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
-            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, edge, width);
+            if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
+            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, edge, width);
             NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
         y += h * rs;
+        if (start) start += h * lds;
     }
 }
 
 static int NN__K(gemm_vectors)(int64_t m, int64_t w, int wide)   // of the next strip, of which w columns are left
 {
     if (wide && m == 1 && w >= 8 * NN__LANES) return 8;
-    if (wide && m <= 3 && w >= 4 * NN__LANES) return 4;
+    if (wide && m <= NN__FLAT && w >= 4 * NN__LANES) return 4;
     return w > NN__LANES ? 2 : 1;
 }
 
@@ -19102,10 +19405,106 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
         NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
         if (whole == k) continue;
         NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
-        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, y + j, 0);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, 0, y + j, 0);
     }
 }
 #endif
+
+// Dot products of h rows of A, ars apart, and four columns of B, all dense; y (h, w), w <= 4, is added to, or to what `from` has for the column.
+typedef void (*NN__K(dots_fn))(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs);
+#if NN__LANES > 1
+#if NN__LANES == 16
+NN__INLINE V NN__K(add_fours)(const V *q)
+{
+    V s = q[0];
+    s = s + NN__K(high_half)(s);
+    return s + NN__K(odd_fours)(s, s);
+}
+#elif NN__LANES == 8
+NN__INLINE V NN__K(add_fours)(const V *q) { V s = q[0] + q[1]; return s + NN__K(high_half)(s); }
+#else
+NN__INLINE V NN__K(add_fours)(const V *q) { return (q[0] + q[2]) + (q[1] + q[3]); }
+#endif
+NN__INLINE void NN__K(dots)(const int h, int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+{
+    V q[NN__DOTS][16 / NN__LANES], s[NN__DOTS][4], x, bv[4];
+    int64_t whole = k - k % 16, p;
+    int part, i, j;
+    for (part = 0; part < 16 / NN__LANES; part++) {
+        NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < 4; j++) s[i][j] = C(0);
+        for (p = part * NN__LANES; p < whole; p += 16) {
+            NN__UNROLL for (j = 0; j < 4; j++) bv[j] = LOAD(b[j] + p);
+            NN__UNROLL for (i = 0; i < h; i++) {
+                x = LOAD(a + i * ars + p);
+                NN__UNROLL for (j = 0; j < 4; j++) s[i][j] = FMA(x, bv[j], s[i][j]);
+            }
+        }
+        if (whole < k) {
+            int64_t left = nn__max(0, nn__min(NN__LANES, k - p));
+            NN__UNROLL for (j = 0; j < 4; j++) bv[j] = NN__K(get_lanes)(b[j] + p, left);
+            NN__UNROLL for (i = 0; i < h; i++) {
+                x = NN__K(get_lanes)(a + i * ars + p, left);
+                NN__UNROLL for (j = 0; j < 4; j++) s[i][j] = FMA(x, bv[j], s[i][j]);
+            }
+        }
+        NN__UNROLL for (i = 0; i < h; i++) {             // lanes of every four together: q has the four columns side by side
+            V low = NN__K(four_low)(s[i][0], s[i][1]) + NN__K(four_high)(s[i][0], s[i][1]), high = NN__K(four_low)(s[i][2], s[i][3]) + NN__K(four_high)(s[i][2], s[i][3]);
+            q[i][part] = NN__K(four_low_pairs)(low, high) + NN__K(four_high_pairs)(low, high);
+        }
+    }
+    NN__UNROLL for (i = 0; i < h; i++) {
+        R *z = y + i * yrs, sum[NN__LANES];
+        x = NN__K(add_fours)(q[i]);
+        if (ycs == 1) { NN__K(put_lanes)(z, NN__K(get_lanes)(from ? from : z, w) + x, w); continue; }
+        STORE(sum, x);
+        for (j = 0; j < w; j++) z[j * ycs] = (from ? from[j] : z[j * ycs]) + sum[j];
+    }
+}
+#define NN__X(h) static void NN__K(dots_##h)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs) \
+    { NN__K(dots)(h, k, a, ars, b, from, w, y, yrs, ycs); }
+NN__X(1) NN__X(2) NN__X(3)
+#if NN__DOTS == 6
+NN__X(4) NN__X(6)
+static const NN__K(dots_fn) NN__K(dots_of)[7] = { NULL, NN__K(dots_1), NN__K(dots_2), NN__K(dots_3), NN__K(dots_4), NN__K(dots_3), NN__K(dots_6) };      // by the rows that are left
+#else
+static const NN__K(dots_fn) NN__K(dots_of)[4] = { NULL, NN__K(dots_1), NN__K(dots_2), NN__K(dots_3) };
+#endif
+#undef NN__X
+#else
+static void NN__K(dots_1)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+{
+    int64_t j, p;
+    int t;
+    (void)ars; (void)yrs;
+    for (j = 0; j < w; j++) {
+        R s[16] = { 0 }, *z = y + j * ycs;
+        for (p = 0; p < k; p += 16) for (t = 0; t < 16; t++) s[t] = p + t < k ? FMA(a[p + t], b[j][p + t], s[t]) : FMA(0, 0, s[t]);
+        for (t = 0; t < 4; t++) s[t] = (s[4 * t] + s[4 * t + 2]) + (s[4 * t + 1] + s[4 * t + 3]);
+        *z = (from ? from[j] : *z) + ((s[0] + s[2]) + (s[1] + s[3]));
+    }
+}
+#endif
+static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_t ars, const R *b, int64_t bcs, const R *from, R *y, int64_t yrs, int64_t ycs)
+{
+    int64_t block = nn__max(4, NN__GEMM_DOTS / k / 4 * 4), first, i, j, h;
+    for (first = 0; first < n; first += block)
+        for (i = 0; i < m; i += h) {
+#if NN__LANES > 1
+            NN__K(dots_fn) dots = NN__K(dots_of)[nn__min(NN__DOTS, m - i)];
+            h = nn__min(NN__DOTS, m - i);
+            if (h == 5) h = 3;
+#else
+            NN__K(dots_fn) dots = NN__K(dots_1);
+            h = 1;
+#endif
+            for (j = first; j < nn__min(n, first + block); j += 4) {
+                int64_t last = n - 1 - j;                // columns past the last are the last again, and are not written
+                const R *c = b + j * bcs, *columns[4];
+                columns[0] = c; columns[1] = c + nn__min(1, last) * bcs; columns[2] = c + nn__min(2, last) * bcs; columns[3] = c + nn__min(3, last) * bcs;
+                dots(k, a + i * ars, ars, columns, from ? from + j : NULL, nn__min(4, last + 1), y + i * yrs + j * ycs, yrs, ycs);
+            }
+        }
+}
 
 // Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R
 NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type ? 2 : (int64_t)sizeof(R); }
@@ -19205,21 +19604,34 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
 {
     nn__gemm_cut s;
     const R *each = NULL;
-    int64_t i0, j0, h, end, p = 0, j, tall;
-    R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
+    int64_t i0, j0, h, end, p, j, tall, wide;
+    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
-    i0 = task % s.down * s.rows;
-    j0 = task / s.down * s.columns;
+    if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
+    if (s.down == 1) { i0 = 0; j0 = task * s.columns; }
+    else { i0 = task % s.down * s.rows; j0 = task / s.down * s.columns; }
     h = nn__min(s.rows, g.m - i0);
     end = nn__min(g.n, j0 + s.columns);
     y = (R *)g.y + i0 * g.yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
+    wide = h <= 3 ? 8 * NN__LANES : NN__NR;
+    rows = s.rows <= NN__GEMM_EACH ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
+    if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
         NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
+        return;
+    }
+    p = 0;
+    if (g.dots) {
+        int64_t i;
+        for (i = 0; !add && (each || !bias) && i < h; i++) for (j = j0; j < end; j++) y[i * g.yrs + j * g.ycs] = each ? each[i0 + i] : 0;
+        for (; p < g.k; p += s.depth)
+            NN__K(gemm_dots)(h, end - j0, nn__min(s.depth, g.k - p), (const R *)g.a + i0 * g.ars + p, g.ars, (const R *)g.b + p + j0 * g.bcs, g.bcs,
+                             p || add || each || !bias ? NULL : bias + j0, y + j0 * g.ycs, g.yrs, g.ycs);
         return;
     }
     do {
@@ -19244,7 +19656,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
             int vectors = NN__K(gemm_vectors)(h, end - j, g.ycs == 1);
             int64_t width, w, ldb = g.brs, rest = 0;
             const R *next, *ahead = NULL;
-            if (s.pack_b && vectors > 4) vectors = 4;
+            if (s.pack_b && vectors > 2) vectors = g.m <= 3 ? 4 : 2;     // there is room for them
             width = vectors * NN__LANES;
             w = nn__min(width, end - j);
             next = g.small ? NULL : b + w * g.bcs;
@@ -19255,12 +19667,15 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
                 if (g.bcs == 1 && j + w < end) ahead = next;
                 b = strip;
                 ldb = width;
-            } else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
-            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep || each ? NULL : start, keep || !each ? NULL : each + i0,
+            } else {
+                if (g.k * g.n >= NN__GEMM_FAR && j + w < end) ahead = next;
+                rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            }
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep ? NULL : each ? rows : start, each ? wide : 0,
                               y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, NULL, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, 0, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
             }
             b = next;
             j += w;
@@ -19273,6 +19688,13 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
 // ---- matmul:   Y = A B      dA = dY B^T      dB = A^T dY      leading dimensions broadcast -----------------
 #if NN__IN_HOST
 typedef struct nn__matmul_size { int64_t batch, m, n, k; } nn__matmul_size;
+static int64_t nn__leading(const nn_view *v)
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < v->ndim - 2; i++) n *= v->shape[i];
+    return n;
+}
 static nn__matmul_size nn__matmul_sizes(const nn_call *c)
 {
     nn__matmul_size s;
@@ -19280,7 +19702,7 @@ static nn__matmul_size nn__matmul_sizes(const nn_call *c)
     s.m = y->shape[y->ndim - 2];
     s.n = y->shape[y->ndim - 1];
     s.k = c->in[0].shape[c->in[0].ndim - 1];
-    s.batch = s.m && s.n ? nn_view_count(y) / s.m / s.n : 0;
+    s.batch = s.m && s.n ? nn__leading(y) : 0;
     return s;
 }
 static int nn__matmul_shape(nn_call *c)
@@ -19302,19 +19724,12 @@ static int nn__matmul_shape(nn_call *c)
     return 1;
 }
 // Backward: tasks are blocks of dA, then blocks of dB, of every batch entry. A broadcast operand sums over the batch inside its task.
-static int64_t nn__leading(const nn_view *v)
-{
-    int64_t n = 1;
-    int i;
-    for (i = 0; i < v->ndim - 2; i++) n *= v->shape[i];
-    return n;
-}
 // Element offset of the matrix of v that belongs to batch entry i of a result shaped like `like`.
 static int64_t nn__matrix_at(const nn_view *v, const nn_view *like, int64_t i)
 {
     int64_t at = 0;
     int d;
-    for (d = like->ndim - 3; d >= 0; d--) {
+    for (d = like->ndim - 3; i && d >= 0; d--) {
         int e = d - (like->ndim - v->ndim);
         if (e >= 0 && v->shape[e] != 1) at += i % like->shape[d] * v->stride[e];
         i /= like->shape[d];
@@ -19337,6 +19752,7 @@ static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)   
     g.yrs = y->stride[y->ndim - 2]; g.ycs = y->stride[y->ndim - 1];
     if (which == 2) { int64_t t = g.ars; g.ars = g.acs; g.acs = t; }
     if (which == 1) { int64_t t = g.brs; g.brs = g.bcs; g.bcs = t; }
+    g.dots = nn__is_dots(&g);
     return g;
 }
 static void nn__matmul_plan(nn_call *c)
@@ -19369,8 +19785,8 @@ NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b)
 #if NN__IN_SIMD
 NN__FORWARD(matmul)
 {
-    int64_t tasks = c->tasks[0] / nn__matmul_sizes(c).batch;
-    NN__K(gemm_task)(nn__matmul_product(c, 0, t->index / tasks), 0, NULL, t->index % tasks, (R *)t->scratch);
+    int64_t batch = nn__matmul_sizes(c).batch, tasks = batch == 1 ? c->tasks[0] : c->tasks[0] / batch, i = batch == 1 ? 0 : t->index / tasks;
+    NN__K(gemm_task)(nn__matmul_product(c, 0, i), 0, NULL, t->index - i * tasks, (R *)t->scratch);
 }
 NN__BACKWARD(matmul)
 {
@@ -19448,11 +19864,12 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
         g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
         g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
     }
+    g.dots = which != 2 && nn__is_dots(&g);              // not dW: linear_update computes it, too
     return g;
 }
 static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
 {
-    return !g->small && g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
+    return !g->small && !g->dots && g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
 }
 static void nn__linear_plan(nn_call *c)
 {
@@ -19570,9 +19987,6 @@ static void NN__K(column_sums)(int64_t rows, int64_t n, const R *x, int64_t ld, 
         NN__K(put_lanes)(y + j, add ? NN__K(get_lanes)(y + j, w) + all : all, w);
     }
 }
-#define NN__X(name, keep, f, df) NN__K(name##_row),
-static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
-#undef NN__X
 NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
 {
     nn__product g = nn__linear_product(c, 0);
@@ -20312,7 +20726,7 @@ enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
     int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
-    int     transposed, winograd, kept;                  // kept: weights are packed once, all of them
+    int     transposed, winograd, kept, relu;            // kept: weights are packed once, all of them
 } nn__conv;
 
 static nn__conv nn__conv_sizes(const nn_call *c)
@@ -20323,6 +20737,7 @@ static nn__conv nn__conv_sizes(const nn_call *c)
     int d;
     v.transposed = c->op->id == NN_OP_conv_transpose2d;
     v.kept = (int)(c->fixed >> 1 & 1);
+    v.relu = p->relu;
     image = v.transposed ? &c->out[0] : &c->in[0];
     map   = v.transposed ? &c->in[0] : &c->out[0];
     v.batch = image->shape[0];
@@ -20593,7 +21008,7 @@ static int nn__conv_many(const nn__conv *v, int spread)
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
     nn__bands bands;                                     // bands.count: 0 where pixels are packed
-    int     many;                                        // channels in lanes
+    int     many, plain;                                 // channels in lanes; a product of the images as they are
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
     int64_t ahead, ahead_tasks;                          // numbers of the image that are transformed in a phase of their own: Winograd with few tiles
@@ -20634,6 +21049,30 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.ahead_tasks = s.ahead ? v->groups * s.blocks * (((spread ? v->o : v->c) + NN__WINO_SOME - 1) / NN__WINO_SOME) : 0;
     return s;
 }
+// 1x1 kernels with step 1: one group of one image is the product  y (rows, pixels) = w (rows, channels) x (channels, pixels).  It is laid out
+// column by column, y' = x' w', so that a bias per row is one per column; nn__product_turn turns it back.
+enum { NN__PLAIN_PIXELS = 64 };
+static int nn__conv_is_plain(const nn__conv *v) { return v->taps == 1 && v->map[0] == 1 && v->image[0] == 1 && v->map[1] == v->image[1] && v->stride[1] == 1 && !v->pad[1] && v->map[1] >= NN__PLAIN_PIXELS; }
+static nn__product nn__conv_plain(const nn__conv *v, int spread)     // of the first group of the first image; a, b, y are for the caller
+{
+    nn__product g;
+    int64_t pixels = v->map[1];
+    memset(&g, 0, sizeof g);
+    g.m = pixels; g.n = spread ? v->c : v->o; g.k = spread ? v->o : v->c;
+    g.ars = 1; g.acs = pixels;
+    g.brs = spread ? v->c : 1; g.bcs = spread ? 1 : v->c;
+    g.yrs = 1; g.ycs = pixels;
+    return g;
+}
+static nn__product nn__conv_plain_dw(const nn__conv *v)              // of one image: dw (o, c) = map (o, pixels) image (c, pixels)'
+{
+    nn__product g;
+    memset(&g, 0, sizeof g);
+    g.m = v->o; g.n = v->c; g.k = v->map[1];
+    g.ars = g.bcs = g.k; g.acs = g.brs = 1;
+    g.yrs = g.n; g.ycs = 1;
+    return g;
+}
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
@@ -20642,6 +21081,13 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.phases = spread ? v->phases[0] * v->phases[1] : 1;
     s.rows = spread ? v->c : v->o;
     if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
+    if (nn__conv_is_plain(v)) {
+        s.plain = 1;
+        s.rounds = s.blocks = 1;
+        s.splits = nn__gemm_tasks(nn__conv_plain(v, spread));
+        s.tasks = v->batch * v->groups * s.splits;
+        return s;
+    }
     if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
     if (!nn__conv_bands(v, spread, &s.bands)) s.bands.count = 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
@@ -20682,7 +21128,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.tasks *= s.splits;
     return s;
 }
-typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
@@ -20691,7 +21137,9 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
-    s.banded = !wino && nn__conv_dw_bands(v, &s.bands);
+    s.plain = nn__conv_is_plain(v);
+    s.banded = !wino && !s.plain && nn__conv_dw_bands(v, &s.bands);
+    if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(v));
     if (s.banded) {
         s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
         s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
@@ -20751,6 +21199,7 @@ static int nn__conv_shape(nn_call *c)
 static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
     int64_t rows = s->rows, sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain(v, spread));
     if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
     if (s->many) return NN__LANES_ROOM + NN__LANES_N * (rows + 16 + 16);
     if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
@@ -20758,6 +21207,7 @@ static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cu
 }
 static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(v));
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
     return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
@@ -20807,6 +21257,7 @@ static void nn__conv_plan(nn_call *c)
     if (back && c->din[2].data) c->tasks[0] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
 
+static int nn__conv_then_relu(void *params) { return ((nn__conv_params *)params)->relu ? 0 : (((nn__conv_params *)params)->relu = 1); }
 static int64_t nn__int_option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
 static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_desc *desc)
 {
@@ -20970,6 +21421,14 @@ static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64
     NN__K(conv_rows)(v, spread, &s, w + group * v->o * v->c * v->taps, low, first, first + NN__GEMM_M, NN__K(conv_height)(&s), to + group * s.panels);
 }
 
+static void NN__K(relu_rows)(int64_t rows, int64_t n, R *y, int64_t ld)
+{
+    int64_t i, j;
+    for (i = 0; i < rows; i++, y += ld) for (j = 0; j < n; j += NN__LANES) {
+        V x = NN__K(get_lanes)(y + j, n - j);
+        NN__K(put_lanes)(y + j, SEL(x < C(0), C(0), x), n - j);
+    }
+}
 NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)       // every step-th of from
 {
     int64_t i;
@@ -21129,6 +21588,7 @@ static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const 
             }
         }
     }
+    if (v->relu) NN__K(relu_rows)(n, m, sum, ld);
     for (i = 0; i < images; i++) {
         R *to = y + (((image + i) * v->groups + group) * q.rows + row) * plane + (q.y.first + y0 * q.y.pitch) * width + q.x.first + x0 * q.x.pitch;
         int64_t run = xs == width && q.y.pitch == 1 ? ys * xs : xs;
@@ -21172,6 +21632,7 @@ static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R
             NN__K(gemm_tile)(depth, a + (in_round + i) * depth, scratch + j * depth, sum + i * NN__CONV_N + j, NN__CONV_N);
         a += s.lead * depth;
     }
+    if (v->relu) NN__K(relu_rows)(m, n, sum, NN__CONV_N);
     y += (group * q.rows + row) * plane;
     for (j = 0; j < n; j = k) {
         for (k = j + 1; k < n && column[k] == column[k - 1] + q.x.pitch; k++) { }
@@ -21254,10 +21715,24 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
         int64_t depth = nn__min(NN__CONV_K, total - p);
         R *pb = scratch + NN__CONV_K * (NN__CONV_M + 16);
         NN__K(conv_planes)(map, pixels, v->groups * v->o * pixels, p, depth, h, NN__MR, scratch);
-        if (v->taps == 1 && v->image[0] == 1 && pixels == v->image[1])               // 1x1: the image as it is
-            NN__K(conv_planes)(image + j0 * pixels, pixels, v->groups * v->c * pixels, p, depth, w, NN__NR, pb);
-        else NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
+        NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
         NN__K(gemm_macro)(h, w, depth, scratch, pb, dw, columns, 1);
+    }
+}
+
+// A block of dw of 1x1 kernels over a chunk of the batch: product after product.
+static void NN__K(conv_dw_plain)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    nn__product g = nn__conv_plain_dw(v);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, b;
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    g.y = dw + group * g.m * g.n;
+    if (v->batch == 0 && !add && block == 0) NN__K(fill_run)((R *)g.y, g.m * g.n, 0);
+    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++, add = 1) {
+        g.a = map + (b * v->groups + group) * g.m * g.k;
+        g.b = image + (b * v->groups + group) * g.n * g.k;
+        NN__K(gemm_task)(g, add, NULL, block, scratch);
     }
 }
 
@@ -21351,7 +21826,7 @@ static void NN__K(band_out)(const nn__gather *q, const nn__strip *z, const R *su
 }
 // One row, one channel, 3 x 3 taps, step 1: four lines of results at a time, so that a vector that is read serves three of them.
 // x: term 0 of the first result; lines of x are `line` apart, taps in a line `hop` (both negative when it spreads: then x, y are those of the last line).
-NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, R *y, int64_t y_line)
+NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, int relu, R *y, int64_t y_line)
 {
     V tap[9], acc[4], z;
     int64_t i;
@@ -21364,6 +21839,7 @@ NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line
             NN__HOLD(z);
             NN__UNROLL for (r = 0; r < 4; r++) if (l >= r && l < r + 3) acc[r] = FMA(tap[(l - r + 9) % 3 * 3 + k], z, acc[r]);
         }
+        if (relu) NN__UNROLL for (r = 0; r < 4; r++) acc[r] = SEL(acc[r] < C(0), C(0), acc[r]);
         NN__UNROLL for (r = 0; r < 4; r++) NN__K(put_lanes)(y + r * y_line + i, acc[r], n - i);
     }
 }
@@ -21406,7 +21882,7 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
                 R *to = y + image * plane + b.q.y.first * width + b.q.x.first;
                 for (i = 0; i < b.q.y.count; i += 4) {
                     int64_t l = nn__min(i, b.q.y.count - 4) + up;
-                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, to + l * width, b.q.y.hop * width);
+                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, v->relu, to + l * width, b.q.y.hop * width);
                 }
                 continue;
             }
@@ -21427,6 +21903,7 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
                     NN__K(band_tiles)(height, n, terms, panel + i * terms, strip + t.channel * b.z.channel + p, b.at, t.channel ? NULL : start, at, row);
                     panel += s.lead * terms;
                 }
+                if (v->relu) NN__K(relu_rows)(h, n, at, row);
                 if (at == sum) NN__K(band_out)(&b.q, &b.z, sum, h, p, n, to, width, plane, add);
             }
         }
@@ -21821,6 +22298,7 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahea
             int k;
             NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
             NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + start;
+            if (v->relu) NN__UNROLL for (k = 0; k < 4; k++) z[k] = SEL(z[k] < C(0), C(0), z[k]);
             NN__K(join_four)(z, tile[j][0]);
         }
         if (high == 4 && width == 4 && !add)
@@ -21902,7 +22380,19 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
     R *packed = (R *)(v->kept ? c->kept : c->shared);
     int64_t round = v->kept ? 0 : t->phase / 2;
     nn__conv_cut s = nn__conv_cuts(v, spread);
-    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
+    if (s.plain) {
+        nn__product g = nn__conv_plain(v, spread);
+        int64_t part = t->index / s.splits, group = part % v->groups;
+        g.a = from + part * g.k * g.m;
+        g.b = (const R *)c->in[1].data + group * v->o * v->c;
+        g.y = y + part * g.n * g.m;
+        NN__K(gemm_task)(g, add, bias ? bias + group * g.n : NULL, t->index % s.splits, (R *)t->scratch);
+        if (v->relu) {
+            nn__gemm_block k = nn__gemm_block_of(&g, t->index % s.splits);
+            NN__K(relu_rows)(k.columns, k.rows, (R *)g.y + k.column * g.m + k.row, g.m);
+        }
+    }
+    else if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (s.many) NN__K(lanes_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (s.bands.count) NN__K(conv_bands)(v, spread, packed, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
@@ -21947,7 +22437,8 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     }
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
-        if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        if (w.plain)             NN__K(conv_dw_plain)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else if (w.banded)       NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
@@ -22255,6 +22746,28 @@ static int NN__K(pool_of_four)(const nn_call *c)
     return four;
 }
 NN__INLINE V NN__K(get_some)(const R *p, int64_t n)      { return n > 0 ? NN__K(get_lanes)(p, n) : C(0); }
+// Without places. Where a row is one vector, two rows of windows at a time: their maxima lie side by side, too.
+static void NN__K(pool_values_four)(const nn_call *c, const NN__K(pooling) *o)
+{
+    int64_t w = o->w, pairs = w == NN__LANES && 2 * o->ow == w && o->oh % 2 == 0, next = pairs ? 2 * w : NN__LANES, i, oy, ox;
+    for (i = o->first; i < o->last; i++) for (oy = 0; oy < o->oh; oy += 1 + pairs) for (ox = 0; ox < o->ow; ox += NN__LANES) {
+        int64_t in = (i * o->h + 2 * oy) * w + 2 * ox, out = (i * o->oh + oy) * o->ow + ox, left = o->in - in;       // what follows the row is written later
+        const R *x = (const R *)c->in[0].data + in;
+        int inside = left >= w + next + NN__LANES, k;
+        V p[4], v[4], best;
+        NN__UNROLL for (k = 0; k < 4; k++) {
+            int64_t at = k / 2 * w + k % 2 * next;
+            p[k] = inside ? LOAD(x + at) : NN__K(get_some)(x + at, left - at);
+        }
+        NN__UNROLL for (k = 0; k < 4; k += 2) {
+            v[k] = NN__K(evens)(p[k], p[k + 1]);
+            v[k + 1] = NN__LANES > 1 ? NN__K(odds)(p[k], p[k + 1]) : p[k + 1];
+        }
+        best = v[0];
+        NN__UNROLL for (k = 1; k < 4; k++) best = SEL((v[k] > best) | (v[k] != v[k]), v[k], best);
+        NN__K(put_lanes)((R *)c->out[0].data + out, best, o->out - out);
+    }
+}
 static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
 {
     int64_t i, k, oy, ox, w = o->w;
@@ -22276,7 +22789,6 @@ static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
             best = SEL(m, v[k], best);
         }
         NN__K(put_lanes)((R *)c->out[0].data + out, best, left);
-        if (!c->aux[0].data) continue;
 #if NN__LANES > 1
         NN__K(put_lanes)((R *)c->aux[0].data + out, FLOATS(place), left);
 #else
@@ -22318,6 +22830,7 @@ NN__FORWARD(maxpool2d)
 {
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    if (NN__K(pool_of_four)(c) && !c->aux[0].data) { NN__K(pool_values_four)(c, &o); return; }
     if (NN__K(pool_of_four)(c)) { NN__K(pool_max_four)(c, &o); return; }
     int values = !c->aux[0].data && !o.p->adaptive && o.p->stride[1] <= 2;
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
@@ -23635,8 +24148,8 @@ NN__FORWARD(linear_update)
             a.ldg = vectors * NN__LANES;
             a.p = (R *)g.y + at;
             for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
-            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, dw, a.ldg);
-            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, dw, a.ldg);
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, 0, dw, a.ldg);
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, 0, dw, a.ldg);
             update(rows, w, &a, &r);
         }
     }
@@ -23993,7 +24506,7 @@ static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int6
     R zero[NN__NR] = { 0 };
     int64_t j;
     for (j = 0; j < w; j += NN__NR)
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, NULL, y + j * cs, rs, cs, NULL, 0);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, 0, y + j * cs, rs, cs, NULL, 0);
 }
 
 static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
@@ -24616,7 +25129,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
         const R *b = shared + w->at + j * w->k;
         int vectors = w->n - j > NN__LANES ? NN__NV : 1;
         width = vectors * NN__LANES;
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, NULL, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, 0, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
     }
 }
 
@@ -25165,7 +25678,9 @@ NN__BACKWARD(ctc_loss)
 #undef NN__MR
 #undef NN__TALL
 #undef NN__NV
+#undef NN__FLAT
 #undef NN__NR
+#undef NN__DOTS
 #undef NN__DW_M
 #undef NN__HOLD
 #undef NN__BAND_HEIGHTS
@@ -25180,6 +25695,8 @@ NN__BACKWARD(ctc_loss)
 #undef NN__FROM_F16
 #undef NN__FROM_I8
 #undef NN__IS_F64
+#undef NN__SMALL
+#undef NN__UNROLL
 #undef NN__PASS
 #undef NN__LANES
 #undef NN__REAL
