@@ -19696,7 +19696,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     wide = h == 1 ? 8 * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
-    rows = s.rows <= NN__GEMM_EACH ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
+    rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {

@@ -1,7 +1,7 @@
 /* gpt.c - Demonstrates a GPT on characters (Radford et al. 2019), in the small setting that nanoGPT (Karpathy) recommends for a CPU.
 
    4 layers, 4 heads, 128 numbers a position, a context of 64, batches of 12; one weight for the first and the last layer. The peak learning rate
-   is twice nanoGPT's: with its 0.001 the loss ends at 1.89 here, in PyTorch at 1.90 to 1.92. Sampling has a cache: a character costs one position.
+   is twice nanoGPT's: with its 0.001 the loss ends at 1.89 to 1.91 here, at 1.90 to 1.92 in PyTorch. Sampling has a cache: a character costs one position.
    Data:     a text:  ./gpt [--steps N] [--rate R] [--save FILE] [--sample N] text.txt;  without: rhymes. Training goes on where it ended if FILE is there
    Build:    cc -O2 examples/gpt.c -o gpt -lm -lpthread
    Expect:   tiny Shakespeare, 2000 steps (a minute): a validation loss of 1.81, then text with names and line ends where they belong
