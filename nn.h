@@ -488,13 +488,14 @@ NN_API nn_tensor *nn_log_softmax(nn_tensor *x, int dim);
 // ---- attention -------------------------------------------------------------------------------------------
 typedef struct nn_attention_desc {
     int        causal;               // 1: query i sees keys 0 .. i + Tk - Tq. So the last query sees all keys; PyTorch's is_causal is this for Tq = Tk
-    nn_tensor *mask;                 // broadcast to (B, heads, Tq, Tk). Floats are added to the scores (-inf hides); bool, u8: 0 hides. A constant
+    nn_tensor *mask;                 // broadcast to (B, heads, Tq, Tk). Floats are added to the scores (-inf hides) and may have a gradient; bool, u8: 0 hides
     nn_tensor *lengths;              // i32/i64 (B): keys from lengths[b] on are hidden (padding)
     nn_tensor *alibi;                // (heads): adds -slope |i - j|, i and j counted from the first key (Press et al. 2022); see nn_alibi_slopes
     float      scale;                // of the scores; default 1 / sqrt(D)
     float      dropout;              // NN_TRAIN: of the probabilities
     int        heads, kv_heads;      // nn_attention only; default 1, and as many as heads
-    nn_kv_cache *cache;              // not nn_scaled_dot_product_attention, NN_EVAL: k and v are appended, q sees all there is then; layers: self attention only
+    nn_kv_cache *cache;              // not nn_scaled_dot_product_attention, NN_EVAL: k and v are appended, q sees all there is then. Layers, attention to another
+                                     // sequence: the first call fills it, later ones read it; truncate it to 0 for the next sequence
 } nn_attention_desc;
 typedef nn_attention_desc nn_scaled_dot_product_attention_desc;
 // softmax(scale q k^T) v without a (Tq, Tk) matrix in memory. q (B, heads, Tq, D), k (B, kv_heads, Tk, D), v (B, kv_heads, Tk, E) -> (B, heads, Tq, E), any
@@ -528,12 +529,13 @@ NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void
 // ---- losses: (prediction, target, options) -------------------------------------------------------------
 // As in torch.nn.functional. Shapes never broadcast, and an option that a loss does not have is an error. In a float option NN_ZERO means 0.
 typedef enum nn_reduction { NN_MEAN, NN_SUM, NN_NONE } nn_reduction;
+enum { NN_IGNORE = -100 };           // a target that does not count: PyTorch's default of ignore_index
 typedef struct nn_loss_desc {
     nn_reduction reduction;
     nn_tensor *weight;               // cross_entropy, nll: (C); binary_cross_entropy: broadcast to the prediction. Constants: no gradient
     nn_tensor *pos_weight;           // binary_cross_entropy: weight of positives, broadcast likewise
     float label_smoothing;           // cross_entropy: 0..1
-    int   ignore_index;              // cross_entropy, nll: default -100; NN_ZERO to ignore class 0
+    int   ignore_index;              // cross_entropy, nll: default NN_IGNORE; NN_ZERO to ignore class 0
     float temperature;               // kl_div: default 1; info_nce: default 0.07
     float margin;                    // hinge, triplet_margin: default 1; cosine_embedding: default 0
     float delta;                     // huber, smooth_l1 (there called beta): default 1
@@ -604,7 +606,7 @@ typedef struct nn_multihead_attention_desc {
 // torch.nn.MultiheadAttention with batch_first: in_proj_weight, in_proj_bias (or q_proj_weight ... where kdim, vdim differ), out_proj. nn_forward: self attention
 NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, int64_t embed, int heads, const nn_multihead_attention_desc *desc);
 NN_API nn_tensor *nn_multihead_attention_forward(nn_layer *layer, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);
-                                     // (B, T, embed); k NULL: as q; v NULL: as k. Of desc: causal, mask, lengths, alibi, scale, cache (self attention)
+                                     // (B, T, embed); k NULL: as q; v NULL: as k. Of desc: causal, mask, lengths, alibi, scale, cache
 typedef struct nn_transformer_desc {
     int64_t hidden;                  // of the feed-forward part; default 2048
     float   dropout;                 // default 0 (PyTorch: 0.1)
@@ -626,6 +628,9 @@ NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding);     
 NN_API void      nn_checkpoint_layer(nn_layer *layer, int on);                                        // 1: its forward goes through nn_checkpoint
 
 NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x);
+// nn_forward of padded sequences: recurrent layers and self attention below, where they are called without lengths of their own, take these (i32 or i64 (B)):
+// what is behind them counts for nothing. For layers in a row that keep the time steps of x. nn_fit, nn_evaluate and nn_predict do so with nn_batch.lengths
+NN_API nn_tensor *nn_forward_lengths(nn_layer *layer, nn_tensor *x, nn_tensor *lengths);
 NN_API nn_tensor *nn_param_new (nn_layer *layer, const char *name, nn_shape shape);                   // a parameter of your own layer; zeros
 NN_API nn_tensor *nn_buffer_new(nn_layer *layer, const char *name, nn_shape shape);                   // saved with the model, no gradient; zeros
 NN_API nn_tensor *nn_param(nn_layer *layer, const char *path);                                        // parameter or buffer "fc1.weight"; NULL if none
@@ -641,16 +646,20 @@ typedef struct nn_lora_desc {
     int         rank;                // r; default 8
     float       alpha;               // default r
     float       dropout;             // of what the adapter reads; default 0
-    const char *match;               // only layers whose full name ends in this ("q_proj"); call it again for others
+    const char *match;               // only layers whose full name ends in this ("q_proj", "self_attn.in_proj"); call it again for others
 } nn_lora_desc;
 // Low-rank adapters (Hu et al. 2021): every linear layer below `layer` becomes W x + b + alpha/r B A x and all else is frozen. A (r, I) is random, B (O, r) zero:
 // at first nothing changes. Names as in PEFT's files: fc1.lora_A.weight. Saved, loaded alone: nn_save_desc.trainable, nn_load_desc.trainable.
-// How many adapters were added. Linear layers are those of nn_linear_new; make optimizers after it
+// How many adapters were added. Linear layers are those of nn_linear_new, and "in_proj" of attention with one weight for q, k and v; make optimizers after it
 NN_API int        nn_lora_new(nn_layer *layer, const nn_lora_desc *desc);
 NN_API int        nn_lora_merge(nn_layer *layer);                                                     // W += alpha/r B A, and the adapters go; how many. What is frozen stays it
 NN_API nn_context *nn_context_of(const nn_layer *layer);
 
 // Initialisers, in place. Layers start with PyTorch's defaults.
+// Linear layers, embeddings and the projections of attention that are made after it hold their weights as NN_BF16, NN_F16 or NN_I8, and their products read
+// them so: a half, a quarter of the memory. Constants: nn_load and nn_write round to them what they bring (NN_I8 as nn_quantize_new, with a buffer
+// "weight_scale" beside "weight"), adapters of nn_lora_new learn beside them. NN_F32: as always
+NN_API void nn_weights_as          (nn_context *nn, nn_dtype dtype, const nn_quantize_desc *desc);
 NN_API void nn_init_skip           (nn_context *nn, int on);                                          // 1: random initialisers leave zeros: for layers that nn_load is to fill
 NN_API void nn_init_constant       (nn_tensor *w, float value);
 NN_API void nn_init_uniform        (nn_tensor *w, float low, float high);
@@ -819,6 +828,8 @@ NN_API void        nn_split_data(nn_dataset *data, double share, nn_dataset **fi
 typedef struct nn_scaler nn_scaler;                      // x -> (x - mean) / std per feature (of pictures per channel); "scaler.mean", "scaler.std"
 NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train);   // fitted on train; a child of the model: saved with it, and run first
 NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape);   // to load into: changes nothing until nn_load brings the numbers
+NN_API nn_scaler *nn_sequence_scaler_new(nn_layer *model, nn_dataset *train, nn_shape x_shape);     // of sequences (T, F): per feature of the last dimension,
+                                     // over samples and time; train NULL: unfitted, for samples of x_shape (else it is not read)
 NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x);           // for models with a .forward of their own: call it first there
 
 // Augmentation: applied by the loader to each training sample, in this order, the same for the same seed whatever the threads.
@@ -892,7 +903,7 @@ typedef struct nn_tokens_desc {
     const uint16_t *tokens16;        // nanoGPT's train.bin
     int64_t        count;            // how many
     int64_t        pad, most;        // nn_texts_new: fills short texts, default 0; longer texts are cut, default: not
-    const int64_t *labels; int64_t classes;          // nn_texts_new: y is the class of a text; default: the next token, and -100 where there is none
+    const int64_t *labels; int64_t classes;          // nn_texts_new: y is the class of a text; default: the next token, and NN_IGNORE where there is none
 } nn_tokens_desc;
 NN_API nn_dataset *nn_tokens_new(nn_context *nn, int64_t length, const nn_tokens_desc *desc);   // x = t[i .. i+length), y = t[i+1 .. i+length+1). A loader with
                                      // shuffle draws every i at random (nanoGPT); without, samples lie side by side. An epoch is (count - 1) / length samples
@@ -917,6 +928,7 @@ typedef struct nn_generate_step {    // what nn_generate asks the model
     int64_t batch, length, pitch;
     int64_t fresh;                   // how many at the end were not there at the last call: all a model with a cache has to compute
     const int64_t *parent;           // row r goes on from row parent[r] of the last call (beams: reorder the cache); NULL: from itself
+    const int64_t *hidden;           // prompts of different lengths: the first hidden[r] tokens of row r are there only to fill it (see nn_generate_batch); NULL: none
     int64_t vocabulary;
     float  *logits;                  // to be filled: (batch, vocabulary), the scores of the next token
 } nn_generate_step;
@@ -937,6 +949,11 @@ typedef struct nn_generate_desc {
 } nn_generate_desc;
 NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc *desc);
                                      // how many new tokens there are, -1 after an error
+// Several prompts at once: row r of prompts (batch, width) has counts[r] tokens. New ones go into tokens (batch, max_tokens), made[r] of them. Each text is as if it
+// were alone, as far as the model hides what fills shorter rows from the left (s->hidden: a mask, and positions that count behind them).
+// No beams, slide, stop_text and on_text. A row that has ended gets its last token again. 1 = ok
+NN_API int nn_generate_batch(nn_context *nn, const int64_t *prompts, const int64_t *counts, int64_t batch, int64_t width, int64_t *tokens, int64_t *made, int64_t max_tokens,
+                             const nn_generate_desc *desc);
 
 // ---- metrics and training ---------------------------------------------------------------------------
 enum { NN_MAX_CLASSES = 64 };
@@ -1047,7 +1064,11 @@ NN_API int nn_events_text(nn_events *events, const char *tag, int64_t step, cons
 NN_API int nn_png_save(const nn_tensor *image, const char *path);                   // (C, H, W) or (H, W), 0..1
 NN_API int nn_png_sheet(const nn_tensor *images, int columns, const char *path);    // (B, C, H, W): a contact sheet; small pictures are enlarged,
                                      // those that leave 0..1 (filters) scaled to their own range; C not 1 or 3: every channel is a picture
-typedef struct nn_series { const char *name; const double *y; int64_t count; } nn_series;
+typedef struct nn_series {
+    const char *name;
+    const double *y; int64_t count;
+    const char *const *labels;       // of the first series, count texts: what stands below the places of the x axis; default: 0, 1, ...
+} nn_series;
 NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, const nn_series *series, int count);   // lines over 0..count-1
 NN_API int nn_svg_confusion(nn_context *nn, const char *path, const nn_report *report);
 NN_API size_t nn_sparkline(const double *y, int64_t count, int width, char *to, size_t bytes);         // UTF-8 bars
@@ -1156,7 +1177,7 @@ typedef struct nn__range_params  { double start, step, end; } nn__range_params;
 typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 // Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
-typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same; } nn__conv_params;
+typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same, relu; } nn__conv_params; // relu: of the result, in plans
 typedef struct nn__pool_params   { const char *name; int64_t kernel[2], stride[2], pad[2], dilation[2], size[2]; int adaptive, ceil_mode, exclude_pad; } nn__pool_params;
 typedef struct nn__upsample_params { int64_t size[2]; int bilinear, align_corners; } nn__upsample_params;
 typedef struct nn__attention_params { int layout, heads, kv_heads, causal; float scale, dropout; } nn__attention_params;
@@ -1273,8 +1294,9 @@ typedef struct nn__update_params {
 #define NN__ROW_ID(name, keep, f, df)                NN_OP_##name,
 #define NN__ROW_ID2(name, keep, f, da, db)           NN_OP_##name,
 #define NN__ROW_IDS(name, kind, in, out, flags, keep, shape, plan, params) NN_OP_##name,
+#define NN__ONE_MORE(name, keep, f, df) + 1
 enum { NN_OP_none, NN_UNARY_OPS(NN__ROW_ID) NN_UNARY1_OPS(NN__ROW_ID) NN_UNARY2_OPS(NN__ROW_ID) NN_BINARY_OPS(NN__ROW_ID2) NN_OP_where,
-       NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT };
+       NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT, NN__UNARY_END = NN_OP_none + 1 NN_UNARY_OPS(NN__ONE_MORE) };
 
 enum { NN_BACKEND_VERSION = 2 };
 // A device. Life cycle: nn_new keeps the pointer; memory is taken in large blocks; run is called for every op; nn_free releases the blocks.
@@ -1431,6 +1453,8 @@ NN__REF(nn_dataset *, nn_tokens_new, (nn_context *nn, int64_t length, const nn_t
 NN__REF(nn_dataset *, nn_texts_new, (nn_context *nn, const int64_t *start, int64_t count, const nn_tokens_desc &desc), (nn, start, count, &desc))
 NN__REF(nn_tensor  *, nn_token_cross_entropy, (nn_tensor *logits, nn_tensor *target, const nn_loss_desc &desc), (logits, target, &desc))
 NN__REF(int64_t, nn_generate, (nn_context *nn, const int64_t *prompt, int64_t count, int64_t *tokens, int64_t max_tokens, const nn_generate_desc &desc), (nn, prompt, count, tokens, max_tokens, &desc))
+NN__REF(int, nn_generate_batch, (nn_context *nn, const int64_t *prompts, const int64_t *counts, int64_t batch, int64_t width, int64_t *tokens, int64_t *made, int64_t max_tokens,
+        const nn_generate_desc &desc), (nn, prompts, counts, batch, width, tokens, made, max_tokens, &desc))
 NN__REF(nn_plan *, nn_plan_new, (nn_layer *net, nn_shape input, const nn_plan_desc &desc), (net, input, &desc))
 NN__REF(nn_step_plan *, nn_step_plan_new, (nn_layer *model, const nn_step_plan_desc &desc), (model, &desc))
 NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
@@ -1504,7 +1528,8 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__FETCH(p)  ((void)(p))
 #endif
-#define NN__PRAGMA(x)   _Pragma(#x)
+#define NN__PRAGMA2(x)  _Pragma(#x)
+#define NN__PRAGMA(x)   NN__PRAGMA2(x)
 #if defined(__clang__)
 #  define NN__UNROLL    NN__PRAGMA(clang loop unroll(full))
 #elif defined(__GNUC__) && !defined(__CUDACC__)
@@ -1530,6 +1555,26 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__TARGET_END      NN__PRAGMA(GCC pop_options)
 #endif
 
+// Passes of GCC that cost time and gain nothing here. LEAN: kernels, which are written as they shall be. SIMPLE: text that gains
+// nothing from -O2 either, as it runs once per file or epoch, or is a straight line, or waits for memory, or is plain C where the
+// processor has a better table.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#  define NN__LEAN            "no-tree-slp-vectorize", "no-tree-vectorize", "no-schedule-insns2", "no-tree-loop-distribute-patterns", "no-crossjumping", \
+                              "no-peephole2", "no-cprop-registers", "no-if-conversion2", "no-store-merging", "no-ree", "no-partial-inlining", \
+                              "no-ipa-cp", "no-ipa-icf", "no-ipa-modref", "no-ipa-ra", "no-ipa-sra", "no-ipa-vrp"
+#  define NN__LEAN_BEGIN      NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize(NN__LEAN))
+#  define NN__LEAN_END        NN__PRAGMA(GCC pop_options)
+#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
+                              "no-tree-dominator-opts", "no-tree-vrp", "no-tree-dse", "no-dse", "no-tree-copy-prop", "no-tree-bit-ccp", "no-tree-slsr", \
+                              "no-tree-sink", "no-tree-reassoc", "no-shrink-wrap"))
+#  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
+#else
+#  define NN__LEAN_BEGIN
+#  define NN__LEAN_END
+#  define NN__SIMPLE_BEGIN
+#  define NN__SIMPLE_END
+#endif
+
 // The compiler must not fuse a * b + c on its own: which products it fuses differs from compiler to compiler (design 5.6 d).
 #if defined(__clang__)
 #  define NN__FLOAT_BEGIN     NN__PRAGMA(STDC FP_CONTRACT OFF)
@@ -1543,16 +1588,6 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #else
 #  define NN__FLOAT_BEGIN
 #  define NN__FLOAT_END
-#endif
-
-// Text that gains nothing from -O2 but takes long to compile with it: what runs once per file or epoch, rows of elementwise formulas
-// (straight lines already), plain C where the processor has a better table.
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1"))
-#  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
-#else
-#  define NN__SIMPLE_BEGIN
-#  define NN__SIMPLE_END
 #endif
 
 #if defined(NN_NO_THREADS) || (!defined(__GNUC__) && !defined(_MSC_VER)) || defined(__TINYC__)
@@ -1966,7 +2001,11 @@ struct nn_context {
     const nn__extra *extra;          // saved into and restored from a checkpoint besides what it is asked for; optional in the file.
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
+    nn_tensor  *lengths;             // nn_forward_lengths
+    struct { void *data; size_t bytes; int taken; } room[8];         // of sampling and generating (nn__take)
     int         skip_init;           // nn_init_skip
+    nn_dtype    weight_dtype;        // nn_weights_as
+    int64_t     weight_group;
     uint64_t    samples;             // drawn by nn_sample and nn_generate so far
     nn__unicode *unicode;            // >>text; NULL until there is a tokenizer
     nn__recording *record;              // calls are kept for a plan
@@ -3017,6 +3056,7 @@ NN_API int nn_read_as(const nn_tensor *x, nn_dtype dtype, void *to)
 }
 NN_API int nn_read(const nn_tensor *x, float *to) { return nn_read_as(x, NN_F32, to); }
 
+static int nn__round_weight(nn_tensor *from, nn_tensor *to);         // >>layers
 NN_API int nn_write_as(nn_tensor *x, nn_dtype dtype, const void *from)
 {
     nn_context *nn = x ? x->nn : NULL;
@@ -3027,7 +3067,7 @@ NN_API int nn_write_as(nn_tensor *x, nn_dtype dtype, const void *from)
     if (x->dtype == (int)dtype && nn__contiguous_tensor(x)) { nn__upload(nn, x, from); return nn_ok(nn); }
     m = nn__get_mark(nn);
     t = nn__upload(nn, nn__alloc_tensor(nn, 0, dtype, x->ndim, x->shape), from);
-    if (!nn__dead(t)) nn__copy_view(nn, nn__view_of(x), nn__view_of(t));
+    if (!nn__dead(t) && (dtype == NN_I8 || !nn__round_weight(t, x))) nn__copy_view(nn, nn__view_of(x), nn__view_of(t));
     nn__rewind(nn, &m);
     return nn_ok(nn);
 }
@@ -3988,7 +4028,7 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
 
 // ---- nn_checkpoint: a part of the tape that is made when it is walked --------------------------------------
 // Forward runs without a tape and leaves one node; its backward runs fn again, with a tape of its own, and walks that.
-typedef struct nn__checkpointed { nn_tensor *(*fn)(void *self, nn_tensor *x); void *self; uint64_t ordinal; nn_mode mode; } nn__checkpointed;
+typedef struct nn__checkpointed { nn_tensor *(*fn)(void *self, nn_tensor *x); void *self; nn_tensor *lengths; uint64_t ordinal; nn_mode mode; } nn__checkpointed;
 static const nn_op nn__checkpoint_op = { "checkpoint", 1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED, NN_KEEP_IN(0), NULL, NULL, NULL, NULL, 0, sizeof(nn__checkpointed) };
 static void nn__make_private(nn_context *nn, int from, const nn_tensor *but);    // >>layers
 static void nn__release_since(nn_context *nn, int from, const nn_tensor *but);
@@ -4002,7 +4042,7 @@ NN_API nn_tensor *nn_checkpoint(nn_tensor *(*fn)(void *self, nn_tensor *x), void
     if (!nn__check(nn, x, "nn_checkpoint")) return nn__inert(nn);
     if (nn->mode != NN_TRAIN || nn->no_tape) return fn(self, x);
     memset(&p, 0, sizeof p);
-    p.fn = fn; p.self = self; p.ordinal = nn->ordinal; p.mode = nn->mode;
+    p.fn = fn; p.self = self; p.lengths = nn->lengths; p.ordinal = nn->ordinal; p.mode = nn->mode;
     nn__trace_refuse(nn, "nn_checkpoint runs a function in backward");
     from = nn->tensors;
     nn->no_tape = 1;
@@ -4025,12 +4065,13 @@ static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
     nn_node *tape = nn->tape;
     nn_layer *scope = nn->scope;
     nn_mode mode = nn->mode;
+    nn_tensor *lengths = nn->lengths;
     uint64_t ordinal = nn->ordinal;
     nn_backward_desc b;
     int from;
     if (x->base->version != d->versions[0]) nn_fail(nn, "nn_checkpoint: its input was overwritten before backward could use it");
     if (d->need) nn_want_grad(inner);
-    nn->tape = NULL; nn->scope = d->layer; nn->mode = p->mode; nn->ordinal = p->ordinal;
+    nn->tape = NULL; nn->scope = d->layer; nn->mode = p->mode; nn->ordinal = p->ordinal; nn->lengths = p->lengths;
     from = nn->tensors;
     y = p->fn(p->self, inner);
     if (!nn__dead(y) && y->node) {
@@ -4042,7 +4083,7 @@ static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
         nn__drop_grad(nn, y);
         if (y->base == y && !(y->flags & NN__T_WANT_GRAD)) { y->flags |= NN__T_PRIVATE; nn__release(nn, y); }
     }
-    nn->tape = tape; nn->scope = scope; nn->mode = mode; nn->ordinal = ordinal;
+    nn->tape = tape; nn->scope = scope; nn->mode = mode; nn->ordinal = ordinal; nn->lengths = lengths;
     if (!d->need || !inner->grad || !nn__make_grad(nn, x)) return;
     if (x->flags & NN__T_GRAD_SET) nn__accumulate(nn, nn__view_of(inner->grad), nn__view_of(x->grad));
     else nn__copy_view(nn, nn__view_of(x->grad), nn__view_of(inner->grad));
@@ -4397,6 +4438,15 @@ NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x)
     memcpy(layer->out.d, x->shape, sizeof x->shape);
     return x;
 }
+NN_API nn_tensor *nn_forward_lengths(nn_layer *layer, nn_tensor *x, nn_tensor *lengths)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *outer = nn ? nn->lengths : NULL;
+    if (nn) nn->lengths = lengths;
+    x = nn_forward(layer, x);
+    if (nn) nn->lengths = outer;
+    return x;
+}
 
 static nn_layer *nn__own_layer(nn_context *nn, nn_layer *parent, const char *name, const char *kind, const nn_layer_desc *desc)
 {
@@ -4496,7 +4546,17 @@ static nn__listing nn__list(nn_layer *layer, unsigned flags, nn_tensor **list, i
 }
 NN_API int     nn_params(nn_layer *layer, nn_tensor **list, int max)  { return nn__list(layer, NN__T_PARAM, list, max).n; }
 NN_API int     nn_buffers(nn_layer *layer, nn_tensor **list, int max) { return nn__list(layer, NN__T_BUFFER, list, max).n; }
-NN_API int64_t nn_param_count(nn_layer *layer)                        { return nn__list(layer, NN__T_PARAM, NULL, 0).count; }
+static int nn__count_held(nn_tensor *t, void *arg)       // parameters, and weights in fewer bytes (nn_weights_as)
+{
+    if ((t->flags & NN__T_PARAM) || t->dtype == NN_BF16 || t->dtype == NN_F16 || t->dtype == NN_I8) *(int64_t *)arg += nn_count(t);
+    return 1;
+}
+NN_API int64_t nn_param_count(nn_layer *layer)
+{
+    int64_t n = 0;
+    nn__walk(layer, NN__T_PARAM | NN__T_BUFFER, nn__count_held, &n);
+    return n;
+}
 
 NN_API size_t nn_name(const nn_tensor *param, const nn_layer *below, char *to, size_t bytes)
 {
@@ -4729,17 +4789,62 @@ static nn_tensor *nn__linear_weight(const nn_layer *l) { return l->desc.linear.t
 static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)       // children: the A and B of an adapter
 {
     nn_layer *l = (nn_layer *)self;
-    nn_tensor *w = nn__linear_weight(l), *b = nn__param_at(l, 1, l->desc.linear.no_bias ? 1 : 2), *y;
-    if (!l->child) return nn_linear(x, w, b, &l->desc.linear);
+    nn_tensor *w = nn__linear_weight(l), *b = l->desc.linear.no_bias ? NULL : l->param[l->params - 1], *y;
+    nn_linear_desc d = l->desc.linear;
+    if (!l->child) return nn_linear(x, w, b, &d);
+    d.activation = NULL;
     y = nn_forward(l->child, nn_dropout(x, l->child->value));
-    return nn__activate(l->activation, nn_add(nn_linear(x, w, b, NULL), nn_forward(l->last_child, nn_mul_scalar(y, l->value))));
+    return nn__activate(l->activation, nn_add(nn_linear(x, w, b, &d), nn_forward(l->last_child, nn_mul_scalar(y, l->value))));
+}
+
+static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale);         // >>ops
+// The weight of a product: a parameter, or a constant in fewer bytes (nn_weights_as) and, where these are whole numbers, their scales.
+static nn_tensor *nn__scale_of(const nn_tensor *w)
+{
+    const nn_layer *l = w->layer;
+    size_t n = l ? strlen(w->name) : 0;
+    int i;
+    for (i = 0; l && w->dtype == NN_I8 && i < l->params; i++)
+        if (!strncmp(l->param[i]->name, w->name, n) && !strcmp(l->param[i]->name + n, "_scale")) return l->param[i];
+    return NULL;
+}
+static int nn__is_turned(const nn_tensor *w) { return w->layer && w->layer->forward == nn__linear_forward && w->layer->desc.linear.transposed; }
+static int nn__round_weight(nn_tensor *from, nn_tensor *to)          // 0: it has no scales
+{
+    nn_tensor *scale = nn__scale_of(to);
+    if (!scale) return 0;
+    from = nn_cast(from, to->nn->desc.dtype);
+    nn__round_into(nn__is_turned(to) ? nn_transpose(from, 0, 1) : from, nn__is_turned(to) ? nn_transpose(to, 0, 1) : to, scale);
+    return 1;
+}
+// (O, I), or transposed (I, O); returns its scales, or NULL. input_major: inputs outermost in memory.
+static nn_tensor *nn__add_weight(nn_layer *l, const char *name, nn_shape shape, int transposed, int input_major)
+{
+    nn_context *nn = l->nn;
+    int64_t in = shape.d[!transposed], out = shape.d[transposed], group = nn->weight_group ? nn->weight_group : in;
+    unsigned flags = nn->weight_dtype ? NN__T_BUFFER | NN__T_FROZEN : NN__T_PARAM;
+    char scale[64];
+    if (nn->weight_dtype == NN_I8 && in % group) { nn_fail(nn, "%s: groups of %lld inputs do not divide %lld (nn_weights_as)", l->kind, (long long)group, (long long)in); return NULL; }
+    nn__add_param_as(l, name, nn->weight_dtype ? nn->weight_dtype : nn->desc.dtype, shape, flags, input_major);
+    snprintf(scale, sizeof scale, "%s_scale", name);
+    return nn->weight_dtype == NN_I8 ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, in / group), flags, 1) : NULL;
+}
+NN_API void nn_weights_as(nn_context *nn, nn_dtype dtype, const nn_quantize_desc *desc)
+{
+    if (!nn || !nn_ok(nn)) return;
+    if ((dtype != NN_F32 && dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (desc && (desc->group < 0 || (desc->group && dtype != NN_I8)))) {
+        nn_fail(nn, "nn_weights_as: %s in groups of %lld", nn_dtype_name(dtype), desc ? (long long)desc->group : 0);
+        return;
+    }
+    nn->weight_dtype = dtype;
+    nn->weight_group = desc ? desc->group : 0;
 }
 
 // PyTorch's default for weight and bias: kaiming_uniform with slope sqrt(5), which is uniform in +- 1 / sqrt(fan_in).
-static void nn__weight_and_bias(nn_layer *l, nn_shape weight, int64_t out, double fan_in, int no_bias, int input_major)
+static void nn__weight_and_bias(nn_layer *l, nn_tensor *weight, int64_t out, double fan_in, int no_bias)
 {
     float bound = (float)(1.0 / sqrt(fan_in));
-    nn_init_uniform(nn__add_param(l, "weight", weight, NN__T_PARAM, input_major), -bound, bound);
+    if (weight->flags & NN__T_PARAM) nn_init_uniform(weight, -bound, bound);
     if (!no_bias) nn_init_uniform(nn__add_param(l, "bias", nn__shape1(out), NN__T_PARAM, 0), -bound, bound);
 }
 
@@ -4751,21 +4856,35 @@ NN_API nn_layer *nn_linear_new(nn_layer *parent, const char *name, int64_t in, i
     if (!l) return nn__or_inert(NULL);
     if (desc) { l->desc.linear = *desc; l->activation = desc->activation; }
     l->size[0] = in; l->size[1] = out;
-    if (l->desc.linear.transposed) nn__weight_and_bias(l, nn__shape2(in, out), out, (double)in, l->desc.linear.no_bias, 0);
-    else nn__weight_and_bias(l, nn__shape2(out, in), out, (double)in, l->desc.linear.no_bias, 1);
+    l->desc.linear.scale = nn__add_weight(l, "weight", l->desc.linear.transposed ? nn__shape2(in, out) : nn__shape2(out, in), l->desc.linear.transposed != 0, !l->desc.linear.transposed);
+    if (nn_ok(l->nn)) nn__weight_and_bias(l, l->param[0], out, (double)in, l->desc.linear.no_bias);
     return nn__finished(l);
 }
 
-// An adapter of rank r. A starts as a linear layer of its own would, B with zeros.
+static int nn__ends_in(const char *name, const char *end);           // >>optim
+// An adapter of rank r: two more children, of a linear layer or of attention with one weight for q, k and v, there behind out_proj. A starts as a
+// linear layer of its own would, B with zeros.
+static nn_tensor *nn__mha_forward(void *self, nn_tensor *x);
+static int nn__can_adapt(const nn_layer *l) { return l->forward == nn__linear_forward || (l->forward == nn__mha_forward && l->size[1]); }
+static nn_layer *nn__lora_of(const nn_layer *l) { return l->forward == nn__linear_forward ? l->child : l->child->next; }       // A; B is the next
+static void nn__drop_lora(nn_layer *l)
+{
+    l->children = l->forward == nn__mha_forward;
+    if (l->children) l->child->next = NULL; else l->child = NULL;
+    l->last_child = l->child;
+}
 static int nn__add_lora(nn_layer *l, int rank, const nn_lora_desc *d)
 {
     nn_linear_desc linear;
     nn_layer *a, *b;
+    nn_dtype held = l->nn->weight_dtype;
     memset(&linear, 0, sizeof linear);
     linear.no_bias = 1;
+    l->nn->weight_dtype = NN_F32;
     a = nn_linear_new(l, "lora_A", l->size[0], rank, &linear);
     b = nn_linear_new(l, "lora_B", rank, l->size[1], &linear);
-    if (nn__no_layer(a) || nn__no_layer(b)) { l->child = l->last_child = NULL; l->children = 0; return 0; }
+    l->nn->weight_dtype = held;
+    if (nn__no_layer(a) || nn__no_layer(b)) { nn__drop_lora(l); return 0; }
     nn_init_constant(b->param[0], 0);
     a->value = d ? d->dropout : 0;
     l->value = d && d->alpha != 0 ? d->alpha / (float)rank : 1;
@@ -4773,18 +4892,22 @@ static int nn__add_lora(nn_layer *l, int rank, const nn_lora_desc *d)
 }
 static int nn__lora_walk(nn_layer *l, int rank, const nn_lora_desc *d)
 {
-    nn_layer *c;
-    char name[256];
-    size_t n = d && d->match ? strlen(d->match) : 0, k;
+    nn_layer *c, *next;
+    char name[272];
+    const char *end = d && d->match ? d->match : "";
     int i, count = 0;
     l->frozen = 1;
     for (i = 0; i < l->params; i++) nn_freeze_param(l->param[i], 1);
-    if (l->forward != nn__linear_forward) {
-        for (c = l->child; c; c = c->next) count += nn__lora_walk(c, rank, d);
-        return count;
+    if (nn__can_adapt(l) && !nn__lora_of(l)) {
+        nn__layer_name(l, name, 256);
+        if (l->forward == nn__mha_forward) strcat(name, ".in_proj");
+        if (nn__ends_in(name, end)) count = nn__add_lora(l, rank, d);
     }
-    k = strlen(nn__layer_name(l, name, sizeof name));
-    return !l->child && k >= n && !strcmp(name + k - n, n ? d->match : "") && nn__add_lora(l, rank, d);
+    for (c = l->child; c && l->forward != nn__linear_forward; c = next) {
+        next = nn__can_adapt(l) ? NULL : c->next;        // of attention only out_proj
+        count += nn__lora_walk(c, rank, d);
+    }
+    return count;
 }
 NN_API int nn_lora_new(nn_layer *layer, const nn_lora_desc *desc)
 {
@@ -4798,14 +4921,16 @@ NN_API int nn_lora_new(nn_layer *layer, const nn_lora_desc *desc)
 static int nn__merge_one(nn_layer *l)
 {
     nn_context *nn = l->nn;
-    nn_tensor *w = nn__linear_weight(l);
+    nn_layer *a = nn__lora_of(l), *b = a->next;
+    nn_tensor *w = l->forward == nn__linear_forward ? nn__linear_weight(l) : l->param[0];
     nn__mark m = nn__get_mark(nn);
     int ok;
+    if (w->dtype != (int)nn->desc.dtype) { nn_fail(nn, "nn_lora_merge: the weights of type %s would have to be rounded again (nn_weights_as)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
     nn_push(nn, NN_EVAL);
-    ok = nn_copy(w, nn_add(w, nn_mul_scalar(nn_matmul(l->last_child->param[0], l->child->param[0]), l->value)));
+    ok = nn_copy(w, nn_add(w, nn_mul_scalar(nn_matmul(b->param[0], a->param[0]), l->value)));
     nn_pop(nn);
     nn__rewind(nn, &m);
-    if (ok) { l->child = l->last_child = NULL; l->children = 0; }
+    if (ok) nn__drop_lora(l);
     return ok;
 }
 NN_API int nn_lora_merge(nn_layer *layer)
@@ -4813,7 +4938,7 @@ NN_API int nn_lora_merge(nn_layer *layer)
     nn_layer *c;
     int count = 0;
     if (nn__no_layer(layer) || !nn_ok(layer->nn)) return 0;
-    if (layer->forward == nn__linear_forward) return layer->child && nn__merge_one(layer);
+    if (nn__can_adapt(layer) && nn__lora_of(layer)) count = nn__merge_one(layer);
     for (c = layer->child; c; c = c->next) count += nn_lora_merge(c);
     return count;
 }
@@ -4849,7 +4974,7 @@ static nn_layer *nn__conv_layer(nn_layer *parent, const char *name, const char *
     fan_in = (double)w.d[1] * (double)w.d[2] * (dims == 2 ? (double)w.d[3] : 1.0);
     l->desc.conv = d;
     l->activation = d.activation;
-    nn__weight_and_bias(l, w, out, fan_in, d.no_bias, 0);
+    nn__weight_and_bias(l, nn__add_param(l, "weight", w, NN__T_PARAM, 0), out, fan_in, d.no_bias);
     return nn__finished(l);
 }
 #define NN__CONV_LAYER(name, kind, dims, transposed)                                                                              \
@@ -4977,14 +5102,28 @@ NN_API nn_layer *nn_rmsnorm_new(nn_layer *parent, const char *name, int64_t chan
 }
 
 // ---- embedding -------------------------------------------------------------------------------------------
-static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x) { return nn_embedding(x, ((nn_layer *)self)->param[0]); }
+static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x)
+{
+    nn_layer *l = (nn_layer *)self;
+    nn_tensor *w = l->param[0], *scale = l->desc.linear.scale, *y = nn_embedding(x, w), *by;
+    nn_shape s, groups;
+    if (w->dtype == (int)l->nn->desc.dtype || nn__dead(y)) return y;
+    y = nn_cast(y, l->nn->desc.dtype);                   // weights in fewer bytes (nn_weights_as)
+    if (!scale) return y;
+    by = nn_embedding(x, scale);                         // (..., groups): one scale for so many numbers
+    s = nn_shape_of(y); groups = nn_shape_of(by);
+    groups.d[groups.ndim] = w->shape[1] / nn__max(1, scale->shape[1]);
+    if (++groups.ndim > NN_MAX_DIMS) { nn_fail(l->nn, "Embedding: an index of %d dimensions", x->ndim); return nn__inert(l->nn); }
+    return nn_reshape(nn_mul(nn_reshape(y, groups), nn_unsqueeze(by, -1)), s);
+}
 NN_API nn_layer *nn_embedding_new(nn_layer *parent, const char *name, int64_t count, int64_t channels)
 {
     nn_layer *l;
     if (!nn__positive(parent, "Embedding", name, "count", count) || !nn__positive(parent, "Embedding", name, "channels", channels)) return nn__or_inert(NULL);
     l = nn__leaf(parent, name, "Embedding", nn__embedding_forward);
     if (!l) return nn__or_inert(NULL);
-    nn_init_normal(nn__add_param(l, "weight", nn__shape2(count, channels), NN__T_PARAM, 0), 0, 1);
+    l->desc.linear.scale = nn__add_weight(l, "weight", nn__shape2(count, channels), 0, 0);
+    if (nn_ok(l->nn) && (l->param[0]->flags & NN__T_PARAM)) nn_init_normal(l->param[0], 0, 1);
     return nn__finished(l);
 }
 
@@ -5120,46 +5259,60 @@ NN_API void nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length)
     if (length < 0 || length > cache->length) { nn_fail(cache->nn, "nn_kv_cache_truncate: %lld of %lld positions", (long long)length, (long long)cache->length); return; }
     cache->length = length;
 }
-// Appends k and v (B, T, kv_heads * D); they become views (B, kv_heads, T', D) of all that is there. 0 after an error.
-static int nn__cache_append(nn_kv_cache *c, nn_tensor **k, nn_tensor **v)
+static nn_tensor *nn__cache_view(nn_kv_cache *c, nn_tensor *all)     // (B, kv_heads, T', D): what is there
+{
+    nn_tensor *seen = nn_detach(all);
+    nn__record_refuse(c->nn, "it uses a cache of keys and values");
+    if (!nn__dead(seen)) seen->shape[2] = c->length;
+    return seen;
+}
+static int nn__cache_trains(const nn_kv_cache *c, const nn_tensor *x)
+{
+    if (c->nn->mode != NN_TRAIN || !nn__wants(x)) return 0;
+    nn_fail(c->nn, "attention: no gradient goes through a cache: use NN_EVAL");
+    return 1;
+}
+// May attention to another sequence, of the length of k, use what the cache has of it?
+static int nn__cache_holds(const nn_kv_cache *c, const nn_tensor *k, const nn_tensor *v)
+{
+    if (!c->nn || nn__cache_trains(c, k) || nn__cache_trains(c, v)) return 0;
+    if (!c->length || (c->length == k->shape[1] && c->k->shape[0] == k->shape[0])) return 1;
+    nn_fail(c->nn, "attention: the cache has keys and values of %lld sequences of %lld, not of %s: truncate it to 0 for others", (long long)c->k->shape[0], (long long)c->length,
+            nn__dims_text(k->ndim, k->shape).s);
+    return 0;
+}
+// Appends k and v (B, T, kv_heads * D). 0 after an error.
+static int nn__cache_append(nn_kv_cache *c, const nn_tensor *k, const nn_tensor *v)
 {
     nn_context *nn = c->nn;
-    nn_tensor **rows[2], *all[2];
-    int64_t end, t = *k && (*k)->ndim == 3 ? (*k)->shape[1] : 0;
+    const nn_tensor *rows[2], *all[2];
+    int64_t t = k && k->ndim == 3 ? k->shape[1] : 0;
     int i;
     if (!nn) return 0;
     rows[0] = k; rows[1] = v; all[0] = c->k; all[1] = c->v;
-    nn__record_refuse(nn, "it uses a cache of keys and values");
     for (i = 0; i < 2; i++) {
-        const nn_tensor *x = *rows[i];
-        if (!nn__check(nn, x, "attention")) return 0;
-        if (nn->mode == NN_TRAIN && nn__wants(x)) { nn_fail(nn, "attention: no gradient goes through a cache: use NN_EVAL"); return 0; }
+        const nn_tensor *x = rows[i];
+        if (!nn__check(nn, x, "attention") || nn__cache_trains(c, x)) return 0;
         if (x->ndim != 3 || x->shape[0] != all[i]->shape[0] || x->shape[2] != all[i]->shape[1] * all[i]->shape[3] || x->shape[1] != t) {
             nn_fail(nn, "attention: %s %s does not fit the cache %s", i ? "v" : "k", nn__dims_text(x->ndim, x->shape).s, nn__dims_text(4, all[i]->shape).s);
             return 0;
         }
     }
-    end = c->length + t;
-    if (end > c->k->shape[2]) {
+    if (c->length + t > c->k->shape[2]) {
         nn_fail(nn, "attention: the cache is full: %lld more positions behind %lld of %lld", (long long)t, (long long)c->length, (long long)c->k->shape[2]);
         return 0;
     }
     for (i = 0; i < 2; i++) {
-        nn_view to = nn__view_of(all[i]), from = nn__view_of(*rows[i]);
-        nn_tensor *seen;
+        nn_view to = nn__view_of(all[i]), from = nn__view_of(rows[i]);
         to.shape[2] = t;             // memory moves, no op: nothing to record
         if (to.data) to.data = (char *)to.data + (size_t)(c->length * to.stride[2]) * nn_dtype_bytes(nn->desc.dtype);
         from.ndim = 4;
         from.shape[1] = to.shape[1];  from.stride[1] = from.stride[2] * to.shape[3];
         from.shape[3] = to.shape[3];  from.stride[3] = from.stride[2];
-        from.shape[2] = t;            from.stride[2] = (*rows[i])->stride[1];
+        from.shape[2] = t;            from.stride[2] = rows[i]->stride[1];
         nn__copy_view(nn, to, from);
-        seen = nn_detach(all[i]);
-        if (nn__dead(seen)) return 0;
-        seen->shape[2] = end;
-        *rows[i] = seen;
     }
-    c->length = end;
+    c->length += t;
     return 1;
 }
 
@@ -5222,7 +5375,7 @@ typedef struct nn__mha {             // what a layer of attention keeps
     nn_multihead_attention_desc d;
     int64_t    embed, head;          // numbers of a position, of a head
     int        heads, kv_heads;
-    nn_tensor *w[3], *bias;          // of q, k, v; w[1] NULL: all in w[0]
+    nn_tensor *w[3], *scale[3], *bias;   // of q, k, v; w[1] NULL: all in w[0]; scales of weights in fewer bytes
     nn_layer  *out;
 } nn__mha;
 static nn_tensor *nn__rotated(const nn__mha *m, nn_tensor *x, int heads, int64_t start)      // the first heads of x (B, T, n * head)
@@ -5244,26 +5397,43 @@ static nn_tensor *nn__rotated(const nn__mha *m, nn_tensor *x, int heads, int64_t
         return nn_reshape(y, nn_shape_of(x));
     }
 }
-static nn_tensor *nn__rows_of(nn_tensor *t, int64_t from, int64_t to) { return t ? nn_slice(t, 0, from, to, 1) : NULL; }
-// Projections (B, T, heads * head). Self attention with one weight stays packed: *k and *v are NULL.
-static nn_tensor *nn__project(const nn__mha *m, nn_tensor *q, nn_tensor **k, nn_tensor **v, int64_t start)
+static nn_tensor *nn__rows_of(nn_tensor *t, int64_t from, int64_t to) { return !t || (from == 0 && to == t->shape[0]) ? t : nn_slice(t, 0, from, to, 1); }
+// Outputs from .. to - 1 of the one weight, or all of a weight of its own (part 0 q, 1 k, 2 v); what an adapter adds.
+static nn_tensor *nn__in_proj(const nn_layer *l, int part, nn_tensor *x, int64_t from, int64_t to)
 {
+    const nn__mha *m = (const nn__mha *)l->extra;
+    nn_layer *a = m->w[1] ? NULL : nn__lora_of(l);
+    int own = m->w[1] ? part : 0;
+    int64_t first = m->w[1] ? 0 : from, end = m->w[1] ? m->w[own]->shape[0] : to;
+    nn_linear_desc d;
+    nn_tensor *y;
+    memset(&d, 0, sizeof d);
+    d.scale = nn__rows_of(m->scale[own], first, end);
+    y = nn_linear(x, nn__rows_of(m->w[own], first, end), nn__rows_of(m->bias, from, to), &d);
+    if (!a) return y;
+    x = nn_mul_scalar(nn_forward(a, nn_dropout(x, a->value)), l->value);
+    return nn_add(y, nn_linear(x, nn__rows_of(a->next->param[0], from, to), NULL, NULL));
+}
+// Projections (B, T, heads * head). Self attention with one weight stays packed: *k and *v are NULL.
+static nn_tensor *nn__project(const nn_layer *l, nn_tensor *q, nn_tensor **k, nn_tensor **v, int64_t start)
+{
+    const nn__mha *m = (const nn__mha *)l->extra;
     int64_t e = m->heads * m->head, kv = m->kv_heads * m->head;
     if (m->w[1] || *k != q || *v != q) {
-        nn_tensor *wq = m->w[0], *wk = m->w[1], *wv = m->w[2];
-        if (!wk) { wq = nn__rows_of(wq, 0, e); wk = nn__rows_of(m->w[0], e, e + kv); wv = nn__rows_of(m->w[0], e + kv, e + 2 * kv); }
-        *k = nn__rotated(m, nn_linear(*k, wk, nn__rows_of(m->bias, e, e + kv), NULL), m->kv_heads, 0);
-        *v = nn_linear(*v, wv, nn__rows_of(m->bias, e + kv, e + 2 * kv), NULL);
-        return nn__rotated(m, nn_linear(q, wq, nn__rows_of(m->bias, 0, e), NULL), m->heads, 0);
+        if (*k) *k = nn__rotated(m, nn__in_proj(l, 1, *k, e, e + kv), m->kv_heads, 0);
+        if (*v) *v = nn__in_proj(l, 2, *v, e + kv, e + 2 * kv);
+        return nn__rotated(m, nn__in_proj(l, 0, q, 0, e), m->heads, 0);
     }
     *k = *v = NULL;
-    return nn__rotated(m, nn_linear(q, m->w[0], m->bias, NULL), m->heads + m->kv_heads, start);
+    return nn__rotated(m, nn__in_proj(l, 0, q, 0, e + 2 * kv), m->heads + m->kv_heads, start);
 }
+static nn_tensor *nn__attention_across(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc);     // >>ops
 static nn_tensor *nn__mha_run(nn_layer *l, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
 {
     const nn__mha *m = (const nn__mha *)l->extra;
     nn_attention_desc d;
     nn_tensor *y;
+    int other;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
     if (!k) k = q;
@@ -5273,18 +5443,18 @@ static nn_tensor *nn__mha_run(nn_layer *l, nn_tensor *q, nn_tensor *k, nn_tensor
         nn_fail(l->nn, "%s: q must be (B, T, %lld), not %s; k and v (B, T, ...)", l->kind, (long long)m->embed, nn__dims_text(q->ndim, q->shape).s);
         return nn__inert(l->nn);
     }
-    if (d.cache && (k != q || v != q)) {
-        nn_fail(l->nn, "%s: a cache is for attention of x to itself: other keys and values are all there in every call", l->kind);
-        return nn__inert(l->nn);
-    }
+    other = k != q || v != q;
     d.heads = m->heads;
     d.kv_heads = m->kv_heads;
     d.dropout = m->d.dropout;
     if (m->d.alibi && !d.alibi) d.alibi = m->d.alibi;
+    if (!other && !d.cache && !d.lengths) d.lengths = l->nn->lengths;
     if (m->d.causal) d.causal = 1;
-    y = nn__project(m, q, &k, &v, d.cache ? d.cache->length : 0);
+    if (d.cache && other && !nn__cache_holds(d.cache, k, v)) return nn__inert(l->nn);
+    if (d.cache && other && d.cache->length) k = v = NULL;           // another sequence: its keys and values are there since the first call
+    y = nn__project(l, q, &k, &v, d.cache ? d.cache->length : 0);
     if (nn__dead(y)) return y;
-    return nn_forward(m->out, nn_attention(y, k, v, &d));
+    return nn_forward(m->out, d.cache && other ? nn__attention_across(y, k, v, &d) : nn_attention(y, k, v, &d));
 }
 static nn_tensor *nn__mha_forward(void *self, nn_tensor *x) { return nn__mha_run((nn_layer *)self, x, NULL, NULL, NULL); }
 static int nn__is_kind(const nn_layer *l, nn_tensor *(*forward)(void *, nn_tensor *), const char *function)
@@ -5325,13 +5495,20 @@ NN_API nn_layer *nn_multihead_attention_new(nn_layer *parent, const char *name, 
     in[0] = embed;
     in[1] = m->d.kdim ? m->d.kdim : embed;
     in[2] = m->d.vdim ? m->d.vdim : embed;
-    if (in[1] == embed && in[2] == embed) nn_init_xavier_uniform(m->w[0] = nn__add_param(l, "in_proj_weight", nn__shape2(embed + 2 * kv, embed), NN__T_PARAM, 1), 1);
-    else for (i = 0; i < 3; i++) nn_init_xavier_uniform(m->w[i] = nn__add_param(l, names[i], nn__shape2(i ? kv : embed, in[i]), NN__T_PARAM, 1), 1);
+    for (i = 0; i < (in[1] == embed && in[2] == embed ? 1 : 3) && nn_ok(l->nn); i++) {
+        int packed = in[1] == embed && in[2] == embed, at = l->params;
+        m->scale[i] = nn__add_weight(l, packed ? "in_proj_weight" : names[i], nn__shape2(packed ? embed + 2 * kv : i ? kv : embed, in[i]), 0, 1);
+        if (!nn_ok(l->nn)) break;
+        m->w[i] = l->param[at];
+        if (m->w[i]->flags & NN__T_PARAM) nn_init_xavier_uniform(m->w[i], 1);
+    }
+    l->size[0] = embed;
+    l->size[1] = m->w[1] ? 0 : embed + 2 * kv;           // of an adapter
     if (!m->d.no_bias) m->bias = nn__add_param(l, "in_proj_bias", nn__shape1(embed + 2 * kv), NN__T_PARAM, 0);
     memset(&linear, 0, sizeof linear);
     linear.no_bias = m->d.no_bias;
     m->out = nn_linear_new(l, "out_proj", embed, embed, &linear);
-    if (!m->d.no_bias && !nn__no_layer(m->out)) nn_init_constant(m->out->param[1], 0);
+    if (!m->d.no_bias && !nn__no_layer(m->out)) nn_init_constant(m->out->param[m->out->params - 1], 0);
     return nn__finished(l);
 }
 
@@ -5418,7 +5595,11 @@ NN_API nn_layer *nn_transformer_decoder_layer_new(nn_layer *parent, const char *
     return nn__transformer_layer(parent, name, "TransformerDecoderLayer", nn__decoder_forward, 1, embed, heads, desc);
 }
 
-static nn_tensor *nn__tied_forward(void *self, nn_tensor *x) { return nn_linear(x, ((nn_layer *)((nn_layer *)self)->extra)->param[0], NULL, NULL); }
+static nn_tensor *nn__tied_forward(void *self, nn_tensor *x)
+{
+    const nn_layer *embedding = (const nn_layer *)((nn_layer *)self)->extra;
+    return nn_linear(x, embedding->param[0], NULL, &embedding->desc.linear);
+}
 NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding)
 {
     nn_layer *l;
@@ -5484,6 +5665,7 @@ static nn_tensor *nn__rnn_layer_forward(void *self, nn_tensor *x)
     nn_tensor *out[3], *side[2], **h, **c;
     nn_rnn_state none, *state = (nn_rnn_state *)l->extra;
     memset(&none, 0, sizeof none);
+    if (d->layers) none.lengths = nn->lengths;
     if (!state) state = &none;
     if (x->ndim != (d->layers ? 3 : 2) || x->shape[x->ndim - 1] != l->size[0]) {
         nn_fail(nn, "%s: x must be (%s%lld), not %s", l->kind, !d->layers ? "B, " : d->time_first ? "T, B, " : "B, T, ", (long long)l->size[0], nn__dims_text(x->ndim, x->shape).s);
@@ -7811,9 +7993,10 @@ NN_API nn_dataset *nn_folder_load(nn_context *nn, const char *path, const nn_fol
 
 // ---- scaling -----------------------------------------------------------------------------------------------------------
 // x' = (x - mean) / std, per feature of (F), per channel (dimension 0 of a sample) of anything larger.
-struct nn_scaler { nn_context *nn; nn_layer *layer; nn_tensor *mean, *std; nn_shape x_shape; };
+struct nn_scaler { nn_context *nn; nn_layer *layer; nn_tensor *mean, *std; nn_shape x_shape; int last; };   // last: features are the last dimension, not the first
 
 static int64_t nn__channels(nn_shape s) { return s.ndim ? s.d[0] : 1; }
+static int64_t nn__features(nn_shape s, int last) { return last && s.ndim ? s.d[s.ndim - 1] : nn__channels(s); }
 
 NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x)
 {
@@ -7822,7 +8005,8 @@ NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x)
     int i, n;
     if (!nn__check(nn, x, "nn_scale")) return nn__inert(nn ? nn : x ? x->nn : NULL);
     n = (int)nn__max(scaler->x_shape.ndim, 1);           // broadcast over the batch in front and the pixels behind: (C, 1, 1)
-    if (x->ndim < n || x->shape[x->ndim - n] != nn__channels(scaler->x_shape)) {
+    if (scaler->last) n = 1;
+    if (x->ndim < n || x->shape[x->ndim - n] != nn__features(scaler->x_shape, scaler->last)) {
         nn_fail(nn, "nn_scale: %s does not hold samples of the shape %s that the scaler was made for", nn__dims_text(x->ndim, x->shape).s,
                 nn__dims_text(scaler->x_shape.ndim, scaler->x_shape.d).s);
         return nn__inert(nn);
@@ -7836,7 +8020,7 @@ NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x)
 
 static nn_tensor *nn__scaler_forward(void *self, nn_tensor *x) { return nn_scale((nn_scaler *)self, x); }
 
-NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape)
+static nn_scaler *nn__scaler_unfitted(nn_layer *model, nn_shape x_shape, int last)
 {
     nn_context *nn = nn__context_below(model);
     nn_scaler *s;
@@ -7849,8 +8033,9 @@ NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape)
     s->nn = nn;
     s->layer = l;
     s->x_shape = x_shape;
-    s->mean = nn_buffer_new(l, "mean", nn__shape1(nn__channels(x_shape)));
-    s->std  = nn_buffer_new(l, "std",  nn__shape1(nn__channels(x_shape)));
+    s->last = last;
+    s->mean = nn_buffer_new(l, "mean", nn__shape1(nn__features(x_shape, last)));
+    s->std  = nn_buffer_new(l, "std",  nn__shape1(nn__features(x_shape, last)));
     if (nn__dead(s->mean) || nn__dead(s->std)) return NULL;
     nn__fill_view(nn, nn__view_of(s->std), 1.0);
     model->children--;               // it comes first whenever it was made, and does not shift the numbers that name other children
@@ -7866,19 +8051,20 @@ NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape)
 
 // Mean and squared deviations of each sample's channel, joined with those of the samples before (Chan et al. 1979):
 // d = mean_b - mean_a,  mean = mean_a + d n_b / n,  m2 = m2_a + m2_b + d^2 n_a n_b / n
-static int nn__fit_scaler(nn_dataset *train, float *x, double *mean, double *m2)
+static int nn__fit_scaler(nn_dataset *train, int last, float *x, double *mean, double *m2)
 {
-    int64_t channels = nn__channels(train->x_shape), pixels = channels ? train->width / channels : 0, i, c, k;
+    int64_t channels = nn__features(train->x_shape, last), pixels = channels ? train->width / channels : 0, i, c, k;
     char why[256];
     for (i = 0; i < train->count; i++) {
         double n_a = (double)i * (double)pixels, n_b = (double)pixels, n = n_a + n_b;
         if (!train->read(train, i, x, NULL, NULL, why, sizeof why)) { nn_fail(train->nn, "nn_scaler_new: %s", why); return 0; }
         for (c = 0; pixels && c < channels; c++) {
-            const float *p = x + c * pixels;
+            const float *p = x + (last ? c : c * pixels);
+            int64_t step = last ? channels : 1;
             double b = 0.0, m2_b = 0.0, d;
-            for (k = 0; k < pixels; k++) b += p[k];
+            for (k = 0; k < pixels; k++) b += p[k * step];
             b /= n_b;
-            for (k = 0; k < pixels; k++) m2_b += (p[k] - b) * (p[k] - b);
+            for (k = 0; k < pixels; k++) m2_b += (p[k * step] - b) * (p[k * step] - b);
             d = b - mean[c];
             mean[c] += d * n_b / n;
             m2[c] += m2_b + d * d * n_a * n_b / n;
@@ -7896,7 +8082,8 @@ static int nn__fit_scaler(nn_dataset *train, float *x, double *mean, double *m2)
     return 1;
 }
 
-NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train)
+NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape) { return nn__scaler_unfitted(model, x_shape, 0); }
+static nn_scaler *nn__scaler_fitted(nn_layer *model, nn_dataset *train, int last)
 {
     nn_context *nn = nn__context_below(model);
     nn_scaler *s;
@@ -7907,20 +8094,25 @@ NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train)
     if (!nn_ok(nn)) return NULL;
     if (!train) { nn_fail(nn, "nn_scaler_new: the dataset is NULL (nn_scaler_unfitted_new needs none)"); return NULL; }
     if (!train->count) { nn_fail(nn, "nn_scaler_new: the dataset has no samples"); return NULL; }
-    s = nn_scaler_unfitted_new(model, train->x_shape);
+    s = nn__scaler_unfitted(model, train->x_shape, last);
     if (!s) return NULL;
     m = nn__get_mark(nn);
-    n = (size_t)nn__channels(train->x_shape);
+    n = (size_t)nn__features(train->x_shape, last);
     mean = (double *)nn__host_step(nn, nn__mul_size(n, sizeof *mean));
     std = (double *)nn__host_step(nn, nn__mul_size(n, sizeof *std));
     x = (float *)nn__host_step(nn, nn__mul_size((size_t)train->width, sizeof *x));
     if (mean && std && x) {
         memset(mean, 0, n * sizeof *mean);
         memset(std, 0, n * sizeof *std);
-        if (nn__fit_scaler(train, x, mean, std)) { nn_write_as(s->mean, NN_F64, mean); nn_write_as(s->std, NN_F64, std); }
+        if (nn__fit_scaler(train, last, x, mean, std)) { nn_write_as(s->mean, NN_F64, mean); nn_write_as(s->std, NN_F64, std); }
     }
     nn__rewind_memory(nn, &m);
     return nn_ok(nn) ? s : NULL;
+}
+NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train) { return nn__scaler_fitted(model, train, 0); }
+NN_API nn_scaler *nn_sequence_scaler_new(nn_layer *model, nn_dataset *train, nn_shape x_shape)
+{
+    return train ? nn__scaler_fitted(model, train, 1) : nn__scaler_unfitted(model, x_shape, 1);
 }
 
 // ---- augmentation ------------------------------------------------------------------------------------------------------
@@ -8210,7 +8402,7 @@ static void nn__fill_sample(nn_loader *l, nn__delivery *s, int64_t row, int64_t 
     const nn__tokens *t = l->data->tokens;
     int64_t *x = s->tokens + row * s->width, *y = l->data->target == NN__TARGET_TOKENS ? s->labels + row * s->width : NULL, k;
     for (k = 0; k < s->width; k++) x[k] = k < n ? nn__token_at(t, at + k) : t->pad;
-    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : -100;
+    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : NN_IGNORE;
     if (s->lengths) s->lengths[row] = n;
 }
 
@@ -9512,7 +9704,7 @@ static double nn__place(double v, double low, double high, double from, double t
     return from + (to - from) * ((v / 2 - low / 2) / (high / 2 - low / 2));
 }
 
-typedef struct nn__axes { double x0, x1, y0, y1, low, high; int64_t last; } nn__axes;    // pixels, range of y, last index on x
+typedef struct nn__axes { double x0, x1, y0, y1, low, high; int64_t last, names; const char *const *name; } nn__axes;    // pixels, range of y, last index on x, texts there
 
 static void nn__svg_axes(nn__bytes *b, const nn__axes *a)
 {
@@ -9537,7 +9729,7 @@ static void nn__svg_axes(nn__bytes *b, const nn__axes *a)
         char s[32];
         snprintf(s, sizeof s, "%.0f", i * step);
         nn__svg_line(b, x, a->y0, x, a->y0 + 4, "#333");
-        nn__svg_text(b, x, a->y0 + 18, "text-anchor=\"middle\"", s);
+        nn__svg_text(b, x, a->y0 + 18, "text-anchor=\"middle\"", i * step >= (double)a->names ? s : a->name[(int64_t)(i * step)] ? a->name[(int64_t)(i * step)] : "");
     }
     nn__svg_line(b, a->x0, a->y0, a->x1, a->y0, "#333");
     nn__svg_line(b, a->x0, a->y0, a->x0, a->y1, "#333");
@@ -9572,6 +9764,8 @@ NN_API int nn_svg_plot(nn_context *nn, const char *path, const char *title, cons
     m = nn__get_mark(nn);
     b = nn__bytes_new(nn, 16384);
     a.x0 = 70; a.x1 = 560; a.y0 = 360; a.y1 = 40; a.low = INFINITY; a.high = -INFINITY; a.last = 0;
+    a.name = count > 0 ? series[0].labels : NULL;
+    a.names = a.name ? series[0].count : 0;
     for (i = 0; i < count; i++) {
         a.last = nn__max(a.last, series[i].count - 1);
         for (j = 0; series[i].y && j < series[i].count; j++) {
@@ -10588,6 +10782,19 @@ static void nn__describe_misfit(const nn__entry *e, const nn_tensor *t, char *to
     else snprintf(to, bytes, ": %s in the file, %s in the model", nn__dims_text((int)e->ndim, e->shape).s, nn__dims_text(t->ndim, t->shape).s);
 }
 
+// Scales of weights that are rounded while they are read, since the file has them in another type.
+static int nn__is_made(const nn__header *h, const nn__item *item)
+{
+    size_t n = strlen(item->name);
+    char name[512];
+    nn__entry *e;
+    if (n < 7 || n >= sizeof name || !nn__has_suffix(item->name, "_scale")) return 0;
+    memcpy(name, item->name, n - 6);
+    name[n - 6] = 0;
+    e = nn__find_entry(h, name);
+    return e && nn__file_dtypes[e->type].dtype != NN_I8;
+}
+
 // Compares names and shapes. Items get their entry by marking it used; those without one are left as they are.
 static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_desc *d, int checkpoint)
 {
@@ -10601,7 +10808,7 @@ static int nn__match(nn__io *io, nn__header *h, nn__items *items, const nn_load_
         nn__item *item = &items->list[i];
         nn__entry *e = nn__find_entry(h, item->name);
         if (nn__has_prefix(item->name, skip)) continue;
-        if (!e) { if (!nn__has_prefix(item->name, "trainer.")) nn__find(&f, NN__MISSING, item->name, ""); continue; }
+        if (!e) { if (!nn__has_prefix(item->name, "trainer.") && !nn__is_made(h, item)) nn__find(&f, NN__MISSING, item->name, ""); continue; }
         e->used = 1;
         if (nn__fits(e, item->t)) continue;
         nn__describe_misfit(e, item->t, detail, sizeof detail);
@@ -10657,12 +10864,33 @@ static int nn__make_states(nn__io *io, const nn__header *h, nn_layer *layer, con
     return nn_ok(io->nn);
 }
 
+// Numbers of a file become whole numbers and their scales: row by row, where a row is an output, so that few of them are there as they were.
+static int nn__load_rounded(nn__transfer *x, nn_tensor *w, nn_tensor *scale)
+{
+    nn_context *nn = x->io->nn;
+    int turned = nn__is_turned(w);
+    int64_t rows = w->shape[0], step = turned ? rows : nn__max(1, NN__PIECE / nn__max(1, w->shape[1])), r;
+    int ok = 1;
+    for (r = 0; ok && r < rows; r += step) {
+        int64_t end = nn__min(rows, r + step);
+        nn__mark m = nn__get_mark(nn);
+        nn_shape s = nn__shape2(end - r, w->shape[1]);
+        nn_tensor *t = nn__alloc_tensor(nn, 0, nn->desc.dtype, 2, s.d);
+        ok = !nn__dead(t) && nn__transfer_tensor(x, t);
+        if (ok) nn__round_into(turned ? nn_transpose(t, 0, 1) : t, turned ? nn_transpose(w, 0, 1) : nn_slice(w, 0, r, end, 1), turned ? scale : nn_slice(scale, 0, r, end, 1));
+        nn__rewind(nn, &m);
+        ok = ok && nn_ok(nn);
+    }
+    return ok;
+}
+
 // saved NULL: a plain load. Everything is checked first; then the numbers are read, in the order of the file's names.
 static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, const nn_save_desc *saved)
 {
     nn__header h;
     nn__state s;
     nn__transfer x;
+    nn_tensor *scale;
     int64_t i;
     if (!nn__read_header(io, &h) || !nn__rename_entries(io, &h, desc) || !nn__make_states(io, &h, layer, saved) || !nn__collect(io, layer, saved, desc && desc->trainable, &s)) return 0;
     if (!nn__match(io, &h, &s.items, desc, nn__find_meta(&h, "nn.checkpoint") != NULL)) return 0;
@@ -10673,7 +10901,8 @@ static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, 
         if (!e || nn__has_prefix(s.items.list[i].name, desc ? desc->skip : NULL)) continue;
         x.dtype = nn__file_dtypes[e->type].dtype;
         x.at = h.data + (uint64_t)e->begin;
-        if (!nn__transfer_tensor(&x, s.items.list[i].t)) return 0;
+        scale = nn__scale_of(s.items.list[i].t);
+        if (scale && x.dtype != NN_I8 ? !nn__load_rounded(&x, s.items.list[i].t, scale) : !nn__transfer_tensor(&x, s.items.list[i].t)) return 0;
     }
     return nn__check_fields(io, &h, &s.fields, 1);
 }
@@ -12480,7 +12709,7 @@ static int nn__read_tokens(nn_dataset *d, int64_t i, float *x, float *y, int64_t
     int64_t at = s->start ? s->start[i] : i * s->length, n = s->start ? nn__min(s->start[i + 1] - at, s->length) : s->length, k;
     (void)why; (void)room;
     for (k = 0; x && k < s->length; k++) x[k] = (float)(k < n ? nn__token_at(s, at + k) : s->pad);
-    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : -100);
+    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : NN_IGNORE);
     if (label && d->labels) *label = d->labels[i];
     return 1;
 }
@@ -12550,6 +12779,27 @@ NN_API nn_tensor *nn_token_cross_entropy(nn_tensor *logits, nn_tensor *target, c
 // ---- sampling ------------------------------------------------------------------------------------------------------------------------
 // The order is that of Hugging Face's generate: repetition penalty (Keskar et al. 2019), temperature, top-k (Fan et al. 2018), top-p
 // (Holtzman et al. 2020), min-p (Nguyen et al. 2024). What a filter removes has the weight 0.
+// Memory of sampling and generating stays with the context: the next call of its kind finds it. Calls within a call get their own.
+enum { NN__ROOM_SCORE, NN__ROOM_HEAP, NN__ROOM_SEEN, NN__ROOM_ALL, NN__ROOM_TEXT, NN__ROOM_LOGITS, NN__ROOM_PARENT, NN__ROOM_HIDDEN };
+static void *nn__take(nn_context *nn, int which, size_t bytes)
+{
+    if (nn->room[which].taken) return nn__temp(nn, bytes);
+    if (!nn->room[which].data || bytes > nn->room[which].bytes) {
+        size_t most = nn->buffer || bytes > SIZE_MAX / 4 ? bytes : 2 * nn->room[which].bytes > bytes ? 2 * nn->room[which].bytes : bytes;
+        void *p = nn__life_raw(nn, most ? most : 1);
+        if (!p) return NULL;
+        nn->room[which].data = p;
+        nn->room[which].bytes = most;
+    }
+    nn->room[which].taken = 1;
+    return nn->room[which].data;
+}
+static void nn__give(nn_context *nn, int which, void *p)
+{
+    if (p && p == nn->room[which].data) nn->room[which].taken = 0;
+    else nn__temp_free(nn, p);
+}
+
 typedef struct nn__sampler {
     nn_context *nn;
     const char *op;
@@ -12608,17 +12858,17 @@ static int nn__sampler_room(nn__sampler *s, int64_t n)
 {
     if (n < 1 || n > INT32_MAX) { nn_fail(s->nn, "%s: a vocabulary of %lld", s->op, (long long)n); return 0; }
     s->n = n;
-    s->score = (double *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->score));
-    s->heap = (int32_t *)nn__temp(s->nn, nn__mul_size((size_t)n, sizeof *s->heap));
-    s->seen = (unsigned char *)nn__temp(s->nn, (size_t)n);
+    s->score = (double *)nn__take(s->nn, NN__ROOM_SCORE, nn__mul_size((size_t)n, sizeof *s->score));
+    s->heap = (int32_t *)nn__take(s->nn, NN__ROOM_HEAP, nn__mul_size((size_t)n, sizeof *s->heap));
+    s->seen = (unsigned char *)nn__take(s->nn, NN__ROOM_SEEN, (size_t)n);
     return s->score && s->heap && s->seen;
 }
 
 static void nn__sampler_free(nn__sampler *s)
 {
-    nn__temp_free(s->nn, s->score);
-    nn__temp_free(s->nn, s->heap);
-    nn__temp_free(s->nn, s->seen);
+    nn__give(s->nn, NN__ROOM_SCORE, s->score);
+    nn__give(s->nn, NN__ROOM_HEAP, s->heap);
+    nn__give(s->nn, NN__ROOM_SEEN, s->seen);
 }
 
 static int nn__penalise(nn__sampler *s, const int64_t *previous, int64_t count)      // score < 0: times penalty, else divided by it; once per token
@@ -12715,7 +12965,7 @@ NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, 
     if (!nn__sample_rules(nn, "nn_sample", desc, &s)) return 0;
     rows = logits->ndim == 2 ? logits->shape[0] : 1;
     m = nn__get_mark(nn);
-    all = (float *)nn__temp(nn, nn__mul_size((size_t)nn_count(logits) + 1, sizeof *all));
+    all = (float *)nn__take(nn, NN__ROOM_ALL, nn__mul_size((size_t)nn_count(logits) + 1, sizeof *all));
     ok = all && nn__sampler_room(&s, logits->shape[logits->ndim - 1]) && nn_read(logits, all);
     for (r = 0; ok && r < rows; r++) {
         for (i = 0; i < s.n; i++) s.score[i] = (double)all[r * s.n + i];
@@ -12724,7 +12974,7 @@ NN_API int nn_sample(nn_tensor *logits, const int64_t *previous, int64_t count, 
     }
     nn->samples++;
     nn__sampler_free(&s);
-    nn__temp_free(nn, all);
+    nn__give(nn, NN__ROOM_ALL, all);
     nn__rewind_memory(nn, &m);
     return ok;
 }
@@ -12736,7 +12986,7 @@ typedef struct nn__generation {
     nn__sampler s;
     int64_t   *text, prompt, count, most, beams;     // one row, or beams rows, of prompt + most tokens
     float     *logits;
-    int64_t   *parent, fresh;
+    int64_t   *parent, *hidden, fresh;
     char      *out; size_t out_used, out_room, out_sent, stop_longest;       // bytes of the new tokens; sent: handed to on_text
     nn__decoder decoder;
     int        stopped;
@@ -12774,7 +13024,7 @@ static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *p
     int64_t width = g->prompt + g->most, length = g->prompt + g->count, skip = 0;
     if (g->d.slide && g->d.context && length > g->d.context) { skip = length - g->d.context; g->fresh = g->d.context; }
     memset(&s, 0, sizeof s);
-    s.tokens = g->text + skip; s.pitch = width; s.batch = rows; s.length = length - skip; s.fresh = g->fresh; s.parent = parent;
+    s.tokens = g->text + skip; s.pitch = width; s.batch = rows; s.length = length - skip; s.fresh = g->fresh; s.parent = parent; s.hidden = g->hidden;
     s.vocabulary = g->d.vocabulary; s.logits = g->logits;
     if (!g->d.step(g->d.self, &s)) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
     g->fresh = 1;
@@ -12973,9 +13223,9 @@ NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count,
     if (!g.d.vocabulary) g.d.vocabulary = nn_token_count(g.d.tokenizer);
     if (!nn__generate_rules(&g, prompt, tokens) || !nn__sample_rules(nn, "nn_generate", g.d.sample, &g.s)) return -1;
     rows = (size_t)g.beams;
-    g.text = (int64_t *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)(count + max_tokens), sizeof *g.text)));
-    g.logits = (float *)nn__temp(nn, nn__mul_size(rows, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
-    g.parent = (int64_t *)nn__temp(nn, rows * sizeof *g.parent);
+    g.text = (int64_t *)nn__take(nn, NN__ROOM_TEXT, nn__mul_size(rows, nn__mul_size((size_t)(count + max_tokens), sizeof *g.text)));
+    g.logits = (float *)nn__take(nn, NN__ROOM_LOGITS, nn__mul_size(rows, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
+    g.parent = (int64_t *)nn__take(nn, NN__ROOM_PARENT, rows * sizeof *g.parent);
     ok = g.text && g.logits && g.parent && nn__sampler_room(&g.s, g.d.vocabulary);
     if (ok) memcpy(g.text, prompt, (size_t)count * sizeof *g.text);
     g.decoder.t = g.d.tokenizer;
@@ -12986,11 +13236,66 @@ NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count,
         memcpy(tokens, g.text + count, (size_t)g.count * sizeof *tokens);
     }
     nn__sampler_free(&g.s);
-    nn__temp_free(nn, g.text);
-    nn__temp_free(nn, g.logits);
-    nn__temp_free(nn, g.parent);
+    nn__give(nn, NN__ROOM_TEXT, g.text);
+    nn__give(nn, NN__ROOM_LOGITS, g.logits);
+    nn__give(nn, NN__ROOM_PARENT, g.parent);
     nn__temp_free(nn, g.out);
     return ok ? g.count : -1;
+}
+NN_API int nn_generate_batch(nn_context *nn, const int64_t *prompts, const int64_t *counts, int64_t batch, int64_t width, int64_t *tokens, int64_t *made, int64_t max_tokens,
+                             const nn_generate_desc *desc)
+{
+    nn__generation g;
+    int64_t r, open = batch, longest = 0, pitch;
+    int ok = 1;
+    if (!nn_ok(nn)) return 0;
+    memset(&g, 0, sizeof g);
+    if (desc) g.d = *desc;
+    if (!g.d.vocabulary) g.d.vocabulary = nn_token_count(g.d.tokenizer);
+    if (batch < 1 || !prompts || !counts || !made || width < 1) nn_fail(nn, "nn_generate_batch: no prompts");
+    else if (g.d.beams > 1 || g.d.slide || g.d.stop_text_count || g.d.on_text) nn_fail(nn, "nn_generate_batch: no beams, slide, stop_text and on_text");
+    for (r = 0; nn_ok(nn) && r < batch; r++) {
+        if (counts[r] < 1 || counts[r] > width) nn_fail(nn, "nn_generate_batch: prompt %lld has %lld tokens of %lld", (long long)r, (long long)counts[r], (long long)width);
+        longest = nn__max(longest, counts[r]);
+    }
+    g.nn = nn; g.most = max_tokens; g.beams = 1;
+    for (r = 0; nn_ok(nn) && r < batch; r++) {
+        g.prompt = counts[r];
+        nn__generate_rules(&g, prompts + r * width, tokens);
+    }
+    if (!nn_ok(nn) || !nn__sample_rules(nn, "nn_generate_batch", g.d.sample, &g.s)) return 0;
+    g.prompt = g.fresh = longest;
+    pitch = longest + max_tokens;
+    g.text = (int64_t *)nn__take(nn, NN__ROOM_TEXT, nn__mul_size((size_t)batch, nn__mul_size((size_t)pitch, sizeof *g.text)));
+    g.logits = (float *)nn__take(nn, NN__ROOM_LOGITS, nn__mul_size((size_t)batch, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
+    g.hidden = (int64_t *)nn__take(nn, NN__ROOM_HIDDEN, (size_t)batch * sizeof *g.hidden);
+    ok = g.text && g.logits && g.hidden && nn__sampler_room(&g.s, g.d.vocabulary);
+    for (r = 0; ok && r < batch; r++) {
+        int64_t i;
+        g.hidden[r] = longest - counts[r];
+        for (i = 0; i < longest; i++) g.text[r * pitch + i] = prompts[r * width + nn__max(0, i - g.hidden[r])];      // filled with the first token
+        made[r] = 0;
+    }
+    for (; ok && open && g.count < max_tokens; g.count++) {
+        ok = nn__generate_scores(&g, batch, NULL);
+        for (r = 0; ok && r < batch; r++) {
+            int64_t *row = g.text + r * pitch + g.hidden[r], n = counts[r] + g.count;
+            row[n] = row[n - 1];
+            if (made[r] < g.count) continue;             // it has ended: made is negative
+            nn__load_scores(&g, r);
+            row[n] = nn__sample_row(&g.s, row, n, nn__sample_draw(g.s.d.seed ? g.s.d.seed : nn->seed, nn->samples, r));
+            if (row[n] < 0) { ok = 0; break; }
+            tokens[r * max_tokens + made[r]++] = row[n];
+            if (nn__is_stop(&g, row[n])) { made[r] = -made[r]; open--; }
+        }
+        nn->samples++;
+    }
+    for (r = 0; ok && r < batch; r++) if (made[r] < 0) made[r] = -made[r];
+    nn__sampler_free(&g.s);
+    nn__give(nn, NN__ROOM_TEXT, g.text);
+    nn__give(nn, NN__ROOM_LOGITS, g.logits);
+    nn__give(nn, NN__ROOM_HIDDEN, g.hidden);
+    return ok;
 }
 
 NN_API double nn_json_number(nn_context *nn, const char *path, const char *key, double otherwise)
@@ -13050,7 +13355,7 @@ static nn_tensor *nn__batch_loss(nn_layer *model, const nn_batch *b, nn_loss los
 {
     *scores = NULL;
     if (!loss && model->step) return model->step(model->extra, b);
-    *scores = nn_forward(model, b->x);
+    *scores = nn_forward_lengths(model, b->x, b->lengths);
     return loss ? loss(*scores, b->y ? b->y : b->x, desc) : NULL;
 }
 
@@ -13275,7 +13580,7 @@ NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs)
     nn_loader_rewind(data);
     m = nn__get_mark(nn);
     while (nn_ok(nn) && nn_loader_next(data, &b)) {
-        nn_tensor *y = nn_forward(model, b.x);
+        nn_tensor *y = nn_forward_lengths(model, b.x, b.lengths);
         if (nn->measuring || !nn_read(y, outputs)) break;
         outputs += nn_count(y);
         nn__rewind(nn, &m);
@@ -13749,9 +14054,11 @@ NN__SIMPLE_END
 //               writes: kept in the workspace from run to run) or temporary
 //     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
 //               an elementwise result takes the place of its input where that dies
+//     slices    first calls that work sample by sample on more than the second-level cache holds run on a few samples at a time, one
+//               call after the other; what lies between them is then as large as a slice, and threads share slices, not calls
 //     batch     a size, stride or place that differs between the two recordings is linear in the batch
 // =============================================================================================
-enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
+enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_SLICE, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
 
 typedef struct nn__recorded {
     const nn_op *op;
@@ -13777,7 +14084,7 @@ typedef struct nn__storage { const char *low, *high; int base, first, last, into
 typedef struct nn__plan_view {
     nn_view v;                       // for batch 0: sizes are shape + batch * shape_step; data is not used
     int     base;
-    int64_t at, at_step, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];
+    int64_t at, at_step, sample, shape_step[NN_MAX_DIMS], stride_step[NN_MAX_DIMS];      // sample: bytes from one to the next, in calls of slices
 } nn__plan_view;
 typedef struct nn__plan_call { const nn_op *op; nn_exec exec; int view, nin, nout, naux, mode; unsigned fixed; char *kept; double params[NN_MAX_PARAMS / sizeof(double)]; } nn__plan_call;
 struct nn_plan {
@@ -13787,11 +14094,20 @@ struct nn_plan {
     nn_shape       out_shape;
     char          *constants;
     char          *state;            // its first values, among the constants
-    int            calls, any_batch, threads;
-    int64_t        batch;
+    int            calls, any_batch, threads, slice_calls;   // slice_calls: the first ones, which run in slices
+    int64_t        batch, slice;     // samples of a slice
     size_t         output_bytes, state_bytes, temp_bytes, scratch_bytes, constant_bytes;   // of one sample; of the workspace: state, temporaries,
-};                                                                                         // scratch; of weights and what is made of them
+    size_t         slice_bytes, slice_scratch;               // scratch; of weights and what is made of them; of what lies between the calls of a slice; of a slice
+};
+// Two recordings of a net on their way to a plan: r with the largest batch, q with another one (or r again), and their storages.
+typedef struct nn__draft {
+    nn__recording *r, *q;
+    nn__storage   *s, *u;
+    int            n, m, slice_calls;                        // storages; calls (of r, also those that are gone) that run in slices
+    int64_t        slice;
+} nn__draft;
 
+static char *nn__aligned(void *p) { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
 static void nn__record_refuse(nn_context *nn, const char *why)
 {
@@ -13882,12 +14198,26 @@ static void nn__record_net(nn__recording *r, nn_layer *net, const nn__buffers *b
 
 // ---- folding ------------------------------------------------------------------------------------------
 static float nn__norm_eps(const void *params);           // >>ops
-static int nn__reads_storage(const nn__recorded *c, const void *data)
+static int nn__conv_then_relu(void *params);             // >>ops
+static int nn__views_meet(const nn_view *a, const nn_view *b)
 {
-    int i;
-    for (i = 0; i < c->nin; i++) if (c->v[i].data == data) return 1;
-    return 0;
+    const char *low, *high, *l, *h;
+    if (nn__view_empty(a) || nn__view_empty(b)) return 0;
+    nn__view_extent(a, &low, &high);
+    nn__view_extent(b, &l, &h);
+    return low < h && l < high;
 }
+static int nn__only_reader(const nn__recording *r, int j, const nn_view *v)      // is call j the only one that reads v or a part of it?
+{
+    int i, k;
+    for (k = 0; k < r->calls; k++) for (i = 0; k != j && r->call[k].op && i < r->call[k].nin; i++) if (nn__views_meet(&r->call[k].v[i], v)) return 0;
+    return !nn__views_meet(&r->output, v);
+}
+static int nn__same_layout(const nn_view *a, const nn_view *b)
+{
+    return nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
+}
+static int nn__same_view(const nn_view *a, const nn_view *b) { return a->data == b->data && nn__same_layout(a, b); }
 
 // Folds call j, a batch norm, into call i, whose result nobody else reads. w, b: room for the new weights and bias. twin: the same net, another batch.
 static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float *w, float *b)
@@ -13923,7 +14253,7 @@ static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float 
 static int nn__foldable(const nn__recording *r, int j)      // which call the batch norm j can go into, or -1
 {
     const nn__recorded *n = &r->call[j];
-    int i, k, found = -1;
+    int i, found = -1;
     if (!n->op || n->op->id != NN_OP_batchnorm || n->mode == NN_TRAIN || !n->v[3].data || !n->v[4].data) return -1;
     for (i = 1; i < 5; i++) if (n->v[i].data && n->v[i].dtype != NN_F32) return -1;
     for (i = 0; i < j; i++) {
@@ -13933,14 +14263,41 @@ static int nn__foldable(const nn__recording *r, int j)      // which call the ba
         memcpy(&then, c->params, sizeof then);
         found = c->op->id == NN_OP_conv2d || (c->op->id == NN_OP_linear && c->v[c->nin].ndim == 2 && !then) ? i : -1;
     }
-    for (k = 0; k < r->calls && found >= 0; k++)
-        if (k != j && r->call[k].op && nn__reads_storage(&r->call[k], n->v[0].data)) found = -1;
+    if (found >= 0 && !nn__only_reader(r, j, &n->v[0])) found = -1;
     if (found >= 0) {                                    // weights that are a part of something larger stay as they are
         const char *low, *high;
         nn__view_extent(&r->call[found].v[1], &low, &high);
         if (high - low != nn_view_count(&r->call[found].v[1]) * (int64_t)sizeof(float)) found = -1;
     }
-    return found >= 0 && r->output.data != n->v[0].data ? found : -1;
+    return found;
+}
+
+// What an op does to its result before it goes to memory: ReLU in a convolution, any function of the table in a linear layer. 0: it cannot.
+static int nn__set_then(nn__recorded *c, int function)
+{
+    int then;
+    memcpy(&then, c->params, sizeof then);
+    if (c->op->id == NN_OP_linear || c->op->id == NN_OP_linear_small) {
+        if (then) return 0;
+        memcpy(c->params, &function, sizeof function);
+        return 1;
+    }
+    return c->op->id == NN_OP_conv2d && function == NN_OP_relu && nn__conv_then_relu(c->params);
+}
+// Call j, a function of each number, goes into the call that makes its argument, if nobody else reads that.
+static void nn__fuse(nn__recording *r, nn__recording *twin, int j)
+{
+    const nn__recorded *f = &r->call[j];
+    int i, t, id = f->op ? f->op->id : NN_OP_none;
+    if (id <= NN_OP_none || id >= NN__UNARY_END || nn__view_empty(&f->v[0]) || !nn__only_reader(r, j, &f->v[0])) return;
+    for (i = j - 1; i >= 0; i--) if (r->call[i].op && r->call[i].v[r->call[i].nin].data == f->v[0].data) break;
+    if (i < 0 || !nn__same_view(&f->v[0], &r->call[i].v[r->call[i].nin]) || !nn__same_layout(&f->v[0], &f->v[1]) || !nn__set_then(&r->call[i], id)) return;
+    if (twin != r) nn__set_then(&twin->call[i], id);
+    for (t = 0; t < 2; t++) {
+        nn__recording *both = t ? twin : r;
+        both->call[i].v[both->call[i].nin] = both->call[j].v[1];
+        both->call[j].op = NULL;
+    }
 }
 
 // ---- storages -----------------------------------------------------------------------------------------
@@ -13970,6 +14327,41 @@ static void nn__storage_add(nn__storage *s, int *n, const nn_view *v)    // join
     ++*n;
 }
 
+static nn__storage *nn__storage_at(nn__storage *s, int n, const nn_view *v) { return nn__view_empty(v) ? NULL : &s[nn__storage_of(s, n, v)]; }
+
+// What call i does with storages: it reads its inputs, writes its outputs; both keep them alive.
+static void nn__storages_used(nn__recording *r, nn__storage *s, int n, int i)
+{
+    const nn__recorded *c = &r->call[i];
+    int j;
+    for (j = 0; c->op && j < c->nin + c->nout; j++) {
+        nn__storage *t = nn__storage_at(s, n, &c->v[j]);
+        if (!t) continue;
+        if (j < c->nin && (c->op->flags & NN_OP_MUTATES) && c->mode == NN_TRAIN) r->refused = "it changes its buffers";
+        if (j >= c->nin) {
+            if (nn__in_buffers(r->buffers, t->low, t->high)) t->base = NN__PLAN_STATE;
+            else if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
+            else t->base = NN__PLAN_TEMP;
+        }
+        if (t->first < 0) t->first = i;
+        t->last = i;
+    }
+}
+// The input and the output of the net are the caller's memory, where a call reads or writes all of them.
+static void nn__storages_outside(nn__recording *r, nn__storage *s, int n)
+{
+    nn__storage *in = nn__storage_at(s, n, &r->input), *out = nn__storage_at(s, n, &r->output);
+    const char *low, *high;
+    if (in) {
+        if (in->base == NN__PLAN_TEMP) r->refused = "it overwrites its input";
+        in->base = NN__PLAN_INPUT;
+    }
+    if (out) {
+        nn__view_extent(&r->output, &low, &high);
+        if (out->base == NN__PLAN_TEMP && low == out->low && high == out->high) out->base = NN__PLAN_OUTPUT;
+        out->last = r->calls;
+    }
+}
 static int nn__find_storages(nn__recording *r, nn__storage *s)
 {
     int n = 0, i, j;
@@ -13977,34 +14369,8 @@ static int nn__find_storages(nn__recording *r, nn__storage *s)
     nn__storage_add(s, &n, &r->output);
     for (i = 0; i < r->calls; i++)
         for (j = 0; r->call[i].op && j < r->call[i].nin + r->call[i].nout; j++) nn__storage_add(s, &n, &r->call[i].v[j]);
-    for (i = 0; i < r->calls; i++) {
-        const nn__recorded *c = &r->call[i];
-        for (j = 0; c->op && j < c->nin + c->nout; j++) {
-            nn__storage *t;
-            if (nn__view_empty(&c->v[j])) continue;
-            t = &s[nn__storage_of(s, n, &c->v[j])];
-            if (j < c->nin && (c->op->flags & NN_OP_MUTATES) && c->mode == NN_TRAIN) r->refused = "it changes its buffers";
-            if (j >= c->nin) {
-                if (nn__in_buffers(r->buffers, t->low, t->high)) t->base = NN__PLAN_STATE;
-                else if (t->base == NN__PLAN_CONST && t->first >= 0) r->refused = "it overwrites what it has read";
-                else t->base = NN__PLAN_TEMP;
-            }
-            if (t->first < 0) t->first = i;
-            t->last = i;
-        }
-    }
-    if (!nn__view_empty(&r->input)) {
-        nn__storage *t = &s[nn__storage_of(s, n, &r->input)];
-        if (t->base == NN__PLAN_TEMP) r->refused = "it overwrites its input";
-        t->base = NN__PLAN_INPUT;
-    }
-    if (!nn__view_empty(&r->output)) {
-        nn__storage *t = &s[nn__storage_of(s, n, &r->output)];
-        const char *low, *high;
-        nn__view_extent(&r->output, &low, &high);
-        if (t->base == NN__PLAN_TEMP && low == t->low && high == t->high) t->base = NN__PLAN_OUTPUT;
-        t->last = r->calls;
-    }
+    for (i = 0; i < r->calls; i++) nn__storages_used(r, s, n, i);
+    nn__storages_outside(r, s, n);
     return n;
 }
 
@@ -14037,11 +14403,6 @@ static void nn__drop_dead(nn__recording *r, nn__recording *twin)   // calls whos
 }
 
 // ---- layout -------------------------------------------------------------------------------------------
-static int nn__same_view(const nn_view *a, const nn_view *b)
-{
-    return a->data == b->data && nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
-}
-
 static int nn__storage_root(const nn__storage *s, int i) { while (s[i].into >= 0) i = s[i].into; return i; }
 
 // The result of an elementwise op may lie where its first input does, if that is as large, laid out alike and not needed any more.
@@ -14067,21 +14428,21 @@ static void nn__share_places(const nn__recording *r, nn__storage *s, int n)
 
 static int64_t nn__storage_bytes_of(const nn__storage *s) { return (int64_t)nn__round_up((size_t)(s->high - s->low)); }
 
-static int64_t nn__place_temporaries(nn__storage *s, int n)          // greedy by size; returns the bytes needed
+static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those of a kind, greedy by size; returns the bytes needed
 {
     int64_t total = 0;
     int done, i, j;
-    for (i = 0; i < n; i++) s[i].place = -1;
+    for (i = 0; i < n; i++) if (s[i].base == base) s[i].place = -1;
     for (done = 0; done < n; done++) {
         int best = -1;
         int64_t at = 0;
         for (i = 0; i < n; i++) {
-            if (s[i].base != NN__PLAN_TEMP || s[i].into >= 0 || s[i].place >= 0) continue;
+            if (s[i].base != base || s[i].into >= 0 || s[i].place >= 0) continue;
             if (best < 0 || nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best])) best = i;
         }
         if (best < 0) break;
         for (j = 0; j < n; j++) {                        // the lowest place that no storage alive at the same time covers
-            if (s[j].base != NN__PLAN_TEMP || s[j].into >= 0 || s[j].place < 0 || s[j].last < s[best].first || s[best].last < s[j].first) continue;
+            if (s[j].base != base || s[j].into >= 0 || s[j].place < 0 || s[j].last < s[best].first || s[best].last < s[j].first) continue;
             if (s[j].place < at + nn__storage_bytes_of(&s[best]) && at < s[j].place + nn__storage_bytes_of(&s[j])) {
                 at = s[j].place + nn__storage_bytes_of(&s[j]);
                 j = -1;
@@ -14093,11 +14454,79 @@ static int64_t nn__place_temporaries(nn__storage *s, int n)          // greedy b
     return total;
 }
 
+// ---- slices -------------------------------------------------------------------------------------------
+// Calls that make each sample of their results from the same sample of their arguments, and whose results depend on nothing else, may run on
+// some samples after the others: the same bits (an output of a sample does not depend on its batch). One call after the other on so few
+// samples that what lies between them stays in the second-level cache; of weights too, no more than it holds.
+enum { NN__SLICE_BYTES = 1 << 19 };
+static int64_t nn__view_sample(const nn_view *v) { return v->stride[0] * (int64_t)nn_dtype_bytes((nn_dtype)v->dtype); }
+static int nn__is_by_sample(const nn__draft *d, const nn_view *v, const nn_view *w)     // is v, in the other recording w, a row of samples that fills its storage?
+{
+    const nn__storage *s = &d->s[nn__storage_of(d->s, d->n, v)], *u;
+    if (nn__view_empty(w) || v->ndim != w->ndim || v->ndim < 1) return 0;
+    u = &d->u[nn__storage_of(d->u, d->m, w)];
+    return v->shape[0] == d->r->batch && w->shape[0] == d->q->batch && nn__same_sizes(v->ndim - 1, v->shape + 1, w->ndim - 1, w->shape + 1)
+        && !memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride) && (const char *)v->data - s->low == (const char *)w->data - u->low
+        && s->high - s->low == v->shape[0] * nn__view_sample(v);
+}
+// Bytes that call i reads and writes for a sample, and those of its weights; -1 where it does not work sample by sample.
+static int64_t nn__slice_width(const nn__draft *d, int i, int64_t *weights)
+{
+    const nn__recorded *c = &d->r->call[i], *e = &d->q->call[i];
+    int id = c->op->id, j;
+    int64_t bytes = 0;
+    *weights = (int64_t)c->kept_bytes;
+    if (!(id > NN_OP_none && id < NN_OP_where) && id != NN_OP_conv2d && id != NN_OP_conv_transpose2d && id != NN_OP_maxpool2d && id != NN_OP_avgpool2d) return -1;
+    for (j = 0; j < c->nin + c->nout; j++) {
+        if (nn__view_empty(&c->v[j])) continue;
+        if (d->s[nn__storage_of(d->s, d->n, &c->v[j])].base <= NN__PLAN_CONST) {
+            if (!nn__same_layout(&c->v[j], &e->v[j])) return -1;
+            if (!(c->spent >> j & 1)) *weights += nn_view_count(&c->v[j]) * (int64_t)sizeof(float);
+        }
+        else if (nn__is_by_sample(d, &c->v[j], &e->v[j])) bytes += nn__view_sample(&c->v[j]);
+        else return -1;
+    }
+    return bytes;
+}
+static void nn__storages_of_slices(nn__storage *s, int n, int calls, int64_t batch, int64_t slice)     // those that only the first `calls` calls use
+{
+    int i;
+    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_TEMP && s[nn__storage_root(s, i)].last < calls) {
+        s[i].high = s[i].low + (s[i].high - s[i].low) / batch * slice;
+        s[i].base = NN__PLAN_SLICE;
+    }
+}
+static void nn__find_slices(nn__draft *d, int threads)
+{
+    int64_t batch = d->r->batch, widest = 0, sum = 0, width, weights, slices;
+    int i, calls = 0;
+    d->slice_calls = 0;
+    if (d->r == d->q) return;
+    for (i = 0; i < d->r->calls; i++) {
+        if (!d->r->call[i].op) continue;
+        width = nn__slice_width(d, i, &weights);
+        sum += weights;
+        if (width < 0 || sum > NN__SLICE_BYTES) break;
+        if (width * batch > NN__SLICE_BYTES) calls = i + 1;          // calls at the end that find all they need in the cache stay out
+        widest = nn__max(widest, width);
+    }
+    slices = (widest * batch + NN__SLICE_BYTES - 1) / NN__SLICE_BYTES;
+    if (!calls || slices < 2) return;
+    if (threads > 1) slices = nn__min(batch, nn__max(2, (slices + threads - 1) / threads) * threads);        // as many for each thread
+    d->slice = (batch + slices - 1) / slices;
+    d->slice_calls = calls;
+    nn__storages_of_slices(d->s, d->n, calls, batch, d->slice);
+    nn__storages_of_slices(d->u, d->m, calls, d->q->batch, nn__min(d->slice, d->q->batch));
+}
+
 // ---- the program --------------------------------------------------------------------------------------
 // How the view of two recordings depends on the batch. 0: it does not in a linear way.
-static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, const nn__recording *r, const nn__recording *q, const nn__storage *s, int n, const nn__storage *u, int m)
+static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, const nn__draft *d)
 {
+    const nn__recording *r = d->r, *q = d->q;
+    const nn__storage *s = d->s, *u = d->u;
     int64_t step = r->batch - q->batch, at[2];
+    int n = d->n, m = d->m;
     int i, a, b, base;
     memset(to, 0, sizeof *to);
     to->v = *v;
@@ -14120,14 +14549,14 @@ static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, 
         }
     }
     to->base = base;
-    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_CONST || base == NN__PLAN_STATE || base == NN__PLAN_TEMP ? s[nn__storage_root(s, a)].place : 0);
+    to->at = at[0] - to->at_step * r->batch + (base == NN__PLAN_INPUT || base == NN__PLAN_OUTPUT ? 0 : s[nn__storage_root(s, a)].place);
     return 1;
 }
 
-NN__INLINE void nn__plan_fill(nn_view *to, const nn__plan_view *from, int64_t batch, char *const *base)
+NN__INLINE void nn__plan_fill(nn_view *to, const nn__plan_view *from, int64_t first, int64_t batch, char *const *base)
 {
     int i;
-    to->data = from->base == NN__PLAN_NONE ? NULL : base[from->base] + from->at + from->at_step * batch;
+    to->data = from->base == NN__PLAN_NONE ? NULL : base[from->base] + from->at + from->at_step * batch + from->sample * first;
     to->ndim = from->v.ndim;
     to->dtype = from->v.dtype;
     for (i = 0; i < from->v.ndim; i++) {
@@ -14155,7 +14584,7 @@ static void nn__plan_ask(nn_call *c)                     // how the op cuts its 
     if (c->op->plan) c->op->plan(c);
 }
 
-static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t batch, char *const *base, nn_call *c)
+static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t first, int64_t batch, char *const *base, nn_call *c)    // samples: first, how many
 {
     const nn__plan_view *v = p->view + k->view;
     int i;
@@ -14164,31 +14593,79 @@ static void nn__plan_prepare(const nn_plan *p, const nn__plan_call *k, int64_t b
     c->mode = k->mode;
     c->nin = k->nin; c->nout = k->nout; c->naux = k->naux;
     c->fixed = k->fixed;
-    for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, batch, base);
-    for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, batch, base);
-    for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, batch, base);
+    for (i = 0; i < k->nin; i++)  nn__plan_fill(&c->in[i], v++, first, batch, base);
+    for (i = 0; i < k->nout; i++) nn__plan_fill(&c->out[i], v++, first, batch, base);
+    for (i = 0; i < k->naux; i++) nn__plan_fill(&c->aux[i], v++, first, batch, base);
     nn__plan_ask(c);
 }
 
-static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, char *scratch)
+static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, int threads, char *scratch)
 {
     nn__job j;
     c->kept = k->kept;
     c->shared = scratch;
     scratch += nn__round_up(c->shared_bytes);
-    if (p->threads > 1 && !nn__is_small(c)) {
-        j.c = c; j.exec = k->exec; j.slots = p->threads; j.scratch = scratch;
+    if (threads > 1 && !nn__is_small(c)) {
+        j.c = c; j.exec = k->exec; j.slots = threads; j.scratch = scratch;
         for (j.phase = c->once; j.phase < c->phases; j.phase++) nn__run_phase(p->nn, &j);
         return;
     }
     nn__run_alone(c, k->exec, scratch);
 }
+// Slice t of a run: its calls one after the other, in this thread. A slice is a task of a call that no op has.
+typedef struct nn__slice_run { const nn_plan *p; char *const *base; int64_t batch; } nn__slice_run;
+static void nn__run_slice(const nn_call *call, const nn_task *t)
+{
+    const nn__slice_run *run = (const nn__slice_run *)call->params;
+    const nn_plan *p = run->p;
+    int64_t first = t->index * p->slice;
+    char *base[NN__PLAN_BASES];
+    nn_call c;
+    int i;
+    memcpy(base, run->base, sizeof base);
+    base[NN__PLAN_SLICE] = (char *)t->scratch;
+    nn__plan_begin(p, &c);
+    for (i = 0; i < p->slice_calls; i++) {
+        nn__plan_prepare(p, &p->call[i], first, nn__min(p->slice, run->batch - first), base, &c);
+        nn__plan_exec(p, &p->call[i], &c, 1, base[NN__PLAN_SLICE] + p->slice_bytes);
+    }
+}
+static size_t nn__slice_scratch(const nn_plan *p)        // of a slice: what lies between its calls, and their scratch
+{
+    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+    size_t most = 0, bytes;
+    int64_t b;
+    int i;
+    nn_call c;
+    nn__plan_begin(p, &c);
+    for (b = 1; b <= p->slice; b++) for (i = 0; i < p->slice_calls; i++) {
+        nn__plan_prepare(p, &p->call[i], 0, b, base, &c);
+        bytes = nn__round_up(c.shared_bytes) + nn__round_up(c.task_bytes);
+        if (bytes > most) most = bytes;
+    }
+    return p->slice_bytes + most;
+}
+static void nn__run_slices(const nn_plan *p, int64_t batch, char *const *base, char *scratch)
+{
+    nn__slice_run run;
+    nn_call c;
+    nn__job j;
+    run.p = p; run.base = base; run.batch = batch;
+    nn__plan_begin(p, &c);
+    c.params = &run;
+    c.phases = 1;
+    c.once = 0;
+    c.tasks[0] = (batch + p->slice - 1) / p->slice;
+    c.task_bytes = p->slice_scratch;
+    if (p->threads == 1) { nn__run_alone(&c, nn__run_slice, scratch); return; }
+    j.c = &c; j.exec = nn__run_slice; j.phase = 0; j.slots = p->threads; j.scratch = scratch;
+    nn__run_phase(p->nn, &j);
+}
 
-static char *nn__aligned(void *p) { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 NN_API void nn_plan_reset(const nn_plan *p, void *workspace) { if (p && workspace && p->state_bytes) memcpy(nn__aligned(workspace), p->state, p->state_bytes); }
 NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const void *input, float *output)
 {
-    char *base[NN__PLAN_BASES];
+    char *base[NN__PLAN_BASES], *scratch;
     nn_call c;
     nn__fpenv env;
     int i;
@@ -14200,11 +14677,14 @@ NN_API int nn_run_batch(const nn_plan *p, void *workspace, int64_t batch, const 
     base[NN__PLAN_OUTPUT] = (char *)output;
     base[NN__PLAN_STATE] = nn__aligned(workspace);
     base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
+    base[NN__PLAN_SLICE] = NULL;
+    scratch = base[NN__PLAN_TEMP] + p->temp_bytes;
     nn__plan_begin(p, &c);
     env = nn__fp_enter();
-    for (i = 0; i < p->calls; i++) {
-        nn__plan_prepare(p, &p->call[i], batch, base, &c);
-        nn__plan_exec(p, &p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+    if (p->slice_calls) nn__run_slices(p, batch, base, scratch);
+    for (i = p->slice_calls; i < p->calls; i++) {
+        nn__plan_prepare(p, &p->call[i], 0, batch, base, &c);
+        nn__plan_exec(p, &p->call[i], &c, p->threads, scratch);
     }
     nn__fp_leave(env);
     if (p->output.base != NN__PLAN_OUTPUT) memcpy(output, base[p->output.base] + p->output.at + p->output.at_step * batch, (size_t)batch * p->output_bytes);
@@ -14229,15 +14709,15 @@ static int nn__plan_same_stream(const nn__recording *r, const nn__recording *q)
 
 static size_t nn__plan_scratch(const nn_plan *p)         // the most that any batch needs
 {
-    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL };
-    size_t most = 0;
+    char *base[NN__PLAN_BASES] = { NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+    size_t most = (size_t)p->threads * nn__round_up(p->slice_scratch);
     int64_t b;
     int i;
     nn_call c;
     nn__plan_begin(p, &c);
-    for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = 0; i < p->calls; i++) {
+    for (b = p->any_batch ? 1 : p->batch; b <= p->batch; b++) for (i = p->slice_calls; i < p->calls; i++) {
         size_t bytes;
-        nn__plan_prepare(p, &p->call[i], b, base, &c);
+        nn__plan_prepare(p, &p->call[i], 0, b, base, &c);
         bytes = nn__round_up(c.shared_bytes) + (size_t)p->threads * nn__round_up(c.task_bytes);
         if (bytes > most) most = bytes;
     }
@@ -14319,65 +14799,104 @@ static size_t nn__place_values(nn__storage *s, int n, int base, char *to)       
 }
 
 // One block holds the plan, its calls, views, first state, constants and what is kept of them.
-static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)
+static nn_plan *nn__plan_room(const nn__draft *d, size_t kept)       // NULL: out of memory
 {
-    nn_context *nn = r->nn;
-    int n = nn__find_storages(r, s), m = nn__find_storages(q, u), i, j, calls = 0, views = 0, linear = 1;
-    size_t constants = 0, head, kept;
+    size_t constants = 0, calls = 0, views = 0, head;
     nn_plan *p;
     char *at;
-    if (r->refused || q->refused) return NULL;
-    kept = nn__find_kept(r, q, s, n);
-    nn__drop_spent(r, s, n);
-    if (q != r) nn__drop_spent(q, u, m);
-    nn__share_places(r, s, n);
-    nn__share_places(q, u, m);
-    for (i = 0; i < r->calls; i++) if (r->call[i].op) { calls++; views += r->call[i].nin + r->call[i].nout + r->call[i].naux; }
-    for (i = 0; i < n; i++) if (s[i].base == NN__PLAN_CONST || s[i].base == NN__PLAN_STATE) constants += (size_t)nn__storage_bytes_of(&s[i]);
-    head = nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call) + nn__round_up((size_t)views * sizeof *p->view);
-    at = (char *)nn__raw_alloc(nn, head + constants + kept + NN__ALIGN);
-    if (!at) { r->refused = "out of memory"; return NULL; }
+    int i;
+    for (i = 0; i < d->r->calls; i++) if (d->r->call[i].op) { calls++; views += (size_t)(d->r->call[i].nin + d->r->call[i].nout + d->r->call[i].naux); }
+    for (i = 0; i < d->n; i++) if (d->s[i].base == NN__PLAN_CONST || d->s[i].base == NN__PLAN_STATE) constants += (size_t)nn__storage_bytes_of(&d->s[i]);
+    head = nn__round_up(sizeof *p) + nn__round_up(calls * sizeof *p->call) + nn__round_up(views * sizeof *p->view);
+    at = (char *)nn__raw_alloc(d->r->nn, head + constants + kept + NN__ALIGN);
+    if (!at) return NULL;
     p = (nn_plan *)(void *)at;
     memset(p, 0, sizeof *p);
-    p->nn = nn;
-    p->batch = r->batch;
-    p->threads = parallel ? nn->threads : 1;
+    p->nn = d->r->nn;
+    p->batch = d->r->batch;
     p->call = (nn__plan_call *)(void *)(at + nn__round_up(sizeof *p));
-    p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up((size_t)calls * sizeof *p->call));
-    p->constants = (char *)(((uintptr_t)at + head + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
-    p->temp_bytes = (size_t)nn__place_temporaries(s, n);
-    p->state = p->constants;                             // the first values of the state, then constants
-    p->state_bytes = nn__place_values(s, n, NN__PLAN_STATE, p->state);
-    p->constants += p->state_bytes;
-    constants = nn__place_values(s, n, NN__PLAN_CONST, p->constants);
-    for (i = 0, views = 0; i < r->calls; i++) {
-        const nn__recorded *c = &r->call[i];
+    p->view = (nn__plan_view *)(void *)(at + nn__round_up(sizeof *p) + nn__round_up(calls * sizeof *p->call));
+    p->state = nn__aligned(at + head);
+    return p;
+}
+static void nn__plan_layout(nn_plan *p, nn__draft *d)    // a place for every storage; the values of state and constants
+{
+    p->temp_bytes = (size_t)nn__place_storages(d->s, d->n, NN__PLAN_TEMP);
+    p->slice_bytes = (size_t)nn__place_storages(d->s, d->n, NN__PLAN_SLICE);
+    p->state_bytes = nn__place_values(d->s, d->n, NN__PLAN_STATE, p->state);
+    p->constants = p->state + p->state_bytes;
+    p->constant_bytes = nn__place_values(d->s, d->n, NN__PLAN_CONST, p->constants);
+}
+static int nn__plan_views(nn_plan *p, const nn__draft *d, int i, int first)      // of call i, from number first on. 0: not linear in the batch
+{
+    const nn__recorded *c = &d->r->call[i];
+    int j, linear = 1;
+    for (j = 0; j < c->nin + c->nout + c->naux; j++) {
+        nn__plan_view *v = &p->view[first + j];
+        if (j < c->nin + c->nout) linear &= nn__plan_bind(v, &c->v[j], &d->q->call[i].v[j], d);
+        else { memset(v, 0, sizeof *v); v->v.dtype = c->v[j].dtype; }
+        if (i < d->slice_calls && v->base > NN__PLAN_CONST && v->base != NN__PLAN_SLICE) v->sample = nn__view_sample(&v->v);
+    }
+    return linear;
+}
+static int nn__plan_calls(nn_plan *p, const nn__draft *d)            // 0: not linear in the batch
+{
+    int i, views = 0, linear = 1;
+    for (i = 0; i < d->r->calls; i++) {
+        const nn__recorded *c = &d->r->call[i];
         nn__plan_call *k = &p->call[p->calls];
         if (!c->op) continue;
         p->calls++;
+        if (i < d->slice_calls) p->slice_calls = p->calls;
         k->op = c->op; k->nin = c->nin; k->nout = c->nout; k->naux = c->naux; k->mode = c->mode; k->view = views;
-        k->exec = c->op->id ? nn->table->forward[c->op->id] : c->op->forward;
+        k->exec = c->op->id ? p->nn->table->forward[c->op->id] : c->op->forward;
         memcpy(k->params, c->params, sizeof k->params);
         k->fixed = c->fixed;
-        k->kept = c->kept_bytes ? p->constants + constants : NULL;
-        constants += c->kept_bytes;
-        for (j = 0; j < c->nin + c->nout + c->naux; j++, views++) {
-            if (j < c->nin + c->nout) linear &= nn__plan_bind(&p->view[views], &c->v[j], &q->call[i].v[j], r, q, s, n, u, m);
-            else { memset(&p->view[views], 0, sizeof *p->view); p->view[views].v.dtype = c->v[j].dtype; }
-        }
+        k->kept = c->kept_bytes ? p->constants + p->constant_bytes : NULL;
+        p->constant_bytes += c->kept_bytes;
+        linear &= nn__plan_views(p, d, i, views);
+        views += c->nin + c->nout + c->naux;
     }
-    linear &= nn__plan_bind(&p->output, &r->output, &q->output, r, q, s, n, u, m);
-    for (i = 0, j = 0; linear && i < r->calls; i++) if (r->call[i].op) {
+    p->slice = d->slice;
+    return linear & nn__plan_bind(&p->output, &d->r->output, &d->q->output, d);
+}
+static int nn__plan_keep(const nn_plan *p, const nn__draft *d)       // what calls keep of their constants. 0: out of memory
+{
+    int i, j;
+    for (i = 0, j = 0; i < d->r->calls; i++) if (d->r->call[i].op) {
         const nn__plan_call *k = &p->call[j++];
-        if (k->kept && !nn__plan_fill_kept(r, &r->call[i], k)) { r->refused = "out of memory"; linear = 0; }
+        if (k->kept && !nn__plan_fill_kept(d->r, &d->r->call[i], k)) return 0;
     }
-    if (!linear) { nn__raw_free(nn, p); return NULL; }   // for one batch only: the caller tries r with itself
+    return 1;
+}
+static nn_plan *nn__plan_build(nn__recording *r, nn__recording *q, nn__storage *s, nn__storage *u, int parallel)  // NULL: refused, or not linear in the batch
+{
+    nn__draft d;
+    nn_plan *p;
+    size_t kept;
+    int threads = parallel ? r->nn->threads : 1;
+    d.r = r; d.q = q; d.s = s; d.u = u; d.slice = 0;
+    d.n = nn__find_storages(r, s);
+    d.m = nn__find_storages(q, u);
+    if (r->refused || q->refused) return NULL;
+    kept = nn__find_kept(r, q, s, d.n);
+    nn__drop_spent(r, s, d.n);
+    if (q != r) nn__drop_spent(q, u, d.m);
+    nn__share_places(r, s, d.n);
+    nn__share_places(q, u, d.m);
+    nn__find_slices(&d, threads);
+    p = nn__plan_room(&d, kept);
+    if (!p) { r->refused = "out of memory"; return NULL; }
+    p->threads = threads;
+    nn__plan_layout(p, &d);
+    if (!nn__plan_calls(p, &d)) { nn__raw_free(r->nn, p); return NULL; }
+    if (!nn__plan_keep(p, &d)) { r->refused = "out of memory"; nn__raw_free(r->nn, p); return NULL; }
     p->any_batch = r->batch > 1 && r != q;
     p->out_shape.ndim = r->output.ndim;
     memcpy(p->out_shape.d, r->output.shape, sizeof r->output.shape);
     p->output_bytes = (size_t)(nn_view_count(&r->output) / nn__max(1, r->batch)) * sizeof(float);
+    p->slice_scratch = p->slice_calls ? nn__slice_scratch(p) : 0;
     p->scratch_bytes = nn__plan_scratch(p);
-    p->constant_bytes = constants;
     return p;
 }
 
@@ -14420,6 +14939,7 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
                 nn__fold(&big, twin, i, j, folded + room, folded + room + nn_view_count(&big.call[i].v[1]));
                 room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)big.call[i].v[1].shape[0];
             }
+            for (j = 1; j < big.calls; j++) nn__fuse(&big, twin, j);
             nn__drop_dead(&big, twin);
             p = nn__plan_build(&big, twin, s, u, desc && desc->parallel);
             if (!p && !big.refused && !twin->refused && twin != &big) p = nn__plan_build(&big, &big, s, u, desc && desc->parallel);
@@ -14459,7 +14979,7 @@ NN_API void nn_plan_print(const nn_plan *p)
         const nn__plan_view *v = p->view + p->call[i].view + j;
         nn_view w;
         memset(base, 0, sizeof base);
-        nn__plan_fill(&w, v, p->batch, base);
+        nn__plan_fill(&w, v, 0, p->batch, base);
         if (v->base == NN__PLAN_INPUT && in < (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype)) in = (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype);
     }
     in = nn__round_up(in);
@@ -14473,18 +14993,22 @@ NN_API void nn_plan_print(const nn_plan *p)
     base[NN__PLAN_OUTPUT] = base[NN__PLAN_INPUT] + in;
     base[NN__PLAN_STATE] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
     base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
+    base[NN__PLAN_SLICE] = base[NN__PLAN_TEMP] + p->temp_bytes;
     memcpy(base[NN__PLAN_STATE], p->state, p->state_bytes);
     nn__plan_begin(p, &c);
+    if (p->slice_calls) nn__log(nn, "the first %d steps run on %lld samples at a time\n", p->slice_calls, (long long)p->slice);
     nn__log(nn, "%-4s %-16s %-24s %10s %12s %10s %8s\n", "step", "op", "result", "bytes", "mult-adds", "us", "GFLOP/s");
     for (i = 0; i < p->calls; i++) {
         double took = 1e30, m;
+        int sliced = i < p->slice_calls;
         for (j = 0; j < 3; j++) {
             double start = nn__seconds();
-            nn__plan_prepare(p, &p->call[i], p->batch, base, &c);
-            nn__plan_exec(p, &p->call[i], &c, base[NN__PLAN_TEMP] + p->temp_bytes);
+            nn__plan_prepare(p, &p->call[i], 0, sliced ? p->slice : p->batch, base, &c);
+            nn__plan_exec(p, &p->call[i], &c, sliced ? 1 : p->threads, base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
             if (nn__seconds() - start < took) took = nn__seconds() - start;
         }
         m = nn__plan_macs(&c);
+        if (sliced) { m *= (double)p->batch / (double)p->slice; took *= (double)p->batch / (double)p->slice; }
         nn__log(nn, "%-4d %-16s %-24s %10lld %12.0f %10.2f %8.1f\n", i, c.op->name, NN__SHAPE_OF(&c.out[0]),
                 (long long)(nn_view_count(&c.out[0]) * (int64_t)nn_dtype_bytes((nn_dtype)c.out[0].dtype)), m, took * 1e6, took > 0 ? 2e-9 * m / took : 0);
         macs += m;
@@ -14502,7 +15026,7 @@ NN_API void nn_plan_print(const nn_plan *p)
 //     trace     every call: op, parameters, views. A view is life memory (parameters, states, statistics: they stay where they are),
 //               x, y, or a part of a storage: a piece of this step's memory, known by when it was handed out
 //     compare   two traces are equal where ops, parameters, shapes, addresses of life memory and places in storages are
-//     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_temporaries)
+//     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_storages)
 //     repeat    bind the views where memory or x or y have moved, then kernel after kernel. Only learning rates and what follows from
 //               the count of steps, and the random stream's number, are computed anew
 //
@@ -14798,7 +15322,7 @@ static int nn__step_build(nn_step_plan *p)               // the trace becomes th
         if (t->ref[i].call < one->first) one->first = t->ref[i].call;
         if (t->ref[i].call > one->last) one->last = t->ref[i].call;
     }
-    p->scratch = (size_t)nn__place_temporaries(s, t->storages);
+    p->scratch = (size_t)nn__place_storages(s, t->storages, NN__PLAN_TEMP);
     for (i = 0; i < t->storages; i++) p->place[i] = s[i].place;
     nn__raw_free(nn, s);
     qsort(t->ref, (size_t)t->refs, sizeof *t->ref, nn__by_base);
@@ -15202,6 +15726,7 @@ NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan &&
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
+NN__LEAN_BEGIN
 #define NN__VISIT    1
 #define NN__IN_HOST  0
 #define NN__IN_PLAIN 1
@@ -15366,6 +15891,7 @@ NN__TARGET_END
 #define NN__SQRT(a)      ((V)wasm_f32x4_sqrt((v128_t)(a)))
 #include NN_HEADER_FILENAME
 #endif
+NN__LEAN_END
 NN__FLOAT_END
 
 // -- the tables --
@@ -18554,6 +19080,7 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     const void *a, *b;
     void       *y;
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
+    int         turned;              // a and b have changed places, y is its transpose
     int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
@@ -18567,6 +19094,7 @@ static int nn__product_turn(nn__product *g)
     if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
     g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
     g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
+    g->turned = 1;
     return 1;
 }
 
@@ -18592,6 +19120,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
+    if (g->turned) s.scratch += (size_t)(s.rows + 12) * NN__GEMM_STRIP;              // a bias is one number per row
     return s;
 }
 // The block of y that a task makes.
@@ -18614,6 +19143,11 @@ static int64_t nn__gemm_tasks(nn__product g)
     nn__product_turn(&g);
     s = nn__gemm_cuts(&g);
     return s.down * s.across;
+}
+static size_t nn__gemm_scratch(nn__product g)           // numbers
+{
+    nn__product_turn(&g);
+    return nn__gemm_cuts(&g).scratch;
 }
 static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same; also makes room for their scratch and adds what they cost
 {
@@ -18638,20 +19172,16 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
 #define NN__NV 2                     // vectors per row of a tile
 #define NN__NR (NN__NV * NN__LANES)
 
-// y[h][v vectors] = A (h, k) B (k, v vectors) + y, or + start in every row. h and v are constants where this is inlined: the sums stay in registers.
-NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy)
+// y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart, or + y. h and v are constants where this is inlined: the sums stay
+// in registers.
+NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
 {
     V acc[NN__TALL][8], bv[8];
     int64_t p;
     int i, j;
-    if (start) {
-        NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
-        NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
-    } else {
-        NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(y + i * ldy + j * NN__LANES);
-    }
+    if (!start) { start = y; lds = ldy; }
+    NN__UNROLL for (i = 0; i < h; i++)
+        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + i * lds + j * NN__LANES);
     for (p = 0; p < k; p++, a += acs, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
@@ -18661,9 +19191,9 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
         NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
 }
 
-typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy);
-#define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, R *y, int64_t ldy) \
-    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, y, ldy); }
+typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy);
+#define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy) \
+    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, lds, y, ldy); }
 #define NN__TILES_OF(v, NN__X) NN__X(1, v) NN__X(2, v) NN__X(3, v) NN__X(4, v)
 #if NN__TALL == 4
 #define NN__TILES(v, NN__X) NN__TILES_OF(v, NN__X)
@@ -18690,7 +19220,7 @@ NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 
 static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
 {
-    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, y, ldy);
+    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, 0, y, ldy);
 }
 
 #if NN__LANES > 1
@@ -18817,10 +19347,9 @@ NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int
 }
 
 // All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
-// b: [term][column]. They start from y, or from start (a number per column), or from each (one per row, where y is not dense). ahead: where
-// the next strip lies, which is fetched meanwhile, or NULL.
+// b: [term][column]. They start from y, or from start, whose rows are lds apart. ahead: where the next strip lies, which is fetched meanwhile, or NULL.
 static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
-                              const R *start, const R *each, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
+                              const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
     int64_t tiles = (m + tall - 1) / tall, t, p = 0, i, width = vectors * NN__LANES;
@@ -18829,15 +19358,15 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
-        if (w == width && cs == 1 && !each) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, y, rs);
+        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
         else {
-            if (each) for (i = 0; i < h; i++) NN__K(fill_with)(width, edge + i * width, each[t * h + (t < m % tiles ? 0 : m % tiles) + i]);
-            else if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
-            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, edge, width);
+            if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
+            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, edge, width);
             NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
         y += h * rs;
+        if (start) start += h * lds;
     }
 }
 
@@ -18884,7 +19413,7 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
         NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
         if (whole == k) continue;
         NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
-        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, y + j, 0);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, 0, y + j, 0);
     }
 }
 #endif
@@ -18987,8 +19516,8 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
 {
     nn__gemm_cut s;
     const R *each = NULL;
-    int64_t i0, j0, h, end, p = 0, j, tall;
-    R *y, *strip, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
+    int64_t i0, j0, h, end, p, j, tall, wide;
+    R *y, *strip, *rows, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     i0 = task % s.down * s.rows;
@@ -18998,12 +19527,16 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     y = (R *)g.y + i0 * g.yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
+    wide = h <= 3 ? 8 * NN__LANES : NN__NR;
+    rows = scratch + s.scratch - (s.rows + 12) * NN__GEMM_STRIP;
     if (h <= 0) return;
+    if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
         NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
         return;
     }
+    p = 0;
     do {
         int64_t depth = nn__min(s.depth, g.k - p);
         const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = g.small ? NULL : (const R *)g.b + p * g.brs + j0 * g.bcs;
@@ -19038,11 +19571,11 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
                 b = strip;
                 ldb = width;
             } else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
-            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep || each ? NULL : start, keep || !each ? NULL : each + i0,
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep ? NULL : each ? rows : start, each ? wide : 0,
                               y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, NULL, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, 0, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
             }
             b = next;
             j += w;
@@ -19280,33 +19813,47 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
     return nn__activate(then ? NULL : f, x);
 }
 
-static nn_tensor *nn__small_new(nn_context *nn, nn_tensor *x, nn_dtype dtype)      // x (O, I) for life, inputs outermost in memory
+static nn_tensor *nn__small_new(nn_context *nn, nn_dtype dtype, int64_t out, int64_t in)         // for life, inputs outermost in memory
 {
-    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 1, dtype, x->ndim, x->shape) : nn__inert(nn);
-    if (nn__dead(t)) return t;
-    nn__input_major(t);
-    nn__copy_view(nn, nn__view_of(t), nn__view_of(x));
+    nn_shape s = nn__shape2(out, in);
+    nn_tensor *t = nn_ok(nn) ? nn__alloc_tensor(nn, 1, dtype, 2, s.d) : nn__inert(nn);
+    if (!nn__dead(t)) nn__input_major(t);
     return t;
+}
+static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale)        // to = round(w / scale), scale of so many inputs = their largest |w| / 127
+{
+    nn_context *nn = w->nn;
+    nn_tensor *parts, *s;
+    nn__mark m = nn__get_mark(nn);
+    if (nn__dead(w) || nn__dead(to) || nn__dead(scale)) return;
+    nn_push(nn, NN_EVAL);
+    parts = nn_reshape(nn_contiguous(w), NN_SHAPE(w->shape[0], scale->shape[1], w->shape[1] / nn__max(1, scale->shape[1])));
+    s = nn_mul_scalar(nn_max(nn_abs(parts), NN_DIMS(2), NULL), 1.0f / 127);
+    w = nn_reshape(nn_round(nn_div(parts, nn_unsqueeze(s, 2))), NN_SHAPE(w->shape[0], w->shape[1]));
+    if (nn_ok(nn)) { nn__copy_view(nn, nn__view_of(scale), nn__view_of(s)); nn__copy_view(nn, nn__view_of(to), nn__view_of(w)); }
+    nn_pop(nn);
+    nn__rewind(nn, &m);
 }
 NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc)
 {
     nn_context *nn = w ? w->nn : NULL;
     int64_t group = desc && desc->group ? desc->group : w ? w->shape[1] : 0;
-    nn_tensor *parts, *s;
+    nn_tensor *q;
     if (scale) *scale = nn__inert(nn);
     if (!nn__check(nn, w, "nn_quantize_new")) return nn__inert(nn);
     if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group))) {
         nn_fail(nn, "nn_quantize_new: w %s as %s in groups of %lld", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name(dtype), (long long)group);
         return nn__inert(nn);
     }
-    if (dtype != NN_I8) return nn__small_new(nn, w, dtype);
-    nn_push(nn, NN_EVAL);
-    parts = nn_reshape(nn_contiguous(w), NN_SHAPE(w->shape[0], w->shape[1] / group, group));
-    s = nn_mul_scalar(nn_max(nn_abs(parts), NN_DIMS(2), NULL), 1.0f / 127);
-    *scale = nn__small_new(nn, s, nn->desc.dtype);
-    w = nn__small_new(nn, nn_reshape(nn_round(nn_div(parts, nn_unsqueeze(s, 2))), NN_SHAPE(w->shape[0], w->shape[1])), NN_I8);
-    nn_pop(nn);
-    return w;
+    if (dtype != NN_I8) {
+        q = nn__small_new(nn, dtype, w->shape[0], w->shape[1]);
+        if (!nn__dead(q)) nn__copy_view(nn, nn__view_of(q), nn__view_of(w));
+        return q;
+    }
+    q = nn__small_new(nn, NN_I8, w->shape[0], w->shape[1]);
+    *scale = nn__small_new(nn, nn->desc.dtype, w->shape[0], w->shape[1] / group);
+    nn__round_into(w, q, *scale);
+    return q;
 }
 #endif
 #if NN__IN_SIMD
@@ -20080,7 +20627,7 @@ enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
     int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
-    int     transposed, winograd, kept;                  // kept: weights are packed once, all of them
+    int     transposed, winograd, kept, relu;            // kept: weights are packed once, all of them
 } nn__conv;
 
 static nn__conv nn__conv_sizes(const nn_call *c)
@@ -20091,6 +20638,7 @@ static nn__conv nn__conv_sizes(const nn_call *c)
     int d;
     v.transposed = c->op->id == NN_OP_conv_transpose2d;
     v.kept = (int)(c->fixed >> 1 & 1);
+    v.relu = p->relu;
     image = v.transposed ? &c->out[0] : &c->in[0];
     map   = v.transposed ? &c->in[0] : &c->out[0];
     v.batch = image->shape[0];
@@ -20361,7 +20909,7 @@ static int nn__conv_many(const nn__conv *v, int spread)
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
     nn__bands bands;                                     // bands.count: 0 where pixels are packed
-    int     many;                                        // channels in lanes
+    int     many, plain;                                 // channels in lanes; a product of the images as they are
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
     int64_t ahead, ahead_tasks;                          // numbers of the image that are transformed in a phase of their own: Winograd with few tiles
@@ -20402,6 +20950,30 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.ahead_tasks = s.ahead ? v->groups * s.blocks * (((spread ? v->o : v->c) + NN__WINO_SOME - 1) / NN__WINO_SOME) : 0;
     return s;
 }
+// 1x1 kernels with step 1: one group of one image is the product  y (rows, pixels) = w (rows, channels) x (channels, pixels).  It is laid out
+// column by column, y' = x' w', so that a bias per row is one per column; nn__product_turn turns it back.
+enum { NN__PLAIN_PIXELS = 64 };
+static int nn__conv_is_plain(const nn__conv *v) { return v->taps == 1 && v->map[0] == 1 && v->image[0] == 1 && v->map[1] == v->image[1] && v->stride[1] == 1 && !v->pad[1] && v->map[1] >= NN__PLAIN_PIXELS; }
+static nn__product nn__conv_plain(const nn__conv *v, int spread)     // of the first group of the first image; a, b, y are for the caller
+{
+    nn__product g;
+    int64_t pixels = v->map[1];
+    memset(&g, 0, sizeof g);
+    g.m = pixels; g.n = spread ? v->c : v->o; g.k = spread ? v->o : v->c;
+    g.ars = 1; g.acs = pixels;
+    g.brs = spread ? v->c : 1; g.bcs = spread ? 1 : v->c;
+    g.yrs = 1; g.ycs = pixels;
+    return g;
+}
+static nn__product nn__conv_plain_dw(const nn__conv *v)              // of one image: dw (o, c) = map (o, pixels) image (c, pixels)'
+{
+    nn__product g;
+    memset(&g, 0, sizeof g);
+    g.m = v->o; g.n = v->c; g.k = v->map[1];
+    g.ars = g.bcs = g.k; g.acs = g.brs = 1;
+    g.yrs = g.n; g.ycs = 1;
+    return g;
+}
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
@@ -20410,6 +20982,13 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.phases = spread ? v->phases[0] * v->phases[1] : 1;
     s.rows = spread ? v->c : v->o;
     if (s.phases == 0 || s.rows == 0 || v->batch == 0) return s;
+    if (nn__conv_is_plain(v)) {
+        s.plain = 1;
+        s.rounds = s.blocks = 1;
+        s.splits = nn__gemm_tasks(nn__conv_plain(v, spread));
+        s.tasks = v->batch * v->groups * s.splits;
+        return s;
+    }
     if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
     if (!nn__conv_bands(v, spread, &s.bands)) s.bands.count = 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
@@ -20450,7 +21029,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.tasks *= s.splits;
     return s;
 }
-typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
@@ -20459,7 +21038,9 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
-    s.banded = !wino && nn__conv_dw_bands(v, &s.bands);
+    s.plain = nn__conv_is_plain(v);
+    s.banded = !wino && !s.plain && nn__conv_dw_bands(v, &s.bands);
+    if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(v));
     if (s.banded) {
         s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
         s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
@@ -20519,6 +21100,7 @@ static int nn__conv_shape(nn_call *c)
 static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
     int64_t rows = s->rows, sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain(v, spread));
     if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
     if (s->many) return NN__LANES_ROOM + NN__LANES_N * (rows + 16 + 16);
     if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
@@ -20526,6 +21108,7 @@ static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cu
 }
 static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(v));
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
     return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
@@ -20575,6 +21158,7 @@ static void nn__conv_plan(nn_call *c)
     if (back && c->din[2].data) c->tasks[0] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
 
+static int nn__conv_then_relu(void *params) { return ((nn__conv_params *)params)->relu ? 0 : (((nn__conv_params *)params)->relu = 1); }
 static int64_t nn__int_option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
 static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_desc *desc)
 {
@@ -20738,6 +21322,14 @@ static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64
     NN__K(conv_rows)(v, spread, &s, w + group * v->o * v->c * v->taps, low, first, first + NN__GEMM_M, NN__K(conv_height)(&s), to + group * s.panels);
 }
 
+static void NN__K(relu_rows)(int64_t rows, int64_t n, R *y, int64_t ld)
+{
+    int64_t i, j;
+    for (i = 0; i < rows; i++, y += ld) for (j = 0; j < n; j += NN__LANES) {
+        V x = NN__K(get_lanes)(y + j, n - j);
+        NN__K(put_lanes)(y + j, SEL(x < C(0), C(0), x), n - j);
+    }
+}
 NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)       // every step-th of from
 {
     int64_t i;
@@ -20897,6 +21489,7 @@ static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const 
             }
         }
     }
+    if (v->relu) NN__K(relu_rows)(n, m, sum, ld);
     for (i = 0; i < images; i++) {
         R *to = y + (((image + i) * v->groups + group) * q.rows + row) * plane + (q.y.first + y0 * q.y.pitch) * width + q.x.first + x0 * q.x.pitch;
         int64_t run = xs == width && q.y.pitch == 1 ? ys * xs : xs;
@@ -20940,6 +21533,7 @@ static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R
             NN__K(gemm_tile)(depth, a + (in_round + i) * depth, scratch + j * depth, sum + i * NN__CONV_N + j, NN__CONV_N);
         a += s.lead * depth;
     }
+    if (v->relu) NN__K(relu_rows)(m, n, sum, NN__CONV_N);
     y += (group * q.rows + row) * plane;
     for (j = 0; j < n; j = k) {
         for (k = j + 1; k < n && column[k] == column[k - 1] + q.x.pitch; k++) { }
@@ -21022,10 +21616,24 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
         int64_t depth = nn__min(NN__CONV_K, total - p);
         R *pb = scratch + NN__CONV_K * (NN__CONV_M + 16);
         NN__K(conv_planes)(map, pixels, v->groups * v->o * pixels, p, depth, h, NN__MR, scratch);
-        if (v->taps == 1 && v->image[0] == 1 && pixels == v->image[1])               // 1x1: the image as it is
-            NN__K(conv_planes)(image + j0 * pixels, pixels, v->groups * v->c * pixels, p, depth, w, NN__NR, pb);
-        else NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
+        NN__K(conv_image_panels)(v, image, p, depth, j0, w, pb);
         NN__K(gemm_macro)(h, w, depth, scratch, pb, dw, columns, 1);
+    }
+}
+
+// A block of dw of 1x1 kernels over a chunk of the batch: product after product.
+static void NN__K(conv_dw_plain)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    nn__product g = nn__conv_plain_dw(v);
+    int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, b;
+    if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
+    g.y = dw + group * g.m * g.n;
+    if (v->batch == 0 && !add && block == 0) NN__K(fill_run)((R *)g.y, g.m * g.n, 0);
+    for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++, add = 1) {
+        g.a = map + (b * v->groups + group) * g.m * g.k;
+        g.b = image + (b * v->groups + group) * g.n * g.k;
+        NN__K(gemm_task)(g, add, NULL, block, scratch);
     }
 }
 
@@ -21119,7 +21727,7 @@ static void NN__K(band_out)(const nn__gather *q, const nn__strip *z, const R *su
 }
 // One row, one channel, 3 x 3 taps, step 1: four lines of results at a time, so that a vector that is read serves three of them.
 // x: term 0 of the first result; lines of x are `line` apart, taps in a line `hop` (both negative when it spreads: then x, y are those of the last line).
-NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, R *y, int64_t y_line)
+NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line, int64_t hop, R bias, int relu, R *y, int64_t y_line)
 {
     V tap[9], acc[4], z;
     int64_t i;
@@ -21132,6 +21740,7 @@ NN__INLINE void NN__K(band_nine)(int64_t n, const R *w, const R *x, int64_t line
             NN__HOLD(z);
             NN__UNROLL for (r = 0; r < 4; r++) if (l >= r && l < r + 3) acc[r] = FMA(tap[(l - r + 9) % 3 * 3 + k], z, acc[r]);
         }
+        if (relu) NN__UNROLL for (r = 0; r < 4; r++) acc[r] = SEL(acc[r] < C(0), C(0), acc[r]);
         NN__UNROLL for (r = 0; r < 4; r++) NN__K(put_lanes)(y + r * y_line + i, acc[r], n - i);
     }
 }
@@ -21174,7 +21783,7 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
                 R *to = y + image * plane + b.q.y.first * width + b.q.x.first;
                 for (i = 0; i < b.q.y.count; i += 4) {
                     int64_t l = nn__min(i, b.q.y.count - 4) + up;
-                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, to + l * width, b.q.y.hop * width);
+                    NN__K(band_nine)(b.q.x.count, weights, strip + b.at[0] + l * b.z.pitch, line, b.q.x.hop, bias ? bias[group] : 0, v->relu, to + l * width, b.q.y.hop * width);
                 }
                 continue;
             }
@@ -21195,6 +21804,7 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
                     NN__K(band_tiles)(height, n, terms, panel + i * terms, strip + t.channel * b.z.channel + p, b.at, t.channel ? NULL : start, at, row);
                     panel += s.lead * terms;
                 }
+                if (v->relu) NN__K(relu_rows)(h, n, at, row);
                 if (at == sum) NN__K(band_out)(&b.q, &b.z, sum, h, p, n, to, width, plane, add);
             }
         }
@@ -21589,6 +22199,7 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahea
             int k;
             NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
             NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + start;
+            if (v->relu) NN__UNROLL for (k = 0; k < 4; k++) z[k] = SEL(z[k] < C(0), C(0), z[k]);
             NN__K(join_four)(z, tile[j][0]);
         }
         if (high == 4 && width == 4 && !add)
@@ -21670,7 +22281,19 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
     R *packed = (R *)(v->kept ? c->kept : c->shared);
     int64_t round = v->kept ? 0 : t->phase / 2;
     nn__conv_cut s = nn__conv_cuts(v, spread);
-    if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
+    if (s.plain) {
+        nn__product g = nn__conv_plain(v, spread);
+        int64_t part = t->index / s.splits, group = part % v->groups;
+        g.a = from + part * g.k * g.m;
+        g.b = (const R *)c->in[1].data + group * v->o * v->c;
+        g.y = y + part * g.n * g.m;
+        NN__K(gemm_task)(g, add, bias ? bias + group * g.n : NULL, t->index % s.splits, (R *)t->scratch);
+        if (v->relu) {
+            nn__gemm_block k = nn__gemm_block_of(&g, t->index % s.splits);
+            NN__K(relu_rows)(k.columns, k.rows, (R *)g.y + k.column * g.m + k.row, g.m);
+        }
+    }
+    else if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (s.many) NN__K(lanes_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (s.bands.count) NN__K(conv_bands)(v, spread, packed, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
@@ -21715,7 +22338,8 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     }
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
-        if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        if (w.plain)             NN__K(conv_dw_plain)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else if (w.banded)       NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
@@ -22023,6 +22647,28 @@ static int NN__K(pool_of_four)(const nn_call *c)
     return four;
 }
 NN__INLINE V NN__K(get_some)(const R *p, int64_t n)      { return n > 0 ? NN__K(get_lanes)(p, n) : C(0); }
+// Without places. Where a row is one vector, two rows of windows at a time: their maxima lie side by side, too.
+static void NN__K(pool_values_four)(const nn_call *c, const NN__K(pooling) *o)
+{
+    int64_t w = o->w, pairs = w == NN__LANES && 2 * o->ow == w && o->oh % 2 == 0, next = pairs ? 2 * w : NN__LANES, i, oy, ox;
+    for (i = o->first; i < o->last; i++) for (oy = 0; oy < o->oh; oy += 1 + pairs) for (ox = 0; ox < o->ow; ox += NN__LANES) {
+        int64_t in = (i * o->h + 2 * oy) * w + 2 * ox, out = (i * o->oh + oy) * o->ow + ox, left = o->in - in;       // what follows the row is written later
+        const R *x = (const R *)c->in[0].data + in;
+        int inside = left >= w + next + NN__LANES, k;
+        V p[4], v[4], best;
+        NN__UNROLL for (k = 0; k < 4; k++) {
+            int64_t at = k / 2 * w + k % 2 * next;
+            p[k] = inside ? LOAD(x + at) : NN__K(get_some)(x + at, left - at);
+        }
+        NN__UNROLL for (k = 0; k < 4; k += 2) {
+            v[k] = NN__K(evens)(p[k], p[k + 1]);
+            v[k + 1] = NN__LANES > 1 ? NN__K(odds)(p[k], p[k + 1]) : p[k + 1];
+        }
+        best = v[0];
+        NN__UNROLL for (k = 1; k < 4; k++) best = SEL((v[k] > best) | (v[k] != v[k]), v[k], best);
+        NN__K(put_lanes)((R *)c->out[0].data + out, best, o->out - out);
+    }
+}
 static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
 {
     int64_t i, k, oy, ox, w = o->w;
@@ -22044,7 +22690,6 @@ static void NN__K(pool_max_four)(const nn_call *c, const NN__K(pooling) *o)
             best = SEL(m, v[k], best);
         }
         NN__K(put_lanes)((R *)c->out[0].data + out, best, left);
-        if (!c->aux[0].data) continue;
 #if NN__LANES > 1
         NN__K(put_lanes)((R *)c->aux[0].data + out, FLOATS(place), left);
 #else
@@ -22086,6 +22731,7 @@ NN__FORWARD(maxpool2d)
 {
     NN__K(pooling) o = NN__K(pool_open)(c, t);
     int64_t i, k, oy, ox, left, pads = o.p->stride[1] * o.z.line;
+    if (NN__K(pool_of_four)(c) && !c->aux[0].data) { NN__K(pool_values_four)(c, &o); return; }
     if (NN__K(pool_of_four)(c)) { NN__K(pool_max_four)(c, &o); return; }
     int values = !c->aux[0].data && !o.p->adaptive && o.p->stride[1] <= 2;
     NN__K(fill_with)(o.z.columns + pads, o.column, (R)-INFINITY);
@@ -22337,7 +22983,7 @@ static int nn__loss_misses(nn_context *nn, const char *op, unsigned reads, unsig
 static int nn__loss_options(nn_context *nn, const char *op, const nn_loss_desc *d, unsigned reads, nn__loss_params *p)
 {
     memset(p, 0, sizeof *p);
-    p->ignore = -100;
+    p->ignore = NN_IGNORE;
     if (!d) return nn_ok(nn);
     p->reduction = (int)d->reduction;
     p->smoothing = nn__option(d->label_smoothing, 0);
@@ -23403,8 +24049,8 @@ NN__FORWARD(linear_update)
             a.ldg = vectors * NN__LANES;
             a.p = (R *)g.y + at;
             for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
-            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, dw, a.ldg);
-            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, dw, a.ldg);
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, 0, dw, a.ldg);
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, 0, dw, a.ldg);
             update(rows, w, &a, &r);
         }
     }
@@ -23476,7 +24122,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 //
 // L = m + log l is kept for backward, which computes the tiles again, P = e^(S - L), D = sum over a row of dy y:
 //
-//     dV = P^T dY      dP = dY V^T      dS = P (dP - D) scale      dQ = dS K      dK = dS^T Q
+//     dV = P^T dY      dP = dY V^T      dS = P (dP - D) scale      dQ = dS K      dK = dS^T Q      dmask = dS / scale, summed over what shared it
 //
 // Tiles count from key 0, and a hidden key adds exactly 0: so a row's bits depend neither on the rows beside it nor on keys behind its
 // last one, and decoding with a cache gives the bits of one pass over all. (Keys and values that are hidden must still be finite.) A row
@@ -23597,6 +24243,14 @@ static int nn__attention_shape(nn_call *c)
 
 // Where keys and values are plenty, a task of backward owns one of them and computes all three gradients; else tasks own blocks of
 // rows (dQ), then tiles of keys (dK, dV), and both compute P and dP. The sums are the same.
+// The gradient of a mask has tasks of its own: one has a tile of keys of one mask, for all samples and heads that share it, in their order.
+static int64_t nn__mask_size(const nn_view *mask, int dim) { return mask->ndim + dim >= 4 ? mask->shape[mask->ndim + dim - 4] : 1; }      // dim of (B, H, Tq, Tk)
+static int64_t nn__mask_tasks(const nn_call *c, const nn__attention_size *z)
+{
+    const nn_view *m = &c->in[NN__ATT_MASK];
+    if (!c->din[NN__ATT_MASK].data) return 0;
+    return (nn__mask_size(m, 0) == 1 ? 1 : z->b) * (nn__mask_size(m, 1) == 1 ? 1 : z->hk) * (nn__mask_size(m, 3) == 1 ? 1 : z->tiles);
+}
 static int nn__attention_joint(const nn__attention_size *z) { return z->b * z->hk >= 8 || z->blocks * z->tiles <= 4; }
 static int64_t nn__padded(int64_t n) { return (n + 15) & ~(int64_t)15; }
 static void nn__attention_plan(nn_call *c)
@@ -23609,7 +24263,7 @@ static void nn__attention_plan(nn_call *c)
         c->tasks[0] = units * z.blocks;
         numbers = NN__ATT_ROWS * (2 * d + dv) + 2 * tile + NN__ATT_KEYS * dv;
     } else {
-        c->tasks[0] = units * (nn__attention_joint(&z) ? 1 : z.blocks + z.tiles);
+        c->tasks[0] = units * (nn__attention_joint(&z) ? 1 : z.blocks + z.tiles) + nn__mask_tasks(c, &z);
         numbers = NN__ATT_ROWS * (3 * d + 2 * dv) + 3 * tile + NN__ATT_KEYS * nn__max(d, dv);
         c->cost *= 3;
     }
@@ -23640,9 +24294,12 @@ static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_t
     if (!nn__check(nn, q, name)) return nn__inert(nn);
     if (desc->cache && layout == NN__ATT_HEADS) { nn_fail(nn, "%s: a cache has heads side by side: use nn_attention", name); return nn__inert(nn); }
     if (layout == NN__ATT_LAST && !k && !v) layout = NN__ATT_PACKED;
-    if (layout != NN__ATT_PACKED && (!nn__check(nn, k, name) || !nn__check(nn, v, name))) return nn__inert(nn);
+    if (layout != NN__ATT_PACKED && (k || v || layout != NN__ATT_CACHED) && (!nn__check(nn, k, name) || !nn__check(nn, v, name))) return nn__inert(nn);
     if (!(desc->dropout >= 0 && desc->dropout <= 1)) { nn_fail(nn, "%s: dropout is %g, not in 0..1", name, (double)desc->dropout); return nn__inert(nn); }
-    if (nn__wants(desc->mask) || nn__wants(desc->alibi)) { nn_fail(nn, "%s: a mask and slopes have no gradient (see nn_detach)", name); return nn__inert(nn); }
+    if (nn__wants(desc->alibi) || (nn__wants(desc->mask) && desc->mask->dtype != (int)nn->desc.dtype)) {
+        nn_fail(nn, "%s: slopes and masks of whole numbers have no gradient (see nn_detach)", name);
+        return nn__inert(nn);
+    }
     memset(&p, 0, sizeof p);
     p.layout = layout;
     p.causal = desc->causal;
@@ -23653,12 +24310,19 @@ static nn_tensor *nn__attention(const char *name, int layout, nn_tensor *q, nn_t
     if (desc->cache) {
         if (layout == NN__ATT_PACKED && !nn__unpack(&p, &q, &k, &v)) return nn__inert(nn);
         p.layout = layout = NN__ATT_CACHED;
-        if (!nn__cache_append(desc->cache, &k, &v)) return nn__inert(nn);
+        if (k && !nn__cache_append(desc->cache, k, v)) return nn__inert(nn);
+        if (!desc->cache->nn) return nn__inert(nn);
+        k = nn__cache_view(desc->cache, desc->cache->k);
+        v = nn__cache_view(desc->cache, desc->cache->v);
     }
     in[0] = q; in[1] = layout == NN__ATT_PACKED ? NULL : k; in[2] = layout == NN__ATT_PACKED ? NULL : v;
     in[NN__ATT_MASK] = desc->mask; in[NN__ATT_LENGTHS] = desc->lengths; in[NN__ATT_ALIBI] = desc->alibi;
     nn_apply_n(nn, nn__op(p.dropout > 0 ? NN_OP_attention_dropout : NN_OP_attention), in, NN__ATT_INPUTS, &p, &y);
     return y;
+}
+static nn_tensor *nn__attention_across(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)      // k, v: of a sequence that fills the cache; NULL: it has
+{
+    return nn__attention("attention", NN__ATT_CACHED, q, k, v, desc);
 }
 NN_API nn_tensor *nn_scaled_dot_product_attention(nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc *desc)
 {
@@ -23743,7 +24407,7 @@ static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int6
     R zero[NN__NR] = { 0 };
     int64_t j;
     for (j = 0; j < w; j += NN__NR)
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, NULL, y + j * cs, rs, cs, NULL, 0);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, 0, y + j * cs, rs, cs, NULL, 0);
 }
 
 static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
@@ -23961,10 +24625,10 @@ static void NN__K(att_to_keys)(const NN__K(att) *a, const NN__K(att_back) *g, in
     if (old) NN__K(att_product)(old, d, a->n, s, NN__ATT_ROWS, 1, rows, nn__padded(d), 1, y, to->t, to->e);
     if (old < keys) NN__K(att_product)(keys - old, d, a->n, s + old * NN__ATT_ROWS, NN__ATT_ROWS, 1, rows, nn__padded(d), add, y + old * to->t, to->t, to->e);
 }
-// P, dP and dS / scale of a block and a tile; what they add to dQ / scale (of the block), dK and dV (of the tile).
-static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
+// P, as dropout leaves it, and dS / scale of a block and a tile.
+static void NN__K(att_tile_slope)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
 {
-    int64_t i, j, ld;
+    int64_t i, j;
     int biased = NN__K(att_bias)(a, key, keys), dropped = a->p->dropout > 0;
     NN__K(att_scores)(a, key, keys);
     NN__K(att_hide)(a, key, keys, biased);
@@ -23980,6 +24644,12 @@ static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key,
         }
     }
     if (dropped) NN__K(att_drop)(a, key, keys, a->s, a->s);
+}
+// What they add to dQ / scale (of the block), dK and dV (of the tile).
+static void NN__K(att_tile_back)(NN__K(att) *a, NN__K(att_back) *g, int64_t key, int64_t keys)
+{
+    int64_t ld;
+    NN__K(att_tile_slope)(a, g, key, keys);
     if (g->want_v) NN__K(att_to_keys)(a, g, key, keys, a->z.dv, a->s, g->dy, g->add_v, &g->hv, g->dv);
     if (g->want_k) NN__K(att_to_keys)(a, g, key, keys, a->z.d, g->ds, a->q, g->add_k, &g->hk, g->dk);
     if (g->want_q) {
@@ -23992,6 +24662,37 @@ static void NN__K(att_clear)(const nn__heads *x, R *at, int64_t from, int64_t to
     int64_t t, e;
     for (t = from; t < to; t++) for (e = 0; e < d; e++) at[t * x->t + e * x->e] = 0;
 }
+// The gradient of a mask: one tile of keys (all, where one number is for all keys) of one mask (see nn__mask_tasks).
+static void NN__K(att_mask_back)(const nn_call *c, NN__K(att) *a, NN__K(att_back) *g, int64_t task)
+{
+    const nn_view *m = &c->din[NN__ATT_MASK];
+    nn__attention_size z = nn__attention_sizes(c);
+    int64_t s[4], size[4], from = 0, to = z.tk, b, h, q, k, i, j, block, key, last_b, last_h;
+    int d;
+    for (d = 0; d < 4; d++) { size[d] = nn__mask_size(m, d); s[d] = size[d] == 1 ? 0 : m->stride[m->ndim + d - 4]; }
+    if (size[3] != 1) { from = task % z.tiles * NN__ATT_KEYS; to = nn__min(to, from + NN__ATT_KEYS); task /= z.tiles; }
+    h = size[1] == 1 ? 0 : task % z.hk;
+    b = size[0] == 1 ? 0 : task / (size[1] == 1 ? 1 : z.hk);
+    last_h = size[1] == 1 ? z.hk : h + 1;
+    last_b = size[0] == 1 ? z.b : b + 1;
+    for (i = 0; !(c->add >> NN__ATT_MASK & 1) && i < (size[1] == 1 ? 1 : z.group); i++)
+        for (q = 0; q < size[2]; q++) for (k = from; k < (size[3] == 1 ? 1 : to); k++) ((R *)m->data)[b * s[0] + (h * z.group + i) * s[1] + q * s[2] + k * s[3]] = 0;
+    for (; b < last_b; b++) for (q = h; q < last_h; q++) {
+        NN__K(att_keys)(a, c, b * z.hk + q);
+        for (block = 0; block < z.blocks; block++) {
+            NN__K(att_block_back)(a, g, block);
+            for (key = from; key < nn__min(to, a->seen); key += NN__ATT_KEYS) {
+                int64_t keys = nn__min(NN__ATT_KEYS, nn__min(to, a->seen) - key);
+                NN__K(att_tile_slope)(a, g, key, keys);
+                for (i = 0; i < a->n; i++) {
+                    int64_t r = a->row + i;
+                    R *y = (R *)m->data + b * s[0] + (q * z.group + r % z.group) * s[1] + r / z.group * s[2] + key * s[3];
+                    for (j = 0; j < keys; j++) y[j * s[3]] += g->ds[j * NN__ATT_ROWS + i];
+                }
+            }
+        }
+    }
+}
 static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
 {
     nn__attention_size z = nn__attention_sizes(c);
@@ -24001,10 +24702,11 @@ static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
     nn__heads hq = nn__heads_of(c, nn__attention_part(c, c->din, 0), 0);
     NN__K(att) a;
     NN__K(att_back) g;
-    NN__K(att_keys)(&a, c, t->index / per);
     a.q = (R *)t->scratch;   a.qt = a.q + NN__ATT_ROWS * d;     g.dq = a.qt + NN__ATT_ROWS * d;
     g.dy = g.dq + NN__ATT_ROWS * d;   g.dyt = g.dy + NN__ATT_ROWS * dv;   a.s = g.dyt + NN__ATT_ROWS * dv;
     a.bias = a.s + tile;   g.ds = a.bias + tile;   g.room = g.ds + tile;
+    if (t->index >= z.b * z.hk * per) { NN__K(att_mask_back)(c, &a, &g, t->index - z.b * z.hk * per); return; }
+    NN__K(att_keys)(&a, c, t->index / per);
     g.hk = nn__heads_of(c, nn__attention_part(c, c->din, 1), 1);
     g.hv = nn__heads_of(c, nn__attention_part(c, c->din, 2), 2);
     g.want_q = hq.data != NULL; g.want_k = g.hk.data != NULL; g.want_v = g.hv.data != NULL;
@@ -24328,7 +25030,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
         const R *b = shared + w->at + j * w->k;
         int vectors = w->n - j > NN__LANES ? NN__NV : 1;
         width = vectors * NN__LANES;
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, NULL, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, 0, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
     }
 }
 

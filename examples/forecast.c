@@ -13,7 +13,7 @@
 
 enum { PAST = 28, AHEAD = 14, STEPS = PAST + AHEAD, WEEKDAYS = 7, FEATURES = 5 + WEEKDAYS, YEAR = 364, FIRST = PAST + 366 + WEEKDAYS };
 enum { TEST = 52 * AHEAD, MOST = 6000, SHOWN = 8 * AHEAD };
-typedef struct Days { double births[MOST]; int date[MOST], weekday[MOST]; int64_t count; double mean, std; } Days;
+typedef struct Days { double births[MOST]; int month[MOST], date[MOST], weekday[MOST]; int64_t count; double mean, std; } Days;
 static Days days;
 
 static int load_days(nn_context *nn, const char *path)
@@ -22,6 +22,7 @@ static int load_days(nn_context *nn, const char *path)
     float row[4], births;
     for (days.count = 0; days.count < MOST && days.count < nn_dataset_count(table); days.count++) {
         if (!nn_dataset_get(table, days.count, row, &births, NULL)) return 0;          /* year, month, date, weekday 1..7 */
+        days.month[days.count] = (int)row[1];
         days.date[days.count] = (int)row[2];
         days.weekday[days.count] = (int)row[3] - 1;
         days.births[days.count] = births;
@@ -123,7 +124,14 @@ int main(int argc, char **argv)
     }
     printf("%d days held out, forecast %d days at a time:\n", TEST, AHEAD);
     double a = print_error("last week again", &week), b = print_error("last year again", &year), c = print_error("LSTM", &lstm);
-    nn_series series[] = { { "truth", plot[0], SHOWN }, { "LSTM", plot[1], SHOWN }, { "last year again", plot[2], SHOWN } };
+    static char names[SHOWN][24];
+    const char *labels[SHOWN];
+    for (int i = 0; i < SHOWN; i++) {
+        int64_t t = known + TEST - SHOWN + i;
+        snprintf(names[i], sizeof names[i], "%d/%d", days.month[t], days.date[t]);
+        labels[i] = names[i];
+    }
+    nn_series series[] = { { "truth", plot[0], SHOWN, labels }, { "LSTM", plot[1], SHOWN, NULL }, { "last year again", plot[2], SHOWN, NULL } };
     nn_svg_plot(nn, "forecast.svg", "Births per day, the last 16 weeks", series, 3);
     int ok = nn_ok(nn) && c < a && c < b;
     nn_free(nn);

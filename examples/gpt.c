@@ -2,7 +2,7 @@
 
    4 layers, 4 heads, 128 numbers a position, a context of 64, batches of 12. The token embedding is the last layer's weight, too.
    Sampling keeps the keys and values of the positions so far in a cache, so that one more character costs one position.
-   Data:     a text:  ./gpt [--steps N] [--save FILE] [--sample N] text.txt;  without: rhymes. Training goes on where it ended if FILE is there
+   Data:     a text:  ./gpt [--steps N] [--rate R] [--save FILE] [--sample N] text.txt;  without: rhymes. Training goes on where it ended if FILE is there
    Build:    cc -O2 examples/gpt.c -o gpt -lm -lpthread
    Expect:   tiny Shakespeare, 2000 steps (a minute): a validation loss of at most 1.88, then text with names and line ends where they belong
    Run in CI: --steps 60 --sample 80
@@ -10,7 +10,7 @@
 #define NN_IMPLEMENTATION
 #include "../nn.h"
 
-enum { LAYERS = 4, HEADS = 4, WIDTH = 128, CONTEXT = 64, BATCH = 12, MOST = 1 << 24 };
+enum { LAYERS = 4, HEADS = 4, WIDTH = 128, CONTEXT = 64, BATCH = 12, WARMUP = 100, MOST = 1 << 24 };
 typedef struct Gpt {
     nn_layer *net, *tokens, *positions, *block[LAYERS], *norm, *head;
     nn_kv_cache *cache[LAYERS];      /* of sampling */
@@ -36,10 +36,14 @@ static void build(Gpt *g, nn_context *nn, int characters)
         g->block[i] = nn_transformer_encoder_layer_new(g->net, name, WIDTH, HEADS, &(nn_transformer_desc){ .hidden = 4 * WIDTH, .activation = nn_gelu, .norm_first = 1, .causal = 1, .no_bias = 1 });
         g->cache[i] = nn_kv_cache_new(nn, 1, HEADS, CONTEXT, WIDTH / HEADS, 0);
     }
-    g->norm = nn_layernorm_new(g->net, "norm", NN_SHAPE(WIDTH), NULL);
+    g->norm = nn_layernorm_new(g->net, "norm", NN_SHAPE(WIDTH), &(nn_layernorm_desc){ .no_bias = 1 });
     g->head = nn_tied_linear_new(g->net, g->tokens);
-    nn_init_normal(nn_param(g->tokens, "weight"), 0, 0.02f);
-    nn_init_normal(nn_param(g->positions, "weight"), 0, 0.02f);
+    nn_tensor *p[64];
+    for (int i = 0, n = nn_params(g->net, p, 64); i < n; i++) {  /* GPT-2's start: small, and smaller what is added to the stream through the blocks */
+        char name[64];
+        nn_name(p[i], NULL, name, sizeof name);
+        if (p[i]->ndim > 1) nn_init_normal(p[i], 0, strstr(name, "out_proj") || strstr(name, "linear2") ? 0.02f / sqrtf(2 * LAYERS) : 0.02f);
+    }
 }
 
 /* ---- the text, as indices of characters ---- */
@@ -91,7 +95,6 @@ static void sample(Gpt *g, const Text *t, int count)
 {
     nn_context *nn = nn_context_of(g->net);
     int64_t text[CONTEXT] = { 0 }, n = 1, fed = 0;                               /* the last characters; how many of them are in the cache */
-    float p[256];
     g->sampling = 1;
     for (int i = 0; i < count && nn_ok(nn); i++) {
         if (n == CONTEXT) {          /* it is full: go on with its second half */
@@ -101,14 +104,11 @@ static void sample(Gpt *g, const Text *t, int count)
         for (int k = 0; k < LAYERS; k++) nn_kv_cache_truncate(g->cache[k], fed);
         nn_begin(nn, NN_EVAL);
         nn_tensor *scores = nn_forward(g->net, nn_from_as(nn, NN_I64, NN_SHAPE(1, n - fed), text + fed));
-        nn_tensor *last = nn_mul_scalar(nn_select(scores, 1, n - fed - 1), 1 / 0.8f);      /* temperature 0.8 */
-        double u = nn_item(nn_rand(nn, NN_SCALAR, 0, 1));
-        int next = 0;
-        if (!nn_read(nn_softmax(last, -1), p)) break;
-        while (next + 1 < t->characters && (u -= (double)p[next]) > 0) next++;
+        nn_tensor *last = nn_select(nn_select(scores, 1, n - fed - 1), 0, 0);
+        int64_t next;
+        if (!nn_sample(last, NULL, 0, &(nn_sample_desc){ .temperature = 0.8f }, &next)) break;
         fed = n;
         text[n++] = next;
-        nn_seed(nn, (uint64_t)i + 1);
         putchar(t->of[next]);
     }
     g->sampling = 0;
@@ -118,8 +118,10 @@ int main(int argc, char **argv)
 {
     const char *path = NULL, *save = NULL;
     int steps = 2000, characters = 500;
+    double rate = 2e-3;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--steps") && i + 1 < argc) steps = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--rate") && i + 1 < argc) rate = atof(argv[++i]);
         else if (!strcmp(argv[i], "--save") && i + 1 < argc) save = argv[++i];
         else if (!strcmp(argv[i], "--sample") && i + 1 < argc) characters = atoi(argv[++i]);
         else path = argv[i];
@@ -128,13 +130,15 @@ int main(int argc, char **argv)
     nn_context *nn = nn_new(&(nn_desc){ .seed = 1 });
     Gpt g = { 0 };
     build(&g, nn, text.characters);
-    nn_optimizer *opt = nn_adamw_new(g.net, &(nn_adamw_desc){ .lr = 0.002f, .beta2 = 0.99f, .weight_decay = 0.1f, .clip_norm = 1 });
+    nn_optimizer *opt = nn_adamw_new(g.net, &(nn_adamw_desc){ .lr = (float)rate, .beta2 = 0.99f, .weight_decay = 0.1f, .clip_norm = 1 });
+    static const char *const norms[] = { "norm1.weight", "norm2.weight", "norm.weight" };        /* only matrices decay */
+    for (int i = 0; i < 3; i++) nn_optimizer_add(opt, g.net, &(nn_optimizer_desc){ .match = norms[i], .weight_decay = NN_ZERO });
     FILE *old = save ? fopen(save, "rb") : NULL;
     if (old && (fclose(old), !nn_resume(g.net, save, &(nn_save_desc){ .optimizer = opt }))) return 1;
     printf("%lld characters of %d kinds, %lld parameters, step %lld\n", (long long)text.count, text.characters, (long long)nn_param_count(g.net), (long long)nn_steps(opt));
-    for (int64_t first = nn_steps(opt), i = first; i < first + steps && nn_ok(nn); i++) {
-        double done = (double)(i - first) / steps;
-        nn_set_lr(opt, (float)(i < 100 ? 2e-5 * (double)(i + 1) : 1e-4 + 9.5e-4 * (1 + cos(3.14159265 * done))));
+    for (int64_t i = nn_steps(opt); i < steps && nn_ok(nn); i++) {
+        double done = (double)(i - WARMUP) / (steps - WARMUP);     /* up in a line, then down to a tenth as half a cosine */
+        nn_set_lr(opt, (float)(rate * (i < WARMUP ? (double)(i + 1) / (WARMUP + 1) : 0.55 + 0.45 * cos(3.14159265 * done))));
         nn_begin(nn, NN_TRAIN);
         nn_tensor *loss = loss_of(&g, &text, 0, text.train, (uint64_t)i);
         nn_backward_with(loss, &(nn_backward_desc){ .step = opt });

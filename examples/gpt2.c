@@ -13,7 +13,7 @@ typedef struct GPT2Block { nn_layer *ln_1, *c_attn, *attn_proj, *ln_2, *c_fc, *m
 typedef struct GPT2 {
     LanguageModel lm;
     int64_t   width;
-    nn_layer *wte, *wpe, *ln_f;
+    nn_layer *wte, *wpe, *ln_f, *head;
     GPT2Block block[LM_LAYERS];
 } GPT2;
 
@@ -21,16 +21,16 @@ static nn_tensor *gpt2_forward(void *self, nn_tensor *ids)                      
 {
     GPT2 *g = self;
     int64_t start = lm_start(&g->lm), t = nn_dim(ids, 1);
-    nn_tensor *x = nn_add(nn_forward(g->wte, ids), nn_slice(nn_param(g->wpe, "weight"), 0, start, start + t, 1));
+    nn_tensor *x = nn_add(nn_forward(g->wte, ids), nn_forward(g->wpe, lm_positions(&g->lm, t))), *mask = lm_mask(&g->lm, start + t);
     for (int i = 0; i < g->lm.layers; i++) {
         GPT2Block *b = &g->block[i];
         nn_tensor *qkv = nn_forward(b->c_attn, nn_forward(b->ln_1, x));
-        nn_tensor *y = nn_attention(qkv, NULL, NULL, &(nn_attention_desc){ .causal = 1, .heads = (int)g->lm.kv_heads, .cache = g->lm.cached ? g->lm.cache[i] : NULL });
+        nn_tensor *y = nn_attention(qkv, NULL, NULL, &(nn_attention_desc){ .causal = 1, .heads = (int)g->lm.kv_heads, .cache = g->lm.cached ? g->lm.cache[i] : NULL, .mask = mask });
         x = nn_add(x, nn_forward(b->attn_proj, y));
         x = nn_add(x, nn_forward(b->mlp_proj, nn_forward(b->c_fc, nn_forward(b->ln_2, x))));
     }
     if (g->lm.last) x = nn_slice(x, 1, t - 1, t, 1);
-    return nn_linear(nn_forward(g->ln_f, x), nn_param(g->wte, "weight"), NULL, NULL);      /* the embedding gives the logits, too */
+    return nn_forward(g->head, nn_forward(g->ln_f, x));
 }
 
 static void gpt2_build(nn_context *nn, GPT2 *g, float eps)
@@ -41,6 +41,7 @@ static void gpt2_build(nn_context *nn, GPT2 *g, float eps)
     g->lm.net = nn_model_new(nn, &(nn_model_desc){ .forward = gpt2_forward, .self = g, .release = 1 });
     g->wte = nn_embedding_new(g->lm.net, "wte", g->lm.vocabulary, c);
     g->wpe = nn_embedding_new(g->lm.net, "wpe", g->lm.positions, c);
+    g->head = nn_tied_linear_new(g->lm.net, g->wte);                              /* the embedding gives the logits, too */
     nn_layer *h = nn_group_new(g->lm.net, "h");
     for (int i = 0; i < g->lm.layers; i++) {
         GPT2Block *b = &g->block[i];
@@ -83,6 +84,7 @@ int main(int argc, char **argv)
     static GPT2 g;
     if (argc < 2) { puts("gpt2 folder [options] [prompt]: see language_model.h"); return 1; }
     nn_context *nn = nn_new(NULL);
+    nn_weights_as(nn, lm_weights(argc, argv), NULL);
     if (!gpt2_load(nn, &g, argv[1])) return 1;
     return lm_main(&g.lm, argc, argv);
 }

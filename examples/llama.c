@@ -31,11 +31,11 @@ static nn_tensor *llama_forward(void *self, nn_tensor *ids)                     
 {
     Llama *m = self;
     int64_t start = lm_start(&m->lm), t = nn_dim(ids, 1);
-    nn_tensor *x = nn_forward(m->embed, ids);
+    nn_tensor *x = nn_forward(m->embed, ids), *mask = lm_mask(&m->lm, start + t);
     for (int i = 0; i < m->lm.layers; i++) {
         LlamaBlock *b = &m->block[i];
         nn_tensor *h = nn_forward(b->norm1, x), *q = llama_turned(m, nn_forward(b->q, h), start), *k = llama_turned(m, nn_forward(b->k, h), start);
-        nn_attention_desc a = { .causal = 1, .heads = m->heads, .kv_heads = (int)m->lm.kv_heads, .cache = m->lm.cached ? m->lm.cache[i] : NULL };
+        nn_attention_desc a = { .causal = 1, .heads = m->heads, .kv_heads = (int)m->lm.kv_heads, .cache = m->lm.cached ? m->lm.cache[i] : NULL, .mask = mask };
         x = nn_add(x, nn_forward(b->o, nn_attention(q, k, nn_forward(b->v, h), &a)));
         h = nn_forward(b->norm2, x);
         x = nn_add(x, nn_forward(b->down, nn_mul(nn_forward(b->gate, h), nn_forward(b->up, h))));
@@ -139,6 +139,7 @@ int main(int argc, char **argv)
     static Llama m;
     if (argc < 2) { puts("llama folder|file.bin [options] [prompt]: see language_model.h"); return 1; }
     nn_context *nn = nn_new(NULL);
+    nn_weights_as(nn, lm_weights(argc, argv), NULL);
     if (!llama_load(nn, &m, argv[1])) return 1;
     return lm_main(&m.lm, argc, argv);
 }

@@ -85,7 +85,7 @@ static nn_tensor *loss_of(Net *n, const int *numbers)
         int length = spell(text, numbers[b]);
         if (length >= longest) longest = length + 1;
         for (int i = 0; i < LETTERS; i++) {
-            next[b][i] = i > length ? -100 : i == length ? END : text[i] == ' ' ? 2 : text[i] - 'a' + 3;     /* -100: does not count */
+            next[b][i] = i > length ? NN_IGNORE : i == length ? END : text[i] == ' ' ? 2 : text[i] - 'a' + 3;
             before[b][i] = i == 0 ? BEGIN : i > length ? END : next[b][i - 1];
         }
     }

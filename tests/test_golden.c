@@ -533,7 +533,7 @@ static nn_tensor *mask_of(record *r, const char *name)
     nn_tensor *m;
     unsigned char *v;
     if (!t) return NULL;
-    if (!t->integer) return nn_from(r->nn, shape_of(t), t->f);
+    if (!t->integer) return t->want ? T(r, name) : nn_from(r->nn, shape_of(t), t->f);
     v = (unsigned char *)malloc((size_t)t->n + 1);
     for (int64_t i = 0; i < t->n; i++) v[i] = t->i[i] != 0;
     m = nn_from_as(r->nn, NN_BOOL, shape_of(t), v);

@@ -120,7 +120,7 @@ TEST(decoders_match_transformers)
 TEST(encoder_matches_transformers)
 {
     nn_context *nn = nn_new(NULL);
-    CHECK(bert_load(nn, &bert, golden("bert")));
+    CHECK(bert_load(nn, &bert, golden("bert"), NN_F32));
     nn_layer *want = recorded(nn, golden("bert/expected.safetensors"));
     nn_begin(nn, NN_EVAL);
     nn_tensor *ids = as_ids(nn_param(want, "ids")), *hidden, *alone;
@@ -163,7 +163,7 @@ TEST(all_parameters_learn)
         nn_layer *net, *want;
         int n;
         if (which < 2) { net = load(nn, which)->net; want = answers(nn, which); }
-        else { CHECK(bert_load(nn, &bert, golden("bert"))); net = bert.net; want = recorded(nn, golden("bert/expected.safetensors")); }
+        else { CHECK(bert_load(nn, &bert, golden("bert"), NN_F32)); net = bert.net; want = recorded(nn, golden("bert/expected.safetensors")); }
         n = nn_params(net, p, PARAMS);
         CHECK(n > 20 && n <= PARAMS);
         for (int i = 0; i < n && i < PARAMS; i++) before[i] = hash_of(p[i]);
@@ -416,4 +416,222 @@ TEST(looking_into_files)
     }
     CHECK(nn_ok(nn));
     nn_free(nn);
+}
+
+/* ---- weights in fewer bytes (nn_weights_as) -------------------------------------------------------------------- */
+static nn_layer *load_as(nn_context *nn, int which, nn_dtype type, int64_t group)
+{
+    int ok = which == 3;
+    nn_weights_as(nn, type, group ? &(nn_quantize_desc){ .group = group } : NULL);
+    if (which < 3) load(nn, which);
+    else CHECK(ok = bert_load(nn, &bert, golden("bert"), type));
+    nn_weights_as(nn, NN_F32, NULL);
+    return which == 0 ? gpt2.lm.net : which < 3 ? llama.lm.net : bert.net;
+}
+static nn_tensor *answer(nn_layer *net, nn_layer *want, int which)
+{
+    if (which < 3) return nn_forward(net, as_ids(nn_param(want, "prompt1")));
+    bert.lengths = nn_cast(nn_param(want, "lengths"), NN_I64);
+    return bert_sentences(&bert, as_ids(nn_param(want, "ids")));
+}
+/* The bits of a model whose weights were rounded and are f32 again; a file of them comes back as it was. */
+TEST(weights_in_fewer_bytes)
+{
+    static const nn_dtype types[] = { NN_BF16, NN_F16, NN_I8, NN_I8 };
+    static float a[4096], b[4096];
+    for (int which = 0; which < 4; which++) for (int i = 0; i < 4; i++) {
+        nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet }), *other = nn_new(NULL);
+        const char *path = temporary("small.safetensors");
+        nn_layer *net = load_as(nn, which, types[i], i == 3 ? 8 : 0), *full, *want = which < 3 ? answers(nn, which) : recorded(nn, golden("bert/expected.safetensors")), *want2;
+        nn_tensor *list[PARAMS], *y;
+        CHECK(nn_ok(nn));
+        nn_begin(nn, NN_EVAL);
+        y = nn_keep(answer(net, want, which));
+        CHECK(nn_read(y, a) && nn_count(y) <= 4096);
+        CHECK(nn_save(net, path, NULL));
+        int held = nn_buffers(net, list, PARAMS), small = 0;
+        for (int k = 0; k < held; k++) small += list[k]->dtype == (int)types[i];
+        CHECK(small == (which == 0 ? 10 : which < 3 ? 16 : 13));
+        nn_init_skip(nn, 1);
+        full = load_as(other, which, NN_F32, 0);
+        nn_init_skip(nn, 0);
+        for (int k = 0; k < held; k++) if (list[k]->dtype == (int)types[i]) {      /* the same numbers as f32 */
+            char name[160], scale[176];
+            static float w[40000], s[40000];
+            nn_name(list[k], NULL, name, sizeof name);
+            snprintf(scale, sizeof scale, "%s_scale", name);
+            nn_tensor *by = nn_param(net, scale), *to = nn_param(full, name);
+            int64_t n = nn_count(list[k]), columns = nn_dim(list[k], 1), turned = which == 0 && !strstr(name, "wte") && !strstr(name, "wpe");
+            CHECK(n <= 40000 && nn_read(list[k], w) && (by != NULL) == (types[i] == NN_I8) && (!by || nn_read(by, s)) && to);
+            for (int64_t j = 0; by && j < n; j++) {
+                int64_t out = turned ? j % columns : j / columns, in = turned ? j / columns : j % columns, inputs = turned ? n / columns : columns;
+                w[j] *= s[out * nn_dim(by, 1) + in / (inputs / nn_dim(by, 1))];
+            }
+            CHECK(to && nn_write(to, w));
+        }
+        want2 = which < 3 ? answers(other, which) : recorded(other, golden("bert/expected.safetensors"));
+        nn_begin(other, NN_EVAL);
+        CHECK(nn_read(answer(full, want2, which), b) && !memcmp(a, b, (size_t)nn_count(y) * sizeof *a));
+        if (which == 1 && i == 0) CHECK(distance(y, nn_param(want, "logits1")) < 1e-4);      /* this file is bf16 */
+
+        net = load_as(nn, which, types[i], i == 3 ? 8 : 0);
+        CHECK(nn_load(net, path, NULL));
+        nn_begin(nn, NN_EVAL);
+        CHECK(nn_read(answer(net, want, which), b) && !memcmp(a, b, (size_t)nn_count(y) * sizeof *a));
+        if (which < 2) {             /* adapters learn beside them, and cannot be merged */
+            double first = 0, last = 0;
+            CHECK(nn_lora_new(net, &(nn_lora_desc){ .rank = 2 }) == (which ? 15 : 8));
+            nn_optimizer *opt = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.02f });
+            for (int step = 0; step < 8; step++) {
+                nn_begin(nn, NN_TRAIN);
+                nn_tensor *loss = loss_of(net, want);
+                last = nn_item(loss);
+                if (!step) first = last;
+                nn_backward(loss);
+                nn_step(opt);
+            }
+            CHECK(last < first && nn_ok(nn));
+            CHECK(nn_lora_merge(net) == 0 && !nn_ok(nn));
+            nn_clear(nn);
+        }
+        remove(path);
+        nn_free(nn);
+        nn_free(other);
+    }
+    nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_weights_as(nn, NN_I8, &(nn_quantize_desc){ .group = 5 });
+    CHECK(nn_linear_new(net, "a", 8, 3, NULL) && !nn_ok(nn));
+    CHECK_TEXT(nn_error(nn), "groups of 5");
+    nn_clear(nn);
+    nn_weights_as(nn, NN_I32, NULL);
+    CHECK(!nn_ok(nn));
+    nn_clear(nn);
+    nn_weights_as(nn, NN_I8, NULL);
+    nn_layer *l = nn_multihead_attention_new(net, "mha", 8, 2, NULL), *f;
+    nn_weights_as(nn, NN_F32, NULL);
+    f = nn_multihead_attention_new(net, "full", 8, 2, NULL);
+    float w[24 * 8], s[24], x[3 * 8];
+    for (int i = 0; i < 24 * 8; i++) w[i] = (float)(i * 37 % 101 - 50) / 100;
+    for (int i = 0; i < 24; i++) x[i] = (float)(i * 7 % 11) / 11;
+    CHECK(nn_write(nn_param(l, "in_proj_weight"), w) && nn_write(nn_param(l, "out_proj.weight"), w));
+    for (int part = 0; part < 2; part++) {
+        nn_tensor *q = nn_param(l, part ? "out_proj.weight" : "in_proj_weight");
+        CHECK(nn_read(q, w) && nn_read(nn_param(l, part ? "out_proj.weight_scale" : "in_proj_weight_scale"), s));
+        for (int64_t i = 0; i < nn_count(q); i++) w[i] *= s[i / 8];
+        CHECK(nn_write(nn_param(f, part ? "out_proj.weight" : "in_proj_weight"), w));
+    }
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *in = nn_from(nn, NN_SHAPE(1, 3, 8), x), *memory = nn_mul_scalar(in, 2);
+    CHECK(distance(nn_forward(l, in), nn_forward(f, in)) == 0);
+    CHECK(distance(nn_multihead_attention_forward(l, in, memory, NULL, NULL), nn_multihead_attention_forward(f, in, memory, NULL, NULL)) == 0);
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+
+/* ---- adapters on attention with one weight for q, k and v ------------------------------------------------------ */
+TEST(lora_of_in_proj)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 5, .on_error = test_quiet });
+    nn_layer *net = nn_model_new(nn, NULL), *l = nn_transformer_decoder_layer_new(net, "dec", 8, 2, &(nn_transformer_desc){ .hidden = 12, .causal = 1 });
+    nn_tensor *x = nn_tensor_new(nn, NN_SHAPE(2, 5, 8), NULL), *memory = nn_tensor_new(nn, NN_SHAPE(2, 4, 8), NULL), *y, *tuned, *list[PARAMS];
+    uint64_t before[PARAMS];
+    int64_t full = nn_param_count(net);
+    double first = 0, last = 0;
+    nn_init_normal(x, 0, 1);
+    nn_init_normal(memory, 0, 1);
+    nn_begin(nn, NN_EVAL);
+    y = nn_tensor_new(nn, NN_SHAPE(2, 5, 8), nn_data(nn_transformer_decoder_layer_forward(l, x, memory, NULL, NULL)));
+    CHECK(nn_lora_new(net, &(nn_lora_desc){ .rank = 2, .alpha = 4, .match = "self_attn.in_proj" }) == 1);
+    CHECK(nn_param_count(net) == full + 2 * (8 + 24));
+    CHECK(nn_lora_new(net, &(nn_lora_desc){ .rank = 2, .alpha = 4, .dropout = 0.1f }) == 5);           /* the others: out_proj twice, in_proj, linear1, linear2 */
+    CHECK(nn_param(net, "dec.multihead_attn.lora_B.weight") && nn_param(net, "dec.self_attn.lora_A.weight") && nn_param(net, "dec.self_attn.out_proj.lora_A.weight"));
+    nn_begin(nn, NN_EVAL);
+    CHECK(distance(nn_transformer_decoder_layer_forward(l, x, memory, NULL, NULL), y) < 1e-6);
+    int n = nn_params(net, list, PARAMS);
+    for (int i = 0; i < n; i++) before[i] = hash_of(list[i]);
+    nn_optimizer *opt = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.03f });
+    for (int i = 0; i < 20; i++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *loss = nn_mean(nn_square(nn_sub(nn_transformer_decoder_layer_forward(l, x, memory, NULL, NULL), nn_flip(x, NN_DIMS(2)))), NN_ALL, NULL);
+        last = nn_item(loss);
+        if (!i) first = last;
+        nn_backward(loss);
+        nn_step(opt);
+    }
+    CHECK(last < 0.9 * first && nn_ok(nn));
+    for (int i = 0; i < n; i++) CHECK((hash_of(list[i]) != before[i]) == is_adapter(list[i]));
+    nn_begin(nn, NN_EVAL);
+    tuned = nn_keep(nn_transformer_decoder_layer_forward(l, x, memory, NULL, NULL));
+    CHECK(distance(tuned, y) > 0.01);
+    CHECK(nn_lora_merge(net) == 6 && nn_param_count(net) == full && nn_child(l, "self_attn.out_proj") && !nn_child(l, "self_attn.lora_A"));
+    nn_begin(nn, NN_EVAL);
+    CHECK(distance(nn_transformer_decoder_layer_forward(l, x, memory, NULL, NULL), tuned) < 1e-5 && nn_ok(nn));
+    nn_free(nn);
+}
+
+/* ---- several texts at once; no allocation --------------------------------------------------------------------- */
+TEST(texts_side_by_side)
+{
+    for (int which = 0; which < 2; which++) {
+        nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
+        LanguageModel *m = load(nn, which);
+        static int64_t prompts[3][LM_PROMPT], tokens[3 * 24], alone[24];
+        static const int64_t counts[3] = { 9, 1, 4 };
+        int64_t made[3], stop, n;
+        for (int r = 0; r < 3; r++) for (int i = 0; i < 9; i++) prompts[r][i] = (r * 17 + i * i * 7 + 5) % VOCABULARY;
+        CHECK(lm_generate_batch(m, NULL, prompts[0], counts, 3, tokens, made, 24, 0));
+        for (int r = 0; r < 3; r++) {
+            CHECK(made[r] == 24 && lm_generate(m, NULL, prompts[r], counts[r], alone, 24, 0, NULL) == 24);
+            CHECK(!memcmp(alone, tokens + r * 24, sizeof alone));
+        }
+        stop = tokens[24 + 5];       /* one ends before the others */
+        nn_generate_desc d = { .step = lm_step, .self = m, .vocabulary = VOCABULARY, .context = m->positions, .sample = &(nn_sample_desc){ .greedy = 1 }, .stop = &stop, .stop_count = 1 };
+        static int64_t again[3 * 24];
+        CHECK(nn_generate_batch(nn, prompts[0], counts, 3, LM_PROMPT, again, made, 24, &d));
+        for (int r = 0; r < 3; r++) {
+            for (n = 0; n < 24 && tokens[r * 24 + n] != stop; n++) { }
+            CHECK(made[r] == (n < 24 ? n + 1 : 24) && !memcmp(again + r * 24, tokens + r * 24, (size_t)made[r] * sizeof *again));
+        }
+        CHECK(made[1] <= 6 && nn_ok(nn));
+        CHECK(!nn_generate_batch(nn, prompts[0], counts, 3, LM_PROMPT, again, made, 1000, &d));
+        CHECK_TEXT(nn_error(nn), "more than the context");
+        nn_clear(nn);
+        d.beams = 2;
+        CHECK(!nn_generate_batch(nn, prompts[0], counts, 3, LM_PROMPT, again, made, 4, &d));
+        CHECK_TEXT(nn_error(nn), "no beams");
+        nn_clear(nn);
+        CHECK(!nn_generate_batch(nn, prompts[0], (int64_t[]){ 3, 0, 1 }, 3, LM_PROMPT, again, made, 4, &(nn_generate_desc){ .step = lm_step, .vocabulary = VOCABULARY }));
+        CHECK_TEXT(nn_error(nn), "prompt 1 has 0 tokens");
+        nn_free(nn);
+    }
+}
+/* Calls to the allocator: none in a loop of decoding, nor in nn_generate, once it has been called. */
+TEST(generation_allocates_nothing)
+{
+    for (int which = 0; which < 2; which++) {
+        nn_context *nn = nn_new(NULL);
+        LanguageModel *m = load(nn, which);
+        static const int64_t prompt[] = { 7, 23, 4, 42, 11 };
+        int64_t tokens[NEW], before, calls[3];
+        static const int64_t lengths[3] = { NEW, 4, NEW };
+        for (int i = 0; i < 3; i++) {
+            before = nn_allocations(nn);
+            CHECK(lm_generate(m, NULL, prompt, 5, tokens, lengths[i], 0.8f, NULL) == lengths[i]);
+            calls[i] = nn_allocations(nn) - before;
+        }
+        CHECK(calls[2] == 0);
+        CHECK(calls[0] > 0 && calls[1] == 0);
+        lm_rewind(m, 0);
+        m->cached = m->last = 1;
+        for (int i = 0; i < 40; i++) {
+            if (i == 20) before = nn_allocations(nn);
+            nn_begin(nn, NN_EVAL);
+            CHECK(nn_sample(nn_select(nn_forward(m->net, nn_from_as(nn, NN_I64, NN_SHAPE(1, 1), prompt)), 1, 0), NULL, 0, &(nn_sample_desc){ .greedy = 1 }, tokens));
+        }
+        CHECK(nn_allocations(nn) == before);
+        m->cached = m->last = 0;
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+    }
 }

@@ -284,7 +284,7 @@ TEST(svg_plot)
     nn_context *nn = quiet();
     char path[600];
     double a[6] = { 1, 0.5, NAN, 0.25, 0.2, 0.19 }, b[3] = { NAN, 3, NAN }, same[2] = { 5, 5 }, wild[4] = { -1e308, 1e308, INFINITY, 0 };
-    nn_series s[4] = { { "train <loss>", a, 6 }, { "b & c", b, 3 }, { "none", NULL, 0 }, { NULL, a, 1 } };
+    nn_series s[4] = { { "train <loss>", a, 6, NULL }, { "b & c", b, 3, NULL }, { "none", NULL, 0, NULL }, { NULL, a, 1, NULL } };
     size_t n;
     snprintf(path, sizeof path, "%s/a.svg", folder("svg"));
     CHECK(nn_svg_plot(nn, path, "title", s, 4));
@@ -297,6 +297,12 @@ TEST(svg_plot)
     free(t);
     s[0].y = same; s[0].count = 2;
     CHECK(nn_svg_plot(nn, path, NULL, s, 1));
+    s[0].labels = (const char *const[]){ "Jan <1>", NULL };          /* texts below the axis */
+    CHECK(nn_svg_plot(nn, path, NULL, s, 1) && (t = slurp(path, &n)) != NULL);
+    CHECK_TEXT(t, ">Jan &lt;1></text>");
+    CHECK(!strstr(t, ">1</text>"));
+    free(t);
+    s[0].labels = NULL;
     s[0].y = wild; s[0].count = 4;
     CHECK(nn_svg_plot(nn, path, "wild", s, 1));
     t = slurp(path, &n);

@@ -132,6 +132,79 @@ TEST(packed_weights)                 /* of every kind of convolution: the bits o
     }
 }
 
+static int64_t steps_of(const nn_plan *p) { return p->calls; }
+TEST(slices)                         /* the first calls run on a few samples at a time: the bits of nn_forward for every batch, with any threads, and less memory */
+{
+    enum { B = 23, IN = 3 * 32 * 32 };
+    static float x[B * IN], y[2][B * 10];
+    fill(x, B * IN);
+    for (int threads = 1; threads < 4; threads++) {
+        nn_context *nn = nn_new(&(nn_desc){ .seed = 5, .threads = threads, .on_error = test_quiet });
+        nn_layer *net = nn_model_new(nn, NULL);
+        nn_conv2d_new(net, NULL, 3, 16, 3, &(nn_conv2d_desc){ .padding = 1, .activation = nn_relu });
+        nn_maxpool2d_new(net, 2, NULL);
+        nn_conv2d_new(net, NULL, 16, 32, 3, &(nn_conv2d_desc){ .padding = 1, .activation = nn_tanh });
+        nn_fn_new(net, nn_relu);
+        nn_maxpool2d_new(net, 2, NULL);
+        nn_conv2d_new(net, NULL, 32, 8, 1, &(nn_conv2d_desc){ .activation = nn_relu });
+        nn_flatten_new(net);
+        nn_linear_new(net, NULL, 8 * 8 * 8, 10, &(nn_linear_desc){ .activation = nn_sigmoid });
+        nn_plan *p = nn_plan_new(net, NN_SHAPE(B, 3, 32, 32), &(nn_plan_desc){ .parallel = 1 });
+        CHECK(p != NULL);
+        if (!p) { puts(nn_error(nn)); nn_free(nn); continue; }
+        CHECK(p->slice_calls == 6 && p->slice > 1 && p->slice < B);
+        CHECK(steps_of(p) == 8);                         /* the first and the last ReLU are no steps of their own; tanh is */
+        CHECK(p->temp_bytes + p->scratch_bytes < (1 + (size_t)threads) << 20);               /* a result of the first convolution takes 1.5 MB */
+        char *work = malloc(nn_plan_bytes(p));
+        for (int64_t b = B; b > 0; b -= 11) {
+            memset(work, 0xFF, nn_plan_bytes(p));
+            nn_begin(nn, NN_EVAL);
+            CHECK(nn_read(nn_forward(net, nn_from(nn, NN_SHAPE(b, 3, 32, 32), x)), y[0]));
+            CHECK(nn_run_batch(p, work, b, x, y[1]));
+            CHECK(!memcmp(y[0], y[1], (size_t)b * 10 * sizeof(float)));
+        }
+        free(work);
+        nn_plan_free(p);
+        nn_free(nn);
+    }
+}
+
+static nn_tensor *twice_read(void *self, nn_tensor *x)   /* the convolution's result is needed as it is, too, in part */
+{
+    nn_layer **l = self;
+    nn_tensor *y = nn_forward(l[0], x);
+    return nn_add(nn_relu(y), nn_slice(nn_forward(l[0], x), 1, 0, 2, 1));
+}
+static nn_tensor *part_read(void *self, nn_tensor *x)
+{
+    nn_layer **l = self;
+    nn_tensor *y = nn_forward(l[0], x), *z = nn_forward(l[1], y);
+    return nn_add(nn_slice(nn_relu(y), 1, 0, 1, 1), nn_add(nn_slice(y, 1, 1, 2, 1), nn_slice(z, 1, 1, 2, 1)));
+}
+TEST(results_with_other_readers)     /* are not changed by what one of them does */
+{
+    static float x[2 * 2 * 9 * 9], y[2][2 * 2 * 9 * 9];
+    fill(x, 2 * 2 * 9 * 9);
+    for (int which = 0; which < 2; which++) {
+        nn_context *nn = quiet();
+        nn_layer *own[2], *net = nn_model_new(nn, &(nn_model_desc){ .forward = which ? part_read : twice_read, .self = own });
+        own[0] = nn_conv2d_new(net, "a", 2, 2, 3, &(nn_conv2d_desc){ .padding = 1 });
+        own[1] = nn_batchnorm_new(net, "b", 2, NULL);
+        warm(nn, net, NN_SHAPE(2, 2, 9, 9));
+        nn_plan *p = nn_plan_new(net, NN_SHAPE(2, 2, 9, 9), NULL);
+        CHECK(p != NULL);
+        if (!p) { puts(nn_error(nn)); nn_free(nn); continue; }
+        void *work = malloc(nn_plan_bytes(p) + 1);
+        nn_begin(nn, NN_EVAL);
+        nn_tensor *t = nn_forward(net, nn_from(nn, NN_SHAPE(2, 2, 9, 9), x));
+        CHECK(nn_read(t, y[0]) && nn_run(p, work, x, y[1]));
+        CHECK(!memcmp(y[0], y[1], (size_t)nn_count(t) * sizeof(float)));
+        free(work);
+        nn_plan_free(p);
+        nn_free(nn);
+    }
+}
+
 TEST(a_snapshot)                     /* training goes on, the plan does not see it; a plan can be made inside a step */
 {
     float x[77], y[2][35];

@@ -284,3 +284,33 @@ TEST(ctc_is_the_sum_over_all_paths)
     CHECK(nn_ok(nn));
     nn_free(nn);
 }
+
+/* Lengths that nn_forward hands on: padding changes no bit, through layers in a row and checkpoints; gradients, too. */
+TEST(lengths_through_nn_forward)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        nn_context *nn = nn_new(&(nn_desc){ .seed = 3 });
+        nn_layer *net = nn_model_new(nn, NULL), *l[2];
+        for (int i = 0; i < 2; i++)
+            l[i] = kind == 3 ? nn_transformer_encoder_layer_new(net, NULL, 6, 2, &(nn_transformer_desc){ .hidden = 8 })
+                 : (kind == 0 ? nn_lstm_new : kind == 1 ? nn_gru_new : nn_rnn_new)(net, NULL, i ? 8 : 6, 4, &(nn_rnn_desc){ .bidirectional = 1, .last = i });
+        nn_checkpoint_layer(l[0], kind != 1);
+        float x[2 * 9 * 6], y[2][2 * 9 * 8], g[2][2000];
+        int64_t lengths[2] = { 9, 5 };
+        for (int fill = 0; fill < 2; fill++) {
+            for (int i = 0; i < 2 * 9 * 6; i++) x[i] = i >= (9 + 5) * 6 ? (fill ? 100.0f : 0.0f) : (float)(i * 37 % 23) / 23;
+            nn_begin(nn, NN_TRAIN);
+            nn_tensor *out = nn_forward_lengths(net, nn_from(nn, NN_SHAPE(2, 9, 6), x), nn_from_as(nn, NN_I64, NN_SHAPE(2), lengths)), *list[32];
+            if (kind == 3) out = nn_slice(out, 1, 0, 5, 1);          /* attention's padded rows are there, nobody sees them */
+            CHECK(nn_count(out) <= 2 * 9 * 8 && nn_read(out, y[fill]));
+            nn_backward(nn_sum(nn_square(out), NN_ALL, NULL));
+            int n = nn_params(net, list, 32), at = 0;
+            for (int i = 0; i < n; i++) { CHECK(nn_read(nn_grad(list[i]), g[fill] + at)); at += (int)nn_count(list[i]); }
+            CHECK(at < 2000);
+            if (fill) CHECK(!memcmp(y[0], y[1], (size_t)nn_count(out) * sizeof(float)) && !memcmp(g[0], g[1], (size_t)at * sizeof(float)));
+            nn_zero_grad(net);
+            CHECK(nn_ok(nn));
+        }
+        nn_free(nn);
+    }
+}
