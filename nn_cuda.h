@@ -2155,9 +2155,10 @@ static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, c
     nn__batch *b = &d->batch;
     int64_t n = nn_view_count(&c->in[0]);
     nn__part *t;
-    int k;
+    int k, again = 0;
     if (n > (int64_t)1 << 40) return 0;
-    if (b->parts.count && (b->parts.count == NN__BATCH || b->op != c->op || b->nn != c->nn || b->scale != scale || memcmp(&b->rates, r, sizeof *r) || b->blocks > 0x3fffffff)) nn__cuda_flush_now(d);
+    for (k = 0; k < b->parts.count; k++) if (b->parts.part[k].p == p) again = 1;         // one launch must not change a tensor twice
+    if (b->parts.count && (again || b->parts.count == NN__BATCH || b->op != c->op || b->nn != c->nn || b->scale != scale || memcmp(&b->rates, r, sizeof *r) || b->blocks > 0x3fffffff)) nn__cuda_flush_now(d);
     b->op = c->op; b->nn = c->nn; b->scale = scale; b->rates = *r;
     if (d->making && c->op->id >= NN_OP_sgd_update && c->op->id <= NN_OP_lion_update) {
         nn__list *l = d->making;
