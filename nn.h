@@ -1524,18 +1524,20 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #  define NN__LIKELY(x) (x)
 #endif
 #if defined(__GNUC__) && !defined(__TINYC__)
+#  define NN__HIDE(p)   __asm__("" : "+r"(p))            // where p came from: else addresses are all computed ahead, and spilled
 #  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
 #else
+#  define NN__HIDE(p)   ((void)(p))
 #  define NN__FETCH(p)  ((void)(p))
 #endif
 #define NN__PRAGMA2(x)  _Pragma(#x)
 #define NN__PRAGMA(x)   NN__PRAGMA2(x)
 #if defined(__clang__)
-#  define NN__UNROLL    NN__PRAGMA(clang loop unroll(full))
+#  define NN__UNROLLED  NN__PRAGMA(clang loop unroll(full))
 #elif defined(__GNUC__) && !defined(__CUDACC__)
-#  define NN__UNROLL    NN__PRAGMA(GCC unroll 32)
+#  define NN__UNROLLED  NN__PRAGMA(GCC unroll 32)
 #else
-#  define NN__UNROLL
+#  define NN__UNROLLED
 #endif
 #if defined(__clang__)                                   // lanes of a, then b, in the order of `list`; VI: an integer vector like them
 #  define NN__SHUFFLE(VI, a, b, list) return __builtin_shufflevector(a, b, list)
@@ -8402,7 +8404,7 @@ static void nn__fill_sample(nn_loader *l, nn__delivery *s, int64_t row, int64_t 
     const nn__tokens *t = l->data->tokens;
     int64_t *x = s->tokens + row * s->width, *y = l->data->target == NN__TARGET_TOKENS ? s->labels + row * s->width : NULL, k;
     for (k = 0; k < s->width; k++) x[k] = k < n ? nn__token_at(t, at + k) : t->pad;
-    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : NN_IGNORE;
+    for (k = 0; y && k < s->width; k++) y[k] = k < n - !!t->start ? nn__token_at(t, at + k + 1) : (int64_t)NN_IGNORE;
     if (s->lengths) s->lengths[row] = n;
 }
 
@@ -12709,7 +12711,7 @@ static int nn__read_tokens(nn_dataset *d, int64_t i, float *x, float *y, int64_t
     int64_t at = s->start ? s->start[i] : i * s->length, n = s->start ? nn__min(s->start[i + 1] - at, s->length) : s->length, k;
     (void)why; (void)room;
     for (k = 0; x && k < s->length; k++) x[k] = (float)(k < n ? nn__token_at(s, at + k) : s->pad);
-    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : NN_IGNORE);
+    for (k = 0; y && d->target == NN__TARGET_TOKENS && k < s->length; k++) y[k] = (float)(!s->start || k < n - 1 ? nn__token_at(s, at + k + 1) : (int64_t)NN_IGNORE);
     if (label && d->labels) *label = d->labels[i];
     return 1;
 }
@@ -15715,6 +15717,7 @@ NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan &&
 #undef Y
 
 // -- the host visit --
+NN__SIMPLE_BEGIN
 #define NN__VISIT    0
 #define NN__IN_HOST  1
 #define NN__IN_PLAIN 0
@@ -15723,6 +15726,7 @@ NN_API int         nn_step_plan_calls(const nn_step_plan *plan) { return plan &&
 #define NN__LANES    1
 #define NN__PASS     host
 #include NN_HEADER_FILENAME
+NN__SIMPLE_END
 
 // -- the kernels: everything below is compiled without contraction, the vector passes in a target region of their own --
 NN__FLOAT_BEGIN
@@ -15770,6 +15774,9 @@ NN__SIMPLE_BEGIN
 #define NN__REAL     float
 #define NN__LANES    1
 #define NN__PASS     scalar
+#if NN__HAVE_SIMD
+#define NN__SMALL                    // few processors will need it: loops stay loops
+#endif
 #include NN_HEADER_FILENAME
 #if NN__HAVE_SIMD
 NN__SIMPLE_END
@@ -15796,6 +15803,7 @@ NN__TARGET_BEGIN("fma")
 #define NN__REAL     float
 #define NN__LANES    1
 #define NN__PASS     fma
+#define NN__SMALL
 #define NN__FMA(a, b, c) __builtin_fmaf(a, b, c)
 #include NN_HEADER_FILENAME
 NN__TARGET_END
@@ -15922,10 +15930,10 @@ static const nn_op nn__ops[NN_OP_COUNT] = {
 #undef B
 static const nn_op *nn__op(int id) { return &nn__ops[id]; }
 
-#define NN__FWD(name, keep, f, df)       NN__CAT3(nn__, name##_fwd_, NN__T),
-#define NN__BWD(name, keep, f, df)       NN__CAT3(nn__, name##_bwd_, NN__T),
-#define NN__FWD2(name, keep, f, da, db)  NN__CAT3(nn__, name##_fwd_, NN__T),
-#define NN__BWD2(name, keep, f, da, db)  NN__CAT3(nn__, name##_bwd_, NN__T),
+#define NN__FWD(name, keep, f, df)       NN__CAT3(nn__, unary_fwd_, NN__T),
+#define NN__BWD(name, keep, f, df)       NN__CAT3(nn__, unary_bwd_, NN__T),
+#define NN__FWD2(name, keep, f, da, db)  NN__CAT3(nn__, binary_fwd_, NN__T),
+#define NN__BWD2(name, keep, f, da, db)  NN__CAT3(nn__, binary_bwd_, NN__T),
 #define NN__CAT3(a, b, c)  NN__CAT3_(a, b, c)
 #define NN__CAT3_(a, b, c) a##b##c
 #define NN__FWD_SIMD(name)          NN__CAT3(nn__, name##_fwd_, NN__T)
@@ -16142,6 +16150,11 @@ NN__ONE_LANE float nn__pow_one(float x, float y)
 #if NN__IN_PLAIN || NN__IN_SIMD
 #define NN__K(name) NN__CAT(nn__##name, NN__PASS)
 #define R           NN__REAL
+#ifdef NN__SMALL
+#define NN__UNROLL
+#else
+#define NN__UNROLL  NN__UNROLLED
+#endif
 #if NN__LANES > 1
 typedef float   NN__K(vector)  __attribute__((vector_size(4 * NN__LANES)));
 typedef int32_t NN__K(ivector) __attribute__((vector_size(4 * NN__LANES)));
@@ -16218,7 +16231,7 @@ NN__INLINE void NN__K(istore)(int32_t *p, VI v)      { memcpy(p, &v, sizeof v); 
 #define NN__FIRST_PAIRS 0, 1
 #endif
 #if NN__LANES > 1
-#define NN__PARTS NN__UNROLL         // loops over the vectors of 16 or 64 numbers
+#define NN__PARTS NN__UNROLLED       // loops over the vectors of 16 or 64 numbers
 #else
 #define NN__PARTS
 #endif
@@ -16992,7 +17005,24 @@ NN_UNARY2_OPS(NN__X)
 #undef NN__X
 #endif
 #if NN__IN_SIMD
-static void NN__K(unary_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
+#define NN__X(name, keep, f, df) \
+    NN__INLINE V NN__K(name##_f)(V x, V p, V q)              { (void)x; (void)p; (void)q; return f; } \
+    NN__INLINE V NN__K(name##_d)(V x, V y, V dy, V p, V q)   { (void)x; (void)y; (void)dy; (void)p; (void)q; return df; } \
+    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map1)(n, y, in[0], p, NN__K(name##_f)); } \
+    static void NN__K(name##_drow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_d)); }
+NN__SIMPLE_BEGIN
+NN_UNARY_OPS(NN__X)
+NN_UNARY1_OPS(NN__X)
+NN_UNARY2_OPS(NN__X)
+NN__SIMPLE_END
+#undef NN__X
+#define NN__X(name, keep, f, df) NN__K(name##_row),
+static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) NN_UNARY1_OPS(NN__X) NN_UNARY2_OPS(NN__X) };       // by op
+#undef NN__X
+#define NN__X(name, keep, f, df) NN__K(name##_drow),
+static const NN__K(row) NN__K(unary_drows)[] = { NULL, NN_UNARY_OPS(NN__X) NN_UNARY1_OPS(NN__X) NN_UNARY2_OPS(NN__X) };
+#undef NN__X
+NN__FORWARD(unary)
 {
     const nn__scalars *s = (const nn__scalars *)c->params;
     const nn_view *in[1];
@@ -17000,9 +17030,9 @@ static void NN__K(unary_fwd)(const nn_call *c, const nn_task *t, NN__K(row) f)
     R p[2];
     p[0] = s->p; p[1] = s->q;
     in[0] = &c->in[0];
-    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), f, p);
+    NN__K(each)(&c->out[0], 0, in, 1, nn__task_begin(n, t), nn__task_end(n, t), NN__K(unary_rows)[c->op->id], p);
 }
-static void NN__K(unary_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df)
+NN__BACKWARD(unary)
 {
     const nn__scalars *s = (const nn__scalars *)c->params;
     const nn_view *in[3];
@@ -17012,21 +17042,8 @@ static void NN__K(unary_bwd)(const nn_call *c, const nn_task *t, NN__K(row) df)
     in[0] = c->in[0].data  ? &c->in[0]  : &c->dout[0];   // what was not kept is not read by df
     in[1] = c->out[0].data ? &c->out[0] : &c->dout[0];
     in[2] = &c->dout[0];
-    NN__K(each)(&c->din[0], c->add & 1, in, 3, nn__task_begin(n, t), nn__task_end(n, t), df, p);
+    NN__K(each)(&c->din[0], c->add & 1, in, 3, nn__task_begin(n, t), nn__task_end(n, t), NN__K(unary_drows)[c->op->id], p);
 }
-#define NN__X(name, keep, f, df) \
-    NN__INLINE V NN__K(name##_f)(V x, V p, V q)              { (void)x; (void)p; (void)q; return f; } \
-    NN__INLINE V NN__K(name##_d)(V x, V y, V dy, V p, V q)   { (void)x; (void)y; (void)dy; (void)p; (void)q; return df; } \
-    static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)   { NN__K(map1)(n, y, in[0], p, NN__K(name##_f)); } \
-    static void NN__K(name##_drow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_d)); } \
-    NN__FORWARD(name)  { NN__K(unary_fwd)(c, t, NN__K(name##_row)); } \
-    NN__BACKWARD(name) { NN__K(unary_bwd)(c, t, NN__K(name##_drow)); }
-NN__SIMPLE_BEGIN
-NN_UNARY_OPS(NN__X)
-NN_UNARY1_OPS(NN__X)
-NN_UNARY2_OPS(NN__X)
-NN__SIMPLE_END
-#undef NN__X
 #endif
 
 // ---- elementwise with broadcasting: the rows of NN_BINARY_OPS, and where ------------------------------
@@ -17099,13 +17116,16 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
     NN__INLINE V NN__K(name##_db)(V a, V b, V y, V dy)       { (void)a; (void)b; (void)y; (void)dy; return db; } \
     static void NN__K(name##_row)(int64_t n, R *y, const R *const *in, const R *p)    { (void)p; NN__K(map2)(n, y, in[0], in[1], NN__K(name##_f)); } \
     static void NN__K(name##_darow)(int64_t n, R *da_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, da_, in[0], in[1], in[2], in[3], NN__K(name##_da)); } \
-    static void NN__K(name##_dbrow)(int64_t n, R *db_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, db_, in[0], in[1], in[2], in[3], NN__K(name##_db)); } \
-    NN__FORWARD(name)  { NN__K(broadcast_fwd)(c, t, NN__K(name##_row)); } \
-    NN__BACKWARD(name) { NN__K(row) df[2]; df[0] = NN__K(name##_darow); df[1] = NN__K(name##_dbrow); NN__K(broadcast_bwd)(c, t, df); }
+    static void NN__K(name##_dbrow)(int64_t n, R *db_, const R *const *in, const R *p) { (void)p; NN__K(map4)(n, db_, in[0], in[1], in[2], in[3], NN__K(name##_db)); }
 NN__SIMPLE_BEGIN
 NN_BINARY_OPS(NN__X)
 NN__SIMPLE_END
 #undef NN__X
+#define NN__X(name, keep, f, da, db) { NN__K(name##_row), { NN__K(name##_darow), NN__K(name##_dbrow) } },
+static const struct { NN__K(row) f, df[2]; } NN__K(binary_rows)[] = { NN_BINARY_OPS(NN__X) };                // by op, from NN_OP_add on
+#undef NN__X
+NN__FORWARD(binary)  { NN__K(broadcast_fwd)(c, t, NN__K(binary_rows)[c->op->id - NN_OP_add].f); }
+NN__BACKWARD(binary) { NN__K(broadcast_bwd)(c, t, NN__K(binary_rows)[c->op->id - NN_OP_add].df); }
 
 static void NN__K(where_row)(int64_t n, R *y, const R *const *in, const R *p)        // in: condition, a, b
 {
@@ -19062,35 +19082,45 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
 // Every element of C is one chain  c = fma(a_0, b_0, c0), c = fma(a_1, b_1, c) ...  in the order of k: tiles load C before they
-// add to it, so neither block sizes nor m and n nor threads nor packing change a bit.
+// add to it, so neither block sizes nor m and n nor threads nor packing change a bit. Where the terms of both factors lie side by side
+// (B transposed: rows of weights) and there are NN__GEMM_LONG or more, an element is a dot product instead, summed in 16 lanes: term p on
+// lane p % 16 (what is missing is 0), then x_0 .. x_15 by halves, Q_i = (x_4i + x_4i+2) + (x_4i+1 + x_4i+3) and (Q_0 + Q_2) + (Q_1 + Q_3).
+// Nothing needs to be turned then, and one row of A reads B as it lies. Which of the two it is depends on k and strides only.
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
 //     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
 //     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
+//     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
-// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time.
+// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time,
+// or, if those are its columns, fewer terms.
+// The next strip of a B that no second-level cache holds is fetched while this one is used.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18 };
-typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
+       NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
+typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
     const void *a, *b;
     void       *y;
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
     int         turned;              // a and b have changed places, y is its transpose
+    int         dots;                // an element is a dot product in 16 lanes, not a chain
     int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
 
+static int nn__is_dots(const nn__product *g) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= NN__GEMM_LONG; }
+
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
 {
     nn__product p = *g;
-    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32)) && (p.ars == 1 || p.acs == 1);
+    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32 && !p.dots)) && (p.ars == 1 || p.acs == 1);
     if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
     g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
     g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
@@ -19116,11 +19146,13 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     }
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
     s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
+    s.pages = g->brs % NN__GEMM_PAGE == 0 && s.rows >= 28 && k >= 16;
     s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
-    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH && g->acs % NN__GEMM_PAGE ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
-    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
-    if (g->turned) s.scratch += (size_t)(s.rows + 12) * NN__GEMM_STRIP;              // a bias is one number per row
+    if (g->dots) { s.pack_b = s.pages = 0; s.depth = (k + (k + 1023) / 1024 - 1) / ((k + 1023) / 1024) + 15; s.depth -= s.depth % 16; }
+    s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b && !s.pages ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
+    if (g->turned && s.rows > NN__GEMM_EACH) s.scratch += (size_t)s.rows * NN__GEMM_STRIP;             // a bias is one number per row
     return s;
 }
 // The block of y that a task makes.
@@ -19170,25 +19202,38 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
 #define NN__TALL NN__MR
 #endif
 #define NN__NV 2                     // vectors per row of a tile
+#define NN__FLAT (NN__LANES == 16 ? 6 : 3)               // rows of a tile of four vectors
 #define NN__NR (NN__NV * NN__LANES)
+#if NN__LANES == 8
+#define NN__DOTS 3                   // rows of A at a time whose dot products are summed in registers
+#else
+#define NN__DOTS 6
+#endif
 
 // y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart, or + y. h and v are constants where this is inlined: the sums stay
 // in registers.
 NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
 {
     V acc[NN__TALL][8], bv[8];
+    const R *rows[(NN__TALL + 2) / 3];                   // of every third row: an address has room for 0, 1 or 2 times ars
     int64_t p;
     int i, j;
     if (!start) { start = y; lds = ldy; }
-    NN__UNROLL for (i = 0; i < h; i++)
-        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + i * lds + j * NN__LANES);
-    for (p = 0; p < k; p++, a += acs, b += ldb) {
+    NN__UNROLL for (i = 0; i < (h + 2) / 3; i++, a += 3 * ars) { rows[i] = a; NN__HIDE(rows[i]); }
+    NN__UNROLL for (i = 0; i < h; i++, start += lds) {
+        NN__HIDE(start);
+        NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
+    }
+    for (p = 0; p < k; p++, b += ldb) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
-            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(a[i * ars]), bv[j], acc[i][j]);
+            NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(rows[i / 3][i % 3 * ars]), bv[j], acc[i][j]);
+        NN__UNROLL for (i = 0; i < (h + 2) / 3; i++) rows[i] += acs;
     }
-    NN__UNROLL for (i = 0; i < h; i++)
-        NN__UNROLL for (j = 0; j < v; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
+    NN__UNROLL for (i = 0; i < h; i++, y += ldy) {
+        NN__HIDE(y);
+        NN__UNROLL for (j = 0; j < v; j++) STORE(y + j * NN__LANES, acc[i][j]);
+    }
 }
 
 typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy);
@@ -19207,6 +19252,9 @@ typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, 
 NN__TILES(1, NN__TILE)
 NN__TILES(2, NN__TILE)
 NN__TILE(1, 4) NN__TILE(1, 8) NN__TILE(2, 4) NN__TILE(3, 4)
+#if NN__LANES == 16
+NN__TILE(4, 4) NN__TILE(5, 4) NN__TILE(6, 4)
+#endif
 #define NN__X(h, v) NN__K(tile_##h##x##v),
 static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) }, { NN__TILES(2, NN__X) } };
 #undef NN__X
@@ -19215,6 +19263,9 @@ static const NN__K(gemm_fn) NN__K(tiles)[2][NN__TALL] = { { NN__TILES(1, NN__X) 
 NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 {
     if (vectors <= 2) return NN__K(tiles)[vectors - 1][rows - 1];
+#if NN__LANES == 16
+    if (rows > 3) return rows == 4 ? NN__K(tile_4x4) : rows == 5 ? NN__K(tile_5x4) : NN__K(tile_6x4);
+#endif
     return vectors == 8 ? NN__K(tile_1x8) : rows == 1 ? NN__K(tile_1x4) : rows == 2 ? NN__K(tile_2x4) : NN__K(tile_3x4);
 }
 
@@ -19237,6 +19288,15 @@ NN__INLINE V NN__K(four_high)(V a, V b)       { NN__SHUFFLE(VI, a, b, NN__FOURS(
 NN__INLINE V NN__K(four_low_pairs)(V a, V b)  { NN__SHUFFLE(VI, a, b, NN__FOURS(0, 1, NN__LANES, NN__LANES + 1)); }
 NN__INLINE V NN__K(four_high_pairs)(V a, V b) { NN__SHUFFLE(VI, a, b, NN__FOURS(2, 3, NN__LANES + 2, NN__LANES + 3)); }
 #undef NN__FOURS
+#if NN__LANES == 16
+#define NN__UPPER 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15
+NN__INLINE V NN__K(high_half)(V a) { NN__SHUFFLE(VI, a, a, NN__UPPER); }
+#undef NN__UPPER
+#elif NN__LANES == 8
+#define NN__UPPER 4, 5, 6, 7, 4, 5, 6, 7
+NN__INLINE V NN__K(high_half)(V a) { NN__SHUFFLE(VI, a, a, NN__UPPER); }
+#undef NN__UPPER
+#endif
 #if NN__LANES == 16
 #define NN__EVERY_OTHER(i) i, i + 1, i + 2, i + 3, i + 8, i + 9, i + 10, i + 11, i + 16, i + 17, i + 18, i + 19, i + 24, i + 25, i + 26, i + 27
 NN__INLINE V NN__K(even_fours)(V a, V b)      { NN__SHUFFLE(VI, a, b, NN__EVERY_OTHER(0)); }
@@ -19294,7 +19354,14 @@ static void NN__K(gemm_turn)(int64_t w, int64_t k, const R *x, int64_t rs, int64
     if (cs == 1 && rs != 1) {
         for (p = 0; p < k; p += NN__LANES) {
             int64_t at = k < NN__LANES ? 0 : nn__min(p, k - NN__LANES);              // the last block may overlap its neighbour
-            for (j = 0; j < width; j += NN__LANES) NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, to + at * width + j, width, width - j);
+            for (j = 0; j < width; j += NN__LANES) {
+                V r[NN__LANES];
+                R *z = to + at * width + j;
+                int i;
+                if (w - j < NN__LANES || k < NN__LANES) { NN__K(turn_block)(w - j, k - at, x + j * rs + at, rs, z, width, width - j); continue; }
+                NN__K(turn)(x + j * rs + at, rs, r);
+                NN__UNROLL for (i = 0; i < NN__LANES; i++) STORE(z + i * width, r[i]);
+            }
         }
         return;
     }
@@ -19352,9 +19419,9 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
                               const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + tall - 1) / tall, t, p = 0, i, width = vectors * NN__LANES;
+    int64_t tiles = (m + tall - 1) / tall, least = m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
     for (t = 0; t < tiles; t++) {
-        int64_t h = m / tiles + (t < m % tiles);
+        int64_t h = least + (t < more);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
@@ -19373,7 +19440,7 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
 static int NN__K(gemm_vectors)(int64_t m, int64_t w, int wide)   // of the next strip, of which w columns are left
 {
     if (wide && m == 1 && w >= 8 * NN__LANES) return 8;
-    if (wide && m <= 3 && w >= 4 * NN__LANES) return 4;
+    if (wide && m <= NN__FLAT && w >= 4 * NN__LANES) return 4;
     return w > NN__LANES ? 2 : 1;
 }
 
@@ -19417,6 +19484,102 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
     }
 }
 #endif
+
+// Dot products of h rows of A, ars apart, and four columns of B, all dense; y (h, w), w <= 4, is added to, or to what `from` has for the column.
+typedef void (*NN__K(dots_fn))(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs);
+#if NN__LANES > 1
+#if NN__LANES == 16
+NN__INLINE V NN__K(add_fours)(const V *q)
+{
+    V s = q[0];
+    s = s + NN__K(high_half)(s);
+    return s + NN__K(odd_fours)(s, s);
+}
+#elif NN__LANES == 8
+NN__INLINE V NN__K(add_fours)(const V *q) { V s = q[0] + q[1]; return s + NN__K(high_half)(s); }
+#else
+NN__INLINE V NN__K(add_fours)(const V *q) { return (q[0] + q[2]) + (q[1] + q[3]); }
+#endif
+NN__INLINE void NN__K(dots)(const int h, int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+{
+    V q[NN__DOTS][16 / NN__LANES], s[NN__DOTS][4], x, bv[4];
+    int64_t whole = k - k % 16, p;
+    int part, i, j;
+    for (part = 0; part < 16 / NN__LANES; part++) {
+        NN__UNROLL for (i = 0; i < h; i++) NN__UNROLL for (j = 0; j < 4; j++) s[i][j] = C(0);
+        for (p = part * NN__LANES; p < whole; p += 16) {
+            NN__UNROLL for (j = 0; j < 4; j++) bv[j] = LOAD(b[j] + p);
+            NN__UNROLL for (i = 0; i < h; i++) {
+                x = LOAD(a + i * ars + p);
+                NN__UNROLL for (j = 0; j < 4; j++) s[i][j] = FMA(x, bv[j], s[i][j]);
+            }
+        }
+        if (whole < k) {
+            int64_t left = nn__max(0, nn__min(NN__LANES, k - p));
+            NN__UNROLL for (j = 0; j < 4; j++) bv[j] = NN__K(get_lanes)(b[j] + p, left);
+            NN__UNROLL for (i = 0; i < h; i++) {
+                x = NN__K(get_lanes)(a + i * ars + p, left);
+                NN__UNROLL for (j = 0; j < 4; j++) s[i][j] = FMA(x, bv[j], s[i][j]);
+            }
+        }
+        NN__UNROLL for (i = 0; i < h; i++) {             // lanes of every four together: q has the four columns side by side
+            V low = NN__K(four_low)(s[i][0], s[i][1]) + NN__K(four_high)(s[i][0], s[i][1]), high = NN__K(four_low)(s[i][2], s[i][3]) + NN__K(four_high)(s[i][2], s[i][3]);
+            q[i][part] = NN__K(four_low_pairs)(low, high) + NN__K(four_high_pairs)(low, high);
+        }
+    }
+    NN__UNROLL for (i = 0; i < h; i++) {
+        R *z = y + i * yrs, sum[NN__LANES];
+        x = NN__K(add_fours)(q[i]);
+        if (ycs == 1) { NN__K(put_lanes)(z, NN__K(get_lanes)(from ? from : z, w) + x, w); continue; }
+        STORE(sum, x);
+        for (j = 0; j < w; j++) z[j * ycs] = (from ? from[j] : z[j * ycs]) + sum[j];
+    }
+}
+#define NN__X(h) static void NN__K(dots_##h)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs) \
+    { NN__K(dots)(h, k, a, ars, b, from, w, y, yrs, ycs); }
+NN__X(1) NN__X(2) NN__X(3)
+#if NN__DOTS == 6
+NN__X(4) NN__X(6)
+static const NN__K(dots_fn) NN__K(dots_of)[7] = { NULL, NN__K(dots_1), NN__K(dots_2), NN__K(dots_3), NN__K(dots_4), NN__K(dots_3), NN__K(dots_6) };      // by the rows that are left
+#else
+static const NN__K(dots_fn) NN__K(dots_of)[4] = { NULL, NN__K(dots_1), NN__K(dots_2), NN__K(dots_3) };
+#endif
+#undef NN__X
+#else
+static void NN__K(dots_1)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+{
+    int64_t j, p;
+    int t;
+    (void)ars; (void)yrs;
+    for (j = 0; j < w; j++) {
+        R s[16] = { 0 }, *z = y + j * ycs;
+        for (p = 0; p < k; p += 16) for (t = 0; t < 16; t++) s[t] = p + t < k ? FMA(a[p + t], b[j][p + t], s[t]) : FMA(0, 0, s[t]);
+        for (t = 0; t < 4; t++) s[t] = (s[4 * t] + s[4 * t + 2]) + (s[4 * t + 1] + s[4 * t + 3]);
+        *z = (from ? from[j] : *z) + ((s[0] + s[2]) + (s[1] + s[3]));
+    }
+}
+#endif
+static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_t ars, const R *b, int64_t bcs, const R *from, R *y, int64_t yrs, int64_t ycs)
+{
+    int64_t block = nn__max(4, NN__GEMM_DOTS / k / 4 * 4), first, i, j, h;
+    for (first = 0; first < n; first += block)
+        for (i = 0; i < m; i += h) {
+#if NN__LANES > 1
+            NN__K(dots_fn) dots = NN__K(dots_of)[nn__min(NN__DOTS, m - i)];
+            h = nn__min(NN__DOTS, m - i);
+            if (h == 5) h = 3;
+#else
+            NN__K(dots_fn) dots = NN__K(dots_1);
+            h = 1;
+#endif
+            for (j = first; j < nn__min(n, first + block); j += 4) {
+                int64_t last = n - 1 - j;                // columns past the last are the last again, and are not written
+                const R *c = b + j * bcs, *columns[4];
+                columns[0] = c; columns[1] = c + nn__min(1, last) * bcs; columns[2] = c + nn__min(2, last) * bcs; columns[3] = c + nn__min(3, last) * bcs;
+                dots(k, a + i * ars, ars, columns, from ? from + j : NULL, nn__min(4, last + 1), y + i * yrs + j * ycs, yrs, ycs);
+            }
+        }
+}
 
 // Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R
 NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type ? 2 : (int64_t)sizeof(R); }
@@ -19517,18 +19680,19 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     nn__gemm_cut s;
     const R *each = NULL;
     int64_t i0, j0, h, end, p, j, tall, wide;
-    R *y, *strip, *rows, start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
+    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
-    i0 = task % s.down * s.rows;
-    j0 = task / s.down * s.columns;
+    if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
+    if (s.down == 1) { i0 = 0; j0 = task * s.columns; }
+    else { i0 = task % s.down * s.rows; j0 = task / s.down * s.columns; }
     h = nn__min(s.rows, g.m - i0);
     end = nn__min(g.n, j0 + s.columns);
     y = (R *)g.y + i0 * g.yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     wide = h <= 3 ? 8 * NN__LANES : NN__NR;
-    rows = scratch + s.scratch - (s.rows + 12) * NN__GEMM_STRIP;
+    rows = s.rows <= NN__GEMM_EACH ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
@@ -19537,6 +19701,14 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
         return;
     }
     p = 0;
+    if (g.dots) {
+        int64_t i;
+        for (i = 0; !add && (each || !bias) && i < h; i++) for (j = j0; j < end; j++) y[i * g.yrs + j * g.ycs] = each ? each[i0 + i] : 0;
+        for (; p < g.k; p += s.depth)
+            NN__K(gemm_dots)(h, end - j0, nn__min(s.depth, g.k - p), (const R *)g.a + i0 * g.ars + p, g.ars, (const R *)g.b + p + j0 * g.bcs, g.bcs,
+                             p || add || each || !bias ? NULL : bias + j0, y + j0 * g.ycs, g.yrs, g.ycs);
+        return;
+    }
     do {
         int64_t depth = nn__min(s.depth, g.k - p);
         const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = g.small ? NULL : (const R *)g.b + p * g.brs + j0 * g.bcs;
@@ -19559,7 +19731,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
             int vectors = NN__K(gemm_vectors)(h, end - j, g.ycs == 1);
             int64_t width, w, ldb = g.brs, rest = 0;
             const R *next, *ahead = NULL;
-            if (s.pack_b && vectors > 4) vectors = 4;
+            if (s.pack_b && vectors > 2) vectors = g.m <= 3 ? 4 : 2;     // there is room for them
             width = vectors * NN__LANES;
             w = nn__min(width, end - j);
             next = g.small ? NULL : b + w * g.bcs;
@@ -19570,7 +19742,10 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
                 if (g.bcs == 1 && j + w < end) ahead = next;
                 b = strip;
                 ldb = width;
-            } else rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            } else {
+                if (g.k * g.n >= NN__GEMM_FAR && j + w < end) ahead = next;
+                rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+            }
             NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep ? NULL : each ? rows : start, each ? wide : 0,
                               y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
             if (rest) {
@@ -19588,6 +19763,13 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
 // ---- matmul:   Y = A B      dA = dY B^T      dB = A^T dY      leading dimensions broadcast -----------------
 #if NN__IN_HOST
 typedef struct nn__matmul_size { int64_t batch, m, n, k; } nn__matmul_size;
+static int64_t nn__leading(const nn_view *v)
+{
+    int64_t n = 1;
+    int i;
+    for (i = 0; i < v->ndim - 2; i++) n *= v->shape[i];
+    return n;
+}
 static nn__matmul_size nn__matmul_sizes(const nn_call *c)
 {
     nn__matmul_size s;
@@ -19595,7 +19777,7 @@ static nn__matmul_size nn__matmul_sizes(const nn_call *c)
     s.m = y->shape[y->ndim - 2];
     s.n = y->shape[y->ndim - 1];
     s.k = c->in[0].shape[c->in[0].ndim - 1];
-    s.batch = s.m && s.n ? nn_view_count(y) / s.m / s.n : 0;
+    s.batch = s.m && s.n ? nn__leading(y) : 0;
     return s;
 }
 static int nn__matmul_shape(nn_call *c)
@@ -19617,19 +19799,12 @@ static int nn__matmul_shape(nn_call *c)
     return 1;
 }
 // Backward: tasks are blocks of dA, then blocks of dB, of every batch entry. A broadcast operand sums over the batch inside its task.
-static int64_t nn__leading(const nn_view *v)
-{
-    int64_t n = 1;
-    int i;
-    for (i = 0; i < v->ndim - 2; i++) n *= v->shape[i];
-    return n;
-}
 // Element offset of the matrix of v that belongs to batch entry i of a result shaped like `like`.
 static int64_t nn__matrix_at(const nn_view *v, const nn_view *like, int64_t i)
 {
     int64_t at = 0;
     int d;
-    for (d = like->ndim - 3; d >= 0; d--) {
+    for (d = like->ndim - 3; i && d >= 0; d--) {
         int e = d - (like->ndim - v->ndim);
         if (e >= 0 && v->shape[e] != 1) at += i % like->shape[d] * v->stride[e];
         i /= like->shape[d];
@@ -19652,6 +19827,7 @@ static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)   
     g.yrs = y->stride[y->ndim - 2]; g.ycs = y->stride[y->ndim - 1];
     if (which == 2) { int64_t t = g.ars; g.ars = g.acs; g.acs = t; }
     if (which == 1) { int64_t t = g.brs; g.brs = g.bcs; g.bcs = t; }
+    g.dots = nn__is_dots(&g);
     return g;
 }
 static void nn__matmul_plan(nn_call *c)
@@ -19684,8 +19860,8 @@ NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b)
 #if NN__IN_SIMD
 NN__FORWARD(matmul)
 {
-    int64_t tasks = c->tasks[0] / nn__matmul_sizes(c).batch;
-    NN__K(gemm_task)(nn__matmul_product(c, 0, t->index / tasks), 0, NULL, t->index % tasks, (R *)t->scratch);
+    int64_t batch = nn__matmul_sizes(c).batch, tasks = batch == 1 ? c->tasks[0] : c->tasks[0] / batch, i = batch == 1 ? 0 : t->index / tasks;
+    NN__K(gemm_task)(nn__matmul_product(c, 0, i), 0, NULL, t->index - i * tasks, (R *)t->scratch);
 }
 NN__BACKWARD(matmul)
 {
@@ -19763,11 +19939,12 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
         g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
         g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
     }
+    g.dots = which != 2 && nn__is_dots(&g);              // not dW: linear_update computes it, too
     return g;
 }
 static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
 {
-    return !g->small && g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
+    return !g->small && !g->dots && g->m > 0 && g->n > 0 && g->k > 0 && g->m * g->n * g->k <= 512;
 }
 static void nn__linear_plan(nn_call *c)
 {
@@ -19885,9 +20062,6 @@ static void NN__K(column_sums)(int64_t rows, int64_t n, const R *x, int64_t ld, 
         NN__K(put_lanes)(y + j, add ? NN__K(get_lanes)(y + j, w) + all : all, w);
     }
 }
-#define NN__X(name, keep, f, df) NN__K(name##_row),
-static const NN__K(row) NN__K(unary_rows)[] = { NULL, NN_UNARY_OPS(NN__X) };         // by op
-#undef NN__X
 NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
 {
     nn__product g = nn__linear_product(c, 0);
@@ -25581,7 +25755,9 @@ NN__BACKWARD(ctc_loss)
 #undef NN__MR
 #undef NN__TALL
 #undef NN__NV
+#undef NN__FLAT
 #undef NN__NR
+#undef NN__DOTS
 #undef NN__DW_M
 #undef NN__HOLD
 #undef NN__BAND_HEIGHTS
@@ -25596,6 +25772,8 @@ NN__BACKWARD(ctc_loss)
 #undef NN__FROM_F16
 #undef NN__FROM_I8
 #undef NN__IS_F64
+#undef NN__SMALL
+#undef NN__UNROLL
 #undef NN__PASS
 #undef NN__LANES
 #undef NN__REAL

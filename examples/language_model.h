@@ -50,7 +50,7 @@ static nn_tensor *lm_mask(LanguageModel *m, int64_t keys)        /* for attentio
 {
     return m->hidden ? nn_cast(nn_ge(nn_arange(nn_context_of(m->net), 0, (float)keys, 1), lm_hidden(m, 4)), NN_BOOL) : NULL;
 }
-static nn_tensor *lm_positions(LanguageModel *m, int64_t t)      /* i64 (T), or (B, T) */
+static inline nn_tensor *lm_positions(LanguageModel *m, int64_t t)      /* i64 (T), or (B, T) */
 {
     nn_context *nn = nn_context_of(m->net);
     nn_tensor *at = nn_arange(nn, (float)lm_start(m), (float)(lm_start(m) + t), 1);

@@ -15,7 +15,7 @@ enum { LAYERS = 2, HEADS = 4, WIDTH = 64, BATCH = 100, DIGITS = 6, LETTERS = 66,
 typedef struct Net {
     nn_layer *root, *digits, *letters, *encoder[LAYERS], *decoder[LAYERS], *out;
     nn_tensor *positions, *memory, *lengths;             /* memory (BATCH, DIGITS, WIDTH): what the encoder makes of the digits; lengths (BATCH) of the numbers */
-    nn_kv_cache *cache[LAYERS];                          /* of writing */
+    nn_kv_cache *cache[LAYERS], *across[LAYERS];         /* of writing */
 } Net;
 
 static void build(Net *n, nn_context *nn)
@@ -29,6 +29,7 @@ static void build(Net *n, nn_context *nn)
         n->encoder[i] = nn_transformer_encoder_layer_new(encoder, NULL, WIDTH, HEADS, &(nn_transformer_desc){ .hidden = 4 * WIDTH });
         n->decoder[i] = nn_transformer_decoder_layer_new(decoder, NULL, WIDTH, HEADS, &(nn_transformer_desc){ .hidden = 4 * WIDTH, .causal = 1 });
         n->cache[i] = nn_kv_cache_new(nn, BATCH, HEADS, LETTERS, WIDTH / HEADS, 0);
+        n->across[i] = nn_kv_cache_new(nn, BATCH, HEADS, DIGITS, WIDTH / HEADS, 0);
     }
     n->out = nn_linear_new(n->root, "out", WIDTH, SYMBOLS, NULL);
 }
@@ -53,7 +54,7 @@ static nn_tensor *decode(Net *n, nn_tensor *x, int cached)                      
     x = nn_add(nn_forward(n->letters, x), nn_slice(n->positions, 0, at, at + nn_dim(x, 1), 1));
     for (int i = 0; i < LAYERS; i++)
         x = nn_transformer_decoder_layer_forward(n->decoder[i], x, n->memory, &(nn_attention_desc){ .cache = cached ? n->cache[i] : NULL },
-                                                 &(nn_attention_desc){ .lengths = n->lengths });
+                                                 &(nn_attention_desc){ .lengths = n->lengths, .cache = cached ? n->across[i] : NULL });
     return nn_forward(n->out, x);
 }
 
@@ -83,7 +84,7 @@ static nn_tensor *loss_of(Net *n, const int *numbers)
     for (int b = 0; b < BATCH; b++) {
         char text[LETTERS + 1];
         int length = spell(text, numbers[b]);
-        if (length >= longest) longest = length + 1;
+        longest = length >= longest ? length + 1 : longest;
         for (int i = 0; i < LETTERS; i++) {
             next[b][i] = i > length ? NN_IGNORE : i == length ? END : text[i] == ' ' ? 2 : text[i] - 'a' + 3;
             before[b][i] = i == 0 ? BEGIN : i > length ? END : next[b][i - 1];
@@ -101,7 +102,7 @@ static int write_out(Net *n, const int *numbers, int show)               /* the 
     int right = 0;
     nn_context *nn = nn_context_of(n->root);
     for (int b = 0; b < BATCH; b++) next[b] = BEGIN;
-    for (int i = 0; i < LAYERS; i++) nn_kv_cache_truncate(n->cache[i], 0);
+    for (int i = 0; i < LAYERS; i++) nn_kv_cache_truncate(n->cache[i], 0), nn_kv_cache_truncate(n->across[i], 0);
     nn_begin(nn, NN_EVAL);
     encode(n, numbers);
     for (int t = 0; t < LETTERS; t++) {
@@ -127,8 +128,8 @@ int main(int argc, char **argv)
         if (!strcmp(argv[i], "--steps") && i + 1 < argc) steps = atoi(argv[++i]);
         else if (count < BATCH && atoi(argv[i]) >= 0 && atoi(argv[i]) < MOST) asked[count++] = atoi(argv[i]);
     }
-    nn_context *nn = nn_new(&(nn_desc){ .seed = 1 });
     Net n;
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 1 });
     build(&n, nn);
     nn_optimizer *opt = nn_adamw_new(n.root, &(nn_adamw_desc){ .lr = 0.003f, .clip_norm = 1 });
     nn_schedule *schedule = nn_cosine_lr_new(opt, &(nn_schedule_desc){ .total = steps, .warmup = 50 });
@@ -144,7 +145,6 @@ int main(int argc, char **argv)
     for (int i = 0; i < 10 && nn_ok(nn); i++) { draw(numbers, &random_test, 1); right += write_out(&n, numbers, i ? 0 : 5); }
     printf("%.1f %% of 1000 numbers that it had never seen are right\n", right / 10.0);
     if (count) write_out(&n, asked, count);
-    if (!nn_ok(nn)) return 1;
-    nn_free(nn);
-    return 0;
+    if (nn_ok(nn)) nn_free(nn), nn = NULL;
+    return nn != NULL;
 }

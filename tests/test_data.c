@@ -503,6 +503,29 @@ TEST(scaler)
     nn_free(nn);
 }
 
+TEST(scaler_of_sequences)            /* (T, F): one mean and deviation for each feature */
+{
+    nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
+    nn_layer *net = nn_model_new(nn, NULL), *other = nn_model_new(nn, NULL);
+    float x[4 * 5 * 2], y[4 * 5 * 2];
+    for (int i = 0; i < 40; i++) x[i] = i % 2 ? 100 + (float)(i * 7 % 13) : 0.01f * (float)(i * 5 % 11);
+    nn_dataset *d = nn_dataset_new(nn, &(nn_dataset_desc){ .count = 4, .x_shape = NN_SHAPE(5, 2), .x = x, .y = x, .y_shape = NN_SHAPE(5, 2) });
+    nn_scaler *s = nn_sequence_scaler_new(net, d, NN_SCALAR), *blank = nn_sequence_scaler_new(other, NULL, NN_SHAPE(5, 2));
+    CHECK(s && blank && nn_count(nn_param(net, "scaler.mean")) == 2 && nn_count(nn_param(other, "scaler.std")) == 2);
+    nn_begin(nn, NN_EVAL);
+    CHECK(nn_read(nn_forward(net, nn_from(nn, NN_SHAPE(4, 5, 2), x)), y));
+    for (int f = 0; f < 2; f++) {
+        double sum = 0, square = 0;
+        for (int i = f; i < 40; i += 2) { sum += (double)y[i]; square += (double)y[i] * (double)y[i]; }
+        CHECK_NEAR(sum / 20, 0, 1e-5);
+        CHECK_NEAR(square / 20, 1, 1e-4);
+    }
+    CHECK(nn_read(nn_forward(net, nn_from(nn, NN_SHAPE(2, 10, 2), x)), y));        /* any number of steps */
+    CHECK(nn_read(nn_forward(other, nn_from(nn, NN_SHAPE(4, 5, 2), x)), y) && !memcmp(x, y, sizeof x) && nn_ok(nn));
+    nn_forward(net, nn_zeros(nn, NN_SHAPE(4, 5, 3)));
+    CHECK(!nn_ok(nn));
+    nn_free(nn);
+}
 TEST(scaler_pictures)
 {
     nn_context *nn = nn_new(&(nn_desc){ .dtype = NN_F64, .on_error = test_quiet });
