@@ -413,10 +413,11 @@ static void nn__cuda_close(void *self, nn_context *nn)
 // =============================================================================================
 #define NN__FULL 0xffffffffu
 #ifdef NN_CUDA_EMU
-#define NN__UNROLL
+#define NN__UNROLLED
 #else
-#define NN__UNROLL _Pragma("unroll")
+#define NN__UNROLLED _Pragma("unroll")
 #endif
+#define NN__UNROLL  NN__UNROLLED     // as in nn.h's passes
 #define NN__DEV  static __device__ __forceinline__
 #ifndef NN_CUDA_EMU
 #define NN_SHARED(T, name, dims)  __shared__ T name dims
@@ -601,6 +602,8 @@ static int nn__aligned(const void *a, const void *b, const void *c) { return (((
 #ifdef __CUDACC__
 #pragma nv_diagnostic pop
 #endif
+#undef NN__UNROLL
+#define NN__UNROLL  NN__UNROLLED     // the visit has taken it along
 
 typedef struct nn__operands { float *p[NN__LAY_VIEWS]; unsigned add; } nn__operands;
 NN__DEV void nn__get4(float *v, const float *p, int64_t stride, int n)       // n of four numbers; the others become 0
