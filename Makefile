@@ -74,8 +74,8 @@ build/cuda/test_cuda.o: tests/cuda/test_cuda.c tests/cuda/cases_seq.h $(TEST_DEP
 build/cuda/shim.o build/cuda/asan.o build/cuda/tsan.o: build/cuda/%.o: tests/cuda/nn_cuda.cu nn_cuda.h tests/cuda/cushim.h nn.h
 	@mkdir -p build/cuda
 	$(SHIM) $(SANITIZE_$*) -c $< -o $@
-SANITIZE_asan = -fsanitize=address,undefined -fno-sanitize-recover=undefined
-SANITIZE_tsan = -fsanitize=thread
+SANITIZE_asan = -O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SANITIZE_tsan = -O0 -fsanitize=thread
 build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/%.o
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
 # products and convolutions at larger sizes: NN_ROW=7 build/cuda/products_shim
@@ -104,7 +104,11 @@ build/cuda/test_gpu: build/cuda/test_cuda.o build/cuda/gpu.o
 build/cuda/sm_%.cubin: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
 	@mkdir -p build/cuda
 	$(NVCC) -O3 -arch=sm_$* -cubin -Xptxas -v -I. $< -o $@ > build/cuda/sm_$*.log 2>&1
-cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin
+build/cuda/predict: bench/cuda.c build/cuda/shim.o build/tests/nn_plain.o
+	$(CC) $(TEST_CFLAGS) -c $< -o build/cuda/predict.o
+	$(CXX) build/cuda/predict.o build/cuda/shim.o build/tests/nn_plain.o -o $@ $(LIBS)
+cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin build/cuda/predict
+	@CUSHIM_DRY=1 CUSHIM_ARENA=131072 build/cuda/predict
 	@python3 tests/cuda/sass.py --budget tests/cuda/budget.txt $(foreach a,80 90,sm_$a:build/cuda/sm_$a.cubin:build/cuda/sm_$a.log) \
 	    $(if $(wildcard build/cuda/profile.tsv),--profile build/cuda/profile.tsv)
 

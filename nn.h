@@ -15045,6 +15045,7 @@ typedef struct nn__step_call {
     nn_call       c;                 // its params points to the above
 } nn__step_call;
 typedef struct nn__step_ref { int call, view, base, storage; int64_t at; } nn__step_ref;     // at: bytes from the base, or in the storage
+typedef struct nn__step_list { int from, to; void *list; } nn__step_list;
 typedef struct nn__step_storage { const char *at; size_t bytes; int id, written; } nn__step_storage;      // id: the one that it was before it moved, or its own number
 
 struct nn__trace {
@@ -15074,7 +15075,7 @@ struct nn_step_plan {
     size_t            bytes, scratch, usual;             // of the memory of a step; where in it scratch begins; what a usual step used at its end
     char             *base[NN__STEP_BASES];              // where views point now
     nn_tensor         loss, scores;  // as nn_backward would have left them
-    struct nn__step_list { int from, to; void *list; } list[NN__STEP_LISTS];       // a device's lists of calls from .. to - 1; NULL: it has none
+    nn__step_list     list[NN__STEP_LISTS];              // a device's lists of calls from .. to - 1; NULL: it has none
     int               lists, still;  // still: the views have not moved for so many steps
     const nn_call   **varying;
 };
@@ -15520,7 +15521,7 @@ static int nn__step_listed(nn_step_plan *p, int to, int varying)
 {
     nn_context *nn = p->nn;
     const nn_backend *b = nn->backend;
-    struct nn__step_list *l = p->list;
+    nn__step_list *l = p->list;
     int i, known = 0;
     if (b == &nn->cpu || !b->record || (nn->profile && nn->profile->on) || p->still < 2) return 0;
     for (i = 0; i < p->lists && !known; i++) if (p->list[i].from == p->at && p->list[i].to == to) { l = &p->list[i]; known = 1; }

@@ -413,9 +413,9 @@ static void nn__cuda_close(void *self, nn_context *nn)
 // =============================================================================================
 #define NN__FULL 0xffffffffu
 #ifdef NN_CUDA_EMU
-#define NN__UNROLL
+#define NN_UNROLL
 #else
-#define NN__UNROLL _Pragma("unroll")
+#define NN_UNROLL _Pragma("unroll")
 #endif
 #define NN__DEV  static __device__ __forceinline__
 #ifndef NN_CUDA_EMU
@@ -621,27 +621,27 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_map(nn__l
     if (i >= l.count) return;
     int n = !fours ? 1 : l.count - i < 4 ? (int)(l.count - i) : 4, last = l.ndim ? l.ndim - 1 : 0;
     nn__offsets(l, i, at);
-NN__UNROLL
+NN_UNROLL
     for (int k = 0; k < IN; k++) {
         if (o.p[k]) nn__get4(x[k], o.p[k] + at[k], l.stride[k][last], n);
         else x[k][0] = x[k][1] = x[k][2] = x[k][3] = 0.0f;
     }
-NN__UNROLL
+NN_UNROLL
     for (int j = 0; j < 4; j++) {
         if (j >= n) break;
-NN__UNROLL
+NN_UNROLL
         for (int k = 0; k < IN; k++) in[k] = x[k][j];
         F::at(in, out, p, q);
-NN__UNROLL
+NN_UNROLL
         for (int k = 0; k < OUT; k++) y[k][j] = out[k];
     }
-NN__UNROLL
+NN_UNROLL
     for (int k = 0; k < OUT; k++) {
         float *to = o.p[IN + k] + at[IN + k], old[4];
         if (!o.p[IN + k]) continue;
         if (o.add >> k & 1) {
             nn__get4(old, to, l.stride[IN + k][last], n);
-NN__UNROLL
+NN_UNROLL
             for (int j = 0; j < 4; j++) if (j < n) y[k][j] = old[j] + y[k][j];
         }
         nn__put4(to, y[k], l.stride[IN + k][last], n);
@@ -1022,7 +1022,7 @@ NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
     uint64_t seed = s.now ? s.now->seed : s.seed, step = s.now ? s.now->step : s.step;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)step;
-NN__UNROLL
+NN_UNROLL
     for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
         c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
@@ -1182,7 +1182,7 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_fold_line
             const float *from = x + at[0] + o[0];
             if (n < 4) { for (int k = 0; k < n; k++) acc = F::at(acc, from[k], mine, p); continue; }
             nn__get4(v, from, 1, 4);
-NN__UNROLL
+NN_UNROLL
             for (int k = 0; k < 4; k++) acc = F::at(acc, v[k], mine, p);
         }
     }
@@ -1896,7 +1896,7 @@ static __global__ void __launch_bounds__(256) nn__k_pad_back(nn__padding p, cons
     NN__EACH(p);
     float sum = dx[i];
     rest = i;
-NN__UNROLL
+NN_UNROLL
     for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
         at[k] = j[k] = o[k] = 0;
         if (k >= p.ndim) continue;
@@ -1907,11 +1907,11 @@ NN__UNROLL
     }
     for (int more = 1; more;) {
         int64_t from = 0;
-NN__UNROLL
+NN_UNROLL
         for (int k = 0; k < NN_MAX_DIMS; k++) if (k < p.ndim) from = from * p.m[k] + o[k];
         sum += dy[from];
         more = 0;
-NN__UNROLL
+NN_UNROLL
         for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
             if (k >= p.ndim || more) continue;
             int64_t next = nn__pad_place(p, k, at[k], ++j[k]);
@@ -2059,7 +2059,7 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_update(nn
     if (now) u = *now;
     int n = t.n - i < 4 ? (int)(t.n - i) : 4, run = t.fours || n < 4;
     if (!run) {                      // four numbers that do not lie as 16 aligned bytes
-NN__UNROLL
+NN_UNROLL
         for (int j = 0; j < 4; j++) {
             p[j] = t.p[i + j];
             g[j] = t.g[i + j];
@@ -2068,10 +2068,10 @@ NN__UNROLL
     } else {
         nn__get4(p, t.p + i, 1, n);
         nn__get4(g, t.g + i, 1, n);
-NN__UNROLL
+NN_UNROLL
         for (int k = 0; k < F::STATES; k++) { if (t.s[k]) nn__get4(s[k], t.s[k] + i, 1, n); else s[k][0] = s[k][1] = s[k][2] = s[k][3] = 0.0f; }
     }
-NN__UNROLL
+NN_UNROLL
     for (int j = 0; j < 4; j++) {
         float x = g[j] * by;
         if (u.clips) x = x < -u.clip_value ? -u.clip_value : x > u.clip_value ? u.clip_value : x;
@@ -2081,10 +2081,10 @@ NN__UNROLL
     }
     if (run) {
         nn__put4(t.p + i, p, 1, n);
-NN__UNROLL
+NN_UNROLL
         for (int k = 0; k < F::STATES; k++) if (t.s[k]) nn__put4(t.s[k] + i, s[k], 1, n);
     } else {
-NN__UNROLL
+NN_UNROLL
         for (int j = 0; j < 4; j++) {
             t.p[i + j] = p[j];
             for (int k = 0; k < F::STATES; k++) if (t.s[k]) t.s[k][i + j] = s[k][j];
@@ -2155,9 +2155,10 @@ static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, c
     nn__batch *b = &d->batch;
     int64_t n = nn_view_count(&c->in[0]);
     nn__part *t;
-    int k;
+    int k, again = 0;
     if (n > (int64_t)1 << 40) return 0;
-    if (b->parts.count && (b->parts.count == NN__BATCH || b->op != c->op || b->nn != c->nn || b->scale != scale || memcmp(&b->rates, r, sizeof *r) || b->blocks > 0x3fffffff)) nn__cuda_flush_now(d);
+    for (k = 0; k < b->parts.count; k++) if (b->parts.part[k].p == p) again = 1;         // one launch must not change a tensor twice
+    if (b->parts.count && (again || b->parts.count == NN__BATCH || b->op != c->op || b->nn != c->nn || b->scale != scale || memcmp(&b->rates, r, sizeof *r) || b->blocks > 0x3fffffff)) nn__cuda_flush_now(d);
     b->op = c->op; b->nn = c->nn; b->scale = scale; b->rates = *r;
     if (d->making && c->op->id >= NN_OP_sgd_update && c->op->id <= NN_OP_lion_update) {
         nn__list *l = d->making;
@@ -2395,7 +2396,7 @@ NN__DEV void nn__tile_load(const nn__factor &f, const float *at, const int4 *row
     typedef nn__tile<MMA, B> T;
     const int t = (int)threadIdx.x;
     if (f.four) {
-NN__UNROLL
+NN_UNROLL
         for (int e = 0; e < T::PASSES; e++) {
             int i = ALONG == NN__ALONG_P ? t >> 1 : 4 * (t % (B / 4));
             int p = ALONG == NN__ALONG_P ? 4 * (t & 1) + 8 * e : T::HALF ? 2 * (t / (B / 4)) + e : t / (B / 4) + 8 * e;
@@ -2406,9 +2407,9 @@ NN__UNROLL
         }
         return;
     }
-NN__UNROLL
+NN_UNROLL
     for (int e = 0; e < T::PASSES; e++)
-NN__UNROLL
+NN_UNROLL
         for (int s = 0; s < 4; s++) {
             int i = ALONG == NN__ALONG_P ? (t >> 3) + s * (B / 4) : t % B;
             int p = ALONG == NN__ALONG_P ? (T::HALF ? 2 * (t & 7) + e : (t & 7) + 8 * e) : T::HALF ? 8 * e + 4 * (s >> 1) + 2 * (t / B) + (s & 1) : t / B + 2 * s + 8 * e;
@@ -2421,7 +2422,7 @@ NN__DEV void nn__tile_store(int four, const float (*r)[4], unsigned *to)
 {
     typedef nn__tile<MMA, B> T;
     const int t = (int)threadIdx.x, last = T::PASSES - 1;
-NN__UNROLL
+NN_UNROLL
     for (int e = 0; e < (T::HALF && (four ? ALONG == NN__ALONG_I : ALONG == NN__ALONG_P) ? 1 : T::PASSES); e++) {
         if (four && ALONG == NN__ALONG_I) {
             uint4 v;
@@ -2429,7 +2430,7 @@ NN__UNROLL
             v.z = nn__word<MMA>(r[e][2], r[last][2]); v.w = nn__word<MMA>(r[e][3], r[last][3]);
             *(uint4 *)&to[T::at(t / (B / 4) + 8 * e, 4 * (t % (B / 4)))] = v;
         } else
-NN__UNROLL
+NN_UNROLL
             for (int s = 0; s < (T::HALF && (four || ALONG == NN__ALONG_I) ? 2 : 4); s++) {
                 if (ALONG == NN__ALONG_P && four) {
                     if (T::HALF) to[T::at(2 * (t & 1) + s + 4 * e, t >> 1)] = nn__word<MMA>(r[e][2 * s & 3], r[e][(2 * s + 1) & 3]);
@@ -2451,19 +2452,19 @@ NN__DEV void nn__tile_multiply(const unsigned *a, const unsigned *b, float *sum)
     const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     if (MMA) {
         const int g = lane >> 2, t = lane & 3, i0 = warp / (B / 32) * (B / 2) + g, j0 = warp % (B / 32) * 32 + g;
-NN__UNROLL
+NN_UNROLL
         for (int step = 0; step < T::ROWS; step += 8) {
             unsigned fa[O::RI][4], fb[O::RJ][2];
-NN__UNROLL
+NN_UNROLL
             for (int u = 0; u < O::RI; u++) {
                 fa[u][0] = a[T::at(step + t, i0 + 16 * u)];     fa[u][1] = a[T::at(step + t, i0 + 16 * u + 8)];
                 fa[u][2] = a[T::at(step + t + 4, i0 + 16 * u)]; fa[u][3] = a[T::at(step + t + 4, i0 + 16 * u + 8)];
             }
-NN__UNROLL
+NN_UNROLL
             for (int v = 0; v < O::RJ; v++) { fb[v][0] = b[T::at(step + t, j0 + 8 * v)]; fb[v][1] = b[T::at(step + t + 4, j0 + 8 * v)]; }
-NN__UNROLL
+NN_UNROLL
             for (int u = 0; u < O::RI; u++)
-NN__UNROLL
+NN_UNROLL
                 for (int v = 0; v < O::RJ; v++) {
                     float *d = sum + 4 * (u * O::RJ + v);
                     if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(d, fa[u], fb[v]);
@@ -2474,16 +2475,16 @@ NN__UNROLL
         return;
     }
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
-NN__UNROLL
+NN_UNROLL
     for (int q = 0; q < T::ROWS; q++) {
         __align__(16) float x[O::RI * 4], y[O::RJ * 4];
-NN__UNROLL
+NN_UNROLL
         for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
-NN__UNROLL
+NN_UNROLL
         for (int v = 0; v < O::RJ; v++) *(float4 *)&y[4 * v] = *(const float4 *)&b[q * T::LINE + v * (B / O::RJ) + 4 * tx];
-NN__UNROLL
+NN_UNROLL
         for (int i = 0; i < 4 * O::RI; i++)
-NN__UNROLL
+NN_UNROLL
             for (int j = 0; j < 4 * O::RJ; j++) sum[i * 4 * O::RJ + j] = fmaf(x[i], y[j], sum[i * 4 * O::RJ + j]);
     }
 }
@@ -2510,7 +2511,7 @@ NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, i
 // W results of a row, columns j, j + step ... of which `extra` is the bias
 template <int W> NN__DEV void nn__column_bias(const nn__product &g, const nn__target &o, int64_t j, int step, float *extra)
 {
-NN__UNROLL
+NN_UNROLL
     for (int s = 0; s < W; s++) extra[s] = o.bias && g.bj && j + s * step < o.n ? o.bias[j + s * step] : 0;
 }
 template <int W>
@@ -2520,20 +2521,20 @@ NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64
     float *row = o.y + i * o.ys;
     __align__(16) float v[W];
     const float bias = o.bias && g.bi ? o.bias[i] : 0;
-NN__UNROLL
+NN_UNROLL
     for (int s = 0; s < W; s++) { v[s] = sum[s] + (extra[s] + bias); if (o.relu) v[s] = v[s] < 0 ? 0 : v[s]; }
     if (o.four && step == 1 && j + W <= o.n) {
         float *at = row + first;
         __align__(16) float old[W];
         if (o.add) {
             if (W == 4) *(float4 *)old = *(const float4 *)at; else *(float2 *)old = *(const float2 *)at;
-NN__UNROLL
+NN_UNROLL
             for (int s = 0; s < W; s++) v[s] = old[s] + v[s];
         }
         if (W == 4) *(float4 *)at = *(const float4 *)v; else *(float2 *)at = *(const float2 *)v;
         return;
     }
-NN__UNROLL
+NN_UNROLL
     for (int s = 0; s < W; s++) if (j + s * step < o.n) { float *at = row + column[s]; *at = o.add ? *at + v[s] : v[s]; }
 }
 
@@ -2560,7 +2561,7 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA ? 1 : 2) nn__k
     nn__offsets(g.outer, entry, at);
     const float *a = s.a.at + at[0], *b = s.b.at + at[1];
     float sum[O::SUMS], ra[T::PASSES][4], rb[T::PASSES][4];
-NN__UNROLL
+NN_UNROLL
     for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
 
     // Without tensor cores a thread has four columns. Where they cannot be written at once, they are dealt out among the lanes.
@@ -2602,25 +2603,25 @@ NN__UNROLL
     const int lane = t & 31, warp = t >> 5;
     if (MMA) {
         const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
-NN__UNROLL
+NN_UNROLL
         for (int v = 0; v < O::RJ; v++) {
             const int64_t first = column[c + 8 * v];
             float extra[2];
             nn__column_bias<2>(g, o, j0 + c + 8 * v, 1, extra);
-NN__UNROLL
+NN_UNROLL
             for (int u = 0; u < 2 * O::RI; u++)
                 nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, 1, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1), extra);
         }
         return;
     }
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
-NN__UNROLL
+NN_UNROLL
     for (int v = 0; v < O::RJ; v++) {
         const int c = v * (B / O::RJ) + 4 * tx;
         const int64_t first = column[c], c0 = j0 + (dealt ? (c & ~31) + (c & 31) / 4 : c);
         float extra[4];
         nn__column_bias<4>(g, o, c0, step, extra);
-NN__UNROLL
+NN_UNROLL
         for (int i = 0; i < 4 * O::RI; i++)
             nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, c0, step, column + c, first, sum + i * 4 * O::RJ + 4 * v, extra);
     }
@@ -2660,7 +2661,7 @@ template <int TYPE, int N> NN__DEV void nn__weights_at(const void *w, int64_t i,
     if (BYTES == 16) *(uint4 *)u = *(const uint4 *)from;
     else if (BYTES == 8) *(uint2 *)u = *(const uint2 *)from;
     else u[0] = *(const unsigned *)from;
-NN__UNROLL
+NN_UNROLL
     for (int s = 0; s < N; s++) {
         unsigned x = u[s * SIZE / 4];
         if (TYPE == NN_F32) v[s] = __uint_as_float(x);
@@ -2684,18 +2685,18 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256, 3) nn__
     const float *x = s.a.at + at[0], *scale = w.scale ? w.scale + j * w.sj : NULL;
     const int64_t wj = at[1] + j * s.b.i.sx;
     float sum[M];
-NN__UNROLL
+NN_UNROLL
     for (int m = 0; m < M; m++) sum[m] = 0;
     if (wide) for (p = p0 + lane * N; p < end; p += 32 * N) {
         float v[N];
         nn__weights_at<TYPE, N>(w.at, wj + p, v);
         if (scale) {
-NN__UNROLL
+NN_UNROLL
             for (int e = 0; e < N; e++) v[e] *= scale[nn__over(p + e, w.group) * w.sg];
         }
-NN__UNROLL
+NN_UNROLL
         for (int m = 0; m < M; m++) if (i0 + m < g.m) {
-NN__UNROLL
+NN_UNROLL
             for (int e = 0; e < N; e += 4) {
                 float4 u = *(const float4 *)(x + (i0 + m) * xs + p + e);
                 sum[m] = fmaf(u.x, v[e], fmaf(u.y, v[e + 1], fmaf(u.z, v[e + 2], fmaf(u.w, v[e + 3], sum[m]))));
@@ -2705,12 +2706,12 @@ NN__UNROLL
     else for (p = p0 + lane; p < end; p += 32) {
         float v = nn__weight<TYPE>(w.at, wj + p * s.b.p.sx);
         if (scale) v *= scale[nn__over(p, w.group) * w.sg];
-NN__UNROLL
+NN_UNROLL
         for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
     const int64_t to = g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count));
-NN__UNROLL
+NN_UNROLL
     for (int m = 0; m < M; m++) {
         sum[m] = nn__warp_sum(sum[m]);
         if (lane == 0 && i0 + m < g.m) { float *y = o.y + (i0 + m) * o.ys + to; *y = nn__finish(g, o, i0 + m, j, sum[m], o.add ? *y : 0); }
@@ -2729,32 +2730,32 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_t
     nn__offsets(g.outer, entry, at);
     const float *x = s.a.at + at[0];
     float sum[M][4];
-NN__UNROLL
+NN_UNROLL
     for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = sum[m][2] = sum[m][3] = 0;
     if (j < n) for (p = p0 + t / 8; p < end; p += 32) {
         const int64_t wp = at[1] + p * s.b.p.sx;
         float v[4];
         if (wide) nn__weights_at<TYPE, 4>(w.at, wp + j, v);
         else {
-NN__UNROLL
+NN_UNROLL
             for (int e = 0; e < 4; e++) v[e] = j + e < n ? nn__weight<TYPE>(w.at, wp + (j + e) * s.b.i.sx) : 0;
         }
         if (w.scale) {
             const float *scale = w.scale + nn__over(p, w.group) * w.sg;
-NN__UNROLL
+NN_UNROLL
             for (int e = 0; e < 4; e++) if (j + e < n) v[e] *= scale[(j + e) * w.sj];
         }
-NN__UNROLL
+NN_UNROLL
         for (int m = 0; m < M; m++) if (i0 + m < g.m) {
             const float u = x[(i0 + m) * xs + p * xp];
-NN__UNROLL
+NN_UNROLL
             for (int e = 0; e < 4; e++) sum[m][e] = fmaf(u, v[e], sum[m][e]);
         }
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-NN__UNROLL
+NN_UNROLL
     for (int m = 0; m < M; m++) {
-NN__UNROLL
+NN_UNROLL
         for (int e = 0; e < 4; e++) for (int k = 8; k < 32; k += k) sum[m][e] += __shfl_xor_sync(NN__FULL, sum[m][e], k);
         if (lane < 8) sums[t >> 5][four] = make_float4(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
         __syncthreads();
@@ -2792,7 +2793,7 @@ template <int R> static __global__ void __launch_bounds__(128) nn__k_few_rows(co
     nn__offsets(g.outer, entry, at);
     const int4 c = nn__point(s.b.i, j, s.b.i.count);
     const float *b = s.b.at + at[1] + nn__offset(c) + s.b.p.from, *a = s.a.at + at[0] + s.a.p.from;
-NN__UNROLL
+NN_UNROLL
     for (int r = 0; r < R; r++) { rows[r] = s.a.i.from + min(i0 + r, g.m - 1) * s.a.i.sx; sum[r] = 0; }
     const int64_t outer = s.k ? s.k / (s.b.p.ny * s.b.p.nx) : 0;
     for (int64_t q = 0; q < outer; q++) for (int y = 0; y < (int)s.b.p.ny; y++) {
@@ -2802,13 +2803,13 @@ NN__UNROLL
             const int px = c.w + s.b.p.x0 + x * s.b.p.px;
             if ((unsigned)px >= (unsigned)s.b.w) continue;
             const float v = b[q * s.b.p.sq + y * s.b.p.sy + x * s.b.p.sx];
-NN__UNROLL
+NN_UNROLL
             for (int r = 0; r < R; r++) sum[r] = fmaf(a[rows[r] + q * s.a.p.sq + y * s.a.p.sy + x * s.a.p.sx], v, sum[r]);
         }
     }
     const nn__target o = nn__target_of(g, entry, (int)side, 0, at[2]);
     float *to = o.y + nn__offset(nn__point(s.column, j, s.column.count));
-NN__UNROLL
+NN_UNROLL
     for (int r = 0; r < R; r++) if (i0 + r < g.m) { float *y = to + (i0 + r) * o.ys; *y = nn__finish(g, o, i0 + r, j, sum[r], o.add ? *y : 0); }
 }
 // ---- products of few results and many terms (weights of a depthwise convolution): a block has one row and up to nine columns ----
@@ -2829,19 +2830,19 @@ static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__produc
     if (t < 9) columns[t] = nn__point(s.b.i, j0 + t, s.b.i.count);
     __syncthreads();
     const float *a = s.a.at + at[0] + nn__offset(nn__point(s.a.i, i, s.a.i.count)), *b = s.b.at + at[1];
-NN__UNROLL
+NN_UNROLL
     for (int k = 0; k < 9; k++) sum[k] = 0;
     for (int64_t p = p0 + t; p < end; p += 256) {
         const float v = a[nn__offset(nn__point(s.a.p, p, end))];
         const int4 q = nn__point(s.b.p, p, end);
-NN__UNROLL
+NN_UNROLL
         for (int k = 0; k < 9; k++) {
             const int4 c = columns[k];
             if ((unsigned)(c.z + q.z) < (unsigned)s.b.h && (unsigned)(c.w + q.w) < (unsigned)s.b.w) sum[k] = fmaf(v, b[nn__offset(c) + nn__offset(q)], sum[k]);
         }
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-NN__UNROLL
+NN_UNROLL
     for (int k = 0; k < 9; k++) {
         const float all = nn__block_sum(sum[k], warps);
         if (t == 0 && j0 + k < s.column.count) {
@@ -4145,10 +4146,10 @@ static __global__ void __launch_bounds__(256) nn__k_batch_apply(nn__lines l, int
     NN__TEAM(t, l);
     int64_t fixed = s == 1 ? 0 : t.line % channels;
     nn__quad q[4];
-    NN__UNROLL for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
+    NN_UNROLL for (int k = 0; k < 4; k++) q[k] = nn__quad_of(s != 1 && t.n && (k < 3 || dy) ? coef[k * channels + fixed] : 0.0f);
     NN__EACH_QUAD(i, t, t.n) {
         nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = dy ? nn__get4(l, t, dy, i, t.n, 0) : nn__quad_of(0);
-        NN__UNROLL for (int k = 0; k < 4; k++) if (s == 1 && (k < 3 || dy)) q[k] = nn__near4(coef + k * channels, i, channels, 0);
+        NN_UNROLL for (int k = 0; k < 4; k++) if (s == 1 && (k < 3 || dy)) q[k] = nn__near4(coef + k * channels, i, channels, 0);
         for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - q[0].v[k]) * q[1].v[k] + (g.v[k] * q[3].v[k] + q[2].v[k]);
         nn__put4(l, t, y, i, v, add);
     }
@@ -4498,7 +4499,7 @@ static __global__ void __launch_bounds__(256) nn__k_kl_div(nn__lines l, nn__kl o
 {
     NN__TEAM(t, l);
     float m[2], s[2], sum = 0;
-    NN__UNROLL for (int side = 0; side < 2; side++) {
+    NN_UNROLL for (int side = 0; side < 2; side++) {
         m[side] = -INFINITY; s[side] = 0;
         NN__EACH_QUAD(i, t, t.n) {
             nn__quad q = nn__get4(l, t, side ? o.t : o.x, i, t.n, -INFINITY);
@@ -4763,19 +4764,19 @@ template <int CH, int RN> NN__DEV void nn__tile_dot(float (&s)[4][RN], const flo
 {
     for (int e = 0; e < n; e += 4) {
         nn__quad u[4], v[RN];
-        NN__UNROLL for (int i = 0; i < 4; i++) u[i] = nn__load_quad(x + i * (CH + 4) + e);
-        NN__UNROLL for (int j = 0; j < RN; j++) v[j] = nn__load_quad(y + 16 * j * (CH + 4) + e);
-        NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < RN; j++) NN__UNROLL for (int k = 0; k < 4; k++) s[i][j] += u[i].v[k] * v[j].v[k];
+        NN_UNROLL for (int i = 0; i < 4; i++) u[i] = nn__load_quad(x + i * (CH + 4) + e);
+        NN_UNROLL for (int j = 0; j < RN; j++) v[j] = nn__load_quad(y + 16 * j * (CH + 4) + e);
+        NN_UNROLL for (int i = 0; i < 4; i++) NN_UNROLL for (int j = 0; j < RN; j++) NN_UNROLL for (int k = 0; k < 4; k++) s[i][j] += u[i].v[k] * v[j].v[k];
     }
 }
 template <int CH, int BN> NN__DEV void nn__tile_mix(float (&acc)[4][CH / 16], const float *p, const float *b)
 {
     for (int j = 0; j < BN; j += 4) {
         nn__quad u[4];
-        NN__UNROLL for (int i = 0; i < 4; i++) u[i] = nn__load_quad(p + i * (BN + 4) + j);
-        NN__UNROLL for (int k = 0; k < 4; k++) NN__UNROLL for (int c = 0; c < CH / 64; c++) {
+        NN_UNROLL for (int i = 0; i < 4; i++) u[i] = nn__load_quad(p + i * (BN + 4) + j);
+        NN_UNROLL for (int k = 0; k < 4; k++) NN_UNROLL for (int c = 0; c < CH / 64; c++) {
             nn__quad v = nn__load_quad(b + (j + k) * (CH + 4) + 64 * c);
-            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int e = 0; e < 4; e++) acc[i][4 * c + e] += u[i].v[k] * v.v[e];
+            NN_UNROLL for (int i = 0; i < 4; i++) NN_UNROLL for (int e = 0; e < 4; e++) acc[i][4 * c + e] += u[i].v[k] * v.v[e];
         }
     }
 }
@@ -4786,9 +4787,9 @@ template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x
         int64_t r = first + 4 * (threadIdx.x >> 4) + i, at = (int64_t)blockIdx.z * CH + 4 * (threadIdx.x & 15);
         if (r >= last) continue;
         float *p = nn__unit_at(a, x, unit, r, keys);
-        NN__UNROLL for (int c = 0; c < CH / 64; c++, at += 64) {
+        NN_UNROLL for (int c = 0; c < CH / 64; c++, at += 64) {
             nn__quad q;
-            NN__UNROLL for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
+            NN_UNROLL for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
             if (x.e == 1) { if (at < d) nn__near4_put(p, at, d, q, add); }
             else for (int k = 0; k < 4; k++) if (at + k < d) p[(at + k) * x.e] = add ? p[(at + k) * x.e] + q.v[k] : q.v[k];
         }
@@ -4817,22 +4818,22 @@ template <int CH, int BN> static __global__ void __launch_bounds__(256, 1) nn__k
             __syncthreads();
             nn__tile_dot<CH, RN>(s, qs + top * LD, ks + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
         }
-        NN__UNROLL for (int i = 0; i < 4; i++) {
+        NN_UNROLL for (int i = 0; i < 4; i++) {
             float most = m[i], sum = 0, f, safe;
-            NN__UNROLL for (int j = 0; j < RN; j++) { s[i][j] = nn__att_score(a, info[i], key + tx + 16 * j, s[i][j]); most = fmaxf(most, s[i][j]); }
+            NN_UNROLL for (int j = 0; j < RN; j++) { s[i][j] = nn__att_score(a, info[i], key + tx + 16 * j, s[i][j]); most = fmaxf(most, s[i][j]); }
             NN__OVER_16(most, fmaxf(most, other))
             safe = most == -INFINITY ? 0.0f : most;
             f = __expf(m[i] - safe);
-            NN__UNROLL for (int j = 0; j < RN; j++) { s[i][j] = __expf(s[i][j] - safe); sum += s[i][j]; }
+            NN_UNROLL for (int j = 0; j < RN; j++) { s[i][j] = __expf(s[i][j] - safe); sum += s[i][j]; }
             NN__OVER_16(sum, sum + other)
             l[i] = l[i] * f + sum;
             m[i] = most;
-            NN__UNROLL for (int e = 0; e < CH / 16; e++) o[i][e] *= f;
+            NN_UNROLL for (int e = 0; e < CH / 16; e++) o[i][e] *= f;
         }
-        NN__UNROLL for (int j = 0; j < RN; j++) {
+        NN_UNROLL for (int j = 0; j < RN; j++) {
             float keep[4] = { 1, 1, 1, 1 };
             if (a.drop) nn__att_keep4(a, unit, key + tx + 16 * j, (int)first + top, keep);
-            NN__UNROLL for (int i = 0; i < 4; i++) ps[(top + i) * LP + tx + 16 * j] = s[i][j] * keep[i];
+            NN_UNROLL for (int i = 0; i < 4; i++) ps[(top + i) * LP + tx + 16 * j] = s[i][j] * keep[i];
         }
         __syncthreads();
         nn__att_tile<CH>(a, a.v, unit, 1, key, seen, BN, (int64_t)blockIdx.z * CH, a.dv, 1, ks);
@@ -4883,11 +4884,11 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
             nn__tile_dot<CH, RN>(s, a1 + top * LD, b1 + tx * LD, (int)(a.d - e < CH ? a.d - e : CH));
             nn__tile_dot<CH, RN>(dp, a2 + top * LD, b2 + tx * LD, (int)(a.dv - e < CH ? a.dv - e : CH));
         }
-        NN__UNROLL for (int j = 0; j < RN; j++) {
+        NN_UNROLL for (int j = 0; j < RN; j++) {
             int other = column + tx + 16 * j;
             float keep[4] = { 1, 1, 1, 1 };
             if (a.drop && !SIDE) nn__att_keep4(a, unit, other, (int)first + top, keep);
-            NN__UNROLL for (int i = 0; i < 4; i++) {
+            NN_UNROLL for (int i = 0; i < 4; i++) {
                 int mine = (int)first + top + i, row = SIDE ? other : mine, key = SIDE ? mine : other, there = row < a.rows && key < a.tk;
                 nn__att_row info = nn__att_row_of(a, unit, row, length);
                 float p = there ? __expf(nn__att_score(a, info, key, s[i][j]) - a.kept[unit * a.rows + row]) : 0.0f;
@@ -4904,7 +4905,7 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
         }
         for (int pass = !SIDE; pass < 2; pass++) {       // P, then dS; only the 16 threads of a row read what they wrote
             __syncwarp(NN__FULL);
-            NN__UNROLL for (int i = 0; i < 4; i++) NN__UNROLL for (int j = 0; j < RN; j++) ps[(top + i) * LP + tx + 16 * j] = pass ? dp[i][j] : s[i][j];
+            NN_UNROLL for (int i = 0; i < 4; i++) NN_UNROLL for (int j = 0; j < RN; j++) ps[(top + i) * LP + tx + 16 * j] = pass ? dp[i][j] : s[i][j];
             __syncwarp(NN__FULL);
             if (pass) nn__tile_mix<CH, BN>(one, ps + top * LP, b1 + 4 * tx);
             else      nn__tile_mix<CH, BN>(two, ps + top * LP, b2 + 4 * tx);
@@ -4940,10 +4941,10 @@ template <int D, int MMA, int N> NN__DEV void nn__mma_dot(float (&s)[N][4], cons
 {
     enum { LINE = nn__mma_tile<D, MMA>::LINE };
     int g = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3;
-    NN__UNROLL for (int k = 0; k < nn__mma_tile<D, MMA>::STEPS; k++) {
+    NN_UNROLL for (int k = 0; k < nn__mma_tile<D, MMA>::STEPS; k++) {
         const unsigned *p = x + g * LINE + 8 * k + t, *q = y + g * LINE + 8 * k + t;
         unsigned u[4] = { p[0], p[8 * LINE], p[4], p[8 * LINE + 4] };
-        NN__UNROLL for (int j = 0; j < N; j++) { unsigned v[2] = { q[8 * j * LINE], q[8 * j * LINE + 4] }; nn__att_mma<MMA>(s[j], u, v); }
+        NN_UNROLL for (int j = 0; j < N; j++) { unsigned v[2] = { q[8 * j * LINE], q[8 * j * LINE + 4] }; nn__att_mma<MMA>(s[j], u, v); }
     }
 }
 template <int D, int MMA, int N> NN__DEV void nn__mma_mix(float (&acc)[D / 8][4], const float (&p)[N][4], const unsigned *b)
@@ -4951,30 +4952,30 @@ template <int D, int MMA, int N> NN__DEV void nn__mma_mix(float (&acc)[D / 8][4]
     enum { LINE = nn__mma_tile<D, MMA>::LINE };
     int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     if (nn__mma_tile<D, MMA>::HALF) {
-        NN__UNROLL for (int j = 0; j < N; j += 2) {
+        NN_UNROLL for (int j = 0; j < N; j += 2) {
             unsigned u[4] = { nn__word<MMA>(p[j][0], p[j][1]), nn__word<MMA>(p[j][2], p[j][3]), nn__word<MMA>(p[j + 1][0], p[j + 1][1]), nn__word<MMA>(p[j + 1][2], p[j + 1][3]) };
-            NN__UNROLL for (int c = 0; c < D / 8; c += 2) {
+            NN_UNROLL for (int c = 0; c < D / 8; c += 2) {
                 unsigned v[4];
                 NN__LDMATRIX_TRANS(v, b + (8 * j + (lane & 15)) * LINE + 4 * (c + (lane >> 4)), 4);
                 nn__att_mma<MMA>(acc[c], u, v);
                 nn__att_mma<MMA>(acc[c + 1], u, v + 2);
             }
         }
-    } else NN__UNROLL for (int j = 0; j < N; j++) {      // term t of a product is column 2 t, term t + 4 column 2 t + 1
+    } else NN_UNROLL for (int j = 0; j < N; j++) {      // term t of a product is column 2 t, term t + 4 column 2 t + 1
         unsigned u[4] = { nn__word<MMA>(p[j][0], 0), nn__word<MMA>(p[j][2], 0), nn__word<MMA>(p[j][1], 0), nn__word<MMA>(p[j][3], 0) };
         const unsigned *q = b + (8 * j + 2 * t) * LINE + g;
-        NN__UNROLL for (int c = 0; c < D / 8; c++) { unsigned v[2] = { q[8 * c], q[LINE + 8 * c] }; nn__att_mma<MMA>(acc[c], u, v); }
+        NN_UNROLL for (int c = 0; c < D / 8; c++) { unsigned v[2] = { q[8 * c], q[LINE + 8 * c] }; nn__att_mma<MMA>(acc[c], u, v); }
     }
 }
 template <int D> NN__DEV void nn__mma_give(const nn__att &a, const nn__heads &x, int64_t unit, int keys, int64_t first, int64_t last, int64_t d, const float (&acc)[D / 8][4],
                                            float low, float high, int add)
 {
     int t = threadIdx.x & 3;
-    NN__UNROLL for (int i = 0; i < 2; i++) {
+    NN_UNROLL for (int i = 0; i < 2; i++) {
         int64_t r = first + 8 * i;
         if (r >= last) continue;
         float *p = nn__unit_at(a, x, unit, r, keys);
-        NN__UNROLL for (int c = 0; c < D / 8; c++) {
+        NN_UNROLL for (int c = 0; c < D / 8; c++) {
             int e = 8 * c + 2 * t;
             float u = acc[c][2 * i] * (i ? high : low), v = acc[c][2 * i + 1] * (i ? high : low);
             if (e + 1 < d && x.e == 1 && ((uintptr_t)(p + e) & 7) == 0) {
@@ -5000,7 +5001,7 @@ template <int D, int MMA, int BN> static __global__ void __launch_bounds__(128, 
     nn__att_row info[2];
     length = nn__att_length(a, unit);
     seen = nn__att_row_of(a, unit, (int)(first + 64 < a.rows ? first + 64 : a.rows) - 1, length).limit;
-    NN__UNROLL for (int i = 0; i < 2; i++) { m[i] = -INFINITY; l[i] = 0; info[i] = nn__att_row_of(a, unit, (int)mine + 8 * i, length); }
+    NN_UNROLL for (int i = 0; i < 2; i++) { m[i] = -INFINITY; l[i] = 0; info[i] = nn__att_row_of(a, unit, (int)mine + 8 * i, length); }
     nn__att_words<D, MMA>(a, a.q, unit, 0, first, a.rows, 64, a.d, a.scale, qs);
     for (int key = 0; key < seen; key += BN) {
         float s[N][4] = {{0}};
@@ -5009,16 +5010,16 @@ template <int D, int MMA, int BN> static __global__ void __launch_bounds__(128, 
         nn__att_words<D, MMA>(a, a.v, unit, 1, key, seen, BN, a.dv, 1, vs);
         __syncthreads();
         nn__mma_dot<D, MMA, N>(s, qs + 16 * warp * LINE, ks);
-        NN__UNROLL for (int i = 0; i < 2; i++) {
+        NN_UNROLL for (int i = 0; i < 2; i++) {
             float most = m[i], sum = 0, f, safe;
-            NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
+            NN_UNROLL for (int j = 0; j < N; j++) NN_UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
                 s[j][e] = nn__att_score(a, info[i], key + 8 * j + 2 * t + (e & 1), s[j][e]);
                 most = fmaxf(most, s[j][e]);
             }
             NN__OVER_4(most, fmaxf(most, other))
             safe = most == -INFINITY ? 0.0f : most;
             f = __expf(m[i] - safe);
-            NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
+            NN_UNROLL for (int j = 0; j < N; j++) NN_UNROLL for (int e = 2 * i; e < 2 * i + 2; e++) {
                 s[j][e] = __expf(s[j][e] - safe);
                 sum += s[j][e];
                 if (a.drop) s[j][e] *= nn__att_keep(a, unit, key + 8 * j + 2 * t + (e & 1), (int)mine + 8 * i);
@@ -5026,11 +5027,11 @@ template <int D, int MMA, int BN> static __global__ void __launch_bounds__(128, 
             NN__OVER_4(sum, sum + other)
             l[i] = l[i] * f + sum;
             m[i] = most;
-            NN__UNROLL for (int c = 0; c < D / 8; c++) { o[c][2 * i] *= f; o[c][2 * i + 1] *= f; }
+            NN_UNROLL for (int c = 0; c < D / 8; c++) { o[c][2 * i] *= f; o[c][2 * i + 1] *= f; }
         }
         nn__mma_mix<D, MMA, N>(o, s, vs);
     }
-    NN__UNROLL for (int i = 0; i < 2; i++)
+    NN_UNROLL for (int i = 0; i < 2; i++)
         if (a.kept && t == 0 && mine + 8 * i < a.rows) a.kept[unit * a.rows + mine + 8 * i] = l[i] == 0 ? INFINITY : m[i] + logf(l[i]);
     nn__mma_give<D>(a, a.y, unit, 0, mine, a.rows, a.dv, o, l[0] == 0 ? 0.0f : 1.0f / l[0], l[1] == 0 ? 0.0f : 1.0f / l[1], 0);
 }
@@ -5045,7 +5046,7 @@ template <int D, int MMA, int WARPS, int SIDE> static __global__ void __launch_b
     nn__att_row info[2];
     length = nn__att_length(a, unit);
     nn__att_reach(a, unit, SIDE, first, BM, BN, length, &column, &end);
-    NN__UNROLL for (int i = 0; i < 2; i++) {
+    NN_UNROLL for (int i = 0; i < 2; i++) {
         int there = !SIDE && mine + 8 * i < rows;
         info[i] = nn__att_row_of(a, unit, there ? (int)mine + 8 * i : (int)a.rows, length);
         kept[i] = there ? a.kept[unit * a.rows + mine + 8 * i] : INFINITY;
@@ -5061,7 +5062,7 @@ template <int D, int MMA, int WARPS, int SIDE> static __global__ void __launch_b
         __syncthreads();
         nn__mma_dot<D, MMA, N>(s, a1 + 16 * warp * LINE, b1);
         nn__mma_dot<D, MMA, N>(dp, a2 + 16 * warp * LINE, b2);
-        NN__UNROLL for (int j = 0; j < N; j++) NN__UNROLL for (int e = 0; e < 2; e++) {
+        NN_UNROLL for (int j = 0; j < N; j++) NN_UNROLL for (int e = 0; e < 2; e++) {
             int at = column + 8 * j + 2 * t + e;
             if (SIDE) {
                 int there = at < a.rows;
@@ -5069,7 +5070,7 @@ template <int D, int MMA, int WARPS, int SIDE> static __global__ void __launch_b
                 kept[0] = kept[1] = there ? a.kept[unit * a.rows + at] : INFINITY;
                 delta[0] = delta[1] = there ? g.delta[unit * a.rows + at] : 0.0f;
             }
-            NN__UNROLL for (int i = 0; i < 2; i++) {
+            NN_UNROLL for (int i = 0; i < 2; i++) {
                 int key = SIDE ? (int)mine + 8 * i : at, row = SIDE ? at : (int)mine + 8 * i;
                 float p = __expf(nn__att_score(a, info[i], key, s[j][2 * i + e]) - kept[i]), keep = a.drop ? nn__att_keep(a, unit, key, row) : 1.0f;
                 dp[j][2 * i + e] = p * (dp[j][2 * i + e] * keep - delta[i]);
@@ -5096,7 +5097,7 @@ static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits
     nn__att_row info[NN__DECODE_ROWS];
     nn__quad q[NN__DECODE_ROWS], o[NN__DECODE_ROWS];
     float m[NN__DECODE_ROWS], l[NN__DECODE_ROWS];
-    NN__UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) {
+    NN_UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) {
         info[r] = nn__att_row_of(a, unit, r, length);
         q[r] = o[r] = nn__quad_of(0);
         m[r] = -INFINITY; l[r] = 0;
@@ -5110,7 +5111,7 @@ static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits
             if (a.k.e == 1) { if (e < a.d) kq = nn__near4(kp, e, a.d, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.d) kq.v[k] = kp[(e + k) * a.k.e];
             if (a.v.e == 1) { if (e < a.dv) vq = nn__near4(vp, e, a.dv, 0); } else for (int k = 0; k < 4; k++) if (e + k < a.dv) vq.v[k] = vp[(e + k) * a.v.e];
         }
-        NN__UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+        NN_UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
             float s = (q[r].v[0] * kq.v[0] + q[r].v[1] * kq.v[1]) + (q[r].v[2] * kq.v[2] + q[r].v[3] * kq.v[3]), top, safe, f, p;
             for (int w = lanes / 2; w; w >>= 1) s += __shfl_xor_sync(NN__FULL, s, w);
             s = there ? nn__att_score(a, info[r], key, s) : -INFINITY;
@@ -5122,7 +5123,7 @@ static __global__ void __launch_bounds__(128) nn__k_decode(nn__att a, int splits
             for (int k = 0; k < 4; k++) o[r].v[k] = o[r].v[k] * f + p * vq.v[k];
         }
     }
-    NN__UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
+    NN_UNROLL for (int r = 0; r < NN__DECODE_ROWS; r++) if (r < a.rows) {
         float top = -INFINITY, sum = 0, *to = part + ((unit * splits + split) * a.rows + r) * (a.dv + 2);
         __syncthreads();
         if (e == 0) { best[mine][0] = m[r]; best[mine][1] = l[r]; }
@@ -5250,7 +5251,7 @@ static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
     int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
     nn__att_back g;
     float *delta;
-    if (!nn__att_fits(&a)) return 0;
+    if (!nn__att_fits(&a) || c->din[3].data) return 0;   // the gradient of a learned mask: on the CPU
     g.dy = nn__heads_of(&a, layout, c->dout, 3);
     g.dq = nn__heads_of(&a, layout, c->din, 0); g.dk = nn__heads_of(&a, layout, c->din, 1); g.dv = nn__heads_of(&a, layout, c->din, 2);
     g.add_q = (int)(c->add & 1); g.add_k = packed ? g.add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? g.add_q : (int)(c->add >> 2 & 1);
@@ -5369,9 +5370,9 @@ template <int G> NN__DEV void nn__rnn_product(const nn__rnn &o, float (*tiles)[3
         __syncthreads();
         for (int k = 0; k < 32; k += 4) {
             nn__quad u[2], v[G];
-            NN__UNROLL for (int i = 0; i < 2; i++) u[i] = nn__load_quad(&as[2 * ty + i][k]);
-            NN__UNROLL for (int g = 0; g < G; g++) v[g] = nn__load_quad(&ws[16 * g + tx][k]);
-            NN__UNROLL for (int i = 0; i < 2; i++) NN__UNROLL for (int g = 0; g < G; g++) NN__UNROLL for (int e = 0; e < 4; e++) acc[i][g] += u[i].v[e] * v[g].v[e];
+            NN_UNROLL for (int i = 0; i < 2; i++) u[i] = nn__load_quad(&as[2 * ty + i][k]);
+            NN_UNROLL for (int g = 0; g < G; g++) v[g] = nn__load_quad(&ws[16 * g + tx][k]);
+            NN_UNROLL for (int i = 0; i < 2; i++) NN_UNROLL for (int g = 0; g < G; g++) NN_UNROLL for (int e = 0; e < 4; e++) acc[i][g] += u[i].v[e] * v[g].v[e];
         }
         __syncthreads();
     }
@@ -5383,7 +5384,7 @@ template <int G> static __global__ void __launch_bounds__(256) nn__k_rnn_step(nn
     float acc[2][G] = {{0}};
     int64_t j = (int64_t)blockIdx.x * 16 + (threadIdx.x & 15), H = o.hidden;
     nn__rnn_product<G>(o, tiles, acc, h, o.out, 0, 0, o.w, o.ws[0], o.ws[1], o.out, H);
-    NN__UNROLL for (int i = 0; i < 2; i++) {
+    NN_UNROLL for (int i = 0; i < 2; i++) {
         int64_t b = (int64_t)blockIdx.y * 32 + 2 * (threadIdx.x >> 4) + i, n, row;
         float a[4] = { 0, 0, 0, 0 }, old, value;
         if (b >= o.batch || j >= H) continue;
@@ -5392,7 +5393,7 @@ template <int G> static __global__ void __launch_bounds__(256) nn__k_rnn_step(nn
         row = nn__rnn_row(o, b, n, step);
         old = o.projected ? 0.0f : h[b * o.out + j];
         if (step >= n) { if (o.projected) m[b * H + j] = 0; else next[b * H + j] = old; continue; }
-        NN__UNROLL for (int g = 0; g < G; g++) a[g] = acc[i][g] + (o.bias ? o.bias[g * H + j] : 0.0f) + (G == 3 && g == 2 ? 0.0f : o.gx[row * o.width + g * H + j]);
+        NN_UNROLL for (int g = 0; g < G; g++) a[g] = acc[i][g] + (o.bias ? o.bias[g * H + j] : 0.0f) + (G == 3 && g == 2 ? 0.0f : o.gx[row * o.width + g * H + j]);
         if (G == 4) {
             float c = o.c[b * H + j];
             a[0] = nn__sigmoid_of(a[0]); a[1] = nn__sigmoid_of(a[1]); a[2] = tanhf(a[2]); a[3] = nn__sigmoid_of(a[3]);
@@ -5448,7 +5449,7 @@ NN__DEV void nn__rnn_cell_back(const nn__rnn &o, int64_t b, int64_t j, int64_t n
         left = d * z;
     } else a[0] = o.kind == NN__RNN_RELU ? (s[0] <= 0 ? 0.0f : d) : d * (1 - s[0] * s[0]);
     if (!o.projected) o.carry[b * H + j] = left;
-    NN__UNROLL for (int g = 0; g < 4; g++) if (g < o.gates) {
+    NN_UNROLL for (int g = 0; g < 4; g++) if (g < o.gates) {
         int64_t at = row * o.width + g * H + j;
         float v = o.kind == NN__RNN_GRU && g == 2 ? third : a[g];
         o.da[at] = a[g];

@@ -12,6 +12,8 @@ for order in fwd rev rand; do CUSHIM_ORDER=$order build/cuda/test_shim the_same_
 [ "$(wc -l < $out/log)" = 1 ] && ok "the same bits in every order" || bad "the same bits in every order"
 sums "ASan+UBSan" env ASAN_OPTIONS=detect_leaks=0 build/cuda/test_asan ${CUDA_FULL:-every_case}
 for op in ${CUDA_RACES:-sum matmul softmax}; do TSAN_OPTIONS=halt_on_error=1 NN_OFFSET=0 NN_CASE=$op sums "TSan: $op" build/cuda/test_tsan every_case; done
+run "builds: products at larger sizes" $make build/cuda/products_shim
+sums "products at larger sizes" build/cuda/products_shim
 CUSHIM_NODEV=1 sums "no device: simulated" build/cuda/test_shim no_device
 if [ -n "$nvcc" ]; then
     run "builds: nvcc, PTX" $make NVCC="$nvcc" build/cuda/test_ptx build/cuda/test_gpu
