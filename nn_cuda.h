@@ -5251,7 +5251,7 @@ static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
     int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
     nn__att_back g;
     float *delta;
-    if (!nn__att_fits(&a) || c->din[3].data) return 0;   // the gradient of a learned mask: on the CPU
+    if (!nn__att_fits(&a) || c->din[NN__ATT_MASK].data || c->din[NN__ATT_ALIBI].data) return 0;      // a learned bias: not here yet
     g.dy = nn__heads_of(&a, layout, c->dout, 3);
     g.dq = nn__heads_of(&a, layout, c->din, 0); g.dk = nn__heads_of(&a, layout, c->din, 1); g.dv = nn__heads_of(&a, layout, c->din, 2);
     g.add_q = (int)(c->add & 1); g.add_k = packed ? g.add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? g.add_q : (int)(c->add >> 2 & 1);
