@@ -1009,8 +1009,8 @@ NN_API int nn_predict(nn_layer *model, nn_loader *data, float *outputs);        
 
 // ---- plans: a net as a fixed program ------------------------------------------------------------------------
 // For games, audio callbacks, servers: the forward pass recorded once in evaluation mode, its memory laid out once, batch norm folded into
-// the layer before it, activations fused with it; large images run a few at a time. The plan holds copies of the weights and never changes: any number of threads may run it at once, each with a workspace
-// of its own. A run allocates nothing, locks nothing, makes no system call. Free plans before their context.
+// the layer before it, activations fused with it; large images run a few at a time. The plan holds copies of the weights and never changes:
+// any number of threads may run it at once, each with a workspace of its own. A run allocates nothing, locks nothing, makes no system call. Free plans before their context.
 // A net whose forward writes buffers of its own with nn_copy (the state of a recurrent net that streams, the last samples of a filter) has a stateful
 // plan, for that batch only: the buffers' values go on in the workspace, from run to run, and the net's own stay as they are.
 typedef struct nn_plan nn_plan;
@@ -1460,6 +1460,7 @@ NN__REF(nn_step_plan *, nn_step_plan_new, (nn_layer *model, const nn_step_plan_d
 NN__REF(int, nn_fit, (nn_layer *model, const nn_fit_desc &desc), (model, &desc))
 NN__REF(int, nn_save, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
 NN__REF(int, nn_load, (nn_layer *layer, const char *path, const nn_load_desc &desc), (layer, path, &desc))
+NN__REF(void, nn_weights_as, (nn_context *nn, nn_dtype dtype, const nn_quantize_desc &desc), (nn, dtype, &desc))
 NN__REF(int, nn_save_memory, (nn_layer *layer, void *to, size_t bytes, size_t *written, const nn_save_desc &desc), (layer, to, bytes, written, &desc))
 NN__REF(int, nn_load_memory, (nn_layer *layer, const void *from, size_t bytes, const nn_load_desc &desc), (layer, from, bytes, &desc))
 NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &desc), (layer, path, &desc))
@@ -21840,6 +21841,7 @@ static void NN__K(strip_fill)(const nn__gather *q, const nn__strip *z, const R *
         int64_t at = z->low_x + ex, step = q->x.step, n, low = at < 0 ? nn__min((-at + step - 1) / step, z->pitch) : 0, high = at < q->x.size ? (q->x.size - 1 - at) / step + 1 : 0;
         n = nn__max(0, nn__min(high, z->wide) - low);
         NN__K(strip_line)(part, part, 0, 1, low);
+        NN__K(strip_line)(part + lines * z->pitch, part, 0, 1, z->part - lines * z->pitch);          // lines that begin at 0 end before it does
         if (low == 0 && step == 1 && q->y.step == 1 && n == q->x.size && n == z->pitch) {        // no zeros between lines: many are like one
             int64_t top = nn__min(lines, nn__max(0, -z->low_y)), bottom = nn__max(top, nn__min(lines, q->y.size - z->low_y));
             NN__K(strip_line)(part, part, 0, 1, top * n);

@@ -19,6 +19,7 @@ threads="determinism train data plan step"
 } | xargs -P "$(nproc)" -I{} sh -c '{}' > $out/log 2>&1 && for t in $linked; do
     $compile $asan -DTEST_LINKED tests/test_$t.c $out/nn_asan.o -o $out/asan_$t -lm -lpthread || break
 done >> $out/log 2>&1 && ok "sanitizer builds" || bad "sanitizer builds"
+export ASAN_OPTIONS=max_malloc_fill_size=4294967296:malloc_fill_byte=255       # fresh memory is NaN
 for t in $kernels $linked $host; do sums "ASan+UBSan test_$t" $out/asan_$t; done
 for t in $threads; do TSAN_OPTIONS=halt_on_error=1 sums "TSan test_$t" $out/tsan_$t; done
 if command -v valgrind > /dev/null; then
