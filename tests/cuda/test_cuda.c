@@ -23,7 +23,9 @@ WEAK long nn_device_live(void);                                             /* a
 /* ---- a backend around nn_cuda's that tells the simulator what a call may touch ---- */
 typedef struct guarded { nn_backend backend; const nn_backend *inner; } guarded;
 static int64_t fell_back[NN_OP_COUNT][2], ran[NN_OP_COUNT][2];
-static struct { void *at[64]; size_t bytes[64]; int count; } extent;
+enum { EXTENTS = 1024 };
+typedef struct extents { void *at[EXTENTS]; size_t bytes[EXTENTS]; int count; } extents;
+static extents extent, waiting;                          /* of this call; of updates that wait for a launch they share */
 
 static void *guarded_alloc(void *self, size_t bytes)
 {
@@ -49,7 +51,7 @@ static int add_extent(const nn_view *v)              /* its number, or -1 */
 {
     int64_t low = 0, high = 0;
     size_t size = nn_dtype_bytes((nn_dtype)v->dtype);
-    if (!v->data || nn_view_count(v) == 0 || extent.count == 64) return -1;
+    if (!v->data || nn_view_count(v) == 0 || extent.count == EXTENTS) return -1;
     for (int i = 0; i < v->ndim; i++) if (v->stride[i] < 0) low += v->stride[i] * (v->shape[i] - 1); else high += v->stride[i] * (v->shape[i] - 1);
     extent.at[extent.count] = (char *)v->data + low * (int64_t)size;
     extent.bytes[extent.count] = (size_t)(high - low + 1) * size;
@@ -85,13 +87,19 @@ static int guarded_run(void *self, const nn_call *c)
             k = 0;
             for (int i = 0; i < c->nin; i++) numbers[k++] = add_extent(&c->din[i]);
         }
-        nn_device_guard(extent.at, extent.bytes, extent.count);
         k = 0;
         if (back) for (int i = 0; i < c->nin; i++, k++) { if (!(c->add >> i & 1) && (c->op->flags & NN_OP_ASSIGNS)) must_write(&c->din[i], numbers[k]); }
         else if (c->op->id != NN_OP_accumulate) {        /* which adds to its result */
             for (int i = 0; i < c->nout; i++) must_write(&c->out[i], numbers[k++]);
             for (int i = 0; i < c->naux; i++) must_write(&c->aux[i], numbers[k++]);
         }
+        for (int i = 0; i < waiting.count && extent.count < EXTENTS; i++) {
+            extent.at[extent.count] = waiting.at[i];
+            extent.bytes[extent.count++] = waiting.bytes[i];
+        }
+        nn_device_guard(extent.at, extent.bytes, extent.count);
+        waiting.count = 0;
+        if ((c->op->flags & NN_OP_MUTATES) || c->op->id == NN_OP_square_sum) waiting = extent;
     }
     done = g->inner->run(g->inner->self, c);
     if (nn_device_guard) nn_device_guard(NULL, NULL, -1);
