@@ -4916,6 +4916,75 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
     if (SIDE && g.dv.data) nn__att_give<CH>(a, g.dv, unit, SIDE, first, rows, a.dv, two, scale, g.add_v);
 }
 
+// The gradient of a learned mask: dS / scale of tiles of 64 queries and 64 keys, summed in one order over what shares a number. A block owns a tile
+// of the mask; where the mask has few, blockIdx.y is a part of the terms, and the parts are joined by their number.
+typedef struct nn__att_mask { nn__heads dy; const float *delta; float *to; int64_t size[4], step[4], part_step; int add; } nn__att_mask;
+NN__DEV nn__heads nn__head_of(nn__heads x, int64_t b, int64_t head) { x.data = nn__head_at(x, b, head, 0); return x; }
+static __global__ void __launch_bounds__(256, 1) nn__k_attend_mask(nn__att a, nn__att_mask g)
+{
+    enum { CH = 64, LD = CH + 4, RN = 4 };
+    NN_SHARED(float, x, [64 * LD]);
+    NN_SHARED(float, y, [64 * LD]);
+    int tx = threadIdx.x & 15, top = 4 * (threadIdx.x >> 4), rows, columns;
+    int64_t tiles[4] = { a.b, a.h, (a.tq + 63) / 64, (a.tk + 63) / 64 }, tile[4], n = blockIdx.x, terms = 1;
+    float sum[4][RN] = {{0}};
+    NN_UNROLL for (int k = 3; k >= 0; k--) {             // its own tile; `tiles`: those that share it
+        int64_t own = g.size[k] == 1 ? 1 : tiles[k];
+        tile[k] = n % own; n /= own;
+        if (g.size[k] != 1) tiles[k] = 1;
+        terms *= tiles[k];
+    }
+    for (int64_t i = terms * blockIdx.y / gridDim.y; i < terms * (blockIdx.y + 1) / gridDim.y; i++) {
+        int64_t left = i / tiles[3], key = (tile[3] + i % tiles[3]) * 64, time = (tile[2] + left % tiles[2]) * 64;
+        left /= tiles[2];
+        int64_t head = tile[1] + left % tiles[1], b = tile[0] + left / tiles[1], unit = b * a.hk + head / a.group, row = head % a.group;
+        int length = nn__att_length(a, unit), last = (int)(time + 64 < a.tq ? time + 64 : a.tq) - 1;
+        int64_t seen = nn__att_row_of(a, unit, last * (int)a.group, length).limit;
+        float s[4][RN] = {{0}}, dp[4][RN] = {{0}};
+        if (key >= seen) continue;
+        for (int pass = 0; pass < 2; pass++) {
+            int64_t d = pass ? a.dv : a.d;
+            nn__heads u = nn__head_of(pass ? g.dy : a.q, b, head), v = nn__head_of(pass ? a.v : a.k, b, head / a.group);
+            for (int64_t e = 0; e < d; e += CH) {        // of one head the rows lie as keys do
+                __syncthreads();
+                nn__att_tile<CH>(a, u, 0, 1, time, a.tq, 64, e, d, pass ? 1.0f : a.scale, x);
+                nn__att_tile<CH>(a, v, 0, 1, key, seen, 64, e, d, 1, y);
+                __syncthreads();
+                if (pass) nn__tile_dot<CH, RN>(dp, x + top * LD, y + tx * LD, (int)(d - e < 64 ? d - e : 64));
+                else      nn__tile_dot<CH, RN>(s, x + top * LD, y + tx * LD, (int)(d - e < 64 ? d - e : 64));
+            }
+        }
+        NN_UNROLL for (int k = 0; k < 4; k++) {
+            int64_t t = time + top + k, r = t < a.tq ? t * a.group + row : a.rows;
+            nn__att_row info = nn__att_row_of(a, unit, (int)r, length);
+            float kept = r < a.rows ? a.kept[unit * a.rows + r] : INFINITY, delta = r < a.rows ? g.delta[unit * a.rows + r] : 0.0f;
+            NN_UNROLL for (int j = 0; j < RN; j++) {
+                int at = (int)key + tx + 16 * j;
+                float p = __expf(nn__att_score(a, info, at, s[k][j]) - kept), keep = a.drop ? nn__att_keep(a, unit, at, (int)r) : 1.0f;
+                sum[k][j] += p * (dp[k][j] * keep - delta);
+            }
+        }
+    }
+    __syncthreads();
+    NN_UNROLL for (int k = 0; k < 4; k++) NN_UNROLL for (int j = 0; j < RN; j++) x[(top + k) * LD + tx + 16 * j] = sum[k][j];
+    __syncthreads();
+    rows = g.size[2] == 1 ? 1 : a.tq - tile[2] * 64 < 64 ? (int)(a.tq - tile[2] * 64) : 64;
+    columns = g.size[3] == 1 ? 1 : a.tk - tile[3] * 64 < 64 ? (int)(a.tk - tile[3] * 64) : 64;
+    if (g.size[3] == 1) {
+        if (threadIdx.x < 64) for (int j = 1; j < 64; j++) x[threadIdx.x * LD] += x[threadIdx.x * LD + j];
+        __syncthreads();
+    }
+    if (g.size[2] == 1) {
+        if ((int)threadIdx.x < columns) for (int r = 1; r < 64; r++) x[threadIdx.x] += x[r * LD + threadIdx.x];
+        __syncthreads();
+    }
+    g.to += blockIdx.y * g.part_step + tile[0] * g.step[0] + tile[1] * g.step[1] + tile[2] * 64 * g.step[2] + tile[3] * 64 * g.step[3];
+    for (int i = threadIdx.x; i < rows * 64; i += 256) if (i % 64 < columns) {
+        float *to = g.to + i / 64 * g.step[2] + i % 64 * g.step[3], v = x[i / 64 * LD + i % 64];
+        *to = g.add ? *to + v : v;
+    }
+}
+
 // ---- the same on tensor cores: TF32 words are numbers, BF16 words two neighbours; sizes up to 128. A warp has 16 rows; lane 4 g + t has rows
 // g and g + 8 and columns 2 t, 2 t + 1 of every 8, and what it has of P is, as it stands, the left factor of the next product.
 template <int MMA> NN__DEV void nn__att_mma(float (&y)[4], const unsigned *a, const unsigned *b) { if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(y, a, b); else NN__MMA_BF16_16816(y, a, b); }
@@ -5244,6 +5313,37 @@ static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
     else NN__LAUNCH_ATT(d, (nn__k_attend<128, 32>), units, blocks, (a.dv + 127) / 128, 256, (64 * 132 + 32 * 132 + 64 * 36) * sizeof(float), a);
     return 1;
 }
+// Numbers of a mask that many share: `parts` sums of each, [part][what the mask has], then one of those.
+static int nn__attend_mask(nn__cuda *d, const nn_call *c, const nn__att &a, const nn__heads &dy, const float *delta)
+{
+    nn_view m = c->din[NN__ATT_MASK], part = m;
+    int64_t tiles[4] = { a.b, a.h, (a.tq + 63) / 64, (a.tk + 63) / 64 }, blocks = 1, terms = 1, parts, n = nn_view_count(&m), run = 1;
+    nn__att_mask g;
+    int k, add = (int)(c->add >> NN__ATT_MASK & 1);
+    if (!n) return 1;
+    for (k = 0; k < 4; k++) {
+        g.size[k] = k + m.ndim < 4 ? 1 : m.shape[k + m.ndim - 4];
+        g.step[k] = g.size[k] == 1 ? 0 : m.stride[k + m.ndim - 4];
+        *(g.size[k] == 1 ? &terms : &blocks) *= tiles[k];
+    }
+    parts = terms < 512 / blocks ? terms : 512 / blocks;
+    g.dy = dy; g.delta = delta; g.to = (float *)m.data; g.part_step = 0; g.add = add;
+    if (blocks > 0x7ffffffe) return 0;
+    if (parts > 1) {
+        if (!(g.to = (float *)nn__cuda_scratch(d, (size_t)(parts * n) * sizeof *g.to))) return 1;
+        part.data = g.to; part.ndim = 5; part.shape[0] = parts; part.stride[0] = g.part_step = n;
+        m.ndim = 5; m.shape[0] = parts; m.stride[0] = 0;
+        for (k = 3; k >= 0; k--) {                       // a dimension of one number has any stride but 0
+            part.shape[k + 1] = m.shape[k + 1] = g.size[k];
+            m.stride[k + 1] = g.size[k] == 1 ? 1 : g.step[k];
+            part.stride[k + 1] = g.step[k] = run;
+            run *= g.size[k];
+        }
+        g.add = 0;
+    }
+    NN__LAUNCH(d, nn__k_attend_mask, dim3((unsigned)blocks, (unsigned)(parts > 1 ? parts : 1)), 256, 0, a, g);
+    return parts > 1 ? nn__cuda_sum_to(d, &part, &m, add, 1) : 1;
+}
 static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
 {
     nn__att a = nn__att_of(c);
@@ -5251,16 +5351,17 @@ static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
     int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
     nn__att_back g;
     float *delta;
-    if (!nn__att_fits(&a) || c->din[NN__ATT_MASK].data || c->din[NN__ATT_ALIBI].data) return 0;      // a learned bias: not here yet
+    if (!nn__att_fits(&a)) return 0;
     g.dy = nn__heads_of(&a, layout, c->dout, 3);
     g.dq = nn__heads_of(&a, layout, c->din, 0); g.dk = nn__heads_of(&a, layout, c->din, 1); g.dv = nn__heads_of(&a, layout, c->din, 2);
     g.add_q = (int)(c->add & 1); g.add_k = packed ? g.add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? g.add_q : (int)(c->add >> 2 & 1);
-    want_q = g.dq.data && a.rows; want_k = (g.dk.data || g.dv.data) && a.tk;
-    if (!units || (!want_q && !want_k)) return 1;
+    want_q = units && g.dq.data && a.rows; want_k = units && (g.dk.data || g.dv.data) && a.tk;
+    if (!want_q && !want_k && !c->din[NN__ATT_MASK].data) return 1;
     delta = (float *)nn__cuda_scratch(d, (size_t)all * sizeof *delta);
     if (!delta) return 1;
     g.delta = delta;
     if (all) NN__LAUNCH(d, nn__k_att_delta, NN__BLOCKS(all, 4), dim3(32, 4), 0, a, g.dy, delta);
+    if (c->din[NN__ATT_MASK].data && !nn__attend_mask(d, c, a, g.dy, delta)) return 0;
     if (mma == NN_CUDA_BF16)      return small ? nn__attend_cores<64, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k);
     else if (mma == NN_CUDA_TF32) return small ? nn__attend_cores<64, NN_CUDA_TF32, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_TF32, 2>(d, a, g, want_q, want_k);
     if (small) {

@@ -59,6 +59,14 @@ CASE(attention, decode_64)      qkv(1, 8, 1, 1, 61, 64, 64, .mask = bools(f, NN_
 CASE(attention, decode_100)     qkv(1, 1, 1, 2, 40, 100, 60, .alibi = constant(f, NN_SHAPE(1)), .causal = 1)
 CASE(attention, decode_length)  qkv(3, 1, 1, 1, 300, 4, 4, .lengths = ints(f, NN_SHAPE(3), 300, 0, 77))
 CASE(attention_dropout, head_64) qkv(1, 2, 1, 30, 31, 64, 64, .causal = 1, .dropout = 0.3f)
+#define learned_mask(shape, ...) { nn_tensor *m = make_var(f, -1.5, 1.5, shape); qkv(__VA_ARGS__, .mask = m) }
+CASE(attention, learned_64)     learned_mask(NN_SHAPE(2, 70, 66), 3, 2, 1, 70, 66, 64, 48, .causal = 1)
+CASE(attention, learned_100)    learned_mask(NN_SHAPE(2, 1, 9, 20), 2, 4, 2, 9, 20, 100, 130, .causal = 0)
+CASE(attention, learned_column) learned_mask(NN_SHAPE(131, 1), 2, 6, 3, 131, 67, 6, 5, .causal = 1, .lengths = ints(f, NN_SHAPE(2), 67, 30))
+CASE(attention, learned_line)   learned_mask(NN_SHAPE(4, 1, 130), 3, 4, 4, 70, 130, 5, 3, .causal = 1, .alibi = constant(f, NN_SHAPE(4)))
+CASE(attention, learned_part)   { nn_tensor *m = nn_slice(var(f, 9, 2, 140), 2, 3, 133, 2); m = nn_transpose(m, 0, 1); qkv(2, 2, 1, 9, 65, 4, 4, .mask = m) }
+CASE(attention_dropout, learned_64)   learned_mask(NN_SHAPE(67, 40), 2, 6, 2, 67, 40, 33, 64, .causal = 1, .dropout = 0.3f)
+CASE(attention_dropout, learned_keys) learned_mask(NN_SHAPE(70), 2, 2, 2, 40, 70, 4, 4, .causal = 0, .dropout = 0.5f)
 CASE(rope, wide_half)           { return nn_rope(nn_reshape(outer(f, 30, 150), NN_SHAPE(2, 15, 150)), table(f, 15, 144), NULL); }
 CASE(rope, wide_pairs)       { return nn_rope(nn_reshape(outer(f, 30, 150), NN_SHAPE(2, 15, 150)), table(f, 15, 138), &(RD){ .interleaved = 1 }); }
 
