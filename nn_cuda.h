@@ -432,38 +432,17 @@ static void nn__cuda_close(void *self, nn_context *nn)
     asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};" \
                  : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3]) : "r"((a)[0]), "r"((a)[1]), "r"((b)[0]))
 #define NN__MMA_F16_1688(d, a, b)   NN__MMA_2_1("m16n8k8", "f16", d, a, b)
-#define NN__LDMATRIX_(r, row, count, turned) do { \
+#define NN__LDMATRIX_TRANS(r, row) do {               /* four 8 x 8 matrices of 16-bit numbers, turned; lane l gives row l */ \
     unsigned at_ = (unsigned)__cvta_generic_to_shared(row), *r_ = (unsigned *)(r); \
-    if ((count) == 4)      asm volatile("ldmatrix.sync.aligned.m8n8.x4" turned ".shared.b16 {%0,%1,%2,%3},[%4];" : "=r"(r_[0]), "=r"(r_[1]), "=r"(r_[2]), "=r"(r_[3]) : "r"(at_) : "memory"); \
-    else if ((count) == 2) asm volatile("ldmatrix.sync.aligned.m8n8.x2" turned ".shared.b16 {%0,%1},[%2];" : "=r"(r_[0]), "=r"(r_[1]) : "r"(at_) : "memory"); \
-    else                   asm volatile("ldmatrix.sync.aligned.m8n8.x1" turned ".shared.b16 {%0},[%1];" : "=r"(r_[0]) : "r"(at_) : "memory"); } while (0)
-#define NN__LDMATRIX(r, row, count)       NN__LDMATRIX_(r, row, count, "")           // count 8 x 8 matrices of 16-bit numbers; lane l gives row l
-#define NN__LDMATRIX_TRANS(r, row, count) NN__LDMATRIX_(r, row, count, ".trans")
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3},[%4];" : "=r"(r_[0]), "=r"(r_[1]), "=r"(r_[2]), "=r"(r_[3]) : "r"(at_) : "memory"); } while (0)
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define NN__MMA_F16_16816(d, a, b)  NN__MMA_4_2("m16n8k16", "f16", d, a, b)
 #define NN__MMA_BF16_16816(d, a, b) NN__MMA_4_2("m16n8k16", "bf16", d, a, b)
-#define NN__MMA_BF16_1688(d, a, b)  NN__MMA_2_1("m16n8k8", "bf16", d, a, b)
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_4_2("m16n8k8", "tf32", d, a, b)
-#define NN__MMA_TF32_1684(d, a, b)  NN__MMA_2_1("m16n8k4", "tf32", d, a, b)
-// To shared memory without passing through registers: 4, 8 or 16 aligned bytes; of which `have` are there, the rest becomes 0.
-#define NN__CP_ASYNC_PART(to, from, bytes, have) \
-    asm volatile("cp.async.ca.shared.global [%0],[%1],%2,%3;" :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "n"(bytes), "r"((int)(have)) : "memory")
-#define NN__CP_ASYNC(to, from, bytes) NN__CP_ASYNC_PART(to, from, bytes, bytes)
-#define NN__CP_ASYNC_COMMIT()         asm volatile("cp.async.commit_group;" ::: "memory")
-#define NN__CP_ASYNC_WAIT(groups)     asm volatile("cp.async.wait_group %0;" :: "n"(groups) : "memory")
-#define NN__CP_ASYNC_WAIT_ALL()       asm volatile("cp.async.wait_all;" ::: "memory")
-#else                                // sm_75: f16 eight deep, no bf16, no tf32; copies pass through registers
+#else                                // sm_75: f16 eight deep, no bf16, no tf32
 #define NN__MMA_F16_16816(d, a, b)  do { unsigned b0_[1] = { (b)[0] }, b1_[1] = { (b)[1] }; NN__MMA_F16_1688(d, a, b0_); NN__MMA_F16_1688(d, (a) + 2, b1_); } while (0)
 #define NN__MMA_BF16_16816(d, a, b) ((void)(d), (void)(a), (void)(b), __trap())
-#define NN__MMA_BF16_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
-#define NN__MMA_TF32_1684(d, a, b)  NN__MMA_BF16_16816(d, a, b)
-#define NN__CP_ASYNC_PART(to, from, bytes, have) \
-    do { for (int k_ = 0; k_ < (bytes) / 4; k_++) ((float *)(to))[k_] = 4 * k_ < (have) ? ((const float *)(from))[k_] : 0.0f; } while (0)
-#define NN__CP_ASYNC(to, from, bytes) NN__CP_ASYNC_PART(to, from, bytes, bytes)
-#define NN__CP_ASYNC_COMMIT()         ((void)0)
-#define NN__CP_ASYNC_WAIT(groups)     ((void)0)
-#define NN__CP_ASYNC_WAIT_ALL()       ((void)0)
 #endif
 #else
 #define NN__START(k, grid, block, bytes, stream, ...) NN_LAUNCH(k, grid, block, bytes, stream, __VA_ARGS__)
@@ -1165,7 +1144,7 @@ NN__DEV void nn__finish(const nn__end &e, int64_t out, float v, float *to)
 // Kept dimensions (of x, of y) and reduced ones (of x), neighbours joined where they are one run.
 typedef struct nn__walk { nn__lay kept, reduced; int64_t pieces, piece; int wide, fours; } nn__walk;
 // Terms lie side by side: `team` threads (a warp or the block) share a result.
-template <class F> static __global__ void __launch_bounds__(256) nn__k_fold_lines(nn__walk w, int team, const float *x, const float *m, float p, nn__end e, float *y, float *part)
+template <class F> static __global__ void __launch_bounds__(256, 4) nn__k_fold_lines(nn__walk w, int team, const float *x, const float *m, float p, nn__end e, float *y, float *part)
 {
     NN_SHARED(float, warp, [8]);
     int lane = (int)threadIdx.x % team;
@@ -1665,52 +1644,6 @@ static int nn__cuda_scatter_add_back(nn__cuda *d, const nn_call *c)     // both 
     return 1;
 }
 
-// ---- index_select: y[k] = x[index[k]] along dim; the first position that names a row of dx adds all of them, in their order -------
-static __global__ void __launch_bounds__(256) nn__k_select(nn__three s, int64_t n, int dtype, const void *index, int bytes, const void *x, void *y, int op, nn__fault *f)
-{
-    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
-    if (i >= s.outer * n * s.inner) return;
-    int64_t row = i / s.inner, k = nn__index_at(dtype, index, row % n);
-    if (k >= 0 && k < s.n) { nn__move_one(bytes, y, i, x, (row / n * s.n + k) * s.inner + i % s.inner); return; }
-    nn__clear_one(bytes, y, i);
-    nn__bad_index(f, op, k, s.n);
-}
-static __global__ void __launch_bounds__(128) nn__k_select_back(nn__three s, int64_t n, int dtype, const void *index, const float *dy, float *dx)
-{
-    NN_SHARED(int, seen, [1]);
-    int64_t i = blockIdx.x, k = nn__index_at(dtype, index, i), outer = blockIdx.y;
-    if (k < 0 || k >= s.n) return;
-    if (threadIdx.x == 0) seen[0] = 0;
-    __syncthreads();
-    for (int64_t j = threadIdx.x; j < i; j += 128) if (nn__index_at(dtype, index, j) == k) atomicExch(&seen[0], 1);
-    __syncthreads();
-    if (seen[0]) return;
-    for (int64_t col = threadIdx.x; col < s.inner; col += 128) {
-        float *to = dx + (outer * s.n + k) * s.inner + col, sum = *to;
-        for (int64_t j = i; j < n; j++) if (nn__index_at(dtype, index, j) == k) sum += dy[(outer * n + j) * s.inner + col];
-        *to = sum;
-    }
-}
-static int nn__cuda_select(nn__cuda *d, const nn_call *c)
-{
-    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    int64_t n = nn_view_count(&c->in[1]);
-    nn__fault *f = nn__cuda_may_fault(d, c);
-    if (s.outer * n * s.inner == 0) return 1;
-    NN__LAUNCH(d, nn__k_select, dim3(NN__BLOCKS(s.outer * n * s.inner, 256)), dim3(256), 0, s, n, c->in[1].dtype, (const void *)c->in[1].data, nn__width(&c->in[0]),
-               (const void *)c->in[0].data, c->out[0].data, c->op->id, f);
-    return 1;
-}
-static int nn__cuda_select_back(nn__cuda *d, const nn_call *c)
-{
-    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    int64_t n = nn_view_count(&c->in[1]);
-    if (s.outer > 65535) return 0;
-    if (c->din[0].data && s.outer * n * s.inner > 0) NN__LAUNCH(d, nn__k_select_back, dim3((unsigned)n, (unsigned)s.outer), dim3(128), 0, s, n, c->in[1].dtype,
-                                                            (const void *)c->in[1].data, (const float *)c->dout[0].data, (float *)c->din[0].data);
-    return 1;
-}
-
 // ---- one_hot, tril, triu, arange -----------------------------------------------------------------------------------------
 static __global__ void __launch_bounds__(256) nn__k_one_hot(int64_t n, int64_t classes, int dtype, const void *index, float *y, int op, nn__fault *f)
 {
@@ -1973,7 +1906,7 @@ static int nn__cuda_pad_back(nn__cuda *d, const nn_call *c)
 }
 #define NN__CUDA_SHAPE(X) \
     X(concat, nn__cuda_concat, nn__cuda_concat_back) X(gather, nn__cuda_gather, nn__cuda_gather_back) X(scatter_add, nn__cuda_scatter_add, nn__cuda_scatter_add_back) \
-    X(index_select, nn__cuda_select, nn__cuda_select_back) X(one_hot, nn__cuda_one_hot, NULL) X(tril, nn__cuda_triangle, nn__cuda_triangle_back) \
+    X(one_hot, nn__cuda_one_hot, NULL) X(tril, nn__cuda_triangle, nn__cuda_triangle_back) \
     X(triu, nn__cuda_triangle, nn__cuda_triangle_back) X(sort, nn__cuda_sort, nn__cuda_sort_back) X(topk, nn__cuda_sort, nn__cuda_sort_back) \
     X(pad, nn__cuda_pad, nn__cuda_pad_back) X(arange, nn__cuda_arange, NULL)
 
@@ -4920,7 +4853,7 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
 // of the mask; where the mask has few, blockIdx.y is a part of the terms, and the parts are joined by their number.
 typedef struct nn__att_mask { nn__heads dy; const float *delta; float *to; int64_t size[4], step[4], part_step; int add; } nn__att_mask;
 NN__DEV nn__heads nn__head_of(nn__heads x, int64_t b, int64_t head) { x.data = nn__head_at(x, b, head, 0); return x; }
-static __global__ void __launch_bounds__(256, 1) nn__k_attend_mask(nn__att a, nn__att_mask g)
+static __global__ void __launch_bounds__(256, 2) nn__k_attend_mask(nn__att a, nn__att_mask g)
 {
     enum { CH = 64, LD = CH + 4, RN = 4 };
     NN_SHARED(float, x, [64 * LD]);
@@ -5025,7 +4958,7 @@ template <int D, int MMA, int N> NN__DEV void nn__mma_mix(float (&acc)[D / 8][4]
             unsigned u[4] = { nn__word<MMA>(p[j][0], p[j][1]), nn__word<MMA>(p[j][2], p[j][3]), nn__word<MMA>(p[j + 1][0], p[j + 1][1]), nn__word<MMA>(p[j + 1][2], p[j + 1][3]) };
             NN_UNROLL for (int c = 0; c < D / 8; c += 2) {
                 unsigned v[4];
-                NN__LDMATRIX_TRANS(v, b + (8 * j + (lane & 15)) * LINE + 4 * (c + (lane >> 4)), 4);
+                NN__LDMATRIX_TRANS(v, b + (8 * j + (lane & 15)) * LINE + 4 * (c + (lane >> 4)));
                 nn__att_mma<MMA>(acc[c], u, v);
                 nn__att_mma<MMA>(acc[c + 1], u, v + 2);
             }
