@@ -50,7 +50,7 @@ typedef struct nn_cuda_desc {
 } nn_cuda_desc;
 const nn_backend *nn_cuda(int device);                                       // for nn_desc.backend; never NULL: without that device nn_new fails
 const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc);
-const nn_backend *nn_cuda_default(void);                                     // nn_cuda(0) where there is a device, else NULL: the CPU. For NN_DEFAULT_BACKEND
+const nn_backend *nn_cuda_default(void);                                     // nn_cuda(0) where there is a device, else NULL: the CPU, and a line on stderr
 int         nn_cuda_available(void);                                         // number of usable devices; 0: no driver or no GPU
 const char *nn_cuda_why(void);                                               // the last failure outside of a call, or why there is no device; "" if none
 void        nn_cuda_report(const nn_backend *backend);                       // memory, launches, calls by op, those that ran on the CPU, to stdout;
@@ -329,11 +329,12 @@ static int nn__cuda_sync(void *self)
 // ---- opening and closing -------------------------------------------------------------------------------------------------
 extern "C" int nn_cuda_available(void)
 {
-    int n = 0;
+    int n = 0, driver = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e == cudaSuccess && n > 0) return n;
     (void)cudaGetLastError();
-    snprintf(nn__cuda_reason, sizeof nn__cuda_reason, "no CUDA device: %s", e == cudaSuccess ? "the driver knows none" : cudaGetErrorString(e));
+    snprintf(nn__cuda_reason, sizeof nn__cuda_reason, "no CUDA device: %s", e == cudaSuccess ? "the driver knows none" :
+             e == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && !driver ? "no NVIDIA driver" : cudaGetErrorString(e));
     return 0;
 }
 extern "C" const char *nn_cuda_why(void) { return nn__cuda_reason; }
@@ -5894,7 +5895,13 @@ extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
     return &d->backend;
 }
 extern "C" const nn_backend *nn_cuda(int device) { return nn_cuda_with(device, NULL); }
-extern "C" const nn_backend *nn_cuda_default(void) { return nn_cuda_available() ? nn_cuda(0) : NULL; }
+extern "C" const nn_backend *nn_cuda_default(void)
+{
+    static int said;
+    if (nn_cuda_available()) return nn_cuda(0);
+    if (!said++) fprintf(stderr, "nn_cuda.h: %s; running on the CPU\n", nn__cuda_reason);
+    return NULL;
+}
 
 extern "C" void nn_cuda_report(const nn_backend *backend)
 {
