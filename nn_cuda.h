@@ -4876,7 +4876,7 @@ static __global__ void __launch_bounds__(256, 2) nn__k_attend_mask(nn__att a, nn
         int64_t seen = nn__att_row_of(a, unit, last * (int)a.group, length).limit;
         float s[4][RN] = {{0}}, dp[4][RN] = {{0}};
         if (key >= seen) continue;
-        for (int pass = 0; pass < 2; pass++) {
+        NN_UNROLL for (int pass = 0; pass < 2; pass++) {
             int64_t d = pass ? a.dv : a.d;
             nn__heads u = nn__head_of(pass ? g.dy : a.q, b, head), v = nn__head_of(pass ? a.v : a.k, b, head / a.group);
             for (int64_t e = 0; e < d; e += CH) {        // of one head the rows lie as keys do
@@ -4912,9 +4912,9 @@ static __global__ void __launch_bounds__(256, 2) nn__k_attend_mask(nn__att a, nn
         if ((int)threadIdx.x < columns) for (int r = 1; r < 64; r++) x[threadIdx.x] += x[r * LD + threadIdx.x];
         __syncthreads();
     }
-    g.to += blockIdx.y * g.part_step + tile[0] * g.step[0] + tile[1] * g.step[1] + tile[2] * 64 * g.step[2] + tile[3] * 64 * g.step[3];
+    int64_t at = blockIdx.y * g.part_step + tile[0] * g.step[0] + tile[1] * g.step[1] + tile[2] * 64 * g.step[2] + tile[3] * 64 * g.step[3];
     for (int i = threadIdx.x; i < rows * 64; i += 256) if (i % 64 < columns) {
-        float *to = g.to + i / 64 * g.step[2] + i % 64 * g.step[3], v = x[i / 64 * LD + i % 64];
+        float *to = g.to + at + i / 64 * g.step[2] + i % 64 * g.step[3], v = x[i / 64 * LD + i % 64];
         *to = g.add ? *to + v : v;
     }
 }
