@@ -142,7 +142,13 @@ static int check_case(const op_case *k, int offset, int precision)
     f.offset = offset;
     f.nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet });
     run_case(k, &f, &cpu);
-    if (!nn_ok(f.nn)) { nn_free(f.nn); for (int i = 0; i < MAX_VARS; i++) free(f.value[i]); return 1; }      /* needs double: test_ops.c runs it */
+    if (!nn_ok(f.nn)) {
+        ok = !strstr(nn_error(f.nn), "too large variables");     /* else it needs double: test_ops.c runs it */
+        if (!ok) printf("%s/%s: %s\n", k->name, k->label, nn_error(f.nn));
+        nn_free(f.nn);
+        for (int i = 0; i < MAX_VARS; i++) free(f.value[i]);
+        return ok;
+    }
     nn_free(f.nn);
     f.nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = guarded_cuda(precision) });
     run_case(k, &f, &o);
