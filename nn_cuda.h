@@ -50,7 +50,7 @@ typedef struct nn_cuda_desc {
 } nn_cuda_desc;
 const nn_backend *nn_cuda(int device);                                       // for nn_desc.backend; never NULL: without that device nn_new fails
 const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc);
-const nn_backend *nn_cuda_default(void);                                     // nn_cuda(0) where there is a device, else NULL: the CPU. For NN_DEFAULT_BACKEND
+const nn_backend *nn_cuda_default(void);                                     // nn_cuda(0) where there is a device, else NULL: the CPU, and a line on stderr
 int         nn_cuda_available(void);                                         // number of usable devices; 0: no driver or no GPU
 const char *nn_cuda_why(void);                                               // the last failure outside of a call, or why there is no device; "" if none
 void        nn_cuda_report(const nn_backend *backend);                       // memory, launches, calls by op, those that ran on the CPU, to stdout;
@@ -329,11 +329,12 @@ static int nn__cuda_sync(void *self)
 // ---- opening and closing -------------------------------------------------------------------------------------------------
 extern "C" int nn_cuda_available(void)
 {
-    int n = 0;
+    int n = 0, driver = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e == cudaSuccess && n > 0) return n;
     (void)cudaGetLastError();
-    snprintf(nn__cuda_reason, sizeof nn__cuda_reason, "no CUDA device: %s", e == cudaSuccess ? "the driver knows none" : cudaGetErrorString(e));
+    snprintf(nn__cuda_reason, sizeof nn__cuda_reason, "no CUDA device: %s", e == cudaSuccess ? "the driver knows none" :
+             e == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && !driver ? "no NVIDIA driver" : cudaGetErrorString(e));
     return 0;
 }
 extern "C" const char *nn_cuda_why(void) { return nn__cuda_reason; }
@@ -432,38 +433,17 @@ static void nn__cuda_close(void *self, nn_context *nn)
     asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};" \
                  : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3]) : "r"((a)[0]), "r"((a)[1]), "r"((b)[0]))
 #define NN__MMA_F16_1688(d, a, b)   NN__MMA_2_1("m16n8k8", "f16", d, a, b)
-#define NN__LDMATRIX_(r, row, count, turned) do { \
+#define NN__LDMATRIX_TRANS(r, row) do {               /* four 8 x 8 matrices of 16-bit numbers, turned; lane l gives row l */ \
     unsigned at_ = (unsigned)__cvta_generic_to_shared(row), *r_ = (unsigned *)(r); \
-    if ((count) == 4)      asm volatile("ldmatrix.sync.aligned.m8n8.x4" turned ".shared.b16 {%0,%1,%2,%3},[%4];" : "=r"(r_[0]), "=r"(r_[1]), "=r"(r_[2]), "=r"(r_[3]) : "r"(at_) : "memory"); \
-    else if ((count) == 2) asm volatile("ldmatrix.sync.aligned.m8n8.x2" turned ".shared.b16 {%0,%1},[%2];" : "=r"(r_[0]), "=r"(r_[1]) : "r"(at_) : "memory"); \
-    else                   asm volatile("ldmatrix.sync.aligned.m8n8.x1" turned ".shared.b16 {%0},[%1];" : "=r"(r_[0]) : "r"(at_) : "memory"); } while (0)
-#define NN__LDMATRIX(r, row, count)       NN__LDMATRIX_(r, row, count, "")           // count 8 x 8 matrices of 16-bit numbers; lane l gives row l
-#define NN__LDMATRIX_TRANS(r, row, count) NN__LDMATRIX_(r, row, count, ".trans")
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3},[%4];" : "=r"(r_[0]), "=r"(r_[1]), "=r"(r_[2]), "=r"(r_[3]) : "r"(at_) : "memory"); } while (0)
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define NN__MMA_F16_16816(d, a, b)  NN__MMA_4_2("m16n8k16", "f16", d, a, b)
 #define NN__MMA_BF16_16816(d, a, b) NN__MMA_4_2("m16n8k16", "bf16", d, a, b)
-#define NN__MMA_BF16_1688(d, a, b)  NN__MMA_2_1("m16n8k8", "bf16", d, a, b)
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_4_2("m16n8k8", "tf32", d, a, b)
-#define NN__MMA_TF32_1684(d, a, b)  NN__MMA_2_1("m16n8k4", "tf32", d, a, b)
-// To shared memory without passing through registers: 4, 8 or 16 aligned bytes; of which `have` are there, the rest becomes 0.
-#define NN__CP_ASYNC_PART(to, from, bytes, have) \
-    asm volatile("cp.async.ca.shared.global [%0],[%1],%2,%3;" :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "n"(bytes), "r"((int)(have)) : "memory")
-#define NN__CP_ASYNC(to, from, bytes) NN__CP_ASYNC_PART(to, from, bytes, bytes)
-#define NN__CP_ASYNC_COMMIT()         asm volatile("cp.async.commit_group;" ::: "memory")
-#define NN__CP_ASYNC_WAIT(groups)     asm volatile("cp.async.wait_group %0;" :: "n"(groups) : "memory")
-#define NN__CP_ASYNC_WAIT_ALL()       asm volatile("cp.async.wait_all;" ::: "memory")
-#else                                // sm_75: f16 eight deep, no bf16, no tf32; copies pass through registers
+#else                                // sm_75: f16 eight deep, no bf16, no tf32
 #define NN__MMA_F16_16816(d, a, b)  do { unsigned b0_[1] = { (b)[0] }, b1_[1] = { (b)[1] }; NN__MMA_F16_1688(d, a, b0_); NN__MMA_F16_1688(d, (a) + 2, b1_); } while (0)
 #define NN__MMA_BF16_16816(d, a, b) ((void)(d), (void)(a), (void)(b), __trap())
-#define NN__MMA_BF16_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
-#define NN__MMA_TF32_1684(d, a, b)  NN__MMA_BF16_16816(d, a, b)
-#define NN__CP_ASYNC_PART(to, from, bytes, have) \
-    do { for (int k_ = 0; k_ < (bytes) / 4; k_++) ((float *)(to))[k_] = 4 * k_ < (have) ? ((const float *)(from))[k_] : 0.0f; } while (0)
-#define NN__CP_ASYNC(to, from, bytes) NN__CP_ASYNC_PART(to, from, bytes, bytes)
-#define NN__CP_ASYNC_COMMIT()         ((void)0)
-#define NN__CP_ASYNC_WAIT(groups)     ((void)0)
-#define NN__CP_ASYNC_WAIT_ALL()       ((void)0)
 #endif
 #else
 #define NN__START(k, grid, block, bytes, stream, ...) NN_LAUNCH(k, grid, block, bytes, stream, __VA_ARGS__)
@@ -1165,7 +1145,7 @@ NN__DEV void nn__finish(const nn__end &e, int64_t out, float v, float *to)
 // Kept dimensions (of x, of y) and reduced ones (of x), neighbours joined where they are one run.
 typedef struct nn__walk { nn__lay kept, reduced; int64_t pieces, piece; int wide, fours; } nn__walk;
 // Terms lie side by side: `team` threads (a warp or the block) share a result.
-template <class F> static __global__ void __launch_bounds__(256) nn__k_fold_lines(nn__walk w, int team, const float *x, const float *m, float p, nn__end e, float *y, float *part)
+template <class F> static __global__ void __launch_bounds__(256, 4) nn__k_fold_lines(nn__walk w, int team, const float *x, const float *m, float p, nn__end e, float *y, float *part)
 {
     NN_SHARED(float, warp, [8]);
     int lane = (int)threadIdx.x % team;
@@ -1665,52 +1645,6 @@ static int nn__cuda_scatter_add_back(nn__cuda *d, const nn_call *c)     // both 
     return 1;
 }
 
-// ---- index_select: y[k] = x[index[k]] along dim; the first position that names a row of dx adds all of them, in their order -------
-static __global__ void __launch_bounds__(256) nn__k_select(nn__three s, int64_t n, int dtype, const void *index, int bytes, const void *x, void *y, int op, nn__fault *f)
-{
-    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
-    if (i >= s.outer * n * s.inner) return;
-    int64_t row = i / s.inner, k = nn__index_at(dtype, index, row % n);
-    if (k >= 0 && k < s.n) { nn__move_one(bytes, y, i, x, (row / n * s.n + k) * s.inner + i % s.inner); return; }
-    nn__clear_one(bytes, y, i);
-    nn__bad_index(f, op, k, s.n);
-}
-static __global__ void __launch_bounds__(128) nn__k_select_back(nn__three s, int64_t n, int dtype, const void *index, const float *dy, float *dx)
-{
-    NN_SHARED(int, seen, [1]);
-    int64_t i = blockIdx.x, k = nn__index_at(dtype, index, i), outer = blockIdx.y;
-    if (k < 0 || k >= s.n) return;
-    if (threadIdx.x == 0) seen[0] = 0;
-    __syncthreads();
-    for (int64_t j = threadIdx.x; j < i; j += 128) if (nn__index_at(dtype, index, j) == k) atomicExch(&seen[0], 1);
-    __syncthreads();
-    if (seen[0]) return;
-    for (int64_t col = threadIdx.x; col < s.inner; col += 128) {
-        float *to = dx + (outer * s.n + k) * s.inner + col, sum = *to;
-        for (int64_t j = i; j < n; j++) if (nn__index_at(dtype, index, j) == k) sum += dy[(outer * n + j) * s.inner + col];
-        *to = sum;
-    }
-}
-static int nn__cuda_select(nn__cuda *d, const nn_call *c)
-{
-    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    int64_t n = nn_view_count(&c->in[1]);
-    nn__fault *f = nn__cuda_may_fault(d, c);
-    if (s.outer * n * s.inner == 0) return 1;
-    NN__LAUNCH(d, nn__k_select, dim3(NN__BLOCKS(s.outer * n * s.inner, 256)), dim3(256), 0, s, n, c->in[1].dtype, (const void *)c->in[1].data, nn__width(&c->in[0]),
-               (const void *)c->in[0].data, c->out[0].data, c->op->id, f);
-    return 1;
-}
-static int nn__cuda_select_back(nn__cuda *d, const nn_call *c)
-{
-    nn__three s = nn__around(&c->in[0], *(const int *)c->params);
-    int64_t n = nn_view_count(&c->in[1]);
-    if (s.outer > 65535) return 0;
-    if (c->din[0].data && s.outer * n * s.inner > 0) NN__LAUNCH(d, nn__k_select_back, dim3((unsigned)n, (unsigned)s.outer), dim3(128), 0, s, n, c->in[1].dtype,
-                                                            (const void *)c->in[1].data, (const float *)c->dout[0].data, (float *)c->din[0].data);
-    return 1;
-}
-
 // ---- one_hot, tril, triu, arange -----------------------------------------------------------------------------------------
 static __global__ void __launch_bounds__(256) nn__k_one_hot(int64_t n, int64_t classes, int dtype, const void *index, float *y, int op, nn__fault *f)
 {
@@ -1973,7 +1907,7 @@ static int nn__cuda_pad_back(nn__cuda *d, const nn_call *c)
 }
 #define NN__CUDA_SHAPE(X) \
     X(concat, nn__cuda_concat, nn__cuda_concat_back) X(gather, nn__cuda_gather, nn__cuda_gather_back) X(scatter_add, nn__cuda_scatter_add, nn__cuda_scatter_add_back) \
-    X(index_select, nn__cuda_select, nn__cuda_select_back) X(one_hot, nn__cuda_one_hot, NULL) X(tril, nn__cuda_triangle, nn__cuda_triangle_back) \
+    X(one_hot, nn__cuda_one_hot, NULL) X(tril, nn__cuda_triangle, nn__cuda_triangle_back) \
     X(triu, nn__cuda_triangle, nn__cuda_triangle_back) X(sort, nn__cuda_sort, nn__cuda_sort_back) X(topk, nn__cuda_sort, nn__cuda_sort_back) \
     X(pad, nn__cuda_pad, nn__cuda_pad_back) X(arange, nn__cuda_arange, NULL)
 
@@ -4916,6 +4850,75 @@ template <int CH, int BM, int BN, int SIDE> static __global__ void __launch_boun
     if (SIDE && g.dv.data) nn__att_give<CH>(a, g.dv, unit, SIDE, first, rows, a.dv, two, scale, g.add_v);
 }
 
+// The gradient of a learned mask: dS / scale of tiles of 64 queries and 64 keys, summed in one order over what shares a number. A block owns a tile
+// of the mask; where the mask has few, blockIdx.y is a part of the terms, and the parts are joined by their number.
+typedef struct nn__att_mask { nn__heads dy; const float *delta; float *to; int64_t size[4], step[4], part_step; int add; } nn__att_mask;
+NN__DEV nn__heads nn__head_of(nn__heads x, int64_t b, int64_t head) { x.data = nn__head_at(x, b, head, 0); return x; }
+static __global__ void __launch_bounds__(256, 2) nn__k_attend_mask(nn__att a, nn__att_mask g)
+{
+    enum { CH = 64, LD = CH + 4, RN = 4 };
+    NN_SHARED(float, x, [64 * LD]);
+    NN_SHARED(float, y, [64 * LD]);
+    int tx = threadIdx.x & 15, top = 4 * (threadIdx.x >> 4), rows, columns;
+    int64_t tiles[4] = { a.b, a.h, (a.tq + 63) / 64, (a.tk + 63) / 64 }, tile[4], n = blockIdx.x, terms = 1;
+    float sum[4][RN] = {{0}};
+    NN_UNROLL for (int k = 3; k >= 0; k--) {             // its own tile; `tiles`: those that share it
+        int64_t own = g.size[k] == 1 ? 1 : tiles[k];
+        tile[k] = n % own; n /= own;
+        if (g.size[k] != 1) tiles[k] = 1;
+        terms *= tiles[k];
+    }
+    for (int64_t i = terms * blockIdx.y / gridDim.y; i < terms * (blockIdx.y + 1) / gridDim.y; i++) {
+        int64_t left = i / tiles[3], key = (tile[3] + i % tiles[3]) * 64, time = (tile[2] + left % tiles[2]) * 64;
+        left /= tiles[2];
+        int64_t head = tile[1] + left % tiles[1], b = tile[0] + left / tiles[1], unit = b * a.hk + head / a.group, row = head % a.group;
+        int length = nn__att_length(a, unit), last = (int)(time + 64 < a.tq ? time + 64 : a.tq) - 1;
+        int64_t seen = nn__att_row_of(a, unit, last * (int)a.group, length).limit;
+        float s[4][RN] = {{0}}, dp[4][RN] = {{0}};
+        if (key >= seen) continue;
+        NN_UNROLL for (int pass = 0; pass < 2; pass++) {
+            int64_t d = pass ? a.dv : a.d;
+            nn__heads u = nn__head_of(pass ? g.dy : a.q, b, head), v = nn__head_of(pass ? a.v : a.k, b, head / a.group);
+            for (int64_t e = 0; e < d; e += CH) {        // of one head the rows lie as keys do
+                __syncthreads();
+                nn__att_tile<CH>(a, u, 0, 1, time, a.tq, 64, e, d, pass ? 1.0f : a.scale, x);
+                nn__att_tile<CH>(a, v, 0, 1, key, seen, 64, e, d, 1, y);
+                __syncthreads();
+                if (pass) nn__tile_dot<CH, RN>(dp, x + top * LD, y + tx * LD, (int)(d - e < 64 ? d - e : 64));
+                else      nn__tile_dot<CH, RN>(s, x + top * LD, y + tx * LD, (int)(d - e < 64 ? d - e : 64));
+            }
+        }
+        NN_UNROLL for (int k = 0; k < 4; k++) {
+            int64_t t = time + top + k, r = t < a.tq ? t * a.group + row : a.rows;
+            nn__att_row info = nn__att_row_of(a, unit, (int)r, length);
+            float kept = r < a.rows ? a.kept[unit * a.rows + r] : INFINITY, delta = r < a.rows ? g.delta[unit * a.rows + r] : 0.0f;
+            NN_UNROLL for (int j = 0; j < RN; j++) {
+                int at = (int)key + tx + 16 * j;
+                float p = __expf(nn__att_score(a, info, at, s[k][j]) - kept), keep = a.drop ? nn__att_keep(a, unit, at, (int)r) : 1.0f;
+                sum[k][j] += p * (dp[k][j] * keep - delta);
+            }
+        }
+    }
+    __syncthreads();
+    NN_UNROLL for (int k = 0; k < 4; k++) NN_UNROLL for (int j = 0; j < RN; j++) x[(top + k) * LD + tx + 16 * j] = sum[k][j];
+    __syncthreads();
+    rows = g.size[2] == 1 ? 1 : a.tq - tile[2] * 64 < 64 ? (int)(a.tq - tile[2] * 64) : 64;
+    columns = g.size[3] == 1 ? 1 : a.tk - tile[3] * 64 < 64 ? (int)(a.tk - tile[3] * 64) : 64;
+    if (g.size[3] == 1) {
+        if (threadIdx.x < 64) for (int j = 1; j < 64; j++) x[threadIdx.x * LD] += x[threadIdx.x * LD + j];
+        __syncthreads();
+    }
+    if (g.size[2] == 1) {
+        if ((int)threadIdx.x < columns) for (int r = 1; r < 64; r++) x[threadIdx.x] += x[r * LD + threadIdx.x];
+        __syncthreads();
+    }
+    int64_t at = blockIdx.y * g.part_step + tile[0] * g.step[0] + tile[1] * g.step[1] + tile[2] * 64 * g.step[2] + tile[3] * 64 * g.step[3];
+    for (int i = threadIdx.x; i < rows * 64; i += 256) if (i % 64 < columns) {
+        float *to = g.to + at + i / 64 * g.step[2] + i % 64 * g.step[3], v = x[i / 64 * LD + i % 64];
+        *to = g.add ? *to + v : v;
+    }
+}
+
 // ---- the same on tensor cores: TF32 words are numbers, BF16 words two neighbours; sizes up to 128. A warp has 16 rows; lane 4 g + t has rows
 // g and g + 8 and columns 2 t, 2 t + 1 of every 8, and what it has of P is, as it stands, the left factor of the next product.
 template <int MMA> NN__DEV void nn__att_mma(float (&y)[4], const unsigned *a, const unsigned *b) { if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(y, a, b); else NN__MMA_BF16_16816(y, a, b); }
@@ -4956,7 +4959,7 @@ template <int D, int MMA, int N> NN__DEV void nn__mma_mix(float (&acc)[D / 8][4]
             unsigned u[4] = { nn__word<MMA>(p[j][0], p[j][1]), nn__word<MMA>(p[j][2], p[j][3]), nn__word<MMA>(p[j + 1][0], p[j + 1][1]), nn__word<MMA>(p[j + 1][2], p[j + 1][3]) };
             NN_UNROLL for (int c = 0; c < D / 8; c += 2) {
                 unsigned v[4];
-                NN__LDMATRIX_TRANS(v, b + (8 * j + (lane & 15)) * LINE + 4 * (c + (lane >> 4)), 4);
+                NN__LDMATRIX_TRANS(v, b + (8 * j + (lane & 15)) * LINE + 4 * (c + (lane >> 4)));
                 nn__att_mma<MMA>(acc[c], u, v);
                 nn__att_mma<MMA>(acc[c + 1], u, v + 2);
             }
@@ -5244,6 +5247,37 @@ static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
     else NN__LAUNCH_ATT(d, (nn__k_attend<128, 32>), units, blocks, (a.dv + 127) / 128, 256, (64 * 132 + 32 * 132 + 64 * 36) * sizeof(float), a);
     return 1;
 }
+// Numbers of a mask that many share: `parts` sums of each, [part][what the mask has], then one of those.
+static int nn__attend_mask(nn__cuda *d, const nn_call *c, const nn__att &a, const nn__heads &dy, const float *delta)
+{
+    nn_view m = c->din[NN__ATT_MASK], part = m;
+    int64_t tiles[4] = { a.b, a.h, (a.tq + 63) / 64, (a.tk + 63) / 64 }, blocks = 1, terms = 1, parts, n = nn_view_count(&m), run = 1;
+    nn__att_mask g;
+    int k, add = (int)(c->add >> NN__ATT_MASK & 1);
+    if (!n) return 1;
+    for (k = 0; k < 4; k++) {
+        g.size[k] = k + m.ndim < 4 ? 1 : m.shape[k + m.ndim - 4];
+        g.step[k] = g.size[k] == 1 ? 0 : m.stride[k + m.ndim - 4];
+        *(g.size[k] == 1 ? &terms : &blocks) *= tiles[k];
+    }
+    parts = terms < 512 / blocks ? terms : 512 / blocks;
+    g.dy = dy; g.delta = delta; g.to = (float *)m.data; g.part_step = 0; g.add = add;
+    if (blocks > 0x7ffffffe) return 0;
+    if (parts > 1) {
+        if (!(g.to = (float *)nn__cuda_scratch(d, (size_t)(parts * n) * sizeof *g.to))) return 1;
+        part.data = g.to; part.ndim = 5; part.shape[0] = parts; part.stride[0] = g.part_step = n;
+        m.ndim = 5; m.shape[0] = parts; m.stride[0] = 0;
+        for (k = 3; k >= 0; k--) {                       // a dimension of one number has any stride but 0
+            part.shape[k + 1] = m.shape[k + 1] = g.size[k];
+            m.stride[k + 1] = g.size[k] == 1 ? 1 : g.step[k];
+            part.stride[k + 1] = g.step[k] = run;
+            run *= g.size[k];
+        }
+        g.add = 0;
+    }
+    NN__LAUNCH(d, nn__k_attend_mask, dim3((unsigned)blocks, (unsigned)(parts > 1 ? parts : 1)), 256, 0, a, g);
+    return parts > 1 ? nn__cuda_sum_to(d, &part, &m, add, 1) : 1;
+}
 static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
 {
     nn__att a = nn__att_of(c);
@@ -5251,16 +5285,17 @@ static int nn__cuda_attention_back(nn__cuda *d, const nn_call *c)
     int64_t units = a.b * a.hk, all = units * a.rows, chunks = ((a.d > a.dv ? a.d : a.dv) + 127) / 128;
     nn__att_back g;
     float *delta;
-    if (!nn__att_fits(&a) || c->din[NN__ATT_MASK].data || c->din[NN__ATT_ALIBI].data) return 0;      // a learned bias: not here yet
+    if (!nn__att_fits(&a)) return 0;
     g.dy = nn__heads_of(&a, layout, c->dout, 3);
     g.dq = nn__heads_of(&a, layout, c->din, 0); g.dk = nn__heads_of(&a, layout, c->din, 1); g.dv = nn__heads_of(&a, layout, c->din, 2);
     g.add_q = (int)(c->add & 1); g.add_k = packed ? g.add_q : (int)(c->add >> 1 & 1); g.add_v = packed ? g.add_q : (int)(c->add >> 2 & 1);
-    want_q = g.dq.data && a.rows; want_k = (g.dk.data || g.dv.data) && a.tk;
-    if (!units || (!want_q && !want_k)) return 1;
+    want_q = units && g.dq.data && a.rows; want_k = units && (g.dk.data || g.dv.data) && a.tk;
+    if (!want_q && !want_k && !c->din[NN__ATT_MASK].data) return 1;
     delta = (float *)nn__cuda_scratch(d, (size_t)all * sizeof *delta);
     if (!delta) return 1;
     g.delta = delta;
     if (all) NN__LAUNCH(d, nn__k_att_delta, NN__BLOCKS(all, 4), dim3(32, 4), 0, a, g.dy, delta);
+    if (c->din[NN__ATT_MASK].data && !nn__attend_mask(d, c, a, g.dy, delta)) return 0;
     if (mma == NN_CUDA_BF16)      return small ? nn__attend_cores<64, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_BF16, 4>(d, a, g, want_q, want_k);
     else if (mma == NN_CUDA_TF32) return small ? nn__attend_cores<64, NN_CUDA_TF32, 4>(d, a, g, want_q, want_k) : nn__attend_cores<128, NN_CUDA_TF32, 2>(d, a, g, want_q, want_k);
     if (small) {
@@ -5860,7 +5895,13 @@ extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
     return &d->backend;
 }
 extern "C" const nn_backend *nn_cuda(int device) { return nn_cuda_with(device, NULL); }
-extern "C" const nn_backend *nn_cuda_default(void) { return nn_cuda_available() ? nn_cuda(0) : NULL; }
+extern "C" const nn_backend *nn_cuda_default(void)
+{
+    static int said;
+    if (nn_cuda_available()) return nn_cuda(0);
+    if (!said++) fprintf(stderr, "nn_cuda.h: %s; running on the CPU\n", nn__cuda_reason);
+    return NULL;
+}
 
 extern "C" void nn_cuda_report(const nn_backend *backend)
 {

@@ -25,7 +25,7 @@ int main(int argc, char **argv)
 
     nn_desc desc = nn_desc();        // this file is C++, which has no designated initialisers before C++20
     desc.seed = 1;
-    desc.backend = nn_cuda_default();
+    desc.backend = nn_cuda_available() ? nn_cuda(0) : NULL;
     printf("on %s%s%s\n", desc.backend ? desc.backend->name : "the CPU", nn_cuda_why()[0] ? ": " : "", nn_cuda_why());
     nn_context *nn = nn_new(&desc);
     nn_dataset *train = load(nn, folder, "train"), *test = load(nn, folder, "t10k");

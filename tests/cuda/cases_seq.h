@@ -54,11 +54,23 @@ CASE(attention, rows_tiles)     qkv(1, 3, 1, 70, 70, 16, 16, .causal = 1)
 CASE(attention, rows_mask)      qkv(1, 2, 2, 67, 130, 5, 5, .mask = bools(f, NN_SHAPE(2, 1, 130), 7), .lengths = ints(f, NN_SHAPE(1), 101), .alibi = constant(f, NN_SHAPE(2)))
 CASE(attention, head_64_mask)   qkv(1, 2, 2, 20, 30, 64, 48, .mask = constant(f, NN_SHAPE(20, 30)), .causal = 1)
 CASE(attention, decode)         qkv(1, 4, 2, 1, 200, 8, 8, .causal = 1)
-CASE(attention, decode_few)     qkv(2, 2, 2, 3, 130, 5, 9, .causal = 1)
+CASE(attention, decode_few)     qkv(2, 2, 2, 3, 110, 5, 9, .causal = 1)
 CASE(attention, decode_64)      qkv(1, 8, 1, 1, 61, 64, 64, .mask = bools(f, NN_SHAPE(8, 1, 61), 3))
 CASE(attention, decode_100)     qkv(1, 1, 1, 2, 40, 100, 60, .alibi = constant(f, NN_SHAPE(1)), .causal = 1)
 CASE(attention, decode_length)  qkv(3, 1, 1, 1, 300, 4, 4, .lengths = ints(f, NN_SHAPE(3), 300, 0, 77))
 CASE(attention_dropout, head_64) qkv(1, 2, 1, 30, 31, 64, 64, .causal = 1, .dropout = 0.3f)
+#define spread(f, b, h, t, d) nn_reshape(outer(f, (b) * (h) * (t), d), NN_SHAPE(b, h, t, d))
+#define large(b, h, hk, tq, tk, d, e, ...) { nn_tensor *q = spread(f, b, h, tq, d), *k = spread(f, b, hk, tk, d), *v = spread(f, b, hk, tk, e); \
+                                             return nn_scaled_dot_product_attention(q, k, v, &(AD){ __VA_ARGS__ }); }
+#define learned_mask(shape, ...) { nn_tensor *m = make_var(f, -1.5, 1.5, shape); large(__VA_ARGS__, .mask = m) }
+CASE(attention, learned_64)     { nn_tensor *m = nn_reshape(outer(f, 140, 66), NN_SHAPE(2, 70, 66)); large(3, 2, 1, 70, 66, 64, 48, .mask = m, .causal = 1) }
+CASE(attention, learned_100)    learned_mask(NN_SHAPE(2, 1, 9, 20), 2, 4, 2, 9, 20, 100, 130, .causal = 0)
+CASE(attention, learned_line)   learned_mask(NN_SHAPE(4, 1, 130), 3, 4, 4, 70, 130, 5, 3, .causal = 1, .alibi = constant(f, NN_SHAPE(4)))
+CASE(attention, learned_add)    { nn_tensor *x = var(f, 1, 2, 6, 3), *m = var(f, 1, 2, 6, 6); AD d = { .mask = m }; return nn_scaled_dot_product_attention(x, nn_scaled_dot_product_attention(x, x, x, &d), x, &d); }
+CASE(attention, learned_column) { nn_tensor *m = var(f, 131, 1), *q = var(f, 1, 4, 131, 3), *k = var(f, 1, 2, 67, 3); return nn_add(m, nn_scaled_dot_product_attention(q, k, k, &(AD){ .mask = m })); }
+CASE(attention, learned_part)   { nn_tensor *m = nn_slice(var(f, 9, 2, 140), 2, 3, 133, 2); m = nn_transpose(m, 0, 1); qkv(2, 2, 1, 9, 65, 4, 4, .mask = m) }
+CASE(attention_dropout, learned_64)   learned_mask(NN_SHAPE(67, 40), 2, 6, 2, 67, 40, 33, 64, .causal = 1, .dropout = 0.3f)
+CASE(attention_dropout, learned_keys) learned_mask(NN_SHAPE(70), 2, 2, 2, 40, 70, 4, 4, .causal = 0, .dropout = 0.5f)
 CASE(rope, wide_half)           { return nn_rope(nn_reshape(outer(f, 30, 150), NN_SHAPE(2, 15, 150)), table(f, 15, 144), NULL); }
 CASE(rope, wide_pairs)       { return nn_rope(nn_reshape(outer(f, 30, 150), NN_SHAPE(2, 15, 150)), table(f, 15, 138), &(RD){ .interleaved = 1 }); }
 

@@ -123,7 +123,6 @@ namespace cushim {
 
 struct Block;
 struct Warp;
-struct Copy { char *to; const char *from; int bytes, have, group; };
 struct Thread {
     uint3 tid;
     int linear, lane;
@@ -131,9 +130,6 @@ struct Thread {
     Block *blk;
     int state; /* 0 ready, 1 at barrier, 2 in a warp operation, 3 wants shared memory, 4 done */
     int line;
-    int groups;                                          /* cp.async: groups closed so far */
-    int ncopies;
-    Copy copies[64];                                     /* those that have not arrived */
     void *sp;
     char *stack;
     void *tsan;
@@ -739,54 +735,22 @@ CUSHIM_NOSAN static void mma(float d[4], const uint32_t *a, const uint32_t *b, i
         d[i] = (float)(d[i] + s);
     }
 }
-static uint32_t two(const uint64_t *m, int trans, int a, int b)          /* sanitizers see these reads */
+static uint32_t two(const uint64_t *m, int a, int b) { return (uint32_t)((const uint16_t *)m[b])[a] | (uint32_t)((const uint16_t *)m[b + 1])[a] << 16; }    /* sanitizers see these reads */
+/* ldmatrix: lane l names row l of four 8x8 matrices (16 bytes each); every lane gets two numbers of each, turned */
+CUSHIM_NOSAN static void ldmatrix_trans(uint32_t *r, const void *row, int line)
 {
-    uint16_t lo = trans ? ((const uint16_t *)m[b])[a] : ((const uint16_t *)m[a])[b], hi = trans ? ((const uint16_t *)m[b + 1])[a] : ((const uint16_t *)m[a])[b + 1];
-    return (uint32_t)lo | (uint32_t)hi << 16;
-}
-/* ldmatrix: lane l names row l of the matrices (16 bytes each); every lane gets two numbers of each 8x8 matrix */
-CUSHIM_NOSAN static void ldmatrix(uint32_t *r, const void *row, int count, int trans, int line)
-{
-    const uint64_t *p = meet(~0u, (uint64_t)(uintptr_t)row, 48 + count, line);
+    const uint64_t *p = meet(~0u, (uint64_t)(uintptr_t)row, 48, line);
     uint64_t rows[32];
     for (int q = 0; q < 32; q++) rows[q] = p[q];
     int lane = cur->lane;
-    if (lane < 8 * count && ((uintptr_t)row & 15)) die("ldmatrix: a row is not aligned to 16 bytes", line);
-    for (int i = 0; i < count; i++) r[i] = two(rows + 8 * i, trans, lane / 4, lane % 4 * 2);
-}
-/* cp.async: copied as late as possible, at the wait */
-CUSHIM_NOSAN static void cp_async(void *to, const void *from, int bytes, int have, int line)
-{
-    if (((uintptr_t)to | (uintptr_t)from) % (uintptr_t)bytes && have) die("cp.async: an address is not aligned to its size", line);
-    Copy c = { (char *)to, (const char *)from, bytes, have, cur->groups };
-    if (cur->ncopies == 64) die("cp.async: more than 64 copies under way in a thread", line);
-    cur->copies[cur->ncopies++] = c;
-}
-CUSHIM_NOSAN static void cp_async_commit(void) { cur->groups++; }
-static void cp_async_copy(const Copy &c) { if (c.have) memcpy(c.to, c.from, (size_t)c.have); if (c.have < c.bytes) memset(c.to + c.have, 0, (size_t)(c.bytes - c.have)); }
-CUSHIM_NOSAN static void cp_async_wait(int groups)       /* all but the last `groups` groups have arrived; -1: everything */
-{
-    Thread *t = cur;
-    int n = 0;
-    if (groups < 0) { t->groups++; groups = 0; }
-    while (n < t->ncopies && t->copies[n].group < t->groups - groups) cp_async_copy(t->copies[n++]);
-    t->ncopies -= n;
-    for (int i = 0; i < t->ncopies; i++) t->copies[i] = t->copies[i + n];
+    if ((uintptr_t)row & 15) die("ldmatrix: a row is not aligned to 16 bytes", line);
+    for (int i = 0; i < 4; i++) r[i] = two(rows + 8 * i, lane / 4, lane % 4 * 2);
 }
 } // namespace cushim
 #define NN__MMA_BF16_16816(d, a, b) cushim::mma(d, a, b, cushim::BF16, 16, __LINE__)
-#define NN__MMA_BF16_1688(d, a, b)  cushim::mma(d, a, b, cushim::BF16, 8, __LINE__)
 #define NN__MMA_F16_16816(d, a, b)  cushim::mma(d, a, b, cushim::F16, 16, __LINE__)
-#define NN__MMA_F16_1688(d, a, b)   cushim::mma(d, a, b, cushim::F16, 8, __LINE__)
 #define NN__MMA_TF32_1688(d, a, b)  cushim::mma(d, a, b, cushim::TF32, 8, __LINE__)
-#define NN__MMA_TF32_1684(d, a, b)  cushim::mma(d, a, b, cushim::TF32, 4, __LINE__)
-#define NN__LDMATRIX(r, row, count)       cushim::ldmatrix(r, row, count, 0, __LINE__)
-#define NN__LDMATRIX_TRANS(r, row, count) cushim::ldmatrix(r, row, count, 1, __LINE__)
-#define NN__CP_ASYNC(to, from, bytes)     cushim::cp_async(to, from, bytes, bytes, __LINE__)
-#define NN__CP_ASYNC_PART(to, from, bytes, have) cushim::cp_async(to, from, bytes, have, __LINE__)   /* the rest becomes 0 */
-#define NN__CP_ASYNC_COMMIT()             cushim::cp_async_commit()
-#define NN__CP_ASYNC_WAIT(groups)         cushim::cp_async_wait(groups)
-#define NN__CP_ASYNC_WAIT_ALL()           cushim::cp_async_wait(-1)
+#define NN__LDMATRIX_TRANS(r, row)  cushim::ldmatrix_trans(r, row, __LINE__)
 
 /* ---------- host API ---------- */
 static inline const char *cudaGetErrorString(cudaError_t e)
@@ -1131,8 +1095,6 @@ CUSHIM_NOSAN static void run_block(Grid *g, long bi, Worker *wk, uint64_t *rs) {
         t->state = 0;
         t->line = 0;
         t->fake = 0;
-        t->groups = 0;
-        t->ncopies = 0;
         w->t[w->n++] = t;
         w->alive |= 1u << t->lane;
 #ifdef CUSHIM_TSAN /* a fresh stack for each thread: TSan forgets the accesses of the one before */
@@ -1188,10 +1150,6 @@ CUSHIM_NOSAN static void run_block(Grid *g, long bi, Worker *wk, uint64_t *rs) {
 #ifdef CUSHIM_TSAN
                     __tsan_destroy_fiber(t->tsan);
 #endif
-                    if (t->ncopies) {
-                        cur = t;
-                        die("cp.async that was never waited for", t->line);
-                    }
                     if (b->arrived) {
                         cur = t;
                         die("a thread returned while others of its block wait in __syncthreads", b->line);

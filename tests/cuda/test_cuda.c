@@ -150,7 +150,13 @@ static int check_case(const op_case *k, int offset, int precision)
     f.offset = offset;
     f.nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet });
     run_case(k, &f, &cpu);
-    if (!nn_ok(f.nn)) { nn_free(f.nn); for (int i = 0; i < MAX_VARS; i++) free(f.value[i]); return 1; }      /* needs double: test_ops.c runs it */
+    if (!nn_ok(f.nn)) {
+        ok = !strstr(nn_error(f.nn), "too large variables");     /* else it needs double: test_ops.c runs it */
+        if (!ok) printf("%s/%s: %s\n", k->name, k->label, nn_error(f.nn));
+        nn_free(f.nn);
+        for (int i = 0; i < MAX_VARS; i++) free(f.value[i]);
+        return ok;
+    }
     nn_free(f.nn);
     f.nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = guarded_cuda(precision) });
     run_case(k, &f, &o);
@@ -432,10 +438,9 @@ TEST(wrong_device_number)
     CHECK(!nn_ok(nn) && nn_error(nn)[0]);
     nn_free(nn);
 }
-static int leaves_to_the_cpu(int op, int back) { return back && (op == NN_OP_attention || op == NN_OP_attention_dropout); }     /* the gradient of a learned mask */
 TEST(no_call_falls_back)                                 /* of all that ran before */
 {
     NEEDS_DEVICE;
     for (int op = 1; op < NN_OP_COUNT; op++) for (int back = 0; back < 2; back++)
-        if (fell_back[op][back]) { printf("%s %s: %lld of %lld calls ran on the CPU\n", nn__ops[op].name, back ? "backward" : "forward", (long long)fell_back[op][back], (long long)(fell_back[op][back] + ran[op][back])); CHECK(!fell_back[op][back] || leaves_to_the_cpu(op, back)); }
+        if (fell_back[op][back]) { printf("%s %s: %lld of %lld calls ran on the CPU\n", nn__ops[op].name, back ? "backward" : "forward", (long long)fell_back[op][back], (long long)(fell_back[op][back] + ran[op][back])); CHECK(!fell_back[op][back]); }
 }
