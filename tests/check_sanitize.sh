@@ -23,6 +23,7 @@ threads="train data"
 done >> $out/log 2>&1 && for t in $linked_threads; do
     $compile -fsanitize=thread -DTEST_LINKED tests/test_$t.c $out/nn_tsan.o -o $out/tsan_$t -lm -lpthread || break
 done >> $out/log 2>&1 && ok "sanitizer builds" || bad "sanitizer builds"
+mkdir -p build/tests                              # where tests write
 export ASAN_OPTIONS=max_malloc_fill_size=67108864:malloc_fill_byte=255       # fresh memory is NaN
 for t in $kernels $linked $host; do sums "ASan+UBSan test_$t" $out/asan_$t; done
 for t in $linked_threads $threads; do TSAN_OPTIONS=halt_on_error=1 sums "TSan test_$t" $out/tsan_$t; done
