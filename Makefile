@@ -86,6 +86,15 @@ build/cuda/products_shim build/cuda/products_asan build/cuda/products_tsan: buil
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
 build/cuda/products_ptx: build/cuda/test_products.o build/cuda/ptx.o build/tests/nn_plain.o build/cuda/libcudart.so.13
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
+# the simulator by itself, and products through cuBLASLt: all of them, and a library of few calls in place of the real one
+build/cuda/selftest: tests/cuda/ptxsim/selftest.cu build/cuda/libcudart.so.13
+	$(NVCC) -O3 -cudart shared -gencode arch=compute_80,code=compute_80 -Xlinker -rpath='$$ORIGIN' $< -o $@
+build/cuda/libcublasLt.so.13: tests/cuda/ptxsim/fakeblas.cpp build/cuda/libcudart.so.13
+	$(CXX) -std=c++14 -O2 -fPIC -shared -I$(dir $(NVCC))../include $^ -o $@ -Wl,-soname,libcublasLt.so.13
+build/cuda/lt.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
+	$(NVCC) -O1 -DNN__LT_LEAST=1 -cudart shared -gencode arch=compute_80,code=compute_80 -I. -c $< -o $@
+build/cuda/products_lt: build/cuda/test_products.o build/cuda/lt.o build/tests/nn_plain.o build/cuda/libcudart.so.13 build/cuda/libcublasLt.so.13
+	$(CXX) $(filter-out %Lt.so.13,$^) -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS) -ldl
 build/cuda/ptx.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
 	@mkdir -p build/cuda
 	$(NVCC) -O3 -lineinfo -cudart shared -gencode arch=compute_80,code=compute_80 -I. -c $< -o $@

@@ -17,6 +17,9 @@ if [ -n "$nvcc" ]; then
     run "builds: nvcc, PTX" $make NVCC="$nvcc" build/cuda/test_ptx build/cuda/test_gpu
     NN_OFFSET=0 sums "nvcc's PTX: cases" build/cuda/test_ptx every_case
     for t in ${CUDA_PROGRAMS:-mlp lenet lstm gpt}; do sums "nvcc's PTX: 20 steps of $t" build/cuda/test_ptx $t; done
+    run "the simulator's own test" sh -c "$make NVCC=$nvcc build/cuda/selftest && build/cuda/selftest"
+    run "builds: products through cuBLASLt's functions" $make NVCC="$nvcc" build/cuda/products_lt
+    LD_LIBRARY_PATH=build/cuda NN_PRECISION=0 sums "products through cuBLASLt's functions" build/cuda/products_lt
     sums "no device: the real runtime" build/cuda/test_gpu no_device
     for sm in ${CUDA_ARCHS:-75 90 121}; do
         run "nvcc -Werror all-warnings, sm_$sm" "$nvcc" -O1 -Xptxas -O0 -arch=sm_$sm -Werror all-warnings -I. -cubin tests/cuda/nn_cuda.cu -o $out/sm_$sm.cubin
