@@ -63,7 +63,8 @@ static int fake_open(fake_device *d)
     d->device = mmap(NULL, FAKE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     d->shadow = mmap(NULL, FAKE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (d->device == MAP_FAILED || d->shadow == MAP_FAILED) return 0;
-    d->backend = (nn_backend){ NN_BACKEND_VERSION, "fake", d, fake_alloc, fake_free, fake_upload, fake_download, fake_copy, fake_run, fake_sync };
+    d->backend = (nn_backend){ .version = NN_BACKEND_VERSION, .name = "fake", .self = d, .alloc = fake_alloc, .free = fake_free, .upload = fake_upload,
+                               .download = fake_download, .copy = fake_copy, .run = fake_run, .sync = fake_sync };
     return 1;
 }
 static void fake_close(fake_device *d) { munmap(d->device, FAKE_BYTES); munmap(d->shadow, FAKE_BYTES); }

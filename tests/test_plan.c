@@ -1,7 +1,5 @@
 /* test_plan.c - plans against nn_forward: bits, batches, folding, memory, threads, refusals */
-#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
-#endif
 #include "../nn.h"
 #include "test.h"
 #include <pthread.h>

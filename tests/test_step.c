@@ -1,7 +1,5 @@
 /* test_step.c - training steps: updates fused into gradients, and steps repeated as fixed programs, have the bits of plain steps */
-#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
-#endif
 #include "../nn.h"
 #include "test.h"
 
