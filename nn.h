@@ -1561,7 +1561,7 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 // Passes of GCC that cost time and gain nothing here. LEAN: kernels, which are written as they shall be. SIMPLE: text that gains
 // nothing from -O2 either, as it runs once per file or epoch, or is a straight line, or waits for memory, or is plain C where the
 // processor has a better table.
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#if defined(__GNUC__) && __GNUC__ >= 11 && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)    // older ones do not know all names
 #  define NN__LEAN            "no-tree-slp-vectorize", "no-tree-vectorize", "no-schedule-insns2", "no-tree-loop-distribute-patterns", "no-crossjumping", \
                               "no-peephole2", "no-cprop-registers", "no-if-conversion2", "no-store-merging", "no-ree", "no-partial-inlining", \
                               "no-ipa-cp", "no-ipa-icf", "no-ipa-modref", "no-ipa-ra", "no-ipa-sra", "no-ipa-vrp"
@@ -2019,6 +2019,7 @@ struct nn_context {
 static int64_t nn__min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t nn__max(int64_t a, int64_t b) { return a > b ? a : b; }
 static size_t  nn__round_up(size_t n)        { return (n + (NN__ALIGN - 1)) & ~(size_t)(NN__ALIGN - 1); }
+static char   *nn__aligned(void *p)          { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 static const nn_op *nn__op(int id);
 static const nn__table *nn__find_table(const char *isa, nn_dtype dtype);
 static void nn__record_call(nn_context *nn, const nn_call *c);
@@ -3487,7 +3488,7 @@ NN_API nn_context *nn_new(const nn_desc *desc)
     if (!d.backend && !d.memory && !d.measure && d.dtype == NN_F32) d.backend = NN_DEFAULT_BACKEND();
 #endif
     if (d.memory) {
-        at = (char *)(((uintptr_t)d.memory + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
+        at = nn__aligned(d.memory);
         if (d.bytes < (size_t)(at - (char *)d.memory) + nn__round_up(sizeof *nn)) return NULL;
     } else if (d.malloc) at = (char *)d.malloc(d.user, sizeof *nn);
 #ifdef NN_MALLOC
@@ -12780,8 +12781,6 @@ NN_API nn_tensor *nn_token_cross_entropy(nn_tensor *logits, nn_tensor *target, c
 }
 
 // ---- sampling ------------------------------------------------------------------------------------------------------------------------
-// The order is that of Hugging Face's generate: repetition penalty (Keskar et al. 2019), temperature, top-k (Fan et al. 2018), top-p
-// (Holtzman et al. 2020), min-p (Nguyen et al. 2024). What a filter removes has the weight 0.
 // Memory of sampling and generating stays with the context: the next call of its kind finds it. Calls within a call get their own.
 enum { NN__ROOM_SCORE, NN__ROOM_HEAP, NN__ROOM_SEEN, NN__ROOM_ALL, NN__ROOM_TEXT, NN__ROOM_LOGITS, NN__ROOM_PARENT, NN__ROOM_HIDDEN };
 static void *nn__take(nn_context *nn, int which, size_t bytes)
@@ -12803,6 +12802,8 @@ static void nn__give(nn_context *nn, int which, void *p)
     else nn__temp_free(nn, p);
 }
 
+// The order is that of Hugging Face's generate: repetition penalty (Keskar et al. 2019), temperature, top-k (Fan et al. 2018), top-p
+// (Holtzman et al. 2020), min-p (Nguyen et al. 2024). What a filter removes has the weight 0.
 typedef struct nn__sampler {
     nn_context *nn;
     const char *op;
@@ -14110,14 +14111,12 @@ typedef struct nn__draft {
     int64_t        slice;
 } nn__draft;
 
-static char *nn__aligned(void *p) { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 static int nn__view_empty(const nn_view *v) { return !v->data || nn_view_count(v) == 0; }
 static void nn__record_refuse(nn_context *nn, const char *why)
 {
     if (nn->record && !nn->record->refused) nn->record->refused = why;
     nn__trace_refuse(nn, why);
 }
-static size_t nn__bytes_of(const nn_tensor *t) { return (size_t)nn_count(t) * nn_dtype_bytes((nn_dtype)t->dtype); }
 static int nn__buffers_save(nn__buffers *b, nn_layer *net)           // 0: out of memory
 {
     size_t bytes = 0;
@@ -14127,22 +14126,22 @@ static int nn__buffers_save(nn__buffers *b, nn_layer *net)           // 0: out o
     b->values = NULL;
     if (!b->t) return 0;
     nn_buffers(net, b->t, b->n);
-    for (i = 0; i < b->n; i++) bytes += nn__bytes_of(b->t[i]);
+    for (i = 0; i < b->n; i++) bytes += nn__storage_bytes(b->t[i]);
     b->values = (char *)nn__raw_alloc(net->nn, bytes + 1);
-    for (i = 0, bytes = 0; b->values && i < b->n; bytes += nn__bytes_of(b->t[i++])) memcpy(b->values + bytes, b->t[i]->data, nn__bytes_of(b->t[i]));
+    for (i = 0, bytes = 0; b->values && i < b->n; bytes += nn__storage_bytes(b->t[i++])) memcpy(b->values + bytes, b->t[i]->data, nn__storage_bytes(b->t[i]));
     return b->values != NULL;
 }
 static void nn__buffers_restore(const nn__buffers *b)
 {
     size_t bytes = 0;
     int i;
-    for (i = 0; b->values && i < b->n; bytes += nn__bytes_of(b->t[i++])) memcpy(b->t[i]->data, b->values + bytes, nn__bytes_of(b->t[i]));
+    for (i = 0; b->values && i < b->n; bytes += nn__storage_bytes(b->t[i++])) memcpy(b->t[i]->data, b->values + bytes, nn__storage_bytes(b->t[i]));
 }
 static int nn__in_buffers(const nn__buffers *b, const char *low, const char *high)
 {
     int i;
     for (i = 0; i < b->n; i++)
-        if (low < (const char *)b->t[i]->data + nn__bytes_of(b->t[i]) && (const char *)b->t[i]->data < high) return 1;
+        if (low < (const char *)b->t[i]->data + nn__storage_bytes(b->t[i]) && (const char *)b->t[i]->data < high) return 1;
     return 0;
 }
 static void nn__record_call(nn_context *nn, const nn_call *c)
@@ -14992,7 +14991,7 @@ NN_API void nn_plan_print(const nn_plan *p)
     memset(memory, 0, bytes);
     base[NN__PLAN_NONE] = NULL;
     base[NN__PLAN_CONST] = p->constants;
-    base[NN__PLAN_INPUT] = (char *)(((uintptr_t)memory + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1));
+    base[NN__PLAN_INPUT] = nn__aligned(memory);
     base[NN__PLAN_OUTPUT] = base[NN__PLAN_INPUT] + in;
     base[NN__PLAN_STATE] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
     base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;

@@ -92,7 +92,8 @@ typedef struct nn__cuda_block { void *at; size_t bytes; int used; } nn__cuda_blo
 typedef struct nn__fault { int op; int64_t index, size; } nn__fault;         // the first bad index that a kernel met; op 0: none
 // Parameter updates that wait for each other (>>optim).
 enum { NN__BATCH = 48 };
-typedef struct nn__rates { float lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value; int decays, clips, momentum, nesterov, first, centered, amsgrad, far1; } nn__rates;
+typedef struct nn__rates { float lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+                         int decays, clips, momentum, nesterov, first, centered, amsgrad, far1; } nn__rates;
 typedef struct nn__part { float *p; const float *g; float *s[3]; int64_t n; unsigned block; int fours; } nn__part;
 typedef struct nn__parts { int count; nn__part part[NN__BATCH]; } nn__parts;
 // A step as a CUDA graph: what changes from step to step, the random stream and the rates of each batch of updates, is read from the device.
@@ -1779,7 +1780,8 @@ static int nn__cuda_sort_back(nn__cuda *d, const nn_call *c)
     const nn__sort_params *p = (const nn__sort_params *)c->params;
     nn__three s = nn__around(&c->in[0], p->dim);
     int64_t total = s.outer * p->k * s.inner;
-    if (total && c->din[0].data) NN__LAUNCH(d, nn__k_sort_back, dim3(NN__BLOCKS(total, 256)), dim3(256), 0, s, p->k, (const int64_t *)c->out[1].data, (const float *)c->dout[0].data, (float *)c->din[0].data);
+    if (total && c->din[0].data) NN__LAUNCH(d, nn__k_sort_back, dim3(NN__BLOCKS(total, 256)), dim3(256), 0, s, p->k,
+                                             (const int64_t *)c->out[1].data, (const float *)c->dout[0].data, (float *)c->din[0].data);
     return 1;
 }
 
@@ -2092,7 +2094,8 @@ static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, c
     int k, again = 0;
     if (n > (int64_t)1 << 40) return 0;
     for (k = 0; k < b->parts.count; k++) if (b->parts.part[k].p == p) again = 1;         // one launch must not change a tensor twice
-    if (b->parts.count && (again || b->parts.count == NN__BATCH || b->op != c->op || b->nn != c->nn || b->scale != scale || memcmp(&b->rates, r, sizeof *r) || b->blocks > 0x3fffffff)) nn__cuda_flush_now(d);
+    if (b->parts.count && (again || b->parts.count == NN__BATCH || b->op != c->op || b->nn != c->nn || b->scale != scale || memcmp(&b->rates, r, sizeof *r)
+                           || b->blocks > 0x3fffffff)) nn__cuda_flush_now(d);
     b->op = c->op; b->nn = c->nn; b->scale = scale; b->rates = *r;
     if (d->making && c->op->id >= NN_OP_sgd_update && c->op->id <= NN_OP_lion_update) {
         nn__list *l = d->making;
