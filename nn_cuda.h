@@ -602,28 +602,22 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_map(nn__l
     if (i >= l.count) return;
     int n = !fours ? 1 : l.count - i < 4 ? (int)(l.count - i) : 4, last = l.ndim ? l.ndim - 1 : 0;
     nn__offsets(l, i, at);
-NN_UNROLL
-    for (int k = 0; k < IN; k++) {
+    NN_UNROLL for (int k = 0; k < IN; k++) {
         if (o.p[k]) nn__get4(x[k], o.p[k] + at[k], l.stride[k][last], n);
         else x[k][0] = x[k][1] = x[k][2] = x[k][3] = 0.0f;
     }
-NN_UNROLL
-    for (int j = 0; j < 4; j++) {
+    NN_UNROLL for (int j = 0; j < 4; j++) {
         if (j >= n) break;
-NN_UNROLL
-        for (int k = 0; k < IN; k++) in[k] = x[k][j];
+        NN_UNROLL for (int k = 0; k < IN; k++) in[k] = x[k][j];
         F::at(in, out, p, q);
-NN_UNROLL
-        for (int k = 0; k < OUT; k++) y[k][j] = out[k];
+        NN_UNROLL for (int k = 0; k < OUT; k++) y[k][j] = out[k];
     }
-NN_UNROLL
-    for (int k = 0; k < OUT; k++) {
+    NN_UNROLL for (int k = 0; k < OUT; k++) {
         float *to = o.p[IN + k] + at[IN + k], old[4];
         if (!o.p[IN + k]) continue;
         if (o.add >> k & 1) {
             nn__get4(old, to, l.stride[IN + k][last], n);
-NN_UNROLL
-            for (int j = 0; j < 4; j++) if (j < n) y[k][j] = old[j] + y[k][j];
+            NN_UNROLL for (int j = 0; j < 4; j++) if (j < n) y[k][j] = old[j] + y[k][j];
         }
         nn__put4(to, y[k], l.stride[IN + k][last], n);
     }
@@ -1003,8 +997,7 @@ NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
     uint64_t seed = s.now ? s.now->seed : s.seed, step = s.now ? s.now->step : s.step;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)step;
-NN_UNROLL
-    for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+    NN_UNROLL for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
         c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
         c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
@@ -1163,8 +1156,7 @@ template <class F> static __global__ void __launch_bounds__(256, 4) nn__k_fold_l
             const float *from = x + at[0] + o[0];
             if (n < 4) { for (int k = 0; k < n; k++) acc = F::at(acc, from[k], mine, p); continue; }
             nn__get4(v, from, 1, 4);
-NN_UNROLL
-            for (int k = 0; k < 4; k++) acc = F::at(acc, v[k], mine, p);
+            NN_UNROLL for (int k = 0; k < 4; k++) acc = F::at(acc, v[k], mine, p);
         }
     }
     for (int k = 16; k; k >>= 1) acc = nn__join(F::JOIN, acc, __shfl_xor_sync(NN__FULL, acc, k));
@@ -1832,8 +1824,7 @@ static __global__ void __launch_bounds__(256) nn__k_pad_back(nn__padding p, cons
     NN__EACH(p);
     float sum = dx[i];
     rest = i;
-NN_UNROLL
-    for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
+    NN_UNROLL for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
         at[k] = j[k] = o[k] = 0;
         if (k >= p.ndim) continue;
         at[k] = rest % p.n[k];
@@ -1843,12 +1834,10 @@ NN_UNROLL
     }
     for (int more = 1; more;) {
         int64_t from = 0;
-NN_UNROLL
-        for (int k = 0; k < NN_MAX_DIMS; k++) if (k < p.ndim) from = from * p.m[k] + o[k];
+        NN_UNROLL for (int k = 0; k < NN_MAX_DIMS; k++) if (k < p.ndim) from = from * p.m[k] + o[k];
         sum += dy[from];
         more = 0;
-NN_UNROLL
-        for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
+        NN_UNROLL for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
             if (k >= p.ndim || more) continue;
             int64_t next = nn__pad_place(p, k, at[k], ++j[k]);
             more = next >= 0;
@@ -1995,8 +1984,7 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_update(nn
     if (now) u = *now;
     int n = t.n - i < 4 ? (int)(t.n - i) : 4, run = t.fours || n < 4;
     if (!run) {                      // four numbers that do not lie as 16 aligned bytes
-NN_UNROLL
-        for (int j = 0; j < 4; j++) {
+        NN_UNROLL for (int j = 0; j < 4; j++) {
             p[j] = t.p[i + j];
             g[j] = t.g[i + j];
             for (int k = 0; k < F::STATES; k++) s[k][j] = t.s[k] ? t.s[k][i + j] : 0.0f;
@@ -2004,11 +1992,9 @@ NN_UNROLL
     } else {
         nn__get4(p, t.p + i, 1, n);
         nn__get4(g, t.g + i, 1, n);
-NN_UNROLL
-        for (int k = 0; k < F::STATES; k++) { if (t.s[k]) nn__get4(s[k], t.s[k] + i, 1, n); else s[k][0] = s[k][1] = s[k][2] = s[k][3] = 0.0f; }
+        NN_UNROLL for (int k = 0; k < F::STATES; k++) { if (t.s[k]) nn__get4(s[k], t.s[k] + i, 1, n); else s[k][0] = s[k][1] = s[k][2] = s[k][3] = 0.0f; }
     }
-NN_UNROLL
-    for (int j = 0; j < 4; j++) {
+    NN_UNROLL for (int j = 0; j < 4; j++) {
         float x = g[j] * by;
         if (u.clips) x = x < -u.clip_value ? -u.clip_value : x > u.clip_value ? u.clip_value : x;
         for (int k = 0; k < F::STATES; k++) mine[k] = s[k][j];
@@ -2017,11 +2003,9 @@ NN_UNROLL
     }
     if (run) {
         nn__put4(t.p + i, p, 1, n);
-NN_UNROLL
-        for (int k = 0; k < F::STATES; k++) if (t.s[k]) nn__put4(t.s[k] + i, s[k], 1, n);
+        NN_UNROLL for (int k = 0; k < F::STATES; k++) if (t.s[k]) nn__put4(t.s[k] + i, s[k], 1, n);
     } else {
-NN_UNROLL
-        for (int j = 0; j < 4; j++) {
+        NN_UNROLL for (int j = 0; j < 4; j++) {
             t.p[i + j] = p[j];
             for (int k = 0; k < F::STATES; k++) if (t.s[k]) t.s[k][i + j] = s[k][j];
         }
@@ -2333,8 +2317,7 @@ NN__DEV void nn__tile_load(const nn__factor &f, const float *at, const int4 *row
     typedef nn__tile<MMA, B> T;
     const int t = (int)threadIdx.x;
     if (f.four) {
-NN_UNROLL
-        for (int e = 0; e < T::PASSES; e++) {
+        NN_UNROLL for (int e = 0; e < T::PASSES; e++) {
             int i = ALONG == NN__ALONG_P ? t >> 1 : 4 * (t % (B / 4));
             int p = ALONG == NN__ALONG_P ? 4 * (t & 1) + 8 * e : T::HALF ? 2 * (t / (B / 4)) + e : t / (B / 4) + 8 * e;
             int4 a = rows[T::row(i)], b = terms[p];
@@ -2344,10 +2327,8 @@ NN_UNROLL
         }
         return;
     }
-NN_UNROLL
-    for (int e = 0; e < T::PASSES; e++)
-NN_UNROLL
-        for (int s = 0; s < 4; s++) {
+    NN_UNROLL for (int e = 0; e < T::PASSES; e++)
+        NN_UNROLL for (int s = 0; s < 4; s++) {
             int i = ALONG == NN__ALONG_P ? (t >> 3) + s * (B / 4) : t % B;
             int p = ALONG == NN__ALONG_P ? (T::HALF ? 2 * (t & 7) + e : (t & 7) + 8 * e) : T::HALF ? 8 * e + 4 * (s >> 1) + 2 * (t / B) + (s & 1) : t / B + 2 * s + 8 * e;
             int4 a = rows[T::row(i)], b = terms[p];
@@ -2359,16 +2340,14 @@ NN__DEV void nn__tile_store(int four, const float (*r)[4], unsigned *to)
 {
     typedef nn__tile<MMA, B> T;
     const int t = (int)threadIdx.x, last = T::PASSES - 1;
-NN_UNROLL
-    for (int e = 0; e < (T::HALF && (four ? ALONG == NN__ALONG_I : ALONG == NN__ALONG_P) ? 1 : T::PASSES); e++) {
+    NN_UNROLL for (int e = 0; e < (T::HALF && (four ? ALONG == NN__ALONG_I : ALONG == NN__ALONG_P) ? 1 : T::PASSES); e++) {
         if (four && ALONG == NN__ALONG_I) {
             uint4 v;
             v.x = nn__word<MMA>(r[e][0], r[last][0]); v.y = nn__word<MMA>(r[e][1], r[last][1]);
             v.z = nn__word<MMA>(r[e][2], r[last][2]); v.w = nn__word<MMA>(r[e][3], r[last][3]);
             *(uint4 *)&to[T::at(t / (B / 4) + 8 * e, 4 * (t % (B / 4)))] = v;
         } else
-NN_UNROLL
-            for (int s = 0; s < (T::HALF && (four || ALONG == NN__ALONG_I) ? 2 : 4); s++) {
+            NN_UNROLL for (int s = 0; s < (T::HALF && (four || ALONG == NN__ALONG_I) ? 2 : 4); s++) {
                 if (ALONG == NN__ALONG_P && four) {
                     if (T::HALF) to[T::at(2 * (t & 1) + s + 4 * e, t >> 1)] = nn__word<MMA>(r[e][2 * s & 3], r[e][(2 * s + 1) & 3]);
                     else         to[T::at(4 * (t & 1) + s + 8 * e, t >> 1)] = nn__word<MMA>(r[e][s], 0);
@@ -2389,20 +2368,15 @@ NN__DEV void nn__tile_multiply(const unsigned *a, const unsigned *b, float *sum)
     const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     if (MMA) {
         const int g = lane >> 2, t = lane & 3, i0 = warp / (B / 32) * (B / 2) + g, j0 = warp % (B / 32) * 32 + g;
-NN_UNROLL
-        for (int step = 0; step < T::ROWS; step += 8) {
+        NN_UNROLL for (int step = 0; step < T::ROWS; step += 8) {
             unsigned fa[O::RI][4], fb[O::RJ][2];
-NN_UNROLL
-            for (int u = 0; u < O::RI; u++) {
+            NN_UNROLL for (int u = 0; u < O::RI; u++) {
                 fa[u][0] = a[T::at(step + t, i0 + 16 * u)];     fa[u][1] = a[T::at(step + t, i0 + 16 * u + 8)];
                 fa[u][2] = a[T::at(step + t + 4, i0 + 16 * u)]; fa[u][3] = a[T::at(step + t + 4, i0 + 16 * u + 8)];
             }
-NN_UNROLL
-            for (int v = 0; v < O::RJ; v++) { fb[v][0] = b[T::at(step + t, j0 + 8 * v)]; fb[v][1] = b[T::at(step + t + 4, j0 + 8 * v)]; }
-NN_UNROLL
-            for (int u = 0; u < O::RI; u++)
-NN_UNROLL
-                for (int v = 0; v < O::RJ; v++) {
+            NN_UNROLL for (int v = 0; v < O::RJ; v++) { fb[v][0] = b[T::at(step + t, j0 + 8 * v)]; fb[v][1] = b[T::at(step + t + 4, j0 + 8 * v)]; }
+            NN_UNROLL for (int u = 0; u < O::RI; u++)
+                NN_UNROLL for (int v = 0; v < O::RJ; v++) {
                     float *d = sum + 4 * (u * O::RJ + v);
                     if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(d, fa[u], fb[v]);
                     else if (MMA == NN_CUDA_BF16) NN__MMA_BF16_16816(d, fa[u], fb[v]);
@@ -2412,17 +2386,12 @@ NN_UNROLL
         return;
     }
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
-NN_UNROLL
-    for (int q = 0; q < T::ROWS; q++) {
+    NN_UNROLL for (int q = 0; q < T::ROWS; q++) {
         __align__(16) float x[O::RI * 4], y[O::RJ * 4];
-NN_UNROLL
-        for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
-NN_UNROLL
-        for (int v = 0; v < O::RJ; v++) *(float4 *)&y[4 * v] = *(const float4 *)&b[q * T::LINE + v * (B / O::RJ) + 4 * tx];
-NN_UNROLL
-        for (int i = 0; i < 4 * O::RI; i++)
-NN_UNROLL
-            for (int j = 0; j < 4 * O::RJ; j++) sum[i * 4 * O::RJ + j] = fmaf(x[i], y[j], sum[i * 4 * O::RJ + j]);
+        NN_UNROLL for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
+        NN_UNROLL for (int v = 0; v < O::RJ; v++) *(float4 *)&y[4 * v] = *(const float4 *)&b[q * T::LINE + v * (B / O::RJ) + 4 * tx];
+        NN_UNROLL for (int i = 0; i < 4 * O::RI; i++)
+            NN_UNROLL for (int j = 0; j < 4 * O::RJ; j++) sum[i * 4 * O::RJ + j] = fmaf(x[i], y[j], sum[i * 4 * O::RJ + j]);
     }
 }
 
@@ -2448,8 +2417,7 @@ NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, i
 // W results of a row, columns j, j + step ... of which `extra` is the bias
 template <int W> NN__DEV void nn__column_bias(const nn__product &g, const nn__target &o, int64_t j, int step, float *extra)
 {
-NN_UNROLL
-    for (int s = 0; s < W; s++) extra[s] = o.bias && g.bj && j + s * step < o.n ? o.bias[j + s * step] : 0;
+    NN_UNROLL for (int s = 0; s < W; s++) extra[s] = o.bias && g.bj && j + s * step < o.n ? o.bias[j + s * step] : 0;
 }
 template <int W>
 NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, int step, const int64_t *column, int64_t first, const float *sum, const float *extra)
@@ -2458,21 +2426,18 @@ NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64
     float *row = o.y + i * o.ys;
     __align__(16) float v[W];
     const float bias = o.bias && g.bi ? o.bias[i] : 0;
-NN_UNROLL
-    for (int s = 0; s < W; s++) { v[s] = sum[s] + (extra[s] + bias); if (o.relu) v[s] = v[s] < 0 ? 0 : v[s]; }
+    NN_UNROLL for (int s = 0; s < W; s++) { v[s] = sum[s] + (extra[s] + bias); if (o.relu) v[s] = v[s] < 0 ? 0 : v[s]; }
     if (o.four && step == 1 && j + W <= o.n) {
         float *at = row + first;
         __align__(16) float old[W];
         if (o.add) {
             if (W == 4) *(float4 *)old = *(const float4 *)at; else *(float2 *)old = *(const float2 *)at;
-NN_UNROLL
-            for (int s = 0; s < W; s++) v[s] = old[s] + v[s];
+            NN_UNROLL for (int s = 0; s < W; s++) v[s] = old[s] + v[s];
         }
         if (W == 4) *(float4 *)at = *(const float4 *)v; else *(float2 *)at = *(const float2 *)v;
         return;
     }
-NN_UNROLL
-    for (int s = 0; s < W; s++) if (j + s * step < o.n) { float *at = row + column[s]; *at = o.add ? *at + v[s] : v[s]; }
+    NN_UNROLL for (int s = 0; s < W; s++) if (j + s * step < o.n) { float *at = row + column[s]; *at = o.add ? *at + v[s] : v[s]; }
 }
 
 template <int MMA, int B, int AA, int AB>
@@ -2498,8 +2463,7 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA ? 1 : 2) nn__k
     nn__offsets(g.outer, entry, at);
     const float *a = s.a.at + at[0], *b = s.b.at + at[1];
     float sum[O::SUMS], ra[T::PASSES][4], rb[T::PASSES][4];
-NN_UNROLL
-    for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
+    NN_UNROLL for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
 
     // Without tensor cores a thread has four columns. Where they cannot be written at once, they are dealt out among the lanes.
     const int dealt = !MMA && !(g.parts > 1 ? (g.n & 3) == 0 : g.four) && !(AB == NN__ALONG_I && s.b.four), step = dealt ? 8 : 1;
@@ -2540,26 +2504,22 @@ NN_UNROLL
     const int lane = t & 31, warp = t >> 5;
     if (MMA) {
         const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
-NN_UNROLL
-        for (int v = 0; v < O::RJ; v++) {
+        NN_UNROLL for (int v = 0; v < O::RJ; v++) {
             const int64_t first = column[c + 8 * v];
             float extra[2];
             nn__column_bias<2>(g, o, j0 + c + 8 * v, 1, extra);
-NN_UNROLL
-            for (int u = 0; u < 2 * O::RI; u++)
+            NN_UNROLL for (int u = 0; u < 2 * O::RI; u++)
                 nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, 1, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1), extra);
         }
         return;
     }
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
-NN_UNROLL
-    for (int v = 0; v < O::RJ; v++) {
+    NN_UNROLL for (int v = 0; v < O::RJ; v++) {
         const int c = v * (B / O::RJ) + 4 * tx;
         const int64_t first = column[c], c0 = j0 + (dealt ? (c & ~31) + (c & 31) / 4 : c);
         float extra[4];
         nn__column_bias<4>(g, o, c0, step, extra);
-NN_UNROLL
-        for (int i = 0; i < 4 * O::RI; i++)
+        NN_UNROLL for (int i = 0; i < 4 * O::RI; i++)
             nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, c0, step, column + c, first, sum + i * 4 * O::RJ + 4 * v, extra);
     }
 }
@@ -2598,8 +2558,7 @@ template <int TYPE, int N> NN__DEV void nn__weights_at(const void *w, int64_t i,
     if (BYTES == 16) *(uint4 *)u = *(const uint4 *)from;
     else if (BYTES == 8) *(uint2 *)u = *(const uint2 *)from;
     else u[0] = *(const unsigned *)from;
-NN_UNROLL
-    for (int s = 0; s < N; s++) {
+    NN_UNROLL for (int s = 0; s < N; s++) {
         unsigned x = u[s * SIZE / 4];
         if (TYPE == NN_F32) v[s] = __uint_as_float(x);
         else if (TYPE == NN_I8) v[s] = (float)(signed char)(x >> 8 * (s & 3));
@@ -2622,19 +2581,15 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256, 3) nn__
     const float *x = s.a.at + at[0], *scale = w.scale ? w.scale + j * w.sj : NULL;
     const int64_t wj = at[1] + j * s.b.i.sx;
     float sum[M];
-NN_UNROLL
-    for (int m = 0; m < M; m++) sum[m] = 0;
+    NN_UNROLL for (int m = 0; m < M; m++) sum[m] = 0;
     if (wide) for (p = p0 + lane * N; p < end; p += 32 * N) {
         float v[N];
         nn__weights_at<TYPE, N>(w.at, wj + p, v);
         if (scale) {
-NN_UNROLL
-            for (int e = 0; e < N; e++) v[e] *= scale[nn__over(p + e, w.group) * w.sg];
+            NN_UNROLL for (int e = 0; e < N; e++) v[e] *= scale[nn__over(p + e, w.group) * w.sg];
         }
-NN_UNROLL
-        for (int m = 0; m < M; m++) if (i0 + m < g.m) {
-NN_UNROLL
-            for (int e = 0; e < N; e += 4) {
+        NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) {
+            NN_UNROLL for (int e = 0; e < N; e += 4) {
                 float4 u = *(const float4 *)(x + (i0 + m) * xs + p + e);
                 sum[m] = fmaf(u.x, v[e], fmaf(u.y, v[e + 1], fmaf(u.z, v[e + 2], fmaf(u.w, v[e + 3], sum[m]))));
             }
@@ -2643,13 +2598,11 @@ NN_UNROLL
     else for (p = p0 + lane; p < end; p += 32) {
         float v = nn__weight<TYPE>(w.at, wj + p * s.b.p.sx);
         if (scale) v *= scale[nn__over(p, w.group) * w.sg];
-NN_UNROLL
-        for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
+        NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
     const int64_t to = g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count));
-NN_UNROLL
-    for (int m = 0; m < M; m++) {
+    NN_UNROLL for (int m = 0; m < M; m++) {
         sum[m] = nn__warp_sum(sum[m]);
         if (lane == 0 && i0 + m < g.m) { float *y = o.y + (i0 + m) * o.ys + to; *y = nn__finish(g, o, i0 + m, j, sum[m], o.add ? *y : 0); }
     }
@@ -2667,33 +2620,26 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_t
     nn__offsets(g.outer, entry, at);
     const float *x = s.a.at + at[0];
     float sum[M][4];
-NN_UNROLL
-    for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = sum[m][2] = sum[m][3] = 0;
+    NN_UNROLL for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = sum[m][2] = sum[m][3] = 0;
     if (j < n) for (p = p0 + t / 8; p < end; p += 32) {
         const int64_t wp = at[1] + p * s.b.p.sx;
         float v[4];
         if (wide) nn__weights_at<TYPE, 4>(w.at, wp + j, v);
         else {
-NN_UNROLL
-            for (int e = 0; e < 4; e++) v[e] = j + e < n ? nn__weight<TYPE>(w.at, wp + (j + e) * s.b.i.sx) : 0;
+            NN_UNROLL for (int e = 0; e < 4; e++) v[e] = j + e < n ? nn__weight<TYPE>(w.at, wp + (j + e) * s.b.i.sx) : 0;
         }
         if (w.scale) {
             const float *scale = w.scale + nn__over(p, w.group) * w.sg;
-NN_UNROLL
-            for (int e = 0; e < 4; e++) if (j + e < n) v[e] *= scale[(j + e) * w.sj];
+            NN_UNROLL for (int e = 0; e < 4; e++) if (j + e < n) v[e] *= scale[(j + e) * w.sj];
         }
-NN_UNROLL
-        for (int m = 0; m < M; m++) if (i0 + m < g.m) {
+        NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) {
             const float u = x[(i0 + m) * xs + p * xp];
-NN_UNROLL
-            for (int e = 0; e < 4; e++) sum[m][e] = fmaf(u, v[e], sum[m][e]);
+            NN_UNROLL for (int e = 0; e < 4; e++) sum[m][e] = fmaf(u, v[e], sum[m][e]);
         }
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-NN_UNROLL
-    for (int m = 0; m < M; m++) {
-NN_UNROLL
-        for (int e = 0; e < 4; e++) for (int k = 8; k < 32; k += k) sum[m][e] += __shfl_xor_sync(NN__FULL, sum[m][e], k);
+    NN_UNROLL for (int m = 0; m < M; m++) {
+        NN_UNROLL for (int e = 0; e < 4; e++) for (int k = 8; k < 32; k += k) sum[m][e] += __shfl_xor_sync(NN__FULL, sum[m][e], k);
         if (lane < 8) sums[t >> 5][four] = make_float4(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
         __syncthreads();
         if (t < 32 && i0 + m < g.m) {
@@ -2730,8 +2676,7 @@ template <int R> static __global__ void __launch_bounds__(128) nn__k_few_rows(co
     nn__offsets(g.outer, entry, at);
     const int4 c = nn__point(s.b.i, j, s.b.i.count);
     const float *b = s.b.at + at[1] + nn__offset(c) + s.b.p.from, *a = s.a.at + at[0] + s.a.p.from;
-NN_UNROLL
-    for (int r = 0; r < R; r++) { rows[r] = s.a.i.from + min(i0 + r, g.m - 1) * s.a.i.sx; sum[r] = 0; }
+    NN_UNROLL for (int r = 0; r < R; r++) { rows[r] = s.a.i.from + min(i0 + r, g.m - 1) * s.a.i.sx; sum[r] = 0; }
     const int64_t outer = s.k ? s.k / (s.b.p.ny * s.b.p.nx) : 0;
     for (int64_t q = 0; q < outer; q++) for (int y = 0; y < (int)s.b.p.ny; y++) {
         const int py = c.z + s.b.p.y0 + y * s.b.p.py;
@@ -2740,14 +2685,12 @@ NN_UNROLL
             const int px = c.w + s.b.p.x0 + x * s.b.p.px;
             if ((unsigned)px >= (unsigned)s.b.w) continue;
             const float v = b[q * s.b.p.sq + y * s.b.p.sy + x * s.b.p.sx];
-NN_UNROLL
-            for (int r = 0; r < R; r++) sum[r] = fmaf(a[rows[r] + q * s.a.p.sq + y * s.a.p.sy + x * s.a.p.sx], v, sum[r]);
+            NN_UNROLL for (int r = 0; r < R; r++) sum[r] = fmaf(a[rows[r] + q * s.a.p.sq + y * s.a.p.sy + x * s.a.p.sx], v, sum[r]);
         }
     }
     const nn__target o = nn__target_of(g, entry, (int)side, 0, at[2]);
     float *to = o.y + nn__offset(nn__point(s.column, j, s.column.count));
-NN_UNROLL
-    for (int r = 0; r < R; r++) if (i0 + r < g.m) { float *y = to + (i0 + r) * o.ys; *y = nn__finish(g, o, i0 + r, j, sum[r], o.add ? *y : 0); }
+    NN_UNROLL for (int r = 0; r < R; r++) if (i0 + r < g.m) { float *y = to + (i0 + r) * o.ys; *y = nn__finish(g, o, i0 + r, j, sum[r], o.add ? *y : 0); }
 }
 // ---- products of few results and many terms (weights of a depthwise convolution): a block has one row and up to nine columns ----
 static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__product g, unsigned across)
@@ -2767,20 +2710,17 @@ static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__produc
     if (t < 9) columns[t] = nn__point(s.b.i, j0 + t, s.b.i.count);
     __syncthreads();
     const float *a = s.a.at + at[0] + nn__offset(nn__point(s.a.i, i, s.a.i.count)), *b = s.b.at + at[1];
-NN_UNROLL
-    for (int k = 0; k < 9; k++) sum[k] = 0;
+    NN_UNROLL for (int k = 0; k < 9; k++) sum[k] = 0;
     for (int64_t p = p0 + t; p < end; p += 256) {
         const float v = a[nn__offset(nn__point(s.a.p, p, end))];
         const int4 q = nn__point(s.b.p, p, end);
-NN_UNROLL
-        for (int k = 0; k < 9; k++) {
+        NN_UNROLL for (int k = 0; k < 9; k++) {
             const int4 c = columns[k];
             if ((unsigned)(c.z + q.z) < (unsigned)s.b.h && (unsigned)(c.w + q.w) < (unsigned)s.b.w) sum[k] = fmaf(v, b[nn__offset(c) + nn__offset(q)], sum[k]);
         }
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-NN_UNROLL
-    for (int k = 0; k < 9; k++) {
+    NN_UNROLL for (int k = 0; k < 9; k++) {
         const float all = nn__block_sum(sum[k], warps);
         if (t == 0 && j0 + k < s.column.count) {
             float *y = o.y + i * o.ys + (g.parts > 1 ? j0 + k : nn__offset(nn__point(s.column, j0 + k, s.column.count)));
@@ -5881,19 +5821,10 @@ extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
     snprintf(d->name, sizeof d->name, "cuda:%d", device);
     d->backend.version = NN_BACKEND_VERSION;
     d->backend.name = d->name;
-    d->backend.alloc = nn__cuda_alloc;
-    d->backend.free = nn__cuda_free;
-    d->backend.upload = nn__cuda_upload;
-    d->backend.download = nn__cuda_download;
-    d->backend.copy = nn__cuda_copy;
-    d->backend.run = nn__cuda_run;
-    d->backend.sync = nn__cuda_sync;
-    d->backend.open = nn__cuda_open;
-    d->backend.close = nn__cuda_close;
-    d->backend.record = nn__cuda_record;
-    d->backend.recorded = nn__cuda_recorded;
-    d->backend.repeat = nn__cuda_repeat;
-    d->backend.forget = nn__cuda_forget;
+    d->backend.open = nn__cuda_open; d->backend.close = nn__cuda_close; d->backend.alloc = nn__cuda_alloc; d->backend.free = nn__cuda_free;
+    d->backend.upload = nn__cuda_upload; d->backend.download = nn__cuda_download; d->backend.copy = nn__cuda_copy;
+    d->backend.run = nn__cuda_run; d->backend.sync = nn__cuda_sync;
+    d->backend.record = nn__cuda_record; d->backend.recorded = nn__cuda_recorded; d->backend.repeat = nn__cuda_repeat; d->backend.forget = nn__cuda_forget;
     d->backend.self = d;
     return &d->backend;
 }
