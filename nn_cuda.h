@@ -83,12 +83,13 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #include <string.h>
 
 // =============================================================================================
-// >>device   A device: its stream, its memory, its first error. Everything is in the order of one stream, so memory that one call gives
-// back can serve the next at once. A state is opened by the first context and closed by the last, which leaves nothing behind.
+// >>device   A device: its streams, its memory, its first error. All calls are in the order of one stream, so memory that one call gives back
+// can serve the next at once; batches travel on a second. A state is opened by the first context and closed by the last, which leaves nothing behind.
 // =============================================================================================
-enum { NN__CUDA_DEVICES = 16, NN__CUDA_PRECISIONS = 4, NN__CUDA_BLOCKS = 64, NN__CUDA_SCRATCHES = 16, NN__CUDA_STAGES = 2 };
+enum { NN__CUDA_DEVICES = 16, NN__CUDA_PRECISIONS = 4, NN__CUDA_BLOCKS = 64, NN__CUDA_SCRATCHES = 16, NN__CUDA_STAGES = 2, NN__CUDA_LANDINGS = 8 };
 #define NN__CUDA_STAGE_BYTES ((size_t)1 << 20)           // of pinned memory, twice
 typedef struct nn__cuda_block { void *at; size_t bytes; int used; } nn__cuda_block;
+typedef struct nn__landing { void *to; char *at; size_t bytes, room; int due; cudaEvent_t sent, taken; } nn__landing;  // where what was sent to `to` waits
 typedef struct nn__fault { int op; int64_t index, size; } nn__fault;         // the first bad index that a kernel met; op 0: none
 // Parameter updates that wait for each other (>>optim).
 enum { NN__BATCH = 48 };
@@ -116,7 +117,8 @@ typedef struct nn__cuda {
     int            dead, arch, multiprocessors, sync;    // arch: 80 for sm_80. sync: NN_CUDA_SYNC=1, wait after every launch to find the guilty one
     int            own_products;
     size_t         shared_most;                          // bytes of shared memory that a block may have, if asked for
-    cudaStream_t   stream;
+    cudaStream_t   stream, copying;                      // of calls; of what is sent beside them
+    nn__landing    landing[NN__CUDA_LANDINGS];
     const nn_call *call;                                 // what runs now, for messages
     nn__cuda_block block[NN__CUDA_BLOCKS];               // memory that nn.h has or had
     int            blocks;
@@ -233,8 +235,8 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
     int i;
-    (void)bytes;
     if (d->batch.parts.count) nn__cuda_ready(d);
+    for (i = 0; i < NN__CUDA_LANDINGS; i++) if ((char *)d->landing[i].to >= (char *)memory && (char *)d->landing[i].to < (char *)memory + bytes) d->landing[i].to = NULL;
     for (i = 0; memory && i < d->blocks; i++) if (d->block[i].at == memory) d->block[i].used = 0;
 }
 
@@ -273,22 +275,57 @@ static void nn__cuda_keep_scratch(nn__cuda *d, int kept) // the last `kept` bloc
 
 // ---- copies ----------------------------------------------------------------------------------------------------------
 // Through pinned memory, so that `from` is free at once and the copy runs beside the kernels.
-static int nn__cuda_upload(void *self, void *to, const void *from, size_t bytes)
+static int nn__cuda_upload_on(nn__cuda *d, cudaStream_t stream, void *to, const void *from, size_t bytes)
 {
-    nn__cuda *d = (nn__cuda *)self;
     size_t at, n;
-    if (!nn__cuda_ready(d)) return 0;
     d->uploads += (int64_t)bytes;
     for (at = 0; at < bytes; at += n) {
         int s = d->stage_next;
         n = bytes - at < NN__CUDA_STAGE_BYTES ? bytes - at : NN__CUDA_STAGE_BYTES;
         if (!NN__CU(d, cudaEventSynchronize(d->stage_free[s]))) return 0;
         memcpy(d->stage[s], (const char *)from + at, n);
-        if (!NN__CU(d, cudaMemcpyAsync((char *)to + at, d->stage[s], n, cudaMemcpyHostToDevice, d->stream))) return 0;
-        if (!NN__CU(d, cudaEventRecord(d->stage_free[s], d->stream))) return 0;
+        if (!NN__CU(d, cudaMemcpyAsync((char *)to + at, d->stage[s], n, cudaMemcpyHostToDevice, stream))) return 0;
+        if (!NN__CU(d, cudaEventRecord(d->stage_free[s], stream))) return 0;
         d->stage_next = (s + 1) % NN__CUDA_STAGES;
     }
     return 1;
+}
+static int nn__cuda_upload(void *self, void *to, const void *from, size_t bytes)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    return nn__cuda_ready(d) && nn__cuda_upload_on(d, d->stream, to, from, bytes);
+}
+// On the second stream into memory of its own, as soon as what was sent to the same place before has been taken from there; `arrive` copies it on
+// in the order of calls. So a batch stays where it is, and a graph that reads it stays good.
+static int nn__cuda_send(void *self, void *to, const void *from, size_t bytes)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__landing *p = d->landing, *end = p + NN__CUDA_LANDINGS;
+    if (!bytes || d->dead || d->making) return 0;
+    cudaSetDevice(d->device);
+    while (p < end && p->to != to) p++;
+    if (p == end) for (p = d->landing; p < end && p->to; p++) { }
+    if (p == end) return 0;
+    if (!p->sent && (!NN__CU(d, cudaEventCreateWithFlags(&p->sent, cudaEventDisableTiming)) || !NN__CU(d, cudaEventCreateWithFlags(&p->taken, cudaEventDisableTiming)))) return 0;
+    if (p->room < bytes) {
+        if (p->at) { cudaFree(p->at); d->bytes -= (int64_t)p->room; }
+        p->at = (char *)nn__cuda_take(d, bytes);
+        p->room = p->at ? bytes : 0;
+        if (!p->at) return 0;
+    }
+    p->to = to;
+    p->bytes = bytes;
+    return p->due = NN__CU(d, cudaStreamWaitEvent(d->copying, p->taken, 0)) && nn__cuda_upload_on(d, d->copying, p->at, from, bytes) && NN__CU(d, cudaEventRecord(p->sent, d->copying));
+}
+static int nn__cuda_arrive(void *self, void *to)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__landing *p = d->landing, *end = p + NN__CUDA_LANDINGS;
+    while (p < end && (p->to != to || !p->due)) p++;
+    if (p == end || !nn__cuda_ready(d)) return 0;
+    p->due = 0;
+    return NN__CU(d, cudaStreamWaitEvent(d->stream, p->sent, 0)) && NN__CU(d, cudaMemcpyAsync(to, p->at, p->bytes, cudaMemcpyDeviceToDevice, d->stream)) &&
+           NN__CU(d, cudaEventRecord(p->taken, d->stream));
 }
 // What a kernel that reads indices gets. Waiting for the device looks whether one was bad.
 static nn__fault *nn__cuda_may_fault(nn__cuda *d, const nn_call *c)
@@ -346,6 +383,14 @@ static void nn__cuda_close_all(nn__cuda *d)
     d->batch.parts.count = 0;
     d->batch.blocks = 0;
     if (d->stream) cudaStreamSynchronize(d->stream);
+    if (d->copying) cudaStreamSynchronize(d->copying);
+    for (i = 0; i < NN__CUDA_LANDINGS; i++) {
+        nn__landing *p = &d->landing[i];
+        if (p->at) { cudaFree(p->at); d->bytes -= (int64_t)p->room; }
+        if (p->sent) cudaEventDestroy(p->sent);
+        if (p->taken) cudaEventDestroy(p->taken);
+        memset(p, 0, sizeof *p);
+    }
     nn__cuda_keep_scratch(d, 0);
     for (i = 0; i < d->blocks; i++) d->block[i].used = 0;
     nn__cuda_drop_blocks(d);
@@ -361,7 +406,8 @@ static void nn__cuda_close_all(nn__cuda *d)
     d->fault = d->seen = NULL;
     d->fault_nn = NULL;
     if (d->stream) cudaStreamDestroy(d->stream);
-    d->stream = NULL;
+    if (d->copying) cudaStreamDestroy(d->copying);
+    d->stream = d->copying = NULL;
     (void)cudaGetLastError();
 }
 static int nn__cuda_start(nn__cuda *d)
@@ -375,7 +421,7 @@ static int nn__cuda_start(nn__cuda *d)
     d->shared_most = p.sharedMemPerBlockOptin;
     d->sync = sync && sync[0] == '1';
     for (i = 0; i < 2 && clock && clock[0] == '1'; i++) if (!NN__CU(d, cudaEventCreateWithFlags(&d->clock[i], cudaEventDefault))) return 0;
-    if (!NN__CU(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking))) return 0;
+    if (!NN__CU(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking)) || !NN__CU(d, cudaStreamCreateWithFlags(&d->copying, cudaStreamNonBlocking))) return 0;
     if (!NN__CU(d, cudaMalloc((void **)&d->fault, sizeof *d->fault)) || !NN__CU(d, cudaMallocHost((void **)&d->seen, sizeof *d->seen)) ||
         !NN__CU(d, cudaMemsetAsync(d->fault, 0, sizeof *d->fault, d->stream))) return 0;
     for (i = 0; i < NN__CUDA_STAGES; i++)
@@ -5825,6 +5871,7 @@ extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
     d->backend.upload = nn__cuda_upload; d->backend.download = nn__cuda_download; d->backend.copy = nn__cuda_copy;
     d->backend.run = nn__cuda_run; d->backend.sync = nn__cuda_sync;
     d->backend.record = nn__cuda_record; d->backend.recorded = nn__cuda_recorded; d->backend.repeat = nn__cuda_repeat; d->backend.forget = nn__cuda_forget;
+    d->backend.send = nn__cuda_send; d->backend.arrive = nn__cuda_arrive;
     d->backend.self = d;
     return &d->backend;
 }

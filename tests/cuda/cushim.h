@@ -35,6 +35,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -436,7 +437,7 @@ struct Event { long want, done; };
 /* What a launch may touch in the blocks that were named with nn_device_block (tests/cuda/guard.h); NULL: everything. */
 struct Guard { std::vector<std::pair<char *, size_t> > range; };
 struct Op { int kind; std::function<void()> fn; Event *ev; long ver, seq; std::shared_ptr<Guard> guard; };   /* kind 0 run, 1 record, 2 wait */
-struct Stream { std::deque<Op> q; bool legacy, blocking, capturing; std::vector<Op> *cap; };
+struct Stream { std::deque<Op> q; bool legacy, blocking, capturing; std::vector<Op> *cap; int id; };   /* id: 0 legacy, then 1, 2 .. of those that are there */
 struct Dev {
     std::vector<Stream *> st;
     Stream *null;
@@ -451,6 +452,8 @@ struct Dev {
     std::map<char *, size_t> guarded;
     std::shared_ptr<Guard> guard, guard_now;
     std::vector<std::pair<char *, size_t> > fills;
+    bool hurry, tracing;                                /* nn_device_hurry, nn_device_trace */
+    std::string trace;
 };
 Dev &dev();
 bool step(Stream *want);
@@ -506,6 +509,7 @@ static inline void arena_open(bool o)                    /* nests, so that a who
 }
 static inline bool planned_failure(int kind) { Dev &d = dev(); return ++d.count[kind] == d.fail[kind]; }
 static inline bool capturing(void) { for (Stream *s : dev().st) if (s->capturing) return true; return false; }
+static inline void note(Stream *s, char what) { Dev &d = dev(); if (d.tracing && !s->capturing) { d.trace += (char)('0' + s->id); d.trace += what; } }
 static inline int enqueue(Stream *s, Op o)
 {
     Dev &d = dev();
@@ -523,6 +527,11 @@ static inline int enqueue(Stream *s, Op o)
     if (s->capturing) { s->cap->push_back(o); return 0; }
     o.seq = d.seq++;
     s->q.push_back(o);
+    if (d.hurry && s->id > 1) {                          /* what waits for nothing runs at once */
+        arena_open(true);
+        while (!s->q.empty() && !(s->q.front().kind == 2 && s->q.front().ev->done < s->q.front().ver) && step(s)) {}
+        arena_open(false);
+    }
     if (conf().eager) { arena_open(true); while (!s->q.empty() && step(s)) {} arena_open(false); }
     return 0;
 }
@@ -530,6 +539,7 @@ static inline int run_op(Stream *s, std::function<void()> f) { Op o; o.kind = 0;
 static inline int finish(Stream *s)
 {
     if (s->capturing) return seterr(cudaErrorStreamCaptureUnsupported);
+    note(s, 'Y');
     arena_open(true);
     while (!s->q.empty()) if (!step(s)) die("stream waits for an event that is never recorded", 0);
     arena_open(false);
@@ -564,6 +574,7 @@ static int launch(const char *name, void (*k)(P...), dim3 g, dim3 b, size_t dyn,
         return seterr(cudaErrorInvalidDevicePointer);
     }
     if (planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
+    note(S(st), 'K');
     if (conf().dry == 1) { d.launches++; return 0; }
     std::tuple<P...> args(a...);                         /* arguments are evaluated and copied now, as on a GPU */
     return run_op(S(st), [=]() {
@@ -854,6 +865,7 @@ static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cuda
         return seterr(cudaErrorInvalidValue);
     }
     if (planned_failure(2)) return seterr(cudaErrorUnknown);
+    note(S(st), k == cudaMemcpyHostToDevice ? 'U' : k == cudaMemcpyDeviceToHost ? 'D' : 'C');
     if (conf().dry && n > 1 << 26) return 0;
     if (k == cudaMemcpyHostToDevice && !within(dev().pinned, s, n)) {   /* pageable memory is read before the call returns */
         std::vector<char> now((const char *)s, (const char *)s + n);
@@ -882,6 +894,7 @@ static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned f)
     if (cushim::conf().nodev) return cudaErrorNoDevice;
     *s = new cushim::Stream();
     (*s)->blocking = !(f & 1);
+    (*s)->id = (int)cushim::dev().st.size();
     cushim::dev().handles++;
     cushim::dev().st.push_back(*s);
     return 0;
@@ -902,7 +915,7 @@ static inline cudaError_t cudaStreamQuery(cudaStream_t s) { return cushim::S(s)-
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { if (cushim::conf().nodev) return cudaErrorNoDevice; *e = new cushim::Event(); cushim::dev().handles++; return 0; }
 static inline cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 static inline cudaError_t cudaEventDestroy(cudaEvent_t e) { cudaDeviceSynchronize(); cushim::dev().handles--; delete e; return 0; }
-static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; return cushim::enqueue(cushim::S(s), o); }
+static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; cushim::note(cushim::S(s), kind == 1 ? 'R' : 'W'); return cushim::enqueue(cushim::S(s), o); }
 static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { return cushim_event(s, 1, e, ++e->want); }
 static inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) { return cushim_event(s, 2, e, e->want); }
 static inline cudaError_t cudaEventQuery(cudaEvent_t e) { return e->done >= e->want ? 0 : cudaErrorNotReady; }
@@ -949,6 +962,7 @@ static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
     using namespace cushim;
     Dev &d = dev();
     if (planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
+    note(S(s), 'G');
     for (auto o : x->ops) { o.seq = d.seq++; S(s)->q.push_back(o); }        /* with the guards of the time when it was captured */
     return 0;
 }
@@ -973,6 +987,8 @@ void nn_device_fill(void *p, size_t n);
 void nn_device_fail(int kind, long n);
 long nn_device_count(int kind);
 long nn_device_live(void);
+void nn_device_hurry(int on);
+const char *nn_device_trace(int on);
 }
 
 #ifndef CUSHIM_DECLARATIONS
@@ -1306,6 +1322,16 @@ void nn_device_guard(void *const *p, const size_t *n, int count)
 void nn_device_fill(void *p, size_t n) { cushim::dev().fills.push_back(std::make_pair((char *)p, n)); }
 void nn_device_fail(int kind, long n) { cushim::Dev &d = cushim::dev(); for (int i = 0; i < 3; i++) d.count[i] = d.fail[i] = 0; if (kind >= 0) d.fail[kind] = n; d.err = 0; }
 long nn_device_count(int kind) { return cushim::dev().count[kind]; }
+/* Streams behind the first run as early as they may instead of as late. */
+void nn_device_hurry(int on) { cushim::dev().hurry = on != 0; }
+/* What the host asked for since nn_device_trace(1): pairs of a stream and K kernel, U upload, D download, C copy, R record, W wait, G graph, Y the host waits. */
+const char *nn_device_trace(int on)
+{
+    cushim::Dev &d = cushim::dev();
+    if (on) d.trace.clear();
+    d.tracing = on != 0;
+    return d.trace.c_str();
+}
 long nn_device_live(void) { cushim::Dev &d = cushim::dev(); return (long)d.live.size() + (long)d.pinned.size() + d.handles; }
 }
 #endif /* CUSHIM_DECLARATIONS */

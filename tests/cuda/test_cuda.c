@@ -18,6 +18,8 @@ WEAK void nn_device_guard(void *const *p, const size_t *n, int count);      /* -
 WEAK void nn_device_fill(void *p, size_t n);                                /* with NaN, before the next launch */
 WEAK void nn_device_fail(int kind, long n);                                 /* the n-th allocation, launch, copy from now on; -1: none */
 WEAK long nn_device_count(int kind);                                        /* of them since then */
+WEAK void nn_device_hurry(int on);                                          /* cushim: streams behind the first run as early as they may, not as late */
+WEAK const char *nn_device_trace(int on);                                   /* cushim: what the host asked for, see there */
 WEAK long nn_device_live(void);                                             /* allocations, streams, events, graphs */
 
 /* ---- a backend around nn_cuda's that tells the simulator what a call may touch ---- */
@@ -369,6 +371,57 @@ TEST(the_same_bits_again)                                /* no order of blocks o
     unsigned h = 2166136261u;
     for (size_t i = 0; i < 5 * sizeof *first; i++) h = (h ^ ((unsigned char *)first)[i]) * 16777619u;
     printf("bits of a GPT's losses: %08x\n", h);         /* check_cuda.sh compares orders */
+}
+
+/* ---- the next batch travels beside the step ---- */
+enum { ROWS = 44, WIDE = 9, EPOCHS = 3 };
+static void note_loss(void *user, nn_progress *p) { float **to = user; if (p->step) *(*to)++ = (float)p->loss; }
+static int fit(const nn_backend *backend, float *losses)
+{
+    static float xs[ROWS * WIDE];
+    int64_t labels[ROWS];
+    for (int i = 0; i < ROWS * WIDE; i++) xs[i] = (float)((i * 37 + i / 7 * 11) % 61) / 30 - 1;
+    for (int i = 0; i < ROWS; i++) labels[i] = i * 5 % 7;
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = backend });
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_linear_new(net, "a", WIDE, 30, NULL);
+    nn_fn_new(net, nn_relu);
+    nn_linear_new(net, "b", 30, 7, NULL);
+    nn_dataset *data = nn_dataset_new(nn, &(nn_dataset_desc){ .x = xs, .x_shape = NN_SHAPE(WIDE), .labels = labels, .classes = 7, .count = ROWS });
+    int ok = nn_fit(net, &(nn_fit_desc){ .train = nn_loader_new(data, &(nn_loader_desc){ .batch = 8, .shuffle = 1 }), .loss = nn_cross_entropy,
+                                         .optimizer = nn_adamw_new(net, &(nn_adamw_desc){ .lr = 0.01f }), .epochs = EPOCHS, .quiet = 1, .on_step = note_loss, .user = &losses });
+    ok = ok && nn_ok(nn);
+    nn_free(nn);
+    return ok;
+}
+TEST(the_next_batch_travels_beside_the_step)
+{
+    enum { BATCHES = EPOCHS * ((ROWS + 7) / 8) };
+    float cpu[BATCHES + 1], late[BATCHES + 1], early[BATCHES + 1], plain[BATCHES + 1];
+    NEEDS_DEVICE;
+    CHECK(fit(NULL, cpu));
+    if (nn_device_trace) nn_device_trace(1);
+    CHECK(fit(nn_cuda(0), late));
+    if (nn_device_trace) {
+        const char *t = nn_device_trace(0);
+        int beside = 0, busy = 0;
+        for (; t[0]; t += 2) {                           /* sent while the first stream has kernels or a graph that nobody has waited for */
+            if (t[0] == '1' && (t[1] == 'K' || t[1] == 'G')) busy = 1;
+            if (t[0] == '1' && t[1] == 'Y') busy = 0;
+            if (t[0] == '2' && t[1] == 'U') { CHECK(busy); beside++; }
+        }
+        CHECK(beside == 2 * (BATCHES - EPOCHS));         /* x and y of all batches but the first of an epoch */
+    }
+    if (nn_device_hurry) nn_device_hurry(1);
+    CHECK(fit(nn_cuda(0), early));
+    if (nn_device_hurry) nn_device_hurry(0);
+    nn_backend without = *nn_cuda(0);
+    without.send = NULL;
+    CHECK(fit(&without, plain));
+    CHECK(follows("nn_fit", BATCHES, cpu, late, 1e-4));
+    CHECK(memcmp(late, plain, BATCHES * sizeof *late) == 0);
+    CHECK(memcmp(early, plain, BATCHES * sizeof *late) == 0);
+    CHECK(!nn_device_live || nn_device_live() == 0);
 }
 
 /* ---- memory, faults, no device ---- */
