@@ -47,6 +47,7 @@ typedef enum nn_cuda_precision {
 typedef struct nn_cuda_desc {
     nn_cuda_precision precision;     // default NN_CUDA_FP32
     int own_products;                // 1: large matrix products are ours too; default: cuBLASLt's, if it is installed
+    int eager;                       // 1: every call runs at once; default: calls of NN_EVAL that come again (a token, a batch) wait and run as one graph
 } nn_cuda_desc;
 const nn_backend *nn_cuda(int device);                                       // for nn_desc.backend; never NULL: without that device nn_new fails
 const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc);
@@ -109,6 +110,10 @@ typedef struct nn__list {
     int          updates, batches;
     short        batch_of[NN__NOW_UPDATES];
 } nn__list;
+// What is computed between two times that the host writes or looks (>>run).
+enum { NN__CHAIN_LEAST = 8, NN__CHAIN_MOST = 4096, NN__CHAINS = 4, NN__CHAIN_PATIENCE = 8 };
+typedef struct nn__link { nn_call c; double params[NN_MAX_PARAMS / sizeof(double)]; int nodes; } nn__link;     // a call; kernels of the graph up to its last
+typedef struct nn__chain { nn__link *link; cudaGraphNode_t *node; nn__list *list; int count, room, nodes, node_room; } nn__chain;
 typedef struct nn__batch { const nn_op *op; nn_context *nn; const float *scale; unsigned blocks; nn__rates rates; nn__parts parts; } nn__batch;
 typedef struct nn__cuda {
     nn_backend     backend;
@@ -133,6 +138,10 @@ typedef struct nn__cuda {
     nn__batch      batch;
     nn__list      *making;                               // the list that calls are written into; NULL: they run
     int            broken;                               // it cannot be finished
+    nn__chain      now, chain[NN__CHAINS];               // the calls since the host last did something; earlier ones
+    nn__chain     *guess, *chaining;                     // `now` began like that one; the one whose graph is made, or gets new arguments:
+    int            patches, patch_end;                   // of kernels number `patches` .. patch_end - 1
+    int            waits, next_chain, patience, eager;   // waits: the calls of `now` have not run. patience: with graphs that do not fit
     int64_t        launches, bytes, peak, uploads, downloads;
     int64_t        calls[NN_OP_COUNT][2], refused[NN_OP_COUNT][2], repeats;
     cudaEvent_t    clock[2];                             // NULL: time is not taken
@@ -176,11 +185,16 @@ static int nn__cuda_check(nn__cuda *d, cudaError_t e, const char *what, int line
 #define NN__CU(d, call) nn__cuda_check(d, call, #call, __LINE__)
 
 static void nn__cuda_flush_now(nn__cuda *d);             // >>optim
+static void nn__chain_end(nn__cuda *d);                  // >>run
+static void nn__chain_drop(nn__cuda *d, nn__chain *a);
 static int nn__cuda_ready(nn__cuda *d)                   // what waited comes first; 0: the device is lost
 {
     cudaSetDevice(d->device);
     if (d->making) d->broken = 1;                        // nothing passes between host and device in a list
-    else if (d->batch.parts.count && !d->dead) nn__cuda_flush_now(d);
+    else if (!d->dead) {
+        if (d->now.count) nn__chain_end(d);
+        if (d->batch.parts.count) nn__cuda_flush_now(d);
+    }
     return !d->dead && !d->making;
 }
 
@@ -235,7 +249,7 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
     int i;
-    if (d->batch.parts.count) nn__cuda_ready(d);
+    if (d->batch.parts.count || d->now.count) nn__cuda_ready(d);
     for (i = 0; i < NN__CUDA_LANDINGS; i++) if ((char *)d->landing[i].to >= (char *)memory && (char *)d->landing[i].to < (char *)memory + bytes) d->landing[i].to = NULL;
     for (i = 0; memory && i < d->blocks; i++) if (d->block[i].at == memory) d->block[i].used = 0;
 }
@@ -358,6 +372,16 @@ static int nn__cuda_copy(void *self, void *to, const void *from, size_t bytes)
     if (!nn__cuda_ready(d)) return 0;
     return !bytes || NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, d->stream));
 }
+static void nn__copy_flat(nn__cuda *d, void *to, const void *from, size_t bytes)         // of handlers, and:
+{
+    if (d->patch_end) d->broken = 1;                     // only kernels get new arguments
+    else if (bytes && to != from && !d->failed) NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, d->stream));
+}
+static void nn__fill_zero(nn__cuda *d, void *to, size_t bytes)
+{
+    if (d->patch_end) d->broken = 1;
+    else if (bytes && !d->failed) NN__CU(d, cudaMemsetAsync(to, 0, bytes, d->stream));
+}
 static int nn__cuda_sync(void *self)
 {
     nn__cuda *d = (nn__cuda *)self;
@@ -382,6 +406,9 @@ static void nn__cuda_close_all(nn__cuda *d)
     int i;
     d->batch.parts.count = 0;
     d->batch.blocks = 0;
+    d->now.count = 0;
+    for (i = 0; i < NN__CHAINS; i++) nn__chain_drop(d, &d->chain[i]);
+    nn__chain_drop(d, &d->now);
     if (d->stream) cudaStreamSynchronize(d->stream);
     if (d->copying) cudaStreamSynchronize(d->copying);
     for (i = 0; i < NN__CUDA_LANDINGS; i++) {
@@ -433,6 +460,7 @@ static int nn__cuda_open(void *self, nn_context *nn)
     nn__cuda *d = (nn__cuda *)self;
     if (d->users) { d->users++; return 1; }
     d->dead = d->failed = 0;
+    d->patience = NN__CHAIN_PATIENCE;
     d->error[0] = 0;
     if (nn_cuda_available() <= d->device) {
         nn_fail(nn, "%s: %s", d->name, nn__cuda_reason[0] ? nn__cuda_reason : "there is no such device");
@@ -469,7 +497,18 @@ static void nn__cuda_close(void *self, nn_context *nn)
 #ifndef NN_CUDA_EMU
 #define NN_SHARED(T, name, dims)  __shared__ T name dims
 #define NN_SHARED_DYN(T, name)    extern __shared__ __align__(16) unsigned char nn__shared_bytes[]; T *name = (T *)nn__shared_bytes
-#define NN__START(k, grid, block, bytes, stream, ...) (k)<<<(grid), (block), (bytes), (stream)>>>(__VA_ARGS__)
+// A launch; or, while a graph gets new arguments, those of its next kernel.
+template <class T> struct nn__just { typedef T type; };
+template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 grid, dim3 block, size_t bytes, typename nn__just<P>::type... a)
+{
+    void *list[] = { (void *)&a... };
+    if (!d->patch_end) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
+    cudaKernelNodeParams p;
+    memset(&p, 0, sizeof p);
+    p.func = (void *)k; p.gridDim = grid; p.blockDim = block; p.sharedMemBytes = (unsigned)bytes; p.kernelParams = list;
+    if (d->patches < d->patch_end) cudaGraphExecKernelNodeSetParams(d->chaining->list->exec, d->chaining->node[d->patches], &p);
+}
+#define NN__START(d, k, ...) nn__start(d, k, __VA_ARGS__)
 // mma.sync: d (16 x 8, f32) += a (16 x k) b (k x 8). Lane l, g = l / 4, t = l % 4; 16-bit numbers lie two to a register. d[0..1] is row g, columns
 // 2t, 2t + 1, d[2..3] row g + 8. k = 16: a[0] is row g, columns 2t, 2t + 1, a[1] row g + 8, a[2] and a[3] the same 8 columns on; b[0] rows 2t,
 // 2t + 1 of column g, b[1] 8 rows on. tf32, k = 8: a[0] is row g, column t, a[1] row g + 8, a[2] and a[3] 4 columns on; b[0] row t of column g, b[1] 4 rows on.
@@ -493,19 +532,42 @@ static void nn__cuda_close(void *self, nn_context *nn)
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
 #endif
 #else
-#define NN__START(k, grid, block, bytes, stream, ...) NN_LAUNCH(k, grid, block, bytes, stream, __VA_ARGS__)
+#define NN__START(d, k, grid, block, bytes, ...) (cushim_patch((d)->patch_end ? (d)->chaining->list->exec : NULL, \
+    (d)->patches < (d)->patch_end ? (d)->chaining->node[(d)->patches] : NULL), NN_LAUNCH(k, grid, block, bytes, (d)->stream, __VA_ARGS__))
 #endif
 #define NN__LAUNCH(d, k, grid, block, bytes, ...) \
-    do { if (!(d)->failed) { NN__START(k, grid, block, bytes, (d)->stream, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
+    do { if (!(d)->failed) { NN__START(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
 #define NN__BLOCKS(n, per) ((unsigned)(((n) + (per) - 1) / (per)))
 // A kernel that wants more than 48 KB of dynamic shared memory says so before its launch; 0: this device has less.
 #define NN__SHARED_ROOM(d, k, bytes) ((bytes) <= 49152 || ((bytes) <= (d)->shared_most && \
     NN__CU(d, cudaFuncSetAttribute(k, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))))
 
+static void nn__chain_node(nn__cuda *d)                  // the kernel that was just captured
+{
+    nn__chain *a = d->chaining;
+    cudaStreamCaptureStatus status;
+    const cudaGraphNode_t *last = NULL;
+    size_t count = 0;
+    if (a->nodes == a->node_room) {
+        void *p = realloc(a->node, 2 * (size_t)(a->nodes + 32) * sizeof *a->node);
+        if (!p) { d->broken = 1; return; }
+        a->node = (cudaGraphNode_t *)p;
+        a->node_room = 2 * (a->nodes + 32);
+    }
+#if CUDART_VERSION >= 13000
+    cudaError_t e = cudaStreamGetCaptureInfo(d->stream, &status, NULL, NULL, &last, NULL, &count);
+#else
+    cudaError_t e = cudaStreamGetCaptureInfo(d->stream, &status, NULL, NULL, &last, &count);
+#endif
+    if (NN__CU(d, e) && count == 1) a->node[a->nodes++] = last[0];
+    else d->broken = 1;
+}
 static void nn__cuda_launched(nn__cuda *d, const char *kernel, int line)
 {
     cudaError_t e = cudaGetLastError();
-    d->launches++;
+    if (!d->making) d->launches++;
+    else if (d->patch_end) { if (d->patches++ == d->patch_end) d->broken = 1; }
+    else if (d->chaining && e == cudaSuccess) nn__chain_node(d);
     if (e == cudaSuccess && d->sync && !d->making) e = cudaStreamSynchronize(d->stream);
     nn__cuda_check(d, e, kernel, line);
 }
@@ -829,8 +891,8 @@ static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add
     nn__turn turn;
     nn__lay l;
     if (n == 0 || !to->data) return 1;
-    if (!add && nn__is_flat(to) && nn__is_flat(from)) {
-        if (to->data != from->data) NN__CU(d, cudaMemcpyAsync(to->data, from->data, (size_t)n * bytes, cudaMemcpyDeviceToDevice, d->stream));
+    if (!add && !d->chaining && nn__is_flat(to) && nn__is_flat(from)) {
+        nn__copy_flat(d, to->data, from->data, (size_t)n * bytes);
         return 1;
     }
     v[0] = from; v[1] = to;
@@ -1029,7 +1091,7 @@ static int nn__cuda_fill(nn__cuda *d, const nn_call *c)
     l = nn__lay_of(1, v);
     if (l.count == 0) return 1;
     if (value == 0 && !signbit(value) && nn__is_flat(v[0])) {
-        NN__CU(d, cudaMemsetAsync(v[0]->data, 0, (size_t)l.count * nn_dtype_bytes((nn_dtype)v[0]->dtype), d->stream));
+        nn__fill_zero(d, v[0]->data, (size_t)l.count * nn_dtype_bytes((nn_dtype)v[0]->dtype));
         return 1;
     }
     NN__LAUNCH(d, nn__k_fill, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, v[0]->dtype, (void *)v[0]->data, (float)value, v[0]->dtype == NN_BOOL ? (int64_t)(value != 0) : (int64_t)cut);
@@ -1327,7 +1389,7 @@ static void nn__first_of(nn__cuda *d, const nn_view *x, const nn_view *to)      
     int i;
     for (i = 0; i < x->ndim; i++) if (to->stride[i] == 0) from.shape[i] = y.shape[i] = 1;
     if (nn_view_count(x)) nn__move(d, &y, &from, 0);
-    else if (nn_view_count(&y)) NN__CU(d, cudaMemsetAsync(y.data, 0, (size_t)nn_view_count(&y) * sizeof(float), d->stream));
+    else nn__fill_zero(d, y.data, (size_t)nn_view_count(&y) * sizeof(float));
 }
 static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
 {
@@ -2219,9 +2281,10 @@ static int nn__cuda_repeat(void *self, void *list, const nn_call *const *varying
     }
     d->failed = 0;
     d->repeats++;
+    d->launches++;
     d->fault_nn = l->fault_nn ? l->fault_nn : d->fault_nn;
-    return update == l->updates && NN__CU(d, cudaMemcpyAsync(l->now, l->host, sizeof *l->now, cudaMemcpyHostToDevice, d->stream)) &&
-           NN__CU(d, cudaEventRecord(l->sent, d->stream)) && NN__CU(d, cudaGraphLaunch(l->exec, d->stream));
+    if (count && (!NN__CU(d, cudaMemcpyAsync(l->now, l->host, sizeof *l->now, cudaMemcpyHostToDevice, d->stream)) || !NN__CU(d, cudaEventRecord(l->sent, d->stream)))) return 0;
+    return update == l->updates && NN__CU(d, cudaGraphLaunch(l->exec, d->stream));
 }
 static int nn__cuda_update(nn__cuda *d, const nn_call *c)        // in: p, g, scale or NULL, up to three states
 {
@@ -3006,6 +3069,7 @@ static int nn__lt_multiply(nn__cuda *d, const nn__matrices *m)       // 1: launc
     room = p->found.bytes ? nn__cuda_scratch(d, p->found.bytes) : NULL;
     if (p->found.bytes && !room) return 1;
     if (m->bias) nn__lt.MatmulDescSetAttribute(p->desc, 8, &m->bias, sizeof m->bias);
+    if (d->patch_end) { d->broken = 1; return 1; }
     if (nn__lt.Matmul(nn__lt.handle[d->device], p->desc, &one, m->b, p->b, m->a, p->a, &beta, m->y, p->y, m->y, p->y, &p->found.algo, room, p->found.bytes, d->stream)) {
         p->usable = 0;
         return 0;
@@ -5544,11 +5608,11 @@ static nn__rnn nn__rnn_of(const nn_call *c)
     o.save = (float *)c->aux[0].data; o.before = o.save ? (float *)c->aux[1].data : NULL; o.save_c = (float *)c->aux[2].data;
     return o;
 }
-static void nn__rnn_zero(nn__cuda *d, void *p, int64_t n) { if (p && n > 0 && !d->failed) NN__CU(d, cudaMemsetAsync(p, 0, (size_t)n * sizeof(float), d->stream)); }
+static void nn__rnn_zero(nn__cuda *d, void *p, int64_t n) { if (p && n > 0) nn__fill_zero(d, p, (size_t)n * sizeof(float)); }
 static void nn__rnn_start(nn__cuda *d, void *to, const void *from, int64_t n)        // from NULL: zeros
 {
     if (!from) nn__rnn_zero(d, to, n);
-    else if (to && n > 0 && to != from && !d->failed) NN__CU(d, cudaMemcpyAsync(to, from, (size_t)n * sizeof(float), cudaMemcpyDeviceToDevice, d->stream));
+    else if (to && n > 0) nn__copy_flat(d, to, from, (size_t)n * sizeof(float));
 }
 static int nn__cuda_rnn(nn__cuda *d, const nn_call *c)
 {
@@ -5826,14 +5890,10 @@ static int nn__cuda_double(const nn_call *c)             // 64-bit floats are mo
     for (i = 0; i < c->nout; i++) if (c->out[i].dtype == NN_F64) return 1;
     return c->pass == NN_BACKWARD && c->nin && c->din[0].data && c->din[0].dtype == NN_F64;
 }
-static int nn__cuda_run(void *self, const nn_call *c)
+static int nn__cuda_run_now(nn__cuda *d, const nn_call *c, nn__cuda_handler handler)
 {
-    nn__cuda *d = (nn__cuda *)self;
-    nn__cuda_handler handler = nn__cuda_table[c->op->id][c->pass == NN_BACKWARD];
     int done;
     if (d->dead) { nn_fail(c->nn, "%s", d->error); return 1; }
-    if (d->making && (d->broken || !handler || nn__cuda_double(c))) { d->broken = 1; return 1; }
-    if (!handler || nn__cuda_double(c)) { d->refused[c->op->id][c->pass]++; return 0; }
     if (d->batch.parts.count && d->batch.op != c->op) nn__cuda_flush_now(d);
     cudaSetDevice(d->device);
     nn__cuda_keep_scratch(d, d->scratches > 0);
@@ -5855,11 +5915,157 @@ static int nn__cuda_run(void *self, const nn_call *c)
     return done;
 }
 
+
+// ---- chains: what is computed between two times that the host writes or looks. One of NN_EVAL that comes again, for the next token or batch, is
+// written down as a graph. From then on its calls only wait; when the host wants something they run as one. Calls that differ a little, in their
+// place in a cache and its length, have their kernels' arguments replaced first.
+static nn__cuda_handler nn__handler_of(const nn_call *c) { return nn__cuda_double(c) ? NULL : nn__cuda_table[c->op->id][c->pass == NN_BACKWARD]; }
+static int nn__chain_alike(const nn__link *a, const nn__link *l)     // 0: another call; 1: alike; 2: the same
+{
+    const nn_call *c = &a->c, *b = &l->c;
+    int i, k, same;
+    if (c->op != b->op || c->nn != b->nn || c->add != b->add || c->nin != b->nin || c->nout != b->nout || c->naux != b->naux || !c->params != !b->params) return 0;
+    same = !b->params || !memcmp(a->params, l->params, b->op->params_bytes);
+    for (k = 0; k < 3; k++) {
+        const nn_view *u = k == 0 ? c->in : k == 1 ? c->out : c->aux, *v = k == 0 ? b->in : k == 1 ? b->out : b->aux;
+        for (i = 0; i < (k == 0 ? b->nin : k == 1 ? b->nout : b->naux); i++) {
+            size_t bytes = (size_t)v[i].ndim * sizeof v[i].shape[0];
+            if (!u[i].data != !v[i].data || u[i].ndim != v[i].ndim || u[i].dtype != v[i].dtype || (k && memcmp(u[i].shape, v[i].shape, bytes))) return 0;
+            same &= u[i].data == v[i].data && !memcmp(u[i].shape, v[i].shape, bytes) && !memcmp(u[i].stride, v[i].stride, bytes);
+        }
+    }
+    return 1 + same;
+}
+static nn__chain *nn__chain_guess(nn__cuda *d)           // an earlier one that began like this one
+{
+    int i, k;
+    for (i = 0; i < NN__CHAINS; i++) {
+        for (k = 0; k < d->now.count && k < d->chain[i].count && nn__chain_alike(&d->chain[i].link[k], &d->now.link[k]); k++) { }
+        if (k && k == d->now.count) return &d->chain[i];
+    }
+    return NULL;
+}
+static int nn__link_run(nn__cuda *d, nn__link *l)
+{
+    if (l->c.params) l->c.params = l->params;
+    return nn__cuda_run_now(d, &l->c, nn__handler_of(&l->c));
+}
+static void nn__chain_run(nn__cuda *d, int count)        // what waits runs one by one
+{
+    int i;
+    d->waits = 0;
+    for (i = 0; i < count; i++) if (!nn__link_run(d, &d->now.link[i])) nn_fail(d->now.link[i].c.nn, "%s: %s cannot run with these shapes", d->name, d->now.link[i].c.op->name);
+}
+static void nn__chain_forget(nn__cuda *d, nn__chain *a) { if (a->list) nn__cuda_forget(d, a->list); a->list = NULL; }
+static void nn__chain_drop(nn__cuda *d, nn__chain *a)
+{
+    nn__chain_forget(d, a);
+    free(a->link);
+    free(a->node);
+    memset(a, 0, sizeof *a);
+}
+static void nn__chain_record(nn__cuda *d, nn__chain *a)  // it has run; now as a graph
+{
+    int i;
+    a->nodes = 0;
+    nn__chain_forget(d, a);
+    if (!nn__cuda_record(d)) return;
+    d->chaining = a;
+    for (i = 0; i < a->count; i++) { nn__link_run(d, &a->link[i]); a->link[i].nodes = a->nodes; }
+    d->chaining = NULL;
+    a->list = (nn__list *)nn__cuda_recorded(d);
+    if (!a->list) d->patience--;
+}
+static int nn__chain_repeat(nn__cuda *d, nn__chain *a, int count)    // 0: it does not fit; nothing ran
+{
+    int i, differ = 0, from = 0;
+    if (count != a->count || a->list->scratch != nn__cuda_scratch_at(d)) return 0;
+    for (i = 0; i < count; i++) differ += nn__chain_alike(&a->link[i], &d->now.link[i]) != 2;
+    if (2 * differ > count) return 0;
+    d->chaining = a;
+    d->making = a->list;                                 // nothing is allocated
+    d->broken = 0;
+    for (i = 0; i < count && differ && !d->broken; from = a->link[i++].nodes) if (nn__chain_alike(&a->link[i], &d->now.link[i]) != 2) {
+        d->patches = from;
+        d->patch_end = d->now.link[i].nodes = a->link[i].nodes;
+        a->link[i] = d->now.link[i];
+        if (from == d->patch_end) d->broken = 1;         // it had no kernels
+        else nn__link_run(d, &a->link[i]);
+        if (d->patches != d->patch_end) d->broken = 1;
+    }
+    d->making = NULL;
+    d->chaining = NULL;
+    d->patch_end = 0;
+    return !d->broken && nn__cuda_repeat(d, a->list, NULL, 0);
+}
+static void nn__chain_end(nn__cuda *d)
+{
+    nn__chain *a = d->guess, swap = d->now;
+    int count = d->now.count;
+    d->now.count = 0;                                    // what follows asks for the device
+    d->guess = NULL;
+    if (d->waits) {
+        d->waits = 0;
+        if (nn__chain_repeat(d, a, count)) { d->patience = NN__CHAIN_PATIENCE; return; }
+        d->patience--;
+        nn__chain_forget(d, a);
+        nn__chain_run(d, count);
+    }
+    if (count < NN__CHAIN_LEAST || d->patience <= 0) return;
+    if (!a || a->count != count) {
+        a = &d->chain[d->next_chain++ % NN__CHAINS];
+        nn__chain_forget(d, a);
+        a->count = 0;
+    }
+    d->now.link = a->link; d->now.room = a->room;
+    a->link = swap.link; a->room = swap.room;
+    if (a->count == count && !d->dead) nn__chain_record(d, a);
+    a->count = count;
+}
+static int nn__chain_takes(nn__cuda *d, const nn_call *c)            // 1: the call waits; 0: it runs now
+{
+    nn__chain *n = &d->now;
+    nn__link *l;
+    if (d->making) return 0;
+    if (c->mode != NN_EVAL || c->pass != NN_FORWARD || (c->op->flags & (NN_OP_RANDOM | NN_OP_MUTATES)) || c->op->params_bytes > NN_MAX_PARAMS || d->clock[1] || d->sync || d->eager || !nn__handler_of(c)) {
+        if (n->count) nn__chain_end(d);
+        return 0;
+    }
+    if (n->count == NN__CHAIN_MOST) nn__chain_end(d);
+    if (n->count == n->room) {
+        l = (nn__link *)realloc(n->link, 2 * (size_t)(n->room + 32) * sizeof *l);
+        if (!l) { if (n->count) nn__chain_end(d); return 0; }
+        n->link = l;
+        n->room = 2 * (n->room + 32);
+    }
+    l = &n->link[n->count++];
+    l->c = *c;
+    if (c->params) memcpy(l->params, c->params, c->op->params_bytes);
+    if (n->count > 1 && d->guess && n->count <= d->guess->count && nn__chain_alike(&d->guess->link[n->count - 1], l)) return d->waits;
+    if (n->count > 1 && !d->guess) return 0;
+    d->guess = nn__chain_guess(d);
+    if (n->count == 1) d->waits = d->guess && d->guess->list;
+    else if (d->waits && !(d->guess && d->guess->list)) nn__chain_run(d, n->count - 1);
+    if (d->waits && n->count == 1 && d->batch.parts.count) nn__cuda_flush_now(d);
+    return d->waits;
+}
+static int nn__cuda_run(void *self, const nn_call *c)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__cuda_handler handler = nn__handler_of(c);
+    if (d->dead) { nn_fail(c->nn, "%s", d->error); return 1; }
+    if (d->making && (d->broken || !handler)) { d->broken = 1; return 1; }
+    if (nn__chain_takes(d, c)) return 1;
+    if (handler) return nn__cuda_run_now(d, c, handler);
+    d->refused[c->op->id][c->pass]++;
+    return 0;
+}
 extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
 {
     int known = device >= 0 && device < NN__CUDA_DEVICES, precision = desc ? (int)desc->precision : 0;
     nn__cuda *d = &nn__cuda_states[known ? device : NN__CUDA_DEVICES - 1][precision & 3];
     d->own_products = desc && desc->own_products;
+    d->eager = desc && desc->eager;
     if (d->backend.self) return &d->backend;
     nn__cuda_fill_table();
     d->device = known ? device : 0x7fffffff;

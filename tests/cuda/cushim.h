@@ -452,6 +452,8 @@ struct Dev {
     std::map<char *, size_t> guarded;
     std::shared_ptr<Guard> guard, guard_now;
     std::vector<std::pair<char *, size_t> > fills;
+    std::vector<Op> *patch;                             /* the next launch replaces that of a graph ... */
+    size_t patch_at;                                    /* ... with this number */
     bool hurry, tracing;                                /* nn_device_hurry, nn_device_trace */
     std::string trace;
 };
@@ -460,6 +462,7 @@ bool step(Stream *want);
 } // namespace cushim
 
 /* ---------- the runtime's names ---------- */
+#define CUDART_VERSION 13000
 typedef int cudaError_t;
 enum {
     cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevicePointer = 17,
@@ -480,6 +483,8 @@ typedef cushim::Stream *cudaStream_t;
 typedef cushim::Event *cudaEvent_t;
 typedef struct cushim_pool *cudaMemPool_t;
 struct cushim_graph { std::vector<cushim::Op> ops; };
+typedef struct cushim_node *cudaGraphNode_t;            /* 1 + its number in the graph */
+typedef struct cushim_edge *cudaGraphEdgeData;
 typedef cushim_graph *cudaGraph_t;
 typedef cushim_graph *cudaGraphExec_t;
 struct cudaGraphExecUpdateResultInfo { int result; };
@@ -524,6 +529,7 @@ static inline int enqueue(Stream *s, Op o)
             enqueue(s, f);
         }
     }
+    if (d.patch) { d.patch->at(d.patch_at) = o; d.patch = 0; return 0; }
     if (s->capturing) { s->cap->push_back(o); return 0; }
     o.seq = d.seq++;
     s->q.push_back(o);
@@ -573,9 +579,9 @@ static int launch(const char *name, void (*k)(P...), dim3 g, dim3 b, size_t dyn,
         fprintf(stderr, "cushim: kernel %s was given a pointer that is not device memory\n", name);
         return seterr(cudaErrorInvalidDevicePointer);
     }
-    if (planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
-    note(S(st), 'K');
-    if (conf().dry == 1) { d.launches++; return 0; }
+    if (!d.patch && planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
+    if (!d.patch) note(S(st), 'K');
+    if (conf().dry == 1) { d.launches += !d.patch; d.patch = 0; return 0; }
     std::tuple<P...> args(a...);                         /* arguments are evaluated and copied now, as on a GPU */
     return run_op(S(st), [=]() {
         std::tuple<P...> t = args;
@@ -950,6 +956,22 @@ static inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
     return 0;
 }
 static inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) { *st = cushim::S(s)->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return 0; }
+static inline cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, cudaStreamCaptureStatus *st, unsigned long long *, cudaGraph_t *, const cudaGraphNode_t **last, const cudaGraphEdgeData **, size_t *n)
+{
+    static cudaGraphNode_t node;
+    cudaStreamIsCapturing(s, st);
+    if (!s->capturing) return cushim::seterr(cudaErrorStreamCaptureUnsupported);
+    node = (cudaGraphNode_t)s->cap->size();
+    *n = node != 0;
+    *last = &node;
+    return 0;
+}
+/* The next launch is no launch: it replaces the kernel of a graph; cudaGraphExecKernelNodeSetParams. NULL: it is one. */
+static inline void cushim_patch(cudaGraphExec_t x, cudaGraphNode_t node)
+{
+    cushim::dev().patch = x && node ? &x->ops : 0;
+    cushim::dev().patch_at = (size_t)node - 1;
+}
 static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) { *x = new cushim_graph(*g); cushim::dev().handles++; return 0; }
 static inline cudaError_t cudaGraphExecUpdate(cudaGraphExec_t x, cudaGraph_t g, cudaGraphExecUpdateResultInfo *)
 {

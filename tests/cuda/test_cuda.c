@@ -112,7 +112,7 @@ static const nn_backend *guarded_cuda(int precision)
 {
     static guarded all[4];
     guarded *g = &all[precision];
-    g->inner = nn_cuda_with(0, &(nn_cuda_desc){ .precision = (nn_cuda_precision)precision });
+    g->inner = nn_cuda_with(0, &(nn_cuda_desc){ .precision = (nn_cuda_precision)precision, .eager = 1 });
     g->backend = (nn_backend){ .version = NN_BACKEND_VERSION, .name = "cuda, guarded", .self = g, .alloc = guarded_alloc, .free = guarded_free, .upload = guarded_upload,
                                .download = guarded_download, .copy = guarded_copy, .run = guarded_run, .sync = guarded_sync, .open = guarded_open, .close = guarded_close };
     return &g->backend;
@@ -422,6 +422,95 @@ TEST(the_next_batch_travels_beside_the_step)
     CHECK(memcmp(late, plain, BATCHES * sizeof *late) == 0);
     CHECK(memcmp(early, plain, BATCHES * sizeof *late) == 0);
     CHECK(!nn_device_live || nn_device_live() == 0);
+}
+
+/* ---- a text, token by token: every token is the same calls, which run as a graph ---- */
+enum { DECODED = 140, PROMPT = 3, BLOCKS = 2 };
+typedef struct writer { nn_layer *net, *tokens, *block[BLOCKS], *norm; nn_tensor *positions; nn_kv_cache *cache[BLOCKS]; } writer;
+static void writer_build(writer *w, nn_context *nn)
+{
+    nn_transformer_desc d = { .hidden = 2 * WIDTH, .activation = nn_gelu, .norm_first = 1, .causal = 1 };
+    w->net = nn_model_new(nn, NULL);
+    w->tokens = nn_embedding_new(w->net, "tokens", TOKENS, WIDTH);
+    for (int i = 0; i < BLOCKS; i++) {
+        w->block[i] = nn_transformer_encoder_layer_new(w->net, i ? "block1" : "block0", WIDTH, 2, &d);
+        w->cache[i] = nn_kv_cache_new(nn, 1, 2, DECODED + PROMPT, WIDTH / 2, 0);
+    }
+    w->norm = nn_layernorm_new(w->net, "norm", NN_SHAPE(WIDTH), NULL);
+    w->positions = nn_sinusoidal_new(nn, DECODED + PROMPT, WIDTH);
+}
+/* Greedy: tokens and their scores; how many of the device's launches a token took at the end, and allocations then. */
+static int writer_run(const nn_backend *backend, int64_t *tokens, float *scores, long *launches, long *allocations)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 5, .backend = backend });
+    writer w;
+    long before = 0, taken = 0;
+    writer_build(&w, nn);
+    for (int i = 0; i < PROMPT; i++) tokens[i] = i + 1;
+    for (int at = 0, n = PROMPT; n < DECODED; at = n++) {
+        float *row = scores + n * TOKENS;
+        nn_begin(nn, NN_EVAL);
+        nn_tensor *x = nn_add(nn_forward(w.tokens, nn_from_as(nn, NN_I64, NN_SHAPE(1, n - at), tokens + at)), nn_slice(w.positions, 0, at, n, 1));
+        for (int i = 0; i < BLOCKS; i++) x = nn_transformer_encoder_layer_forward(w.block[i], x, &(nn_attention_desc){ .cache = w.cache[i] });
+        x = nn_linear(nn_forward(w.norm, nn_select(nn_select(x, 1, n - at - 1), 0, 0)), nn_param(w.tokens, "weight"), NULL, NULL);
+        nn_read(x, row);
+        tokens[n] = 0;
+        for (int k = 1; k < TOKENS; k++) if (row[k] > row[tokens[n]]) tokens[n] = k;
+        if (nn_device_count && n == DECODED - 21) { before = nn_device_count(1); taken = nn_device_count(0); }
+    }
+    if (nn_device_count) { *launches = (nn_device_count(1) - before) / 20; *allocations = nn_device_count(0) - taken; }
+    int ok = nn_ok(nn);
+    if (backend) CHECK(nn_fallbacks(nn) == 0);
+    nn_free(nn);
+    return ok;
+}
+TEST(a_token_is_a_graph)
+{
+    static int64_t cpu[DECODED], eager[DECODED], graph[DECODED];
+    static float x[DECODED * TOKENS], y[DECODED * TOKENS], z[DECODED * TOKENS];
+    long one = 0, many = 0, taken = 0;
+    NEEDS_DEVICE;
+    CHECK(writer_run(NULL, cpu, x, &one, &taken));
+    CHECK(writer_run(nn_cuda_with(0, &(nn_cuda_desc){ .eager = 1 }), eager, y, &many, &taken));
+    for (int hurry = 0; hurry < 2; hurry++) {
+        if (nn_device_hurry) nn_device_hurry(hurry);
+        if (nn_device_fail) nn_device_fail(-1, 0);
+        CHECK(writer_run(nn_cuda(0), graph, z, &one, &taken));
+        CHECK(memcmp(eager, graph, sizeof eager) == 0 && memcmp(y, z, sizeof y) == 0);
+        CHECK(!nn_device_live || nn_device_live() == 0);
+        if (nn_device_count) { printf("launches of a token: %ld, eager %ld\n", one, many); CHECK(one == 1 && many > 20 && taken == 0); }
+    }
+    if (nn_device_hurry) nn_device_hurry(0);
+    CHECK(memcmp(cpu, eager, sizeof cpu) == 0);
+    for (int i = PROMPT * TOKENS; i < DECODED * TOKENS; i++) CHECK(fabsf(x[i] - y[i]) <= 1e-4f);
+}
+TEST(planned_faults_in_a_text)
+{
+    static int64_t tokens[DECODED];
+    static float x[DECODED * TOKENS];
+    long none = 0, taken = 0;
+    NEEDS_SIMULATOR;
+    (void)none; (void)taken;
+    for (int kind = 0; kind < 3; kind++) for (long n = 1, reached = 1; reached; n += n / 2 + 1) {
+        nn_device_fail(kind, n);
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = nn_cuda(0) });
+        writer w;
+        int ok;
+        if (nn_ok(nn)) writer_build(&w, nn);
+        for (int t = 0; t < 6 && nn_ok(nn); t++) {
+            nn_begin(nn, NN_EVAL);
+            tokens[0] = t;
+            nn_tensor *y = nn_forward(w.tokens, nn_from_as(nn, NN_I64, NN_SHAPE(1, 1), tokens));
+            for (int i = 0; i < BLOCKS; i++) y = nn_transformer_encoder_layer_forward(w.block[i], y, &(nn_attention_desc){ .cache = w.cache[i] });
+            nn_read(nn_forward(w.norm, y), x);
+        }
+        ok = nn_ok(nn);
+        reached = nn_device_count(kind) >= n;
+        CHECK(ok || (reached && nn_error(nn)[0]));
+        nn_free(nn);
+        nn_device_fail(-1, 0);
+        CHECK(nn_device_live() == 0);
+    }
 }
 
 /* ---- memory, faults, no device ---- */
