@@ -1298,7 +1298,7 @@ typedef struct nn__update_params {
 enum { NN_OP_none, NN_UNARY_OPS(NN__ROW_ID) NN_UNARY1_OPS(NN__ROW_ID) NN_UNARY2_OPS(NN__ROW_ID) NN_BINARY_OPS(NN__ROW_ID2) NN_OP_where,
        NN_STRUCTURED_OPS(NN__ROW_IDS) NN_OP_COUNT, NN__UNARY_END = NN_OP_none + 1 NN_UNARY_OPS(NN__ONE_MORE) };
 
-enum { NN_BACKEND_VERSION = 2 };
+enum { NN_BACKEND_VERSION = 3 };
 // A device. Life cycle: nn_new keeps the pointer; memory is taken in large blocks; run is called for every op; nn_free releases the blocks.
 // All work is in order; only download and sync wait for it. Functions return 1 for ok.
 struct nn_backend {
@@ -1320,6 +1320,9 @@ struct nn_backend {
     int       (*repeat)  (void *self, void *list, const nn_call *const *varying, int count);     // run it. varying: its updates and random calls,
                                      // in order, as they are now: parameters, step. 0: it cannot with these; nothing ran
     void      (*forget)  (void *self, void *list);
+    // An upload beside the calls, in two halves: loaders send the next batch while this one is worked on. Both, or NULL.
+    int       (*send)    (void *self, void *to, const void *from, size_t bytes);      // `from` may be reused on return; `to` is as it was. 0: not now
+    int       (*arrive)  (void *self, void *to);         // what was sent last is there for the calls that follow. 0: it is not; nothing happened
 };
 #ifdef NN_DEFAULT_BACKEND
 const nn_backend *NN_DEFAULT_BACKEND(void);
@@ -8309,6 +8312,7 @@ typedef struct nn__delivery {
     int64_t   epoch, index, count;   // what it is
     uint64_t  seed;
     int       wanted, ready;         // under the mutex
+    int       sent;                  // so many of its parcels are on their way to the device
     char      error[256];
 } nn__delivery;
 
@@ -8515,13 +8519,23 @@ static void nn__loader_order(nn_loader *l, nn__delivery *s, int64_t index)      
     s->seed = l->seed;
     s->index = index;
     s->count = nn__min(l->batch, l->data->count - index * l->batch);
-    s->ready = 0;
+    s->ready = s->sent = 0;
     s->wanted = 1;
 }
 
 static int nn__is_ordered(const nn_loader *l, const nn__delivery *s, int64_t index)
 {
     return s->wanted && s->epoch == l->epoch && s->seed == l->seed && s->index == index;
+}
+
+static nn__delivery *nn__loader_fill(nn_loader *l)       // the next batch, in this thread
+{
+    nn__delivery *s = &l->slot[0];
+    if (s->ready && nn__is_ordered(l, s, l->position)) return s;
+    nn__loader_order(l, s, l->position);
+    nn__fill_delivery(l, s);
+    s->ready = 1;
+    return s;
 }
 
 // The delivery of the next batch, filled; and the one after it is ordered.
@@ -8533,11 +8547,7 @@ static nn__delivery *nn__loader_await(nn_loader *l)
         l->started = nn__thread_start(&l->thread, nn__loader_main, l);
         if (!l->started) l->prefetch = 0;                // then without
     }
-    if (!l->prefetch) {
-        nn__loader_order(l, &l->slot[0], l->position);
-        nn__fill_delivery(l, &l->slot[0]);
-        return &l->slot[0];
-    }
+    if (!l->prefetch) return nn__loader_fill(l);
     for (k = 0; k < 2; k++) if (nn__is_ordered(l, &l->slot[k], l->position)) s = &l->slot[k];
     if (!s) { nn__loader_cancel(l); s = &l->slot[0]; }   // the first of an epoch, or the state was set
     nn__lock(&l->mutex);
@@ -8660,21 +8670,70 @@ static int nn__token_room(nn_loader *l)                  // as below, of tokens
     return nn_ok(nn);
 }
 
+// What a delivery brings into which tensors.
+typedef struct nn__parcel { nn_tensor *to; nn_dtype dtype; const void *from; int64_t count; } nn__parcel;
+enum { NN__PARCELS = 3 };
+static int nn__add_parcel(nn__parcel *p, int n, nn_tensor *to, nn_dtype dtype, const void *from, int64_t count)
+{
+    if (!to || !count) return n;
+    p[n].to = to; p[n].dtype = dtype; p[n].from = from; p[n].count = count;
+    return n + 1;
+}
+static int nn__parcels_of(const nn_loader *l, const nn__delivery *s, nn__parcel *p)
+{
+    const nn_dataset *d = l->data;
+    int last = s->count < l->batch, n;
+    int64_t rows = s->count, y_width = d->target == NN__TARGET_TOKENS ? s->width : 1;
+    if (d->tokens) {
+        n = nn__add_parcel(p, 0, l->x[last], NN_I64, s->tokens, rows * s->width);
+        n = nn__add_parcel(p, n, l->y[last], NN_I64, s->labels, rows * y_width);
+        return nn__add_parcel(p, n, l->lengths[last], NN_I64, s->lengths, rows);
+    }
+    n = nn__add_parcel(p, 0, l->x[last], NN_F32, s->x, rows * d->width);
+    if (l->y[last] && l->y[last]->dtype == NN_I64) return nn__add_parcel(p, n, l->y[last], NN_I64, s->labels, rows);
+    return nn__add_parcel(p, n, l->y[last], NN_F32, s->y, rows * l->y_width);
+}
+
+// The next batch sets out for the device, which still works on this one. `now`: it may be filled for that, if no thread does.
+static void nn__loader_send(nn_loader *l, int now)
+{
+    nn_context *nn = l->nn;
+    nn__delivery *s = NULL;
+    nn__parcel p[NN__PARCELS];
+    int k, n;
+    if (!nn->backend->send || !nn_ok(nn) || nn->measuring || l->position >= l->batches) return;
+    if (!l->prefetch) s = now ? nn__loader_fill(l) : NULL;
+    else {
+        nn__lock(&l->mutex);
+        for (k = 0; k < 2; k++) if (l->slot[k].ready && nn__is_ordered(l, &l->slot[k], l->position)) s = &l->slot[k];
+        nn__unlock(&l->mutex);
+    }
+    if (!s || s->sent || s->error[0]) return;
+    for (n = nn__parcels_of(l, s, p); s->sent < n; s->sent++)
+        if (p[s->sent].to->dtype != (int)p[s->sent].dtype || !nn->backend->send(nn->backend->self, p[s->sent].to->data, p[s->sent].from,
+            (size_t)p[s->sent].count * nn_dtype_bytes(p[s->sent].dtype))) return;
+}
+
 static void nn__set_width(nn_tensor *t, int64_t width)   // of a view of the front of a batch
 {
     if (t->base == t || t->ndim != 2) return;
     t->shape[1] = t->stride[0] = width;
 }
-
-static void nn__deliver_tokens(nn_loader *l, nn__delivery *s, nn_batch *batch)
+static void nn__deliver(nn_loader *l, nn__delivery *s, nn_batch *batch)
 {
-    int last = s->count < l->batch;
+    const nn_backend *b = l->nn->backend;
+    nn__parcel p[NN__PARCELS];
+    int last = s->count < l->batch, n = nn__parcels_of(l, s, p), k;
+    batch->x = l->x[last];
+    batch->y = l->y[last];
     batch->lengths = l->lengths[last];
-    nn__set_width(batch->x, s->width);
-    nn__set_width(batch->y, s->width);
-    nn_write_as(batch->x, NN_I64, s->tokens);
-    nn_write_as(batch->y, NN_I64, s->labels);
-    if (batch->lengths) nn_write_as(batch->lengths, NN_I64, s->lengths);
+    batch->count = s->count;
+    batch->index = s->index;
+    if (l->data->tokens) { nn__set_width(batch->x, s->width); nn__set_width(batch->y, s->width); }
+    for (k = 0; k < n; k++) {
+        if (k < s->sent && b->arrive(b->self, p[k].to->data)) p[k].to->base->version++;
+        else nn_write_as(p[k].to, p[k].dtype, p[k].from);
+    }
 }
 
 static int nn__loader_room(nn_loader *l)                 // the tensors, and the host memory that is filled ahead of them
@@ -8744,7 +8803,6 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     nn_loader *l = loader;
     nn_context *nn = l ? l->nn : NULL;
     nn__delivery *s;
-    int last;
     if (batch) memset(batch, 0, sizeof *batch);
     if (!nn_ok(nn) || !batch) return 0;
     if (l->position >= l->batches) {
@@ -8754,26 +8812,16 @@ NN_API int nn_loader_next(nn_loader *loader, nn_batch *batch)
     }
     s = nn__loader_await(l);
     if (s->error[0]) nn_fail(nn, "nn_loader_next: %s", s->error);
-    else {
-        last = s->count < l->batch;
-        batch->x = l->x[last];
-        batch->y = l->y[last];
-        batch->count = s->count;
-        batch->index = s->index;
-        if (l->data->tokens) nn__deliver_tokens(l, s, batch);
-        else {
-            if (s->count && l->data->width) nn_write_as(batch->x, NN_F32, s->x);
-            if (batch->y && batch->y->dtype == NN_I64) nn_write_as(batch->y, NN_I64, s->labels);
-            else if (batch->y && l->y_width) nn_write_as(batch->y, NN_F32, s->y);
-        }
-    }
+    else nn__deliver(l, s, batch);
     l->position++;                   // also past a batch that failed: after nn_clear, the next one is tried
-    if (!l->prefetch) return nn_ok(nn);
-    nn__lock(&l->mutex);             // the delivery is in the tensors: its memory is free for the one after the next
-    s->wanted = s->ready = 0;
-    nn__loader_order(l, s, l->position + 1);
-    nn__wake(&l->changed);
-    nn__unlock(&l->mutex);
+    if (l->prefetch) nn__lock(&l->mutex);                // the delivery is in the tensors: its memory is free for the one after the next
+    s->wanted = s->ready = s->sent = 0;
+    if (l->prefetch) {
+        nn__loader_order(l, s, l->position + 1);
+        nn__wake(&l->changed);
+        nn__unlock(&l->mutex);
+    }
+    nn__loader_send(l, 0);
     return nn_ok(nn);
 }
 
@@ -13903,6 +13951,7 @@ static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
         nn_fail(nn, "nn_fit: the loss has shape %s; it must be one number", loss ? nn__dims_text(loss->ndim, loss->shape).s : "NULL");
         return 0;
     }
+    nn__loader_send(f->d.train, 1);
     value = nn_item(loss);
     if (!nn_ok(nn)) return 0;
     if (!nn__finite(value) && !nn->measuring) { nn__blame(f, b, value != value ? "NaN" : "infinite"); return 0; }
@@ -13910,6 +13959,7 @@ static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
     f->samples += (double)b->count;
     nn__count_hits(f->scores, b, &f->hit_sum, &f->labelled);
     nn__fit_backward(f, scale, last);
+    nn__loader_send(f->d.train, 0);
     return nn_ok(nn);
 }
 

@@ -47,6 +47,7 @@ typedef enum nn_cuda_precision {
 typedef struct nn_cuda_desc {
     nn_cuda_precision precision;     // default NN_CUDA_FP32
     int own_products;                // 1: large matrix products are ours too; default: cuBLASLt's, if it is installed
+    int eager;                       // 1: every call runs at once; default: calls of NN_EVAL that come again (a token, a batch) wait and run as one graph
 } nn_cuda_desc;
 const nn_backend *nn_cuda(int device);                                       // for nn_desc.backend; never NULL: without that device nn_new fails
 const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc);
@@ -83,12 +84,13 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #include <string.h>
 
 // =============================================================================================
-// >>device   A device: its stream, its memory, its first error. Everything is in the order of one stream, so memory that one call gives
-// back can serve the next at once. A state is opened by the first context and closed by the last, which leaves nothing behind.
+// >>device   A device: its streams, its memory, its first error. All calls are in the order of one stream, so memory that one call gives back
+// can serve the next at once; batches travel on a second. A state is opened by the first context and closed by the last, which leaves nothing behind.
 // =============================================================================================
-enum { NN__CUDA_DEVICES = 16, NN__CUDA_PRECISIONS = 4, NN__CUDA_BLOCKS = 64, NN__CUDA_SCRATCHES = 16, NN__CUDA_STAGES = 2 };
+enum { NN__CUDA_DEVICES = 16, NN__CUDA_PRECISIONS = 4, NN__CUDA_BLOCKS = 64, NN__CUDA_SCRATCHES = 16, NN__CUDA_STAGES = 2, NN__CUDA_LANDINGS = 8 };
 #define NN__CUDA_STAGE_BYTES ((size_t)1 << 20)           // of pinned memory, twice
 typedef struct nn__cuda_block { void *at; size_t bytes; int used; } nn__cuda_block;
+typedef struct nn__landing { void *to; char *at; size_t bytes, room; int due; cudaEvent_t sent, taken; } nn__landing;  // where what was sent to `to` waits
 typedef struct nn__fault { int op; int64_t index, size; } nn__fault;         // the first bad index that a kernel met; op 0: none
 // Parameter updates that wait for each other (>>optim).
 enum { NN__BATCH = 48 };
@@ -108,6 +110,10 @@ typedef struct nn__list {
     int          updates, batches;
     short        batch_of[NN__NOW_UPDATES];
 } nn__list;
+// What is computed between two times that the host writes or looks (>>run).
+enum { NN__CHAIN_LEAST = 8, NN__CHAIN_MOST = 4096, NN__CHAINS = 4, NN__CHAIN_PATIENCE = 8 };
+typedef struct nn__link { nn_call c; double params[NN_MAX_PARAMS / sizeof(double)]; int nodes; } nn__link;     // a call; kernels of the graph up to its last
+typedef struct nn__chain { nn__link *link; cudaGraphNode_t *node; nn__list *list; int count, room, nodes, node_room; } nn__chain;
 typedef struct nn__batch { const nn_op *op; nn_context *nn; const float *scale; unsigned blocks; nn__rates rates; nn__parts parts; } nn__batch;
 typedef struct nn__cuda {
     nn_backend     backend;
@@ -116,7 +122,8 @@ typedef struct nn__cuda {
     int            dead, arch, multiprocessors, sync;    // arch: 80 for sm_80. sync: NN_CUDA_SYNC=1, wait after every launch to find the guilty one
     int            own_products;
     size_t         shared_most;                          // bytes of shared memory that a block may have, if asked for
-    cudaStream_t   stream;
+    cudaStream_t   stream, copying;                      // of calls; of what is sent beside them
+    nn__landing    landing[NN__CUDA_LANDINGS];
     const nn_call *call;                                 // what runs now, for messages
     nn__cuda_block block[NN__CUDA_BLOCKS];               // memory that nn.h has or had
     int            blocks;
@@ -131,6 +138,10 @@ typedef struct nn__cuda {
     nn__batch      batch;
     nn__list      *making;                               // the list that calls are written into; NULL: they run
     int            broken;                               // it cannot be finished
+    nn__chain      now, chain[NN__CHAINS];               // the calls since the host last did something; earlier ones
+    nn__chain     *guess, *chaining;                     // `now` began like that one; the one whose graph is made, or gets new arguments:
+    int            patches, patch_end;                   // of kernels number `patches` .. patch_end - 1
+    int            waits, next_chain, patience, eager;   // waits: the calls of `now` have not run. patience: with graphs that do not fit
     int64_t        launches, bytes, peak, uploads, downloads;
     int64_t        calls[NN_OP_COUNT][2], refused[NN_OP_COUNT][2], repeats;
     cudaEvent_t    clock[2];                             // NULL: time is not taken
@@ -174,11 +185,16 @@ static int nn__cuda_check(nn__cuda *d, cudaError_t e, const char *what, int line
 #define NN__CU(d, call) nn__cuda_check(d, call, #call, __LINE__)
 
 static void nn__cuda_flush_now(nn__cuda *d);             // >>optim
+static void nn__chain_end(nn__cuda *d);                  // >>run
+static void nn__chain_drop(nn__cuda *d, nn__chain *a);
 static int nn__cuda_ready(nn__cuda *d)                   // what waited comes first; 0: the device is lost
 {
     cudaSetDevice(d->device);
     if (d->making) d->broken = 1;                        // nothing passes between host and device in a list
-    else if (d->batch.parts.count && !d->dead) nn__cuda_flush_now(d);
+    else if (!d->dead) {
+        if (d->now.count) nn__chain_end(d);
+        if (d->batch.parts.count) nn__cuda_flush_now(d);
+    }
     return !d->dead && !d->making;
 }
 
@@ -233,8 +249,8 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
     int i;
-    (void)bytes;
-    if (d->batch.parts.count) nn__cuda_ready(d);
+    if (d->batch.parts.count || d->now.count) nn__cuda_ready(d);
+    for (i = 0; i < NN__CUDA_LANDINGS; i++) if ((char *)d->landing[i].to >= (char *)memory && (char *)d->landing[i].to < (char *)memory + bytes) d->landing[i].to = NULL;
     for (i = 0; memory && i < d->blocks; i++) if (d->block[i].at == memory) d->block[i].used = 0;
 }
 
@@ -273,22 +289,57 @@ static void nn__cuda_keep_scratch(nn__cuda *d, int kept) // the last `kept` bloc
 
 // ---- copies ----------------------------------------------------------------------------------------------------------
 // Through pinned memory, so that `from` is free at once and the copy runs beside the kernels.
-static int nn__cuda_upload(void *self, void *to, const void *from, size_t bytes)
+static int nn__cuda_upload_on(nn__cuda *d, cudaStream_t stream, void *to, const void *from, size_t bytes)
 {
-    nn__cuda *d = (nn__cuda *)self;
     size_t at, n;
-    if (!nn__cuda_ready(d)) return 0;
     d->uploads += (int64_t)bytes;
     for (at = 0; at < bytes; at += n) {
         int s = d->stage_next;
         n = bytes - at < NN__CUDA_STAGE_BYTES ? bytes - at : NN__CUDA_STAGE_BYTES;
         if (!NN__CU(d, cudaEventSynchronize(d->stage_free[s]))) return 0;
         memcpy(d->stage[s], (const char *)from + at, n);
-        if (!NN__CU(d, cudaMemcpyAsync((char *)to + at, d->stage[s], n, cudaMemcpyHostToDevice, d->stream))) return 0;
-        if (!NN__CU(d, cudaEventRecord(d->stage_free[s], d->stream))) return 0;
+        if (!NN__CU(d, cudaMemcpyAsync((char *)to + at, d->stage[s], n, cudaMemcpyHostToDevice, stream))) return 0;
+        if (!NN__CU(d, cudaEventRecord(d->stage_free[s], stream))) return 0;
         d->stage_next = (s + 1) % NN__CUDA_STAGES;
     }
     return 1;
+}
+static int nn__cuda_upload(void *self, void *to, const void *from, size_t bytes)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    return nn__cuda_ready(d) && nn__cuda_upload_on(d, d->stream, to, from, bytes);
+}
+// On the second stream into memory of its own, as soon as what was sent to the same place before has been taken from there; `arrive` copies it on
+// in the order of calls. So a batch stays where it is, and a graph that reads it stays good.
+static int nn__cuda_send(void *self, void *to, const void *from, size_t bytes)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__landing *p = d->landing, *end = p + NN__CUDA_LANDINGS;
+    if (!bytes || d->dead || d->making) return 0;
+    cudaSetDevice(d->device);
+    while (p < end && p->to != to) p++;
+    if (p == end) for (p = d->landing; p < end && p->to; p++) { }
+    if (p == end) return 0;
+    if (!p->sent && (!NN__CU(d, cudaEventCreateWithFlags(&p->sent, cudaEventDisableTiming)) || !NN__CU(d, cudaEventCreateWithFlags(&p->taken, cudaEventDisableTiming)))) return 0;
+    if (p->room < bytes) {
+        if (p->at) { cudaFree(p->at); d->bytes -= (int64_t)p->room; }
+        p->at = (char *)nn__cuda_take(d, bytes);
+        p->room = p->at ? bytes : 0;
+        if (!p->at) return 0;
+    }
+    p->to = to;
+    p->bytes = bytes;
+    return p->due = NN__CU(d, cudaStreamWaitEvent(d->copying, p->taken, 0)) && nn__cuda_upload_on(d, d->copying, p->at, from, bytes) && NN__CU(d, cudaEventRecord(p->sent, d->copying));
+}
+static int nn__cuda_arrive(void *self, void *to)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__landing *p = d->landing, *end = p + NN__CUDA_LANDINGS;
+    while (p < end && (p->to != to || !p->due)) p++;
+    if (p == end || !nn__cuda_ready(d)) return 0;
+    p->due = 0;
+    return NN__CU(d, cudaStreamWaitEvent(d->stream, p->sent, 0)) && NN__CU(d, cudaMemcpyAsync(to, p->at, p->bytes, cudaMemcpyDeviceToDevice, d->stream)) &&
+           NN__CU(d, cudaEventRecord(p->taken, d->stream));
 }
 // What a kernel that reads indices gets. Waiting for the device looks whether one was bad.
 static nn__fault *nn__cuda_may_fault(nn__cuda *d, const nn_call *c)
@@ -321,6 +372,16 @@ static int nn__cuda_copy(void *self, void *to, const void *from, size_t bytes)
     if (!nn__cuda_ready(d)) return 0;
     return !bytes || NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, d->stream));
 }
+static void nn__copy_flat(nn__cuda *d, void *to, const void *from, size_t bytes)         // of handlers, and:
+{
+    if (d->patch_end) d->broken = 1;                     // only kernels get new arguments
+    else if (bytes && to != from && !d->failed) NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, d->stream));
+}
+static void nn__fill_zero(nn__cuda *d, void *to, size_t bytes)
+{
+    if (d->patch_end) d->broken = 1;
+    else if (bytes && !d->failed) NN__CU(d, cudaMemsetAsync(to, 0, bytes, d->stream));
+}
 static int nn__cuda_sync(void *self)
 {
     nn__cuda *d = (nn__cuda *)self;
@@ -345,7 +406,18 @@ static void nn__cuda_close_all(nn__cuda *d)
     int i;
     d->batch.parts.count = 0;
     d->batch.blocks = 0;
+    d->now.count = 0;
+    for (i = 0; i < NN__CHAINS; i++) nn__chain_drop(d, &d->chain[i]);
+    nn__chain_drop(d, &d->now);
     if (d->stream) cudaStreamSynchronize(d->stream);
+    if (d->copying) cudaStreamSynchronize(d->copying);
+    for (i = 0; i < NN__CUDA_LANDINGS; i++) {
+        nn__landing *p = &d->landing[i];
+        if (p->at) { cudaFree(p->at); d->bytes -= (int64_t)p->room; }
+        if (p->sent) cudaEventDestroy(p->sent);
+        if (p->taken) cudaEventDestroy(p->taken);
+        memset(p, 0, sizeof *p);
+    }
     nn__cuda_keep_scratch(d, 0);
     for (i = 0; i < d->blocks; i++) d->block[i].used = 0;
     nn__cuda_drop_blocks(d);
@@ -361,7 +433,8 @@ static void nn__cuda_close_all(nn__cuda *d)
     d->fault = d->seen = NULL;
     d->fault_nn = NULL;
     if (d->stream) cudaStreamDestroy(d->stream);
-    d->stream = NULL;
+    if (d->copying) cudaStreamDestroy(d->copying);
+    d->stream = d->copying = NULL;
     (void)cudaGetLastError();
 }
 static int nn__cuda_start(nn__cuda *d)
@@ -375,7 +448,7 @@ static int nn__cuda_start(nn__cuda *d)
     d->shared_most = p.sharedMemPerBlockOptin;
     d->sync = sync && sync[0] == '1';
     for (i = 0; i < 2 && clock && clock[0] == '1'; i++) if (!NN__CU(d, cudaEventCreateWithFlags(&d->clock[i], cudaEventDefault))) return 0;
-    if (!NN__CU(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking))) return 0;
+    if (!NN__CU(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking)) || !NN__CU(d, cudaStreamCreateWithFlags(&d->copying, cudaStreamNonBlocking))) return 0;
     if (!NN__CU(d, cudaMalloc((void **)&d->fault, sizeof *d->fault)) || !NN__CU(d, cudaMallocHost((void **)&d->seen, sizeof *d->seen)) ||
         !NN__CU(d, cudaMemsetAsync(d->fault, 0, sizeof *d->fault, d->stream))) return 0;
     for (i = 0; i < NN__CUDA_STAGES; i++)
@@ -387,6 +460,7 @@ static int nn__cuda_open(void *self, nn_context *nn)
     nn__cuda *d = (nn__cuda *)self;
     if (d->users) { d->users++; return 1; }
     d->dead = d->failed = 0;
+    d->patience = NN__CHAIN_PATIENCE;
     d->error[0] = 0;
     if (nn_cuda_available() <= d->device) {
         nn_fail(nn, "%s: %s", d->name, nn__cuda_reason[0] ? nn__cuda_reason : "there is no such device");
@@ -423,7 +497,18 @@ static void nn__cuda_close(void *self, nn_context *nn)
 #ifndef NN_CUDA_EMU
 #define NN_SHARED(T, name, dims)  __shared__ T name dims
 #define NN_SHARED_DYN(T, name)    extern __shared__ __align__(16) unsigned char nn__shared_bytes[]; T *name = (T *)nn__shared_bytes
-#define NN__START(k, grid, block, bytes, stream, ...) (k)<<<(grid), (block), (bytes), (stream)>>>(__VA_ARGS__)
+// A launch; or, while a graph gets new arguments, those of its next kernel.
+template <class T> struct nn__just { typedef T type; };
+template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 grid, dim3 block, size_t bytes, typename nn__just<P>::type... a)
+{
+    void *list[] = { (void *)&a... };
+    if (!d->patch_end) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
+    cudaKernelNodeParams p;
+    memset(&p, 0, sizeof p);
+    p.func = (void *)k; p.gridDim = grid; p.blockDim = block; p.sharedMemBytes = (unsigned)bytes; p.kernelParams = list;
+    if (d->patches < d->patch_end) cudaGraphExecKernelNodeSetParams(d->chaining->list->exec, d->chaining->node[d->patches], &p);
+}
+#define NN__START(d, k, ...) nn__start(d, k, __VA_ARGS__)
 // mma.sync: d (16 x 8, f32) += a (16 x k) b (k x 8). Lane l, g = l / 4, t = l % 4; 16-bit numbers lie two to a register. d[0..1] is row g, columns
 // 2t, 2t + 1, d[2..3] row g + 8. k = 16: a[0] is row g, columns 2t, 2t + 1, a[1] row g + 8, a[2] and a[3] the same 8 columns on; b[0] rows 2t,
 // 2t + 1 of column g, b[1] 8 rows on. tf32, k = 8: a[0] is row g, column t, a[1] row g + 8, a[2] and a[3] 4 columns on; b[0] row t of column g, b[1] 4 rows on.
@@ -447,19 +532,42 @@ static void nn__cuda_close(void *self, nn_context *nn)
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
 #endif
 #else
-#define NN__START(k, grid, block, bytes, stream, ...) NN_LAUNCH(k, grid, block, bytes, stream, __VA_ARGS__)
+#define NN__START(d, k, grid, block, bytes, ...) (cushim_patch((d)->patch_end ? (d)->chaining->list->exec : NULL, \
+    (d)->patches < (d)->patch_end ? (d)->chaining->node[(d)->patches] : NULL), NN_LAUNCH(k, grid, block, bytes, (d)->stream, __VA_ARGS__))
 #endif
 #define NN__LAUNCH(d, k, grid, block, bytes, ...) \
-    do { if (!(d)->failed) { NN__START(k, grid, block, bytes, (d)->stream, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
+    do { if (!(d)->failed) { NN__START(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
 #define NN__BLOCKS(n, per) ((unsigned)(((n) + (per) - 1) / (per)))
 // A kernel that wants more than 48 KB of dynamic shared memory says so before its launch; 0: this device has less.
 #define NN__SHARED_ROOM(d, k, bytes) ((bytes) <= 49152 || ((bytes) <= (d)->shared_most && \
     NN__CU(d, cudaFuncSetAttribute(k, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))))
 
+static void nn__chain_node(nn__cuda *d)                  // the kernel that was just captured
+{
+    nn__chain *a = d->chaining;
+    cudaStreamCaptureStatus status;
+    const cudaGraphNode_t *last = NULL;
+    size_t count = 0;
+    if (a->nodes == a->node_room) {
+        void *p = realloc(a->node, 2 * (size_t)(a->nodes + 32) * sizeof *a->node);
+        if (!p) { d->broken = 1; return; }
+        a->node = (cudaGraphNode_t *)p;
+        a->node_room = 2 * (a->nodes + 32);
+    }
+#if CUDART_VERSION >= 13000
+    cudaError_t e = cudaStreamGetCaptureInfo(d->stream, &status, NULL, NULL, &last, NULL, &count);
+#else
+    cudaError_t e = cudaStreamGetCaptureInfo(d->stream, &status, NULL, NULL, &last, &count);
+#endif
+    if (NN__CU(d, e) && count == 1) a->node[a->nodes++] = last[0];
+    else d->broken = 1;
+}
 static void nn__cuda_launched(nn__cuda *d, const char *kernel, int line)
 {
     cudaError_t e = cudaGetLastError();
-    d->launches++;
+    if (!d->making) d->launches++;
+    else if (d->patch_end) { if (d->patches++ == d->patch_end) d->broken = 1; }
+    else if (d->chaining && e == cudaSuccess) nn__chain_node(d);
     if (e == cudaSuccess && d->sync && !d->making) e = cudaStreamSynchronize(d->stream);
     nn__cuda_check(d, e, kernel, line);
 }
@@ -602,28 +710,22 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_map(nn__l
     if (i >= l.count) return;
     int n = !fours ? 1 : l.count - i < 4 ? (int)(l.count - i) : 4, last = l.ndim ? l.ndim - 1 : 0;
     nn__offsets(l, i, at);
-NN_UNROLL
-    for (int k = 0; k < IN; k++) {
+    NN_UNROLL for (int k = 0; k < IN; k++) {
         if (o.p[k]) nn__get4(x[k], o.p[k] + at[k], l.stride[k][last], n);
         else x[k][0] = x[k][1] = x[k][2] = x[k][3] = 0.0f;
     }
-NN_UNROLL
-    for (int j = 0; j < 4; j++) {
+    NN_UNROLL for (int j = 0; j < 4; j++) {
         if (j >= n) break;
-NN_UNROLL
-        for (int k = 0; k < IN; k++) in[k] = x[k][j];
+        NN_UNROLL for (int k = 0; k < IN; k++) in[k] = x[k][j];
         F::at(in, out, p, q);
-NN_UNROLL
-        for (int k = 0; k < OUT; k++) y[k][j] = out[k];
+        NN_UNROLL for (int k = 0; k < OUT; k++) y[k][j] = out[k];
     }
-NN_UNROLL
-    for (int k = 0; k < OUT; k++) {
+    NN_UNROLL for (int k = 0; k < OUT; k++) {
         float *to = o.p[IN + k] + at[IN + k], old[4];
         if (!o.p[IN + k]) continue;
         if (o.add >> k & 1) {
             nn__get4(old, to, l.stride[IN + k][last], n);
-NN_UNROLL
-            for (int j = 0; j < 4; j++) if (j < n) y[k][j] = old[j] + y[k][j];
+            NN_UNROLL for (int j = 0; j < 4; j++) if (j < n) y[k][j] = old[j] + y[k][j];
         }
         nn__put4(to, y[k], l.stride[IN + k][last], n);
     }
@@ -789,8 +891,8 @@ static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add
     nn__turn turn;
     nn__lay l;
     if (n == 0 || !to->data) return 1;
-    if (!add && nn__is_flat(to) && nn__is_flat(from)) {
-        if (to->data != from->data) NN__CU(d, cudaMemcpyAsync(to->data, from->data, (size_t)n * bytes, cudaMemcpyDeviceToDevice, d->stream));
+    if (!add && !d->chaining && nn__is_flat(to) && nn__is_flat(from)) {
+        nn__copy_flat(d, to->data, from->data, (size_t)n * bytes);
         return 1;
     }
     v[0] = from; v[1] = to;
@@ -989,7 +1091,7 @@ static int nn__cuda_fill(nn__cuda *d, const nn_call *c)
     l = nn__lay_of(1, v);
     if (l.count == 0) return 1;
     if (value == 0 && !signbit(value) && nn__is_flat(v[0])) {
-        NN__CU(d, cudaMemsetAsync(v[0]->data, 0, (size_t)l.count * nn_dtype_bytes((nn_dtype)v[0]->dtype), d->stream));
+        nn__fill_zero(d, v[0]->data, (size_t)l.count * nn_dtype_bytes((nn_dtype)v[0]->dtype));
         return 1;
     }
     NN__LAUNCH(d, nn__k_fill, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, v[0]->dtype, (void *)v[0]->data, (float)value, v[0]->dtype == NN_BOOL ? (int64_t)(value != 0) : (int64_t)cut);
@@ -1003,8 +1105,7 @@ NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
     uint64_t seed = s.now ? s.now->seed : s.seed, step = s.now ? s.now->step : s.step;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)step;
-NN_UNROLL
-    for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+    NN_UNROLL for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
         c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
         c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
@@ -1163,8 +1264,7 @@ template <class F> static __global__ void __launch_bounds__(256, 4) nn__k_fold_l
             const float *from = x + at[0] + o[0];
             if (n < 4) { for (int k = 0; k < n; k++) acc = F::at(acc, from[k], mine, p); continue; }
             nn__get4(v, from, 1, 4);
-NN_UNROLL
-            for (int k = 0; k < 4; k++) acc = F::at(acc, v[k], mine, p);
+            NN_UNROLL for (int k = 0; k < 4; k++) acc = F::at(acc, v[k], mine, p);
         }
     }
     for (int k = 16; k; k >>= 1) acc = nn__join(F::JOIN, acc, __shfl_xor_sync(NN__FULL, acc, k));
@@ -1289,7 +1389,7 @@ static void nn__first_of(nn__cuda *d, const nn_view *x, const nn_view *to)      
     int i;
     for (i = 0; i < x->ndim; i++) if (to->stride[i] == 0) from.shape[i] = y.shape[i] = 1;
     if (nn_view_count(x)) nn__move(d, &y, &from, 0);
-    else if (nn_view_count(&y)) NN__CU(d, cudaMemsetAsync(y.data, 0, (size_t)nn_view_count(&y) * sizeof(float), d->stream));
+    else nn__fill_zero(d, y.data, (size_t)nn_view_count(&y) * sizeof(float));
 }
 static int nn__cuda_reduce(nn__cuda *d, const nn_call *c)
 {
@@ -1832,8 +1932,7 @@ static __global__ void __launch_bounds__(256) nn__k_pad_back(nn__padding p, cons
     NN__EACH(p);
     float sum = dx[i];
     rest = i;
-NN_UNROLL
-    for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
+    NN_UNROLL for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
         at[k] = j[k] = o[k] = 0;
         if (k >= p.ndim) continue;
         at[k] = rest % p.n[k];
@@ -1843,12 +1942,10 @@ NN_UNROLL
     }
     for (int more = 1; more;) {
         int64_t from = 0;
-NN_UNROLL
-        for (int k = 0; k < NN_MAX_DIMS; k++) if (k < p.ndim) from = from * p.m[k] + o[k];
+        NN_UNROLL for (int k = 0; k < NN_MAX_DIMS; k++) if (k < p.ndim) from = from * p.m[k] + o[k];
         sum += dy[from];
         more = 0;
-NN_UNROLL
-        for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
+        NN_UNROLL for (int k = NN_MAX_DIMS - 1; k >= 0; k--) {
             if (k >= p.ndim || more) continue;
             int64_t next = nn__pad_place(p, k, at[k], ++j[k]);
             more = next >= 0;
@@ -1995,8 +2092,7 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_update(nn
     if (now) u = *now;
     int n = t.n - i < 4 ? (int)(t.n - i) : 4, run = t.fours || n < 4;
     if (!run) {                      // four numbers that do not lie as 16 aligned bytes
-NN_UNROLL
-        for (int j = 0; j < 4; j++) {
+        NN_UNROLL for (int j = 0; j < 4; j++) {
             p[j] = t.p[i + j];
             g[j] = t.g[i + j];
             for (int k = 0; k < F::STATES; k++) s[k][j] = t.s[k] ? t.s[k][i + j] : 0.0f;
@@ -2004,11 +2100,9 @@ NN_UNROLL
     } else {
         nn__get4(p, t.p + i, 1, n);
         nn__get4(g, t.g + i, 1, n);
-NN_UNROLL
-        for (int k = 0; k < F::STATES; k++) { if (t.s[k]) nn__get4(s[k], t.s[k] + i, 1, n); else s[k][0] = s[k][1] = s[k][2] = s[k][3] = 0.0f; }
+        NN_UNROLL for (int k = 0; k < F::STATES; k++) { if (t.s[k]) nn__get4(s[k], t.s[k] + i, 1, n); else s[k][0] = s[k][1] = s[k][2] = s[k][3] = 0.0f; }
     }
-NN_UNROLL
-    for (int j = 0; j < 4; j++) {
+    NN_UNROLL for (int j = 0; j < 4; j++) {
         float x = g[j] * by;
         if (u.clips) x = x < -u.clip_value ? -u.clip_value : x > u.clip_value ? u.clip_value : x;
         for (int k = 0; k < F::STATES; k++) mine[k] = s[k][j];
@@ -2017,11 +2111,9 @@ NN_UNROLL
     }
     if (run) {
         nn__put4(t.p + i, p, 1, n);
-NN_UNROLL
-        for (int k = 0; k < F::STATES; k++) if (t.s[k]) nn__put4(t.s[k] + i, s[k], 1, n);
+        NN_UNROLL for (int k = 0; k < F::STATES; k++) if (t.s[k]) nn__put4(t.s[k] + i, s[k], 1, n);
     } else {
-NN_UNROLL
-        for (int j = 0; j < 4; j++) {
+        NN_UNROLL for (int j = 0; j < 4; j++) {
             t.p[i + j] = p[j];
             for (int k = 0; k < F::STATES; k++) if (t.s[k]) t.s[k][i + j] = s[k][j];
         }
@@ -2189,9 +2281,10 @@ static int nn__cuda_repeat(void *self, void *list, const nn_call *const *varying
     }
     d->failed = 0;
     d->repeats++;
+    d->launches++;
     d->fault_nn = l->fault_nn ? l->fault_nn : d->fault_nn;
-    return update == l->updates && NN__CU(d, cudaMemcpyAsync(l->now, l->host, sizeof *l->now, cudaMemcpyHostToDevice, d->stream)) &&
-           NN__CU(d, cudaEventRecord(l->sent, d->stream)) && NN__CU(d, cudaGraphLaunch(l->exec, d->stream));
+    if (count && (!NN__CU(d, cudaMemcpyAsync(l->now, l->host, sizeof *l->now, cudaMemcpyHostToDevice, d->stream)) || !NN__CU(d, cudaEventRecord(l->sent, d->stream)))) return 0;
+    return update == l->updates && NN__CU(d, cudaGraphLaunch(l->exec, d->stream));
 }
 static int nn__cuda_update(nn__cuda *d, const nn_call *c)        // in: p, g, scale or NULL, up to three states
 {
@@ -2333,8 +2426,7 @@ NN__DEV void nn__tile_load(const nn__factor &f, const float *at, const int4 *row
     typedef nn__tile<MMA, B> T;
     const int t = (int)threadIdx.x;
     if (f.four) {
-NN_UNROLL
-        for (int e = 0; e < T::PASSES; e++) {
+        NN_UNROLL for (int e = 0; e < T::PASSES; e++) {
             int i = ALONG == NN__ALONG_P ? t >> 1 : 4 * (t % (B / 4));
             int p = ALONG == NN__ALONG_P ? 4 * (t & 1) + 8 * e : T::HALF ? 2 * (t / (B / 4)) + e : t / (B / 4) + 8 * e;
             int4 a = rows[T::row(i)], b = terms[p];
@@ -2344,10 +2436,8 @@ NN_UNROLL
         }
         return;
     }
-NN_UNROLL
-    for (int e = 0; e < T::PASSES; e++)
-NN_UNROLL
-        for (int s = 0; s < 4; s++) {
+    NN_UNROLL for (int e = 0; e < T::PASSES; e++)
+        NN_UNROLL for (int s = 0; s < 4; s++) {
             int i = ALONG == NN__ALONG_P ? (t >> 3) + s * (B / 4) : t % B;
             int p = ALONG == NN__ALONG_P ? (T::HALF ? 2 * (t & 7) + e : (t & 7) + 8 * e) : T::HALF ? 8 * e + 4 * (s >> 1) + 2 * (t / B) + (s & 1) : t / B + 2 * s + 8 * e;
             int4 a = rows[T::row(i)], b = terms[p];
@@ -2359,16 +2449,14 @@ NN__DEV void nn__tile_store(int four, const float (*r)[4], unsigned *to)
 {
     typedef nn__tile<MMA, B> T;
     const int t = (int)threadIdx.x, last = T::PASSES - 1;
-NN_UNROLL
-    for (int e = 0; e < (T::HALF && (four ? ALONG == NN__ALONG_I : ALONG == NN__ALONG_P) ? 1 : T::PASSES); e++) {
+    NN_UNROLL for (int e = 0; e < (T::HALF && (four ? ALONG == NN__ALONG_I : ALONG == NN__ALONG_P) ? 1 : T::PASSES); e++) {
         if (four && ALONG == NN__ALONG_I) {
             uint4 v;
             v.x = nn__word<MMA>(r[e][0], r[last][0]); v.y = nn__word<MMA>(r[e][1], r[last][1]);
             v.z = nn__word<MMA>(r[e][2], r[last][2]); v.w = nn__word<MMA>(r[e][3], r[last][3]);
             *(uint4 *)&to[T::at(t / (B / 4) + 8 * e, 4 * (t % (B / 4)))] = v;
         } else
-NN_UNROLL
-            for (int s = 0; s < (T::HALF && (four || ALONG == NN__ALONG_I) ? 2 : 4); s++) {
+            NN_UNROLL for (int s = 0; s < (T::HALF && (four || ALONG == NN__ALONG_I) ? 2 : 4); s++) {
                 if (ALONG == NN__ALONG_P && four) {
                     if (T::HALF) to[T::at(2 * (t & 1) + s + 4 * e, t >> 1)] = nn__word<MMA>(r[e][2 * s & 3], r[e][(2 * s + 1) & 3]);
                     else         to[T::at(4 * (t & 1) + s + 8 * e, t >> 1)] = nn__word<MMA>(r[e][s], 0);
@@ -2389,20 +2477,15 @@ NN__DEV void nn__tile_multiply(const unsigned *a, const unsigned *b, float *sum)
     const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     if (MMA) {
         const int g = lane >> 2, t = lane & 3, i0 = warp / (B / 32) * (B / 2) + g, j0 = warp % (B / 32) * 32 + g;
-NN_UNROLL
-        for (int step = 0; step < T::ROWS; step += 8) {
+        NN_UNROLL for (int step = 0; step < T::ROWS; step += 8) {
             unsigned fa[O::RI][4], fb[O::RJ][2];
-NN_UNROLL
-            for (int u = 0; u < O::RI; u++) {
+            NN_UNROLL for (int u = 0; u < O::RI; u++) {
                 fa[u][0] = a[T::at(step + t, i0 + 16 * u)];     fa[u][1] = a[T::at(step + t, i0 + 16 * u + 8)];
                 fa[u][2] = a[T::at(step + t + 4, i0 + 16 * u)]; fa[u][3] = a[T::at(step + t + 4, i0 + 16 * u + 8)];
             }
-NN_UNROLL
-            for (int v = 0; v < O::RJ; v++) { fb[v][0] = b[T::at(step + t, j0 + 8 * v)]; fb[v][1] = b[T::at(step + t + 4, j0 + 8 * v)]; }
-NN_UNROLL
-            for (int u = 0; u < O::RI; u++)
-NN_UNROLL
-                for (int v = 0; v < O::RJ; v++) {
+            NN_UNROLL for (int v = 0; v < O::RJ; v++) { fb[v][0] = b[T::at(step + t, j0 + 8 * v)]; fb[v][1] = b[T::at(step + t + 4, j0 + 8 * v)]; }
+            NN_UNROLL for (int u = 0; u < O::RI; u++)
+                NN_UNROLL for (int v = 0; v < O::RJ; v++) {
                     float *d = sum + 4 * (u * O::RJ + v);
                     if (MMA == NN_CUDA_TF32) NN__MMA_TF32_1688(d, fa[u], fb[v]);
                     else if (MMA == NN_CUDA_BF16) NN__MMA_BF16_16816(d, fa[u], fb[v]);
@@ -2412,17 +2495,12 @@ NN_UNROLL
         return;
     }
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
-NN_UNROLL
-    for (int q = 0; q < T::ROWS; q++) {
+    NN_UNROLL for (int q = 0; q < T::ROWS; q++) {
         __align__(16) float x[O::RI * 4], y[O::RJ * 4];
-NN_UNROLL
-        for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
-NN_UNROLL
-        for (int v = 0; v < O::RJ; v++) *(float4 *)&y[4 * v] = *(const float4 *)&b[q * T::LINE + v * (B / O::RJ) + 4 * tx];
-NN_UNROLL
-        for (int i = 0; i < 4 * O::RI; i++)
-NN_UNROLL
-            for (int j = 0; j < 4 * O::RJ; j++) sum[i * 4 * O::RJ + j] = fmaf(x[i], y[j], sum[i * 4 * O::RJ + j]);
+        NN_UNROLL for (int u = 0; u < O::RI; u++) *(float4 *)&x[4 * u] = *(const float4 *)&a[q * T::LINE + u * (B / O::RI) + 4 * ty];
+        NN_UNROLL for (int v = 0; v < O::RJ; v++) *(float4 *)&y[4 * v] = *(const float4 *)&b[q * T::LINE + v * (B / O::RJ) + 4 * tx];
+        NN_UNROLL for (int i = 0; i < 4 * O::RI; i++)
+            NN_UNROLL for (int j = 0; j < 4 * O::RJ; j++) sum[i * 4 * O::RJ + j] = fmaf(x[i], y[j], sum[i * 4 * O::RJ + j]);
     }
 }
 
@@ -2448,8 +2526,7 @@ NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, i
 // W results of a row, columns j, j + step ... of which `extra` is the bias
 template <int W> NN__DEV void nn__column_bias(const nn__product &g, const nn__target &o, int64_t j, int step, float *extra)
 {
-NN_UNROLL
-    for (int s = 0; s < W; s++) extra[s] = o.bias && g.bj && j + s * step < o.n ? o.bias[j + s * step] : 0;
+    NN_UNROLL for (int s = 0; s < W; s++) extra[s] = o.bias && g.bj && j + s * step < o.n ? o.bias[j + s * step] : 0;
 }
 template <int W>
 NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64_t j, int step, const int64_t *column, int64_t first, const float *sum, const float *extra)
@@ -2458,21 +2535,18 @@ NN__DEV void nn__put(const nn__product &g, const nn__target &o, int64_t i, int64
     float *row = o.y + i * o.ys;
     __align__(16) float v[W];
     const float bias = o.bias && g.bi ? o.bias[i] : 0;
-NN_UNROLL
-    for (int s = 0; s < W; s++) { v[s] = sum[s] + (extra[s] + bias); if (o.relu) v[s] = v[s] < 0 ? 0 : v[s]; }
+    NN_UNROLL for (int s = 0; s < W; s++) { v[s] = sum[s] + (extra[s] + bias); if (o.relu) v[s] = v[s] < 0 ? 0 : v[s]; }
     if (o.four && step == 1 && j + W <= o.n) {
         float *at = row + first;
         __align__(16) float old[W];
         if (o.add) {
             if (W == 4) *(float4 *)old = *(const float4 *)at; else *(float2 *)old = *(const float2 *)at;
-NN_UNROLL
-            for (int s = 0; s < W; s++) v[s] = old[s] + v[s];
+            NN_UNROLL for (int s = 0; s < W; s++) v[s] = old[s] + v[s];
         }
         if (W == 4) *(float4 *)at = *(const float4 *)v; else *(float2 *)at = *(const float2 *)v;
         return;
     }
-NN_UNROLL
-    for (int s = 0; s < W; s++) if (j + s * step < o.n) { float *at = row + column[s]; *at = o.add ? *at + v[s] : v[s]; }
+    NN_UNROLL for (int s = 0; s < W; s++) if (j + s * step < o.n) { float *at = row + column[s]; *at = o.add ? *at + v[s] : v[s]; }
 }
 
 template <int MMA, int B, int AA, int AB>
@@ -2498,8 +2572,7 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA ? 1 : 2) nn__k
     nn__offsets(g.outer, entry, at);
     const float *a = s.a.at + at[0], *b = s.b.at + at[1];
     float sum[O::SUMS], ra[T::PASSES][4], rb[T::PASSES][4];
-NN_UNROLL
-    for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
+    NN_UNROLL for (int i = 0; i < O::SUMS; i++) sum[i] = 0;
 
     // Without tensor cores a thread has four columns. Where they cannot be written at once, they are dealt out among the lanes.
     const int dealt = !MMA && !(g.parts > 1 ? (g.n & 3) == 0 : g.four) && !(AB == NN__ALONG_I && s.b.four), step = dealt ? 8 : 1;
@@ -2540,26 +2613,22 @@ NN_UNROLL
     const int lane = t & 31, warp = t >> 5;
     if (MMA) {
         const int r = warp / (B / 32) * (B / 2) + (lane >> 2), c = warp % (B / 32) * 32 + 2 * (lane & 3);
-NN_UNROLL
-        for (int v = 0; v < O::RJ; v++) {
+        NN_UNROLL for (int v = 0; v < O::RJ; v++) {
             const int64_t first = column[c + 8 * v];
             float extra[2];
             nn__column_bias<2>(g, o, j0 + c + 8 * v, 1, extra);
-NN_UNROLL
-            for (int u = 0; u < 2 * O::RI; u++)
+            NN_UNROLL for (int u = 0; u < 2 * O::RI; u++)
                 nn__put<2>(g, o, i0 + r + 8 * u, j0 + c + 8 * v, 1, column + c + 8 * v, first, sum + 4 * (u / 2 * O::RJ + v) + 2 * (u & 1), extra);
         }
         return;
     }
     const int ty = (warp >> 1) * 4 + lane / 8, tx = (warp & 1) * 8 + lane % 8;
-NN_UNROLL
-    for (int v = 0; v < O::RJ; v++) {
+    NN_UNROLL for (int v = 0; v < O::RJ; v++) {
         const int c = v * (B / O::RJ) + 4 * tx;
         const int64_t first = column[c], c0 = j0 + (dealt ? (c & ~31) + (c & 31) / 4 : c);
         float extra[4];
         nn__column_bias<4>(g, o, c0, step, extra);
-NN_UNROLL
-        for (int i = 0; i < 4 * O::RI; i++)
+        NN_UNROLL for (int i = 0; i < 4 * O::RI; i++)
             nn__put<4>(g, o, i0 + i / 4 * (B / O::RI) + 4 * ty + i % 4, c0, step, column + c, first, sum + i * 4 * O::RJ + 4 * v, extra);
     }
 }
@@ -2598,8 +2667,7 @@ template <int TYPE, int N> NN__DEV void nn__weights_at(const void *w, int64_t i,
     if (BYTES == 16) *(uint4 *)u = *(const uint4 *)from;
     else if (BYTES == 8) *(uint2 *)u = *(const uint2 *)from;
     else u[0] = *(const unsigned *)from;
-NN_UNROLL
-    for (int s = 0; s < N; s++) {
+    NN_UNROLL for (int s = 0; s < N; s++) {
         unsigned x = u[s * SIZE / 4];
         if (TYPE == NN_F32) v[s] = __uint_as_float(x);
         else if (TYPE == NN_I8) v[s] = (float)(signed char)(x >> 8 * (s & 3));
@@ -2622,19 +2690,15 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256, 3) nn__
     const float *x = s.a.at + at[0], *scale = w.scale ? w.scale + j * w.sj : NULL;
     const int64_t wj = at[1] + j * s.b.i.sx;
     float sum[M];
-NN_UNROLL
-    for (int m = 0; m < M; m++) sum[m] = 0;
+    NN_UNROLL for (int m = 0; m < M; m++) sum[m] = 0;
     if (wide) for (p = p0 + lane * N; p < end; p += 32 * N) {
         float v[N];
         nn__weights_at<TYPE, N>(w.at, wj + p, v);
         if (scale) {
-NN_UNROLL
-            for (int e = 0; e < N; e++) v[e] *= scale[nn__over(p + e, w.group) * w.sg];
+            NN_UNROLL for (int e = 0; e < N; e++) v[e] *= scale[nn__over(p + e, w.group) * w.sg];
         }
-NN_UNROLL
-        for (int m = 0; m < M; m++) if (i0 + m < g.m) {
-NN_UNROLL
-            for (int e = 0; e < N; e += 4) {
+        NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) {
+            NN_UNROLL for (int e = 0; e < N; e += 4) {
                 float4 u = *(const float4 *)(x + (i0 + m) * xs + p + e);
                 sum[m] = fmaf(u.x, v[e], fmaf(u.y, v[e + 1], fmaf(u.z, v[e + 2], fmaf(u.w, v[e + 3], sum[m]))));
             }
@@ -2643,13 +2707,11 @@ NN_UNROLL
     else for (p = p0 + lane; p < end; p += 32) {
         float v = nn__weight<TYPE>(w.at, wj + p * s.b.p.sx);
         if (scale) v *= scale[nn__over(p, w.group) * w.sg];
-NN_UNROLL
-        for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
+        NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
     const int64_t to = g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count));
-NN_UNROLL
-    for (int m = 0; m < M; m++) {
+    NN_UNROLL for (int m = 0; m < M; m++) {
         sum[m] = nn__warp_sum(sum[m]);
         if (lane == 0 && i0 + m < g.m) { float *y = o.y + (i0 + m) * o.ys + to; *y = nn__finish(g, o, i0 + m, j, sum[m], o.add ? *y : 0); }
     }
@@ -2667,33 +2729,26 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_t
     nn__offsets(g.outer, entry, at);
     const float *x = s.a.at + at[0];
     float sum[M][4];
-NN_UNROLL
-    for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = sum[m][2] = sum[m][3] = 0;
+    NN_UNROLL for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = sum[m][2] = sum[m][3] = 0;
     if (j < n) for (p = p0 + t / 8; p < end; p += 32) {
         const int64_t wp = at[1] + p * s.b.p.sx;
         float v[4];
         if (wide) nn__weights_at<TYPE, 4>(w.at, wp + j, v);
         else {
-NN_UNROLL
-            for (int e = 0; e < 4; e++) v[e] = j + e < n ? nn__weight<TYPE>(w.at, wp + (j + e) * s.b.i.sx) : 0;
+            NN_UNROLL for (int e = 0; e < 4; e++) v[e] = j + e < n ? nn__weight<TYPE>(w.at, wp + (j + e) * s.b.i.sx) : 0;
         }
         if (w.scale) {
             const float *scale = w.scale + nn__over(p, w.group) * w.sg;
-NN_UNROLL
-            for (int e = 0; e < 4; e++) if (j + e < n) v[e] *= scale[(j + e) * w.sj];
+            NN_UNROLL for (int e = 0; e < 4; e++) if (j + e < n) v[e] *= scale[(j + e) * w.sj];
         }
-NN_UNROLL
-        for (int m = 0; m < M; m++) if (i0 + m < g.m) {
+        NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) {
             const float u = x[(i0 + m) * xs + p * xp];
-NN_UNROLL
-            for (int e = 0; e < 4; e++) sum[m][e] = fmaf(u, v[e], sum[m][e]);
+            NN_UNROLL for (int e = 0; e < 4; e++) sum[m][e] = fmaf(u, v[e], sum[m][e]);
         }
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-NN_UNROLL
-    for (int m = 0; m < M; m++) {
-NN_UNROLL
-        for (int e = 0; e < 4; e++) for (int k = 8; k < 32; k += k) sum[m][e] += __shfl_xor_sync(NN__FULL, sum[m][e], k);
+    NN_UNROLL for (int m = 0; m < M; m++) {
+        NN_UNROLL for (int e = 0; e < 4; e++) for (int k = 8; k < 32; k += k) sum[m][e] += __shfl_xor_sync(NN__FULL, sum[m][e], k);
         if (lane < 8) sums[t >> 5][four] = make_float4(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
         __syncthreads();
         if (t < 32 && i0 + m < g.m) {
@@ -2730,8 +2785,7 @@ template <int R> static __global__ void __launch_bounds__(128) nn__k_few_rows(co
     nn__offsets(g.outer, entry, at);
     const int4 c = nn__point(s.b.i, j, s.b.i.count);
     const float *b = s.b.at + at[1] + nn__offset(c) + s.b.p.from, *a = s.a.at + at[0] + s.a.p.from;
-NN_UNROLL
-    for (int r = 0; r < R; r++) { rows[r] = s.a.i.from + min(i0 + r, g.m - 1) * s.a.i.sx; sum[r] = 0; }
+    NN_UNROLL for (int r = 0; r < R; r++) { rows[r] = s.a.i.from + min(i0 + r, g.m - 1) * s.a.i.sx; sum[r] = 0; }
     const int64_t outer = s.k ? s.k / (s.b.p.ny * s.b.p.nx) : 0;
     for (int64_t q = 0; q < outer; q++) for (int y = 0; y < (int)s.b.p.ny; y++) {
         const int py = c.z + s.b.p.y0 + y * s.b.p.py;
@@ -2740,14 +2794,12 @@ NN_UNROLL
             const int px = c.w + s.b.p.x0 + x * s.b.p.px;
             if ((unsigned)px >= (unsigned)s.b.w) continue;
             const float v = b[q * s.b.p.sq + y * s.b.p.sy + x * s.b.p.sx];
-NN_UNROLL
-            for (int r = 0; r < R; r++) sum[r] = fmaf(a[rows[r] + q * s.a.p.sq + y * s.a.p.sy + x * s.a.p.sx], v, sum[r]);
+            NN_UNROLL for (int r = 0; r < R; r++) sum[r] = fmaf(a[rows[r] + q * s.a.p.sq + y * s.a.p.sy + x * s.a.p.sx], v, sum[r]);
         }
     }
     const nn__target o = nn__target_of(g, entry, (int)side, 0, at[2]);
     float *to = o.y + nn__offset(nn__point(s.column, j, s.column.count));
-NN_UNROLL
-    for (int r = 0; r < R; r++) if (i0 + r < g.m) { float *y = to + (i0 + r) * o.ys; *y = nn__finish(g, o, i0 + r, j, sum[r], o.add ? *y : 0); }
+    NN_UNROLL for (int r = 0; r < R; r++) if (i0 + r < g.m) { float *y = to + (i0 + r) * o.ys; *y = nn__finish(g, o, i0 + r, j, sum[r], o.add ? *y : 0); }
 }
 // ---- products of few results and many terms (weights of a depthwise convolution): a block has one row and up to nine columns ----
 static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__product g, unsigned across)
@@ -2767,20 +2819,17 @@ static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__produc
     if (t < 9) columns[t] = nn__point(s.b.i, j0 + t, s.b.i.count);
     __syncthreads();
     const float *a = s.a.at + at[0] + nn__offset(nn__point(s.a.i, i, s.a.i.count)), *b = s.b.at + at[1];
-NN_UNROLL
-    for (int k = 0; k < 9; k++) sum[k] = 0;
+    NN_UNROLL for (int k = 0; k < 9; k++) sum[k] = 0;
     for (int64_t p = p0 + t; p < end; p += 256) {
         const float v = a[nn__offset(nn__point(s.a.p, p, end))];
         const int4 q = nn__point(s.b.p, p, end);
-NN_UNROLL
-        for (int k = 0; k < 9; k++) {
+        NN_UNROLL for (int k = 0; k < 9; k++) {
             const int4 c = columns[k];
             if ((unsigned)(c.z + q.z) < (unsigned)s.b.h && (unsigned)(c.w + q.w) < (unsigned)s.b.w) sum[k] = fmaf(v, b[nn__offset(c) + nn__offset(q)], sum[k]);
         }
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-NN_UNROLL
-    for (int k = 0; k < 9; k++) {
+    NN_UNROLL for (int k = 0; k < 9; k++) {
         const float all = nn__block_sum(sum[k], warps);
         if (t == 0 && j0 + k < s.column.count) {
             float *y = o.y + i * o.ys + (g.parts > 1 ? j0 + k : nn__offset(nn__point(s.column, j0 + k, s.column.count)));
@@ -3020,6 +3069,7 @@ static int nn__lt_multiply(nn__cuda *d, const nn__matrices *m)       // 1: launc
     room = p->found.bytes ? nn__cuda_scratch(d, p->found.bytes) : NULL;
     if (p->found.bytes && !room) return 1;
     if (m->bias) nn__lt.MatmulDescSetAttribute(p->desc, 8, &m->bias, sizeof m->bias);
+    if (d->patch_end) { d->broken = 1; return 1; }
     if (nn__lt.Matmul(nn__lt.handle[d->device], p->desc, &one, m->b, p->b, m->a, p->a, &beta, m->y, p->y, m->y, p->y, &p->found.algo, room, p->found.bytes, d->stream)) {
         p->usable = 0;
         return 0;
@@ -5558,11 +5608,11 @@ static nn__rnn nn__rnn_of(const nn_call *c)
     o.save = (float *)c->aux[0].data; o.before = o.save ? (float *)c->aux[1].data : NULL; o.save_c = (float *)c->aux[2].data;
     return o;
 }
-static void nn__rnn_zero(nn__cuda *d, void *p, int64_t n) { if (p && n > 0 && !d->failed) NN__CU(d, cudaMemsetAsync(p, 0, (size_t)n * sizeof(float), d->stream)); }
+static void nn__rnn_zero(nn__cuda *d, void *p, int64_t n) { if (p && n > 0) nn__fill_zero(d, p, (size_t)n * sizeof(float)); }
 static void nn__rnn_start(nn__cuda *d, void *to, const void *from, int64_t n)        // from NULL: zeros
 {
     if (!from) nn__rnn_zero(d, to, n);
-    else if (to && n > 0 && to != from && !d->failed) NN__CU(d, cudaMemcpyAsync(to, from, (size_t)n * sizeof(float), cudaMemcpyDeviceToDevice, d->stream));
+    else if (to && n > 0) nn__copy_flat(d, to, from, (size_t)n * sizeof(float));
 }
 static int nn__cuda_rnn(nn__cuda *d, const nn_call *c)
 {
@@ -5840,14 +5890,10 @@ static int nn__cuda_double(const nn_call *c)             // 64-bit floats are mo
     for (i = 0; i < c->nout; i++) if (c->out[i].dtype == NN_F64) return 1;
     return c->pass == NN_BACKWARD && c->nin && c->din[0].data && c->din[0].dtype == NN_F64;
 }
-static int nn__cuda_run(void *self, const nn_call *c)
+static int nn__cuda_run_now(nn__cuda *d, const nn_call *c, nn__cuda_handler handler)
 {
-    nn__cuda *d = (nn__cuda *)self;
-    nn__cuda_handler handler = nn__cuda_table[c->op->id][c->pass == NN_BACKWARD];
     int done;
     if (d->dead) { nn_fail(c->nn, "%s", d->error); return 1; }
-    if (d->making && (d->broken || !handler || nn__cuda_double(c))) { d->broken = 1; return 1; }
-    if (!handler || nn__cuda_double(c)) { d->refused[c->op->id][c->pass]++; return 0; }
     if (d->batch.parts.count && d->batch.op != c->op) nn__cuda_flush_now(d);
     cudaSetDevice(d->device);
     nn__cuda_keep_scratch(d, d->scratches > 0);
@@ -5869,11 +5915,157 @@ static int nn__cuda_run(void *self, const nn_call *c)
     return done;
 }
 
+
+// ---- chains: what is computed between two times that the host writes or looks. One of NN_EVAL that comes again, for the next token or batch, is
+// written down as a graph. From then on its calls only wait; when the host wants something they run as one. Calls that differ a little, in their
+// place in a cache and its length, have their kernels' arguments replaced first.
+static nn__cuda_handler nn__handler_of(const nn_call *c) { return nn__cuda_double(c) ? NULL : nn__cuda_table[c->op->id][c->pass == NN_BACKWARD]; }
+static int nn__chain_alike(const nn__link *a, const nn__link *l)     // 0: another call; 1: alike; 2: the same
+{
+    const nn_call *c = &a->c, *b = &l->c;
+    int i, k, same;
+    if (c->op != b->op || c->nn != b->nn || c->add != b->add || c->nin != b->nin || c->nout != b->nout || c->naux != b->naux || !c->params != !b->params) return 0;
+    same = !b->params || !memcmp(a->params, l->params, b->op->params_bytes);
+    for (k = 0; k < 3; k++) {
+        const nn_view *u = k == 0 ? c->in : k == 1 ? c->out : c->aux, *v = k == 0 ? b->in : k == 1 ? b->out : b->aux;
+        for (i = 0; i < (k == 0 ? b->nin : k == 1 ? b->nout : b->naux); i++) {
+            size_t bytes = (size_t)v[i].ndim * sizeof v[i].shape[0];
+            if (!u[i].data != !v[i].data || u[i].ndim != v[i].ndim || u[i].dtype != v[i].dtype || (k && memcmp(u[i].shape, v[i].shape, bytes))) return 0;
+            same &= u[i].data == v[i].data && !memcmp(u[i].shape, v[i].shape, bytes) && !memcmp(u[i].stride, v[i].stride, bytes);
+        }
+    }
+    return 1 + same;
+}
+static nn__chain *nn__chain_guess(nn__cuda *d)           // an earlier one that began like this one
+{
+    int i, k;
+    for (i = 0; i < NN__CHAINS; i++) {
+        for (k = 0; k < d->now.count && k < d->chain[i].count && nn__chain_alike(&d->chain[i].link[k], &d->now.link[k]); k++) { }
+        if (k && k == d->now.count) return &d->chain[i];
+    }
+    return NULL;
+}
+static int nn__link_run(nn__cuda *d, nn__link *l)
+{
+    if (l->c.params) l->c.params = l->params;
+    return nn__cuda_run_now(d, &l->c, nn__handler_of(&l->c));
+}
+static void nn__chain_run(nn__cuda *d, int count)        // what waits runs one by one
+{
+    int i;
+    d->waits = 0;
+    for (i = 0; i < count; i++) if (!nn__link_run(d, &d->now.link[i])) nn_fail(d->now.link[i].c.nn, "%s: %s cannot run with these shapes", d->name, d->now.link[i].c.op->name);
+}
+static void nn__chain_forget(nn__cuda *d, nn__chain *a) { if (a->list) nn__cuda_forget(d, a->list); a->list = NULL; }
+static void nn__chain_drop(nn__cuda *d, nn__chain *a)
+{
+    nn__chain_forget(d, a);
+    free(a->link);
+    free(a->node);
+    memset(a, 0, sizeof *a);
+}
+static void nn__chain_record(nn__cuda *d, nn__chain *a)  // it has run; now as a graph
+{
+    int i;
+    a->nodes = 0;
+    nn__chain_forget(d, a);
+    if (!nn__cuda_record(d)) return;
+    d->chaining = a;
+    for (i = 0; i < a->count; i++) { nn__link_run(d, &a->link[i]); a->link[i].nodes = a->nodes; }
+    d->chaining = NULL;
+    a->list = (nn__list *)nn__cuda_recorded(d);
+    if (!a->list) d->patience--;
+}
+static int nn__chain_repeat(nn__cuda *d, nn__chain *a, int count)    // 0: it does not fit; nothing ran
+{
+    int i, differ = 0, from = 0;
+    if (count != a->count || a->list->scratch != nn__cuda_scratch_at(d)) return 0;
+    for (i = 0; i < count; i++) differ += nn__chain_alike(&a->link[i], &d->now.link[i]) != 2;
+    if (2 * differ > count) return 0;
+    d->chaining = a;
+    d->making = a->list;                                 // nothing is allocated
+    d->broken = 0;
+    for (i = 0; i < count && differ && !d->broken; from = a->link[i++].nodes) if (nn__chain_alike(&a->link[i], &d->now.link[i]) != 2) {
+        d->patches = from;
+        d->patch_end = d->now.link[i].nodes = a->link[i].nodes;
+        a->link[i] = d->now.link[i];
+        if (from == d->patch_end) d->broken = 1;         // it had no kernels
+        else nn__link_run(d, &a->link[i]);
+        if (d->patches != d->patch_end) d->broken = 1;
+    }
+    d->making = NULL;
+    d->chaining = NULL;
+    d->patch_end = 0;
+    return !d->broken && nn__cuda_repeat(d, a->list, NULL, 0);
+}
+static void nn__chain_end(nn__cuda *d)
+{
+    nn__chain *a = d->guess, swap = d->now;
+    int count = d->now.count;
+    d->now.count = 0;                                    // what follows asks for the device
+    d->guess = NULL;
+    if (d->waits) {
+        d->waits = 0;
+        if (nn__chain_repeat(d, a, count)) { d->patience = NN__CHAIN_PATIENCE; return; }
+        d->patience--;
+        nn__chain_forget(d, a);
+        nn__chain_run(d, count);
+    }
+    if (count < NN__CHAIN_LEAST || d->patience <= 0) return;
+    if (!a || a->count != count) {
+        a = &d->chain[d->next_chain++ % NN__CHAINS];
+        nn__chain_forget(d, a);
+        a->count = 0;
+    }
+    d->now.link = a->link; d->now.room = a->room;
+    a->link = swap.link; a->room = swap.room;
+    if (a->count == count && !d->dead) nn__chain_record(d, a);
+    a->count = count;
+}
+static int nn__chain_takes(nn__cuda *d, const nn_call *c)            // 1: the call waits; 0: it runs now
+{
+    nn__chain *n = &d->now;
+    nn__link *l;
+    if (d->making) return 0;
+    if (c->mode != NN_EVAL || c->pass != NN_FORWARD || (c->op->flags & (NN_OP_RANDOM | NN_OP_MUTATES)) || c->op->params_bytes > NN_MAX_PARAMS || d->clock[1] || d->sync || d->eager || !nn__handler_of(c)) {
+        if (n->count) nn__chain_end(d);
+        return 0;
+    }
+    if (n->count == NN__CHAIN_MOST) nn__chain_end(d);
+    if (n->count == n->room) {
+        l = (nn__link *)realloc(n->link, 2 * (size_t)(n->room + 32) * sizeof *l);
+        if (!l) { if (n->count) nn__chain_end(d); return 0; }
+        n->link = l;
+        n->room = 2 * (n->room + 32);
+    }
+    l = &n->link[n->count++];
+    l->c = *c;
+    if (c->params) memcpy(l->params, c->params, c->op->params_bytes);
+    if (n->count > 1 && d->guess && n->count <= d->guess->count && nn__chain_alike(&d->guess->link[n->count - 1], l)) return d->waits;
+    if (n->count > 1 && !d->guess) return 0;
+    d->guess = nn__chain_guess(d);
+    if (n->count == 1) d->waits = d->guess && d->guess->list;
+    else if (d->waits && !(d->guess && d->guess->list)) nn__chain_run(d, n->count - 1);
+    if (d->waits && n->count == 1 && d->batch.parts.count) nn__cuda_flush_now(d);
+    return d->waits;
+}
+static int nn__cuda_run(void *self, const nn_call *c)
+{
+    nn__cuda *d = (nn__cuda *)self;
+    nn__cuda_handler handler = nn__handler_of(c);
+    if (d->dead) { nn_fail(c->nn, "%s", d->error); return 1; }
+    if (d->making && (d->broken || !handler)) { d->broken = 1; return 1; }
+    if (nn__chain_takes(d, c)) return 1;
+    if (handler) return nn__cuda_run_now(d, c, handler);
+    d->refused[c->op->id][c->pass]++;
+    return 0;
+}
 extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
 {
     int known = device >= 0 && device < NN__CUDA_DEVICES, precision = desc ? (int)desc->precision : 0;
     nn__cuda *d = &nn__cuda_states[known ? device : NN__CUDA_DEVICES - 1][precision & 3];
     d->own_products = desc && desc->own_products;
+    d->eager = desc && desc->eager;
     if (d->backend.self) return &d->backend;
     nn__cuda_fill_table();
     d->device = known ? device : 0x7fffffff;
@@ -5881,19 +6073,11 @@ extern "C" const nn_backend *nn_cuda_with(int device, const nn_cuda_desc *desc)
     snprintf(d->name, sizeof d->name, "cuda:%d", device);
     d->backend.version = NN_BACKEND_VERSION;
     d->backend.name = d->name;
-    d->backend.alloc = nn__cuda_alloc;
-    d->backend.free = nn__cuda_free;
-    d->backend.upload = nn__cuda_upload;
-    d->backend.download = nn__cuda_download;
-    d->backend.copy = nn__cuda_copy;
-    d->backend.run = nn__cuda_run;
-    d->backend.sync = nn__cuda_sync;
-    d->backend.open = nn__cuda_open;
-    d->backend.close = nn__cuda_close;
-    d->backend.record = nn__cuda_record;
-    d->backend.recorded = nn__cuda_recorded;
-    d->backend.repeat = nn__cuda_repeat;
-    d->backend.forget = nn__cuda_forget;
+    d->backend.open = nn__cuda_open; d->backend.close = nn__cuda_close; d->backend.alloc = nn__cuda_alloc; d->backend.free = nn__cuda_free;
+    d->backend.upload = nn__cuda_upload; d->backend.download = nn__cuda_download; d->backend.copy = nn__cuda_copy;
+    d->backend.run = nn__cuda_run; d->backend.sync = nn__cuda_sync;
+    d->backend.record = nn__cuda_record; d->backend.recorded = nn__cuda_recorded; d->backend.repeat = nn__cuda_repeat; d->backend.forget = nn__cuda_forget;
+    d->backend.send = nn__cuda_send; d->backend.arrive = nn__cuda_arrive;
     d->backend.self = d;
     return &d->backend;
 }

@@ -15,6 +15,9 @@ typedef struct fake_device {
     int refuse_all, refuse_op;       /* an op id */
     int64_t fail_alloc;              /* > 0: that allocation fails */
     int64_t fail_copy;
+    void *sent_to[8], *sent[8];      /* what was sent and has not arrived */
+    size_t sent_bytes[8];
+    int64_t sends, arrivals;
 } fake_device;
 
 static char *fake_host(fake_device *d, const void *p)
@@ -41,6 +44,30 @@ static int fake_upload(void *self, void *to, const void *from, size_t n)   { if 
 static int fake_download(void *self, void *to, const void *from, size_t n) { if (fake_fails(self)) return 0; memcpy(to, fake_host(self, from), n); return 1; }
 static int fake_copy(void *self, void *to, const void *from, size_t n)     { memmove(fake_host(self, to), fake_host(self, from), n); return 1; }
 static int fake_sync(void *self) { (void)self; return 1; }
+static int fake_send(void *self, void *to, const void *from, size_t n)
+{
+    fake_device *d = self;
+    int i = 0;
+    while (i < 7 && d->sent_to[i] && d->sent_to[i] != to) i++;
+    free(d->sent[i]);
+    d->sent_to[i] = to;
+    d->sent_bytes[i] = n;
+    memcpy(d->sent[i] = malloc(n), from, n);
+    d->sends++;
+    return 1;
+}
+static int fake_arrive(void *self, void *to)
+{
+    fake_device *d = self;
+    int i = 0;
+    while (i < 8 && (d->sent_to[i] != to || !d->sent[i])) i++;
+    if (i == 8) return 0;
+    memcpy(fake_host(d, to), d->sent[i], d->sent_bytes[i]);
+    free(d->sent[i]);
+    d->sent[i] = NULL;
+    d->arrivals++;
+    return 1;
+}
 static int fake_run(void *self, const nn_call *call)
 {
     fake_device *d = self;
@@ -64,8 +91,14 @@ static int fake_open(fake_device *d)
     d->shadow = mmap(NULL, FAKE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (d->device == MAP_FAILED || d->shadow == MAP_FAILED) return 0;
     d->backend = (nn_backend){ .version = NN_BACKEND_VERSION, .name = "fake", .self = d, .alloc = fake_alloc, .free = fake_free, .upload = fake_upload,
-                               .download = fake_download, .copy = fake_copy, .run = fake_run, .sync = fake_sync };
+                               .download = fake_download, .copy = fake_copy, .run = fake_run, .sync = fake_sync,
+                               .send = fake_send, .arrive = fake_arrive };
     return 1;
 }
-static void fake_close(fake_device *d) { munmap(d->device, FAKE_BYTES); munmap(d->shadow, FAKE_BYTES); }
+static void fake_close(fake_device *d)
+{
+    for (int i = 0; i < 8; i++) free(d->sent[i]);
+    munmap(d->device, FAKE_BYTES);
+    munmap(d->shadow, FAKE_BYTES);
+}
 #endif

@@ -71,6 +71,65 @@ TEST(steady_state_takes_no_memory)
     fake_close(&d);
 }
 
+/* ---- loaders send the next batch ahead ---- */
+static int fit(nn_context *nn, int prefetch, float *losses)
+{
+    static float xs[22 * 5];
+    int64_t labels[22];
+    for (int i = 0; i < 22 * 5; i++) xs[i] = (float)((i * 7) % 11) / 11.0f - 0.4f;
+    for (int i = 0; i < 22; i++) labels[i] = i % 3;
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_linear_new(net, "fc", 5, 3, NULL);
+    nn_dataset *data = nn_dataset_new(nn, &(nn_dataset_desc){ .x = xs, .x_shape = NN_SHAPE(5), .labels = labels, .classes = 3, .count = 22 });
+    nn_loader *loader = nn_loader_new(data, &(nn_loader_desc){ .batch = 4, .shuffle = 1, .no_prefetch = !prefetch });
+    int ok = nn_fit(net, &(nn_fit_desc){ .train = loader, .loss = nn_cross_entropy, .optimizer = nn_adam_new(net, NULL), .epochs = 3, .quiet = 1 });
+    nn_tensor *p[2];
+    nn_params(net, p, 2);
+    nn_read(p[0], losses);
+    nn_read(p[1], losses + 15);
+    return ok && nn_ok(nn);
+}
+TEST(batches_are_sent_ahead)
+{
+    float cpu[18], fake[18];
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1 });
+    CHECK(fit(nn, 0, cpu));
+    nn_free(nn);
+    for (int how = 0; how < 3; how++) {                  /* no thread loads; one does; and a device that cannot send */
+        fake_device d;
+        if (!fake_open(&d)) SKIP("no mmap");
+        if (how == 2) d.backend.send = NULL;
+        nn = nn_new(&(nn_desc){ .threads = how == 1 ? 2 : 1, .backend = &d.backend });
+        CHECK(fit(nn, how == 1, fake));
+        CHECK(memcmp(cpu, fake, sizeof cpu) == 0);
+        if (how == 0) CHECK(d.sends == 3 * 5 * 2 && d.arrivals == d.sends);          /* 3 epochs of 6 batches: all but the first; x and y */
+        nn_free(nn);
+        fake_close(&d);
+    }
+}
+TEST(what_was_sent_waits_for_its_turn)                   /* not before its batch is asked for, not after the state was set back, not for another loader */
+{
+    float xs[12], v[2];
+    fake_device d;
+    for (int i = 0; i < 12; i++) xs[i] = (float)i;
+    if (!fake_open(&d)) SKIP("no mmap");
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 2, .backend = &d.backend });
+    nn_dataset *data = nn_dataset_new(nn, &(nn_dataset_desc){ .x = xs, .x_shape = NN_SHAPE(1), .count = 12 });
+    nn_loader *a = nn_loader_new(data, &(nn_loader_desc){ .batch = 2 }), *b = nn_loader_new(data, &(nn_loader_desc){ .batch = 2 });
+    nn_batch p, q;
+    for (int i = 0; i < 5; i++) {
+        CHECK(nn_loader_next(a, &p) && nn_loader_next(b, &q));
+        if (i == 2) { nn_loader_rewind(b); CHECK(nn_loader_next(b, &q)); }
+        nn_read(p.x, v);
+        CHECK(v[0] == (float)(2 * i) && v[1] == (float)(2 * i + 1));
+        nn_read(q.x, v);
+        CHECK(v[0] == (float)(2 * (i < 2 ? i : i - 2)));
+    }
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+    fake_close(&d);
+}
+
 TEST(wrong_version_is_refused)
 {
     fake_device d;

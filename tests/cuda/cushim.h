@@ -35,6 +35,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -436,7 +437,7 @@ struct Event { long want, done; };
 /* What a launch may touch in the blocks that were named with nn_device_block (tests/cuda/guard.h); NULL: everything. */
 struct Guard { std::vector<std::pair<char *, size_t> > range; };
 struct Op { int kind; std::function<void()> fn; Event *ev; long ver, seq; std::shared_ptr<Guard> guard; };   /* kind 0 run, 1 record, 2 wait */
-struct Stream { std::deque<Op> q; bool legacy, blocking, capturing; std::vector<Op> *cap; };
+struct Stream { std::deque<Op> q; bool legacy, blocking, capturing; std::vector<Op> *cap; int id; };   /* id: 0 legacy, then 1, 2 .. of those that are there */
 struct Dev {
     std::vector<Stream *> st;
     Stream *null;
@@ -451,12 +452,17 @@ struct Dev {
     std::map<char *, size_t> guarded;
     std::shared_ptr<Guard> guard, guard_now;
     std::vector<std::pair<char *, size_t> > fills;
+    std::vector<Op> *patch;                             /* the next launch replaces that of a graph ... */
+    size_t patch_at;                                    /* ... with this number */
+    bool hurry, tracing;                                /* nn_device_hurry, nn_device_trace */
+    std::string trace;
 };
 Dev &dev();
 bool step(Stream *want);
 } // namespace cushim
 
 /* ---------- the runtime's names ---------- */
+#define CUDART_VERSION 13000
 typedef int cudaError_t;
 enum {
     cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevicePointer = 17,
@@ -477,6 +483,8 @@ typedef cushim::Stream *cudaStream_t;
 typedef cushim::Event *cudaEvent_t;
 typedef struct cushim_pool *cudaMemPool_t;
 struct cushim_graph { std::vector<cushim::Op> ops; };
+typedef struct cushim_node *cudaGraphNode_t;            /* 1 + its number in the graph */
+typedef struct cushim_edge *cudaGraphEdgeData;
 typedef cushim_graph *cudaGraph_t;
 typedef cushim_graph *cudaGraphExec_t;
 struct cudaGraphExecUpdateResultInfo { int result; };
@@ -506,6 +514,7 @@ static inline void arena_open(bool o)                    /* nests, so that a who
 }
 static inline bool planned_failure(int kind) { Dev &d = dev(); return ++d.count[kind] == d.fail[kind]; }
 static inline bool capturing(void) { for (Stream *s : dev().st) if (s->capturing) return true; return false; }
+static inline void note(Stream *s, char what) { Dev &d = dev(); if (d.tracing && !s->capturing) { d.trace += (char)('0' + s->id); d.trace += what; } }
 static inline int enqueue(Stream *s, Op o)
 {
     Dev &d = dev();
@@ -520,9 +529,15 @@ static inline int enqueue(Stream *s, Op o)
             enqueue(s, f);
         }
     }
+    if (d.patch) { d.patch->at(d.patch_at) = o; d.patch = 0; return 0; }
     if (s->capturing) { s->cap->push_back(o); return 0; }
     o.seq = d.seq++;
     s->q.push_back(o);
+    if (d.hurry && s->id > 1) {                          /* what waits for nothing runs at once */
+        arena_open(true);
+        while (!s->q.empty() && !(s->q.front().kind == 2 && s->q.front().ev->done < s->q.front().ver) && step(s)) {}
+        arena_open(false);
+    }
     if (conf().eager) { arena_open(true); while (!s->q.empty() && step(s)) {} arena_open(false); }
     return 0;
 }
@@ -530,6 +545,7 @@ static inline int run_op(Stream *s, std::function<void()> f) { Op o; o.kind = 0;
 static inline int finish(Stream *s)
 {
     if (s->capturing) return seterr(cudaErrorStreamCaptureUnsupported);
+    note(s, 'Y');
     arena_open(true);
     while (!s->q.empty()) if (!step(s)) die("stream waits for an event that is never recorded", 0);
     arena_open(false);
@@ -563,8 +579,9 @@ static int launch(const char *name, void (*k)(P...), dim3 g, dim3 b, size_t dyn,
         fprintf(stderr, "cushim: kernel %s was given a pointer that is not device memory\n", name);
         return seterr(cudaErrorInvalidDevicePointer);
     }
-    if (planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
-    if (conf().dry == 1) { d.launches++; return 0; }
+    if (!d.patch && planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
+    if (!d.patch) note(S(st), 'K');
+    if (conf().dry == 1) { d.launches += !d.patch; d.patch = 0; return 0; }
     std::tuple<P...> args(a...);                         /* arguments are evaluated and copied now, as on a GPU */
     return run_op(S(st), [=]() {
         std::tuple<P...> t = args;
@@ -854,6 +871,7 @@ static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cuda
         return seterr(cudaErrorInvalidValue);
     }
     if (planned_failure(2)) return seterr(cudaErrorUnknown);
+    note(S(st), k == cudaMemcpyHostToDevice ? 'U' : k == cudaMemcpyDeviceToHost ? 'D' : 'C');
     if (conf().dry && n > 1 << 26) return 0;
     if (k == cudaMemcpyHostToDevice && !within(dev().pinned, s, n)) {   /* pageable memory is read before the call returns */
         std::vector<char> now((const char *)s, (const char *)s + n);
@@ -882,6 +900,7 @@ static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned f)
     if (cushim::conf().nodev) return cudaErrorNoDevice;
     *s = new cushim::Stream();
     (*s)->blocking = !(f & 1);
+    (*s)->id = (int)cushim::dev().st.size();
     cushim::dev().handles++;
     cushim::dev().st.push_back(*s);
     return 0;
@@ -902,7 +921,7 @@ static inline cudaError_t cudaStreamQuery(cudaStream_t s) { return cushim::S(s)-
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { if (cushim::conf().nodev) return cudaErrorNoDevice; *e = new cushim::Event(); cushim::dev().handles++; return 0; }
 static inline cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 static inline cudaError_t cudaEventDestroy(cudaEvent_t e) { cudaDeviceSynchronize(); cushim::dev().handles--; delete e; return 0; }
-static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; return cushim::enqueue(cushim::S(s), o); }
+static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; cushim::note(cushim::S(s), kind == 1 ? 'R' : 'W'); return cushim::enqueue(cushim::S(s), o); }
 static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { return cushim_event(s, 1, e, ++e->want); }
 static inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) { return cushim_event(s, 2, e, e->want); }
 static inline cudaError_t cudaEventQuery(cudaEvent_t e) { return e->done >= e->want ? 0 : cudaErrorNotReady; }
@@ -937,6 +956,22 @@ static inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
     return 0;
 }
 static inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) { *st = cushim::S(s)->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return 0; }
+static inline cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, cudaStreamCaptureStatus *st, unsigned long long *, cudaGraph_t *, const cudaGraphNode_t **last, const cudaGraphEdgeData **, size_t *n)
+{
+    static cudaGraphNode_t node;
+    cudaStreamIsCapturing(s, st);
+    if (!s->capturing) return cushim::seterr(cudaErrorStreamCaptureUnsupported);
+    node = (cudaGraphNode_t)s->cap->size();
+    *n = node != 0;
+    *last = &node;
+    return 0;
+}
+/* The next launch is no launch: it replaces the kernel of a graph; cudaGraphExecKernelNodeSetParams. NULL: it is one. */
+static inline void cushim_patch(cudaGraphExec_t x, cudaGraphNode_t node)
+{
+    cushim::dev().patch = x && node ? &x->ops : 0;
+    cushim::dev().patch_at = (size_t)node - 1;
+}
 static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) { *x = new cushim_graph(*g); cushim::dev().handles++; return 0; }
 static inline cudaError_t cudaGraphExecUpdate(cudaGraphExec_t x, cudaGraph_t g, cudaGraphExecUpdateResultInfo *)
 {
@@ -949,6 +984,7 @@ static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
     using namespace cushim;
     Dev &d = dev();
     if (planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
+    note(S(s), 'G');
     for (auto o : x->ops) { o.seq = d.seq++; S(s)->q.push_back(o); }        /* with the guards of the time when it was captured */
     return 0;
 }
@@ -973,6 +1009,8 @@ void nn_device_fill(void *p, size_t n);
 void nn_device_fail(int kind, long n);
 long nn_device_count(int kind);
 long nn_device_live(void);
+void nn_device_hurry(int on);
+const char *nn_device_trace(int on);
 }
 
 #ifndef CUSHIM_DECLARATIONS
@@ -1306,6 +1344,16 @@ void nn_device_guard(void *const *p, const size_t *n, int count)
 void nn_device_fill(void *p, size_t n) { cushim::dev().fills.push_back(std::make_pair((char *)p, n)); }
 void nn_device_fail(int kind, long n) { cushim::Dev &d = cushim::dev(); for (int i = 0; i < 3; i++) d.count[i] = d.fail[i] = 0; if (kind >= 0) d.fail[kind] = n; d.err = 0; }
 long nn_device_count(int kind) { return cushim::dev().count[kind]; }
+/* Streams behind the first run as early as they may instead of as late. */
+void nn_device_hurry(int on) { cushim::dev().hurry = on != 0; }
+/* What the host asked for since nn_device_trace(1): pairs of a stream and K kernel, U upload, D download, C copy, R record, W wait, G graph, Y the host waits. */
+const char *nn_device_trace(int on)
+{
+    cushim::Dev &d = cushim::dev();
+    if (on) d.trace.clear();
+    d.tracing = on != 0;
+    return d.trace.c_str();
+}
 long nn_device_live(void) { cushim::Dev &d = cushim::dev(); return (long)d.live.size() + (long)d.pinned.size() + d.handles; }
 }
 #endif /* CUSHIM_DECLARATIONS */

@@ -18,6 +18,8 @@ WEAK void nn_device_guard(void *const *p, const size_t *n, int count);      /* -
 WEAK void nn_device_fill(void *p, size_t n);                                /* with NaN, before the next launch */
 WEAK void nn_device_fail(int kind, long n);                                 /* the n-th allocation, launch, copy from now on; -1: none */
 WEAK long nn_device_count(int kind);                                        /* of them since then */
+WEAK void nn_device_hurry(int on);                                          /* cushim: streams behind the first run as early as they may, not as late */
+WEAK const char *nn_device_trace(int on);                                   /* cushim: what the host asked for, see there */
 WEAK long nn_device_live(void);                                             /* allocations, streams, events, graphs */
 
 /* ---- a backend around nn_cuda's that tells the simulator what a call may touch ---- */
@@ -110,7 +112,7 @@ static const nn_backend *guarded_cuda(int precision)
 {
     static guarded all[4];
     guarded *g = &all[precision];
-    g->inner = nn_cuda_with(0, &(nn_cuda_desc){ .precision = (nn_cuda_precision)precision });
+    g->inner = nn_cuda_with(0, &(nn_cuda_desc){ .precision = (nn_cuda_precision)precision, .eager = 1 });
     g->backend = (nn_backend){ .version = NN_BACKEND_VERSION, .name = "cuda, guarded", .self = g, .alloc = guarded_alloc, .free = guarded_free, .upload = guarded_upload,
                                .download = guarded_download, .copy = guarded_copy, .run = guarded_run, .sync = guarded_sync, .open = guarded_open, .close = guarded_close };
     return &g->backend;
@@ -369,6 +371,146 @@ TEST(the_same_bits_again)                                /* no order of blocks o
     unsigned h = 2166136261u;
     for (size_t i = 0; i < 5 * sizeof *first; i++) h = (h ^ ((unsigned char *)first)[i]) * 16777619u;
     printf("bits of a GPT's losses: %08x\n", h);         /* check_cuda.sh compares orders */
+}
+
+/* ---- the next batch travels beside the step ---- */
+enum { ROWS = 44, WIDE = 9, EPOCHS = 3 };
+static void note_loss(void *user, nn_progress *p) { float **to = user; if (p->step) *(*to)++ = (float)p->loss; }
+static int fit(const nn_backend *backend, float *losses)
+{
+    static float xs[ROWS * WIDE];
+    int64_t labels[ROWS];
+    for (int i = 0; i < ROWS * WIDE; i++) xs[i] = (float)((i * 37 + i / 7 * 11) % 61) / 30 - 1;
+    for (int i = 0; i < ROWS; i++) labels[i] = i * 5 % 7;
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = backend });
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_linear_new(net, "a", WIDE, 30, NULL);
+    nn_fn_new(net, nn_relu);
+    nn_linear_new(net, "b", 30, 7, NULL);
+    nn_dataset *data = nn_dataset_new(nn, &(nn_dataset_desc){ .x = xs, .x_shape = NN_SHAPE(WIDE), .labels = labels, .classes = 7, .count = ROWS });
+    int ok = nn_fit(net, &(nn_fit_desc){ .train = nn_loader_new(data, &(nn_loader_desc){ .batch = 8, .shuffle = 1 }), .loss = nn_cross_entropy,
+                                         .optimizer = nn_adamw_new(net, &(nn_adamw_desc){ .lr = 0.01f }), .epochs = EPOCHS, .quiet = 1, .on_step = note_loss, .user = &losses });
+    ok = ok && nn_ok(nn);
+    nn_free(nn);
+    return ok;
+}
+TEST(the_next_batch_travels_beside_the_step)
+{
+    enum { BATCHES = EPOCHS * ((ROWS + 7) / 8) };
+    float cpu[BATCHES + 1], late[BATCHES + 1], early[BATCHES + 1], plain[BATCHES + 1];
+    NEEDS_DEVICE;
+    CHECK(fit(NULL, cpu));
+    if (nn_device_trace) nn_device_trace(1);
+    CHECK(fit(nn_cuda(0), late));
+    if (nn_device_trace) {
+        const char *t = nn_device_trace(0);
+        int beside = 0, busy = 0;
+        for (; t[0]; t += 2) {                           /* sent while the first stream has kernels or a graph that nobody has waited for */
+            if (t[0] == '1' && (t[1] == 'K' || t[1] == 'G')) busy = 1;
+            if (t[0] == '1' && t[1] == 'Y') busy = 0;
+            if (t[0] == '2' && t[1] == 'U') { CHECK(busy); beside++; }
+        }
+        CHECK(beside == 2 * (BATCHES - EPOCHS));         /* x and y of all batches but the first of an epoch */
+    }
+    if (nn_device_hurry) nn_device_hurry(1);
+    CHECK(fit(nn_cuda(0), early));
+    if (nn_device_hurry) nn_device_hurry(0);
+    nn_backend without = *nn_cuda(0);
+    without.send = NULL;
+    CHECK(fit(&without, plain));
+    CHECK(follows("nn_fit", BATCHES, cpu, late, 1e-4));
+    CHECK(memcmp(late, plain, BATCHES * sizeof *late) == 0);
+    CHECK(memcmp(early, plain, BATCHES * sizeof *late) == 0);
+    CHECK(!nn_device_live || nn_device_live() == 0);
+}
+
+/* ---- a text, token by token: every token is the same calls, which run as a graph ---- */
+enum { DECODED = 140, PROMPT = 3, BLOCKS = 2 };
+typedef struct writer { nn_layer *net, *tokens, *block[BLOCKS], *norm; nn_tensor *positions; nn_kv_cache *cache[BLOCKS]; } writer;
+static void writer_build(writer *w, nn_context *nn)
+{
+    nn_transformer_desc d = { .hidden = 2 * WIDTH, .activation = nn_gelu, .norm_first = 1, .causal = 1 };
+    w->net = nn_model_new(nn, NULL);
+    w->tokens = nn_embedding_new(w->net, "tokens", TOKENS, WIDTH);
+    for (int i = 0; i < BLOCKS; i++) {
+        w->block[i] = nn_transformer_encoder_layer_new(w->net, i ? "block1" : "block0", WIDTH, 2, &d);
+        w->cache[i] = nn_kv_cache_new(nn, 1, 2, DECODED + PROMPT, WIDTH / 2, 0);
+    }
+    w->norm = nn_layernorm_new(w->net, "norm", NN_SHAPE(WIDTH), NULL);
+    w->positions = nn_sinusoidal_new(nn, DECODED + PROMPT, WIDTH);
+}
+/* Greedy: tokens and their scores; how many of the device's launches a token took at the end, and allocations then. */
+static int writer_run(const nn_backend *backend, int64_t *tokens, float *scores, long *launches, long *allocations)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 5, .backend = backend });
+    writer w;
+    long before = 0, taken = 0;
+    writer_build(&w, nn);
+    for (int i = 0; i < PROMPT; i++) tokens[i] = i + 1;
+    for (int at = 0, n = PROMPT; n < DECODED; at = n++) {
+        float *row = scores + n * TOKENS;
+        nn_begin(nn, NN_EVAL);
+        nn_tensor *x = nn_add(nn_forward(w.tokens, nn_from_as(nn, NN_I64, NN_SHAPE(1, n - at), tokens + at)), nn_slice(w.positions, 0, at, n, 1));
+        for (int i = 0; i < BLOCKS; i++) x = nn_transformer_encoder_layer_forward(w.block[i], x, &(nn_attention_desc){ .cache = w.cache[i] });
+        x = nn_linear(nn_forward(w.norm, nn_select(nn_select(x, 1, n - at - 1), 0, 0)), nn_param(w.tokens, "weight"), NULL, NULL);
+        nn_read(x, row);
+        tokens[n] = 0;
+        for (int k = 1; k < TOKENS; k++) if (row[k] > row[tokens[n]]) tokens[n] = k;
+        if (nn_device_count && n == DECODED - 21) { before = nn_device_count(1); taken = nn_device_count(0); }
+    }
+    if (nn_device_count) { *launches = (nn_device_count(1) - before) / 20; *allocations = nn_device_count(0) - taken; }
+    int ok = nn_ok(nn);
+    if (backend) CHECK(nn_fallbacks(nn) == 0);
+    nn_free(nn);
+    return ok;
+}
+TEST(a_token_is_a_graph)
+{
+    static int64_t cpu[DECODED], eager[DECODED], graph[DECODED];
+    static float x[DECODED * TOKENS], y[DECODED * TOKENS], z[DECODED * TOKENS];
+    long one = 0, many = 0, taken = 0;
+    NEEDS_DEVICE;
+    CHECK(writer_run(NULL, cpu, x, &one, &taken));
+    CHECK(writer_run(nn_cuda_with(0, &(nn_cuda_desc){ .eager = 1 }), eager, y, &many, &taken));
+    for (int hurry = 0; hurry < 2; hurry++) {
+        if (nn_device_hurry) nn_device_hurry(hurry);
+        if (nn_device_fail) nn_device_fail(-1, 0);
+        CHECK(writer_run(nn_cuda(0), graph, z, &one, &taken));
+        CHECK(memcmp(eager, graph, sizeof eager) == 0 && memcmp(y, z, sizeof y) == 0);
+        CHECK(!nn_device_live || nn_device_live() == 0);
+        if (nn_device_count) { printf("launches of a token: %ld, eager %ld\n", one, many); CHECK(one == 1 && many > 20 && taken == 0); }
+    }
+    if (nn_device_hurry) nn_device_hurry(0);
+    CHECK(memcmp(cpu, eager, sizeof cpu) == 0);
+    for (int i = PROMPT * TOKENS; i < DECODED * TOKENS; i++) CHECK(fabsf(x[i] - y[i]) <= 1e-4f);
+}
+TEST(planned_faults_in_a_text)
+{
+    static int64_t tokens[DECODED];
+    static float x[DECODED * TOKENS];
+    long none = 0, taken = 0;
+    NEEDS_SIMULATOR;
+    (void)none; (void)taken;
+    for (int kind = 0; kind < 3; kind++) for (long n = 1, reached = 1; reached; n += n / 2 + 1) {
+        nn_device_fail(kind, n);
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = nn_cuda(0) });
+        writer w;
+        int ok;
+        if (nn_ok(nn)) writer_build(&w, nn);
+        for (int t = 0; t < 6 && nn_ok(nn); t++) {
+            nn_begin(nn, NN_EVAL);
+            tokens[0] = t;
+            nn_tensor *y = nn_forward(w.tokens, nn_from_as(nn, NN_I64, NN_SHAPE(1, 1), tokens));
+            for (int i = 0; i < BLOCKS; i++) y = nn_transformer_encoder_layer_forward(w.block[i], y, &(nn_attention_desc){ .cache = w.cache[i] });
+            nn_read(nn_forward(w.norm, y), x);
+        }
+        ok = nn_ok(nn);
+        reached = nn_device_count(kind) >= n;
+        CHECK(ok || (reached && nn_error(nn)[0]));
+        nn_free(nn);
+        nn_device_fail(-1, 0);
+        CHECK(nn_device_live() == 0);
+    }
 }
 
 /* ---- memory, faults, no device ---- */

@@ -2634,6 +2634,26 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) {
     *st = S(s)->cap ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return E(0);
 }
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, cudaStreamCaptureStatus *st, unsigned long long *, cudaGraph_t *, const cudaGraphNode_t **last,
+                                     const cudaGraphEdgeData **, size_t *n) {
+    static cudaGraphNode_t node; /* 1 + its number in the graph */
+    cudaStreamIsCapturing(s, st);
+    if (!s || !s->cap) return E(cudaErrorStreamCaptureUnsupported);
+    node = (cudaGraphNode_t)s->ops.size();
+    *n = node != 0;
+    *last = &node;
+    return E(0);
+}
+cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t x, cudaGraphNode_t node, const cudaKernelNodeParams *p) {
+    if (!node || (size_t)node > x->ops.size()) return E(cudaErrorInvalidValue);
+    CUstream_st aside;
+    aside.cap = true;
+    aside.ops.clear();
+    counted[1]--; /* it is no launch */
+    cudaError_t e = cudaLaunchKernel(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes, (cudaStream_t)&aside);
+    if (e == cudaSuccess) x->ops[(size_t)node - 1] = aside.ops.back();
+    return e;
+}
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
     handles++;
     *x = new CUgraphExec_st();
