@@ -19082,9 +19082,10 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
 // Every element of C is one chain  c = fma(a_0, b_0, c0), c = fma(a_1, b_1, c) ...  in the order of k: tiles load C before they
 // add to it, so neither block sizes nor m and n nor threads nor packing change a bit. Where the terms of both factors lie side by side
-// (B transposed: rows of weights) and there are NN__GEMM_LONG or more, an element is a dot product instead, summed in 16 lanes: term p on
-// lane p % 16 (what is missing is 0), then x_0 .. x_15 by halves, Q_i = (x_4i + x_4i+2) + (x_4i+1 + x_4i+3) and (Q_0 + Q_2) + (Q_1 + Q_3).
-// Nothing needs to be turned then, and one row of A reads B as it lies. Which of the two it is depends on k and strides only.
+// (B transposed: rows of weights) and there are NN__GEMM_LONG or more, or NN__GEMM_SOME in a linear layer of fewer outputs than a strip, an
+// element is a dot product instead, summed in 16 lanes: term p on lane p % 16 (what is missing is 0), then x_0 .. x_15 by halves,
+// Q_i = (x_4i + x_4i+2) + (x_4i+1 + x_4i+3) and (Q_0 + Q_2) + (Q_1 + Q_3). Nothing needs to be turned then, no lane is idle, and one row of A
+// reads B as it lies. Which of the two it is depends on k, strides and, of a linear layer, n; never on m, the batch.
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
@@ -19099,7 +19100,7 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 // The next strip of a B that no second-level cache holds is fetched while this one is used.
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
-       NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
+       NN__GEMM_LONG = 384, NN__GEMM_SOME = 64, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -19113,13 +19114,13 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     int64_t     up, across, srs, scs;
 } nn__product;
 
-static int nn__is_dots(const nn__product *g) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= NN__GEMM_LONG; }
+static int nn__is_dots(const nn__product *g, int64_t least) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= least; }      // with so many terms
 
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
 {
     nn__product p = *g;
-    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32 && !p.dots)) && (p.ars == 1 || p.acs == 1);
+    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32 && (!p.dots || p.n % 4 != 0))) && (p.ars == 1 || p.acs == 1);
     if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
     g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
     g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
@@ -19490,8 +19491,9 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
 }
 #endif
 
-// Dot products of h rows of A, ars apart, and four columns of B, all dense; y (h, w), w <= 4, is added to, or to what `from` has for the column.
-typedef void (*NN__K(dots_fn))(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs);
+// Dot products of h rows of A, ars apart, and four columns of B, all dense; y (h, w), w <= 4, = from + that; `from` has four
+// numbers to read in every row.
+typedef void (*NN__K(dots_fn))(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t frs, int64_t fcs, int64_t w, R *y, int64_t yrs, int64_t ycs);
 #if NN__LANES > 1
 #if NN__LANES == 16
 NN__INLINE V NN__K(add_fours)(const V *q)
@@ -19505,7 +19507,7 @@ NN__INLINE V NN__K(add_fours)(const V *q) { V s = q[0] + q[1]; return s + NN__K(
 #else
 NN__INLINE V NN__K(add_fours)(const V *q) { return (q[0] + q[2]) + (q[1] + q[3]); }
 #endif
-NN__INLINE void NN__K(dots)(const int h, int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+NN__INLINE void NN__K(dots)(const int h, int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t frs, int64_t fcs, int64_t w, R *y, int64_t yrs, int64_t ycs)
 {
     V q[NN__DOTS][16 / NN__LANES], s[NN__DOTS][4], x, bv[4];
     int64_t whole = k - k % 16, p;
@@ -19532,16 +19534,17 @@ NN__INLINE void NN__K(dots)(const int h, int64_t k, const R *a, int64_t ars, con
             q[i][part] = NN__K(four_low_pairs)(low, high) + NN__K(four_high_pairs)(low, high);
         }
     }
-    NN__UNROLL for (i = 0; i < h; i++) {
-        R *z = y + i * yrs, sum[NN__LANES];
+    NN__UNROLL for (i = 0; i < h; i++, y += yrs, from += frs) {
+        NN__K(four) sum, z;
         x = NN__K(add_fours)(q[i]);
-        if (ycs == 1) { NN__K(put_lanes)(z, NN__K(get_lanes)(from ? from : z, w) + x, w); continue; }
-        STORE(sum, x);
-        for (j = 0; j < w; j++) z[j * ycs] = (from ? from[j] : z[j * ycs]) + sum[j];
+        memcpy(&sum, &x, sizeof sum);
+        if (w == 4 && ycs == 1) { memcpy(&z, from, sizeof z); z = z + sum; memcpy(y, &z, sizeof z); }
+        else if (w == 4) NN__UNROLL for (j = 0; j < 4; j++) y[j * ycs] = from[j * fcs] + sum[j];
+        else for (j = 0; j < w; j++) y[j * ycs] = from[j * fcs] + sum[j];
     }
 }
-#define NN__X(h) static void NN__K(dots_##h)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs) \
-    { NN__K(dots)(h, k, a, ars, b, from, w, y, yrs, ycs); }
+#define NN__X(h) static void NN__K(dots_##h)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t frs, int64_t fcs, int64_t w, R *y, int64_t yrs, int64_t ycs) \
+    { NN__K(dots)(h, k, a, ars, b, from, frs, fcs, w, y, yrs, ycs); }
 NN__X(1) NN__X(2) NN__X(3)
 #if NN__DOTS == 6
 NN__X(4) NN__X(6)
@@ -19551,20 +19554,20 @@ static const NN__K(dots_fn) NN__K(dots_of)[4] = { NULL, NN__K(dots_1), NN__K(dot
 #endif
 #undef NN__X
 #else
-static void NN__K(dots_1)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+static void NN__K(dots_1)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t frs, int64_t fcs, int64_t w, R *y, int64_t yrs, int64_t ycs)
 {
     int64_t j, p;
     int t;
-    (void)ars; (void)yrs;
+    (void)ars; (void)frs; (void)yrs;
     for (j = 0; j < w; j++) {
-        R s[16] = { 0 }, *z = y + j * ycs;
+        R s[16] = { 0 };
         for (p = 0; p < k; p += 16) for (t = 0; t < 16; t++) s[t] = p + t < k ? FMA(a[p + t], b[j][p + t], s[t]) : FMA(0, 0, s[t]);
         for (t = 0; t < 4; t++) s[t] = (s[4 * t] + s[4 * t + 2]) + (s[4 * t + 1] + s[4 * t + 3]);
-        *z = (from ? from[j] : *z) + ((s[0] + s[2]) + (s[1] + s[3]));
+        y[j * ycs] = from[j * fcs] + ((s[0] + s[2]) + (s[1] + s[3]));
     }
 }
 #endif
-static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_t ars, const R *b, int64_t bcs, const R *from, R *y, int64_t yrs, int64_t ycs)
+static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_t ars, const R *b, int64_t bcs, const R *from, int64_t frs, int64_t fcs, R *y, int64_t yrs, int64_t ycs)
 {
     int64_t block = nn__max(4, NN__GEMM_DOTS / k / 4 * 4), first, i, j, h;
     for (first = 0; first < n; first += block)
@@ -19581,7 +19584,7 @@ static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_
                 int64_t last = n - 1 - j;                // columns past the last are the last again, and are not written
                 const R *c = b + j * bcs, *columns[4];
                 columns[0] = c; columns[1] = c + nn__min(1, last) * bcs; columns[2] = c + nn__min(2, last) * bcs; columns[3] = c + nn__min(3, last) * bcs;
-                dots(k, a + i * ars, ars, columns, from ? from + j : NULL, nn__min(4, last + 1), y + i * yrs + j * ycs, yrs, ycs);
+                dots(k, a + i * ars, ars, columns, from + i * frs + j * fcs, frs, fcs, nn__min(4, last + 1), y + i * yrs + j * ycs, yrs, ycs);
             }
         }
 }
@@ -19707,11 +19710,12 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     }
     p = 0;
     if (g.dots) {
-        int64_t i;
-        for (i = 0; !add && (each || !bias) && i < h; i++) for (j = j0; j < end; j++) y[i * g.yrs + j * g.ycs] = each ? each[i0 + i] : 0;
-        for (; p < g.k; p += s.depth)
+        for (; p < g.k; p += s.depth) {
+            R *z = y + j0 * g.ycs;
+            int keep = add || p;
             NN__K(gemm_dots)(h, end - j0, nn__min(s.depth, g.k - p), (const R *)g.a + i0 * g.ars + p, g.ars, (const R *)g.b + p + j0 * g.bcs, g.bcs,
-                             p || add || each || !bias ? NULL : bias + j0, y + j0 * g.ycs, g.yrs, g.ycs);
+                             keep ? z : each ? rows : bias ? bias + j0 : start, keep ? g.yrs : each ? wide : 0, keep ? g.ycs : each || !bias ? 0 : 1, z, g.yrs, g.ycs);
+        }
         return;
     }
     do {
@@ -19832,7 +19836,7 @@ static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)   
     g.yrs = y->stride[y->ndim - 2]; g.ycs = y->stride[y->ndim - 1];
     if (which == 2) { int64_t t = g.ars; g.ars = g.acs; g.acs = t; }
     if (which == 1) { int64_t t = g.brs; g.brs = g.bcs; g.bcs = t; }
-    g.dots = nn__is_dots(&g);
+    g.dots = nn__is_dots(&g, NN__GEMM_LONG);
     return g;
 }
 static void nn__matmul_plan(nn_call *c)
@@ -19944,7 +19948,7 @@ static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 
         g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
         g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
     }
-    g.dots = which != 2 && nn__is_dots(&g);              // not dW: linear_update computes it, too
+    g.dots = which != 2 && nn__is_dots(&g, which == 0 && g.n < NN__GEMM_STRIP ? NN__GEMM_SOME : NN__GEMM_LONG);    // not dW: linear_update computes it, too
     return g;
 }
 static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
