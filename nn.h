@@ -19745,6 +19745,11 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
             if (s.pack_b && vectors > 2) vectors = g.m <= 3 ? 4 : 2;     // there is room for them
             width = vectors * NN__LANES;
             w = nn__min(width, end - j);
+            if (w < width && !keep && width <= end - j0 && g.ycs == 1) {             // the last strip overlaps its neighbour: no edge
+                if (!g.small) b -= (width - w) * g.bcs;
+                j -= width - w;
+                w = width;
+            }
             next = g.small ? NULL : b + w * g.bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
             if (s.pack_b) {
