@@ -19114,6 +19114,13 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     int64_t     up, across, srs, scs;
 } nn__product;
 
+static void nn__plain_product(nn__product *g)            // no scale, chains; the rest is the caller's to set
+{
+    g->turned = g->dots = g->small = 0;
+    g->scale = NULL;
+    g->up = g->across = 1;
+    g->srs = g->scs = 0;
+}
 static int nn__is_dots(const nn__product *g, int64_t least) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= least; }      // with so many terms
 
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
@@ -19831,14 +19838,14 @@ static int64_t nn__matrix_at(const nn_view *v, const nn_view *like, int64_t i)
 }
 static nn__product *nn__matmul_product(nn__product *g, const nn_call *c, int which, int64_t i)    // of batch entry i. which: 0 Y, 1 dA, 2 dB
 {
-    nn__matmul_size s = nn__matmul_sizes(c);
-    const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0];
+    const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0], *like = &c->out[0];
+    int64_t m = like->shape[like->ndim - 2], n = like->shape[like->ndim - 1], k = c->in[0].shape[c->in[0].ndim - 1];
     size_t bytes = nn__real_bytes(c);
-    memset(g, 0, sizeof *g);
-    g->a = (const char *)a->data + (size_t)nn__matrix_at(a, &c->out[0], i) * bytes;
-    g->b = (const char *)b->data + (size_t)nn__matrix_at(b, &c->out[0], i) * bytes;
-    g->y = (char *)y->data + (size_t)nn__matrix_at(y, &c->out[0], i) * bytes;
-    g->m = which == 2 ? s.k : s.m; g->n = which == 1 ? s.k : s.n; g->k = which == 1 ? s.n : which == 2 ? s.m : s.k;
+    nn__plain_product(g);
+    g->a = (const char *)a->data + (size_t)nn__matrix_at(a, like, i) * bytes;
+    g->b = (const char *)b->data + (size_t)nn__matrix_at(b, like, i) * bytes;
+    g->y = (char *)y->data + (size_t)nn__matrix_at(y, like, i) * bytes;
+    g->m = which == 2 ? k : m; g->n = which == 1 ? k : n; g->k = which == 1 ? n : which == 2 ? m : k;
     g->ars = a->stride[a->ndim - 2]; g->acs = a->stride[a->ndim - 1];
     g->brs = b->stride[b->ndim - 2]; g->bcs = b->stride[b->ndim - 1];
     g->yrs = y->stride[y->ndim - 2]; g->ycs = y->stride[y->ndim - 1];
@@ -19942,7 +19949,7 @@ static nn__product *nn__linear_product(nn__product *g, const nn_call *c, int whi
 {
     nn__matmul_size s = nn__linear_sizes(c);
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
-    memset(g, 0, sizeof *g);
+    nn__plain_product(g);
     g->a = which == 1 ? c->dout[0].data : c->in[0].data;
     g->b = which == 2 ? c->dout[0].data : w->data;
     g->y = which == 0 ? c->out[0].data : c->din[which - 1].data;
