@@ -19155,9 +19155,10 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 // ---- gemm:   C (+)= A B      A (m, k), B (k, n), C (m, n), any strides -----------------------------------
 // Every element of C is one chain  c = fma(a_0, b_0, c0), c = fma(a_1, b_1, c) ...  in the order of k: tiles load C before they
 // add to it, so neither block sizes nor m and n nor threads nor packing change a bit. Where the terms of both factors lie side by side
-// (B transposed: rows of weights) and there are NN__GEMM_LONG or more, an element is a dot product instead, summed in 16 lanes: term p on
-// lane p % 16 (what is missing is 0), then x_0 .. x_15 by halves, Q_i = (x_4i + x_4i+2) + (x_4i+1 + x_4i+3) and (Q_0 + Q_2) + (Q_1 + Q_3).
-// Nothing needs to be turned then, and one row of A reads B as it lies. Which of the two it is depends on k and strides only.
+// (B transposed: rows of weights) and there are NN__GEMM_LONG or more, or NN__GEMM_SOME in a linear layer of fewer outputs than a strip, an
+// element is a dot product instead, summed in 16 lanes: term p on lane p % 16 (what is missing is 0), then x_0 .. x_15 by halves,
+// Q_i = (x_4i + x_4i+2) + (x_4i+1 + x_4i+3) and (Q_0 + Q_2) + (Q_1 + Q_3). Nothing needs to be turned then, no lane is idle, and one row of A
+// reads B as it lies. Which of the two it is depends on k, strides and, of a linear layer, n; never on m, the batch.
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
@@ -19172,7 +19173,7 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 // The next strip of a B that no second-level cache holds is fetched while this one is used.
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
-       NN__GEMM_LONG = 512, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
+       NN__GEMM_LONG = 384, NN__GEMM_SOME = 64, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -19186,13 +19187,20 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     int64_t     up, across, srs, scs;
 } nn__product;
 
-static int nn__is_dots(const nn__product *g) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= NN__GEMM_LONG; }
+static void nn__plain_product(nn__product *g)            // no scale, chains; the rest is the caller's to set
+{
+    g->turned = g->dots = g->small = 0;
+    g->scale = NULL;
+    g->up = g->across = 1;
+    g->srs = g->scs = 0;
+}
+static int nn__is_dots(const nn__product *g, int64_t least) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= least; }      // with so many terms
 
 // Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
 static int nn__product_turn(nn__product *g)
 {
     nn__product p = *g;
-    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32 && !p.dots)) && (p.ars == 1 || p.acs == 1);
+    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32 && (!p.dots || p.n % 4 != 0))) && (p.ars == 1 || p.acs == 1);
     if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
     g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
     g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
@@ -19253,13 +19261,13 @@ static size_t nn__gemm_scratch(nn__product g)           // numbers
     nn__product_turn(&g);
     return nn__gemm_cuts(&g).scratch;
 }
-static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same; also makes room for their scratch and adds what they cost
+static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same; also makes room for their scratch and adds what they cost. g may be turned
 {
-    double work = (double)g.m * (double)g.n * (double)g.k / 8;
+    double work = (double)g->m * (double)g->n * (double)g->k / 8;
     nn__gemm_cut s;
     size_t bytes;
-    nn__product_turn(&g);
-    s = nn__gemm_cuts(&g);
+    nn__product_turn(g);
+    s = nn__gemm_cuts(g);
     bytes = s.scratch * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
     c->cost += work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
@@ -19563,8 +19571,9 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
 }
 #endif
 
-// Dot products of h rows of A, ars apart, and four columns of B, all dense; y (h, w), w <= 4, is added to, or to what `from` has for the column.
-typedef void (*NN__K(dots_fn))(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs);
+// Dot products of h rows of A, ars apart, and four columns of B, all dense; y (h, w), w <= 4, = from + that; `from` has four
+// numbers to read in every row.
+typedef void (*NN__K(dots_fn))(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t frs, int64_t fcs, int64_t w, R *y, int64_t yrs, int64_t ycs);
 #if NN__LANES > 1
 #if NN__LANES == 16
 NN__INLINE V NN__K(add_fours)(const V *q)
@@ -19578,7 +19587,7 @@ NN__INLINE V NN__K(add_fours)(const V *q) { V s = q[0] + q[1]; return s + NN__K(
 #else
 NN__INLINE V NN__K(add_fours)(const V *q) { return (q[0] + q[2]) + (q[1] + q[3]); }
 #endif
-NN__INLINE void NN__K(dots)(const int h, int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+NN__INLINE void NN__K(dots)(const int h, int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t frs, int64_t fcs, int64_t w, R *y, int64_t yrs, int64_t ycs)
 {
     V q[NN__DOTS][16 / NN__LANES], s[NN__DOTS][4], x, bv[4];
     int64_t whole = k - k % 16, p;
@@ -19605,16 +19614,17 @@ NN__INLINE void NN__K(dots)(const int h, int64_t k, const R *a, int64_t ars, con
             q[i][part] = NN__K(four_low_pairs)(low, high) + NN__K(four_high_pairs)(low, high);
         }
     }
-    NN__UNROLL for (i = 0; i < h; i++) {
-        R *z = y + i * yrs, sum[NN__LANES];
+    NN__UNROLL for (i = 0; i < h; i++, y += yrs, from += frs) {
+        NN__K(four) sum, z;
         x = NN__K(add_fours)(q[i]);
-        if (ycs == 1) { NN__K(put_lanes)(z, NN__K(get_lanes)(from ? from : z, w) + x, w); continue; }
-        STORE(sum, x);
-        for (j = 0; j < w; j++) z[j * ycs] = (from ? from[j] : z[j * ycs]) + sum[j];
+        memcpy(&sum, &x, sizeof sum);
+        if (w == 4 && ycs == 1) { memcpy(&z, from, sizeof z); z = z + sum; memcpy(y, &z, sizeof z); }
+        else if (w == 4) NN__UNROLL for (j = 0; j < 4; j++) y[j * ycs] = from[j * fcs] + sum[j];
+        else for (j = 0; j < w; j++) y[j * ycs] = from[j * fcs] + sum[j];
     }
 }
-#define NN__X(h) static void NN__K(dots_##h)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs) \
-    { NN__K(dots)(h, k, a, ars, b, from, w, y, yrs, ycs); }
+#define NN__X(h) static void NN__K(dots_##h)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t frs, int64_t fcs, int64_t w, R *y, int64_t yrs, int64_t ycs) \
+    { NN__K(dots)(h, k, a, ars, b, from, frs, fcs, w, y, yrs, ycs); }
 NN__X(1) NN__X(2) NN__X(3)
 #if NN__DOTS == 6
 NN__X(4) NN__X(6)
@@ -19624,20 +19634,20 @@ static const NN__K(dots_fn) NN__K(dots_of)[4] = { NULL, NN__K(dots_1), NN__K(dot
 #endif
 #undef NN__X
 #else
-static void NN__K(dots_1)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t w, R *y, int64_t yrs, int64_t ycs)
+static void NN__K(dots_1)(int64_t k, const R *a, int64_t ars, const R *const *b, const R *from, int64_t frs, int64_t fcs, int64_t w, R *y, int64_t yrs, int64_t ycs)
 {
     int64_t j, p;
     int t;
-    (void)ars; (void)yrs;
+    (void)ars; (void)frs; (void)yrs;
     for (j = 0; j < w; j++) {
-        R s[16] = { 0 }, *z = y + j * ycs;
+        R s[16] = { 0 };
         for (p = 0; p < k; p += 16) for (t = 0; t < 16; t++) s[t] = p + t < k ? FMA(a[p + t], b[j][p + t], s[t]) : FMA(0, 0, s[t]);
         for (t = 0; t < 4; t++) s[t] = (s[4 * t] + s[4 * t + 2]) + (s[4 * t + 1] + s[4 * t + 3]);
-        *z = (from ? from[j] : *z) + ((s[0] + s[2]) + (s[1] + s[3]));
+        y[j * ycs] = from[j * fcs] + ((s[0] + s[2]) + (s[1] + s[3]));
     }
 }
 #endif
-static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_t ars, const R *b, int64_t bcs, const R *from, R *y, int64_t yrs, int64_t ycs)
+static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_t ars, const R *b, int64_t bcs, const R *from, int64_t frs, int64_t fcs, R *y, int64_t yrs, int64_t ycs)
 {
     int64_t block = nn__max(4, NN__GEMM_DOTS / k / 4 * 4), first, i, j, h;
     for (first = 0; first < n; first += block)
@@ -19654,7 +19664,7 @@ static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_
                 int64_t last = n - 1 - j;                // columns past the last are the last again, and are not written
                 const R *c = b + j * bcs, *columns[4];
                 columns[0] = c; columns[1] = c + nn__min(1, last) * bcs; columns[2] = c + nn__min(2, last) * bcs; columns[3] = c + nn__min(3, last) * bcs;
-                dots(k, a + i * ars, ars, columns, from ? from + j : NULL, nn__min(4, last + 1), y + i * yrs + j * ycs, yrs, ycs);
+                dots(k, a + i * ars, ars, columns, from + i * frs + j * fcs, frs, fcs, nn__min(4, last + 1), y + i * yrs + j * ycs, yrs, ycs);
             }
         }
 }
@@ -19753,12 +19763,13 @@ static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, i
 }
 
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
-static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task, R *scratch)
+static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch)
 {
+    nn__product g = *product;
     nn__gemm_cut s;
     const R *each = NULL;
     int64_t i0, j0, h, end, p, j, tall, wide;
-    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
+    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[8 * NN__LANES], tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
@@ -19772,6 +19783,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     wide = h == 1 ? 8 * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
+    for (j = 0; j < wide; j += NN__LANES) STORE(start + j, C(0));
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
@@ -19780,11 +19792,12 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     }
     p = 0;
     if (g.dots) {
-        int64_t i;
-        for (i = 0; !add && (each || !bias) && i < h; i++) for (j = j0; j < end; j++) y[i * g.yrs + j * g.ycs] = each ? each[i0 + i] : 0;
-        for (; p < g.k; p += s.depth)
+        for (; p < g.k; p += s.depth) {
+            R *z = y + j0 * g.ycs;
+            int keep = add || p;
             NN__K(gemm_dots)(h, end - j0, nn__min(s.depth, g.k - p), (const R *)g.a + i0 * g.ars + p, g.ars, (const R *)g.b + p + j0 * g.bcs, g.bcs,
-                             p || add || each || !bias ? NULL : bias + j0, y + j0 * g.ycs, g.yrs, g.ycs);
+                             keep ? z : each ? rows : bias ? bias + j0 : start, keep ? g.yrs : each ? wide : 0, keep ? g.ycs : each || !bias ? 0 : 1, z, g.yrs, g.ycs);
+        }
         return;
     }
     do {
@@ -19812,6 +19825,11 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
             if (s.pack_b && vectors > 2) vectors = g.m <= 3 ? 4 : 2;     // there is room for them
             width = vectors * NN__LANES;
             w = nn__min(width, end - j);
+            if (w < width && !keep && width <= end - j0 && g.ycs == 1) {             // the last strip overlaps its neighbour: no edge
+                if (!g.small) b -= (width - w) * g.bcs;
+                j -= width - w;
+                w = width;
+            }
             next = g.small ? NULL : b + w * g.bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
             if (s.pack_b) {
@@ -19861,16 +19879,18 @@ static nn__matmul_size nn__matmul_sizes(const nn_call *c)
 static int nn__matmul_shape(nn_call *c)
 {
     const nn_view *a = &c->in[0], *b = &c->in[1];
-    nn_view rest = *b;
-    int64_t shape[NN_MAX_DIMS] = { 0 };
-    int ndim = a->ndim - 2;
+    int64_t shape[NN_MAX_DIMS];
+    int ndim = a->ndim - 2, i;
     if (a->shape[a->ndim - 1] != b->shape[b->ndim - 2]) {
         nn_fail(c->nn, "matmul: inner sizes differ: %s x %s", NN__SHAPE_OF(a), NN__SHAPE_OF(b));
         return 0;
     }
-    memcpy(shape, a->shape, sizeof shape);
-    rest.ndim = b->ndim - 2;
-    if (!nn__broadcast_into(c, shape, &ndim, &rest)) return 0;
+    for (i = 0; i < ndim; i++) shape[i] = a->shape[i];
+    if (b->ndim > 2) {
+        nn_view rest = *b;
+        rest.ndim = b->ndim - 2;
+        if (!nn__broadcast_into(c, shape, &ndim, &rest)) return 0;
+    }
     shape[ndim] = a->shape[a->ndim - 2];
     shape[ndim + 1] = b->shape[b->ndim - 1];
     nn__set_shape(&c->out[0], a->dtype, ndim + 2, shape);
@@ -19889,35 +19909,35 @@ static int64_t nn__matrix_at(const nn_view *v, const nn_view *like, int64_t i)
     }
     return at;
 }
-static nn__product nn__matmul_product(const nn_call *c, int which, int64_t i)    // of batch entry i. which: 0 Y, 1 dA, 2 dB
+static nn__product *nn__matmul_product(nn__product *g, const nn_call *c, int which, int64_t i)    // of batch entry i. which: 0 Y, 1 dA, 2 dB
 {
-    nn__matmul_size s = nn__matmul_sizes(c);
-    const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0];
+    const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0], *like = &c->out[0];
+    int64_t m = like->shape[like->ndim - 2], n = like->shape[like->ndim - 1], k = c->in[0].shape[c->in[0].ndim - 1];
     size_t bytes = nn__real_bytes(c);
-    nn__product g;
-    memset(&g, 0, sizeof g);
-    g.a = (const char *)a->data + (size_t)nn__matrix_at(a, &c->out[0], i) * bytes;
-    g.b = (const char *)b->data + (size_t)nn__matrix_at(b, &c->out[0], i) * bytes;
-    g.y = (char *)y->data + (size_t)nn__matrix_at(y, &c->out[0], i) * bytes;
-    g.m = which == 2 ? s.k : s.m; g.n = which == 1 ? s.k : s.n; g.k = which == 1 ? s.n : which == 2 ? s.m : s.k;
-    g.ars = a->stride[a->ndim - 2]; g.acs = a->stride[a->ndim - 1];
-    g.brs = b->stride[b->ndim - 2]; g.bcs = b->stride[b->ndim - 1];
-    g.yrs = y->stride[y->ndim - 2]; g.ycs = y->stride[y->ndim - 1];
-    if (which == 2) { int64_t t = g.ars; g.ars = g.acs; g.acs = t; }
-    if (which == 1) { int64_t t = g.brs; g.brs = g.bcs; g.bcs = t; }
-    g.dots = nn__is_dots(&g);
+    nn__plain_product(g);
+    g->a = (const char *)a->data + (size_t)nn__matrix_at(a, like, i) * bytes;
+    g->b = (const char *)b->data + (size_t)nn__matrix_at(b, like, i) * bytes;
+    g->y = (char *)y->data + (size_t)nn__matrix_at(y, like, i) * bytes;
+    g->m = which == 2 ? k : m; g->n = which == 1 ? k : n; g->k = which == 1 ? n : which == 2 ? m : k;
+    g->ars = a->stride[a->ndim - 2]; g->acs = a->stride[a->ndim - 1];
+    g->brs = b->stride[b->ndim - 2]; g->bcs = b->stride[b->ndim - 1];
+    g->yrs = y->stride[y->ndim - 2]; g->ycs = y->stride[y->ndim - 1];
+    if (which == 2) { int64_t t = g->ars; g->ars = g->acs; g->acs = t; }
+    if (which == 1) { int64_t t = g->brs; g->brs = g->bcs; g->bcs = t; }
+    g->dots = nn__is_dots(g, NN__GEMM_LONG);
     return g;
 }
 static void nn__matmul_plan(nn_call *c)
 {
+    nn__product g;
     c->tasks[0] = 0;
     if (c->pass == NN_FORWARD) {
         int64_t batch = nn__matmul_sizes(c).batch;
-        c->tasks[0] = batch * nn__gemm_plan(c, nn__matmul_product(c, 0, 0));
+        c->tasks[0] = batch * nn__gemm_plan(c, nn__matmul_product(&g, c, 0, 0));
         c->cost *= nn__min(batch, 1 << 20);
     } else {
-        if (c->din[0].data) c->tasks[0] += nn__leading(&c->in[0]) * nn__gemm_plan(c, nn__matmul_product(c, 1, 0));
-        if (c->din[1].data) c->tasks[0] += nn__leading(&c->in[1]) * nn__gemm_plan(c, nn__matmul_product(c, 2, 0));
+        if (c->din[0].data) c->tasks[0] += nn__leading(&c->in[0]) * nn__gemm_plan(c, nn__matmul_product(&g, c, 1, 0));
+        if (c->din[1].data) c->tasks[0] += nn__leading(&c->in[1]) * nn__gemm_plan(c, nn__matmul_product(&g, c, 2, 0));
     }
 }
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b)
@@ -19939,7 +19959,8 @@ NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b)
 NN__FORWARD(matmul)
 {
     int64_t batch = nn__matmul_sizes(c).batch, tasks = batch == 1 ? c->tasks[0] : c->tasks[0] / batch, i = batch == 1 ? 0 : t->index / tasks;
-    NN__K(gemm_task)(nn__matmul_product(c, 0, i), 0, NULL, t->index - i * tasks, (R *)t->scratch);
+    nn__product g;
+    NN__K(gemm_task)(nn__matmul_product(&g, c, 0, i), 0, NULL, t->index - i * tasks, (R *)t->scratch);
 }
 NN__BACKWARD(matmul)
 {
@@ -19950,18 +19971,18 @@ NN__BACKWARD(matmul)
     for (side = 0; side < 2; side++) {                   // whose task is this?
         if (!c->din[side].data) continue;
         matrices = nn__leading(&c->in[side]);
-        tasks = nn__gemm_tasks(nn__matmul_product(c, side + 1, 0));
+        tasks = nn__gemm_tasks(*nn__matmul_product(&g, c, side + 1, 0));
         if (index < matrices * tasks) break;
         index -= matrices * tasks;
     }
     if (side == 2) return;
-    own = nn__matmul_product(c, side + 1, 0);
+    nn__matmul_product(&own, c, side + 1, 0);
     own.y = (R *)c->din[side].data + nn__matrix_at(&c->din[side], &c->din[side], index / tasks);
     add = (int)(c->add >> side & 1);
     for (i = matrices == s.batch ? index / tasks : 0; i < s.batch; i++) {            // the batch entries of the result that used this matrix
-        g = nn__matmul_product(c, side + 1, i);
+        nn__matmul_product(&g, c, side + 1, i);
         if (g.y != own.y) continue;
-        NN__K(gemm_task)(g, add, NULL, index % tasks, (R *)t->scratch);
+        NN__K(gemm_task)(&g, add, NULL, index % tasks, (R *)t->scratch);
         if (matrices == s.batch) return;
         add = 1;
     }
@@ -19976,13 +19997,14 @@ static int nn__linear_shape(nn_call *c)
 {
     const nn_view *x = &c->in[0], *w = &c->in[1], *b = &c->in[2];
     int64_t shape[NN_MAX_DIMS];
+    int i;
     if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1]) {
         nn_fail(c->nn, "linear: x %s does not fit w %s: its last size must be %lld", NN__SHAPE_OF(x), NN__SHAPE_OF(w), w->ndim == 2 ? (long long)w->shape[1] : -1);
         return 0;
     }
     if (b->ndim && (b->ndim != 1 || b->shape[0] != w->shape[0])) { nn_fail(c->nn, "linear: bias %s does not fit w %s", NN__SHAPE_OF(b), NN__SHAPE_OF(w)); return 0; }
-    memcpy(shape, x->shape, sizeof shape);
-    shape[x->ndim - 1] = w->shape[0];
+    for (i = 0; i < x->ndim - 1; i++) shape[i] = x->shape[i];
+    shape[i] = w->shape[0];
     nn__set_shape(&c->out[0], x->dtype, x->ndim, shape);
     return 1;
 }
@@ -19996,28 +20018,27 @@ static nn__matmul_size nn__linear_sizes(const nn_call *c)            // m rows, 
     return s;
 }
 enum { NN__BIAS_COLUMNS = 64 };
-static nn__product nn__linear_product(const nn_call *c, int which)    // 0 Y, 1 dX, 2 dW^T, whose rows are dense in an input-major weight
+static nn__product *nn__linear_product(nn__product *g, const nn_call *c, int which)    // 0 Y, 1 dX, 2 dW^T, whose rows are dense in an input-major weight
 {
     nn__matmul_size s = nn__linear_sizes(c);
-    nn__product g;
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
-    memset(&g, 0, sizeof g);
-    g.a = which == 1 ? c->dout[0].data : c->in[0].data;
-    g.b = which == 2 ? c->dout[0].data : w->data;
-    g.y = which == 0 ? c->out[0].data : c->din[which - 1].data;
-    g.m = which == 2 ? s.k : s.m; g.n = which == 1 ? s.k : s.n; g.k = which == 0 ? s.k : which == 1 ? s.n : s.m;
-    g.ars = which == 0 ? s.k : which == 1 ? s.n : 1; g.acs = which == 2 ? s.k : 1;
-    g.brs = which == 0 ? w->stride[1] : which == 1 ? w->stride[0] : s.n; g.bcs = which == 0 ? w->stride[0] : which == 1 ? w->stride[1] : 1;
-    g.yrs = which == 0 ? s.n : which == 1 ? s.k : w->stride[1]; g.ycs = which == 2 ? w->stride[0] : 1;
+    nn__plain_product(g);
+    g->a = which == 1 ? c->dout[0].data : c->in[0].data;
+    g->b = which == 2 ? c->dout[0].data : w->data;
+    g->y = which == 0 ? c->out[0].data : c->din[which - 1].data;
+    g->m = which == 2 ? s.k : s.m; g->n = which == 1 ? s.k : s.n; g->k = which == 0 ? s.k : which == 1 ? s.n : s.m;
+    g->ars = which == 0 ? s.k : which == 1 ? s.n : 1; g->acs = which == 2 ? s.k : 1;
+    g->brs = which == 0 ? w->stride[1] : which == 1 ? w->stride[0] : s.n; g->bcs = which == 0 ? w->stride[0] : which == 1 ? w->stride[1] : 1;
+    g->yrs = which == 0 ? s.n : which == 1 ? s.k : w->stride[1]; g->ycs = which == 2 ? w->stride[0] : 1;
     if (which != 2 && c->op->id == NN_OP_linear_small) {
         const nn_view *scale = &c->in[3];
         int64_t group = scale->ndim == 2 && scale->shape[1] ? s.k / scale->shape[1] : nn__max(1, s.k), rs = scale->ndim == 2 ? scale->stride[1] : 0;
-        g.small = w->dtype;
-        g.scale = scale->data;
-        g.up = which == 0 ? group : 1; g.across = which == 0 ? 1 : group;
-        g.srs = which == 0 ? rs : scale->stride[0]; g.scs = which == 0 ? scale->stride[0] : rs;
+        g->small = w->dtype;
+        g->scale = scale->data;
+        g->up = which == 0 ? group : 1; g->across = which == 0 ? 1 : group;
+        g->srs = which == 0 ? rs : scale->stride[0]; g->scs = which == 0 ? scale->stride[0] : rs;
     }
-    g.dots = which != 2 && nn__is_dots(&g);              // not dW: linear_update computes it, too
+    g->dots = which != 2 && nn__is_dots(g, which == 0 && g->n < NN__GEMM_STRIP ? NN__GEMM_SOME : NN__GEMM_LONG);    // not dW: linear_update computes it, too
     return g;
 }
 static int nn__is_few(const nn__product *g)             // so few numbers that cutting them into tiles would cost more than the product
@@ -20027,10 +20048,11 @@ static int nn__is_few(const nn__product *g)             // so few numbers that c
 static void nn__linear_plan(nn_call *c)
 {
     nn__matmul_size s = nn__linear_sizes(c);
-    if (c->pass == NN_FORWARD) { c->tasks[0] = nn__gemm_plan(c, nn__linear_product(c, 0)); return; }
+    nn__product g;
+    if (c->pass == NN_FORWARD) { c->tasks[0] = nn__gemm_plan(c, nn__linear_product(&g, c, 0)); return; }
     c->tasks[0] = 0;
-    if (c->din[0].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(c, 1));
-    if (c->din[1].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(c, 2));
+    if (c->din[0].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(&g, c, 1));
+    if (c->din[1].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(&g, c, 2));
     if (c->din[2].data) c->tasks[0] += (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
 static int nn__linear_small_shape(nn_call *c)
@@ -20116,7 +20138,7 @@ NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scal
 static void NN__K(linear_task)(const nn__product *g, int add, const R *bias, int64_t task, R *scratch)
 {
     int64_t step = g->bcs == 1 && g->ycs == 1 ? NN__LANES : 1, i, j, p;
-    if (!nn__is_few(g)) { NN__K(gemm_task)(*g, add, bias, task, scratch); return; }
+    if (!nn__is_few(g)) { NN__K(gemm_task)(g, add, bias, task, scratch); return; }
     for (i = 0; i < g->m; i++) for (j = 0; j < g->n; j += step) {
         const R *a = (const R *)g->a + i * g->ars, *b = (const R *)g->b + j * g->bcs;
         R *y = (R *)g->y + i * g->yrs + j * g->ycs;
@@ -20142,9 +20164,9 @@ static void NN__K(column_sums)(int64_t rows, int64_t n, const R *x, int64_t ld, 
 }
 NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
 {
-    nn__product g = nn__linear_product(c, 0);
+    nn__product g;
     int then = *(const int *)c->params;
-    NN__K(linear_task)(&g, 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
+    NN__K(linear_task)(nn__linear_product(&g, c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
     if (then) {
         nn__gemm_block k = nn__gemm_block_of(&g, t->index);
         const R none[2] = { 0, 0 };
@@ -20164,8 +20186,8 @@ NN__BACKWARD(linear)
     int64_t i = t->index, first;
     int which;
     for (which = 1; which < 3; which++) if (c->din[which - 1].data) {                // tasks of dX, then of dW
-        nn__product g = nn__linear_product(c, which);
-        int64_t tasks = nn__is_few(&g) ? 1 : nn__gemm_tasks(g);
+        nn__product g;
+        int64_t tasks = nn__is_few(nn__linear_product(&g, c, which)) ? 1 : nn__gemm_tasks(g);
         if (i < tasks) { NN__K(linear_task)(&g, (int)(c->add >> (which - 1) & 1), NULL, i, (R *)t->scratch); return; }
         i -= tasks;
     }
@@ -21889,7 +21911,7 @@ static void NN__K(conv_dw_plain)(const nn__conv *v, const R *map, const R *image
     for (b = chunk * s.images; b < nn__min(v->batch, (chunk + 1) * s.images); b++, add = 1) {
         g.a = map + (b * v->groups + group) * g.m * g.k;
         g.b = image + (b * v->groups + group) * g.n * g.k;
-        NN__K(gemm_task)(g, add, NULL, block, scratch);
+        NN__K(gemm_task)(&g, add, NULL, block, scratch);
     }
 }
 
@@ -22544,7 +22566,7 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
         g.a = from + part * g.k * g.m;
         g.b = (const R *)c->in[1].data + group * v->o * v->c;
         g.y = y + part * g.n * g.m;
-        NN__K(gemm_task)(g, add, bias ? bias + group * g.n : NULL, t->index % s.splits, (R *)t->scratch);
+        NN__K(gemm_task)(&g, add, bias ? bias + group * g.n : NULL, t->index % s.splits, (R *)t->scratch);
         if (v->relu) {
             nn__gemm_block k = nn__gemm_block_of(&g, t->index % s.splits);
             NN__K(relu_rows)(k.columns, k.rows, (R *)g.y + k.column * g.m + k.row, g.m);
@@ -25181,14 +25203,15 @@ static void nn__rnn_room(nn_call *c, const nn__rnn_dims *s, const nn__rnn_weight
 static void nn__rnn_plan(nn_call *c)
 {
     nn__rnn_dims s = nn__rnn_open(c);
+    nn__product g;
     c->phases = 3;
     c->tasks[0] = (s.w.packed ? (s.w.n + 31) / 32 : 0) + (s.wr.packed ? (s.wr.n + 31) / 32 : 0);
     c->tasks[1] = nn__rnn_tasks(&s);
     c->tasks[2] = c->in[NN__RNN_LENGTHS].ndim ? 1 : 0;
     if (c->pass == NN_BACKWARD) {
         c->tasks[2] = c->din[NN__RNN_B].data ? (s.width + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS : 0;
-        if (c->din[NN__RNN_W].data)  c->tasks[2] += nn__gemm_plan(c, nn__rnn_gradient(c, NN__RNN_W, NULL, NULL));
-        if (c->din[NN__RNN_WR].data) c->tasks[2] += nn__gemm_plan(c, nn__rnn_gradient(c, NN__RNN_WR, NULL, NULL));
+        if (c->din[NN__RNN_W].data)  { g = nn__rnn_gradient(c, NN__RNN_W, NULL, NULL);  c->tasks[2] += nn__gemm_plan(c, &g); }
+        if (c->din[NN__RNN_WR].data) { g = nn__rnn_gradient(c, NN__RNN_WR, NULL, NULL); c->tasks[2] += nn__gemm_plan(c, &g); }
     }
     c->shared_bytes = s.shared * nn__real_bytes(c);
     nn__rnn_room(c, &s, &s.w);
@@ -25280,7 +25303,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
     if (!w->packed) {
         nn__product g = nn__rnn_product(w, m, a, lda, y, ldy);
         tasks = nn__gemm_tasks(g);
-        for (i = 0; i < tasks; i++) NN__K(gemm_task)(g, 1, NULL, i, scratch);
+        for (i = 0; i < tasks; i++) NN__K(gemm_task)(&g, 1, NULL, i, scratch);
         return;
     }
     for (j = 0; j < w->n; j += width) {
@@ -25577,8 +25600,8 @@ NN__BACKWARD(rnn)
     wr = nn__rnn_gradient(c, NN__RNN_WR, shared + s.dh, shared + s.m);
     nw = w.y ? nn__gemm_tasks(w) : 0;
     nr = wr.y ? nn__gemm_tasks(wr) : 0;
-    if (i < nw) NN__K(gemm_task)(w, (int)(c->add >> NN__RNN_W & 1), NULL, i, (R *)t->scratch);
-    else if (i < nw + nr) NN__K(gemm_task)(wr, (int)(c->add >> NN__RNN_WR & 1), NULL, i - nw, (R *)t->scratch);
+    if (i < nw) NN__K(gemm_task)(&w, (int)(c->add >> NN__RNN_W & 1), NULL, i, (R *)t->scratch);
+    else if (i < nw + nr) NN__K(gemm_task)(&wr, (int)(c->add >> NN__RNN_WR & 1), NULL, i - nw, (R *)t->scratch);
     else {
         nn_view rows = c->in[NN__RNN_GX], to;
         int64_t shape[2], first = (i - nw - nr) * NN__BIAS_COLUMNS;
