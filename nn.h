@@ -19203,6 +19203,7 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
 #define NN__NV 2                     // vectors per row of a tile
 #define NN__FLAT (NN__LANES == 16 ? 6 : 3)               // rows of a tile of four vectors
 #define NN__NR (NN__NV * NN__LANES)
+#define NN__WIDE (NN__LANES == 16 || NN__LANES == 4 ? 24 : 8)        // vectors of a tile of one row: the more, the longer the runs of B that memory sees
 #if NN__LANES == 8
 #define NN__DOTS 3                   // rows of A at a time whose dot products are summed in registers
 #else
@@ -19213,7 +19214,7 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same
 // in registers.
 NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
 {
-    V acc[NN__TALL][8], bv[8];
+    V acc[NN__TALL][NN__WIDE], bv[NN__WIDE];
     const R *rows[(NN__TALL + 2) / 3];                   // of every third row: an address has room for 0, 1 or 2 times ars
     int64_t p;
     int i, j;
@@ -19257,6 +19258,9 @@ typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, 
 NN__TILES(1, NN__TILE)
 NN__TILES(2, NN__TILE)
 NN__TILE(1, 4) NN__TILE(1, 8) NN__TILE(2, 4) NN__TILE(3, 4)
+#if NN__LANES == 16 || NN__LANES == 4
+NN__TILE(1, 24)
+#endif
 #if NN__LANES == 16
 NN__TILE(4, 4) NN__TILE(5, 4) NN__TILE(6, 4)
 #endif
@@ -19270,6 +19274,9 @@ NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
     if (vectors <= 2) return NN__K(tiles)[vectors - 1][rows - 1];
 #if NN__LANES == 16
     if (rows > 3) return rows == 4 ? NN__K(tile_4x4) : rows == 5 ? NN__K(tile_5x4) : NN__K(tile_6x4);
+#endif
+#if NN__LANES == 16 || NN__LANES == 4
+    if (vectors == 24) return NN__K(tile_1x24);
 #endif
     return vectors == 8 ? NN__K(tile_1x8) : rows == 1 ? NN__K(tile_1x4) : rows == 2 ? NN__K(tile_2x4) : NN__K(tile_3x4);
 }
@@ -19444,7 +19451,7 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
 
 static int NN__K(gemm_vectors)(int64_t m, int64_t w, int wide)   // of the next strip, of which w columns are left
 {
-    if (wide && m == 1 && w >= 8 * NN__LANES) return 8;
+    if (wide && m == 1 && w >= 8 * NN__LANES) return w >= NN__WIDE * NN__LANES ? NN__WIDE : 8;
     if (wide && m <= NN__FLAT && w >= 4 * NN__LANES) return 4;
     return w > NN__LANES ? 2 : 1;
 }
@@ -19685,7 +19692,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     nn__gemm_cut s;
     const R *each = NULL;
     int64_t i0, j0, h, end, p, j, tall, wide;
-    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[8 * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
+    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[NN__WIDE * NN__LANES] = { 0 }, tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
@@ -19696,11 +19703,11 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
     y = (R *)g.y + i0 * g.yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
-    wide = h == 1 ? 8 * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
+    wide = h == 1 ? NN__WIDE * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
-    if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
+    if (h == 1 && g.bcs == 1 && g.ycs == 1 && g.small && (!g.scale || (g.across == 1 && g.scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
         NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
         return;
@@ -19748,7 +19755,7 @@ static void NN__K(gemm_task)(nn__product g, int add, const R *bias, int64_t task
                 b = strip;
                 ldb = width;
             } else {
-                if (g.k * g.n >= NN__GEMM_FAR && j + w < end) ahead = next;
+                if (h > 1 && g.k * g.n >= NN__GEMM_FAR && j + w < end) ahead = next;
                 rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
             }
             NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep ? NULL : each ? rows : start, each ? wide : 0,
