@@ -19188,7 +19188,7 @@ static size_t nn__gemm_scratch(nn__product g)           // numbers
 }
 static int64_t nn__gemm_plan(nn_call *c, nn__product g)              // the same; also makes room for their scratch and adds what they cost
 {
-    double work = (double)g.m * (double)g.n * (double)g.k / 8;
+    double work = (double)g.m * (double)g.n * (double)g.k / (g.m == 1 ? 4 : 8);     // one row: what is read takes the time
     nn__gemm_cut s;
     size_t bytes;
     nn__product_turn(&g);
@@ -24454,7 +24454,7 @@ static void nn__attention_plan(nn_call *c)
 {
     nn__attention_size z = nn__attention_sizes(c);
     int64_t d = nn__padded(z.d), dv = nn__padded(z.dv), tile = NN__ATT_ROWS * NN__ATT_KEYS, units = z.b * z.hk, numbers;
-    double work = (double)(z.b * z.h) * (double)z.tq * (double)z.tk * (double)(z.d + z.dv) / 8;
+    double work = (double)(z.b * z.h) * (double)z.tq * (double)z.tk * (double)(z.d + z.dv) / (z.rows == 1 ? 2 : 8);      // one row: what is read takes the time
     c->cost = work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
     if (c->pass == NN_FORWARD) {
         c->tasks[0] = units * z.blocks;
