@@ -19172,7 +19172,7 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 // or, if those are its columns, fewer terms.
 // The next strip of a B that no second-level cache holds is fetched while this one is used.
 #if NN__IN_HOST
-enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_STREAM = 1 << 17, NN__GEMM_WORK = 1 << 18,
+enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_RUN = 384, NN__GEMM_WORK = 1 << 18,
        NN__GEMM_LONG = 384, NN__GEMM_SOME = 64, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
 typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
@@ -19215,7 +19215,13 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     int64_t strips = (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP, want, most;
     double work = (double)m * (double)n * (double)k / (double)NN__GEMM_WORK;         // in tasks
     s.down = m > 0; s.across = n > 0; s.rows = m; s.columns = strips * NN__GEMM_STRIP;
-    if (work > 1 || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS) {
+    if (m == 1 && n > NN__GEMM_RUN / 2) {                // memory's speed: long runs, and halves of equal size
+        for (want = 1; want < 8 && 2 * want * NN__GEMM_RUN <= n; want *= 2) { }
+        if (want == 1 && work > 0.5) want = 2;
+        want = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(want, 1 + (int64_t)(4 * work)));
+        s.columns = (strips + want - 1) / want * NN__GEMM_STRIP;
+        s.across = (n + s.columns - 1) / s.columns;
+    } else if (work > 1 || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS) {
         want = work < 8 ? 1 + (int64_t)work : nn__max(8, m / NN__GEMM_ROWS * (n / NN__GEMM_ROWS));
         s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));          // tasks as square as possible: least traffic
         s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
@@ -19263,7 +19269,7 @@ static size_t nn__gemm_scratch(nn__product g)           // numbers
 }
 static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same; also makes room for their scratch and adds what they cost. g may be turned
 {
-    double work = (double)g->m * (double)g->n * (double)g->k / 8;
+    double work = (double)g->m * (double)g->n * (double)g->k / (g->m == 1 ? 4 : 8);     // one row: what is read takes the time
     nn__gemm_cut s;
     size_t bytes;
     nn__product_turn(g);
@@ -19284,6 +19290,7 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same
 #define NN__NV 2                     // vectors per row of a tile
 #define NN__FLAT (NN__LANES == 16 ? 6 : 3)               // rows of a tile of four vectors
 #define NN__NR (NN__NV * NN__LANES)
+#define NN__WIDE (NN__LANES == 16 || NN__LANES == 4 ? 24 : 8)        // vectors of a tile of one row: the more, the longer the runs of B that memory sees
 #if NN__LANES == 8
 #define NN__DOTS 3                   // rows of A at a time whose dot products are summed in registers
 #else
@@ -19294,7 +19301,7 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same
 // in registers.
 NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
 {
-    V acc[NN__TALL][8], bv[8];
+    V acc[NN__TALL][NN__WIDE], bv[NN__WIDE];
     const R *rows[(NN__TALL + 2) / 3];                   // of every third row: an address has room for 0, 1 or 2 times ars
     int64_t p;
     int i, j;
@@ -19338,6 +19345,9 @@ typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, 
 NN__TILES(1, NN__TILE)
 NN__TILES(2, NN__TILE)
 NN__TILE(1, 4) NN__TILE(1, 8) NN__TILE(2, 4) NN__TILE(3, 4)
+#if NN__LANES == 16 || NN__LANES == 4
+NN__TILE(1, 24)
+#endif
 #if NN__LANES == 16
 NN__TILE(4, 4) NN__TILE(5, 4) NN__TILE(6, 4)
 #endif
@@ -19351,6 +19361,9 @@ NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
     if (vectors <= 2) return NN__K(tiles)[vectors - 1][rows - 1];
 #if NN__LANES == 16
     if (rows > 3) return rows == 4 ? NN__K(tile_4x4) : rows == 5 ? NN__K(tile_5x4) : NN__K(tile_6x4);
+#endif
+#if NN__LANES == 16 || NN__LANES == 4
+    if (vectors == 24) return NN__K(tile_1x24);
 #endif
     return vectors == 8 ? NN__K(tile_1x8) : rows == 1 ? NN__K(tile_1x4) : rows == 2 ? NN__K(tile_2x4) : NN__K(tile_3x4);
 }
@@ -19525,7 +19538,7 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
 
 static int NN__K(gemm_vectors)(int64_t m, int64_t w, int wide)   // of the next strip, of which w columns are left
 {
-    if (wide && m == 1 && w >= 8 * NN__LANES) return 8;
+    if (wide && m == 1 && w >= 8 * NN__LANES) return w >= NN__WIDE * NN__LANES ? NN__WIDE : 8;
     if (wide && m <= NN__FLAT && w >= 4 * NN__LANES) return 4;
     return w > NN__LANES ? 2 : 1;
 }
@@ -19769,7 +19782,7 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
     nn__gemm_cut s;
     const R *each = NULL;
     int64_t i0, j0, h, end, p, j, tall, wide;
-    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[8 * NN__LANES], tail[NN__NR * NN__NR];
+    R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[NN__WIDE * NN__LANES], tail[NN__NR * NN__NR];
     if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
     s = nn__gemm_cuts(&g);
     if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
@@ -19780,12 +19793,12 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
     y = (R *)g.y + i0 * g.yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
-    wide = h == 1 ? 8 * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
+    wide = h == 1 ? NN__WIDE * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
     for (j = 0; j < wide; j += NN__LANES) STORE(start + j, C(0));
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
-    if (h == 1 && g.bcs == 1 && g.ycs == 1 && (g.small || (end - j0) * g.k >= NN__GEMM_STREAM) && (!g.scale || (g.across == 1 && g.scs == 1))) {
+    if (h == 1 && g.bcs == 1 && g.ycs == 1 && g.small && (!g.scale || (g.across == 1 && g.scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
         NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
         return;
@@ -19839,7 +19852,7 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
                 b = strip;
                 ldb = width;
             } else {
-                if (g.k * g.n >= NN__GEMM_FAR && j + w < end) ahead = next;
+                if (h > 1 && g.k * g.n >= NN__GEMM_FAR && j + w < end) ahead = next;
                 rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
             }
             NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep ? NULL : each ? rows : start, each ? wide : 0,
@@ -24536,7 +24549,7 @@ static void nn__attention_plan(nn_call *c)
 {
     nn__attention_size z = nn__attention_sizes(c);
     int64_t d = nn__padded(z.d), dv = nn__padded(z.dv), tile = NN__ATT_ROWS * NN__ATT_KEYS, units = z.b * z.hk, numbers;
-    double work = (double)(z.b * z.h) * (double)z.tq * (double)z.tk * (double)(z.d + z.dv) / 8;
+    double work = (double)(z.b * z.h) * (double)z.tq * (double)z.tk * (double)(z.d + z.dv) / (z.rows == 1 ? 2 : 8);      // one row: what is read takes the time
     c->cost = work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
     if (c->pass == NN_FORWARD) {
         c->tasks[0] = units * z.blocks;
@@ -24623,6 +24636,7 @@ typedef struct NN__K(att) {
     const R *k, *v;                                      // of this head
     int64_t krs, kcs, khs, vrs, vcs, vhs;
     int ahead;                                           // the next head's keys are fetched meanwhile
+    int one;                                             // one row, forward: its scores lie side by side
     int32_t limit[NN__ATT_ROWS + 16];                    // a row sees keys below it
     int64_t open;                                        // all rows see keys below it
     R *qt, *q, *s, *bias;                                // scale Q^T [d][row], scale Q [row][d], S^T, what is added to it
@@ -24726,7 +24740,7 @@ static void NN__K(att_block)(NN__K(att) *a, int64_t block)           // the rows
     }
     NN__K(att_gather)(a, &q, a->z.d, a->q);
     NN__K(att_times)(a->n * pad, a->q, a->scale);
-    NN__K(gemm_turn)(a->n, a->z.d, a->q, pad, 1, NN__ATT_ROWS, a->qt);
+    if (!a->one) NN__K(gemm_turn)(a->n, a->z.d, a->q, pad, 1, NN__ATT_ROWS, a->qt);
 }
 
 // What a mask and slopes add to the scores of a tile, [key][row]: -inf hides. 0 if there is neither.
@@ -24805,6 +24819,53 @@ NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t keys,
     STORE(factor + i, f);
 }
 
+// One row: lanes are keys. A tile against it, with the sums and bits of the tiles above; s has room for 64 keys, what lies behind them is hidden.
+static void NN__K(att_scores_one)(const NN__K(att) *a, int64_t key, int64_t keys, int biased)
+{
+    const R zero[NN__NR] = { 0 };
+    int64_t j, seen = nn__min(keys, a->limit[0] - key);
+    for (j = 0; j < keys; j += NN__NR) {                 // q K^T, strips of keys turned into what is Q^T otherwise
+        NN__K(gemm_turn)(nn__min(NN__NR, keys - j), a->z.d, a->k + (key + j) * a->krs, a->krs, a->kcs, NN__NR, a->qt);
+        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, zero, 0, a->s + j, 0);
+    }
+    for (j = 0; biased && j < keys; j++) {
+        R add = a->bias[j * NN__ATT_ROWS];
+        a->s[j] = add == -(R)INFINITY ? add : a->s[j] + add;
+    }
+    for (j = nn__max(0, seen); j < NN__ATT_KEYS; j++) a->s[j] = -(R)INFINITY;
+}
+static void NN__K(att_softmax_one)(const NN__K(att) *a, R *m, R *l, R *factor)
+{
+    V top = SET1(m[0]), sum[16 / NN__LANES], safe, f;
+    R best[NN__LANES], old = m[0];
+    int64_t j;
+    int k;
+    for (j = 0; j < NN__ATT_KEYS; j += NN__LANES) {
+        V x = LOAD(a->s + j);
+        top = SEL(x > top, x, top);
+    }
+    STORE(best, top);
+    for (k = 0; k < NN__LANES; k++) if (best[k] > m[0]) m[0] = best[k];
+    safe = SET1(m[0] == -(R)INFINITY ? 0 : m[0]);
+    for (k = 0; k < 16 / NN__LANES; k++) sum[k] = C(0);
+    for (j = 0; j < NN__ATT_KEYS; j += 16) for (k = 0; k < 16 / NN__LANES; k++) {
+        V p = NN__K(exp_down)(LOAD(a->s + j + k * NN__LANES) - safe);
+        STORE(a->s + j + k * NN__LANES, p);
+        sum[k] = sum[k] + p;
+    }
+    f = NN__K(exp_down)(SET1(old) - safe);
+    STORE(factor, f);
+    STORE(l, FMA(LOAD(l), f, SET1(NN__K(sum16)(sum))));
+}
+static void NN__K(att_values_one)(int64_t w, int64_t keys, const R *s, const R *v, int64_t ld, R *o)       // w: whole vectors
+{
+    int64_t e, vectors;
+    for (e = 0; e < w; e += vectors * NN__LANES) {
+        vectors = NN__K(gemm_vectors)(1, w - e, 1);
+        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, NULL, 0, o + e, 0);
+    }
+}
+
 // Dropout of a row of 32 numbers of a tile: number n of the stream belongs to (head of k, key, row) number n.
 static void NN__K(att_drop)(const NN__K(att) *a, int64_t key, int64_t keys, const R *x, R *y)
 {
@@ -24833,6 +24894,7 @@ static void NN__K(attend)(const nn_call *c, const nn_task *t)
     nn__heads y = nn__heads_of(c, &c->out[0], 3);
     int64_t blocks = nn__attention_sizes(c).blocks, d, dv, key, i, e, ld;
     NN__K(att_keys)(&a, c, t->index / blocks);
+    a.one = a.z.rows == 1 && !(a.p->dropout > 0);
     d = nn__padded(a.z.d); dv = nn__padded(a.z.dv);
     a.q = (R *)t->scratch;
     a.qt = a.q + NN__ATT_ROWS * d;
@@ -24848,13 +24910,19 @@ static void NN__K(attend)(const nn_call *c, const nn_task *t)
         int64_t keys = nn__min(NN__ATT_KEYS, a.seen - key);
         int biased = NN__K(att_bias)(&a, key, keys);
         const R *v = NN__K(att_rows)(a.v + key * a.vrs, a.vrs, a.vcs, keys, a.z.dv, room, &ld);
-        NN__K(att_scores)(&a, key, keys);
-        NN__K(att_hide)(&a, key, keys, biased);
-        for (i = 0; i < a.width; i += NN__LANES) NN__K(att_softmax)(&a, i, keys, m, l, f);
+        if (a.one) {
+            NN__K(att_scores_one)(&a, key, keys, biased);
+            NN__K(att_softmax_one)(&a, m, l, f);
+        } else {
+            NN__K(att_scores)(&a, key, keys);
+            NN__K(att_hide)(&a, key, keys, biased);
+            for (i = 0; i < a.width; i += NN__LANES) NN__K(att_softmax)(&a, i, keys, m, l, f);
+        }
         for (i = 0; key && i < a.n; i++)
             if (f[i] != 1) for (e = 0; e < dv; e += NN__LANES) STORE(o + i * dv + e, LOAD(o + i * dv + e) * SET1(f[i]));
         if (a.p->dropout > 0) NN__K(att_drop)(&a, key, keys, a.s, a.s);
-        NN__K(att_product)(a.n, v == room ? dv : a.z.dv, keys, a.s, 1, NN__ATT_ROWS, v, ld, 1, o, dv, 1);
+        if (a.one) NN__K(att_values_one)(v == room ? dv : a.z.dv, keys, a.s, v, ld, o);
+        else NN__K(att_product)(a.n, v == room ? dv : a.z.dv, keys, a.s, 1, NN__ATT_ROWS, v, ld, 1, o, dv, 1);
     }
     for (i = 0; i < a.n; i++) {
         V scale = SET1(l[i] == 0 ? (R)0 : 1 / l[i]);
@@ -24981,6 +25049,7 @@ static void NN__K(attend_back)(const nn_call *c, const nn_task *t)
     nn__heads hq = nn__heads_of(c, nn__attention_part(c, c->din, 0), 0);
     NN__K(att) a;
     NN__K(att_back) g;
+    a.one = 0;
     a.q = (R *)t->scratch;   a.qt = a.q + NN__ATT_ROWS * d;     g.dq = a.qt + NN__ATT_ROWS * d;
     g.dy = g.dq + NN__ATT_ROWS * d;   g.dyt = g.dy + NN__ATT_ROWS * dv;   a.s = g.dyt + NN__ATT_ROWS * dv;
     a.bias = a.s + tile;   g.ds = a.bias + tile;   g.room = g.ds + tile;
