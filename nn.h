@@ -1212,7 +1212,7 @@ typedef struct nn__update_params {
     NN__X( slice,       VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE, NN_KEEP_NONE, nn__slice_shape, nn__each_plan,        nn__slice_params ) \
     NN__X( expand,      VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__expand_shape, nn__sum_plan, nn_shape )
 #define NN_OPS_REDUCE(NN__X) \
-    NN__X( sum,         RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( sum,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
     NN__X( max,         RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
     NN__X( min,         RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
     NN__X( prod,        RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
@@ -18605,7 +18605,7 @@ NN_API nn_tensor *nn_logsumexp(nn_tensor *x, nn_shape dims, const nn_logsumexp_d
 NN_API nn_tensor *nn_argmax(nn_tensor *x, nn_shape dims, const nn_argmax_desc *desc)       { return nn__reduce(NN_OP_argmax, "argmax", x, dims, desc); }
 NN_API nn_tensor *nn_argmin(nn_tensor *x, nn_shape dims, const nn_argmin_desc *desc)       { return nn__reduce(NN_OP_argmin, "argmin", x, dims, desc); }
 #endif
-#if NN__IN_RARE
+#if NN__IN_SIMD
 // y, shaped like x, with stride 0 in the reduced dimensions
 NN__INLINE nn_view NN__K(reduced)(const nn_view *y, const nn_view *x, const nn__reduce_params *p)
 {
@@ -18668,10 +18668,6 @@ static void NN__K(reduce)(const nn_call *c, const nn_task *t, const NN__K(stage)
         if (c->naux && c->aux[0].data) memcpy((R *)c->aux[0].data + at, m, (size_t)n * sizeof(R));
     }
 }
-static void NN__K(no_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
-{
-    (void)last; (void)p; (void)terms; (void)n; (void)acc; (void)m;
-}
 static void NN__K(reduce_once)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, NN__K(after) after)
 {
     NN__K(stage) f = NN__K(stage_of)(fold, join, start);
@@ -18688,22 +18684,6 @@ static void NN__K(reduce_back)(const nn_call *c, const nn_task *t, NN__K(row) df
     s[0] = s[1] = scalar;
     in[0] = x.data ? &x : &vb; in[1] = &va; in[2] = &vb;
     if (c->din[0].data) NN__K(each)(&c->din[0], (int)(c->add & 1), in, 3, nn__task_begin(n, t), nn__task_end(n, t), df, s);
-}
-// to[i] = fold of the numbers that belong to result i; m: a number per result, or NULL
-static void NN__K(fold_results)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, const R *m, R *to)
-{
-    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
-    nn_view y = NN__K(reduced)(&c->dout[0], &c->in[0], p);
-    NN__K(walk) w = NN__K(walk_over)(&c->in[0], &y);
-    int64_t outs = nn_view_count(&c->dout[0]), at, end = nn__task_end(outs, t), n;
-    R acc[NN__K(columns)], mine[NN__K(columns)] = { 0 };
-    for (at = nn__task_begin(outs, t); at < end; at += n) {
-        n = NN__K(walk_width)(&w, at, end);
-        if (m) memcpy(mine, m + at, (size_t)n * sizeof(R));
-        NN__K(fold_block)(&w, at, n, &f, 0, mine, acc);
-        memcpy(to + at, acc, (size_t)n * sizeof(R));
-    }
 }
 #define NN__REDUCE_GRAD(name, formula) \
     NN__INLINE V NN__K(name##_grad)(V x, V a, V b, V p, V q) { (void)x; (void)a; (void)b; (void)p; (void)q; return formula; } \
@@ -18722,6 +18702,26 @@ NN__BACKWARD(sum) { NN__K(reduce_back)(c, t, NN__K(sum_grow), &c->dout[0], &c->d
 
 // ---- max, min:   dx = dy / k where x = y, k of them being equal;   NaN wins ---------------------------------
 #if NN__IN_RARE
+static void NN__K(no_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    (void)last; (void)p; (void)terms; (void)n; (void)acc; (void)m;
+}
+// to[i] = fold of the numbers that belong to result i; m: a number per result, or NULL
+static void NN__K(fold_results)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, const R *m, R *to)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
+    nn_view y = NN__K(reduced)(&c->dout[0], &c->in[0], p);
+    NN__K(walk) w = NN__K(walk_over)(&c->in[0], &y);
+    int64_t outs = nn_view_count(&c->dout[0]), at, end = nn__task_end(outs, t), n;
+    R acc[NN__K(columns)], mine[NN__K(columns)] = { 0 };
+    for (at = nn__task_begin(outs, t); at < end; at += n) {
+        n = NN__K(walk_width)(&w, at, end);
+        if (m) memcpy(mine, m + at, (size_t)n * sizeof(R));
+        NN__K(fold_block)(&w, at, n, &f, 0, mine, acc);
+        memcpy(to + at, acc, (size_t)n * sizeof(R));
+    }
+}
 NN__FOLD(max,   SEL(x > acc, x, SEL(x == x, acc, x)))
 NN__FOLD(min,   SEL(x < acc, x, SEL(x == x, acc, x)))
 NN__FOLD(equal, acc + SEL(x == m, C(1), C(0)))
