@@ -1197,7 +1197,8 @@ typedef struct nn__update_params {
 
 // ---- every structured op: one row here, one block in >>ops -----------------------------------------------
 // The elementwise rows above are ops too. From all rows come the ids (NN_OP_relu, NN_OP_matmul ...), the table of ops and the tables of kernels.
-// kind: where its kernels are stamped (>>passes): SIMD once per instruction set, PLAIN once; _FORWARD: no gradient; VIEW: only a gradient.
+// kind: where its kernels are stamped (>>passes): SIMD once per instruction set; RARE too, but the AVX-512 table takes AVX2's; PLAIN once;
+// _FORWARD: no gradient; VIEW: only a gradient.
 //        name          kind           in out  flags                                 keep             shape rule           plan                  parameters
 #define NN_OPS_CORE(NN__X) \
     NN__X( copy,        PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
@@ -1212,13 +1213,13 @@ typedef struct nn__update_params {
     NN__X( expand,      VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__expand_shape, nn__sum_plan, nn_shape )
 #define NN_OPS_REDUCE(NN__X) \
     NN__X( sum,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_NONE,    nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( max,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
-    NN__X( min,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
-    NN__X( prod,        SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( var,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
-    NN__X( std,         SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
-    NN__X( logsumexp,   SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
-    NN__X( norm,        SIMD,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( max,         RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( min,         RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( prod,        RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( var,         RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0),   nn__reduce_shape,    nn__reduce_plan,      nn__reduce_params ) \
+    NN__X( std,         RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( logsumexp,   RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
+    NN__X( norm,        RARE,           1, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_OUT(0), nn__reduce_shape, nn__reduce_plan, nn__reduce_params ) \
     NN__X( argmax,      PLAIN_FORWARD,  1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,       NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
     NN__X( argmin,      PLAIN_FORWARD,  1, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE,       NN_KEEP_NONE,    nn__reduce_shape,    nn__sum_plan,         nn__reduce_params ) \
     NN__X( cumsum,      PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__same_shape,      nn__lines_plan,       nn__int       ) \
@@ -1233,8 +1234,8 @@ typedef struct nn__update_params {
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
     NN__X( gather,      PLAIN,          2, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__gather_plan,      nn__int       ) \
     NN__X( scatter_add, PLAIN,          3, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED,       NN_KEEP_IN(1),   nn__gather_shape,    nn__scatter_plan,     nn__int       ) \
-    NN__X( index_select, SIMD,          2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__select_shape,    nn__select_plan,      nn__int       ) \
-    NN__X( embedding,   SIMD,           2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__embedding_shape, nn__select_plan,      nn__int       ) \
+    NN__X( index_select, RARE,          2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__select_shape,    nn__select_plan,      nn__int       ) \
+    NN__X( embedding,   RARE,           2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1),   nn__embedding_shape, nn__select_plan,      nn__int       ) \
     NN__X( one_hot,     PLAIN_FORWARD,  1, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_NONE,    nn__one_hot_shape,   nn__one_task,         int64_t       ) \
     NN__X( tril,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
     NN__X( triu,        PLAIN,          1, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_NONE,    nn__triangle_shape,  nn__each_plan,        int64_t       ) \
@@ -1255,24 +1256,24 @@ typedef struct nn__update_params {
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( dropout,     SIMD,           1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
 #define NN_OPS_LOSS(NN__X) \
-    NN__X( mse,         SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
-    NN__X( l1,          SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
-    NN__X( huber,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
-    NN__X( smooth_l1,   SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
-    NN__X( hinge,       SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
-    NN__X( binary_cross_entropy, SIMD,  4, 1, NN_OP_ASSIGNS,  NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( mse,         RARE,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( l1,          RARE,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( huber,       RARE,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( smooth_l1,   RARE,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( hinge,       RARE,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
+    NN__X( binary_cross_entropy, RARE,  4, 1, NN_OP_ASSIGNS,  NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
     NN__X( cross_entropy, SIMD,         3, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS,       NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__cross_entropy_shape, nn__cross_entropy_plan, nn__loss_params ) \
     NN__X( nll,         PLAIN,          3, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__nll_shape,       nn__one_task,       nn__loss_params ) \
     NN__X( multi_margin, PLAIN,         2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__multi_margin_shape, nn__one_task,    nn__loss_params ) \
-    NN__X( kl_div,      SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
+    NN__X( kl_div,      RARE,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__kl_div_shape,    nn__kl_div_plan,    nn__loss_params )
 #define NN_OPS_ATTENTION(NN__X) \
     NN__X( attention,   SIMD,           6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE, 0,          nn__attention_shape, nn__attention_plan,   nn__attention_params ) \
     NN__X( attention_dropout, SIMD,     6, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ANY_DTYPE | NN_OP_RANDOM, 0, nn__attention_shape, nn__attention_plan, nn__attention_params ) \
-    NN__X( rope,        SIMD,           2, 1, NN_OP_ASSIGNS | NN_OP_ALL_INPUTS,      NN_KEEP_IN(1),   nn__rope_shape,      nn__rope_plan,        nn__rope_params )
+    NN__X( rope,        RARE,           2, 1, NN_OP_ASSIGNS | NN_OP_ALL_INPUTS,      NN_KEEP_IN(1),   nn__rope_shape,      nn__rope_plan,        nn__rope_params )
 #define NN_OPS_RNN(NN__X) \
     NN__X( rnn,         SIMD,           7, 3, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(4) | NN_KEEP_IN(5) | NN_KEEP_IN(6), \
                                                                                                        nn__rnn_shape,       nn__rnn_plan,         nn__rnn_params ) \
-    NN__X( ctc_loss,    SIMD,           4, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), \
+    NN__X( ctc_loss,    RARE,           4, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), \
                                                                                                        nn__ctc_shape,       nn__ctc_plan,         nn__ctc_params )
 #define NN_OPS_OPTIM(NN__X) \
     NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
@@ -2733,7 +2734,8 @@ static int nn__cpu_features(void)
     half = (c & (1u << 29)) != 0;                                                    // F16C
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return has;
     if ((b & (1u << 5)) && (has & NN__HAS_FMA) && half) has |= NN__HAS_AVX2;
-    if ((lo & 0xE6) == 0xE6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31))) has |= NN__HAS_AVX512; // F DQ BW VL
+    if ((has & NN__HAS_AVX2) && (lo & 0xE6) == 0xE6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31)))
+        has |= NN__HAS_AVX512;                                                       // F DQ BW VL
 #elif defined(__aarch64__) && defined(__GNUC__)
     has = NN__HAS_NEON | NN__HAS_FMA;
 #endif
@@ -15916,6 +15918,11 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__MR       12
 #define NN__TALL     14
 #define NN__PASS     avx512
+#ifndef NN_NO_AVX2
+#define NN__BORROW                   // avx2's kernels of kind RARE: the same bits, and 8 lanes wait for memory as 16 do
+#define nn__max_fold_avx512 nn__max_fold_avx2
+#define nn__exp_fold_avx512 nn__exp_fold_avx2
+#endif
 #define NN__FMA(a, b, c) ((V)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define NN__SQRT(a)      ((V)_mm512_maskz_sqrt_ps((__mmask16)0xFFFF, (__m512)(a)))  // the unmasked one warns inside GCC 12's own header
 #define NN__MUL32(a, b)  _mm512_maskz_mul_epu32((__mmask8)0xFF, (__m512i)(a), (__m512i)(b))
@@ -15981,6 +15988,7 @@ NN__FLOAT_END
     { #name, 2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS | NN_OP_IN_PLACE, (unsigned)(keep) | NN_KEEP_NONE, nn__broadcast_shape, \
       nn__binary_plan, NULL, NULL, NN_OP_##name, sizeof(nn__no_params) },
 #define NN__NO_GRAD_SIMD         0
+#define NN__NO_GRAD_RARE         0
 #define NN__NO_GRAD_PLAIN        0
 #define NN__NO_GRAD_VIEW         0
 #define NN__NO_GRAD_SIMD_FORWARD  NN_OP_NO_GRAD
@@ -16010,6 +16018,8 @@ static const nn_op *nn__op(int id) { return &nn__ops[id]; }
 #define NN__CAT3_(a, b, c) a##b##c
 #define NN__FWD_SIMD(name)          NN__CAT3(nn__, name##_fwd_, NN__T)
 #define NN__BWD_SIMD(name)          NN__CAT3(nn__, name##_bwd_, NN__T)
+#define NN__FWD_RARE(name)          NN__CAT3(nn__, name##_fwd_, NN__RARE_T)
+#define NN__BWD_RARE(name)          NN__CAT3(nn__, name##_bwd_, NN__RARE_T)
 #define NN__FWD_SIMD_FORWARD(name)  NN__CAT3(nn__, name##_fwd_, NN__T)
 #define NN__BWD_SIMD_FORWARD(name)  NULL
 #define NN__FWD_PLAIN(name)         NN__CAT3(nn__, name##_fwd_, NN__P)
@@ -16024,6 +16034,7 @@ static const nn_op *nn__op(int id) { return &nn__ops[id]; }
 #define NN__BACKWARD_TABLE { NULL, NN_UNARY_OPS(NN__BWD) NN_UNARY1_OPS(NN__BWD) NN_UNARY2_OPS(NN__BWD) NN_BINARY_OPS(NN__BWD2) NN__BWD_SIMD(where), NN_STRUCTURED_OPS(NN__BWDS) }
 
 #define NN__P f32
+#define NN__RARE_T NN__T
 #define NN__T scalar
 static const nn_exec nn__forward_scalar[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_scalar[NN_OP_COUNT] = NN__BACKWARD_TABLE;
 #undef NN__T
@@ -16038,9 +16049,15 @@ static const nn_exec nn__forward_avx2[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__back
 #undef NN__T
 #endif
 #if NN__HAVE_X86 && !defined(NN_NO_AVX512)
+#ifndef NN_NO_AVX2
+#undef  NN__RARE_T
+#define NN__RARE_T avx2
+#endif
 #define NN__T avx512
 static const nn_exec nn__forward_avx512[NN_OP_COUNT] = NN__FORWARD_TABLE, nn__backward_avx512[NN_OP_COUNT] = NN__BACKWARD_TABLE;
 #undef NN__T
+#undef  NN__RARE_T
+#define NN__RARE_T NN__T
 #endif
 #if NN__HAVE_NEON
 #define NN__T neon
@@ -16153,6 +16170,11 @@ static const nn__table *nn__find_table(const char *isa, nn_dtype dtype)
 // + - * / and comparisons are written in infix. No word uses libm (sqrt apart), so their bits are the same everywhere; in the
 // f64 visit they are libm's, which makes the double kernels an independent check of the float ones.
 // =============================================================================================
+#ifdef NN__BORROW
+#define NN__IN_RARE  0
+#else
+#define NN__IN_RARE  NN__IN_SIMD
+#endif
 #if NN__VISIT == 1 || defined(NN__STAMP)
 #ifndef NN__ONE_LANE
 #define NN__ONE_LANE NN__UNUSED static
@@ -16742,6 +16764,7 @@ NN__INLINE void NN__K(copy_few)(R *to, const R *from, int64_t n)
     else if (n >= 4) { memcpy(to, from, 4 * sizeof *to); memcpy(to + n - 4, from + n - 4, 4 * sizeof *to); }
     else for (i = 0; i < n; i++) to[i] = from[i];
 }
+NN__INLINE V NN__K(sign_of)(V d)         { return SEL(d > C(0), C(1), SEL(d < C(0), C(-1), d)); }
 // Vectors, and a last incomplete one; k numbers of it count.
 NN__INLINE V    NN__K(get_lanes)(const R *p, int64_t k)    { return k >= NN__LANES ? LOAD(p) : NN__K(load_part)(p, k); }
 NN__INLINE void NN__K(put_lanes)(R *p, V v, int64_t k)     { if (k >= NN__LANES) STORE(p, v); else NN__K(store_part)(p, v, k); }
@@ -18151,7 +18174,7 @@ NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w)
     return nn__or_fail(nn, nn__apply2(NN_OP_embedding, w, index, &dim));
 }
 #endif
-#if NN__IN_SIMD
+#if NN__IN_RARE
 NN__FORWARD(index_select)
 {
     nn__three s = nn__around(&c->in[0], *(const int *)c->params);
@@ -18718,10 +18741,6 @@ static void NN__K(reduce)(const nn_call *c, const nn_task *t, const NN__K(stage)
         if (c->naux && c->aux[0].data) memcpy((R *)c->aux[0].data + at, m, (size_t)n * sizeof(R));
     }
 }
-static void NN__K(no_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
-{
-    (void)last; (void)p; (void)terms; (void)n; (void)acc; (void)m;
-}
 static void NN__K(reduce_once)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, NN__K(after) after)
 {
     NN__K(stage) f = NN__K(stage_of)(fold, join, start);
@@ -18739,22 +18758,6 @@ static void NN__K(reduce_back)(const nn_call *c, const nn_task *t, NN__K(row) df
     in[0] = x.data ? &x : &vb; in[1] = &va; in[2] = &vb;
     if (c->din[0].data) NN__K(each)(&c->din[0], (int)(c->add & 1), in, 3, nn__task_begin(n, t), nn__task_end(n, t), df, s);
 }
-// to[i] = fold of the numbers that belong to result i; m: a number per result, or NULL
-static void NN__K(fold_results)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, const R *m, R *to)
-{
-    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
-    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
-    nn_view y = NN__K(reduced)(&c->dout[0], &c->in[0], p);
-    NN__K(walk) w = NN__K(walk_over)(&c->in[0], &y);
-    int64_t outs = nn_view_count(&c->dout[0]), at, end = nn__task_end(outs, t), n;
-    R acc[NN__K(columns)], mine[NN__K(columns)] = { 0 };
-    for (at = nn__task_begin(outs, t); at < end; at += n) {
-        n = NN__K(walk_width)(&w, at, end);
-        if (m) memcpy(mine, m + at, (size_t)n * sizeof(R));
-        NN__K(fold_block)(&w, at, n, &f, 0, mine, acc);
-        memcpy(to + at, acc, (size_t)n * sizeof(R));
-    }
-}
 #define NN__REDUCE_GRAD(name, formula) \
     NN__INLINE V NN__K(name##_grad)(V x, V a, V b, V p, V q) { (void)x; (void)a; (void)b; (void)p; (void)q; return formula; } \
     static void NN__K(name##_grow)(int64_t n, R *dx, const R *const *in, const R *p) { NN__K(map3)(n, dx, in[0], in[1], in[2], p, NN__K(name##_grad)); }
@@ -18771,7 +18774,27 @@ NN__BACKWARD(sum) { NN__K(reduce_back)(c, t, NN__K(sum_grow), &c->dout[0], &c->d
 #endif
 
 // ---- max, min:   dx = dy / k where x = y, k of them being equal;   NaN wins ---------------------------------
-#if NN__IN_SIMD
+#if NN__IN_RARE
+static void NN__K(no_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
+{
+    (void)last; (void)p; (void)terms; (void)n; (void)acc; (void)m;
+}
+// to[i] = fold of the numbers that belong to result i; m: a number per result, or NULL
+static void NN__K(fold_results)(const nn_call *c, const nn_task *t, NN__K(fold) fold, int join, R start, const R *m, R *to)
+{
+    const nn__reduce_params *p = (const nn__reduce_params *)c->params;
+    NN__K(stage) f = NN__K(stage_of)(fold, join, start);
+    nn_view y = NN__K(reduced)(&c->dout[0], &c->in[0], p);
+    NN__K(walk) w = NN__K(walk_over)(&c->in[0], &y);
+    int64_t outs = nn_view_count(&c->dout[0]), at, end = nn__task_end(outs, t), n;
+    R acc[NN__K(columns)], mine[NN__K(columns)] = { 0 };
+    for (at = nn__task_begin(outs, t); at < end; at += n) {
+        n = NN__K(walk_width)(&w, at, end);
+        if (m) memcpy(mine, m + at, (size_t)n * sizeof(R));
+        NN__K(fold_block)(&w, at, n, &f, 0, mine, acc);
+        memcpy(to + at, acc, (size_t)n * sizeof(R));
+    }
+}
 NN__FOLD(max,   SEL(x > acc, x, SEL(x == x, acc, x)))
 NN__FOLD(min,   SEL(x < acc, x, SEL(x == x, acc, x)))
 NN__FOLD(equal, acc + SEL(x == m, C(1), C(0)))
@@ -18794,7 +18817,7 @@ NN__BACKWARD(min) { NN__K(extreme_back)(c, t, NN__K(equal_fold), NN__K(equal_gro
 #endif
 
 // ---- prod:   dx_i = dy * product of the others: dy y / x_i;  with one zero only that zero has a gradient, with two nothing has -------
-#if NN__IN_SIMD
+#if NN__IN_RARE
 NN__FOLD(prod,    acc * x)
 NN__FOLD(nonzero, acc * SEL(x == C(0), C(1), x))
 NN__FOLD(zeros,   acc + SEL(x == C(0), C(1), C(0)))
@@ -18819,7 +18842,7 @@ NN__BACKWARD(prod)
 #endif
 
 // ---- var:   y = sum of (x - mean)^2 / (n - 1)   dx = 2 dy (x - mean) / (n - 1)      std:   y = sqrt(var)   dx = dy (x - mean) / ((n - 1) y)
-#if NN__IN_SIMD
+#if NN__IN_RARE
 NN__FOLD(square, FMA(x - m, x - m, acc))
 NN__REDUCE_GRAD(var, C(2) * b * (x - a) * p)
 NN__REDUCE_GRAD(std, b * (x - a) * p)
@@ -18858,7 +18881,7 @@ NN__BACKWARD(std)
 #endif
 
 // ---- logsumexp:   y = m + log sum of e^(x - m), m the maximum      dx = dy e^(x - y) -----------------------------
-#if NN__IN_SIMD
+#if NN__IN_RARE
 NN__FOLD(exp, acc + EXP(x - m))
 NN__REDUCE_GRAD(logsumexp, b * SEL(x == a, C(1), EXP(x - a)))
 static void NN__K(logsumexp_after)(int last, const nn__reduce_params *p, R terms, int64_t n, R *acc, R *m)
@@ -18879,7 +18902,7 @@ NN__BACKWARD(logsumexp) { NN__K(reduce_back)(c, t, NN__K(logsumexp_grow), &c->ou
 #endif
 
 // ---- norm:   y = (sum of |x|^p)^(1/p)      dx = dy sign(x) (|x| / y)^(p - 1);   p 0 counts what is not 0;  p = inf: max |x|, -inf: min |x|
-#if NN__IN_SIMD
+#if NN__IN_RARE
 NN__FOLD(norm0,      acc + SEL(x == C(0), C(0), C(1)))
 NN__FOLD(norm1,      acc + ABS(x))
 NN__FOLD(norm2,      FMA(x, x, acc))
@@ -23413,7 +23436,7 @@ NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, 
     return nn__pair_loss(NN_OP_binary_cross_entropy, logits, target, desc, NN__L_WEIGHT | NN__L_POS_WEIGHT, 0);
 }
 #endif
-#if NN__IN_SIMD
+#if NN__IN_RARE
 //         name                  l                                                              dl/dx                       dl/dt
 #define NN__PAIR_LOSSES(NN__X) \
     NN__X( mse,                  (x - t) * (x - t),                                             C(2) * (x - t),             C(-2) * (x - t)           ) \
@@ -23425,7 +23448,6 @@ NN_API nn_tensor *nn_binary_cross_entropy(nn_tensor *logits, nn_tensor *target, 
     NN__X( hinge,                SEL(p - t * x < C(0), C(0), p - t * x),                        SEL(p - t * x > C(0), -t, C(0)), SEL(p - t * x > C(0), -x, C(0)) ) \
     NN__X( binary_cross_entropy, w * NN__K(bce)(x, q * t, C(1) - t),                                                                                    \
                                  w * ((C(1) - t) * SIGMOID(x) - q * t * SIGMOID(-x)),           w * NN__K(bce)(x, q, C(-1))                           )
-NN__INLINE V NN__K(sign_of)(V d)       { return SEL(d > C(0), C(1), SEL(d < C(0), C(-1), d)); }
 NN__INLINE V NN__K(within)(V d, V p)   { return SEL(d < -p, -p, SEL(d > p, p, d)); }
 NN__INLINE V NN__K(bce)(V x, V yes, V no)                // yes softplus(-x) + no softplus(x), which share log(1 + e^-|x|)
 {
@@ -23975,7 +23997,7 @@ NN_API nn_tensor *nn_kl_div(nn_tensor *logits, nn_tensor *target_logits, const n
     return nn__apply2(NN_OP_kl_div, logits, target_logits, &p);
 }
 #endif
-#if NN__IN_SIMD
+#if NN__IN_RARE
 // k: 1 / T, then maximum and log sum of x, of t, then a factor. log p and log q of vectors x = v[0], t = v[1]; v[2] is dy.
 #define NN__LOG_P ((v[0] * k[0] - k[1]) - k[2])
 #define NN__LOG_Q ((v[1] * k[0] - k[3]) - k[4])
@@ -25118,7 +25140,7 @@ NN_API nn_tensor *nn_rope(nn_tensor *x, nn_tensor *table, const nn_rope_desc *de
     return nn__apply2(NN_OP_rope, x, table, &p);
 }
 #endif
-#if NN__IN_SIMD
+#if NN__IN_RARE
 // One row: y (+)= x turned. sign -1: back.
 static void NN__K(rope_row)(int64_t half, const R *x, const R *table, R sign, int interleaved, int add, R *y)
 {
@@ -25773,7 +25795,7 @@ NN_API nn_tensor *nn_ctc_loss(nn_tensor *log_p, nn_tensor *targets, nn_tensor *i
     return nn__or_fail(nn, nn_apply_n(nn, nn__op(NN_OP_ctc_loss), in, 4, &p, NULL));
 }
 #endif
-#if NN__IN_SIMD
+#if NN__IN_RARE
 NN__INLINE V NN__K(ctc_log_sum)(V a, V b, V d)           // log(e^a + e^b + e^d), -infinity of three of them
 {
     V m = SEL(a > b, a, b), safe;
@@ -25948,6 +25970,8 @@ NN__BACKWARD(ctc_loss)
 #undef NN__FROM_I8
 #undef NN__IS_F64
 #undef NN__SMALL
+#undef NN__BORROW
+#undef NN__IN_RARE
 #undef NN__UNROLL
 #undef NN__PASS
 #undef NN__LANES
