@@ -148,6 +148,7 @@ static int check_case(const op_case *k, int offset, int precision)
     memset(&f, 0, sizeof f); memset(&cpu, 0, sizeof cpu); memset(&o, 0, sizeof o);
     f.seed = 1;
     f.offset = offset;
+    f.twice = !offset;
     f.nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet });
     run_case(k, &f, &cpu);
     if (!nn_ok(f.nn)) {
