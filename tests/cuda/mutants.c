@@ -2,8 +2,9 @@
 
    First every item (a case of the op table, a row of test_products.c, a whole program) runs unbroken, and which mutants it executes is noted
    in the file NN_COVERAGE, unless that is there already. Then, for each number in the file NN_MUTANTS, the items that execute it run in processes
-   of their own, those first that are quick and have noticed mutants before, until one fails, crashes or takes much too long. NN_ORDERS: the orders
-   of threads to try. One line a mutant goes to the file NN_VERDICTS:  number, verdict, item, order, items that execute it. */
+   of their own, those first that are quick and have noticed mutants before, until one fails, crashes or takes much too long, NN_BUDGET seconds
+   in all. A line of NN_MUTANTS: number, line of the source (for ptxsim), and, if only that one is to run, an item. NN_ORDERS: the orders of threads
+   to try. A line of the file NN_VERDICTS: number, verdict, item that noticed, order, how many execute it. */
 #define _GNU_SOURCE
 #include "test_cuda.c"
 #define outcome product_outcome
@@ -37,15 +38,15 @@ static item items[ITEMS];
 static int item_count;
 static struct shared {
     double seconds[ITEMS];
-    int kills[ITEMS], broken[ITEMS], next, todo, number[MUTANTS], line[MUTANTS], running, mutants;
-    unsigned char ran[ITEMS][MUTANTS / 8];
+    int kills[ITEMS], broken[ITEMS], next, todo, number[MUTANTS], line[MUTANTS], only[MUTANTS], mutants, items;
+    unsigned char ran[ITEMS][MUTANTS / 8], fractions[MUTANTS];
 } *all;
 
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec; }
 static item *add_item(void) { return &items[item_count < ITEMS - 1 ? item_count++ : item_count]; }
 static void list_items(void)
 {
-    static const char *const programs[] = { "mlp", "lenet", "lstm", "gpt", "optimizers" };
+    static const char *const programs[] = { "mlp", "lenet", "lstm", "gpt", "optimizers", "norm_of_many_tensors", "indices_out_of_range" };
     for (op_case *k = first_case; k; k = k->next) for (int v = 0; v < 5; v++) {
         if (v > 1 && tolerance_of(k->name, v - 1) < 1e-3) continue;
         item *i = add_item();
@@ -101,7 +102,7 @@ static void note(int first, int step)
         limit(300);
         all->broken[n] = !run_item(&items[n]);
         all->seconds[n] = now() - t;
-        for (int m = 1; m < nn_mutants; m++) if (nn_mutant_ran[m]) all->ran[n][m / 8] |= (unsigned char)(1 << m % 8);
+        for (int m = 1; m < nn_mutants; m++) if (nn_mutant_ran[m] == 1) all->ran[n][m / 8] |= (unsigned char)(1 << m % 8); else if (nn_mutant_ran[m]) all->fractions[m] = 1;
     }
 }
 static int ran_it(int item, int mutant) { return all->ran[item][mutant / 8] >> mutant % 8 & 1; }
@@ -109,7 +110,6 @@ static int ran_it(int item, int mutant) { return all->ran[item][mutant / 8] >> m
 /* ---- one mutant ---- */
 static int try_items(int number, int line, const char *order, const int *list, int count, double budget)       /* the item that noticed, or -1; in processes of their own */
 {
-    all->running = -1;
     int *at = mmap(NULL, sizeof *at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), status, found = -1;
     *at = 0;
     fflush(stdout);
@@ -132,7 +132,6 @@ static int try_items(int number, int line, const char *order, const int *list, i
     munmap(at, sizeof *at);
     return found;
 }
-static int mutant_now;
 static double price(int i) { return (all->seconds[i] + 1e-3) / (1 + all->kills[i]); }
 static int by_price(const void *a, const void *b) { double p = price(*(const int *)a), q = price(*(const int *)b); return p < q ? -1 : p > q; }
 static void work(int to)
@@ -143,13 +142,13 @@ static void work(int to)
     for (int n; (n = __atomic_fetch_add(&all->next, 1, __ATOMIC_RELAXED)) < all->todo;) {
         int count = 0, found = -1;
         char *order, *rest = orders;
-        mutant_now = all->number[n];
-        for (int i = 0; i < item_count; i++) if (!all->broken[i] && ran_it(i, mutant_now)) list[count++] = i;
+        const int number = all->number[n];
+        for (int i = 0; i < item_count; i++) if (all->only[n] >= 0 ? i == all->only[n] : !all->broken[i] && ran_it(i, number)) list[count++] = i;
         qsort(list, (size_t)count, sizeof *list, by_price);
         snprintf(orders, sizeof orders, "%s", getenv("NN_ORDERS") ? getenv("NN_ORDERS") : "fwd,rev,rand");
-        while (count && found < 0 && (order = strsep(&rest, ","))) found = try_items(mutant_now, all->line[n], order, list, count, budget);
+        while (count && found < 0 && (order = strsep(&rest, ","))) found = try_items(number, all->line[n], order, list, count, budget);
         if (found >= 0) __atomic_fetch_add(&all->kills[found], 1, __ATOMIC_RELAXED);
-        int length = snprintf(line, sizeof line, "%d\t%s\t%s\t%s\t%d\n", mutant_now, !count ? "not executed" : found >= 0 ? "killed" : "survived", found >= 0 ? items[found].name : "", found >= 0 ? order : "", count);
+        int length = snprintf(line, sizeof line, "%d\t%s\t%s\t%s\t%d\n", number, !count ? all->fractions[number] ? "fractions" : "not executed" : found >= 0 ? "killed" : "survived", found >= 0 ? items[found].name : "", found >= 0 ? order : "", count);
         if (write(to, line, (size_t)length) != length) _exit(2);
     }
 }
@@ -165,27 +164,34 @@ static void in_processes(int jobs, int what, int to)
 }
 TEST(mutation)
 {
-    const char *coverage = getenv("NN_COVERAGE"), *numbers_file = getenv("NN_MUTANTS"), *verdicts = getenv("NN_VERDICTS");
-    int jobs = getenv("NN_JOBS") ? atoi(getenv("NN_JOBS")) : 2;
-    if (!numbers_file || !verdicts || !coverage) SKIP("started by mutate.py");
+    const char *coverage = getenv("NN_COVERAGE"), *list = getenv("NN_MUTANTS"), *verdicts = getenv("NN_VERDICTS");
+    int jobs = getenv("NN_JOBS") ? atoi(getenv("NN_JOBS")) : 2, number, line;
+    if (!list || !verdicts) SKIP("started by mutate.py");
     all = mmap(NULL, sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     list_items();
-    FILE *f = fopen(coverage, "rb");
-    double t = now();
-    if (f) CHECK(fread(all, sizeof *all, 1, f) == 1);
-    else {
+    FILE *f = coverage ? fopen(coverage, "rb") : NULL;
+    if (f) CHECK(fread(all, sizeof *all, 1, f) == 1 && all->items == item_count);
+    else if (coverage) {
+        double t = now();
         CHECK(nn_mutants < MUTANTS);
         in_processes(jobs, 0, 0);
-        all->mutants = nn_mutants;
+        all->mutants = nn_mutants; all->items = item_count;
         f = fopen(coverage, "wb");
         CHECK(f && fwrite(all, sizeof *all, 1, f) == 1);
+        printf("%d items in %.0f s\n", item_count, now() - t);
     }
-    fclose(f);
+    if (f) fclose(f);
     for (int i = 0; i < item_count; i++) if (all->broken[i]) { printf("fails unbroken: %s\n", items[i].name); CHECK(!all->broken[i]); }
-    printf("%d items, %.0f s\n", item_count, now() - t);
     all->next = all->todo = 0;
-    f = fopen(numbers_file, "r");
-    for (int number, line; f && all->todo < MUTANTS && fscanf(f, "%d %d", &number, &line) == 2; all->todo++) { all->number[all->todo] = number; all->line[all->todo] = line; }
+    f = fopen(list, "r");
+    CHECK(f != NULL);
+    for (char rest[256] = ""; f && all->todo < MUTANTS && fscanf(f, "%d %d%255[^\n]", &number, &line, rest) >= 2; rest[0] = 0) {
+        char *name = rest + strspn(rest, "\t ");
+        int n = all->todo++;
+        all->number[n] = number; all->line[n] = line; all->only[n] = -1;
+        if (*name) for (int i = 0; i < item_count; i++) if (!strcmp(items[i].name, name)) all->only[n] = i;
+        if (*name && all->only[n] < 0) { printf("no item is called %s\n", name); CHECK(all->only[n] >= 0); }
+    }
     if (f) fclose(f);
     int to = open(verdicts, O_WRONLY | O_CREAT | O_APPEND, 0644);
     CHECK(to >= 0);

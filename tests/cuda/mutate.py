@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Are the tests of nn_cuda.h strong enough? Breaks one thing at a time in its kernels and says which breaks no test notices.
 
-   mutate.py generate HEADER TABLE                     writes the copy of nn_cuda.h that holds every mutant, and the list of them
-   mutate.py run BUILD [--every N] [--only 17,18-20] [--kind bound] [--seconds S] [--stages shim,asan,ptx]
+   mutate.py generate                      writes build/cuda/nn_cuda_mutants.h, a copy of nn_cuda.h that holds every mutant, and the list of them
+   mutate.py run [--section NAME] [--kinds barrier,assign] [--only 17,18] [--again]        all; --again: those that were not noticed last time
+   mutate.py sample                        one mutant in twenty, each with the test that is known to notice it: seconds, for tests/check_cuda.sh
+   mutate.py list                          what was not noticed
 
 Mutants: a barrier is removed (__syncthreads, __syncwarp); a comparison of whole numbers has its bound moved by one, up and down; a mask of lanes
-loses its upper half; a step of a warp's sum is left out; an addition to a gradient becomes an assignment.
+loses its upper half; a step of a warp's sum is left out; an addition to a result becomes an assignment.
 All are in one build: `i < n` becomes `i < NN_BOUND(17) + n`, and the variable nn_mutant says which number adds one. tests/cuda/mutants.c first
-notes which case executes which mutants, then runs, for each mutant, the cases that execute it, until one fails. What survives the plain build in
-three orders runs again under ASan+UBSan; barriers that still survive run as nvcc's PTX, where ptxsim leaves out the barrier and finds the race.
-tests/cuda/equivalent.txt lists the mutants that change no result, each with its reason."""
-import argparse, os, re, subprocess, sys
+notes which case executes which mutants, then runs, for each mutant, the cases that execute it, until one fails. What survives the plain build
+(barriers: in three orders of threads) runs again under ASan; barriers that still survive run as nvcc's PTX, where ptxsim leaves the barrier out
+and finds the race. tests/cuda/equivalent.txt lists mutants that cannot change a result, each with its reason; those of `a < b ? a : b`, same at the bound, are known by their form."""
+import argparse, hashlib, os, re, subprocess, sys
 
+B = "build/cuda"
 HERE = os.path.dirname(os.path.abspath(__file__))
 START = re.compile(r"__global__|\bNN__DEV(_OUT)?\b|\bNN__FN\b|__device__|\bNN__CUDA_UPDATE\(")
 KINDS = ["barrier", "bound up", "bound down", "mask", "step", "assign"]
@@ -63,6 +66,16 @@ def left_side(code, end):
     return at
 
 
+def minimum(before, after):
+    """Is it `a < b ? a : b` or the like, where the bound may be moved as a and b are the same at the bound?"""
+    bare = lambda t: re.sub(r"^\(|\)$", "", re.sub(r"^\(int\)", "", t.strip()))
+    m = re.match(r"([^?;&|]*?)\)? \? ([^?:;]*) : ([^;?]*)", after)
+    if not m: return False
+    bound, one, other = bare(m.group(1)), bare(m.group(2)), m.group(3).strip()
+    ends = lambda x: bool(x) and re.search(r"(^|[=(,?&|] ?)" + re.escape(x) + r"$", before.strip()) is not None
+    return (one == bound and ends(re.split(r"[,)]", other)[0])) or (ends(one) and re.match(re.escape(bound) + r"([^\w.]|$)", other) is not None)
+
+
 def points(text):
     """(offset, length, replacement with %d, kinds, what)"""
     code = blank(text)
@@ -76,7 +89,9 @@ def points(text):
         for m in re.finditer(r"(?<=[\w)\]]) (<|>=|<=|>) (?=[\w(*!&-])", part):
             if re.match(r"-?[\d.]*\.[\d]*f?\b|\(float\)|INFINITY", part[m.end():]): continue
             if part[:m.start()].endswith("template"): continue
-            yield start + m.end(), 0, "NN_BOUND(%d) + ", ["bound up", "bound down"], "bound of %s moved" % m.group(1)
+            kinds = ["bound up", "bound down"]
+            if minimum(part[:m.start()], part[m.end():]): kinds[m.group(1) in (">", "<=")] += " of a minimum"
+            yield start + m.end(), 0, "NN_BOUND(%d) + ", kinds, "bound of %s moved" % m.group(1)
         for m in re.finditer(r"(?<=m = )16(?=; m;)", part): yield start + m.start(), 2, "(16 >> NN_MUTATED(%d))", ["step"], "a step of a warp's sum left out"
         for m in re.finditer(r"(?<=\]) \+= ", part):
             at = left_side(part, m.start())
@@ -87,25 +102,120 @@ def points(text):
             yield start + m.start(), len(m.group(1)), "(!NN_MUTATED(%%d) && %s)" % m.group(1), ["assign"], "+= becomes ="
 
 
-def generate(header, table):
-    text = open(os.path.join(HERE, "..", "..", "nn_cuda.h")).read()
-    out, last, number, rows = [], 0, 0, []
-    lines = text.split("\n")
-    line_at = lambda offset: text.count("\n", 0, offset)
-    section = lambda n: next((re.match(r"// >>(\w+)", s).group(1) for s in reversed(lines[:n + 1]) if re.match(r"// >>\w+", s)), "")
+def generate():
+    text = open("nn_cuda.h").read()
+    out, last, rows, seen, section, lines = [], 0, [], {}, "", text.split("\n")
+    sections = [re.match(r"// >>(\w+)|", l).group(1) for l in lines]
     for offset, length, new, kinds, what in sorted(points(text), key=lambda p: p[:2]):
-        out += [text[last:offset], new % (number + 1)]
+        out += [text[last:offset], new % (len(rows) + 1)]
         last = offset + length
+        n = text.count("\n", 0, offset)
+        section = next((s for s in reversed(sections[:n + 1]) if s), "")
         for kind in kinds:
-            number += 1
-            n = line_at(offset)
-            rows.append("\t".join([str(number), kind, section(n), str(n + 1), str(offset - text.rfind("\n", 0, offset) - 1), what + kind[5:] if kind.startswith("bound") else what, lines[n].strip()]))
+            nth = seen[n, kind] = seen.get((n, kind), 0) + 1
+            rows.append((str(len(rows) + 1), kind.replace(" of a minimum", ""), section, str(n + 1), str(nth), "minimum" if "minimum" in kind else what, lines[n].strip()))
     out.append(text[last:])
-    words = open(os.path.join(HERE, "mutants.h")).read().replace("NN_MUTANT_COUNT", str(number + 1))
-    open(header, "w").write("#ifdef NN_CUDA_IMPLEMENTATION\n" + words + "#endif\n#line 1 \"nn_cuda.h\"\n" + "".join(out))
-    open(table, "w").write("\n".join(rows) + "\n")
-    print("%d mutants: %s" % (number, ", ".join("%d %s" % (sum(r.split("\t")[1] == k for r in rows), k) for k in KINDS)))
+    words = open(os.path.join(HERE, "mutants.h")).read().replace("NN_MUTANT_COUNT", str(len(rows) + 1))
+    os.makedirs(B, exist_ok=True)
+    new = ("#ifdef NN_CUDA_IMPLEMENTATION\n" + words + "#endif\n#line 1 \"nn_cuda.h\"\n" + "".join(out))
+    if not os.path.exists(B + "/nn_cuda_mutants.h") or open(B + "/nn_cuda_mutants.h").read() != new: open(B + "/nn_cuda_mutants.h", "w").write(new)
+    open(B + "/mutants.tsv", "w").write("".join("\t".join(r) + "\n" for r in rows))
+    return rows
+
+
+def name_of(row): return "%s %s %s | %s" % (row[2], row[1], row[4], row[6])       # stable when other lines move
+
+
+def equivalents():
+    """name -> reason; a line may stand for all mutants of a line of source: kind `any`"""
+    found, reason = {}, ""
+    for line in open(os.path.join(HERE, "equivalent.txt")):
+        line = line.rstrip("\n")
+        if line.startswith("# ") : reason = line[2:]
+        elif line: found[line] = reason
+    return found
+
+
+def run(build, todo, verdicts, **env):
+    """todo: (row, item or None); gives number -> (verdict, item, order, how many execute it)"""
+    open(B + "/mutants.todo", "w").write("".join("%s %s %s\n" % (r[0], r[3], item or "") for r, item in todo))
+    if os.path.exists(verdicts): os.remove(verdicts)
+    p = subprocess.run([B + "/mutants_" + build, "mutation"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+                       env=dict(os.environ, NN_MUTANTS=B + "/mutants.todo", NN_VERDICTS=verdicts, ASAN_OPTIONS="detect_leaks=0", **env))
+    print(p.stdout, end="", flush=True)
+    if p.returncode: sys.exit("mutants_%s failed" % build)
+    return read(verdicts)
+
+
+def read(verdicts): return {l.split("\t")[0]: l.rstrip("\n").split("\t")[1:] for l in open(verdicts)} if os.path.exists(verdicts) else {}
+
+
+def everything(o):
+    old = open(B + "/mutants.tsv").read() if os.path.exists(B + "/mutants.tsv") else ""
+    rows = generate()
+    known = read(B + "/mutants.verdicts") if old == open(B + "/mutants.tsv").read() else {}
+    subprocess.check_call(["make", "-s", "--no-print-directory"] + [B + "/mutants_" + b for b in o.stages.split(",")])
+    wanted = set(o.only.split(",")) if o.only else None
+    rows_here = [r for r in rows if (not o.section or r[2] == o.section) and (not o.kinds or r[1] in o.kinds.split(",")) and (not wanted or r[0] in wanted)
+                 and r[5] != "minimum" and (not o.again or known.get(r[0], ["survived"])[0] in ("survived", "not executed"))]
+    result, coverage = dict(known), B + "/mutants.coverage"
+    if os.path.exists(coverage) and os.path.getmtime(coverage) < os.path.getmtime(B + "/mutants_shim"): os.remove(coverage)
+    alive = rows_here
+    for build in o.stages.split(","):
+        for orders in ("fwd", "fwd,rev,rand"):
+            part = [r for r in alive if (r[1] == "barrier") == (orders != "fwd") and (build != "ptx" or r[1] == "barrier")]
+            if not part: continue
+            new = run(build, [(r, None) for r in part], B + "/mutants.new", NN_COVERAGE=coverage, NN_ORDERS="fwd" if build == "ptx" else orders,
+                      NN_BUDGET=str({"shim": 1, "asan": 4, "ptx": 30}[build] * o.patience), NN_SLOWER={"shim": "1", "asan": "10", "ptx": "60"}[build])
+            for k, v in new.items(): result[k] = v + [build]
+        alive = [r for r in rows_here if result.get(r[0], [""])[0] == "survived"]
+        print("%s: %d of %d not noticed so far" % (build, len(alive), len(rows_here)), flush=True)
+    open(B + "/mutants.verdicts", "w").write("".join("\t".join([k] + v) + "\n" for k, v in result.items()))
+    report(rows, result)
+    if all(r[0] in result or r[5] == "minimum" for r in rows):
+        with open(os.path.join(HERE, "sample.txt"), "w") as f:
+            for r in rows:
+                v = result.get(r[0], [""])
+                if v[0] == "killed" and v[-1] == "shim" and v[2] == "fwd" and int(hashlib.sha1(name_of(r).encode()).hexdigest(), 16) % 20 == 0: f.write("%s\t%s\n" % (v[1], name_of(r)))
+    return 0
+
+
+def report(rows, result):
+    equal, count, left = equivalents(), {}, []
+    for r in rows:
+        v = result.get(r[0], ["not run"])[0]
+        if v != "killed" and (name_of(r) in equal or r[5] == "minimum"): v = "equivalent"
+        count.setdefault(r[1], {}).setdefault(v, []).append(r)
+        if v in ("survived", "not executed"): left.append((v, r))
+        if v == "killed" and name_of(r) in equal: print("killed, but listed as equivalent: " + name_of(r))
+    for v, r in left: print("%s: nn_cuda.h:%s  %s" % (v.upper(), r[3], name_of(r)))
+    words = ["killed", "equivalent", "fractions", "not executed", "survived", "not run"]
+    print("%-12s %9s" % ("", "mutants") + "".join(" %12s" % w for w in words))
+    for kind in KINDS + ["all"]:
+        of = {w: sum(len(c.get(w, [])) for k, c in count.items() if kind in (k, "all")) for w in words}
+        print("%-12s %9d" % (kind, sum(of.values())) + "".join(" %12d" % of[w] for w in words))
+    print("(fractions: comparisons of floating-point numbers, which have no bound to move)")
+
+
+def sample():
+    known = dict(reversed(l.rstrip("\n").split("\t")) for l in open(os.path.join(HERE, "sample.txt")))
+    todo = [(r, known[name_of(r)]) for r in generate() if name_of(r) in known]
+    subprocess.check_call(["make", "-s", "--no-print-directory", B + "/mutants_shim"])
+    new = run("shim", todo, B + "/mutants.new", NN_ORDERS="fwd", NN_SLOWER="3")
+    for r, item in todo:
+        if new[r[0]][0] != "killed": print("SURVIVED: nn_cuda.h:%s  %s  (%s)" % (r[3], name_of(r), item))
+    killed = sum(v[0] == "killed" for v in new.values())
+    print("%d of %d sampled mutants killed; %d of the list are not in nn_cuda.h any more" % (killed, len(todo), len(known) - len(todo)))
+    return killed != len(todo) or len(todo) < 20
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "generate": generate(*sys.argv[2:4])
+    a = argparse.ArgumentParser()
+    a.add_argument("command", choices=["generate", "run", "sample", "list"])
+    a.add_argument("--section"); a.add_argument("--kinds"); a.add_argument("--only"); a.add_argument("--again", action="store_true")
+    a.add_argument("--stages", default="shim,asan,ptx"); a.add_argument("--patience", type=float, default=1)
+    o = a.parse_args()
+    os.chdir(os.path.join(HERE, "..", ".."))
+    if o.command == "generate": print("%d mutants" % len(generate()))
+    elif o.command == "list": report(generate(), read(B + "/mutants.verdicts"))
+    else: sys.exit(everything(o) if o.command == "run" else sample())
