@@ -128,3 +128,5 @@ CASE(contiguous, turned)         { return nn_mul_scalar(nn_contiguous(nn_transpo
 CASE(contiguous, turned_many)    { return nn_mul_scalar(nn_contiguous(nn_transpose(var(f, 40, 9, 9), 1, 2)), 2); }
 CASE(contiguous, turned_exactly) { return nn_mul_scalar(nn_contiguous(nn_transpose(var(f, 32, 64), 0, 1)), 2); }
 CASE(contiguous, turned_often)   { return nn_mul_scalar(nn_contiguous(nn_transpose(nn_reshape(outer(f, 1030, 64), NN_SHAPE(1030, 8, 8)), 1, 2)), 2); }
+CASE_NO_GRAD(argmax, neighbours) { int32_t v[2][40] = {{0}}; v[0][3] = 6; v[0][35] = 7; v[1][3] = 6; v[1][4] = 7; return nn_argmax(nn_from_as(f->nn, NN_I32, NN_SHAPE(2, 40), v), NN_DIMS(1), NULL); }
+CASE_NO_GRAD(argmax, least)      { int64_t v[3] = { INT64_MIN, INT64_MIN, INT64_MIN }; return nn_argmax(nn_from_as(f->nn, NN_I64, NN_SHAPE(1, 3), v), NN_DIMS(1), NULL); }

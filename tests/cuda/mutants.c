@@ -94,9 +94,9 @@ static void quiet(void)
 static void mutate(int number, int line) { if (nn_device_without_barrier) nn_device_without_barrier(number ? line : 0); else if (&nn_mutant) nn_mutant = number; }
 
 /* ---- which item executes what ---- */
-static void note(int first, int step)
+static void note(void)
 {
-    for (int n = first; n < item_count; n += step) {
+    for (int n; (n = __atomic_fetch_add(&all->next, 1, __ATOMIC_RELAXED)) < item_count;) {
         memset(nn_mutant_ran, 0, (size_t)nn_mutants);
         double t = now();
         limit(300);
@@ -157,7 +157,7 @@ static void in_processes(int jobs, int what, int to)
     pid_t child[16];
     fflush(stdout);
     for (int j = 0; j < jobs; j++) if ((child[j] = fork()) == 0) {
-        if (what == 0) { quiet(); note(j, jobs); } else work(to);
+        if (what == 0) { quiet(); note(); } else work(to);
         _exit(0);
     }
     for (int j = 0; j < jobs; j++) { int status; waitpid(child[j], &status, 0); CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0); }

@@ -8,7 +8,7 @@
 
 Mutants: a barrier is removed (__syncthreads, __syncwarp); a comparison of whole numbers has its bound moved by one, up and down; a mask of lanes
 loses its upper half; a step of a warp's sum is left out; an addition to a result becomes an assignment.
-All are in one build: `i < n` becomes `i < NN_BOUND(17) + n`, and the variable nn_mutant says which number adds one. tests/cuda/mutants.c first
+All are in one build: `i < n` becomes `i < NN_BOUND(17) << n`, and the variable nn_mutant says which number adds one. tests/cuda/mutants.c first
 notes which case executes which mutants, then runs, for each mutant, the cases that execute it, until one fails. What survives the plain build
 (barriers: in three orders of threads) runs again under ASan; barriers that still survive run as nvcc's PTX, where ptxsim leaves the barrier out
 and finds the race. tests/cuda/equivalent.txt lists mutants that cannot change a result, each with its reason; those of `a < b ? a : b`, same at the bound, are known by their form."""
@@ -91,7 +91,7 @@ def points(text):
             if part[:m.start()].endswith("template"): continue
             kinds = ["bound up", "bound down"]
             if minimum(part[:m.start()], part[m.end():]): kinds[m.group(1) in (">", "<=")] += " of a minimum"
-            yield start + m.end(), 0, "NN_BOUND(%d) + ", kinds, "bound of %s moved" % m.group(1)
+            yield start + m.end(), 0, "NN_BOUND(%d) << ", kinds, "bound of %s moved" % m.group(1)
         for m in re.finditer(r"(?<=m = )16(?=; m;)", part): yield start + m.start(), 2, "(16 >> NN_MUTATED(%d))", ["step"], "a step of a warp's sum left out"
         for m in re.finditer(r"(?<=\]) \+= ", part):
             at = left_side(part, m.start())
@@ -112,8 +112,9 @@ def generate():
         n = text.count("\n", 0, offset)
         section = next((s for s in reversed(sections[:n + 1]) if s), "")
         for kind in kinds:
-            nth = seen[n, kind] = seen.get((n, kind), 0) + 1
-            rows.append((str(len(rows) + 1), kind.replace(" of a minimum", ""), section, str(n + 1), str(nth), "minimum" if "minimum" in kind else what, lines[n].strip()))
+            kind, minimal = kind.replace(" of a minimum", ""), "minimum" in kind
+            nth = seen[section, lines[n].strip(), kind] = seen.get((section, lines[n].strip(), kind), 0) + 1
+            rows.append((str(len(rows) + 1), kind, section, str(n + 1), str(nth), "minimum" if minimal else what, lines[n].strip()))
     out.append(text[last:])
     words = open(os.path.join(HERE, "mutants.h")).read().replace("NN_MUTANT_COUNT", str(len(rows) + 1))
     os.makedirs(B, exist_ok=True)
@@ -150,10 +151,15 @@ def run(build, todo, verdicts, **env):
 def read(verdicts): return {l.split("\t")[0]: l.rstrip("\n").split("\t")[1:] for l in open(verdicts)} if os.path.exists(verdicts) else {}
 
 
+def remembered(rows):
+    """Verdicts of an earlier run: they are kept by name, as numbers change with every edit."""
+    old = read(B + "/mutants.verdicts")
+    return {r[0]: old[name_of(r)] for r in rows if name_of(r) in old}
+
+
 def everything(o):
-    old = open(B + "/mutants.tsv").read() if os.path.exists(B + "/mutants.tsv") else ""
     rows = generate()
-    known = read(B + "/mutants.verdicts") if old == open(B + "/mutants.tsv").read() else {}
+    known = remembered(rows)
     subprocess.check_call(["make", "-s", "--no-print-directory"] + [B + "/mutants_" + b for b in o.stages.split(",")])
     wanted = set(o.only.split(",")) if o.only else None
     rows_here = [r for r in rows if (not o.section or r[2] == o.section) and (not o.kinds or r[1] in o.kinds.split(",")) and (not wanted or r[0] in wanted)
@@ -165,12 +171,13 @@ def everything(o):
         for orders in ("fwd", "fwd,rev,rand"):
             part = [r for r in alive if (r[1] == "barrier") == (orders != "fwd") and (build != "ptx" or r[1] == "barrier")]
             if not part: continue
-            new = run(build, [(r, None) for r in part], B + "/mutants.new", NN_COVERAGE=coverage, NN_ORDERS="fwd" if build == "ptx" else orders,
+            new = run(build, [(r, None) for r in part], B + "/mutants.new", NN_COVERAGE=coverage, NN_ORDERS=orders if build == "shim" else "fwd" if build == "ptx" else "rev",
                       NN_BUDGET=str({"shim": 1, "asan": 4, "ptx": 30}[build] * o.patience), NN_SLOWER={"shim": "1", "asan": "10", "ptx": "60"}[build])
             for k, v in new.items(): result[k] = v + [build]
         alive = [r for r in rows_here if result.get(r[0], [""])[0] == "survived"]
         print("%s: %d of %d not noticed so far" % (build, len(alive), len(rows_here)), flush=True)
-    open(B + "/mutants.verdicts", "w").write("".join("\t".join([k] + v) + "\n" for k, v in result.items()))
+    names = {r[0]: name_of(r) for r in rows}
+    open(B + "/mutants.verdicts", "w").write("".join("\t".join([names[k]] + v) + "\n" for k, v in result.items()))
     report(rows, result)
     if all(r[0] in result or r[5] == "minimum" for r in rows):
         with open(os.path.join(HERE, "sample.txt"), "w") as f:
@@ -217,5 +224,7 @@ if __name__ == "__main__":
     o = a.parse_args()
     os.chdir(os.path.join(HERE, "..", ".."))
     if o.command == "generate": print("%d mutants" % len(generate()))
-    elif o.command == "list": report(generate(), read(B + "/mutants.verdicts"))
+    elif o.command == "list": 
+        rows = generate()
+        report(rows, remembered(rows))
     else: sys.exit(everything(o) if o.command == "run" else sample())
