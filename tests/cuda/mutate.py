@@ -166,7 +166,7 @@ def everything(o):
                  and r[5] != "minimum" and (not o.again or known.get(r[0], ["survived"])[0] in ("survived", "not executed"))]
     result, coverage = dict(known), B + "/mutants.coverage"
     if os.path.exists(coverage) and os.path.getmtime(coverage) < os.path.getmtime(B + "/mutants_shim"): os.remove(coverage)
-    alive = rows_here
+    alive, names = rows_here, {r[0]: name_of(r) for r in rows}
     for build in o.stages.split(","):
         for orders in ("fwd", "fwd,rev,rand"):
             part = [r for r in alive if (r[1] == "barrier") == (orders != "fwd") and (build != "ptx" or r[1] == "barrier")]
@@ -174,10 +174,9 @@ def everything(o):
             new = run(build, [(r, None) for r in part], B + "/mutants.new", NN_COVERAGE=coverage, NN_ORDERS=orders if build == "shim" else "fwd" if build == "ptx" else "rev",
                       NN_BUDGET=str({"shim": 1, "asan": 4, "ptx": 30}[build] * o.patience), NN_SLOWER={"shim": "1", "asan": "10", "ptx": "60"}[build])
             for k, v in new.items(): result[k] = v + [build]
+            open(B + "/mutants.verdicts", "w").write("".join("\t".join([names[k]] + v) + "\n" for k, v in result.items()))
         alive = [r for r in rows_here if result.get(r[0], [""])[0] == "survived"]
         print("%s: %d of %d not noticed so far" % (build, len(alive), len(rows_here)), flush=True)
-    names = {r[0]: name_of(r) for r in rows}
-    open(B + "/mutants.verdicts", "w").write("".join("\t".join([names[k]] + v) + "\n" for k, v in result.items()))
     report(rows, result)
     write_sample(rows, result)
     return 0
