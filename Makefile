@@ -116,6 +116,7 @@ build/cuda/sm_%.cubin: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
 build/cuda/predict: bench/cuda.c build/cuda/shim.o build/tests/nn_plain.o
 	$(CC) $(TEST_CFLAGS) -c $< -o build/cuda/predict.o
 	$(CXX) build/cuda/predict.o build/cuda/shim.o build/tests/nn_plain.o -o $@ $(LIBS)
+comma := ,
 # every mutant of the kernels in one build (tests/cuda/mutate.py)
 build/cuda/mutants.o: tests/cuda/mutants.c tests/cuda/test_cuda.c tests/cuda/test_products.c tests/cuda/cases_seq.h $(TEST_DEPENDS) nn_cuda.h
 	@mkdir -p build/cuda
@@ -124,9 +125,9 @@ build/cuda/nn_cuda_mutants.h: nn_cuda.h tests/cuda/mutate.py tests/cuda/mutants.
 	python3 tests/cuda/mutate.py generate
 build/cuda/mutants_shim.o build/cuda/mutants_asan.o: build/cuda/mutants_%.o: build/cuda/nn_cuda_mutants.h tests/cuda/cushim.h nn.h
 	printf '#define NN_CUDA_IMPLEMENTATION\n#include "nn_cuda_mutants.h"\n' > build/cuda/mutants.cu
-	$(CXX) -std=c++11 -O1 -g1 -w $(if $(filter asan,$*),-fsanitize=address) -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h -I. -c build/cuda/mutants.cu -o $@
+	$(CXX) -std=c++11 -O1 -g1 -w $(if $(filter asan,$*),-fsanitize=address$(comma)alignment -fno-sanitize-recover=alignment) -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h -I. -c build/cuda/mutants.cu -o $@
 build/cuda/mutants_shim build/cuda/mutants_asan: build/cuda/mutants_%: build/cuda/mutants.o build/cuda/mutants_%.o
-	$(CXX) $(if $(filter asan,$*),-fsanitize=address) $^ -o $@ $(LIBS)
+	$(CXX) $(if $(filter asan,$*),-fsanitize=address$(comma)alignment) $^ -o $@ $(LIBS)
 build/cuda/mutants_ptx: build/cuda/mutants.o build/cuda/ptx.o build/cuda/libcudart.so.13
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
 cuda-mutate:

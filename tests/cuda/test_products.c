@@ -110,7 +110,9 @@ static void run_row(nn_context *nn, const row *r, outcome *o)
     nn_shape shape = nn_shape_of(y);
     g = fresh(nn, shape.ndim, shape.d, 0);
     o->v[0] = numbers_of(y, &o->n[0]);
-    nn_backward(nn_sum(nn_mul(y, g), NN_ALL, NULL));
+    y = nn_sum(nn_mul(y, g), NN_ALL, NULL);
+    nn_backward_with(y, &(nn_backward_desc){ .retain = 1 });
+    nn_backward(y);                                      // gradients are assigned, then added to
     o->v[1] = numbers_of(nn_grad(x), &o->n[1]);
     o->v[2] = numbers_of(r->op == SMALL ? NULL : nn_grad(w), &o->n[2]);
     if (b && !o->v[3]) o->v[3] = numbers_of(nn_grad(b), &o->n[3]);
