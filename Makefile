@@ -10,7 +10,7 @@ STB      = $(wildcard /usr/include/stb)
 TESTS    = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 
-.PHONY: digits test check install uninstall clean examples bench bench-peers cuda-report
+.PHONY: digits test check install uninstall clean examples bench bench-peers cuda-report cuda-mutate
 
 digits: build/digits
 	./build/digits
@@ -116,6 +116,22 @@ build/cuda/sm_%.cubin: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
 build/cuda/predict: bench/cuda.c build/cuda/shim.o build/tests/nn_plain.o
 	$(CC) $(TEST_CFLAGS) -c $< -o build/cuda/predict.o
 	$(CXX) build/cuda/predict.o build/cuda/shim.o build/tests/nn_plain.o -o $@ $(LIBS)
+comma := ,
+# every mutant of the kernels in one build (tests/cuda/mutate.py)
+build/cuda/mutants.o: tests/cuda/mutants.c tests/cuda/test_cuda.c tests/cuda/test_products.c tests/cuda/cases_seq.h $(TEST_DEPENDS) nn_cuda.h
+	@mkdir -p build/cuda
+	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -c $< -o $@
+build/cuda/nn_cuda_mutants.h: nn_cuda.h tests/cuda/mutate.py tests/cuda/mutants.h
+	python3 tests/cuda/mutate.py generate
+build/cuda/mutants_shim.o build/cuda/mutants_asan.o: build/cuda/mutants_%.o: build/cuda/nn_cuda_mutants.h tests/cuda/cushim.h nn.h
+	printf '#define NN_CUDA_IMPLEMENTATION\n#include "nn_cuda_mutants.h"\n' > build/cuda/mutants.cu
+	$(CXX) -std=c++11 -O1 -g1 -w $(if $(filter asan,$*),-fsanitize=address$(comma)alignment -fno-sanitize-recover=alignment) -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h -I. -c build/cuda/mutants.cu -o $@
+build/cuda/mutants_shim build/cuda/mutants_asan: build/cuda/mutants_%: build/cuda/mutants.o build/cuda/mutants_%.o
+	$(CXX) $(if $(filter asan,$*),-fsanitize=address$(comma)alignment) $^ -o $@ $(LIBS)
+build/cuda/mutants_ptx: build/cuda/mutants.o build/cuda/ptx.o build/cuda/libcudart.so.13
+	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
+cuda-mutate:
+	python3 tests/cuda/mutate.py run
 cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin build/cuda/predict
 	@CUSHIM_DRY=1 CUSHIM_ARENA=131072 build/cuda/predict
 	@python3 tests/cuda/sass.py --budget tests/cuda/budget.txt $(foreach a,80 90,sm_$a:build/cuda/sm_$a.cubin:build/cuda/sm_$a.log) \

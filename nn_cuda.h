@@ -899,7 +899,7 @@ static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add
     l = nn__lay_of(2, v);
     if (bytes == 4 && nn__turn_of(&l, &turn)) {
         int64_t tiles = ((turn.na + 31) / 32) * ((turn.nb + 31) / 32);
-        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)tiles, (unsigned)(turn.rest.count < 65535 ? turn.rest.count : 65535)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
+        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)tiles, (unsigned)(turn.rest.count < 1024 ? turn.rest.count : 1024)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
         return 1;
     }
     if (bytes == 4) return nn__map<nn__f_same>(d, v, add ? 1u : 0u, 0, 0);
@@ -1526,8 +1526,7 @@ static __global__ void __launch_bounds__(256) nn__k_arg(nn__lay kept, nn__lay re
     }
     for (int m = 16; m; m >>= 1) {
         int64_t k = __shfl_xor_sync(NN__FULL, (long long)key, m), b = __shfl_xor_sync(NN__FULL, (long long)best, m);
-        int theirs = (lane ^ m) < reduced.count;
-        if (theirs && (k > key || (k == key && b < best))) { key = k; best = b; }
+        if (k > key || (k == key && b < best)) { key = k; best = b; }        // lanes without numbers say 0 and the least key: all are equal then
     }
     if (lane == 0) y[out] = best;
 }
@@ -4459,7 +4458,7 @@ static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, 
     }
     sum = nn__team_sum(t, sum);                          // and barriers: dx_k was added 0 above
     active = nn__team_sum(t, active);
-    if (!y) __syncthreads();
+    if (!y) __syncwarp(NN__FULL);                        // where a line has one warp, without barriers
     if (t.id || t.line >= o.l.count) return;
     if (y) {
         y[t.line] = sum / (float)o.l.n;
@@ -4962,8 +4961,7 @@ static __global__ void __launch_bounds__(256, 2) nn__k_attend_mask(nn__att a, nn
         __syncthreads();
     }
     if (g.size[2] == 1) {
-        if ((int)threadIdx.x < columns) for (int r = 1; r < 64; r++) x[threadIdx.x] += x[r * LD + threadIdx.x];
-        __syncthreads();
+        if ((int)threadIdx.x < columns) for (int r = 1; r < 64; r++) x[threadIdx.x] += x[r * LD + threadIdx.x];      // which this thread writes below
     }
     int64_t at = blockIdx.y * g.part_step + tile[0] * g.step[0] + tile[1] * g.step[1] + tile[2] * 64 * g.step[2] + tile[3] * 64 * g.step[3];
     for (int i = threadIdx.x; i < rows * 64; i += 256) if (i % 64 < columns) {
@@ -5789,8 +5787,7 @@ static __global__ void __launch_bounds__(128) nn__k_ctc_give(nn__ctc o, const fl
     e += (b * o.time + t) * o.row;
     for (int64_t i = threadIdx.x; !add && i < o.classes; i += blockDim.x) dx[i] = 0;
     for (int64_t i = 2 * (int64_t)threadIdx.x; there && i < s.states; i += 2 * blockDim.x) blank += e[i];
-    blank = nn__block_sum(blank, warps);
-    __syncthreads();
+    blank = nn__block_sum(blank, warps);                 // and barriers: dx is 0
     if (!there) return;
     if (threadIdx.x == 0) dx[o.blank] -= g * blank;
     for (int64_t i = threadIdx.x; i < s.size; i += blockDim.x) {

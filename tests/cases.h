@@ -11,6 +11,7 @@ typedef struct fixture {             /* what a case gets: it makes its variables
     int64_t count[MAX_VARS];
     uint64_t seed;
     int offset;                      /* 1: every variable is a view that begins one number behind the start of its storage */
+    int twice;                       /* 1: the tape is walked twice: gradients are assigned, then added to */
 } fixture;
 typedef nn_tensor *(*case_fn)(fixture *f);
 typedef struct op_case { int op; const char *name, *label; case_fn run; int grad; struct op_case *next; } op_case;
@@ -141,6 +142,7 @@ static double run_case(const op_case *k, fixture *f, outcome *o)
             w = nn__alloc_tensor(f->nn, 0, f->nn->desc.dtype, y->ndim, y->shape);
             nn_write_as(w, NN_F64, g);
             free(g);
+            if (f->twice) nn_backward_with(y, &(nn_backward_desc){ .grad = w, .retain = 1 });
             nn_backward_with(y, &(nn_backward_desc){ .grad = w });
         }
         for (int i = 0; i < f->vars; i++) {

@@ -12,6 +12,7 @@ sums "ASan+UBSan" env ASAN_OPTIONS=detect_leaks=0 build/cuda/test_asan ${CUDA_FU
 for op in ${CUDA_RACES:-sum matmul}; do TSAN_OPTIONS=halt_on_error=1 NN_OFFSET=0 NN_CASE=$op sums "TSan: $op" build/cuda/test_tsan every_case; done
 run "builds: products at larger sizes" $make build/cuda/products_shim
 sums "products at larger sizes" build/cuda/products_shim
+run "mutants of the kernels: the tests that are known to notice them do (all: make cuda-mutate)" python3 tests/cuda/mutate.py sample
 CUSHIM_NODEV=1 sums "no device: simulated" build/cuda/test_shim no_device
 if [ -n "$nvcc" ]; then
     run "builds: nvcc, PTX" $make NVCC="$nvcc" build/cuda/test_ptx build/cuda/test_gpu

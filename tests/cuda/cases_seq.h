@@ -82,3 +82,51 @@ CASE(ctc_loss, many_states)
 {
     return ctc(f, numbers(f, NN_SHAPE(2, 70), 4, 0), 190, 5, LIST(190, 171), LIST(70, 66), 2, (nn_ctc_desc){ .reduction = NN_SUM, .blank = 4 });
 }
+
+/* What the mutation run (mutate.py) found untested: casts at their limits, random numbers, ties, long lines, runs that merge, loops over a grid. */
+static nn_tensor *casted(fixture *f, int64_t n, const int64_t *v, nn_dtype to) { return nn_cast(nn_from_as(f->nn, NN_I64, NN_SHAPE(n), v), to); }
+#define LIMITS ((int64_t[]){ -129, -128, -127, -1, 0, 1, 127, 128, 129, 254, 255, 256 })
+CASE_NO_GRAD(cast, i8)       { return casted(f, 12, LIMITS, NN_I8); }
+CASE_NO_GRAD(cast, u8)       { return casted(f, 12, LIMITS, NN_U8); }
+CASE_NO_GRAD(cast, i32)      { int64_t m = 2147483647; return nn_sub(nn_cast(nn_slice(casted(f, 6, (int64_t[]){ -m - 2, -m - 1, -m, m - 1, m, m + 1 }, NN_I32), 0, 0, 6, 1), NN_F64), nn_cast(nn_from_as(f->nn, NN_I64, NN_SHAPE(1), &m), NN_F64)); }
+static nn_tensor *halves(fixture *f, nn_dtype to, const uint32_t *bits, int64_t n, float scale)
+{
+    float v[64];
+    memcpy(v, bits, (size_t)n * sizeof *v);
+    return nn_mul_scalar(nn_cast(nn_cast(nn_tensor_new(f->nn, NN_SHAPE(n), v), to), f->nn->desc.dtype), scale);
+}
+CASE_NO_GRAD(cast, f16_large)     { return halves(f, NN_F16, (uint32_t[]){ 0x477FE000, 0x477FEFFF, 0x477FF000, 0x477FF001, 0x7F800000, 0x7F800001, 0xFF800000, 0xC77FEFFF, 0x7FC00000 }, 9, 1); }
+CASE_NO_GRAD(cast, f16_ties)      { return halves(f, NN_F16, (uint32_t[]){ 0x3F800FFF, 0x3F801000, 0x3F801001, 0x3F802FFF, 0x3F803000, 0x3F803001, 0xBF801000, 0xBF803000 }, 8, 1); }
+CASE_NO_GRAD(cast, f16_small)     { return halves(f, NN_F16, (uint32_t[]){ 0x32FFFFFF, 0x33000000, 0x33000001, 0x33C00000, 0x387FC000, 0x387FE000, 0x387FEFFF, 0x387FF000, 0x387FFFFF, 0x38800000, 0x38801000, 0x38803000 }, 12, 16777216); }
+CASE_NO_GRAD(cast, bf16_ties)     { return halves(f, NN_BF16, (uint32_t[]){ 0x3F807FFF, 0x3F808000, 0x3F808001, 0x3F818000, 0x7F7F7FFF, 0x7F7F8000, 0x7F800000, 0x7F800001, 0x7FC00000 }, 9, 1); }
+CASE(cast, to_f64_twice)     { nn_tensor *x = var(f, 5); return nn_mul_scalar(nn_cast(nn_add(nn_cast(x, NN_F64), nn_cast(x, NN_F64)), f->nn->desc.dtype), 2); }
+CASE_NO_GRAD(random, uniform)    { return nn_rand(f->nn, NN_SHAPE(1027), -1, 2); }
+CASE_NO_GRAD(random, normal)     { return nn_randn(f->nn, NN_SHAPE(1026), 1, 2); }
+CASE_NO_GRAD(random, truncated)  { nn_tensor *x = nn_zeros(f->nn, NN_SHAPE(1025)); nn_init_trunc_normal(x, 0.1f, 1, -0.5f, 0.7f); return x; }
+CASE_NO_GRAD(fill, odd)          { return nn_full(f->nn, NN_SHAPE(259), 2.5f); }
+CASE(dropout, odd)               { return nn_dropout(var(f, 1027), 0.4f); }
+CASE(dropout, even)              { return nn_dropout(var(f, 32, 33), 0.4f); }
+CASE_NO_GRAD(argmax, long)       { return nn_argmax(outer(f, 5, 300), NN_DIMS(1), NULL); }
+CASE_NO_GRAD(argmin, long)       { return nn_argmin(outer(f, 5, 301), NN_DIMS(1), NULL); }
+CASE_NO_GRAD(argmax, ties)       { return nn_argmax(numbers(f, NN_SHAPE(9, 100), 7, 1), NN_DIMS(1), NULL); }
+CASE_NO_GRAD(argmax, negative)   { return nn_argmax(nn_concat((nn_tensor *[]){ nn_neg(nn_exp(outer(f, 9, 40))), nn_full(f->nn, NN_SHAPE(9, 1), -9) }, 2, 1), NN_DIMS(1), NULL); }
+CASE_NO_GRAD(argmin, zeros)      { return nn_argmin(nn_tensor_new(f->nn, NN_SHAPE(2, 4), (float[]){ 1, 0.0f, -0.0f, 3, 1, -0.0f, 0.0f, -0.0f }), NN_DIMS(1), NULL); }
+CASE_NO_GRAD(argmax, nan)        { return nn_argmax(nn_tensor_new(f->nn, NN_SHAPE(2, 4), (float[]){ 1, NAN, INFINITY, NAN, 1, 2, 2, 0 }), NN_DIMS(1), NULL); }
+CASE(cumsum, long)               { return nn_cumsum(outer(f, 9, 67), 1); }
+CASE(cumsum, leaf)               { return nn_cumsum(var(f, 3, 67), 1); }
+CASE(cumsum, columns_leaf)       { return nn_cumsum(var(f, 5, 259), 0); }
+CASE(sort, merged)               { return nn_sort(wide(f, 2, 1300), -1, NULL, NULL); }
+CASE(sort, merged_columns)       { return nn_sort(nn_reshape(outer(f, 70, 60), NN_SHAPE(1400, 3)), 0, NULL, &(nn_sort_desc){ .descending = 1 }); }
+CASE_NO_GRAD(sort, merged_ties)  { nn_tensor *i; nn_sort(numbers(f, NN_SHAPE(1, 3200), 5, 0), 1, &i, NULL); return i; }
+CASE_NO_GRAD(sort, ties)         { nn_tensor *i; nn_sort(numbers(f, NN_SHAPE(2, 300), 9, 1), 1, &i, &(nn_sort_desc){ .descending = 1 }); return i; }
+CASE_NO_GRAD(arange, linspace)   { return nn_linspace(f->nn, -1, 3, 515); }
+CASE_NO_GRAD(arange, even)       { return nn_linspace(f->nn, 0, 1, 6); }
+CASE_NO_GRAD(arange, step)       { return nn_arange(f->nn, 1, 40, 0.25f); }
+CASE_NO_GRAD(max, nan)           { return nn_max(nn_tensor_new(f->nn, NN_SHAPE(3, 3), (float[]){ 1, NAN, 3, NAN, 1, 2, 1, 2, NAN }), NN_DIMS(1), NULL); }
+CASE_NO_GRAD(min, nan)           { return nn_min(nn_tensor_new(f->nn, NN_SHAPE(3, 3), (float[]){ 1, NAN, 3, NAN, 1, 2, 1, 2, NAN }), NN_DIMS(1), NULL); }
+CASE(contiguous, turned)         { return nn_mul_scalar(nn_contiguous(nn_transpose(var(f, 35, 45), 0, 1)), 2); }
+CASE(contiguous, turned_many)    { return nn_mul_scalar(nn_contiguous(nn_transpose(var(f, 40, 9, 9), 1, 2)), 2); }
+CASE(contiguous, turned_exactly) { return nn_mul_scalar(nn_contiguous(nn_transpose(var(f, 32, 64), 0, 1)), 2); }
+CASE(contiguous, turned_often)   { return nn_mul_scalar(nn_contiguous(nn_transpose(nn_reshape(outer(f, 1030, 64), NN_SHAPE(1030, 8, 8)), 1, 2)), 2); }
+CASE_NO_GRAD(argmax, neighbours) { int32_t v[2][40] = {{0}}; v[0][3] = 6; v[0][35] = 7; v[1][3] = 6; v[1][4] = 7; return nn_argmax(nn_from_as(f->nn, NN_I32, NN_SHAPE(2, 40), v), NN_DIMS(1), NULL); }
+CASE_NO_GRAD(argmax, least)      { int64_t v[3] = { INT64_MIN, INT64_MIN, INT64_MIN }; return nn_argmax(nn_from_as(f->nn, NN_I64, NN_SHAPE(1, 3), v), NN_DIMS(1), NULL); }

@@ -150,6 +150,7 @@ static int check_case(const op_case *k, int offset, int precision)
     memset(&f, 0, sizeof f); memset(&cpu, 0, sizeof cpu); memset(&o, 0, sizeof o);
     f.seed = 1;
     f.offset = offset;
+    f.twice = !offset;
     f.nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet });
     run_case(k, &f, &cpu);
     if (!nn_ok(f.nn)) {
@@ -277,10 +278,11 @@ static nn_optimizer *optimizer_for(nn_layer *net, int which)
     case 4: return nn_rmsprop_new(net, &(nn_rmsprop_desc){ .lr = 0.003f });
     case 5: return nn_adagrad_new(net, &(nn_adagrad_desc){ .lr = 0.01f });
     case 6: return nn_nadam_new(net, &(nn_nadam_desc){ .lr = 0.003f });
-    default: return nn_lion_new(net, &(nn_lion_desc){ .lr = 0.001f });
+    case 7: return nn_lion_new(net, &(nn_lion_desc){ .lr = 0.01f });
+    default: return nn_sgd_new(net, &(nn_sgd_desc){ .lr = 0.5f, .clip_norm = 0.1f });
     }
 }
-enum { OPTIMIZERS = 8 };
+enum { OPTIMIZERS = 8, CLIPPED = 8 };
 /* Trains; 1 if nothing failed. */
 static int train(nn_context *nn, int which, int how, int optimizer, int steps, float *losses)
 {
@@ -355,6 +357,45 @@ TEST(optimizers)
         nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = guarded_cuda(0) });
         CHECK(train(nn, MLP, EAGER, o, 5, cuda));
         CHECK(follows("optimizers", 5, cpu, cuda, 1e-4));
+        nn_free(nn);
+    }
+}
+TEST(norm_of_many_tensors)
+{
+    float cpu[5], cuda[5];
+    NEEDS_DEVICE;
+    for (int device = 0; device < 2; device++) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = device ? guarded_cuda(0) : NULL });
+        CHECK(train(nn, GPT, EAGER, CLIPPED, 5, device ? cuda : cpu));
+        nn_free(nn);
+    }
+    CHECK(follows("a norm of many tensors", 5, cpu, cuda, 1e-4));
+}
+/* An index that is just too large, and -1, are errors with the op's name; the last one is not. */
+static void with_index(nn_context *nn, int which, int64_t k)
+{
+    nn_tensor *x = nn_want_grad(nn_full(nn, NN_SHAPE(4, 5), 0.5f)), *one = nn_from_as(nn, NN_I64, NN_SHAPE(1, 1), &k), *y = NULL;
+    nn_tensor *four = nn_concat((nn_tensor *[]){ nn_reshape(one, NN_SHAPE(1)), nn_from_as(nn, NN_I64, NN_SHAPE(3), (int64_t[]){ 0, 1, 2 }) }, 2, 0);
+    switch (which) {
+    case 0: y = nn_gather(x, 1, one); break;
+    case 1: y = nn_scatter_add(x, 1, one, nn_full(nn, NN_SHAPE(1, 1), 1)); break;
+    case 2: y = nn_index_select(x, 1, nn_reshape(one, NN_SHAPE(1))); break;
+    case 3: y = nn_embedding(nn_reshape(one, NN_SHAPE(1)), nn_transpose(x, 0, 1)); break;
+    case 4: y = nn_one_hot(one, 5); break;
+    case 5: y = nn_cross_entropy(x, four, NULL); break;
+    case 6: y = nn_nll(x, four, NULL); break;
+    case 7: y = nn_hinge(x, four, NULL); break;
+    }
+    if (y) nn_item(nn_sum(nn_cast(y, NN_F32), NN_ALL, NULL));
+}
+TEST(indices_out_of_range)
+{
+    NEEDS_DEVICE;
+    for (int device = 0; device < 2; device++) for (int which = 0; which < 8; which++) for (int64_t k = 4; k > -2; k = k == 4 ? 5 : k == 5 ? -1 : -2) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = device ? nn_cuda(0) : NULL });
+        with_index(nn, which, k);
+        if (nn_ok(nn) != (k == 4)) printf("op %d, index %d: %s\n", which, (int)k, nn_error(nn));
+        CHECK(nn_ok(nn) == (k == 4));
         nn_free(nn);
     }
 }

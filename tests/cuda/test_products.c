@@ -31,6 +31,8 @@ static const row rows[] = {
     { CONV, { 1, 1, 90, 91, 2, 3, 3, 1 }, 1, 1, 1, 1 },  { CONV, { 40, 66, 16, 17, 65, 1, 1, 1 }, 1, 0, 1, 1 },
     { TRANSPOSED, { 2, 5, 6, 7, 9, 3, 3, 1 }, 2, 1, 1, 4 },   { TRANSPOSED, { 1, 20, 5, 5, 18, 4, 4, 1 }, 2, 1, 1, 2 },  { TRANSPOSED, { 2, 6, 5, 4, 6, 3, 3, 3 }, 3, 0, 2, 1 },
     { TRANSPOSED, { 1, 6, 5, 4, 6, 2, 2, 6 }, 2, 0, 1, 1 },
+    { MATMUL, { 1, 20, 24, 520 }, 0, 0, 0, 2 },   { MATMUL, { 1, 3, 36, 520 }, 0, 0, 0, 1 },   { LINEAR, { 3, 36, 2100 }, 0, 0, 0, 1 },         /* sums in two parts */
+    { CONV, { 2, 2, 47, 47, 2, 3, 3, 2 }, 1, 1, 1, 1 },  { SMALL, { 2, 40, 128 }, 0, NN_I8, 32, 1 },
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
@@ -108,7 +110,9 @@ static void run_row(nn_context *nn, const row *r, outcome *o)
     nn_shape shape = nn_shape_of(y);
     g = fresh(nn, shape.ndim, shape.d, 0);
     o->v[0] = numbers_of(y, &o->n[0]);
-    nn_backward(nn_sum(nn_mul(y, g), NN_ALL, NULL));
+    y = nn_sum(nn_mul(y, g), NN_ALL, NULL);
+    nn_backward_with(y, &(nn_backward_desc){ .retain = 1 });
+    nn_backward(y);                                      // gradients are assigned, then added to
     o->v[1] = numbers_of(nn_grad(x), &o->n[1]);
     o->v[2] = numbers_of(r->op == SMALL ? NULL : nn_grad(w), &o->n[2]);
     if (b && !o->v[3]) o->v[3] = numbers_of(nn_grad(b), &o->n[3]);

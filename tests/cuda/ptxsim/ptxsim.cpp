@@ -1503,6 +1503,7 @@ static void docopy(Th *t, const Ins *in, const Copy &c) {
         memset(d, 0, 4);
     }
 }
+static int skipped_line = -1; /* barriers of this line of the source are left out: a mutant (mutants.c) */
 /* run a thread until it waits or ends; st: 0 ready, 1 block barrier, 2 warp operation, 3 done */
 static void step(Th *t) {
     Kernel *k = R->k;
@@ -1687,6 +1688,7 @@ static void step(Th *t) {
             }
             case RET: t->st = 3; return;
             case BAR:
+                if (in->line == skipped_line) break;
                 t->barid = (int)get(t, in, o[0]);
                 t->barcnt = o.size() > 1 && o[1].k != 'v' ? (int)get(t, in, o[1]) : 0;
                 t->st = 1;
@@ -1697,6 +1699,7 @@ static void step(Th *t) {
             case BARWARP:
             case MMA:
             case LDMATRIX:
+                if (in->op == BARWARP && in->line == skipped_line) break;
                 t->mask = in->op == SHFL                      ? (u32)get(t, in, o[4])
                           : in->op == VOTE || in->op == REDUX ? (u32)get(t, in, o[2])
                           : in->op == BARWARP                 ? (u32)get(t, in, o[0])
@@ -2707,6 +2710,7 @@ void nn_device_fail(int kind, long n) {
     lasterr = 0;
 }
 long nn_device_count(int kind) { return counted[kind]; }
+void nn_device_without_barrier(int line) { skipped_line = line ? line : -1; }
 long nn_device_live(void) { return (long)(live.size() - nvars) + (long)pinned.size() + handles; }
 /* for fakeblas.cpp: run on a stream; check a range (write 1: mark it written) */
 int ptxsim_enqueue(cudaStream_t s, void (*fn)(void *), void *arg) {
