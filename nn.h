@@ -19089,7 +19089,8 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
-//     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
+//     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]; the last
+//                  overlaps its neighbour where that is not added to: the same numbers again, and no edge
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
 //     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
 //     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time
