@@ -385,7 +385,8 @@ NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                        
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
 // Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as NN_I8 = round(w / scale), where *scale (O, I / group) is
 // the largest |w| of `group` inputs of one output / 127. Both live long. nn_linear takes such a w and gives the bits of a layer (of two and
-// more outputs) with these weights cast back to f32 (times their scale); x gets a gradient, w does not. A batch of 1 waits for memory only: half, a quarter of the time.
+// more outputs) with these weights cast back to f32 (times their scale); x gets a
+// gradient, w does not. A batch of 1 waits for memory only: half, a quarter of the time.
 typedef struct nn_quantize_desc { int64_t group; } nn_quantize_desc;             // inputs with a scale of their own; default all; divides I
 NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc);   // scale: NULL unless dtype is NN_I8
 
