@@ -384,8 +384,9 @@ typedef struct nn_linear_desc {
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                         // (..., M, K) x (..., K, N) -> (..., M, N); 1-d as in NumPy
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
 // Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as NN_I8 = round(w / scale), where *scale (O, I / group) is
-// the largest |w| of `group` inputs of one output / 127. Both live long. nn_linear takes such a w and gives the bits that the weights
-// cast back to f32 (times their scale) would give; x gets a gradient, w does not. A batch of 1 waits for memory only: half, a quarter of the time.
+// the largest |w| of `group` inputs of one output / 127. Both live long. nn_linear takes such a w and gives the bits of a layer (of two and
+// more outputs) with these weights cast back to f32 (times their scale); x gets a
+// gradient, w does not. A batch of 1 waits for memory only: half, a quarter of the time.
 typedef struct nn_quantize_desc { int64_t group; } nn_quantize_desc;             // inputs with a scale of their own; default all; divides I
 NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc);   // scale: NULL unless dtype is NN_I8
 
@@ -19185,7 +19186,8 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //
 //     task         rows x columns of C; the column blocks are outermost, so that a thread that takes neighbouring tasks keeps its columns of B
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
-//     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
+//     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]; unless y is
+//                  added to, the last overlaps its neighbour: the same numbers twice, but no edge
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
 //     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
 //     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time

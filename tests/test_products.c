@@ -42,7 +42,8 @@ static uint64_t bits_of(const float *y, int64_t n)
 typedef struct Shape { int64_t m, n, k; } Shape;
 static const Shape shapes[] = { { 1, 1, 1 }, { 1, 7, 3 }, { 1, 33, 77 }, { 1, 64, 96 }, { 1, 130, 600 }, { 2, 70, 33 }, { 3, 70, 33 }, { 5, 37, 61 }, { 8, 96, 48 }, { 13, 10, 5 },
     { 16, 1, 20 }, { 33, 3, 17 }, { 64, 10, 40 }, { 70, 12, 19 }, { 40, 40, 15 }, { 64, 64, 32 }, { 31, 65, 130 }, { 130, 48, 257 }, { 28, 40, 1100 }, { 129, 1024, 300 }, { 24, 33, 1024 },
-    { 1, 70, 784 }, { 2, 9, 512 }, { 3, 6, 515 }, { 4, 5, 1030 }, { 5, 4, 777 }, { 20, 1, 600 }, { 1, 1, 512 }, { 13, 11, 1500 } };      /* the last: dot products where B is transposed */
+    { 1, 70, 784 }, { 2, 9, 512 }, { 3, 6, 515 }, { 4, 5, 1030 }, { 5, 4, 777 }, { 20, 1, 600 }, { 1, 1, 512 }, { 13, 11, 1500 },
+    { 7, 40, 384 }, { 1, 10, 128 }, { 40, 10, 130 }, { 36, 12, 64 }, { 9, 31, 65 }, { 3, 32, 100 } };    /* the last two rows: dot products where B is transposed; of few outputs */
 
 /* form: bit 0 A transposed, bit 1 B transposed, bit 2 every other column of A, bit 3 with a bias (nn_linear) */
 static uint64_t product(nn_context *nn, Shape s, int form, float *y, int check)
