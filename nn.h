@@ -19117,7 +19117,8 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //     slice        `depth` terms of k at a time: a slice of the task's A stays in the second-level cache
 //     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
-//     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
+//     one row      B is read once, in runs as long as there are registers, and nothing is fetched ahead: the processor sees runs coming; or, where its
+//                  columns are dense, in blocks that are turned in registers; numbers of two bytes or one as streams, 8 rows at a time
 //     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
