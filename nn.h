@@ -2010,7 +2010,7 @@ struct nn_context {
     int         extras;              // Set by nn_fit around nn_save and nn_resume only
     int64_t     loaders;             // made so far
     nn_tensor  *lengths;             // nn_forward_lengths
-    struct { void *data; size_t bytes; int taken; } room[8];         // of sampling and generating (nn__take)
+    struct nn__room *room;           // of sampling and generating (nn__take); NULL until then
     int         skip_init;           // nn_init_skip
     nn_dtype    weight_dtype;        // nn_weights_as
     int64_t     weight_group;
@@ -12831,23 +12831,27 @@ NN_API nn_tensor *nn_token_cross_entropy(nn_tensor *logits, nn_tensor *target, c
 
 // ---- sampling ------------------------------------------------------------------------------------------------------------------------
 // Memory of sampling and generating stays with the context: the next call of its kind finds it. Calls within a call get their own.
-enum { NN__ROOM_SCORE, NN__ROOM_HEAP, NN__ROOM_SEEN, NN__ROOM_ALL, NN__ROOM_TEXT, NN__ROOM_LOGITS, NN__ROOM_PARENT, NN__ROOM_HIDDEN };
+enum { NN__ROOM_SCORE, NN__ROOM_HEAP, NN__ROOM_SEEN, NN__ROOM_ALL, NN__ROOM_TEXT, NN__ROOM_LOGITS, NN__ROOM_PARENT, NN__ROOM_HIDDEN, NN__ROOMS };
+struct nn__room { void *data; size_t bytes; int taken; };
 static void *nn__take(nn_context *nn, int which, size_t bytes)
 {
-    if (nn->room[which].taken) return nn__temp(nn, bytes);
-    if (!nn->room[which].data || bytes > nn->room[which].bytes) {
-        size_t most = nn->buffer || bytes > SIZE_MAX / 4 ? bytes : 2 * nn->room[which].bytes > bytes ? 2 * nn->room[which].bytes : bytes;
+    struct nn__room *r;
+    if (!nn->room && !(nn->room = (struct nn__room *)nn__life(nn, NN__ROOMS * sizeof *r))) return NULL;
+    r = &nn->room[which];
+    if (r->taken) return nn__temp(nn, bytes);
+    if (!r->data || bytes > r->bytes) {
+        size_t most = nn->buffer || bytes > SIZE_MAX / 4 ? bytes : 2 * r->bytes > bytes ? 2 * r->bytes : bytes;
         void *p = nn__life_raw(nn, most ? most : 1);
         if (!p) return NULL;
-        nn->room[which].data = p;
-        nn->room[which].bytes = most;
+        r->data = p;
+        r->bytes = most;
     }
-    nn->room[which].taken = 1;
-    return nn->room[which].data;
+    r->taken = 1;
+    return r->data;
 }
 static void nn__give(nn_context *nn, int which, void *p)
 {
-    if (p && p == nn->room[which].data) nn->room[which].taken = 0;
+    if (p && nn->room && p == nn->room[which].data) nn->room[which].taken = 0;
     else nn__temp_free(nn, p);
 }
 
@@ -19189,7 +19193,8 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //     strip        columns of B of a few vectors, in place if they lie side by side, else packed just before use: [term][column]; unless y is
 //                  added to, the last overlaps its neighbour: the same numbers twice, but no edge
 //     tile         up to NN__TALL x 2 vectors of C in registers, or fewer rows and more vectors: one step of k is an outer product
-//     one row      B is read once: as streams, 8 rows at a time; or, where its columns are dense, in blocks that are turned in registers
+//     one row      B is read once, in runs as long as there are registers, and nothing is fetched ahead: the processor sees runs coming; or, where its
+//                  columns are dense, in blocks that are turned in registers; numbers of two bytes or one as streams, 8 rows at a time
 //     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
