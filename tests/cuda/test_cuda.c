@@ -424,6 +424,29 @@ TEST(the_next_batch_travels_beside_the_step)
     CHECK(!nn_device_live || nn_device_live() == 0);
 }
 
+/* ---- the best of long lines: runs hand on their first ---- */
+TEST(topk_of_long_lines)
+{
+    enum { N = 5000, LINES = 3 };
+    static float x[LINES * N], v[2][LINES * 600];
+    static int64_t at[2][LINES * 600];
+    static const int64_t ks[] = { 1, 7, 512, 600 };
+    NEEDS_DEVICE;
+    for (int i = 0; i < LINES * N; i++) x[i] = (float)((i * 7919 + i / 11 * 31) % 97) / 8 - 5;         /* many equal ones: the first come first */
+    x[77] = x[2 * N - 1] = NAN;
+    for (int dim = 0; dim < 2; dim++) for (size_t k = 0; k < 4; k++) for (int smallest = 0; smallest < 2; smallest++) {
+        for (int on = 0; on < 2; on++) {
+            nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .backend = on ? guarded_cuda(0) : NULL });
+            nn_tensor *t = nn_tensor_new(nn, dim ? NN_SHAPE(LINES, N) : NN_SHAPE(N, LINES), x), *index = NULL;
+            nn_read(nn_topk(t, ks[k], dim, &index, &(nn_topk_desc){ .smallest = smallest }), v[on]);
+            nn_read_as(index, NN_I64, at[on]);
+            CHECK(nn_ok(nn) && nn_fallbacks(nn) == 0);
+            nn_free(nn);
+        }
+        CHECK(memcmp(v[0], v[1], (size_t)(LINES * ks[k]) * sizeof **v) == 0 && memcmp(at[0], at[1], (size_t)(LINES * ks[k]) * sizeof **at) == 0);
+    }
+}
+
 /* ---- a text, token by token: every token is the same calls, which run as a graph ---- */
 enum { DECODED = 140, PROMPT = 3, BLOCKS = 2 };
 typedef struct writer { nn_layer *net, *tokens, *block[BLOCKS], *norm; nn_tensor *positions; nn_kv_cache *cache[BLOCKS]; } writer;
