@@ -107,17 +107,12 @@ typedef struct nn__list {
     nn__now     *now, *host;         // on the device; pinned
     const void  *scratch;            // where the graph's scratch was
     nn_context  *fault_nn;
-    int          updates, batches;
-    short        batch_of[NN__NOW_UPDATES];
+    int          updates, batches; short batch_of[NN__NOW_UPDATES];
 } nn__list;
 // What is computed between two times that the host writes or looks (>>run).
 enum { NN__CHAIN_LEAST = 8, NN__CHAIN_MOST = 4096, NN__CHAINS = 4, NN__CHAIN_PATIENCE = 8, NN__LINK_NODES = 6 };
-typedef struct nn__link {            // a call; its kernels in the graph, more than NN__LINK_NODES: it has others; of them, those with new arguments
-    nn_call c;
-    double  params[NN_MAX_PARAMS / sizeof(double)];
-    int     nodes, next;
-    cudaGraphNode_t node[NN__LINK_NODES];
-} nn__link;
+// A call; its kernels in the graph, more than NN__LINK_NODES: it has others; of them, those with new arguments.
+typedef struct nn__link { nn_call c; double params[NN_MAX_PARAMS / sizeof(double)]; int nodes, next; cudaGraphNode_t node[NN__LINK_NODES]; } nn__link;
 typedef struct nn__chain { nn__link *link; nn__list *list; int count, room; } nn__chain;
 typedef struct nn__batch { const nn_op *op; nn_context *nn; const float *scale; unsigned blocks; nn__rates rates; nn__parts parts; } nn__batch;
 typedef struct nn__cuda {
@@ -303,8 +298,7 @@ static int nn__cuda_upload_on(nn__cuda *d, cudaStream_t stream, void *to, const 
         n = bytes - at < NN__CUDA_STAGE_BYTES ? bytes - at : NN__CUDA_STAGE_BYTES;
         if (!NN__CU(d, cudaEventSynchronize(d->stage_free[s]))) return 0;
         memcpy(d->stage[s], (const char *)from + at, n);
-        if (!NN__CU(d, cudaMemcpyAsync((char *)to + at, d->stage[s], n, cudaMemcpyHostToDevice, stream))) return 0;
-        if (!NN__CU(d, cudaEventRecord(d->stage_free[s], stream))) return 0;
+        if (!NN__CU(d, cudaMemcpyAsync((char *)to + at, d->stage[s], n, cudaMemcpyHostToDevice, stream)) || !NN__CU(d, cudaEventRecord(d->stage_free[s], stream))) return 0;
         d->stage_next = (s + 1) % NN__CUDA_STAGES;
     }
     return 1;
@@ -415,14 +409,13 @@ static void nn__cuda_close_all(nn__cuda *d)
     memset(d->chain, 0, sizeof d->chain);
     d->waits = 0;
     if (d->stream) cudaStreamSynchronize(d->stream);
-    if (d->copying) cudaStreamSynchronize(d->copying);
     for (i = 0; i < NN__CUDA_LANDINGS; i++) {
         nn__landing *p = &d->landing[i];
         if (p->at) { cudaFree(p->at); d->bytes -= (int64_t)p->room; }
         if (p->sent) cudaEventDestroy(p->sent);
         if (p->taken) cudaEventDestroy(p->taken);
-        memset(p, 0, sizeof *p);
     }
+    memset(d->landing, 0, sizeof d->landing);
     nn__cuda_keep_scratch(d, 0);
     for (i = 0; i < d->blocks; i++) d->block[i].used = 0;
     nn__cuda_drop_blocks(d);
@@ -740,22 +733,33 @@ template <class F> static int nn__map(nn__cuda *d, const nn_view *const *v, unsi
     NN__LAUNCH(d, nn__k_map<F>, dim3(NN__BLOCKS(l.count, fours ? 1024 : 256)), dim3(256), 0, l, o, p, q, fours);
     return 1;
 }
-template <class F> static int nn__cuda_unary(nn__cuda *d, const nn_call *c)
-{
-    const nn__scalars *s = (const nn__scalars *)c->params;
-    const nn_view *v[4] = { &c->in[0], &c->out[0] };
-    return nn__map<F>(d, v, 0, s->p, s->q);
-}
-template <class F> static int nn__cuda_unary_back(nn__cuda *d, const nn_call *c)
+template <class F> static int nn__cuda_unary(nn__cuda *d, const nn_call *c)      // forward: x, y; backward: x, y, dy, dx
 {
     const nn__scalars *s = (const nn__scalars *)c->params;
     const nn_view *v[4] = { &c->in[0], &c->out[0], &c->dout[0], &c->din[0] };
-    return nn__map<F>(d, v, c->add & 1, s->p, s->q);
+    return nn__map<F>(d, v, F::IN == 1 ? 0 : c->add & 1, s->p, s->q);
 }
 static int nn__cuda_sum_to(nn__cuda *d, const nn_view *x, const nn_view *y, int add, float scale);     // >>reduce
-static int nn__same_sizes_of(const nn_view *a, const nn_view *b)
+static int nn__same_sizes_of(const nn_view *a, const nn_view *b) { return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape); }
+// The gradient of input i of an elementwise op: where it is, or, of a broadcast input, at full size in scratch, to be summed at the end. 0: no memory.
+static int nn__full_gradient(nn__cuda *d, const nn_call *c, int i, nn_view *g)
 {
-    return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape);
+    *g = c->din[i];
+    if (!g->data || nn__same_sizes_of(&c->din[i], &c->dout[0])) return 1;
+    *g = c->dout[0];
+    g->data = nn__cuda_scratch(d, (size_t)nn_view_count(g) * sizeof(float));
+    return g->data != NULL;
+}
+static void nn__sum_gradient(nn__cuda *d, const nn_call *c, int i, const nn_view *g, float scale)
+{
+    nn_view to = nn__as_broadcast(&c->din[i], &c->dout[0]);
+    if (c->din[i].data && !nn__same_sizes_of(&c->din[i], &c->dout[0])) nn__cuda_sum_to(d, g, &to, (int)(c->add >> i & 1), scale);
+}
+static unsigned nn__added_in_place(const nn_call *c)     // gradients that are added to where they are
+{
+    unsigned add = 0;
+    for (int i = 0; i < c->nin; i++) if (nn__same_sizes_of(&c->din[i], &c->dout[0])) add |= (unsigned)c->add & 1u << i;
+    return add;
 }
 template <class F> static int nn__cuda_binary(nn__cuda *d, const nn_call *c)
 {
@@ -770,31 +774,17 @@ template <class F> static int nn__cuda_binary(nn__cuda *d, const nn_call *c)
 // dy itself, up to a sign, dy is summed.
 template <class F> static int nn__cuda_binary_back(nn__cuda *d, const nn_call *c)
 {
-    nn_view b[2], g[2], to;
-    const nn_view *v[6];
-    int i, plain[2] = { 0, 0 }, id = c->op->id;
+    nn_view b[2], g[2];
+    const nn_view *v[6] = { &b[0], &b[1], &c->out[0], &c->dout[0], &g[0], &g[1] };
+    int i, plain = c->op->id == NN_OP_add || c->op->id == NN_OP_sub;
     for (i = 0; i < 2; i++) {
         b[i] = nn__as_broadcast(&c->in[i], &c->out[0]);
-        g[i] = c->din[i];
-        v[i] = &b[i];
-        v[4 + i] = &g[i];
-        if (!g[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
-        plain[i] = id == NN_OP_add || id == NN_OP_sub;
-        g[i] = c->dout[0];
-        g[i].data = plain[i] ? NULL : nn__cuda_scratch(d, (size_t)nn_view_count(&c->dout[0]) * sizeof(float));
-        if (!plain[i] && !g[i].data) return 1;
+        if (plain && !nn__same_sizes_of(&c->din[i], &c->dout[0])) { g[i] = c->dout[0]; g[i].data = NULL; }
+        else if (!nn__full_gradient(d, c, i, &g[i])) return 1;
     }
-    v[2] = &c->out[0]; v[3] = &c->dout[0];
-    for (i = 0; i < 2; i++) if (plain[i]) {              // first, as the last gradient may be written over dy
-        to = nn__as_broadcast(&c->din[i], &c->dout[0]);
-        nn__cuda_sum_to(d, &c->dout[0], &to, (int)(c->add >> i & 1), id == NN_OP_sub && i == 1 ? -1.0f : 1.0f);
-    }
-    nn__map<F>(d, v, (nn__same_sizes_of(&c->din[0], &c->dout[0]) ? c->add & 1 : 0) | (nn__same_sizes_of(&c->din[1], &c->dout[0]) ? c->add & 2 : 0), 0, 0);
-    for (i = 0; i < 2; i++) {
-        if (plain[i] || !c->din[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
-        to = nn__as_broadcast(&c->din[i], &c->dout[0]);
-        nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
-    }
+    for (i = 0; i < 2 && plain; i++) nn__sum_gradient(d, c, i, &c->dout[0], c->op->id == NN_OP_sub && i == 1 ? -1.0f : 1.0f);      // first: the last gradient may be written over dy
+    nn__map<F>(d, v, nn__added_in_place(c), 0, 0);
+    for (i = 0; i < 2 && !plain; i++) nn__sum_gradient(d, c, i, &g[i], 1);
     return 1;
 }
 struct nn__f_where { enum { IN = 3, OUT = 1 }; NN__FN at(const float *in, float *out, float, float) { out[0] = in[0] != 0 ? in[1] : in[2]; } };
@@ -803,24 +793,11 @@ struct nn__d_where { enum { IN = 2, OUT = 3 }; NN__FN at(const float *in, float 
 static int nn__cuda_where_back(nn__cuda *d, const nn_call *c)
 {
     nn_view cond = nn__as_broadcast(&c->in[0], &c->out[0]), g[3];
-    const nn_view *v[5];
-    unsigned add = 0;
+    const nn_view *v[5] = { &cond, &c->dout[0], &g[0], &g[1], &g[2] };
     int i;
-    v[0] = &cond; v[1] = &c->dout[0];
-    for (i = 0; i < 3; i++) {
-        g[i] = c->din[i];
-        v[2 + i] = &g[i];
-        if (!g[i].data) continue;
-        if (nn__same_sizes_of(&g[i], &c->dout[0])) { add |= c->add & 1u << i; continue; }
-        g[i] = c->dout[0];
-        g[i].data = nn__cuda_scratch(d, (size_t)nn_view_count(&c->dout[0]) * sizeof(float));
-        if (!g[i].data) return 1;
-    }
-    nn__map<nn__d_where>(d, v, add, 0, 0);
-    for (i = 0; i < 3; i++) {
-        nn_view to = nn__as_broadcast(&c->din[i], &c->dout[0]);
-        if (c->din[i].data && !nn__same_sizes_of(&c->din[i], &c->dout[0])) nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
-    }
+    for (i = 0; i < 3; i++) if (!nn__full_gradient(d, c, i, &g[i])) return 1;
+    nn__map<nn__d_where>(d, v, nn__added_in_place(c), 0, 0);
+    for (i = 0; i < 3; i++) nn__sum_gradient(d, c, i, &g[i], 1);
     return 1;
 }
 
@@ -859,8 +836,7 @@ static int nn__turn_of(const nn__lay *l, nn__turn *t)    // 0: not a turned matr
     t->na = l->size[a]; t->ax = l->stride[0][a]; t->ay = l->stride[1][a];
     t->nb = l->size[b]; t->bx = l->stride[0][b]; t->by = l->stride[1][b];
     memset(&t->rest, 0, sizeof t->rest);
-    t->rest.count = l->count / (t->na * t->nb);
-    t->rest.small = t->rest.count < 0x7fffffff;
+    t->rest.small = (t->rest.count = l->count / (t->na * t->nb)) < 0x7fffffff;
     for (k = 0; k < l->ndim; k++) {
         if (k == a || k == b) continue;
         t->rest.size[n] = l->size[k];
@@ -876,7 +852,7 @@ template <class T> static void nn__copy_as(nn__cuda *d, const nn__lay *l, const 
 }
 static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add)        // to = from, or, floats, to += from; one shape, one dtype
 {
-    const nn_view *v[2];
+    const nn_view *v[2] = { from, to };
     int64_t n = nn_view_count(from);
     size_t bytes = nn_dtype_bytes((nn_dtype)from->dtype);
     nn__turn turn;
@@ -886,7 +862,6 @@ static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add
         nn__copy_flat(d, to->data, from->data, (size_t)n * bytes);
         return 1;
     }
-    v[0] = from; v[1] = to;
     l = nn__lay_of(2, v);
     if (bytes == 4 && nn__turn_of(&l, &turn)) {
         int64_t tiles = ((turn.na + 31) / 32) * ((turn.nb + 31) / 32);
@@ -1003,10 +978,7 @@ NN__DEV float nn__get_float(int dtype, const void *p, int64_t i)
     default:      return (float)nn__get_int(dtype, p, i);
     }
 }
-NN__DEV int64_t nn__saturate(float f, int64_t least, int64_t most)
-{
-    return f != f ? 0 : f <= (float)least ? least : f >= (float)most ? most : (int64_t)f;
-}
+NN__DEV int64_t nn__saturate(float f, int64_t least, int64_t most) { return f != f ? 0 : f <= (float)least ? least : f >= (float)most ? most : (int64_t)f; }
 NN__DEV void nn__put_int(int dtype, void *p, int64_t i, int64_t v)
 {
     switch (dtype) {
@@ -1073,11 +1045,9 @@ static __global__ void __launch_bounds__(256) nn__k_fill(nn__lay l, int dtype, v
 }
 static int nn__cuda_fill(nn__cuda *d, const nn_call *c)
 {
-    const nn_view *v[1];
+    const nn_view *v[1] = { &c->out[0] };
     double value = *(const double *)c->params, cut = value != value ? 0 : value < -9.2e18 ? -9.2e18 : value > 9.2e18 ? 9.2e18 : value;
-    nn__lay l;
-    v[0] = &c->out[0];
-    l = nn__lay_of(1, v);
+    nn__lay l = nn__lay_of(1, v);
     if (l.count == 0) return 1;
     if (value == 0 && !signbit(value) && nn__is_flat(v[0])) {
         nn__fill_zero(d, v[0]->data, (size_t)l.count * nn_dtype_bytes((nn_dtype)v[0]->dtype));
@@ -1096,10 +1066,8 @@ NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
     uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)step;
     NN_UNROLL for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0; c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1; c3 = (uint32_t)p0;
     }
     r[0] = c0; r[1] = c1; r[2] = c2; r[3] = c3;
 }
@@ -1171,7 +1139,7 @@ static int nn__dropped(nn__cuda *d, const nn_call *c, const nn_view *x, const nn
 }
 static int nn__cuda_dropout(nn__cuda *d, const nn_call *c)      { return nn__dropped(d, c, &c->in[0], &c->out[0], 0); }
 static int nn__cuda_dropout_back(nn__cuda *d, const nn_call *c) { return nn__dropped(d, c, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
-#define NN__CUDA_ROWS(name, keep, f, df)       NN__CUDA_ENTRY(name, nn__cuda_unary<nn__f_##name>, nn__cuda_unary_back<nn__d_##name>)
+#define NN__CUDA_ROWS(name, keep, f, df)       NN__CUDA_ENTRY(name, nn__cuda_unary<nn__f_##name>, nn__cuda_unary<nn__d_##name>)
 #define NN__CUDA_ROWS2(name, keep, f, da, db)  NN__CUDA_ENTRY(name, nn__cuda_binary<nn__f_##name>, nn__cuda_binary_back<nn__d_##name>)
 #define NN__CUDA_MAPS(X) \
     NN_UNARY_OPS(NN__CUDA_ROWS) NN_UNARY1_OPS(NN__CUDA_ROWS) NN_UNARY2_OPS(NN__CUDA_ROWS) NN_BINARY_OPS(NN__CUDA_ROWS2) \
@@ -3241,10 +3209,7 @@ static const float *nn__large_weights(nn__cuda *d, const nn_call *c)         // 
     else                          NN__LAUNCH(d, nn__k_enlarge<NN_F16>,  NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
     return to;
 }
-static int nn__dense_either_way(const nn_view *v)
-{
-    return (v->stride[1] == 1 && v->stride[0] == v->shape[1]) || (v->stride[0] == 1 && v->stride[1] == v->shape[0]);
-}
+static int nn__dense_either_way(const nn_view *v) { return (v->stride[1] == 1 && v->stride[0] == v->shape[1]) || (v->stride[0] == 1 && v->stride[1] == v->shape[0]); }
 static int nn__cuda_linear(nn__cuda *d, const nn_call *c)
 {
     nn__matrices g = nn__linear_of(c, 0);
@@ -4341,15 +4306,25 @@ static __global__ void __launch_bounds__(256) nn__k_cross_entropy_back(nn__class
         if (o.t && dt) nn__put4(o.l, t, dt, i, b, add_t);
     }
 }
-static int nn__cuda_cross_entropy(nn__cuda *d, const nn_call *c)
+static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__fault *bad)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
+    if (row >= o.l.count) return;
+    k = nn__class_here(o, row);
+    losses[row] = k < 0 ? 0.0f : -(o.w ? o.w[k] : 1.0f) * o.x[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step];
+    if (weights) weights[row] = k < 0 ? 0.0f : o.w ? o.w[k] : 1.0f;
+    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__bad_index(bad, o.op, nn__index_at(o.target, row), o.l.n);
+}
+static int nn__cuda_class_loss(nn__cuda *d, const nn_call *c)       // cross_entropy, nll
 {
     const nn__loss_params *p = (const nn__loss_params *)c->params;
     nn__classes o = nn__classes_of(c, &c->in[0]);
     int none = p->reduction == NN_NONE, weighted = !o.t && p->reduction == NN_MEAN;
-    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses)), *weights = weighted ? losses + o.l.count : NULL;
     if (!losses && o.l.count) return 1;
-    NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weighted ? losses + o.l.count : (float *)NULL, nn__cuda_may_fault(d, c));
-    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, none ? NULL : c->out[0].data, c->aux[1].data);
+    if (c->op->id != NN_OP_nll) NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weights, nn__cuda_may_fault(d, c));
+    else if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weights, nn__cuda_may_fault(d, c));
+    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, none ? NULL : c->out[0].data, c->aux[c->naux - 1].data);
     return 1;
 }
 static int nn__cuda_cross_entropy_back(nn__cuda *d, const nn_call *c)
@@ -4362,30 +4337,10 @@ static int nn__cuda_cross_entropy_back(nn__cuda *d, const nn_call *c)
 }
 
 // ---- nll:   l = -w_k x_k       multi_margin:   l = sum over c != k of max(0, margin - x_k + x_c) / C ------------------------------
-static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__fault *bad)
-{
-    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
-    if (row >= o.l.count) return;
-    k = nn__class_here(o, row);
-    losses[row] = k < 0 ? 0.0f : -(o.w ? o.w[k] : 1.0f) * o.x[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step];
-    if (weights) weights[row] = k < 0 ? 0.0f : o.w ? o.w[k] : 1.0f;
-    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__bad_index(bad, o.op, nn__index_at(o.target, row), o.l.n);
-}
 static __global__ void nn__k_nll_back(nn__classes o, const float *dy, const float *divisor, float *dx)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k = row < o.l.count ? nn__class_here(o, row) : -1;
     if (k >= 0) dx[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step] -= (o.w ? o.w[k] : 1.0f) * (divisor ? dy[0] / *divisor : dy[row]);
-}
-static int nn__cuda_nll(nn__cuda *d, const nn_call *c)
-{
-    const nn__loss_params *p = (const nn__loss_params *)c->params;
-    nn__classes o = nn__classes_of(c, &c->in[0]);
-    int none = p->reduction == NN_NONE, weighted = p->reduction == NN_MEAN;
-    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
-    if (!losses && o.l.count) return 1;
-    if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weighted ? losses + o.l.count : (float *)NULL, nn__cuda_may_fault(d, c));
-    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, 1, none ? NULL : c->out[0].data, c->aux[0].data);
-    return 1;
 }
 static int nn__cuda_nll_back(nn__cuda *d, const nn_call *c)
 {
@@ -4509,8 +4464,8 @@ static int nn__cuda_kl_div(nn__cuda *d, const nn_call *c)
 #define NN__CUDA_LOSS(X) \
     X(mse, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(huber, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
     X(smooth_l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(hinge, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
-    X(binary_cross_entropy, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(cross_entropy, nn__cuda_cross_entropy, nn__cuda_cross_entropy_back) \
-    X(nll, nn__cuda_nll, nn__cuda_nll_back) X(multi_margin, nn__cuda_multi_margin, nn__cuda_multi_margin) X(kl_div, nn__cuda_kl_div, nn__cuda_kl_div)
+    X(binary_cross_entropy, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(cross_entropy, nn__cuda_class_loss, nn__cuda_cross_entropy_back) \
+    X(nll, nn__cuda_class_loss, nn__cuda_nll_back) X(multi_margin, nn__cuda_multi_margin, nn__cuda_multi_margin) X(kl_div, nn__cuda_kl_div, nn__cuda_kl_div)
 
 // =============================================================================================
 // >>embedding   Rows of a table:   y[k] = x[index[k]]      dx[index[k]] += dy[k],  one writer for each row, in the order of k
@@ -5928,9 +5883,7 @@ static int nn__chain_repeat(nn__cuda *d, nn__chain *a, int count)    // 0: it do
     if (count != a->count || a->list->scratch != nn__cuda_scratch_at(d)) return 0;
     for (i = 0; i < count; i++) differ += nn__chain_alike(&l[i], &now[i]) != 2;
     if (2 * differ > count) return 0;
-    d->making = a->list;                                 // nothing is allocated
-    d->patched = a->list->exec;
-    d->broken = 0;
+    d->making = a->list; d->patched = a->list->exec; d->broken = 0;      // nothing is allocated
     for (i = 0; i < count && differ && !d->broken; i++) if (nn__chain_alike(&l[i], &now[i]) != 2) {
         d->link = &l[i];
         l[i].c = now[i].c;
@@ -5939,9 +5892,7 @@ static int nn__chain_repeat(nn__cuda *d, nn__chain *a, int count)    // 0: it do
         if (l[i].nodes) nn__link_run(d, &l[i]);
         if (!l[i].nodes || l[i].next != l[i].nodes) d->broken = 1;
     }
-    d->making = NULL;
-    d->link = NULL;
-    d->patched = NULL;
+    d->making = NULL; d->link = NULL; d->patched = NULL;
     return !d->broken && nn__cuda_repeat(d, a->list, NULL, 0);
 }
 static void nn__chain_end(nn__cuda *d)
