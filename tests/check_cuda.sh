@@ -24,5 +24,9 @@ if [ -n "$nvcc" ]; then
     for sm in ${CUDA_ARCHS:-75 90 121}; do
         run "nvcc -Werror all-warnings, sm_$sm" "$nvcc" -O1 -Xptxas -O0 -arch=sm_$sm -Werror all-warnings -I. -cubin tests/cuda/nn_cuda.cu -o $out/sm_$sm.cubin
     done
+    rm -rf $out/tree && mkdir -p $out/tree && cp -r Makefile nn.h nn_cuda.h examples $out/tree       # beside, not over, the examples of the CPU
+    run "builds: every example with make CUDA=1" $make -C $out/tree -j2 NVCC="$nvcc" CUDA=1 CFLAGS="-O0 -DNN_NO_SIMD" NVCCFLAGS="-arch=sm_80 -Xptxas -O0" examples build/mnist_cuda
+    run "no device: xor of make CUDA=1" $out/tree/build/xor
+    run "no device: mnist_cuda" $out/tree/build/mnist_cuda no_such_folder
     run "registers, spills, occupancy, 16-byte accesses: the budget" $make NVCC="$nvcc" cuda-report
 else skip "nvcc" "nvcc (on the PATH or in /usr/local/cuda/bin)"; fi
