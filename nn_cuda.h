@@ -107,13 +107,13 @@ typedef struct nn__list {
     nn__now     *now, *host;         // on the device; pinned
     const void  *scratch;            // where the graph's scratch was
     nn_context  *fault_nn;
-    int          updates, batches;
-    short        batch_of[NN__NOW_UPDATES];
+    int          updates, batches; short batch_of[NN__NOW_UPDATES];
 } nn__list;
 // What is computed between two times that the host writes or looks (>>run).
-enum { NN__CHAIN_LEAST = 8, NN__CHAIN_MOST = 4096, NN__CHAINS = 4, NN__CHAIN_PATIENCE = 8 };
-typedef struct nn__link { nn_call c; double params[NN_MAX_PARAMS / sizeof(double)]; int nodes; } nn__link;     // a call; kernels of the graph up to its last
-typedef struct nn__chain { nn__link *link; cudaGraphNode_t *node; nn__list *list; int count, room, nodes, node_room; } nn__chain;
+enum { NN__CHAIN_LEAST = 8, NN__CHAIN_MOST = 4096, NN__CHAINS = 4, NN__CHAIN_PATIENCE = 8, NN__LINK_NODES = 6 };
+// A call; its kernels in the graph, more than NN__LINK_NODES: it has others; of them, those with new arguments.
+typedef struct nn__link { nn_call c; double params[NN_MAX_PARAMS / sizeof(double)]; int nodes, next; cudaGraphNode_t node[NN__LINK_NODES]; } nn__link;
+typedef struct nn__chain { nn__link *link; nn__list *list; int count, room; } nn__chain;
 typedef struct nn__batch { const nn_op *op; nn_context *nn; const float *scale; unsigned blocks; nn__rates rates; nn__parts parts; } nn__batch;
 typedef struct nn__cuda {
     nn_backend     backend;
@@ -138,10 +138,10 @@ typedef struct nn__cuda {
     nn__batch      batch;
     nn__list      *making;                               // the list that calls are written into; NULL: they run
     int            broken;                               // it cannot be finished
-    nn__chain      now, chain[NN__CHAINS];               // the calls since the host last did something; earlier ones
-    nn__chain     *guess, *chaining;                     // `now` began like that one; the one whose graph is made, or gets new arguments:
-    int            patches, patch_end;                   // of kernels number `patches` .. patch_end - 1
-    int            waits, next_chain, patience, eager;   // waits: the calls of `now` have not run. patience: with graphs that do not fit
+    nn__chain      chain[NN__CHAINS + 1], *guess;        // the last: calls since the host last did something; it began like that earlier one
+    nn__link      *link;                                 // its kernels are captured or, in this graph, get new arguments
+    cudaGraphExec_t patched;
+    int            waits, next_chain, patience, eager;   // waits: the calls of the last chain have not run. patience: with graphs that do not fit
     int64_t        launches, bytes, peak, uploads, downloads;
     int64_t        calls[NN_OP_COUNT][2], refused[NN_OP_COUNT][2], repeats;
     cudaEvent_t    clock[2];                             // NULL: time is not taken
@@ -186,13 +186,13 @@ static int nn__cuda_check(nn__cuda *d, cudaError_t e, const char *what, int line
 
 static void nn__cuda_flush_now(nn__cuda *d);             // >>optim
 static void nn__chain_end(nn__cuda *d);                  // >>run
-static void nn__chain_drop(nn__cuda *d, nn__chain *a);
+static void nn__cuda_forget(void *self, void *list);
 static int nn__cuda_ready(nn__cuda *d)                   // what waited comes first; 0: the device is lost
 {
     cudaSetDevice(d->device);
     if (d->making) d->broken = 1;                        // nothing passes between host and device in a list
     else if (!d->dead) {
-        if (d->now.count) nn__chain_end(d);
+        if (d->chain[NN__CHAINS].count) nn__chain_end(d);
         if (d->batch.parts.count) nn__cuda_flush_now(d);
     }
     return !d->dead && !d->making;
@@ -249,7 +249,7 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
     int i;
-    if (d->batch.parts.count || d->now.count) nn__cuda_ready(d);
+    if (d->batch.parts.count || d->chain[NN__CHAINS].count) nn__cuda_ready(d);
     for (i = 0; i < NN__CUDA_LANDINGS; i++) if ((char *)d->landing[i].to >= (char *)memory && (char *)d->landing[i].to < (char *)memory + bytes) d->landing[i].to = NULL;
     for (i = 0; memory && i < d->blocks; i++) if (d->block[i].at == memory) d->block[i].used = 0;
 }
@@ -298,8 +298,7 @@ static int nn__cuda_upload_on(nn__cuda *d, cudaStream_t stream, void *to, const 
         n = bytes - at < NN__CUDA_STAGE_BYTES ? bytes - at : NN__CUDA_STAGE_BYTES;
         if (!NN__CU(d, cudaEventSynchronize(d->stage_free[s]))) return 0;
         memcpy(d->stage[s], (const char *)from + at, n);
-        if (!NN__CU(d, cudaMemcpyAsync((char *)to + at, d->stage[s], n, cudaMemcpyHostToDevice, stream))) return 0;
-        if (!NN__CU(d, cudaEventRecord(d->stage_free[s], stream))) return 0;
+        if (!NN__CU(d, cudaMemcpyAsync((char *)to + at, d->stage[s], n, cudaMemcpyHostToDevice, stream)) || !NN__CU(d, cudaEventRecord(d->stage_free[s], stream))) return 0;
         d->stage_next = (s + 1) % NN__CUDA_STAGES;
     }
     return 1;
@@ -374,12 +373,12 @@ static int nn__cuda_copy(void *self, void *to, const void *from, size_t bytes)
 }
 static void nn__copy_flat(nn__cuda *d, void *to, const void *from, size_t bytes)         // of handlers, and:
 {
-    if (d->patch_end) d->broken = 1;                     // only kernels get new arguments
+    if (d->patched) d->broken = 1;                     // only kernels get new arguments
     else if (bytes && to != from && !d->failed) NN__CU(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, d->stream));
 }
 static void nn__fill_zero(nn__cuda *d, void *to, size_t bytes)
 {
-    if (d->patch_end) d->broken = 1;
+    if (d->patched) d->broken = 1;
     else if (bytes && !d->failed) NN__CU(d, cudaMemsetAsync(to, 0, bytes, d->stream));
 }
 static int nn__cuda_sync(void *self)
@@ -406,18 +405,17 @@ static void nn__cuda_close_all(nn__cuda *d)
     int i;
     d->batch.parts.count = 0;
     d->batch.blocks = 0;
-    d->now.count = 0;
-    for (i = 0; i < NN__CHAINS; i++) nn__chain_drop(d, &d->chain[i]);
-    nn__chain_drop(d, &d->now);
+    for (i = 0; i <= NN__CHAINS; i++) { nn__cuda_forget(d, d->chain[i].list); free(d->chain[i].link); }
+    memset(d->chain, 0, sizeof d->chain);
+    d->waits = 0;
     if (d->stream) cudaStreamSynchronize(d->stream);
-    if (d->copying) cudaStreamSynchronize(d->copying);
     for (i = 0; i < NN__CUDA_LANDINGS; i++) {
         nn__landing *p = &d->landing[i];
         if (p->at) { cudaFree(p->at); d->bytes -= (int64_t)p->room; }
         if (p->sent) cudaEventDestroy(p->sent);
         if (p->taken) cudaEventDestroy(p->taken);
-        memset(p, 0, sizeof *p);
     }
+    memset(d->landing, 0, sizeof d->landing);
     nn__cuda_keep_scratch(d, 0);
     for (i = 0; i < d->blocks; i++) d->block[i].used = 0;
     nn__cuda_drop_blocks(d);
@@ -502,11 +500,10 @@ template <class T> struct nn__just { typedef T type; };
 template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 grid, dim3 block, size_t bytes, typename nn__just<P>::type... a)
 {
     void *list[] = { (void *)&a... };
-    if (!d->patch_end) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
-    cudaKernelNodeParams p;
-    memset(&p, 0, sizeof p);
+    if (!d->patched) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
+    cudaKernelNodeParams p = {};
     p.func = (void *)k; p.gridDim = grid; p.blockDim = block; p.sharedMemBytes = (unsigned)bytes; p.kernelParams = list;
-    if (d->patches < d->patch_end) cudaGraphExecKernelNodeSetParams(d->chaining->list->exec, d->chaining->node[d->patches], &p);
+    if (d->link->next < d->link->nodes) cudaGraphExecKernelNodeSetParams(d->patched, d->link->node[d->link->next], &p);
 }
 #define NN__START(d, k, ...) nn__start(d, k, __VA_ARGS__)
 // mma.sync: d (16 x 8, f32) += a (16 x k) b (k x 8). Lane l, g = l / 4, t = l % 4; 16-bit numbers lie two to a register. d[0..1] is row g, columns
@@ -532,8 +529,8 @@ template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 g
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
 #endif
 #else
-#define NN__START(d, k, grid, block, bytes, ...) (cushim_patch((d)->patch_end ? (d)->chaining->list->exec : NULL, \
-    (d)->patches < (d)->patch_end ? (d)->chaining->node[(d)->patches] : NULL), NN_LAUNCH(k, grid, block, bytes, (d)->stream, __VA_ARGS__))
+#define NN__START(d, k, grid, block, bytes, ...) \
+    (cushim_patch((d)->patched, (d)->patched && (d)->link->next < (d)->link->nodes ? (d)->link->node[(d)->link->next] : NULL), NN_LAUNCH(k, grid, block, bytes, (d)->stream, __VA_ARGS__))
 #endif
 #define NN__LAUNCH(d, k, grid, block, bytes, ...) \
     do { if (!(d)->failed) { NN__START(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
@@ -542,32 +539,23 @@ template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 g
 #define NN__SHARED_ROOM(d, k, bytes) ((bytes) <= 49152 || ((bytes) <= (d)->shared_most && \
     NN__CU(d, cudaFuncSetAttribute(k, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))))
 
-static void nn__chain_node(nn__cuda *d)                  // the kernel that was just captured
+#if !defined(NN_CUDA_EMU) && CUDART_VERSION < 13000
+#define cudaStreamGetCaptureInfo cudaStreamGetCaptureInfo_v3
+#endif
+static void nn__link_node(nn__cuda *d)                   // the kernel that was just captured
 {
-    nn__chain *a = d->chaining;
     cudaStreamCaptureStatus status;
     const cudaGraphNode_t *last = NULL;
     size_t count = 0;
-    if (a->nodes == a->node_room) {
-        void *p = realloc(a->node, 2 * (size_t)(a->nodes + 32) * sizeof *a->node);
-        if (!p) { d->broken = 1; return; }
-        a->node = (cudaGraphNode_t *)p;
-        a->node_room = 2 * (a->nodes + 32);
-    }
-#if CUDART_VERSION >= 13000
-    cudaError_t e = cudaStreamGetCaptureInfo(d->stream, &status, NULL, NULL, &last, NULL, &count);
-#else
-    cudaError_t e = cudaStreamGetCaptureInfo(d->stream, &status, NULL, NULL, &last, &count);
-#endif
-    if (NN__CU(d, e) && count == 1) a->node[a->nodes++] = last[0];
-    else d->broken = 1;
+    if (!NN__CU(d, cudaStreamGetCaptureInfo(d->stream, &status, NULL, NULL, &last, NULL, &count)) || count != 1 || d->link->nodes >= NN__LINK_NODES) d->link->nodes = NN__LINK_NODES + 1;
+    else d->link->node[d->link->nodes++] = last[0];
 }
 static void nn__cuda_launched(nn__cuda *d, const char *kernel, int line)
 {
     cudaError_t e = cudaGetLastError();
     if (!d->making) d->launches++;
-    else if (d->patch_end) { if (d->patches++ == d->patch_end) d->broken = 1; }
-    else if (d->chaining && e == cudaSuccess) nn__chain_node(d);
+    else if (d->patched) { if (d->link->next++ >= d->link->nodes) d->broken = 1; }
+    else if (d->link && e == cudaSuccess) nn__link_node(d);
     if (e == cudaSuccess && d->sync && !d->making) e = cudaStreamSynchronize(d->stream);
     nn__cuda_check(d, e, kernel, line);
 }
@@ -610,9 +598,8 @@ static nn_view nn__as_broadcast(const nn_view *v, const nn_view *like)
 // Dimensions of size 1 go, neighbours that are one run in all views join.
 static nn__lay nn__lay_of(int views, const nn_view *const *v)
 {
-    nn__lay l;
+    nn__lay l = {};
     int i, k, join;
-    memset(&l, 0, sizeof l);
     l.count = nn_view_count(v[0]);
     l.small = l.count < 0x7fffffff;
     for (i = 0; i < v[0]->ndim; i++) {
@@ -734,10 +721,9 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_map(nn__l
 template <class F> static int nn__map(nn__cuda *d, const nn_view *const *v, unsigned add, float p, float q)
 {
     const nn_view *w[NN__LAY_VIEWS];
-    nn__operands o;
+    nn__operands o = {};
     nn__lay l;
     int k, there = 0, fours;
-    memset(&o, 0, sizeof o);
     o.add = add;
     for (k = 0; k < F::IN + F::OUT; k++) if (v[k]->data) there = k;
     for (k = 0; k < F::IN + F::OUT; k++) { w[k] = v[k]->data ? v[k] : v[there]; o.p[k] = (float *)v[k]->data; }
@@ -747,24 +733,33 @@ template <class F> static int nn__map(nn__cuda *d, const nn_view *const *v, unsi
     NN__LAUNCH(d, nn__k_map<F>, dim3(NN__BLOCKS(l.count, fours ? 1024 : 256)), dim3(256), 0, l, o, p, q, fours);
     return 1;
 }
-template <class F> static int nn__cuda_unary(nn__cuda *d, const nn_call *c)
+template <class F> static int nn__cuda_unary(nn__cuda *d, const nn_call *c)      // forward: x, y; backward: x, y, dy, dx
 {
     const nn__scalars *s = (const nn__scalars *)c->params;
-    const nn_view *v[4];
-    v[0] = &c->in[0]; v[1] = &c->out[0];
-    return nn__map<F>(d, v, 0, s->p, s->q);
-}
-template <class F> static int nn__cuda_unary_back(nn__cuda *d, const nn_call *c)
-{
-    const nn__scalars *s = (const nn__scalars *)c->params;
-    const nn_view *v[4];
-    v[0] = &c->in[0]; v[1] = &c->out[0]; v[2] = &c->dout[0]; v[3] = &c->din[0];
-    return nn__map<F>(d, v, c->add & 1, s->p, s->q);
+    const nn_view *v[4] = { &c->in[0], &c->out[0], &c->dout[0], &c->din[0] };
+    return nn__map<F>(d, v, F::IN == 1 ? 0 : c->add & 1, s->p, s->q);
 }
 static int nn__cuda_sum_to(nn__cuda *d, const nn_view *x, const nn_view *y, int add, float scale);     // >>reduce
-static int nn__same_sizes_of(const nn_view *a, const nn_view *b)
+static int nn__same_sizes_of(const nn_view *a, const nn_view *b) { return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape); }
+// The gradient of input i of an elementwise op: where it is, or, of a broadcast input, at full size in scratch, to be summed at the end. 0: no memory.
+static int nn__full_gradient(nn__cuda *d, const nn_call *c, int i, nn_view *g)
 {
-    return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape);
+    *g = c->din[i];
+    if (!g->data || nn__same_sizes_of(&c->din[i], &c->dout[0])) return 1;
+    *g = c->dout[0];
+    g->data = nn__cuda_scratch(d, (size_t)nn_view_count(g) * sizeof(float));
+    return g->data != NULL;
+}
+static void nn__sum_gradient(nn__cuda *d, const nn_call *c, int i, const nn_view *g, float scale)
+{
+    nn_view to = nn__as_broadcast(&c->din[i], &c->dout[0]);
+    if (c->din[i].data && !nn__same_sizes_of(&c->din[i], &c->dout[0])) nn__cuda_sum_to(d, g, &to, (int)(c->add >> i & 1), scale);
+}
+static unsigned nn__added_in_place(const nn_call *c)     // gradients that are added to where they are
+{
+    unsigned add = 0;
+    for (int i = 0; i < c->nin; i++) if (nn__same_sizes_of(&c->din[i], &c->dout[0])) add |= (unsigned)c->add & 1u << i;
+    return add;
 }
 template <class F> static int nn__cuda_binary(nn__cuda *d, const nn_call *c)
 {
@@ -779,31 +774,17 @@ template <class F> static int nn__cuda_binary(nn__cuda *d, const nn_call *c)
 // dy itself, up to a sign, dy is summed.
 template <class F> static int nn__cuda_binary_back(nn__cuda *d, const nn_call *c)
 {
-    nn_view b[2], g[2], to;
-    const nn_view *v[6];
-    int i, plain[2] = { 0, 0 }, id = c->op->id;
+    nn_view b[2], g[2];
+    const nn_view *v[6] = { &b[0], &b[1], &c->out[0], &c->dout[0], &g[0], &g[1] };
+    int i, plain = c->op->id == NN_OP_add || c->op->id == NN_OP_sub;
     for (i = 0; i < 2; i++) {
         b[i] = nn__as_broadcast(&c->in[i], &c->out[0]);
-        g[i] = c->din[i];
-        v[i] = &b[i];
-        v[4 + i] = &g[i];
-        if (!g[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
-        plain[i] = id == NN_OP_add || id == NN_OP_sub;
-        g[i] = c->dout[0];
-        g[i].data = plain[i] ? NULL : nn__cuda_scratch(d, (size_t)nn_view_count(&c->dout[0]) * sizeof(float));
-        if (!plain[i] && !g[i].data) return 1;
+        if (plain && !nn__same_sizes_of(&c->din[i], &c->dout[0])) { g[i] = c->dout[0]; g[i].data = NULL; }
+        else if (!nn__full_gradient(d, c, i, &g[i])) return 1;
     }
-    v[2] = &c->out[0]; v[3] = &c->dout[0];
-    for (i = 0; i < 2; i++) if (plain[i]) {              // first, as the last gradient may be written over dy
-        to = nn__as_broadcast(&c->din[i], &c->dout[0]);
-        nn__cuda_sum_to(d, &c->dout[0], &to, (int)(c->add >> i & 1), id == NN_OP_sub && i == 1 ? -1.0f : 1.0f);
-    }
-    nn__map<F>(d, v, (nn__same_sizes_of(&c->din[0], &c->dout[0]) ? c->add & 1 : 0) | (nn__same_sizes_of(&c->din[1], &c->dout[0]) ? c->add & 2 : 0), 0, 0);
-    for (i = 0; i < 2; i++) {
-        if (plain[i] || !c->din[i].data || nn__same_sizes_of(&c->din[i], &c->dout[0])) continue;
-        to = nn__as_broadcast(&c->din[i], &c->dout[0]);
-        nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
-    }
+    for (i = 0; i < 2 && plain; i++) nn__sum_gradient(d, c, i, &c->dout[0], c->op->id == NN_OP_sub && i == 1 ? -1.0f : 1.0f);      // first: the last gradient may be written over dy
+    nn__map<F>(d, v, nn__added_in_place(c), 0, 0);
+    for (i = 0; i < 2 && !plain; i++) nn__sum_gradient(d, c, i, &g[i], 1);
     return 1;
 }
 struct nn__f_where { enum { IN = 3, OUT = 1 }; NN__FN at(const float *in, float *out, float, float) { out[0] = in[0] != 0 ? in[1] : in[2]; } };
@@ -812,24 +793,11 @@ struct nn__d_where { enum { IN = 2, OUT = 3 }; NN__FN at(const float *in, float 
 static int nn__cuda_where_back(nn__cuda *d, const nn_call *c)
 {
     nn_view cond = nn__as_broadcast(&c->in[0], &c->out[0]), g[3];
-    const nn_view *v[5];
-    unsigned add = 0;
+    const nn_view *v[5] = { &cond, &c->dout[0], &g[0], &g[1], &g[2] };
     int i;
-    v[0] = &cond; v[1] = &c->dout[0];
-    for (i = 0; i < 3; i++) {
-        g[i] = c->din[i];
-        v[2 + i] = &g[i];
-        if (!g[i].data) continue;
-        if (nn__same_sizes_of(&g[i], &c->dout[0])) { add |= c->add & 1u << i; continue; }
-        g[i] = c->dout[0];
-        g[i].data = nn__cuda_scratch(d, (size_t)nn_view_count(&c->dout[0]) * sizeof(float));
-        if (!g[i].data) return 1;
-    }
-    nn__map<nn__d_where>(d, v, add, 0, 0);
-    for (i = 0; i < 3; i++) {
-        nn_view to = nn__as_broadcast(&c->din[i], &c->dout[0]);
-        if (c->din[i].data && !nn__same_sizes_of(&c->din[i], &c->dout[0])) nn__cuda_sum_to(d, &g[i], &to, (int)(c->add >> i & 1), 1);
-    }
+    for (i = 0; i < 3; i++) if (!nn__full_gradient(d, c, i, &g[i])) return 1;
+    nn__map<nn__d_where>(d, v, nn__added_in_place(c), 0, 0);
+    for (i = 0; i < 3; i++) nn__sum_gradient(d, c, i, &g[i], 1);
     return 1;
 }
 
@@ -868,8 +836,7 @@ static int nn__turn_of(const nn__lay *l, nn__turn *t)    // 0: not a turned matr
     t->na = l->size[a]; t->ax = l->stride[0][a]; t->ay = l->stride[1][a];
     t->nb = l->size[b]; t->bx = l->stride[0][b]; t->by = l->stride[1][b];
     memset(&t->rest, 0, sizeof t->rest);
-    t->rest.count = l->count / (t->na * t->nb);
-    t->rest.small = t->rest.count < 0x7fffffff;
+    t->rest.small = (t->rest.count = l->count / (t->na * t->nb)) < 0x7fffffff;
     for (k = 0; k < l->ndim; k++) {
         if (k == a || k == b) continue;
         t->rest.size[n] = l->size[k];
@@ -885,17 +852,16 @@ template <class T> static void nn__copy_as(nn__cuda *d, const nn__lay *l, const 
 }
 static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add)        // to = from, or, floats, to += from; one shape, one dtype
 {
-    const nn_view *v[2];
+    const nn_view *v[2] = { from, to };
     int64_t n = nn_view_count(from);
     size_t bytes = nn_dtype_bytes((nn_dtype)from->dtype);
     nn__turn turn;
     nn__lay l;
     if (n == 0 || !to->data) return 1;
-    if (!add && !d->chaining && nn__is_flat(to) && nn__is_flat(from)) {
+    if (!add && !d->link && nn__is_flat(to) && nn__is_flat(from)) {
         nn__copy_flat(d, to->data, from->data, (size_t)n * bytes);
         return 1;
     }
-    v[0] = from; v[1] = to;
     l = nn__lay_of(2, v);
     if (bytes == 4 && nn__turn_of(&l, &turn)) {
         int64_t tiles = ((turn.na + 31) / 32) * ((turn.nb + 31) / 32);
@@ -1012,10 +978,7 @@ NN__DEV float nn__get_float(int dtype, const void *p, int64_t i)
     default:      return (float)nn__get_int(dtype, p, i);
     }
 }
-NN__DEV int64_t nn__saturate(float f, int64_t least, int64_t most)
-{
-    return f != f ? 0 : f <= (float)least ? least : f >= (float)most ? most : (int64_t)f;
-}
+NN__DEV int64_t nn__saturate(float f, int64_t least, int64_t most) { return f != f ? 0 : f <= (float)least ? least : f >= (float)most ? most : (int64_t)f; }
 NN__DEV void nn__put_int(int dtype, void *p, int64_t i, int64_t v)
 {
     switch (dtype) {
@@ -1063,10 +1026,8 @@ static __global__ void __launch_bounds__(256) nn__k_cast(nn__lay l, int from, co
 }
 static int nn__cast_view(nn__cuda *d, const nn_view *to, const nn_view *from, int add)
 {
-    const nn_view *v[2];
-    nn__lay l;
-    v[0] = from; v[1] = to;
-    l = nn__lay_of(2, v);
+    const nn_view *v[2] = { from, to };
+    nn__lay l = nn__lay_of(2, v);
     if (l.count && to->data) NN__LAUNCH(d, nn__k_cast, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, from->dtype, (const void *)from->data, to->dtype, (void *)to->data, add);
     return 1;
 }
@@ -1084,11 +1045,9 @@ static __global__ void __launch_bounds__(256) nn__k_fill(nn__lay l, int dtype, v
 }
 static int nn__cuda_fill(nn__cuda *d, const nn_call *c)
 {
-    const nn_view *v[1];
+    const nn_view *v[1] = { &c->out[0] };
     double value = *(const double *)c->params, cut = value != value ? 0 : value < -9.2e18 ? -9.2e18 : value > 9.2e18 ? 9.2e18 : value;
-    nn__lay l;
-    v[0] = &c->out[0];
-    l = nn__lay_of(1, v);
+    nn__lay l = nn__lay_of(1, v);
     if (l.count == 0) return 1;
     if (value == 0 && !signbit(value) && nn__is_flat(v[0])) {
         nn__fill_zero(d, v[0]->data, (size_t)l.count * nn_dtype_bytes((nn_dtype)v[0]->dtype));
@@ -1107,10 +1066,8 @@ NN__DEV void nn__philox(const nn__stream &s, uint64_t index, uint32_t *r)
     uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32) ^ (uint32_t)(s.ordinal >> 32), c2 = (uint32_t)s.ordinal, c3 = (uint32_t)step;
     NN_UNROLL for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0; c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1; c3 = (uint32_t)p0;
     }
     r[0] = c0; r[1] = c1; r[2] = c2; r[3] = c3;
 }
@@ -1142,10 +1099,8 @@ static __global__ void __launch_bounds__(256) nn__k_random(nn__lay l, nn__stream
 }
 static int nn__cuda_random(nn__cuda *d, const nn_call *c)
 {
-    const nn_view *v[1];
-    nn__lay l;
-    v[0] = &c->out[0];
-    l = nn__lay_of(1, v);
+    const nn_view *v[1] = { &c->out[0] };
+    nn__lay l = nn__lay_of(1, v);
     if (l.count) NN__LAUNCH(d, nn__k_random, dim3(NN__BLOCKS((l.count + 3) / 4, 256)), dim3(256), 0, l, nn__stream_of(c), *(const nn__random_params *)c->params, v[0]->dtype, (void *)v[0]->data);
     return 1;
 }
@@ -1184,7 +1139,7 @@ static int nn__dropped(nn__cuda *d, const nn_call *c, const nn_view *x, const nn
 }
 static int nn__cuda_dropout(nn__cuda *d, const nn_call *c)      { return nn__dropped(d, c, &c->in[0], &c->out[0], 0); }
 static int nn__cuda_dropout_back(nn__cuda *d, const nn_call *c) { return nn__dropped(d, c, &c->dout[0], &c->din[0], (int)(c->add & 1)); }
-#define NN__CUDA_ROWS(name, keep, f, df)       NN__CUDA_ENTRY(name, nn__cuda_unary<nn__f_##name>, nn__cuda_unary_back<nn__d_##name>)
+#define NN__CUDA_ROWS(name, keep, f, df)       NN__CUDA_ENTRY(name, nn__cuda_unary<nn__f_##name>, nn__cuda_unary<nn__d_##name>)
 #define NN__CUDA_ROWS2(name, keep, f, da, db)  NN__CUDA_ENTRY(name, nn__cuda_binary<nn__f_##name>, nn__cuda_binary_back<nn__d_##name>)
 #define NN__CUDA_MAPS(X) \
     NN_UNARY_OPS(NN__CUDA_ROWS) NN_UNARY1_OPS(NN__CUDA_ROWS) NN_UNARY2_OPS(NN__CUDA_ROWS) NN_BINARY_OPS(NN__CUDA_ROWS2) \
@@ -1316,7 +1271,7 @@ static nn__walk nn__walk_over(const nn_view *x, const nn_view *y)
 {
     nn_view kept = *x, to = *x, reduced = *x;
     const nn_view *v[2];
-    nn__walk w;
+    nn__walk w = {};
     int64_t blocks;
     int i, last;
     kept.ndim = to.ndim = reduced.ndim = 0;
@@ -1326,7 +1281,6 @@ static nn__walk nn__walk_over(const nn_view *x, const nn_view *y)
         r->stride[r->ndim++] = x->stride[i];
         if (r == &kept) { to.shape[to.ndim] = x->shape[i]; to.stride[to.ndim++] = y->stride[i]; }
     }
-    memset(&w, 0, sizeof w);
     v[0] = &kept; v[1] = &to;
     w.kept = nn__lay_of(2, v);
     v[0] = &reduced;
@@ -1453,8 +1407,7 @@ template <class F> static int nn__slope(nn__cuda *d, const nn_call *c, void *a, 
 {
     const nn__reduce_params *q = (const nn__reduce_params *)c->params;
     nn_view va = nn__reduced(&c->dout[0], a, &c->in[0], q), vb = nn__reduced(&c->dout[0], b, &c->in[0], q);
-    const nn_view *v[4];
-    v[0] = &c->in[0]; v[1] = &va; v[2] = &vb; v[3] = &c->din[0];
+    const nn_view *v[4] = { &c->in[0], &va, &vb, &c->din[0] };
     return nn__map<F>(d, v, c->add & 1, p, 0);
 }
 static int nn__cuda_reduce_back(nn__cuda *d, const nn_call *c)
@@ -1704,8 +1657,7 @@ static nn__by nn__by_of(const nn_call *c, const nn_view *table, const nn_view *p
     int dim = *(const int *)c->params;
     nn_view index = c->in[1], others = index, mine = index;
     const nn_view *v[3];
-    nn__by b;
-    memset(&b, 0, sizeof b);
+    nn__by b = {};
     memcpy(others.stride, table->stride, sizeof others.stride);
     memcpy(mine.stride, part->stride, sizeof mine.stride);
     b.size = table->shape[dim]; b.along = table->stride[dim]; b.n = index.shape[dim];
@@ -1791,30 +1743,30 @@ static __global__ void __launch_bounds__(256) nn__k_arange(nn__lay l, nn__range_
 }
 static int nn__cuda_arange(nn__cuda *d, const nn_call *c)
 {
-    const nn_view *v[1];
-    nn__lay l;
-    v[0] = &c->out[0];
-    l = nn__lay_of(1, v);
+    const nn_view *v[1] = { &c->out[0] };
+    nn__lay l = nn__lay_of(1, v);
     if (l.count) NN__LAUNCH(d, nn__k_arange, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, *(const nn__range_params *)c->params, v[0]->dtype, v[0]->data);
     return 1;
 }
 
 // ---- sort, topk: pairs of key and index in a total order, so that equal numbers stay in theirs --------------------------------
 // Runs of NN__SORT_RUN are sorted in shared memory (bitonic, Batcher 1968); then pairs of runs merge: a pair's place is its place in its own
-// run plus the number of smaller pairs in the other, found by bisection.
+// run plus the number of smaller pairs in the other, found by bisection. Of few that are wanted (keep) every run hands on only its first, which are
+// sorted again, until there is one run.
 enum { NN__SORT_RUN = 1024 };
 typedef struct nn__pair { int64_t key, index; } nn__pair;
 NN__DEV int nn__before(const nn__pair &a, const nn__pair &b) { return a.key < b.key || (a.key == b.key && a.index < b.index); }
-static __global__ void __launch_bounds__(256) nn__k_sort_runs(nn__three s, int runs, int dtype, const void *x, int descending, nn__pair *to)
+static __global__ void __launch_bounds__(256) nn__k_sort_runs(nn__three s, int64_t count, int runs, int dtype, const void *x, int descending, const nn__pair *from, int keep, nn__pair *to)
 {
     NN_SHARED(nn__pair, run, [NN__SORT_RUN]);
     int64_t line = blockIdx.x / runs, first = (int64_t)(blockIdx.x % runs) * NN__SORT_RUN, base = line / s.inner * s.n * s.inner + line % s.inner;
-    int n = s.n - first < NN__SORT_RUN ? (int)(s.n - first) : NN__SORT_RUN, room = 1, nan;
+    int n = count - first < NN__SORT_RUN ? (int)(count - first) : NN__SORT_RUN, room = 1, nan;
+    const nn__pair none = { INT64_MAX, INT64_MAX };
     while (room < n) room *= 2;
     for (int i = threadIdx.x; i < room; i += 256) {
-        int64_t key = i < n ? nn__order_key(dtype, x, base + (first + i) * s.inner, &nan) : 0;
-        run[i].key = i < n ? (descending ? ~key : key) : INT64_MAX;
-        run[i].index = i < n ? first + i : INT64_MAX;
+        int64_t key = i < n && !from ? nn__order_key(dtype, x, base + (first + i) * s.inner, &nan) : 0;
+        nn__pair p = { descending ? ~key : key, first + i };
+        run[i] = i >= n ? none : from ? from[line * count + first + i] : p;
     }
     __syncthreads();
     for (int size = 2; size <= room; size *= 2) for (int gap = size / 2; gap; gap /= 2) {
@@ -1825,7 +1777,8 @@ static __global__ void __launch_bounds__(256) nn__k_sort_runs(nn__three s, int r
         }
         __syncthreads();
     }
-    for (int i = threadIdx.x; i < n; i += 256) to[line * s.n + first + i] = run[i];
+    to += keep ? (int64_t)blockIdx.x * keep : line * count + first;
+    for (int i = threadIdx.x; i < (keep ? keep : n); i += 256) to[i] = i < room ? run[i] : none;
 }
 static __global__ void __launch_bounds__(256) nn__k_sort_merge(int64_t count, int64_t n, int64_t width, const nn__pair *from, nn__pair *to)
 {
@@ -1839,11 +1792,11 @@ static __global__ void __launch_bounds__(256) nn__k_sort_merge(int64_t count, in
     }
     to[base + (mine & ~(int64_t)1) * width + at % width + (low - start)] = p;
 }
-static __global__ void __launch_bounds__(256) nn__k_sorted(nn__three s, int64_t k, int bytes, const nn__pair *order, const void *x, void *y, int64_t *index)
+static __global__ void __launch_bounds__(256) nn__k_sorted(nn__three s, int64_t k, int64_t pitch, int bytes, const nn__pair *order, const void *x, void *y, int64_t *index)
 {
     int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (i >= s.outer * k * s.inner) return;
-    int64_t outer = i / (k * s.inner), inner = i % s.inner, from = order[(outer * s.inner + inner) * s.n + i / s.inner % k].index;
+    int64_t outer = i / (k * s.inner), inner = i % s.inner, from = order[(outer * s.inner + inner) * pitch + i / s.inner % k].index;
     nn__move_one(bytes, y, i, x, (outer * s.n + from) * s.inner + inner);
     index[i] = from;
 }
@@ -1852,20 +1805,24 @@ static int nn__cuda_sort(nn__cuda *d, const nn_call *c)
     const nn__sort_params *p = (const nn__sort_params *)c->params;
     nn__three s = nn__around(&c->in[0], p->dim);
     int64_t lines = s.outer * s.inner, width, total = s.outer * p->k * s.inner, runs = (s.n + NN__SORT_RUN - 1) / NN__SORT_RUN;
+    int64_t keep = runs > 1 && p->k <= NN__SORT_RUN / 2 ? p->k : 0, pitch = keep ? keep : s.n, pairs = lines * (keep ? runs * keep : s.n);
     nn__pair *a, *b;
     if (total == 0) return 1;
     if (lines * runs > 0x7fffffff) return 0;
-    a = (nn__pair *)nn__cuda_scratch(d, (size_t)(lines * s.n) * sizeof *a);
-    b = runs > 1 ? (nn__pair *)nn__cuda_scratch(d, (size_t)(lines * s.n) * sizeof *b) : a;
+    a = (nn__pair *)nn__cuda_scratch(d, (size_t)pairs * sizeof *a);
+    b = runs > 1 ? (nn__pair *)nn__cuda_scratch(d, (size_t)pairs * sizeof *b) : a;
     if (!a || !b) return 1;
-    NN__LAUNCH(d, nn__k_sort_runs, dim3((unsigned)(lines * runs)), dim3(256), 0, s, (int)runs, c->in[0].dtype, (const void *)c->in[0].data, p->descending, a);
-    for (width = NN__SORT_RUN; width < s.n; width *= 2) {
+    NN__LAUNCH(d, nn__k_sort_runs, dim3((unsigned)(lines * runs)), dim3(256), 0, s, s.n, (int)runs, c->in[0].dtype, (const void *)c->in[0].data, p->descending, (const nn__pair *)NULL, (int)keep, a);
+    for (width = NN__SORT_RUN; keep ? runs > 1 : width < s.n; width *= 2) {
         nn__pair *other = a;
-        NN__LAUNCH(d, nn__k_sort_merge, dim3(NN__BLOCKS(lines * s.n, 256)), dim3(256), 0, lines * s.n, s.n, width, (const nn__pair *)a, b);
+        int64_t fewer = (runs * keep + NN__SORT_RUN - 1) / NN__SORT_RUN;
+        if (keep) NN__LAUNCH(d, nn__k_sort_runs, dim3((unsigned)(lines * fewer)), dim3(256), 0, s, runs * keep, (int)fewer, c->in[0].dtype, (const void *)NULL, 0, (const nn__pair *)a, (int)keep, b);
+        else NN__LAUNCH(d, nn__k_sort_merge, dim3(NN__BLOCKS(lines * s.n, 256)), dim3(256), 0, lines * s.n, s.n, width, (const nn__pair *)a, b);
+        runs = fewer;
         a = b;
         b = other;
     }
-    NN__LAUNCH(d, nn__k_sorted, dim3(NN__BLOCKS(total, 256)), dim3(256), 0, s, p->k, nn__width(&c->in[0]), (const nn__pair *)a, (const void *)c->in[0].data, c->out[0].data, (int64_t *)c->out[1].data);
+    NN__LAUNCH(d, nn__k_sorted, dim3(NN__BLOCKS(total, 256)), dim3(256), 0, s, p->k, pitch, nn__width(&c->in[0]), (const nn__pair *)a, (const void *)c->in[0].data, c->out[0].data, (int64_t *)c->out[1].data);
     return 1;
 }
 static __global__ void __launch_bounds__(256) nn__k_sort_back(nn__three s, int64_t k, const int64_t *index, const float *dy, float *dx)
@@ -1957,9 +1914,8 @@ static __global__ void __launch_bounds__(256) nn__k_pad_back(nn__padding p, cons
 static nn__padding nn__padding_of(const nn_call *c, int64_t count)
 {
     const nn__pad_params *q = (const nn__pad_params *)c->params;
-    nn__padding p;
+    nn__padding p = {};
     int k;
-    memset(&p, 0, sizeof p);
     p.ndim = c->in[0].ndim; p.mode = q->mode; p.count = count;
     for (k = 0; k < p.ndim; k++) { p.n[k] = c->in[0].shape[k]; p.left[k] = q->left[k]; p.m[k] = c->in[0].shape[k] + q->left[k] + q->right[k]; }
     return p;
@@ -2138,34 +2094,24 @@ static __global__ void nn__k_square_join(nn__parts a, unsigned blocks, const flo
     sum = nn__warp_sum(sum);
     if (threadIdx.x == 0) *t.s[0] = sum;
 }
-#define NN__CUDA_UPDATED(id, name) case id: NN__LAUNCH(d, nn__k_update<nn__u_##name>, dim3(blocks), dim3(256), 0, b->parts, b->rates, now, b->scale); break;
+#define NN__CUDA_UPDATED(op, name) case NN_OP_##op: NN__LAUNCH(d, nn__k_update<nn__u_##name>, dim3(blocks), dim3(256), 0, b->parts, b->rates, now, b->scale); break;
 static void nn__cuda_flush_now(nn__cuda *d)              // what waits is launched
 {
     nn__batch *b = &d->batch;
     const nn_call *outer = d->call;
-    nn_call c;
+    nn_call c = {};
     unsigned blocks = b->blocks;
     const nn__rates *now = d->making && d->making->batches ? &d->making->now->rates[d->making->batches - 1] : NULL;
     float *part;
-    memset(&c, 0, sizeof c);
     c.op = b->op;
     c.nn = b->nn;
     d->call = &c;
     d->failed = 0;
     d->scratch_used = d->scratch_wanted = 0;
+    if (b->op->id == NN_OP_ema_update || b->op->id == NN_OP_swap) now = NULL;        // nothing about them varies
     if (blocks) switch (b->op->id) {
-    NN__CUDA_UPDATED(NN_OP_sgd_update, sgd)
-    NN__CUDA_UPDATED(NN_OP_rmsprop_update, rmsprop)
-    NN__CUDA_UPDATED(NN_OP_adagrad_update, adagrad)
-    NN__CUDA_UPDATED(NN_OP_adam_update, adam)
-    NN__CUDA_UPDATED(NN_OP_nadam_update, nadam)
-    NN__CUDA_UPDATED(NN_OP_lion_update, lion)
-    case NN_OP_ema_update:
-    case NN_OP_swap:
-        now = NULL;                  // nothing about them varies
-        if (b->op->id == NN_OP_swap) NN__LAUNCH(d, nn__k_update<nn__u_swap>, dim3(blocks), dim3(256), 0, b->parts, b->rates, now, b->scale);
-        else NN__LAUNCH(d, nn__k_update<nn__u_ema>, dim3(blocks), dim3(256), 0, b->parts, b->rates, now, b->scale);
-        break;
+    NN__CUDA_UPDATED(sgd_update, sgd) NN__CUDA_UPDATED(rmsprop_update, rmsprop) NN__CUDA_UPDATED(adagrad_update, adagrad) NN__CUDA_UPDATED(adam_update, adam)
+    NN__CUDA_UPDATED(nadam_update, nadam) NN__CUDA_UPDATED(lion_update, lion) NN__CUDA_UPDATED(ema_update, ema) NN__CUDA_UPDATED(swap, swap)
     default: break;
     }
     if (b->op->id == NN_OP_square_sum) {
@@ -2203,8 +2149,7 @@ static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, c
 }
 static nn__rates nn__rates_of(const nn__update_params *u)
 {
-    nn__rates r;
-    memset(&r, 0, sizeof r);
+    nn__rates r = {};
     r.lr = (float)u->lr; r.weight_decay = (float)u->weight_decay; r.shrink = (float)u->shrink;
     r.decay1 = (float)u->decay1; r.rest1 = (float)u->rest1; r.decay2 = (float)u->decay2; r.rest2 = (float)u->rest2;
     r.eps = (float)u->eps; r.correct = (float)u->correct; r.lr_grad = (float)u->lr_grad; r.clip_value = (float)u->clip_value;
@@ -2293,29 +2238,14 @@ static int nn__cuda_update(nn__cuda *d, const nn_call *c)        // in: p, g, sc
     for (k = 0; k < 3; k++) s[k] = (float *)c->in[3 + k].data;
     return nn__cuda_batched(d, c, &r, (const float *)c->in[2].data, (float *)c->in[0].data, (const float *)c->in[1].data, s, 3);
 }
-static int nn__cuda_ema(nn__cuda *d, const nn_call *c)
+static int nn__cuda_plain_update(nn__cuda *d, const nn_call *c)  // ema: p, g; swap: p, what changes places with it; square_sum: p -> a number
 {
-    double decay = *(const double *)c->params;
-    nn__rates r;
-    memset(&r, 0, sizeof r);
+    int id = c->op->id;
+    double decay = id == NN_OP_ema_update ? *(const double *)c->params : 0;
+    float *s[1] = { (float *)(id == NN_OP_square_sum ? c->out[0].data : c->in[1].data) };
+    nn__rates r = {};
     r.decay1 = (float)decay; r.rest1 = (float)(1 - decay);
-    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, (const float *)c->in[1].data, NULL, 0);
-}
-static int nn__cuda_swap(nn__cuda *d, const nn_call *c)
-{
-    nn__rates r;
-    float *s[1];
-    memset(&r, 0, sizeof r);
-    s[0] = (float *)c->in[1].data;
-    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, (const float *)c->in[1].data, s, 1);
-}
-static int nn__cuda_square_sum(nn__cuda *d, const nn_call *c)
-{
-    nn__rates r;
-    float *s[1];
-    memset(&r, 0, sizeof r);
-    s[0] = (float *)c->out[0].data;
-    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, NULL, s, 1);
+    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, id == NN_OP_square_sum ? NULL : (const float *)c->in[1].data, s, id != NN_OP_ema_update);
 }
 static __global__ void nn__k_clip_scale(int64_t n, double most, const float *x, float *y)
 {
@@ -2337,7 +2267,7 @@ static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c);
 #define NN__CUDA_OPTIM(X) \
     X(sgd_update, nn__cuda_update, NULL) X(rmsprop_update, nn__cuda_update, NULL) X(adagrad_update, nn__cuda_update, NULL) X(adam_update, nn__cuda_update, NULL) \
     X(nadam_update, nn__cuda_update, NULL) X(lion_update, nn__cuda_update, NULL) X(linear_update, nn__cuda_linear_update, NULL) \
-    X(ema_update, nn__cuda_ema, NULL) X(swap, nn__cuda_swap, NULL) X(square_sum, nn__cuda_square_sum, NULL) X(clip_scale, nn__cuda_clip_scale, NULL)
+    X(ema_update, nn__cuda_plain_update, NULL) X(swap, nn__cuda_plain_update, NULL) X(square_sum, nn__cuda_plain_update, NULL) X(clip_scale, nn__cuda_clip_scale, NULL)
 
 // =============================================================================================
 // >>products   matmul, linear, linear_small.
@@ -2840,15 +2770,13 @@ static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__produc
 // ---- from numbers to a launch ------------------------------------------------------------------------------------
 static nn__points nn__line(int64_t count, int64_t stride)            // an index of one digit
 {
-    nn__points s;
-    memset(&s, 0, sizeof s);
+    nn__points s = {};
     s.count = count; s.ny = 1; s.nx = count > 0 ? count : 1; s.sx = stride;
     return s;
 }
 static nn__points nn__digits(int64_t nq, int64_t ny, int64_t nx, int64_t sq, int64_t sy, int64_t sx)
 {
-    nn__points s;
-    memset(&s, 0, sizeof s);
+    nn__points s = {};
     s.count = nq * ny * nx; s.ny = ny > 0 ? ny : 1; s.nx = nx > 0 ? nx : 1; s.sq = sq; s.sy = sy; s.sx = sx;
     return s;
 }
@@ -3068,7 +2996,7 @@ static int nn__lt_multiply(nn__cuda *d, const nn__matrices *m)       // 1: launc
     room = p->found.bytes ? nn__cuda_scratch(d, p->found.bytes) : NULL;
     if (p->found.bytes && !room) return 1;
     if (m->bias) nn__lt.MatmulDescSetAttribute(p->desc, 8, &m->bias, sizeof m->bias);
-    if (d->patch_end) { d->broken = 1; return 1; }
+    if (d->patched) { d->broken = 1; return 1; }
     if (nn__lt.Matmul(nn__lt.handle[d->device], p->desc, &one, m->b, p->b, m->a, p->a, &beta, m->y, p->y, m->y, p->y, &p->found.algo, room, p->found.bytes, d->stream)) {
         p->usable = 0;
         return 0;
@@ -3079,11 +3007,10 @@ static int nn__lt_multiply(nn__cuda *d, const nn__matrices *m)       // 1: launc
 #endif
 static int nn__multiply(nn__cuda *d, nn__matrices m, const nn__weights *w, int type)
 {
-    nn__product g;
+    nn__product g = {};
     nn__side *s = &g.side[0];
     int swap = !w && m.yj != 1 && m.yi == 1;
     nn__weights own;
-    memset(&g, 0, sizeof g);
     if (!m.m || !m.n || !m.outer.count) return 1;
     if (!swap && !w && m.n <= 8 && m.m > 8) swap = 1;    // thin the other way
     if (swap) {                      // y' = b' a'
@@ -3140,11 +3067,10 @@ static int nn__matmul_part(nn__cuda *d, const nn_call *c, int which)
     const nn_view *like = &c->out[0], *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1];
     const nn_view *y = which ? &c->din[which - 1] : like;
     int64_t m = like->shape[like->ndim - 2], n = like->shape[like->ndim - 1], k = c->in[0].shape[c->in[0].ndim - 1];
-    nn__matrices g;
+    nn__matrices g = {};
     nn__lay rest;                    // folds: sizes and strides of a and b
     int i, dim;
     int64_t at[3], r;
-    memset(&g, 0, sizeof g);
     memset(&rest, 0, sizeof rest);
     g.outer.count = rest.count = g.fold[0] = g.fold[1] = 1;
     g.a = (const float *)a->data; g.b = (const float *)b->data; g.y = (float *)y->data;
@@ -3242,9 +3168,8 @@ static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x 
 {
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
     int64_t n = c->in[1].shape[0], k = c->in[1].shape[1], m = n ? nn_view_count(&c->out[0]) / n : 0;
-    nn__matrices g;
+    nn__matrices g = {};
     if (!n && k) m = nn_view_count(&c->in[0]) / k;
-    memset(&g, 0, sizeof g);
     g.outer.count = g.fold[0] = g.fold[1] = 1;
     if (which < 2) {
         g.a = (const float *)(which ? c->dout[0].data : c->in[0].data); g.b = (const float *)w->data; g.y = (float *)(which ? c->din[0].data : c->out[0].data);
@@ -3262,8 +3187,7 @@ static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x 
 static nn__weights nn__weights_of(const nn_call *c)
 {
     const nn_view *scale = &c->in[3];
-    nn__weights w;
-    memset(&w, 0, sizeof w);
+    nn__weights w = {};
     w.at = c->in[1].data; w.group = 1;
     if (c->op->id != NN_OP_linear_small || !scale->data) return w;
     w.scale = (const float *)scale->data;
@@ -3284,10 +3208,7 @@ static const float *nn__large_weights(nn__cuda *d, const nn_call *c)         // 
     else                          NN__LAUNCH(d, nn__k_enlarge<NN_F16>,  NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
     return to;
 }
-static int nn__dense_either_way(const nn_view *v)
-{
-    return (v->stride[1] == 1 && v->stride[0] == v->shape[1]) || (v->stride[0] == 1 && v->stride[1] == v->shape[0]);
-}
+static int nn__dense_either_way(const nn_view *v) { return (v->stride[1] == 1 && v->stride[0] == v->shape[1]) || (v->stride[0] == 1 && v->stride[1] == v->shape[0]); }
 static int nn__cuda_linear(nn__cuda *d, const nn_call *c)
 {
     nn__matrices g = nn__linear_of(c, 0);
@@ -3393,11 +3314,10 @@ static int nn__conv_gather(nn__cuda *d, const nn__conv_size *v, int spread, cons
     const int64_t *in = spread ? v->map : v->image, *out = spread ? v->image : v->map, taps = v->kernel[0] * v->kernel[1];
     int64_t rows = spread ? v->c : v->o, channels = spread ? v->o : v->c, in_plane = in[0] * in[1], out_plane = out[0] * out[1];
     int64_t py = spread && v->stride[0] < out[0] ? v->stride[0] : 1, px = spread && v->stride[1] < out[1] ? v->stride[1] : 1, phase, phases;
-    nn__product g;
+    nn__product g = {};
     if (spread && v->stride[0] >= out[0]) py = out[0];
     if (spread && v->stride[1] >= out[1]) px = out[1];
     phases = py * px;
-    memset(&g, 0, sizeof g);
     g.add = add; g.parts = 1; g.m = rows; g.ys = out_plane; g.bias = bias; g.bi = 1; g.bz = rows;
     g.outer.count = 1;
     nn__lay_add(&g.outer, v->groups, v->o * v->c * taps, channels * in_plane, rows * out_plane);
@@ -3433,9 +3353,8 @@ static int nn__conv_gather(nn__cuda *d, const nn__conv_size *v, int spread, cons
 static int nn__conv_correlate(nn__cuda *d, const nn__conv_size *v, const float *map, const float *image, float *dw, int add)
 {
     int64_t taps = v->kernel[0] * v->kernel[1], map_plane = v->map[0] * v->map[1], plane = v->image[0] * v->image[1];
-    nn__product g;
+    nn__product g = {};
     nn__side *s = &g.side[0];
-    memset(&g, 0, sizeof g);
     g.sides = g.parts = 1; g.add = add; g.m = v->o; g.n = g.ys = v->c * taps;
     g.outer.count = 1;
     nn__lay_add(&g.outer, v->groups, v->o * map_plane, v->c * plane, v->o * v->c * taps);
@@ -4386,15 +4305,25 @@ static __global__ void __launch_bounds__(256) nn__k_cross_entropy_back(nn__class
         if (o.t && dt) nn__put4(o.l, t, dt, i, b, add_t);
     }
 }
-static int nn__cuda_cross_entropy(nn__cuda *d, const nn_call *c)
+static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__fault *bad)
+{
+    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
+    if (row >= o.l.count) return;
+    k = nn__class_here(o, row);
+    losses[row] = k < 0 ? 0.0f : -(o.w ? o.w[k] : 1.0f) * o.x[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step];
+    if (weights) weights[row] = k < 0 ? 0.0f : o.w ? o.w[k] : 1.0f;
+    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__bad_index(bad, o.op, nn__index_at(o.target, row), o.l.n);
+}
+static int nn__cuda_class_loss(nn__cuda *d, const nn_call *c)       // cross_entropy, nll
 {
     const nn__loss_params *p = (const nn__loss_params *)c->params;
     nn__classes o = nn__classes_of(c, &c->in[0]);
     int none = p->reduction == NN_NONE, weighted = !o.t && p->reduction == NN_MEAN;
-    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
+    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses)), *weights = weighted ? losses + o.l.count : NULL;
     if (!losses && o.l.count) return 1;
-    NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weighted ? losses + o.l.count : (float *)NULL, nn__cuda_may_fault(d, c));
-    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, none ? NULL : c->out[0].data, c->aux[1].data);
+    if (c->op->id != NN_OP_nll) NN__LAUNCH_LINES(d, nn__k_cross_entropy, o.l, o, losses, weights, nn__cuda_may_fault(d, c));
+    else if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weights, nn__cuda_may_fault(d, c));
+    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, p->reduction == NN_MEAN ? (float)o.l.count : 1.0f, none ? NULL : c->out[0].data, c->aux[c->naux - 1].data);
     return 1;
 }
 static int nn__cuda_cross_entropy_back(nn__cuda *d, const nn_call *c)
@@ -4407,30 +4336,10 @@ static int nn__cuda_cross_entropy_back(nn__cuda *d, const nn_call *c)
 }
 
 // ---- nll:   l = -w_k x_k       multi_margin:   l = sum over c != k of max(0, margin - x_k + x_c) / C ------------------------------
-static __global__ void nn__k_nll(nn__classes o, float *losses, float *weights, nn__fault *bad)
-{
-    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k;
-    if (row >= o.l.count) return;
-    k = nn__class_here(o, row);
-    losses[row] = k < 0 ? 0.0f : -(o.w ? o.w[k] : 1.0f) * o.x[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step];
-    if (weights) weights[row] = k < 0 ? 0.0f : o.w ? o.w[k] : 1.0f;
-    if (k < 0 && nn__index_at(o.target, row) != o.ignore) nn__bad_index(bad, o.op, nn__index_at(o.target, row), o.l.n);
-}
 static __global__ void nn__k_nll_back(nn__classes o, const float *dy, const float *divisor, float *dx)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, k = row < o.l.count ? nn__class_here(o, row) : -1;
     if (k >= 0) dx[row / o.l.inner * o.l.outer + row % o.l.inner + k * o.l.step] -= (o.w ? o.w[k] : 1.0f) * (divisor ? dy[0] / *divisor : dy[row]);
-}
-static int nn__cuda_nll(nn__cuda *d, const nn_call *c)
-{
-    const nn__loss_params *p = (const nn__loss_params *)c->params;
-    nn__classes o = nn__classes_of(c, &c->in[0]);
-    int none = p->reduction == NN_NONE, weighted = p->reduction == NN_MEAN;
-    float *losses = (float *)(none ? c->out[0].data : nn__cuda_scratch(d, (size_t)(2 * o.l.count) * sizeof *losses));
-    if (!losses && o.l.count) return 1;
-    if (o.l.count) NN__LAUNCH(d, nn__k_nll, NN__BLOCKS(o.l.count, 128), 128, 0, o, losses, weighted ? losses + o.l.count : (float *)NULL, nn__cuda_may_fault(d, c));
-    nn__loss_total(d, none ? 0 : o.l.count, losses, weighted, 1, none ? NULL : c->out[0].data, c->aux[0].data);
-    return 1;
 }
 static int nn__cuda_nll_back(nn__cuda *d, const nn_call *c)
 {
@@ -4554,8 +4463,8 @@ static int nn__cuda_kl_div(nn__cuda *d, const nn_call *c)
 #define NN__CUDA_LOSS(X) \
     X(mse, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(huber, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
     X(smooth_l1, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(hinge, nn__cuda_pair_loss, nn__cuda_pair_loss_back) \
-    X(binary_cross_entropy, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(cross_entropy, nn__cuda_cross_entropy, nn__cuda_cross_entropy_back) \
-    X(nll, nn__cuda_nll, nn__cuda_nll_back) X(multi_margin, nn__cuda_multi_margin, nn__cuda_multi_margin) X(kl_div, nn__cuda_kl_div, nn__cuda_kl_div)
+    X(binary_cross_entropy, nn__cuda_pair_loss, nn__cuda_pair_loss_back) X(cross_entropy, nn__cuda_class_loss, nn__cuda_cross_entropy_back) \
+    X(nll, nn__cuda_class_loss, nn__cuda_nll_back) X(multi_margin, nn__cuda_multi_margin, nn__cuda_multi_margin) X(kl_div, nn__cuda_kl_div, nn__cuda_kl_div)
 
 // =============================================================================================
 // >>embedding   Rows of a table:   y[k] = x[index[k]]      dx[index[k]] += dy[k],  one writer for each row, in the order of k
@@ -5225,9 +5134,8 @@ static nn__att nn__att_of(const nn_call *c)
 {
     const nn__attention_params *p = (const nn__attention_params *)c->params;
     const nn_view *q = &c->in[0], *k = &c->in[1], *v = &c->in[2], *mask = &c->in[NN__ATT_MASK], *lengths = &c->in[NN__ATT_LENGTHS], *slopes = &c->in[NN__ATT_ALIBI];
-    nn__att a;
+    nn__att a = {};
     int i;
-    memset(&a, 0, sizeof a);
     a.b = q->shape[0];
     if (p->layout == NN__ATT_HEADS) { a.h = q->shape[1]; a.hk = k->shape[1]; a.tq = q->shape[2]; a.tk = k->shape[2]; a.d = q->shape[3]; a.dv = v->shape[3]; }
     else {
@@ -5579,8 +5487,7 @@ static __global__ void __launch_bounds__(256) nn__k_rnn_project_back(nn__rnn o, 
 }
 static void nn__outer_sum(nn__cuda *d, int64_t rows, const float *a, const float *b, const nn_view *y, int add)      // y (n, k) (+)= sum over rows of a (rows, n)^T b (rows, k)
 {
-    nn__matrices g;
-    memset(&g, 0, sizeof g);
+    nn__matrices g = {};
     g.outer.count = g.fold[0] = g.fold[1] = 1;
     g.a = a; g.b = b; g.y = (float *)y->data;
     g.m = y->shape[0]; g.n = y->shape[1]; g.k = rows;
@@ -5592,8 +5499,7 @@ static nn__rnn nn__rnn_of(const nn_call *c)
 {
     const nn__rnn_params *p = (const nn__rnn_params *)c->params;
     const nn_view *x = &c->in[NN__RNN_GX], *w = &c->in[NN__RNN_W], *wr = &c->in[NN__RNN_WR];
-    nn__rnn o;
-    memset(&o, 0, sizeof o);
+    nn__rnn o = {};
     o.kind = p->kind; o.reverse = p->reverse; o.projected = wr->ndim != 0;
     o.gates = p->kind == NN__RNN_LSTM ? 4 : p->kind == NN__RNN_GRU ? 3 : 1;
     o.saved = p->kind <= NN__RNN_RELU ? 1 : 4;
@@ -5935,115 +5841,98 @@ static int nn__chain_alike(const nn__link *a, const nn__link *l)     // 0: anoth
 }
 static nn__chain *nn__chain_guess(nn__cuda *d)           // an earlier one that began like this one
 {
+    const nn__chain *n = &d->chain[NN__CHAINS];
     int i, k;
     for (i = 0; i < NN__CHAINS; i++) {
-        for (k = 0; k < d->now.count && k < d->chain[i].count && nn__chain_alike(&d->chain[i].link[k], &d->now.link[k]); k++) { }
-        if (k && k == d->now.count) return &d->chain[i];
+        for (k = 0; k < n->count && k < d->chain[i].count && nn__chain_alike(&d->chain[i].link[k], &n->link[k]); k++) { }
+        if (k && k == n->count) return &d->chain[i];
     }
     return NULL;
 }
-static int nn__link_run(nn__cuda *d, nn__link *l)
+static void nn__link_run(nn__cuda *d, nn__link *l)
 {
     if (l->c.params) l->c.params = l->params;
-    return nn__cuda_run_now(d, &l->c, nn__handler_of(&l->c));
+    if (!nn__cuda_run_now(d, &l->c, nn__handler_of(&l->c))) nn_fail(l->c.nn, "%s: %s cannot run with these shapes", d->name, l->c.op->name);
 }
 static void nn__chain_run(nn__cuda *d, int count)        // what waits runs one by one
 {
     int i;
     d->waits = 0;
-    for (i = 0; i < count; i++) if (!nn__link_run(d, &d->now.link[i])) nn_fail(d->now.link[i].c.nn, "%s: %s cannot run with these shapes", d->name, d->now.link[i].c.op->name);
-}
-static void nn__chain_forget(nn__cuda *d, nn__chain *a) { if (a->list) nn__cuda_forget(d, a->list); a->list = NULL; }
-static void nn__chain_drop(nn__cuda *d, nn__chain *a)
-{
-    nn__chain_forget(d, a);
-    free(a->link);
-    free(a->node);
-    memset(a, 0, sizeof *a);
+    for (i = 0; i < count; i++) nn__link_run(d, &d->chain[NN__CHAINS].link[i]);
 }
 static void nn__chain_record(nn__cuda *d, nn__chain *a)  // it has run; now as a graph
 {
     int i;
-    a->nodes = 0;
-    nn__chain_forget(d, a);
     if (!nn__cuda_record(d)) return;
-    d->chaining = a;
-    for (i = 0; i < a->count; i++) { nn__link_run(d, &a->link[i]); a->link[i].nodes = a->nodes; }
-    d->chaining = NULL;
+    for (i = 0; i < a->count; i++) {
+        d->link = &a->link[i];
+        d->link->nodes = 0;
+        nn__link_run(d, d->link);
+    }
+    d->link = NULL;
     a->list = (nn__list *)nn__cuda_recorded(d);
     if (!a->list) d->patience--;
 }
 static int nn__chain_repeat(nn__cuda *d, nn__chain *a, int count)    // 0: it does not fit; nothing ran
 {
-    int i, differ = 0, from = 0;
+    nn__link *l = a->link, *now = d->chain[NN__CHAINS].link;
+    int i, differ = 0;
     if (count != a->count || a->list->scratch != nn__cuda_scratch_at(d)) return 0;
-    for (i = 0; i < count; i++) differ += nn__chain_alike(&a->link[i], &d->now.link[i]) != 2;
+    for (i = 0; i < count; i++) differ += nn__chain_alike(&l[i], &now[i]) != 2;
     if (2 * differ > count) return 0;
-    d->chaining = a;
-    d->making = a->list;                                 // nothing is allocated
-    d->broken = 0;
-    for (i = 0; i < count && differ && !d->broken; from = a->link[i++].nodes) if (nn__chain_alike(&a->link[i], &d->now.link[i]) != 2) {
-        d->patches = from;
-        d->patch_end = d->now.link[i].nodes = a->link[i].nodes;
-        a->link[i] = d->now.link[i];
-        if (from == d->patch_end) d->broken = 1;         // it had no kernels
-        else nn__link_run(d, &a->link[i]);
-        if (d->patches != d->patch_end) d->broken = 1;
+    d->making = a->list; d->patched = a->list->exec; d->broken = 0;      // nothing is allocated
+    for (i = 0; i < count && differ && !d->broken; i++) if (nn__chain_alike(&l[i], &now[i]) != 2) {
+        d->link = &l[i];
+        l[i].c = now[i].c;
+        memcpy(l[i].params, now[i].params, sizeof l[i].params);
+        l[i].next = 0;
+        if (l[i].nodes) nn__link_run(d, &l[i]);
+        if (!l[i].nodes || l[i].next != l[i].nodes) d->broken = 1;
     }
-    d->making = NULL;
-    d->chaining = NULL;
-    d->patch_end = 0;
+    d->making = NULL; d->link = NULL; d->patched = NULL;
     return !d->broken && nn__cuda_repeat(d, a->list, NULL, 0);
 }
 static void nn__chain_end(nn__cuda *d)
 {
-    nn__chain *a = d->guess, swap = d->now;
-    int count = d->now.count;
-    d->now.count = 0;                                    // what follows asks for the device
+    nn__chain *n = &d->chain[NN__CHAINS], *a = d->guess, was;
+    int count = n->count;
+    n->count = 0;                                        // what follows asks for the device
     d->guess = NULL;
     if (d->waits) {
         d->waits = 0;
         if (nn__chain_repeat(d, a, count)) { d->patience = NN__CHAIN_PATIENCE; return; }
         d->patience--;
-        nn__chain_forget(d, a);
         nn__chain_run(d, count);
     }
-    if (count < NN__CHAIN_LEAST || d->patience <= 0) return;
-    if (!a || a->count != count) {
-        a = &d->chain[d->next_chain++ % NN__CHAINS];
-        nn__chain_forget(d, a);
-        a->count = 0;
-    }
-    d->now.link = a->link; d->now.room = a->room;
-    a->link = swap.link; a->room = swap.room;
-    if (a->count == count && !d->dead) nn__chain_record(d, a);
+    if (count < NN__CHAIN_LEAST || d->patience <= 0 || d->dead) return;
+    if (!a || a->count != count) { a = &d->chain[d->next_chain++ % NN__CHAINS]; a->count = 0; }
+    nn__cuda_forget(d, a->list);
+    was = *a; *a = *n; *n = was;                         // that memory serves the next
+    n->count = 0; n->list = NULL;
     a->count = count;
+    if (was.count == count) nn__chain_record(d, a);
 }
 static int nn__chain_takes(nn__cuda *d, const nn_call *c)            // 1: the call waits; 0: it runs now
 {
-    nn__chain *n = &d->now;
+    nn__chain *n = &d->chain[NN__CHAINS];
     nn__link *l;
+    int fits = c->mode == NN_EVAL && c->pass == NN_FORWARD && !(c->op->flags & (NN_OP_RANDOM | NN_OP_MUTATES)) && c->op->params_bytes <= NN_MAX_PARAMS && !d->clock[1] && !d->sync && !d->eager;
     if (d->making) return 0;
-    if (c->mode != NN_EVAL || c->pass != NN_FORWARD || (c->op->flags & (NN_OP_RANDOM | NN_OP_MUTATES)) || c->op->params_bytes > NN_MAX_PARAMS || d->clock[1] || d->sync || d->eager || !nn__handler_of(c)) {
-        if (n->count) nn__chain_end(d);
-        return 0;
-    }
-    if (n->count == NN__CHAIN_MOST) nn__chain_end(d);
-    if (n->count == n->room) {
-        l = (nn__link *)realloc(n->link, 2 * (size_t)(n->room + 32) * sizeof *l);
-        if (!l) { if (n->count) nn__chain_end(d); return 0; }
+    if (fits && n->count < NN__CHAIN_MOST && n->count == n->room && (l = (nn__link *)realloc(n->link, 2 * (size_t)(n->room + 32) * sizeof *l))) {
         n->link = l;
         n->room = 2 * (n->room + 32);
     }
+    if (!fits || n->count == n->room || !nn__handler_of(c)) { if (n->count) nn__chain_end(d); return 0; }
     l = &n->link[n->count++];
     l->c = *c;
     if (c->params) memcpy(l->params, c->params, c->op->params_bytes);
-    if (n->count > 1 && d->guess && n->count <= d->guess->count && nn__chain_alike(&d->guess->link[n->count - 1], l)) return d->waits;
-    if (n->count > 1 && !d->guess) return 0;
+    if (n->count > 1 && (!d->guess || (n->count <= d->guess->count && nn__chain_alike(&d->guess->link[n->count - 1], l)))) return d->waits;
     d->guess = nn__chain_guess(d);
-    if (n->count == 1) d->waits = d->guess && d->guess->list;
+    if (n->count == 1) {
+        d->waits = d->guess && d->guess->list;
+        if (d->waits && d->batch.parts.count) nn__cuda_flush_now(d);
+    }
     else if (d->waits && !(d->guess && d->guess->list)) nn__chain_run(d, n->count - 1);
-    if (d->waits && n->count == 1 && d->batch.parts.count) nn__cuda_flush_now(d);
     return d->waits;
 }
 static int nn__cuda_run(void *self, const nn_call *c)

@@ -416,7 +416,13 @@ TEST(the_same_bits_again)                                /* no order of blocks o
 
 /* ---- the next batch travels beside the step ---- */
 enum { ROWS = 44, WIDE = 9, EPOCHS = 3 };
-static void note_loss(void *user, nn_progress *p) { float **to = user; if (p->step) *(*to)++ = (float)p->loss; }
+static long taken_at[EPOCHS + 1];                        /* allocations at the end of an epoch */
+static void note_loss(void *user, nn_progress *p)
+{
+    float **to = user;
+    if (p->step) *(*to)++ = (float)p->loss;
+    if (nn_device_count) taken_at[p->epoch] = nn_device_count(0);
+}
 static int fit(const nn_backend *backend, float *losses)
 {
     static float xs[ROWS * WIDE];
@@ -459,10 +465,34 @@ TEST(the_next_batch_travels_beside_the_step)
     nn_backend without = *nn_cuda(0);
     without.send = NULL;
     CHECK(fit(&without, plain));
+    CHECK(taken_at[EPOCHS] == taken_at[EPOCHS - 1]);     /* steps as graphs, batches sent ahead, the smaller last batch: nothing is allocated any more */
     CHECK(follows("nn_fit", BATCHES, cpu, late, 1e-4));
     CHECK(memcmp(late, plain, BATCHES * sizeof *late) == 0);
     CHECK(memcmp(early, plain, BATCHES * sizeof *late) == 0);
     CHECK(!nn_device_live || nn_device_live() == 0);
+}
+
+/* ---- the best of long lines: runs hand on their first ---- */
+TEST(topk_of_long_lines)
+{
+    enum { N = 5000, LINES = 3 };
+    static float x[LINES * N], v[2][LINES * 600];
+    static int64_t at[2][LINES * 600];
+    static const int64_t ks[] = { 1, 7, 512, 600 };
+    NEEDS_DEVICE;
+    for (int i = 0; i < LINES * N; i++) x[i] = (float)((i * 7919 + i / 11 * 31) % 97) / 8 - 5;         /* many equal ones: the first come first */
+    x[77] = x[2 * N - 1] = NAN;
+    for (int dim = 0; dim < 2; dim++) for (size_t k = 0; k < 4; k++) for (int smallest = 0; smallest < 2; smallest++) {
+        for (int on = 0; on < 2; on++) {
+            nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .backend = on ? guarded_cuda(0) : NULL });
+            nn_tensor *t = nn_tensor_new(nn, dim ? NN_SHAPE(LINES, N) : NN_SHAPE(N, LINES), x), *index = NULL;
+            nn_read(nn_topk(t, ks[k], dim, &index, &(nn_topk_desc){ .smallest = smallest }), v[on]);
+            nn_read_as(index, NN_I64, at[on]);
+            CHECK(nn_ok(nn) && nn_fallbacks(nn) == 0);
+            nn_free(nn);
+        }
+        CHECK(memcmp(v[0], v[1], (size_t)(LINES * ks[k]) * sizeof **v) == 0 && memcmp(at[0], at[1], (size_t)(LINES * ks[k]) * sizeof **at) == 0);
+    }
 }
 
 /* ---- a text, token by token: every token is the same calls, which run as a graph ---- */
