@@ -1173,7 +1173,7 @@ NN_UNROLL
         __syncthreads();
         acc = warp[0];
         for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, warp[k]);
-    }
+    } else __syncwarp(NN__FULL);                        // m may be y: every lane has read it
     if (lane || !there) return;
     if (part) part[blockIdx.y * w.kept.count + out] = acc;
     else nn__finish(e, out, acc, y + at[1]);

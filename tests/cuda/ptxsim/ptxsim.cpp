@@ -902,6 +902,7 @@ static bool chk_init;
 static map<string, map<int, Prof>> profs;
 static map<string, map<string, u64>> counts;
 static map<string, long> nlaunch;
+static map<string, std::pair<size_t, int>> largest;      /* dynamic shared memory, threads of a block */
 
 static void complain(Th *t, const Ins *in, const char *fmt, ...) {
     static map<std::pair<Kernel *, const Ins *>, int> said;
@@ -1958,6 +1959,8 @@ static void run_kernel(Kernel *k, dim3 g, dim3 b, char *param, size_t dyn) {
     }
     n_launch++;
     nlaunch[k->name]++;
+    largest[k->name].first = std::max(largest[k->name].first, dyn);
+    largest[k->name].second = std::max(largest[k->name].second, (int)(b.x * b.y * b.z));
     Run run;
     R = &run;
     run.k = k;
@@ -2159,7 +2162,7 @@ static void load_fat(const void *w) {
     }
     if (!got) fprintf(stderr, "ptxsim: a module has no PTX (build with code=compute_80)\n");
 }
-/* PTXSIM_TABLE=file: kernel, launches; then each load and store with its requests, sectors (bank passes), and how few there could be. See sass.py. */
+/* PTXSIM_TABLE=file: kernel, launches, instructions, most dynamic shared memory and threads of a block; then each load and store with its requests, sectors (bank passes), and how few there could be. See sass.py. */
 static void table(const char *path) {
     FILE *f = fopen(path, "w");
     if (!f) return;
@@ -2168,7 +2171,7 @@ static void table(const char *path) {
         if (!nlaunch[kk.first]) continue;
         u64 steps = 0;
         for (auto &in : k->code) steps += in.cnt;
-        fprintf(f, "kernel\t%s\t%ld\t%llu\n", kk.first.c_str(), nlaunch[kk.first], (unsigned long long)steps);
+        fprintf(f, "kernel\t%s\t%ld\t%llu\t%zu\t%d\n", kk.first.c_str(), nlaunch[kk.first], (unsigned long long)steps, largest[kk.first].first, largest[kk.first].second);
         for (auto &q : profs[kk.first]) {
             const Ins *in = &k->code[(size_t)q.first];
             Prof &p = q.second;
@@ -2687,6 +2690,21 @@ void nn_device_fail(int kind, long n) {
     lasterr = 0;
 }
 long nn_device_count(int kind) { return counted[kind]; }
+/* Bytes of the sectors that global memory was asked for until now: every access, times the sectors of those that were looked at. */
+double nn_device_bytes(void)
+{
+    double sum = 0;
+    for (auto &kk : kernels) {
+        auto q = profs.find(kk.first);
+        if (q == profs.end()) continue;
+        for (auto &e : q->second) {
+            const Ins &in = kk.second->code[(size_t)e.first];
+            if (in.sp == SHARED || in.op == LDMATRIX || !e.second.ideal) continue;
+            sum += (double)in.cnt * (in.op == CPASYNC ? 16 : in.t.bits / 8 * in.nvec) * (double)e.second.sect / (double)e.second.ideal;
+        }
+    }
+    return sum;
+}
 long nn_device_live(void) { return (long)(live.size() - nvars) + (long)pinned.size() + handles; }
 /* for fakeblas.cpp: run on a stream; check a range (write 1: mark it written) */
 int ptxsim_enqueue(cudaStream_t s, void (*fn)(void *), void *arg) {
