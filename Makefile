@@ -87,7 +87,7 @@ build/cuda/products_shim build/cuda/products_asan build/cuda/products_tsan: buil
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
 build/cuda/products_ptx: build/cuda/test_products.o build/cuda/ptx.o build/tests/nn_plain.o build/cuda/libcudart.so.13
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
-# tensors of more than 2^31 numbers: CUSHIM_DRY=2 CUSHIM_ARENA=524288 NN_CASE=softmax build/cuda/large_shim
+# tensors of more than 2^31 numbers: CUSHIM_DRY=2 CUSHIM_ARENA=1048576 NN_CASE=softmax build/cuda/large_shim
 build/cuda/test_large.o: tests/cuda/test_large.c tests/test.h nn.h nn_cuda.h
 	@mkdir -p build/cuda
 	$(CC) $(TEST_CFLAGS) -c $< -o $@

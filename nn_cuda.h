@@ -451,7 +451,9 @@ static void nn__cuda_close(void *self, nn_context *nn)
 #endif
 #define NN__LAUNCH(d, k, grid, block, bytes, ...) \
     do { if (!(d)->failed) { NN__START(k, grid, block, bytes, (d)->stream, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
-#define NN__BLOCKS(n, per) ((unsigned)(((n) + (per) - 1) / (per)))
+static unsigned nn__grid(int64_t n) { return n > 0x7fffffff ? 0xffffffffu : (unsigned)n; }       // too many blocks: the launch fails instead of running some
+static unsigned nn__grid_y(int64_t n) { return n > 65535 ? 65535 : (unsigned)n; }                // of y and z: the kernel takes the others in turns
+#define NN__BLOCKS(n, per) nn__grid((int64_t)(((n) + (per) - 1) / (per)))
 // A kernel that wants more than 48 KB of dynamic shared memory says so before its launch; 0: this device has less.
 #define NN__SHARED_ROOM(d, k, bytes) ((bytes) <= 49152 || ((bytes) <= (d)->shared_most && \
     NN__CU(d, cudaFuncSetAttribute(k, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))))
@@ -985,7 +987,13 @@ static int nn__cuda_fill(nn__cuda *d, const nn_call *c)
     const nn_view *v[1];
     double value = *(const double *)c->params, cut = value != value ? 0 : value < -9.2e18 ? -9.2e18 : value > 9.2e18 ? 9.2e18 : value;
     nn__lay l;
-    v[0] = &c->out[0];
+    nn_view y = c->out[0];
+    for (int i = 1; i < y.ndim; i++) for (int k = i; k && y.stride[k] > y.stride[k - 1]; k--) {      // in the order of memory
+        int64_t size = y.shape[k], stride = y.stride[k];
+        y.shape[k] = y.shape[k - 1]; y.stride[k] = y.stride[k - 1];
+        y.shape[k - 1] = size; y.stride[k - 1] = stride;
+    }
+    v[0] = &y;
     l = nn__lay_of(1, v);
     if (l.count == 0) return 1;
     if (value == 0 && !signbit(value) && nn__is_flat(v[0])) {
@@ -1759,7 +1767,7 @@ static int nn__cuda_sort(nn__cuda *d, const nn_call *c)
     a = (nn__pair *)nn__cuda_scratch(d, (size_t)(lines * s.n) * sizeof *a);
     b = runs > 1 ? (nn__pair *)nn__cuda_scratch(d, (size_t)(lines * s.n) * sizeof *b) : a;
     if (!a || !b) return 1;
-    NN__LAUNCH(d, nn__k_sort_runs, dim3((unsigned)(lines * runs)), dim3(256), 0, s, (int)runs, c->in[0].dtype, (const void *)c->in[0].data, p->descending, a);
+    NN__LAUNCH(d, nn__k_sort_runs, dim3(nn__grid(lines * runs)), dim3(256), 0, s, (int)runs, c->in[0].dtype, (const void *)c->in[0].data, p->descending, a);
     for (width = NN__SORT_RUN; width < s.n; width *= 2) {
         nn__pair *other = a;
         NN__LAUNCH(d, nn__k_sort_merge, dim3(NN__BLOCKS(lines * s.n, 256)), dim3(256), 0, lines * s.n, s.n, width, (const nn__pair *)a, b);
@@ -2889,7 +2897,7 @@ static int nn__product_tiled(nn__cuda *d, nn__product *g)
     tm = NN__BLOCKS(g->m, b); tn = NN__BLOCKS(g->n, b);
     if (!nn__cut_terms(d, g, (int64_t)tm * tn * entries, k, 256)) return 1;
     nn__product_kernel product = nn__products[mma][large][aa][ab];
-    NN__LAUNCH(d, product, (unsigned)((int64_t)tm * tn * entries * g->parts), (unsigned)(2 * b), 0, *g, tm, tn);
+    NN__LAUNCH(d, product, nn__grid((int64_t)tm * tn * entries * g->parts), (unsigned)(2 * b), 0, *g, tm, tn);
     nn__add_parts(d, g);
     return 1;
 }
@@ -2909,7 +2917,7 @@ static int nn__product_thin(nn__cuda *d, nn__product *g, const nn__weights *w, i
                       type == NN_BF16 ? NN__THIN(nn__k_thin_terms, NN_BF16) : NN__THIN(nn__k_thin_terms, NN_F16);
     else thin = type == NN_F32 ? NN__THIN(nn__k_thin_columns, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_columns, NN_I8) :
                 type == NN_BF16 ? NN__THIN(nn__k_thin_columns, NN_BF16) : NN__THIN(nn__k_thin_columns, NN_F16);
-    NN__LAUNCH(d, thin, (unsigned)((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, *w, across, chunks, wide);
+    NN__LAUNCH(d, thin, nn__grid((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, *w, across, chunks, wide);
     nn__add_parts(d, g);
     return 1;
 }
@@ -3373,7 +3381,7 @@ static int nn__conv_gather(nn__cuda *d, const nn__conv_size *v, int spread, cons
         if (s->column.count > g.n) g.n = s->column.count;
         if (g.sides < NN__SIDES && phase + 1 < phases) continue;
         if (g.m && g.n && (rows <= 4 || (v->groups > 1 && rows <= 16))) {
-            unsigned across = NN__BLOCKS(g.n, 128), chunks = rows == 1 ? 1 : NN__BLOCKS(rows, 4), blocks = (unsigned)(across * chunks * g.outer.count * g.sides);
+            unsigned across = NN__BLOCKS(g.n, 128), chunks = rows == 1 ? 1 : NN__BLOCKS(rows, 4), blocks = nn__grid((int64_t)across * chunks * g.outer.count * g.sides);
             if (rows == 1) NN__LAUNCH(d, nn__k_few_rows<1>, blocks, 128, 0, g, across, chunks);
             else           NN__LAUNCH(d, nn__k_few_rows<4>, blocks, 128, 0, g, across, chunks);
         } else if (g.m && g.n) nn__product_tiled(d, &g);
@@ -3406,7 +3414,7 @@ static int nn__conv_correlate(nn__cuda *d, const nn__conv_size *v, const float *
     if (v->o * nn__ceil(g.n, 9) > 16) return nn__product_tiled(d, &g);
     unsigned across = NN__BLOCKS(g.n, 9);
     if (!nn__cut_terms(d, &g, across * g.m * g.outer.count, s->k, 2048)) return 1;
-    NN__LAUNCH(d, nn__k_few_results, (unsigned)(across * g.m * g.outer.count * g.parts), 256, 0, g, across);
+    NN__LAUNCH(d, nn__k_few_results, nn__grid(across * g.m * g.outer.count * g.parts), 256, 0, g, across);
     nn__add_parts(d, &g);
     return 1;
 }
@@ -4534,13 +4542,12 @@ template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__
     k = nn__index_at(r.index, row % r.n);
     memset(&zero, 0, sizeof zero);
     if ((k < 0 || k >= r.count) && threadIdx.x == 0 && blockIdx.y == 0) nn__bad_index(bad, r.op, k, r.count);
-    for (int64_t i = (int64_t)blockIdx.y * 128 + threadIdx.x, end = i - threadIdx.x + 128 < r.inner ? i - threadIdx.x + 128 : r.inner; i < end; i += 32)
-        y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
+    for (int64_t from = (int64_t)blockIdx.y * 128; from < r.inner; from += (int64_t)gridDim.y * 128)
+        for (int64_t i = from + threadIdx.x, end = from + 128 < r.inner ? from + 128 : r.inner; i < end; i += 32) y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
 }
 template <class U> static int nn__rows_as(nn__cuda *d, const nn_call *c, nn__rows r, size_t bytes)
 {
-    dim3 grid(NN__BLOCKS(r.outer * r.n, 4), NN__BLOCKS(bytes / sizeof(U), 128));
-    if (grid.y > 65535) return 0;
+    dim3 grid(NN__BLOCKS(r.outer * r.n, 4), nn__grid_y(NN__BLOCKS(bytes / sizeof(U), 128)));
     r.inner = (int64_t)(bytes / sizeof(U));
     NN__LAUNCH(d, nn__k_rows<U>, grid, dim3(32, 4), 0, r, (const U *)c->in[0].data, (U *)c->out[0].data, nn__cuda_may_fault(d, c));
     return 1;
@@ -4574,17 +4581,17 @@ static __global__ void __launch_bounds__(256) nn__k_rows_sort(nn__index index, i
 static __global__ void __launch_bounds__(128) nn__k_rows_add(nn__rows r, int64_t from, int n, const int *key, const int *place, const float *dy, float *dx)
 {
     int at = blockIdx.x * blockDim.y + threadIdx.y;
-    int64_t column = 4 * ((int64_t)blockIdx.y * 32 + threadIdx.x), outer = blockIdx.z;
-    nn__quad sum;
-    float *to;
-    if (at >= n || key[at] < 0 || (at && key[at - 1] == key[at]) || column >= r.inner) return;
-    to = dx + (outer * r.count + key[at]) * r.inner;
-    sum = nn__near4(to, column, r.inner, 0);
-    for (int j = at; j < n && key[j] == key[at]; j++) {
-        nn__quad q = nn__near4(dy + (outer * r.n + from + place[j]) * r.inner, column, r.inner, 0);
-        for (int k = 0; k < 4; k++) sum.v[k] += q.v[k];
-    }
-    nn__near4_put(to, column, r.inner, sum, 0);
+    if (at >= n || key[at] < 0 || (at && key[at - 1] == key[at])) return;
+    for (int64_t outer = blockIdx.z; outer < r.outer; outer += gridDim.z)
+        for (int64_t column = 4 * ((int64_t)blockIdx.y * 32 + threadIdx.x); column < r.inner; column += 128 * (int64_t)gridDim.y) {
+            float *to = dx + (outer * r.count + key[at]) * r.inner;
+            nn__quad sum = nn__near4(to, column, r.inner, 0);
+            for (int j = at; j < n && key[j] == key[at]; j++) {
+                nn__quad q = nn__near4(dy + (outer * r.n + from + place[j]) * r.inner, column, r.inner, 0);
+                for (int k = 0; k < 4; k++) sum.v[k] += q.v[k];
+            }
+            nn__near4_put(to, column, r.inner, sum, 0);
+        }
 }
 static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
 {
@@ -4592,13 +4599,13 @@ static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
     int64_t from;
     int *key;
     if (!c->din[0].data || !r.outer || !r.n || !r.inner) return 1;
-    if (r.count > 0x7fffffff || r.outer > 65535 || NN__BLOCKS(r.inner, 128) > 65535) return 0;
+    if (r.count > 0x7fffffff) return 0;
     key = (int *)nn__cuda_scratch(d, 2 * NN__SORT * sizeof *key);
     if (!key) return 1;
     for (from = 0; from < r.n; from += NN__SORT) {
         int n = (int)(r.n - from < NN__SORT ? r.n - from : (int64_t)NN__SORT);
         NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, key + NN__SORT);
-        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), (unsigned)r.outer), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
+        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), nn__grid_y(NN__BLOCKS(r.inner, 128)), nn__grid_y(r.outer)), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
                    (const float *)c->dout[0].data, (float *)c->din[0].data);
     }
     return 1;
@@ -5210,7 +5217,7 @@ static nn__att nn__att_of(const nn_call *c)
 }
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
-    do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
+    do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3(nn__grid((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
 // Which tensor core product, or 0; of a single key P is 1, exactly. FP16 would overflow where BF16 does not: TF32 has its digits.
 static int nn__att_cores(const nn__cuda *d, const nn__att *a)
 {
@@ -5238,8 +5245,8 @@ static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
         if (splits > most) splits = most;
         part = (float *)nn__cuda_scratch(d, (size_t)(units * splits * a.rows * (a.dv + 2)) * sizeof *part);
         if (!part) return 1;
-        NN__LAUNCH(d, nn__k_decode, (unsigned)(units * splits), 128, 0, a, (int)splits, wide <= 32 ? 8 : wide <= 64 ? 16 : 32, part);
-        NN__LAUNCH(d, nn__k_decode_join, (unsigned)(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
+        NN__LAUNCH(d, nn__k_decode, nn__grid(units * splits), 128, 0, a, (int)splits, wide <= 32 ? 8 : wide <= 64 ? 16 : 32, part);
+        NN__LAUNCH(d, nn__k_decode_join, nn__grid(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
         return 1;
     }
     if (mma == NN_CUDA_BF16 && small)    NN__LAUNCH_ATT(d, (nn__k_attend_mma<64, NN_CUDA_BF16, 64>), units, blocks, 1, 128, 3 * 64 * 36 * sizeof(float), a);
@@ -5786,7 +5793,7 @@ static int nn__cuda_ctc_back(nn__cuda *d, const nn_call *c)
     e = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.time * o.row) * sizeof *e);
     if (!z || !e) return 1;
     NN__LAUNCH(d, nn__k_ctc_beta, (unsigned)o.batch, 128, 0, o, (const float *)c->aux[0].data, l, z, e);
-    NN__LAUNCH(d, nn__k_ctc_give, (unsigned)(o.batch * o.time), 128, 0, o, l, (const float *)e, (const float *)c->dout[0].data, dx, (int)(c->add & 1));
+    NN__LAUNCH(d, nn__k_ctc_give, nn__grid(o.batch * o.time), 128, 0, o, l, (const float *)e, (const float *)c->dout[0].data, dx, (int)(c->add & 1));
     return 1;
 }
 #define NN__CUDA_RNN(X) X(rnn, nn__cuda_rnn, nn__cuda_rnn_back) X(ctc_loss, nn__cuda_ctc, nn__cuda_ctc_back)

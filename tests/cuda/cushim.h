@@ -13,9 +13,8 @@
  *   CUSHIM_NODEV   1: behave like a machine without a GPU
  *   CUSHIM_ARENA   MiB of device addresses (default 4096)
  *   CUSHIM_DRY     1: kernels are not run, large copies and fills not done: only what the host does counts, at any size;
- *                  2: of a grid of more than 64 blocks the first, the last and some others run, memory is 0 until it is written, copies of more
- *                  than 64 MiB move their ends: index arithmetic at any size (test_large.c)
- *   CUSHIM_BLOCKS  how many blocks of a grid then run (default 20)
+ *                  2: of a grid of more than 64 blocks those beside the borders of its quarters run, memory is 0 until it is
+ *                  written, large copies move what was written: index arithmetic at any size (test_large.c)
  *   CUSHIM_SMS     multiprocessors that the device says it has (default 4)
  *   CUSHIM_STATS   1: print launches, blocks and threads at exit
  * Sanitizers: -fsanitize=address (device redzones, shared-memory redzones, fiber stacks annotated),
@@ -212,7 +211,7 @@ static inline const char *env(const char *k, const char *d) {
     return v && *v ? v : d;
 }
 struct Conf {
-    int order, workers, eager, nodev, stats, dry, blocks, sms;
+    int order, workers, eager, nodev, stats, dry, sms;
     uint64_t seed;
     size_t arena;
 };
@@ -513,7 +512,7 @@ static inline bool within(const std::map<char *, size_t> &m, const void *p, size
 }
 static inline bool isdev(const void *p, size_t n) { return within(dev().live, p, n); }
 static inline Stream *S(cudaStream_t s) { return s ? s : dev().null; }
-static inline void arena_protect(bool open) { Dev &d = dev(); if (mprotect(d.arena, d.cap, open ? PROT_READ | PROT_WRITE : PROT_NONE)) die("mprotect", 0); }
+static inline void arena_protect(bool open) { Dev &d = dev(); if (!conf().dry && mprotect(d.arena, d.cap, open ? PROT_READ | PROT_WRITE : PROT_NONE)) die("mprotect", 0); }
 static inline void arena_open(bool o)                    /* nests, so that a whole queue runs with one change of rights */
 {
     Dev &d = dev();
@@ -548,6 +547,23 @@ static inline void forget(void *p, size_t n)             /* the pages go back: t
     memset(p, 0, from - (uintptr_t)p);
     memset((void *)to, 0, (uintptr_t)p + n - to);
     madvise((void *)from, to - from, MADV_DONTNEED);
+}
+static inline void copy_written(char *to, const char *from, size_t n)     /* pages that were never touched are 0 */
+{
+    static unsigned char there[1 << 14];
+    const char *at = (const char *)((uintptr_t)from & ~(uintptr_t)4095);
+    forget(to, n);
+    for (; at < from + n; at += sizeof there * 4096) {
+        size_t pages = ((size_t)(from + n - at) + 4095) / 4096;
+        if (pages > sizeof there) pages = sizeof there;
+        if (mincore((void *)at, pages * 4096, there)) die("mincore", 0);
+        for (size_t p = 0; p < pages; p++) {
+            const char *b = at + p * 4096, *e = b + 4096;
+            if (b < from) b = from;
+            if (e > from + n) e = from + n;
+            if (there[p] & 1) memcpy(to + (b - from), b, (size_t)(e - b));
+        }
+    }
 }
 static inline int run_op(Stream *s, std::function<void()> f) { Op o; o.kind = 0; o.fn = f; o.ev = 0; o.ver = 0; return enqueue(s, o); }
 static inline int finish(Stream *s)
@@ -878,8 +894,7 @@ static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cuda
     }
     if (planned_failure(2)) return seterr(cudaErrorUnknown);
     if (conf().dry && n > 1 << 26) {
-        size_t end = 1 << 20;
-        return conf().dry == 1 || k != cudaMemcpyDeviceToDevice ? 0 : run_op(S(st), [=]() { memmove(d, s, end); memmove((char *)d + n - end, (const char *)s + n - end, end); });
+        return conf().dry == 1 || k != cudaMemcpyDeviceToDevice ? 0 : run_op(S(st), [=]() { copy_written((char *)d, (const char *)s, n); });
     }
     if (k == cudaMemcpyHostToDevice && !within(dev().pinned, s, n)) {   /* pageable memory is read before the call returns */
         std::vector<char> now((const char *)s, (const char *)s + n);
@@ -1015,7 +1030,6 @@ Conf &conf()
         c.eager = atoi(env("CUSHIM_EAGER", "0"));
         c.nodev = atoi(env("CUSHIM_NODEV", "0"));
         c.dry = atoi(env("CUSHIM_DRY", "0"));
-        c.blocks = atoi(env("CUSHIM_BLOCKS", "20"));
         c.sms = atoi(env("CUSHIM_SMS", "4"));
         c.stats = atoi(env("CUSHIM_STATS", "0"));
         c.seed = strtoull(env("CUSHIM_SEED", "1"), 0, 10);
@@ -1035,7 +1049,7 @@ Dev &dev()
         d->null->blocking = true;
         d->st.push_back(d->null);
         d->cap = conf().arena;
-        d->arena = (char *)mmap(0, d->cap, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        d->arena = (char *)mmap(0, d->cap, conf().dry ? PROT_READ | PROT_WRITE : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (conf().dry) madvise(d->arena, d->cap, MADV_NOHUGEPAGE);         /* few pages are touched, far from each other */
         if (conf().stats) atexit(stats_at_exit);
     }
@@ -1231,10 +1245,10 @@ CUSHIM_NOSAN static void *worker(void *arg) {
     for (;;) {
         long i = __atomic_fetch_add(&j->g->next, 1, __ATOMIC_RELAXED);
         if (i >= j->total) break;
-        if (conf().dry && j->total > 64) {               /* two fifths are the first, two fifths the last, the others between them */
-            long n = conf().blocks, ends = n * 2 / 5;
-            if (i >= n) break;
-            if (i >= ends) i = i < 2 * ends ? j->total - 1 - (i - ends) : (long)((double)j->total / ((double)(n - 2 * ends) + 0.7) * ((double)(i - 2 * ends) + 0.9));
+        if (conf().dry && j->total > 64) {               /* those on both sides of each quarter of the grid */
+            static const signed char near[] = { 0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1 };
+            if (i >= 4 * 16) break;
+            i = (j->total * (i / 16) / 4 + near[i % 16] + j->total) % j->total;
         }
         run_block(j->g, conf().order ? j->total - 1 - i : i, wk, &rs);
     }
