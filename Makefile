@@ -10,7 +10,7 @@ STB      = $(wildcard /usr/include/stb)
 TESTS    = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 
-.PHONY: digits test check install uninstall clean examples bench bench-peers cuda-report
+.PHONY: digits test check install uninstall clean examples bench bench-peers cuda-report cuda-archs
 
 digits: build/digits
 	./build/digits
@@ -76,9 +76,13 @@ build/cuda/shim.o build/cuda/asan.o build/cuda/tsan.o: build/cuda/%.o: tests/cud
 	$(SHIM) $(SANITIZE_$*) -c $< -o $@
 SANITIZE_shim = -fsanitize=signed-integer-overflow -fno-sanitize-recover=all
 SANITIZE_asan = -O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined
-SANITIZE_tsan = -O0 -fsanitize=thread
+SANITIZE_tsan = -O1 -fsanitize=thread
 build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/%.o
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
+# planted races, each other one mended: RACE=3 build/cuda/test_race fails
+build/cuda/test_race: tests/cuda/test_race.cu tests/cuda/cushim.h
+	@mkdir -p build/cuda
+	$(SHIM) $(SANITIZE_tsan) $< -o $@ $(LIBS)
 # products and convolutions at larger sizes: NN_ROW=7 build/cuda/products_shim
 build/cuda/test_products.o: tests/cuda/test_products.c tests/test.h nn.h nn_cuda.h
 	@mkdir -p build/cuda
@@ -134,6 +138,10 @@ cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin build/cuda/predict
 	@CUSHIM_DRY=1 CUSHIM_ARENA=131072 build/cuda/predict
 	@python3 tests/cuda/sass.py --budget tests/cuda/budget.txt $(foreach a,80 90,sm_$a:build/cuda/sm_$a.cubin:build/cuda/sm_$a.log) \
 	    $(if $(wildcard build/cuda/profile.tsv),--profile build/cuda/profile.tsv)
+
+# every architecture that nvcc knows, warnings as errors: an hour of one core, two at a time
+cuda-archs:
+	@tests/cuda/archs.sh $(NVCC) $(ARCHS)
 
 build/bench: bench/bench.c bench/limit.h bench/measure.h nn.h | build
 	$(CC) -O2 -I. $< -o $@ $(LIBS)

@@ -2042,7 +2042,12 @@ static __global__ void __launch_bounds__(256) nn__k_square_sum(nn__parts a, floa
     const nn__part &t = a.part[nn__tensor_of(a)];
     int64_t i = ((int64_t)(blockIdx.x - t.block) * 256 + threadIdx.x) * 4;
     float sum = 0;
-    for (int j = 0; j < 4; j++) if (i + j < t.n) sum = fmaf(t.p[i + j], t.p[i + j], sum);
+    float v[4];
+    if (i < t.n) {
+        if (t.n - i >= 4 && !((uintptr_t)t.p & 15)) nn__get4(v, t.p + i, 1, 4);
+        else for (int j = 0; j < 4; j++) v[j] = i + j < t.n ? t.p[i + j] : 0.0f;
+        for (int j = 0; j < 4; j++) sum = fmaf(v[j], v[j], sum);
+    }
     sum = nn__block_sum(sum, warps);
     if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }

@@ -9,24 +9,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-double nn_device_bytes(void) __attribute__((weak));      /* ptxsim: 32 for each sector asked for until now */
+double nn_device_bytes(int once);                        /* ptxsim: asked for until now; 1: every sector of 32 bytes once a launch */
 long nn_device_count(int kind);
 
 static const nn_backend *inner;
 static nn_context *nn;
-static struct { const char *name; double calls, launches, least, moved; } ops[NN_OP_COUNT][2];
+static struct { const char *name; double calls, launches, least, touched, asked; } ops[NN_OP_COUNT][2];
 static int counted_run(void *self, const nn_call *c)
 {
-    double before = nn_device_bytes ? nn_device_bytes() : 0;
+    double touched, asked;
     long launches = nn_device_count(1);
     int back = c->pass == NN_BACKWARD, done;
+    inner->sync(self);
+    touched = nn_device_bytes(1);
+    asked = nn_device_bytes(0);
     done = inner->run(self, c);
     inner->sync(self);                                   /* updates that wait belong to the call that made them go */
     ops[c->op->id][back].name = c->op->name;
     ops[c->op->id][back].calls++;
     ops[c->op->id][back].launches += (double)(nn_device_count(1) - launches);
     ops[c->op->id][back].least += traffic_of(c);
-    ops[c->op->id][back].moved += (nn_device_bytes ? nn_device_bytes() : 0) - before;
+    ops[c->op->id][back].touched += nn_device_bytes(1) - touched;
+    ops[c->op->id][back].asked += nn_device_bytes(0) - asked;
     if (!done) printf("%s ran on the CPU\n", c->op->name);
     return done;
 }
@@ -101,6 +105,7 @@ PROFILE(embedding)          { nn_tensor *x = X(300, 256); return nn_embedding(ID
 PROFILE(one_hot)            { return nn_one_hot(IDS(256, 256), 256); }
 PROFILE(tril)               { return nn_tril(X(4, 128, 128), 0); }
 PROFILE(sort)               { return nn_sort(X(16, 1024), 1, NULL, NULL); }
+PROFILE(sort_long)          { return nn_sort(X(2, 4096), 1, NULL, NULL); }
 PROFILE(topk)               { return nn_topk(X(16, 1024), 8, 1, NULL, NULL); }
 PROFILE(pad)                { return nn_pad(X(16, 30, 64), NN_SHAPE(0, 0, 1, 1), NULL); }
 PROFILE(arange)             { return nn_arange(nn, 0, 65536, 1); }
@@ -133,6 +138,7 @@ PROFILE(bce)                { return nn_binary_cross_entropy(X(256, 256), nn_det
 PROFILE(cross_entropy)      { return nn_cross_entropy(X(128, 1024), IDS(1024, 128), NULL); }
 PROFILE(cross_entropy_long) { return nn_cross_entropy(X(8, 16384), IDS(1000, 8), NULL); }
 PROFILE(nll)                { return nn_nll(X(128, 1024), IDS(1024, 128), NULL); }
+PROFILE(nll_many)           { return nn_nll(X(20000, 4), IDS(4, 20000), NULL); }
 PROFILE(hinge)              { return nn_hinge(X(128, 512), IDS(512, 128), NULL); }
 PROFILE(kl_div)             { return nn_kl_div(X(128, 512), X(128, 512), NULL); }
 ON_TENSOR_CORES(attention)  { return nn_scaled_dot_product_attention(X(1, 2, 128, 64), X(1, 2, 128, 64), X(1, 2, 128, 64), WITH(nn_attention_desc, .causal = 1)); }
@@ -144,7 +150,7 @@ PROFILE(lstm)               { return nn_forward(nn_lstm_new(nn_model_new(nn, NUL
 PROFILE(lstm_projected)     { return nn_forward(nn_lstm_new(nn_model_new(nn, NULL), NULL, 64, 64, WITH(nn_lstm_desc, .proj = 32)), X(16, 3, 64)); }
 PROFILE(gru)                { return nn_forward(nn_gru_new(nn_model_new(nn, NULL), NULL, 64, 64, NULL), X(16, 4, 64)); }
 static nn_tensor *many(int64_t v) { int64_t n[8]; for (int i = 0; i < 8; i++) n[i] = v; return nn_tensor_new_as(nn, NN_I64, NN_SHAPE(8), n); }
-PROFILE(ctc)                { return nn_ctc_loss(nn_log_softmax(X(32, 8, 64), 2), IDS(60, 8, 10), many(32), many(10), NULL); }
+PROFILE(ctc)                { return nn_ctc_loss(nn_log_softmax(X(32, 8, 64), 2), IDS(60, 8, 10), many(32), many(10), WITH(nn_ctc_desc, .blank = 63)); }
 static nn_tensor *steps(int which)
 {
     nn_layer *net = nn_model_new(nn, NULL);
@@ -188,10 +194,11 @@ int main(void)
         if (!nn_ok(nn)) { printf("%s: %s\n", k->name, nn_error(nn)); failed = 1; }
         nn_free(nn);
     }
-    printf("%-22s %-8s %6s %9s %12s %12s %7s\n", "op", "pass", "calls", "launches", "least KB", "moved KB", "ratio");
+    printf("what launches touch: sectors, each once a launch, per byte that the call must read or write; asked: bytes, however often (caches serve the rest)\n");
+    printf("%-22s %-8s %6s %9s %12s %9s %9s\n", "op", "pass", "calls", "launches", "least KB", "touched", "asked");
     for (int op = 0; op < NN_OP_COUNT; op++) for (int back = 0; back < 2; back++)
-        if (ops[op][back].calls > 0 && ops[op][back].launches > 0)
-            printf("%-22s %-8s %6.0f %9.0f %12.1f %12.1f %7.2f\n", ops[op][back].name, back ? "backward" : "forward", ops[op][back].calls, ops[op][back].launches,
-                   ops[op][back].least / 1024, ops[op][back].moved / 1024, ops[op][back].moved / ops[op][back].least);
+        if (ops[op][back].calls > 0 && ops[op][back].launches > 0 && ops[op][back].least > 0)
+            printf("%-22s %-8s %6.0f %9.0f %12.1f %9.2f %9.2f\n", ops[op][back].name, back ? "backward" : "forward", ops[op][back].calls, ops[op][back].launches,
+                   ops[op][back].least / 1024, ops[op][back].touched / ops[op][back].least, ops[op][back].asked / ops[op][back].least);
     return failed;
 }

@@ -890,7 +890,7 @@ struct Run {
     vector<u32> wepoch;
     u32 launch;
     bool dead;
-    bool prof;
+    bool prof, count;
     map<std::pair<int, int>, vector<vector<Acc>>> acc;
     vector<u32> occ;
     long blk;
@@ -901,6 +901,8 @@ static int chk_race;
 static bool chk_init;
 static map<string, map<int, Prof>> profs;
 static map<string, map<string, u64>> counts;
+static u64 bytes_asked, sectors_once;
+static u32 *sector_read, *sector_written;                /* the launch that did so last */
 static map<string, long> nlaunch;
 static map<string, std::pair<size_t, int>> largest;      /* dynamic shared memory, threads of a block */
 
@@ -1133,6 +1135,11 @@ static char *access(Th *t, const Ins *in, Space sp, u64 a, int n, bool wr, bool 
         return 0;
     }
     u64 off = a - (u64)arena;
+    if (R->count) {
+        u32 &last = (wr ? sector_written : sector_read)[off / 32];
+        bytes_asked += (u64)n;
+        if (last != R->launch) { last = R->launch; sectors_once++; }
+    }
     if (wr) memset(ashadow + off, 1, (size_t)n);
     else if (chk_init)
         for (int i = 0; i < n; i++)
@@ -1970,6 +1977,12 @@ static void run_kernel(Kernel *k, dim3 g, dim3 b, char *param, size_t dyn) {
     run.dyn = dyn;
     run.launch = ++launchno & 0xfffff;
     run.dead = false;
+    run.count = prof;
+    if (prof && !sector_read) {
+        size_t n = (size_t)acap / 32 * sizeof *sector_read;
+        sector_read = (u32 *)mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        sector_written = (u32 *)mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    }
     int n = (int)(b.x * b.y * b.z), nw = (n + 31) / 32;
     long total = (long)g.x * g.y * g.z;
     size_t shsz = (k->shbytes + 15) / 16 * 16 + dyn;
@@ -2690,21 +2703,8 @@ void nn_device_fail(int kind, long n) {
     lasterr = 0;
 }
 long nn_device_count(int kind) { return counted[kind]; }
-/* Bytes of the sectors that global memory was asked for until now: every access, times the sectors of those that were looked at. */
-double nn_device_bytes(void)
-{
-    double sum = 0;
-    for (auto &kk : kernels) {
-        auto q = profs.find(kk.first);
-        if (q == profs.end()) continue;
-        for (auto &e : q->second) {
-            const Ins &in = kk.second->code[(size_t)e.first];
-            if (in.sp == SHARED || in.op == LDMATRIX || !e.second.ideal) continue;
-            sum += (double)in.cnt * (in.op == CPASYNC ? 16 : in.t.bits / 8 * in.nvec) * (double)e.second.sect / (double)e.second.ideal;
-        }
-    }
-    return sum;
-}
+/* Bytes that kernels asked global memory for until now; of the sectors that a launch read or wrote, each counted once; in sectors of 32. */
+double nn_device_bytes(int once) { return once ? 32.0 * (double)sectors_once : (double)bytes_asked; }
 long nn_device_live(void) { return (long)(live.size() - nvars) + (long)pinned.size() + handles; }
 /* for fakeblas.cpp: run on a stream; check a range (write 1: mark it written) */
 int ptxsim_enqueue(cudaStream_t s, void (*fn)(void *), void *arg) {
