@@ -42,7 +42,7 @@ examples: $(EXAMPLES:%=build/%)
 # those of kernels, one with plain C. The others bring their own; of those only test_ops and test_norm need the tables.
 # -O1: tests check numbers, not time.
 TEST_CFLAGS  = -std=c11 -O1 -g -Wall -Wextra -I.
-LINKED       = $(patsubst tests/test_%.c,%,$(shell grep -l TEST_LINKED tests/test_*.c))
+LINKED       = $(patsubst tests/test_%.c,%,$(shell grep -ls TEST_LINKED tests/test_*.c))
 PLAIN_LINKED = backend memory
 KERNEL_TESTS = norm ops
 build/tests/nn_tables.o: nn.h | build

@@ -828,8 +828,8 @@ NN_API void        nn_split_data(nn_dataset *data, double share, nn_dataset **fi
 typedef struct nn_scaler nn_scaler;                      // x -> (x - mean) / std per feature (of pictures per channel); "scaler.mean", "scaler.std"
 NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train);   // fitted on train; a child of the model: saved with it, and run first
 NN_API nn_scaler *nn_scaler_unfitted_new(nn_layer *model, nn_shape x_shape);   // to load into: changes nothing until nn_load brings the numbers
-NN_API nn_scaler *nn_sequence_scaler_new(nn_layer *model, nn_dataset *train, nn_shape x_shape);     // of sequences (T, F): per feature of the last dimension,
-                                     // over samples and time; train NULL: unfitted, for samples of x_shape (else it is not read)
+NN_API nn_scaler *nn_sequence_scaler_new(nn_layer *model, nn_dataset *train);                         // of sequences (T, F): per feature of the last dimension,
+NN_API nn_scaler *nn_sequence_scaler_unfitted_new(nn_layer *model, nn_shape x_shape);                  // over samples and time
 NN_API nn_tensor *nn_scale(nn_scaler *scaler, nn_tensor *x);           // for models with a .forward of their own: call it first there
 
 // Augmentation: applied by the loader to each training sample, in this order, the same for the same seed whatever the threads.
@@ -8114,10 +8114,8 @@ static nn_scaler *nn__scaler_fitted(nn_layer *model, nn_dataset *train, int last
     return nn_ok(nn) ? s : NULL;
 }
 NN_API nn_scaler *nn_scaler_new(nn_layer *model, nn_dataset *train) { return nn__scaler_fitted(model, train, 0); }
-NN_API nn_scaler *nn_sequence_scaler_new(nn_layer *model, nn_dataset *train, nn_shape x_shape)
-{
-    return train ? nn__scaler_fitted(model, train, 1) : nn__scaler_unfitted(model, x_shape, 1);
-}
+NN_API nn_scaler *nn_sequence_scaler_new(nn_layer *model, nn_dataset *train) { return nn__scaler_fitted(model, train, 1); }
+NN_API nn_scaler *nn_sequence_scaler_unfitted_new(nn_layer *model, nn_shape x_shape) { return nn__scaler_unfitted(model, x_shape, 1); }
 
 // ---- augmentation ------------------------------------------------------------------------------------------------------
 // Every random number is a function of (seed, epoch, position of the sample in the epoch, which use). The elementary functions below
@@ -13246,54 +13244,79 @@ NN_API int64_t nn_generate(nn_context *nn, const int64_t *prompt, int64_t count,
     nn__temp_free(nn, g.out);
     return ok ? g.count : -1;
 }
+
+typedef struct {                        // several texts side by side, right-aligned: rows of pitch tokens, of which the first hidden[r] are not the text's
+    const int64_t *prompts, *counts;
+    int64_t batch, width, pitch, *tokens, *made, open;
+} nn__prompts;
+
+static int nn__prompts_rules(nn__generation *g, const nn__prompts *p)
+{
+    nn_context *nn = g->nn;
+    int64_t r, longest = 0;
+    if (p->batch < 1 || !p->prompts || !p->counts || !p->made || p->width < 1) { nn_fail(nn, "nn_generate_batch: no prompts"); return 0; }
+    if (g->d.beams > 1 || g->d.slide || g->d.stop_text_count || g->d.on_text) { nn_fail(nn, "nn_generate_batch: no beams, slide, stop_text and on_text"); return 0; }
+    for (r = 0; r < p->batch; r++) {
+        if (p->counts[r] < 1 || p->counts[r] > p->width) {
+            nn_fail(nn, "nn_generate_batch: prompt %lld has %lld tokens of %lld", (long long)r, (long long)p->counts[r], (long long)p->width);
+            return 0;
+        }
+        g->prompt = p->counts[r];
+        if (!nn__generate_rules(g, p->prompts + r * p->width, p->tokens)) return 0;
+        longest = nn__max(longest, p->counts[r]);
+    }
+    g->prompt = g->fresh = longest;
+    return nn__sample_rules(nn, "nn_generate_batch", g->d.sample, &g->s);
+}
+
+static void nn__prompts_align(nn__generation *g, const nn__prompts *p)      // places before a text hold its first token
+{
+    int64_t r, i;
+    for (r = 0; r < p->batch; r++) {
+        g->hidden[r] = g->prompt - p->counts[r];
+        for (i = 0; i < g->prompt; i++) g->text[r * p->pitch + i] = p->prompts[r * p->width + nn__max(0, i - g->hidden[r])];
+        p->made[r] = 0;
+    }
+}
+
+static int nn__prompts_pick(nn__generation *g, nn__prompts *p)      // the next token of every text; one that has ended repeats its last, unseen
+{
+    int64_t r;
+    for (r = 0; r < p->batch; r++) {
+        int64_t *row = g->text + r * p->pitch + g->hidden[r], n = p->counts[r] + g->count;
+        row[n] = row[n - 1];
+        if (p->made[r] < g->count) continue;
+        nn__load_scores(g, r);
+        row[n] = nn__sample_row(&g->s, row, n, nn__sample_draw(g->s.d.seed ? g->s.d.seed : g->nn->seed, g->nn->samples, r));
+        if (row[n] < 0) return 0;
+        p->tokens[r * g->most + p->made[r]++] = row[n];
+        if (nn__is_stop(g, row[n])) { p->made[r] = -p->made[r]; p->open--; }        // negative: less than every count to come
+    }
+    g->nn->samples++;
+    return 1;
+}
+
 NN_API int nn_generate_batch(nn_context *nn, const int64_t *prompts, const int64_t *counts, int64_t batch, int64_t width, int64_t *tokens, int64_t *made, int64_t max_tokens,
                              const nn_generate_desc *desc)
 {
     nn__generation g;
-    int64_t r, open = batch, longest = 0, pitch;
-    int ok = 1;
+    nn__prompts p;
+    int64_t r;
+    int ok;
     if (!nn_ok(nn)) return 0;
     memset(&g, 0, sizeof g);
     if (desc) g.d = *desc;
     if (!g.d.vocabulary) g.d.vocabulary = nn_token_count(g.d.tokenizer);
-    if (batch < 1 || !prompts || !counts || !made || width < 1) nn_fail(nn, "nn_generate_batch: no prompts");
-    else if (g.d.beams > 1 || g.d.slide || g.d.stop_text_count || g.d.on_text) nn_fail(nn, "nn_generate_batch: no beams, slide, stop_text and on_text");
-    for (r = 0; nn_ok(nn) && r < batch; r++) {
-        if (counts[r] < 1 || counts[r] > width) nn_fail(nn, "nn_generate_batch: prompt %lld has %lld tokens of %lld", (long long)r, (long long)counts[r], (long long)width);
-        longest = nn__max(longest, counts[r]);
-    }
     g.nn = nn; g.most = max_tokens; g.beams = 1;
-    for (r = 0; nn_ok(nn) && r < batch; r++) {
-        g.prompt = counts[r];
-        nn__generate_rules(&g, prompts + r * width, tokens);
-    }
-    if (!nn_ok(nn) || !nn__sample_rules(nn, "nn_generate_batch", g.d.sample, &g.s)) return 0;
-    g.prompt = g.fresh = longest;
-    pitch = longest + max_tokens;
-    g.text = (int64_t *)nn__take(nn, NN__ROOM_TEXT, nn__mul_size((size_t)batch, nn__mul_size((size_t)pitch, sizeof *g.text)));
+    p.prompts = prompts; p.counts = counts; p.batch = p.open = batch; p.width = width; p.tokens = tokens; p.made = made;
+    if (!nn__prompts_rules(&g, &p)) return 0;
+    p.pitch = g.prompt + max_tokens;
+    g.text = (int64_t *)nn__take(nn, NN__ROOM_TEXT, nn__mul_size((size_t)batch, nn__mul_size((size_t)p.pitch, sizeof *g.text)));
     g.logits = (float *)nn__take(nn, NN__ROOM_LOGITS, nn__mul_size((size_t)batch, nn__mul_size((size_t)g.d.vocabulary, sizeof *g.logits)));
     g.hidden = (int64_t *)nn__take(nn, NN__ROOM_HIDDEN, (size_t)batch * sizeof *g.hidden);
     ok = g.text && g.logits && g.hidden && nn__sampler_room(&g.s, g.d.vocabulary);
-    for (r = 0; ok && r < batch; r++) {
-        int64_t i;
-        g.hidden[r] = longest - counts[r];
-        for (i = 0; i < longest; i++) g.text[r * pitch + i] = prompts[r * width + nn__max(0, i - g.hidden[r])];      // filled with the first token
-        made[r] = 0;
-    }
-    for (; ok && open && g.count < max_tokens; g.count++) {
-        ok = nn__generate_scores(&g, batch, NULL);
-        for (r = 0; ok && r < batch; r++) {
-            int64_t *row = g.text + r * pitch + g.hidden[r], n = counts[r] + g.count;
-            row[n] = row[n - 1];
-            if (made[r] < g.count) continue;             // it has ended: made is negative
-            nn__load_scores(&g, r);
-            row[n] = nn__sample_row(&g.s, row, n, nn__sample_draw(g.s.d.seed ? g.s.d.seed : nn->seed, nn->samples, r));
-            if (row[n] < 0) { ok = 0; break; }
-            tokens[r * max_tokens + made[r]++] = row[n];
-            if (nn__is_stop(&g, row[n])) { made[r] = -made[r]; open--; }
-        }
-        nn->samples++;
-    }
+    if (ok) nn__prompts_align(&g, &p);
+    for (; ok && p.open && g.count < max_tokens; g.count++) ok = nn__generate_scores(&g, batch, NULL) && nn__prompts_pick(&g, &p);
     for (r = 0; ok && r < batch; r++) if (made[r] < 0) made[r] = -made[r];
     nn__sampler_free(&g.s);
     nn__give(nn, NN__ROOM_TEXT, g.text);

@@ -10,6 +10,8 @@ peers.py table TSV...
     Markdown. A ratio is the median over the rounds of (nn.h : peer in that round), > 1 where nn.h is faster; the interval is a
     bootstrap over rounds (95 %). The best peer of a row is the one with the best median. "% of limit" is the rate of multiply-adds,
     counted for the direct algorithms, over the peak of the same rounds; Winograd's convolutions may pass 100 %.
+peers.py brief TSV...
+    The same for networks alone, a line per workload (README.md).
 """
 import fcntl
 import math
@@ -158,7 +160,7 @@ def short(x):
 
 
 def row_of(key, peers):
-    """None without nn.h; else (cells, ratio to the best peer, ratio to PyTorch)"""
+    """None without nn.h; else (cells, ratio to the best peer, ratio to PyTorch, whether the first one's interval reaches 1)"""
     workload, threads = key
     metric = main_metric(workload)
     ours = peers.get(OURS, {}).get(metric)
@@ -170,10 +172,12 @@ def row_of(key, peers):
     percent = f"{100 * statistics.median(flops.values()) / statistics.median(peak.values()):.0f} %" if flops and peak else ""
     cells = [workload, str(threads), f"{short(statistics.median(ours.values()))} {metric.replace('_per_', '/').replace('samples/s', '/s')}"]
     best = torch = None
+    reaches = False
     if ranked:
         all_best = ratios(metric, ours, others[ranked[0]])
         best = statistics.median(all_best)
         low, high = interval(all_best)
+        reaches = high >= 1
         cells += [f"{short(statistics.median(others[ranked[0]].values()))} {ranked[0]}", f"**{best:.2f}**" if best >= 1 else f"{best:.2f}", f"{low:.2f}-{high:.2f}"]
     else:
         cells += ["", "", ""]
@@ -181,33 +185,58 @@ def row_of(key, peers):
     if of_torch:
         torch = statistics.median(ratios(metric, ours, others[of_torch[0]]))
     cells += [f"{torch:.2f}" + (" (compiled)" if of_torch[0] != "pytorch" else "") if torch else "", percent]
-    return cells, best, torch
+    return cells, best, torch, reaches
 
 
 def mean(values):
     return math.exp(statistics.mean(map(math.log, values)))
 
 
+def is_net(workload):
+    return not workload.startswith(("eager", "gemm"))
+
+
+KINDS = [("Training", lambda w: w.endswith(("train", "epoch938"))), ("Inference", lambda w: w.endswith(("infer", "prefill", "decode"))),
+         ("Networks (training and inference)", is_net), ("Eager ops", lambda w: w.startswith("eager")), ("Products", lambda w: w.startswith("gemm"))]
+
+
+def means(values):
+    """Geometric means over the rows of a kind that have a peer."""
+    print("\n| rows | threads | nn.h : best peer | rows where nn.h is first | where the interval reaches 1 | nn.h : PyTorch |\n| --- | --- | --- | --- | --- | --- |")
+    for title, belongs in KINDS:
+        for t in sorted({k[1] for k in values}):
+            rows = [r for r in (row_of(k, values[k]) for k in values if belongs(k[0]) and k[1] == t) if r and r[1]]
+            torch = [r[2] for r in rows if r[2]]
+            if rows:
+                first, reach, n = sum(r[1] >= 1 for r in rows), sum(r[3] for r in rows), len(rows)
+                print(f"| {title} | {t} | {mean([r[1] for r in rows]):.2f} | {first} of {n} | {reach} of {n} | {f'{mean(torch):.2f}' if torch else ''} |")
+
+
 def table(paths):
     values = read(paths)
-    kinds = [("Training", lambda w: w.endswith(("train", "epoch938"))), ("Inference", lambda w: w.endswith(("infer", "prefill", "decode"))),
-             ("Eager ops", lambda w: w.startswith("eager")), ("Products", lambda w: w.startswith("gemm"))]
-    means = []
-    for title, belongs in kinds:
+    for title, belongs in KINDS:
         keys = sorted((k for k in values if belongs(k[0])), key=lambda k: (ORDER.get(k[0], 999), k[1]))
         rows = [r for r in (row_of(k, values[k]) for k in keys) if r]
-        if not rows:
-            continue
-        print(f"\n### {title}\n\n| workload | threads | nn.h | best peer | nn.h : best | interval | nn.h : PyTorch | % of limit |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-        for cells, _, _ in rows:
-            print("| " + " | ".join(cells) + " |")
-        for t in sorted({r[0][1] for r in rows}):
-            best, torch = [r[1] for r in rows if r[0][1] == t and r[1]], [r[2] for r in rows if r[0][1] == t and r[2]]
-            means.append([title, t, f"{mean(best):.2f}" if best else "", f"{sum(b >= 1 for b in best)} of {len(best)}", f"{mean(torch):.2f}" if torch else ""])
-    print("\n### Geometric means\n\n| rows | threads | nn.h : best peer | rows where nn.h is first | nn.h : PyTorch |\n| --- | --- | --- | --- | --- |")
-    for m in means:
-        print("| " + " | ".join(m) + " |")
+        if rows and title[:8] != "Networks":
+            print(f"\n### {title}\n\n| workload | threads | nn.h | best peer | nn.h : best | interval | nn.h : PyTorch | % of limit |")
+            print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+            for cells, *_ in rows:
+                print("| " + " | ".join(cells) + " |")
+    print("\n### Geometric means")
+    means(values)
+
+
+def brief(paths):
+    values = read(paths)
+    print("| workload | nn.h, 1 thread | : best peer | : PyTorch | nn.h, 2 threads | : best peer | : PyTorch |\n| --- | --- | --- | --- | --- | --- | --- |")
+    for workload in sorted({k[0] for k in values if is_net(k[0])}, key=lambda w: ORDER.get(w, 999)):
+        line = [workload]
+        for t in (1, 2):
+            row = row_of((workload, t), values.get((workload, t), {}))
+            peer = row[0][3].split()[-1] if row and row[1] else ""
+            line += [row[0][2], f"{row[1]:.2f} {peer}" if peer else "", f"{row[2]:.2f}" if row[2] else ""] if row else ["", "", ""]
+        print("| " + " | ".join(line) + " |")
+    means(values)
 
 
 def option(name, default):
@@ -218,7 +247,7 @@ if __name__ == "__main__":
     if len(sys.argv) > 3 and sys.argv[1] == "measure":
         measure(sys.argv[2], sys.argv[3], [int(t) for t in option("--threads", "1,2").split(",")], int(option("--rounds", "5")),
                 float(option("--seconds", "0.4")), [o for o in option("--only", "").split(",") if o], option("--lock", ""))
-    elif len(sys.argv) > 2 and sys.argv[1] == "table":
-        table(sys.argv[2:])
+    elif len(sys.argv) > 2 and sys.argv[1] in ("table", "brief"):
+        (table if sys.argv[1] == "table" else brief)(sys.argv[2:])
     else:
         sys.exit(__doc__)

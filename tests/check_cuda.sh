@@ -26,5 +26,9 @@ if [ -n "$nvcc" ]; then
     LD_LIBRARY_PATH=build/cuda NN_PRECISION=0 sums "products through cuBLASLt's functions" build/cuda/products_lt
     sums "no device: the real runtime" build/cuda/test_gpu no_device
     LIMIT=3600 sums "nvcc -Werror all-warnings (make cuda-archs: every architecture)" sh tests/cuda/archs.sh "$nvcc" ${CUDA_ARCHS:-75 121}
+    rm -rf $out/tree && mkdir -p $out/tree && cp -r Makefile nn.h nn_cuda.h examples $out/tree       # beside, not over, the examples of the CPU
+    run "builds: every example with make CUDA=1" $make -C $out/tree -j2 NVCC="$nvcc" CUDA=1 CFLAGS="-O0 -DNN_NO_SIMD" NVCCFLAGS="-arch=sm_80 -Xptxas -O0" examples build/mnist_cuda
+    run "no device: xor of make CUDA=1" $out/tree/build/xor
+    run "no device: mnist_cuda" $out/tree/build/mnist_cuda no_such_folder
     run "registers, spills, occupancy, 16-byte accesses: the budget" $make NVCC="$nvcc" cuda-report
 else skip "nvcc" "nvcc (on the PATH or in /usr/local/cuda/bin)"; fi

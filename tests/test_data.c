@@ -510,7 +510,7 @@ TEST(scaler_of_sequences)            /* (T, F): one mean and deviation for each 
     float x[4 * 5 * 2], y[4 * 5 * 2];
     for (int i = 0; i < 40; i++) x[i] = i % 2 ? 100 + (float)(i * 7 % 13) : 0.01f * (float)(i * 5 % 11);
     nn_dataset *d = nn_dataset_new(nn, &(nn_dataset_desc){ .count = 4, .x_shape = NN_SHAPE(5, 2), .x = x, .y = x, .y_shape = NN_SHAPE(5, 2) });
-    nn_scaler *s = nn_sequence_scaler_new(net, d, NN_SCALAR), *blank = nn_sequence_scaler_new(other, NULL, NN_SHAPE(5, 2));
+    nn_scaler *s = nn_sequence_scaler_new(net, d), *blank = nn_sequence_scaler_unfitted_new(other, NN_SHAPE(5, 2));
     CHECK(s && blank && nn_count(nn_param(net, "scaler.mean")) == 2 && nn_count(nn_param(other, "scaler.std")) == 2);
     nn_begin(nn, NN_EVAL);
     CHECK(nn_read(nn_forward(net, nn_from(nn, NN_SHAPE(4, 5, 2), x)), y));
