@@ -452,7 +452,6 @@ static void nn__cuda_close(void *self, nn_context *nn)
 #define NN__LAUNCH(d, k, grid, block, bytes, ...) \
     do { if (!(d)->failed) { NN__START(k, grid, block, bytes, (d)->stream, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
 static unsigned nn__grid(int64_t n) { return n > 0x7fffffff ? 0xffffffffu : (unsigned)n; }       // too many blocks: the launch fails instead of running some
-static unsigned nn__grid_y(int64_t n) { return n > 65535 ? 65535 : (unsigned)n; }                // of y and z: the kernel takes the others in turns
 #define NN__BLOCKS(n, per) nn__grid((int64_t)(((n) + (per) - 1) / (per)))
 // A kernel that wants more than 48 KB of dynamic shared memory says so before its launch; 0: this device has less.
 #define NN__SHARED_ROOM(d, k, bytes) ((bytes) <= 49152 || ((bytes) <= (d)->shared_most && \
@@ -4547,12 +4546,13 @@ template <class U> static __global__ void __launch_bounds__(128) nn__k_rows(nn__
     k = nn__index_at(r.index, row % r.n);
     memset(&zero, 0, sizeof zero);
     if ((k < 0 || k >= r.count) && threadIdx.x == 0 && blockIdx.y == 0) nn__bad_index(bad, r.op, k, r.count);
-    for (int64_t from = (int64_t)blockIdx.y * 128; from < r.inner; from += (int64_t)gridDim.y * 128)
-        for (int64_t i = from + threadIdx.x, end = from + 128 < r.inner ? from + 128 : r.inner; i < end; i += 32) y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
+    for (int64_t i = (int64_t)blockIdx.y * 128 + threadIdx.x, end = i - threadIdx.x + 128 < r.inner ? i - threadIdx.x + 128 : r.inner; i < end; i += 32)
+        y[row * r.inner + i] = k < 0 || k >= r.count ? zero : x[(row / r.n * r.count + k) * r.inner + i];
 }
 template <class U> static int nn__rows_as(nn__cuda *d, const nn_call *c, nn__rows r, size_t bytes)
 {
-    dim3 grid(NN__BLOCKS(r.outer * r.n, 4), nn__grid_y(NN__BLOCKS(bytes / sizeof(U), 128)));
+    dim3 grid(NN__BLOCKS(r.outer * r.n, 4), NN__BLOCKS(bytes / sizeof(U), 128));
+    if (grid.y > 65535) return 0;
     r.inner = (int64_t)(bytes / sizeof(U));
     NN__LAUNCH(d, nn__k_rows<U>, grid, dim3(32, 4), 0, r, (const U *)c->in[0].data, (U *)c->out[0].data, nn__cuda_may_fault(d, c));
     return 1;
@@ -4586,17 +4586,17 @@ static __global__ void __launch_bounds__(256) nn__k_rows_sort(nn__index index, i
 static __global__ void __launch_bounds__(128) nn__k_rows_add(nn__rows r, int64_t from, int n, const int *key, const int *place, const float *dy, float *dx)
 {
     int at = blockIdx.x * blockDim.y + threadIdx.y;
-    if (at >= n || key[at] < 0 || (at && key[at - 1] == key[at])) return;
-    for (int64_t outer = blockIdx.z; outer < r.outer; outer += gridDim.z)
-        for (int64_t column = 4 * ((int64_t)blockIdx.y * 32 + threadIdx.x); column < r.inner; column += 128 * (int64_t)gridDim.y) {
-            float *to = dx + (outer * r.count + key[at]) * r.inner;
-            nn__quad sum = nn__near4(to, column, r.inner, 0);
-            for (int j = at; j < n && key[j] == key[at]; j++) {
-                nn__quad q = nn__near4(dy + (outer * r.n + from + place[j]) * r.inner, column, r.inner, 0);
-                for (int k = 0; k < 4; k++) sum.v[k] += q.v[k];
-            }
-            nn__near4_put(to, column, r.inner, sum, 0);
+    int64_t column = 4 * ((int64_t)blockIdx.y * 32 + threadIdx.x);
+    if (at >= n || key[at] < 0 || (at && key[at - 1] == key[at]) || column >= r.inner) return;
+    for (int64_t outer = blockIdx.z; outer < r.outer; outer += gridDim.z) {
+        float *to = dx + (outer * r.count + key[at]) * r.inner;
+        nn__quad sum = nn__near4(to, column, r.inner, 0);
+        for (int j = at; j < n && key[j] == key[at]; j++) {
+            nn__quad q = nn__near4(dy + (outer * r.n + from + place[j]) * r.inner, column, r.inner, 0);
+            for (int k = 0; k < 4; k++) sum.v[k] += q.v[k];
         }
+        nn__near4_put(to, column, r.inner, sum, 0);
+    }
 }
 static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
 {
@@ -4604,13 +4604,13 @@ static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
     int64_t from;
     int *key;
     if (!c->din[0].data || !r.outer || !r.n || !r.inner) return 1;
-    if (r.count > 0x7fffffff) return 0;
+    if (r.count > 0x7fffffff || NN__BLOCKS(r.inner, 128) > 65535) return 0;
     key = (int *)nn__cuda_scratch(d, 2 * NN__SORT * sizeof *key);
     if (!key) return 1;
     for (from = 0; from < r.n; from += NN__SORT) {
         int n = (int)(r.n - from < NN__SORT ? r.n - from : (int64_t)NN__SORT);
         NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, key + NN__SORT);
-        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), nn__grid_y(NN__BLOCKS(r.inner, 128)), nn__grid_y(r.outer)), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
+        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), r.outer < 65535 ? (unsigned)r.outer : 65535), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
                    (const float *)c->dout[0].data, (float *)c->din[0].data);
     }
     return 1;
