@@ -10,7 +10,7 @@ STB      = $(wildcard /usr/include/stb)
 TESTS    = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 
-.PHONY: digits test check install uninstall clean examples bench bench-peers cuda-report cuda-mutate
+.PHONY: digits test check install uninstall clean examples bench bench-peers cuda-report cuda-archs cuda-mutate
 
 digits: build/digits
 	./build/digits
@@ -74,10 +74,15 @@ build/cuda/test_cuda.o: tests/cuda/test_cuda.c tests/cuda/cases_seq.h $(TEST_DEP
 build/cuda/shim.o build/cuda/asan.o build/cuda/tsan.o: build/cuda/%.o: tests/cuda/nn_cuda.cu nn_cuda.h tests/cuda/cushim.h nn.h
 	@mkdir -p build/cuda
 	$(SHIM) $(SANITIZE_$*) -c $< -o $@
+SANITIZE_shim = -fsanitize=signed-integer-overflow -fno-sanitize-recover=all
 SANITIZE_asan = -O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined
-SANITIZE_tsan = -O0 -fsanitize=thread
+SANITIZE_tsan = -O1 -fsanitize=thread
 build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/%.o
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
+# planted races, each other one mended: RACE=3 build/cuda/test_race fails
+build/cuda/test_race: tests/cuda/test_race.cu tests/cuda/cushim.h
+	@mkdir -p build/cuda
+	$(SHIM) $(SANITIZE_tsan) $< -o $@ $(LIBS)
 # products and convolutions at larger sizes: NN_ROW=7 build/cuda/products_shim
 build/cuda/test_products.o: tests/cuda/test_products.c tests/test.h nn.h nn_cuda.h
 	@mkdir -p build/cuda
@@ -86,6 +91,12 @@ build/cuda/products_shim build/cuda/products_asan build/cuda/products_tsan: buil
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
 build/cuda/products_ptx: build/cuda/test_products.o build/cuda/ptx.o build/tests/nn_plain.o build/cuda/libcudart.so.13
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
+# tensors of more than 2^31 numbers: CUSHIM_DRY=2 CUSHIM_ARENA=1048576 NN_CASE=softmax build/cuda/large_shim
+build/cuda/test_large.o: tests/cuda/test_large.c tests/test.h nn.h nn_cuda.h
+	@mkdir -p build/cuda
+	$(CC) $(TEST_CFLAGS) -c $< -o $@
+build/cuda/large_shim: build/cuda/test_large.o build/cuda/shim.o build/tests/nn_plain.o
+	$(CXX) $(SANITIZE_shim) $^ -o $@ $(LIBS)
 # the simulator by itself, and products through cuBLASLt: all of them, and a library of few calls in place of the real one
 build/cuda/selftest: tests/cuda/ptxsim/selftest.cu build/cuda/libcudart.so.13
 	$(NVCC) -O3 -cudart shared -gencode arch=compute_80,code=compute_80 -Xlinker -rpath='$$ORIGIN' $< -o $@
@@ -105,6 +116,13 @@ build/cuda/libcudart.so.13: tests/cuda/ptxsim/ptxsim.cpp
 build/cuda/test_ptx: build/cuda/test_cuda.o build/cuda/ptx.o build/cuda/libcudart.so.13
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
 
+# every kernel at the sizes of networks: what the executor counts
+build/cuda/profile: tests/cuda/profile.c tests/cuda/traffic.h build/cuda/ptx.o build/tests/nn_plain.o build/cuda/libcudart.so.13
+	$(CC) $(TEST_CFLAGS) -c $< -o build/cuda/profile.o
+	$(CXX) build/cuda/profile.o build/cuda/ptx.o build/tests/nn_plain.o build/cuda/libcudart.so.13 -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
+build/cuda/profile.tsv: build/cuda/profile
+	PTXSIM_TABLE=$@ PTXSIM_RACE=0 build/cuda/profile > build/cuda/profile.log
+
 build/cuda/gpu.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
 	@mkdir -p build/cuda
 	$(NVCC) -O1 -Xptxas -O0 -gencode arch=compute_75,code=sm_75 -I. -c $< -o $@
@@ -115,7 +133,7 @@ build/cuda/sm_%.cubin: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
 	$(NVCC) -O3 -arch=sm_$* -cubin -Xptxas -v -I. $< -o $@ > build/cuda/sm_$*.log 2>&1
 build/cuda/predict: bench/cuda.c build/cuda/shim.o build/tests/nn_plain.o
 	$(CC) $(TEST_CFLAGS) -c $< -o build/cuda/predict.o
-	$(CXX) build/cuda/predict.o build/cuda/shim.o build/tests/nn_plain.o -o $@ $(LIBS)
+	$(CXX) $(SANITIZE_shim) build/cuda/predict.o build/cuda/shim.o build/tests/nn_plain.o -o $@ $(LIBS)
 comma := ,
 # every mutant of the kernels in one build (tests/cuda/mutate.py)
 build/cuda/mutants.o: tests/cuda/mutants.c tests/cuda/test_cuda.c tests/cuda/test_products.c tests/cuda/cases_seq.h $(TEST_DEPENDS) nn_cuda.h
@@ -132,10 +150,15 @@ build/cuda/mutants_ptx: build/cuda/mutants.o build/cuda/ptx.o build/cuda/libcuda
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
 cuda-mutate:
 	python3 tests/cuda/mutate.py run
-cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin build/cuda/predict
-	@CUSHIM_DRY=1 CUSHIM_ARENA=131072 build/cuda/predict
+cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin build/cuda/predict build/cuda/profile.tsv
+	@CUSHIM_DRY=1 CUSHIM_SMS=108 CUSHIM_ARENA=131072 build/cuda/predict
 	@python3 tests/cuda/sass.py --budget tests/cuda/budget.txt $(foreach a,80 90,sm_$a:build/cuda/sm_$a.cubin:build/cuda/sm_$a.log) \
-	    $(if $(wildcard build/cuda/profile.tsv),--profile build/cuda/profile.tsv)
+	    --profile build/cuda/profile.tsv
+	@cat build/cuda/profile.log
+
+# every architecture that nvcc knows, warnings as errors: about ten minutes
+cuda-archs:
+	@tests/cuda/archs.sh $(NVCC) $(ARCHS)
 
 build/bench: bench/bench.c bench/limit.h bench/measure.h nn.h | build
 	$(CC) -O2 -I. $< -o $@ $(LIBS)

@@ -248,10 +248,9 @@ static void *nn__cuda_alloc(void *self, size_t bytes)
 static void nn__cuda_free(void *self, void *memory, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
-    int i;
     if (d->batch.parts.count || d->chain[NN__CHAINS].count) nn__cuda_ready(d);
-    for (i = 0; i < NN__CUDA_LANDINGS; i++) if ((char *)d->landing[i].to >= (char *)memory && (char *)d->landing[i].to < (char *)memory + bytes) d->landing[i].to = NULL;
-    for (i = 0; memory && i < d->blocks; i++) if (d->block[i].at == memory) d->block[i].used = 0;
+    for (int i = 0; i < NN__CUDA_LANDINGS; i++) if ((char *)d->landing[i].to >= (char *)memory && (char *)d->landing[i].to < (char *)memory + bytes) d->landing[i].to = NULL;
+    for (int i = 0; memory && i < d->blocks; i++) if (d->block[i].at == memory) d->block[i].used = 0;
 }
 
 // Memory of this call alone, 256-byte aligned. NULL after an error: the handler then returns 1. What a call needs more than before is added
@@ -534,7 +533,8 @@ template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 g
 #endif
 #define NN__LAUNCH(d, k, grid, block, bytes, ...) \
     do { if (!(d)->failed) { NN__START(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
-#define NN__BLOCKS(n, per) ((unsigned)(((n) + (per) - 1) / (per)))
+static unsigned nn__grid(int64_t n) { return n > 0x7fffffff ? 0xffffffffu : (unsigned)n; }       // too many blocks: the launch fails instead of running some
+#define NN__BLOCKS(n, per) nn__grid((int64_t)(((n) + (per) - 1) / (per)))
 // A kernel that wants more than 48 KB of dynamic shared memory says so before its launch; 0: this device has less.
 #define NN__SHARED_ROOM(d, k, bytes) ((bytes) <= 49152 || ((bytes) <= (d)->shared_most && \
     NN__CU(d, cudaFuncSetAttribute(k, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))))
@@ -626,9 +626,8 @@ static int nn__lay_fours(const nn__lay *l, int views, const nn_view *const *v)
 }
 static int nn__is_flat(const nn_view *v)                 // contiguous, as nn.h gives most things
 {
-    int i;
     int64_t run = 1;
-    for (i = v->ndim - 1; i >= 0; i--) {
+    for (int i = v->ndim - 1; i >= 0; i--) {
         if (v->shape[i] != 1 && v->stride[i] != run) return 0;
         run *= v->shape[i];
     }
@@ -794,10 +793,9 @@ static int nn__cuda_where_back(nn__cuda *d, const nn_call *c)
 {
     nn_view cond = nn__as_broadcast(&c->in[0], &c->out[0]), g[3];
     const nn_view *v[5] = { &cond, &c->dout[0], &g[0], &g[1], &g[2] };
-    int i;
-    for (i = 0; i < 3; i++) if (!nn__full_gradient(d, c, i, &g[i])) return 1;
+    for (int i = 0; i < 3; i++) if (!nn__full_gradient(d, c, i, &g[i])) return 1;
     nn__map<nn__d_where>(d, v, nn__added_in_place(c), 0, 0);
-    for (i = 0; i < 3; i++) nn__sum_gradient(d, c, i, &g[i], 1);
+    for (int i = 0; i < 3; i++) nn__sum_gradient(d, c, i, &g[i], 1);
     return 1;
 }
 
@@ -885,18 +883,16 @@ static int nn__cuda_reshape_back(nn__cuda *d, const nn_call *c)
     nn_view *plain = nn__is_flat(&to) ? &to : &from;     // dy always is contiguous
     const nn_view *like = plain == &to ? &from : &to;
     int64_t run = 1;
-    int i;
     plain->ndim = like->ndim;
     memcpy(plain->shape, like->shape, sizeof plain->shape);
-    for (i = like->ndim - 1; i >= 0; run *= like->shape[i--]) plain->stride[i] = run;
+    for (int i = like->ndim - 1; i >= 0; run *= like->shape[i--]) plain->stride[i] = run;
     return nn__move(d, &to, &from, (int)(c->add & 1));
 }
 static int nn__cuda_permute_back(nn__cuda *d, const nn_call *c)
 {
     const nn_shape *p = (const nn_shape *)c->params;
     nn_view to = c->din[0];
-    int i;
-    for (i = 0; i < to.ndim; i++) {
+    for (int i = 0; i < to.ndim; i++) {
         int64_t k = p->d[i] < 0 ? p->d[i] + to.ndim : p->d[i];
         to.shape[i] = c->din[0].shape[k];
         to.stride[i] = c->din[0].stride[k];
@@ -1043,11 +1039,14 @@ static __global__ void __launch_bounds__(256) nn__k_fill(nn__lay l, int dtype, v
     if (nn__is_whole(dtype)) nn__put_int(dtype, y, at[0], w);
     else nn__put_float(dtype, y, at[0], v);
 }
+static void nn__swap(int64_t &a, int64_t &b) { int64_t c = a; a = b; b = c; }
 static int nn__cuda_fill(nn__cuda *d, const nn_call *c)
 {
-    const nn_view *v[1] = { &c->out[0] };
+    nn_view y = c->out[0];
+    const nn_view *v[1] = { &y };
     double value = *(const double *)c->params, cut = value != value ? 0 : value < -9.2e18 ? -9.2e18 : value > 9.2e18 ? 9.2e18 : value;
-    nn__lay l = nn__lay_of(1, v);
+    for (int i = 1; i < y.ndim; i++) for (int k = i; k && y.stride[k] > y.stride[k - 1]; k--) { nn__swap(y.shape[k], y.shape[k - 1]); nn__swap(y.stride[k], y.stride[k - 1]); }
+    nn__lay l = nn__lay_of(1, v);    // in the order of memory
     if (l.count == 0) return 1;
     if (value == 0 && !signbit(value) && nn__is_flat(v[0])) {
         nn__fill_zero(d, v[0]->data, (size_t)l.count * nn_dtype_bytes((nn_dtype)v[0]->dtype));
@@ -1228,7 +1227,7 @@ template <class F> static __global__ void __launch_bounds__(256, 4) nn__k_fold_l
         __syncthreads();
         acc = warp[0];
         for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, warp[k]);
-    }
+    } else __syncwarp(NN__FULL);                        // m may be y: every lane has read it
     if (lane || !there) return;
     if (part) part[blockIdx.y * w.kept.count + out] = acc;
     else nn__finish(e, out, acc, y + at[1]);
@@ -1333,15 +1332,13 @@ static int64_t nn__terms(const nn_call *c)
 {
     const nn__reduce_params *p = (const nn__reduce_params *)c->params;
     int64_t n = 1;
-    int i;
-    for (i = 0; i < c->in[0].ndim; i++) if (p->mask & 1u << i) n *= c->in[0].shape[i];
+    for (int i = 0; i < c->in[0].ndim; i++) if (p->mask & 1u << i) n *= c->in[0].shape[i];
     return n;
 }
 static void nn__first_of(nn__cuda *d, const nn_view *x, const nn_view *to)       // the first of the numbers that belong to each result
 {
     nn_view from = *x, y = *to;
-    int i;
-    for (i = 0; i < x->ndim; i++) if (to->stride[i] == 0) from.shape[i] = y.shape[i] = 1;
+    for (int i = 0; i < x->ndim; i++) if (to->stride[i] == 0) from.shape[i] = y.shape[i] = 1;
     if (nn_view_count(x)) nn__move(d, &y, &from, 0);
     else nn__fill_zero(d, y.data, (size_t)nn_view_count(&y) * sizeof(float));
 }
@@ -1489,10 +1486,9 @@ static int nn__cuda_arg(nn__cuda *d, const nn_call *c)
     const nn_view *x = &c->in[0], *v[1];
     nn_view part[2];
     nn__lay kept, reduced;
-    int i;
     part[0] = part[1] = *x;
     part[0].ndim = part[1].ndim = 0;
-    for (i = 0; i < x->ndim; i++) {
+    for (int i = 0; i < x->ndim; i++) {
         nn_view *r = &part[p->mask >> i & 1];
         r->shape[r->ndim] = x->shape[i];
         r->stride[r->ndim++] = x->stride[i];
@@ -1812,11 +1808,11 @@ static int nn__cuda_sort(nn__cuda *d, const nn_call *c)
     a = (nn__pair *)nn__cuda_scratch(d, (size_t)pairs * sizeof *a);
     b = runs > 1 ? (nn__pair *)nn__cuda_scratch(d, (size_t)pairs * sizeof *b) : a;
     if (!a || !b) return 1;
-    NN__LAUNCH(d, nn__k_sort_runs, dim3((unsigned)(lines * runs)), dim3(256), 0, s, s.n, (int)runs, c->in[0].dtype, (const void *)c->in[0].data, p->descending, (const nn__pair *)NULL, (int)keep, a);
+    NN__LAUNCH(d, nn__k_sort_runs, dim3(nn__grid(lines * runs)), dim3(256), 0, s, s.n, (int)runs, c->in[0].dtype, (const void *)c->in[0].data, p->descending, (const nn__pair *)NULL, (int)keep, a);
     for (width = NN__SORT_RUN; keep ? runs > 1 : width < s.n; width *= 2) {
         nn__pair *other = a;
         int64_t fewer = (runs * keep + NN__SORT_RUN - 1) / NN__SORT_RUN;
-        if (keep) NN__LAUNCH(d, nn__k_sort_runs, dim3((unsigned)(lines * fewer)), dim3(256), 0, s, runs * keep, (int)fewer, c->in[0].dtype, (const void *)NULL, 0, (const nn__pair *)a, (int)keep, b);
+        if (keep) NN__LAUNCH(d, nn__k_sort_runs, dim3(nn__grid(lines * fewer)), dim3(256), 0, s, runs * keep, (int)fewer, c->in[0].dtype, (const void *)NULL, 0, (const nn__pair *)a, (int)keep, b);
         else NN__LAUNCH(d, nn__k_sort_merge, dim3(NN__BLOCKS(lines * s.n, 256)), dim3(256), 0, lines * s.n, s.n, width, (const nn__pair *)a, b);
         runs = fewer;
         a = b;
@@ -2081,7 +2077,12 @@ static __global__ void __launch_bounds__(256) nn__k_square_sum(nn__parts a, floa
     const nn__part &t = a.part[nn__tensor_of(a)];
     int64_t i = ((int64_t)(blockIdx.x - t.block) * 256 + threadIdx.x) * 4;
     float sum = 0;
-    for (int j = 0; j < 4; j++) if (i + j < t.n) sum = fmaf(t.p[i + j], t.p[i + j], sum);
+    float v[4];
+    if (i < t.n) {
+        if (t.n - i >= 4 && !((uintptr_t)t.p & 15)) nn__get4(v, t.p + i, 1, 4);
+        else for (int j = 0; j < 4; j++) v[j] = i + j < t.n ? t.p[i + j] : 0.0f;
+        for (int j = 0; j < 4; j++) sum = fmaf(v[j], v[j], sum);
+    }
     sum = nn__block_sum(sum, warps);
     if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
@@ -2865,7 +2866,7 @@ static int nn__product_tiled(nn__cuda *d, nn__product *g)
     tm = NN__BLOCKS(g->m, b); tn = NN__BLOCKS(g->n, b);
     if (!nn__cut_terms(d, g, (int64_t)tm * tn * entries, k, 256)) return 1;
     nn__product_kernel product = nn__products[mma][large][aa][ab];
-    NN__LAUNCH(d, product, (unsigned)((int64_t)tm * tn * entries * g->parts), (unsigned)(2 * b), 0, *g, tm, tn);
+    NN__LAUNCH(d, product, nn__grid((int64_t)tm * tn * entries * g->parts), (unsigned)(2 * b), 0, *g, tm, tn);
     nn__add_parts(d, g);
     return 1;
 }
@@ -2885,7 +2886,7 @@ static int nn__product_thin(nn__cuda *d, nn__product *g, const nn__weights *w, i
                       type == NN_BF16 ? NN__THIN(nn__k_thin_terms, NN_BF16) : NN__THIN(nn__k_thin_terms, NN_F16);
     else thin = type == NN_F32 ? NN__THIN(nn__k_thin_columns, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_columns, NN_I8) :
                 type == NN_BF16 ? NN__THIN(nn__k_thin_columns, NN_BF16) : NN__THIN(nn__k_thin_columns, NN_F16);
-    NN__LAUNCH(d, thin, (unsigned)((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, *w, across, chunks, wide);
+    NN__LAUNCH(d, thin, nn__grid((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, *w, across, chunks, wide);
     nn__add_parts(d, g);
     return 1;
 }
@@ -3342,7 +3343,7 @@ static int nn__conv_gather(nn__cuda *d, const nn__conv_size *v, int spread, cons
         if (s->column.count > g.n) g.n = s->column.count;
         if (g.sides < NN__SIDES && phase + 1 < phases) continue;
         if (g.m && g.n && (rows <= 4 || (v->groups > 1 && rows <= 16))) {
-            unsigned across = NN__BLOCKS(g.n, 128), chunks = rows == 1 ? 1 : NN__BLOCKS(rows, 4), blocks = (unsigned)(across * chunks * g.outer.count * g.sides);
+            unsigned across = NN__BLOCKS(g.n, 128), chunks = rows == 1 ? 1 : NN__BLOCKS(rows, 4), blocks = nn__grid((int64_t)across * chunks * g.outer.count * g.sides);
             if (rows == 1) NN__LAUNCH(d, nn__k_few_rows<1>, blocks, 128, 0, g, across, chunks);
             else           NN__LAUNCH(d, nn__k_few_rows<4>, blocks, 128, 0, g, across, chunks);
         } else if (g.m && g.n) nn__product_tiled(d, &g);
@@ -3374,7 +3375,7 @@ static int nn__conv_correlate(nn__cuda *d, const nn__conv_size *v, const float *
     if (v->o * nn__ceil(g.n, 9) > 16) return nn__product_tiled(d, &g);
     unsigned across = NN__BLOCKS(g.n, 9);
     if (!nn__cut_terms(d, &g, across * g.m * g.outer.count, s->k, 2048)) return 1;
-    NN__LAUNCH(d, nn__k_few_results, (unsigned)(across * g.m * g.outer.count * g.parts), 256, 0, g, across);
+    NN__LAUNCH(d, nn__k_few_results, nn__grid(across * g.m * g.outer.count * g.parts), 256, 0, g, across);
     nn__add_parts(d, &g);
     return 1;
 }
@@ -4532,17 +4533,17 @@ static __global__ void __launch_bounds__(256) nn__k_rows_sort(nn__index index, i
 static __global__ void __launch_bounds__(128) nn__k_rows_add(nn__rows r, int64_t from, int n, const int *key, const int *place, const float *dy, float *dx)
 {
     int at = blockIdx.x * blockDim.y + threadIdx.y;
-    int64_t column = 4 * ((int64_t)blockIdx.y * 32 + threadIdx.x), outer = blockIdx.z;
-    nn__quad sum;
-    float *to;
+    int64_t column = 4 * ((int64_t)blockIdx.y * 32 + threadIdx.x);
     if (at >= n || key[at] < 0 || (at && key[at - 1] == key[at]) || column >= r.inner) return;
-    to = dx + (outer * r.count + key[at]) * r.inner;
-    sum = nn__near4(to, column, r.inner, 0);
-    for (int j = at; j < n && key[j] == key[at]; j++) {
-        nn__quad q = nn__near4(dy + (outer * r.n + from + place[j]) * r.inner, column, r.inner, 0);
-        for (int k = 0; k < 4; k++) sum.v[k] += q.v[k];
+    for (int64_t outer = blockIdx.z; outer < r.outer; outer += gridDim.z) {
+        float *to = dx + (outer * r.count + key[at]) * r.inner;
+        nn__quad sum = nn__near4(to, column, r.inner, 0);
+        for (int j = at; j < n && key[j] == key[at]; j++) {
+            nn__quad q = nn__near4(dy + (outer * r.n + from + place[j]) * r.inner, column, r.inner, 0);
+            for (int k = 0; k < 4; k++) sum.v[k] += q.v[k];
+        }
+        nn__near4_put(to, column, r.inner, sum, 0);
     }
-    nn__near4_put(to, column, r.inner, sum, 0);
 }
 static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
 {
@@ -4550,13 +4551,13 @@ static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
     int64_t from;
     int *key;
     if (!c->din[0].data || !r.outer || !r.n || !r.inner) return 1;
-    if (r.count > 0x7fffffff || r.outer > 65535 || NN__BLOCKS(r.inner, 128) > 65535) return 0;
+    if (r.count > 0x7fffffff || NN__BLOCKS(r.inner, 128) > 65535) return 0;
     key = (int *)nn__cuda_scratch(d, 2 * NN__SORT * sizeof *key);
     if (!key) return 1;
     for (from = 0; from < r.n; from += NN__SORT) {
         int n = (int)(r.n - from < NN__SORT ? r.n - from : (int64_t)NN__SORT);
         NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, key + NN__SORT);
-        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), (unsigned)r.outer), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
+        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), r.outer < 65535 ? (unsigned)r.outer : 65535), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
                    (const float *)c->dout[0].data, (float *)c->din[0].data);
     }
     return 1;
@@ -5166,7 +5167,7 @@ static nn__att nn__att_of(const nn_call *c)
 }
 static int nn__att_fits(const nn__att *a) { return a->rows < 0x7fffff00 && a->tk < 0x7fffff00 && a->b * a->hk * ((a->rows + a->tk) / 32 + 2) < 0x7fffffff; }
 #define NN__LAUNCH_ATT(d, kernel, units, per, chunks, threads, bytes, ...) \
-    do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3((unsigned)((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
+    do { if (!NN__SHARED_ROOM(d, kernel, bytes)) return 0; NN__LAUNCH(d, kernel, dim3(nn__grid((units) * (per)), 1, (unsigned)(chunks)), threads, bytes, __VA_ARGS__, per); } while (0)
 // Which tensor core product, or 0; of a single key P is 1, exactly. FP16 would overflow where BF16 does not: TF32 has its digits.
 static int nn__att_cores(const nn__cuda *d, const nn__att *a)
 {
@@ -5194,8 +5195,8 @@ static int nn__cuda_attention(nn__cuda *d, const nn_call *c)
         if (splits > most) splits = most;
         part = (float *)nn__cuda_scratch(d, (size_t)(units * splits * a.rows * (a.dv + 2)) * sizeof *part);
         if (!part) return 1;
-        NN__LAUNCH(d, nn__k_decode, (unsigned)(units * splits), 128, 0, a, (int)splits, wide <= 32 ? 8 : wide <= 64 ? 16 : 32, part);
-        NN__LAUNCH(d, nn__k_decode_join, (unsigned)(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
+        NN__LAUNCH(d, nn__k_decode, nn__grid(units * splits), 128, 0, a, (int)splits, wide <= 32 ? 8 : wide <= 64 ? 16 : 32, part);
+        NN__LAUNCH(d, nn__k_decode_join, nn__grid(units * a.rows), 128, 0, a, (int)splits, (const float *)part);
         return 1;
     }
     if (mma == NN_CUDA_BF16 && small)    NN__LAUNCH_ATT(d, (nn__k_attend_mma<64, NN_CUDA_BF16, 64>), units, blocks, 1, 128, 3 * 64 * 36 * sizeof(float), a);
@@ -5739,7 +5740,7 @@ static int nn__cuda_ctc_back(nn__cuda *d, const nn_call *c)
     e = (float *)nn__cuda_scratch(d, (size_t)(o.batch * o.time * o.row) * sizeof *e);
     if (!z || !e) return 1;
     NN__LAUNCH(d, nn__k_ctc_beta, (unsigned)o.batch, 128, 0, o, (const float *)c->aux[0].data, l, z, e);
-    NN__LAUNCH(d, nn__k_ctc_give, (unsigned)(o.batch * o.time), 128, 0, o, l, (const float *)e, (const float *)c->dout[0].data, dx, (int)(c->add & 1));
+    NN__LAUNCH(d, nn__k_ctc_give, nn__grid(o.batch * o.time), 128, 0, o, l, (const float *)e, (const float *)c->dout[0].data, dx, (int)(c->add & 1));
     return 1;
 }
 #define NN__CUDA_RNN(X) X(rnn, nn__cuda_rnn, nn__cuda_rnn_back) X(ctc_loss, nn__cuda_ctc, nn__cuda_ctc_back)

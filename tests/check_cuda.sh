@@ -2,14 +2,18 @@
 # ptxsim; nvcc's warnings for every architecture; registers, spills and occupancy against tests/cuda/budget.txt. CUDA_FULL=1: everything everywhere.
 nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 make="make --no-print-directory -s"
-run "builds: C++ on the CPU, plain and sanitized" $make build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan
+run "builds: C++ on the CPU, plain and sanitized" $make build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan build/cuda/test_race
 sums "cases, programs and faults on the CPU" build/cuda/test_shim
 for order in rev rand; do CUSHIM_ORDER=$order NN_OFFSET=0 sums "cases in order $order" build/cuda/test_shim every_case; done
 for precision in 1 2 3; do NN_PRECISION=$precision NN_OFFSET=0 sums "cases on tensor cores, precision $precision" build/cuda/test_shim every_case; done
 for order in fwd rev rand; do CUSHIM_ORDER=$order build/cuda/test_shim the_same_bits_again | grep '^bits'; done | sort -u > $out/log
 [ "$(wc -l < $out/log)" = 1 ] && ok "the same bits in every order" || bad "the same bits in every order"
 sums "ASan+UBSan" env ASAN_OPTIONS=detect_leaks=0 build/cuda/test_asan ${CUDA_FULL:-every_case}
-for op in ${CUDA_RACES:-sum matmul}; do TSAN_OPTIONS=halt_on_error=1 NN_OFFSET=0 NN_CASE=$op sums "TSan: $op" build/cuda/test_tsan every_case; done
+for i in 0 1 2 3 4 5 6 7; do RACE=$i TSAN_OPTIONS=exitcode=66 build/cuda/test_race > /dev/null 2>&1; echo "$?"; done | tr '\n' ' ' > $out/log
+[ "$(cat $out/log)" = "0 66 0 66 0 66 0 66 " ] && ok "TSan sees planted races, and nothing else" || bad "TSan sees planted races, and nothing else"
+TSAN_OPTIONS=halt_on_error=1 NN_OFFSET=0 sums "TSan: every case" build/cuda/test_tsan every_case
+run "builds: tensors past 2^31 numbers" $make build/cuda/large_shim
+CUSHIM_DRY=2 CUSHIM_ARENA=1048576 sums "tensors past 2^31 numbers, their memory not there" build/cuda/large_shim
 run "builds: products at larger sizes" $make build/cuda/products_shim
 sums "products at larger sizes" build/cuda/products_shim
 run "mutants of the kernels: the tests that are known to notice them do (all: make cuda-mutate)" python3 tests/cuda/mutate.py sample
@@ -22,9 +26,7 @@ if [ -n "$nvcc" ]; then
     run "builds: products through cuBLASLt's functions" $make NVCC="$nvcc" build/cuda/products_lt
     LD_LIBRARY_PATH=build/cuda NN_PRECISION=0 sums "products through cuBLASLt's functions" build/cuda/products_lt
     sums "no device: the real runtime" build/cuda/test_gpu no_device
-    for sm in ${CUDA_ARCHS:-75 90 121}; do
-        run "nvcc -Werror all-warnings, sm_$sm" "$nvcc" -O1 -Xptxas -O0 -arch=sm_$sm -Werror all-warnings -I. -cubin tests/cuda/nn_cuda.cu -o $out/sm_$sm.cubin
-    done
+    LIMIT=3600 sums "nvcc -Werror all-warnings (make cuda-archs: every architecture)" sh tests/cuda/archs.sh "$nvcc" ${CUDA_ARCHS:-75 121}
     rm -rf $out/tree && mkdir -p $out/tree && cp -r Makefile nn.h nn_cuda.h examples $out/tree       # beside, not over, the examples of the CPU
     run "builds: every example with make CUDA=1" $make -C $out/tree -j2 NVCC="$nvcc" CUDA=1 CFLAGS="-O0 -DNN_NO_SIMD" NVCCFLAGS="-arch=sm_80 -Xptxas -O0" examples build/mnist_cuda
     run "no device: xor of make CUDA=1" $out/tree/build/xor

@@ -13,7 +13,9 @@
  *   CUSHIM_NODEV   1: behave like a machine without a GPU
  *   CUSHIM_ARENA   MiB of device addresses (default 4096)
  *   CUSHIM_DRY     1: kernels are not run, large copies and fills not done: only what the host does counts, at any size;
- *                  2: of a grid of more than 64 blocks the first, the last and 14 others run: index arithmetic at any size
+ *                  2: of a grid of more than 64 blocks those beside the borders of its quarters run, memory is 0 until it is
+ *                  written, large copies move what was written: index arithmetic at any size (test_large.c)
+ *   CUSHIM_SMS     multiprocessors that the device says it has (default 4)
  *   CUSHIM_STATS   1: print launches, blocks and threads at exit
  * Sanitizers: -fsanitize=address (device redzones, shared-memory redzones, fiber stacks annotated),
  *             -fsanitize=thread  (each CUDA thread is a TSan fiber: finds races inside and between blocks),
@@ -192,8 +194,14 @@ struct Block {
 enum { STACK = 64 * 1024 };
 
 extern thread_local Thread *cur;
+/* Under TSan a fiber takes a tenth of a millisecond to make, so fibers run one CUDA thread after the other. Thread i of one block and thread i of
+   the next have different ones, as what one fiber does is in order. */
+struct Fiber { char *stack; void *sp, *tsan; };
+enum { FIBERS = 1024 + 64 };
 struct Worker {
     char *stacks[1024];
+    Fiber fiber[FIBERS];
+    long turn;
     Thread *th;
     Warp *w;
     std::vector<std::pair<char *, size_t>> *junk;
@@ -204,7 +212,7 @@ static inline const char *env(const char *k, const char *d) {
     return v && *v ? v : d;
 }
 struct Conf {
-    int order, workers, eager, nodev, stats, dry;
+    int order, workers, eager, nodev, stats, dry, sms;
     uint64_t seed;
     size_t arena;
 };
@@ -243,11 +251,20 @@ CUSHIM_NOSAN static void thread_main(void) {
 #ifdef CUSHIM_ASAN
     __sanitizer_finish_switch_fiber(0, &cur->blk->sst, &cur->blk->ssz);
 #endif
+#ifdef CUSHIM_TSAN
+    for (;;) {
+        CUSHIM_ACQ(&cur->blk->schedtag);
+        (*cur->blk->grid->body)();
+        CUSHIM_REL(&cur->blk->grid->tag);
+        cur->state = 4;
+        yield_();
+    }
+#else
     (*cur->blk->grid->body)();
-    CUSHIM_REL(&cur->blk->grid->tag);
     cur->state = 4;
     yield_();
     abort();
+#endif
 }
 /* scheduler -> thread */
 CUSHIM_NOSAN static void resume(Block *b, Thread *t) {
@@ -284,9 +301,6 @@ CUSHIM_NOSAN static void fiber_init(Thread *t) {
     *--s = (void *)thread_main;
     for (int i = 0; i < 6; i++) *--s = 0;
     t->sp = s;
-#endif
-#ifdef CUSHIM_TSAN
-    t->tsan = __tsan_create_fiber(0);
 #endif
 }
 
@@ -506,7 +520,7 @@ static inline bool within(const std::map<char *, size_t> &m, const void *p, size
 }
 static inline bool isdev(const void *p, size_t n) { return within(dev().live, p, n); }
 static inline Stream *S(cudaStream_t s) { return s ? s : dev().null; }
-static inline void arena_protect(bool open) { Dev &d = dev(); if (mprotect(d.arena, d.cap, open ? PROT_READ | PROT_WRITE : PROT_NONE)) die("mprotect", 0); }
+static inline void arena_protect(bool open) { Dev &d = dev(); if (!conf().dry && mprotect(d.arena, d.cap, open ? PROT_READ | PROT_WRITE : PROT_NONE)) die("mprotect", 0); }
 static inline void arena_open(bool o)                    /* nests, so that a whole queue runs with one change of rights */
 {
     Dev &d = dev();
@@ -540,6 +554,31 @@ static inline int enqueue(Stream *s, Op o)
     }
     if (conf().eager) { arena_open(true); while (!s->q.empty() && step(s)) {} arena_open(false); }
     return 0;
+}
+static inline void forget(void *p, size_t n)             /* the pages go back: they read as 0 */
+{
+    uintptr_t from = ((uintptr_t)p + 4095) & ~(uintptr_t)4095, to = ((uintptr_t)p + n) & ~(uintptr_t)4095;
+    if (from >= to) { memset(p, 0, n); return; }
+    memset(p, 0, from - (uintptr_t)p);
+    memset((void *)to, 0, (uintptr_t)p + n - to);
+    madvise((void *)from, to - from, MADV_DONTNEED);
+}
+static inline void copy_written(char *to, const char *from, size_t n)     /* pages that were never touched are 0 */
+{
+    static unsigned char there[1 << 14];
+    const char *at = (const char *)((uintptr_t)from & ~(uintptr_t)4095);
+    forget(to, n);
+    for (; at < from + n; at += sizeof there * 4096) {
+        size_t pages = ((size_t)(from + n - at) + 4095) / 4096;
+        if (pages > sizeof there) pages = sizeof there;
+        if (mincore((void *)at, pages * 4096, there)) die("mincore", 0);
+        for (size_t p = 0; p < pages; p++) {
+            const char *b = at + p * 4096, *e = b + 4096;
+            if (b < from) b = from;
+            if (e > from + n) e = from + n;
+            if (there[p] & 1) memcpy(to + (b - from), b, (size_t)(e - b));
+        }
+    }
 }
 static inline int run_op(Stream *s, std::function<void()> f) { Op o; o.kind = 0; o.fn = f; o.ev = 0; o.ver = 0; return enqueue(s, o); }
 static inline int finish(Stream *s)
@@ -802,7 +841,7 @@ static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int i)
     p->sharedMemPerBlockOptin = 232448;
     p->sharedMemPerMultiprocessor = 233472;
     p->major = 9;
-    p->multiProcessorCount = 4;
+    p->multiProcessorCount = cushim::conf().sms;
     p->warpSize = 32;
     p->maxThreadsPerBlock = 1024;
     p->maxThreadsPerMultiProcessor = 2048;
@@ -812,7 +851,7 @@ static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int i)
 }
 static inline cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int)
 {
-    *v = a == cudaDevAttrMultiProcessorCount ? 4 : a == cudaDevAttrComputeCapabilityMajor ? 9 : a == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 232448
+    *v = a == cudaDevAttrMultiProcessorCount ? cushim::conf().sms : a == cudaDevAttrComputeCapabilityMajor ? 9 : a == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 232448
        : a == cudaDevAttrMaxSharedMemoryPerBlock ? 49152 : a == cudaDevAttrWarpSize ? 32 : a == cudaDevAttrMaxThreadsPerBlock ? 1024 : a == cudaDevAttrMemoryPoolsSupported ? 1 : 0;
     return cushim::conf().nodev ? cudaErrorNoDevice : 0;
 }
@@ -872,7 +911,9 @@ static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cuda
     }
     if (planned_failure(2)) return seterr(cudaErrorUnknown);
     note(S(st), k == cudaMemcpyHostToDevice ? 'U' : k == cudaMemcpyDeviceToHost ? 'D' : 'C');
-    if (conf().dry && n > 1 << 26) return 0;
+    if (conf().dry && n > 1 << 26) {
+        return conf().dry == 1 || k != cudaMemcpyDeviceToDevice ? 0 : run_op(S(st), [=]() { copy_written((char *)d, (const char *)s, n); });
+    }
     if (k == cudaMemcpyHostToDevice && !within(dev().pinned, s, n)) {   /* pageable memory is read before the call returns */
         std::vector<char> now((const char *)s, (const char *)s + n);
         return run_op(S(st), [d, now]() { memcpy(d, now.data(), now.size()); });
@@ -891,7 +932,7 @@ static inline cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t
     if (!n) return 0;
     if (!cushim::isdev(d, n)) return cushim::seterr(cudaErrorInvalidValue);
     if (cushim::planned_failure(2)) return cushim::seterr(cudaErrorUnknown);
-    if (cushim::conf().dry && n > 1 << 26) return 0;     /* untouched memory is 0 */
+    if (cushim::conf().dry && n > 1 << 26) return v || cushim::conf().dry == 1 ? 0 : cushim::run_op(cushim::S(st), [=]() { cushim::forget(d, n); });
     return cushim::run_op(cushim::S(st), [=]() { memset(d, v, n); });
 }
 static inline cudaError_t cudaMemset(void *d, int v, size_t n) { return cudaMemsetAsync(d, v, n, 0); }
@@ -921,7 +962,7 @@ static inline cudaError_t cudaStreamQuery(cudaStream_t s) { return cushim::S(s)-
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { if (cushim::conf().nodev) return cudaErrorNoDevice; *e = new cushim::Event(); cushim::dev().handles++; return 0; }
 static inline cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 static inline cudaError_t cudaEventDestroy(cudaEvent_t e) { cudaDeviceSynchronize(); cushim::dev().handles--; delete e; return 0; }
-static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; cushim::note(cushim::S(s), kind == 1 ? 'R' : 'W'); return cushim::enqueue(cushim::S(s), o); }
+static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; o.seq = 0; cushim::note(cushim::S(s), kind == 1 ? 'R' : 'W'); return cushim::enqueue(cushim::S(s), o); }
 static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { return cushim_event(s, 1, e, ++e->want); }
 static inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) { return cushim_event(s, 2, e, e->want); }
 static inline cudaError_t cudaEventQuery(cudaEvent_t e) { return e->done >= e->want ? 0 : cudaErrorNotReady; }
@@ -1027,6 +1068,7 @@ Conf &conf()
         c.eager = atoi(env("CUSHIM_EAGER", "0"));
         c.nodev = atoi(env("CUSHIM_NODEV", "0"));
         c.dry = atoi(env("CUSHIM_DRY", "0"));
+        c.sms = atoi(env("CUSHIM_SMS", "4"));
         c.stats = atoi(env("CUSHIM_STATS", "0"));
         c.seed = strtoull(env("CUSHIM_SEED", "1"), 0, 10);
         c.arena = (size_t)atol(env("CUSHIM_ARENA", "4096")) << 20;
@@ -1045,7 +1087,8 @@ Dev &dev()
         d->null->blocking = true;
         d->st.push_back(d->null);
         d->cap = conf().arena;
-        d->arena = (char *)mmap(0, d->cap, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        d->arena = (char *)mmap(0, d->cap, conf().dry ? PROT_READ | PROT_WRITE : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (conf().dry) madvise(d->arena, d->cap, MADV_NOHUGEPAGE);         /* few pages are touched, far from each other */
         if (conf().stats) atexit(stats_at_exit);
     }
     return *d;
@@ -1135,18 +1178,25 @@ CUSHIM_NOSAN static void run_block(Grid *g, long bi, Worker *wk, uint64_t *rs) {
         t->fake = 0;
         w->t[w->n++] = t;
         w->alive |= 1u << t->lane;
-#ifdef CUSHIM_TSAN /* a fresh stack for each thread: TSan forgets the accesses of the one before */
-        if (wk->stacks[i]) {
-            munmap(wk->stacks[i], STACK);
-            wk->stacks[i] = 0;
+#ifdef CUSHIM_TSAN
+        Fiber *f = &wk->fiber[(i + wk->turn) % (n + 64)];
+        if (!f->stack) {
+            t->stack = f->stack = (char *)mmap(0, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            fiber_init(t);
+            f->sp = t->sp;
+            f->tsan = __tsan_create_fiber(0);
         }
+        t->stack = f->stack;
+        t->sp = f->sp;
+        t->tsan = f->tsan;
+        continue;
 #endif
         if (!wk->stacks[i])
             wk->stacks[i] = (char *)mmap(0, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         t->stack = wk->stacks[i];
     }
     CUSHIM_REL(&b->schedtag);
-    for (i = 0; i < n; i++) fiber_init(&b->th[i]);
+    for (i = 0; i < n && !KEEP; i++) fiber_init(&b->th[i]);
     static thread_local int ord[1024];
     for (i = 0; i < n; i++) ord[i] = conf().order == 1 ? n - 1 - i : i;
     while (b->alive) {
@@ -1186,7 +1236,7 @@ CUSHIM_NOSAN static void run_block(Grid *g, long bi, Worker *wk, uint64_t *rs) {
                     b->alive--;
                     t->warp->alive &= ~(1u << t->lane);
 #ifdef CUSHIM_TSAN
-                    __tsan_destroy_fiber(t->tsan);
+                    wk->fiber[(t->linear + wk->turn) % (n + 64)].sp = t->sp;
 #endif
                     if (b->arrived) {
                         cur = t;
@@ -1213,6 +1263,7 @@ CUSHIM_NOSAN static void run_block(Grid *g, long bi, Worker *wk, uint64_t *rs) {
         free(b->dyn);
     } else wk->junk->push_back(std::make_pair((char *)b, (size_t)0));
     if (!KEEP) delete b;
+    wk->turn += 29;
 }
 struct Job {
     Grid *g;
@@ -1232,9 +1283,10 @@ CUSHIM_NOSAN static void *worker(void *arg) {
     for (;;) {
         long i = __atomic_fetch_add(&j->g->next, 1, __ATOMIC_RELAXED);
         if (i >= j->total) break;
-        if (conf().dry && j->total > 64) {
-            if (i >= 16) break;
-            i = i == 0 ? 0 : i == 1 ? j->total - 1 : (long)((double)j->total / 15.3 * (double)(i - 1));
+        if (conf().dry && j->total > 64) {               /* those on both sides of each quarter of the grid */
+            static const signed char near[] = { 0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1 };
+            if (i >= 4 * 16) break;
+            i = (j->total * (i / 16) / 4 + near[i % 16] + j->total) % j->total;
         }
         run_block(j->g, conf().order ? j->total - 1 - i : i, wk, &rs);
     }
@@ -1312,7 +1364,13 @@ cudaError_t cushim_free(void *p)
     size_t n = it->second, need = (n + 511) / 256 * 256;
     (void)need;
 #ifndef CUSHIM_ASAN
-    if (conf().dry) { d.live.erase(it); return 0; }
+    if (conf().dry) {
+        arena_open(true);
+        forget(p, need);
+        arena_open(false);
+        d.live.erase(it);
+        return 0;
+    }
     arena_open(true);
     for (size_t i = n; i < need; i++) if ((unsigned char)((char *)p)[i] != 0xff) die("write behind a device allocation (found at cudaFree)", 0);
     memset(p, 0xff, n);

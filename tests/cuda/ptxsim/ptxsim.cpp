@@ -890,7 +890,7 @@ struct Run {
     vector<u32> wepoch;
     u32 launch;
     bool dead;
-    bool prof;
+    bool prof, count;
     map<std::pair<int, int>, vector<vector<Acc>>> acc;
     vector<u32> occ;
     long blk;
@@ -901,7 +901,10 @@ static int chk_race;
 static bool chk_init;
 static map<string, map<int, Prof>> profs;
 static map<string, map<string, u64>> counts;
+static u64 bytes_asked, sectors_once;
+static u32 *sector_read, *sector_written;                /* the launch that did so last */
 static map<string, long> nlaunch;
+static map<string, std::pair<size_t, int>> largest;      /* dynamic shared memory, threads of a block */
 
 static void complain(Th *t, const Ins *in, const char *fmt, ...) {
     static map<std::pair<Kernel *, const Ins *>, int> said;
@@ -1132,6 +1135,11 @@ static char *access(Th *t, const Ins *in, Space sp, u64 a, int n, bool wr, bool 
         return 0;
     }
     u64 off = a - (u64)arena;
+    if (R->count) {
+        u32 &last = (wr ? sector_written : sector_read)[off / 32];
+        bytes_asked += (u64)n;
+        if (last != R->launch) { last = R->launch; sectors_once++; }
+    }
     if (wr) memset(ashadow + off, 1, (size_t)n);
     else if (chk_init)
         for (int i = 0; i < n; i++)
@@ -1961,6 +1969,8 @@ static void run_kernel(Kernel *k, dim3 g, dim3 b, char *param, size_t dyn) {
     }
     n_launch++;
     nlaunch[k->name]++;
+    largest[k->name].first = std::max(largest[k->name].first, dyn);
+    largest[k->name].second = std::max(largest[k->name].second, (int)(b.x * b.y * b.z));
     Run run;
     R = &run;
     run.k = k;
@@ -1970,6 +1980,12 @@ static void run_kernel(Kernel *k, dim3 g, dim3 b, char *param, size_t dyn) {
     run.dyn = dyn;
     run.launch = ++launchno & 0xfffff;
     run.dead = false;
+    run.count = prof;
+    if (prof && !sector_read) {
+        size_t n = (size_t)acap / 32 * sizeof *sector_read;
+        sector_read = (u32 *)mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        sector_written = (u32 *)mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    }
     int n = (int)(b.x * b.y * b.z), nw = (n + 31) / 32;
     long total = (long)g.x * g.y * g.z;
     size_t shsz = (k->shbytes + 15) / 16 * 16 + dyn;
@@ -2162,7 +2178,7 @@ static void load_fat(const void *w) {
     }
     if (!got) fprintf(stderr, "ptxsim: a module has no PTX (build with code=compute_80)\n");
 }
-/* PTXSIM_TABLE=file: kernel, launches; then each load and store with its requests, sectors (bank passes), and how few there could be. See sass.py. */
+/* PTXSIM_TABLE=file: kernel, launches, instructions, most dynamic shared memory and threads of a block; then each load and store with its requests, sectors (bank passes), and how few there could be. See sass.py. */
 static void table(const char *path) {
     FILE *f = fopen(path, "w");
     if (!f) return;
@@ -2171,7 +2187,7 @@ static void table(const char *path) {
         if (!nlaunch[kk.first]) continue;
         u64 steps = 0;
         for (auto &in : k->code) steps += in.cnt;
-        fprintf(f, "kernel\t%s\t%ld\t%llu\n", kk.first.c_str(), nlaunch[kk.first], (unsigned long long)steps);
+        fprintf(f, "kernel\t%s\t%ld\t%llu\t%zu\t%d\n", kk.first.c_str(), nlaunch[kk.first], (unsigned long long)steps, largest[kk.first].first, largest[kk.first].second);
         for (auto &q : profs[kk.first]) {
             const Ins *in = &k->code[(size_t)q.first];
             Prof &p = q.second;
@@ -2711,6 +2727,8 @@ void nn_device_fail(int kind, long n) {
 }
 long nn_device_count(int kind) { return counted[kind]; }
 void nn_device_without_barrier(int line) { skipped_line = line ? line : -1; }
+/* Bytes that kernels asked global memory for until now; of the sectors that a launch read or wrote, each counted once; in sectors of 32. */
+double nn_device_bytes(int once) { return once ? 32.0 * (double)sectors_once : (double)bytes_asked; }
 long nn_device_live(void) { return (long)(live.size() - nvars) + (long)pinned.size() + handles; }
 /* for fakeblas.cpp: run on a stream; check a range (write 1: mark it written) */
 int ptxsim_enqueue(cudaStream_t s, void (*fn)(void *), void *arg) {

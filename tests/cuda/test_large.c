@@ -1,0 +1,248 @@
+/* test_large.c - tensors of more than 2^31 numbers on a device, without their memory.
+
+   Run with CUSHIM_DRY=2 CUSHIM_ARENA=1048576 (see cushim.h): tensors are addresses whose pages read as 0 until they are written, and of every
+   grid a few blocks run, the first and the last among them. A case is written for any number of samples. It gets 2 of them on the CPU, and on
+   the device so many that numbers pass 2^31; all but the first and the last sample are 0, and so are their gradients. Then the first and the
+   last sample of the result, and all gradients, must be the CPU's: a product of sizes or an index that was cut to 32 bits leaves the last
+   sample unwritten or wrong. Sums over all samples are theirs alone, as blocks that do not run leave 0.
+   NN_CASE=softmax: cases whose name contains that. */
+#define TEST_LINKED
+#include "../../nn.h"
+#include "../../nn_cuda.h"
+#include "../test.h"
+
+enum { MAX = 8, FOLD = 4 * 65535 };      /* samples: a multiple of the largest grid in y, so that its last block has the last sample */
+typedef struct world {
+    nn_context *nn;
+    int64_t samples, per;            /* numbers of a sample of the largest tensor */
+    int count;
+    nn_tensor *var[MAX];
+    int shared[MAX];
+} world;
+typedef struct large_case { const char *name; int64_t per; nn_tensor *(*run)(world *w); struct large_case *next; } large_case;
+static large_case *cases, **last = &cases;
+#define LARGE(name, per)                                                                                        \
+    static nn_tensor *large_##name(world *w);                                                                   \
+    static large_case case_##name = { #name, per, large_##name, NULL };                                         \
+    __attribute__((constructor)) static void add_##name(void) { *last = &case_##name; last = &case_##name.next; } \
+    static nn_tensor *large_##name(world *w)
+
+static float number(int k, int64_t i) { return (float)((double)((unsigned)(i * 2654435761u + (unsigned)k * 40503u) >> 8 & 0xffff) / 32768.0 - 1.0) * 0.9f + 0.01f; }
+static int64_t sample(const nn_tensor *t) { return nn_count(t) / nn_dim(t, 0); }
+static nn_tensor *end_of(nn_tensor *t, int second)       /* the first or the last sample */
+{
+    int64_t n = nn_dim(t, 0);
+    return second ? nn_slice(t, 0, n - 1, n, 1) : nn_slice(t, 0, 0, 1, 1);
+}
+static void set_ends(nn_tensor *t, int k)
+{
+    int64_t n = sample(t);
+    float *v = malloc((size_t)(n + 1) * sizeof *v);
+    for (int e = 0; e < 2; e++) {
+        for (int64_t i = 0; i < n; i++) v[i] = number(k + 10 * e, i);
+        nn_write(end_of(t, e), v);
+    }
+    free(v);
+}
+static nn_tensor *with(world *w, nn_shape s, int shared, int want)
+{
+    nn_tensor *t = nn_zeros(w->nn, s);
+    int k = w->count++;
+    if (shared) {
+        int64_t n = nn_count(t);
+        float *v = malloc((size_t)(n + 1) * sizeof *v);
+        for (int64_t i = 0; i < n; i++) v[i] = number(k, i);
+        nn_write(t, v);
+        free(v);
+    } else set_ends(t, k);
+    w->shared[k] = shared;
+    return w->var[k] = want ? nn_want_grad(t) : t;
+}
+#define X(...)     with(w, NN_SHAPE(w->samples, __VA_ARGS__), 0, 1)      /* one per sample */
+#define ALL(...)   with(w, NN_SHAPE(__VA_ARGS__), 1, 1)                  /* the same for all */
+#define FIXED(...) with(w, NN_SHAPE(__VA_ARGS__), 1, 0)                  /* without a gradient: its sum over all samples takes too long here */
+static nn_tensor *indices(world *w, int64_t below, nn_shape s)           /* of every sample; all but the first and the last are 0 */
+{
+    nn_tensor *t = nn_cast(nn_zeros(w->nn, s), NN_I64);
+    int64_t n = sample(t), *v = malloc((size_t)(n + 1) * sizeof *v);
+    for (int e = 0; e < 2; e++) {
+        for (int64_t i = 0; i < n; i++) v[i] = (i * 7 + 3 + e) % below;
+        nn_write_as(end_of(t, e), NN_I64, v);
+    }
+    free(v);
+    return t;
+}
+#define IDS(below, ...) indices(w, below, NN_SHAPE(__VA_ARGS__))
+#define NONE(T) (&(T){ .reduction = NN_NONE })
+
+/* ---- elementwise, copies ---- */
+LARGE(exp, 512)             { return nn_exp(X(512)); }
+LARGE(exp_odd, 511)         { return nn_exp(X(511)); }
+LARGE(exp_strided, 512)     { return nn_exp(nn_transpose(X(16, 32), 1, 2)); }
+LARGE(mul, 512)             { nn_tensor *a = X(512), *b = X(512); return nn_mul(a, b); }
+LARGE(mul_row, 32)          { nn_tensor *a = X(32), *b = ALL(32); return nn_mul(a, b); }
+LARGE(mul_column, 512)      { nn_tensor *a = X(512), *b = X(1); return nn_mul(a, b); }
+LARGE(sub_outer, 512)       { nn_tensor *a = X(1, 32), *b = X(16, 1); return nn_sub(a, b); }
+LARGE(where, 32)            { nn_tensor *a = X(32), *b = ALL(32); return nn_where(nn_gt(nn_detach(a), nn_scalar(w->nn, 0.1f)), a, b); }
+LARGE(turn_across, 64)      { return nn_transpose(nn_contiguous(nn_transpose(X(64), 0, 1)), 0, 1); }
+LARGE(turn, 512)            { return nn_contiguous(nn_transpose(X(16, 32), 1, 2)); }
+LARGE(cast, 512)            { return nn_cast(nn_cast(X(512), NN_BF16), NN_F32); }
+LARGE(cast_f64, 512)        { return nn_cast(nn_cast(X(512), NN_F64), NN_F32); }
+LARGE(fill, 512)            { return nn_mul(X(512), nn_full(w->nn, NN_SHAPE(w->samples, 512), 1.5f)); }
+LARGE(dropout, 512)         { return nn_dropout(X(512), 1e-10f); }
+LARGE(expand, 512)          { return nn_mul_scalar(nn_expand(X(1), NN_SHAPE(-1, 512)), 2); }
+LARGE(slice, 1024)          { return nn_mul_scalar(nn_slice(X(1024), 1, 3, 1023, 3), 2); }
+LARGE(flip, 512)            { return nn_mul_scalar(nn_flip(X(512), NN_DIMS(1)), 2); }
+LARGE(reshape, 512)         { return nn_mul_scalar(nn_reshape(nn_transpose(X(16, 32), 1, 2), NN_SHAPE(-1, 512)), 2); }
+/* ---- reductions ---- */
+LARGE(sum_lines, 512)       { return nn_sum(X(512), NN_DIMS(1), NULL); }
+LARGE(sum_columns, 512)     { return nn_sum(X(32, 16), NN_DIMS(1), NULL); }
+LARGE(sum_samples, 32)      { return nn_sum(X(32), NN_DIMS(0), NULL); }
+LARGE(sum_all, 512)         { return nn_sum(X(512), NN_ALL, NULL); }
+LARGE(max, 512)             { return nn_max(X(512), NN_DIMS(1), NULL); }
+LARGE(var, 512)             { return nn_var(X(512), NN_DIMS(1), NULL); }
+LARGE(logsumexp, 512)       { return nn_logsumexp(X(512), NN_DIMS(1), NULL); }
+LARGE(norm, 512)            { return nn_norm(nn_add_scalar(X(512), 2), NN_DIMS(1), NULL); }
+LARGE(argmax, 512)          { return nn_argmax(X(512), NN_DIMS(1), NULL); }
+LARGE(cumsum, 512)          { return nn_cumsum(X(512), 1); }
+LARGE(cumsum_columns, 512)  { return nn_cumsum(X(32, 16), 1); }
+LARGE(softmax, 512)         { return nn_softmax(X(512), 1); }
+LARGE(softmax_long, 4096)   { return nn_softmax(X(4096), 1); }
+LARGE(log_softmax_columns, 1024) { return nn_log_softmax(X(32, 32), 1); }
+/* ---- shapes ---- */
+LARGE(concat, 512)          { nn_tensor *two[2]; two[0] = X(200); two[1] = X(312); return nn_concat(two, 2, 1); }
+LARGE(concat_samples, 256)  { nn_tensor *two[2]; two[0] = X(256); two[1] = X(256); return nn_concat(two, 2, 0); }
+LARGE(gather, 512)          { nn_tensor *x = X(512); return nn_gather(x, 1, IDS(512, w->samples, 512)); }
+LARGE(scatter_add, 512)     { nn_tensor *x = X(512), *s = X(512); return nn_scatter_add(x, 1, IDS(512, w->samples, 512), s); }
+LARGE(index_select, 512)    { nn_tensor *x = X(512); int64_t ids[2] = { 0, 0 }; ids[1] = w->samples - 1; return nn_index_select(x, 0, nn_from_as(w->nn, NN_I64, NN_SHAPE(2), ids)); }
+LARGE(index_columns, 32)    { nn_tensor *x = X(32); return nn_index_select(x, 1, IDS(32, 32)); }
+LARGE(embedding_table, 512) { nn_tensor *x = X(512); int64_t ids[2] = { 0, 0 }; ids[1] = w->samples - 1; return nn_embedding(nn_from_as(w->nn, NN_I64, NN_SHAPE(2), ids), x); }
+LARGE(embedding, 512)       { nn_tensor *t = FIXED(5, 512); return nn_embedding(IDS(5, w->samples), t); }
+LARGE(one_hot, 512)         { return nn_one_hot(IDS(512, w->samples), 512); }
+LARGE(tril, 512)            { return nn_tril(X(16, 32), 3); }
+LARGE(sort, 64)             { return nn_sort(X(64), 1, NULL, NULL); }
+LARGE(topk, 64)             { return nn_topk(X(64), 5, 1, NULL, NULL); }
+LARGE(pad, 512)             { return nn_pad(X(15, 30), NN_SHAPE(1, 1, 0, 1), NULL); }
+LARGE(pad_reflect, 512)     { return nn_pad(X(15, 30), NN_SHAPE(1, 1, 0, 1), &(nn_pad_desc){ .mode = NN_PAD_REFLECT }); }
+/* ---- products ---- */
+LARGE(matmul, 512)          { nn_tensor *a = X(32, 16), *b = X(16, 8); return nn_matmul(a, b); }
+LARGE(matmul_rows, 64)      { nn_tensor *a = X(64), *b = FIXED(64, 20); return nn_matmul(a, b); }
+LARGE(matmul_wide, 128)     { nn_tensor *a = X(4), *b = FIXED(4, 128); return nn_matmul(a, b); }
+LARGE(matmul_shared, 512)   { nn_tensor *a = X(32, 16), *b = FIXED(16, 4); return nn_matmul(a, b); }
+LARGE(linear, 64)           { nn_tensor *x = X(64), *v = FIXED(16, 64), *b = FIXED(16); return nn_linear(x, v, b, NULL); }
+LARGE(linear_wide, 128)     { nn_tensor *x = X(4), *v = FIXED(128, 4); return nn_linear(x, v, NULL, NULL); }
+LARGE(linear_table, 64)     { nn_tensor *x = FIXED(3, 64), *v = X(64); return nn_transpose(nn_linear(x, v, NULL, NULL), 0, 1); }
+LARGE(linear_bf16, 64)      { nn_tensor *x = X(64), *v = nn_quantize_new(FIXED(16, 64), NN_BF16, NULL, NULL); return nn_linear(x, v, NULL, NULL); }
+/* ---- images ---- */
+LARGE(conv, 512)            { nn_tensor *x = X(1, 16, 16), *v = FIXED(2, 1, 3, 3), *b = FIXED(2); return nn_conv2d(x, v, b, &(nn_conv2d_desc){ .padding = 1 }); }
+LARGE(conv_stride, 2048)    { nn_tensor *x = X(2, 32, 32), *v = FIXED(4, 2, 3, 3); return nn_conv2d(x, v, NULL, &(nn_conv2d_desc){ .padding = 1, .stride = 2 }); }
+LARGE(conv_depthwise, 512)  { nn_tensor *x = X(2, 16, 16), *v = FIXED(2, 1, 3, 3); return nn_conv2d(x, v, NULL, &(nn_conv2d_desc){ .padding = 1, .groups = 2 }); }
+LARGE(conv_1x1, 512)        { nn_tensor *x = X(2, 16, 16), *v = FIXED(2, 2, 1, 1); return nn_conv2d(x, v, NULL, NULL); }
+LARGE(conv_transpose, 512)  { nn_tensor *x = X(2, 8, 8), *v = FIXED(2, 2, 2, 2); return nn_conv_transpose2d(x, v, NULL, &(nn_conv_transpose2d_desc){ .stride = 2 }); }
+LARGE(maxpool, 512)         { return nn_maxpool2d(X(2, 16, 16), 2, NULL); }
+LARGE(avgpool, 512)         { return nn_avgpool2d(X(2, 16, 16), 2, NULL); }
+LARGE(upsample, 512)        { return nn_upsample(X(2, 8, 8), 16, 16, NULL); }
+LARGE(upsample_bilinear, 512) { return nn_upsample(X(2, 8, 8), 16, 16, &(nn_upsample_desc){ .bilinear = 1 }); }
+/* ---- norms, losses ---- */
+LARGE(layernorm, 512)       { nn_tensor *x = X(512), *v = FIXED(512), *b = FIXED(512); return nn_layernorm(x, 1, v, b, NULL); }
+LARGE(layernorm_sums, 32)   { nn_tensor *x = X(32), *v = ALL(32), *b = ALL(32); return nn_layernorm(x, 1, v, b, NULL); }
+LARGE(layernorm_long, 2048) { nn_tensor *x = X(2048), *v = FIXED(2048), *b = FIXED(2048); return nn_layernorm(x, 1, v, b, NULL); }
+LARGE(rmsnorm, 512)         { nn_tensor *x = X(512), *v = FIXED(512); return nn_rmsnorm(x, v, NULL); }
+LARGE(groupnorm, 512)       { nn_tensor *x = X(8, 64), *v = FIXED(8), *b = FIXED(8); return nn_groupnorm(x, 2, v, b, NULL); }
+LARGE(mse, 512)             { nn_tensor *a = X(512), *b = X(512); return nn_mse(a, b, NONE(nn_loss_desc)); }
+LARGE(mse_sum, 512)         { nn_tensor *a = X(512), *b = X(512); return nn_mse(a, b, &(nn_loss_desc){ .reduction = NN_SUM }); }
+LARGE(bce, 512)             { nn_tensor *a = X(512), *b = X(512); return nn_binary_cross_entropy(a, nn_detach(nn_sigmoid(b)), NONE(nn_loss_desc)); }
+LARGE(cross_entropy, 512)   { nn_tensor *a = X(512); return nn_cross_entropy(a, IDS(512, w->samples), NONE(nn_loss_desc)); }
+LARGE(cross_entropy_pixels, 512) { nn_tensor *a = X(8, 64); return nn_cross_entropy(a, IDS(8, w->samples, 64), NONE(nn_loss_desc)); }
+LARGE(nll, 512)             { nn_tensor *a = X(512); return nn_nll(a, IDS(512, w->samples), NONE(nn_loss_desc)); }
+LARGE(hinge, 512)           { nn_tensor *a = X(512); return nn_hinge(a, IDS(512, w->samples), NONE(nn_loss_desc)); }
+LARGE(kl_div, 512)          { nn_tensor *a = X(512), *b = X(512); return nn_kl_div(a, b, NONE(nn_loss_desc)); }
+/* ---- sequences ---- */
+LARGE(attention, 128)       { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1 }); }
+LARGE(decode, 128)          { nn_tensor *q = X(1, 1, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1 }); }
+LARGE(rope, 512)            { nn_tensor *x = X(2, 4, 64); return nn_rope(x, nn_rope_new(w->nn, 8, 64, 0), NULL); }
+
+/* ---- the comparison ---- */
+typedef struct outcome { int64_t n; float *v; } outcome;
+static outcome ends(nn_tensor *t, int shared)            /* all of it, or the first and the last sample */
+{
+    outcome o = { 0, NULL };
+    if (!t) return o;
+    if (shared || t->ndim == 0 || nn_count(t) < 2) {
+        o.n = nn_count(t);
+        o.v = malloc((size_t)(o.n + 1) * sizeof *o.v);
+        nn_read(t, o.v);
+        return o;
+    }
+    o.n = 2 * sample(t);
+    o.v = malloc((size_t)(o.n + 1) * sizeof *o.v);
+    nn_read(end_of(t, 0), o.v);
+    nn_read(end_of(t, 1), o.v + o.n / 2);
+    return o;
+}
+static int run(const large_case *k, int64_t samples, const nn_backend *backend, outcome *o)
+{
+    world w;
+    nn_tensor *y, *dy;
+    int i, ok;
+    memset(&w, 0, sizeof w);
+    w.nn = nn_new(&(nn_desc){ .threads = 1, .backend = backend });
+    w.samples = samples;
+    w.per = k->per;
+    nn_begin(w.nn, NN_TRAIN);
+    y = k->run(&w);
+    if (nn_ok(w.nn)) {
+        o[MAX] = ends(y, 0);
+        if (y->node && y->dtype == NN_F32) {
+            dy = nn_zeros(w.nn, nn_shape_of(y));
+            if (nn_count(y) == 1) nn_write(dy, (float[]){ 0.5f });
+            else set_ends(dy, 5);
+            nn_backward_with(y, &(nn_backward_desc){ .grad = dy });
+        }
+        for (i = 0; i < w.count; i++) o[i] = ends(nn_grad(w.var[i]), w.shared[i]);
+    }
+    ok = nn_ok(w.nn);
+    if (!ok) printf("%s: %s\n", k->name, nn_error(w.nn));
+    nn_free(w.nn);
+    return ok;
+}
+static int64_t fell_back;
+static const nn_backend *inner;
+static int counted(void *self, const nn_call *c)
+{
+    int done = inner->run(self, c);
+    fell_back += !done;
+    return done;
+}
+TEST(more_than_2_to_the_31)
+{
+    static nn_backend device;
+    const char *only = getenv("NN_CASE"), *dry = getenv("CUSHIM_DRY");
+    if (!dry || atoi(dry) != 2) SKIP("runs with CUSHIM_DRY=2");
+    inner = nn_cuda(0);
+    device = *inner;
+    device.run = counted;
+    for (large_case *k = cases; k; k = k->next) {
+        outcome cpu[MAX + 1], o[MAX + 1];
+        if (only && !strstr(k->name, only)) continue;
+        memset(cpu, 0, sizeof cpu);
+        memset(o, 0, sizeof o);
+        CHECK(run(k, 2, NULL, cpu));
+        CHECK(run(k, (((int64_t)1 << 31) / k->per / FOLD + 1) * FOLD, &device, o));
+        for (int i = 0; i <= MAX; i++) {
+            int64_t wrong = 0;
+            double worst = 0, scale = 1e-3;
+            CHECK(o[i].n == cpu[i].n);
+            for (int64_t e = 0; e < cpu[i].n; e++) if (fabs(cpu[i].v[e]) > scale) scale = fabs(cpu[i].v[e]);
+            for (int64_t e = 0; e < cpu[i].n && o[i].n == cpu[i].n; e++) {
+                double far = fabs((double)o[i].v[e] - cpu[i].v[e]) / scale;
+                if (!(far <= 2e-5)) { if (!wrong++) printf("%s: %s %d: element %lld of the two samples is %.9g, on the CPU %.9g\n", k->name, i == MAX ? "result" : "gradient", i, (long long)e, o[i].v[e], cpu[i].v[e]); }
+                if (far > worst) worst = far;
+            }
+            CHECK(wrong == 0);
+            free(cpu[i].v);
+            free(o[i].v);
+        }
+    }
+    CHECK(fell_back == 0);
+}
