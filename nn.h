@@ -3957,15 +3957,26 @@ static nn_view nn__kept_view(const nn_tensor *t, int kept)
 }
 
 // An elementwise op reads dy[i] only to write dx[i], input after input: the gradient of the last one may take the memory of dy.
+// That of a reshape is dy itself, the same numbers in the same order.
 static int nn__in_place(const nn_node *d, int retain)    // which input, or -1
 {
     const nn_tensor *x, *y = d->out[0];
-    int i = d->nin - 1, j;
-    if (!(d->op->flags & NN_OP_IN_PLACE) || retain || !y->grad || (y->flags & NN__T_WANT_GRAD)) return -1;
+    int i = d->nin - 1, j, same = d->op->id == NN_OP_reshape;
+    if (!(same || (d->op->flags & NN_OP_IN_PLACE)) || retain || !y->grad || (y->flags & NN__T_WANT_GRAD)) return -1;
     while (i > 0 && !(d->need & (1u << i))) i--;
     x = d->in[i];
     for (j = 0; j < i; j++) if (d->in[j] == x) return -1;
-    return x && x->step && !x->grad && nn__same_sizes(y->ndim, y->shape, x->ndim, x->shape) ? i : -1;
+    return x && x->step && !x->grad && (same || nn__same_sizes(y->ndim, y->shape, x->ndim, x->shape)) ? i : -1;
+}
+static void nn__hand_over(nn_tensor *y, nn_tensor *x)    // the gradient of y is that of x
+{
+    nn_tensor *g = x->grad = y->grad;
+    g->ndim = x->ndim;
+    memcpy(g->shape, x->shape, sizeof g->shape);
+    nn__row_major(g->ndim, g->shape, g->stride);
+    x->flags |= NN__T_GRAD_SET;
+    y->grad = NULL;
+    y->flags &= ~(unsigned)NN__T_GRAD_SET;
 }
 
 static void nn__accumulate(nn_context *nn, nn_view from, nn_view to)     // to += from
@@ -3982,6 +3993,7 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
     nn_call c;
     nn_tensor *twice[NN_MAX_INPUTS];                     // a tensor that is input twice gets its second gradient by way of a temporary
     int i, j;
+    if (reuse >= 0 && d->op->id == NN_OP_reshape) { nn__hand_over(d->out[0], d->in[0]); return; }
     nn__begin_call(&c, nn, d->op->id, d->params);
     c.op = d->op;
     c.pass = NN_BACKWARD;

@@ -193,6 +193,32 @@ TEST(gradient_of_an_intermediate_result)
     nn_free(nn);
 }
 
+/* The gradient of a reshape is handed on, not copied: not when another user of x was first, not when somebody asked to see it. */
+TEST(gradient_of_a_reshape)
+{
+    static const float xs[6] = { 1, 2, 3, 4, 5, 6 };
+    for (int how = 0; how < 8; how++) {                  /* bits: x is used before, x is used after, y is wanted */
+        nn_context *nn = quiet();
+        nn_tensor *p = nn_param_new(nn_model_new(nn, NULL), "p", NN_SHAPE(2, 3)), *x, *y, *loss;
+        nn_write(p, xs);
+        nn_begin(nn, NN_TRAIN);
+        x = nn_want_grad(nn_mul_scalar(p, 2));
+        loss = how & 1 ? nn_sum(nn_square(x), NN_ALL, NULL) : nn_zeros(nn, NN_SCALAR);
+        y = nn_reshape(x, NN_SHAPE(3, 2));
+        if (how & 4) nn_want_grad(y);
+        loss = nn_add(loss, nn_sum(nn_mul(y, nn_from(nn, NN_SHAPE(3, 2), xs)), NN_ALL, NULL));
+        if (how & 2) loss = nn_add(loss, nn_sum(nn_square(x), NN_ALL, NULL));
+        nn_backward(loss);
+        CHECK(nn_ok(nn) && nn_grad(x)->ndim == 2 && nn_grad(x)->shape[0] == 2 && nn_grad(x)->shape[1] == 3);
+        for (int i = 0; i < 6; i++) {
+            float dx = xs[i] + (float)((how & 1) + (how >> 1 & 1)) * 2 * 2 * xs[i];
+            CHECK(nn_data(nn_grad(x))[i] == dx && nn_data(nn_grad(p))[i] == 2 * dx);
+            if (how & 4) CHECK(nn_data(nn_grad(y))[i] == xs[i] && nn_grad(y)->shape[0] == 3);
+        }
+        nn_free(nn);
+    }
+}
+
 TEST(overwritten_storage_is_noticed)
 {
     nn_context *nn = quiet();
