@@ -863,7 +863,7 @@ static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add
     l = nn__lay_of(2, v);
     if (bytes == 4 && nn__turn_of(&l, &turn)) {
         int64_t tiles = ((turn.na + 31) / 32) * ((turn.nb + 31) / 32);
-        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)tiles, (unsigned)(turn.rest.count < 1024 ? turn.rest.count : 1024)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
+        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)tiles, (unsigned)(turn.rest.count < 65535 ? turn.rest.count : 65535)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
         return 1;
     }
     if (bytes == 4) return nn__map<nn__f_same>(d, v, add ? 1u : 0u, 0, 0);

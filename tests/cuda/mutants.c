@@ -53,7 +53,7 @@ static void list_items(void)
         i->k = k; i->offset = v == 1; i->precision = v > 1 ? v - 1 : 0;
         snprintf(i->name, sizeof i->name, "%s/%s%s%s", k->name, k->label, v == 1 ? " unaligned" : "", v < 2 ? "" : v == 2 ? " tf32" : v == 3 ? " bf16" : " fp16");
     }
-    for (int r = 0; r < ROWS; r++) for (int p = 0; p < rows[r].precisions; p++) {
+    for (int r = 0; r < PRODUCTS; r++) for (int p = 0; p < rows[r].precisions; p++) {
         item *i = add_item();
         i->row = r; i->precision = p;
         snprintf(i->name, sizeof i->name, "products row %d precision %d", r, p);

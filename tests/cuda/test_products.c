@@ -34,7 +34,7 @@ static const row rows[] = {
     { MATMUL, { 1, 20, 24, 520 }, 0, 0, 0, 2 },   { MATMUL, { 1, 3, 36, 520 }, 0, 0, 0, 1 },   { LINEAR, { 3, 36, 2100 }, 0, 0, 0, 1 },         /* sums in two parts */
     { CONV, { 2, 2, 47, 47, 2, 3, 3, 2 }, 1, 1, 1, 1 },  { SMALL, { 2, 40, 128 }, 0, NN_I8, 32, 1 },
 };
-enum { ROWS = sizeof rows / sizeof *rows };
+enum { PRODUCTS = sizeof rows / sizeof *rows };
 
 /* counts what the device leaves to the CPU */
 static const nn_backend *inner;
@@ -122,7 +122,7 @@ TEST(products)
     static const double tolerance[4] = { 1e-5, 2e-3, 1.5e-2, 2e-3 };
     const char *only = getenv("NN_ROW"), *precision = getenv("NN_PRECISION");
     if (!nn_cuda_available()) SKIP(nn_cuda_why());
-    for (int i = 0; i < ROWS; i++) {
+    for (int i = 0; i < PRODUCTS; i++) {
         outcome cpu, o;
         if (only && atoi(only) != i) continue;
         memset(&cpu, 0, sizeof cpu);
