@@ -14151,7 +14151,7 @@ NN__SIMPLE_END
 //     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
 //               an elementwise result takes the place of its input where that dies
 //     slices    first calls that work sample by sample on more than the second-level cache holds run on a few samples at a time, one
-//               call after the other; what lies between them is then as large as a slice, and threads share slices, not calls
+//               call after the other; what lies between them is then as large as a slice, and threads share slices, not calls, unless it is one
 //     batch     a size, stride or place that differs between the two recordings is linear in the batch
 // =============================================================================================
 enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_SLICE, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
@@ -14706,23 +14706,27 @@ static void nn__plan_exec(const nn_plan *p, const nn__plan_call *k, nn_call *c, 
     }
     nn__run_alone(c, k->exec, scratch);
 }
-// Slice t of a run: its calls one after the other, in this thread. A slice is a task of a call that no op has.
+// Slices of a run: their calls one after the other. A slice is a task of a call that no op has, in one thread; where there is only one, threads
+// share its calls.
 typedef struct nn__slice_run { const nn_plan *p; char *const *base; int64_t batch; } nn__slice_run;
-static void nn__run_slice(const nn_call *call, const nn_task *t)
+static void nn__slice_calls(const nn__slice_run *run, int64_t first, int threads, char *scratch)
 {
-    const nn__slice_run *run = (const nn__slice_run *)call->params;
     const nn_plan *p = run->p;
-    int64_t first = t->index * p->slice;
     char *base[NN__PLAN_BASES];
     nn_call c;
     int i;
     memcpy(base, run->base, sizeof base);
-    base[NN__PLAN_SLICE] = (char *)t->scratch;
+    base[NN__PLAN_SLICE] = scratch;
     nn__plan_begin(p, &c);
     for (i = 0; i < p->slice_calls; i++) {
         nn__plan_prepare(p, &p->call[i], first, nn__min(p->slice, run->batch - first), base, &c);
-        nn__plan_exec(p, &p->call[i], &c, 1, base[NN__PLAN_SLICE] + p->slice_bytes);
+        nn__plan_exec(p, &p->call[i], &c, threads, scratch + p->slice_bytes);
     }
+}
+static void nn__run_slice(const nn_call *call, const nn_task *t)
+{
+    const nn__slice_run *run = (const nn__slice_run *)call->params;
+    nn__slice_calls(run, t->index * run->p->slice, 1, (char *)t->scratch);
 }
 static size_t nn__slice_scratch(const nn_plan *p)        // of a slice: what lies between its calls, and their scratch
 {
@@ -14751,6 +14755,7 @@ static void nn__run_slices(const nn_plan *p, int64_t batch, char *const *base, c
     c.once = 0;
     c.tasks[0] = (batch + p->slice - 1) / p->slice;
     c.task_bytes = p->slice_scratch;
+    if (c.tasks[0] == 1) { nn__slice_calls(&run, 0, p->threads, scratch); return; }
     if (p->threads == 1) { nn__run_alone(&c, nn__run_slice, scratch); return; }
     j.c = &c; j.exec = nn__run_slice; j.phase = 0; j.slots = p->threads; j.scratch = scratch;
     nn__run_phase(p->nn, &j);
@@ -15098,7 +15103,7 @@ NN_API void nn_plan_print(const nn_plan *p)
         for (j = 0; j < 3; j++) {
             double start = nn__seconds();
             nn__plan_prepare(p, &p->call[i], 0, sliced ? p->slice : p->batch, base, &c);
-            nn__plan_exec(p, &p->call[i], &c, sliced ? 1 : p->threads, base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
+            nn__plan_exec(p, &p->call[i], &c, sliced && p->batch > p->slice ? 1 : p->threads, base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
             if (nn__seconds() - start < took) took = nn__seconds() - start;
         }
         m = nn__plan_macs(&c);
