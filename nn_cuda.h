@@ -138,10 +138,10 @@ typedef struct nn__cuda {
     nn__batch      batch;
     nn__list      *making;                               // the list that calls are written into; NULL: they run
     int            broken;                               // it cannot be finished
-    nn__chain      chain[NN__CHAINS + 1], *guess;        // the last: calls since the host last did something; it began like that earlier one
+    nn__chain      chain[NN__CHAINS], now, *guess;       // earlier ones; the calls since the host last did something; the earlier one that began like it
     nn__link      *link;                                 // its kernels are captured or, in this graph, get new arguments
     cudaGraphExec_t patched;
-    int            waits, next_chain, patience, eager;   // waits: the calls of the last chain have not run. patience: with graphs that do not fit
+    int            waits, next_chain, patience, eager;   // waits: the calls of `now` have not run. patience: with graphs that do not fit
     int64_t        launches, bytes, peak, uploads, downloads;
     int64_t        calls[NN_OP_COUNT][2], refused[NN_OP_COUNT][2], repeats;
     cudaEvent_t    clock[2];                             // NULL: time is not taken
@@ -192,7 +192,7 @@ static int nn__cuda_ready(nn__cuda *d)                   // what waited comes fi
     cudaSetDevice(d->device);
     if (d->making) d->broken = 1;                        // nothing passes between host and device in a list
     else if (!d->dead) {
-        if (d->chain[NN__CHAINS].count) nn__chain_end(d);
+        if (d->now.count) nn__chain_end(d);
         if (d->batch.parts.count) nn__cuda_flush_now(d);
     }
     return !d->dead && !d->making;
@@ -248,7 +248,7 @@ static void *nn__cuda_alloc(void *self, size_t bytes)
 static void nn__cuda_free(void *self, void *memory, size_t bytes)
 {
     nn__cuda *d = (nn__cuda *)self;
-    if (d->batch.parts.count || d->chain[NN__CHAINS].count) nn__cuda_ready(d);
+    if (d->batch.parts.count || d->now.count) nn__cuda_ready(d);
     for (int i = 0; i < NN__CUDA_LANDINGS; i++) if ((char *)d->landing[i].to >= (char *)memory && (char *)d->landing[i].to < (char *)memory + bytes) d->landing[i].to = NULL;
     for (int i = 0; memory && i < d->blocks; i++) if (d->block[i].at == memory) d->block[i].used = 0;
 }
@@ -404,8 +404,10 @@ static void nn__cuda_close_all(nn__cuda *d)
     int i;
     d->batch.parts.count = 0;
     d->batch.blocks = 0;
-    for (i = 0; i <= NN__CHAINS; i++) { nn__cuda_forget(d, d->chain[i].list); free(d->chain[i].link); }
+    for (i = 0; i < NN__CHAINS; i++) { nn__cuda_forget(d, d->chain[i].list); free(d->chain[i].link); }
+    free(d->now.link);
     memset(d->chain, 0, sizeof d->chain);
+    memset(&d->now, 0, sizeof d->now);
     d->waits = 0;
     if (d->stream) cudaStreamSynchronize(d->stream);
     for (i = 0; i < NN__CUDA_LANDINGS; i++) {
@@ -5819,7 +5821,6 @@ static int nn__cuda_run_now(nn__cuda *d, const nn_call *c, nn__cuda_handler hand
     return done;
 }
 
-
 // ---- chains: what is computed between two times that the host writes or looks. One of NN_EVAL that comes again, for the next token or batch, is
 // written down as a graph. From then on its calls only wait; when the host wants something they run as one. Calls that differ a little, in their
 // place in a cache and its length, have their kernels' arguments replaced first.
@@ -5842,7 +5843,7 @@ static int nn__chain_alike(const nn__link *a, const nn__link *l)     // 0: anoth
 }
 static nn__chain *nn__chain_guess(nn__cuda *d)           // an earlier one that began like this one
 {
-    const nn__chain *n = &d->chain[NN__CHAINS];
+    const nn__chain *n = &d->now;
     int i, k;
     for (i = 0; i < NN__CHAINS; i++) {
         for (k = 0; k < n->count && k < d->chain[i].count && nn__chain_alike(&d->chain[i].link[k], &n->link[k]); k++) { }
@@ -5859,7 +5860,7 @@ static void nn__chain_run(nn__cuda *d, int count)        // what waits runs one 
 {
     int i;
     d->waits = 0;
-    for (i = 0; i < count; i++) nn__link_run(d, &d->chain[NN__CHAINS].link[i]);
+    for (i = 0; i < count; i++) nn__link_run(d, &d->now.link[i]);
 }
 static void nn__chain_record(nn__cuda *d, nn__chain *a)  // it has run; now as a graph
 {
@@ -5876,7 +5877,7 @@ static void nn__chain_record(nn__cuda *d, nn__chain *a)  // it has run; now as a
 }
 static int nn__chain_repeat(nn__cuda *d, nn__chain *a, int count)    // 0: it does not fit; nothing ran
 {
-    nn__link *l = a->link, *now = d->chain[NN__CHAINS].link;
+    nn__link *l = a->link, *now = d->now.link;
     int i, differ = 0;
     if (count != a->count || a->list->scratch != nn__cuda_scratch_at(d)) return 0;
     for (i = 0; i < count; i++) differ += nn__chain_alike(&l[i], &now[i]) != 2;
@@ -5895,7 +5896,7 @@ static int nn__chain_repeat(nn__cuda *d, nn__chain *a, int count)    // 0: it do
 }
 static void nn__chain_end(nn__cuda *d)
 {
-    nn__chain *n = &d->chain[NN__CHAINS], *a = d->guess, was;
+    nn__chain *n = &d->now, *a = d->guess, was;
     int count = n->count;
     n->count = 0;                                        // what follows asks for the device
     d->guess = NULL;
@@ -5915,7 +5916,7 @@ static void nn__chain_end(nn__cuda *d)
 }
 static int nn__chain_takes(nn__cuda *d, const nn_call *c)            // 1: the call waits; 0: it runs now
 {
-    nn__chain *n = &d->chain[NN__CHAINS];
+    nn__chain *n = &d->now;
     nn__link *l;
     int fits = c->mode == NN_EVAL && c->pass == NN_FORWARD && !(c->op->flags & (NN_OP_RANDOM | NN_OP_MUTATES)) && c->op->params_bytes <= NN_MAX_PARAMS && !d->clock[1] && !d->sync && !d->eager;
     if (d->making) return 0;
