@@ -19345,6 +19345,9 @@ static int64_t nn__gemm_plan(nn_call *c, const nn__product *g)       // the same
 #define NN__TALL NN__MR
 #endif
 #define NN__NV 2                     // vectors per row of a tile
+#ifndef NN__HOLD
+#define NN__HOLD(v) ((void)0)
+#endif
 #define NN__FLAT (NN__LANES == 16 ? 6 : 3)               // rows of a tile of four vectors
 #define NN__NR (NN__NV * NN__LANES)
 #define NN__WIDE (NN__LANES == 16 || NN__LANES == 4 ? 24 : 8)        // vectors of a tile of one row: the more, the longer the runs of B that memory sees
@@ -19354,8 +19357,8 @@ static int64_t nn__gemm_plan(nn_call *c, const nn__product *g)       // the same
 #define NN__DOTS 6
 #endif
 
-// y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart, or + y. h and v are constants where this is inlined: the sums stay
-// in registers.
+// y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart and may be those of y; NULL: 0. h and v are constants where this is
+// inlined: the sums stay in registers. Each is zeroed by itself: copies of one zero are moves, 16 cycles a tile.
 NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
 {
     V acc[NN__TALL][NN__WIDE], bv[NN__WIDE];
@@ -19363,12 +19366,14 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     int64_t p;
     int i, j;
     NN__UNROLL for (i = 0; i < (h + 2) / 3; i++, a += 3 * ars) { rows[i] = a; NN__HIDE(rows[i]); }
-    if (start && !lds) {
+    if (!start) {
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) { acc[i][j] = C(0); NN__HOLD(acc[i][j]); }
+    } else if (!lds) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
     } else {
-        if (!start) { start = y; lds = ldy; }
         NN__UNROLL for (i = 0; i < h; i++, start += lds) {
             NN__HIDE(start);
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
@@ -19427,7 +19432,7 @@ NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 
 static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
 {
-    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, 0, y, ldy);
+    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, y, ldy, y, ldy);
 }
 
 #if NN__LANES > 1
@@ -19570,21 +19575,23 @@ NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int
 }
 
 // All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
-// b: [term][column]. They start from y, or from start, whose rows are lds apart. ahead: where the next strip lies, which is fetched meanwhile, or NULL.
+// b: [term][column]. They start from start, whose rows are lds apart, or from y if that is y; NULL: 0. ahead: where the next strip lies, which is
+// fetched meanwhile, or NULL.
 static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
                               const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + tall - 1) / tall, least = m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
+    int64_t tiles = m <= tall ? 1 : (m + tall - 1) / tall, least = tiles == 1 ? m : m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
+    int keep = start == y, whole = w == width && cs == 1;
     for (t = 0; t < tiles; t++) {
         int64_t h = least + (t < more);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
-        if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (keep && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
-        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
+        if (whole) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
         else {
-            if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
-            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, edge, width);
+            if (keep) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
+            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, keep ? edge : start, keep ? width : lds, edge, width);
             NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
@@ -19636,7 +19643,7 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
         NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
         if (whole == k) continue;
         NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
-        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, 0, y + j, 0);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, y + j, 0, y + j, 0);
     }
 }
 #endif
@@ -19853,7 +19860,7 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
     wide = h == 1 ? NN__WIDE * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
-    for (j = 0; j < wide; j += NN__LANES) STORE(start + j, C(0));
+    for (j = 0; j < (bias ? wide : 4); j += NN__LANES) STORE(start + j, C(0));
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g->bcs == 1 && g->ycs == 1 && g->small && (!g->scale || (g->across == 1 && g->scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
@@ -19912,11 +19919,11 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
                 if (h > 1 && g->k * g->n >= NN__GEMM_FAR && j + w < end) ahead = next;
                 rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g->k);
             }
-            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g->ars, s.pack_a ? 0 : g->acs, b, ldb, keep ? NULL : each ? rows : start, each ? wide : 0,
-                              y + j * g->ycs, g->yrs, g->ycs, ahead, g->brs);
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g->ars, s.pack_a ? 0 : g->acs, b, ldb, keep ? y + j * g->ycs : each ? rows : bias ? start : NULL,
+                              keep ? g->yrs : each ? wide : 0, y + j * g->ycs, g->yrs, g->ycs, ahead, g->brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g->acs, g->ars, g->acs, tail, width, NULL, 0, y + j * g->ycs, g->yrs, g->ycs, NULL, 0);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g->acs, g->ars, g->acs, tail, width, y + j * g->ycs, g->yrs, y + j * g->ycs, g->yrs, g->ycs, NULL, 0);
             }
             b = next;
             j += w;
@@ -21617,9 +21624,6 @@ static const NN__K(lane_fn) NN__K(lane_pairs)[] = { NN__HALF_TILES(NN__X) };
 #undef NN__TILES
 #undef NN__TILES_OF
 
-#ifndef NN__HOLD
-#define NN__HOLD(v) ((void)0)
-#endif
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
 #define NN__DW_M 6
 #define NN__BAND_HEIGHTS     12, 8, 6, 4
@@ -24384,7 +24388,7 @@ NN__FORWARD(linear_update)
     nn__gemm_cut cut = nn__gemm_cuts(&g);
     int64_t i0 = t->index % cut.down * cut.rows, j0 = t->index / cut.down * cut.columns, h = nn__min(cut.rows, g.m - i0), end = nn__min(g.n, j0 + cut.columns);
     int64_t tiles = (h + NN__TALL - 1) / NN__TALL, tile, rows, j, w;
-    R dw[NN__TALL * NN__NR], zero[NN__NR] = { 0 }, *last = (R *)t->scratch;
+    R dw[NN__TALL * NN__NR], *last = (R *)t->scratch;
     const R *x = (const R *)g.a + i0 * g.ars;
     NN__K(part) a;
     int k;
@@ -24401,8 +24405,8 @@ NN__FORWARD(linear_update)
             a.ldg = vectors * NN__LANES;
             a.p = (R *)g.y + at;
             for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
-            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, 0, dw, a.ldg);
-            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, 0, dw, a.ldg);
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, NULL, 0, dw, a.ldg);
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, NULL, 0, dw, a.ldg);
             update(rows, w, &a, &r);
         }
     }
@@ -24757,10 +24761,9 @@ static const R *NN__K(att_rows)(const R *x, int64_t rs, int64_t cs, int64_t n, i
 // y (m, w) (+)= A (m, k) B (k, w), B's rows whole vectors; columns at or behind w are not written.
 static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int64_t ars, int64_t acs, const R *b, int64_t ldb, int add, R *y, int64_t rs, int64_t cs)
 {
-    R zero[NN__NR] = { 0 };
     int64_t j;
     for (j = 0; j < w; j += NN__NR)
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, 0, y + j * cs, rs, cs, NULL, 0);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? y + j * cs : NULL, rs, y + j * cs, rs, cs, NULL, 0);
 }
 
 static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
@@ -24882,11 +24885,10 @@ NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t keys,
 // One row: lanes are keys. A tile against it, with the sums and bits of the tiles above; s has room for 64 keys, what lies behind them is hidden.
 static void NN__K(att_scores_one)(const NN__K(att) *a, int64_t key, int64_t keys, int biased)
 {
-    const R zero[NN__NR] = { 0 };
     int64_t j, seen = nn__min(keys, a->limit[0] - key);
     for (j = 0; j < keys; j += NN__NR) {                 // q K^T, strips of keys turned into what is Q^T otherwise
         NN__K(gemm_turn)(nn__min(NN__NR, keys - j), a->z.d, a->k + (key + j) * a->krs, a->krs, a->kcs, NN__NR, a->qt);
-        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, zero, 0, a->s + j, 0);
+        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, NULL, 0, a->s + j, 0);
     }
     for (j = 0; biased && j < keys; j++) {
         R add = a->bias[j * NN__ATT_ROWS];
@@ -24922,7 +24924,7 @@ static void NN__K(att_values_one)(int64_t w, int64_t keys, const R *s, const R *
     int64_t e, vectors;
     for (e = 0; e < w; e += vectors * NN__LANES) {
         vectors = NN__K(gemm_vectors)(1, w - e, 1);
-        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, NULL, 0, o + e, 0);
+        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, o + e, 0, o + e, 0);
     }
 }
 
@@ -25437,7 +25439,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
         const R *b = shared + w->at + j * w->k;
         int vectors = w->n - j > NN__LANES ? NN__NV : 1;
         width = vectors * NN__LANES;
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, 0, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, y + j, ldy, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
     }
 }
 
