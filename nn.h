@@ -19232,7 +19232,7 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_RUN = 384, NN__GEMM_WORK = 1 << 18,
        NN__GEMM_LONG = 384, NN__GEMM_SOME = 64, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
-typedef struct nn__gemm_cut { int64_t rows, columns, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
+typedef struct nn__gemm_cut { int64_t rows, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
     const void *a, *b;
@@ -19273,22 +19273,22 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     int64_t m = g->m, n = g->n, k = g->k;
     int64_t strips = (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP, want, most;
     double work = (double)m * (double)n * (double)k / (double)NN__GEMM_WORK;         // in tasks
-    s.down = m > 0; s.across = n > 0; s.rows = m; s.columns = strips * NN__GEMM_STRIP;
+    s.down = m > 0; s.across = n > 0;
     if (m == 1 && n > NN__GEMM_RUN / 2) {                // memory's speed: long runs, and halves of equal size
         for (want = 1; want < 8 && 2 * want * NN__GEMM_RUN <= n; want *= 2) { }
         if (want == 1 && work > 0.5) want = 2;
-        want = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(want, 1 + (int64_t)(4 * work)));
-        s.columns = (strips + want - 1) / want * NN__GEMM_STRIP;
-        s.across = (n + s.columns - 1) / s.columns;
+        s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(want, 1 + (int64_t)(4 * work)));
     } else if (work > 1 || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS) {
         want = work < 8 ? 1 + (int64_t)work : nn__max(8, m / NN__GEMM_ROWS * (n / NN__GEMM_ROWS));
         s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));          // tasks as square as possible: least traffic
         s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
         s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(strips, (want + s.down - 1) / nn__max(1, s.down)));
-        s.rows = s.down ? (m + s.down - 1) / s.down : 0;
-        s.columns = s.across ? (strips + s.across - 1) / s.across * NN__GEMM_STRIP : 0;
-        s.across = n ? (n + s.columns - 1) / s.columns : 0;
     }
+    if (s.down * s.across % 2 && s.down * s.across > 1) {                            // two threads take halves
+        if (s.across < strips) s.across++;
+        else s.down += s.down * NN__GEMM_ROWS >= m + NN__GEMM_ROWS ? -1 : 1;
+    }
+    s.rows = s.down > 1 ? (m + s.down - 1) / s.down : m;                             // of a task, at most
     s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
     s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
     s.pages = g->brs % NN__GEMM_PAGE == 0 && s.rows >= 28 && k >= 16;
@@ -19300,16 +19300,24 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     if (g->turned && s.rows > NN__GEMM_EACH) s.scratch += (size_t)s.rows * NN__GEMM_STRIP;             // a bias is one number per row
     return s;
 }
-// The block of y that a task makes.
+// The block of y that a task makes: rows and strips in equal shares; the last strip may be narrow, so the last columns have a strip more.
 typedef struct nn__gemm_block { int64_t row, rows, column, columns; } nn__gemm_block;
+static nn__gemm_block nn__gemm_block_in(const nn__gemm_cut *s, int64_t m, int64_t n, int64_t task)
+{
+    int64_t strips = (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP, i = s->down == 1 ? 0 : task % s->down, j = s->down == 1 ? task : task / s->down;
+    nn__gemm_block b;
+    b.row = nn__share_of(m, i, s->down);
+    b.rows = nn__share_of(m, i + 1, s->down) - b.row;
+    b.column = (strips - nn__share_of(strips, s->across - j, s->across)) * NN__GEMM_STRIP;
+    b.columns = nn__min(n, (strips - nn__share_of(strips, s->across - j - 1, s->across)) * NN__GEMM_STRIP) - b.column;
+    return b;
+}
 static nn__gemm_block nn__gemm_block_of(const nn__product *p, int64_t task)
 {
     nn__product room;
     const nn__product *g = nn__product_turn(p, &room);
     nn__gemm_cut s = nn__gemm_cuts(g);
-    nn__gemm_block b, q;
-    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g->m - b.row));
-    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g->n - b.column);
+    nn__gemm_block b = nn__gemm_block_in(&s, g->m, g->n, task), q;
     if (g == p) return b;
     q.row = b.column; q.rows = b.columns; q.column = b.row; q.columns = b.rows;
     return q;
@@ -19845,15 +19853,12 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
     nn__product room;
     const nn__product *g = nn__product_turn(product, &room);
     nn__gemm_cut s = nn__gemm_cuts(g);
+    nn__gemm_block block = nn__gemm_block_in(&s, g->m, g->n, task);
     const R *each = NULL;
-    int64_t i0, j0, h, end, p, j, tall, wide;
+    int64_t i0 = block.row, j0 = block.column, h = block.rows, end = j0 + block.columns, p, j, tall, wide;
     R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[NN__WIDE * NN__LANES], tail[NN__NR * NN__NR];
     if (g != product && bias) { each = bias; bias = NULL; }
     if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
-    if (s.down == 1) { i0 = 0; j0 = task * s.columns; }
-    else { i0 = task % s.down * s.rows; j0 = task / s.down * s.columns; }
-    h = nn__min(s.rows, g->m - i0);
-    end = nn__min(g->n, j0 + s.columns);
     y = (R *)g->y + i0 * g->yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
@@ -24386,7 +24391,8 @@ NN__FORWARD(linear_update)
     NN__K(rates) r = NN__K(rates_of)(u, 1);
     nn__product g = nn__linear_update_product(c);
     nn__gemm_cut cut = nn__gemm_cuts(&g);
-    int64_t i0 = t->index % cut.down * cut.rows, j0 = t->index / cut.down * cut.columns, h = nn__min(cut.rows, g.m - i0), end = nn__min(g.n, j0 + cut.columns);
+    nn__gemm_block block = nn__gemm_block_in(&cut, g.m, g.n, t->index);
+    int64_t i0 = block.row, j0 = block.column, h = block.rows, end = j0 + block.columns;
     int64_t tiles = (h + NN__TALL - 1) / NN__TALL, tile, rows, j, w;
     R dw[NN__TALL * NN__NR], *last = (R *)t->scratch;
     const R *x = (const R *)g.a + i0 * g.ars;
