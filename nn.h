@@ -375,6 +375,8 @@ NN_API nn_tensor *nn_argmin   (nn_tensor *x, nn_shape dims, const nn_argmin_desc
 NN_API nn_tensor *nn_cumsum   (nn_tensor *x, int dim);                                       // y_i = x_0 + ... + x_i
 
 // ---- linear algebra -------------------------------------------------------------------------------
+// The bits of a product's element depend on its row, its column, how the operands lie in memory and K; of nn_linear, from K = 64 on, also on whether
+// there are fewer than 32 outputs. Never on M (the batch), threads, or which kernels with fused multiply-adds run.
 typedef struct nn_linear_desc {
     int   no_bias;                   // nn_linear_new: 1 leaves the bias out
     int   transposed;                // nn_linear_new: 1: the weight is (I, O), as in GPT-2's files (there called Conv1D)
