@@ -1565,14 +1565,14 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 
 // Passes of GCC that cost time and gain nothing here. LEAN: kernels, which are written as they shall be. SIMPLE: text that gains
 // nothing from -O2 either, as it runs once per file or epoch, or is a straight line, or waits for memory, or is plain C where the
-// processor has a better table.
+// processor has a better table; expensive-optimizations has GCC end them with vzeroupper, without which plain code after them runs at a sixth of its speed.
 #if defined(__GNUC__) && __GNUC__ >= 11 && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)    // older ones do not know all names
 #  define NN__LEAN            "no-tree-slp-vectorize", "no-tree-vectorize", "no-schedule-insns2", "no-tree-loop-distribute-patterns", "no-crossjumping", \
                               "no-peephole2", "no-cprop-registers", "no-if-conversion2", "no-store-merging", "no-ree", "no-partial-inlining", \
                               "no-ipa-cp", "no-ipa-icf", "no-ipa-modref", "no-ipa-ra", "no-ipa-sra", "no-ipa-vrp"
 #  define NN__LEAN_BEGIN      NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize(NN__LEAN))
 #  define NN__LEAN_END        NN__PRAGMA(GCC pop_options)
-#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
+#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", "expensive-optimizations", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
                               "no-tree-dominator-opts", "no-tree-vrp", "no-tree-dse", "no-dse", "no-tree-copy-prop", "no-tree-bit-ccp", "no-tree-slsr", \
                               "no-tree-sink", "no-tree-reassoc", "no-shrink-wrap"))
 #  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
