@@ -15828,7 +15828,6 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
     p->at = 0;
     p->still++;
     for (i = 0; i < p->trace.counts; i++) p->trace.counted[i]->steps++;
-    for (i = 0; i < p->trace.caches; i++) p->trace.cache[i].c->length += p->trace.cache[i].grows;
     return 1;
 }
 
@@ -15910,7 +15909,9 @@ static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
 static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at); }
 static void nn__step_to_end(nn_step_plan *p)
 {
+    int i;
     nn__step_run(p, p->trace.calls);
+    for (i = 0; i < p->trace.caches && nn_ok(p->nn); i++) p->trace.cache[i].c->length += p->trace.cache[i].grows;
     if (p->nn->data_step == &p->nn->step_arena) p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
 }
 
