@@ -936,6 +936,8 @@ typedef struct nn_generate_step {    // what nn_generate asks the model
 typedef struct nn_generate_desc {
     int   (*step)(void *self, const nn_generate_step *step);     // 1 = ok
     void   *self;
+    nn_layer *model;                 // instead of step, for one text without beams: i64 (1, T) -> scores (1, T, vocabulary). Its forward appends to these caches and
+    nn_kv_cache *const *cache; int caches;               // goes on behind them; tokens are repeated as a program (nn_step_plan_desc.eval). No caches: it gets all tokens
     nn_tokenizer *tokenizer;         // for stop_text and on_text; gives the vocabulary
     int64_t vocabulary;              // default: the tokenizer's
     int64_t context;                 // most tokens that the model can see; default: any number. A prompt and max_tokens beyond it are an error ...
@@ -5259,7 +5261,7 @@ NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__v
 // ---- attention layers ------------------------------------------------------------------------------------
 // Keys and values of the positions so far, (B, kv_heads, capacity, D) each: a head's rows lie behind each other, so that decoding reads
 // them as one run. A call appends its own rows and reads all before it.
-struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; };
+struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; struct nn__reader *reader; };     // reader: of nn_generate
 static nn_kv_cache nn__inert_cache;                      // only ever read
 NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t kv_heads, int64_t capacity, int64_t size, int64_t v_size)
 {
@@ -13077,7 +13079,8 @@ static int nn__generate_rules(nn__generation *g, const int64_t *prompt, const in
     const char *op = "nn_generate";
     int64_t i;
     int k;
-    if (!d->step) nn_fail(nn, "%s: no step: the function that turns tokens into scores", op);
+    if (!d->step && nn__no_layer(d->model)) nn_fail(nn, "%s: no step, the function that turns tokens into scores, and no model", op);
+    else if (!d->step && (d->beams > 1 || d->caches < 0 || (d->caches && !d->cache))) nn_fail(nn, "%s: beams need a step; caches an array of them", op);
     else if (!prompt || g->prompt < 1) nn_fail(nn, "%s: the prompt is empty: give it at least the token that begins a text", op);
     else if (!tokens || g->most < 1) nn_fail(nn, "%s: no room for tokens: max_tokens is %lld", op, (long long)g->most);
     else if (d->vocabulary < 1 || d->vocabulary > INT32_MAX) nn_fail(nn, "%s: a vocabulary of %lld: give vocabulary or tokenizer", op, (long long)d->vocabulary);
@@ -13096,6 +13099,55 @@ static int nn__generate_rules(nn__generation *g, const int64_t *prompt, const in
     return nn_ok(nn);
 }
 
+// A model that reads a text by itself. What it takes to repeat a token stays with its first cache.
+typedef struct nn__reader { nn_layer *model; nn_step_plan *plan; nn_tensor *token; } nn__reader;
+static void nn__reader_free(void *reader) { nn_step_plan_free(((nn__reader *)reader)->plan); }
+static nn__reader *nn__reader_of(nn_kv_cache *c, nn_layer *model)    // NULL after an error
+{
+    nn_context *nn = c->nn;
+    nn__reader *r = c->reader;
+    nn_step_plan_desc d;
+    if (r && r->model == model) return r;
+    if (!r) {
+        r = (nn__reader *)nn__life(nn, sizeof *r);
+        if (!r) return NULL;
+        memset(r, 0, sizeof *r);
+        r->token = nn_tensor_new_as(nn, NN_I64, nn__shape2(1, 1), NULL);
+        nn__on_free(nn, nn__reader_free, r);
+        c->reader = r;
+    }
+    nn_step_plan_free(r->plan);      // another model with these caches
+    memset(&d, 0, sizeof d);
+    d.eval = 1;
+    r->plan = nn_step_plan_new(model, &d);
+    r->model = model;
+    return r->plan ? r : NULL;
+}
+static int nn__generate_read(nn__generation *g, const nn_generate_step *s)
+{
+    nn_context *nn = g->nn;
+    int64_t fresh = g->d.caches ? s->fresh : s->length;
+    nn__reader *r = NULL;
+    nn_tensor *y;
+    int i;
+    for (i = 0; i < g->d.caches; i++) nn_kv_cache_truncate(g->d.cache[i], s->length - fresh);
+    if (fresh == 1 && g->d.caches && g->d.cache[0]->nn && !(r = nn__reader_of(g->d.cache[0], g->d.model))) return 0;
+    if (r) {
+        nn_write_as(r->token, NN_I64, s->tokens + s->length - 1);
+        y = nn_step_plan_run(r->plan, r->token, NULL);
+    } else {
+        nn_begin(nn, NN_EVAL);
+        y = nn_forward(g->d.model, nn_from_as(nn, NN_I64, nn__shape2(1, fresh), s->tokens + s->length - fresh));
+    }
+    if (!nn_ok(nn)) return 0;
+    if (y->ndim < 2 || y->shape[y->ndim - 1] != s->vocabulary || (nn_count(y) != s->vocabulary && (y->ndim != 3 || y->shape[0] != 1))) {
+        nn_fail(nn, "nn_generate: the model's scores are %s, not (1, %lld, %lld)", nn__dims_text(y->ndim, y->shape).s, (long long)fresh, (long long)s->vocabulary);
+        return 0;
+    }
+    if (nn_count(y) != s->vocabulary) y = nn_slice(y, 1, y->shape[1] - 1, y->shape[1], 1);
+    return nn_read(y, s->logits);
+}
+
 static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *parent)   // asks the model
 {
     nn_generate_step s;
@@ -13104,7 +13156,7 @@ static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *p
     memset(&s, 0, sizeof s);
     s.tokens = g->text + skip; s.pitch = width; s.batch = rows; s.length = length - skip; s.fresh = g->fresh; s.parent = parent; s.hidden = g->hidden;
     s.vocabulary = g->d.vocabulary; s.logits = g->logits;
-    if (!g->d.step(g->d.self, &s)) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
+    if (!(g->d.step ? g->d.step(g->d.self, &s) : nn__generate_read(g, &s))) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
     g->fresh = 1;
     return nn_ok(g->nn);
 }
@@ -13331,7 +13383,10 @@ static int nn__prompts_rules(nn__generation *g, const nn__prompts *p)
     nn_context *nn = g->nn;
     int64_t r, longest = 0;
     if (p->batch < 1 || !p->prompts || !p->counts || !p->made || p->width < 1) { nn_fail(nn, "nn_generate_batch: no prompts"); return 0; }
-    if (g->d.beams > 1 || g->d.slide || g->d.stop_text_count || g->d.on_text) { nn_fail(nn, "nn_generate_batch: no beams, slide, stop_text and on_text"); return 0; }
+    if (g->d.beams > 1 || g->d.slide || g->d.stop_text_count || g->d.on_text || !g->d.step) {
+        nn_fail(nn, "nn_generate_batch: it needs a step; no beams, slide, stop_text and on_text");
+        return 0;
+    }
     for (r = 0; r < p->batch; r++) {
         if (p->counts[r] < 1 || p->counts[r] > p->width) {
             nn_fail(nn, "nn_generate_batch: prompt %lld has %lld tokens of %lld", (long long)r, (long long)p->counts[r], (long long)p->width);

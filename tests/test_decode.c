@@ -229,3 +229,56 @@ TEST(predictions)
     nn_step_plan_free(plan);
     nn_free(nn);
 }
+
+/* nn_generate with a model finds the texts that it finds with a step: prompts, a window that slides, one text after another, two models with the same caches. */
+static int step(void *self, const nn_generate_step *s)
+{
+    Writer *w = self;
+    nn_context *nn = nn_context_of(w->net);
+    for (int i = 0; i < LAYERS; i++) nn_kv_cache_truncate(w->cache[i], s->length - s->fresh);
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *y = nn_forward(w->net, nn_from_as(nn, NN_I64, NN_SHAPE(1, s->fresh), s->tokens + s->length - s->fresh));
+    return nn_read(nn_select(y, 1, s->fresh - 1), s->logits);
+}
+TEST(generation)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        int64_t text[2][2][4][POSITIONS] = { 0 }, prompt[5] = { 1, 4, 2, 9, 3 };
+        for (int how = 0; how < 2; how++) {                          /* with a step, with a model */
+            nn_context *nn = nn_new(&(nn_desc){ .seed = 3, .threads = 1, .on_error = test_quiet, .malloc = count_malloc, .free = count_free });
+            Writer w[2];
+            for (int i = 0; i < 2; i++) {
+                build(&w[i], nn, kind);
+                if (i) memcpy(w[1].cache, w[0].cache, sizeof w[0].cache);
+                else new_caches(&w[0], nn, 1);
+            }
+            for (int turn = 0; turn < 4; turn++) for (int i = 0; i < 2; i++) {
+                int64_t eager = w[i].eager_calls, n = turn == 1 ? 3 : 30, start = turn == 2 ? 1 : 5;
+                nn_generate_desc d = { .vocabulary = VOCABULARY, .context = turn == 3 ? 20 : POSITIONS, .slide = turn == 3 };
+                if (how) { d.model = w[i].net; d.cache = w[i].cache; d.caches = LAYERS; }
+                else     { d.step = step; d.self = &w[i]; }
+                CHECK(nn_generate(nn, prompt, start, text[how][i][turn], n, &d) == n && nn_ok(nn));
+                if (how && (turn == 0 || turn == 2)) CHECK(w[i].eager_calls - eager <= 5);
+            }
+            if (how) {                                               /* the same model again: everything is there */
+                nn_generate_desc d = { .vocabulary = VOCABULARY, .model = w[1].net, .cache = w[1].cache, .caches = LAYERS };
+                int64_t before, eager, again[POSITIONS], one = 1;
+                CHECK(nn_generate(nn, prompt, 5, again, 30, &d) == 30);
+                before = calls; eager = w[1].eager_calls;
+                CHECK(nn_generate(nn, prompt, 5, again, 30, &d) == 30);
+                CHECK(calls == before && w[1].eager_calls == eager + 1);
+                d.beams = 2;
+                CHECK(nn_generate(nn, prompt, 5, again, 3, &d) == -1);
+                CHECK_ERROR(nn, "beams need a step");
+                d.beams = 0; d.vocabulary = VOCABULARY + 1;
+                CHECK(nn_generate(nn, prompt, 5, again, 3, &d) == -1);
+                CHECK_ERROR(nn, "the model's scores are");
+                d.step = NULL;
+                CHECK(!nn_generate_batch(nn, prompt, &one, 1, 5, again, &eager, 3, &d));
+                CHECK_ERROR(nn, "it needs a step");
+            }
+            nn_free(nn);
+        }
+        CHECK(!memcmp(text[0], text[1], sizeof text[0]));
+    }
+}
