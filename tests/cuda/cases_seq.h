@@ -161,3 +161,10 @@ CASE(attention, unaligned_rows)                          /* in tensor cores' pre
     return nn_scaled_dot_product_attention(p[0], p[1], p[2], &(AD){ .causal = 1 });
 }
 CASE(ctc_loss, no_steps)         { return ctc(f, ints(f, NN_SHAPE(3, 2), 1, 2, 1, 1, 2, 1), 3, 3, LIST(3, 0, 0), LIST(2, 0, 1), 3, (nn_ctc_desc){ .reduction = NN_NONE, .zero_infinity = 1 }); }
+CASE(ctc_loss, one_step)         { return ctc(f, ints(f, NN_SHAPE(2, 1), 1, 2), 1, 3, LIST(1, 1), LIST(0, 1), 2, (nn_ctc_desc){ .reduction = NN_NONE }); }
+CASE(cross_entropy, first_ignored) { nn_tensor *w = var_in(f, 0.5, 2, 7); return nn_cross_entropy(var(f, 5, 7), numbers(f, NN_SHAPE(5), 7, 1), LOSS(.ignore_index = NN_ZERO, .weight = w)); }
+CASE(attention, decode_apart)                            /* scores of one head are no measure for those of another */
+{
+    nn_tensor *two[2] = { var(f, 1, 1, 1, 8), nn_mul_scalar(var(f, 1, 1, 1, 8), 300) }, *k = var(f, 1, 2, 140, 8), *v = var(f, 1, 2, 140, 8);
+    return nn_scaled_dot_product_attention(nn_concat(two, 2, 1), k, v, NULL);
+}

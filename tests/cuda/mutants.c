@@ -1,7 +1,7 @@
 /* mutants.c - which mutants of nn_cuda.h's kernels do the tests notice? Started by mutate.py, linked with a build that holds all of them.
 
    First every item (a case of the op table, a row of test_products.c, a whole program) runs unbroken, and which mutants would differ in it (a
-   comparison: both bounds give different answers somewhere; the others: executed) is noted in the file NN_COVERAGE, unless that is there already.
+   comparison: both bounds give different answers somewhere; the others: executed) is noted in the file NN_COVERAGE, unless that has the item already.
    Then, for each number in the file NN_MUTANTS, the items where it differs run in processes of their own, those first that are quick and have
    noticed mutants before, until one fails, crashes or takes much too long, NN_BUDGET seconds in all. A line of NN_MUTANTS: number, line of the source (for ptxsim), and the item to begin with, if any; NN_ONLY=1: and to end with. NN_ORDERS: the orders of threads
    to try. A line of the file NN_VERDICTS: number, verdict, item that noticed, order, in how many it differs. */
@@ -37,12 +37,13 @@ enum { ITEMS = 8000, MUTANTS = 8000, REACHED = 1, DIFFERS = 2, FRACTIONS = 4 };
 static item items[ITEMS];
 static int item_count;
 static struct shared {
+    char name[ITEMS][sizeof items->name];
     double seconds[ITEMS];
-    int kills[ITEMS], broken[ITEMS], next, todo, number[MUTANTS], line[MUTANTS], first[MUTANTS], mutants, items;
+    int kills[ITEMS], broken[ITEMS], next, todo, number[MUTANTS], line[MUTANTS], first[MUTANTS], items;
     unsigned char differs[ITEMS][MUTANTS / 8], ran[MUTANTS];
 } *all;
 
-static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec; }
+static double now(void) { struct timespec t; clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec; }
 static item *add_item(void) { return &items[item_count < ITEMS - 1 ? item_count++ : item_count]; }
 static void list_items(void)
 {
@@ -82,7 +83,7 @@ static void limit(double seconds)                        /* an endless loop ends
     struct itimerval t;
     memset(&t, 0, sizeof t);
     t.it_value.tv_sec = (time_t)seconds + 1;
-    setitimer(ITIMER_REAL, &t, NULL);
+    setitimer(ITIMER_PROF, &t, NULL);
 }
 static void quiet(void)
 {
@@ -97,6 +98,7 @@ static void mutate(int number, int line) { if (nn_device_without_barrier) nn_dev
 static void note(void)
 {
     for (int n; (n = __atomic_fetch_add(&all->next, 1, __ATOMIC_RELAXED)) < item_count;) {
+        if (all->seconds[n] > 0) continue;
         memset(nn_mutant_ran, 0, (size_t)nn_mutants);
         double t = now();
         limit(300);
@@ -170,23 +172,32 @@ static void in_processes(int jobs, int what, int to)
 TEST(mutation)
 {
     const char *coverage = getenv("NN_COVERAGE"), *list = getenv("NN_MUTANTS"), *verdicts = getenv("NN_VERDICTS");
-    int jobs = getenv("NN_JOBS") ? atoi(getenv("NN_JOBS")) : 2, number, line;
+    int jobs = getenv("NN_JOBS") ? atoi(getenv("NN_JOBS")) : 2, number, line, fresh_items = 0;
     if (!list || !verdicts) SKIP("started by mutate.py");
     all = mmap(NULL, sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     list_items();
     FILE *f = coverage ? fopen(coverage, "rb") : NULL;
-    if (f) CHECK(fread(all, sizeof *all, 1, f) == 1 && all->items == item_count);
-    else if (coverage) {
-        double t = now();
+    if (f) {
+        struct shared *was = malloc(sizeof *was);
+        CHECK(was && fread(was, sizeof *was, 1, f) == 1);
+        for (int n = 0; n < item_count; n++) for (int i = 0; i < was->items; i++) if (!strcmp(items[n].name, was->name[i]) && !was->broken[i]) {
+            memcpy(all->differs[n], was->differs[i], sizeof *all->differs);
+            all->seconds[n] = was->seconds[i]; all->kills[n] = was->kills[i];
+        }
+        memcpy(all->ran, was->ran, sizeof all->ran);
+        free(was);
+        fclose(f);
+    }
+    for (int n = 0; n < item_count; n++) { strcpy(all->name[n], items[n].name); fresh_items += all->seconds[n] == 0; }
+    if (coverage && fresh_items && &nn_mutant) {
         CHECK(nn_mutants < MUTANTS);
         in_processes(jobs, 0, 0);
-        all->mutants = nn_mutants; all->items = item_count;
-        f = fopen(coverage, "wb");
-        CHECK(f && fwrite(all, sizeof *all, 1, f) == 1);
-        printf("%d items in %.0f s\n", item_count, now() - t);
+        printf("%d items noted\n", fresh_items);
     }
-    if (f) fclose(f);
     for (int i = 0; i < item_count; i++) if (all->broken[i]) { printf("fails unbroken: %s\n", items[i].name); CHECK(!all->broken[i]); }
+    all->items = item_count;
+    f = coverage && &nn_mutant ? fopen(coverage, "wb") : NULL;
+    if (f) { CHECK(fwrite(all, sizeof *all, 1, f) == 1); fclose(f); }
     all->next = all->todo = 0;
     f = fopen(list, "r");
     CHECK(f != NULL);

@@ -166,7 +166,7 @@ def everything(o):
     rows_here = [r for r in rows if (not o.section or r[2] == o.section) and (not o.kinds or r[1] in o.kinds.split(",")) and (not wanted or r[0] in wanted)
                  and r[5] != "minimum" and (not o.again or (known.get(r[0], ["survived"])[0] in OPEN and name_of(r) not in equal))]
     result, coverage = dict(known), B + "/mutants.coverage"
-    if os.path.exists(coverage) and os.path.getmtime(coverage) < os.path.getmtime(B + "/mutants_shim"): os.remove(coverage)
+    if os.path.exists(coverage) and os.path.getmtime(coverage) < os.path.getmtime(B + "/mutants_shim.o"): os.remove(coverage)
     alive, names = rows_here, {r[0]: name_of(r) for r in rows}
     for build in o.stages.split(","):
         for orders in ("fwd", "fwd,rev,rand"):
