@@ -938,6 +938,8 @@ typedef struct nn_generate_step {    // what nn_generate asks the model
 typedef struct nn_generate_desc {
     int   (*step)(void *self, const nn_generate_step *step);     // 1 = ok
     void   *self;
+    nn_layer *model;                 // instead of step, for one text without beams: i64 (1, T) -> scores (1, T, vocabulary). Its forward appends to these caches and
+    nn_kv_cache *const *cache; int caches;               // goes on behind them; tokens are repeated as a program (nn_step_plan_desc.eval). No caches: it gets all tokens
     nn_tokenizer *tokenizer;         // for stop_text and on_text; gives the vocabulary
     int64_t vocabulary;              // default: the tokenizer's
     int64_t context;                 // most tokens that the model can see; default: any number. A prompt and max_tokens beyond it are an error ...
@@ -1049,6 +1051,9 @@ typedef struct nn_step_plan_desc {
     nn_optimizer *optimizer;
     nn_tensor  *(*step)(void *user, nn_tensor *x, nn_tensor *y);     // or the whole step in your words, without nn_begin; returns the loss.
     void         *user;              // It is not called any more once it is repeated: it must do the same ops every time
+    int           eval;              // 1: predictions instead, or tokens of a text: nn_forward, or .step, in NN_EVAL; nn_step_plan_run returns its result.
+                                     // A forward that appends to caches (nn_attention_desc.cache) is repeated for any position: what it does may depend on that only
+                                     // by where slices of tensors, nn_rope and nn_arange begin. It must use the same caches every time: others, another plan
 } nn_step_plan_desc;
 NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc);     // NULL after an error. Free it before its context
 NN_API nn_tensor  *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *y);       // begins a step; x, y outlive nn_begin (nn_tensor_new, a loader's,
@@ -1567,14 +1572,14 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 
 // Passes of GCC that cost time and gain nothing here. LEAN: kernels, which are written as they shall be. SIMPLE: text that gains
 // nothing from -O2 either, as it runs once per file or epoch, or is a straight line, or waits for memory, or is plain C where the
-// processor has a better table.
+// processor has a better table; expensive-optimizations has GCC end them with vzeroupper, without which plain code after them runs at a sixth of its speed.
 #if defined(__GNUC__) && __GNUC__ >= 11 && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)    // older ones do not know all names
 #  define NN__LEAN            "no-tree-slp-vectorize", "no-tree-vectorize", "no-schedule-insns2", "no-tree-loop-distribute-patterns", "no-crossjumping", \
                               "no-peephole2", "no-cprop-registers", "no-if-conversion2", "no-store-merging", "no-ree", "no-partial-inlining", \
                               "no-ipa-cp", "no-ipa-icf", "no-ipa-modref", "no-ipa-ra", "no-ipa-sra", "no-ipa-vrp"
 #  define NN__LEAN_BEGIN      NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize(NN__LEAN))
 #  define NN__LEAN_END        NN__PRAGMA(GCC pop_options)
-#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
+#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", "expensive-optimizations", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
                               "no-tree-dominator-opts", "no-tree-vrp", "no-tree-dse", "no-dse", "no-tree-copy-prop", "no-tree-bit-ccp", "no-tree-slsr", \
                               "no-tree-sink", "no-tree-reassoc", "no-shrink-wrap"))
 #  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
@@ -2034,6 +2039,7 @@ static void nn__record_refuse(nn_context *nn, const char *why);
 static void nn__trace_refuse(nn_context *nn, const char *why);
 static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from);
 static void nn__trace_call(nn_context *nn, const nn_call *c);
+static void nn__trace_base(nn_context *nn, const nn_tensor *base);
 static const char *nn__layer_name(const nn_layer *layer, char *to, size_t bytes);
 static void nn__log(nn_context *nn, const char *format, ...) NN__PRINTF(2, 3);
 
@@ -3759,6 +3765,7 @@ static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
     t->data = v->data; t->ndim = v->ndim; t->dtype = v->dtype;
     for (i = 0; i < v->ndim; i++) { t->shape[i] = v->shape[i]; t->stride[i] = v->stride[i]; }
     t->base = view_of->base;
+    if (nn->trace) nn__trace_base(nn, t->base);
     return t;
 }
 
@@ -5267,7 +5274,7 @@ NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__v
 // ---- attention layers ------------------------------------------------------------------------------------
 // Keys and values of the positions so far, (B, kv_heads, capacity, D) each: a head's rows lie behind each other, so that decoding reads
 // them as one run. A call appends its own rows and reads all before it.
-struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; };
+struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; struct nn__reader *reader; };     // reader: of nn_generate
 static nn_kv_cache nn__inert_cache;                      // only ever read
 NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t kv_heads, int64_t capacity, int64_t size, int64_t v_size)
 {
@@ -5291,13 +5298,16 @@ NN_API int64_t nn_kv_cache_capacity(const nn_kv_cache *cache) { return cache && 
 NN_API void nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length)
 {
     if (!cache || !cache->nn) return;
+    nn__trace_refuse(cache->nn, "it truncates a cache");
     if (length < 0 || length > cache->length) { nn_fail(cache->nn, "nn_kv_cache_truncate: %lld of %lld positions", (long long)length, (long long)cache->length); return; }
     cache->length = length;
 }
+static void nn__trace_cache(nn_kv_cache *c, int64_t grows);          // >>step
 static nn_tensor *nn__cache_view(nn_kv_cache *c, nn_tensor *all)     // (B, kv_heads, T', D): what is there
 {
     nn_tensor *seen = nn_detach(all);
-    nn__record_refuse(c->nn, "it uses a cache of keys and values");
+    if (c->nn->record) nn__record_refuse(c->nn, "it uses a cache of keys and values");
+    nn__trace_cache(c, 0);
     if (!nn__dead(seen)) seen->shape[2] = c->length;
     return seen;
 }
@@ -5337,6 +5347,7 @@ static int nn__cache_append(nn_kv_cache *c, const nn_tensor *k, const nn_tensor 
         nn_fail(nn, "attention: the cache is full: %lld more positions behind %lld of %lld", (long long)t, (long long)c->length, (long long)c->k->shape[2]);
         return 0;
     }
+    nn__trace_cache(c, t);
     for (i = 0; i < 2; i++) {
         nn_view to = nn__view_of(all[i]), from = nn__view_of(rows[i]);
         to.shape[2] = t;             // memory moves, no op: nothing to record
@@ -13081,7 +13092,8 @@ static int nn__generate_rules(nn__generation *g, const int64_t *prompt, const in
     const char *op = "nn_generate";
     int64_t i;
     int k;
-    if (!d->step) nn_fail(nn, "%s: no step: the function that turns tokens into scores", op);
+    if (!d->step && nn__no_layer(d->model)) nn_fail(nn, "%s: no step, the function that turns tokens into scores, and no model", op);
+    else if (!d->step && (d->beams > 1 || d->caches < 0 || (d->caches && !d->cache))) nn_fail(nn, "%s: beams need a step; caches an array of them", op);
     else if (!prompt || g->prompt < 1) nn_fail(nn, "%s: the prompt is empty: give it at least the token that begins a text", op);
     else if (!tokens || g->most < 1) nn_fail(nn, "%s: no room for tokens: max_tokens is %lld", op, (long long)g->most);
     else if (d->vocabulary < 1 || d->vocabulary > INT32_MAX) nn_fail(nn, "%s: a vocabulary of %lld: give vocabulary or tokenizer", op, (long long)d->vocabulary);
@@ -13100,6 +13112,55 @@ static int nn__generate_rules(nn__generation *g, const int64_t *prompt, const in
     return nn_ok(nn);
 }
 
+// A model that reads a text by itself. What it takes to repeat a token stays with its first cache.
+typedef struct nn__reader { nn_layer *model; nn_step_plan *plan; nn_tensor *token; } nn__reader;
+static void nn__reader_free(void *reader) { nn_step_plan_free(((nn__reader *)reader)->plan); }
+static nn__reader *nn__reader_of(nn_kv_cache *c, nn_layer *model)    // NULL after an error
+{
+    nn_context *nn = c->nn;
+    nn__reader *r = c->reader;
+    nn_step_plan_desc d;
+    if (r && r->model == model) return r;
+    if (!r) {
+        r = (nn__reader *)nn__life(nn, sizeof *r);
+        if (!r) return NULL;
+        memset(r, 0, sizeof *r);
+        r->token = nn_tensor_new_as(nn, NN_I64, nn__shape2(1, 1), NULL);
+        nn__on_free(nn, nn__reader_free, r);
+        c->reader = r;
+    }
+    nn_step_plan_free(r->plan);      // another model with these caches
+    memset(&d, 0, sizeof d);
+    d.eval = 1;
+    r->plan = nn_step_plan_new(model, &d);
+    r->model = model;
+    return r->plan ? r : NULL;
+}
+static int nn__generate_read(nn__generation *g, const nn_generate_step *s)
+{
+    nn_context *nn = g->nn;
+    int64_t fresh = g->d.caches ? s->fresh : s->length;
+    nn__reader *r = NULL;
+    nn_tensor *y;
+    int i;
+    for (i = 0; i < g->d.caches; i++) nn_kv_cache_truncate(g->d.cache[i], s->length - fresh);
+    if (fresh == 1 && g->d.caches && g->d.cache[0]->nn && !(r = nn__reader_of(g->d.cache[0], g->d.model))) return 0;
+    if (r) {
+        nn_write_as(r->token, NN_I64, s->tokens + s->length - 1);
+        y = nn_step_plan_run(r->plan, r->token, NULL);
+    } else {
+        nn_begin(nn, NN_EVAL);
+        y = nn_forward(g->d.model, nn_from_as(nn, NN_I64, nn__shape2(1, fresh), s->tokens + s->length - fresh));
+    }
+    if (!nn_ok(nn)) return 0;
+    if (y->ndim < 2 || y->shape[y->ndim - 1] != s->vocabulary || (nn_count(y) != s->vocabulary && (y->ndim != 3 || y->shape[0] != 1))) {
+        nn_fail(nn, "nn_generate: the model's scores are %s, not (1, %lld, %lld)", nn__dims_text(y->ndim, y->shape).s, (long long)fresh, (long long)s->vocabulary);
+        return 0;
+    }
+    if (nn_count(y) != s->vocabulary) y = nn_slice(y, 1, y->shape[1] - 1, y->shape[1], 1);
+    return nn_read(y, s->logits);
+}
+
 static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *parent)   // asks the model
 {
     nn_generate_step s;
@@ -13108,7 +13169,7 @@ static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *p
     memset(&s, 0, sizeof s);
     s.tokens = g->text + skip; s.pitch = width; s.batch = rows; s.length = length - skip; s.fresh = g->fresh; s.parent = parent; s.hidden = g->hidden;
     s.vocabulary = g->d.vocabulary; s.logits = g->logits;
-    if (!g->d.step(g->d.self, &s)) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
+    if (!(g->d.step ? g->d.step(g->d.self, &s) : nn__generate_read(g, &s))) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
     g->fresh = 1;
     return nn_ok(g->nn);
 }
@@ -13335,7 +13396,10 @@ static int nn__prompts_rules(nn__generation *g, const nn__prompts *p)
     nn_context *nn = g->nn;
     int64_t r, longest = 0;
     if (p->batch < 1 || !p->prompts || !p->counts || !p->made || p->width < 1) { nn_fail(nn, "nn_generate_batch: no prompts"); return 0; }
-    if (g->d.beams > 1 || g->d.slide || g->d.stop_text_count || g->d.on_text) { nn_fail(nn, "nn_generate_batch: no beams, slide, stop_text and on_text"); return 0; }
+    if (g->d.beams > 1 || g->d.slide || g->d.stop_text_count || g->d.on_text || !g->d.step) {
+        nn_fail(nn, "nn_generate_batch: it needs a step; no beams, slide, stop_text and on_text");
+        return 0;
+    }
     for (r = 0; r < p->batch; r++) {
         if (p->counts[r] < 1 || p->counts[r] > p->width) {
             nn_fail(nn, "nn_generate_batch: prompt %lld has %lld tokens of %lld", (long long)r, (long long)p->counts[r], (long long)p->width);
@@ -15144,7 +15208,7 @@ NN_API void nn_plan_print(const nn_plan *p)
 //
 // What a callback of the user decides by itself is not seen here; what it reads or writes by itself (nn_item, nn_data, nn_from) is, and refused.
 // =============================================================================================
-enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_OPTIMIZERS = 4,
+enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_MISSES = 4, NN__STEP_OPTIMIZERS = 4,
        NN__STEP_LISTS = 4, NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
 
 typedef struct nn__step_call {
@@ -15157,6 +15221,10 @@ typedef struct nn__step_call {
 typedef struct nn__step_ref { int call, view, base, storage; int64_t at; } nn__step_ref;     // at: bytes from the base, or in the storage
 typedef struct nn__step_list { int from, to; void *list; } nn__step_list;
 typedef struct nn__step_storage { const char *at; size_t bytes; int id, written; } nn__step_storage;      // id: the one that it was before it moved, or its own number
+typedef struct nn__step_life { const char *low, *high; } nn__step_life;
+typedef struct nn__step_cache { nn_kv_cache *c; int64_t length, grows; } nn__step_cache;     // length: before the step
+typedef struct nn__step_field { int call, view, what; int64_t slope, first; } nn__step_field; // is first + slope * position; what: a size, or ...
+enum { NN__FIELD_DATA = NN_MAX_DIMS, NN__FIELD_PARAM };
 
 struct nn__trace {
     nn__step_call    *call;
@@ -15170,6 +15238,12 @@ struct nn__trace {
     int          counts;
     nn_optimizer *opt;               // whose update the next call is
     int          slot;
+    int          eval;               // NN_EVAL: of caches it is known how they grow
+    nn__step_life  *life;            // memory that views look into
+    nn__step_cache *cache;
+    nn__step_field *field;           // what differs from the trace before, with the position: the length of the first cache that grows
+    int          lives, life_room, caches, cache_room, fields, field_room, grows, compared;   // grows: number of that cache, -1: none does;
+    int64_t      position;                               // compared: it makes the calls of the trace before, at another position
 };
 
 struct nn_step_plan {
@@ -15187,6 +15261,9 @@ struct nn_step_plan {
     nn_tensor         loss, scores;  // as nn_backward would have left them
     nn__step_list     list[NN__STEP_LISTS];              // a device's lists of calls from .. to - 1; NULL: it has none
     int               lists, still;  // still: the views have not moved for so many steps
+    int64_t           from, to, position;                // what fields stay in memory for; where they are now
+    int               misses;        // steps one after the other for which caches were not as they had been
+    size_t            cut_scratch;   // the most scratch so far
     const nn_call   **varying;
 };
 
@@ -15340,8 +15417,50 @@ static void nn__trace_count(nn_optimizer *opt)
 }
 static void nn__trace_norm(nn_context *nn) { if (nn->trace) nn->trace->norm_at = nn->trace->calls; }
 
+// Steps of NN_EVAL: memory that lives longer and that a view was made of; a cache that is used, and how many positions it grows by.
+static void nn__trace_base(nn_context *nn, const nn_tensor *base)
+{
+    nn__trace *t = nn->trace;
+    const char *low = (const char *)base->data;
+    void *list = t->life;
+    int i, ok;
+    if (!t->eval || base->step || !low) return;
+    for (i = 0; i < t->lives; i++) if (t->life[i].low == low) return;
+    ok = nn__trace_grow(nn, &list, &t->life_room, t->lives, sizeof *t->life);
+    t->life = (nn__step_life *)list;
+    if (!ok) return;
+    t->life[t->lives].low = low;
+    t->life[t->lives++].high = low + nn__storage_bytes(base);
+}
+static void nn__trace_cache(nn_kv_cache *c, int64_t grows)
+{
+    nn_context *nn = c->nn;
+    nn__trace *t = nn->trace;
+    void *list;
+    int i, ok;
+    if (!t || !nn_ok(nn)) return;
+    if (!t->eval) { nn__trace_refuse(nn, "it uses a cache of keys and values"); return; }
+    for (i = 0; i < t->caches && t->cache[i].c != c; i++) { }
+    if (i == t->caches) {
+        list = t->cache;
+        ok = nn__trace_grow(nn, &list, &t->cache_room, t->caches, sizeof *t->cache);
+        t->cache = (nn__step_cache *)list;
+        if (!ok) return;
+        memset(&t->cache[i], 0, sizeof *t->cache);
+        t->cache[i].c = c;
+        t->cache[i].length = c->length;
+        t->caches++;
+        nn__trace_base(nn, c->k);
+        nn__trace_base(nn, c->v);
+    }
+    t->cache[i].grows += grows;
+}
+
 static void nn__trace_free(nn_context *nn, nn__trace *t)
 {
+    nn__raw_free(nn, t->life);
+    nn__raw_free(nn, t->cache);
+    nn__raw_free(nn, t->field);
     nn__raw_free(nn, t->call);
     nn__raw_free(nn, t->ref);
     nn__raw_free(nn, t->storage);
@@ -15349,7 +15468,68 @@ static void nn__trace_free(nn_context *nn, nn__trace *t)
 }
 
 // ---- compare ------------------------------------------------------------------------------------------
-static int nn__same_refs(const nn__trace *a, const nn__trace *b)     // and no view differs but by them
+// Does `what` of a view, or the parameter of a call, that is `from` in trace a and `to` in trace b, go with the position?
+static int nn__field_fits(const nn__trace *a, nn__trace *b, int call, int view, int what, int64_t from, int64_t to)
+{
+    int64_t moved = b->position - a->position;
+    void *list = b->field;
+    nn__step_field *f;
+    int ok;
+    if (from == to) return 1;
+    if (!moved || (to - from) % moved) return 0;
+    ok = nn__trace_grow(b->call[call].c.nn, &list, &b->field_room, b->fields, sizeof *b->field);
+    b->field = (nn__step_field *)list;
+    if (!ok) return 0;
+    f = &b->field[b->fields++];
+    memset(f, 0, sizeof *f);
+    f->call = call; f->view = view; f->what = what;
+    f->slope = (to - from) / moved;
+    f->first = (int64_t)((uint64_t)to - (uint64_t)f->slope * (uint64_t)b->position);
+    return 1;
+}
+static int64_t nn__positioned(const nn__step_field *f, int64_t position) { return (int64_t)((uint64_t)f->first + (uint64_t)f->slope * (uint64_t)position); }
+
+// The parameter of an op that counts positions: where rotary angles begin, where a range does. 0: it has none.
+static int nn__position_param(int id, double *params, int64_t *value, int put)
+{
+    nn__rope_params rope;
+    nn__range_params range;
+    memcpy(&rope, params, sizeof rope);
+    memcpy(&range, params, sizeof range);
+    if (id == NN_OP_rope) {
+        if (put) rope.start = *value;
+        *value = rope.start;
+        memcpy(params, &rope, sizeof rope);
+        return 1;
+    }
+    if (id != NN_OP_arange) return 0;
+    if (put) range.start = (double)*value;
+    if (!(range.start > -1e15 && range.start < 1e15) || range.start != (double)(int64_t)range.start) return 0;
+    *value = (int64_t)range.start;
+    memcpy(params, &range, sizeof range);
+    return 1;
+}
+static int nn__same_params(const nn__trace *a, nn__trace *b, int i)
+{
+    nn__step_call p = a->call[i];
+    int64_t from = 0, to = 0, zero = 0;
+    double q[NN_MAX_PARAMS / sizeof(double)];
+    if (!memcmp(p.params, b->call[i].params, sizeof q)) return 1;
+    memcpy(q, b->call[i].params, sizeof q);
+    if (!b->eval || !nn__position_param(p.c.op->id, p.params, &from, 0) || !nn__position_param(p.c.op->id, q, &to, 0)) return 0;
+    nn__position_param(p.c.op->id, p.params, &zero, 1);
+    nn__position_param(p.c.op->id, q, &zero, 1);
+    return !memcmp(p.params, q, sizeof q) && nn__field_fits(a, b, i, 0, NN__FIELD_PARAM, from, to);
+}
+static int nn__same_place(const nn__trace *a, nn__trace *b, int call, int view, const nn_view *v, const nn_view *w)      // of long-lived memory
+{
+    int d, writes;
+    if (!b->eval || !v->data || !w->data || v->ndim != w->ndim || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride) || !nn__call_has(&b->call[call].c, view, &writes)) return 0;
+    for (d = 0; d < v->ndim; d++) if (!nn__field_fits(a, b, call, view, d, v->shape[d], w->shape[d])) return 0;
+    return nn__field_fits(a, b, call, view, NN__FIELD_DATA, (int64_t)(intptr_t)v->data, (int64_t)(intptr_t)w->data);
+}
+
+static int nn__same_refs(const nn__trace *a, nn__trace *b)           // and no view differs but by them, and by what goes with the position
 {
     int i, j, writes;
     if (a->refs != b->refs || (a->refs && memcmp(a->ref, b->ref, (size_t)a->refs * sizeof *a->ref))) return 0;
@@ -15360,14 +15540,26 @@ static int nn__same_refs(const nn__trace *a, const nn__trace *b)     // and no v
     for (i = 0; i < a->calls; i++) for (j = 0; j < NN__CALL_VIEWS; j++) {
         const nn_view *v = nn__call_view(&a->call[i].c, j), *w = nn__call_view(&b->call[i].c, j);
         if (!nn__call_has(&a->call[i].c, j, &writes)) continue;
-        if (v->dtype != w->dtype || !nn__same_sizes(v->ndim, v->shape, w->ndim, w->shape) || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride)) return 0;
-        if (v->data != w->data && nn_view_count(v)) return 0;
+        if (v->dtype != w->dtype) return 0;
+        if (nn__same_layout(v, w) && (v->data == w->data || !nn_view_count(v))) continue;
+        if (!nn__same_place(a, b, i, j, v, w)) return 0;
     }
     return 1;
 }
-static int nn__same_traces(const nn__trace *a, const nn__trace *b)
+static int nn__same_caches(const nn__trace *a, const nn__trace *b)
 {
     int i;
+    for (i = 0; i < a->caches && i < b->caches; i++) {
+        const nn__step_cache *c = &a->cache[i], *d = &b->cache[i];
+        if (c->c != d->c || c->grows != d->grows || d->length - c->length != (c->grows ? b->position - a->position : 0)) return 0;
+    }
+    return a->caches == b->caches;
+}
+static int nn__same_traces(const nn__trace *a, nn__trace *b)
+{
+    int i;
+    b->fields = 0;
+    if (a->eval != b->eval || !nn__same_caches(a, b)) return 0;
     if (a->calls != b->calls || a->loss_at != b->loss_at || a->norm_at != b->norm_at || a->counts != b->counts || a->storages != b->storages) return 0;
     for (i = 0; i < a->counts; i++) if (a->counted[i] != b->counted[i]) return 0;
     for (i = 0; i < a->storages; i++) if (a->storage[i].bytes != b->storage[i].bytes) return 0;
@@ -15375,9 +15567,21 @@ static int nn__same_traces(const nn__trace *a, const nn__trace *b)
         const nn__step_call *p = &a->call[i], *q = &b->call[i];
         if (p->c.op != q->c.op || p->c.pass != q->c.pass || p->c.nin != q->c.nin || p->c.nout != q->c.nout || p->c.naux != q->c.naux) return 0;
         if (p->c.mode != q->c.mode || p->c.add != q->c.add || p->c.ordinal != q->c.ordinal || !p->c.params != !q->c.params) return 0;
-        if (p->opt != q->opt || p->slot != q->slot || (!p->opt && memcmp(p->params, q->params, sizeof p->params))) return 0;
+        if (p->opt != q->opt || p->slot != q->slot || (!p->opt && !nn__same_params(a, b, i))) return 0;
     }
     return nn__same_refs(a, b);
+}
+
+static void nn__trace_position(nn__trace *t)
+{
+    int i;
+    for (i = 0; i < t->caches && !t->cache[i].grows; i++) { }
+    t->grows = i < t->caches ? i : -1;
+    t->position = i < t->caches ? t->cache[i].length : 0;
+}
+static int nn__same_fields(const nn__trace *a, const nn__trace *b)   // do they go with the position as before?
+{
+    return a->compared && b->compared && a->fields == b->fields && (!a->fields || !memcmp(a->field, b->field, (size_t)a->fields * sizeof *a->field));
 }
 
 // ---- layout -------------------------------------------------------------------------------------------
@@ -15404,13 +15608,76 @@ static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)    
     size_t bytes;
     if (c->params) c->params = k->params;
     k->random = (c->op->flags & NN_OP_RANDOM) != 0;
-    c->phases = 1;
-    c->tasks[0] = 1;
-    if (nn->backend != &nn->cpu) return;
-    if (c->op->plan) c->op->plan(c);
+    if (nn->backend != &nn->cpu) { c->phases = 1; c->tasks[0] = 1; return; }
+    nn__plan_ask(c);
     k->slots = nn__slots_of(nn, c);
     bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);
     if (bytes > *scratch) *scratch = bytes;
+}
+
+// What goes with the position is put in its place.
+static void nn__step_place(nn_step_plan *p, int64_t position)
+{
+    nn__trace *t = &p->trace;
+    int64_t value;
+    int i;
+    p->position = position;
+    for (i = 0; i < t->fields; i++) {
+        const nn__step_field *f = &t->field[i];
+        nn__step_call *k = &t->call[f->call];
+        nn_view *v = nn__call_view(&k->c, f->view);
+        value = nn__positioned(f, position);
+        if (f->what == NN__FIELD_PARAM)     nn__position_param(k->c.op->id, k->params, &value, 1);
+        else if (f->what == NN__FIELD_DATA) v->data = (void *)(intptr_t)value;
+        else                                v->shape[f->what] = value;
+    }
+}
+// Calls whose shapes have changed are cut anew; more of them may want more scratch.
+static void nn__step_recut(nn_step_plan *p)
+{
+    int i, last = -1;
+    for (i = 0; i < p->trace.fields; i++) {
+        const nn__step_field *f = &p->trace.field[i];
+        if (f->what < NN__FIELD_DATA && f->call != last) nn__step_cut(p, &p->trace.call[last = f->call], &p->cut_scratch);
+    }
+    p->bytes = p->scratch + p->cut_scratch;
+}
+static void nn__step_limit(nn_step_plan *p, int64_t at, int64_t step, int64_t most)     // at + step * (positions from here on) stays in 0 .. most
+{
+    int64_t q = p->position;
+    if (step > 0) { p->to = nn__min(p->to, q + (most - at) / step); p->from = nn__max(p->from, q - at / step); }
+    if (step < 0) { p->to = nn__min(p->to, q + at / -step);         p->from = nn__max(p->from, q - (most - at) / -step); }
+}
+// The positions for which all views stay in the memory that they were made of, and rotary angles in their table. 0: that is not known.
+static int nn__step_reach(nn_step_plan *p)
+{
+    nn__trace *t = &p->trace;
+    int64_t q = t->position;
+    int i, k;
+    p->from = 0;
+    p->to = INT64_MAX / 4;
+    for (i = 0; i < t->fields; i++) {
+        const nn__step_field *f = &t->field[i];
+        nn_call *c = &t->call[f->call].c;
+        const char *low, *high, *next_low, *next_high;
+        if (f->what == NN__FIELD_PARAM) {
+            nn__rope_params r;
+            nn__step_place(p, q);
+            memcpy(&r, t->call[f->call].params, sizeof r);
+            if (c->op->id == NN_OP_rope) nn__step_limit(p, r.start, f->slope, c->in[1].shape[0] - c->in[0].shape[r.time_dim]);
+            continue;
+        }
+        nn__step_place(p, q + 1);
+        nn__view_extent(nn__call_view(c, f->view), &next_low, &next_high);
+        nn__step_place(p, q);
+        nn__view_extent(nn__call_view(c, f->view), &low, &high);
+        for (k = 0; k < t->lives && !(low >= t->life[k].low && high <= t->life[k].high); k++) { }
+        if (k == t->lives) return 0;
+        nn__step_limit(p, low - t->life[k].low, next_low - low, t->life[k].high - t->life[k].low);
+        nn__step_limit(p, high - t->life[k].low, next_high - high, t->life[k].high - t->life[k].low);
+        if (f->what < NN__FIELD_DATA) nn__step_limit(p, nn__call_view(c, f->view)->shape[f->what] - 1, f->slope, INT64_MAX / 4);
+    }
+    return 1;
 }
 
 static int nn__step_build(nn_step_plan *p)               // the trace becomes the program; 0: out of memory
@@ -15443,6 +15710,7 @@ static int nn__step_build(nn_step_plan *p)               // the trace becomes th
     for (i = 0; i < NN__STEP_BASES; i++) p->base[i] = (char *)&p->loss;              // anything but NULL, to be replaced by the first run
     for (i = 0; i < t->refs; i++) nn__step_point(p, &t->ref[i]);
     for (i = 0; i < t->calls; i++) nn__step_cut(p, &t->call[i], &scratch);
+    p->cut_scratch = scratch;
     p->bytes = p->scratch + scratch;
     if (nn->backend == &nn->cpu) return 1;
     p->varying = (const nn_call **)nn__raw_alloc(nn, (size_t)(t->calls + 1) * sizeof *p->varying);
@@ -15466,7 +15734,7 @@ static void nn__step_forget(nn_step_plan *p)
     nn__trace_free(p->nn, &p->trace);
     nn__raw_free(p->nn, p->place);
     p->place = NULL;
-    p->tries = 0;
+    p->tries = p->misses = 0;
     p->why = "no step was recorded yet";
 }
 
@@ -15492,11 +15760,17 @@ static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor 
     const char *low, *high, *l, *h;
     if (nn->buffer || nn->measuring) { p->why = "plans of steps need the heap"; return 0; }
     if (nn->backend != &nn->cpu && !nn->backend->record) { p->why = "the backend cannot repeat a list of calls"; return 0; }
-    if (p->tries == NN__STEP_TRIES || nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
-    if (p->tries && !nn__step_fits(p, x, y)) return 0;   // a batch of another size in between
+    if (p->d.eval && nn->backend != &nn->cpu) { p->why = "the backend repeats steps of NN_EVAL by itself"; return 0; }
+    if (nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
+    if (p->tries && !nn__step_fits(p, x, y)) {           // a batch of another size in between; or behind a prompt, a token
+        if (!p->d.eval) return 0;
+        nn__step_forget(p);
+    }
+    if (p->tries == NN__STEP_TRIES) return 0;
     nn__trace_free(nn, t);
     t->x = nn__view_of(x);
     t->y = nn__view_of(y);
+    t->eval = p->d.eval;
     p->same = x == y;
     nn->trace = t;
     if (y && !p->same) {
@@ -15535,14 +15809,23 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     }
     nn->trace = NULL;
     p->tries++;
+    nn__trace_position(t);
     if (t->refused || !nn_ok(nn)) {
+        nn_view v = t->x;
         p->why = t->refused ? t->refused : "it failed";
         p->tries = NN__STEP_TRIES;
         nn__trace_free(nn, t);
         nn__trace_free(nn, &p->trace);
+        p->trace.x = v;              // for others it may be different
         return;
     }
     same = p->tries > 1 && p->changes == nn->changes && nn__same_traces(&p->trace, t);
+    if (same && t->grows >= 0) {
+        if (t->position == p->trace.position) { p->tries--; nn__trace_free(nn, t); return; }         // nothing new is seen there
+        t->compared = 1;
+        same = nn__same_fields(&p->trace, t);
+        if (same || !p->trace.compared) p->tries--;
+    }
     nn__trace_free(nn, &p->trace);
     p->trace = *t;
     memset(t, 0, sizeof *t);
@@ -15552,18 +15835,35 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     p->usual = nn->data_step->used;
     nn__step_result(&p->loss, loss);
     nn__step_result(&p->scores, scores);
-    if (nn__step_build(p)) p->why = NULL;
-    else { p->why = "out of memory"; p->tries = NN__STEP_TRIES; }
+    if (!nn__step_build(p)) { p->why = "out of memory"; p->tries = NN__STEP_TRIES; }
+    else if (!nn__step_reach(p)) { p->why = "it is not known how far a view may move"; p->tries = NN__STEP_TRIES; }
+    else p->why = NULL;
 }
 
 // ---- repeat -------------------------------------------------------------------------------------------
+// Are the caches filled as they were, but for the position, and is there room for more?
+static int nn__step_caches_fit(const nn_step_plan *p)
+{
+    const nn__trace *t = &p->trace;
+    int64_t moved = t->grows < 0 ? 0 : t->cache[t->grows].c->length - t->position;
+    int i;
+    for (i = 0; i < t->caches; i++) {
+        const nn__step_cache *c = &t->cache[i];
+        if (c->c->length != c->length + (c->grows ? moved : 0) || c->c->length + c->grows > c->c->k->shape[2]) return 0;
+    }
+    return t->grows < 0 || (t->position + moved >= p->from && t->position + moved <= p->to);
+}
 // Can the next step be the program? Parameters must not hold gradients of an earlier step, which it would add to.
 static int nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
 {
     nn_context *nn = p->nn;
     int i, j;
     if (p->why || nn->measuring || nn->trace || nn->hold || !nn__step_fits(p, x, y)) return 0;
-    if (p->changes != nn->changes) { nn__step_forget(p); return 0; }
+    if (p->changes != nn->changes || !nn__step_caches_fit(p)) {
+        if (p->changes != nn->changes || ++p->misses == NN__STEP_MISSES) nn__step_forget(p);
+        return 0;
+    }
+    p->misses = 0;
     for (i = 0; i < p->trace.counts; i++) for (j = 0; j < p->trace.counted[i]->slots; j++)
         if (p->trace.counted[i]->slot[j].p->flags & NN__T_GRAD_SET) return 0;
     return 1;
@@ -15574,8 +15874,12 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
     nn_context *nn = p->nn;
     char *memory;
     int i, from;
-    nn_begin(nn, NN_TRAIN);
+    nn_begin(nn, p->d.eval ? NN_EVAL : NN_TRAIN);
     if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
+    if (p->trace.fields && p->position != p->trace.cache[p->trace.grows].c->length) {
+        nn__step_place(p, p->trace.cache[p->trace.grows].c->length);
+        nn__step_recut(p);
+    }
     if (nn->data_step == &nn->step_arena) nn->step_extra = nn__round_up(p->bytes);         // what nn_fit does in the middle of a step was counted when it was recorded
     memory = (char *)nn__arena_alloc(nn->data_step, p->bytes, 1);
     if (!memory) return 0;
@@ -15673,7 +15977,9 @@ static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
 static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at); }
 static void nn__step_to_end(nn_step_plan *p)
 {
+    int i;
     nn__step_run(p, p->trace.calls);
+    for (i = 0; i < p->trace.caches && nn_ok(p->nn); i++) p->trace.cache[i].c->length += p->trace.cache[i].grows;
     if (p->nn->data_step == &p->nn->step_arena) p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
 }
 
@@ -15699,7 +16005,7 @@ NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *
     nn_context *nn = nn__no_layer(model) ? NULL : model->nn;
     nn_step_plan *p;
     if (!nn_ok(nn)) return NULL;
-    if (!desc || (!desc->step && (!desc->loss || !desc->optimizer))) { nn_fail(nn, "nn_step_plan_new: give .loss and .optimizer, or .step"); return NULL; }
+    if (!desc || (!desc->step && !desc->eval && (!desc->loss || !desc->optimizer))) { nn_fail(nn, "nn_step_plan_new: give .loss and .optimizer, .step or .eval"); return NULL; }
     if (desc->optimizer && desc->optimizer->nn != nn) { nn_fail(nn, "nn_step_plan_new: the optimizer belongs to another context"); return NULL; }
     p = nn__step_plan_make(model);
     if (p) p->d = *desc;
@@ -15713,6 +16019,7 @@ static nn_tensor *nn__step_eagerly(nn_step_plan *p, nn_tensor *x, nn_tensor *y, 
     nn_tensor *loss;
     *scores = NULL;
     if (p->d.step) return p->d.step(p->d.user, x, y);
+    if (p->d.eval) return nn_forward(p->model, x);
     memset(&back, 0, sizeof back);
     back.step = p->d.optimizer;
     *scores = nn_forward(p->model, x);
@@ -15732,7 +16039,7 @@ NN_API nn_tensor *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *
         nn__step_to_end(plan);
         return &plan->loss;
     }
-    nn_begin(nn, NN_TRAIN);
+    nn_begin(nn, plan->d.eval ? NN_EVAL : NN_TRAIN);
     traced = nn__step_record(plan, x, y);
     loss = nn__step_eagerly(plan, x, y, &scores);
     if (traced) nn__step_recorded(plan, loss, scores);
