@@ -1571,14 +1571,14 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 
 // Passes of GCC that cost time and gain nothing here. LEAN: kernels, which are written as they shall be. SIMPLE: text that gains
 // nothing from -O2 either, as it runs once per file or epoch, or is a straight line, or waits for memory, or is plain C where the
-// processor has a better table.
+// processor has a better table; expensive-optimizations has GCC end them with vzeroupper, without which plain code after them runs at a sixth of its speed.
 #if defined(__GNUC__) && __GNUC__ >= 11 && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)    // older ones do not know all names
 #  define NN__LEAN            "no-tree-slp-vectorize", "no-tree-vectorize", "no-schedule-insns2", "no-tree-loop-distribute-patterns", "no-crossjumping", \
                               "no-peephole2", "no-cprop-registers", "no-if-conversion2", "no-store-merging", "no-ree", "no-partial-inlining", \
                               "no-ipa-cp", "no-ipa-icf", "no-ipa-modref", "no-ipa-ra", "no-ipa-sra", "no-ipa-vrp"
 #  define NN__LEAN_BEGIN      NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize(NN__LEAN))
 #  define NN__LEAN_END        NN__PRAGMA(GCC pop_options)
-#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
+#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", "expensive-optimizations", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
                               "no-tree-dominator-opts", "no-tree-vrp", "no-tree-dse", "no-dse", "no-tree-copy-prop", "no-tree-bit-ccp", "no-tree-slsr", \
                               "no-tree-sink", "no-tree-reassoc", "no-shrink-wrap"))
 #  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
@@ -2794,7 +2794,7 @@ static int64_t nn__checked_count(int ndim, const int64_t *d, size_t element)
     for (i = 0; i < ndim; i++) {
         if (d[i] < 0) return -1;
         if (d[i] == 0) zero = 1;
-        else if (n > INT64_MAX / 16 / d[i]) return -1;
+        else if ((n | d[i]) >> 29 && n > INT64_MAX / 16 / d[i]) return -1;           // no division where both are small
         else n *= d[i];
     }
     if (zero) return 0;
@@ -2806,6 +2806,19 @@ static void nn__row_major(int ndim, const int64_t *shape, int64_t *stride)
     uint64_t s = 1;                  // unsigned: impossible shapes get here before they are refused, and may wrap
     int i;
     for (i = ndim - 1; i >= 0; i--) { stride[i] = (int64_t)s; s *= shape[i] > 1 ? (uint64_t)shape[i] : 1; }
+}
+
+static void nn__dense(int ndim, const int64_t *from, int64_t *shape, int64_t *stride)        // a copy of the shape too: for a few numbers a call takes longer
+{
+    uint64_t s = 1;
+    int i;
+    for (i = ndim - 1; i >= 0; i--) {
+        int64_t d = from[i];
+        NN__HIDE(d);                 // else the compiler makes it that call
+        shape[i] = d;
+        stride[i] = (int64_t)s;
+        s *= d > 1 ? (uint64_t)d : 1;
+    }
 }
 
 static int nn__is_contiguous(int ndim, const int64_t *shape, const int64_t *stride)
@@ -2826,8 +2839,7 @@ static void nn__set_shape(nn_view *v, int dtype, int ndim, const int64_t *shape)
 {
     v->ndim = ndim;
     v->dtype = dtype;
-    if (ndim > 0) memcpy(v->shape, shape, (size_t)ndim * sizeof *shape);
-    nn__row_major(ndim, v->shape, v->stride);
+    nn__dense(ndim, shape, v->shape, v->stride);
 }
 static void nn__like(nn_view *v, const nn_view *x)  { nn__set_shape(v, x->dtype, x->ndim, x->shape); }
 
@@ -2895,7 +2907,7 @@ static nn_tensor *nn__new_head(nn_context *nn, int life)
         }
         t = &nn->slab->t[i];
         nn->tensors++;
-        for (i = 0; i < NN_MAX_DIMS; i++) t->shape[i] = t->stride[i] = 0;            // field by field: sooner done than a memset
+        for (i = 0; i < NN_MAX_DIMS; i++) { t->shape[i] = t->stride[i] = 0; NN__HIDE(t); }           // 16 stores: a third of the time of a memset
         t->data = NULL; t->grad = NULL; t->node = NULL; t->name = NULL; t->layer = NULL;
         t->ndim = t->dtype = t->output = 0;
         t->flags = t->version = 0;
@@ -2920,8 +2932,7 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     if (!t) return nn__inert(nn);
     t->dtype = (int)dtype;
     t->ndim = ndim;
-    if (ndim > 0) memcpy(t->shape, shape, (size_t)ndim * sizeof *shape);
-    nn__row_major(ndim, t->shape, t->stride);
+    nn__dense(ndim, shape, t->shape, t->stride);
     bytes = (size_t)n * nn_dtype_bytes(dtype);
     t->data = life ? nn__arena_alloc(nn->data_life, bytes, 1) : nn__step_data(nn, bytes, &t->place);
     return t->data || nn->measuring ? t : nn__inert(nn);
@@ -3720,11 +3731,12 @@ static void nn__inert_outputs(nn_context *nn, int n, nn_tensor **out)
 
 static const nn_view nn__no_view = { NULL, { 0 }, { 0 }, 0, 0 };
 
-// Checks inputs, makes them contiguous where the op needs that, fills the call's inputs.
-static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, int n, nn_call *c)
+// Checks inputs, makes them contiguous where the op needs that (in), fills the call's inputs.
+static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor *const *inputs, nn_tensor **in, int n, nn_call *c)
 {
     int i;
     for (i = 0; i < n; i++) {
+        in[i] = inputs[i];
         if (!in[i] && (i == 0 || (op->flags & NN_OP_ALL_INPUTS))) { nn_fail(nn, "%s: input %d is NULL", op->name, i); return 0; }
         if (!in[i]) { c->in[i] = nn__no_view; continue; }
         if (!nn__check(nn, in[i], op->name)) return 0;
@@ -3745,6 +3757,7 @@ static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, i
 static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
 {
     nn_tensor *t;
+    int i;
     if (!view_of) {
         t = nn__alloc_tensor(nn, 0, (nn_dtype)v->dtype, v->ndim, v->shape);
         if (!nn__dead(t)) nn__view_into(v, t);
@@ -3753,8 +3766,7 @@ static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
     t = nn__new_head(nn, 0);
     if (!t) return nn__inert(nn);
     t->data = v->data; t->ndim = v->ndim; t->dtype = v->dtype;
-    memcpy(t->shape, v->shape, sizeof t->shape);
-    memcpy(t->stride, v->stride, sizeof t->stride);
+    for (i = 0; i < v->ndim; i++) { t->shape[i] = v->shape[i]; t->stride[i] = v->stride[i]; }
     t->base = view_of->base;
     if (nn->trace) nn__trace_base(nn, t->base);
     return t;
@@ -3826,12 +3838,11 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     nn__inert_outputs(nn, nout, out);
     if (!nn || (nn->failed && !nn->out_of_memory)) return out[0];
     if (count > NN_MAX_INPUTS) { nn_fail(nn, "%s: more than %d inputs", op->name, NN_MAX_INPUTS); return out[0]; }
-    for (i = 0; i < count; i++) in[i] = inputs[i];
     nn__begin_call(&c, nn, op->id, params);
     c.op = op;
     c.nin = count;
     c.nout = nout;
-    if (!nn__prepare_inputs(nn, op, in, count, &c)) return out[0];
+    if (!nn__prepare_inputs(nn, op, inputs, in, count, &c)) return out[0];
     for (i = 0; i < nout; i++) { c.out[i].data = NULL; c.out[i].ndim = c.out[i].dtype = 0; }
     if (op->shape) { if (!op->shape(&c)) return out[0]; }
     else nn__like(&c.out[0], &c.in[0]);
@@ -17942,7 +17953,7 @@ NN_API nn_tensor *nn_transpose(nn_tensor *x, int dim0, int dim1)
     b = nn__dim_index(nn, "nn_transpose", dim1, s.ndim);
     if (a < 0 || b < 0) return nn__inert(nn);
     for (i = 0; i < s.ndim; i++) s.d[i] = i == a ? b : i == b ? a : i;
-    return nn_permute(x, s);
+    return nn__apply1(NN_OP_permute, x, &s);
 }
 
 static int nn__slice_shape(nn_call *c)
@@ -19557,16 +19568,17 @@ static void nn__plain_product(nn__product *g)            // no scale, chains; th
 }
 static int nn__is_dots(const nn__product *g, int64_t least) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= least; }      // with so many terms
 
-// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
-static int nn__product_turn(nn__product *g)
+// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. That product, in *room, or the given one.
+static const nn__product *nn__product_turn(const nn__product *p, nn__product *room)
 {
-    nn__product p = *g;
-    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32 && (!p.dots || p.n % 4 != 0))) && (p.ars == 1 || p.acs == 1);
-    if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
-    g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
-    g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
-    g->turned = 1;
-    return 1;
+    int narrow = p->m >= 16 && (p->n == 1 || (p->n <= 12 && p->m >= 32 && (!p->dots || p->n % 4 != 0))) && (p->ars == 1 || p->acs == 1);
+    if (p->small || (!narrow && (p->ycs == 1 || p->yrs != 1))) return p;
+    nn__plain_product(room);
+    room->a = p->b; room->b = p->a; room->y = p->y; room->m = p->n; room->n = p->m; room->k = p->k;
+    room->ars = p->bcs; room->acs = p->brs; room->brs = p->acs; room->bcs = p->ars; room->yrs = p->ycs; room->ycs = p->yrs;
+    room->dots = p->dots;
+    room->turned = 1;
+    return room;
 }
 
 static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
@@ -19606,35 +19618,33 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
 typedef struct nn__gemm_block { int64_t row, rows, column, columns; } nn__gemm_block;
 static nn__gemm_block nn__gemm_block_of(const nn__product *p, int64_t task)
 {
-    nn__product g = *p;
-    int turned = nn__product_turn(&g);
-    nn__gemm_cut s = nn__gemm_cuts(&g);
+    nn__product room;
+    const nn__product *g = nn__product_turn(p, &room);
+    nn__gemm_cut s = nn__gemm_cuts(g);
     nn__gemm_block b, q;
-    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g.m - b.row));
-    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g.n - b.column);
-    if (!turned) return b;
+    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g->m - b.row));
+    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g->n - b.column);
+    if (g == p) return b;
     q.row = b.column; q.rows = b.columns; q.column = b.row; q.columns = b.rows;
     return q;
 }
-static int64_t nn__gemm_tasks(nn__product g)
+static int64_t nn__gemm_tasks(const nn__product *g)
 {
-    nn__gemm_cut s;
-    nn__product_turn(&g);
-    s = nn__gemm_cuts(&g);
+    nn__product room;
+    nn__gemm_cut s = nn__gemm_cuts(nn__product_turn(g, &room));
     return s.down * s.across;
 }
-static size_t nn__gemm_scratch(nn__product g)           // numbers
+static size_t nn__gemm_scratch(const nn__product *g)     // numbers
 {
-    nn__product_turn(&g);
-    return nn__gemm_cuts(&g).scratch;
+    nn__product room;
+    return nn__gemm_cuts(nn__product_turn(g, &room)).scratch;
 }
-static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same; also makes room for their scratch and adds what they cost. g may be turned
+static int64_t nn__gemm_plan(nn_call *c, const nn__product *g)       // the same; also makes room for their scratch and adds what they cost
 {
     double work = (double)g->m * (double)g->n * (double)g->k / (g->m == 1 ? 4 : 8);     // one row: what is read takes the time
-    nn__gemm_cut s;
+    nn__product room;
+    nn__gemm_cut s = nn__gemm_cuts(nn__product_turn(g, &room));
     size_t bytes;
-    nn__product_turn(g);
-    s = nn__gemm_cuts(g);
     bytes = s.scratch * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
     c->cost += work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
@@ -19649,6 +19659,9 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same
 #define NN__TALL NN__MR
 #endif
 #define NN__NV 2                     // vectors per row of a tile
+#ifndef NN__HOLD
+#define NN__HOLD(v) ((void)0)
+#endif
 #define NN__FLAT (NN__LANES == 16 ? 6 : 3)               // rows of a tile of four vectors
 #define NN__NR (NN__NV * NN__LANES)
 #define NN__WIDE (NN__LANES == 16 || NN__LANES == 4 ? 24 : 8)        // vectors of a tile of one row: the more, the longer the runs of B that memory sees
@@ -19658,8 +19671,8 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same
 #define NN__DOTS 6
 #endif
 
-// y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart, or + y. h and v are constants where this is inlined: the sums stay
-// in registers.
+// y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart and may be those of y; NULL: 0. h and v are constants where this is
+// inlined: the sums stay in registers. Each is zeroed by itself: copies of one zero are moves, 16 cycles a tile.
 NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
 {
     V acc[NN__TALL][NN__WIDE], bv[NN__WIDE];
@@ -19667,12 +19680,14 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     int64_t p;
     int i, j;
     NN__UNROLL for (i = 0; i < (h + 2) / 3; i++, a += 3 * ars) { rows[i] = a; NN__HIDE(rows[i]); }
-    if (start && !lds) {
+    if (!start) {
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) { acc[i][j] = C(0); NN__HOLD(acc[i][j]); }
+    } else if (!lds) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
     } else {
-        if (!start) { start = y; lds = ldy; }
         NN__UNROLL for (i = 0; i < h; i++, start += lds) {
             NN__HIDE(start);
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
@@ -19731,7 +19746,7 @@ NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 
 static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
 {
-    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, 0, y, ldy);
+    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, y, ldy, y, ldy);
 }
 
 #if NN__LANES > 1
@@ -19874,21 +19889,23 @@ NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int
 }
 
 // All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
-// b: [term][column]. They start from y, or from start, whose rows are lds apart. ahead: where the next strip lies, which is fetched meanwhile, or NULL.
+// b: [term][column]. They start from start, whose rows are lds apart, or from y if that is y; NULL: 0. ahead: where the next strip lies, which is
+// fetched meanwhile, or NULL.
 static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
                               const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + tall - 1) / tall, least = m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
+    int64_t tiles = m <= tall ? 1 : (m + tall - 1) / tall, least = tiles == 1 ? m : m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
+    int keep = start == y, whole = w == width && cs == 1;
     for (t = 0; t < tiles; t++) {
         int64_t h = least + (t < more);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
-        if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (keep && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
-        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
+        if (whole) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
         else {
-            if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
-            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, edge, width);
+            if (keep) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
+            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, keep ? edge : start, keep ? width : lds, edge, width);
             NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
@@ -19940,7 +19957,7 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
         NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
         if (whole == k) continue;
         NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
-        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, 0, y + j, 0);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, y + j, 0, y + j, 0);
     }
 }
 #endif
@@ -20139,94 +20156,94 @@ static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, i
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch)
 {
-    nn__product g = *product;
-    nn__gemm_cut s;
+    nn__product room;
+    const nn__product *g = nn__product_turn(product, &room);
+    nn__gemm_cut s = nn__gemm_cuts(g);
     const R *each = NULL;
     int64_t i0, j0, h, end, p, j, tall, wide;
     R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[NN__WIDE * NN__LANES], tail[NN__NR * NN__NR];
-    if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
-    s = nn__gemm_cuts(&g);
+    if (g != product && bias) { each = bias; bias = NULL; }
     if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
     if (s.down == 1) { i0 = 0; j0 = task * s.columns; }
     else { i0 = task % s.down * s.rows; j0 = task / s.down * s.columns; }
-    h = nn__min(s.rows, g.m - i0);
-    end = nn__min(g.n, j0 + s.columns);
-    y = (R *)g.y + i0 * g.yrs;
+    h = nn__min(s.rows, g->m - i0);
+    end = nn__min(g->n, j0 + s.columns);
+    y = (R *)g->y + i0 * g->yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     wide = h == 1 ? NN__WIDE * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
-    for (j = 0; j < wide; j += NN__LANES) STORE(start + j, C(0));
+    for (j = 0; j < (bias ? wide : 4); j += NN__LANES) STORE(start + j, C(0));
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
-    if (h == 1 && g.bcs == 1 && g.ycs == 1 && g.small && (!g.scale || (g.across == 1 && g.scs == 1))) {
+    if (h == 1 && g->bcs == 1 && g->ycs == 1 && g->small && (!g->scale || (g->across == 1 && g->scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
-        NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
+        NN__K(gemm_stream)(g, (const R *)g->a + i0 * g->ars, j0, end - j0, y + j0);
         return;
     }
     p = 0;
-    if (g.dots) {
-        for (; p < g.k; p += s.depth) {
-            R *z = y + j0 * g.ycs;
+    if (g->dots) {
+        for (; p < g->k; p += s.depth) {
+            R *z = y + j0 * g->ycs;
             int keep = add || p;
-            NN__K(gemm_dots)(h, end - j0, nn__min(s.depth, g.k - p), (const R *)g.a + i0 * g.ars + p, g.ars, (const R *)g.b + p + j0 * g.bcs, g.bcs,
-                             keep ? z : each ? rows : bias ? bias + j0 : start, keep ? g.yrs : each ? wide : 0, keep ? g.ycs : each || !bias ? 0 : 1, z, g.yrs, g.ycs);
+            NN__K(gemm_dots)(h, end - j0, nn__min(s.depth, g->k - p), (const R *)g->a + i0 * g->ars + p, g->ars, (const R *)g->b + p + j0 * g->bcs, g->bcs,
+                             keep ? z : each ? rows : bias ? bias + j0 : start, keep ? g->yrs : each ? wide : 0, keep ? g->ycs : each || !bias ? 0 : 1, z, g->yrs, g->ycs);
         }
         return;
     }
     do {
-        int64_t depth = nn__min(s.depth, g.k - p);
-        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = g.small ? NULL : (const R *)g.b + p * g.brs + j0 * g.bcs;
+        int64_t depth = nn__min(s.depth, g->k - p);
+        const R *x = (const R *)g->a + i0 * g->ars + p * g->acs, *b = g->small ? NULL : (const R *)g->b + p * g->brs + j0 * g->bcs;
         int keep = add || p;
         if (s.pack_a) {
-            NN__K(gemm_pack_a)(h, tall, depth, x, g.ars, g.acs, scratch);
+            NN__K(gemm_pack_a)(h, tall, depth, x, g->ars, g->acs, scratch);
             x = scratch;
         }
         j = j0;
 #if NN__LANES > 1
-        if (h == 1 && !g.small && g.brs == 1 && g.bcs != 1 && g.ycs == 1 && !s.pack_a) {
+        if (h == 1 && !g->small && g->brs == 1 && g->bcs != 1 && g->ycs == 1 && !s.pack_a) {
             int64_t n = (end - j0) / NN__NR * NN__NR;
             if (each && !keep) NN__K(fill_with)(n, y + j0, each[i0]);
-            NN__K(gemm_row)(n, depth, x, g.acs, b, g.bcs, keep || each ? y + j0 : bias ? bias + j0 : NULL, y + j0);
-            b += n * g.bcs;
+            NN__K(gemm_row)(n, depth, x, g->acs, b, g->bcs, keep || each ? y + j0 : bias ? bias + j0 : NULL, y + j0);
+            b += n * g->bcs;
             j += n;
         }
 #endif
         while (j < end) {
-            int vectors = NN__K(gemm_vectors)(h, end - j, g.ycs == 1);
-            int64_t width, w, ldb = g.brs, rest = 0;
+            int vectors = NN__K(gemm_vectors)(h, end - j, g->ycs == 1);
+            int64_t width, w, ldb = g->brs, rest = 0;
             const R *next, *ahead = NULL;
-            if (s.pack_b && vectors > 2) vectors = g.m <= 3 ? 4 : 2;     // there is room for them
+            if (s.pack_b && vectors > 2) vectors = g->m <= 3 ? 4 : 2;     // there is room for them
             width = vectors * NN__LANES;
             w = nn__min(width, end - j);
-            if (w < width && !keep && width <= end - j0 && g.ycs == 1) {             // the last strip overlaps its neighbour: no edge
-                if (!g.small) b -= (width - w) * g.bcs;
+            if (w < width && !keep && width <= end - j0 && g->ycs == 1) {             // the last strip overlaps its neighbour: no edge
+                if (!g->small) b -= (width - w) * g->bcs;
                 j -= width - w;
                 w = width;
             }
-            next = g.small ? NULL : b + w * g.bcs;
+            next = g->small ? NULL : b + w * g->bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
             if (s.pack_b) {
-                if (g.small) NN__K(small_strip)(&g, p, depth, j, w, width, strip);
-                else NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip);
-                if (g.bcs == 1 && j + w < end) ahead = next;
+                if (g->small) NN__K(small_strip)(g, p, depth, j, w, width, strip);
+                else NN__K(gemm_turn)(w, depth, b, g->bcs, g->brs, width, strip);
+                if (g->bcs == 1 && j + w < end) ahead = next;
                 b = strip;
                 ldb = width;
             } else {
-                if (h > 1 && g.k * g.n >= NN__GEMM_FAR && j + w < end) ahead = next;
-                rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+                if (h > 1 && g->k * g->n >= NN__GEMM_FAR && j + w < end) ahead = next;
+                rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g->k);
             }
-            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep ? NULL : each ? rows : start, each ? wide : 0,
-                              y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g->ars, s.pack_a ? 0 : g->acs, b, ldb, keep ? y + j * g->ycs : each ? rows : bias ? start : NULL,
+                              keep ? g->yrs : each ? wide : 0, y + j * g->ycs, g->yrs, g->ycs, ahead, g->brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, 0, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g->acs, g->ars, g->acs, tail, width, y + j * g->ycs, g->yrs, y + j * g->ycs, g->yrs, g->ycs, NULL, 0);
             }
             b = next;
             j += w;
         }
         p += depth;
-    } while (p < g.k);
+    } while (p < g->k);
 }
 #endif
 
@@ -20345,7 +20362,7 @@ NN__BACKWARD(matmul)
     for (side = 0; side < 2; side++) {                   // whose task is this?
         if (!c->din[side].data) continue;
         matrices = nn__leading(&c->in[side]);
-        tasks = nn__gemm_tasks(*nn__matmul_product(&g, c, side + 1, 0));
+        tasks = nn__gemm_tasks(nn__matmul_product(&g, c, side + 1, 0));
         if (index < matrices * tasks) break;
         index -= matrices * tasks;
     }
@@ -20561,7 +20578,7 @@ NN__BACKWARD(linear)
     int which;
     for (which = 1; which < 3; which++) if (c->din[which - 1].data) {                // tasks of dX, then of dW
         nn__product g;
-        int64_t tasks = nn__is_few(nn__linear_product(&g, c, which)) ? 1 : nn__gemm_tasks(g);
+        int64_t tasks = nn__is_few(nn__linear_product(&g, c, which)) ? 1 : nn__gemm_tasks(&g);
         if (i < tasks) { NN__K(linear_task)(&g, (int)(c->add >> (which - 1) & 1), NULL, i, (R *)t->scratch); return; }
         i -= tasks;
     }
@@ -21606,29 +21623,28 @@ static int nn__conv_is_plain(const nn__conv *v)
     return v->taps == 1 && v->map[0] == 1 && v->image[0] == 1 && v->map[1] == v->image[1] && v->stride[1] == 1 && !v->pad[0] && !v->pad[1]
         && v->map[1] >= NN__PLAIN_PIXELS;
 }
-static nn__product nn__conv_plain(const nn__conv *v, int spread)     // of the first group of the first image; a, b, y are for the caller
+static nn__product *nn__conv_plain(nn__product *g, const nn__conv *v, int spread)    // of the first group of the first image; a, b, y are for the caller
 {
-    nn__product g;
     int64_t pixels = v->map[1];
-    memset(&g, 0, sizeof g);
-    g.m = pixels; g.n = spread ? v->c : v->o; g.k = spread ? v->o : v->c;
-    g.ars = 1; g.acs = pixels;
-    g.brs = spread ? v->c : 1; g.bcs = spread ? 1 : v->c;
-    g.yrs = 1; g.ycs = pixels;
+    memset(g, 0, sizeof *g);
+    g->m = pixels; g->n = spread ? v->c : v->o; g->k = spread ? v->o : v->c;
+    g->ars = 1; g->acs = pixels;
+    g->brs = spread ? v->c : 1; g->bcs = spread ? 1 : v->c;
+    g->yrs = 1; g->ycs = pixels;
     return g;
 }
-static nn__product nn__conv_plain_dw(const nn__conv *v)              // of one image: dw (o, c) = map (o, pixels) image (c, pixels)'
+static nn__product *nn__conv_plain_dw(nn__product *g, const nn__conv *v)             // of one image: dw (o, c) = map (o, pixels) image (c, pixels)'
 {
-    nn__product g;
-    memset(&g, 0, sizeof g);
-    g.m = v->o; g.n = v->c; g.k = v->map[1];
-    g.ars = g.bcs = g.k; g.acs = g.brs = 1;
-    g.yrs = g.n; g.ycs = 1;
+    memset(g, 0, sizeof *g);
+    g->m = v->o; g->n = v->c; g->k = v->map[1];
+    g->ars = g->bcs = g->k; g->acs = g->brs = 1;
+    g->yrs = g->n; g->ycs = 1;
     return g;
 }
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
+    nn__product g;
     nn__gather q;
     memset(&s, 0, sizeof s);
     s.phases = spread ? v->phases[0] * v->phases[1] : 1;
@@ -21637,7 +21653,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     if (nn__conv_is_plain(v)) {
         s.plain = 1;
         s.rounds = s.blocks = 1;
-        s.splits = nn__gemm_tasks(nn__conv_plain(v, spread));
+        s.splits = nn__gemm_tasks(nn__conv_plain(&g, v, spread));
         s.tasks = v->batch * v->groups * s.splits;
         return s;
     }
@@ -21685,6 +21701,7 @@ typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int p
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
+    nn__product g;
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
     int wino = nn__wino_dw(v);
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
@@ -21692,7 +21709,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     s.count = v->groups * v->o * columns;
     s.plain = nn__conv_is_plain(v);
     s.banded = !wino && !s.plain && nn__conv_dw_bands(v, &s.bands);
-    if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(v));
+    if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(&g, v));
     if (s.banded) {
         s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
         s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
@@ -21752,7 +21769,8 @@ static int nn__conv_shape(nn_call *c)
 static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
     int64_t rows = s->rows, sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
-    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain(v, spread));
+    nn__product g;
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain(&g, v, spread));
     if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
     if (s->many) return NN__LANES_ROOM + NN__LANES_N * (rows + 16 + 16);
     if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
@@ -21760,7 +21778,8 @@ static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cu
 }
 static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
-    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(v));
+    nn__product g;
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(&g, v));
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
     return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
@@ -21919,9 +21938,6 @@ static const NN__K(lane_fn) NN__K(lane_pairs)[] = { NN__HALF_TILES(NN__X) };
 #undef NN__TILES
 #undef NN__TILES_OF
 
-#ifndef NN__HOLD
-#define NN__HOLD(v) ((void)0)
-#endif
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
 #define NN__DW_M 6
 #define NN__BAND_HEIGHTS     12, 8, 6, 4
@@ -22277,8 +22293,9 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
 static void NN__K(conv_dw_plain)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
 {
     nn__dw_cut s = nn__conv_dw_cuts(v);
-    nn__product g = nn__conv_plain_dw(v);
+    nn__product g;
     int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, b;
+    nn__conv_plain_dw(&g, v);
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
     g.y = dw + group * g.m * g.n;
     if (v->batch == 0 && !add && block == 0) NN__K(fill_run)((R *)g.y, g.m * g.n, 0);
@@ -22935,8 +22952,9 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
     int64_t round = v->kept ? 0 : t->phase / 2;
     nn__conv_cut s = nn__conv_cuts(v, spread);
     if (s.plain) {
-        nn__product g = nn__conv_plain(v, spread);
+        nn__product g;
         int64_t part = t->index / s.splits, group = part % v->groups;
+        nn__conv_plain(&g, v, spread);
         g.a = from + part * g.k * g.m;
         g.b = (const R *)c->in[1].data + group * v->o * v->c;
         g.y = y + part * g.n * g.m;
@@ -24684,7 +24702,7 @@ NN__FORWARD(linear_update)
     nn__gemm_cut cut = nn__gemm_cuts(&g);
     int64_t i0 = t->index % cut.down * cut.rows, j0 = t->index / cut.down * cut.columns, h = nn__min(cut.rows, g.m - i0), end = nn__min(g.n, j0 + cut.columns);
     int64_t tiles = (h + NN__TALL - 1) / NN__TALL, tile, rows, j, w;
-    R dw[NN__TALL * NN__NR], zero[NN__NR] = { 0 }, *last = (R *)t->scratch;
+    R dw[NN__TALL * NN__NR], *last = (R *)t->scratch;
     const R *x = (const R *)g.a + i0 * g.ars;
     NN__K(part) a;
     int k;
@@ -24701,8 +24719,8 @@ NN__FORWARD(linear_update)
             a.ldg = vectors * NN__LANES;
             a.p = (R *)g.y + at;
             for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
-            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, 0, dw, a.ldg);
-            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, 0, dw, a.ldg);
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, NULL, 0, dw, a.ldg);
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, NULL, 0, dw, a.ldg);
             update(rows, w, &a, &r);
         }
     }
@@ -25057,10 +25075,9 @@ static const R *NN__K(att_rows)(const R *x, int64_t rs, int64_t cs, int64_t n, i
 // y (m, w) (+)= A (m, k) B (k, w), B's rows whole vectors; columns at or behind w are not written.
 static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int64_t ars, int64_t acs, const R *b, int64_t ldb, int add, R *y, int64_t rs, int64_t cs)
 {
-    R zero[NN__NR] = { 0 };
     int64_t j;
     for (j = 0; j < w; j += NN__NR)
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, 0, y + j * cs, rs, cs, NULL, 0);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? y + j * cs : NULL, rs, y + j * cs, rs, cs, NULL, 0);
 }
 
 static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
@@ -25182,11 +25199,10 @@ NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t keys,
 // One row: lanes are keys. A tile against it, with the sums and bits of the tiles above; s has room for 64 keys, what lies behind them is hidden.
 static void NN__K(att_scores_one)(const NN__K(att) *a, int64_t key, int64_t keys, int biased)
 {
-    const R zero[NN__NR] = { 0 };
     int64_t j, seen = nn__min(keys, a->limit[0] - key);
     for (j = 0; j < keys; j += NN__NR) {                 // q K^T, strips of keys turned into what is Q^T otherwise
         NN__K(gemm_turn)(nn__min(NN__NR, keys - j), a->z.d, a->k + (key + j) * a->krs, a->krs, a->kcs, NN__NR, a->qt);
-        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, zero, 0, a->s + j, 0);
+        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, NULL, 0, a->s + j, 0);
     }
     for (j = 0; biased && j < keys; j++) {
         R add = a->bias[j * NN__ATT_ROWS];
@@ -25222,7 +25238,7 @@ static void NN__K(att_values_one)(int64_t w, int64_t keys, const R *s, const R *
     int64_t e, vectors;
     for (e = 0; e < w; e += vectors * NN__LANES) {
         vectors = NN__K(gemm_vectors)(1, w - e, 1);
-        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, NULL, 0, o + e, 0);
+        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, o + e, 0, o + e, 0);
     }
 }
 
@@ -25631,9 +25647,7 @@ static nn__product nn__rnn_gradient(const nn_call *c, int which, const void *da,
 static void nn__rnn_room(nn_call *c, const nn__rnn_dims *s, const nn__rnn_weight *w)     // for a task, and for products in place
 {
     nn__product g = nn__rnn_product(w, (s->batch + nn__rnn_tasks(s) - 1) / nn__max(1, nn__rnn_tasks(s)), NULL, s->lg, NULL, s->lg);
-    size_t bytes;
-    nn__product_turn(&g);
-    bytes = (s->task + (w->packed || !w->n ? 0 : nn__gemm_cuts(&g).scratch)) * nn__real_bytes(c);
+    size_t bytes = (s->task + (w->packed || !w->n ? 0 : nn__gemm_scratch(&g))) * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
 }
 static void nn__rnn_plan(nn_call *c)
@@ -25739,7 +25753,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
     int64_t j, width, i, tasks;
     if (!w->packed) {
         nn__product g = nn__rnn_product(w, m, a, lda, y, ldy);
-        tasks = nn__gemm_tasks(g);
+        tasks = nn__gemm_tasks(&g);
         for (i = 0; i < tasks; i++) NN__K(gemm_task)(&g, 1, NULL, i, scratch);
         return;
     }
@@ -25747,7 +25761,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
         const R *b = shared + w->at + j * w->k;
         int vectors = w->n - j > NN__LANES ? NN__NV : 1;
         width = vectors * NN__LANES;
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, 0, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, y + j, ldy, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
     }
 }
 
@@ -26097,8 +26111,8 @@ NN__BACKWARD(rnn)
     if (t->phase == 1) { NN__K(rnn_backward_rows)(c, &s, t, da); return; }
     w = nn__rnn_gradient(c, NN__RNN_W, da, c->aux[1].data);
     wr = nn__rnn_gradient(c, NN__RNN_WR, shared + s.dh, shared + s.m);
-    nw = w.y ? nn__gemm_tasks(w) : 0;
-    nr = wr.y ? nn__gemm_tasks(wr) : 0;
+    nw = w.y ? nn__gemm_tasks(&w) : 0;
+    nr = wr.y ? nn__gemm_tasks(&wr) : 0;
     if (i < nw) NN__K(gemm_task)(&w, (int)(c->add >> NN__RNN_W & 1), NULL, i, (R *)t->scratch);
     else if (i < nw + nr) NN__K(gemm_task)(&wr, (int)(c->add >> NN__RNN_WR & 1), NULL, i - nw, (R *)t->scratch);
     else {
