@@ -1131,6 +1131,7 @@ struct nn_call {
     uint64_t     seed, step, ordinal;    // random ops: the stream of this op in this step (>>random)
     int          phases;             // filled by op->plan: how the work is cut. Numbers of tasks follow from shapes only
     int64_t      tasks[NN_MAX_PHASES];
+    int64_t      turns;              // phase 1 runs so many times, one after the other (nn_task.turn); default 1
     int64_t      cost;               // how much work it is, in numbers moved (some 8 multiply-adds each); 0: all of in, out ... A small call is not spread
     size_t       shared_bytes, task_bytes;   // scratch wanted: for all tasks together, for each running task
     void        *shared;             // the scratch, 64-byte aligned
@@ -1140,7 +1141,7 @@ struct nn_call {
     size_t       kept_bytes;
     void        *kept;
 };
-typedef struct nn_task { int phase; int64_t index, count; void *scratch; } nn_task;
+typedef struct nn_task { int phase; int64_t index, count, turn; void *scratch; } nn_task;
 typedef void (*nn_exec)(const nn_call *c, const nn_task *t);
 enum {                               // nn_op.flags
     NN_OP_STRIDED   = 1,             // takes inputs of any strides (else they are made contiguous)
@@ -3209,7 +3210,7 @@ static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *param
     c->step = nn->random_step;
     c->ordinal = 0;
     c->phases = 1;
-    c->tasks[0] = 1;
+    c->tasks[0] = c->turns = 1;
     c->cost = 0;
     c->shared_bytes = c->task_bytes = 0;
     c->shared = NULL;
@@ -3233,7 +3234,8 @@ static int64_t nn__task_end(int64_t n, const nn_task *t)   { return nn__share_of
 static int64_t nn__unit_begin(int64_t n, int64_t unit, const nn_task *t) { return nn__min(n, nn__task_begin((n + unit - 1) / unit, t) * unit); }
 static int64_t nn__unit_end(int64_t n, int64_t unit, const nn_task *t)   { return nn__min(n, nn__task_end((n + unit - 1) / unit, t) * unit); }
 
-typedef struct nn__job { const nn_call *c; nn_exec exec; int phase, slots; char *scratch; } nn__job;
+static int64_t nn__turns(const nn_call *c, int phase) { return phase == 1 ? c->turns : 1; }
+typedef struct nn__job { const nn_call *c; nn_exec exec; int phase, slots; int64_t turn; char *scratch; } nn__job;
 static void nn__run_task(void *arg, int64_t index, int slot)         // two tasks at a time never have the same slot
 {
     nn__job *j = (nn__job *)arg;
@@ -3242,6 +3244,7 @@ static void nn__run_task(void *arg, int64_t index, int slot)         // two task
     t.phase = j->phase;
     t.index = index;
     t.count = j->c->tasks[j->phase];
+    t.turn = j->turn;
     t.scratch = j->c->task_bytes ? j->scratch + (size_t)slot * nn__round_up(j->c->task_bytes) : NULL;
     j->exec(j->c, &t);
     nn__fp_leave(env);
@@ -3272,15 +3275,17 @@ static void nn__run_alone(const nn_call *c, nn_exec exec, char *scratch)
 {
     nn_task t;
     t.scratch = scratch;
-    for (t.phase = c->once; t.phase < c->phases; t.phase++)
+    for (t.phase = c->once; t.phase < c->phases; t.phase++) for (t.turn = 0; t.turn < nn__turns(c, t.phase); t.turn++)
         for (t.count = c->tasks[t.phase], t.index = 0; t.index < t.count; t.index++) exec(c, &t);
 }
 static void nn__run_phase(nn_context *nn, nn__job *j)
 {
     int64_t tasks = j->c->tasks[j->phase];
-    if (tasks < 2)                   { if (tasks) nn__run_task(j, 0, 0); }
-    else if (nn->desc.parallel_for)  nn->desc.parallel_for(nn->desc.user, tasks, nn__run_task_somewhere, j);
-    else                             nn__parallel(nn, tasks, nn__run_task, j);
+    for (j->turn = 0; j->turn < nn__turns(j->c, j->phase); j->turn++) {
+        if (tasks < 2)                   { if (tasks) nn__run_task(j, 0, 0); }
+        else if (nn->desc.parallel_for)  nn->desc.parallel_for(nn->desc.user, tasks, nn__run_task_somewhere, j);
+        else                             nn__parallel(nn, tasks, nn__run_task, j);
+    }
 }
 
 static nn_exec nn__exec_of(nn_context *nn, const nn_call *c)          // NULL: the op has no kernel in this direction
@@ -14746,7 +14751,7 @@ static void nn__plan_begin(const nn_plan *p, nn_call *c)  // reads nothing of th
 static void nn__plan_ask(nn_call *c)                     // how the op cuts its work
 {
     c->phases = 1;
-    c->tasks[0] = 1;
+    c->tasks[0] = c->turns = 1;
     c->shared_bytes = c->task_bytes = 0;
     c->cost = 0;
     c->once = 0;
@@ -14829,6 +14834,7 @@ static void nn__run_slices(const nn_plan *p, int64_t batch, char *const *base, c
     nn__plan_begin(p, &c);
     c.params = &run;
     c.phases = 1;
+    c.turns = 1;
     c.once = 0;
     c.tasks[0] = (batch + p->slice - 1) / p->slice;
     c.task_bytes = p->slice_scratch;
@@ -14955,6 +14961,7 @@ static int nn__plan_fill_kept(const nn__recording *r, const nn__recorded *from, 
     nn__plan_recorded(r, from, &c);
     c.kept = k->kept;
     if (c.task_bytes && !(scratch = (char *)nn__raw_alloc(r->nn, c.task_bytes + NN__ALIGN))) return 0;
+    t.turn = 0;
     t.scratch = scratch + (NN__ALIGN - 1 - ((uintptr_t)scratch + NN__ALIGN - 1) % NN__ALIGN);
     for (t.phase = 0; t.phase < c.once; t.phase++)
         for (t.count = c.tasks[t.phase], t.index = 0; t.index < t.count; t.index++) k->exec(&c, &t);
@@ -15907,7 +15914,7 @@ static void nn__step_exec(nn_context *nn, nn__step_call *k)
     if (nn->backend != &nn->cpu || (nn->profile && nn->profile->on)) {
         nn_call again = *c;
         again.phases = 1;
-        again.tasks[0] = 1;
+        again.tasks[0] = again.turns = 1;
         again.cost = 0;
         again.shared_bytes = again.task_bytes = 0;
         nn__run(nn, &again);
@@ -25553,11 +25560,12 @@ NN__BACKWARD(rope) { NN__K(rope_rows)(c, t, &c->dout[0], &c->din[0], -1, (int)(c
 //
 // (Elman 1990; Hochreiter & Schmidhuber 1997; Cho et al. 2014, reset after the product. All as in PyTorch.) Samples do not depend on
 // each other: a task takes some rows of the batch through the whole sequence, so there is one fork for all steps, and its state stays in
-// the cache. W is packed once for all of them. Backward goes the same way back:  da from dh, dc;  dh of the step before = da W;  then
+// the cache. One sample alone whose W is large is cut by units instead: a step is a turn, its tasks have some units each. W is packed once for all of them. Backward goes the same way back:  da from dh, dc;  dh of the step before = da W;  then
 // dW = sum of da h^T over all steps and samples is one product. Steps from a sample's length on are not there: h stays, y is 0.
 #if NN__IN_HOST
 enum { NN__RNN_GX, NN__RNN_W, NN__RNN_B, NN__RNN_H0, NN__RNN_C0, NN__RNN_LENGTHS, NN__RNN_WR, NN__RNN_INPUTS };
-enum { NN__RNN_ROWS = 16, NN__RNN_SCRATCH = 1 << 18 };    // rows of a task, unless they need more numbers than that
+enum { NN__RNN_ROWS = 16, NN__RNN_SCRATCH = 1 << 18,      // rows of a task, unless they need more numbers than that
+       NN__RNN_CUT = 1 << 15, NN__RNN_UNITS = 64 };       // multiply-adds of a task of a step, at least; it has a multiple of so many units
 typedef struct nn__rnn_weight {      // y += a B, B (k, n)
     const void *b;
     int64_t k, n, brs, bcs;
@@ -25571,6 +25579,8 @@ typedef struct nn__rnn_dims {
     int64_t lh, lc, lg;              // rows of scratch: of h, of c, of all gates
     nn__rnn_weight w, wr;            // of the steps in this direction; wr.b NULL: no projection
     size_t  da, dh, m, shared, task; // places in the shared scratch; sizes of both. da: what goes to W, where that is not d gx itself
+    int64_t cuts;                    // of one sample: tasks of a step; 0: steps are not cut
+    size_t  state;                   // its h before and after a step, and c
 } nn__rnn_dims;
 
 static int64_t nn__rnn_gates(int kind)           { return kind == NN__RNN_LSTM ? 4 : kind == NN__RNN_GRU ? 3 : 1; }
@@ -25624,6 +25634,10 @@ static nn__rnn_dims nn__rnn_open(const nn_call *c)
         s.da = own ? nn__rnn_take(&s, rows * s.width) : 0;
         if (wr->ndim) { s.dh = nn__rnn_take(&s, rows * s.out); s.m = nn__rnn_take(&s, rows * s.hidden); }
     }
+    if (!back && s.batch == 1 && s.time > 1 && !wr->ndim && !s.w.packed && !c->aux[0].data && s.hidden % NN__RNN_UNITS == 0 && s.width * s.out >= 2 * NN__RNN_CUT) {
+        s.cuts = nn__min(s.width * s.out / NN__RNN_CUT, s.hidden / NN__RNN_UNITS);
+        s.state = nn__rnn_take(&s, 2 * s.lh + s.lc);
+    }
     most = s.batch ? (s.batch + nn__rnn_tasks(&s) - 1) / nn__rnn_tasks(&s) : 0;
     s.task = (size_t)(most * (s.lh + 2 * s.lc + s.lg) + s.lc);
     return s;
@@ -25651,6 +25665,7 @@ static void nn__rnn_plan(nn_call *c)
     c->phases = 3;
     c->tasks[0] = (s.w.packed ? (s.w.n + 31) / 32 : 0) + (s.wr.packed ? (s.wr.n + 31) / 32 : 0);
     c->tasks[1] = nn__rnn_tasks(&s);
+    if (s.cuts) { c->tasks[0] = 1; c->tasks[1] = s.cuts; c->turns = s.time; }
     c->tasks[2] = c->in[NN__RNN_LENGTHS].ndim ? 1 : 0;
     if (c->pass == NN_BACKWARD) {
         c->tasks[2] = c->din[NN__RNN_B].data ? (s.width + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS : 0;
@@ -25903,6 +25918,66 @@ static void NN__K(rnn_forward_cell)(const nn_call *c, const nn__rnn_dims *s, int
     default:           NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, h, save); break;
     }
 }
+// One sample, cut by units: its state before the first step; then a step of some units. h changes places from step to step.
+static void NN__K(rnn_first)(const nn_call *c, const nn__rnn_dims *s)
+{
+    R *h = (R *)c->shared + s->state;
+    memset(h, 0, (size_t)(2 * s->lh + s->lc) * sizeof(R));
+    if (c->in[NN__RNN_H0].data) NN__K(copy_few)(h, (const R *)c->in[NN__RNN_H0].data, s->out);
+    if (c->in[NN__RNN_C0].data) NN__K(copy_few)(h + 2 * s->lh, (const R *)c->in[NN__RNN_C0].data, s->hidden);
+}
+// a += h W of some units of all gates, in the order of a product.
+NN__INLINE void NN__K(rnn_columns)(int gates, const nn__rnn_weight *w, int64_t hidden, int64_t n, const R *b, const R *h, R *a)
+{
+    enum { U = NN__LANES == 16 ? 4 : 2 };
+    int64_t j, k;
+    int g, u;
+    for (j = 0; j < n; j += U * NN__LANES) {
+        const R *at = b + j;
+        V sum[4][U];
+        NN__UNROLL for (g = 0; g < gates; g++) NN__UNROLL for (u = 0; u < U; u++) sum[g][u] = LOAD(a + g * n + j + u * NN__LANES);
+        for (k = 0; k < w->k; k++, at += w->brs) {
+            V x = SET1(h[k]);
+            NN__UNROLL for (g = 0; g < gates; g++) NN__UNROLL for (u = 0; u < U; u++) sum[g][u] = FMA(x, LOAD(at + g * hidden + u * NN__LANES), sum[g][u]);
+        }
+        NN__UNROLL for (g = 0; g < gates; g++) NN__UNROLL for (u = 0; u < U; u++) STORE(a + g * n + j + u * NN__LANES, sum[g][u]);
+    }
+}
+static void NN__K(rnn_turn)(const nn_call *c, const nn__rnn_dims *s, const nn_task *t)
+{
+    const R *bias = (const R *)c->in[NN__RNN_B].data, *x = (const R *)c->in[NN__RNN_GX].data, *b;
+    R *a = (R *)t->scratch, *state = (R *)c->shared + s->state, *cell = state + 2 * s->lh, *y = (R *)c->out[0].data, *old = state + (t->turn % 2) * s->lh, *h = state + (1 - t->turn % 2) * s->lh;
+    int64_t from = nn__unit_begin(s->hidden, NN__RNN_UNITS, t), n = nn__unit_end(s->hidden, NN__RNN_UNITS, t) - from, length = nn__rnn_length(c, 0, s->time), row, gate, j;
+    if (t->turn < length) {
+        row = nn__rnn_row(c, s, 0, length, t->turn);
+        x += row * s->width + from;
+        b = (const R *)s->w.b + from;
+        for (gate = 0; gate < s->gates; gate++) for (j = 0; j < n; j += NN__LANES) {
+            V v = s->kind == NN__RNN_GRU && gate == 2 ? C(0) : LOAD(x + gate * s->hidden + j);       // of that gate b alone
+            STORE(a + gate * n + j, bias ? v + LOAD(bias + gate * s->hidden + from + j) : v);
+        }
+        switch (s->kind) {
+        case NN__RNN_LSTM:
+            NN__K(rnn_columns)(4, &s->w, s->hidden, n, b, old, a);
+            NN__K(lstm_cell)(n, a, cell + from, h + from, NULL, NULL);
+            break;
+        case NN__RNN_GRU:
+            NN__K(rnn_columns)(3, &s->w, s->hidden, n, b, old, a);
+            NN__K(copy_few)(h + from, old + from, n);
+            NN__K(gru_cell)(n, a, x + 2 * s->hidden, h + from, NULL);
+            break;
+        default:
+            NN__K(rnn_columns)(1, &s->w, s->hidden, n, b, old, a);
+            NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, h + from, NULL);
+            break;
+        }
+        NN__K(copy_few)(y + row * s->out + from, h + from, n);
+    }
+    else memset(y + t->turn * s->st * s->out + from, 0, (size_t)n * sizeof(R));
+    if (t->turn + 1 < s->time) return;
+    NN__K(copy_few)((R *)c->out[1].data + from, state + (length % 2) * s->lh + from, n);
+    if (s->kind == NN__RNN_LSTM) NN__K(copy_few)((R *)c->out[2].data + from, cell + from, n);
+}
 NN__FORWARD(rnn)
 {
     nn__rnn_dims s = nn__rnn_open(c);
@@ -25910,6 +25985,8 @@ NN__FORWARD(rnn)
     R *y = (R *)c->out[0].data, *hn = (R *)c->out[1].data, *cn = (R *)c->out[2].data, *before = (R *)c->aux[0].data ? (R *)c->aux[1].data : NULL;
     NN__K(rnn_task) o;
     int64_t step, r, b;
+    if (s.cuts && t->phase == 0) { NN__K(rnn_first)(c, &s); return; }
+    if (s.cuts && t->phase == 1) { NN__K(rnn_turn)(c, &s, t); return; }
     if (NN__K(rnn_packs)(&s, c, t)) return;
     if (t->phase == 2) {
         for (b = 0; b < s.batch; b++) {

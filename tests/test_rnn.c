@@ -105,6 +105,46 @@ TEST(steps_are_the_sequence)
     }
 }
 
+/* One sample alone whose W is large is cut by units, a turn of its tasks per step: the bits of the sample in a batch, and of a step that is recorded. */
+TEST(one_sample_is_cut)
+{
+    enum { B = 4, T = 5, I = 6, MOST = 256 };
+    static const int64_t lengths[B] = { 5, 3, 0, 1 };
+    for (int which = 0; which < 5 && test_isa(which); which++) for (int kind = 0; kind < 9; kind++) for (int threads = 1; threads < 4; threads += 2) {
+        int64_t hidden = kind % 3 == 0 ? 256 : kind % 3 == 1 ? 128 : 192, sides = 1 + (kind > 5);
+        nn_context *nn = nn_new(&(nn_desc){ .seed = 5, .threads = threads, .isa = test_isa(which), .on_error = test_quiet });
+        nn_layer *l = make[kind % 3](nn_model_new(nn, NULL), "l", I, hidden, &(nn_rnn_desc){ .bidirectional = kind > 5, .time_first = kind > 2 && kind < 6, .no_bias = kind > 2 && kind < 6, .relu = kind == 3 });
+        static float x[B * T * I], state[2 * B * MOST];
+        fill(x, B * T * I);
+        fill(state, 2 * B * MOST);
+        nn_begin(nn, NN_EVAL);
+        for (int use = 0; use < 4; use++) {                          /* bits: a state to begin with, lengths */
+            nn_rnn_state all = { 0 };
+            nn_tensor *in = nn_from(nn, NN_SHAPE(B, T, I), x), *h = nn_from(nn, NN_SHAPE(sides, B, hidden), state), *n = nn_from_as(nn, NN_I64, NN_SHAPE(B), lengths), *y;
+            if (use & 1) { all.h = h; all.c = kind % 3 == 1 ? nn_neg(h) : NULL; }
+            if (use & 2) all.lengths = n;
+            int time = kind > 2 && kind < 6;
+            y = nn_rnn_forward(l, time ? nn_contiguous(nn_transpose(in, 0, 1)) : in, &all);
+            if (time) y = nn_transpose(y, 0, 1);
+            for (int b = 0; b < B; b++) for (int recorded = 0; recorded < 2; recorded++) {
+                nn_rnn_state one = { 0 };
+                nn_tensor *alone = nn_contiguous(nn_slice(in, 0, b, b + 1, 1)), *z;
+                if (use & 1) { one.h = nn_contiguous(nn_slice(h, 1, b, b + 1, 1)); one.c = kind % 3 == 1 ? nn_neg(one.h) : NULL; }
+                if (use & 2) one.lengths = nn_slice(n, 0, b, b + 1, 1);
+                nn_push(nn, recorded ? NN_TRAIN : NN_EVAL);
+                z = nn_rnn_forward(l, time ? nn_contiguous(nn_transpose(alone, 0, 1)) : alone, &one);
+                nn_pop(nn);
+                if (time) z = nn_transpose(z, 0, 1);
+                CHECK(same(nn_contiguous(nn_slice(y, 0, b, b + 1, 1)), nn_contiguous(z)));
+                CHECK(same(nn_contiguous(nn_slice(all.h, 1, b, b + 1, 1)), one.h));
+                if (kind % 3 == 1) CHECK(same(nn_contiguous(nn_slice(all.c, 1, b, b + 1, 1)), one.c));
+            }
+        }
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+    }
+}
+
 /* Two steps with the state carried over: the gradients of the pieces, which end at the border, add up to those of one tape that is cut there. */
 TEST(truncated_back_propagation)
 {
