@@ -1229,6 +1229,24 @@ typedef struct nn__update_params {
     } } while (0)
 // most: clip_norm, or 0. The rest is of loss scaling; settle: the scale may change after this step.
 typedef struct nn__clip_params { double most, growth, backoff; int interval, settle; } nn__clip_params;
+// sum: of the squares of gradients;  y: its root, min(1, most / (root + 1e-6)) or 1 without `most`, 0. In a step with loss scaling also s { scale, good steps,
+// found } and the optimizer's count { steps }: y[1] is divided by the scale, y[2] is 1 where sum is NaN, and the scale goes up or down.
+#define NN__CLIP_AT(real, p, sum, y, s, count) do { \
+    double by_ = (p)->most > 0 ? (p)->most / ((double)(real)sqrt(sum) + 1e-6) : 1; \
+    (y)[0] = (real)sqrt(sum); \
+    (y)[1] = (real)((by_ > 1 ? 1 : by_) / ((s) ? (double)(s)[0] : 1)); \
+    (y)[2] = (real)((s) && (sum) != (sum)); \
+    if (!(s)) break; \
+    if ((y)[2] == 0) (count)[0] += 1; \
+    else (s)[2] = 1; \
+    if (!(p)->settle) break; \
+    if ((s)[2] != 0) { (s)[0] = (real)((double)(s)[0] * (p)->backoff); (s)[1] = 0; } \
+    else if (((s)[1] += 1) >= (real)(p)->interval) { \
+        real up_ = (real)((double)(s)[0] * (p)->growth); \
+        if (up_ - up_ == 0) (s)[0] = up_; \
+        (s)[1] = 0; \
+    } \
+    (s)[2] = 0; } while (0)
 
 // ---- every structured op: one row here, one block in >>ops -----------------------------------------------
 // The elementwise rows above are ops too. From all rows come the ids (NN_OP_relu, NN_OP_matmul ...), the table of ops and the tables of kernels.
@@ -24644,35 +24662,15 @@ NN__FORWARD(ema_update)              // in[0] = decay in[0] + (1 - decay) in[1]
 }
 #endif
 #if NN__IN_PLAIN
-// in: sums of squares;  out: their joint norm, min(1, max / (norm + 1e-6)) or 1 without a maximum, 0. In a step with loss scaling also { scale, good
-// steps, found } and the optimizer's { steps }: out[1] is divided by the scale, out[2] is 1 where a sum is NaN, and the scale goes up or down.
-NN__FORWARD(clip_scale)
+NN__FORWARD(clip_scale)              // NN__CLIP_AT. in: sums of squares; s, count
 {
-    const nn__clip_params *p = (const nn__clip_params *)c->params;
-    double sum = 0, by, grown;
     const R *x = (const R *)c->in[0].data;
-    R *y = (R *)c->out[0].data, *s = c->nin > 1 ? (R *)c->in[1].data : NULL;
+    R *y = (R *)c->out[0].data, *s = c->nin > 1 ? (R *)c->in[1].data : NULL, *count = s ? (R *)c->in[2].data : NULL;
+    double sum = 0;
     int64_t i;
     (void)t;
     for (i = 0; i < c->in[0].shape[0]; i++) sum += (double)x[i];
-    y[0] = (R)sqrt(sum);
-    by = p->most > 0 ? p->most / ((double)y[0] + 1e-6) : 1;
-    by = by > 1 ? 1 : by;
-    y[1] = (R)(s ? by / (double)s[0] : by);
-    y[2] = s && sum != sum ? (R)1 : (R)0;
-    if (!s) return;
-    if (y[2] == 0) *(R *)c->in[2].data += 1;
-    else s[2] = 1;
-    if (!p->settle) return;
-    if (s[2] != 0) {
-        s[0] = (R)((double)s[0] * p->backoff);
-        s[1] = 0;
-    } else if ((s[1] += 1) >= (R)p->interval) {
-        grown = (double)(R)((double)s[0] * p->growth);
-        if (nn__finite(grown)) s[0] = (R)grown;
-        s[1] = 0;
-    }
-    s[2] = 0;
+    NN__CLIP_AT(R, (const nn__clip_params *)c->params, sum, y, s, count);
 }
 NN__FORWARD(swap)                    // exchanges the numbers of two tensors of one layout
 {
