@@ -42,7 +42,7 @@ typedef enum nn_cuda_precision {
     NN_CUDA_FP32,                    // fused multiply-adds of 32-bit floats
     NN_CUDA_TF32,                    // tensor cores, factors rounded to 10 bits
     NN_CUDA_BF16,                    // tensor cores, factors rounded to 7 bits
-    NN_CUDA_FP16                     // tensor cores, factors rounded to 10 bits, range up to 65504
+    NN_CUDA_FP16                     // tensor cores, factors rounded to 10 bits, range 6e-8 to 65504: train with nn_desc.loss_scale
 } nn_cuda_precision;
 typedef struct nn_cuda_desc {
     nn_cuda_precision precision;     // default NN_CUDA_FP32
