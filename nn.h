@@ -194,7 +194,14 @@ typedef struct nn_desc {
     const char *isa;                 // CPU kernels: "scalar", "avx2", "avx512", "neon", "rvv", "wasm"; default: environment NN_ISA, else the best
     nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
     int      exact;                  // 1: no Winograd: convolutions round as a direct sum does: less than half the error, twice the time
-} nn_desc;
+    float    loss_scale;             // > 0: loss scaling that begins with this number, usually 65536; default: none. For products of 16-bit floats
+                                     // (nn_cuda_desc.precision), where gradients below 6e-8 are 0 (Micikevicius et al. 2018, Mixed Precision Training):
+                                     // nn_backward multiplies the loss's gradient by the scale, nn_step divides by it. As torch.amp.GradScaler:
+                                     // where a gradient is infinite or NaN the step changes nothing (parameters, states, their counts) and the scale
+    float    backoff_factor;         // is multiplied by this; default 0.5. After
+    int      growth_interval;        // so many good steps in a row, default 2000,
+    float    growth_factor;          // by this; default 2. All of it lies on the device, and nobody waits for it; checkpoints keep it.
+} nn_desc;                           // One scale for all optimizers: it changes in the nn_step after which none has gradients that still wait for theirs
 NN_API nn_context *nn_new(const nn_desc *desc);          // NULL only if not even the context could be allocated (nn_ok(NULL) is 0)
 NN_API void        nn_free(nn_context *nn);              // frees everything that the context owns
 NN_API size_t      nn_bytes_needed(const nn_context *nn);// bytes that nn_desc.memory must have for all that was done so far
@@ -248,11 +255,11 @@ typedef struct nn_backward_desc {
     int        retain;               // 1: this tape may be walked again
     struct nn_optimizer *step;       // does nn_step(step) as well, each parameter as soon as its gradient is complete: the same bits, but gradients are
                                      // used while they are in the cache and give their memory back at once. After it they are gone.
-                                     // (With clip_norm, which needs all gradients, it is just nn_backward, then nn_step)
+                                     // (With clip_norm or nn_desc.loss_scale, which need all gradients, it is just nn_backward, then nn_step)
 } nn_backward_desc;
 NN_API void       nn_backward(nn_tensor *y);             // adds dy/dp into the gradient of every parameter p that y depends on
 NN_API void       nn_backward_with(nn_tensor *y, const nn_backward_desc *desc);
-NN_API nn_tensor *nn_grad(nn_tensor *x);                 // gradient of a parameter, or of a tensor given to nn_want_grad; NULL if none
+NN_API nn_tensor *nn_grad(nn_tensor *x);                 // gradient of a parameter, or of a tensor given to nn_want_grad; NULL if none. Times nn_loss_scale
 NN_API nn_tensor *nn_want_grad(nn_tensor *x);            // keep the gradient of x (call it before x is used); returns x
 NN_API nn_tensor *nn_detach(nn_tensor *x);               // the same values, without history
 NN_API void       nn_zero_grad(nn_layer *layer);         // nn_step does it; for those who need it alone
@@ -746,8 +753,9 @@ NN_API void  nn_step(nn_optimizer *opt);                 // clip, update, clear 
                                      // Frozen parameters and those without gradient stay as they are
 NN_API float nn_lr(const nn_optimizer *opt);
 NN_API void  nn_set_lr(nn_optimizer *opt, float lr);     // of the first group; others keep their ratio
-NN_API float nn_grad_norm(nn_optimizer *opt);            // joint 2-norm of the gradients as they are now
-NN_API int64_t nn_steps(const nn_optimizer *opt);        // updates so far
+NN_API float nn_grad_norm(nn_optimizer *opt);            // joint 2-norm of the gradients as they are now, divided by nn_loss_scale
+NN_API int64_t nn_steps(const nn_optimizer *opt);        // updates so far; with nn_desc.loss_scale without those that were skipped: waits for the device
+NN_API float nn_loss_scale(const nn_context *nn);        // GradScaler.get_scale(): the scale of the next nn_backward, 1 without scaling; waits for the device
 
 typedef struct nn_ema nn_ema;                            // weight average: shadow = decay * shadow + (1 - decay) * parameter
 NN_API nn_ema *nn_ema_new(nn_layer *layer, float decay);
@@ -1200,9 +1208,53 @@ enum { NN__UNIFORM, NN__NORMAL, NN__TRUNC_NORMAL };
 // What an update needs besides tensors. Several optimizers share a name: decay1 is momentum or beta1, decay2 is alpha or beta2.
 typedef struct nn__update_params {
     double lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+    double speed;                    // lr_decay of adagrad; nadam: its momentum's factor of step t is beta1 (1 - speed^t / 2)
     int    momentum, nesterov, first, centered, amsgrad, far1;       // far1: the weight of a running mean is at least 1/2
     int    op;                       // NN_OP_sgd_update ..., for linear_update
 } nn__update_params;
+// What follows from t, how many updates of the parameter there will have been: bias corrections, decay; u->lr etc. from the rate `base`. product: nadam's
+// of the factors of steps 1..t - 1, then ..t. For the host before a step; with loss scaling for the device, which alone knows t.
+#define NN__POWER(y, x, n) do { double x_ = (x); int64_t n_ = (n); for ((y) = 1; n_ > 0; n_ /= 2, x_ *= x_) if (n_ % 2) (y) *= x_; } while (0)
+#define NN__UPDATE_AT(real, u, id, t, base, b1, b2, speed, product) do { \
+    double p_, q_; \
+    (u)->first = (t) == 1; \
+    if ((id) == NN_OP_adagrad_update) (u)->lr = (real)((base) / (1 + (double)((t) - 1) * (speed))); \
+    if ((id) == NN_OP_adam_update) { \
+        NN__POWER(p_, b1, t); \
+        NN__POWER(q_, b2, t); \
+        (u)->lr = (real)((base) / (1 - p_)); \
+        (u)->correct = (real)sqrt(1 - q_); \
+    } \
+    if ((id) == NN_OP_nadam_update) { \
+        NN__POWER(q_, speed, t); \
+        p_ = (b1) * (1 - 0.5 * q_); \
+        q_ = (b1) * (1 - 0.5 * q_ * (speed)); \
+        (product) *= p_; \
+        (u)->lr_grad = (real)((base) * (1 - p_) / (1 - (product))); \
+        (u)->lr = (real)((base) * q_ / (1 - (product) * q_)); \
+        NN__POWER(q_, b2, t); \
+        (u)->correct = (real)(1 - q_); \
+    } } while (0)
+// most: clip_norm, or 0. The rest is of loss scaling; settle: the scale may change after this step.
+typedef struct nn__clip_params { double most, growth, backoff; int interval, settle; } nn__clip_params;
+// sum: of the squares of gradients;  y: its root, min(1, most / (root + 1e-6)) or 1 without `most`, 0. In a step with loss scaling also s { scale, good steps,
+// found } and the optimizer's count { steps }: y[1] is divided by the scale, y[2] is 1 where sum is NaN, and the scale goes up or down.
+#define NN__CLIP_AT(real, p, sum, y, s, count) do { \
+    double by_ = (p)->most > 0 ? (p)->most / ((double)(real)sqrt(sum) + 1e-6) : 1; \
+    (y)[0] = (real)sqrt(sum); \
+    (y)[1] = (real)((by_ > 1 ? 1 : by_) / ((s) ? (double)(s)[0] : 1)); \
+    (y)[2] = (real)((s) && (sum) != (sum)); \
+    if (!(s)) break; \
+    if ((y)[2] == 0) (count)[0] += 1; \
+    else (s)[2] = 1; \
+    if (!(p)->settle) break; \
+    if ((s)[2] != 0) { (s)[0] = (real)((double)(s)[0] * (p)->backoff); (s)[1] = 0; } \
+    else if (((s)[1] += 1) >= (real)(p)->interval) { \
+        real up_ = (real)((double)(s)[0] * (p)->growth); \
+        if (up_ - up_ == 0) (s)[0] = up_; \
+        (s)[1] = 0; \
+    } \
+    (s)[2] = 0; } while (0)
 
 // ---- every structured op: one row here, one block in >>ops -----------------------------------------------
 // The elementwise rows above are ops too. From all rows come the ids (NN_OP_relu, NN_OP_matmul ...), the table of ops and the tables of kernels.
@@ -1285,17 +1337,17 @@ typedef struct nn__update_params {
     NN__X( ctc_loss,    RARE,           4, 1, NN_OP_ANY_DTYPE | NN_OP_ASSIGNS | NN_OP_ALL_INPUTS, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2) | NN_KEEP_IN(3), \
                                                                                                        nn__ctc_shape,       nn__ctc_plan,         nn__ctc_params )
 #define NN_OPS_OPTIM(NN__X) \
-    NN__X( sgd_update,     SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
-    NN__X( rmsprop_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
-    NN__X( adagrad_update, SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
-    NN__X( adam_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
-    NN__X( nadam_update,   SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
-    NN__X( lion_update,    SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( sgd_update,     SIMD_FORWARD, 7, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( rmsprop_update, SIMD_FORWARD, 7, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adagrad_update, SIMD_FORWARD, 7, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( adam_update,    SIMD_FORWARD, 7, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( nadam_update,   SIMD_FORWARD, 7, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
+    NN__X( lion_update,    SIMD_FORWARD, 7, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      nn__update_params ) \
     NN__X( linear_update,  SIMD_FORWARD, 6, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__linear_update_plan, nn__update_params ) \
     NN__X( ema_update,     SIMD_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,        NN_KEEP_NONE,    nn__same_shape,      nn__update_plan,      double        ) \
     NN__X( swap,           PLAIN_FORWARD, 2, 0, NN_OP_MUTATES | NN_OP_STRIDED,       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__no_params ) \
-    NN__X( square_sum,     SIMD_FORWARD, 1, 1, NN_OP_STRIDED,                        NN_KEEP_NONE,    nn__same_shape,      nn__square_sum_plan,  nn__no_params ) \
-    NN__X( clip_scale,     PLAIN_FORWARD, 1, 1, 0,                                   NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         double        )
+    NN__X( square_sum,     SIMD_FORWARD, 2, 1, NN_OP_STRIDED,                        NN_KEEP_NONE,    nn__same_shape,      nn__square_sum_plan,  nn__no_params ) \
+    NN__X( clip_scale,     PLAIN_FORWARD, 3, 1, NN_OP_MUTATES,                       NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__clip_params )
 #define NN_OPS_RANDOM(NN__X) \
     NN__X( random,      PLAIN_FORWARD,  0, 1, NN_OP_RANDOM | NN_OP_STRIDED,          NN_KEEP_NONE,    nn__same_shape,      nn__one_task,         nn__random_params )
 #define NN_STRUCTURED_OPS(NN__X) NN_OPS_CORE(NN__X) NN_OPS_VIEW(NN__X) NN_OPS_REDUCE(NN__X) NN_OPS_LINEAR(NN__X) NN_OPS_SHAPE(NN__X) \
@@ -2010,6 +2062,8 @@ struct nn_context {
     uint64_t    seed, random_step, ordinal, inits;
     int         no_tape;             // inside nn_checkpoint: nothing is recorded
     int64_t     fallbacks;
+    nn_optimizer *optimizers;        // all, the newest first
+    nn_tensor  *scale;               // loss scaling (>>optim); NULL: none
     nn_layer   *scope;               // the layer that is running, for messages
     nn_layer   *roots;
     nn__trainer *trainers;           // what nn_fit keeps, one per model
@@ -2031,6 +2085,7 @@ struct nn_context {
 
 static int64_t nn__min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t nn__max(int64_t a, int64_t b) { return a > b ? a : b; }
+static int     nn__finite(double v)          { return v - v == 0; }
 static size_t  nn__round_up(size_t n)        { return (n + (NN__ALIGN - 1)) & ~(size_t)(NN__ALIGN - 1); }
 static char   *nn__aligned(void *p)          { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 static const nn_op *nn__op(int id);
@@ -3505,6 +3560,7 @@ static void  nn__cpu_free(void *self, void *memory, size_t bytes)    { (void)byt
 static int   nn__cpu_copy(void *self, void *to, const void *from, size_t bytes) { (void)self; memmove(to, from, bytes); return 1; }
 static int   nn__cpu_sync(void *self)                                { (void)self; return 1; }
 
+static void nn__scale_begin(nn_context *nn);             // >>optim
 static void nn__arena_init(nn__arena *a, nn_context *nn, int device, int top) { a->nn = nn; a->device = device; a->top = top; }
 
 NN_API nn_context *nn_new(const nn_desc *desc)
@@ -3583,6 +3639,7 @@ NN_API nn_context *nn_new(const nn_desc *desc)
         nn->table = nn__find_table("scalar", NN_F32);
         nn->desc.dtype = NN_F32;
     }
+    nn__scale_begin(nn);
     return nn;
 }
 
@@ -4114,6 +4171,7 @@ static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
     nn_mode mode = nn->mode;
     nn_tensor *lengths = nn->lengths;
     uint64_t ordinal = nn->ordinal;
+    nn_tensor *scale = nn->scale;
     nn_backward_desc b;
     int from;
     if (x->base->version != d->versions[0]) nn_fail(nn, "nn_checkpoint: its input was overwritten before backward could use it");
@@ -4126,7 +4184,9 @@ static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
         nn__release_since(nn, from, y);
         memset(&b, 0, sizeof b);
         b.grad = d->out[0]->grad;
+        nn->scale = NULL;            // it has it already
         nn_backward_with(y, &b);
+        nn->scale = scale;
         nn__drop_grad(nn, y);
         if (y->base == y && !(y->flags & NN__T_WANT_GRAD)) { y->flags |= NN__T_PRIVATE; nn__release(nn, y); }
     }
@@ -4140,11 +4200,12 @@ static void nn__backward_checkpoint(nn_context *nn, nn_node *d)
 
 typedef struct nn__slot nn__slot;                        // >>optim
 static int  nn__clips_norm(const nn_optimizer *opt);
+static void nn__first_grad(nn_tensor *y, nn_tensor *grad);
 static void nn__updates_begin(nn_optimizer *opt, nn_node *tape);
 static nn__slot *nn__fused_slot(nn_optimizer *opt, const nn_node *d);
 static void nn__fused_update(nn_optimizer *opt, nn__slot *s, const nn_node *d);
 static void nn__updates_after(nn_optimizer *opt, const nn_node *d);
-static void nn__step_slots(nn_optimizer *opt, double clip_norm);
+static void nn__step_slots(nn_optimizer *opt, int scaled);
 static void nn__backward_node(nn_context *nn, nn_node *d, int retain, nn_optimizer *step)          // step: updates as it goes, or NULL
 {
     int i;
@@ -4176,10 +4237,9 @@ NN_API void nn_backward_with(nn_tensor *y, const nn_backward_desc *desc)
     for (d = y->node; d; d = d->prev)                    // gradients kept for reading since an earlier walk do not flow again
         for (i = 0; i < d->nout; i++) d->out[i]->flags &= ~(unsigned)NN__T_GRAD_SET;
     if (!nn__make_grad(nn, y)) return;
-    if (desc && desc->grad) nn__copy_view(nn, nn__view_of(y->grad), nn__view_of(desc->grad));
-    else nn__fill_view(nn, nn__view_of(y->grad), 1.0);
+    nn__first_grad(y, desc ? desc->grad : NULL);
     y->flags |= NN__T_GRAD_SET;
-    early = step && !nn__clips_norm(step);
+    early = step && !nn__clips_norm(step) && !nn->scale;
     for (d = y->node; d && early; d = d->prev) if (d->op == &nn__checkpoint_op) early = 0;       // it reads parameters that are not inputs of its node
     if (early) nn__updates_begin(step, y->node);
     for (d = y->node; d; d = d->prev) {
@@ -4244,6 +4304,7 @@ static int nn__gradcheck_one(nn_context *nn, nn_loss_of loss, void *user, uint64
 NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *const *x, int n, const nn_gradcheck_desc *desc)
 {
     nn_gradcheck_desc d;
+    nn_tensor *scale = nn ? nn->scale : NULL;
     uint64_t random_step = nn ? nn->random_step : 0;
     int64_t most = 0, total = 0, at = 0;
     double *memory;
@@ -4263,8 +4324,10 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     memory = (double *)nn__raw_alloc(nn, nn__mul_size((size_t)(total + most + 1), sizeof *memory));
     if (!memory) { nn__oom(nn, (size_t)(total + most + 1) * sizeof *memory); return 0; }
     nn->random_step = random_step;
+    nn->scale = NULL;
     nn_begin(nn, NN_TRAIN);
     nn_backward(loss(user));
+    nn->scale = scale;
     for (i = 0; i < n && nn_ok(nn); i++) {
         memset(memory + most + at, 0, (size_t)nn_count(x[i]) * sizeof *memory);
         if (nn_grad(x[i])) nn_read_as(nn_grad(x[i]), NN_F64, memory + most + at);
@@ -5983,6 +6046,7 @@ static const nn__optimizer_kind nn__optimizers[NN__OPTIMIZERS] = {
 // A checkpoint holds: steps; per group lr and initial_lr; per slot its states (NULL: not in use) and its steps.
 struct nn__slot {
     nn_tensor *p, *state[NN__MAX_STATES];                // the states' names are their tensor's name
+    nn_tensor *count;                // with loss scaling: steps and nadam's product, as the device knows them; `steps` is of the last look
     int        group;
     int64_t    steps;                // updates of this parameter: PyTorch's state["step"]
     nn_node   *last;                 // while nn_backward walks: the last node that has to do with the parameter,
@@ -6000,7 +6064,9 @@ struct nn_optimizer {
     nn__group  *group;
     int         groups, group_room, scheduled;
     int64_t     steps;
-    nn_tensor  *squares, *clip;      // one sum of squares per slot; joint norm and scale
+    nn_tensor  *squares, *clip;      // one sum of squares per slot; joint norm, what gradients are multiplied by, is one of them not finite?
+    nn_tensor  *count;               // with loss scaling: steps, as the device knows them
+    nn_optimizer *next;              // in the context
 };
 
 // A float option was written in decimal: 0.9f is 0.89999998, but 0.9 was meant, and that is what Python would compute with.
@@ -6058,10 +6124,23 @@ static nn_tensor *nn__twin(nn_tensor *t, const char *name, int copy)
     else nn__fill_view(t->nn, nn__view_of(s), 0.0);
     return s;
 }
+static nn_tensor *nn__new_count(nn_context *nn, int64_t steps, double product)       // NULL after an error
+{
+    int64_t two = 2;
+    nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &two);
+    nn_view v = nn__view_of(t);
+    if (nn__dead(t)) return NULL;
+    nn__fill_view(nn, v, product);
+    v.ndim = 0;
+    nn__fill_view(nn, v, (double)steps);
+    return t;
+}
+static double nn__nadam_product(const nn__group *g, nn__slot *s, int64_t steps);
 // The states that a slot needs and does not have yet. 0 after an error. Frozen parameters get theirs when they first move.
 static int nn__slot_states(nn_optimizer *opt, nn__slot *s)
 {
     int i;
+    if (opt->count && !s->count && !(s->count = nn__new_count(opt->nn, s->steps, nn__nadam_product(&opt->group[s->group], s, s->steps)))) return 0;
     for (i = 0; i < NN__MAX_STATES; i++) {
         int if_set = opt->kind->state[i].if_set;
         if (s->state[i] || !opt->kind->state[i].name || (if_set != NN__ALWAYS && opt->group[s->group].option[if_set] == 0)) continue;
@@ -6134,6 +6213,7 @@ static nn_optimizer *nn__optimizer_new(nn_layer *layer, int which, const nn_opti
     o = (nn_optimizer *)nn__life(nn, sizeof *o);
     if (!o) return NULL;
     o->nn = nn; o->layer = layer; o->kind = kind;
+    if (nn->scale && !(o->count = nn__new_count(nn, 0, 1))) return NULL;
     while (o->states < NN__MAX_STATES && kind->state[o->states].name) o->states++;
     g = nn__new_group(o);
     if (!g) return NULL;
@@ -6145,7 +6225,8 @@ static nn_optimizer *nn__optimizer_new(nn_layer *layer, int which, const nn_opti
     g->option[NN__ALPHA] = 0.99;
     g->option[NN__MOMENTUM_DECAY] = 0.004;
     if (!nn__read_options(nn, kind, desc, g, 0) || !nn__add_slots(o, layer, NULL)) return NULL;
-    return o;
+    o->next = nn->optimizers;
+    return nn->optimizers = o;
 }
 NN_API nn_optimizer *nn_sgd_new    (nn_layer *layer, const nn_sgd_desc *desc)     { return nn__optimizer_new(layer, NN__SGD, desc); }
 NN_API nn_optimizer *nn_rmsprop_new(nn_layer *layer, const nn_rmsprop_desc *desc) { return nn__optimizer_new(layer, NN__RMSPROP, desc); }
@@ -6174,15 +6255,81 @@ NN_API void nn_optimizer_add(nn_optimizer *opt, nn_layer *layer, const nn_optimi
 // ---- a step ---------------------------------------------------------------------------------------------
 static int nn__movable(const nn__slot *s) { return s->p->grad && (s->p->flags & NN__T_GRAD_SET) && !(s->p->flags & NN__T_FROZEN); }
 
-// Joint norm of the gradients and the scale that brings it to `most`, computed on the device: opt->clip is { norm, scale }.
-static int nn__joint_norm(nn_optimizer *opt, double most)
+static nn__slot *nn__slot_of(nn_optimizer *opt, nn_tensor *p)
+{
+    int i = p->output;               // of no use to a parameter otherwise: where it was found last
+    if (i < opt->slots && opt->slot[i].p == p) return &opt->slot[i];
+    for (i = 0; i < opt->slots; i++) if (opt->slot[i].p == p) { p->output = i; return &opt->slot[i]; }
+    return NULL;
+}
+
+// ---- loss scaling: nn->scale is { scale, good steps since it last changed, was a gradient not finite since then? }, changed by clip_scale ----
+static void nn__scale_begin(nn_context *nn)
+{
+    nn_desc *d = &nn->desc;
+    int64_t three = 3;
+    nn_tensor *t;
+    nn_view v;
+    if (d->loss_scale == 0) return;
+    if (d->growth_factor == 0) d->growth_factor = 2;
+    if (d->backoff_factor == 0) d->backoff_factor = 0.5f;
+    if (d->growth_interval == 0) d->growth_interval = 2000;
+    if (!(d->loss_scale > 0 && d->growth_factor > 1 && d->backoff_factor > 0 && d->backoff_factor < 1 && d->growth_interval > 0)) {
+        nn_fail(nn, "nn_new: loss_scale and growth_interval must be above 0, growth_factor above 1, backoff_factor between 0 and 1");
+        return;
+    }
+    t = nn__alloc_tensor(nn, 1, d->dtype, 1, &three);
+    if (nn__dead(t)) return;
+    v = nn__view_of(t);
+    nn__fill_view(nn, v, 0);
+    v.ndim = 0;
+    nn__fill_view(nn, v, (double)d->loss_scale);
+    nn->scale = t;
+}
+static void nn__first_grad(nn_tensor *y, nn_tensor *grad)            // what nn_backward begins with: grad or 1, times the scale
+{
+    nn_context *nn = y->nn;
+    nn_view to = nn__view_of(y->grad), scale = to;
+    nn_call c;
+    int i;
+    for (i = 0; i < scale.ndim; i++) scale.stride[i] = 0;
+    if (nn->scale) scale.data = nn->scale->data;
+    if (!grad && !nn->scale) { nn__fill_view(nn, to, 1.0); return; }
+    if (!grad || !nn->scale) { nn__copy_view(nn, to, grad ? nn__view_of(grad) : scale); return; }
+    nn__begin_call(&c, nn, NN_OP_mul, NULL);
+    c.nin = 2;
+    c.nout = 1;
+    c.in[0] = nn__view_of(grad);
+    c.in[1] = scale;
+    c.out[0] = to;
+    nn__run(nn, &c);
+}
+static int nn__others_wait(nn_optimizer *opt)            // has a parameter that is not of this optimizer a gradient that is?
+{
+    nn_optimizer *o;
+    int i;
+    for (o = opt->nn->optimizers; o; o = o->next)
+        for (i = 0; o != opt && i < o->slots; i++) if (nn__movable(&o->slot[i]) && !nn__slot_of(opt, o->slot[i].p)) return 1;
+    return 0;
+}
+NN_API float nn_loss_scale(const nn_context *nn)
+{
+    float v[3] = { 1, 0, 0 };
+    return nn && nn->scale && !nn_read(nn->scale, v) ? NAN : v[0];
+}
+
+static int nn__clips_norm(const nn_optimizer *opt) { return opt->group[0].option[NN__CLIP_NORM] > 0; }
+
+// Joint norm of the gradients and the scale that brings it to `most`, computed on the device: opt->clip. In a step with loss scaling also whether it is one.
+static int nn__joint_norm(nn_optimizer *opt, double most, int step)
 {
     nn_context *nn = opt->nn;
+    nn__clip_params p;
     nn_call c;
-    int64_t n = nn__max(1, opt->slot_room), two = 2;
+    int64_t n = nn__max(1, opt->slot_room), three = 3;
     int i;
     if (!opt->clip) {
-        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &two);
+        nn_tensor *t = nn__alloc_tensor(nn, 1, nn->desc.dtype, 1, &three);
         opt->clip = nn__dead(t) ? NULL : t;
     }
     if (!opt->squares || opt->squares->shape[0] < n) {
@@ -6194,42 +6341,65 @@ static int nn__joint_norm(nn_optimizer *opt, double most)
     for (i = 0; i < opt->slots; i++) {
         if (!nn__movable(&opt->slot[i])) continue;
         nn__begin_call(&c, nn, NN_OP_square_sum, NULL);
-        c.nin = c.nout = 1;
+        c.nin = nn->scale ? 2 : 1;
+        c.nout = 1;
         c.in[0] = nn__view_of(opt->slot[i].p->grad);
+        c.in[1] = nn__view_of(nn->scale);
         c.out[0] = nn__view_of(opt->squares);
         c.out[0].ndim = 0;
         if (c.out[0].data) c.out[0].data = (char *)c.out[0].data + (size_t)i * nn_dtype_bytes(nn->desc.dtype);
         nn__run(nn, &c);
     }
-    nn__begin_call(&c, nn, NN_OP_clip_scale, &most);
+    memset(&p, 0, sizeof p);
+    p.most = most;
+    nn__begin_call(&c, nn, NN_OP_clip_scale, &p);
     c.nin = c.nout = 1;
     c.in[0] = nn__view_of(opt->squares);
     c.out[0] = nn__view_of(opt->clip);
+    if (step && nn->scale) {
+        p.growth = nn__as_written(nn->desc.growth_factor);
+        p.backoff = nn__as_written(nn->desc.backoff_factor);
+        p.interval = nn->desc.growth_interval;
+        p.settle = !nn__others_wait(opt);
+        c.nin = 3;
+        c.in[1] = nn__view_of(nn->scale);
+        c.in[2] = nn__view_of(opt->count);
+    }
     nn__run(nn, &c);
     return nn_ok(nn);
 }
 
 static double nn__last_norm(nn_optimizer *opt)           // that nn__joint_norm found
 {
-    float v[2] = { NAN, NAN };
+    float v[3] = { NAN, NAN, NAN };
     return nn_read(opt->clip, v) ? (double)v[0] : (double)NAN;
 }
-NN_API float nn_grad_norm(nn_optimizer *opt) { return opt && nn_ok(opt->nn) && nn__joint_norm(opt, 0) ? (float)nn__last_norm(opt) : NAN; }
+NN_API float nn_grad_norm(nn_optimizer *opt) { return opt && nn_ok(opt->nn) && nn__joint_norm(opt, 0, 0) ? (float)nn__last_norm(opt) : NAN; }
 
-// nadam: factor of step t, and the product of the factors of steps 1..t
-static double nn__nadam_factor(const nn__group *g, double t) { return g->option[NN__BETA1] * (1 - 0.5 * pow(0.96, t * g->option[NN__MOMENTUM_DECAY])); }
-static double nn__nadam_product(const nn__group *g, nn__slot *s)
+static double nn__nadam_speed(const nn__group *g) { return pow(0.96, g->option[NN__MOMENTUM_DECAY]); }
+static double nn__nadam_product(const nn__group *g, nn__slot *s, int64_t steps)      // of the factors of steps 1..steps
 {
-    if (s->product_step > s->steps || s->product_step == 0) { s->product_step = 0; s->product = 1; }
-    while (s->product_step < s->steps) s->product *= nn__nadam_factor(g, (double)++s->product_step);
+    double b1 = g->option[NN__BETA1], speed = nn__nadam_speed(g), power;
+    if (s->product_step > steps || s->product_step == 0) { s->product_step = 0; s->product = 1; }
+    while (s->product_step < steps) {
+        s->product_step++;
+        NN__POWER(power, speed, s->product_step);
+        s->product *= b1 * (1 - 0.5 * power);
+    }
     return s->product;
 }
 
+// u->lr etc. at step t of a parameter; for the host, and for kernels where there is loss scaling.
+static void nn__update_at(nn__update_params *u, int64_t t, double *product)
+{
+    double base = u->lr;
+    NN__UPDATE_AT(double, u, u->op, t, base, u->decay1, u->decay2, u->speed, *product);
+}
 static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)        // in double, as Python computes
 {
     const nn__group *g = &opt->group[s->group];
     const double *o = g->option;
-    double steps = (double)s->steps, factor, next;
+    double product = 1;
     nn__update_params u;
     memset(&u, 0, sizeof u);
     u.lr = g->lr;
@@ -6239,28 +6409,22 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
     u.eps = o[NN__EPS];
     u.clip_value = o[NN__CLIP_VALUE];
     u.momentum = o[NN__MOMENTUM] != 0; u.nesterov = o[NN__NESTEROV] != 0; u.centered = o[NN__CENTERED] != 0; u.amsgrad = o[NN__AMSGRAD] != 0;
-    u.first = s->steps == 1;
     u.op = opt->kind->op;
     switch (opt->kind - nn__optimizers) {
     case NN__SGD:
         u.decay1 = o[NN__MOMENTUM];
         u.rest1 = 1 - o[NN__DAMPENING];
-        return u;
+        break;
     case NN__RMSPROP:
         u.decay1 = o[NN__MOMENTUM];
         u.decay2 = o[NN__ALPHA];
-        u.rest2 = 1 - u.decay2;
-        u.far1 = u.rest2 >= 0.5;
-        return u;
+        break;
     case NN__ADAGRAD:
-        u.lr = g->lr / (1 + (steps - 1) * o[NN__LR_DECAY]);
-        return u;
+        u.speed = o[NN__LR_DECAY];
+        break;
     case NN__NADAM:
-        factor = nn__nadam_factor(g, steps);
-        next = nn__nadam_factor(g, steps + 1);
-        u.lr_grad = g->lr * (1 - factor) / (1 - nn__nadam_product(g, s));
-        u.lr = g->lr * next / (1 - nn__nadam_product(g, s) * next);
-        u.correct = 1 - pow(u.decay2, steps);
+        u.speed = nn__nadam_speed(g);
+        if (!s->count) product = nn__nadam_product(g, s, s->steps - 1);
         break;
     case NN__ADAMW:
     case NN__LION:
@@ -6268,13 +6432,10 @@ static nn__update_params nn__update_of(const nn_optimizer *opt, nn__slot *s)    
         u.weight_decay = 0;
         break;
     }
-    u.rest1 = 1 - u.decay1;
+    if (u.op != NN_OP_sgd_update) u.rest1 = 1 - u.decay1;
     u.rest2 = 1 - u.decay2;
-    u.far1 = u.rest1 >= 0.5;
-    if (opt->kind->op == NN_OP_adam_update) {
-        u.lr = g->lr / (1 - pow(u.decay1, steps));
-        u.correct = sqrt(1 - pow(u.decay2, steps));
-    }
+    u.far1 = (u.op == NN_OP_rmsprop_update ? u.rest2 : u.rest1) >= 0.5;
+    if (!s->count) nn__update_at(&u, s->steps, &product);
     return u;
 }
 
@@ -6288,14 +6449,15 @@ static void nn__run_update(nn_optimizer *opt, nn__slot *s, nn_call *c)          
     s->steps++;
     u = nn__update_of(opt, s);
     c->params = &u;
-    c->nin = 3 + NN__MAX_STATES;
+    c->nin = 3 + NN__MAX_STATES + (s->count != NULL);
     for (j = 0; j < NN__MAX_STATES; j++) c->in[3 + j] = nn__view_of(s->state[j]);
+    c->in[3 + NN__MAX_STATES] = nn__view_of(s->count);
     nn__trace_update(opt->nn, opt, (int)(s - opt->slot));
     nn__run(opt->nn, c);
     s->p->base->version++;
 }
 
-static int nn__step_slot(nn_optimizer *opt, nn__slot *s, double clip_norm)           // updates one parameter; 0 after an error
+static int nn__step_slot(nn_optimizer *opt, nn__slot *s, int scaled)     // updates one parameter; 0 after an error
 {
     nn_context *nn = opt->nn;
     nn_call c;
@@ -6305,47 +6467,37 @@ static int nn__step_slot(nn_optimizer *opt, nn__slot *s, double clip_norm)      
     c.in[0] = nn__view_of(s->p);
     c.in[1] = nn__view_of(s->p->grad);
     c.in[2] = nn__view_of(NULL);
-    if (clip_norm > 0) {             // the scale stays on the device
+    if (scaled) {                    // by what, and whether at all, stays on the device
         c.in[2] = nn__view_of(opt->clip);
-        c.in[2].ndim = 0;
+        c.in[2].shape[0] = 2;
         if (c.in[2].data) c.in[2].data = (char *)c.in[2].data + nn_dtype_bytes(nn->desc.dtype);
     }
     nn__run_update(opt, s, &c);
     return 1;
 }
 
-static void nn__step_slots(nn_optimizer *opt, double clip_norm)
+static void nn__step_slots(nn_optimizer *opt, int scaled)
 {
     int i;
     for (i = 0; i < opt->slots; i++) {
-        if (!nn__step_slot(opt, &opt->slot[i], clip_norm)) return;
+        if (!nn__step_slot(opt, &opt->slot[i], scaled)) return;
         opt->slot[i].p->flags &= ~(unsigned)NN__T_GRAD_SET;
     }
 }
 
 NN_API void nn_step(nn_optimizer *opt)
 {
-    double clip_norm;
+    int scaled;
     if (!opt || !nn_ok(opt->nn)) return;
-    clip_norm = opt->group[0].option[NN__CLIP_NORM];
-    if (clip_norm > 0 && !nn__joint_norm(opt, clip_norm)) return;
+    scaled = nn__clips_norm(opt) || opt->nn->scale;
+    if (scaled && !nn__joint_norm(opt, opt->group[0].option[NN__CLIP_NORM], 1)) return;
     nn__trace_norm(opt->nn);
     nn__trace_count(opt);
     opt->steps++;
-    nn__step_slots(opt, clip_norm);
+    nn__step_slots(opt, scaled);
 }
 
 // ---- updates during the walk (nn_backward_desc.step): a gradient is used while it is in the cache, and its memory is free at once --------
-static nn__slot *nn__slot_of(nn_optimizer *opt, nn_tensor *p)
-{
-    int i = p->output;               // of no use to a parameter otherwise: where it was found last
-    if (i < opt->slots && opt->slot[i].p == p) return &opt->slot[i];
-    for (i = 0; i < opt->slots; i++) if (opt->slot[i].p == p) { p->output = i; return &opt->slot[i]; }
-    return NULL;
-}
-
-static int nn__clips_norm(const nn_optimizer *opt) { return opt->group[0].option[NN__CLIP_NORM] > 0; }
-
 static void nn__updates_begin(nn_optimizer *opt, nn_node *tape)
 {
     nn_node *d;
@@ -6400,7 +6552,43 @@ static void nn__updates_after(nn_optimizer *opt, const nn_node *d)
     }
 }
 
-NN_API int64_t nn_steps(const nn_optimizer *opt) { return opt ? opt->steps : 0; }
+// With loss scaling the device counts. What the host knows of it for a checkpoint, and the other way round.
+typedef struct nn__scale_now { double scale; int64_t good; } nn__scale_now;
+static int64_t nn__count_of(nn_tensor *count, int64_t otherwise)
+{
+    float v[2];
+    return count && !count->nn->measuring && nn_read(count, v) ? (int64_t)v[0] : otherwise;
+}
+static void nn__counts_to_host(nn_optimizer *opt, nn__scale_now *now)
+{
+    float v[3] = { 0, 0, 0 };
+    int i;
+    if (!opt || !opt->count) return;
+    opt->steps = nn__count_of(opt->count, opt->steps);
+    for (i = 0; i < opt->slots; i++) opt->slot[i].steps = nn__count_of(opt->slot[i].count, opt->slot[i].steps);
+    if (opt->nn->measuring || !nn_read(opt->nn->scale, v)) return;
+    now->scale = (double)v[0];
+    now->good = (int64_t)v[1];
+}
+static void nn__counts_to_device(nn_optimizer *opt, const nn__scale_now *now)
+{
+    float v[3] = { 0, 0, 0 };
+    int i;
+    if (!opt || !opt->count) return;
+    v[0] = (float)opt->steps;
+    nn_write(opt->count, v);
+    for (i = 0; i < opt->slots; i++) {
+        nn__slot *s = &opt->slot[i];
+        if (!s->count) continue;
+        v[0] = (float)s->steps;
+        v[1] = (float)nn__nadam_product(&opt->group[s->group], s, s->steps);
+        nn_write(s->count, v);
+    }
+    v[0] = (float)now->scale;
+    v[1] = (float)now->good;
+    if (v[0] > 0 && nn__finite((double)v[0])) nn_write(opt->nn->scale, v);
+}
+NN_API int64_t nn_steps(const nn_optimizer *opt) { return opt ? nn__count_of(opt->count, opt->steps) : 0; }
 NN_API float   nn_lr(const nn_optimizer *opt)    { return opt ? (float)opt->group[0].lr : 0.0f; }
 NN_API void    nn_set_lr(nn_optimizer *opt, float lr)
 {
@@ -10578,7 +10766,7 @@ static void nn__list_tensors(nn__items *s, nn_layer *layer, const nn_save_desc *
         nn__add_item(s, layer->nn->extra[i].t, layer->nn->extra[i].named, layer->nn->extra[i].prefix);
 }
 
-static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d)
+static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d, nn__scale_now *now)
 {
     static char version[] = "1";
     int i;
@@ -10597,6 +10785,10 @@ static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d
             nn__add_field(f, NN__FIELD_F64, &o->group[i].initial_lr, "optimizer.initial_lr", i);
         }
         for (i = 0; i < o->slots; i++) nn__add_field(f, NN__FIELD_COUNT, &o->slot[i].steps, "optimizer.step", i);
+        if (o->count) {              // names as in GradScaler.state_dict; the file may lack them
+            nn__add_field(f, NN__FIELD_F64, &now->scale, "scaler.scale", -1);
+            nn__add_field(f, NN__FIELD_COUNT, &now->good, "scaler._growth_tracker", -1);
+        }
     }
     if (d->schedule) {
         nn_schedule *c = d->schedule;
@@ -10619,7 +10811,7 @@ static void nn__list_fields(nn__fields *f, nn_context *nn, const nn_save_desc *d
     if (d->ema) nn__add_field(f, NN__FIELD_INT, &d->ema->swapped, "ema.swapped", -1);
 }
 
-typedef struct nn__state { nn__items items; nn__fields fields; } nn__state;
+typedef struct nn__state { nn__items items; nn__fields fields; nn__scale_now scale; } nn__state;
 
 static int  nn__by_item_name(void *d, int64_t i, int64_t j)  { const nn__item *e = (const nn__item *)d; return strcmp(e[i].name, e[j].name) < 0; }
 static void nn__swap_items(void *d, int64_t i, int64_t j)    { nn__item *e = (nn__item *)d, t = e[i]; e[i] = e[j]; e[j] = t; }
@@ -10646,15 +10838,16 @@ static int nn__collect(nn__io *io, nn_layer *layer, const nn_save_desc *desc, in
     s->items.trainable = trainable || (desc && desc->trainable);
     s->items.nn = nn;
     s->items.below = layer;
+    if (desc) nn__counts_to_host(desc->optimizer, &s->scale);
     nn__list_tensors(&s->items, layer, desc);
-    nn__list_fields(&s->fields, nn, desc);
+    nn__list_fields(&s->fields, nn, desc, &s->scale);
     s->items.room = s->items.count;
     s->fields.room = s->fields.count;
     s->items.list = (nn__item *)nn__host_step(nn, (size_t)s->items.room * sizeof *s->items.list);
     s->fields.list = (nn__field *)nn__host_step(nn, (size_t)s->fields.room * sizeof *s->fields.list);
     if (!s->items.list || !s->fields.list) return 0;
     nn__list_tensors(&s->items, layer, desc);
-    nn__list_fields(&s->fields, nn, desc);
+    nn__list_fields(&s->fields, nn, desc, &s->scale);
     return nn_ok(nn) && nn__unique_names(io, &s->items);
 }
 
@@ -10930,7 +11123,7 @@ static int nn__check_fields(nn__io *io, const nn__header *h, const nn__fields *f
     for (i = 0; i < f->count; i++) {
         const nn__field *e = &f->list[i];
         const char *text = nn__find_meta(h, e->key);
-        if (text && nn__set_field(e, text, write)) continue;
+        if (text ? nn__set_field(e, text, write) : nn__has_prefix(e->key, "scaler.")) continue;
         nn__field_text(e, want, sizeof want);
         if (!text) nn_fail(io->nn, "%s: %s: not a checkpoint of this run: %s is missing", io->what, io->path, e->key);
         else if (e->kind >= NN__FIELD_SAME) nn_fail(io->nn, "%s: %s: %s is \"%.60s\" in the file, here it is \"%.60s\"", io->what, io->path, e->key, text, want);
@@ -10998,7 +11191,9 @@ static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, 
         scale = nn__scale_of(s.items.list[i].t);
         if (scale && x.dtype != NN_I8 ? !nn__load_rounded(&x, s.items.list[i].t, scale) : !nn__transfer_tensor(&x, s.items.list[i].t)) return 0;
     }
-    return nn__check_fields(io, &h, &s.fields, 1);
+    if (!nn__check_fields(io, &h, &s.fields, 1)) return 0;
+    if (saved) nn__counts_to_device(saved->optimizer, &s.scale);
+    return nn_ok(io->nn);
 }
 
 static int nn__load_path(nn_layer *layer, const char *what, const char *path, const nn_load_desc *desc, const nn_save_desc *saved)
@@ -13516,6 +13711,7 @@ typedef struct nn__fit {
     nn_events   *events;
     nn__file  *history;
     double       loss_sum, hit_sum, samples, labelled;   // of this epoch
+    int64_t      updates;            // before it; counted with loss scaling only
     double       started, epoch_started, shown;          // seconds
     int          terminal, restored;
     nn_step_plan *plan;              // NULL: every step as always
@@ -13523,7 +13719,6 @@ typedef struct nn__fit {
     nn_tensor   *loss, *scores;      // of this step
 } nn__fit;
 
-static int nn__finite(double v) { return v - v == 0; }
 
 // ---- one batch ------------------------------------------------------------------------------------------
 // The loss of a batch; *scores is the model's output, NULL where the model computes its own loss. Without y, the target is x itself.
@@ -14023,10 +14218,12 @@ static void nn__fit_forward(nn__fit *f, const nn_batch *b)
     if (f->recorded) { nn__step_loss_known(f->plan); nn__step_pause(f->plan, 1); }
 }
 
+// Clipping has a guard of its own before the update. (With loss scaling a gradient that is not finite is nothing unusual.)
+static int nn__fit_guards(const nn__fit *f) { return nn__clips_norm(f->d.optimizer) && !f->nn->scale; }
 static void nn__fit_backward(nn__fit *f, double scale, int last)
 {
     nn_backward_desc back;
-    int clips = nn__clips_norm(f->d.optimizer);          // clipping has a guard of its own before the update
+    int clips = nn__fit_guards(f);
     if (f->repeated) {
         if (clips) nn__step_to_norm(f->plan); else nn__step_to_end(f->plan);
         return;
@@ -14067,7 +14264,7 @@ static int nn__fit_batch(nn__fit *f, const nn_batch *b, double scale, int last)
 static int nn__fit_update(nn__fit *f)
 {
     nn_optimizer *opt = f->d.optimizer;
-    int clips = nn__clips_norm(opt);
+    int clips = nn__fit_guards(f);
     if (clips && !f->nn->measuring && !nn__finite(f->repeated ? nn__last_norm(opt) : (double)nn_grad_norm(opt)) && nn_ok(f->nn)) {
         nn_fail(f->nn, "nn_fit: a gradient is not finite in epoch %d, batch %lld; parameters were not updated", f->p.epoch, (long long)f->p.step);
         return 0;
@@ -14101,6 +14298,7 @@ static int nn__fit_epoch(nn__fit *f)                     // 0: an error, or stop
     f->p.steps = nn_loader_batches(train);
     f->p.step = 0;
     f->p.validation_loss = f->p.validation_accuracy = NAN;
+    if (f->nn->scale) f->updates = nn_steps(f->d.optimizer);
     f->epoch_started = nn__seconds();
     while (nn_ok(f->nn) && nn_loader_next(train, &b)) {
         f->p.step++;
@@ -14131,6 +14329,10 @@ static int nn__fit_after_epoch(nn__fit *f)
     double judged;
     nn_begin(nn, NN_EVAL);           // the last step's memory is free
     if (!nn__weights_are_finite(f)) return 0;
+    if (nn->scale && !nn->measuring && nn_steps(f->d.optimizer) == f->updates && nn_ok(nn)) {
+        nn_fail(nn, "nn_fit: in every step of epoch %d a gradient was not finite: no parameter was updated, and the loss scale fell to %g", f->p.epoch, (double)nn_loss_scale(nn));
+        return 0;
+    }
     if (f->d.ema) nn_ema_swap(f->d.ema);
     if (f->d.validation) {
         aside = nn__aside_begin(nn);
@@ -24543,7 +24745,22 @@ NN_API nn_tensor *nn_info_nce(nn_tensor *a, nn_tensor *b, const nn_loss_desc *de
 // One step of each optimizer for a vector of parameters p with gradients g and states s: the new p is returned. The order of
 // operations is PyTorch's (torch.optim, foreach=False). What does not depend on the element is computed once, in double, by >>optim.
 #if NN__IN_HOST
-static void nn__update_plan(nn_call *c) { c->tasks[0] = nn__task_count(nn_view_count(&c->in[0]), 16); }
+static void nn__update_plan(nn_call *c)
+{
+    int64_t tasks = nn__task_count(nn_view_count(&c->in[0]), 16);
+    c->phases = c->nin > 6 ? 2 : 1;  // with loss scaling: 0: one more update, or none; 1: the numbers
+    c->tasks[0] = c->tasks[c->phases - 1] = tasks;
+    if (c->phases == 1) return;
+    c->tasks[0] = 1;
+    c->shared_bytes = sizeof(nn__update_params);
+}
+static void nn__update_count(const nn_call *c, double found, double steps, double *product)  // what holds in this update; op 0: there is none
+{
+    nn__update_params *u = (nn__update_params *)c->shared;
+    memcpy(u, c->params, sizeof *u);
+    if (found == 0) nn__update_at(u, (int64_t)steps, product);
+    else u->op = NN_OP_none;
+}
 static nn__product nn__linear_update_product(const nn_call *c)       // dW, or dW^T where that is how W lies in memory: rows of y are dense
 {
     const nn_view *w = &c->in[0];
@@ -24679,13 +24896,25 @@ NN__INLINE void NN__K(update_part)(int64_t rows, int64_t n, const NN__K(part) *p
         NN__UNROLL for (k = 0; k < states; k++) if (a->state[k]) NN__K(put_lanes)(a->state[k] + at, s[k], m);
     }
 }
-// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, scale or NULL, up to 3 states.
+// p, its gradient and its states share one dense layout, so an update sees flat memory. in: p, g, { scale, found } or NULL, up to 3 states;
+// with loss scaling { steps, nadam's product }, and where a gradient was found that is not finite nothing changes.
 static void NN__K(update_all)(const nn_call *c, const nn_task *t, NN__K(update) update)
 {
-    NN__K(rates) r = NN__K(rates_of)((const nn__update_params *)c->params, c->in[2].data ? *(const R *)c->in[2].data : 1);
+    const nn__update_params *u = (const nn__update_params *)(c->nin > 6 ? c->shared : c->params);
+    const R *scale = (const R *)c->in[2].data;
     int64_t n = nn_view_count(&c->in[0]), i = nn__task_begin(n, t);
+    NN__K(rates) r;
     NN__K(part) a;
     int k;
+    if (t->phase < c->phases - 1) {
+        R *count = (R *)c->in[6].data;
+        double product = (double)count[1];
+        nn__update_count(c, (double)scale[1], (double)count[0] + 1, &product);
+        if (u->op) { count[0] += 1; count[1] = (R)product; }
+        return;
+    }
+    if (!u->op) return;
+    r = NN__K(rates_of)(u, scale ? *scale : 1);
     a.p = (R *)c->in[0].data + i;
     a.g = (const R *)c->in[1].data + i;
     a.ld = a.ldg = 0;
@@ -24735,10 +24964,16 @@ NN__FORWARD(linear_update)
 }
 
 NN__INLINE V NN__K(square_of)(const V *v, const V *k)    { (void)k; return v[0] * v[0]; }
-NN__FORWARD(square_sum)              // out = sum of in^2, dense memory of any strides; chunks, then the sums of chunks
+NN__INLINE V NN__K(square_of_scaled)(const V *v, const V *k)         // infinite in[0] give NaN, so that only those do: sums of squares may be infinite
 {
+    V x = v[0] * k[0];
+    return x * x + (v[0] - v[0]);
+}
+NN__FORWARD(square_sum)              // out = sum of in[0]^2, dense memory of any strides; chunks, then the sums of chunks. in[1][0]: in[0] is divided by this
+{
+    R by = c->nin > 1 ? (R)(1 / (double)*(const R *)c->in[1].data) : 1;
     int64_t n = nn_view_count(&c->in[0]), chunks = (n + NN__LOSS_CHUNK - 1) / NN__LOSS_CHUNK, i, j, w;
-    R *part = (R *)c->shared, value[NN__K(block)], none = 0;
+    R *part = (R *)c->shared, value[NN__K(block)];
     if (t->phase) { *(R *)c->out[0].data = NN__K(long_sum)(chunks, part); return; }
     for (i = nn__task_begin(chunks, t); i < nn__task_end(chunks, t); i++) {
         R lane[16] = { 0 };
@@ -24746,7 +24981,8 @@ NN__FORWARD(square_sum)              // out = sum of in^2, dense memory of any s
         for (j = i * NN__LOSS_CHUNK; j < end; j += w) {
             const R *in = (const R *)c->in[0].data + j;
             w = nn__min(NN__K(block), end - j);
-            NN__K(map)(w, value, &in, 1, &none, 0, NN__K(square_of));
+            if (c->nin > 1) NN__K(map)(w, value, &in, 1, &by, 1, NN__K(square_of_scaled));
+            else            NN__K(map)(w, value, &in, 1, &by, 0, NN__K(square_of));
             NN__K(add_lanes)(lane, w, value);
         }
         part[i] = NN__K(lane_sum)(lane);
@@ -24766,17 +25002,15 @@ NN__FORWARD(ema_update)              // in[0] = decay in[0] + (1 - decay) in[1]
 }
 #endif
 #if NN__IN_PLAIN
-NN__FORWARD(clip_scale)              // in: sums of squares;  out[0]: their joint norm, out[1]: min(1, max / (norm + 1e-6)), or 1 without a maximum
+NN__FORWARD(clip_scale)              // NN__CLIP_AT. in: sums of squares; s, count
 {
-    double most = *(const double *)c->params, sum = 0, scale;
     const R *x = (const R *)c->in[0].data;
-    R *y = (R *)c->out[0].data;
+    R *y = (R *)c->out[0].data, *s = c->nin > 1 ? (R *)c->in[1].data : NULL, *count = s ? (R *)c->in[2].data : NULL;
+    double sum = 0;
     int64_t i;
     (void)t;
     for (i = 0; i < c->in[0].shape[0]; i++) sum += (double)x[i];
-    y[0] = (R)sqrt(sum);
-    scale = most > 0 ? most / ((double)y[0] + 1e-6) : 1;
-    y[1] = (R)(scale > 1 ? 1 : scale);
+    NN__CLIP_AT(R, (const nn__clip_params *)c->params, sum, y, s, count);
 }
 NN__FORWARD(swap)                    // exchanges the numbers of two tensors of one layout
 {

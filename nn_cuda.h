@@ -42,7 +42,7 @@ typedef enum nn_cuda_precision {
     NN_CUDA_FP32,                    // fused multiply-adds of 32-bit floats
     NN_CUDA_TF32,                    // tensor cores, factors rounded to 10 bits
     NN_CUDA_BF16,                    // tensor cores, factors rounded to 7 bits
-    NN_CUDA_FP16                     // tensor cores, factors rounded to 10 bits, range up to 65504
+    NN_CUDA_FP16                     // tensor cores, factors rounded to 10 bits, range 6e-8 to 65504: train with nn_desc.loss_scale
 } nn_cuda_precision;
 typedef struct nn_cuda_desc {
     nn_cuda_precision precision;     // default NN_CUDA_FP32
@@ -94,9 +94,9 @@ typedef struct nn__landing { void *to; char *at; size_t bytes, room; int due; cu
 typedef struct nn__fault { int op; int64_t index, size; } nn__fault;         // the first bad index that a kernel met; op 0: none
 // Parameter updates that wait for each other (>>optim).
 enum { NN__BATCH = 48 };
-typedef struct nn__rates { float lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
-                         int decays, clips, momentum, nesterov, first, centered, amsgrad, far1; } nn__rates;
-typedef struct nn__part { float *p; const float *g; float *s[3]; int64_t n; unsigned block; int fours; } nn__part;
+typedef struct alignas(16) nn__rates { double base, beta1, beta2, speed; float lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+                         int decays, clips, momentum, nesterov, first, centered, amsgrad, far1, op; } nn__rates;
+typedef struct nn__part { float *p; const float *g; float *s[3], *count; int64_t n; unsigned block; int fours; } nn__part;
 typedef struct nn__parts { int count; nn__part part[NN__BATCH]; } nn__parts;
 // A step as a CUDA graph: what changes from step to step, the random stream and the rates of each batch of updates, is read from the device.
 enum { NN__NOW_BATCHES = 64, NN__NOW_UPDATES = 4096 };
@@ -2035,26 +2035,30 @@ NN__DEV int nn__tensor_of(const nn__parts &a)
     while (k + 1 < a.count && blockIdx.x >= a.part[k + 1].block) k++;
     return k;
 }
+NN__DEV void nn__flat_get(float *v, const float *p, int n, int fours)        // fours: they lie as 16 aligned bytes
+{
+    if (fours) { nn__get4(v, p, 1, n); return; }
+    NN_UNROLL for (int j = 0; j < 4; j++) v[j] = j < n ? p[j] : 0.0f;
+}
+NN__DEV void nn__flat_put(float *p, const float *v, int n, int fours)
+{
+    if (fours) { nn__put4(p, v, 1, n); return; }
+    NN_UNROLL for (int j = 0; j < 4; j++) if (j < n) p[j] = v[j];
+}
+// scale: what gradients are multiplied by, and whether none may be used. now: the rates instead of `own`; with loss scaling those of each tensor:
 template <class F> static __global__ void __launch_bounds__(256) nn__k_update(nn__parts a, nn__rates own, const nn__rates *now, const float *scale)
 {
-    const nn__part &t = a.part[nn__tensor_of(a)];
+    int at = nn__tensor_of(a);
+    const nn__part &t = a.part[at];
     nn__rates u = own;
     int64_t i = ((int64_t)(blockIdx.x - t.block) * 256 + threadIdx.x) * 4;
-    float p[4], g[4], s[3][4], mine[3], by = scale ? *scale : 1.0f;
-    if (i >= t.n) return;
-    if (now) u = *now;
-    int n = t.n - i < 4 ? (int)(t.n - i) : 4, run = t.fours || n < 4;
-    if (!run) {                      // four numbers that do not lie as 16 aligned bytes
-        NN_UNROLL for (int j = 0; j < 4; j++) {
-            p[j] = t.p[i + j];
-            g[j] = t.g[i + j];
-            for (int k = 0; k < F::STATES; k++) s[k][j] = t.s[k] ? t.s[k][i + j] : 0.0f;
-        }
-    } else {
-        nn__get4(p, t.p + i, 1, n);
-        nn__get4(g, t.g + i, 1, n);
-        NN_UNROLL for (int k = 0; k < F::STATES; k++) { if (t.s[k]) nn__get4(s[k], t.s[k] + i, 1, n); else s[k][0] = s[k][1] = s[k][2] = s[k][3] = 0.0f; }
-    }
+    float p[4], g[4], s[3][4], mine[3], by = scale ? scale[0] : 1.0f;
+    if (i >= t.n || (scale && scale[1] != 0.0f)) return;
+    if (now) u = now[t.count ? at : 0];
+    int n = t.n - i < 4 ? (int)(t.n - i) : 4;
+    nn__flat_get(p, t.p + i, n, t.fours);
+    nn__flat_get(g, t.g + i, n, t.fours);
+    NN_UNROLL for (int k = 0; k < F::STATES; k++) { if (t.s[k]) nn__flat_get(s[k], t.s[k] + i, n, t.fours); else s[k][0] = s[k][1] = s[k][2] = s[k][3] = 0.0f; }
     NN_UNROLL for (int j = 0; j < 4; j++) {
         float x = g[j] * by;
         if (u.clips) x = x < -u.clip_value ? -u.clip_value : x > u.clip_value ? u.clip_value : x;
@@ -2062,28 +2066,34 @@ template <class F> static __global__ void __launch_bounds__(256) nn__k_update(nn
         p[j] = F::at(p[j], x, mine, u);
         for (int k = 0; k < F::STATES; k++) s[k][j] = mine[k];
     }
-    if (run) {
-        nn__put4(t.p + i, p, 1, n);
-        NN_UNROLL for (int k = 0; k < F::STATES; k++) if (t.s[k]) nn__put4(t.s[k] + i, s[k], 1, n);
-    } else {
-        NN_UNROLL for (int j = 0; j < 4; j++) {
-            t.p[i + j] = p[j];
-            for (int k = 0; k < F::STATES; k++) if (t.s[k]) t.s[k][i + j] = s[k][j];
-        }
-    }
+    nn__flat_put(t.p + i, p, n, t.fours);
+    NN_UNROLL for (int k = 0; k < F::STATES; k++) if (t.s[k]) nn__flat_put(t.s[k] + i, s[k], n, t.fours);
 }
-// Sums of squares of many tensors: a number per block, then one warp per tensor adds its blocks.
-static __global__ void __launch_bounds__(256) nn__k_square_sum(nn__parts a, float *part)
+// Loss scaling: one more update of each tensor, and its rates then; or none.
+static __global__ void __launch_bounds__(64) nn__k_count(nn__parts a, nn__rates own, const nn__rates *now, const float *scale, nn__rates *to)
+{
+    int k = (int)threadIdx.x;
+    if (k >= a.count || scale[1] != 0.0f) return;
+    nn__rates u = now ? *now : own;
+    float *count = a.part[k].count;
+    double product = (double)count[1];
+    int64_t t = (int64_t)count[0] + 1;
+    NN__UPDATE_AT(float, &u, u.op, t, u.base, u.beta1, u.beta2, u.speed, product);
+    count[0] = (float)t;
+    count[1] = (float)product;
+    to[k] = u;
+}
+// Sums of squares of many tensors: a number per block, then one warp per tensor adds its blocks. loss[0] divides; NaN where a number is not finite.
+static __global__ void __launch_bounds__(256) nn__k_square_sum(nn__parts a, float *part, const float *loss)
 {
     NN_SHARED(float, warps, [32]);
     const nn__part &t = a.part[nn__tensor_of(a)];
     int64_t i = ((int64_t)(blockIdx.x - t.block) * 256 + threadIdx.x) * 4;
-    float sum = 0;
+    float sum = 0, by = loss ? (float)(1.0 / (double)loss[0]) : 1.0f;
     float v[4];
     if (i < t.n) {
-        if (t.n - i >= 4 && !((uintptr_t)t.p & 15)) nn__get4(v, t.p + i, 1, 4);
-        else for (int j = 0; j < 4; j++) v[j] = i + j < t.n ? t.p[i + j] : 0.0f;
-        for (int j = 0; j < 4; j++) sum = fmaf(v[j], v[j], sum);
+        nn__flat_get(v, t.p + i, t.n - i < 4 ? (int)(t.n - i) : 4, !((uintptr_t)t.p & 15));
+        for (int j = 0; j < 4; j++) sum = fmaf(v[j] * by, v[j] * by, loss ? sum + (v[j] - v[j]) : sum);
     }
     sum = nn__block_sum(sum, warps);
     if (threadIdx.x == 0) part[blockIdx.x] = sum;
@@ -2112,6 +2122,11 @@ static void nn__cuda_flush_now(nn__cuda *d)              // what waits is launch
     d->failed = 0;
     d->scratch_used = d->scratch_wanted = 0;
     if (b->op->id == NN_OP_ema_update || b->op->id == NN_OP_swap) now = NULL;        // nothing about them varies
+    if (b->parts.part[0].count) {    // with loss scaling
+        nn__rates *to = (nn__rates *)nn__cuda_scratch(d, NN__BATCH * sizeof *to);
+        if (to) NN__LAUNCH(d, nn__k_count, dim3(1), dim3(64), 0, b->parts, b->rates, now, b->scale, to);
+        now = to;
+    }
     if (blocks) switch (b->op->id) {
     NN__CUDA_UPDATED(sgd_update, sgd) NN__CUDA_UPDATED(rmsprop_update, rmsprop) NN__CUDA_UPDATED(adagrad_update, adagrad) NN__CUDA_UPDATED(adam_update, adam)
     NN__CUDA_UPDATED(nadam_update, nadam) NN__CUDA_UPDATED(lion_update, lion) NN__CUDA_UPDATED(ema_update, ema) NN__CUDA_UPDATED(swap, swap)
@@ -2119,14 +2134,14 @@ static void nn__cuda_flush_now(nn__cuda *d)              // what waits is launch
     }
     if (b->op->id == NN_OP_square_sum) {
         part = (float *)nn__cuda_scratch(d, (blocks ? blocks : 1) * sizeof *part);
-        if (part && blocks) NN__LAUNCH(d, nn__k_square_sum, dim3(blocks), dim3(256), 0, b->parts, part);
+        if (part && blocks) NN__LAUNCH(d, nn__k_square_sum, dim3(blocks), dim3(256), 0, b->parts, part, b->scale);
         if (part) NN__LAUNCH(d, nn__k_square_join, dim3((unsigned)b->parts.count), dim3(32), 0, b->parts, blocks, (const float *)part);
     }
     b->parts.count = 0;
     b->blocks = 0;
     d->call = outer;
 }
-static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, const float *scale, float *p, const float *g, float *const *s, int states)
+static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, const float *scale, float *p, const float *g, float *const *s, int states, float *count)
 {
     nn__batch *b = &d->batch;
     int64_t n = nn_view_count(&c->in[0]);
@@ -2144,7 +2159,7 @@ static int nn__cuda_batched(nn__cuda *d, const nn_call *c, const nn__rates *r, c
         l->batch_of[l->updates++] = (short)(l->batches - 1);
     }
     t = &b->parts.part[b->parts.count++];
-    t->p = p; t->g = g; t->n = n; t->block = b->blocks;
+    t->p = p; t->g = g; t->n = n; t->block = b->blocks; t->count = count;
     t->fours = nn__aligned(p, g, NULL);
     for (k = 0; k < 3; k++) { t->s[k] = k < states ? s[k] : NULL; if ((uintptr_t)t->s[k] & 15) t->fours = 0; }
     b->blocks += NN__BLOCKS(n, 1024);
@@ -2158,6 +2173,7 @@ static nn__rates nn__rates_of(const nn__update_params *u)
     r.eps = (float)u->eps; r.correct = (float)u->correct; r.lr_grad = (float)u->lr_grad; r.clip_value = (float)u->clip_value;
     r.decays = u->weight_decay != 0; r.clips = u->clip_value > 0; r.momentum = u->momentum; r.nesterov = u->nesterov;
     r.first = u->first; r.centered = u->centered; r.amsgrad = u->amsgrad; r.far1 = u->far1;
+    r.base = u->lr; r.beta1 = u->decay1; r.beta2 = u->decay2; r.speed = u->speed; r.op = u->op;
     return r;
 }
 // ---- lists: calls are captured as a graph. Its pointers are those of the capture: nn.h forgets a list when memory has moved ----------
@@ -2233,13 +2249,13 @@ static int nn__cuda_repeat(void *self, void *list, const nn_call *const *varying
     if (count && (!NN__CU(d, cudaMemcpyAsync(l->now, l->host, sizeof *l->now, cudaMemcpyHostToDevice, d->stream)) || !NN__CU(d, cudaEventRecord(l->sent, d->stream)))) return 0;
     return update == l->updates && NN__CU(d, cudaGraphLaunch(l->exec, d->stream));
 }
-static int nn__cuda_update(nn__cuda *d, const nn_call *c)        // in: p, g, scale or NULL, up to three states
+static int nn__cuda_update(nn__cuda *d, const nn_call *c)        // in: p, g, scale or NULL, up to three states, count
 {
     nn__rates r = nn__rates_of((const nn__update_params *)c->params);
     float *s[3];
     int k;
     for (k = 0; k < 3; k++) s[k] = (float *)c->in[3 + k].data;
-    return nn__cuda_batched(d, c, &r, (const float *)c->in[2].data, (float *)c->in[0].data, (const float *)c->in[1].data, s, 3);
+    return nn__cuda_batched(d, c, &r, (const float *)c->in[2].data, (float *)c->in[0].data, (const float *)c->in[1].data, s, 3, c->nin > 6 ? (float *)c->in[6].data : NULL);
 }
 static int nn__cuda_plain_update(nn__cuda *d, const nn_call *c)  // ema: p, g; swap: p, what changes places with it; square_sum: p -> a number
 {
@@ -2248,28 +2264,26 @@ static int nn__cuda_plain_update(nn__cuda *d, const nn_call *c)  // ema: p, g; s
     float *s[1] = { (float *)(id == NN_OP_square_sum ? c->out[0].data : c->in[1].data) };
     nn__rates r = {};
     r.decay1 = (float)decay; r.rest1 = (float)(1 - decay);
-    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, id == NN_OP_square_sum ? NULL : (const float *)c->in[1].data, s, id != NN_OP_ema_update);
+    const float *other = c->nin > 1 ? (const float *)c->in[1].data : NULL;           // square_sum: what divides
+    if (id == NN_OP_square_sum) return nn__cuda_batched(d, c, &r, other, (float *)c->in[0].data, NULL, s, 1, NULL);
+    return nn__cuda_batched(d, c, &r, NULL, (float *)c->in[0].data, other, s, id != NN_OP_ema_update, NULL);
 }
-static __global__ void nn__k_clip_scale(int64_t n, double most, const float *x, float *y)
+static __global__ void nn__k_clip_scale(int64_t n, nn__clip_params p, const float *x, float *y, float *s, float *count)
 {
     double sum = 0;
     for (int64_t i = threadIdx.x; i < n; i += 32) sum += (double)x[i];
     for (int m = 16; m; m >>= 1) sum += __shfl_xor_sync(NN__FULL, sum, m);
-    if (threadIdx.x) return;
-    y[0] = (float)sqrt(sum);
-    double scale = most > 0 ? most / ((double)y[0] + 1e-6) : 1.0;
-    y[1] = (float)(scale > 1 ? 1.0 : scale);
+    if (threadIdx.x == 0) NN__CLIP_AT(float, &p, sum, y, s, count);
 }
 static int nn__cuda_clip_scale(nn__cuda *d, const nn_call *c)
 {
-    NN__LAUNCH(d, nn__k_clip_scale, dim3(1), dim3(32), 0, c->in[0].shape[0], *(const double *)c->params, (const float *)c->in[0].data, (float *)c->out[0].data);
+    float *s = c->nin > 1 ? (float *)c->in[1].data : NULL, *count = s ? (float *)c->in[2].data : NULL;
+    NN__LAUNCH(d, nn__k_clip_scale, dim3(1), dim3(32), 0, c->in[0].shape[0], *(const nn__clip_params *)c->params, (const float *)c->in[0].data, (float *)c->out[0].data, s, count);
     return 1;
 }
-// dW = dY^T X by linear's own backward, then the update. in: W, X, dY, states
-static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c);
 #define NN__CUDA_OPTIM(X) \
     X(sgd_update, nn__cuda_update, NULL) X(rmsprop_update, nn__cuda_update, NULL) X(adagrad_update, nn__cuda_update, NULL) X(adam_update, nn__cuda_update, NULL) \
-    X(nadam_update, nn__cuda_update, NULL) X(lion_update, nn__cuda_update, NULL) X(linear_update, nn__cuda_linear_update, NULL) \
+    X(nadam_update, nn__cuda_update, NULL) X(lion_update, nn__cuda_update, NULL) \
     X(ema_update, nn__cuda_plain_update, NULL) X(swap, nn__cuda_plain_update, NULL) X(square_sum, nn__cuda_plain_update, NULL) X(clip_scale, nn__cuda_clip_scale, NULL)
 
 // =============================================================================================
@@ -5758,35 +5772,6 @@ static nn__cuda_handler nn__cuda_table[NN_OP_COUNT][2];
 static int nn__cuda_forward(nn__cuda *d, int op, const nn_call *c) { return nn__cuda_table[op][0] && nn__cuda_table[op][0](d, c); }
 static void nn__cuda_fill_table(void) { NN__CUDA_OPS(NN__CUDA_ENTRY) }
 
-static int nn__cuda_linear_update(nn__cuda *d, const nn_call *c)
-{
-    static const nn_op linear = { "linear", 3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS, 0, NULL, NULL, NULL, NULL, NN_OP_linear, sizeof(int) };
-    const nn__update_params *u = (const nn__update_params *)c->params;
-    nn__rates r = nn__rates_of(u);
-    nn_call g = *c;
-    nn_op update = *c->op;
-    float *s[3], *dw = (float *)nn__cuda_scratch(d, (size_t)nn_view_count(&c->in[0]) * sizeof *dw);
-    int none = 0, k;
-    if (!dw) return 1;
-    if (!nn__cuda_table[NN_OP_linear][1]) return 0;
-    g.op = &linear; g.params = &none; g.pass = NN_BACKWARD; g.nin = 3; g.nout = 1; g.naux = 0; g.add = 0;
-    g.in[0] = c->in[1]; g.in[1] = c->in[0];
-    memset(&g.in[2], 0, sizeof g.in[2]);
-    memset(g.din, 0, sizeof g.din);
-    g.din[1] = c->in[0];
-    g.din[1].data = dw;
-    g.dout[0] = g.out[0] = c->in[2];
-    g.out[0].data = NULL;
-    if (!nn__cuda_table[NN_OP_linear][1](d, &g)) return 0;
-    if (d->failed) return 1;
-    for (k = 0; k < 3; k++) s[k] = (float *)c->in[3 + k].data;
-    update.id = u->op;
-    g.op = &update; g.in[0] = c->in[0];
-    nn__cuda_batched(d, &g, &r, NULL, (float *)c->in[0].data, dw, s, 3);
-    d->call = c;
-    nn__cuda_flush_now(d);
-    return 1;
-}
 static int nn__cuda_double(const nn_call *c)             // 64-bit floats are moved, not computed with
 {
     int i;

@@ -1,6 +1,7 @@
 /* mnist_cuda.cu - Demonstrates training on an NVIDIA GPU: a CNN on MNIST (or Fashion-MNIST), on the CPU where there is no GPU.
 
-   Data:     the four files of MNIST in a folder:  ./mnist_cuda [--epochs N] [FOLDER];  default: Debian's dataset-fashion-mnist
+   Data:     the four files of MNIST in a folder:  ./mnist_cuda [--epochs N] [--fp16] [FOLDER];  default: Debian's dataset-fashion-mnist
+             --fp16: products of 16-bit floats on tensor cores, and a loss scale, so that small gradients do not become 0
    Build:    cc -O2 -DNN_IMPLEMENTATION -x c -c nn.h -o nn.o
              nvcc -O3 -arch=native examples/mnist_cuda.cu nn.o -o mnist_cuda          (or: make build/mnist_cuda)
    Expect:   where it runs, a line per epoch, the test accuracy, and what the device did.
@@ -21,11 +22,16 @@ int main(int argc, char **argv)
 {
     const char *folder = "/usr/share/datasets/fashion-mnist";
     int epochs = 5;
-    for (int i = 1; i < argc; i++) if (!strcmp(argv[i], "--epochs") && i + 1 < argc) epochs = atoi(argv[++i]); else folder = argv[i];
+    nn_cuda_desc device = nn_cuda_desc();        // this file is C++, which has no designated initialisers before C++20
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--epochs") && i + 1 < argc) epochs = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--fp16")) device.precision = NN_CUDA_FP16;
+        else folder = argv[i];
 
-    nn_desc desc = nn_desc();        // this file is C++, which has no designated initialisers before C++20
+    nn_desc desc = nn_desc();
     desc.seed = 1;
-    desc.backend = nn_cuda_available() ? nn_cuda(0) : NULL;
+    desc.backend = nn_cuda_available() ? nn_cuda_with(0, &device) : NULL;
+    desc.loss_scale = device.precision == NN_CUDA_FP16 ? 65536.0f : 0.0f;
     printf("on %s%s%s\n", desc.backend ? desc.backend->name : "the CPU", nn_cuda_why()[0] ? ": " : "", nn_cuda_why());
     nn_context *nn = nn_new(&desc);
     nn_dataset *train = load(nn, folder, "train"), *test = load(nn, folder, "t10k");

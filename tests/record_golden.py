@@ -1327,6 +1327,33 @@ def optimizers():
         l, t = trajectory(loss, ps, opt, 100, 10)
         record("optim_" + kind, "bias group", dict(o, group_lr=0.002),
                [rnd(24, 4, key="problem x", grad=False), rnd(24, 3, key="problem y", grad=False, name="y")] + [rnd_copy(s) for s in start], [l, t])
+    # torch.amp.GradScaler: losses that are multiplied by infinity or NaN now and then, and a scale that grows until gradients overflow
+    for kind, o in (("sgd", {"lr": 0.05, "momentum": 0.9, "dampening": 0.2}), ("adam", {"lr": 0.01, "clip_norm": 0.1}), ("adamw", {"lr": 0.01, "clip_value": 0.02}),
+                    ("nadam", {"lr": 0.01}), ("adagrad", {"lr": 0.1, "lr_decay": 0.05}), ("rmsprop", {"lr": 0.003}), ("lion", {"lr": 0.001})):
+        ps, loss = problem(torch.float32)
+        factor = np.ones(100)
+        factor[[0, 1, 30, 60]] = np.inf, -np.inf, np.nan, np.inf
+        opt = make_optimizer(kind, ps, {a: b for a, b in o.items() if not a.startswith("clip")})
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0 ** 118, growth_factor=3.0, backoff_factor=0.25, growth_interval=7)
+        losses, out, scales = [], [], []
+        for s in range(100):
+            opt.zero_grad()
+            l = loss(s)
+            losses.append(float(l.detach()))
+            scaler.scale(l * float(factor[s])).backward()
+            scaler.unscale_(opt)
+            if "clip_norm" in o:
+                torch.nn.utils.clip_grad_norm_(ps, o["clip_norm"])
+            if "clip_value" in o:
+                torch.nn.utils.clip_grad_value_(ps, o["clip_value"])
+            scaler.step(opt)
+            scaler.update()
+            scales.append(scaler.get_scale())
+            if (s + 1) % 10 == 0:
+                out.append(np.concatenate([p.detach().numpy().reshape(-1) for p in ps]))
+        record("scaler_" + kind, "%g to %g" % (min(scales), max(scales)), dict(o, loss_scale=2.0 ** 118, growth_factor=3.0, backoff_factor=0.25, growth_interval=7),
+               [rnd(24, 4, key="problem x", grad=False), rnd(24, 3, key="problem y", grad=False, name="y")] + [rnd_copy(s) for s in start] + [raw(factor, "factor", grad=False)],
+               [np.array(losses), np.array(out), np.array(scales)])
     # weight average: torch.optim.swa_utils with get_ema_multi_avg_fn
     for decay in (0.9, 0.99):
         ps, loss = problem(torch.float64)

@@ -7,6 +7,7 @@
 #include "test.h"
 #include "fake_device.h"
 
+#define LARGE 0x1p127f               /* as a loss scale: the first gradients overflow */
 /* 20 steps of a small net; the parameters at the end. */
 static int train(nn_context *nn, float *to)
 {
@@ -21,7 +22,7 @@ static int train(nn_context *nn, float *to)
     nn_tensor *x = nn_tensor_new(nn, NN_SHAPE(6, 3), xs), *y = nn_tensor_new(nn, NN_SHAPE(6, 1), ys);
     for (int i = 0; i < 20; i++) {
         nn_begin(nn, NN_TRAIN);
-        nn_backward(nn_binary_cross_entropy(nn_forward(net, x), y, NULL));
+        nn_backward(nn_mul_scalar(nn_binary_cross_entropy(nn_forward(net, x), y, NULL), 64));
         nn_step(opt);
     }
     nn_tensor *list[8];
@@ -30,19 +31,20 @@ static int train(nn_context *nn, float *to)
     return nn_ok(nn) ? at : 0;
 }
 
-static void compare_with_cpu(int refuse_all, int refuse_op)
+static void compare_with_cpu(int refuse_all, int refuse_op, float loss_scale)
 {
     float cpu[64] = { 0 }, fake[64] = { 0 };
     fake_device d;
     if (!fake_open(&d)) SKIP("no mmap");
     d.refuse_all = refuse_all;
     d.refuse_op = refuse_op;
-    nn_context *nn = nn_new(NULL);
+    nn_context *nn = nn_new(&(nn_desc){ .loss_scale = loss_scale });
     int n = train(nn, cpu);
+    loss_scale = nn_loss_scale(nn);
     nn_free(nn);
-    CHECK(n == 3 * 9 + 9 + 9 + 1);
-    nn = nn_new(&(nn_desc){ .backend = &d.backend });
-    CHECK(train(nn, fake) == n);
+    CHECK(n == 3 * 9 + 9 + 9 + 1 && loss_scale < LARGE);
+    nn = nn_new(&(nn_desc){ .backend = &d.backend, .loss_scale = loss_scale > 1 ? LARGE : 0 });
+    CHECK(train(nn, fake) == n && nn_loss_scale(nn) == loss_scale);
     CHECK(d.runs > 100);
     CHECK((nn_fallbacks(nn) > 0) == (refuse_all || refuse_op));
     nn_free(nn);
@@ -50,9 +52,10 @@ static void compare_with_cpu(int refuse_all, int refuse_op)
     CHECK(memcmp(cpu, fake, sizeof cpu) == 0);
     fake_close(&d);
 }
-TEST(same_bits_as_the_cpu)     { compare_with_cpu(0, 0); }
-TEST(every_op_falls_back)      { compare_with_cpu(1, 0); }
-TEST(one_op_falls_back)        { compare_with_cpu(0, NN_OP_linear); }
+TEST(same_bits_as_the_cpu)     { compare_with_cpu(0, 0, 0); }
+TEST(every_op_falls_back)      { compare_with_cpu(1, 0, 0); }
+TEST(one_op_falls_back)        { compare_with_cpu(0, NN_OP_linear, 0); }
+TEST(loss_scaling)             { compare_with_cpu(0, 0, LARGE); compare_with_cpu(1, 0, LARGE); compare_with_cpu(0, NN_OP_adam_update, LARGE); }
 
 TEST(steady_state_takes_no_memory)
 {

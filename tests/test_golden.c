@@ -647,6 +647,7 @@ static nn_tensor *op_init(record *r)
     return NULL;
 }
 
+static void quiet(void *user, const char *message) { (void)user; (void)message; }
 /* ---- trajectories -------------------------------------------------------------------------------------------------- */
 static nn_optimizer *new_optimizer(record *r, nn_layer *net, const char *kind)
 {
@@ -720,6 +721,48 @@ static nn_tensor *op_optim(record *r)
     }
     free(losses);
     free(params);
+    return NULL;
+}
+
+/* torch.amp.GradScaler: the loss of step s is multiplied by factor[s]; its scale after every step, too */
+static nn_tensor *op_scaler(record *r)
+{
+    nn_context *shared = r->nn;
+    nn_desc d;
+    nn_layer *net;
+    nn_optimizer *opt;
+    int steps = (int)r->out[0].n, each = (int)r->out[1].d[1], set = r->ins - 1;
+    float *losses = (float *)calloc((size_t)steps, sizeof *losses), *params = (float *)calloc((size_t)r->out[1].n, sizeof *params), *scales = (float *)calloc((size_t)steps, sizeof *scales);
+    memset(&d, 0, sizeof d);
+    d.isa = nn_isa(shared); d.threads = 1; d.on_error = quiet;
+    d.loss_scale = R_(r, "loss_scale"); d.growth_factor = R_(r, "growth_factor"); d.backoff_factor = R_(r, "backoff_factor"); d.growth_interval = I(r, "growth_interval");
+    r->nn = nn_new(&d);
+    r->ins = set;                    /* the last input is no parameter */
+    net = small_net(r);
+    opt = new_optimizer(r, net, r->op + 7);
+    for (int s = 0; s < steps && nn_ok(r->nn); s++) {
+        int64_t first = s % 3 * 8;
+        nn_tensor *loss;
+        nn_begin(r->nn, NN_TRAIN);
+        loss = nn_mse(nn_forward(net, nn_from(r->nn, NN_SHAPE(8, 4), r->in[0].f + first * 4)), nn_from(r->nn, NN_SHAPE(8, 3), r->in[1].f + first * 3), NULL);
+        losses[s] = (float)nn_item(loss);
+        nn_backward(nn_mul_scalar(loss, r->in[set].f[s]));
+        nn_step(opt);
+        scales[s] = nn_loss_scale(r->nn);
+        if ((s + 1) % 10 == 0) append_params(r, params + (s + 1) / 10 * each - each);
+    }
+    if (!nn_ok(r->nn)) wrong(r, "%s", nn_error(r->nn));
+    if (!r->message[0]) {
+        compare_values(r, &groups[OPTIM], "scale", scales, r->out[2].f, steps, 0);
+        compare_values(r, &groups[OPTIM], "params", params, r->out[1].f, r->out[1].n, groups[OPTIM].forward);
+        compare_values(r, &groups[OPTIM], "loss", losses, r->out[0].f, steps, groups[OPTIM].forward);
+    }
+    nn_free(r->nn);
+    r->nn = shared;
+    r->ins = set + 1;
+    free(losses);
+    free(params);
+    free(scales);
     return NULL;
 }
 
@@ -903,7 +946,7 @@ static const struct row { const char *op; replay run; int group, prefix; } rows[
     ROW(cross_entropy, LOSS), ROW(nll, LOSS), ROW(binary_cross_entropy, LOSS), ROW(mse, LOSS), ROW(l1, LOSS), ROW(huber, LOSS), ROW(smooth_l1, LOSS), ROW(kl_div, LOSS), ROW(hinge, LOSS),
     ROW(cosine_embedding, LOSS), ROW(triplet_margin, LOSS), ROW(info_nce, LOSS),
     ROW(attention, ATTENTION), ROW(attention_packed, ATTENTION), ROW(rope, ATTENTION), ROW(sinusoidal, ATTENTION), ROW(alibi, ATTENTION), { "attn_", op_attn, LAYER, 1 },
-    ROW(ctc_loss, RNN), { "layer_", op_layer, LAYER, 1 }, { "rnn_", op_rnn, RNN, 1 }, { "init_", op_init, INIT, 1 }, { "optim_", op_optim, OPTIM, 1 }, { "ema", op_ema, EMA, 1 }, { "lr_", op_lr, SCHEDULE, 1 }, { "curve_", op_curve, CURVE, 1 },
+    ROW(ctc_loss, RNN), { "layer_", op_layer, LAYER, 1 }, { "rnn_", op_rnn, RNN, 1 }, { "init_", op_init, INIT, 1 }, { "optim_", op_optim, OPTIM, 1 }, { "scaler_", op_scaler, OPTIM, 1 }, { "ema", op_ema, EMA, 1 }, { "lr_", op_lr, SCHEDULE, 1 }, { "curve_", op_curve, CURVE, 1 },
 };
 static const struct row *row_of(const record *r)
 {
@@ -968,7 +1011,6 @@ static void run_record(record *r, nn_context *nn, const struct row *row)
     }
 }
 
-static void quiet(void *user, const char *message) { (void)user; (void)message; }
 static nn_context *new_context(const char *isa)
 {
     nn_desc d;

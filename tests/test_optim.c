@@ -484,6 +484,179 @@ TEST(measured_memory)
     free(memory);
 }
 
+/* ---- loss scaling: the bits of a run without it that leaves out the steps where a gradient is not finite ---- */
+enum { SCALED_STEPS = 14, SCALED_NUMBERS = 24 * 9 + 9 + 9 * 3 + 3 };
+static const float spoiled[SCALED_STEPS] = { [0] = INFINITY, [1] = -INFINITY, [6] = NAN, [13] = INFINITY };       /* what the loss is multiplied by */
+typedef struct scaled_by { nn_context *nn; nn_layer *net; nn_optimizer *opt; int how; } scaled_by;
+enum { BY_HAND, WALKING, PLANNED, ACCUMULATED, CHECKPOINTED, SCALED_WAYS };
+static nn_tensor *run_net(void *self, nn_tensor *x) { return nn_forward(self, x); }
+static nn_tensor *scaled_step(void *user, nn_tensor *x, nn_tensor *y)
+{
+    scaled_by *s = user;
+    nn_tensor *z = s->how == CHECKPOINTED ? nn_checkpoint(run_net, s->net, x) : nn_forward(s->net, x), *loss;
+    loss = nn_mul(nn_mean(nn_square(z), NN_ALL, NULL), y);
+    if (s->how == ACCUMULATED) {
+        nn_backward_with(loss, &(nn_backward_desc){ .grad = nn_full(s->nn, nn_shape_of(loss), 0.25f), .retain = 1 });
+        nn_backward_with(loss, &(nn_backward_desc){ .grad = nn_full(s->nn, nn_shape_of(loss), 0.75f) });
+    }
+    else nn_backward_with(loss, &(nn_backward_desc){ .step = s->how == BY_HAND ? NULL : s->opt });
+    return loss;
+}
+static void scaled_run(make create, nn_optimizer_desc d, nn_dtype dtype, int how, int threads, int scaling, double *weights, float *scales, double *norms)
+{
+    scaled_by s = { .how = how };
+    nn_context *nn = s.nn = nn_new(&(nn_desc){ .seed = 2, .threads = threads, .dtype = dtype, .loss_scale = scaling ? 1024.0f : 0, .growth_interval = 3 });
+    nn_layer *net = s.net = nn_model_new(nn, NULL), *part;
+    nn_linear_new(net, "a", 24, 9, NULL);
+    nn_fn_new(net, nn_tanh);
+    part = nn_linear_new(net, "b", 9, 3, NULL);
+    nn_optimizer *opt = s.opt = create(net, &d);
+    nn_optimizer_add(opt, part, &(nn_optimizer_desc){ .lr = 0.02f });
+    nn_tensor *x = nn_tensor_new(nn, NN_SHAPE(5, 24), NULL), *y = nn_tensor_new(nn, NN_SCALAR, NULL), *p[4];
+    nn_step_plan *plan = how == PLANNED ? nn_step_plan_new(net, &(nn_step_plan_desc){ .step = scaled_step, .user = &s }) : NULL;
+    int updates = 0, good = 0;
+    float scale = 1024;
+    for (int i = 0; i < SCALED_STEPS; i++) {
+        float v[120], factor = spoiled[i] != 0 ? spoiled[i] : 1;
+        for (int k = 0; k < 120; k++) v[k] = (float)noise(200 + i, k);
+        nn_write(x, v);
+        nn_write(y, &factor);
+        if (plan) nn_step_plan_run(plan, x, y);
+        else {
+            nn_begin(nn, NN_TRAIN);
+            scaled_step(&s, x, y);
+            if (how == BY_HAND) norms[i] = nn_grad_norm(opt);
+            if (!scaling && spoiled[i] != 0) nn_zero_grad(net);
+            else if (how == BY_HAND || how == ACCUMULATED) nn_step(opt);
+        }
+        updates += spoiled[i] == 0;
+        if (spoiled[i] != 0) { scale /= 2; good = 0; }
+        else if (++good == 3) { scale *= 2; good = 0; }
+        if (scaling && (i % 2 || i == SCALED_STEPS - 1)) CHECK(nn_steps(opt) == updates);
+        scales[i] = nn_loss_scale(nn);
+        CHECK(scales[i] == (scaling ? scale : 1));
+    }
+    CHECK(!plan || nn_step_plan_calls(plan) > 0);
+    CHECK(nn_ok(nn) && nn_steps(opt) == updates);
+    nn_params(net, p, 4);
+    for (int k = 0, at = 0; k < 4; k++) { nn_read_as(p[k], NN_F64, weights + at); at += (int)nn_count(p[k]); }
+    nn_step_plan_free(plan);
+    nn_free(nn);
+}
+TEST(loss_scaling)
+{
+    static const struct { make create; nn_optimizer_desc desc; } list[] = {
+        { nn_sgd_new,     { .lr = 0.1f, .momentum = 0.9f, .dampening = 0.3f, .clip_norm = 0.05f } },      /* dampening: the first step is another */
+        { nn_sgd_new,     { .lr = 0.1f, .clip_value = 0.01f } },
+        { nn_rmsprop_new, { .momentum = 0.8f, .centered = 1 } },
+        { nn_adagrad_new, { .lr = 0.1f, .lr_decay = 0.3f } },
+        { nn_adam_new,    { .lr = 0.02f, .amsgrad = 1, .weight_decay = 0.1f } },
+        { nn_adamw_new,   { .lr = 0.02f, .clip_norm = 0.02f } },
+        { nn_nadam_new,   { .lr = 0.02f } },
+        { nn_lion_new,    { .lr = 0.01f, .weight_decay = 0.1f } } };
+    for (size_t k = 0; k < sizeof list / sizeof *list; k++) for (int f64 = 0; f64 < 2; f64++) {
+        double want[2][SCALED_NUMBERS], got[SCALED_NUMBERS], norms[2][SCALED_STEPS];
+        float scales[SCALED_STEPS];
+        nn_dtype dtype = f64 ? NN_F64 : NN_F32;
+        scaled_run(list[k].create, list[k].desc, dtype, BY_HAND, 1, 0, want[0], scales, norms[0]);
+        scaled_run(list[k].create, list[k].desc, dtype, ACCUMULATED, 1, 0, want[1], scales, norms[0]);
+        for (int how = 0; how < SCALED_WAYS; how++) {
+            scaled_run(list[k].create, list[k].desc, dtype, how, how == PLANNED ? 3 : 1, 1, got, scales, norms[1]);
+            if (memcmp(got, want[how == ACCUMULATED], sizeof got)) printf("optimizer %d, %s, way %d: other bits\n", (int)k, f64 ? "f64" : "f32", how);
+            CHECK(!memcmp(got, want[how == ACCUMULATED], sizeof got));
+            for (int i = 0; how == BY_HAND && i < SCALED_STEPS; i++) CHECK(spoiled[i] == 0 ? norms[1][i] == norms[0][i] : !isfinite(norms[1][i]));
+        }
+    }
+}
+
+/* Two optimizers for one loss, one of them with more gradients to come: the scale stays while any of them waits. */
+static void two_losses(nn_tensor *p, nn_tensor *q, float of_p)
+{
+    nn_begin(p->nn, NN_TRAIN);
+    nn_backward(nn_add(nn_mul_scalar(nn_sum(p, NN_ALL, NULL), of_p), nn_sum(q, NN_ALL, NULL)));
+}
+static nn_tensor *sum_of_squares(void *x) { return nn_sum(nn_square(x), NN_ALL, NULL); }
+TEST(one_loss_scale_for_two_optimizers)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .loss_scale = 8, .growth_factor = 4, .backoff_factor = 0.25f, .growth_interval = 2 });
+    nn_layer *net = nn_model_new(nn, NULL), *first = nn_group_new(net, "a"), *second = nn_group_new(net, "b");
+    nn_tensor *p = nn_param_new(first, "p", NN_SHAPE(3)), *q = nn_param_new(second, "q", NN_SHAPE(2));
+    nn_optimizer *a = nn_sgd_new(first, &(nn_sgd_desc){ .lr = 1 }), *b = nn_sgd_new(second, &(nn_sgd_desc){ .lr = 1 });
+    nn_optimizer *idle = nn_adam_new(net, NULL);         /* its parameters are those of others */
+    float v[3];
+    two_losses(p, q, INFINITY);
+    CHECK(nn_read(nn_grad(q), v) && v[0] == 8 && nn_grad_norm(b) == sqrtf(2));
+    nn_step(a);
+    CHECK(nn_steps(a) == 0 && nn_loss_scale(nn) == 8);   /* b's gradients are still to be divided by 8 */
+    nn_step(b);
+    CHECK(nn_steps(b) == 1 && nn_loss_scale(nn) == 2);
+    CHECK(nn_read(p, v) && v[0] == 0 && nn_read(q, v) && v[0] == -1);
+    for (int i = 0; i < 3; i++) {                        /* b's add up over three steps of a */
+        two_losses(p, q, 1);
+        nn_step(a);
+        CHECK(nn_steps(a) == i + 1 && nn_loss_scale(nn) == 2);
+    }
+    nn_step(b);
+    CHECK(nn_read(p, v) && v[2] == -3 && nn_read(q, v) && v[1] == -4);
+    two_losses(p, q, 1);
+    nn_step(a);
+    nn_step(b);
+    CHECK(nn_loss_scale(nn) == 8);                       /* the second time that it may: up */
+    CHECK(nn_steps(idle) == 0 && nn_ok(nn));
+    nn_freeze(second, 1);                                /* a parameter that begins to move later */
+    nn_optimizer *late = nn_adam_new(net, &(nn_adam_desc){ .lr = 1 });
+    for (int i = 0; i < 3; i++) {
+        if (i == 2) nn_freeze(second, 0);
+        two_losses(p, q, 1);
+        nn_step(late);
+    }
+    CHECK(nn_read(q, v)); CHECK_NEAR(v[0], -6, 1e-6);    /* its first step: lr times 1 */
+    CHECK(nn_read(p, v)); CHECK_NEAR(v[0], -7, 1e-6);
+    CHECK(nn_gradcheck(nn, sum_of_squares, p, &p, 1, NULL) && nn_loss_scale(nn) > 1);     /* looks at gradients as they are */
+    nn_free(nn);
+}
+TEST(loss_scale_finds_its_size)                          /* gradients of 1e33 and 1: only the scale overflows; and it never becomes infinite */
+{
+    nn_context *nn = nn_new(&(nn_desc){ .loss_scale = 65536, .growth_interval = 1 });
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_tensor *p = nn_param_new(net, "p", NN_SHAPE(2));
+    nn_optimizer *opt = nn_sgd_new(net, &(nn_sgd_desc){ .lr = 1, .clip_value = 1 });
+    nn_ema *ema = nn_ema_new(net, 0.5f);
+    float v[2];
+    for (int i = 0; i < 4; i++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_backward(nn_sum(nn_mul(p, nn_from(nn, NN_SHAPE(2), (float[]){ 2e34f, 0.5f })), NN_ALL, NULL));
+        nn_step(opt);
+        nn_ema_update(ema);
+    }
+    CHECK(nn_steps(opt) == 1 && nn_loss_scale(nn) == 16384);         /* 65536, 32768: too large; 16384: good; 32768: not */
+    CHECK(nn_read(p, v) && v[0] == -1 && v[1] == -0.5f);
+    nn_ema_swap(ema);
+    CHECK(nn_read(p, v) && v[0] == -0.75f && v[1] == -0.375f);
+    nn_free(nn);
+    nn = nn_new(&(nn_desc){ .loss_scale = 1e38f, .growth_interval = 1 });
+    net = nn_model_new(nn, NULL);
+    p = nn_param_new(net, "p", NN_SHAPE(2));
+    opt = nn_sgd_new(net, NULL);
+    for (int i = 0; i < 3; i++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_backward(nn_sum(nn_mul_scalar(p, 0.25f), NN_ALL, NULL));
+        nn_step(opt);
+        CHECK(nn_loss_scale(nn) == 2e38f);
+    }
+    CHECK(nn_steps(opt) == 3 && nn_read(p, v)); CHECK_NEAR(v[0], -0.0075, 1e-8);
+    nn_free(nn);
+    for (int i = 0; i < 4; i++) {
+        static const nn_desc bad[4] = { { .loss_scale = -1 }, { .loss_scale = 1, .growth_factor = 1 }, { .loss_scale = 1, .backoff_factor = 1 }, { .loss_scale = 1, .growth_interval = -1 } };
+        nn_desc d = bad[i];
+        d.on_error = test_quiet;
+        nn = nn_new(&d);
+        CHECK_TEXT(nn_error(nn), "loss_scale");
+        nn_free(nn);
+    }
+    CHECK(nn_loss_scale(NULL) == 1);
+}
+
 /* ---- updates during the walk: the same bits as nn_backward, then nn_step ---- */
 static nn_tensor *tied(void *self, nn_tensor *x)         /* a weight that is used twice, through a view and as it is */
 {

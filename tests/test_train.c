@@ -356,6 +356,63 @@ TEST(clipping_catches_gradients_that_are_not_finite)
     nn_free(nn);
 }
 
+/* Loss scaling in nn_fit: repeated steps or not, clipping, several batches per update, a checkpoint in the middle; all with the bits of no scaling,
+   since nothing overflows but where the last layer (3) multiplies by 1024. */
+static nn_tensor *large(nn_tensor *x) { return nn_mul_scalar(x, 1024); }
+static int scaled_fit(const char *file, int scaling, int how, int stop_after, float *w, double *loss, float *scale)
+{
+    make_blobs();
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 7, .threads = 1, .log = on_log, .on_error = test_quiet, .loss_scale = scaling ? 0x1p118f : 0, .growth_interval = 7 });
+    nn_layer *net = mlp(nn, CLASSES, 0.2f);
+    if (how == 3) nn_fn_new(net, large);
+    nn_fit_desc d = fit_desc(loader(blobs(nn, 0, 70, 0), 16, 1), NULL, nn_cross_entropy, nn_adam_new(net, &(nn_adam_desc){ .lr = 0.01f, .clip_norm = how ? 0.5f : 0 }), 6);
+    d.accumulate = how == 1 ? 2 : 0;
+    d.repeat = how == 2 ? NN_ZERO : 0;
+    d.checkpoint = file;
+    seen.stop_after = stop_after;
+    CHECK(nn_fit(net, &d));
+    CHECK(nn_steps(d.optimizer) == (scaling && how == 3 ? nn_steps(d.optimizer) : (how == 1 ? 3 : 5) * (stop_after ? stop_after : 6)));
+    for (int i = 0; i < seen.epochs; i++) *loss = seen.loss[i];
+    *scale = nn_loss_scale(nn);
+    int n = weights(net, w);
+    nn_free(nn);
+    return n;
+}
+TEST(fit_with_loss_scaling)
+{
+    float a[1024], b[1024], scale, again;
+    double la, lb;
+    char *file = path_of("scaled.safetensors");
+    for (int how = 0; how < 4; how++) {
+        int n = scaled_fit(NULL, 0, how, 0, a, &la, &scale), same;
+        CHECK(scale == 1);
+        CHECK(scaled_fit(NULL, 1, how, 0, b, &lb, &scale) == n);
+        same = !memcmp(a, b, (size_t)n * sizeof *a);
+        CHECK(same == (how < 3) && scale > 0x1p100f);    /* how 3: steps were skipped */
+        remove(file);
+        scaled_fit(file, 1, how, 2, a, &la, &again);
+        scaled_fit(file, 1, how, 0, a, &la, &again);
+        CHECK(!memcmp(a, b, (size_t)n * sizeof *a) && la == lb && again == scale);
+        remove(file);
+        scaled_fit(file, 0, how, 2, a, &la, &again);     /* begun without it */
+        scaled_fit(file, 1, how, 0, a, &la, &again);
+        CHECK(how == 3 || (!memcmp(a, b, (size_t)n * sizeof *a) && la == lb));
+        remove(file);
+    }
+}
+TEST(an_epoch_without_a_finite_gradient)
+{
+    make_blobs();
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .loss_scale = 65536 });
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_linear_new(net, "fc", INPUTS, 3, NULL);
+    nn_fn_new(net, steep);
+    nn_fit_desc d = fit_desc(loader(blobs(nn, 0, 60, 1), 20, 0), NULL, nn_mse, nn_adam_new(net, &(nn_adam_desc){ .clip_norm = 1 }), 2);
+    CHECK(!nn_fit(net, &d));
+    CHECK_TEXT(nn_error(nn), "in every step of epoch 1 a gradient was not finite: no parameter was updated, and the loss scale fell to 8192");
+    nn_free(nn);
+}
+
 TEST(evaluation_leaves_the_step_alone)
 {
     float g[2][1024] = { { 0 } };

@@ -174,7 +174,7 @@ static nn_tensor *steps(int which)
     return NULL;
 }
 PROFILE(adamw) { return steps(0); } PROFILE(sgd) { return steps(1); } PROFILE(rmsprop) { return steps(2); } PROFILE(adagrad) { return steps(3); }
-PROFILE(nadam) { return steps(4); } PROFILE(lion) { return steps(5); }
+PROFILE(scaled_nadam) { return steps(4); } PROFILE(nadam) { return steps(4); } PROFILE(lion) { return steps(5); }
 
 int main(void)
 {
@@ -187,7 +187,7 @@ int main(void)
         inner = nn_cuda_with(0, &(nn_cuda_desc){ .precision = (nn_cuda_precision)k->precision, .own_products = 1 });
         counted = *inner;
         counted.run = counted_run;
-        nn = nn_new(&(nn_desc){ .backend = &counted, .threads = 1 });
+        nn = nn_new(&(nn_desc){ .backend = &counted, .threads = 1, .loss_scale = strncmp(k->name, "scaled", 6) ? 0 : 65536 });
         nn_begin(nn, NN_TRAIN);
         y = k->run();
         if (nn_ok(nn) && y && y->node && y->dtype == NN_F32) nn_backward_with(y, &(nn_backward_desc){ .grad = of_shape(nn_shape_of(y), 0) });

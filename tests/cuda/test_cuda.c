@@ -371,6 +371,145 @@ TEST(norm_of_many_tensors)
     }
     CHECK(follows("a norm of many tensors", 5, cpu, cuda, 1e-4));
 }
+/* ---- loss scaling: steps whose loss is infinite or NaN are skipped, on the device as on the CPU ---- */
+typedef struct scaled { nn_context *nn; program p; nn_optimizer *opt; nn_tensor *factor; int leaves_out; } scaled;
+static nn_tensor *scaled_step(void *user, nn_tensor *x, nn_tensor *y)
+{
+    scaled *s = user;
+    nn_tensor *loss = nn_cross_entropy(nn_forward(s->p.net, x), y, NULL);
+    nn_backward(nn_mul(loss, s->factor));
+    if (s->leaves_out) nn_zero_grad(s->p.net);
+    else nn_step(s->opt);
+    return loss;
+}
+static nn_tensor *first_param(nn_layer *net)
+{
+    nn_tensor *list[64] = { NULL };
+    nn_params(net, list, 64);
+    return list[0];
+}
+enum { SPOILT = 12 };
+static const float spoilt[SPOILT] = { [0] = INFINITY, [1] = NAN, [5] = -INFINITY };
+/* 1 if nothing failed; weights: those of the first layer */
+static int train_scaled(nn_context *nn, int which, int optimizer, int how, float times, float *losses, float *weights, int64_t *updates)
+{
+    scaled s = { .nn = nn };
+    nn_tensor *x, *y, *loss;
+    program_build(&s.p, nn, which);
+    program_batch(which, nn, &x, &y);
+    s.opt = optimizer < 0 ? nn_adam_new(s.p.net, &(nn_adam_desc){ .lr = 0.003f, .eps = 1e-16f }) : optimizer_for(s.p.net, optimizer);
+    s.factor = nn_tensor_new(nn, NN_SCALAR, NULL);
+    int scaling = nn_loss_scale(nn) != 1;
+    nn_step_plan *plan = how == REPEATED ? nn_step_plan_new(s.p.net, &(nn_step_plan_desc){ .step = scaled_step, .user = &s }) : NULL;
+    for (int i = 0; i < SPOILT; i++) {
+        float factor = times != 1 || spoilt[i] == 0 ? times : spoilt[i];
+        nn_write(s.factor, &factor);
+        s.leaves_out = !scaling && !isfinite(factor);
+        if (plan) loss = nn_step_plan_run(plan, x, y);
+        else {
+            nn_begin(nn, NN_TRAIN);
+            loss = scaled_step(&s, x, y);
+        }
+        losses[i] = (float)nn_item(loss);
+    }
+    *updates = nn_steps(s.opt);
+    nn_read(first_param(s.p.net), weights);
+    int ok = nn_ok(nn);
+    if (plan && nn_step_plan_why(plan)) { printf("%s: a step is not repeated: %s\n", program_names[which], nn_step_plan_why(plan)); ok = 0; }
+    nn_step_plan_free(plan);
+    return ok;
+}
+TEST(loss_scaling)
+{
+    static float weights[3][19 * 48];
+    float cpu[SPOILT], cuda[SPOILT], again[SPOILT], plain[SPOILT];
+    int64_t updates;
+    NEEDS_DEVICE;
+    for (int o = 0; o <= CLIPPED; o++) {
+        nn_desc d = { .threads = 1, .seed = 3, .loss_scale = 4096, .growth_interval = 2 };
+        nn_context *nn = nn_new(&d);
+        CHECK(train_scaled(nn, MLP, o, EAGER, 1, cpu, weights[0], &updates) && updates == SPOILT - 3);
+        CHECK(nn_loss_scale(nn) == 4096.0f / 2 / 2 * 2 / 2 * 8);
+        nn_free(nn);
+        d.backend = guarded_cuda(0);
+        nn = nn_new(&d);
+        CHECK(train_scaled(nn, MLP, o, EAGER, 1, cuda, weights[1], &updates) && updates == SPOILT - 3);
+        CHECK(nn_loss_scale(nn) == 4096.0f / 2 / 2 * 2 / 2 * 8);
+        CHECK(follows("loss scaling", SPOILT, cpu, cuda, 1e-4));
+        nn_free(nn);
+        d.backend = nn_cuda(0);
+        nn = nn_new(&d);                                 /* as graphs */
+        CHECK(train_scaled(nn, MLP, o, REPEATED, 1, again, weights[2], &updates) && updates == SPOILT - 3);
+        CHECK(!memcmp(again, cuda, sizeof again) && !memcmp(weights[1], weights[2], sizeof weights[1]));
+        nn_free(nn);
+        d.loss_scale = 0;
+        nn = nn_new(&d);                                 /* without: the same bits as where the host leaves those steps out */
+        CHECK(train_scaled(nn, MLP, o, EAGER, 1, plain, weights[2], &updates) && updates == SPOILT - 3);
+        CHECK(!memcmp(plain, cuda, sizeof plain) && !memcmp(weights[1], weights[2], sizeof weights[1]));
+        nn_free(nn);
+    }
+}
+TEST(tiny_gradients_in_fp16)                             /* below 6e-8 they are 0 as 16-bit floats */
+{
+    static float first[19 * 48], weights[19 * 48], gpt[TOKENS * WIDTH];
+    float cpu[SPOILT], without[SPOILT], with[SPOILT];
+    int64_t updates;
+    NEEDS_DEVICE;
+    nn_desc d = { .threads = 1, .seed = 3 };
+    nn_context *nn = nn_new(&d);
+    program p;
+    program_build(&p, nn, MLP);
+    nn_read(first_param(p.net), first);
+    nn_free(nn);
+    nn = nn_new(&d);
+    CHECK(train_scaled(nn, MLP, -1, EAGER, 1e-6f, cpu, weights, &updates));
+    nn_free(nn);
+    d.backend = guarded_cuda(NN_CUDA_FP16);
+    nn = nn_new(&d);
+    CHECK(train_scaled(nn, MLP, -1, EAGER, 1e-6f, without, weights, &updates) && updates == SPOILT);
+    CHECK(!memcmp(first, weights, sizeof first));        /* the first layer learns nothing */
+    nn_free(nn);
+    d.loss_scale = 65536;
+    nn = nn_new(&d);
+    CHECK(train_scaled(nn, MLP, -1, EAGER, 1e-6f, with, weights, &updates) && updates == SPOILT);
+    CHECK(nn_loss_scale(nn) == 65536 && memcmp(first, weights, sizeof first));
+    CHECK(follows("with a loss scale", SPOILT, cpu, with, 1e-2));
+    CHECK(fabsf(without[SPOILT - 1] - cpu[SPOILT - 1]) > 4 * fabsf(with[SPOILT - 1] - cpu[SPOILT - 1]));
+    nn_free(nn);
+    d.loss_scale = 0x1p28f;                              /* too large: products overflow until it has found its size */
+    for (int how = EAGER; how <= REPEATED; how++) {
+        d.backend = nn_cuda_with(0, &(nn_cuda_desc){ .precision = NN_CUDA_FP16 });
+        nn = nn_new(&d);
+        CHECK(train_scaled(nn, GPT, 0, how, 1 + 1e-6f, how ? without : with, gpt, &updates));
+        CHECK(updates > 0 && updates < SPOILT && nn_loss_scale(nn) == ldexpf(1, 28 - (SPOILT - (int)updates)));
+        CHECK(with[SPOILT - 1] < with[0] && (!how || !memcmp(with, without, sizeof with)));
+        nn_free(nn);
+    }
+}
+TEST(loss_scaling_waits_for_nobody)
+{
+    NEEDS_SIMULATOR;
+    if (!nn_device_trace) SKIP("needs a trace");
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = nn_cuda(0), .loss_scale = 65536 });
+    scaled s = { .nn = nn };
+    nn_tensor *x, *y;
+    float one = 1;
+    program_build(&s.p, nn, MLP);
+    program_batch(MLP, nn, &x, &y);
+    s.opt = optimizer_for(s.p.net, 0);
+    s.factor = nn_tensor_new(nn, NN_SCALAR, &one);
+    nn_begin(nn, NN_TRAIN);
+    scaled_step(&s, x, y);
+    nn_device_trace(1);
+    for (int i = 0; i < 3; i++) {
+        nn_begin(nn, NN_TRAIN);
+        scaled_step(&s, x, y);
+    }
+    const char *t = nn_device_trace(0);
+    CHECK(t[0] && !strchr(t, 'Y'));
+    CHECK(nn_steps(s.opt) == 4 && nn_ok(nn));
+    nn_free(nn);
+}
 TEST(norm_of_odd_tensors)                                /* every number counts, those at the end of a tensor, too */
 {
     static const int64_t sizes[] = { 1, 2, 3, 5, 7, 1024, 1025, 1027 };
