@@ -1059,7 +1059,8 @@ typedef struct nn_step_plan_desc {
     nn_optimizer *optimizer;
     nn_tensor  *(*step)(void *user, nn_tensor *x, nn_tensor *y);     // or the whole step in your words, without nn_begin; returns the loss.
     void         *user;              // It is not called any more once it is repeated: it must do the same ops every time
-    int           eval;              // 1: predictions instead, or tokens of a text: nn_forward, or .step, in NN_EVAL; nn_step_plan_run returns its result.
+    int           eval;              // 1: predictions instead, or tokens of a text: nn_forward, or .step, in NN_EVAL; nn_step_plan_run returns its result. On a device
+                                     // its backend repeats them by itself.
                                      // A forward that appends to caches (nn_attention_desc.cache) is repeated for any position: what it does may depend on that only
                                      // by where slices of tensors, nn_rope and nn_arange begin. It must use the same caches every time: others, another plan
 } nn_step_plan_desc;
@@ -15414,6 +15415,9 @@ NN_API void nn_plan_print(const nn_plan *p)
 //     layout    a storage lives from its first to its last call; those that live at different times share memory (nn__place_storages)
 //     repeat    bind the views where memory or x or y have moved, then kernel after kernel. Only learning rates and what follows from
 //               the count of steps, and the random stream's number, are computed anew
+//
+//     position  a forward pass that appends to caches (.eval): of three traces at three lengths, sizes and places in long-lived memory that differ
+//               are linear in the length, else nothing is repeated. They are put in place before a step; how far they may go is known
 //
 // What a callback of the user decides by itself is not seen here; what it reads or writes by itself (nn_item, nn_data, nn_from) is, and refused.
 // =============================================================================================
