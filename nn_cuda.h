@@ -94,7 +94,7 @@ typedef struct nn__landing { void *to; char *at; size_t bytes, room; int due; cu
 typedef struct nn__fault { int op; int64_t index, size; } nn__fault;         // the first bad index that a kernel met; op 0: none
 // Parameter updates that wait for each other (>>optim).
 enum { NN__BATCH = 48 };
-typedef struct alignas(16) nn__rates { double base, beta1, beta2, speed; float lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
+typedef struct nn__rates { double base, beta1, beta2, speed; float lr, weight_decay, shrink, decay1, rest1, decay2, rest2, eps, correct, lr_grad, clip_value;
                          int decays, clips, momentum, nesterov, first, centered, amsgrad, far1, op; } nn__rates;
 typedef struct nn__part { float *p; const float *g; float *s[3], *count; int64_t n; unsigned block; int fours; } nn__part;
 typedef struct nn__parts { int count; nn__part part[NN__BATCH]; } nn__parts;
