@@ -2705,6 +2705,17 @@ template <int TYPE> static __global__ void nn__k_enlarge(const nn__weights w, fl
     to[e] = v;
 }
 
+static __global__ void __launch_bounds__(256) nn__k_words(const nn__weights w, float *to, int64_t count, int64_t n, int64_t k, int columns)
+{                                    // the same of words of eight terms of 4 bits (NN_I4): to (k, n) if `columns` lie side by side, else (n, k)
+    int64_t e = (int64_t)blockIdx.x * 256 + threadIdx.x, inner = columns ? n : (k + 7) / 8, q, j;
+    if (e >= count) return;
+    q = nn__over(e, inner); j = e - q * inner;
+    if (!columns) nn__swap(q, j);
+    const int bits = ((const int *)w.at)[e];
+    const float scale = w.scale[j * w.sj + nn__over(8 * q, w.group) * w.sg];
+    for (int t = 0; t < 8 && 8 * q + t < k; t++) to[columns ? (8 * q + t) * n + j : j * k + 8 * q + t] = (float)((int)((unsigned)bits << (28 - 4 * t)) >> 28) * scale;
+}
+
 // ---- products of few rows (a channel or two of a convolution): a thread a column ----
 template <int R> static __global__ void __launch_bounds__(128) nn__k_few_rows(const nn__product g, unsigned across, unsigned chunks)
 {
@@ -2872,7 +2883,7 @@ static int nn__product_tiled(nn__cuda *d, nn__product *g)
     nn__add_parts(d, g);
     return 1;
 }
-#define NN__THIN(kernel, TYPE) (g->m == 1 ? kernel<TYPE, 1> : kernel<TYPE, 4>)
+#define NN__THIN(TYPE) (terms ? g->m == 1 ? nn__k_thin_terms<TYPE, 1> : nn__k_thin_terms<TYPE, 4> : g->m == 1 ? nn__k_thin_columns<TYPE, 1> : nn__k_thin_columns<TYPE, 4>)
 typedef void (*nn__thin_kernel)(const nn__product g, const nn__weights w, unsigned, unsigned, int);
 static int nn__product_thin(nn__cuda *d, nn__product *g, const nn__weights *w, int type)     // factors of one digit each
 {
@@ -2884,10 +2895,7 @@ static int nn__product_thin(nn__cuda *d, nn__product *g, const nn__weights *w, i
     wide = !((uintptr_t)w->at % (size_t)(n * size)) && !((strides | (terms ? b->i.sx | k : b->p.sx | g->n)) % n) && (terms || b->i.sx == 1);
     if (terms && (a->p.sx != 1 || ((a->i.sx | nn__all_of(&g->outer, 0)) & 3) || ((uintptr_t)a->at & 15))) wide = 0;
     if (!nn__cut_terms(d, g, (int64_t)across * chunks * g->outer.count, k, terms ? 1024 : 256)) return 1;
-    if (terms) thin = type == NN_F32 ? NN__THIN(nn__k_thin_terms, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_terms, NN_I8) :
-                      type == NN_BF16 ? NN__THIN(nn__k_thin_terms, NN_BF16) : NN__THIN(nn__k_thin_terms, NN_F16);
-    else thin = type == NN_F32 ? NN__THIN(nn__k_thin_columns, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_columns, NN_I8) :
-                type == NN_BF16 ? NN__THIN(nn__k_thin_columns, NN_BF16) : NN__THIN(nn__k_thin_columns, NN_F16);
+    thin = type == NN_F32 ? NN__THIN(NN_F32) : type == NN_I8 ? NN__THIN(NN_I8) : type == NN_BF16 ? NN__THIN(NN_BF16) : NN__THIN(NN_F16);
     NN__LAUNCH(d, thin, nn__grid((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, *w, across, chunks, wide);
     nn__add_parts(d, g);
     return 1;
@@ -3167,17 +3175,20 @@ static int nn__sum_bias(nn__cuda *d, const float *x, int64_t batch, int64_t n, i
 
 // ---- linear ----
 static int nn__cuda_forward(nn__cuda *d, int op, const nn_call *c);  // the op's own handler (>>run)
+static int nn__by_columns(const nn_view *w) { return w->stride[0] == 1 && w->shape[0] > 1; }
 static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x w', 1 dx = dy w, 2 dw = dy' x
 {
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
-    int64_t n = c->in[1].shape[0], k = c->in[1].shape[1], m = n ? nn_view_count(&c->out[0]) / n : 0;
+    int64_t n = c->in[1].shape[0], k = c->in[0].shape[c->in[0].ndim - 1], m = n ? nn_view_count(&c->out[0]) / n : 0;
+    int64_t stride[2] = { w->stride[0], w->stride[1] };
     nn__matrices g = {};
+    if (w->dtype == NN_I32) { stride[0] = nn__by_columns(w) ? 1 : k; stride[1] = nn__by_columns(w) ? n : 1; }      // of nn__large_weights
     if (!n && k) m = nn_view_count(&c->in[0]) / k;
     g.outer.count = g.fold[0] = g.fold[1] = 1;
     if (which < 2) {
         g.a = (const float *)(which ? c->dout[0].data : c->in[0].data); g.b = (const float *)w->data; g.y = (float *)(which ? c->din[0].data : c->out[0].data);
         g.m = m; g.n = which ? k : n; g.k = which ? n : k;
-        g.ai = g.k; g.ap = 1; g.bp = w->stride[!which]; g.bj = w->stride[which]; g.yi = g.n; g.yj = 1;
+        g.ai = g.k; g.ap = 1; g.bp = stride[!which]; g.bj = stride[which]; g.yi = g.n; g.yj = 1;
         g.add = which && (c->add & 1);
     } else {
         g.a = (const float *)c->dout[0].data; g.b = (const float *)c->in[0].data; g.y = (float *)w->data;
@@ -3197,16 +3208,18 @@ static nn__weights nn__weights_of(const nn_call *c)
     w.sj = scale->stride[0];
     w.group = c->in[1].shape[1] > 0 ? c->in[1].shape[1] : 1;
     if (scale->ndim == 2) { w.group /= scale->shape[1]; w.sg = scale->stride[1]; }
+    if (c->in[1].dtype == NN_I32) for (w.group = 8; nn__ceil(c->in[0].shape[c->in[0].ndim - 1], w.group) > scale->shape[1]; w.group *= 2) { }
     return w;
 }
 static const float *nn__large_weights(nn__cuda *d, const nn_call *c)         // small weights as floats, in the same order; NULL after an error
 {
     const nn_view *v = &c->in[1];
     nn__weights w = nn__weights_of(c);
-    int64_t count = nn_view_count(v), columns = v->stride[0] == 1 && v->shape[0] > 1, inner = v->shape[columns ? 0 : 1];
-    float *to = (float *)nn__cuda_scratch(d, (size_t)count * sizeof *to);
+    int64_t count = nn_view_count(v), columns = nn__by_columns(v), inner = v->shape[columns ? 0 : 1], k = c->in[0].shape[c->in[0].ndim - 1];
+    float *to = (float *)nn__cuda_scratch(d, (size_t)(v->shape[0] * k) * sizeof *to);
     if (!to || !count) return to;
-    if (v->dtype == NN_I8)        NN__LAUNCH(d, nn__k_enlarge<NN_I8>,   NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
+    if (v->dtype == NN_I32)       NN__LAUNCH(d, nn__k_words, NN__BLOCKS(count, 256), 256, 0, w, to, count, v->shape[0], k, (int)columns);
+    else if (v->dtype == NN_I8)        NN__LAUNCH(d, nn__k_enlarge<NN_I8>,   NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
     else if (v->dtype == NN_BF16) NN__LAUNCH(d, nn__k_enlarge<NN_BF16>, NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
     else                          NN__LAUNCH(d, nn__k_enlarge<NN_F16>,  NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
     return to;
@@ -3220,7 +3233,7 @@ static int nn__cuda_linear(nn__cuda *d, const nn_call *c)
     if (!nn__is_f32(&c->in[0])) return 0;
     g.bias = (const float *)c->in[2].data;
     g.relu = then == NN_OP_relu;
-    if (small && g.m > 8) {
+    if (small && (g.m > 8 || c->in[1].dtype == NN_I32)) {
         if (!nn__dense_either_way(&c->in[1])) return 0;
         g.b = nn__large_weights(d, c);
         if (!g.b) return 1;
@@ -3251,7 +3264,17 @@ static int nn__cuda_linear_back(nn__cuda *d, const nn_call *c)
     if (c->din[2].data) return nn__sum_bias(d, (const float *)c->dout[0].data, g.m, g.k, 1, (float *)c->din[2].data, (int)(c->add >> 2 & 1));
     return 1;
 }
-#define NN__CUDA_PRODUCTS(X) X(matmul, nn__cuda_matmul, nn__cuda_matmul_back) X(linear, nn__cuda_linear, nn__cuda_linear_back) \
+static int nn__cuda_dequantize(nn__cuda *d, const nn_call *c)
+{
+    const nn_view *w = &c->in[0], *scale = &c->in[1];
+    int64_t k = *(const int64_t *)c->params, row = w->shape[w->ndim - 1], groups = scale->shape[scale->ndim - 1], count = nn_view_count(w);
+    nn__weights s = {};
+    s.at = w->data; s.scale = (const float *)scale->data; s.sj = groups; s.sg = 1;
+    for (s.group = 8; nn__ceil(k, s.group) > groups; s.group *= 2) { }
+    if (count) NN__LAUNCH(d, nn__k_words, NN__BLOCKS(count, 256), 256, 0, s, (float *)c->out[0].data, count, count / row, k, 0);
+    return 1;
+}
+#define NN__CUDA_PRODUCTS(X) X(dequantize, nn__cuda_dequantize, NULL) X(matmul, nn__cuda_matmul, nn__cuda_matmul_back) X(linear, nn__cuda_linear, nn__cuda_linear_back) \
                              X(linear_small, nn__cuda_linear, nn__cuda_linear_back)
 
 // =============================================================================================
