@@ -120,7 +120,7 @@ enum { NN_MAX_DIMS = 8, NN_MAX_INPUTS = 8, NN_MAX_OUTPUTS = 4, NN_MAX_AUX = 3, N
 // "zero, and I mean it", for an option whose zero means the default: .ignore_index = NN_ZERO, .padding_w = NN_ZERO
 #define NN_ZERO (-2147483647 - 1)
 
-typedef enum nn_dtype { NN_F32, NN_F16, NN_BF16, NN_I8, NN_U8, NN_I32, NN_I64, NN_BOOL, NN_F64, NN_DTYPE_COUNT } nn_dtype;
+typedef enum nn_dtype { NN_F32, NN_F16, NN_BF16, NN_I8, NN_U8, NN_I32, NN_I64, NN_BOOL, NN_F64, NN_DTYPE_COUNT, NN_I4 } nn_dtype;      // NN_I4: no tensor's type, see nn_quantize_new
 typedef enum nn_mode  { NN_EVAL, NN_TRAIN } nn_mode;     // NN_TRAIN: record a tape, dropout drops, batch norm learns its statistics
 
 typedef struct nn_context   nn_context;
@@ -168,6 +168,7 @@ struct nn_tensor {
     unsigned    version;             // counts writes to the storage (kept in base)
     int         output;              // which output of node it is
     size_t      place;               // of the storage in this step's memory (kept in base)
+    int64_t     inputs;              // of weights as NN_I4: how many numbers of 4 bits a row of words has (kept in base); else 0
 };
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -388,16 +389,21 @@ typedef struct nn_linear_desc {
     int   no_bias;                   // nn_linear_new: 1 leaves the bias out
     int   transposed;                // nn_linear_new: 1: the weight is (I, O), as in GPT-2's files (there called Conv1D)
     nn_fn activation;                // e.g. nn_relu; default none
-    nn_tensor *scale;                // nn_linear: of weights of type NN_I8 (nn_quantize_new)
+    nn_tensor *scale;                // nn_linear: of weights as NN_I8 or NN_I4 (nn_quantize_new)
 } nn_linear_desc;
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                         // (..., M, K) x (..., K, N) -> (..., M, N); 1-d as in NumPy
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
-// Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as NN_I8 = round(w / scale), where *scale (O, I / group) is
-// the largest |w| of `group` inputs of one output / 127. Both live long. nn_linear takes such a w and gives the bits of a layer (of two and
-// more outputs) with these weights cast back to f32 (times their scale); x gets a
-// gradient, w does not. A batch of 1 waits for memory only: half, a quarter of the time.
-typedef struct nn_quantize_desc { int64_t group; } nn_quantize_desc;             // inputs with a scale of their own; default all; divides I
-NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc);   // scale: NULL unless dtype is NN_I8
+// Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as whole numbers and *scale, w = q scale, one for `group` inputs of
+// one output. Both live long. nn_linear takes such a w and gives the bits of a layer (of two and more outputs) with what nn_dequantize makes of it; x
+// gets a gradient, w does not. A batch of 1 waits for memory only: half, a quarter, a sixth of the time.
+//   NN_I8  q of -127 .. 127, scale (O, I / group) the largest |w| / 127; group: default all, divides I.
+//   NN_I4  q of -8 .. 7, symmetric, as ggml's Q4_0; group: a power of two from 8 on, default 32; scale (O, I / group rounded up), of f32: of eight tried the
+//          one that makes the sum of squared errors least, the number farthest from 0 / -7, -7.25 .. -8.75. The last group may be short. What comes back is a
+//          tensor of type NN_I32 (O, I / 8 rounded up): number i is bits 4 (i % 8) .. + 3 of word i / 8, in two's complement; what is missing is 0. 5 bits
+//          a weight (4.5 with groups of 64). A group with NaN or inf is NaN, one of zeros has scale 0.
+typedef struct nn_quantize_desc { int64_t group; } nn_quantize_desc;             // inputs with a scale of their own
+NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc);   // scale: NULL where it has none
+NN_API nn_tensor *nn_dequantize  (nn_tensor *w, nn_tensor *scale);               // (O, I) of f32 again
 
 // ---- shape ----------------------------------------------------------------------------------------
 NN_API nn_tensor *nn_reshape   (nn_tensor *x, nn_shape shape);                   // one size may be -1; a view if x is contiguous
@@ -666,9 +672,10 @@ NN_API int        nn_lora_merge(nn_layer *layer);                               
 NN_API nn_context *nn_context_of(const nn_layer *layer);
 
 // Initialisers, in place. Layers start with PyTorch's defaults.
-// Linear layers, embeddings and the projections of attention that are made after it hold their weights as NN_BF16, NN_F16 or NN_I8, and their products read
-// them so: a half, a quarter of the memory. Constants: nn_load and nn_write round to them what they bring (NN_I8 as nn_quantize_new, with a buffer
-// "weight_scale" beside "weight"), adapters of nn_lora_new learn beside them. NN_F32: as always
+// Linear layers, embeddings and the projections of attention that are made after it hold their weights as NN_BF16, NN_F16, NN_I8 or NN_I4, and their products
+// read them so: a half, a quarter, a sixth of the memory. Constants: nn_load and nn_write round to them the numbers that they bring (NN_I8, NN_I4 as
+// nn_quantize_new, with a buffer "weight_scale" beside "weight"), adapters of nn_lora_new learn beside them. Files have NN_I4 as I32 words, of the shape that
+// nn_quantize_new tells; what was saved so is read back as it is, by a model of the same type and group. NN_F32: as always
 NN_API void nn_weights_as          (nn_context *nn, nn_dtype dtype, const nn_quantize_desc *desc);
 NN_API void nn_init_skip           (nn_context *nn, int on);                                          // 1: random initialisers leave zeros: for layers that nn_load is to fill
 NN_API void nn_init_constant       (nn_tensor *w, float value);
@@ -1290,7 +1297,8 @@ typedef struct nn__clip_params { double most, growth, backoff; int interval, set
 #define NN_OPS_LINEAR(NN__X) \
     NN__X( matmul,      SIMD,           2, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__matmul_shape, nn__matmul_plan, nn__no_params ) \
     NN__X( linear,      SIMD,           3, 1, NN_OP_STRIDED | NN_OP_ASSIGNS,         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__linear_shape, nn__linear_plan, nn__int ) \
-    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__int )
+    NN__X( linear_small, SIMD,          4, 1, NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_IN(1) | NN_KEEP_IN(3), nn__linear_small_shape, nn__linear_plan, nn__int ) \
+    NN__X( dequantize,  PLAIN_FORWARD,  2, 1, NN_OP_ANY_DTYPE,                       NN_KEEP_NONE,    nn__dequantize_shape, nn__dequantize_plan, int64_t )
 #define NN_OPS_SHAPE(NN__X) \
     NN__X( flip,        VIEW,           1, 1, NN_OP_VIEW | NN_OP_STRIDED | NN_OP_ANY_DTYPE | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__flip_shape, nn__each_plan, nn__int ) \
     NN__X( concat,      PLAIN,         -1, 1, NN_OP_ANY_DTYPE | NN_OP_STRIDED | NN_OP_ASSIGNS, NN_KEEP_NONE, nn__concat_shape, nn__each_plan, nn__int ) \
@@ -2817,7 +2825,7 @@ NN_API const char *nn_isa(const nn_context *nn) { return nn && nn->table ? nn->t
 static const struct { const char *name; size_t bytes; } nn__dtypes[NN_DTYPE_COUNT] = {
     { "f32", 4 }, { "f16", 2 }, { "bf16", 2 }, { "i8", 1 }, { "u8", 1 }, { "i32", 4 }, { "i64", 8 }, { "bool", 1 }, { "f64", 8 } };
 NN_API size_t      nn_dtype_bytes(nn_dtype d) { return (unsigned)d < NN_DTYPE_COUNT ? nn__dtypes[d].bytes : 0; }
-NN_API const char *nn_dtype_name(nn_dtype d)  { return (unsigned)d < NN_DTYPE_COUNT ? nn__dtypes[d].name : "?"; }
+NN_API const char *nn_dtype_name(nn_dtype d)  { return (unsigned)d < NN_DTYPE_COUNT ? nn__dtypes[d].name : d == NN_I4 ? "i4" : "?"; }
 
 // "(32, 10)"
 typedef struct nn__text { char s[112]; } nn__text;
@@ -2932,7 +2940,7 @@ static int nn__dim_index(nn_context *nn, const char *op, int dim, int ndim)
 
 static nn_tensor *nn__inert(nn_context *nn)              // what ops return after an error: shape (0), no data
 {
-    static nn_tensor none = { NULL, NULL, { 0 }, { 0 }, NULL, NULL, NULL, NULL, NULL, 1, 0, NN__T_INERT, 0, 0, 0, 0 };    // only ever read
+    static nn_tensor none = { NULL, NULL, { 0 }, { 0 }, NULL, NULL, NULL, NULL, NULL, 1, 0, NN__T_INERT, 0, 0, 0, 0, 0 };    // only ever read
     return nn ? &nn->inert : &none;
 }
 static int nn__dead(const nn_tensor *t) { return !t || (t->flags & NN__T_INERT) || !t->nn; }
@@ -2967,6 +2975,7 @@ static nn_tensor *nn__new_head(nn_context *nn, int life)
         nn->tensors++;
         for (i = 0; i < NN_MAX_DIMS; i++) { t->shape[i] = t->stride[i] = 0; NN__HIDE(t); }           // 16 stores: a third of the time of a memset
         t->data = NULL; t->grad = NULL; t->node = NULL; t->name = NULL; t->layer = NULL;
+        t->inputs = 0;
         t->ndim = t->dtype = t->output = 0;
         t->flags = t->version = 0;
         t->place = 0;
@@ -2986,6 +2995,7 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     nn_tensor *t;
     if (!nn || nn->failed) { if (!nn || !nn->out_of_memory) return nn__inert(nn); }
     if (n < 0) { nn_fail(nn, "tensor: impossible shape %s", nn__dims_text(ndim, shape).s); return nn__inert(nn); }
+    if (dtype == NN_I4) { nn_fail(nn, "tensor: type i4 is for nn_quantize_new and nn_weights_as"); return nn__inert(nn); }
     t = nn__new_head(nn, life);
     if (!t) return nn__inert(nn);
     t->dtype = (int)dtype;
@@ -3143,17 +3153,20 @@ NN_API int nn_read_as(const nn_tensor *x, nn_dtype dtype, void *to)
 NN_API int nn_read(const nn_tensor *x, float *to) { return nn_read_as(x, NN_F32, to); }
 
 static int nn__round_weight(nn_tensor *from, nn_tensor *to);         // >>layers
+static nn_shape nn__full_shape(const nn_tensor *w);
 NN_API int nn_write_as(nn_tensor *x, nn_dtype dtype, const void *from)
 {
     nn_context *nn = x ? x->nn : NULL;
     nn_tensor *t;
+    nn_shape full;
     nn__mark m;
     if (!nn__check(nn, x, "nn_write")) return 0;
     x->base->version++;
     if (x->dtype == (int)dtype && nn__contiguous_tensor(x)) { nn__upload(nn, x, from); return nn_ok(nn); }
     m = nn__get_mark(nn);
-    t = nn__upload(nn, nn__alloc_tensor(nn, 0, dtype, x->ndim, x->shape), from);
-    if (!nn__dead(t) && (dtype == NN_I8 || !nn__round_weight(t, x))) nn__copy_view(nn, nn__view_of(x), nn__view_of(t));
+    full = x->dtype == (int)dtype ? nn_shape_of(x) : nn__full_shape(x);
+    t = nn__upload(nn, nn__alloc_tensor(nn, 0, dtype, full.ndim, full.d), from);
+    if (!nn__dead(t) && (dtype == NN_I8 || dtype == NN_I32 || !nn__round_weight(t, x))) nn__copy_view(nn, nn__view_of(x), nn__view_of(t));
     nn__rewind(nn, &m);
     return nn_ok(nn);
 }
@@ -4659,7 +4672,7 @@ NN_API int     nn_params(nn_layer *layer, nn_tensor **list, int max)  { return n
 NN_API int     nn_buffers(nn_layer *layer, nn_tensor **list, int max) { return nn__list(layer, NN__T_BUFFER, list, max).n; }
 static int nn__count_held(nn_tensor *t, void *arg)       // parameters, and weights in fewer bytes (nn_weights_as)
 {
-    if ((t->flags & NN__T_PARAM) || t->dtype == NN_BF16 || t->dtype == NN_F16 || t->dtype == NN_I8) *(int64_t *)arg += nn_count(t);
+    if ((t->flags & NN__T_PARAM) || t->dtype == NN_BF16 || t->dtype == NN_F16 || t->dtype == NN_I8 || t->inputs) { nn_shape s = nn__full_shape(t); *(int64_t *)arg += nn__checked_count(s.ndim, s.d, 1); }
     return 1;
 }
 NN_API int64_t nn_param_count(nn_layer *layer)
@@ -4915,11 +4928,17 @@ static nn_tensor *nn__scale_of(const nn_tensor *w)
     const nn_layer *l = w->layer;
     size_t n = l ? strlen(w->name) : 0;
     int i;
-    for (i = 0; l && w->dtype == NN_I8 && i < l->params; i++)
+    for (i = 0; l && (w->dtype == NN_I8 || w->inputs) && i < l->params; i++)
         if (!strncmp(l->param[i]->name, w->name, n) && !strcmp(l->param[i]->name + n, "_scale")) return l->param[i];
     return NULL;
 }
 static int nn__is_turned(const nn_tensor *w) { return w->layer && w->layer->forward == nn__linear_forward && w->layer->desc.linear.transposed; }
+static nn_shape nn__full_shape(const nn_tensor *w)                   // as if it were numbers, not words of them
+{
+    nn_shape s = nn_shape_of(w);
+    if (w->inputs) s.d[!nn__is_turned(w)] = w->inputs;
+    return s;
+}
 static int nn__round_weight(nn_tensor *from, nn_tensor *to)          // 0: it has no scales
 {
     nn_tensor *scale = nn__scale_of(to);
@@ -4934,21 +4953,36 @@ static nn_tensor *nn__add_weight(nn_layer *l, const char *name, nn_shape shape, 
     nn_context *nn = l->nn;
     int64_t in = shape.d[!transposed], out = shape.d[transposed], group = nn->weight_group ? nn->weight_group : in;
     unsigned flags = nn->weight_dtype ? NN__T_BUFFER | NN__T_FROZEN : NN__T_PARAM;
+    int words = nn->weight_dtype == NN_I4;
+    nn_tensor *w;
     char scale[64];
     if (nn->weight_dtype == NN_I8 && in % group) { nn_fail(nn, "%s: groups of %lld inputs do not divide %lld (nn_weights_as)", l->kind, (long long)group, (long long)in); return NULL; }
-    nn__add_param_as(l, name, nn->weight_dtype ? nn->weight_dtype : nn->desc.dtype, shape, flags, input_major);
+    if (words) shape.d[!transposed] = (in + 7) / 8;
+    w = nn__add_param_as(l, name, words ? NN_I32 : nn->weight_dtype ? nn->weight_dtype : nn->desc.dtype, shape, flags, input_major);
+    if (words && !nn__dead(w)) w->inputs = in;
     snprintf(scale, sizeof scale, "%s_scale", name);
-    return nn->weight_dtype == NN_I8 ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, in / group), flags, 1) : NULL;
+    return words || nn->weight_dtype == NN_I8 ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, (in + group - 1) / group), flags, 1) : NULL;
+}
+// Weights of 4 bits: scales are for 8, 16, 32 ... inputs, so that k inputs and g groups tell how many.
+enum { NN__WORD_GROUP = 32 };
+static int nn__is_word_group(int64_t group) { return group >= 8 && !(group & (group - 1)); }
+static int64_t nn__word_group(int64_t k, int64_t groups)
+{
+    int64_t group = 8;
+    while ((k + group - 1) / group > groups) group *= 2;
+    return group;
 }
 NN_API void nn_weights_as(nn_context *nn, nn_dtype dtype, const nn_quantize_desc *desc)
 {
+    int64_t group = desc && desc->group ? desc->group : dtype == NN_I4 ? (int64_t)NN__WORD_GROUP : 0;
     if (!nn || !nn_ok(nn)) return;
-    if ((dtype != NN_F32 && dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (desc && (desc->group < 0 || (desc->group && dtype != NN_I8)))) {
-        nn_fail(nn, "nn_weights_as: %s in groups of %lld", nn_dtype_name(dtype), desc ? (long long)desc->group : 0);
+    if ((dtype != NN_F32 && dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8 && dtype != NN_I4) || (dtype == NN_I4 && !nn__is_word_group(group)) ||
+        group < 0 || (group && dtype != NN_I8 && dtype != NN_I4)) {
+        nn_fail(nn, "nn_weights_as: %s in groups of %lld", nn_dtype_name(dtype), (long long)group);
         return;
     }
     nn->weight_dtype = dtype;
-    nn->weight_group = desc ? desc->group : 0;
+    nn->weight_group = group;
 }
 
 // PyTorch's default for weight and bias: kaiming_uniform with slope sqrt(5), which is uniform in +- 1 / sqrt(fan_in).
@@ -5213,19 +5247,12 @@ NN_API nn_layer *nn_rmsnorm_new(nn_layer *parent, const char *name, int64_t chan
 }
 
 // ---- embedding -------------------------------------------------------------------------------------------
+static nn_tensor *nn__enlarged(nn_tensor *w, nn_tensor *scale, int64_t inputs);    // >>ops
 static nn_tensor *nn__embedding_forward(void *self, nn_tensor *x)
 {
     nn_layer *l = (nn_layer *)self;
-    nn_tensor *w = l->param[0], *scale = l->desc.linear.scale, *y = nn_embedding(x, w), *by;
-    nn_shape s, groups;
-    if (w->dtype == (int)l->nn->desc.dtype || nn__dead(y)) return y;
-    y = nn_cast(y, l->nn->desc.dtype);                   // weights in fewer bytes (nn_weights_as)
-    if (!scale) return y;
-    by = nn_embedding(x, scale);                         // (..., groups): one scale for so many numbers
-    s = nn_shape_of(y); groups = nn_shape_of(by);
-    groups.d[groups.ndim] = w->shape[1] / nn__max(1, scale->shape[1]);
-    if (++groups.ndim > NN_MAX_DIMS) { nn_fail(l->nn, "Embedding: an index of %d dimensions", x->ndim); return nn__inert(l->nn); }
-    return nn_reshape(nn_mul(nn_reshape(y, groups), nn_unsqueeze(by, -1)), s);
+    nn_tensor *w = l->param[0], *scale = l->desc.linear.scale;
+    return nn__enlarged(nn_embedding(x, w), scale ? nn_embedding(x, scale) : NULL, w->inputs);
 }
 NN_API nn_layer *nn_embedding_new(nn_layer *parent, const char *name, int64_t count, int64_t channels)
 {
@@ -11060,13 +11087,16 @@ static int nn__rename_entries(nn__io *io, nn__header *h, const nn_load_desc *d)
 
 static int nn__fits(const nn__entry *e, const nn_tensor *t)
 {
-    return e->ndim == t->ndim && !memcmp(e->shape, t->shape, (size_t)t->ndim * sizeof *t->shape) && nn__file_dtypes[e->type].dtype >= 0;
+    int type = nn__file_dtypes[e->type].dtype, whole = type != NN_F32 && type != NN_F16 && type != NN_BF16 && type != NN_F64;
+    nn_shape s = whole ? nn_shape_of(t) : nn__full_shape(t);
+    return e->ndim == t->ndim && !memcmp(e->shape, s.d, (size_t)t->ndim * sizeof *t->shape) && type >= 0 && !(whole && t->inputs && type != NN_I32);
 }
 
 static void nn__describe_misfit(const nn__entry *e, const nn_tensor *t, char *to, size_t bytes)
 {
     if (nn__file_dtypes[e->type].dtype < 0) snprintf(to, bytes, ": dtype %s cannot be read", nn__file_dtypes[e->type].name);
     else if (e->ndim > NN_MAX_DIMS) snprintf(to, bytes, ": %lld dimensions in the file, %d in the model", (long long)e->ndim, t->ndim);
+    else if (t->inputs) snprintf(to, bytes, ": %s %s in the file, words of 4-bit numbers %s in the model", nn__file_dtypes[e->type].name, nn__dims_text((int)e->ndim, e->shape).s, nn__dims_text(t->ndim, t->shape).s);
     else snprintf(to, bytes, ": %s in the file, %s in the model", nn__dims_text((int)e->ndim, e->shape).s, nn__dims_text(t->ndim, t->shape).s);
 }
 
@@ -11080,7 +11110,7 @@ static int nn__is_made(const nn__header *h, const nn__item *item)
     memcpy(name, item->name, n - 6);
     name[n - 6] = 0;
     e = nn__find_entry(h, name);
-    return e && nn__file_dtypes[e->type].dtype != NN_I8;
+    return e && nn__file_dtypes[e->type].dtype != NN_I8 && nn__file_dtypes[e->type].dtype != NN_I32;
 }
 
 // Compares names and shapes. Items get their entry by marking it used; those without one are left as they are.
@@ -11157,12 +11187,13 @@ static int nn__load_rounded(nn__transfer *x, nn_tensor *w, nn_tensor *scale)
 {
     nn_context *nn = x->io->nn;
     int turned = nn__is_turned(w);
-    int64_t rows = w->shape[0], step = turned ? rows : nn__max(1, NN__PIECE / nn__max(1, w->shape[1])), r;
+    nn_shape full = nn__full_shape(w);
+    int64_t rows = full.d[0], step = turned ? rows : nn__max(1, NN__PIECE / nn__max(1, full.d[1])), r;
     int ok = 1;
     for (r = 0; ok && r < rows; r += step) {
         int64_t end = nn__min(rows, r + step);
         nn__mark m = nn__get_mark(nn);
-        nn_shape s = nn__shape2(end - r, w->shape[1]);
+        nn_shape s = nn__shape2(end - r, full.d[1]);
         nn_tensor *t = nn__alloc_tensor(nn, 0, nn->desc.dtype, 2, s.d);
         ok = !nn__dead(t) && nn__transfer_tensor(x, t);
         if (ok) nn__round_into(turned ? nn_transpose(t, 0, 1) : t, turned ? nn_transpose(w, 0, 1) : nn_slice(w, 0, r, end, 1), turned ? scale : nn_slice(scale, 0, r, end, 1));
@@ -11190,7 +11221,7 @@ static int nn__load_from(nn__io *io, nn_layer *layer, const nn_load_desc *desc, 
         x.dtype = nn__file_dtypes[e->type].dtype;
         x.at = h.data + (uint64_t)e->begin;
         scale = nn__scale_of(s.items.list[i].t);
-        if (scale && x.dtype != NN_I8 ? !nn__load_rounded(&x, s.items.list[i].t, scale) : !nn__transfer_tensor(&x, s.items.list[i].t)) return 0;
+        if (scale && x.dtype != s.items.list[i].t->dtype ? !nn__load_rounded(&x, s.items.list[i].t, scale) : !nn__transfer_tensor(&x, s.items.list[i].t)) return 0;
     }
     if (!nn__check_fields(io, &h, &s.fields, 1)) return 0;
     if (saved) nn__counts_to_device(saved->optimizer, &s.scale);
@@ -16457,6 +16488,7 @@ NN__TARGET_BEGIN("avx2,fma,f16c")
 #define NN__HALVES(p, q)      ((V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))     // half from p, half from q
 #define NN__FROM_BF16(p)      ((V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
 #define NN__FROM_F16(p)       ((V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p))))
+#define NN__NIBBLES(w, t)     ((V)_mm256_cvtepi32_ps((__m256i)((VI)((w) << (28 - 4 * (t))) >> 28)))
 #define NN__FROM_I8(p)        ((V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
@@ -16487,6 +16519,7 @@ NN__TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #define NN__HALVES(p, q)      ((V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1))
 #define NN__FROM_BF16(p)      ((V)((VI)_mm512_maskz_cvtepu16_epi32((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
 #define NN__FROM_F16(p)       ((V)_mm512_maskz_cvtph_ps((__mmask16)0xFFFF, _mm256_loadu_si256((const __m256i *)(const void *)(p))))
+#define NN__NIBBLES(w, t)     ((V)_mm512_maskz_permutexvar_ps((__mmask16)0xFFFF, (__m512i)((w) >> (4 * (t))), _mm512_set_ps(-1, -2, -3, -4, -5, -6, -7, -8, 7, 6, 5, 4, 3, 2, 1, 0)))
 #define NN__FROM_I8(p)        ((V)_mm512_maskz_cvtepi32_ps((__mmask16)0xFFFF, _mm512_maskz_cvtepi8_epi32((__mmask16)0xFFFF, _mm_loadu_si128((const __m128i *)(const void *)(p)))))
 #include NN_HEADER_FILENAME
 NN__TARGET_END
@@ -17813,6 +17846,7 @@ NN__BACKWARD(where)
 #if NN__IN_HOST
 static int nn__cast_shape(nn_call *c)
 {
+    if (*(const int *)c->params == NN_I4) { nn_fail(c->nn, "cast: there are no numbers of type i4 (see nn_quantize_new)"); return 0; }
     nn__set_shape(&c->out[0], *(const int *)c->params, c->in[0].ndim, c->in[0].shape);
     return 1;
 }
@@ -19762,7 +19796,7 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
     int         turned;              // a and b have changed places, y is its transpose
     int         dots;                // an element is a dot product in 16 lanes, not a chain
-    int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8
+    int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8, NN_I4 (words of 8 terms, or of 8 columns if `across` > 1)
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
@@ -20276,8 +20310,8 @@ static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_
         }
 }
 
-// Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R
-NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type ? 2 : (int64_t)sizeof(R); }
+// Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R; words of NN_I4
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type == NN_I4 ? 4 : type ? 2 : (int64_t)sizeof(R); }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
 {
     double d;
@@ -20331,12 +20365,94 @@ NN__INLINE void NN__K(stream_of)(const int type, const nn__product *g, int64_t n
         for (; p < end; p++)         NN__K(stream_rows)(type, 1, n, a + p * g->acs, g->acs, b + p * row_bytes, row_bytes, s, y);
     }
 }
+// Number t of every word, as R: 4 bits in two's complement.
+#if defined(NN__NIBBLES)
+NN__INLINE V  NN__K(nibbles)(VI w, int t) { return NN__NIBBLES(w, t); }
+NN__INLINE VI NN__K(words)(VI w)          { return w; }
+#elif NN__LANES > 1                      // the low bits of 2^23 are its whole part
+NN__INLINE V  NN__K(nibbles)(VI w, int t) { return FLOATS(((w >> (4 * t)) & 15) | 0x4B000000) - C(8388616); }
+NN__INLINE VI NN__K(words)(VI w)          { return w ^ (int32_t)0x88888888u; }      // from 0 up, once for eight numbers
+#else
+NN__INLINE V  NN__K(nibbles)(VI w, int t) { return (R)((int32_t)(((uint32_t)w >> 4 * t & 15) ^ 8) - 8); }
+NN__INLINE VI NN__K(words)(VI w)          { return w; }
+#endif
+NN__INLINE VI NN__K(words_at)(const char *p, int64_t n)  // the rest 0
+{
+    int32_t part[NN__LANES] = { 0 };
+    if (n >= NN__LANES) return NN__K(words)(NN__K(iload)((const int32_t *)(const void *)p));
+    memcpy(part, p, (size_t)n % NN__LANES * 4);
+    return NN__K(words)(NN__K(iload)(part));
+}
+// k terms, at most a group, on `vectors` vectors of y, or on what is left of one: y[j] = fma(a[t], b[t][j] scale[j], y[j])
+NN__INLINE void NN__K(word_rows)(const int vectors, int64_t k, int64_t left, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
+{
+    V sum[4], s[4], x;
+    VI w[4];
+    int64_t p;
+    int i, t;
+    NN__UNROLL for (i = 0; i < vectors; i++) {
+        sum[i] = NN__K(get_lanes)(y + i * NN__LANES, left);
+        s[i] = NN__K(get_lanes)(scale + i * NN__LANES, left);
+    }
+    for (p = 0; p < k; p += 8, b += row_bytes) {
+        int end = (int)nn__min(8, k - p);
+        NN__UNROLL for (i = 0; i < vectors; i++) {
+            w[i] = NN__K(words_at)(b + i * NN__LANES * 4, left);
+            if (vectors > 1) NN__FETCH(b + i * NN__LANES * 4 + 4 * row_bytes);
+        }
+        if (vectors > 1 && end == 8) NN__UNROLL for (t = 0; t < 8; t++) {
+            x = SET1(a[(p + t) * acs]);
+            NN__UNROLL for (i = 0; i < vectors; i++) sum[i] = FMA(x, NN__K(nibbles)(w[i], t) * s[i], sum[i]);
+        }
+        else for (t = 0; t < end; t++) {
+            x = SET1(a[(p + t) * acs]);
+            NN__UNROLL for (i = 0; i < vectors; i++) sum[i] = FMA(x, NN__K(nibbles)(w[i], t) * s[i], sum[i]);
+        }
+    }
+    NN__UNROLL for (i = 0; i < vectors; i++) NN__K(put_lanes)(y + i * NN__LANES, sum[i], left);
+}
+static void NN__K(word_stream)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y)
+{
+    int64_t p, j, k, row_bytes = g->brs * 4;
+    for (p = 0; p < g->k; p += g->up, a += g->up * g->acs, b += g->up / 8 * row_bytes, scale += g->srs) {
+        k = nn__min(g->up, g->k - p);
+        for (j = 0; j + 4 * NN__LANES <= n; j += 4 * NN__LANES) NN__K(word_rows)(4, k, NN__LANES, a, g->acs, b + j * 4, row_bytes, scale + j, y + j);
+        for (; j < n; j += NN__LANES) NN__K(word_rows)(1, k, nn__min(NN__LANES, n - j), a, g->acs, b + j * 4, row_bytes, scale + j, y + j);
+    }
+}
+// k terms from `first` on of w columns from j on: words are collected from their columns, so that eight terms of a vector come from each.
+static void NN__K(word_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    const char *b = (const char *)g->b;
+    const R *scale = (const R *)g->scale;
+    int32_t word[4 * NN__LANES] = { 0 };
+    R s[4 * NN__LANES] = { 0 };
+    int64_t p, i, end = first + k;
+    if (g->across > 1) {                                 // words lie along the columns
+        for (p = first; p < end; p++, to += width) for (i = 0; i < width; i++) {
+            int32_t one = 0;
+            if (i < w) memcpy(&one, b + (p * g->brs + (j + i) / 8 * g->bcs) * 4, 4);
+            to[i] = i < w ? (R)((int32_t)(((uint32_t)one >> 4 * ((j + i) % 8) & 15) ^ 8) - 8) * scale[p * g->srs + (j + i) / g->across * g->scs] : 0;
+        }
+        return;
+    }
+    for (p = first; p < end; p++, to += width) {
+        if (p == first || p % 8 == 0) {
+            const char *from = b + (p / 8 * g->brs + j * g->bcs) * 4;
+            if (g->bcs == 1) memcpy(word, from, (size_t)w * 4);
+            else for (i = 0; i < w; i++) memcpy(word + i, from + i * g->bcs * 4, 4);
+        }
+        if (p == first || p % g->up == 0) for (i = 0; i < w; i++) s[i] = scale[p / g->up * g->srs + (j + i) * g->scs];
+        for (i = 0; i < width; i += NN__LANES) STORE(to + i, NN__K(nibbles)(NN__K(words_at)((const char *)(word + i), NN__LANES), (int)(p % 8)) * LOAD(s + i));
+    }
+}
 // One row of A times columns j .. j + n of B, whose rows are dense: y += a b
 static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int64_t n, R *y)
 {
     const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
     const R *scale = g->scale ? (const R *)g->scale + j : NULL;
     if (!g->small)               NN__K(stream_of)(0, g, n, a, b, scale, y);
+    else if (g->small == NN_I4)  NN__K(word_stream)(g, n, a, b, scale, y);
     else if (g->small == NN_BF16) NN__K(stream_of)(NN_BF16, g, n, a, b, scale, y);
     else if (g->small == NN_F16) NN__K(stream_of)(NN_F16, g, n, a, b, scale, y);
     else                         NN__K(stream_of)(NN_I8, g, n, a, b, scale, y);
@@ -20364,7 +20480,8 @@ NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int6
 // k terms from `first` on of w columns from j on, as a strip of numbers
 static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
-    if (g->small == NN_BF16)     NN__K(small_strip_of)(NN_BF16, g, first, k, j, w, width, to);
+    if (g->small == NN_I4)       NN__K(word_strip)(g, first, k, j, w, width, to);
+    else if (g->small == NN_BF16) NN__K(small_strip_of)(NN_BF16, g, first, k, j, w, width, to);
     else if (g->small == NN_F16) NN__K(small_strip_of)(NN_F16, g, first, k, j, w, width, to);
     else                         NN__K(small_strip_of)(NN_I8, g, first, k, j, w, width, to);
 }
@@ -20601,9 +20718,10 @@ static int nn__linear_shape(nn_call *c)
 {
     const nn_view *x = &c->in[0], *w = &c->in[1], *b = &c->in[2];
     int64_t shape[NN_MAX_DIMS];
-    int i;
-    if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1]) {
-        nn_fail(c->nn, "linear: x %s does not fit w %s: its last size must be %lld", NN__SHAPE_OF(x), NN__SHAPE_OF(w), w->ndim == 2 ? (long long)w->shape[1] : -1);
+    int i, words = w->dtype == NN_I32;                   // of 8 inputs each
+    if (x->ndim < 1 || w->ndim != 2 || (words ? (x->shape[x->ndim - 1] + 7) / 8 : x->shape[x->ndim - 1]) != w->shape[1]) {
+        nn_fail(c->nn, "linear: x %s does not fit w %s: its last size must be %lld%s", NN__SHAPE_OF(x), NN__SHAPE_OF(w), w->ndim == 2 ? (long long)w->shape[1] : -1,
+                words ? " words of 8" : "");
         return 0;
     }
     if (b->ndim && (b->ndim != 1 || b->shape[0] != w->shape[0])) { nn_fail(c->nn, "linear: bias %s does not fit w %s", NN__SHAPE_OF(b), NN__SHAPE_OF(w)); return 0; }
@@ -20617,7 +20735,7 @@ static nn__matmul_size nn__linear_sizes(const nn_call *c)            // m rows, 
     nn__matmul_size s;
     s.batch = 1;
     s.n = c->in[1].shape[0];
-    s.k = c->in[1].shape[1];
+    s.k = c->in[1].dtype == NN_I32 ? c->in[0].shape[c->in[0].ndim - 1] : c->in[1].shape[1];
     s.m = s.n ? nn_view_count(&c->out[0]) / s.n : 0;
     return s;
 }
@@ -20637,7 +20755,8 @@ static nn__product *nn__linear_product(nn__product *g, const nn_call *c, int whi
     if (which != 2 && c->op->id == NN_OP_linear_small) {
         const nn_view *scale = &c->in[3];
         int64_t group = scale->ndim == 2 && scale->shape[1] ? s.k / scale->shape[1] : nn__max(1, s.k), rs = scale->ndim == 2 ? scale->stride[1] : 0;
-        g->small = w->dtype;
+        g->small = w->dtype == NN_I32 ? NN_I4 : w->dtype;
+        if (g->small == NN_I4) group = nn__word_group(s.k, nn__max(1, scale->shape[1]));
         g->scale = scale->data;
         g->up = which == 0 ? group : 1; g->across = which == 0 ? 1 : group;
         g->srs = which == 0 ? rs : scale->stride[0]; g->scs = which == 0 ? scale->stride[0] : rs;
@@ -20659,6 +20778,11 @@ static void nn__linear_plan(nn_call *c)
     if (c->din[1].data) c->tasks[0] += nn__gemm_plan(c, nn__linear_product(&g, c, 2));
     if (c->din[2].data) c->tasks[0] += (s.n + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
+static int nn__fits_words(const nn_view *w, const nn_view *scale, int64_t k)       // words (..., k / 8) and scales (..., groups)
+{
+    int64_t groups = scale->ndim == w->ndim ? scale->shape[scale->ndim - 1] : 0, group = groups ? nn__word_group(k, groups) : 1;
+    return w->shape[w->ndim - 1] == (k + 7) / 8 && (!k || (k + group - 1) / group == groups) && nn__same_sizes(w->ndim - 1, w->shape, scale->ndim - 1, scale->shape);
+}
 static int nn__linear_small_shape(nn_call *c)
 {
     const nn_view *w = &c->in[1], *scale = &c->in[3];
@@ -20668,9 +20792,10 @@ static int nn__linear_small_shape(nn_call *c)
             nn_fail(c->nn, "linear: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
             return 0;
         }
-    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8) { nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
+    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8 && (w->dtype != NN_I32 || !scale->ndim)) { nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
     if (!nn__linear_shape(c)) return 0;
-    if ((w->dtype == NN_I8) != (scale->ndim > 0) || (scale->ndim && (scale->shape[0] != w->shape[0] || scale->ndim > 2 ||
+    if ((w->dtype == NN_I8 || w->dtype == NN_I32) != (scale->ndim > 0) || (w->dtype == NN_I32 && !nn__fits_words(w, scale, c->in[0].shape[c->in[0].ndim - 1])) ||
+        (scale->ndim && w->dtype == NN_I8 && (scale->shape[0] != w->shape[0] || scale->ndim > 2 ||
         (scale->ndim == 2 && (scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))))) {
         nn_fail(c->nn, "linear: scale %s does not fit w %s of type %s", NN__SHAPE_OF(scale), NN__SHAPE_OF(w), nn_dtype_name((nn_dtype)w->dtype));
         return 0;
@@ -20689,6 +20814,10 @@ NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_l
         nn_fail(nn, "linear: weights of type %s and their scale have no gradient (see nn_freeze)", nn_dtype_name((nn_dtype)w->dtype));
         return nn__inert(nn);
     }
+    if (small && w->base->inputs && !nn__dead(x) && x->ndim && x->shape[x->ndim - 1] != w->base->inputs) {
+        nn_fail(nn, "linear: x %s does not fit a weight of %lld inputs of 4 bits", nn__dims_text(x->ndim, x->shape).s, (long long)w->base->inputs);
+        return nn__inert(nn);
+    }
     if (nn && (nn->mode != NN_TRAIN || !(nn__wants(x) || nn__wants(w) || nn__wants(b)))) then = nn__unary_id(f);      // else backward reads what f was given
     x = nn_apply_n(nn, nn__op(small ? NN_OP_linear_small : NN_OP_linear), in, small ? 4 : 3, &then, NULL);
     return nn__activate(then ? NULL : f, x);
@@ -20701,6 +20830,56 @@ static nn_tensor *nn__small_new(nn_context *nn, nn_dtype dtype, int64_t out, int
     if (!nn__dead(t)) nn__input_major(t);
     return t;
 }
+static int nn__round_4(double x)     // |x| <= 9 to the nearest of -8 .. 7, without a branch
+{
+    static const signed char to[19] = { -8, -8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 7, 7 };
+    return to[(int)(x + 9.5)];
+}
+// The scale that makes sum (w - q scale)^2 least, q = round(w / scale) in -8 .. 7, of eight that are tried; 0 for zeros and next to it, NaN where there is NaN or inf.
+static double nn__scale_4(const float *w, int64_t n)
+{
+    double most = 0, low = INFINITY, best = 0, sum, s, by, e;
+    int64_t i;
+    int k;
+    for (i = 0; i < n; i++) {
+        if (!(fabs((double)w[i]) <= (double)FLT_MAX)) return NAN;
+        if (fabs((double)w[i]) > fabs(most)) most = w[i];
+    }
+    for (k = 0; k < 8; k++) {        // the number farthest from 0 becomes -8, whichever its sign, or somewhat less or more
+        s = (double)(float)(most / -(7.0 + 0.25 * k));
+        if (fabs(s) < (double)FLT_MIN) continue;
+        for (by = 1 / s, sum = 0, i = 0; i < n; i++) { e = w[i] - nn__round_4(w[i] * by) * s; sum += e * e; }
+        if (sum < low) { low = sum; best = s; }
+    }
+    return best;
+}
+// Rows of words and scales of w (out, in), on the host, some rows at a time.
+static void nn__round_words(nn_tensor *w, nn_tensor *to, nn_tensor *scale)
+{
+    nn_context *nn = w->nn;
+    int64_t in = w->shape[1], groups = scale->shape[1], words = to->shape[1], group = nn__word_group(in, nn__max(1, groups));
+    int64_t step = nn__max(1, NN__PIECE / nn__max(1, in)), r, i, g;
+    for (r = 0; r < w->shape[0] && nn_ok(nn); r += step) {
+        int64_t n = nn__min(step, w->shape[0] - r), at;
+        nn__mark m = nn__get_mark(nn);
+        nn_shape q = nn__shape2(n, words), s = nn__shape2(n, groups);
+        nn_tensor *tq = nn__alloc_tensor(nn, 0, NN_I32, 2, q.d), *ts = nn__alloc_tensor(nn, 0, NN_F32, 2, s.d);
+        float *x = (float *)nn__host_step(nn, (size_t)(n * in) * sizeof *x), *by = (float *)nn__host_step(nn, (size_t)(n * groups) * sizeof *by);
+        uint32_t *word = (uint32_t *)nn__host_step(nn, (size_t)(n * words) * sizeof *word);
+        if (x && by && word && nn_read(nn_slice(w, 0, r, r + n, 1), x)) {
+            memset(word, 0, (size_t)(n * words) * sizeof *word);
+            for (at = 0; at < n; at++) for (g = 0; g < groups; g++) {
+                double d = nn__scale_4(x + at * in + g * group, nn__min(group, in - g * group)), inverse = 1 / d;
+                by[at * groups + g] = (float)d;
+                if (d == d && d != 0) for (i = g * group; i < nn__min(in, (g + 1) * group); i++)
+                    word[at * words + i / 8] |= ((uint32_t)nn__round_4(x[at * in + i] * inverse) & 15u) << 4 * (i % 8);
+            }
+            nn__copy_view(nn, nn__view_of(nn_slice(to, 0, r, r + n, 1)), nn__view_of(nn__upload(nn, tq, word)));
+            nn__copy_view(nn, nn__view_of(nn_slice(scale, 0, r, r + n, 1)), nn__view_of(nn__upload(nn, ts, by)));
+        }
+        nn__rewind(nn, &m);
+    }
+}
 static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale)        // to = round(w / scale), scale of so many inputs = their largest |w| / 127
 {
     nn_context *nn = w->nn;
@@ -20708,6 +20887,7 @@ static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale)       
     nn__mark m = nn__get_mark(nn);
     if (nn__dead(w) || nn__dead(to) || nn__dead(scale)) return;
     nn_push(nn, NN_EVAL);
+    if (to->dtype == NN_I32) { nn__round_words(w, to, scale); nn_pop(nn); return; }
     parts = nn_reshape(nn_contiguous(w), NN_SHAPE(w->shape[0], scale->shape[1], w->shape[1] / nn__max(1, scale->shape[1])));
     s = nn_mul_scalar(nn_max(nn_abs(parts), NN_DIMS(2), NULL), 1.0f / 127);
     w = nn_reshape(nn_round(nn_div(parts, nn_unsqueeze(s, 2))), NN_SHAPE(w->shape[0], w->shape[1]));
@@ -20718,23 +20898,82 @@ static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale)       
 NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc)
 {
     nn_context *nn = w ? w->nn : NULL;
-    int64_t group = desc && desc->group ? desc->group : w ? w->shape[1] : 0;
+    int64_t group = desc && desc->group ? desc->group : dtype == NN_I4 ? (int64_t)NN__WORD_GROUP : w ? w->shape[1] : 0;
     nn_tensor *q;
     if (scale) *scale = nn__inert(nn);
     if (!nn__check(nn, w, "nn_quantize_new")) return nn__inert(nn);
-    if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group))) {
+    if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8 && dtype != NN_I4) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group)) ||
+        (dtype == NN_I4 && (!scale || !nn__is_word_group(group)))) {
         nn_fail(nn, "nn_quantize_new: w %s as %s in groups of %lld", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name(dtype), (long long)group);
         return nn__inert(nn);
     }
-    if (dtype != NN_I8) {
+    if (dtype != NN_I8 && dtype != NN_I4) {
         q = nn__small_new(nn, dtype, w->shape[0], w->shape[1]);
         if (!nn__dead(q)) nn__copy_view(nn, nn__view_of(q), nn__view_of(w));
         return q;
     }
-    q = nn__small_new(nn, NN_I8, w->shape[0], w->shape[1]);
-    *scale = nn__small_new(nn, nn->desc.dtype, w->shape[0], w->shape[1] / group);
+    q = dtype == NN_I8 ? nn__small_new(nn, NN_I8, w->shape[0], w->shape[1]) : nn__small_new(nn, NN_I32, w->shape[0], (w->shape[1] + 7) / 8);
+    if (dtype == NN_I4 && !nn__dead(q)) q->inputs = w->shape[1];
+    *scale = nn__small_new(nn, nn->desc.dtype, w->shape[0], (w->shape[1] + group - 1) / group);
     nn__round_into(w, q, *scale);
     return q;
+}
+
+// ---- dequantize:   words of 4-bit numbers (..., I / 8) times their scales (..., groups) -> (..., I) ------------------
+static int nn__dequantize_shape(nn_call *c)
+{
+    const nn_view *w = &c->in[0], *scale = &c->in[1];
+    int64_t shape[NN_MAX_DIMS], in = *(const int64_t *)c->params;
+    if (w->ndim < 1 || w->dtype != NN_I32 || scale->dtype != (int)c->nn->desc.dtype || !nn__fits_words(w, scale, in)) {
+        nn_fail(c->nn, "dequantize: w %s of type %s and scale %s are no %lld numbers of 4 bits", NN__SHAPE_OF(w), nn_dtype_name((nn_dtype)w->dtype), NN__SHAPE_OF(scale), (long long)in);
+        return 0;
+    }
+    memcpy(shape, w->shape, sizeof shape);
+    shape[w->ndim - 1] = in;
+    nn__set_shape(&c->out[0], scale->dtype, w->ndim, shape);
+    return 1;
+}
+static void nn__dequantize_plan(nn_call *c)              // tasks of whole rows
+{
+    int64_t in = nn__max(1, *(const int64_t *)c->params);
+    c->tasks[0] = nn__task_count(nn_view_count(&c->out[0]) / in, in);
+}
+static nn_tensor *nn__enlarged(nn_tensor *w, nn_tensor *scale, int64_t inputs)       // weights of any type, (..., I); inputs: of words of 4 bits, else 0
+{
+    nn_context *nn = w->nn;
+    nn_shape s, groups;
+    if (nn__dead(w) || nn__dead(scale ? scale : w)) return nn__inert(nn);
+    if (inputs) return nn__or_fail(nn, nn__apply2(NN_OP_dequantize, w, scale, &inputs));
+    w = nn_cast(w, nn->desc.dtype);
+    if (!scale) return w;
+    s = nn_shape_of(w); groups = nn_shape_of(scale);     // one scale for so many numbers
+    groups.d[groups.ndim] = s.d[s.ndim - 1] / nn__max(1, groups.d[groups.ndim - 1]);
+    if (++groups.ndim > NN_MAX_DIMS) { nn_fail(nn, "dequantize: weights of %d dimensions", w->ndim); return nn__inert(nn); }
+    return nn_reshape(nn_mul(nn_reshape(w, groups), nn_unsqueeze(scale, -1)), s);
+}
+NN_API nn_tensor *nn_dequantize(nn_tensor *w, nn_tensor *scale)
+{
+    nn_context *nn = w ? w->nn : NULL;
+    if (!nn__check(nn, w, "nn_dequantize") || (scale && !nn__check(nn, scale, "nn_dequantize"))) return nn__inert(nn);
+    if (w->ndim != 2 || (w->dtype == NN_I8 || w->dtype == NN_I32) != (scale != NULL) || (w->dtype == NN_I8 && (scale->ndim != 2 || scale->shape[0] != w->shape[0] ||
+        scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))) {
+        nn_fail(nn, "nn_dequantize: w %s of type %s, scale %s", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name((nn_dtype)w->dtype), scale ? nn__dims_text(scale->ndim, scale->shape).s : "NULL");
+        return nn__inert(nn);
+    }
+    return nn__enlarged(w, scale, w->dtype != NN_I32 ? 0 : w->base->inputs ? w->base->inputs : 8 * w->shape[1]);
+}
+#endif
+#if NN__IN_PLAIN
+NN__FORWARD(dequantize)
+{
+    int64_t in = *(const int64_t *)c->params, words = (in + 7) / 8, groups = nn__max(1, c->in[1].shape[c->in[1].ndim - 1]), group = nn__word_group(in, groups), rows, r, i;
+    rows = in ? nn_view_count(&c->out[0]) / in : 0;
+    for (r = nn__task_begin(rows, t); r < nn__task_end(rows, t); r++) {
+        const uint32_t *w = (const uint32_t *)c->in[0].data + r * words;
+        const R *scale = (const R *)c->in[1].data + r * groups;
+        R *y = (R *)c->out[0].data + r * in;
+        for (i = 0; i < in; i++) y[i] = (R)((int32_t)((w[i / 8] >> 4 * (i % 8) & 15) ^ 8) - 8) * scale[i / group];
+    }
 }
 #endif
 #if NN__IN_SIMD
@@ -26636,6 +26875,7 @@ NN__BACKWARD(ctc_loss)
 #undef NN__FROM_BF16
 #undef NN__FROM_F16
 #undef NN__FROM_I8
+#undef NN__NIBBLES
 #undef NN__IS_F64
 #undef NN__SMALL
 #undef NN__BORROW

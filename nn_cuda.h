@@ -2709,14 +2709,15 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_t
         __syncthreads();
     }
 }
-template <int TYPE> static __global__ void nn__k_enlarge(const nn__weights w, float *to, int64_t count, int64_t inner, int64_t j_in, int64_t j_out)
-{                                    // weights of any type to floats in the same order: the inner index runs over columns (j_in 1) or terms
-    int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, out, in;
+template <int TYPE> static __global__ void nn__k_enlarge(const nn__weights w, float *to, int64_t count, int64_t n, int64_t k, int columns)
+{                                    // weights of any type to floats in the same order: (k, n) if `columns` lie side by side, else (n, k); NN_I4: words of 8 terms
+    enum { T = TYPE == NN_I4 ? 8 : 1 };
+    int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, q = nn__over(e, columns ? n : (k + T - 1) / T), j = e - q * (columns ? n : (k + T - 1) / T);
     if (e >= count) return;
-    out = nn__over(e, inner); in = e - out * inner;
-    float v = nn__weight<TYPE>(w.at, e);
-    if (w.scale) v *= w.scale[(j_in * in + j_out * out) * w.sj + nn__over(j_out * in + j_in * out, w.group) * w.sg];
-    to[e] = v;
+    if (!columns) { int64_t r = q; q = j; j = r; }
+    const float scale = w.scale ? w.scale[j * w.sj + nn__over(T * q, w.group) * w.sg] : 1;
+    for (int64_t p = T * q; p < min(k, T * q + T); p++)
+        to[columns ? p * n + j : j * k + p] = scale * (TYPE == NN_I4 ? (float)((int)(((const unsigned *)w.at)[e] << (28 - 4 * (p & 7))) >> 28) : nn__weight<TYPE == NN_I4 ? NN_I8 : TYPE>(w.at, e));
 }
 
 // ---- products of few rows (a channel or two of a convolution): a thread a column ----
@@ -2785,18 +2786,13 @@ static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__produc
 }
 
 // ---- from numbers to a launch ------------------------------------------------------------------------------------
-static nn__points nn__line(int64_t count, int64_t stride)            // an index of one digit
-{
-    nn__points s = {};
-    s.count = count; s.ny = 1; s.nx = count > 0 ? count : 1; s.sx = stride;
-    return s;
-}
 static nn__points nn__digits(int64_t nq, int64_t ny, int64_t nx, int64_t sq, int64_t sy, int64_t sx)
 {
     nn__points s = {};
     s.count = nq * ny * nx; s.ny = ny > 0 ? ny : 1; s.nx = nx > 0 ? nx : 1; s.sq = sq; s.sy = sy; s.sx = sx;
     return s;
 }
+static nn__points nn__line(int64_t count, int64_t stride) { return nn__digits(1, 1, count, 0, 0, stride); }     // an index of one digit
 static void nn__join(nn__points *s)  // digits that run on are one; only where they have no place in a grid
 {
     if (s->py | s->px) return;
@@ -2886,7 +2882,7 @@ static int nn__product_tiled(nn__cuda *d, nn__product *g)
     nn__add_parts(d, g);
     return 1;
 }
-#define NN__THIN(kernel, TYPE) (g->m == 1 ? kernel<TYPE, 1> : kernel<TYPE, 4>)
+#define NN__THIN(TYPE) (terms ? g->m == 1 ? nn__k_thin_terms<TYPE, 1> : nn__k_thin_terms<TYPE, 4> : g->m == 1 ? nn__k_thin_columns<TYPE, 1> : nn__k_thin_columns<TYPE, 4>)
 typedef void (*nn__thin_kernel)(const nn__product g, const nn__weights w, unsigned, unsigned, int);
 static int nn__product_thin(nn__cuda *d, nn__product *g, const nn__weights *w, int type)     // factors of one digit each
 {
@@ -2898,10 +2894,7 @@ static int nn__product_thin(nn__cuda *d, nn__product *g, const nn__weights *w, i
     wide = !((uintptr_t)w->at % (size_t)(n * size)) && !((strides | (terms ? b->i.sx | k : b->p.sx | g->n)) % n) && (terms || b->i.sx == 1);
     if (terms && (a->p.sx != 1 || ((a->i.sx | nn__all_of(&g->outer, 0)) & 3) || ((uintptr_t)a->at & 15))) wide = 0;
     if (!nn__cut_terms(d, g, (int64_t)across * chunks * g->outer.count, k, terms ? 1024 : 256)) return 1;
-    if (terms) thin = type == NN_F32 ? NN__THIN(nn__k_thin_terms, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_terms, NN_I8) :
-                      type == NN_BF16 ? NN__THIN(nn__k_thin_terms, NN_BF16) : NN__THIN(nn__k_thin_terms, NN_F16);
-    else thin = type == NN_F32 ? NN__THIN(nn__k_thin_columns, NN_F32) : type == NN_I8 ? NN__THIN(nn__k_thin_columns, NN_I8) :
-                type == NN_BF16 ? NN__THIN(nn__k_thin_columns, NN_BF16) : NN__THIN(nn__k_thin_columns, NN_F16);
+    thin = type == NN_F32 ? NN__THIN(NN_F32) : type == NN_I8 ? NN__THIN(NN_I8) : type == NN_BF16 ? NN__THIN(NN_BF16) : NN__THIN(NN_F16);
     NN__LAUNCH(d, thin, nn__grid((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, *w, across, chunks, wide);
     nn__add_parts(d, g);
     return 1;
@@ -3181,17 +3174,20 @@ static int nn__sum_bias(nn__cuda *d, const float *x, int64_t batch, int64_t n, i
 
 // ---- linear ----
 static int nn__cuda_forward(nn__cuda *d, int op, const nn_call *c);  // the op's own handler (>>run)
+static int nn__by_columns(const nn_view *w) { return w->stride[0] == 1 && w->shape[0] > 1; }
 static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x w', 1 dx = dy w, 2 dw = dy' x
 {
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
-    int64_t n = c->in[1].shape[0], k = c->in[1].shape[1], m = n ? nn_view_count(&c->out[0]) / n : 0;
+    int64_t n = c->in[1].shape[0], k = c->in[0].shape[c->in[0].ndim - 1], m = n ? nn_view_count(&c->out[0]) / n : 0;
+    int64_t stride[2] = { w->stride[0], w->stride[1] };
     nn__matrices g = {};
+    if (w->dtype == NN_I32) { stride[0] = nn__by_columns(w) ? 1 : k; stride[1] = nn__by_columns(w) ? n : 1; }      // of nn__large_weights
     if (!n && k) m = nn_view_count(&c->in[0]) / k;
     g.outer.count = g.fold[0] = g.fold[1] = 1;
     if (which < 2) {
         g.a = (const float *)(which ? c->dout[0].data : c->in[0].data); g.b = (const float *)w->data; g.y = (float *)(which ? c->din[0].data : c->out[0].data);
         g.m = m; g.n = which ? k : n; g.k = which ? n : k;
-        g.ai = g.k; g.ap = 1; g.bp = w->stride[!which]; g.bj = w->stride[which]; g.yi = g.n; g.yj = 1;
+        g.ai = g.k; g.ap = 1; g.bp = stride[!which]; g.bj = stride[which]; g.yi = g.n; g.yj = 1;
         g.add = which && (c->add & 1);
     } else {
         g.a = (const float *)c->dout[0].data; g.b = (const float *)c->in[0].data; g.y = (float *)w->data;
@@ -3201,42 +3197,45 @@ static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x 
     }
     return g;
 }
-static nn__weights nn__weights_of(const nn_call *c)
+static nn__weights nn__weights_of(const nn_view *v, const nn_view *scale, int64_t k)         // scale: NULL or of (columns, groups)
 {
-    const nn_view *scale = &c->in[3];
     nn__weights w = {};
-    w.at = c->in[1].data; w.group = 1;
-    if (c->op->id != NN_OP_linear_small || !scale->data) return w;
+    w.at = v->data; w.group = k > 0 ? k : 1;
+    if (!scale || !scale->data) return w;
     w.scale = (const float *)scale->data;
-    w.sj = scale->stride[0];
-    w.group = c->in[1].shape[1] > 0 ? c->in[1].shape[1] : 1;
-    if (scale->ndim == 2) { w.group /= scale->shape[1]; w.sg = scale->stride[1]; }
+    w.sj = scale->stride[scale->ndim - 2 + (scale->ndim < 2)];
+    if (scale->ndim < 2 && v->ndim > 1) return w;
+    w.sg = scale->stride[scale->ndim - 1];
+    if (v->dtype != NN_I32) w.group = k / scale->shape[1];
+    else for (w.group = 8; nn__ceil(k, w.group) > scale->shape[scale->ndim - 1]; w.group *= 2) { }
     return w;
 }
-static const float *nn__large_weights(nn__cuda *d, const nn_call *c)         // small weights as floats, in the same order; NULL after an error
+static void nn__enlarge(nn__cuda *d, const nn__weights &w, int type, float *to, int64_t count, int64_t n, int64_t k, int columns)
 {
-    const nn_view *v = &c->in[1];
-    nn__weights w = nn__weights_of(c);
-    int64_t count = nn_view_count(v), columns = v->stride[0] == 1 && v->shape[0] > 1, inner = v->shape[columns ? 0 : 1];
-    float *to = (float *)nn__cuda_scratch(d, (size_t)count * sizeof *to);
-    if (!to || !count) return to;
-    if (v->dtype == NN_I8)        NN__LAUNCH(d, nn__k_enlarge<NN_I8>,   NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
-    else if (v->dtype == NN_BF16) NN__LAUNCH(d, nn__k_enlarge<NN_BF16>, NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
-    else                          NN__LAUNCH(d, nn__k_enlarge<NN_F16>,  NN__BLOCKS(count, 256), 256, 0, w, to, count, inner, columns, !columns);
-    return to;
+    auto enlarge = type == NN_I32 ? nn__k_enlarge<NN_I4> : type == NN_I8 ? nn__k_enlarge<NN_I8> : type == NN_BF16 ? nn__k_enlarge<NN_BF16> : nn__k_enlarge<NN_F16>;
+    if (count) NN__LAUNCH(d, enlarge, NN__BLOCKS(count, 256), 256, 0, w, to, count, n, k, columns);
 }
 static int nn__dense_either_way(const nn_view *v) { return (v->stride[1] == 1 && v->stride[0] == v->shape[1]) || (v->stride[0] == 1 && v->stride[1] == v->shape[0]); }
+static int nn__large_weights(nn__cuda *d, const nn_call *c, nn__matrices *g)         // small weights as floats, in the same order; 0: they are not dense
+{
+    const nn_view *v = &c->in[1];
+    int64_t k = c->in[0].shape[c->in[0].ndim - 1];
+    float *to = nn__dense_either_way(v) ? (float *)nn__cuda_scratch(d, (size_t)(v->shape[0] * k) * sizeof *to) : NULL;
+    if (!nn__dense_either_way(v)) return 0;
+    if (to) nn__enlarge(d, nn__weights_of(v, &c->in[3], k), v->dtype, to, nn_view_count(v), v->shape[0], k, nn__by_columns(v));
+    g->b = to;
+    return 1;
+}
 static int nn__cuda_linear(nn__cuda *d, const nn_call *c)
 {
     nn__matrices g = nn__linear_of(c, 0);
-    nn__weights w = nn__weights_of(c);
+    nn__weights w = nn__weights_of(&c->in[1], c->op->id == NN_OP_linear_small ? &c->in[3] : NULL, g.k);
     int then = *(const int *)c->params, small = c->op->id == NN_OP_linear_small, done;
     if (!nn__is_f32(&c->in[0])) return 0;
     g.bias = (const float *)c->in[2].data;
     g.relu = then == NN_OP_relu;
-    if (small && g.m > 8) {
-        if (!nn__dense_either_way(&c->in[1])) return 0;
-        g.b = nn__large_weights(d, c);
+    if (small && (g.m > 8 || c->in[1].dtype == NN_I32)) {
+        if (!nn__large_weights(d, c, &g)) return 0;
         if (!g.b) return 1;
         small = 0;
     }
@@ -3254,18 +3253,21 @@ static int nn__cuda_linear_back(nn__cuda *d, const nn_call *c)
     nn__matrices g = nn__linear_of(c, 1);
     if (!nn__is_f32(&c->in[0]) || !nn__is_f32(&c->dout[0])) return 0;
     if (c->din[0].data) {
-        if (c->op->id == NN_OP_linear_small) {
-            if (!nn__dense_either_way(&c->in[1])) return 0;
-            g.b = nn__large_weights(d, c);
-            if (!g.b) return 1;
-        }
+        if (c->op->id == NN_OP_linear_small && !nn__large_weights(d, c, &g)) return 0;
+        if (c->op->id == NN_OP_linear_small && !g.b) return 1;
         if (!nn__multiply(d, g, NULL, NN_F32)) return 0;
     }
     if (c->din[1].data && !nn__multiply(d, nn__linear_of(c, 2), NULL, NN_F32)) return 0;
     if (c->din[2].data) return nn__sum_bias(d, (const float *)c->dout[0].data, g.m, g.k, 1, (float *)c->din[2].data, (int)(c->add >> 2 & 1));
     return 1;
 }
-#define NN__CUDA_PRODUCTS(X) X(matmul, nn__cuda_matmul, nn__cuda_matmul_back) X(linear, nn__cuda_linear, nn__cuda_linear_back) \
+static int nn__cuda_dequantize(nn__cuda *d, const nn_call *c)
+{
+    int64_t k = *(const int64_t *)c->params, n = k ? nn_view_count(&c->out[0]) / k : 0;
+    nn__enlarge(d, nn__weights_of(&c->in[0], &c->in[1], k), NN_I32, (float *)c->out[0].data, nn_view_count(&c->in[0]), n, k, 0);
+    return 1;
+}
+#define NN__CUDA_PRODUCTS(X) X(dequantize, nn__cuda_dequantize, NULL) X(matmul, nn__cuda_matmul, nn__cuda_matmul_back) X(linear, nn__cuda_linear, nn__cuda_linear_back) \
                              X(linear_small, nn__cuda_linear, nn__cuda_linear_back)
 
 // =============================================================================================

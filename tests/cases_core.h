@@ -47,12 +47,36 @@ CASE(linear, activation)      { nn_tensor *x = var(f, 4, 6), *w = var(f, 5, 6), 
 CASE(linear, input_major)     { nn_tensor *x = var(f, 4, 6), *w = var(f, 6, 5), *b = var(f, 5); return nn_linear(x, nn_transpose(w, 0, 1), b, NULL); }
 static nn_tensor *small_linear(fixture *f, nn_dtype dtype, int64_t group)
 {
-    nn_tensor *x = var(f, 4, 6), *b = var(f, 5), *scale = NULL, *w = nn_quantize_new(nn_detach(nn_ones(f->nn, NN_SHAPE(5, 6))), dtype, dtype == NN_I8 ? &scale : NULL, &(nn_quantize_desc){ .group = group });
+    nn_tensor *x = var(f, 4, 6), *b = var(f, 5), *scale = NULL, *w = nn_quantize_new(nn_detach(nn_ones(f->nn, NN_SHAPE(5, 6))), dtype, dtype == NN_I8 || dtype == NN_I4 ? &scale : NULL, &(nn_quantize_desc){ .group = group });
     return nn_linear(x, w, b, &(nn_linear_desc){ .scale = scale });
 }
 CASE(linear_small, bf16)      { return small_linear(f, NN_BF16, 0); }
 CASE(linear_small, f16)       { return small_linear(f, NN_F16, 0); }
 CASE(linear_small, i8)        { return small_linear(f, NN_I8, 0); }
 CASE(linear_small, groups)    { return small_linear(f, NN_I8, 2); }
+static const float *numbers_of_words(int64_t n)          /* the same in float and double */
+{
+    static float v[2048];
+    for (int64_t i = 0; i < n && i < 2048; i++) v[i] = (float)(i * 37 % 101 - 50) / 64;
+    return v;
+}
+static nn_tensor *words_linear(fixture *f, int64_t rows, int64_t in, int64_t out, int64_t group, int dense)      /* 4 bits, of different sizes */
+{
+    nn_tensor *x = var(f, rows, in), *scale, *w = nn_from(f->nn, NN_SHAPE(out, in), numbers_of_words(in * out));
+    w = nn_quantize_new(w, NN_I4, &scale, &(nn_quantize_desc){ .group = group });
+    return nn_linear(x, dense ? nn_contiguous(w) : w, NULL, &(nn_linear_desc){ .scale = scale });
+}
+CASE(linear_small, i4)        { return small_linear(f, NN_I4, 0); }
+CASE(linear_small, i4_one)    { return words_linear(f, 1, 45, 37, 16, 0); }
+CASE(linear_small, i4_dense)  { return words_linear(f, 1, 64, 20, 32, 1); }
+CASE(linear_small, i4_rows)   { return words_linear(f, 3, 23, 7, 8, 1); }
+CASE(linear_small, i4_many)   { return words_linear(f, 11, 40, 9, 8, 0); }
+CASE(linear_small, i4_none)   { return words_linear(f, 0, 9, 5, 8, 0); }
+CASE_NO_GRAD(dequantize, i4)
+{
+    nn_tensor *scale, *w = nn_from(f->nn, NN_SHAPE(5, 77), numbers_of_words(5 * 77));
+    w = nn_quantize_new(w, NN_I4, &scale, &(nn_quantize_desc){ .group = 16 });
+    return nn_dequantize(w, scale);
+}
 CASE(linear, no_rows)         { nn_tensor *x = var(f, 0, 6), *w = var(f, 5, 6), *b = var(f, 5); return nn_linear(x, w, b, NULL); }
 CASE(cast, through_f64)       { nn_tensor *x = var(f, 4, 6); return nn_mul_scalar(nn_cast(nn_cast(x, NN_F64), f->nn->desc.dtype), 2.0f); }

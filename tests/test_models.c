@@ -437,12 +437,12 @@ static nn_tensor *answer(nn_layer *net, nn_layer *want, int which)
 /* The bits of a model whose weights were rounded and are f32 again; a file of them comes back as it was. */
 TEST(weights_in_fewer_bytes)
 {
-    static const nn_dtype types[] = { NN_BF16, NN_F16, NN_I8, NN_I8 };
+    static const nn_dtype types[] = { NN_BF16, NN_F16, NN_I8, NN_I8, NN_I4, NN_I4 };
     static float a[4096], b[4096];
-    for (int which = 0; which < 4; which++) for (int i = 0; i < 4; i++) {
+    for (int which = 0; which < 4; which++) for (int i = 0; i < 6; i++) {
         nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet }), *other = nn_new(NULL);
         const char *path = temporary("small.safetensors");
-        nn_layer *net = load_as(nn, which, types[i], i == 3 ? 8 : 0), *full, *want = which < 3 ? answers(nn, which) : recorded(nn, golden("bert/expected.safetensors")), *want2;
+        nn_layer *net = load_as(nn, which, types[i], i == 3 || i == 5 ? 8 : 0), *full, *want = which < 3 ? answers(nn, which) : recorded(nn, golden("bert/expected.safetensors")), *want2;
         nn_tensor *list[PARAMS], *y;
         CHECK(nn_ok(nn));
         nn_begin(nn, NN_EVAL);
@@ -450,20 +450,24 @@ TEST(weights_in_fewer_bytes)
         CHECK(nn_read(y, a) && nn_count(y) <= 4096);
         CHECK(nn_save(net, path, NULL));
         int held = nn_buffers(net, list, PARAMS), small = 0;
-        for (int k = 0; k < held; k++) small += list[k]->dtype == (int)types[i];
+        for (int k = 0; k < held; k++) small += types[i] == NN_I4 ? list[k]->inputs > 0 : list[k]->dtype == (int)types[i];
         CHECK(small == (which == 0 ? 10 : which < 3 ? 16 : 13));
         nn_init_skip(nn, 1);
         full = load_as(other, which, NN_F32, 0);
         nn_init_skip(nn, 0);
-        for (int k = 0; k < held; k++) if (list[k]->dtype == (int)types[i]) {      /* the same numbers as f32 */
+        for (int k = 0; k < held; k++) if (types[i] == NN_I4 ? list[k]->inputs > 0 : list[k]->dtype == (int)types[i]) {      /* the same numbers as f32 */
             char name[160], scale[176];
             static float w[40000], s[40000];
             nn_name(list[k], NULL, name, sizeof name);
             snprintf(scale, sizeof scale, "%s_scale", name);
             nn_tensor *by = nn_param(net, scale), *to = nn_param(full, name);
             int64_t n = nn_count(list[k]), columns = nn_dim(list[k], 1), turned = which == 0 && !strstr(name, "wte") && !strstr(name, "wpe");
-            CHECK(n <= 40000 && nn_read(list[k], w) && (by != NULL) == (types[i] == NN_I8) && (!by || nn_read(by, s)) && to);
-            for (int64_t j = 0; by && j < n; j++) {
+            CHECK(n <= 40000 && nn_read(list[k], w) && (by != NULL) == (i > 1) && (!by || nn_read(by, s)) && to);
+            if (types[i] == NN_I4) {
+                nn_tensor *back = nn_dequantize(turned ? nn_transpose(list[k], 0, 1) : list[k], by);
+                CHECK(nn_count(back) <= 40000 && nn_read(turned ? nn_transpose(back, 0, 1) : back, w));
+            }
+            else for (int64_t j = 0; by && j < n; j++) {
                 int64_t out = turned ? j % columns : j / columns, in = turned ? j / columns : j % columns, inputs = turned ? n / columns : columns;
                 w[j] *= s[out * nn_dim(by, 1) + in / (inputs / nn_dim(by, 1))];
             }
@@ -474,7 +478,7 @@ TEST(weights_in_fewer_bytes)
         CHECK(nn_read(answer(full, want2, which), b) && !memcmp(a, b, (size_t)nn_count(y) * sizeof *a));
         if (which == 1 && i == 0) CHECK(distance(y, nn_param(want, "logits1")) < 1e-4);      /* this file is bf16 */
 
-        net = load_as(nn, which, types[i], i == 3 ? 8 : 0);
+        net = load_as(nn, which, types[i], i == 3 || i == 5 ? 8 : 0);
         CHECK(nn_load(net, path, NULL));
         nn_begin(nn, NN_EVAL);
         CHECK(nn_read(answer(net, want, which), b) && !memcmp(a, b, (size_t)nn_count(y) * sizeof *a));
@@ -500,6 +504,11 @@ TEST(weights_in_fewer_bytes)
     }
     nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
     nn_layer *net = nn_model_new(nn, NULL);
+    for (int i = 0; i < 3; i++) {
+        nn_weights_as(nn, i == 2 ? NN_F32 : NN_I4, &(nn_quantize_desc){ .group = i == 0 ? 24 : i == 1 ? 4 : 8 });
+        CHECK(!nn_ok(nn));
+        nn_clear(nn);
+    }
     nn_weights_as(nn, NN_I8, &(nn_quantize_desc){ .group = 5 });
     CHECK(nn_linear_new(net, "a", 8, 3, NULL) && !nn_ok(nn));
     CHECK_TEXT(nn_error(nn), "groups of 5");

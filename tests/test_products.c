@@ -100,21 +100,14 @@ TEST(a_row_does_not_see_the_others)
 }
 
 /* Weights of fewer bytes give the bits of the same weights as numbers, in every layout, for every number of rows. */
-static nn_tensor *expanded(nn_tensor *w, nn_tensor *scale)
-{
-    nn_tensor *v = nn_cast(nn_contiguous(w), NN_F32);
-    if (!scale) return v;
-    int64_t o = w->shape[0], i = w->shape[1], groups = scale->shape[1];
-    return nn_reshape(nn_mul(nn_reshape(v, NN_SHAPE(o, groups, i / groups)), nn_unsqueeze(nn_contiguous(scale), 2)), NN_SHAPE(o, i));
-}
 static void small_weights(nn_context *nn, nn_dtype dtype, int64_t out, int64_t in, int64_t group)
 {
     static float y[70 * 300], z[70 * 300];
     nn_begin(nn, NN_EVAL);
-    nn_tensor *scale = NULL, *full = nn_randn(nn, NN_SHAPE(out, in), 0, 1), *w = nn_quantize_new(full, dtype, dtype == NN_I8 ? &scale : NULL, &(nn_quantize_desc){ .group = group });
-    nn_tensor *b = nn_randn(nn, NN_SHAPE(out), 0, 1), *v = expanded(w, scale), *forms[2] = { w, nn_contiguous(w) };
+    nn_tensor *scale = NULL, *full = nn_randn(nn, NN_SHAPE(out, in), 0, 1), *w = nn_quantize_new(full, dtype, dtype == NN_I8 || dtype == NN_I4 ? &scale : NULL, &(nn_quantize_desc){ .group = group });
+    nn_tensor *b = nn_randn(nn, NN_SHAPE(out), 0, 1), *v = nn_dequantize(w, scale), *forms[2] = { w, nn_contiguous(w) };
     nn_read(nn_reshape(nn_max(nn_abs(nn_sub(v, full)), NN_ALL, NULL), NN_SHAPE(1)), y);
-    CHECK(y[0] <= (dtype == NN_I8 ? 0.025f : dtype == NN_BF16 ? 0.016f : 0.002f));        /* half a step of the largest */
+    CHECK(y[0] <= (dtype == NN_I4 ? 0.6f : dtype == NN_I8 ? 0.025f : dtype == NN_BF16 ? 0.016f : 0.002f));        /* half a step of the largest */
     for (int m = 1; m < 70; m = m < 3 ? m + 1 : m * 3)
         for (int f = 0; f < 2; f++) {
             nn_tensor *x = nn_randn(nn, NN_SHAPE(m, in), 0, 1);
@@ -123,7 +116,7 @@ static void small_weights(nn_context *nn, nn_dtype dtype, int64_t out, int64_t i
             CHECK(!memcmp(y, z, (size_t)(m * out) * sizeof *y));
         }
     nn_begin(nn, NN_TRAIN);                              /* x has a gradient */
-    v = expanded(w, scale);
+    v = nn_dequantize(w, scale);
     nn_tensor *x = nn_randn(nn, NN_SHAPE(9, in), 0, 1), *dy = nn_randn(nn, NN_SHAPE(9, out), 0, 1);
     nn_want_grad(x);
     nn_backward(nn_sum(nn_mul(nn_linear(x, w, NULL, &(nn_linear_desc){ .scale = scale }), dy), NN_ALL, NULL));
@@ -143,6 +136,10 @@ TEST(small_weights_give_the_bits_of_expanded_ones)
         small_weights(nn, NN_I8, 70, 37, 0);
         small_weights(nn, NN_I8, 128, 96, 16);
         small_weights(nn, NN_I8, 33, 60, 12);
+        small_weights(nn, NN_I4, 70, 37, 0);             /* a short group, a word that is not full */
+        small_weights(nn, NN_I4, 128, 96, 16);
+        small_weights(nn, NN_I4, 150, 300, 8);
+        small_weights(nn, NN_I4, 3, 5, 64);
         nn_free(nn);
     }
 }
@@ -162,6 +159,108 @@ TEST(small_weights_that_do_not_fit_are_errors)
     nn_clear(nn);
     nn_quantize_new(full, NN_I32, &scale, NULL);
     CHECK(!nn_ok(nn));
+    nn_free(nn);
+}
+
+/* Weights of 4 bits: words and scales as nn_quantize_new says, and what a product makes of them, by an oracle in double. */
+static double error_of(const float *w, int64_t n, double s)          /* nearest of -8 .. 7 */
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double q = s != 0 ? fmin(7, fmax(-8, floor(w[i] / s + 0.5))) : 0, e = w[i] - q * s;
+        sum += e * e;
+    }
+    return sum;
+}
+static void four_bits(nn_context *nn, int64_t out, int64_t in, int64_t group, int special)
+{
+    static float w[40 * 200], d[40 * 200], s[40 * 25], x[3 * 200], y[3 * 40];
+    static int32_t words[40 * 25];
+    int64_t size = group ? group : 32, groups = (in + size - 1) / size, row = (in + 7) / 8;
+    double mine = 0, ggml = 0, seven = 0;
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *full = nn_randn(nn, NN_SHAPE(out, in), 0, 1), *scale, *q;
+    CHECK(nn_read(full, w) && nn_read(nn_randn(nn, NN_SHAPE(3, in), 0, 1), x));
+    if (special) {                                       /* groups of zeros, of hardly more, with NaN, with inf; one of equal numbers */
+        for (int64_t i = 0; i < 8; i++) { w[i] = 0; w[in + i] = 1e-39f; w[4 * in + i] = -3; }
+        w[2 * in + 1] = NAN; w[3 * in + 2] = -INFINITY;
+    }
+    q = nn_quantize_new(nn_from(nn, NN_SHAPE(out, in), w), NN_I4, &scale, group ? &(nn_quantize_desc){ .group = group } : NULL);
+    CHECK(q->dtype == NN_I32 && nn_dim(q, 0) == out && nn_dim(q, 1) == row && nn_dim(scale, 0) == out && nn_dim(scale, 1) == groups);
+    CHECK(nn_read_as(q, NN_I32, words) && nn_read(scale, s) && nn_read(nn_dequantize(q, scale), d));
+    for (int64_t o = 0; o < out; o++) for (int64_t g = 0; g < groups; g++) {
+        const float *v = w + o * in + g * size;
+        int64_t n = g + 1 < groups ? size : in - g * size;
+        double by = s[o * groups + g], most = 0, sum = 0;
+        int bad = 0;
+        for (int64_t i = 0; i < n; i++) { bad |= !isfinite(v[i]); if (fabs(v[i]) > fabs(most)) most = v[i]; }
+        for (int64_t i = 0; i < n; i++) {
+            int64_t at = g * size + i;
+            int code = (int)((uint32_t)words[o * row + at / 8] >> 4 * (at % 8) & 15);
+            if (code > 7) code -= 16;
+            if (bad) { CHECK(isnan(d[o * in + at])); continue; }
+            CHECK(d[o * in + at] == (float)(code * by));                       /* a product of 4 bits and 24 is rounded once */
+            CHECK(fabs(v[i] - code * by) <= fabs(by) * (code == 7 || code == -8 ? 1.7501 : 0.5001) + (by == 0 ? 1e-38 : 0));
+            sum += (v[i] - code * by) * (v[i] - code * by);
+        }
+        CHECK(isnan(by) == bad);
+        if (bad) continue;
+        CHECK((fabs(most) < 1e-37) == (by == 0));
+        CHECK(sum <= error_of(v, n, most / -8) * 1.0001 + 1e-30);              /* as good as the fixed rules, in every group */
+        CHECK(sum <= error_of(v, n, fabs(most) / 7) * 1.0001 + 1e-30 || most > 0);
+        mine += sum; ggml += error_of(v, n, most / -8); seven += error_of(v, n, fabs(most) / 7);
+    }
+    for (int64_t o = 0; in % 8 && o < out; o++) CHECK((uint32_t)words[o * row + row - 1] >> 4 * (in % 8) == 0);
+    if (out * in > 4000 && !special) CHECK(mine < 0.93 * ggml && mine < 0.75 * seven);
+    if (special) return;
+    for (int rows = 1; rows < 4; rows += 2) {
+        CHECK(nn_read(nn_linear(nn_from(nn, NN_SHAPE(rows, in), x), q, NULL, &(nn_linear_desc){ .scale = scale }), y));
+        for (int r = 0; r < rows; r++) for (int64_t o = 0; o < out; o++) {
+            double want = 0, size_of = 0;
+            for (int64_t i = 0; i < in; i++) { double t = (double)x[r * in + i] * d[o * in + i]; want += t; size_of += fabs(t); }
+            CHECK(fabs(y[r * out + o] - want) <= 1e-6 * size_of);
+        }
+    }
+}
+TEST(weights_of_four_bits)
+{
+    for (int i = 0; test_isa(i); i++) {
+        nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = 2, .seed = 7 });
+        four_bits(nn, 40, 200, 0, 0);
+        four_bits(nn, 40, 200, 128, 0);
+        four_bits(nn, 7, 37, 16, 0);
+        four_bits(nn, 1, 1, 8, 0);
+        four_bits(nn, 6, 45, 8, 1);
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+    }
+}
+TEST(weights_of_four_bits_that_do_not_fit_are_errors)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 5, .on_error = test_quiet });
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *scale, *other, *none, *full = nn_randn(nn, NN_SHAPE(6, 45), 0, 1), *w = nn_quantize_new(full, NN_I4, &scale, NULL);
+    nn_quantize_new(nn_randn(nn, NN_SHAPE(6, 200), 0, 1), NN_I4, &other, NULL);
+    for (int k = 0; k < 12; k++) {
+        CHECK(nn_ok(nn));
+        if (k < 3) nn_quantize_new(full, NN_I4, &none, &(nn_quantize_desc){ .group = k == 0 ? 4 : k == 1 ? 48 : -8 });
+        if (k == 3) nn_quantize_new(full, NN_I4, NULL, NULL);
+        if (k == 4) nn_linear(nn_zeros(nn, NN_SHAPE(2, 45)), w, NULL, NULL);                                  /* without its scale */
+        if (k == 5) nn_linear(nn_zeros(nn, NN_SHAPE(2, 46)), w, NULL, &(nn_linear_desc){ .scale = scale });   /* the same number of words */
+        if (k == 6) nn_linear(nn_zeros(nn, NN_SHAPE(2, 45)), w, NULL, &(nn_linear_desc){ .scale = other });
+        if (k == 7) nn_dequantize(w, NULL);
+        if (k == 8) nn_dequantize(full, scale);
+        if (k == 9) nn_cast(full, NN_I4);
+        if (k == 10) nn_from_as(nn, NN_I4, NN_SHAPE(2, 2), (int32_t[4]){ 0 });
+        if (k == 11) {
+            nn_begin(nn, NN_TRAIN);
+            nn_want_grad(scale);
+            nn_linear(nn_zeros(nn, NN_SHAPE(2, 45)), w, NULL, &(nn_linear_desc){ .scale = scale });
+            CHECK_TEXT(nn_error(nn), "no gradient");
+        }
+        CHECK(!nn_ok(nn));
+        nn_clear(nn);
+    }
     nn_free(nn);
 }
 

@@ -24,7 +24,7 @@ static const row rows[] = {
     { LINEAR, { 1, 100, 65 }, 0, 0, 0, 1 },       { LINEAR, { 5, 36, 1400 }, 0, 0, 0, 1 },     { LINEAR, { 70, 66, 65 }, 2, 0, 0, 4 },
     { LINEAR, { 9, 1, 33 }, 2, 0, 0, 1 },         { LINEAR, { 1300, 12, 20 }, 0, 0, 0, 2 },    { LINEAR, { 2, 300, 1 }, 1, 0, 0, 1 },
     { SMALL, { 1, 100, 64 }, 0, NN_BF16, 0, 1 },  { SMALL, { 3, 40, 1040 }, 0, NN_F16, 0, 1 }, { SMALL, { 8, 36, 64 }, 0, NN_I8, 16, 1 },
-    { SMALL, { 20, 37, 66 }, 0, NN_I8, 33, 2 },   { SMALL, { 1, 33, 96 }, 1, NN_I8, 0, 1 },
+    { SMALL, { 1, 37, 77 }, 0, NN_I4, 16, 1 },   { SMALL, { 20, 37, 66 }, 0, NN_I4, 8, 2 },   { SMALL, { 20, 37, 66 }, 0, NN_I8, 33, 2 },   { SMALL, { 1, 33, 96 }, 1, NN_I8, 0, 1 },
     { CONV, { 2, 3, 9, 8, 17, 3, 3, 1 }, 1, 1, 1, 4 },   { CONV, { 3, 8, 8, 8, 20, 1, 1, 1 }, 1, 0, 1, 4 },  { CONV, { 2, 8, 9, 7, 20, 1, 1, 1 }, 2, 0, 1, 2 },
     { CONV, { 1, 70, 6, 6, 66, 3, 3, 1 }, 1, 0, 1, 4 },  { CONV, { 2, 6, 13, 11, 12, 3, 5, 2 }, 2, 1, 1, 2 }, { CONV, { 2, 5, 12, 11, 5, 3, 3, 5 }, 1, 1, 1, 1 },
     { CONV, { 2, 4, 12, 11, 8, 5, 5, 4 }, 2, 2, 1, 1 },  { CONV, { 1, 2, 14, 15, 3, 3, 3, 1 }, 3, 2, 2, 2 },  { CONV, { 2, 9, 5, 5, 1, 3, 3, 1 }, 1, 1, 1, 1 },
@@ -89,7 +89,7 @@ static void run_row(nn_context *nn, const row *r, outcome *o)
         x = NEW(1, s[0], s[2]); w = NEW(r->op == LINEAR, s[1], s[2]); b = NEW(1, s[1]);
         own = w;
         if (r->op == SMALL) {
-            own = nn_quantize_new(w, (nn_dtype)r->b, r->b == NN_I8 ? &scale : NULL, &(nn_quantize_desc){ .group = r->c });
+            own = nn_quantize_new(w, (nn_dtype)r->b, r->b == NN_I8 || r->b == NN_I4 ? &scale : NULL, &(nn_quantize_desc){ .group = r->c });
             d.scale = scale;
         }
         if (r->a) {                                      /* the activation is part of the call where nothing is learned */
