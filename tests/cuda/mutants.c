@@ -150,7 +150,7 @@ static void work(int to)
     for (int n; (n = __atomic_fetch_add(&all->next, 1, __ATOMIC_RELAXED)) < all->todo;) {
         int count = 0, found = -1;
         char *order, *rest = orders;
-        const int number = all->number[n], first = all->first[n];
+        const int number = all->number[n], known = all->first[n], first = known >= 0 && (getenv("NN_ONLY") || differs(known, number)) ? known : -1;
         if (first >= 0) list[count++] = first;
         for (int i = 0; i < item_count && !getenv("NN_ONLY"); i++) if (i != first && !all->broken[i] && differs(i, number)) list[count++] = i;
         qsort(list + (first >= 0), (size_t)(count - (first >= 0)), sizeof *list, by_price);
