@@ -22369,7 +22369,7 @@ NN__INLINE void NN__K(join_four)(const V *r, R *x)
     STORE(x + 3 * NN__LANES, NN__K(zip_high)(f, h));
 }
 // B^T d B of the lanes from l on: 36 vectors, `stride` numbers apart.
-NN__INLINE void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t stride)
+static void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t stride)
 {
     V d[36], t[6];
     int i, j;
@@ -22390,16 +22390,12 @@ NN__INLINE void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t
 NN__INLINE void NN__K(wino_kernel)(const V *g, int n, R *to, int64_t stride, int some)
 {
     V s[24], t[6];
-    int i, j, k;
+    int i, j;
     NN__UNROLL for (j = 0; j < n; j++) NN__K(wino_g)(g + j, n, n, n, s + j);
     NN__UNROLL for (i = 0; i < 6; i++) {
         NN__K(wino_g)(s + n * i, n, 1, 1, t);
         if (some >= NN__LANES) NN__UNROLL for (j = 0; j < 6; j++) STORE(to + (6 * i + j) * stride, t[j]);
-        else NN__UNROLL for (j = 0; j < 6; j++) {
-            R last[NN__LANES];
-            STORE(last, t[j]);
-            for (k = 0; k < some; k++) to[(6 * i + j) * stride + k] = last[k];
-        }
+        else NN__UNROLL for (j = 0; j < 6; j++) NN__K(store_part)(to + (6 * i + j) * stride, t[j], some);
     }
 }
 
