@@ -67,7 +67,8 @@ test:
 # CUDA (see tests/check_cuda.sh): the kernels of nn_cuda.h as C++ on the CPU, or nvcc's PTX in tests/cuda/ptxsim, and one test program for all.
 # make build/cuda/test_shim && NN_CASE=conv2d build/cuda/test_shim every_case
 NVCC     = $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
-SHIM     = $(CXX) -std=c++11 -O1 -g -Wall -Wextra -Wno-unused-function -Wno-unknown-pragmas -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h
+PATTERN := $(shell $(CXX) -ftrivial-auto-var-init=pattern -E -x c++ /dev/null > /dev/null 2>&1 && echo -ftrivial-auto-var-init=pattern)
+SHIM     = $(CXX) -std=c++11 -O1 -g $(PATTERN) -Wall -Wextra -Wno-unused-function -Wno-unknown-pragmas -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h
 build/cuda/test_cuda.o: tests/cuda/test_cuda.c tests/cuda/cases_seq.h $(TEST_DEPENDS) nn_cuda.h
 	@mkdir -p build/cuda
 	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -c $< -o $@
@@ -143,9 +144,9 @@ build/cuda/nn_cuda_mutants.h: nn_cuda.h tests/cuda/mutate.py tests/cuda/mutants.
 	python3 tests/cuda/mutate.py generate
 build/cuda/mutants_shim.o build/cuda/mutants_asan.o: build/cuda/mutants_%.o: build/cuda/nn_cuda_mutants.h tests/cuda/cushim.h nn.h
 	printf '#define NN_CUDA_IMPLEMENTATION\n#include "nn_cuda_mutants.h"\n' > build/cuda/mutants.cu
-	$(CXX) -std=c++11 -O1 -g1 -w $(if $(filter asan,$*),-fsanitize=address$(comma)alignment -fno-sanitize-recover=alignment) -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h -I. -c build/cuda/mutants.cu -o $@
+	$(CXX) -std=c++11 -O1 -g1 -w $(PATTERN) $(if $(filter asan,$*),-fsanitize=address) -fsanitize=alignment,bounds -fsanitize-undefined-trap-on-error -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h -I. -c build/cuda/mutants.cu -o $@
 build/cuda/mutants_shim build/cuda/mutants_asan: build/cuda/mutants_%: build/cuda/mutants.o build/cuda/mutants_%.o
-	$(CXX) $(if $(filter asan,$*),-fsanitize=address$(comma)alignment) $^ -o $@ $(LIBS)
+	$(CXX) $(if $(filter asan,$*),-fsanitize=address) $^ -o $@ $(LIBS)
 build/cuda/mutants_ptx: build/cuda/mutants.o build/cuda/ptx.o build/cuda/libcudart.so.13
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
 cuda-mutate:

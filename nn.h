@@ -936,6 +936,8 @@ typedef struct nn_generate_step {    // what nn_generate asks the model
 typedef struct nn_generate_desc {
     int   (*step)(void *self, const nn_generate_step *step);     // 1 = ok
     void   *self;
+    nn_layer *model;                 // instead of step, for one text without beams: i64 (1, T) -> scores (1, T, vocabulary). Its forward appends to these caches and
+    nn_kv_cache *const *cache; int caches;               // goes on behind them; tokens are repeated as a program (nn_step_plan_desc.eval). No caches: it gets all tokens
     nn_tokenizer *tokenizer;         // for stop_text and on_text; gives the vocabulary
     int64_t vocabulary;              // default: the tokenizer's
     int64_t context;                 // most tokens that the model can see; default: any number. A prompt and max_tokens beyond it are an error ...
@@ -1047,6 +1049,9 @@ typedef struct nn_step_plan_desc {
     nn_optimizer *optimizer;
     nn_tensor  *(*step)(void *user, nn_tensor *x, nn_tensor *y);     // or the whole step in your words, without nn_begin; returns the loss.
     void         *user;              // It is not called any more once it is repeated: it must do the same ops every time
+    int           eval;              // 1: predictions instead, or tokens of a text: nn_forward, or .step, in NN_EVAL; nn_step_plan_run returns its result.
+                                     // A forward that appends to caches (nn_attention_desc.cache) is repeated for any position: what it does may depend on that only
+                                     // by where slices of tensors, nn_rope and nn_arange begin. It must use the same caches every time: others, another plan
 } nn_step_plan_desc;
 NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *desc);     // NULL after an error. Free it before its context
 NN_API nn_tensor  *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *y);       // begins a step; x, y outlive nn_begin (nn_tensor_new, a loader's,
@@ -1565,14 +1570,14 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 
 // Passes of GCC that cost time and gain nothing here. LEAN: kernels, which are written as they shall be. SIMPLE: text that gains
 // nothing from -O2 either, as it runs once per file or epoch, or is a straight line, or waits for memory, or is plain C where the
-// processor has a better table.
+// processor has a better table; expensive-optimizations has GCC end them with vzeroupper, without which plain code after them runs at a sixth of its speed.
 #if defined(__GNUC__) && __GNUC__ >= 11 && !defined(__clang__) && !defined(__TINYC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)    // older ones do not know all names
 #  define NN__LEAN            "no-tree-slp-vectorize", "no-tree-vectorize", "no-schedule-insns2", "no-tree-loop-distribute-patterns", "no-crossjumping", \
                               "no-peephole2", "no-cprop-registers", "no-if-conversion2", "no-store-merging", "no-ree", "no-partial-inlining", \
                               "no-ipa-cp", "no-ipa-icf", "no-ipa-modref", "no-ipa-ra", "no-ipa-sra", "no-ipa-vrp"
 #  define NN__LEAN_BEGIN      NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize(NN__LEAN))
 #  define NN__LEAN_END        NN__PRAGMA(GCC pop_options)
-#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
+#  define NN__SIMPLE_BEGIN    NN__PRAGMA(GCC push_options) NN__PRAGMA(GCC optimize("O1", "expensive-optimizations", NN__LEAN, "ira-region=one", "no-ivopts", "no-tree-pta", \
                               "no-tree-dominator-opts", "no-tree-vrp", "no-tree-dse", "no-dse", "no-tree-copy-prop", "no-tree-bit-ccp", "no-tree-slsr", \
                               "no-tree-sink", "no-tree-reassoc", "no-shrink-wrap"))
 #  define NN__SIMPLE_END      NN__PRAGMA(GCC pop_options)
@@ -2032,6 +2037,7 @@ static void nn__record_refuse(nn_context *nn, const char *why);
 static void nn__trace_refuse(nn_context *nn, const char *why);
 static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from);
 static void nn__trace_call(nn_context *nn, const nn_call *c);
+static void nn__trace_base(nn_context *nn, const nn_tensor *base);
 static const char *nn__layer_name(const nn_layer *layer, char *to, size_t bytes);
 static void nn__log(nn_context *nn, const char *format, ...) NN__PRINTF(2, 3);
 
@@ -2787,7 +2793,7 @@ static int64_t nn__checked_count(int ndim, const int64_t *d, size_t element)
     for (i = 0; i < ndim; i++) {
         if (d[i] < 0) return -1;
         if (d[i] == 0) zero = 1;
-        else if (n > INT64_MAX / 16 / d[i]) return -1;
+        else if ((n | d[i]) >> 29 && n > INT64_MAX / 16 / d[i]) return -1;           // no division where both are small
         else n *= d[i];
     }
     if (zero) return 0;
@@ -2799,6 +2805,19 @@ static void nn__row_major(int ndim, const int64_t *shape, int64_t *stride)
     uint64_t s = 1;                  // unsigned: impossible shapes get here before they are refused, and may wrap
     int i;
     for (i = ndim - 1; i >= 0; i--) { stride[i] = (int64_t)s; s *= shape[i] > 1 ? (uint64_t)shape[i] : 1; }
+}
+
+static void nn__dense(int ndim, const int64_t *from, int64_t *shape, int64_t *stride)        // a copy of the shape too: for a few numbers a call takes longer
+{
+    uint64_t s = 1;
+    int i;
+    for (i = ndim - 1; i >= 0; i--) {
+        int64_t d = from[i];
+        NN__HIDE(d);                 // else the compiler makes it that call
+        shape[i] = d;
+        stride[i] = (int64_t)s;
+        s *= d > 1 ? (uint64_t)d : 1;
+    }
 }
 
 static int nn__is_contiguous(int ndim, const int64_t *shape, const int64_t *stride)
@@ -2819,8 +2838,7 @@ static void nn__set_shape(nn_view *v, int dtype, int ndim, const int64_t *shape)
 {
     v->ndim = ndim;
     v->dtype = dtype;
-    if (ndim > 0) memcpy(v->shape, shape, (size_t)ndim * sizeof *shape);
-    nn__row_major(ndim, v->shape, v->stride);
+    nn__dense(ndim, shape, v->shape, v->stride);
 }
 static void nn__like(nn_view *v, const nn_view *x)  { nn__set_shape(v, x->dtype, x->ndim, x->shape); }
 
@@ -2888,7 +2906,7 @@ static nn_tensor *nn__new_head(nn_context *nn, int life)
         }
         t = &nn->slab->t[i];
         nn->tensors++;
-        for (i = 0; i < NN_MAX_DIMS; i++) t->shape[i] = t->stride[i] = 0;            // field by field: sooner done than a memset
+        for (i = 0; i < NN_MAX_DIMS; i++) { t->shape[i] = t->stride[i] = 0; NN__HIDE(t); }           // 16 stores: a third of the time of a memset
         t->data = NULL; t->grad = NULL; t->node = NULL; t->name = NULL; t->layer = NULL;
         t->ndim = t->dtype = t->output = 0;
         t->flags = t->version = 0;
@@ -2913,8 +2931,7 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     if (!t) return nn__inert(nn);
     t->dtype = (int)dtype;
     t->ndim = ndim;
-    if (ndim > 0) memcpy(t->shape, shape, (size_t)ndim * sizeof *shape);
-    nn__row_major(ndim, t->shape, t->stride);
+    nn__dense(ndim, shape, t->shape, t->stride);
     bytes = (size_t)n * nn_dtype_bytes(dtype);
     t->data = life ? nn__arena_alloc(nn->data_life, bytes, 1) : nn__step_data(nn, bytes, &t->place);
     return t->data || nn->measuring ? t : nn__inert(nn);
@@ -3711,11 +3728,12 @@ static void nn__inert_outputs(nn_context *nn, int n, nn_tensor **out)
 
 static const nn_view nn__no_view = { NULL, { 0 }, { 0 }, 0, 0 };
 
-// Checks inputs, makes them contiguous where the op needs that, fills the call's inputs.
-static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, int n, nn_call *c)
+// Checks inputs, makes them contiguous where the op needs that (in), fills the call's inputs.
+static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor *const *inputs, nn_tensor **in, int n, nn_call *c)
 {
     int i;
     for (i = 0; i < n; i++) {
+        in[i] = inputs[i];
         if (!in[i] && (i == 0 || (op->flags & NN_OP_ALL_INPUTS))) { nn_fail(nn, "%s: input %d is NULL", op->name, i); return 0; }
         if (!in[i]) { c->in[i] = nn__no_view; continue; }
         if (!nn__check(nn, in[i], op->name)) return 0;
@@ -3736,6 +3754,7 @@ static int nn__prepare_inputs(nn_context *nn, const nn_op *op, nn_tensor **in, i
 static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
 {
     nn_tensor *t;
+    int i;
     if (!view_of) {
         t = nn__alloc_tensor(nn, 0, (nn_dtype)v->dtype, v->ndim, v->shape);
         if (!nn__dead(t)) nn__view_into(v, t);
@@ -3744,9 +3763,9 @@ static nn_tensor *nn__result(nn_context *nn, nn_view *v, nn_tensor *view_of)
     t = nn__new_head(nn, 0);
     if (!t) return nn__inert(nn);
     t->data = v->data; t->ndim = v->ndim; t->dtype = v->dtype;
-    memcpy(t->shape, v->shape, sizeof t->shape);
-    memcpy(t->stride, v->stride, sizeof t->stride);
+    for (i = 0; i < v->ndim; i++) { t->shape[i] = v->shape[i]; t->stride[i] = v->stride[i]; }
     t->base = view_of->base;
+    if (nn->trace) nn__trace_base(nn, t->base);
     return t;
 }
 
@@ -3816,12 +3835,11 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     nn__inert_outputs(nn, nout, out);
     if (!nn || (nn->failed && !nn->out_of_memory)) return out[0];
     if (count > NN_MAX_INPUTS) { nn_fail(nn, "%s: more than %d inputs", op->name, NN_MAX_INPUTS); return out[0]; }
-    for (i = 0; i < count; i++) in[i] = inputs[i];
     nn__begin_call(&c, nn, op->id, params);
     c.op = op;
     c.nin = count;
     c.nout = nout;
-    if (!nn__prepare_inputs(nn, op, in, count, &c)) return out[0];
+    if (!nn__prepare_inputs(nn, op, inputs, in, count, &c)) return out[0];
     for (i = 0; i < nout; i++) { c.out[i].data = NULL; c.out[i].ndim = c.out[i].dtype = 0; }
     if (op->shape) { if (!op->shape(&c)) return out[0]; }
     else nn__like(&c.out[0], &c.in[0]);
@@ -5256,7 +5274,7 @@ NN_API nn_layer *nn_leaky_relu_new(nn_layer *parent, float slope) { return nn__v
 // ---- attention layers ------------------------------------------------------------------------------------
 // Keys and values of the positions so far, (B, kv_heads, capacity, D) each: a head's rows lie behind each other, so that decoding reads
 // them as one run. A call appends its own rows and reads all before it.
-struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; };
+struct nn_kv_cache { nn_context *nn; nn_tensor *k, *v; int64_t length; struct nn__reader *reader; };     // reader: of nn_generate
 static nn_kv_cache nn__inert_cache;                      // only ever read
 NN_API nn_kv_cache *nn_kv_cache_new(nn_context *nn, int64_t batch, int64_t kv_heads, int64_t capacity, int64_t size, int64_t v_size)
 {
@@ -5280,13 +5298,16 @@ NN_API int64_t nn_kv_cache_capacity(const nn_kv_cache *cache) { return cache && 
 NN_API void nn_kv_cache_truncate(nn_kv_cache *cache, int64_t length)
 {
     if (!cache || !cache->nn) return;
+    nn__trace_refuse(cache->nn, "it truncates a cache");
     if (length < 0 || length > cache->length) { nn_fail(cache->nn, "nn_kv_cache_truncate: %lld of %lld positions", (long long)length, (long long)cache->length); return; }
     cache->length = length;
 }
+static void nn__trace_cache(nn_kv_cache *c, int64_t grows);          // >>step
 static nn_tensor *nn__cache_view(nn_kv_cache *c, nn_tensor *all)     // (B, kv_heads, T', D): what is there
 {
     nn_tensor *seen = nn_detach(all);
-    nn__record_refuse(c->nn, "it uses a cache of keys and values");
+    if (c->nn->record) nn__record_refuse(c->nn, "it uses a cache of keys and values");
+    nn__trace_cache(c, 0);
     if (!nn__dead(seen)) seen->shape[2] = c->length;
     return seen;
 }
@@ -5326,6 +5347,7 @@ static int nn__cache_append(nn_kv_cache *c, const nn_tensor *k, const nn_tensor 
         nn_fail(nn, "attention: the cache is full: %lld more positions behind %lld of %lld", (long long)t, (long long)c->length, (long long)c->k->shape[2]);
         return 0;
     }
+    nn__trace_cache(c, t);
     for (i = 0; i < 2; i++) {
         nn_view to = nn__view_of(all[i]), from = nn__view_of(rows[i]);
         to.shape[2] = t;             // memory moves, no op: nothing to record
@@ -13070,7 +13092,8 @@ static int nn__generate_rules(nn__generation *g, const int64_t *prompt, const in
     const char *op = "nn_generate";
     int64_t i;
     int k;
-    if (!d->step) nn_fail(nn, "%s: no step: the function that turns tokens into scores", op);
+    if (!d->step && nn__no_layer(d->model)) nn_fail(nn, "%s: no step, the function that turns tokens into scores, and no model", op);
+    else if (!d->step && (d->beams > 1 || d->caches < 0 || (d->caches && !d->cache))) nn_fail(nn, "%s: beams need a step; caches an array of them", op);
     else if (!prompt || g->prompt < 1) nn_fail(nn, "%s: the prompt is empty: give it at least the token that begins a text", op);
     else if (!tokens || g->most < 1) nn_fail(nn, "%s: no room for tokens: max_tokens is %lld", op, (long long)g->most);
     else if (d->vocabulary < 1 || d->vocabulary > INT32_MAX) nn_fail(nn, "%s: a vocabulary of %lld: give vocabulary or tokenizer", op, (long long)d->vocabulary);
@@ -13089,6 +13112,55 @@ static int nn__generate_rules(nn__generation *g, const int64_t *prompt, const in
     return nn_ok(nn);
 }
 
+// A model that reads a text by itself. What it takes to repeat a token stays with its first cache.
+typedef struct nn__reader { nn_layer *model; nn_step_plan *plan; nn_tensor *token; } nn__reader;
+static void nn__reader_free(void *reader) { nn_step_plan_free(((nn__reader *)reader)->plan); }
+static nn__reader *nn__reader_of(nn_kv_cache *c, nn_layer *model)    // NULL after an error
+{
+    nn_context *nn = c->nn;
+    nn__reader *r = c->reader;
+    nn_step_plan_desc d;
+    if (r && r->model == model) return r;
+    if (!r) {
+        r = (nn__reader *)nn__life(nn, sizeof *r);
+        if (!r) return NULL;
+        memset(r, 0, sizeof *r);
+        r->token = nn_tensor_new_as(nn, NN_I64, nn__shape2(1, 1), NULL);
+        nn__on_free(nn, nn__reader_free, r);
+        c->reader = r;
+    }
+    nn_step_plan_free(r->plan);      // another model with these caches
+    memset(&d, 0, sizeof d);
+    d.eval = 1;
+    r->plan = nn_step_plan_new(model, &d);
+    r->model = model;
+    return r->plan ? r : NULL;
+}
+static int nn__generate_read(nn__generation *g, const nn_generate_step *s)
+{
+    nn_context *nn = g->nn;
+    int64_t fresh = g->d.caches ? s->fresh : s->length;
+    nn__reader *r = NULL;
+    nn_tensor *y;
+    int i;
+    for (i = 0; i < g->d.caches; i++) nn_kv_cache_truncate(g->d.cache[i], s->length - fresh);
+    if (fresh == 1 && g->d.caches && g->d.cache[0]->nn && !(r = nn__reader_of(g->d.cache[0], g->d.model))) return 0;
+    if (r) {
+        nn_write_as(r->token, NN_I64, s->tokens + s->length - 1);
+        y = nn_step_plan_run(r->plan, r->token, NULL);
+    } else {
+        nn_begin(nn, NN_EVAL);
+        y = nn_forward(g->d.model, nn_from_as(nn, NN_I64, nn__shape2(1, fresh), s->tokens + s->length - fresh));
+    }
+    if (!nn_ok(nn)) return 0;
+    if (y->ndim < 2 || y->shape[y->ndim - 1] != s->vocabulary || (nn_count(y) != s->vocabulary && (y->ndim != 3 || y->shape[0] != 1))) {
+        nn_fail(nn, "nn_generate: the model's scores are %s, not (1, %lld, %lld)", nn__dims_text(y->ndim, y->shape).s, (long long)fresh, (long long)s->vocabulary);
+        return 0;
+    }
+    if (nn_count(y) != s->vocabulary) y = nn_slice(y, 1, y->shape[1] - 1, y->shape[1], 1);
+    return nn_read(y, s->logits);
+}
+
 static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *parent)   // asks the model
 {
     nn_generate_step s;
@@ -13097,7 +13169,7 @@ static int nn__generate_scores(nn__generation *g, int64_t rows, const int64_t *p
     memset(&s, 0, sizeof s);
     s.tokens = g->text + skip; s.pitch = width; s.batch = rows; s.length = length - skip; s.fresh = g->fresh; s.parent = parent; s.hidden = g->hidden;
     s.vocabulary = g->d.vocabulary; s.logits = g->logits;
-    if (!g->d.step(g->d.self, &s)) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
+    if (!(g->d.step ? g->d.step(g->d.self, &s) : nn__generate_read(g, &s))) { nn_fail(g->nn, "nn_generate: the step failed at token %lld", (long long)length); return 0; }
     g->fresh = 1;
     return nn_ok(g->nn);
 }
@@ -13324,7 +13396,10 @@ static int nn__prompts_rules(nn__generation *g, const nn__prompts *p)
     nn_context *nn = g->nn;
     int64_t r, longest = 0;
     if (p->batch < 1 || !p->prompts || !p->counts || !p->made || p->width < 1) { nn_fail(nn, "nn_generate_batch: no prompts"); return 0; }
-    if (g->d.beams > 1 || g->d.slide || g->d.stop_text_count || g->d.on_text) { nn_fail(nn, "nn_generate_batch: no beams, slide, stop_text and on_text"); return 0; }
+    if (g->d.beams > 1 || g->d.slide || g->d.stop_text_count || g->d.on_text || !g->d.step) {
+        nn_fail(nn, "nn_generate_batch: it needs a step; no beams, slide, stop_text and on_text");
+        return 0;
+    }
     for (r = 0; r < p->batch; r++) {
         if (p->counts[r] < 1 || p->counts[r] > p->width) {
             nn_fail(nn, "nn_generate_batch: prompt %lld has %lld tokens of %lld", (long long)r, (long long)p->counts[r], (long long)p->width);
@@ -15135,7 +15210,7 @@ NN__SIMPLE_END
 //
 // What a callback of the user decides by itself is not seen here; what it reads or writes by itself (nn_item, nn_data, nn_from) is, and refused.
 // =============================================================================================
-enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_OPTIMIZERS = 4,
+enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_MISSES = 4, NN__STEP_OPTIMIZERS = 4,
        NN__STEP_LISTS = 4, NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
 
 typedef struct nn__step_call {
@@ -15148,6 +15223,10 @@ typedef struct nn__step_call {
 typedef struct nn__step_ref { int call, view, base, storage; int64_t at; } nn__step_ref;     // at: bytes from the base, or in the storage
 typedef struct nn__step_list { int from, to; void *list; } nn__step_list;
 typedef struct nn__step_storage { const char *at; size_t bytes; int id, written; } nn__step_storage;      // id: the one that it was before it moved, or its own number
+typedef struct nn__step_life { const char *low, *high; } nn__step_life;
+typedef struct nn__step_cache { nn_kv_cache *c; int64_t length, grows; } nn__step_cache;     // length: before the step
+typedef struct nn__step_field { int call, view, what; int64_t slope, first; } nn__step_field; // is first + slope * position; what: a size, or ...
+enum { NN__FIELD_DATA = NN_MAX_DIMS, NN__FIELD_PARAM };
 
 struct nn__trace {
     nn__step_call    *call;
@@ -15161,6 +15240,12 @@ struct nn__trace {
     int          counts;
     nn_optimizer *opt;               // whose update the next call is
     int          slot;
+    int          eval;               // NN_EVAL: of caches it is known how they grow
+    nn__step_life  *life;            // memory that views look into
+    nn__step_cache *cache;
+    nn__step_field *field;           // what differs from the trace before, with the position: the length of the first cache that grows
+    int          lives, life_room, caches, cache_room, fields, field_room, grows, compared;   // grows: number of that cache, -1: none does;
+    int64_t      position;                               // compared: it makes the calls of the trace before, at another position
 };
 
 struct nn_step_plan {
@@ -15178,6 +15263,9 @@ struct nn_step_plan {
     nn_tensor         loss, scores;  // as nn_backward would have left them
     nn__step_list     list[NN__STEP_LISTS];              // a device's lists of calls from .. to - 1; NULL: it has none
     int               lists, still;  // still: the views have not moved for so many steps
+    int64_t           from, to, position;                // what fields stay in memory for; where they are now
+    int               misses;        // steps one after the other for which caches were not as they had been
+    size_t            cut_scratch;   // the most scratch so far
     const nn_call   **varying;
 };
 
@@ -15331,8 +15419,50 @@ static void nn__trace_count(nn_optimizer *opt)
 }
 static void nn__trace_norm(nn_context *nn) { if (nn->trace) nn->trace->norm_at = nn->trace->calls; }
 
+// Steps of NN_EVAL: memory that lives longer and that a view was made of; a cache that is used, and how many positions it grows by.
+static void nn__trace_base(nn_context *nn, const nn_tensor *base)
+{
+    nn__trace *t = nn->trace;
+    const char *low = (const char *)base->data;
+    void *list = t->life;
+    int i, ok;
+    if (!t->eval || base->step || !low) return;
+    for (i = 0; i < t->lives; i++) if (t->life[i].low == low) return;
+    ok = nn__trace_grow(nn, &list, &t->life_room, t->lives, sizeof *t->life);
+    t->life = (nn__step_life *)list;
+    if (!ok) return;
+    t->life[t->lives].low = low;
+    t->life[t->lives++].high = low + nn__storage_bytes(base);
+}
+static void nn__trace_cache(nn_kv_cache *c, int64_t grows)
+{
+    nn_context *nn = c->nn;
+    nn__trace *t = nn->trace;
+    void *list;
+    int i, ok;
+    if (!t || !nn_ok(nn)) return;
+    if (!t->eval) { nn__trace_refuse(nn, "it uses a cache of keys and values"); return; }
+    for (i = 0; i < t->caches && t->cache[i].c != c; i++) { }
+    if (i == t->caches) {
+        list = t->cache;
+        ok = nn__trace_grow(nn, &list, &t->cache_room, t->caches, sizeof *t->cache);
+        t->cache = (nn__step_cache *)list;
+        if (!ok) return;
+        memset(&t->cache[i], 0, sizeof *t->cache);
+        t->cache[i].c = c;
+        t->cache[i].length = c->length;
+        t->caches++;
+        nn__trace_base(nn, c->k);
+        nn__trace_base(nn, c->v);
+    }
+    t->cache[i].grows += grows;
+}
+
 static void nn__trace_free(nn_context *nn, nn__trace *t)
 {
+    nn__raw_free(nn, t->life);
+    nn__raw_free(nn, t->cache);
+    nn__raw_free(nn, t->field);
     nn__raw_free(nn, t->call);
     nn__raw_free(nn, t->ref);
     nn__raw_free(nn, t->storage);
@@ -15340,7 +15470,68 @@ static void nn__trace_free(nn_context *nn, nn__trace *t)
 }
 
 // ---- compare ------------------------------------------------------------------------------------------
-static int nn__same_refs(const nn__trace *a, const nn__trace *b)     // and no view differs but by them
+// Does `what` of a view, or the parameter of a call, that is `from` in trace a and `to` in trace b, go with the position?
+static int nn__field_fits(const nn__trace *a, nn__trace *b, int call, int view, int what, int64_t from, int64_t to)
+{
+    int64_t moved = b->position - a->position;
+    void *list = b->field;
+    nn__step_field *f;
+    int ok;
+    if (from == to) return 1;
+    if (!moved || (to - from) % moved) return 0;
+    ok = nn__trace_grow(b->call[call].c.nn, &list, &b->field_room, b->fields, sizeof *b->field);
+    b->field = (nn__step_field *)list;
+    if (!ok) return 0;
+    f = &b->field[b->fields++];
+    memset(f, 0, sizeof *f);
+    f->call = call; f->view = view; f->what = what;
+    f->slope = (to - from) / moved;
+    f->first = (int64_t)((uint64_t)to - (uint64_t)f->slope * (uint64_t)b->position);
+    return 1;
+}
+static int64_t nn__positioned(const nn__step_field *f, int64_t position) { return (int64_t)((uint64_t)f->first + (uint64_t)f->slope * (uint64_t)position); }
+
+// The parameter of an op that counts positions: where rotary angles begin, where a range does. 0: it has none.
+static int nn__position_param(int id, double *params, int64_t *value, int put)
+{
+    nn__rope_params rope;
+    nn__range_params range;
+    memcpy(&rope, params, sizeof rope);
+    memcpy(&range, params, sizeof range);
+    if (id == NN_OP_rope) {
+        if (put) rope.start = *value;
+        *value = rope.start;
+        memcpy(params, &rope, sizeof rope);
+        return 1;
+    }
+    if (id != NN_OP_arange) return 0;
+    if (put) range.start = (double)*value;
+    if (!(range.start > -1e15 && range.start < 1e15) || range.start != (double)(int64_t)range.start) return 0;
+    *value = (int64_t)range.start;
+    memcpy(params, &range, sizeof range);
+    return 1;
+}
+static int nn__same_params(const nn__trace *a, nn__trace *b, int i)
+{
+    nn__step_call p = a->call[i];
+    int64_t from = 0, to = 0, zero = 0;
+    double q[NN_MAX_PARAMS / sizeof(double)];
+    if (!memcmp(p.params, b->call[i].params, sizeof q)) return 1;
+    memcpy(q, b->call[i].params, sizeof q);
+    if (!b->eval || !nn__position_param(p.c.op->id, p.params, &from, 0) || !nn__position_param(p.c.op->id, q, &to, 0)) return 0;
+    nn__position_param(p.c.op->id, p.params, &zero, 1);
+    nn__position_param(p.c.op->id, q, &zero, 1);
+    return !memcmp(p.params, q, sizeof q) && nn__field_fits(a, b, i, 0, NN__FIELD_PARAM, from, to);
+}
+static int nn__same_place(const nn__trace *a, nn__trace *b, int call, int view, const nn_view *v, const nn_view *w)      // of long-lived memory
+{
+    int d, writes;
+    if (!b->eval || !v->data || !w->data || v->ndim != w->ndim || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride) || !nn__call_has(&b->call[call].c, view, &writes)) return 0;
+    for (d = 0; d < v->ndim; d++) if (!nn__field_fits(a, b, call, view, d, v->shape[d], w->shape[d])) return 0;
+    return nn__field_fits(a, b, call, view, NN__FIELD_DATA, (int64_t)(intptr_t)v->data, (int64_t)(intptr_t)w->data);
+}
+
+static int nn__same_refs(const nn__trace *a, nn__trace *b)           // and no view differs but by them, and by what goes with the position
 {
     int i, j, writes;
     if (a->refs != b->refs || (a->refs && memcmp(a->ref, b->ref, (size_t)a->refs * sizeof *a->ref))) return 0;
@@ -15351,14 +15542,26 @@ static int nn__same_refs(const nn__trace *a, const nn__trace *b)     // and no v
     for (i = 0; i < a->calls; i++) for (j = 0; j < NN__CALL_VIEWS; j++) {
         const nn_view *v = nn__call_view(&a->call[i].c, j), *w = nn__call_view(&b->call[i].c, j);
         if (!nn__call_has(&a->call[i].c, j, &writes)) continue;
-        if (v->dtype != w->dtype || !nn__same_sizes(v->ndim, v->shape, w->ndim, w->shape) || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride)) return 0;
-        if (v->data != w->data && nn_view_count(v)) return 0;
+        if (v->dtype != w->dtype) return 0;
+        if (nn__same_layout(v, w) && (v->data == w->data || !nn_view_count(v))) continue;
+        if (!nn__same_place(a, b, i, j, v, w)) return 0;
     }
     return 1;
 }
-static int nn__same_traces(const nn__trace *a, const nn__trace *b)
+static int nn__same_caches(const nn__trace *a, const nn__trace *b)
 {
     int i;
+    for (i = 0; i < a->caches && i < b->caches; i++) {
+        const nn__step_cache *c = &a->cache[i], *d = &b->cache[i];
+        if (c->c != d->c || c->grows != d->grows || d->length - c->length != (c->grows ? b->position - a->position : 0)) return 0;
+    }
+    return a->caches == b->caches;
+}
+static int nn__same_traces(const nn__trace *a, nn__trace *b)
+{
+    int i;
+    b->fields = 0;
+    if (a->eval != b->eval || !nn__same_caches(a, b)) return 0;
     if (a->calls != b->calls || a->loss_at != b->loss_at || a->norm_at != b->norm_at || a->counts != b->counts || a->storages != b->storages) return 0;
     for (i = 0; i < a->counts; i++) if (a->counted[i] != b->counted[i]) return 0;
     for (i = 0; i < a->storages; i++) if (a->storage[i].bytes != b->storage[i].bytes) return 0;
@@ -15366,9 +15569,21 @@ static int nn__same_traces(const nn__trace *a, const nn__trace *b)
         const nn__step_call *p = &a->call[i], *q = &b->call[i];
         if (p->c.op != q->c.op || p->c.pass != q->c.pass || p->c.nin != q->c.nin || p->c.nout != q->c.nout || p->c.naux != q->c.naux) return 0;
         if (p->c.mode != q->c.mode || p->c.add != q->c.add || p->c.ordinal != q->c.ordinal || !p->c.params != !q->c.params) return 0;
-        if (p->opt != q->opt || p->slot != q->slot || (!p->opt && memcmp(p->params, q->params, sizeof p->params))) return 0;
+        if (p->opt != q->opt || p->slot != q->slot || (!p->opt && !nn__same_params(a, b, i))) return 0;
     }
     return nn__same_refs(a, b);
+}
+
+static void nn__trace_position(nn__trace *t)
+{
+    int i;
+    for (i = 0; i < t->caches && !t->cache[i].grows; i++) { }
+    t->grows = i < t->caches ? i : -1;
+    t->position = i < t->caches ? t->cache[i].length : 0;
+}
+static int nn__same_fields(const nn__trace *a, const nn__trace *b)   // do they go with the position as before?
+{
+    return a->compared && b->compared && a->fields == b->fields && (!a->fields || !memcmp(a->field, b->field, (size_t)a->fields * sizeof *a->field));
 }
 
 // ---- layout -------------------------------------------------------------------------------------------
@@ -15395,13 +15610,76 @@ static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)    
     size_t bytes;
     if (c->params) c->params = k->params;
     k->random = (c->op->flags & NN_OP_RANDOM) != 0;
-    c->phases = 1;
-    c->tasks[0] = 1;
-    if (nn->backend != &nn->cpu) return;
-    if (c->op->plan) c->op->plan(c);
+    if (nn->backend != &nn->cpu) { c->phases = 1; c->tasks[0] = 1; return; }
+    nn__plan_ask(c);
     k->slots = nn__slots_of(nn, c);
     bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);
     if (bytes > *scratch) *scratch = bytes;
+}
+
+// What goes with the position is put in its place.
+static void nn__step_place(nn_step_plan *p, int64_t position)
+{
+    nn__trace *t = &p->trace;
+    int64_t value;
+    int i;
+    p->position = position;
+    for (i = 0; i < t->fields; i++) {
+        const nn__step_field *f = &t->field[i];
+        nn__step_call *k = &t->call[f->call];
+        nn_view *v = nn__call_view(&k->c, f->view);
+        value = nn__positioned(f, position);
+        if (f->what == NN__FIELD_PARAM)     nn__position_param(k->c.op->id, k->params, &value, 1);
+        else if (f->what == NN__FIELD_DATA) v->data = (void *)(intptr_t)value;
+        else                                v->shape[f->what] = value;
+    }
+}
+// Calls whose shapes have changed are cut anew; more of them may want more scratch.
+static void nn__step_recut(nn_step_plan *p)
+{
+    int i, last = -1;
+    for (i = 0; i < p->trace.fields; i++) {
+        const nn__step_field *f = &p->trace.field[i];
+        if (f->what < NN__FIELD_DATA && f->call != last) nn__step_cut(p, &p->trace.call[last = f->call], &p->cut_scratch);
+    }
+    p->bytes = p->scratch + p->cut_scratch;
+}
+static void nn__step_limit(nn_step_plan *p, int64_t at, int64_t step, int64_t most)     // at + step * (positions from here on) stays in 0 .. most
+{
+    int64_t q = p->position;
+    if (step > 0) { p->to = nn__min(p->to, q + (most - at) / step); p->from = nn__max(p->from, q - at / step); }
+    if (step < 0) { p->to = nn__min(p->to, q + at / -step);         p->from = nn__max(p->from, q - (most - at) / -step); }
+}
+// The positions for which all views stay in the memory that they were made of, and rotary angles in their table. 0: that is not known.
+static int nn__step_reach(nn_step_plan *p)
+{
+    nn__trace *t = &p->trace;
+    int64_t q = t->position;
+    int i, k;
+    p->from = 0;
+    p->to = INT64_MAX / 4;
+    for (i = 0; i < t->fields; i++) {
+        const nn__step_field *f = &t->field[i];
+        nn_call *c = &t->call[f->call].c;
+        const char *low, *high, *next_low, *next_high;
+        if (f->what == NN__FIELD_PARAM) {
+            nn__rope_params r;
+            nn__step_place(p, q);
+            memcpy(&r, t->call[f->call].params, sizeof r);
+            if (c->op->id == NN_OP_rope) nn__step_limit(p, r.start, f->slope, c->in[1].shape[0] - c->in[0].shape[r.time_dim]);
+            continue;
+        }
+        nn__step_place(p, q + 1);
+        nn__view_extent(nn__call_view(c, f->view), &next_low, &next_high);
+        nn__step_place(p, q);
+        nn__view_extent(nn__call_view(c, f->view), &low, &high);
+        for (k = 0; k < t->lives && !(low >= t->life[k].low && high <= t->life[k].high); k++) { }
+        if (k == t->lives) return 0;
+        nn__step_limit(p, low - t->life[k].low, next_low - low, t->life[k].high - t->life[k].low);
+        nn__step_limit(p, high - t->life[k].low, next_high - high, t->life[k].high - t->life[k].low);
+        if (f->what < NN__FIELD_DATA) nn__step_limit(p, nn__call_view(c, f->view)->shape[f->what] - 1, f->slope, INT64_MAX / 4);
+    }
+    return 1;
 }
 
 static int nn__step_build(nn_step_plan *p)               // the trace becomes the program; 0: out of memory
@@ -15434,6 +15712,7 @@ static int nn__step_build(nn_step_plan *p)               // the trace becomes th
     for (i = 0; i < NN__STEP_BASES; i++) p->base[i] = (char *)&p->loss;              // anything but NULL, to be replaced by the first run
     for (i = 0; i < t->refs; i++) nn__step_point(p, &t->ref[i]);
     for (i = 0; i < t->calls; i++) nn__step_cut(p, &t->call[i], &scratch);
+    p->cut_scratch = scratch;
     p->bytes = p->scratch + scratch;
     if (nn->backend == &nn->cpu) return 1;
     p->varying = (const nn_call **)nn__raw_alloc(nn, (size_t)(t->calls + 1) * sizeof *p->varying);
@@ -15457,7 +15736,7 @@ static void nn__step_forget(nn_step_plan *p)
     nn__trace_free(p->nn, &p->trace);
     nn__raw_free(p->nn, p->place);
     p->place = NULL;
-    p->tries = 0;
+    p->tries = p->misses = 0;
     p->why = "no step was recorded yet";
 }
 
@@ -15483,11 +15762,17 @@ static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor 
     const char *low, *high, *l, *h;
     if (nn->buffer || nn->measuring) { p->why = "plans of steps need the heap"; return 0; }
     if (nn->backend != &nn->cpu && !nn->backend->record) { p->why = "the backend cannot repeat a list of calls"; return 0; }
-    if (p->tries == NN__STEP_TRIES || nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
-    if (p->tries && !nn__step_fits(p, x, y)) return 0;   // a batch of another size in between
+    if (p->d.eval && nn->backend != &nn->cpu) { p->why = "the backend repeats steps of NN_EVAL by itself"; return 0; }
+    if (nn->trace || nn->hold || nn__dead(x) || !p->why) return 0;
+    if (p->tries && !nn__step_fits(p, x, y)) {           // a batch of another size in between; or behind a prompt, a token
+        if (!p->d.eval) return 0;
+        nn__step_forget(p);
+    }
+    if (p->tries == NN__STEP_TRIES) return 0;
     nn__trace_free(nn, t);
     t->x = nn__view_of(x);
     t->y = nn__view_of(y);
+    t->eval = p->d.eval;
     p->same = x == y;
     nn->trace = t;
     if (y && !p->same) {
@@ -15526,14 +15811,23 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     }
     nn->trace = NULL;
     p->tries++;
+    nn__trace_position(t);
     if (t->refused || !nn_ok(nn)) {
+        nn_view v = t->x;
         p->why = t->refused ? t->refused : "it failed";
         p->tries = NN__STEP_TRIES;
         nn__trace_free(nn, t);
         nn__trace_free(nn, &p->trace);
+        p->trace.x = v;              // for others it may be different
         return;
     }
     same = p->tries > 1 && p->changes == nn->changes && nn__same_traces(&p->trace, t);
+    if (same && t->grows >= 0) {
+        if (t->position == p->trace.position) { p->tries--; nn__trace_free(nn, t); return; }         // nothing new is seen there
+        t->compared = 1;
+        same = nn__same_fields(&p->trace, t);
+        if (same || !p->trace.compared) p->tries--;
+    }
     nn__trace_free(nn, &p->trace);
     p->trace = *t;
     memset(t, 0, sizeof *t);
@@ -15543,18 +15837,35 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     p->usual = nn->data_step->used;
     nn__step_result(&p->loss, loss);
     nn__step_result(&p->scores, scores);
-    if (nn__step_build(p)) p->why = NULL;
-    else { p->why = "out of memory"; p->tries = NN__STEP_TRIES; }
+    if (!nn__step_build(p)) { p->why = "out of memory"; p->tries = NN__STEP_TRIES; }
+    else if (!nn__step_reach(p)) { p->why = "it is not known how far a view may move"; p->tries = NN__STEP_TRIES; }
+    else p->why = NULL;
 }
 
 // ---- repeat -------------------------------------------------------------------------------------------
+// Are the caches filled as they were, but for the position, and is there room for more?
+static int nn__step_caches_fit(const nn_step_plan *p)
+{
+    const nn__trace *t = &p->trace;
+    int64_t moved = t->grows < 0 ? 0 : t->cache[t->grows].c->length - t->position;
+    int i;
+    for (i = 0; i < t->caches; i++) {
+        const nn__step_cache *c = &t->cache[i];
+        if (c->c->length != c->length + (c->grows ? moved : 0) || c->c->length + c->grows > c->c->k->shape[2]) return 0;
+    }
+    return t->grows < 0 || (t->position + moved >= p->from && t->position + moved <= p->to);
+}
 // Can the next step be the program? Parameters must not hold gradients of an earlier step, which it would add to.
 static int nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
 {
     nn_context *nn = p->nn;
     int i, j;
     if (p->why || nn->measuring || nn->trace || nn->hold || !nn__step_fits(p, x, y)) return 0;
-    if (p->changes != nn->changes) { nn__step_forget(p); return 0; }
+    if (p->changes != nn->changes || !nn__step_caches_fit(p)) {
+        if (p->changes != nn->changes || ++p->misses == NN__STEP_MISSES) nn__step_forget(p);
+        return 0;
+    }
+    p->misses = 0;
     for (i = 0; i < p->trace.counts; i++) for (j = 0; j < p->trace.counted[i]->slots; j++)
         if (p->trace.counted[i]->slot[j].p->flags & NN__T_GRAD_SET) return 0;
     return 1;
@@ -15565,8 +15876,12 @@ static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
     nn_context *nn = p->nn;
     char *memory;
     int i, from;
-    nn_begin(nn, NN_TRAIN);
+    nn_begin(nn, p->d.eval ? NN_EVAL : NN_TRAIN);
     if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
+    if (p->trace.fields && p->position != p->trace.cache[p->trace.grows].c->length) {
+        nn__step_place(p, p->trace.cache[p->trace.grows].c->length);
+        nn__step_recut(p);
+    }
     if (nn->data_step == &nn->step_arena) nn->step_extra = nn__round_up(p->bytes);         // what nn_fit does in the middle of a step was counted when it was recorded
     memory = (char *)nn__arena_alloc(nn->data_step, p->bytes, 1);
     if (!memory) return 0;
@@ -15664,7 +15979,9 @@ static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
 static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at); }
 static void nn__step_to_end(nn_step_plan *p)
 {
+    int i;
     nn__step_run(p, p->trace.calls);
+    for (i = 0; i < p->trace.caches && nn_ok(p->nn); i++) p->trace.cache[i].c->length += p->trace.cache[i].grows;
     if (p->nn->data_step == &p->nn->step_arena) p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
 }
 
@@ -15690,7 +16007,7 @@ NN_API nn_step_plan *nn_step_plan_new(nn_layer *model, const nn_step_plan_desc *
     nn_context *nn = nn__no_layer(model) ? NULL : model->nn;
     nn_step_plan *p;
     if (!nn_ok(nn)) return NULL;
-    if (!desc || (!desc->step && (!desc->loss || !desc->optimizer))) { nn_fail(nn, "nn_step_plan_new: give .loss and .optimizer, or .step"); return NULL; }
+    if (!desc || (!desc->step && !desc->eval && (!desc->loss || !desc->optimizer))) { nn_fail(nn, "nn_step_plan_new: give .loss and .optimizer, .step or .eval"); return NULL; }
     if (desc->optimizer && desc->optimizer->nn != nn) { nn_fail(nn, "nn_step_plan_new: the optimizer belongs to another context"); return NULL; }
     p = nn__step_plan_make(model);
     if (p) p->d = *desc;
@@ -15704,6 +16021,7 @@ static nn_tensor *nn__step_eagerly(nn_step_plan *p, nn_tensor *x, nn_tensor *y, 
     nn_tensor *loss;
     *scores = NULL;
     if (p->d.step) return p->d.step(p->d.user, x, y);
+    if (p->d.eval) return nn_forward(p->model, x);
     memset(&back, 0, sizeof back);
     back.step = p->d.optimizer;
     *scores = nn_forward(p->model, x);
@@ -15723,7 +16041,7 @@ NN_API nn_tensor *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *
         nn__step_to_end(plan);
         return &plan->loss;
     }
-    nn_begin(nn, NN_TRAIN);
+    nn_begin(nn, plan->d.eval ? NN_EVAL : NN_TRAIN);
     traced = nn__step_record(plan, x, y);
     loss = nn__step_eagerly(plan, x, y, &scores);
     if (traced) nn__step_recorded(plan, loss, scores);
@@ -17641,7 +17959,7 @@ NN_API nn_tensor *nn_transpose(nn_tensor *x, int dim0, int dim1)
     b = nn__dim_index(nn, "nn_transpose", dim1, s.ndim);
     if (a < 0 || b < 0) return nn__inert(nn);
     for (i = 0; i < s.ndim; i++) s.d[i] = i == a ? b : i == b ? a : i;
-    return nn_permute(x, s);
+    return nn__apply1(NN_OP_permute, x, &s);
 }
 
 static int nn__slice_shape(nn_call *c)
@@ -19258,16 +19576,17 @@ static void nn__plain_product(nn__product *g)            // no scale, chains; th
 }
 static int nn__is_dots(const nn__product *g, int64_t least) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= least; }      // with so many terms
 
-// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. Was it turned?
-static int nn__product_turn(nn__product *g)
+// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. That product, in *room, or the given one.
+static const nn__product *nn__product_turn(const nn__product *p, nn__product *room)
 {
-    nn__product p = *g;
-    int narrow = p.m >= 16 && (p.n == 1 || (p.n <= 12 && p.m >= 32 && (!p.dots || p.n % 4 != 0))) && (p.ars == 1 || p.acs == 1);
-    if (p.small || (!narrow && (p.ycs == 1 || p.yrs != 1))) return 0;
-    g->a = p.b; g->b = p.a; g->m = p.n; g->n = p.m;
-    g->ars = p.bcs; g->acs = p.brs; g->brs = p.acs; g->bcs = p.ars; g->yrs = p.ycs; g->ycs = p.yrs;
-    g->turned = 1;
-    return 1;
+    int narrow = p->m >= 16 && (p->n == 1 || (p->n <= 12 && p->m >= 32 && (!p->dots || p->n % 4 != 0))) && (p->ars == 1 || p->acs == 1);
+    if (p->small || (!narrow && (p->ycs == 1 || p->yrs != 1))) return p;
+    nn__plain_product(room);
+    room->a = p->b; room->b = p->a; room->y = p->y; room->m = p->n; room->n = p->m; room->k = p->k;
+    room->ars = p->bcs; room->acs = p->brs; room->brs = p->acs; room->bcs = p->ars; room->yrs = p->ycs; room->ycs = p->yrs;
+    room->dots = p->dots;
+    room->turned = 1;
+    return room;
 }
 
 static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
@@ -19307,35 +19626,33 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
 typedef struct nn__gemm_block { int64_t row, rows, column, columns; } nn__gemm_block;
 static nn__gemm_block nn__gemm_block_of(const nn__product *p, int64_t task)
 {
-    nn__product g = *p;
-    int turned = nn__product_turn(&g);
-    nn__gemm_cut s = nn__gemm_cuts(&g);
+    nn__product room;
+    const nn__product *g = nn__product_turn(p, &room);
+    nn__gemm_cut s = nn__gemm_cuts(g);
     nn__gemm_block b, q;
-    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g.m - b.row));
-    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g.n - b.column);
-    if (!turned) return b;
+    b.row = task % s.down * s.rows;        b.rows = nn__max(0, nn__min(s.rows, g->m - b.row));
+    b.column = task / s.down * s.columns;  b.columns = nn__min(s.columns, g->n - b.column);
+    if (g == p) return b;
     q.row = b.column; q.rows = b.columns; q.column = b.row; q.columns = b.rows;
     return q;
 }
-static int64_t nn__gemm_tasks(nn__product g)
+static int64_t nn__gemm_tasks(const nn__product *g)
 {
-    nn__gemm_cut s;
-    nn__product_turn(&g);
-    s = nn__gemm_cuts(&g);
+    nn__product room;
+    nn__gemm_cut s = nn__gemm_cuts(nn__product_turn(g, &room));
     return s.down * s.across;
 }
-static size_t nn__gemm_scratch(nn__product g)           // numbers
+static size_t nn__gemm_scratch(const nn__product *g)     // numbers
 {
-    nn__product_turn(&g);
-    return nn__gemm_cuts(&g).scratch;
+    nn__product room;
+    return nn__gemm_cuts(nn__product_turn(g, &room)).scratch;
 }
-static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same; also makes room for their scratch and adds what they cost. g may be turned
+static int64_t nn__gemm_plan(nn_call *c, const nn__product *g)       // the same; also makes room for their scratch and adds what they cost
 {
     double work = (double)g->m * (double)g->n * (double)g->k / (g->m == 1 ? 4 : 8);     // one row: what is read takes the time
-    nn__gemm_cut s;
+    nn__product room;
+    nn__gemm_cut s = nn__gemm_cuts(nn__product_turn(g, &room));
     size_t bytes;
-    nn__product_turn(g);
-    s = nn__gemm_cuts(g);
     bytes = s.scratch * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
     c->cost += work < 1e12 ? (int64_t)work + 1 : (int64_t)1 << 40;
@@ -19350,6 +19667,9 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same
 #define NN__TALL NN__MR
 #endif
 #define NN__NV 2                     // vectors per row of a tile
+#ifndef NN__HOLD
+#define NN__HOLD(v) ((void)0)
+#endif
 #define NN__FLAT (NN__LANES == 16 ? 6 : 3)               // rows of a tile of four vectors
 #define NN__NR (NN__NV * NN__LANES)
 #define NN__WIDE (NN__LANES == 16 || NN__LANES == 4 ? 24 : 8)        // vectors of a tile of one row: the more, the longer the runs of B that memory sees
@@ -19359,8 +19679,8 @@ static int64_t nn__gemm_plan(nn_call *c, nn__product *g)             // the same
 #define NN__DOTS 6
 #endif
 
-// y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart, or + y. h and v are constants where this is inlined: the sums stay
-// in registers.
+// y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart and may be those of y; NULL: 0. h and v are constants where this is
+// inlined: the sums stay in registers. Each is zeroed by itself: copies of one zero are moves, 16 cycles a tile.
 NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
 {
     V acc[NN__TALL][NN__WIDE], bv[NN__WIDE];
@@ -19368,12 +19688,14 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     int64_t p;
     int i, j;
     NN__UNROLL for (i = 0; i < (h + 2) / 3; i++, a += 3 * ars) { rows[i] = a; NN__HIDE(rows[i]); }
-    if (start && !lds) {
+    if (!start) {
+        NN__UNROLL for (i = 0; i < h; i++)
+            NN__UNROLL for (j = 0; j < v; j++) { acc[i][j] = C(0); NN__HOLD(acc[i][j]); }
+    } else if (!lds) {
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(start + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = bv[j];
     } else {
-        if (!start) { start = y; lds = ldy; }
         NN__UNROLL for (i = 0; i < h; i++, start += lds) {
             NN__HIDE(start);
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
@@ -19432,7 +19754,7 @@ NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 
 static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
 {
-    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, NULL, 0, y, ldy);
+    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, y, ldy, y, ldy);
 }
 
 #if NN__LANES > 1
@@ -19575,21 +19897,23 @@ NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int
 }
 
 // All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
-// b: [term][column]. They start from y, or from start, whose rows are lds apart. ahead: where the next strip lies, which is fetched meanwhile, or NULL.
+// b: [term][column]. They start from start, whose rows are lds apart, or from y if that is y; NULL: 0. ahead: where the next strip lies, which is
+// fetched meanwhile, or NULL.
 static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
                               const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
 {
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = (m + tall - 1) / tall, least = m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
+    int64_t tiles = m <= tall ? 1 : (m + tall - 1) / tall, least = tiles == 1 ? m : m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
+    int keep = start == y, whole = w == width && cs == 1;
     for (t = 0; t < tiles; t++) {
         int64_t h = least + (t < more);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
-        if (!start && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (keep && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
-        if (w == width && cs == 1) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
+        if (whole) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
         else {
-            if (!start) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
-            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, edge, width);
+            if (keep) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
+            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, keep ? edge : start, keep ? width : lds, edge, width);
             NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
@@ -19641,7 +19965,7 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
         NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
         if (whole == k) continue;
         NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
-        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, NULL, 0, y + j, 0);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, y + j, 0, y + j, 0);
     }
 }
 #endif
@@ -19840,94 +20164,94 @@ static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, i
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch)
 {
-    nn__product g = *product;
-    nn__gemm_cut s;
+    nn__product room;
+    const nn__product *g = nn__product_turn(product, &room);
+    nn__gemm_cut s = nn__gemm_cuts(g);
     const R *each = NULL;
     int64_t i0, j0, h, end, p, j, tall, wide;
     R *y, *strip, *rows, few[NN__GEMM_EACH * NN__NR], start[NN__WIDE * NN__LANES], tail[NN__NR * NN__NR];
-    if (nn__product_turn(&g) && bias) { each = bias; bias = NULL; }
-    s = nn__gemm_cuts(&g);
+    if (g != product && bias) { each = bias; bias = NULL; }
     if (NN__LANES < 16 && s.pages) s.pack_b = 1;         // where a tile's columns are one line, and many tiles read it
     if (s.down == 1) { i0 = 0; j0 = task * s.columns; }
     else { i0 = task % s.down * s.rows; j0 = task / s.down * s.columns; }
-    h = nn__min(s.rows, g.m - i0);
-    end = nn__min(g.n, j0 + s.columns);
-    y = (R *)g.y + i0 * g.yrs;
+    h = nn__min(s.rows, g->m - i0);
+    end = nn__min(g->n, j0 + s.columns);
+    y = (R *)g->y + i0 * g->yrs;
     strip = s.pack_a ? scratch + s.rows * s.depth : scratch;
     tall = s.crowded ? nn__min(11, NN__TALL) : NN__TALL;
     wide = h == 1 ? NN__WIDE * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
-    for (j = 0; j < wide; j += NN__LANES) STORE(start + j, C(0));
+    for (j = 0; j < (bias ? wide : 4); j += NN__LANES) STORE(start + j, C(0));
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
-    if (h == 1 && g.bcs == 1 && g.ycs == 1 && g.small && (!g.scale || (g.across == 1 && g.scs == 1))) {
+    if (h == 1 && g->bcs == 1 && g->ycs == 1 && g->small && (!g->scale || (g->across == 1 && g->scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
-        NN__K(gemm_stream)(&g, (const R *)g.a + i0 * g.ars, j0, end - j0, y + j0);
+        NN__K(gemm_stream)(g, (const R *)g->a + i0 * g->ars, j0, end - j0, y + j0);
         return;
     }
     p = 0;
-    if (g.dots) {
-        for (; p < g.k; p += s.depth) {
-            R *z = y + j0 * g.ycs;
+    if (g->dots) {
+        for (; p < g->k; p += s.depth) {
+            R *z = y + j0 * g->ycs;
             int keep = add || p;
-            NN__K(gemm_dots)(h, end - j0, nn__min(s.depth, g.k - p), (const R *)g.a + i0 * g.ars + p, g.ars, (const R *)g.b + p + j0 * g.bcs, g.bcs,
-                             keep ? z : each ? rows : bias ? bias + j0 : start, keep ? g.yrs : each ? wide : 0, keep ? g.ycs : each || !bias ? 0 : 1, z, g.yrs, g.ycs);
+            NN__K(gemm_dots)(h, end - j0, nn__min(s.depth, g->k - p), (const R *)g->a + i0 * g->ars + p, g->ars, (const R *)g->b + p + j0 * g->bcs, g->bcs,
+                             keep ? z : each ? rows : bias ? bias + j0 : start, keep ? g->yrs : each ? wide : 0, keep ? g->ycs : each || !bias ? 0 : 1, z, g->yrs, g->ycs);
         }
         return;
     }
     do {
-        int64_t depth = nn__min(s.depth, g.k - p);
-        const R *x = (const R *)g.a + i0 * g.ars + p * g.acs, *b = g.small ? NULL : (const R *)g.b + p * g.brs + j0 * g.bcs;
+        int64_t depth = nn__min(s.depth, g->k - p);
+        const R *x = (const R *)g->a + i0 * g->ars + p * g->acs, *b = g->small ? NULL : (const R *)g->b + p * g->brs + j0 * g->bcs;
         int keep = add || p;
         if (s.pack_a) {
-            NN__K(gemm_pack_a)(h, tall, depth, x, g.ars, g.acs, scratch);
+            NN__K(gemm_pack_a)(h, tall, depth, x, g->ars, g->acs, scratch);
             x = scratch;
         }
         j = j0;
 #if NN__LANES > 1
-        if (h == 1 && !g.small && g.brs == 1 && g.bcs != 1 && g.ycs == 1 && !s.pack_a) {
+        if (h == 1 && !g->small && g->brs == 1 && g->bcs != 1 && g->ycs == 1 && !s.pack_a) {
             int64_t n = (end - j0) / NN__NR * NN__NR;
             if (each && !keep) NN__K(fill_with)(n, y + j0, each[i0]);
-            NN__K(gemm_row)(n, depth, x, g.acs, b, g.bcs, keep || each ? y + j0 : bias ? bias + j0 : NULL, y + j0);
-            b += n * g.bcs;
+            NN__K(gemm_row)(n, depth, x, g->acs, b, g->bcs, keep || each ? y + j0 : bias ? bias + j0 : NULL, y + j0);
+            b += n * g->bcs;
             j += n;
         }
 #endif
         while (j < end) {
-            int vectors = NN__K(gemm_vectors)(h, end - j, g.ycs == 1);
-            int64_t width, w, ldb = g.brs, rest = 0;
+            int vectors = NN__K(gemm_vectors)(h, end - j, g->ycs == 1);
+            int64_t width, w, ldb = g->brs, rest = 0;
             const R *next, *ahead = NULL;
-            if (s.pack_b && vectors > 2) vectors = g.m <= 3 ? 4 : 2;     // there is room for them
+            if (s.pack_b && vectors > 2) vectors = g->m <= 3 ? 4 : 2;     // there is room for them
             width = vectors * NN__LANES;
             w = nn__min(width, end - j);
-            if (w < width && !keep && width <= end - j0 && g.ycs == 1) {             // the last strip overlaps its neighbour: no edge
-                if (!g.small) b -= (width - w) * g.bcs;
+            if (w < width && !keep && width <= end - j0 && g->ycs == 1) {             // the last strip overlaps its neighbour: no edge
+                if (!g->small) b -= (width - w) * g->bcs;
                 j -= width - w;
                 w = width;
             }
-            next = g.small ? NULL : b + w * g.bcs;
+            next = g->small ? NULL : b + w * g->bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
             if (s.pack_b) {
-                if (g.small) NN__K(small_strip)(&g, p, depth, j, w, width, strip);
-                else NN__K(gemm_turn)(w, depth, b, g.bcs, g.brs, width, strip);
-                if (g.bcs == 1 && j + w < end) ahead = next;
+                if (g->small) NN__K(small_strip)(g, p, depth, j, w, width, strip);
+                else NN__K(gemm_turn)(w, depth, b, g->bcs, g->brs, width, strip);
+                if (g->bcs == 1 && j + w < end) ahead = next;
                 b = strip;
                 ldb = width;
             } else {
-                if (h > 1 && g.k * g.n >= NN__GEMM_FAR && j + w < end) ahead = next;
-                rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g.k);
+                if (h > 1 && g->k * g->n >= NN__GEMM_FAR && j + w < end) ahead = next;
+                rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g->k);
             }
-            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g.ars, s.pack_a ? 0 : g.acs, b, ldb, keep ? NULL : each ? rows : start, each ? wide : 0,
-                              y + j * g.ycs, g.yrs, g.ycs, ahead, g.brs);
+            NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g->ars, s.pack_a ? 0 : g->acs, b, ldb, keep ? y + j * g->ycs : each ? rows : bias ? start : NULL,
+                              keep ? g->yrs : each ? wide : 0, y + j * g->ycs, g->yrs, g->ycs, ahead, g->brs);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g.acs, g.ars, g.acs, tail, width, NULL, 0, y + j * g.ycs, g.yrs, g.ycs, NULL, 0);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g->acs, g->ars, g->acs, tail, width, y + j * g->ycs, g->yrs, y + j * g->ycs, g->yrs, g->ycs, NULL, 0);
             }
             b = next;
             j += w;
         }
         p += depth;
-    } while (p < g.k);
+    } while (p < g->k);
 }
 #endif
 
@@ -20046,7 +20370,7 @@ NN__BACKWARD(matmul)
     for (side = 0; side < 2; side++) {                   // whose task is this?
         if (!c->din[side].data) continue;
         matrices = nn__leading(&c->in[side]);
-        tasks = nn__gemm_tasks(*nn__matmul_product(&g, c, side + 1, 0));
+        tasks = nn__gemm_tasks(nn__matmul_product(&g, c, side + 1, 0));
         if (index < matrices * tasks) break;
         index -= matrices * tasks;
     }
@@ -20262,7 +20586,7 @@ NN__BACKWARD(linear)
     int which;
     for (which = 1; which < 3; which++) if (c->din[which - 1].data) {                // tasks of dX, then of dW
         nn__product g;
-        int64_t tasks = nn__is_few(nn__linear_product(&g, c, which)) ? 1 : nn__gemm_tasks(g);
+        int64_t tasks = nn__is_few(nn__linear_product(&g, c, which)) ? 1 : nn__gemm_tasks(&g);
         if (i < tasks) { NN__K(linear_task)(&g, (int)(c->add >> (which - 1) & 1), NULL, i, (R *)t->scratch); return; }
         i -= tasks;
     }
@@ -21307,29 +21631,28 @@ static int nn__conv_is_plain(const nn__conv *v)
     return v->taps == 1 && v->map[0] == 1 && v->image[0] == 1 && v->map[1] == v->image[1] && v->stride[1] == 1 && !v->pad[0] && !v->pad[1]
         && v->map[1] >= NN__PLAIN_PIXELS;
 }
-static nn__product nn__conv_plain(const nn__conv *v, int spread)     // of the first group of the first image; a, b, y are for the caller
+static nn__product *nn__conv_plain(nn__product *g, const nn__conv *v, int spread)    // of the first group of the first image; a, b, y are for the caller
 {
-    nn__product g;
     int64_t pixels = v->map[1];
-    memset(&g, 0, sizeof g);
-    g.m = pixels; g.n = spread ? v->c : v->o; g.k = spread ? v->o : v->c;
-    g.ars = 1; g.acs = pixels;
-    g.brs = spread ? v->c : 1; g.bcs = spread ? 1 : v->c;
-    g.yrs = 1; g.ycs = pixels;
+    memset(g, 0, sizeof *g);
+    g->m = pixels; g->n = spread ? v->c : v->o; g->k = spread ? v->o : v->c;
+    g->ars = 1; g->acs = pixels;
+    g->brs = spread ? v->c : 1; g->bcs = spread ? 1 : v->c;
+    g->yrs = 1; g->ycs = pixels;
     return g;
 }
-static nn__product nn__conv_plain_dw(const nn__conv *v)              // of one image: dw (o, c) = map (o, pixels) image (c, pixels)'
+static nn__product *nn__conv_plain_dw(nn__product *g, const nn__conv *v)             // of one image: dw (o, c) = map (o, pixels) image (c, pixels)'
 {
-    nn__product g;
-    memset(&g, 0, sizeof g);
-    g.m = v->o; g.n = v->c; g.k = v->map[1];
-    g.ars = g.bcs = g.k; g.acs = g.brs = 1;
-    g.yrs = g.n; g.ycs = 1;
+    memset(g, 0, sizeof *g);
+    g->m = v->o; g->n = v->c; g->k = v->map[1];
+    g->ars = g->bcs = g->k; g->acs = g->brs = 1;
+    g->yrs = g->n; g->ycs = 1;
     return g;
 }
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
 {
     nn__conv_cut s;
+    nn__product g;
     nn__gather q;
     memset(&s, 0, sizeof s);
     s.phases = spread ? v->phases[0] * v->phases[1] : 1;
@@ -21338,7 +21661,7 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     if (nn__conv_is_plain(v)) {
         s.plain = 1;
         s.rounds = s.blocks = 1;
-        s.splits = nn__gemm_tasks(nn__conv_plain(v, spread));
+        s.splits = nn__gemm_tasks(nn__conv_plain(&g, v, spread));
         s.tasks = v->batch * v->groups * s.splits;
         return s;
     }
@@ -21386,6 +21709,7 @@ typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int p
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
+    nn__product g;
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
     int wino = nn__wino_dw(v);
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
@@ -21393,7 +21717,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     s.count = v->groups * v->o * columns;
     s.plain = nn__conv_is_plain(v);
     s.banded = !wino && !s.plain && nn__conv_dw_bands(v, &s.bands);
-    if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(v));
+    if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(&g, v));
     if (s.banded) {
         s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
         s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
@@ -21453,7 +21777,8 @@ static int nn__conv_shape(nn_call *c)
 static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cut *s)       // numbers that a task of a gather needs
 {
     int64_t rows = s->rows, sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
-    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain(v, spread));
+    nn__product g;
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain(&g, v, spread));
     if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
     if (s->many) return NN__LANES_ROOM + NN__LANES_N * (rows + 16 + 16);
     if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
@@ -21461,7 +21786,8 @@ static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cu
 }
 static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
-    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(v));
+    nn__product g;
+    if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(&g, v));
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
     return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
@@ -21620,9 +21946,6 @@ static const NN__K(lane_fn) NN__K(lane_pairs)[] = { NN__HALF_TILES(NN__X) };
 #undef NN__TILES
 #undef NN__TILES_OF
 
-#ifndef NN__HOLD
-#define NN__HOLD(v) ((void)0)
-#endif
 #if NN__LANES == 16 || NN__LANES == 4                    // 32 registers
 #define NN__DW_M 6
 #define NN__BAND_HEIGHTS     12, 8, 6, 4
@@ -21978,8 +22301,9 @@ static void NN__K(conv_dw)(const nn__conv *v, const R *map, const R *image, R *d
 static void NN__K(conv_dw_plain)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *part, R *scratch)
 {
     nn__dw_cut s = nn__conv_dw_cuts(v);
-    nn__product g = nn__conv_plain_dw(v);
+    nn__product g;
     int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks, b;
+    nn__conv_plain_dw(&g, v);
     if (s.chunks > 1) { dw = part + chunk * s.count; add = 0; }
     g.y = dw + group * g.m * g.n;
     if (v->batch == 0 && !add && block == 0) NN__K(fill_run)((R *)g.y, g.m * g.n, 0);
@@ -22632,8 +22956,9 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
     int64_t round = v->kept ? 0 : t->phase / 2;
     nn__conv_cut s = nn__conv_cuts(v, spread);
     if (s.plain) {
-        nn__product g = nn__conv_plain(v, spread);
+        nn__product g;
         int64_t part = t->index / s.splits, group = part % v->groups;
+        nn__conv_plain(&g, v, spread);
         g.a = from + part * g.k * g.m;
         g.b = (const R *)c->in[1].data + group * v->o * v->c;
         g.y = y + part * g.n * g.m;
@@ -24381,7 +24706,7 @@ NN__FORWARD(linear_update)
     nn__gemm_cut cut = nn__gemm_cuts(&g);
     int64_t i0 = t->index % cut.down * cut.rows, j0 = t->index / cut.down * cut.columns, h = nn__min(cut.rows, g.m - i0), end = nn__min(g.n, j0 + cut.columns);
     int64_t tiles = (h + NN__TALL - 1) / NN__TALL, tile, rows, j, w;
-    R dw[NN__TALL * NN__NR], zero[NN__NR] = { 0 }, *last = (R *)t->scratch;
+    R dw[NN__TALL * NN__NR], *last = (R *)t->scratch;
     const R *x = (const R *)g.a + i0 * g.ars;
     NN__K(part) a;
     int k;
@@ -24398,8 +24723,8 @@ NN__FORWARD(linear_update)
             a.ldg = vectors * NN__LANES;
             a.p = (R *)g.y + at;
             for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
-            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, zero, 0, dw, a.ldg);
-            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, zero, 0, dw, a.ldg);
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, NULL, 0, dw, a.ldg);
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, NULL, 0, dw, a.ldg);
             update(rows, w, &a, &r);
         }
     }
@@ -24755,10 +25080,9 @@ static const R *NN__K(att_rows)(const R *x, int64_t rs, int64_t cs, int64_t n, i
 // y (m, w) (+)= A (m, k) B (k, w), B's rows whole vectors; columns at or behind w are not written.
 static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int64_t ars, int64_t acs, const R *b, int64_t ldb, int add, R *y, int64_t rs, int64_t cs)
 {
-    R zero[NN__NR] = { 0 };
     int64_t j;
     for (j = 0; j < w; j += NN__NR)
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? NULL : zero, 0, y + j * cs, rs, cs, NULL, 0);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? y + j * cs : NULL, rs, y + j * cs, rs, cs, NULL, 0);
 }
 
 static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
@@ -24880,11 +25204,10 @@ NN__INLINE void NN__K(att_softmax)(const NN__K(att) *a, int64_t i, int64_t keys,
 // One row: lanes are keys. A tile against it, with the sums and bits of the tiles above; s has room for 64 keys, what lies behind them is hidden.
 static void NN__K(att_scores_one)(const NN__K(att) *a, int64_t key, int64_t keys, int biased)
 {
-    const R zero[NN__NR] = { 0 };
     int64_t j, seen = nn__min(keys, a->limit[0] - key);
     for (j = 0; j < keys; j += NN__NR) {                 // q K^T, strips of keys turned into what is Q^T otherwise
         NN__K(gemm_turn)(nn__min(NN__NR, keys - j), a->z.d, a->k + (key + j) * a->krs, a->krs, a->kcs, NN__NR, a->qt);
-        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, zero, 0, a->s + j, 0);
+        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, NULL, 0, a->s + j, 0);
     }
     for (j = 0; biased && j < keys; j++) {
         R add = a->bias[j * NN__ATT_ROWS];
@@ -24920,7 +25243,7 @@ static void NN__K(att_values_one)(int64_t w, int64_t keys, const R *s, const R *
     int64_t e, vectors;
     for (e = 0; e < w; e += vectors * NN__LANES) {
         vectors = NN__K(gemm_vectors)(1, w - e, 1);
-        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, NULL, 0, o + e, 0);
+        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, o + e, 0, o + e, 0);
     }
 }
 
@@ -25322,9 +25645,7 @@ static nn__product nn__rnn_gradient(const nn_call *c, int which, const void *da,
 static void nn__rnn_room(nn_call *c, const nn__rnn_dims *s, const nn__rnn_weight *w)     // for a task, and for products in place
 {
     nn__product g = nn__rnn_product(w, (s->batch + nn__rnn_tasks(s) - 1) / nn__max(1, nn__rnn_tasks(s)), NULL, s->lg, NULL, s->lg);
-    size_t bytes;
-    nn__product_turn(&g);
-    bytes = (s->task + (w->packed || !w->n ? 0 : nn__gemm_cuts(&g).scratch)) * nn__real_bytes(c);
+    size_t bytes = (s->task + (w->packed || !w->n ? 0 : nn__gemm_scratch(&g))) * nn__real_bytes(c);
     if (bytes > c->task_bytes) c->task_bytes = bytes;
 }
 static void nn__rnn_plan(nn_call *c)
@@ -25429,7 +25750,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
     int64_t j, width, i, tasks;
     if (!w->packed) {
         nn__product g = nn__rnn_product(w, m, a, lda, y, ldy);
-        tasks = nn__gemm_tasks(g);
+        tasks = nn__gemm_tasks(&g);
         for (i = 0; i < tasks; i++) NN__K(gemm_task)(&g, 1, NULL, i, scratch);
         return;
     }
@@ -25437,7 +25758,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
         const R *b = shared + w->at + j * w->k;
         int vectors = w->n - j > NN__LANES ? NN__NV : 1;
         width = vectors * NN__LANES;
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, NULL, 0, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, y + j, ldy, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
     }
 }
 
@@ -25725,8 +26046,8 @@ NN__BACKWARD(rnn)
     if (t->phase == 1) { NN__K(rnn_backward_rows)(c, &s, t, da); return; }
     w = nn__rnn_gradient(c, NN__RNN_W, da, c->aux[1].data);
     wr = nn__rnn_gradient(c, NN__RNN_WR, shared + s.dh, shared + s.m);
-    nw = w.y ? nn__gemm_tasks(w) : 0;
-    nr = wr.y ? nn__gemm_tasks(wr) : 0;
+    nw = w.y ? nn__gemm_tasks(&w) : 0;
+    nr = wr.y ? nn__gemm_tasks(&wr) : 0;
     if (i < nw) NN__K(gemm_task)(&w, (int)(c->add >> NN__RNN_W & 1), NULL, i, (R *)t->scratch);
     else if (i < nw + nr) NN__K(gemm_task)(&wr, (int)(c->add >> NN__RNN_WR & 1), NULL, i - nw, (R *)t->scratch);
     else {

@@ -4688,8 +4688,7 @@ template <int CH> NN__DEV void nn__att_give(const nn__att &a, const nn__heads &x
         NN_UNROLL for (int c = 0; c < CH / 64; c++, at += 64) {
             nn__quad q;
             NN_UNROLL for (int k = 0; k < 4; k++) q.v[k] = acc[i][4 * c + k] * scale[i];
-            if (x.e == 1) { if (at < d) nn__near4_put(p, at, d, q, add); }
-            else for (int k = 0; k < 4; k++) if (at + k < d) p[(at + k) * x.e] = add ? p[(at + k) * x.e] + q.v[k] : q.v[k];
+            if (at < d) nn__near4_put(p, at, d, q, add); // results and gradients are rows, whatever q, k and v are
         }
     }
 }

@@ -13,7 +13,7 @@
            *_eager the same by nn_forward and nn_backward_with
            *_epoch seconds of 938 steps with a shuffling loader, the loss read every step
            *_infer us of one forward pass (nn_run of a plan, with 2 threads .parallel); *_prefill the same of a whole context of a GPT,
-                   *_decode us of one more token, behind half a context in the cache (eager)
+                   *_decode us of one more token, behind half a context in the cache (nn_step_plan)
            eager_* ns of one nn_add of 4 numbers; with _tape it is recorded
            planned_add4    ns of one of 1000 such adds in a step that is repeated                                                      */
 #define NN_IMPLEMENTATION
@@ -232,8 +232,7 @@ static void decode(Bench *b, const Row *r)
 {
     (void)r;
     for (int i = 0; i < b->layers; i++) nn_kv_cache_truncate(b->gpt[i].cache, b->context / 2);
-    nn_begin(b->nn, NN_EVAL);
-    nn_forward(b->net, b->x);
+    nn_step_plan_run(b->steps, b->x, NULL);
 }
 static void epoch(Bench *b, const Row *r)
 {
@@ -362,6 +361,9 @@ static void make_gpt(Bench *b, const Row *r)             /* tokens come in, not 
         nn_forward(b->net, b->x);
         b->at = b->context / 2;
         b->x = nn_tensor_new_as(b->nn, NN_I64, NN_SHAPE(1, 1), tokens);
+        b->steps = nn_step_plan_new(b->net, &(nn_step_plan_desc){ .eval = 1 });
+        for (int i = 0; i < 4; i++, b->at++) nn_step_plan_run(b->steps, b->x, NULL);     /* then it is known what goes with the position */
+        if (nn_step_plan_why(b->steps)) { fprintf(stderr, "%s: %s\n", r->name, nn_step_plan_why(b->steps)); exit(1); }
         return;
     }
     b->plan = nn_plan_new(b->net, nn_shape_of(b->x), &(nn_plan_desc){ .dtype = NN_I64, .parallel = nn_threads(b->nn) > 1 });

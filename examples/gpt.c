@@ -14,6 +14,8 @@ enum { LAYERS = 4, HEADS = 4, WIDTH = 128, CONTEXT = 64, BATCH = 12, WARMUP = 10
 typedef struct Gpt {
     nn_layer *net, *tokens, *positions, *block[LAYERS], *norm, *head;
     nn_kv_cache *cache[LAYERS];      /* of sampling */
+    nn_step_plan *repeat;
+    nn_tensor *one;                  /* a character */
     int sampling;
 } Gpt;
 
@@ -93,6 +95,10 @@ static void sample(Gpt *g, const Text *t, int count)
 {
     nn_context *nn = nn_context_of(g->net);
     int64_t text[CONTEXT] = { 0 }, n = 1, fed = 0, next;                         /* the last characters; how many of them are in the cache */
+    if (!g->repeat) {
+        g->repeat = nn_step_plan_new(g->net, &(nn_step_plan_desc){ .eval = 1 });
+        g->one = nn_tensor_new_as(nn, NN_I64, NN_SHAPE(1, 1), NULL);
+    }
     g->sampling = 1;
     for (int i = 0; i < count && nn_ok(nn); i++) {
         if (n == CONTEXT) {          /* it is full: go on with its second half */
@@ -100,8 +106,14 @@ static void sample(Gpt *g, const Text *t, int count)
             n = CONTEXT / 2, fed = 0;
         }
         for (int k = 0; k < LAYERS; k++) nn_kv_cache_truncate(g->cache[k], fed);
-        nn_begin(nn, NN_EVAL);
-        nn_tensor *scores = nn_forward(g->net, nn_from_as(nn, NN_I64, NN_SHAPE(1, n - fed), text + fed));
+        nn_tensor *scores;
+        if (n - fed == 1) {
+            nn_write_as(g->one, NN_I64, text + fed);
+            scores = nn_step_plan_run(g->repeat, g->one, NULL);      /* from the fourth on the same calls again, without forward */
+        } else {
+            nn_begin(nn, NN_EVAL);
+            scores = nn_forward(g->net, nn_from_as(nn, NN_I64, NN_SHAPE(1, n - fed), text + fed));
+        }
         nn_tensor *last = nn_select(nn_select(scores, 1, n - fed - 1), 0, 0);
         if (!nn_sample(last, NULL, 0, &(nn_sample_desc){ .temperature = 0.8f }, &next)) break;
         fed = n;
@@ -145,6 +157,7 @@ int main(int argc, char **argv)
     if (save && !nn_save(g.net, save, &(nn_save_desc){ .optimizer = opt })) return 1;
     printf("\nvalidation loss %.3f\n", validate(&g, &text));
     int ok = nn_ok(nn);
+    nn_step_plan_free(g.repeat);
     nn_free(nn);
     return !ok;
 }

@@ -80,9 +80,15 @@ static int64_t lm_generate(LanguageModel *m, nn_tokenizer *tokenizer, const int6
 {
     int64_t end = tokenizer ? nn_token_end(tokenizer) : -1;
     nn_sample_desc sample = { .greedy = !(temperature > 0), .temperature = temperature, .top_p = 0.95f };
-    return nn_generate(nn_context_of(m->net), prompt, count, tokens, more, &(nn_generate_desc){
-        .step = lm_step, .self = m, .tokenizer = tokenizer, .vocabulary = m->vocabulary, .context = m->positions, .sample = &sample,
+    int64_t n;
+    m->rows = 1;
+    lm_rewind(m, 0);
+    m->cached = m->last = 1;
+    n = nn_generate(nn_context_of(m->net), prompt, count, tokens, more, &(nn_generate_desc){
+        .model = m->net, .cache = m->cache, .caches = m->layers, .tokenizer = tokenizer, .vocabulary = m->vocabulary, .context = m->positions, .sample = &sample,
         .stop = &end, .stop_count = end >= 0, .on_text = tokenizer ? show : NULL });
+    m->cached = m->last = 0;
+    return n;
 }
 static int lm_generate_batch(LanguageModel *m, nn_tokenizer *tokenizer, const int64_t *prompts, const int64_t *counts, int64_t rows, int64_t *tokens, int64_t *made, int64_t more,
                              float temperature)      /* prompts (rows, LM_PROMPT); tokens (rows, more) */

@@ -2,19 +2,19 @@
 # make check: the fast tests, then compilers and targets, sanitizers, examples, documents. A part whose tool is missing is skipped and
 # said so; with NN_CI=1 a missing tool is a failure. Ends with   N passed, N failed, N skipped
 #
-#     tests/check.sh            all parts; after the fast tests two lanes at a time, as most parts keep one core busy
-#     tests/check.sh PART ...   these parts one after the other: test compile targets docs cuda sanitize files examples
+#     tests/check.sh            all parts: the fast tests, then two parts at a time, the longest first, as most parts keep one core busy
+#     tests/check.sh PART ...   these parts one after the other: test cuda sanitize targets compile files examples docs
 cd "$(dirname "$0")/.."
 passed=0 failed=0 skipped=0
 if [ $# -eq 0 ]; then
     mkdir -p build/check
-    lane() { "tests/check.sh" "$@" | tee "build/check/$1.log" | sed -u '$d'; }
-    lane test
-    lane compile targets docs cuda &
-    lane sanitize files examples
-    wait
-    for l in test compile sanitize; do
-        read -r p f s < <(tail -n 1 build/check/$l.log | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p')
+    rm -f build/check/*.log
+    parts="cuda sanitize targets compile files examples docs"
+    part='tests/check.sh $0 | tee build/check/$0.log | sed -u "\$d"'
+    sh -c "$part" test
+    printf '%s\n' $parts | xargs -P 2 -I{} sh -c "$part" {}
+    for p in test $parts; do
+        read -r p f s < <(tail -n 1 build/check/$p.log | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p')
         passed=$((passed + ${p:-0})) failed=$((failed + ${f:-1})) skipped=$((skipped + ${s:-0}))
     done
     echo "$passed passed, $failed failed, $skipped skipped"

@@ -10,8 +10,8 @@ build() { # build KIND TEST FLAGS...
 }
 kernels="ops"
 linked="conv attention rnn products"
-host="core memory backend files data metrics layers norm reduce shape losses optim monitor train plan step text models"
-threads="determinism train data plan step"
+host="core memory backend files data metrics layers norm reduce shape losses optim monitor train plan step decode text models"
+threads="determinism train data plan step decode"
 {
     printf '%s\n' "$compile $kernel_flags $asan -DNN_DOUBLE -DNN_IMPLEMENTATION -x c -c nn.h -o $out/nn_asan.o"
     for t in $kernels; do build asan $t $kernel_flags $asan; done

@@ -130,3 +130,41 @@ CASE(contiguous, turned_exactly) { return nn_mul_scalar(nn_contiguous(nn_transpo
 CASE(contiguous, turned_often)   { return nn_mul_scalar(nn_contiguous(nn_transpose(nn_reshape(outer(f, 1030, 64), NN_SHAPE(1030, 8, 8)), 1, 2)), 2); }
 CASE_NO_GRAD(argmax, neighbours) { int32_t v[2][40] = {{0}}; v[0][3] = 6; v[0][35] = 7; v[1][3] = 6; v[1][4] = 7; return nn_argmax(nn_from_as(f->nn, NN_I32, NN_SHAPE(2, 40), v), NN_DIMS(1), NULL); }
 CASE_NO_GRAD(argmax, least)      { int64_t v[3] = { INT64_MIN, INT64_MIN, INT64_MIN }; return nn_argmax(nn_from_as(f->nn, NN_I64, NN_SHAPE(1, 3), v), NN_DIMS(1), NULL); }
+
+/* Where a bound decides and no other case stands: one number more than whole pieces, the last size of a tile, the least that needs two chunks. */
+CASE(sum, pieces_and_one)        { return nn_sum(nn_reshape(outer(f, 33, 132), NN_SHAPE(1089, 4)), NN_DIMS(0), NULL); }
+CASE(mse, chunk_and_one)         { return nn_mse(outer(f, 241, 17), outer(f, 241, 17), NULL); }
+CASE(nll, chunks_and_one)        { return nn_nll(nn_reshape(outer(f, 53, 541), NN_SHAPE(28673, 1)), numbers(f, NN_SHAPE(28673), 1, 0), NULL); }
+CASE(layernorm, chunks_and_one)  { nn_tensor *x = nn_reshape(outer(f, 65, 195), NN_SHAPE(4225, 3)), *w = var(f, 3), *b = var(f, 3); return nn_layernorm(x, 1, w, b, NULL); }
+CASE(batchnorm, chunks_and_one)  { nn_tensor *x = nn_reshape(outer(f, 65, 195), NN_SHAPE(4225, 3)), *w = var(f, 3), *b = var(f, 3); return nn_batchnorm(x, w, b, running(f, 3, 0.1f), running(f, 3, 0.8f), NULL); }
+CASE(embedding, wide_and_one)    { return nn_embedding(numbers(f, NN_SHAPE(3, 5), 11, 0), outer(f, 11, 129)); }
+CASE(sort, run_less_one)         { return nn_sort(outer(f, 2, 1023), -1, NULL, NULL); }
+CASE(sort, run_and_one)          { return nn_sort(outer(f, 2, 1025), -1, NULL, NULL); }
+CASE(topk, short_run)            { return nn_topk(outer(f, 3, 1100), 300, 1, NULL, NULL); }
+CASE(topk, run_and_one)          { return nn_topk(outer(f, 2, 1025), 500, 1, NULL, &(nn_topk_desc){ .smallest = 1 }); }
+CASE_NO_GRAD(argmax, later)      { int32_t v[1][70] = {{0}}; v[0][3] = v[0][35] = v[0][67] = 7; return nn_argmax(nn_from_as(f->nn, NN_I32, NN_SHAPE(1, 70), v), NN_DIMS(1), NULL); }
+CASE(pad, eight)                 { return nn_pad(var(f, 2, 1, 2, 1, 2, 1, 2, 3), NN_SHAPE(1, 2, 0, 1), &(nn_pad_desc){ .mode = NN_PAD_REPLICATE }); }
+CASE(upsample, to_two)           { return nn_upsample(var(f, 2, 1, 3, 4), 2, 2, &(nn_upsample_desc){ .bilinear = 1, .align_corners = 1 }); }
+CASE(upsample, one_more)         { return nn_upsample(var(f, 1, 2, 4, 5), 5, 6, &(nn_upsample_desc){ .bilinear = 1 }); }
+CASE(attention, head_129)        large(1, 1, 1, 9, 40, 129, 129, .causal = 1)
+CASE(attention, head_129_100)    large(1, 1, 1, 9, 40, 129, 100, .causal = 0)
+CASE(attention, head_100_129)    large(1, 1, 1, 9, 40, 100, 129, .causal = 0)
+CASE(attention, rows_and_one)    qkv(1, 1, 1, 65, 129, 8, 8, .causal = 1)
+CASE(attention, one_short)       qkv(3, 2, 2, 5, 7, 4, 4, .lengths = ints(f, NN_SHAPE(3), 6, -1, 8))
+CASE(attention, learned_63)      { nn_tensor *m = var(f, 63, 63); large(1, 1, 1, 63, 63, 65, 65, .mask = m) }
+CASE(attention, decode_and_one)  qkv(1, 1, 1, 1, 200, 4, 4, .lengths = ints(f, NN_SHAPE(1), 101))
+CASE(attention, decode_turned)   { nn_tensor *q = var(f, 1, 2, 1, 7), *k = var(f, 1, 2, 7, 40), *v = var(f, 1, 2, 6, 40); return nn_scaled_dot_product_attention(q, nn_transpose(k, 2, 3), nn_transpose(v, 2, 3), NULL); }
+CASE(attention, unaligned_rows)                          /* in tensor cores' precisions, too */
+{
+    nn_tensor *p[3];
+    for (int i = 0; i < 3; i++) p[i] = nn_reshape(nn_slice(var(f, 1 + 2 * 9 * 16), 0, 1, 1 + 2 * 9 * 16, 1), NN_SHAPE(1, 2, 9, 16));
+    return nn_scaled_dot_product_attention(p[0], p[1], p[2], &(AD){ .causal = 1 });
+}
+CASE(ctc_loss, no_steps)         { return ctc(f, ints(f, NN_SHAPE(3, 2), 1, 2, 1, 1, 2, 1), 3, 3, LIST(3, 0, 0), LIST(2, 0, 1), 3, (nn_ctc_desc){ .reduction = NN_NONE, .zero_infinity = 1 }); }
+CASE(ctc_loss, one_step)         { return ctc(f, ints(f, NN_SHAPE(2, 1), 1, 2), 1, 3, LIST(1, 1), LIST(0, 1), 2, (nn_ctc_desc){ .reduction = NN_NONE }); }
+CASE(cross_entropy, first_ignored) { nn_tensor *w = var_in(f, 0.5, 2, 7); return nn_cross_entropy(var(f, 5, 7), numbers(f, NN_SHAPE(5), 7, 1), LOSS(.ignore_index = NN_ZERO, .weight = w)); }
+CASE(attention, decode_apart)                            /* scores of one head are no measure for those of another */
+{
+    nn_tensor *two[2] = { var(f, 1, 1, 1, 8), nn_mul_scalar(var(f, 1, 1, 1, 8), 300) }, *k = var(f, 1, 2, 140, 8), *v = var(f, 1, 2, 140, 8);
+    return nn_scaled_dot_product_attention(nn_concat(two, 2, 1), k, v, NULL);
+}

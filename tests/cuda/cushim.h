@@ -1093,7 +1093,8 @@ Dev &dev()
     }
     return *d;
 }
-/* Before a launch with a guard, AddressSanitizer learns what it may touch: the ranges of the guard, and every block that is not guarded. */
+/* Before a launch with a guard, AddressSanitizer learns what it may touch: the ranges of the guard, and every block that is not guarded.
+   Without it what lies beside the ranges is NaN while the launch runs, and must be NaN after it. */
 static void apply_guard(const std::shared_ptr<Guard> &g)
 {
 #ifdef CUSHIM_ASAN
@@ -1104,6 +1105,39 @@ static void apply_guard(const std::shared_ptr<Guard> &g)
     d.guard_now = g;
 #else
     (void)g;
+#endif
+}
+static void run_guarded(Op &o)
+{
+#if defined(CUSHIM_ASAN) || defined(CUSHIM_TSAN)
+    apply_guard(o.guard);
+    o.fn();
+#else
+    enum { FENCE = 512 };
+    struct Side { char *at; std::vector<char> was; };
+    std::vector<Side> sides;
+    std::map<char *, char *> ranges;                     /* begin, end */
+    if (o.guard && !conf().dry) for (auto &r : o.guard->range) { char *&end = ranges[r.first]; if (end < r.first + r.second) end = r.first + r.second; }
+    auto fence = [&](char *from, char *to) { if (from < to) { sides.push_back(Side{ from, std::vector<char>(from, to) }); memset(from, 0xff, (size_t)(to - from)); } };
+    for (auto &b : dev().guarded) {
+        char *last = NULL, *top = b.first + b.second;    /* the end of the ranges so far, and of the block */
+        for (auto r = ranges.lower_bound(b.first); r != ranges.end() && r->first < top; ++r) {
+            char *from = r->first - b.first > FENCE ? r->first - FENCE : b.first;
+            if (last) {
+                char *to = last + FENCE < r->first ? last + FENCE : r->first;
+                fence(last, to);
+                if (from < to) from = to;
+            }
+            fence(from, r->first);
+            if (!last || last < r->second) last = r->second;
+        }
+        if (last) fence(last, top - last > FENCE ? last + FENCE : top);
+    }
+    o.fn();
+    for (auto &s : sides) {
+        for (size_t i = 0; i < s.was.size(); i++) if ((unsigned char)s.at[i] != 0xff) die("a launch wrote beside the tensors of its call", 0);
+        memcpy(s.at, s.was.data(), s.was.size());
+    }
 #endif
 }
 /* Run one operation that helps s to make progress; ops of other streams run only when needed (as late as allowed). */
@@ -1120,7 +1154,7 @@ bool step(Stream *s)
     }
     Op run = o;
     s->q.pop_front();
-    if (run.kind == 0) { apply_guard(run.guard); run.fn(); }
+    if (run.kind == 0) run_guarded(run);
     if (run.kind == 1) { if (run.ev->done < run.ver) run.ev->done = run.ver; else run.ev->done++; }
     return true;
 }

@@ -9,7 +9,7 @@
 Mutants: a barrier is removed (__syncthreads, __syncwarp); a comparison of whole numbers has its bound moved by one, up and down; a mask of lanes
 loses its upper half; a step of a warp's sum is left out; an addition to a result becomes an assignment.
 All are in one build: `i < n` becomes `i < NN_BOUND(17) << n`, and the variable nn_mutant says which number adds one. tests/cuda/mutants.c first
-notes which case executes which mutants, then runs, for each mutant, the cases that execute it, until one fails. What survives the plain build
+notes in which case which mutants differ, then runs, for each mutant, the cases where it does, until one fails. What survives the plain build
 (barriers: in three orders of threads) runs again under ASan; barriers that still survive run as nvcc's PTX, where ptxsim leaves the barrier out
 and finds the race. tests/cuda/equivalent.txt lists mutants that cannot change a result, each with its reason; those of `a < b ? a : b`, same at the bound, are known by their form."""
 import argparse, hashlib, os, re, subprocess, sys
@@ -17,6 +17,7 @@ import argparse, hashlib, os, re, subprocess, sys
 B = "build/cuda"
 HERE = os.path.dirname(os.path.abspath(__file__))
 START = re.compile(r"__global__|\bNN__DEV(_OUT)?\b|\bNN__FN\b|__device__|\bNN__CUDA_UPDATE\(")
+OPEN = ["not executed", "never differs", "survived"]
 KINDS = ["barrier", "bound up", "bound down", "mask", "step", "assign"]
 
 
@@ -138,7 +139,7 @@ def equivalents():
 
 
 def run(build, todo, verdicts, **env):
-    """todo: (row, item or None); gives number -> (verdict, item, order, how many execute it)"""
+    """todo: (row, the item to begin with or None); gives number -> (verdict, item, order, how many execute it)"""
     open(B + "/mutants.todo", "w").write("".join("%s %s %s\n" % (r[0], r[3], item or "") for r, item in todo))
     if os.path.exists(verdicts): os.remove(verdicts)
     p = subprocess.run([B + "/mutants_" + build, "mutation"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
@@ -159,19 +160,19 @@ def remembered(rows):
 
 def everything(o):
     rows = generate()
-    known = remembered(rows)
+    known, equal = remembered(rows), equivalents()
     subprocess.check_call(["make", "-s", "--no-print-directory"] + [B + "/mutants_" + b for b in o.stages.split(",")])
     wanted = set(o.only.split(",")) if o.only else None
     rows_here = [r for r in rows if (not o.section or r[2] == o.section) and (not o.kinds or r[1] in o.kinds.split(",")) and (not wanted or r[0] in wanted)
-                 and r[5] != "minimum" and (not o.again or known.get(r[0], ["survived"])[0] in ("survived", "not executed"))]
+                 and r[5] != "minimum" and (not o.again or (known.get(r[0], ["survived"])[0] in OPEN and name_of(r) not in equal))]
     result, coverage = dict(known), B + "/mutants.coverage"
-    if os.path.exists(coverage) and os.path.getmtime(coverage) < os.path.getmtime(B + "/mutants_shim"): os.remove(coverage)
+    if os.path.exists(coverage) and os.path.getmtime(coverage) < os.path.getmtime(B + "/mutants_shim.o"): os.remove(coverage)
     alive, names = rows_here, {r[0]: name_of(r) for r in rows}
     for build in o.stages.split(","):
         for orders in ("fwd", "fwd,rev,rand"):
             part = [r for r in alive if (r[1] == "barrier") == (orders != "fwd") and (build != "ptx" or r[1] == "barrier")]
             if not part: continue
-            new = run(build, [(r, None) for r in part], B + "/mutants.new", NN_COVERAGE=coverage, NN_ORDERS=orders if build == "shim" else "fwd" if build == "ptx" else "rev",
+            new = run(build, [(r, (known.get(r[0], [""])[1:2] or [None])[0]) for r in part], B + "/mutants.new", NN_COVERAGE=coverage, NN_ORDERS=orders if build == "shim" else "fwd" if build == "ptx" else "rev",
                       NN_BUDGET=str({"shim": 1, "asan": 4, "ptx": 30}[build] * o.patience), NN_SLOWER={"shim": "1", "asan": "10", "ptx": "60"}[build])
             for k, v in new.items(): result[k] = v + [build]
             open(B + "/mutants.verdicts", "w").write("".join("\t".join([names[k]] + v) + "\n" for k, v in result.items()))
@@ -199,14 +200,14 @@ def report(rows, result):
         v = result.get(r[0], ["not run"])[0]
         if v != "killed" and (name_of(r) in equal or r[5] == "minimum"): v = "equivalent"
         count.setdefault(r[1], {}).setdefault(v, []).append(r)
-        if v in ("survived", "not executed"): left.append((v, r))
+        if v in OPEN: left.append((v, r))
         if v == "killed" and name_of(r) in equal: print("killed, but listed as equivalent: " + name_of(r))
     for v, r in left: print("%s: nn_cuda.h:%s  %s" % (v.upper(), r[3], name_of(r)))
-    words = ["killed", "equivalent", "fractions", "not executed", "survived", "not run"]
-    print("%-12s %9s" % ("", "mutants") + "".join(" %12s" % w for w in words))
+    words = ["killed", "equivalent", "fractions"] + OPEN + ["not run"]
+    print("%-12s %9s" % ("", "mutants") + "".join(" %13s" % w for w in words))
     for kind in KINDS + ["all"]:
         of = {w: sum(len(c.get(w, [])) for k, c in count.items() if kind in (k, "all")) for w in words}
-        print("%-12s %9d" % (kind, sum(of.values())) + "".join(" %12d" % of[w] for w in words))
+        print("%-12s %9d" % (kind, sum(of.values())) + "".join(" %13d" % of[w] for w in words))
     print("(fractions: comparisons of floating-point numbers, which have no bound to move)")
 
 
@@ -214,7 +215,7 @@ def sample():
     known = dict(reversed(l.rstrip("\n").split("\t")) for l in open(os.path.join(HERE, "sample.txt")))
     todo = [(r, known[name_of(r)]) for r in generate() if name_of(r) in known]
     subprocess.check_call(["make", "-s", "--no-print-directory", B + "/mutants_shim"])
-    new = run("shim", todo, B + "/mutants.new", NN_ORDERS="fwd", NN_SLOWER="3")
+    new = run("shim", todo, B + "/mutants.new", NN_ORDERS="fwd", NN_SLOWER="3", NN_ONLY="1")
     for r, item in todo:
         if new[r[0]][0] != "killed": print("SURVIVED: nn_cuda.h:%s  %s  (%s)" % (r[3], name_of(r), item))
     killed = sum(v[0] == "killed" for v in new.values())

@@ -371,6 +371,29 @@ TEST(norm_of_many_tensors)
     }
     CHECK(follows("a norm of many tensors", 5, cpu, cuda, 1e-4));
 }
+TEST(norm_of_odd_tensors)                                /* every number counts, those at the end of a tensor, too */
+{
+    static const int64_t sizes[] = { 1, 2, 3, 5, 7, 1024, 1025, 1027 };
+    enum { SIZES = sizeof sizes / sizeof *sizes };
+    NEEDS_DEVICE;
+    for (int n = 0; n < SIZES; n++) {
+        float v[2][1027];
+        for (int device = 0; device < 2; device++) {
+            nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .backend = device ? guarded_cuda(0) : NULL });
+            nn_layer *net = nn_model_new(nn, NULL);
+            nn_tensor *p = nn_param_new(net, "p", NN_SHAPE(sizes[n])), *few = nn_param_new(net, "few", NN_SHAPE(3));
+            float x[1027];
+            for (int64_t i = 0; i < sizes[n]; i++) x[i] = i + 4 >= sizes[n] ? 9.0f + (float)(i % 4) : 0.001f * (float)(i % 7);
+            nn_optimizer *opt = nn_sgd_new(net, &(nn_sgd_desc){ .lr = 1, .clip_norm = 1 });
+            nn_begin(nn, NN_TRAIN);
+            nn_backward(nn_add(nn_sum(nn_mul(p, nn_tensor_new(nn, NN_SHAPE(sizes[n]), x)), NN_ALL, NULL), nn_sum(few, NN_ALL, NULL)));
+            nn_step(opt);
+            CHECK(nn_read(p, v[device]) && nn_ok(nn));
+            nn_free(nn);
+        }
+        for (int64_t i = 0; i < sizes[n]; i++) CHECK(fabsf(v[0][i] - v[1][i]) <= 1e-5f);
+    }
+}
 /* An index that is just too large, and -1, are errors with the op's name; the last one is not. */
 static void with_index(nn_context *nn, int which, int64_t k)
 {
@@ -385,14 +408,30 @@ static void with_index(nn_context *nn, int which, int64_t k)
     case 5: y = nn_cross_entropy(x, four, NULL); break;
     case 6: y = nn_nll(x, four, NULL); break;
     case 7: y = nn_hinge(x, four, NULL); break;
+    case 8: {                                            /* lengths of an RNN of 4 steps */
+        nn_rnn_state s = { .lengths = nn_reshape(one, NN_SHAPE(1)) };
+        y = nn_rnn_forward(nn_lstm_new(nn_model_new(nn, NULL), NULL, 5, 3, NULL), nn_reshape(x, NN_SHAPE(1, 4, 5)), &s);
+        break;
     }
+    default: {                                           /* ctc_loss: steps, sizes of a table and of a list, the second of those, classes */
+        nn_tensor *p = nn_reshape(x, NN_SHAPE(4, 1, 5)), *t = nn_from_as(nn, NN_I64, NN_SHAPE(1, 4), (int64_t[]){ 1, 2, 3, 4 }), *size = nn_reshape(one, NN_SHAPE(1)), *all = nn_from_as(nn, NN_I64, NN_SHAPE(1), (int64_t[]){ 4 });
+        if (which == 9) y = nn_ctc_loss(p, t, size, nn_from_as(nn, NN_I64, NN_SHAPE(1), (int64_t[]){ 1 }), NULL);
+        if (which == 10) y = nn_ctc_loss(p, t, all, size, NULL);
+        if (which == 11) y = nn_ctc_loss(p, nn_reshape(t, NN_SHAPE(4)), all, size, NULL);
+        if (which == 12) y = nn_ctc_loss(nn_expand(p, NN_SHAPE(4, 2, 5)), nn_concat((nn_tensor *[]){ t, t }, 2, 0), nn_concat((nn_tensor *[]){ all, all }, 2, 0), nn_concat((nn_tensor *[]){ size, all }, 2, 0), NULL);
+        if (which == 13) y = nn_ctc_loss(nn_expand(p, NN_SHAPE(4, 2, 5)), nn_from_as(nn, NN_I64, NN_SHAPE(5), (int64_t[]){ 1, 2, 3, 4, 1 }), nn_concat((nn_tensor *[]){ all, all }, 2, 0),
+                                         nn_concat((nn_tensor *[]){ size, nn_from_as(nn, NN_I64, NN_SHAPE(1), (int64_t[]){ k < 0 ? 3 : 1 }) }, 2, 0), NULL);
+        if (which == 14) y = nn_ctc_loss(p, nn_reshape(one, NN_SHAPE(1, 1)), all, nn_from_as(nn, NN_I64, NN_SHAPE(1), (int64_t[]){ 1 }), NULL);
+    }
+    }
+    if (y && y->node) nn_backward(nn_sum(y, NN_ALL, NULL));          /* which may run before the fault is known */
     if (y) nn_item(nn_sum(nn_cast(y, NN_F32), NN_ALL, NULL));
 }
 TEST(indices_out_of_range)
 {
     NEEDS_DEVICE;
-    for (int device = 0; device < 2; device++) for (int which = 0; which < 8; which++) for (int64_t k = 4; k > -2; k = k == 4 ? 5 : k == 5 ? -1 : -2) {
-        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = device ? nn_cuda(0) : NULL });
+    for (int device = 0; device < 2; device++) for (int which = 0; which < 15; which++) for (int64_t k = 4; k > -2; k = k == 4 ? 5 : k == 5 ? -1 : -2) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = device ? guarded_cuda(0) : NULL });
         with_index(nn, which, k);
         if (nn_ok(nn) != (k == 4)) printf("op %d, index %d: %s\n", which, (int)k, nn_error(nn));
         CHECK(nn_ok(nn) == (k == 4));

@@ -18,6 +18,9 @@ typedef struct world {
     int count;
     nn_tensor *var[MAX];
     int shared[MAX];
+    nn_layer *net;                   // of cases that have one
+    nn_tensor *param;                // what the optimizer updates: the result is this, then
+    nn_optimizer *opt;
 } world;
 typedef struct large_case { const char *name; int64_t per; nn_tensor *(*run)(world *w); struct large_case *next; } large_case;
 static large_case *cases, **last = &cases;
@@ -162,6 +165,50 @@ LARGE(attention, 128)       { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v =
 LARGE(decode, 128)          { nn_tensor *q = X(1, 1, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1 }); }
 LARGE(rope, 512)            { nn_tensor *x = X(2, 4, 64); return nn_rope(x, nn_rope_new(w->nn, 8, 64, 0), NULL); }
 
+/* Weights are frozen: their gradients are sums over all samples. */
+static nn_tensor *through(nn_layer *layer, nn_tensor *x) { nn_freeze(layer, 1); return nn_forward(layer, x); }
+static nn_layer *net(world *w) { return w->net ? w->net : (w->net = nn_model_new(w->nn, NULL)); }
+LARGE(rnn, 2048)            { return through(nn_rnn_new(net(w), NULL, 8, 64, NULL), X(32, 8)); }
+LARGE(lstm, 2048)           { return through(nn_lstm_new(net(w), NULL, 8, 64, NULL), X(32, 8)); }
+LARGE(lstm_projected, 2048) { return through(nn_lstm_new(net(w), NULL, 8, 64, &(nn_lstm_desc){ .proj = 24 }), X(32, 8)); }
+LARGE(gru_backwards, 2048)  { return through(nn_gru_new(net(w), NULL, 8, 64, &(nn_gru_desc){ .bidirectional = 1 }), X(32, 8)); }
+LARGE(ctc, 2048)                                         /* four steps: a quarter of the grids is a step */
+{
+    nn_tensor *x = nn_transpose(X(4, 512), 0, 1), *steps = nn_cast(nn_full(w->nn, NN_SHAPE(w->samples), 4), NN_I64), *sizes = nn_cast(nn_full(w->nn, NN_SHAPE(w->samples), 2), NN_I64);
+    return nn_ctc_loss(x, IDS(512, w->samples, 2), steps, sizes, &(nn_ctc_desc){ .reduction = NN_NONE, .blank = 511 });
+}
+/* ---- batch norm: of many channels; by statistics that stay; and by those of the batch, whose sums are chosen to be 0 or small, however many samples ---- */
+LARGE(batchnorm_channels, 64)
+{
+    nn_tensor *x = nn_reshape(X(64), NN_SHAPE(1, -1, 64)), *v = nn_reshape(X(1), NN_SHAPE(-1)), *b = nn_reshape(X(1), NN_SHAPE(-1));
+    return nn_reshape(nn_batchnorm(x, v, b, NULL, NULL, NULL), NN_SHAPE(-1, 64));
+}
+LARGE(batchnorm_frozen, 512) { return through(nn_batchnorm_new(net(w), NULL, 8, NULL), X(8, 64)); }
+LARGE(batchnorm, 1024)
+{
+    nn_tensor *two[2], *y;
+    two[0] = X(8, 64);
+    two[1] = nn_neg(two[0]);
+    y = nn_batchnorm(nn_concat(two, 2, 2), NULL, NULL, NULL, NULL, &(nn_batchnorm_desc){ .eps = 1e6f });
+    return nn_sub(nn_slice(y, 2, 0, 64, 1), nn_slice(y, 2, 64, 128, 1));
+}
+/* ---- optimizers: a parameter of more than 2^31 numbers beside one of few, two steps ---- */
+static nn_tensor *updated(world *w)
+{
+    nn_tensor *few = nn_param_new(net(w), "few", NN_SHAPE(512));
+    float v[512];
+    for (int i = 0; i < 512; i++) v[i] = number(7, i);
+    nn_write(few, v);
+    w->param = nn_param_new(w->net, "many", NN_SHAPE(w->samples, 512));
+    set_ends(w->param, 3);
+    return nn_mul(X(512), nn_add(w->param, nn_detach(few)));
+}
+LARGE(sgd, 512)             { nn_tensor *y = updated(w); w->opt = nn_sgd_new(w->net, &(nn_sgd_desc){ .lr = 0.05f }); return y; }
+LARGE(sgd_clipped, 512)     { nn_tensor *y = updated(w); w->opt = nn_sgd_new(w->net, &(nn_sgd_desc){ .lr = 0.5f, .momentum = 0.9f, .nesterov = 1, .clip_norm = 1 }); return y; }
+LARGE(adamw, 512)           { nn_tensor *y = updated(w); w->opt = nn_adamw_new(w->net, &(nn_adamw_desc){ .lr = 0.05f }); return y; }
+LARGE(adam_clipped, 512)    { nn_tensor *y = updated(w); w->opt = nn_adam_new(w->net, &(nn_adam_desc){ .lr = 0.05f, .amsgrad = 1, .clip_value = 0.1f }); return y; }
+LARGE(lion, 512)            { nn_tensor *y = updated(w); w->opt = nn_lion_new(w->net, &(nn_lion_desc){ .lr = 0.01f }); return y; }
+
 /* ---- the comparison ---- */
 typedef struct outcome { int64_t n; float *v; } outcome;
 static outcome ends(nn_tensor *t, int shared)            /* all of it, or the first and the last sample */
@@ -200,6 +247,11 @@ static int run(const large_case *k, int64_t samples, const nn_backend *backend, 
             nn_backward_with(y, &(nn_backward_desc){ .grad = dy });
         }
         for (i = 0; i < w.count; i++) o[i] = ends(nn_grad(w.var[i]), w.shared[i]);
+        if (w.opt) {
+            nn_step(w.opt); nn_step(w.opt);
+            free(o[MAX].v);
+            o[MAX] = ends(w.param, 0);
+        }
     }
     ok = nn_ok(w.nn);
     if (!ok) printf("%s: %s\n", k->name, nn_error(w.nn));

@@ -33,6 +33,7 @@ static const row rows[] = {
     { TRANSPOSED, { 1, 6, 5, 4, 6, 2, 2, 6 }, 2, 0, 1, 1 },
     { MATMUL, { 1, 20, 24, 520 }, 0, 0, 0, 2 },   { MATMUL, { 1, 3, 36, 520 }, 0, 0, 0, 1 },   { LINEAR, { 3, 36, 2100 }, 0, 0, 0, 1 },         /* sums in two parts */
     { CONV, { 2, 2, 47, 47, 2, 3, 3, 2 }, 1, 1, 1, 1 },  { SMALL, { 2, 40, 128 }, 0, NN_I8, 32, 1 },
+    { LINEAR, { 70, 66, 65 }, 1, 0, 0, 4 },       { TRANSPOSED, { 1, 700, 3, 4, 3, 3, 3, 1 }, 2, 1, 1, 1 },
 };
 enum { PRODUCTS = sizeof rows / sizeof *rows };
 

@@ -1,7 +1,11 @@
 /* fuzz_cifar.c - CIFAR-10 records, plain and gzip (use -max_len=8192 or more), through a loader
    clang -g -O1 -fsanitize=fuzzer,address,undefined -DNN_NO_SIMD tests/fuzz/fuzz_cifar.c -o fuzz_cifar -lm -lpthread && ./fuzz_cifar tests/fuzz/corpus/cifar */
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #include "../../nn.h"
+#include <stdlib.h>
+#include <string.h>
 
 static void quiet(void *user, const char *message) { (void)user; (void)message; }
 

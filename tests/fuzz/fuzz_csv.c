@@ -1,7 +1,11 @@
 /* fuzz_csv.c - CSV, plain and gzip, under several descs
    clang -g -O1 -fsanitize=fuzzer,address,undefined -DNN_NO_SIMD tests/fuzz/fuzz_csv.c -o fuzz_csv -lm -lpthread && ./fuzz_csv tests/fuzz/corpus/csv */
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #include "../../nn.h"
+#include <stdlib.h>
+#include <string.h>
 
 static void quiet(void *user, const char *message) { (void)user; (void)message; }
 

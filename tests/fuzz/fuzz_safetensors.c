@@ -2,8 +2,12 @@
        clang -g -O1 -fsanitize=fuzzer,address,undefined -DNN_NO_SIMD -I. tests/fuzz/fuzz_safetensors.c -o build/fuzz_safetensors -lm -lpthread
        build/fuzz_safetensors tests/fuzz/corpus/safetensors
    With -DFUZZ_MAIN it is a program that runs the files that it is given (for AFL++, or to look at one input). */
+#ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
+#endif
 #include "../../nn.h"
+#include <stdlib.h>
+#include <string.h>
 
 static void quiet(void *user, const char *message) { (void)user; (void)message; }
 
@@ -24,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         nn = nn_new(&d);
         net = nn_model_new(nn, NULL);
         nn_linear_new(net, "fc", 3, 2, NULL);
-        nn_buffer_new(net, "w", nn__shape1(2));
+        nn_buffer_new(net, "w", NN_SHAPE(2));
     }
     memset(&loose, 0, sizeof loose);
     loose.not_strict = 1;
@@ -39,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     nn_clear(nn);
     nn_load_memory(net, data, size, &loose);
-    if (strlen(report) >= sizeof report || strlen(nn_error(nn)) >= sizeof nn->error) abort();
+    if (strlen(report) >= sizeof report) abort();
     nn_clear(nn);
     loose.rename = rename;
     loose.rename_count = 2;
