@@ -554,7 +554,7 @@ TEST(updates_of_numbers_anywhere)                        /* parameters, gradient
         float v[2][TENSORS][N], x[N];
         for (int device = 0; device < 2; device++) {
             nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .backend = device ? guarded_cuda(0) : NULL });
-            nn__update_params u = { .lr = 0.1, .lr_grad = 0.1, .decay1 = 0.9, .rest1 = 0.1, .decay2 = 0.99, .rest2 = 0.01, .eps = 1e-6, .correct = 0.5, .shrink = 0.99, .amsgrad = 1, .momentum = 1 };
+            nn__update_params u = { .lr = 0.1, .lr_grad = 0.1, .decay1 = 0.9, .rest1 = 0.1, .decay2 = 0.99, .rest2 = 0.01, .eps = 1e-6, .correct = 0.5, .shrink = 0.99, .amsgrad = 1, .momentum = 1, .op = ops[which] };
             nn_tensor *t[TENSORS];
             nn_call c;
             nn_begin(nn, NN_TRAIN);
