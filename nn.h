@@ -11123,7 +11123,7 @@ static int nn__fits(const nn__entry *e, const nn_tensor *t)
 static void nn__numbers_text(int dtype, int ndim, const int64_t *shape, int64_t inputs, char *to, size_t bytes)
 {
     const char *type = nn__file_dtype_name(dtype);
-    if (inputs) snprintf(to, bytes, "%s %s, words of %lld numbers of 4 bits", type, nn__dims_text(ndim, shape).s, (long long)inputs);
+    if (inputs) snprintf(to, bytes, "%s %s of %lld inputs", type, nn__dims_text(ndim, shape).s, (long long)inputs);
     else        snprintf(to, bytes, "%s %s", type, nn__dims_text(ndim, shape).s);
 }
 static void nn__describe_misfit(const nn__entry *e, const nn_tensor *t, char *to, size_t bytes)
