@@ -3049,6 +3049,7 @@ NN_API int64_t nn_dim(const nn_tensor *x, int dim)
     return d < 0 ? 0 : x->shape[d];
 }
 
+NN__SIMPLE_BEGIN
 // ---- running single ops on existing memory, without history ------------------------------------------
 static void nn__run(nn_context *nn, nn_call *c);         // >>backend
 static void nn__begin_call(nn_call *c, nn_context *nn, int op, const void *params);
@@ -3264,6 +3265,7 @@ NN_API void nn_print(const nn_tensor *x)
     nn__rewind_memory(nn, &m);
 }
 
+NN__SIMPLE_END
 // =============================================================================================
 // >>backend   Who runs the numbers. nn__run is the only door: eager ops, backward, optimizers, fills and copies pass through it.
 // =============================================================================================
@@ -4145,6 +4147,7 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
     }
 }
 
+NN__SIMPLE_BEGIN
 // ---- nn_checkpoint: a part of the tape that is made when it is walked --------------------------------------
 // Forward runs without a tape and leaves one node; its backward runs fn again, with a tape of its own, and walks that.
 typedef struct nn__checkpointed { nn_tensor *(*fn)(void *self, nn_tensor *x); void *self; nn_tensor *lengths; uint64_t ordinal; nn_mode mode; } nn__checkpointed;
@@ -4358,7 +4361,6 @@ NN_API int nn_gradcheck(nn_context *nn, nn_loss_of loss, void *user, nn_tensor *
     return ok && nn_ok(nn);
 }
 
-NN__SIMPLE_BEGIN
 // =============================================================================================
 // >>layers   A layer is parameters with local names, children, and a forward function. Full names come from walking up the parents.
 // =============================================================================================
@@ -14493,7 +14495,6 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
     return nn_ok(nn);
 }
 
-NN__SIMPLE_END
 // =============================================================================================
 // >>plan   A forward pass as a fixed program. nn__run is the only door to the numbers, so recording is listening there:
 //
@@ -14968,6 +14969,7 @@ static void nn__find_slices(nn__draft *d, int threads)
     nn__storages_of_slices(d->u, d->m, calls, d->q->batch, nn__min(d->slice, d->q->batch));
 }
 
+NN__SIMPLE_END
 // ---- the program --------------------------------------------------------------------------------------
 // How the view of two recordings depends on the batch. 0: it does not in a linear way.
 static int nn__plan_bind(nn__plan_view *to, const nn_view *v, const nn_view *w, const nn__draft *d)
@@ -15179,6 +15181,7 @@ static size_t nn__plan_scratch(const nn_plan *p)         // the most that any ba
     return most;
 }
 
+NN__SIMPLE_BEGIN
 // ---- constants ----------------------------------------------------------------------------------------
 // What an op makes of its constant inputs (packed weights) is made once and kept; constants that nobody else reads are not.
 static void nn__plan_recorded(const nn__recording *r, const nn__recorded *from, nn_call *c)     // the call as it was recorded
@@ -15475,6 +15478,7 @@ NN_API void nn_plan_print(const nn_plan *p)
     nn__raw_free(nn, memory);
 }
 
+NN__SIMPLE_END
 // =============================================================================================
 // >>step   A training step as a fixed program. A step runs as always while its calls are written down (nn__run is the only door to
 // the numbers); if the next step makes the same calls, from then on the calls alone are repeated.
@@ -17286,6 +17290,15 @@ NN__STAMP
 // =============================================================================================
 #define NN__FORWARD(name)  static void NN__K(name##_fwd)(const nn_call *c, const nn_task *t)
 #define NN__BACKWARD(name) static void NN__K(name##_bwd)(const nn_call *c, const nn_task *t)
+// Builders and shape rules that may be compiled simply: their kernels take far longer. Kernels themselves are never cold: -O1 costs copies
+// and gathers a third, norms a quarter.
+#if NN__IN_HOST
+#define NN__COLD_BEGIN NN__SIMPLE_BEGIN
+#define NN__COLD_END   NN__SIMPLE_END
+#else
+#define NN__COLD_BEGIN
+#define NN__COLD_END
+#endif
 
 // ---- plans and shape rules that many ops share -------------------------------------------------------
 #if NN__IN_HOST
@@ -18455,6 +18468,7 @@ NN__BACKWARD(flip)
 }
 #endif
 
+NN__COLD_BEGIN
 // ---- moving numbers of any type --------------------------------------------------------------------------
 #if NN__IN_HOST
 // A contiguous x seen as (outer, n, inner), n being one dimension. The parameters of ops along a dimension begin with it.
@@ -19044,6 +19058,7 @@ NN__FORWARD(topk)  { NN__K(sort_lines)(c, t); }
 NN__BACKWARD(topk) { NN__K(sort_back)(c, t); }
 #endif
 
+NN__COLD_END
 // ---- pad:   y_o = x at o - left, in each dimension; outside: the value, or mirrored without the edge, or the edge      dx at that place += dy_o
 #if NN__IN_HOST
 // Where position o of the result comes from, in a dimension of size n; -1: from outside.
@@ -23176,7 +23191,7 @@ NN__INLINE void NN__K(join_four)(const V *r, R *x)
     STORE(x + 3 * NN__LANES, NN__K(zip_high)(f, h));
 }
 // B^T d B of the lanes from l on: 36 vectors, `stride` numbers apart.
-NN__INLINE void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t stride)
+static void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t stride)
 {
     V d[36], t[6];
     int i, j;
@@ -23197,16 +23212,12 @@ NN__INLINE void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t
 NN__INLINE void NN__K(wino_kernel)(const V *g, int n, R *to, int64_t stride, int some)
 {
     V s[24], t[6];
-    int i, j, k;
+    int i, j;
     NN__UNROLL for (j = 0; j < n; j++) NN__K(wino_g)(g + j, n, n, n, s + j);
     NN__UNROLL for (i = 0; i < 6; i++) {
         NN__K(wino_g)(s + n * i, n, 1, 1, t);
         if (some >= NN__LANES) NN__UNROLL for (j = 0; j < 6; j++) STORE(to + (6 * i + j) * stride, t[j]);
-        else NN__UNROLL for (j = 0; j < 6; j++) {
-            R last[NN__LANES];
-            STORE(last, t[j]);
-            for (k = 0; k < some; k++) to[(6 * i + j) * stride + k] = last[k];
-        }
+        else NN__UNROLL for (j = 0; j < 6; j++) NN__K(store_part)(to + (6 * i + j) * stride, t[j], some);
     }
 }
 
@@ -25308,6 +25319,7 @@ NN__FORWARD(swap)                    // exchanges the numbers of two tensors of 
 }
 #endif
 
+NN__COLD_BEGIN
 // ---- attention:   S = scale Q K^T + bias      P = softmax(S), row by row      Y = P V ------------------------------------------
 // A row is a query, a column a key. No T x T matrix is ever in memory: keys are taken in tiles (Milakov & Gimelshein 2018; Dao et al.
 // 2022). m is the largest score of a row so far, l the sum of its exponentials, o its sum of p v. A tile that raises m rescales both:
@@ -26855,10 +26867,13 @@ NN__BACKWARD(ctc_loss)
     }
 }
 #endif
+NN__COLD_END
 
 #endif // NN__STAMP
 
 // ---- the end of a visit: every word goes ----------------------------------------------------------------
+#undef NN__COLD_BEGIN
+#undef NN__COLD_END
 #undef NN__FORWARD
 #undef NN__BACKWARD
 #if NN__IN_PLAIN || NN__IN_SIMD

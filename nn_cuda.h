@@ -4266,7 +4266,7 @@ static nn__classes nn__classes_of(const nn_call *c, const nn_view *x)
     o.l = nn__class_lines(x);
     o.x = (const float *)c->in[0].data; o.t = is_class ? NULL : (const float *)t->data; o.w = (const float *)(c->nin > 2 ? c->in[2].data : NULL);
     o.target = nn__index_of(t);
-    o.ignore = p->ignore;
+    o.ignore = p->ignore; o.op = c->op->id;
     o.keep = (float)(1 - p->smoothing); o.spread = (float)(p->smoothing / (double)o.l.n);
     o.m = (float *)(c->naux > 1 ? c->aux[0].data : NULL); o.ls = o.m ? o.m + o.l.count : NULL;
     return o;
@@ -4304,7 +4304,7 @@ static __global__ void __launch_bounds__(256) nn__k_cross_entropy_back(nn__class
 {
     NN__TEAM(t, o.l);
     int64_t k = o.t || !t.n ? 0 : nn__class_here(o, t.line);
-    float g = k < 0 || !t.n ? 0.0f : divisor ? dy[0] / *divisor : dy[t.line], m = t.n ? o.m[t.line] : 0.0f, ls = t.n ? o.ls[t.line] : 0.0f, mass = 0, share = o.t ? o.keep : 0.0f;
+    float g = !t.n ? 0.0f : divisor ? dy[0] / *divisor : dy[t.line], m = t.n ? o.m[t.line] : 0.0f, ls = t.n ? o.ls[t.line] : 0.0f, mass = 0, share = o.t ? o.keep : 0.0f;
     float one = !o.t && k >= 0 ? o.keep * (o.w && t.n ? o.w[k] : 1.0f) : 0.0f;
     if (o.t || (o.w && o.spread != 0)) {
         NN__EACH_QUAD(i, t, t.n) {
@@ -4373,7 +4373,7 @@ static __global__ void __launch_bounds__(256) nn__k_multi_margin(nn__classes o, 
 {
     NN__TEAM(t, o.l);
     int64_t k = t.n ? nn__class_here(o, t.line) : -1;
-    float sum = 0, active = 0, right = k >= 0 ? margin - o.x[t.at + k * o.l.step] : 0.0f, g = y || k < 0 ? 0.0f : (divisor > 0 ? dy[0] / divisor : dy[t.line]) / (float)o.l.n;
+    float sum = 0, active = 0, right = k >= 0 ? margin - o.x[t.at + k * o.l.step] : 0.0f, g = y || !t.n ? 0.0f : (divisor > 0 ? dy[0] / divisor : dy[t.line]) / (float)o.l.n;
     NN__EACH_QUAD(i, t, k >= 0 ? t.n : 0) {
         nn__quad x = nn__get4(o.l, t, o.x, i, t.n, 0), e;
         for (int j = 0; j < 4; j++) {

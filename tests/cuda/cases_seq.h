@@ -140,7 +140,7 @@ CASE(batchnorm, chunks_and_one)  { nn_tensor *x = nn_reshape(outer(f, 65, 195), 
 CASE(embedding, wide_and_one)    { return nn_embedding(numbers(f, NN_SHAPE(3, 5), 11, 0), outer(f, 11, 129)); }
 CASE(sort, run_less_one)         { return nn_sort(outer(f, 2, 1023), -1, NULL, NULL); }
 CASE(sort, run_and_one)          { return nn_sort(outer(f, 2, 1025), -1, NULL, NULL); }
-CASE(topk, short_run)            { return nn_topk(outer(f, 3, 1100), 300, 1, NULL, NULL); }
+CASE(topk, short_run)            { return nn_topk(nn_add_scalar(outer(f, 3, 1100), -5), 300, 1, NULL, NULL); }
 CASE(topk, run_and_one)          { return nn_topk(outer(f, 2, 1025), 500, 1, NULL, &(nn_topk_desc){ .smallest = 1 }); }
 CASE_NO_GRAD(argmax, later)      { int32_t v[1][70] = {{0}}; v[0][3] = v[0][35] = v[0][67] = 7; return nn_argmax(nn_from_as(f->nn, NN_I32, NN_SHAPE(1, 70), v), NN_DIMS(1), NULL); }
 CASE(pad, eight)                 { return nn_pad(var(f, 2, 1, 2, 1, 2, 1, 2, 3), NN_SHAPE(1, 2, 0, 1), &(nn_pad_desc){ .mode = NN_PAD_REPLICATE }); }
@@ -163,8 +163,24 @@ CASE(attention, unaligned_rows)                          /* in tensor cores' pre
 CASE(ctc_loss, no_steps)         { return ctc(f, ints(f, NN_SHAPE(3, 2), 1, 2, 1, 1, 2, 1), 3, 3, LIST(3, 0, 0), LIST(2, 0, 1), 3, (nn_ctc_desc){ .reduction = NN_NONE, .zero_infinity = 1 }); }
 CASE(ctc_loss, one_step)         { return ctc(f, ints(f, NN_SHAPE(2, 1), 1, 2), 1, 3, LIST(1, 1), LIST(0, 1), 2, (nn_ctc_desc){ .reduction = NN_NONE }); }
 CASE(cross_entropy, first_ignored) { nn_tensor *w = var_in(f, 0.5, 2, 7); return nn_cross_entropy(var(f, 5, 7), numbers(f, NN_SHAPE(5), 7, 1), LOSS(.ignore_index = NN_ZERO, .weight = w)); }
-CASE(attention, decode_apart)                            /* scores of one head are no measure for those of another */
+#define peaked(large, ...) nn_full(f->nn, NN_SHAPE(__VA_ARGS__), large)      /* times constants: exact scores, far apart */
+CASE(attention, decode_apart)    /* scores of one head are no measure for those of another */
 {
-    nn_tensor *two[2] = { var(f, 1, 1, 1, 8), nn_mul_scalar(var(f, 1, 1, 1, 8), 300) }, *k = var(f, 1, 2, 140, 8), *v = var(f, 1, 2, 140, 8);
-    return nn_scaled_dot_product_attention(nn_concat(two, 2, 1), k, v, NULL);
+    nn_tensor *two[2] = { peaked(0.5f, 1, 1, 1, 4), peaked(256, 1, 1, 1, 4) }, *v = var(f, 1, 2, 140, 8);
+    return nn_scaled_dot_product_attention(nn_concat(two, 2, 1), constant(f, NN_SHAPE(1, 2, 140, 4)), v, NULL);
 }
+CASE(attention, decode_peaks)    { nn_tensor *v = var(f, 1, 30, 32, 4); return nn_scaled_dot_product_attention(peaked(512, 1, 30, 1, 4), constant(f, NN_SHAPE(1, 30, 32, 4)), v, NULL); }
+CASE(cross_entropy, soft_odd)    { return nn_cross_entropy(outer(f, 4, 301), nn_softmax(outer(f, 4, 301), 1), LOSS(.label_smoothing = 0.1f)); }
+CASE(maxpool2d, infinite)        { return nn_maxpool2d(nn_add_scalar(var(f, 1, 2, 4, 8), -INFINITY), 2, NULL); }
+CASE(maxpool2d, infinite_odd)    { return nn_maxpool2d(nn_add_scalar(var(f, 1, 2, 5, 7), -INFINITY), 3, &(nn_pool_desc){ .stride = 1 }); }
+CASE(embedding, keys_and_one)    { return nn_embedding(numbers(f, NN_SHAPE(1025), 31, 1), var(f, 31, 2)); }
+/* Keys of a longer list lie behind those of a shorter one that comes after it. */
+static nn_tensor *two_lists(fixture *f, float a, float b)
+{
+    nn_tensor *x = var(f, 7, 3), *y = var(f, 7, 3), *z[2];
+    z[0] = nn_embedding(nn_cast(nn_full(f->nn, NN_SHAPE(9), a), NN_I64), x);
+    z[1] = nn_embedding(nn_cast(nn_full(f->nn, NN_SHAPE(41), b), NN_I64), y);
+    return nn_concat(z, 2, 0);
+}
+CASE(embedding, two_lists)       { return two_lists(f, 5, 5); }
+CASE(embedding, two_lists_apart) { return two_lists(f, 3, 5); }

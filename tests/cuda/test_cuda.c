@@ -42,10 +42,22 @@ static void guarded_free(void *self, void *p, size_t bytes)
     if (p && nn_device_block) nn_device_block(p, bytes, 0);
     g->inner->free(g->inner->self, p, bytes);
 }
-static int guarded_upload(void *self, void *to, const void *from, size_t n)   { guarded *g = self; return g->inner->upload(g->inner->self, to, from, n); }
-static int guarded_download(void *self, void *to, const void *from, size_t n) { guarded *g = self; return g->inner->download(g->inner->self, to, from, n); }
-static int guarded_copy(void *self, void *to, const void *from, size_t n)     { guarded *g = self; return g->inner->copy(g->inner->self, to, from, n); }
-static int guarded_sync(void *self)                  { guarded *g = self; return g->inner->sync(g->inner->self); }
+/* Updates that wait are launched before anything passes to or from the device: with their own guard. */
+static guarded *settled(void *self)
+{
+    guarded *g = self;
+    if (nn_device_guard && waiting.count) {
+        nn_device_guard(waiting.at, waiting.bytes, waiting.count);
+        g->inner->sync(g->inner->self);
+        nn_device_guard(NULL, NULL, -1);
+        waiting.count = 0;
+    }
+    return g;
+}
+static int guarded_upload(void *self, void *to, const void *from, size_t n)   { guarded *g = settled(self); return g->inner->upload(g->inner->self, to, from, n); }
+static int guarded_download(void *self, void *to, const void *from, size_t n) { guarded *g = settled(self); return g->inner->download(g->inner->self, to, from, n); }
+static int guarded_copy(void *self, void *to, const void *from, size_t n)     { guarded *g = settled(self); return g->inner->copy(g->inner->self, to, from, n); }
+static int guarded_sync(void *self)                  { guarded *g = settled(self); return g->inner->sync(g->inner->self); }
 static int guarded_open(void *self, nn_context *nn)  { guarded *g = self; return !g->inner->open || g->inner->open(g->inner->self, nn); }
 static void guarded_close(void *self, nn_context *nn) { guarded *g = self; if (g->inner->close) g->inner->close(g->inner->self, nn); }
 
@@ -531,6 +543,34 @@ TEST(norm_of_odd_tensors)                                /* every number counts,
             nn_free(nn);
         }
         for (int64_t i = 0; i < sizes[n]; i++) CHECK(fabsf(v[0][i] - v[1][i]) <= 1e-5f);
+    }
+}
+TEST(updates_of_numbers_anywhere)                        /* parameters, gradients and states that do not begin at 16 bytes */
+{
+    enum { N = 11, TENSORS = 5 };
+    static const int ops[] = { NN_OP_adam_update, NN_OP_sgd_update };
+    NEEDS_DEVICE;
+    for (int which = 0; which < 2; which++) for (int first = 0; first < 2; first++) {
+        float v[2][TENSORS][N], x[N];
+        for (int device = 0; device < 2; device++) {
+            nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .backend = device ? guarded_cuda(0) : NULL });
+            nn__update_params u = { .lr = 0.1, .lr_grad = 0.1, .decay1 = 0.9, .rest1 = 0.1, .decay2 = 0.99, .rest2 = 0.01, .eps = 1e-6, .correct = 0.5, .shrink = 0.99, .amsgrad = 1, .momentum = 1, .op = ops[which] };
+            nn_tensor *t[TENSORS];
+            nn_call c;
+            nn_begin(nn, NN_TRAIN);
+            for (int k = 0; k < TENSORS; k++) {
+                for (int i = 0; i < N; i++) x[i] = 0.1f * (float)((i * 7 + k * 5) % 13) + (k == 4 ? 0.3f : 0.05f);
+                t[k] = nn_tensor_new(nn, NN_SHAPE(N), x);
+            }
+            nn__begin_call(&c, nn, ops[which], &u);
+            c.nin = 3 + NN__MAX_STATES;
+            for (int k = 0; k < c.nin; k++) c.in[k] = nn__view_of(k == 2 ? NULL : nn_slice(t[k < 2 ? k : k - 1], 0, first, N - 2 + first, 1));
+            nn__run(nn, &c);
+            for (int k = 0; k < TENSORS; k++) nn_read(t[k], v[device][k]);
+            CHECK(nn_ok(nn) && nn_fallbacks(nn) == 0);
+            nn_free(nn);
+            for (int k = 0; device && k < TENSORS; k++) for (int i = 0; i < N; i++) CHECK(fabsf(v[0][k][i] - v[1][k][i]) <= 1e-6f);
+        }
     }
 }
 /* An index that is just too large, and -1, are errors with the op's name; the last one is not. */
