@@ -675,7 +675,8 @@ NN_API nn_context *nn_context_of(const nn_layer *layer);
 // Linear layers, embeddings and the projections of attention that are made after it hold their weights as NN_BF16, NN_F16, NN_I8 or NN_I4, and their products
 // read them so: a half, a quarter, a sixth of the memory. Constants: nn_load and nn_write round to them the numbers that they bring (NN_I8, NN_I4 as
 // nn_quantize_new, with a buffer "weight_scale" beside "weight"), adapters of nn_lora_new learn beside them. Files have NN_I4 as I32 words, of the shape that
-// nn_quantize_new tells; what was saved so is read back as it is, by a model of the same type and group. NN_F32: as always
+// nn_quantize_new tells, and in their metadata "nn.inputs." + name, how many numbers a row has, which readers may lack; what was saved so is read back as
+// it is, by a model of the same type and group. NN_F32: as always
 NN_API void nn_weights_as          (nn_context *nn, nn_dtype dtype, const nn_quantize_desc *desc);
 NN_API void nn_init_skip           (nn_context *nn, int on);                                          // 1: random initialisers leave zeros: for layers that nn_load is to fill
 NN_API void nn_init_constant       (nn_tensor *w, float value);
@@ -10513,9 +10514,11 @@ typedef struct nn__entry {           // a tensor in the file
     const char *name;                // as the model calls it: after renaming
     int64_t begin, end;              // bytes of data
     int64_t shape[NN_MAX_DIMS], ndim; // ndim may be larger than NN_MAX_DIMS: then it fits no tensor
+    int64_t inputs;                  // of words of 4-bit numbers, as the metadata say: how many numbers a row has; 0: they do not say
     int     type, used;              // index in nn__file_dtypes
 } nn__entry;
 typedef struct nn__pair { char *key, *value; } nn__pair;
+#define NN__INPUTS_KEY "nn.inputs."  // in metadata, + the name of words of 4-bit numbers: how many numbers a row has, which their shape does not tell
 typedef struct nn__header {
     nn__entry *entry; int64_t entries, room;
     nn__pair  *meta;  int64_t metas, meta_room;
@@ -10573,7 +10576,7 @@ static int nn__parse_entry(nn__json *j, nn__entry *e)    // {"dtype":"F32","shap
     int64_t count = 0;
     unsigned seen = 0, bit;
     int more = nn__json_open(j, '{', '}');
-    e->type = 0; e->used = 0;
+    e->type = 0; e->used = 0; e->inputs = 0;
     for (; more == 1; more = nn__json_more(j, '}')) {
         if (!nn__json_key(j, &key)) return 0;
         bit = !strcmp(key, "dtype") ? 1 : !strcmp(key, "shape") ? 2 : !strcmp(key, "data_offsets") ? 4 : 0;
@@ -10616,6 +10619,24 @@ static int nn__parse_header(nn__json *j, nn__header *h)
     return nn__json_peek(j) == 0 && j->at == j->n ? 1 : nn__json_fail(j, "something follows the last '}'");
 }
 
+static int  nn__digits(const char *s, int base, uint64_t most, uint64_t *to);
+static nn__entry *nn__find_entry(const nn__header *h, const char *name);
+static int nn__read_inputs(nn__io *io, nn__header *h)
+{
+    const size_t n = strlen(NN__INPUTS_KEY);
+    int64_t i;
+    for (i = 0; i < h->metas; i++) {
+        nn__entry *e = strncmp(h->meta[i].key, NN__INPUTS_KEY, n) ? NULL : nn__find_entry(h, h->meta[i].key + n);
+        uint64_t inputs = 0;
+        if (!e) continue;
+        if (!nn__digits(h->meta[i].value, 10, INT64_MAX, &inputs) || !inputs) {
+            nn_fail(io->nn, "%s: %s: metadata \"%.100s\" has an impossible value", io->what, io->path, h->meta[i].key);
+            return 0;
+        }
+        e->inputs = (int64_t)inputs;
+    }
+    return 1;
+}
 static int nn__check_layout(nn__io *io, nn__header *h)   // every byte of data belongs to exactly one tensor
 {
     int64_t i, at = 0;
@@ -10627,6 +10648,7 @@ static int nn__check_layout(nn__io *io, nn__header *h)   // every byte of data b
     nn__sort_entries(h->entry, h->entries, nn__by_name);
     for (i = 1; i < h->entries; i++)
         if (!strcmp(h->entry[i].name, h->entry[i - 1].name)) { nn_fail(io->nn, "%s: %s: tensor \"%.100s\" occurs twice", io->what, io->path, h->entry[i].name); return 0; }
+    if (!nn__read_inputs(io, h)) return 0;
     nn__sort_entries(h->entry, h->entries, nn__by_offset);
     for (i = 0; i < h->entries; at = h->entry[i++].end) {
         const nn__entry *e = &h->entry[i];
@@ -10884,11 +10906,10 @@ static int nn__collect(nn__io *io, nn_layer *layer, const nn_save_desc *desc, in
 // ---- saving --------------------------------------------------------------------------------------------------------
 static int nn__put_text(nn__io *io, const char *s)       { return nn__io_write(io, s, strlen(s)); }
 
-static int nn__put_string(nn__io *io, const char *s)     // quoted and escaped
+static int nn__put_escaped(nn__io *io, const char *s)
 {
     size_t n = strlen(s), len;
     char escape[8];
-    if (!nn__put_text(io, "\"")) return 0;
     for (; n; s += len, n -= len) {
         unsigned char c = (unsigned char)*s;
         len = nn__utf8_length((const unsigned char *)s, n);
@@ -10897,8 +10918,9 @@ static int nn__put_string(nn__io *io, const char *s)     // quoted and escaped
         snprintf(escape, sizeof escape, c < 0x20 ? "\\u%04x" : "\\%c", c);
         if (!nn__put_text(io, escape)) return 0;
     }
-    return nn__put_text(io, "\"");
+    return 1;
 }
+static int nn__put_string(nn__io *io, const char *s)     { return nn__put_text(io, "\"") && nn__put_escaped(io, s) && nn__put_text(io, "\""); }
 
 static int nn__put_header(nn__io *io, const nn__state *s)
 {
@@ -10909,6 +10931,11 @@ static int nn__put_header(nn__io *io, const nn__state *s)
     for (k = 0; k < s->fields.count; k++) {
         nn__field_text(&s->fields.list[k], text, sizeof text);
         if (!nn__put_text(io, ",") || !nn__put_string(io, s->fields.list[k].key) || !nn__put_text(io, ":") || !nn__put_string(io, text)) return 0;
+    }
+    for (i = 0; i < s->items.count; i++) {
+        if (!s->items.list[i].t->inputs) continue;
+        snprintf(text, sizeof text, ":\"%lld\"", (long long)s->items.list[i].t->inputs);
+        if (!nn__put_text(io, ",\"" NN__INPUTS_KEY) || !nn__put_escaped(io, s->items.list[i].name) || !nn__put_text(io, "\"") || !nn__put_text(io, text)) return 0;
     }
     if (!nn__put_text(io, "}")) return 0;
     for (i = 0; i < s->items.count; i++) {
@@ -11091,14 +11118,26 @@ static int nn__fits(const nn__entry *e, const nn_tensor *t)
 {
     int type = nn__file_dtypes[e->type].dtype, whole = type != NN_F32 && type != NN_F16 && type != NN_BF16 && type != NN_F64;
     nn_shape s = whole ? nn_shape_of(t) : nn__full_shape(t);
-    return e->ndim == t->ndim && !memcmp(e->shape, s.d, (size_t)t->ndim * sizeof *t->shape) && type >= 0 && !(whole && t->inputs && type != NN_I32);
+    return e->ndim == t->ndim && !memcmp(e->shape, s.d, (size_t)t->ndim * sizeof *t->shape) && type >= 0 && (!e->inputs || e->inputs == t->inputs) &&
+           !(whole && type != t->dtype && nn__scale_of(t));      // whole numbers that belong to scales are not rounded again
 }
 
+static void nn__numbers_text(int dtype, int ndim, const int64_t *shape, int64_t inputs, char *to, size_t bytes)
+{
+    const char *type = nn__file_dtype_name(dtype);
+    if (inputs) snprintf(to, bytes, "%s %s of %lld inputs", type, nn__dims_text(ndim, shape).s, (long long)inputs);
+    else        snprintf(to, bytes, "%s %s", type, nn__dims_text(ndim, shape).s);
+}
 static void nn__describe_misfit(const nn__entry *e, const nn_tensor *t, char *to, size_t bytes)
 {
+    char file[128], model[128];
     if (nn__file_dtypes[e->type].dtype < 0) snprintf(to, bytes, ": dtype %s cannot be read", nn__file_dtypes[e->type].name);
     else if (e->ndim > NN_MAX_DIMS) snprintf(to, bytes, ": %lld dimensions in the file, %d in the model", (long long)e->ndim, t->ndim);
-    else if (t->inputs) snprintf(to, bytes, ": %s %s in the file, words of 4-bit numbers %s in the model", nn__file_dtypes[e->type].name, nn__dims_text((int)e->ndim, e->shape).s, nn__dims_text(t->ndim, t->shape).s);
+    else if (e->inputs || t->inputs || nn__scale_of(t)) {
+        nn__numbers_text(nn__file_dtypes[e->type].dtype, (int)e->ndim, e->shape, e->inputs, file, sizeof file);
+        nn__numbers_text(t->dtype, t->ndim, t->shape, t->inputs, model, sizeof model);
+        snprintf(to, bytes, ": %s in the file, %s in the model", file, model);
+    }
     else snprintf(to, bytes, ": %s in the file, %s in the model", nn__dims_text((int)e->ndim, e->shape).s, nn__dims_text(t->ndim, t->shape).s);
 }
 

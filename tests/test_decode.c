@@ -282,3 +282,49 @@ TEST(generation)
         CHECK(!memcmp(text[0], text[1], sizeof text[0]));
     }
 }
+/* Weights in fewer bytes, embeddings too: the bits of nn_forward, token by token and in nn_generate. */
+TEST(weights_in_fewer_bytes)
+{
+    static const nn_dtype types[] = { NN_BF16, NN_I8, NN_I4, NN_I4 };
+    static char file[1 << 18];
+    for (int type = 0; type < 4; type++) for (int kind = 1; kind < KINDS; kind += 1 + (kind == 1)) {      /* 2 takes rows of a parameter by itself */
+        nn_context *nn = nn_new(&(nn_desc){ .seed = 3, .threads = 2, .on_error = test_quiet });
+        Writer w;
+        size_t bytes;
+        float eager[20][VOCABULARY], repeated[VOCABULARY];
+        int64_t prompt[5] = { 1, 4, 2, 9, 3 }, text[2][25] = { { 0 } };
+        int before = 0;
+        build(&w, nn, kind);                                         /* its numbers, for another whose weights are small */
+        CHECK(nn_save_memory(w.net, file, sizeof file, &bytes, NULL));
+        nn_weights_as(nn, types[type], type > 0 ? &(nn_quantize_desc){ .group = type == 2 ? 16 : 8 } : NULL);
+        if (type == 1) nn_weights_as(nn, NN_I8, NULL);
+        build(&w, nn, kind);
+        nn_weights_as(nn, NN_F32, NULL);
+        CHECK(nn_load_memory(w.net, file, bytes, NULL));
+        CHECK(type < 2 || nn_param(w.net, "head.weight")->inputs == WIDTH);
+        new_caches(&w, nn, 1);
+        w.memory = nn_tensor_new(nn, NN_SHAPE(1, 7, WIDTH), NULL);
+        nn_init_normal(w.memory, 0, 1);
+        nn_tensor *one = nn_tensor_new_as(nn, NN_I64, NN_SHAPE(1, 1), NULL);
+        nn_step_plan *plan = nn_step_plan_new(w.net, &(nn_step_plan_desc){ .eval = 1 });
+        for (int planned = 0; planned < 2; planned++) {
+            for (int k = 0; k < LAYERS; k++) { nn_kv_cache_truncate(w.cache[k], 0); if (kind == 4) nn_kv_cache_truncate(w.across[k], 0); }
+            before = w.eager_calls;
+            for (int64_t i = 0; i < 20; i++) {
+                nn_write_as(one, NN_I64, &(int64_t){ i * 7 % VOCABULARY });
+                if (planned) CHECK(nn_read(nn_step_plan_run(plan, one, NULL), repeated) && !memcmp(repeated, eager[i], sizeof repeated));
+                else { nn_begin(nn, NN_EVAL); CHECK(nn_read(nn_forward(w.net, one), eager[i])); }
+            }
+        }
+        CHECK(nn_ok(nn) && w.eager_calls - before <= 5 && !nn_step_plan_why(plan) && memcmp(eager[0], eager[1], sizeof eager[0]));
+        nn_step_plan_free(plan);
+        for (int how = 0; kind < 4 && how < 2; how++) {
+            nn_generate_desc d = { .vocabulary = VOCABULARY, .context = POSITIONS, .sample = &(nn_sample_desc){ .greedy = 1 } };
+            if (how) { d.model = w.net; d.cache = w.cache; d.caches = LAYERS; }
+            else     { d.step = step; d.self = &w; }
+            CHECK(nn_generate(nn, prompt, 5, text[how], 25, &d) == 25);
+        }
+        CHECK(nn_ok(nn) && !memcmp(text[0], text[1], sizeof text[0]));
+        nn_free(nn);
+    }
+}

@@ -508,6 +508,87 @@ TEST(truncated_at_every_length)
     nn_free(nn);
 }
 
+/* Weights of 4 bits: a file is read by a model of the same type, group and number of inputs, and changes nothing of another. */
+static nn_layer *small_net(nn_context *nn, nn_dtype type, int64_t group, int64_t in)
+{
+    nn_layer *net = nn_model_new(nn, NULL), *l;
+    float w[3 * 48], x[3];
+    for (int i = 0; i < 3 * in; i++) w[i] = (float)(i * 37 % 101 - 50) / 100;
+    for (int i = 0; i < 3; i++) x[i] = (float)i + 0.5f;
+    nn_weights_as(nn, type, &(nn_quantize_desc){ .group = group });
+    l = nn_linear_new(net, "fc", in, 3, NULL);
+    nn_weights_as(nn, NN_F32, NULL);
+    nn_tensor *full = nn_tensor_new(nn, NN_SHAPE(3, in), w), *scale = nn_param(l, "weight_scale"), *q, *s;
+    CHECK(nn_write(nn_param(l, "bias"), x));
+    if (type == NN_F32) CHECK(nn_write(nn_param(l, "weight"), w));
+    else {
+        nn_begin(nn, NN_EVAL);
+        q = nn_quantize_new(full, type, &s, &(nn_quantize_desc){ .group = group });
+        float by[3 * 48];
+        int32_t words[3 * 48];
+        CHECK(nn_count(s) == nn_count(scale) && nn_read(s, by) && nn_write(scale, by));
+        if (type == NN_I4) CHECK(nn_read_as(q, NN_I32, words) && nn_write_as(nn_param(l, "weight"), NN_I32, words));
+        else CHECK(nn_write(nn_param(l, "weight"), w));
+    }
+    return net;
+}
+TEST(words_of_four_bits)
+{
+    static const struct { nn_dtype type; int group, in; const char *text; } other[] = {
+        { NN_I4, 8, 9, NULL }, { NN_I4, 16, 9, "fc.weight_scale: (3, 2) in the file, (3, 1) in the model" }, { NN_I8, 0, 9, "fc.weight: I32 (3, 2) of 9 inputs in the file, I8 (3, 9) in the model" },
+        { NN_F32, 0, 9, "fc.weight: I32 (3, 2) of 9 inputs in the file, F32 (3, 9) in the model" }, { NN_I4, 8, 16, "I32 (3, 2) of 9 inputs in the file, I32 (3, 2) of 16 inputs in the model" },
+        { NN_I4, 8, 17, "of 17 inputs" }, { NN_I4, 8, 8, "of 8 inputs" }, { NN_I4, 8, 10, "of 10 inputs" } };
+    nn_context *nn = quiet();
+    nn_layer *a = small_net(nn, NN_I4, 8, 9);
+    char s[2048], again[2048], before[2048];
+    size_t n, k, bytes;
+    CHECK(nn_ok(nn) && nn_save_memory(a, s, sizeof s, &n, NULL));
+    for (int i = 0; i < 8; i++) for (size_t cut = 0; cut < (i ? 1 : n); cut++) {
+        nn_layer *b = small_net(nn, other[i].type, other[i].group, other[i].in);
+        nn_write(nn_param(b, "fc.bias"), (float[3]){ 7, 8, 9 });
+        CHECK(nn_save_memory(b, before, sizeof before, &bytes, NULL) && bytes <= sizeof before);
+        CHECK(!nn_load_memory(b, s, other[i].text ? n : cut, NULL));
+        if (other[i].text && !strstr(nn_error(nn), other[i].text)) printf("    %s\n", nn_error(nn));
+        if (other[i].text) CHECK_TEXT(nn_error(nn), other[i].text);
+        nn_clear(nn);
+        CHECK(nn_save_memory(b, again, sizeof again, &k, NULL) && k == bytes && !memcmp(again, before, k));
+        if (cut + 1 == n) CHECK(nn_load_memory(b, s, n, NULL) && nn_save_memory(b, again, sizeof again, &k, NULL) && k == n && !memcmp(again, s, n));
+    }
+    nn_free(nn);
+}
+/* One input: shapes tell nothing at all. Metadata may be missing, or tell of tensors that are not there, but not be wrong. */
+TEST(inputs_in_metadata)
+{
+    static const nn_dtype types[] = { NN_I4, NN_I8, NN_F32 };
+    static const struct { const char *meta; int good; } of[] = { { "", 1 }, { "\"nn.inputs.fc.weight\":\"9\"", 1 }, { "\"nn.inputs.gone.weight\":\"x\"", 1 },
+        { "\"nn.inputs.fc.weight\":\"16\"", 0 }, { "\"nn.inputs.fc.weight\":\"0\"", 0 }, { "\"nn.inputs.fc.weight\":\"-9\"", 0 }, { "\"nn.inputs.fc.weight\":\"\"", 0 },
+        { "\"nn.inputs.fc.bias\":\"3\"", 0 }, { "\"nn.inputs.fc.weight\":\"99999999999999999999\"", 0 } };
+    nn_context *nn = quiet();
+    char s[2048], json[1024], data[64];
+    size_t n;
+    for (int i = 0; i < 3; i++) for (int j = 0; j < 3; j++) {
+        nn_layer *from = small_net(nn, types[i], types[i] == NN_I4 ? 8 : 0, 1), *to = small_net(nn, types[j], types[j] == NN_I4 ? 8 : 0, 1);
+        CHECK(nn_save_memory(from, s, sizeof s, &n, NULL));
+        CHECK(nn_load_memory(to, s, n, &(nn_load_desc){ .allow_unexpected = i == 0 }) == (i == j || i == 2));           /* f32 is rounded */
+        nn_clear(nn);
+    }
+    for (int i = 0; i < (int)(sizeof data); i++) data[i] = 0;
+    for (int i = 0; i < 9; i++) for (int renamed = 0; renamed < 2; renamed++) {
+        snprintf(json, sizeof json, "{\"__metadata__\":{%s},\"fc.weight\":{\"dtype\":\"I32\",\"shape\":[3,2],\"data_offsets\":[0,24]},\"fc.weight_scale\":{\"dtype\":\"F32\",\"shape\":[3,2],"
+            "\"data_offsets\":[24,48]},\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[48,60]}}", of[i].meta);
+        char *file = file_of(json, data, 60, &n);
+        nn_context *own = quiet();
+        nn_layer *net = nn_model_new(own, NULL);
+        nn_weights_as(own, NN_I4, &(nn_quantize_desc){ .group = 8 });
+        nn_linear_new(net, renamed ? "other" : "fc", 9, 3, NULL);
+        CHECK(nn_load_memory(net, file, n, renamed ? &(nn_load_desc){ .rename = &(nn_rename){ "fc.", "other." }, .rename_count = 1 } : NULL) == of[i].good);
+        if (i > 3 && i != 7) CHECK_TEXT(nn_error(own), "impossible value");
+        nn_free(own);
+        free(file);
+    }
+    nn_free(nn);
+}
+
 TEST(every_flipped_bit_of_the_header)
 {
     nn_context *nn = quiet();

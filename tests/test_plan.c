@@ -99,6 +99,40 @@ TEST(equals_forward)
     }
 }
 
+TEST(weights_in_fewer_bytes)         /* embeddings, chains of layers, attention: the bits of nn_forward, for every batch */
+{
+    static const struct { nn_dtype type; int group; } as[] = { { NN_BF16, 0 }, { NN_I8, 0 }, { NN_I4, 8 }, { NN_I4, 32 } };
+    static char file[1 << 16];
+    static float x[5 * 6 * 20], y[2][5 * 6 * 9];
+    for (int i = 0; i < 4; i++) {
+        nn_context *nn = quiet();
+        nn_layer *net[2];
+        size_t bytes;
+        for (int k = 0; k < 2; k++) {                    /* the second has the numbers of the first, in fewer bytes */
+            if (k) nn_weights_as(nn, as[i].type, as[i].group ? &(nn_quantize_desc){ .group = as[i].group } : NULL);
+            net[k] = nn_model_new(nn, NULL);
+            nn_linear_new(net[k], NULL, 20, 36, &(nn_linear_desc){ .activation = nn_gelu });
+            nn_transformer_encoder_layer_new(net[k], NULL, 36, 2, &(nn_transformer_desc){ .hidden = 44, .norm_first = 1 });
+            nn_linear_new(net[k], NULL, 36, 9, &(nn_linear_desc){ .transposed = 1 });
+        }
+        nn_weights_as(nn, NN_F32, NULL);
+        CHECK(nn_save_memory(net[0], file, sizeof file, &bytes, NULL) && nn_load_memory(net[1], file, bytes, NULL));
+        nn_plan *p = nn_plan_new(net[1], NN_SHAPE(5, 6, 20), NULL);
+        CHECK(p != NULL && nn_ok(nn));
+        if (!p) { puts(nn_error(nn)); nn_free(nn); continue; }
+        char *raw = malloc(nn_plan_bytes(p));
+        fill(x, 5 * 6 * 20);
+        for (int64_t b = 1; b <= 5; b++) {
+            nn_begin(nn, NN_EVAL);
+            CHECK(nn_read(nn_forward(net[1], nn_from(nn, NN_SHAPE(b, 6, 20), x)), y[0]) && nn_run_batch(p, raw, b, x, y[1]));
+            CHECK(!memcmp(y[0], y[1], (size_t)b * 6 * 9 * sizeof(float)));
+            CHECK(nn_read(nn_forward(net[0], nn_from(nn, NN_SHAPE(b, 6, 20), x)), y[1]) && memcmp(y[0], y[1], (size_t)b * 6 * 9 * sizeof(float)));     /* they were rounded */
+        }
+        free(raw);
+        nn_plan_free(p);
+        nn_free(nn);
+    }
+}
 TEST(packed_weights)                 /* of every kind of convolution: the bits of nn_forward for every batch, and no second copy of the weights */
 {
     static const struct { int c, o, kernel, side, groups, stride, transposed; } list[] = {

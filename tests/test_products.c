@@ -235,6 +235,25 @@ TEST(weights_of_four_bits)
         nn_free(nn);
     }
 }
+/* Numbers that can be followed by hand. Row 0 is exact with scale 1/2 (-4 is -8 halves); row 1 with 1/4, its last group with 1. */
+TEST(words_by_hand)
+{
+    static const float w[2][10] = { { -4, -3.5f, 0, 0.5f, 1, 3.5f, 2, -0.5f, 0, 0 }, { 0.25f, -2, 1.75f, 0, -0.25f, 0.5f, -1, 1, -8, 7 } };
+    static const uint32_t word[2][2] = { { 0xF4721098u, 0 }, { 0x4C2F0781u, 0x78u } };         /* number 0 in the lowest bits */
+    static const float by[2][2] = { { 0.5f, 0 }, { 0.25f, 1 } };
+    int32_t words[4];
+    float s[4], d[20], y[2];
+    nn_context *nn = nn_new(NULL);
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *scale, *q = nn_quantize_new(nn_from(nn, NN_SHAPE(2, 10), w[0]), NN_I4, &scale, &(nn_quantize_desc){ .group = 8 });
+    CHECK(nn_read_as(q, NN_I32, words) && nn_read(scale, s) && !memcmp(words, word, sizeof words) && !memcmp(s, by, sizeof s));
+    CHECK(nn_read(nn_dequantize(q, scale), d));
+    for (int i = 0; i < 20; i++) CHECK(d[i] == w[i / 10][i % 10]);
+    CHECK(nn_read(nn_linear(nn_from(nn, NN_SHAPE(1, 10), (float[10]){ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }), q, NULL, &(nn_linear_desc){ .scale = scale }), y));
+    CHECK(y[0] == 27 && y[1] == 2.25f);      /* -4 - 7 + 2 + 5 + 21 + 14 - 4; 0.25 - 4 + 5.25 - 1.25 + 3 - 7 + 8 - 72 + 70 */
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
 TEST(weights_of_four_bits_that_do_not_fit_are_errors)
 {
     nn_context *nn = nn_new(&(nn_desc){ .seed = 5, .on_error = test_quiet });
