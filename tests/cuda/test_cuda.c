@@ -140,7 +140,7 @@ static double tolerance_of(const char *op, int precision)
     static const double coarse[] = { 0, 4e-3, 4e-2, 4e-3 };              /* TF32, BF16, FP16: 2^-11, 2^-8, 2^-11 a factor, and sums of a few */
     double t = 1e-5;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) if (!strcmp(rows[i].op, op)) t = rows[i].fp32;
-    return precision && (strstr("matmul linear conv2d conv_transpose2d attention attention_dropout rnn", op)) ? coarse[precision] : t;
+    return precision && (strstr("matmul linear linear_small conv2d conv_transpose2d attention attention_dropout rnn", op)) ? coarse[precision] : t;
 }
 static int differ(double a, double b, double scale, double tolerance) { return !(fabs(a - b) <= tolerance * (scale + 1e-3)) && a != b && !(isnan(a) && isnan(b)); }
 static int same(const op_case *k, const char *how, const char *what, int v, int64_t n, const double *a, const double *b, double tolerance)
