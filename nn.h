@@ -4675,7 +4675,8 @@ NN_API int     nn_params(nn_layer *layer, nn_tensor **list, int max)  { return n
 NN_API int     nn_buffers(nn_layer *layer, nn_tensor **list, int max) { return nn__list(layer, NN__T_BUFFER, list, max).n; }
 static int nn__count_held(nn_tensor *t, void *arg)       // parameters, and weights in fewer bytes (nn_weights_as)
 {
-    if ((t->flags & NN__T_PARAM) || t->dtype == NN_BF16 || t->dtype == NN_F16 || t->dtype == NN_I8 || t->inputs) { nn_shape s = nn__full_shape(t); *(int64_t *)arg += nn__checked_count(s.ndim, s.d, 1); }
+    nn_shape s = nn__full_shape(t);
+    if ((t->flags & NN__T_PARAM) || t->dtype == NN_BF16 || t->dtype == NN_F16 || t->dtype == NN_I8 || t->inputs) *(int64_t *)arg += nn__checked_count(s.ndim, s.d, 1);
     return 1;
 }
 NN_API int64_t nn_param_count(nn_layer *layer)
@@ -20846,7 +20847,10 @@ static int nn__linear_small_shape(nn_call *c)
             nn_fail(c->nn, "linear: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
             return 0;
         }
-    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8 && (w->dtype != NN_I32 || !scale->ndim)) { nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype)); return 0; }
+    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8 && (w->dtype != NN_I32 || !scale->ndim)) {
+        nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype));
+        return 0;
+    }
     if (!nn__linear_shape(c)) return 0;
     if ((w->dtype == NN_I8 || w->dtype == NN_I32) != (scale->ndim > 0) || (w->dtype == NN_I32 && !nn__fits_words(w, scale, c->in[0].shape[c->in[0].ndim - 1])) ||
         (scale->ndim && w->dtype == NN_I8 && (scale->shape[0] != w->shape[0] || scale->ndim > 2 ||
@@ -26088,7 +26092,8 @@ NN__BACKWARD(rope) { NN__K(rope_rows)(c, t, &c->dout[0], &c->din[0], -1, (int)(c
 //
 // (Elman 1990; Hochreiter & Schmidhuber 1997; Cho et al. 2014, reset after the product. All as in PyTorch.) Samples do not depend on
 // each other: a task takes some rows of the batch through the whole sequence, so there is one fork for all steps, and its state stays in
-// the cache. One sample alone whose W is large is cut by units instead: a step is a turn, its tasks have some units each. W is packed once for all of them. Backward goes the same way back:  da from dh, dc;  dh of the step before = da W;  then
+// the cache. One sample alone whose W is large is cut by units instead: a step is a turn, its tasks have some units each. W is packed once
+// for all of them. Backward goes the same way back:  da from dh, dc;  dh of the step before = da W;  then
 // dW = sum of da h^T over all steps and samples is one product. Steps from a sample's length on are not there: h stays, y is 0.
 #if NN__IN_HOST
 enum { NN__RNN_GX, NN__RNN_W, NN__RNN_B, NN__RNN_H0, NN__RNN_C0, NN__RNN_LENGTHS, NN__RNN_WR, NN__RNN_INPUTS };

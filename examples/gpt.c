@@ -14,8 +14,6 @@ enum { LAYERS = 4, HEADS = 4, WIDTH = 128, CONTEXT = 64, BATCH = 12, WARMUP = 10
 typedef struct Gpt {
     nn_layer *net, *tokens, *positions, *block[LAYERS], *norm, *head;
     nn_kv_cache *cache[LAYERS];      /* of sampling */
-    nn_step_plan *repeat;
-    nn_tensor *one;                  /* a character */
     int sampling;
 } Gpt;
 
@@ -93,32 +91,16 @@ static double validate(Gpt *g, const Text *t)
 
 static void sample(Gpt *g, const Text *t, int count)
 {
-    nn_context *nn = nn_context_of(g->net);
-    int64_t text[CONTEXT] = { 0 }, n = 1, fed = 0, next;                         /* the last characters; how many of them are in the cache */
-    if (!g->repeat) {
-        g->repeat = nn_step_plan_new(g->net, &(nn_step_plan_desc){ .eval = 1 });
-        g->one = nn_tensor_new_as(nn, NN_I64, NN_SHAPE(1, 1), NULL);
-    }
+    int64_t text[CONTEXT] = { 0 }, n = 1, made;          /* what the model sees */
+    nn_generate_desc d = { .model = g->net, .cache = g->cache, .caches = LAYERS, .vocabulary = t->characters, .context = CONTEXT, .sample = &(nn_sample_desc){ .temperature = 0.8f } };
     g->sampling = 1;
-    for (int i = 0; i < count && nn_ok(nn); i++) {
-        if (n == CONTEXT) {          /* it is full: go on with its second half */
-            memmove(text, text + CONTEXT / 2, CONTEXT / 2 * sizeof *text);
-            n = CONTEXT / 2, fed = 0;
-        }
-        for (int k = 0; k < LAYERS; k++) nn_kv_cache_truncate(g->cache[k], fed);
-        nn_tensor *scores;
-        if (n - fed == 1) {
-            nn_write_as(g->one, NN_I64, text + fed);
-            scores = nn_step_plan_run(g->repeat, g->one, NULL);      /* from the fourth on the same calls again, without forward */
-        } else {
-            nn_begin(nn, NN_EVAL);
-            scores = nn_forward(g->net, nn_from_as(nn, NN_I64, NN_SHAPE(1, n - fed), text + fed));
-        }
-        nn_tensor *last = nn_select(nn_select(scores, 1, n - fed - 1), 0, 0);
-        if (!nn_sample(last, NULL, 0, &(nn_sample_desc){ .temperature = 0.8f }, &next)) break;
-        fed = n;
-        text[n++] = next;
-        putchar(t->of[next]);
+    for (; count > 0; count -= (int)made) {
+        made = nn_generate(nn_context_of(g->net), text, n, text + n, count < CONTEXT - n ? count : CONTEXT - n, &d);
+        if (made < 1) break;
+        for (int64_t i = n; i < n + made; i++) putchar(t->of[text[i]]);
+        if ((n += made) < CONTEXT) continue;
+        memmove(text, text + CONTEXT / 2, CONTEXT / 2 * sizeof *text);   /* it is full: go on with its second half */
+        n = CONTEXT / 2;
     }
     g->sampling = 0;
 }
@@ -157,7 +139,6 @@ int main(int argc, char **argv)
     if (save && !nn_save(g.net, save, &(nn_save_desc){ .optimizer = opt })) return 1;
     printf("\nvalidation loss %.3f\n", validate(&g, &text));
     int ok = nn_ok(nn);
-    nn_step_plan_free(g.repeat);
     nn_free(nn);
     return !ok;
 }
