@@ -195,14 +195,15 @@ typedef struct nn_desc {
     const char *isa;                 // CPU kernels: "scalar", "avx2", "avx512", "neon", "rvv", "wasm"; default: environment NN_ISA, else the best
     nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
     int      exact;                  // 1: no Winograd: convolutions round as a direct sum does: less than half the error, twice the time
-    float    loss_scale;             // > 0: loss scaling that begins with this number, usually 65536; default: none. For products of 16-bit floats
-                                     // (nn_cuda_desc.precision), where gradients below 6e-8 are 0 (Micikevicius et al. 2018, Mixed Precision Training):
-                                     // nn_backward multiplies the loss's gradient by the scale, nn_step divides by it. As torch.amp.GradScaler:
-                                     // where a gradient is infinite or NaN the step changes nothing (parameters, states, their counts) and the scale
-    float    backoff_factor;         // is multiplied by this; default 0.5. After
-    int      growth_interval;        // so many good steps in a row, default 2000,
-    float    growth_factor;          // by this; default 2. All of it lies on the device, and nobody waits for it; checkpoints keep it.
-} nn_desc;                           // One scale for all optimizers: it changes in the nn_step after which none has gradients that still wait for theirs
+    // Loss scaling (Micikevicius et al. 2018, Mixed Precision Training), as torch.amp.GradScaler: for products of 16-bit floats (nn_cuda_desc.precision),
+    // where gradients below 6e-8 are 0. nn_backward multiplies the loss's gradient by the scale, nn_step divides by it. Where a gradient is infinite or
+    // NaN, the step changes nothing (parameters, states, their counts), and the scale falls. All of it lies on the device, and nobody waits for it;
+    // checkpoints keep it. One scale for all optimizers: it changes in the nn_step after which none has gradients that still wait for theirs.
+    float    loss_scale;             // the scale at the start, usually 65536; default: no loss scaling
+    float    backoff_factor;         // what the scale is multiplied by after a step that was skipped; default 0.5
+    int      growth_interval;        // after so many good steps in a row, default 2000, it is multiplied by
+    float    growth_factor;          // this; default 2
+} nn_desc;
 NN_API nn_context *nn_new(const nn_desc *desc);          // NULL only if not even the context could be allocated (nn_ok(NULL) is 0)
 NN_API void        nn_free(nn_context *nn);              // frees everything that the context owns
 NN_API size_t      nn_bytes_needed(const nn_context *nn);// bytes that nn_desc.memory must have for all that was done so far
@@ -20559,7 +20560,7 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
     wide = h == 1 ? NN__WIDE * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
-    for (j = 0; j < (bias ? wide : 4); j += NN__LANES) STORE(start + j, C(0));
+    for (j = 0; j < (bias ? wide : 4); j += NN__LANES) STORE(start + j, C(0));         // without a bias only dot products read it, four numbers
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g->bcs == 1 && g->ycs == 1 && g->small && (!g->scale || (g->across == 1 && g->scs == 1))) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;

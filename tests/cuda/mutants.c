@@ -3,8 +3,9 @@
    First every item (a case of the op table, a row of test_products.c, a whole program) runs unbroken, and which mutants would differ in it (a
    comparison: both bounds give different answers somewhere; the others: executed) is noted in the file NN_COVERAGE, unless that has the item already.
    Then, for each number in the file NN_MUTANTS, the items where it differs run in processes of their own, those first that are quick and have
-   noticed mutants before, until one fails, crashes or takes much too long, NN_BUDGET seconds in all. A line of NN_MUTANTS: number, line of the source (for ptxsim), and the item to begin with, if any; NN_ONLY=1: and to end with. NN_ORDERS: the orders of threads
-   to try. A line of the file NN_VERDICTS: number, verdict, item that noticed, order, in how many it differs. */
+   noticed mutants before, until one fails, crashes or takes much too long, NN_BUDGET seconds in all. A line of NN_MUTANTS: number, line of
+   the source (for ptxsim), and the item to begin with, if any; NN_ONLY=1: and to end with. NN_ORDERS: the orders of threads to try. A line
+   of the file NN_VERDICTS: number, verdict, item that noticed, order, in how many it differs. */
 #define _GNU_SOURCE
 #include "test_cuda.c"
 #define outcome product_outcome
