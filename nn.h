@@ -20366,8 +20366,8 @@ static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_
         }
 }
 
-// Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R; words of NN_I4
-NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type == NN_I4 ? 4 : type ? 2 : (int64_t)sizeof(R); }
+// Numbers of a b of type NN_BF16, NN_F16 or NN_I8 (words: NN_I4)
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type == NN_I4 ? 4 : 2; }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
 {
     double d;
@@ -20378,15 +20378,27 @@ NN__INLINE R NN__K(small_one)(int type, const char *p)
 NN__INLINE V NN__K(small_load)(const int type, const char *p)
 {
 #ifdef NN__FROM_I8
-    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : type ? NN__FROM_I8(p) : LOAD((const R *)(const void *)p);
+    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : NN__FROM_I8(p);
 #else
     R part[NN__LANES];
     int i;
-    if (!type) return LOAD((const R *)(const void *)p);
     for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * NN__K(small_bytes)(type));
     return LOAD(part);
 #endif
 }
+NN__INLINE V NN__K(small_part)(const int type, const char *p, int64_t n)     // n of them, the rest 0
+{
+    char part[NN__LANES * 2] = { 0 };
+    if (n >= NN__LANES) return NN__K(small_load)(type, p);
+    memcpy(part, p, (size_t)(n % NN__LANES * NN__K(small_bytes)(type)));
+    return NN__K(small_load)(type, part);
+}
+// f with the type as a constant: a loop for each
+#define NN__BY_TYPE(type, f, ...) do { \
+        if ((type) == NN_BF16)     NN__K(f)(NN_BF16, __VA_ARGS__); \
+        else if ((type) == NN_F16) NN__K(f)(NN_F16, __VA_ARGS__); \
+        else                       NN__K(f)(NN_I8, __VA_ARGS__); \
+    } while (0)
 // Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). Rows are row_bytes apart; each is read as a stream, so the sums stay in y.
 NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
 {
@@ -20401,10 +20413,8 @@ NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, co
         if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
         NN__UNROLL for (t = 0; t < rows; t++) {
             const char *p = b + t * row_bytes + j * e;
-            char part[NN__LANES * sizeof(R)] = { 0 };
-            if (left < NN__LANES) { memcpy(part, p, (size_t)left % NN__LANES * (size_t)e); p = part; }
-            else NN__FETCH(p + 8 * row_bytes);
-            w = NN__K(small_load)(type, p);
+            if (left >= NN__LANES) NN__FETCH(p + 8 * row_bytes);
+            w = NN__K(small_part)(type, p, left);
             if (type == NN_I8) w = w * s;
             sum = FMA(x[t], w, sum);
         }
@@ -20507,11 +20517,8 @@ static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int6
 {
     const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
     const R *scale = g->scale ? (const R *)g->scale + j : NULL;
-    if (!g->small)               NN__K(stream_of)(0, g, n, a, b, scale, y);
-    else if (g->small == NN_I4)  NN__K(word_stream)(g, n, a, b, scale, y);
-    else if (g->small == NN_BF16) NN__K(stream_of)(NN_BF16, g, n, a, b, scale, y);
-    else if (g->small == NN_F16) NN__K(stream_of)(NN_F16, g, n, a, b, scale, y);
-    else                         NN__K(stream_of)(NN_I8, g, n, a, b, scale, y);
+    if (g->small == NN_I4) NN__K(word_stream)(g, n, a, b, scale, y);
+    else NN__BY_TYPE(g->small, stream_of, g, n, a, b, scale, y);
 }
 
 NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
@@ -20533,14 +20540,49 @@ NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int6
         }
     }
 }
+#if NN__LANES > 1
+// The same, the terms of a column side by side: a line of memory of each column is scaled, then these are turned.
+// Scales: one for many terms, or one for each term, side by side, or any.
+NN__INLINE void NN__K(small_turn)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    enum { LINE = 64 };
+    R lines[4 * NN__LANES * LINE], each[NN__LANES];
+    int64_t e = NN__K(small_bytes)(type), most = LINE / e, group[LINE], p, i, t, q;
+    for (p = 0; p < k; p += most) {
+        int64_t at = first + (k < most ? 0 : nn__min(p, k - most)), n = nn__min(most, first + k - at);     // the last may overlap its neighbour
+        if (type == NN_I8) for (t = 0; t < n; t++) group[t] = (at + t) / g->up;
+        for (i = 0; i < w; i++) {
+            const char *b = (const char *)g->b + (at + (j + i) * g->bcs) * e;
+            const R *s = type == NN_I8 ? (const R *)g->scale + (g->across == 1 ? j + i : (j + i) / g->across) * g->scs : NULL;
+            NN__FETCH(b + LINE);
+            for (t = 0; t < n; t += NN__LANES) {
+                int64_t left = nn__min(NN__LANES, n - t);
+                V v = NN__K(small_part)(type, b + t * e, left);
+                if (type == NN_I8) {
+                    if (group[t] == group[t + left - 1])     v = v * SET1(s[group[t] * g->srs]);
+                    else if (g->up == 1 && g->srs == 1)      v = v * NN__K(get_lanes)(s + group[t], left);
+                    else {
+                        for (q = 0; q < NN__LANES; q++) each[q] = s[group[t + nn__min(q, left - 1)] * g->srs];
+                        v = v * LOAD(each);
+                    }
+                }
+                STORE(lines + i * LINE + t, v);
+            }
+        }
+        NN__K(gemm_turn)(w, n, lines, LINE, 1, width, to + (at - first) * width);
+    }
+}
+#endif
 // k terms from `first` on of w columns from j on, as a strip of numbers
 static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
-    if (g->small == NN_I4)       NN__K(word_strip)(g, first, k, j, w, width, to);
-    else if (g->small == NN_BF16) NN__K(small_strip_of)(NN_BF16, g, first, k, j, w, width, to);
-    else if (g->small == NN_F16) NN__K(small_strip_of)(NN_F16, g, first, k, j, w, width, to);
-    else                         NN__K(small_strip_of)(NN_I8, g, first, k, j, w, width, to);
+    if (g->small == NN_I4) NN__K(word_strip)(g, first, k, j, w, width, to);
+#if NN__LANES > 1
+    else if (g->brs == 1 && g->bcs != 1) NN__BY_TYPE(g->small, small_turn, g, first, k, j, w, width, to);
+#endif
+    else NN__BY_TYPE(g->small, small_strip_of, g, first, k, j, w, width, to);
 }
+#undef NN__BY_TYPE
 
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch)

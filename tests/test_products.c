@@ -136,6 +136,7 @@ TEST(small_weights_give_the_bits_of_expanded_ones)
         small_weights(nn, NN_I8, 70, 37, 0);
         small_weights(nn, NN_I8, 128, 96, 16);
         small_weights(nn, NN_I8, 33, 60, 12);
+        small_weights(nn, NN_I8, 66, 200, 100);          /* a vector of terms with two scales */
         small_weights(nn, NN_I4, 70, 37, 0);             /* a short group, a word that is not full */
         small_weights(nn, NN_I4, 128, 96, 16);
         small_weights(nn, NN_I4, 150, 300, 8);
