@@ -14880,7 +14880,8 @@ static void nn__share_places(const nn__recording *r, nn__storage *s, int n)
 
 static int64_t nn__storage_bytes_of(const nn__storage *s) { return (int64_t)nn__round_up((size_t)(s->high - s->low)); }
 
-static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those of a kind, greedy by size; returns the bytes needed
+// Those of a kind get places, one after the other: the largest first, or the one that is used first. Returns the bytes needed.
+static int64_t nn__place_in_order(nn__storage *s, int n, int base, int by_time)
 {
     int64_t total = 0;
     int done, i, j;
@@ -14890,7 +14891,7 @@ static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those o
         int64_t at = 0;
         for (i = 0; i < n; i++) {
             if (s[i].base != base || s[i].into >= 0 || s[i].place >= 0) continue;
-            if (best < 0 || nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best])) best = i;
+            if (best < 0 || (by_time ? s[i].first < s[best].first : nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best]))) best = i;
         }
         if (best < 0) break;
         for (j = 0; j < n; j++) {                        // the lowest place that no storage alive at the same time covers
@@ -14904,6 +14905,11 @@ static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those o
         total = nn__max(total, at + nn__storage_bytes_of(&s[best]));
     }
     return total;
+}
+static int64_t nn__place_storages(nn__storage *s, int n, int base)    // the better of both orders
+{
+    int64_t by_time = nn__place_in_order(s, n, base, 1), by_size = nn__place_in_order(s, n, base, 0);
+    return by_time < by_size ? nn__place_in_order(s, n, base, 1) : by_size;
 }
 
 // ---- slices -------------------------------------------------------------------------------------------
@@ -21990,6 +21996,10 @@ static int nn__conv_bands(const nn__conv *v, int spread, nn__bands *s)
 // dw on strips: every weight has 16 partial sums, in lanes that run through the results as above. A task has some rows of dw and some
 // channels, so that their strips stay in the first cache; where images are small, some at a time.
 typedef struct nn__dw_bands { int64_t rows, columns, across, count, images, block, channels; } nn__dw_bands;    // block: rows of dw
+static int64_t nn__dw_room(const nn__dw_bands *s, int64_t taps)      // numbers that a task needs: a strip, copies of dy's rows, sums
+{
+    return NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->block + 5) * s->channels * taps;
+}
 static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 {
     nn__gather whole = nn__conv_gather(v, 0, 0), q;
@@ -22019,6 +22029,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     s->block = nn__min(nn__max(8, 256 * nn__min(area, 4) / v->taps), nn__max(4, NN__DW_SUMS / (s->channels * v->taps)));
     blocks = (v->o + s->block - 1) / s->block;
     s->block = nn__min(v->o, ((v->o + blocks - 1) / blocks + 3) / 4 * 4);
+    if (nn__dw_room(s, v->taps) > 1 << 18) s->block -= 4;
     return s->channels * v->taps <= NN__DW_TERMS;
 }
 
@@ -22292,7 +22303,7 @@ static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
     nn__product g;
     if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(&g, v));
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
-    return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
+    return s->banded ? nn__dw_room(&s->bands, v->taps) : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
 static void nn__conv_plan(nn_call *c)
