@@ -14502,11 +14502,12 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
 //
 //     record    the net runs twice, with the largest batch B and with a smaller one: every call is kept; nothing is released meanwhile,
 //               so that equal addresses mean the same numbers
+//     constants a call of what never changes is not repeated: its result is there
 //     fold      batch norm under running statistics is a scale and a shift per channel: w' = w s, b' = (b - mean) s + beta,
 //               s = gamma / sqrt(var + eps), goes into the convolution or linear layer before it
 //     storages  overlapping views are one storage: constant (nobody writes it: copied), input, output, state (a buffer of the net that it
 //               writes: kept in the workspace from run to run) or temporary
-//     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
+//     layout    temporaries whose lives do not overlap share memory: the largest first or in order of use, each at the lowest free place;
 //               an elementwise result takes the place of its input where that dies
 //     slices    first calls that work sample by sample on more than the second-level cache holds run on a few samples at a time, one
 //               call after the other; what lies between them is then as large as a slice, and threads share slices, not calls, unless it is one
@@ -14670,6 +14671,30 @@ static int nn__same_layout(const nn_view *a, const nn_view *b)
     return nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
 }
 static int nn__same_view(const nn_view *a, const nn_view *b) { return a->data == b->data && nn__same_layout(a, b); }
+
+// Drops the calls that make the same of the same in every run: what they made is still in memory, and becomes a constant, as nobody writes it now.
+static int nn__is_written(const nn__recording *r, int j, const nn_view *v)       // by another call than j, by the caller, or by a run before
+{
+    const char *low, *high;
+    int i, k;
+    for (i = 0; i < r->calls; i++)
+        for (k = 0; i != j && r->call[i].op && k < r->call[i].nout; k++) if (nn__views_meet(&r->call[i].v[r->call[i].nin + k], v)) return 1;
+    nn__view_extent(v, &low, &high);
+    return nn__views_meet(&r->input, v) || nn__views_meet(&r->output, v) || nn__in_buffers(r->buffers, low, high);
+}
+static void nn__drop_constant(nn__recording *r, nn__recording *twin)
+{
+    int i, j;
+    for (i = 0; i < r->calls; i++) {
+        const nn__recorded *c = &r->call[i], *d = &twin->call[i];
+        int same = c->op && c->op->id && !(c->op->flags & NN_OP_MUTATES);          // your own ops may look around
+        for (j = 0; same && j < c->nin + c->nout; j++) {
+            if (nn__view_empty(&c->v[j])) continue;
+            same = nn__same_layout(&c->v[j], &d->v[j]) && !nn__is_written(r, j < c->nin ? -1 : i, &c->v[j]);
+        }
+        if (same) r->call[i].op = twin->call[i].op = NULL;
+    }
+}
 
 // Folds call j, a batch norm, into call i, whose result nobody else reads. w, b: room for the new weights and bias. twin: the same net, another batch.
 static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float *w, float *b)
@@ -15406,6 +15431,7 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
                 nn__fold(&big, twin, i, j, folded + room, folded + room + nn_view_count(&big.call[i].v[1]));
                 room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)big.call[i].v[1].shape[0];
             }
+            nn__drop_constant(&big, twin);
             for (j = 1; j < big.calls; j++) nn__fuse(&big, twin, j);
             nn__drop_dead(&big, twin);
             p = nn__plan_build(&big, twin, s, u, desc && desc->parallel);
@@ -15421,16 +15447,6 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
     nn__raw_free(nn, big.call);
     nn__aside_end(nn, &aside);
     return p;
-}
-
-static double nn__plan_macs(const nn_call *c)            // multiply-adds, where that means something
-{
-    double out = (double)nn_view_count(&c->out[0]);
-    if (c->op->id == NN_OP_linear) return out * (double)c->in[1].shape[1];
-    if (c->op->id == NN_OP_matmul) return out * (double)c->in[0].shape[c->in[0].ndim - 1];
-    if (c->op->id == NN_OP_conv2d) return out * (double)nn_view_count(&c->in[1]) / (double)nn__max(1, c->in[1].shape[0]);
-    if (c->op->id == NN_OP_conv_transpose2d) return (double)nn_view_count(&c->in[0]) * (double)nn_view_count(&c->in[1]) / (double)nn__max(1, c->in[1].shape[0]);
-    return 0;
 }
 
 NN_API void nn_plan_print(const nn_plan *p)
@@ -15474,7 +15490,7 @@ NN_API void nn_plan_print(const nn_plan *p)
             nn__plan_exec(p, &p->call[i], &c, sliced && p->batch > p->slice ? 1 : p->threads, base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
             if (nn__seconds() - start < took) took = nn__seconds() - start;
         }
-        m = nn__plan_macs(&c);
+        m = nn__call_flops(&c) / 2;
         if (sliced) { m *= (double)p->batch / (double)p->slice; took *= (double)p->batch / (double)p->slice; }
         nn__log(nn, "%-4d %-16s %-24s %10lld %12.0f %10.2f %8.1f\n", i, c.op->name, NN__SHAPE_OF(&c.out[0]),
                 (long long)(nn_view_count(&c.out[0]) * (int64_t)nn_dtype_bytes((nn_dtype)c.out[0].dtype)), m, took * 1e6, took > 0 ? 2e-9 * m / took : 0);

@@ -212,6 +212,45 @@ TEST(slices)                         /* the first calls run on a few samples at 
     }
 }
 
+static nn_tensor *half_constant(void *self, nn_tensor *x)            /* (B, 6) */
+{
+    nn_layer **l = self;
+    nn_context *nn = nn_context_of(l[0]);
+    nn_tensor *w = nn_param(l[0], "weight"), *table = nn_softmax(nn_mul_scalar(w, 3), 1), *b = nn_exp(nn_mean(table, NN_DIMS(1), NULL)), *y;      /* four calls */
+    nn_tensor *grows = nn_add_scalar(nn_zeros(nn, NN_SHAPE(nn_dim(x, 0), 6)), 0.5f), *parts = nn_zeros(nn, NN_SHAPE(2, 6));                       /* as large as the batch; in part x */
+    nn_copy(nn_slice(parts, 0, 1, 2, 1), nn_slice(x, 0, 0, 1, 1));
+    y = nn_linear(nn_add(x, grows), nn_add(table, nn_transpose(w, 0, 1)), b, NULL);                                                               /* one more */
+    return nn_add(nn_mul(y, nn_sum(parts, NN_ALL, NULL)), nn_forward(l[1], x));
+}
+TEST(constants)                      /* what follows from weights alone is computed once; what follows from x, its size, or buffers that are written is not */
+{
+    static float x[4 * 6], y[2][4 * 6];
+    nn_context *nn = quiet();
+    nn_layer *own[2], *net = nn_model_new(nn, &(nn_model_desc){ .forward = half_constant, .self = own });
+    own[0] = nn_linear_new(net, "a", 6, 6, NULL);
+    own[1] = nn_linear_new(net, "b", 6, 6, NULL);
+    fill(x, 4 * 6);
+    nn_plan *p = nn_plan_new(net, NN_SHAPE(4, 6), NULL);
+    CHECK(p && nn_plan_any_batch(p));
+    if (!p) { puts(nn_error(nn)); nn_free(nn); return; }
+    char *work = malloc(nn_plan_bytes(p) + 1);
+    for (int64_t b = 4; b > 0; b--) {
+        memset(work, 0xFF, nn_plan_bytes(p));
+        nn_begin(nn, NN_EVAL);
+        CHECK(nn_read(nn_forward(net, nn_from(nn, NN_SHAPE(b, 6), x)), y[0]) && nn_run_batch(p, work, b, x, y[1]));
+        CHECK(!memcmp(y[0], y[1], (size_t)b * 6 * sizeof(float)));
+    }
+    for (int i = 0; i < p->calls; i++) {
+        int id = p->call[i].op->id;
+        CHECK(id != NN_OP_softmax && id != NN_OP_exp && id != NN_OP_mul_scalar);
+    }
+    printf("%d calls are left\n", p->calls);
+    CHECK(nn_ok(nn));
+    free(work);
+    nn_plan_free(p);
+    nn_free(nn);
+}
+
 static nn_tensor *twice_read(void *self, nn_tensor *x)   /* the convolution's result is needed as it is, too, in part */
 {
     nn_layer **l = self;
@@ -489,6 +528,7 @@ TEST(memory_beside_other_allocators)
         static nn__storage s[256];
         CHECK(nn__buffers_save(&buffers, net));
         nn__record_net(&r, net, &buffers, shape, NN_F32);
+        nn__drop_constant(&r, &r);
         for (int j = 1; j < r.calls; j++) nn__fuse(&r, &r, j);
         nn__drop_dead(&r, &r);
         int n = nn__find_storages(&r, s), live = 0;
