@@ -14502,11 +14502,12 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
 //
 //     record    the net runs twice, with the largest batch B and with a smaller one: every call is kept; nothing is released meanwhile,
 //               so that equal addresses mean the same numbers
+//     constants a call of what never changes is not repeated: its result is there
 //     fold      batch norm under running statistics is a scale and a shift per channel: w' = w s, b' = (b - mean) s + beta,
 //               s = gamma / sqrt(var + eps), goes into the convolution or linear layer before it
 //     storages  overlapping views are one storage: constant (nobody writes it: copied), input, output, state (a buffer of the net that it
 //               writes: kept in the workspace from run to run) or temporary
-//     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
+//     layout    temporaries whose lives do not overlap share memory: the largest first or in order of use, each at the lowest free place;
 //               an elementwise result takes the place of its input where that dies
 //     slices    first calls that work sample by sample on more than the second-level cache holds run on a few samples at a time, one
 //               call after the other; what lies between them is then as large as a slice, and threads share slices, not calls, unless it is one
@@ -14670,6 +14671,30 @@ static int nn__same_layout(const nn_view *a, const nn_view *b)
     return nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
 }
 static int nn__same_view(const nn_view *a, const nn_view *b) { return a->data == b->data && nn__same_layout(a, b); }
+
+// Drops the calls that make the same of the same in every run: what they made is still in memory, and becomes a constant, as nobody writes it now.
+static int nn__is_written(const nn__recording *r, int j, const nn_view *v)       // by another call than j, by the caller, or by a run before
+{
+    const char *low, *high;
+    int i, k;
+    for (i = 0; i < r->calls; i++)
+        for (k = 0; i != j && r->call[i].op && k < r->call[i].nout; k++) if (nn__views_meet(&r->call[i].v[r->call[i].nin + k], v)) return 1;
+    nn__view_extent(v, &low, &high);
+    return nn__views_meet(&r->input, v) || nn__views_meet(&r->output, v) || nn__in_buffers(r->buffers, low, high);
+}
+static void nn__drop_constant(nn__recording *r, nn__recording *twin)
+{
+    int i, j;
+    for (i = 0; i < r->calls; i++) {
+        const nn__recorded *c = &r->call[i], *d = &twin->call[i];
+        int same = c->op && c->op->id && !(c->op->flags & NN_OP_MUTATES);          // your own ops may look around
+        for (j = 0; same && j < c->nin + c->nout; j++) {
+            if (nn__view_empty(&c->v[j])) continue;
+            same = nn__same_layout(&c->v[j], &d->v[j]) && !nn__is_written(r, j < c->nin ? -1 : i, &c->v[j]);
+        }
+        if (same) r->call[i].op = twin->call[i].op = NULL;
+    }
+}
 
 // Folds call j, a batch norm, into call i, whose result nobody else reads. w, b: room for the new weights and bias. twin: the same net, another batch.
 static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float *w, float *b)
@@ -14880,7 +14905,8 @@ static void nn__share_places(const nn__recording *r, nn__storage *s, int n)
 
 static int64_t nn__storage_bytes_of(const nn__storage *s) { return (int64_t)nn__round_up((size_t)(s->high - s->low)); }
 
-static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those of a kind, greedy by size; returns the bytes needed
+// Those of a kind get places, one after the other: the largest first, or the one that is used first. Returns the bytes needed.
+static int64_t nn__place_in_order(nn__storage *s, int n, int base, int by_time)
 {
     int64_t total = 0;
     int done, i, j;
@@ -14890,7 +14916,7 @@ static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those o
         int64_t at = 0;
         for (i = 0; i < n; i++) {
             if (s[i].base != base || s[i].into >= 0 || s[i].place >= 0) continue;
-            if (best < 0 || nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best])) best = i;
+            if (best < 0 || (by_time ? s[i].first < s[best].first : nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best]))) best = i;
         }
         if (best < 0) break;
         for (j = 0; j < n; j++) {                        // the lowest place that no storage alive at the same time covers
@@ -14904,6 +14930,11 @@ static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those o
         total = nn__max(total, at + nn__storage_bytes_of(&s[best]));
     }
     return total;
+}
+static int64_t nn__place_storages(nn__storage *s, int n, int base)    // the better of both orders
+{
+    int64_t by_time = nn__place_in_order(s, n, base, 1), by_size = nn__place_in_order(s, n, base, 0);
+    return by_time < by_size ? nn__place_in_order(s, n, base, 1) : by_size;
 }
 
 // ---- slices -------------------------------------------------------------------------------------------
@@ -15400,6 +15431,7 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
                 nn__fold(&big, twin, i, j, folded + room, folded + room + nn_view_count(&big.call[i].v[1]));
                 room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)big.call[i].v[1].shape[0];
             }
+            nn__drop_constant(&big, twin);
             for (j = 1; j < big.calls; j++) nn__fuse(&big, twin, j);
             nn__drop_dead(&big, twin);
             p = nn__plan_build(&big, twin, s, u, desc && desc->parallel);
@@ -15415,16 +15447,6 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
     nn__raw_free(nn, big.call);
     nn__aside_end(nn, &aside);
     return p;
-}
-
-static double nn__plan_macs(const nn_call *c)            // multiply-adds, where that means something
-{
-    double out = (double)nn_view_count(&c->out[0]);
-    if (c->op->id == NN_OP_linear) return out * (double)c->in[1].shape[1];
-    if (c->op->id == NN_OP_matmul) return out * (double)c->in[0].shape[c->in[0].ndim - 1];
-    if (c->op->id == NN_OP_conv2d) return out * (double)nn_view_count(&c->in[1]) / (double)nn__max(1, c->in[1].shape[0]);
-    if (c->op->id == NN_OP_conv_transpose2d) return (double)nn_view_count(&c->in[0]) * (double)nn_view_count(&c->in[1]) / (double)nn__max(1, c->in[1].shape[0]);
-    return 0;
 }
 
 NN_API void nn_plan_print(const nn_plan *p)
@@ -15468,7 +15490,7 @@ NN_API void nn_plan_print(const nn_plan *p)
             nn__plan_exec(p, &p->call[i], &c, sliced && p->batch > p->slice ? 1 : p->threads, base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
             if (nn__seconds() - start < took) took = nn__seconds() - start;
         }
-        m = nn__plan_macs(&c);
+        m = nn__call_flops(&c) / 2;
         if (sliced) { m *= (double)p->batch / (double)p->slice; took *= (double)p->batch / (double)p->slice; }
         nn__log(nn, "%-4d %-16s %-24s %10lld %12.0f %10.2f %8.1f\n", i, c.op->name, NN__SHAPE_OF(&c.out[0]),
                 (long long)(nn_view_count(&c.out[0]) * (int64_t)nn_dtype_bytes((nn_dtype)c.out[0].dtype)), m, took * 1e6, took > 0 ? 2e-9 * m / took : 0);
@@ -22032,6 +22054,10 @@ static int nn__conv_bands(const nn__conv *v, int spread, nn__bands *s)
 // dw on strips: every weight has 16 partial sums, in lanes that run through the results as above. A task has some rows of dw and some
 // channels, so that their strips stay in the first cache; where images are small, some at a time.
 typedef struct nn__dw_bands { int64_t rows, columns, across, count, images, block, channels; } nn__dw_bands;    // block: rows of dw
+static int64_t nn__dw_room(const nn__dw_bands *s, int64_t taps)      // numbers that a task needs: a strip, copies of dy's rows, sums
+{
+    return NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->block + 5) * s->channels * taps;
+}
 static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 {
     nn__gather whole = nn__conv_gather(v, 0, 0), q;
@@ -22061,6 +22087,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     s->block = nn__min(nn__max(8, 256 * nn__min(area, 4) / v->taps), nn__max(4, NN__DW_SUMS / (s->channels * v->taps)));
     blocks = (v->o + s->block - 1) / s->block;
     s->block = nn__min(v->o, ((v->o + blocks - 1) / blocks + 3) / 4 * 4);
+    if (nn__dw_room(s, v->taps) > 1 << 18) s->block -= 4;
     return s->channels * v->taps <= NN__DW_TERMS;
 }
 
@@ -22334,7 +22361,7 @@ static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
     nn__product g;
     if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(&g, v));
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
-    return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
+    return s->banded ? nn__dw_room(&s->bands, v->taps) : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
 static void nn__conv_plan(nn_call *c)
