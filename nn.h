@@ -17367,18 +17367,22 @@ static int nn__broadcast_shape(nn_call *c)
 }
 
 // Elementwise with broadcasting. Backward of a broadcast operand: phase 0 computes its gradient at full size, phase 1 sums it.
+static int nn__gets_dout(const nn_call *c) { return c->op->id == NN_OP_add; }        // as it is; not so nn_sub: -dout may be written in dout's place
 static void nn__binary_plan(nn_call *c)
 {
     int64_t n = nn_view_count(&c->out[0]), most = 1;
-    int i;
+    int i, full = 0;
     c->tasks[0] = nn__task_count(n, 8);
     if (c->pass == NN_FORWARD) return;
     for (i = 0; i < c->nin; i++) {
-        if (!c->din[i].data || nn__same_dims(&c->in[i], &c->out[0])) continue;
+        int reduce = c->din[i].data && !nn__same_dims(&c->in[i], &c->out[0]);
+        if (c->din[i].data && !(reduce && nn__gets_dout(c))) full = 1;
+        if (!reduce) continue;
         c->phases = 2;
-        c->shared_bytes += nn__round_up((size_t)n * nn__real_bytes(c));
+        if (!nn__gets_dout(c)) c->shared_bytes += nn__round_up((size_t)n * nn__real_bytes(c));
         most = nn__max(most, nn_view_count(&c->din[i]));
     }
+    if (!full) c->tasks[0] = 1;
     c->tasks[1] = nn__max(1, nn__min(nn__task_count(n, 4), most / 64));
 }
 #endif
@@ -17838,14 +17842,14 @@ static void NN__K(broadcast_fwd)(const nn_call *c, const nn_task *t, NN__K(row) 
     for (i = 0; i < c->nin; i++) { v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]); in[i] = &v[i]; }
     NN__K(each)(&c->out[0], 0, in, c->nin, nn__task_begin(n, t), nn__task_end(n, t), f, NULL);
 }
-// Gradients of all operands; df[i] may be NULL. An operand that was broadcast gets its gradient by way of c->shared.
+// Gradients of all operands; df[i] may be NULL. An operand that was broadcast gets its gradient by way of c->shared, or straight from dout.
 static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K(row) *df)
 {
     nn_view v[3], full;
     const nn_view *in[5];
     int64_t n = nn_view_count(&c->out[0]), begin, end;
     R *temp = (R *)c->shared;
-    int i, m = c->nin;
+    int i, m = c->nin, summed;
     for (i = 0; i < m; i++) {
         v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]);
         in[i] = c->in[i].data ? &v[i] : &c->dout[0];
@@ -17856,17 +17860,18 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
         int reduce = c->din[i].ndim != c->out[0].ndim || memcmp(c->din[i].shape, c->out[0].shape, (size_t)c->out[0].ndim * sizeof(int64_t));
         if (!c->din[i].data || !df[i]) continue;
         full = reduce ? c->dout[0] : c->din[i];          // dout is contiguous: so is the temporary
-        if (reduce) full.data = temp;
+        summed = reduce && nn__gets_dout(c);
+        if (reduce && !summed) full.data = temp;
         if (t->phase == 0) {
             begin = nn__task_begin(n, t);
             end = nn__task_end(n, t);
-            NN__K(each)(&full, reduce ? 0 : (int)(c->add >> i & 1), in, m + 2, begin, end, df[i], NULL);
+            if (!summed) NN__K(each)(&full, reduce ? 0 : (int)(c->add >> i & 1), in, m + 2, begin, end, df[i], NULL);
         } else if (reduce) {
             nn_view to = NN__K(broadcast)(&c->din[i], &full);
             int64_t kept = nn_view_count(&c->din[i]);
             NN__K(sum_to)(&full, &to, (int)(c->add >> i & 1), 1, nn__task_begin(kept, t), nn__task_end(kept, t));
         }
-        if (reduce) temp = (R *)(void *)((char *)temp + nn__round_up((size_t)n * sizeof(R)));
+        if (reduce && !summed) temp = (R *)(void *)((char *)temp + nn__round_up((size_t)n * sizeof(R)));
     }
 }
 #define NN__X(name, keep, f, da, db) \
