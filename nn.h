@@ -2286,7 +2286,7 @@ static void *nn__life(nn_context *nn, size_t bytes)
     char *p;
     if (bytes <= SMALL) {
         bytes = (bytes + 15) & ~(size_t)15;
-        if (nn->small_left < bytes) {
+        if (nn->small_left < bytes || (!nn->small_at && !nn->failed)) {
             nn->small_at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
             nn->small_left = CHUNK;  // without memory, too: what is needed in all is still counted
         }
