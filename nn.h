@@ -15446,7 +15446,7 @@ NN_API void nn_plan_print(const nn_plan *p)
     in = nn__round_up(in);
     bytes = in + nn_plan_bytes(p) + nn__round_up((size_t)p->batch * p->output_bytes) + 2 * NN__ALIGN;
     memory = (char *)nn__raw_alloc(nn, bytes);
-    if (!memory) return;
+    if (!memory) { nn__oom(nn, bytes); return; }
     memset(memory, 0, bytes);
     base[NN__PLAN_NONE] = NULL;
     base[NN__PLAN_CONST] = p->constants;

@@ -3,7 +3,7 @@
 # As `make test` builds them: tests of what is public share one nn.h with every table, those of kernels have a whole one of their own, others plain C.
 cd "$(dirname "$0")/.."
 dir=build/coverage
-rm -rf $dir; mkdir -p $dir
+rm -rf $dir; mkdir -p $dir build/tests
 gcovr=build/venv/bin/gcovr; [ -x $gcovr ] || gcovr=gcovr
 gcc="gcc -std=c11 -O0 -g -I."
 counted="--coverage -fprofile-update=atomic"
