@@ -2286,7 +2286,7 @@ static void *nn__life(nn_context *nn, size_t bytes)
     char *p;
     if (bytes <= SMALL) {
         bytes = (bytes + 15) & ~(size_t)15;
-        if (nn->small_left < bytes) {
+        if (nn->small_left < bytes || (!nn->small_at && !nn->failed)) {
             nn->small_at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
             nn->small_left = CHUNK;  // without memory, too: what is needed in all is still counted
         }
@@ -15468,7 +15468,7 @@ NN_API void nn_plan_print(const nn_plan *p)
     in = nn__round_up(in);
     bytes = in + nn_plan_bytes(p) + nn__round_up((size_t)p->batch * p->output_bytes) + 2 * NN__ALIGN;
     memory = (char *)nn__raw_alloc(nn, bytes);
-    if (!memory) return;
+    if (!memory) { nn__oom(nn, bytes); return; }
     memset(memory, 0, bytes);
     base[NN__PLAN_NONE] = NULL;
     base[NN__PLAN_CONST] = p->constants;
