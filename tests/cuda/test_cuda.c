@@ -3,7 +3,7 @@
    One source, three ways to run it (tests/check_cuda.sh): the kernels as C++ on the CPU (cushim.h, with or without sanitizers), nvcc's PTX
    executed by ptxsim in place of libcudart, and on a GPU. The first two know nn_device_*: for every call they are told what it may touch
    and which results it must write in full, and they can fail on demand.
-   Environment: NN_CASE=conv2d one op's cases;  NN_PRECISION=0..3 the cases on tensor cores (nn_cuda_precision);  NN_OFFSET=0, 1 one alignment only. */
+   Environment: NN_CASE=conv2d,rnn cases of these ops;  NN_PRECISION=0..3 the cases on tensor cores (nn_cuda_precision);  NN_OFFSET=0, 1 one alignment only. */
 #define NN_IMPLEMENTATION
 #include "../../nn.h"
 #include "../../nn_cuda.h"
@@ -190,13 +190,22 @@ static int check_case(const op_case *k, int offset, int precision)
     for (int i = 0; i < MAX_VARS; i++) free(f.value[i]);
     return ok;
 }
+static int is_named(const char *name, const char *list)  /* list: parts of names, with commas */
+{
+    for (size_t n; list[0]; list += n + (list[n] == ',')) {
+        char part[64] = "";
+        n = strcspn(list, ",");
+        if (n && n < sizeof part && strstr(name, memcpy(part, list, n))) return 1;
+    }
+    return 0;
+}
 TEST(every_case)
 {
     const char *only = getenv("NN_CASE"), *offset = getenv("NN_OFFSET"), *precision = getenv("NN_PRECISION");
     int cases = 0;
     NEEDS_DEVICE;
     for (op_case *k = first_case; k; k = k->next) {
-        if (only && !strstr(k->name, only)) continue;
+        if (only && !is_named(k->name, only)) continue;
         for (int o = 0; o < 2; o++) if (!offset || atoi(offset) == o) { cases++; CHECK(check_case(k, o, precision ? atoi(precision) & 3 : 0)); }
     }
     printf("%d cases\n", cases);
