@@ -25,6 +25,7 @@ if [ -n "$nvcc" ]; then
     run "the simulator's own test" sh -c "$make NVCC=$nvcc build/cuda/selftest && build/cuda/selftest"
     run "builds: products through cuBLASLt's functions" $make NVCC="$nvcc" build/cuda/products_lt
     LD_LIBRARY_PATH=build/cuda NN_PRECISION=0 sums "products through cuBLASLt's functions" build/cuda/products_lt
+    grep -q '^fakeblas: [1-9][0-9]* products' $out/log && ok "cuBLASLt is opened and asked" || bad "cuBLASLt is opened and asked"
     sums "no device: the real runtime" build/cuda/test_gpu no_device
     LIMIT=3600 sums "nvcc -Werror all-warnings (make cuda-archs: every architecture)" sh tests/cuda/archs.sh "$nvcc" ${CUDA_ARCHS:-75 121}
     rm -rf $out/tree && mkdir -p $out/tree && cp -r Makefile nn.h nn_cuda.h examples $out/tree       # beside, not over, the examples of the CPU
