@@ -9,9 +9,10 @@ for precision in 1 2 3; do NN_PRECISION=$precision NN_OFFSET=0 sums "cases on te
 for order in fwd rev rand; do CUSHIM_ORDER=$order build/cuda/test_shim the_same_bits_again | grep '^bits'; done | sort -u > $out/log
 [ "$(wc -l < $out/log)" = 1 ] && ok "the same bits in every order" || bad "the same bits in every order"
 sums "ASan+UBSan" env ASAN_OPTIONS=detect_leaks=0 build/cuda/test_asan ${CUDA_FULL:-every_case}
+for precision in 1 2 3; do NN_PRECISION=$precision NN_OFFSET=0 sums "ASan+UBSan: tensor cores, precision $precision" env ASAN_OPTIONS=detect_leaks=0 build/cuda/test_asan every_case; done
 for i in 0 1 2 3 4 5 6 7; do RACE=$i TSAN_OPTIONS=exitcode=66 build/cuda/test_race > /dev/null 2>&1; echo "$?"; done | tr '\n' ' ' > $out/log
 [ "$(cat $out/log)" = "0 66 0 66 0 66 0 66 " ] && ok "TSan sees planted races, and nothing else" || bad "TSan sees planted races, and nothing else"
-TSAN_OPTIONS=halt_on_error=1 NN_OFFSET=0 sums "TSan: every case" build/cuda/test_tsan every_case
+for precision in 0 1 2 3; do TSAN_OPTIONS=halt_on_error=1 NN_PRECISION=$precision NN_OFFSET=0 sums "TSan: every case, precision $precision" build/cuda/test_tsan every_case; done
 run "builds: tensors past 2^31 numbers" $make build/cuda/large_shim
 CUSHIM_DRY=2 CUSHIM_ARENA=1048576 sums "tensors past 2^31 numbers, their memory not there" build/cuda/large_shim
 run "builds: products at larger sizes" $make build/cuda/products_shim
@@ -20,7 +21,8 @@ run "mutants of the kernels: the tests that are known to notice them do (all: ma
 CUSHIM_NODEV=1 sums "no device: simulated" build/cuda/test_shim no_device
 if [ -n "$nvcc" ]; then
     run "builds: nvcc, PTX" $make NVCC="$nvcc" build/cuda/test_ptx build/cuda/test_gpu
-    NN_OFFSET=0 sums "nvcc's PTX: cases" build/cuda/test_ptx every_case
+    sums "nvcc's PTX: cases, unaligned, too" build/cuda/test_ptx every_case
+    for precision in 1 2 3; do NN_PRECISION=$precision NN_OFFSET=0 sums "nvcc's PTX: cases on tensor cores, precision $precision" build/cuda/test_ptx every_case; done
     for t in ${CUDA_PROGRAMS:-mlp lenet lstm gpt}; do sums "nvcc's PTX: 20 steps of $t" build/cuda/test_ptx $t; done
     run "the simulator's own test" sh -c "$make NVCC=$nvcc build/cuda/selftest && build/cuda/selftest"
     run "builds: products through cuBLASLt's functions" $make NVCC="$nvcc" build/cuda/products_lt
