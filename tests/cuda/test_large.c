@@ -136,6 +136,13 @@ LARGE(linear, 64)           { nn_tensor *x = X(64), *v = FIXED(16, 64), *b = FIX
 LARGE(linear_wide, 128)     { nn_tensor *x = X(4), *v = FIXED(128, 4); return nn_linear(x, v, NULL, NULL); }
 LARGE(linear_table, 64)     { nn_tensor *x = FIXED(3, 64), *v = X(64); return nn_transpose(nn_linear(x, v, NULL, NULL), 0, 1); }
 LARGE(linear_bf16, 64)      { nn_tensor *x = X(64), *v = nn_quantize_new(FIXED(16, 64), NN_BF16, NULL, NULL); return nn_linear(x, v, NULL, NULL); }
+static nn_tensor *in_few_bits(world *w, nn_dtype dtype)
+{
+    nn_tensor *scale = NULL, *x = X(64), *v = nn_quantize_new(FIXED(16, 64), dtype, &scale, &(nn_quantize_desc){ .group = 32 });
+    return nn_linear(x, v, NULL, &(nn_linear_desc){ .scale = scale });
+}
+LARGE(linear_i8, 64)        { return in_few_bits(w, NN_I8); }
+LARGE(linear_i4, 64)        { return in_few_bits(w, NN_I4); }
 /* ---- images ---- */
 LARGE(conv, 512)            { nn_tensor *x = X(1, 16, 16), *v = FIXED(2, 1, 3, 3), *b = FIXED(2); return nn_conv2d(x, v, b, &(nn_conv2d_desc){ .padding = 1 }); }
 LARGE(conv_stride, 2048)    { nn_tensor *x = X(2, 32, 32), *v = FIXED(4, 2, 3, 3); return nn_conv2d(x, v, NULL, &(nn_conv2d_desc){ .padding = 1, .stride = 2 }); }
@@ -162,6 +169,8 @@ LARGE(hinge, 512)           { nn_tensor *a = X(512); return nn_hinge(a, IDS(512,
 LARGE(kl_div, 512)          { nn_tensor *a = X(512), *b = X(512); return nn_kl_div(a, b, NONE(nn_loss_desc)); }
 /* ---- sequences ---- */
 LARGE(attention, 128)       { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1 }); }
+LARGE(attention_dropped, 128) { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1, .dropout = 1e-10f }); }
+LARGE(attention_learned, 128) { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16), *m = X(1, 8, 8); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .mask = m }); }
 LARGE(decode, 128)          { nn_tensor *q = X(1, 1, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1 }); }
 LARGE(rope, 512)            { nn_tensor *x = X(2, 4, 64); return nn_rope(x, nn_rope_new(w->nn, 8, 64, 0), NULL); }
 
@@ -207,6 +216,9 @@ LARGE(sgd, 512)             { nn_tensor *y = updated(w); w->opt = nn_sgd_new(w->
 LARGE(sgd_clipped, 512)     { nn_tensor *y = updated(w); w->opt = nn_sgd_new(w->net, &(nn_sgd_desc){ .lr = 0.5f, .momentum = 0.9f, .nesterov = 1, .clip_norm = 1 }); return y; }
 LARGE(adamw, 512)           { nn_tensor *y = updated(w); w->opt = nn_adamw_new(w->net, &(nn_adamw_desc){ .lr = 0.05f }); return y; }
 LARGE(adam_clipped, 512)    { nn_tensor *y = updated(w); w->opt = nn_adam_new(w->net, &(nn_adam_desc){ .lr = 0.05f, .amsgrad = 1, .clip_value = 0.1f }); return y; }
+LARGE(rmsprop, 512)         { nn_tensor *y = updated(w); w->opt = nn_rmsprop_new(w->net, &(nn_rmsprop_desc){ .lr = 0.01f, .momentum = 0.9f, .centered = 1 }); return y; }
+LARGE(adagrad, 512)         { nn_tensor *y = updated(w); w->opt = nn_adagrad_new(w->net, &(nn_adagrad_desc){ .lr = 0.05f }); return y; }
+LARGE(nadam, 512)           { nn_tensor *y = updated(w); w->opt = nn_nadam_new(w->net, &(nn_nadam_desc){ .lr = 0.01f }); return y; }
 LARGE(lion, 512)            { nn_tensor *y = updated(w); w->opt = nn_lion_new(w->net, &(nn_lion_desc){ .lr = 0.01f }); return y; }
 
 /* ---- the comparison ---- */
