@@ -153,9 +153,10 @@ build/cuda/mutants_ptx: build/cuda/mutants.o build/cuda/ptx.o build/cuda/libcuda
 cuda-mutate:
 	python3 tests/cuda/mutate.py run
 cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin build/cuda/predict build/cuda/profile.tsv
-	@CUSHIM_DRY=1 CUSHIM_SMS=108 CUSHIM_ARENA=131072 build/cuda/predict
+	@CUSHIM_DRY=1 CUSHIM_SMS=108 CUSHIM_ARENA=131072 build/cuda/predict > build/cuda/predict.log || { cat build/cuda/predict.log; exit 1; }
+	@cat build/cuda/predict.log
 	@python3 tests/cuda/sass.py --budget tests/cuda/budget.txt $(foreach a,80 90,sm_$a:build/cuda/sm_$a.cubin:build/cuda/sm_$a.log) \
-	    --profile build/cuda/profile.tsv
+	    --profile build/cuda/profile.tsv --bytes build/cuda/profile.log --steps build/cuda/predict.log
 	@cat build/cuda/profile.log
 
 # every architecture that nvcc knows, warnings as errors: about ten minutes

@@ -125,7 +125,7 @@ typedef struct nn__cuda {
     size_t         shared_most;                          // bytes of shared memory that a block may have, if asked for
     cudaStream_t   stream, copying;                      // of calls; of what is sent beside them
     nn__landing    landing[NN__CUDA_LANDINGS];
-    const nn_call *call;                                 // what runs now, for messages
+    const nn_call *call; nn_context *nn;                 // what runs now, for messages; whose call was the last
     nn__cuda_block block[NN__CUDA_BLOCKS];               // memory that nn.h has or had
     int            blocks;
     nn__cuda_block scratch[NN__CUDA_SCRATCHES];          // the last is in use; those before it were too small and die after the call
@@ -177,10 +177,10 @@ static int nn__cuda_check(nn__cuda *d, cudaError_t e, const char *what, int line
     if (d->call) nn__cuda_describe(d->call, call, sizeof call);
     d->failed = 1;
     if (d->making) { d->broken = 1; return 0; }          // the same calls will run one by one, and fail again if they must
-    if (!d->error[0]) snprintf(d->error, sizeof d->error, "%s: %s%s%s: %s (nn_cuda.h:%d)", d->name, call, call[0] ? ": " : "", what, cudaGetErrorString(e), line);
+    if (!d->dead) snprintf(d->error, sizeof d->error, "%s: %s%s%s: %s (nn_cuda.h:%d)", d->name, call, call[0] ? ": " : "", what, cudaGetErrorString(e), line);
     snprintf(nn__cuda_reason, sizeof nn__cuda_reason, "%s", d->error);
     if (e != cudaErrorMemoryAllocation && e != cudaErrorInvalidConfiguration && e != cudaErrorInvalidValue) d->dead = 1;
-    if (d->call) nn_fail(d->call->nn, "%s", d->error);
+    if (d->call || (d->dead && d->nn)) nn_fail(d->call ? d->call->nn : d->nn, "%s", d->error);
     return 0;
 }
 #define NN__CU(d, call) nn__cuda_check(d, call, #call, __LINE__)
@@ -477,7 +477,7 @@ static int nn__cuda_open(void *self, nn_context *nn)
 static void nn__cuda_close(void *self, nn_context *nn)
 {
     nn__cuda *d = (nn__cuda *)self;
-    (void)nn;
+    if (d->nn == nn) d->nn = NULL;
     if (d->users && --d->users == 0) nn__cuda_close_all(d);
 }
 
@@ -5786,6 +5786,7 @@ static int nn__cuda_run_now(nn__cuda *d, const nn_call *c, nn__cuda_handler hand
     cudaSetDevice(d->device);
     nn__cuda_keep_scratch(d, d->scratches > 0);
     d->call = c;
+    d->nn = c->nn;
     d->failed = 0;
     d->scratch_used = d->scratch_wanted = 0;
     if (d->clock[1] && !d->making) NN__CU(d, cudaEventRecord(d->clock[0], d->stream));

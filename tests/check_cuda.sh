@@ -11,9 +11,10 @@ for precision in 1 2 3; do NN_PRECISION=$precision NN_OFFSET=0 NN_CASE=matmul,li
 for order in fwd rev rand; do CUSHIM_ORDER=$order build/cuda/test_shim the_same_bits_again | grep '^bits'; done | sort -u > $out/log
 [ "$(wc -l < $out/log)" = 1 ] && ok "the same bits in every order" || bad "the same bits in every order"
 sums "ASan+UBSan" env ASAN_OPTIONS=detect_leaks=0 build/cuda/test_asan ${CUDA_FULL:-every_case}
+for precision in 1 2; do NN_PRECISION=$precision NN_OFFSET=0 sums "ASan+UBSan: tensor cores, precision $precision" env ASAN_OPTIONS=detect_leaks=0 build/cuda/test_asan every_case; done
 for i in 0 1 2 3 4 5 6 7; do RACE=$i TSAN_OPTIONS=exitcode=66 build/cuda/test_race > /dev/null 2>&1; echo "$?"; done | tr '\n' ' ' > $out/log
 [ "$(cat $out/log)" = "0 66 0 66 0 66 0 66 " ] && ok "TSan sees planted races, and nothing else" || bad "TSan sees planted races, and nothing else"
-TSAN_OPTIONS=halt_on_error=1 NN_OFFSET=0 sums "TSan: every case" build/cuda/test_tsan every_case
+for precision in 0 1 2; do TSAN_OPTIONS=halt_on_error=1 NN_PRECISION=$precision NN_OFFSET=0 sums "TSan: every case, precision $precision" build/cuda/test_tsan every_case; done
 for t in loss_scaling tiny_gradients; do TSAN_OPTIONS=halt_on_error=1 sums "TSan: $t" build/cuda/test_tsan $t; done
 run "builds: tensors past 2^31 numbers" $make build/cuda/large_shim
 CUSHIM_DRY=2 CUSHIM_ARENA=1048576 sums "tensors past 2^31 numbers, their memory not there" build/cuda/large_shim
@@ -24,13 +25,14 @@ CUSHIM_NODEV=1 sums "no device: simulated" build/cuda/test_shim no_device
 if [ -n "$nvcc" ]; then
     run "builds: nvcc, warnings as errors: PTX" $make NVCC="$nvcc" build/cuda/test_ptx build/cuda/test_gpu build/cuda/launch_ptx
     sums "nvcc's PTX: launches and graphs" build/cuda/launch_ptx
-    NN_OFFSET=0 sums "nvcc's PTX: cases" build/cuda/test_ptx every_case
-    for precision in 2 3; do NN_PRECISION=$precision NN_OFFSET=0 NN_CASE=linear_small sums "nvcc's PTX: small weights on tensor cores, precision $precision" build/cuda/test_ptx every_case; done
+    sums "nvcc's PTX: cases, unaligned, too" build/cuda/test_ptx every_case
+    for precision in 1 2 3; do NN_PRECISION=$precision NN_OFFSET=0 sums "nvcc's PTX: cases on tensor cores, precision $precision" build/cuda/test_ptx every_case; done
     for t in a_token_is_a_graph loss_scaling tiny_gradients; do sums "nvcc's PTX: $t" build/cuda/test_ptx $t; done
     for t in ${CUDA_PROGRAMS:-mlp lenet lstm gpt}; do sums "nvcc's PTX: 20 steps of $t" build/cuda/test_ptx $t; done
     run "the simulator's own test" sh -c "$make NVCC=$nvcc build/cuda/selftest && build/cuda/selftest"
     run "builds: products through cuBLASLt's functions" $make NVCC="$nvcc" build/cuda/products_ptx build/cuda/libcublasLt.so.13
     LD_LIBRARY_PATH=build/cuda NN_LT_LEAST=1 NN_PRECISION=0 sums "products through cuBLASLt's functions" build/cuda/products_ptx
+    grep -q '^fakeblas: [1-9][0-9]* products' $out/log && ok "cuBLASLt is opened and asked" || bad "cuBLASLt is opened and asked"
     sums "no device: the real runtime" build/cuda/test_gpu no_device
     LIMIT=3600 PTX_80=build/cuda/nn_cuda.80.ptx sums "nvcc -Werror all-warnings (make cuda-archs: every architecture)" sh tests/cuda/archs.sh "$nvcc" ${CUDA_ARCHS:-75 121}
     rm -rf $out/tree && mkdir -p $out/tree && cp -r Makefile nn.h nn_cuda.h examples $out/tree       # beside, not over, the examples of the CPU

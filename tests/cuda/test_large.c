@@ -171,6 +171,8 @@ LARGE(hinge, 512)           { nn_tensor *a = X(512); return nn_hinge(a, IDS(512,
 LARGE(kl_div, 512)          { nn_tensor *a = X(512), *b = X(512); return nn_kl_div(a, b, NONE(nn_loss_desc)); }
 /* ---- sequences ---- */
 LARGE(attention, 128)       { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1 }); }
+LARGE(attention_dropped, 128) { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1, .dropout = 1e-10f }); }
+LARGE(attention_learned, 128) { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16), *m = X(1, 8, 8); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .mask = m }); }
 LARGE(decode, 128)          { nn_tensor *q = X(1, 1, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1 }); }
 LARGE(rope, 512)            { nn_tensor *x = X(2, 4, 64); return nn_rope(x, nn_rope_new(w->nn, 8, 64, 0), NULL); }
 
@@ -218,6 +220,9 @@ LARGE(adamw, 512)           { nn_tensor *y = updated(w); w->opt = nn_adamw_new(w
 LARGE(adam_clipped, 512)    { nn_tensor *y = updated(w); w->opt = nn_adam_new(w->net, &(nn_adam_desc){ .lr = 0.05f, .amsgrad = 1, .clip_value = 0.1f }); return y; }
 LARGE(scaled_sgd_clipped, 512) { nn_tensor *y = updated(w); w->opt = nn_sgd_new(w->net, &(nn_sgd_desc){ .lr = 0.5f, .momentum = 0.9f, .clip_norm = 1 }); return y; }
 LARGE(scaled_adamw, 512)    { nn_tensor *y = updated(w); w->opt = nn_adamw_new(w->net, &(nn_adamw_desc){ .lr = 0.05f }); return y; }
+LARGE(rmsprop, 512)         { nn_tensor *y = updated(w); w->opt = nn_rmsprop_new(w->net, &(nn_rmsprop_desc){ .lr = 0.01f, .momentum = 0.9f, .centered = 1 }); return y; }
+LARGE(adagrad, 512)         { nn_tensor *y = updated(w); w->opt = nn_adagrad_new(w->net, &(nn_adagrad_desc){ .lr = 0.05f }); return y; }
+LARGE(nadam, 512)           { nn_tensor *y = updated(w); w->opt = nn_nadam_new(w->net, &(nn_nadam_desc){ .lr = 0.01f }); return y; }
 LARGE(lion, 512)            { nn_tensor *y = updated(w); w->opt = nn_lion_new(w->net, &(nn_lion_desc){ .lr = 0.01f }); return y; }
 
 /* ---- the comparison ---- */
