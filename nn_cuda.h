@@ -72,6 +72,8 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #    error "nn_cuda.h: with NN_CUDA_EMU, include tests/cuda/cushim.h first (-include)"
 #  endif
 #else
+#  define NN__SCRATCH_GAP 0          // tests: bytes between pieces of scratch memory, and who watches them
+#  define NN__SCRATCH_IS(p, bytes, block) ((void)0)
 #  include <cuda_runtime.h>
 #  ifndef _WIN32
 #    include <dlfcn.h>
@@ -258,8 +260,9 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
 static void *nn__cuda_scratch(nn__cuda *d, size_t bytes)
 {
     nn__cuda_block *b = d->scratches ? &d->scratch[d->scratches - 1] : NULL;
+    size_t asked = bytes;
     void *p;
-    bytes = (bytes + 255) & ~(size_t)255;
+    bytes = (bytes + NN__SCRATCH_GAP + 255) & ~(size_t)255;
     if (!bytes) bytes = 256;
     d->scratch_wanted += bytes;
     if (!b || d->scratch_used + bytes > b->bytes) {
@@ -274,6 +277,7 @@ static void *nn__cuda_scratch(nn__cuda *d, size_t bytes)
     }
     p = (char *)b->at + d->scratch_used;
     d->scratch_used += bytes;
+    NN__SCRATCH_IS(p, asked, b);
     return p;
 }
 static void nn__cuda_keep_scratch(nn__cuda *d, int kept) // the last `kept` blocks
@@ -811,21 +815,19 @@ template <class T> static __global__ void __launch_bounds__(256) nn__k_copy(nn__
     y[at[1]] = x[at[0]];
 }
 // Turned: x's numbers lie side by side along dimension a, y's along b. A tile of 32 x 32 goes through shared memory.
-typedef struct nn__turn { int64_t na, nb, ax, ay, bx, by; nn__lay rest; } nn__turn;      // sizes, strides in x and y; the other dimensions
+typedef struct nn__turn { int64_t na, nb, ax, ay, bx, by, tiles; nn__lay rest; } nn__turn;       // sizes, strides in x and y; tiles of a matrix; the other dimensions
 static __global__ void __launch_bounds__(256) nn__k_turn(nn__turn t, const float *x, float *y, int add)
 {
     NN_SHARED(float, tile, [32][33]);
-    int64_t tiles = (t.nb + 31) / 32, a0 = (int64_t)(blockIdx.x / tiles) * 32, b0 = (int64_t)(blockIdx.x % tiles) * 32, at[2];
+    const unsigned r = blockIdx.x / (unsigned)t.tiles, mine = blockIdx.x - r * (unsigned)t.tiles, across = (unsigned)((t.nb + 31) / 32);
+    int64_t a0 = (int64_t)(mine / across) * 32, b0 = (int64_t)(mine % across) * 32, at[2];
     int tx = threadIdx.x & 31, ty = threadIdx.x >> 5;
-    for (int64_t r = blockIdx.y; r < t.rest.count; r += gridDim.y) {
-        nn__offsets(t.rest, r, at);
-        for (int k = ty; k < 32; k += 8) if (a0 + tx < t.na && b0 + k < t.nb) tile[k][tx] = x[at[0] + (a0 + tx) * t.ax + (b0 + k) * t.bx];
-        __syncthreads();
-        for (int k = ty; k < 32; k += 8) if (b0 + tx < t.nb && a0 + k < t.na) {
-            float *to = y + at[1] + (a0 + k) * t.ay + (b0 + tx) * t.by;
-            *to = add ? *to + tile[tx][k] : tile[tx][k];
-        }
-        __syncthreads();
+    nn__offsets(t.rest, r, at);
+    for (int k = ty; k < 32; k += 8) if (a0 + tx < t.na && b0 + k < t.nb) tile[k][tx] = x[at[0] + (a0 + tx) * t.ax + (b0 + k) * t.bx];
+    __syncthreads();
+    for (int k = ty; k < 32; k += 8) if (b0 + tx < t.nb && a0 + k < t.na) {
+        float *to = y + at[1] + (a0 + k) * t.ay + (b0 + tx) * t.by;
+        *to = add ? *to + tile[tx][k] : tile[tx][k];
     }
 }
 static int nn__turn_of(const nn__lay *l, nn__turn *t)    // 0: not a turned matrix, or too small to matter
@@ -844,7 +846,8 @@ static int nn__turn_of(const nn__lay *l, nn__turn *t)    // 0: not a turned matr
         t->rest.stride[1][n++] = l->stride[1][k];
     }
     t->rest.ndim = n;
-    return ((t->na + 31) / 32) * ((t->nb + 31) / 32) < 0x7fffffff;
+    t->tiles = ((t->na + 31) / 32) * ((t->nb + 31) / 32);
+    return t->tiles < 0x7fffffff && t->tiles * t->rest.count < 0x7fffffff;
 }
 template <class T> static void nn__copy_as(nn__cuda *d, const nn__lay *l, const void *x, void *y)
 {
@@ -864,8 +867,7 @@ static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add
     }
     l = nn__lay_of(2, v);
     if (bytes == 4 && nn__turn_of(&l, &turn)) {
-        int64_t tiles = ((turn.na + 31) / 32) * ((turn.nb + 31) / 32);
-        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)tiles, (unsigned)(turn.rest.count < 65535 ? turn.rest.count : 65535)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
+        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)(turn.tiles * turn.rest.count)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
         return 1;
     }
     if (bytes == 4) return nn__map<nn__f_same>(d, v, add ? 1u : 0u, 0, 0);
@@ -1229,8 +1231,8 @@ template <class F> static __global__ void __launch_bounds__(256, 4) nn__k_fold_l
         __syncthreads();
         acc = warp[0];
         for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, warp[k]);
-    } else __syncwarp(NN__FULL);                        // m may be y: every lane has read it
-    if (lane || !there) return;
+    }
+    if (lane || !there) return;                          // m may be y: what is written hangs on what every lane has read
     if (part) part[blockIdx.y * w.kept.count + out] = acc;
     else nn__finish(e, out, acc, y + at[1]);
 }
@@ -2463,6 +2465,7 @@ NN__DEV nn__target nn__target_of(const nn__product &g, int64_t entry, int side, 
     }
     return o;
 }
+NN__DEV int64_t nn__column_of(const nn__product &g, const nn__side &s, int64_t j) { return g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count)); }
 NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, int64_t j, float sum, float old)
 {
     if (o.bias) sum += o.bias[i * g.bi + j * g.bj];
@@ -2523,7 +2526,7 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA ? 1 : 2) nn__k
     // Without tensor cores a thread has four columns. Where they cannot be written at once, they are dealt out among the lanes.
     const int dealt = !MMA && !(g.parts > 1 ? (g.n & 3) == 0 : g.four) && !(AB == NN__ALONG_I && s.b.four), step = dealt ? 8 : 1;
     const int slot = t < B ? t : t - B, j = dealt ? (slot & ~31) + (slot & 31) / 4 + (slot & 3) * 8 : slot;
-    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + j : nn__offset(nn__point(s.column, j0 + j, s.column.count)); }
+    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = nn__column_of(g, s, j0 + j); }
     else rows[1][T::row(slot)] = nn__point(s.b.i, j0 + j, s.b.i.count);
     if (t < 2 * T::P) for (int k = 0; k < 2; k++) {
         const int f = t / T::P, p = t % T::P;
@@ -2656,7 +2659,7 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256, 3) nn__
         NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
     }
     const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-    const int64_t to = g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count));
+    const int64_t to = nn__column_of(g, s, j);
     NN_UNROLL for (int m = 0; m < M; m++) {
         sum[m] = nn__warp_sum(sum[m]);
         if (lane == 0 && i0 + m < g.m) { float *y = o.y + (i0 + m) * o.ys + to; *y = nn__finish(g, o, i0 + m, j, sum[m], o.add ? *y : 0); }
@@ -2702,7 +2705,7 @@ template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_t
             float all = 0;
             for (int k = 0; k < 8; k++) all += ((const float *)sums[k])[t];
             if (c < n) {
-                float *y = o.y + (i0 + m) * o.ys + (g.parts > 1 ? c : nn__offset(nn__point(s.column, c, n)));
+                float *y = o.y + (i0 + m) * o.ys + nn__column_of(g, s, c);
                 *y = nn__finish(g, o, i0 + m, c, all, o.add ? *y : 0);
             }
         }
@@ -2779,7 +2782,7 @@ static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__produc
     NN_UNROLL for (int k = 0; k < 9; k++) {
         const float all = nn__block_sum(sum[k], warps);
         if (t == 0 && j0 + k < s.column.count) {
-            float *y = o.y + i * o.ys + (g.parts > 1 ? j0 + k : nn__offset(nn__point(s.column, j0 + k, s.column.count)));
+            float *y = o.y + i * o.ys + nn__column_of(g, s, j0 + k);
             *y = nn__finish(g, o, i, j0 + k, all, o.add ? *y : 0);
         }
     }
@@ -4566,16 +4569,17 @@ static __global__ void __launch_bounds__(128) nn__k_rows_add(nn__rows r, int64_t
 static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
 {
     nn__rows r = nn__rows_of(c, &c->din[0]);
-    int64_t from;
-    int *key;
+    int64_t from, most = r.n < NN__SORT ? r.n : (int64_t)NN__SORT;
+    int *key, *place;
     if (!c->din[0].data || !r.outer || !r.n || !r.inner) return 1;
     if (r.count > 0x7fffffff || NN__BLOCKS(r.inner, 128) > 65535) return 0;
-    key = (int *)nn__cuda_scratch(d, 2 * NN__SORT * sizeof *key);
-    if (!key) return 1;
+    key = (int *)nn__cuda_scratch(d, (size_t)most * sizeof *key);
+    place = (int *)nn__cuda_scratch(d, (size_t)most * sizeof *place);
+    if (!key || !place) return 1;
     for (from = 0; from < r.n; from += NN__SORT) {
-        int n = (int)(r.n - from < NN__SORT ? r.n - from : (int64_t)NN__SORT);
-        NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, key + NN__SORT);
-        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), r.outer < 65535 ? (unsigned)r.outer : 65535), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
+        int n = (int)(r.n - from < most ? r.n - from : most);
+        NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, place);
+        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), r.outer < 65535 ? (unsigned)r.outer : 65535), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)place,
                    (const float *)c->dout[0].data, (float *)c->din[0].data);
     }
     return 1;
