@@ -188,6 +188,7 @@ static nn_tensor *two_lists(fixture *f, float a, float b)
 }
 CASE(embedding, two_lists)       { return two_lists(f, 5, 5); }
 CASE(embedding, two_lists_apart) { return two_lists(f, 3, 5); }
+CASE(conv2d, group_rows)         { nn_tensor *x = var(f, 1, 2, 4, 4), *w = var(f, 12, 1, 3, 3); return nn_conv2d(x, w, NULL, &(nn_conv2d_desc){ .groups = 2, .padding = 1 }); }
 static nn_tensor *dense_linear(fixture *f, int64_t rows, int64_t in, int64_t out, int64_t group)       /* a row of whole numbers lies side by side */
 {
     nn_tensor *x = var(f, rows, in), *scale, *w = nn_from(f->nn, NN_SHAPE(out, in), numbers_of_words(in * out));
