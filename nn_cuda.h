@@ -73,7 +73,7 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #  endif
 #else
 #  define NN__SCRATCH_GAP 0          // tests: bytes between pieces of scratch memory, and who watches them
-#  define NN__SCRATCH_IS(p, bytes, block) ((void)0)
+#  define NN__SCRATCH_IS(p, bytes, block) ((void)(bytes))
 #  include <cuda_runtime.h>
 #  ifndef _WIN32
 #    include <dlfcn.h>
