@@ -197,6 +197,7 @@ CASE(attention, decode_last)     /* the key that counts is the last one's of tho
     nn_tensor *k[2] = { nn_zeros(f->nn, NN_SHAPE(1, 1, 39, 64)), peaked(1, 1, 1, 1, 64) }, *v = var(f, 1, 1, 40, 64);
     return nn_scaled_dot_product_attention(peaked(32, 1, 1, 1, 64), nn_concat(k, 2, 2), v, NULL);
 }
+CASE(attention, two_tiles)       large(1, 1, 1, 20, 130, 64, 64, .causal = 0)
 CASE(cross_entropy, soft_odd)    { return nn_cross_entropy(outer(f, 4, 301), nn_softmax(outer(f, 4, 301), 1), LOSS(.label_smoothing = 0.1f)); }
 CASE(maxpool2d, infinite)        { return nn_maxpool2d(nn_add_scalar(var(f, 1, 2, 4, 8), -INFINITY), 2, NULL); }
 CASE(maxpool2d, infinite_odd)    { return nn_maxpool2d(nn_add_scalar(var(f, 1, 2, 5, 7), -INFINITY), 3, &(nn_pool_desc){ .stride = 1 }); }
