@@ -891,6 +891,10 @@ static inline cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int)
 }
 static inline cudaError_t cudaGetLastError(void) { int e = cushim::dev().err; cushim::dev().err = 0; return e; }
 static inline cudaError_t cudaPeekAtLastError(void) { return cushim::dev().err; }
+/* Pieces of scratch memory lie apart; a guarded call may touch the pieces it asked for, and nothing beside them. */
+#define NN__SCRATCH_GAP 256
+#define NN__SCRATCH_IS(p, n, block) cushim_scratch(p, n, (block)->at, (block)->bytes)
+void cushim_scratch(void *p, size_t n, void *block, size_t room);
 cudaError_t cushim_malloc(void **p, size_t n);
 cudaError_t cushim_free(void *p);
 static inline cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **args, size_t dyn, cudaStream_t s)
@@ -1448,6 +1452,12 @@ cudaError_t cushim_malloc(void **p, size_t n)
     *p = q;
     return 0;
 }
+void cushim_scratch(void *p, size_t n, void *block, size_t room)
+{
+    cushim::Dev &d = cushim::dev();
+    d.guarded[(char *)block] = room;
+    if (d.guard) d.guard->range.push_back(std::make_pair((char *)p, n));
+}
 cudaError_t cushim_free(void *p)
 {
     using namespace cushim;
@@ -1455,6 +1465,7 @@ cudaError_t cushim_free(void *p)
     if (!p) return 0;
     auto it = d.live.find((char *)p);
     if (it == d.live.end()) return seterr(cudaErrorInvalidValue);
+    if (d.guarded.count((char *)p)) { apply_guard(std::shared_ptr<Guard>()); d.guarded.erase((char *)p); }
     size_t n = it->second, need = (n + 511) / 256 * 256;
     (void)need;
 #ifndef CUSHIM_ASAN
