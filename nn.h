@@ -4966,7 +4966,7 @@ static nn_tensor *nn__add_weight(nn_layer *l, const char *name, nn_shape shape, 
     w = nn__add_param_as(l, name, words ? NN_I32 : nn->weight_dtype ? nn->weight_dtype : nn->desc.dtype, shape, flags, input_major);
     if (words && !nn__dead(w)) w->inputs = in;
     snprintf(scale, sizeof scale, "%s_scale", name);
-    return words || nn->weight_dtype == NN_I8 ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, (in + group - 1) / group), flags, 1) : NULL;
+    return words || nn->weight_dtype == NN_I8 ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, (in + group - 1) / group), flags, input_major || transposed) : NULL;
 }
 // Weights of 4 bits: scales are for 8, 16, 32 ... inputs, so that k inputs and g groups tell how many.
 enum { NN__WORD_GROUP = 32 };

@@ -64,7 +64,7 @@ static nn_tensor *words_linear(fixture *f, int64_t rows, int64_t in, int64_t out
 {
     nn_tensor *x = var(f, rows, in), *scale, *w = nn_from(f->nn, NN_SHAPE(out, in), numbers_of_words(in * out));
     w = nn_quantize_new(w, NN_I4, &scale, &(nn_quantize_desc){ .group = group });
-    return nn_linear(x, dense ? nn_contiguous(w) : w, NULL, &(nn_linear_desc){ .scale = scale });
+    return nn_linear(x, dense ? nn_contiguous(w) : w, NULL, &(nn_linear_desc){ .scale = dense ? nn_contiguous(scale) : scale });
 }
 CASE(linear_small, i4)        { return small_linear(f, NN_I4, 0); }
 CASE(linear_small, i4_one)    { return words_linear(f, 1, 45, 37, 16, 0); }

@@ -39,7 +39,7 @@ static nn_tensor *stored(fixture *f, nn_dtype type, int64_t rows, int64_t in, in
     w = nn_from(f->nn, NN_SHAPE(out, in), v);
     free(v);
     w = nn_quantize_new(w, type, type == NN_I8 || type == NN_I4 ? &scale : NULL, &(nn_quantize_desc){ .group = group });
-    return nn_linear(x, dense ? nn_contiguous(w) : w, nn_reshape(b, NN_SHAPE(out)), &(nn_linear_desc){ .scale = scale });
+    return nn_linear(x, dense ? nn_contiguous(w) : w, nn_reshape(b, NN_SHAPE(out)), &(nn_linear_desc){ .scale = dense && scale ? nn_contiguous(scale) : scale });
 }
 #define STORED(name, ...) CASE(linear_small, name) { return stored(f, __VA_ARGS__); }
 STORED(i4_parts, NN_I4, 1, 1030, 68, 32, 0)    STORED(i4_five, NN_I4, 5, 90, 36, 16, 0)        STORED(i4_odd, NN_I4, 2, 45, 37, 8, 0)        STORED(i4_out, NN_I4, 2, 41, 1, 8, 0)
