@@ -312,6 +312,11 @@ TEST(a_cache_gives_the_bits_of_one_pass)
         CHECK(fails_with(nn, "truncate it to 0"));
         nn_kv_cache_truncate(cache, 99);
         CHECK(fails_with(nn, "nn_kv_cache_truncate"));
+        cache = nn_kv_cache_new(nn, B, H, T, E / H + 1, 0);          /* of other heads */
+        nn_multihead_attention_forward(l, nn_contiguous(nn_slice(x, 1, 0, 2, 1)), NULL, NULL, &(AD){ .cache = cache });
+        CHECK(fails_with(nn, "does not fit the cache") && nn_kv_cache_length(cache) == 0);
+        nn_rope_new(nn, T, 3, 0);
+        CHECK(fails_with(nn, "nn_rope_new: 70 positions, size 3: the size must be even"));
         nn_free(nn);
     }
 }
@@ -349,8 +354,11 @@ typedef struct Tied { nn_layer *net, *emb, *out; } Tied;
 static nn_tensor *tied_forward(void *self, nn_tensor *x) { Tied *t = self; return nn_forward(t->out, nn_forward(t->emb, x)); }
 TEST(a_tied_embedding_is_one_parameter)
 {
-    nn_context *nn = nn_new(NULL);
+    nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
     Tied t;
+    t.net = nn_model_new(nn, NULL);
+    CHECK(nn_params(nn_tied_linear_new(t.net, nn_layernorm_new(t.net, NULL, NN_SHAPE(3), NULL)), NULL, 0) == 0);
+    CHECK_ERROR(nn, "nn_tied_linear_new: the other layer has no weight of two dimensions");
     t.net = nn_model_new(nn, &(nn_model_desc){ .forward = tied_forward, .self = &t });
     t.emb = nn_embedding_new(t.net, "wte", 5, 3);
     t.out = nn_tied_linear_new(t.net, t.emb);
