@@ -261,6 +261,18 @@ TEST(errors_of_attention)
     CHECK(fails_with(nn, "do not divide"));
     nn_attention(x, x, NULL, &(AD){ .heads = 5 });
     CHECK(fails_with(nn, "NULL"));
+    nn_attention(q, NULL, NULL, &(AD){ .heads = 4 });
+    CHECK(fails_with(nn, "(2, 4, 5, 8)"));
+    nn_attention(x, nn_zeros(nn, NN_SHAPE(2, 6, 24)), nn_zeros(nn, NN_SHAPE(2, 7, 24)), &(AD){ .heads = 4 });
+    CHECK(fails_with(nn, "k and v must have the same times"));
+    nn_attention(x, nn_zeros(nn, NN_SHAPE(2, 6, 20)), nn_zeros(nn, NN_SHAPE(2, 6, 20)), &(AD){ .heads = 4 });
+    CHECK(fails_with(nn, "k the last size kv_heads * D"));
+    nn_scaled_dot_product_attention(q, q, q, &(AD){ .alibi = nn_zeros(nn, NN_SHAPE(3)) });
+    CHECK(fails_with(nn, "alibi slopes must be (4), not (3)"));
+    nn_rope(q, nn_zeros(nn, NN_SHAPE(9, 10)), NULL);
+    CHECK(fails_with(nn, "rope: x (2, 4, 5, 8) does not fit the table (9, 10)"));
+    nn_rope(q, nn_zeros(nn, NN_SHAPE(9, 7)), NULL);
+    CHECK(fails_with(nn, "does not fit the table (9, 7)"));
     nn_free(nn);
 }
 
