@@ -3586,6 +3586,7 @@ NN_API nn_context *nn_new(const nn_desc *desc)
     nn_desc d;
     nn_context *nn;
     char *at;
+    int other;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
 #ifdef NN_DEFAULT_BACKEND
@@ -3635,11 +3636,9 @@ NN_API nn_context *nn_new(const nn_desc *desc)
     nn->data_life = d.backend ? &nn->device_life : &nn->life;
     nn->data_step = d.backend ? &nn->device_step : &nn->step_arena;
     nn__count_peak(nn);
-    if (nn->backend->version != NN_BACKEND_VERSION) {
-        nn_fail(nn, "%s: backend version %d, this nn.h wants %d", nn->backend->name, nn->backend->version, NN_BACKEND_VERSION);
-        nn->backend = &nn->cpu;
-    }
-    if (nn->backend->open && !nn->backend->open(nn->backend->self, nn)) {
+    other = nn->backend->version != NN_BACKEND_VERSION;
+    if (other) nn_fail(nn, "%s: backend version %d, this nn.h wants %d", nn->backend->name, nn->backend->version, NN_BACKEND_VERSION);
+    if (other || (nn->backend->open && !nn->backend->open(nn->backend->self, nn))) {
         nn->backend = &nn->cpu;
         nn->data_life = &nn->life;
         nn->data_step = &nn->step_arena;
@@ -15919,7 +15918,7 @@ static void nn__step_cut(nn_step_plan *p, nn__step_call *k, size_t *scratch)    
     size_t bytes;
     if (c->params) c->params = k->params;
     k->random = (c->op->flags & NN_OP_RANDOM) != 0;
-    if (nn->backend != &nn->cpu) { c->phases = 1; c->tasks[0] = 1; return; }
+    if (nn->backend != &nn->cpu) { c->phases = 1; c->tasks[0] = c->turns = 1; return; }
     nn__plan_ask(c);
     k->slots = nn__slots_of(nn, c);
     bytes = nn__round_up(c->shared_bytes) + (size_t)k->slots * nn__round_up(c->task_bytes);

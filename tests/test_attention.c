@@ -261,6 +261,18 @@ TEST(errors_of_attention)
     CHECK(fails_with(nn, "do not divide"));
     nn_attention(x, x, NULL, &(AD){ .heads = 5 });
     CHECK(fails_with(nn, "NULL"));
+    nn_attention(q, NULL, NULL, &(AD){ .heads = 4 });
+    CHECK(fails_with(nn, "(2, 4, 5, 8)"));
+    nn_attention(x, nn_zeros(nn, NN_SHAPE(2, 6, 24)), nn_zeros(nn, NN_SHAPE(2, 7, 24)), &(AD){ .heads = 4 });
+    CHECK(fails_with(nn, "k and v must have the same times"));
+    nn_attention(x, nn_zeros(nn, NN_SHAPE(2, 6, 20)), nn_zeros(nn, NN_SHAPE(2, 6, 20)), &(AD){ .heads = 4 });
+    CHECK(fails_with(nn, "k the last size kv_heads * D"));
+    nn_scaled_dot_product_attention(q, q, q, &(AD){ .alibi = nn_zeros(nn, NN_SHAPE(3)) });
+    CHECK(fails_with(nn, "alibi slopes must be (4), not (3)"));
+    nn_rope(q, nn_zeros(nn, NN_SHAPE(9, 10)), NULL);
+    CHECK(fails_with(nn, "rope: x (2, 4, 5, 8) does not fit the table (9, 10)"));
+    nn_rope(q, nn_zeros(nn, NN_SHAPE(9, 7)), NULL);
+    CHECK(fails_with(nn, "does not fit the table (9, 7)"));
     nn_free(nn);
 }
 
@@ -312,6 +324,11 @@ TEST(a_cache_gives_the_bits_of_one_pass)
         CHECK(fails_with(nn, "truncate it to 0"));
         nn_kv_cache_truncate(cache, 99);
         CHECK(fails_with(nn, "nn_kv_cache_truncate"));
+        cache = nn_kv_cache_new(nn, B, H, T, E / H + 1, 0);          /* of other heads */
+        nn_multihead_attention_forward(l, nn_contiguous(nn_slice(x, 1, 0, 2, 1)), NULL, NULL, &(AD){ .cache = cache });
+        CHECK(fails_with(nn, "does not fit the cache") && nn_kv_cache_length(cache) == 0);
+        nn_rope_new(nn, T, 3, 0);
+        CHECK(fails_with(nn, "nn_rope_new: 70 positions, size 3: the size must be even"));
         nn_free(nn);
     }
 }
@@ -349,8 +366,11 @@ typedef struct Tied { nn_layer *net, *emb, *out; } Tied;
 static nn_tensor *tied_forward(void *self, nn_tensor *x) { Tied *t = self; return nn_forward(t->out, nn_forward(t->emb, x)); }
 TEST(a_tied_embedding_is_one_parameter)
 {
-    nn_context *nn = nn_new(NULL);
+    nn_context *nn = nn_new(&(nn_desc){ .on_error = test_quiet });
     Tied t;
+    t.net = nn_model_new(nn, NULL);
+    CHECK(nn_params(nn_tied_linear_new(t.net, nn_layernorm_new(t.net, NULL, NN_SHAPE(3), NULL)), NULL, 0) == 0);
+    CHECK_ERROR(nn, "nn_tied_linear_new: the other layer has no weight of two dimensions");
     t.net = nn_model_new(nn, &(nn_model_desc){ .forward = tied_forward, .self = &t });
     t.emb = nn_embedding_new(t.net, "wte", 5, 3);
     t.out = nn_tied_linear_new(t.net, t.emb);

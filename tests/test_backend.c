@@ -7,6 +7,8 @@
 #include "test.h"
 #include "fake_device.h"
 
+static char profile[8192];
+static void collect(void *user, const char *text) { (void)user; strncat(profile, text, sizeof profile - strlen(profile) - 1); }
 #define LARGE 0x1p127f               /* as a loss scale: the first gradients overflow */
 /* 20 steps of a small net; the parameters at the end. */
 static int train(nn_context *nn, float *to)
@@ -140,9 +142,96 @@ TEST(wrong_version_is_refused)
     d.backend.version = 77;
     nn_context *nn = nn_new(&(nn_desc){ .backend = &d.backend, .on_error = test_quiet });
     CHECK(!nn_ok(nn));
-    CHECK_TEXT(nn_error(nn), "version 77");
+    CHECK_ERROR(nn, "version 77");
+    CHECK(nn_item(nn_sum(nn_ones(nn, NN_SHAPE(3)), NN_ALL, NULL)) == 3 && d.allocs == 0);          /* after nn_clear: on the CPU */
     nn_free(nn);
     fake_close(&d);
+}
+static int no_such_device(void *self, nn_context *nn) { (void)self; nn_fail(nn, "no such device"); return 0; }
+static void never(void *self, nn_context *nn) { (void)self; (void)nn; CHECK(!"close of what is not open"); }
+TEST(a_device_that_does_not_open)
+{
+    fake_device d;
+    if (!fake_open(&d)) SKIP("no mmap");
+    d.backend.open = no_such_device;
+    d.backend.close = never;
+    nn_context *nn = nn_new(&(nn_desc){ .backend = &d.backend, .on_error = test_quiet });
+    CHECK_ERROR(nn, "no such device");
+    CHECK(nn_item(nn_sum(nn_ones(nn, NN_SHAPE(3)), NN_ALL, NULL)) == 3 && d.allocs == 0);
+    nn_free(nn);
+    fake_close(&d);
+}
+
+/* A device that repeats lists of calls: the bits of single calls, nothing run one by one but what differs, and errors of the device on the way. */
+typedef struct list_device { fake_device d; nn_call call[256]; double params[256][NN_MAX_PARAMS / sizeof(double)]; int calls, recording, lists, repeats, forgotten, refuse; } list_device;
+static int list_run(void *self, const nn_call *c)
+{
+    list_device *l = self;
+    if (!l->recording) return fake_run(&l->d, c);
+    l->call[l->calls] = *c;
+    l->call[l->calls].params = memcpy(l->params[l->calls], c->params, c->params ? c->op->params_bytes : 0);
+    l->calls++;
+    return 1;
+}
+static int list_record(void *self) { list_device *l = self; l->recording = l->refuse != 1; l->calls = 0; return l->recording; }
+static void *list_recorded(void *self) { list_device *l = self; l->recording = 0; l->lists++; return l->refuse == 2 ? NULL : l->call; }
+static int list_repeat(void *self, void *list, const nn_call *const *varying, int count)
+{
+    list_device *l = self;
+    int at = 0;
+    CHECK(list == l->call);
+    if (l->refuse == 3 && ++l->repeats == 3) return 0;
+    for (int i = 0; i < l->calls; i++) {
+        const nn_call *c = &l->call[i];
+        if (at < count && varying[at]->op == c->op && varying[at]->out[0].data == c->out[0].data) c = varying[at++];
+        if (!fake_run(&l->d, c)) return 0;
+    }
+    CHECK(at == count);
+    l->repeats += l->refuse != 3;
+    return 1;
+}
+static void list_forget(void *self, void *list) { (void)list; ((list_device *)self)->forgotten++; }
+static int repeated_steps(const nn_backend *backend, float loss_scale, float *to)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .backend = backend, .seed = 5, .threads = 1, .loss_scale = loss_scale, .log = collect });
+    float xs[6 * 3], ys[6];
+    for (int i = 0; i < 18; i++) xs[i] = (float)((i * 7) % 11) / 11.0f - 0.4f;
+    for (int i = 0; i < 6; i++) ys[i] = (float)(i % 2);
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_linear_new(net, "a", 3, 9, NULL);
+    nn_dropout_new(net, 0.3f);
+    nn_linear_new(net, "b", 9, 1, NULL);
+    nn_step_plan *plan = nn_step_plan_new(net, &(nn_step_plan_desc){ .loss = nn_mse, .optimizer = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.05f }) });
+    nn_tensor *x = nn_tensor_new(nn, NN_SHAPE(6, 3), xs), *y = nn_tensor_new(nn, NN_SHAPE(6, 1), ys), *list[8];
+    for (int i = 0; i < 14; i++) {
+        if (i == 10) nn_profile(nn, 1);                               /* one by one, to see their times */
+        if (i == 11) { profile[0] = 0; nn_profile_print(nn); nn_profile(nn, 0); CHECK_TEXT(profile, "linear                 forward          2"); }
+        to[i] = (float)nn_item(nn_step_plan_run(plan, x, y));
+    }
+    int n = nn_params(net, list, 8), at = 14;
+    for (int i = 0; i < n; i++) { nn_read(list[i], to + at); at += (int)nn_count(list[i]); }
+    CHECK(nn_ok(nn) && nn_step_plan_why(plan) == NULL);
+    nn_step_plan_free(plan);
+    nn_free(nn);
+    return at;
+}
+TEST(lists_of_calls)
+{
+    static list_device l;                                             /* 0: all is well. 1: it records nothing. 2: it has no list of these. 3: once, it cannot repeat one */
+    for (int refuse = 0; refuse < 4; refuse++) for (int scaled = 0; scaled < 2; scaled++) {
+        float cpu[64], lists[64];
+        memset(&l, 0, sizeof l);
+        if (!fake_open(&l.d)) SKIP("no mmap");
+        l.refuse = refuse;
+        l.d.backend.self = &l;
+        l.d.backend.run = list_run;
+        l.d.backend.record = list_record; l.d.backend.recorded = list_recorded; l.d.backend.repeat = list_repeat; l.d.backend.forget = list_forget;
+        int n = repeated_steps(NULL, scaled ? LARGE : 0, cpu);
+        CHECK(n == 14 + 3 * 9 + 9 + 9 + 1 && repeated_steps(&l.d.backend, scaled ? LARGE : 0, lists) == n && !memcmp(cpu, lists, (size_t)n * sizeof *cpu));
+        CHECK(refuse == 1 ? l.lists == 0 : refuse == 2 ? l.repeats == 0 && l.lists == 1 : l.repeats >= 3 && l.lists == 1 + (refuse == 3));
+        CHECK(l.forgotten == (refuse == 1 || refuse == 2 ? 0 : l.lists) && l.d.allocs == l.d.frees);
+        fake_close(&l.d);
+    }
 }
 
 TEST(data_is_not_for_the_host)
@@ -179,8 +268,6 @@ TEST(device_faults_are_errors)
 }
 
 /* ---- nn_profile ---- */
-static char profile[8192];
-static void collect(void *user, const char *text) { (void)user; strncat(profile, text, sizeof profile - strlen(profile) - 1); }
 static void twice(const nn_call *c, const nn_task *t)
 {
     (void)t;
@@ -224,6 +311,13 @@ static void profile_of(const nn_backend *backend)
     nn_profile_print(nn);
     CHECK_TEXT(profile, "matmul                 forward          1");
     CHECK(!strstr(profile, "linear"));
+    nn_conv2d(nn_ones(nn, NN_SHAPE(2, 3, 8, 8)), nn_ones(nn, NN_SHAPE(4, 3, 3, 3)), NULL, NULL);
+    nn_conv_transpose2d(nn_ones(nn, NN_SHAPE(2, 3, 8, 8)), nn_ones(nn, NN_SHAPE(3, 4, 3, 3)), NULL, NULL);
+    nn_forward(nn_gru_new(nn_model_new(nn, NULL), NULL, 5, 7, NULL), nn_ones(nn, NN_SHAPE(2, 6, 5)));
+    nn_profile_print(nn);
+    CHECK_TEXT(profile, "conv2d                 forward          1");
+    CHECK_TEXT(profile, "conv_transpose2d       forward          1");
+    CHECK_TEXT(profile, "rnn                    forward          1");
     CHECK(nn_ok(nn));
     nn_free(nn);
 }

@@ -388,6 +388,8 @@ TEST(folder)
     if (!mkdtemp(cmd)) SKIP("no temporary folder");
     CHECK(!nn_folder_load(nn, cmd, &desc));
     CHECK_ERROR(nn, "has no folders");
+    CHECK(!nn_folder_load(nn, cmd, &(nn_folder_desc){ .load = fake_load, .free = free, .channels = 2 }));
+    CHECK_ERROR(nn, "2 channels, 0 x 0 pixels; channels must be 1 or 3");
     snprintf(path, sizeof path, "%s/dog", cmd); mkdir(path, 0700);
     snprintf(path, sizeof path, "%s/cat", cmd); mkdir(path, 0700);
     CHECK(!nn_folder_load(nn, cmd, &desc));

@@ -84,7 +84,7 @@ TEST(smaller_batches_allocate_nothing)
 TEST(reserve_ahead)
 {
     counter c = { 0 };
-    nn_context *nn = nn_new(&(nn_desc){ .malloc = count_malloc, .free = count_free, .user = &c, .threads = 1 });
+    nn_context *nn = nn_new(&(nn_desc){ .malloc = count_malloc, .free = count_free, .user = &c, .threads = 1, .on_error = test_quiet });
     nn_begin(nn, NN_EVAL);
     nn_zeros(nn, NN_SHAPE(1));
     nn_begin(nn, NN_EVAL);
@@ -92,6 +92,13 @@ TEST(reserve_ahead)
     int64_t before = c.calls;
     nn_zeros(nn, NN_SHAPE(200000));
     CHECK(nn_ok(nn) && c.calls == before);
+    CHECK(!nn_reserve(nn, 1 << 20) && nn_ok(nn));         /* in the middle of a step: no */
+    nn_begin(nn, NN_EVAL);
+    c.from = 1;
+    CHECK(!nn_reserve(nn, 1 << 24));
+    CHECK_ERROR(nn, "out of memory");
+    c.from = 0;
+    CHECK(nn_reserve(nn, 1 << 24) && nn_count(nn_zeros(nn, NN_SHAPE(1 << 20))) == 1 << 20 && nn_ok(nn));
     nn_free(nn);
 }
 

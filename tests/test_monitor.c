@@ -106,6 +106,8 @@ TEST(png_clamps_and_rejects)
     nn_clear(nn);
     CHECK(!nn_png_save(nn_zeros(nn, NN_SHAPE(4)), path));
     nn_clear(nn);
+    CHECK(!nn_png_save(nn_expand(nn_zeros(nn, NN_SHAPE(1, 1, 1)), NN_SHAPE(1, 2, 70000)), path));
+    CHECK_ERROR(nn, "70000 x 2 pixels is too large");
     CHECK(!nn_png_save(nn_zeros(nn, NN_SHAPE(1, 0, 4)), path));
     CHECK_TEXT(nn_error(nn), "empty");
     nn_clear(nn);

@@ -326,6 +326,14 @@ TEST(mistakes)
     CHECK(!nn_cosine_lr_new(opt, NULL) && !nn_ok(nn)); nn_clear(nn);
     CHECK(!nn_one_cycle_lr_new(opt, &(nn_schedule_desc){ .total = 5 }) && !nn_ok(nn)); nn_clear(nn);
     CHECK(!nn_multi_step_lr_new(opt, NULL) && !nn_ok(nn)); nn_clear(nn);
+    CHECK(!nn_one_cycle_lr_new(opt, &(nn_schedule_desc){ .total = 5, .max_lr = 1, .rise = 1.5f }));
+    CHECK_ERROR(nn, "rise must be in 0..1");
+    CHECK(!nn_one_cycle_lr_new(opt, &(nn_schedule_desc){ .total = 5, .max_lr = 1, .div = NAN }));
+    CHECK_ERROR(nn, "div and final_div positive");
+    CHECK(!nn_linear_lr_new(opt, &(nn_schedule_desc){ .start_factor = 2 }));
+    CHECK_ERROR(nn, "start_factor must be in 0..1");
+    CHECK(!nn_linear_lr_new(opt, &(nn_schedule_desc){ .end_factor = -1 }));
+    CHECK_ERROR(nn, "end_factor in 0..1");
     CHECK(!nn_ema_new(net, 1.5f) && !nn_ok(nn)); nn_clear(nn);
     /* NULL everywhere */
     nn_step(NULL); nn_optimizer_add(NULL, net, NULL); nn_set_lr(NULL, 1); nn_schedule_advance(NULL); nn_schedule_metric(NULL, 1); nn_ema_update(NULL); nn_ema_swap(NULL);

@@ -263,6 +263,30 @@ static nn_tensor *part_read(void *self, nn_tensor *x)
     nn_tensor *y = nn_forward(l[0], x), *z = nn_forward(l[1], y);
     return nn_add(nn_slice(nn_relu(y), 1, 0, 1, 1), nn_add(nn_slice(y, 1, 1, 2, 1), nn_slice(z, 1, 1, 2, 1)));
 }
+/* What the first calls make of parameters alone belongs to no sample: they do not run in slices. */
+static nn_tensor *scaled_forward(void *self, nn_tensor *x) { return nn_relu(nn_mul(nn_tanh(x), nn_exp(nn_param(*(nn_layer **)self, "s.bias")))); }
+TEST(what_belongs_to_no_sample)
+{
+    enum { SAMPLES = 64, ROW = 8192 };
+    static float x[SAMPLES * ROW], a[SAMPLES * ROW], b[SAMPLES * ROW];
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 3, .threads = 1 });
+    nn_layer *net;
+    net = nn_model_new(nn, &(nn_model_desc){ .forward = scaled_forward, .self = &net });
+    nn_linear_new(net, "s", 1, ROW, NULL);
+    for (int i = 0; i < SAMPLES * ROW; i++) x[i] = (float)(i * 37 % 101) / 50 - 1;
+    nn_begin(nn, NN_EVAL);
+    CHECK(nn_read(nn_forward(net, nn_from(nn, NN_SHAPE(SAMPLES, ROW), x)), a));
+    nn_plan *p = nn_plan_new(net, NN_SHAPE(SAMPLES, ROW), NULL);
+    void *workspace = malloc(nn_plan_bytes(p));
+    for (int64_t batch = SAMPLES; batch > 0; batch /= 3) {
+        memset(b, 0, sizeof b);
+        CHECK(nn_run_batch(p, workspace, batch, x, b) && !memcmp(a, b, (size_t)batch * ROW * sizeof *a));
+    }
+    free(workspace);
+    nn_plan_free(p);
+    nn_free(nn);
+}
+
 TEST(results_with_other_readers)     /* are not changed by what one of them does */
 {
     static float x[2 * 2 * 9 * 9], y[2][2 * 2 * 9 * 9];

@@ -275,6 +275,10 @@ TEST(errors)
 #define CTC(t, i, n, ...) nn_ctc_loss(nn_zeros(nn, NN_SHAPE(4, 2, 5)), nn_from_as(nn, NN_I64, NN_SHAPE(2, 1), t), nn_from_as(nn, NN_I64, NN_SHAPE(2), i), nn_from_as(nn, NN_I64, NN_SHAPE(2), n), &(nn_ctc_desc){ __VA_ARGS__ })
     CTC(classes, two, sizes, .blank = 0);                                                       expect(nn, "ctc_loss: sample 1: ");
     CTC(sizes, lengths, sizes, .blank = 0);                                                     expect(nn, "ctc_loss: sample 1: ");
+    nn_ctc_loss(nn_zeros(nn, NN_SHAPE(4, 2, 5)), nn_from_as(nn, NN_I64, NN_SHAPE(1, 2), classes), nn_from_as(nn, NN_I64, NN_SHAPE(2), two), nn_from_as(nn, NN_I64, NN_SHAPE(2), two), NULL);
+    expect(nn, "ctc_loss: targets (1, 2) must be (2, S)");
+    nn_ctc_loss(nn_zeros(nn, NN_SHAPE(4, 2, 5)), nn_from_as(nn, NN_I64, NN_SHAPE(2, 1), classes), nn_from_as(nn, NN_I64, NN_SHAPE(1), two), nn_from_as(nn, NN_I64, NN_SHAPE(2), two), NULL);
+    expect(nn, "ctc_loss: lengths are (1), not (2)");
     CTC(sizes, two, two, .blank = 0);                                                           expect(nn, "ctc_loss: sample 0: ");
     CTC(sizes, two, sizes, .blank = 1);                                                         expect(nn, "the blank is in the target");
     CTC(sizes, two, sizes, .blank = 5);                                                         expect(nn, "blank 5 is not a class 0..4");

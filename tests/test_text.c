@@ -302,8 +302,10 @@ static void bad_json(nn_context *nn, const char *json, const char *why)
     CHECK_ERROR(nn, why);
 }
 
+#define BYTES_AB "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":"
 TEST(errors)
 {
+    int64_t ids[4];
     nn_context *nn = quiet(0);
     size_t n, i;
     char *bin = slurp(DIR "llama.bin", &n), *cut;
@@ -334,6 +336,12 @@ TEST(errors)
     bad_json(nn, "{\"added_tokens\":[{\"id\":5,\"content\":\"x\"}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", "token 5 of a vocabulary of 2");
     bad_json(nn, "{\"added_tokens\":[{\"content\":\"x\"}]}", "an added token needs an id");
     bad_json(nn, "[]", "'{' is missing");
+    bad_json(nn, "{\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{\"a\":0}}}", "ends words with a suffix");
+    bad_json(nn, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\", \"]", "a list does not end");
+    bad_json(nn, BYTES_AB "[\"ab\"]}}", "not two tokens with a space between");
+    bad_json(nn, BYTES_AB "[\"a b \"]}}", "not two tokens with a space between");
+    t = nn_tokenizer_parse(nn, BYTES_AB "[\"a b\"]}}", strlen(BYTES_AB "[\"a b\"]}}"));        /* as older files have them */
+    CHECK(nn_encode(t, "abb", 3, ids, 4, NULL) == 2 && ids[0] == 2 && ids[1] == 1);
     for (i = 1; i < n; i += 7) {                         /* cut anywhere: an error, or whole tokens were left out at the end */
         cut = malloc(i);
         memcpy(cut, bin, i);

@@ -337,6 +337,39 @@ TEST(bad_data_and_bad_updates_are_told_apart)
 }
 
 static nn_tensor *steep(nn_tensor *x) { return nn_sum(nn_mul_scalar(nn_sqrt(nn_mul_scalar(x, 0)), 0), NN_DIMS(1), &(nn_sum_desc){ .keepdim = 1 }); }   /* 0, with slope 0 * inf */
+/* A weight that is broken meanwhile; a loss of one's own that makes a NaN; data that hold one. */
+static void break_a_weight(void *user, nn_progress *p)
+{
+    float w[CLASSES] = { 0, NAN, 0 };
+    (void)user;
+    if (p->step == 2) nn_write(nn_param(p->model, "fc2.bias"), w);
+}
+static nn_tensor *log_of_mse(nn_tensor *x, nn_tensor *y, const nn_loss_desc *desc) { return nn_log(nn_sub(nn_mse(x, y, desc), nn_add_scalar(nn_mse(x, y, desc), 1))); }
+TEST(nan_is_traced_to_weights_the_loss_and_data)
+{
+    nn_context *nn = fresh();
+    nn_layer *net = mlp(nn, CLASSES, 0), *line = mlp(nn, 1, 0);
+    nn_fit_desc d = fit_desc(loader(blobs(nn, 0, 60, 0), 10, 1), NULL, nn_cross_entropy, adam(net), 2);
+    d.on_step = break_a_weight;
+    CHECK(!nn_fit(net, &d));
+    CHECK_ERROR(nn, "the loss is NaN in epoch 1, batch 3: fc2.bias has values that are not finite since the last update");
+    d = fit_desc(loader(blobs(nn, 0, 60, 1), 10, 1), NULL, log_of_mse, adam(line), 2);
+    CHECK(!nn_fit(line, &d));
+    CHECK_ERROR(nn, "batch 1: first seen in the result of log in the loss");
+    line = nn_model_new(nn, NULL);
+    nn_linear_new(line, NULL, INPUTS, 1, NULL);
+    d.loss = nn_mse;
+    d.optimizer = adam(line);
+    for (int i = 0; i < 2; i++) {
+        float *where = i ? &blob_y[7] : &blob_x[7], was = *where;
+        *where = INFINITY;
+        CHECK(!nn_fit(line, &d));
+        CHECK_ERROR(nn, i ? "y of the batch has values that are not finite" : "x of the batch has values that are not finite");
+        *where = was;
+    }
+    nn_free(nn);
+}
+
 TEST(clipping_catches_gradients_that_are_not_finite)
 {
     nn_context *nn = fresh();
@@ -410,6 +443,71 @@ TEST(an_epoch_without_a_finite_gradient)
     nn_fit_desc d = fit_desc(loader(blobs(nn, 0, 60, 1), 20, 0), NULL, nn_mse, nn_adam_new(net, &(nn_adam_desc){ .clip_norm = 1 }), 2);
     CHECK(!nn_fit(net, &d));
     CHECK_TEXT(nn_error(nn), "in every step of epoch 1 a gradient was not finite: no parameter was updated, and the loss scale fell to 8192");
+    nn_free(nn);
+}
+
+/* Averages that are not this model's as it is; a checkpoint whose numbers cannot be. */
+TEST(averages_and_epochs_that_cannot_be)
+{
+    nn_context *nn = fresh();
+    nn_layer *net = mlp(nn, CLASSES, 0), *small = nn_model_new(nn, NULL);
+    char *file = path_of("epoch.safetensors"), *bytes, *at;
+    size_t n;
+    nn_linear_new(small, "fc", INPUTS, CLASSES, NULL);
+    nn_fit_desc d = fit_desc(loader(blobs(nn, 0, 60, 0), 10, 1), NULL, nn_cross_entropy, adam(net), 1);
+    d.ema = nn_ema_new(net, 0.9f);
+    nn_ema_swap(d.ema);
+    CHECK(!nn_fit(net, &d));
+    CHECK_ERROR(nn, "call nn_ema_swap first");
+    nn_ema_swap(d.ema);
+    nn_fit_desc other = fit_desc(d.train, NULL, nn_cross_entropy, adam(small), 1);
+    other.ema = d.ema;
+    CHECK(!nn_fit(small, &other));
+    CHECK_ERROR(nn, "the averages are those of another model");
+    d.ema = NULL;
+    remove(file);
+    d.checkpoint = file;
+    CHECK(nn_fit(net, &d));
+    bytes = slurp(file, &n);
+    at = bytes ? strstr(bytes + 8, "trainer.state") : NULL;          /* its first number, the epochs that are done, becomes NaN */
+    CHECK(at && strstr(at, "data_offsets"));
+    if (at && strstr(at, "data_offsets")) {
+        int64_t head = 0;
+        memcpy(&head, bytes, 8);
+        memset(bytes + 8 + head + strtol(strpbrk(strstr(at, "data_offsets"), "0123456789"), NULL, 10), 0xFF, 8);
+        FILE *f = fopen(file, "wb");
+        fwrite(bytes, 1, n, f);
+        fclose(f);
+        CHECK(!nn_fit(net, &d));
+        CHECK_ERROR(nn, "holds an impossible epoch");
+    }
+    free(bytes);
+    remove(file);
+    nn_free(nn);
+}
+
+/* (B, C, T) scores and a class for each place: the report is that of rows (B T, C). */
+static nn_tensor *classes_first(nn_tensor *x) { return nn_permute(x, NN_SHAPE(0, 2, 1)); }
+TEST(scores_of_every_place)
+{
+    int64_t tokens[41];
+    nn_report r[2];
+    nn_context *nn = fresh();
+    for (int i = 0; i < 41; i++) tokens[i] = i * i % 5;
+    nn_loader *l = loader(nn_tokens_new(nn, 8, &(nn_tokens_desc){ .tokens = tokens, .count = 41 }), 2, 0);
+    nn_layer *net = nn_model_new(nn, NULL), *turned = nn_model_new(nn, NULL);
+    nn_embedding_new(net, "e", 5, 5);
+    nn_embedding_new(turned, "e", 5, 5);
+    nn_fn_new(turned, classes_first);
+    nn_copy(nn_param(turned, "e.weight"), nn_param(net, "e.weight"));
+    CHECK(nn_evaluate(turned, l, nn_cross_entropy, NULL, &r[0]) && r[0].count == 40 && r[0].classes == 5);
+    float scores[40 * 5], table[25];
+    int64_t labels[40];
+    nn_read(nn_param(net, "e.weight"), table);
+    for (int i = 0; i < 40; i++) { memcpy(scores + 5 * i, table + 5 * tokens[i], 5 * sizeof *table); labels[i] = tokens[i + 1]; }
+    nn_report_classes(&r[1], 40, 5, scores, labels);
+    CHECK(r[0].accuracy == r[1].accuracy && !memcmp(r[0].confusion, r[1].confusion, sizeof r[0].confusion) && r[0].macro_f1 == r[1].macro_f1);
+    CHECK(nn_ok(nn));
     nn_free(nn);
 }
 
