@@ -209,6 +209,7 @@ TEST(every_case)
         for (int o = 0; o < 2; o++) if (!offset || atoi(offset) == o) { cases++; CHECK(check_case(k, o, precision ? atoi(precision) & 3 : 0)); }
     }
     printf("%d cases\n", cases);
+    CHECK(cases > 0);
 }
 
 /* ---- whole programs ---- */
