@@ -159,7 +159,7 @@ cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin build/cuda/predict bu
 	    --profile build/cuda/profile.tsv --bytes build/cuda/profile.log --steps build/cuda/predict.log
 	@cat build/cuda/profile.log
 
-# every architecture that nvcc knows, warnings as errors: about ten minutes
+# every architecture that nvcc knows, warnings as errors: about three minutes
 cuda-archs:
 	@tests/cuda/archs.sh $(NVCC) $(ARCHS)
 

@@ -216,6 +216,7 @@ TEST(every_case)
     }
     all_cases = !only && !p;
     printf("%d cases\n", cases);
+    CHECK(cases > 0);
 }
 
 /* ---- whole programs ---- */
