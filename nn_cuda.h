@@ -72,6 +72,8 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #    error "nn_cuda.h: with NN_CUDA_EMU, include tests/cuda/cushim.h first (-include)"
 #  endif
 #else
+#  define NN__SCRATCH_GAP 0          // tests: bytes between pieces of scratch memory, and who watches them
+#  define NN__SCRATCH_IS(p, bytes, block) ((void)(bytes))
 #  include <cuda_runtime.h>
 #  ifndef _WIN32
 #    include <dlfcn.h>
@@ -103,6 +105,7 @@ enum { NN__NOW_BATCHES = 64, NN__NOW_UPDATES = 4096 };
 typedef struct nn__now { uint64_t seed, step; nn__rates rates[NN__NOW_BATCHES]; } nn__now;
 typedef struct nn__list {
     cudaGraphExec_t exec;
+    cudaGraph_t  graph;              // whose nodes name the kernels of `exec`
     cudaEvent_t  sent;               // `host` was read
     nn__now     *now, *host;         // on the device; pinned
     const void  *scratch;            // where the graph's scratch was
@@ -258,8 +261,9 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
 static void *nn__cuda_scratch(nn__cuda *d, size_t bytes)
 {
     nn__cuda_block *b = d->scratches ? &d->scratch[d->scratches - 1] : NULL;
+    size_t asked = bytes;
     void *p;
-    bytes = (bytes + 255) & ~(size_t)255;
+    bytes = (bytes + NN__SCRATCH_GAP + 255) & ~(size_t)255;
     if (!bytes) bytes = 256;
     d->scratch_wanted += bytes;
     if (!b || d->scratch_used + bytes > b->bytes) {
@@ -274,6 +278,7 @@ static void *nn__cuda_scratch(nn__cuda *d, size_t bytes)
     }
     p = (char *)b->at + d->scratch_used;
     d->scratch_used += bytes;
+    NN__SCRATCH_IS(p, asked, b);
     return p;
 }
 static void nn__cuda_keep_scratch(nn__cuda *d, int kept) // the last `kept` blocks
@@ -496,17 +501,7 @@ static void nn__cuda_close(void *self, nn_context *nn)
 #ifndef NN_CUDA_EMU
 #define NN_SHARED(T, name, dims)  __shared__ T name dims
 #define NN_SHARED_DYN(T, name)    extern __shared__ __align__(16) unsigned char nn__shared_bytes[]; T *name = (T *)nn__shared_bytes
-// A launch; or, while a graph gets new arguments, those of its next kernel.
-template <class T> struct nn__just { typedef T type; };
-template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 grid, dim3 block, size_t bytes, typename nn__just<P>::type... a)
-{
-    void *list[] = { (void *)&a... };
-    if (!d->patched) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
-    cudaKernelNodeParams p = {};
-    p.func = (void *)k; p.gridDim = grid; p.blockDim = block; p.sharedMemBytes = (unsigned)bytes; p.kernelParams = list;
-    if (d->link->next < d->link->nodes) cudaGraphExecKernelNodeSetParams(d->patched, d->link->node[d->link->next], &p);
-}
-#define NN__START(d, k, ...) nn__start(d, k, __VA_ARGS__)
+#define NN_KERNEL(k) ((void)0)
 // mma.sync: d (16 x 8, f32) += a (16 x k) b (k x 8). Lane l, g = l / 4, t = l % 4; 16-bit numbers lie two to a register. d[0..1] is row g, columns
 // 2t, 2t + 1, d[2..3] row g + 8. k = 16: a[0] is row g, columns 2t, 2t + 1, a[1] row g + 8, a[2] and a[3] the same 8 columns on; b[0] rows 2t,
 // 2t + 1 of column g, b[1] 8 rows on. tf32, k = 8: a[0] is row g, column t, a[1] row g + 8, a[2] and a[3] 4 columns on; b[0] row t of column g, b[1] 4 rows on.
@@ -529,12 +524,18 @@ template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 g
 #define NN__MMA_BF16_16816(d, a, b) ((void)(d), (void)(a), (void)(b), __trap())
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
 #endif
-#else
-#define NN__START(d, k, grid, block, bytes, ...) \
-    (cushim_patch((d)->patched, (d)->patched && (d)->link->next < (d)->link->nodes ? (d)->link->node[(d)->link->next] : NULL), NN_LAUNCH(k, grid, block, bytes, (d)->stream, __VA_ARGS__))
 #endif
+// A launch; or, while a graph gets new arguments, those of its next kernel. NN_KERNEL: the tests' compiler learns what nvcc registers.
+template <class T> struct nn__just { typedef T type; };
+template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 grid, dim3 block, size_t bytes, const typename nn__just<P>::type &... a)
+{
+    void *list[] = { (void *)&a... };
+    if (!d->patched) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
+    cudaKernelNodeParams p = { (void *)k, grid, block, (unsigned)bytes, list, NULL };
+    if (d->link->next < d->link->nodes) cudaGraphExecKernelNodeSetParams(d->patched, d->link->node[d->link->next], &p);
+}
 #define NN__LAUNCH(d, k, grid, block, bytes, ...) \
-    do { if (!(d)->failed) { NN__START(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
+    do { if (!(d)->failed) { NN_KERNEL(k); nn__start(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
 static unsigned nn__grid(int64_t n) { return n > 0x7fffffff ? 0xffffffffu : (unsigned)n; }       // too many blocks: the launch fails instead of running some
 #define NN__BLOCKS(n, per) nn__grid((int64_t)(((n) + (per) - 1) / (per)))
 // A kernel that wants more than 48 KB of dynamic shared memory says so before its launch; 0: this device has less.
@@ -811,21 +812,19 @@ template <class T> static __global__ void __launch_bounds__(256) nn__k_copy(nn__
     y[at[1]] = x[at[0]];
 }
 // Turned: x's numbers lie side by side along dimension a, y's along b. A tile of 32 x 32 goes through shared memory.
-typedef struct nn__turn { int64_t na, nb, ax, ay, bx, by; nn__lay rest; } nn__turn;      // sizes, strides in x and y; the other dimensions
+typedef struct nn__turn { int64_t na, nb, ax, ay, bx, by, tiles; nn__lay rest; } nn__turn;       // sizes, strides in x and y; tiles of a matrix; the other dimensions
 static __global__ void __launch_bounds__(256) nn__k_turn(nn__turn t, const float *x, float *y, int add)
 {
     NN_SHARED(float, tile, [32][33]);
-    int64_t tiles = (t.nb + 31) / 32, a0 = (int64_t)(blockIdx.x / tiles) * 32, b0 = (int64_t)(blockIdx.x % tiles) * 32, at[2];
+    const unsigned r = blockIdx.x / (unsigned)t.tiles, mine = blockIdx.x - r * (unsigned)t.tiles, across = (unsigned)((t.nb + 31) / 32);
+    int64_t a0 = (int64_t)(mine / across) * 32, b0 = (int64_t)(mine % across) * 32, at[2];
     int tx = threadIdx.x & 31, ty = threadIdx.x >> 5;
-    for (int64_t r = blockIdx.y; r < t.rest.count; r += gridDim.y) {
-        nn__offsets(t.rest, r, at);
-        for (int k = ty; k < 32; k += 8) if (a0 + tx < t.na && b0 + k < t.nb) tile[k][tx] = x[at[0] + (a0 + tx) * t.ax + (b0 + k) * t.bx];
-        __syncthreads();
-        for (int k = ty; k < 32; k += 8) if (b0 + tx < t.nb && a0 + k < t.na) {
-            float *to = y + at[1] + (a0 + k) * t.ay + (b0 + tx) * t.by;
-            *to = add ? *to + tile[tx][k] : tile[tx][k];
-        }
-        __syncthreads();
+    nn__offsets(t.rest, r, at);
+    for (int k = ty; k < 32; k += 8) if (a0 + tx < t.na && b0 + k < t.nb) tile[k][tx] = x[at[0] + (a0 + tx) * t.ax + (b0 + k) * t.bx];
+    __syncthreads();
+    for (int k = ty; k < 32; k += 8) if (b0 + tx < t.nb && a0 + k < t.na) {
+        float *to = y + at[1] + (a0 + k) * t.ay + (b0 + tx) * t.by;
+        *to = add ? *to + tile[tx][k] : tile[tx][k];
     }
 }
 static int nn__turn_of(const nn__lay *l, nn__turn *t)    // 0: not a turned matrix, or too small to matter
@@ -844,7 +843,8 @@ static int nn__turn_of(const nn__lay *l, nn__turn *t)    // 0: not a turned matr
         t->rest.stride[1][n++] = l->stride[1][k];
     }
     t->rest.ndim = n;
-    return ((t->na + 31) / 32) * ((t->nb + 31) / 32) < 0x7fffffff;
+    t->tiles = ((t->na + 31) / 32) * ((t->nb + 31) / 32);
+    return t->tiles < 0x7fffffff && t->tiles * t->rest.count < 0x7fffffff;
 }
 template <class T> static void nn__copy_as(nn__cuda *d, const nn__lay *l, const void *x, void *y)
 {
@@ -864,8 +864,7 @@ static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add
     }
     l = nn__lay_of(2, v);
     if (bytes == 4 && nn__turn_of(&l, &turn)) {
-        int64_t tiles = ((turn.na + 31) / 32) * ((turn.nb + 31) / 32);
-        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)tiles, (unsigned)(turn.rest.count < 65535 ? turn.rest.count : 65535)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
+        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)(turn.tiles * turn.rest.count)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
         return 1;
     }
     if (bytes == 4) return nn__map<nn__f_same>(d, v, add ? 1u : 0u, 0, 0);
@@ -1012,25 +1011,23 @@ NN__DEV void nn__put_double(int dtype, void *p, int64_t i, double v)
     else if (dtype == NN_BOOL) nn__put_int(dtype, p, i, v != 0);
     else nn__put_int(dtype, p, i, v != v ? 0 : v <= -9223372036854775808.0 ? INT64_MIN : v >= 9223372036854775807.0 ? INT64_MAX : (int64_t)v);
 }
-static __global__ void __launch_bounds__(256) nn__k_cast(nn__lay l, int from, const void *x, int to, void *y, int add)
+static __global__ void __launch_bounds__(256) nn__k_cast(nn__lay l, int from, const void *x, int to, void *y)
 {
     int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, at[2];
     if (i >= l.count) return;
     nn__offsets(l, i, at);
-    if (from == NN_F64 || to == NN_F64) nn__put_double(to, y, at[1], nn__get_double(from, x, at[0]) + (add ? nn__get_double(to, y, at[1]) : 0.0));
-    else if (add) nn__put_float(to, y, at[1], nn__get_float(to, y, at[1]) + nn__get_float(from, x, at[0]));
+    if (from == NN_F64 || to == NN_F64) nn__put_double(to, y, at[1], nn__get_double(from, x, at[0]));
     else if (nn__is_whole(from) && nn__is_whole(to)) nn__put_int(to, y, at[1], nn__get_int(from, x, at[0]));
     else nn__put_float(to, y, at[1], nn__get_float(from, x, at[0]));
 }
-static int nn__cast_view(nn__cuda *d, const nn_view *to, const nn_view *from, int add)
+static int nn__cuda_cast(nn__cuda *d, const nn_call *c)
 {
-    const nn_view *v[2] = { from, to };
+    const nn_view *from = &c->in[0], *to = &c->out[0], *v[2] = { from, to };
     nn__lay l = nn__lay_of(2, v);
-    if (l.count && to->data) NN__LAUNCH(d, nn__k_cast, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, from->dtype, (const void *)from->data, to->dtype, (void *)to->data, add);
+    if (l.count) NN__LAUNCH(d, nn__k_cast, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, from->dtype, (const void *)from->data, to->dtype, (void *)to->data);
     return 1;
 }
-static int nn__cuda_cast(nn__cuda *d, const nn_call *c)      { return nn__cast_view(d, &c->out[0], &c->in[0], 0); }
-static int nn__cuda_cast_back(nn__cuda *d, const nn_call *c) { return nn__cast_view(d, &c->din[0], &c->dout[0], (int)(c->add & 1)); }
+static int nn__cuda_cast_back(nn__cuda *d, const nn_call *c) { return c->din[0].dtype == NN_F32 && nn__cuda_give_back(d, c); }       // gradients are of one type
 
 // ---- fills, random numbers ------------------------------------------------------------------------------------------------
 static __global__ void __launch_bounds__(256) nn__k_fill(nn__lay l, int dtype, void *y, float v, int64_t w)
@@ -1229,8 +1226,8 @@ template <class F> static __global__ void __launch_bounds__(256, 4) nn__k_fold_l
         __syncthreads();
         acc = warp[0];
         for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, warp[k]);
-    } else __syncwarp(NN__FULL);                        // m may be y: every lane has read it
-    if (lane || !there) return;
+    }
+    if (lane || !there) return;                          // m may be y: what is written hangs on what every lane has read
     if (part) part[blockIdx.y * w.kept.count + out] = acc;
     else nn__finish(e, out, acc, y + at[1]);
 }
@@ -2184,6 +2181,7 @@ static void nn__cuda_forget(void *self, void *list)
     if (!l) return;
     cudaStreamSynchronize(d->stream);
     if (l->exec) cudaGraphExecDestroy(l->exec);
+    if (l->graph) cudaGraphDestroy(l->graph);
     if (l->sent) cudaEventDestroy(l->sent);
     if (l->now) { cudaFree(l->now); d->bytes -= (int64_t)sizeof *l->now; }
     if (l->host) cudaFreeHost(l->host);
@@ -2213,14 +2211,12 @@ static void *nn__cuda_recorded(void *self)
 {
     nn__cuda *d = (nn__cuda *)self;
     nn__list *l = d->making;
-    cudaGraph_t graph = NULL;
     cudaError_t e;
     if (d->batch.parts.count) nn__cuda_flush_now(d);
-    e = cudaStreamEndCapture(d->stream, &graph);
+    e = cudaStreamEndCapture(d->stream, &l->graph);
     d->making = NULL;
     nn__cuda_now = NULL;
-    if (e == cudaSuccess && !d->broken) e = cudaGraphInstantiate(&l->exec, graph, 0);
-    if (graph) cudaGraphDestroy(graph);
+    if (e == cudaSuccess && !d->broken) e = cudaGraphInstantiate(&l->exec, l->graph, 0);
     if (e != cudaSuccess) { (void)cudaGetLastError(); d->broken = 1; l->exec = NULL; }
     if (!d->broken) return l;
     nn__cuda_forget(d, l);
@@ -2463,6 +2459,7 @@ NN__DEV nn__target nn__target_of(const nn__product &g, int64_t entry, int side, 
     }
     return o;
 }
+NN__DEV int64_t nn__column_of(const nn__product &g, const nn__side &s, int64_t j) { return g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count)); }
 NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, int64_t j, float sum, float old)
 {
     if (o.bias) sum += o.bias[i * g.bi + j * g.bj];
@@ -2523,7 +2520,7 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA ? 1 : 2) nn__k
     // Without tensor cores a thread has four columns. Where they cannot be written at once, they are dealt out among the lanes.
     const int dealt = !MMA && !(g.parts > 1 ? (g.n & 3) == 0 : g.four) && !(AB == NN__ALONG_I && s.b.four), step = dealt ? 8 : 1;
     const int slot = t < B ? t : t - B, j = dealt ? (slot & ~31) + (slot & 31) / 4 + (slot & 3) * 8 : slot;
-    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + j : nn__offset(nn__point(s.column, j0 + j, s.column.count)); }
+    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = nn__column_of(g, s, j0 + j); }
     else rows[1][T::row(slot)] = nn__point(s.b.i, j0 + j, s.b.i.count);
     if (t < 2 * T::P) for (int k = 0; k < 2; k++) {
         const int f = t / T::P, p = t % T::P;
@@ -2597,127 +2594,122 @@ static __global__ void nn__k_parts(const nn__product g, int64_t count)       // 
     *y = nn__finish(g, o, i, j, sum, g.add ? *y : 0);
 }
 
-// ---- thin products: few rows times a large matrix, whose every number is read once: what counts is that all lanes read side by side ----
-typedef struct nn__weights { const void *at; const float *scale; int64_t sj, sg, group; } nn__weights;     // scale of (term p, column j): [j sj + p / group sg]
-template <int TYPE> NN__DEV float nn__weight(const void *w, int64_t i)
+// ---- thin products: few rows times a large matrix, whose every number is read once, as it is stored, 16 bytes a thread ----
+// A unit of weights is a number; of NN_I4 a word of T terms. N units are 16 bytes.
+template <int TYPE> struct nn__packing {
+    enum { T = TYPE == NN_I4 ? 8 : 1, SIZE = TYPE == NN_I8 ? 1 : TYPE == NN_BF16 || TYPE == NN_F16 ? 2 : 4, BITS = 8 * SIZE / T, N = 16 / SIZE };
+};
+typedef struct nn__weights {
+    const void  *at;
+    const float *scale;              // of (term p, column j): [j sj + p / group sg]
+    int64_t sj, sg, group;
+    int     type, shift, bytes;      // group is 1 << shift, unless that is -1; bytes of a load
+    int     x_four, scale_four;      // aligned fours of x along the terms, of scales along the columns
+} nn__weights;
+NN__DEV int64_t nn__group_of(const nn__weights &w, int64_t p) { return w.shift < 0 ? nn__over(p, w.group) : p >> w.shift; }
+template <int TYPE> NN__DEV float nn__number(const unsigned *u, int e)       // number e of those that lie side by side
 {
-    if (TYPE == NN_I8) return (float)((const signed char *)w)[i];
-    if (TYPE == NN_F32) return ((const float *)w)[i];
-    return TYPE == NN_BF16 ? nn__bf16_to(((const unsigned short *)w)[i]) : nn__wide_f16(((const unsigned short *)w)[i]);
+    enum { BITS = nn__packing<TYPE>::BITS, SIGN = 1 << ((BITS - 1) & 15) };
+    const int bit = e * BITS % 32, place = bit % 16;
+    const unsigned x = u[e * BITS / 32];
+    if (TYPE == NN_F32) return __uint_as_float(x);
+    if (TYPE == NN_BF16) return __uint_as_float(bit ? x & 0xffff0000u : x << 16);
+    if (TYPE == NN_F16) return nn__wide_f16((unsigned short)(x >> bit));
+    // the bits of q, its sign turned over, stay where they are as part of a float: 2^(23 - place) + (q + SIGN)
+    const unsigned f = ((bit < 16 ? x : x >> 16) & (2u * SIGN - 1) << place) ^ (SIGN << place | (150u - place) << 23);
+    return __uint_as_float(f) - (float)((1 << (23 - place)) + SIGN);
 }
-template <int TYPE, int N> NN__DEV void nn__weights_at(const void *w, int64_t i, float *v)          // N aligned neighbours; N 4 or 16 bytes of them
+template <int TYPE> NN__DEV void nn__units(const nn__weights &w, int64_t i, int64_t step, int64_t count, unsigned *u)     // N of them, i, i + step ..; 0 from `count` on
 {
-    enum { SIZE = TYPE == NN_F32 ? 4 : TYPE == NN_I8 ? 1 : 2, BYTES = N * SIZE };
-    unsigned u[BYTES / 4];
-    const char *from = (const char *)w + i * SIZE;
-    if (BYTES == 16) *(uint4 *)u = *(const uint4 *)from;
-    else if (BYTES == 8) *(uint2 *)u = *(const uint2 *)from;
-    else u[0] = *(const unsigned *)from;
-    NN_UNROLL for (int s = 0; s < N; s++) {
-        unsigned x = u[s * SIZE / 4];
-        if (TYPE == NN_F32) v[s] = __uint_as_float(x);
-        else if (TYPE == NN_I8) v[s] = (float)(signed char)(x >> 8 * (s & 3));
-        else if (TYPE == NN_BF16) v[s] = __uint_as_float(s & 1 ? x & 0xffff0000u : x << 16);
-        else v[s] = nn__wide_f16((unsigned short)(x >> 16 * (s & 1)));
+    enum { SIZE = nn__packing<TYPE>::SIZE };
+    const char *from = (const char *)w.at + i * SIZE;
+    if (w.bytes == 16) { *(uint4 *)u = *(const uint4 *)from; return; }
+    NN_UNROLL for (int k = 0; k < 4; k++) {
+        u[k] = 0;
+        if (SIZE < 4 && w.bytes == 4) { if (4 / SIZE * k < count) u[k] = *(const unsigned *)(from + 4 * k); }
+        else NN_UNROLL for (int e = 4 / SIZE * k; e < 4 / SIZE * (k + 1); e++) if (e < count) {
+            const char *at = from + e * step * SIZE;
+            u[k] |= (SIZE == 4 ? *(const unsigned *)at : SIZE == 2 ? *(const unsigned short *)at : *(const unsigned char *)at) << (8 * SIZE * e & 31);
+        }
     }
 }
-// Neighbours in p lie side by side: a warp a column. wide: 16 bytes a lane.
-template <int TYPE, int M> static __global__ void __launch_bounds__(256, 3) nn__k_thin_terms(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
+template <int N> NN__DEV void nn__floats(const float *from, int64_t step, int64_t count, int four, float *v)         // N of them; 0 from `count` on
 {
-    enum { N = TYPE == NN_F32 ? 4 : TYPE == NN_I8 ? 16 : 8 };
-    const int lane = (int)threadIdx.x & 31;
+    NN_UNROLL for (int e = 0; e < N; e += 4) {
+        if (N % 4 == 0 && four && count >= e + 4) nn__get4(v + e, from + e, 1, 4);
+        else NN_UNROLL for (int k = e; k < e + 4 && k < N; k++) v[k] = k < count ? from[k * step] : 0;
+    }
+}
+// M rows at a time. TERMS: neighbours in p lie side by side, and a thread's 16 bytes are of one column; else neighbours in j. SLOTS threads share a
+// column; a piece of terms has one scale.
+template <int TYPE, int M, int TERMS> static __global__ void __launch_bounds__(256, TYPE == NN_I8 && !TERMS ? 1 : 2) nn__k_thin(const nn__product g, const nn__weights w, unsigned across, unsigned chunks)
+{
+    typedef nn__packing<TYPE> U;
+    enum { WIDE = TERMS ? 1 : U::N, LONG = TERMS ? U::T * U::N : U::T, PIECE = LONG < 8 ? LONG : 8, SLOTS = TERMS ? 128 / LONG : 32, COLUMNS = 256 / SLOTS * WIDE };
+    enum { PITCH = 160 / WIDE, SCALED = TYPE == NN_I8 || TYPE == NN_I4, STEP = SLOTS * LONG, BY = TERMS ? 1 : 4 };
+    NN_SHARED(float, sums, [8][160]);                    // column x at x % WIDE * PITCH + x / WIDE: lanes meet in no bank
+    const int t = (int)threadIdx.x, slot = TERMS ? t % SLOTS : t / 8, aside = TERMS ? t / SLOTS : t % 8;
     const unsigned block = blockIdx.x / across, z = block / chunks, part = z % (unsigned)g.parts;
-    const int64_t j = (int64_t)(blockIdx.x - block * across) * 8 + (threadIdx.x >> 5), i0 = (int64_t)(block - z * chunks) * M, entry = z / (unsigned)g.parts;
+    const int64_t j0 = (int64_t)(blockIdx.x - block * across) * COLUMNS, j = j0 + aside * WIDE, i0 = (int64_t)(block - z * chunks) * M, entry = z / (unsigned)g.parts;
     const nn__side &s = g.side[0];
-    const int64_t p0 = part * g.per, end = min(s.k, p0 + g.per), xs = s.a.i.sx, xp = s.a.p.sx;
-    int64_t at[3], p;
-    if (j >= s.column.count) return;
+    const int64_t n = s.column.count, end = min(s.k, (part + 1) * g.per), xp = s.a.p.sx;
+    int64_t at[2], to[3];
+    unsigned u[4], next[4];
+    float sum[M][WIDE], by[BY];
     nn__offsets(g.outer, entry, at);
-    const float *x = s.a.at + at[0], *scale = w.scale ? w.scale + j * w.sj : NULL;
-    const int64_t wj = at[1] + j * s.b.i.sx;
-    float sum[M];
-    NN_UNROLL for (int m = 0; m < M; m++) sum[m] = 0;
-    if (wide) for (p = p0 + lane * N; p < end; p += 32 * N) {
-        float v[N];
-        nn__weights_at<TYPE, N>(w.at, wj + p, v);
-        if (scale) {
-            NN_UNROLL for (int e = 0; e < N; e++) v[e] *= scale[nn__over(p + e, w.group) * w.sg];
-        }
-        NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) {
-            NN_UNROLL for (int e = 0; e < N; e += 4) {
-                float4 u = *(const float4 *)(x + (i0 + m) * xs + p + e);
-                sum[m] = fmaf(u.x, v[e], fmaf(u.y, v[e + 1], fmaf(u.z, v[e + 2], fmaf(u.w, v[e + 3], sum[m]))));
+    const float *x = s.a.at + at[0] + i0 * s.a.i.sx;
+    const int64_t first = at[1] + j * s.b.i.sx;
+    NN_UNROLL for (int m = 0; m < M; m++) NN_UNROLL for (int c = 0; c < WIDE; c++) sum[m][c] = 0;
+    int64_t p = part * g.per + slot * LONG;
+    if (j >= n) p = end;
+    if (p < end) nn__units<TYPE>(w, first + p / U::T * s.b.p.sx, TERMS ? 1 : s.b.i.sx, TERMS ? (end - p + U::T - 1) / U::T : n - j, next);
+    for (; p < end; p += STEP) {
+        const int64_t then = p + STEP;
+        NN_UNROLL for (int k = 0; k < 4; k++) u[k] = next[k];
+        if (then < end) nn__units<TYPE>(w, first + then / U::T * s.b.p.sx, TERMS ? 1 : s.b.i.sx, TERMS ? (end - then + U::T - 1) / U::T : n - j, next);
+        NN_UNROLL for (int e = 0; e < LONG; e += PIECE) {
+            float v[M][PIECE], f[PIECE];
+            NN_UNROLL for (int m = 0; m < M; m++) nn__floats<PIECE>(x + m * s.a.i.sx + (p + e) * xp, xp, i0 + m < g.m ? end - p - e : 0, w.x_four, v[m]);
+            const float *scale = SCALED ? w.scale + nn__group_of(w, p + e) * w.sg + j * w.sj : NULL;
+            NN_UNROLL for (int c = 0; c < WIDE; c++) {
+                if (SCALED && c % 4 == 0) nn__floats<BY>(scale + c * w.sj, w.sj, p + e < end ? n - j - c : 0, w.scale_four, by);
+                NN_UNROLL for (int k = 0; k < PIECE; k++) f[k] = nn__number<TYPE>(u, c * U::T + e + k);
+                if (SCALED && PIECE == 1) f[0] *= by[c % 4];
+                NN_UNROLL for (int m = 0; m < M; m++) {
+                    float dot = SCALED && PIECE > 1 ? 0 : sum[m][c];
+                    NN_UNROLL for (int k = 0; k < PIECE; k++) dot = fmaf(v[m][k], f[k], dot);
+                    sum[m][c] = SCALED && PIECE > 1 ? fmaf(by[c % 4], dot, sum[m][c]) : dot;
+                }
             }
         }
     }
-    else for (p = p0 + lane; p < end; p += 32) {
-        float v = nn__weight<TYPE>(w.at, wj + p * s.b.p.sx);
-        if (scale) v *= scale[nn__over(p, w.group) * w.sg];
-        NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) sum[m] = fmaf(x[(i0 + m) * xs + p * xp], v, sum[m]);
-    }
-    const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-    const int64_t to = g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count));
+    nn__offsets(g.outer, entry, to);
+    const nn__target o = nn__target_of(g, entry, 0, part, to[2]);
     NN_UNROLL for (int m = 0; m < M; m++) {
-        sum[m] = nn__warp_sum(sum[m]);
-        if (lane == 0 && i0 + m < g.m) { float *y = o.y + (i0 + m) * o.ys + to; *y = nn__finish(g, o, i0 + m, j, sum[m], o.add ? *y : 0); }
-    }
-}
-// Neighbours in j lie side by side: a block has 8 fours of columns and 32 terms at a time.
-template <int TYPE, int M> static __global__ void __launch_bounds__(256) nn__k_thin_columns(const nn__product g, const nn__weights w, unsigned across, unsigned chunks, int wide)
-{
-    NN_SHARED(float4, sums, [8][8]);
-    const int t = (int)threadIdx.x, lane = t & 31, four = t & 7;
-    const unsigned block = blockIdx.x / across, z = block / chunks, part = z % (unsigned)g.parts;
-    const int64_t j = (int64_t)(blockIdx.x - block * across) * 32 + 4 * four, i0 = (int64_t)(block - z * chunks) * M, entry = z / (unsigned)g.parts;
-    const nn__side &s = g.side[0];
-    const int64_t n = s.column.count, p0 = part * g.per, end = min(s.k, p0 + g.per), xs = s.a.i.sx, xp = s.a.p.sx;
-    int64_t at[3], p;
-    nn__offsets(g.outer, entry, at);
-    const float *x = s.a.at + at[0];
-    float sum[M][4];
-    NN_UNROLL for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = sum[m][2] = sum[m][3] = 0;
-    if (j < n) for (p = p0 + t / 8; p < end; p += 32) {
-        const int64_t wp = at[1] + p * s.b.p.sx;
-        float v[4];
-        if (wide) nn__weights_at<TYPE, 4>(w.at, wp + j, v);
-        else {
-            NN_UNROLL for (int e = 0; e < 4; e++) v[e] = j + e < n ? nn__weight<TYPE>(w.at, wp + (j + e) * s.b.i.sx) : 0;
+        NN_UNROLL for (int c = 0; c < WIDE; c++) {
+            for (int k = TERMS ? SLOTS / 2 : 16; k >= (TERMS ? 1 : 8); k /= 2) sum[m][c] += __shfl_xor_sync(NN__FULL, sum[m][c], k);
+            if (TERMS ? slot == 0 : (t & 31) < 8) sums[TERMS ? 0 : t / 32][c * PITCH + aside] = sum[m][c];
         }
-        if (w.scale) {
-            const float *scale = w.scale + nn__over(p, w.group) * w.sg;
-            NN_UNROLL for (int e = 0; e < 4; e++) if (j + e < n) v[e] *= scale[(j + e) * w.sj];
-        }
-        NN_UNROLL for (int m = 0; m < M; m++) if (i0 + m < g.m) {
-            const float u = x[(i0 + m) * xs + p * xp];
-            NN_UNROLL for (int e = 0; e < 4; e++) sum[m][e] = fmaf(u, v[e], sum[m][e]);
-        }
-    }
-    const nn__target o = nn__target_of(g, entry, 0, part, at[2]);
-    NN_UNROLL for (int m = 0; m < M; m++) {
-        NN_UNROLL for (int e = 0; e < 4; e++) for (int k = 8; k < 32; k += k) sum[m][e] += __shfl_xor_sync(NN__FULL, sum[m][e], k);
-        if (lane < 8) sums[t >> 5][four] = make_float4(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
         __syncthreads();
-        if (t < 32 && i0 + m < g.m) {
-            const int64_t c = j - 4 * four + t;
+        if (t < COLUMNS && j0 + t < n && i0 + m < g.m) {
             float all = 0;
-            for (int k = 0; k < 8; k++) all += ((const float *)sums[k])[t];
-            if (c < n) {
-                float *y = o.y + (i0 + m) * o.ys + (g.parts > 1 ? c : nn__offset(nn__point(s.column, c, n)));
-                *y = nn__finish(g, o, i0 + m, c, all, o.add ? *y : 0);
-            }
+            for (int k = 0; k < (TERMS ? 1 : 8); k++) all += sums[k][t % WIDE * PITCH + t / WIDE];
+            float *y = o.y + (i0 + m) * o.ys + nn__column_of(g, s, j0 + t);
+            *y = nn__finish(g, o, i0 + m, j0 + t, all, o.add ? *y : 0);
         }
         __syncthreads();
     }
 }
 template <int TYPE> static __global__ void nn__k_enlarge(const nn__weights w, float *to, int64_t count, int64_t n, int64_t k, int columns)
-{                                    // weights of any type to floats in the same order: (k, n) if `columns` lie side by side, else (n, k); NN_I4: words of 8 terms
-    enum { T = TYPE == NN_I4 ? 8 : 1 };
+{                                    // a unit to floats, in the same order: (k, n) if `columns` lie side by side, else (n, k)
+    enum { T = nn__packing<TYPE>::T };
     int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, q = nn__over(e, columns ? n : (k + T - 1) / T), j = e - q * (columns ? n : (k + T - 1) / T);
+    unsigned u[4];
     if (e >= count) return;
     if (!columns) { int64_t r = q; q = j; j = r; }
-    const float scale = w.scale ? w.scale[j * w.sj + nn__over(T * q, w.group) * w.sg] : 1;
-    for (int64_t p = T * q; p < min(k, T * q + T); p++)
-        to[columns ? p * n + j : j * k + p] = scale * (TYPE == NN_I4 ? (float)((int)(((const unsigned *)w.at)[e] << (28 - 4 * (p & 7))) >> 28) : nn__weight<TYPE == NN_I4 ? NN_I8 : TYPE>(w.at, e));
+    const float scale = w.scale ? w.scale[j * w.sj + nn__group_of(w, T * q) * w.sg] : 1;
+    nn__units<TYPE>(w, e, 1, 1, u);
+    NN_UNROLL for (int s = 0; s < T; s++) if (T * q + s < k) to[columns ? (T * q + s) * n + j : j * k + T * q + s] = scale * nn__number<TYPE>(u, s);
 }
 
 // ---- products of few rows (a channel or two of a convolution): a thread a column ----
@@ -2779,7 +2771,7 @@ static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__produc
     NN_UNROLL for (int k = 0; k < 9; k++) {
         const float all = nn__block_sum(sum[k], warps);
         if (t == 0 && j0 + k < s.column.count) {
-            float *y = o.y + i * o.ys + (g.parts > 1 ? j0 + k : nn__offset(nn__point(s.column, j0 + k, s.column.count)));
+            float *y = o.y + i * o.ys + nn__column_of(g, s, j0 + k);
             *y = nn__finish(g, o, i, j0 + k, all, o.add ? *y : 0);
         }
     }
@@ -2882,20 +2874,23 @@ static int nn__product_tiled(nn__cuda *d, nn__product *g)
     nn__add_parts(d, g);
     return 1;
 }
-#define NN__THIN(TYPE) (terms ? g->m == 1 ? nn__k_thin_terms<TYPE, 1> : nn__k_thin_terms<TYPE, 4> : g->m == 1 ? nn__k_thin_columns<TYPE, 1> : nn__k_thin_columns<TYPE, 4>)
-typedef void (*nn__thin_kernel)(const nn__product g, const nn__weights w, unsigned, unsigned, int);
-static int nn__product_thin(nn__cuda *d, nn__product *g, const nn__weights *w, int type)     // factors of one digit each
+typedef void (*nn__thin_kernel)(const nn__product g, const nn__weights w, unsigned, unsigned);
+#define NN__THIN(TYPE)    { { nn__k_thin<TYPE, 1, 0>, nn__k_thin<TYPE, 1, 1> }, { nn__k_thin<TYPE, 4, 0>, nn__k_thin<TYPE, 4, 1> } }
+#define NN__OF_TYPE(type) ((type) == NN_F32 ? 0 : (type) == NN_BF16 ? 1 : (type) == NN_F16 ? 2 : (type) == NN_I8 ? 3 : 4)
+static const nn__thin_kernel nn__thin[5][2][2] = { NN__THIN(NN_F32), NN__THIN(NN_BF16), NN__THIN(NN_F16), NN__THIN(NN_I8), NN__THIN(NN_I4) };
+static int nn__product_thin(nn__cuda *d, nn__product *g, nn__weights w)      // factors of one digit each
 {
     const nn__factor *a = &g->side[0].a, *b = &g->side[0].b;
-    int terms = b->p.sx == 1 && b->p.count > 1, size = type == NN_F32 ? 4 : type == NN_I8 ? 1 : 2, n = terms ? 16 / size : 4, wide;
-    unsigned across = NN__BLOCKS(g->n, terms ? 8 : 32), chunks = g->m == 1 ? 1 : NN__BLOCKS(g->m, 4);
-    int64_t strides = nn__all_of(&g->outer, 1) | b->i.from | b->p.from, k = g->side[0].k;
-    nn__thin_kernel thin;
-    wide = !((uintptr_t)w->at % (size_t)(n * size)) && !((strides | (terms ? b->i.sx | k : b->p.sx | g->n)) % n) && (terms || b->i.sx == 1);
-    if (terms && (a->p.sx != 1 || ((a->i.sx | nn__all_of(&g->outer, 0)) & 3) || ((uintptr_t)a->at & 15))) wide = 0;
+    int64_t k = g->side[0].k, t = w.type == NN_I4 ? 8 : 1, size = w.type == NN_I8 ? 1 : w.type == NN_BF16 || w.type == NN_F16 ? 2 : 4, strides;
+    int terms = b->p.sx == 1 && b->p.count > 1 && (w.shift < 0 ? w.group % 8 == 0 : w.shift > 2);
+    unsigned across = NN__BLOCKS(g->n, terms ? 32 * t / size : 128 / size), chunks = g->m == 1 ? 1 : NN__BLOCKS(g->m, 4);
+    strides = (int64_t)(uintptr_t)w.at | (nn__all_of(&g->outer, 1) | b->i.from | b->p.from | (terms ? b->i.sx | nn__ceil(k, t) : b->p.sx | g->n)) * size;
+    w.bytes = !terms && b->i.sx != 1 ? (int)size : !(strides & 15) ? 16 : !(strides & 3) ? 4 : (int)size;
+    w.x_four = a->p.sx == 1 && !((a->i.sx | nn__all_of(&g->outer, 0)) & 3) && !((uintptr_t)a->at & 15);
+    w.scale_four = w.sj == 1 && !(w.sg & 3) && !((uintptr_t)w.scale & 15);
     if (!nn__cut_terms(d, g, (int64_t)across * chunks * g->outer.count, k, terms ? 1024 : 256)) return 1;
-    thin = type == NN_F32 ? NN__THIN(NN_F32) : type == NN_I8 ? NN__THIN(NN_I8) : type == NN_BF16 ? NN__THIN(NN_BF16) : NN__THIN(NN_F16);
-    NN__LAUNCH(d, thin, nn__grid((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, *w, across, chunks, wide);
+    nn__thin_kernel thin = nn__thin[NN__OF_TYPE(w.type)][g->m > 1][terms];
+    NN__LAUNCH(d, thin, nn__grid((int64_t)across * chunks * g->outer.count * g->parts), 256, 0, *g, w, across, chunks);
     nn__add_parts(d, g);
     return 1;
 }
@@ -3015,12 +3010,17 @@ static int nn__lt_multiply(nn__cuda *d, const nn__matrices *m)       // 1: launc
     return 1;
 }
 #endif
-static int nn__multiply(nn__cuda *d, nn__matrices m, const nn__weights *w, int type)
+static nn__weights nn__weights_as(int type, const void *at)
+{
+    nn__weights w = {};
+    w.type = type; w.at = at; w.shift = 62;              // one group
+    return w;
+}
+static int nn__multiply(nn__cuda *d, nn__matrices m, const nn__weights *w)       // w: of small weights
 {
     nn__product g = {};
     nn__side *s = &g.side[0];
     int swap = !w && m.yj != 1 && m.yi == 1;
-    nn__weights own;
     if (!m.m || !m.n || !m.outer.count) return 1;
     if (!swap && !w && m.n <= 8 && m.m > 8) swap = 1;    // thin the other way
     if (swap) {                      // y' = b' a'
@@ -3042,14 +3042,12 @@ static int nn__multiply(nn__cuda *d, nn__matrices m, const nn__weights *w, int t
     if (s->k == s->a.p.nx) { nn__join(&s->a.p); nn__join(&s->b.p); }
     g.sides = 1; g.parts = 1; g.add = m.add; g.relu = m.relu; g.m = m.m; g.n = m.n; g.ys = m.yi; g.outer = m.outer;
     g.bias = m.bias; g.bi = swap; g.bj = !swap;
-    if (w) return nn__product_thin(d, &g, w, type);
+    if (w) return nn__product_thin(d, &g, *w);
     nn__points pa = s->a.p, pb = s->b.p;
     nn__join(&pa); nn__join(&pb);
     if (m.m <= 8 && pa.nx == s->k && pb.nx == s->k && s->k) {
         s->a.p = pa; s->b.p = pb;
-        memset(&own, 0, sizeof own);
-        own.at = m.b;
-        return nn__product_thin(d, &g, &own, NN_F32);
+        return nn__product_thin(d, &g, nn__weights_as(NN_F32, m.b));
     }
     return nn__product_tiled(d, &g);
 }
@@ -3108,7 +3106,7 @@ static int nn__matmul_part(nn__cuda *d, const nn_call *c, int which)
         g.fold[i] = rest.size[e]; g.afold[i] = rest.stride[0][e]; g.bfold[i] = rest.stride[1][e];
     }
     if (!rest.count) g.k = 0;
-    if (rest.ndim <= 2) return nn__multiply(d, g, NULL, NN_F32);
+    if (rest.ndim <= 2) return nn__multiply(d, g, NULL);
     for (r = 0; r < rest.count / (g.fold[0] * g.fold[1]); r++) {     // and those before them more launches
         nn__matrices one = g;
         int64_t left = r;
@@ -3116,7 +3114,7 @@ static int nn__matmul_part(nn__cuda *d, const nn_call *c, int which)
         for (i = rest.ndim - 3; i >= 0; i--) { at[0] += left % rest.size[i] * rest.stride[0][i]; at[1] += left % rest.size[i] * rest.stride[1][i]; left /= rest.size[i]; }
         one.a += at[0]; one.b += at[1];
         one.add = g.add || r;
-        if (!nn__multiply(d, one, NULL, NN_F32)) return 0;
+        if (!nn__multiply(d, one, NULL)) return 0;
     }
     return 1;
 }
@@ -3179,15 +3177,13 @@ static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x 
 {
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
     int64_t n = c->in[1].shape[0], k = c->in[0].shape[c->in[0].ndim - 1], m = n ? nn_view_count(&c->out[0]) / n : 0;
-    int64_t stride[2] = { w->stride[0], w->stride[1] };
     nn__matrices g = {};
-    if (w->dtype == NN_I32) { stride[0] = nn__by_columns(w) ? 1 : k; stride[1] = nn__by_columns(w) ? n : 1; }      // of nn__large_weights
     if (!n && k) m = nn_view_count(&c->in[0]) / k;
     g.outer.count = g.fold[0] = g.fold[1] = 1;
     if (which < 2) {
         g.a = (const float *)(which ? c->dout[0].data : c->in[0].data); g.b = (const float *)w->data; g.y = (float *)(which ? c->din[0].data : c->out[0].data);
         g.m = m; g.n = which ? k : n; g.k = which ? n : k;
-        g.ai = g.k; g.ap = 1; g.bp = stride[!which]; g.bj = stride[which]; g.yi = g.n; g.yj = 1;
+        g.ai = g.k; g.ap = 1; g.bp = w->stride[!which]; g.bj = w->stride[which]; g.yi = g.n; g.yj = 1;
         g.add = which && (c->add & 1);
     } else {
         g.a = (const float *)c->dout[0].data; g.b = (const float *)c->in[0].data; g.y = (float *)w->data;
@@ -3197,49 +3193,55 @@ static nn__matrices nn__linear_of(const nn_call *c, int which)       // 0 y = x 
     }
     return g;
 }
-static nn__weights nn__weights_of(const nn_view *v, const nn_view *scale, int64_t k)         // scale: NULL or of (columns, groups)
+static nn__weights nn__weights_of(const nn_view *v, const nn_view *scale, int64_t k)         // scale: (columns, groups)
 {
-    nn__weights w = {};
-    w.at = v->data; w.group = k > 0 ? k : 1;
-    if (!scale || !scale->data) return w;
+    nn__weights w = nn__weights_as(v->dtype == NN_I32 ? NN_I4 : v->dtype, v->data);
+    int64_t groups = scale->data && scale->ndim == v->ndim ? scale->shape[scale->ndim - 1] : 1;
+    if (!scale->data) return w;
     w.scale = (const float *)scale->data;
     w.sj = scale->stride[scale->ndim - 2 + (scale->ndim < 2)];
-    if (scale->ndim < 2 && v->ndim > 1) return w;
+    if (groups < 2) return w;
     w.sg = scale->stride[scale->ndim - 1];
-    if (v->dtype != NN_I32) w.group = k / scale->shape[1];
-    else for (w.group = 8; nn__ceil(k, w.group) > scale->shape[scale->ndim - 1]; w.group *= 2) { }
+    w.group = k / groups;
+    if (w.type == NN_I4) for (w.group = 8; nn__ceil(k, w.group) > groups; w.group *= 2) { }
+    while (w.shift >= 0 && (int64_t)1 << w.shift != w.group) w.shift--;
     return w;
 }
-static void nn__enlarge(nn__cuda *d, const nn__weights &w, int type, float *to, int64_t count, int64_t n, int64_t k, int columns)
+static void nn__enlarge(nn__cuda *d, nn__weights w, float *to, int64_t count, int64_t n, int64_t k, int columns)
 {
-    auto enlarge = type == NN_I32 ? nn__k_enlarge<NN_I4> : type == NN_I8 ? nn__k_enlarge<NN_I8> : type == NN_BF16 ? nn__k_enlarge<NN_BF16> : nn__k_enlarge<NN_F16>;
-    if (count) NN__LAUNCH(d, enlarge, NN__BLOCKS(count, 256), 256, 0, w, to, count, n, k, columns);
+    static void (*const enlarge[])(const nn__weights, float *, int64_t, int64_t, int64_t, int) = { nn__k_enlarge<NN_BF16>, nn__k_enlarge<NN_F16>, nn__k_enlarge<NN_I8>, nn__k_enlarge<NN_I4> };
+    if (count) NN__LAUNCH(d, enlarge[NN__OF_TYPE(w.type) - 1], NN__BLOCKS(count, 256), 256, 0, w, to, count, n, k, columns);
 }
 static int nn__dense_either_way(const nn_view *v) { return (v->stride[1] == 1 && v->stride[0] == v->shape[1]) || (v->stride[0] == 1 && v->stride[1] == v->shape[0]); }
-static int nn__large_weights(nn__cuda *d, const nn_call *c, nn__matrices *g)         // small weights as floats, in the same order; 0: they are not dense
+static int nn__large_weights(nn__cuda *d, const nn_call *c, int which, nn__matrices *g)      // small weights as floats, in the same order; 0: they are not dense
 {
     const nn_view *v = &c->in[1];
-    int64_t k = c->in[0].shape[c->in[0].ndim - 1];
-    float *to = nn__dense_either_way(v) ? (float *)nn__cuda_scratch(d, (size_t)(v->shape[0] * k) * sizeof *to) : NULL;
+    int64_t n = v->shape[0], k = c->in[0].shape[c->in[0].ndim - 1];
+    int columns = nn__by_columns(v);
+    float *to = nn__dense_either_way(v) ? (float *)nn__cuda_scratch(d, (size_t)(n * k) * sizeof *to) : NULL;
     if (!nn__dense_either_way(v)) return 0;
-    if (to) nn__enlarge(d, nn__weights_of(v, &c->in[3], k), v->dtype, to, nn_view_count(v), v->shape[0], k, nn__by_columns(v));
+    if (to) nn__enlarge(d, nn__weights_of(v, &c->in[3], k), to, nn_view_count(v), n, k, columns);
     g->b = to;
+    *(which ? &g->bj : &g->bp) = columns ? n : 1;
+    *(which ? &g->bp : &g->bj) = columns ? 1 : k;
     return 1;
 }
+enum { NN__THIN_ROWS = 16 };         // four passes over small weights of 2 bytes and less move no more than floats that are written and read once
 static int nn__cuda_linear(nn__cuda *d, const nn_call *c)
 {
     nn__matrices g = nn__linear_of(c, 0);
-    nn__weights w = nn__weights_of(&c->in[1], c->op->id == NN_OP_linear_small ? &c->in[3] : NULL, g.k);
+    nn__weights w = {};
     int then = *(const int *)c->params, small = c->op->id == NN_OP_linear_small, done;
     if (!nn__is_f32(&c->in[0])) return 0;
     g.bias = (const float *)c->in[2].data;
     g.relu = then == NN_OP_relu;
-    if (small && (g.m > 8 || c->in[1].dtype == NN_I32)) {
-        if (!nn__large_weights(d, c, &g)) return 0;
+    if (small) w = nn__weights_of(&c->in[1], &c->in[3], g.k);
+    if (small && g.m > NN__THIN_ROWS) {
+        if (!nn__large_weights(d, c, 0, &g)) return 0;
         if (!g.b) return 1;
         small = 0;
     }
-    done = nn__multiply(d, g, small ? &w : NULL, c->in[1].dtype);
+    done = nn__multiply(d, g, small ? &w : NULL);
     if (done && then && !g.relu) {                       // any other activation, in place
         nn_call f = *c;
         f.in[0] = f.out[0];
@@ -3253,18 +3255,18 @@ static int nn__cuda_linear_back(nn__cuda *d, const nn_call *c)
     nn__matrices g = nn__linear_of(c, 1);
     if (!nn__is_f32(&c->in[0]) || !nn__is_f32(&c->dout[0])) return 0;
     if (c->din[0].data) {
-        if (c->op->id == NN_OP_linear_small && !nn__large_weights(d, c, &g)) return 0;
+        if (c->op->id == NN_OP_linear_small && !nn__large_weights(d, c, 1, &g)) return 0;
         if (c->op->id == NN_OP_linear_small && !g.b) return 1;
-        if (!nn__multiply(d, g, NULL, NN_F32)) return 0;
+        if (!nn__multiply(d, g, NULL)) return 0;
     }
-    if (c->din[1].data && !nn__multiply(d, nn__linear_of(c, 2), NULL, NN_F32)) return 0;
+    if (c->din[1].data && !nn__multiply(d, nn__linear_of(c, 2), NULL)) return 0;
     if (c->din[2].data) return nn__sum_bias(d, (const float *)c->dout[0].data, g.m, g.k, 1, (float *)c->din[2].data, (int)(c->add >> 2 & 1));
     return 1;
 }
 static int nn__cuda_dequantize(nn__cuda *d, const nn_call *c)
 {
     int64_t k = *(const int64_t *)c->params, n = k ? nn_view_count(&c->out[0]) / k : 0;
-    nn__enlarge(d, nn__weights_of(&c->in[0], &c->in[1], k), NN_I32, (float *)c->out[0].data, nn_view_count(&c->in[0]), n, k, 0);
+    nn__enlarge(d, nn__weights_of(&c->in[0], &c->in[1], k), (float *)c->out[0].data, nn_view_count(&c->in[0]), n, k, 0);
     return 1;
 }
 #define NN__CUDA_PRODUCTS(X) X(dequantize, nn__cuda_dequantize, NULL) X(matmul, nn__cuda_matmul, nn__cuda_matmul_back) X(linear, nn__cuda_linear, nn__cuda_linear_back) \
@@ -4566,16 +4568,17 @@ static __global__ void __launch_bounds__(128) nn__k_rows_add(nn__rows r, int64_t
 static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
 {
     nn__rows r = nn__rows_of(c, &c->din[0]);
-    int64_t from;
-    int *key;
+    int64_t from, most = r.n < NN__SORT ? r.n : (int64_t)NN__SORT;
+    int *key, *place;
     if (!c->din[0].data || !r.outer || !r.n || !r.inner) return 1;
     if (r.count > 0x7fffffff || NN__BLOCKS(r.inner, 128) > 65535) return 0;
-    key = (int *)nn__cuda_scratch(d, 2 * NN__SORT * sizeof *key);
-    if (!key) return 1;
+    key = (int *)nn__cuda_scratch(d, (size_t)most * sizeof *key);
+    place = (int *)nn__cuda_scratch(d, (size_t)most * sizeof *place);
+    if (!key || !place) return 1;
     for (from = 0; from < r.n; from += NN__SORT) {
-        int n = (int)(r.n - from < NN__SORT ? r.n - from : (int64_t)NN__SORT);
-        NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, key + NN__SORT);
-        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), r.outer < 65535 ? (unsigned)r.outer : 65535), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
+        int n = (int)(r.n - from < most ? r.n - from : most);
+        NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, place);
+        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), r.outer < 65535 ? (unsigned)r.outer : 65535), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)place,
                    (const float *)c->dout[0].data, (float *)c->din[0].data);
     }
     return 1;
@@ -5511,7 +5514,7 @@ static void nn__outer_sum(nn__cuda *d, int64_t rows, const float *a, const float
     g.m = y->shape[0]; g.n = y->shape[1]; g.k = rows;
     g.ai = 1; g.ap = g.m; g.bp = g.n; g.bj = 1; g.yi = y->stride[0]; g.yj = y->stride[1];
     g.add = add;
-    if (!nn__multiply(d, g, NULL, NN_F32)) nn__cuda_check(d, cudaErrorInvalidValue, "a product that is too large", __LINE__);
+    if (!nn__multiply(d, g, NULL)) nn__cuda_check(d, cudaErrorInvalidValue, "a product that is too large", __LINE__);
 }
 static nn__rnn nn__rnn_of(const nn_call *c)
 {

@@ -30,6 +30,29 @@ CASE(batchnorm, chunks)      { nn_tensor *x = outer(f, 300, 5), *w = var(f, 5), 
 CASE(batchnorm, large)       { nn_tensor *x = nn_reshape(outer(f, 9, 1803), NN_SHAPE(3, 3, 1803)), *w = var(f, 3), *b = var(f, 3); return nn_batchnorm(x, w, b, NULL, NULL, NULL); }
 CASE(batchnorm, large_image) { nn_tensor *x = nn_reshape(outer(f, 8, 3000), NN_SHAPE(4, 2, 50, 60)), *w = var(f, 2), *b = var(f, 2); return nn_batchnorm(x, w, b, running(f, 2, 0.1f), running(f, 2, 0.8f), NULL); }
 
+/* few rows times weights as they are stored; dense: inputs side by side, as in an embedding */
+static nn_tensor *stored(fixture *f, nn_dtype type, int64_t rows, int64_t in, int64_t out, int64_t group, int dense)
+{
+    nn_tensor *x = outer(f, rows, in), *b = var(f, 1, out), *scale = NULL, *w;
+    float *v = malloc((size_t)(out * in + 1) * sizeof *v);
+    for (int64_t i = 0; i < out * in; i++) v[i] = (float)((i * 37 + i / 11) % 101 - 50) / (float)(64 + i / in % 7 * 16 + i % in / 8);
+    w = nn_from(f->nn, NN_SHAPE(out, in), v);
+    free(v);
+    w = nn_quantize_new(w, type, type == NN_I8 || type == NN_I4 ? &scale : NULL, &(nn_quantize_desc){ .group = group });
+    return nn_linear(x, dense ? nn_contiguous(w) : w, nn_reshape(b, NN_SHAPE(out)), &(nn_linear_desc){ .scale = scale });
+}
+#define STORED(name, ...) CASE(linear_small, name) { return stored(f, __VA_ARGS__); }
+STORED(i4_parts, NN_I4, 1, 1030, 68, 32, 0)    STORED(i4_five, NN_I4, 5, 90, 36, 16, 0)        STORED(i4_odd, NN_I4, 2, 45, 37, 8, 0)        STORED(i4_out, NN_I4, 2, 41, 1, 8, 0)
+STORED(i4_tied, NN_I4, 3, 288, 70, 16, 1)      STORED(i4_tied_parts, NN_I4, 1, 2080, 9, 64, 1) STORED(i4_tied_tail, NN_I4, 2, 157, 5, 8, 1)  STORED(i4_tied_odd, NN_I4, 1, 333, 11, 32, 1)
+STORED(i4_most, NN_I4, 16, 64, 12, 32, 0)      STORED(i4_more, NN_I4, 17, 64, 12, 32, 1)       STORED(i4_eight, NN_I4, 1, 5, 7, 8, 0)
+STORED(i8_wide, NN_I8, 2, 70, 144, 0, 0)       STORED(i8_parts, NN_I8, 1, 600, 132, 0, 0)      STORED(i8_odd, NN_I8, 5, 37, 33, 0, 0)        STORED(i8_groups, NN_I8, 1, 96, 48, 24, 0)
+STORED(i8_32, NN_I8, 3, 96, 144, 32, 0)        STORED(i8_tied, NN_I8, 1, 400, 35, 0, 1)        STORED(i8_tied_groups, NN_I8, 4, 160, 33, 40, 1)
+STORED(i8_tied_four, NN_I8, 2, 52, 9, 0, 1)    STORED(i8_tied_odd, NN_I8, 1, 133, 6, 0, 1)     STORED(i8_tied_twelve, NN_I8, 2, 48, 20, 12, 1)
+STORED(bf16_wide, NN_BF16, 3, 50, 72, 0, 0)    STORED(bf16_two, NN_BF16, 1, 31, 70, 0, 0)      STORED(bf16_odd, NN_BF16, 1, 300, 33, 0, 0)   STORED(bf16_tied, NN_BF16, 1, 304, 20, 0, 1)
+STORED(f16_wide, NN_F16, 1, 264, 64, 0, 0)     STORED(f16_tied_two, NN_F16, 5, 150, 18, 0, 1)  STORED(f16_tied_odd, NN_F16, 2, 151, 17, 0, 1)
+CASE(linear, one_wide)         { return nn_linear(outer(f, 1, 300), outer(f, 68, 300), NULL, NULL); }
+CASE(linear, one_input_major)  { return nn_linear(outer(f, 1, 300), nn_transpose(outer(f, 300, 68), 0, 1), NULL, NULL); }
+
 CASE(mse, few_chunks)          { return nn_mse(outer(f, 130, 70), outer(f, 130, 70), NULL); }
 CASE(huber, two_stages)      { return nn_huber(outer(f, 301, 299), outer(f, 301, 299), LOSS(.reduction = NN_SUM, .delta = 0.5f)); }
 CASE(binary_cross_entropy, few_chunks) { nn_tensor *x = outer(f, 130, 70), *w = var_in(f, 0.5, 2, 70); return nn_binary_cross_entropy(x, nn_detach(nn_sigmoid(x)), LOSS(.weight = w, .pos_weight = w)); }
@@ -127,7 +150,6 @@ CASE_NO_GRAD(min, nan)           { return nn_min(nn_tensor_new(f->nn, NN_SHAPE(3
 CASE(contiguous, turned)         { return nn_mul_scalar(nn_contiguous(nn_transpose(var(f, 35, 45), 0, 1)), 2); }
 CASE(contiguous, turned_many)    { return nn_mul_scalar(nn_contiguous(nn_transpose(var(f, 40, 9, 9), 1, 2)), 2); }
 CASE(contiguous, turned_exactly) { return nn_mul_scalar(nn_contiguous(nn_transpose(var(f, 32, 64), 0, 1)), 2); }
-CASE(contiguous, turned_often)   { return nn_mul_scalar(nn_contiguous(nn_transpose(nn_reshape(outer(f, 1030, 64), NN_SHAPE(1030, 8, 8)), 1, 2)), 2); }
 CASE_NO_GRAD(argmax, neighbours) { int32_t v[2][40] = {{0}}; v[0][3] = 6; v[0][35] = 7; v[1][3] = 6; v[1][4] = 7; return nn_argmax(nn_from_as(f->nn, NN_I32, NN_SHAPE(2, 40), v), NN_DIMS(1), NULL); }
 CASE_NO_GRAD(argmax, least)      { int64_t v[3] = { INT64_MIN, INT64_MIN, INT64_MIN }; return nn_argmax(nn_from_as(f->nn, NN_I64, NN_SHAPE(1, 3), v), NN_DIMS(1), NULL); }
 
@@ -170,6 +192,12 @@ CASE(attention, decode_apart)    /* scores of one head are no measure for those 
     return nn_scaled_dot_product_attention(nn_concat(two, 2, 1), constant(f, NN_SHAPE(1, 2, 140, 4)), v, NULL);
 }
 CASE(attention, decode_peaks)    { nn_tensor *v = var(f, 1, 30, 32, 4); return nn_scaled_dot_product_attention(peaked(512, 1, 30, 1, 4), constant(f, NN_SHAPE(1, 30, 32, 4)), v, NULL); }
+CASE(attention, decode_last)     /* the key that counts is the last one's of those who share them */
+{
+    nn_tensor *k[2] = { nn_zeros(f->nn, NN_SHAPE(1, 1, 39, 64)), peaked(1, 1, 1, 1, 64) }, *v = var(f, 1, 1, 40, 64);
+    return nn_scaled_dot_product_attention(peaked(32, 1, 1, 1, 64), nn_concat(k, 2, 2), v, NULL);
+}
+CASE(attention, two_tiles)       large(1, 1, 1, 20, 130, 64, 64, .causal = 0)
 CASE(cross_entropy, soft_odd)    { return nn_cross_entropy(outer(f, 4, 301), nn_softmax(outer(f, 4, 301), 1), LOSS(.label_smoothing = 0.1f)); }
 CASE(maxpool2d, infinite)        { return nn_maxpool2d(nn_add_scalar(var(f, 1, 2, 4, 8), -INFINITY), 2, NULL); }
 CASE(maxpool2d, infinite_odd)    { return nn_maxpool2d(nn_add_scalar(var(f, 1, 2, 5, 7), -INFINITY), 3, &(nn_pool_desc){ .stride = 1 }); }
@@ -184,3 +212,4 @@ static nn_tensor *two_lists(fixture *f, float a, float b)
 }
 CASE(embedding, two_lists)       { return two_lists(f, 5, 5); }
 CASE(embedding, two_lists_apart) { return two_lists(f, 3, 5); }
+CASE(conv2d, group_rows)         { nn_tensor *x = var(f, 1, 2, 4, 4), *w = var(f, 12, 1, 3, 3); return nn_conv2d(x, w, NULL, &(nn_conv2d_desc){ .groups = 2, .padding = 1 }); }

@@ -120,6 +120,20 @@ PROFILE(columns_one)        { return nn_matmul(X(1, 512), X(512, 512)); }
 PROFILE(weights_bf16)       { return nn_linear(X(1, 512), nn_quantize_new(FIXED(512, 512), NN_BF16, NULL, NULL), NULL, NULL); }
 PROFILE(weights_f16)        { return nn_linear(X(64, 256), nn_quantize_new(FIXED(256, 256), NN_F16, NULL, NULL), NULL, NULL); }
 PROFILE(weights_i8)         { nn_tensor *s = NULL, *w = nn_quantize_new(FIXED(512, 512), NN_I8, &s, NULL); return nn_linear(X(4, 512), w, NULL, WITH(nn_linear_desc, .scale = s)); }
+/* a row of 768 by 1,024 outputs, as a layer holds its weight, or an embedding */
+static nn_tensor *one_row(nn_dtype type, int64_t group, int tied)
+{
+    nn_layer *net = nn_model_new(nn, NULL), *l;
+    nn_weights_as(nn, type, WITH(nn_quantize_desc, .group = group));
+    l = tied ? nn_tied_linear_new(net, nn_embedding_new(net, NULL, 1024, 768)) : nn_linear_new(net, NULL, 768, 1024, NULL);
+    nn_freeze(net, 1);
+    return nn_forward(l, FIXED(1, 768));
+}
+PROFILE(row_f32)    { return one_row(NN_F32, 0, 0); }    PROFILE(row_tied_f32)  { return one_row(NN_F32, 0, 1); }
+PROFILE(row_bf16)   { return one_row(NN_BF16, 0, 0); }   PROFILE(row_tied_bf16) { return one_row(NN_BF16, 0, 1); }
+PROFILE(row_i8)     { return one_row(NN_I8, 0, 0); }     PROFILE(row_tied_i8)   { return one_row(NN_I8, 0, 1); }
+PROFILE(row_i8_32)  { return one_row(NN_I8, 32, 0); }    PROFILE(row_tied_i8_32) { return one_row(NN_I8, 32, 1); }
+PROFILE(row_i4)     { return one_row(NN_I4, 0, 0); }     PROFILE(row_tied_i4)   { return one_row(NN_I4, 0, 1); }
 ON_TENSOR_CORES(conv)       { return nn_conv2d(X(4, 32, 16, 16), X(64, 32, 3, 3), X(64), WITH(nn_conv2d_desc, .padding = 1)); }
 ON_TENSOR_CORES(conv_1x1)   { return nn_conv2d(X(4, 64, 16, 16), X(64, 64, 1, 1), NULL, NULL); }
 PROFILE(conv_depthwise)     { return nn_conv2d(X(4, 32, 32, 32), X(32, 1, 3, 3), NULL, WITH(nn_conv2d_desc, .padding = 1, .groups = 32)); }
