@@ -212,4 +212,6 @@ static nn_tensor *two_lists(fixture *f, float a, float b)
 }
 CASE(embedding, two_lists)       { return two_lists(f, 5, 5); }
 CASE(embedding, two_lists_apart) { return two_lists(f, 3, 5); }
+STORED(i4_tied_eight, NN_I4, 1, 40, 9, 8, 1)   STORED(i8_tied_eight, NN_I8, 1, 24, 9, 8, 1)     /* the last piece but one ends the line */
+CASE(matmul, every_other)        { nn_tensor *a = var(f, 2, 5), *b = var(f, 5, 14); return nn_matmul(a, nn_slice(b, 1, 0, 14, 2)); }
 CASE(conv2d, group_rows)         { nn_tensor *x = var(f, 1, 2, 4, 4), *w = var(f, 12, 1, 3, 3); return nn_conv2d(x, w, NULL, &(nn_conv2d_desc){ .groups = 2, .padding = 1 }); }
