@@ -22,7 +22,7 @@ typedef struct count { double launches, bytes, flops, seconds[2]; } count;
 static count ops[NN_OP_COUNT][2];
 static const char *names[NN_OP_COUNT];
 static const nn_backend *inner;
-static int tensor_cores;
+static int tensor_cores, picked;     /* picked: a table of embeddings is not read whole */
 
 static double numbers(const nn_view *v) { return v->data ? (double)nn_view_count(v) : 0; }
 static double bytes_of(const nn_view *v) { return numbers(v) * (double)nn_dtype_bytes((nn_dtype)v->dtype); }
@@ -34,7 +34,7 @@ static double flops_of(const nn_call *c)                 /* of products; all els
     double n = (double)nn_view_count(out);
     switch (c->op->id) {
     case NN_OP_matmul: one = 2 * n * (double)x->shape[x->ndim - 1]; break;
-    case NN_OP_linear: one = 2 * n * (double)w->shape[w->ndim - 1]; break;
+    case NN_OP_linear: case NN_OP_linear_small: one = 2 * n * (double)x->shape[x->ndim - 1]; break;
     case NN_OP_conv2d: one = 2 * n * (double)(w->shape[1] * w->shape[2] * w->shape[3]); break;
     case NN_OP_conv_transpose2d: one = 2 * (double)nn_view_count(x) * (double)(w->shape[1] * w->shape[2] * w->shape[3]); break;
     case NN_OP_attention: case NN_OP_attention_dropout:  /* causal: half of T x T; backward recomputes the scores: 2.5 times */
@@ -51,7 +51,7 @@ static int counted_run(void *self, const nn_call *c)
     double bytes = 0, flops = flops_of(c);
     long before = nn_device_count(1), copies = nn_device_count(2);
     int i, done = inner->run(self, c);
-    for (i = 0; i < c->nin; i++)  bytes += bytes_of(&c->in[i]);
+    for (i = 0; i < c->nin; i++)  bytes += c->op->id == NN_OP_embedding && picked && !i ? 0 : bytes_of(&c->in[i]);
     for (i = 0; i < c->naux; i++) bytes += bytes_of(&c->aux[i]);
     for (i = 0; i < c->nout; i++) bytes += c->pass == NN_FORWARD ? bytes_of(&c->out[i]) : bytes_of(&c->dout[i]);
     if (c->pass == NN_BACKWARD) for (i = 0; i < c->nin; i++) bytes += bytes_of(&c->din[i]) * (c->add >> i & 1 ? 2 : 1);
@@ -65,20 +65,22 @@ static int counted_run(void *self, const nn_call *c)
 }
 
 enum { LAYERS = 12, WIDTH = 768, HEADS = 12, CONTEXT = 1024, TOKENS = 50257 };
-typedef struct net { nn_layer *root, *tokens, *positions, *block[LAYERS], *norm, *head; int layers; } net;
+typedef struct net { nn_layer *root, *tokens, *positions, *block[LAYERS], *norm, *head; nn_kv_cache *cache[LAYERS]; int layers; } net;
 static nn_tensor *gpt2(void *self, nn_tensor *x)
 {
     net *g = self;
-    x = nn_add(nn_forward(g->tokens, x), nn_slice(nn_param(g->positions, "weight"), 0, 0, nn_dim(x, 1), 1));
-    for (int i = 0; i < g->layers; i++) x = nn_forward(g->block[i], x);
+    int64_t at = g->cache[0] ? nn_kv_cache_length(g->cache[0]) : 0;
+    x = nn_add(nn_forward(g->tokens, x), nn_slice(nn_param(g->positions, "weight"), 0, at, at + nn_dim(x, 1), 1));
+    for (int i = 0; i < g->layers; i++) x = nn_transformer_encoder_layer_forward(g->block[i], x, &(nn_attention_desc){ .cache = g->cache[i] });
     return nn_reshape(nn_forward(g->head, nn_forward(g->norm, x)), NN_SHAPE(-1, TOKENS));
 }
-static void build_gpt2(net *g, nn_context *nn, int layers)
+static void build_gpt2(net *g, nn_context *nn, int layers, nn_dtype weights)
 {
     g->layers = layers;
     g->root = nn_model_new(nn, &(nn_model_desc){ .forward = gpt2, .self = g });
-    g->tokens = nn_embedding_new(g->root, "wte", TOKENS, WIDTH);
     g->positions = nn_embedding_new(g->root, "wpe", CONTEXT, WIDTH);
+    nn_weights_as(nn, weights, NULL);
+    g->tokens = nn_embedding_new(g->root, "wte", TOKENS, WIDTH);
     for (int i = 0; i < layers; i++) {
         char name[16];
         snprintf(name, sizeof name, "h%d", i);
@@ -107,12 +109,12 @@ static count step_of(int lenet, int layers, int batch, int print)
 {
     static nn_backend counted;
     count all = { 0, 0, 0, { 0, 0 } };
-    net g;
+    net g = { .layers = 0 };
     inner = nn_cuda_with(0, &(nn_cuda_desc){ .precision = tensor_cores ? NN_CUDA_BF16 : NN_CUDA_FP32 });
     counted = *inner;
     counted.run = counted_run;
     nn_context *nn = nn_new(&(nn_desc){ .backend = &counted, .threads = 1 });
-    if (lenet) build_lenet(&g, nn); else build_gpt2(&g, nn, layers);
+    if (lenet) build_lenet(&g, nn); else build_gpt2(&g, nn, layers, NN_F32);
     nn_optimizer *opt = nn_adamw_new(g.root, &(nn_adamw_desc){ .clip_norm = 1 });
     int64_t n = lenet ? batch : (int64_t)batch * CONTEXT, *ids = calloc((size_t)n, sizeof *ids);
     nn_tensor *x = lenet ? nn_tensor_new(nn, NN_SHAPE(batch, 1, 28, 28), NULL) : nn_tensor_new_as(nn, NN_I64, NN_SHAPE(batch, CONTEXT), ids), *y = nn_tensor_new_as(nn, NN_I64, NN_SHAPE(n), ids);
@@ -141,6 +143,37 @@ static count step_of(int lenet, int layers, int batch, int print)
     return all;
 }
 
+/* Counts a token that is decoded behind CONTEXT / 2 others, its weights held as `type`. */
+static void decode_of(nn_dtype type)
+{
+    static nn_backend counted;
+    static int64_t ids[CONTEXT];
+    double bytes = 0, seconds[2] = { 0, 0 }, launches;
+    net g = { .layers = 0 };
+    counted = *(inner = nn_cuda_with(0, &(nn_cuda_desc){ .precision = NN_CUDA_FP32 }));
+    counted.run = counted_run;
+    nn_context *nn = nn_new(&(nn_desc){ .backend = &counted, .threads = 1 });
+    build_gpt2(&g, nn, LAYERS, type);
+    for (int i = 0; i < LAYERS; i++) g.cache[i] = nn_kv_cache_new(nn, 1, HEADS, CONTEXT, WIDTH / HEADS, 0);
+    picked = 1;
+    for (int i = 0; i < 2; i++) {
+        memset(ops, 0, sizeof ops);
+        nn_device_fail(-1, 0);
+        nn_begin(nn, NN_EVAL);
+        nn_forward(g.root, nn_tensor_new_as(nn, NN_I64, NN_SHAPE(1, i ? 1 : CONTEXT / 2), ids));
+    }
+    picked = 0;
+    launches = (double)nn_device_count(1);
+    if (!nn_ok(nn)) { printf("%s\n", nn_error(nn)); exit(1); }
+    for (int op = 0; op < NN_OP_COUNT; op++) {
+        bytes += ops[op][0].bytes;
+        for (int i = 0; i < 2; i++) seconds[i] += ops[op][0].seconds[i];
+    }
+    for (int i = 0; i < 2; i++) seconds[i] += launches * gpus[i].launch;
+    printf("  %-5s %4.0f launches %8.1f MB %8.0f tokens/s on A100 %8.0f on H100\n", nn_dtype_name(type), launches, bytes * 1e-6, 1 / seconds[0], 1 / seconds[1]);
+    nn_free(nn);
+}
+
 int main(void)
 {
     count a, b;
@@ -160,5 +193,8 @@ int main(void)
     printf("tokens/s a GPU:  nn.h, PREDICTED at the roofline       %7.0f on A100   %7.0f on H100\n", 8.0 * CONTEXT / a.seconds[0], 8.0 * CONTEXT / a.seconds[1]);
     printf("                 llm.c, reported by its authors         218000 on A100    460000 on H100\n");
     printf("                 PyTorch, reported (compile, bf16, flash) 142000 on A100\n");
+    tensor_cores = 0;
+    printf("GPT-2 124M, one token behind %d others, a cache of 32-bit floats, the head tied to the embedding; by how weights are held (i4: groups of 32), PREDICTED at the roofline:\n", CONTEXT / 2);
+    for (int i = 0; i < 4; i++) decode_of(((const nn_dtype[]){ NN_F32, NN_BF16, NN_I8, NN_I4 })[i]);
     return 0;
 }
