@@ -105,6 +105,7 @@ enum { NN__NOW_BATCHES = 64, NN__NOW_UPDATES = 4096 };
 typedef struct nn__now { uint64_t seed, step; nn__rates rates[NN__NOW_BATCHES]; } nn__now;
 typedef struct nn__list {
     cudaGraphExec_t exec;
+    cudaGraph_t  graph;              // whose nodes name the kernels of `exec`
     cudaEvent_t  sent;               // `host` was read
     nn__now     *now, *host;         // on the device; pinned
     const void  *scratch;            // where the graph's scratch was
@@ -126,7 +127,7 @@ typedef struct nn__cuda {
     size_t         shared_most;                          // bytes of shared memory that a block may have, if asked for
     cudaStream_t   stream, copying;                      // of calls; of what is sent beside them
     nn__landing    landing[NN__CUDA_LANDINGS];
-    const nn_call *call;                                 // what runs now, for messages
+    const nn_call *call; nn_context *nn;                 // what runs now, for messages; whose call was the last
     nn__cuda_block block[NN__CUDA_BLOCKS];               // memory that nn.h has or had
     int            blocks;
     nn__cuda_block scratch[NN__CUDA_SCRATCHES];          // the last is in use; those before it were too small and die after the call
@@ -178,10 +179,10 @@ static int nn__cuda_check(nn__cuda *d, cudaError_t e, const char *what, int line
     if (d->call) nn__cuda_describe(d->call, call, sizeof call);
     d->failed = 1;
     if (d->making) { d->broken = 1; return 0; }          // the same calls will run one by one, and fail again if they must
-    if (!d->error[0]) snprintf(d->error, sizeof d->error, "%s: %s%s%s: %s (nn_cuda.h:%d)", d->name, call, call[0] ? ": " : "", what, cudaGetErrorString(e), line);
+    if (!d->dead) snprintf(d->error, sizeof d->error, "%s: %s%s%s: %s (nn_cuda.h:%d)", d->name, call, call[0] ? ": " : "", what, cudaGetErrorString(e), line);
     snprintf(nn__cuda_reason, sizeof nn__cuda_reason, "%s", d->error);
     if (e != cudaErrorMemoryAllocation && e != cudaErrorInvalidConfiguration && e != cudaErrorInvalidValue) d->dead = 1;
-    if (d->call) nn_fail(d->call->nn, "%s", d->error);
+    if (d->call || (d->dead && d->nn)) nn_fail(d->call ? d->call->nn : d->nn, "%s", d->error);
     return 0;
 }
 #define NN__CU(d, call) nn__cuda_check(d, call, #call, __LINE__)
@@ -479,7 +480,7 @@ static int nn__cuda_open(void *self, nn_context *nn)
 static void nn__cuda_close(void *self, nn_context *nn)
 {
     nn__cuda *d = (nn__cuda *)self;
-    (void)nn;
+    if (d->nn == nn) d->nn = NULL;
     if (d->users && --d->users == 0) nn__cuda_close_all(d);
 }
 
@@ -499,17 +500,7 @@ static void nn__cuda_close(void *self, nn_context *nn)
 #ifndef NN_CUDA_EMU
 #define NN_SHARED(T, name, dims)  __shared__ T name dims
 #define NN_SHARED_DYN(T, name)    extern __shared__ __align__(16) unsigned char nn__shared_bytes[]; T *name = (T *)nn__shared_bytes
-// A launch; or, while a graph gets new arguments, those of its next kernel.
-template <class T> struct nn__just { typedef T type; };
-template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 grid, dim3 block, size_t bytes, typename nn__just<P>::type... a)
-{
-    void *list[] = { (void *)&a... };
-    if (!d->patched) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
-    cudaKernelNodeParams p = {};
-    p.func = (void *)k; p.gridDim = grid; p.blockDim = block; p.sharedMemBytes = (unsigned)bytes; p.kernelParams = list;
-    if (d->link->next < d->link->nodes) cudaGraphExecKernelNodeSetParams(d->patched, d->link->node[d->link->next], &p);
-}
-#define NN__START(d, k, ...) nn__start(d, k, __VA_ARGS__)
+#define NN_KERNEL(k) ((void)0)
 // mma.sync: d (16 x 8, f32) += a (16 x k) b (k x 8). Lane l, g = l / 4, t = l % 4; 16-bit numbers lie two to a register. d[0..1] is row g, columns
 // 2t, 2t + 1, d[2..3] row g + 8. k = 16: a[0] is row g, columns 2t, 2t + 1, a[1] row g + 8, a[2] and a[3] the same 8 columns on; b[0] rows 2t,
 // 2t + 1 of column g, b[1] 8 rows on. tf32, k = 8: a[0] is row g, column t, a[1] row g + 8, a[2] and a[3] 4 columns on; b[0] row t of column g, b[1] 4 rows on.
@@ -532,12 +523,18 @@ template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 g
 #define NN__MMA_BF16_16816(d, a, b) ((void)(d), (void)(a), (void)(b), __trap())
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
 #endif
-#else
-#define NN__START(d, k, grid, block, bytes, ...) \
-    (cushim_patch((d)->patched, (d)->patched && (d)->link->next < (d)->link->nodes ? (d)->link->node[(d)->link->next] : NULL), NN_LAUNCH(k, grid, block, bytes, (d)->stream, __VA_ARGS__))
 #endif
+// A launch; or, while a graph gets new arguments, those of its next kernel. NN_KERNEL: the tests' compiler learns what nvcc registers.
+template <class T> struct nn__just { typedef T type; };
+template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 grid, dim3 block, size_t bytes, const typename nn__just<P>::type &... a)
+{
+    void *list[] = { (void *)&a... };
+    if (!d->patched) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
+    cudaKernelNodeParams p = { (void *)k, grid, block, (unsigned)bytes, list, NULL };
+    if (d->link->next < d->link->nodes) cudaGraphExecKernelNodeSetParams(d->patched, d->link->node[d->link->next], &p);
+}
 #define NN__LAUNCH(d, k, grid, block, bytes, ...) \
-    do { if (!(d)->failed) { NN__START(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
+    do { if (!(d)->failed) { NN_KERNEL(k); nn__start(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
 static unsigned nn__grid(int64_t n) { return n > 0x7fffffff ? 0xffffffffu : (unsigned)n; }       // too many blocks: the launch fails instead of running some
 #define NN__BLOCKS(n, per) nn__grid((int64_t)(((n) + (per) - 1) / (per)))
 // A kernel that wants more than 48 KB of dynamic shared memory says so before its launch; 0: this device has less.
@@ -2183,6 +2180,7 @@ static void nn__cuda_forget(void *self, void *list)
     if (!l) return;
     cudaStreamSynchronize(d->stream);
     if (l->exec) cudaGraphExecDestroy(l->exec);
+    if (l->graph) cudaGraphDestroy(l->graph);
     if (l->sent) cudaEventDestroy(l->sent);
     if (l->now) { cudaFree(l->now); d->bytes -= (int64_t)sizeof *l->now; }
     if (l->host) cudaFreeHost(l->host);
@@ -2212,14 +2210,12 @@ static void *nn__cuda_recorded(void *self)
 {
     nn__cuda *d = (nn__cuda *)self;
     nn__list *l = d->making;
-    cudaGraph_t graph = NULL;
     cudaError_t e;
     if (d->batch.parts.count) nn__cuda_flush_now(d);
-    e = cudaStreamEndCapture(d->stream, &graph);
+    e = cudaStreamEndCapture(d->stream, &l->graph);
     d->making = NULL;
     nn__cuda_now = NULL;
-    if (e == cudaSuccess && !d->broken) e = cudaGraphInstantiate(&l->exec, graph, 0);
-    if (graph) cudaGraphDestroy(graph);
+    if (e == cudaSuccess && !d->broken) e = cudaGraphInstantiate(&l->exec, l->graph, 0);
     if (e != cudaSuccess) { (void)cudaGetLastError(); d->broken = 1; l->exec = NULL; }
     if (!d->broken) return l;
     nn__cuda_forget(d, l);
@@ -5796,6 +5792,7 @@ static int nn__cuda_run_now(nn__cuda *d, const nn_call *c, nn__cuda_handler hand
     cudaSetDevice(d->device);
     nn__cuda_keep_scratch(d, d->scratches > 0);
     d->call = c;
+    d->nn = c->nn;
     d->failed = 0;
     d->scratch_used = d->scratch_wanted = 0;
     if (d->clock[1] && !d->making) NN__CU(d, cudaEventRecord(d->clock[0], d->stream));
