@@ -73,7 +73,7 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #  endif
 #else
 #  define NN__SCRATCH_GAP 0          // tests: bytes between pieces of scratch memory, and who watches them
-#  define NN__SCRATCH_IS(p, bytes, block) ((void)(bytes))
+#  define NN__SCRATCH_IS(p, bytes, block) ((void)0)
 #  include <cuda_runtime.h>
 #  ifndef _WIN32
 #    include <dlfcn.h>
@@ -261,12 +261,11 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
 static void *nn__cuda_scratch(nn__cuda *d, size_t bytes)
 {
     nn__cuda_block *b = d->scratches ? &d->scratch[d->scratches - 1] : NULL;
-    size_t asked = bytes;
+    size_t room = (bytes + NN__SCRATCH_GAP + 255) & ~(size_t)255;
     void *p;
-    bytes = (bytes + NN__SCRATCH_GAP + 255) & ~(size_t)255;
-    if (!bytes) bytes = 256;
-    d->scratch_wanted += bytes;
-    if (!b || d->scratch_used + bytes > b->bytes) {
+    if (!room) room = 256;
+    d->scratch_wanted += room;
+    if (!b || d->scratch_used + room > b->bytes) {
         size_t most = d->scratch_wanted < (size_t)1 << 20 ? (size_t)1 << 20 : d->scratch_wanted;
         if (d->scratches == NN__CUDA_SCRATCHES) { nn__cuda_check(d, cudaErrorMemoryAllocation, "too many pieces of scratch", __LINE__); return NULL; }
         b = &d->scratch[d->scratches];
@@ -277,8 +276,8 @@ static void *nn__cuda_scratch(nn__cuda *d, size_t bytes)
         d->scratch_used = 0;
     }
     p = (char *)b->at + d->scratch_used;
-    d->scratch_used += bytes;
-    NN__SCRATCH_IS(p, asked, b);
+    d->scratch_used += room;
+    NN__SCRATCH_IS(p, bytes, b);
     return p;
 }
 static void nn__cuda_keep_scratch(nn__cuda *d, int kept) // the last `kept` blocks

@@ -197,7 +197,6 @@ CASE(attention, decode_last)     /* the key that counts is the last one's of tho
     nn_tensor *k[2] = { nn_zeros(f->nn, NN_SHAPE(1, 1, 39, 64)), peaked(1, 1, 1, 1, 64) }, *v = var(f, 1, 1, 40, 64);
     return nn_scaled_dot_product_attention(peaked(32, 1, 1, 1, 64), nn_concat(k, 2, 2), v, NULL);
 }
-CASE(attention, two_tiles)       large(1, 1, 1, 20, 130, 64, 64, .causal = 0)
 CASE(cross_entropy, soft_odd)    { return nn_cross_entropy(outer(f, 4, 301), nn_softmax(outer(f, 4, 301), 1), LOSS(.label_smoothing = 0.1f)); }
 CASE(maxpool2d, infinite)        { return nn_maxpool2d(nn_add_scalar(var(f, 1, 2, 4, 8), -INFINITY), 2, NULL); }
 CASE(maxpool2d, infinite_odd)    { return nn_maxpool2d(nn_add_scalar(var(f, 1, 2, 5, 7), -INFINITY), 3, &(nn_pool_desc){ .stride = 1 }); }
@@ -212,4 +211,6 @@ static nn_tensor *two_lists(fixture *f, float a, float b)
 }
 CASE(embedding, two_lists)       { return two_lists(f, 5, 5); }
 CASE(embedding, two_lists_apart) { return two_lists(f, 3, 5); }
+STORED(i4_tied_eight, NN_I4, 2, 40, 9, 8, 1)   STORED(i8_tied_eight, NN_I8, 1, 24, 9, 8, 1)     /* the last piece but one ends the line */
+CASE(matmul, every_other)        { nn_tensor *a = var(f, 2, 5), *b = var(f, 5, 14); return nn_matmul(a, nn_slice(b, 1, 0, 14, 2)); }
 CASE(conv2d, group_rows)         { nn_tensor *x = var(f, 1, 2, 4, 4), *w = var(f, 12, 1, 3, 3); return nn_conv2d(x, w, NULL, &(nn_conv2d_desc){ .groups = 2, .padding = 1 }); }
