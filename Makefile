@@ -81,9 +81,15 @@ SANITIZE_tsan = -O1 -fsanitize=thread
 build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/%.o
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
 # planted races, each other one mended: RACE=3 build/cuda/test_race fails
-build/cuda/test_race: tests/cuda/test_race.cu tests/cuda/cushim.h
+build/cuda/test_race: tests/cuda/test_race.cu tests/cuda/launch.h tests/cuda/cushim.h
 	@mkdir -p build/cuda
 	$(SHIM) $(SANITIZE_tsan) $< -o $@ $(LIBS)
+# launches, and graphs that get new arguments, in both simulators
+build/cuda/launch_shim build/cuda/launch_asan: build/cuda/launch_%: tests/cuda/test_launch.cu tests/cuda/launch.h tests/cuda/cushim.h
+	@mkdir -p build/cuda
+	$(SHIM) $(SANITIZE_$*) -Wno-psabi $< -o $@ $(LIBS)
+build/cuda/launch_ptx: tests/cuda/test_launch.cu tests/cuda/launch.h build/cuda/libcudart.so.13
+	$(NVCC) -O1 -cudart shared -gencode arch=compute_80,code=compute_80 -Xlinker -rpath='$$ORIGIN' $< -o $@
 # products and convolutions at larger sizes: NN_ROW=7 build/cuda/products_shim
 build/cuda/test_products.o: tests/cuda/test_products.c tests/test.h nn.h nn_cuda.h
 	@mkdir -p build/cuda
@@ -98,18 +104,17 @@ build/cuda/test_large.o: tests/cuda/test_large.c tests/test.h nn.h nn_cuda.h
 	$(CC) $(TEST_CFLAGS) -c $< -o $@
 build/cuda/large_shim: build/cuda/test_large.o build/cuda/shim.o build/tests/nn_plain.o
 	$(CXX) $(SANITIZE_shim) $^ -o $@ $(LIBS)
-# the simulator by itself, and products through cuBLASLt: all of them, and a library of few calls in place of the real one
+# the simulator by itself, and a library of few calls in place of the real cuBLASLt, for products through it: all of them, with NN_LT_LEAST=1
 build/cuda/selftest: tests/cuda/ptxsim/selftest.cu build/cuda/libcudart.so.13
 	$(NVCC) -O3 -cudart shared -gencode arch=compute_80,code=compute_80 -Xlinker -rpath='$$ORIGIN' $< -o $@
 build/cuda/libcublasLt.so.13: tests/cuda/ptxsim/fakeblas.cpp build/cuda/libcudart.so.13
 	$(CXX) -std=c++14 -O2 -fPIC -shared -I$(dir $(NVCC))../include $^ -o $@ -Wl,-soname,libcublasLt.so.13
-build/cuda/lt.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
-	$(NVCC) -O1 -DNN__LT_LEAST=1 -cudart shared -gencode arch=compute_80,code=compute_80 -I. -c $< -o $@
-build/cuda/products_lt: build/cuda/test_products.o build/cuda/lt.o build/tests/nn_plain.o build/cuda/libcudart.so.13 build/cuda/libcublasLt.so.13
-	$(CXX) $(filter-out %Lt.so.13,$^) -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS) -ldl
+# nvcc's PTX: in an object that ptxsim runs, or a GPU, and beside it, for ptxas
 build/cuda/ptx.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
-	@mkdir -p build/cuda
-	$(NVCC) -O3 -lineinfo -cudart shared -gencode arch=compute_80,code=compute_80 -I. -c $< -o $@
+	@mkdir -p build/cuda/kept
+	$(NVCC) -O3 -lineinfo -Werror all-warnings -cudart shared -gencode arch=compute_80,code=compute_80 --keep --keep-dir build/cuda/kept -I. -c $< -o $@
+	mv build/cuda/kept/nn_cuda.ptx build/cuda/nn_cuda.80.ptx
+	rm -rf build/cuda/kept
 build/cuda/libcudart.so.13: tests/cuda/ptxsim/ptxsim.cpp
 	@mkdir -p build/cuda
 	$(CXX) -std=c++14 -O2 -ffp-contract=off -fPIC -shared -Wall -Wno-misleading-indentation -I$(dir $(NVCC))../include $< -o $@ -Wl,-soname,libcudart.so.13 \
@@ -124,14 +129,10 @@ build/cuda/profile: tests/cuda/profile.c tests/cuda/traffic.h build/cuda/ptx.o b
 build/cuda/profile.tsv: build/cuda/profile
 	PTXSIM_TABLE=$@ PTXSIM_RACE=0 build/cuda/profile > build/cuda/profile.log
 
-build/cuda/gpu.o: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
-	@mkdir -p build/cuda
-	$(NVCC) -O1 -Xptxas -O0 -gencode arch=compute_75,code=sm_75 -I. -c $< -o $@
-build/cuda/test_gpu: build/cuda/test_cuda.o build/cuda/gpu.o
+build/cuda/test_gpu: build/cuda/test_cuda.o build/cuda/ptx.o
 	$(CXX) $^ -o $@ -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt $(LIBS)
-build/cuda/sm_%.cubin: tests/cuda/nn_cuda.cu nn_cuda.h nn.h
-	@mkdir -p build/cuda
-	$(NVCC) -O3 -arch=sm_$* -cubin -Xptxas -v -I. $< -o $@ > build/cuda/sm_$*.log 2>&1
+build/cuda/sm_%.cubin: build/cuda/ptx.o
+	$(dir $(realpath $(NVCC)))ptxas -O3 -v -arch=sm_$* build/cuda/nn_cuda.80.ptx -o $@ > build/cuda/sm_$*.log 2>&1
 build/cuda/predict: bench/cuda.c build/cuda/shim.o build/tests/nn_plain.o
 	$(CC) $(TEST_CFLAGS) -c $< -o build/cuda/predict.o
 	$(CXX) $(SANITIZE_shim) build/cuda/predict.o build/cuda/shim.o build/tests/nn_plain.o -o $@ $(LIBS)
@@ -152,9 +153,10 @@ build/cuda/mutants_ptx: build/cuda/mutants.o build/cuda/ptx.o build/cuda/libcuda
 cuda-mutate:
 	python3 tests/cuda/mutate.py run
 cuda-report: build/cuda/sm_80.cubin build/cuda/sm_90.cubin build/cuda/predict build/cuda/profile.tsv
-	@CUSHIM_DRY=1 CUSHIM_SMS=108 CUSHIM_ARENA=131072 build/cuda/predict
+	@CUSHIM_DRY=1 CUSHIM_SMS=108 CUSHIM_ARENA=131072 build/cuda/predict > build/cuda/predict.log || { cat build/cuda/predict.log; exit 1; }
+	@cat build/cuda/predict.log
 	@python3 tests/cuda/sass.py --budget tests/cuda/budget.txt $(foreach a,80 90,sm_$a:build/cuda/sm_$a.cubin:build/cuda/sm_$a.log) \
-	    --profile build/cuda/profile.tsv
+	    --profile build/cuda/profile.tsv --bytes build/cuda/profile.log --steps build/cuda/predict.log
 	@cat build/cuda/profile.log
 
 # every architecture that nvcc knows, warnings as errors: about ten minutes

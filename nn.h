@@ -2286,7 +2286,7 @@ static void *nn__life(nn_context *nn, size_t bytes)
     char *p;
     if (bytes <= SMALL) {
         bytes = (bytes + 15) & ~(size_t)15;
-        if (nn->small_left < bytes) {
+        if (nn->small_left < bytes || (!nn->small_at && !nn->failed)) {
             nn->small_at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
             nn->small_left = CHUNK;  // without memory, too: what is needed in all is still counted
         }
@@ -14502,11 +14502,12 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
 //
 //     record    the net runs twice, with the largest batch B and with a smaller one: every call is kept; nothing is released meanwhile,
 //               so that equal addresses mean the same numbers
+//     constants a call of what never changes is not repeated: its result is there
 //     fold      batch norm under running statistics is a scale and a shift per channel: w' = w s, b' = (b - mean) s + beta,
 //               s = gamma / sqrt(var + eps), goes into the convolution or linear layer before it
 //     storages  overlapping views are one storage: constant (nobody writes it: copied), input, output, state (a buffer of the net that it
 //               writes: kept in the workspace from run to run) or temporary
-//     layout    temporaries whose lives do not overlap share memory: the largest first, each at the lowest free place (greedy by size);
+//     layout    temporaries whose lives do not overlap share memory: the largest first or in order of use, each at the lowest free place;
 //               an elementwise result takes the place of its input where that dies
 //     slices    first calls that work sample by sample on more than the second-level cache holds run on a few samples at a time, one
 //               call after the other; what lies between them is then as large as a slice, and threads share slices, not calls, unless it is one
@@ -14670,6 +14671,30 @@ static int nn__same_layout(const nn_view *a, const nn_view *b)
     return nn__same_sizes(a->ndim, a->shape, b->ndim, b->shape) && !memcmp(a->stride, b->stride, (size_t)a->ndim * sizeof *a->stride);
 }
 static int nn__same_view(const nn_view *a, const nn_view *b) { return a->data == b->data && nn__same_layout(a, b); }
+
+// Drops the calls that make the same of the same in every run: what they made is still in memory, and becomes a constant, as nobody writes it now.
+static int nn__is_written(const nn__recording *r, int j, const nn_view *v)       // by another call than j, by the caller, or by a run before
+{
+    const char *low, *high;
+    int i, k;
+    for (i = 0; i < r->calls; i++)
+        for (k = 0; i != j && r->call[i].op && k < r->call[i].nout; k++) if (nn__views_meet(&r->call[i].v[r->call[i].nin + k], v)) return 1;
+    nn__view_extent(v, &low, &high);
+    return nn__views_meet(&r->input, v) || nn__views_meet(&r->output, v) || nn__in_buffers(r->buffers, low, high);
+}
+static void nn__drop_constant(nn__recording *r, nn__recording *twin)
+{
+    int i, j;
+    for (i = 0; i < r->calls; i++) {
+        const nn__recorded *c = &r->call[i], *d = &twin->call[i];
+        int same = c->op && c->op->id && !(c->op->flags & NN_OP_MUTATES);          // your own ops may look around
+        for (j = 0; same && j < c->nin + c->nout; j++) {
+            if (nn__view_empty(&c->v[j])) continue;
+            same = nn__same_layout(&c->v[j], &d->v[j]) && !nn__is_written(r, j < c->nin ? -1 : i, &c->v[j]);
+        }
+        if (same) r->call[i].op = twin->call[i].op = NULL;
+    }
+}
 
 // Folds call j, a batch norm, into call i, whose result nobody else reads. w, b: room for the new weights and bias. twin: the same net, another batch.
 static void nn__fold(nn__recording *r, nn__recording *twin, int i, int j, float *w, float *b)
@@ -14880,7 +14905,8 @@ static void nn__share_places(const nn__recording *r, nn__storage *s, int n)
 
 static int64_t nn__storage_bytes_of(const nn__storage *s) { return (int64_t)nn__round_up((size_t)(s->high - s->low)); }
 
-static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those of a kind, greedy by size; returns the bytes needed
+// Those of a kind get places, one after the other: the largest first, or the one that is used first. Returns the bytes needed.
+static int64_t nn__place_in_order(nn__storage *s, int n, int base, int by_time)
 {
     int64_t total = 0;
     int done, i, j;
@@ -14890,7 +14916,7 @@ static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those o
         int64_t at = 0;
         for (i = 0; i < n; i++) {
             if (s[i].base != base || s[i].into >= 0 || s[i].place >= 0) continue;
-            if (best < 0 || nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best])) best = i;
+            if (best < 0 || (by_time ? s[i].first < s[best].first : nn__storage_bytes_of(&s[i]) > nn__storage_bytes_of(&s[best]))) best = i;
         }
         if (best < 0) break;
         for (j = 0; j < n; j++) {                        // the lowest place that no storage alive at the same time covers
@@ -14904,6 +14930,11 @@ static int64_t nn__place_storages(nn__storage *s, int n, int base)    // those o
         total = nn__max(total, at + nn__storage_bytes_of(&s[best]));
     }
     return total;
+}
+static int64_t nn__place_storages(nn__storage *s, int n, int base)    // the better of both orders
+{
+    int64_t by_time = nn__place_in_order(s, n, base, 1), by_size = nn__place_in_order(s, n, base, 0);
+    return by_time < by_size ? nn__place_in_order(s, n, base, 1) : by_size;
 }
 
 // ---- slices -------------------------------------------------------------------------------------------
@@ -15400,6 +15431,7 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
                 nn__fold(&big, twin, i, j, folded + room, folded + room + nn_view_count(&big.call[i].v[1]));
                 room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)big.call[i].v[1].shape[0];
             }
+            nn__drop_constant(&big, twin);
             for (j = 1; j < big.calls; j++) nn__fuse(&big, twin, j);
             nn__drop_dead(&big, twin);
             p = nn__plan_build(&big, twin, s, u, desc && desc->parallel);
@@ -15415,16 +15447,6 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
     nn__raw_free(nn, big.call);
     nn__aside_end(nn, &aside);
     return p;
-}
-
-static double nn__plan_macs(const nn_call *c)            // multiply-adds, where that means something
-{
-    double out = (double)nn_view_count(&c->out[0]);
-    if (c->op->id == NN_OP_linear) return out * (double)c->in[1].shape[1];
-    if (c->op->id == NN_OP_matmul) return out * (double)c->in[0].shape[c->in[0].ndim - 1];
-    if (c->op->id == NN_OP_conv2d) return out * (double)nn_view_count(&c->in[1]) / (double)nn__max(1, c->in[1].shape[0]);
-    if (c->op->id == NN_OP_conv_transpose2d) return (double)nn_view_count(&c->in[0]) * (double)nn_view_count(&c->in[1]) / (double)nn__max(1, c->in[1].shape[0]);
-    return 0;
 }
 
 NN_API void nn_plan_print(const nn_plan *p)
@@ -15446,7 +15468,7 @@ NN_API void nn_plan_print(const nn_plan *p)
     in = nn__round_up(in);
     bytes = in + nn_plan_bytes(p) + nn__round_up((size_t)p->batch * p->output_bytes) + 2 * NN__ALIGN;
     memory = (char *)nn__raw_alloc(nn, bytes);
-    if (!memory) return;
+    if (!memory) { nn__oom(nn, bytes); return; }
     memset(memory, 0, bytes);
     base[NN__PLAN_NONE] = NULL;
     base[NN__PLAN_CONST] = p->constants;
@@ -15468,7 +15490,7 @@ NN_API void nn_plan_print(const nn_plan *p)
             nn__plan_exec(p, &p->call[i], &c, sliced && p->batch > p->slice ? 1 : p->threads, base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
             if (nn__seconds() - start < took) took = nn__seconds() - start;
         }
-        m = nn__plan_macs(&c);
+        m = nn__call_flops(&c) / 2;
         if (sliced) { m *= (double)p->batch / (double)p->slice; took *= (double)p->batch / (double)p->slice; }
         nn__log(nn, "%-4d %-16s %-24s %10lld %12.0f %10.2f %8.1f\n", i, c.op->name, NN__SHAPE_OF(&c.out[0]),
                 (long long)(nn_view_count(&c.out[0]) * (int64_t)nn_dtype_bytes((nn_dtype)c.out[0].dtype)), m, took * 1e6, took > 0 ? 2e-9 * m / took : 0);
@@ -17345,18 +17367,22 @@ static int nn__broadcast_shape(nn_call *c)
 }
 
 // Elementwise with broadcasting. Backward of a broadcast operand: phase 0 computes its gradient at full size, phase 1 sums it.
+static int nn__gets_dout(const nn_call *c) { return c->op->id == NN_OP_add; }        // as it is; not so nn_sub: -dout may be written in dout's place
 static void nn__binary_plan(nn_call *c)
 {
     int64_t n = nn_view_count(&c->out[0]), most = 1;
-    int i;
+    int i, full = 0;
     c->tasks[0] = nn__task_count(n, 8);
     if (c->pass == NN_FORWARD) return;
     for (i = 0; i < c->nin; i++) {
-        if (!c->din[i].data || nn__same_dims(&c->in[i], &c->out[0])) continue;
+        int reduce = c->din[i].data && !nn__same_dims(&c->in[i], &c->out[0]);
+        if (c->din[i].data && !(reduce && nn__gets_dout(c))) full = 1;
+        if (!reduce) continue;
         c->phases = 2;
-        c->shared_bytes += nn__round_up((size_t)n * nn__real_bytes(c));
+        if (!nn__gets_dout(c)) c->shared_bytes += nn__round_up((size_t)n * nn__real_bytes(c));
         most = nn__max(most, nn_view_count(&c->din[i]));
     }
+    if (!full) c->tasks[0] = 1;
     c->tasks[1] = nn__max(1, nn__min(nn__task_count(n, 4), most / 64));
 }
 #endif
@@ -17816,14 +17842,14 @@ static void NN__K(broadcast_fwd)(const nn_call *c, const nn_task *t, NN__K(row) 
     for (i = 0; i < c->nin; i++) { v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]); in[i] = &v[i]; }
     NN__K(each)(&c->out[0], 0, in, c->nin, nn__task_begin(n, t), nn__task_end(n, t), f, NULL);
 }
-// Gradients of all operands; df[i] may be NULL. An operand that was broadcast gets its gradient by way of c->shared.
+// Gradients of all operands; df[i] may be NULL. An operand that was broadcast gets its gradient by way of c->shared, or straight from dout.
 static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K(row) *df)
 {
     nn_view v[3], full;
     const nn_view *in[5];
     int64_t n = nn_view_count(&c->out[0]), begin, end;
     R *temp = (R *)c->shared;
-    int i, m = c->nin;
+    int i, m = c->nin, summed;
     for (i = 0; i < m; i++) {
         v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]);
         in[i] = c->in[i].data ? &v[i] : &c->dout[0];
@@ -17834,17 +17860,18 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
         int reduce = c->din[i].ndim != c->out[0].ndim || memcmp(c->din[i].shape, c->out[0].shape, (size_t)c->out[0].ndim * sizeof(int64_t));
         if (!c->din[i].data || !df[i]) continue;
         full = reduce ? c->dout[0] : c->din[i];          // dout is contiguous: so is the temporary
-        if (reduce) full.data = temp;
+        summed = reduce && nn__gets_dout(c);
+        if (reduce && !summed) full.data = temp;
         if (t->phase == 0) {
             begin = nn__task_begin(n, t);
             end = nn__task_end(n, t);
-            NN__K(each)(&full, reduce ? 0 : (int)(c->add >> i & 1), in, m + 2, begin, end, df[i], NULL);
+            if (!summed) NN__K(each)(&full, reduce ? 0 : (int)(c->add >> i & 1), in, m + 2, begin, end, df[i], NULL);
         } else if (reduce) {
             nn_view to = NN__K(broadcast)(&c->din[i], &full);
             int64_t kept = nn_view_count(&c->din[i]);
             NN__K(sum_to)(&full, &to, (int)(c->add >> i & 1), 1, nn__task_begin(kept, t), nn__task_end(kept, t));
         }
-        if (reduce) temp = (R *)(void *)((char *)temp + nn__round_up((size_t)n * sizeof(R)));
+        if (reduce && !summed) temp = (R *)(void *)((char *)temp + nn__round_up((size_t)n * sizeof(R)));
     }
 }
 #define NN__X(name, keep, f, da, db) \
@@ -20366,8 +20393,8 @@ static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_
         }
 }
 
-// Numbers of b of type NN_BF16, NN_F16, NN_I8, or 0: R; words of NN_I4
-NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type == NN_I4 ? 4 : type ? 2 : (int64_t)sizeof(R); }
+// Numbers of a b of type NN_BF16, NN_F16 or NN_I8 (words: NN_I4)
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type == NN_I4 ? 4 : 2; }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
 {
     double d;
@@ -20378,15 +20405,27 @@ NN__INLINE R NN__K(small_one)(int type, const char *p)
 NN__INLINE V NN__K(small_load)(const int type, const char *p)
 {
 #ifdef NN__FROM_I8
-    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : type ? NN__FROM_I8(p) : LOAD((const R *)(const void *)p);
+    return type == NN_BF16 ? NN__FROM_BF16(p) : type == NN_F16 ? NN__FROM_F16(p) : NN__FROM_I8(p);
 #else
     R part[NN__LANES];
     int i;
-    if (!type) return LOAD((const R *)(const void *)p);
     for (i = 0; i < NN__LANES; i++) part[i] = NN__K(small_one)(type, p + i * NN__K(small_bytes)(type));
     return LOAD(part);
 #endif
 }
+NN__INLINE V NN__K(small_part)(const int type, const char *p, int64_t n)     // n of them, the rest 0
+{
+    char part[NN__LANES * 2] = { 0 };
+    if (n >= NN__LANES) return NN__K(small_load)(type, p);
+    memcpy(part, p, (size_t)(n % NN__LANES * NN__K(small_bytes)(type)));
+    return NN__K(small_load)(type, part);
+}
+// f with the type as a constant: a loop for each
+#define NN__BY_TYPE(type, f, ...) do { \
+        if ((type) == NN_BF16)     NN__K(f)(NN_BF16, __VA_ARGS__); \
+        else if ((type) == NN_F16) NN__K(f)(NN_F16, __VA_ARGS__); \
+        else                       NN__K(f)(NN_I8, __VA_ARGS__); \
+    } while (0)
 // Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). Rows are row_bytes apart; each is read as a stream, so the sums stay in y.
 NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
 {
@@ -20401,10 +20440,8 @@ NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, co
         if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
         NN__UNROLL for (t = 0; t < rows; t++) {
             const char *p = b + t * row_bytes + j * e;
-            char part[NN__LANES * sizeof(R)] = { 0 };
-            if (left < NN__LANES) { memcpy(part, p, (size_t)left % NN__LANES * (size_t)e); p = part; }
-            else NN__FETCH(p + 8 * row_bytes);
-            w = NN__K(small_load)(type, p);
+            if (left >= NN__LANES) NN__FETCH(p + 8 * row_bytes);
+            w = NN__K(small_part)(type, p, left);
             if (type == NN_I8) w = w * s;
             sum = FMA(x[t], w, sum);
         }
@@ -20507,11 +20544,8 @@ static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int6
 {
     const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
     const R *scale = g->scale ? (const R *)g->scale + j : NULL;
-    if (!g->small)               NN__K(stream_of)(0, g, n, a, b, scale, y);
-    else if (g->small == NN_I4)  NN__K(word_stream)(g, n, a, b, scale, y);
-    else if (g->small == NN_BF16) NN__K(stream_of)(NN_BF16, g, n, a, b, scale, y);
-    else if (g->small == NN_F16) NN__K(stream_of)(NN_F16, g, n, a, b, scale, y);
-    else                         NN__K(stream_of)(NN_I8, g, n, a, b, scale, y);
+    if (g->small == NN_I4) NN__K(word_stream)(g, n, a, b, scale, y);
+    else NN__BY_TYPE(g->small, stream_of, g, n, a, b, scale, y);
 }
 
 NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
@@ -20533,14 +20567,49 @@ NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int6
         }
     }
 }
+#if NN__LANES > 1
+// The same, the terms of a column side by side: a line of memory of each column is scaled, then these are turned.
+// Scales: one for many terms, or one for each term, side by side, or any.
+NN__INLINE void NN__K(small_turn)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+{
+    enum { LINE = 64 };
+    R lines[4 * NN__LANES * LINE], each[NN__LANES];
+    int64_t e = NN__K(small_bytes)(type), most = LINE / e, group[LINE], p, i, t, q;
+    for (p = 0; p < k; p += most) {
+        int64_t at = first + (k < most ? 0 : nn__min(p, k - most)), n = nn__min(most, first + k - at);     // the last may overlap its neighbour
+        if (type == NN_I8) for (t = 0; t < n; t++) group[t] = (at + t) / g->up;
+        for (i = 0; i < w; i++) {
+            const char *b = (const char *)g->b + (at + (j + i) * g->bcs) * e;
+            const R *s = type == NN_I8 ? (const R *)g->scale + (g->across == 1 ? j + i : (j + i) / g->across) * g->scs : NULL;
+            NN__FETCH(b + LINE);
+            for (t = 0; t < n; t += NN__LANES) {
+                int64_t left = nn__min(NN__LANES, n - t);
+                V v = NN__K(small_part)(type, b + t * e, left);
+                if (type == NN_I8) {
+                    if (group[t] == group[t + left - 1])     v = v * SET1(s[group[t] * g->srs]);
+                    else if (g->up == 1 && g->srs == 1)      v = v * NN__K(get_lanes)(s + group[t], left);
+                    else {
+                        for (q = 0; q < NN__LANES; q++) each[q] = s[group[t + nn__min(q, left - 1)] * g->srs];
+                        v = v * LOAD(each);
+                    }
+                }
+                STORE(lines + i * LINE + t, v);
+            }
+        }
+        NN__K(gemm_turn)(w, n, lines, LINE, 1, width, to + (at - first) * width);
+    }
+}
+#endif
 // k terms from `first` on of w columns from j on, as a strip of numbers
 static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
-    if (g->small == NN_I4)       NN__K(word_strip)(g, first, k, j, w, width, to);
-    else if (g->small == NN_BF16) NN__K(small_strip_of)(NN_BF16, g, first, k, j, w, width, to);
-    else if (g->small == NN_F16) NN__K(small_strip_of)(NN_F16, g, first, k, j, w, width, to);
-    else                         NN__K(small_strip_of)(NN_I8, g, first, k, j, w, width, to);
+    if (g->small == NN_I4) NN__K(word_strip)(g, first, k, j, w, width, to);
+#if NN__LANES > 1
+    else if (g->brs == 1 && g->bcs != 1) NN__BY_TYPE(g->small, small_turn, g, first, k, j, w, width, to);
+#endif
+    else NN__BY_TYPE(g->small, small_strip_of, g, first, k, j, w, width, to);
 }
+#undef NN__BY_TYPE
 
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
 static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch)
@@ -21990,6 +22059,10 @@ static int nn__conv_bands(const nn__conv *v, int spread, nn__bands *s)
 // dw on strips: every weight has 16 partial sums, in lanes that run through the results as above. A task has some rows of dw and some
 // channels, so that their strips stay in the first cache; where images are small, some at a time.
 typedef struct nn__dw_bands { int64_t rows, columns, across, count, images, block, channels; } nn__dw_bands;    // block: rows of dw
+static int64_t nn__dw_room(const nn__dw_bands *s, int64_t taps)      // numbers that a task needs: a strip, copies of dy's rows, sums
+{
+    return NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->block + 5) * s->channels * taps;
+}
 static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 {
     nn__gather whole = nn__conv_gather(v, 0, 0), q;
@@ -22019,6 +22092,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     s->block = nn__min(nn__max(8, 256 * nn__min(area, 4) / v->taps), nn__max(4, NN__DW_SUMS / (s->channels * v->taps)));
     blocks = (v->o + s->block - 1) / s->block;
     s->block = nn__min(v->o, ((v->o + blocks - 1) / blocks + 3) / 4 * 4);
+    if (nn__dw_room(s, v->taps) > 1 << 18) s->block -= 4;
     return s->channels * v->taps <= NN__DW_TERMS;
 }
 
@@ -22292,7 +22366,7 @@ static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
     nn__product g;
     if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(&g, v));
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
-    return s->banded ? NN__DW_ROOM + NN__STRIP_SLACK + 6 * NN__DW_RESULTS + 16 * (s->bands.block + 5) * s->bands.channels * v->taps : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
+    return s->banded ? nn__dw_room(&s->bands, v->taps) : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
 static void nn__conv_plan(nn_call *c)

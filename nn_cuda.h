@@ -72,6 +72,8 @@ void        nn_cuda_report(const nn_backend *backend);                       // 
 #    error "nn_cuda.h: with NN_CUDA_EMU, include tests/cuda/cushim.h first (-include)"
 #  endif
 #else
+#  define NN__SCRATCH_GAP 0          // tests: bytes between pieces of scratch memory, and who watches them
+#  define NN__SCRATCH_IS(p, bytes, block) ((void)(bytes))
 #  include <cuda_runtime.h>
 #  ifndef _WIN32
 #    include <dlfcn.h>
@@ -103,6 +105,7 @@ enum { NN__NOW_BATCHES = 64, NN__NOW_UPDATES = 4096 };
 typedef struct nn__now { uint64_t seed, step; nn__rates rates[NN__NOW_BATCHES]; } nn__now;
 typedef struct nn__list {
     cudaGraphExec_t exec;
+    cudaGraph_t  graph;              // whose nodes name the kernels of `exec`
     cudaEvent_t  sent;               // `host` was read
     nn__now     *now, *host;         // on the device; pinned
     const void  *scratch;            // where the graph's scratch was
@@ -124,7 +127,7 @@ typedef struct nn__cuda {
     size_t         shared_most;                          // bytes of shared memory that a block may have, if asked for
     cudaStream_t   stream, copying;                      // of calls; of what is sent beside them
     nn__landing    landing[NN__CUDA_LANDINGS];
-    const nn_call *call;                                 // what runs now, for messages
+    const nn_call *call; nn_context *nn;                 // what runs now, for messages; whose call was the last
     nn__cuda_block block[NN__CUDA_BLOCKS];               // memory that nn.h has or had
     int            blocks;
     nn__cuda_block scratch[NN__CUDA_SCRATCHES];          // the last is in use; those before it were too small and die after the call
@@ -176,10 +179,10 @@ static int nn__cuda_check(nn__cuda *d, cudaError_t e, const char *what, int line
     if (d->call) nn__cuda_describe(d->call, call, sizeof call);
     d->failed = 1;
     if (d->making) { d->broken = 1; return 0; }          // the same calls will run one by one, and fail again if they must
-    if (!d->error[0]) snprintf(d->error, sizeof d->error, "%s: %s%s%s: %s (nn_cuda.h:%d)", d->name, call, call[0] ? ": " : "", what, cudaGetErrorString(e), line);
+    if (!d->dead) snprintf(d->error, sizeof d->error, "%s: %s%s%s: %s (nn_cuda.h:%d)", d->name, call, call[0] ? ": " : "", what, cudaGetErrorString(e), line);
     snprintf(nn__cuda_reason, sizeof nn__cuda_reason, "%s", d->error);
     if (e != cudaErrorMemoryAllocation && e != cudaErrorInvalidConfiguration && e != cudaErrorInvalidValue) d->dead = 1;
-    if (d->call) nn_fail(d->call->nn, "%s", d->error);
+    if (d->call || (d->dead && d->nn)) nn_fail(d->call ? d->call->nn : d->nn, "%s", d->error);
     return 0;
 }
 #define NN__CU(d, call) nn__cuda_check(d, call, #call, __LINE__)
@@ -258,8 +261,9 @@ static void nn__cuda_free(void *self, void *memory, size_t bytes)
 static void *nn__cuda_scratch(nn__cuda *d, size_t bytes)
 {
     nn__cuda_block *b = d->scratches ? &d->scratch[d->scratches - 1] : NULL;
+    size_t asked = bytes;
     void *p;
-    bytes = (bytes + 255) & ~(size_t)255;
+    bytes = (bytes + NN__SCRATCH_GAP + 255) & ~(size_t)255;
     if (!bytes) bytes = 256;
     d->scratch_wanted += bytes;
     if (!b || d->scratch_used + bytes > b->bytes) {
@@ -274,6 +278,7 @@ static void *nn__cuda_scratch(nn__cuda *d, size_t bytes)
     }
     p = (char *)b->at + d->scratch_used;
     d->scratch_used += bytes;
+    NN__SCRATCH_IS(p, asked, b);
     return p;
 }
 static void nn__cuda_keep_scratch(nn__cuda *d, int kept) // the last `kept` blocks
@@ -476,7 +481,7 @@ static int nn__cuda_open(void *self, nn_context *nn)
 static void nn__cuda_close(void *self, nn_context *nn)
 {
     nn__cuda *d = (nn__cuda *)self;
-    (void)nn;
+    if (d->nn == nn) d->nn = NULL;
     if (d->users && --d->users == 0) nn__cuda_close_all(d);
 }
 
@@ -496,17 +501,7 @@ static void nn__cuda_close(void *self, nn_context *nn)
 #ifndef NN_CUDA_EMU
 #define NN_SHARED(T, name, dims)  __shared__ T name dims
 #define NN_SHARED_DYN(T, name)    extern __shared__ __align__(16) unsigned char nn__shared_bytes[]; T *name = (T *)nn__shared_bytes
-// A launch; or, while a graph gets new arguments, those of its next kernel.
-template <class T> struct nn__just { typedef T type; };
-template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 grid, dim3 block, size_t bytes, typename nn__just<P>::type... a)
-{
-    void *list[] = { (void *)&a... };
-    if (!d->patched) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
-    cudaKernelNodeParams p = {};
-    p.func = (void *)k; p.gridDim = grid; p.blockDim = block; p.sharedMemBytes = (unsigned)bytes; p.kernelParams = list;
-    if (d->link->next < d->link->nodes) cudaGraphExecKernelNodeSetParams(d->patched, d->link->node[d->link->next], &p);
-}
-#define NN__START(d, k, ...) nn__start(d, k, __VA_ARGS__)
+#define NN_KERNEL(k) ((void)0)
 // mma.sync: d (16 x 8, f32) += a (16 x k) b (k x 8). Lane l, g = l / 4, t = l % 4; 16-bit numbers lie two to a register. d[0..1] is row g, columns
 // 2t, 2t + 1, d[2..3] row g + 8. k = 16: a[0] is row g, columns 2t, 2t + 1, a[1] row g + 8, a[2] and a[3] the same 8 columns on; b[0] rows 2t,
 // 2t + 1 of column g, b[1] 8 rows on. tf32, k = 8: a[0] is row g, column t, a[1] row g + 8, a[2] and a[3] 4 columns on; b[0] row t of column g, b[1] 4 rows on.
@@ -529,12 +524,18 @@ template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 g
 #define NN__MMA_BF16_16816(d, a, b) ((void)(d), (void)(a), (void)(b), __trap())
 #define NN__MMA_TF32_1688(d, a, b)  NN__MMA_BF16_16816(d, a, b)
 #endif
-#else
-#define NN__START(d, k, grid, block, bytes, ...) \
-    (cushim_patch((d)->patched, (d)->patched && (d)->link->next < (d)->link->nodes ? (d)->link->node[(d)->link->next] : NULL), NN_LAUNCH(k, grid, block, bytes, (d)->stream, __VA_ARGS__))
 #endif
+// A launch; or, while a graph gets new arguments, those of its next kernel. NN_KERNEL: the tests' compiler learns what nvcc registers.
+template <class T> struct nn__just { typedef T type; };
+template <class... P> static void nn__start(nn__cuda *d, void (*k)(P...), dim3 grid, dim3 block, size_t bytes, const typename nn__just<P>::type &... a)
+{
+    void *list[] = { (void *)&a... };
+    if (!d->patched) { cudaLaunchKernel((const void *)k, grid, block, list, bytes, d->stream); return; }
+    cudaKernelNodeParams p = { (void *)k, grid, block, (unsigned)bytes, list, NULL };
+    if (d->link->next < d->link->nodes) cudaGraphExecKernelNodeSetParams(d->patched, d->link->node[d->link->next], &p);
+}
 #define NN__LAUNCH(d, k, grid, block, bytes, ...) \
-    do { if (!(d)->failed) { NN__START(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
+    do { if (!(d)->failed) { NN_KERNEL(k); nn__start(d, k, grid, block, bytes, __VA_ARGS__); nn__cuda_launched(d, #k, __LINE__); } } while (0)
 static unsigned nn__grid(int64_t n) { return n > 0x7fffffff ? 0xffffffffu : (unsigned)n; }       // too many blocks: the launch fails instead of running some
 #define NN__BLOCKS(n, per) nn__grid((int64_t)(((n) + (per) - 1) / (per)))
 // A kernel that wants more than 48 KB of dynamic shared memory says so before its launch; 0: this device has less.
@@ -811,21 +812,19 @@ template <class T> static __global__ void __launch_bounds__(256) nn__k_copy(nn__
     y[at[1]] = x[at[0]];
 }
 // Turned: x's numbers lie side by side along dimension a, y's along b. A tile of 32 x 32 goes through shared memory.
-typedef struct nn__turn { int64_t na, nb, ax, ay, bx, by; nn__lay rest; } nn__turn;      // sizes, strides in x and y; the other dimensions
+typedef struct nn__turn { int64_t na, nb, ax, ay, bx, by, tiles; nn__lay rest; } nn__turn;       // sizes, strides in x and y; tiles of a matrix; the other dimensions
 static __global__ void __launch_bounds__(256) nn__k_turn(nn__turn t, const float *x, float *y, int add)
 {
     NN_SHARED(float, tile, [32][33]);
-    int64_t tiles = (t.nb + 31) / 32, a0 = (int64_t)(blockIdx.x / tiles) * 32, b0 = (int64_t)(blockIdx.x % tiles) * 32, at[2];
+    const unsigned r = blockIdx.x / (unsigned)t.tiles, mine = blockIdx.x - r * (unsigned)t.tiles, across = (unsigned)((t.nb + 31) / 32);
+    int64_t a0 = (int64_t)(mine / across) * 32, b0 = (int64_t)(mine % across) * 32, at[2];
     int tx = threadIdx.x & 31, ty = threadIdx.x >> 5;
-    for (int64_t r = blockIdx.y; r < t.rest.count; r += gridDim.y) {
-        nn__offsets(t.rest, r, at);
-        for (int k = ty; k < 32; k += 8) if (a0 + tx < t.na && b0 + k < t.nb) tile[k][tx] = x[at[0] + (a0 + tx) * t.ax + (b0 + k) * t.bx];
-        __syncthreads();
-        for (int k = ty; k < 32; k += 8) if (b0 + tx < t.nb && a0 + k < t.na) {
-            float *to = y + at[1] + (a0 + k) * t.ay + (b0 + tx) * t.by;
-            *to = add ? *to + tile[tx][k] : tile[tx][k];
-        }
-        __syncthreads();
+    nn__offsets(t.rest, r, at);
+    for (int k = ty; k < 32; k += 8) if (a0 + tx < t.na && b0 + k < t.nb) tile[k][tx] = x[at[0] + (a0 + tx) * t.ax + (b0 + k) * t.bx];
+    __syncthreads();
+    for (int k = ty; k < 32; k += 8) if (b0 + tx < t.nb && a0 + k < t.na) {
+        float *to = y + at[1] + (a0 + k) * t.ay + (b0 + tx) * t.by;
+        *to = add ? *to + tile[tx][k] : tile[tx][k];
     }
 }
 static int nn__turn_of(const nn__lay *l, nn__turn *t)    // 0: not a turned matrix, or too small to matter
@@ -844,7 +843,8 @@ static int nn__turn_of(const nn__lay *l, nn__turn *t)    // 0: not a turned matr
         t->rest.stride[1][n++] = l->stride[1][k];
     }
     t->rest.ndim = n;
-    return ((t->na + 31) / 32) * ((t->nb + 31) / 32) < 0x7fffffff;
+    t->tiles = ((t->na + 31) / 32) * ((t->nb + 31) / 32);
+    return t->tiles < 0x7fffffff && t->tiles * t->rest.count < 0x7fffffff;
 }
 template <class T> static void nn__copy_as(nn__cuda *d, const nn__lay *l, const void *x, void *y)
 {
@@ -864,8 +864,7 @@ static int nn__move(nn__cuda *d, const nn_view *to, const nn_view *from, int add
     }
     l = nn__lay_of(2, v);
     if (bytes == 4 && nn__turn_of(&l, &turn)) {
-        int64_t tiles = ((turn.na + 31) / 32) * ((turn.nb + 31) / 32);
-        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)tiles, (unsigned)(turn.rest.count < 65535 ? turn.rest.count : 65535)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
+        NN__LAUNCH(d, nn__k_turn, dim3((unsigned)(turn.tiles * turn.rest.count)), dim3(256), 0, turn, (const float *)from->data, (float *)to->data, add);
         return 1;
     }
     if (bytes == 4) return nn__map<nn__f_same>(d, v, add ? 1u : 0u, 0, 0);
@@ -1012,25 +1011,23 @@ NN__DEV void nn__put_double(int dtype, void *p, int64_t i, double v)
     else if (dtype == NN_BOOL) nn__put_int(dtype, p, i, v != 0);
     else nn__put_int(dtype, p, i, v != v ? 0 : v <= -9223372036854775808.0 ? INT64_MIN : v >= 9223372036854775807.0 ? INT64_MAX : (int64_t)v);
 }
-static __global__ void __launch_bounds__(256) nn__k_cast(nn__lay l, int from, const void *x, int to, void *y, int add)
+static __global__ void __launch_bounds__(256) nn__k_cast(nn__lay l, int from, const void *x, int to, void *y)
 {
     int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, at[2];
     if (i >= l.count) return;
     nn__offsets(l, i, at);
-    if (from == NN_F64 || to == NN_F64) nn__put_double(to, y, at[1], nn__get_double(from, x, at[0]) + (add ? nn__get_double(to, y, at[1]) : 0.0));
-    else if (add) nn__put_float(to, y, at[1], nn__get_float(to, y, at[1]) + nn__get_float(from, x, at[0]));
+    if (from == NN_F64 || to == NN_F64) nn__put_double(to, y, at[1], nn__get_double(from, x, at[0]));
     else if (nn__is_whole(from) && nn__is_whole(to)) nn__put_int(to, y, at[1], nn__get_int(from, x, at[0]));
     else nn__put_float(to, y, at[1], nn__get_float(from, x, at[0]));
 }
-static int nn__cast_view(nn__cuda *d, const nn_view *to, const nn_view *from, int add)
+static int nn__cuda_cast(nn__cuda *d, const nn_call *c)
 {
-    const nn_view *v[2] = { from, to };
+    const nn_view *from = &c->in[0], *to = &c->out[0], *v[2] = { from, to };
     nn__lay l = nn__lay_of(2, v);
-    if (l.count && to->data) NN__LAUNCH(d, nn__k_cast, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, from->dtype, (const void *)from->data, to->dtype, (void *)to->data, add);
+    if (l.count) NN__LAUNCH(d, nn__k_cast, dim3(NN__BLOCKS(l.count, 256)), dim3(256), 0, l, from->dtype, (const void *)from->data, to->dtype, (void *)to->data);
     return 1;
 }
-static int nn__cuda_cast(nn__cuda *d, const nn_call *c)      { return nn__cast_view(d, &c->out[0], &c->in[0], 0); }
-static int nn__cuda_cast_back(nn__cuda *d, const nn_call *c) { return nn__cast_view(d, &c->din[0], &c->dout[0], (int)(c->add & 1)); }
+static int nn__cuda_cast_back(nn__cuda *d, const nn_call *c) { return c->din[0].dtype == NN_F32 && nn__cuda_give_back(d, c); }       // gradients are of one type
 
 // ---- fills, random numbers ------------------------------------------------------------------------------------------------
 static __global__ void __launch_bounds__(256) nn__k_fill(nn__lay l, int dtype, void *y, float v, int64_t w)
@@ -1229,8 +1226,8 @@ template <class F> static __global__ void __launch_bounds__(256, 4) nn__k_fold_l
         __syncthreads();
         acc = warp[0];
         for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, warp[k]);
-    } else __syncwarp(NN__FULL);                        // m may be y: every lane has read it
-    if (lane || !there) return;
+    }
+    if (lane || !there) return;                          // m may be y: what is written hangs on what every lane has read
     if (part) part[blockIdx.y * w.kept.count + out] = acc;
     else nn__finish(e, out, acc, y + at[1]);
 }
@@ -2184,6 +2181,7 @@ static void nn__cuda_forget(void *self, void *list)
     if (!l) return;
     cudaStreamSynchronize(d->stream);
     if (l->exec) cudaGraphExecDestroy(l->exec);
+    if (l->graph) cudaGraphDestroy(l->graph);
     if (l->sent) cudaEventDestroy(l->sent);
     if (l->now) { cudaFree(l->now); d->bytes -= (int64_t)sizeof *l->now; }
     if (l->host) cudaFreeHost(l->host);
@@ -2213,14 +2211,12 @@ static void *nn__cuda_recorded(void *self)
 {
     nn__cuda *d = (nn__cuda *)self;
     nn__list *l = d->making;
-    cudaGraph_t graph = NULL;
     cudaError_t e;
     if (d->batch.parts.count) nn__cuda_flush_now(d);
-    e = cudaStreamEndCapture(d->stream, &graph);
+    e = cudaStreamEndCapture(d->stream, &l->graph);
     d->making = NULL;
     nn__cuda_now = NULL;
-    if (e == cudaSuccess && !d->broken) e = cudaGraphInstantiate(&l->exec, graph, 0);
-    if (graph) cudaGraphDestroy(graph);
+    if (e == cudaSuccess && !d->broken) e = cudaGraphInstantiate(&l->exec, l->graph, 0);
     if (e != cudaSuccess) { (void)cudaGetLastError(); d->broken = 1; l->exec = NULL; }
     if (!d->broken) return l;
     nn__cuda_forget(d, l);
@@ -2463,6 +2459,7 @@ NN__DEV nn__target nn__target_of(const nn__product &g, int64_t entry, int side, 
     }
     return o;
 }
+NN__DEV int64_t nn__column_of(const nn__product &g, const nn__side &s, int64_t j) { return g.parts > 1 ? j : nn__offset(nn__point(s.column, j, s.column.count)); }
 NN__DEV float nn__finish(const nn__product &g, const nn__target &o, int64_t i, int64_t j, float sum, float old)
 {
     if (o.bias) sum += o.bias[i * g.bi + j * g.bj];
@@ -2523,7 +2520,7 @@ static __global__ void __launch_bounds__(2 * B, B == 64 ? 4 : MMA ? 1 : 2) nn__k
     // Without tensor cores a thread has four columns. Where they cannot be written at once, they are dealt out among the lanes.
     const int dealt = !MMA && !(g.parts > 1 ? (g.n & 3) == 0 : g.four) && !(AB == NN__ALONG_I && s.b.four), step = dealt ? 8 : 1;
     const int slot = t < B ? t : t - B, j = dealt ? (slot & ~31) + (slot & 31) / 4 + (slot & 3) * 8 : slot;
-    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = g.parts > 1 ? j0 + j : nn__offset(nn__point(s.column, j0 + j, s.column.count)); }
+    if (t < B) { rows[0][T::row(t)] = nn__point(s.a.i, i0 + t, s.a.i.count); column[t] = nn__column_of(g, s, j0 + j); }
     else rows[1][T::row(slot)] = nn__point(s.b.i, j0 + j, s.b.i.count);
     if (t < 2 * T::P) for (int k = 0; k < 2; k++) {
         const int f = t / T::P, p = t % T::P;
@@ -2697,7 +2694,7 @@ template <int TYPE, int M, int TERMS> static __global__ void __launch_bounds__(2
         if (t < COLUMNS && j0 + t < n && i0 + m < g.m) {
             float all = 0;
             for (int k = 0; k < (TERMS ? 1 : 8); k++) all += sums[k][t % WIDE * PITCH + t / WIDE];
-            float *y = o.y + (i0 + m) * o.ys + (g.parts > 1 ? j0 + t : nn__offset(nn__point(s.column, j0 + t, n)));
+            float *y = o.y + (i0 + m) * o.ys + nn__column_of(g, s, j0 + t);
             *y = nn__finish(g, o, i0 + m, j0 + t, all, o.add ? *y : 0);
         }
         __syncthreads();
@@ -2774,7 +2771,7 @@ static __global__ void __launch_bounds__(256) nn__k_few_results(const nn__produc
     NN_UNROLL for (int k = 0; k < 9; k++) {
         const float all = nn__block_sum(sum[k], warps);
         if (t == 0 && j0 + k < s.column.count) {
-            float *y = o.y + i * o.ys + (g.parts > 1 ? j0 + k : nn__offset(nn__point(s.column, j0 + k, s.column.count)));
+            float *y = o.y + i * o.ys + nn__column_of(g, s, j0 + k);
             *y = nn__finish(g, o, i, j0 + k, all, o.add ? *y : 0);
         }
     }
@@ -4571,16 +4568,17 @@ static __global__ void __launch_bounds__(128) nn__k_rows_add(nn__rows r, int64_t
 static int nn__cuda_rows_back(nn__cuda *d, const nn_call *c)
 {
     nn__rows r = nn__rows_of(c, &c->din[0]);
-    int64_t from;
-    int *key;
+    int64_t from, most = r.n < NN__SORT ? r.n : (int64_t)NN__SORT;
+    int *key, *place;
     if (!c->din[0].data || !r.outer || !r.n || !r.inner) return 1;
     if (r.count > 0x7fffffff || NN__BLOCKS(r.inner, 128) > 65535) return 0;
-    key = (int *)nn__cuda_scratch(d, 2 * NN__SORT * sizeof *key);
-    if (!key) return 1;
+    key = (int *)nn__cuda_scratch(d, (size_t)most * sizeof *key);
+    place = (int *)nn__cuda_scratch(d, (size_t)most * sizeof *place);
+    if (!key || !place) return 1;
     for (from = 0; from < r.n; from += NN__SORT) {
-        int n = (int)(r.n - from < NN__SORT ? r.n - from : (int64_t)NN__SORT);
-        NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, key + NN__SORT);
-        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), r.outer < 65535 ? (unsigned)r.outer : 65535), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)(key + NN__SORT),
+        int n = (int)(r.n - from < most ? r.n - from : most);
+        NN__LAUNCH(d, nn__k_rows_sort, NN__BLOCKS(n, 256), 256, 0, r.index, from, n, r.count, key, place);
+        NN__LAUNCH(d, nn__k_rows_add, dim3(NN__BLOCKS(n, 4), NN__BLOCKS(r.inner, 128), r.outer < 65535 ? (unsigned)r.outer : 65535), dim3(32, 4), 0, r, from, n, (const int *)key, (const int *)place,
                    (const float *)c->dout[0].data, (float *)c->din[0].data);
     }
     return 1;
@@ -5795,6 +5793,7 @@ static int nn__cuda_run_now(nn__cuda *d, const nn_call *c, nn__cuda_handler hand
     cudaSetDevice(d->device);
     nn__cuda_keep_scratch(d, d->scratches > 0);
     d->call = c;
+    d->nn = c->nn;
     d->failed = 0;
     d->scratch_used = d->scratch_wanted = 0;
     if (d->clock[1] && !d->making) NN__CU(d, cudaEventRecord(d->clock[0], d->stream));

@@ -281,21 +281,21 @@ static void adds(Bench *b, const Row *r)
 static int rows(Row *to)
 {
     const Row list[] = {
-        TRAIN("n1_mlp784-128-10_b64_train", mlp1, ce, 64, 2, 784)
-        { "n1_mlp784-128-10_epoch938", mlp1, ce, 64, NN_SHAPE(784), epoch, "seconds", 1, 2, 0, 0, 0, 0, 0 },
-        TRAIN("n2_mlp784-128-64-10_b64_train", mlp2, ce, 64, 2, 784)
+        TRAIN("n1_mlp784-128-10_b64_train", mlp1, ce, 64, 1, 784)
+        { "n1_mlp784-128-10_epoch938", mlp1, ce, 64, NN_SHAPE(784), epoch, "seconds", 1, 1, 0, 0, 0, 0, 0 },
+        TRAIN("n2_mlp784-128-64-10_b64_train", mlp2, ce, 64, 1, 784)
         TRAIN("n2x_xor2-8-1_b4_train", xor_net, mse, 4, 1, 2)
-        EAGERLY("n1_mlp784-128-10_b64_eager", mlp1, ce, 64, 2, 784)
-        EAGERLY("n2_mlp784-128-64-10_b64_eager", mlp2, ce, 64, 2, 784)
+        EAGERLY("n1_mlp784-128-10_b64_eager", mlp1, ce, 64, 1, 784)
+        EAGERLY("n2_mlp784-128-64-10_b64_eager", mlp2, ce, 64, 1, 784)
         EAGERLY("n2x_xor2-8-1_b4_eager", xor_net, mse, 4, 1, 2)
-        TRAIN("n3_cnn32-64_b64_train", cnn3, ce, 64, 3, 3, 32, 32)
-        TRAIN("n4_lenet_b64_train", lenet, ce, 64, 2, 3, 32, 32)
-        TRAIN("n5a_lstm128_s32_b32_train", lstm, ce, 32, 2, 32, 10)
-        { "n5b_charlstm256x2_s64_b32_train", char_lstm, ce_tokens, 32, NN_SHAPE(64), train, "tokens_per_s", 32 * 64, 3, 0, 0, 0, 0, 0 },
-        TRAIN("n7a_resnet18_cifar_b32_train", resnet18_cifar, ce, 32, 4, 3, 32, 32)
-        TRAIN("n7c_dwsep64-128_32x32_b32_train", separable, sum, 32, 2, 64, 32, 32)
+        TRAIN("n3_cnn32-64_b64_train", cnn3, ce, 64, 2, 3, 32, 32)
+        TRAIN("n4_lenet_b64_train", lenet, ce, 64, 1, 3, 32, 32)
+        TRAIN("n5a_lstm128_s32_b32_train", lstm, ce, 32, 1, 32, 10)
+        { "n5b_charlstm256x2_s64_b32_train", char_lstm, ce_tokens, 32, NN_SHAPE(64), train, "tokens_per_s", 32 * 64, 2, 0, 0, 0, 0, 0 },
+        TRAIN("n7a_resnet18_cifar_b32_train", resnet18_cifar, ce, 32, 3, 3, 32, 32)
+        TRAIN("n7c_dwsep64-128_32x32_b32_train", separable, sum, 32, 1, 64, 32, 32)
         GPT("n6a_gpt_L4_d128_c64", gpt_small, 64, 1)
-        GPT("n6b_gpt_L6_d384_c256", gpt_large, 256, 2)
+        GPT("n6b_gpt_L6_d384_c256", gpt_large, 256, 1.2)
         INFER("n1_mlp784-128-10_b1_infer", mlp1, 1, 1, 784)
         INFER("n1_mlp784-128-10_b64_infer", mlp1, 64, 1, 784)
         INFER("n2_mlp784-128-64-10_b1_infer", mlp2, 1, 1, 784)

@@ -1,4 +1,4 @@
-"""Checks of nn.h as a text: C++ overloads, the map of tags."""
+"""Checks of nn.h and nn_cuda.h as texts: C++ overloads, the maps of tags, sizes, words."""
 import re, sys
 
 text = open("nn.h").read()
@@ -21,5 +21,10 @@ for tag in found:
 columns = [i + 1 for i, line in enumerate(text.split("\n")) if len(line) > 200]
 if columns: bad.append(f"lines over 200 columns: {columns[:5]}")
 if re.search(r"\bcuda", re.sub(r"//.*|/\*.*?\*/", "", text[text.index("#endif // NN_H"):], flags=re.S)): bad.append("the word cuda occurs in the implementation")
+cuda = open("nn_cuda.h").read()
+if cuda.count("\n") > 6000: bad.append(f"nn_cuda.h has {cuda.count(chr(10))} lines: 6000 are allowed")
+if re.search(r"\batomic(?!CAS\(&f->op)", cuda): bad.append("nn_cuda.h: an atomic besides the one for the first bad index")
+for tag in re.findall(r">>(\w+)", cuda[cuda.index("Map (search"):cuda.index("*/")]):
+    if not re.search(rf"^// >>{tag} ", cuda, re.M): bad.append(f"nn_cuda.h: the map names >>{tag}, which does not exist")
 print("\n".join(bad) or "ok")
 sys.exit(bool(bad))

@@ -1,13 +1,29 @@
 #!/usr/bin/env bash
 # Line coverage of nn.h by the tests: prints the share, and with -v the lines that no test reaches.   needs gcovr (pip)
+# As `make test` builds them: tests of what is public share one nn.h with every table, those of kernels have a whole one of their own, others plain C.
 cd "$(dirname "$0")/.."
 dir=build/coverage
-rm -rf $dir; mkdir -p $dir
+rm -rf $dir; mkdir -p $dir build/tests
 gcovr=build/venv/bin/gcovr; [ -x $gcovr ] || gcovr=gcovr
-for t in tests/test_*.c; do
-    n=$(basename $t .c)
-    echo "mkdir -p $dir/$n && gcc -std=c11 -O0 -g --coverage -fprofile-update=atomic -I. $t -o $dir/$n/$n -lm -lpthread && NN_WORD_STRIDE=400009 $dir/$n/$n > $dir/$n.log 2>&1; echo $n: \$(tail -n 1 $dir/$n.log)"
-done | xargs -P "$(nproc)" -I{} sh -c '{}'
+gcc="gcc -std=c11 -O0 -g -I."
+counted="--coverage -fprofile-update=atomic"
+run() { NN_WORD_STRIDE=400009 $dir/$1/$1 > $dir/$1.log 2>&1; echo "$1: $(tail -n 1 $dir/$1.log)"; }
+one() {
+    local n=$1
+    mkdir -p $dir/$n
+    if grep -qs TEST_LINKED tests/$n.c; then
+        while [ ! -e $dir/nn.built ]; do sleep 1; done
+        $gcc -DTEST_LINKED tests/$n.c $dir/nn.o -o $dir/$n/$n --coverage -lm -lpthread
+    else
+        case $n in test_ops|test_norm) plain= ;; *) plain=-DNN_NO_SIMD ;; esac
+        $gcc $counted $plain tests/$n.c -o $dir/$n/$n -lm -lpthread
+    fi
+    run "$n"
+}
+export dir gcc counted
+export -f one run
+{ echo nn.o; grep -Ls TEST_LINKED tests/test_*.c; grep -ls TEST_LINKED tests/test_*.c; } | xargs -n 1 basename -s .c | xargs -P "$(nproc)" -I{} bash -c '
+    if [ {} = nn.o ]; then $gcc $counted -DNN_DOUBLE -DNN_IMPLEMENTATION -x c -c nn.h -o $dir/nn.o; touch $dir/nn.built; else one {}; fi'
 $gcovr -r . --merge-mode-functions=merge-use-line-0 --gcov-ignore-parse-errors=negative_hits.warn_once_per_file --filter 'nn\.h' --txt $dir/report.txt --json $dir/report.json $dir > /dev/null 2> $dir/gcovr.log || tail -n 3 $dir/gcovr.log
 python3 - "$dir/report.json" "${1:-}" <<'PY'
 import json, sys

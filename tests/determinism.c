@@ -15,5 +15,8 @@ int main(void)
     nn = nn_new(NULL);
     printf("rnn %016llx\n", (unsigned long long)train_rnn(nn));
     nn_free(nn);
+    nn = nn_new(NULL);
+    printf("paths %016llx\n", (unsigned long long)train_paths(nn));
+    nn_free(nn);
     return 0;
 }

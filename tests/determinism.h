@@ -1,5 +1,5 @@
-/* determinism.h - 50 training steps of an MLP and of a CNN, 20 of a recurrent net, and a hash of all parameters: used by test_determinism.c and, with other
-   compilers and targets (NEON and big-endian under qemu, NN_DETERMINISTIC, WASM), by determinism.c. */
+/* determinism.h - 50 training steps of an MLP and of a CNN, 20 of a recurrent net, 4 of each special kernel, and a hash of all parameters: used by
+   test_determinism.c and, with other compilers and targets (NEON and big-endian under qemu, NN_DETERMINISTIC, WASM), by determinism.c. */
 static uint64_t hash_bytes(uint64_t h, const void *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)p)[i]) * 0x100000001B3u;
@@ -88,6 +88,35 @@ static uint64_t train_rnn(nn_context *nn)                /* an LSTM in both dire
         y = nn_log_softmax(nn_forward(fc, nn_forward(rnn, nn_forward(gru, y))), 2);
         nn_backward(nn_ctc_loss(nn_transpose(y, 0, 1), nn_from_as(nn, NN_I64, NN_SHAPE(37, 3), targets), s.lengths, nn_from_as(nn, NN_I64, NN_SHAPE(37), sizes), NULL));
         nn_step(opt);
+    }
+    return hash_params(net);
+}
+
+/* What the nets above are too small for: depthwise and 1x1 convolutions, Winograd, channels in lanes, dot products of many terms and of few outputs,
+   attention, updates in the tiles of a product. The hash without Winograd must be another one where it is used (test_determinism.c). */
+static uint64_t train_paths(nn_context *nn)
+{
+    nn_layer *net = nn_model_new(nn, NULL), *pictures = nn_group_new(net, "pictures"), *words = nn_group_new(net, "words");
+    nn_conv2d_new(pictures, "strips", 3, 16, 3, &(nn_conv2d_desc){ .padding = 1, .activation = nn_relu });
+    nn_conv2d_new(pictures, "depthwise", 16, 16, 3, &(nn_conv2d_desc){ .padding = 1, .groups = 16 });
+    nn_conv2d_new(pictures, "product", 16, 24, 1, &(nn_conv2d_desc){ .activation = nn_relu });
+    nn_conv2d_new(pictures, "winograd", 24, 20, 3, &(nn_conv2d_desc){ .padding = 1, .activation = nn_relu });
+    nn_maxpool2d_new(pictures, 2, NULL);
+    nn_conv2d_new(pictures, "lanes", 20, 33, 3, &(nn_conv2d_desc){ .stride = 2, .padding = 1 });
+    nn_flatten_new(pictures);
+    nn_linear_new(pictures, "long", 33 * 4 * 4, 100, &(nn_linear_desc){ .activation = nn_gelu });
+    nn_linear_new(pictures, "few", 100, 10, NULL);
+    nn_transformer_encoder_layer_new(words, "layer", 36, 3, &(nn_transformer_desc){ .hidden = 70, .norm_first = 1 });
+    nn_linear_new(words, "out", 36, 10, NULL);
+    nn_optimizer *opt = nn_sgd_new(net, &(nn_sgd_desc){ .lr = 0.05f, .momentum = 0.9f });
+    for (int i = 0; i < 4; i++) {
+        int64_t labels[2 * 35];
+        for (int j = 0; j < 2 * 35; j++) labels[j] = (i * 7 + j * 3) % 10;
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *scores = nn_forward(pictures, nn_randn(nn, NN_SHAPE(3, 3, 16, 16), 0, 1)), *more = nn_forward(words, nn_randn(nn, NN_SHAPE(2, 35, 36), 0, 1));
+        nn_tensor *loss = nn_cross_entropy(scores, nn_from_as(nn, NN_I64, NN_SHAPE(3), labels), NULL);
+        loss = nn_add(loss, nn_token_cross_entropy(more, nn_from_as(nn, NN_I64, NN_SHAPE(2, 35), labels), NULL));
+        nn_backward_with(loss, &(nn_backward_desc){ .step = opt });
     }
     return hash_params(net);
 }

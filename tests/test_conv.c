@@ -172,6 +172,67 @@ static void check_list(const sizes *list, size_t count)      /* on the best tabl
     nn_free(plain);
 }
 
+/* A direct sum of K terms:  |error| <= (K + 1) u sum |a b|, u = 2^-24, in y, dx, dw and db alike: the sums of the absolute values come from the same loops. */
+static void within(const char *what, const nn_tensor *t, const double *want, const double *sum, int64_t terms)
+{
+    int64_t n = nn_count(t);
+    float *got = malloc(((size_t)n + 1) * sizeof *got);
+    double most = 0;
+    CHECK(nn_read(t, got));
+    for (int64_t i = 0; i < n; i++) {
+        double bound = (double)(terms + 1) * ldexp(sum[i], -24), e = fabs(got[i] - want[i]);
+        if (!(e <= bound)) { printf("%s[%lld]: error %g, bound %g\n", what, (long long)i, e, bound); CHECK(0); break; }
+        if (bound > 0 && e / bound > most) most = e / bound;
+    }
+    CHECK(most > 0);
+    free(got);
+}
+static void absolute(float *x, int64_t n) { for (int64_t i = 0; i < n; i++) x[i] = fabsf(x[i]); }
+TEST(direct_sums_are_within_their_bound)
+{
+    static const sizes list[] = {
+        { .b = 3, .g = 1, .c = 3, .o = 17, .h = 11, .w = 13, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },        /* strips */
+        { .b = 20, .g = 1, .c = 1, .o = 6, .h = 28, .w = 28, .kh = 5, .kw = 5, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },                             /* several chunks of the batch */
+        { .b = 2, .g = 1, .c = 40, .o = 37, .h = 9, .w = 11, .kh = 3, .kw = 3, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },           /* channels in lanes */
+        { .b = 2, .g = 1, .c = 64, .o = 30, .h = 8, .w = 9, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },            /* Winograd, if it may */
+        { .b = 2, .g = 1, .c = 70, .o = 33, .h = 9, .w = 9, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },                              /* products of images */
+        { .b = 3, .g = 9, .c = 1, .o = 1, .h = 14, .w = 15, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },            /* depthwise */
+        { .b = 1, .g = 1, .c = 2, .o = 3, .h = 20, .w = 21, .kh = 9, .kw = 9, .sh = 1, .sw = 2, .ph = 3, .dh = 1, .dw = 1, .bias = 1 },                     /* packed panels */
+        { .b = 1, .g = 1, .c = 100, .o = 17, .h = 14, .w = 14, .kh = 3, .kw = 3, .sh = 3, .sw = 3, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .transposed = 1, .b = 2, .g = 1, .c = 19, .o = 35, .h = 5, .w = 6, .kh = 4, .kw = 3, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
+    };
+    for (size_t l = 0; l < sizeof list / sizeof *list; l++) {
+        sizes s = list[l];
+        CHECK(finish(&s));
+        int ic = s.g * s.c, oc = s.g * s.o;
+        int64_t nx = (int64_t)s.b * ic * s.h * s.w, nw = (int64_t)oc * s.c * s.kh * s.kw, ny = (int64_t)s.b * oc * s.oh * s.ow;
+        float *fx = numbers(nx), *fw = numbers(nw), *fb = numbers(oc), *fy = numbers(ny), *kept[4];
+        const float *from[4] = { fx, fw, fb, fy };
+        const int64_t size[4] = { nx, nw, oc, ny };
+        for (int i = 0; i < 4; i++) { kept[i] = malloc((size_t)size[i] * sizeof(float)); memcpy(kept[i], from[i], (size_t)size[i] * sizeof(float)); absolute(kept[i], size[i]); }
+        results r = naive(&s, fx, fw, fb, fy), a = naive(&s, kept[0], kept[1], kept[2], kept[3]);
+        int64_t places = s.transposed ? (int64_t)s.b * s.h * s.w : (int64_t)s.b * s.oh * s.ow;
+        for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
+            nn_context *nn = nn_new(&(nn_desc){ .isa = tables[t], .threads = 2, .exact = 1, .on_error = test_quiet });
+            if (!nn_ok(nn)) { nn_free(nn); continue; }
+            nn_begin(nn, NN_TRAIN);
+            nn_tensor *x = nn_want_grad(nn_from(nn, NN_SHAPE(s.b, ic, s.h, s.w), fx)), *b = nn_want_grad(nn_from(nn, NN_SHAPE(oc), fb));
+            nn_tensor *w = nn_want_grad(nn_from(nn, s.transposed ? NN_SHAPE(ic, s.o, s.kh, s.kw) : NN_SHAPE(oc, s.c, s.kh, s.kw), fw)), *y = apply(&s, x, w, b, 0);
+            within("y", y, r.y, a.y, (int64_t)s.c * s.kh * s.kw + 1);
+            nn_backward_with(y, &(nn_backward_desc){ .grad = nn_from(nn, NN_SHAPE(s.b, oc, s.oh, s.ow), fy) });
+            within("dx", nn_grad(x), r.dx, a.dx, (int64_t)s.o * s.kh * s.kw);
+            within("dw", nn_grad(w), r.dw, a.dw, places);
+            within("db", nn_grad(b), r.db, a.db, (int64_t)s.b * s.oh * s.ow);
+            CHECK(nn_ok(nn));
+            if (test_failures) printf("  in case %d on %s\n", (int)l, tables[t]);
+            nn_free(nn);
+        }
+        for (int i = 0; i < 4; i++) free(kept[i]);
+        free(fx); free(fw); free(fb); free(fy);
+        free(r.y); free(r.dx); free(r.dw); free(r.db); free(a.y); free(a.dx); free(a.dw); free(a.db);
+    }
+}
+
 TEST(conv_large)                     /* several blocks of rows, columns, terms, taps; several chunks of the batch */
 {
     static const sizes list[] = {

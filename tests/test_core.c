@@ -408,6 +408,41 @@ TEST(a_job_system_of_your_own)
     CHECK(fake_tasks > 4 && !memcmp(r[0], r[1], sizeof r[0]));
     nn_free(a); nn_free(b);
 }
+TEST(a_job_system_trains_and_runs_plans)
+{
+    static float x[64 * 100], y[2][64 * 10];
+    for (int i = 0; i < 64 * 100; i++) x[i] = (float)(i * 37 % 61) / 30 - 1;
+    for (int k = 0; k < 2; k++) {
+        nn_context *nn = nn_new(&(nn_desc){ .seed = 2, .threads = k ? 3 : 1, .parallel_for = k ? reversed : NULL });
+        nn_layer *net = nn_model_new(nn, NULL);
+        nn_linear_new(net, NULL, 100, 200, &(nn_linear_desc){ .activation = nn_relu });
+        nn_linear_new(net, NULL, 200, 10, NULL);
+        nn_optimizer *opt = nn_sgd_new(net, NULL);
+        for (int i = 0; i < 2; i++) {
+            nn_begin(nn, NN_TRAIN);
+            nn_backward_with(nn_mean(nn_square(nn_forward(net, nn_from(nn, NN_SHAPE(64, 100), x))), NN_ALL, NULL), &(nn_backward_desc){ .step = opt });
+        }
+        nn_plan *plan = nn_plan_new(net, NN_SHAPE(64, 100), &(nn_plan_desc){ .parallel = 1 });
+        void *work = malloc(nn_plan_bytes(plan) + 1);
+        int64_t before = fake_tasks;
+        CHECK(nn_run(plan, work, x, y[k]) && (fake_tasks > before) == k && nn_ok(nn) && !nn->pool);
+        free(work);
+        nn_plan_free(plan);
+        nn_free(nn);
+    }
+    CHECK(!memcmp(y[0], y[1], sizeof y[0]));
+}
+TEST(threads_start_when_they_are_needed)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 5 });
+    nn_begin(nn, NN_EVAL);
+    nn_tensor *x = nn_ones(nn, NN_SHAPE(8, 8)), *y = nn_matmul(nn_add(x, x), x);
+    CHECK(nn_item(nn_sum(y, NN_ALL, NULL)) == 1024 && nn->pool && nn->pool->started == 0);
+    x = nn_randn(nn, NN_SHAPE(300, 300), 0, 1);
+    nn_matmul(x, x);
+    CHECK(nn->pool->started > 0 && nn->pool->started <= 4 && nn_ok(nn));
+    nn_free(nn);
+}
 
 /* every task runs once, with scratch of its own, whether workers spin, sleep or come late; small calls stay on the caller's thread */
 enum { POOL_TASKS = 37 };

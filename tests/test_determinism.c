@@ -39,6 +39,16 @@ static void same_bits(uint64_t (*train)(nn_context *nn), const char *what)
 TEST(mlp_training_gives_the_same_bits) { same_bits(train_mlp, "mlp"); }
 TEST(cnn_training_gives_the_same_bits) { same_bits(train_cnn, "cnn"); }
 TEST(rnn_training_gives_the_same_bits) { same_bits(train_rnn, "rnn"); }
+TEST(special_kernels_give_the_same_bits)
+{
+    same_bits(train_paths, "paths");
+#ifndef NN_DETERMINISTIC
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 1 }), *exact = nn_new(&(nn_desc){ .seed = 1, .exact = 1 });
+    CHECK(train_paths(nn) != train_paths(exact));        /* else Winograd was not among them */
+    nn_free(nn);
+    nn_free(exact);
+#endif
+}
 
 /* The output of a sample is the same bits alone and in any batch. */
 static void batch_independent(nn_layer *net, nn_shape one)

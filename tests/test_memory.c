@@ -5,12 +5,12 @@
 #include "../nn.h"
 #include "test.h"
 
-typedef struct counter { int64_t calls, live, fail_at; size_t bytes; } counter;
+typedef struct counter { int64_t calls, live, fail_at, from; size_t bytes; } counter;       /* the call that fails; that and all behind it */
 static void *count_malloc(void *user, size_t bytes)
 {
     counter *c = user;
     void *p;
-    if (++c->calls == c->fail_at) return NULL;
+    if (++c->calls == c->fail_at || (c->from && c->calls >= c->from)) return NULL;
     p = malloc(bytes);
     if (p) { c->live++; c->bytes += bytes; }
     return p;
@@ -179,6 +179,135 @@ TEST(nth_allocation_fails)
         nn_free(nn);
         CHECK(c.live == 0);
         if (c.calls < n) { CHECK(n > 3); break; }
+    }
+}
+
+/* ---- after an error of memory --------------------------------------------------------------------------------------------- */
+/* What was small and found no memory is there again after nn_clear: no tensor of size 0 without an error. */
+TEST(small_things_after_nn_clear)
+{
+    char memory[1 << 13];
+    nn_context *nn = nn_new(&(nn_desc){ .memory = memory, .bytes = sizeof memory, .threads = 1, .on_error = test_quiet });
+    int n = 0;
+    while (nn_ok(nn) && n < 1000) { nn_tensor_new(nn, NN_SHAPE(1), NULL); n++; }
+    CHECK(n > 1 && n < 1000 && !nn_ok(nn));
+    nn_clear(nn);
+    CHECK(nn_count(nn_tensor_new(nn, NN_SHAPE(1), NULL)) == 0 && !nn_ok(nn));
+    nn_free(nn);
+    counter c = { 0 };
+    nn = nn_new(&(nn_desc){ .malloc = count_malloc, .free = count_free, .user = &c, .threads = 1, .on_error = test_quiet });
+    c.from = 1;
+    while (nn_ok(nn)) nn_tensor_new(nn, NN_SHAPE(1), NULL);
+    c.from = 0;
+    nn_clear(nn);
+    for (int i = 0; i < 5; i++) CHECK(nn_count(nn_tensor_new(nn, NN_SHAPE(1), NULL)) == 1 && nn_ok(nn));
+    nn_free(nn);
+    CHECK(c.live == 0);
+}
+
+/* Plans, steps that are repeated, tokens with a cache, texts: at every allocation none is left; then there is memory again, and all is well. */
+static int plan_life(nn_context *nn)
+{
+    float x[5 * 36] = { 0 }, y[5 * 3];
+    static char workspace[1 << 16];
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_conv2d_new(net, NULL, 1, 4, 3, &(nn_conv2d_desc){ .padding = 1 });
+    nn_batchnorm_new(net, NULL, 4, NULL);
+    nn_fn_new(net, nn_relu);
+    nn_maxpool2d_new(net, 2, NULL);
+    nn_flatten_new(net);
+    nn_linear_new(net, NULL, 36, 3, NULL);
+    nn_plan *p = nn_plan_new(net, NN_SHAPE(5, 1, 6, 6), NULL);
+    int ok = nn_plan_bytes(p) <= sizeof workspace && nn_run(p, workspace, x, y);
+    nn_plan_print(p);
+    nn_plan_free(p);
+    return ok && nn_ok(nn);
+}
+static int step_life(nn_context *nn)
+{
+    nn_layer *net = nn_model_new(nn, NULL);
+    nn_linear_new(net, NULL, 7, 9, &(nn_linear_desc){ .activation = nn_relu });
+    nn_batchnorm_new(net, NULL, 9, NULL);
+    nn_dropout_new(net, 0.1f);
+    nn_linear_new(net, NULL, 9, 2, NULL);
+    nn_step_plan *p = nn_step_plan_new(net, &(nn_step_plan_desc){ .loss = nn_mse, .optimizer = nn_adamw_new(net, &(nn_adamw_desc){ .clip_norm = 1 }) });
+    nn_tensor *x = nn_tensor_new(nn, NN_SHAPE(6, 7), NULL), *y = nn_tensor_new(nn, NN_SHAPE(6, 2), NULL);
+    int ok = p != NULL;
+    for (int i = 0; i < 5; i++) ok &= isfinite(nn_item(nn_step_plan_run(p, x, y)));
+    nn_step_plan_free(p);
+    return ok;
+}
+enum { WORDS = 11, WIDTH = 8, HEADS = 2, LONGEST = 30 };
+typedef struct writer { nn_layer *net, *tokens, *block, *head; nn_kv_cache *cache; } writer;
+static nn_tensor *write_forward(void *self, nn_tensor *ids)
+{
+    writer *w = self;
+    int64_t at = w->cache ? nn_kv_cache_length(w->cache) : 0;
+    nn_tensor *x = nn_add(nn_forward(w->tokens, ids), nn_slice(nn_param(w->net, "positions.weight"), 0, at, at + nn_dim(ids, 1), 1));
+    return nn_forward(w->head, nn_transformer_encoder_layer_forward(w->block, x, &(nn_attention_desc){ .cache = w->cache }));
+}
+static int any_words(void *self, const nn_generate_step *s)
+{
+    (void)self;
+    for (int64_t i = 0; i < s->batch * WORDS; i++) s->logits[i] = (float)(i * 7 % WORDS);
+    return 1;
+}
+static int writer_life(nn_context *nn)
+{
+    writer w = { 0 };
+    int64_t prompt[8] = { 1, 2, 3, 4, 5, 6 }, out[2 * LONGEST], counts[2] = { 2, 4 }, made[2];
+    nn_generate_desc d = { .vocabulary = WORDS, .context = LONGEST, .cache = &w.cache, .caches = 1 }, e = { .vocabulary = WORDS, .step = any_words };
+    d.model = w.net = nn_model_new(nn, &(nn_model_desc){ .forward = write_forward, .self = &w, .release = 1 });
+    w.tokens = nn_embedding_new(w.net, "tokens", WORDS, WIDTH);
+    nn_embedding_new(w.net, "positions", LONGEST, WIDTH);
+    w.block = nn_transformer_encoder_layer_new(w.net, NULL, WIDTH, HEADS, &(nn_transformer_desc){ .hidden = 12, .causal = 1 });
+    w.head = nn_linear_new(w.net, "head", WIDTH, WORDS, NULL);
+    w.cache = nn_kv_cache_new(nn, 1, HEADS, LONGEST, WIDTH / HEADS, 0);
+    if (!nn_ok(nn) || nn_generate(nn, prompt, 4, out, 12, &d) != 12 || !nn_generate_batch(nn, prompt, counts, 2, 4, out, made, 6, &e)) return 0;
+    e.beams = 3;
+    return nn_generate(nn, prompt, 4, out, 6, &e) == 6;
+}
+static int text_life(nn_context *nn)
+{
+    const char *text = "the cat sat on the mat, the cat sat on the hat; then the cat that sat there sat. \xC3\xA4\xE2\x82\xAC the the";
+    int64_t ids[200], n;
+    char back[400];
+    nn_batch b;
+    nn_tokenizer *t = nn_bpe_tokenizer_new(nn, text, strlen(text), 280, NULL);
+    n = nn_encode(t, text, strlen(text), ids, 200, NULL);
+    if (n < 0 || nn_decode(t, ids, n, back, sizeof back, NULL) != strlen(text)) return 0;
+    t = nn_wordpiece_tokenizer_parse(nn, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\n##s\nsat\n", 46, NULL);
+    if (nn_encode(t, text, strlen(text), ids, 200, NULL) < 0) return 0;
+    nn_loader *l = nn_loader_new(nn_texts_new(nn, (int64_t[]){ 0, 9, 20, 31 }, 3, &(nn_tokens_desc){ .tokens = ids, .count = 31 }), &(nn_loader_desc){ .batch = 2 });
+    return nn_loader_next(l, &b) && nn_loader_next(l, &b) && !nn_loader_next(l, &b);
+}
+TEST(no_memory_left_and_there_again)
+{
+    static int (*const life[])(nn_context *) = { plan_life, step_life, writer_life, text_life, whole_life };
+    static char memory[1 << 18];
+    for (int k = 0; k < 5; k++) {
+        int64_t n = 1, calls = 1;
+        for (; n <= calls && n < 300; n++) {
+            counter c = { .from = n };
+            nn_context *nn = nn_new(&(nn_desc){ .malloc = count_malloc, .free = count_free, .user = &c, .threads = 2, .on_error = test_quiet, .log = test_quiet });
+            int ok = nn && life[k](nn);
+            CHECK(ok == nn_ok(nn));              /* a step plan without memory runs as always */
+            calls = nn && ok ? n - 1 : n + 1;
+            c.from = 0;
+            nn_clear(nn);
+            CHECK(!nn || (life[k](nn) && nn_ok(nn)));
+            nn_free(nn);
+            CHECK(c.live == 0);
+        }
+        CHECK(n > 4 && n < 300);
+        for (size_t bytes = 3000; bytes < sizeof memory; bytes += bytes / 16) {          /* in a buffer: it does not get larger */
+            nn_context *nn = nn_new(&(nn_desc){ .memory = memory, .bytes = bytes, .threads = 1, .on_error = test_quiet, .log = test_quiet });
+            for (int turn = 0; nn && turn < 2; turn++, nn_clear(nn)) {
+                int ok = life[k](nn);
+                CHECK(ok == nn_ok(nn) && (ok || strstr(nn_error(nn), "out of memory") || strstr(nn_error(nn), "are needed")));
+            }
+            nn_free(nn);
+        }
     }
 }
 

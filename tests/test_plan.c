@@ -1,8 +1,17 @@
-/* test_plan.c - plans against nn_forward: bits, batches, folding, memory, threads, refusals */
+/* test_plan.c - plans against nn_forward: bits, batches, folding, memory, threads, refusals; how much scratch calls take */
 #define NN_IMPLEMENTATION
 #include "../nn.h"
 #include "test.h"
 #include <pthread.h>
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#define ONLY_WRITES
+long syscall(long number, ...);         /* -std=c11 hides it */
+#endif
 
 static nn_context *quiet(void) { return nn_new(&(nn_desc){ .seed = 5, .threads = 1, .on_error = test_quiet }); }
 static void fill(float *x, int64_t n) { for (int64_t i = 0; i < n; i++) x[i] = (float)(i * 37 % 61) / 30 - 1; }
@@ -203,6 +212,45 @@ TEST(slices)                         /* the first calls run on a few samples at 
     }
 }
 
+static nn_tensor *half_constant(void *self, nn_tensor *x)            /* (B, 6) */
+{
+    nn_layer **l = self;
+    nn_context *nn = nn_context_of(l[0]);
+    nn_tensor *w = nn_param(l[0], "weight"), *table = nn_softmax(nn_mul_scalar(w, 3), 1), *b = nn_exp(nn_mean(table, NN_DIMS(1), NULL)), *y;      /* four calls */
+    nn_tensor *grows = nn_add_scalar(nn_zeros(nn, NN_SHAPE(nn_dim(x, 0), 6)), 0.5f), *parts = nn_zeros(nn, NN_SHAPE(2, 6));                       /* as large as the batch; in part x */
+    nn_copy(nn_slice(parts, 0, 1, 2, 1), nn_slice(x, 0, 0, 1, 1));
+    y = nn_linear(nn_add(x, grows), nn_add(table, nn_transpose(w, 0, 1)), b, NULL);                                                               /* one more */
+    return nn_add(nn_mul(y, nn_sum(parts, NN_ALL, NULL)), nn_forward(l[1], x));
+}
+TEST(constants)                      /* what follows from weights alone is computed once; what follows from x, its size, or buffers that are written is not */
+{
+    static float x[4 * 6], y[2][4 * 6];
+    nn_context *nn = quiet();
+    nn_layer *own[2], *net = nn_model_new(nn, &(nn_model_desc){ .forward = half_constant, .self = own });
+    own[0] = nn_linear_new(net, "a", 6, 6, NULL);
+    own[1] = nn_linear_new(net, "b", 6, 6, NULL);
+    fill(x, 4 * 6);
+    nn_plan *p = nn_plan_new(net, NN_SHAPE(4, 6), NULL);
+    CHECK(p && nn_plan_any_batch(p));
+    if (!p) { puts(nn_error(nn)); nn_free(nn); return; }
+    char *work = malloc(nn_plan_bytes(p) + 1);
+    for (int64_t b = 4; b > 0; b--) {
+        memset(work, 0xFF, nn_plan_bytes(p));
+        nn_begin(nn, NN_EVAL);
+        CHECK(nn_read(nn_forward(net, nn_from(nn, NN_SHAPE(b, 6), x)), y[0]) && nn_run_batch(p, work, b, x, y[1]));
+        CHECK(!memcmp(y[0], y[1], (size_t)b * 6 * sizeof(float)));
+    }
+    for (int i = 0; i < p->calls; i++) {
+        int id = p->call[i].op->id;
+        CHECK(id != NN_OP_softmax && id != NN_OP_exp && id != NN_OP_mul_scalar);
+    }
+    printf("%d calls are left\n", p->calls);
+    CHECK(nn_ok(nn));
+    free(work);
+    nn_plan_free(p);
+    nn_free(nn);
+}
+
 static nn_tensor *twice_read(void *self, nn_tensor *x)   /* the convolution's result is needed as it is, too, in part */
 {
     nn_layer **l = self;
@@ -352,6 +400,269 @@ TEST(temporaries_share_memory)
     CHECK(p && nn_plan_bytes(p) < 3 * 32 * 64 * sizeof(float) + 32768);
     nn_plan_print(p);
     nn_plan_free(p);
+    nn_free(nn);
+}
+
+/* Temporaries take no more than where every result has its own place, the largest first (TensorFlow Lite's greedy by size, the smallest gap that fits),
+   nor than where places are given call after call, the smallest free block that fits, in place if an input dies (ggml-alloc). */
+typedef struct Place { int64_t at, size; int first, last; } Place;
+static int64_t greedy_by_size(const nn__storage *s, int n)
+{
+    Place p[256];
+    int64_t total = 0;
+    char done[256] = { 0 };
+    for (int placed = 0;; placed++) {
+        int best = -1;
+        for (int i = 0; i < n; i++)
+            if (!done[i] && s[i].base == NN__PLAN_TEMP && (best < 0 || s[i].high - s[i].low > s[best].high - s[best].low)) best = i;
+        if (best < 0) return total;
+        done[best] = 1;
+        Place q = { -1, nn__storage_bytes_of(&s[best]), s[best].first, s[best].last };
+        int64_t end = 0, gap = INT64_MAX;
+        for (int i = 0; i < placed; i++) {                           /* p is in order of places */
+            if (p[i].last < q.first || q.last < p[i].first) continue;
+            if (p[i].at - end >= q.size && p[i].at - end < gap) { gap = p[i].at - end; q.at = end; }
+            if (p[i].at + p[i].size > end) end = p[i].at + p[i].size;
+        }
+        if (q.at < 0) q.at = end;
+        int i = placed;
+        for (; i > 0 && p[i - 1].at > q.at; i--) p[i] = p[i - 1];
+        p[i] = q;
+        if (q.at + q.size > total) total = q.at + q.size;
+    }
+}
+static int64_t call_by_call(const nn__recording *r, const nn__storage *s, int n)
+{
+    Place block[256] = { { 0, INT64_MAX / 2, 0, 0 } };               /* free memory, in order of places; the last block has no end */
+    int64_t at[256], size[256], total = 0;
+    int blocks = 1;
+    for (int i = 0; i < n; i++) { at[i] = -1; size[i] = nn__storage_bytes_of(&s[i]); }
+    for (int c = 0; c < r->calls; c++) {
+        const nn__recorded *k = &r->call[c];
+        if (!k->op) continue;
+        for (int j = k->nin; j < k->nin + k->nout; j++) {
+            int o = nn__view_empty(&k->v[j]) ? -1 : nn__storage_of(s, n, &k->v[j]), best = blocks - 1;
+            if (o < 0 || s[o].base != NN__PLAN_TEMP || at[o] >= 0) continue;
+            for (int in = 0; (k->op->flags & NN_OP_IN_PLACE) && in < k->nin && at[o] < 0; in++) {
+                int x = nn__view_empty(&k->v[in]) ? -1 : nn__storage_of(s, n, &k->v[in]);
+                if (x >= 0 && s[x].base == NN__PLAN_TEMP && s[x].last == c && size[x] == size[o] && at[x] >= 0) { at[o] = at[x]; at[x] = -1; }
+            }
+            if (at[o] >= 0) continue;
+            for (int b = 0; b < blocks - 1; b++) if (block[b].size >= size[o] && block[b].size < block[best].size) best = b;
+            at[o] = block[best].at;
+            block[best].at += size[o];
+            block[best].size -= size[o];
+            if (at[o] + size[o] > total) total = at[o] + size[o];
+            if (!block[best].size) { memmove(block + best, block + best + 1, (size_t)(--blocks - best) * sizeof *block); }
+        }
+        for (int x = 0; x < n; x++) {
+            int b = 0;
+            if (s[x].base != NN__PLAN_TEMP || s[x].last != c || at[x] < 0) continue;
+            while (b < blocks && block[b].at < at[x]) b++;
+            memmove(block + b + 1, block + b, (size_t)(blocks++ - b) * sizeof *block);
+            block[b].at = at[x]; block[b].size = size[x];
+            at[x] = -1;
+            if (b + 1 < blocks && block[b].at + block[b].size == block[b + 1].at) { block[b].size += block[b + 1].size; memmove(block + b + 1, block + b + 2, (size_t)(--blocks - b - 1) * sizeof *block); }
+            if (b > 0 && block[b - 1].at + block[b - 1].size == block[b].at) { block[b - 1].size += block[b].size; memmove(block + b, block + b + 1, (size_t)(--blocks - b) * sizeof *block); }
+        }
+    }
+    return total;
+}
+static nn_tensor *skips(void *self, nn_tensor *x)                    /* a small U-Net: what is on the left is needed on the right */
+{
+    nn_layer **l = self;
+    nn_tensor *a = nn_forward(l[0], x), *b = nn_forward(l[1], nn_maxpool2d(a, 2, NULL)), *c = nn_forward(l[2], nn_maxpool2d(b, 2, NULL));
+    nn_tensor *wide[2] = { b, nn_upsample(c, nn_dim(b, 2), nn_dim(b, 3), NULL) }, *last[2] = { a, NULL };
+    last[1] = nn_upsample(nn_tanh(nn_forward(l[3], nn_concat(wide, 2, 1))), nn_dim(a, 2), nn_dim(a, 3), NULL);
+    return nn_forward(l[4], nn_concat(last, 2, 1));
+}
+static nn_tensor *residual(void *self, nn_tensor *x)
+{
+    nn_layer **l = self;
+    for (int i = 0; i < 6; i += 2) x = nn_relu(nn_add(i ? x : nn_forward(l[6], x), nn_forward(l[i + 1], nn_relu(nn_forward(l[i], i ? x : nn_forward(l[6], x))))));
+    return x;
+}
+static nn_layer *larger(nn_context *nn, int which, nn_shape *shape, nn_layer **own)
+{
+    if (which < 4) return make(nn, which, shape, own);
+    nn_layer *net = nn_model_new(nn, which == 4 || which == 5 ? &(nn_model_desc){ .forward = which == 4 ? skips : residual, .self = own } : NULL);
+    if (which == 4) {
+        static const int in[5] = { 3, 8, 16, 48, 24 }, out[5] = { 8, 16, 32, 16, 4 };
+        *shape = NN_SHAPE(3, 3, 16, 12);
+        for (int i = 0; i < 5; i++) own[i] = nn_conv2d_new(net, NULL, in[i], out[i], 3, &(nn_conv2d_desc){ .padding = 1, .activation = i < 3 ? nn_relu : NULL });
+    }
+    if (which == 5) {
+        *shape = NN_SHAPE(3, 3, 14, 14);
+        for (int i = 0; i < 7; i++) own[i] = nn_conv2d_new(net, NULL, i < 6 ? 12 : 3, 12, 3, &(nn_conv2d_desc){ .padding = 1 });
+    }
+    if (which == 6) {
+        *shape = NN_SHAPE(3, 17, 24);
+        for (int i = 0; i < 3; i++) nn_transformer_encoder_layer_new(net, NULL, 24, 3, &(nn_transformer_desc){ .hidden = 96, .norm_first = i > 0 });
+    }
+    if (which == 7) {
+        *shape = NN_SHAPE(4, 15, 11);
+        nn_lstm_new(net, NULL, 11, 20, &(nn_lstm_desc){ .layers = 2, .bidirectional = 1 });
+        nn_gru_new(net, NULL, 40, 16, NULL);
+        nn_linear_new(net, NULL, 16, 5, NULL);
+    }
+    if (which == 8) {                /* layers of very different widths */
+        static const int width[] = { 30, 400, 10, 70, 300, 300, 20, 500, 40, 90, 7 };
+        *shape = NN_SHAPE(6, 30);
+        for (int i = 0; i < 10; i++) { nn_linear_new(net, NULL, width[i], width[i + 1], NULL); nn_layernorm_new(net, NULL, NN_SHAPE(width[i + 1]), NULL); nn_fn_new(net, i % 2 ? nn_tanh : nn_gelu); }
+    }
+    return net;
+}
+TEST(memory_beside_other_allocators)
+{
+    for (int which = 0; which < 9; which++) {
+        nn_context *nn = quiet();
+        nn_layer *own[8];
+        nn_shape shape;
+        nn_layer *net = larger(nn, which, &shape, own);
+        nn_plan *p = nn_plan_new(net, shape, &(nn_plan_desc){ .no_fold = 1 });
+        CHECK(p != NULL);
+        if (!p) { puts(nn_error(nn)); nn_free(nn); continue; }
+        nn__aside aside = nn__aside_begin(nn);
+        nn__recording r;
+        nn__buffers buffers;
+        static nn__storage s[256];
+        CHECK(nn__buffers_save(&buffers, net));
+        nn__record_net(&r, net, &buffers, shape, NN_F32);
+        nn__drop_constant(&r, &r);
+        for (int j = 1; j < r.calls; j++) nn__fuse(&r, &r, j);
+        nn__drop_dead(&r, &r);
+        int n = nn__find_storages(&r, s), live = 0;
+        for (int i = 0; i < r.calls; i++) live += r.call[i].op != NULL;
+        int64_t greedy = greedy_by_size(s, n), inorder = call_by_call(&r, s, n), ours = (int64_t)(p->temp_bytes + p->slice_bytes);
+        CHECK(n < 256 && live == p->calls && greedy >= 0 && inorder >= 0);
+        printf("net %d: %lld bytes of temporaries; greedy by size %lld, call by call %lld\n", which, (long long)ours, (long long)greedy, (long long)inorder);
+        CHECK(ours <= greedy && ours <= inorder);
+        nn__raw_free(nn, buffers.values);
+        nn__raw_free(nn, buffers.t);
+        nn__raw_free(nn, r.call);
+        nn__aside_end(nn, &aside);
+        nn_plan_free(p);
+        nn_free(nn);
+    }
+}
+
+/* A run makes no system call: the kernel would end the process. */
+TEST(a_run_asks_nothing_of_the_system)
+{
+#ifdef ONLY_WRITES
+    static float x[5 * 3 * 12 * 10], y[4096];
+    for (int which = 0; which < 3; which++) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 2 });
+        nn_layer *own[2];
+        nn_shape shape;
+        nn_layer *net = make(nn, which, &shape, own);
+        nn_plan *p = nn_plan_new(net, shape, NULL);
+        void *work = malloc(nn_plan_bytes(p) + 1);
+        int status = 0;
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT)) syscall(SYS_exit, 2);          /* from here on read, write and exit are all it may do */
+            int ok = 1;
+            for (int i = 0; i < 3; i++) ok &= nn_run_batch(p, work, 1 + i, x, y);
+            syscall(SYS_exit, !ok);
+        }
+        CHECK(child > 0 && waitpid(child, &status, 0) == child);
+        free(work);
+        nn_plan_free(p);
+        nn_free(nn);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 2) SKIP("this system has no seccomp");
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+#else
+    SKIP("Linux only, without sanitizers");
+#endif
+}
+
+static char printed[1 << 14];
+static void keep_text(void *user, const char *text) { (void)user; strncat(printed, text, sizeof printed - strlen(printed) - 1); }
+TEST(a_plan_is_printed)              /* a line for every step: op, shape, bytes, multiply-adds, time, speed; their sums below */
+{
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .log = keep_text });
+    nn_layer *net = nn_model_new(nn, NULL);
+    char op[32], shape[64];
+    int step, steps;
+    long long bytes, work, constants;
+    double macs, us, speed, total;
+    nn_conv2d_new(net, NULL, 3, 8, 3, &(nn_conv2d_desc){ .padding = 1 });
+    nn_maxpool2d_new(net, 2, NULL);
+    nn_flatten_new(net);
+    nn_linear_new(net, NULL, 8 * 5 * 4, 10, NULL);
+    nn_plan *p = nn_plan_new(net, NN_SHAPE(4, 3, 10, 8), NULL);
+    printed[0] = 0;
+    nn_plan_print(p);
+    char *at = strchr(printed, '\n');
+    CHECK_TEXT(printed, "bytes    mult-adds         us  GFLOP/s");
+    static const struct { const char *op, *shape; int bytes, macs; } want[] = { { "conv2d", "(4, 8, 10, 8)", 10240, 69120 }, { "maxpool2d", "(4, 8, 5, 4)", 2560, 0 }, { "linear", "(4, 10)", 160, 6400 } };
+    for (int i = 0; i < 3; i++, at = at ? strchr(at + 1, '\n') : NULL) {
+        CHECK(at && sscanf(at, " %d %31s %63[^)] ) %lld %lf %lf %lf", &step, op, shape, &bytes, &macs, &us, &speed) == 7);
+        CHECK(step == i && !strcmp(op, want[i].op) && !strncmp(shape, want[i].shape, strlen(shape)) && bytes == want[i].bytes && macs == want[i].macs);
+        CHECK(us >= 0 && us < 1e5 && (macs > 0 || speed == 0) && (us == 0 || fabs(speed - 2e-3 * macs / us) <= 0.06 + 0.2 * speed));       /* figures are rounded */
+    }
+    CHECK(at && sscanf(at, " %d steps, %lf multiply-adds, %lf us, workspace %lld", &steps, &macs, &total, &work) == 4);
+    CHECK(steps == 3 && macs == 69120 + 6400 && work == (long long)nn_plan_bytes(p));
+    at = strstr(printed, "constants ");
+    CHECK(at && sscanf(at, "constants %lld", &constants) == 1 && constants >= (long long)(8 * 160 + 10 * 8) * 4);
+    nn_plan_free(p);
+    nn_free(nn);
+}
+
+/* Scratch that a task has for itself is at most 1 MB, whatever the sizes. Sorting apart (32 bytes for a number of a line). */
+static size_t task_most;
+static int watch(void *self, const nn_call *c)
+{
+    int done = nn__cpu_run(self, c);
+    if (c->task_bytes > task_most) task_most = c->task_bytes;
+    return done;
+}
+static void backward_from(nn_tensor *y) { nn_backward_with(y, &(nn_backward_desc){ .grad = nn_zeros(y->nn, nn_shape_of(y)) }); }
+static nn_tensor *zeros_of(nn_context *nn, nn_shape s) { return nn_want_grad(nn_zeros(nn, s)); }
+TEST(scratch_of_a_task)
+{
+    static const int channels[] = { 1, 3, 16, 17, 64, 100, 512 }, sides[] = { 1, 4, 14, 28, 56 }, kernels[] = { 1, 3, 5, 7 }, batches[] = { 1, 3, 64 };
+    static const int sizes[] = { 1, 10, 100, 512, 2048, 12544 };
+    nn_context *nn = nn_new(&(nn_desc){ .measure = 1, .threads = 2 });
+    nn->cpu.run = watch;
+    for (int v = 0; v < 7 * 7 * 5 * 4 * 3; v++) for (int stride = 1; stride < 4; stride++) for (int kind = 0; kind < 3; kind++) {     /* plain, depthwise, transposed */
+        int c = channels[v % 7], o = channels[v / 7 % 7], side = sides[v / 49 % 5], k = kernels[v / 245 % 4], b = batches[v / 980];
+        nn_conv_desc d = { .stride = stride, .padding = k / 2, .groups = kind == 1 ? c : 1 };
+        if (kind == 1 && o != 16) continue;
+        task_most = 0;
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *x = zeros_of(nn, NN_SHAPE(b, c, side, side));
+        if (kind == 2) backward_from(nn_conv_transpose2d(x, zeros_of(nn, NN_SHAPE(c, o, k, k)), NULL, &d));
+        else backward_from(nn_conv2d(x, zeros_of(nn, kind ? NN_SHAPE(c, 1, k, k) : NN_SHAPE(o, c, k, k)), NULL, &d));
+        if (task_most > 1 << 20) printf("convolution: batch %d, %d -> %d, side %d, kernel %d, stride %d, kind %d: %d bytes\n", b, c, o, side, k, stride, kind, (int)task_most);
+        CHECK(nn_ok(nn) && task_most <= 1 << 20);
+    }
+    for (int v = 0; v < 6 * 6 * 6 * 3; v++) {
+        int m = sizes[v % 6], n = sizes[v / 6 % 6], k = sizes[v / 36 % 6], form = v / 216;
+        task_most = 0;
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *a = zeros_of(nn, form == 1 ? NN_SHAPE(k, m) : form == 2 ? NN_SHAPE(m, k, 2) : NN_SHAPE(m, k)), *w = zeros_of(nn, NN_SHAPE(n, k));
+        if (form == 0) backward_from(nn_linear(a, w, NULL, NULL));
+        else backward_from(nn_matmul(form == 1 ? nn_transpose(a, 0, 1) : nn_squeeze(nn_slice(a, 2, 0, 1, 1), 2), nn_transpose(w, 0, 1)));
+        if (task_most > 1 << 20) printf("product %d x %d x %d, form %d: %d bytes\n", m, n, k, form, (int)task_most);
+        CHECK(nn_ok(nn) && task_most <= 1 << 20);
+    }
+    for (int v = 0; v < 12; v++) {
+        int d = 32 << v % 4, t = v / 4 ? 3000 : 7;
+        task_most = 0;
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *q = zeros_of(nn, NN_SHAPE(2, t, 4 * d)), *h = zeros_of(nn, NN_SHAPE(3, 5, 64 << v % 4));
+        backward_from(nn_attention(q, q, q, &(nn_attention_desc){ .heads = 4, .causal = v & 1 }));
+        nn_layer *net = nn_model_new(nn, NULL);
+        backward_from(nn_forward(v < 4 ? nn_lstm_new(net, NULL, 64 << v % 4, 64 << v % 4, NULL) : nn_gru_new(net, NULL, 64 << v % 4, 64 << v % 4, NULL), v < 8 ? h : zeros_of(nn, NN_SHAPE(200, 5, 64 << v % 4))));
+        backward_from(nn_maxpool2d(zeros_of(nn, NN_SHAPE(2, 3, 50, 1000)), 3, &(nn_maxpool2d_desc){ .stride = 1 + v % 3 }));
+        if (task_most > 1 << 20) printf("attention, recurrent nets, pooling %d: %d bytes\n", v, (int)task_most);
+        CHECK(nn_ok(nn) && task_most <= 1 << 20);
+    }
+    if (!nn_ok(nn)) puts(nn_error(nn));
     nn_free(nn);
 }
 

@@ -37,8 +37,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -159,11 +159,21 @@ struct Smem {
     char *p;
     size_t n;
 };
-struct Grid {
+/* What nvcc's code tells the runtime of a kernel. Arguments lie in one block, each as its type is aligned, and are passed from there: through
+   templates by value, GCC loses those that are aligned to more than 16 bytes. */
+struct Kernel {
     const char *name;
+    size_t bytes;                                        /* of all arguments */
+    virtual bool good(void **args) = 0;                  /* pointers are device memory */
+    virtual char *copy(void **args) = 0;                 /* free() it */
+    virtual void run(char *args) = 0;
+    virtual ~Kernel() {}
+};
+struct Grid {
+    Kernel *kernel;
     dim3 g, b;
     size_t dyn;
-    std::function<void()> *body;
+    char *args;
     long next;
     char tag;
     size_t stat;
@@ -222,7 +232,7 @@ Conf &conf();
     Thread *t = cur;
     fflush(stdout);
     if (t)
-        fprintf(stderr, "cushim: %s\n  kernel %s block (%u,%u,%u) thread (%u,%u,%u) line %d\n", what, t->blk->grid->name, t->blk->bid.x,
+        fprintf(stderr, "cushim: %s\n  kernel %s block (%u,%u,%u) thread (%u,%u,%u) line %d\n", what, t->blk->grid->kernel->name, t->blk->bid.x,
                 t->blk->bid.y, t->blk->bid.z, t->tid.x, t->tid.y, t->tid.z, line);
     else fprintf(stderr, "cushim: %s (line %d)\n", what, line);
     abort();
@@ -254,13 +264,13 @@ CUSHIM_NOSAN static void thread_main(void) {
 #ifdef CUSHIM_TSAN
     for (;;) {
         CUSHIM_ACQ(&cur->blk->schedtag);
-        (*cur->blk->grid->body)();
+        cur->blk->grid->kernel->run(cur->blk->grid->args);
         CUSHIM_REL(&cur->blk->grid->tag);
         cur->state = 4;
         yield_();
     }
 #else
-    (*cur->blk->grid->body)();
+    cur->blk->grid->kernel->run(cur->blk->grid->args);
     cur->state = 4;
     yield_();
     abort();
@@ -450,8 +460,11 @@ void run_grid(Grid *g);
 struct Event { long want, done; };
 /* What a launch may touch in the blocks that were named with nn_device_block (tests/cuda/guard.h); NULL: everything. */
 struct Guard { std::vector<std::pair<char *, size_t> > range; };
-struct Op { int kind; std::function<void()> fn; Event *ev; long ver, seq; std::shared_ptr<Guard> guard; };   /* kind 0 run, 1 record, 2 wait */
-struct Stream { std::deque<Op> q; bool legacy, blocking, capturing; std::vector<Op> *cap; int id; };   /* id: 0 legacy, then 1, 2 .. of those that are there */
+struct Op { int kind; std::function<void()> fn; Event *ev; long ver, seq; std::shared_ptr<Guard> guard; bool kernel; };   /* kind 0 run, 1 record, 2 wait */
+struct Graph;
+struct Stream { std::deque<Op> q; bool legacy, blocking, capturing; Graph *cap; int id; };   /* id: 0 legacy, then 1, 2 .. of those that are there */
+struct Node { Graph *graph; size_t at; };
+struct Graph { std::vector<Op> ops; std::vector<Node *> nodes; long number; };
 struct Dev {
     std::vector<Stream *> st;
     Stream *null;
@@ -466,8 +479,9 @@ struct Dev {
     std::map<char *, size_t> guarded;
     std::shared_ptr<Guard> guard, guard_now;
     std::vector<std::pair<char *, size_t> > fills;
-    std::vector<Op> *patch;                             /* the next launch replaces that of a graph ... */
-    size_t patch_at;                                    /* ... with this number */
+    std::map<const void *, Kernel *> kernels;
+    std::set<Node *> nodes;                             /* of graphs that are there */
+    long graphs;
     bool hurry, tracing;                                /* nn_device_hurry, nn_device_trace */
     std::string trace;
 };
@@ -480,7 +494,7 @@ bool step(Stream *want);
 typedef int cudaError_t;
 enum {
     cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevicePointer = 17,
-    cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorInvalidDevice = 101, cudaErrorNotReady = 600, cudaErrorIllegalAddress = 700,
+    cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorInvalidDevice = 101, cudaErrorNotReady = 600, cudaErrorIllegalAddress = 700, cudaErrorInvalidDeviceFunction = 98,
     cudaErrorLaunchOutOfResources = 701, cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900, cudaErrorUnknown = 999
 };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
@@ -496,11 +510,12 @@ enum cudaMemPoolAttr { cudaMemPoolReuseFollowEventDependencies = 1, cudaMemPoolA
 typedef cushim::Stream *cudaStream_t;
 typedef cushim::Event *cudaEvent_t;
 typedef struct cushim_pool *cudaMemPool_t;
-struct cushim_graph { std::vector<cushim::Op> ops; };
-typedef struct cushim_node *cudaGraphNode_t;            /* 1 + its number in the graph */
+struct cushim_exec { std::vector<cushim::Op> ops; long number; };           /* number: of the graph that it was made from */
+typedef cushim::Node *cudaGraphNode_t;
 typedef struct cushim_edge *cudaGraphEdgeData;
-typedef cushim_graph *cudaGraph_t;
-typedef cushim_graph *cudaGraphExec_t;
+typedef cushim::Graph *cudaGraph_t;
+typedef cushim_exec *cudaGraphExec_t;
+struct cudaKernelNodeParams { void *func; dim3 grid, block; unsigned sharedMemBytes; void **kernelParams, **extra; };     /* gridDim, blockDim: macros here */
 struct cudaGraphExecUpdateResultInfo { int result; };
 struct cudaFuncAttributes { size_t sharedSizeBytes, constSizeBytes, localSizeBytes; int maxThreadsPerBlock, numRegs; };
 struct cudaDeviceProp {
@@ -538,13 +553,12 @@ static inline int enqueue(Stream *s, Op o)
             std::vector<std::pair<char *, size_t> > fills;
             fills.swap(d.fills);
             Op f;
-            f.kind = 0; f.ev = 0; f.ver = 0;
+            f.kind = 0; f.ev = 0; f.ver = 0; f.kernel = false;
             f.fn = [fills]() { for (auto &r : fills) memset(r.first, 0xff, r.second); };
             enqueue(s, f);
         }
     }
-    if (d.patch) { d.patch->at(d.patch_at) = o; d.patch = 0; return 0; }
-    if (s->capturing) { s->cap->push_back(o); return 0; }
+    if (s->capturing) { s->cap->ops.push_back(o); return 0; }
     o.seq = d.seq++;
     s->q.push_back(o);
     if (d.hurry && s->id > 1) {                          /* what waits for nothing runs at once */
@@ -580,7 +594,7 @@ static inline void copy_written(char *to, const char *from, size_t n)     /* pag
         }
     }
 }
-static inline int run_op(Stream *s, std::function<void()> f) { Op o; o.kind = 0; o.fn = f; o.ev = 0; o.ver = 0; return enqueue(s, o); }
+static inline int run_op(Stream *s, std::function<void()> f) { Op o; o.kind = 0; o.fn = f; o.ev = 0; o.ver = 0; o.kernel = false; return enqueue(s, o); }
 static inline int finish(Stream *s)
 {
     if (s->capturing) return seterr(cudaErrorStreamCaptureUnsupported);
@@ -594,49 +608,69 @@ static inline int finish(Stream *s)
 template <int... I> struct seq {};
 template <int N, int... I> struct mkseq : mkseq<N - 1, N - 1, I...> {};
 template <int... I> struct mkseq<0, I...> { typedef seq<I...> type; };
-template <class F, class T, int... I> static inline void apply(F f, T &t, seq<I...>) { (void)t; f(std::get<I>(t)...); }
-
 /* a pointer argument must point into device memory (or be null; a 0-d or empty view may stand right behind a block) */
 template <class T> static inline bool okarg(const T &) { return true; }
 template <class T> static inline bool okarg(T *const &p) { return !p || isdev((const void *)p, 0); }
-static inline bool okargs() { return true; }
-template <class T, class... R> static inline bool okargs(const T &a, const R &...r) { return okarg(a) && okargs(r...); }
 
-template <class... P, class... A>
-static int launch(const char *name, void (*k)(P...), dim3 g, dim3 b, size_t dyn, cudaStream_t st, A... a)
+template <class... P> struct KernelOf : Kernel {
+    enum { N = sizeof...(P) };
+    typedef typename mkseq<N>::type All;
+    void (*k)(P...);
+    size_t at[N + 1], align;
+    KernelOf(const char *n, void (*f)(P...)) : k(f), align(16)
+    {
+        size_t size[] = { sizeof(P)..., 0 }, to[] = { alignof(P)..., 1 }, i = 0;
+        for (name = n, bytes = 0; i <= N; bytes += size[i++]) {
+            if (to[i] > align) align = to[i];
+            at[i] = bytes = (bytes + to[i] - 1) / to[i] * to[i];
+        }
+    }
+    template <int... I> bool good_(void **args, seq<I...>) { bool ok[] = { okarg(*(P *)args[I])..., true }; for (bool b : ok) if (!b) return false; return true; }
+    template <int... I> void run_(char *args, seq<I...>) { k(*(P *)(args + at[I])...); }
+    bool good(void **args) { return good_(args, All()); }
+    char *copy(void **args)
+    {
+        size_t size[] = { sizeof(P)..., 0 };
+        void *p = 0;
+        if (posix_memalign(&p, align, bytes + 1)) abort();
+        for (size_t i = 0; i < N; i++) memcpy((char *)p + at[i], args[i], size[i]);
+        return (char *)p;
+    }
+    void run(char *args) { run_(args, All()); }
+};
+template <class... P> static inline void know(const char *name, void (*k)(P...)) { Kernel *&to = dev().kernels[(const void *)k]; if (!to) to = new KernelOf<P...>(name, k); }
+
+/* A launch as something that a stream or a graph does; arguments are copied now, as on a GPU. */
+static inline int kernel_op(Op *o, const void *f, dim3 g, dim3 b, void **args, size_t dyn)
 {
     Dev &d = dev();
-    size_t n = (size_t)b.x * b.y * b.z, bytes[] = { 0, sizeof(P)... }, total = 0;
-    auto md = d.maxdyn.find((const void *)k);
+    auto known = d.kernels.find(f);
+    size_t n = (size_t)b.x * b.y * b.z;
+    auto md = d.maxdyn.find(f);
     size_t lim = md == d.maxdyn.end() ? 49152 : md->second;
-    for (size_t s : bytes) total += s;
     if (conf().nodev) return seterr(cudaErrorNoDevice);
-    if (total > 4096) { fprintf(stderr, "cushim: kernel %s takes %zu bytes of arguments\n", name, total); return seterr(cudaErrorInvalidValue); }
+    if (known == d.kernels.end()) return seterr(cudaErrorInvalidDeviceFunction);
+    Kernel *k = known->second;
+    if (k->bytes > 4096) { fprintf(stderr, "cushim: kernel %s takes %zu bytes of arguments\n", k->name, k->bytes); return seterr(cudaErrorInvalidValue); }
     if (!n || n > 1024 || b.z > 64 || !g.x || !g.y || !g.z || g.x > 2147483647u || g.y > 65535 || g.z > 65535 || dyn > lim)
         return seterr(cudaErrorInvalidConfiguration);
-    if (!okargs(a...)) {
-        fprintf(stderr, "cushim: kernel %s was given a pointer that is not device memory\n", name);
+    if (!k->good(args)) {
+        fprintf(stderr, "cushim: kernel %s was given a pointer that is not device memory\n", k->name);
         return seterr(cudaErrorInvalidDevicePointer);
     }
-    if (!d.patch && planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
-    if (!d.patch) note(S(st), 'K');
-    if (conf().dry == 1) { d.launches += !d.patch; d.patch = 0; return 0; }
-    std::tuple<P...> args(a...);                         /* arguments are evaluated and copied now, as on a GPU */
-    return run_op(S(st), [=]() {
-        std::tuple<P...> t = args;
-        std::function<void()> body = [&]() {
-            std::tuple<P...> mine = t;
-            apply(k, mine, typename mkseq<sizeof...(P)>::type());
-        };
+    std::shared_ptr<char> copy(k->copy(args), free);
+    o->kind = 0; o->ev = 0; o->ver = 0; o->kernel = true;
+    o->fn = [=]() {
         Grid gr;
-        gr.name = name; gr.g = g; gr.b = b; gr.dyn = dyn; gr.body = &body; gr.next = 0; gr.tag = 0; gr.stat = 0;
+        gr.kernel = k; gr.g = g; gr.b = b; gr.dyn = dyn; gr.args = copy.get(); gr.next = 0; gr.tag = 0; gr.stat = 0;
         run_grid(&gr);
-    });
+    };
+    return 0;
 }
 } // namespace cushim
 
-/* The launch: with nvcc it is k<<<grid, block, smem, stream>>>(...). */
-#define NN_LAUNCH(k, grid, block, smem, stream, ...) (cushim::launch(#k, k, (grid), (block), (smem), (stream), ##__VA_ARGS__))
+/* Before a kernel's first launch: what nvcc does when the program starts. */
+#define NN_KERNEL(k) cushim::know(#k, k)
 /* Shared memory: NN_SHARED(float, tile, [32][33]);  with nvcc: __shared__ float tile[32][33]; */
 #define NN_SHARED(T, name, dims)              \
     static const char name##_key_ = 0;        \
@@ -857,8 +891,23 @@ static inline cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int)
 }
 static inline cudaError_t cudaGetLastError(void) { int e = cushim::dev().err; cushim::dev().err = 0; return e; }
 static inline cudaError_t cudaPeekAtLastError(void) { return cushim::dev().err; }
+/* Pieces of scratch memory lie apart; a guarded call may touch the pieces it asked for, and nothing beside them. */
+#define NN__SCRATCH_GAP 256
+#define NN__SCRATCH_IS(p, n, block) cushim_scratch(p, n, (block)->at, (block)->bytes)
+void cushim_scratch(void *p, size_t n, void *block, size_t room);
 cudaError_t cushim_malloc(void **p, size_t n);
 cudaError_t cushim_free(void *p);
+static inline cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **args, size_t dyn, cudaStream_t s)
+{
+    using namespace cushim;
+    Op o;
+    int e = kernel_op(&o, f, g, b, args, dyn);
+    if (e) return e;
+    if (planned_failure(1)) return seterr(cudaErrorLaunchOutOfResources);
+    note(S(s), 'K');
+    if (conf().dry == 1) { dev().launches++; return 0; }
+    return enqueue(S(s), o);
+}
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t s) { return cushim::finish(cushim::S(s)); }
 static inline cudaError_t cudaDeviceSynchronize(void)
 {
@@ -962,7 +1011,7 @@ static inline cudaError_t cudaStreamQuery(cudaStream_t s) { return cushim::S(s)-
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { if (cushim::conf().nodev) return cudaErrorNoDevice; *e = new cushim::Event(); cushim::dev().handles++; return 0; }
 static inline cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 static inline cudaError_t cudaEventDestroy(cudaEvent_t e) { cudaDeviceSynchronize(); cushim::dev().handles--; delete e; return 0; }
-static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; o.seq = 0; cushim::note(cushim::S(s), kind == 1 ? 'R' : 'W'); return cushim::enqueue(cushim::S(s), o); }
+static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; o.seq = 0; o.kernel = false; cushim::note(cushim::S(s), kind == 1 ? 'R' : 'W'); return cushim::enqueue(cushim::S(s), o); }
 static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { return cushim_event(s, 1, e, ++e->want); }
 static inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) { return cushim_event(s, 2, e, e->want); }
 static inline cudaError_t cudaEventQuery(cudaEvent_t e) { return e->done >= e->want ? 0 : cudaErrorNotReady; }
@@ -982,16 +1031,15 @@ static inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptu
 {
     if (!s || s->capturing) return cushim::seterr(cudaErrorStreamCaptureUnsupported);
     s->capturing = true;
-    s->cap = new std::vector<cushim::Op>();
+    s->cap = new cushim::Graph();
+    s->cap->number = ++cushim::dev().graphs;
     return 0;
 }
 static inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
 {
     if (!s->capturing) return cushim::seterr(cudaErrorStreamCaptureUnsupported);
-    *g = new cushim_graph();
+    *g = s->cap;
     cushim::dev().handles++;
-    (*g)->ops = *s->cap;
-    delete s->cap;
     s->cap = 0;
     s->capturing = false;
     return 0;
@@ -999,21 +1047,31 @@ static inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
 static inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) { *st = cushim::S(s)->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return 0; }
 static inline cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, cudaStreamCaptureStatus *st, unsigned long long *, cudaGraph_t *, const cudaGraphNode_t **last, const cudaGraphEdgeData **, size_t *n)
 {
-    static cudaGraphNode_t node;
     cudaStreamIsCapturing(s, st);
     if (!s->capturing) return cushim::seterr(cudaErrorStreamCaptureUnsupported);
-    node = (cudaGraphNode_t)s->cap->size();
-    *n = node != 0;
-    *last = &node;
+    cushim::Graph *g = s->cap;
+    while (g->nodes.size() < g->ops.size()) {
+        g->nodes.push_back(new cushim::Node{ g, g->nodes.size() });
+        cushim::dev().nodes.insert(g->nodes.back());
+    }
+    *n = !g->nodes.empty();
+    *last = *n ? &g->nodes.back() : 0;
     return 0;
 }
-/* The next launch is no launch: it replaces the kernel of a graph; cudaGraphExecKernelNodeSetParams. NULL: it is one. */
-static inline void cushim_patch(cudaGraphExec_t x, cudaGraphNode_t node)
+static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) { *x = new cushim_exec{ g->ops, g->number }; cushim::dev().handles++; return 0; }
+/* The node is that of the graph, which must be there, that x was made from. */
+static inline cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t x, cudaGraphNode_t node, const cudaKernelNodeParams *p)
 {
-    cushim::dev().patch = x && node ? &x->ops : 0;
-    cushim::dev().patch_at = (size_t)node - 1;
+    using namespace cushim;
+    Op o;
+    if (!dev().nodes.count(node) || node->graph->number != x->number) { fprintf(stderr, "cushim: the node of another graph, or of one that is no more\n"); return seterr(cudaErrorInvalidValue); }
+    if (!x->ops[node->at].kernel) return seterr(cudaErrorInvalidValue);
+    int e = kernel_op(&o, p->func, p->grid, p->block, p->kernelParams, p->sharedMemBytes);
+    if (e) return e;
+    o.guard = dev().guard;
+    x->ops[node->at] = o;
+    return 0;
 }
-static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) { *x = new cushim_graph(*g); cushim::dev().handles++; return 0; }
 static inline cudaError_t cudaGraphExecUpdate(cudaGraphExec_t x, cudaGraph_t g, cudaGraphExecUpdateResultInfo *)
 {
     if (x->ops.size() != g->ops.size()) return cushim::seterr(cudaErrorInvalidValue);
@@ -1030,7 +1088,13 @@ static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
     return 0;
 }
 static inline cudaError_t cudaGraphGetNodes(cudaGraph_t g, void *, size_t *n) { *n = g->ops.size(); return 0; }
-static inline cudaError_t cudaGraphDestroy(cudaGraph_t g) { cushim::dev().handles--; delete g; return 0; }
+static inline cudaError_t cudaGraphDestroy(cudaGraph_t g)
+{
+    cushim::dev().handles--;
+    for (auto n : g->nodes) { cushim::dev().nodes.erase(n); delete n; }
+    delete g;
+    return 0;
+}
 static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g) { cudaDeviceSynchronize(); cushim::dev().handles--; delete g; return 0; }
 template <class... P> static inline cudaError_t cudaFuncSetAttribute(void (*k)(P...), int attr, int v)
 {
@@ -1388,6 +1452,12 @@ cudaError_t cushim_malloc(void **p, size_t n)
     *p = q;
     return 0;
 }
+void cushim_scratch(void *p, size_t n, void *block, size_t room)
+{
+    cushim::Dev &d = cushim::dev();
+    d.guarded[(char *)block] = room;
+    if (d.guard) d.guard->range.push_back(std::make_pair((char *)p, n));
+}
 cudaError_t cushim_free(void *p)
 {
     using namespace cushim;
@@ -1395,6 +1465,7 @@ cudaError_t cushim_free(void *p)
     if (!p) return 0;
     auto it = d.live.find((char *)p);
     if (it == d.live.end()) return seterr(cudaErrorInvalidValue);
+    if (d.guarded.count((char *)p)) { apply_guard(std::shared_ptr<Guard>()); d.guarded.erase((char *)p); }
     size_t n = it->second, need = (n + 511) / 256 * 256;
     (void)need;
 #ifndef CUSHIM_ASAN

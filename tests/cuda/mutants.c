@@ -50,7 +50,7 @@ static double now(void) { struct timespec t; clock_gettime(CLOCK_PROCESS_CPUTIME
 static item *add_item(void) { return &items[item_count < ITEMS - 1 ? item_count++ : item_count]; }
 static void list_items(void)
 {
-    static const char *const programs[] = { "mlp", "lenet", "lstm", "gpt", "optimizers", "norm_of_many_tensors", "norm_of_odd_tensors", "updates_of_numbers_anywhere", "indices_out_of_range", "topk_of_long_lines", "a_token_is_a_graph" };
+    static const char *const programs[] = { "mlp", "lenet", "lstm", "gpt", "optimizers", "loss_scaling", "tiny_gradients_in_fp16", "norm_of_many_tensors", "norm_of_odd_tensors", "updates_of_numbers_anywhere", "indices_out_of_range", "topk_of_long_lines", "a_token_is_a_graph" };
     for (op_case *k = first_case; k; k = k->next) for (int v = 0; v < 5; v++) {
         if (v > 1 && tolerance_of(k->name, v - 1) < 1e-3) continue;
         item *i = add_item();

@@ -100,7 +100,7 @@ def points(text):
             if "++" in place or re.match(r"(sum|acc)\b", place): continue
             yield start + at, 0, "NN_MUTATED(%%d) ? (void)(%s = 0) : (void)0, " % place.replace("%", "%%"), ["assign"], "+= becomes ="
         for m in re.finditer(r"(?<![\w.>])((\w+(\.|->))?add)(?= \? )", part):
-            yield start + m.start(), len(m.group(1)), "(!NN_MUTATED(%%d) && %s)" % m.group(1), ["assign"], "+= becomes ="
+            yield start + m.start(), len(m.group(1)), "(%s && !NN_MUTATED(%%d))" % m.group(1), ["assign"], "+= becomes ="
 
 
 def generate():

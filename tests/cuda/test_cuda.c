@@ -3,10 +3,14 @@
    One source, three ways to run it (tests/check_cuda.sh): the kernels as C++ on the CPU (cushim.h, with or without sanitizers), nvcc's PTX
    executed by ptxsim in place of libcudart, and on a GPU. The first two know nn_device_*: for every call they are told what it may touch
    and which results it must write in full, and they can fail on demand.
-   Environment: NN_CASE=conv2d one op's cases;  NN_PRECISION=0..3 the cases on tensor cores (nn_cuda_precision);  NN_OFFSET=0, 1 one alignment only. */
+   Environment: NN_CASE=conv2d,rnn cases of these ops;  NN_PRECISION=0..3 the cases on tensor cores (nn_cuda_precision);  NN_OFFSET=0, 1 one alignment only. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE                                      /* dup, fileno, setenv */
+#endif
 #define NN_IMPLEMENTATION
 #include "../../nn.h"
 #include "../../nn_cuda.h"
+#include <unistd.h>
 #include "../test.h"
 #include "../cases.h"
 #include "cases_seq.h"
@@ -25,6 +29,7 @@ WEAK long nn_device_live(void);                                             /* a
 /* ---- a backend around nn_cuda's that tells the simulator what a call may touch ---- */
 typedef struct guarded { nn_backend backend; const nn_backend *inner; } guarded;
 static int64_t fell_back[NN_OP_COUNT][2], ran[NN_OP_COUNT][2];
+static int all_cases;                                    /* 1: every_case left nothing out */
 enum { EXTENTS = 1024 };
 typedef struct extents { void *at[EXTENTS]; size_t bytes[EXTENTS]; int count; } extents;
 static extents extent, waiting;                          /* of this call; of updates that wait for a launch they share */
@@ -81,6 +86,7 @@ static void must_write(const nn_view *v, int number)
 }
 static int in_double(const nn_call *c)                   /* such calls, of tests and of nn_item, run on the CPU and do not count */
 {
+    if (c->op->id == NN_OP_cast) return 0;               /* which a device can do */
     for (int i = 0; i < c->nin; i++) if (c->in[i].data && c->in[i].dtype == NN_F64) return 1;
     for (int i = 0; i < c->nout; i++) if (c->out[i].dtype == NN_F64) return 1;
     return c->pass == NN_BACKWARD && c->nin && c->din[0].data && c->din[0].dtype == NN_F64;
@@ -190,15 +196,25 @@ static int check_case(const op_case *k, int offset, int precision)
     for (int i = 0; i < MAX_VARS; i++) free(f.value[i]);
     return ok;
 }
+static int is_named(const char *name, const char *list)  /* list: parts of names, with commas */
+{
+    for (size_t n; list[0]; list += n + (list[n] == ',')) {
+        char part[64] = "";
+        n = strcspn(list, ",");
+        if (n && n < sizeof part && strstr(name, memcpy(part, list, n))) return 1;
+    }
+    return 0;
+}
 TEST(every_case)
 {
     const char *only = getenv("NN_CASE"), *offset = getenv("NN_OFFSET"), *precision = getenv("NN_PRECISION");
-    int cases = 0;
+    int cases = 0, p = precision ? atoi(precision) & 3 : 0;
     NEEDS_DEVICE;
     for (op_case *k = first_case; k; k = k->next) {
-        if (only && !strstr(k->name, only)) continue;
-        for (int o = 0; o < 2; o++) if (!offset || atoi(offset) == o) { cases++; CHECK(check_case(k, o, precision ? atoi(precision) & 3 : 0)); }
+        if ((only && !is_named(k->name, only)) || (p && tolerance_of(k->name, p) < 1e-3)) continue;     /* the other ops have one precision */
+        for (int o = 0; o < 2; o++) if (!offset || atoi(offset) == o) { cases++; CHECK(check_case(k, o, p)); }
     }
+    all_cases = !only && !p;
     printf("%d cases\n", cases);
 }
 
@@ -576,6 +592,7 @@ TEST(updates_of_numbers_anywhere)                        /* parameters, gradient
 /* An index that is just too large, and -1, are errors with the op's name; the last one is not. */
 static void with_index(nn_context *nn, int which, int64_t k)
 {
+    nn_begin(nn, NN_TRAIN);
     nn_tensor *x = nn_want_grad(nn_full(nn, NN_SHAPE(4, 5), 0.5f)), *one = nn_from_as(nn, NN_I64, NN_SHAPE(1, 1), &k), *y = NULL;
     nn_tensor *four = nn_concat((nn_tensor *[]){ nn_reshape(one, NN_SHAPE(1)), nn_from_as(nn, NN_I64, NN_SHAPE(3), (int64_t[]){ 0, 1, 2 }) }, 2, 0);
     switch (which) {
@@ -608,12 +625,14 @@ static void with_index(nn_context *nn, int which, int64_t k)
 }
 TEST(indices_out_of_range)
 {
+    static const char *const name[] = { "gather: ", "scatter_add: ", "index_select: ", "embedding: ", "one_hot: ", "cross_entropy: ", "nll: ", "multi_margin: ", "rnn: " };
     NEEDS_DEVICE;
     for (int device = 0; device < 2; device++) for (int which = 0; which < 15; which++) for (int64_t k = 4; k > -2; k = k == 4 ? 5 : k == 5 ? -1 : -2) {
         nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = device ? guarded_cuda(0) : NULL });
         with_index(nn, which, k);
         if (nn_ok(nn) != (k == 4)) printf("op %d, index %d: %s\n", which, (int)k, nn_error(nn));
         CHECK(nn_ok(nn) == (k == 4));
+        if (!nn_ok(nn)) CHECK_TEXT(nn_error(nn), which < 9 ? name[which] : "ctc_loss: ");
         nn_free(nn);
     }
 }
@@ -647,7 +666,7 @@ static int fit(const nn_backend *backend, float *losses)
     int64_t labels[ROWS];
     for (int i = 0; i < ROWS * WIDE; i++) xs[i] = (float)((i * 37 + i / 7 * 11) % 61) / 30 - 1;
     for (int i = 0; i < ROWS; i++) labels[i] = i * 5 % 7;
-    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = backend });
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .on_error = test_quiet, .backend = backend });
     nn_layer *net = nn_model_new(nn, NULL);
     nn_linear_new(net, "a", WIDE, 30, NULL);
     nn_fn_new(net, nn_relu);
@@ -802,6 +821,182 @@ TEST(planned_faults_in_a_text)
     }
 }
 
+/* ---- weight averages; a run that begins on one device and ends on the other ---- */
+TEST(averages_of_weights)
+{
+    static float v[2][3][19 * 48];
+    NEEDS_DEVICE;
+    for (int device = 0; device < 2; device++) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = device ? guarded_cuda(0) : NULL });
+        program p;
+        nn_tensor *x, *y;
+        program_build(&p, nn, MLP);
+        program_batch(MLP, nn, &x, &y);
+        nn_optimizer *opt = optimizer_for(p.net, 0);
+        nn_ema *ema = nn_ema_new(p.net, 0.8f);
+        for (int i = 0; i < 5; i++) {
+            nn_begin(nn, NN_TRAIN);
+            nn_backward(nn_cross_entropy(nn_forward(p.net, x), y, NULL));
+            nn_step(opt);
+            nn_ema_update(ema);
+        }
+        for (int k = 0; k < 3; k++) {                    /* weights, their averages, weights */
+            nn_read(first_param(p.net), v[device][k]);
+            nn_ema_swap(ema);
+        }
+        CHECK(nn_ok(nn) && nn_fallbacks(nn) == 0);
+        nn_free(nn);
+    }
+    CHECK(memcmp(v[1][0], v[1][2], sizeof v[1][0]) == 0 && memcmp(v[1][0], v[1][1], sizeof v[1][0]) != 0);
+    for (int k = 0; k < 2; k++) for (int i = 0; i < 19 * 48; i++) CHECK(fabsf(v[0][k][i] - v[1][k][i]) <= 1e-5f);
+}
+TEST(a_checkpoint_is_for_every_device)
+{
+    enum { HALF = 4 };
+    float losses[3][2 * HALF];
+    char path[512];
+    NEEDS_DEVICE;
+    snprintf(path, sizeof path, "%s/nn_cuda_%ld.safetensors", getenv("NN_TEST_DIR") ? getenv("NN_TEST_DIR") : "/tmp", (long)getpid());
+    for (int way = 0; way < 3; way++) for (int half = 0; half < 2; half++) {         /* the CPU alone; to the device; from it */
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = way && (way == 1) == half ? nn_cuda(0) : NULL });
+        program p;
+        nn_tensor *x, *y;
+        program_build(&p, nn, LENET);
+        program_batch(LENET, nn, &x, &y);
+        nn_save_desc d = { .optimizer = optimizer_for(p.net, 0) };
+        if (half) CHECK(nn_resume(p.net, path, &d));
+        for (int i = 0; i < HALF; i++) {
+            nn_begin(nn, NN_TRAIN);
+            nn_tensor *loss = nn_cross_entropy(nn_forward(p.net, x), y, NULL);
+            nn_backward(loss);
+            nn_step(d.optimizer);
+            losses[way][half * HALF + i] = (float)nn_item(loss);
+        }
+        if (!half) CHECK(nn_save(p.net, path, &d));
+        CHECK(nn_ok(nn) && nn_steps(d.optimizer) == (half + 1) * HALF);
+        nn_free(nn);
+    }
+    remove(path);
+    for (int way = 1; way < 3; way++) CHECK(follows("a checkpoint", 2 * HALF, losses[0], losses[way], 1e-4));
+}
+
+/* ---- what is said: the report, and errors ---- */
+static char *report_of(const nn_backend *b, char *text, size_t room)
+{
+    FILE *f = tmpfile();
+    int out = dup(1);
+    size_t n = 0;
+    fflush(stdout);
+    if (f && out >= 0 && dup2(fileno(f), 1) >= 0) {
+        nn_cuda_report(b);
+        fflush(stdout);
+        dup2(out, 1);
+        rewind(f);
+        n = fread(text, 1, room - 1, f);
+    }
+    text[n] = 0;
+    if (f) fclose(f);
+    if (out >= 0) close(out);
+    return text;
+}
+static long said(const char *report, const char *op, const char *pass, const char **rest)      /* its number of calls, and what follows */
+{
+    char start[64];
+    long calls = 0;
+    snprintf(start, sizeof start, "  %-22s %-8s ", op, pass);
+    const char *line = strstr(report, start);
+    *rest = "";
+    if (line) calls = strtol(line + strlen(start), (char **)rest, 10);
+    return calls;
+}
+TEST(the_report)
+{
+    static char before[1 << 15], after[1 << 15];
+    const char *rest;
+    float x[20] = { 1, 2, 3 }, y[20];
+    double mb, most, up, down;
+    long long launches, repeats;
+    int arch, many;
+    NEEDS_DEVICE;
+    for (int timed = 0; timed < 2; timed++) {
+        if (timed) setenv("NN_CUDA_TIME", "1", 1);
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .backend = nn_cuda(0) });
+        unsetenv("NN_CUDA_TIME");
+        report_of(nn_cuda(0), before, sizeof before);
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *a = nn_want_grad(nn_tensor_new(nn, NN_SHAPE(4, 5), x)), *wide;
+        nn_backward(nn_sum(nn_softmax(a, 1), NN_ALL, NULL));
+        wide = nn_cast(nn_detach(a), NN_F64);
+        nn_read(nn_cast(nn_flip(nn_tril(wide, 0), NN_DIMS(1)), NN_F32), y);          /* of 64-bit floats, by the CPU */
+        CHECK(nn_ok(nn) && y[4] == 1 && nn_fallbacks(nn) == 1);
+        report_of(nn_cuda(0), after, sizeof after);
+        CHECK(sscanf(after, "cuda:0: sm_%d, %d multiprocessors; %lld launches, %lld repeated steps; %lf MB now, %lf MB at most; %lf MB up, %lf MB down", &arch, &many, &launches, &repeats, &mb, &most, &up, &down) == 8);
+        CHECK(arch >= 75 && many > 0 && launches > 0 && mb > 0 && most >= mb);
+        for (int back = 0; back < 2; back++) {
+            long calls = said(before, "softmax", back ? "backward" : "forward", &rest);
+            CHECK(said(after, "softmax", back ? "backward" : "forward", &rest) == calls + 1);
+            CHECK(strncmp(rest, " calls", 6) == 0 && strchr(rest, '\n'));
+            if (timed && strlen(rest) > 6) {
+                char *end;
+                CHECK(strtod(rest + 6, &end) > 0 && strncmp(end, " ms", 3) == 0);
+            } else CHECK(rest[6] == '\n');
+        }
+        said(after, "tril", "forward", &rest);
+        CHECK_TEXT(rest, " of them on the CPU");
+        CHECK(strstr(rest, " of them on the CPU") < strchr(rest, '\n'));
+        nn_free(nn);
+    }
+    CHECK(report_of(NULL, before, sizeof before)[0] == 0);
+}
+TEST(errors_name_the_call)                               /* device, op, pass, shapes, what failed and where; of copies the last two */
+{
+    static const struct { const char *text[3]; } parts[5] = {
+        { { "cuda:0: softmax forward (5, 7): ", "nn__k_softmax: ", "nn_cuda.h:" } }, { { "cuda:0: matmul backward (3, 4) (4, 6): ", "thin: ", "nn_cuda.h:" } },
+        { { "cuda:0: ", "cudaMemcpyAsync", "nn_cuda.h:" } }, { { "cuda:0: ", "cudaMalloc: ", "nn_cuda.h:" } }, { { "cuda:0: softmax forward (5, 7): ", "nn__k_softmax: ", "nn_cuda.h:" } } };
+    NEEDS_SIMULATOR;
+    for (int which = 0; which < 5; which++) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .on_error = test_quiet, .backend = nn_cuda(0) });
+        float v[42] = { 0 };
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *x = nn_want_grad(nn_tensor_new(nn, NN_SHAPE(5, 7), v)), *a = nn_want_grad(nn_tensor_new(nn, NN_SHAPE(3, 4), v)), *b = nn_tensor_new(nn, NN_SHAPE(4, 6), v), *y, *g = nn_tensor_new(nn, NN_SHAPE(3, 6), v);
+        y = nn_matmul(a, b);
+        if (which >= 3) {                                /* no memory: the device is well, and its next error is told as it is */
+            nn_tensor_new(nn, NN_SHAPE((int64_t)1 << 40), NULL);
+            CHECK(!nn_ok(nn));
+            nn_clear(nn);
+        }
+        nn_device_fail(which == 2 ? 2 : 1, 1);
+        if (which == 0 || which == 4) nn_softmax(x, 1);
+        if (which == 1) nn_backward_with(y, &(nn_backward_desc){ .grad = g });
+        if (which == 2) nn_read(x, v);
+        CHECK(nn_ok(nn) == (which == 3));
+        for (int i = 0; i < 3; i++) CHECK_TEXT(which == 3 ? nn_cuda_why() : nn_error(nn), parts[which].text[i]);
+        nn_free(nn);
+        nn_device_fail(-1, 0);
+        CHECK(nn_device_live() == 0);
+    }
+}
+TEST(waiting_after_every_launch)                         /* NN_CUDA_SYNC=1: the same bits, and the guilty launch is the one that is named */
+{
+    float losses[2][3];
+    NEEDS_DEVICE;
+    for (int sync = 0; sync < 2; sync++) {
+        if (sync) setenv("NN_CUDA_SYNC", "1", 1);
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = nn_cuda(0) });
+        unsetenv("NN_CUDA_SYNC");
+        if (nn_device_trace) nn_device_trace(1);
+        CHECK(train(nn, MLP, EAGER, 0, 3, losses[sync]));
+        if (nn_device_trace) {
+            const char *t = nn_device_trace(0);
+            long alone = 0, kernels = 0;
+            for (; t[0]; t += 2) if (t[1] == 'K') { kernels++; alone += t[2] && t[3] == 'Y'; }
+            CHECK(kernels > 0 && (sync ? alone == kernels : alone < kernels));
+        }
+        nn_free(nn);
+    }
+    CHECK(memcmp(losses[0], losses[1], sizeof losses[0]) == 0);
+}
+
 /* ---- memory, faults, no device ---- */
 TEST(steady_state_takes_no_memory)
 {
@@ -849,6 +1044,23 @@ TEST(planned_faults)                                     /* an error in the cont
         }
     }
 }
+TEST(planned_faults_in_repeated_steps)                   /* those that are noticed are errors; the others change no bit */
+{
+    enum { BATCHES = EPOCHS * ((ROWS + 7) / 8) };
+    float right[BATCHES + 1], losses[BATCHES + 1];
+    NEEDS_SIMULATOR;
+    CHECK(fit(nn_cuda(0), right));
+    for (int kind = 0; kind < 3; kind++) for (long n = 1, reached = 1; reached; n += n / 4 + 1) {
+        nn_device_fail(kind, n);
+        int ok = fit(nn_cuda(0), losses);
+        reached = nn_device_count(kind) >= n;
+        nn_device_fail(-1, 0);
+        CHECK(reached || ok);
+        CHECK(!ok || memcmp(losses, right, BATCHES * sizeof *right) == 0);
+        CHECK(nn_device_live() == 0);
+    }
+    CHECK(fit(nn_cuda(0), losses) && memcmp(losses, right, BATCHES * sizeof *right) == 0);
+}
 TEST(no_device)                                          /* a reason, a context that says so, and a CPU that works */
 {
     float losses[2];
@@ -874,4 +1086,17 @@ TEST(no_call_falls_back)                                 /* of all that ran befo
     NEEDS_DEVICE;
     for (int op = 1; op < NN_OP_COUNT; op++) for (int back = 0; back < 2; back++)
         if (fell_back[op][back]) { printf("%s %s: %lld of %lld calls ran on the CPU\n", nn__ops[op].name, back ? "backward" : "forward", (long long)fell_back[op][back], (long long)(fell_back[op][back] + ran[op][back])); CHECK(!fell_back[op][back]); }
+}
+TEST(every_op_ran)                                       /* no hole in the table: each op, and its gradient, was asked of the device by a test before */
+{
+    NEEDS_DEVICE;
+    if (!all_cases || !ran[NN_OP_lion_update][0]) SKIP("the other tests were left out");
+    for (int op = 1; op < NN_OP_COUNT; op++) {
+        const nn_op *o = &nn__ops[op];
+        int forward = !(o->flags & NN_OP_VIEW) && op != NN_OP_linear_update;     /* which nn.h asks of no device: a gradient, then adam_update ... */
+        if (forward && !ran[op][0]) printf("%s forward never ran on the device\n", o->name);
+        CHECK(!forward || ran[op][0]);
+        if (!(o->flags & NN_OP_NO_GRAD) && !ran[op][1]) printf("%s backward never ran on the device\n", o->name);
+        CHECK((o->flags & NN_OP_NO_GRAD) || ran[op][1]);
+    }
 }

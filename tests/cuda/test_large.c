@@ -136,6 +136,15 @@ LARGE(linear, 64)           { nn_tensor *x = X(64), *v = FIXED(16, 64), *b = FIX
 LARGE(linear_wide, 128)     { nn_tensor *x = X(4), *v = FIXED(128, 4); return nn_linear(x, v, NULL, NULL); }
 LARGE(linear_table, 64)     { nn_tensor *x = FIXED(3, 64), *v = X(64); return nn_transpose(nn_linear(x, v, NULL, NULL), 0, 1); }
 LARGE(linear_bf16, 64)      { nn_tensor *x = X(64), *v = nn_quantize_new(FIXED(16, 64), NN_BF16, NULL, NULL); return nn_linear(x, v, NULL, NULL); }
+static nn_tensor *quantized(world *w, nn_dtype dtype, int64_t in, int64_t group)
+{
+    nn_tensor *x = X(in), *scale = NULL, *v = nn_quantize_new(FIXED(16, in), dtype, &scale, &(nn_quantize_desc){ .group = group });
+    return nn_linear(x, v, NULL, &(nn_linear_desc){ .scale = scale });
+}
+LARGE(linear_i8, 64)        { return quantized(w, NN_I8, 64, 0); }
+LARGE(linear_i8_groups, 64) { return quantized(w, NN_I8, 64, 16); }
+LARGE(linear_i4, 64)        { return quantized(w, NN_I4, 64, 0); }
+LARGE(linear_i4_odd, 75)    { return quantized(w, NN_I4, 75, 16); }
 /* ---- images ---- */
 LARGE(conv, 512)            { nn_tensor *x = X(1, 16, 16), *v = FIXED(2, 1, 3, 3), *b = FIXED(2); return nn_conv2d(x, v, b, &(nn_conv2d_desc){ .padding = 1 }); }
 LARGE(conv_stride, 2048)    { nn_tensor *x = X(2, 32, 32), *v = FIXED(4, 2, 3, 3); return nn_conv2d(x, v, NULL, &(nn_conv2d_desc){ .padding = 1, .stride = 2 }); }
@@ -162,6 +171,8 @@ LARGE(hinge, 512)           { nn_tensor *a = X(512); return nn_hinge(a, IDS(512,
 LARGE(kl_div, 512)          { nn_tensor *a = X(512), *b = X(512); return nn_kl_div(a, b, NONE(nn_loss_desc)); }
 /* ---- sequences ---- */
 LARGE(attention, 128)       { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1 }); }
+LARGE(attention_dropped, 128) { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1, .dropout = 1e-10f }); }
+LARGE(attention_learned, 128) { nn_tensor *q = X(1, 8, 16), *k = X(1, 8, 16), *v = X(1, 8, 16), *m = X(1, 8, 8); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .mask = m }); }
 LARGE(decode, 128)          { nn_tensor *q = X(1, 1, 16), *k = X(1, 8, 16), *v = X(1, 8, 16); return nn_scaled_dot_product_attention(q, k, v, &(nn_attention_desc){ .causal = 1 }); }
 LARGE(rope, 512)            { nn_tensor *x = X(2, 4, 64); return nn_rope(x, nn_rope_new(w->nn, 8, 64, 0), NULL); }
 
@@ -192,7 +203,7 @@ LARGE(batchnorm, 1024)
     y = nn_batchnorm(nn_concat(two, 2, 2), NULL, NULL, NULL, NULL, &(nn_batchnorm_desc){ .eps = 1e6f });
     return nn_sub(nn_slice(y, 2, 0, 64, 1), nn_slice(y, 2, 64, 128, 1));
 }
-/* ---- optimizers: a parameter of more than 2^31 numbers beside one of few, two steps ---- */
+/* ---- optimizers: a parameter of more than 2^31 numbers beside one of few, two steps; scaled: with loss scaling ---- */
 static nn_tensor *updated(world *w)
 {
     nn_tensor *few = nn_param_new(net(w), "few", NN_SHAPE(512));
@@ -207,6 +218,11 @@ LARGE(sgd, 512)             { nn_tensor *y = updated(w); w->opt = nn_sgd_new(w->
 LARGE(sgd_clipped, 512)     { nn_tensor *y = updated(w); w->opt = nn_sgd_new(w->net, &(nn_sgd_desc){ .lr = 0.5f, .momentum = 0.9f, .nesterov = 1, .clip_norm = 1 }); return y; }
 LARGE(adamw, 512)           { nn_tensor *y = updated(w); w->opt = nn_adamw_new(w->net, &(nn_adamw_desc){ .lr = 0.05f }); return y; }
 LARGE(adam_clipped, 512)    { nn_tensor *y = updated(w); w->opt = nn_adam_new(w->net, &(nn_adam_desc){ .lr = 0.05f, .amsgrad = 1, .clip_value = 0.1f }); return y; }
+LARGE(scaled_sgd_clipped, 512) { nn_tensor *y = updated(w); w->opt = nn_sgd_new(w->net, &(nn_sgd_desc){ .lr = 0.5f, .momentum = 0.9f, .clip_norm = 1 }); return y; }
+LARGE(scaled_adamw, 512)    { nn_tensor *y = updated(w); w->opt = nn_adamw_new(w->net, &(nn_adamw_desc){ .lr = 0.05f }); return y; }
+LARGE(rmsprop, 512)         { nn_tensor *y = updated(w); w->opt = nn_rmsprop_new(w->net, &(nn_rmsprop_desc){ .lr = 0.01f, .momentum = 0.9f, .centered = 1 }); return y; }
+LARGE(adagrad, 512)         { nn_tensor *y = updated(w); w->opt = nn_adagrad_new(w->net, &(nn_adagrad_desc){ .lr = 0.05f }); return y; }
+LARGE(nadam, 512)           { nn_tensor *y = updated(w); w->opt = nn_nadam_new(w->net, &(nn_nadam_desc){ .lr = 0.01f }); return y; }
 LARGE(lion, 512)            { nn_tensor *y = updated(w); w->opt = nn_lion_new(w->net, &(nn_lion_desc){ .lr = 0.01f }); return y; }
 
 /* ---- the comparison ---- */
@@ -233,7 +249,7 @@ static int run(const large_case *k, int64_t samples, const nn_backend *backend, 
     nn_tensor *y, *dy;
     int i, ok;
     memset(&w, 0, sizeof w);
-    w.nn = nn_new(&(nn_desc){ .threads = 1, .backend = backend });
+    w.nn = nn_new(&(nn_desc){ .threads = 1, .backend = backend, .loss_scale = strncmp(k->name, "scaled", 6) ? 0 : 1024 });
     w.samples = samples;
     w.per = k->per;
     nn_begin(w.nn, NN_TRAIN);

@@ -1,4 +1,5 @@
 /* test_race.cu - does ThreadSanitizer see the races of CUDA threads through cushim.h? RACE=0..7 as environment: 0, 2, 4 and 6 have none. */
+#include "launch.h"
 #include <stdlib.h>
 static __global__ void race_tile(const float *x, float *y, int barrier)                          /* reads what a neighbour wrote */
 {
@@ -33,10 +34,10 @@ int main(void)
     cudaMalloc(&x, sizeof host);
     cudaMalloc(&y, 2 * sizeof host);
     cudaMemcpy(x, host, sizeof host, cudaMemcpyHostToDevice);
-    if (which / 2 == 0) NN_LAUNCH(race_tile, dim3(4), dim3(64), 0, 0, (const float *)x, y, clean);
-    if (which / 2 == 1) NN_LAUNCH(race_again, dim3(4), dim3(64), 0, 0, (const float *)x, y, clean);
-    if (which / 2 == 2) NN_LAUNCH(race_blocks, dim3(4), dim3(64), 0, 0, y, clean);
-    if (which / 2 == 3) NN_LAUNCH(race_warp, dim3(1), dim3(32), 0, 0, y, clean);
+    if (which / 2 == 0) LAUNCH(0, race_tile, dim3(4), dim3(64), (const float *)x, y, clean);
+    if (which / 2 == 1) LAUNCH(0, race_again, dim3(4), dim3(64), (const float *)x, y, clean);
+    if (which / 2 == 2) LAUNCH(0, race_blocks, dim3(4), dim3(64), y, clean);
+    if (which / 2 == 3) LAUNCH(0, race_warp, dim3(1), dim3(32), y, clean);
     cudaDeviceSynchronize();
     cudaFree(x);
     cudaFree(y);

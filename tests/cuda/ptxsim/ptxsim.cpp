@@ -21,6 +21,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <set>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -2251,18 +2252,27 @@ struct QOp {
     CUevent_st *ev = 0;
     long ver = 0, seq = 0;
     std::shared_ptr<Guard> guard;
+    bool kernel = false;
 };
-struct CUstream_st {
-    std::deque<QOp> q;
-    bool legacy, blocking, cap;
-    vector<QOp> ops;
+struct CUgraphNode_st {
+    CUgraph_st *graph;
+    size_t at;
 };
 struct CUgraph_st {
     vector<QOp> ops;
+    vector<CUgraphNode_st *> nodes;
+    long number;
 };
 struct CUgraphExec_st {
     vector<QOp> ops;
+    long number; /* of the graph that it was made from */
 };
+struct CUstream_st {
+    std::deque<QOp> q;
+    bool legacy, blocking;
+    CUgraph_st *cap;
+};
+static std::set<CUgraphNode_st *> nodes; /* of graphs that are there */
 static vector<CUstream_st *> &streams(void) {
     static vector<CUstream_st *> *v;
     if (!v) {
@@ -2332,7 +2342,7 @@ static cudaError_t enq(CUstream_st *s, QOp o) {
         }
     }
     if (s->cap) {
-        s->ops.push_back(o);
+        s->cap->ops.push_back(o);
         return cudaSuccess;
     }
     o.seq = seqno++;
@@ -2397,7 +2407,8 @@ cudaError_t __cudaGetKernel(cudaKernel_t *k, const void *f) {
     return cudaSuccess;
 }
 static map<const void *, size_t> maxdyn;
-cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **args, size_t dyn, cudaStream_t st) {
+/* a launch as something that a stream or a graph does; arguments are copied now */
+static cudaError_t kernel_op(QOp *o, const void *f, dim3 g, dim3 b, void **args, size_t dyn) {
     if (nodev()) return E(cudaErrorNoDevice);
     auto it = hostfn.find(f);
     if (it == hostfn.end()) return E(cudaErrorInvalidDeviceFunction);
@@ -2410,11 +2421,19 @@ cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **args, size_t 
         return E(cudaErrorInvalidConfiguration);
     vector<char> p(k->parambytes + 8);
     for (size_t i = 0; i < k->params.size(); i++) memcpy(&p[k->params[i].second.off], args[i], k->params[i].second.size);
-    if (planned_failure(1)) return E(cudaErrorLaunchOutOfResources);
-    return enqf(st, [=]() {
+    o->kernel = true;
+    o->fn = [=]() {
         vector<char> q = p;
         run_kernel(k, g, b, q.data(), dyn);
-    });
+    };
+    return cudaSuccess;
+}
+cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **args, size_t dyn, cudaStream_t st) {
+    QOp o;
+    cudaError_t e = kernel_op(&o, f, g, b, args, dyn);
+    if (e != cudaSuccess) return e;
+    if (planned_failure(1)) return E(cudaErrorLaunchOutOfResources);
+    return enq(S(st), o);
 }
 cudaError_t __cudaLaunchKernel(cudaKernel_t k, dim3 g, dim3 b, void **a, size_t s, cudaStream_t st) {
     return cudaLaunchKernel((const void *)k, g, b, a, s, st);
@@ -2637,16 +2656,16 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) {
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
     if (!s) return E(cudaErrorStreamCaptureUnsupported);
     drain(s);
-    s->cap = true;
-    s->ops.clear();
+    static long number;
+    s->cap = new CUgraph_st();
+    s->cap->number = ++number;
     return E(0);
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
     if (!s->cap) return E(cudaErrorStreamCaptureUnsupported);
     handles++;
-    *g = new CUgraph_st();
-    (*g)->ops = s->ops;
-    s->cap = false;
+    *g = s->cap;
+    s->cap = 0;
     return E(0);
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) {
@@ -2655,28 +2674,34 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) {
 }
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, cudaStreamCaptureStatus *st, unsigned long long *, cudaGraph_t *, const cudaGraphNode_t **last,
                                      const cudaGraphEdgeData **, size_t *n) {
-    static cudaGraphNode_t node; /* 1 + its number in the graph */
     cudaStreamIsCapturing(s, st);
     if (!s || !s->cap) return E(cudaErrorStreamCaptureUnsupported);
-    node = (cudaGraphNode_t)s->ops.size();
-    *n = node != 0;
-    *last = &node;
+    CUgraph_st *g = s->cap;
+    while (g->nodes.size() < g->ops.size()) {
+        g->nodes.push_back(new CUgraphNode_st{g, g->nodes.size()});
+        nodes.insert(g->nodes.back());
+    }
+    *n = !g->nodes.empty();
+    *last = *n ? &g->nodes.back() : 0;
     return E(0);
 }
+/* The node is that of the graph, which must be there, that x was made from. */
 cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t x, cudaGraphNode_t node, const cudaKernelNodeParams *p) {
-    if (!node || (size_t)node > x->ops.size()) return E(cudaErrorInvalidValue);
-    CUstream_st aside;
-    aside.cap = true;
-    aside.ops.clear();
-    counted[1]--; /* it is no launch */
-    cudaError_t e = cudaLaunchKernel(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes, (cudaStream_t)&aside);
-    if (e == cudaSuccess) x->ops[(size_t)node - 1] = aside.ops.back();
-    return e;
+    QOp o;
+    if (!nodes.count(node) || node->graph->number != x->number) {
+        fprintf(stderr, "ptxsim: the node of another graph, or of one that is no more\n");
+        return E(cudaErrorInvalidValue);
+    }
+    if (!x->ops[node->at].kernel) return E(cudaErrorInvalidValue);
+    cudaError_t e = kernel_op(&o, p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes);
+    if (e != cudaSuccess) return e;
+    o.guard = guard_next;
+    x->ops[node->at] = o;
+    return E(0);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
     handles++;
-    *x = new CUgraphExec_st();
-    (*x)->ops = g->ops;
+    *x = new CUgraphExec_st{g->ops, g->number};
     return E(0);
 }
 cudaError_t cudaGraphExecUpdate(cudaGraphExec_t x, cudaGraph_t g, cudaGraphExecUpdateResultInfo *) {
@@ -2694,6 +2719,10 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g) {
     handles--;
+    for (auto n : g->nodes) {
+        nodes.erase(n);
+        delete n;
+    }
     delete g;
     return E(0);
 }
