@@ -108,7 +108,7 @@ def measure(list_path, out_path, threads, rounds, seconds, only, lock):
                     lock.turn()
                     for i in range(len(able)):
                         if t > 1:
-                            time.sleep(0.02)             # the threads of the last one stop spinning
+                            time.sleep(0.25)             # the threads of the last one stop spinning: Intel's OpenMP does so after 0.2 s
                         for row in able[(i + r) % len(able)].ask(workload, budget):
                             out.write("\t".join([*row, str(r)]) + "\n")
                     for row in workers[0].ask("fma", 0):
