@@ -1225,8 +1225,8 @@ template <class F> static __global__ void __launch_bounds__(256, 4) nn__k_fold_l
         __syncthreads();
         acc = warp[0];
         for (int k = 1; k < 8; k++) acc = nn__join(F::JOIN, acc, warp[k]);
-    }
-    if (lane || !there) return;                          // m may be y: what is written hangs on what every lane has read
+    } else __syncwarp(NN__FULL);                        // m may be y: every lane has read it
+    if (lane || !there) return;
     if (part) part[blockIdx.y * w.kept.count + out] = acc;
     else nn__finish(e, out, acc, y + at[1]);
 }

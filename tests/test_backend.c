@@ -169,7 +169,7 @@ static int list_run(void *self, const nn_call *c)
     list_device *l = self;
     if (!l->recording) return fake_run(&l->d, c);
     l->call[l->calls] = *c;
-    l->call[l->calls].params = memcpy(l->params[l->calls], c->params, c->params ? c->op->params_bytes : 0);
+    if (c->params) l->call[l->calls].params = memcpy(l->params[l->calls], c->params, c->op->params_bytes);
     l->calls++;
     return 1;
 }
