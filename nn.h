@@ -206,7 +206,8 @@ typedef struct nn_desc {
 } nn_desc;
 NN_API nn_context *nn_new(const nn_desc *desc);          // NULL only if not even the context could be allocated (nn_ok(NULL) is 0)
 NN_API void        nn_free(nn_context *nn);              // frees everything that the context owns
-NN_API size_t      nn_bytes_needed(const nn_context *nn);// bytes that nn_desc.memory must have for all that was done so far
+NN_API size_t      nn_bytes_needed(const nn_context *nn);// bytes that nn_desc.memory must have for all that was done so far,
+                                                         // and room for what encoding texts and parsing CSV need meanwhile: without a buffer that is not counted
 NN_API int64_t     nn_allocations(const nn_context *nn); // calls to the allocator so far; after the first steps there are no more
 NN_API int         nn_reserve(nn_context *nn, size_t step_bytes);  // get the memory of a step ahead of it
 NN_API const char *nn_isa(const nn_context *nn);         // name of the kernels in use
