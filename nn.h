@@ -2287,7 +2287,7 @@ static void *nn__life(nn_context *nn, size_t bytes)
     char *p;
     if (bytes <= SMALL) {
         bytes = (bytes + 15) & ~(size_t)15;
-        if (nn->small_left < bytes || (!nn->small_at && !nn->failed)) {
+        if (nn->small_left < bytes || (!nn->small_at && !nn->failed)) {              // the latter: there was no memory, and nn_clear since
             nn->small_at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
             nn->small_left = CHUNK;  // without memory, too: what is needed in all is still counted
         }
@@ -17375,8 +17375,9 @@ static void nn__binary_plan(nn_call *c)
     c->tasks[0] = nn__task_count(n, 8);
     if (c->pass == NN_FORWARD) return;
     for (i = 0; i < c->nin; i++) {
-        int reduce = c->din[i].data && !nn__same_dims(&c->in[i], &c->out[0]);
-        if (c->din[i].data && !(reduce && nn__gets_dout(c))) full = 1;
+        int reduce = !nn__same_dims(&c->in[i], &c->out[0]);
+        if (!c->din[i].data) continue;
+        if (!reduce || !nn__gets_dout(c)) full = 1;
         if (!reduce) continue;
         c->phases = 2;
         if (!nn__gets_dout(c)) c->shared_bytes += nn__round_up((size_t)n * nn__real_bytes(c));
@@ -17849,7 +17850,7 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
     const nn_view *in[5];
     int64_t n = nn_view_count(&c->out[0]), begin, end;
     R *temp = (R *)c->shared;
-    int i, m = c->nin, summed;
+    int i, m = c->nin, copied;
     for (i = 0; i < m; i++) {
         v[i] = NN__K(broadcast)(&c->in[i], &c->out[0]);
         in[i] = c->in[i].data ? &v[i] : &c->dout[0];
@@ -17860,18 +17861,18 @@ static void NN__K(broadcast_bwd)(const nn_call *c, const nn_task *t, const NN__K
         int reduce = c->din[i].ndim != c->out[0].ndim || memcmp(c->din[i].shape, c->out[0].shape, (size_t)c->out[0].ndim * sizeof(int64_t));
         if (!c->din[i].data || !df[i]) continue;
         full = reduce ? c->dout[0] : c->din[i];          // dout is contiguous: so is the temporary
-        summed = reduce && nn__gets_dout(c);
-        if (reduce && !summed) full.data = temp;
+        copied = reduce && !nn__gets_dout(c);
+        if (copied) full.data = temp;
         if (t->phase == 0) {
             begin = nn__task_begin(n, t);
             end = nn__task_end(n, t);
-            if (!summed) NN__K(each)(&full, reduce ? 0 : (int)(c->add >> i & 1), in, m + 2, begin, end, df[i], NULL);
+            if (!reduce || copied) NN__K(each)(&full, reduce ? 0 : (int)(c->add >> i & 1), in, m + 2, begin, end, df[i], NULL);
         } else if (reduce) {
             nn_view to = NN__K(broadcast)(&c->din[i], &full);
             int64_t kept = nn_view_count(&c->din[i]);
             NN__K(sum_to)(&full, &to, (int)(c->add >> i & 1), 1, nn__task_begin(kept, t), nn__task_end(kept, t));
         }
-        if (reduce && !summed) temp = (R *)(void *)((char *)temp + nn__round_up((size_t)n * sizeof(R)));
+        if (copied) temp = (R *)(void *)((char *)temp + nn__round_up((size_t)n * sizeof(R)));
     }
 }
 #define NN__X(name, keep, f, da, db) \
@@ -20548,6 +20549,7 @@ static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int6
     else NN__BY_TYPE(g->small, stream_of, g, n, a, b, scale, y);
 }
 
+// k terms from `first` on of w columns from j on, as a strip of numbers: any strides
 NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
     const int64_t e = NN__K(small_bytes)(type);
@@ -20568,7 +20570,7 @@ NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int6
     }
 }
 #if NN__LANES > 1
-// The same, the terms of a column side by side: a line of memory of each column is scaled, then these are turned.
+// The same where the terms of a column lie side by side: a line of memory of each column is scaled, then these are turned.
 // Scales: one for many terms, or one for each term, side by side, or any.
 NN__INLINE void NN__K(small_turn)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
@@ -20600,7 +20602,6 @@ NN__INLINE void NN__K(small_turn)(const int type, const nn__product *g, int64_t 
     }
 }
 #endif
-// k terms from `first` on of w columns from j on, as a strip of numbers
 static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
     if (g->small == NN_I4) NN__K(word_strip)(g, first, k, j, w, width, to);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Line coverage of nn.h by the tests: prints the share, and with -v the lines that no test reaches.   Half an hour of two cores.
+# Line coverage of nn.h by the tests: prints the share, and with -v the lines that no test reaches.   Long: -O0 with counters.
 # As `make test` builds them: tests of what is public share one nn.h with every table, those of kernels have a whole one of their own, others plain C.
 cd "$(dirname "$0")/.."
 dir=build/coverage
