@@ -2037,6 +2037,7 @@ struct nn_context {
     nn_backend  cpu;
     const nn_backend *backend;
     const nn__table  *table;
+    int               features;      // NN__HAS_...
     nn__pool   *pool;
     int         threads;
     nn__atomic  slot[NN__MAX_SLOTS];
@@ -2101,7 +2102,7 @@ static int     nn__finite(double v)          { return v - v == 0; }
 static size_t  nn__round_up(size_t n)        { return (n + (NN__ALIGN - 1)) & ~(size_t)(NN__ALIGN - 1); }
 static char   *nn__aligned(void *p)          { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 static const nn_op *nn__op(int id);
-static const nn__table *nn__find_table(const char *isa, nn_dtype dtype);
+static const nn__table *nn__find_table(const char *isa, nn_dtype dtype, int has);
 static void nn__record_call(nn_context *nn, const nn_call *c);
 static void nn__record_refuse(nn_context *nn, const char *why);
 static void nn__trace_refuse(nn_context *nn, const char *why);
@@ -2797,16 +2798,18 @@ NN_API int nn_threads(const nn_context *nn) { return nn ? nn->threads : 0; }
 // =============================================================================================
 // >>cpu   What this processor can do: cpuid and xgetbv, not __builtin_cpu_supports, which does not link in every shared object.
 // =============================================================================================
-enum { NN__HAS_FMA = 1, NN__HAS_AVX2 = 2, NN__HAS_AVX512 = 4, NN__HAS_NEON = 8 };
+enum { NN__HAS_FMA = 1, NN__HAS_AVX2 = 2, NN__HAS_AVX512 = 4, NN__HAS_NEON = 8, NN__HAS_RUNS = 16 };    // RUNS: runs of 1.5 KB, each a row further, come from memory as fast as whole rows
 static int nn__cpu_features(void)
 {
     int has = 0;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
     unsigned a, b, c, d, lo, hi;
     int half;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return 0;              // OSXSAVE
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    if ((a >> 8 & 15) + (a >> 20 & 255) >= 0x1A) has |= NN__HAS_RUNS;                // by family: measured on Zen 5 (1Ah), not so on Zen 4 (19h)
+    if (!(c & (1u << 27))) return has;                                               // OSXSAVE
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    if ((lo & 6) != 6) return 0;                                                     // the system saves ymm registers
+    if ((lo & 6) != 6) return has;                                                   // the system saves ymm registers
     if (c & (1u << 12)) has |= NN__HAS_FMA;
     half = (c & (1u << 29)) != 0;                                                    // F16C
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return has;
@@ -2814,7 +2817,7 @@ static int nn__cpu_features(void)
     if ((has & NN__HAS_AVX2) && (lo & 0xE6) == 0xE6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31)))
         has |= NN__HAS_AVX512;                                                       // F DQ BW VL
 #elif defined(__aarch64__) && defined(__GNUC__)
-    has = NN__HAS_NEON | NN__HAS_FMA;
+    has = NN__HAS_NEON | NN__HAS_FMA | NN__HAS_RUNS;
 #endif
     return has;
 }
@@ -3651,10 +3654,11 @@ NN_API nn_context *nn_new(const nn_desc *desc)
     if (nn->threads > NN__MAX_SLOTS) nn->threads = NN__MAX_SLOTS;
     if (!NN__HAVE_THREADS && !d.parallel_for) nn->threads = 1;
     if (nn->threads > 1 && !d.parallel_for) nn->pool = nn__pool_new(nn, nn->threads);
-    nn->table = nn__find_table(d.isa, d.dtype);
+    nn->features = nn__cpu_features();
+    nn->table = nn__find_table(d.isa, d.dtype, nn->features);
     if (!nn->table) {
         nn_fail(nn, "nn_new: no kernels \"%s\" for %s on this machine", d.isa ? d.isa : "", nn_dtype_name(d.dtype));
-        nn->table = nn__find_table("scalar", NN_F32);
+        nn->table = nn__find_table("scalar", NN_F32, 0);
         nn->desc.dtype = NN_F32;
     }
     nn__scale_begin(nn);
@@ -16764,9 +16768,8 @@ static const struct { nn__table table; int needs; } nn__tables[] = {
 #endif
 };
 
-static const nn__table *nn__find_table(const char *isa, nn_dtype dtype)
+static const nn__table *nn__find_table(const char *isa, nn_dtype dtype, int has)
 {
-    int has = nn__cpu_features();
     size_t i;
     const char *wish = isa ? isa : getenv("NN_ISA");
     for (i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
@@ -19880,13 +19883,15 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
     int         turned;              // a and b have changed places, y is its transpose
     int         dots;                // an element is a dot product in 16 lanes, not a chain
+    int         runs;                // NN__HAS_RUNS, or 0
     int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8, NN_I4 (words of 8 terms, or of 8 columns if `across` > 1)
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
 
-static void nn__plain_product(nn__product *g)            // no scale, chains; the rest is the caller's to set
+static void nn__plain_product(nn__product *g, int features)      // no scale, chains; the rest is the caller's to set
 {
+    g->runs = features & NN__HAS_RUNS;
     g->turned = g->dots = g->small = 0;
     g->scale = NULL;
     g->up = g->across = 1;
@@ -19899,7 +19904,7 @@ static const nn__product *nn__product_turn(const nn__product *p, nn__product *ro
 {
     int narrow = p->m >= 16 && (p->n == 1 || (p->n <= 12 && p->m >= 32 && (!p->dots || p->n % 4 != 0))) && (p->ars == 1 || p->acs == 1);
     if (p->small || (!narrow && (p->ycs == 1 || p->yrs != 1))) return p;
-    nn__plain_product(room);
+    nn__plain_product(room, p->runs);
     room->a = p->b; room->b = p->a; room->y = p->y; room->m = p->n; room->n = p->m; room->k = p->k;
     room->ars = p->bcs; room->acs = p->brs; room->brs = p->acs; room->bcs = p->ars; room->yrs = p->ycs; room->ycs = p->yrs;
     room->dots = p->dots;
@@ -20394,8 +20399,8 @@ static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_
         }
 }
 
-// Numbers of a b of type NN_BF16, NN_F16 or NN_I8 (words: NN_I4)
-NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_I8 ? 1 : type == NN_I4 ? 4 : 2; }
+// Numbers of a b of type NN_BF16, NN_F16 or NN_I8 (words: NN_I4); streams: NN_F32 is R
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_F32 ? (int64_t)sizeof(R) : type == NN_I8 ? 1 : type == NN_I4 ? 4 : 2; }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
 {
     double d;
@@ -20441,8 +20446,8 @@ NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, co
         if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
         NN__UNROLL for (t = 0; t < rows; t++) {
             const char *p = b + t * row_bytes + j * e;
-            if (left >= NN__LANES) NN__FETCH(p + 8 * row_bytes);
-            w = NN__K(small_part)(type, p, left);
+            if (type != NN_F32 && left >= NN__LANES) NN__FETCH(p + 8 * row_bytes);
+            w = type == NN_F32 ? NN__K(get_lanes)((const R *)p, left) : NN__K(small_part)(type, p, left);
             if (type == NN_I8) w = w * s;
             sum = FMA(x[t], w, sum);
         }
@@ -20546,6 +20551,7 @@ static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int6
     const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
     const R *scale = g->scale ? (const R *)g->scale + j : NULL;
     if (g->small == NN_I4) NN__K(word_stream)(g, n, a, b, scale, y);
+    else if (!g->small)    NN__K(stream_of)(NN_F32, g, n, a, b, scale, y);
     else NN__BY_TYPE(g->small, stream_of, g, n, a, b, scale, y);
 }
 
@@ -20632,7 +20638,7 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
     if (h <= 0) return;
     for (j = 0; j < (bias ? wide : 4); j += NN__LANES) STORE(start + j, C(0));         // without a bias only dot products read it, four numbers
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
-    if (h == 1 && g->bcs == 1 && g->ycs == 1 && g->small && (!g->scale || (g->across == 1 && g->scs == 1))) {
+    if (h == 1 && g->bcs == 1 && g->ycs == 1 && (g->small ? !g->scale || (g->across == 1 && g->scs == 1) : !g->runs && g->k * g->n >= NN__GEMM_FAR)) {
         if (!add) for (j = j0; j < end; j++) y[j] = each ? each[i0] : bias ? bias[j] : 0;
         NN__K(gemm_stream)(g, (const R *)g->a + i0 * g->ars, j0, end - j0, y + j0);
         return;
@@ -20761,7 +20767,7 @@ static nn__product *nn__matmul_product(nn__product *g, const nn_call *c, int whi
     const nn_view *a = which == 1 ? &c->dout[0] : &c->in[0], *b = which == 2 ? &c->dout[0] : &c->in[1], *y = which ? &c->din[which - 1] : &c->out[0], *like = &c->out[0];
     int64_t m = like->shape[like->ndim - 2], n = like->shape[like->ndim - 1], k = c->in[0].shape[c->in[0].ndim - 1];
     size_t bytes = nn__real_bytes(c);
-    nn__plain_product(g);
+    nn__plain_product(g, c->nn->features);
     g->a = (const char *)a->data + (size_t)nn__matrix_at(a, like, i) * bytes;
     g->b = (const char *)b->data + (size_t)nn__matrix_at(b, like, i) * bytes;
     g->y = (char *)y->data + (size_t)nn__matrix_at(y, like, i) * bytes;
@@ -20870,7 +20876,7 @@ static nn__product *nn__linear_product(nn__product *g, const nn_call *c, int whi
 {
     nn__matmul_size s = nn__linear_sizes(c);
     const nn_view *w = which == 2 ? &c->din[1] : &c->in[1];
-    nn__plain_product(g);
+    nn__plain_product(g, c->nn->features);
     g->a = which == 1 ? c->dout[0].data : c->in[0].data;
     g->b = which == 2 ? c->dout[0].data : w->data;
     g->y = which == 0 ? c->out[0].data : c->din[which - 1].data;
