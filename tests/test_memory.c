@@ -64,6 +64,46 @@ TEST(steady_state_allocates_nothing)
     CHECK(c.live == 0);
 }
 
+#if defined(__linux__)
+/* "hg" among the flags of the mapping that holds the middle of a tensor: 1, none: 0, not to be found out: -1 */
+static int asks_for_huge_pages(const nn_desc *desc)
+{
+    nn_context *nn = nn_new(desc);
+    nn_tensor *x = nn_zeros(nn, NN_SHAPE(1 << 22));
+    unsigned long at = x ? (unsigned long)((char *)x->data + (8 << 20)) : 0, first, last;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    char line[512];
+    int here = 0, found = -1;
+    while (f && found < 0 && fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%lx-%lx ", &first, &last) == 2) here = first <= at && at < last;
+        else if (here && !strncmp(line, "VmFlags:", 8)) found = strstr(line, " hg") != NULL;
+    }
+    if (f) fclose(f);
+    nn_free(nn);
+    return found;
+}
+static char own_memory[64 << 20];
+static void *own_malloc(void *used, size_t bytes)
+{
+    char *at = own_memory + *(size_t *)used;
+    bytes = (bytes + 63) / 64 * 64;
+    if (*(size_t *)used + bytes > sizeof own_memory) return NULL;
+    *(size_t *)used += bytes;
+    return at;
+}
+static void own_free(void *used, void *at) { (void)used; (void)at; }
+TEST(large_blocks_ask_for_huge_pages)
+{
+    size_t used = 0;
+    FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    if (f) fclose(f);
+    if (!f || asks_for_huge_pages(NULL) < 0) SKIP("the kernel has no huge pages to ask for, or does not tell");
+    CHECK(asks_for_huge_pages(NULL) == 1);
+    CHECK(asks_for_huge_pages(&(nn_desc){ .malloc = own_malloc, .free = own_free, .user = &used }) == 0);
+    CHECK(used > 1 << 24);
+}
+#endif
+
 TEST(smaller_batches_allocate_nothing)
 {
     counter c = { 0 };
