@@ -21820,7 +21820,7 @@ static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *
         v = -(rstd * (w * sum) / count);
     }
     for (b = 0; b < z->b; b++)
-        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, (int)(c->add & 1));
+        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, NULL, (int)(c->add & 1));
 }
 static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
 {

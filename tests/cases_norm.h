@@ -73,6 +73,7 @@ CASE(rmsnorm, no_rows)         { nn_tensor *x = var(f, 0, 6), *w = var(f, 6); re
 
 /* y = norm(x + r) and the sum s: both used, only one; the sum is worth less, so that mixing them up shows */
 static nn_tensor *both(nn_tensor *y, nn_tensor *s) { return nn_sub(y, nn_mul_scalar(s, 0.7f)); }
+static nn_tensor *fixed(fixture *f, nn_shape s) { return nn_reshape(nn_sin(nn_arange(f->nn, 0, (float)(s.d[0] * (s.ndim > 1 ? s.d[1] : 1)), 1)), s); }     /* wants no gradient */
 CASE(add_layernorm, both)       { nn_tensor *x = var(f, 5, 37), *r = var(f, 5, 37), *w = var(f, 37), *b = var(f, 37), *s, *y = nn_add_layernorm(x, r, 1, w, b, &s, NULL); return both(y, s); }
 CASE(add_layernorm, norm_only)  { nn_tensor *x = var(f, 2, 3, 16), *r = var(f, 2, 3, 16), *w = var(f, 16); return nn_add_layernorm(x, r, 1, w, var(f, 16), NULL, NULL); }
 CASE(add_layernorm, sum_only)   { nn_tensor *x = var(f, 3, 9), *r = var(f, 3, 9), *s; nn_add_layernorm(x, r, 1, NULL, NULL, &s, NULL); return s; }
@@ -88,10 +89,10 @@ CASE(add_layernorm, itself)     { nn_tensor *x = var(f, 3, 6), *s, *y = nn_add_l
 CASE(add_layernorm, more_of_x)  { nn_tensor *x = var(f, 3, 6), *r = var(f, 3, 6), *y = nn_add_layernorm(x, r, 1, NULL, NULL, NULL, NULL); return nn_mul(x, y); }
 CASE(add_layernorm, more_of_r)  { nn_tensor *x = var(f, 3, 6), *r = var(f, 3, 6), *s, *y = nn_add_layernorm(x, r, 1, NULL, NULL, &s, NULL); return nn_mul(r, both(y, s)); }
 CASE(add_layernorm, more_of_both) { nn_tensor *x = var(f, 3, 6), *r = var(f, 3, 6), *w = var(f, 6), *s, *y = nn_add_layernorm(x, r, 1, w, w, &s, NULL); return nn_mul(nn_mul(x, r), both(y, s)); }
-CASE(add_layernorm, fixed_x)    { nn_tensor *x = nn_detach(var(f, 3, 6)), *r = var(f, 3, 6), *w = var(f, 6), *s, *y = nn_add_layernorm(x, r, 1, w, NULL, &s, NULL); return both(y, s); }
-CASE(add_layernorm, fixed_r)    { nn_tensor *x = var(f, 3, 6), *r = nn_detach(var(f, 3, 6)), *s, *y = nn_add_layernorm(x, r, 1, NULL, NULL, &s, NULL); return both(y, s); }
-CASE(add_layernorm, fixed_both) { nn_tensor *x = nn_detach(var(f, 3, 6)), *r = nn_detach(var(f, 3, 6)), *w = var(f, 6), *b = var(f, 6); return nn_add_layernorm(x, r, 1, w, b, NULL, NULL); }
-CASE(add_layernorm, fixed_row)  { nn_tensor *x = var(f, 21), *r = nn_detach(var(f, 21)), *w = var(f, 21), *s, *y = nn_add_layernorm(x, r, 1, w, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, fixed_x)    { nn_tensor *x = fixed(f, NN_SHAPE(3, 6)), *r = var(f, 3, 6), *w = var(f, 6), *s, *y = nn_add_layernorm(x, r, 1, w, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, fixed_r)    { nn_tensor *x = var(f, 3, 6), *r = fixed(f, NN_SHAPE(3, 6)), *s, *y = nn_add_layernorm(x, r, 1, NULL, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, fixed_both) { nn_tensor *x = fixed(f, NN_SHAPE(3, 6)), *r = fixed(f, NN_SHAPE(3, 6)), *w = var(f, 6), *b = var(f, 6); return nn_add_layernorm(x, r, 1, w, b, NULL, NULL); }
+CASE(add_layernorm, fixed_row)  { nn_tensor *x = var(f, 21), *r = fixed(f, NN_SHAPE(21)), *w = var(f, 21), *s, *y = nn_add_layernorm(x, r, 1, w, NULL, &s, NULL); return both(y, s); }
 CASE(add_layernorm, stream)                              /* two parts on a stream: the gradient of a sum is what the next one gives, and its memory that of dr */
 {
     nn_tensor *x = var(f, 3, 13), *w = var(f, 13), *b = var(f, 13), *y = nn_add_layernorm(x, nn_sin(x), 1, w, b, &x, NULL);
