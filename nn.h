@@ -21487,17 +21487,20 @@ static void NN__K(affine_row)(int64_t n, R *y, const R *x, R m, R rstd, const R 
         NN__K(put_lanes)(y + i, h, n - i);
     }
 }
-// dx (+)= dy a w + (x - m) p + q + ds; w and ds may be NULL, dx may be ds
-static void NN__K(norm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, const R *w, R m, R a, R p, R q, const R *ds, int add)
+// dx (+)= dy a w + (x - m) p + q + ds, and dr too; w, ds, dx, dr may be NULL, dx or dr may be ds. Bits 0 and 3 of add are for dx and dr
+static void NN__K(norm_dx_row)(int64_t n, R *dx, R *dr, const R *x, const R *dy, const R *w, R m, R a, R p, R q, const R *ds, unsigned add)
 {
     int64_t i;
     for (i = 0; i < n; i += NN__LANES) {
-        V g = NN__K(get_lanes)(dy + i, n - i) * SET1(a), d;
+        V g = NN__K(get_lanes)(dy + i, n - i) * SET1(a), d, e;
         if (w) g = g * NN__K(get_lanes)(w + i, n - i);
         d = FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(p), g + SET1(q));
         if (ds) d = d + NN__K(get_lanes)(ds + i, n - i);
-        if (add) d = d + NN__K(get_lanes)(dx + i, n - i);
-        NN__K(put_lanes)(dx + i, d, n - i);
+        e = d;
+        if (dx && (add & 1)) e = e + NN__K(get_lanes)(dx + i, n - i);
+        if (dx) NN__K(put_lanes)(dx + i, e, n - i);
+        if (dr && (add >> 3 & 1)) d = d + NN__K(get_lanes)(dr + i, n - i);
+        if (dr) NN__K(put_lanes)(dr + i, d, n - i);
     }
 }
 
@@ -21527,9 +21530,9 @@ static void NN__K(norm_dx)(const nn_call *c, const nn__norm_size *z, int64_t r, 
 {
     const R *x = (const R *)nn__normed(c)->data + r * z->n, *dy = (const R *)c->dout[c->nout - 1].data + r * z->n, *w = (const R *)c->in[1].data;
     const R *ds = c->nout > 1 && c->dout[0].data ? (const R *)c->dout[0].data + r * z->n : NULL;
-    R *dx[2] = { NULL, NULL };                           // of x, of the residual
+    R *dx = c->din[0].data ? (R *)c->din[0].data + r * z->n : NULL, *dr = c->nout > 1 && c->din[3].data ? (R *)c->din[3].data + r * z->n : NULL;
     R mean = ((const R *)c->aux[0].data)[r], rstd = ((const R *)c->aux[1].data)[r], sum = 0, dot = 0, count = (R)nn__max(1, z->n), p, q;
-    int64_t per = z->c / z->groups, i, k;
+    int64_t per = z->c / z->groups, i;
     if (w) w += r % z->groups * per;
     if (!w) {
         if (center) sum = NN__K(row_add)(z->n, dy);
@@ -21543,13 +21546,8 @@ static void NN__K(norm_dx)(const nn_call *c, const nn__norm_size *z, int64_t r, 
     }
     p = -(rstd * dot / count * rstd * rstd);
     q = center ? -(rstd * sum / count) : 0;
-    if (c->din[0].data) dx[0] = (R *)c->din[0].data + r * z->n;
-    if (c->nout > 1 && c->din[3].data) dx[1] = (R *)c->din[3].data + r * z->n;
-    for (k = 0; k < 2; k++) if (dx[k]) {                 // dr after dx, as ds may lie there
-        int add = (int)(c->add >> (3 * k) & 1);
-        if (!w || z->s == 1) NN__K(norm_dx_row)(z->n, dx[k], x, dy, w, mean, rstd, p, q, ds, add);
-        else for (i = 0; i < per; i++) NN__K(norm_dx_row)(z->s, dx[k] + i * z->s, x + i * z->s, dy + i * z->s, NULL, mean, rstd * w[i], p, q, NULL, add);
-    }
+    if (!w || z->s == 1) NN__K(norm_dx_row)(z->n, dx, dr, x, dy, w, mean, rstd, p, q, ds, c->add);
+    else for (i = 0; i < per; i++) NN__K(norm_dx_row)(z->s, dx + i * z->s, NULL, x + i * z->s, dy + i * z->s, NULL, mean, rstd * w[i], p, q, NULL, c->add);
 }
 // dw, db of channels first..last - 1, at most NN__NORM_COLUMNS; the samples in order, in chunks of 128.
 static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t first, int64_t last)
@@ -21820,7 +21818,7 @@ static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *
         v = -(rstd * (w * sum) / count);
     }
     for (b = 0; b < z->b; b++)
-        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, NULL, (int)(c->add & 1));
+        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, NULL, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, NULL, c->add);
 }
 static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
 {
