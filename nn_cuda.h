@@ -3875,7 +3875,7 @@ NN__DEV nn__quad nn__norm_weights(const float *w, int64_t first, int64_t s, int6
     for (int k = 0; k < 4; k++) q.v[k] = i + k < n ? w[first + (n < 0x7fffffff ? (int64_t)((unsigned)(i + k) / (unsigned)s) : (i + k) / s)] : none;
     return q;
 }
-// r: s = x + r is normed, each thread reading back what it wrote
+// s is normed: x + r, each thread reading back what it wrote; without r, x itself
 static __global__ void __launch_bounds__(256) nn__k_norm(nn__lines l, nn__norm_dims z, const float *x, const float *r, const float *w, const float *b, float *s, float *y,
                                                          float *means, float *rstds, float eps, int center)
 {
@@ -3888,14 +3888,13 @@ static __global__ void __launch_bounds__(256) nn__k_norm(nn__lines l, nn__norm_d
         mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]);
     }
     mean = center ? nn__team_sum(t, mean) / count : 0;
-    if (r) x = s;
     NN__EACH_QUAD(i, t, t.n) {
-        nn__quad q = nn__get4(l, t, x, i, t.n, mean);
+        nn__quad q = nn__get4(l, t, s, i, t.n, mean);
         for (int k = 0; k < 4; k++) var += (q.v[k] - mean) * (q.v[k] - mean);
     }
     rstd = 1.0f / sqrtf(nn__team_sum(t, var) / count + eps);
     NN__EACH_QUAD(i, t, t.n) {
-        nn__quad q = nn__get4(l, t, x, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1), shift = nn__norm_weights(b, first, z.s, i, t.n, 0);
+        nn__quad q = nn__get4(l, t, s, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1), shift = nn__norm_weights(b, first, z.s, i, t.n, 0);
         for (int k = 0; k < 4; k++) q.v[k] = (q.v[k] - mean) * (rstd * scale.v[k]) + shift.v[k];
         nn__put4(l, t, y, i, q, 0);
     }
@@ -3979,14 +3978,14 @@ static __global__ void nn__k_norm_give(int64_t channels, int64_t chunks, const f
     coef[2 * channels + i] = batch ? -(rstd * (scale * sum) / count) : 0.0f;
     coef[3 * channels + i] = rstd * scale;
 }
-static const float *nn__norm_x(const nn_call *c) { return (const float *)(c->nout > 1 ? c->out[0].data : c->in[0].data); }     // in backward
-static int nn__centers(const nn_call *c)         { return c->op->id != NN_OP_rmsnorm && c->op->id != NN_OP_add_rmsnorm; }
+static float *nn__norm_x(const nn_call *c) { return (float *)(c->nout > 1 ? c->out[0].data : c->in[0].data); }      // what is normed
+static int nn__centers(const nn_call *c)   { return c->op->id != NN_OP_rmsnorm && c->op->id != NN_OP_add_rmsnorm; }
 static int nn__cuda_norm(nn__cuda *d, const nn_call *c)
 {
     nn__norm_dims z = nn__norm_dims_of(c);
     nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
     NN__LAUNCH_LINES(d, nn__k_norm, l, l, z, (const float *)c->in[0].data, (const float *)(c->nout > 1 ? c->in[3].data : NULL), (const float *)c->in[1].data,
-                     (const float *)(c->nin > 2 ? c->in[2].data : NULL), (float *)c->out[0].data, (float *)c->out[c->nout - 1].data,
+                     (const float *)(c->nin > 2 ? c->in[2].data : NULL), nn__norm_x(c), (float *)c->out[c->nout - 1].data,
                      (float *)c->aux[0].data, (float *)c->aux[1].data, ((const nn__norm_params *)c->params)->eps, nn__centers(c));
     return 1;
 }
