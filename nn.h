@@ -497,6 +497,9 @@ NN_API nn_tensor *nn_layernorm(nn_tensor *x, int dims, nn_tensor *w, nn_tensor *
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc); // (B, C, ...), w b (C)
 NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc *desc);
 NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *desc);        // over the last dimension: x / sqrt(mean(x^2) + eps) * w
+NN_API nn_tensor *nn_add_layernorm(nn_tensor *x, nn_tensor *r, int dims, nn_tensor *w, nn_tensor *b, nn_tensor **sum, const nn_layernorm_desc *desc);
+NN_API nn_tensor *nn_add_rmsnorm(nn_tensor *x, nn_tensor *r, nn_tensor *w, nn_tensor **sum, const nn_rmsnorm_desc *desc);
+                                     // the norm of x + r, a residual connection, in one op: same bits as nn_add before it. r as large as x; sum: x + r; may be NULL
 NN_API nn_tensor *nn_dropout(nn_tensor *x, float p);                             // NN_TRAIN: zero with probability p, else x / (1 - p)
 NN_API nn_tensor *nn_dropout2d(nn_tensor *x, float p);                           // whole channels of (B, C, ...)
 NN_API nn_tensor *nn_embedding(nn_tensor *index, nn_tensor *w);                  // i32/i64 (...), w (V, C) -> (..., C)
@@ -646,6 +649,8 @@ NN_API nn_layer *nn_tied_linear_new(nn_layer *parent, nn_layer *embedding);     
 NN_API void      nn_checkpoint_layer(nn_layer *layer, int on);                                        // 1: its forward goes through nn_checkpoint
 
 NN_API nn_tensor *nn_forward(nn_layer *layer, nn_tensor *x);
+NN_API nn_tensor *nn_add_norm_forward(nn_layer *norm, nn_tensor *x, nn_tensor *r, nn_tensor **sum);   // nn_forward(norm, x + r): one op where norm is a
+                                     // LayerNorm or RMSNorm and r as large as x; r NULL: nn_forward(norm, x). sum: x + r; may be NULL
 // nn_forward of padded sequences: recurrent layers and self attention below, where they are called without lengths of their own, take these (i32 or i64 (B)):
 // what is behind them counts for nothing. For layers in a row that keep the time steps of x. nn_fit, nn_evaluate and nn_predict do so with nn_batch.lengths
 NN_API nn_tensor *nn_forward_lengths(nn_layer *layer, nn_tensor *x, nn_tensor *lengths);
@@ -1172,7 +1177,8 @@ enum {                               // nn_op.flags
     NN_OP_VIEW      = 64,            // its result is a view of input 0: shape() sets data and strides; forward is never called
     NN_OP_ALL_INPUTS = 128,          // no input may be NULL (else those after the first may)
     NN_OP_IN_PLACE  = 256,           // elementwise: forward may find out[0] in the memory of in[0], backward its last din in that of dout[0]
-    NN_OP_SPLIT     = 512            // backward runs twice: for input 0, then for the parameters, so that their scratch and gradients share memory
+    NN_OP_SPLIT     = 512,           // backward runs twice: for input 0, then for the parameters, so that their scratch and gradients share memory
+    NN_OP_SPARE     = 1024           // where nobody used out[0], backward finds dout[0] without data (other results that were not used: zeros)
 };
 #define NN_KEEP_IN(i)  (1u << (i))
 #define NN_KEEP_OUT(i) (1u << (8 + (i)))
@@ -1327,6 +1333,8 @@ typedef struct nn__clip_params { double most, growth, backoff; int interval, set
     NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
+    NN__X( add_layernorm, SIMD,         4, 2, NN_OP_ASSIGNS | NN_OP_IN_PLACE | NN_OP_SPARE, NN_KEEP_OUT(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan, nn__norm_params ) \
+    NN__X( add_rmsnorm, SIMD,           4, 2, NN_OP_ASSIGNS | NN_OP_IN_PLACE | NN_OP_SPARE, NN_KEEP_OUT(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan, nn__norm_params ) \
     NN__X( dropout,     SIMD,           1, 1, NN_OP_ASSIGNS | NN_OP_RANDOM,          NN_KEEP_NONE,    nn__same_shape,      nn__dropout_plan,     nn__dropout_params )
 #define NN_OPS_LOSS(NN__X) \
     NN__X( mse,         RARE,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__pair_loss_shape, nn__pair_loss_plan, nn__loss_params ) \
@@ -1444,6 +1452,8 @@ NN__REF(nn_tensor *, nn_layernorm, (nn_tensor *x, int dims, nn_tensor *w, nn_ten
 NN__REF(nn_tensor *, nn_groupnorm, (nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc &desc), (x, groups, w, b, &desc))
 NN__REF(nn_tensor *, nn_instancenorm, (nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_instancenorm_desc &desc), (x, w, b, &desc))
 NN__REF(nn_tensor *, nn_rmsnorm, (nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc &desc), (x, w, &desc))
+NN__REF(nn_tensor *, nn_add_layernorm, (nn_tensor *x, nn_tensor *r, int dims, nn_tensor *w, nn_tensor *b, nn_tensor **sum, const nn_layernorm_desc &desc), (x, r, dims, w, b, sum, &desc))
+NN__REF(nn_tensor *, nn_add_rmsnorm, (nn_tensor *x, nn_tensor *r, nn_tensor *w, nn_tensor **sum, const nn_rmsnorm_desc &desc), (x, r, w, sum, &desc))
 NN__REF(nn_tensor *, nn_scaled_dot_product_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
 NN__REF(nn_tensor *, nn_attention, (nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_attention_desc &desc), (q, k, v, &desc))
 NN__REF(nn_tensor *, nn_rope, (nn_tensor *x, nn_tensor *table, const nn_rope_desc &desc), (x, table, &desc))
@@ -3953,7 +3963,7 @@ NN_API nn_tensor *nn_apply_n(nn_context *nn, const nn_op *op, nn_tensor *const *
     overwrites = nn__overwrites(nn, op, count ? in[0] : NULL, &c.out[0]);
     nn->reuse = NULL;
     for (i = 0; i < nout; i++) {
-        out[i] = overwrites ? nn__take_storage(nn, in[0], &c.out[0]) : nn__result(nn, &c.out[i], (op->flags & NN_OP_VIEW) ? in[0] : NULL);
+        out[i] = overwrites && i == 0 ? nn__take_storage(nn, in[0], &c.out[0]) : nn__result(nn, &c.out[i], (op->flags & NN_OP_VIEW) ? in[0] : NULL);
         if (nn__dead(out[i])) { nn__inert_outputs(nn, nout, out); return out[0]; }
     }
     for (i = 0; i < c.naux; i++) {   // only backward reads them
@@ -4103,6 +4113,7 @@ static void nn__hand_over(nn_tensor *y, nn_tensor *x)    // the gradient of y is
     y->flags &= ~(unsigned)NN__T_GRAD_SET;
 }
 
+static int nn__spared(const nn_node *d, int i) { return i == 0 && (d->op->flags & NN_OP_SPARE) && !(d->out[i]->flags & NN__T_GRAD_SET); }  // no dout[i]
 static void nn__accumulate(nn_context *nn, nn_view from, nn_view to)     // to += from
 {
     nn_call a;
@@ -4142,7 +4153,7 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
     }
     for (i = 0; i < d->nout; i++) {                      // an output that was not used: its gradient is zero
         nn_tensor *y = d->out[i];
-        if (y->flags & NN__T_GRAD_SET) continue;
+        if ((y->flags & NN__T_GRAD_SET) || nn__spared(d, i)) continue;
         if (!nn__make_grad(nn, y)) return;
         nn__fill_view(nn, nn__view_of(y->grad), 0.0);
         y->flags |= NN__T_GRAD_SET;
@@ -4161,7 +4172,7 @@ static void nn__backward_part(nn_context *nn, nn_node *d, unsigned need, int reu
         c.out[i] = nn__kept_view(y, nn__op_keeps(d->op, NN_KEEP_OUT(i)));
         if (nn__op_keeps(d->op, NN_KEEP_OUT(i)) && y->base->version != d->versions[d->nin + i])
             nn_fail(nn, "%s: its result was overwritten before backward could use it", d->op->name);
-        c.dout[i] = nn__view_of(y->grad);
+        c.dout[i] = nn__spared(d, i) ? nn__kept_view(y, 0) : nn__view_of(y->grad);
     }
     for (i = 0; i < d->naux; i++) c.aux[i] = nn__view_of(d->aux[i]);
     nn__run(nn, &c);
@@ -5217,10 +5228,14 @@ static nn_tensor *nn__batchnorm_forward(void *self, nn_tensor *x)
     return nn__batchnorm(x, nn__param_at(l, 0, n), nn__param_at(l, 1, n), stats ? l->param[n] : NULL, stats ? l->param[n + 1] : NULL,
                          stats ? l->param[n + 2] : NULL, &l->desc.norm);
 }
+typedef struct nn__addend { nn_tensor *r, **sum; } nn__addend;       // extra of a layernorm or rmsnorm, during nn_add_norm_forward
 static nn_tensor *nn__layernorm_forward(void *self, nn_tensor *x)
 {
     nn_layer *l = (nn_layer *)self;
-    return nn__input_fits(l, x) ? nn_layernorm(x, l->shape.ndim, nn__param_at(l, 0, l->size[1]), nn__param_at(l, 1, l->size[1]), &l->desc.norm) : NULL;
+    nn_tensor *w = nn__param_at(l, 0, l->size[1]), *b = nn__param_at(l, 1, l->size[1]);
+    const nn__addend *a = (const nn__addend *)l->extra;
+    if (!nn__input_fits(l, x)) return NULL;
+    return a ? nn_add_layernorm(x, a->r, l->shape.ndim, w, b, a->sum, &l->desc.norm) : nn_layernorm(x, l->shape.ndim, w, b, &l->desc.norm);
 }
 static nn_tensor *nn__groupnorm_forward(void *self, nn_tensor *x)
 {
@@ -5235,7 +5250,31 @@ static nn_tensor *nn__instancenorm_forward(void *self, nn_tensor *x)
 static nn_tensor *nn__rmsnorm_forward(void *self, nn_tensor *x)
 {
     nn_layer *l = (nn_layer *)self;
-    return nn__input_fits(l, x) ? nn_rmsnorm(x, nn__param_at(l, 0, l->size[1]), &l->desc.norm) : NULL;
+    nn_tensor *w = nn__param_at(l, 0, l->size[1]);
+    const nn__addend *a = (const nn__addend *)l->extra;
+    if (!nn__input_fits(l, x)) return NULL;
+    return a ? nn_add_rmsnorm(x, a->r, w, a->sum, &l->desc.norm) : nn_rmsnorm(x, w, &l->desc.norm);
+}
+static int nn__adds(const nn_layer *l, const nn_tensor *x, const nn_tensor *r)       // can the norm l take r with x?
+{
+    if (nn__no_layer(l) || !x || !r || l->checkpoint) return 0;
+    return (l->forward == nn__layernorm_forward || l->forward == nn__rmsnorm_forward) && nn__same_sizes(x->ndim, x->shape, r->ndim, r->shape);
+}
+NN_API nn_tensor *nn_add_norm_forward(nn_layer *norm, nn_tensor *x, nn_tensor *r, nn_tensor **sum)
+{
+    nn__addend a;
+    nn_tensor *s = x, *y;
+    if (nn__adds(norm, x, r)) {
+        a.r = r; a.sum = &s;
+        norm->extra = &a;
+        y = nn_forward(norm, x);
+        norm->extra = NULL;
+    } else {
+        if (r) s = nn_add(x, r);
+        y = nn_forward(norm, s);
+    }
+    if (sum) *sum = s;
+    return y;
 }
 
 NN_API nn_layer *nn_batchnorm_new(nn_layer *parent, const char *name, int64_t channels, const nn_batchnorm_desc *desc)
@@ -5691,18 +5730,22 @@ static nn_tensor *nn__feed_forward(const nn__transformer *t, nn_tensor *x)      
     if (t->linear3) h = nn_mul(h, nn_forward(t->linear3, x));
     return nn_forward(t->linear2, nn_dropout(h, t->d.dropout));
 }
-// A part's result joins x: before or after it, a norm.
-static nn_tensor *nn__join_part(const nn__transformer *t, int norm, nn_tensor *x, nn_tensor *y)
+// The result y of a part joins x, in one op with the norm that follows: its own, or (norm_first) that of the next part. Returns what the next part reads.
+static nn_tensor *nn__join_part(const nn__transformer *t, int part, nn_tensor **x, nn_tensor *y)
 {
-    x = nn_add(x, nn_dropout(y, t->d.dropout));
-    return t->d.norm_first ? x : nn_forward(t->norm[norm], x);
+    int norm = part + (t->d.norm_first != 0);
+    y = nn_dropout(y, t->d.dropout);
+    if (norm == 2 + (t->cross != NULL)) return nn_add(*x, y);
+    y = nn_add_norm_forward(t->norm[norm], *x, y, x);
+    if (!t->d.norm_first) *x = y;
+    return y;
 }
-static nn_tensor *nn__norm_before(const nn__transformer *t, int norm, nn_tensor *x) { return t->d.norm_first ? nn_forward(t->norm[norm], x) : x; }
 static nn_tensor *nn__encoder_run(nn_layer *l, nn_tensor *x, const nn_attention_desc *desc)
 {
     const nn__transformer *t = (const nn__transformer *)l->extra;
-    x = nn__join_part(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
-    return nn__join_part(t, 1, x, nn__feed_forward(t, nn__norm_before(t, 1, x)));
+    nn_tensor *h = t->d.norm_first ? nn_forward(t->norm[0], x) : x;
+    h = nn__join_part(t, 0, &x, nn_multihead_attention_forward(t->self_attn, h, NULL, NULL, desc));
+    return nn__join_part(t, 1, &x, nn__feed_forward(t, h));
 }
 static nn_tensor *nn__encoder_forward(void *self, nn_tensor *x) { return nn__encoder_run((nn_layer *)self, x, NULL); }
 static nn_tensor *nn__decoder_forward(void *self, nn_tensor *x)
@@ -5717,11 +5760,13 @@ NN_API nn_tensor *nn_transformer_encoder_layer_forward(nn_layer *layer, nn_tenso
 NN_API nn_tensor *nn_transformer_decoder_layer_forward(nn_layer *layer, nn_tensor *x, nn_tensor *memory, const nn_attention_desc *desc, const nn_attention_desc *memory_desc)
 {
     const nn__transformer *t;
+    nn_tensor *h;
     if (!nn__is_kind(layer, nn__decoder_forward, "nn_transformer_decoder_layer_forward")) return nn__inert(x ? x->nn : NULL);
     t = (const nn__transformer *)layer->extra;
-    x = nn__join_part(t, 0, x, nn_multihead_attention_forward(t->self_attn, nn__norm_before(t, 0, x), NULL, NULL, desc));
-    x = nn__join_part(t, 1, x, nn_multihead_attention_forward(t->cross, nn__norm_before(t, 1, x), memory, memory, memory_desc));
-    return nn__join_part(t, 2, x, nn__feed_forward(t, nn__norm_before(t, 2, x)));
+    h = t->d.norm_first ? nn_forward(t->norm[0], x) : x;
+    h = nn__join_part(t, 0, &x, nn_multihead_attention_forward(t->self_attn, h, NULL, NULL, desc));
+    h = nn__join_part(t, 1, &x, nn_multihead_attention_forward(t->cross, h, memory, memory, memory_desc));
+    return nn__join_part(t, 2, &x, nn__feed_forward(t, h));
 }
 static nn_layer *nn__transformer_layer(nn_layer *parent, const char *name, const char *kind, nn_tensor *(*forward)(void *, nn_tensor *), int decoder,
                                        int64_t embed, int heads, const nn_transformer_desc *desc)
@@ -21196,7 +21241,7 @@ NN__BACKWARD(linear)
 NN__BACKWARD(linear_small) { NN__K(linear_bwd)(c, t); }
 #endif
 
-// ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm ------------------------------------------------
+// ---- batchnorm, layernorm, groupnorm, instancenorm, rmsnorm; add_layernorm, add_rmsnorm ---------------------
 // All are one formula. Numbers that belong together (N of them) get mean 0 and variance 1, then every channel its own scale and shift:
 //
 //     mean = sum x / N      var = sum (x - mean)^2 / N      rstd = 1 / sqrt(var + eps)      h = (x - mean) rstd      y = w h + b
@@ -21213,6 +21258,10 @@ NN__BACKWARD(linear_small) { NN__K(linear_bwd)(c, t); }
 // Under running statistics mean and var are constants: p = q = 0. rmsnorm has mean = 0 and q = 0.
 // Kernels see x as (B, C, S): batch, channels, and the S numbers of a channel side by side. layernorm is groupnorm with one group
 // whose channels are single numbers: C = N, S = 1. The variance takes a second pass: sum x^2 - mean^2 would cancel.
+//
+// add_layernorm, add_rmsnorm   s = x + r, y = norm(s): inputs x, w, b, r, results s, y. A row of s is normed while it is in the cache.
+//     dx = dr = ds + what the norm gives. ds is not there where nobody uses s, and the last gradient may lie where it was: dr, or (one row) dw or db,
+//     which are written after all of dx
 #if NN__IN_HOST
 typedef struct nn__norm_size { int64_t b, c, s, groups, n; } nn__norm_size;      // n numbers share their statistics
 static nn__norm_size nn__norm_sizes(const nn_call *c)
@@ -21234,6 +21283,10 @@ static nn__norm_size nn__norm_sizes(const nn_call *c)
     return z;
 }
 
+// What is normed, x or s; its gradient is wanted, as dx or dr.
+static const nn_view *nn__normed(const nn_call *c) { return c->nout > 1 ? &c->out[0] : &c->in[0]; }
+static int nn__norm_has_dx(const nn_call *c)       { return c->din[0].data || (c->nout > 1 && c->din[3].data); }
+
 // Tasks of forward, or of dx, come first; then those of dw and db. A task of channels owns some channels: single ones, or 64
 // neighbours where S = 1, so that it reads whole cache lines.
 enum { NN__NORM_COLUMNS = 64 };
@@ -21249,7 +21302,7 @@ static int64_t nn__norm_row_tasks(const nn__norm_size *z) { return nn__task_coun
 static void nn__norm_plan(nn_call *c)
 {
     nn__norm_size z = nn__norm_sizes(c);
-    int rows = c->pass == NN_FORWARD || c->din[0].data, affine = c->pass == NN_BACKWARD && (c->din[1].data || (c->nin > 2 && c->din[2].data));
+    int rows = c->pass == NN_FORWARD || nn__norm_has_dx(c), affine = c->pass == NN_BACKWARD && (c->din[1].data || (c->nin > 2 && c->din[2].data));
     c->tasks[0] = (rows ? nn__norm_row_tasks(&z) : 0) + (affine ? nn__norm_channel_tasks(&z) : 0);
     if (!affine || !nn__norm_in_rows(&z)) return;
     c->phases = 2;
@@ -21263,22 +21316,23 @@ static void nn__batchnorm_plan(nn_call *c)
     c->tasks[0] = nn__norm_channel_tasks(&z);
 }
 
-// Result like x; mean and rstd, one per `rows`, for backward.
+// Results like x; mean and rstd, one per `rows`, for backward.
 static int nn__norm_results(nn_call *c, int64_t rows)
 {
     int i;
-    nn__like(&c->out[0], &c->in[0]);
+    for (i = 0; i < c->nout; i++) nn__like(&c->out[i], &c->in[0]);
     c->naux = 2;
     for (i = 0; i < 2; i++) nn__set_shape(&c->aux[i], c->in[0].dtype, 1, &rows);
     return 1;
 }
-static int nn__layernorm_shape(nn_call *c)               // and rmsnorm
+static int nn__layernorm_shape(nn_call *c)               // and rmsnorm; with a residual
 {
     const nn__norm_params *p = (const nn__norm_params *)c->params;
     const nn_view *x = &c->in[0];
     int i;
     if (p->dims < 1 || p->dims > x->ndim) { nn_fail(c->nn, "%s: the last %d dimensions of %s", c->op->name, p->dims, NN__SHAPE_OF(x)); return 0; }
-    for (i = 1; i < c->nin; i++) {
+    if (c->nout > 1 && !nn__same_dims(x, &c->in[3])) { nn_fail(c->nn, "%s: x %s and r %s differ in shape", c->op->name, NN__SHAPE_OF(x), NN__SHAPE_OF(&c->in[3])); return 0; }
+    for (i = 1; i < nn__min(c->nin, 3); i++) {
         const nn_view *w = &c->in[i];
         if (w->ndim && (w->ndim != p->dims || memcmp(w->shape, x->shape + x->ndim - p->dims, (size_t)p->dims * sizeof *w->shape))) {
             nn_fail(c->nn, "%s: %s %s does not fit the last %d dimensions of x %s", c->op->name, i == 1 ? "weight" : "bias", NN__SHAPE_OF(w), p->dims, NN__SHAPE_OF(x));
@@ -21389,6 +21443,28 @@ NN_API nn_tensor *nn_rmsnorm(nn_tensor *x, nn_tensor *w, const nn_rmsnorm_desc *
     p.dims = p.groups = 1;
     return nn__apply_norm(NN_OP_rmsnorm, 2, x, w, NULL, &p, desc);
 }
+static nn_tensor *nn__add_norm(int op, nn_tensor *x, nn_tensor *r, int dims, nn_tensor *w, nn_tensor *b, nn_tensor **sum, const nn_norm_layer_desc *desc)
+{
+    nn_context *nn = x ? x->nn : NULL;
+    nn_tensor *in[4], *out[NN_MAX_OUTPUTS];
+    nn__norm_params p;
+    if (sum) *sum = nn__inert(nn);
+    if (!x || !nn__norm_options(nn, nn__op(op)->name, desc, &p)) return nn__inert(nn);
+    p.dims = dims;
+    p.groups = 1;
+    in[0] = x; in[1] = w; in[2] = b; in[3] = r;
+    nn_apply_n(nn, nn__op(op), in, 4, &p, out);
+    if (sum) *sum = out[0];
+    return nn__activate(desc ? desc->activation : NULL, out[1]);
+}
+NN_API nn_tensor *nn_add_layernorm(nn_tensor *x, nn_tensor *r, int dims, nn_tensor *w, nn_tensor *b, nn_tensor **sum, const nn_layernorm_desc *desc)
+{
+    return nn__add_norm(NN_OP_add_layernorm, x, r, dims, w, b, sum, desc);
+}
+NN_API nn_tensor *nn_add_rmsnorm(nn_tensor *x, nn_tensor *r, nn_tensor *w, nn_tensor **sum, const nn_rmsnorm_desc *desc)
+{
+    return nn__add_norm(NN_OP_add_rmsnorm, x, r, 1, w, NULL, sum, desc);
+}
 NN_API nn_tensor *nn_groupnorm(nn_tensor *x, int groups, nn_tensor *w, nn_tensor *b, const nn_groupnorm_desc *desc)
 {
     nn__norm_params p;
@@ -21438,20 +21514,24 @@ static void NN__K(affine_row)(int64_t n, R *y, const R *x, R m, R rstd, const R 
         NN__K(put_lanes)(y + i, h, n - i);
     }
 }
-// dx (+)= dy a w + (x - m) p + q; w may be NULL
-static void NN__K(norm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, const R *w, R m, R a, R p, R q, int add)
+// dx (+)= dy a w + (x - m) p + q + ds, and dr too; w, ds, dx, dr may be NULL, dx or dr may be ds. Bits 0 and 3 of add are for dx and dr
+static void NN__K(norm_dx_row)(int64_t n, R *dx, R *dr, const R *x, const R *dy, const R *w, R m, R a, R p, R q, const R *ds, unsigned add)
 {
     int64_t i;
     for (i = 0; i < n; i += NN__LANES) {
-        V g = NN__K(get_lanes)(dy + i, n - i) * SET1(a), d;
+        V g = NN__K(get_lanes)(dy + i, n - i) * SET1(a), d, e;
         if (w) g = g * NN__K(get_lanes)(w + i, n - i);
         d = FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(p), g + SET1(q));
-        if (add) d = d + NN__K(get_lanes)(dx + i, n - i);
-        NN__K(put_lanes)(dx + i, d, n - i);
+        if (ds) d = d + NN__K(get_lanes)(ds + i, n - i);
+        e = d;
+        if (dx && (add & 1)) e = e + NN__K(get_lanes)(dx + i, n - i);
+        if (dx) NN__K(put_lanes)(dx + i, e, n - i);
+        if (dr && (add >> 3 & 1)) d = d + NN__K(get_lanes)(dr + i, n - i);
+        if (dr) NN__K(put_lanes)(dr + i, d, n - i);
     }
 }
 
-// ---- rows: layernorm, groupnorm, rmsnorm. A row is one group of one sample; its n numbers lie side by side.
+// ---- rows: layernorm, groupnorm, rmsnorm, and those of a sum. A row is one group of one sample; its n numbers lie side by side.
 static void NN__K(normalise_fwd)(const nn_call *c, const nn_task *t, int center)
 {
     const nn__norm_params *p = (const nn__norm_params *)c->params;
@@ -21460,11 +21540,13 @@ static void NN__K(normalise_fwd)(const nn_call *c, const nn_task *t, int center)
     int64_t rows = z.b * z.groups, per = z.c / z.groups, r, i, end = nn__task_end(rows, t);
     R count = (R)nn__max(1, z.n);
     for (r = nn__task_begin(rows, t); r < end; r++) {
-        const R *x = (const R *)c->in[0].data + r * z.n;
-        R *y = (R *)c->out[0].data + r * z.n;
+        const R *x = (const R *)nn__normed(c)->data + r * z.n;
+        R *y = (R *)c->out[c->nout - 1].data + r * z.n;
         int64_t first = r % z.groups * per;              // channel
-        R mean = center ? NN__K(row_add)(z.n, x) / count : 0;
-        R rstd = NN__K(rstd)(NN__K(row_square)(z.n, x, mean) / count, (R)p->eps);
+        R mean, rstd;
+        if (c->nout > 1) NN__K(map2)(z.n, (R *)c->out[0].data + r * z.n, (const R *)c->in[0].data + r * z.n, (const R *)c->in[3].data + r * z.n, NN__K(add_f));
+        mean = center ? NN__K(row_add)(z.n, x) / count : 0;
+        rstd = NN__K(rstd)(NN__K(row_square)(z.n, x, mean) / count, (R)p->eps);
         if (z.s == 1) NN__K(affine_row)(per, y, x, mean, rstd, w ? w + first : NULL, b ? b + first : NULL);
         else for (i = 0; i < per; i++)
             NN__K(scale_shift_row)(z.s, y + i * z.s, x + i * z.s, mean, w ? rstd * w[first + i] : rstd, b ? b[first + i] : 0);
@@ -21473,11 +21555,11 @@ static void NN__K(normalise_fwd)(const nn_call *c, const nn_task *t, int center)
 }
 static void NN__K(norm_dx)(const nn_call *c, const nn__norm_size *z, int64_t r, int center)
 {
-    const R *x = (const R *)c->in[0].data + r * z->n, *dy = (const R *)c->dout[0].data + r * z->n, *w = (const R *)c->in[1].data;
-    R *dx = (R *)c->din[0].data + r * z->n;
+    const R *x = (const R *)nn__normed(c)->data + r * z->n, *dy = (const R *)c->dout[c->nout - 1].data + r * z->n, *w = (const R *)c->in[1].data;
+    const R *ds = c->nout > 1 && c->dout[0].data ? (const R *)c->dout[0].data + r * z->n : NULL;
+    R *dx = c->din[0].data ? (R *)c->din[0].data + r * z->n : NULL, *dr = c->nout > 1 && c->din[3].data ? (R *)c->din[3].data + r * z->n : NULL;
     R mean = ((const R *)c->aux[0].data)[r], rstd = ((const R *)c->aux[1].data)[r], sum = 0, dot = 0, count = (R)nn__max(1, z->n), p, q;
     int64_t per = z->c / z->groups, i;
-    int add = (int)(c->add & 1);
     if (w) w += r % z->groups * per;
     if (!w) {
         if (center) sum = NN__K(row_add)(z->n, dy);
@@ -21491,13 +21573,13 @@ static void NN__K(norm_dx)(const nn_call *c, const nn__norm_size *z, int64_t r, 
     }
     p = -(rstd * dot / count * rstd * rstd);
     q = center ? -(rstd * sum / count) : 0;
-    if (!w || z->s == 1) NN__K(norm_dx_row)(z->n, dx, x, dy, w, mean, rstd, p, q, add);
-    else for (i = 0; i < per; i++) NN__K(norm_dx_row)(z->s, dx + i * z->s, x + i * z->s, dy + i * z->s, NULL, mean, rstd * w[i], p, q, add);
+    if (!w || z->s == 1) NN__K(norm_dx_row)(z->n, dx, dr, x, dy, w, mean, rstd, p, q, ds, c->add);
+    else for (i = 0; i < per; i++) NN__K(norm_dx_row)(z->s, dx + i * z->s, NULL, x + i * z->s, dy + i * z->s, NULL, mean, rstd * w[i], p, q, NULL, c->add);
 }
 // dw, db of channels first..last - 1, at most NN__NORM_COLUMNS; the samples in order, in chunks of 128.
 static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t first, int64_t last)
 {
-    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
+    const R *x = (const R *)nn__normed(c)->data, *dy = (const R *)c->dout[c->nout - 1].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
     R total[2][NN__NORM_COLUMNS] = { { 0 } }, part[2][NN__NORM_COLUMNS] = { { 0 } };
     int64_t per = z->c / z->groups, b, i, j, k;
     for (b = 0; b < z->b; b++) {
@@ -21525,13 +21607,13 @@ static void NN__K(norm_dw)(const nn_call *c, const nn__norm_size *z, int64_t fir
 // Some rows: dx, and part[0] += dy h, part[1] += dy, row after row.
 static void NN__K(norm_rows_bwd)(const nn_call *c, const nn_task *t, const nn__norm_size *z, int center)
 {
-    const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
+    const R *x = (const R *)nn__normed(c)->data, *dy = (const R *)c->dout[c->nout - 1].data, *mean = (const R *)c->aux[0].data, *rstd = (const R *)c->aux[1].data;
     R *part = (R *)c->shared + t->index * 2 * z->c;
     int64_t b, k, i, rows, end = nn__task_end(z->b, t);
     NN__K(fill_with)(2 * z->c, part, 0);
     for (b = nn__task_begin(z->b, t); b < end; b += rows) {
         rows = nn__min(4, end - b);
-        for (k = 0; c->din[0].data && k < rows; k++) NN__K(norm_dx)(c, z, b + k, center);
+        for (k = 0; nn__norm_has_dx(c) && k < rows; k++) NN__K(norm_dx)(c, z, b + k, center);
         for (i = 0; i < z->c; i += NN__LANES) {
             int64_t left = z->c - i;
             V w = NN__K(get_lanes)(part + i, left), s = NN__K(get_lanes)(part + z->c + i, left);
@@ -21562,7 +21644,7 @@ static void NN__K(normalise_bwd)(const nn_call *c, const nn_task *t, int center)
     int64_t i, end, width = z.s == 1 ? NN__NORM_COLUMNS : 1;
     if (t->phase == 1) { NN__K(norm_parts)(c, t, &z); return; }
     if (c->phases == 2) { NN__K(norm_rows_bwd)(c, t, &z, center); return; }
-    mine.count = c->din[0].data ? nn__norm_row_tasks(&z) : 0;
+    mine.count = nn__norm_has_dx(c) ? nn__norm_row_tasks(&z) : 0;
     if (t->index < mine.count) {
         end = nn__task_end(z.b * z.groups, &mine);
         for (i = nn__task_begin(z.b * z.groups, &mine); i < end; i++) NN__K(norm_dx)(c, &z, i, center);
@@ -21579,6 +21661,10 @@ NN__FORWARD(groupnorm)  { NN__K(normalise_fwd)(c, t, 1); }
 NN__BACKWARD(groupnorm) { NN__K(normalise_bwd)(c, t, 1); }
 NN__FORWARD(rmsnorm)    { NN__K(normalise_fwd)(c, t, 0); }
 NN__BACKWARD(rmsnorm)   { NN__K(normalise_bwd)(c, t, 0); }
+NN__FORWARD(add_layernorm)  { NN__K(normalise_fwd)(c, t, 1); }
+NN__BACKWARD(add_layernorm) { NN__K(normalise_bwd)(c, t, 1); }
+NN__FORWARD(add_rmsnorm)    { NN__K(normalise_fwd)(c, t, 0); }
+NN__BACKWARD(add_rmsnorm)   { NN__K(normalise_bwd)(c, t, 0); }
 
 // ---- batchnorm: statistics of a channel over all samples. Its S numbers per sample lie side by side; where S = 1, neighbouring
 // channels do, and a vector holds as many channels as it has lanes.
@@ -21759,7 +21845,7 @@ static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *
         v = -(rstd * (w * sum) / count);
     }
     for (b = 0; b < z->b; b++)
-        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, (int)(c->add & 1));
+        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, NULL, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, NULL, c->add);
 }
 static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
 {

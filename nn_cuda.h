@@ -3696,6 +3696,7 @@ NN__DEV int64_t nn__line_at(const nn__lines &l, const nn__team &t, int64_t i)
 }
 NN__DEV int nn__is_quad(const void *p) { return ((uintptr_t)p & 15) == 0; }
 NN__DEV nn__quad nn__quad_of(float a) { nn__quad q; for (int k = 0; k < 4; k++) q.v[k] = a; return q; }
+NN__DEV nn__quad nn__sum4(nn__quad a, const nn__quad &b) { for (int k = 0; k < 4; k++) a.v[k] += b.v[k]; return a; }
 NN__DEV nn__quad nn__load_quad(const float *p)
 {
     float4 f = *(const float4 *)p;
@@ -3714,10 +3715,7 @@ NN__DEV nn__quad nn__near4(const float *p, int64_t i, int64_t n, float none)
 }
 NN__DEV void nn__near4_put(float *p, int64_t i, int64_t n, nn__quad q, int add)
 {
-    if (add) {
-        nn__quad old = nn__near4(p, i, n, 0);
-        for (int k = 0; k < 4; k++) q.v[k] = old.v[k] + q.v[k];
-    }
+    if (add) q = nn__sum4(nn__near4(p, i, n, 0), q);
     if (i + 4 <= n && nn__is_quad(p + i)) { nn__store_quad(p + i, q); return; }
     for (int k = 0; k < 4; k++) if (i + k < n) p[i + k] = q.v[k];
 }
@@ -3734,10 +3732,7 @@ NN__DEV nn__quad nn__get4(const nn__lines &l, const nn__team &t, const float *p,
 }
 NN__DEV void nn__put4(const nn__lines &l, const nn__team &t, float *p, int64_t i, nn__quad q, int add)
 {
-    if (add) {
-        nn__quad old = nn__get4(l, t, p, i, t.n, 0);
-        for (int k = 0; k < 4; k++) q.v[k] = old.v[k] + q.v[k];
-    }
+    if (add) q = nn__sum4(nn__get4(l, t, p, i, t.n, 0), q);
     if (l.step == 1 && l.run % 4 == 0) {
         int64_t at = nn__line_at(l, t, i);
         if (i + 4 <= t.n && nn__is_quad(p + at)) { nn__store_quad(p + at, q); return; }
@@ -3880,30 +3875,34 @@ NN__DEV nn__quad nn__norm_weights(const float *w, int64_t first, int64_t s, int6
     for (int k = 0; k < 4; k++) q.v[k] = i + k < n ? w[first + (n < 0x7fffffff ? (int64_t)((unsigned)(i + k) / (unsigned)s) : (i + k) / s)] : none;
     return q;
 }
-static __global__ void __launch_bounds__(256) nn__k_norm(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *b, float *y, float *means, float *rstds,
-                                                         float eps, int center)
+// s is normed: x + r, each thread reading back what it wrote; without r, x itself
+static __global__ void __launch_bounds__(256) nn__k_norm(nn__lines l, nn__norm_dims z, const float *x, const float *r, const float *w, const float *b, float *s, float *y,
+                                                         float *means, float *rstds, float eps, int center)
 {
     NN__TEAM(t, l);
     int64_t first = t.line % z.groups * (z.c / z.groups);
     float mean = 0, var = 0, rstd, count = z.n > 0 ? (float)z.n : 1.0f;
-    if (center) {
-        NN__EACH_QUAD(i, t, t.n) { nn__quad q = nn__get4(l, t, x, i, t.n, 0); mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]); }
-        mean = nn__team_sum(t, mean) / count;
+    NN__EACH_QUAD(i, t, center || r ? t.n : 0) {
+        nn__quad q = nn__get4(l, t, x, i, t.n, 0);
+        if (r) nn__put4(l, t, s, i, q = nn__sum4(q, nn__get4(l, t, r, i, t.n, 0)), 0);
+        mean += (q.v[0] + q.v[1]) + (q.v[2] + q.v[3]);
     }
+    mean = center ? nn__team_sum(t, mean) / count : 0;
     NN__EACH_QUAD(i, t, t.n) {
-        nn__quad q = nn__get4(l, t, x, i, t.n, mean);
+        nn__quad q = nn__get4(l, t, s, i, t.n, mean);
         for (int k = 0; k < 4; k++) var += (q.v[k] - mean) * (q.v[k] - mean);
     }
     rstd = 1.0f / sqrtf(nn__team_sum(t, var) / count + eps);
     NN__EACH_QUAD(i, t, t.n) {
-        nn__quad q = nn__get4(l, t, x, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1), shift = nn__norm_weights(b, first, z.s, i, t.n, 0);
+        nn__quad q = nn__get4(l, t, s, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1), shift = nn__norm_weights(b, first, z.s, i, t.n, 0);
         for (int k = 0; k < 4; k++) q.v[k] = (q.v[k] - mean) * (rstd * scale.v[k]) + shift.v[k];
         nn__put4(l, t, y, i, q, 0);
     }
     if (means && t.id == 0 && t.line < l.count) { means[t.line] = mean; rstds[t.line] = rstd; }
 }
-static __global__ void __launch_bounds__(256) nn__k_norm_dx(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *dy, const float *means, const float *rstds,
-                                                            float *dx, int center, int add)
+// ds (may be NULL): what else the gradient gets; dr: the same once more, may lie where ds does. dx or dr may be NULL; bits 0 and 3 of add are theirs.
+static __global__ void __launch_bounds__(256) nn__k_norm_dx(nn__lines l, nn__norm_dims z, const float *x, const float *w, const float *dy, const float *ds, const float *means,
+                                                            const float *rstds, float *dx, float *dr, int center, unsigned add)
 {
     NN__TEAM(t, l);
     int64_t first = t.line % z.groups * (z.c / z.groups);
@@ -3918,7 +3917,9 @@ static __global__ void __launch_bounds__(256) nn__k_norm_dx(nn__lines l, nn__nor
     NN__EACH_QUAD(i, t, t.n) {
         nn__quad v = nn__get4(l, t, x, i, t.n, 0), g = nn__get4(l, t, dy, i, t.n, 0), scale = nn__norm_weights(w, first, z.s, i, t.n, 1);
         for (int k = 0; k < 4; k++) v.v[k] = (v.v[k] - mean) * p + (g.v[k] * (rstd * scale.v[k]) + q);
-        nn__put4(l, t, dx, i, v, add);
+        if (ds) v = nn__sum4(v, nn__get4(l, t, ds, i, t.n, 0));
+        if (dx) nn__put4(l, t, dx, i, v, (int)(add & 1));
+        if (dr) nn__put4(l, t, dr, i, v, (int)(add >> 3 & 1));
     }
 }
 // Sums over channels, in two stages: a block takes numbers from blockIdx.y * per on of its channels, then a thread adds the chunks of a channel.
@@ -3977,12 +3978,15 @@ static __global__ void nn__k_norm_give(int64_t channels, int64_t chunks, const f
     coef[2 * channels + i] = batch ? -(rstd * (scale * sum) / count) : 0.0f;
     coef[3 * channels + i] = rstd * scale;
 }
+static float *nn__norm_x(const nn_call *c) { return (float *)(c->nout > 1 ? c->out[0].data : c->in[0].data); }      // what is normed
+static int nn__centers(const nn_call *c)   { return c->op->id != NN_OP_rmsnorm && c->op->id != NN_OP_add_rmsnorm; }
 static int nn__cuda_norm(nn__cuda *d, const nn_call *c)
 {
     nn__norm_dims z = nn__norm_dims_of(c);
     nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
-    NN__LAUNCH_LINES(d, nn__k_norm, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)(c->nin > 2 ? c->in[2].data : NULL), (float *)c->out[0].data,
-                     (float *)c->aux[0].data, (float *)c->aux[1].data, ((const nn__norm_params *)c->params)->eps, (int)(c->op->id != NN_OP_rmsnorm));
+    NN__LAUNCH_LINES(d, nn__k_norm, l, l, z, (const float *)c->in[0].data, (const float *)(c->nout > 1 ? c->in[3].data : NULL), (const float *)c->in[1].data,
+                     (const float *)(c->nin > 2 ? c->in[2].data : NULL), nn__norm_x(c), (float *)c->out[c->nout - 1].data,
+                     (float *)c->aux[0].data, (float *)c->aux[1].data, ((const nn__norm_params *)c->params)->eps, nn__centers(c));
     return 1;
 }
 // db, and with x, mean, rstd: dw; with coef: that. z->groups 0: statistics belong to channels.
@@ -4002,7 +4006,7 @@ static void nn__channel_sums(nn__cuda *d, const nn__norm_dims *z, const float *x
 static void nn__norm_parameters(nn__cuda *d, const nn_call *c, nn__norm_dims z, float *coef)
 {
     if (c->op->id == NN_OP_batchnorm) z.groups = 0;
-    nn__channel_sums(d, &z, (const float *)c->in[0].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, (float *)c->din[1].data,
+    nn__channel_sums(d, &z, nn__norm_x(c), (const float *)c->dout[c->nout - 1].data, (const float *)c->aux[0].data, (const float *)c->aux[1].data, (float *)c->din[1].data,
                      (float *)(c->nin > 2 ? c->din[2].data : NULL), (int)(c->add >> 1 & 1), (int)(c->add >> 2 & 1), coef, (const float *)c->in[1].data,
                      ((const nn__norm_params *)c->params)->batch);
 }
@@ -4010,8 +4014,10 @@ static int nn__cuda_norm_back(nn__cuda *d, const nn_call *c)
 {
     nn__norm_dims z = nn__norm_dims_of(c);
     nn__lines l = nn__lines_of(z.b * z.groups, z.n, 1);
-    if (c->din[0].data) NN__LAUNCH_LINES(d, nn__k_norm_dx, l, l, z, (const float *)c->in[0].data, (const float *)c->in[1].data, (const float *)c->dout[0].data, (const float *)c->aux[0].data,
-                                         (const float *)c->aux[1].data, (float *)c->din[0].data, (int)(c->op->id != NN_OP_rmsnorm), (int)(c->add & 1));
+    int adds = c->nout > 1;
+    float *dx = (float *)c->din[0].data, *dr = (float *)(adds ? c->din[3].data : NULL);
+    if (dx || dr) NN__LAUNCH_LINES(d, nn__k_norm_dx, l, l, z, nn__norm_x(c), (const float *)c->in[1].data, (const float *)c->dout[c->nout - 1].data,
+                                   (const float *)(adds ? c->dout[0].data : NULL), (const float *)c->aux[0].data, (const float *)c->aux[1].data, dx, dr, nn__centers(c), c->add);
     nn__norm_parameters(d, c, z, NULL);
     return 1;
 }
@@ -4117,6 +4123,7 @@ static int nn__cuda_batchnorm_back(nn__cuda *d, const nn_call *c)
 #define NN__CUDA_NORM(X) \
     X(softmax, nn__cuda_softmax, nn__cuda_softmax_back) X(log_softmax, nn__cuda_softmax, nn__cuda_softmax_back) \
     X(layernorm, nn__cuda_norm, nn__cuda_norm_back) X(groupnorm, nn__cuda_norm, nn__cuda_norm_back) X(rmsnorm, nn__cuda_norm, nn__cuda_norm_back) \
+    X(add_layernorm, nn__cuda_norm, nn__cuda_norm_back) X(add_rmsnorm, nn__cuda_norm, nn__cuda_norm_back) \
     X(batchnorm, nn__cuda_batchnorm, nn__cuda_batchnorm_back)
 
 // =============================================================================================

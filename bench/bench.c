@@ -136,8 +136,9 @@ static void separable(Bench *b)                                                 
 static nn_tensor *gpt_block(void *self, nn_tensor *x)                            /* (B, T, C) */
 {
     Gpt *g = self;
-    x = nn_add(x, nn_forward(g->proj, nn_attention(nn_forward(g->qkv, nn_forward(g->ln1, x)), NULL, NULL, &(nn_attention_desc){ .heads = g->heads, .causal = 1, .cache = g->cache })));
-    return nn_add(x, nn_forward(g->fp, nn_forward(g->fc, nn_forward(g->ln2, x))));
+    nn_tensor *y = nn_attention(nn_forward(g->qkv, nn_forward(g->ln1, x)), NULL, NULL, &(nn_attention_desc){ .heads = g->heads, .causal = 1, .cache = g->cache });
+    y = nn_add_norm_forward(g->ln2, x, nn_forward(g->proj, y), &x);
+    return nn_add(x, nn_forward(g->fp, nn_forward(g->fc, y)));
 }
 static nn_tensor *gpt_forward(void *self, nn_tensor *tokens)
 {

@@ -53,7 +53,7 @@ static int counted_run(void *self, const nn_call *c)
     int i, done = inner->run(self, c);
     for (i = 0; i < c->nin; i++)  bytes += c->op->id == NN_OP_embedding && picked && !i ? 0 : bytes_of(&c->in[i]);
     for (i = 0; i < c->naux; i++) bytes += bytes_of(&c->aux[i]);
-    for (i = 0; i < c->nout; i++) bytes += c->pass == NN_FORWARD ? bytes_of(&c->out[i]) : bytes_of(&c->dout[i]);
+    for (i = 0; i < c->nout; i++) bytes += bytes_of(&c->out[i]) + (c->pass == NN_BACKWARD ? bytes_of(&c->dout[i]) : 0);
     if (c->pass == NN_BACKWARD) for (i = 0; i < c->nin; i++) bytes += bytes_of(&c->din[i]) * (c->add >> i & 1 ? 2 : 1);
     if ((c->op->flags & NN_OP_VIEW) && nn_device_count(1) == before && nn_device_count(2) == copies) bytes = 0;      /* a view's gradient is there already */
     names[c->op->id] = c->op->name;

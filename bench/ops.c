@@ -77,8 +77,8 @@ static void bench(const char *name, int op, const void *params, int nin, const n
     nn_begin(nn, NN_TRAIN);
     nn__begin_call(&c, nn, op, params);
     c.nin = nin;
-    c.nout = 1;
-    c.out[0] = nn__no_view;
+    c.nout = c.op->outputs;
+    for (i = 0; i < c.nout; i++) c.out[i] = nn__no_view;
     for (i = 0; i < nin; i++) {
         c.in[i] = in[i];
         if (in[i].dtype >= 0) make(&c.in[i], scale);
@@ -87,7 +87,7 @@ static void bench(const char *name, int op, const void *params, int nin, const n
     if (!(c.op->flags & NN_OP_MUTATES) || op == NN_OP_batchnorm) {
         if (c.op->shape) { if (!c.op->shape(&c)) { printf("%s: %s\n", name, nn_error(nn)); exit(1); } }
         else nn__like(&c.out[0], &c.in[0]);
-        make(&c.out[0], 1);
+        for (i = 0; i < c.nout; i++) make(&c.out[i], 1);
         for (i = 0; i < c.naux; i++) make(&c.aux[i], 1);
     } else c.nout = 0;
     for (i = 0; i < nin; i++) bytes += bytes_of(&c.in[i]) * (c.nout == 0 && i != 1 ? 2 : 1);
@@ -105,10 +105,12 @@ static void bench(const char *name, int op, const void *params, int nin, const n
             if (!nn__op_keeps(c.op, NN_KEEP_IN(i))) c.in[i].data = NULL;
             bytes += bytes_of(&c.in[i]);
         }
-        c.dout[0] = c.out[0];
-        make(&c.dout[0], 1);
-        if (!nn__op_keeps(c.op, NN_KEEP_OUT(0))) c.out[0].data = NULL;
-        bytes += bytes_of(&c.out[0]) + bytes_of(&c.dout[0]);
+        for (i = 0; i < c.nout; i++) {
+            c.dout[i] = c.out[i];
+            make(&c.dout[i], 1);
+            if (!nn__op_keeps(c.op, NN_KEEP_OUT(i))) c.out[i].data = NULL;
+            bytes += bytes_of(&c.out[i]) + bytes_of(&c.dout[i]);
+        }
         for (i = 0; i < c.naux; i++) bytes += bytes_of(&c.aux[i]);
         seconds = time_of(&c);
         printf(" | %10.2f us %7.1f GB/s", seconds * 1e6, bytes / seconds * 1e-9);
@@ -188,6 +190,8 @@ int main(int argc, char **argv)
         norm.dims = 1; norm.groups = 1;
         if (dims == 2) bench(NAME("layernorm"), NN_OP_layernorm, &norm, 3, v, 1, 1);
         if (dims == 2) bench(NAME("rmsnorm"), NN_OP_rmsnorm, &norm, 2, v, 1, 1);
+        v[3] = x;
+        if (dims == 2) bench(NAME("add_layernorm"), NN_OP_add_layernorm, &norm, 4, v, 1, 1);
         bench1(NAME("dropout"), NN_OP_dropout, &drop, x);
         rows.mask = 1; rows.scale = 1;
         if (dims == 4) rows.mask = 13;

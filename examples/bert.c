@@ -32,8 +32,8 @@ static nn_tensor *bert_forward(void *self, nn_tensor *ids)                      
         BertBlock *b = &m->block[i];
         nn_attention_desc a = { .heads = m->heads, .lengths = m->lengths };
         nn_tensor *y = nn_attention(nn_forward(b->q, x), nn_forward(b->k, x), nn_forward(b->v, x), &a);
-        x = nn_forward(b->norm1, nn_add(x, nn_forward(b->out, y)));
-        x = nn_forward(b->norm2, nn_add(x, nn_forward(b->down, nn_forward(b->up, x))));
+        x = nn_add_norm_forward(b->norm1, x, nn_forward(b->out, y), NULL);
+        x = nn_add_norm_forward(b->norm2, x, nn_forward(b->down, nn_forward(b->up, x)), NULL);
     }
     return x;
 }

@@ -26,8 +26,8 @@ static nn_tensor *gpt2_forward(void *self, nn_tensor *ids)                      
         GPT2Block *b = &g->block[i];
         nn_tensor *qkv = nn_forward(b->c_attn, nn_forward(b->ln_1, x));
         nn_tensor *y = nn_attention(qkv, NULL, NULL, &(nn_attention_desc){ .causal = 1, .heads = (int)g->lm.kv_heads, .cache = g->lm.cached ? g->lm.cache[i] : NULL, .mask = mask });
-        x = nn_add(x, nn_forward(b->attn_proj, y));
-        x = nn_add(x, nn_forward(b->mlp_proj, nn_forward(b->c_fc, nn_forward(b->ln_2, x))));
+        y = nn_add_norm_forward(b->ln_2, x, nn_forward(b->attn_proj, y), &x);                    /* x + what attention gives, and its norm */
+        x = nn_add(x, nn_forward(b->mlp_proj, nn_forward(b->c_fc, y)));
     }
     if (g->lm.last) x = nn_slice(x, 1, t - 1, t, 1);
     return nn_forward(g->head, nn_forward(g->ln_f, x));

@@ -36,8 +36,7 @@ static nn_tensor *llama_forward(void *self, nn_tensor *ids)                     
         LlamaBlock *b = &m->block[i];
         nn_tensor *h = nn_forward(b->norm1, x), *q = llama_turned(m, nn_forward(b->q, h), start), *k = llama_turned(m, nn_forward(b->k, h), start);
         nn_attention_desc a = { .causal = 1, .heads = m->heads, .kv_heads = (int)m->lm.kv_heads, .cache = m->lm.cached ? m->lm.cache[i] : NULL, .mask = mask };
-        x = nn_add(x, nn_forward(b->o, nn_attention(q, k, nn_forward(b->v, h), &a)));
-        h = nn_forward(b->norm2, x);
+        h = nn_add_norm_forward(b->norm2, x, nn_forward(b->o, nn_attention(q, k, nn_forward(b->v, h), &a)), &x);     /* x + what attention gives, and its norm */
         x = nn_add(x, nn_forward(b->down, nn_mul(nn_forward(b->gate, h), nn_forward(b->up, h))));
     }
     if (m->lm.last) x = nn_slice(x, 1, t - 1, t, 1);

@@ -71,6 +71,47 @@ CASE(rmsnorm, strided)         { nn_tensor *x = var(f, 6, 5), *w = var(f, 6); re
 CASE(rmsnorm, itself)          { nn_tensor *x = var(f, 7); return nn_mul(x, nn_rmsnorm(x, x, NULL)); }
 CASE(rmsnorm, no_rows)         { nn_tensor *x = var(f, 0, 6), *w = var(f, 6); return nn_rmsnorm(x, w, NULL); }
 
+/* y = norm(x + r) and the sum s: both used, only one; the sum is worth less, so that mixing them up shows */
+static nn_tensor *both(nn_tensor *y, nn_tensor *s) { return nn_sub(y, nn_mul_scalar(s, 0.7f)); }
+static nn_tensor *fixed(fixture *f, nn_shape s) { return nn_reshape(nn_sin(nn_arange(f->nn, 0, (float)(s.d[0] * (s.ndim > 1 ? s.d[1] : 1)), 1)), s); }     /* wants no gradient */
+CASE(add_layernorm, both)       { nn_tensor *x = var(f, 5, 37), *r = var(f, 5, 37), *w = var(f, 37), *b = var(f, 37), *s, *y = nn_add_layernorm(x, r, 1, w, b, &s, NULL); return both(y, s); }
+CASE(add_layernorm, norm_only)  { nn_tensor *x = var(f, 2, 3, 16), *r = var(f, 2, 3, 16), *w = var(f, 16); return nn_add_layernorm(x, r, 1, w, var(f, 16), NULL, NULL); }
+CASE(add_layernorm, sum_only)   { nn_tensor *x = var(f, 3, 9), *r = var(f, 3, 9), *s; nn_add_layernorm(x, r, 1, NULL, NULL, &s, NULL); return s; }
+CASE(add_layernorm, two_dims)   { nn_tensor *x = var(f, 4, 3, 7), *r = var(f, 4, 3, 7), *w = var(f, 3, 7), *b = var(f, 3, 7), *s, *y = nn_add_layernorm(x, r, 2, w, b, &s, NULL); return both(y, s); }
+CASE(add_layernorm, plain)      { nn_tensor *x = var(f, 4, 19), *s, *y = nn_add_layernorm(x, var(f, 4, 19), 1, NULL, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, bias_only)  { nn_tensor *x = var(f, 4, 9), *r = var(f, 4, 9); return nn_add_layernorm(x, r, 1, NULL, var(f, 9), NULL, &(nn_layernorm_desc){ .eps = 0.01f }); }
+CASE(add_layernorm, wide)       { nn_tensor *x = var(f, 2, 133), *r = var(f, 2, 133), *w = var(f, 133), *s, *y = nn_add_layernorm(x, r, 1, w, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, tall)       { nn_tensor *x = var(f, 290, 3), *r = var(f, 290, 3), *w = var(f, 3), *b = var(f, 3), *s, *y = nn_add_layernorm(x, r, 1, w, b, &s, NULL); return both(y, s); }
+CASE(add_layernorm, vector)     { nn_tensor *x = var(f, 6), *r = var(f, 6); return nn_add_layernorm(x, r, 1, var(f, 6), NULL, NULL, NULL); }
+CASE(add_layernorm, one_number) { nn_tensor *x = var(f, 3, 1), *r = var(f, 3, 1), *s, *y = nn_add_layernorm(x, r, 1, NULL, NULL, &s, &(nn_layernorm_desc){ .eps = 0.5f }); return both(y, s); }
+CASE(add_layernorm, strided)    { nn_tensor *x = nn_transpose(var(f, 6, 5), 0, 1), *r = nn_slice(var(f, 5, 12), 1, 0, 12, 2), *s, *y = nn_add_layernorm(x, r, 1, NULL, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, itself)     { nn_tensor *x = var(f, 3, 6), *s, *y = nn_add_layernorm(x, x, 1, NULL, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, more_of_x)  { nn_tensor *x = var(f, 3, 6), *r = var(f, 3, 6), *y = nn_add_layernorm(x, r, 1, NULL, NULL, NULL, NULL); return nn_mul(x, y); }
+CASE(add_layernorm, more_of_r)  { nn_tensor *x = var(f, 3, 6), *r = var(f, 3, 6), *s, *y = nn_add_layernorm(x, r, 1, NULL, NULL, &s, NULL); return nn_mul(r, both(y, s)); }
+CASE(add_layernorm, more_of_both) { nn_tensor *x = var(f, 3, 6), *r = var(f, 3, 6), *w = var(f, 6), *s, *y = nn_add_layernorm(x, r, 1, w, w, &s, NULL); return nn_mul(nn_mul(x, r), both(y, s)); }
+CASE(add_layernorm, fixed_x)    { nn_tensor *x = fixed(f, NN_SHAPE(3, 6)), *r = var(f, 3, 6), *w = var(f, 6), *s, *y = nn_add_layernorm(x, r, 1, w, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, fixed_r)    { nn_tensor *x = var(f, 3, 6), *r = fixed(f, NN_SHAPE(3, 6)), *s, *y = nn_add_layernorm(x, r, 1, NULL, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, fixed_both) { nn_tensor *x = fixed(f, NN_SHAPE(3, 6)), *r = fixed(f, NN_SHAPE(3, 6)), *w = var(f, 6), *b = var(f, 6); return nn_add_layernorm(x, r, 1, w, b, NULL, NULL); }
+CASE(add_layernorm, fixed_row)  { nn_tensor *x = var(f, 21), *r = fixed(f, NN_SHAPE(21)), *w = var(f, 21), *s, *y = nn_add_layernorm(x, r, 1, w, NULL, &s, NULL); return both(y, s); }
+CASE(add_layernorm, stream)                              /* two parts on a stream: the gradient of a sum is what the next one gives, and its memory that of dr */
+{
+    nn_tensor *x = var(f, 3, 13), *w = var(f, 13), *b = var(f, 13), *y = nn_add_layernorm(x, nn_sin(x), 1, w, b, &x, NULL);
+    y = nn_add_layernorm(x, nn_tanh(y), 1, w, b, &x, NULL);
+    return both(nn_add_layernorm(x, nn_exp(y), 1, w, b, &x, NULL), x);
+}
+CASE(add_layernorm, no_rows)    { nn_tensor *x = var(f, 0, 6), *r = var(f, 0, 6), *w = var(f, 6), *b = var(f, 6), *s, *y = nn_add_layernorm(x, r, 1, w, b, &s, NULL); return both(y, s); }
+CASE(add_layernorm, no_columns) { nn_tensor *x = var(f, 3, 0), *r = var(f, 3, 0), *w = var(f, 0), *s, *y = nn_add_layernorm(x, r, 1, w, NULL, &s, NULL); return both(y, s); }
+
+CASE(add_rmsnorm, both)         { nn_tensor *x = var(f, 5, 37), *r = var(f, 5, 37), *w = var(f, 37), *s, *y = nn_add_rmsnorm(x, r, w, &s, NULL); return both(y, s); }
+CASE(add_rmsnorm, norm_only)    { nn_tensor *x = var(f, 2, 3, 16), *r = var(f, 2, 3, 16); return nn_add_rmsnorm(x, r, var(f, 16), NULL, &(nn_rmsnorm_desc){ .eps = 0.1f }); }
+CASE(add_rmsnorm, sum_only)     { nn_tensor *x = var(f, 3, 9), *r = var(f, 3, 9), *s; nn_add_rmsnorm(x, r, NULL, &s, NULL); return s; }
+CASE(add_rmsnorm, plain)        { nn_tensor *x = var(f, 3, 50), *s, *y = nn_add_rmsnorm(x, var(f, 3, 50), NULL, &s, NULL); return both(y, s); }
+CASE(add_rmsnorm, wide)         { nn_tensor *x = var(f, 3, 131), *r = var(f, 3, 131); return nn_add_rmsnorm(x, r, var(f, 131), NULL, NULL); }
+CASE(add_rmsnorm, strided)      { nn_tensor *x = var(f, 6, 5), *r = var(f, 5, 6), *s, *y = nn_add_rmsnorm(nn_transpose(x, 0, 1), r, var(f, 6), &s, NULL); return both(y, s); }
+CASE(add_rmsnorm, itself)       { nn_tensor *x = var(f, 7); return nn_mul(x, nn_add_rmsnorm(x, x, x, NULL, NULL)); }
+CASE(add_rmsnorm, more_of_both) { nn_tensor *x = var(f, 3, 6), *r = var(f, 3, 6), *s, *y = nn_add_rmsnorm(x, r, NULL, &s, NULL); return nn_mul(nn_mul(x, r), both(y, s)); }
+CASE(add_rmsnorm, no_rows)      { nn_tensor *x = var(f, 0, 6), *r = var(f, 0, 6), *s, *y = nn_add_rmsnorm(x, r, var(f, 6), &s, NULL); return both(y, s); }
+
 CASE(dropout, half)            { return nn_dropout(var(f, 5, 37), 0.5f); }
 CASE(dropout, little)          { return nn_mul(nn_dropout(var(f, 67), 0.1f), nn_dropout(var(f, 67), 0.3f)); }
 CASE(dropout, all)             { return nn_dropout(var(f, 9), 1.0f); }

@@ -168,10 +168,131 @@ TEST(layernorm_of_many_rows)
     }
 }
 
+/* ---- a norm behind a residual connection: the same bits as nn_add and the norm, in all results and gradients ---- */
+typedef struct joined { float y[9000], s[9000], dx[9000], dr[9000], dw[3000], db[3000]; } joined;
+static void join(joined *to, const char *isa, int threads, int rms, int used, int64_t rows, int64_t n, int fused)  /* used: bit 0: y, bit 1: s */
+{
+    nn_context *nn = quiet((nn_desc){ .isa = isa, .threads = threads, .seed = 8 });
+    nn_tensor *x, *r, *w, *b, *s, *y, *z;
+    nn_layernorm_desc d = { .eps = 0.25f };
+    memset(to, 0, sizeof *to);
+    nn_begin(nn, NN_TRAIN);
+    x = nn_want_grad(nn_randn(nn, NN_SHAPE(rows, n), 0.3f, 2));
+    r = nn_want_grad(nn_randn(nn, NN_SHAPE(rows, n), -0.1f, 1));
+    w = nn_want_grad(nn_randn(nn, NN_SHAPE(n), 1, 0.3f));
+    b = nn_want_grad(nn_randn(nn, NN_SHAPE(n), 0, 0.3f));
+    if (fused) y = rms ? nn_add_rmsnorm(x, r, w, &s, &d) : nn_add_layernorm(x, r, 1, w, b, &s, &d);
+    else { s = nn_add(x, r); y = rms ? nn_rmsnorm(s, w, &d) : nn_layernorm(s, 1, w, b, &d); }
+    z = used == 1 ? y : used == 2 ? s : nn_mul(s, y);
+    nn_backward_with(z, &(nn_backward_desc){ .grad = nn_randn(nn, nn_shape_of(z), 0, 1) });
+    CHECK(nn_read(y, to->y) && nn_read(s, to->s) && nn_read(nn_grad(x), to->dx) && nn_read(nn_grad(r), to->dr));
+    if ((used & 1) && nn_grad(w)) nn_read(nn_grad(w), to->dw);
+    if ((used & 1) && nn_grad(b)) nn_read(nn_grad(b), to->db);
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+}
+TEST(a_sum_and_its_norm_have_the_bits_of_two_ops)
+{
+    static const int64_t sizes[][2] = { { 1, 1 }, { 3, 7 }, { 1, 2999 }, { 4, 64 }, { 129, 65 } };
+    static joined one, two;
+    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
+        const nn__table *table = &nn__tables[i].table;
+        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
+        for (int k = 0; k < 2 * 3 * 5 * 2; k++) {
+            const int64_t *size = sizes[k / 6 % 5];
+            join(&one, table->isa, 1 + k / 30, k % 2, 1 + k / 2 % 3, size[0], size[1], 1);
+            join(&two, table->isa, 1 + k / 30, k % 2, 1 + k / 2 % 3, size[0], size[1], 0);
+            CHECK(!memcmp(&one, &two, sizeof one));
+        }
+    }
+}
+static int count_of(const nn_context *nn, int op)        /* on the tape */
+{
+    int n = 0;
+    for (const nn_node *d = nn->tape; d; d = d->prev) n += d->op->id == op;
+    return n;
+}
+TEST(a_norm_layer_takes_a_residual)
+{
+    nn_context *nn = quiet((nn_desc){ .seed = 3 });
+    nn_layer *net = nn_model_new(nn, NULL), *norm[4];
+    float y[2][24], s[2][24], sum[24];
+    norm[0] = nn_layernorm_new(net, "a", NN_SHAPE(4), &(nn_layernorm_desc){ .activation = nn_tanh });
+    norm[1] = nn_rmsnorm_new(net, "b", 4, NULL);
+    norm[2] = nn_batchnorm_new(net, "c", 3, NULL);       /* no norm of rows: nn_add before it */
+    norm[3] = nn_layernorm_new(net, "d", NN_SHAPE(4), NULL);
+    nn_checkpoint_layer(norm[3], 1);
+    for (int i = 0; i < 4; i++) {
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *x = nn_randn(nn, NN_SHAPE(2, 3, 4), 0, 1), *r = nn_randn(nn, NN_SHAPE(2, 3, 4), 0, 1), *row = nn_slice(r, 0, 0, 1, 1), *t = NULL;
+        CHECK(nn_read(nn_forward(norm[i], nn_add(x, r)), y[0]) && nn_read(nn_add(x, r), s[0]));
+        CHECK(nn_read(nn_add_norm_forward(norm[i], x, r, &t), y[1]) && nn_read(t, s[1]));
+        CHECK(!memcmp(y[0], y[1], sizeof y[0]) && !memcmp(s[0], s[1], sizeof s[0]));
+        CHECK(count_of(nn, NN_OP_add_layernorm) == (i == 0) && count_of(nn, NN_OP_add_rmsnorm) == (i == 1));
+        CHECK(nn_read(nn_add_norm_forward(norm[i], x, r, NULL), y[1]) && !memcmp(y[0], y[1], sizeof y[0]));
+        CHECK(nn_read(nn_forward(norm[i], nn_add(x, row)), y[0]) && nn_read(nn_add_norm_forward(norm[i], x, row, &t), y[1]) && nn_read(nn_add(x, row), s[0]) && nn_read(t, sum));
+        CHECK(!memcmp(y[0], y[1], sizeof y[0]) && !memcmp(s[0], sum, sizeof sum));
+        CHECK(nn_read(nn_forward(norm[i], x), y[0]) && nn_read(nn_add_norm_forward(norm[i], x, NULL, &t), y[1]) && t == x);
+        CHECK(!memcmp(y[0], y[1], sizeof y[0]));
+        CHECK(nn_ok(nn));
+    }
+    nn_tensor *x = nn_zeros(nn, NN_SHAPE(2, 5)), *t = NULL;
+    nn_add_norm_forward(norm[0], x, x, &t);               fails(nn, "LayerNorm");
+    CHECK(nn__dead(nn_add_norm_forward(NULL, x, x, &t)) && nn__dead(nn_add_norm_forward(norm[0], NULL, x, &t)));
+    nn_free(nn);
+}
+TEST(transformers_norm_what_they_add)
+{
+    for (int k = 0; k < 8; k++) {
+        int first = k & 1, rms = k >> 1 & 1, decoder = k >> 2, norm = rms ? NN_OP_rmsnorm : NN_OP_layernorm, add_norm = rms ? NN_OP_add_rmsnorm : NN_OP_add_layernorm;
+        nn_context *nn = quiet((nn_desc){ 0 });
+        nn_layer *net = nn_model_new(nn, NULL);
+        nn_transformer_desc d = { .hidden = 8, .norm_first = first, .rmsnorm = rms };
+        nn_layer *l = decoder ? nn_transformer_decoder_layer_new(net, NULL, 4, 2, &d) : nn_transformer_encoder_layer_new(net, NULL, 4, 2, &d);
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *x = nn_randn(nn, NN_SHAPE(2, 3, 4), 0, 1);
+        if (decoder) nn_transformer_decoder_layer_forward(l, x, x, NULL, NULL); else nn_transformer_encoder_layer_forward(l, x, NULL);
+        CHECK(count_of(nn, add_norm) == 2 + decoder - first && count_of(nn, norm) == first && count_of(nn, NN_OP_add) == first);
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+    }
+}
+/* What backward finds of results that nobody used: nothing for the first one of an op that says so, else zeros. */
+static int seen[2];
+static int two_like(nn_call *c) { c->out[0] = c->out[1] = c->in[0]; c->out[0].data = c->out[1].data = NULL; return 1; }
+static void two_forward(const nn_call *c, const nn_task *t) { (void)t; for (int i = 0; i < 2; i++) memcpy(c->out[i].data, c->in[0].data, 3 * sizeof(float)); }
+static void two_backward(const nn_call *c, const nn_task *t)
+{
+    float *dx = c->din[0].data;
+    (void)t;
+    for (int i = 0; i < 2; i++) {
+        const float *dy = c->dout[i].data;
+        seen[i] = !dy ? 0 : dy[0] == 0 ? 1 : 2;
+        for (int j = 0; dy && j < 3; j++) dx[j] += dy[j];
+    }
+}
+TEST(gradients_of_results_that_nobody_used)
+{
+    for (int k = 0; k < 4; k++) {
+        int spare = k & 1, used = k >> 1;
+        nn_op op = { .name = "two", .inputs = 1, .outputs = 2, .flags = spare ? NN_OP_SPARE : 0, .shape = two_like, .forward = two_forward, .backward = two_backward };
+        nn_context *nn = quiet((nn_desc){ 0 });
+        float dx[3];
+        nn_begin(nn, NN_TRAIN);
+        nn_tensor *x = nn_want_grad(nn_ones(nn, NN_SHAPE(3))), *out[NN_MAX_OUTPUTS];
+        nn_apply_n(nn, &op, &x, 1, NULL, out);
+        nn_backward(nn_sum(out[used], NN_ALL, NULL));
+        CHECK(seen[used] == 2 && seen[!used] == (used && spare ? 0 : 1));
+        CHECK(nn_read(nn_grad(x), dx) && dx[0] == 1 && dx[2] == 1);
+        CHECK(nn_ok(nn));
+        nn_free(nn);
+    }
+}
+
 TEST(norm_errors)
 {
     nn_context *nn = quiet((nn_desc){ 0 });
-    nn_tensor *w4 = vector(nn, 4, 1, 0), *w5 = vector(nn, 5, 1, 0), *v4 = vector(nn, 4, 1, 0), *x, *i64, *wide;
+    nn_tensor *w4 = vector(nn, 4, 1, 0), *w5 = vector(nn, 5, 1, 0), *v4 = vector(nn, 4, 1, 0), *x, *y, *i64, *wide;
     nn_begin(nn, NN_TRAIN);
     x = nn_zeros(nn, NN_SHAPE(3, 4, 2));
     i64 = nn_from_as(nn, NN_I64, NN_SHAPE(4), (int64_t[]){ 1, 2, 3, 4 });
@@ -200,6 +321,16 @@ TEST(norm_errors)
     nn_instancenorm(nn_zeros(nn, NN_SHAPE(2, 3)), NULL, NULL, NULL);               fails(nn, "(B, C, L)");
     nn_rmsnorm(x, w4, NULL);                                                       fails(nn, "weight (4)");
     nn_rmsnorm(nn_scalar(nn, 1), NULL, NULL);                                      fails(nn, "rmsnorm");
+    nn_add_layernorm(x, w4, 1, NULL, NULL, NULL, NULL);                            fails(nn, "add_layernorm: x (3, 4, 2) and r (4) differ");
+    nn_add_layernorm(x, NULL, 1, NULL, NULL, NULL, NULL);                          fails(nn, "differ");
+    nn_add_layernorm(x, x, 1, w4, NULL, &y, NULL);                                 fails(nn, "weight (4) does not fit");
+    CHECK(nn__dead(y));
+    nn_add_layernorm(x, x, 1, NULL, w4, NULL, NULL);                               fails(nn, "bias (4)");
+    nn_add_layernorm(x, x, 4, NULL, NULL, NULL, NULL);                             fails(nn, "last 4 dimensions");
+    nn_add_rmsnorm(x, x, w4, &y, NULL);                                            fails(nn, "add_rmsnorm: weight (4)");
+    nn_add_rmsnorm(x, x, NULL, NULL, &(nn_rmsnorm_desc){ .eps = -1 });             fails(nn, "add_rmsnorm: eps");
+    y = x;
+    CHECK(nn__dead(nn_add_layernorm(NULL, x, 1, NULL, NULL, &y, NULL)) && nn__dead(y) && nn__dead(nn_add_rmsnorm(NULL, x, NULL, NULL, NULL)));
     nn_dropout(x, -0.1f);                                                          fails(nn, "not in 0..1");
     nn_dropout(x, 1.1f);                                                           fails(nn, "not in 0..1");
     nn_dropout(x, (float)NAN);                                                     fails(nn, "not in 0..1");
@@ -237,6 +368,8 @@ static nn_tensor *ln(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_layer
 static nn_tensor *gn(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_groupnorm(x, nn_count(w) % 2 ? 1 : 2, w, b, NULL); }
 static nn_tensor *in(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_instancenorm(x, w, b, NULL); }
 static nn_tensor *rms(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_add(nn_rmsnorm(nn_reshape(x, NN_SHAPE(-1, nn_count(w))), w, NULL), b); }
+static nn_tensor *add_ln(nn_tensor *x, nn_tensor *w, nn_tensor *b) { nn_tensor *s, *y = nn_add_layernorm(x, nn_sin(x), 1, w, b, &s, NULL); return nn_mul(y, s); }
+static nn_tensor *add_rms(nn_tensor *x, nn_tensor *w, nn_tensor *b) { (void)b; return nn_add_rmsnorm(x, nn_sin(x), w, NULL, NULL); }
 static nn_tensor *drop(nn_tensor *x, nn_tensor *w, nn_tensor *b) { (void)w; (void)b; return nn_dropout2d(nn_dropout(x, 0.3f), 0.2f); }
 static uint64_t bits_of(norm_fn f, const char *isa, int threads, nn_shape shape)
 {
@@ -265,7 +398,8 @@ TEST(same_bits_everywhere)
 {
     static const struct { norm_fn f; nn_shape shape; } cases[] = {
         { bn, { 3, { 7, 33, 71 } } }, { bn, { 2, { 140, 133 } } }, { bn, { 4, { 2, 2, 61, 67 } } }, { ln, { 2, { 131, 77 } } }, { ln, { 2, { 3, 5003 } } }, { ln, { 2, { 400, 77 } } },
-        { gn, { 3, { 5, 22, 45 } } }, { gn, { 2, { 33, 150 } } }, { in, { 3, { 3, 9, 301 } } }, { rms, { 2, { 65, 211 } } }, { drop, { 3, { 9, 21, 13 } } } };
+        { gn, { 3, { 5, 22, 45 } } }, { gn, { 2, { 33, 150 } } }, { in, { 3, { 3, 9, 301 } } }, { rms, { 2, { 65, 211 } } },
+        { add_ln, { 2, { 131, 77 } } }, { add_ln, { 2, { 400, 77 } } }, { add_rms, { 2, { 65, 211 } } }, { drop, { 3, { 9, 21, 13 } } } };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         uint64_t first[2] = { 0, 0 };
         for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
@@ -376,14 +510,14 @@ TEST(an_activation_follows)
     nn_context *nn = quiet((nn_desc){ .seed = 4 });
     nn_tensor *w = vector(nn, 4, 0.5f, 0.25f), *b = vector(nn, 4, -0.2f, 0.1f);
     float y[2][24], dx[2][24];
-    for (int norm = 0; norm < 5; norm++) {
+    for (int norm = 0; norm < 7; norm++) {
         for (int own = 0; own < 2; own++) {
             nn_norm_layer_desc d = { .activation = own ? nn_relu : NULL };
             nn->random_step = 7;
             nn_begin(nn, NN_TRAIN);
             nn_tensor *x = nn_want_grad(nn_randn(nn, NN_SHAPE(6, 4), 0, 1)), *z = norm == 3 ? nn_want_grad(nn_reshape(x, NN_SHAPE(2, 4, 3))) : x, *t;
             t = norm == 0 ? nn_batchnorm(z, w, b, NULL, NULL, &d) : norm == 1 ? nn_layernorm(z, 1, w, b, &d) : norm == 2 ? nn_groupnorm(z, 2, w, b, &d)
-              : norm == 3 ? nn_instancenorm(z, w, b, &d) : nn_rmsnorm(z, w, &d);
+              : norm == 3 ? nn_instancenorm(z, w, b, &d) : norm == 4 ? nn_rmsnorm(z, w, &d) : norm == 5 ? nn_add_layernorm(z, x, 1, w, b, NULL, &d) : nn_add_rmsnorm(z, x, w, NULL, &d);
             if (!own) t = nn_relu(t);
             nn_backward(nn_sum(nn_square(t), NN_ALL, NULL));
             CHECK(nn_read(t, y[own]) && nn_read(nn_grad(x), dx[own]));

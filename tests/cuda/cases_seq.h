@@ -25,6 +25,10 @@ CASE(layernorm, long_rows)   { nn_tensor *x = wide(f, 2, 2051); return nn_layern
 CASE(layernorm, chunks)      { nn_tensor *x = outer(f, 401, 37), *w = var(f, 37), *b = var(f, 37); return nn_layernorm(x, 1, w, b, NULL); }
 CASE(rmsnorm, chunks)        { nn_tensor *x = outer(f, 300, 68), *w = var(f, 68); return nn_rmsnorm(x, w, NULL); }
 CASE(rmsnorm, block)         { nn_tensor *x = outer(f, 2, 777), *w = var(f, 777); return nn_rmsnorm(x, w, NULL); }
+CASE(add_layernorm, block)   { nn_tensor *x = outer(f, 3, 300), *r = outer(f, 3, 300), *w = var(f, 300), *s, *y = nn_add_layernorm(x, r, 1, w, w, &s, NULL); return both(y, s); }
+CASE(add_layernorm, chunks)  { nn_tensor *x = outer(f, 401, 37), *w = var(f, 37), *b = var(f, 37); return nn_add_layernorm(x, nn_neg(nn_square(x)), 1, w, b, NULL, NULL); }
+CASE(add_layernorm, long_rows) { nn_tensor *x = wide(f, 2, 2051), *s, *y = nn_add_layernorm(x, nn_square(x), 1, NULL, NULL, &s, NULL); return both(y, s); }
+CASE(add_rmsnorm, block)     { nn_tensor *x = outer(f, 2, 777), *r = outer(f, 2, 777), *w = var(f, 777), *s, *y = nn_add_rmsnorm(x, r, w, &s, NULL); return both(y, s); }
 CASE(groupnorm, block)       { nn_tensor *x = nn_reshape(outer(f, 24, 70), NN_SHAPE(3, 8, 70)), *w = var(f, 8), *b = var(f, 8); return nn_groupnorm(x, 2, w, b, NULL); }
 CASE(batchnorm, chunks)      { nn_tensor *x = outer(f, 300, 5), *w = var(f, 5), *b = var(f, 5); return nn_batchnorm(x, w, b, running(f, 5, 0.1f), running(f, 5, 0.8f), NULL); }
 CASE(batchnorm, large)       { nn_tensor *x = nn_reshape(outer(f, 9, 1803), NN_SHAPE(3, 3, 1803)), *w = var(f, 3), *b = var(f, 3); return nn_batchnorm(x, w, b, NULL, NULL, NULL); }

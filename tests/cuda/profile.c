@@ -146,6 +146,8 @@ PROFILE(batchnorm)          { return nn_batchnorm(X(8, 16, 32, 32), X(16), X(16)
 PROFILE(layernorm)          { return nn_layernorm(X(256, 768), 1, X(768), X(768), NULL); }
 PROFILE(layernorm_long)     { return nn_layernorm(X(16, 8192), 1, X(8192), X(8192), NULL); }
 PROFILE(rmsnorm)            { return nn_rmsnorm(X(256, 768), X(768), NULL); }
+PROFILE(add_layernorm)      { nn_tensor *s, *y = nn_add_layernorm(X(256, 768), X(256, 768), 1, X(768), X(768), &s, NULL); return nn_mul(y, s); }
+PROFILE(add_rmsnorm)        { return nn_add_rmsnorm(X(256, 768), X(256, 768), X(768), NULL, NULL); }
 PROFILE(groupnorm)          { return nn_groupnorm(X(8, 32, 16, 16), 8, X(32), X(32), NULL); }
 PROFILE(mse)                { return nn_mse(X(256, 256), X(256, 256), NULL); }
 PROFILE(bce)                { return nn_binary_cross_entropy(X(256, 256), nn_detach(nn_sigmoid(FIXED(256, 256))), NULL); }

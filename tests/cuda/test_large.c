@@ -160,6 +160,7 @@ LARGE(layernorm, 512)       { nn_tensor *x = X(512), *v = FIXED(512), *b = FIXED
 LARGE(layernorm_sums, 32)   { nn_tensor *x = X(32), *v = ALL(32), *b = ALL(32); return nn_layernorm(x, 1, v, b, NULL); }
 LARGE(layernorm_long, 2048) { nn_tensor *x = X(2048), *v = FIXED(2048), *b = FIXED(2048); return nn_layernorm(x, 1, v, b, NULL); }
 LARGE(rmsnorm, 512)         { nn_tensor *x = X(512), *v = FIXED(512); return nn_rmsnorm(x, v, NULL); }
+LARGE(add_layernorm, 512)   { nn_tensor *x = X(512), *r = X(512), *v = FIXED(512), *s, *y = nn_add_layernorm(x, r, 1, v, NULL, &s, NULL); return nn_mul(y, s); }
 LARGE(groupnorm, 512)       { nn_tensor *x = X(8, 64), *v = FIXED(8), *b = FIXED(8); return nn_groupnorm(x, 2, v, b, NULL); }
 LARGE(mse, 512)             { nn_tensor *a = X(512), *b = X(512); return nn_mse(a, b, NONE(nn_loss_desc)); }
 LARGE(mse_sum, 512)         { nn_tensor *a = X(512), *b = X(512); return nn_mse(a, b, &(nn_loss_desc){ .reduction = NN_SUM }); }
