@@ -22100,33 +22100,35 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     return s->channels * v->taps <= NN__DW_TERMS;
 }
 
-// 3x3 kernels with step 1 and many channels: Winograd's F(4x4, 3x3) (Winograd 1980; Lavin & Gray 2016). A tile of 4x4 results costs
-// 36 products per channel instead of 144:   Y = A^T [sum over c of (G g G^T) (B^T d B)] A,   g 3x3 weights, d 6x6 pixels, the products
-// element by element: 36 matrix products. dw is F(3x3, 4x4): g is a tile of the map, the sum runs over tiles. B, G, A come from the
-// polynomial x (x^2 - 1/2) (x^2 - 2), whose roots keep the error low (Barabasz et al. 2020): measured against double, 1.3 to 2.5
-// times that of a direct sum; below 4e-6 of the norm of all results, and no result is off by more than 1e-5 of the largest one
-// (tests/test_conv.c). A column is a tile; columns run through the batch, and every result is a chain over channels as before, so the
-// bits do not depend on neighbours, lanes or threads.
+// 3x3 kernels with step 1 and many channels: Winograd's F(4x4, 3x3) and F(2x2, 3x3) (Winograd 1980; Lavin & Gray 2016). A tile of 4x4 results
+// costs 36 products per channel instead of 144, one of 2x2 results 16 instead of 36:   Y = A^T [sum over c of (G g G^T) (B^T d B)] A,   g 3x3
+// weights, d the e x e pixels of a tile, e = 6 or 4, the products element by element: e e matrix products. dw is F(3x3, 4x4) or F(3x3, 2x2):
+// g is a tile of the map, the sum runs over tiles. B, G, A come from the polynomials x (x^2 - 1/2) (x^2 - 2), whose roots keep the error low
+// (Barabasz et al. 2020), and x (x^2 - 1). A column is a tile; columns run through the batch, and every result is a chain over channels as
+// before, so the bits do not depend on neighbours, lanes or threads. Errors, against double (tests/test_conv.c), in all three passes:
+// @BOUNDS@
 enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 3 << 18,
        NN__WINO_FEW = 2, NN__WINO_AHEAD = 1 << 19, NN__WINO_SOME = 16 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of the matrices: not a power of 2
 static int64_t nn__wino_matrices(int tile) { return (tile + 2) * (tile + 2); }
 static int64_t nn__wino_tiles(const int64_t *size, int tile) { return (size[0] + tile - 1) / tile * ((size[1] + tile - 1) / tile); }
-// Does it pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights costs about as much
-// as 960 of them; forward shares that among 8 images, in between 1 and a batch, backward among 32.
-static int64_t nn__wino_work(const nn__conv *v, const int64_t *results, int tile, int back)
+// Does a tile pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights for F(4x4) costs about as
+// much as 960 of them, for F(2x2) 400: forward shares that among 4 images, in between 1 and a batch, backward among 32.
+static int nn__wino_pays(const nn__conv *v, const int64_t *results, int tile, int back)
 {
-    int64_t sums = nn__wino_matrices(tile) * nn__wino_tiles(results, tile);
-    return sums + sums * 6 / v->o + sums * 6 / v->c + (back ? 30 : 240) * nn__wino_matrices(tile) / 36;
+    int64_t direct = 9 * results[0] * results[1], sums = nn__wino_matrices(tile) * nn__wino_tiles(results, tile), weights = tile == 4 ? 960 : 400;
+    return v->winograd >= tile && sums + sums * 6 / v->o + sums * 6 / v->c + weights / (back ? 32 : 4) < direct * 7 / 8;
 }
-static int nn__wino_tile(const nn__conv *v, const int64_t *results, int back)        // 4, 2, or 0: a direct sum
+// Where both pay, the one with fewer products is taken; if equal (5x5, 6x6 results) F(2x2), whose weights take less than half the room. But dw
+// transforms its tiles again for every block of weights, and F(2x2) has more of them: it is left where F(4x4) does not pay, as in 2x2 results.
+static int nn__conv_wino(const nn__conv *v, int spread)              // 4, 2 or 0: direct
 {
-    int64_t direct = 9 * results[0] * results[1] * 7 / 8, two = v->winograd >= 2 ? nn__wino_work(v, results, 2, back) : direct;
-    int64_t four = v->winograd >= 4 ? nn__wino_work(v, results, 4, back) : direct;
-    return four < direct && four <= two ? 4 : two < direct ? 2 : 0;
+    const int64_t *results = spread ? v->image : v->map;
+    int back = spread != v->transposed, four = nn__wino_pays(v, results, 4, back), two = nn__wino_pays(v, results, 2, back);
+    if (four && two) return 36 * nn__wino_tiles(results, 4) < 16 * nn__wino_tiles(results, 2) ? 4 : 2;
+    return four ? 4 : two ? 2 : 0;
 }
-static int nn__conv_wino(const nn__conv *v, int spread) { return nn__wino_tile(v, spread ? v->image : v->map, spread != v->transposed); }
-static int nn__wino_dw(const nn__conv *v)               { return nn__wino_tile(v, v->map, 1); }
+static int nn__wino_dw(const nn__conv *v) { return nn__wino_pays(v, v->map, 4, 1) ? 4 : nn__wino_pays(v, v->map, 2, 1) ? 2 : 0; }
 
 // A gather of many channels is summed with channels in lanes, straight from its source: a task brings some channels of the source, padded with
 // zeros, into its scratch, and adds what their taps give to a block of results, pixels x channels, which goes to its place when it is complete.
