@@ -196,7 +196,7 @@ typedef struct nn_desc {
     nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
     int      winograd;               // 3x3 convolutions with stride 1, from 16 channels on: the largest tile of Winograd's algorithm, used where it pays. Default 4:
                                      // F(4x4, 3x3), half the time of a direct sum and 2 to 3 times its error; F(2x2, 3x3) on small images. 2: F(2x2, 3x3) only,
-                                     // which rounds as a direct sum does. NN_ZERO: none, only direct sums
+                                     // which rounds as a direct sum does. NN_ZERO (and always under NN_DETERMINISTIC): direct sums
     // Loss scaling (Micikevicius et al. 2018, Mixed Precision Training), as torch.amp.GradScaler: for products of 16-bit floats (nn_cuda_desc.precision),
     // where gradients below 6e-8 are 0. nn_backward multiplies the loss's gradient by the scale, nn_step divides by it. Where a gradient is infinite or
     // NaN, the step changes nothing (parameters, states, their counts), and the scale falls. All of it lies on the device, and nobody waits for it;

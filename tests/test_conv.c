@@ -406,7 +406,10 @@ static void fails(nn_context *nn, nn_tensor *result, const char *message)
 }
 TEST(errors)
 {
-    nn_context *nn = context_of(NULL, 1);
+    nn_context *nn = context_of(NULL, 1), *three = nn_new(&(nn_desc){ .winograd = 3, .on_error = test_quiet });
+    CHECK(!nn_ok(three));
+    CHECK_TEXT(nn_error(three), ".winograd is 4, 2 or NN_ZERO");
+    nn_free(three);
     nn_begin(nn, NN_TRAIN);
     nn_tensor *x = nn_zeros(nn, NN_SHAPE(2, 4, 6, 5)), *w = nn_zeros(nn, NN_SHAPE(6, 4, 3, 3)), *b = nn_zeros(nn, NN_SHAPE(6)), *s = nn_zeros(nn, NN_SHAPE(2, 4, 9)), *k = nn_zeros(nn, NN_SHAPE(6, 4, 3));
     nn_tensor *i = nn_from_as(nn, NN_I32, NN_SHAPE(1, 4, 1, 1), (int32_t[]){ 1, 2, 3, 4 }), *one = nn_zeros(nn, NN_SHAPE(4, 6, 5));
