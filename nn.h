@@ -194,7 +194,9 @@ typedef struct nn_desc {
     const nn_backend *backend;       // default NULL: the CPU. nn_cuda(0) with nn_cuda.h
     const char *isa;                 // CPU kernels: "scalar", "avx2", "avx512", "neon", "rvv", "wasm"; default: environment NN_ISA, else the best
     nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
-    int      exact;                  // 1: no Winograd: convolutions round as a direct sum does: less than half the error, twice the time
+    int      winograd;               // 3x3 convolutions with stride 1, from 16 channels on: the largest tile of Winograd's algorithm, used where it pays. Default 4:
+                                     // F(4x4, 3x3), half the time of a direct sum and 2 to 3 times its error; F(2x2, 3x3) on small images. 2: F(2x2, 3x3) only,
+                                     // which rounds as a direct sum does. NN_ZERO (and always under NN_DETERMINISTIC): direct sums
     // Loss scaling (Micikevicius et al. 2018, Mixed Precision Training), as torch.amp.GradScaler: for products of 16-bit floats (nn_cuda_desc.precision),
     // where gradients below 6e-8 are 0. nn_backward multiplies the loss's gradient by the scale, nn_step divides by it. Where a gradient is infinite or
     // NaN, the step changes nothing (parameters, states, their counts), and the scale falls. All of it lies on the device, and nobody waits for it;
@@ -3623,6 +3625,7 @@ NN_API nn_context *nn_new(const nn_desc *desc)
     int other;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
+    if (d.winograd == 0) d.winograd = 4;
 #ifdef NN_DEFAULT_BACKEND
     if (!d.backend && !d.memory && !d.measure && d.dtype == NN_F32) d.backend = NN_DEFAULT_BACKEND();
 #endif
@@ -3691,6 +3694,7 @@ NN_API nn_context *nn_new(const nn_desc *desc)
         nn->table = nn__find_table("scalar", NN_F32, 0);
         nn->desc.dtype = NN_F32;
     }
+    if (d.winograd != 2 && d.winograd != 4 && d.winograd != NN_ZERO) nn_fail(nn, "nn_new: .winograd is 4, 2 or NN_ZERO, not %d", d.winograd);
     nn__scale_begin(nn);
     return nn;
 }
@@ -21981,12 +21985,12 @@ enum { NN__CONV_N = 128, NN__CONV_K = 256, NN__CONV_M = 192, NN__CONV_TASKS = 32
 #ifdef NN_DETERMINISTIC
 #define NN__WINOGRAD 0
 #else
-#define NN__WINOGRAD 1
+#define NN__WINOGRAD 4
 #endif
 typedef struct nn__conv {
     int64_t batch, groups, o, c, taps;                   // o, c: channels of map and image in one group; taps = KH * KW
     int64_t kernel[2], map[2], image[2], stride[2], pad[2], dilation[2], phases[2];
-    int     transposed, winograd, kept, relu;            // kept: weights are packed once, all of them
+    int     transposed, winograd, kept, relu;            // winograd: its largest tile, or none; kept: weights are packed once, all of them
 } nn__conv;
 
 static nn__conv nn__conv_sizes(const nn_call *c)
@@ -22018,8 +22022,9 @@ static nn__conv nn__conv_sizes(const nn_call *c)
         v.map[0] = v.image[0] = 1;
     }
     for (d = 0; d < 2; d++) v.phases[d] = nn__min(v.stride[d], v.image[d]);
-    v.winograd = NN__WINOGRAD && !c->nn->desc.exact && c->nn->desc.dtype == NN_F32 && v.kernel[0] == 3 && v.kernel[1] == 3 && v.o >= 16 && v.c >= 16
-              && v.stride[0] == 1 && v.stride[1] == 1 && v.dilation[0] == 1 && v.dilation[1] == 1;
+    v.winograd = (int)nn__min(NN__WINOGRAD, c->nn->desc.winograd);
+    if (c->nn->desc.dtype != NN_F32 || v.kernel[0] != 3 || v.kernel[1] != 3 || v.o < 16 || v.c < 16 || v.stride[0] != 1 || v.stride[1] != 1 || v.dilation[0] != 1 || v.dilation[1] != 1)
+        v.winograd = 0;
     return v;
 }
 
@@ -22210,26 +22215,36 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
     return s->channels * v->taps <= NN__DW_TERMS;
 }
 
-// 3x3 kernels with step 1 and many channels: Winograd's F(4x4, 3x3) (Winograd 1980; Lavin & Gray 2016). A tile of 4x4 results costs
-// 36 products per channel instead of 144:   Y = A^T [sum over c of (G g G^T) (B^T d B)] A,   g 3x3 weights, d 6x6 pixels, the products
-// element by element: 36 matrix products. dw is F(3x3, 4x4): g is a tile of the map, the sum runs over tiles. B, G, A come from the
-// polynomial x (x^2 - 1/2) (x^2 - 2), whose roots keep the error low (Barabasz et al. 2020): measured against double, 1.3 to 2.5
-// times that of a direct sum; below 4e-6 of the norm of all results, and no result is off by more than 1e-5 of the largest one
-// (tests/test_conv.c). A column is a tile; columns run through the batch, and every result is a chain over channels as before, so the
-// bits do not depend on neighbours, lanes or threads.
+// 3x3 kernels with step 1 and many channels: Winograd's F(4x4, 3x3) and F(2x2, 3x3) (Winograd 1980; Lavin & Gray 2016). A tile of 4x4 results
+// costs 36 products per channel instead of 144, one of 2x2 results 16 instead of 36:   Y = A^T [sum over c of (G g G^T) (B^T d B)] A,   g 3x3
+// weights, d the e x e pixels of a tile, e = 6 or 4, the products element by element: e e matrix products. dw is F(3x3, 4x4) or F(3x3, 2x2):
+// g is a tile of the map, the sum runs over tiles. B, G, A come from the polynomials x (x^2 - 1/2) (x^2 - 2), whose roots keep the error low
+// (Barabasz et al. 2020), and x (x^2 - 1). A column is a tile; columns run through the batch, and every result is a chain over channels as
+// before, so the bits do not depend on neighbours, lanes or threads. Errors, against double (tests/test_conv.c), in all three passes:
+// of the norm of all results F(4x4) is below 4e-6, F(2x2) below 1.2e-6; no result is off by more than 1e-5 and 4e-6 of the largest one. Measured,
+// F(4x4) has 1.7 to 2.9 times the error of a direct sum, F(2x2) 0.6 to 0.9 times; in dw, which directly is 16 sums side by side, up to 6 and 3 times.
 enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 3 << 18,
        NN__WINO_FEW = 2, NN__WINO_AHEAD = 1 << 19, NN__WINO_SOME = 16 };
-static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of 36 matrices: not a power of 2
-static int64_t nn__wino_tiles(const int64_t *size) { return (size[0] + 3) / 4 * ((size[1] + 3) / 4); }
-// Does it pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights costs about as much
-// as 960 of them; forward shares that among 8 images, in between 1 and a batch, backward among 32.
-static int nn__wino_pays(const nn__conv *v, const int64_t *results, int back)
+static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of the matrices: not a power of 2
+static int64_t nn__wino_matrices(int tile) { return (tile + 2) * (tile + 2); }
+static int64_t nn__wino_tiles(const int64_t *size, int tile) { return (size[0] + tile - 1) / tile * ((size[1] + tile - 1) / tile); }
+// Does a tile pay? Multiply-adds per weight, for one image: the choice must not depend on the batch. Transforming weights for F(4x4) costs about as
+// much as 960 of them, for F(2x2) 400: forward shares that among 4 images, in between 1 and a batch, backward among 32.
+static int nn__wino_pays(const nn__conv *v, const int64_t *results, int tile, int back)
 {
-    int64_t direct = 9 * results[0] * results[1], tiles = 36 * nn__wino_tiles(results);
-    return v->winograd && tiles + tiles * 6 / v->o + tiles * 6 / v->c + (back ? 30 : 240) < direct * 7 / 8;
+    int64_t direct = 9 * results[0] * results[1], sums = nn__wino_matrices(tile) * nn__wino_tiles(results, tile), weights = tile == 4 ? 960 : 400;
+    return v->winograd >= tile && sums + sums * 6 / v->o + sums * 6 / v->c + weights / (back ? 32 : 4) < direct * 7 / 8;
 }
-static int nn__conv_wino(const nn__conv *v, int spread) { return nn__wino_pays(v, spread ? v->image : v->map, spread != v->transposed); }
-static int nn__wino_dw(const nn__conv *v)               { return nn__wino_pays(v, v->map, 1); }
+// Where both pay, the one with fewer products is taken; if equal (5x5, 6x6 results) F(2x2), whose weights take less than half the room. But dw
+// transforms its tiles again for every block of weights, and F(2x2) has more of them: it is left where F(4x4) does not pay, as in 2x2 results.
+static int nn__conv_wino(const nn__conv *v, int spread)              // 4, 2 or 0: direct
+{
+    const int64_t *results = spread ? v->image : v->map;
+    int back = spread != v->transposed, four = nn__wino_pays(v, results, 4, back), two = nn__wino_pays(v, results, 2, back);
+    if (four && two) return 36 * nn__wino_tiles(results, 4) < 16 * nn__wino_tiles(results, 2) ? 4 : 2;
+    return four ? 4 : two ? 2 : 0;
+}
+static int nn__wino_dw(const nn__conv *v) { return nn__wino_pays(v, v->map, 4, 1) ? 4 : nn__wino_pays(v, v->map, 2, 1) ? 2 : 0; }
 
 // A gather of many channels is summed with channels in lanes, straight from its source: a task brings some channels of the source, padded with
 // zeros, into its scratch, and adds what their taps give to a block of results, pixels x channels, which goes to its place when it is complete.
@@ -22273,7 +22288,7 @@ static int nn__conv_many(const nn__conv *v, int spread)
 typedef struct nn__conv_cut {
     int64_t phases, blocks, splits, rows, tasks, panels; // gather: rows of one task; panels: numbers in the packed weights of a group
     nn__bands bands;                                     // bands.count: 0 where pixels are packed
-    int     many, plain;                                 // channels in lanes; a product of the images as they are
+    int     many, plain, tile;                           // channels in lanes; a product of the images as they are; edge of a tile of Winograd, or 0
     int64_t lead, pack_blocks, rounds;                   // a round packs pack_blocks blocks of NN__GEMM_M weight rows, then multiplies;
                                                          // lead: rows of a round, rounded up to whole tiles of any height
     int64_t ahead, ahead_tasks;                          // numbers of the image that are transformed in a phase of their own: Winograd with few tiles
@@ -22281,24 +22296,28 @@ typedef struct nn__conv_cut {
 // Tasks of Winograd: NN__WINO_N columns and at most NN__WINO_M rows; what packs weights takes NN__LANE_ROWS rows, a multiple of every NN__NR.
 // Where there are few columns, weights are not packed in a phase of their own: every task transforms what it needs, which stays in the cache.
 static int64_t nn__tile_rows(int64_t rows, int64_t parts) { return ((rows + parts - 1) / parts + NN__LANE_ROWS - 1) / NN__LANE_ROWS * NN__LANE_ROWS; }
-static int64_t nn__wino_numbers(int64_t terms, int64_t width) { return 36 * ((terms + NN__WINO_K - 1) / NN__WINO_K * 16 + width * terms); }  // parts of NN__WINO_K terms
-static int64_t nn__wino_block_size(int64_t terms) { return nn__wino_numbers(terms, NN__LANE_ROWS); }    // of packed weights
-static int64_t nn__wino_ahead_size(const nn__conv *v, int spread)    // of the tiles of a block
+static int64_t nn__wino_numbers(int tile, int64_t terms, int64_t width)      // parts of NN__WINO_K terms
 {
-    int64_t tiles = v->batch * nn__wino_tiles(spread ? v->image : v->map);
-    return nn__wino_numbers(spread ? v->o : v->c, nn__min(NN__WINO_N, (tiles + 15) / 16 * 16));
+    return nn__wino_matrices(tile) * ((terms + NN__WINO_K - 1) / NN__WINO_K * 16 + width * terms);
 }
-static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
+static int64_t nn__wino_block_size(int tile, int64_t terms) { return nn__wino_numbers(tile, terms, NN__LANE_ROWS); }     // of packed weights
+static int64_t nn__wino_ahead_size(const nn__conv *v, int spread, int tile)      // of the tiles of a block
+{
+    int64_t tiles = v->batch * nn__wino_tiles(spread ? v->image : v->map, tile);
+    return nn__wino_numbers(tile, spread ? v->o : v->c, nn__min(NN__WINO_N, (tiles + 15) / 16 * 16));
+}
+static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread, int tile)
 {
     nn__conv_cut s;
-    int64_t rows = spread ? v->c : v->o, terms = 36 * (spread ? v->o : v->c);
+    int64_t rows = spread ? v->c : v->o, terms = nn__wino_matrices(tile) * (spread ? v->o : v->c);
     memset(&s, 0, sizeof s);
+    s.tile = tile;
     s.phases = 1;
-    s.blocks = (v->batch * nn__wino_tiles(spread ? v->image : v->map) + NN__WINO_N - 1) / NN__WINO_N;
+    s.blocks = (v->batch * nn__wino_tiles(spread ? v->image : v->map, tile) + NN__WINO_N - 1) / NN__WINO_N;
     s.lead = nn__tile_rows(rows, v->kept ? 1 : nn__min(NN_MAX_PHASES / 2, v->groups * rows * terms / NN__WINO_PACK + 1));
     s.rounds = (rows + s.lead - 1) / s.lead;
     s.pack_blocks = s.lead / NN__LANE_ROWS;
-    s.panels = s.pack_blocks * nn__wino_block_size(spread ? v->o : v->c);
+    s.panels = s.pack_blocks * nn__wino_block_size(tile, spread ? v->o : v->c);
     s.splits = nn__max((s.lead + NN__WINO_M - 1) / NN__WINO_M, nn__min(4, 8 / (v->groups * s.blocks)));
     if (s.blocks <= NN__WINO_FEW && !v->kept) {
         s.lead = nn__tile_rows(rows, 1);
@@ -22309,7 +22328,7 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
     s.rows = nn__tile_rows(s.lead, s.splits);
     s.splits = (s.lead + s.rows - 1) / s.rows;
     s.tasks = v->groups * s.blocks * s.splits;
-    s.ahead = s.splits > 1 && s.blocks <= NN__WINO_FEW ? v->groups * s.blocks * nn__wino_ahead_size(v, spread) : 0;
+    s.ahead = s.splits > 1 && s.blocks <= NN__WINO_FEW ? v->groups * s.blocks * nn__wino_ahead_size(v, spread, tile) : 0;
     if (s.ahead > NN__WINO_AHEAD) s.ahead = 0;
     s.ahead_tasks = s.ahead ? v->groups * s.blocks * (((spread ? v->o : v->c) + NN__WINO_SOME - 1) / NN__WINO_SOME) : 0;
     return s;
@@ -22356,7 +22375,8 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
         s.tasks = v->batch * v->groups * s.splits;
         return s;
     }
-    if (nn__conv_wino(v, spread)) return nn__wino_cuts(v, spread);
+    s.tile = nn__conv_wino(v, spread);
+    if (s.tile) return nn__wino_cuts(v, spread, s.tile);
     if (!nn__conv_bands(v, spread, &s.bands)) s.bands.count = 0;
     q = nn__conv_gather(v, spread, 0);                   // phase 0 has the most pixels
     s.many = (q.channels >= NN__LANES_FEW || !s.bands.count) && nn__conv_many(v, spread);
@@ -22396,29 +22416,29 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.tasks *= s.splits;
     return s;
 }
-typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int tile, plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
     nn__product g;
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
-    int wino = nn__wino_dw(v);
+    s.tile = nn__wino_dw(v);
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
     s.plain = nn__conv_is_plain(v);
-    s.banded = !wino && !s.plain && nn__conv_dw_bands(v, &s.bands);
+    s.banded = !s.tile && !s.plain && nn__conv_dw_bands(v, &s.bands);
     if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(&g, v));
     if (s.banded) {
         s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
         s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
     }
-    if (wino) {
+    if (s.tile) {
         s.across = (v->c + NN__WINO_K - 1) / NN__WINO_K;
         s.blocks = (v->o + NN__WINO_DW_M - 1) / NN__WINO_DW_M * s.across;
     }
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
-    want = nn__max((wino ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
+    want = nn__max((s.tile ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
     want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
     if (s.banded) want = nn__min(want, v->batch * pixels / NN__DW_CHUNK);        // what it costs to sum up
     want = nn__max(1, want);
@@ -22470,7 +22490,7 @@ static int64_t nn__conv_scratch(const nn__conv *v, int spread, const nn__conv_cu
     int64_t rows = s->rows, sums = nn__wino_stride(NN__WINO_N, rows), image = nn__wino_stride(NN__WINO_N, NN__WINO_K);
     nn__product g;
     if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain(&g, v, spread));
-    if (nn__conv_wino(v, spread)) return 36 * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
+    if (s->tile) return nn__wino_matrices(s->tile) * (sums + image + (rows <= NN__WINO_M / 2 ? nn__wino_stride(NN__LANE_ROWS, NN__WINO_K) : 0));
     if (s->many) return NN__LANES_ROOM + NN__LANES_N * (rows + 16 + 16);
     if (s->bands.count) return s->bands.room + NN__STRIP_SLACK + 12 * NN__CHUNK + 24 * NN__STRIP_OWN;
     return NN__CONV_K * (NN__CONV_N + 32) + (rows + 11) * NN__CONV_N;
@@ -22479,7 +22499,7 @@ static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
 {
     nn__product g;
     if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(&g, v));
-    if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
+    if (s->tile) return nn__wino_matrices(s->tile) * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
     return s->banded ? nn__dw_room(&s->bands, v->taps) : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
@@ -23282,69 +23302,91 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
     }
 }
 
-// ---- Winograd's transforms: vectors of tiles, or of channels
-// r = B^T d: the first of six numbers every `step` vectors.
-NN__INLINE void NN__K(wino_b)(const V *d, int step, V *r)
+// ---- Winograd's transforms: vectors of tiles, or of channels. e = 6 or 4 is the edge of a patch, a constant as n is
+// r = B^T d: the first of e numbers every `step` vectors.
+NN__INLINE void NN__K(wino_b)(const int e, const V *d, int step, V *r)
 {
-    V a = FMA(C(-2), d[2 * step], d[4 * step]), b = C(0.70710678118654752440) * FMA(C(-2), d[step], d[3 * step]);
-    V e = FMA(C(-0.5), d[2 * step], d[4 * step]), f = C(1.41421356237309504880) * FMA(C(-0.5), d[step], d[3 * step]);
-    r[5 * step] = FMA(C(-2.5), d[3 * step], d[step]) + d[5 * step];  // r may be d
-    r[0] = FMA(C(-2.5), d[2 * step], d[0]) + d[4 * step];
-    r[step] = a + b;
-    r[2 * step] = a - b;
-    r[3 * step] = e + f;
-    r[4 * step] = e - f;
+    if (e == 6) {
+        V a = FMA(C(-2), d[2 * step], d[4 * step]), b = C(0.70710678118654752440) * FMA(C(-2), d[step], d[3 * step]);
+        V f = FMA(C(-0.5), d[2 * step], d[4 * step]), g = C(1.41421356237309504880) * FMA(C(-0.5), d[step], d[3 * step]);
+        r[5 * step] = FMA(C(-2.5), d[3 * step], d[step]) + d[5 * step];      // r may be d
+        r[0] = FMA(C(-2.5), d[2 * step], d[0]) + d[4 * step];
+        r[step] = a + b;
+        r[2 * step] = a - b;
+        r[3 * step] = f + g;
+        r[4 * step] = f - g;
+    } else {
+        V a = d[step], b = d[2 * step];
+        r[0] = d[0] - b;
+        r[3 * step] = d[3 * step] - a;
+        r[step] = b + a;
+        r[2 * step] = b - a;
+    }
 }
-// r = G g, of n = 3 or 4 numbers g.
-NN__INLINE void NN__K(wino_g)(const V *g, int n, int step, int to, V *r)
+// r = G g, of n = 2, 3 or 4 numbers g.
+NN__INLINE void NN__K(wino_g)(const int e, const int n, const V *g, int step, int to, V *r)
 {
-    V odd = n == 4 ? g[3 * step] : C(0);
-    V a = C(-2.0 / 3) * FMA(C(0.5), g[2 * step], g[0]), b = C(-0.47140452079103168293) * FMA(C(0.5), odd, g[step]);
-    V e = C(1.0 / 6) * FMA(C(2), g[2 * step], g[0]), f = C(0.23570226039551584147) * FMA(C(2), odd, g[step]);
+    V third = n > 2 ? g[2 * step] : C(0), odd = n > 3 ? g[3 * step] : C(0);
     r[0] = g[0];
-    r[to] = a + b;
-    r[2 * to] = a - b;
-    r[3 * to] = e + f;
-    r[4 * to] = e - f;
-    r[5 * to] = g[(n - 1) * step];
+    r[(e - 1) * to] = g[(n - 1) * step];
+    if (e == 6) {
+        V a = C(-2.0 / 3) * FMA(C(0.5), third, g[0]), b = C(-0.47140452079103168293) * FMA(C(0.5), odd, g[step]);
+        V f = C(1.0 / 6) * FMA(C(2), third, g[0]), h = C(0.23570226039551584147) * FMA(C(2), odd, g[step]);
+        r[to] = a + b;
+        r[2 * to] = a - b;
+        r[3 * to] = f + h;
+        r[4 * to] = f - h;
+    } else {
+        V a = C(0.5) * (g[0] + third), b = C(0.5) * g[step];
+        r[to] = a + b;
+        r[2 * to] = a - b;
+    }
 }
-// r = A^T m, n = 3 or 4 numbers.
-NN__INLINE void NN__K(wino_a)(const V *m, int step, int n, int to, V *r)
+// r = A^T m, n = 2, 3 or 4 numbers.
+NN__INLINE void NN__K(wino_a)(const int e, const int n, const V *m, int step, int to, V *r)
 {
-    V a = m[step] + m[2 * step], b = m[step] - m[2 * step], e = m[3 * step] + m[4 * step], f = m[3 * step] - m[4 * step];
-    r[0] = m[0] + a + e;
-    r[to] = FMA(C(0.70710678118654752440), b, C(1.41421356237309504880) * f);
-    r[2 * to] = FMA(C(0.5), a, C(2) * e);
-    if (n == 3) r[2 * to] = r[2 * to] + m[5 * step];
-    else r[3 * to] = FMA(C(0.35355339059327376220), b, C(2.82842712474619009760) * f) + m[5 * step];
+    V a = m[step] + m[2 * step], b = m[step] - m[2 * step];
+    if (e == 6) {
+        V f = m[3 * step] + m[4 * step], g = m[3 * step] - m[4 * step];
+        r[0] = m[0] + a + f;
+        r[to] = FMA(C(0.70710678118654752440), b, C(1.41421356237309504880) * g);
+        r[2 * to] = FMA(C(0.5), a, C(2) * f);
+        if (n == 4) r[3 * to] = FMA(C(0.35355339059327376220), b, C(2.82842712474619009760) * g);
+    } else {
+        r[0] = m[0] + a;
+        r[to] = b;
+        if (n == 3) r[2 * to] = a;
+    }
+    r[(n - 1) * to] = r[(n - 1) * to] + m[(e - 1) * step];
 }
 // Tiles side by side, one lane each: `tiles` of them from lane on; then the same again, `count` times, `stride` numbers further on. Of the rows
-// and columns that their patches span, y0..y1 and x0..x1 lie inside of the plane; the others stay zero.
-typedef struct NN__K(patch) { int64_t at, stride, count, lane, tiles, y0, y1, x0, x1; } NN__K(patch);
-static NN__K(patch) NN__K(wino_patch)(int64_t y, int64_t x, int64_t height, int64_t width, int64_t tiles, int n)
+// and columns that their patches span, y0..y1 and x0..x1 lie inside of the plane; the others stay zero. step: from one tile to the next.
+typedef struct NN__K(patch) { int64_t at, stride, count, lane, tiles, step, y0, y1, x0, x1; } NN__K(patch);
+static NN__K(patch) NN__K(wino_patch)(int64_t y, int64_t x, int64_t height, int64_t width, int64_t tiles, int64_t step, int64_t n)
 {
     NN__K(patch) p;
+    p.step = step;
     p.at = y * width + x;
     p.stride = p.lane = 0;
     p.count = 1;
     p.tiles = tiles;
     p.y0 = nn__max(0, -y); p.y1 = nn__min(n, height - y);
-    p.x0 = nn__max(0, -x); p.x1 = nn__min(4 * tiles + n - 4, width - x);
+    p.x0 = nn__max(0, -x); p.x1 = nn__min(step * (tiles - 1) + n, width - x);
     return p;
 }
-// What lanes read: numbers 0..3 of a row of their patch, and those 4 further on, of which 4 and 5 matter.
+// What lanes read: the first `step` numbers of a row of their patch, and from there on, of which two matter.
 enum { NN__K(wino_lanes) = 32 };
-typedef struct NN__K(patches) { R low[6][NN__K(wino_lanes)][4], high[6][NN__K(wino_lanes)][4]; } NN__K(patches);   // a vector at lane 12 fits
+typedef struct NN__K(patches) { R low[6][4 * NN__K(wino_lanes)], high[6][4 * NN__K(wino_lanes)]; } NN__K(patches);     // a vector at lane 12 fits
 static void NN__K(wino_copy)(const NN__K(patch) *p, const R *plane, int64_t width, NN__K(patches) *to)
 {
-    int64_t low = nn__min(p->x1, 4 * p->tiles) - p->x0, from = nn__max(4, p->x0), high = p->x1 - from, i, l;
+    int64_t n = p->step, low = nn__min(p->x1, n * p->tiles) - p->x0, from = nn__max(n, p->x0), high = p->x1 - from, i, l;
     for (i = p->y0; i < p->y1; i++) {
         const R *x = plane + (p->at + i * width);
-        R *a = to->low[i][p->lane], *b = to->high[i][p->lane];
+        R *a = to->low[i] + n * p->lane, *b = to->high[i] + n * p->lane;
         if (p->tiles == 1 && low == 4 && high == 2) for (l = 0; l < p->count; l++, x += p->stride, a += 4, b += 4) { memcpy(a, x, 4 * sizeof *x); memcpy(b, x + 4, 2 * sizeof *x); }
-        else for (l = 0; l < p->count; l++, x += p->stride, a += 4, b += 4) {
+        else for (l = 0; l < p->count; l++, x += p->stride, a += n, b += n) {
             NN__K(copy_run)(a + p->x0, x + p->x0, low, 1);
-            NN__K(copy_run)(b + from - 4, x + from, high, 1);
+            NN__K(copy_run)(b + from - n, x + from, high, 1);
         }
     }
 }
@@ -23352,70 +23394,85 @@ static void NN__K(wino_copy)(const NN__K(patch) *p, const R *plane, int64_t widt
 enum { NN__K(wino_run) = 4 };
 static void NN__K(wino_copy_planes)(const NN__K(patch) *p, int tiles, const R *plane, int64_t width, NN__K(patches) *to)
 {
-    int64_t i, l;
+    int64_t n = p->step, i, l;
     int t;
     for (l = 0; l < p->count; l++, plane += p->stride) for (i = p->y0; i < p->y1; i++) for (t = 0; t < tiles; t++) {
         const R *x = plane + (p[t].at + i * width);
-        R *a = to[t].low[i][l], *b = to[t].high[i][l];
-        int64_t x0 = p[t].x0, x1 = p[t].x1, from = nn__max(4, x0);
+        R *a = to[t].low[i] + n * l, *b = to[t].high[i] + n * l;
+        int64_t x0 = p[t].x0, x1 = p[t].x1, from = nn__max(n, x0);
         if (t == 0) NN__FETCH(x + 4 * p->stride + 8);
-        if (x0 == 0 && x1 >= 4) memcpy(a, x, 4 * sizeof *x);
-        else NN__K(copy_run)(a + x0, x + x0, nn__min(4, x1) - x0, 1);
-        if (x1 == 6 && x0 <= 4) memcpy(b, x + 4, 2 * sizeof *x);
-        else NN__K(copy_run)(b + from - 4, x + from, x1 - from, 1);
+        if (x0 == 0 && n == 4 && x1 >= 4) memcpy(a, x, 4 * sizeof *x);
+        else NN__K(copy_run)(a + x0, x + x0, nn__min(n, x1) - x0, 1);
+        if (x1 == n + 2 && x0 <= n) memcpy(b, x + n, 2 * sizeof *x);
+        else NN__K(copy_run)(b + from - n, x + from, x1 - from, 1);
     }
 }
-// Four vectors, number by number: r[j] gets numbers j, j + 4, ... of the row that x is; join is the way back.
-NN__INLINE void NN__K(split_four)(const R *x, V *r)
+// n = 2 or 4 vectors, number by number: r[j] gets numbers j, j + n, ... of the row that x is; interlace is the way back.
+NN__INLINE void NN__K(deinterlace)(const int n, const R *x, V *r)
 {
-    V a = LOAD(x), b = LOAD(x + NN__LANES), c = LOAD(x + 2 * NN__LANES), d = LOAD(x + 3 * NN__LANES);
-    V e = NN__K(evens)(a, b), f = NN__K(evens)(c, d), g = NN__K(odds)(a, b), h = NN__K(odds)(c, d);
-    r[0] = NN__K(evens)(e, f);
-    r[1] = NN__K(evens)(g, h);
-    r[2] = NN__K(odds)(e, f);
-    r[3] = NN__K(odds)(g, h);
+    V a = LOAD(x), b = LOAD(x + NN__LANES), e = NN__K(evens)(a, b), g = NN__K(odds)(a, b);
+    r[0] = e;
+    r[1] = g;
+    if (n == 4) {
+        V c = LOAD(x + 2 * NN__LANES), d = LOAD(x + 3 * NN__LANES), f = NN__K(evens)(c, d), h = NN__K(odds)(c, d);
+        r[0] = NN__K(evens)(e, f);
+        r[1] = NN__K(evens)(g, h);
+        r[2] = NN__K(odds)(e, f);
+        r[3] = NN__K(odds)(g, h);
+    }
 }
-NN__INLINE void NN__K(join_four)(const V *r, R *x)
+NN__INLINE void NN__K(interlace)(const int n, const V *r, R *x)
 {
-    V e = NN__K(zip_low)(r[0], r[2]), f = NN__K(zip_high)(r[0], r[2]), g = NN__K(zip_low)(r[1], r[3]), h = NN__K(zip_high)(r[1], r[3]);
-    STORE(x, NN__K(zip_low)(e, g));
-    STORE(x + NN__LANES, NN__K(zip_high)(e, g));
-    STORE(x + 2 * NN__LANES, NN__K(zip_low)(f, h));
-    STORE(x + 3 * NN__LANES, NN__K(zip_high)(f, h));
+    if (n == 4) {
+        V e = NN__K(zip_low)(r[0], r[2]), f = NN__K(zip_high)(r[0], r[2]), g = NN__K(zip_low)(r[1], r[3]), h = NN__K(zip_high)(r[1], r[3]);
+        STORE(x, NN__K(zip_low)(e, g));
+        STORE(x + NN__LANES, NN__K(zip_high)(e, g));
+        STORE(x + 2 * NN__LANES, NN__K(zip_low)(f, h));
+        STORE(x + 3 * NN__LANES, NN__K(zip_high)(f, h));
+    } else {
+        STORE(x, NN__K(zip_low)(r[0], r[1]));
+        STORE(x + NN__LANES, NN__K(zip_high)(r[0], r[1]));
+    }
 }
-// B^T d B of the lanes from l on: 36 vectors, `stride` numbers apart.
-static void NN__K(wino_image)(const NN__K(patches) *p, int l, R *to, int64_t stride)
+// B^T d B of the lanes from l on: e x e vectors, `stride` numbers apart.
+NN__INLINE void NN__K(wino_patches)(const int e, const NN__K(patches) *p, int l, R *to, int64_t stride)
 {
+    const int n = e - 2;
     V d[36], t[6];
     int i, j;
-    NN__UNROLL for (i = 0; i < 6; i++) {
-        NN__K(split_four)(p->low[i][l], d + 6 * i);
-        NN__K(split_four)(p->high[i][l], t);
-        d[6 * i + 4] = t[0];
-        d[6 * i + 5] = t[1];
+    NN__UNROLL for (i = 0; i < e; i++) {
+        NN__K(deinterlace)(n, p->low[i] + n * l, d + e * i);
+        NN__K(deinterlace)(n, p->high[i] + n * l, t);
+        d[e * i + n] = t[0];
+        d[e * i + n + 1] = t[1];
     }
-    NN__UNROLL for (j = 0; j < 6; j++) NN__K(wino_b)(d + j, 6, d + j);
-    NN__UNROLL for (i = 0; i < 6; i++) {
-        NN__K(wino_b)(d + 6 * i, 1, t);
-        NN__UNROLL for (j = 0; j < 6; j++) STORE(to + (6 * i + j) * stride, t[j]);
+    NN__UNROLL for (j = 0; j < e; j++) NN__K(wino_b)(e, d + j, e, d + j);
+    NN__UNROLL for (i = 0; i < e; i++) {
+        NN__K(wino_b)(e, d + e * i, 1, t);
+        NN__UNROLL for (j = 0; j < e; j++) STORE(to + (e * i + j) * stride, t[j]);
     }
 }
-// G g G^T of n x n numbers g: 36 vectors, `stride` numbers apart. Of the last vector of a panel's last row only `some` numbers are stored:
+static void NN__K(wino_image)(int tile, const NN__K(patches) *p, int l, R *to, int64_t stride)
+{
+    if (tile == 4) NN__K(wino_patches)(6, p, l, to, stride);
+    else           NN__K(wino_patches)(4, p, l, to, stride);
+}
+// G g G^T of n x n numbers g: e x e vectors, `stride` numbers apart. Of the last vector of a panel's last row only `some` numbers are stored:
 // elsewhere the rest is overwritten by the next row.
-NN__INLINE void NN__K(wino_kernel)(const V *g, int n, R *to, int64_t stride, int some)
+NN__INLINE void NN__K(wino_kernel)(const int e, const int n, const V *g, R *to, int64_t stride, int some)
 {
     V s[24], t[6];
     int i, j;
-    NN__UNROLL for (j = 0; j < n; j++) NN__K(wino_g)(g + j, n, n, n, s + j);
-    NN__UNROLL for (i = 0; i < 6; i++) {
-        NN__K(wino_g)(s + n * i, n, 1, 1, t);
-        if (some >= NN__LANES) NN__UNROLL for (j = 0; j < 6; j++) STORE(to + (6 * i + j) * stride, t[j]);
-        else NN__UNROLL for (j = 0; j < 6; j++) NN__K(store_part)(to + (6 * i + j) * stride, t[j], some);
+    NN__UNROLL for (j = 0; j < n; j++) NN__K(wino_g)(e, n, g + j, n, n, s + j);
+    NN__UNROLL for (i = 0; i < e; i++) {
+        NN__K(wino_g)(e, n, s + n * i, 1, 1, t);
+        if (NN__LANES == 1 || some >= NN__LANES) NN__UNROLL for (j = 0; j < e; j++) STORE(to + (e * i + j) * stride, t[j]);
+        else NN__UNROLL for (j = 0; j < e; j++) NN__K(store_part)(to + (e * i + j) * stride, t[j], some);
     }
 }
 
 // Weights of some rows and channels in panels of NN__NR rows, as wino_multiply reads them. Several channels at a time: rows of w may be far apart.
-static void NN__K(wino_kernels)(const nn__gather *q, int flip, const R *w, int64_t rows, int64_t channels, R *to, int64_t stride)
+static void NN__K(wino_kernels)(const nn__gather *q, int tile, int flip, const R *w, int64_t rows, int64_t channels, R *to, int64_t stride)
 {
     enum { some = 8 };
     R g[some][9][NN__NR];
@@ -23431,7 +23488,8 @@ static void NN__K(wino_kernels)(const nn__gather *q, int flip, const R *w, int64
         for (e = 0; e < n; e++) for (l = 0; l < NN__NR; l += NN__LANES) {
             V x[9];
             NN__UNROLL for (k = 0; k < 9; k++) x[k] = LOAD(g[e][flip ? 8 - k : k] + l);
-            NN__K(wino_kernel)(x, 3, to + i * channels + (ch + e) * NN__NR + l, stride, NN__LANES);
+            if (tile == 4) NN__K(wino_kernel)(6, 3, x, to + i * channels + (ch + e) * NN__NR + l, stride, NN__LANES);
+            else           NN__K(wino_kernel)(4, 3, x, to + i * channels + (ch + e) * NN__NR + l, stride, NN__LANES);
         }
     }
 }
@@ -23441,14 +23499,14 @@ static void NN__K(wino_weights)(const nn__conv *v, int spread, const R *w, int64
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
     int64_t group = index / s.pack_blocks, first = index % s.pack_blocks * NN__LANE_ROWS, row = round * s.lead + first, part;
-    to += group * s.panels + index % s.pack_blocks * nn__wino_block_size(q.channels);
+    to += group * s.panels + index % s.pack_blocks * nn__wino_block_size(s.tile, q.channels);
     for (part = 0; part < q.channels; part += NN__WINO_K) {
         int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(NN__LANE_ROWS, depth);
-        NN__K(wino_kernels)(&q, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__LANE_ROWS, q.rows - row), depth, to, stride);
-        to += 36 * stride;
+        NN__K(wino_kernels)(&q, s.tile, spread, w + group * v->o * v->c * 9 + row * q.w_row + part * q.w_channel, nn__min(NN__LANE_ROWS, q.rows - row), depth, to, stride);
+        to += nn__wino_matrices(s.tile) * stride;
     }
 }
-// y (+)= A B for each of the 36 matrices: panels of NN__MR rows, of NN__NR columns. Few columns take one vector of a panel.
+// y (+)= A B for each of the matrices: panels of NN__MR rows, of NN__NR columns. Few columns take one vector of a panel.
 NN__INLINE void NN__K(wino_tile)(int nv, int add, int64_t k, const R *a, const R *b, R *y, int64_t ldy)
 {
     V acc[NN__MR][NN__NV], bv[NN__NV];
@@ -23462,24 +23520,22 @@ NN__INLINE void NN__K(wino_tile)(int nv, int add, int64_t k, const R *a, const R
     }
     NN__UNROLL for (i = 0; i < NN__MR; i++) NN__UNROLL for (j = 0; j < nv; j++) STORE(y + i * ldy + j * NN__LANES, acc[i][j]);
 }
-static void NN__K(wino_products)(int64_t m, int64_t n, int add, int64_t depth, const R *a, int64_t a_stride, const R *b, int64_t b_stride, R *y, int64_t y_stride, int64_t ld)
+static void NN__K(wino_products)(int64_t matrices, int64_t m, int64_t n, int add, int64_t depth, const R *a, int64_t a_stride, const R *b, int64_t b_stride, R *y, int64_t y_stride, int64_t ld)
 {
-    int64_t i, j;
-    int e;
-    for (e = 0; e < 36; e++, a += a_stride, b += b_stride, y += y_stride) for (j = 0; j < n; j += NN__NR) {
+    int64_t e, i, j;
+    for (e = 0; e < matrices; e++, a += a_stride, b += b_stride, y += y_stride) for (j = 0; j < n; j += NN__NR) {
         if (n - j > NN__LANES) for (i = 0; i < m; i += NN__MR) NN__K(wino_tile)(NN__NV, add, depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
         else for (i = 0; i < m; i += NN__MR) NN__K(wino_tile)(1, add, depth, a + i * depth, b + j * depth, y + i * ld + j, ld);
     }
 }
-// y (n tiles, m rows) (+)= pixels * weights for each of the 36 matrices: [term][tile] times panels [term][NN__NR rows]. Channels are what lanes are, as
+// y (n tiles, m rows) (+)= pixels * weights for each of the matrices: [term][tile] times panels [term][NN__NR rows]. Channels are what lanes are, as
 // there are many of them however small an image is, and a weight is read once for up to NN__TALL tiles.
-static void NN__K(wino_multiply)(int64_t n, int64_t m, int add, int64_t depth, const R *x, int64_t wide, const R *w, int64_t w_stride, R *y, int64_t y_stride, int64_t ld)
+static void NN__K(wino_multiply)(int64_t matrices, int64_t n, int64_t m, int add, int64_t depth, const R *x, int64_t wide, const R *w, int64_t w_stride, R *y, int64_t y_stride, int64_t ld)
 {
     static const R zero[NN__NR] = { 0 };
-    int64_t at[NN__WINO_K], x_stride = nn__wino_stride(depth, wide), tiles = (n + NN__TALL - 1) / NN__TALL, i, j, t, h;
-    int e;
+    int64_t at[NN__WINO_K], x_stride = nn__wino_stride(depth, wide), tiles = (n + NN__TALL - 1) / NN__TALL, e, i, j, t, h;
     for (i = 0; i < depth; i++) at[i] = i * wide;
-    for (e = 0; e < 36; e++, x += x_stride, w += w_stride, y += y_stride) for (j = 0; j < m; j += NN__NR) {
+    for (e = 0; e < matrices; e++, x += x_stride, w += w_stride, y += y_stride) for (j = 0; j < m; j += NN__NR) {
         const R *panel = w + j * depth, *next = j + NN__NR < m ? panel + NN__NR * depth : w + w_stride;
         for (i = 0, t = 0; t < tiles; t++, i += h) {
             h = n / tiles + (t < n % tiles);
@@ -23488,15 +23544,16 @@ static void NN__K(wino_multiply)(int64_t n, int64_t m, int add, int64_t depth, c
     }
 }
 // Channels begin .. end - 1 of tiles first .. first + n - 1, transformed: [matrix][term][tile], `wide` tiles in a row.
-static void NN__K(wino_transform)(const nn__conv *v, const nn__gather *q, const R *from, int64_t group, int64_t first, int64_t n, int64_t begin, int64_t end, int64_t wide, R *to, int64_t stride)
+static void NN__K(wino_transform)(const nn__conv *v, const nn__gather *q, int tile, const R *from, int64_t group, int64_t first, int64_t n, int64_t begin, int64_t end,
+                                  int64_t wide, R *to, int64_t stride)
 {
     NN__K(patch) in[NN__WINO_N];
     NN__K(patches) p;
-    int64_t across = (q->x.count + 3) / 4, tiles = across * ((q->y.count + 3) / 4), source = q->y.size * q->x.size, runs = 0, ch, l, i;
+    int64_t across = (q->x.count + tile - 1) / tile, tiles = across * ((q->y.count + tile - 1) / tile), source = q->y.size * q->x.size, runs = 0, ch, l, i;
     int64_t low_y = q->y.offset + nn__min(0, 2 * q->y.hop), low_x = q->x.offset + nn__min(0, 2 * q->x.hop);
     for (l = 0; l < n; runs++) {
         int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across, tx = (first + l) % across, run = nn__min(across - tx, n - l);
-        in[runs] = NN__K(wino_patch)(4 * ty + low_y, 4 * tx + low_x, q->y.size, q->x.size, run, 6);
+        in[runs] = NN__K(wino_patch)(tile * ty + low_y, tile * tx + low_x, q->y.size, q->x.size, run, tile, tile + 2);
         in[runs].at += (b * v->groups + group) * q->channels * source;
         in[runs].stride = v->groups * q->channels * source;
         in[runs].count = tiles == 1 ? n : 1;             // a tile is a whole image
@@ -23506,7 +23563,7 @@ static void NN__K(wino_transform)(const nn__conv *v, const nn__gather *q, const 
     memset(&p, 0, sizeof p);
     for (ch = begin; ch < end; ch++, to += wide) {
         for (l = 0; l < runs; l++) NN__K(wino_copy)(&in[l], from + ch * source, q->x.size, &p);
-        for (i = 0; i < wide; i += NN__LANES) NN__K(wino_image)(&p, (int)i, to + i, stride);
+        for (i = 0; i < wide; i += NN__LANES) NN__K(wino_image)(tile, &p, (int)i, to + i, stride);
     }
 }
 // A task of that phase: NN__WINO_SOME channels.
@@ -23515,10 +23572,27 @@ static void NN__K(wino_some)(const nn__conv *v, int spread, const R *from, int64
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
     int64_t some = (q.channels + NN__WINO_SOME - 1) / NN__WINO_SOME, block = index / some % s.blocks, group = index / some / s.blocks, begin = index % some * NN__WINO_SOME;
-    int64_t n = nn__min(NN__WINO_N, v->batch * nn__wino_tiles(spread ? v->image : v->map) - block * NN__WINO_N), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
+    int64_t n = nn__min(NN__WINO_N, v->batch * nn__wino_tiles(spread ? v->image : v->map, s.tile) - block * NN__WINO_N), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
     int64_t part = begin / NN__WINO_K * NN__WINO_K, stride = nn__wino_stride(nn__min(NN__WINO_K, q.channels - part), wide);
-    to += (group * s.blocks + block) * nn__wino_ahead_size(v, spread) + nn__wino_numbers(part, wide);
-    NN__K(wino_transform)(v, &q, from, group, block * NN__WINO_N, n, begin, nn__min(begin + NN__WINO_SOME, q.channels), wide, to + (begin - part) * wide, stride);
+    to += (group * s.blocks + block) * nn__wino_ahead_size(v, spread, s.tile) + nn__wino_numbers(s.tile, part, wide);
+    NN__K(wino_transform)(v, &q, s.tile, from, group, block * NN__WINO_N, n, begin, nn__min(begin + NN__WINO_SOME, q.channels), wide, to + (begin - part) * wide, stride);
+}
+// A^T M A + start of a tile, e - 2 rows of `lanes` times e - 2 numbers; M: e x e vectors, `stride` numbers apart.
+NN__INLINE void NN__K(wino_results)(const int e, const R *sums, int64_t stride, V start, int relu, R *tile)
+{
+    const int n = e - 2;
+    V t[24], x[6];
+    int j, k;
+    NN__UNROLL for (j = 0; j < e; j++) {
+        NN__UNROLL for (k = 0; k < e; k++) x[k] = LOAD(sums + (e * k + j) * stride);
+        NN__K(wino_a)(e, n, x, 1, e, t + j);
+    }
+    NN__UNROLL for (j = 0; j < n; j++) {
+        NN__K(wino_a)(e, n, t + e * j, 1, 1, x);
+        NN__UNROLL for (k = 0; k < n; k++) x[k] = x[k] + start;
+        if (relu) NN__UNROLL for (k = 0; k < n; k++) x[k] = SEL(x[k] < C(0), C(0), x[k]);
+        NN__K(interlace)(n, x, tile + j * n * NN__LANES);
+    }
 }
 // One block of results: some rows (channels) and NN__WINO_N columns (tiles). a: packed weights; ahead: transformed tiles, where that is a phase.
 static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahead, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
@@ -23526,50 +23600,59 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahea
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
     int64_t group = index / s.splits / s.blocks, first = index / s.splits % s.blocks * NN__WINO_N, in_round = index % s.splits * s.rows, row = round * s.lead + in_round;
-    int64_t across = (q.x.count + 3) / 4, tiles = across * ((q.y.count + 3) / 4), n = nn__min(NN__WINO_N, v->batch * tiles - first);
-    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), plane = q.y.count * q.x.count, l, r, part, ch;
+    int64_t across = (q.x.count + s.tile - 1) / s.tile, tiles = across * ((q.y.count + s.tile - 1) / s.tile), n = nn__min(NN__WINO_N, v->batch * tiles - first);
+    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), plane = q.y.count * q.x.count, l, r, part, ch, matrices = nn__wino_matrices(s.tile);
     int64_t y_stride = nn__wino_stride(NN__WINO_N, s.rows), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
     int few = s.panels == 0;
-    R *mm = scratch, *vv = mm + 36 * y_stride, *uu = vv + 36 * nn__wino_stride(NN__WINO_N, NN__WINO_K);
-    R tile[4][NN__LANES][4];
-    int i, j;
+    R *mm = scratch, *vv = mm + matrices * y_stride, *uu = vv + matrices * nn__wino_stride(NN__WINO_N, NN__WINO_K);
+    R tile[16 * NN__LANES];
+    int i;
     if (m <= 0) return;
-    if (s.ahead) vv = ahead + (group * s.blocks + first / NN__WINO_N) * nn__wino_ahead_size(v, spread);
-    a += group * s.panels + in_round / NN__LANE_ROWS * nn__wino_block_size(q.channels);
+    if (s.ahead) vv = ahead + (group * s.blocks + first / NN__WINO_N) * nn__wino_ahead_size(v, spread, s.tile);
+    a += group * s.panels + in_round / NN__LANE_ROWS * nn__wino_block_size(s.tile, q.channels);
     w += group * v->o * v->c * 9 + row * q.w_row;
     for (part = 0; part < q.channels; part += NN__WINO_K) {
         int64_t depth = nn__min(NN__WINO_K, q.channels - part), stride = nn__wino_stride(NN__LANE_ROWS, depth);
-        if (!s.ahead) NN__K(wino_transform)(v, &q, from, group, first, n, part, part + depth, wide, vv, nn__wino_stride(depth, wide));
+        if (!s.ahead) NN__K(wino_transform)(v, &q, s.tile, from, group, first, n, part, part + depth, wide, vv, nn__wino_stride(depth, wide));
         for (r = 0; r < m; r += NN__LANE_ROWS) {
             int64_t rows = nn__min(NN__LANE_ROWS, m - r);
-            const R *ww = few ? uu : a + r / NN__LANE_ROWS * nn__wino_block_size(q.channels) + nn__wino_block_size(part);
-            if (few) NN__K(wino_kernels)(&q, spread, w + r * q.w_row + part * q.w_channel, rows, depth, uu, stride);
-            NN__K(wino_multiply)(n, rows, part > 0, depth, vv, wide, ww, stride, mm + r, y_stride, s.rows);
+            const R *ww = few ? uu : a + r / NN__LANE_ROWS * nn__wino_block_size(s.tile, q.channels) + nn__wino_block_size(s.tile, part);
+            if (few) NN__K(wino_kernels)(&q, s.tile, spread, w + r * q.w_row + part * q.w_channel, rows, depth, uu, stride);
+            NN__K(wino_multiply)(matrices, n, rows, part > 0, depth, vv, wide, ww, stride, mm + r, y_stride, s.rows);
         }
-        if (s.ahead) vv += 36 * nn__wino_stride(depth, wide);
+        if (s.ahead) vv += matrices * nn__wino_stride(depth, wide);
     }
     for (r = 0; r < m; r += NN__LANES) for (l = 0; l < n; l++) {
-        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across * 4, tx = (first + l) % across * 4, lanes = nn__min(NN__LANES, m - r);
-        int64_t high = nn__min(4, q.y.count - ty), width = nn__min(4, q.x.count - tx);
+        int64_t b = (first + l) / tiles, ty = (first + l) % tiles / across * s.tile, tx = (first + l) % across * s.tile, lanes = nn__min(NN__LANES, m - r);
+        int64_t high = nn__min(s.tile, q.y.count - ty), width = nn__min(s.tile, q.x.count - tx);
         R *to = y + ((b * v->groups + group) * q.rows + row + r) * plane + ty * q.x.count + tx;
-        const R *from_sums = mm + l * s.rows + r;
-        V start = bias ? NN__K(get_lanes)(bias + group * q.rows + row + r, lanes) : C(0), t[24], z[4];
-        NN__UNROLL for (j = 0; j < 6; j++) {
-            V x[6];
-            int k;
-            NN__UNROLL for (k = 0; k < 6; k++) x[k] = LOAD(from_sums + (6 * k + j) * y_stride);
-            NN__K(wino_a)(x, 1, 4, 6, t + j);
-        }
-        NN__UNROLL for (j = 0; j < 4; j++) {
-            int k;
-            NN__K(wino_a)(t + 6 * j, 1, 4, 1, z);
-            NN__UNROLL for (k = 0; k < 4; k++) z[k] = z[k] + start;
-            if (v->relu) NN__UNROLL for (k = 0; k < 4; k++) z[k] = SEL(z[k] < C(0), C(0), z[k]);
-            NN__K(join_four)(z, tile[j][0]);
-        }
+        V start = bias ? NN__K(get_lanes)(bias + group * q.rows + row + r, lanes) : C(0);
+        if (s.tile == 4) NN__K(wino_results)(6, mm + l * s.rows + r, y_stride, start, v->relu, tile);
+        else             NN__K(wino_results)(4, mm + l * s.rows + r, y_stride, start, v->relu, tile);
         if (high == 4 && width == 4 && !add)
-            for (ch = 0; ch < lanes; ch++, to += plane) NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * q.x.count, tile[i][ch], 4 * sizeof *to);
-        else for (ch = 0; ch < lanes; ch++, to += plane) for (i = 0; i < high; i++) NN__K(conv_put)(to + i * q.x.count, tile[i][ch], width, add);
+            for (ch = 0; ch < lanes; ch++, to += plane) NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * q.x.count, tile + (i * NN__LANES + ch) * 4, 4 * sizeof *to);
+        else for (ch = 0; ch < lanes; ch++, to += plane) for (i = 0; i < high; i++) NN__K(conv_put)(to + i * q.x.count, tile + (i * NN__LANES + ch) * s.tile, width, add);
+    }
+}
+// G g G^T of n x n numbers of each lane; A^T M A, the nine numbers of a weight.
+NN__INLINE void NN__K(wino_map)(const int n, const NN__K(patches) *p, int64_t l, R *to, int64_t stride, int some)
+{
+    V g[16];
+    int i;
+    NN__UNROLL for (i = 0; i < n; i++) NN__K(deinterlace)(n, p->low[i] + n * l, g + n * i);
+    NN__K(wino_kernel)(n + 2, n, g, to, stride, some);
+}
+NN__INLINE void NN__K(wino_nine)(const int e, const R *sums, int64_t stride, R (*z)[NN__LANES])
+{
+    V t[18], x[6];
+    int j, k;
+    NN__UNROLL for (j = 0; j < e; j++) {
+        NN__UNROLL for (k = 0; k < e; k++) x[k] = LOAD(sums + (e * k + j) * stride);
+        NN__K(wino_a)(e, 3, x, 1, e, t + j);
+    }
+    NN__UNROLL for (j = 0; j < 3; j++) {
+        NN__K(wino_a)(e, 3, t + e * j, 1, 1, x);
+        NN__UNROLL for (k = 0; k < 3; k++) STORE(z[3 * j + k], x[k]);
     }
 }
 // One block of dw over one chunk of the batch: rows are channels of the map, columns those of the image, terms are tiles.
@@ -23578,64 +23661,54 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
     nn__dw_cut s = nn__conv_dw_cuts(v);
     int64_t chunk = index % s.chunks, block = index / s.chunks % s.blocks, group = index / s.chunks / s.blocks;
     int64_t i0 = block / s.across * NN__WINO_DW_M, j0 = block % s.across * NN__WINO_K, h = nn__min(NN__WINO_DW_M, v->o - i0), w = nn__min(NN__WINO_K, v->c - j0);
-    int64_t across = (v->map[1] + 3) / 4, tiles = across * ((v->map[0] + 3) / 4), source = v->image[0] * v->image[1], plane = v->map[0] * v->map[1];
+    int64_t across = (v->map[1] + s.tile - 1) / s.tile, tiles = across * ((v->map[0] + s.tile - 1) / s.tile), source = v->image[0] * v->image[1], plane = v->map[0] * v->map[1];
     int64_t t0, t, l, i, j, wide = (w + NN__LANES - 1) / NN__LANES * NN__LANES, begin = chunk * s.images * tiles, end = nn__min(v->batch, (chunk + 1) * s.images) * tiles;
-    R *mm = scratch, *vv = mm + 36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), *uu = vv + 36 * nn__wino_stride(NN__WINO_DW_K, NN__WINO_K);
+    int64_t matrices = nn__wino_matrices(s.tile), y_stride = nn__wino_stride(NN__WINO_DW_M, NN__WINO_K);
+    R *mm = scratch, *vv = mm + matrices * y_stride, *uu = vv + matrices * nn__wino_stride(NN__WINO_DW_K, NN__WINO_K);
     int k, r, run;
     for (t0 = begin; t0 < end; t0 += NN__WINO_DW_K) {
         int64_t depth = nn__min(NN__WINO_DW_K, end - t0);
         for (t = 0; t < depth; t += run) {
             NN__K(patch) lane[NN__K(wino_run)];
             NN__K(patches) p[NN__K(wino_run)];
-            int64_t b = (t0 + t) / tiles * v->groups + group, ty = (t0 + t) % tiles / across * 4, tx = (t0 + t) % across * 4;
-            run = (int)nn__min(nn__min(NN__K(wino_run), across - tx / 4), depth - t);
+            int64_t b = (t0 + t) / tiles * v->groups + group, ty = (t0 + t) % tiles / across * s.tile, tx = (t0 + t) % across * s.tile;
+            run = (int)nn__min(nn__min(NN__K(wino_run), across - tx / s.tile), depth - t);
             memset(p, 0, (size_t)run * sizeof *p);
             for (r = 0; r < run; r++) {
-                lane[r] = NN__K(wino_patch)(ty - v->pad[0], tx + 4 * r - v->pad[1], v->image[0], v->image[1], 1, 6);
+                lane[r] = NN__K(wino_patch)(ty - v->pad[0], tx + s.tile * r - v->pad[1], v->image[0], v->image[1], 1, s.tile, s.tile + 2);
                 lane[r].stride = source;
             }
             for (j = 0; j < wide; j += NN__K(wino_lanes)) {
                 lane[0].count = nn__min(NN__K(wino_lanes), w - j);
                 NN__K(wino_copy_planes)(lane, run, image + (b * v->c + j0 + j) * source, v->image[1], p);
                 for (k = 0; k < nn__min(NN__K(wino_lanes), wide - j); k += NN__LANES) for (r = 0; r < run; r++)
-                    NN__K(wino_image)(&p[r], k, vv + (j + k) / NN__NR * depth * NN__NR + (t + r) * NN__NR + (j + k) % NN__NR, nn__wino_stride(NN__WINO_K, depth));
+                    NN__K(wino_image)(s.tile, &p[r], k, vv + (j + k) / NN__NR * depth * NN__NR + (t + r) * NN__NR + (j + k) % NN__NR, nn__wino_stride(NN__WINO_K, depth));
             }
             memset(p, 0, (size_t)run * sizeof *p);
             for (r = 0; r < run; r++) {
-                lane[r] = NN__K(wino_patch)(ty, tx + 4 * r, v->map[0], v->map[1], 1, 4);
+                lane[r] = NN__K(wino_patch)(ty, tx + s.tile * r, v->map[0], v->map[1], 1, s.tile, s.tile);
                 lane[r].stride = plane;
             }
             for (i = 0; i < h; i += NN__TILE_ROWS) {
                 lane[0].count = nn__min(NN__TILE_ROWS, h - i);
                 NN__K(wino_copy_planes)(lane, run, map + (b * v->o + i0 + i) * plane, v->map[1], p);
                 for (r = 0; r < run; r++) for (l = 0; l < NN__TILE_ROWS; l += NN__MR) for (k = 0; k < NN__MR; k += NN__LANES) {
-                    V g[16];
-                    int e;
-                    NN__UNROLL for (e = 0; e < 4; e++) NN__K(split_four)(p[r].low[e][l + k], g + 4 * e);
-                    NN__K(wino_kernel)(g, 4, uu + (i + l) * depth + (t + r) * NN__MR + k, nn__wino_stride(NN__WINO_DW_M, depth), t + r == depth - 1 ? NN__MR - k : NN__LANES);
+                    R *to = uu + (i + l) * depth + (t + r) * NN__MR + k;
+                    int some = t + r == depth - 1 ? NN__MR - k : NN__LANES;
+                    if (s.tile == 4) NN__K(wino_map)(4, &p[r], l + k, to, nn__wino_stride(NN__WINO_DW_M, depth), some);
+                    else             NN__K(wino_map)(2, &p[r], l + k, to, nn__wino_stride(NN__WINO_DW_M, depth), some);
                 }
             }
         }
-        NN__K(wino_products)(h, wide, t0 > begin, depth, uu, nn__wino_stride(NN__WINO_DW_M, depth), vv, nn__wino_stride(NN__WINO_K, depth), mm, nn__wino_stride(NN__WINO_DW_M, NN__WINO_K), NN__WINO_K);
+        NN__K(wino_products)(matrices, h, wide, t0 > begin, depth, uu, nn__wino_stride(NN__WINO_DW_M, depth), vv, nn__wino_stride(NN__WINO_K, depth), mm, y_stride, NN__WINO_K);
     }
-    if (begin >= end) memset(mm, 0, (size_t)(36 * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K)) * sizeof *mm);     // a batch of 0
+    if (begin >= end) memset(mm, 0, (size_t)(matrices * y_stride) * sizeof *mm);     // a batch of 0
     if (s.chunks > 1) { dw = sums + chunk * s.count; add = 0; }
     dw += ((group * v->o + i0) * v->c + j0) * 9;
     for (i = 0; i < h; i++, dw += v->c * 9) for (j = 0; j < w; j += NN__LANES) {
         R z[9][NN__LANES];
-        V t3[18];
-        NN__UNROLL for (k = 0; k < 6; k++) {
-            V x[6];
-            int e;
-            NN__UNROLL for (e = 0; e < 6; e++) x[e] = LOAD(mm + (6 * e + k) * nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + i * NN__WINO_K + j);
-            NN__K(wino_a)(x, 1, 3, 6, t3 + k);
-        }
-        NN__UNROLL for (k = 0; k < 3; k++) {
-            V x[3];
-            int e;
-            NN__K(wino_a)(t3 + 6 * k, 1, 3, 1, x);
-            NN__UNROLL for (e = 0; e < 3; e++) STORE(z[3 * k + e], x[e]);
-        }
+        if (s.tile == 4) NN__K(wino_nine)(6, mm + i * NN__WINO_K + j, y_stride, z);
+        else             NN__K(wino_nine)(4, mm + i * NN__WINO_K + j, y_stride, z);
         for (l = 0; l < nn__min(NN__LANES, w - j); l++) for (k = 0; k < 9; k++) { R *to = dw + (j + l) * 9 + k; *to = add ? *to + z[k][l] : z[k][l]; }
     }
 }
@@ -23659,7 +23732,7 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
             NN__K(relu_rows)(k.columns, k.rows, (R *)g.y + k.column * g.m + k.row, g.m);
         }
     }
-    else if (nn__conv_wino(v, spread)) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
+    else if (s.tile) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (s.many) NN__K(lanes_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
     else if (s.bands.count) NN__K(conv_bands)(v, spread, packed, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
     else NN__K(conv_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
@@ -23667,14 +23740,15 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
 static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
 {
     R *packed = (R *)(v->kept ? c->kept : c->shared);
-    if (nn__conv_wino(v, spread)) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
-    else if (nn__conv_cuts(v, spread).many) NN__K(lanes_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+    nn__conv_cut s = nn__conv_cuts(v, spread);
+    if (s.tile) NN__K(wino_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
+    else if (s.many) NN__K(lanes_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
     else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
 }
 // Phases: weights are packed, then multiplied, in turns; Winograd with few tiles transforms them before it multiplies.
 static void NN__K(conv_phase)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
 {
-    int ahead = nn__conv_wino(v, spread) && nn__conv_cuts(v, spread).ahead > 0;
+    int ahead = nn__conv_cuts(v, spread).ahead > 0;
     if (ahead && t->phase == c->phases - 2) NN__K(wino_some)(v, spread, from, t->index, (R *)c->shared);
     else if (t->phase % 2 == 0 && !(ahead && t->phase == c->phases - 1)) NN__K(conv_pack)(v, spread, c, t);
     else NN__K(conv_product)(v, spread, c, t, from, bias, y, add);
@@ -23704,10 +23778,10 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     }
     else if (i < nw) {
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
-        if (w.plain)             NN__K(conv_dw_plain)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
-        else if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
-        else if (w.banded)       NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
-        else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        if (w.plain)       NN__K(conv_dw_plain)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (w.tile)   NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (w.banded) NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else               NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
     else {
         nn_view rows = c->dout[0], to;

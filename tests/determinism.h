@@ -102,6 +102,7 @@ static uint64_t train_paths(nn_context *nn)
     nn_conv2d_new(pictures, "product", 16, 24, 1, &(nn_conv2d_desc){ .activation = nn_relu });
     nn_conv2d_new(pictures, "winograd", 24, 20, 3, &(nn_conv2d_desc){ .padding = 1, .activation = nn_relu });
     nn_maxpool2d_new(pictures, 2, NULL);
+    nn_conv2d_new(pictures, "small", 20, 20, 3, &(nn_conv2d_desc){ .padding = 1, .activation = nn_relu });
     nn_conv2d_new(pictures, "lanes", 20, 33, 3, &(nn_conv2d_desc){ .stride = 2, .padding = 1 });
     nn_flatten_new(pictures);
     nn_linear_new(pictures, "long", 33 * 4 * 4, 100, &(nn_linear_desc){ .activation = nn_gelu });

@@ -213,7 +213,7 @@ TEST(direct_sums_are_within_their_bound)
         results r = naive(&s, fx, fw, fb, fy), a = naive(&s, kept[0], kept[1], kept[2], kept[3]);
         int64_t places = s.transposed ? (int64_t)s.b * s.h * s.w : (int64_t)s.b * s.oh * s.ow;
         for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
-            nn_context *nn = nn_new(&(nn_desc){ .isa = tables[t], .threads = 2, .exact = 1, .on_error = test_quiet });
+            nn_context *nn = nn_new(&(nn_desc){ .isa = tables[t], .threads = 2, .winograd = NN_ZERO, .on_error = test_quiet });
             if (!nn_ok(nn)) { nn_free(nn); continue; }
             nn_begin(nn, NN_TRAIN);
             nn_tensor *x = nn_want_grad(nn_from(nn, NN_SHAPE(s.b, ic, s.h, s.w), fx)), *b = nn_want_grad(nn_from(nn, NN_SHAPE(oc), fb));
@@ -252,8 +252,8 @@ TEST(conv_large)                     /* several blocks of rows, columns, terms, 
     };
     check_list(list, sizeof list / sizeof *list);
 }
-/* Winograd: against double, its own bound; .exact is a direct sum; the same bits on every table that fuses, with any threads, alone and in a batch. */
-static void error_of(const char *what, const float *got, const double *want, int64_t n, double rms_bound, double max_bound)
+/* Winograd: against double, the bound of each tile; NN_ZERO is a direct sum; the same bits on every table that fuses, with any threads, alone and in a batch. */
+static int error_of(const char *what, const float *got, const double *want, int64_t n, double rms_bound, double max_bound)
 {
     double square = 0, norm = 0, most = 0, largest = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -263,21 +263,23 @@ static void error_of(const char *what, const float *got, const double *want, int
         if (!(e <= most)) most = e;
         if (fabs(want[i]) > largest) largest = fabs(want[i]);
     }
-    if (!(square <= rms_bound * rms_bound * norm && most <= max_bound * largest)) {
-        printf("%s: error %g of the norm, %g of the largest\n", what, sqrt(square / norm), most / largest);
-        CHECK(0);
-    }
+    if (square <= rms_bound * rms_bound * norm && most <= max_bound * largest) return 1;
+    printf("%s: error %g of the norm, %g of the largest\n", what, sqrt(square / norm), most / largest);
+    CHECK(0);
+    return 0;
 }
-static void winograd(const sizes *s)
+static const struct { const char *name; int largest; double rms, most; } tiles[] = { { "F(4x4) or F(2x2)", 4, 4e-6, 1e-5 }, { "F(2x2)", 2, 1.2e-6, 4e-6 }, { "direct", NN_ZERO, 2e-6, 1e-5 } };
+enum { TWO = 1, FOUR = 2, TWO_AT_MOST = 4 };                 /* what was chosen: by itself, and where 2 is the largest */
+static void winograd(const sizes *s, int chosen[3])
 {
     int64_t count[3] = { (int64_t)s->b * s->g * s->o * s->oh * s->ow, (int64_t)s->b * s->g * s->c * s->h * s->w, (int64_t)s->g * s->o * s->c * 9 };
-    float *fx = numbers(count[1]), *fw = numbers(count[2]), *fb = numbers(s->g * s->o), *fy = numbers(count[0]), *first[3] = { NULL, NULL, NULL };
+    float *fx = numbers(count[1]), *fw = numbers(count[2]), *fb = numbers(s->g * s->o), *fy = numbers(count[0]), *first[3][3] = { { NULL } };
     results r = naive(s, fx, fw, fb, fy);
     const double *want[3] = { r.y, r.dx, r.dw };
-    static const char *what[2][3] = { { "winograd y", "winograd dx", "winograd dw" }, { "exact y", "exact dx", "exact dw" } };
-    int differ = 0;
-    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) for (int threads = 1; threads <= 3; threads += 2) for (int exact = 0; exact < 2; exact++) {
-        nn_context *nn = nn_new(&(nn_desc){ .isa = tables[t], .threads = threads, .exact = exact, .on_error = test_quiet });
+    static const char *what[3] = { "y", "dx", "dw" };
+    int used = 0;
+    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) for (int threads = 1; threads <= (t ? 3 : 1); threads += 2) for (int k = 0; k < 3; k++) {
+        nn_context *nn = nn_new(&(nn_desc){ .isa = tables[t], .threads = threads, .winograd = tiles[k].largest, .on_error = test_quiet });
         if (!nn_ok(nn)) { nn_free(nn); continue; }
         nn_begin(nn, NN_TRAIN);
         nn_tensor *x = nn_want_grad(nn_from(nn, NN_SHAPE(s->b, s->g * s->c, s->h, s->w), fx)), *b = s->bias ? nn_from(nn, NN_SHAPE(s->g * s->o), fb) : NULL;
@@ -287,27 +289,32 @@ static void winograd(const sizes *s)
         for (int i = 0; i < 3; i++) {
             float *got = malloc((size_t)count[i] * sizeof *got);
             CHECK(nn_read(all[i], got));
-            error_of(what[exact][i], got, want[i], count[i], exact ? 2e-6 : 4e-6, 1e-5);
-            if (t > 0 && !exact && first[i]) CHECK(!memcmp(got, first[i], (size_t)count[i] * sizeof *got));
-            if (exact && first[i] && memcmp(got, first[i], (size_t)count[i] * sizeof *got)) differ = 1;
-            if (t > 0 && !exact && !first[i]) first[i] = got;
+            if (!error_of(what[i], got, want[i], count[i], tiles[k].rms, tiles[k].most)) printf("  with %s on %s\n", tiles[k].name, tables[t]);
+            if (t > 0 && first[k][i]) CHECK(!memcmp(got, first[k][i], (size_t)count[i] * sizeof *got));
+            if (t > 0 && !first[k][i]) first[k][i] = got;
             else free(got);
         }
-        if (first[0] && !exact) {                        /* the last sample alone */
+        if (first[k][0]) {                               /* the last sample alone */
             int64_t nx = count[1] / s->b, ny = count[0] / s->b;
             float *got = malloc((size_t)ny * sizeof *got);
             CHECK(nn_read(apply(s, nn_from(nn, NN_SHAPE(1, s->g * s->c, s->h, s->w), fx + (s->b - 1) * nx), nn_from(nn, nn_shape_of(w), fw), b, 0), got));
-            CHECK(!memcmp(got, first[0] + (s->b - 1) * ny, (size_t)ny * sizeof *got));
+            CHECK(!memcmp(got, first[k][0] + (s->b - 1) * ny, (size_t)ny * sizeof *got));
             free(got);
         }
         CHECK(nn_ok(nn));
         nn_free(nn);
     }
+    for (int i = 0; i < 3 && first[0][i]; i++) {
+        size_t bytes = (size_t)count[i] * sizeof(float);
+        int two = memcmp(first[1][i], first[2][i], bytes) != 0, any = memcmp(first[0][i], first[2][i], bytes) != 0, four = any && memcmp(first[0][i], first[1][i], bytes) != 0;
+        chosen[i] |= (two ? TWO_AT_MOST : 0) | (four ? FOUR : any ? TWO : 0);
+        used |= any;
+    }
 #ifndef NN_DETERMINISTIC
-    CHECK(differ || !first[0]);          /* else this was no case of Winograd */
+    CHECK(used || !first[0][0]);         /* else this was no case of Winograd */
 #endif
     free(fx); free(fw); free(fb); free(fy); free(r.y); free(r.dx); free(r.dw); free(r.db);
-    for (int i = 0; i < 3; i++) free(first[i]);
+    for (int k = 0; k < 9; k++) free(first[k / 3][k % 3]);
 }
 TEST(conv_winograd)
 {
@@ -315,14 +322,37 @@ TEST(conv_winograd)
         { 0, 2, 1, 16, 16, 8, 8, 1, 1 },   { 0, 1, 1, 17, 23, 9, 7, 1, 1 },    { 0, 3, 1, 70, 80, 5, 6, 0, 1 },  { 0, 2, 1, 40, 160, 13, 10, 2, 0 },
         { 1, 2, 1, 64, 64, 16, 16, 1, 1 }, { 1, 1, 1, 20, 70, 9, 14, 0, 1 },   { 0, 1, 1, 33, 18, 20, 37, 5, 1 }, { 0, 1, 1, 18, 20, 20, 37, 6, 1 },
         { 0, 5, 1, 130, 64, 4, 4, 1, 1 },  { 0, 3, 2, 16, 32, 8, 8, 1, 1 },    { 0, 70, 1, 16, 64, 12, 12, 1, 1 }, { 0, 67, 1, 300, 100, 4, 4, 1, 0 },
-        { 0, 1, 1, 200, 310, 8, 8, 1, 0 }, { 0, 26, 1, 200, 170, 8, 7, 1, 1 },
+        { 0, 1, 1, 200, 310, 8, 8, 1, 0 }, { 0, 26, 1, 200, 170, 8, 7, 1, 1 },  { 0, 2, 1, 150, 90, 7, 7, 1, 1 },  { 0, 5, 2, 33, 30, 6, 6, 1, 1 },
+        { 1, 3, 1, 40, 50, 6, 5, 1, 1 },   { 0, 1, 1, 300, 130, 6, 6, 1, 1 },   { 0, 35, 1, 20, 40, 2, 9, 1, 0 },
     };
+    int chosen[3] = { 0, 0, 0 };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         sizes s = { .transposed = list[i].transposed, .b = list[i].b, .g = list[i].g, .c = list[i].c, .o = list[i].o, .h = list[i].h, .w = list[i].w, .kh = 3, .kw = 3,
                     .sh = 1, .sw = 1, .ph = list[i].pad, .pw = list[i].pad, .dh = 1, .dw = 1, .bias = list[i].bias };
         CHECK(finish(&s));
-        winograd(&s);
+        winograd(&s, chosen);
         if (test_failures) { printf("  in case %d\n", (int)i); break; }
+    }
+#ifndef NN_DETERMINISTIC
+    for (int i = 0; i < 3; i++) CHECK(!chosen[i] || chosen[i] == (TWO | FOUR | TWO_AT_MOST));        /* no table that fuses, or all of them, in every pass */
+#endif
+}
+TEST(conv_winograd_edges)            /* maps of 1 to 9 rows and columns, with both tiles: what lies outside, tiles that are cut off, channels that do not fill a panel */
+{
+    for (int largest = 2; largest <= 4; largest += 2) {
+        nn_context *nn = nn_new(&(nn_desc){ .threads = 2, .winograd = largest }), *plain = nn_new(&(nn_desc){ .isa = "scalar", .threads = 1, .winograd = largest });
+        for (int i = 0; i < 81 * 3 && !test_failures; i++) {
+            sizes s = { .transposed = dice(0, 1), .b = dice(1, 3), .g = dice(1, 2), .c = dice(16, 35), .o = dice(16, 35), .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = i / 81, .pw = i / 81,
+                        .dh = 1, .dw = 1, .bias = 1 };
+            int border = s.transposed ? 2 * s.ph - 2 : 2 - 2 * s.ph;         /* from the map to the image that x is */
+            s.h = i % 9 + 1 + border;
+            s.w = i % 81 / 9 + 1 + border;
+            if (s.h < 1 || s.w < 1 || !finish(&s)) continue;
+            check_conv(nn, &s, 0);
+            if (i % 3 == 0) check_conv(plain, &s, 0);
+        }
+        nn_free(nn);
+        nn_free(plain);
     }
 }
 TEST(conv_channels)                  /* channels in lanes: panels that are not full, blocks of rows, columns and images, phases with different taps */
@@ -376,7 +406,10 @@ static void fails(nn_context *nn, nn_tensor *result, const char *message)
 }
 TEST(errors)
 {
-    nn_context *nn = context_of(NULL, 1);
+    nn_context *nn = context_of(NULL, 1), *three = nn_new(&(nn_desc){ .winograd = 3, .on_error = test_quiet });
+    CHECK(!nn_ok(three));
+    CHECK_TEXT(nn_error(three), ".winograd is 4, 2 or NN_ZERO");
+    nn_free(three);
     nn_begin(nn, NN_TRAIN);
     nn_tensor *x = nn_zeros(nn, NN_SHAPE(2, 4, 6, 5)), *w = nn_zeros(nn, NN_SHAPE(6, 4, 3, 3)), *b = nn_zeros(nn, NN_SHAPE(6)), *s = nn_zeros(nn, NN_SHAPE(2, 4, 9)), *k = nn_zeros(nn, NN_SHAPE(6, 4, 3));
     nn_tensor *i = nn_from_as(nn, NN_I32, NN_SHAPE(1, 4, 1, 1), (int32_t[]){ 1, 2, 3, 4 }), *one = nn_zeros(nn, NN_SHAPE(4, 6, 5));

@@ -648,12 +648,12 @@ static void backward_from(nn_tensor *y) { nn_backward_with(y, &(nn_backward_desc
 static nn_tensor *zeros_of(nn_context *nn, nn_shape s) { return nn_want_grad(nn_zeros(nn, s)); }
 TEST(scratch_of_a_task)
 {
-    static const int channels[] = { 1, 3, 16, 17, 64, 100, 512 }, sides[] = { 1, 4, 14, 28, 56 }, kernels[] = { 1, 3, 5, 7 }, batches[] = { 1, 3, 64 };
+    static const int channels[] = { 1, 3, 16, 17, 64, 100, 512 }, sides[] = { 1, 4, 6, 14, 28, 56 }, kernels[] = { 1, 3, 5, 7 }, batches[] = { 1, 3, 64 };
     static const int sizes[] = { 1, 10, 100, 512, 2048, 12544 };
     nn_context *nn = nn_new(&(nn_desc){ .measure = 1, .threads = 2 });
     nn->cpu.run = watch;
-    for (int v = 0; v < 7 * 7 * 5 * 4 * 3; v++) for (int stride = 1; stride < 4; stride++) for (int kind = 0; kind < 3; kind++) {     /* plain, depthwise, transposed */
-        int c = channels[v % 7], o = channels[v / 7 % 7], side = sides[v / 49 % 5], k = kernels[v / 245 % 4], b = batches[v / 980];
+    for (int v = 0; v < 7 * 7 * 6 * 4 * 3; v++) for (int stride = 1; stride < 4; stride++) for (int kind = 0; kind < 3; kind++) {     /* plain, depthwise, transposed */
+        int c = channels[v % 7], o = channels[v / 7 % 7], side = sides[v / 49 % 6], k = kernels[v / 294 % 4], b = batches[v / 1176];
         nn_conv_desc d = { .stride = stride, .padding = k / 2, .groups = kind == 1 ? c : 1 };
         if (kind == 1 && o != 16) continue;
         task_most = 0;
