@@ -1202,7 +1202,7 @@ typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__sl
 typedef struct nn__sort_params   { int dim, descending; int64_t k; } nn__sort_params;
 typedef struct nn__pad_params    { int mode; double value; int64_t left[NN_MAX_DIMS], right[NN_MAX_DIMS]; } nn__pad_params;
 typedef struct nn__range_params  { double start, step, end; } nn__range_params;
-typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
+typedef struct nn__norm_params   { int dims, groups, batch, relu; float eps, momentum; } nn__norm_params;     // relu: of batch norm's result
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 // Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
 typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same, relu; } nn__conv_params; // relu: of the result, in plans
@@ -1323,7 +1323,7 @@ typedef struct nn__clip_params { double most, growth, backoff; int interval, set
     NN__X( avgpool2d,   SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
     NN__X( upsample,    PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__upsample_shape,  nn__upsample_plan,    nn__upsample_params )
 #define NN_OPS_NORM(NN__X) \
-    NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
+    NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
     NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
@@ -21230,10 +21230,16 @@ static void nn__norm_plan(nn_call *c)
     c->tasks[1] = nn__task_count(z.c, 2 * c->tasks[0]);
     c->shared_bytes = nn__mul_size(2 * (size_t)(c->tasks[0] * z.c), nn__real_bytes(c));
 }
+// Batch norm goes through the batch with some neighbouring channels at a time, an eighth of them at most, so that it reads runs of 64 KB.
+static int64_t nn__batchnorm_group(const nn__norm_size *z)
+{
+    return z->s == 1 ? NN__NORM_COLUMNS : nn__max(1, nn__min(nn__min(z->c / 8, 16384 / nn__max(1, z->s)), NN__NORM_COLUMNS));
+}
+static int64_t nn__batchnorm_units(const nn__norm_size *z) { return (z->c + nn__batchnorm_group(z) - 1) / nn__batchnorm_group(z); }
 static void nn__batchnorm_plan(nn_call *c)
 {
     nn__norm_size z = nn__norm_sizes(c);
-    c->tasks[0] = nn__norm_channel_tasks(&z);
+    c->tasks[0] = nn__task_count(nn__batchnorm_units(&z), 8 * nn__max(1, z.b) * nn__max(1, z.s) * nn__batchnorm_group(&z));
 }
 
 // Result like x; mean and rstd, one per `rows`, for backward.
@@ -21335,7 +21341,8 @@ static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_ten
     in[5] = mean && p.batch ? tracked : NULL;
     if (mean && p.batch) { mean->base->version++; var->base->version++; }
     if (in[5]) tracked->base->version++;
-    return nn__activate(desc ? desc->activation : NULL, nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL));
+    p.relu = desc && desc->activation == nn_relu && nn->mode == NN_TRAIN && nn->backend == &nn->cpu;      // a plan folds batch norm, then ReLU
+    return nn__activate(desc && !p.relu ? desc->activation : NULL, nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL));
 }
 NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc)
 {
@@ -21385,7 +21392,6 @@ NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, cons
 #endif
 #if NN__IN_SIMD
 NN__INLINE V NN__K(add_term)(V s, V x, V dy, V w, V m)    { (void)dy; (void)w; (void)m; return s + x; }
-NN__INLINE V NN__K(dy_term)(V s, V x, V dy, V w, V m)     { (void)x; (void)w; (void)m; return s + dy; }
 NN__INLINE V NN__K(square_term)(V s, V x, V dy, V w, V m) { V d = x - m; (void)dy; (void)w; return FMA(d, d, s); }
 NN__INLINE V NN__K(dot_term)(V s, V x, V dy, V w, V m)    { (void)w; return FMA(dy, x - m, s); }
 NN__INLINE V NN__K(dot3_term)(V s, V x, V dy, V w, V m)   { return FMA(dy * w, x - m, s); }
@@ -21396,10 +21402,12 @@ static R NN__K(row_dot3)(int64_t n, const R *x, R m, const R *dy, const R *w) { 
 
 NN__INLINE R    NN__K(rstd)(R var, R eps)                  { return 1 / (R)sqrt((double)(var + eps)); }  // float by way of double rounds right
 
-static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b)          // y = (x - m) a + b
+NN__INLINE V NN__K(at_least)(V least, V x)                 { return SEL(x < least, least, x); }
+static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b, R least)      // y = (x - m) a + b, no less than least
 {
     int64_t i;
-    for (i = 0; i < n; i += NN__LANES) NN__K(put_lanes)(y + i, FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(a), SET1(b)), n - i);
+    for (i = 0; i < n; i += NN__LANES)
+        NN__K(put_lanes)(y + i, NN__K(at_least)(SET1(least), FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(a), SET1(b))), n - i);
 }
 static void NN__K(affine_row)(int64_t n, R *y, const R *x, R m, R rstd, const R *w, const R *b)      // y = (x - m) rstd w + b; w, b may be NULL
 {
@@ -21440,7 +21448,7 @@ static void NN__K(normalise_fwd)(const nn_call *c, const nn_task *t, int center)
         R rstd = NN__K(rstd)(NN__K(row_square)(z.n, x, mean) / count, (R)p->eps);
         if (z.s == 1) NN__K(affine_row)(per, y, x, mean, rstd, w ? w + first : NULL, b ? b + first : NULL);
         else for (i = 0; i < per; i++)
-            NN__K(scale_shift_row)(z.s, y + i * z.s, x + i * z.s, mean, w ? rstd * w[first + i] : rstd, b ? b[first + i] : 0);
+            NN__K(scale_shift_row)(z.s, y + i * z.s, x + i * z.s, mean, w ? rstd * w[first + i] : rstd, b ? b[first + i] : 0, -(R)INFINITY);
         if (c->aux[0].data) { ((R *)c->aux[0].data)[r] = mean; ((R *)c->aux[1].data)[r] = rstd; }
     }
 }
@@ -21563,38 +21571,57 @@ static void NN__K(batchnorm_move)(const nn_call *c, int64_t channel, R mean, R v
     means[channel] = NN__K(moved)(means[channel], mean, m);
     vars[channel] = NN__K(moved)(vars[channel], var * ((R)n / (R)(n - 1)), m);
 }
+// With ReLU behind it y is no less than `least`, and dy counts where what ReLU got is above 0: that is made of x again. Without: -infinity, and a
+// shift of infinity, which is above 0.
+NN__INLINE R NN__K(batchnorm_least)(const nn_call *c) { return ((const nn__norm_params *)c->params)->relu ? 0 : -(R)INFINITY; }
+NN__INLINE R NN__K(batchnorm_shift)(const nn_call *c, int64_t i)
+{
+    return !((const nn__norm_params *)c->params)->relu ? (R)INFINITY : c->in[2].data ? ((const R *)c->in[2].data)[i] : 0;
+}
+NN__INLINE V NN__K(passed)(V dy, V d, V scale, V shift)    { return SEL(FMA(d, scale, shift) <= C(0), C(0), dy); }      // d: x - mean
+// dx (+)= dy scale + (x - m) p + q
+static void NN__K(batchnorm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, R m, R scale, R shift, R p, R q, int add)
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V d = NN__K(get_lanes)(x + i, n - i) - SET1(m), g = NN__K(passed)(NN__K(get_lanes)(dy + i, n - i), d, SET1(scale), SET1(shift));
+        d = FMA(d, SET1(p), g * SET1(scale) + SET1(q));
+        if (add) d = d + NN__K(get_lanes)(dx + i, n - i);
+        NN__K(put_lanes)(dx + i, d, n - i);
+    }
+}
 // A channel is gone through in blocks of some 2048 numbers: a part of a row, or several rows. In a block number i of a row belongs to
-// sum i % 64; f and g as in row_sum, g may be NULL.
+// sum i % 64. Forward (dy NULL): u += x, or (x - m)^2 if `squares`. Backward: u += dy, v += dy (x - m).
 typedef struct NN__K(channel_block) { int64_t rows, n, next; const R *x, *dy; } NN__K(channel_block);      // next: distance of rows
-NN__INLINE void NN__K(block_sums)(const NN__K(channel_block) *b, R m, R *sum_f, R *sum_g, V (*f)(V, V, V, V, V), V (*g)(V, V, V, V, V))
+NN__INLINE void NN__K(block_term)(int what, V *u, V *v, V x, V dy, V m, V scale, V shift)
+{
+    V d = x - m;
+    if (what == 0) *u = *u + x;
+    if (what == 1) *u = FMA(d, d, *u);
+    if (what == 2) { dy = NN__K(passed)(dy, d, scale, shift); *u = *u + dy; *v = FMA(dy, d, *v); }
+}
+NN__INLINE void NN__K(block_sums)(const int what, const NN__K(channel_block) *b, R m, R scale, R shift, R *first, R *second)
 {
     enum { lanes = NN__K(row_lanes), parts = NN__K(row_parts) };
-    V u[parts], v[parts], vm = SET1(m);
+    V u[parts], v[parts], vm = SET1(m), vs = SET1(scale), vt = SET1(shift);
     int64_t whole = b->n - b->n % lanes, i, r;
     int j;
     NN__PARTS for (j = 0; j < parts; j++) u[j] = v[j] = C(0);
     for (r = 0; r < b->rows; r++) {
         const R *x = b->x + r * b->next, *dy = b->dy + r * b->next;
         for (i = 0; i < whole; i += lanes)
-            NN__PARTS for (j = 0; j < parts; j++) {
-                int64_t at = i + j * NN__LANES;
-                u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
-                if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
-            }
+            NN__PARTS for (j = 0; j < parts; j++) NN__K(block_term)(what, &u[j], &v[j], LOAD(x + i + j * NN__LANES), LOAD(dy + i + j * NN__LANES), vm, vs, vt);
         NN__PARTS for (j = 0; j < parts; j++) {         // as in row_sum
             int64_t left = b->n - whole - j * NN__LANES, at = whole + j * NN__LANES;
-            if (left >= NN__LANES) {
-                u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
-                if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
-            } else if (left > 0) {
-                V p = NN__K(load_part)(x + at, left), q = NN__K(load_part)(dy + at, left);
-                u[j] = SEL(NN__K(count_up)(0) < (int32_t)left, f(u[j], p, q, vm, vm), u[j]);
-                if (g) v[j] = SEL(NN__K(count_up)(0) < (int32_t)left, g(v[j], p, q, vm, vm), v[j]);
-            }
+            V p = u[j], q = v[j];
+            if (left <= 0) continue;
+            NN__K(block_term)(what, &p, &q, NN__K(get_lanes)(x + at, left), NN__K(get_lanes)(dy + at, left), vm, vs, vt);
+            u[j] = SEL(NN__K(count_up)(0) < (int32_t)nn__min(left, NN__LANES), p, u[j]);
+            if (what == 2) v[j] = SEL(NN__K(count_up)(0) < (int32_t)nn__min(left, NN__LANES), q, v[j]);
         }
     }
-    *sum_f = NN__K(sum64)(u);
-    if (g) *sum_g = NN__K(sum64)(v);
+    *first = NN__K(sum64)(u);
+    if (what == 2) *second = NN__K(sum64)(v);
 }
 static int64_t NN__K(next_block)(const nn__norm_size *z, int64_t at, const R *x, const R *dy, NN__K(channel_block) *b)    // at: numbers of the channel done
 {
@@ -21606,62 +21633,47 @@ static int64_t NN__K(next_block)(const nn__norm_size *z, int64_t at, const R *x,
     b->dy = dy + row * b->next + first;
     return b->rows * b->n;
 }
-// Mean and sum of squared distances from it, in one pass over memory: of a block, which is in the cache the second time; two sets of
+// Of some channels: mean and sum of squared distances from it, in one pass over memory: of a block, which is in the cache the second time; two sets of
 // numbers are joined as in Chan, Golub & LeVeque 1979.
-static void NN__K(channel_stats)(const nn__norm_size *z, const R *x, R *mean, R *squares)
+static void NN__K(channel_stats)(const nn__norm_size *z, int64_t channels, const R *x, R *mean, R *squares)
 {
-    double m = 0, q = 0, n = 0;
-    int64_t at, k;
-    for (at = 0; at < z->n; at += k) {
+    double m[NN__NORM_COLUMNS] = { 0 }, q[NN__NORM_COLUMNS] = { 0 }, n = 0;
+    int64_t at, k = 0, j;
+    for (at = 0; at < z->n; at += k, n += (double)k) for (j = 0; j < channels; j++) {
         NN__K(channel_block) b;
         R sum, none;
         double block, delta, more;
-        k = NN__K(next_block)(z, at, x, x, &b);
-        NN__K(block_sums)(&b, 0, &sum, &none, NN__K(add_term), NULL);
+        k = NN__K(next_block)(z, at, x + j * z->s, x + j * z->s, &b);
+        NN__K(block_sums)(0, &b, 0, 0, 0, &sum, &none);
         block = (double)sum / (double)k;
-        NN__K(block_sums)(&b, (R)block, &sum, &none, NN__K(square_term), NULL);
+        NN__K(block_sums)(1, &b, (R)block, 0, 0, &sum, &none);
         block = (double)(R)block;
-        delta = block - m;
+        delta = block - m[j];
         more = (double)k / (n + (double)k);
-        q += (double)sum + delta * delta * n * more;
-        m += delta * more;
-        n += (double)k;
+        q[j] += (double)sum + delta * delta * n * more;
+        m[j] += delta * more;
     }
-    *mean = (R)m;
-    *squares = (R)q;
+    for (j = 0; j < channels; j++) { mean[j] = (R)m[j]; squares[j] = (R)q[j]; }
 }
-static void NN__K(channel_products)(const nn__norm_size *z, const R *x, R mean, const R *dy, R *sum, R *dot)     // sum dy, sum dy (x - mean)
-{
-    double u = 0, v = 0;
-    int64_t at, k;
-    for (at = 0; at < z->n; at += k) {
-        NN__K(channel_block) b;
-        R s, d;
-        k = NN__K(next_block)(z, at, x, dy, &b);
-        NN__K(block_sums)(&b, mean, &s, &d, NN__K(dy_term), NN__K(dot_term));
-        u += (double)s;
-        v += (double)d;
-    }
-    *sum = (R)u;
-    *dot = (R)v;
-}
-static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, int64_t i)
+static void NN__K(batchnorm_channels)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)   // channels i..i + k - 1, k <= NN__NORM_COLUMNS
 {
     const nn__norm_params *p = (const nn__norm_params *)c->params;
     const R *x = (const R *)c->in[0].data + i * z->s, *w = (const R *)c->in[1].data, *bias = (const R *)c->in[2].data;
-    R *y = (R *)c->out[0].data + i * z->s, mean, var, rstd, count = (R)nn__max(1, z->n);
-    int64_t b, jump = z->c * z->s;
-    if (p->batch) {
-        NN__K(channel_stats)(z, x, &mean, &var);
-        var = var / count;
-        NN__K(batchnorm_move)(c, i, mean, var, z->n);
-    } else {
-        mean = ((const R *)c->in[3].data)[i];
-        var = ((const R *)c->in[4].data)[i];
+    R *y = (R *)c->out[0].data + i * z->s, mean[NN__NORM_COLUMNS], scale[NN__NORM_COLUMNS], count = (R)nn__max(1, z->n), least = NN__K(batchnorm_least)(c);
+    int64_t b, j;
+    if (p->batch) NN__K(channel_stats)(z, k, x, mean, scale);
+    for (j = 0; j < k; j++) {
+        R var = p->batch ? scale[j] / count : ((const R *)c->in[4].data)[i + j], rstd;
+        if (p->batch) NN__K(batchnorm_move)(c, i + j, mean[j], var, z->n);
+        else mean[j] = ((const R *)c->in[3].data)[i + j];
+        rstd = NN__K(rstd)(var, (R)p->eps);
+        scale[j] = w ? rstd * w[i + j] : rstd;
+        if (c->aux[0].data) { ((R *)c->aux[0].data)[i + j] = mean[j]; ((R *)c->aux[1].data)[i + j] = rstd; }
     }
-    rstd = NN__K(rstd)(var, (R)p->eps);
-    for (b = 0; b < z->b; b++) NN__K(scale_shift_row)(z->s, y + b * jump, x + b * jump, mean, w ? rstd * w[i] : rstd, bias ? bias[i] : 0);
-    if (c->aux[0].data) { ((R *)c->aux[0].data)[i] = mean; ((R *)c->aux[1].data)[i] = rstd; }
+    for (b = 0; b < z->b; b++) for (j = 0; j < k; j++) {
+        int64_t at = (b * z->c + j) * z->s;
+        NN__K(scale_shift_row)(z->s, y + at, x + at, mean[j], scale[j], bias ? bias[i + j] : 0, least);
+    }
 }
 static void NN__K(batchnorm_columns)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)    // channels i..i + k - 1, k <= NN__LANES
 {
@@ -21697,17 +21709,17 @@ static void NN__K(batchnorm_columns)(const nn_call *c, const nn__norm_size *z, i
         shift[j] = c->in[2].data && j < k ? ((const R *)c->in[2].data)[i + j] : 0;
         if (c->aux[0].data && j < k) { ((R *)c->aux[0].data)[i + j] = means[j]; ((R *)c->aux[1].data)[i + j] = rstd; }
     }
-    for (b = 0; b < z->b; b++) NN__K(put_lanes)(y + b * z->c, FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, LOAD(scale), LOAD(shift)), k);
+    for (b = 0; b < z->b; b++)
+        NN__K(put_lanes)(y + b * z->c, NN__K(at_least)(SET1(NN__K(batchnorm_least)(c)), FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, LOAD(scale), LOAD(shift))), k);
 }
 NN__FORWARD(batchnorm)
 {
     nn__norm_size z = nn__norm_sizes(c);
-    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    int64_t group = nn__batchnorm_group(&z), units = nn__batchnorm_units(&z), i, j, end = nn__task_end(units, t);
     if (t->index == 0 && c->in[5].data) ++*(int64_t *)c->in[5].data;     // num_batches_tracked
-    for (i = nn__task_begin(units, t); i < end; i++) {
-        if (z.s != 1) { NN__K(batchnorm_channel)(c, &z, i); continue; }
-        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
-            NN__K(batchnorm_columns)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    for (i = nn__task_begin(units, t) * group; i < nn__min(z.c, end * group); i += group) {
+        if (z.s != 1) { NN__K(batchnorm_channels)(c, &z, i, nn__min(group, z.c - i)); continue; }
+        for (j = i; j < nn__min(z.c, i + group); j += NN__LANES) NN__K(batchnorm_columns)(c, &z, j, nn__min(NN__LANES, z.c - j));
     }
 }
 static void NN__K(give_channel)(const nn_call *c, int input, int64_t i, R d)         // dw or db of one channel
@@ -21715,24 +21727,37 @@ static void NN__K(give_channel)(const nn_call *c, int input, int64_t i, R d)    
     R *to = (R *)c->din[input].data;
     if (to) to[i] = c->add >> input & 1 ? to[i] + d : d;
 }
-static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i)
+static void NN__K(batchnorm_channels_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
 {
-    const nn__norm_params *p = (const nn__norm_params *)c->params;
-    const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s;
-    R mean = ((const R *)c->aux[0].data)[i], rstd = ((const R *)c->aux[1].data)[i], w = c->in[1].data ? ((const R *)c->in[1].data)[i] : 1;
-    R count = (R)nn__max(1, z->n), sum, dot, u = 0, v = 0;
-    R *dx = (R *)c->din[0].data;
-    int64_t b, jump = z->c * z->s;
-    NN__K(channel_products)(z, x, mean, dy, &sum, &dot);
-    NN__K(give_channel)(c, 1, i, rstd * dot);
-    NN__K(give_channel)(c, 2, i, sum);
-    if (!dx) return;
-    if (p->batch) {
-        u = -(rstd * (w * dot) / count * rstd * rstd);
-        v = -(rstd * (w * sum) / count);
+    const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s, *w = (const R *)c->in[1].data;
+    const R *mean = (const R *)c->aux[0].data + i, *rstd = (const R *)c->aux[1].data + i;
+    R *dx = (R *)c->din[0].data, count = (R)nn__max(1, z->n), scale[NN__NORM_COLUMNS], shift[NN__NORM_COLUMNS], u[NN__NORM_COLUMNS] = { 0 }, v[NN__NORM_COLUMNS] = { 0 };
+    double sums[NN__NORM_COLUMNS] = { 0 }, dots[NN__NORM_COLUMNS] = { 0 };
+    int64_t b, j, at, some = 0;
+    for (j = 0; j < k; j++) {
+        scale[j] = w ? rstd[j] * w[i + j] : rstd[j];
+        shift[j] = NN__K(batchnorm_shift)(c, i + j);
     }
-    for (b = 0; b < z->b; b++)
-        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, (int)(c->add & 1));
+    for (at = 0; at < z->n; at += some) for (j = 0; j < k; j++) {
+        NN__K(channel_block) part;
+        R sum, dot;
+        some = NN__K(next_block)(z, at, x + j * z->s, dy + j * z->s, &part);
+        NN__K(block_sums)(2, &part, mean[j], scale[j], shift[j], &sum, &dot);
+        sums[j] += (double)sum;
+        dots[j] += (double)dot;
+    }
+    for (j = 0; j < k; j++) {
+        R sum = (R)sums[j], dot = (R)dots[j], weight = w ? w[i + j] : 1;
+        NN__K(give_channel)(c, 1, i + j, rstd[j] * dot);
+        NN__K(give_channel)(c, 2, i + j, sum);
+        if (!((const nn__norm_params *)c->params)->batch) continue;
+        u[j] = -(rstd[j] * (weight * dot) / count * rstd[j] * rstd[j]);
+        v[j] = -(rstd[j] * (weight * sum) / count);
+    }
+    for (b = 0; dx && b < z->b; b++) for (j = 0; j < k; j++) {
+        at = (b * z->c + j) * z->s;
+        NN__K(batchnorm_dx_row)(z->s, dx + i * z->s + at, x + at, dy + at, mean[j], scale[j], shift[j], u[j], v[j], (int)(c->add & 1));
+    }
 }
 static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
 {
@@ -21740,13 +21765,15 @@ static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *
     const R *x = (const R *)c->in[0].data + i, *dy = (const R *)c->dout[0].data + i;
     V mean = NN__K(get_lanes)((const R *)c->aux[0].data + i, k), rstd = NN__K(get_lanes)((const R *)c->aux[1].data + i, k);
     V w = c->in[1].data ? NN__K(get_lanes)((const R *)c->in[1].data + i, k) : C(1), n = SET1((R)nn__max(1, z->n));
-    V sum = C(0), dot = C(0), part = C(0), more = C(0), u, v;
-    R *dx = c->din[0].data ? (R *)c->din[0].data + i : NULL, sums[NN__LANES], dots[NN__LANES];
+    V sum = C(0), dot = C(0), part = C(0), more = C(0), u, v, shift;
+    R *dx = c->din[0].data ? (R *)c->din[0].data + i : NULL, sums[NN__LANES], dots[NN__LANES], shifts[NN__LANES] = { 0 };
     int64_t b, j;
+    for (j = 0; j < k; j++) shifts[j] = NN__K(batchnorm_shift)(c, i + j);
+    shift = LOAD(shifts);
     for (b = 0; b < z->b; b++) {
-        V g = NN__K(get_lanes)(dy + b * z->c, k);
+        V d = NN__K(get_lanes)(x + b * z->c, k) - mean, g = NN__K(passed)(NN__K(get_lanes)(dy + b * z->c, k), d, rstd * w, shift);
         part = part + g;
-        more = FMA(g, NN__K(get_lanes)(x + b * z->c, k) - mean, more);
+        more = FMA(g, d, more);
         if (b % 128 == 127 || b == z->b - 1) { sum = sum + part; dot = dot + more; part = more = C(0); }
     }
     STORE(sums, sum);
@@ -21757,18 +21784,18 @@ static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *
     v = p->batch ? -(rstd * (w * sum) / n) : C(0);
     for (b = 0; b < z->b; b++) {
         R *to = dx + b * z->c;
-        V d = FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, u, NN__K(get_lanes)(dy + b * z->c, k) * (rstd * w) + v);
+        V d = NN__K(get_lanes)(x + b * z->c, k) - mean;
+        d = FMA(d, u, NN__K(passed)(NN__K(get_lanes)(dy + b * z->c, k), d, rstd * w, shift) * (rstd * w) + v);
         NN__K(put_lanes)(to, c->add & 1 ? d + NN__K(get_lanes)(to, k) : d, k);
     }
 }
 NN__BACKWARD(batchnorm)
 {
     nn__norm_size z = nn__norm_sizes(c);
-    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
-    for (i = nn__task_begin(units, t); i < end; i++) {
-        if (z.s != 1) { NN__K(batchnorm_channel_bwd)(c, &z, i); continue; }
-        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
-            NN__K(batchnorm_columns_bwd)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    int64_t group = nn__batchnorm_group(&z), units = nn__batchnorm_units(&z), i, j, end = nn__task_end(units, t);
+    for (i = nn__task_begin(units, t) * group; i < nn__min(z.c, end * group); i += group) {
+        if (z.s != 1) { NN__K(batchnorm_channels_bwd)(c, &z, i, nn__min(group, z.c - i)); continue; }
+        for (j = i; j < nn__min(z.c, i + group); j += NN__LANES) NN__K(batchnorm_columns_bwd)(c, &z, j, nn__min(NN__LANES, z.c - j));
     }
 }
 #endif
