@@ -22310,7 +22310,15 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.tasks *= s.splits;
     return s;
 }
-typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+// Depthwise, 3 x 3 taps, step 1: how many channels a task takes, image after image, so that it reads runs of 64 KB; 0: it is not that.
+static int64_t nn__conv_dw_nine(const nn__conv *v)
+{
+    int64_t pixels = v->map[0] * v->map[1], d, fits = v->o == 1 && v->c == 1 && pixels > 0 && 3 * ((v->map[1] + 15) / 16) <= v->map[1] / 4;
+    nn__gather q = nn__conv_gather(v, 0, 0);
+    for (d = 0; d < 2; d++) fits = fits && v->kernel[d] == 3 && v->stride[d] == 1 && v->dilation[d] == 1;
+    return fits && nn__conv_strip(&q).channel <= NN__DW_ROOM ? nn__max(1, nn__min(v->groups / 8, 16384 / pixels)) : 0;
+}
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count, nine; int plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
@@ -22321,6 +22329,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
     s.plain = nn__conv_is_plain(v);
+    s.nine = nn__conv_dw_nine(v);
     s.banded = !wino && !s.plain && nn__conv_dw_bands(v, &s.bands);
     if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(&g, v));
     if (s.banded) {
@@ -22337,9 +22346,10 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     if (s.banded) want = nn__min(want, v->batch * pixels / NN__DW_CHUNK);        // what it costs to sum up
     want = nn__max(1, want);
     s.images = (v->batch + want - 1) / want;
-    s.chunks = s.images ? (v->batch + s.images - 1) / s.images : 1;
+    s.chunks = s.images && !s.nine ? (v->batch + s.images - 1) / s.images : 1;
     return s;
 }
+static int64_t nn__conv_dw_tasks(const nn__conv *v, const nn__dw_cut *s) { return s->nine ? (v->groups + s->nine - 1) / s->nine : v->groups * s->blocks * s->chunks; }
 
 static int nn__conv_shape(nn_call *c)
 {
@@ -22394,6 +22404,7 @@ static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
     nn__product g;
     if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(&g, v));
     if (nn__wino_dw(v)) return 36 * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
+    if (s->nine) return NN__DW_ROOM + NN__STRIP_SLACK + 9 * 16 * s->nine;
     return s->banded ? nn__dw_room(&s->bands, v->taps) : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
@@ -22431,7 +22442,7 @@ static void nn__conv_plan(nn_call *c)
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
-        c->tasks[0] = v.groups * w.blocks * w.chunks;
+        c->tasks[0] = nn__conv_dw_tasks(&v, &w);
         c->task_bytes = (size_t)nn__conv_dw_scratch(&v, &w) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
@@ -23196,6 +23207,52 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
     }
 }
 
+// One channel of dw: 16 partial sums per tap, as above. A vector of a line of x serves the three taps of a column, with three lines of dy.
+static void NN__K(dw_nine)(int64_t rows, int64_t width, const R *dy, const R *x, int64_t line, R *total)
+{
+    V acc[9], g[3], z;
+    int64_t i, l;
+    int e, k;
+    for (e = 0; e < 16; e += NN__LANES) {
+        NN__UNROLL for (k = 0; k < 9; k++) acc[k] = LOAD(total + k * 16 + e);
+        for (i = e; i < width + e; i += 16) {
+            g[0] = g[1] = C(0);
+            for (l = 0; l < rows + 2; l++) {
+                g[2] = g[1]; g[1] = g[0];
+                g[0] = l < rows && i < width ? NN__K(get_lanes)(dy + l * width + i, width - i) : C(0);
+                NN__UNROLL for (k = 0; k < 3; k++) {
+                    z = LOAD(x + l * line + i + k);
+                    acc[k] = FMA(g[0], z, acc[k]);
+                    acc[3 + k] = FMA(g[1], z, acc[3 + k]);
+                    acc[6 + k] = FMA(g[2], z, acc[6 + k]);
+                }
+            }
+        }
+        NN__UNROLL for (k = 0; k < 9; k++) STORE(total + k * 16 + e, acc[k]);
+    }
+}
+static void NN__K(conv_dw_nine)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    nn__gather q = nn__conv_gather(v, 0, 0);
+    nn__strip z = nn__conv_strip(&q);
+    int64_t at[9], first = index * s.nine, count = nn__min(s.nine, v->groups - first), pixels = v->map[0] * v->map[1], b, j;
+    R *strip = scratch, *total = strip + NN__DW_ROOM + NN__STRIP_SLACK;
+    NN__K(strip_taps)(&q, &z, 1, at);
+    NN__K(fill_run)(total, 9 * 16 * count, 0);
+    for (b = 0; b < v->batch; b++) for (j = 0; j < count; j++) {
+        int64_t plane = b * v->groups + first + j;
+        NN__K(strip_fill)(&q, &z, image + plane * q.y.size * q.x.size, 1, strip);
+        NN__K(fill_run)(strip + z.channel, NN__STRIP_SLACK, 0);
+        NN__K(dw_nine)(v->map[0], v->map[1], map + plane * pixels, strip + at[0], z.pitch, total + 9 * 16 * j);
+    }
+    for (dw += first * 9, j = 0; j < 9 * count; j++) {
+        V lanes[16 / NN__LANES];
+        memcpy(lanes, total + j * 16, sizeof lanes);
+        dw[j] = add ? dw[j] + NN__K(sum16)(lanes) : NN__K(sum16)(lanes);
+    }
+}
+
 // ---- Winograd's transforms: vectors of tiles, or of channels
 // r = B^T d: the first of six numbers every `step` vectors.
 NN__INLINE void NN__K(wino_b)(const V *d, int step, V *r)
@@ -23602,7 +23659,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
     nn__dw_cut w = nn__conv_dw_cuts(&v);
-    int64_t i = t->index, nw = c->din[1].data ? v.groups * w.blocks * w.chunks : 0;
+    int64_t i = t->index, nw = c->din[1].data ? nn__conv_dw_tasks(&v, &w) : 0;
     R *dw = (R *)c->din[1].data, *part = (R *)c->shared;
     const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
     if (c->din[0].data) {                                // a call of its own: NN_OP_SPLIT
@@ -23620,6 +23677,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
         if (w.plain)             NN__K(conv_dw_plain)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else if (nn__wino_dw(&v)) NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (w.nine)         NN__K(conv_dw_nine)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, (R *)t->scratch);
         else if (w.banded)       NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else                     NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
