@@ -1604,9 +1604,11 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #if defined(__GNUC__) && !defined(__TINYC__)
 #  define NN__HIDE(p)   __asm__("" : "+r"(p))            // where p came from: else addresses are all computed ahead, and spilled
 #  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
+#  define NN__FETCH2(p) __builtin_prefetch(p, 0, 2)      // later: into the second-level cache
 #else
 #  define NN__HIDE(p)   ((void)(p))
 #  define NN__FETCH(p)  ((void)(p))
+#  define NN__FETCH2(p) ((void)(p))
 #endif
 #define NN__PRAGMA2(x)  _Pragma(#x)
 #define NN__PRAGMA(x)   NN__PRAGMA2(x)
@@ -19885,6 +19887,9 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     int64_t     up, across, srs, scs;
 } nn__product;
 
+// Memory that the products after this one use, in the order of addresses: of both parts some bytes are fetched with every tile.
+typedef struct nn__soon { const char *at[2]; int64_t bytes[2], step[2]; } nn__soon;
+
 static void nn__plain_product(nn__product *g)            // no scale, chains; the rest is the caller's to set
 {
     g->turned = g->dots = g->small = 0;
@@ -20222,11 +20227,22 @@ NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int
     }
 }
 
+static void NN__K(fetch_soon)(nn__soon *s)
+{
+    int i;
+    for (i = 0; i < 2; i++) {
+        const char *end = s->at[i] + nn__min(s->step[i], s->bytes[i]);
+        s->bytes[i] -= end - s->at[i];
+        for (; s->at[i] < end; s->at[i] += 64) NN__FETCH2(s->at[i]);
+        s->at[i] = end;
+    }
+}
+
 // All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
 // b: [term][column]. They start from start, whose rows are lds apart, or from y if that is y; NULL: 0. ahead: where the next strip lies, which is
 // fetched meanwhile, or NULL.
 static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
-                              const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
+                              const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs, nn__soon *soon)
 {
     R edge[NN__TALL * NN__NR];
     int64_t tiles = m <= tall ? 1 : (m + tall - 1) / tall, least = tiles == 1 ? m : m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
@@ -20235,6 +20251,7 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
         int64_t h = least + (t < more);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (keep && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (soon) NN__K(fetch_soon)(soon);
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
         if (whole) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
         else {
@@ -20612,8 +20629,8 @@ static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, i
 }
 #undef NN__BY_TYPE
 
-// One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
-static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch)
+// One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL. soon: may be NULL.
+static void NN__K(gemm_task_before)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch, nn__soon *soon)
 {
     nn__product room;
     const nn__product *g = nn__product_turn(product, &room);
@@ -20630,6 +20647,10 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
     wide = h == 1 ? NN__WIDE * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
+    if (soon) for (p = 0; p < 2; p++) {
+        int64_t tiles = nn__max(1, (block.columns + NN__NR - 1) / NN__NR * ((h + tall - 1) / tall));
+        soon->step[p] = (soon->bytes[p] / tiles + 63) / 64 * 64;
+    }
     for (j = 0; j < (bias ? wide : 4); j += NN__LANES) STORE(start + j, C(0));         // without a bias only dot products read it, four numbers
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g->bcs == 1 && g->ycs == 1 && g->small && (!g->scale || (g->across == 1 && g->scs == 1))) {
@@ -20690,10 +20711,10 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
                 rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g->k);
             }
             NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g->ars, s.pack_a ? 0 : g->acs, b, ldb, keep ? y + j * g->ycs : each ? rows : bias ? start : NULL,
-                              keep ? g->yrs : each ? wide : 0, y + j * g->ycs, g->yrs, g->ycs, ahead, g->brs);
+                              keep ? g->yrs : each ? wide : 0, y + j * g->ycs, g->yrs, g->ycs, ahead, g->brs, soon);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g->acs, g->ars, g->acs, tail, width, y + j * g->ycs, g->yrs, y + j * g->ycs, g->yrs, g->ycs, NULL, 0);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g->acs, g->ars, g->acs, tail, width, y + j * g->ycs, g->yrs, y + j * g->ycs, g->yrs, g->ycs, NULL, 0, NULL);
             }
             b = next;
             j += w;
@@ -20701,6 +20722,7 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
         p += depth;
     } while (p < g->k);
 }
+static void NN__K(gemm_task)(const nn__product *g, int add, const R *bias, int64_t task, R *scratch) { NN__K(gemm_task_before)(g, add, bias, task, scratch, NULL); }
 #endif
 
 // ---- matmul:   Y = A B      dA = dY B^T      dB = A^T dY      leading dimensions broadcast -----------------
@@ -23619,14 +23641,21 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
     nn__conv_cut s = nn__conv_cuts(v, spread);
     if (s.plain) {
         nn__product g;
-        int64_t part = t->index / s.splits, group = part % v->groups;
+        nn__soon soon;
+        int64_t part = t->index / s.splits, group = part % v->groups, split = t->index % s.splits, from_bytes, y_bytes;
         nn__conv_plain(&g, v, spread);
         g.a = from + part * g.k * g.m;
         g.b = (const R *)c->in[1].data + group * v->o * v->c;
         g.y = y + part * g.n * g.m;
-        NN__K(gemm_task)(&g, add, bias ? bias + group * g.n : NULL, t->index % s.splits, (R *)t->scratch);
+        from_bytes = g.k * g.m * (int64_t)sizeof(R);
+        y_bytes = g.n * g.m * (int64_t)sizeof(R);
+        soon.at[0] = (const char *)g.a + from_bytes + nn__share_of(from_bytes, split, s.splits);
+        soon.at[1] = (const char *)g.y + y_bytes + nn__share_of(y_bytes, split, s.splits);
+        soon.bytes[0] = from_bytes / s.splits;
+        soon.bytes[1] = y_bytes / s.splits;
+        NN__K(gemm_task_before)(&g, add, bias ? bias + group * g.n : NULL, split, (R *)t->scratch, part + 1 < v->batch * v->groups ? &soon : NULL);
         if (v->relu) {
-            nn__gemm_block k = nn__gemm_block_of(&g, t->index % s.splits);
+            nn__gemm_block k = nn__gemm_block_of(&g, split);
             NN__K(relu_rows)(k.columns, k.rows, (R *)g.y + k.column * g.m + k.row, g.m);
         }
     }
@@ -25778,7 +25807,7 @@ static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int6
 {
     int64_t j;
     for (j = 0; j < w; j += NN__NR)
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? y + j * cs : NULL, rs, y + j * cs, rs, cs, NULL, 0);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? y + j * cs : NULL, rs, y + j * cs, rs, cs, NULL, 0, NULL);
 }
 
 static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
@@ -26463,7 +26492,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
         const R *b = shared + w->at + j * w->k;
         int vectors = w->n - j > NN__LANES ? NN__NV : 1;
         width = vectors * NN__LANES;
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, y + j, ldy, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, y + j, ldy, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width, NULL);
     }
 }
 
