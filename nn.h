@@ -19882,6 +19882,7 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     int64_t     m, n, k, ars, acs, brs, bcs, yrs, ycs;
     int         turned;              // a and b have changed places, y is its transpose
     int         dots;                // an element is a dot product in 16 lanes, not a chain
+    int         whole;               // one task, whatever the work: there are enough such products side by side
     int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8, NN_I4 (words of 8 terms, or of 8 columns if `across` > 1)
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
@@ -19892,7 +19893,7 @@ typedef struct nn__soon { const char *at[2]; int64_t bytes[2], step[2]; } nn__so
 
 static void nn__plain_product(nn__product *g)            // no scale, chains; the rest is the caller's to set
 {
-    g->turned = g->dots = g->small = 0;
+    g->turned = g->dots = g->small = g->whole = 0;
     g->scale = NULL;
     g->up = g->across = 1;
     g->srs = g->scs = 0;
@@ -19908,6 +19909,7 @@ static const nn__product *nn__product_turn(const nn__product *p, nn__product *ro
     room->a = p->b; room->b = p->a; room->y = p->y; room->m = p->n; room->n = p->m; room->k = p->k;
     room->ars = p->bcs; room->acs = p->brs; room->brs = p->acs; room->bcs = p->ars; room->yrs = p->ycs; room->ycs = p->yrs;
     room->dots = p->dots;
+    room->whole = p->whole;
     room->turned = 1;
     return room;
 }
@@ -19923,7 +19925,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
         for (want = 1; want < 8 && 2 * want * NN__GEMM_RUN <= n; want *= 2) { }
         if (want == 1 && work > 0.5) want = 2;
         s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(want, 1 + (int64_t)(4 * work)));
-    } else if (work > 1 || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS) {
+    } else if (!g->whole && (work > 1 || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS)) {
         want = work < 8 ? 1 + (int64_t)work : nn__max(8, m / NN__GEMM_ROWS * (n / NN__GEMM_ROWS));
         s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));          // tasks as square as possible: least traffic
         s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
@@ -22252,7 +22254,7 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread)
 }
 // 1x1 kernels with step 1: one group of one image is the product  y (rows, pixels) = w (rows, channels) x (channels, pixels).  It is laid out
 // column by column, y' = x' w', so that a bias per row is one per column; nn__product_turn turns it back.
-enum { NN__PLAIN_PIXELS = 64 };
+enum { NN__PLAIN_PIXELS = 64, NN__PLAIN_WHOLE = 16384 };
 static int nn__conv_is_plain(const nn__conv *v)
 {
     return v->taps == 1 && v->map[0] == 1 && v->image[0] == 1 && v->map[1] == v->image[1] && v->stride[1] == 1 && !v->pad[0] && !v->pad[1]
@@ -22274,6 +22276,7 @@ static nn__product *nn__conv_plain_dw(nn__product *g, const nn__conv *v)        
     g->m = v->o; g->n = v->c; g->k = v->map[1];
     g->ars = g->bcs = g->k; g->acs = g->brs = 1;
     g->yrs = g->n; g->ycs = 1;
+    g->whole = nn__max(g->m, g->n) <= NN__GEMM_ROWS && g->m * g->n <= NN__PLAIN_WHOLE && v->batch * v->groups >= NN__CONV_TASKS / 4;      // reads both once
     return g;
 }
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
@@ -22346,14 +22349,14 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
     nn__dw_cut s;
     nn__product g;
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
-    int wino = nn__wino_dw(v);
+    int wino = nn__wino_dw(v), whole = 0;
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
     s.plain = nn__conv_is_plain(v);
     s.nine = nn__conv_dw_nine(v);
     s.banded = !wino && !s.plain && nn__conv_dw_bands(v, &s.bands);
-    if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(&g, v));
+    if (s.plain) { s.blocks = nn__gemm_tasks(nn__conv_plain_dw(&g, v)); whole = g.whole; }
     if (s.banded) {
         s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
         s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
@@ -22363,7 +22366,7 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
         s.blocks = (v->o + NN__WINO_DW_M - 1) / NN__WINO_DW_M * s.across;
     }
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
-    want = nn__max((wino ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
+    want = nn__max((wino || whole ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
     want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
     if (s.banded) want = nn__min(want, v->batch * pixels / NN__DW_CHUNK);        // what it costs to sum up
     want = nn__max(1, want);
