@@ -1323,7 +1323,7 @@ typedef struct nn__clip_params { double most, growth, backoff; int interval, set
     NN__X( avgpool2d,   SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
     NN__X( upsample,    PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__upsample_shape,  nn__upsample_plan,    nn__upsample_params )
 #define NN_OPS_NORM(NN__X) \
-    NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
+    NN__X( batchnorm,   SIMD, 6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
     NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
@@ -21257,7 +21257,7 @@ static void nn__norm_plan(nn_call *c)
 // Batch norm goes through the batch with some neighbouring channels at a time, an eighth of them at most, so that it reads runs of 64 KB.
 static int64_t nn__batchnorm_group(const nn__norm_size *z)
 {
-    return z->s == 1 ? NN__NORM_COLUMNS : nn__max(1, nn__min(nn__min(z->c / 8, 16384 / nn__max(1, z->s)), NN__NORM_COLUMNS));
+    return z->s == 1 ? (int64_t)NN__NORM_COLUMNS : nn__max(1, nn__min(nn__min(z->c / 8, 16384 / nn__max(1, z->s)), NN__NORM_COLUMNS));
 }
 static int64_t nn__batchnorm_units(const nn__norm_size *z) { return (z->c + nn__batchnorm_group(z) - 1) / nn__batchnorm_group(z); }
 static void nn__batchnorm_plan(nn_call *c)
