@@ -22338,10 +22338,12 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
 // Depthwise, 3 x 3 taps, step 1: how many channels a task takes, image after image, so that it reads runs of 64 KB; 0: it is not that.
 static int64_t nn__conv_dw_nine(const nn__conv *v)
 {
-    int64_t pixels = v->map[0] * v->map[1], d, fits = v->o == 1 && v->c == 1 && pixels > 0 && 3 * ((v->map[1] + 15) / 16) <= v->map[1] / 4;
-    nn__gather q = nn__conv_gather(v, 0, 0);
-    for (d = 0; d < 2; d++) fits = fits && v->kernel[d] == 3 && v->stride[d] == 1 && v->dilation[d] == 1;
-    return fits && nn__conv_strip(&q).channel <= NN__DW_ROOM ? nn__max(1, nn__min(v->groups / 8, 16384 / pixels)) : 0;
+    int64_t pixels = v->map[0] * v->map[1], d;
+    nn__gather q;
+    if (v->o != 1 || v->c != 1 || pixels == 0 || 3 * ((v->map[1] + 15) / 16) > v->map[1] / 4) return 0;
+    for (d = 0; d < 2; d++) if (v->kernel[d] != 3 || v->stride[d] != 1 || v->dilation[d] != 1) return 0;
+    q = nn__conv_gather(v, 0, 0);
+    return nn__conv_strip(&q).channel <= NN__DW_ROOM ? nn__max(1, nn__min(v->groups / 8, 16384 / pixels)) : 0;
 }
 typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count, nine; int plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
