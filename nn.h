@@ -1210,7 +1210,7 @@ typedef struct nn__slice_params  { int dim; int64_t start, step, count; } nn__sl
 typedef struct nn__sort_params   { int dim, descending; int64_t k; } nn__sort_params;
 typedef struct nn__pad_params    { int mode; double value; int64_t left[NN_MAX_DIMS], right[NN_MAX_DIMS]; } nn__pad_params;
 typedef struct nn__range_params  { double start, step, end; } nn__range_params;
-typedef struct nn__norm_params   { int dims, groups, batch; float eps, momentum; } nn__norm_params;
+typedef struct nn__norm_params   { int dims, groups, batch, relu; float eps, momentum; } nn__norm_params;     // relu: of batch norm's result
 typedef struct nn__dropout_params { float p; int64_t run; } nn__dropout_params;
 // Pairs are (height, width); 1-d forms have height 1. `name` is what messages call the op.
 typedef struct nn__conv_params   { const char *name; int64_t groups, stride[2], pad[2], dilation[2], extra[2]; int same, relu; } nn__conv_params; // relu: of the result, in plans
@@ -1331,7 +1331,7 @@ typedef struct nn__clip_params { double most, growth, backoff; int interval, set
     NN__X( avgpool2d,   SIMD,           1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__pool_shape,      nn__pool_plan,        nn__pool_params ) \
     NN__X( upsample,    PLAIN,          1, 1, NN_OP_ASSIGNS,                         NN_KEEP_NONE,    nn__upsample_shape,  nn__upsample_plan,    nn__upsample_params )
 #define NN_OPS_NORM(NN__X) \
-    NN__X( batchnorm,   SIMD,           6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
+    NN__X( batchnorm,   SIMD, 6, 1, NN_OP_ASSIGNS | NN_OP_MUTATES | NN_OP_ANY_DTYPE, NN_KEEP_IN(0) | NN_KEEP_IN(1) | NN_KEEP_IN(2), nn__batchnorm_shape, nn__batchnorm_plan, nn__norm_params ) \
     NN__X( layernorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( groupnorm,   SIMD,           3, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__groupnorm_shape, nn__norm_plan,   nn__norm_params ) \
     NN__X( rmsnorm,     SIMD,           2, 1, NN_OP_ASSIGNS,                         NN_KEEP_IN(0) | NN_KEEP_IN(1), nn__layernorm_shape, nn__norm_plan,   nn__norm_params ) \
@@ -1616,9 +1616,11 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #if defined(__GNUC__) && !defined(__TINYC__)
 #  define NN__HIDE(p)   __asm__("" : "+r"(p))            // where p came from: else addresses are all computed ahead, and spilled
 #  define NN__FETCH(p)  __builtin_prefetch(p)            // the line of p will be wanted; p need not be readable
+#  define NN__FETCH2(p) __builtin_prefetch(p, 0, 2)      // later: into the second-level cache
 #else
 #  define NN__HIDE(p)   ((void)(p))
 #  define NN__FETCH(p)  ((void)(p))
+#  define NN__FETCH2(p) ((void)(p))
 #endif
 #define NN__PRAGMA2(x)  _Pragma(#x)
 #define NN__PRAGMA(x)   NN__PRAGMA2(x)
@@ -19954,15 +19956,19 @@ typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (
     int         turned;              // a and b have changed places, y is its transpose
     int         dots;                // an element is a dot product in 16 lanes, not a chain
     int         runs;                // NN__HAS_RUNS, or 0
+    int         whole;               // one task, whatever the work: there are enough such products side by side
     int         small;               // 0, or the type of b where it is not that of a: NN_BF16, NN_F16, NN_I8, NN_I4 (words of 8 terms, or of 8 columns if `across` > 1)
     const void *scale;               // of b (i, j): scale[i / up * srs + j / across * scs]; NULL: 1
     int64_t     up, across, srs, scs;
 } nn__product;
 
+// Memory that the products after this one use, in the order of addresses: of both parts some bytes are fetched with every tile.
+typedef struct nn__soon { const char *at[2]; int64_t bytes[2], step[2]; } nn__soon;
+
 static void nn__plain_product(nn__product *g, int features)      // no scale, chains; the rest is the caller's to set
 {
     g->runs = features & NN__HAS_RUNS;
-    g->turned = g->dots = g->small = 0;
+    g->turned = g->dots = g->small = g->whole = 0;
     g->scale = NULL;
     g->up = g->across = 1;
     g->srs = g->scs = 0;
@@ -19978,6 +19984,7 @@ static const nn__product *nn__product_turn(const nn__product *p, nn__product *ro
     room->a = p->b; room->b = p->a; room->y = p->y; room->m = p->n; room->n = p->m; room->k = p->k;
     room->ars = p->bcs; room->acs = p->brs; room->brs = p->acs; room->bcs = p->ars; room->yrs = p->ycs; room->ycs = p->yrs;
     room->dots = p->dots;
+    room->whole = p->whole;
     room->turned = 1;
     return room;
 }
@@ -19993,7 +20000,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
         for (want = 1; want < 8 && 2 * want * NN__GEMM_RUN <= n; want *= 2) { }
         if (want == 1 && work > 0.5) want = 2;
         s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(want, 1 + (int64_t)(4 * work)));
-    } else if (work > 1 || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS) {
+    } else if (!g->whole && (work > 1 || m > NN__GEMM_ROWS || n > NN__GEMM_ROWS)) {
         want = work < 8 ? 1 + (int64_t)work : nn__max(8, m / NN__GEMM_ROWS * (n / NN__GEMM_ROWS));
         s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));          // tasks as square as possible: least traffic
         s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
@@ -20297,11 +20304,22 @@ NN__INLINE void NN__K(edge_store)(int64_t h, int64_t w, int64_t width, R *y, int
     }
 }
 
+static void NN__K(fetch_soon)(nn__soon *s)
+{
+    int i;
+    for (i = 0; i < 2; i++) {
+        const char *end = s->at[i] + nn__min(s->step[i], s->bytes[i]);
+        s->bytes[i] -= end - s->at[i];
+        for (; s->at[i] < end; s->at[i] += 64) NN__FETCH2(s->at[i]);
+        s->at[i] = end;
+    }
+}
+
 // All rows of a task times one strip: w columns, in tiles of nearly equal height, at most `tall`. acs 0: A is packed, a panel per tile.
 // b: [term][column]. They start from start, whose rows are lds apart, or from y if that is y; NULL: 0. ahead: where the next strip lies, which is
 // fetched meanwhile, or NULL.
 static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
-                              const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs)
+                              const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs, nn__soon *soon)
 {
     R edge[NN__TALL * NN__NR];
     int64_t tiles = m <= tall ? 1 : (m + tall - 1) / tall, least = tiles == 1 ? m : m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
@@ -20310,6 +20328,7 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
         int64_t h = least + (t < more);
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (keep && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (soon) NN__K(fetch_soon)(soon);
         if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
         if (whole) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
         else {
@@ -20688,8 +20707,8 @@ static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, i
 }
 #undef NN__BY_TYPE
 
-// One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL.
-static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch)
+// One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL. soon: may be NULL.
+static void NN__K(gemm_task_before)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch, nn__soon *soon)
 {
     nn__product room;
     const nn__product *g = nn__product_turn(product, &room);
@@ -20706,6 +20725,10 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
     wide = h == 1 ? NN__WIDE * NN__LANES : h <= NN__FLAT ? 4 * NN__LANES : NN__NR;         // as much as a strip may be
     rows = s.rows <= NN__GEMM_EACH || !each ? few : scratch + s.scratch - (size_t)s.rows * NN__GEMM_STRIP;
     if (h <= 0) return;
+    if (soon) for (p = 0; p < 2; p++) {
+        int64_t tiles = nn__max(1, (block.columns + NN__NR - 1) / NN__NR * ((h + tall - 1) / tall));
+        soon->step[p] = (soon->bytes[p] / tiles + 63) / 64 * 64;
+    }
     for (j = 0; j < (bias ? wide : 4); j += NN__LANES) STORE(start + j, C(0));         // without a bias only dot products read it, four numbers
     if (each) for (p = 0; p < h; p++) for (j = 0; j < wide; j += NN__LANES) STORE(rows + p * wide + j, SET1(each[i0 + p]));
     if (h == 1 && g->bcs == 1 && g->ycs == 1 && (g->small ? !g->scale || (g->across == 1 && g->scs == 1) : !g->runs && g->k * g->n >= NN__GEMM_FAR)) {
@@ -20766,10 +20789,10 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
                 rest = NN__K(gemm_overrun)(w, width, ldb, depth, p + depth == g->k);
             }
             NN__K(gemm_strip)(h, tall, w, vectors, depth - rest, x, g->ars, s.pack_a ? 0 : g->acs, b, ldb, keep ? y + j * g->ycs : each ? rows : bias ? start : NULL,
-                              keep ? g->yrs : each ? wide : 0, y + j * g->ycs, g->yrs, g->ycs, ahead, g->brs);
+                              keep ? g->yrs : each ? wide : 0, y + j * g->ycs, g->yrs, g->ycs, ahead, g->brs, soon);
             if (rest) {
                 NN__K(gemm_turn)(w, rest, b + (depth - rest) * ldb, 1, ldb, width, tail);
-                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g->acs, g->ars, g->acs, tail, width, y + j * g->ycs, g->yrs, y + j * g->ycs, g->yrs, g->ycs, NULL, 0);
+                NN__K(gemm_strip)(h, tall, w, vectors, rest, x + (depth - rest) * g->acs, g->ars, g->acs, tail, width, y + j * g->ycs, g->yrs, y + j * g->ycs, g->yrs, g->ycs, NULL, 0, NULL);
             }
             b = next;
             j += w;
@@ -20777,6 +20800,7 @@ static void NN__K(gemm_task)(const nn__product *product, int add, const R *bias,
         p += depth;
     } while (p < g->k);
 }
+static void NN__K(gemm_task)(const nn__product *g, int add, const R *bias, int64_t task, R *scratch) { NN__K(gemm_task_before)(g, add, bias, task, scratch, NULL); }
 #endif
 
 // ---- matmul:   Y = A B      dA = dY B^T      dB = A^T dY      leading dimensions broadcast -----------------
@@ -21314,10 +21338,16 @@ static void nn__norm_plan(nn_call *c)
     c->tasks[1] = nn__task_count(z.c, 2 * c->tasks[0]);
     c->shared_bytes = nn__mul_size(2 * (size_t)(c->tasks[0] * z.c), nn__real_bytes(c));
 }
+// Batch norm goes through the batch with some neighbouring channels at a time, an eighth of them at most, so that it reads runs of 64 KB.
+static int64_t nn__batchnorm_group(const nn__norm_size *z)
+{
+    return z->s == 1 ? (int64_t)NN__NORM_COLUMNS : nn__max(1, nn__min(nn__min(z->c / 8, 16384 / nn__max(1, z->s)), NN__NORM_COLUMNS));
+}
+static int64_t nn__batchnorm_units(const nn__norm_size *z) { return (z->c + nn__batchnorm_group(z) - 1) / nn__batchnorm_group(z); }
 static void nn__batchnorm_plan(nn_call *c)
 {
     nn__norm_size z = nn__norm_sizes(c);
-    c->tasks[0] = nn__norm_channel_tasks(&z);
+    c->tasks[0] = nn__task_count(nn__batchnorm_units(&z), 8 * nn__max(1, z.b) * nn__max(1, z.s) * nn__batchnorm_group(&z));
 }
 
 // Results like x; mean and rstd, one per `rows`, for backward.
@@ -21420,7 +21450,8 @@ static nn_tensor *nn__batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_ten
     in[5] = mean && p.batch ? tracked : NULL;
     if (mean && p.batch) { mean->base->version++; var->base->version++; }
     if (in[5]) tracked->base->version++;
-    return nn__activate(desc ? desc->activation : NULL, nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL));
+    p.relu = desc && desc->activation == nn_relu && nn->mode == NN_TRAIN && nn->backend == &nn->cpu;      // a plan folds batch norm, then ReLU
+    return nn__activate(desc && !p.relu ? desc->activation : NULL, nn_apply_n(nn, nn__op(NN_OP_batchnorm), in, 6, &p, NULL));
 }
 NN_API nn_tensor *nn_batchnorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, nn_tensor *mean, nn_tensor *var, const nn_batchnorm_desc *desc)
 {
@@ -21492,7 +21523,6 @@ NN_API nn_tensor *nn_instancenorm(nn_tensor *x, nn_tensor *w, nn_tensor *b, cons
 #endif
 #if NN__IN_SIMD
 NN__INLINE V NN__K(add_term)(V s, V x, V dy, V w, V m)    { (void)dy; (void)w; (void)m; return s + x; }
-NN__INLINE V NN__K(dy_term)(V s, V x, V dy, V w, V m)     { (void)x; (void)w; (void)m; return s + dy; }
 NN__INLINE V NN__K(square_term)(V s, V x, V dy, V w, V m) { V d = x - m; (void)dy; (void)w; return FMA(d, d, s); }
 NN__INLINE V NN__K(dot_term)(V s, V x, V dy, V w, V m)    { (void)w; return FMA(dy, x - m, s); }
 NN__INLINE V NN__K(dot3_term)(V s, V x, V dy, V w, V m)   { return FMA(dy * w, x - m, s); }
@@ -21503,10 +21533,12 @@ static R NN__K(row_dot3)(int64_t n, const R *x, R m, const R *dy, const R *w) { 
 
 NN__INLINE R    NN__K(rstd)(R var, R eps)                  { return 1 / (R)sqrt((double)(var + eps)); }  // float by way of double rounds right
 
-static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b)          // y = (x - m) a + b
+NN__INLINE V NN__K(at_least)(V least, V x)                 { return SEL(x < least, least, x); }
+static void NN__K(scale_shift_row)(int64_t n, R *y, const R *x, R m, R a, R b, R least)      // y = (x - m) a + b, no less than least
 {
     int64_t i;
-    for (i = 0; i < n; i += NN__LANES) NN__K(put_lanes)(y + i, FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(a), SET1(b)), n - i);
+    for (i = 0; i < n; i += NN__LANES)
+        NN__K(put_lanes)(y + i, NN__K(at_least)(SET1(least), FMA(NN__K(get_lanes)(x + i, n - i) - SET1(m), SET1(a), SET1(b))), n - i);
 }
 static void NN__K(affine_row)(int64_t n, R *y, const R *x, R m, R rstd, const R *w, const R *b)      // y = (x - m) rstd w + b; w, b may be NULL
 {
@@ -21553,7 +21585,7 @@ static void NN__K(normalise_fwd)(const nn_call *c, const nn_task *t, int center)
         rstd = NN__K(rstd)(NN__K(row_square)(z.n, x, mean) / count, (R)p->eps);
         if (z.s == 1) NN__K(affine_row)(per, y, x, mean, rstd, w ? w + first : NULL, b ? b + first : NULL);
         else for (i = 0; i < per; i++)
-            NN__K(scale_shift_row)(z.s, y + i * z.s, x + i * z.s, mean, w ? rstd * w[first + i] : rstd, b ? b[first + i] : 0);
+            NN__K(scale_shift_row)(z.s, y + i * z.s, x + i * z.s, mean, w ? rstd * w[first + i] : rstd, b ? b[first + i] : 0, -(R)INFINITY);
         if (c->aux[0].data) { ((R *)c->aux[0].data)[r] = mean; ((R *)c->aux[1].data)[r] = rstd; }
     }
 }
@@ -21680,38 +21712,57 @@ static void NN__K(batchnorm_move)(const nn_call *c, int64_t channel, R mean, R v
     means[channel] = NN__K(moved)(means[channel], mean, m);
     vars[channel] = NN__K(moved)(vars[channel], var * ((R)n / (R)(n - 1)), m);
 }
+// With ReLU behind it y is no less than `least`, and dy counts where what ReLU got is above 0: that is made of x again. Without: -infinity, and a
+// shift of infinity, which is above 0.
+NN__INLINE R NN__K(batchnorm_least)(const nn_call *c) { return ((const nn__norm_params *)c->params)->relu ? 0 : -(R)INFINITY; }
+NN__INLINE R NN__K(batchnorm_shift)(const nn_call *c, int64_t i)
+{
+    return !((const nn__norm_params *)c->params)->relu ? (R)INFINITY : c->in[2].data ? ((const R *)c->in[2].data)[i] : 0;
+}
+NN__INLINE V NN__K(passed)(V dy, V d, V scale, V shift)    { return SEL(FMA(d, scale, shift) <= C(0), C(0), dy); }      // d: x - mean
+// dx (+)= dy scale + (x - m) p + q
+static void NN__K(batchnorm_dx_row)(int64_t n, R *dx, const R *x, const R *dy, R m, R scale, R shift, R p, R q, int add)
+{
+    int64_t i;
+    for (i = 0; i < n; i += NN__LANES) {
+        V d = NN__K(get_lanes)(x + i, n - i) - SET1(m), g = NN__K(passed)(NN__K(get_lanes)(dy + i, n - i), d, SET1(scale), SET1(shift));
+        d = FMA(d, SET1(p), g * SET1(scale) + SET1(q));
+        if (add) d = d + NN__K(get_lanes)(dx + i, n - i);
+        NN__K(put_lanes)(dx + i, d, n - i);
+    }
+}
 // A channel is gone through in blocks of some 2048 numbers: a part of a row, or several rows. In a block number i of a row belongs to
-// sum i % 64; f and g as in row_sum, g may be NULL.
+// sum i % 64. Forward (dy NULL): u += x, or (x - m)^2 if `squares`. Backward: u += dy, v += dy (x - m).
 typedef struct NN__K(channel_block) { int64_t rows, n, next; const R *x, *dy; } NN__K(channel_block);      // next: distance of rows
-NN__INLINE void NN__K(block_sums)(const NN__K(channel_block) *b, R m, R *sum_f, R *sum_g, V (*f)(V, V, V, V, V), V (*g)(V, V, V, V, V))
+NN__INLINE void NN__K(block_term)(int what, V *u, V *v, V x, V dy, V m, V scale, V shift)
+{
+    V d = x - m;
+    if (what == 0) *u = *u + x;
+    if (what == 1) *u = FMA(d, d, *u);
+    if (what == 2) { dy = NN__K(passed)(dy, d, scale, shift); *u = *u + dy; *v = FMA(dy, d, *v); }
+}
+NN__INLINE void NN__K(block_sums)(const int what, const NN__K(channel_block) *b, R m, R scale, R shift, R *first, R *second)
 {
     enum { lanes = NN__K(row_lanes), parts = NN__K(row_parts) };
-    V u[parts], v[parts], vm = SET1(m);
+    V u[parts], v[parts], vm = SET1(m), vs = SET1(scale), vt = SET1(shift);
     int64_t whole = b->n - b->n % lanes, i, r;
     int j;
     NN__PARTS for (j = 0; j < parts; j++) u[j] = v[j] = C(0);
     for (r = 0; r < b->rows; r++) {
         const R *x = b->x + r * b->next, *dy = b->dy + r * b->next;
         for (i = 0; i < whole; i += lanes)
-            NN__PARTS for (j = 0; j < parts; j++) {
-                int64_t at = i + j * NN__LANES;
-                u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
-                if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
-            }
+            NN__PARTS for (j = 0; j < parts; j++) NN__K(block_term)(what, &u[j], &v[j], LOAD(x + i + j * NN__LANES), LOAD(dy + i + j * NN__LANES), vm, vs, vt);
         NN__PARTS for (j = 0; j < parts; j++) {         // as in row_sum
             int64_t left = b->n - whole - j * NN__LANES, at = whole + j * NN__LANES;
-            if (left >= NN__LANES) {
-                u[j] = f(u[j], LOAD(x + at), LOAD(dy + at), vm, vm);
-                if (g) v[j] = g(v[j], LOAD(x + at), LOAD(dy + at), vm, vm);
-            } else if (left > 0) {
-                V p = NN__K(load_part)(x + at, left), q = NN__K(load_part)(dy + at, left);
-                u[j] = SEL(NN__K(count_up)(0) < (int32_t)left, f(u[j], p, q, vm, vm), u[j]);
-                if (g) v[j] = SEL(NN__K(count_up)(0) < (int32_t)left, g(v[j], p, q, vm, vm), v[j]);
-            }
+            V p = u[j], q = v[j];
+            if (left <= 0) continue;
+            NN__K(block_term)(what, &p, &q, NN__K(get_lanes)(x + at, left), NN__K(get_lanes)(dy + at, left), vm, vs, vt);
+            u[j] = SEL(NN__K(count_up)(0) < (int32_t)nn__min(left, NN__LANES), p, u[j]);
+            if (what == 2) v[j] = SEL(NN__K(count_up)(0) < (int32_t)nn__min(left, NN__LANES), q, v[j]);
         }
     }
-    *sum_f = NN__K(sum64)(u);
-    if (g) *sum_g = NN__K(sum64)(v);
+    *first = NN__K(sum64)(u);
+    if (what == 2) *second = NN__K(sum64)(v);
 }
 static int64_t NN__K(next_block)(const nn__norm_size *z, int64_t at, const R *x, const R *dy, NN__K(channel_block) *b)    // at: numbers of the channel done
 {
@@ -21723,62 +21774,47 @@ static int64_t NN__K(next_block)(const nn__norm_size *z, int64_t at, const R *x,
     b->dy = dy + row * b->next + first;
     return b->rows * b->n;
 }
-// Mean and sum of squared distances from it, in one pass over memory: of a block, which is in the cache the second time; two sets of
+// Of some channels: mean and sum of squared distances from it, in one pass over memory: of a block, which is in the cache the second time; two sets of
 // numbers are joined as in Chan, Golub & LeVeque 1979.
-static void NN__K(channel_stats)(const nn__norm_size *z, const R *x, R *mean, R *squares)
+static void NN__K(channel_stats)(const nn__norm_size *z, int64_t channels, const R *x, R *mean, R *squares)
 {
-    double m = 0, q = 0, n = 0;
-    int64_t at, k;
-    for (at = 0; at < z->n; at += k) {
+    double m[NN__NORM_COLUMNS] = { 0 }, q[NN__NORM_COLUMNS] = { 0 }, n = 0;
+    int64_t at, k = 0, j;
+    for (at = 0; at < z->n; at += k, n += (double)k) for (j = 0; j < channels; j++) {
         NN__K(channel_block) b;
         R sum, none;
         double block, delta, more;
-        k = NN__K(next_block)(z, at, x, x, &b);
-        NN__K(block_sums)(&b, 0, &sum, &none, NN__K(add_term), NULL);
+        k = NN__K(next_block)(z, at, x + j * z->s, x + j * z->s, &b);
+        NN__K(block_sums)(0, &b, 0, 0, 0, &sum, &none);
         block = (double)sum / (double)k;
-        NN__K(block_sums)(&b, (R)block, &sum, &none, NN__K(square_term), NULL);
+        NN__K(block_sums)(1, &b, (R)block, 0, 0, &sum, &none);
         block = (double)(R)block;
-        delta = block - m;
+        delta = block - m[j];
         more = (double)k / (n + (double)k);
-        q += (double)sum + delta * delta * n * more;
-        m += delta * more;
-        n += (double)k;
+        q[j] += (double)sum + delta * delta * n * more;
+        m[j] += delta * more;
     }
-    *mean = (R)m;
-    *squares = (R)q;
+    for (j = 0; j < channels; j++) { mean[j] = (R)m[j]; squares[j] = (R)q[j]; }
 }
-static void NN__K(channel_products)(const nn__norm_size *z, const R *x, R mean, const R *dy, R *sum, R *dot)     // sum dy, sum dy (x - mean)
-{
-    double u = 0, v = 0;
-    int64_t at, k;
-    for (at = 0; at < z->n; at += k) {
-        NN__K(channel_block) b;
-        R s, d;
-        k = NN__K(next_block)(z, at, x, dy, &b);
-        NN__K(block_sums)(&b, mean, &s, &d, NN__K(dy_term), NN__K(dot_term));
-        u += (double)s;
-        v += (double)d;
-    }
-    *sum = (R)u;
-    *dot = (R)v;
-}
-static void NN__K(batchnorm_channel)(const nn_call *c, const nn__norm_size *z, int64_t i)
+static void NN__K(batchnorm_channels)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)   // channels i..i + k - 1, k <= NN__NORM_COLUMNS
 {
     const nn__norm_params *p = (const nn__norm_params *)c->params;
     const R *x = (const R *)c->in[0].data + i * z->s, *w = (const R *)c->in[1].data, *bias = (const R *)c->in[2].data;
-    R *y = (R *)c->out[0].data + i * z->s, mean, var, rstd, count = (R)nn__max(1, z->n);
-    int64_t b, jump = z->c * z->s;
-    if (p->batch) {
-        NN__K(channel_stats)(z, x, &mean, &var);
-        var = var / count;
-        NN__K(batchnorm_move)(c, i, mean, var, z->n);
-    } else {
-        mean = ((const R *)c->in[3].data)[i];
-        var = ((const R *)c->in[4].data)[i];
+    R *y = (R *)c->out[0].data + i * z->s, mean[NN__NORM_COLUMNS], scale[NN__NORM_COLUMNS], count = (R)nn__max(1, z->n), least = NN__K(batchnorm_least)(c);
+    int64_t b, j;
+    if (p->batch) NN__K(channel_stats)(z, k, x, mean, scale);
+    for (j = 0; j < k; j++) {
+        R var = p->batch ? scale[j] / count : ((const R *)c->in[4].data)[i + j], rstd;
+        if (p->batch) NN__K(batchnorm_move)(c, i + j, mean[j], var, z->n);
+        else mean[j] = ((const R *)c->in[3].data)[i + j];
+        rstd = NN__K(rstd)(var, (R)p->eps);
+        scale[j] = w ? rstd * w[i + j] : rstd;
+        if (c->aux[0].data) { ((R *)c->aux[0].data)[i + j] = mean[j]; ((R *)c->aux[1].data)[i + j] = rstd; }
     }
-    rstd = NN__K(rstd)(var, (R)p->eps);
-    for (b = 0; b < z->b; b++) NN__K(scale_shift_row)(z->s, y + b * jump, x + b * jump, mean, w ? rstd * w[i] : rstd, bias ? bias[i] : 0);
-    if (c->aux[0].data) { ((R *)c->aux[0].data)[i] = mean; ((R *)c->aux[1].data)[i] = rstd; }
+    for (b = 0; b < z->b; b++) for (j = 0; j < k; j++) {
+        int64_t at = (b * z->c + j) * z->s;
+        NN__K(scale_shift_row)(z->s, y + at, x + at, mean[j], scale[j], bias ? bias[i + j] : 0, least);
+    }
 }
 static void NN__K(batchnorm_columns)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)    // channels i..i + k - 1, k <= NN__LANES
 {
@@ -21814,17 +21850,17 @@ static void NN__K(batchnorm_columns)(const nn_call *c, const nn__norm_size *z, i
         shift[j] = c->in[2].data && j < k ? ((const R *)c->in[2].data)[i + j] : 0;
         if (c->aux[0].data && j < k) { ((R *)c->aux[0].data)[i + j] = means[j]; ((R *)c->aux[1].data)[i + j] = rstd; }
     }
-    for (b = 0; b < z->b; b++) NN__K(put_lanes)(y + b * z->c, FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, LOAD(scale), LOAD(shift)), k);
+    for (b = 0; b < z->b; b++)
+        NN__K(put_lanes)(y + b * z->c, NN__K(at_least)(SET1(NN__K(batchnorm_least)(c)), FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, LOAD(scale), LOAD(shift))), k);
 }
 NN__FORWARD(batchnorm)
 {
     nn__norm_size z = nn__norm_sizes(c);
-    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
+    int64_t group = nn__batchnorm_group(&z), units = nn__batchnorm_units(&z), i, j, end = nn__task_end(units, t);
     if (t->index == 0 && c->in[5].data) ++*(int64_t *)c->in[5].data;     // num_batches_tracked
-    for (i = nn__task_begin(units, t); i < end; i++) {
-        if (z.s != 1) { NN__K(batchnorm_channel)(c, &z, i); continue; }
-        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
-            NN__K(batchnorm_columns)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    for (i = nn__task_begin(units, t) * group; i < nn__min(z.c, end * group); i += group) {
+        if (z.s != 1) { NN__K(batchnorm_channels)(c, &z, i, nn__min(group, z.c - i)); continue; }
+        for (j = i; j < nn__min(z.c, i + group); j += NN__LANES) NN__K(batchnorm_columns)(c, &z, j, nn__min(NN__LANES, z.c - j));
     }
 }
 static void NN__K(give_channel)(const nn_call *c, int input, int64_t i, R d)         // dw or db of one channel
@@ -21832,24 +21868,37 @@ static void NN__K(give_channel)(const nn_call *c, int input, int64_t i, R d)    
     R *to = (R *)c->din[input].data;
     if (to) to[i] = c->add >> input & 1 ? to[i] + d : d;
 }
-static void NN__K(batchnorm_channel_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i)
+static void NN__K(batchnorm_channels_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
 {
-    const nn__norm_params *p = (const nn__norm_params *)c->params;
-    const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s;
-    R mean = ((const R *)c->aux[0].data)[i], rstd = ((const R *)c->aux[1].data)[i], w = c->in[1].data ? ((const R *)c->in[1].data)[i] : 1;
-    R count = (R)nn__max(1, z->n), sum, dot, u = 0, v = 0;
-    R *dx = (R *)c->din[0].data;
-    int64_t b, jump = z->c * z->s;
-    NN__K(channel_products)(z, x, mean, dy, &sum, &dot);
-    NN__K(give_channel)(c, 1, i, rstd * dot);
-    NN__K(give_channel)(c, 2, i, sum);
-    if (!dx) return;
-    if (p->batch) {
-        u = -(rstd * (w * dot) / count * rstd * rstd);
-        v = -(rstd * (w * sum) / count);
+    const R *x = (const R *)c->in[0].data + i * z->s, *dy = (const R *)c->dout[0].data + i * z->s, *w = (const R *)c->in[1].data;
+    const R *mean = (const R *)c->aux[0].data + i, *rstd = (const R *)c->aux[1].data + i;
+    R *dx = (R *)c->din[0].data, count = (R)nn__max(1, z->n), scale[NN__NORM_COLUMNS], shift[NN__NORM_COLUMNS], u[NN__NORM_COLUMNS] = { 0 }, v[NN__NORM_COLUMNS] = { 0 };
+    double sums[NN__NORM_COLUMNS] = { 0 }, dots[NN__NORM_COLUMNS] = { 0 };
+    int64_t b, j, at, some = 0;
+    for (j = 0; j < k; j++) {
+        scale[j] = w ? rstd[j] * w[i + j] : rstd[j];
+        shift[j] = NN__K(batchnorm_shift)(c, i + j);
     }
-    for (b = 0; b < z->b; b++)
-        NN__K(norm_dx_row)(z->s, dx + i * z->s + b * jump, NULL, x + b * jump, dy + b * jump, NULL, mean, rstd * w, u, v, NULL, c->add);
+    for (at = 0; at < z->n; at += some) for (j = 0; j < k; j++) {
+        NN__K(channel_block) part;
+        R sum, dot;
+        some = NN__K(next_block)(z, at, x + j * z->s, dy + j * z->s, &part);
+        NN__K(block_sums)(2, &part, mean[j], scale[j], shift[j], &sum, &dot);
+        sums[j] += (double)sum;
+        dots[j] += (double)dot;
+    }
+    for (j = 0; j < k; j++) {
+        R sum = (R)sums[j], dot = (R)dots[j], weight = w ? w[i + j] : 1;
+        NN__K(give_channel)(c, 1, i + j, rstd[j] * dot);
+        NN__K(give_channel)(c, 2, i + j, sum);
+        if (!((const nn__norm_params *)c->params)->batch) continue;
+        u[j] = -(rstd[j] * (weight * dot) / count * rstd[j] * rstd[j]);
+        v[j] = -(rstd[j] * (weight * sum) / count);
+    }
+    for (b = 0; dx && b < z->b; b++) for (j = 0; j < k; j++) {
+        at = (b * z->c + j) * z->s;
+        NN__K(batchnorm_dx_row)(z->s, dx + i * z->s + at, x + at, dy + at, mean[j], scale[j], shift[j], u[j], v[j], (int)(c->add & 1));
+    }
 }
 static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *z, int64_t i, int64_t k)
 {
@@ -21857,13 +21906,15 @@ static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *
     const R *x = (const R *)c->in[0].data + i, *dy = (const R *)c->dout[0].data + i;
     V mean = NN__K(get_lanes)((const R *)c->aux[0].data + i, k), rstd = NN__K(get_lanes)((const R *)c->aux[1].data + i, k);
     V w = c->in[1].data ? NN__K(get_lanes)((const R *)c->in[1].data + i, k) : C(1), n = SET1((R)nn__max(1, z->n));
-    V sum = C(0), dot = C(0), part = C(0), more = C(0), u, v;
-    R *dx = c->din[0].data ? (R *)c->din[0].data + i : NULL, sums[NN__LANES], dots[NN__LANES];
+    V sum = C(0), dot = C(0), part = C(0), more = C(0), u, v, shift;
+    R *dx = c->din[0].data ? (R *)c->din[0].data + i : NULL, sums[NN__LANES], dots[NN__LANES], shifts[NN__LANES] = { 0 };
     int64_t b, j;
+    for (j = 0; j < k; j++) shifts[j] = NN__K(batchnorm_shift)(c, i + j);
+    shift = LOAD(shifts);
     for (b = 0; b < z->b; b++) {
-        V g = NN__K(get_lanes)(dy + b * z->c, k);
+        V d = NN__K(get_lanes)(x + b * z->c, k) - mean, g = NN__K(passed)(NN__K(get_lanes)(dy + b * z->c, k), d, rstd * w, shift);
         part = part + g;
-        more = FMA(g, NN__K(get_lanes)(x + b * z->c, k) - mean, more);
+        more = FMA(g, d, more);
         if (b % 128 == 127 || b == z->b - 1) { sum = sum + part; dot = dot + more; part = more = C(0); }
     }
     STORE(sums, sum);
@@ -21874,18 +21925,18 @@ static void NN__K(batchnorm_columns_bwd)(const nn_call *c, const nn__norm_size *
     v = p->batch ? -(rstd * (w * sum) / n) : C(0);
     for (b = 0; b < z->b; b++) {
         R *to = dx + b * z->c;
-        V d = FMA(NN__K(get_lanes)(x + b * z->c, k) - mean, u, NN__K(get_lanes)(dy + b * z->c, k) * (rstd * w) + v);
+        V d = NN__K(get_lanes)(x + b * z->c, k) - mean;
+        d = FMA(d, u, NN__K(passed)(NN__K(get_lanes)(dy + b * z->c, k), d, rstd * w, shift) * (rstd * w) + v);
         NN__K(put_lanes)(to, c->add & 1 ? d + NN__K(get_lanes)(to, k) : d, k);
     }
 }
 NN__BACKWARD(batchnorm)
 {
     nn__norm_size z = nn__norm_sizes(c);
-    int64_t i, j, units = nn__norm_units(&z), end = nn__task_end(units, t);
-    for (i = nn__task_begin(units, t); i < end; i++) {
-        if (z.s != 1) { NN__K(batchnorm_channel_bwd)(c, &z, i); continue; }
-        for (j = i * NN__NORM_COLUMNS; j < nn__min(z.c, (i + 1) * NN__NORM_COLUMNS); j += NN__LANES)
-            NN__K(batchnorm_columns_bwd)(c, &z, j, nn__min(NN__LANES, z.c - j));
+    int64_t group = nn__batchnorm_group(&z), units = nn__batchnorm_units(&z), i, j, end = nn__task_end(units, t);
+    for (i = nn__task_begin(units, t) * group; i < nn__min(z.c, end * group); i += group) {
+        if (z.s != 1) { NN__K(batchnorm_channels_bwd)(c, &z, i, nn__min(group, z.c - i)); continue; }
+        for (j = i; j < nn__min(z.c, i + group); j += NN__LANES) NN__K(batchnorm_columns_bwd)(c, &z, j, nn__min(NN__LANES, z.c - j));
     }
 }
 #endif
@@ -22335,7 +22386,7 @@ static nn__conv_cut nn__wino_cuts(const nn__conv *v, int spread, int tile)
 }
 // 1x1 kernels with step 1: one group of one image is the product  y (rows, pixels) = w (rows, channels) x (channels, pixels).  It is laid out
 // column by column, y' = x' w', so that a bias per row is one per column; nn__product_turn turns it back.
-enum { NN__PLAIN_PIXELS = 64 };
+enum { NN__PLAIN_PIXELS = 64, NN__PLAIN_WHOLE = 16384 };
 static int nn__conv_is_plain(const nn__conv *v)
 {
     return v->taps == 1 && v->map[0] == 1 && v->image[0] == 1 && v->map[1] == v->image[1] && v->stride[1] == 1 && !v->pad[0] && !v->pad[1]
@@ -22357,6 +22408,7 @@ static nn__product *nn__conv_plain_dw(nn__product *g, const nn__conv *v)        
     g->m = v->o; g->n = v->c; g->k = v->map[1];
     g->ars = g->bcs = g->k; g->acs = g->brs = 1;
     g->yrs = g->n; g->ycs = 1;
+    g->whole = nn__max(g->m, g->n) <= NN__GEMM_ROWS && g->m * g->n <= NN__PLAIN_WHOLE && v->batch * v->groups >= NN__CONV_TASKS / 4;      // reads both once
     return g;
 }
 static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
@@ -22416,19 +22468,31 @@ static nn__conv_cut nn__conv_cuts(const nn__conv *v, int spread)
     s.tasks *= s.splits;
     return s;
 }
-typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count; int tile, plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
+// Depthwise, 3 x 3 taps, step 1: how many channels a task takes, image after image, so that it reads runs of 64 KB; 0: it is not that.
+static int64_t nn__conv_dw_nine(const nn__conv *v)
+{
+    int64_t pixels = v->map[0] * v->map[1], d;
+    nn__gather q;
+    if (v->o != 1 || v->c != 1 || pixels == 0 || 3 * ((v->map[1] + 15) / 16) > v->map[1] / 4) return 0;
+    for (d = 0; d < 2; d++) if (v->kernel[d] != 3 || v->stride[d] != 1 || v->dilation[d] != 1) return 0;
+    q = nn__conv_gather(v, 0, 0);
+    return nn__conv_strip(&q).channel <= NN__DW_ROOM ? nn__max(1, nn__min(v->groups / 8, 16384 / pixels)) : 0;
+}
+typedef struct nn__dw_cut { int64_t across, blocks, chunks, images, count, nine; int tile, plain, banded; nn__dw_bands bands; } nn__dw_cut; // blocks of dw per group; chunks of the batch
 static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
 {
     nn__dw_cut s;
     nn__product g;
     int64_t columns = v->c * v->taps, pixels = v->map[0] * v->map[1], work, want;
+    int whole = 0;
     s.tile = nn__wino_dw(v);
     s.across = (columns + NN__CONV_N - 1) / NN__CONV_N;
     s.blocks = (v->o + NN__CONV_M - 1) / NN__CONV_M * s.across;
     s.count = v->groups * v->o * columns;
     s.plain = nn__conv_is_plain(v);
+    s.nine = nn__conv_dw_nine(v);
     s.banded = !s.tile && !s.plain && nn__conv_dw_bands(v, &s.bands);
-    if (s.plain) s.blocks = nn__gemm_tasks(nn__conv_plain_dw(&g, v));
+    if (s.plain) { s.blocks = nn__gemm_tasks(nn__conv_plain_dw(&g, v)); whole = g.whole; }
     if (s.banded) {
         s.across = (v->c + s.bands.channels - 1) / s.bands.channels;
         s.blocks = (v->o + s.bands.block - 1) / s.bands.block * s.across;
@@ -22438,14 +22502,15 @@ static nn__dw_cut nn__conv_dw_cuts(const nn__conv *v)
         s.blocks = (v->o + NN__WINO_DW_M - 1) / NN__WINO_DW_M * s.across;
     }
     work = nn__min(v->o, NN__CONV_M) * nn__min(columns, NN__CONV_N) * pixels * v->batch;
-    want = nn__max((s.tile ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
+    want = nn__max((s.tile || whole ? NN__CONV_TASKS / 4 : NN__CONV_TASKS) / nn__max(1, s.blocks * v->groups), v->batch * pixels / NN__CONV_CHAIN);
     want = nn__min(nn__min(want, v->batch), nn__min(work >> 18, ((int64_t)1 << 22) / nn__max(1, s.count)));
     if (s.banded) want = nn__min(want, v->batch * pixels / NN__DW_CHUNK);        // what it costs to sum up
     want = nn__max(1, want);
     s.images = (v->batch + want - 1) / want;
-    s.chunks = s.images ? (v->batch + s.images - 1) / s.images : 1;
+    s.chunks = s.images && !s.nine ? (v->batch + s.images - 1) / s.images : 1;
     return s;
 }
+static int64_t nn__conv_dw_tasks(const nn__conv *v, const nn__dw_cut *s) { return s->nine ? (v->groups + s->nine - 1) / s->nine : v->groups * s->blocks * s->chunks; }
 
 static int nn__conv_shape(nn_call *c)
 {
@@ -22500,6 +22565,7 @@ static int64_t nn__conv_dw_scratch(const nn__conv *v, const nn__dw_cut *s)
     nn__product g;
     if (s->plain) return (int64_t)nn__gemm_scratch(nn__conv_plain_dw(&g, v));
     if (s->tile) return nn__wino_matrices(s->tile) * (nn__wino_stride(NN__WINO_DW_M, NN__WINO_K) + nn__wino_stride(NN__WINO_DW_M + NN__WINO_K, NN__WINO_DW_K) + 16);
+    if (s->nine) return NN__DW_ROOM + NN__STRIP_SLACK + 9 * 16 * s->nine;
     return s->banded ? nn__dw_room(&s->bands, v->taps) : NN__CONV_K * (NN__CONV_M + 16 + NN__CONV_N + 32);
 }
 // Forward: weights are packed, then the gather runs. Backward: weights are packed; dx, dw and db are computed side by side; chunks of dw are summed.
@@ -22537,7 +22603,7 @@ static void nn__conv_plan(nn_call *c)
     else c->phases = 1;
     if (back && c->din[1].data) {
         nn__dw_cut w = nn__conv_dw_cuts(&v);
-        c->tasks[0] = v.groups * w.blocks * w.chunks;
+        c->tasks[0] = nn__conv_dw_tasks(&v, &w);
         c->task_bytes = (size_t)nn__conv_dw_scratch(&v, &w) * real;
         if (w.chunks > 1) {
             c->shared_bytes = (size_t)(w.chunks * w.count) * real;
@@ -23302,6 +23368,52 @@ static void NN__K(conv_dw_bands)(const nn__conv *v, const R *map, const R *image
     }
 }
 
+// One channel of dw: 16 partial sums per tap, as above. A vector of a line of x serves the three taps of a column, with three lines of dy.
+static void NN__K(dw_nine)(int64_t rows, int64_t width, const R *dy, const R *x, int64_t line, R *total)
+{
+    V acc[9], g[3], z;
+    int64_t i, l;
+    int e, k;
+    for (e = 0; e < 16; e += NN__LANES) {
+        NN__UNROLL for (k = 0; k < 9; k++) acc[k] = LOAD(total + k * 16 + e);
+        for (i = e; i < width + e; i += 16) {
+            g[0] = g[1] = C(0);
+            for (l = 0; l < rows + 2; l++) {
+                g[2] = g[1]; g[1] = g[0];
+                g[0] = l < rows && i < width ? NN__K(get_lanes)(dy + l * width + i, width - i) : C(0);
+                NN__UNROLL for (k = 0; k < 3; k++) {
+                    z = LOAD(x + l * line + i + k);
+                    acc[k] = FMA(g[0], z, acc[k]);
+                    acc[3 + k] = FMA(g[1], z, acc[3 + k]);
+                    acc[6 + k] = FMA(g[2], z, acc[6 + k]);
+                }
+            }
+        }
+        NN__UNROLL for (k = 0; k < 9; k++) STORE(total + k * 16 + e, acc[k]);
+    }
+}
+static void NN__K(conv_dw_nine)(const nn__conv *v, const R *map, const R *image, R *dw, int add, int64_t index, R *scratch)
+{
+    nn__dw_cut s = nn__conv_dw_cuts(v);
+    nn__gather q = nn__conv_gather(v, 0, 0);
+    nn__strip z = nn__conv_strip(&q);
+    int64_t at[9], first = index * s.nine, count = nn__min(s.nine, v->groups - first), pixels = v->map[0] * v->map[1], b, j;
+    R *strip = scratch, *total = strip + NN__DW_ROOM + NN__STRIP_SLACK;
+    NN__K(strip_taps)(&q, &z, 1, at);
+    NN__K(fill_run)(total, 9 * 16 * count, 0);
+    for (b = 0; b < v->batch; b++) for (j = 0; j < count; j++) {
+        int64_t plane = b * v->groups + first + j;
+        NN__K(strip_fill)(&q, &z, image + plane * q.y.size * q.x.size, 1, strip);
+        NN__K(fill_run)(strip + z.channel, NN__STRIP_SLACK, 0);
+        NN__K(dw_nine)(v->map[0], v->map[1], map + plane * pixels, strip + at[0], z.pitch, total + 9 * 16 * j);
+    }
+    for (dw += first * 9, j = 0; j < 9 * count; j++) {
+        V lanes[16 / NN__LANES];
+        memcpy(lanes, total + j * 16, sizeof lanes);
+        dw[j] = add ? dw[j] + NN__K(sum16)(lanes) : NN__K(sum16)(lanes);
+    }
+}
+
 // ---- Winograd's transforms: vectors of tiles, or of channels. e = 6 or 4 is the edge of a patch, a constant as n is
 // r = B^T d: the first of e numbers every `step` vectors.
 NN__INLINE void NN__K(wino_b)(const int e, const V *d, int step, V *r)
@@ -23721,14 +23833,21 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
     nn__conv_cut s = nn__conv_cuts(v, spread);
     if (s.plain) {
         nn__product g;
-        int64_t part = t->index / s.splits, group = part % v->groups;
+        nn__soon soon;
+        int64_t part = t->index / s.splits, group = part % v->groups, split = t->index % s.splits, from_bytes, y_bytes;
         nn__conv_plain(&g, v, spread);
         g.a = from + part * g.k * g.m;
         g.b = (const R *)c->in[1].data + group * v->o * v->c;
         g.y = y + part * g.n * g.m;
-        NN__K(gemm_task)(&g, add, bias ? bias + group * g.n : NULL, t->index % s.splits, (R *)t->scratch);
+        from_bytes = g.k * g.m * (int64_t)sizeof(R);
+        y_bytes = g.n * g.m * (int64_t)sizeof(R);
+        soon.at[0] = (const char *)g.a + from_bytes + nn__share_of(from_bytes, split, s.splits);
+        soon.at[1] = (const char *)g.y + y_bytes + nn__share_of(y_bytes, split, s.splits);
+        soon.bytes[0] = from_bytes / s.splits;
+        soon.bytes[1] = y_bytes / s.splits;
+        NN__K(gemm_task_before)(&g, add, bias ? bias + group * g.n : NULL, split, (R *)t->scratch, part + 1 < v->batch * v->groups ? &soon : NULL);
         if (v->relu) {
-            nn__gemm_block k = nn__gemm_block_of(&g, t->index % s.splits);
+            nn__gemm_block k = nn__gemm_block_of(&g, split);
             NN__K(relu_rows)(k.columns, k.rows, (R *)g.y + k.column * g.m + k.row, g.m);
         }
     }
@@ -23762,7 +23881,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
     nn__dw_cut w = nn__conv_dw_cuts(&v);
-    int64_t i = t->index, nw = c->din[1].data ? v.groups * w.blocks * w.chunks : 0;
+    int64_t i = t->index, nw = c->din[1].data ? nn__conv_dw_tasks(&v, &w) : 0;
     R *dw = (R *)c->din[1].data, *part = (R *)c->shared;
     const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
     if (c->din[0].data) {                                // a call of its own: NN_OP_SPLIT
@@ -23780,6 +23899,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
         const R *map = v.transposed ? x : dy, *image = v.transposed ? dy : x;
         if (w.plain)       NN__K(conv_dw_plain)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else if (w.tile)   NN__K(wino_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
+        else if (w.nine)   NN__K(conv_dw_nine)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, (R *)t->scratch);
         else if (w.banded) NN__K(conv_dw_bands)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
         else               NN__K(conv_dw)(&v, map, image, dw, (int)(c->add >> 1 & 1), i, part, (R *)t->scratch);
     }
@@ -25880,7 +26000,7 @@ static void NN__K(att_product)(int64_t m, int64_t w, int64_t k, const R *x, int6
 {
     int64_t j;
     for (j = 0; j < w; j += NN__NR)
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? y + j * cs : NULL, rs, y + j * cs, rs, cs, NULL, 0);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(NN__NR, w - j), w - j > NN__LANES ? 2 : 1, k, x, ars, acs, b + j, ldb, add ? y + j * cs : NULL, rs, y + j * cs, rs, cs, NULL, 0, NULL);
 }
 
 static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)       // the keys and values of a head
@@ -26565,7 +26685,7 @@ static void NN__K(rnn_multiply)(const nn__rnn_weight *w, const R *shared, int64_
         const R *b = shared + w->at + j * w->k;
         int vectors = w->n - j > NN__LANES ? NN__NV : 1;
         width = vectors * NN__LANES;
-        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, y + j, ldy, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width);
+        NN__K(gemm_strip)(m, NN__TALL, nn__min(width, w->n - j), vectors, w->k, a, lda, 1, b, width, y + j, ldy, y + j, ldy, 1, j + width < w->n ? b + width * w->k : NULL, width, NULL);
     }
 }
 

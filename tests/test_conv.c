@@ -197,6 +197,9 @@ TEST(direct_sums_are_within_their_bound)
         { .b = 2, .g = 1, .c = 64, .o = 30, .h = 8, .w = 9, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },            /* Winograd, if it may */
         { .b = 2, .g = 1, .c = 70, .o = 33, .h = 9, .w = 9, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },                              /* products of images */
         { .b = 3, .g = 9, .c = 1, .o = 1, .h = 14, .w = 15, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },            /* depthwise */
+        { .b = 3, .g = 21, .c = 1, .o = 1, .h = 9, .w = 37, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },                     /* two channels a task */
+        { .transposed = 1, .b = 2, .g = 17, .c = 1, .o = 1, .h = 5, .w = 12, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .ph = 1, .dh = 1, .dw = 1, .bias = 1 },
+        { .b = 11, .g = 1, .c = 20, .o = 37, .h = 8, .w = 9, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .bias = 1 },                             /* all of dw in a task */
         { .b = 1, .g = 1, .c = 2, .o = 3, .h = 20, .w = 21, .kh = 9, .kw = 9, .sh = 1, .sw = 2, .ph = 3, .dh = 1, .dw = 1, .bias = 1 },                     /* packed panels */
         { .b = 1, .g = 1, .c = 100, .o = 17, .h = 14, .w = 14, .kh = 3, .kw = 3, .sh = 3, .sw = 3, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },
         { .transposed = 1, .b = 2, .g = 1, .c = 19, .o = 35, .h = 5, .w = 6, .kh = 4, .kw = 3, .sh = 2, .sw = 2, .ph = 1, .pw = 1, .dh = 1, .dw = 1, .bias = 1 },

@@ -80,6 +80,36 @@ TEST(batchnorm_values)
     }
 }
 
+/* In training ReLU is a part of the op. Its bits are those of two ops: result, running averages, and all gradients, also on top of others. */
+static int64_t batchnorm_then_relu(int apart, nn_shape shape, int affine, int frozen, float *to)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .seed = 5 });
+    int64_t c = shape.d[1], n = 0;
+    nn_tensor *w = affine ? nn_want_grad(vector(nn, c, 0.5f, 0.1f)) : NULL, *b = affine > 1 ? nn_want_grad(vector(nn, c, -0.4f, 0.05f)) : NULL;
+    nn_tensor *mean = vector(nn, c, 0.3f, 0.01f), *var = vector(nn, c, 1.5f, 0.02f), *x, *y, *list[6];
+    nn_batchnorm_desc d = { .activation = apart ? NULL : nn_relu };
+    if (frozen) mean->flags |= NN__T_FROZEN;
+    nn_begin(nn, NN_TRAIN);
+    x = nn_want_grad(nn_randn(nn, shape, 0.3f, 2));
+    y = nn_batchnorm(x, w, b, mean, var, &d);
+    if (apart) y = nn_relu(y);
+    else CHECK(y->node && !strcmp(y->node->op->name, "batchnorm"));
+    nn_backward(nn_sum(nn_add(nn_mul(y, nn_randn(nn, shape, 0, 1)), nn_square(x)), NN_ALL, NULL));
+    list[0] = y; list[1] = nn_grad(x); list[2] = w ? nn_grad(w) : NULL; list[3] = b ? nn_grad(b) : NULL; list[4] = mean; list[5] = var;
+    for (int i = 0; i < 6; i++) if (list[i]) { CHECK(nn_read(list[i], to + n)); n += nn_count(list[i]); }
+    CHECK(nn_ok(nn));
+    nn_free(nn);
+    return n;
+}
+TEST(batchnorm_with_relu_is_both_ops)
+{
+    static const nn_shape shapes[] = { { 3, { 7, 33, 71 } }, { 2, { 40, 133 } }, { 4, { 3, 70, 9, 5 } }, { 3, { 2, 3, 5003 } } };
+    static float a[1 << 17], b[1 << 17];
+    for (int i = 0; i < 4; i++) for (int affine = 0; affine < 3; affine++) for (int frozen = 0; frozen < 2; frozen++) {
+        int64_t n = batchnorm_then_relu(0, shapes[i], affine, frozen, a);
+        CHECK(n == batchnorm_then_relu(1, shapes[i], affine, frozen, b) && !memcmp(a, b, (size_t)n * sizeof *a));
+    }
+}
 TEST(batchnorm_frozen_or_nested_in_eval_keeps_its_statistics)
 {
     nn_context *nn = quiet((nn_desc){ 0 });
@@ -364,6 +394,7 @@ TEST(nan_stays_in_its_row)
 enum { BITS = 1 << 15 };
 typedef nn_tensor *(*norm_fn)(nn_tensor *x, nn_tensor *w, nn_tensor *b);
 static nn_tensor *bn(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_batchnorm(x, w, b, NULL, NULL, NULL); }
+static nn_tensor *bn_relu(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_batchnorm(x, w, b, NULL, NULL, &(nn_batchnorm_desc){ .activation = nn_relu }); }
 static nn_tensor *ln(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_layernorm(nn_reshape(x, NN_SHAPE(-1, nn_count(w))), 1, w, b, NULL); }
 static nn_tensor *gn(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_groupnorm(x, nn_count(w) % 2 ? 1 : 2, w, b, NULL); }
 static nn_tensor *in(nn_tensor *x, nn_tensor *w, nn_tensor *b) { return nn_instancenorm(x, w, b, NULL); }
@@ -397,7 +428,8 @@ static uint64_t bits_of(norm_fn f, const char *isa, int threads, nn_shape shape)
 TEST(same_bits_everywhere)
 {
     static const struct { norm_fn f; nn_shape shape; } cases[] = {
-        { bn, { 3, { 7, 33, 71 } } }, { bn, { 2, { 140, 133 } } }, { bn, { 4, { 2, 2, 61, 67 } } }, { ln, { 2, { 131, 77 } } }, { ln, { 2, { 3, 5003 } } }, { ln, { 2, { 400, 77 } } },
+        { bn, { 3, { 7, 33, 71 } } }, { bn, { 2, { 140, 133 } } }, { bn, { 4, { 2, 2, 61, 67 } } }, { bn_relu, { 3, { 7, 33, 71 } } }, { bn_relu, { 2, { 140, 133 } } },
+        { ln, { 2, { 131, 77 } } }, { ln, { 2, { 3, 5003 } } }, { ln, { 2, { 400, 77 } } },
         { gn, { 3, { 5, 22, 45 } } }, { gn, { 2, { 33, 150 } } }, { in, { 3, { 3, 9, 301 } } }, { rms, { 2, { 65, 211 } } },
         { add_ln, { 2, { 131, 77 } } }, { add_ln, { 2, { 400, 77 } } }, { add_rms, { 2, { 65, 211 } } }, { drop, { 3, { 9, 21, 13 } } } };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {

@@ -165,7 +165,7 @@ TEST(fit_has_the_same_bits)
     for (int which = 0; which < NETS; which++) for (int optimizer = 0; optimizer < OPTIMIZERS; optimizer += 1 + (which > 0)) {
         int64_t n = fit(NN_ZERO, which, optimizer, state[0]);
         CHECK(repeated_steps == 0 && fit(0, which, optimizer, state[1]) == n);
-        CHECK(repeated_steps == 3 * 7 - 3);              /* two more are recorded after each change */
+        CHECK(repeated_steps >= 3 * 7 - 4 && repeated_steps <= 3 * 7 - 3);   /* two more are recorded after each change; while memory grows, gradients may move: one more */
         repeated_steps = 0;
         CHECK(!memcmp(state[0], state[1], (size_t)n * sizeof(float)));
     }
