@@ -40,6 +40,10 @@
 #include <set>
 #include <string>
 #include <vector>
+#if defined(__GNUC__) && !defined(__clang__)             /* half of the time of a test is spent here, also where the kernels are not optimised */
+#pragma GCC push_options
+#pragma GCC optimize("O2")
+#endif
 
 #if defined(__SANITIZE_ADDRESS__)
 #define CUSHIM_ASAN 1
@@ -1549,6 +1553,9 @@ void *cushim_realloc(void *p, size_t n) { void *q = realloc(p, n); cushim::dev()
 void cushim_release(void *p) { cushim::dev().host -= p != NULL; free(p); }
 }
 #endif /* CUSHIM_DECLARATIONS */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
 /* Host memory that the text behind this takes counts as live, too: LeakSanitizer does not know the stacks of fibers. */
 extern "C" {
 void *cushim_calloc(size_t n, size_t size);
