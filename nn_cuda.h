@@ -322,7 +322,8 @@ static int nn__cuda_send(void *self, void *to, const void *from, size_t bytes)
     while (p < end && p->to != to) p++;
     if (p == end) for (p = d->landing; p < end && p->to; p++) { }
     if (p == end) return 0;
-    if (!p->sent && (!NN__CU(d, cudaEventCreateWithFlags(&p->sent, cudaEventDisableTiming)) || !NN__CU(d, cudaEventCreateWithFlags(&p->taken, cudaEventDisableTiming)))) return 0;
+    if (!p->sent && !NN__CU(d, cudaEventCreateWithFlags(&p->sent, cudaEventDisableTiming))) return 0;
+    if (!p->taken && !NN__CU(d, cudaEventCreateWithFlags(&p->taken, cudaEventDisableTiming))) return 0;
     if (p->room < bytes) {
         if (p->at) { cudaFree(p->at); d->bytes -= (int64_t)p->room; }
         p->at = (char *)nn__cuda_take(d, bytes);

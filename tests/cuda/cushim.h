@@ -40,6 +40,10 @@
 #include <set>
 #include <string>
 #include <vector>
+#if defined(__GNUC__) && !defined(__clang__)             /* half of the time of a test is spent here, also where the kernels are not optimised */
+#pragma GCC push_options
+#pragma GCC optimize("O2")
+#endif
 
 #if defined(__SANITIZE_ADDRESS__)
 #define CUSHIM_ASAN 1
@@ -475,7 +479,7 @@ struct Dev {
     std::map<char *, size_t> live, pinned;
     std::map<const void *, size_t> maxdyn;
     int err;
-    long launches, blocks, threads, handles, count[3], fail[3];          /* allocations, launches, copies */
+    long launches, blocks, threads, handles, host, count[4], fail[4];    /* host: see cushim_calloc; allocations, launches, copies, handles */
     std::map<char *, size_t> guarded;
     std::shared_ptr<Guard> guard, guard_now;
     std::vector<std::pair<char *, size_t> > fills;
@@ -988,6 +992,7 @@ static inline cudaError_t cudaMemset(void *d, int v, size_t n) { return cudaMems
 static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned f)
 {
     if (cushim::conf().nodev) return cudaErrorNoDevice;
+    if (cushim::planned_failure(3)) return cushim::seterr(cudaErrorMemoryAllocation);
     *s = new cushim::Stream();
     (*s)->blocking = !(f & 1);
     (*s)->id = (int)cushim::dev().st.size();
@@ -1008,7 +1013,14 @@ static inline cudaError_t cudaStreamDestroy(cudaStream_t s)
     return 0;
 }
 static inline cudaError_t cudaStreamQuery(cudaStream_t s) { return cushim::S(s)->q.empty() ? 0 : cudaErrorNotReady; }
-static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { if (cushim::conf().nodev) return cudaErrorNoDevice; *e = new cushim::Event(); cushim::dev().handles++; return 0; }
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
+{
+    if (cushim::conf().nodev) return cudaErrorNoDevice;
+    if (cushim::planned_failure(3)) return cushim::seterr(cudaErrorMemoryAllocation);
+    *e = new cushim::Event();
+    cushim::dev().handles++;
+    return 0;
+}
 static inline cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 static inline cudaError_t cudaEventDestroy(cudaEvent_t e) { cudaDeviceSynchronize(); cushim::dev().handles--; delete e; return 0; }
 static inline cudaError_t cushim_event(cudaStream_t s, int kind, cudaEvent_t e, long ver) { cushim::Op o; o.kind = kind; o.ev = e; o.ver = ver; o.seq = 0; o.kernel = false; cushim::note(cushim::S(s), kind == 1 ? 'R' : 'W'); return cushim::enqueue(cushim::S(s), o); }
@@ -1030,11 +1042,13 @@ static inline cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent
 static inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
 {
     if (!s || s->capturing) return cushim::seterr(cudaErrorStreamCaptureUnsupported);
+    if (cushim::planned_failure(3)) return cushim::seterr(cudaErrorMemoryAllocation);
     s->capturing = true;
     s->cap = new cushim::Graph();
     s->cap->number = ++cushim::dev().graphs;
     return 0;
 }
+static inline cudaError_t cudaGraphDestroy(cudaGraph_t g);
 static inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
 {
     if (!s->capturing) return cushim::seterr(cudaErrorStreamCaptureUnsupported);
@@ -1042,7 +1056,10 @@ static inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
     cushim::dev().handles++;
     s->cap = 0;
     s->capturing = false;
-    return 0;
+    if (!cushim::planned_failure(3)) return 0;           /* else it ends all the same */
+    cudaGraphDestroy(*g);
+    *g = 0;
+    return cushim::seterr(cudaErrorMemoryAllocation);
 }
 static inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) { *st = cushim::S(s)->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return 0; }
 static inline cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, cudaStreamCaptureStatus *st, unsigned long long *, cudaGraph_t *, const cudaGraphNode_t **last, const cudaGraphEdgeData **, size_t *n)
@@ -1058,7 +1075,13 @@ static inline cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, cudaStreamCap
     *last = *n ? &g->nodes.back() : 0;
     return 0;
 }
-static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) { *x = new cushim_exec{ g->ops, g->number }; cushim::dev().handles++; return 0; }
+static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long)
+{
+    if (cushim::planned_failure(3)) return cushim::seterr(cudaErrorMemoryAllocation);
+    *x = new cushim_exec{ g->ops, g->number };
+    cushim::dev().handles++;
+    return 0;
+}
 /* The node is that of the graph, which must be there, that x was made from. */
 static inline cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t x, cudaGraphNode_t node, const cudaKernelNodeParams *p)
 {
@@ -1114,6 +1137,7 @@ void nn_device_fill(void *p, size_t n);
 void nn_device_fail(int kind, long n);
 long nn_device_count(int kind);
 long nn_device_live(void);
+const char *nn_device_kernel(int number);
 void nn_device_hurry(int on);
 const char *nn_device_trace(int on);
 }
@@ -1505,7 +1529,7 @@ void nn_device_guard(void *const *p, const size_t *n, int count)
     for (int i = 0; i < count; i++) d.guard->range.push_back(std::make_pair((char *)p[i], n[i]));
 }
 void nn_device_fill(void *p, size_t n) { cushim::dev().fills.push_back(std::make_pair((char *)p, n)); }
-void nn_device_fail(int kind, long n) { cushim::Dev &d = cushim::dev(); for (int i = 0; i < 3; i++) d.count[i] = d.fail[i] = 0; if (kind >= 0) d.fail[kind] = n; d.err = 0; }
+void nn_device_fail(int kind, long n) { cushim::Dev &d = cushim::dev(); for (int i = 0; i < 4; i++) d.count[i] = d.fail[i] = 0; if (kind >= 0) d.fail[kind] = n; d.err = 0; }
 long nn_device_count(int kind) { return cushim::dev().count[kind]; }
 /* Streams behind the first run as early as they may instead of as late. */
 void nn_device_hurry(int on) { cushim::dev().hurry = on != 0; }
@@ -1517,7 +1541,28 @@ const char *nn_device_trace(int on)
     d.tracing = on != 0;
     return d.trace.c_str();
 }
-long nn_device_live(void) { cushim::Dev &d = cushim::dev(); return (long)d.live.size() + (long)d.pinned.size() + d.handles; }
+long nn_device_live(void) { cushim::Dev &d = cushim::dev(); return (long)d.live.size() + (long)d.pinned.size() + d.handles + d.host; }
+/* The kernels that were launched until now, by number; NULL behind the last. */
+const char *nn_device_kernel(int number)
+{
+    for (auto &k : cushim::dev().kernels) if (number-- == 0) return k.second->name;
+    return NULL;
+}
+void *cushim_calloc(size_t n, size_t size) { void *p = calloc(n, size); cushim::dev().host += p != NULL; return p; }
+void *cushim_realloc(void *p, size_t n) { void *q = realloc(p, n); cushim::dev().host += q && !p; return q; }
+void cushim_release(void *p) { cushim::dev().host -= p != NULL; free(p); }
 }
 #endif /* CUSHIM_DECLARATIONS */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
+/* Host memory that the text behind this takes counts as live, too: LeakSanitizer does not know the stacks of fibers. */
+extern "C" {
+void *cushim_calloc(size_t n, size_t size);
+void *cushim_realloc(void *p, size_t n);
+void cushim_release(void *p);
+}
+#define calloc(n, size) cushim_calloc(n, size)
+#define realloc(p, n)   cushim_realloc(p, n)
+#define free(p)         cushim_release(p)
 #endif

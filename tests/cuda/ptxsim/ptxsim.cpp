@@ -2324,7 +2324,7 @@ static cudaError_t drain(CUstream_st *s) {
     aprot(false);
     return E(0);
 }
-static long handles, counted[3], failing[3];            /* streams, events, graphs; allocations, launches, copies */
+static long handles, counted[4], failing[4];            /* streams, events, graphs; allocations, launches, copies, handles */
 static map<u64, size_t> pinned;
 static bool planned_failure(int kind) { return ++counted[kind] == failing[kind]; }
 static void minit(void *d, size_t n, u8 v) {
@@ -2590,6 +2590,7 @@ cudaError_t cudaGetSymbolAddress(void **p, const void *sym) {
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned f) {
     if (nodev()) return E(cudaErrorNoDevice);
+    if (planned_failure(3)) return E(cudaErrorMemoryAllocation);
     *s = new CUstream_st();
     (*s)->blocking = !(f & 1);
     streams().push_back(*s);
@@ -2611,6 +2612,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s) { return drain(S(s)); }
 cudaError_t cudaStreamQuery(cudaStream_t s) { return S(s)->q.empty() ? E(0) : cudaErrorNotReady; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
     if (nodev()) return E(cudaErrorNoDevice);
+    if (planned_failure(3)) return E(cudaErrorMemoryAllocation);
     handles++;
     *e = new CUevent_st();
     return E(0);
@@ -2655,6 +2657,7 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) {
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
     if (!s) return E(cudaErrorStreamCaptureUnsupported);
+    if (planned_failure(3)) return E(cudaErrorMemoryAllocation);
     drain(s);
     static long number;
     s->cap = new CUgraph_st();
@@ -2666,7 +2669,10 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
     handles++;
     *g = s->cap;
     s->cap = 0;
-    return E(0);
+    if (!planned_failure(3)) return E(0); /* else it ends all the same */
+    cudaGraphDestroy(*g);
+    *g = 0;
+    return E(cudaErrorMemoryAllocation);
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) {
     *st = S(s)->cap ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
@@ -2700,6 +2706,7 @@ cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t x, cudaGraphNode_t 
     return E(0);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
+    if (planned_failure(3)) return E(cudaErrorMemoryAllocation);
     handles++;
     *x = new CUgraphExec_st{g->ops, g->number};
     return E(0);
@@ -2750,7 +2757,7 @@ void nn_device_guard(void *const *p, const size_t *n, int count) {
 }
 void nn_device_fill(void *p, size_t n) { fills.push_back(std::make_pair((u64)p, n)); }
 void nn_device_fail(int kind, long n) {
-    for (int i = 0; i < 3; i++) counted[i] = failing[i] = 0;
+    for (int i = 0; i < 4; i++) counted[i] = failing[i] = 0;
     if (kind >= 0) failing[kind] = n;
     lasterr = 0;
 }
