@@ -45,9 +45,8 @@ if [ -n "$nvcc" ]; then
     rm -rf $out/tree && mkdir -p $out/tree && cp -r Makefile nn.h nn_cuda.h examples $out/tree       # beside, not over, the examples of the CPU
     examples="$make -C $out/tree -j2 NVCC=$nvcc CUDA=1"   # xor and mnist_cuda as a user builds them; the others share an object of nn.h
     flags="-Ofc mid -gencode arch=compute_80,code=compute_80 -cudart shared"
-    heads="-D_GNU_SOURCE -include stdio.h -include stdlib.h -include string.h -include math.h -include time.h"
     run "builds: xor and mnist_cuda with make CUDA=1" $examples CFLAGS="-O0 -DNN_NO_SIMD -DNN_DEFAULT_BACKEND=nn_cuda_default" NVCCFLAGS="$flags" build/xor build/mnist_cuda
-    run "builds: every other example with make CUDA=1" $examples CFLAGS="-O0 -DNN_NO_SIMD -DNN__IMPLEMENTED $heads" NVCCFLAGS="$flags" LIBS="build/nn.o -lm -lpthread" examples
+    run "builds: every other example with make CUDA=1" $examples CFLAGS="-O0 -DNN_NO_SIMD $implemented" NVCCFLAGS="$flags" LIBS="build/nn.o -lm -lpthread" examples
     real=$(dirname "$(readlink -f "$nvcc")")/../lib64
     run "no device: xor of make CUDA=1" $out/tree/build/xor
     run "linked by a C compiler with the static runtime, it needs the C library alone" sh -c "! ldd $out/tree/build/xor | grep -vE 'linux-vdso|ld-linux|lib(c|m|dl|rt|pthread)\.so'"
