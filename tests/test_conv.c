@@ -282,7 +282,9 @@ static void winograd(const sizes *s, int chosen[3])
     static const char *what[3] = { "y", "dx", "dw" };
     int used = 0;
     for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) for (int threads = 1; threads <= (t ? 3 : 1); threads += 2) for (int k = 0; k < 3; k++) {
-        nn_context *nn = nn_new(&(nn_desc){ .isa = tables[t], .threads = threads, .winograd = tiles[k].largest, .on_error = test_quiet });
+        nn_context *nn;
+        if (tiles[k].largest == NN_ZERO && (t == 0 || threads > 1)) continue;        /* direct sums have a test of their own */
+        nn = nn_new(&(nn_desc){ .isa = tables[t], .threads = threads, .winograd = tiles[k].largest, .on_error = test_quiet });
         if (!nn_ok(nn)) { nn_free(nn); continue; }
         nn_begin(nn, NN_TRAIN);
         nn_tensor *x = nn_want_grad(nn_from(nn, NN_SHAPE(s->b, s->g * s->c, s->h, s->w), fx)), *b = s->bias ? nn_from(nn, NN_SHAPE(s->g * s->o), fb) : NULL;

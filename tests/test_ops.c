@@ -101,3 +101,31 @@ TEST(every_row_has_a_case)
         if (!found && !(nn__ops[op].flags & NN_OP_NO_GRAD)) { printf("no case for the op %s\n", nn__ops[op].name); CHECK(found); }
     }
 }
+
+/* One row of a matrix that no cache holds: in tiles, or as streams of rows where the processor's memory does not follow runs. The same bits. */
+TEST(streams_and_tiles_are_the_same)
+{
+    static const int64_t sizes[][2] = { { 1030, 300 }, { 4099, 67 } };               /* outputs, terms */
+    static float y[2][4099];
+    for (int i = 0; test_isa(i); i++) for (int q = 0; q < 4; q++) {
+        int64_t n = sizes[q / 2][0], k = sizes[q / 2][1];
+        for (int runs = 0; runs < 2; runs++) {
+            nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = 1 + runs, .seed = 5 });
+            nn->features = runs ? nn->features | NN__HAS_RUNS : nn->features & ~NN__HAS_RUNS;
+            nn_begin(nn, NN_EVAL);
+            nn_tensor *a = nn_randn(nn, NN_SHAPE(1, k), 0, 1), *b = nn_randn(nn, NN_SHAPE(k, n), 0, 1), *bias = q % 2 ? nn_randn(nn, NN_SHAPE(n), 0, 1) : NULL;
+            CHECK(nn_read(bias ? nn_linear(a, nn_transpose(b, 0, 1), bias, NULL) : nn_matmul(a, b), y[runs]));
+            for (int64_t j = 0; j < n; j += n / 9) {
+                double sum = bias ? ((float *)bias->data)[j] : 0, size = fabs(sum);
+                for (int64_t p = 0; p < k; p++) {
+                    double term = (double)((float *)a->data)[p] * ((float *)b->data)[p * n + j];
+                    sum += term;
+                    size += fabs(term);
+                }
+                CHECK(fabs(y[runs][j] - sum) <= ldexp((double)(k + 1) * size, -24));
+            }
+            nn_free(nn);
+        }
+        CHECK(!memcmp(y[0], y[1], (size_t)n * sizeof **y));
+    }
+}

@@ -77,26 +77,6 @@ TEST(products_are_right_and_the_same_bits_everywhere)
         }
 }
 
-#ifndef TEST_LINKED
-/* One row of a B that no cache holds: in tiles, or as streams of rows where the processor likes those better. The same bits. */
-TEST(streams_and_tiles_are_the_same)
-{
-    static const Shape large[] = { { 1, 1030, 300 }, { 1, 4099, 67 } };
-    static float y[4099];
-    for (int i = 0; test_isa(i); i++)
-        for (int q = 0; q < 4; q++) {
-            uint64_t h[2];
-            for (int runs = 0; runs < 2; runs++) {
-                nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = 1 + runs, .seed = 5 });
-                nn->features = runs ? nn->features | NN__HAS_RUNS : nn->features & ~NN__HAS_RUNS;
-                h[runs] = product(nn, large[q / 2], q % 2 * 8, y, 1);
-                nn_free(nn);
-            }
-            CHECK(h[0] == h[1]);
-        }
-}
-#endif
-
 /* A row alone, and among others, of every width of a task. */
 TEST(a_row_does_not_see_the_others)
 {
