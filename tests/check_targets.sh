@@ -23,6 +23,7 @@ if command -v x86_64-w64-mingw32-gcc > /dev/null; then
     run "mingw compiles without a warning" x86_64-w64-mingw32-gcc -std=c99 -O1 -Wall -Wextra -Wshadow -Werror -I. $out/one.c -o $out/one.exe -static
     if command -v wine > /dev/null || [ -x /usr/lib/wine/wine64 ]; then
         wine=$(command -v wine || echo /usr/lib/wine/wine64)
+        WINEDEBUG=-all $wine cmd /c exit > /dev/null 2>&1             # the first run makes its folder and talks about it
         x86_64-w64-mingw32-gcc -std=c11 -O1 -I. tests/determinism.c -o $out/det.exe -static && WINEDEBUG=-all same "Windows under wine: the same bits" $out/det.txt $wine $out/det.exe
     else skip "Windows" wine; fi
 else skip "mingw" x86_64-w64-mingw32-gcc; fi
