@@ -26811,27 +26811,27 @@ static NN__K(rnn_task) NN__K(rnn_begin)(const nn_call *c, const nn__rnn_dims *s,
     return o;
 }
 
-// a = gx + b, and of the GRU's third gate b alone
-static void NN__K(rnn_sums)(const nn__rnn_dims *s, const R *gx, const R *bias, const R *zero, R *a)
+// n units from `from` on, of all gates: a = gx + b, and of the GRU's third gate b alone
+static void NN__K(rnn_sums)(const nn__rnn_dims *s, int64_t from, int64_t n, const R *gx, const R *bias, R *a)
 {
-    int64_t j, n = s->kind == NN__RNN_GRU ? 2 * s->hidden : s->width;
-    if (!bias) {
-        NN__K(copy_few)(a, gx, n);
-        if (n < s->width) NN__K(copy_few)(a + n, zero, s->hidden);
-        return;
+    int64_t gate, j;
+    for (gate = 0; gate < s->gates; gate++, a += n) {
+        const R *x = s->kind == NN__RNN_GRU && gate == 2 ? NULL : gx + gate * s->hidden + from, *b = bias ? bias + gate * s->hidden + from : NULL;
+        if (x && b)      for (j = 0; j < n; j += NN__LANES) NN__K(put_lanes)(a + j, NN__K(get_lanes)(x + j, n - j) + NN__K(get_lanes)(b + j, n - j), n - j);
+        else if (x || b) NN__K(copy_few)(a, x ? x : b, n);
+        else memset(a, 0, (size_t)n * sizeof(R));
     }
-    for (j = 0; j < n; j += NN__LANES) NN__K(put_lanes)(a + j, NN__K(get_lanes)(gx + j, n - j) + NN__K(get_lanes)(bias + j, n - j), n - j);
-    if (n < s->width) NN__K(copy_few)(a + n, bias + n, s->hidden);
 }
-static void NN__K(rnn_forward_cell)(const nn_call *c, const nn__rnn_dims *s, int64_t row, const R *a, R *h, R *cell, R *m)
+// Then the cell: a, cell and m (h, or what is projected to it) are those of the n units. What backward needs is kept of whole rows only.
+static void NN__K(rnn_forward_cell)(const nn_call *c, const nn__rnn_dims *s, int64_t row, int64_t from, int64_t n, const R *a, R *cell, R *m)
 {
+    const R *gx = (const R *)c->in[NN__RNN_GX].data + row * s->width;
     R *save = (R *)c->aux[0].data, *save_c = (R *)c->aux[2].data;
-    int64_t n = s->hidden;
     if (save) save += row * s->saved * n;
     switch (s->kind) {
-    case NN__RNN_LSTM: NN__K(lstm_cell)(n, a, cell, s->wr.n ? m : h, save, save ? save_c + row * n : NULL); break;
-    case NN__RNN_GRU:  NN__K(gru_cell)(n, a, (const R *)c->in[NN__RNN_GX].data + row * s->width + 2 * n, h, save); break;
-    default:           NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, h, save); break;
+    case NN__RNN_LSTM: NN__K(lstm_cell)(n, a, cell, m, save, save ? save_c + row * n : NULL); break;
+    case NN__RNN_GRU:  NN__K(gru_cell)(n, a, gx + 2 * s->hidden + from, m, save); break;
+    default:           NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, m, save); break;
     }
 }
 // One sample, cut by units: its state before the first step; then a step of some units. h changes places from step to step.
@@ -26861,32 +26861,20 @@ NN__INLINE void NN__K(rnn_columns)(int gates, const nn__rnn_weight *w, int64_t h
 }
 static void NN__K(rnn_turn)(const nn_call *c, const nn__rnn_dims *s, const nn_task *t)
 {
-    const R *bias = (const R *)c->in[NN__RNN_B].data, *x = (const R *)c->in[NN__RNN_GX].data, *b;
+    const R *gx = (const R *)c->in[NN__RNN_GX].data, *w;
     R *a = (R *)t->scratch, *state = (R *)c->shared + s->state, *cell = state + 2 * s->lh, *y = (R *)c->out[0].data, *old = state + (t->turn % 2) * s->lh, *h = state + (1 - t->turn % 2) * s->lh;
-    int64_t from = nn__unit_begin(s->hidden, NN__RNN_UNITS, t), n = nn__unit_end(s->hidden, NN__RNN_UNITS, t) - from, length = nn__rnn_length(c, 0, s->time), row, gate, j;
+    int64_t from = nn__unit_begin(s->hidden, NN__RNN_UNITS, t), n = nn__unit_end(s->hidden, NN__RNN_UNITS, t) - from, length = nn__rnn_length(c, 0, s->time), row;
     if (t->turn < length) {
         row = nn__rnn_row(c, s, 0, length, t->turn);
-        x += row * s->width + from;
-        b = (const R *)s->w.b + from;
-        for (gate = 0; gate < s->gates; gate++) for (j = 0; j < n; j += NN__LANES) {
-            V v = s->kind == NN__RNN_GRU && gate == 2 ? C(0) : LOAD(x + gate * s->hidden + j);       // of that gate b alone
-            STORE(a + gate * n + j, bias ? v + LOAD(bias + gate * s->hidden + from + j) : v);
+        w = (const R *)s->w.b + from;
+        NN__K(rnn_sums)(s, from, n, gx + row * s->width, (const R *)c->in[NN__RNN_B].data, a);
+        switch (s->gates) {
+        case 4:  NN__K(rnn_columns)(4, &s->w, s->hidden, n, w, old, a); break;
+        case 3:  NN__K(rnn_columns)(3, &s->w, s->hidden, n, w, old, a); break;
+        default: NN__K(rnn_columns)(1, &s->w, s->hidden, n, w, old, a); break;
         }
-        switch (s->kind) {
-        case NN__RNN_LSTM:
-            NN__K(rnn_columns)(4, &s->w, s->hidden, n, b, old, a);
-            NN__K(lstm_cell)(n, a, cell + from, h + from, NULL, NULL);
-            break;
-        case NN__RNN_GRU:
-            NN__K(rnn_columns)(3, &s->w, s->hidden, n, b, old, a);
-            NN__K(copy_few)(h + from, old + from, n);
-            NN__K(gru_cell)(n, a, x + 2 * s->hidden, h + from, NULL);
-            break;
-        default:
-            NN__K(rnn_columns)(1, &s->w, s->hidden, n, b, old, a);
-            NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, h + from, NULL);
-            break;
-        }
+        NN__K(copy_few)(h + from, old + from, n);
+        NN__K(rnn_forward_cell)(c, s, row, from, n, a, cell + from, h + from);
         NN__K(copy_few)(y + row * s->out + from, h + from, n);
     }
     else memset(y + t->turn * s->st * s->out + from, 0, (size_t)n * sizeof(R));
@@ -26922,14 +26910,14 @@ NN__FORWARD(rnn)
         for (r = 0; r < o.rows; r++) {
             int64_t n = nn__rnn_length(c, o.begin + r, s.time), row = nn__rnn_row(c, &s, o.begin + r, n, step);
             if (step >= n) { memset(o.a + r * s.lg, 0, (size_t)s.lg * sizeof(R)); continue; }
-            NN__K(rnn_sums)(&s, gx + row * s.width, bias, o.zero, o.a + r * s.lg);
+            NN__K(rnn_sums)(&s, 0, s.hidden, gx + row * s.width, bias, o.a + r * s.lg);
             if (before) NN__K(copy_few)(before + row * s.out, o.h + r * s.lh, s.out);
         }
         NN__K(rnn_multiply)(&s.w, (const R *)c->shared, o.rows, o.h, s.lh, o.a, s.lg, o.scratch);
         for (r = 0; r < o.rows; r++) {
             int64_t n = nn__rnn_length(c, o.begin + r, s.time);
             if (step >= n) { memset(o.m + r * s.lc, 0, (size_t)s.lc * sizeof(R)); continue; }
-            NN__K(rnn_forward_cell)(c, &s, nn__rnn_row(c, &s, o.begin + r, n, step), o.a + r * s.lg, o.h + r * s.lh, o.c + r * s.lc, o.m + r * s.lc);
+            NN__K(rnn_forward_cell)(c, &s, nn__rnn_row(c, &s, o.begin + r, n, step), 0, s.hidden, o.a + r * s.lg, o.c + r * s.lc, s.wr.n ? o.m + r * s.lc : o.h + r * s.lh);
             if (s.wr.n) memset(o.h + r * s.lh, 0, (size_t)s.lh * sizeof(R));
         }
         if (s.wr.n) NN__K(rnn_multiply)(&s.wr, (const R *)c->shared, o.rows, o.m, s.lc, o.h, s.lh, o.scratch);     // m is 0 where h stays
