@@ -15597,10 +15597,11 @@ NN__SIMPLE_END
 enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_MISSES = 4, NN__STEP_OPTIMIZERS = 4,
        NN__STEP_LISTS = 4, NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
 
+typedef struct nn__slot_at { nn_optimizer *opt; int slot; } nn__slot_at;  // whose update a call is; opt NULL: it is none
 typedef struct nn__step_call {
     nn_exec       exec;
-    nn_optimizer *opt;               // an update: of that slot, its parameters are computed in every step
-    int           slot, random, slots;
+    nn__slot_at   update;            // its parameters are computed in every step
+    int           random, slots;
     double        params[NN_MAX_PARAMS / sizeof(double)];
     nn_call       c;                 // its params points to the above
 } nn__step_call;
@@ -15612,24 +15613,27 @@ typedef struct nn__step_cache { nn_kv_cache *c; int64_t length, grows; } nn__ste
 typedef struct nn__step_field { int call, view, what; int64_t slope, first; } nn__step_field; // is first + slope * position; what: a size, or ...
 enum { NN__FIELD_DATA = NN_MAX_DIMS, NN__FIELD_PARAM };
 
+typedef struct nn__step_decode {     // a step of NN_EVAL that appends to caches
+    int             on;
+    int             lives, caches, fields;
+    nn__step_life  *life;            // memory that views look into
+    nn__step_cache *cache;
+    nn__step_field *field;           // what differs from the trace before, with the position
+    int             grows;           // number of the first cache that grows, whose length is the position; -1: none does
+    int             compared;        // it makes the calls of the trace before, at another position
+    int64_t         position;
+} nn__step_decode;
 struct nn__trace {
+    int               calls, refs, storages;
     nn__step_call    *call;
     nn__step_ref     *ref;
     nn__step_storage *storage;
-    int          calls, call_room, refs, ref_room, storages, storage_room;
-    const char  *refused;            // why the step cannot be repeated
-    nn_view      x, y;
-    int          loss_at, norm_at;   // so many calls until the loss is known, and the norm of the gradients
-    nn_optimizer *counted[NN__STEP_OPTIMIZERS];          // those whose count of steps goes up
-    int          counts;
-    nn_optimizer *opt;               // whose update the next call is
-    int          slot;
-    int          eval;               // NN_EVAL: of caches it is known how they grow
-    nn__step_life  *life;            // memory that views look into
-    nn__step_cache *cache;
-    nn__step_field *field;           // what differs from the trace before, with the position: the length of the first cache that grows
-    int          lives, life_room, caches, cache_room, fields, field_room, grows, compared;   // grows: number of that cache, -1: none does;
-    int64_t      position;                               // compared: it makes the calls of the trace before, at another position
+    const char       *refused;       // why the step cannot be repeated
+    nn_view           x, y;
+    int               loss_at, norm_at, counts;          // so many calls until the loss is known, and the norm of the gradients
+    nn_optimizer     *counted[NN__STEP_OPTIMIZERS];      // those whose count of steps goes up
+    nn__slot_at       update;        // that the next call is
+    nn__step_decode   decode;
 };
 
 struct nn_step_plan {
@@ -15656,18 +15660,16 @@ struct nn_step_plan {
 // ---- trace --------------------------------------------------------------------------------------------
 static void nn__trace_refuse(nn_context *nn, const char *why) { if (nn->trace && !nn->trace->refused) nn->trace->refused = why; }
 
-static int nn__trace_grow(nn_context *nn, void **list, int *room, int count, size_t each)    // room for one more
+static void *nn__trace_grow(nn_context *nn, void *list, int count, size_t each)      // the list with room for one more: for 16, 32, 64 ... NULL: no memory
 {
-    size_t more = *room ? 2 * (size_t)*room : 16;
+    size_t room = count ? 2 * (size_t)count : 16;
     void *to;
-    if (count < *room) return 1;
-    to = nn__raw_alloc(nn, more * each);
-    if (!to) { nn__trace_refuse(nn, "out of memory"); return 0; }
-    if (count) memcpy(to, *list, (size_t)count * each);
-    nn__raw_free(nn, *list);
-    *list = to;
-    *room = (int)more;
-    return 1;
+    if (count && (count < 16 || (count & (count - 1)))) return list;
+    to = nn__raw_alloc(nn, room * each);
+    if (!to) { nn__trace_refuse(nn, "out of memory"); return NULL; }
+    if (count) memcpy(to, list, (size_t)count * each);
+    nn__raw_free(nn, list);
+    return to;
 }
 
 static int nn__trace_find(const nn__trace *t, const char *p)         // what was handed out last at an address is what is there; -1: nothing
@@ -15680,10 +15682,10 @@ static int nn__trace_find(const nn__trace *t, const char *p)         // what was
 static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from)        // memory of this step is handed out, or moved
 {
     nn__trace *t = nn->trace;
-    void *list = t->storage;
-    int old = from ? nn__trace_find(t, from) : -1, ok = nn__trace_grow(nn, &list, &t->storage_room, t->storages, sizeof *t->storage);
+    int old = from ? nn__trace_find(t, from) : -1;
+    void *list = nn__trace_grow(nn, t->storage, t->storages, sizeof *t->storage);
+    if (!list) return;
     t->storage = (nn__step_storage *)list;
-    if (!ok) return;
     t->storage[t->storages].at = at; t->storage[t->storages].bytes = bytes; t->storage[t->storages].written = 0;
     t->storage[t->storages].id = old >= 0 ? t->storage[old].id : t->storages;
     t->storages++;
@@ -15728,8 +15730,8 @@ static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v,
     nn__trace *t = nn->trace;
     const char *p = (const char *)v->data, *low, *high;
     nn__step_ref ref;
-    void *list = t->ref;
-    int i, id, ok;
+    void *list;
+    int i, id;
     if (nn__view_empty(v)) return;
     memset(&ref, 0, sizeof ref);
     ref.call = call;
@@ -15750,33 +15752,32 @@ static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v,
     else if (nn__in_blocks(nn->data_step, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
     else return;
     if (writes && ref.base != NN__STEP_MEMORY) { nn__trace_refuse(nn, "it writes into x or y"); return; }
-    ok = nn__trace_grow(nn, &list, &t->ref_room, t->refs, sizeof *t->ref);
+    list = nn__trace_grow(nn, t->ref, t->refs, sizeof *t->ref);
+    if (!list) return;
     t->ref = (nn__step_ref *)list;
-    if (ok) t->ref[t->refs++] = ref;
+    t->ref[t->refs++] = ref;
 }
 
 static void nn__trace_call(nn_context *nn, const nn_call *c)
 {
     nn__trace *t = nn->trace;
     nn__step_call *k;
-    void *list = t->call;
-    int i, pass, writes, ok;
+    void *list;
+    int i, pass, writes;
     if ((c->op->flags & NN_OP_RANDOM) && c->step != nn->random_step) nn__trace_refuse(nn, "it draws random numbers of its own");
     if (c->params && c->op->params_bytes > NN_MAX_PARAMS) nn__trace_refuse(nn, "an op has too many parameters");
     if (t->refused) return;
-    ok = nn__trace_grow(nn, &list, &t->call_room, t->calls, sizeof *t->call);
+    list = nn__trace_grow(nn, t->call, t->calls, sizeof *t->call);
+    if (!list) return;
     t->call = (nn__step_call *)list;
-    if (!ok) return;
     k = &t->call[t->calls];
     memset(k, 0, sizeof *k);
     k->c.op = c->op; k->c.nn = nn; k->c.pass = c->pass; k->c.nin = c->nin; k->c.nout = c->nout; k->c.naux = c->naux; k->c.mode = c->mode; k->c.add = c->add;
     k->c.ordinal = c->ordinal;
     k->c.params = c->params;
     if (c->params) memcpy(k->params, c->params, c->op->params_bytes);
-    k->opt = t->opt;
-    k->slot = t->slot;
-    t->opt = NULL;
-    t->slot = 0;
+    k->update = t->update;
+    memset(&t->update, 0, sizeof t->update);
     k->exec = nn__exec_of(nn, c);
     if (!k->exec) nn__trace_refuse(nn, "an op has no kernel");
     for (pass = 0; pass < 2; pass++)                     // what is read, then what is written
@@ -15793,7 +15794,7 @@ static void nn__trace_call(nn_context *nn, const nn_call *c)
     t->calls++;
 }
 
-static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot) { if (nn->trace) { nn->trace->opt = opt; nn->trace->slot = slot; } }
+static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot) { if (nn->trace) { nn->trace->update.opt = opt; nn->trace->update.slot = slot; } }
 static void nn__trace_count(nn_optimizer *opt)
 {
     nn__trace *t = opt->nn->trace;
@@ -15806,47 +15807,46 @@ static void nn__trace_norm(nn_context *nn) { if (nn->trace) nn->trace->norm_at =
 // Steps of NN_EVAL: memory that lives longer and that a view was made of; a cache that is used, and how many positions it grows by.
 static void nn__trace_base(nn_context *nn, const nn_tensor *base)
 {
-    nn__trace *t = nn->trace;
+    nn__step_decode *d = &nn->trace->decode;
     const char *low = (const char *)base->data;
-    void *list = t->life;
-    int i, ok;
-    if (!t->eval || base->step || !low) return;
-    for (i = 0; i < t->lives; i++) if (t->life[i].low == low) return;
-    ok = nn__trace_grow(nn, &list, &t->life_room, t->lives, sizeof *t->life);
-    t->life = (nn__step_life *)list;
-    if (!ok) return;
-    t->life[t->lives].low = low;
-    t->life[t->lives++].high = low + nn__storage_bytes(base);
+    void *list;
+    int i;
+    if (!d->on || base->step || !low) return;
+    for (i = 0; i < d->lives; i++) if (d->life[i].low == low) return;
+    list = nn__trace_grow(nn, d->life, d->lives, sizeof *d->life);
+    if (!list) return;
+    d->life = (nn__step_life *)list;
+    d->life[d->lives].low = low;
+    d->life[d->lives++].high = low + nn__storage_bytes(base);
 }
 static void nn__trace_cache(nn_kv_cache *c, int64_t grows)
 {
     nn_context *nn = c->nn;
-    nn__trace *t = nn->trace;
+    nn__step_decode *d = nn->trace ? &nn->trace->decode : NULL;
     void *list;
-    int i, ok;
-    if (!t || !nn_ok(nn)) return;
-    if (!t->eval) { nn__trace_refuse(nn, "it uses a cache of keys and values"); return; }
-    for (i = 0; i < t->caches && t->cache[i].c != c; i++) { }
-    if (i == t->caches) {
-        list = t->cache;
-        ok = nn__trace_grow(nn, &list, &t->cache_room, t->caches, sizeof *t->cache);
-        t->cache = (nn__step_cache *)list;
-        if (!ok) return;
-        memset(&t->cache[i], 0, sizeof *t->cache);
-        t->cache[i].c = c;
-        t->cache[i].length = c->length;
-        t->caches++;
+    int i;
+    if (!d || !nn_ok(nn)) return;
+    if (!d->on) { nn__trace_refuse(nn, "it uses a cache of keys and values"); return; }
+    for (i = 0; i < d->caches && d->cache[i].c != c; i++) { }
+    if (i == d->caches) {
+        list = nn__trace_grow(nn, d->cache, d->caches, sizeof *d->cache);
+        if (!list) return;
+        d->cache = (nn__step_cache *)list;
+        memset(&d->cache[i], 0, sizeof *d->cache);
+        d->cache[i].c = c;
+        d->cache[i].length = c->length;
+        d->caches++;
         nn__trace_base(nn, c->k);
         nn__trace_base(nn, c->v);
     }
-    t->cache[i].grows += grows;
+    d->cache[i].grows += grows;
 }
 
 static void nn__trace_free(nn_context *nn, nn__trace *t)
 {
-    nn__raw_free(nn, t->life);
-    nn__raw_free(nn, t->cache);
-    nn__raw_free(nn, t->field);
+    nn__raw_free(nn, t->decode.life);
+    nn__raw_free(nn, t->decode.cache);
+    nn__raw_free(nn, t->decode.field);
     nn__raw_free(nn, t->call);
     nn__raw_free(nn, t->ref);
     nn__raw_free(nn, t->storage);
@@ -15857,20 +15857,20 @@ static void nn__trace_free(nn_context *nn, nn__trace *t)
 // Does `what` of a view, or the parameter of a call, that is `from` in trace a and `to` in trace b, go with the position?
 static int nn__field_fits(const nn__trace *a, nn__trace *b, int call, int view, int what, int64_t from, int64_t to)
 {
-    int64_t moved = b->position - a->position;
-    void *list = b->field;
+    nn__step_decode *d = &b->decode;
+    int64_t moved = d->position - a->decode.position;
     nn__step_field *f;
-    int ok;
+    void *list;
     if (from == to) return 1;
     if (!moved || (to - from) % moved) return 0;
-    ok = nn__trace_grow(b->call[call].c.nn, &list, &b->field_room, b->fields, sizeof *b->field);
-    b->field = (nn__step_field *)list;
-    if (!ok) return 0;
-    f = &b->field[b->fields++];
+    list = nn__trace_grow(b->call[call].c.nn, d->field, d->fields, sizeof *d->field);
+    if (!list) return 0;
+    d->field = (nn__step_field *)list;
+    f = &d->field[d->fields++];
     memset(f, 0, sizeof *f);
     f->call = call; f->view = view; f->what = what;
     f->slope = (to - from) / moved;
-    f->first = (int64_t)((uint64_t)to - (uint64_t)f->slope * (uint64_t)b->position);
+    f->first = (int64_t)((uint64_t)to - (uint64_t)f->slope * (uint64_t)d->position);
     return 1;
 }
 static int64_t nn__positioned(const nn__step_field *f, int64_t position) { return (int64_t)((uint64_t)f->first + (uint64_t)f->slope * (uint64_t)position); }
@@ -15902,7 +15902,7 @@ static int nn__same_params(const nn__trace *a, nn__trace *b, int i)
     double q[NN_MAX_PARAMS / sizeof(double)];
     if (!memcmp(p.params, b->call[i].params, sizeof q)) return 1;
     memcpy(q, b->call[i].params, sizeof q);
-    if (!b->eval || !nn__position_param(p.c.op->id, p.params, &from, 0) || !nn__position_param(p.c.op->id, q, &to, 0)) return 0;
+    if (!b->decode.on || !nn__position_param(p.c.op->id, p.params, &from, 0) || !nn__position_param(p.c.op->id, q, &to, 0)) return 0;
     nn__position_param(p.c.op->id, p.params, &zero, 1);
     nn__position_param(p.c.op->id, q, &zero, 1);
     return !memcmp(p.params, q, sizeof q) && nn__field_fits(a, b, i, 0, NN__FIELD_PARAM, from, to);
@@ -15910,7 +15910,7 @@ static int nn__same_params(const nn__trace *a, nn__trace *b, int i)
 static int nn__same_place(const nn__trace *a, nn__trace *b, int call, int view, const nn_view *v, const nn_view *w)      // of long-lived memory
 {
     int d, writes;
-    if (!b->eval || !v->data || !w->data || v->ndim != w->ndim || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride) || !nn__call_has(&b->call[call].c, view, &writes)) return 0;
+    if (!b->decode.on || !v->data || !w->data || v->ndim != w->ndim || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride) || !nn__call_has(&b->call[call].c, view, &writes)) return 0;
     for (d = 0; d < v->ndim; d++) if (!nn__field_fits(a, b, call, view, d, v->shape[d], w->shape[d])) return 0;
     return nn__field_fits(a, b, call, view, NN__FIELD_DATA, (int64_t)(intptr_t)v->data, (int64_t)(intptr_t)w->data);
 }
@@ -15932,20 +15932,20 @@ static int nn__same_refs(const nn__trace *a, nn__trace *b)           // and no v
     }
     return 1;
 }
-static int nn__same_caches(const nn__trace *a, const nn__trace *b)
+static int nn__same_caches(const nn__step_decode *a, const nn__step_decode *b)
 {
     int i;
     for (i = 0; i < a->caches && i < b->caches; i++) {
         const nn__step_cache *c = &a->cache[i], *d = &b->cache[i];
         if (c->c != d->c || c->grows != d->grows || d->length - c->length != (c->grows ? b->position - a->position : 0)) return 0;
     }
-    return a->caches == b->caches;
+    return a->on == b->on && a->caches == b->caches;
 }
 static int nn__same_traces(const nn__trace *a, nn__trace *b)
 {
     int i;
-    b->fields = 0;
-    if (a->eval != b->eval || !nn__same_caches(a, b)) return 0;
+    b->decode.fields = 0;
+    if (!nn__same_caches(&a->decode, &b->decode)) return 0;
     if (a->calls != b->calls || a->loss_at != b->loss_at || a->norm_at != b->norm_at || a->counts != b->counts || a->storages != b->storages) return 0;
     for (i = 0; i < a->counts; i++) if (a->counted[i] != b->counted[i]) return 0;
     for (i = 0; i < a->storages; i++) if (a->storage[i].bytes != b->storage[i].bytes) return 0;
@@ -15953,19 +15953,19 @@ static int nn__same_traces(const nn__trace *a, nn__trace *b)
         const nn__step_call *p = &a->call[i], *q = &b->call[i];
         if (p->c.op != q->c.op || p->c.pass != q->c.pass || p->c.nin != q->c.nin || p->c.nout != q->c.nout || p->c.naux != q->c.naux) return 0;
         if (p->c.mode != q->c.mode || p->c.add != q->c.add || p->c.ordinal != q->c.ordinal || !p->c.params != !q->c.params) return 0;
-        if (p->opt != q->opt || p->slot != q->slot || (!p->opt && !nn__same_params(a, b, i))) return 0;
+        if (p->update.opt != q->update.opt || p->update.slot != q->update.slot || (!p->update.opt && !nn__same_params(a, b, i))) return 0;
     }
     return nn__same_refs(a, b);
 }
 
-static void nn__trace_position(nn__trace *t)
+static void nn__trace_position(nn__step_decode *d)
 {
     int i;
-    for (i = 0; i < t->caches && !t->cache[i].grows; i++) { }
-    t->grows = i < t->caches ? i : -1;
-    t->position = i < t->caches ? t->cache[i].length : 0;
+    for (i = 0; i < d->caches && !d->cache[i].grows; i++) { }
+    d->grows = i < d->caches ? i : -1;
+    d->position = i < d->caches ? d->cache[i].length : 0;
 }
-static int nn__same_fields(const nn__trace *a, const nn__trace *b)   // do they go with the position as before?
+static int nn__same_fields(const nn__step_decode *a, const nn__step_decode *b)       // do they go with the position as before?
 {
     return a->compared && b->compared && a->fields == b->fields && (!a->fields || !memcmp(a->field, b->field, (size_t)a->fields * sizeof *a->field));
 }
@@ -16008,8 +16008,8 @@ static void nn__step_place(nn_step_plan *p, int64_t position)
     int64_t value;
     int i;
     p->position = position;
-    for (i = 0; i < t->fields; i++) {
-        const nn__step_field *f = &t->field[i];
+    for (i = 0; i < t->decode.fields; i++) {
+        const nn__step_field *f = &t->decode.field[i];
         nn__step_call *k = &t->call[f->call];
         nn_view *v = nn__call_view(&k->c, f->view);
         value = nn__positioned(f, position);
@@ -16022,8 +16022,8 @@ static void nn__step_place(nn_step_plan *p, int64_t position)
 static void nn__step_recut(nn_step_plan *p)
 {
     int i, last = -1;
-    for (i = 0; i < p->trace.fields; i++) {
-        const nn__step_field *f = &p->trace.field[i];
+    for (i = 0; i < p->trace.decode.fields; i++) {
+        const nn__step_field *f = &p->trace.decode.field[i];
         if (f->what < NN__FIELD_DATA && f->call != last) nn__step_cut(p, &p->trace.call[last = f->call], &p->cut_scratch);
     }
     p->bytes = p->scratch + p->cut_scratch;
@@ -16038,12 +16038,13 @@ static void nn__step_limit(nn_step_plan *p, int64_t at, int64_t step, int64_t mo
 static int nn__step_reach(nn_step_plan *p)
 {
     nn__trace *t = &p->trace;
-    int64_t q = t->position;
+    const nn__step_decode *d = &t->decode;
+    int64_t q = d->position;
     int i, k;
     p->from = 0;
     p->to = INT64_MAX / 4;
-    for (i = 0; i < t->fields; i++) {
-        const nn__step_field *f = &t->field[i];
+    for (i = 0; i < d->fields; i++) {
+        const nn__step_field *f = &d->field[i];
         nn_call *c = &t->call[f->call].c;
         const char *low, *high, *next_low, *next_high;
         if (f->what == NN__FIELD_PARAM) {
@@ -16057,10 +16058,10 @@ static int nn__step_reach(nn_step_plan *p)
         nn__view_extent(nn__call_view(c, f->view), &next_low, &next_high);
         nn__step_place(p, q);
         nn__view_extent(nn__call_view(c, f->view), &low, &high);
-        for (k = 0; k < t->lives && !(low >= t->life[k].low && high <= t->life[k].high); k++) { }
-        if (k == t->lives) return 0;
-        nn__step_limit(p, low - t->life[k].low, next_low - low, t->life[k].high - t->life[k].low);
-        nn__step_limit(p, high - t->life[k].low, next_high - high, t->life[k].high - t->life[k].low);
+        for (k = 0; k < d->lives && !(low >= d->life[k].low && high <= d->life[k].high); k++) { }
+        if (k == d->lives) return 0;
+        nn__step_limit(p, low - d->life[k].low, next_low - low, d->life[k].high - d->life[k].low);
+        nn__step_limit(p, high - d->life[k].low, next_high - high, d->life[k].high - d->life[k].low);
         if (f->what < NN__FIELD_DATA) nn__step_limit(p, nn__call_view(c, f->view)->shape[f->what] - 1, f->slope, INT64_MAX / 4);
     }
     return 1;
@@ -16156,7 +16157,7 @@ static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor 
     nn__trace_free(nn, t);
     t->x = nn__view_of(x);
     t->y = nn__view_of(y);
-    t->eval = p->d.eval;
+    t->decode.on = p->d.eval;
     p->same = x == y;
     nn->trace = t;
     if (y && !p->same) {
@@ -16195,7 +16196,7 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     }
     nn->trace = NULL;
     p->tries++;
-    nn__trace_position(t);
+    nn__trace_position(&t->decode);
     if (t->refused || !nn_ok(nn)) {
         nn_view v = t->x;
         p->why = t->refused ? t->refused : "it failed";
@@ -16206,11 +16207,11 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
         return;
     }
     same = p->tries > 1 && p->changes == nn->changes && nn__same_traces(&p->trace, t);
-    if (same && t->grows >= 0) {
-        if (t->position == p->trace.position) { p->tries--; nn__trace_free(nn, t); return; }         // nothing new is seen there
-        t->compared = 1;
-        same = nn__same_fields(&p->trace, t);
-        if (same || !p->trace.compared) p->tries--;
+    if (same && t->decode.grows >= 0) {
+        if (t->decode.position == p->trace.decode.position) { p->tries--; nn__trace_free(nn, t); return; }       // nothing new is seen there
+        t->decode.compared = 1;
+        same = nn__same_fields(&p->trace.decode, &t->decode);
+        if (same || !p->trace.decode.compared) p->tries--;
     }
     nn__trace_free(nn, &p->trace);
     p->trace = *t;
@@ -16230,14 +16231,14 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
 // Are the caches filled as they were, but for the position, and is there room for more?
 static int nn__step_caches_fit(const nn_step_plan *p)
 {
-    const nn__trace *t = &p->trace;
-    int64_t moved = t->grows < 0 ? 0 : t->cache[t->grows].c->length - t->position;
+    const nn__step_decode *d = &p->trace.decode;
+    int64_t moved = d->grows < 0 ? 0 : d->cache[d->grows].c->length - d->position;
     int i;
-    for (i = 0; i < t->caches; i++) {
-        const nn__step_cache *c = &t->cache[i];
+    for (i = 0; i < d->caches; i++) {
+        const nn__step_cache *c = &d->cache[i];
         if (c->c->length != c->length + (c->grows ? moved : 0) || c->c->length + c->grows > c->c->k->shape[2]) return 0;
     }
-    return t->grows < 0 || (t->position + moved >= p->from && t->position + moved <= p->to);
+    return d->grows < 0 || (d->position + moved >= p->from && d->position + moved <= p->to);
 }
 // Can the next step be the program? Parameters must not hold gradients of an earlier step, which it would add to.
 static int nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
@@ -16258,12 +16259,13 @@ static int nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
 static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)   // 0 after an error
 {
     nn_context *nn = p->nn;
+    const nn__step_decode *d = &p->trace.decode;
     char *memory;
     int i, from;
     nn_begin(nn, p->d.eval ? NN_EVAL : NN_TRAIN);
     if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
-    if (p->trace.fields && p->position != p->trace.cache[p->trace.grows].c->length) {
-        nn__step_place(p, p->trace.cache[p->trace.grows].c->length);
+    if (d->fields && p->position != d->cache[d->grows].c->length) {
+        nn__step_place(p, d->cache[d->grows].c->length);
         nn__step_recut(p);
     }
     if (nn->data_step == &nn->step_arena) nn->step_extra = nn__round_up(p->bytes);         // what nn_fit does in the middle of a step was counted when it was recorded
@@ -16308,11 +16310,12 @@ static void nn__step_exec(nn_context *nn, nn__step_call *k)
 // The parameters of an update; those of the update before it where group and count are the same.
 static void nn__step_update(nn__step_call *k, const nn__step_call *before)
 {
-    nn__slot *s = &k->opt->slot[k->slot], *t = before ? &before->opt->slot[before->slot] : NULL;
+    nn_optimizer *opt = k->update.opt;
+    nn__slot *s = &opt->slot[k->update.slot], *t = before && before->update.opt == opt ? &opt->slot[before->update.slot] : NULL;
     nn__update_params u;
     s->steps++;
-    if (t && before->opt == k->opt && t->group == s->group && t->steps == s->steps) { memcpy(k->params, before->params, sizeof u); return; }
-    u = nn__update_of(k->opt, s);
+    if (t && t->group == s->group && t->steps == s->steps) { memcpy(k->params, before->params, sizeof u); return; }
+    u = nn__update_of(opt, s);
     memcpy(k->params, &u, sizeof u);
 }
 
@@ -16346,9 +16349,9 @@ static void nn__step_run(nn_step_plan *p, int to)        // the calls before num
     int i, varying = 0;
     for (i = p->at; i < to; i++) {
         nn__step_call *k = &p->trace.call[i];
-        if (k->opt) { nn__step_update(k, update); update = k; }
+        if (k->update.opt) { nn__step_update(k, update); update = k; }
         if (k->random) { k->c.step = nn->random_step; k->c.seed = nn->seed; }
-        if (p->varying && (k->opt || k->random)) p->varying[varying++] = &k->c;
+        if (p->varying && (k->update.opt || k->random)) p->varying[varying++] = &k->c;
     }
     if (to > p->at && nn__step_listed(p, to, varying)) p->at = to;
     for (; p->at < to; p->at++) nn__step_exec(nn, &p->trace.call[p->at]);
@@ -16363,9 +16366,10 @@ static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
 static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at); }
 static void nn__step_to_end(nn_step_plan *p)
 {
+    const nn__step_decode *d = &p->trace.decode;
     int i;
     nn__step_run(p, p->trace.calls);
-    for (i = 0; i < p->trace.caches && nn_ok(p->nn); i++) p->trace.cache[i].c->length += p->trace.cache[i].grows;
+    for (i = 0; i < d->caches && nn_ok(p->nn); i++) d->cache[i].c->length += d->cache[i].grows;
     if (p->nn->data_step == &p->nn->step_arena) p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
 }
 
