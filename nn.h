@@ -2026,7 +2026,8 @@ typedef struct nn__arena {           // a bump allocator over blocks that never 
     size_t      used, peak;
 } nn__arena;
 typedef struct nn__chunk { struct nn__chunk *next; size_t bytes; } nn__chunk;        // room for nodes
-typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi, node_left; char *node_at; nn__chunk *chunk; nn_node *tape; } nn__mark;
+typedef struct nn__rest { char *at; size_t left; } nn__rest;          // at NULL: there was no memory, and what is taken is only counted, until nn_clear
+typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi; nn__rest node; nn__chunk *chunk; nn_node *tape; } nn__mark;
 typedef struct nn__free_entry { char *at; size_t place, bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
 typedef struct nn__leaf_grad { struct nn__leaf_grad *next; nn_tensor *t; } nn__leaf_grad;
@@ -2072,8 +2073,7 @@ struct nn_context {
     int         hold;                // 1: nothing is released before the step ends
     nn_tensor  *reuse;               // nobody reads this tensor again: the next op may put its result there
     nn__chunk  *chunks, *chunk;      // room for the nodes of a step
-    char       *node_at, *small_at;  // the rest of `chunk`; room for small things that live until nn_free
-    size_t      node_left, small_left;
+    nn__rest    node, small;         // the rest of `chunk`; room for small things that live until nn_free
     nn__leaf_grad *leaf_grads;       // of what lives until nn_free
     int         leaf_grads_live;     // some have numbers in this step
     nn__cleanup *cleanups;
@@ -2137,6 +2137,8 @@ NN_API void nn_clear(nn_context *nn)
     nn->failed = nn->reported = nn->out_of_memory = 0;
     nn->measuring = nn->desc.measure;
     nn->error[0] = 0;
+    if (!nn->node.at)  nn->node.left = 0;
+    if (!nn->small.at) nn->small.left = 0;
 }
 
 static void nn__oom_message(nn_context *nn)
@@ -2315,6 +2317,14 @@ static void *nn__arena_alloc(nn__arena *a, size_t bytes, int numbers)
     return at;
 }
 
+static char *nn__take_rest(nn__rest *r, size_t bytes)
+{
+    char *at = r->at;
+    if (at) r->at += bytes;
+    r->left -= bytes;
+    return at;
+}
+
 // Zeroed host memory that lives until nn_free. Small things lie side by side: most are heads of tensors and names.
 static void *nn__life(nn_context *nn, size_t bytes)
 {
@@ -2322,14 +2332,11 @@ static void *nn__life(nn_context *nn, size_t bytes)
     char *p;
     if (bytes <= SMALL) {
         bytes = (bytes + 15) & ~(size_t)15;
-        if (nn->small_left < bytes || (!nn->small_at && !nn->failed)) {              // the latter: there was no memory, and nn_clear since
-            nn->small_at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
-            nn->small_left = CHUNK;  // without memory, too: what is needed in all is still counted
+        if (nn->small.left < bytes) {
+            nn->small.at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
+            nn->small.left = CHUNK;
         }
-        nn->small_left -= bytes;
-        p = nn->small_at;
-        if (!p) return NULL;
-        nn->small_at += bytes;
+        p = nn__take_rest(&nn->small, bytes);
     } else p = (char *)nn__arena_alloc(&nn->life, bytes, 0);
     if (p && bytes <= SIZE_MAX / 4) memset(p, 0, bytes); // larger is refused above; GCC 12 cannot see that and warns
     return p;
@@ -2341,28 +2348,23 @@ static void *nn__node_room(nn_context *nn, size_t bytes) // for this step; chunk
 {
     enum { CHUNK = 2048 };
     nn__chunk *next;
-    char *at;
     bytes = (bytes + 15) & ~(size_t)15;
-    if (nn->node_left >= bytes && !nn->node_at) { nn->node_left -= bytes; return NULL; }        // no memory: only counts
-    while (nn->node_left < bytes) {
+    while (nn->node.left < bytes) {
         next = nn->chunk ? nn->chunk->next : nn->chunks;
         if (!next || next->bytes < bytes) {
             size_t size = bytes > CHUNK - sizeof *next ? bytes : CHUNK - sizeof *next;
             nn__chunk *more = (nn__chunk *)nn__life(nn, sizeof *more + size);
-            if (!more) { nn->node_at = NULL; nn->node_left = size - bytes; return NULL; }
+            if (!more) { nn->node.at = NULL; nn->node.left = size; break; }
             more->next = next;
             more->bytes = size;
             if (nn->chunk) nn->chunk->next = more; else nn->chunks = more;
             next = more;
         }
         nn->chunk = next;
-        nn->node_at = (char *)(next + 1);
-        nn->node_left = next->bytes;
+        nn->node.at = (char *)(next + 1);
+        nn->node.left = next->bytes;
     }
-    at = nn->node_at;
-    nn->node_at += bytes;
-    nn->node_left -= bytes;
-    return at;
+    return nn__take_rest(&nn->node, bytes);
 }
 
 static char *nn__copy_string(nn_context *nn, const char *s)
@@ -2537,7 +2539,7 @@ static nn__mark nn__get_mark(nn_context *nn)
         m.block_used[i] = a[i]->current < a[i]->blocks ? a[i]->block[a[i]->current].used : 0;
         m.used[i] = a[i]->used;
     }
-    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.node_at = nn->node_at; m.node_left = nn->node_left; m.chunk = nn->chunk;
+    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.node = nn->node; m.chunk = nn->chunk;
     return m;
 }
 
@@ -2553,9 +2555,8 @@ static void nn__rewind_memory(nn_context *nn, const nn__mark *m)    // memory on
         a[i]->used = m->used[i];
     }
     nn->hi = m->hi;
-    nn->node_at = m->node_at;
+    nn->node = m->node;
     nn->chunk = m->chunk;
-    nn->node_left = m->node_left;
     nn__forget_free(nn);
 }
 
@@ -3756,7 +3757,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
     nn->free_count = 0;
     nn->step_extra = 0;
     nn->leaf_grads_live = 0;
-    nn->node_left = 0;
+    nn->node.left = 0;
     nn->chunk = NULL;
     if (!nn->failed) nn->measuring = nn->desc.measure;
     nn->hi = nn->buffer ? nn->buffer_bytes : 0;
