@@ -395,6 +395,8 @@ typedef struct nn_linear_desc {
     nn_fn activation;                // e.g. nn_relu; default none
     nn_tensor *scale;                // nn_linear: of weights as NN_I8 or NN_I4 (nn_quantize_new)
 } nn_linear_desc;
+// The order in which an element of a product is summed depends on the length of the sum and on strides, never on the batch. Nor on other elements, with one
+// exception: of a w whose inputs lie side by side (your own tensor, a tied embedding; in layers, outputs do) 64 to 383 inputs are summed otherwise if O < 32.
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                         // (..., M, K) x (..., K, N) -> (..., M, N); 1-d as in NumPy
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
 // Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as whole numbers and *scale, w = q scale, one for `group` inputs of
