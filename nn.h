@@ -120,7 +120,7 @@ enum { NN_MAX_DIMS = 8, NN_MAX_INPUTS = 8, NN_MAX_OUTPUTS = 4, NN_MAX_AUX = 3, N
 // "zero, and I mean it", for an option whose zero means the default: .ignore_index = NN_ZERO, .padding_w = NN_ZERO
 #define NN_ZERO (-2147483647 - 1)
 
-typedef enum nn_dtype { NN_F32, NN_F16, NN_BF16, NN_I8, NN_U8, NN_I32, NN_I64, NN_BOOL, NN_F64, NN_DTYPE_COUNT, NN_I4 } nn_dtype;      // NN_I4: no tensor's type, see nn_quantize_new
+typedef enum nn_dtype { NN_F32, NN_F16, NN_BF16, NN_I8, NN_U8, NN_I32, NN_I64, NN_BOOL, NN_F64, NN_DTYPE_COUNT, NN_I4 } nn_dtype;      // NN_I4: of weights, whose words a tensor of NN_I32 has
 typedef enum nn_mode  { NN_EVAL, NN_TRAIN } nn_mode;     // NN_TRAIN: record a tape, dropout drops, batch norm learns its statistics
 
 typedef struct nn_context   nn_context;
@@ -3038,7 +3038,7 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     nn_tensor *t;
     if (!nn || nn->failed) { if (!nn || !nn->out_of_memory) return nn__inert(nn); }
     if (n < 0) { nn_fail(nn, "tensor: impossible shape %s", nn__dims_text(ndim, shape).s); return nn__inert(nn); }
-    if (dtype == NN_I4) { nn_fail(nn, "tensor: type i4 is for nn_quantize_new and nn_weights_as"); return nn__inert(nn); }
+    if (!nn_dtype_bytes(dtype)) { nn_fail(nn, "tensor: there are no numbers of type %s (i4: see nn_quantize_new)", nn_dtype_name(dtype)); return nn__inert(nn); }
     t = nn__new_head(nn, life);
     if (!t) return nn__inert(nn);
     t->dtype = (int)dtype;
@@ -4970,6 +4970,20 @@ static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)       // children
     return nn__activate(l->activation, nn_add(nn_linear(x, w, b, &d), nn_forward(l->last_child, nn_mul_scalar(y, l->value))));
 }
 
+// Types of weights in fewer bytes: rounded numbers, or whole numbers with scales for groups of inputs. Eight of NN_I4 are a word, a number of a tensor of type
+// NN_I32; their scales are for 8, 16, 32 ... inputs, so that k inputs and g groups tell how many.
+static int     nn__has_scales(int type)          { return type == NN_I8 || type == NN_I4; }
+static int     nn__is_weights(int type)          { return type == NN_BF16 || type == NN_F16 || nn__has_scales(type); }
+static int     nn__small_type(int dtype)         { return dtype == NN_I32 ? (int)NN_I4 : dtype; }    // of the weights in a tensor of that type
+static int64_t nn__small_group(int type, const nn_quantize_desc *d) { return d && d->group ? d->group : type == NN_I4 ? 32 : 0; }       // 0: all inputs
+static int     nn__group_fits(int type, int64_t group) { return type == NN_I4 ? group >= 8 && !(group & (group - 1)) : type == NN_I8 ? group >= 0 : !group; }
+static int64_t nn__word_group(int64_t k, int64_t groups)
+{
+    int64_t group = 8;
+    while ((k + group - 1) / group > groups) group *= 2;
+    return group;
+}
+
 static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale);         // >>ops
 // The weight of a product: a parameter, or a constant in fewer bytes (nn_weights_as) and, where these are whole numbers, their scales.
 static nn_tensor *nn__scale_of(const nn_tensor *w)
@@ -5010,23 +5024,13 @@ static nn_tensor *nn__add_weight(nn_layer *l, const char *name, nn_shape shape, 
     w = nn__add_param_as(l, name, words ? NN_I32 : nn->weight_dtype ? nn->weight_dtype : nn->desc.dtype, shape, flags, input_major);
     if (words && !nn__dead(w)) w->inputs = in;
     snprintf(scale, sizeof scale, "%s_scale", name);
-    return words || nn->weight_dtype == NN_I8 ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, (in + group - 1) / group), flags, input_major || transposed) : NULL;
-}
-// Weights of 4 bits: scales are for 8, 16, 32 ... inputs, so that k inputs and g groups tell how many.
-enum { NN__WORD_GROUP = 32 };
-static int nn__is_word_group(int64_t group) { return group >= 8 && !(group & (group - 1)); }
-static int64_t nn__word_group(int64_t k, int64_t groups)
-{
-    int64_t group = 8;
-    while ((k + group - 1) / group > groups) group *= 2;
-    return group;
+    return nn__has_scales((int)nn->weight_dtype) ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, (in + group - 1) / group), flags, input_major || transposed) : NULL;
 }
 NN_API void nn_weights_as(nn_context *nn, nn_dtype dtype, const nn_quantize_desc *desc)
 {
-    int64_t group = desc && desc->group ? desc->group : dtype == NN_I4 ? (int64_t)NN__WORD_GROUP : 0;
+    int64_t group = nn__small_group((int)dtype, desc);
     if (!nn || !nn_ok(nn)) return;
-    if ((dtype != NN_F32 && dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8 && dtype != NN_I4) || (dtype == NN_I4 && !nn__is_word_group(group)) ||
-        group < 0 || (group && dtype != NN_I8 && dtype != NN_I4)) {
+    if ((dtype != NN_F32 && !nn__is_weights((int)dtype)) || !nn__group_fits((int)dtype, group)) {
         nn_fail(nn, "nn_weights_as: %s in groups of %lld", nn_dtype_name(dtype), (long long)group);
         return;
     }
@@ -18009,7 +18013,6 @@ NN__BACKWARD(where)
 #if NN__IN_HOST
 static int nn__cast_shape(nn_call *c)
 {
-    if (*(const int *)c->params == NN_I4) { nn_fail(c->nn, "cast: there are no numbers of type i4 (see nn_quantize_new)"); return 0; }
     nn__set_shape(&c->out[0], *(const int *)c->params, c->in[0].ndim, c->in[0].shape);
     return 1;
 }
@@ -20495,8 +20498,8 @@ static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_
         }
 }
 
-// Numbers of a b of type NN_BF16, NN_F16 or NN_I8 (words: NN_I4); streams: NN_F32 is R
-NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_F32 ? (int64_t)sizeof(R) : type == NN_I8 ? 1 : type == NN_I4 ? 4 : 2; }
+// Numbers of a b of type NN_BF16, NN_F16 or NN_I8; streams: NN_F32 is R
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_F32 ? (int64_t)sizeof(R) : type == NN_I8 ? 1 : 2; }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
 {
     double d;
@@ -20522,12 +20525,6 @@ NN__INLINE V NN__K(small_part)(const int type, const char *p, int64_t n)     // 
     memcpy(part, p, (size_t)(n % NN__LANES * NN__K(small_bytes)(type)));
     return NN__K(small_load)(type, part);
 }
-// f with the type as a constant: a loop for each
-#define NN__BY_TYPE(type, f, ...) do { \
-        if ((type) == NN_BF16)     NN__K(f)(NN_BF16, __VA_ARGS__); \
-        else if ((type) == NN_F16) NN__K(f)(NN_F16, __VA_ARGS__); \
-        else                       NN__K(f)(NN_I8, __VA_ARGS__); \
-    } while (0)
 // Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). Rows are row_bytes apart; each is read as a stream, so the sums stay in y.
 NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
 {
@@ -20641,16 +20638,6 @@ static void NN__K(word_strip)(const nn__product *g, int64_t first, int64_t k, in
         for (i = 0; i < width; i += NN__LANES) STORE(to + i, NN__K(nibbles)(NN__K(words_at)((const char *)(word + i), NN__LANES), (int)(p % 8)) * LOAD(s + i));
     }
 }
-// One row of A times columns j .. j + n of B, whose rows are dense: y += a b
-static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int64_t n, R *y)
-{
-    const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
-    const R *scale = g->scale ? (const R *)g->scale + j : NULL;
-    if (g->small == NN_I4) NN__K(word_stream)(g, n, a, b, scale, y);
-    else if (!g->small)    NN__K(stream_of)(NN_F32, g, n, a, b, scale, y);
-    else NN__BY_TYPE(g->small, stream_of, g, n, a, b, scale, y);
-}
-
 // k terms from `first` on of w columns from j on, as a strip of numbers: any strides
 NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
@@ -20704,15 +20691,39 @@ NN__INLINE void NN__K(small_turn)(const int type, const nn__product *g, int64_t 
     }
 }
 #endif
-static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+NN__INLINE void NN__K(small_pack_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
-    if (g->small == NN_I4) NN__K(word_strip)(g, first, k, j, w, width, to);
 #if NN__LANES > 1
-    else if (g->brs == 1 && g->bcs != 1) NN__BY_TYPE(g->small, small_turn, g, first, k, j, w, width, to);
+    if (g->brs == 1 && g->bcs != 1) { NN__K(small_turn)(type, g, first, k, j, w, width, to); return; }
 #endif
-    else NN__BY_TYPE(g->small, small_strip_of, g, first, k, j, w, width, to);
+    NN__K(small_strip_of)(type, g, first, k, j, w, width, to);
 }
-#undef NN__BY_TYPE
+// What a type has of its own: bytes of a number, or of a word, and its loops, where the type is a constant
+typedef struct NN__K(small_type) {
+    int64_t bytes;
+    void  (*stream)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y);
+    void  (*strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to);
+} NN__K(small_type);
+#define NN__SMALL_TYPE(name, type) \
+    static void NN__K(name##_stream)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y) { NN__K(stream_of)(type, g, n, a, b, scale, y); } \
+    static void NN__K(name##_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to) { NN__K(small_pack_of)(type, g, first, k, j, w, width, to); }
+NN__SMALL_TYPE(f16, NN_F16)
+NN__SMALL_TYPE(bf16, NN_BF16)
+NN__SMALL_TYPE(i8, NN_I8)
+#undef NN__SMALL_TYPE
+static void NN__K(real_stream)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y) { NN__K(stream_of)(NN_F32, g, n, a, b, scale, y); }
+static const NN__K(small_type) *NN__K(small)(int type)
+{
+    static const NN__K(small_type) types[] = { { sizeof(R), NN__K(real_stream), NULL }, { 2, NN__K(f16_stream), NN__K(f16_strip) }, { 2, NN__K(bf16_stream), NN__K(bf16_strip) },
+        { 1, NN__K(i8_stream), NN__K(i8_strip) }, { 4, NN__K(word_stream), NN__K(word_strip) } };
+    return &types[type == NN_I4 ? NN_I8 + 1 : type];
+}
+// One row of A times columns j .. j + n of B, whose rows are dense: y += a b
+static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int64_t n, R *y)
+{
+    const NN__K(small_type) *s = NN__K(small)(g->small);
+    s->stream(g, n, a, (const char *)g->b + j * s->bytes, g->scale ? (const R *)g->scale + j : NULL, y);
+}
 
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL. soon: may be NULL.
 static void NN__K(gemm_task_before)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch, nn__soon *soon)
@@ -20786,7 +20797,7 @@ static void NN__K(gemm_task_before)(const nn__product *product, int add, const R
             next = g->small ? NULL : b + w * g->bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
             if (s.pack_b) {
-                if (g->small) NN__K(small_strip)(g, p, depth, j, w, width, strip);
+                if (g->small) NN__K(small)(g->small)->strip(g, p, depth, j, w, width, strip);
                 else NN__K(gemm_turn)(w, depth, b, g->bcs, g->brs, width, strip);
                 if (g->bcs == 1 && j + w < end) ahead = next;
                 b = strip;
@@ -20988,7 +20999,7 @@ static nn__product *nn__linear_product(nn__product *g, const nn_call *c, int whi
     if (which != 2 && c->op->id == NN_OP_linear_small) {
         const nn_view *scale = &c->in[3];
         int64_t group = scale->ndim == 2 && scale->shape[1] ? s.k / scale->shape[1] : nn__max(1, s.k), rs = scale->ndim == 2 ? scale->stride[1] : 0;
-        g->small = w->dtype == NN_I32 ? NN_I4 : w->dtype;
+        g->small = nn__small_type(w->dtype);
         if (g->small == NN_I4) group = nn__word_group(s.k, nn__max(1, scale->shape[1]));
         g->scale = scale->data;
         g->up = which == 0 ? group : 1; g->across = which == 0 ? 1 : group;
@@ -21019,18 +21030,18 @@ static int nn__fits_words(const nn_view *w, const nn_view *scale, int64_t k)    
 static int nn__linear_small_shape(nn_call *c)
 {
     const nn_view *w = &c->in[1], *scale = &c->in[3];
-    int i;
+    int type = nn__small_type(w->dtype), i;
     for (i = 0; i < 4; i++)
         if (i != 1 && c->in[i].data && c->in[i].dtype != (int)c->nn->desc.dtype) {
             nn_fail(c->nn, "linear: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
             return 0;
         }
-    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8 && (w->dtype != NN_I32 || !scale->ndim)) {
+    if (!nn__is_weights(type) || (w->dtype == NN_I32 && !scale->ndim)) {
         nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype));
         return 0;
     }
     if (!nn__linear_shape(c)) return 0;
-    if ((w->dtype == NN_I8 || w->dtype == NN_I32) != (scale->ndim > 0) || (w->dtype == NN_I32 && !nn__fits_words(w, scale, c->in[0].shape[c->in[0].ndim - 1])) ||
+    if (nn__has_scales(type) != (scale->ndim > 0) || (w->dtype == NN_I32 && !nn__fits_words(w, scale, c->in[0].shape[c->in[0].ndim - 1])) ||
         (scale->ndim && w->dtype == NN_I8 && (scale->shape[0] != w->shape[0] || scale->ndim > 2 ||
         (scale->ndim == 2 && (scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))))) {
         nn_fail(c->nn, "linear: scale %s does not fit w %s of type %s", NN__SHAPE_OF(scale), NN__SHAPE_OF(w), nn_dtype_name((nn_dtype)w->dtype));
@@ -21134,16 +21145,16 @@ static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale)       
 NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc)
 {
     nn_context *nn = w ? w->nn : NULL;
-    int64_t group = desc && desc->group ? desc->group : dtype == NN_I4 ? (int64_t)NN__WORD_GROUP : w ? w->shape[1] : 0;
+    int64_t group = nn__small_group((int)dtype, desc);
     nn_tensor *q;
     if (scale) *scale = nn__inert(nn);
     if (!nn__check(nn, w, "nn_quantize_new")) return nn__inert(nn);
-    if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8 && dtype != NN_I4) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group)) ||
-        (dtype == NN_I4 && (!scale || !nn__is_word_group(group)))) {
+    if (!group) group = w->shape[1];
+    if (w->ndim != 2 || !nn__is_weights((int)dtype) || (nn__has_scales((int)dtype) && (!scale || group < 1 || !nn__group_fits((int)dtype, group))) || (dtype == NN_I8 && w->shape[1] % group)) {
         nn_fail(nn, "nn_quantize_new: w %s as %s in groups of %lld", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name(dtype), (long long)group);
         return nn__inert(nn);
     }
-    if (dtype != NN_I8 && dtype != NN_I4) {
+    if (!nn__has_scales((int)dtype)) {
         q = nn__small_new(nn, dtype, w->shape[0], w->shape[1]);
         if (!nn__dead(q)) nn__copy_view(nn, nn__view_of(q), nn__view_of(w));
         return q;
@@ -21191,7 +21202,7 @@ NN_API nn_tensor *nn_dequantize(nn_tensor *w, nn_tensor *scale)
 {
     nn_context *nn = w ? w->nn : NULL;
     if (!nn__check(nn, w, "nn_dequantize") || (scale && !nn__check(nn, scale, "nn_dequantize"))) return nn__inert(nn);
-    if (w->ndim != 2 || (w->dtype == NN_I8 || w->dtype == NN_I32) != (scale != NULL) || (w->dtype == NN_I8 && (scale->ndim != 2 || scale->shape[0] != w->shape[0] ||
+    if (w->ndim != 2 || nn__has_scales(nn__small_type(w->dtype)) != (scale != NULL) || (w->dtype == NN_I8 && (scale->ndim != 2 || scale->shape[0] != w->shape[0] ||
         scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))) {
         nn_fail(nn, "nn_dequantize: w %s of type %s, scale %s", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name((nn_dtype)w->dtype), scale ? nn__dims_text(scale->ndim, scale->shape).s : "NULL");
         return nn__inert(nn);
