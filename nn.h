@@ -120,7 +120,7 @@ enum { NN_MAX_DIMS = 8, NN_MAX_INPUTS = 8, NN_MAX_OUTPUTS = 4, NN_MAX_AUX = 3, N
 // "zero, and I mean it", for an option whose zero means the default: .ignore_index = NN_ZERO, .padding_w = NN_ZERO
 #define NN_ZERO (-2147483647 - 1)
 
-typedef enum nn_dtype { NN_F32, NN_F16, NN_BF16, NN_I8, NN_U8, NN_I32, NN_I64, NN_BOOL, NN_F64, NN_DTYPE_COUNT, NN_I4 } nn_dtype;      // NN_I4: no tensor's type, see nn_quantize_new
+typedef enum nn_dtype { NN_F32, NN_F16, NN_BF16, NN_I8, NN_U8, NN_I32, NN_I64, NN_BOOL, NN_F64, NN_DTYPE_COUNT, NN_I4 } nn_dtype;      // NN_I4: of weights, whose words a tensor of NN_I32 has
 typedef enum nn_mode  { NN_EVAL, NN_TRAIN } nn_mode;     // NN_TRAIN: record a tape, dropout drops, batch norm learns its statistics
 
 typedef struct nn_context   nn_context;
@@ -395,6 +395,8 @@ typedef struct nn_linear_desc {
     nn_fn activation;                // e.g. nn_relu; default none
     nn_tensor *scale;                // nn_linear: of weights as NN_I8 or NN_I4 (nn_quantize_new)
 } nn_linear_desc;
+// The order in which an element of a product is summed depends on the length of the sum and on strides, never on the batch. Nor on other elements, with one
+// exception: of a w whose inputs lie side by side (your own tensor, a tied embedding; in layers, outputs do) 64 to 383 inputs are summed otherwise if O < 32.
 NN_API nn_tensor *nn_matmul(nn_tensor *a, nn_tensor *b);                         // (..., M, K) x (..., K, N) -> (..., M, N); 1-d as in NumPy
 NN_API nn_tensor *nn_linear(nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_linear_desc *desc); // (..., I), w (O, I), b (O) or NULL -> (..., O)
 // Weights in fewer bytes: w (O, I) as NN_BF16 or NN_F16, rounded to nearest even, or as whole numbers and *scale, w = q scale, one for `group` inputs of
@@ -2026,7 +2028,8 @@ typedef struct nn__arena {           // a bump allocator over blocks that never 
     size_t      used, peak;
 } nn__arena;
 typedef struct nn__chunk { struct nn__chunk *next; size_t bytes; } nn__chunk;        // room for nodes
-typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi, node_left; char *node_at; nn__chunk *chunk; nn_node *tape; } nn__mark;
+typedef struct nn__rest { char *at; size_t left; } nn__rest;          // at NULL: there was no memory, and what is taken is only counted, until nn_clear
+typedef struct nn__mark { int current[2], tensors; size_t block_used[2], used[2]; size_t hi; nn__rest node; nn__chunk *chunk; nn_node *tape; } nn__mark;
 typedef struct nn__free_entry { char *at; size_t place, bytes; } nn__free_entry;
 typedef struct nn__slab { struct nn__slab *next; nn_tensor t[NN__SLAB]; } nn__slab;
 typedef struct nn__leaf_grad { struct nn__leaf_grad *next; nn_tensor *t; } nn__leaf_grad;
@@ -2072,8 +2075,7 @@ struct nn_context {
     int         hold;                // 1: nothing is released before the step ends
     nn_tensor  *reuse;               // nobody reads this tensor again: the next op may put its result there
     nn__chunk  *chunks, *chunk;      // room for the nodes of a step
-    char       *node_at, *small_at;  // the rest of `chunk`; room for small things that live until nn_free
-    size_t      node_left, small_left;
+    nn__rest    node, small;         // the rest of `chunk`; room for small things that live until nn_free
     nn__leaf_grad *leaf_grads;       // of what lives until nn_free
     int         leaf_grads_live;     // some have numbers in this step
     nn__cleanup *cleanups;
@@ -2137,6 +2139,8 @@ NN_API void nn_clear(nn_context *nn)
     nn->failed = nn->reported = nn->out_of_memory = 0;
     nn->measuring = nn->desc.measure;
     nn->error[0] = 0;
+    if (!nn->node.at)  nn->node.left = 0;
+    if (!nn->small.at) nn->small.left = 0;
 }
 
 static void nn__oom_message(nn_context *nn)
@@ -2315,6 +2319,14 @@ static void *nn__arena_alloc(nn__arena *a, size_t bytes, int numbers)
     return at;
 }
 
+static char *nn__take_rest(nn__rest *r, size_t bytes)
+{
+    char *at = r->at;
+    if (at) r->at += bytes;
+    r->left -= bytes;
+    return at;
+}
+
 // Zeroed host memory that lives until nn_free. Small things lie side by side: most are heads of tensors and names.
 static void *nn__life(nn_context *nn, size_t bytes)
 {
@@ -2322,14 +2334,11 @@ static void *nn__life(nn_context *nn, size_t bytes)
     char *p;
     if (bytes <= SMALL) {
         bytes = (bytes + 15) & ~(size_t)15;
-        if (nn->small_left < bytes || (!nn->small_at && !nn->failed)) {              // the latter: there was no memory, and nn_clear since
-            nn->small_at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
-            nn->small_left = CHUNK;  // without memory, too: what is needed in all is still counted
+        if (nn->small.left < bytes) {
+            nn->small.at = (char *)nn__arena_alloc(&nn->life, CHUNK, 0);
+            nn->small.left = CHUNK;
         }
-        nn->small_left -= bytes;
-        p = nn->small_at;
-        if (!p) return NULL;
-        nn->small_at += bytes;
+        p = nn__take_rest(&nn->small, bytes);
     } else p = (char *)nn__arena_alloc(&nn->life, bytes, 0);
     if (p && bytes <= SIZE_MAX / 4) memset(p, 0, bytes); // larger is refused above; GCC 12 cannot see that and warns
     return p;
@@ -2341,28 +2350,23 @@ static void *nn__node_room(nn_context *nn, size_t bytes) // for this step; chunk
 {
     enum { CHUNK = 2048 };
     nn__chunk *next;
-    char *at;
     bytes = (bytes + 15) & ~(size_t)15;
-    if (nn->node_left >= bytes && !nn->node_at) { nn->node_left -= bytes; return NULL; }        // no memory: only counts
-    while (nn->node_left < bytes) {
+    while (nn->node.left < bytes) {
         next = nn->chunk ? nn->chunk->next : nn->chunks;
         if (!next || next->bytes < bytes) {
             size_t size = bytes > CHUNK - sizeof *next ? bytes : CHUNK - sizeof *next;
             nn__chunk *more = (nn__chunk *)nn__life(nn, sizeof *more + size);
-            if (!more) { nn->node_at = NULL; nn->node_left = size - bytes; return NULL; }
+            if (!more) { nn->node.at = NULL; nn->node.left = size; break; }
             more->next = next;
             more->bytes = size;
             if (nn->chunk) nn->chunk->next = more; else nn->chunks = more;
             next = more;
         }
         nn->chunk = next;
-        nn->node_at = (char *)(next + 1);
-        nn->node_left = next->bytes;
+        nn->node.at = (char *)(next + 1);
+        nn->node.left = next->bytes;
     }
-    at = nn->node_at;
-    nn->node_at += bytes;
-    nn->node_left -= bytes;
-    return at;
+    return nn__take_rest(&nn->node, bytes);
 }
 
 static char *nn__copy_string(nn_context *nn, const char *s)
@@ -2537,7 +2541,7 @@ static nn__mark nn__get_mark(nn_context *nn)
         m.block_used[i] = a[i]->current < a[i]->blocks ? a[i]->block[a[i]->current].used : 0;
         m.used[i] = a[i]->used;
     }
-    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.node_at = nn->node_at; m.node_left = nn->node_left; m.chunk = nn->chunk;
+    m.hi = nn->hi; m.tape = nn->tape; m.tensors = nn->tensors; m.node = nn->node; m.chunk = nn->chunk;
     return m;
 }
 
@@ -2553,9 +2557,8 @@ static void nn__rewind_memory(nn_context *nn, const nn__mark *m)    // memory on
         a[i]->used = m->used[i];
     }
     nn->hi = m->hi;
-    nn->node_at = m->node_at;
+    nn->node = m->node;
     nn->chunk = m->chunk;
-    nn->node_left = m->node_left;
     nn__forget_free(nn);
 }
 
@@ -3035,7 +3038,7 @@ static nn_tensor *nn__alloc_tensor(nn_context *nn, int life, nn_dtype dtype, int
     nn_tensor *t;
     if (!nn || nn->failed) { if (!nn || !nn->out_of_memory) return nn__inert(nn); }
     if (n < 0) { nn_fail(nn, "tensor: impossible shape %s", nn__dims_text(ndim, shape).s); return nn__inert(nn); }
-    if (dtype == NN_I4) { nn_fail(nn, "tensor: type i4 is for nn_quantize_new and nn_weights_as"); return nn__inert(nn); }
+    if (!nn_dtype_bytes(dtype)) { nn_fail(nn, "tensor: there are no numbers of type %s (i4: see nn_quantize_new)", nn_dtype_name(dtype)); return nn__inert(nn); }
     t = nn__new_head(nn, life);
     if (!t) return nn__inert(nn);
     t->dtype = (int)dtype;
@@ -3756,7 +3759,7 @@ NN_API void nn_begin(nn_context *nn, nn_mode mode)
     nn->free_count = 0;
     nn->step_extra = 0;
     nn->leaf_grads_live = 0;
-    nn->node_left = 0;
+    nn->node.left = 0;
     nn->chunk = NULL;
     if (!nn->failed) nn->measuring = nn->desc.measure;
     nn->hi = nn->buffer ? nn->buffer_bytes : 0;
@@ -4967,6 +4970,20 @@ static nn_tensor *nn__linear_forward(void *self, nn_tensor *x)       // children
     return nn__activate(l->activation, nn_add(nn_linear(x, w, b, &d), nn_forward(l->last_child, nn_mul_scalar(y, l->value))));
 }
 
+// Types of weights in fewer bytes: rounded numbers, or whole numbers with scales for groups of inputs. Eight of NN_I4 are a word, a number of a tensor of type
+// NN_I32; their scales are for 8, 16, 32 ... inputs, so that k inputs and g groups tell how many.
+static int     nn__has_scales(int type)          { return type == NN_I8 || type == NN_I4; }
+static int     nn__is_weights(int type)          { return type == NN_BF16 || type == NN_F16 || nn__has_scales(type); }
+static int     nn__small_type(int dtype)         { return dtype == NN_I32 ? (int)NN_I4 : dtype; }    // of the weights in a tensor of that type
+static int64_t nn__small_group(int type, const nn_quantize_desc *d) { return d && d->group ? d->group : type == NN_I4 ? 32 : 0; }       // 0: all inputs
+static int     nn__group_fits(int type, int64_t group) { return type == NN_I4 ? group >= 8 && !(group & (group - 1)) : type == NN_I8 ? group >= 0 : !group; }
+static int64_t nn__word_group(int64_t k, int64_t groups)
+{
+    int64_t group = 8;
+    while ((k + group - 1) / group > groups) group *= 2;
+    return group;
+}
+
 static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale);         // >>ops
 // The weight of a product: a parameter, or a constant in fewer bytes (nn_weights_as) and, where these are whole numbers, their scales.
 static nn_tensor *nn__scale_of(const nn_tensor *w)
@@ -5007,23 +5024,13 @@ static nn_tensor *nn__add_weight(nn_layer *l, const char *name, nn_shape shape, 
     w = nn__add_param_as(l, name, words ? NN_I32 : nn->weight_dtype ? nn->weight_dtype : nn->desc.dtype, shape, flags, input_major);
     if (words && !nn__dead(w)) w->inputs = in;
     snprintf(scale, sizeof scale, "%s_scale", name);
-    return words || nn->weight_dtype == NN_I8 ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, (in + group - 1) / group), flags, input_major || transposed) : NULL;
-}
-// Weights of 4 bits: scales are for 8, 16, 32 ... inputs, so that k inputs and g groups tell how many.
-enum { NN__WORD_GROUP = 32 };
-static int nn__is_word_group(int64_t group) { return group >= 8 && !(group & (group - 1)); }
-static int64_t nn__word_group(int64_t k, int64_t groups)
-{
-    int64_t group = 8;
-    while ((k + group - 1) / group > groups) group *= 2;
-    return group;
+    return nn__has_scales((int)nn->weight_dtype) ? nn__add_param_as(l, scale, nn->desc.dtype, nn__shape2(out, (in + group - 1) / group), flags, input_major || transposed) : NULL;
 }
 NN_API void nn_weights_as(nn_context *nn, nn_dtype dtype, const nn_quantize_desc *desc)
 {
-    int64_t group = desc && desc->group ? desc->group : dtype == NN_I4 ? (int64_t)NN__WORD_GROUP : 0;
+    int64_t group = nn__small_group((int)dtype, desc);
     if (!nn || !nn_ok(nn)) return;
-    if ((dtype != NN_F32 && dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8 && dtype != NN_I4) || (dtype == NN_I4 && !nn__is_word_group(group)) ||
-        group < 0 || (group && dtype != NN_I8 && dtype != NN_I4)) {
+    if ((dtype != NN_F32 && !nn__is_weights((int)dtype)) || !nn__group_fits((int)dtype, group)) {
         nn_fail(nn, "nn_weights_as: %s in groups of %lld", nn_dtype_name(dtype), (long long)group);
         return;
     }
@@ -15597,10 +15604,11 @@ NN__SIMPLE_END
 enum { NN__STEP_LIFE, NN__STEP_X, NN__STEP_Y, NN__STEP_MEMORY, NN__STEP_BASES, NN__STEP_TRIES = 4, NN__STEP_MISSES = 4, NN__STEP_OPTIMIZERS = 4,
        NN__STEP_LISTS = 4, NN__CALL_VIEWS = 2 * (NN_MAX_INPUTS + NN_MAX_OUTPUTS) + NN_MAX_AUX };
 
+typedef struct nn__slot_at { nn_optimizer *opt; int slot; } nn__slot_at;  // whose update a call is; opt NULL: it is none
 typedef struct nn__step_call {
     nn_exec       exec;
-    nn_optimizer *opt;               // an update: of that slot, its parameters are computed in every step
-    int           slot, random, slots;
+    nn__slot_at   update;            // its parameters are computed in every step
+    int           random, slots;
     double        params[NN_MAX_PARAMS / sizeof(double)];
     nn_call       c;                 // its params points to the above
 } nn__step_call;
@@ -15612,24 +15620,27 @@ typedef struct nn__step_cache { nn_kv_cache *c; int64_t length, grows; } nn__ste
 typedef struct nn__step_field { int call, view, what; int64_t slope, first; } nn__step_field; // is first + slope * position; what: a size, or ...
 enum { NN__FIELD_DATA = NN_MAX_DIMS, NN__FIELD_PARAM };
 
+typedef struct nn__step_decode {     // a step of NN_EVAL that appends to caches
+    int             on;
+    int             lives, caches, fields;
+    nn__step_life  *life;            // memory that views look into
+    nn__step_cache *cache;
+    nn__step_field *field;           // what differs from the trace before, with the position
+    int             grows;           // number of the first cache that grows, whose length is the position; -1: none does
+    int             compared;        // it makes the calls of the trace before, at another position
+    int64_t         position;
+} nn__step_decode;
 struct nn__trace {
+    int               calls, refs, storages;
     nn__step_call    *call;
     nn__step_ref     *ref;
     nn__step_storage *storage;
-    int          calls, call_room, refs, ref_room, storages, storage_room;
-    const char  *refused;            // why the step cannot be repeated
-    nn_view      x, y;
-    int          loss_at, norm_at;   // so many calls until the loss is known, and the norm of the gradients
-    nn_optimizer *counted[NN__STEP_OPTIMIZERS];          // those whose count of steps goes up
-    int          counts;
-    nn_optimizer *opt;               // whose update the next call is
-    int          slot;
-    int          eval;               // NN_EVAL: of caches it is known how they grow
-    nn__step_life  *life;            // memory that views look into
-    nn__step_cache *cache;
-    nn__step_field *field;           // what differs from the trace before, with the position: the length of the first cache that grows
-    int          lives, life_room, caches, cache_room, fields, field_room, grows, compared;   // grows: number of that cache, -1: none does;
-    int64_t      position;                               // compared: it makes the calls of the trace before, at another position
+    const char       *refused;       // why the step cannot be repeated
+    nn_view           x, y;
+    int               loss_at, norm_at, counts;          // so many calls until the loss is known, and the norm of the gradients
+    nn_optimizer     *counted[NN__STEP_OPTIMIZERS];      // those whose count of steps goes up
+    nn__slot_at       update;        // that the next call is
+    nn__step_decode   decode;
 };
 
 struct nn_step_plan {
@@ -15656,18 +15667,16 @@ struct nn_step_plan {
 // ---- trace --------------------------------------------------------------------------------------------
 static void nn__trace_refuse(nn_context *nn, const char *why) { if (nn->trace && !nn->trace->refused) nn->trace->refused = why; }
 
-static int nn__trace_grow(nn_context *nn, void **list, int *room, int count, size_t each)    // room for one more
+static void *nn__trace_grow(nn_context *nn, void *list, int count, size_t each)      // the list with room for one more: for 16, 32, 64 ... NULL: no memory
 {
-    size_t more = *room ? 2 * (size_t)*room : 16;
+    size_t room = count ? 2 * (size_t)count : 16;
     void *to;
-    if (count < *room) return 1;
-    to = nn__raw_alloc(nn, more * each);
-    if (!to) { nn__trace_refuse(nn, "out of memory"); return 0; }
-    if (count) memcpy(to, *list, (size_t)count * each);
-    nn__raw_free(nn, *list);
-    *list = to;
-    *room = (int)more;
-    return 1;
+    if (count && (count < 16 || (count & (count - 1)))) return list;
+    to = nn__raw_alloc(nn, room * each);
+    if (!to) { nn__trace_refuse(nn, "out of memory"); return NULL; }
+    if (count) memcpy(to, list, (size_t)count * each);
+    nn__raw_free(nn, list);
+    return to;
 }
 
 static int nn__trace_find(const nn__trace *t, const char *p)         // what was handed out last at an address is what is there; -1: nothing
@@ -15680,10 +15689,10 @@ static int nn__trace_find(const nn__trace *t, const char *p)         // what was
 static void nn__trace_storage(nn_context *nn, const char *at, size_t bytes, const char *from)        // memory of this step is handed out, or moved
 {
     nn__trace *t = nn->trace;
-    void *list = t->storage;
-    int old = from ? nn__trace_find(t, from) : -1, ok = nn__trace_grow(nn, &list, &t->storage_room, t->storages, sizeof *t->storage);
+    int old = from ? nn__trace_find(t, from) : -1;
+    void *list = nn__trace_grow(nn, t->storage, t->storages, sizeof *t->storage);
+    if (!list) return;
     t->storage = (nn__step_storage *)list;
-    if (!ok) return;
     t->storage[t->storages].at = at; t->storage[t->storages].bytes = bytes; t->storage[t->storages].written = 0;
     t->storage[t->storages].id = old >= 0 ? t->storage[old].id : t->storages;
     t->storages++;
@@ -15728,8 +15737,8 @@ static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v,
     nn__trace *t = nn->trace;
     const char *p = (const char *)v->data, *low, *high;
     nn__step_ref ref;
-    void *list = t->ref;
-    int i, id, ok;
+    void *list;
+    int i, id;
     if (nn__view_empty(v)) return;
     memset(&ref, 0, sizeof ref);
     ref.call = call;
@@ -15750,33 +15759,32 @@ static void nn__trace_view(nn_context *nn, int call, int view, const nn_view *v,
     else if (nn__in_blocks(nn->data_step, p)) { nn__trace_refuse(nn, "it uses memory of the step that was there before"); return; }
     else return;
     if (writes && ref.base != NN__STEP_MEMORY) { nn__trace_refuse(nn, "it writes into x or y"); return; }
-    ok = nn__trace_grow(nn, &list, &t->ref_room, t->refs, sizeof *t->ref);
+    list = nn__trace_grow(nn, t->ref, t->refs, sizeof *t->ref);
+    if (!list) return;
     t->ref = (nn__step_ref *)list;
-    if (ok) t->ref[t->refs++] = ref;
+    t->ref[t->refs++] = ref;
 }
 
 static void nn__trace_call(nn_context *nn, const nn_call *c)
 {
     nn__trace *t = nn->trace;
     nn__step_call *k;
-    void *list = t->call;
-    int i, pass, writes, ok;
+    void *list;
+    int i, pass, writes;
     if ((c->op->flags & NN_OP_RANDOM) && c->step != nn->random_step) nn__trace_refuse(nn, "it draws random numbers of its own");
     if (c->params && c->op->params_bytes > NN_MAX_PARAMS) nn__trace_refuse(nn, "an op has too many parameters");
     if (t->refused) return;
-    ok = nn__trace_grow(nn, &list, &t->call_room, t->calls, sizeof *t->call);
+    list = nn__trace_grow(nn, t->call, t->calls, sizeof *t->call);
+    if (!list) return;
     t->call = (nn__step_call *)list;
-    if (!ok) return;
     k = &t->call[t->calls];
     memset(k, 0, sizeof *k);
     k->c.op = c->op; k->c.nn = nn; k->c.pass = c->pass; k->c.nin = c->nin; k->c.nout = c->nout; k->c.naux = c->naux; k->c.mode = c->mode; k->c.add = c->add;
     k->c.ordinal = c->ordinal;
     k->c.params = c->params;
     if (c->params) memcpy(k->params, c->params, c->op->params_bytes);
-    k->opt = t->opt;
-    k->slot = t->slot;
-    t->opt = NULL;
-    t->slot = 0;
+    k->update = t->update;
+    memset(&t->update, 0, sizeof t->update);
     k->exec = nn__exec_of(nn, c);
     if (!k->exec) nn__trace_refuse(nn, "an op has no kernel");
     for (pass = 0; pass < 2; pass++)                     // what is read, then what is written
@@ -15793,7 +15801,7 @@ static void nn__trace_call(nn_context *nn, const nn_call *c)
     t->calls++;
 }
 
-static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot) { if (nn->trace) { nn->trace->opt = opt; nn->trace->slot = slot; } }
+static void nn__trace_update(nn_context *nn, nn_optimizer *opt, int slot) { if (nn->trace) { nn->trace->update.opt = opt; nn->trace->update.slot = slot; } }
 static void nn__trace_count(nn_optimizer *opt)
 {
     nn__trace *t = opt->nn->trace;
@@ -15806,47 +15814,46 @@ static void nn__trace_norm(nn_context *nn) { if (nn->trace) nn->trace->norm_at =
 // Steps of NN_EVAL: memory that lives longer and that a view was made of; a cache that is used, and how many positions it grows by.
 static void nn__trace_base(nn_context *nn, const nn_tensor *base)
 {
-    nn__trace *t = nn->trace;
+    nn__step_decode *d = &nn->trace->decode;
     const char *low = (const char *)base->data;
-    void *list = t->life;
-    int i, ok;
-    if (!t->eval || base->step || !low) return;
-    for (i = 0; i < t->lives; i++) if (t->life[i].low == low) return;
-    ok = nn__trace_grow(nn, &list, &t->life_room, t->lives, sizeof *t->life);
-    t->life = (nn__step_life *)list;
-    if (!ok) return;
-    t->life[t->lives].low = low;
-    t->life[t->lives++].high = low + nn__storage_bytes(base);
+    void *list;
+    int i;
+    if (!d->on || base->step || !low) return;
+    for (i = 0; i < d->lives; i++) if (d->life[i].low == low) return;
+    list = nn__trace_grow(nn, d->life, d->lives, sizeof *d->life);
+    if (!list) return;
+    d->life = (nn__step_life *)list;
+    d->life[d->lives].low = low;
+    d->life[d->lives++].high = low + nn__storage_bytes(base);
 }
 static void nn__trace_cache(nn_kv_cache *c, int64_t grows)
 {
     nn_context *nn = c->nn;
-    nn__trace *t = nn->trace;
+    nn__step_decode *d = nn->trace ? &nn->trace->decode : NULL;
     void *list;
-    int i, ok;
-    if (!t || !nn_ok(nn)) return;
-    if (!t->eval) { nn__trace_refuse(nn, "it uses a cache of keys and values"); return; }
-    for (i = 0; i < t->caches && t->cache[i].c != c; i++) { }
-    if (i == t->caches) {
-        list = t->cache;
-        ok = nn__trace_grow(nn, &list, &t->cache_room, t->caches, sizeof *t->cache);
-        t->cache = (nn__step_cache *)list;
-        if (!ok) return;
-        memset(&t->cache[i], 0, sizeof *t->cache);
-        t->cache[i].c = c;
-        t->cache[i].length = c->length;
-        t->caches++;
+    int i;
+    if (!d || !nn_ok(nn)) return;
+    if (!d->on) { nn__trace_refuse(nn, "it uses a cache of keys and values"); return; }
+    for (i = 0; i < d->caches && d->cache[i].c != c; i++) { }
+    if (i == d->caches) {
+        list = nn__trace_grow(nn, d->cache, d->caches, sizeof *d->cache);
+        if (!list) return;
+        d->cache = (nn__step_cache *)list;
+        memset(&d->cache[i], 0, sizeof *d->cache);
+        d->cache[i].c = c;
+        d->cache[i].length = c->length;
+        d->caches++;
         nn__trace_base(nn, c->k);
         nn__trace_base(nn, c->v);
     }
-    t->cache[i].grows += grows;
+    d->cache[i].grows += grows;
 }
 
 static void nn__trace_free(nn_context *nn, nn__trace *t)
 {
-    nn__raw_free(nn, t->life);
-    nn__raw_free(nn, t->cache);
-    nn__raw_free(nn, t->field);
+    nn__raw_free(nn, t->decode.life);
+    nn__raw_free(nn, t->decode.cache);
+    nn__raw_free(nn, t->decode.field);
     nn__raw_free(nn, t->call);
     nn__raw_free(nn, t->ref);
     nn__raw_free(nn, t->storage);
@@ -15857,20 +15864,20 @@ static void nn__trace_free(nn_context *nn, nn__trace *t)
 // Does `what` of a view, or the parameter of a call, that is `from` in trace a and `to` in trace b, go with the position?
 static int nn__field_fits(const nn__trace *a, nn__trace *b, int call, int view, int what, int64_t from, int64_t to)
 {
-    int64_t moved = b->position - a->position;
-    void *list = b->field;
+    nn__step_decode *d = &b->decode;
+    int64_t moved = d->position - a->decode.position;
     nn__step_field *f;
-    int ok;
+    void *list;
     if (from == to) return 1;
     if (!moved || (to - from) % moved) return 0;
-    ok = nn__trace_grow(b->call[call].c.nn, &list, &b->field_room, b->fields, sizeof *b->field);
-    b->field = (nn__step_field *)list;
-    if (!ok) return 0;
-    f = &b->field[b->fields++];
+    list = nn__trace_grow(b->call[call].c.nn, d->field, d->fields, sizeof *d->field);
+    if (!list) return 0;
+    d->field = (nn__step_field *)list;
+    f = &d->field[d->fields++];
     memset(f, 0, sizeof *f);
     f->call = call; f->view = view; f->what = what;
     f->slope = (to - from) / moved;
-    f->first = (int64_t)((uint64_t)to - (uint64_t)f->slope * (uint64_t)b->position);
+    f->first = (int64_t)((uint64_t)to - (uint64_t)f->slope * (uint64_t)d->position);
     return 1;
 }
 static int64_t nn__positioned(const nn__step_field *f, int64_t position) { return (int64_t)((uint64_t)f->first + (uint64_t)f->slope * (uint64_t)position); }
@@ -15902,7 +15909,7 @@ static int nn__same_params(const nn__trace *a, nn__trace *b, int i)
     double q[NN_MAX_PARAMS / sizeof(double)];
     if (!memcmp(p.params, b->call[i].params, sizeof q)) return 1;
     memcpy(q, b->call[i].params, sizeof q);
-    if (!b->eval || !nn__position_param(p.c.op->id, p.params, &from, 0) || !nn__position_param(p.c.op->id, q, &to, 0)) return 0;
+    if (!b->decode.on || !nn__position_param(p.c.op->id, p.params, &from, 0) || !nn__position_param(p.c.op->id, q, &to, 0)) return 0;
     nn__position_param(p.c.op->id, p.params, &zero, 1);
     nn__position_param(p.c.op->id, q, &zero, 1);
     return !memcmp(p.params, q, sizeof q) && nn__field_fits(a, b, i, 0, NN__FIELD_PARAM, from, to);
@@ -15910,7 +15917,7 @@ static int nn__same_params(const nn__trace *a, nn__trace *b, int i)
 static int nn__same_place(const nn__trace *a, nn__trace *b, int call, int view, const nn_view *v, const nn_view *w)      // of long-lived memory
 {
     int d, writes;
-    if (!b->eval || !v->data || !w->data || v->ndim != w->ndim || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride) || !nn__call_has(&b->call[call].c, view, &writes)) return 0;
+    if (!b->decode.on || !v->data || !w->data || v->ndim != w->ndim || memcmp(v->stride, w->stride, (size_t)v->ndim * sizeof *v->stride) || !nn__call_has(&b->call[call].c, view, &writes)) return 0;
     for (d = 0; d < v->ndim; d++) if (!nn__field_fits(a, b, call, view, d, v->shape[d], w->shape[d])) return 0;
     return nn__field_fits(a, b, call, view, NN__FIELD_DATA, (int64_t)(intptr_t)v->data, (int64_t)(intptr_t)w->data);
 }
@@ -15932,20 +15939,20 @@ static int nn__same_refs(const nn__trace *a, nn__trace *b)           // and no v
     }
     return 1;
 }
-static int nn__same_caches(const nn__trace *a, const nn__trace *b)
+static int nn__same_caches(const nn__step_decode *a, const nn__step_decode *b)
 {
     int i;
     for (i = 0; i < a->caches && i < b->caches; i++) {
         const nn__step_cache *c = &a->cache[i], *d = &b->cache[i];
         if (c->c != d->c || c->grows != d->grows || d->length - c->length != (c->grows ? b->position - a->position : 0)) return 0;
     }
-    return a->caches == b->caches;
+    return a->on == b->on && a->caches == b->caches;
 }
 static int nn__same_traces(const nn__trace *a, nn__trace *b)
 {
     int i;
-    b->fields = 0;
-    if (a->eval != b->eval || !nn__same_caches(a, b)) return 0;
+    b->decode.fields = 0;
+    if (!nn__same_caches(&a->decode, &b->decode)) return 0;
     if (a->calls != b->calls || a->loss_at != b->loss_at || a->norm_at != b->norm_at || a->counts != b->counts || a->storages != b->storages) return 0;
     for (i = 0; i < a->counts; i++) if (a->counted[i] != b->counted[i]) return 0;
     for (i = 0; i < a->storages; i++) if (a->storage[i].bytes != b->storage[i].bytes) return 0;
@@ -15953,19 +15960,19 @@ static int nn__same_traces(const nn__trace *a, nn__trace *b)
         const nn__step_call *p = &a->call[i], *q = &b->call[i];
         if (p->c.op != q->c.op || p->c.pass != q->c.pass || p->c.nin != q->c.nin || p->c.nout != q->c.nout || p->c.naux != q->c.naux) return 0;
         if (p->c.mode != q->c.mode || p->c.add != q->c.add || p->c.ordinal != q->c.ordinal || !p->c.params != !q->c.params) return 0;
-        if (p->opt != q->opt || p->slot != q->slot || (!p->opt && !nn__same_params(a, b, i))) return 0;
+        if (p->update.opt != q->update.opt || p->update.slot != q->update.slot || (!p->update.opt && !nn__same_params(a, b, i))) return 0;
     }
     return nn__same_refs(a, b);
 }
 
-static void nn__trace_position(nn__trace *t)
+static void nn__trace_position(nn__step_decode *d)
 {
     int i;
-    for (i = 0; i < t->caches && !t->cache[i].grows; i++) { }
-    t->grows = i < t->caches ? i : -1;
-    t->position = i < t->caches ? t->cache[i].length : 0;
+    for (i = 0; i < d->caches && !d->cache[i].grows; i++) { }
+    d->grows = i < d->caches ? i : -1;
+    d->position = i < d->caches ? d->cache[i].length : 0;
 }
-static int nn__same_fields(const nn__trace *a, const nn__trace *b)   // do they go with the position as before?
+static int nn__same_fields(const nn__step_decode *a, const nn__step_decode *b)       // do they go with the position as before?
 {
     return a->compared && b->compared && a->fields == b->fields && (!a->fields || !memcmp(a->field, b->field, (size_t)a->fields * sizeof *a->field));
 }
@@ -16008,8 +16015,8 @@ static void nn__step_place(nn_step_plan *p, int64_t position)
     int64_t value;
     int i;
     p->position = position;
-    for (i = 0; i < t->fields; i++) {
-        const nn__step_field *f = &t->field[i];
+    for (i = 0; i < t->decode.fields; i++) {
+        const nn__step_field *f = &t->decode.field[i];
         nn__step_call *k = &t->call[f->call];
         nn_view *v = nn__call_view(&k->c, f->view);
         value = nn__positioned(f, position);
@@ -16022,8 +16029,8 @@ static void nn__step_place(nn_step_plan *p, int64_t position)
 static void nn__step_recut(nn_step_plan *p)
 {
     int i, last = -1;
-    for (i = 0; i < p->trace.fields; i++) {
-        const nn__step_field *f = &p->trace.field[i];
+    for (i = 0; i < p->trace.decode.fields; i++) {
+        const nn__step_field *f = &p->trace.decode.field[i];
         if (f->what < NN__FIELD_DATA && f->call != last) nn__step_cut(p, &p->trace.call[last = f->call], &p->cut_scratch);
     }
     p->bytes = p->scratch + p->cut_scratch;
@@ -16038,12 +16045,13 @@ static void nn__step_limit(nn_step_plan *p, int64_t at, int64_t step, int64_t mo
 static int nn__step_reach(nn_step_plan *p)
 {
     nn__trace *t = &p->trace;
-    int64_t q = t->position;
+    const nn__step_decode *d = &t->decode;
+    int64_t q = d->position;
     int i, k;
     p->from = 0;
     p->to = INT64_MAX / 4;
-    for (i = 0; i < t->fields; i++) {
-        const nn__step_field *f = &t->field[i];
+    for (i = 0; i < d->fields; i++) {
+        const nn__step_field *f = &d->field[i];
         nn_call *c = &t->call[f->call].c;
         const char *low, *high, *next_low, *next_high;
         if (f->what == NN__FIELD_PARAM) {
@@ -16057,10 +16065,10 @@ static int nn__step_reach(nn_step_plan *p)
         nn__view_extent(nn__call_view(c, f->view), &next_low, &next_high);
         nn__step_place(p, q);
         nn__view_extent(nn__call_view(c, f->view), &low, &high);
-        for (k = 0; k < t->lives && !(low >= t->life[k].low && high <= t->life[k].high); k++) { }
-        if (k == t->lives) return 0;
-        nn__step_limit(p, low - t->life[k].low, next_low - low, t->life[k].high - t->life[k].low);
-        nn__step_limit(p, high - t->life[k].low, next_high - high, t->life[k].high - t->life[k].low);
+        for (k = 0; k < d->lives && !(low >= d->life[k].low && high <= d->life[k].high); k++) { }
+        if (k == d->lives) return 0;
+        nn__step_limit(p, low - d->life[k].low, next_low - low, d->life[k].high - d->life[k].low);
+        nn__step_limit(p, high - d->life[k].low, next_high - high, d->life[k].high - d->life[k].low);
         if (f->what < NN__FIELD_DATA) nn__step_limit(p, nn__call_view(c, f->view)->shape[f->what] - 1, f->slope, INT64_MAX / 4);
     }
     return 1;
@@ -16156,7 +16164,7 @@ static int nn__step_record(nn_step_plan *p, const nn_tensor *x, const nn_tensor 
     nn__trace_free(nn, t);
     t->x = nn__view_of(x);
     t->y = nn__view_of(y);
-    t->eval = p->d.eval;
+    t->decode.on = p->d.eval;
     p->same = x == y;
     nn->trace = t;
     if (y && !p->same) {
@@ -16195,7 +16203,7 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
     }
     nn->trace = NULL;
     p->tries++;
-    nn__trace_position(t);
+    nn__trace_position(&t->decode);
     if (t->refused || !nn_ok(nn)) {
         nn_view v = t->x;
         p->why = t->refused ? t->refused : "it failed";
@@ -16206,11 +16214,11 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
         return;
     }
     same = p->tries > 1 && p->changes == nn->changes && nn__same_traces(&p->trace, t);
-    if (same && t->grows >= 0) {
-        if (t->position == p->trace.position) { p->tries--; nn__trace_free(nn, t); return; }         // nothing new is seen there
-        t->compared = 1;
-        same = nn__same_fields(&p->trace, t);
-        if (same || !p->trace.compared) p->tries--;
+    if (same && t->decode.grows >= 0) {
+        if (t->decode.position == p->trace.decode.position) { p->tries--; nn__trace_free(nn, t); return; }       // nothing new is seen there
+        t->decode.compared = 1;
+        same = nn__same_fields(&p->trace.decode, &t->decode);
+        if (same || !p->trace.decode.compared) p->tries--;
     }
     nn__trace_free(nn, &p->trace);
     p->trace = *t;
@@ -16230,14 +16238,14 @@ static void nn__step_recorded(nn_step_plan *p, const nn_tensor *loss, const nn_t
 // Are the caches filled as they were, but for the position, and is there room for more?
 static int nn__step_caches_fit(const nn_step_plan *p)
 {
-    const nn__trace *t = &p->trace;
-    int64_t moved = t->grows < 0 ? 0 : t->cache[t->grows].c->length - t->position;
+    const nn__step_decode *d = &p->trace.decode;
+    int64_t moved = d->grows < 0 ? 0 : d->cache[d->grows].c->length - d->position;
     int i;
-    for (i = 0; i < t->caches; i++) {
-        const nn__step_cache *c = &t->cache[i];
+    for (i = 0; i < d->caches; i++) {
+        const nn__step_cache *c = &d->cache[i];
         if (c->c->length != c->length + (c->grows ? moved : 0) || c->c->length + c->grows > c->c->k->shape[2]) return 0;
     }
-    return t->grows < 0 || (t->position + moved >= p->from && t->position + moved <= p->to);
+    return d->grows < 0 || (d->position + moved >= p->from && d->position + moved <= p->to);
 }
 // Can the next step be the program? Parameters must not hold gradients of an earlier step, which it would add to.
 static int nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)
@@ -16258,12 +16266,13 @@ static int nn__step_ready(nn_step_plan *p, const nn_tensor *x, const nn_tensor *
 static int nn__step_start(nn_step_plan *p, const nn_tensor *x, const nn_tensor *y)   // 0 after an error
 {
     nn_context *nn = p->nn;
+    const nn__step_decode *d = &p->trace.decode;
     char *memory;
     int i, from;
     nn_begin(nn, p->d.eval ? NN_EVAL : NN_TRAIN);
     if (!nn__check(nn, x, "nn_step_plan_run") || (y && !nn__check(nn, y, "nn_step_plan_run"))) return 0;
-    if (p->trace.fields && p->position != p->trace.cache[p->trace.grows].c->length) {
-        nn__step_place(p, p->trace.cache[p->trace.grows].c->length);
+    if (d->fields && p->position != d->cache[d->grows].c->length) {
+        nn__step_place(p, d->cache[d->grows].c->length);
         nn__step_recut(p);
     }
     if (nn->data_step == &nn->step_arena) nn->step_extra = nn__round_up(p->bytes);         // what nn_fit does in the middle of a step was counted when it was recorded
@@ -16308,11 +16317,12 @@ static void nn__step_exec(nn_context *nn, nn__step_call *k)
 // The parameters of an update; those of the update before it where group and count are the same.
 static void nn__step_update(nn__step_call *k, const nn__step_call *before)
 {
-    nn__slot *s = &k->opt->slot[k->slot], *t = before ? &before->opt->slot[before->slot] : NULL;
+    nn_optimizer *opt = k->update.opt;
+    nn__slot *s = &opt->slot[k->update.slot], *t = before && before->update.opt == opt ? &opt->slot[before->update.slot] : NULL;
     nn__update_params u;
     s->steps++;
-    if (t && before->opt == k->opt && t->group == s->group && t->steps == s->steps) { memcpy(k->params, before->params, sizeof u); return; }
-    u = nn__update_of(k->opt, s);
+    if (t && t->group == s->group && t->steps == s->steps) { memcpy(k->params, before->params, sizeof u); return; }
+    u = nn__update_of(opt, s);
     memcpy(k->params, &u, sizeof u);
 }
 
@@ -16346,9 +16356,9 @@ static void nn__step_run(nn_step_plan *p, int to)        // the calls before num
     int i, varying = 0;
     for (i = p->at; i < to; i++) {
         nn__step_call *k = &p->trace.call[i];
-        if (k->opt) { nn__step_update(k, update); update = k; }
+        if (k->update.opt) { nn__step_update(k, update); update = k; }
         if (k->random) { k->c.step = nn->random_step; k->c.seed = nn->seed; }
-        if (p->varying && (k->opt || k->random)) p->varying[varying++] = &k->c;
+        if (p->varying && (k->update.opt || k->random)) p->varying[varying++] = &k->c;
     }
     if (to > p->at && nn__step_listed(p, to, varying)) p->at = to;
     for (; p->at < to; p->at++) nn__step_exec(nn, &p->trace.call[p->at]);
@@ -16363,9 +16373,10 @@ static nn_tensor *nn__step_to_loss(nn_step_plan *p, nn_tensor **scores)
 static void nn__step_to_norm(nn_step_plan *p) { nn__step_run(p, p->trace.norm_at); }
 static void nn__step_to_end(nn_step_plan *p)
 {
+    const nn__step_decode *d = &p->trace.decode;
     int i;
     nn__step_run(p, p->trace.calls);
-    for (i = 0; i < p->trace.caches && nn_ok(p->nn); i++) p->trace.cache[i].c->length += p->trace.cache[i].grows;
+    for (i = 0; i < d->caches && nn_ok(p->nn); i++) d->cache[i].c->length += d->cache[i].grows;
     if (p->nn->data_step == &p->nn->step_arena) p->nn->step_extra = nn__round_up(p->bytes) - p->usual;
 }
 
@@ -18002,7 +18013,6 @@ NN__BACKWARD(where)
 #if NN__IN_HOST
 static int nn__cast_shape(nn_call *c)
 {
-    if (*(const int *)c->params == NN_I4) { nn_fail(c->nn, "cast: there are no numbers of type i4 (see nn_quantize_new)"); return 0; }
     nn__set_shape(&c->out[0], *(const int *)c->params, c->in[0].ndim, c->in[0].shape);
     return 1;
 }
@@ -20488,8 +20498,8 @@ static void NN__K(gemm_dots)(int64_t m, int64_t n, int64_t k, const R *a, int64_
         }
 }
 
-// Numbers of a b of type NN_BF16, NN_F16 or NN_I8 (words: NN_I4); streams: NN_F32 is R
-NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_F32 ? (int64_t)sizeof(R) : type == NN_I8 ? 1 : type == NN_I4 ? 4 : 2; }
+// Numbers of a b of type NN_BF16, NN_F16 or NN_I8; streams: NN_F32 is R
+NN__INLINE int64_t NN__K(small_bytes)(int type)      { return type == NN_F32 ? (int64_t)sizeof(R) : type == NN_I8 ? 1 : 2; }
 NN__INLINE R NN__K(small_one)(int type, const char *p)
 {
     double d;
@@ -20515,12 +20525,6 @@ NN__INLINE V NN__K(small_part)(const int type, const char *p, int64_t n)     // 
     memcpy(part, p, (size_t)(n % NN__LANES * NN__K(small_bytes)(type)));
     return NN__K(small_load)(type, part);
 }
-// f with the type as a constant: a loop for each
-#define NN__BY_TYPE(type, f, ...) do { \
-        if ((type) == NN_BF16)     NN__K(f)(NN_BF16, __VA_ARGS__); \
-        else if ((type) == NN_F16) NN__K(f)(NN_F16, __VA_ARGS__); \
-        else                       NN__K(f)(NN_I8, __VA_ARGS__); \
-    } while (0)
 // Some rows of b on y: y[j] = fma(a[t], b[t][j] scale[j], y[j]). Rows are row_bytes apart; each is read as a stream, so the sums stay in y.
 NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, const R *a, int64_t acs, const char *b, int64_t row_bytes, const R *scale, R *y)
 {
@@ -20634,16 +20638,6 @@ static void NN__K(word_strip)(const nn__product *g, int64_t first, int64_t k, in
         for (i = 0; i < width; i += NN__LANES) STORE(to + i, NN__K(nibbles)(NN__K(words_at)((const char *)(word + i), NN__LANES), (int)(p % 8)) * LOAD(s + i));
     }
 }
-// One row of A times columns j .. j + n of B, whose rows are dense: y += a b
-static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int64_t n, R *y)
-{
-    const char *b = (const char *)g->b + j * NN__K(small_bytes)(g->small);
-    const R *scale = g->scale ? (const R *)g->scale + j : NULL;
-    if (g->small == NN_I4) NN__K(word_stream)(g, n, a, b, scale, y);
-    else if (!g->small)    NN__K(stream_of)(NN_F32, g, n, a, b, scale, y);
-    else NN__BY_TYPE(g->small, stream_of, g, n, a, b, scale, y);
-}
-
 // k terms from `first` on of w columns from j on, as a strip of numbers: any strides
 NN__INLINE void NN__K(small_strip_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
@@ -20697,15 +20691,39 @@ NN__INLINE void NN__K(small_turn)(const int type, const nn__product *g, int64_t 
     }
 }
 #endif
-static void NN__K(small_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
+NN__INLINE void NN__K(small_pack_of)(const int type, const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to)
 {
-    if (g->small == NN_I4) NN__K(word_strip)(g, first, k, j, w, width, to);
 #if NN__LANES > 1
-    else if (g->brs == 1 && g->bcs != 1) NN__BY_TYPE(g->small, small_turn, g, first, k, j, w, width, to);
+    if (g->brs == 1 && g->bcs != 1) { NN__K(small_turn)(type, g, first, k, j, w, width, to); return; }
 #endif
-    else NN__BY_TYPE(g->small, small_strip_of, g, first, k, j, w, width, to);
+    NN__K(small_strip_of)(type, g, first, k, j, w, width, to);
 }
-#undef NN__BY_TYPE
+// What a type has of its own: bytes of a number, or of a word, and its loops, where the type is a constant
+typedef struct NN__K(small_type) {
+    int64_t bytes;
+    void  (*stream)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y);
+    void  (*strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to);
+} NN__K(small_type);
+#define NN__SMALL_TYPE(name, type) \
+    static void NN__K(name##_stream)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y) { NN__K(stream_of)(type, g, n, a, b, scale, y); } \
+    static void NN__K(name##_strip)(const nn__product *g, int64_t first, int64_t k, int64_t j, int64_t w, int64_t width, R *to) { NN__K(small_pack_of)(type, g, first, k, j, w, width, to); }
+NN__SMALL_TYPE(f16, NN_F16)
+NN__SMALL_TYPE(bf16, NN_BF16)
+NN__SMALL_TYPE(i8, NN_I8)
+#undef NN__SMALL_TYPE
+static void NN__K(real_stream)(const nn__product *g, int64_t n, const R *a, const char *b, const R *scale, R *y) { NN__K(stream_of)(NN_F32, g, n, a, b, scale, y); }
+static const NN__K(small_type) *NN__K(small)(int type)
+{
+    static const NN__K(small_type) types[] = { { sizeof(R), NN__K(real_stream), NULL }, { 2, NN__K(f16_stream), NN__K(f16_strip) }, { 2, NN__K(bf16_stream), NN__K(bf16_strip) },
+        { 1, NN__K(i8_stream), NN__K(i8_strip) }, { 4, NN__K(word_stream), NN__K(word_strip) } };
+    return &types[type == NN_I4 ? NN_I8 + 1 : type];
+}
+// One row of A times columns j .. j + n of B, whose rows are dense: y += a b
+static void NN__K(gemm_stream)(const nn__product *g, const R *a, int64_t j, int64_t n, R *y)
+{
+    const NN__K(small_type) *s = NN__K(small)(g->small);
+    s->stream(g, n, a, (const char *)g->b + j * s->bytes, g->scale ? (const R *)g->scale + j : NULL, y);
+}
 
 // One task of a product. add: y is kept, not overwritten. bias: what y starts from along n, or NULL. soon: may be NULL.
 static void NN__K(gemm_task_before)(const nn__product *product, int add, const R *bias, int64_t task, R *scratch, nn__soon *soon)
@@ -20779,7 +20797,7 @@ static void NN__K(gemm_task_before)(const nn__product *product, int add, const R
             next = g->small ? NULL : b + w * g->bcs;
             if (bias) NN__K(copy_few)(start, bias + j, w);
             if (s.pack_b) {
-                if (g->small) NN__K(small_strip)(g, p, depth, j, w, width, strip);
+                if (g->small) NN__K(small)(g->small)->strip(g, p, depth, j, w, width, strip);
                 else NN__K(gemm_turn)(w, depth, b, g->bcs, g->brs, width, strip);
                 if (g->bcs == 1 && j + w < end) ahead = next;
                 b = strip;
@@ -20981,7 +20999,7 @@ static nn__product *nn__linear_product(nn__product *g, const nn_call *c, int whi
     if (which != 2 && c->op->id == NN_OP_linear_small) {
         const nn_view *scale = &c->in[3];
         int64_t group = scale->ndim == 2 && scale->shape[1] ? s.k / scale->shape[1] : nn__max(1, s.k), rs = scale->ndim == 2 ? scale->stride[1] : 0;
-        g->small = w->dtype == NN_I32 ? NN_I4 : w->dtype;
+        g->small = nn__small_type(w->dtype);
         if (g->small == NN_I4) group = nn__word_group(s.k, nn__max(1, scale->shape[1]));
         g->scale = scale->data;
         g->up = which == 0 ? group : 1; g->across = which == 0 ? 1 : group;
@@ -21012,18 +21030,18 @@ static int nn__fits_words(const nn_view *w, const nn_view *scale, int64_t k)    
 static int nn__linear_small_shape(nn_call *c)
 {
     const nn_view *w = &c->in[1], *scale = &c->in[3];
-    int i;
+    int type = nn__small_type(w->dtype), i;
     for (i = 0; i < 4; i++)
         if (i != 1 && c->in[i].data && c->in[i].dtype != (int)c->nn->desc.dtype) {
             nn_fail(c->nn, "linear: input %d is %s, not %s (see nn_cast)", i, nn_dtype_name((nn_dtype)c->in[i].dtype), nn_dtype_name(c->nn->desc.dtype));
             return 0;
         }
-    if (w->dtype != NN_BF16 && w->dtype != NN_F16 && w->dtype != NN_I8 && (w->dtype != NN_I32 || !scale->ndim)) {
+    if (!nn__is_weights(type) || (w->dtype == NN_I32 && !scale->ndim)) {
         nn_fail(c->nn, "linear: weights of type %s (see nn_cast)", nn_dtype_name((nn_dtype)w->dtype));
         return 0;
     }
     if (!nn__linear_shape(c)) return 0;
-    if ((w->dtype == NN_I8 || w->dtype == NN_I32) != (scale->ndim > 0) || (w->dtype == NN_I32 && !nn__fits_words(w, scale, c->in[0].shape[c->in[0].ndim - 1])) ||
+    if (nn__has_scales(type) != (scale->ndim > 0) || (w->dtype == NN_I32 && !nn__fits_words(w, scale, c->in[0].shape[c->in[0].ndim - 1])) ||
         (scale->ndim && w->dtype == NN_I8 && (scale->shape[0] != w->shape[0] || scale->ndim > 2 ||
         (scale->ndim == 2 && (scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))))) {
         nn_fail(c->nn, "linear: scale %s does not fit w %s of type %s", NN__SHAPE_OF(scale), NN__SHAPE_OF(w), nn_dtype_name((nn_dtype)w->dtype));
@@ -21127,16 +21145,16 @@ static void nn__round_into(nn_tensor *w, nn_tensor *to, nn_tensor *scale)       
 NN_API nn_tensor *nn_quantize_new(nn_tensor *w, nn_dtype dtype, nn_tensor **scale, const nn_quantize_desc *desc)
 {
     nn_context *nn = w ? w->nn : NULL;
-    int64_t group = desc && desc->group ? desc->group : dtype == NN_I4 ? (int64_t)NN__WORD_GROUP : w ? w->shape[1] : 0;
+    int64_t group = nn__small_group((int)dtype, desc);
     nn_tensor *q;
     if (scale) *scale = nn__inert(nn);
     if (!nn__check(nn, w, "nn_quantize_new")) return nn__inert(nn);
-    if (w->ndim != 2 || (dtype != NN_BF16 && dtype != NN_F16 && dtype != NN_I8 && dtype != NN_I4) || (dtype == NN_I8 && (!scale || group < 1 || w->shape[1] % group)) ||
-        (dtype == NN_I4 && (!scale || !nn__is_word_group(group)))) {
+    if (!group) group = w->shape[1];
+    if (w->ndim != 2 || !nn__is_weights((int)dtype) || (nn__has_scales((int)dtype) && (!scale || group < 1 || !nn__group_fits((int)dtype, group))) || (dtype == NN_I8 && w->shape[1] % group)) {
         nn_fail(nn, "nn_quantize_new: w %s as %s in groups of %lld", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name(dtype), (long long)group);
         return nn__inert(nn);
     }
-    if (dtype != NN_I8 && dtype != NN_I4) {
+    if (!nn__has_scales((int)dtype)) {
         q = nn__small_new(nn, dtype, w->shape[0], w->shape[1]);
         if (!nn__dead(q)) nn__copy_view(nn, nn__view_of(q), nn__view_of(w));
         return q;
@@ -21184,7 +21202,7 @@ NN_API nn_tensor *nn_dequantize(nn_tensor *w, nn_tensor *scale)
 {
     nn_context *nn = w ? w->nn : NULL;
     if (!nn__check(nn, w, "nn_dequantize") || (scale && !nn__check(nn, scale, "nn_dequantize"))) return nn__inert(nn);
-    if (w->ndim != 2 || (w->dtype == NN_I8 || w->dtype == NN_I32) != (scale != NULL) || (w->dtype == NN_I8 && (scale->ndim != 2 || scale->shape[0] != w->shape[0] ||
+    if (w->ndim != 2 || nn__has_scales(nn__small_type(w->dtype)) != (scale != NULL) || (w->dtype == NN_I8 && (scale->ndim != 2 || scale->shape[0] != w->shape[0] ||
         scale->shape[1] < 1 || w->shape[1] % scale->shape[1]))) {
         nn_fail(nn, "nn_dequantize: w %s of type %s, scale %s", nn__dims_text(w->ndim, w->shape).s, nn_dtype_name((nn_dtype)w->dtype), scale ? nn__dims_text(scale->ndim, scale->shape).s : "NULL");
         return nn__inert(nn);
@@ -26811,27 +26829,27 @@ static NN__K(rnn_task) NN__K(rnn_begin)(const nn_call *c, const nn__rnn_dims *s,
     return o;
 }
 
-// a = gx + b, and of the GRU's third gate b alone
-static void NN__K(rnn_sums)(const nn__rnn_dims *s, const R *gx, const R *bias, const R *zero, R *a)
+// n units from `from` on, of all gates: a = gx + b, and of the GRU's third gate b alone
+static void NN__K(rnn_sums)(const nn__rnn_dims *s, int64_t from, int64_t n, const R *gx, const R *bias, R *a)
 {
-    int64_t j, n = s->kind == NN__RNN_GRU ? 2 * s->hidden : s->width;
-    if (!bias) {
-        NN__K(copy_few)(a, gx, n);
-        if (n < s->width) NN__K(copy_few)(a + n, zero, s->hidden);
-        return;
+    int64_t gate, j;
+    for (gate = 0; gate < s->gates; gate++, a += n) {
+        const R *x = s->kind == NN__RNN_GRU && gate == 2 ? NULL : gx + gate * s->hidden + from, *b = bias ? bias + gate * s->hidden + from : NULL;
+        if (x && b)      for (j = 0; j < n; j += NN__LANES) NN__K(put_lanes)(a + j, NN__K(get_lanes)(x + j, n - j) + NN__K(get_lanes)(b + j, n - j), n - j);
+        else if (x || b) NN__K(copy_few)(a, x ? x : b, n);
+        else memset(a, 0, (size_t)n * sizeof(R));
     }
-    for (j = 0; j < n; j += NN__LANES) NN__K(put_lanes)(a + j, NN__K(get_lanes)(gx + j, n - j) + NN__K(get_lanes)(bias + j, n - j), n - j);
-    if (n < s->width) NN__K(copy_few)(a + n, bias + n, s->hidden);
 }
-static void NN__K(rnn_forward_cell)(const nn_call *c, const nn__rnn_dims *s, int64_t row, const R *a, R *h, R *cell, R *m)
+// Then the cell: a, cell and m (h, or what is projected to it) are those of the n units. What backward needs is kept of whole rows only.
+static void NN__K(rnn_forward_cell)(const nn_call *c, const nn__rnn_dims *s, int64_t row, int64_t from, int64_t n, const R *a, R *cell, R *m)
 {
+    const R *gx = (const R *)c->in[NN__RNN_GX].data + row * s->width;
     R *save = (R *)c->aux[0].data, *save_c = (R *)c->aux[2].data;
-    int64_t n = s->hidden;
     if (save) save += row * s->saved * n;
     switch (s->kind) {
-    case NN__RNN_LSTM: NN__K(lstm_cell)(n, a, cell, s->wr.n ? m : h, save, save ? save_c + row * n : NULL); break;
-    case NN__RNN_GRU:  NN__K(gru_cell)(n, a, (const R *)c->in[NN__RNN_GX].data + row * s->width + 2 * n, h, save); break;
-    default:           NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, h, save); break;
+    case NN__RNN_LSTM: NN__K(lstm_cell)(n, a, cell, m, save, save ? save_c + row * n : NULL); break;
+    case NN__RNN_GRU:  NN__K(gru_cell)(n, a, gx + 2 * s->hidden + from, m, save); break;
+    default:           NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, m, save); break;
     }
 }
 // One sample, cut by units: its state before the first step; then a step of some units. h changes places from step to step.
@@ -26861,32 +26879,20 @@ NN__INLINE void NN__K(rnn_columns)(int gates, const nn__rnn_weight *w, int64_t h
 }
 static void NN__K(rnn_turn)(const nn_call *c, const nn__rnn_dims *s, const nn_task *t)
 {
-    const R *bias = (const R *)c->in[NN__RNN_B].data, *x = (const R *)c->in[NN__RNN_GX].data, *b;
+    const R *gx = (const R *)c->in[NN__RNN_GX].data, *w;
     R *a = (R *)t->scratch, *state = (R *)c->shared + s->state, *cell = state + 2 * s->lh, *y = (R *)c->out[0].data, *old = state + (t->turn % 2) * s->lh, *h = state + (1 - t->turn % 2) * s->lh;
-    int64_t from = nn__unit_begin(s->hidden, NN__RNN_UNITS, t), n = nn__unit_end(s->hidden, NN__RNN_UNITS, t) - from, length = nn__rnn_length(c, 0, s->time), row, gate, j;
+    int64_t from = nn__unit_begin(s->hidden, NN__RNN_UNITS, t), n = nn__unit_end(s->hidden, NN__RNN_UNITS, t) - from, length = nn__rnn_length(c, 0, s->time), row;
     if (t->turn < length) {
         row = nn__rnn_row(c, s, 0, length, t->turn);
-        x += row * s->width + from;
-        b = (const R *)s->w.b + from;
-        for (gate = 0; gate < s->gates; gate++) for (j = 0; j < n; j += NN__LANES) {
-            V v = s->kind == NN__RNN_GRU && gate == 2 ? C(0) : LOAD(x + gate * s->hidden + j);       // of that gate b alone
-            STORE(a + gate * n + j, bias ? v + LOAD(bias + gate * s->hidden + from + j) : v);
+        w = (const R *)s->w.b + from;
+        NN__K(rnn_sums)(s, from, n, gx + row * s->width, (const R *)c->in[NN__RNN_B].data, a);
+        switch (s->gates) {
+        case 4:  NN__K(rnn_columns)(4, &s->w, s->hidden, n, w, old, a); break;
+        case 3:  NN__K(rnn_columns)(3, &s->w, s->hidden, n, w, old, a); break;
+        default: NN__K(rnn_columns)(1, &s->w, s->hidden, n, w, old, a); break;
         }
-        switch (s->kind) {
-        case NN__RNN_LSTM:
-            NN__K(rnn_columns)(4, &s->w, s->hidden, n, b, old, a);
-            NN__K(lstm_cell)(n, a, cell + from, h + from, NULL, NULL);
-            break;
-        case NN__RNN_GRU:
-            NN__K(rnn_columns)(3, &s->w, s->hidden, n, b, old, a);
-            NN__K(copy_few)(h + from, old + from, n);
-            NN__K(gru_cell)(n, a, x + 2 * s->hidden, h + from, NULL);
-            break;
-        default:
-            NN__K(rnn_columns)(1, &s->w, s->hidden, n, b, old, a);
-            NN__K(rnn_cell)(n, s->kind == NN__RNN_RELU, a, h + from, NULL);
-            break;
-        }
+        NN__K(copy_few)(h + from, old + from, n);
+        NN__K(rnn_forward_cell)(c, s, row, from, n, a, cell + from, h + from);
         NN__K(copy_few)(y + row * s->out + from, h + from, n);
     }
     else memset(y + t->turn * s->st * s->out + from, 0, (size_t)n * sizeof(R));
@@ -26922,14 +26928,14 @@ NN__FORWARD(rnn)
         for (r = 0; r < o.rows; r++) {
             int64_t n = nn__rnn_length(c, o.begin + r, s.time), row = nn__rnn_row(c, &s, o.begin + r, n, step);
             if (step >= n) { memset(o.a + r * s.lg, 0, (size_t)s.lg * sizeof(R)); continue; }
-            NN__K(rnn_sums)(&s, gx + row * s.width, bias, o.zero, o.a + r * s.lg);
+            NN__K(rnn_sums)(&s, 0, s.hidden, gx + row * s.width, bias, o.a + r * s.lg);
             if (before) NN__K(copy_few)(before + row * s.out, o.h + r * s.lh, s.out);
         }
         NN__K(rnn_multiply)(&s.w, (const R *)c->shared, o.rows, o.h, s.lh, o.a, s.lg, o.scratch);
         for (r = 0; r < o.rows; r++) {
             int64_t n = nn__rnn_length(c, o.begin + r, s.time);
             if (step >= n) { memset(o.m + r * s.lc, 0, (size_t)s.lc * sizeof(R)); continue; }
-            NN__K(rnn_forward_cell)(c, &s, nn__rnn_row(c, &s, o.begin + r, n, step), o.a + r * s.lg, o.h + r * s.lh, o.c + r * s.lc, o.m + r * s.lc);
+            NN__K(rnn_forward_cell)(c, &s, nn__rnn_row(c, &s, o.begin + r, n, step), 0, s.hidden, o.a + r * s.lg, o.c + r * s.lc, s.wr.n ? o.m + r * s.lc : o.h + r * s.lh);
             if (s.wr.n) memset(o.h + r * s.lh, 0, (size_t)s.lh * sizeof(R));
         }
         if (s.wr.n) NN__K(rnn_multiply)(&s.wr, (const R *)c->shared, o.rows, o.m, s.lc, o.h, s.lh, o.scratch);     // m is 0 where h stays

@@ -252,6 +252,28 @@ TEST(small_things_after_nn_clear)
     CHECK(c.live == 0);
 }
 
+/* Memory ends in a step, each time at another place of an op, and is there again after nn_clear: what runs then, in the same step, has its gradient. */
+TEST(tape_after_nn_clear)
+{
+    for (int n = 0; n < 40; n++) {
+        counter c = { 0 };
+        float three = 3, dx = 0;
+        nn_context *nn = nn_new(&(nn_desc){ .malloc = count_malloc, .free = count_free, .user = &c, .threads = 1, .on_error = test_quiet });
+        nn_tensor *x = nn_want_grad(nn_tensor_new(nn, NN_SHAPE(1), &three));
+        for (int i = 0; i < n; i++) nn_tensor_new(nn, NN_SHAPE(80), NULL);
+        nn_zeros(nn, NN_SHAPE(1 << 16));                 /* room for the numbers of the step: it is its heads and nodes that find none */
+        nn_begin(nn, NN_TRAIN);
+        c.from = 1;
+        while (nn_ok(nn)) nn_square(x);
+        c.from = 0;
+        nn_clear(nn);
+        nn_backward(nn_sum(nn_square(x), NN_ALL, NULL));
+        CHECK(nn_ok(nn) && nn_read(nn_grad(x), &dx) && dx == 6);
+        nn_free(nn);
+        CHECK(c.live == 0);
+    }
+}
+
 /* Plans, steps that are repeated, tokens with a cache, texts: at every allocation none is left; then there is memory again, and all is well. */
 static int plan_life(nn_context *nn)
 {

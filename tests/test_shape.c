@@ -149,6 +149,8 @@ TEST(makers)
     FAILS(nn_arange(nn, NAN, 1, 1), "arange: no way");
     FAILS(nn_linspace(nn, 0, 1, -1), "impossible shape (-1)");
     FAILS(nn_eye(nn, -1), "impossible shape");
+    FAILS(nn_from_as(nn, (nn_dtype)77, NN_SHAPE(1), NULL), "no numbers of type ?");
+    FAILS(nn_cast(nn_zeros(nn, NN_SHAPE(2)), NN_I4), "no numbers of type i4");
     FAILS(nn_eye(nn, (int64_t)1 << 40), "impossible shape");
     CHECK(nn_count(nn_eye(NULL, 3)) == 0 && nn_count(nn_arange(NULL, 0, 1, 1)) == 0 && nn_count(nn_linspace(NULL, 0, 1, 3)) == 0);
     nn_free(nn);
