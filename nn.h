@@ -192,7 +192,7 @@ typedef struct nn_desc {
     void    *user;                   // handed to the five hooks above
     uint64_t seed;                   // default 0
     const nn_backend *backend;       // default NULL: the CPU. nn_cuda(0) with nn_cuda.h
-    const char *isa;                 // CPU kernels: "scalar", "avx2", "avx512", "neon", "rvv", "wasm", "" for the best; default NULL: the environment's
+    const char *isa;                 // CPU kernels of f32: "scalar", "avx2", "avx512", "neon", "rvv", "wasm", "" for the best; default NULL: the environment's
                                      // NN_ISA, else the best. One that this machine or build lacks is an error, and the context goes on with "scalar"
     nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
     int      winograd;               // 3x3 convolutions with stride 1, from 16 channels on: the largest tile of Winograd's algorithm, used where it pays. Default 4:
