@@ -17076,6 +17076,9 @@ static const nn__table *nn__find_table(const char *wish, nn_dtype dtype, int has
 //
 // + - * / and comparisons are written in infix. No word uses libm (sqrt apart), so their bits are the same everywhere; in the
 // f64 visit they are libm's, which makes the double kernels an independent check of the float ones.
+//
+// Units in the last place that a result is off at most, of all 2^32 floats, fused or not (tests/test_words.c): EXP 0.99  EXPM1 1.40 (x <= 0)  LOG 0.83
+// LOG1P 1.26  SIN 1.87  COS 1.88  TANH 1.33  SIGMOID 1.97  SOFTPLUS 1.99  ERF 1.40  SQRT 0.5  FLOOR ROUND exact; POW is computed in double: 0.5.
 // =============================================================================================
 #ifdef NN__BORROW
 #define NN__IN_RARE  0
