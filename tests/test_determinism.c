@@ -1,5 +1,4 @@
-/* test_determinism.c - the same bits for 1, 2, 3, 8 threads and on every table of a class; results that do not depend on the batch; which table is taken */
-#define _POSIX_C_SOURCE 200112L      /* setenv */
+/* test_determinism.c - the same bits for 1, 2, 3, 8 threads and on every table of a class; results that do not depend on the batch */
 #ifndef TEST_LINKED
 #define NN_IMPLEMENTATION
 #endif
@@ -101,7 +100,10 @@ TEST(a_sample_does_not_see_its_batch)
     }
 }
 
-/* ---- nn_desc.isa and NN_ISA ---- */
+/* ---- which table is taken: nn_desc.isa and NN_ISA ---- */
+#ifndef _WIN32
+int setenv(const char *name, const char *value, int overwrite), unsetenv(const char *name);     /* -std=c11 hides them */
+#endif
 static void set_wish(const char *isa)
 {
 #ifdef _WIN32
