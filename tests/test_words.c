@@ -104,3 +104,102 @@ TEST(pow_is_within_2_ulp)
     }
     close_tables(w);
 }
+
+/* ---- which table is taken: nn_desc.isa and NN_ISA ---- */
+#ifndef _WIN32
+int setenv(const char *name, const char *value, int overwrite), unsetenv(const char *name);     /* -std=c11 hides them */
+#endif
+static void set_wish(const char *isa)
+{
+#ifdef _WIN32
+    char text[40];
+    snprintf(text, sizeof text, "NN_ISA=%s", isa ? isa : "");
+    _putenv(text);
+#else
+    if (isa) setenv("NN_ISA", isa, 1);
+    else unsetenv("NN_ISA");
+#endif
+}
+/* By another way than nn.h's: what this program has kernels for and this processor runs. -1: not known here. */
+static int is_here(const char *isa)
+{
+    if (!strcmp(isa, "scalar")) return 1;
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__) && !defined(_WIN32)
+#ifdef NN_NO_SIMD
+    return 0;
+#else
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    if (!strcmp(isa, "fma")) return __builtin_cpu_supports("fma") != 0;
+#ifndef NN_NO_AVX2
+    if (!strcmp(isa, "avx2")) return avx2;
+#endif
+#ifndef NN_NO_AVX512
+    if (!strcmp(isa, "avx512")) return avx512;
+#endif
+    (void)avx512;
+    return 0;
+#endif
+#endif
+    return -1;
+}
+/* 1: `isa` was taken. 0: an error that names it, and plain C goes on. */
+static int took(const char *desc, const char *isa)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .isa = desc, .threads = 1, .on_error = test_quiet });
+    int ok = nn_ok(nn);
+    if (ok) CHECK(!strcmp(nn_isa(nn), isa));
+    else {
+        char words[40];
+        snprintf(words, sizeof words, "nn_new: no kernels \"%s\" for f32", isa);
+        CHECK_ERROR(nn, words);
+        CHECK(!strcmp(nn_isa(nn), "scalar"));
+        nn_begin(nn, NN_EVAL);
+        CHECK(nn_item(nn_sum(nn_ones(nn, NN_SHAPE(70)), NN_ALL, NULL)) == 70 && nn_ok(nn));
+    }
+    nn_free(nn);
+    return ok;
+}
+static int took_best(const char *desc, const char *best)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .isa = desc, .threads = 1, .on_error = test_quiet });
+    int same = nn_ok(nn) && !strcmp(nn_isa(nn), best);
+    nn_free(nn);
+    return same;
+}
+TEST(the_table_that_was_asked_for)
+{
+    static const char *const names[] = { "scalar", "fma", "avx2", "avx512", "neon", "rvv", "wasm", "sse9", "AVX2", "avx" };
+    const char *outside = getenv("NN_ISA");
+    char before[40] = { 0 }, best[40];
+    int here = 0, listed = 0;
+    if (outside) snprintf(before, sizeof before, "%s", outside);
+    set_wish(NULL);
+    nn_context *nn = nn_new(NULL);
+    snprintf(best, sizeof best, "%s", nn_isa(nn));       /* on x86 the widest */
+    nn_free(nn);
+    CHECK(is_here("avx512") == 1 ? !strcmp(best, "avx512") : is_here("avx2") == 1 ? !strcmp(best, "avx2") : is_here("avx2") < 0 || !strcmp(best, "fma") || !strcmp(best, "scalar"));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        set_wish(NULL);
+        int by_desc = took(names[i], names[i]);
+        set_wish(names[i]);
+        CHECK(took(NULL, names[i]) == by_desc);                       /* the environment's, where the desc says nothing */
+        CHECK(is_here(names[i]) < 0 || is_here(names[i]) == by_desc);
+        if (by_desc) printf("%s is here\n", names[i]);
+        CHECK(took("scalar", "scalar"));                              /* the desc wins ... */
+        CHECK(took_best("", best));                                   /* ... also with the best */
+        set_wish("scalar");
+        CHECK(took(names[i], names[i]) == by_desc);
+        here += by_desc;
+    }
+    set_wish("");
+    CHECK(took_best(NULL, best));
+    set_wish(NULL);
+    while (test_isa(listed)) listed++;
+    CHECK(here == listed);
+    set_wish("scalar");
+    nn = nn_new(&(nn_desc){ .dtype = NN_F64 });                       /* double has one table, whatever is asked for */
+    CHECK(nn_ok(nn) && !strcmp(nn_isa(nn), "f64"));
+    nn_free(nn);
+    set_wish(outside ? before : NULL);
+}
