@@ -192,7 +192,8 @@ typedef struct nn_desc {
     void    *user;                   // handed to the five hooks above
     uint64_t seed;                   // default 0
     const nn_backend *backend;       // default NULL: the CPU. nn_cuda(0) with nn_cuda.h
-    const char *isa;                 // CPU kernels: "scalar", "avx2", "avx512", "neon", "rvv", "wasm"; default: environment NN_ISA, else the best
+    const char *isa;                 // CPU kernels of f32: "scalar", "avx2", "avx512", "neon", "rvv", "wasm", "" for the best; default NULL: the environment's
+                                     // NN_ISA, else the best. One that this machine or build lacks is an error, and the context goes on with "scalar"
     nn_dtype dtype;                  // type of parameters and results: NN_F32, or NN_F64 (needs NN_DOUBLE; for gradient checks)
     int      winograd;               // 3x3 convolutions with stride 1, from 16 channels on: the largest tile of Winograd's algorithm, used where it pays. Default 4:
                                      // F(4x4, 3x3), half the time of a direct sum and 2 to 3 times its error; F(2x2, 3x3) on small images. 2: F(2x2, 3x3) only,
@@ -217,7 +218,8 @@ NN_API int         nn_threads(const nn_context *nn);     // threads in use, the 
 NN_API void        nn_seed(nn_context *nn, uint64_t seed);
 
 NN_API void        nn_profile(nn_context *nn, int on);   // 1: from now on, measure the time of every op, from zero; 0: stop. Costs nothing when off
-NN_API void        nn_profile_print(nn_context *nn);     // a table by time: op, pass, calls, time, GFLOP/s of products and convolutions, GB/s
+NN_API void        nn_profile_print(nn_context *nn);     // a table by time: op, pass, calls, time, GFLOP/s of products (convolutions and
+                                     // attention, too: two for each multiply-add of the formula), GB/s
 
 // ---- steps --------------------------------------------------------------------------------------
 NN_API void nn_begin(nn_context *nn, nn_mode mode);      // starts a step: results of the last one die; sets the mode
@@ -1060,7 +1062,7 @@ NN_API void     nn_plan_reset(const nn_plan *plan, void *workspace);    // state
                                      // in nn_plan_new. Such a workspace must not move. Other plans need none of this
 NN_API int      nn_run(const nn_plan *plan, void *workspace, const void *input, float *output);          // the whole batch; 1 = done
 NN_API int      nn_run_batch(const nn_plan *plan, void *workspace, int64_t batch, const void *input, float *output);   // the first `batch` samples
-NN_API void     nn_plan_print(const nn_plan *plan);      // every step: shapes, bytes, multiply-adds, time of one run, GFLOP/s
+NN_API void     nn_plan_print(const nn_plan *plan);      // every call: op, shape and bytes of its result, multiply-adds of products, time of one run, GFLOP/s
 NN_API void     nn_plan_free(nn_plan *plan);
 
 // ---- training steps as fixed programs -------------------------------------------------------------------------
@@ -1089,6 +1091,8 @@ NN_API nn_tensor  *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor 
 NN_API const char *nn_step_plan_why(const nn_step_plan *plan);       // why steps are not repeated (yet); NULL: they are
 NN_API int         nn_step_plan_calls(const nn_step_plan *plan);     // kernels called in a step that is repeated, else 0
 NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan);     // of this step's memory that it uses
+NN_API void        nn_step_plan_print(const nn_step_plan *plan);     // every call of a step that is repeated, as nn_plan_print does; or why it is not. Runs
+                                     // them on zeros, and leaves the model as it is
 NN_API void        nn_step_plan_free(nn_step_plan *plan);
 
 // ---- monitoring -------------------------------------------------------------------------------------
@@ -2118,7 +2122,7 @@ static int     nn__finite(double v)          { return v - v == 0; }
 static size_t  nn__round_up(size_t n)        { return (n + (NN__ALIGN - 1)) & ~(size_t)(NN__ALIGN - 1); }
 static char   *nn__aligned(void *p)          { return (char *)(((uintptr_t)p + NN__ALIGN - 1) & ~(uintptr_t)(NN__ALIGN - 1)); }
 static const nn_op *nn__op(int id);
-static const nn__table *nn__find_table(const char *isa, nn_dtype dtype, int has);
+static const nn__table *nn__find_table(const char *wish, nn_dtype dtype, int has);
 static void nn__record_call(nn_context *nn, const nn_call *c);
 static void nn__record_refuse(nn_context *nn, const char *why);
 static void nn__trace_refuse(nn_context *nn, const char *why);
@@ -2859,6 +2863,11 @@ static int nn__cpu_features(void)
     return has;
 }
 
+static const char *nn__wished_table(const char *isa)                 // "": the best
+{
+    const char *wish = isa ? isa : getenv("NN_ISA");
+    return wish ? wish : "";
+}
 NN_API const char *nn_isa(const nn_context *nn) { return nn && nn->table ? nn->table->isa : ""; }
 
 // =============================================================================================
@@ -3511,7 +3520,7 @@ static void nn__run_unmeasured(nn_context *nn, nn_call *c)
 }
 
 // ---- nn_profile: how long each op takes --------------------------------------------------------------------
-typedef struct nn__op_time { const nn_op *op; int64_t calls; double seconds, flops, bytes; } nn__op_time;
+typedef struct nn__op_time { const nn_op *op; int64_t calls; double seconds, macs, bytes; } nn__op_time;
 struct nn__profile {
     double      started, seconds;    // since nn_profile(nn, 1), and until nn_profile(nn, 0)
     int         on;
@@ -3534,7 +3543,10 @@ static double nn__call_bytes(const nn_call *c)           // every view once
     for (i = 0; i < c->naux; i++) n += nn__view_bytes(&c->aux[i]);
     return n;
 }
-static double nn__call_flops(const nn_call *c)           // two per multiply-add of the formula; 0 where there is none to count
+static double nn__attention_macs(const nn_call *c);      // >>ops
+static double nn__rnn_macs(const nn_call *c);            // >>ops
+// Multiply-adds of products, as the formula has them: those of Winograd's algorithm are counted as the direct sum's. 0: an op without products.
+static double nn__call_macs(const nn_call *c)
 {
     const nn_view *x = &c->in[0], *w = &c->in[1], *y = &c->out[0];
     double n;
@@ -3544,10 +3556,59 @@ static double nn__call_flops(const nn_call *c)           // two per multiply-add
     case NN_OP_linear: n = x->ndim ? (double)nn_view_count(y) * (double)x->shape[x->ndim - 1] : 0; break;
     case NN_OP_conv2d:           n = (double)nn_view_count(y) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
     case NN_OP_conv_transpose2d: n = (double)nn_view_count(x) * (double)nn_view_count(w) / (double)nn__max(1, w->shape[0]); break;
-    case NN_OP_rnn:              n = (double)nn_view_count(x) * (double)w->shape[1]; break;
+    case NN_OP_linear_update:    return (double)nn_view_count(&c->in[2]) * (double)x->shape[1];      // in: W (out, in), X, dY
+    case NN_OP_attention:
+    case NN_OP_attention_dropout: return nn__attention_macs(c);
+    case NN_OP_rnn:              return nn__rnn_macs(c);
     default: return 0;
     }
-    return 2 * n * (c->pass == NN_FORWARD ? 1 : (c->din[0].data != NULL) + (c->din[1].data != NULL));
+    return n * (c->pass == NN_FORWARD ? 1 : (c->din[0].data != NULL) + (c->din[1].data != NULL));
+}
+static int nn__is_readable(const nn_call *c) { return c->nn->backend == &c->nn->cpu; }         // else lengths are not looked at: everything counts
+
+// A program is printed call by call: what it writes (the shape of the first result, bytes of all), multiply-adds, time.
+typedef struct nn__call_table { nn_context *nn; int calls; double macs, seconds; } nn__call_table;
+static nn__call_table nn__call_table_begin(nn_context *nn)
+{
+    nn__call_table t;
+    memset(&t, 0, sizeof t);
+    t.nn = nn;
+    nn__log(nn, "%-4s %-21s %-8s %-24s %10s %12s %10s %8s\n", "call", "op", "pass", "result", "bytes", "mult-adds", "us", "GFLOP/s");
+    return t;
+}
+// Seconds that a run takes: the shortest of three times, each of as many runs as the clock's microseconds ask for.
+static double nn__shortest_run(void (*run)(void *), void *arg)
+{
+    double took = 1e30, time;
+    int times, i, runs = 1;
+    for (times = 0; times < 3;) {
+        double start = nn__seconds();
+        for (i = 0; i < runs; i++) run(arg);
+        time = nn__seconds() - start;
+        if (time < 50e-6 && runs < 4096) { runs *= 4; continue; }
+        if (time / runs < took) took = time / runs;
+        times++;
+    }
+    return took;
+}
+static void nn__call_table_add(nn__call_table *t, const nn_call *c, double times, double seconds)         // it runs so many times
+{
+    int back = c->pass == NN_BACKWARD, count = back ? c->nin : c->nout, i;
+    const nn_view *list = back ? c->din : c->out, *result = NULL;
+    double bytes = 0, macs = times * nn__call_macs(c);
+    for (i = 0; i < count; i++) if (list[i].data) {
+        if (!result) result = &list[i];
+        bytes += nn__view_bytes(&list[i]);
+    }
+    if (!result) { result = &c->in[0]; bytes = nn__view_bytes(result); }             // an update
+    nn__log(t->nn, "%-4d %-21s %-8s %-24s %10.0f %12.0f %10.2f %8.1f\n", t->calls++, c->op->name, back ? "backward" : "forward", NN__SHAPE_OF(result),
+            bytes, macs, times * seconds * 1e6, seconds > 0 ? 2e-9 * macs / (times * seconds) : 0);
+    t->macs += macs;
+    t->seconds += times * seconds;
+}
+static void nn__call_table_end(const nn__call_table *t, const char *memory)      // memory: more of the last line
+{
+    nn__log(t->nn, "%d calls, %.0f multiply-adds, %.1f us, %s\n", t->calls, t->macs, t->seconds * 1e6, memory);
 }
 
 static void nn__run_measured(nn_context *nn, nn_call *c)
@@ -3563,7 +3624,7 @@ static void nn__run_measured(nn_context *nn, nn_call *c)
     t->op = c->op;
     t->calls++;
     t->seconds += nn__seconds() - start;
-    t->flops += nn__call_flops(c);
+    t->macs += nn__call_macs(c);
     t->bytes += nn__call_bytes(c);
 }
 static void nn__run(nn_context *nn, nn_call *c)
@@ -3604,7 +3665,7 @@ NN_API void nn_profile_print(nn_context *nn)
         if (best < 0) break;
         shown[best] = 1;
         flops[0] = bytes[0] = 0;
-        if (all[best].flops > 0 && all[best].seconds > 0) snprintf(flops, sizeof flops, "%.1f", all[best].flops / all[best].seconds * 1e-9);
+        if (all[best].macs > 0 && all[best].seconds > 0) snprintf(flops, sizeof flops, "%.1f", 2e-9 * all[best].macs / all[best].seconds);
         if (all[best].bytes > 0 && all[best].seconds > 0) snprintf(bytes, sizeof bytes, "%.1f", all[best].bytes / all[best].seconds * 1e-9);
         nn__log(nn, "%-22s %-8s %9lld %11.3f %6.1f %11.2f %9s %8s\n", all[best].op->name, best % 2 ? "backward" : "forward", (long long)all[best].calls,
                 1e3 * all[best].seconds, total > 0 ? 100 * all[best].seconds / total : 0.0, 1e6 * all[best].seconds / (double)all[best].calls, flops, bytes);
@@ -3693,9 +3754,9 @@ NN_API nn_context *nn_new(const nn_desc *desc)
     if (!NN__HAVE_THREADS && !d.parallel_for) nn->threads = 1;
     if (nn->threads > 1 && !d.parallel_for) nn->pool = nn__pool_new(nn, nn->threads);
     nn->features = nn__cpu_features();
-    nn->table = nn__find_table(d.isa, d.dtype, nn->features);
+    nn->table = nn__find_table(nn__wished_table(d.isa), d.dtype, nn->features);
     if (!nn->table) {
-        nn_fail(nn, "nn_new: no kernels \"%s\" for %s on this machine", d.isa ? d.isa : "", nn_dtype_name(d.dtype));
+        nn_fail(nn, "nn_new: no kernels \"%s\" for %s on this machine", nn__wished_table(d.isa), nn_dtype_name(d.dtype));
         nn->table = nn__find_table("scalar", NN_F32, 0);
         nn->desc.dtype = NN_F32;
     }
@@ -15531,56 +15592,70 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
     return p;
 }
 
-NN_API void nn_plan_print(const nn_plan *p)
+// Printing runs call after call in a workspace of its own, on zeros.
+typedef struct nn__plan_printed { const nn_plan *p; char *base[NN__PLAN_BASES]; int call; nn_call c; } nn__plan_printed;
+static void nn__plan_once(void *printed)
 {
-    nn_context *nn = p ? p->nn : NULL;
-    size_t in = 64, bytes;
-    char *memory, *base[NN__PLAN_BASES];
-    double macs = 0, seconds = 0;
-    nn_call c;
+    nn__plan_printed *d = (nn__plan_printed *)printed;
+    const nn_plan *p = d->p;
+    int sliced = d->call < p->slice_calls;
+    nn__plan_prepare(p, &p->call[d->call], 0, sliced ? p->slice : p->batch, d->base, &d->c);
+    nn__plan_exec(p, &p->call[d->call], &d->c, sliced && p->batch > p->slice ? 1 : p->threads, d->base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
+}
+static void nn__plan_print_calls(nn__plan_printed *d)
+{
+    const nn_plan *p = d->p;
+    nn__call_table table;
+    char sizes[200];
+    nn__plan_begin(p, &d->c);
+    if (p->slice_calls) nn__log(p->nn, "the first %d calls run on %lld samples at a time\n", p->slice_calls, (long long)p->slice);
+    table = nn__call_table_begin(p->nn);
+    for (d->call = 0; d->call < p->calls; d->call++) {
+        double took = nn__shortest_run(nn__plan_once, d);
+        nn__call_table_add(&table, &d->c, d->call < p->slice_calls ? (double)p->batch / (double)p->slice : 1, took);
+    }
+    snprintf(sizes, sizeof sizes, "workspace %lld bytes (state %lld, temporaries %lld, scratch %lld), constants %lld bytes", (long long)nn_plan_bytes(p),
+             (long long)p->state_bytes, (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
+    nn__call_table_end(&table, sizes);
+}
+static size_t nn__plan_input_bytes(const nn_plan *p)
+{
+    size_t most = 64, n;
     int i, j;
-    if (!nn) return;
+    char *base[NN__PLAN_BASES];
+    memset(base, 0, sizeof base);
     for (i = 0; i < p->calls; i++) for (j = 0; j < p->call[i].nin; j++) {
         const nn__plan_view *v = p->view + p->call[i].view + j;
         nn_view w;
-        memset(base, 0, sizeof base);
+        if (v->base != NN__PLAN_INPUT) continue;
         nn__plan_fill(&w, v, 0, p->batch, base);
-        if (v->base == NN__PLAN_INPUT && in < (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype)) in = (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype);
+        n = (size_t)nn_view_count(&w) * nn_dtype_bytes((nn_dtype)w.dtype);
+        if (n > most) most = n;
     }
-    in = nn__round_up(in);
+    return most;
+}
+NN_API void nn_plan_print(const nn_plan *p)
+{
+    nn_context *nn = p ? p->nn : NULL;
+    size_t in, bytes;
+    nn__plan_printed d;
+    char *memory;
+    if (!nn) return;
+    in = nn__round_up(nn__plan_input_bytes(p));
     bytes = in + nn_plan_bytes(p) + nn__round_up((size_t)p->batch * p->output_bytes) + 2 * NN__ALIGN;
     memory = (char *)nn__raw_alloc(nn, bytes);
     if (!memory) { nn__oom(nn, bytes); return; }
     memset(memory, 0, bytes);
-    base[NN__PLAN_NONE] = NULL;
-    base[NN__PLAN_CONST] = p->constants;
-    base[NN__PLAN_INPUT] = nn__aligned(memory);
-    base[NN__PLAN_OUTPUT] = base[NN__PLAN_INPUT] + in;
-    base[NN__PLAN_STATE] = base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
-    base[NN__PLAN_TEMP] = base[NN__PLAN_STATE] + p->state_bytes;
-    base[NN__PLAN_SLICE] = base[NN__PLAN_TEMP] + p->temp_bytes;
-    memcpy(base[NN__PLAN_STATE], p->state, p->state_bytes);
-    nn__plan_begin(p, &c);
-    if (p->slice_calls) nn__log(nn, "the first %d steps run on %lld samples at a time\n", p->slice_calls, (long long)p->slice);
-    nn__log(nn, "%-4s %-16s %-24s %10s %12s %10s %8s\n", "step", "op", "result", "bytes", "mult-adds", "us", "GFLOP/s");
-    for (i = 0; i < p->calls; i++) {
-        double took = 1e30, m;
-        int sliced = i < p->slice_calls;
-        for (j = 0; j < 3; j++) {
-            double start = nn__seconds();
-            nn__plan_prepare(p, &p->call[i], 0, sliced ? p->slice : p->batch, base, &c);
-            nn__plan_exec(p, &p->call[i], &c, sliced && p->batch > p->slice ? 1 : p->threads, base[NN__PLAN_TEMP] + p->temp_bytes + (sliced ? p->slice_bytes : 0));
-            if (nn__seconds() - start < took) took = nn__seconds() - start;
-        }
-        m = nn__call_flops(&c) / 2;
-        if (sliced) { m *= (double)p->batch / (double)p->slice; took *= (double)p->batch / (double)p->slice; }
-        nn__log(nn, "%-4d %-16s %-24s %10lld %12.0f %10.2f %8.1f\n", i, c.op->name, NN__SHAPE_OF(&c.out[0]),
-                (long long)(nn_view_count(&c.out[0]) * (int64_t)nn_dtype_bytes((nn_dtype)c.out[0].dtype)), m, took * 1e6, took > 0 ? 2e-9 * m / took : 0);
-        macs += m;
-        seconds += took;
-    }
-    nn__log(nn, "%d steps, %.0f multiply-adds, %.1f us, workspace %lld bytes (state %lld, temporaries %lld, scratch %lld), constants %lld bytes\n", p->calls, macs, seconds * 1e6,
-            (long long)nn_plan_bytes(p), (long long)p->state_bytes, (long long)p->temp_bytes, (long long)p->scratch_bytes, (long long)p->constant_bytes);
+    d.p = p;
+    d.base[NN__PLAN_NONE] = NULL;
+    d.base[NN__PLAN_CONST] = p->constants;
+    d.base[NN__PLAN_INPUT] = nn__aligned(memory);
+    d.base[NN__PLAN_OUTPUT] = d.base[NN__PLAN_INPUT] + in;
+    d.base[NN__PLAN_STATE] = d.base[NN__PLAN_OUTPUT] + nn__round_up((size_t)p->batch * p->output_bytes);
+    d.base[NN__PLAN_TEMP] = d.base[NN__PLAN_STATE] + p->state_bytes;
+    d.base[NN__PLAN_SLICE] = d.base[NN__PLAN_TEMP] + p->temp_bytes;
+    memcpy(d.base[NN__PLAN_STATE], p->state, p->state_bytes);
+    nn__plan_print_calls(&d);
     nn__raw_free(nn, memory);
 }
 
@@ -15987,9 +16062,13 @@ static int nn__by_base(const void *a, const void *b)     // x and y first; else 
     return m != n ? m - n : p->call != q->call ? p->call - q->call : p->view - q->view;
 }
 
+static char *nn__step_address(const nn_step_plan *p, char *const *base, const nn__step_ref *r)
+{
+    return base[r->base] + r->at + (r->base == NN__STEP_MEMORY ? p->place[r->storage] : 0);
+}
 static void nn__step_point(nn_step_plan *p, const nn__step_ref *r)
 {
-    char *to = p->base[r->base] + r->at + (r->base == NN__STEP_MEMORY ? p->place[r->storage] : 0);
+    char *to = nn__step_address(p, p->base, r);
     if (r->call < p->trace.calls) nn__call_view(&p->trace.call[r->call].c, r->view)->data = to;
     else (r->view == NN__REF_LOSS ? &p->loss : &p->scores)->data = to;
 }
@@ -16443,6 +16522,106 @@ NN_API nn_tensor *nn_step_plan_run(nn_step_plan *plan, nn_tensor *x, nn_tensor *
     return loss ? loss : nn__inert(nn);
 }
 
+// Printing runs call after call in memory of its own, on zeros; what a call changes of the model is put back after it.
+static unsigned nn__step_rebind(const nn_step_plan *p, int i, char *const *base, nn__step_call *k)      // call i as k; bit j: its view j is in that memory
+{
+    unsigned own = 0;
+    int j;
+    *k = p->trace.call[i];
+    k->c.shared = base[NN__STEP_MEMORY] + p->scratch;
+    for (j = 0; j < p->trace.refs; j++) if (p->trace.ref[j].call == i) {
+        nn__call_view(&k->c, p->trace.ref[j].view)->data = nn__step_address(p, base, &p->trace.ref[j]);
+        own |= 1u << p->trace.ref[j].view;
+    }
+    return own;
+}
+static size_t nn__extent_bytes(const nn_view *v, const char **low)
+{
+    const char *high;
+    if (nn__view_empty(v)) return 0;
+    nn__view_extent(v, low, &high);
+    return (size_t)(high - *low);
+}
+// Saves what a call changes elsewhere, or puts it back; `saved` NULL: only counts. Returns the bytes.
+static size_t nn__step_save(const nn_backend *b, nn_call *c, unsigned own, char *saved, int back)
+{
+    const char *low = NULL;
+    size_t bytes = 0, n;
+    int i, writes;
+    for (i = 0; i < NN__CALL_VIEWS; i++) {
+        if (!nn__call_has(c, i, &writes) || (own >> i & 1) || !(writes || (c->op->flags & NN_OP_MUTATES))) continue;
+        n = nn__extent_bytes(nn__call_view(c, i), &low);
+        if (n && saved && back) b->copy(b->self, (char *)(uintptr_t)low, saved + bytes, n);
+        else if (n && saved)    b->copy(b->self, saved + bytes, low, n);
+        bytes += nn__round_up(n);
+    }
+    return bytes;
+}
+static void nn__step_once(void *call)
+{
+    nn__step_call *k = (nn__step_call *)call;
+    const nn_backend *b = k->c.nn->backend;
+    nn__step_exec(k->c.nn, k);
+    b->sync(b->self);
+}
+static void nn__step_print_calls(const nn_step_plan *p, char *const *base, char *saved)
+{
+    nn_context *nn = p->nn;
+    nn__call_table table = nn__call_table_begin(nn);
+    nn__fpenv env = nn__fp_enter();
+    char sizes[64];
+    int i;
+    for (i = 0; i < p->trace.calls; i++) {
+        nn__step_call k;
+        unsigned own = nn__step_rebind(p, i, base, &k);
+        double took;
+        nn__step_save(nn->backend, &k.c, own, saved, 0);
+        took = nn__shortest_run(nn__step_once, &k);
+        nn__step_save(nn->backend, &k.c, own, saved, 1);
+        nn__call_table_add(&table, &k.c, 1, took);
+    }
+    nn__fp_leave(env);
+    snprintf(sizes, sizeof sizes, "memory %lld bytes (scratch %lld)", (long long)p->bytes, (long long)(p->bytes - p->scratch));
+    nn__call_table_end(&table, sizes);
+}
+NN_API void nn_step_plan_print(const nn_step_plan *p)
+{
+    nn_context *nn = p ? p->nn : NULL;
+    size_t x, inputs, bytes, saved = 0, n;
+    char *memory, *zeros, *base[NN__STEP_BASES];
+    const char *low;
+    nn__profile *profile;
+    nn__trace *trace;
+    int i;
+    if (!nn) return;
+    if (p->why || p->changes != nn->changes) { nn__log(nn, "the step is not repeated: %s\n", p->why ? p->why : "the model has changed"); return; }
+    for (i = 0; i < NN__STEP_BASES; i++) base[i] = (char *)(uintptr_t)NN__ALIGN;     // nothing is read or written there yet
+    for (i = 0; i < p->trace.calls; i++) {
+        nn__step_call k;
+        unsigned own = nn__step_rebind(p, i, base, &k);
+        n = nn__step_save(nn->backend, &k.c, own, NULL, 0);
+        if (n > saved) saved = n;
+    }
+    x = nn__round_up(nn__extent_bytes(&p->trace.x, &low));
+    inputs = x + nn__round_up(nn__extent_bytes(&p->trace.y, &low));
+    bytes = inputs + nn__round_up(p->bytes) + saved + NN__ALIGN;
+    memory = (char *)nn->backend->alloc(nn->backend->self, bytes);
+    zeros = (char *)nn__raw_alloc(nn, inputs + 1);
+    if (!memory || !zeros) nn__oom(nn, bytes + inputs);
+    else {
+        base[NN__STEP_X] = nn__aligned(memory);
+        base[NN__STEP_Y] = base[NN__STEP_X] + x;
+        base[NN__STEP_MEMORY] = base[NN__STEP_X] + inputs;
+        memset(zeros, 0, inputs);
+        nn->backend->upload(nn->backend->self, base[NN__STEP_X], zeros, inputs);
+        profile = nn->profile; trace = nn->trace;
+        nn->profile = NULL; nn->trace = NULL;            // these runs are not counted
+        nn__step_print_calls(p, base, base[NN__STEP_MEMORY] + nn__round_up(p->bytes));
+        nn->profile = profile; nn->trace = trace;
+    }
+    nn__raw_free(nn, zeros);
+    if (memory) nn->backend->free(nn->backend->self, memory, bytes);
+}
 NN_API void        nn_step_plan_free(nn_step_plan *plan)      { nn__step_plan_drop(plan); }
 NN_API const char *nn_step_plan_why(const nn_step_plan *plan) { return plan ? plan->why : "no plan"; }
 NN_API size_t      nn_step_plan_bytes(const nn_step_plan *plan) { return plan && !plan->why ? plan->bytes : 0; }
@@ -16850,13 +17029,12 @@ static const struct { nn__table table; int needs; } nn__tables[] = {
 #endif
 };
 
-static const nn__table *nn__find_table(const char *isa, nn_dtype dtype, int has)
+static const nn__table *nn__find_table(const char *wish, nn_dtype dtype, int has)
 {
     size_t i;
-    const char *wish = isa ? isa : getenv("NN_ISA");
     for (i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
         if (nn__tables[i].table.dtype != dtype || (nn__tables[i].needs & has) != nn__tables[i].needs) continue;
-        if (wish && wish[0] && dtype == NN_F32 && strcmp(wish, nn__tables[i].table.isa)) continue;
+        if (wish[0] && dtype == NN_F32 && strcmp(wish, nn__tables[i].table.isa)) continue;
         return &nn__tables[i].table;
     }
     return NULL;
@@ -16909,6 +17087,9 @@ static const nn__table *nn__find_table(const char *isa, nn_dtype dtype, int has)
 //
 // + - * / and comparisons are written in infix. No word uses libm (sqrt apart), so their bits are the same everywhere; in the
 // f64 visit they are libm's, which makes the double kernels an independent check of the float ones.
+//
+// Units in the last place that a result is off at most, of all 2^32 floats, fused or not (tests/test_words.c): EXP 0.99  EXPM1 1.40 (x <= 0)  LOG 0.83
+// LOG1P 1.26  SIN 1.87  COS 1.88  TANH 1.33  SIGMOID 1.97  SOFTPLUS 1.99  ERF 1.40  SQRT 0.5  FLOOR ROUND exact; POW is computed in double: 0.5.
 // =============================================================================================
 #ifdef NN__BORROW
 #define NN__IN_RARE  0
@@ -25881,6 +26062,29 @@ static void nn__attention_plan(nn_call *c)
     c->task_bytes = (size_t)numbers * nn__real_bytes(c);
 }
 
+static int64_t nn__attention_length(const nn_call *c, int64_t b, int64_t all)    // keys that sample b has, of `all`
+{
+    const nn_view *lengths = &c->in[NN__ATT_LENGTHS];
+    return lengths->data ? nn__max(0, nn__min(all, nn__class_at(lengths, b * lengths->stride[0]))) : all;
+}
+// Of the pairs of query and key that .causal and lengths leave; what a mask hides is computed. Backward: S again and dP, then each gradient.
+static double nn__attention_macs(const nn_call *c)
+{
+    const nn__attention_params *p = (const nn__attention_params *)c->params;
+    nn__attention_size z = nn__attention_sizes(c);
+    int q = nn__attention_part(c, c->din, 0)->data != NULL, k = nn__attention_part(c, c->din, 1)->data != NULL, v = nn__attention_part(c, c->din, 2)->data != NULL;
+    int ds = q || k || c->din[NN__ATT_MASK].data;        // is it wanted?
+    double pairs = 0;
+    int64_t b, t, length;
+    for (b = 0; b < z.b; b++) {
+        length = nn__is_readable(c) ? nn__attention_length(c, b, z.tk) : z.tk;
+        for (t = 0; t < z.tq; t++) pairs += (double)(p->causal ? nn__max(0, nn__min(length, t + z.tk - z.tq + 1)) : length);
+    }
+    pairs *= (double)z.h;
+    if (c->pass == NN_FORWARD) return pairs * (double)(z.d + z.dv);
+    return pairs * (double)(z.d * ((ds || v) + q + k) + z.dv * (ds + v));
+}
+
 static int nn__unpack(const nn__attention_params *p, nn_tensor **q, nn_tensor **k, nn_tensor **v)      // views of q, k, v side by side
 {
     nn_tensor *x = *q;
@@ -26036,14 +26240,7 @@ static void NN__K(att_keys)(NN__K(att) *a, const nn_call *c, int64_t unit)      
 static void NN__K(att_block)(NN__K(att) *a, int64_t block)           // the rows of a block
 {
     nn__heads q = nn__heads_of(a->c, nn__attention_part(a->c, a->c->in, 0), 0);
-    const nn_view *lengths = &a->c->in[NN__ATT_LENGTHS];
-    int64_t length = a->z.tk, i, pad = nn__padded(a->z.d);
-    if (lengths->data) {
-        const char *at = (const char *)lengths->data + (size_t)(a->b * lengths->stride[0]) * (lengths->dtype == NN_I32 ? 4u : 8u);
-        int64_t n = 0;
-        if (lengths->dtype == NN_I32) { int32_t m; memcpy(&m, at, 4); n = m; } else memcpy(&n, at, 8);
-        length = nn__max(0, nn__min(length, n));
-    }
+    int64_t length = nn__attention_length(a->c, a->b, a->z.tk), i, pad = nn__padded(a->z.d);
     a->row = block * NN__ATT_ROWS;
     a->n = nn__min(NN__ATT_ROWS, a->z.rows - a->row);
     a->width = (a->n + NN__LANES - 1) / NN__LANES * NN__LANES;
@@ -26662,6 +26859,17 @@ static int64_t nn__rnn_length(const nn_call *c, int64_t b, int64_t time)
 static int64_t nn__rnn_row(const nn_call *c, const nn__rnn_dims *s, int64_t b, int64_t length, int64_t step)      // where step `step` of sample b is
 {
     return b * s->sb + (((const nn__rnn_params *)c->params)->reverse ? length - 1 - step : step) * s->st;
+}
+// W h (and the projection) of every step that there is. Backward: da W, then the gradients of the weights.
+static double nn__rnn_macs(const nn_call *c)
+{
+    const nn__rnn_params *p = (const nn__rnn_params *)c->params;
+    const nn_view *w = &c->in[NN__RNN_W], *wr = &c->in[NN__RNN_WR];
+    double steps = 0, own = (double)nn_view_count(w), back = c->din[NN__RNN_W].data ? own : 0, projection = wr->ndim ? (double)nn_view_count(wr) : 0;
+    int64_t time = c->in[NN__RNN_GX].shape[!p->time_first], b;
+    for (b = 0; b < c->in[NN__RNN_GX].shape[p->time_first]; b++) steps += (double)(nn__is_readable(c) ? nn__rnn_length(c, b, time) : time);
+    if (c->din[NN__RNN_WR].data) back += projection;
+    return steps * (own + projection + (c->pass == NN_BACKWARD ? back : 0));
 }
 static nn_tensor *nn__rnn(int kind, int reverse, int time_first, nn_tensor *const *inputs, nn_tensor **out)      // inputs in the order of the enum; out: y, h, c
 {

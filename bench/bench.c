@@ -2,7 +2,7 @@
 
    Build:  cc -O2 -I. bench/bench.c -o bench -lm -lpthread                  (make bench builds and runs it, about 2 minutes)
    Run:    ./bench [-t 1,2] [-s scale] [-p 1] [name ...]
-           rows whose name starts with a name; scale: multiplies the time of every row; -p 1: nn_profile's table, or nn_plan_print's, after every row
+           rows whose name starts with a name; scale: multiplies the time of every row; -p 1: nn_profile's table after every row (a plan's calls), -p 2: every call
            ./bench -t 1 -                            a worker for peers.py: reads lines "workload seconds", answers rows, then "."
    Prints: peer, workload, threads, metric, value; tab-separated, as every program in bench/ does. Values are medians.
            limit   the multiply-adds that the cores do from registers, measured before and after the rows
@@ -499,7 +499,8 @@ int main(int argc, char **argv)
                 make(&b, &row[i], atoi(t));
                 if (profile) nn_profile(b.nn, 1);
                 measure(&b, &row[i], atoi(t), scale * row[i].budget, row[i].step == epoch ? 0 : 2);
-                if (profile && b.plan) nn_plan_print(b.plan);
+                if (profile && b.plan) nn_plan_print(b.plan);        /* its runs are no part of nn_profile */
+                else if (profile > 1 && b.steps) nn_step_plan_print(b.steps);
                 else if (profile) nn_profile_print(b.nn);
                 unmake(&b);
             }

@@ -9,7 +9,8 @@ peers.py measure LIST OUT.tsv [--threads 1,2] [--rounds 5] [--seconds 0.4] [--on
 peers.py table TSV...
     Markdown. A ratio is the median over the rounds of (nn.h : peer in that round), > 1 where nn.h is faster; the interval is a
     bootstrap over rounds (95 %). The best peer of a row is the one with the best median. "% of limit" is the rate of multiply-adds,
-    counted for the direct algorithms, over the peak of the same rounds; Winograd's convolutions may pass 100 %.
+    counted for the direct algorithms, over the peak of the same rounds; Winograd's convolutions may pass 100 %. "fused", of training
+    steps: how many weights nn.h updates inside the product of their gradient; the others after it.
 peers.py brief TSV...
     The same for networks alone, a line per workload (README.md).
 """
@@ -188,6 +189,11 @@ def row_of(key, peers):
     return cells, best, torch, reaches
 
 
+def fused(peers):
+    counts = peers.get(OURS, {}).get("fused")
+    return f"{statistics.median(counts.values()):.0f}" if counts else ""
+
+
 def mean(values):
     return math.exp(statistics.mean(map(math.log, values)))
 
@@ -216,25 +222,27 @@ def table(paths):
     values = read(paths)
     for title, belongs in KINDS:
         keys = sorted((k for k in values if belongs(k[0])), key=lambda k: (ORDER.get(k[0], 999), k[1]))
-        rows = [r for r in (row_of(k, values[k]) for k in keys) if r]
+        rows = [(r[0], fused(values[k])) for k in keys if (r := row_of(k, values[k]))]
+        more = any(f for _, f in rows)
         if rows and title[:8] != "Networks":
-            print(f"\n### {title}\n\n| workload | threads | nn.h | best peer | nn.h : best | interval | nn.h : PyTorch | % of limit |")
-            print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-            for cells, *_ in rows:
-                print("| " + " | ".join(cells) + " |")
+            print(f"\n### {title}\n\n| workload | threads | nn.h | best peer | nn.h : best | interval | nn.h : PyTorch | % of limit |" + " fused |" * more)
+            print("| --- | --- | --- | --- | --- | --- | --- | --- |" + " --- |" * more)
+            for cells, f in rows:
+                print("| " + " | ".join(cells + [f] * more) + " |")
     print("\n### Geometric means")
     means(values)
 
 
 def brief(paths):
     values = read(paths)
-    print("| workload | nn.h, 1 thread | : best peer | : PyTorch | nn.h, 2 threads | : best peer | : PyTorch |\n| --- | --- | --- | --- | --- | --- | --- |")
+    print("| workload | nn.h, 1 thread | : best peer | : PyTorch | nn.h, 2 threads | : best peer | : PyTorch | fused |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
     for workload in sorted({k[0] for k in values if is_net(k[0])}, key=lambda w: ORDER.get(w, 999)):
         line = [workload]
         for t in (1, 2):
             row = row_of((workload, t), values.get((workload, t), {}))
             peer = row[0][3].split()[-1] if row and row[1] else ""
             line += [row[0][2], f"{row[1]:.2f} {peer}" if peer else "", f"{row[2]:.2f}" if row[2] else ""] if row else ["", "", ""]
+        line.append(next((f for t in (1, 2) if (f := fused(values.get((workload, t), {})))), ""))
         print("| " + " | ".join(line) + " |")
     means(values)
 

@@ -206,6 +206,7 @@ static int repeated_steps(const nn_backend *backend, float loss_scale, float *to
     for (int i = 0; i < 14; i++) {
         if (i == 10) nn_profile(nn, 1);                               /* one by one, to see their times */
         if (i == 11) { profile[0] = 0; nn_profile_print(nn); nn_profile(nn, 0); CHECK_TEXT(profile, "linear                 forward          2"); }
+        if (i == 12) { profile[0] = 0; nn_step_plan_print(plan); CHECK_TEXT(profile, "_update           forward "); CHECK_TEXT(profile, " calls, "); }  /* changes nothing */
         to[i] = (float)nn_item(nn_step_plan_run(plan, x, y));
     }
     int n = nn_params(net, list, 8), at = 14;

@@ -605,7 +605,7 @@ TEST(a_run_asks_nothing_of_the_system)
 
 static char printed[1 << 14];
 static void keep_text(void *user, const char *text) { (void)user; strncat(printed, text, sizeof printed - strlen(printed) - 1); }
-TEST(a_plan_is_printed)              /* a line for every step: op, shape, bytes, multiply-adds, time, speed; their sums below */
+TEST(a_plan_is_printed)              /* a line for every call: op, shape, bytes, multiply-adds, time, speed; their sums below */
 {
     nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .log = keep_text });
     nn_layer *net = nn_model_new(nn, NULL);
@@ -624,15 +624,260 @@ TEST(a_plan_is_printed)              /* a line for every step: op, shape, bytes,
     CHECK_TEXT(printed, "bytes    mult-adds         us  GFLOP/s");
     static const struct { const char *op, *shape; int bytes, macs; } want[] = { { "conv2d", "(4, 8, 10, 8)", 10240, 69120 }, { "maxpool2d", "(4, 8, 5, 4)", 2560, 0 }, { "linear", "(4, 10)", 160, 6400 } };
     for (int i = 0; i < 3; i++, at = at ? strchr(at + 1, '\n') : NULL) {
-        CHECK(at && sscanf(at, " %d %31s %63[^)] ) %lld %lf %lf %lf", &step, op, shape, &bytes, &macs, &us, &speed) == 7);
+        CHECK(at && sscanf(at, " %d %31s forward %63[^)] ) %lld %lf %lf %lf", &step, op, shape, &bytes, &macs, &us, &speed) == 7);
         CHECK(step == i && !strcmp(op, want[i].op) && !strncmp(shape, want[i].shape, strlen(shape)) && bytes == want[i].bytes && macs == want[i].macs);
         CHECK(us >= 0 && us < 1e5 && (macs > 0 || speed == 0) && (us == 0 || fabs(speed - 2e-3 * macs / us) <= 0.06 + 0.2 * speed));       /* figures are rounded */
     }
-    CHECK(at && sscanf(at, " %d steps, %lf multiply-adds, %lf us, workspace %lld", &steps, &macs, &total, &work) == 4);
+    CHECK(at && sscanf(at, " %d calls, %lf multiply-adds, %lf us, workspace %lld", &steps, &macs, &total, &work) == 4);
     CHECK(steps == 3 && macs == 69120 + 6400 && work == (long long)nn_plan_bytes(p));
     at = strstr(printed, "constants ");
     CHECK(at && sscanf(at, "constants %lld", &constants) == 1 && constants >= (long long)(8 * 160 + 10 * 8) * 4);
     nn_plan_free(p);
+    nn_free(nn);
+}
+
+/* ---- multiply-adds: what nn_profile, nn_plan_print and nn_step_plan_print count is the formula's ---- */
+typedef struct Work { nn_layer *net, *rnn; nn_tensor *p[3], *one; struct Case const *c; } Work;
+typedef struct Case { const char *what, *op; nn_tensor *(*f)(Work *w, nn_tensor *x); nn_shape x; double forward, backward; } Case;
+static nn_tensor *param(Work *w, int i, nn_shape shape)
+{
+    char name[2] = { (char)('a' + i), 0 };
+    if (!w->p[i]) w->p[i] = nn_param_new(w->net, name, shape);
+    return w->p[i];
+}
+static nn_tensor *lengths_of(nn_tensor *x, int64_t first) { int64_t n[3] = { first, 2, 0 }; return nn_from_as(x->nn, NN_I64, NN_SHAPE(nn_dim(x, 0)), n); }
+static nn_tensor *by_heads(nn_tensor *x)  { return nn_permute(nn_reshape(x, NN_SHAPE(nn_dim(x, 0), nn_dim(x, 1), 2, 4)), NN_DIMS(0, 2, 1, 3)); }
+static nn_tensor *heads(nn_tensor *q, nn_tensor *k, const nn_attention_desc *d) { return nn_scaled_dot_product_attention(by_heads(q), by_heads(k), by_heads(k), d); }
+static nn_tensor *rnn(Work *w, nn_tensor *x, int kind, nn_rnn_state *state)
+{
+    if (!w->rnn) w->rnn = (kind == 0 ? nn_rnn_new : kind == 1 ? nn_gru_new : nn_lstm_new)(w->net, "rnn", 5, 7, &(nn_rnn_desc){ .proj = kind == 3 ? 3 : 0 });
+    return nn_rnn_forward(w->rnn, x, state);
+}
+static nn_tensor *bf16(nn_context *nn, int64_t n, int64_t k) { return nn_cast(nn_zeros(nn, NN_SHAPE(n, k)), NN_BF16); }
+#define CASE(name) static nn_tensor *case_##name(Work *w, nn_tensor *x)
+CASE(matmul)      { return nn_matmul(x, param(w, 0, NN_SHAPE(5, 6))); }
+CASE(batched)     { (void)w; return nn_matmul(x, nn_permute(x, NN_DIMS(0, 2, 1))); }
+CASE(vector)      { return nn_matmul(x, param(w, 0, NN_SHAPE(5))); }
+CASE(linear)      { return nn_linear(x, param(w, 0, NN_SHAPE(7, 5)), param(w, 1, NN_SHAPE(7)), NULL); }
+CASE(activated)   { return nn_linear(x, param(w, 0, NN_SHAPE(7, 5)), NULL, &(nn_linear_desc){ .activation = nn_relu }); }
+CASE(only_weight) { return nn_linear(nn_detach(x), param(w, 0, NN_SHAPE(7, 5)), NULL, NULL); }
+CASE(only_bias)   { return nn_linear(nn_detach(x), nn_detach(param(w, 0, NN_SHAPE(7, 5))), param(w, 1, NN_SHAPE(7)), NULL); }
+CASE(small)       { (void)w; return nn_linear(x, bf16(x->nn, 7, 5), NULL, NULL); }
+CASE(conv)        { return nn_conv2d(x, param(w, 0, NN_SHAPE(4, 3, 3, 3)), param(w, 1, NN_SHAPE(4)), &(nn_conv2d_desc){ .padding = 1 }); }
+CASE(winograd)    { return nn_conv2d(x, param(w, 0, NN_SHAPE(32, 16, 3, 3)), NULL, &(nn_conv2d_desc){ .padding = 1 }); }
+CASE(strided)     { return nn_conv2d(x, param(w, 0, NN_SHAPE(6, 3, 5, 5)), NULL, &(nn_conv2d_desc){ .stride = 2 }); }
+CASE(depthwise)   { return nn_conv2d(x, param(w, 0, NN_SHAPE(6, 1, 3, 3)), NULL, &(nn_conv2d_desc){ .groups = 3 }); }
+CASE(conv1d)      { return nn_conv1d(x, param(w, 0, NN_SHAPE(4, 3, 3)), NULL, NULL); }
+CASE(transposed)  { return nn_conv_transpose2d(x, param(w, 0, NN_SHAPE(3, 4, 3, 3)), NULL, &(nn_conv_transpose2d_desc){ .stride = 2 }); }
+CASE(transposed_groups) { return nn_conv_transpose2d(x, param(w, 0, NN_SHAPE(4, 3, 2, 2)), NULL, &(nn_conv_transpose2d_desc){ .groups = 2 }); }
+CASE(attention)   { (void)w; return heads(x, x, NULL); }
+CASE(causal)      { (void)w; return heads(x, x, &(nn_attention_desc){ .causal = 1 }); }
+CASE(tail)        { (void)w; return heads(nn_slice(x, 1, 3, 5, 1), x, &(nn_attention_desc){ .causal = 1 }); }          /* the last two queries */
+CASE(lengths)     { (void)w; return heads(x, x, &(nn_attention_desc){ .lengths = lengths_of(x, 5) }); }
+CASE(both)        { (void)w; return heads(x, x, &(nn_attention_desc){ .lengths = lengths_of(x, 5), .causal = 1 }); }
+CASE(packed)      { (void)w; return nn_attention(x, NULL, NULL, &(nn_attention_desc){ .heads = 4, .kv_heads = 2, .causal = 1 }); }
+CASE(only_values) { (void)w; return nn_scaled_dot_product_attention(by_heads(nn_detach(x)), by_heads(nn_detach(x)), by_heads(x), NULL); }
+CASE(only_query)  { (void)w; return nn_scaled_dot_product_attention(by_heads(x), by_heads(nn_detach(x)), by_heads(nn_detach(x)), NULL); }
+CASE(only_mask)   { x = nn_detach(x); return heads(x, x, &(nn_attention_desc){ .mask = param(w, 0, NN_SHAPE(5, 5)) }); }
+CASE(dropped)     { (void)w; return heads(x, x, &(nn_attention_desc){ .dropout = 0.5f }); }
+CASE(rnn)         { return rnn(w, x, 0, &(nn_rnn_state){ 0 }); }
+CASE(gru)         { return rnn(w, x, 1, &(nn_rnn_state){ 0 }); }
+CASE(lstm)        { return rnn(w, x, 2, &(nn_rnn_state){ 0 }); }
+CASE(projected)   { return rnn(w, x, 3, &(nn_rnn_state){ 0 }); }
+CASE(rnn_lengths) { return rnn(w, x, 1, &(nn_rnn_state){ .lengths = lengths_of(x, 6) }); }
+static const Case cases[] = {        /* pairs of attention: 3 samples, 2 heads, sizes of 4 */
+    { "matmul",            "matmul",       case_matmul,      { 3, { 3, 4, 5 } },     3 * 4 * 6 * 5,        2 * 3 * 4 * 6 * 5 },
+    { "batched",           "matmul",       case_batched,     { 3, { 3, 4, 5 } },     3 * 4 * 4 * 5,        2 * 3 * 4 * 4 * 5 },
+    { "vector",            "matmul",       case_vector,      { 2, { 3, 5 } },        3 * 5,                2 * 3 * 5 },
+    { "linear",            "linear",       case_linear,      { 3, { 3, 2, 5 } },     3 * 2 * 7 * 5,        2 * 3 * 2 * 7 * 5 },
+    { "activated",         "linear",       case_activated,   { 2, { 3, 5 } },        3 * 7 * 5,            2 * 3 * 7 * 5 },
+    { "only weight",       "linear",       case_only_weight, { 2, { 3, 5 } },        3 * 7 * 5,            3 * 7 * 5 },
+    { "only bias",         "linear",       case_only_bias,   { 2, { 3, 5 } },        3 * 7 * 5,            0 },
+    { "small",             "linear_small", case_small,       { 2, { 3, 5 } },        3 * 7 * 5,            3 * 7 * 5 },
+    { "conv",              "conv2d",       case_conv,        { 4, { 2, 3, 8, 6 } },  2 * 4 * 48 * 27,      2 * 2 * 4 * 48 * 27 },
+    { "winograd",          "conv2d",       case_winograd,    { 4, { 2, 16, 8, 8 } }, 2 * 32 * 64 * 144,    2 * 2 * 32 * 64 * 144 },
+    { "strided",           "conv2d",       case_strided,     { 4, { 2, 3, 9, 7 } },  2 * 6 * 6 * 75,       2 * 2 * 6 * 6 * 75 },
+    { "depthwise",         "conv2d",       case_depthwise,   { 4, { 2, 3, 5, 5 } },  2 * 6 * 9 * 9,        2 * 2 * 6 * 9 * 9 },
+    { "conv1d",            "conv2d",       case_conv1d,      { 3, { 2, 3, 8 } },     2 * 4 * 6 * 9,        2 * 2 * 4 * 6 * 9 },
+    { "transposed",        "conv_transpose2d", case_transposed, { 4, { 2, 3, 5, 5 } }, 2 * 3 * 25 * 36,    2 * 2 * 3 * 25 * 36 },
+    { "transposed groups", "conv_transpose2d", case_transposed_groups, { 4, { 2, 4, 5, 5 } }, 2 * 4 * 25 * 12, 2 * 2 * 4 * 25 * 12 },
+    { "attention",         "attention",    case_attention,   { 3, { 3, 5, 8 } },     6 * 25 * 8,           6 * 25 * 20 },
+    { "causal",            "attention",    case_causal,      { 3, { 3, 5, 8 } },     6 * 15 * 8,           6 * 15 * 20 },
+    { "tail",              "attention",    case_tail,        { 3, { 3, 5, 8 } },     6 * 9 * 8,            6 * 9 * 20 },
+    { "lengths",           "attention",    case_lengths,     { 3, { 3, 5, 8 } },     2 * (25 + 10) * 8,    2 * (25 + 10) * 20 },
+    { "both",              "attention",    case_both,        { 3, { 3, 5, 8 } },     2 * (15 + 9) * 8,     2 * (15 + 9) * 20 },
+    { "packed",            "attention",    case_packed,      { 3, { 3, 5, 16 } },    12 * 15 * 4,          12 * 15 * 10 },
+    { "only values",       "attention",    case_only_values, { 3, { 3, 5, 8 } },     6 * 25 * 8,           6 * 25 * 8 },
+    { "only query",        "attention",    case_only_query,  { 3, { 3, 5, 8 } },     6 * 25 * 8,           6 * 25 * 12 },
+    { "only mask",         "attention",    case_only_mask,   { 3, { 3, 5, 8 } },     6 * 25 * 8,           6 * 25 * 8 },
+    { "dropped",           "attention_dropout", case_dropped, { 3, { 3, 5, 8 } },    6 * 25 * 8,           6 * 25 * 20 },
+    { "rnn",               "rnn",          case_rnn,         { 3, { 3, 6, 5 } },     3 * 6 * 7 * 7,        2 * 3 * 6 * 7 * 7 },
+    { "gru",               "rnn",          case_gru,         { 3, { 3, 6, 5 } },     3 * 6 * 21 * 7,       2 * 3 * 6 * 21 * 7 },
+    { "lstm",              "rnn",          case_lstm,        { 3, { 3, 6, 5 } },     3 * 6 * 28 * 7,       2 * 3 * 6 * 28 * 7 },
+    { "projected",         "rnn",          case_projected,   { 3, { 3, 6, 5 } },     3 * 6 * (28 * 3 + 7 * 3), 2 * 3 * 6 * (28 * 3 + 7 * 3) },
+    { "rnn lengths",       "rnn",          case_rnn_lengths, { 3, { 3, 6, 5 } },     8 * 21 * 7,           2 * 8 * 21 * 7 } };
+
+static nn_tensor *case_forward(void *self, nn_tensor *x)     /* a parameter in front: gradients go through, unless a case stops them */
+{
+    Work *w = self;
+    if (!w->one) w->one = nn_param_new(w->net, "one", NN_SHAPE(1));
+    return w->c->f(w, nn_mul(x, w->one));
+}
+static nn_tensor *case_step(void *self, nn_tensor *x, nn_tensor *y)
+{
+    nn_tensor *loss = nn_sum(case_forward(self, x), NN_ALL, NULL);
+    (void)y;
+    nn_backward(loss);
+    nn_zero_grad(((Work *)self)->net);
+    return loss;
+}
+/* Sums over the lines of what was printed, for an op (NULL: all) and a pass. */
+static double printed_macs(const char *op, const char *pass)
+{
+    double sum = 0, bytes, macs;
+    char name[32], direction[16];
+    for (const char *at = strchr(printed, '\n'); at; at = strchr(at + 1, '\n')) {
+        const char *sizes = strchr(at, ')');
+        if (sscanf(at, " %*d %31s %15s", name, direction) != 2 || (strcmp(direction, "forward") && strcmp(direction, "backward")) || !sizes) continue;
+        if (sscanf(sizes, ") %lf %lf", &bytes, &macs) == 2 && (!op || !strcmp(op, name)) && !strcmp(direction, pass)) sum += macs;
+    }
+    return sum;
+}
+static double profiled_macs(const nn_context *nn, const char *op, nn_pass pass)
+{
+    for (int i = 0; i < NN_OP_COUNT; i++) if (nn->profile->time[i][pass].op && !strcmp(nn->profile->time[i][pass].op->name, op)) return nn->profile->time[i][pass].macs;
+    return 0;
+}
+static void count_case(const Case *c)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .log = keep_text });
+    Work w = { .c = c };
+    w.net = nn_model_new(nn, &(nn_model_desc){ .forward = case_forward, .self = &w });
+    nn_tensor *x = nn_tensor_new(nn, c->x, NULL);
+    double got[5];
+    nn_profile(nn, 1);
+    nn_begin(nn, NN_TRAIN);
+    case_step(&w, x, NULL);
+    nn_profile(nn, 0);
+    got[0] = profiled_macs(nn, c->op, NN_FORWARD);
+    got[1] = profiled_macs(nn, c->op, NN_BACKWARD);
+    nn_step_plan *steps = nn_step_plan_new(w.net, &(nn_step_plan_desc){ .step = case_step, .user = &w });
+    for (int i = 0; i < 6; i++) nn_step_plan_run(steps, x, NULL);
+    printed[0] = 0;
+    nn_step_plan_print(steps);
+    int repeated = !nn_step_plan_why(steps);
+    got[2] = repeated ? printed_macs(c->op, "forward") : c->forward;
+    got[3] = repeated ? printed_macs(c->op, "backward") : c->backward;
+    nn_step_plan_free(steps);
+    nn_begin(nn, NN_EVAL);
+    nn_plan *p = nn_plan_new(w.net, c->x, NULL);
+    printed[0] = 0;
+    nn_plan_print(p);
+    got[4] = printed_macs(strcmp(c->op, "attention_dropout") ? c->op : "attention", "forward");
+    nn_plan_free(p);
+    int right = nn_ok(nn) && got[0] == c->forward && got[2] == c->forward && got[4] == c->forward && got[1] == c->backward && got[3] == c->backward;
+    if (!right) printf("%s: %.0f %.0f, not %.0f; %.0f %.0f, not %.0f %s\n", c->what, got[0], got[4], c->forward, got[1], got[3], c->backward, nn_error(nn));
+    CHECK(right && (repeated || strstr(c->what, "lengths") || !strcmp(c->what, "both") || !strcmp(c->what, "small")));
+    nn_free(nn);
+}
+TEST(multiply_adds_are_the_formulas) { for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) count_case(&cases[i]); }
+
+/* A new op with products is noticed: every structured op has a case above, or none to count. */
+TEST(every_op_with_products_is_counted)
+{
+    static const char without[] = " copy cast fill accumulate contiguous reshape permute slice expand sum max min prod var std logsumexp norm argmax argmin cumsum softmax log_softmax "
+        "dequantize flip concat gather scatter_add index_select embedding one_hot tril triu sort topk pad arange maxpool2d avgpool2d upsample batchnorm layernorm groupnorm rmsnorm "
+        "add_layernorm add_rmsnorm dropout mse l1 huber smooth_l1 hinge binary_cross_entropy cross_entropy nll multi_margin kl_div rope ctc_loss sgd_update rmsprop_update adagrad_update "
+        "adam_update nadam_update lion_update ema_update swap square_sum clip_scale random linear_update ";      /* the last: test below */
+    for (int id = NN_OP_where + 1; id < NN_OP_COUNT; id++) {
+        char name[40];
+        int counted = 0;
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) counted |= !strcmp(cases[i].op, nn__ops[id].name);
+        snprintf(name, sizeof name, " %s ", nn__ops[id].name);
+        if (counted == (strstr(without, name) != NULL)) printf("%s: has it products?\n", nn__ops[id].name);
+        CHECK(counted != (strstr(without, name) != NULL));
+    }
+}
+
+/* ---- nn_step_plan_print ---- */
+enum { STEPS = 9 };
+static nn_tensor *trained_layers(nn_context *nn, nn_layer **net)     /* everything that a step changes: parameters, states, statistics, masks */
+{
+    *net = nn_model_new(nn, NULL);
+    nn_linear_new(*net, NULL, 5, 7, NULL);
+    nn_batchnorm_new(*net, NULL, 7, NULL);
+    nn_fn_new(*net, nn_relu);
+    nn_dropout_new(*net, 0.5f);
+    nn_linear_new(*net, NULL, 7, 3, NULL);
+    float x[20];
+    fill(x, 20);
+    return nn_tensor_new(nn, NN_SHAPE(4, 5), x);
+}
+static void train_printed(int print, float *losses, float *weights, double *macs)
+{
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 2, .log = keep_text, .seed = 3 });
+    nn_layer *net;
+    nn_tensor *x = trained_layers(nn, &net), *y = nn_tensor_new_as(nn, NN_I64, NN_SHAPE(4), (int64_t[]){ 0, 2, 1, 1 });
+    nn_step_plan *p = nn_step_plan_new(net, &(nn_step_plan_desc){ .loss = nn_cross_entropy, .optimizer = nn_adam_new(net, &(nn_adam_desc){ .lr = 0.01f }) });
+    for (int i = 0; i < STEPS; i++) {
+        losses[i] = (float)nn_item(nn_step_plan_run(p, x, y));
+        if (!print) continue;
+        printed[0] = 0;
+        nn_profile(nn, 1);
+        nn_step_plan_print(p);
+        nn_profile(nn, 0);
+        CHECK(!nn->profile->time[NN_OP_linear][NN_FORWARD].calls);    /* its runs are no part of the profile */
+        if (nn_step_plan_why(p)) CHECK_TEXT(printed, "the step is not repeated: ");
+    }
+    if (print) {
+        int calls = 0, listed;
+        double sum, us;
+        CHECK(nn_step_plan_why(p) == NULL);
+        CHECK_TEXT(printed, "linear_update         forward  (7, 5)                          140          140");
+        CHECK_TEXT(printed, "linear                backward (4, 7)");
+        CHECK_TEXT(printed, "adam_update           forward");
+        CHECK_TEXT(printed, "batchnorm             backward");
+        for (const char *at = printed; (at = strchr(at, '\n')) != NULL; at++) calls++;
+        const char *last = strstr(printed, "calls, ");
+        while (last && last > printed && last[-1] != '\n') last--;
+        CHECK(last && sscanf(last, "%d calls, %lf multiply-adds, %lf us, memory", &listed, &sum, &us) == 3 && listed == nn_step_plan_calls(p) && calls == listed + 2);
+        CHECK(sum == printed_macs(NULL, "forward") + printed_macs(NULL, "backward"));
+        *macs = sum;
+    }
+    CHECK(nn_ok(nn) && nn_read(nn_param(net, "0.weight"), weights) && nn_read(nn_param(net, "1.running_var"), weights + 35));
+    nn_step_plan_free(p);
+    nn_free(nn);
+}
+TEST(a_step_is_printed)              /* and nothing else happens */
+{
+    float losses[2][STEPS], weights[2][42];
+    double macs = 0;
+    for (int print = 0; print < 2; print++) train_printed(print, losses[print], weights[print], &macs);
+    CHECK(!memcmp(losses[0], losses[1], sizeof losses[0]) && !memcmp(weights[0], weights[1], sizeof weights[0]));
+    CHECK(macs == 4 * (35 + 21) + 4 * 21 + 4 * (21 + 35));           /* forward; dX of the last layer; dW of both, inside of their updates */
+    nn_step_plan_print(NULL);
+}
+
+static nn_tensor *cached(void *self, nn_tensor *x) { return nn_attention(x, x, x, &(nn_attention_desc){ .causal = 1, .heads = 2, .cache = self }); }
+TEST(a_decoding_step_is_printed)     /* with the length that the cache has now */
+{
+    nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .log = keep_text });
+    nn_kv_cache *cache = nn_kv_cache_new(nn, 3, 2, 20, 4, 0);
+    nn_layer *net = nn_model_new(nn, &(nn_model_desc){ .forward = cached, .self = cache });
+    nn_tensor *x = nn_ones(nn, NN_SHAPE(3, 1, 8)), *y;
+    float a[24], b[24];
+    x = nn_tensor_new(nn, NN_SHAPE(3, 1, 8), nn_data(x));
+    nn_step_plan *p = nn_step_plan_new(net, &(nn_step_plan_desc){ .eval = 1 });
+    for (int i = 1; i <= 12; i++) {
+        y = nn_step_plan_run(p, x, NULL);
+        CHECK(nn_read(y, a) && fabsf(a[0] - 1) < 1e-6f);             /* all values are 1: nothing of the cache was overwritten */
+        printed[0] = 0;
+        nn_step_plan_print(p);
+        CHECK(nn_read(y, b) && !memcmp(a, b, sizeof a) && nn_kv_cache_length(cache) == i);
+        if (i > 6) CHECK(!nn_step_plan_why(p) && printed_macs("attention", "forward") == 3 * 2 * i * 8);
+    }
+    CHECK(nn_ok(nn));
+    nn_step_plan_free(p);
     nn_free(nn);
 }
 
