@@ -38,33 +38,29 @@ build:
 
 examples: $(EXAMPLES:%=build/%)
 
-# Tests that use only what is public (TEST_LINKED, see tests/test.h) share two builds of nn.h: one with every table, in double too, for
-# those of kernels, one with plain C. The others bring their own; of those only test_ops and test_norm need the tables.
-# -O1: tests check numbers, not time.
-TEST_CFLAGS  = -std=c11 -O1 -g -Wall -Wextra -I.
-LINKED       = $(patsubst tests/test_%.c,%,$(shell grep -ls TEST_LINKED tests/test_*.c))
-PLAIN_LINKED = backend memory
-KERNEL_TESTS = norm ops
-build/tests/nn_tables.o: nn.h | build
-	@mkdir -p build/tests
+# Tests share two builds of nn.h (see tests/library.h): one with every table, for those of kernels, one with plain C; both with double.
+# -O1: tests check numbers, not time. T=build/asan SANITIZE=-fsanitize=address: the same, instrumented, in another folder (tests/check_sanitize.sh).
+T            = build/tests
+TEST_CFLAGS  = -std=c11 -O1 -g -Wall -Wextra -I. $(SANITIZE)
+KERNEL_TESTS = attention conv determinism golden norm ops products rnn words
+TEST_DEPENDS = tests/test.h tests/library.h tests/determinism.h tests/cases.h $(wildcard tests/cases_*.h) nn.h
+ON_TABLES    = $(KERNEL_TESTS:%=$T/test_%)
+$T/nn_tables.o: nn.h
+	@mkdir -p $T
 	$(CC) $(TEST_CFLAGS) -DNN_DOUBLE -DNN_IMPLEMENTATION -x c -c $< -o $@
-build/tests/nn_plain.o: nn.h | build
-	@mkdir -p build/tests
-	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -DNN_IMPLEMENTATION -x c -c $< -o $@
-TEST_DEPENDS = tests/test.h tests/determinism.h tests/cases.h $(wildcard tests/cases_*.h) nn.h
-$(PLAIN_LINKED:%=build/tests/test_%): build/tests/test_%: tests/test_%.c build/tests/nn_plain.o $(TEST_DEPENDS)
-	$(CC) $(TEST_CFLAGS) -DTEST_LINKED $< build/tests/nn_plain.o -o $@ $(LIBS)
-$(filter-out $(PLAIN_LINKED:%=build/tests/test_%),$(LINKED:%=build/tests/test_%)): build/tests/test_%: tests/test_%.c build/tests/nn_tables.o $(TEST_DEPENDS)
-	$(CC) $(TEST_CFLAGS) -DTEST_LINKED $< build/tests/nn_tables.o -o $@ $(LIBS)
-build/tests/test_%: tests/test_%.c $(TEST_DEPENDS) | build
-	@mkdir -p build/tests
-	$(CC) $(TEST_CFLAGS) $(if $(filter $*,$(KERNEL_TESTS)),,-DNN_NO_SIMD) $< -o $@ $(LIBS)
+$T/nn_plain.o: nn.h
+	@mkdir -p $T
+	$(CC) $(TEST_CFLAGS) -DNN_DOUBLE -DNN_NO_SIMD -DNN_IMPLEMENTATION -x c -c $< -o $@
+$(ON_TABLES): $T/nn_tables.o
+$(filter-out $(ON_TABLES),$(TESTS:%=$T/%)): $T/nn_plain.o
+$T/test_%: tests/test_%.c $(TEST_DEPENDS)
+	$(CC) $(TEST_CFLAGS) -fno-inline -DTEST_LINKED $< $(filter %.o,$^) -o $@ $(LIBS)
 
 test:
-	@$(MAKE) --no-print-directory -j$(JOBS) $(TESTS:%=build/tests/%)
-	@tests/run.sh $(TESTS:%=build/tests/%)
+	@$(MAKE) --no-print-directory -j$(JOBS) $(TESTS:%=$T/%)
+	@tests/run.sh $(TESTS:%=$T/%)
 
-# CUDA (see tests/check_cuda.sh): the kernels of nn_cuda.h as C++ on the CPU, or nvcc's PTX in tests/cuda/ptxsim, and one test program for all.
+# CUDA (see tests/check_cuda.sh, check_ptx.sh): the kernels of nn_cuda.h as C++ on the CPU, or nvcc's PTX in tests/cuda/ptxsim, and one test program for all.
 # make build/cuda/test_shim && NN_CASE=conv2d build/cuda/test_shim every_case
 NVCC     = $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 PATTERN := $(shell $(CXX) -ftrivial-auto-var-init=pattern -E -x c++ /dev/null > /dev/null 2>&1 && echo -ftrivial-auto-var-init=pattern)

@@ -3,13 +3,13 @@
 # said so; with NN_CI=1 a missing tool is a failure. Ends with   N passed, N failed, N skipped
 #
 #     tests/check.sh            all parts: the fast tests, then two parts at a time, the longest first, as most parts keep one core busy
-#     tests/check.sh PART ...   these parts one after the other: test cuda sanitize targets compile files examples docs
+#     tests/check.sh PART ...   these parts one after the other: test cuda ptx sanitize targets compile files examples docs
 cd "$(dirname "$0")/.."
 passed=0 failed=0 skipped=0
 if [ $# -eq 0 ]; then
     mkdir -p build/check
     rm -f build/check/*.log
-    parts="cuda sanitize targets compile files examples docs"
+    parts="cuda ptx sanitize targets compile files examples docs"
     part='tests/check.sh $0 | tee build/check/$0.log | sed -u "\$d"'
     sh -c "$part" test
     printf '%s\n' $parts | xargs -P 2 -I{} sh -c "$part" {}

@@ -1,6 +1,6 @@
 /* test_cuda.c - nn_cuda.h beside the CPU: every case of the op table, whole programs, faults.
 
-   One source, three ways to run it (tests/check_cuda.sh): the kernels as C++ on the CPU (cushim.h, with or without sanitizers), nvcc's PTX
+   One source, three ways to run it (tests/check_cuda.sh, check_ptx.sh): the kernels as C++ on the CPU (cushim.h, with or without sanitizers), nvcc's PTX
    executed by ptxsim in place of libcudart, and on a GPU. The first two know nn_device_*: for every call they are told what it may touch
    and which results it must write in full, and they can fail on demand.
    Environment: NN_CASE=conv2d,rnn cases of these ops;  NN_PRECISION=0..3 the cases on tensor cores (nn_cuda_precision);  NN_OFFSET=0, 1 one alignment only. */
