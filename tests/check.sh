@@ -43,7 +43,7 @@ sums() { # adds the counts of a test program's last line
     if [ $status -ne 0 ]; then printf 'FAILED   %s: %s\n' "$name" "$last"; tail -n 40 "$out/log"; else printf 'ok       %s: %s  (%d s)\n' "$name" "$last" $SECONDS; fi
 }
 warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
-implemented="-DNN__IMPLEMENTED -D_GNU_SOURCE -include stdio.h -include stdlib.h -include string.h -include math.h -include time.h"     # a program's nn.h is in an object beside it
+implemented="-D_GNU_SOURCE -DTEST_LINKED -include $PWD/tests/library.h"      # a program's nn.h is in an object beside it
 printf '#define NN_IMPLEMENTATION\n#include "nn.h"\nint main(void) { nn_context *nn = nn_new(NULL); int ok = nn_ok(nn); nn_free(nn); return !ok; }\n' > $out/one.c
 for part; do
     . "tests/check_$part.sh"

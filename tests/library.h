@@ -16,6 +16,11 @@
 #    define NN_IMPLEMENTATION
 #    include "../nn.h"
 #  else
-#    define NN__IMPLEMENTED                  /* also where an example that is tested asks for the implementation */
+#    define NN__IMPLEMENTED                  /* also where an example that is tested asks for the implementation, and has what that includes */
+#    include <math.h>
+#    include <stdio.h>
+#    include <stdlib.h>
+#    include <string.h>
+#    include <time.h>
 #  endif
 #endif
