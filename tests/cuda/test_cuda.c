@@ -9,12 +9,14 @@
 #endif
 #include <stdlib.h>
 static long host_blocks;                                 /* that nn.h took and has not returned */
-static void *counted_malloc(size_t n) { void *p = malloc(n); if (p) __atomic_fetch_add(&host_blocks, 1, __ATOMIC_RELAXED); return p; }
-static void counted_free(void *p) { if (p) __atomic_fetch_sub(&host_blocks, 1, __ATOMIC_RELAXED); free(p); }
+void *counted_malloc(size_t n);                          /* in place of malloc and free: see nn_counted.o in the Makefile */
+void counted_free(void *p);
+void *counted_malloc(size_t n) { void *p = malloc(n); if (p) __atomic_fetch_add(&host_blocks, 1, __ATOMIC_RELAXED); return p; }
+void counted_free(void *p) { if (p) __atomic_fetch_sub(&host_blocks, 1, __ATOMIC_RELAXED); free(p); }
 #define NN_MALLOC counted_malloc
 #define NN_FREE   counted_free
-#define NN_IMPLEMENTATION
-#include "../../nn.h"
+#define TEST_INSIDE
+#include "../library.h"
 #include "../../nn_cuda.h"
 #include <unistd.h>
 #include "../test.h"
