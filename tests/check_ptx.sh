@@ -10,7 +10,7 @@ sums "nvcc's PTX: launches and graphs" build/cuda/launch_ptx
 for offset in 0 1; do NN_OFFSET=$offset sums "nvcc's PTX: cases, alignment $offset" build/cuda/test_ptx every_case; done
 for precision in 1 2 3; do NN_PRECISION=$precision NN_OFFSET=0 sums "nvcc's PTX: cases on tensor cores, precision $precision" build/cuda/test_ptx every_case; done
 for t in a_token_is_a_graph loss_scaling tiny_gradients; do sums "nvcc's PTX: $t" build/cuda/test_ptx $t; done
-for t in ${CUDA_PROGRAMS:-mlp lenet lstm gpt}; do sums "nvcc's PTX: 20 steps of $t" build/cuda/test_ptx $t; done
+for t in ${CUDA_PROGRAMS:-mlp lenet lstm gpt}; do NN_STEPS=10 sums "nvcc's PTX: 10 steps of $t" build/cuda/test_ptx $t; done
 run "the simulator's own test" sh -c "$make NVCC=$nvcc build/cuda/selftest && build/cuda/selftest"
 run "builds: products through cuBLASLt's functions" $locked NVCC="$nvcc" build/cuda/products_ptx build/cuda/libcublasLt.so.13
 LD_LIBRARY_PATH=build/cuda NN_LT_LEAST=1 NN_PRECISION=0 sums "products through cuBLASLt's functions" build/cuda/products_ptx
