@@ -38,47 +38,46 @@ build:
 
 examples: $(EXAMPLES:%=build/%)
 
-# Tests that use only what is public (TEST_LINKED, see tests/test.h) share two builds of nn.h: one with every table, in double too, for
-# those of kernels, one with plain C. The others bring their own; of those only test_ops and test_norm need the tables.
-# -O1: tests check numbers, not time.
-TEST_CFLAGS  = -std=c11 -O1 -g -Wall -Wextra -I.
-LINKED       = $(patsubst tests/test_%.c,%,$(shell grep -ls TEST_LINKED tests/test_*.c))
-PLAIN_LINKED = backend memory
-KERNEL_TESTS = norm ops
-build/tests/nn_tables.o: nn.h | build
-	@mkdir -p build/tests
+# Tests share two builds of nn.h (see tests/library.h): one with every table, for those of kernels, one with plain C; both with double.
+# -O1: tests check numbers, not time. T=build/asan SANITIZE=-fsanitize=address: the same, instrumented, in another folder (tests/check_sanitize.sh).
+T            = build/tests
+TEST_CFLAGS  = -std=c11 -O1 -g -Wall -Wextra -I. $(SANITIZE)
+KERNEL_TESTS = attention conv determinism golden norm ops products rnn words
+TEST_DEPENDS = tests/test.h tests/library.h tests/determinism.h tests/cases.h $(wildcard tests/cases_*.h) nn.h
+ON_TABLES    = $(KERNEL_TESTS:%=$T/test_%)
+$T/nn_tables.o: nn.h
+	@mkdir -p $T
 	$(CC) $(TEST_CFLAGS) -DNN_DOUBLE -DNN_IMPLEMENTATION -x c -c $< -o $@
-build/tests/nn_plain.o: nn.h | build
-	@mkdir -p build/tests
-	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -DNN_IMPLEMENTATION -x c -c $< -o $@
-TEST_DEPENDS = tests/test.h tests/determinism.h tests/cases.h $(wildcard tests/cases_*.h) nn.h
-$(PLAIN_LINKED:%=build/tests/test_%): build/tests/test_%: tests/test_%.c build/tests/nn_plain.o $(TEST_DEPENDS)
-	$(CC) $(TEST_CFLAGS) -DTEST_LINKED $< build/tests/nn_plain.o -o $@ $(LIBS)
-$(filter-out $(PLAIN_LINKED:%=build/tests/test_%),$(LINKED:%=build/tests/test_%)): build/tests/test_%: tests/test_%.c build/tests/nn_tables.o $(TEST_DEPENDS)
-	$(CC) $(TEST_CFLAGS) -DTEST_LINKED $< build/tests/nn_tables.o -o $@ $(LIBS)
-build/tests/test_%: tests/test_%.c $(TEST_DEPENDS) | build
-	@mkdir -p build/tests
-	$(CC) $(TEST_CFLAGS) $(if $(filter $*,$(KERNEL_TESTS)),,-DNN_NO_SIMD) $< -o $@ $(LIBS)
+$T/nn_plain.o: nn.h
+	@mkdir -p $T
+	$(CC) $(TEST_CFLAGS) -DNN_DOUBLE -DNN_NO_SIMD -DNN_IMPLEMENTATION -x c -c $< -o $@
+$(ON_TABLES): $T/nn_tables.o
+$(filter-out $(ON_TABLES),$(TESTS:%=$T/%)): $T/nn_plain.o
+$T/test_%: tests/test_%.c $(TEST_DEPENDS)
+	$(CC) $(TEST_CFLAGS) -fno-inline -DTEST_LINKED $< $(filter %.o,$^) -o $@ $(LIBS)
 
 test:
-	@$(MAKE) --no-print-directory -j$(JOBS) $(TESTS:%=build/tests/%)
-	@tests/run.sh $(TESTS:%=build/tests/%)
+	@$(MAKE) --no-print-directory -j$(JOBS) $(TESTS:%=$T/%)
+	@tests/run.sh $(TESTS:%=$T/%)
 
-# CUDA (see tests/check_cuda.sh): the kernels of nn_cuda.h as C++ on the CPU, or nvcc's PTX in tests/cuda/ptxsim, and one test program for all.
+# CUDA (see tests/check_cuda.sh, check_ptx.sh): the kernels of nn_cuda.h as C++ on the CPU, or nvcc's PTX in tests/cuda/ptxsim, and one test program for all.
 # make build/cuda/test_shim && NN_CASE=conv2d build/cuda/test_shim every_case
 NVCC     = $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 PATTERN := $(shell $(CXX) -ftrivial-auto-var-init=pattern -E -x c++ /dev/null > /dev/null 2>&1 && echo -ftrivial-auto-var-init=pattern)
 SHIM     = $(CXX) -std=c++11 -O1 -g $(PATTERN) -Wall -Wextra -Wno-unused-function -Wno-unknown-pragmas -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h
 build/cuda/test_cuda.o: tests/cuda/test_cuda.c tests/cuda/cases_seq.h $(TEST_DEPENDS) nn_cuda.h
 	@mkdir -p build/cuda
-	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -c $< -o $@
+	$(CC) $(TEST_CFLAGS) -fno-inline -DTEST_LINKED -c $< -o $@
+build/cuda/nn_counted.o: build/tests/nn_plain.o
+	@mkdir -p build/cuda
+	objcopy --redefine-sym malloc=counted_malloc --redefine-sym free=counted_free $< $@
 build/cuda/shim.o build/cuda/asan.o build/cuda/tsan.o: build/cuda/%.o: tests/cuda/nn_cuda.cu nn_cuda.h tests/cuda/cushim.h nn.h
 	@mkdir -p build/cuda
 	$(SHIM) $(SANITIZE_$*) -c $< -o $@
 SANITIZE_shim = -fsanitize=signed-integer-overflow -fno-sanitize-recover=all
 SANITIZE_asan = -O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 SANITIZE_tsan = -O1 -fsanitize=thread
-build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/%.o
+build/cuda/test_shim build/cuda/test_asan build/cuda/test_tsan: build/cuda/test_%: build/cuda/test_cuda.o build/cuda/nn_counted.o build/cuda/%.o
 	$(CXX) $(SANITIZE_$*) $^ -o $@ $(LIBS)
 # planted races, each other one mended: RACE=3 build/cuda/test_race fails
 build/cuda/test_race: tests/cuda/test_race.cu tests/cuda/launch.h tests/cuda/cushim.h
@@ -119,7 +118,7 @@ build/cuda/libcudart.so.13: tests/cuda/ptxsim/ptxsim.cpp
 	@mkdir -p build/cuda
 	$(CXX) -std=c++14 -O2 -ffp-contract=off -fPIC -shared -Wall -Wno-misleading-indentation -I$(dir $(NVCC))../include $< -o $@ -Wl,-soname,libcudart.so.13 \
 	    -Wl,--version-script,tests/cuda/ptxsim/version.map -ldl
-build/cuda/test_ptx: build/cuda/test_cuda.o build/cuda/ptx.o build/cuda/libcudart.so.13
+build/cuda/test_ptx: build/cuda/test_cuda.o build/cuda/nn_counted.o build/cuda/ptx.o build/cuda/libcudart.so.13
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
 
 # every kernel at the sizes of networks: what the executor counts
@@ -129,7 +128,7 @@ build/cuda/profile: tests/cuda/profile.c tests/cuda/traffic.h build/cuda/ptx.o b
 build/cuda/profile.tsv: build/cuda/profile
 	PTXSIM_TABLE=$@ PTXSIM_RACE=0 build/cuda/profile > build/cuda/profile.log
 
-build/cuda/test_gpu: build/cuda/test_cuda.o build/cuda/ptx.o
+build/cuda/test_gpu: build/cuda/test_cuda.o build/cuda/nn_counted.o build/cuda/ptx.o
 	$(CXX) $^ -o $@ -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt $(LIBS)
 build/cuda/sm_%.cubin: build/cuda/ptx.o
 	$(dir $(realpath $(NVCC)))ptxas -O3 -v -arch=sm_$* build/cuda/nn_cuda.80.ptx -o $@ > build/cuda/sm_$*.log 2>&1
@@ -140,15 +139,15 @@ comma := ,
 # every mutant of the kernels in one build (tests/cuda/mutate.py)
 build/cuda/mutants.o: tests/cuda/mutants.c tests/cuda/test_cuda.c tests/cuda/test_products.c tests/cuda/cases_seq.h $(TEST_DEPENDS) nn_cuda.h
 	@mkdir -p build/cuda
-	$(CC) $(TEST_CFLAGS) -DNN_NO_SIMD -c $< -o $@
+	$(CC) $(TEST_CFLAGS) -fno-inline -DTEST_LINKED -c $< -o $@
 build/cuda/nn_cuda_mutants.h: nn_cuda.h tests/cuda/mutate.py tests/cuda/mutants.h
 	python3 tests/cuda/mutate.py generate
 build/cuda/mutants_shim.o build/cuda/mutants_asan.o: build/cuda/mutants_%.o: build/cuda/nn_cuda_mutants.h tests/cuda/cushim.h nn.h
 	printf '#define NN_CUDA_IMPLEMENTATION\n#include "nn_cuda_mutants.h"\n' > build/cuda/mutants.cu
 	$(CXX) -std=c++11 -O1 -g1 -w $(PATTERN) $(if $(filter asan,$*),-fsanitize=address) -fsanitize=alignment,bounds -fsanitize-undefined-trap-on-error -x c++ -DNN_CUDA_EMU -include tests/cuda/cushim.h -I. -c build/cuda/mutants.cu -o $@
-build/cuda/mutants_shim build/cuda/mutants_asan: build/cuda/mutants_%: build/cuda/mutants.o build/cuda/mutants_%.o
+build/cuda/mutants_shim build/cuda/mutants_asan: build/cuda/mutants_%: build/cuda/mutants.o build/cuda/nn_counted.o build/cuda/mutants_%.o
 	$(CXX) $(if $(filter asan,$*),-fsanitize=address) $^ -o $@ $(LIBS)
-build/cuda/mutants_ptx: build/cuda/mutants.o build/cuda/ptx.o build/cuda/libcudart.so.13
+build/cuda/mutants_ptx: build/cuda/mutants.o build/cuda/nn_counted.o build/cuda/ptx.o build/cuda/libcudart.so.13
 	$(CXX) $^ -o $@ -Wl,-rpath,'$$ORIGIN' $(LIBS)
 cuda-mutate:
 	python3 tests/cuda/mutate.py run

@@ -3,13 +3,13 @@
 # said so; with NN_CI=1 a missing tool is a failure. Ends with   N passed, N failed, N skipped
 #
 #     tests/check.sh            all parts: the fast tests, then two parts at a time, the longest first, as most parts keep one core busy
-#     tests/check.sh PART ...   these parts one after the other: test cuda sanitize targets compile files examples docs
+#     tests/check.sh PART ...   these parts one after the other: test cuda ptx sanitize targets compile files examples docs
 cd "$(dirname "$0")/.."
 passed=0 failed=0 skipped=0
 if [ $# -eq 0 ]; then
     mkdir -p build/check
     rm -f build/check/*.log
-    parts="cuda sanitize targets compile files examples docs"
+    parts="cuda ptx sanitize targets compile files examples docs"
     part='tests/check.sh $0 | tee build/check/$0.log | sed -u "\$d"'
     sh -c "$part" test
     printf '%s\n' $parts | xargs -P 2 -I{} sh -c "$part" {}
@@ -43,7 +43,7 @@ sums() { # adds the counts of a test program's last line
     if [ $status -ne 0 ]; then printf 'FAILED   %s: %s\n' "$name" "$last"; tail -n 40 "$out/log"; else printf 'ok       %s: %s  (%d s)\n' "$name" "$last" $SECONDS; fi
 }
 warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
-implemented="-DNN__IMPLEMENTED -D_GNU_SOURCE -include stdio.h -include stdlib.h -include string.h -include math.h -include time.h"     # a program's nn.h is in an object beside it
+implemented="-D_GNU_SOURCE -DTEST_LINKED -include $PWD/tests/library.h"      # a program's nn.h is in an object beside it
 printf '#define NN_IMPLEMENTATION\n#include "nn.h"\nint main(void) { nn_context *nn = nn_new(NULL); int ok = nn_ok(nn); nn_free(nn); return !ok; }\n' > $out/one.c
 for part; do
     . "tests/check_$part.sh"

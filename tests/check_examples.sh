@@ -1,8 +1,8 @@
 # Every example is built and run with the arguments that the comment names for CI.
-# They share one object of nn.h, built without AVX-512; xor, and make digits below, are built as the README says.
-run "build nn.h for the examples" make -s build/nn.o CFLAGS="-O1 -DNN_NO_AVX512"
+# They share one object of nn.h; make digits below is built as the README says.
+rm -f build/nn.o
+run "gcc -O2" make -s build/nn.o CC=gcc CFLAGS="-O2 $warn"
 run "build the examples" make -s -k -j"$(nproc)" examples CFLAGS="-O1 $implemented" LIBS="build/nn.o -lm -lpthread"
-run "build xor" sh -c "rm build/xor && make -s build/xor"
 example() {
     local e=examples/$1.c args lines
     args=$(sed -n 's/.*Run in CI: *\(.*[^ ]\) *$/\1/p' $e | head -n 1)

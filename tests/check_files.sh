@@ -1,8 +1,10 @@
 # What we write is read by others, and the reverse.
-for c in tests/check_*.py; do
-    case $c in *check_header.py) continue;; esac
-    run "$(basename $c)" $py $c
-done
+run "builds: what they read and write with" sh -c "make -s build/tests/test_monitor build/tests/test_train build/tests/nn_plain.o build/tests/nn_tables.o &&
+    gcc -std=c99 -O1 $implemented examples/bert.c build/tests/nn_tables.o -o $out/bert -lm -lpthread &&
+    gcc -std=c99 -O1 $implemented tests/safetensors_tool.c build/tests/nn_plain.o -o $out/safetensors_tool -lm -lpthread"
+run check_events.py      $py tests/check_events.py build/tests
+run check_minilm.py      $py tests/check_minilm.py $out/bert
+run check_safetensors.py $py tests/check_safetensors.py $out/safetensors_tool
 # tests/fuzz/corpus has the seeds; found.tar.gz what more than 10 minutes of fuzzing each have found to reach new code.
 mkdir -p $out/found && tar -xzf tests/fuzz/found.tar.gz -C $out/found
 if command -v clang > /dev/null; then

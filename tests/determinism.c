@@ -1,7 +1,7 @@
 /* determinism.c - prints the hashes of determinism.h for the best table of this machine; tests/check_targets.sh compares targets */
-#define NN_IMPLEMENTATION
-#include "nn.h"
+#include "library.h"
 #include <stdio.h>
+#include <string.h>
 #include "determinism.h"
 
 int main(void)

@@ -1,5 +1,5 @@
 """Extracts the programs of README.md and of nn.h's header block, compiles and runs them, and compares with the output that stands behind."""
-import os, re, subprocess, sys
+import os, re, shlex, subprocess, sys
 
 out = sys.argv[1]
 programs = []
@@ -14,10 +14,12 @@ for i, (kind, text) in enumerate(fences):
     elif kind == "c":
         print("a C block in README.md is not a complete program:\n" + text)
         sys.exit(1)
+cc = shlex.split(os.environ.get("CC", "cc")) + ["-std=c99", "-O2", "-Wall", "-Wextra", "-I.", "-DTEST_LINKED", "-include", "tests/library.h"]
+subprocess.run(["make", "-s", "build/tests/nn_tables.o"], check=True)
 for n, (name, text, expected) in enumerate(programs):
     path = os.path.join(out, f"doc{n}.c")
     open(path, "w").write(text)
-    subprocess.run([os.environ.get("CC", "cc"), "-std=c99", "-O2", "-Wall", "-Wextra", "-I.", path, "-o", path[:-2], "-lm", "-lpthread"], check=True)
+    subprocess.run(cc + [path, "build/tests/nn_tables.o", "-o", path[:-2], "-lm", "-lpthread"], check=True)
     result = subprocess.run([path[:-2]], stdout=subprocess.PIPE, text=True, timeout=120)
     if result.returncode: sys.exit(f"{name}: exit code {result.returncode}\n{result.stdout}")
     if expected is not None and result.stdout.strip() != expected.strip(): sys.exit(f"{name}: printed\n{result.stdout}\nREADME says\n{expected}")

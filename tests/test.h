@@ -1,6 +1,6 @@
 /* test.h - the harness: TEST(name) { CHECK(...); } registers itself; main runs all, or those whose name contains argv[1].
 
-   A test that uses only what is public is compiled without the implementation (TEST_LINKED) and linked with one that all share: see Makefile.
+   How a test comes to nn.h: see library.h.
    A test that cannot run here calls SKIP("reason"). The last line of a program is  N passed, N failed, N skipped. */
 #ifndef TEST_H
 #define TEST_H

@@ -1,10 +1,7 @@
 /* test_attention.c - attention against a naive oracle; the same bits for threads, tables, batches, and for decoding with a cache; memory; NaN;
    the layers made of it */
-#ifndef TEST_LINKED
-#define NN_IMPLEMENTATION
-#endif
 #define NN_DOUBLE
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 
 typedef nn_attention_desc AD;

@@ -1,9 +1,6 @@
 /* test_backend.c - the whole library on a device whose memory the host cannot touch (fake_device.h) */
 #define _DEFAULT_SOURCE
-#ifndef TEST_LINKED
-#define NN_IMPLEMENTATION
-#endif
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 #include "fake_device.h"
 

@@ -1,9 +1,6 @@
 /* test_conv.c - convolution, pooling, upsampling against naive loops: every option, both gradients, errors, and equal bits. */
-#ifndef TEST_LINKED
-#define NN_IMPLEMENTATION
-#endif
 #define NN_DOUBLE
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 
 static uint32_t dice_state = 1;

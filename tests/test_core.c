@@ -1,7 +1,7 @@
 /* test_core.c - contexts, errors, steps, modes, views, gradients, custom ops */
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 
 static nn_context *quiet(void) { return nn_new(&(nn_desc){ .on_error = test_quiet }); }

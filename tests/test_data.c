@@ -1,8 +1,8 @@
 /* test_data.c - datasets, gzip, CSV, folders, splits, scalers, augmentation, loaders */
 #define _DEFAULT_SOURCE
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 #include "fake_device.h"
 #include <unistd.h>

@@ -1,6 +1,5 @@
 /* test_decode.c - tokens of a text as a program that is repeated (nn_step_plan_desc.eval): the bits of nn_forward, wherever it stands, and errors where it has them */
-#define NN_IMPLEMENTATION
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 
 enum { LAYERS = 2, HEADS = 2, WIDTH = 16, CAPACITY = 40, POSITIONS = 36, VOCABULARY = 11, BATCH = 3, KINDS = 5, CALLS = 400 };

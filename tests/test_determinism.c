@@ -1,9 +1,6 @@
 /* test_determinism.c - the same bits for 1, 2, 3, 8 threads and on every table of a class; results that do not depend on the batch */
-#ifndef TEST_LINKED
-#define NN_IMPLEMENTATION
-#endif
 #define NN_DOUBLE
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 #include "determinism.h"
 

@@ -1,8 +1,8 @@
 /* test_files.c - safetensors: round trips, formats, damage of every kind, checkpoints, full disks */
 #define _GNU_SOURCE
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 #include "fake_device.h"
 #include <sys/resource.h>

@@ -3,11 +3,8 @@
    Every record is run on the default kernels and then on every other kernel table of this machine. Arguments:  [part of "op label"]  runs only those,
    and  -v  lists every record with its error. NN_GOLDEN is the folder, default tests/golden or golden.
    A difference fails if it exceeds  tolerance * scale,  see the groups below. */
-#ifndef TEST_LINKED
-#define NN_IMPLEMENTATION
-#endif
 #define NN_DOUBLE
-#include "../nn.h"
+#include "library.h"
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* test_layers.c - constructors: names, shapes, order, default initialisation, bad arguments; initialisers; freezing; nn_summary */
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 
 static nn_context *quiet(nn_desc d) { d.on_error = test_quiet; return nn_new(&d); }
@@ -31,7 +31,7 @@ static const char *describe(nn_layer *l)
 }
 static void params_are(nn_layer *l, const char *expected)
 {
-    CHECK(!nn__no_layer(l) && nn_ok(l->nn));
+    CHECK(nn_context_of(l) && nn_ok(l->nn));
     CHECK(!strcmp(describe(l), expected));
     if (strcmp(describe(l), expected)) printf("  \"%s\", not \"%s\"\n", describe(l), expected);
 }
@@ -224,7 +224,7 @@ TEST(bad_arguments)
 {
     nn_context *nn = quiet((nn_desc){ 0 });
     nn_layer *m = nn_model_new(nn, NULL), *l;
-#define BAD(make, part) do { l = make; CHECK(l && nn__no_layer(l)); fails(nn, part); } while (0)
+#define BAD(make, part) do { l = make; CHECK(l && !nn_context_of(l)); fails(nn, part); } while (0)
     BAD(nn_linear_new(m, "fc", 0, 3, NULL), "Linear fc: in must be positive, not 0");
     BAD(nn_linear_new(m, "fc", 3, -1, NULL), "out must be positive, not -1");
     BAD(nn_linear_new(m, "fc", INT64_MAX, INT64_MAX, NULL), "impossible shape");
@@ -278,7 +278,7 @@ TEST(bad_arguments)
     nn_begin(nn, NN_EVAL);
     CHECK(nn__dead(nn_forward(l, nn_zeros(nn, NN_SHAPE(1, 1)))));
     nn_clear(nn);
-    CHECK(nn__no_layer(nn_linear_new(NULL, "fc", 2, 3, NULL)) && nn__no_layer(nn_dropout_new(NULL, 0.5f)) && nn__no_layer(nn_batchnorm_new(NULL, "b", 3, NULL)));
+    CHECK(!nn_context_of(nn_linear_new(NULL, "fc", 2, 3, NULL)) && !nn_context_of(nn_dropout_new(NULL, 0.5f)) && !nn_context_of(nn_batchnorm_new(NULL, "b", 3, NULL)));
     CHECK(!nn_param(m, NULL) && !nn_child(m, NULL));
     nn_free(nn);
 }

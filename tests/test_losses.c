@@ -1,12 +1,16 @@
 /* test_losses.c - values of the losses against naive formulas in double, extreme inputs, errors, equal bits.  (Gradients: cases_loss.h) */
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 
 #define LOSS(...) (&(nn_loss_desc){ __VA_ARGS__ })
 static nn_context *quiet(void) { return nn_new(&(nn_desc){ .threads = 2, .on_error = test_quiet }); }
-static double rnd(int stream, int64_t i) { return (float)(4 * nn__uniform_at(5, 1, (uint64_t)stream, (uint64_t)i) - 2); }
+static double rnd(int stream, int64_t i)                 /* -2 .. 2, floats */
+{
+    uint64_t x = ((uint64_t)stream << 32 | (uint64_t)i) * 0x9E3779B97F4A7C15u;
+    x = (x ^ x >> 32) * 0xD6E8FEB86659FD93u;
+    return (float)(4 * ldexp((double)((x ^ x >> 32) >> 11), -53) - 2);
+}
 static nn_tensor *numbers(nn_context *nn, int stream, nn_shape shape, double *v)
 {
     nn_tensor *t = nn_zeros(nn, shape);

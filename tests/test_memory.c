@@ -1,8 +1,5 @@
 /* test_memory.c - allocator calls in steady state, failing allocations, a caller's buffer, measuring */
-#ifndef TEST_LINKED
-#define NN_IMPLEMENTATION
-#endif
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 
 typedef struct counter { int64_t calls, live, fail_at, from; size_t bytes; } counter;       /* the call that fails; that and all behind it */

@@ -1,7 +1,7 @@
 /* test_metrics.c - metrics against numbers recorded from scikit-learn 1.9.1 (zero_division=0, average over the classes that occur). */
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 
 enum { ROOM = 300 * 700 };

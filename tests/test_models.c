@@ -1,5 +1,7 @@
 /* test_models.c - the pretrained models of examples/, by the very code of the examples, against what Hugging Face's transformers computes with the same
    files (tests/record_models.py); decoding with caches; low-rank adapters; files that do not fit. */
+#include "library.h"
+#include "test.h"
 #define main gpt2_main
 #include "../examples/gpt2.c"
 #undef main
@@ -9,7 +11,6 @@
 #define main bert_main
 #include "../examples/bert.c"
 #undef main
-#include "test.h"
 #include <unistd.h>
 
 static GPT2 gpt2;

@@ -1,7 +1,7 @@
 /* test_monitor.c - Event files, PNG, SVG, sparklines: read back byte by byte, and pictures by stb_image where it is installed. */
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 #include <dirent.h>
 #if defined(__has_include)

@@ -1,8 +1,8 @@
 /* test_norm.c - normalisation and dropout: values against plain loops, statistics, masks, the same bits on every table, errors */
 #define _DEFAULT_SOURCE
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 #include "fake_device.h"
 
@@ -66,10 +66,8 @@ static void batchnorm_in_both_modes(nn_context *nn, int64_t b, int64_t c, int64_
 }
 TEST(batchnorm_values)
 {
-    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
-        const nn__table *table = &nn__tables[i].table;
-        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
-        nn_context *nn = quiet((nn_desc){ .isa = table->isa, .threads = 2 });
+    for (int i = 0; test_isa(i); i++) {
+        nn_context *nn = quiet((nn_desc){ .isa = test_isa(i), .threads = 2 });
         batchnorm_in_both_modes(nn, 4, 3, 35, 0);
         batchnorm_in_both_modes(nn, 1, 3, 2, 0);
         batchnorm_in_both_modes(nn, 2, 1, 5000, 0);
@@ -163,10 +161,8 @@ TEST(layernorm_of_many_rows)
 {
     enum { B = 500, N = 61 };
     static float x[B * N], dy[B * N], y[B * N], dx[B * N], dw[N], db[N];
-    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
-        const nn__table *table = &nn__tables[i].table;
-        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
-        nn_context *nn = quiet((nn_desc){ .isa = table->isa, .threads = 2 });
+    for (int i = 0; test_isa(i); i++) {
+        nn_context *nn = quiet((nn_desc){ .isa = test_isa(i), .threads = 2 });
         double sw[N] = { 0 }, sb[N] = { 0 };
         nn_begin(nn, NN_TRAIN);
         for (int k = 0; k < B * N; k++) {
@@ -225,13 +221,11 @@ TEST(a_sum_and_its_norm_have_the_bits_of_two_ops)
 {
     static const int64_t sizes[][2] = { { 1, 1 }, { 3, 7 }, { 1, 2999 }, { 4, 64 }, { 129, 65 } };
     static joined one, two;
-    for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
-        const nn__table *table = &nn__tables[i].table;
-        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
+    for (int i = 0; test_isa(i); i++) {
         for (int k = 0; k < 2 * 3 * 5 * 2; k++) {
             const int64_t *size = sizes[k / 6 % 5];
-            join(&one, table->isa, 1 + k / 30, k % 2, 1 + k / 2 % 3, size[0], size[1], 1);
-            join(&two, table->isa, 1 + k / 30, k % 2, 1 + k / 2 % 3, size[0], size[1], 0);
+            join(&one, test_isa(i), 1 + k / 30, k % 2, 1 + k / 2 % 3, size[0], size[1], 1);
+            join(&two, test_isa(i), 1 + k / 30, k % 2, 1 + k / 2 % 3, size[0], size[1], 0);
             CHECK(!memcmp(&one, &two, sizeof one));
         }
     }
@@ -434,17 +428,15 @@ TEST(same_bits_everywhere)
         { add_ln, { 2, { 131, 77 } } }, { add_ln, { 2, { 400, 77 } } }, { add_rms, { 2, { 65, 211 } } }, { drop, { 3, { 9, 21, 13 } } } };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         uint64_t first[2] = { 0, 0 };
-        for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++) {
-            const nn__table *table = &nn__tables[i].table;
-            int class_f = strcmp(table->isa, "scalar") != 0;
+        for (int i = 0; test_isa(i); i++) {
+            int class_f = strcmp(test_isa(i), "scalar") != 0;
 #ifdef NN_DETERMINISTIC
             class_f = 0;
 #endif
-            if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
             for (int threads = 1; threads <= 3; threads++) {
-                uint64_t h = bits_of(cases[k].f, table->isa, threads, cases[k].shape);
+                uint64_t h = bits_of(cases[k].f, test_isa(i), threads, cases[k].shape);
                 if (!first[class_f]) first[class_f] = h;
-                if (h != first[class_f]) printf("case %d on %s with %d threads\n", (int)k, table->isa, threads);
+                if (h != first[class_f]) printf("case %d on %s with %d threads\n", (int)k, test_isa(i), threads);
                 CHECK(h == first[class_f]);
             }
         }

@@ -3,9 +3,9 @@
    1. In an f64 context the gradient of  sum(result * fixed random weights)  w.r.t. every variable is compared with central differences.
    2. For each float table of this machine the result and the gradients are compared with those of the f64 context.
    An op row without a case fails. See cases.h. */
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 
 #include "cases.h"
@@ -59,18 +59,17 @@ static int check_case(const op_case *k)
     if (nn_ok(f.nn) && k->grad) ok = check_numeric(k, &f, &exact);
     if (!nn_ok(f.nn)) { printf("%s/%s: %s\n", k->name, k->label, nn_error(f.nn)); ok = 0; }
     nn_free(f.nn);
-    for (size_t i = 0; ok && i < sizeof nn__tables / sizeof *nn__tables; i++) {
-        const nn__table *table = &nn__tables[i].table;
-        if (table->dtype != NN_F32 || (nn__cpu_features() & nn__tables[i].needs) != nn__tables[i].needs) continue;
-        f.nn = nn_new(&(nn_desc){ .isa = table->isa, .threads = 1 + (int)(i & 1), .on_error = test_quiet });
+    for (int i = 0; ok && test_isa(i); i++) {
+        const char *isa = test_isa(i);
+        f.nn = nn_new(&(nn_desc){ .isa = isa, .threads = 1 + (i & 1), .on_error = test_quiet });
         run_case(k, &f, &o);
-        if (!nn_ok(f.nn)) { printf("%s/%s on %s: %s\n", k->name, k->label, table->isa, nn_error(f.nn)); ok = 0; }
-        else if (o.n != exact.n) { printf("%s/%s on %s: another shape than in double\n", k->name, k->label, table->isa); ok = 0; }
+        if (!nn_ok(f.nn)) { printf("%s/%s on %s: %s\n", k->name, k->label, isa, nn_error(f.nn)); ok = 0; }
+        else if (o.n != exact.n) { printf("%s/%s on %s: another shape than in double\n", k->name, k->label, isa); ok = 0; }
         else {
-            ok = same_numbers(k, table->isa, "result", 0, o.n, o.y, exact.y);
+            ok = same_numbers(k, isa, "result", 0, o.n, o.y, exact.y);
             for (int v = 0; ok && v < f.vars; v++)
-                if (o.wanted[v] != exact.wanted[v]) { printf("%s/%s on %s: gradient of variable %d is missing\n", k->name, k->label, table->isa, v); ok = 0; }
-                else ok = same_numbers(k, table->isa, "gradient", v, f.count[v], o.dx[v], exact.dx[v]);
+                if (o.wanted[v] != exact.wanted[v]) { printf("%s/%s on %s: gradient of variable %d is missing\n", k->name, k->label, isa, v); ok = 0; }
+                else ok = same_numbers(k, isa, "gradient", v, f.count[v], o.dx[v], exact.dx[v]);
         }
         nn_free(f.nn);
         free_outcome(&o);

@@ -1,7 +1,7 @@
 /* test_optim.c - optimizers against PyTorch's algorithms written out in double, clipping, groups, averages, schedules. */
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 
 enum { N = 37, STEPS = 25 };
@@ -121,10 +121,10 @@ TEST(optimizers_follow_pytorch)
         { nn_nadam_new,   { .lr = 0.05f, .momentum_decay = 0.1f, .weight_decay = 0.1f, .beta2 = 0.99f }, { .name = "nadam", .lr = 0.05, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .momentum_decay = 0.1, .wd = 0.1 } },
         { nn_lion_new,    { .lr = 0 }, { .name = "lion", .lr = 1e-4, .beta1 = 0.9, .beta2 = 0.99 } },
         { nn_lion_new,    { .lr = 0.01f, .beta1 = 0.8f, .beta2 = 0.7f, .weight_decay = 0.1f }, { .name = "lion", .lr = 0.01, .beta1 = 0.8, .beta2 = 0.7, .wd = 0.1 } } };
-    for (size_t k = 0; k < sizeof list / sizeof *list; k++)
-        for (size_t i = 0; i < sizeof nn__tables / sizeof *nn__tables; i++)
-            if ((nn__cpu_features() & nn__tables[i].needs) == nn__tables[i].needs)
-                compare(list[k].create, &list[k].desc, &list[k].o, nn__tables[i].table.dtype, nn__tables[i].table.isa);
+    for (size_t k = 0; k < sizeof list / sizeof *list; k++) {
+        compare(list[k].create, &list[k].desc, &list[k].o, NN_F64, NULL);
+        for (int i = 0; test_isa(i); i++) compare(list[k].create, &list[k].desc, &list[k].o, NN_F32, test_isa(i));
+    }
 }
 
 /* min (x - a)^T D (x - a) / 2 with condition number 100 */

@@ -1,6 +1,6 @@
 /* test_plan.c - plans against nn_forward: bits, batches, folding, memory, threads, refusals; how much scratch calls take */
-#define NN_IMPLEMENTATION
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 #include <pthread.h>
 #if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

@@ -1,10 +1,7 @@
 /* test_products.c - matrix products against plain sums in double, for every table: all forms (transposed, strided, narrow, one row, long),
    the same bits within a class, whatever the batch and the number of threads */
-#ifndef TEST_LINKED
-#define NN_IMPLEMENTATION
-#endif
 #define NN_DOUBLE
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 
 static int fused(const char *isa)

@@ -1,9 +1,6 @@
 /* test_rnn.c - recurrent nets: padding, streaming, truncated back-propagation, plans, memory, errors; CTC against a sum over all paths */
-#ifndef TEST_LINKED
-#define NN_IMPLEMENTATION
-#endif
 #define NN_DOUBLE
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 
 typedef nn_layer *(*make_fn)(nn_layer *parent, const char *name, int64_t in, int64_t hidden, const nn_rnn_desc *desc);

@@ -1,6 +1,6 @@
 /* test_step.c - training steps: updates fused into gradients, and steps repeated as fixed programs, have the bits of plain steps */
-#define NN_IMPLEMENTATION
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 
 enum { NETS = 4, OPTIMIZERS = 6, STEPS = 20 };

@@ -1,7 +1,7 @@
 /* test_text.c - tokenizers, batches of tokens, sampling, generation. tests/golden/text is from tests/record_text.py */
 #define _DEFAULT_SOURCE
-#define NN_IMPLEMENTATION
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 #include <time.h>
 #include <unistd.h>

@@ -1,8 +1,8 @@
 /* test_train.c - nn_fit, nn_evaluate, nn_predict: that they do what the written-out loop does, and what happens when things go wrong. */
 #define _DEFAULT_SOURCE                                  /* mmap, in fake_device.h */
-#define NN_IMPLEMENTATION
 #define NN_DOUBLE
-#include "../nn.h"
+#define TEST_INSIDE
+#include "library.h"
 #include "test.h"
 #include "fake_device.h"
 #include <dirent.h>

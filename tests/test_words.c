@@ -1,9 +1,6 @@
 /* test_words.c - the vector words against libm in double, over the full range of floats: at most 2 ulp, on every table */
-#ifndef TEST_LINKED
-#define NN_IMPLEMENTATION
-#endif
 #define NN_DOUBLE
-#include "../nn.h"
+#include "library.h"
 #include "test.h"
 
 /* The distance in units of the last place of the exact result as a float. */

@@ -800,24 +800,33 @@ template <class T> static inline T atomicExch(T *p, T v) { return __atomic_excha
 /* ---------- tensor cores: PTX's fragment layouts, computed by the lanes together ----------
    mma.sync.aligned.m16n8kK.row.col.f32.T.T.f32: d (4 floats) += a (16 x K) b (K x 8). A lane holds rows lane/4 and lane/4 + 8. */
 namespace cushim {
-static inline float half_to_float(uint32_t h)
+#define CUSHIM_BARE __attribute__((no_sanitize_address, no_sanitize_undefined, no_sanitize_thread))       /* arithmetic of the simulator's own */
+CUSHIM_BARE static inline float as_float(uint32_t w) { float f; memcpy(&f, &w, 4); return f; }
+CUSHIM_BARE static inline float half_to_float(uint32_t h)
 {
     uint32_t s = (h & 0x8000u) << 16, e = h >> 10 & 31, m = h & 1023;
-    if (e == 31) return __uint_as_float(s | 0x7f800000u | m << 13);
+    if (e == 31) return as_float(s | 0x7f800000u | m << 13);
     if (!e) { float f = (float)m * 5.9604644775390625e-8f; return s ? -f : f; }
-    return __uint_as_float(s | (e + 112) << 23 | m << 13);
+    return as_float(s | (e + 112) << 23 | m << 13);
 }
 enum { BF16, F16, TF32 };
-static inline float part(uint32_t w, int hi, int type)
+CUSHIM_BARE static inline float part(uint32_t w, int hi, int type)
 {
-    return type == BF16 ? __uint_as_float(hi ? w & 0xffff0000u : w << 16) : type == F16 ? half_to_float(hi ? w >> 16 : w & 0xffffu) : __uint_as_float(w & 0xffffe000u);
+    return type == BF16 ? as_float(hi ? w & 0xffff0000u : w << 16) : type == F16 ? half_to_float(hi ? w >> 16 : w & 0xffffu) : as_float(w & 0xffffe000u);
 }
-CUSHIM_NOSAN static void mma(float d[4], const uint32_t *a, const uint32_t *b, int type, int K, int line)
+/* the lanes show each other two registers at a time */
+CUSHIM_NOSAN static void exchange(uint32_t to[2][32], const uint32_t *registers, int kind, int line)
 {
-    int per = type == TF32 ? 1 : 2, na = 16 * K / 32 / per, nb = 8 * K / 32 / per;      /* registers of a and b */
-    uint32_t A[4][32], B[2][32];
-    for (int i = 0; i < na; i++) { const uint64_t *r = meet(~0u, a[i], 40 + i, line); for (int q = 0; q < 32; q++) A[i][q] = (uint32_t)r[q]; }
-    for (int i = 0; i < nb; i++) { const uint64_t *r = meet(~0u, b[i], 44 + i, line); for (int q = 0; q < 32; q++) B[i][q] = (uint32_t)r[q]; }
+    const uint64_t *r = meet(~0u, registers[0] | (uint64_t)registers[1] << 32, kind, line);
+    for (int q = 0; q < 32; q++) { to[0][q] = (uint32_t)r[q]; to[1][q] = (uint32_t)(r[q] >> 32); }
+}
+CUSHIM_BARE static void mma(float d[4], const uint32_t *a, const uint32_t *b, int type, int K, int line)
+{
+    int per = type == TF32 ? 1 : 2;
+    uint32_t A[4][32], B[2][32];                                                         /* both forms have 4 and 2 registers */
+    exchange(A, a, 40, line);
+    exchange(A + 2, a + 2, 41, line);
+    exchange(B, b, 42, line);
     int g = cur->lane >> 2, t = cur->lane & 3, half = 4 * per;                           /* half: columns that one register of a row spans */
     for (int i = 0; i < 4; i++) {
         int row = g + (i >> 1) * 8, col = t * 2 + (i & 1);

@@ -1,7 +1,6 @@
 /* profile.c - every kernel at sizes as networks have them, for what the executor of PTX counts (PTXSIM_TABLE, see sass.py): sectors, bank
    conflicts, the width of accesses, dynamic shared memory. Prints for every op the bytes that its launches asked the memory for, and the
    fewest there could be (traffic.h). NN_CASE=conv: cases whose name contains that. */
-#define TEST_LINKED
 #include "../../nn.h"
 #include "../../nn_cuda.h"
 #include "traffic.h"

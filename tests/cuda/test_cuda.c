@@ -1,20 +1,23 @@
 /* test_cuda.c - nn_cuda.h beside the CPU: every case of the op table, whole programs, faults.
 
-   One source, three ways to run it (tests/check_cuda.sh): the kernels as C++ on the CPU (cushim.h, with or without sanitizers), nvcc's PTX
+   One source, three ways to run it (tests/check_cuda.sh, check_ptx.sh): the kernels as C++ on the CPU (cushim.h, with or without sanitizers), nvcc's PTX
    executed by ptxsim in place of libcudart, and on a GPU. The first two know nn_device_*: for every call they are told what it may touch
    and which results it must write in full, and they can fail on demand.
-   Environment: NN_CASE=conv2d,rnn cases of these ops;  NN_PRECISION=0..3 the cases on tensor cores (nn_cuda_precision);  NN_OFFSET=0, 1 one alignment only. */
+   Environment: NN_CASE=conv2d,rnn cases of these ops;  NN_PRECISION=0..3 the cases on tensor cores (nn_cuda_precision);  NN_OFFSET=0, 1 one alignment only;
+   NN_STEPS=10 fewer steps of whole programs. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE                                      /* dup, fileno, setenv */
 #endif
 #include <stdlib.h>
 static long host_blocks;                                 /* that nn.h took and has not returned */
-static void *counted_malloc(size_t n) { void *p = malloc(n); if (p) __atomic_fetch_add(&host_blocks, 1, __ATOMIC_RELAXED); return p; }
-static void counted_free(void *p) { if (p) __atomic_fetch_sub(&host_blocks, 1, __ATOMIC_RELAXED); free(p); }
+void *counted_malloc(size_t n);                          /* in place of malloc and free: see nn_counted.o in the Makefile */
+void counted_free(void *p);
+void *counted_malloc(size_t n) { void *p = malloc(n); if (p) __atomic_fetch_add(&host_blocks, 1, __ATOMIC_RELAXED); return p; }
+void counted_free(void *p) { if (p) __atomic_fetch_sub(&host_blocks, 1, __ATOMIC_RELAXED); free(p); }
 #define NN_MALLOC counted_malloc
 #define NN_FREE   counted_free
-#define NN_IMPLEMENTATION
-#include "../../nn.h"
+#define TEST_INSIDE
+#include "../library.h"
 #include "../../nn_cuda.h"
 #include <unistd.h>
 #include "../test.h"
@@ -368,6 +371,8 @@ static void whole_program(int which)
 {
     static const double tolerance[4] = { 1e-4, 1e-2, 5e-2, 1e-2 };       /* of a loss after 20 steps: FP32, TF32, BF16, FP16 */
     float cpu[STEPS], cuda[STEPS];
+    const char *fewer = getenv("NN_STEPS");
+    int steps = fewer && atoi(fewer) < STEPS ? atoi(fewer) : STEPS;
     NEEDS_DEVICE;
     nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3 });
     CHECK(train(nn, which, EAGER, 0, STEPS, cpu));
@@ -375,19 +380,19 @@ static void whole_program(int which)
     CHECK(cpu[STEPS - 1] < 0.98f * cpu[0]);
     for (int precision = 0; precision < 4; precision++) {
         nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = guarded_cuda(precision) });
-        CHECK(train(nn, which, EAGER, 0, STEPS, cuda));
-        CHECK(follows(program_names[which], STEPS, cpu, cuda, tolerance[precision]));
+        CHECK(train(nn, which, EAGER, 0, steps, cuda));
+        CHECK(follows(program_names[which], steps, cpu, cuda, tolerance[precision]));
         nn_free(nn);
     }
     float again[STEPS];
     nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = nn_cuda(0) });
-    CHECK(train(nn, which, REPEATED, 0, STEPS, again));
-    CHECK(!nn_device_count || nn_device_count(LAUNCHES) - halfway == 2 * (STEPS / 2));   /* a repeated step is one launch, its loss as a double another */
+    CHECK(train(nn, which, REPEATED, 0, steps, again));
+    CHECK(!nn_device_count || nn_device_count(LAUNCHES) - halfway == 2 * (steps / 2));   /* a repeated step is one launch, its loss as a double another */
     nn_free(nn);
     nn = nn_new(&(nn_desc){ .threads = 1, .seed = 3, .backend = nn_cuda(0) });
-    CHECK(train(nn, which, EAGER, 0, STEPS, cuda));
+    CHECK(train(nn, which, EAGER, 0, steps, cuda));
     nn_free(nn);
-    CHECK(memcmp(again, cuda, sizeof cuda) == 0);                        /* and has the bits of an eager one */
+    CHECK(memcmp(again, cuda, (size_t)steps * sizeof *cuda) == 0);                        /* and has the bits of an eager one */
 }
 TEST(mlp)   { whole_program(MLP); }
 TEST(lenet) { whole_program(LENET); }

@@ -7,7 +7,6 @@
    sample unwritten or wrong. Sums over all samples are theirs alone, as blocks that do not run leave 0. A name that begins with tf32, bf16 or fp16:
    on tensor cores. Every kernel of nn_cuda.h is launched by a case.
    NN_CASE=softmax: cases whose name contains that. */
-#define TEST_LINKED
 #include "../../nn.h"
 #include "../../nn_cuda.h"
 #include "../test.h"

@@ -1,7 +1,6 @@
 /* test_products.c - products and convolutions of nn_cuda.h at sizes that the op table's cases do not have: large tiles, tiles and one more,
    sums in parts, thin factors, batches that are folded, phases of strides, every precision. Beside the CPU; built and run as test_cuda.c.
    NN_ROW=n runs one row; NN_PRECISION=0..3 one precision. */
-#define TEST_LINKED
 #include "../../nn.h"
 #include "../../nn_cuda.h"
 #include "../test.h"

@@ -128,6 +128,8 @@ struct Opnd {
     string s;
     int r2;
 }; /* k: r reg, i imm, a address, v vector, s special, l label, n name */
+enum { IS_EQ, IS_NE, IS_LT, IS_LE, IS_GT, IS_GE, IS_NUM, IS_NAN, OR_NAN = 8 };    /* OR_NAN: true of what is not comparable, too */
+enum { JOIN_OR, JOIN_AND, JOIN_XOR };
 struct Ins {
     Op op;
     Type t, t2;
@@ -138,6 +140,7 @@ struct Ins {
     bool pneg;
     u32 fl;
     string mod, text;
+    int relation, join;                                  /* of setp */
     int line;
     int target;
     vector<int> targets;
@@ -409,6 +412,15 @@ static vector<string> opsplit(const string &s) {
     if (!trim(x).empty()) r.push_back(x);
     return r;
 }
+static int relation_of(const string &mod) { /* ".ltu.and.ftz.f32": of its first word */
+    static const map<string, int> words = {{"eq", IS_EQ}, {"ne", IS_NE}, {"lt", IS_LT}, {"lo", IS_LT}, {"le", IS_LE}, {"ls", IS_LE},
+                                           {"gt", IS_GT}, {"hi", IS_GT}, {"ge", IS_GE}, {"hs", IS_GE}, {"num", IS_NUM}, {"nan", IS_NAN}};
+    string c = mod.substr(1, mod.find('.', 1) == string::npos ? string::npos : mod.find('.', 1) - 1);
+    bool or_nan = c.size() == 3 && c[2] == 'u';
+    auto it = words.find(or_nan ? c.substr(0, 2) : c);
+    if (it == words.end()) fatal("comparison not known: " + mod);
+    return it->second | (or_nan ? OR_NAN : 0);
+}
 static void instr(Kernel *k, string s, int line) {
     Ins in;
     in.pred = -1;
@@ -419,6 +431,7 @@ static void instr(Kernel *k, string s, int line) {
     in.line = line;
     in.target = -1;
     in.cnt = 0;
+    in.relation = in.join = 0;
     in.t = {'b', 32};
     in.t2 = {0, 0};
     in.text = s;
@@ -562,6 +575,10 @@ static void instr(Kernel *k, string s, int line) {
         auto it = ops.find(b);
         if (it == ops.end()) fatal("instruction not known: " + s);
         in.op = it->second;
+    }
+    if (in.op == SETP) {
+        in.relation = relation_of(in.mod);
+        in.join = in.mod.find(".and") != string::npos ? JOIN_AND : in.mod.find(".xor") != string::npos ? JOIN_XOR : JOIN_OR;
     }
     if (in.op == BAR && in.mod.find("warp") != string::npos) in.op = BARWARP;
     if (in.op == CALL) {
@@ -988,10 +1005,8 @@ static u64 symaddr(Th *t, const Ins *in, const string &s, Space *sp) {
     (void)t;
     fatal("symbol " + s + " in " + in->text);
 }
-static inline u64 get(Th *t, const Ins *in, const Opnd &o) {
+static __attribute__((noinline)) u64 get_other(Th *t, const Ins *in, const Opnd &o) {
     switch (o.k) {
-        case 'r': return o.imm ? !t->R[o.r] : t->R[o.r];
-        case 'i': return o.imm;
         case 's':
             switch (o.r) {
                 case 0:
@@ -1023,6 +1038,10 @@ static inline u64 get(Th *t, const Ins *in, const Opnd &o) {
         }
     }
     fatal("operand in " + in->text);
+}
+static inline __attribute__((always_inline)) u64 get(Th *t, const Ins *in, const Opnd &o) {
+    if (o.k == 'r') return o.imm ? !t->R[o.r] : t->R[o.r];
+    return o.k == 'i' ? (u64)o.imm : get_other(t, in, o);
 }
 /* one access: check and give the host address, or 0 */
 static void race(Th *t, const Ins *in, Sh *s, bool wr, bool atomic, bool shared, u64 a) {
@@ -1292,8 +1311,11 @@ static u64 alu(Op op, Type t, u64 a, u64 b, u64 c, u32 fl, const Ins *in) {
         default: fatal(in->text);
     }
 }
-static bool compare(const string &m, Type t, u64 a, u64 b, u32 fl) {
-    string c = m.substr(1, m.find('.', 1) == string::npos ? string::npos : m.find('.', 1) - 1);
+template <class T> static bool related(int r, T x, T y) {
+    return r == IS_EQ ? x == y : r == IS_NE ? x != y : r == IS_LT ? x < y : r == IS_LE ? x <= y : r == IS_GT ? x > y : x >= y;
+}
+static bool compare(int relation, Type t, u64 a, u64 b, u32 fl) {
+    int r = relation & ~OR_NAN;
     if (t.k == 'f' || t.k == 'h' || t.k == 'B') {
         double x = t.k == 'h'     ? h2f((u16)a)
                    : t.k == 'B'   ? b2f((u16)a)
@@ -1304,26 +1326,11 @@ static bool compare(const string &m, Type t, u64 a, u64 b, u32 fl) {
                    : t.bits == 32 ? ftz(f32(b), fl)
                                   : f64(b);
         bool un = x != x || y != y;
-        if (c == "num") return !un;
-        if (c == "nan") return un;
-        if (c.size() == 3 && c[2] == 'u') {
-            if (un) return true;
-            c = c.substr(0, 2);
-        } else if (un) return false;
-        return c == "eq" ? x == y : c == "ne" ? x != y : c == "lt" ? x < y : c == "le" ? x <= y : c == "gt" ? x > y : x >= y;
+        if (r == IS_NUM || r == IS_NAN) return un == (r == IS_NAN);
+        return un ? (relation & OR_NAN) != 0 : related(r, x, y);
     }
-    int n = t.bits;
-    if (t.k == 's') {
-        s64 x = sx(a, n), y = sx(b, n);
-        return c == "eq" ? x == y : c == "ne" ? x != y : c == "lt" ? x < y : c == "le" ? x <= y : c == "gt" ? x > y : x >= y;
-    }
-    u64 x = mask(a, n), y = mask(b, n);
-    return c == "eq"                ? x == y
-           : c == "ne"              ? x != y
-           : c == "lt" || c == "lo" ? x < y
-           : c == "le" || c == "ls" ? x <= y
-           : c == "gt" || c == "hi" ? x > y
-                                    : x >= y;
+    if (t.k == 's') return related(r, sx(a, t.bits), sx(b, t.bits));
+    return related(r, mask(a, t.bits), mask(b, t.bits));
 }
 static u64 convert(Type d, Type s, u64 a, u32 fl, const Ins *in) {
     bool sf = s.k == 'f' || s.k == 'h' || s.k == 'B', df = d.k == 'f' || d.k == 'h' || d.k == 'B' || d.k == 't';
@@ -1651,13 +1658,11 @@ static void step(Th *t) {
                 break;
             }
             case SETP: {
-                bool v = compare(in->mod, in->t, get(t, in, o[1]), get(t, in, o[2]), in->fl), w = !v;
+                bool v = compare(in->relation, in->t, get(t, in, o[1]), get(t, in, o[2]), in->fl), w = !v;
                 if (o.size() > 3) {
                     u64 c = get(t, in, o[3]) & 1;
                     auto f = [&](bool x) {
-                        return in->mod.find(".and") != string::npos   ? x && c
-                               : in->mod.find(".xor") != string::npos ? x != (c != 0)
-                                                                      : x || c;
+                        return in->join == JOIN_AND ? x && c : in->join == JOIN_XOR ? x != (c != 0) : x || c;
                     };
                     v = f(v);
                     w = f(w);
@@ -1765,24 +1770,26 @@ static void warpop(Th *w, int n, u32 m) { /* all lanes of m wait at the same ins
     const vector<Opnd> &o = in->o;
     u64 v[32], v2[32];
     bool p2[32];
-    auto each = [&](std::function<void(int)> f) {
+    auto each = [&](auto f) {
         for (int i = 0; i < n; i++)
             if (m >> i & 1) f(i);
     };
     switch (in->op) {
-        case SHFL:
+        case SHFL: {
+            enum { UP, DOWN, BFLY, IDX };
+            const string &md = in->mod;
+            const int way = md.find(".up") != string::npos ? UP : md.find(".down") != string::npos ? DOWN : md.find(".bfly") != string::npos ? BFLY : IDX;
             each([&](int i) {
                 u32 b = (u32)get(&w[i], in, o[2]), c = (u32)get(&w[i], in, o[3]);
                 int cl = (int)(c & 31), sm = (int)(c >> 8 & 31), mx = (i & sm) | (cl & ~sm), j;
                 bool ok;
-                const string &md = in->mod;
-                if (md.find(".up") != string::npos) {
+                if (way == UP) {
                     j = i - (int)(b & 31);
                     ok = j >= mx;
-                } else if (md.find(".down") != string::npos) {
+                } else if (way == DOWN) {
                     j = i + (int)(b & 31);
                     ok = j <= mx;
-                } else if (md.find(".bfly") != string::npos) {
+                } else if (way == BFLY) {
                     j = i ^ (int)(b & 31);
                     ok = j <= mx;
                 } else {
@@ -1804,6 +1811,7 @@ static void warpop(Th *w, int n, u32 m) { /* all lanes of m wait at the same ins
                 if (o[0].r2 >= 0) w[i].R[o[0].r2] = p2[i];
             });
             break;
+        }
         case VOTE: {
             u32 bits = 0;
             each([&](int i) {
@@ -1819,14 +1827,14 @@ static void warpop(Th *w, int n, u32 m) { /* all lanes of m wait at the same ins
         case REDUX: {
             u64 a = 0;
             bool f = true;
+            const Op q = in->mod.find("add") != string::npos   ? ADD
+                         : in->mod.find("min") != string::npos ? MIN
+                         : in->mod.find("max") != string::npos ? MAX
+                         : in->mod.find("and") != string::npos ? AND
+                         : in->mod.find("xor") != string::npos ? XOR
+                                                               : OR;
             each([&](int i) {
                 u64 x = get(&w[i], in, o[1]);
-                Op q = in->mod.find("add") != string::npos   ? ADD
-                       : in->mod.find("min") != string::npos ? MIN
-                       : in->mod.find("max") != string::npos ? MAX
-                       : in->mod.find("and") != string::npos ? AND
-                       : in->mod.find("xor") != string::npos ? XOR
-                                                             : OR;
                 a = f ? x : alu(q, in->t, a, x, 0, 0, in);
                 f = false;
             });
