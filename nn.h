@@ -19941,12 +19941,13 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
-// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time,
-// or, if those are its columns, fewer terms.
-// The next strip of a B that no second-level cache holds is fetched while this one is used.
+// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time;
+// if those are its columns, it is packed too, or fewer terms are read.
+// The next strip of a B that no second-level cache holds is fetched while this one is used, a line with every term. Scratch: at most 1 MB.
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_RUN = 384, NN__GEMM_WORK = 1 << 18,
-       NN__GEMM_LONG = 384, NN__GEMM_SOME = 64, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
+       NN__GEMM_LONG = 384, NN__GEMM_SOME = 64, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16,
+       NN__GEMM_ROOM = 1 << 18 };    // numbers of a task's scratch
 typedef struct nn__gemm_cut { int64_t rows, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -19975,11 +19976,13 @@ static void nn__plain_product(nn__product *g, int features)      // no scale, ch
 }
 static int nn__is_dots(const nn__product *g, int64_t least) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= least; }      // with so many terms
 
-// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. That product, in *room, or the given one.
+// Where y lies column by column, is narrower than a vector, or has so few numbers that it is sooner turned than b, its transpose is computed:
+// y' = b' a'. That product, in *room, or the given one.
 static const nn__product *nn__product_turn(const nn__product *p, nn__product *room)
 {
+    int few = !p->dots && p->brs == 1 && p->bcs != 1 && p->m >= 16 && p->m % 16 == 0 && 8 * p->m <= p->k && p->n >= 128;
     int narrow = p->m >= 16 && (p->n == 1 || (p->n <= 12 && p->m >= 32 && (!p->dots || p->n % 4 != 0))) && (p->ars == 1 || p->acs == 1);
-    if (p->small || (!narrow && (p->ycs == 1 || p->yrs != 1))) return p;
+    if (p->small || (!narrow && !few && (p->ycs == 1 || p->yrs != 1))) return p;
     nn__plain_product(room, p->runs);
     room->a = p->b; room->b = p->a; room->y = p->y; room->m = p->n; room->n = p->m; room->k = p->k;
     room->ars = p->bcs; room->acs = p->brs; room->brs = p->acs; room->bcs = p->ars; room->yrs = p->ycs; room->ycs = p->yrs;
@@ -19994,6 +19997,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     nn__gemm_cut s;
     int64_t m = g->m, n = g->n, k = g->k;
     int64_t strips = (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP, want, most;
+    int packs = g->ars == 1 && g->acs % NN__GEMM_PAGE == 0 && !g->dots && !g->small && m >= 56 && k >= NN__GEMM_DEPTH;
     double work = (double)m * (double)n * (double)k / (double)NN__GEMM_WORK;         // in tasks
     s.down = m > 0; s.across = n > 0;
     if (m == 1 && n > NN__GEMM_RUN / 2) {                // memory's speed: long runs, and halves of equal size
@@ -20005,17 +20009,22 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
         s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));          // tasks as square as possible: least traffic
         s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
         s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(strips, (want + s.down - 1) / nn__max(1, s.down)));
+        if (packs && n >= NN__GEMM_ROWS / 2) {           // a panel of A is used by many columns
+            s.down = nn__max(s.down, (2 * m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS);
+            s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, (want + s.down - 1) / s.down);
+        }
     }
     if (s.down * s.across % 2 && s.down * s.across > 1) {                            // two threads take halves
         if (s.across < strips) s.across++;
         else s.down += s.down * NN__GEMM_ROWS >= m + NN__GEMM_ROWS ? -1 : 1;
     }
     s.rows = s.down > 1 ? (m + s.down - 1) / s.down : m;                             // of a task, at most
-    s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
+    s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0 || (packs && s.rows >= 56 && n >= 128 * s.across);
     s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
     s.pages = g->brs % NN__GEMM_PAGE == 0 && s.rows >= 28 && k >= 16;
     s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
-    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH && g->acs % NN__GEMM_PAGE ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    most = k <= 2 * (int64_t)NN__GEMM_DEPTH && g->acs % NN__GEMM_PAGE ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    if (s.pack_a) most = nn__min(2 * NN__GEMM_DEPTH, (NN__GEMM_ROOM - s.rows * NN__GEMM_STRIP) / (s.rows + NN__GEMM_STRIP));
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     if (g->dots) { s.pack_b = s.pages = 0; s.depth = (k + (k + 1023) / 1024 - 1) / ((k + 1023) / 1024) + 15; s.depth -= s.depth % 16; }
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b && !s.pages ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
@@ -20363,14 +20372,27 @@ static int64_t NN__K(gemm_overrun)(int64_t w, int64_t width, int64_t ldb, int64_
     return w == width || !last ? 0 : nn__min(depth, (width - w + ldb - 1) / ldb);
 }
 
-// Rows of an A of odd strides, a panel per tile: [term][row].
+// A panel per tile: [term][row]. The last rows of a tile come first, as many as a vector has lanes: what a store writes past them is written again.
 static void NN__K(gemm_pack_a)(int64_t m, int64_t tall, int64_t k, const R *a, int64_t ars, int64_t acs, R *to)
 {
-    int64_t tiles = (m + tall - 1) / tall, t, i = 0, p, j;
-    for (t = 0; t < tiles; t++) {
-        int64_t h = m / tiles + (t < m % tiles);
-        for (p = 0; p < k; p++) for (j = 0; j < h; j++) *to++ = a[(i + j) * ars + p * acs];
-        i += h;
+    int64_t tiles = (m + tall - 1) / tall, t, i = 0, h, p, j, e;
+    for (t = 0; t < tiles; t++, i += h, to += h * k) {
+        h = m / tiles + (t < m % tiles);
+        for (j = (h - 1) / NN__LANES * NN__LANES; j >= 0; j -= NN__LANES) {
+            const R *x = a + (i + j) * ars;
+            R *z = to + j;
+            int whole = m - i - j >= NN__LANES && k >= NN__LANES;
+            if (ars == 1 && whole) for (p = 0; p < k; p++) STORE(z + p * h, LOAD(x + p * acs));
+#if NN__LANES > 1
+            else if (acs == 1 && whole) for (p = 0; p < k; p += NN__LANES) {
+                int64_t at = nn__min(p, k - NN__LANES);
+                V r[NN__LANES];
+                NN__K(turn)(x + at, ars, r);
+                NN__UNROLL for (e = 0; e < NN__LANES; e++) STORE(z + (at + e) * h, r[e]);
+            }
+#endif
+            else for (p = 0; p < k; p++) for (e = 0; e < nn__min(NN__LANES, h - j); e++) z[p * h + e] = x[e * ars + p * acs];
+        }
     }
 }
 
