@@ -20337,10 +20337,10 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
     enum { LINE = 64 / (int)sizeof(R) };
     R edge[NN__TALL * NN__NR];
     int64_t tiles = m <= tall ? 1 : (m + tall - 1) / tall, least = tiles == 1 ? m : m / tiles, more = m - least * tiles, t, p, i, width = vectors * NN__LANES;
-    int64_t each = tiles / ((width + LINE - 1) / LINE);   // so many tiles to a line of the next strip's rows; 0: there are too few
+    int64_t each = ahead ? tiles / ((width + LINE - 1) / LINE) : 0;      // so many tiles to a line of the next strip's rows; 0: there are too few
     int keep = start == y, whole = w == width && cs == 1;
     for (t = 0; t < tiles; t++) {
-        int64_t h = least + (t < more), step = ahead && each && t % each == 0 && t / each * LINE < width ? ahead_rs : 0;
+        int64_t h = least + (t < more), step = each && t % each == 0 && t / each * LINE < width ? ahead_rs : 0;
         const R *next = step ? ahead + t / each * LINE : b;
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (keep && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
