@@ -20097,11 +20097,15 @@ static int64_t nn__gemm_plan(nn_call *c, const nn__product *g)       // the same
 #endif
 
 // y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart and may be those of y; NULL: 0. h and v are constants where this is
-// inlined: the sums stay in registers. Each is zeroed by itself: copies of one zero are moves, 16 cycles a tile. A line of memory is fetched with
-// every term, `step` apart from `soon` on: all at once they would wait for each other, and the sums for them.
+// inlined: the sums stay in registers. Each is zeroed by itself: copies of one zero are moves, 16 cycles a tile. What comes next is fetched a line
+// with a term: all at once they would wait for each other, and the sums for them.
+typedef struct NN__K(ahead) { const R *at; int64_t step, lines; } NN__K(ahead);
+static const NN__K(ahead) NN__K(nothing_ahead) = { NULL, 0, 0 };
 NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy,
-                             const R *soon, int64_t step)
+                             const NN__K(ahead) *ahead)
 {
+    const R *soon = ahead->at;
+    int64_t lines = ahead->lines, step = ahead->step;
     V acc[NN__TALL][NN__WIDE], bv[NN__WIDE];
     const R *rows[(NN__TALL + 2) / 3];                   // of every third row: an address has room for 0, 1 or 2 times ars
     int64_t p;
@@ -20120,8 +20124,8 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = LOAD(start + j * NN__LANES);
         }
     }
-    for (p = 0; p < k; p++, b += ldb, soon += step) {
-        if (h * v >= 8) NN__FETCH(soon);
+    for (p = 0; p < k; p++, b += ldb) {
+        if (h * v >= 8 && p < lines) { NN__FETCH(soon); soon += step; }
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(rows[i / 3][i % 3 * ars]), bv[j], acc[i][j]);
@@ -20133,10 +20137,10 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     }
 }
 
-typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy, const R *soon, int64_t step);
+typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy, const NN__K(ahead) *ahead);
 #define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy, \
-                                                         const R *soon, int64_t step)                                                             \
-    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, lds, y, ldy, soon, step); }
+                                                         const NN__K(ahead) *ahead)                                                               \
+    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, lds, y, ldy, ahead); }
 #define NN__TILES_OF(v, NN__X) NN__X(1, v) NN__X(2, v) NN__X(3, v) NN__X(4, v)
 #if NN__TALL == 4
 #define NN__TILES(v, NN__X) NN__TILES_OF(v, NN__X)
@@ -20175,7 +20179,7 @@ NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 
 static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
 {
-    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, y, ldy, y, ldy, b, 0);
+    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, y, ldy, y, ldy, &NN__K(nothing_ahead));
 }
 
 #if NN__LANES > 1
@@ -20340,17 +20344,24 @@ static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, i
     int64_t each = ahead ? tiles / ((width + LINE - 1) / LINE) : 0;      // so many tiles to a line of the next strip's rows; 0: there are too few
     int keep = start == y, whole = w == width && cs == 1;
     for (t = 0; t < tiles; t++) {
-        int64_t h = least + (t < more), step = each && t % each == 0 && t / each * LINE < width ? ahead_rs : 0;
-        const R *next = step ? ahead + t / each * LINE : b;
+        int64_t h = least + (t < more);
+        NN__K(ahead) next;
+        int fetches = each && t / each * LINE < width;
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (keep && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (!keep && k >= 128) for (i = 0; i < h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (soon) NN__K(fetch_soon)(soon);
+        if (fetches) {                                   // a share of the rows' first lines, then of their second
+            p = nn__share_of(k, t % each, each);
+            next.at = ahead + t / each * LINE + p * ahead_rs;
+            next.step = ahead_rs;
+            next.lines = nn__share_of(k, t % each + 1, each) - p;
+        }
         if (ahead && !each) for (p = k * t / tiles; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
-        if (whole) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs, next, step);
+        if (whole) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs, fetches ? &next : &NN__K(nothing_ahead));
         else {
             if (keep) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
-            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, keep ? edge : start, keep ? width : lds, edge, width, next, step);
+            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, keep ? edge : start, keep ? width : lds, edge, width, fetches ? &next : &NN__K(nothing_ahead));
             NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
@@ -20415,7 +20426,7 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
         NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
         if (whole == k) continue;
         NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
-        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, y + j, 0, y + j, 0, tail, 0);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, y + j, 0, y + j, 0, &NN__K(nothing_ahead));
     }
 }
 #endif
@@ -25666,8 +25677,8 @@ NN__FORWARD(linear_update)
             a.ldg = vectors * NN__LANES;
             a.p = (R *)g.y + at;
             for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
-            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, NULL, 0, dw, a.ldg, x, 0);
-            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, NULL, 0, dw, a.ldg, x, 0);
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, NULL, 0, dw, a.ldg, &NN__K(nothing_ahead));
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, NULL, 0, dw, a.ldg, &NN__K(nothing_ahead));
             update(rows, w, &a, &r);
         }
     }
@@ -26155,7 +26166,7 @@ static void NN__K(att_scores_one)(const NN__K(att) *a, int64_t key, int64_t keys
     int64_t j, seen = nn__min(keys, a->limit[0] - key);
     for (j = 0; j < keys; j += NN__NR) {                 // q K^T, strips of keys turned into what is Q^T otherwise
         NN__K(gemm_turn)(nn__min(NN__NR, keys - j), a->z.d, a->k + (key + j) * a->krs, a->krs, a->kcs, NN__NR, a->qt);
-        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, NULL, 0, a->s + j, 0, a->qt, 0);
+        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, NULL, 0, a->s + j, 0, &NN__K(nothing_ahead));
     }
     for (j = 0; biased && j < keys; j++) {
         R add = a->bias[j * NN__ATT_ROWS];
@@ -26191,7 +26202,7 @@ static void NN__K(att_values_one)(int64_t w, int64_t keys, const R *s, const R *
     int64_t e, vectors;
     for (e = 0; e < w; e += vectors * NN__LANES) {
         vectors = NN__K(gemm_vectors)(1, w - e, 1);
-        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, o + e, 0, o + e, 0, s, 0);
+        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, o + e, 0, o + e, 0, &NN__K(nothing_ahead));
     }
 }
 
