@@ -20132,12 +20132,13 @@ NN__BACKWARD(log_softmax) { NN__K(softmax_back)(c, t, 1); }
 //     dots         a few rows of A stay in the first-level cache, `block` columns of B in the second; four columns of B at a time
 //
 // (Goto & van de Geijn 2008.) A is read in place, one number at a time: packing it cost more than it gained, up to 2048 x 2048. Rows that
-// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time,
-// or, if those are its columns, fewer terms.
-// The next strip of a B that no second-level cache holds is fetched while this one is used.
+// lie multiples of 4 KB apart all want the same few places of the first-level cache: such a B is packed, of such an A fewer rows are read at a time;
+// if those are its columns, it is packed too, or fewer terms are read.
+// The next strip of a B that no second-level cache holds is fetched while this one is used, a line with every term. Scratch: at most 1 MB.
 #if NN__IN_HOST
 enum { NN__GEMM_M = 96, NN__GEMM_STRIP = 32, NN__GEMM_ROWS = 512, NN__GEMM_DEPTH = 512, NN__GEMM_PAGE = 1024, NN__GEMM_RUN = 384, NN__GEMM_WORK = 1 << 18,
-       NN__GEMM_LONG = 384, NN__GEMM_SOME = 64, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16 };
+       NN__GEMM_LONG = 384, NN__GEMM_SOME = 64, NN__GEMM_DOTS = 1 << 17, NN__GEMM_FAR = 1 << 18, NN__GEMM_EACH = 16,
+       NN__GEMM_ROOM = 1 << 18 };    // numbers of a task's scratch
 typedef struct nn__gemm_cut { int64_t rows, down, across, depth; int pack_a, pack_b, pages, crowded; size_t scratch; } nn__gemm_cut;    // scratch: numbers
 
 typedef struct nn__product {         // y (m, n) = a (m, k) b (k, n);  element (i, j) of a is a[i ars + j acs]
@@ -20166,11 +20167,13 @@ static void nn__plain_product(nn__product *g, int features)      // no scale, ch
 }
 static int nn__is_dots(const nn__product *g, int64_t least) { return !g->small && g->acs == 1 && g->brs == 1 && g->k >= least; }      // with so many terms
 
-// Where y lies column by column, or is narrower than a vector, its transpose is computed: y' = b' a'. That product, in *room, or the given one.
+// Where y lies column by column, is narrower than a vector, or has so few numbers that it is sooner turned than b, its transpose is computed:
+// y' = b' a'. That product, in *room, or the given one.
 static const nn__product *nn__product_turn(const nn__product *p, nn__product *room)
 {
+    int few = !p->dots && p->brs == 1 && p->bcs != 1 && p->m >= 16 && p->m % 16 == 0 && 8 * p->m <= p->k && p->n >= 128;
     int narrow = p->m >= 16 && (p->n == 1 || (p->n <= 12 && p->m >= 32 && (!p->dots || p->n % 4 != 0))) && (p->ars == 1 || p->acs == 1);
-    if (p->small || (!narrow && (p->ycs == 1 || p->yrs != 1))) return p;
+    if (p->small || (!narrow && !few && (p->ycs == 1 || p->yrs != 1))) return p;
     nn__plain_product(room, p->runs);
     room->a = p->b; room->b = p->a; room->y = p->y; room->m = p->n; room->n = p->m; room->k = p->k;
     room->ars = p->bcs; room->acs = p->brs; room->brs = p->acs; room->bcs = p->ars; room->yrs = p->ycs; room->ycs = p->yrs;
@@ -20185,6 +20188,7 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
     nn__gemm_cut s;
     int64_t m = g->m, n = g->n, k = g->k;
     int64_t strips = (n + NN__GEMM_STRIP - 1) / NN__GEMM_STRIP, want, most;
+    int packs = g->ars == 1 && g->acs % NN__GEMM_PAGE == 0 && !g->dots && !g->small && m >= 56 && k >= NN__GEMM_DEPTH;
     double work = (double)m * (double)n * (double)k / (double)NN__GEMM_WORK;         // in tasks
     s.down = m > 0; s.across = n > 0;
     if (m == 1 && n > NN__GEMM_RUN / 2) {                // memory's speed: long runs, and halves of equal size
@@ -20196,17 +20200,22 @@ static nn__gemm_cut nn__gemm_cuts(const nn__product *g)
         s.down = (int64_t)sqrt((double)want * (double)m / (double)(n + 1));          // tasks as square as possible: least traffic
         s.down = nn__max((m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(s.down, m / 56));
         s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, nn__min(strips, (want + s.down - 1) / nn__max(1, s.down)));
+        if (packs && n >= NN__GEMM_ROWS / 2) {           // a panel of A is used by many columns
+            s.down = nn__max(s.down, (2 * m + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS);
+            s.across = nn__max((n + NN__GEMM_ROWS - 1) / NN__GEMM_ROWS, (want + s.down - 1) / s.down);
+        }
     }
     if (s.down * s.across % 2 && s.down * s.across > 1) {                            // two threads take halves
         if (s.across < strips) s.across++;
         else s.down += s.down * NN__GEMM_ROWS >= m + NN__GEMM_ROWS ? -1 : 1;
     }
     s.rows = s.down > 1 ? (m + s.down - 1) / s.down : m;                             // of a task, at most
-    s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0;
+    s.pack_a = (g->ars != 1 && g->acs != 1) || g->acs == 0 || (packs && s.rows >= 56 && n >= 128 * s.across);
     s.pack_b = g->small || g->bcs != 1 || g->brs < 1 || s.pack_a || (g->brs % NN__GEMM_PAGE == 0 && s.rows >= 128 && k >= 256);
     s.pages = g->brs % NN__GEMM_PAGE == 0 && s.rows >= 28 && k >= 16;
     s.crowded = g->ars % NN__GEMM_PAGE == 0 && k >= 256;
-    most = s.pack_a ? NN__GEMM_DEPTH / 2 : k <= 2 * (int64_t)NN__GEMM_DEPTH && g->acs % NN__GEMM_PAGE ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    most = k <= 2 * (int64_t)NN__GEMM_DEPTH && g->acs % NN__GEMM_PAGE ? nn__max(1, k) : (int64_t)NN__GEMM_DEPTH;
+    if (s.pack_a) most = nn__min(2 * NN__GEMM_DEPTH, (NN__GEMM_ROOM - s.rows * NN__GEMM_STRIP) / (s.rows + NN__GEMM_STRIP));
     s.depth = k <= most ? nn__max(1, k) : (k + (k + most - 1) / most - 1) / ((k + most - 1) / most);
     if (g->dots) { s.pack_b = s.pages = 0; s.depth = (k + (k + 1023) / 1024 - 1) / ((k + 1023) / 1024) + 15; s.depth -= s.depth % 16; }
     s.scratch = (size_t)((s.pack_a ? s.rows : 0) + (!s.pack_b && !s.pages ? 0 : m <= 3 ? 2 * NN__GEMM_STRIP : NN__GEMM_STRIP)) * (size_t)nn__max(s.depth, 16);
@@ -20279,9 +20288,15 @@ static int64_t nn__gemm_plan(nn_call *c, const nn__product *g)       // the same
 #endif
 
 // y[h][v vectors] = A (h, k) B (k, v vectors) + start, whose rows are lds apart and may be those of y; NULL: 0. h and v are constants where this is
-// inlined: the sums stay in registers. Each is zeroed by itself: copies of one zero are moves, 16 cycles a tile.
-NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy)
+// inlined: the sums stay in registers. Each is zeroed by itself: copies of one zero are moves, 16 cycles a tile. What comes next is fetched a line
+// with a term: all at once they would wait for each other, and the sums for them.
+typedef struct NN__K(ahead) { const R *at; int64_t step, lines; } NN__K(ahead);
+static const NN__K(ahead) NN__K(nothing_ahead) = { NULL, 0, 0 };
+NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy,
+                             const NN__K(ahead) *ahead)
 {
+    const R *soon = ahead->at;
+    int64_t lines = ahead->lines, step = ahead->step;
     V acc[NN__TALL][NN__WIDE], bv[NN__WIDE];
     const R *rows[(NN__TALL + 2) / 3];                   // of every third row: an address has room for 0, 1 or 2 times ars
     int64_t p;
@@ -20301,6 +20316,7 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
         }
     }
     for (p = 0; p < k; p++, b += ldb) {
+        if (h * v >= 8 && p < lines) { NN__FETCH(soon); soon += step; }
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(rows[i / 3][i % 3 * ars]), bv[j], acc[i][j]);
@@ -20312,9 +20328,10 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
     }
 }
 
-typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy);
-#define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy) \
-    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, lds, y, ldy); }
+typedef void (*NN__K(gemm_fn))(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy, const NN__K(ahead) *ahead);
+#define NN__TILE(h, v) static void NN__K(tile_##h##x##v)(int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb, const R *start, int64_t lds, R *y, int64_t ldy, \
+                                                         const NN__K(ahead) *ahead)                                                               \
+    { NN__K(gemm_sums)(h, v, k, a, ars, acs, b, ldb, start, lds, y, ldy, ahead); }
 #define NN__TILES_OF(v, NN__X) NN__X(1, v) NN__X(2, v) NN__X(3, v) NN__X(4, v)
 #if NN__TALL == 4
 #define NN__TILES(v, NN__X) NN__TILES_OF(v, NN__X)
@@ -20353,7 +20370,7 @@ NN__INLINE NN__K(gemm_fn) NN__K(tile_for)(int64_t rows, int vectors)
 
 static void NN__K(gemm_tile)(int64_t k, const R *a, const R *b, R *y, int64_t ldy)   // y[MR][NR] += A panel * B panel
 {
-    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, y, ldy, y, ldy);
+    NN__K(gemm_sums)(NN__MR, NN__NV, k, a, 1, NN__MR, b, NN__NR, y, ldy, y, ldy, &NN__K(nothing_ahead));
 }
 
 #if NN__LANES > 1
@@ -20512,19 +20529,30 @@ static void NN__K(fetch_soon)(nn__soon *s)
 static void NN__K(gemm_strip)(int64_t m, int64_t tall, int64_t w, int vectors, int64_t k, const R *a, int64_t ars, int64_t acs, const R *b, int64_t ldb,
                               const R *start, int64_t lds, R *y, int64_t rs, int64_t cs, const R *ahead, int64_t ahead_rs, nn__soon *soon)
 {
+    enum { LINE = 64 / (int)sizeof(R) };
     R edge[NN__TALL * NN__NR];
-    int64_t tiles = m <= tall ? 1 : (m + tall - 1) / tall, least = tiles == 1 ? m : m / tiles, more = m - least * tiles, t, p = 0, i, width = vectors * NN__LANES;
+    int64_t tiles = m <= tall ? 1 : (m + tall - 1) / tall, least = tiles == 1 ? m : m / tiles, more = m - least * tiles, t, p, i, width = vectors * NN__LANES;
+    int64_t each = ahead ? tiles / ((width + LINE - 1) / LINE) : 0;      // so many tiles to a line of the next strip's rows; 0: there are too few
     int keep = start == y, whole = w == width && cs == 1;
     for (t = 0; t < tiles; t++) {
         int64_t h = least + (t < more);
+        NN__K(ahead) next;
+        int fetches = each && t / each * LINE < width;
         NN__K(gemm_fn) tile = NN__K(tile_for)(h, vectors);
         if (keep && t + 1 < tiles) for (i = h; i < 2 * h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
+        if (!keep && k >= 128) for (i = 0; i < h; i++) { NN__FETCH(y + i * rs); NN__FETCH(y + i * rs + w - 1); }
         if (soon) NN__K(fetch_soon)(soon);
-        if (ahead) for (; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
-        if (whole) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs);
+        if (fetches) {                                   // a share of the rows' first lines, then of their second
+            p = nn__share_of(k, t % each, each);
+            next.at = ahead + t / each * LINE + p * ahead_rs;
+            next.step = ahead_rs;
+            next.lines = nn__share_of(k, t % each + 1, each) - p;
+        }
+        if (ahead && !each) for (p = k * t / tiles; p < k * (t + 1) / tiles; p++) { NN__FETCH(ahead + p * ahead_rs); NN__FETCH(ahead + p * ahead_rs + width - 1); }
+        if (whole) tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, start, lds, y, rs, fetches ? &next : &NN__K(nothing_ahead));
         else {
             if (keep) NN__K(edge_load)(h, w, width, y, rs, cs, edge);
-            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, keep ? edge : start, keep ? width : lds, edge, width);
+            tile(k, a, acs ? ars : 1, acs ? acs : h, b, ldb, keep ? edge : start, keep ? width : lds, edge, width, fetches ? &next : &NN__K(nothing_ahead));
             NN__K(edge_store)(h, w, width, y, rs, cs, edge);
         }
         a += acs ? h * ars : h * k;
@@ -20546,14 +20574,27 @@ static int64_t NN__K(gemm_overrun)(int64_t w, int64_t width, int64_t ldb, int64_
     return w == width || !last ? 0 : nn__min(depth, (width - w + ldb - 1) / ldb);
 }
 
-// Rows of an A of odd strides, a panel per tile: [term][row].
+// A panel per tile: [term][row]. The last rows of a tile come first, as many as a vector has lanes: what a store writes past them is written again.
 static void NN__K(gemm_pack_a)(int64_t m, int64_t tall, int64_t k, const R *a, int64_t ars, int64_t acs, R *to)
 {
-    int64_t tiles = (m + tall - 1) / tall, t, i = 0, p, j;
-    for (t = 0; t < tiles; t++) {
-        int64_t h = m / tiles + (t < m % tiles);
-        for (p = 0; p < k; p++) for (j = 0; j < h; j++) *to++ = a[(i + j) * ars + p * acs];
-        i += h;
+    int64_t tiles = (m + tall - 1) / tall, t, i = 0, h, p, j, e;
+    for (t = 0; t < tiles; t++, i += h, to += h * k) {
+        h = m / tiles + (t < m % tiles);
+        for (j = (h - 1) / NN__LANES * NN__LANES; j >= 0; j -= NN__LANES) {
+            const R *x = a + (i + j) * ars;
+            R *z = to + j;
+            int whole = m - i - j >= NN__LANES && k >= NN__LANES;
+            if (ars == 1 && whole) for (p = 0; p < k; p++) STORE(z + p * h, LOAD(x + p * acs));
+#if NN__LANES > 1
+            else if (acs == 1 && whole) for (p = 0; p < k; p += NN__LANES) {
+                int64_t at = nn__min(p, k - NN__LANES);
+                V r[NN__LANES];
+                NN__K(turn)(x + at, ars, r);
+                NN__UNROLL for (e = 0; e < NN__LANES; e++) STORE(z + (at + e) * h, r[e]);
+            }
+#endif
+            else for (p = 0; p < k; p++) for (e = 0; e < nn__min(NN__LANES, h - j); e++) z[p * h + e] = x[e * ars + p * acs];
+        }
     }
 }
 
@@ -20576,7 +20617,7 @@ static void NN__K(gemm_row)(int64_t n, int64_t k, const R *a, int64_t acs, const
         NN__UNROLL for (g = 0; g < NN__NV; g++) STORE(y + j + g * NN__LANES, sum[g]);
         if (whole == k) continue;
         NN__K(gemm_turn)(NN__NR, k - whole, b + whole, bcs, 1, NN__NR, tail);
-        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, y + j, 0, y + j, 0);
+        NN__K(tile_1x2)(k - whole, a + whole * acs, 0, acs, tail, NN__NR, y + j, 0, y + j, 0, &NN__K(nothing_ahead));
     }
 }
 #endif
@@ -25835,8 +25876,8 @@ NN__FORWARD(linear_update)
             a.ldg = vectors * NN__LANES;
             a.p = (R *)g.y + at;
             for (k = 0; k < 3; k++) a.state[k] = c->in[3 + k].data ? (R *)c->in[3 + k].data + at : NULL;
-            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, NULL, 0, dw, a.ldg);
-            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, NULL, 0, dw, a.ldg);
+            if (w == a.ldg) NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, (const R *)g.b + j, g.brs, NULL, 0, dw, a.ldg, &NN__K(nothing_ahead));
+            else            NN__K(tile_for)(rows, vectors)(g.k, x, g.ars, g.acs, last, NN__LANES, NULL, 0, dw, a.ldg, &NN__K(nothing_ahead));
             update(rows, w, &a, &r);
         }
     }
@@ -26340,7 +26381,7 @@ static void NN__K(att_scores_one)(const NN__K(att) *a, int64_t key, int64_t keys
     int64_t j, seen = nn__min(keys, a->limit[0] - key);
     for (j = 0; j < keys; j += NN__NR) {                 // q K^T, strips of keys turned into what is Q^T otherwise
         NN__K(gemm_turn)(nn__min(NN__NR, keys - j), a->z.d, a->k + (key + j) * a->krs, a->krs, a->kcs, NN__NR, a->qt);
-        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, NULL, 0, a->s + j, 0);
+        NN__K(tile_1x2)(a->z.d, a->q, 0, 1, a->qt, NN__NR, NULL, 0, a->s + j, 0, &NN__K(nothing_ahead));
     }
     for (j = 0; biased && j < keys; j++) {
         R add = a->bias[j * NN__ATT_ROWS];
@@ -26376,7 +26417,7 @@ static void NN__K(att_values_one)(int64_t w, int64_t keys, const R *s, const R *
     int64_t e, vectors;
     for (e = 0; e < w; e += vectors * NN__LANES) {
         vectors = NN__K(gemm_vectors)(1, w - e, 1);
-        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, o + e, 0, o + e, 0);
+        NN__K(tile_for)(1, (int)vectors)(keys, s, 0, 1, v + e, ld, o + e, 0, o + e, 0, &NN__K(nothing_ahead));
     }
 }
 

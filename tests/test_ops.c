@@ -128,3 +128,15 @@ TEST(streams_and_tiles_are_the_same)
         CHECK(!memcmp(y[0], y[1], (size_t)n * sizeof **y));
     }
 }
+TEST(what_products_pack)                                 /* columns of A 8 KB apart, of many terms; always in 1 MB of scratch (see columns_far_apart_are_packed) */
+{
+    static const int64_t sizes[][4] = { { 56, 1024, 512, 1 }, { 71, 1030, 1031, 1 }, { 128, 1024, 1025, 1 }, { 1024, 1024, 1024, 1 }, { 5000, 300, 4000, 1 }, { 512, 4096, 9000, 1 },
+                                            { 56, 1024, 500, 0 }, { 50, 1024, 600, 0 }, { 64, 200, 600, 0 } };       /* m, n, k, packed? */
+    for (size_t q = 0; q < sizeof sizes / sizeof *sizes; q++) {
+        nn__product g = { .m = sizes[q][0], .n = sizes[q][1], .k = sizes[q][2], .ars = 1, .acs = 2048, .brs = sizes[q][1], .bcs = 1, .ycs = 1 };
+        CHECK(nn__gemm_cuts(&g).pack_a == sizes[q][3]);
+        CHECK(nn__gemm_scratch(&g) <= 1 << 18);
+        g.acs = 2050;
+        CHECK(!nn__gemm_cuts(&g).pack_a);
+    }
+}

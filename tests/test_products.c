@@ -40,15 +40,17 @@ typedef struct Shape { int64_t m, n, k; } Shape;
 static const Shape shapes[] = { { 1, 1, 1 }, { 1, 7, 3 }, { 1, 33, 77 }, { 1, 64, 96 }, { 1, 130, 600 }, { 2, 70, 33 }, { 3, 70, 33 }, { 5, 37, 61 }, { 8, 96, 48 }, { 13, 10, 5 },
     { 16, 1, 20 }, { 33, 3, 17 }, { 64, 10, 40 }, { 70, 12, 19 }, { 40, 40, 15 }, { 64, 64, 32 }, { 31, 65, 130 }, { 130, 48, 257 }, { 28, 40, 1100 }, { 129, 1024, 300 }, { 24, 33, 1024 },
     { 1, 70, 784 }, { 2, 9, 512 }, { 3, 6, 515 }, { 4, 5, 1030 }, { 5, 4, 777 }, { 20, 1, 600 }, { 1, 1, 512 }, { 13, 11, 1500 },
-    { 7, 40, 384 }, { 1, 10, 128 }, { 40, 10, 130 }, { 36, 12, 64 }, { 9, 31, 65 }, { 3, 32, 100 } };    /* the last two rows: dot products where B is transposed; of few outputs */
+    { 7, 40, 384 }, { 1, 10, 128 }, { 40, 10, 130 }, { 36, 12, 64 }, { 9, 31, 65 }, { 3, 32, 100 },     /* these two rows: dot products where B is transposed; of few outputs */
+    { 16, 130, 128 }, { 32, 200, 301 }, { 48, 129, 383 } };                                             /* so few rows that Y is sooner turned than B */
 
-/* form: bit 0 A transposed, bit 1 B transposed, bit 2 every other column of A, bit 3 with a bias (nn_linear) */
+/* form: bit 0 A transposed, bit 1 B transposed, bit 2 every other column of A, bit 3 with a bias (nn_linear), bit 4 columns of A 8 KB apart */
 static uint64_t product(nn_context *nn, Shape s, int form, float *y, int check)
 {
     nn_begin(nn, NN_EVAL);
     nn_tensor *a = nn_randn(nn, form & 1 ? NN_SHAPE(s.k, s.m) : form & 4 ? NN_SHAPE(s.m, 2 * s.k) : NN_SHAPE(s.m, s.k), 0, 1);
     nn_tensor *b = nn_randn(nn, form & 2 ? NN_SHAPE(s.n, s.k) : NN_SHAPE(s.k, s.n), 0, 1), *bias = form & 8 ? nn_randn(nn, NN_SHAPE(s.n), 0, 1) : NULL;
-    if (form & 1) a = nn_transpose(a, 0, 1);
+    if (form & 16) a = nn_slice(nn_randn(nn, NN_SHAPE(s.k, 2048), 0, 1), 1, 3, 3 + s.m, 1);
+    if (form & 17) a = nn_transpose(a, 0, 1);
     if (form & 4) a = nn_slice(a, 1, 0, 2 * s.k, 2);
     if (form & 2) b = nn_transpose(b, 0, 1);
     CHECK(nn_read(form & 8 ? nn_linear(a, nn_transpose(b, 0, 1), bias, NULL) : nn_matmul(a, b), y));
@@ -56,12 +58,11 @@ static uint64_t product(nn_context *nn, Shape s, int form, float *y, int check)
     CHECK(nn_ok(nn));
     return bits_of(y, s.m * s.n);
 }
-TEST(products_are_right_and_the_same_bits_everywhere)
+static void same_everywhere(size_t count, const Shape *shapes, size_t form_count, const int *forms)
 {
     static float y[132 * 1024];
-    static const int forms[] = { 0, 1, 2, 3, 4, 8, 10 };
-    for (size_t q = 0; q < sizeof shapes / sizeof *shapes; q++)
-        for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+    for (size_t q = 0; q < count; q++)
+        for (size_t f = 0; f < form_count; f++) {
             uint64_t first[2] = { 0, 0 };
             for (int i = 0; test_isa(i); i++) {
                 nn_context *nn = nn_new(&(nn_desc){ .isa = test_isa(i), .threads = 1 + (i & 1), .seed = q + 1 });
@@ -72,6 +73,19 @@ TEST(products_are_right_and_the_same_bits_everywhere)
                 CHECK(h == *expected);
             }
         }
+}
+
+TEST(products_are_right_and_the_same_bits_everywhere)
+{
+    static const int forms[] = { 0, 1, 2, 3, 4, 8, 10 };
+    same_everywhere(sizeof shapes / sizeof *shapes, shapes, sizeof forms / sizeof *forms, forms);
+}
+/* Panels of A: rows of a whole vector more than the last tile has, or fewer; one slice and two. */
+TEST(columns_far_apart_are_packed)
+{
+    static const Shape packed[] = { { 56, 1024, 512 }, { 61, 1057, 600 }, { 71, 1030, 1031 }, { 128, 1024, 1025 } };
+    static const int forms[] = { 16, 18 };
+    same_everywhere(sizeof packed / sizeof *packed, packed, sizeof forms / sizeof *forms, forms);
 }
 
 /* A row alone, and among others, of every width of a task. */
