@@ -20316,7 +20316,7 @@ NN__INLINE void NN__K(gemm_sums)(const int h, const int v, int64_t k, const R *a
         }
     }
     for (p = 0; p < k; p++, b += ldb) {
-        if (h * v >= 8 && p < lines) { NN__FETCH(soon); soon += step; }
+        if (h * v >= 8 && !NN__LIKELY(p >= lines)) { NN__FETCH(soon); soon += step; }
         NN__UNROLL for (j = 0; j < v; j++) bv[j] = LOAD(b + j * NN__LANES);
         NN__UNROLL for (i = 0; i < h; i++)
             NN__UNROLL for (j = 0; j < v; j++) acc[i][j] = FMA(SET1(rows[i / 3][i % 3 * ars]), bv[j], acc[i][j]);
