@@ -925,7 +925,7 @@ TEST(cifar10)
     const char *files[2] = { shared("cifar10/cifar10_test500.bin.gz"), shared("cifar10/cifar10_test500.bin.gz") };
     nn_context *nn;
     float x[3072];
-    int64_t label;
+    int64_t label = 0;
     if (!files[0]) SKIP("set NN_SHARED to the folder with the data sets");
     nn = quiet(1);
     nn_dataset *d = nn_cifar_load(nn, files, 2);

@@ -610,7 +610,7 @@ TEST(a_plan_is_printed)              /* a line for every call: op, shape, bytes,
     nn_context *nn = nn_new(&(nn_desc){ .threads = 1, .log = keep_text });
     nn_layer *net = nn_model_new(nn, NULL);
     char op[32], shape[64];
-    int step, steps;
+    int step, steps = 0;
     long long bytes, work, constants;
     double macs, us, speed, total;
     nn_conv2d_new(net, NULL, 3, 8, 3, &(nn_conv2d_desc){ .padding = 1 });
@@ -831,7 +831,7 @@ static void train_printed(int print, float *losses, float *weights, double *macs
     }
     if (print) {
         int calls = 0, listed;
-        double sum, us;
+        double sum = 0, us;
         CHECK(nn_step_plan_why(p) == NULL);
         CHECK_TEXT(printed, "linear_update         forward  (7, 5)                          140          140");
         CHECK_TEXT(printed, "linear                backward (4, 7)");
