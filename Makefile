@@ -42,7 +42,7 @@ examples: $(EXAMPLES:%=build/%)
 # -O1: tests check numbers, not time. T=build/asan SANITIZE=-fsanitize=address: the same, instrumented, in another folder (tests/check_sanitize.sh).
 T            = build/tests
 TEST_CFLAGS  = -std=c11 -O1 -g -Wall -Wextra -I. $(SANITIZE)
-KERNEL_TESTS = attention conv determinism golden norm ops products rnn words
+KERNEL_TESTS = attention conv determinism golden norm ops plan products rnn words
 TEST_DEPENDS = tests/test.h tests/library.h tests/determinism.h tests/cases.h $(wildcard tests/cases_*.h) nn.h
 ON_TABLES    = $(KERNEL_TESTS:%=$T/test_%)
 $T/nn_tables.o: nn.h

@@ -14648,6 +14648,8 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
 //     constants a call of what never changes is not repeated: its result is there
 //     fold      batch norm under running statistics is a scale and a shift per channel: w' = w s, b' = (b - mean) s + beta,
 //               s = gamma / sqrt(var + eps), goes into the convolution or linear layer before it
+//     fuse      a function of each number goes into the call that makes them; a residual sum into the convolution or linear layer that makes
+//               one of its terms: f(x W^T + b + r)
 //     storages  overlapping views are one storage: constant (nobody writes it: copied), input, output, state (a buffer of the net that it
 //               writes: kept in the workspace from run to run) or temporary
 //     layout    temporaries whose lives do not overlap share memory: the largest first or in order of use, each at the lowest free place;
@@ -14657,6 +14659,10 @@ NN_API int nn_fit(nn_layer *model, const nn_fit_desc *desc)
 //     batch     a size, stride or place that differs between the two recordings is linear in the batch
 // =============================================================================================
 enum { NN__PLAN_NONE, NN__PLAN_CONST, NN__PLAN_INPUT, NN__PLAN_OUTPUT, NN__PLAN_STATE, NN__PLAN_TEMP, NN__PLAN_SLICE, NN__PLAN_BASES, NN__PLAN_VIEWS = NN_MAX_INPUTS + NN_MAX_OUTPUTS + NN_MAX_AUX };
+
+// In plans a convolution or linear layer may have one more input: what is added to its result, before the function that it applies.
+enum { NN__RESIDUAL = 4 };
+static const void *nn__residual(const nn_call *c) { return c->nin > NN__RESIDUAL ? c->in[NN__RESIDUAL].data : NULL; }
 
 typedef struct nn__recorded {
     const nn_op *op;
@@ -14795,6 +14801,7 @@ static void nn__record_net(nn__recording *r, nn_layer *net, const nn__buffers *b
 // ---- folding ------------------------------------------------------------------------------------------
 static float nn__norm_eps(const void *params);           // >>ops
 static int nn__conv_then_relu(void *params);             // >>ops
+static int nn__conv_has_relu(const void *params);        // >>ops
 static int nn__views_meet(const nn_view *a, const nn_view *b)
 {
     const char *low, *high, *l, *h;
@@ -14904,19 +14911,60 @@ static int nn__set_then(nn__recorded *c, int function)
     }
     return c->op->id == NN_OP_conv2d && function == NN_OP_relu && nn__conv_then_relu(c->params);
 }
+static int nn__maker(const nn__recording *r, int j, const nn_view *v)    // the last call before j whose first result is v, or -1
+{
+    while (--j >= 0) if (r->call[j].op && r->call[j].v[r->call[j].nin].data == v->data) break;
+    return j >= 0 && nn__same_view(v, &r->call[j].v[r->call[j].nin]) ? j : -1;
+}
 // Call j, a function of each number, goes into the call that makes its argument, if nobody else reads that.
 static void nn__fuse(nn__recording *r, nn__recording *twin, int j)
 {
     const nn__recorded *f = &r->call[j];
     int i, t, id = f->op ? f->op->id : NN_OP_none;
     if (id <= NN_OP_none || id >= NN__UNARY_END || nn__view_empty(&f->v[0]) || !nn__only_reader(r, j, &f->v[0])) return;
-    for (i = j - 1; i >= 0; i--) if (r->call[i].op && r->call[i].v[r->call[i].nin].data == f->v[0].data) break;
-    if (i < 0 || !nn__same_view(&f->v[0], &r->call[i].v[r->call[i].nin]) || !nn__same_layout(&f->v[0], &f->v[1]) || !nn__set_then(&r->call[i], id)) return;
+    i = nn__maker(r, j, &f->v[0]);
+    if (i < 0 || !nn__same_layout(&f->v[0], &f->v[1]) || !nn__set_then(&r->call[i], id)) return;
     if (twin != r) nn__set_then(&twin->call[i], id);
     for (t = 0; t < 2; t++) {
         nn__recording *both = t ? twin : r;
         both->call[i].v[both->call[i].nin] = both->call[j].v[1];
         both->call[j].op = NULL;
+    }
+}
+// Call j, a sum, goes into the convolution or linear layer that makes one of its terms, if nobody else reads that: the other term, laid out alike and
+// there by then, becomes an input of it (NN__RESIDUAL). Which term can be: 0, 1; -1 none.
+static int nn__residual_term(const nn__recording *r, int j, int *maker)
+{
+    const nn__recorded *f = &r->call[j];
+    int term, i, k, o, then, ok;
+    for (term = 0; term < 2; term++) {
+        const nn_view *made = &f->v[term], *other = &f->v[1 - term];
+        const nn__recorded *c;
+        if (nn__view_empty(made) || nn__view_empty(other) || !nn__same_layout(made, other) || !nn__same_layout(made, &f->v[2])) return -1;
+        if ((i = nn__maker(r, j, made)) < 0) continue;
+        c = &r->call[i];
+        memcpy(&then, c->params, sizeof then);
+        ok = c->op->id == NN_OP_conv2d ? !nn__conv_has_relu(c->params) : (c->op->id == NN_OP_linear || c->op->id == NN_OP_linear_small) && !then;
+        ok = ok && c->nin <= NN__RESIDUAL && nn__only_reader(r, j, made);
+        for (k = i; ok && k < j; k++) for (o = 0; r->call[k].op && o < r->call[k].nout; o++) ok = ok && !nn__views_meet(&r->call[k].v[r->call[k].nin + o], other);
+        if (ok) { *maker = i; return term; }
+    }
+    return -1;
+}
+static void nn__fuse_sum(nn__recording *r, nn__recording *twin, int j)
+{
+    int t, i, same, term;
+    if (!r->call[j].op || r->call[j].op->id != NN_OP_add || (term = nn__residual_term(r, j, &i)) < 0) return;
+    if (nn__residual_term(twin, j, &same) != term || same != i) return;
+    for (t = 0; t < 2; t++) {
+        nn__recording *both = t ? twin : r;
+        nn__recorded *c = &both->call[i], *sum = &both->call[j];
+        if (!sum->op) continue;                          // twin is r
+        memset(&c->v[c->nin], 0, (size_t)(NN__RESIDUAL + 1 - c->nin) * sizeof *c->v);
+        c->nin = NN__RESIDUAL + 1;
+        c->v[NN__RESIDUAL] = sum->v[1 - term];
+        c->v[c->nin] = sum->v[2];
+        sum->op = NULL;
     }
 }
 
@@ -15025,18 +15073,30 @@ static void nn__drop_dead(nn__recording *r, nn__recording *twin)   // calls whos
 // ---- layout -------------------------------------------------------------------------------------------
 static int nn__storage_root(const nn__storage *s, int i) { while (s[i].into >= 0) i = s[i].into; return i; }
 
-// The result of an elementwise op may lie where its first input does, if that is as large, laid out alike and not needed any more.
+// The input whose memory a call may write its result to, or -1: the first one of an elementwise op, what a convolution adds to its result.
+static void nn__plan_recorded(const nn__recording *r, const nn__recorded *from, nn_call *c);
+static int nn__conv_adds_in_place(const nn_call *c);     // >>ops
+static int nn__in_place_of(const nn__recording *r, const nn__recorded *c)
+{
+    nn_call call;
+    if (c->op->flags & NN_OP_IN_PLACE) return 0;
+    if (c->op->id != NN_OP_conv2d || c->nin <= NN__RESIDUAL) return -1;
+    nn__plan_recorded(r, c, &call);
+    return nn__conv_adds_in_place(&call) ? NN__RESIDUAL : -1;
+}
+// A result lies there, if that input is as large, laid out alike and not needed any more.
 static void nn__share_places(const nn__recording *r, nn__storage *s, int n)
 {
     int i, j;
     for (i = 0; i < r->calls; i++) {
         const nn__recorded *c = &r->call[i];
-        const nn_view *x = &c->v[0], *y = &c->v[c->nin];
-        int from, to, ok = c->op && (c->op->flags & NN_OP_IN_PLACE) && !nn__view_empty(x) && !nn__view_empty(y);
-        if (!ok || !nn__same_sizes(x->ndim, x->shape, y->ndim, y->shape) || memcmp(x->stride, y->stride, (size_t)x->ndim * sizeof *x->stride)) continue;
+        int from, to, ok, in = c->op ? nn__in_place_of(r, c) : -1;
+        const nn_view *x = &c->v[in < 0 ? 0 : in], *y = &c->v[c->nin];
+        if (in < 0 || nn__view_empty(x) || nn__view_empty(y) || !nn__same_layout(x, y)) continue;
         from = nn__storage_of(s, n, x);
         to = nn__storage_of(s, n, y);
-        for (j = 1; j < c->nin; j++) if (!nn__view_empty(&c->v[j]) && nn__storage_of(s, n, &c->v[j]) == from && !nn__same_view(&c->v[j], x)) ok = 0;
+        for (j = 0, ok = 1; j < c->nin; j++)
+            if (j != in && !nn__view_empty(&c->v[j]) && nn__storage_of(s, n, &c->v[j]) == from && (in || !nn__same_view(&c->v[j], x))) ok = 0;
         from = nn__storage_root(s, from);
         if (!ok || s[from].base != NN__PLAN_TEMP || s[from].last != i || s[to].first != i || s[to].high - s[to].low != s[from].high - s[from].low) continue;
         if (s[to].base == NN__PLAN_OUTPUT) { s[from].base = NN__PLAN_OUTPUT; s[to].into = from; s[from].last = s[to].last; continue; }
@@ -15575,7 +15635,7 @@ NN_API nn_plan *nn_plan_new(nn_layer *net, nn_shape input, const nn_plan_desc *d
                 room += (size_t)nn_view_count(&big.call[i].v[1]) + (size_t)big.call[i].v[1].shape[0];
             }
             nn__drop_constant(&big, twin);
-            for (j = 1; j < big.calls; j++) nn__fuse(&big, twin, j);
+            for (j = 1; j < big.calls; j++) { nn__fuse_sum(&big, twin, j); nn__fuse(&big, twin, j); }
             nn__drop_dead(&big, twin);
             p = nn__plan_build(&big, twin, s, u, desc && desc->parallel);
             if (!p && !big.refused && !twin->refused && twin != &big) p = nn__plan_build(&big, &big, s, u, desc && desc->parallel);
@@ -21446,6 +21506,23 @@ NN__FORWARD(dequantize)
 }
 #endif
 #if NN__IN_SIMD
+// y = x + plus, then ReLU: each on request. y may be x or plus.
+NN__INLINE void NN__K(finish_run)(R *y, const R *x, int64_t n, const R *plus, int relu)
+{
+    int64_t j;
+    for (j = 0; j < n; j += NN__LANES) {
+        V z = NN__K(get_lanes)(x + j, n - j);
+        if (plus) z = z + NN__K(get_lanes)(plus + j, n - j);
+        if (relu) z = SEL(z < C(0), C(0), z);
+        NN__K(put_lanes)(y + j, z, n - j);
+    }
+}
+static void NN__K(finish_rows)(int64_t rows, int64_t n, R *y, int64_t ld, const R *plus, int relu)   // plus: laid out as y
+{
+    int64_t i;
+    if (plus) for (i = 0; i < rows; i++) NN__K(finish_run)(y + i * ld, y + i * ld, n, plus + i * ld, relu);
+    else if (relu) for (i = 0; i < rows; i++) NN__K(finish_run)(y + i * ld, y + i * ld, n, NULL, 1);
+}
 // A product of few numbers: element after element, or vector after vector, the same chains.
 static void NN__K(linear_task)(const nn__product *g, int add, const R *bias, int64_t task, R *scratch)
 {
@@ -21474,20 +21551,23 @@ static void NN__K(column_sums)(int64_t rows, int64_t n, const R *x, int64_t ld, 
         NN__K(put_lanes)(y + j, add ? NN__K(get_lanes)(y + j, w) + all : all, w);
     }
 }
-NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made goes through f while it is in a cache
+NN__FORWARD(linear)                  // params: the op of f, or 0; the block of Y that a task has made is added to and goes through f while it is in a cache
 {
     nn__product g;
+    const R *more = (const R *)nn__residual(c);
     int then = *(const int *)c->params;
     NN__K(linear_task)(nn__linear_product(&g, c, 0), 0, (const R *)c->in[2].data, t->index, (R *)t->scratch);
-    if (then) {
+    if (then || more) {
         nn__gemm_block k = nn__gemm_block_of(&g, t->index);
         const R none[2] = { 0, 0 };
         int64_t i;
         for (i = 0; i < k.rows; i++) {
-            R *y = (R *)g.y + (k.row + i) * g.yrs + k.column;
+            int64_t at = (k.row + i) * g.yrs + k.column;
+            R *y = (R *)g.y + at;
             const R *in[1];
             in[0] = y;
-            NN__K(unary_rows)[then](k.columns, y, in, none);
+            if (more) NN__K(finish_run)(y, y, k.columns, more + at, 0);
+            if (then) NN__K(unary_rows)[then](k.columns, y, in, none);
         }
     }
 }
@@ -22514,7 +22594,7 @@ static int nn__conv_dw_bands(const nn__conv *v, nn__dw_bands *s)
 // before, so the bits do not depend on neighbours, lanes or threads. Errors, against double (tests/test_conv.c), in all three passes:
 // of the norm of all results F(4x4) is below 4e-6, F(2x2) below 1.2e-6; no result is off by more than 1e-5 and 4e-6 of the largest one. Measured,
 // F(4x4) has 1.7 to 2.9 times the error of a direct sum, F(2x2) 0.6 to 0.9 times; in dw, which directly is 16 sums side by side, up to 6 and 3 times.
-enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 3 << 18,
+enum { NN__TILE_ROWS = 24, NN__LANE_ROWS = 32, NN__WINO_N = 32, NN__WINO_LINE = 64, NN__WINO_K = 64, NN__WINO_M = 128, NN__WINO_DW_M = 72, NN__WINO_DW_K = 16, NN__WINO_PACK = 3 << 18,
        NN__WINO_FEW = 2, NN__WINO_AHEAD = 1 << 19, NN__WINO_SOME = 16 };
 static int64_t nn__wino_stride(int64_t rows, int64_t columns) { return rows * columns + 16; }    // between two of the matrices: not a power of 2
 static int64_t nn__wino_matrices(int tile) { return (tile + 2) * (tile + 2); }
@@ -22854,6 +22934,12 @@ static void nn__conv_plan(nn_call *c)
     if (back && c->din[2].data) c->tasks[0] += (c->dout[0].shape[1] + NN__BIAS_COLUMNS - 1) / NN__BIAS_COLUMNS;
 }
 
+static int nn__conv_adds_in_place(const nn_call *c)     // not a matrix product, whose tiles lie in the result
+{
+    nn__conv v = nn__conv_sizes(c);
+    return !nn__conv_cuts(&v, 0).plain;
+}
+static int nn__conv_has_relu(const void *params)   { return ((const nn__conv_params *)params)->relu; }
 static int nn__conv_then_relu(void *params) { return ((nn__conv_params *)params)->relu ? 0 : (((nn__conv_params *)params)->relu = 1); }
 static int64_t nn__int_option(int value, int otherwise) { return value == 0 ? otherwise : value == NN_ZERO ? 0 : value; }
 static nn_tensor *nn__conv_apply(int op, const char *name, int dims, nn_tensor *x, nn_tensor *w, nn_tensor *b, const nn_conv_desc *desc)
@@ -23015,14 +23101,6 @@ static void NN__K(conv_weights)(const nn__conv *v, int spread, const R *w, int64
     NN__K(conv_rows)(v, spread, &s, w + group * v->o * v->c * v->taps, low, first, first + NN__GEMM_M, NN__K(conv_height)(&s), to + group * s.panels);
 }
 
-static void NN__K(relu_rows)(int64_t rows, int64_t n, R *y, int64_t ld)
-{
-    int64_t i, j;
-    for (i = 0; i < rows; i++, y += ld) for (j = 0; j < n; j += NN__LANES) {
-        V x = NN__K(get_lanes)(y + j, n - j);
-        NN__K(put_lanes)(y + j, SEL(x < C(0), C(0), x), n - j);
-    }
-}
 NN__INLINE void NN__K(copy_run)(R *to, const R *from, int64_t n, int64_t step)       // every step-th of from
 {
     int64_t i;
@@ -23075,14 +23153,25 @@ static void NN__K(conv_pixels)(const nn__gather *q, const nn__part *p, const R *
     }
 }
 
-// A run of results goes to its place: y (+)= x.
-NN__INLINE void NN__K(conv_put)(R *y, const R *x, int64_t n, int add)
+// A run of results goes to its place, numbers that are `pitch` apart. plus, in all that follows: what is added to results, laid out as y; y itself
+// where a gradient accumulates. ReLU comes last: of sums that nothing is added to it is done where they lie.
+static void NN__K(conv_add)(R *y, const R *x, int64_t n, int64_t pitch, const R *plus, int relu)
 {
     int64_t i;
-    if (!add && n == 4) memcpy(y, x, 4 * sizeof *y);
-    else if (!add) NN__K(copy_few)(y, x, n);
-    else for (i = 0; i < n; i++) y[i] += x[i];
+    if (pitch == 1) NN__K(finish_run)(y, x, n, plus, relu);
+    else for (i = 0; i < n; i++) {
+        R z = x[i] + plus[i * pitch];
+        y[i * pitch] = relu && z < 0 ? 0 : z;
+    }
 }
+NN__INLINE void NN__K(conv_put)(R *y, const R *x, int64_t n, int64_t pitch, const R *plus, int relu)
+{
+    int64_t i;
+    if (plus) NN__K(conv_add)(y, x, n, pitch, plus, relu);
+    else if (pitch == 1) NN__K(copy_few)(y, x, n);
+    else for (i = 0; i < n; i++) y[i * pitch] = x[i];
+}
+NN__INLINE const R *NN__K(beside)(const R *plus, const R *y, const R *to) { return plus ? plus + (to - y) : NULL; }      // the number of plus for that of y
 
 // Weights of NN__LANE_ROWS rows in panels of NN__NR (the last one narrower, if a vector is enough): phase, panel, channel, tap, row.
 static void NN__K(lanes_weights)(const nn__conv *v, int spread, const R *w, int64_t round, int64_t index, R *to)
@@ -23118,9 +23207,9 @@ static void NN__K(lanes_source)(const nn__gather *q, const nn__lanes *b, const R
         for (l = first; l < last; l += step) NN__K(copy_few)(to + l * b->width + lo, plane + (y + l) * q->x.size + x + lo, hi - lo);
 }
 // n results of m channels, [pixel][channel], go to runs of `run` pixels of their planes, `line` apart. As many channels at a time as a vector has lanes.
-static void NN__K(lanes_put)(int64_t n, int64_t m, const R *sum, int64_t ld, R *y, int64_t plane, int64_t run, int64_t line, int64_t pitch, int add, R *part)
+static void NN__K(lanes_put)(int64_t n, int64_t m, const R *sum, int64_t ld, R *y, int64_t plane, int64_t run, int64_t line, int64_t pitch, const R *plus, int relu, R *part)
 {
-    int direct = run == n && pitch == 1 && !add;
+    int direct = run == n && pitch == 1 && !plus;
     int64_t i, j, r, e;
     for (i = 0; i < m; i += NN__LANES) {
         R *to = direct ? y + i * plane : part;
@@ -23132,12 +23221,11 @@ static void NN__K(lanes_put)(int64_t n, int64_t m, const R *sum, int64_t ld, R *
         for (e = 0; e < nn__min(NN__LANES, m - i) && !direct; e++) for (r = 0; r * run < n; r++) {
             const R *z = part + e * n + r * run;
             R *at = y + (i + e) * plane + r * line;
-            if (pitch == 1) NN__K(conv_put)(at, z, run, add);
-            else for (j = 0; j < run; j++) at[j * pitch] = add ? at[j * pitch] + z[j] : z[j];
+            NN__K(conv_put)(at, z, run, pitch, NN__K(beside)(plus, y, at), relu);
         }
     }
 }
-static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, const R *plus, int64_t round, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     int64_t block = index / s.splits % s.blocks, phase = index / s.splits / s.blocks % s.phases, group = index / s.splits / s.blocks / s.phases;
@@ -23182,11 +23270,11 @@ static void NN__K(lanes_block)(const nn__conv *v, int spread, const R *a, const 
             }
         }
     }
-    if (v->relu) NN__K(relu_rows)(n, m, sum, ld);
+    NN__K(finish_rows)(n, m, sum, ld, NULL, v->relu && !plus);
     for (i = 0; i < images; i++) {
         R *to = y + (((image + i) * v->groups + group) * q.rows + row) * plane + (q.y.first + y0 * q.y.pitch) * width + q.x.first + x0 * q.x.pitch;
         int64_t run = xs == width && q.y.pitch == 1 ? ys * xs : xs;
-        NN__K(lanes_put)(ys * xs, m, sum + i * ys * xs * ld, ld, to, plane, run, q.y.pitch * width, q.x.pitch, add, part);
+        NN__K(lanes_put)(ys * xs, m, sum + i * ys * xs * ld, ld, to, plane, run, q.y.pitch * width, q.x.pitch, NN__K(beside)(plus, y, to), v->relu, part);
     }
 }
 
@@ -23199,16 +23287,16 @@ NN__INLINE void NN__K(fill_run)(R *y, int64_t n, R value)
 
 // One block of results: some rows (channels) and NN__CONV_N columns (pixels). y (+)= bias + packed weights * pixels. Sums are gathered in
 // the scratch, where rows are dense, then go to y run by run.
-static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R *from, const R *bias, R *y, const R *plus, int64_t round, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     int64_t group = index / s.splits / s.blocks / s.phases, phase = index / s.splits / s.blocks % s.phases;
     int64_t first = index / s.splits % s.blocks * NN__CONV_N, in_round = index % s.splits * s.rows, row = round * s.pack_blocks * NN__GEMM_M + in_round;
     nn__gather q = nn__conv_gather(v, spread, phase);
     nn__part p = { 0, 0, 0, 0 };
-    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k, e;
+    int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), column[NN__CONV_N], i, j, k;
     int64_t n = nn__min(NN__CONV_N, q.columns - first), m = nn__min(nn__min(s.rows, s.pack_blocks * NN__GEMM_M - in_round), q.rows - row), source = q.y.size * q.x.size;
-    R *sum = scratch + NN__CONV_K * (NN__CONV_N + 32);
+    R *sum = scratch + NN__CONV_K * (NN__CONV_N + 32), *to;
     if (n <= 0 || m <= 0) return;
     for (j = 0; j < n; j++) {                            // where the columns lie in row 0 of y
         int64_t col = first + j, x = col % q.x.count, b = col / q.x.count / q.y.count;
@@ -23226,16 +23314,13 @@ static void NN__K(conv_block)(const nn__conv *v, int spread, const R *a, const R
             NN__K(gemm_tile)(depth, a + (in_round + i) * depth, scratch + j * depth, sum + i * NN__CONV_N + j, NN__CONV_N);
         a += s.lead * depth;
     }
-    if (v->relu) NN__K(relu_rows)(m, n, sum, NN__CONV_N);
-    y += (group * q.rows + row) * plane;
+    NN__K(finish_rows)(m, n, sum, NN__CONV_N, NULL, v->relu && !plus);
+    to = y + (group * q.rows + row) * plane;
     for (j = 0; j < n; j = k) {
         for (k = j + 1; k < n && column[k] == column[k - 1] + q.x.pitch; k++) { }
         for (i = 0; i < m; i++) {
-            const R *z = sum + i * NN__CONV_N + j;
-            R *to = y + i * plane + column[j];
-            if (add) for (e = 0; e < k - j; e++) to[e * q.x.pitch] += z[e];
-            else if (q.x.pitch == 1) NN__K(copy_run)(to, z, k - j, 1);
-            else for (e = 0; e < k - j; e++) to[e * q.x.pitch] = z[e];
+            R *at = to + i * plane + column[j];
+            NN__K(conv_put)(at, sum + i * NN__CONV_N + j, k - j, q.x.pitch, NN__K(beside)(plus, y, at), v->relu);
         }
     }
 }
@@ -23404,19 +23489,16 @@ static void NN__K(band_tiles)(int height, int64_t n, int64_t terms, const R *w, 
 #undef NN__X
 }
 // Results first..first+n of a band, from `rows` rows of sums to their places in y.
-static void NN__K(band_out)(const nn__gather *q, const nn__strip *z, const R *sum, int64_t rows, int64_t first, int64_t n, R *y, int64_t width, int64_t plane, int add)
+static void NN__K(band_out)(const nn__gather *q, const nn__strip *z, const R *sum, int64_t rows, int64_t first, int64_t n, R *y, int64_t width, int64_t plane, const R *plus, int relu)
 {
-    int64_t p, run, i, e;
+    int64_t p, run, i;
     for (p = 0; p < n; p += run) {
         int64_t line = (first + p) / z->pitch, x = (first + p) % z->pitch, m = nn__min(q->x.count - x, n - p);
         R *to = y + (q->y.first + line * q->y.pitch) * width + q->x.first + x * q->x.pitch;
         run = z->pitch - x;
         if (m <= 0) continue;
         for (i = 0; i < rows; i++, to += plane) {
-            const R *from = sum + i * NN__CHUNK + p;
-            if (add) for (e = 0; e < m; e++) to[e * q->x.pitch] += from[e];
-            else if (q->x.pitch == 1) NN__K(copy_few)(to, from, m);
-            else for (e = 0; e < m; e++) to[e * q->x.pitch] = from[e];
+            NN__K(conv_put)(to, sum + i * NN__CHUNK + p, m, q->x.pitch, NN__K(beside)(plus, y, to), relu);
         }
     }
 }
@@ -23450,12 +23532,12 @@ static void NN__K(band_open)(NN__K(band) *b, const nn__conv *v, int spread, cons
     b->results = nn__strip_results(&b->q, &b->z);
     if (b->q.taps) NN__K(strip_taps)(&b->q, &b->z, nn__min(b->q.channels, NN__CONV_K / b->q.taps), b->at);
 }
-static int NN__K(band_is_nine)(const NN__K(band) *b, int64_t rows, int add)
+static int NN__K(band_is_nine)(const NN__K(band) *b, int64_t rows)
 {
-    return rows == 1 && !add && b->q.channels == 1 && b->q.y.taps == 3 && b->q.x.taps == 3 && b->q.y.step == 1 && b->q.x.step == 1 && b->q.y.pitch == 1 && b->q.x.pitch == 1
+    return rows == 1 && b->q.channels == 1 && b->q.y.taps == 3 && b->q.x.taps == 3 && b->q.y.step == 1 && b->q.x.step == 1 && b->q.y.pitch == 1 && b->q.x.pitch == 1
         && (b->q.y.hop == 1 || b->q.y.hop == -1) && b->q.y.count >= 4 && 3 * ((b->q.x.count + 15) / 16) <= b->q.x.count / 4;
 }
-static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, int add, int64_t index, R *scratch)
+static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R *w, const R *from, const R *bias, R *y, const R *plus, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     int64_t width = spread ? v->image[1] : v->map[1], plane = width * (spread ? v->image[0] : v->map[0]), units = v->batch * v->groups * s.bands.count;
@@ -23473,7 +23555,7 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
                 NN__K(strip_fill)(&b.q, &b.z, from + image * b.q.channels * b.q.y.size * b.q.x.size, b.q.channels, strip);
                 NN__K(fill_run)(strip + b.q.channels * b.z.channel, NN__STRIP_SLACK, 0);
             }
-            if (NN__K(band_is_nine)(&b, s.rows, add)) {
+            if (!plus && NN__K(band_is_nine)(&b, s.rows)) {
                 int64_t line = b.q.y.hop * b.z.pitch, up = b.q.y.hop < 0 ? 3 : 0;
                 R *to = y + image * plane + b.q.y.first * width + b.q.x.first;
                 for (i = 0; i < b.q.y.count; i += 4) {
@@ -23489,7 +23571,7 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
                 R start[12] = { 0 }, *to = y + (image * s.rows + i) * plane, *at = sum;
                 int64_t h = nn__min(height, s.rows - i), j, row = NN__CHUNK;
                 for (j = 0; bias && j < h; j++) start[j] = bias[group * s.rows + i + j];
-                if (h == height && height > 1 && !add && n % (NN__CHUNK / 2) == 0 && b.q.x.pitch == 1 && (b.q.y.count == 1 || (b.q.x.count == width && b.z.pitch == width))) {
+                if (h == height && height > 1 && plus != y && n % (NN__CHUNK / 2) == 0 && b.q.x.pitch == 1 && (b.q.y.count == 1 || (b.q.x.count == width && b.z.pitch == width))) {
                     at = to + b.q.y.first * width + b.q.x.first + p;             // results lie as they do in y
                     row = plane;
                 }
@@ -23499,8 +23581,9 @@ static void NN__K(conv_bands)(const nn__conv *v, int spread, const R *a, const R
                     NN__K(band_tiles)(height, n, terms, panel + i * terms, strip + t.channel * b.z.channel + p, b.at, t.channel ? NULL : start, at, row);
                     panel += s.lead * terms;
                 }
-                if (v->relu) NN__K(relu_rows)(h, n, at, row);
-                if (at == sum) NN__K(band_out)(&b.q, &b.z, sum, h, p, n, to, width, plane, add);
+                if (at != sum) { NN__K(finish_rows)(h, n, at, row, NN__K(beside)(plus, y, at), v->relu); continue; }
+                NN__K(finish_rows)(h, n, sum, row, NULL, v->relu && !plus);
+                NN__K(band_out)(&b.q, &b.z, sum, h, p, n, to, width, plane, NN__K(beside)(plus, y, to), v->relu);
             }
         }
     }
@@ -23946,18 +24029,35 @@ NN__INLINE void NN__K(wino_results)(const int e, const R *sums, int64_t stride, 
         NN__K(interlace)(n, x, tile + j * n * NN__LANES);
     }
 }
+// Where something is added, tiles that are neighbours wait in `lines` (`column` numbers of each so far) and go to y together, line by line.
+static void NN__K(wino_add)(const nn__gather *q, int size, const R *tile, int64_t x, int64_t high, int last, int64_t lanes, R *y, const R *plus, int relu, int64_t *column, R *lines)
+{
+    int64_t plane = q->y.count * q->x.count, from = *column, ch, i, n;
+    R *to = lines + from;
+    for (ch = 0; ch < lanes; ch++, to += 4 * NN__WINO_LINE)
+        if (size == 4) NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * NN__WINO_LINE, tile + (i * NN__LANES + ch) * 4, 4 * sizeof *to);
+        else           NN__UNROLL for (i = 0; i < 2; i++) memcpy(to + i * NN__WINO_LINE, tile + (i * NN__LANES + ch) * 2, 2 * sizeof *to);
+    *column += size;
+    if (!last && x + size < q->x.count && *column < NN__WINO_LINE) return;
+    n = nn__min(*column, q->x.count - x + from);
+    for (ch = 0; ch < lanes; ch++) for (i = 0; i < high; i++) {
+        int64_t at = ch * plane + i * q->x.count - from;
+        NN__K(conv_add)(y + at, lines + (4 * ch + i) * NN__WINO_LINE, n, 1, plus + at, relu);
+    }
+    *column = 0;
+}
 // One block of results: some rows (channels) and NN__WINO_N columns (tiles). a: packed weights; ahead: transformed tiles, where that is a phase.
-static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahead, const R *w, const R *from, const R *bias, R *y, int add, int64_t round, int64_t index, R *scratch)
+static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahead, const R *w, const R *from, const R *bias, R *y, const R *plus, int64_t round, int64_t index, R *scratch)
 {
     nn__conv_cut s = nn__conv_cuts(v, spread);
     nn__gather q = nn__conv_gather(v, spread, 0);
     int64_t group = index / s.splits / s.blocks, first = index / s.splits % s.blocks * NN__WINO_N, in_round = index % s.splits * s.rows, row = round * s.lead + in_round;
     int64_t across = (q.x.count + s.tile - 1) / s.tile, tiles = across * ((q.y.count + s.tile - 1) / s.tile), n = nn__min(NN__WINO_N, v->batch * tiles - first);
-    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), plane = q.y.count * q.x.count, l, r, part, ch, matrices = nn__wino_matrices(s.tile);
+    int64_t m = nn__min(nn__min(s.rows, s.lead - in_round), q.rows - row), plane = q.y.count * q.x.count, l, r, part, ch, column = 0, matrices = nn__wino_matrices(s.tile);
     int64_t y_stride = nn__wino_stride(NN__WINO_N, s.rows), wide = (n + NN__LANES - 1) / NN__LANES * NN__LANES;
     int few = s.panels == 0;
     R *mm = scratch, *vv = mm + matrices * y_stride, *uu = vv + matrices * nn__wino_stride(NN__WINO_N, NN__WINO_K);
-    R tile[16 * NN__LANES];
+    R tile[16 * NN__LANES], lines[4 * NN__LANES * NN__WINO_LINE];
     int i;
     if (m <= 0) return;
     if (s.ahead) vv = ahead + (group * s.blocks + first / NN__WINO_N) * nn__wino_ahead_size(v, spread, s.tile);
@@ -23979,11 +24079,12 @@ static void NN__K(wino_block)(const nn__conv *v, int spread, const R *a, R *ahea
         int64_t high = nn__min(s.tile, q.y.count - ty), width = nn__min(s.tile, q.x.count - tx);
         R *to = y + ((b * v->groups + group) * q.rows + row + r) * plane + ty * q.x.count + tx;
         V start = bias ? NN__K(get_lanes)(bias + group * q.rows + row + r, lanes) : C(0);
-        if (s.tile == 4) NN__K(wino_results)(6, mm + l * s.rows + r, y_stride, start, v->relu, tile);
-        else             NN__K(wino_results)(4, mm + l * s.rows + r, y_stride, start, v->relu, tile);
-        if (high == 4 && width == 4 && !add)
+        if (s.tile == 4) NN__K(wino_results)(6, mm + l * s.rows + r, y_stride, start, v->relu && !plus, tile);
+        else             NN__K(wino_results)(4, mm + l * s.rows + r, y_stride, start, v->relu && !plus, tile);
+        if (plus) NN__K(wino_add)(&q, s.tile, tile, tx, high, l + 1 == n, lanes, to, NN__K(beside)(plus, y, to), v->relu, &column, lines);
+        else if (high == 4 && width == 4)
             for (ch = 0; ch < lanes; ch++, to += plane) NN__UNROLL for (i = 0; i < 4; i++) memcpy(to + i * q.x.count, tile + (i * NN__LANES + ch) * 4, 4 * sizeof *to);
-        else for (ch = 0; ch < lanes; ch++, to += plane) for (i = 0; i < high; i++) NN__K(conv_put)(to + i * q.x.count, tile + (i * NN__LANES + ch) * s.tile, width, add);
+        else for (ch = 0; ch < lanes; ch++, to += plane) for (i = 0; i < high; i++) NN__K(copy_few)(to + i * q.x.count, tile + (i * NN__LANES + ch) * s.tile, width);
     }
 }
 // G g G^T of n x n numbers of each lane; A^T M A, the nine numbers of a weight.
@@ -24066,7 +24167,7 @@ static void NN__K(wino_dw)(const nn__conv *v, const R *map, const R *image, R *d
 }
 
 // The three products, each by tiles or by strips.
-static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
+static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, const R *plus)
 {
     R *packed = (R *)(v->kept ? c->kept : c->shared);
     int64_t round = v->kept ? 0 : t->phase / 2;
@@ -24085,16 +24186,17 @@ static void NN__K(conv_product)(const nn__conv *v, int spread, const nn_call *c,
         soon.at[1] = (const char *)g.y + y_bytes + nn__share_of(y_bytes, split, s.splits);
         soon.bytes[0] = from_bytes / s.splits;
         soon.bytes[1] = y_bytes / s.splits;
-        NN__K(gemm_task_before)(&g, add, bias ? bias + group * g.n : NULL, split, (R *)t->scratch, part + 1 < v->batch * v->groups ? &soon : NULL);
-        if (v->relu) {
+        NN__K(gemm_task_before)(&g, plus == y, bias ? bias + group * g.n : NULL, split, (R *)t->scratch, part + 1 < v->batch * v->groups ? &soon : NULL);
+        if (plus != y) {
             nn__gemm_block k = nn__gemm_block_of(&g, split);
-            NN__K(relu_rows)(k.columns, k.rows, (R *)g.y + k.column * g.m + k.row, g.m);
+            R *to = (R *)g.y + k.column * g.m + k.row;
+            NN__K(finish_rows)(k.columns, k.rows, to, g.m, NN__K(beside)(plus, y, to), v->relu);
         }
     }
-    else if (s.tile) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, add, round, t->index, (R *)t->scratch);
-    else if (s.many) NN__K(lanes_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
-    else if (s.bands.count) NN__K(conv_bands)(v, spread, packed, (const R *)c->in[1].data, from, bias, y, add, t->index, (R *)t->scratch);
-    else NN__K(conv_block)(v, spread, packed, from, bias, y, add, round, t->index, (R *)t->scratch);
+    else if (s.tile) NN__K(wino_block)(v, spread, packed, (R *)c->shared, (const R *)c->in[1].data, from, bias, y, plus, round, t->index, (R *)t->scratch);
+    else if (s.many) NN__K(lanes_block)(v, spread, packed, from, bias, y, plus, round, t->index, (R *)t->scratch);
+    else if (s.bands.count) NN__K(conv_bands)(v, spread, packed, (const R *)c->in[1].data, from, bias, y, plus, t->index, (R *)t->scratch);
+    else NN__K(conv_block)(v, spread, packed, from, bias, y, plus, round, t->index, (R *)t->scratch);
 }
 static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t)
 {
@@ -24105,17 +24207,17 @@ static void NN__K(conv_pack)(const nn__conv *v, int spread, const nn_call *c, co
     else NN__K(conv_weights)(v, spread, (const R *)c->in[1].data, t->phase / 2, t->index, packed);
 }
 // Phases: weights are packed, then multiplied, in turns; Winograd with few tiles transforms them before it multiplies.
-static void NN__K(conv_phase)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, int add)
+static void NN__K(conv_phase)(const nn__conv *v, int spread, const nn_call *c, const nn_task *t, const R *from, const R *bias, R *y, const R *plus)
 {
     int ahead = nn__conv_cuts(v, spread).ahead > 0;
     if (ahead && t->phase == c->phases - 2) NN__K(wino_some)(v, spread, from, t->index, (R *)c->shared);
     else if (t->phase % 2 == 0 && !(ahead && t->phase == c->phases - 1)) NN__K(conv_pack)(v, spread, c, t);
-    else NN__K(conv_product)(v, spread, c, t, from, bias, y, add);
+    else NN__K(conv_product)(v, spread, c, t, from, bias, y, plus);
 }
 static void NN__K(conv_forward)(const nn_call *c, const nn_task *t)
 {
     nn__conv v = nn__conv_sizes(c);
-    NN__K(conv_phase)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, 0);
+    NN__K(conv_phase)(&v, v.transposed, c, t, (const R *)c->in[0].data, (const R *)c->in[2].data, (R *)c->out[0].data, (const R *)nn__residual(c));
 }
 static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
 {
@@ -24125,7 +24227,7 @@ static void NN__K(conv_backward)(const nn_call *c, const nn_task *t)
     R *dw = (R *)c->din[1].data, *part = (R *)c->shared;
     const R *x = (const R *)c->in[0].data, *dy = (const R *)c->dout[0].data;
     if (c->din[0].data) {                                // a call of its own: NN_OP_SPLIT
-        NN__K(conv_phase)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, (int)(c->add & 1));
+        NN__K(conv_phase)(&v, !v.transposed, c, t, dy, NULL, (R *)c->din[0].data, c->add & 1 ? (const R *)c->din[0].data : NULL);
     }
     else if (t->phase == 1) {
         int64_t begin = nn__task_begin(w.count, t), end = nn__task_end(w.count, t), k;

@@ -175,6 +175,103 @@ TEST(packed_weights)                 /* of every kind of convolution: the bits o
     }
 }
 
+/* Sums of branches: which become a part of the convolution or layer that makes a term, and that all have the bits of nn_forward. */
+enum { LATER, TURNED, FIRST, INPUT, ITSELF, RELU_FIRST, READ_AGAIN, ROW, KEPT, OWN, SUMS };
+typedef struct { nn_layer *a, *b; int kind; nn_fn then; } branched;
+static nn_tensor *sum_of_branches(void *self, nn_tensor *x)
+{
+    branched *n = self;
+    nn_tensor *a, *b, *y;
+    if (n->kind == OWN) x = nn_tanh(x);
+    a = nn_forward(n->a, x);
+    if (n->kind == RELU_FIRST) { b = nn_forward(n->b, x); return nn_add(a, nn_relu(b)); }
+    if (n->kind == FIRST)      { b = nn_tanh(x); y = nn_add(a, b); }                        /* b is made after a: nothing can be done */
+    else if (n->kind == INPUT || n->kind == OWN) y = nn_add(x, a);              /* OWN: not in the place of x, which is still read */
+    else if (n->kind == ITSELF) y = nn_add(a, a);
+    else if (n->kind == ROW)    y = nn_add(a, nn_slice(x, 0, 0, 1, 1));                     /* broadcast, but for a batch of 1 */
+    else {
+        b = nn_forward(n->b, x);
+        y = n->kind == TURNED ? nn_add(b, a) : nn_add(a, b);
+        if (n->kind == READ_AGAIN) return nn_mul(y, b);
+        if (n->kind == KEPT) return nn_mul(nn_relu(y), a);                                  /* what is added may be read again */
+    }
+    return n->then ? n->then(y) : y;
+}
+static void sums(const char *isa, int threads, int kind, nn_shape s, nn_layer *(*make_one)(nn_layer *net, const void *of), const void *of, nn_fn then, int calls)
+{
+    enum { ROOM = 120000 };
+    static float x[ROOM], y[2][ROOM];
+    nn_context *nn = nn_new(&(nn_desc){ .isa = isa, .threads = threads, .seed = 3, .on_error = test_quiet });
+    branched self = { NULL, NULL, kind, then };
+    nn_layer *net = nn_model_new(nn, &(nn_model_desc){ .forward = sum_of_branches, .self = &self });
+    int64_t batch = s.d[0], per = 1;
+    self.a = make_one(net, of);
+    self.b = make_one(net, of);
+    for (int i = 1; i < s.ndim; i++) per *= s.d[i];
+    nn_plan *p = nn_plan_new(net, s, &(nn_plan_desc){ .parallel = threads > 1 });
+    CHECK(p != NULL && batch * per <= ROOM);
+    if (!p) { puts(nn_error(nn)); nn_free(nn); return; }
+    CHECK(p->calls == calls);
+    if (p->calls != calls) printf("%d calls, not %d: kind %d\n", p->calls, calls, kind);
+    void *work = malloc(nn_plan_bytes(p) + 1);
+    fill(x, batch * per);
+    for (s.d[0] = nn_plan_any_batch(p) ? 1 : batch; s.d[0] <= batch; s.d[0]++) {
+        nn_begin(nn, NN_EVAL);
+        nn_tensor *t = nn_forward(net, nn_from(nn, s, x));
+        CHECK(nn_count(t) <= ROOM && nn_read(t, y[0]) && nn_run_batch(p, work, s.d[0], x, y[1]));
+        CHECK(!memcmp(y[0], y[1], (size_t)nn_count(t) * sizeof(float)));
+    }
+    free(work);
+    nn_plan_free(p);
+    nn_free(nn);
+}
+typedef struct { int c, o, kernel, high, wide, groups, stride, batch; } a_conv;
+static nn_layer *one_conv(nn_layer *net, const void *of)
+{
+    const a_conv *v = of;
+    return nn_conv2d_new(net, NULL, v->c, v->o, v->kernel, &(nn_conv2d_desc){ .stride = v->stride, .padding = v->kernel / 2, .groups = v->groups });
+}
+TEST(sums_in_convolutions)           /* every kernel: Winograd with both tiles and lines that are cut, channels in lanes, strips of few channels, 1x1, packed panels */
+{
+    static const a_conv list[] = {
+        { 32, 48, 3, 14, 14, 1, 1, 2 }, { 16, 19, 3, 13, 70, 1, 1, 2 }, { 64, 64, 3, 7, 7, 1, 1, 3 }, { 32, 64, 3, 6, 6, 2, 1, 3 }, { 20, 70, 3, 9, 11, 1, 2, 2 }, { 17, 40, 5, 8, 8, 1, 1, 3 },
+        { 3, 6, 5, 12, 10, 1, 1, 2 }, { 3, 8, 3, 16, 16, 1, 1, 2 }, { 8, 8, 3, 20, 32, 8, 1, 2 }, { 4, 12, 3, 9, 7, 4, 2, 2 }, { 40, 33, 1, 6, 7, 1, 1, 2 }, { 24, 40, 1, 17, 19, 2, 1, 1 },
+        { 24, 33, 1, 9, 9, 1, 2, 2 }, { 2, 3, 9, 20, 21, 1, 2, 1 }, { 30, 40, 7, 20, 30, 1, 2, 1 }, { 100, 17, 3, 14, 14, 1, 3, 1 }, { 3, 12, 3, 1, 384, 1, 1, 2 },
+    };
+    for (int k = 0; test_isa(k); k++) for (size_t i = 0; i < sizeof list / sizeof *list; i++) for (int threads = 1; threads < 4; threads += 2) {
+        nn_shape s = NN_SHAPE(list[i].batch, list[i].c, list[i].high, list[i].wide);
+        if (threads > 1 && list[i].c * list[i].kernel < 40) continue;
+        sums(test_isa(k), threads, threads > 1 ? TURNED : LATER, s, one_conv, &list[i], nn_relu, 2);
+        sums(test_isa(k), threads, LATER, s, one_conv, &list[i], i % 2 ? nn_tanh : NULL, i % 2 ? 3 : 2);
+        sums(test_isa(k), threads, KEPT, s, one_conv, &list[i], NULL, 3);
+    }
+}
+static nn_layer *one_linear(nn_layer *net, const void *of) { return nn_linear_new(net, NULL, *(const int *)of, *(const int *)of, NULL); }
+static nn_layer *one_small(nn_layer *net, const void *of)
+{
+    nn_layer *l;
+    nn_weights_as(net->nn, NN_I4, &(nn_quantize_desc){ .group = 8 });
+    l = one_linear(net, of);
+    nn_weights_as(net->nn, NN_F32, NULL);
+    return l;
+}
+TEST(sums_in_linear_layers)          /* of few and of many numbers, in tiles and in dot products; weights of 4 bits; and all the sums that stay by themselves */
+{
+    static const struct { int n, batch, rows; } list[] = { { 6, 3, 1 }, { 10, 64, 1 }, { 70, 5, 3 }, { 300, 1, 1 }, { 130, 40, 1 } };
+    static const a_conv same = { 18, 18, 3, 40, 40, 1, 1, 3 };                       /* several blocks of an image */
+    static const int calls[SUMS] = { 2, 2, 4, 1, 3, 3, 4, 3, 3, 2 };
+    for (int k = 0; test_isa(k); k++) for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        nn_shape s = list[i].rows > 1 ? NN_SHAPE(list[i].batch, list[i].rows, list[i].n) : NN_SHAPE(list[i].batch, list[i].n);
+        sums(test_isa(k), 1, LATER, s, one_linear, &list[i].n, nn_gelu, 2);
+        sums(test_isa(k), 2, TURNED, s, one_linear, &list[i].n, NULL, 2);
+        sums(test_isa(k), 1, INPUT, s, one_small, &list[i].n, nn_relu, 1);
+    }
+    for (int kind = 0; kind < SUMS; kind++) {
+        sums(NULL, 1, kind, NN_SHAPE(5, 70), one_linear, &list[2].n, nn_relu, calls[kind]);
+        sums(NULL, 1, kind, NN_SHAPE(3, 18, 40, 40), one_conv, &same, nn_relu, calls[kind]);
+    }
+}
+
 static int64_t steps_of(const nn_plan *p) { return p->calls; }
 TEST(slices)                         /* the first calls run on a few samples at a time: the bits of nn_forward for every batch, with any threads, and less memory */
 {
@@ -553,7 +650,7 @@ TEST(memory_beside_other_allocators)
         CHECK(nn__buffers_save(&buffers, net));
         nn__record_net(&r, net, &buffers, shape, NN_F32);
         nn__drop_constant(&r, &r);
-        for (int j = 1; j < r.calls; j++) nn__fuse(&r, &r, j);
+        for (int j = 1; j < r.calls; j++) { nn__fuse_sum(&r, &r, j); nn__fuse(&r, &r, j); }
         nn__drop_dead(&r, &r);
         int n = nn__find_storages(&r, s), live = 0;
         for (int i = 0; i < r.calls; i++) live += r.call[i].op != NULL;
@@ -561,6 +658,7 @@ TEST(memory_beside_other_allocators)
         CHECK(n < 256 && live == p->calls && greedy >= 0 && inorder >= 0);
         printf("net %d: %lld bytes of temporaries; greedy by size %lld, call by call %lld\n", which, (long long)ours, (long long)greedy, (long long)inorder);
         CHECK(ours <= greedy && ours <= inorder);
+        if (which == 5) CHECK(ours < greedy);                /* sums lie where their terms do, and those in the caller's memory */
         nn__raw_free(nn, buffers.values);
         nn__raw_free(nn, buffers.t);
         nn__raw_free(nn, r.call);
