@@ -1,5 +1,5 @@
 # make digits   trains on real handwritten digits        make test    the fast tests        make check   everything that CI runs
-# make bench    how fast it is here, 2 minutes          make bench-peers   beside PyTorch and others: installs them, half an hour
+# make bench    how fast it is here, 3 minutes          make bench-peers   beside PyTorch and others: installs them, half an hour
 CC      ?= cc
 CXX     ?= c++
 CFLAGS  ?= -O2

@@ -20646,16 +20646,7 @@ static void NN__K(gemm_pack_a)(int64_t m, int64_t tall, int64_t k, const R *a, i
         for (j = (h - 1) / NN__LANES * NN__LANES; j >= 0; j -= NN__LANES) {
             const R *x = a + (i + j) * ars;
             R *z = to + j;
-            int whole = m - i - j >= NN__LANES && k >= NN__LANES;
-            if (ars == 1 && whole) for (p = 0; p < k; p++) STORE(z + p * h, LOAD(x + p * acs));
-#if NN__LANES > 1
-            else if (acs == 1 && whole) for (p = 0; p < k; p += NN__LANES) {
-                int64_t at = nn__min(p, k - NN__LANES);
-                V r[NN__LANES];
-                NN__K(turn)(x + at, ars, r);
-                NN__UNROLL for (e = 0; e < NN__LANES; e++) STORE(z + (at + e) * h, r[e]);
-            }
-#endif
+            if (ars == 1 && m - i - j >= NN__LANES) for (p = 0; p < k; p++) STORE(z + p * h, LOAD(x + p * acs));
             else for (p = 0; p < k; p++) for (e = 0; e < nn__min(NN__LANES, h - j); e++) z[p * h + e] = x[e * ars + p * acs];
         }
     }

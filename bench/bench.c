@@ -1,6 +1,6 @@
 /* bench.c - How fast is nn.h on this machine? Products, training steps and predictions of known nets, as a program would write them.
 
-   Build:  cc -O2 -I. bench/bench.c -o bench -lm -lpthread                  (make bench builds and runs it, about 2 minutes)
+   Build:  cc -O2 -I. bench/bench.c -o bench -lm -lpthread                  (make bench builds and runs it, 2 to 3 minutes)
    Run:    ./bench [-t 1,2] [-s scale] [-p 1] [name ...]
            rows whose name starts with a name; scale: multiplies the time of every row; -p 1: nn_profile's table after every row (a plan's calls), -p 2: every call
            ./bench -t 1 -                            a worker for peers.py: reads lines "workload seconds", answers rows, then "."

@@ -240,6 +240,14 @@ TEST(gzip_codes)                     /* fixed and dynamic codes, written by gzip
     }
     d = nn_csv_load(nn, "tests/fuzz/corpus/csv/fixed.csv.gz", NULL);
     CHECK(nn_dataset_count(d) == 3);
+    d = nn_csv_load(nn, "tests/fuzz/corpus/csv/long_codes.csv.gz", NULL);                      /* codes of up to 15 bits: Fibonacci numbers of letters (zlib, Z_HUFFMAN_ONLY) */
+    CHECK(nn_dataset_count(d) == 2583 && nn_dataset_classes(d) == 16);
+    for (int64_t k = 0, i = 0, count = 1, next = 1, label = -1; k < 16; k++) {
+        for (int64_t end = i + count; i < end; i++) CHECK(nn_dataset_get(d, i, NULL, NULL, &label) && label == k);
+        CHECK(nn_dataset_class(d, k)[0] == 'a' + k);
+        next += count;
+        count = next - count;
+    }
     nn_free(nn);
     free(z);
 }
