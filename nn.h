@@ -1632,10 +1632,13 @@ NN__REF(int, nn_resume, (nn_layer *layer, const char *path, const nn_save_desc &
 #define NN__PRAGMA(x)   NN__PRAGMA2(x)
 #if defined(__clang__)
 #  define NN__UNROLLED  NN__PRAGMA(clang loop unroll(full))
+#  define NN__UNROLLED1                                  // loops that may be a single turn: clang warns of those, and unrolls the others by itself
 #elif defined(__GNUC__) && !defined(__CUDACC__)
 #  define NN__UNROLLED  NN__PRAGMA(GCC unroll 32)
+#  define NN__UNROLLED1 NN__UNROLLED
 #else
 #  define NN__UNROLLED
+#  define NN__UNROLLED1
 #endif
 #if defined(__clang__)                                   // lanes of a, then b, in the order of `list`; VI: an integer vector like them
 #  define NN__SHUFFLE(VI, a, b, list) return __builtin_shufflevector(a, b, list)
@@ -17230,8 +17233,10 @@ NN__ONE_LANE float nn__pow_one(float x, float y)
 #define R           NN__REAL
 #ifdef NN__SMALL
 #define NN__UNROLL
+#define NN__UNROLL1
 #else
 #define NN__UNROLL  NN__UNROLLED
+#define NN__UNROLL1 NN__UNROLLED1
 #endif
 #if NN__LANES > 1
 typedef float   NN__K(vector)  __attribute__((vector_size(4 * NN__LANES)));
@@ -20813,7 +20818,7 @@ NN__INLINE void NN__K(stream_rows)(const int type, const int rows, int64_t n, co
         int64_t left = n - j;
         sum = NN__K(get_lanes)(y + j, left);
         if (type == NN_I8) s = NN__K(get_lanes)(scale + j, left);
-        NN__UNROLL for (t = 0; t < rows; t++) {
+        NN__UNROLL1 for (t = 0; t < rows; t++) {
             const char *p = b + t * row_bytes + j * e;
             if (type != NN_F32 && left >= NN__LANES) NN__FETCH(p + 8 * row_bytes);
             w = type == NN_F32 ? NN__K(get_lanes)((const R *)p, left) : NN__K(small_part)(type, p, left);
@@ -27674,6 +27679,7 @@ NN__COLD_END
 #undef NN__BORROW
 #undef NN__IN_RARE
 #undef NN__UNROLL
+#undef NN__UNROLL1
 #undef NN__PASS
 #undef NN__LANES
 #undef NN__REAL

@@ -22,7 +22,7 @@ if command -v tcc > /dev/null; then
     same "tcc: bits of plain C" $out/plain.txt $out/determinism_tcc
 else skip "tcc" tcc; fi
 if command -v clang > /dev/null; then
-    run "clang -O2" clang -std=c99 -O2 $warn -Wno-error=pass-failed $nn_h/nn_clang.o
+    run "clang -O2" clang -std=c99 -O2 $warn $nn_h/nn_clang.o
     program determinism clang clang -std=c11
     same "clang: the same bits" $out/tables.txt $out/determinism_clang
     clang -std=gnu11 -O3 -march=native -DNN_DETERMINISTIC $nn_h/nn_clang_det.o
